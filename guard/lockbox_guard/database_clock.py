@@ -6,9 +6,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
-QUIET_SECONDS = 2.0
-"""After so long without a heartbeat nothing is allowed. A heartbeat says what was read up to a second before it, so
-no answer is built on anything older than three seconds."""
+QUIET_SECONDS = 3.0
+"""So long after what a heartbeat says of, nothing is allowed any more."""
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 LONGEST_INSTANT = 40
@@ -62,18 +61,17 @@ class DatabaseClock:
         """Note that the stream is asked for now."""
         self._sent = self._clock() * 1e6
 
-    def hear(self, at: int, *, is_current: bool = True) -> None:
+    def hear(self, at: int, *, current: int | None) -> None:
         """Take the time by the database out of an event that has just arrived; microseconds since 1970.
 
-        `is_current` is whether all that was so at that time is known with this event.
+        Everything that was so until `current` is known with it; None if it says nothing of that.
         """
-        known = self._known
-        ahead, heard = known or (float("inf"), float("-inf"))
+        ahead, heard = self._known or (float("inf"), float("-inf"))
         if self._sent is not None:
             ahead, self._sent = min(at - self._sent, ahead), None
         least = at - self._clock() * 1e6
         if ahead < float("inf"):
-            self._known = (max(ahead, least), float(at) if is_current else heard)
+            self._known = (max(ahead, least), heard if current is None else float(current))
 
     def lose(self) -> None:
         """Forget what was heard: nothing is allowed until Lockbox is heard again."""
@@ -83,6 +81,11 @@ class DatabaseClock:
     def is_quiet(self) -> bool:
         """Whether Lockbox was not heard for so long that nothing is allowed."""
         return self.latest() is None
+
+    def now(self) -> float | None:
+        """Return the time by the database, however long ago it was heard; None if it never was."""
+        known = self._known
+        return None if known is None else self._clock() * 1e6 + known[0]
 
     def latest(self) -> float | None:
         """Return the time by the database as far ahead as it can be, in microseconds; None after too long a quiet."""

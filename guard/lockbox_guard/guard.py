@@ -25,7 +25,7 @@ Caller = CallerProof | UUID | str
 class Guard:
     """The guard of a service: one for each process, for all its threads and event loops.
 
-    It says no whenever it cannot know: until it has heard of Lockbox, and two seconds after it last did.
+    It says no whenever it cannot know: until it has heard of Lockbox, and three seconds after it last did.
     """
 
     def __init__(
@@ -36,6 +36,7 @@ class Guard:
         token_file: Path | str | None = None,
         ca_file: Path | str | None = None,
         engineer_header: str | None = None,
+        reports_token_file: Path | str | None = None,
         clock: Callable[[], float] = BOOT_CLOCK,
     ) -> None:
         """Make one; it begins to read with the first check, or with `start`.
@@ -46,6 +47,7 @@ class Guard:
             token_file: holds a token with the scope `gate:guard`; without it, LOCKBOX_GUARD_TOKEN is the token.
             ca_file: certificates by which Lockbox's is judged, if those of the system do not do.
             engineer_header: the catalogue's `engineer_header`, for checks with `subject`.
+            reports_token_file: holds a token with the scope `activity:report`, for `report`.
             clock: seconds that go on while the machine sleeps.
 
         Raises:
@@ -54,6 +56,7 @@ class Guard:
         self._address = LockboxAddress(url, Path(ca_file) if ca_file else None)
         self._credential = GuardToken(Path(token_file) if token_file else None)
         self._credential.read()
+        self._reports_token = GuardToken(Path(reports_token_file)) if reports_token_file else None
         self._service = service
         self._engineer_header = engineer_header and engineer_header.lower()
         self._clock = clock
@@ -71,7 +74,9 @@ class Guard:
             with self._starting:
                 running = self._running
                 if running is None or running.pid != os.getpid():
-                    running = self._running = RunningGuard(self._address, self._credential, self._clock)
+                    running = self._running = RunningGuard(
+                        self._address, self._credential, self._clock, self._reports_token
+                    )
         return running
 
     def stop(self) -> None:
@@ -143,9 +148,26 @@ class Guard:
                 found = BEHIND
         return _decided(found)
 
-    def watch(self, allowed: Allowed) -> CallWatch:
-        """Return what says, as often as it is asked, whether a call that was just allowed may go on."""
-        return CallWatch(self.start().knowledge, allowed, self._clock)
+    def watch(self, allowed: Allowed, *, drain_seconds: float = 0.0) -> CallWatch:
+        """Return what says, as often as it is asked, whether a call that was just allowed may go on.
+
+        `drain_seconds` is how long it may go on after the end of its window.
+        """
+        return CallWatch(self.start().knowledge, allowed, self._clock, drain_seconds)
+
+    def report(self, allowed: Allowed, *, method: str, outcome: str = "served") -> None:
+        """Note for the customer what was done by this yes; it is sent within seconds, and this never waits.
+
+        At most 10,000 kinds of things are kept while Lockbox is away. `stop` sends what is left.
+
+        Raises:
+            ValueError: the method (such as GET) or the outcome (a word in small letters) is not taken.
+            TypeError: the guard has no `reports_token_file`.
+        """
+        reports = self.start().reports
+        if reports is None:
+            raise TypeError("give the guard a reports_token_file to report activity")
+        reports.add(allowed, method, outcome)
 
     def _caller(self, token: str | None, subject: str | None, engineer: UUID | str | None) -> Caller:
         if sum(one is not None for one in (token, subject, engineer)) > 1:

@@ -8,9 +8,11 @@ from uuid import UUID
 
 from lockbox_guard.database_clock import BOOT_CLOCK, DatabaseClock, microseconds, read_instant
 from lockbox_guard.decisions import Allowed
-from lockbox_guard.stream_events import GuardEvent, MalformedStream
+from lockbox_guard.stream_events import LockboxEvent, MalformedStream
 from lockbox_guard.windows import KnownWindow, WindowSet, read_window
 
+SNAPSHOT_AGE = 1_000_000
+"""How many microseconds before its time Lockbox may have read what a snapshot says."""
 MOST_IDENTITIES = 20_000
 IdentityKey = tuple[str, bytes]
 """A service, and the digest of what a call shows."""
@@ -78,7 +80,7 @@ class Knowledge:
         self._generation = self.last_id = None
         self.identities.forget()
 
-    def take(self, event: GuardEvent) -> None:
+    def take(self, event: LockboxEvent) -> None:
         """Take an event in.
 
         Raises:
@@ -102,14 +104,15 @@ class Knowledge:
             return None
         return window.end > latest and window.covers(allowed.use, allowed.engineer)
 
-    def _take(self, event: GuardEvent) -> None:
+    def _take(self, event: LockboxEvent) -> None:
         data, generation = event.data, event.id.rpartition("-")[0]
         if event.kind == "snapshot":
             self._snapshot(data, generation)
         elif not generation or generation != self._generation:
             raise MalformedStream(f"an event {event.kind[:20]!a} came before a snapshot")
         elif event.kind == "heartbeat":
-            self.clock.hear(microseconds(read_instant(data["at"])), is_current=self._coming is None)
+            at = microseconds(read_instant(data["at"]))
+            self.clock.hear(at, current=at if self._coming is None else None)
         elif event.kind == "open":
             self._open(read_window(data))
         elif event.kind == "close":
@@ -144,4 +147,4 @@ class Knowledge:
         if is_last:
             self.windows, self._coming = self._coming, None
             self.was_filled = True
-        self.clock.hear(at, is_current=is_last)
+        self.clock.hear(at, current=at - SNAPSHOT_AGE if is_last else None)

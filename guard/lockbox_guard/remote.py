@@ -17,7 +17,7 @@ from lockbox_guard.decisions import SENTENCES, Allowed, NoAccess, Use
 from lockbox_guard.knowledge import KnownCaller
 
 ASK_SECONDS = 2.0
-MOST_CONNECTIONS = 20
+MOST_CONNECTIONS = 64
 LONGEST_PROOF = 8192
 AUTHORIZATION = "authorization"
 BEHIND = NoAccess("behind")

@@ -5,19 +5,22 @@ import os
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from uuid import UUID
 
+from lockbox_guard.activity import ActivityReports
 from lockbox_guard.connection import GuardToken, LockboxAddress
 from lockbox_guard.decisions import Allowed, NoAccess, Use
 from lockbox_guard.knowledge import Knowledge, KnownCaller
 from lockbox_guard.network_thread import NetworkThread
-from lockbox_guard.remote import BEHIND, CallerProof, RemoteLockbox
+from lockbox_guard.remote import BEHIND, MOST_CONNECTIONS, CallerProof, RemoteLockbox
 from lockbox_guard.stream_reader import StreamReader
 
 START_SECONDS = 2.0
+LAST_SECONDS = 2.0
 REFUSED_SECONDS = 1.0
 MOST_REFUSED = 10_000
-MOST_ASKED = 64
+MOST_ASKED = MOST_CONNECTIONS
 POLL_SECONDS = 0.02
 Question = tuple[Use, bytes]
 
@@ -25,7 +28,13 @@ Question = tuple[Use, bytes]
 class RunningGuard:
     """What a guard has in one process: the thread, and what it knows."""
 
-    def __init__(self, address: LockboxAddress, credential: GuardToken, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        address: LockboxAddress,
+        credential: GuardToken,
+        clock: Callable[[], float],
+        reports_token: GuardToken | None = None,
+    ) -> None:
         self.pid = os.getpid()
         self.knowledge = Knowledge(clock)
         self._clock = clock
@@ -35,11 +44,17 @@ class RunningGuard:
         self._engineers: dict[tuple[str, bytes], asyncio.Task[KnownCaller | NoAccess]] = {}
         self._checks: dict[Question, asyncio.Task[Allowed | NoAccess]] = {}
         self._asked = 0
+        self.reports = ActivityReports(address, reports_token, self.knowledge) if reports_token else None
         self._network = NetworkThread()
         self._network.submit(self._run(StreamReader(address, credential, self.knowledge)))
+        if self.reports:
+            self._network.submit(self.reports.run())
 
     def stop(self) -> None:
-        """End it."""
+        """End it, after a last attempt to report what was done."""
+        if self.reports:
+            with suppress(TimeoutError):
+                self._network.submit(self.reports.send()).result(LAST_SECONDS)
         self._network.stop()
 
     def look(self, use: Use, caller: CallerProof | UUID | str) -> "Allowed | NoAccess | Future[Allowed | NoAccess]":

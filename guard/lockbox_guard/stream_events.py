@@ -13,7 +13,7 @@ class MalformedStream(Exception):  # noqa: N818 - it names what was found
 
 
 @dataclass(frozen=True, slots=True)
-class GuardEvent:
+class LockboxEvent:
     """An event: its kind, its data, and its id, from which the stream can be taken up again."""
 
     kind: str
@@ -29,7 +29,7 @@ class EventDecoder:
         self._fields: dict[bytes, list[bytes]] = {}
         self._size = 0
 
-    def feed(self, chunk: bytes) -> Iterator[GuardEvent]:
+    def feed(self, chunk: bytes) -> Iterator[LockboxEvent]:
         """Yield the events that these bytes complete.
 
         Raises:
@@ -49,7 +49,7 @@ class EventDecoder:
                 yield _event(fields)
 
 
-def _event(fields: dict[bytes, list[bytes]]) -> GuardEvent:
+def _event(fields: dict[bytes, list[bytes]]) -> LockboxEvent:
     try:
         data = json.loads(b"\n".join(fields[b"data"]))
         kind, event_id = fields[b"event"][-1].decode("ascii"), fields[b"id"][-1].decode("ascii")
@@ -57,4 +57,4 @@ def _event(fields: dict[bytes, list[bytes]]) -> GuardEvent:
         raise MalformedStream(f"an event cannot be read: {type(error).__name__}") from None
     if not isinstance(data, dict):
         raise MalformedStream("the data of an event is no object")
-    return GuardEvent(kind, data, event_id)
+    return LockboxEvent(kind, data, event_id)

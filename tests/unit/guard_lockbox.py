@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 from uuid import UUID, uuid4
 
-from lockbox_guard import Guard
+from lockbox_guard import Guard, Refused
 
 TOKEN = "lbx_test_guard"
 SERVICE = "exchange-online"
@@ -22,6 +22,7 @@ USE: dict[str, str] = {"tenant": "contoso", "resource": ANNA, "action": "read"}
 END: dict[str, Any] = {}
 HEARTBEAT_SECONDS = 0.2
 HANGS = 6.0
+PATIENCE = 6.0
 
 
 def instant(at: float) -> str:
@@ -65,6 +66,8 @@ class SmallLockbox:
         self.ahead = 0.0
         self.part = 500
         self.refuse_stream: int | None = None
+        self.takes = 201
+        self.reported: list[tuple[str, list[dict[str, Any]], dict[str, str]]] = []
         self.asked: list[tuple[str, dict[str, list[str]], dict[str, str]]] = []
         self.began: list[dict[str, str]] = []
         self.streams: list[queue.SimpleQueue[bytes | None]] = []
@@ -76,6 +79,12 @@ class SmallLockbox:
             def do_GET(self) -> None:
                 headers = {name.lower(): value for name, value in self.headers.items()}
                 fake.answer(self, headers)
+
+            def do_POST(self) -> None:
+                headers = {name.lower(): value for name, value in self.headers.items()}
+                entries = json.loads(self.rfile.read(int(headers["content-length"])))["entries"]
+                fake.reported.append((self.path, entries, headers))
+                fake.reply(self, fake.takes, {}, b"{}")
 
             def handle(self) -> None:
                 with suppress(OSError):
@@ -240,3 +249,21 @@ def guard_of(lockbox: SmallLockbox, monkeypatch: Any, **more: Any) -> Iterator[G
     guard = Guard(lockbox.url, service=SERVICE, **more)
     yield guard
     guard.stop()
+
+
+def reason(guard: Guard, **who: str | UUID) -> str | None:
+    """Return why not; None for a yes."""
+    try:
+        guard.check(**USE, **who)  # type: ignore[arg-type]
+    except Refused as refused:
+        return refused.reason
+    return None
+
+
+def wait_until(guard: Guard, wanted: str | None, seconds: float = PATIENCE, **who: str | UUID) -> float:
+    """Wait for an answer, and return how long it took."""
+    began = time.monotonic()
+    while reason(guard, **who) != wanted:
+        assert time.monotonic() < began + seconds, reason(guard, **who)
+        time.sleep(0.01)
+    return time.monotonic() - began

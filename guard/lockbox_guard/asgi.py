@@ -1,0 +1,183 @@
+"""Guard an ASGI application: each call needs a window, and ends with it."""
+
+import asyncio
+import inspect
+import logging
+from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
+from typing import Any
+
+from lockbox_guard.calls import CallCut, GuardedCall
+from lockbox_guard.decisions import Allowed, NoAccess, Refused
+from lockbox_guard.guard import Guard
+from lockbox_guard.refusal_answers import answer_for
+from lockbox_guard.watches import CallWatch
+
+log = logging.getLogger("lockbox_guard")
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+CallReader = Callable[[Scope], GuardedCall | Awaitable[GuardedCall]]
+LOOK_SECONDS = 0.25
+END_SECONDS = 0.5
+POLICY_VIOLATION = 1008
+CUT = "the access window has ended"
+RESPONSE = "websocket.http.response"
+
+
+class AsgiGuard:
+    """Refuses calls without a window with 401 or 403, and cuts those that go on when their window ends.
+
+    The application finds the `Allowed` in `scope["lockbox"]`. It must run on asyncio.
+    """
+
+    def __init__(self, app: AsgiApp, guard: Guard, call: CallReader, *, drain_seconds: float = 0.0) -> None:
+        """Put a guard before an application.
+
+        Args:
+            app: the application.
+            guard: of this process.
+            call: says what a call uses, from its scope; if it raises anything, the call is refused.
+            drain_seconds: how long calls may go on after their window; 0 cuts them.
+        """
+        self._app = app
+        self._guard = guard
+        self._call = call
+        self._drain_seconds = drain_seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let a call in, or refuse it."""
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        try:
+            allowed = await self._check(scope)
+        except Refused as refused:
+            await _refuse(scope, receive, send, refused.no)
+            return
+        scope["lockbox"] = allowed
+        if allowed.is_gated:
+            watch = self._guard.watch(allowed, drain_seconds=self._drain_seconds)
+            await RunningCall(scope, receive, send, watch).run(self._app)
+        else:
+            await self._app(scope, receive, send)
+
+    async def _check(self, scope: Scope) -> Allowed:
+        try:
+            found = self._call(scope)
+            call = await found if inspect.isawaitable(found) else found
+            if not isinstance(call, GuardedCall):
+                raise TypeError("say what a call uses with a GuardedCall")  # noqa: TRY301 - as any other mistake
+        except Refused:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, the call is refused
+            log.warning("lockbox-guard: what a call uses is not known: %s", type(error).__name__)
+            raise Refused(NoAccess("unmapped")) from None
+        shown = [value.decode("latin-1") for name, value in scope["headers"] if name == b"authorization"]
+        return await self._guard.check_async(
+            tenant=call.tenant,
+            resource=call.resource,
+            action=call.action,
+            service=call.service,
+            token=call.token_or(shown),
+            subject=call.subject,
+            engineer=call.engineer,
+        )
+
+
+class RunningCall:
+    """A call that was let in: it runs until it ends, or its window does."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, watch: CallWatch) -> None:
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self._watch = watch
+        self._is_websocket = scope["type"] == "websocket"
+        self._has_begun = False
+        self._has_ended = False
+        self._is_cut = False
+
+    async def run(self, app: AsgiApp) -> None:
+        """Run the application for this call.
+
+        Raises:
+            CallCut: the call was cut after its answer had begun; so the server ends the connection.
+        """
+        running = asyncio.create_task(_run(app, self._scope, self._take, self._give))
+        try:
+            while not running.done() and (self._has_ended or self._watch.may_go_on()):
+                await asyncio.wait({running}, timeout=LOOK_SECONDS)
+        except asyncio.CancelledError:
+            running.cancel()
+            await asyncio.wait({running})
+            raise
+        if running.done():
+            running.result()
+        else:
+            await self._cut(running)
+
+    async def _cut(self, running: "asyncio.Task[None]") -> None:
+        """End the call whether the application minds or not: what it sends from now on goes nowhere."""
+        self._is_cut = True
+        running.cancel()
+        # Whatever it still says is of no interest, but Python would complain of an exception that nobody looked at.
+        running.add_done_callback(lambda task: task.cancelled() or task.exception())
+        is_answered = False
+        with suppress(TimeoutError, OSError):
+            async with asyncio.timeout(END_SECONDS):
+                is_answered = await self._say_end()
+        await asyncio.wait({running}, timeout=END_SECONDS)
+        if not is_answered:
+            raise CallCut(CUT)
+
+    async def _say_end(self) -> bool:
+        """Tell the client, and return whether that can be done: an answer that has begun is broken off."""
+        if self._is_websocket:
+            await self._send({"type": "websocket.close", "code": POLICY_VIOLATION, "reason": CUT})
+        elif not self._has_begun:
+            await _answer(self._send, "http", self._watch.why, _accept(self._scope), closes=True)
+        return self._is_websocket or not self._has_begun
+
+    async def _take(self) -> Message:
+        if self._is_cut:
+            raise CallCut(CUT)
+        return await self._receive()
+
+    async def _give(self, message: Message) -> None:
+        if self._is_cut:
+            raise CallCut(CUT)
+        kind = message["type"]
+        if kind == "http.response.start":
+            self._has_begun = True
+        elif kind == "websocket.close" or (kind == "http.response.body" and not message.get("more_body", False)):
+            self._has_ended = True
+        await self._send(message)
+
+
+async def _run(app: AsgiApp, scope: Scope, receive: Receive, send: Send) -> None:
+    await app(scope, receive, send)
+
+
+async def _refuse(scope: Scope, receive: Receive, send: Send, no: NoAccess) -> None:
+    if scope["type"] == "http":
+        await _answer(send, "http", no, _accept(scope))
+        return
+    await receive()
+    if RESPONSE in (scope.get("extensions") or {}):
+        await _answer(send, RESPONSE.removesuffix(".response"), no, _accept(scope))
+    else:
+        await send({"type": "websocket.close", "code": POLICY_VIOLATION, "reason": no.reason})
+
+
+async def _answer(send: Send, kind: str, no: NoAccess, accept: str, *, closes: bool = False) -> None:
+    answer = answer_for(no, accept=accept, closes=closes)
+    headers = [(name.encode(), value.encode()) for name, value in answer.headers]
+    await send({"type": f"{kind}.response.start", "status": answer.status, "headers": headers})
+    await send({"type": f"{kind}.response.body", "body": answer.body})
+
+
+def _accept(scope: Scope) -> str:
+    return ",".join(value.decode("latin-1") for name, value in scope["headers"] if name == b"accept")

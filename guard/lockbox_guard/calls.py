@@ -1,0 +1,38 @@
+"""What a service says that a call uses, and by whom."""
+
+from dataclasses import dataclass
+from uuid import UUID
+
+from lockbox_guard.decisions import NoAccess, Refused
+
+BEARER = "bearer"
+
+
+@dataclass(frozen=True, slots=True)
+class GuardedCall:
+    """What a call uses, as for `Guard.check`. Without any of the last three, its bearer token says whose it is."""
+
+    tenant: str
+    resource: str
+    action: str
+    service: str | None = None
+    token: str | None = None
+    subject: str | None = None
+    engineer: UUID | str | None = None
+
+    def token_or(self, shown: list[str]) -> str | None:
+        """Return the token to check by: its own, or the one of these headers `Authorization`.
+
+        Raises:
+            Refused: there are several.
+        """
+        if self.subject is not None or self.engineer is not None or self.token is not None:
+            return self.token
+        if len(shown) > 1:
+            raise Refused(NoAccess("malformed", "The call shows more than one token. Send one."))
+        scheme, _, token = shown[0].partition(" ") if shown else ("", "", "")
+        return token if scheme.lower() == BEARER else None
+
+
+class CallCut(OSError):  # noqa: N818 - it names what was done
+    """The window has ended, and the call with it: nothing more is read or sent."""

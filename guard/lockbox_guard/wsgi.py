@@ -1,0 +1,164 @@
+"""Guard a WSGI application: each call needs a window, and ends with it."""
+
+import logging
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from lockbox_guard.calls import CallCut, GuardedCall
+from lockbox_guard.decisions import Allowed, NoAccess, Refused
+from lockbox_guard.guard import Guard
+from lockbox_guard.refusal_answers import answer_for
+from lockbox_guard.watches import CallWatch
+
+if TYPE_CHECKING:
+    from _typeshed import OptExcInfo
+    from _typeshed.wsgi import InputStream, StartResponse, WSGIApplication, WSGIEnvironment
+
+log = logging.getLogger("lockbox_guard")
+EnvironReader = Callable[["WSGIEnvironment"], GuardedCall]
+CUT = "the access window has ended"
+
+
+class WsgiGuard:
+    """Refuses calls without a window with 401 or 403, and cuts those that go on when their window ends.
+
+    The application finds the `Allowed` in `environ["lockbox"]`. A call ends at the next piece that it reads of its
+    body or sends of its answer: nothing can interrupt an application that waits in between.
+    """
+
+    def __init__(
+        self, app: "WSGIApplication", guard: Guard, call: EnvironReader, *, drain_seconds: float = 0.0
+    ) -> None:
+        """Put a guard before an application.
+
+        Args:
+            app: the application.
+            guard: of this process.
+            call: says what a call uses, from its environ; if it raises anything, the call is refused.
+            drain_seconds: how long calls may go on after their window; 0 cuts them.
+        """
+        self._app = app
+        self._guard = guard
+        self._call = call
+        self._drain_seconds = drain_seconds
+
+    def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        """Let a call in, or refuse it."""
+        accept = str(environ.get("HTTP_ACCEPT", ""))
+        try:
+            allowed = self._check(environ)
+        except Refused as refused:
+            return _answer(start_response, refused.no, accept)
+        environ["lockbox"] = allowed
+        if not allowed.is_gated:
+            return self._app(environ, start_response)
+        watch = self._guard.watch(allowed, drain_seconds=self._drain_seconds)
+        environ["wsgi.input"] = WatchedBody(environ["wsgi.input"], watch)
+        try:
+            return WatchedAnswer(self._app(environ, _watched(start_response, watch)), watch)
+        except CallCut:
+            return _answer(start_response, watch.why, accept, closes=True)
+
+    def _check(self, environ: "WSGIEnvironment") -> Allowed:
+        try:
+            call = self._call(environ)
+            if not isinstance(call, GuardedCall):
+                raise TypeError("say what a call uses with a GuardedCall")  # noqa: TRY301 - as any other mistake
+        except Refused:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, the call is refused
+            log.warning("lockbox-guard: what a call uses is not known: %s", type(error).__name__)
+            raise Refused(NoAccess("unmapped")) from None
+        shown = environ.get("HTTP_AUTHORIZATION")
+        return self._guard.check(
+            tenant=call.tenant,
+            resource=call.resource,
+            action=call.action,
+            service=call.service,
+            token=call.token_or([shown] if isinstance(shown, str) else []),
+            subject=call.subject,
+            engineer=call.engineer,
+        )
+
+
+class WatchedBody:
+    """The body of a call, which can be read as long as the window is open."""
+
+    def __init__(self, body: "InputStream", watch: CallWatch) -> None:
+        self._body = body
+        self._watch = watch
+
+    def read(self, size: int = -1) -> bytes:
+        """Read so many bytes."""
+        return self._checked(self._body.read, size)
+
+    def readline(self, size: int = -1) -> bytes:
+        """Read a line."""
+        return self._checked(self._body.readline, size)
+
+    def readlines(self, hint: int = -1) -> list[bytes]:
+        """Read lines."""
+        _check(self._watch)
+        lines: list[bytes] = self._body.readlines(hint)
+        _check(self._watch)
+        return lines
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Go through the lines."""
+        while line := self.readline():
+            yield line
+
+    def _checked(self, read: Callable[[int], bytes], size: int) -> bytes:
+        _check(self._watch)
+        data = read(size)
+        _check(self._watch)
+        return data
+
+
+class WatchedAnswer:
+    """The answer to a call, which goes on as long as the window is open."""
+
+    def __init__(self, parts: Iterable[bytes], watch: CallWatch) -> None:
+        self._parts = parts
+        self._watch = watch
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Go through its parts."""
+        for part in self._parts:
+            _check(self._watch)
+            yield part
+
+    def close(self) -> None:
+        """Tell the application that the answer has ended."""
+        close = getattr(self._parts, "close", None)
+        if close is not None:
+            close()
+
+
+def _check(watch: CallWatch) -> None:
+    if not watch.may_go_on():
+        raise CallCut(CUT)
+
+
+def _watched(start_response: "StartResponse", watch: CallWatch) -> "StartResponse":
+    def start(
+        status: str, headers: list[tuple[str, str]], exc_info: "OptExcInfo | None" = None, /
+    ) -> Callable[[bytes], object]:
+        write = start_response(status, headers, exc_info)
+
+        def watched(data: bytes) -> object:
+            _check(watch)
+            return write(data)
+
+        return watched
+
+    return start
+
+
+def _answer(start_response: "StartResponse", no: NoAccess, accept: str, *, closes: bool = False) -> Iterable[bytes]:
+    answer = answer_for(no, accept=accept)
+    # An application that had begun to answer is overruled, as long as nothing was sent; else this raises.
+    failed = sys.exc_info() if closes else None
+    start_response(answer.line, [(name, value) for name, value in answer.headers], failed)
+    return [answer.body]

@@ -1,0 +1,142 @@
+"""What a guard reports of what was done inside windows: gathered, bounded, repeated until it is taken."""
+
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from lockbox_guard import Allowed, Guard, activity
+
+from harness.wait import wait_for
+from tests.unit.guard_lockbox import ANNA, ERIN, USE, SmallLockbox, guard_of, wait_until, window
+
+TOKEN = "lbx_test_reports"
+SOON = 8.0
+
+
+@pytest.fixture
+def lockbox() -> Iterator[SmallLockbox]:
+    small = SmallLockbox()
+    yield small
+    small.close()
+
+
+@pytest.fixture
+def guard(lockbox: SmallLockbox, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Guard]:
+    token = tmp_path / "token"
+    token.write_text(TOKEN)
+    monkeypatch.setattr(activity, "SEND_SECONDS", 0.3)
+    with guard_of(lockbox, monkeypatch, reports_token_file=token) as made:
+        yield made
+
+
+@pytest.fixture
+def allowed(lockbox: SmallLockbox, guard: Guard) -> Allowed:
+    lockbox.open(window())
+    wait_until(guard, None, engineer=ERIN)
+    return guard.check(**USE, engineer=ERIN)
+
+
+def counts(lockbox: SmallLockbox) -> dict[tuple[str, str], int]:
+    found: dict[tuple[str, str], int] = {}
+    for _, entries, _ in lockbox.reported:
+        for one in entries:
+            kind = (one["method"], one["outcome"])
+            found[kind] = found.get(kind, 0) + one["count"]
+    return found
+
+
+def soon(says: Callable[[], bool]) -> None:
+    wait_for("it was reported", says, SOON)
+
+
+def test_what_is_done_is_reported_with_its_request_and_counts(
+    lockbox: SmallLockbox, guard: Guard, allowed: Allowed
+) -> None:
+    for _ in range(1000):
+        guard.report(allowed, method="GET")
+    guard.report(allowed, method="GET", outcome="not-found")
+
+    soon(lambda: counts(lockbox) == {("GET", "served"): 1000, ("GET", "not-found"): 1})
+
+    for path, entries, headers in lockbox.reported:
+        assert path == f"/v1/requests/{allowed.request}/activity"
+        assert headers["authorization"] == f"Bearer {TOKEN}"
+        assert "lockbox-gateway" not in headers
+        assert {(one["resource"], one["action"]) for one in entries} == {(ANNA, "read")}
+        for one in entries:
+            assert abs(datetime.fromisoformat(one["at"]) - datetime.now(UTC)) < timedelta(seconds=SOON)
+    assert len(lockbox.reported) <= 3
+
+
+def test_a_report_is_repeated_under_its_key_until_it_is_taken(
+    lockbox: SmallLockbox, guard: Guard, allowed: Allowed
+) -> None:
+    lockbox.takes = 503
+    guard.report(allowed, method="GET")
+    soon(lambda: len(lockbox.reported) > 1)
+
+    lockbox.takes = 201
+
+    tried = len(lockbox.reported)
+    soon(lambda: len(lockbox.reported) > tried)
+    assert len({headers["idempotency-key"] for _, _, headers in lockbox.reported}) == 1
+    time.sleep(0.7)
+    assert len(lockbox.reported) <= tried + 2
+
+
+def test_what_lockbox_refuses_is_given_up_and_logged(
+    lockbox: SmallLockbox, guard: Guard, allowed: Allowed, caplog: pytest.LogCaptureFixture
+) -> None:
+    lockbox.takes = 409
+    guard.report(allowed, method="GET")
+
+    soon(lambda: "refused with 409" in caplog.text)
+    lockbox.takes = 201
+    guard.report(allowed, method="PUT")
+
+    soon(lambda: ("PUT", "served") in counts(lockbox))
+    assert ANNA not in caplog.text
+
+
+def test_a_check_never_waits_for_reports_and_they_are_bounded(
+    lockbox: SmallLockbox,
+    guard: Guard,
+    allowed: Allowed,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(activity, "MOST_KINDS", 100)
+    lockbox.takes = 503
+    began = time.thread_time()
+
+    for number in range(200):
+        guard.report(allowed, method=f"M{number}")
+        guard.check(**USE, engineer=ERIN)
+
+    assert time.thread_time() - began < 0.5
+    soon(lambda: "'no room'" in caplog.text)
+
+
+def test_stopping_sends_what_is_left(lockbox: SmallLockbox, guard: Guard, allowed: Allowed) -> None:
+    guard.report(allowed, method="GET")
+
+    guard.stop()
+
+    assert counts(lockbox) == {("GET", "served"): 1}
+
+
+@pytest.mark.parametrize(("method", "outcome"), [("", "served"), ("GET", "Served"), ("G T", "served"), ("GET", "")])
+def test_what_lockbox_would_not_take_is_not_gathered(
+    guard: Guard, allowed: Allowed, method: str, outcome: str
+) -> None:
+    with pytest.raises(ValueError, match="name a method"):
+        guard.report(allowed, method=method, outcome=outcome)
+
+
+def test_without_a_token_for_it_nothing_can_be_reported(
+    lockbox: SmallLockbox, allowed: Allowed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with guard_of(lockbox, monkeypatch) as bare, pytest.raises(TypeError, match="reports_token_file"):
+        bare.report(allowed, method="GET")

@@ -1,0 +1,316 @@
+"""The guard before ASGI and WSGI services, over real connections: who is let in, what is answered, what is cut."""
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+from uuid import UUID
+
+import httpx
+import pytest
+from lockbox_guard import Guard, GuardedCall
+
+from harness.wait import wait_for
+from tests.guarded_apps import (
+    PIECE,
+    GuardedService,
+    OpenCall,
+    end_of,
+    get,
+    send_slowly,
+    served,
+    served_wsgi,
+    websocket,
+)
+from tests.unit.guard_lockbox import ERIN, SmallLockbox, guard_of, wait_until, window
+
+BEARER = "Authorization: Bearer erin"
+CHUNKED = "Transfer-Encoding: chunked"
+Opener = Callable[[dict[str, Any]], UUID]
+CUT_SECONDS = 1.0
+SLACK = 0.3
+PATIENCE = 10.0
+
+
+@pytest.fixture(scope="module")
+def patched() -> Iterator[pytest.MonkeyPatch]:
+    with pytest.MonkeyPatch.context() as patch:
+        yield patch
+
+
+@pytest.fixture(scope="module")
+def lockbox() -> Iterator[SmallLockbox]:
+    small = SmallLockbox()
+    small.knows("erin", seconds=3600)
+    yield small
+    small.close()
+
+
+@pytest.fixture(scope="module")
+def guard(lockbox: SmallLockbox, patched: pytest.MonkeyPatch) -> Iterator[Guard]:
+    with guard_of(lockbox, patched) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def service(guard: Guard) -> GuardedService:
+    return GuardedService(guard)
+
+
+@pytest.fixture(scope="module")
+def port(service: GuardedService) -> Iterator[int]:
+    with served(service) as found:
+        yield found
+
+
+@pytest.fixture(autouse=True)
+def no_windows(lockbox: SmallLockbox) -> Iterator[None]:
+    yield
+    lockbox.is_fresh = True
+    for one in list(lockbox.windows):
+        lockbox.windows.pop(one)
+        lockbox.send("close", {"request": one})
+
+
+@pytest.fixture
+def opened(lockbox: SmallLockbox, guard: Guard) -> Opener:
+    """Open a window, and return its request once the guard knows it."""
+
+    def opens(said: dict[str, Any]) -> UUID:
+        request = lockbox.open(said)
+        wait_until(guard, None, engineer=ERIN)
+        return request
+
+    return opens
+
+
+def ask(port: int, path: str = "/mailboxes/anna", **headers: str) -> httpx.Response:
+    return httpx.get(f"http://127.0.0.1:{port}{path}", headers=headers, timeout=10, trust_env=False)
+
+
+def test_a_window_lets_in_and_the_service_knows_by_which(opened: Opener, port: int) -> None:
+    request = opened(window())
+
+    answer = ask(port, authorization="Bearer erin")
+
+    assert (answer.status_code, answer.json()) == (200, {"request": str(request)})
+
+
+def test_a_refusal_says_why_and_where_to_ask(port: int) -> None:
+    answer = ask(port, authorization="Bearer erin")
+
+    assert answer.status_code == 403
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.headers["cache-control"] == "no-store"
+    assert answer.headers["lockbox-reason"] == answer.json()["code"] == "no_window"
+    assert answer.json()["request_form"] == "https://lockbox.example/ask?tenant=contoso"
+
+
+def test_people_see_a_page(port: int) -> None:
+    answer = ask(port, authorization="Bearer erin", accept="text/html,*/*")
+
+    assert answer.status_code == 403
+    assert '<a href="https://lockbox.example/ask?tenant=contoso">Request access</a>' in answer.text
+
+
+@pytest.mark.parametrize("shown", ["", "Basic ZXJpbg==", "Bearer", "erin"])
+def test_without_a_token_it_is_401(opened: Opener, port: int, shown: str) -> None:
+    opened(window())
+
+    answer = ask(port, **({"authorization": shown} if shown else {}))
+
+    assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
+    assert answer.headers["lockbox-reason"] == "no_token"
+
+
+def test_two_tokens_are_none(opened: Opener, port: int) -> None:
+    opened(window())
+    call = get(port, "/mailboxes/anna", BEARER, BEARER, "Connection: close")
+
+    call.wait_for_end()
+
+    assert call.read.startswith(b"HTTP/1.1 403")
+    assert b"malformed" in call.read
+
+
+@pytest.mark.parametrize("path", ["/mailboxes/bob", "/", "/mailboxes/anna/../anna", "/docs"])
+def test_what_is_not_mapped_is_refused(
+    opened: Opener, port: int, path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    opened(window())
+
+    call = get(port, path, BEARER, "Connection: close")
+    call.wait_for_end()
+
+    assert call.read.startswith(b"HTTP/1.1 403")
+    assert b"lockbox-reason: unmapped" in call.read
+    assert "not known: KeyError" in caplog.text
+    assert "bob" not in caplog.text
+
+
+def test_a_mapping_that_says_nothing_refuses(guard: Guard, opened: Opener) -> None:
+    opened(window())
+    service = GuardedService(guard)
+    service.app._call = lambda _: None  # type: ignore[assignment, return-value] # noqa: SLF001 - planted
+    with served(service) as port:
+        assert ask(port, authorization="Bearer erin").headers["lockbox-reason"] == "unmapped"
+
+
+def stream(port: int) -> OpenCall:
+    call = get(port, "/mailboxes/anna/live", BEARER)
+    call.wait_for(PIECE)
+    return call
+
+
+def upload(port: int) -> OpenCall:
+    call = get(port, "/mailboxes/anna", BEARER, CHUNKED, method="POST")
+    send_slowly(call)
+    return call
+
+
+def talk(port: int) -> OpenCall:
+    call = websocket(port, "/mailboxes/anna/live", BEARER)
+    call.wait_for(PIECE)
+    return call
+
+
+def test_a_stream_is_broken_off_with_its_window(
+    lockbox: SmallLockbox, opened: Opener, port: int, service: GuardedService
+) -> None:
+    request = opened(window())
+    call = stream(port)
+    time.sleep(1.0)
+    assert call.ended_at is None
+    began = time.monotonic()
+
+    lockbox.shut(request)
+
+    assert call.wait_for_end() - began < CUT_SECONDS + SLACK
+    assert not call.read.endswith(b"0\r\n\r\n")
+    pieces = service.pieces
+    time.sleep(0.3)
+    assert service.pieces == pieces
+
+
+def test_an_upload_is_refused_with_its_window(
+    lockbox: SmallLockbox, opened: Opener, port: int, service: GuardedService
+) -> None:
+    request = opened(window())
+    call = upload(port)
+    wait_for("the upload has begun", lambda: service.received > 0, PATIENCE)
+    time.sleep(1.0)
+    assert call.ended_at is None
+    began = time.monotonic()
+
+    lockbox.shut(request)
+
+    assert call.wait_for_end() - began < CUT_SECONDS + SLACK
+    assert call.read.startswith(b"HTTP/1.1 403")
+    assert b"connection: close" in call.read
+
+
+def test_a_websocket_is_closed_with_its_window(lockbox: SmallLockbox, opened: Opener, port: int) -> None:
+    request = opened(window())
+    call = talk(port)
+    time.sleep(1.0)
+    assert call.ended_at is None
+    began = time.monotonic()
+
+    lockbox.shut(request)
+
+    while b"window has ended" not in call.read:
+        assert time.monotonic() - began < CUT_SECONDS + SLACK, call.read[-100:]
+        time.sleep(0.01)
+    call.close()
+    assert end_of(call) == 1008
+
+
+def test_a_websocket_without_a_window_is_refused_before_it_opens(port: int) -> None:
+    call = websocket(port, "/mailboxes/anna/live", BEARER)
+    call.wait_for(b"no_window")
+    call.close()
+
+    assert end_of(call) == 403
+
+
+def test_a_call_ends_with_the_deadline(opened: Opener, port: int) -> None:
+    opened(window(seconds=1.5))
+    began = time.monotonic()
+    call = stream(port)
+
+    assert 1.0 < call.wait_for_end() - began < 1.5 + 0.25 + SLACK
+
+
+def test_calls_end_when_lockbox_falls_silent(lockbox: SmallLockbox, opened: Opener, port: int) -> None:
+    opened(window())
+    call = stream(port)
+    began = time.monotonic()
+
+    lockbox.is_fresh = False
+
+    assert call.wait_for_end() - began < 3.0 + 0.25 + SLACK
+
+
+def test_a_call_is_let_to_its_end_where_that_is_chosen(lockbox: SmallLockbox, opened: Opener, guard: Guard) -> None:
+    request = opened(window())
+    with served(GuardedService(guard, drain_seconds=1.5)) as port:
+        call = stream(port)
+        began = time.monotonic()
+
+        lockbox.shut(request)
+
+        assert 1.5 < call.wait_for_end() - began < 1.5 + CUT_SECONDS + SLACK
+
+
+def test_an_answer_that_ends_in_time_is_whole(opened: Opener, port: int) -> None:
+    opened(window())
+
+    answers = [ask(port, authorization="Bearer erin") for _ in range(20)]
+
+    assert {one.status_code for one in answers} == {200}
+
+
+@pytest.fixture(scope="module")
+def wsgi(guard: Guard) -> Iterator[int]:
+    with served_wsgi(guard) as found:
+        yield found
+
+
+def test_wsgi_lets_in_and_refuses(opened: Opener, wsgi: int) -> None:
+    refused = ask(wsgi, authorization="Bearer erin")
+    assert (refused.status_code, refused.json()["code"]) == (403, "no_window")
+    opened(window())
+
+    assert ask(wsgi, authorization="Bearer erin").text == "hello"
+    assert ask(wsgi).status_code == 401
+    assert ask(wsgi, "/mailboxes/bob", authorization="Bearer erin").json()["code"] == "unmapped"
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_wsgi_breaks_a_stream_off(lockbox: SmallLockbox, opened: Opener, wsgi: int) -> None:
+    request = opened(window())
+    call = stream(wsgi)
+    began = time.monotonic()
+
+    lockbox.shut(request)
+
+    assert call.wait_for_end() - began < CUT_SECONDS + SLACK
+
+
+def test_wsgi_refuses_an_upload(lockbox: SmallLockbox, opened: Opener, wsgi: int) -> None:
+    request = opened(window())
+    call = get(wsgi, "/mailboxes/anna", BEARER, "Content-Length: 1000000", method="POST")
+    send_slowly(call)
+    time.sleep(0.5)
+    began = time.monotonic()
+
+    lockbox.shut(request)
+
+    call.wait_for(b"403 Forbidden")
+    assert time.monotonic() - began < CUT_SECONDS + SLACK
+    call.close()
+
+
+def test_a_call_s_own_words_count_before_its_header() -> None:
+    assert GuardedCall("t", "r:1", "read", engineer=ERIN).token_or(["Bearer other"]) is None
+    assert GuardedCall("t", "r:1", "read", token="own").token_or(["Bearer other"]) == "own"
+    assert GuardedCall("t", "r:1", "read").token_or(["bearer other"]) == "other"
