@@ -9,6 +9,7 @@ from gate import answers, dialects
 from gate.answers import Denial, RefusedCall
 from gate.asgi import AsgiApp, Receive, Scope, Send
 from gate.call_counts import CallCounts, CountedCall, GateDecision
+from gate.call_time import call_end
 from gate.credentials import GatewayCredential, GatewayCredentials
 from gate.dialects import ROOT, Dialect, GateQuestion, MalformedQuestion
 from gate.engineers import EngineerCall, EngineerResolver, NotApplicable, UnidentifiedCall
@@ -62,7 +63,7 @@ class Gate:
         self._checks = checks
         self._public_url = public_url.rstrip("/")
 
-    async def credential(self, headers: Headers) -> GatewayCredential:
+    async def credential(self, headers: Headers, call: CountedCall) -> GatewayCredential:
         """Return whose token a question came with.
 
         Raises:
@@ -73,9 +74,10 @@ class Gate:
         shown = [value for name, value in headers if name == CREDENTIAL]
         if len(shown) != 1:
             raise RefusedCall(Denial(GateReason.MALFORMED if shown else GateReason.NO_CREDENTIAL))
-        found = await self._credentials.find(shown[0])
+        found = await self._credentials.find(shown[0], call.ends)
         if isinstance(found, GateReason):
             raise RefusedCall(Denial(found))
+        call.gateway = found.account_id
         return found
 
     async def decide(
@@ -95,7 +97,7 @@ class Gate:
         asked = dialects.read(
             credential.dialect, GateQuestion(scope["method"], service, rest, scope["query_string"], headers)
         )
-        found = await self.caller(service, headers, credential)
+        found = await self.caller(service, headers, credential, call)
         if isinstance(found, NotApplicable):
             return found
         texts = tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in headers)
@@ -104,10 +106,10 @@ class Gate:
         except MappingRefused as refused:
             raise RefusedCall(Denial(GateReason(refused.code), _sentence(refused.reason))) from None
         question = AccessCheck(mapped.tenant_slug, mapped.service, mapped.resource, mapped.action, found.person_id)
-        return await self.check(question)
+        return await self.check(question, call)
 
     async def caller(
-        self, service: str, headers: Headers, credential: GatewayCredential, *, anew: bool = False
+        self, service: str, headers: Headers, credential: GatewayCredential, call: CountedCall, *, anew: bool = False
     ) -> EngineerCall | NotApplicable:
         """Return whose call it is that came with these headers; `anew` whatever memory holds.
 
@@ -115,18 +117,18 @@ class Gate:
             RefusedCall: nobody's that is known.
         """
         shown = (one for one in headers if one[0] not in SECRET)
-        found = await self._engineers.identify(service, shown, credential.account_id, anew=anew)
+        found = await self._engineers.identify(service, shown, credential.account_id, anew=anew, ends=call.ends)
         if isinstance(found, UnidentifiedCall):
             raise RefusedCall(Denial(GateReason(found.code.value), found.detail))
         return found
 
-    async def check(self, question: AccessCheck) -> AllowedCall:
+    async def check(self, question: AccessCheck, call: CountedCall) -> AllowedCall:
         """Return the window that lets a call in.
 
         Raises:
             RefusedCall: there is none.
         """
-        answer = await self._checks.check(question)
+        answer = await self._checks.check(question, call.ends)
         if isinstance(answer, GateReason):
             raise RefusedCall(Denial(answer, form=answers.form_for(self._public_url, question, answer)))
         return AllowedCall(question, answer)
@@ -153,10 +155,9 @@ class GateApp:
         if scope["type"] != "http" or not scope["raw_path"].startswith(ROOT):
             await self._app(scope, receive, send)
             return
-        call = CountedCall()
+        call = CountedCall(ends=call_end())
         try:
-            credential = await self._gate.credential(scope["headers"])
-            call.gateway = credential.account_id
+            credential = await self._gate.credential(scope["headers"], call)
             if credential.dialect is Dialect.GUARD:
                 found = await self._guards(scope, receive, send, credential, call)
             else:

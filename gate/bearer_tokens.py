@@ -15,6 +15,7 @@ from typing import Any
 from joserfc.jwk import KeySet
 
 from config.issuers import IdentityProvider
+from gate.call_time import in_time
 from lockbox.errors import Busy, NotSignedIn
 from lockbox.identity import oidc
 from lockbox.identity.oidc import BEARER_TYPES, MOST_LIFE_SECONDS, UnexplainedSignature, UnverifiedToken
@@ -149,15 +150,20 @@ class TokenVerifier:
         """Return what is remembered of a token."""
         return self.memory.find((realm.service, hashlib.sha256(token).digest()))
 
-    async def verified(self, realm: TokenRealm, token: bytes) -> VerifiedToken:
-        """Return whom a token is about.
+    async def verified(self, realm: TokenRealm, token: bytes, ends: float | None = None) -> VerifiedToken:
+        """Return whom a token is about; wait until `ends` at most.
 
         Raises:
             NotSignedIn: it is malformed, forged, not for this service or not valid now.
             Busy: its issuer's keys are not known and can't be fetched, or too much is under way.
         """
         key = realm.service, hashlib.sha256(token).digest()
-        return self.memory.find(key) or await self._verify(realm, token, key)
+        if (known := self.memory.find(key)) is not None:
+            return known
+        try:
+            return await in_time(self._verify(realm, token, key), ends)
+        except TimeoutError:
+            raise Busy(OVERLOADED) from None
 
     def close(self) -> None:
         """End the threads."""

@@ -34,10 +34,11 @@ class GateDecision(StrEnum):
 
 @dataclass(slots=True)
 class CountedCall:
-    """What is known of a call by now: the gateway that asks, and its service."""
+    """What is known of a call by now: the gateway that asks, its service, and until when it has to be answered."""
 
     gateway: UUID | None = None
     service: str = ""
+    ends: float | None = None
 
 
 @dataclass(slots=True)

@@ -10,6 +10,7 @@ from functools import partial
 from uuid import UUID
 
 from gate import window_checks
+from gate.call_time import in_time
 from gate.dialects import Dialect
 from gate.reasons import GateReason
 from gate.window_checks import FailureLog, GroupedCalls
@@ -52,8 +53,8 @@ class GatewayCredentials:
         self._strangers = 0
         self._failures = FailureLog("gate.authentication_failed")
 
-    async def find(self, shown: bytes) -> GatewayCredential | GateReason:
-        """Return whose token it is, or why nobody's; this never raises."""
+    async def find(self, shown: bytes, ends: float | None = None) -> GatewayCredential | GateReason:
+        """Return whose token it is, or why nobody's; this never raises, and waits until `ends` at most."""
         digest = hashlib.blake2b(shown, key=self._key, digest_size=16).digest()
         at, good = BOOT_CLOCK(), self._good.get(digest)
         if good is not None and at < good[0]:
@@ -67,7 +68,10 @@ class GatewayCredentials:
             if good is None and self._strangers >= MOST_STRANGERS:
                 return GateReason.BUSY
             asked = self._begin(digest, shown, is_stranger=good is None)
-        return await asyncio.shield(asked)
+        try:
+            return await in_time(asyncio.shield(asked), ends)
+        except TimeoutError:
+            return GateReason.BEHIND
 
     def _begin(
         self, digest: bytes, shown: bytes, *, is_stranger: bool

@@ -184,6 +184,7 @@ class EngineerResolver:
         gateway: UUID | None = None,
         *,
         anew: bool = False,
+        ends: float | None = None,
     ) -> CallIdentity:
         """Return whose call it is; this raises nothing.
 
@@ -193,12 +194,13 @@ class EngineerResolver:
                 credential is not among them.
             gateway: the service account of the gateway, if it has authenticated itself.
             anew: whether the identity map is read for this call, whatever memory holds.
+            ends: until when it may take, on the event loop's clock; None where it begins now.
         """
         try:
-            found = await self._identify(service, self._services[service], headers, gateway)
+            found = await self._identify(service, headers, gateway, ends)
             if not isinstance(found, _Identity):
                 return found
-            person_id = await self.map.engineer(found.key, anew=anew)
+            person_id = await self.map.engineer(found.key, anew=anew, ends=ends)
         except NotSignedIn as refused:
             return UnidentifiedCall(IdentityFailure.BAD_TOKEN, refused.detail)
         except Busy as busy:
@@ -219,8 +221,9 @@ class EngineerResolver:
         self.map.close()
 
     async def _identify(
-        self, service: str, callers: ServiceCallers, headers: Iterable[tuple[bytes, bytes]], gateway: UUID | None
+        self, service: str, headers: Iterable[tuple[bytes, bytes]], gateway: UUID | None, ends: float | None
     ) -> NotApplicable | UnidentifiedCall | _Identity:
+        callers = self._services[service]
         sent = dict[bytes, list[bytes]]()
         watched = self._watched[service]
         for name, value in headers:
@@ -236,15 +239,17 @@ class EngineerResolver:
         if len(values) > 1:
             return UnidentifiedCall(IdentityFailure.MALFORMED, NOT_ONE_HEADER.format(name=name.decode()))
         if name == self._token_header:
-            return await self._by_token(service, values[0])
+            return await self._by_token(service, values[0], ends)
         is_subject = name.decode() == callers.subject_header
         return _by_header(name, values[0], MTLS + service if is_subject else HEADER, gateway)
 
-    async def _by_token(self, service: str, shown: bytes) -> NotApplicable | UnidentifiedCall | _Identity:
+    async def _by_token(
+        self, service: str, shown: bytes, ends: float | None
+    ) -> NotApplicable | UnidentifiedCall | _Identity:
         scheme, _, token = shown.partition(b" ")
         if scheme.lower() != BEARER or not token:
             return UnidentifiedCall(IdentityFailure.NO_TOKEN, SIGN_IN)
-        found: VerifiedToken = await self.tokens.verified(self._realms[service], token)
+        found: VerifiedToken = await self.tokens.verified(self._realms[service], token, ends)
         if not found.is_gated:
             return NotApplicable(found.issuer, found.expires_at)
         return _Identity((found.issuer, found.subject, found.email), found.expires_at)

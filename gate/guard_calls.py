@@ -66,27 +66,30 @@ class GuardCalls:
         call.service = service
         if rest == ENGINEER:
             _has_no_query(question)
-            await answers.state(send, await self._engineer(service, scope, credential))
+            await answers.state(send, await self._engineer(service, scope, credential, call))
             return None
-        return await self._check(scope, credential, service)
+        return await self._check(scope, credential, service, call)
 
-    async def _engineer(self, service: str, scope: Scope, credential: GatewayCredential) -> dict[str, Any]:
-        found = await self._gate.caller(service, scope["headers"], credential, anew=True)
+    async def _engineer(
+        self, service: str, scope: Scope, credential: GatewayCredential, call: CountedCall
+    ) -> dict[str, Any]:
+        found = await self._gate.caller(service, scope["headers"], credential, call, anew=True)
         until = self._now() + ENGINEER_SECONDS
         if found.expires_at is not None:
             until = min(until, datetime.fromtimestamp(found.expires_at, UTC))
         said = {"engineer": str(found.person_id)} if isinstance(found, EngineerCall) else {"not_applicable": True}
         return said | {"until": written(until)}
 
-    async def _check(self, scope: Scope, credential: GatewayCredential, service: str) -> AllowedCall | NotApplicable:
+    async def _check(
+        self, scope: Scope, credential: GatewayCredential, service: str, call: CountedCall
+    ) -> AllowedCall | NotApplicable:
         asked = _asked(scope["query_string"], self._services[service])
-        found = await self._gate.caller(service, scope["headers"], credential)
+        found = await self._gate.caller(service, scope["headers"], credential, call)
         if isinstance(found, NotApplicable):
             return found
         engineer = found.person_id
-        return await self._gate.check(
-            AccessCheck(asked["tenant"], service, asked["resource"], asked["action"], engineer)
-        )
+        question = AccessCheck(asked["tenant"], service, asked["resource"], asked["action"], engineer)
+        return await self._gate.check(question, call)
 
 
 def _has_no_query(question: GateQuestion) -> None:

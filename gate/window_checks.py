@@ -11,6 +11,7 @@ from uuid import UUID
 import structlog
 from sqlalchemy import text
 
+from gate.call_time import in_time
 from gate.memory_reader import GATE, MemoryReader
 from gate.reasons import GateReason
 from gate.window_memory import BOOT_CLOCK, RememberedWindow, WindowMemory
@@ -89,19 +90,21 @@ class WindowChecks:
         """Whether the database's clock is known, by which all is judged."""
         return self._memory.was_read
 
-    async def check(self, question: AccessCheck) -> GrantedAccess | GateReason:
-        """Return the window, or why there is none; this never raises."""
+    async def check(self, question: AccessCheck, ends: float | None = None) -> GrantedAccess | GateReason:
+        """Return the window, or why there is none; this never raises, and waits until `ends` at most."""
         found = self._memory.find(question)
         if found is None:
-            return self._still_refused(question) or await self._ask(question)
+            return self._still_refused(question) or await self._ask(question, ends)
         self._found += 1
         if self._found % self._compare_every == 0:
-            return await self._compare(question, found)
+            return await self._compare(question, found, ends)
         return GrantedAccess(found.request_id, found.until)
 
-    async def _compare(self, question: AccessCheck, found: RememberedWindow) -> GrantedAccess | GateReason:
+    async def _compare(
+        self, question: AccessCheck, found: RememberedWindow, ends: float | None
+    ) -> GrantedAccess | GateReason:
         """Ask Postgres too; where it cannot say, memory's answer counts as long as it may."""
-        answer = await self._ask(question)
+        answer = await self._ask(question, ends)
         if isinstance(answer, GrantedAccess):
             return answer
         if answer in {GateReason.BUSY, GateReason.BEHIND} and (still := self._memory.find(question)) is not None:
@@ -109,7 +112,7 @@ class WindowChecks:
         self._reader.suspect(found)
         return answer
 
-    async def _ask(self, question: AccessCheck) -> GrantedAccess | GateReason:
+    async def _ask(self, question: AccessCheck, ends: float | None) -> GrantedAccess | GateReason:
         """Ask Postgres, once for all that want to know the same at this moment."""
         asked = self._asked.get(question)
         if asked is None:
@@ -118,7 +121,10 @@ class WindowChecks:
                 return GateReason.BEHIND if is_away else GateReason.BUSY
             asked = self._asked[question] = asyncio.create_task(self._answer(question))
             asked.add_done_callback(lambda _: self._asked.pop(question, None))
-        return await asyncio.shield(asked)
+        try:
+            return await in_time(asyncio.shield(asked), ends)
+        except TimeoutError:
+            return GateReason.BEHIND
 
     async def _answer(self, question: AccessCheck) -> GrantedAccess | GateReason:
         began = self._memory.clock()

@@ -432,6 +432,24 @@ def test_what_is_read_while_news_comes_is_not_kept(world: World, watched: Watche
     asyncio.run(asked())
 
 
+def test_who_is_known_is_looked_up_again_before_it_is_too_old(world: World, watched: WatchedMap) -> None:
+    erin = id_of(world, "erin")
+    add(world)
+
+    async def asked() -> None:
+        assert await watched.of("e-1") == erin
+        watched.clock.at = 2.5
+        assert (await watched.of("e-1"), watched.reads) == (erin, 1)
+        watched.clock.at = 2.6
+        assert await watched.of("e-1") == await watched.of("e-1") == erin
+        await asyncio.gather(*watched.map._reads.values())  # noqa: SLF001 - waits for what goes on beside the calls
+        assert watched.reads == 2
+        watched.clock.at = 7.5
+        assert (await watched.of("e-1"), watched.reads) == (erin, 2)
+
+    asyncio.run(asked())
+
+
 def test_without_postgres_nothing_is_known_and_nothing_is_kept() -> None:
     nowhere = create_engine("postgresql+psycopg://nobody@127.0.0.1:1/x", connect_args={"connect_timeout": 1})
     lost = IdentityMap(Database(nowhere, None))  # type: ignore[arg-type]

@@ -24,6 +24,7 @@ from tests.http.gate_door import GateDoor, gate_before
 from tests.http.guard_streams import GuardReader, ToldEvent, requests_in
 
 FEW = SETTINGS.model_copy(update={"gate_compare_every": 1_000_000, "gate_streams": 4, "gate_streams_per_token": 3})
+NEWS_SECONDS = 0.7
 Opener = Callable[..., GuardReader]
 
 
@@ -55,8 +56,10 @@ def opened(gate: GateDoor, address: str = ANNA, **changes: Any) -> str:
 
 
 def in_memory(gate: GateDoor, *requests: str) -> None:
-    """Wait until the gate knows these windows."""
+    """Wait until the gate knows these windows, and no news of their moves drop them for a moment any more."""
     wanted = {UUID(one) for one in requests}
+    wait_for("the windows are in memory", lambda: wanted <= set(gate.gateway.memory.requests()), PATIENCE)
+    time.sleep(NEWS_SECONDS)
     wait_for("the windows are in memory", lambda: wanted <= set(gate.gateway.memory.requests()), PATIENCE)
 
 
