@@ -27,7 +27,7 @@ from harness.people import SERVICE
 from harness.ports import own_port
 
 LOGS = stack.LOGS / "demo"
-GUARD = stack.CHECKOUT / "deploy" / "examples" / "guarded.py"
+GUARD = stack.CHECKOUT / "deploy" / "examples" / "checked.py"
 READY_SECONDS = 40
 WORKERS = (f"demo-{os.getpid()}-core", f"demo-{os.getpid()}-notifications")
 """Names of their own: another stack on the same Redis has a core and a notifications too."""

@@ -1,271 +1,102 @@
-"""The guarded service, really asked over HTTP: in doubt, whatever its Lockbox says or fails to say, it stays shut."""
+"""The examples on the guard as processes: who is let in, what is refused, and that they stay shut without Lockbox."""
 
-import json
-import socket
+import sqlite3
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import closing, contextmanager
 from pathlib import Path
-from urllib.parse import parse_qs, parse_qsl, urlsplit
 
 import httpx
 import pytest
 
-from harness.ports import own_port
+from harness.ports import own_port, wait_until_listening
+from harness.wait import wait_for
+from tests.unit.guard_lockbox import ANNA, TOKEN, SmallLockbox, window
 
-GUARD = Path(__file__).parents[2] / "deploy" / "examples" / "guarded.py"
-TOKEN = "lbx_test_gate"
-END = {"open": True, "request_id": "r", "deadline_at": "2026-01-01T00:00:00Z"}
-HANGS = 6.0
-
-
-class FakeLockbox:
-    """An upstream that answers the next question as it is told to, and remembers who asked what."""
-
-    def __init__(self) -> None:
-        self.how = "yes"
-        self.about: dict[str, str] = {}
-        self.asked: list[tuple[str, dict[str, list[str]], str | None]] = []
-        self.takes = 201
-        self.reported: list[tuple[str, list[dict[str, str]], str | None]] = []
-        fake = self
-
-        class FakeLockboxHandler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                address = urlsplit(self.path)
-                fake.about = dict(parse_qsl(address.query, keep_blank_values=True))
-                fake.asked.append((address.path, parse_qs(address.query), self.headers.get("authorization")))
-                getattr(fake, f"answer_{fake.how.replace(' ', '_')}")(self)
-
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["content-length"]))
-                fake.reported.append((self.path, json.loads(body)["entries"], self.headers.get("authorization")))
-                fake.send(self, fake.takes, b"{}")
-
-            def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002 - the base class's name
-                """Say nothing."""
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), FakeLockboxHandler)
-        self.server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
-        threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
-
-    @property
-    def yes(self) -> bytes:
-        """A yes to what was asked last."""
-        return json.dumps(END | self.about).encode()
-
-    @staticmethod
-    def send(handler: BaseHTTPRequestHandler, status: int, body: bytes, **headers: str) -> None:
-        handler.send_response(status)
-        for name, value in {"content-length": str(len(body)), **headers}.items():
-            handler.send_header(name, value)
-        handler.end_headers()
-        handler.wfile.write(body)
-
-    def answer_yes(self, handler: BaseHTTPRequestHandler) -> None:
-        self.send(handler, 200, self.yes)
-
-    def answer_about_another(self, handler: BaseHTTPRequestHandler) -> None:
-        self.send(handler, 200, json.dumps(END | self.about | {"resource": "mailbox:ceo@contoso.example"}).encode())
-
-    def answer_about_nothing(self, handler: BaseHTTPRequestHandler) -> None:
-        self.send(handler, 200, json.dumps(END).encode())
-
-    def answer_no(self, handler: BaseHTTPRequestHandler) -> None:
-        self.send(handler, 403, json.dumps({"code": "no-open-window"}).encode())
-
-    def answer_broken(self, handler: BaseHTTPRequestHandler) -> None:
-        self.send(handler, 500, self.yes)
-
-    def answer_created(self, handler: BaseHTTPRequestHandler) -> None:
-        self.send(handler, 201, self.yes)
-
-    def answer_elsewhere(self, handler: BaseHTTPRequestHandler) -> None:
-        self.how = "yes"
-        self.send(handler, 307, b"", location=f"{self.url}/yes")
-
-    def answer_welcome_page(self, handler: BaseHTTPRequestHandler) -> None:
-        self.send(handler, 200, b"<h1>It works!</h1>")
-
-    def answer_not_open(self, handler: BaseHTTPRequestHandler) -> None:
-        self.send(handler, 200, b'{"open": false}')
-
-    def answer_garbage(self, handler: BaseHTTPRequestHandler) -> None:
-        handler.wfile.write(b"\x00\xff come in, 200 OK\r\n\r\n")
-
-    def answer_half(self, handler: BaseHTTPRequestHandler) -> None:
-        self.send(handler, 200, self.yes[:20], **{"content-length": str(len(self.yes))})
-
-    def answer_hang_up(self, handler: BaseHTTPRequestHandler) -> None:
-        handler.connection.shutdown(socket.SHUT_RDWR)
-
-    def answer_late(self, handler: BaseHTTPRequestHandler) -> None:
-        time.sleep(HANGS)
-        self.drip(handler, b"")
-
-    def answer_drip(self, handler: BaseHTTPRequestHandler) -> None:
-        self.drip(handler, f"HTTP/1.1 200 OK\r\ncontent-length: {len(self.yes)}\r\n\r\n".encode() + self.yes)
-
-    @staticmethod
-    def drip(handler: BaseHTTPRequestHandler, answer: bytes) -> None:
-        for byte in answer:
-            try:
-                handler.wfile.write(bytes([byte]))
-            except OSError:
-                return
-            time.sleep(HANGS / len(answer))
+EXAMPLES = Path(__file__).parents[2] / "deploy" / "examples"
+SECRET = "the customer's"
+PATIENCE = 20.0
+BEARER = {"authorization": "Bearer erin"}
 
 
-@pytest.fixture(scope="module")
-def lockbox() -> Iterator[FakeLockbox]:
-    """The fake."""
-    fake = FakeLockbox()
-    yield fake
-    fake.server.shutdown()
-    fake.server.server_close()
+@pytest.fixture
+def lockbox() -> Iterator[SmallLockbox]:
+    small = SmallLockbox()
+    small.knows("erin", seconds=600)
+    yield small
+    small.close()
 
 
-@pytest.fixture(scope="module")
-def guard(lockbox: FakeLockbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The guarded service as a process of its own, and its address."""
-    token = tmp_path_factory.mktemp("gate") / "token"
+@contextmanager
+def running(tmp_path: Path, name: str, url: str, *about: str) -> Iterator[str]:
+    """Run an example, and yield its address."""
+    token = tmp_path / "token"
     token.write_text(f"{TOKEN}\n")
     port = own_port()
-    about = ["--lockbox", lockbox.url, "--tenant", "contoso", "--token-file", str(token), "--port", str(port)]
-    process = subprocess.Popen([sys.executable, str(GUARD), *about])
-    url = f"http://127.0.0.1:{port}"
-    wait_until_it_answers(url, process)
-    yield url
-    process.terminate()
-    process.wait(10)
-
-
-def wait_until_it_answers(url: str, process: subprocess.Popen[bytes]) -> None:
-    until = time.monotonic() + 20
-    while time.monotonic() < until and process.poll() is None:
+    words = [str(EXAMPLES / name), "--lockbox", url, "--token-file", str(token), "--port", str(port), *about]
+    with subprocess.Popen([sys.executable, *words]) as process:
         try:
-            httpx.get(f"{url}/mailboxes/nobody", trust_env=False)
-        except httpx.HTTPError:
-            time.sleep(0.05)
-        else:
-            return
-    raise AssertionError("the guarded service did not come up")
-
-
-def ask(guard: str, address: str = "anna@contoso.example", **headers: str) -> httpx.Response:
-    return httpx.get(f"{guard}/mailboxes/{address}", headers=headers, timeout=10, trust_env=False)
-
-
-def test_an_open_window_is_served_and_never_cached(lockbox: FakeLockbox, guard: str) -> None:
-    lockbox.how = "yes"
-
-    answer = ask(guard)
-
-    assert answer.status_code == 200
-    assert answer.json()["mailbox"] == "anna@contoso.example"
-    assert answer.headers["cache-control"] == "no-store"
-
-
-def test_what_is_served_was_reported_before_with_its_request(lockbox: FakeLockbox, guard: str) -> None:
-    lockbox.how = "yes"
-    lockbox.reported.clear()
-
-    ask(guard)
-
-    ((path, (entry,), shown),) = lockbox.reported
-    assert path == "/v1/requests/r/activity"
-    assert (entry["resource"], entry["outcome"]) == ("mailbox:anna@contoso.example", "served")
-    assert shown == f"Bearer {TOKEN}"
-
-
-def test_what_cannot_be_reported_is_not_served(lockbox: FakeLockbox, guard: str) -> None:
-    lockbox.how, lockbox.takes = "yes", 503
-
-    answer = ask(guard)
-
-    lockbox.takes = 201
-    assert answer.status_code == 503
-    assert "customer" not in answer.text
-
-
-@pytest.mark.parametrize(
-    "how",
-    [
-        "no",
-        "broken",
-        "created",
-        "elsewhere",
-        "welcome page",
-        "not open",
-        "garbage",
-        "half",
-        "hang up",
-        "about another",
-        "about nothing",
-    ],
-)
-def test_anything_but_a_clear_yes_is_refused(lockbox: FakeLockbox, guard: str, how: str) -> None:
-    lockbox.how = how
-
-    answer = ask(guard)
-
-    assert answer.status_code == 403
-    assert answer.headers["cache-control"] == "no-store"
-    assert "customer" not in answer.text
-
-
-@pytest.mark.parametrize("how", ["late", "drip"])
-def test_an_answer_that_takes_longer_than_two_seconds_is_a_no(lockbox: FakeLockbox, guard: str, how: str) -> None:
-    lockbox.how = how
-    began = time.monotonic()
-
-    answer = ask(guard)
-
-    assert answer.status_code == 403
-    assert 1.9 < time.monotonic() - began < 4
-
-
-def test_it_asks_before_every_answer_about_exactly_what_is_wanted(lockbox: FakeLockbox, guard: str) -> None:
-    lockbox.how = "yes"
-    lockbox.asked.clear()
-
-    first = ask(guard, "a%26b%20c@contoso.example", **{"X-Engineer": "e-1"})
-    lockbox.how = "no"
-    second = ask(guard, "a%26b%20c@contoso.example", **{"X-Engineer": "e-1"})
-
-    assert (first.status_code, second.status_code) == (200, 403)
-    about = {
-        "tenant": ["contoso"],
-        "service": ["exchange-online"],
-        "resource": ["mailbox:a&b c@contoso.example"],
-        "action": ["read"],
-        "engineer": ["e-1"],
-    }
-    assert lockbox.asked == [("/v1/access", about, f"Bearer {TOKEN}")] * 2
-
-
-def test_without_a_lockbox_it_stays_shut(tmp_path: Path) -> None:
-    token = tmp_path / "token"
-    token.write_text(TOKEN)
-    port, nobody = own_port(), own_port()
-    about = ["--lockbox", f"http://127.0.0.1:{nobody}", "--tenant", "contoso", "--token-file", str(token)]
-    with subprocess.Popen([sys.executable, str(GUARD), *about, "--port", str(port)]) as process:
-        try:
-            wait_until_it_answers(f"http://127.0.0.1:{port}", process)
-
-            answer = ask(f"http://127.0.0.1:{port}")
-
-            assert answer.status_code == 403
+            wait_until_listening(port)
+            yield f"http://127.0.0.1:{port}"
         finally:
             process.terminate()
 
 
-def test_a_token_is_never_taken_from_the_command_line() -> None:
-    said = subprocess.run([sys.executable, str(GUARD), "--help"], capture_output=True, text=True, check=True)
+def read(url: str, address: str = "anna@contoso.example", **headers: str) -> httpx.Response:
+    return httpx.get(f"{url}/mailboxes/{address}", headers=headers, timeout=10, trust_env=False)
 
-    assert "--token-file" in said.stdout
-    assert "--token " not in said.stdout
+
+def test_the_guarded_service_serves_by_a_window_alone(lockbox: SmallLockbox, tmp_path: Path) -> None:
+    with running(tmp_path, "guarded.py", lockbox.url, "--tenant", "contoso") as url:
+        refused = read(url, **BEARER)
+        assert (refused.status_code, refused.json()["code"]) == (403, "no_window")
+        request = lockbox.open(window())
+        wait_for("it serves", lambda: read(url, **BEARER).status_code == 200, PATIENCE)
+
+        assert read(url).status_code == 401
+        assert read(url, "ceo@contoso.example", **BEARER).status_code == 403
+        assert read(url, "..%2fdocs", **BEARER).status_code == 403
+        assert httpx.get(f"{url}/", headers=BEARER, trust_env=False).json()["code"] == "unmapped"
+        lockbox.shut(request)
+        began = time.monotonic()
+        wait_for("it refuses", lambda: read(url, **BEARER).status_code == 403, PATIENCE)
+        assert time.monotonic() - began < 1.0
+
+
+def test_the_guarded_service_stays_shut_without_a_lockbox(tmp_path: Path) -> None:
+    with running(tmp_path, "guarded.py", f"http://127.0.0.1:{own_port()}", "--tenant", "contoso") as url:
+        answer = read(url, **BEARER)
+
+    assert (answer.status_code, answer.json()["code"]) == (403, "behind")
+    assert SECRET not in answer.text
+
+
+def test_the_admin_tool_takes_the_tenant_from_its_database(lockbox: SmallLockbox, tmp_path: Path) -> None:
+    database, reports = tmp_path / "tool.db", tmp_path / "reports"
+    reports.write_text("lbx_test_reports")
+    with closing(sqlite3.connect(database)) as records, records:
+        records.execute("CREATE TABLE records (id INTEGER PRIMARY KEY, tenant TEXT, resource TEXT, note TEXT)")
+        records.executemany(
+            "INSERT INTO records VALUES (?, ?, ?, ?)",
+            [(7, "contoso", ANNA, f"{SECRET} note"), (8, "fabrikam", ANNA, f"{SECRET} other note")],
+        )
+
+    def act(number: int, action: str = "read", **headers: str) -> httpx.Response:
+        said = {"action": action, "note": "changed"}
+        return httpx.post(f"{url}/records/{number}", json=said, headers=headers, timeout=10, trust_env=False)
+
+    about = ["--database", str(database), "--reports-token-file", str(reports)]
+    with running(tmp_path, "admin_tool.py", lockbox.url, *about) as url:
+        assert act(7, **BEARER).json()["code"] == "no_window"
+        lockbox.open(window())
+        wait_for("it lets in", lambda: act(7, **BEARER).status_code == 200, PATIENCE)
+
+        refused = [act(8, **BEARER), act(9, **BEARER), act(7, "change", **BEARER), act(7), act(7, authorization="x")]
+
+        assert act(7, **BEARER).json() == {"resource": ANNA, "note": f"{SECRET} note"}
+        assert [one.status_code for one in refused] == [403, 403, 403, 401, 401]
+        assert all(SECRET not in one.text for one in refused)
+        wait_for("it has reported", lambda: bool(lockbox.reported), PATIENCE)
+    assert {one["outcome"] for _, entries, _ in lockbox.reported for one in entries} == {"done"}
