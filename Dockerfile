@@ -15,6 +15,7 @@ COPY README.md LICENSE NOTICE ./
 COPY api api
 COPY cli cli
 COPY config config
+COPY connectors connectors
 COPY gate gate
 COPY lockbox lockbox
 COPY worker worker

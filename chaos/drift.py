@@ -7,7 +7,7 @@ from uuid import UUID
 
 from sqlalchemy import Engine, text
 
-from lockbox.schedule import CLOCK, INDEXES, NOTIFICATIONS, IndexEntry, Schedule, ScheduleIndex
+from lockbox.schedule import CLOCK, CONNECTIONS, INDEXES, NOTIFICATIONS, IndexEntry, Schedule, ScheduleIndex
 
 RECONCILED_SECONDS = 60.0
 LOOK_SECONDS = 0.5
@@ -24,12 +24,19 @@ IS NULL
 UNION ALL SELECT 'notify:' || event_id, ceil(extract(epoch FROM run_at) * 1000) FROM outbox
 UNION ALL SELECT 'notify:' || id, ceil(extract(epoch FROM settle_by) * 1000) FROM unsettled
 """),
+    CONNECTIONS: text("""
+SELECT 'connect:' || id AS member, ceil(extract(epoch FROM run_at) * 1000) AS due FROM connections
+WHERE run_at IS NOT NULL
+"""),
 }
 # Well within the minute in which a reconcile has to arm it.
 WIND = {
     CLOCK: text("UPDATE requests SET wake_at = least(wake_at, clock_timestamp() + :soon) WHERE id = ANY(:ids)"),
     NOTIFICATIONS: text(
         "UPDATE notifications SET run_at = least(run_at, clock_timestamp() + :soon) WHERE id = ANY(:ids)"
+    ),
+    CONNECTIONS: text(
+        "UPDATE connections SET run_at = least(run_at, clock_timestamp() + :soon) WHERE id = ANY(:ids)"
     ),
 }
 SOON = timedelta(seconds=50)

@@ -11,7 +11,7 @@ from chaos.stage import ChaosStack
 
 KEYS = ("clock", "clock:leases", "notifications", "notifications:leases")
 TABLES = ("requests", "events", "notifications", "unsealed", "decisions")
-LOGINS = ("lockbox_api", "lockbox_worker", "lockbox_notifications")
+LOGINS = ("lockbox_api", "lockbox_worker", "lockbox_notifications", "lockbox_connectors")
 SMALL = 1 << 20
 DEAD = ("127.0.0.1", "1")
 NO_ONE = ("NO", "ONE")

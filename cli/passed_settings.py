@@ -46,6 +46,7 @@ OWN_KEYS = "make run makes keys of its own, or uses those of development"
 REFUSED = {
     **dict.fromkeys(("secret_keys", "approval_key_files", "credential_key_files", "code_key_files"), OWN_KEYS),
     **dict.fromkeys(("audit_key_files", "audit_public_keys", "approval_public_keys"), OWN_KEYS),
+    **dict.fromkeys(("connectors_database_url", "connector_targets"), "make run starts no connector worker"),
     "audit_name": "the audit log is named after the address of make run",
     "checkpoint_folder": "make run keeps no checkpoints outside of its database",
     "public_url": "it follows from the port; choose one by `python -m cli.run --port N`",

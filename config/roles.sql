@@ -1,6 +1,6 @@
 -- The roles and the database of Lockbox: run by psql as a superuser, at first set-up and again after any change here.
 -- Passwords come from the environment (\getenv), never from a command line: LOCKBOX_OWNER_PASSWORD,
--- LOCKBOX_API_PASSWORD, LOCKBOX_WORKER_PASSWORD, LOCKBOX_NOTIFICATIONS_PASSWORD.
+-- LOCKBOX_API_PASSWORD, LOCKBOX_WORKER_PASSWORD, LOCKBOX_NOTIFICATIONS_PASSWORD, LOCKBOX_CONNECTORS_PASSWORD.
 
 \set ON_ERROR_STOP on
 \set QUIET on
@@ -26,19 +26,23 @@ SET password_encryption = 'scram-sha-256';
 \set api_password ''
 \set worker_password ''
 \set notifications_password ''
+\set connectors_password ''
 \getenv owner_password LOCKBOX_OWNER_PASSWORD
 \getenv api_password LOCKBOX_API_PASSWORD
 \getenv worker_password LOCKBOX_WORKER_PASSWORD
 \getenv notifications_password LOCKBOX_NOTIFICATIONS_PASSWORD
-SELECT '' IN (:'owner_password', :'api_password', :'worker_password', :'notifications_password') AS password_missing \gset
+\getenv connectors_password LOCKBOX_CONNECTORS_PASSWORD
+SELECT '' IN (:'owner_password', :'api_password', :'worker_password', :'notifications_password',
+  :'connectors_password') AS password_missing \gset
 \if :password_missing
 DO $$ BEGIN
-  RAISE EXCEPTION 'set LOCKBOX_OWNER_PASSWORD, LOCKBOX_API_PASSWORD, LOCKBOX_WORKER_PASSWORD and LOCKBOX_NOTIFICATIONS_PASSWORD';
+  RAISE EXCEPTION 'set LOCKBOX_OWNER_PASSWORD, LOCKBOX_API_PASSWORD, LOCKBOX_WORKER_PASSWORD, LOCKBOX_NOTIFICATIONS_PASSWORD and LOCKBOX_CONNECTORS_PASSWORD';
 END $$;
 \endif
 
 SELECT format('CREATE ROLE %I', wanted.name)
-FROM (VALUES ('lockbox_owner'), ('lockbox_api'), ('lockbox_worker'), ('lockbox_notifications')) AS wanted (name)
+FROM (VALUES ('lockbox_owner'), ('lockbox_api'), ('lockbox_worker'), ('lockbox_notifications'),
+  ('lockbox_connectors')) AS wanted (name)
 WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = wanted.name)
 \gexec
 
@@ -51,11 +55,14 @@ ALTER ROLE lockbox_worker WITH LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLI
   PASSWORD :'worker_password';
 ALTER ROLE lockbox_notifications WITH LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS NOINHERIT
   PASSWORD :'notifications_password';
+ALTER ROLE lockbox_connectors WITH LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS NOINHERIT
+  PASSWORD :'connectors_password';
 
 -- What holds for each statement of the servers; each checks it before it serves. A pooler passes on nothing that a
 -- client sets for its session, so the login has it.
 SELECT format('ALTER ROLE %I SET %I TO %L', login.name, bound.name, bound.value)
-FROM (VALUES ('lockbox_api'), ('lockbox_worker'), ('lockbox_notifications')) AS login (name)
+FROM (VALUES ('lockbox_api'), ('lockbox_worker'), ('lockbox_notifications'),
+  ('lockbox_connectors')) AS login (name)
 CROSS JOIN (VALUES
   ('lock_timeout', '2s'),
   ('statement_timeout', '10s'),
@@ -73,10 +80,11 @@ WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = 'lockbox')
 \gexec
 ALTER DATABASE lockbox OWNER TO lockbox_owner;
 REVOKE ALL ON DATABASE lockbox FROM PUBLIC;
-GRANT CONNECT ON DATABASE lockbox TO lockbox_owner, lockbox_api, lockbox_worker, lockbox_notifications;
+GRANT CONNECT ON DATABASE lockbox TO lockbox_owner, lockbox_api, lockbox_worker, lockbox_notifications,
+  lockbox_connectors;
 
 \connect lockbox
 SET client_min_messages = 'warning';
 ALTER SCHEMA public OWNER TO lockbox_owner;
 REVOKE CREATE ON SCHEMA public FROM PUBLIC;
-GRANT USAGE ON SCHEMA public TO lockbox_api, lockbox_worker, lockbox_notifications;
+GRANT USAGE ON SCHEMA public TO lockbox_api, lockbox_worker, lockbox_notifications, lockbox_connectors;

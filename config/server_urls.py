@@ -83,3 +83,37 @@ def _port(parts: SplitResult) -> int | None:
 def _is_server(host: str | None, port: int | None) -> bool:
     """Whether a server may be there; a host may be missing, for libpq has others."""
     return (port is None or 1 <= port <= MOST_PORT) and "@" not in (host or "")
+
+
+def check_origin(value: str) -> str:
+    """Return the address of our pages without a slash at its end.
+
+    Raises:
+        ValueError: it is no http or https origin.
+    """
+    try:
+        parts = urlsplit(value)
+        port = parts.port
+    except ValueError:
+        raise ValueError("use an address such as https://lockbox.example") from None
+    if parts.scheme not in {"https", "http"} or not parts.hostname or port == 0:
+        raise ValueError("use an address such as https://lockbox.example")
+    if "@" in parts.netloc or parts.path not in {"", "/"} or "?" in value or "#" in value:
+        raise ValueError("name the scheme, the host and perhaps a port, and nothing else")
+    return value.rstrip("/")
+
+
+def check_page(value: str) -> str:
+    """Return the address of a page of another server.
+
+    Raises:
+        ValueError: it is no http or https address.
+    """
+    try:
+        parts = urlsplit(value)
+        is_one = parts.scheme in {"https", "http"} and parts.hostname and parts.port != 0
+    except ValueError:
+        is_one = False
+    if not is_one:
+        raise ValueError("use an address such as https://flower.example")
+    return value

@@ -7,6 +7,7 @@ from typing import Annotated, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from config.catalogue_yaml import CatalogueProblem
+from config.connector_document import ServiceConnector, connector_problems
 from config.gate_checks import gate_problems
 from config.gate_document import MOST_IN_A_LIST, CataloguePart, ServiceGate, TokenIssuer
 
@@ -48,6 +49,7 @@ class Service(CataloguePart):
         default=("read", "change", "export"), min_length=1, max_length=MOST_ACTIONS
     )
     gate: ServiceGate | None = None
+    connector: ServiceConnector | None = None
 
 
 class Plan(CataloguePart):
@@ -85,3 +87,5 @@ class Catalogue(CataloguePart):
                     yield CatalogueProblem(("services", name, "actions", number), "name each action once")
             if service.gate is not None:
                 yield from gate_problems(service.gate, ("services", name, "gate"), service.actions, issuers)
+            if service.connector is not None:
+                yield from connector_problems(service.connector, ("services", name, "connector"), service.actions)

@@ -21,7 +21,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, Settin
 from config.catalogue_file import read_catalogue, sample_catalogue
 from config.issuers import IssuerList
 from config.public_keys import ApprovalKey, PublicKey
-from config.server_urls import check_redis_url, check_smtp_url, has_password, postgres_url
+from config.server_urls import check_origin, check_page, check_redis_url, check_smtp_url, has_password, postgres_url
 from config.service_catalogue import Catalogue
 
 SECRETS_FOLDER = Path("/run/secrets")
@@ -57,6 +57,7 @@ class Settings(BaseSettings):
     database_url: SecretStr | None = None
     worker_database_url: SecretStr | None = None
     notifications_database_url: SecretStr | None = None
+    connectors_database_url: SecretStr | None = None
     owner_database_url: SecretStr | None = None
     database_direct_url: SecretStr | None = None
     redis_url: SecretStr | None = None
@@ -73,6 +74,7 @@ class Settings(BaseSettings):
     approval_key_files: tuple[Path, ...] = ()
     credential_key_files: tuple[Path, ...] = ()
     code_key_files: tuple[Path, ...] = ()
+    connector_targets: Path | None = None
 
     issuers: IssuerList = ()
     mail_sign_in: bool = True
@@ -130,6 +132,7 @@ class Settings(BaseSettings):
         "database_url",
         "worker_database_url",
         "notifications_database_url",
+        "connectors_database_url",
         "owner_database_url",
         "database_direct_url",
     )
@@ -167,16 +170,7 @@ class Settings(BaseSettings):
     @field_validator("public_url")
     @classmethod
     def _names_an_origin(cls, value: str) -> str:
-        try:
-            parts = urlsplit(value)
-            port = parts.port
-        except ValueError:
-            raise ValueError("use an address such as https://lockbox.example") from None
-        if parts.scheme not in {"https", "http"} or not parts.hostname or port == 0:
-            raise ValueError("use an address such as https://lockbox.example")
-        if "@" in parts.netloc or parts.path not in {"", "/"} or "?" in value or "#" in value:
-            raise ValueError("name the scheme, the host and perhaps a port, and nothing else")
-        return value.rstrip("/")
+        return check_origin(value)
 
     @field_validator("trusted_proxies", mode="before")
     @classmethod
@@ -202,14 +196,7 @@ class Settings(BaseSettings):
     @field_validator("flower_url")
     @classmethod
     def _a_page(cls, value: str | None) -> str | None:
-        try:
-            parts = urlsplit(value or "https://flower.example")
-            is_one = parts.scheme in {"https", "http"} and parts.hostname and parts.port != 0
-        except ValueError:
-            is_one = False
-        if not is_one:
-            raise ValueError("use an address such as https://flower.example")
-        return value
+        return value and check_page(value)
 
     @field_validator("secret_keys")
     @classmethod
@@ -264,6 +251,10 @@ class Settings(BaseSettings):
                 "LOCKBOX_SECRET_KEYS: make your own key",
                 DEVELOPMENT_KEY in self.secret_keys and (self.database_url is not None or self.smtp_url is not None),
             ),
+            (
+                "LOCKBOX_APPROVAL_PUBLIC_KEYS: name them; see `lockbox operate public-keys --of-approvals`",
+                self.connectors_database_url is not None and not self.approval_public_keys,
+            ),
             ("LOCKBOX_FAILPOINT: unset it; it ends the process on purpose, to test", self.failpoint),
             (
                 "LOCKBOX_APPROVAL_KEY_FILES: the API signs approvals by a key; make one by `lockbox operate new-key`",
@@ -271,7 +262,7 @@ class Settings(BaseSettings):
             ),
             (
                 "LOCKBOX_CREDENTIAL_KEY_FILES: sign-ins need a key; make it by `lockbox operate new-credential-key`",
-                self.database_url is not None and not self.credential_key_files,
+                self._judges and not self.credential_key_files,
             ),
             (
                 "LOCKBOX_CODE_KEY_FILES: mailed codes are made by a key; make it by `lockbox operate code-key`",
@@ -279,11 +270,16 @@ class Settings(BaseSettings):
             ),
             (
                 "LOCKBOX_AUDIT_PUBLIC_KEYS: checkpoints are checked by them; see `lockbox operate public-keys`",
-                (self.database_url is not None or self.smtp_url is not None) and not self.audit_public_keys,
+                (
+                    self.database_url is not None
+                    or self.smtp_url is not None
+                    or self.connectors_database_url is not None
+                )
+                and not self.audit_public_keys,
             ),
             (
                 "LOCKBOX_CHECKPOINT_FOLDER: without it nobody sees that the database was rolled back",
-                (self.database_url is not None or self.audit_key_files) and self.checkpoint_folder is None,
+                (self._judges or self.audit_key_files) and self.checkpoint_folder is None,
             ),
             (
                 'LOCKBOX_TRUSTED_PROXIES: name the proxies before the API, such as ["10.0.0.7/32"], or none',
@@ -291,7 +287,7 @@ class Settings(BaseSettings):
             ),
             (
                 "LOCKBOX_CATALOGUE: name the file of your services and plans; see docs/catalogue.md",
-                (self.database_url is not None or self.notifications_database_url is not None)
+                (self._judges or self.notifications_database_url is not None)
                 and "catalogue" not in self.model_fields_set,
             ),
             ("LOCKBOX_CATALOGUE: issuers must be https", self.catalogue.is_plain_http),
@@ -320,10 +316,16 @@ class Settings(BaseSettings):
                     ("LOCKBOX_DATABASE_URL", self.database_url),
                     ("LOCKBOX_WORKER_DATABASE_URL", self.worker_database_url),
                     ("LOCKBOX_NOTIFICATIONS_DATABASE_URL", self.notifications_database_url),
+                    ("LOCKBOX_CONNECTORS_DATABASE_URL", self.connectors_database_url),
                     ("LOCKBOX_DATABASE_DIRECT_URL", self.database_direct_url),
                 )
             ),
         ]
+
+    @property
+    def _judges(self) -> bool:
+        """Whether this process judges windows: the API does, and the connector worker."""
+        return self.database_url is not None or self.connectors_database_url is not None
 
     @property
     def is_https(self) -> bool:

@@ -51,6 +51,7 @@ class Urls:
     smtp: str
     maildir: Path
     notifications: str = ""
+    connectors: str = ""
 
     def on(self, name: str) -> Self:
         """Return the same logins on another database."""
@@ -61,6 +62,7 @@ class Urls:
             api=on_database(self.api, name),
             worker=on_database(self.worker, name),
             notifications=on_database(self.notifications, name),
+            connectors=on_database(self.connectors, name),
         )
 
 
@@ -176,6 +178,7 @@ def fresh_database(template: ServerAddresses, *, flushes: bool = True) -> Iterat
         smtp=template.smtp_url,
         maildir=template.maildir,
         notifications=template.notifications_database_url,
+        connectors=template.connectors_database_url,
     ).on(name)
     with copied(template.superuser_url, name), all_rights(urls.superuser, urls.notifications):
         if flushes:
@@ -240,6 +243,7 @@ def _migrate(servers: ServerAddresses) -> None:
         servers.database_url,
         servers.worker_database_url,
         servers.notifications_database_url,
+        servers.connectors_database_url,
     )
     same = [f"ALTER ROLE {login.username} PASSWORD '{login.password}'" for login in map(make_url, logins)]
     run_as_superuser(servers.superuser_url, *off, "SELECT pg_reload_conf()", "SET scram_iterations = 1", *same)

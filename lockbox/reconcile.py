@@ -14,12 +14,11 @@ from lockbox.audit import refusals_log
 from lockbox.database import Database
 from lockbox.failpoints import failpoint
 from lockbox.notifications import fan_out, queue
-from lockbox.notifications.outbox import KIND
 from lockbox.redis_scripts import RedisUnavailable
 from lockbox.requests import policy_store, timers
 from lockbox.requests.deadlines import clock_task
 from lockbox.requests.lifecycle import State
-from lockbox.schedule import CLOCK, INDEXES, NOTIFICATIONS, IndexEntry, ScheduleIndex
+from lockbox.schedule import CLOCK, CONNECTIONS, INDEXES, NOTIFICATIONS, IndexEntry, ScheduleIndex
 
 log = structlog.get_logger(__name__)
 
@@ -72,8 +71,17 @@ WHERE settle_by BETWEEN (SELECT clock_timestamp()) - CAST(:recent AS interval)
     AND (SELECT clock_timestamp()) + CAST(:soon AS interval)
 ORDER BY settle_by LIMIT :most)
 """)
-PAGES = {CLOCK: OPEN_CLOCKS, NOTIFICATIONS: OPEN_NOTIFICATIONS}
-SOONS = {CLOCK: SOON_CLOCKS, NOTIFICATIONS: SOON_NOTIFICATIONS}
+OPEN_CONNECTIONS = text("""
+SELECT id, run_at AS due FROM connections WHERE run_at IS NOT NULL AND id > :after ORDER BY id LIMIT :most
+""")
+SOON_CONNECTIONS = text("""
+SELECT id, run_at AS due FROM connections
+WHERE run_at BETWEEN (SELECT clock_timestamp()) - CAST(:recent AS interval)
+    AND (SELECT clock_timestamp()) + CAST(:soon AS interval)
+ORDER BY run_at LIMIT :most
+""")
+PAGES = {CLOCK: OPEN_CLOCKS, NOTIFICATIONS: OPEN_NOTIFICATIONS, CONNECTIONS: OPEN_CONNECTIONS}
+SOONS = {CLOCK: SOON_CLOCKS, NOTIFICATIONS: SOON_NOTIFICATIONS, CONNECTIONS: SOON_CONNECTIONS}
 FORGET_KEYS = text(
     "DELETE FROM idempotency_keys WHERE created_at < (SELECT clock_timestamp()) - CAST(:kept AS interval)"
 )
@@ -210,5 +218,5 @@ def _rebuild(database: Database, index: ScheduleIndex, send: Send | None) -> Ite
 
 
 def _promise(row: Row[Any], index: ScheduleIndex) -> IndexEntry:
-    kind = clock_task(State(row.state), row.due, row.deadline_at) if index is CLOCK else KIND
+    kind = clock_task(State(row.state), row.due, row.deadline_at) if index is CLOCK else index.kinds[0]
     return IndexEntry(str(row.id), kind, row.due)

@@ -44,8 +44,7 @@ class ScheduleIndex:
     claimed, because the way to the worker takes about as long. A claim is leased for `lease`; `budget` is how many
     members may be leased at once, so that a backlog waits here and not in a queue. While due members of the index
     that it `yields_to` wait too long, only a few of this one are claimed, and none while more than one batch of the
-    other is leased. Armed ids are published if it `publishes`. In one that `has_urgent` members some stand
-    `BEFORE_OTHERS`, and are claimed before the rest.
+    other is leased. Armed ids are published if it `publishes`. Where it `has_urgent`, some go `BEFORE_OTHERS`.
     """
 
     name: str
@@ -74,7 +73,8 @@ CLOCK = ScheduleIndex(
 NOTIFICATIONS = ScheduleIndex(
     "notifications", ("notify",), lease=timedelta(seconds=60), budget=2000, yields_to=CLOCK, has_urgent=True
 )
-INDEXES = (CLOCK, NOTIFICATIONS)
+CONNECTIONS = ScheduleIndex("connections", ("connect",), lease=timedelta(seconds=30), budget=500)
+INDEXES = (CLOCK, NOTIFICATIONS, CONNECTIONS)
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class ScheduleClaim:
 
 
 class Schedule:
-    """The two sorted sets of one Lockbox on one Redis or Valkey; `patience` is how many seconds arming may take."""
+    """The sorted sets of one Lockbox on one Redis or Valkey; `patience` is how many seconds arming may take."""
 
     def __init__(self, url: str, *, patience: float | None = None) -> None:
         self._patience = patience or ARM_TIMEOUT

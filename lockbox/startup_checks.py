@@ -34,9 +34,15 @@ class ServerKind(StrEnum):
     API = "LOCKBOX_DATABASE_URL"
     WORKER = "LOCKBOX_WORKER_DATABASE_URL"
     NOTIFICATIONS = "LOCKBOX_NOTIFICATIONS_DATABASE_URL"
+    CONNECTORS = "LOCKBOX_CONNECTORS_DATABASE_URL"
 
 
-ROLES = {ServerKind.API: "api", ServerKind.WORKER: "core", ServerKind.NOTIFICATIONS: "notifications"}
+ROLES = {
+    ServerKind.API: "api",
+    ServerKind.WORKER: "core",
+    ServerKind.NOTIFICATIONS: "notifications",
+    ServerKind.CONNECTORS: "connectors",
+}
 """As what each sends heartbeats, from a node named so before its machine."""
 FINAL = tuple((table, right) for table in ("events", "decisions") for right in ("UPDATE", "DELETE", "TRUNCATE"))
 FORBIDDEN = {
@@ -58,11 +64,21 @@ FORBIDDEN = {
         ("invitations", "UPDATE"),
         ("seals", "INSERT"),
     ),
+    ServerKind.CONNECTORS: (
+        *FINAL,
+        ("decisions", "INSERT"),
+        ("requests", "INSERT"),
+        ("requests", "UPDATE"),
+        ("tokens", "SELECT"),
+        ("sessions", "SELECT"),
+        ("seals", "INSERT"),
+    ),
 }
 NEEDED = {
     ServerKind.API: (("decisions", "INSERT"), ("requests", "INSERT")),
     ServerKind.WORKER: (("seals", "INSERT"), ("events", "INSERT")),
     ServerKind.NOTIFICATIONS: (("notifications", "UPDATE"), ("deliveries", "INSERT")),
+    ServerKind.CONNECTORS: (("connections", "UPDATE"), ("events", "INSERT")),
 }
 
 # A role counts with every role that it could become by SET ROLE.

@@ -1,4 +1,4 @@
-"""Start a worker: `python -m worker core` runs the clock, `… notifications` sends mail and webhooks."""
+"""Start a worker: `core` runs the clock, `notifications` sends mail and webhooks, `connectors` opens at targets."""
 
 import argparse
 import gc
@@ -14,20 +14,26 @@ from config.settings import Settings, UnsafeSettings
 from lockbox import failpoints
 from lockbox.failpoints import UnknownFailpoint
 from lockbox.startup_checks import ServerKind, StartupCheckFailed, wait_until_fit
-from worker.app import CORE, MAINTENANCE, NOTIFY, app
+from worker.app import CONNECT, CORE, MAINTENANCE, NOTIFY, app
 from worker.prefork import PreforkPool
-from worker.runtime import CONNECTIONS, CORE_CHILDREN, NOTIFY_THREADS, make, settings
+from worker.runtime import CONNECTIONS, CONNECTOR_THREADS, CORE_CHILDREN, NOTIFY_THREADS, make, settings
 
 KINDS: dict[str, dict[str, Any]] = {
     "core": {"pool_cls": PreforkPool, "queues": [CORE, MAINTENANCE]},
     "notifications": {"pool_cls": "threads", "queues": [NOTIFY]},
+    "connectors": {"pool_cls": "threads", "queues": [CONNECT]},
 }
 # A task of notifications waits until their servers have answered; a thread that waits costs little.
-CONCURRENCY = {"core": CORE_CHILDREN, "notifications": NOTIFY_THREADS}
+CONCURRENCY = {"core": CORE_CHILDREN, "notifications": NOTIFY_THREADS, "connectors": CONNECTOR_THREADS}
 AUTOGROUP = Path("/proc/self/autogroup")
 AUTOGROUP_TRIES = 10
 CHANCE = random.SystemRandom()
-NICE = {"core": 0, "notifications": 5}
+NICE = {"core": 0, "notifications": 5, "connectors": 0}
+SERVERS = {
+    "core": ServerKind.WORKER,
+    "notifications": ServerKind.NOTIFICATIONS,
+    "connectors": ServerKind.CONNECTORS,
+}
 HEARTBEAT_SECONDS = 5.0
 """Flower takes a worker to live for twice as long after it said so."""
 
@@ -81,17 +87,27 @@ def _wait_until_fit(kind: str, node: str) -> None:
         if kind == "notifications":
             settings().require("smtp_url")
             settings().require("notifications_database_url")
+        if kind == "connectors":
+            settings().require("connectors_database_url")
+            settings().require("connector_targets")
+        else:
+            _opens_nothing(settings())
         if kind == "core":
             _can_seal(settings())
             _is_the_core(settings())
         failpoints.arm(settings().failpoint)
         database = make(settings()).database
-        server = ServerKind.NOTIFICATIONS if kind == "notifications" else ServerKind.WORKER
+        server = SERVERS[kind]
         direct = database.direct if kind == "core" else None
         wait_until_fit(database.engine, server, connections=CONNECTIONS[kind], direct=direct, node=node)
     except (UnsafeSettings, UnknownFailpoint, StartupCheckFailed) as refused:
         raise SystemExit(f"lockbox: {refused}") from None
     database.dispose()
+
+
+def _opens_nothing(chosen: Settings) -> None:
+    if chosen.connectors_database_url:
+        raise UnsafeSettings("LOCKBOX_CONNECTORS_DATABASE_URL is for the connector worker alone; unset it here")
 
 
 def _is_the_core(chosen: Settings) -> None:

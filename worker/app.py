@@ -15,7 +15,7 @@ from worker.message_filter import INSPECTION, TASKS
 from worker.runtime import settings
 from worker.transport import register
 
-CORE, NOTIFY, MAINTENANCE = "core", "notify", "maintenance"
+CORE, NOTIFY, CONNECT, MAINTENANCE = "core", "notify", "connect", "maintenance"
 VISIBILITY_SECONDS = 120
 TASK_SECONDS = 8
 
@@ -39,7 +39,7 @@ def configuration(shutdown_seconds: float) -> dict[str, Any]:
         "task_acks_on_timeout": True,
         "task_reject_on_worker_lost": True,
         "task_time_limit": TASK_SECONDS,
-        "task_queues": [Queue(name) for name in (CORE, NOTIFY, MAINTENANCE)],
+        "task_queues": [Queue(name) for name in (CORE, NOTIFY, CONNECT, MAINTENANCE)],
         "task_default_queue": CORE,
         "task_create_missing_queues": False,
         "task_routes": ROUTES,

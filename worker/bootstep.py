@@ -6,13 +6,14 @@ from celery import Celery, bootsteps
 
 from lockbox.monitoring.heartbeats import HeartbeatSender, ProcessPart
 from lockbox.schedule import CLOCK, NOTIFICATIONS
+from lockbox.schedule import CONNECTIONS as CONNECTION_INDEX
 from worker.alert_monitor import AlertMonitor
 from worker.heartbeat import HeartbeatLoop
 from worker.loop import WorkerLoop
 from worker.maintenance import RECONCILE, SEAL, MaintenanceLoop
 from worker.poller import QUEUES, Poller
 from worker.runtime import CONNECTIONS, Runtime, runtime
-from worker.without_redis import DirectSender, NotificationReconciler
+from worker.without_redis import ConnectionWatch, DirectConnector, DirectSender, NotificationReconciler
 
 STOP_SECONDS = 5.0
 
@@ -34,9 +35,14 @@ class Pollers(bootsteps.StartStopStep):
         """Start the threads."""
         tools = runtime()
         is_core = QUEUES[CLOCK] in parent.app.amqp.queues.consume_from
-        part = ProcessPart.CORE if is_core else ProcessPart.NOTIFICATIONS
+        part = ProcessPart.CORE if is_core else ProcessPart.CONNECTORS if tools.driver else ProcessPart.NOTIFICATIONS
         heart = HeartbeatSender(parent.hostname, connections=CONNECTIONS[part])
-        working = self._core(parent.app, tools, heart) if is_core else self._notifications(parent.app, tools)
+        if is_core:
+            working = self._core(parent.app, tools, heart)
+        elif tools.driver:
+            working = self._connectors(parent.app, tools)
+        else:
+            working = self._notifications(parent.app, tools)
         self.loops = [*working, HeartbeatLoop(tools, heart, part, working)]
         for loop in self.loops:
             loop.start()
@@ -61,3 +67,9 @@ class Pollers(bootsteps.StartStopStep):
         self.sending = DirectSender(tools)
         reconcile = NotificationReconciler(tools, self.sending)
         return [reconcile, Poller(NOTIFICATIONS, app, tools, reconcile.poke, self.sending)]
+
+    @staticmethod
+    def _connectors(app: Celery, tools: Runtime) -> list[WorkerLoop]:
+        connecting = DirectConnector(tools)
+        watch = ConnectionWatch(tools, connecting)
+        return [watch, Poller(CONNECTION_INDEX, app, tools, watch.poke, connecting=connecting)]

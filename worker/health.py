@@ -14,7 +14,7 @@ from kombu.exceptions import OperationalError
 from worker.app import app
 
 REPLY_SECONDS = 5.0
-KINDS = ("core", "notifications")
+KINDS = ("core", "notifications", "connectors")
 
 
 def answers(celery: Celery, node: str, seconds: float = REPLY_SECONDS) -> bool:

@@ -16,11 +16,12 @@ TASKS = {
     "lockbox.expire": "core",
     "lockbox.remind": "core",
     "lockbox.notify": "notify",
+    "lockbox.connect": "connect",
     "lockbox.reconcile": "maintenance",
     "lockbox.seal": "maintenance",
 }
 """The tasks and the queue in which each comes."""
-TAKES_IDS = frozenset({"lockbox.time_out", "lockbox.expire", "lockbox.remind", "lockbox.notify"})
+TAKES_IDS = frozenset({"lockbox.time_out", "lockbox.expire", "lockbox.remind", "lockbox.notify", "lockbox.connect"})
 QUEUES = frozenset(TASKS.values())
 INSPECTION = frozenset(
     {

@@ -13,22 +13,22 @@ from lockbox import reconcile
 from lockbox.failpoints import failpoint
 from lockbox.pubsub import Bell
 from lockbox.redis_scripts import RedisUnavailable
-from lockbox.schedule import CLOCK, NOTIFICATIONS, ScheduleClaim, ScheduleIndex
+from lockbox.schedule import CLOCK, CONNECTIONS, NOTIFICATIONS, ScheduleClaim, ScheduleIndex
 from worker import messages
 from worker.loop import IDLE_SECONDS, WorkerLoop
 from worker.runtime import Runtime
-from worker.tasks import MOST_IDS, MOST_NOTIFICATIONS
-from worker.without_redis import DirectSender
+from worker.tasks import MOST_CONNECTIONS, MOST_IDS, MOST_NOTIFICATIONS
+from worker.without_redis import DirectConnector, DirectSender
 
 AWAY_SECONDS = 0.5
-FULL_SECONDS = {CLOCK: 0.005, NOTIFICATIONS: 0.05}
+FULL_SECONDS = {CLOCK: 0.005, NOTIFICATIONS: 0.05, CONNECTIONS: 0.05}
 NO_GRACE = timedelta(0)
 LONGEST_FULL = 0.5
-QUEUES = {CLOCK: "core", NOTIFICATIONS: "notify"}
-IDS_A_MESSAGE = {CLOCK: MOST_IDS, NOTIFICATIONS: MOST_NOTIFICATIONS}
-GATHER_SECONDS = {CLOCK: 0.015, NOTIFICATIONS: 0.1}
+QUEUES = {CLOCK: "core", NOTIFICATIONS: "notify", CONNECTIONS: "connect"}
+IDS_A_MESSAGE = {CLOCK: MOST_IDS, NOTIFICATIONS: MOST_NOTIFICATIONS, CONNECTIONS: MOST_CONNECTIONS}
+GATHER_SECONDS = {CLOCK: 0.015, NOTIFICATIONS: 0.1, CONNECTIONS: 0.0}
 """After a claim, how long more is let come together: a message costs eight milliseconds, however few ids it names."""
-MOST_WAITING = {CLOCK: 2, NOTIFICATIONS: 20}
+MOST_WAITING = {CLOCK: 2, NOTIFICATIONS: 20, CONNECTIONS: 20}
 
 
 class Poller(WorkerLoop):
@@ -44,12 +44,15 @@ class Poller(WorkerLoop):
         tools: Runtime,
         poke: Callable[[], None],
         sending: DirectSender | None = None,
+        *,
+        connecting: DirectConnector | None = None,
     ) -> None:
         super().__init__(f"poller-{index.name}", tools)
         self.index = index
         self.app = app
         self._poke = poke
         self._sending = sending
+        self._connecting = connecting
         self.bell: Bell = tools.database.schedule.bell(index)
         self.busy = False
         self.claimed_at = 0.0
@@ -104,6 +107,9 @@ class Poller(WorkerLoop):
         database = self.tools.database
         if self.index is CLOCK:
             self.stepwise(reconcile.act_on_overdue_clock(database, grace=NO_GRACE))
+        elif self._connecting:
+            self.stepwise(self._connecting.ended())
+            self.stepwise(self._connecting.overdue(NO_GRACE))
         elif self._sending:
             self.stepwise(reconcile.act_on_overdue_notifications(database, self._sending, grace=NO_GRACE))
 

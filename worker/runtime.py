@@ -11,14 +11,18 @@ from celery.signals import worker_process_init
 from sqlalchemy import Engine
 
 from config.settings import Settings, UnsafeSettings, load
+from connectors.connection_steps import ConnectionDriver
+from connectors.models import ConnectorKind
+from connectors.postgres_roles import PostgresRoles
+from connectors.targets import TargetFolder
 from lockbox.audit.log import signing_keys
 from lockbox.audit.log.checkpoint import VerifierKey
 from lockbox.audit.log.sealer import Signer
 from lockbox.audit.log.signing_keys import BadKey
-from lockbox.audit.log.witness import WitnessFolder
+from lockbox.audit.log.witness import WitnessCheck, WitnessFolder
 from lockbox.database import Database, ProcessKeys, make_engine
 from lockbox.identity import keyring
-from lockbox.identity.keyring import CodeKeys, Keyring
+from lockbox.identity.keyring import ApprovalKeys, CodeKeys, Keyring
 from lockbox.notifications.endpoints import SecretVault
 from lockbox.notifications.send_job import Senders
 from lockbox.notifications.senders.smtp import SmtpMail
@@ -34,7 +38,14 @@ CHILD_CONNECTIONS = 4
 """A child does one task at a time, which may hold a lock besides."""
 CORE_CHILDREN = 3
 """Of two maintenance jobs one process each does the work at a time: the clock always finds a child that is free."""
-CONNECTIONS = {"core": CORE_CONNECTIONS + CORE_CHILDREN * CHILD_CONNECTIONS, "notifications": NOTIFY_CONNECTIONS}
+CONNECTOR_THREADS = 8
+CONNECTOR_CONNECTIONS = CONNECTOR_THREADS + 4
+"""A step takes one at a time; the rest are for the poller, for looking what has ended, and for the heartbeat."""
+CONNECTIONS = {
+    "core": CORE_CONNECTIONS + CORE_CHILDREN * CHILD_CONNECTIONS,
+    "notifications": NOTIFY_CONNECTIONS,
+    "connectors": CONNECTOR_CONNECTIONS,
+}
 """How many connections a worker of each kind opens at most."""
 LOCKS = 3
 """How many locks a core worker's threads may hold at once: to reconcile, to seal, and to check the invariants."""
@@ -68,6 +79,8 @@ class SealingSettings:
 class Runtime:
     """The tools of one process. `senders` is None where no mail relay is configured, `sealing` where no key is.
 
+    `driver` is the connector worker's alone.
+
     `deliveries_kept` is for how long the log of what was sent is kept.
     """
 
@@ -75,6 +88,7 @@ class Runtime:
     senders: Senders | None
     deliveries_kept: timedelta
     sealing: SealingSettings | None
+    driver: ConnectionDriver | None = None
 
 
 def make(chosen: Settings) -> Runtime:
@@ -85,16 +99,44 @@ def make(chosen: Settings) -> Runtime:
     Raises:
         UnsafeSettings: a needed setting is missing.
     """
-    url = chosen.require("notifications_database_url" if chosen.notifications_database_url else "worker_database_url")
+    url = chosen.require(_login(chosen))
     most = _most_connections(chosen)
     engine = make_engine(url, role="worker", pool_size=KEPT_CONNECTIONS, overflow=most - KEPT_CONNECTIONS)
-    db = Database(
-        engine, Schedule(chosen.require("redis_url")), keys=ProcessKeys(Keyring([])), direct=_direct(chosen)
-    )
-    return Runtime(db, _senders(chosen), timedelta(days=chosen.deliveries_kept_days), _sealing(chosen))
+    keys = _judging_keys(chosen) if chosen.connectors_database_url else ProcessKeys(Keyring([]))
+    db = Database(engine, Schedule(chosen.require("redis_url")), keys=keys, direct=_direct(chosen))
+    driver = _driver(chosen, db) if chosen.connectors_database_url else None
+    return Runtime(db, _senders(chosen), timedelta(days=chosen.deliveries_kept_days), _sealing(chosen), driver)
+
+
+def _login(chosen: Settings) -> str:
+    if chosen.connectors_database_url:
+        return "connectors_database_url"
+    return "notifications_database_url" if chosen.notifications_database_url else "worker_database_url"
+
+
+def _driver(chosen: Settings, db: Database) -> ConnectionDriver:
+    targets = TargetFolder(chosen.connector_targets)
+    roles = PostgresRoles(targets, needs_tls=chosen.environment == "production")
+    return ConnectionDriver(db, chosen.catalogue, {ConnectorKind.POSTGRES: roles})
+
+
+def _judging_keys(chosen: Settings) -> ProcessKeys:
+    """Return the keys by which windows are judged as the API judges them; approvals by their public halves alone."""
+    approvals = signing_keys.trusted(chosen.approval_public_keys).values()
+    shipped = None
+    if chosen.checkpoint_folder and chosen.audit_public_keys:
+        folder = WitnessFolder(chosen.checkpoint_folder)
+        shipped = WitnessCheck(folder, signing_keys.trusted(chosen.audit_public_keys))
+    try:
+        ring = keyring.read(chosen.credential_key_files) if chosen.credential_key_files else keyring.development()
+    except BadKey as bad:
+        raise UnsafeSettings(f"LOCKBOX_CREDENTIAL_KEY_FILES: {bad}") from None
+    return ProcessKeys(ApprovalKeys([], list(approvals)) if approvals else None, shipped, ring)
 
 
 def _most_connections(chosen: Settings) -> int:
+    if chosen.connectors_database_url:
+        return CONNECTOR_CONNECTIONS
     if chosen.notifications_database_url:
         return NOTIFY_CONNECTIONS
     return CHILD_CONNECTIONS if _is_child.is_set() else CORE_CONNECTIONS

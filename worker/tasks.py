@@ -28,6 +28,8 @@ log = structlog.get_logger(__name__)
 
 MOST_IDS = 500
 MOST_NOTIFICATIONS = 200
+MOST_CONNECTIONS = 1
+"""A target that does not answer holds up one connection, and not those that came with it."""
 HURRIED_SECONDS = 0.5
 AWAY = (OperationalError, InterfaceError, PoolTimeout)
 
@@ -79,6 +81,12 @@ def notify(ids: list[str]) -> dict[str, int]:
     return _run("notify", lambda: _notify(_uuids(ids, MOST_NOTIFICATIONS)))
 
 
+@_task("connect")
+def connect(ids: list[str]) -> dict[str, int]:
+    """Take the next step of the given connections: open at the target what a window allows, close what has ended."""
+    return _run("connect", lambda: _connect(_uuids(ids, MOST_CONNECTIONS)))
+
+
 @_task("reconcile")
 def reconcile() -> dict[str, int]:
     """Repair the schedule from Postgres, for some seconds at most; the next run goes on."""
@@ -109,6 +117,16 @@ def _notify(ids: list[UUID]) -> Mapping[str, int]:
             return {"sent": 0} | delivery.notify(tools.database, ids, tools.senders, stall)
         except delivery.NotRecorded as error:
             raise TaskFailed(str(error)) from None
+
+
+def _connect(ids: list[UUID]) -> Mapping[str, int]:
+    driver = runtime().driver
+    if driver is None:
+        raise TaskFailed("set LOCKBOX_CONNECTORS_DATABASE_URL: this worker opens nothing at targets")
+    counts = driver.run(ids)
+    if failed := counts["failed"]:
+        raise TaskFailed(f"{failed} of {len(ids)} targets did not do it; they are called again")
+    return counts
 
 
 @contextmanager

@@ -8,6 +8,9 @@ What a worker does by itself, without a Celery message, and when. This is the on
   the interval though one was sent: it seals or reconciles. So nothing waits for the queue that reconciling repairs.
 - `NotificationReconciler` (notifications worker), every five seconds: it sends what is overdue by three seconds and
   arms what is due soon. Reconciling as a whole is not for that worker's login.
+- The poller of connections (connector worker), while Redis is away or takes no writes: it drives due ones.
+- `ConnectionWatch` (connector worker), every second and when a request changes: it has connections closed whose
+  windows have ended, and drives what is overdue by three seconds.
 - Heartbeats, and the alert monitor, always: they watch the workers and are nobody's task.
 
 All of it goes by the same functions as the tasks, straight from Postgres, where rows are claimed or locked; so it
@@ -15,13 +18,18 @@ does not matter who does a thing, or whether two try.
 """
 
 import threading
+from collections.abc import Callable, Iterator
+from datetime import timedelta
 from uuid import UUID
 
 import structlog
 from sqlalchemy.exc import DBAPIError
 
+from connectors import connection_steps
 from lockbox import reconcile
+from lockbox.database import UnitOfWork
 from lockbox.notifications import delivery
+from lockbox.schedule import CONNECTIONS, IndexEntry
 from worker.loop import WorkerLoop
 from worker.runtime import Runtime
 from worker.tasks import MOST_NOTIFICATIONS
@@ -30,6 +38,9 @@ log = structlog.get_logger(__name__)
 
 STOP_SECONDS = 5.0
 RECONCILE_SECONDS = 5.0
+WATCH_SECONDS = 1.0
+WATCH_GRACE = timedelta(seconds=3)
+MOST_OVERDUE = 100
 
 
 class DirectSender:
@@ -59,6 +70,65 @@ class DirectSender:
             log.warning("sending.waiting", error=type(error).__name__)
         except Exception:
             log.exception("sending.failed", count=len(ids))
+
+
+class DirectConnector:
+    """Drives connections in this process, where no task does it."""
+
+    def __init__(self, tools: Runtime) -> None:
+        self._tools = tools
+
+    def overdue(self, grace: timedelta) -> Iterator[int]:
+        """Take a step of each connection that is overdue by that much; yield after each."""
+        yield from self._drive(lambda session: connection_steps.due(session, grace=grace, most=MOST_OVERDUE))
+
+    def ended(self) -> Iterator[int]:
+        """Take a step of each connection whose window has ended; yield after each."""
+        yield from self._drive(lambda session: connection_steps.ended(session, most=MOST_OVERDUE))
+
+    def _drive(self, find: Callable[[UnitOfWork], list[UUID]]) -> Iterator[int]:
+        if (driver := self._tools.driver) is None:
+            return
+        with self._tools.database.transaction() as session:
+            found = find(session)
+        for one in found:
+            yield driver.run([one]).total()
+
+
+class ConnectionWatch(WorkerLoop):
+    """Has connections closed whose windows have ended, in whatever way, and drives what no task has driven."""
+
+    def __init__(self, tools: Runtime, connecting: DirectConnector) -> None:
+        super().__init__("connection-watch", tools)
+        self._connecting = connecting
+        self._poked = threading.Event()
+        self._news = tools.database.schedule.listener(lambda _ids, _side: self.poke(), lambda _on: self.poke())
+
+    def run(self) -> None:
+        """Listen for requests that change, and go round."""
+        self._news.start()
+        super().run()
+
+    def poke(self) -> None:
+        """Have it look now."""
+        self._poked.set()
+
+    def stop(self) -> None:
+        """Ask the thread to end."""
+        self.stopping.set()
+        self._poked.set()
+        self._news.stop()
+
+    def round(self) -> None:
+        """Hand over what has ended, do what is overdue, and rest until a request changes, or a second."""
+        self._poked.clear()
+        with self.gate, self.tools.database.transaction() as session:
+            over = connection_steps.ended(session, most=MOST_OVERDUE)
+        entries = [IndexEntry(str(one), connection_steps.KIND, timedelta(0)) for one in over]
+        if over and not self.tools.database.schedule.arm(CONNECTIONS, entries):
+            self.stepwise(self._connecting.ended())
+        self.stepwise(self._connecting.overdue(WATCH_GRACE))
+        self._poked.wait(WATCH_SECONDS)
 
 
 class NotificationReconciler(WorkerLoop):

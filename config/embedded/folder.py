@@ -20,7 +20,7 @@ FOLDERS_OF_ROOT = Path("/var/lib/lockbox-embedded")
 STATE = "state.json"
 LOCK = "lockbox.lock"  # also our mark: a folder of ours holds it from its creation on
 LOCK_SECONDS = 120.0
-ROLES = ("superuser", "owner", "api", "worker", "notifications", "redis")
+ROLES = ("superuser", "owner", "api", "worker", "notifications", "connectors", "redis")
 
 
 class EmbeddedRefused(Exception):  # noqa: N818 - a refusal, as in lockbox.errors

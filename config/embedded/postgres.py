@@ -101,6 +101,7 @@ class Postgres:
             "LOCKBOX_API_PASSWORD": self.state.passwords["api"],
             "LOCKBOX_WORKER_PASSWORD": self.state.passwords["worker"],
             "LOCKBOX_NOTIFICATIONS_PASSWORD": self.state.passwords["notifications"],
+            "LOCKBOX_CONNECTORS_PASSWORD": self.state.passwords["connectors"],
         }
         run(self.home, [str(programs_for(self.home).postgres / "psql"), "-X", "-q", "-f", "-"], env=env, stdin=sql)
         self.state.roles = wanted

@@ -65,6 +65,7 @@ class ServerAddresses:
     database_url: str
     worker_database_url: str
     notifications_database_url: str
+    connectors_database_url: str
     redis_url: str
     smtp_url: str
     maildir: Path
@@ -239,6 +240,7 @@ def _addresses(home: DataFolder, state: FolderState, names: Collection[str]) -> 
         database_url=database_url("api", "lockbox_api", "lockbox"),
         worker_database_url=database_url("worker", "lockbox_worker", "lockbox"),
         notifications_database_url=database_url("notifications", "lockbox_notifications", "lockbox"),
+        connectors_database_url=database_url("connectors", "lockbox_connectors", "lockbox"),
         redis_url=redis_url if "redis" in names else "",
         smtp_url=f"smtp://127.0.0.1:{state.ports.get('mail')}" if "mail" in names else "",
         maildir=home.folder / "mail",

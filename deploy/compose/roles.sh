@@ -12,6 +12,8 @@ LOCKBOX_OWNER_PASSWORD=$(secret lockbox_owner_password)
 LOCKBOX_API_PASSWORD=$(secret lockbox_api_password)
 LOCKBOX_WORKER_PASSWORD=$(secret lockbox_worker_password)
 LOCKBOX_NOTIFICATIONS_PASSWORD=$(secret lockbox_notifications_password)
-export PGPASSWORD LOCKBOX_OWNER_PASSWORD LOCKBOX_API_PASSWORD LOCKBOX_WORKER_PASSWORD LOCKBOX_NOTIFICATIONS_PASSWORD
+LOCKBOX_CONNECTORS_PASSWORD=$(secret lockbox_connectors_password)
+export PGPASSWORD LOCKBOX_OWNER_PASSWORD LOCKBOX_API_PASSWORD LOCKBOX_WORKER_PASSWORD LOCKBOX_NOTIFICATIONS_PASSWORD \
+    LOCKBOX_CONNECTORS_PASSWORD
 
 psql --no-psqlrc --quiet --username=postgres --dbname=postgres --file=/etc/lockbox/roles.sql

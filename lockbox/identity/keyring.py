@@ -143,19 +143,26 @@ class ApprovalKeys:
     """The approval keys of this installation: the newest signs, all are trusted.
 
     `public` is the public half of the newest, and `listed` is that as `audit_keys` holds it, for others to verify
-    with. Only keys from this process' files are trusted: the database's owner could add a key to that table.
+    with. Only keys from this process' files are trusted: the database's owner could add a key to that table. A
+    process that approves nothing has `others` alone, the public keys, and verifies.
     """
 
-    def __init__(self, keys: Sequence[Ed25519PrivateKey]) -> None:
-        publics = [VerifierKey(NAME, key.public_key().public_bytes_raw()) for key in keys]
+    def __init__(self, keys: Sequence[Ed25519PrivateKey], others: Sequence[VerifierKey] = ()) -> None:
+        publics = [*(VerifierKey(NAME, key.public_key().public_bytes_raw()) for key in keys), *others]
         self.public = publics[0]
         self.listed = self.public.text
-        self._newest, self._newest_id = keys[0], self.public.id.hex()
+        self._newest, self._newest_id = next(iter(keys), None), self.public.id.hex()
         self._known = {one.id.hex(): Ed25519PublicKey.from_public_bytes(one.public) for one in publics}
         self._is_verified = lru_cache(MOST_VERIFIED)(self._verify)
 
     def sign(self, text: bytes) -> Ed25519Signature:
-        """Return the newest key's signature over an approval's signed text."""
+        """Return the newest key's signature over an approval's signed text.
+
+        Raises:
+            BadKey: this process has public keys alone.
+        """
+        if self._newest is None:
+            raise BadKey("this process has no private key of approvals")
         return Ed25519Signature(self._newest_id, base64.b64encode(self._newest.sign(text)).decode())
 
     def has_signed(self, text: bytes, signature: Ed25519Signature) -> bool:

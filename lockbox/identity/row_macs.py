@@ -49,6 +49,7 @@ class MarkedRowKind(StrEnum):
     POLICY = "policy"
     DELEGATION = "delegation"
     ELIGIBLE_DELEGATE = "eligible delegate"
+    CONNECTION = "connection"
 
 
 COVERED: Mapping[MarkedRowKind, Sequence[str]] = {
@@ -108,6 +109,7 @@ COVERED: Mapping[MarkedRowKind, Sequence[str]] = {
         "created_at",
     ],
     MarkedRowKind.ELIGIBLE_DELEGATE: ["id", "tenant_id", "person_id"],
+    MarkedRowKind.CONNECTION: ["id", "request_id", "kind", "target", "verifier", "created_at"],
 }
 """For kinds that are marked by columns: the columns that a mark covers."""
 UNORDERED = frozenset({"scopes", "services", "principals"})
@@ -171,6 +173,11 @@ def invitation(row: Invitation) -> Sequence[Part]:
 def decision(row: object) -> Sequence[Part]:
     """Return what a decision's mark covers: everything by which it counts. The row is one of `decisions`."""
     return _covered(MarkedRowKind.DECISION, row)
+
+
+def connection(row: object) -> Sequence[Part]:
+    """Return what a connection's mark covers: what is opened where, and for whose password. The row is one of it."""
+    return _covered(MarkedRowKind.CONNECTION, row)
 
 
 def mark(session: UnitOfWork, parts: Sequence[Part]) -> bytes:

@@ -104,11 +104,12 @@ class LagSample(SQLModel, table=True):
 
 
 class ProcessPart(StrEnum):
-    """What sends heartbeats: three kinds of process, and three periodic jobs that one of all workers does."""
+    """What sends heartbeats: four kinds of process, and three periodic jobs that one of all workers does."""
 
     API = "api"
     CORE = "core"
     NOTIFICATIONS = "notifications"
+    CONNECTORS = "connectors"
     RECONCILE = "reconcile"
     SEAL = "seal"
     INVARIANTS = "invariants"

@@ -781,6 +781,7 @@ LANGUAGE sql SECURITY DEFINER SET search_path = public, pg_temp AS $$
         most_connections, that_gate_differs
     WHERE (of_role = 'api') = (session_user = 'lockbox_api')
         AND (session_user <> 'lockbox_notifications' OR of_role = 'notifications')
+        AND (session_user <> 'lockbox_connectors' OR of_role = 'connectors')
     ON CONFLICT (role, id) DO UPDATE SET skew = EXCLUDED.skew, beat_at = EXCLUDED.beat_at, rolled_back = EXCLUDED.rolled_back,
         doubt = EXCLUDED.doubt, connections = EXCLUDED.connections, gate_differs = EXCLUDED.gate_differs
 $$;

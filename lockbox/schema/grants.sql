@@ -5,7 +5,7 @@
 
 -- Nobody chooses by which transaction an event was written.
 GRANT INSERT (id, tenant_id, internal, request_id, seq, at, action, actor_id, actor_role, from_state, to_state,
-    deadline_at, body) ON events TO lockbox_api, lockbox_worker, lockbox_notifications;
+    deadline_at, body) ON events TO lockbox_api, lockbox_worker, lockbox_notifications, lockbox_connectors;
 
 
 -- The API
@@ -47,6 +47,13 @@ GRANT UPDATE (url, description, event_types, format, with_justification, secret,
     TO lockbox_api;
 
 
+GRANT INSERT (id, request_id, tenant_id, kind, target, verifier, state, run_at, created_at, mac) ON connections
+    TO lockbox_api;
+GRANT SELECT (id, request_id, tenant_id, kind, target, state, run_at, attempts, failures, last_error, created_at,
+    opened_at, closed_at) ON connections TO lockbox_api;
+GRANT UPDATE (state, run_at, failures) ON connections TO lockbox_api;
+
+
 -- The worker moves requests by the clock and seals. It closes no notification, and knows no code and no token.
 
 GRANT SELECT ON people, tenants, policies, memberships, eligible_delegates, delegations, requests, decisions,
@@ -66,6 +73,8 @@ GRANT SELECT (id, person_id, email, created_at, expires_at, confirmed_at, remove
 GRANT SELECT (id, expires_at) ON sessions, device_logins TO lockbox_worker;
 GRANT SELECT (key, since) ON sign_in_counts TO lockbox_worker;
 GRANT SELECT (id, at) ON deliveries TO lockbox_worker;
+
+GRANT SELECT (id, state, run_at) ON connections TO lockbox_worker;
 
 GRANT UPDATE (state, version, closed_at, wake_at, reminders, tiers_asked, warned) ON requests TO lockbox_worker;
 GRANT UPDATE (origin, size, root, note, noted_at, kept_at, digest_at) ON logs TO lockbox_worker;
@@ -102,6 +111,17 @@ GRANT UPDATE (attempts, run_at, sequence, numbered_at, blocked_by, last_error, c
     TO lockbox_notifications;
 
 
+-- The connector worker opens and closes at targets, judges windows as an access check does, and moves nothing.
+
+GRANT SELECT ON people, memberships, requests, connections, decisions, events, tenants, logs, seals, tiles
+    TO lockbox_connectors;
+GRANT INSERT ON event_details TO lockbox_connectors;
+GRANT INSERT (id, request_id, tenant_id, kind, target, state, run_at, created_at) ON connections
+    TO lockbox_connectors;
+GRANT UPDATE (state, run_at, attempts, failures, last_error, opened_at, closed_at) ON connections
+    TO lockbox_connectors;
+
+
 -- Functions. Postgres lets everybody call a new one; here nobody may who is not named.
 
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA public FROM PUBLIC;
@@ -110,7 +130,7 @@ GRANT EXECUTE ON FUNCTION at_person, at_tenants, at_administers, at_roles, at_te
     at_sign_in, at_device_login, at_leaving, at_suspending, is_owner_command, at_decides, strictness, leads_to, fits,
     demands_passkeys, is_decided, notified_of, webhook_receivers, mail_addresses, observers_of, is_still_there, record_heartbeat,
     connection_budget
-    TO lockbox_api, lockbox_worker, lockbox_notifications;
+    TO lockbox_api, lockbox_worker, lockbox_notifications, lockbox_connectors;
 
 GRANT EXECUTE ON FUNCTION authenticate, credential_scope, find_device_login, person_of_token, is_new, is_member, is_guest,
     is_of_the_vendor, is_engineer, is_suspended, event_exists, nth_submission, lock_earlier_request, was_denied, consents,
@@ -122,3 +142,4 @@ GRANT EXECUTE ON FUNCTION authenticate, credential_scope, find_device_login, per
     operating_states, operating_day, operating_gate, operating_findings TO lockbox_api;
 
 GRANT EXECUTE ON FUNCTION credentials_of, was_removed, seal_lag TO lockbox_worker;
+GRANT EXECUTE ON FUNCTION signed_decisions, log_heads, log_tiles TO lockbox_connectors;

@@ -34,6 +34,16 @@ BEGIN
     END LOOP;
 END $$;
 CREATE POLICY worker ON heartbeats FOR SELECT TO lockbox_worker USING (true);
+CREATE POLICY worker ON connections FOR SELECT TO lockbox_worker USING (true);
+DO $$
+DECLARE
+    seen text;
+BEGIN
+    FOREACH seen IN ARRAY '{people,memberships,requests,connections,decisions,events,event_details,tenants,logs,seals,
+        tiles}'::text[] LOOP
+        EXECUTE format('CREATE POLICY connectors ON %I FOR ALL TO lockbox_connectors USING (true)', seen);
+    END LOOP;
+END $$;
 -- Whoever holds the worker's login wipes no trace of today.
 CREATE POLICY worker_forgets ON deliveries AS RESTRICTIVE FOR DELETE TO lockbox_worker
     USING (at < now() - interval '1 day');
@@ -271,6 +281,16 @@ CREATE POLICY api_select ON window_uses FOR SELECT TO lockbox_api
 -- Counted by add_gate_counts() alone; who runs gateways at the vendor sees all of it.
 CREATE POLICY api_select ON gate_answers FOR SELECT TO lockbox_api
     USING ((SELECT at_roles()) && '{operator,vendor_auditor}'::text[]);
+
+-- The engineer of an open window has it opened at the target, and a new credential closes the one before.
+CREATE POLICY api_select ON connections FOR SELECT TO lockbox_api
+    USING (EXISTS (SELECT FROM requests r WHERE r.id = request_id OFFSET 0));
+CREATE POLICY api_insert ON connections FOR INSERT TO lockbox_api
+    WITH CHECK (state = 'opening' AND verifier IS NOT NULL AND EXISTS (SELECT FROM requests r WHERE r.id = request_id
+        AND r.tenant_id = connections.tenant_id AND r.requester_id = (SELECT at_person()) AND r.state = 'active'));
+CREATE POLICY api_update ON connections FOR UPDATE TO lockbox_api
+    USING (EXISTS (SELECT FROM requests r WHERE r.id = request_id AND r.requester_id = (SELECT at_person())))
+    WITH CHECK (state = 'closing');
 
 CREATE POLICY api_select ON request_reads FOR SELECT TO lockbox_api USING (person_id = (SELECT at_person()));
 CREATE POLICY api_insert ON request_reads FOR INSERT TO lockbox_api

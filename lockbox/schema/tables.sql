@@ -421,6 +421,34 @@ CREATE TABLE window_uses (
     CONSTRAINT ck_window_uses_order CHECK (first_at <= last_at)
 );
 
+-- What a connector opens at a target for a window, and closes with it. `verifier` is the SCRAM verifier of a password
+-- that only the engineer has. `attempts` numbers the tries: what an overtaken one found out is not recorded.
+CREATE TABLE connections (
+    id uuid CONSTRAINT pk_connections PRIMARY KEY,
+    request_id uuid NOT NULL CONSTRAINT fk_connections_request_id REFERENCES requests (id),
+    tenant_id uuid NOT NULL CONSTRAINT fk_connections_tenant_id REFERENCES tenants (id),
+    kind varchar(24) NOT NULL CONSTRAINT ck_connections_kind CHECK (kind IN ('postgres', 'webhook')),
+    target varchar(63) NOT NULL,
+    verifier varchar(200),
+    state varchar(24) NOT NULL CONSTRAINT ck_connections_state
+        CHECK (state IN ('opening', 'open', 'open_failed', 'closing', 'close_failed', 'closed')),
+    run_at timestamptz,
+    attempts integer NOT NULL DEFAULT 0,
+    failures integer NOT NULL DEFAULT 0,
+    last_error varchar(24),
+    created_at timestamptz NOT NULL,
+    opened_at timestamptz,
+    closed_at timestamptz,
+    mac bytea,
+    CONSTRAINT ck_connections_closed CHECK ((state = 'closed') = (closed_at IS NOT NULL)
+        AND (closed_at IS NULL) = (run_at IS NOT NULL)),
+    CONSTRAINT ck_connections_verifier CHECK ((kind = 'postgres') = (verifier IS NOT NULL)
+        AND (verifier IS NULL) = (mac IS NULL))
+);
+CREATE INDEX ix_connections_request_id ON connections (request_id);
+CREATE INDEX ix_connections_run_at ON connections (run_at) WHERE run_at IS NOT NULL;
+CREATE UNIQUE INDEX uq_connections_open ON connections (request_id) WHERE state IN ('opening', 'open', 'open_failed');
+
 CREATE TABLE idempotency_keys (
     person_id uuid NOT NULL CONSTRAINT fk_idempotency_keys_person_id REFERENCES people (id),
     key varchar(255) NOT NULL,
@@ -748,7 +776,7 @@ CREATE INDEX ix_reports_due_due_at ON reports_due (due_at);
 CREATE TABLE heartbeats (
     id uuid NOT NULL,
     role varchar(24) NOT NULL
-        CONSTRAINT ck_heartbeats_role CHECK (role IN ('api', 'core', 'notifications', 'reconcile', 'seal', 'invariants')),
+        CONSTRAINT ck_heartbeats_role CHECK (role IN ('api', 'core', 'notifications', 'connectors', 'reconcile', 'seal', 'invariants')),
     node varchar(255) NOT NULL,
     skew double precision NOT NULL,
     beat_at timestamptz NOT NULL,

@@ -347,6 +347,15 @@ CREATE TRIGGER answered_once BEFORE UPDATE ON questions FOR EACH ROW
     WHEN (OLD.answered_at IS NOT NULL) EXECUTE FUNCTION refuse('question %s was answered');
 CREATE TRIGGER never_goes BEFORE DELETE ON questions FOR EACH ROW EXECUTE FUNCTION refuse('questions is append-only');
 
+-- What is being closed is never opened again, and what was proven closed stays so.
+CREATE TRIGGER never_opened_again BEFORE UPDATE ON connections FOR EACH ROW
+    WHEN (OLD.state = 'closed' OR (OLD.state IN ('closing', 'close_failed')
+        AND NEW.state NOT IN ('closing', 'close_failed', 'closed'))
+        OR (NEW.state = 'closed' AND OLD.state NOT IN ('closing', 'close_failed')))
+    EXECUTE FUNCTION refuse('connection %s is closed, or is to be');
+CREATE TRIGGER never_goes BEFORE DELETE ON connections FOR EACH ROW
+    EXECUTE FUNCTION refuse('connections is append-only');
+
 
 -- The audit log
 
@@ -372,7 +381,10 @@ CREATE TRIGGER workers_speak_for_the_clock BEFORE INSERT ON events FOR EACH ROW
             OR (NEW.seq IS NOT NULL AND NEW.to_state NOT IN ('timed_out', 'expired'))))
         OR (current_user = 'lockbox_notifications' AND (NEW.actor_role <> 'clock' OR NEW.seq IS NOT NULL
             OR NOT CASE WHEN NEW.request_id IS NOT NULL THEN NEW.action = 'notified'
-                ELSE NEW.action IN ('notifications_sent', 'notification_dead', 'endpoint_disabled') END)))
+                ELSE NEW.action IN ('notifications_sent', 'notification_dead', 'endpoint_disabled') END))
+        OR (current_user = 'lockbox_connectors' AND (NEW.actor_role <> 'clock' OR NEW.seq IS NOT NULL
+            OR NEW.request_id IS NULL OR NEW.action NOT IN ('connection_opened', 'connection_open_failed',
+                'connection_closed', 'connection_close_failed'))))
     EXECUTE FUNCTION refuse('a worker speaks for the clock alone');
 
 -- The rules for rows bind the columns; what is sealed is the body. Only the owner removes what is old. The core
@@ -394,7 +406,8 @@ BEGIN
     RETURN NULL;
 END $$;
 CREATE TRIGGER true_to_its_row AFTER INSERT ON events REFERENCING NEW TABLE AS fresh FOR EACH STATEMENT
-    WHEN (current_user IN ('lockbox_api', 'lockbox_notifications')) EXECUTE FUNCTION refuse_contradicting();
+    WHEN (current_user IN ('lockbox_api', 'lockbox_notifications', 'lockbox_connectors'))
+    EXECUTE FUNCTION refuse_contradicting();
 
 -- No event tells of a move that was not made: at the commit, and a worker's batch at once.
 CREATE FUNCTION refuse_invented() RETURNS trigger
@@ -433,7 +446,8 @@ BEGIN
     RETURN NULL;
 END $$;
 CREATE CONSTRAINT TRIGGER of_its_tenant AFTER INSERT ON events DEFERRABLE INITIALLY DEFERRED FOR EACH ROW
-    WHEN (current_user = 'lockbox_api' AND NEW.request_id IS NOT NULL) EXECUTE FUNCTION refuse_foreign();
+    WHEN (current_user IN ('lockbox_api', 'lockbox_connectors') AND NEW.request_id IS NOT NULL)
+    EXECUTE FUNCTION refuse_foreign();
 
 -- What is told of an event is told of that one: whoever queues it writes both at once.
 CREATE FUNCTION refuse_unfounded_outbox() RETURNS trigger

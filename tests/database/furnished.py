@@ -92,6 +92,11 @@ THE_REST = (
     SELECT p.id, 'key', 'hash', '{}', now() FROM unnest(CAST(:everybody AS uuid[])) AS p (id)
     """,
     """
+    INSERT INTO connections (id, request_id, tenant_id, kind, target, state, run_at, created_at)
+    SELECT uuidv7(), r.id, r.tenant_id, 'webhook', 'target', 'opening', now(), now()
+    FROM requests r WHERE r.tenant_id = :tenant
+    """,
+    """
     INSERT INTO request_reads (person_id, request_id, hour)
     SELECT p.id, r.id, date_trunc('hour', now()) FROM unnest(CAST(:everybody AS uuid[])) AS p (id)
     CROSS JOIN LATERAL (SELECT id FROM requests WHERE tenant_id = :tenant ORDER BY id LIMIT 1) r

@@ -31,9 +31,12 @@ MODELS = (
     "notifications.models",
     "audit.models",
     "monitoring.heartbeats",
+    "connectors.models",
 )
 # The models name columns, keys and types; what spans columns or rows is Postgres' own business, kept in one place.
 ONLY_IN_THE_SCHEMA = {
+    "modify_default connections.attempts",
+    "modify_default connections.failures",
     "modify_default eligible_delegates.id",
     "modify_default events.internal",
     "modify_default logs.cleared_to",
@@ -69,6 +72,9 @@ ONLY_IN_THE_SCHEMA = {
     "remove_fk fk_notifications_observer_id",
     "remove_fk fk_requests_policy_version",
     "remove_fk fk_tenants_policy_version",
+    "remove_index ix_connections_request_id",
+    "remove_index ix_connections_run_at",
+    "remove_index uq_connections_open",
     "remove_index ix_addresses_email",
     "remove_index ix_addresses_person_id_created_at",
     "remove_index ix_checkpoints_log_id_at",
@@ -160,7 +166,7 @@ def owner(fresh: str) -> Iterator[Engine]:
 def _differences(owner: Engine) -> set[str]:
     """Return what a new migration would have to do for the tables to be what the models say."""
     for wing in MODELS:
-        import_module(f"lockbox.{wing}")
+        import_module(wing if wing.startswith("connectors") else f"lockbox.{wing}")
     with owner.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
         found = compare_metadata(context, SQLModel.metadata)
@@ -194,7 +200,7 @@ def test_the_migrations_from_nothing_give_what_the_models_say(fresh: str, owner:
     migrations.upgrade(fresh)
 
     assert _differences(owner) == ONLY_IN_THE_SCHEMA
-    assert len(SQLModel.metadata.tables) == 45
+    assert len(SQLModel.metadata.tables) == 46
 
 
 def test_the_files_alone_make_what_the_migrations_make(fresh: str, owner: Engine, superuser: Engine) -> None:
@@ -262,7 +268,8 @@ def test_every_constraint_and_index_has_a_name_by_the_convention(superuser: Engi
 def test_nobody_may_call_a_function_who_is_not_named(superuser: Engine) -> None:
     callers = {line.split()[-1] for line in objects(superuser) if line.startswith("right EXECUTE ")}
 
-    assert callers == {"lockbox_owner", "lockbox_api", "lockbox_worker", "lockbox_notifications"}
+    servers = {"lockbox_api", "lockbox_worker", "lockbox_notifications", "lockbox_connectors"}
+    assert callers == {"lockbox_owner"} | servers
 
 
 def test_who_decides_is_one_rule_for_the_function_and_for_both_policies(superuser: Engine) -> None:

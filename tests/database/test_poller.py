@@ -18,7 +18,7 @@ from harness.people import World
 from harness.stage import Urls
 from harness.wait import within
 from lockbox.database import Database
-from lockbox.schedule import BEFORE_OTHERS, CLOCK, NOTIFICATIONS, IndexEntry, ScheduleIndex
+from lockbox.schedule import BEFORE_OTHERS, CLOCK, CONNECTIONS, NOTIFICATIONS, IndexEntry, ScheduleIndex
 from lockbox.sql import new_id
 from tests.database.scenes import set_back, state_of
 from worker import poller
@@ -27,7 +27,7 @@ from worker.poller import MOST_WAITING, QUEUES, Poller
 from worker.runtime import Runtime
 
 LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
-KINDS = {CLOCK: "expire", NOTIFICATIONS: "notify"}
+KINDS = {CLOCK: "expire", NOTIFICATIONS: "notify", CONNECTIONS: "connect"}
 
 LATER_LIST = f"notify{Channel.sep}{LATER}"
 Polling = Callable[[ScheduleIndex], None]

@@ -119,9 +119,10 @@ def plant(world: World, worker: Database, urls: Urls, tmp_path: Path) -> Iterato
     with empty_database(urls) as empty, all_rights(empty.superuser, empty.notifications):
         root = unbound_of(empty)
         name = root.url.database
-        write(root, f"GRANT CONNECT ON DATABASE {name} TO lockbox_api, lockbox_worker, lockbox_notifications")
+        servers = "lockbox_api, lockbox_worker, lockbox_notifications, lockbox_connectors"
+        write(root, f"GRANT CONNECT ON DATABASE {name} TO {servers}")
         write(root, "ALTER SCHEMA public OWNER TO lockbox_owner")
-        write(root, "GRANT USAGE ON SCHEMA public TO lockbox_api, lockbox_worker, lockbox_notifications")
+        write(root, f"GRANT USAGE ON SCHEMA public TO {servers}")
         plant = RestorableWorld(world, worker, urls, shipped, tmp_path / "dump", empty)
         world.db.keys = ProcessKeys(plant.believed())
         yield plant

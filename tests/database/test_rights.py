@@ -323,7 +323,7 @@ def test_the_api_may_not_rewrite_what_stands_whoever_calls(world: World, api: Da
         _forbidden(api, world, who, statement)
 
 
-@pytest.mark.parametrize("login", ["lockbox_api", "lockbox_notifications", "lockbox_worker"])
+@pytest.mark.parametrize("login", ["lockbox_api", "lockbox_connectors", "lockbox_notifications", "lockbox_worker"])
 def test_no_server_makes_temporary_objects_that_could_stand_before_the_real_ones(
     superuser: Engine, login: str
 ) -> None:
@@ -384,12 +384,15 @@ def test_no_server_role_is_superuser_owner_or_exempt_from_row_security(urls: Url
             EXISTS (SELECT FROM pg_class WHERE relowner = r.oid)
                 OR EXISTS (SELECT FROM pg_proc WHERE proowner = r.oid) AS owns,
             EXISTS (SELECT FROM pg_auth_members WHERE member = r.oid) AS belongs
-        FROM pg_roles r WHERE rolname IN ('lockbox_api', 'lockbox_notifications', 'lockbox_worker') ORDER BY rolname
+        FROM pg_roles r
+        WHERE rolname IN ('lockbox_api', 'lockbox_connectors', 'lockbox_notifications', 'lockbox_worker')
+        ORDER BY rolname
     """
 
     rows = [tuple(row) for row in read(superuser, query)]
 
-    assert rows == [(login, *[False] * 7) for login in ("lockbox_api", "lockbox_notifications", "lockbox_worker")]
+    logins = ("lockbox_api", "lockbox_connectors", "lockbox_notifications", "lockbox_worker")
+    assert rows == [(login, *[False] * 7) for login in logins]
     assert urls.api != urls.worker
 
 

@@ -24,7 +24,9 @@ UNBOUND_RIGHTS = """
 SELECT c.relname, r.login, r.command FROM pg_class c CROSS JOIN (VALUES
     ('lockbox_api', 'SELECT'), ('lockbox_api', 'INSERT'), ('lockbox_api', 'UPDATE'), ('lockbox_api', 'DELETE'),
     ('lockbox_worker', 'SELECT'), ('lockbox_notifications', 'SELECT'), ('lockbox_notifications', 'INSERT'),
-    ('lockbox_notifications', 'UPDATE'), ('lockbox_notifications', 'DELETE')) AS r (login, command)
+    ('lockbox_notifications', 'UPDATE'), ('lockbox_notifications', 'DELETE'), ('lockbox_connectors', 'SELECT'),
+    ('lockbox_connectors', 'INSERT'), ('lockbox_connectors', 'UPDATE'), ('lockbox_connectors', 'DELETE'))
+    AS r (login, command)
 WHERE c.relnamespace = 'public'::regnamespace AND c.relkind = 'r' AND c.relname <> 'alembic_version'
 AND CASE WHEN r.command = 'DELETE' THEN has_table_privilege(r.login, c.oid, r.command)
     ELSE has_any_column_privilege(r.login, c.oid, r.command) END
@@ -36,7 +38,8 @@ SELECT rolname, rolsuper OR rolbypassrls OR rolcreaterole OR rolcreatedb AS migh
     EXISTS (SELECT FROM pg_shdepend WHERE refobjid = r.oid AND refclassid = 'pg_authid'::regclass
         AND deptype = 'o') AS owns,
     EXISTS (SELECT FROM pg_auth_members WHERE member = r.oid) AS belongs
-FROM pg_roles r WHERE rolname IN ('lockbox_api', 'lockbox_notifications', 'lockbox_worker') ORDER BY rolname
+FROM pg_roles r WHERE rolname IN ('lockbox_api', 'lockbox_connectors', 'lockbox_notifications', 'lockbox_worker')
+ORDER BY rolname
 """
 # Functions that see past row security, and who may call them.
 WITH_THE_OWNERS_EYES = """
@@ -123,7 +126,7 @@ def test_no_server_login_owns_anything_or_goes_past_row_security(
 ) -> None:
     rows = read(api, LOGINS)
 
-    logins = ("lockbox_api", "lockbox_notifications", "lockbox_worker")
+    logins = ("lockbox_api", "lockbox_connectors", "lockbox_notifications", "lockbox_worker")
     assert [tuple(row) for row in rows] == [(login, *[False] * 3) for login in logins]
     assert world.people
     for db in (api, worker):

@@ -64,6 +64,13 @@ EXCESS_OF_RIGHTS = {
         "UPDATE (secret_hash) ON invitations",
         "INSERT ON seals",
     ),
+    ServerKind.CONNECTORS: (
+        *FOR_GOOD,
+        "INSERT ON decisions",
+        "UPDATE (state) ON requests",
+        "SELECT (secret_hash) ON tokens",
+        "INSERT ON seals",
+    ),
 }
 
 
@@ -226,9 +233,12 @@ def test_what_a_database_sets_past_our_bounds_is_found(urls: Urls, superuser: En
 def test_a_server_that_was_given_more_rights_than_it_needs_is_refused(
     urls: Urls, superuser: Engine, server: ServerKind
 ) -> None:
-    url = {ServerKind.API: urls.api, ServerKind.WORKER: urls.worker, ServerKind.NOTIFICATIONS: urls.notifications}[
-        server
-    ]
+    url = {
+        ServerKind.API: urls.api,
+        ServerKind.WORKER: urls.worker,
+        ServerKind.NOTIFICATIONS: urls.notifications,
+        ServerKind.CONNECTORS: urls.connectors,
+    }[server]
     said = {}
     for right in EXCESS_OF_RIGHTS[server]:
         write(superuser, f"GRANT {right} TO PUBLIC")

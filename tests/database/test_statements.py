@@ -15,11 +15,12 @@ from sqlalchemy.exc import DBAPIError
 import api
 import cli
 import config
+import connectors
 import gate
 import lockbox
 import worker
 
-PACKAGES = (api, cli, config, gate, lockbox, worker)
+PACKAGES = (api, cli, config, connectors, gate, lockbox, worker)
 # Alembic alone imports it.
 MIGRATING = "lockbox.migrations.env"
 # What is no whole statement, or put together where it runs; each with the tests that run it.

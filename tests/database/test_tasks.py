@@ -294,7 +294,7 @@ def test_reconcile_and_seal_count_what_they_did_and_record_that_they_ran(
         "overdue": 1,
         "rebuilt_clock": 1,
         "rebuilt_notifications": len(promised_notifications(worker)),
-        "whole": 2,
+        "whole": 3,
     }
     assert sealed["events"] == read(worker, "SELECT count(*) AS n FROM events")[0].n
     assert sealed["checkpoints"] >= 1

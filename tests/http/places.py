@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from connectors.scram import verifier_of
 from gate import identity_map
 from gate.identity_map import MappingInput
 from harness.people import HERE, SETTINGS, WITHOUT_REVIEW
@@ -203,6 +204,7 @@ PLACES: dict[str, Callable[[Door], RouteExample]] = {
     "POST /v1/requests/{request_id}/questions": lambda _: RouteExample(body=SAYS),
     "POST /v1/requests/{request_id}/questions/{question_id}/answer": lambda _: RouteExample(body=SAYS),
     "POST /v1/requests/{request_id}/activity": lambda _: RouteExample(body={"entries": [done()]}),
+    "POST /v1/requests/{request_id}/credential": lambda _: RouteExample(body={"verifier": verifier_of("secret")}),
     "POST /v1/tenants": lambda _: RouteExample(
         body={"slug": f"new-{next(NUMBERS)}", "name": "New", "admin": somebody()}
     ),

@@ -7,6 +7,7 @@ from fastapi.routing import iter_route_contexts
 
 from api.app import make_app, make_database
 from config.settings import Settings
+from connectors.scram import verifier_of
 from lockbox.identity.roles import Role
 from tests.each import each
 from tests.http.door import Door, OpenDoor, facts
@@ -24,6 +25,7 @@ BODIES = {
     "POST /v1/requests/{request_id}/questions": SAYS,
     "POST /v1/requests/{request_id}/questions/{question_id}/answer": SAYS,
     "POST /v1/requests/{request_id}/activity": {"entries": [done()]},
+    "POST /v1/requests/{request_id}/credential": {"verifier": verifier_of("secret")},
     "POST /v1/me/addresses/{address_id}/confirm": {"code": "x"},
     "PATCH /v1/me/addresses/{address_id}": {"prompts": False},
 }

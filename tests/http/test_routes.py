@@ -59,6 +59,8 @@ MATRIX = {
     "POST /v1/requests/{request_id}/complete": "409 404 403 404 403 404 403 403 403 404 403",
     "POST /v1/requests/{request_id}/activity": "403 404 403 404 403 403 403 403 403 404 403",
     "GET /v1/requests/{request_id}/activity": "200 404 200 404 200 404 200 200 200 404 200",
+    "POST /v1/requests/{request_id}/credential": "403 404 403 404 403 404 403 403 403 404 403",
+    "GET /v1/requests/{request_id}/connections": "200 404 200 404 200 404 200 200 200 404 200",
     "POST /v1/requests/{request_id}/questions": "403 404 403 404 403 404 403 201 403 404 201",
     "GET /v1/requests/{request_id}/questions": "200 404 200 404 200 404 200 200 200 404 200",
     "POST /v1/requests/{request_id}/questions/{question_id}/answer": "200 404 403 404 403 404 403 403 403 404 403",

@@ -15,6 +15,7 @@ EVERYWHERE = (
     "config",
     "demo",
     "deploy",
+    "connectors",
     "gate",
     "guard",
     "harness",
@@ -22,7 +23,7 @@ EVERYWHERE = (
     "tests",
     "worker",
 )
-PRODUCT = ("api", "cli", "config", "gate", "guard", "lockbox", "worker")
+PRODUCT = ("api", "cli", "config", "connectors", "gate", "guard", "lockbox", "worker")
 MOST_LINES = 400
 
 NOUNS = {"keyring", "logging", "mapping", "wording"}

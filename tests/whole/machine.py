@@ -116,6 +116,7 @@ class Machine:
             "API": self.servers.database_url,
             "WORKER": self.servers.worker_database_url,
             "NOTIFICATIONS": self.servers.notifications_database_url,
+            "CONNECTORS": self.servers.connectors_database_url,
         }
         own = environment(
             {

@@ -32,6 +32,7 @@ HOLDERS = {
         "lockbox_api_password",
         "lockbox_worker_password",
         "lockbox_notifications_password",
+        "lockbox_connectors_password",
     },
     "redis": {"redis_password"},
     "mailpit": set(),
@@ -270,7 +271,7 @@ def test_every_secret_is_a_file_that_a_setting_or_the_roles_are_named_for() -> N
         for name in HOLDERS[service]:
             is_named = any(f'"/run/secrets/{name}"' in listed for listed in files)
             assert is_named or name.removeprefix("lockbox_") in Settings.model_fields
-    for role in ("owner", "api", "worker", "notifications"):
+    for role in ("owner", "api", "worker", "notifications", "connectors"):
         assert rf"\getenv {role}_password LOCKBOX_{role.upper()}_PASSWORD" in roles
 
 

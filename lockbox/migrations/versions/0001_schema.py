@@ -19,4 +19,6 @@ def upgrade() -> None:
     with closing(op.get_bind().connection.cursor()) as cursor:
         for script in schema.scripts():
             cursor.execute(script)
-    op.execute("GRANT SELECT ON alembic_version TO lockbox_api, lockbox_worker, lockbox_notifications")
+    op.execute(
+        "GRANT SELECT ON alembic_version TO lockbox_api, lockbox_worker, lockbox_notifications, lockbox_connectors"
+    )

@@ -1,0 +1,283 @@
+"""Drive connections: open what a window allows, close what has ended, and record what the target said.
+
+A step claims the row in one transaction, calls the target outside of any, and records the outcome in another. Each
+may be lost, late or doubled: the row says what is due, and a target is called again until it says that it is done.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import structlog
+from sqlalchemy import Row, text
+
+from config.service_catalogue import Catalogue
+from connectors.models import ConnectionState, ConnectorKind
+from connectors.protocol import ConnectedWindow, Connector, ConnectorFailed, NotWanted
+from lockbox import database as database_
+from lockbox.audit import events
+from lockbox.audit.canonical import Value
+from lockbox.audit.events import THE_CLOCK, AuditEvent
+from lockbox.database import Database, UnitOfWork, now
+from lockbox.failpoints import failpoint
+from lockbox.identity import row_macs
+from lockbox.requests import queries
+from lockbox.requests.queries import GRANTED, RequestEntry
+from lockbox.schedule import CONNECTIONS, IndexEntry
+
+log = structlog.get_logger(__name__)
+
+KIND = "connect"
+LEASE = timedelta(seconds=45)
+"""For how long a step is not begun again; more than the bounds of a connector let it last."""
+TRIES_BEFORE_FAILED = 3
+FIRST_PAUSE, LONGEST_PAUSE = timedelta(seconds=1), timedelta(seconds=60)
+MOST_DOUBLINGS = 6
+OPENS = frozenset({ConnectionState.OPENING, ConnectionState.OPEN, ConnectionState.OPEN_FAILED})
+CLOSES = frozenset({ConnectionState.CLOSING, ConnectionState.CLOSE_FAILED})
+FAILED = {True: ConnectionState.OPEN_FAILED, False: ConnectionState.CLOSE_FAILED}
+EVENTS = {
+    ConnectionState.OPEN: "connection_opened",
+    ConnectionState.OPEN_FAILED: "connection_open_failed",
+    ConnectionState.CLOSED: "connection_closed",
+    ConnectionState.CLOSE_FAILED: "connection_close_failed",
+}
+
+LOCK = text("SELECT * FROM connections WHERE id = :id FOR UPDATE")
+CLAIM = text("""
+UPDATE connections SET state = :state, run_at = :run_at, attempts = :attempts, failures = :failures WHERE id = :id
+""")
+IS_CURRENT = text(
+    "SELECT FROM connections WHERE id = :id AND attempts = :attempts AND state IN ('opening', 'open_failed')"
+)
+RECORD = text(f"""
+WITH {events.APPEND}
+UPDATE connections SET state = :state, run_at = :run_at, failures = :failures, last_error = :last_error,
+    opened_at = :opened_at, closed_at = :closed_at
+WHERE id = :id
+""")  # noqa: S608 - our own SQL
+DUE = text("""
+SELECT id FROM connections WHERE run_at <= (SELECT clock_timestamp()) - CAST(:grace AS interval)
+ORDER BY run_at LIMIT :most
+""")
+# Of what is open there is little, so it costs little to look whether a window ended in a way that nobody told of.
+ENDED = text(f"""
+SELECT c.id FROM connections c JOIN requests ON requests.id = c.request_id
+JOIN tenants ON tenants.id = requests.tenant_id JOIN people ON people.id = requests.requester_id
+WHERE c.state IN ('opening', 'open', 'open_failed')
+    AND NOT ({GRANTED} AND requests.deadline_at > (SELECT clock_timestamp()))
+ORDER BY c.id LIMIT :most
+""")  # noqa: S608 - our own SQL
+
+
+def due(session: UnitOfWork, *, grace: timedelta, most: int) -> list[UUID]:
+    """Return the connections that should have been driven that long ago, the oldest first."""
+    return list(session.execute(DUE, {"grace": grace, "most": most}).scalars())
+
+
+def ended(session: UnitOfWork, *, most: int) -> list[UUID]:
+    """Return the connections that are open, or to be opened, for windows that have ended in whatever way."""
+    return list(session.execute(ENDED, {"most": most}).scalars())
+
+
+@dataclass(frozen=True)
+class ClaimedStep:
+    """What to do next with a connection: open for this window, or close where there is none."""
+
+    row: Row[Any]
+    attempt: int
+    window: ConnectedWindow | None
+
+
+class ConnectionDriver:
+    """Drives connections by the connectors of their kinds, for the services of a catalogue."""
+
+    def __init__(
+        self, database: Database, catalogue: Catalogue, connectors: Mapping[ConnectorKind, Connector]
+    ) -> None:
+        self._database = database
+        self._catalogue = catalogue
+        self._connectors = connectors
+
+    def run(self, ids: Iterable[UUID]) -> Counter[str]:
+        """Take the next step of each connection that is due, and return how many ended in which state.
+
+        Raises:
+            sqlalchemy.exc.OperationalError: Postgres is away; what was done at a target is done again.
+        """
+        counts = Counter[str]()
+        for one in ids:
+            with self._database.transaction() as session:
+                step = self._claim(session, one)
+            if step is not None:
+                failpoint("connector.after_claim")
+                counts[self._take(step)] += 1
+        return counts
+
+    def _claim(self, session: UnitOfWork, connection_id: UUID) -> ClaimedStep | None:
+        row = session.execute(LOCK, {"id": connection_id}).one_or_none()
+        if row is None or row.run_at is None:
+            _arm(session, connection_id, None)
+            return None
+        state = ConnectionState(row.state)
+        entry = _open_window(session, row.request_id) if state in OPENS else None
+        at = now(session)
+        goes_on = state in CLOSES or entry is not None
+        if goes_on and (row.run_at > at or state is ConnectionState.OPEN):
+            _arm(session, connection_id, row.run_at)
+            return None
+        is_new_close = state in OPENS and entry is None
+        values = {
+            "id": connection_id,
+            "state": ConnectionState.CLOSING if is_new_close else state,
+            "run_at": at + LEASE,
+            "attempts": row.attempts + 1,
+            "failures": 0 if is_new_close else row.failures,
+        }
+        session.execute(CLAIM, values)
+        _arm(session, connection_id, LEASE)
+        window = self._window(session, row, entry) if entry is not None else None
+        return ClaimedStep(row, row.attempts + 1, window)
+
+    def _window(self, session: UnitOfWork, row: Row[Any], entry: RequestEntry) -> ConnectedWindow:
+        """Return what to open; nothing of it comes from the connection's row but a verifier with a valid mark."""
+        request = entry.request
+        service = self._catalogue.services.get(request.service)
+        connector = service.connector if service else None
+        is_marked = row.verifier is None or row_macs.is_held(session, row.mac, row_macs.connection(row), row.id)
+        fits = connector is not None and (connector.kind, connector.target_of(entry.tenant)) == (row.kind, row.target)
+        roles: dict[str, None] = {}
+        if connector is not None and fits and connector.resource in request.open_resources:
+            roles = dict.fromkeys(
+                role for action in request.open_actions for role in connector.actions.get(action, ())
+            )
+        return ConnectedWindow(
+            id=row.id,
+            request_id=request.id,
+            tenant=entry.tenant,
+            service=request.service,
+            target=row.target if fits else "",
+            engineer=request.requester_id,
+            resources=request.open_resources,
+            actions=request.open_actions,
+            until=request.deadline_at,
+            verifier=row.verifier if is_marked else None,
+            roles=tuple(roles),
+            connections=connector.connections if connector else 1,
+        )
+
+    def _take(self, step: ClaimedStep) -> str:
+        reason = None
+        try:
+            connector = self._connectors[ConnectorKind(step.row.kind)]
+            if step.window is not None:
+                connector.open(step.window, lambda: self._is_wanted(step))
+            else:
+                _close(connector, step)
+        except NotWanted:
+            self._hand_on(step)
+            return "overtaken"
+        except ConnectorFailed as failed:
+            reason = failed.reason
+        except Exception:
+            log.exception("connector.failed", connection=str(step.row.id))
+            reason = "internal"
+        return self._record(step, reason)
+
+    def _is_wanted(self, step: ClaimedStep) -> bool:
+        with self._database.transaction() as session:
+            current = session.execute(IS_CURRENT, {"id": step.row.id, "attempts": step.attempt}).one_or_none()
+            return current is not None and _open_window(session, step.row.request_id) is not None
+
+    def _hand_on(self, step: ClaimedStep) -> None:
+        """Have whatever the row says by now be done at once."""
+        self._database.schedule.arm(CONNECTIONS, [IndexEntry(str(step.row.id), KIND, timedelta(0))])
+
+    def _record(self, step: ClaimedStep, reason: str | None) -> str:
+        """Record how a step ended; a row that another one has taken over keeps what that one says."""
+        with self._database.transaction() as session:
+            row = session.execute(LOCK, {"id": step.row.id}).one()
+            at = now(session)
+            is_open = step.window is not None
+            is_ours = ConnectionState(row.state) in (OPENS if is_open else CLOSES) and row.attempts == step.attempt
+            if not is_ours:
+                return "overtaken"
+            outcome = _failed(row, at, reason, is_open=is_open) if reason else _done(row, at, step.window)
+            session.execute(RECORD, outcome | events.append(_events(row, outcome, at, step)))
+            _arm(session, row.id, outcome["run_at"])
+            database_.publish_after_commit(session, [row.request_id])
+            failpoint("connector.before_record")
+        failpoint("connector.after_record")
+        return "failed" if reason else str(outcome["state"])
+
+
+def _close(connector: Connector, step: ClaimedStep) -> None:
+    connector.close(step.row.id, step.row.target)
+    if not connector.is_closed(step.row.id, step.row.target):
+        raise ConnectorFailed("still_open")
+
+
+def _open_window(session: UnitOfWork, request_id: UUID) -> RequestEntry | None:
+    """Return the window if it is open, by the rule of access checks and the clock that they read last."""
+    return next((entry for entry in queries.windows(session, [request_id]) if entry.open), None)
+
+
+def _failed(row: Row[Any], at: datetime, reason: str, *, is_open: bool) -> dict[str, Any]:
+    failures = row.failures + 1
+    state = FAILED[is_open] if failures >= TRIES_BEFORE_FAILED else ConnectionState(row.state)
+    pause = min(FIRST_PAUSE * 2 ** min(failures - 1, MOST_DOUBLINGS), LONGEST_PAUSE)
+    return _outcome(row, state, at + pause, failures=failures, last_error=reason)
+
+
+def _done(row: Row[Any], at: datetime, window: ConnectedWindow | None) -> dict[str, Any]:
+    if window is not None:
+        return _outcome(row, ConnectionState.OPEN, window.until) | {"opened_at": at}
+    return _outcome(row, ConnectionState.CLOSED, None) | {"closed_at": at}
+
+
+def _outcome(
+    row: Row[Any],
+    state: ConnectionState,
+    run_at: datetime | None,
+    *,
+    failures: int = 0,
+    last_error: str | None = None,
+) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "state": state,
+        "run_at": run_at,
+        "failures": failures,
+        "last_error": last_error,
+        "opened_at": row.opened_at,
+        "closed_at": None,
+    }
+
+
+def _events(row: Row[Any], outcome: Mapping[str, Any], at: datetime, step: ClaimedStep) -> list[AuditEvent]:
+    """Return the event of a change of state, where it is one that people are told of."""
+    state = outcome["state"]
+    if state == row.state or state not in EVENTS:
+        return []
+    facts: dict[str, Value] = {"connection": row.id, "connector": row.kind, "target": row.target}
+    if outcome["last_error"]:
+        facts["reason"] = outcome["last_error"]
+    if step.window is not None:
+        facts["until"] = step.window.until
+    return [
+        AuditEvent(
+            at=at,
+            action=EVENTS[state],
+            actor=THE_CLOCK,
+            tenant_id=row.tenant_id,
+            request_id=row.request_id,
+            facts=facts,
+        )
+    ]
+
+
+def _arm(session: UnitOfWork, connection_id: UUID, due_at: datetime | timedelta | None) -> None:
+    database_.arm_after_commit(session, CONNECTIONS, [IndexEntry(str(connection_id), KIND, due_at)])

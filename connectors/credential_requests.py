@@ -1,0 +1,161 @@
+"""Let the engineer of an open window have it opened at the target, by a password that nobody else gets to see."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row, text
+
+from config.connector_document import ServiceConnector
+from config.service_catalogue import Catalogue
+from connectors.connection_steps import KIND
+from connectors.models import Connection, ConnectionState, ConnectorKind
+from connectors.postgres_roles import role_name
+from connectors.scram import is_verifier
+from lockbox import database
+from lockbox.audit import events
+from lockbox.audit.events import AuditEvent
+from lockbox.database import UnitOfWork, now
+from lockbox.errors import Invalid, NoOpenWindow, NotYours
+from lockbox.identity import authentication, row_macs
+from lockbox.identity.roles import Caller
+from lockbox.requests import queries
+from lockbox.requests.lifecycle import Party
+from lockbox.requests.queries import RequestEntry
+from lockbox.requests.transition import Origin, actor_for
+from lockbox.schedule import CONNECTIONS, IndexEntry
+
+REQUESTED = "connection_requested"
+REPLACE = text("""
+UPDATE connections SET state = 'closing', run_at = clock_timestamp(), failures = 0
+WHERE request_id = :request_id AND state IN ('opening', 'open', 'open_failed') RETURNING id
+""")
+INSERT = text(f"""
+WITH {events.APPEND}
+INSERT INTO connections (id, request_id, tenant_id, kind, target, verifier, state, run_at, created_at, mac)
+VALUES (:id, :request_id, :tenant_id, :kind, :target, :verifier, :state, :run_at, :created_at, :mac)
+""")  # noqa: S608 - our own SQL
+READ = text("""
+SELECT id, request_id, kind, target, state, last_error, created_at, opened_at, closed_at FROM connections
+WHERE request_id = :request_id ORDER BY id DESC LIMIT :most
+""")
+MOST_LISTED = 100
+
+
+@dataclass(frozen=True)
+class ConnectionStatus:
+    """How far a connection has come; `role` is what the engineer signs in as, `address` where, as the catalogue says.
+
+    `failing` is why the last try failed, if it did.
+    """
+
+    id: UUID
+    kind: ConnectorKind
+    target: str
+    state: ConnectionState
+    failing: str | None
+    created_at: datetime
+    opened_at: datetime | None
+    closed_at: datetime | None
+    until: datetime
+    role: str | None
+    address: str | None
+
+
+def request_credential(
+    session: UnitOfWork, caller: Caller, origin: Origin, request_id: UUID, *, verifier: str, catalogue: Catalogue
+) -> ConnectionStatus:
+    """Have a window opened at its target for whoever has the password of this verifier.
+
+    A credential that the window has already is closed.
+
+    Raises:
+        NotFound: there is no such request that the caller may know of.
+        NotYours: it is another engineer's.
+        NoOpenWindow: it is not open.
+        Invalid: the service has no such connector, the window does not cover its resource, or the verifier is none.
+    """
+    entry = queries.find(session, caller, request_id)
+    if entry.request.requester_id != caller.person_id:
+        raise NotYours("Only the engineer of this request can have a credential for it.")
+    if not entry.open:
+        raise NoOpenWindow("This request grants no access now, so there is nothing to open.")
+    connector, target = _connector(entry, catalogue)
+    if not is_verifier(verifier):
+        raise Invalid("Send a SCRAM-SHA-256 verifier as Postgres writes it, never a password.")
+    authentication.turn_to(session, entry.request.tenant_id)
+    replaced = session.execute(REPLACE, {"request_id": request_id}).scalars().all()
+    at = now(session)
+    row = Connection(
+        request_id=request_id,
+        tenant_id=entry.request.tenant_id,
+        kind=ConnectorKind.POSTGRES,
+        target=target,
+        verifier=verifier,
+        state=ConnectionState.OPENING,
+        run_at=at,
+        created_at=at,
+    )
+    row.mac = row_macs.mark(session, row_macs.connection(row))
+    session.execute(INSERT, row.model_dump() | events.append([_event(caller, origin, row)]))
+    armed = [IndexEntry(str(one), KIND, timedelta(0)) for one in (*replaced, row.id)]
+    database.arm_after_commit(session, CONNECTIONS, armed)
+    database.publish_after_commit(session, [request_id])
+    return _status(row, entry, connector)
+
+
+def connections(
+    session: UnitOfWork, caller: Caller, request_id: UUID, catalogue: Catalogue
+) -> Sequence[ConnectionStatus]:
+    """Return what is, or was, opened at targets for a request, the newest first.
+
+    Raises:
+        NotFound: there is no such request that the caller may know of.
+    """
+    entry = queries.find(session, caller, request_id)
+    service = catalogue.services.get(entry.request.service)
+    rows = session.execute(READ, {"request_id": request_id, "most": MOST_LISTED})
+    return [_status(row, entry, service.connector if service else None) for row in rows]
+
+
+def _connector(entry: RequestEntry, catalogue: Catalogue) -> tuple[ServiceConnector, str]:
+    service = catalogue.services.get(entry.request.service)
+    connector = service.connector if service else None
+    target = connector.target_of(entry.tenant) if connector else None
+    if connector is None or target is None or connector.kind != ConnectorKind.POSTGRES.value:
+        raise Invalid("This service has no connector for credentials of this tenant.")
+    if connector.resource not in entry.request.open_resources:
+        raise Invalid(f"A credential opens {connector.resource} as a whole, which this request does not cover.")
+    if not any(action in connector.actions for action in entry.request.open_actions):
+        raise Invalid("No action of this request opens anything at the target.")
+    return connector, target
+
+
+def _event(caller: Caller, origin: Origin, row: Connection) -> AuditEvent:
+    return AuditEvent(
+        at=row.created_at,
+        action=REQUESTED,
+        actor=actor_for(caller, Party.REQUESTER, origin),
+        tenant_id=row.tenant_id,
+        request_id=row.request_id,
+        facts={"connection": row.id, "connector": row.kind.value, "target": row.target},
+    )
+
+
+def _status(row: Connection | Row[Any], entry: RequestEntry, connector: ServiceConnector | None) -> ConnectionStatus:
+    is_role = row.kind == ConnectorKind.POSTGRES
+    return ConnectionStatus(
+        id=row.id,
+        kind=ConnectorKind(row.kind),
+        target=row.target,
+        state=ConnectionState(row.state),
+        failing=row.last_error,
+        created_at=row.created_at,
+        opened_at=row.opened_at,
+        closed_at=row.closed_at,
+        until=entry.request.deadline_at,
+        role=role_name(row.id) if is_role else None,
+        address=connector.address if connector and is_role else None,
+    )

@@ -1,0 +1,174 @@
+"""Open a window at a Postgres as a role of its own, and prove it closed: no role, and no session of it."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, LiteralString
+from uuid import UUID
+
+import psycopg
+import structlog
+from psycopg import errors
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.sql import SQL, Identifier, Literal
+
+from connectors.protocol import ConnectedWindow, ConnectorFailed, NotWanted
+from connectors.scram import is_verifier
+from connectors.targets import TargetFolder
+from lockbox.failpoints import failpoint
+
+log = structlog.get_logger(__name__)
+
+PREFIX = "lbx_"
+BOUNDS = (
+    "-c statement_timeout=5s -c lock_timeout=3s -c idle_in_transaction_session_timeout=5s -c search_path=pg_catalog"
+)
+CONNECT_SECONDS = 3
+TERMINATE_MS = 1000
+TERMINATE_TRIES = 3
+AGAIN_SECONDS = 0.1
+NEAR = frozenset({"127.0.0.1", "::1", "localhost"})
+REASONS: tuple[tuple[type[Exception], str], ...] = (
+    (errors.InsufficientPrivilege, "not_permitted"),
+    (errors.UndefinedObject, "no_such_role"),
+    (errors.DependentObjectsStillExist, "owns_objects"),
+    (errors.LockNotAvailable, "too_slow"),
+    (errors.QueryCanceled, "too_slow"),
+    (psycopg.OperationalError, "unreachable"),
+)
+
+LOCK: LiteralString = "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))"
+FIND: LiteralString = "SELECT oid FROM pg_roles WHERE rolname = %s"
+MEMBERSHIPS: LiteralString = """
+SELECT r.rolname FROM pg_auth_members m JOIN pg_roles r ON r.oid = m.roleid JOIN pg_roles g ON g.oid = m.grantor
+WHERE m.member = %s AND g.rolname = current_user
+"""
+TERMINATE: LiteralString = """
+SELECT count(*) FROM (SELECT pg_terminate_backend(pid, %s) FROM pg_stat_activity WHERE usesysid = %s) AS ended
+"""
+SESSIONS: LiteralString = "SELECT count(*) FROM pg_stat_activity WHERE usesysid = %s"
+IS_GONE: LiteralString = """
+SELECT NOT EXISTS (SELECT FROM pg_roles WHERE rolname = %(name)s)
+    AND NOT EXISTS (SELECT FROM pg_stat_activity WHERE usename = %(name)s)
+"""
+
+Target = psycopg.Connection[tuple[Any, ...]]
+
+
+def role_name(connection_id: UUID) -> str:
+    """Return the name of a connection's role: nothing that people wrote is part of it."""
+    return f"{PREFIX}{connection_id.hex}"
+
+
+class PostgresRoles:
+    """Makes a role for each window, by a login with CREATEROLE and ADMIN on the roles that it grants."""
+
+    def __init__(self, targets: TargetFolder, *, needs_tls: bool = True) -> None:
+        self._targets = targets
+        self._needs_tls = needs_tls
+
+    def open(self, window: ConnectedWindow, is_wanted: Callable[[], bool]) -> None:
+        """Make the role with the verifier, until the window's end, and grant it what the actions allow.
+
+        The lock at the target is held from before the last look at the window until the commit. A close takes it
+        too, once the connection is marked as closing: either it finds the role, or this finds the mark.
+        """
+        if window.verifier is None or not is_verifier(window.verifier) or not window.roles:
+            raise ConnectorFailed("nothing_to_open")
+        name = role_name(window.id)
+        with self._connected(window.target) as target, target.transaction():
+            target.execute(LOCK, [name])
+            self._write_role(target, name, window)
+            for role in window.roles:
+                granted = SQL("GRANT {} TO {} WITH INHERIT TRUE, SET FALSE").format(
+                    Identifier(role), Identifier(name)
+                )
+                target.execute(granted)
+            if not is_wanted():
+                raise NotWanted
+            failpoint("connector.before_open")
+        failpoint("connector.after_open")
+
+    @staticmethod
+    def _write_role(target: Target, name: str, window: ConnectedWindow) -> None:
+        is_there = target.execute(FIND, [name]).fetchone() is not None
+        # It takes part in its own role, or it could neither end its sessions nor drop what it owns.
+        target.execute("SET LOCAL createrole_self_grant = 'inherit'")
+        written = SQL("{} ROLE {} LOGIN INHERIT PASSWORD {} VALID UNTIL {} CONNECTION LIMIT {}").format(
+            SQL("ALTER" if is_there else "CREATE"),
+            Identifier(name),
+            Literal(window.verifier),
+            Literal(window.until.isoformat()),
+            Literal(window.connections),
+        )
+        target.execute(written)
+
+    def close(self, connection_id: UUID, target: str) -> None:
+        """Let nobody sign in, take the memberships away, end the sessions, and drop the role."""
+        name = role_name(connection_id)
+        with self._connected(target) as reached:
+            with reached.transaction():
+                reached.execute(LOCK, [name])
+                found = reached.execute(FIND, [name]).fetchone()
+                if found is None:
+                    return
+                self._lock_out(reached, name, found[0])
+            failpoint("connector.after_lockout")
+            self._end_sessions(reached, found[0])
+            failpoint("connector.before_drop")
+            with reached.transaction():
+                reached.execute(LOCK, [name])
+                if reached.execute(FIND, [name]).fetchone() is not None:
+                    reached.execute(SQL("DROP OWNED BY {}").format(Identifier(name)))
+                    reached.execute(SQL("DROP ROLE {}").format(Identifier(name)))
+        failpoint("connector.after_close")
+
+    @staticmethod
+    def _lock_out(reached: Target, name: str, oid: int) -> None:
+        reached.execute(SQL("ALTER ROLE {} NOLOGIN PASSWORD NULL CONNECTION LIMIT 0").format(Identifier(name)))
+        for (role,) in reached.execute(MEMBERSHIPS, [oid]).fetchall():
+            reached.execute(SQL("REVOKE {} FROM {}").format(Identifier(role), Identifier(name)))
+
+    @staticmethod
+    def _end_sessions(reached: Target, oid: int) -> None:
+        for _ in range(TERMINATE_TRIES):
+            reached.execute(TERMINATE, [TERMINATE_MS, oid])
+            if reached.execute(SESSIONS, [oid]).fetchone() == (0,):
+                return
+            time.sleep(AGAIN_SECONDS)
+        raise ConnectorFailed("sessions_open")
+
+    def is_closed(self, connection_id: UUID, target: str) -> bool:
+        """Return whether the server has neither the role nor a session of it."""
+        with self._connected(target) as reached:
+            return reached.execute(IS_GONE, {"name": role_name(connection_id)}).fetchone() == (True,)
+
+    @contextmanager
+    def _connected(self, target: str) -> Iterator[Target]:
+        """Connect for a few statements; each commits by itself, but for those in a transaction."""
+        lines = self._targets.lines(target)
+        try:
+            facts = conninfo_to_dict(lines[0]) if len(lines) == 1 else {}
+        except psycopg.ProgrammingError:
+            facts = {}
+        self._check(facts)
+        own: dict[str, Any] = {
+            "application_name": "lockbox-connector",
+            "connect_timeout": CONNECT_SECONDS,
+            "options": BOUNDS,
+        }
+        try:
+            with psycopg.connect(**(facts | own), autocommit=True) as reached:
+                yield reached
+        except psycopg.Error as error:
+            reason = next((reason for kind, reason in REASONS if isinstance(error, kind)), "refused")
+            log.warning("connector.target_refused", target=target, reason=reason, sqlstate=error.sqlstate)
+            raise ConnectorFailed(reason) from None
+
+    def _check(self, facts: dict[str, Any]) -> None:
+        host = str(facts.get("host", ""))
+        if not host or not facts.get("user") or not facts.get("dbname"):
+            raise ConnectorFailed("no_target_file")
+        is_near = host in NEAR or host.startswith("/")
+        if self._needs_tls and not is_near and facts.get("sslmode") != "verify-full":
+            raise ConnectorFailed("needs_tls")

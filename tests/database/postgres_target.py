@@ -1,0 +1,162 @@
+"""A Postgres that a connector opens windows at: another database, its administrator's login, and what it protects."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import psycopg
+from sqlalchemy import make_url
+
+from config.connector_document import ServiceConnector
+from config.service_catalogue import Catalogue, Service
+from connectors.connection_steps import ConnectionDriver
+from connectors.credential_requests import ConnectionStatus, request_credential
+from connectors.models import ConnectorKind
+from connectors.postgres_roles import PostgresRoles, role_name
+from connectors.scram import new_password, verifier_of
+from connectors.targets import TargetFolder
+from harness.people import HERE, SETTINGS, World
+from harness.stage import run_as_superuser
+from lockbox.database import Database
+from lockbox.requests.lifecycle import Action
+
+NUMBERS = count(1)
+DATABASE = "database:orders"
+TARGET = "orders"
+BOTH = ("connector.after_claim", "connector.before_record", "connector.after_record")
+OF_OPEN = ("connector.before_open", "connector.after_open", *BOTH)
+OF_CLOSE = ("connector.after_lockout", "connector.before_drop", "connector.after_close", *BOTH)
+"""At which failpoints the tests of connectors have a process die while it opens, and while it closes."""
+
+
+@dataclass(frozen=True)
+class PostgresTarget:
+    """Where it is, and the folder in which the connector worker finds its administrator's login."""
+
+    superuser: str
+    folder: Path
+    database: str
+    admin: str
+    reader: str
+    writer: str
+
+    def catalogue(self, tenant: str) -> Catalogue:
+        """Return the usual catalogue, where a service has a connector for this target."""
+        actions = {"read": (self.reader,), "change": (self.reader, self.writer)}
+        connector = ServiceConnector(
+            kind="postgres", target=TARGET, tenant=tenant, resource=DATABASE, actions=actions, connections=2
+        )
+        services = dict(SETTINGS.catalogue.services)
+        services["exchange-online"] = Service(title="Orders", connector=connector)
+        return SETTINGS.catalogue.model_copy(update={"services": services})
+
+    def driver(self, db: Database, tenant: str) -> ConnectionDriver:
+        """Return what drives connections to it."""
+        roles = PostgresRoles(TargetFolder(self.folder))
+        return ConnectionDriver(db, self.catalogue(tenant), {ConnectorKind.POSTGRES: roles})
+
+    def sign_in(self, connection_id: UUID, password: str) -> "psycopg.Connection[tuple[Any, ...]]":
+        """Sign in as the engineer of a connection would."""
+        url = make_url(self.superuser)
+        return psycopg.connect(
+            host=url.host,
+            port=url.port,
+            user=role_name(connection_id),
+            password=password,
+            dbname=self.database,
+            autocommit=True,
+        )
+
+    def roles(self) -> list[str]:
+        """Return the roles that were made for windows, at the whole server, by this target's administrator."""
+        with psycopg.connect(self.superuser.replace("+psycopg", ""), autocommit=True) as root:
+            rows = root.execute(
+                "SELECT r.rolname FROM pg_auth_members m JOIN pg_roles r ON r.oid = m.roleid "
+                "JOIN pg_roles a ON a.oid = m.member WHERE a.rolname = %s AND r.rolname LIKE 'lbx%%'",
+                [self.admin],
+            )
+            return sorted({name for (name,) in rows})
+
+    def break_login(self) -> None:
+        """Have the administrator's login refused."""
+        run_as_superuser(self.superuser, f"ALTER ROLE {self.admin} NOLOGIN")
+
+    def mend_login(self) -> None:
+        """Have it taken again."""
+        run_as_superuser(self.superuser, f"ALTER ROLE {self.admin} LOGIN")
+
+
+@contextmanager
+def postgres_target(superuser: str, folder: Path) -> Iterator[PostgresTarget]:
+    """Make a target on a server, and remove it with everything that was made there."""
+    tag = f"{os.getpid()}_{next(NUMBERS)}"
+    target = PostgresTarget(superuser, folder, f"target_{tag}", f"admin_{tag}", f"reader_{tag}", f"writer_{tag}")
+    url = make_url(superuser)
+    run_as_superuser(
+        superuser,
+        f"CREATE DATABASE {target.database}",
+        f"CREATE ROLE {target.admin} LOGIN CREATEROLE PASSWORD 'secret-of-the-target'",
+        f"CREATE ROLE {target.reader}",
+        f"CREATE ROLE {target.writer}",
+        f"GRANT {target.reader}, {target.writer} TO {target.admin} WITH ADMIN OPTION, INHERIT FALSE, SET FALSE",
+    )
+    with psycopg.connect(_inside(superuser, target.database), autocommit=True) as root:
+        root.execute("CREATE TABLE orders (id integer); INSERT INTO orders VALUES (1), (2)")
+        root.execute(f"GRANT SELECT ON orders TO {target.reader}")
+        root.execute(f"GRANT INSERT, DELETE ON orders TO {target.writer}")
+        root.execute(f"GRANT CREATE ON SCHEMA public TO {target.writer}")
+    folder.mkdir(exist_ok=True)
+    file = folder / TARGET
+    file.write_text(
+        f"postgresql://{target.admin}:secret-of-the-target@{url.host}:{url.port}/{target.database}\n",
+        encoding="utf-8",
+    )
+    file.chmod(0o600)
+    try:
+        yield target
+    finally:
+        left = [f"DROP ROLE {name}" for name in target.roles()]
+        roles = f"{target.admin}, {target.reader}, {target.writer}"
+        run_as_superuser(superuser, f"DROP DATABASE {target.database} WITH (FORCE)", *left, f"DROP ROLE {roles}")
+
+
+def _inside(superuser: str, database: str) -> str:
+    return make_url(superuser).set(drivername="postgresql", database=database).render_as_string(hide_password=False)
+
+
+@dataclass(frozen=True)
+class OrdersWindow:
+    """An open window for the target's database, and what the engineer has for it."""
+
+    world: World
+    target: PostgresTarget
+    request_id: UUID
+
+    @classmethod
+    def open(cls, world: World, target: PostgresTarget, *actions: str) -> "OrdersWindow":
+        """Submit and approve a request of erin's."""
+        request = world.submit(resources=[DATABASE], actions=list(actions or ("read",)))
+        world.act("ann", Action.APPROVE, request.id)
+        return cls(world, target, request.id)
+
+    def credential(self, who: str = "erin", tenant: str = "") -> tuple[ConnectionStatus, str]:
+        """Ask for a credential, and return it with its password; the target is the tenant's, as a rule this one."""
+        password = new_password()
+        return self.ask(verifier_of(password), who, tenant), password
+
+    def ask(self, verifier: str, who: str = "erin", tenant: str = "") -> ConnectionStatus:
+        """Ask for a credential by its verifier."""
+        with self.world.db.transaction() as session:
+            return request_credential(
+                session,
+                self.world.people[who],
+                HERE,
+                self.request_id,
+                verifier=verifier,
+                catalogue=self.target.catalogue(tenant or self.world.tenant.slug),
+            )

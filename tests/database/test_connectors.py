@@ -1,0 +1,469 @@
+"""A window is opened at a real Postgres as a role of its own, closed with the window, and proven closed."""
+
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from psycopg import errors
+from sqlalchemy import Engine, text
+
+from cli.stack import CHECKOUT
+from connectors import connection_steps, postgres_roles
+from connectors.connection_steps import ConnectionDriver
+from connectors.protocol import ConnectorFailed
+from connectors.scram import verifier_of
+from connectors.targets import TargetFolder
+from harness.people import World
+from harness.stage import Urls
+from lockbox.database import Database, ProcessKeys, make_engine
+from lockbox.errors import Invalid, NoOpenWindow, NotYours
+from lockbox.failpoints import KILLED
+from lockbox.identity.keyring import ApprovalKeys
+from lockbox.requests import timers
+from lockbox.requests.lifecycle import Action
+from lockbox.schedule import Schedule
+from tests.database.postgres_target import OF_CLOSE, OF_OPEN, OrdersWindow, PostgresTarget, postgres_target
+from tests.database.scenes import read, write
+from tests.each import each
+
+OVER = """
+UPDATE requests SET deadline_at = clock_timestamp(), wake_at = clock_timestamp() WHERE id = :id
+"""
+DIE = """
+import sys
+from pathlib import Path
+from uuid import UUID
+from lockbox import failpoints
+from lockbox.audit.log.checkpoint import VerifierKey
+from lockbox.database import Database, ProcessKeys, make_engine
+from lockbox.identity.keyring import ApprovalKeys
+from lockbox.schedule import Schedule
+from tests.database.postgres_target import PostgresTarget
+login, redis, key, tenant, one, point, *target = sys.argv[1:]
+keys = ProcessKeys(ApprovalKeys([], [VerifierKey.read(key)]))
+db = Database(make_engine(login, role="dies"), Schedule(redis, patience=2.0), keys=keys)
+driver = PostgresTarget(target[0], Path(target[1]), *target[2:]).driver(db, tenant)
+failpoints.arm(point)
+driver.run([UUID(one)])
+"""
+
+
+@pytest.fixture
+def target(urls: Urls, tmp_path: Path) -> Iterator[PostgresTarget]:
+    with postgres_target(urls.superuser, tmp_path / "targets") as made:
+        yield made
+
+
+@pytest.fixture
+def connectors(urls: Urls) -> Iterator[Database]:
+    """The database as the connector worker sees it."""
+    db = Database(make_engine(urls.connectors, role="test-connectors", pool_size=4), Schedule(urls.redis))
+    yield db
+    db.dispose()
+
+
+@pytest.fixture
+def world(api: Database) -> World:
+    return World.make(api)
+
+
+@pytest.fixture
+def driver(connectors: Database, world: World, target: PostgresTarget) -> ConnectionDriver:
+    return target.driver(connectors, world.tenant.slug)
+
+
+@pytest.fixture
+def window(world: World, target: PostgresTarget) -> OrdersWindow:
+    return OrdersWindow.open(world, target)
+
+
+@dataclass(frozen=True)
+class Plant:
+    """An open window, what drives its connections, where they lead, and two ways to the database."""
+
+    parts: tuple[OrdersWindow, ConnectionDriver, PostgresTarget, Database, Engine]
+
+
+@pytest.fixture
+def plant(
+    window: OrdersWindow, driver: ConnectionDriver, target: PostgresTarget, connectors: Database, superuser: Engine
+) -> Plant:
+    return Plant((window, driver, target, connectors, superuser))
+
+
+def state_of(db: Database, one: UUID) -> str:
+    return str(read(db, "SELECT state FROM connections WHERE id = :id", id=one)[0].state)
+
+
+def told(db: Database, request_id: UUID) -> list[str]:
+    """Return the events of a request about its connections, in order."""
+    query = "SELECT action FROM events WHERE request_id = :id AND action LIKE 'connection%' ORDER BY at, id"
+    return [row.action for row in read(db, query, id=request_id)]
+
+
+Die = Callable[[UUID], None]
+
+
+@contextmanager
+def killed_at(
+    point: str, urls: Urls, api: Database, connectors: Database, target: PostgresTarget
+) -> Iterator[tuple[OrdersWindow, ConnectionDriver, Die]]:
+    """Yield a window, what drives its connection, and a way to have another process do that until it dies there."""
+    approvals = ApprovalKeys([Ed25519PrivateKey.generate()])
+    api.keys = connectors.keys = ProcessKeys(approvals)
+    world = World.make(api)
+    slug = world.tenant.slug
+
+    def die(one: UUID) -> None:
+        found = (target.superuser, str(target.folder), target.database, target.admin, target.reader, target.writer)
+        words = (urls.connectors, urls.redis, approvals.listed, slug, str(one), f"{point}", *found)
+        ended = subprocess.run(
+            [sys.executable, "-c", DIE, *words], cwd=CHECKOUT, capture_output=True, text=True, check=False, timeout=60
+        )
+        assert ended.returncode == KILLED, ended.stderr
+
+    yield OrdersWindow.open(world, target), target.driver(connectors, slug), die
+
+
+def again(superuser: Engine, one: UUID) -> None:
+    """Let the lease of a step that died be over."""
+    write(
+        superuser, "UPDATE connections SET run_at = clock_timestamp() WHERE id = :id AND run_at IS NOT NULL", id=one
+    )
+
+
+def test_an_engineer_signs_in_with_a_password_that_nobody_else_has_seen(
+    driver: ConnectionDriver, window: OrdersWindow, target: PostgresTarget
+) -> None:
+    found, password = window.credential()
+
+    assert driver.run([found.id]) == {"open": 1}
+
+    with target.sign_in(found.id, password) as signed_in:
+        assert signed_in.execute("SELECT count(*) FROM orders").fetchone() == (2,)
+        with pytest.raises(errors.InsufficientPrivilege):
+            signed_in.execute("INSERT INTO orders VALUES (3)")
+        until = signed_in.execute("SELECT rolvaliduntil FROM pg_roles WHERE rolname = current_user").fetchone()
+        assert until == (found.until,)
+    with pytest.raises(psycopg.OperationalError):
+        target.sign_in(found.id, "another password")
+    assert state_of(window.world.db, found.id) == "open"
+    assert told(window.world.db, window.request_id) == ["connection_requested", "connection_opened"]
+    held = read(window.world.db, "SELECT to_jsonb(c)::text AS all FROM connections c")
+    assert password not in held[0].all
+
+
+def test_an_action_grants_its_roles_and_no_more(
+    driver: ConnectionDriver, world: World, target: PostgresTarget
+) -> None:
+    found, password = OrdersWindow.open(world, target, "change", "export").credential()
+
+    driver.run([found.id])
+
+    with target.sign_in(found.id, password) as signed_in:
+        signed_in.execute("INSERT INTO orders VALUES (3)")
+        with pytest.raises(errors.InsufficientPrivilege):
+            signed_in.execute("UPDATE orders SET id = 4")
+        with pytest.raises(errors.InsufficientPrivilege):
+            signed_in.execute(f"SET ROLE {target.writer}")
+
+
+def revoke(window: OrdersWindow, _: Database, __: Engine) -> None:
+    window.world.act("ann", Action.REVOKE, window.request_id)
+
+
+def complete(window: OrdersWindow, _: Database, __: Engine) -> None:
+    window.world.act("erin", Action.COMPLETE, window.request_id)
+
+
+def expire(window: OrdersWindow, worker: Database, superuser: Engine) -> None:
+    pass_the_deadline(window, worker, superuser)
+    assert timers.run(worker, [window.request_id])["expired"] == 1
+
+
+def pass_the_deadline(window: OrdersWindow, _: Database, superuser: Engine) -> None:
+    with superuser.connect().execution_options(isolation_level="READ COMMITTED") as connection, connection.begin():
+        connection.execute(text("SET LOCAL session_replication_role = replica"))
+        connection.execute(text(OVER), {"id": window.request_id})
+
+
+def suspend(window: OrdersWindow, _: Database, superuser: Engine) -> None:
+    write(superuser, "UPDATE tenants SET suspended = true WHERE id = :id", id=window.world.tenant.id)
+
+
+def disable(window: OrdersWindow, _: Database, superuser: Engine) -> None:
+    whose = window.world.people["erin"].person_id
+    write(superuser, "UPDATE people SET disabled_at = clock_timestamp() WHERE id = :id", id=whose)
+
+
+WAYS: tuple[Callable[[OrdersWindow, Database, Engine], None], ...] = (
+    revoke,
+    complete,
+    expire,
+    pass_the_deadline,
+    suspend,
+    disable,
+)
+
+
+@pytest.mark.parametrize("end", WAYS)
+def test_whatever_ends_a_window_ends_the_sessions_and_the_role(
+    end: Callable[[OrdersWindow, Database, Engine], None],
+    plant: Plant,
+    worker: Database,
+) -> None:
+    window, driver, target, connectors, superuser = plant.parts
+    found, password = window.credential()
+    driver.run([found.id])
+    signed_in = target.sign_in(found.id, password)
+
+    end(window, worker, superuser)
+    with connectors.transaction() as session:
+        assert connection_steps.ended(session, most=10) == [found.id]
+    assert driver.run([found.id]) == {"closed": 1}
+
+    with pytest.raises(psycopg.OperationalError):
+        signed_in.execute("SELECT 1")
+    with pytest.raises(psycopg.OperationalError):
+        target.sign_in(found.id, password)
+    assert target.roles() == []
+    assert told(window.world.db, window.request_id)[-1] == "connection_closed"
+    assert driver.run([found.id]) == {}, "what is closed is done"
+
+
+def test_nothing_is_opened_once_the_window_is_over(
+    driver: ConnectionDriver, window: OrdersWindow, target: PostgresTarget
+) -> None:
+    found, _ = window.credential()
+    window.world.act("ann", Action.REVOKE, window.request_id)
+
+    assert driver.run([found.id]) == {"closed": 1}
+
+    assert told(window.world.db, window.request_id) == ["connection_requested", "connection_closed"]
+    assert target.roles() == []
+    with pytest.raises(NoOpenWindow):
+        window.credential()
+
+
+def test_a_window_that_ends_while_it_is_opened_leaves_no_role(
+    driver: ConnectionDriver, window: OrdersWindow, target: PostgresTarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, _ = window.credential()
+    is_wanted = driver._is_wanted  # noqa: SLF001 - the last look before the commit
+
+    def revoked_before(step: Any) -> bool:
+        window.world.act("ann", Action.REVOKE, window.request_id)
+        return is_wanted(step)
+
+    monkeypatch.setattr(driver, "_is_wanted", revoked_before)
+
+    assert driver.run([found.id]) == {"overtaken": 1}
+    assert target.roles() == []
+    assert driver.run([found.id]) == {"closed": 1}
+
+
+def test_a_close_waits_for_an_open_that_has_looked_already(
+    driver: ConnectionDriver, window: OrdersWindow, target: PostgresTarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, password = window.credential()
+    looked, goes_on = threading.Event(), threading.Event()
+
+    def stop_before_the_commit(name: str) -> None:
+        if name == "connector.before_open":
+            looked.set()
+            assert goes_on.wait(10)
+
+    monkeypatch.setattr(postgres_roles, "failpoint", stop_before_the_commit)
+    opening = threading.Thread(target=driver.run, args=([found.id],))
+    opening.start()
+    assert looked.wait(10)
+    window.world.act("ann", Action.REVOKE, window.request_id)
+    closing = threading.Thread(target=driver.run, args=([found.id],))
+    closing.start()
+    closing.join(0.5)
+    assert closing.is_alive(), "it waits for the lock at the target"
+    goes_on.set()
+    opening.join(10)
+    closing.join(10)
+
+    assert target.roles() == []
+    with pytest.raises(psycopg.OperationalError):
+        target.sign_in(found.id, password)
+    assert state_of(window.world.db, found.id) == "closed"
+
+
+def test_a_target_that_does_not_answer_is_told_of_once_and_tried_again(
+    driver: ConnectionDriver, window: OrdersWindow, target: PostgresTarget, superuser: Engine
+) -> None:
+    found, password = window.credential()
+    target.break_login()
+
+    for _ in range(5):
+        assert driver.run([found.id]) == {"failed": 1}
+        again(superuser, found.id)
+
+    row = read(window.world.db, "SELECT state, last_error, failures FROM connections")[0]
+    assert (row.state, row.last_error, row.failures) == ("open_failed", "unreachable", 5)
+    assert told(window.world.db, window.request_id) == ["connection_requested", "connection_open_failed"]
+    target.mend_login()
+    assert driver.run([found.id]) == {"open": 1}
+    target.sign_in(found.id, password).close()
+
+
+def test_a_close_that_fails_is_told_of_and_goes_on_until_the_target_says_that_it_is_closed(
+    driver: ConnectionDriver, window: OrdersWindow, target: PostgresTarget, superuser: Engine
+) -> None:
+    found, password = window.credential()
+    driver.run([found.id])
+    target.break_login()
+    window.world.act("ann", Action.REVOKE, window.request_id)
+
+    for _ in range(4):
+        assert driver.run([found.id]) == {"failed": 1}
+        assert driver.run([found.id]) == {}, "it is not due yet"
+        again(superuser, found.id)
+
+    assert state_of(window.world.db, found.id) == "close_failed"
+    target.mend_login()
+    assert driver.run([found.id]) == {"closed": 1}
+    assert told(window.world.db, window.request_id)[2:] == ["connection_close_failed", "connection_closed"]
+    with pytest.raises(psycopg.OperationalError):
+        target.sign_in(found.id, password)
+
+
+def test_what_an_engineer_has_made_goes_with_the_role_and_runs_as_nobody_else(
+    driver: ConnectionDriver, world: World, target: PostgresTarget
+) -> None:
+    window = OrdersWindow.open(world, target, "change")
+    found, password = window.credential()
+    driver.run([found.id])
+    with target.sign_in(found.id, password) as signed_in:
+        signed_in.execute("CREATE FUNCTION public.mine() RETURNS int LANGUAGE sql SECURITY DEFINER RETURN 1")
+        signed_in.execute("CREATE TABLE public.copied AS SELECT * FROM orders")
+
+    world.act("erin", Action.COMPLETE, window.request_id)
+
+    assert driver.run([found.id]) == {"closed": 1}
+    assert target.roles() == []
+
+
+def test_a_new_credential_closes_the_earlier_one(
+    driver: ConnectionDriver, window: OrdersWindow, target: PostgresTarget
+) -> None:
+    first, lost = window.credential()
+    driver.run([first.id])
+
+    second, password = window.credential()
+    driver.run([second.id, first.id])
+
+    assert (state_of(window.world.db, first.id), state_of(window.world.db, second.id)) == ("closed", "open")
+    target.sign_in(second.id, password).close()
+    with pytest.raises(psycopg.OperationalError):
+        target.sign_in(first.id, lost)
+
+
+def test_a_verifier_that_was_written_into_the_database_opens_nothing(
+    driver: ConnectionDriver, window: OrdersWindow, target: PostgresTarget, superuser: Engine
+) -> None:
+    found, _ = window.credential()
+    write(superuser, "UPDATE connections SET verifier = :v WHERE id = :id", v=verifier_of("theirs"), id=found.id)
+
+    assert driver.run([found.id]) == {"failed": 1}
+
+    assert target.roles() == []
+    assert read(window.world.db, "SELECT last_error FROM connections")[0].last_error == "nothing_to_open"
+
+
+def test_only_the_engineer_of_a_window_that_covers_the_database_gets_a_credential(
+    world: World, target: PostgresTarget, window: OrdersWindow
+) -> None:
+    with pytest.raises(NotYours):
+        window.credential("max")
+    with pytest.raises(Invalid, match="never a password"):
+        window.ask("hunter2")
+    narrow = world.submit()
+    world.act("ann", Action.APPROVE, narrow.id)
+    with pytest.raises(Invalid, match="does not cover"):
+        OrdersWindow(world, target, narrow.id).credential()
+    with pytest.raises(Invalid, match="No action"):
+        OrdersWindow.open(world, target, "export").credential()
+    other = World.make(world.db)
+    with pytest.raises(Invalid, match="no connector"):
+        OrdersWindow.open(other, target).credential(tenant=world.tenant.slug)
+
+
+def test_a_file_that_others_can_read_is_refused(target: PostgresTarget) -> None:
+    folder = TargetFolder(target.folder)
+    assert len(folder.lines("orders")) == 1
+    (target.folder / "orders").chmod(0o604)
+    with pytest.raises(ConnectorFailed, match="target_file_readable"):
+        folder.lines("orders")
+    for name in ("../orders", "nothing", ""):
+        with pytest.raises(ConnectorFailed, match="no_target_file"):
+            folder.lines(name)
+
+
+@each("point", OF_OPEN)
+def test_an_open_that_is_killed_is_done_once_and_ends_with_its_window(
+    point: str, urls: Urls, api: Database, plant: Plant
+) -> None:
+    _, _, target, connectors, superuser = plant.parts
+    with killed_at(point, urls, api, connectors, target) as (window, driver, die):
+        found, password = window.credential()
+        die(found.id)
+        again(superuser, found.id)
+        driver.run([found.id])
+
+        assert target.roles() == [found.role]
+        assert state_of(api, found.id) == "open"
+        assert told(api, window.request_id) == ["connection_requested", "connection_opened"]
+        target.sign_in(found.id, password).close()
+        window.world.act("ann", Action.REVOKE, window.request_id)
+        driver.run([found.id])
+        assert target.roles() == []
+
+
+@each("point", OF_OPEN)
+def test_an_open_that_is_killed_and_not_wanted_any_more_leaves_nothing_open(
+    point: str, urls: Urls, api: Database, connectors: Database, target: PostgresTarget
+) -> None:
+    with killed_at(point, urls, api, connectors, target) as (window, driver, die):
+        found, password = window.credential()
+        die(found.id)
+        window.world.act("ann", Action.REVOKE, window.request_id)
+        driver.run([found.id])
+
+        assert target.roles() == []
+        with pytest.raises(psycopg.OperationalError):
+            target.sign_in(found.id, password)
+        assert told(api, window.request_id)[-1] == "connection_closed"
+
+
+@each("point", OF_CLOSE)
+def test_a_close_that_is_killed_is_finished_and_recorded_once(
+    point: str, urls: Urls, api: Database, plant: Plant
+) -> None:
+    _, _, target, connectors, superuser = plant.parts
+    with killed_at(point, urls, api, connectors, target) as (window, driver, die):
+        found, password = window.credential()
+        driver.run([found.id])
+        signed_in = target.sign_in(found.id, password)
+        window.world.act("ann", Action.REVOKE, window.request_id)
+        die(found.id)
+        again(superuser, found.id)
+        driver.run([found.id])
+
+        with pytest.raises(psycopg.OperationalError):
+            signed_in.execute("SELECT 1")
+        assert target.roles() == []
+        assert state_of(api, found.id) == "closed"
+        assert told(api, window.request_id).count("connection_closed") == 1
