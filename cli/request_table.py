@@ -272,3 +272,28 @@ def show_notifications(found: Mapping[str, Any]) -> None:
     )
     terminal.table(("Recipient", "Address", "Channel", "Template", "Outcome", "Attempts", "Last error"), rows)
     terminal.say("The other side: " + ", ".join(f"{number} {outcome}" for outcome, number in found["other"].items()))
+
+
+def show_connections(items: Sequence[Mapping[str, Any]]) -> None:
+    """Print what is, or was, opened at targets for a request."""
+    rows = (
+        (
+            item["id"],
+            item["target"],
+            item["state"],
+            item["failing"],
+            item["opened_at"] and moment(item["opened_at"]),
+            item["closed_at"] and moment(item["closed_at"]),
+        )
+        for item in items
+    )
+    terminal.table(("ID", "Target", "State", "Failing", "Opened", "Closed"), rows)
+
+
+def show_credential(item: Mapping[str, Any], password: str) -> None:
+    """Print a login at a target, and what to do where it is not good yet."""
+    at = {"Address": item["address"], "User": item["role"], "Password": password, "Until": moment(item["until"])}
+    terminal.facts({"State": item["state"], **at})
+    if item["state"] != "open":
+        failing = f" ({item['failing']})" if item["failing"] else ""
+        terminal.say(f"It is not good yet{failing}: look with `lockbox request connections`, and keep the password.")

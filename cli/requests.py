@@ -1,5 +1,6 @@
 """Commands of requests: submit, preview, list, show, decide and end them."""
 
+import time
 from collections.abc import Callable
 from typing import Annotated, Any
 from uuid import UUID
@@ -9,8 +10,12 @@ import typer
 from cli import request_table, terminal
 from cli.client import at, call
 from cli.terminal import Cursor, Limit, Plain, as_json, say
+from connectors.scram import new_password, verifier_of
 
 app = typer.Typer(no_args_is_help=True, help="Access requests.")
+
+WAITING = frozenset({"opening", "open_failed"})
+AGAIN_SECONDS = 0.5
 
 Id = Annotated[UUID, typer.Argument(help="the request's id", show_default=False)]
 Why = Annotated[
@@ -138,6 +143,37 @@ def notifications(request: Id, plain: Plain = False) -> None:
 def activity(request: Id, plain: Plain = False) -> None:
     """Show the activity during access."""
     _read(request, "activity", lambda found: request_table.show_activity(found["items"]), plain=plain)
+
+
+@app.command()
+def connections(request: Id, plain: Plain = False) -> None:
+    """Show what is, or was, opened at targets."""
+    _read(request, "connections", lambda found: request_table.show_connections(found["items"]), plain=plain)
+
+
+@app.command()
+def credential(
+    request: Id,
+    wait: Annotated[int, typer.Option(min=0, max=300, help="how many seconds to wait until it is good")] = 30,
+    plain: Plain = False,
+) -> None:
+    """Get a login at the target, for as long as your access lasts.
+
+    The password is made here, and printed once: only a verifier of it is sent. An earlier login is closed.
+    """
+    password = new_password()
+    found = call("POST", at("requests", request, "credential"), body={"verifier": verifier_of(password)})
+    until = time.monotonic() + wait
+    while found["state"] in WAITING and time.monotonic() < until:
+        time.sleep(AGAIN_SECONDS)
+        listed = call("GET", at("requests", request, "connections"))["items"]
+        found = next((one for one in listed if one["id"] == found["id"]), found)
+    if plain:
+        as_json(found | {"password": password})
+    else:
+        request_table.show_credential(found, password)
+    if found["state"] != "open":
+        raise typer.Exit(1)
 
 
 @app.command()
