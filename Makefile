@@ -106,7 +106,7 @@ lock-mutants: ## resolve requirements-mutants.lock anew, at the versions of requ
 clean: ## remove what was made here; data of embedded servers stays
 	@rm -rf $(VENV) $(BENCH_VENV) $(MUTANTS_VENV) mutants var .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
-$(READY): requirements.lock deploy/venv guard/pyproject.toml
+$(READY): requirements.lock deploy/venv
 	@sh deploy/venv $(VENV)
 	@touch $(READY)
 
