@@ -27,6 +27,7 @@ from lockbox.identity import row_macs
 from lockbox.requests import queries
 from lockbox.requests.queries import GRANTED, RequestEntry
 from lockbox.schedule import CONNECTIONS, IndexEntry
+from lockbox.sql import new_id
 
 log = structlog.get_logger(__name__)
 
@@ -72,6 +73,17 @@ WHERE c.state IN ('opening', 'open', 'open_failed')
 ORDER BY c.id LIMIT :most
 """)  # noqa: S608 - our own SQL
 
+UNCONNECTED = text("""
+SELECT r.id, r.tenant_id, r.service, t.slug FROM requests r JOIN tenants t ON t.id = r.tenant_id
+WHERE r.state = 'active' AND r.service = ANY(:services) AND r.deadline_at > (SELECT clock_timestamp())
+    AND NOT t.suspended AND NOT EXISTS (SELECT FROM connections c WHERE c.request_id = r.id)
+ORDER BY r.id LIMIT :most
+""")
+BEGIN = text("""
+INSERT INTO connections (id, request_id, tenant_id, kind, target, state, run_at, created_at)
+VALUES (:id, :request_id, :tenant_id, 'webhook', :target, 'opening', :at, :at) ON CONFLICT DO NOTHING
+""")
+
 
 def due(session: UnitOfWork, *, grace: timedelta, most: int) -> list[UUID]:
     """Return the connections that should have been driven that long ago, the oldest first."""
@@ -116,6 +128,26 @@ class ConnectionDriver:
                 failpoint("connector.after_claim")
                 counts[self._take(step)] += 1
         return counts
+
+    def begin(self, *, most: int) -> int:
+        """Promise that windows are opened that need no credential: those of webhooks; return how many."""
+        connectors = {
+            name: service.connector
+            for name, service in self._catalogue.services.items()
+            if service.connector and service.connector.kind == ConnectorKind.WEBHOOK.value
+        }
+        if not connectors:
+            return 0
+        with self._database.transaction() as session:
+            found = session.execute(UNCONNECTED, {"services": list(connectors), "most": most}).all()
+            at = now(session)
+            targets = [(row, connectors[row.service].target_of(row.slug)) for row in found]
+            begun = [(new_id(), row, target) for row, target in targets if target is not None]
+            for one, row, target in begun:
+                values = {"id": one, "request_id": row.id, "tenant_id": row.tenant_id, "target": target, "at": at}
+                session.execute(BEGIN, values)
+                _arm(session, one, timedelta(0))
+        return len(begun)
 
     def _claim(self, session: UnitOfWork, connection_id: UUID) -> ClaimedStep | None:
         row = session.execute(LOCK, {"id": connection_id}).one_or_none()

@@ -15,6 +15,7 @@ from connectors.connection_steps import ConnectionDriver
 from connectors.models import ConnectorKind
 from connectors.postgres_roles import PostgresRoles
 from connectors.targets import TargetFolder
+from connectors.webhook_calls import WebhookCalls
 from lockbox.audit.log import signing_keys
 from lockbox.audit.log.checkpoint import VerifierKey
 from lockbox.audit.log.sealer import Signer
@@ -117,7 +118,8 @@ def _login(chosen: Settings) -> str:
 def _driver(chosen: Settings, db: Database) -> ConnectionDriver:
     targets = TargetFolder(chosen.connector_targets)
     roles = PostgresRoles(targets, needs_tls=chosen.environment == "production")
-    return ConnectionDriver(db, chosen.catalogue, {ConnectorKind.POSTGRES: roles})
+    calls = WebhookCalls(targets, HttpWebhooks(allow_http=chosen.webhooks_allow_http))
+    return ConnectionDriver(db, chosen.catalogue, {ConnectorKind.POSTGRES: roles, ConnectorKind.WEBHOOK: calls})
 
 
 def _judging_keys(chosen: Settings) -> ProcessKeys:

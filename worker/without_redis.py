@@ -122,6 +122,9 @@ class ConnectionWatch(WorkerLoop):
     def round(self) -> None:
         """Hand over what has ended, do what is overdue, and rest until a request changes, or a second."""
         self._poked.clear()
+        if self.tools.driver:
+            with self.gate:
+                self.tools.driver.begin(most=MOST_OVERDUE)
         with self.gate, self.tools.database.transaction() as session:
             over = connection_steps.ended(session, most=MOST_OVERDUE)
         entries = [IndexEntry(str(one), connection_steps.KIND, timedelta(0)) for one in over]
