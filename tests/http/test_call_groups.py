@@ -257,7 +257,7 @@ def test_a_connection_that_is_lost_before_the_rollback_is_tried_again_alone(
 
     async def failing(shared: SharedTransaction, statements: Any) -> Any:
         await send(shared, statements)
-        door.run_sql("SELECT pg_terminate_backend(:pid)", pid=shared._connection.info.backend_pid)  # noqa: SLF001
+        door.run_sql("SELECT pg_terminate_backend(:pid, 5000)", pid=shared._connection.info.backend_pid)  # noqa: SLF001
         raise MemberFailed(None)
 
     monkeypatch.setattr(SharedTransaction, "send", failing)
@@ -274,7 +274,7 @@ def test_a_connection_that_is_lost_after_the_commit_failed_is_never_tried_again(
     async def failing(shared: SharedTransaction, statements: Any) -> Any:
         found = await send(shared, statements)
         if shared._is_committing:  # noqa: SLF001
-            door.run_sql("SELECT pg_terminate_backend(:pid)", pid=shared._connection.info.backend_pid)  # noqa: SLF001
+            door.run_sql("SELECT pg_terminate_backend(:pid, 5000)", pid=shared._connection.info.backend_pid)  # noqa: SLF001
             raise MemberFailed(None)
         return found
 
@@ -293,7 +293,7 @@ def _cut_at_commit(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
     async def cutting(shared: pipelines.SharedTransaction, statements: Any) -> Any:
         if statements[-1].statement == pipelines.COMMIT and not cut:
             cut.append(await sent(shared, statements))
-            door.run_sql("SELECT pg_terminate_backend(:pid)", pid=shared._connection.info.backend_pid)  # noqa: SLF001
+            door.run_sql("SELECT pg_terminate_backend(:pid, 5000)", pid=shared._connection.info.backend_pid)  # noqa: SLF001
             return await sent(shared, statements)
         return await sent(shared, statements)
 
