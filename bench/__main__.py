@@ -25,6 +25,7 @@ from bench import (
     customers,
     deadlines,
     floor,
+    gate_checks,
     http_load,
     lists,
     mails,
@@ -95,9 +96,14 @@ def _write(size: Size, title: str, found: BenchResults) -> None:
 
 def measure_all(size: Size) -> BenchResults:
     """Measure all that a size names: first what needs quiet servers, then the running stack, then the peers."""
+    found: dict[str, Any] = {}
+    if size.has("gate"):
+        found["gate"] = _stage("gate", lambda: gate_checks.measure(size.http_seconds))
+    if size.parts == ("gate",):
+        return BenchResults(**found)
     with _entered("servers and people", site()) as place:
         crowd_ = _stage("customers", lambda: customers.settle_in(place.plan, CUSTOMERS))
-        found = _history(place, crowd_, size)
+        found |= _history(place, crowd_, size)
         if size.has(*WITH_FLOOR):
             found |= _floor(place, crowd_, size)
         if size.has(*OF_STACK):

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 OF_STACK = ("pending", "lone", "storms", "steady", "checks", "flooded", "submits", "lives", "notified", "mails")
-PARTS = (*OF_STACK, "lists", "sorted_set", "crowd", "audit_log", "peers")
+PARTS = (*OF_STACK, "gate", "lists", "sorted_set", "crowd", "audit_log", "peers")
 """What can be measured by itself, with the floor of each; what needs the running stack comes first."""
 
 
@@ -50,7 +50,7 @@ QUICK = Size(
     http_rounds=1,
     floor_batches=(1_000,),
     floor_rounds=1,
-    parts=(*OF_STACK[:-1], "lists", "sorted_set"),
+    parts=(*OF_STACK[:-1], "gate", "lists", "sorted_set"),
 )
 USUAL = Size(
     name="bench",

@@ -19,6 +19,12 @@ CHECK_P99_MS = 10
 CHECK_PERCENT = 60
 CLOSED_OF_OPEN = 1.1
 FLOODED_P99_MS = 100
+GATE_A_SECOND = 5_000
+"""Of one process, which has one core."""
+GATE_P99_MS = 10
+GATE_PACED_P99_MS = 3
+GATE_MIB = 100
+REVOKE_P99_MS = 1_000
 LISTS_OF_EMPTY = 1.5
 MAILS_A_SECOND = 600
 IN_TIME_PERCENT = 99
@@ -71,6 +77,7 @@ class BenchResults:
     checks: Mapping[str, Measured] = field(default_factory=dict)
     floor_checks: Mapping[str, Measured] = field(default_factory=dict)
     flooded: Measured = field(default_factory=dict)
+    gate: Mapping[str, Measured] = field(default_factory=dict)
     lists: Mapping[str, Measured] = field(default_factory=dict)
     mails: Measured = field(default_factory=dict)
     pending: Measured = field(default_factory=dict)
@@ -204,6 +211,19 @@ def _over_http(found: BenchResults) -> Iterator[Figure]:
         times = found.lives["cpu_ms"] / found.floor_lives["cpu_ms"]
         yield Figure(_life(found), times, LIFE_OF_FLOOR, "times the floor")
     yield from _checks(found)
+    if found.gate:
+        yield from _gate(found.gate)
+
+
+def _gate(found: Mapping[str, Measured]) -> Iterator[Figure]:
+    checks = found["checks"]
+    yield Figure("the gate, 16 clients", checks["a_second"], GATE_A_SECOND, "/s", more_is_better=True)
+    yield Figure("the gate, 16 clients: p99", checks["p99_ms"], GATE_P99_MS, "ms")
+    yield Figure("the gate, 200 a second: p99", checks["paced_p99_ms"], GATE_PACED_P99_MS, "ms")
+    yield Figure("100,000 open windows in the gate's memory", found["memory"]["mib"], GATE_MIB, "MiB")
+    for part, where in (("revoke", ""), ("revoke_without_redis", ", without Redis")):
+        for name, who in (("gate", "the gate's last yes"), ("stream", "guards are told")):
+            yield Figure(f"revoke{where}: {who}, p99", found[part][f"{name}_p99_ms"], REVOKE_P99_MS, "ms")
 
 
 def _checks(found: BenchResults) -> Iterator[Figure]:

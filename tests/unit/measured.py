@@ -37,6 +37,13 @@ GOOD = BenchResults(
     checks={"open": CHECK, "closed": CHECK, "open_paced": CHECK, "closed_paced": CHECK},
     floor_checks={"open": {**CHECK, "a_second": 1_000.0}, "open_paced": {**CHECK, "p99_ms": 2.0}},
     flooded={"busy": 0.0, "p99_ms": 90.0},
+    gate={
+        "nothing": {"a_second": 7_000.0, "p50_ms": 2.0, "p99_ms": 8.0, "paced_p99_ms": 2.5},
+        "checks": {"a_second": 11_000.0, "p50_ms": 1.3, "p99_ms": 6.0, "paced_p99_ms": 2.5},
+        "revoke": {"gate_p99_ms": 20.0, "stream_p99_ms": 20.0},
+        "revoke_without_redis": {"gate_p99_ms": 600.0, "stream_p99_ms": 600.0},
+        "memory": {"mib": 55.0},
+    },
     lists={"an approver's list": {"count": 1_000_000.0, "p50_ms": 11.0, "empty_p50_ms": 10.0}},
     mails={"in_time_percent": 100.0, "one_domain": 700.0, "many_domains": 900.0, "plain": 2_000.0},
     pending={
