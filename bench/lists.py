@@ -53,7 +53,7 @@ def measure(place: Site, customers: Customers, wanted: int) -> Lists:
     The two are asked in turns, so that what else the machine does slows both.
     """
     count = min(wanted, shutil.disk_usage(place.folder).free // BYTES_EACH)
-    with _beside(place, customers, "few", FEW) as few, _beside(place, customers, "many", count) as many:
+    with _beside(place, customers, "many", count) as many, _beside(place, customers, "few", FEW) as few:
         return {
             name: {
                 "count": float(count),
@@ -79,24 +79,24 @@ def _beside(place: Site, customers: Customers, name: str, closed: int) -> Iterat
     )
     superuser = on_database(place.superuser.render_as_string(hide_password=False), database)
     with copied(place.superuser, database):
-        pattern, secrets = _prepare(place, customers, plan)
+        pattern = _prepare(place, customers, plan)
         write_history(superuser, pattern, closed)
         write_open(superuser, pattern, OPEN)
-        with running(plan, Processes(plan, place.folder / f"log-{name}", UNLIMITED), ("api",)):
+        with running(plan, Processes(plan, place.folder / f"log-{name}", UNLIMITED), ("api",)) as stack:
+            secrets = {name: sign_in(stack.db, place.world.people[name]) for name in PAGES}
             yield _calls(plan.api_port, place.world, secrets, pattern.request)
 
 
-def _prepare(place: Site, customers: Customers, plan: StackPlan) -> tuple[HistoryPattern, dict[str, str]]:
-    """End the one request and sign everybody in; return whose history is written, and the secrets."""
+def _prepare(place: Site, customers: Customers, plan: StackPlan) -> HistoryPattern:
+    """End the one request, and return whose history is written."""
     engine = make_engine(plan.database_url, role="bench")
     db = Database(engine, Schedule(NOWHERE), keys=ProcessKeys(approval_keys(plan)))
     world, other, request = place.world, place.reviewed, place.pattern.request
     world.act("ann", Action.REVOKE, request, db, comment="It is over")
-    secrets = {name: sign_in(db, world.people[name]) for name in PAGES}
     db.dispose()
     tenants = world.tenant.id, other.tenant.id, customers.tenants[0]
     requesters = world.people["erin"].person_id, other.people["erin"].person_id, customers.engineers[0]
-    return HistoryPattern(request, tenants, requesters, new_id()), secrets
+    return HistoryPattern(request, tenants, requesters, new_id())
 
 
 def _calls(port: int, world: World, secrets: Mapping[str, str], shown: UUID) -> dict[str, "ListCall"]:
