@@ -44,6 +44,9 @@ FIGURES = (
     ShownFigure(
         MetricName.WEBHOOKS_FAILING, "webhooks_failing", "Webhooks whose last call failed, and that are not disabled."
     ),
+    ShownFigure(
+        MetricName.CONNECTION_STATE, "connector_connections", "Accesses at targets that are not closed.", ("state",)
+    ),
     ShownFigure(MetricName.UNSEALED, "audit_unsealed", "Events that no seal covers yet."),
     ShownFigure(MetricName.SEAL_LAG, "audit_seal_lag_seconds", "Age of the oldest event that no seal covers yet."),
     ShownFigure(MetricName.LAGGING_STANDBY, "standby_asynchronous", STANDBY),

@@ -114,9 +114,13 @@ def connections(
     Raises:
         NotFound: there is no such request that the caller may know of.
     """
-    entry = queries.find(session, caller, request_id)
+    return connections_of(session, queries.find(session, caller, request_id), catalogue)
+
+
+def connections_of(session: UnitOfWork, entry: RequestEntry, catalogue: Catalogue) -> Sequence[ConnectionStatus]:
+    """Return the same of a request that the caller was shown."""
     service = catalogue.services.get(entry.request.service)
-    rows = session.execute(READ, {"request_id": request_id, "most": MOST_LISTED})
+    rows = session.execute(READ, {"request_id": entry.request.id, "most": MOST_LISTED})
     return [_status(row, entry, service.connector if service else None) for row in rows]
 
 

@@ -22,6 +22,7 @@ from api.portal.signed_approvals import NOTHING_SHOWN, ApprovalProofForm, shown_
 from api.refusal_log import AttemptedAction, note
 from api.schemas.requests import ApprovalInput
 from config.settings import Settings
+from connectors.credential_requests import connections_of
 from lockbox.audit import event_search
 from lockbox.audit.report import NOTIFIED, mailed
 from lockbox.database import UnitOfWork, now
@@ -217,6 +218,7 @@ def _shown(
         endorsed=next((move for move in moves if move.action == Action.ENDORSE), None),
         is_narrowed=any(one["kept"] for one in timeline if one["action"] == Action.APPROVE),
         inside=activity.read(session, visitor.caller, request_id) if entry.request.opened_at else [],
+        connected=connections_of(session, entry, chosen.catalogue) if entry.request.opened_at else [],
         voices=on_behalf_of(session, moves),
         unheard=OnBehalfOf(),
         reach=reach.sentence() if entry.request.state in {*ASKING, State.TIMED_OUT} else "",

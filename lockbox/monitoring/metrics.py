@@ -62,6 +62,7 @@ class MetricName(StrEnum):
     DEAD = "dead"
     DEAD_LATELY = "dead_lately"
     WEBHOOKS_FAILING = "webhooks_failing"
+    CONNECTION_STATE = "connection_state"
     UNSEALED = "unsealed"
     SEAL_LAG = "seal_lag"
     CHECKPOINT_AGE = "checkpoint_age"

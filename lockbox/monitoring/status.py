@@ -187,13 +187,13 @@ def _late(of: MetricSnapshot) -> list[tuple[str, bool]]:
     seal_lag = of.one(MetricName.SEAL_LAG) or 0.0
     overdue, unsealed = int(of.one(MetricName.OVERDUE) or 0), int(of.one(MetricName.UNSEALED) or 0)
     # A webhook is a customer's to mend: one that is dead is no trouble of this installation's.
-    dead, oldest = (
-        of.one(MetricName.DEAD_LATELY, Channel.MAIL) or 0,
-        max(of.one(MetricName.OLDEST_UNSENT, label) or 0 for label in (Channel.MAIL, OUTBOX)),
-    )
+    dead = of.one(MetricName.DEAD_LATELY, Channel.MAIL) or 0
+    oldest = max(of.one(MetricName.OLDEST_UNSENT, label) or 0 for label in (Channel.MAIL, OUTBOX))
+    still_open = of.one(MetricName.CONNECTION_STATE, "close_failed") or 0
     return [
         (startup_checks.NAME_THE_STANDBY, of.one(MetricName.LAGGING_STANDBY) == 1),
         (f"{overdue} deadlines are overdue: is a core worker running?", overdue > 0),
+        (f"{still_open:.0f} targets did not close their access: see docs/connectors.md", still_open > 0),
         (f"{dead:.0f} mails were not delivered within a day: see `lockbox vendor undelivered`", dead > 0),
         (
             f"the oldest unsent mail has waited for {oldest:.0f} s: see the notifications worker's log",

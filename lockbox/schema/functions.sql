@@ -861,6 +861,8 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
         GROUP BY channel
     UNION ALL SELECT 'webhooks_failing', '', count(*) FROM endpoints
         WHERE failing_since IS NOT NULL AND disabled_at IS NULL AND removed_at IS NULL
+    UNION ALL SELECT 'connection_state', state, count(*) FROM (SELECT state FROM connections
+        WHERE run_at IS NOT NULL LIMIT 100000) c GROUP BY state
     UNION ALL SELECT 'unsealed', '', count(*) FROM (SELECT FROM unsealed LIMIT 100000) u
     UNION ALL SELECT 'seal_lag', '', seal_lag()
     UNION ALL SELECT 'checkpoint_age', '', greatest(0, extract(epoch FROM (SELECT at FROM clock) - max(noted_at)))

@@ -7,14 +7,22 @@ from typing import Any
 import pytest
 
 from harness.people import vouch
+from harness.stage import unbound
 from lockbox.identity.roles import Role
 from lockbox.identity.time_zones import clock_time
+from lockbox.monitoring import status
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from lockbox.sql import new_id
+from tests.database.scenes import write
 from tests.http.portal import Browser, OpenPortal, Portal, PortalPage
 
 BY_MAIL = Policy(vendor_review=False, mail_suffices=True)
+STILL_OPEN = """
+INSERT INTO connections (id, request_id, tenant_id, kind, target, state, run_at, created_at)
+SELECT uuidv7(), id, tenant_id, 'webhook', 'orders', 'close_failed', now(), now() FROM requests WHERE id = :id
+"""
+CLOSED = "UPDATE connections SET state = 'closed', run_at = NULL, closed_at = now() WHERE request_id = :id"
 OURS = {"/static/htmx-4.0.1.min.js", "/static/portal.js"}
 HOSTILE = "<script>alert('x')</script>\"'><img src=x onerror=alert(1)>{{ 7 * 7 }}"
 
@@ -64,6 +72,23 @@ def test_the_page_says_who_what_why_and_both_clocks(easy: Portal) -> None:
     ):
         assert words in page.words
     assert offered(page) == {"approve", "deny"}
+
+
+def test_the_page_and_the_operators_see_what_a_target_did_not_close(easy: Portal) -> None:
+    request = easy.world.fresh()
+    easy.world.act("ann", Action.APPROVE, request.id)
+    write(unbound(easy.db), STILL_OPEN, id=request.id)
+
+    _, page = opened(easy, "ann", request.id)
+    _, of_engineer = opened(easy, "erin", request.id)
+
+    assert "orders: could not be closed yet, and is tried again" in page.words
+    assert "orders: could not be closed yet" in of_engineer.words
+    troubles = status.read(easy.db, with_redis=True).troubles
+    assert "1 targets did not close their access: see docs/connectors.md" in troubles
+    write(unbound(easy.db), CLOSED, id=request.id)
+    _, page = opened(easy, "ann", request.id)
+    assert "orders: closed, and checked" in page.words
 
 
 def test_an_approver_approves_for_a_shorter_time_with_a_comment(easy: Portal) -> None:
