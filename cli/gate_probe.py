@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import typer
 
-from cli.client import stop, warn
+from cli.client import at, call, stop, warn
 from cli.probe_calls import ProbeCall, probe_calls
 from cli.terminal import Plain, as_json, say, table
 
@@ -70,6 +70,13 @@ def probe_gateway(
         Path | None,
         typer.Option(help="a file with a token of a probe engineer who has no window", show_default=False),
     ] = None,
+    record: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="a tenant at which the result is recorded, as an operator; again for more", show_default=False
+        ),
+    ] = None,
+    service: Annotated[str, typer.Option(help="the service behind the gateway, for --record")] = "",
     plain: Plain = False,
 ) -> None:
     """Call a deployed gateway in ways that must all be refused.
@@ -78,11 +85,13 @@ def probe_gateway(
     an engineer without any window, each is made with it too. The exit code is 1 if anything is not refused.
     """
     gateway = _gateway(url, host)
+    if bool(record) != bool(service):
+        raise stop("--record and --service belong together: name the tenants, and the service behind the gateway")
     if not target.startswith("/") or set(target) & set(" ?#") or target == "/" or not target.isascii():
         raise stop("write a path that the catalogue maps, without a query, such as /mailboxes/nobody")
     answers = []
-    for call in probe_calls(target, _token(token_file)):
-        answers.append(_asked(gateway, call))
+    for probe in probe_calls(target, _token(token_file)):
+        answers.append(_asked(gateway, probe))
         if not plain and len(answers) % 10 == 0:
             warn(f"{len(answers)} calls made ...")
     holes = [one for one in answers if not one.is_refused]
@@ -91,6 +100,9 @@ def probe_gateway(
     else:
         table(("Call", "Status", "Reason", "Result"), (_row(one) for one in answers))
         say(f"{len(answers) - len(holes)} of {len(answers)} refused.")
+    for tenant in record or ():
+        body = {"service": service, "gateway": url, "refused": len(answers) - len(holes), "calls": len(answers)}
+        call("POST", at("tenants", tenant, "gate-probes"), body=body)
     if holes:
         raise stop(f"{len(holes)} calls were not refused, the first: {holes[0].call.name}")
 
@@ -128,24 +140,24 @@ def _token(file: Path | None) -> str | None:
     return token
 
 
-def _asked(gateway: GatewayUrl, call: ProbeCall) -> ProbeAnswer:
+def _asked(gateway: GatewayUrl, probe: ProbeCall) -> ProbeAnswer:
     """Make one call exactly as it is written, and read the head of the answer."""
-    headers = [("Host", gateway.host), ("User-Agent", "lockbox-probe"), *call.headers, ("Connection", "close")]
-    head = [f"GET {call.target} HTTP/1.1", *(f"{name}: {value}" for name, value in headers)]
+    headers = [("Host", gateway.host), ("User-Agent", "lockbox-probe"), *probe.headers, ("Connection", "close")]
+    head = [f"GET {probe.target} HTTP/1.1", *(f"{name}: {value}" for name, value in headers)]
     try:
         with socket.create_connection((gateway.address, gateway.port), timeout=SECONDS) as plain:
             if not gateway.is_secure:
-                return _answer(plain, call, head)
+                return _answer(plain, probe, head)
             with ssl.create_default_context().wrap_socket(plain, server_hostname=gateway.address) as secure:
-                return _answer(secure, call, head)
+                return _answer(secure, probe, head)
     except ssl.SSLCertVerificationError as unverified:
         raise stop(f"the certificate of {gateway.address} is not accepted: {unverified.verify_message}") from None
     except (OSError, HTTPException):
-        return ProbeAnswer(call, 0, "")
+        return ProbeAnswer(probe, 0, "")
 
 
-def _answer(connection: socket.socket, call: ProbeCall, head: Sequence[str]) -> ProbeAnswer:
+def _answer(connection: socket.socket, probe: ProbeCall, head: Sequence[str]) -> ProbeAnswer:
     connection.sendall(("\r\n".join(head) + "\r\n\r\n").encode("latin-1"))
     with HTTPResponse(connection) as response:
         response.begin()
-        return ProbeAnswer(call, response.status, response.headers.get(REASON, ""))
+        return ProbeAnswer(probe, response.status, response.headers.get(REASON, ""))

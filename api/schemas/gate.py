@@ -1,22 +1,30 @@
-"""Bodies of the gate's identity map."""
+"""Bodies of the gate's identity map, and of what probes of gateways found."""
 
 import re
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Self
 from uuid import UUID
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 
-from api.schemas.parts import PersonView, RequestBody, TextRule
+from api.schemas.parts import PersonView, RequestBody, TextRule, Word
 from lockbox.identity.credentials import LONGEST_GATE_SUBJECT, LONGEST_ISSUER
 
 VISIBLE = re.compile(r"[!-~]+")
+VISIBLE_PATTERN = r"^[!-~]+$"
+MOST_CALLS = 1000
 PRINTABLE = re.compile(r"[!-~]([ -~]*[!-~])?")
 
 
 def _issuer(value: str) -> str:
     if not VISIBLE.fullmatch(value):
         raise ValueError("write an issuer as in the catalogue, or mtls: and a service, or header: and a gateway's id")
+    return value
+
+
+def _visible(value: str) -> str:
+    if not VISIBLE.fullmatch(value):
+        raise ValueError("write the gateway's address in visible ASCII characters")
     return value
 
 
@@ -32,6 +40,31 @@ class NewGateIdentity(RequestBody):
     issuer: Annotated[str, Field(max_length=LONGEST_ISSUER), TextRule(_issuer, r"^[!-~]+$")]
     subject: Annotated[str, Field(max_length=LONGEST_GATE_SUBJECT), TextRule(_subject, r"^[!-~]([ -~]*[!-~])?$")]
     person_id: UUID
+
+
+class NewGateProbe(RequestBody):
+    """What a probe of the gateway in front of a service found; `refused` of `calls` calls were refused."""
+
+    service: Word
+    gateway: Annotated[str, Field(min_length=1, max_length=200), TextRule(_visible, VISIBLE_PATTERN)]
+    refused: Annotated[int, Field(ge=0, le=MOST_CALLS, strict=True)]
+    calls: Annotated[int, Field(ge=1, le=MOST_CALLS, strict=True)]
+
+    @model_validator(mode="after")
+    def _is_a_part(self) -> Self:
+        if self.refused > self.calls:
+            raise ValueError("no more calls can be refused than were made")
+        return self
+
+
+class GateProbeView(BaseModel):
+    """A recorded probe."""
+
+    service: str
+    gateway: str
+    refused: int
+    calls: int
+    at: datetime
 
 
 class GateIdentityView(BaseModel):

@@ -43,6 +43,7 @@ WORDS = {
     "identity_removed": "removed an identity provider",
     "gate_identity_added": "mapped an identity at the gate to an engineer",
     "gate_identity_removed": "removed an identity of an engineer at the gate",
+    "gate_probed": "probed a gateway",
     "token_made": "created an API token",
     "token_rotated": "rotated an API token",
     "token_revoked": "revoked an API token",

@@ -506,6 +506,7 @@ CREATE INDEX ix_events_window_changes ON events (xid) WHERE (seq IS NOT NULL AND
     OR action IN ('tenant_suspended', 'tenant_resumed', 'passkey_removed', 'person_erased', 'person_disabled', 'restored')
     OR (tenant_id IS NULL AND action IN ('member_added', 'member_changed', 'member_removed', 'powers_rekeyed',
         'identity_bound', 'identity_removed', 'gate_identity_added', 'gate_identity_removed'));
+CREATE INDEX ix_events_probes ON events (tenant_id, id) WHERE action = 'gate_probed';
 CREATE INDEX ix_events_seating ON events (at) WHERE action IN ('member_added', 'member_changed');
 -- The event is itself the record that a consent's end was announced: one for each tenant and end, whoever writes it.
 CREATE UNIQUE INDEX uq_events_consent_ended ON events (tenant_id, deadline_at) WHERE action = 'consent_ended';

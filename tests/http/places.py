@@ -26,6 +26,7 @@ from tests.database.tenancy import does, id_of, manages
 from tests.http.door import Door
 
 NUMBERS = itertools.count(1)
+PROBE = {"service": "exchange-online", "gateway": "https://support.example", "refused": 74, "calls": 74}
 SAYS = {"text": "Which mails?"}
 OVER = (
     "UPDATE invitations SET withdrawn_at = clock_timestamp() "
@@ -264,6 +265,7 @@ PLACES: dict[str, Callable[[Door], RouteExample]] = {
     "DELETE /v1/vendor/members/{person_id}": lambda door: RouteExample({"person_id": colleague(door)}),
     "POST /v1/vendor/members/{person_id}/disable": lambda door: RouteExample({"person_id": colleague(door)}),
     "DELETE /v1/vendor/invitations/{invitation_id}": _colleague_invited,
+    "POST /v1/tenants/{slug}/gate-probes": lambda _: RouteExample(body=PROBE),
     "POST /v1/gate/identities": lambda door: RouteExample(body=unmapped(door)),
     "DELETE /v1/gate/identities/{identity_id}": lambda door: RouteExample({"identity_id": mapped(door)}),
 }

@@ -23,7 +23,9 @@ ROUTES = sorted(
     if str(route.path).startswith("/v1/tenants/{slug}")
 )
 PROPOSAL = "DELETE /v1/tenants/{slug}/recovery/{invitation_id}"
-OPERATORS = [r for r in ROUTES if r.endswith(("/suspend", "/resume", "/plan", "/recovery")) or r == PROPOSAL]
+OPERATORS = [
+    r for r in ROUTES if r.endswith(("/suspend", "/resume", "/plan", "/recovery", "/gate-probes")) or r == PROPOSAL
+]
 CUSTOMERS = [route for route in ROUTES if route not in {"GET /v1/tenants/{slug}", *OPERATORS}]
 VENDOR = ["erin", "max", "olga", "vera", "gate"]
 OWN_SIDE = """

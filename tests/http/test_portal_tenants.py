@@ -6,6 +6,8 @@ from uuid import UUID
 
 import pytest
 
+from gate import probe_records
+from gate.probe_records import ProbeResult
 from lockbox.admin import members, policies, webhooks
 from lockbox.identity.roles import AuthMethod, Mode, Role
 from lockbox.requests.policy_rules import Policy
@@ -271,3 +273,13 @@ def test_every_field_of_the_pages_has_a_label(portal: Portal) -> None:
         assert page.status == 200
         assert set(page.read.named) <= page.read.labels
         assert {script for script in page.read.scripts if not script.startswith("/static/")} == set()
+
+
+def test_the_page_says_when_the_gateway_was_probed_and_what_came_of_it(portal: Portal) -> None:
+    result = ProbeResult("exchange-online", "https://support.mail.example", 73, 74)
+    does(portal.world, "olga", probe_records.record, result, services={"exchange-online"})
+
+    page = entered(portal, "ann").get(here(portal))
+
+    assert "Gateway of exchange-online" in page.text
+    assert "73 of 74 calls refused" in page.text

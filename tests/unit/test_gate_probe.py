@@ -6,10 +6,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
 
+from cli import gate_probe
 from cli.app import app
 
 TARGET = "/mailboxes/nobody"
@@ -133,3 +135,23 @@ def test_an_address_that_is_none_is_refused(url: str) -> None:
 
     assert found.exit_code == 1
     assert "write the gateway's address" in found.output
+
+
+def test_a_result_is_recorded_at_each_tenant_with_the_service(
+    gateway: StubGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[tuple[str, str, dict[str, Any]]] = []
+    monkeypatch.setattr(gate_probe, "call", lambda method, path, body: calls.append((method, path, body)))
+
+    probe(gateway.url, "--record", "contoso", "--record", "fabrikam", "--service", "exchange-online")
+
+    body = {"service": "exchange-online", "gateway": gateway.url, "refused": len(gateway.seen)}
+    assert calls == [
+        ("POST", f"/v1/tenants/{tenant}/gate-probes", body | {"calls": len(gateway.seen)})
+        for tenant in ("contoso", "fabrikam")
+    ]
+
+
+def test_a_record_needs_the_service(gateway: StubGateway) -> None:
+    assert probe(gateway.url, "--record", "contoso").exit_code == 1
+    assert gateway.seen == []

@@ -1,0 +1,78 @@
+"""Record at a tenant what a probe of a gateway found, and read the newest of each service."""
+
+import json
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from sqlmodel import col, select
+
+from lockbox.admin import permissions
+from lockbox.admin.permissions import AdminChange
+from lockbox.audit.canonical import Value
+from lockbox.audit.models import Event
+from lockbox.database import UnitOfWork, now
+from lockbox.errors import Invalid
+from lockbox.identity.roles import Caller
+from lockbox.notifications import announcements
+from lockbox.requests.transition import Origin
+
+PROBED = "gate_probed"
+MOST_READ = 50
+"""How many of the newest records are looked through for the newest of each service."""
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """What an operator's probe of the gateway in front of a service found: so many of so many calls were refused."""
+
+    service: str
+    gateway: str
+    refused: int
+    calls: int
+
+
+@dataclass(frozen=True)
+class RecordedProbe:
+    """A result, and when it was recorded."""
+
+    at: datetime
+    result: ProbeResult
+
+
+def record(
+    session: UnitOfWork, caller: Caller, origin: Origin, slug: str, result: ProbeResult, *, services: Collection[str]
+) -> RecordedProbe:
+    """Write an event of the tenant's log, as an operator. It is the operator's word, and nobody is notified.
+
+    `services` are those of the catalogue.
+
+    Raises:
+        Invalid: the catalogue has no such service.
+        NotFound, NotYours: there is no such tenant or row, or the caller lacks the role.
+    """
+    actor, _ = permissions.operate(session, caller, origin, slug)
+    if result.service not in services:
+        raise Invalid(f"Choose one of the services {', '.join(sorted(services))}.", field="service")
+    facts: dict[str, Value] = {
+        "service": result.service,
+        "gateway": result.gateway,
+        "refused": result.refused,
+        "calls": result.calls,
+    }
+    changes = {f"gateway of {result.service}": f"{result.refused} of {result.calls} refused"}
+    at = now(session)
+    announcements.record(session, permissions.audit_event_of(actor, AdminChange(PROBED, at, changes, facts=facts)))
+    return RecordedProbe(at, result)
+
+
+def newest(session: UnitOfWork, tenant_id: UUID) -> Sequence[RecordedProbe]:
+    """Return the newest record of each service, by its name, to whoever reads the tenant's log."""
+    query = select(Event).where(col(Event.tenant_id) == tenant_id, col(Event.action) == PROBED)
+    found: dict[str, RecordedProbe] = {}
+    for event in session.orm.exec(query.order_by(col(Event.id).desc()).limit(MOST_READ)):
+        said = json.loads(event.body)
+        result = ProbeResult(said["service"], said["gateway"], said["refused"], said["calls"])
+        found.setdefault(result.service, RecordedProbe(event.at, result))
+    return [found[name] for name in sorted(found)]
