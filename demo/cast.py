@@ -16,9 +16,12 @@ from cli.stack import StackPlan
 from config.settings import Settings
 from demo.arrivals import PATH, DemoReceiver
 from demo.story import ACCESS_SECONDS, APPROVAL_SECONDS
-from harness.people import add_endpoint
+from harness.people import SERVICE, add_endpoint
 from lockbox import migrations
 from lockbox.database import Database, UnitOfWork, make_engine, now
+from lockbox.identity import api_tokens
+from lockbox.identity.api_tokens import TokenTerms
+from lockbox.identity.roles import Scope
 from lockbox.notifications.models import Endpoint
 from lockbox.requests.policy import Overrides
 from lockbox.requests.policy_rules import Match, Policy, Rule
@@ -50,6 +53,7 @@ class DemoCast:
     ahead: float
     db: Database
     urls: tuple[str, ...]
+    gateway_token: str
 
     @classmethod
     def gather(cls, plan: StackPlan, settings: Settings, receivers: Iterable[DemoReceiver]) -> Self:
@@ -71,9 +75,17 @@ class DemoCast:
             for one in receivers:
                 whose = None if one.endpoint == "vendor" else seeded.tenant_id
                 one.secret = add_endpoint(session, one.url, whose)
+            terms = TokenTerms(
+                environment=plan.environment,
+                lifetime=sample.LIFETIME,
+                name="gateway",
+                scopes=[Scope.GATE_CADDY],
+                services=[SERVICE],
+            )
+            gateway_token = api_tokens.issue(session, seeded.people["gate"], terms).text
             ahead = now(session).timestamp() - time.time()
         migrations.analyze(plan.owner_database_url)
-        return cls(slug, seeded.people, seeded.tokens, ahead, db, tuple(one.url for one in receivers))
+        return cls(slug, seeded.people, seeded.tokens, ahead, db, tuple(one.url for one in receivers), gateway_token)
 
     def dismiss(self) -> None:
         """Disable the endpoints: nobody listens there from now on."""

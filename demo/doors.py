@@ -1,9 +1,8 @@
-"""The doors: asks the guarded service again and again, for each story's own mailbox, whether it serves now."""
+"""The doors: asks the gateway again and again, for each story's own mailbox, whether it serves now."""
 
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from uuid import UUID
 
 import httpx
 
@@ -17,21 +16,19 @@ class AccessProber(threading.Thread):
     """Probes every mailbox a few times a second until stopped.
 
     Args:
-        url: the guarded service.
-        engineer: who is at the door.
+        url: the gateway before the guarded service.
+        host: the host by which the gate knows the tenant.
         mailboxes: an address by the number of its story.
         ahead: by how many seconds, at least, the database's clock is ahead of ours.
     """
 
-    def __init__(self, url: str, engineer: UUID, mailboxes: Mapping[int, str], ahead: float) -> None:
+    def __init__(self, url: str, host: str, mailboxes: Mapping[int, str], ahead: float) -> None:
         super().__init__(name="doors", daemon=True)
         self._mailboxes = mailboxes
         self._ahead = ahead
         self._seen: dict[int, list[Probe]] = {number: [] for number in mailboxes}
         self._stopping = threading.Event()
-        self._http = httpx.Client(
-            base_url=url, headers={"x-engineer": str(engineer)}, timeout=ANSWER_SECONDS, trust_env=False
-        )
+        self._http = httpx.Client(base_url=url, headers={"host": host}, timeout=ANSWER_SECONDS, trust_env=False)
 
     @property
     def seen(self) -> dict[int, Sequence[Probe]]:

@@ -137,8 +137,14 @@ class DemoRun:
     def _cue(self) -> None:
         for story in STORIES:
             cues = self._cues[story.number]
-            if cues and time.monotonic() - self._began >= cues[0].after and self._asked_have_heard(story):
+            if cues and time.monotonic() - self._began >= cues[0].after and self._is_time(story, cues[0]):
                 self._act(story, cues.pop(0))
+
+    def _is_time(self, story: Story, cue: Cue) -> bool:
+        """Whether everyone who is asked has heard of it, and a window that is revoked was seen open at its door."""
+        if cue.action == "revoke":
+            return any(probe.said == "serves" for probe in self._stage.doors.seen[story.number])
+        return self._asked_have_heard(story)
 
     def _act(self, story: Story, cue: Cue) -> None:
         path = f"/v1/requests/{self.evidence.requests[story.number]['id']}/{cue.action}"
@@ -151,10 +157,12 @@ class DemoRun:
             self.evidence.surprises.append(told)
 
     def _asked_have_heard(self, story: Story) -> bool:
+        """Whether the last step's mails are there, which an answer would make moot, and the calls of the first."""
         request_id = self.evidence.requests[story.number]["id"]
-        mails = {mail.to for mail in self._mails() if mail.request_id == request_id}
+        last = story.steps[len(story.cues) - len(self._cues[story.number])]
+        mails = {(mail.state, mail.to) for mail in self._mails() if mail.request_id == request_id}
         hooks = {hook.endpoint for hook in self._hooks() if hook.request_id == request_id}
-        return mails >= set(story.steps[0].mails.split()) and hooks >= set(story.steps[0].hooks)
+        return mails >= {(last.state, who) for who in last.mails.split()} and hooks >= set(story.steps[0].hooks)
 
     def _row(self, story: Story) -> StoryRow:
         request = self.evidence.requests[story.number]

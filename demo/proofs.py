@@ -14,6 +14,8 @@ from demo.evidence import DemoAuditLog, DemoEvidence, DemoVerification, Probe
 from demo.story import OUT_OF_ORDER, REMINDED, STATUSES, STORIES, TASKS, Story
 
 FORBIDDEN = 403
+GATE_SECONDS = 1.0
+"""A call that begins so long after a window was closed early is refused."""
 
 
 @dataclass(frozen=True)
@@ -137,8 +139,22 @@ def _doors(seen: DemoEvidence) -> Iterator[ProofLine]:
     served = {story: [p for p in seen.probes[story.number] if p.said == "serves"] for story in STORIES}
     outside = {story: sum(not _inside(p, story, seen) for p in found) for story, found in served.items()}
     off = tuple(f"story {s.number} was served {n} times outside its window" for s, n in outside.items() if n)
+    yield _moment(seen)
     total = sum(len(found) for found in served.values())
     yield ProofLine("served outside a window", "0", f"{sum(outside.values())} of {total} servings", off)
+
+
+def _moment(seen: DemoEvidence) -> ProofLine:
+    """How long after the revoke was answered the gateway refused the first call."""
+    must = f"within {GATE_SECONDS:.0f} s"
+    revoked = next(story.number for story in STORIES if story.opens and story.end == "revoked")
+    closed_at = seen.closed_at.get(revoked, inf)
+    refused = [p for p in seen.probes[revoked] if p.said == "refuses" and p.answered > closed_at]
+    if not refused:
+        return ProofLine("refused after the revoke", must, "never", ("no call was refused after the revoke",))
+    took = refused[0].sent - closed_at
+    off = () if took <= GATE_SECONDS else (f"the gateway refused {took:.2f} s after the revoke",)
+    return ProofLine("refused after the revoke", must, f"{max(took, 0):.2f} s", off)
 
 
 def _phases(probes: Iterable[Probe]) -> str:
@@ -149,13 +165,13 @@ def _phases(probes: Iterable[Probe]) -> str:
 def _inside(probe: Probe, story: Story, seen: DemoEvidence) -> bool:
     """Whether an answer can have been given in the window: asked before its end, answered after its start.
 
-    It ends at the deadline on the dot. Who closes it early has closed it once the answer is there: until the commit
-    just before, the row that others read is still the open one.
+    It ends at the deadline on the dot. Who closes it early has closed it once the answer is there; the gate knows of
+    that within a second.
     """
     opened = next((event for event in seen.events[story.number] if event["to_state"] == "active"), None)
     if opened is None:
         return False
-    ends = min(_instant(opened["deadline_at"]), seen.closed_at.get(story.number, inf))
+    ends = min(_instant(opened["deadline_at"]), seen.closed_at.get(story.number, inf) + GATE_SECONDS)
     return probe.answered > _instant(opened["at"]) and probe.sent < ends
 
 

@@ -57,8 +57,7 @@ def show(console: Console, outcome: DemoOutcome) -> None:
         say(f"[red]✗[/] {escape(line)}")
     where = DETAILS.relative_to(stack.CHECKOUT)
     if outcome.good:
-        say(f"[green]All is as it must be.[/] All that was seen: {where}")
-        say("To look around yourself: [bold]make run[/]")
+        say(f"[green]All is as it must be[/], see {where}. To look around yourself: [bold]make run[/]")
     else:
         say(f"[red]{len(outcome.off)} off.[/] All that was seen: {where}, logs: {LOGS.relative_to(stack.CHECKOUT)}")
 

@@ -1,7 +1,6 @@
 """The stage: every server and process of the demo, started together, and ended in the right order."""
 
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -15,20 +14,19 @@ from cli import stack
 from cli.flower import Flower
 from cli.signals import ignore_signals, unbroken
 from cli.stack import Processes, StackPlan
-from config.embedded.folder import write_private
 from config.settings import Settings
+from demo import gateway
 from demo.arrivals import DemoReceiver
 from demo.cast import DemoCast
 from demo.doors import AccessProber
 from demo.story import ENDPOINTS, STORIES
 from harness.mail_relay import CaughtMails
 from harness.network import serving
-from harness.people import SERVICE
 from harness.ports import own_port
 
 LOGS = stack.LOGS / "demo"
-GUARD = stack.CHECKOUT / "deploy" / "examples" / "checked.py"
 READY_SECONDS = 40
+NO_WINDOW = "no_window"
 WORKERS = (f"demo-{os.getpid()}-core", f"demo-{os.getpid()}-notifications")
 """Names of their own: another stack on the same Redis has a core and a notifications too."""
 
@@ -94,11 +92,11 @@ def _built(settings: Settings, folder: Path | None, say: Say, ends: ExitStack) -
     cast = DemoCast.gather(plan, settings, receivers)
     ends.callback(cast.dismiss)
 
-    say("Starting the API, two workers, Flower and the guarded service")
+    say("Starting the API, two workers, Flower, a service and Caddy with the gate before it")
     processes = Processes(plan, LOGS)
     ends.callback(processes.stop)
     guard = _start(processes, cast, ends)
-    doors = AccessProber(guard, cast.people["erin"], _mailboxes(cast), cast.ahead)
+    doors = AccessProber(guard, gateway.host_of(cast.tenant), _mailboxes(cast), cast.ahead)
     ends.callback(doors.stop)
     flower = Flower(plan)
     ends.callback(flower.close)
@@ -108,7 +106,9 @@ def _built(settings: Settings, folder: Path | None, say: Say, ends: ExitStack) -
 
 def _ready(stage: DemoStack) -> DemoStack:
     _wait(stage, "the API", lambda: stack.is_ready(stage.plan))
-    _wait(stage, "the guarded service", lambda: _refuses(f"{stage.guard}/mailboxes/nobody"))
+    people, tokens = stage.cast.people, stage.cast.tokens
+    gateway.map_engineer(stage.plan.public_url, tokens["olga"], people["gate"], people[gateway.ENGINEER])
+    _wait(stage, "the gateway", lambda: _refuses(stage.guard, stage.cast.tenant))
     _wait(stage, "Flower with both workers", lambda: stage.flower.sees(set(WORKERS)))
     return stage
 
@@ -123,20 +123,16 @@ def _mailboxes(cast: DemoCast) -> dict[int, str]:
 
 
 def _start(processes: Processes, cast: DemoCast, ends: ExitStack) -> str:
-    """Start the processes, the slowest first, and return the address of the guarded service."""
+    """Start the processes, the slowest first, and return the gateway's address."""
     for old in LOGS.glob("*.log"):
         old.unlink()
+    folder = Path(ends.enter_context(tempfile.TemporaryDirectory(prefix="lockbox-demo-")))
+    processes.extra["LOCKBOX_CATALOGUE"] = str(gateway.write_catalogue(folder))
     processes.start("api")
     processes.start("worker", options=f"--name {WORKERS[0]}")
     processes.start("notifications", options=f"--name {WORKERS[1]}")
     processes.start("flower")
-    token = Path(ends.enter_context(tempfile.TemporaryDirectory(prefix="lockbox-demo-"))) / "gate.token"
-    write_private(token, cast.tokens["gate"])
-    port = own_port()
-    about = ["--lockbox", processes.plan.public_url, "--tenant", cast.tenant, "--service", SERVICE]
-    command = [sys.executable, str(GUARD), *about, "--token-file", str(token), "--port", str(port)]
-    processes.launch("guarded", command)
-    return f"http://127.0.0.1:{port}"
+    return gateway.start_gateway(processes, folder, cast.gateway_token)
 
 
 def _wait(stage: DemoStack, what: str, ready: Callable[[], bool]) -> None:
@@ -148,8 +144,11 @@ def _wait(stage: DemoStack, what: str, ready: Callable[[], bool]) -> None:
         time.sleep(0.1)
 
 
-def _refuses(url: str) -> bool:
+def _refuses(url: str, tenant: str) -> bool:
+    """Whether the gate itself refuses a call at the gateway."""
+    host = {"host": gateway.host_of(tenant)}
     try:
-        return httpx.get(url, timeout=2, trust_env=False).status_code == httpx.codes.FORBIDDEN
+        answer = httpx.get(f"{url}/mailboxes/nobody", headers=host, timeout=2, trust_env=False)
+        return bool(answer.headers.get("lockbox-reason") == NO_WINDOW)
     except httpx.HTTPError:
         return False

@@ -200,8 +200,16 @@ def serve_after_the_deadline(seen: DemoEvidence) -> None:
 
 
 def serve_after_it_was_closed(seen: DemoEvidence) -> None:
-    late = Probe(second(CLOSED + 0.01), second(CLOSED + 0.02), 200)
-    seen.probes[4] = [*seen.probes[4][:CLOSED], late, *seen.probes[4][CLOSED:]]
+    late = Probe(second(CLOSED + 1.01), second(CLOSED + 1.02), 200)
+    seen.probes[4] = [*seen.probes[4][:CLOSED], late, *seen.probes[4][CLOSED + 2 :]]
+
+
+def refuse_late_after_the_revoke(seen: DemoEvidence) -> None:
+    seen.probes[4] = [one for one in seen.probes[4] if not 0 <= one.sent - second(CLOSED) < 2]
+
+
+def never_refuse_after_the_revoke(seen: DemoEvidence) -> None:
+    seen.probes[4] = [one for one in seen.probes[4] if one.sent < second(CLOSED)]
 
 
 def see_no_task(seen: DemoEvidence) -> None:
@@ -237,6 +245,7 @@ def name_another_line(seen: DemoEvidence) -> None:
 
 
 AUDIT_LOG, FLIPPED = "audit log verified offline", "one byte of it flipped"
+REVOKED = "refused after the revoke"
 OUTSIDE, RETRIED = "served outside a window", "a webhook that failed twice"
 TAMPERINGS: list[tuple[Callable[[DemoEvidence], None], set[str]]] = [
     (lose_a_mail, {"mails received"}),
@@ -264,7 +273,9 @@ TAMPERINGS: list[tuple[Callable[[DemoEvidence], None], set[str]]] = [
     (never_ask, {"doors of 2, 3, 5"}),
     (serve_the_denied, {"doors of 2, 3, 5", OUTSIDE}),
     (serve_after_the_deadline, {OUTSIDE}),
-    (serve_after_it_was_closed, {OUTSIDE}),
+    (serve_after_it_was_closed, {OUTSIDE, REVOKED}),
+    (refuse_late_after_the_revoke, {REVOKED}),
+    (never_refuse_after_the_revoke, {"doors of 1 and 4", REVOKED}),
     (see_no_task, {"tasks seen in Flower"}),
     (let_flower_act, {"Flower's control calls"}),
     (never_seal, {AUDIT_LOG, FLIPPED}),

@@ -13,6 +13,7 @@ from pathlib import Path
 from cli.stack import CHECKOUT
 from harness.network import HOST
 from harness.ports import own_port, wait_until_listening
+from harness.sample_files import replaced
 
 SAMPLES = CHECKOUT / "deploy" / "gateways"
 CACHE = CHECKOUT / "var" / "programs"
@@ -38,14 +39,6 @@ class GatewayProgram:
     running: Callable[[Path, Path, GatewayPlaces], AbstractContextManager[None]]
     bounds_answers: bool
     """Whether it cuts an answer that takes longer than the sample says: `LONGEST_SECONDS` in tests."""
-
-
-def replaced(sample: str, changes: dict[str, str]) -> str:
-    """Return a sample with texts changed, each of which must be there."""
-    for old, new in changes.items():
-        assert old in sample, f"the sample has no {old!r}"
-        sample = sample.replace(old, new)
-    return sample
 
 
 def nginx() -> Path | None:

@@ -82,8 +82,9 @@ def test_every_story_ends_as_it_must_and_every_proof_holds(here: ModuleRunner) -
     screen = said[said.index("Lockbox demo") :].splitlines()
     for title, value in {**STORIES, **PROOFS}.items():
         assert any(re.fullmatch(rf"{re.escape(title)} +{value} +{value} +✓", line.rstrip()) for line in screen), title
+    assert re.search(r"refused after the revoke +within 1 s +0\.\d\d s +✓", said)
     assert re.search(r"served outside a window +0 +0 of \d+ servings +✓", said)
-    assert "All is as it must be" in screen[-2]
+    assert "All is as it must be" in screen[-1]
     assert "make run" in screen[-1]
     assert len(screen) <= 24
     assert max(map(len, screen)) <= 80
