@@ -165,21 +165,26 @@ def hang_up_on_listeners(redis_url: str) -> None:
                 redis.client_kill_filter(_id=client["id"])
 
 
+def urls_at(servers: ServerAddresses, name: str) -> Urls:
+    """Return where a database of this name is on these servers, as each role."""
+    return Urls(
+        superuser=servers.superuser_url,
+        owner=servers.owner_database_url,
+        api=servers.database_url,
+        worker=servers.worker_database_url,
+        redis=servers.redis_url,
+        smtp=servers.smtp_url,
+        maildir=servers.maildir,
+        notifications=servers.notifications_database_url,
+        connectors=servers.connectors_database_url,
+    ).on(name)
+
+
 @contextmanager
 def fresh_database(template: ServerAddresses, *, flushes: bool = True) -> Iterator[Urls]:
     """A database that nobody else uses, copied from the template; and, unless told otherwise, an emptied Redis."""
     name = f"lockbox_{os.getpid()}_{next(NUMBERS)}"
-    urls = Urls(
-        superuser=template.superuser_url,
-        owner=template.owner_database_url,
-        api=template.database_url,
-        worker=template.worker_database_url,
-        redis=template.redis_url,
-        smtp=template.smtp_url,
-        maildir=template.maildir,
-        notifications=template.notifications_database_url,
-        connectors=template.connectors_database_url,
-    ).on(name)
+    urls = urls_at(template, name)
     with copied(template.superuser_url, name), all_rights(urls.superuser, urls.notifications):
         if flushes:
             with Redis.from_url(template.redis_url) as redis:

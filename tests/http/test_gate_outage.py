@@ -16,7 +16,7 @@ from config.embedded import ServerAddresses
 from harness.gateway_world import ANNA, PATIENCE
 from harness.network import EventLoopThread, Proxy, ProxyMode
 from harness.people import SETTINGS, World
-from harness.stage import Urls, all_rights, fresh_database, migrated_servers
+from harness.stage import Urls, all_rights, fresh_database, migrated_servers, urls_at
 from harness.wait import wait_for
 from lockbox.database import Database, make_engine
 from lockbox.requests.lifecycle import Action
@@ -133,16 +133,7 @@ def test_a_gate_that_cannot_reach_postgres_refuses_in_time_and_comes_back(own_ur
 
 def test_a_postgres_that_is_stopped_or_killed_lets_nobody_in() -> None:
     with migrated_servers("gate-outage") as servers:
-        urls = Urls(
-            superuser=servers.superuser_url,
-            owner=servers.owner_database_url,
-            api=servers.database_url,
-            worker=servers.worker_database_url,
-            redis=servers.redis_url,
-            smtp=servers.smtp_url,
-            maildir=servers.maildir,
-            notifications=servers.notifications_database_url,
-        ).on(str(make_url(servers.database_url).database))
+        urls = urls_at(servers, str(make_url(servers.database_url).database))
         family = _postgres_at(make_url(urls.api).port)
         with all_rights(urls.superuser, urls.notifications), opened_gate(urls, urls.api) as gate:
             outlived(gate, lambda: _signal(family(), signal.SIGSTOP), lambda: _signal(family(), signal.SIGCONT))
