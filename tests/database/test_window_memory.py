@@ -9,9 +9,10 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
-from gate import change_feed
+from gate import change_feed, identity_map
+from gate.identity_map import HEADER, MappingInput
 from gate.memory_reader import GATE, VERIFIED_AT_ONCE, MemoryReader
-from gate.window_memory import BOOT_CLOCK, RememberedWindow, WindowMemory
+from gate.window_memory import BOOT_CLOCK, ChangeKind, MemoryChange, RememberedWindow, WindowMemory
 from harness.clocks import ShiftedClock
 from harness.people import HERE, World
 from harness.stage import setting
@@ -450,6 +451,24 @@ def test_what_has_ended_is_not_judged_again(watched: Watched, world: World, monk
 
     assert judged == [goes_on]
     assert watched.memory.requests() == [goes_on]
+
+
+def test_a_change_of_who_is_who_is_told_by_the_next_read(watched: Watched, world: World) -> None:
+    told: list[MemoryChange] = []
+    watched.memory.listen(told.extend)
+    issuer = f"{HEADER}{world.people['gate'].person_id}"
+    with world.db.transaction() as session:
+        wanted = MappingInput(issuer, "erin", world.people["erin"].person_id)
+        mapped = identity_map.add(session, world.people["olga"], HERE, wanted, frozenset())
+    watched.reader.read()
+    assert [one.kind for one in told].count(ChangeKind.FORGET) == 1
+
+    with world.db.transaction() as session:
+        identity_map.remove(session, world.people["olga"], HERE, mapped.row.id)
+    watched.reader.read()
+
+    assert [one.kind for one in told].count(ChangeKind.FORGET) == 2
+    assert [one.number for one in told] == list(range(told[0].number, told[0].number + len(told)))
 
 
 def test_no_login_chooses_the_transaction_of_an_event(api: Database, worker: Database) -> None:
