@@ -7,11 +7,13 @@ from starlette.types import ASGIApp
 
 from api.incoming_request import CallGroups
 from config.settings import Settings
+from gate import enforcement
 from gate.app import Gate, GateApp
 from gate.call_counts import CallCounts
 from gate.count_writer import CountWriter
 from gate.credentials import GatewayCredentials
 from gate.decision_point import DecisionPoint
+from gate.enforcement_memory import EnforcementMemory
 from gate.engineers import EngineerResolver, callers_of
 from gate.guard_calls import GuardCalls
 from gate.mapping import ServiceMapping
@@ -30,7 +32,8 @@ class GateRuntime:
         self.memory = WindowMemory()
         self.counts = CallCounts()
         self.writer = CountWriter(database, self.counts)
-        self.reader = MemoryReader(reading, self.memory)
+        self.modes = EnforcementMemory(enforcement.of_catalogue(settings.catalogue))
+        self.reader = MemoryReader(reading, self.memory, self.modes)
         self.mappings = _mappings(settings)
         self.engineers = EngineerResolver(callers_of(settings.catalogue), database, self.memory.now, clock=BOOT_CLOCK)
         self.credentials = GatewayCredentials(calls, settings.environment)
@@ -40,6 +43,7 @@ class GateRuntime:
             engineers=self.engineers,
             credentials=self.credentials,
             checks=checks,
+            modes=self.modes,
             public_url=settings.public_url,
         )
         self.decision_point = DecisionPoint(

@@ -137,13 +137,15 @@ class PathRule(CataloguePart):
 
 
 class ServiceGate(CataloguePart):
-    """How the gate reads the requests for a service.
+    """How the gate reads the requests for a service, and whether it enforces what it finds.
 
-    `escaped` are the characters that the service's clients percent-encode though they need not; `ignored_query` names
-    the parameters that choose neither what is read nor what is done.
+    A gate in `report` lets in what it would refuse, and says so; see `gate/enforcement.py` for whose calls. `escaped`
+    are the characters that the service's clients percent-encode though they need not; `ignored_query` names the
+    parameters that choose neither what is read nor what is done.
     """
 
     tenant: TenantSource
+    enforcement: Literal["report", "enforce"] = "enforce"
     callers: GateCallers = GateCallers(entrance="support")
     escaped: Annotated[str, _by(_check_escapes)] = ""
     ignored_query: tuple[ParameterName, ...] = Field(default=(), max_length=MOST_IN_A_LIST)

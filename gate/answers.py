@@ -40,11 +40,12 @@ class Denial:
 
 
 class RefusedCall(Exception):  # noqa: N818 - it names what was found
-    """A call that is not let in."""
+    """A call that is not let in; where the gate `only_reports`, it is let in all the same."""
 
-    def __init__(self, denial: Denial) -> None:
+    def __init__(self, denial: Denial, *, only_reports: bool = False) -> None:
         super().__init__(denial.reason)
         self.denial = denial
+        self.only_reports = only_reports
 
 
 def form_for(public_url: str, question: AccessCheck, reason: GateReason) -> str | None:
@@ -83,6 +84,11 @@ async def allow(send: Send, question: AccessCheck, request_id: UUID, until: date
 async def let_pass(send: Send) -> None:
     """Answer yes to a call that needs no window."""
     await _empty(send, [(b"lockbox-decision", b"not-applicable")])
+
+
+async def report(send: Send, denial: Denial) -> None:
+    """Answer yes to a call that would be refused, where the gate does not enforce yet; and why it would be."""
+    await _empty(send, [(b"lockbox-decision", b"would-deny"), (b"lockbox-reason", denial.reason.value.encode())])
 
 
 async def state(send: Send, said: dict[str, Any]) -> None:

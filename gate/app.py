@@ -12,9 +12,10 @@ from gate.call_counts import CallCounts, CountedCall, GateDecision
 from gate.call_time import call_end
 from gate.credentials import GatewayCredential, GatewayCredentials
 from gate.dialects import ROOT, Dialect, GateQuestion, MalformedQuestion
+from gate.enforcement_memory import EnforcementMemory
 from gate.engineers import EngineerCall, EngineerResolver, NotApplicable, UnidentifiedCall
-from gate.mapping import GateCall, MappingRefused, ServiceMapping
-from gate.reasons import GateReason
+from gate.mapping import GateCall, MappedCall, MappingRefused, ServiceMapping
+from gate.reasons import REPORTABLE, GateReason
 from gate.window_checks import GrantedAccess, WindowChecks
 from lockbox.requests.queries import AccessCheck
 
@@ -55,12 +56,14 @@ class Gate:
         engineers: EngineerResolver,
         credentials: GatewayCredentials,
         checks: WindowChecks,
+        modes: EnforcementMemory,
         public_url: str,
     ) -> None:
         self._mappings = mappings
         self._engineers = engineers
         self._credentials = credentials
         self._checks = checks
+        self._modes = modes
         self._public_url = public_url.rstrip("/")
 
     async def credential(self, headers: Headers, call: CountedCall) -> GatewayCredential:
@@ -97,16 +100,31 @@ class Gate:
         asked = dialects.read(
             credential.dialect, GateQuestion(scope["method"], service, rest, scope["query_string"], headers)
         )
-        found = await self.caller(service, headers, credential, call)
-        if isinstance(found, NotApplicable):
-            return found
         texts = tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in headers)
+        asked_about = GateCall(asked.method, asked.target, asked.host, texts)
         try:
-            mapped = mapping.map(GateCall(asked.method, asked.target, asked.host, texts))
-        except MappingRefused as refused:
-            raise RefusedCall(Denial(GateReason(refused.code), _sentence(refused.reason))) from None
-        question = AccessCheck(mapped.tenant_slug, mapped.service, mapped.resource, mapped.action, found.person_id)
-        return await self.check(question, call)
+            found = await self.caller(service, headers, credential, call)
+            if isinstance(found, NotApplicable):
+                return found
+            mapped = _mapped(mapping, asked_about)
+            asked_for = mapped.tenant_slug, mapped.service, mapped.resource, mapped.action
+            return await self.check(AccessCheck(*asked_for, found.person_id), call)
+        except RefusedCall as refused:
+            only_reports = self._only_reports(refused.denial.reason, service, asked_about)
+            raise RefusedCall(refused.denial, only_reports=only_reports) from None
+
+    def _only_reports(self, reason: GateReason, service: str, asked: GateCall) -> bool:
+        """Return whether a no is about the call itself, and the gate only reports for the call's tenant.
+
+        Where no tenant is known, the gate has to report for all of them, those too that do not exist yet.
+        """
+        if reason not in REPORTABLE or not self._modes.reports_anywhere(service):
+            return False
+        try:
+            tenant = _mapped(self._mappings[service], asked).tenant_slug
+        except RefusedCall as refused:
+            return refused.denial.reason is GateReason.UNMAPPED and self._modes.reports(service, None)
+        return self._modes.reports(service, tenant)
 
     async def caller(
         self, service: str, headers: Headers, credential: GatewayCredential, call: CountedCall, *, anew: bool = False
@@ -164,6 +182,10 @@ class GateApp:
                 found = await self._gate.decide(scope, credential, call)
         except RefusedCall as refused:
             denial = refused.denial
+            if refused.only_reports:
+                self._counts.count(call, GateDecision.WOULD_DENY, denial.reason)
+                await answers.report(send, denial)
+                return
         except MalformedQuestion as malformed:
             denial = Denial(GateReason.MALFORMED, str(malformed))
         except Exception:
@@ -180,6 +202,13 @@ class GateApp:
             return
         self._counts.count(call, GateDecision.DENY, denial.reason)
         await answers.deny(send, denial, as_page=_wants_page(scope["headers"]))
+
+
+def _mapped(mapping: ServiceMapping, call: GateCall) -> MappedCall:
+    try:
+        return mapping.map(call)
+    except MappingRefused as refused:
+        raise RefusedCall(Denial(GateReason(refused.code), _sentence(refused.reason))) from None
 
 
 def _wants_page(headers: list[tuple[bytes, bytes]]) -> bool:

@@ -8,8 +8,9 @@ from uuid import UUID
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from gate import change_feed
+from gate import change_feed, enforcement
 from gate.change_feed import ChangeBatch, WindowChange
+from gate.enforcement_memory import EnforcementMemory
 from gate.window_memory import ChangeKind, RememberedWindow, WindowMemory
 from lockbox.audit.log import witness
 from lockbox.database import Database, UnitOfWork
@@ -46,10 +47,19 @@ class MemoryReader(threading.Thread):
     dropped with each read first, and then verified again, a hundred windows a read, so that no read waits for long.
     """
 
-    def __init__(self, database: Database, memory: WindowMemory, *, every: float = READ_SECONDS) -> None:
+    def __init__(
+        self,
+        database: Database,
+        memory: WindowMemory,
+        modes: EnforcementMemory | None = None,
+        *,
+        every: float = READ_SECONDS,
+    ) -> None:
         super().__init__(name="gate-memory", daemon=True)
         self._database = database
         self._memory = memory
+        self._modes = modes or EnforcementMemory({}, memory.clock)
+        self._is_recorded = not self._modes.wanted
         self._every = every
         self._stopping = threading.Event()
         self._woken = threading.Event()
@@ -92,8 +102,12 @@ class MemoryReader(threading.Thread):
     def hear(self, ids: Iterable[str]) -> None:
         """Drop the windows of these requests at once; what are no ids is ignored.
 
-        The next read verifies those that were dropped. It comes when it is due: there is news of every move.
+        The next read verifies those that were dropped. It comes when it is due: there is news of every move. One that
+        says what gates do comes at once, and until then they enforce.
         """
+        ids = frozenset(ids)
+        if self._modes.forget(ids):
+            self._woken.set()
         self._heard.extend(self._memory.forget([UUID(one) for one in ids if UUID_FORM.fullmatch(one)]))
 
     def suspect(self, window: RememberedWindow) -> None:
@@ -118,10 +132,21 @@ class MemoryReader(threading.Thread):
             if batch.is_standby:
                 return False
             self._memory.note_read(began, batch.at)
+            self._modes.read(session, began)
             self._judge_suspected(began)
             self._check_logs(session)
             self._verify(session)
+        if not self._is_recorded:
+            self._record()
         return bool(self._unverified or self._loaded_to is not None)
+
+    def _record(self) -> None:
+        """Record what this process' catalogue says of gates; the next read finds it."""
+        with self._database.transaction() as session:
+            authentication.enter(session, GATE)
+            enforcement.record(session, self._modes.wanted)
+        self._is_recorded = True
+        self._woken.set()
 
     def _apply(self, batch: ChangeBatch) -> None:
         if batch.is_standby or not batch.follows(self._last):

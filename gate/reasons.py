@@ -34,5 +34,17 @@ SENTENCES: dict[GateReason, str] = {
 }
 UNAUTHENTICATED = frozenset({GateReason.NO_CREDENTIAL, GateReason.NO_TOKEN, GateReason.BAD_TOKEN})
 """Those that are answered with 401; all others with 403."""
+REPORTABLE = frozenset(
+    {
+        GateReason.NO_WINDOW,
+        GateReason.NARROWED,
+        GateReason.SUSPENDED,
+        GateReason.UNMAPPED,
+        GateReason.UNKNOWN_ENGINEER,
+        GateReason.NO_TOKEN,
+        GateReason.BAD_TOKEN,
+    }
+)
+"""Those about the call itself, which a gate that only reports lets in; what else is wrong stays a no."""
 REQUESTABLE = frozenset({GateReason.NO_WINDOW, GateReason.NARROWED})
 """Those to which a request for access is the way out."""

@@ -132,9 +132,11 @@ def serving(app: ASGIApp) -> Iterator[int]:
 
 
 @contextmanager
-def gate_before(world: World, db: Database, settings: Settings, kind: type[Gated]) -> Iterator[Gated]:
+def gate_before(
+    world: World, db: Database, settings: Settings, kind: type[Gated], catalogue: Catalogue = CATALOGUE
+) -> Iterator[Gated]:
     """Serve a world's API with the gate before it, and yield it as this kind of gated world."""
-    chosen = settings.model_copy(update={"catalogue": CATALOGUE, "public_url": PUBLIC})
+    chosen = settings.model_copy(update={"catalogue": catalogue, "public_url": PUBLIC})
     app = make_app(chosen, db)
     gateway: GateRuntime = app.state.gateway
     with serving(GateMount(gateway, app)) as port:

@@ -26,6 +26,7 @@ from lockbox.identity.models import (
     Membership,
     Person,
     PolicyVersion,
+    ReportConsent,
     Tenant,
 )
 from lockbox.identity.roles import AuthMethod, Caller, Mode, Role, RoleGrant, Scope, Side
@@ -138,6 +139,8 @@ def _vouch_for_tenants(session: UnitOfWork) -> None:
             delegation.mac = ours.mark(*row_macs.delegation(delegation))
     for eligible in session.orm.exec(select(EligibleDelegate).where(col(EligibleDelegate.mac).is_(None))):
         eligible.mac = ours.mark(*row_macs.eligible_delegate(eligible))
+    for consent in session.orm.exec(select(ReportConsent).where(col(ReportConsent.mac).is_(None))):
+        consent.mac = ours.mark(*row_macs.report_consent(consent))
 
 
 GIVES_POWER = re.compile(

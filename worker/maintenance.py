@@ -20,6 +20,7 @@ from kombu.exceptions import BatchPublishError  # type: ignore[attr-defined]  # 
 from kombu.exceptions import OperationalError as BrokerAway
 from sqlalchemy.exc import DBAPIError
 
+from gate import enforcement
 from lockbox import reconcile as reconciler
 from lockbox.audit.log import sealer
 from lockbox.audit.log.sealer import RollbackDetected
@@ -68,7 +69,14 @@ class MaintenanceJob:
 
 
 def _reconcile(tools: Runtime) -> Generator[Step, None, None]:
-    return reconciler.reconcile(tools.database, None, deliveries_kept=tools.deliveries_kept)
+    has_lock = False
+    with closing(reconciler.reconcile(tools.database, None, deliveries_kept=tools.deliveries_kept)) as steps:
+        for step in steps:
+            has_lock = True
+            yield step
+    if has_lock:
+        for count in enforcement.announce(tools.database):
+            yield "announced", count
 
 
 def _seal(tools: Runtime) -> Generator[Step, None, None]:

@@ -1,14 +1,15 @@
-"""Bodies of the gate's identity map, and of what probes of gateways found."""
+"""Bodies of the gate: its identity map, what it enforces, and what probes of gateways found."""
 
 import re
 from datetime import datetime
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 from uuid import UUID
 
 from pydantic import BaseModel, Field, model_validator
 
 from api.schemas.parts import PersonView, RequestBody, TextRule, Word
 from lockbox.identity.credentials import LONGEST_GATE_SUBJECT, LONGEST_ISSUER
+from lockbox.requests.policy import IS_WHOLE
 
 VISIBLE = re.compile(r"[!-~]+")
 VISIBLE_PATTERN = r"^[!-~]+$"
@@ -83,3 +84,44 @@ class GateIdentityPage(BaseModel):
 
     items: list[GateIdentityView]
     next_cursor: UUID | None
+
+
+class ReportConsentInput(RequestBody):
+    """A yes to what is asked in a revision."""
+
+    revision: Annotated[int, Field(ge=1, le=2**31 - 1, strict=True), IS_WHOLE]
+
+
+class EnforcementView(BaseModel):
+    """What the gate of a service does: as the catalogue has it, and for how many of the tenants it only reports."""
+
+    service: str
+    wanted: Literal["report", "enforce"]
+    revision: int
+    was_enforced: bool
+    since: datetime
+    reporting: int
+    tenants: int
+
+
+class EnforcementList(BaseModel):
+    """What all gates do."""
+
+    items: list[EnforcementView]
+
+
+class TenantGateView(BaseModel):
+    """What the gate of a service does for a tenant, and whether an admin is asked to let it only report."""
+
+    service: str
+    enforced: bool
+    report_asked: bool
+    revision: int
+    since: datetime
+    consented_at: datetime | None
+
+
+class TenantGateList(BaseModel):
+    """What all gates do for a tenant."""
+
+    items: list[TenantGateView]

@@ -12,10 +12,30 @@ from lockbox.database import UnitOfWork, now
 from lockbox.identity import keyring, row_macs
 from lockbox.identity.credentials import BrowserSession, GateIdentity, Identity, Passkey, Token
 from lockbox.identity.keyring import Keyring, Part
-from lockbox.identity.models import Delegation, EligibleDelegate, Invitation, Membership, PolicyVersion, Tenant
+from lockbox.identity.models import (
+    Delegation,
+    EligibleDelegate,
+    Invitation,
+    Membership,
+    PolicyVersion,
+    ReportConsent,
+    ServiceEnforcement,
+    Tenant,
+)
 from lockbox.notifications import announcements
 
-Row = Membership | Passkey | Identity | GateIdentity | Tenant | PolicyVersion | Delegation | EligibleDelegate
+Row = (
+    Membership
+    | Passkey
+    | Identity
+    | GateIdentity
+    | Tenant
+    | PolicyVersion
+    | Delegation
+    | EligibleDelegate
+    | ServiceEnforcement
+    | ReportConsent
+)
 
 
 @dataclass
@@ -94,22 +114,39 @@ def _rows(session: UnitOfWork) -> Iterator[tuple[Row, Sequence[Part]]]:
         yield delegation, row_macs.delegation(delegation)
     for eligible in session.orm.exec(select(EligibleDelegate).order_by(col(EligibleDelegate.id))):
         yield eligible, row_macs.eligible_delegate(eligible)
+    yield from _gates(session)
+
+
+def _gates(session: UnitOfWork) -> Iterator[tuple[Row, Sequence[Part]]]:
+    for gate in session.orm.exec(select(ServiceEnforcement).order_by(col(ServiceEnforcement.service))):
+        yield gate, row_macs.enforcement(gate)
+    for consent in session.orm.exec(select(ReportConsent).order_by(col(ReportConsent.id))):
+        yield consent, row_macs.report_consent(consent)
 
 
 def _named(row: Row) -> str:
-    if isinstance(row, Membership):
-        place = f"at tenant {row.tenant_id}" if row.tenant_id else "at the vendor"
-        return f"{row.role} {place}: person {row.person_id}"
-    if isinstance(row, Tenant):
-        return f"mode {row.mode}, plan {row.plan}{', suspended' if row.suspended else ''}: tenant {row.id}"
-    if isinstance(row, PolicyVersion):
-        return f"policy {row.version}: tenant {row.tenant_id}"
-    if isinstance(row, Delegation):
-        return f"delegate {row.delegate_id} of person {row.principal_id}: tenant {row.tenant_id}"
-    if isinstance(row, EligibleDelegate):
-        return f"eligible delegate: person {row.person_id} at tenant {row.tenant_id}"
-    what = f"passkey {row.id}" if isinstance(row, Passkey) else f"identity at {row.issuer}"
-    return f"{what}: person {row.person_id}"
+    match row:
+        case Membership():
+            place = f"at tenant {row.tenant_id}" if row.tenant_id else "at the vendor"
+            named = f"{row.role} {place}: person {row.person_id}"
+        case Tenant():
+            suspended = ", suspended" if row.suspended else ""
+            named = f"mode {row.mode}, plan {row.plan}{suspended}: tenant {row.id}"
+        case PolicyVersion():
+            named = f"policy {row.version}: tenant {row.tenant_id}"
+        case Delegation():
+            named = f"delegate {row.delegate_id} of person {row.principal_id}: tenant {row.tenant_id}"
+        case EligibleDelegate():
+            named = f"eligible delegate: person {row.person_id} at tenant {row.tenant_id}"
+        case ServiceEnforcement():
+            named = f"gate in {row.wanted}: service {row.service}"
+        case ReportConsent():
+            named = f"consent to a gate in report: tenant {row.tenant_id}"
+        case Passkey():
+            named = f"passkey {row.id}: person {row.person_id}"
+        case Identity() | GateIdentity():
+            named = f"identity at {row.issuer}: person {row.person_id}"
+    return named
 
 
 def _secrets(session: UnitOfWork, at: datetime) -> Iterator[Token | BrowserSession]:

@@ -33,6 +33,39 @@ class Tenant(SQLModel, table=True):
     created_at: datetime = Field(sa_type=Instant)
 
 
+class ServiceEnforcement(SQLModel, table=True):
+    """What the catalogue says that the gate of a service does: `report` or `enforce`, as the API has recorded it.
+
+    Each switch raises `revision`. `enforced_at` is when it was first enforced; `announced_to` the last tenant whose
+    log has the revision.
+    """
+
+    __tablename__ = "enforcements"
+
+    id: UUID = Field(primary_key=True)
+    service: str = Field(max_length=63, unique=True)
+    wanted: str = Field(max_length=24)
+    revision: int = 1
+    enforced_at: datetime | None = Field(default=None, sa_type=Instant)
+    changed_at: datetime = Field(sa_type=Instant)
+    announced_to: UUID | None = None
+    mac: bytes | None = None
+
+
+class ReportConsent(SQLModel, table=True):
+    """A tenant's yes to one revision: the gate of this service, which was enforced, only reports for it."""
+
+    __tablename__ = "report_consents"
+
+    id: UUID = Field(primary_key=True)
+    enforcement_id: UUID = Field(foreign_key="enforcements.id")
+    tenant_id: UUID = Field(foreign_key="tenants.id", index=True)
+    revision: int
+    person_id: UUID = Field(foreign_key="people.id")
+    created_at: datetime = Field(sa_type=Instant)
+    mac: bytes | None = None
+
+
 class PolicyVersion(SQLModel, table=True):
     """One immutable version of a tenant's policy: `body` is the JSON form of `requests.policy.Policy`.
 

@@ -19,7 +19,14 @@ from lockbox.database import UnitOfWork
 from lockbox.identity import keyring
 from lockbox.identity.credentials import BrowserSession, GateIdentity, Identity, Passkey, Token
 from lockbox.identity.keyring import Part
-from lockbox.identity.models import Delegation, EligibleDelegate, Invitation, Tenant
+from lockbox.identity.models import (
+    Delegation,
+    EligibleDelegate,
+    Invitation,
+    ReportConsent,
+    ServiceEnforcement,
+    Tenant,
+)
 
 log = structlog.get_logger(__name__)
 MOST_KEPT = 1024
@@ -50,6 +57,8 @@ class MarkedRowKind(StrEnum):
     DELEGATION = "delegation"
     ELIGIBLE_DELEGATE = "eligible delegate"
     CONNECTION = "connection"
+    ENFORCEMENT = "enforcement"
+    REPORT_CONSENT = "consent to a report"
 
 
 COVERED: Mapping[MarkedRowKind, Sequence[str]] = {
@@ -110,6 +119,8 @@ COVERED: Mapping[MarkedRowKind, Sequence[str]] = {
     ],
     MarkedRowKind.ELIGIBLE_DELEGATE: ["id", "tenant_id", "person_id"],
     MarkedRowKind.CONNECTION: ["id", "request_id", "kind", "target", "verifier", "created_at"],
+    MarkedRowKind.ENFORCEMENT: ["id", "service", "wanted", "revision", "enforced_at"],
+    MarkedRowKind.REPORT_CONSENT: ["id", "enforcement_id", "tenant_id", "revision", "person_id"],
 }
 """For kinds that are marked by columns: the columns that a mark covers."""
 UNORDERED = frozenset({"scopes", "services", "principals"})
@@ -153,6 +164,16 @@ def delegation(row: Delegation | SimpleNamespace) -> Sequence[Part]:
 def eligible_delegate(row: EligibleDelegate | SimpleNamespace) -> Sequence[Part]:
     """Return what the mark of an eligible delegate covers."""
     return _covered(MarkedRowKind.ELIGIBLE_DELEGATE, row)
+
+
+def enforcement(row: ServiceEnforcement | Row[Any]) -> Sequence[Part]:
+    """Return what the mark of a gate's enforcement covers."""
+    return _covered(MarkedRowKind.ENFORCEMENT, row)
+
+
+def report_consent(row: ReportConsent | Row[Any]) -> Sequence[Part]:
+    """Return what the mark of a consent to a gate that only reports covers."""
+    return _covered(MarkedRowKind.REPORT_CONSENT, row)
 
 
 def browser_session(row: BrowserSession | SimpleNamespace) -> Sequence[Part]:
@@ -301,6 +322,7 @@ OF_TENANTS = RowOwners(
         MarkedRowKind.POLICY: ("policies", TENANT_ID, lambda row: policy(row.tenant_id, row.version, row.body)),
         MarkedRowKind.DELEGATION: ("delegations", TENANT_ID, delegation),
         MarkedRowKind.ELIGIBLE_DELEGATE: ("eligible_delegates", TENANT_ID, eligible_delegate),
+        MarkedRowKind.REPORT_CONSENT: ("report_consents", TENANT_ID, report_consent),
     },
 )
 

@@ -749,6 +749,11 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     SELECT l.* FROM eligible_delegates l WHERE l.tenant_id = ANY (which)
 $$;
 
+CREATE FUNCTION marked_report_consents(which uuid[]) RETURNS SETOF report_consents
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    SELECT c.* FROM report_consents c WHERE c.tenant_id = ANY (which)
+$$;
+
 -- The monitor sees which credentials a person has and since when, but not the secrets.
 CREATE FUNCTION credentials_of(who uuid) RETURNS TABLE (kind text, at timestamptz, was_removed boolean)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$

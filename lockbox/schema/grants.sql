@@ -11,18 +11,19 @@ GRANT INSERT (id, tenant_id, internal, request_id, seq, at, action, actor_id, ac
 -- The API
 
 GRANT SELECT, INSERT ON people, tenants, policies, memberships, eligible_delegates, delegations, passkeys, identities,
-    gate_identities, tokens, sessions, sign_ins, sign_in_counts, device_logins, requests, decisions, questions, request_reads,
+    gate_identities, enforcements, report_consents, tokens, sessions, sign_ins, sign_in_counts, device_logins, requests, decisions, questions, request_reads,
     idempotency_keys, event_details, addresses, observers, endpoints, notifications, outbox TO lockbox_api;
 GRANT SELECT ON events TO lockbox_api;
 GRANT SELECT ON logs, seals, tiles, checkpoints, deliveries, gate_answers, window_uses TO lockbox_api;
 GRANT INSERT ON invitations, audit_keys TO lockbox_api;
-GRANT DELETE ON memberships, eligible_delegates, passkeys, identities, gate_identities, sign_in_counts, idempotency_keys
-    TO lockbox_api;
+GRANT DELETE ON memberships, eligible_delegates, passkeys, identities, gate_identities, report_consents,
+    sign_in_counts, idempotency_keys TO lockbox_api;
 GRANT UPDATE ON sign_in_counts, idempotency_keys TO lockbox_api;
 
 GRANT UPDATE (name, time_zone, wants_prompts, disabled_at) ON people TO lockbox_api;
 GRANT UPDATE (name, plan, mode, suspended, policy_version, revision, mac) ON tenants TO lockbox_api;
 GRANT UPDATE (review_tier) ON memberships TO lockbox_api;
+GRANT UPDATE (wanted, revision, enforced_at, changed_at, announced_to, mac) ON enforcements TO lockbox_api;
 GRANT SELECT (id, tenant_id, email, name, roles, is_recovery, invited_by, created_at, takes_effect_at, code_nonce,
     expires_at, accepted_at, accepted_by, withdrawn_at, withdrawn_by, mac) ON invitations TO lockbox_api;
 GRANT UPDATE (accepted_at, accepted_by, withdrawn_at, withdrawn_by) ON invitations TO lockbox_api;
@@ -59,7 +60,7 @@ GRANT UPDATE (state, run_at, failures) ON connections TO lockbox_api;
 GRANT SELECT ON people, tenants, policies, memberships, eligible_delegates, delegations, requests, decisions,
     idempotency_keys, events, event_details, unsealed, refused, logs, seals, tiles, checkpoints, audit_keys, observers,
     endpoints, notifications, outbox, unsettled, reports_due, heartbeats, counters, lag_samples, alarms, gate_answers,
-    window_uses TO lockbox_worker;
+    window_uses, enforcements TO lockbox_worker;
 GRANT INSERT ON event_details, logs, seals, tiles, checkpoints, audit_keys, notifications, outbox, unsettled,
     counters, lag_samples, alarms TO lockbox_worker;
 GRANT DELETE ON sessions, sign_ins, sign_in_counts, device_logins, idempotency_keys, unsealed, refused, deliveries,
@@ -81,6 +82,7 @@ GRANT UPDATE (origin, size, root, note, noted_at, kept_at, digest_at) ON logs TO
 GRANT UPDATE (hashes) ON tiles TO lockbox_worker;
 GRANT UPDATE (notified_at) ON checkpoints TO lockbox_worker;
 GRANT UPDATE (raised_at) ON alarms TO lockbox_worker;
+GRANT UPDATE (announced_to) ON enforcements TO lockbox_worker;
 
 
 -- The notifications worker sends and records. It moves no request and seals nothing; it derives codes from their
@@ -138,8 +140,8 @@ GRANT EXECUTE ON FUNCTION authenticate, credential_scope, find_device_login, per
     log_heads, log_tiles, count_refused, is_sign_in, is_across, reopen, dead_notifications, failing_webhooks, renew_mark,
     people_to_check, people_with_new_powers, marked_memberships, marked_passkeys, marked_identities,
     marked_gate_identities, marked_sessions, marked_tokens, tenants_to_check, tenants_with_new_powers, marked_tenants, marked_policies, marked_delegations,
-    marked_eligible_delegates, decided_lately, report_unverified, operating_processes, operating_figures,
-    operating_states, operating_day, operating_gate, operating_findings TO lockbox_api;
+    marked_eligible_delegates, marked_report_consents, decided_lately, report_unverified, operating_processes,
+    operating_figures, operating_states, operating_day, operating_gate, operating_findings TO lockbox_api;
 
 GRANT EXECUTE ON FUNCTION credentials_of, was_removed, seal_lag TO lockbox_worker;
 GRANT EXECUTE ON FUNCTION signed_decisions, log_heads, log_tiles TO lockbox_connectors;

@@ -24,7 +24,7 @@ DECLARE
         sign_ins,requests,decisions,events,event_details,logs,seals,checkpoints,addresses,observers,endpoints,notifications,
         outbox,unsettled,reports_due,deliveries,counters}';
     for_one CONSTANT text[] := '{sessions,sign_in_counts,device_logins,idempotency_keys,unsealed,refused,tiles,audit_keys,
-        lag_samples,alarms,gate_answers,window_uses}';
+        lag_samples,alarms,gate_answers,window_uses,enforcements}';
 BEGIN
     FOREACH seen IN ARRAY for_both || for_one LOOP
         EXECUTE format('CREATE POLICY worker ON %I FOR ALL TO lockbox_worker USING (true)', seen);
@@ -165,6 +165,22 @@ CREATE POLICY api_insert ON gate_identities FOR INSERT TO lockbox_api
         AND person_id <> (SELECT at_person()) AND is_engineer(person_id));
 CREATE POLICY api_delete ON gate_identities FOR DELETE TO lockbox_api
     USING ((SELECT at_roles()) && '{operator}'::text[]);
+
+-- The gate, as which nobody signs in, records what the catalogue says; that is of all tenants. An admin says yes for
+-- theirs, and takes it back.
+CREATE POLICY api_select ON enforcements FOR SELECT TO lockbox_api USING ((SELECT at_person()) IS NOT NULL);
+CREATE POLICY api_insert ON enforcements FOR INSERT TO lockbox_api
+    WITH CHECK ((SELECT at_person()) = '00000000-0000-0000-0000-000000000000' AND (SELECT at_roles()) && '{system}'::text[]);
+CREATE POLICY api_update ON enforcements FOR UPDATE TO lockbox_api
+    USING ((SELECT at_person()) = '00000000-0000-0000-0000-000000000000' AND (SELECT at_roles()) && '{system}'::text[]);
+CREATE POLICY api_select ON report_consents FOR SELECT TO lockbox_api
+    USING (tenant_id = ANY ((SELECT at_tenants())::uuid[]) OR cardinality((SELECT at_roles())) > 0);
+CREATE POLICY api_insert ON report_consents FOR INSERT TO lockbox_api
+    WITH CHECK (tenant_id = ANY ((SELECT at_administers())::uuid[]) AND person_id = (SELECT at_person())
+        AND EXISTS (SELECT FROM enforcements e WHERE e.id = enforcement_id AND e.revision = report_consents.revision
+            AND e.wanted = 'report' AND e.enforced_at IS NOT NULL));
+CREATE POLICY api_delete ON report_consents FOR DELETE TO lockbox_api
+    USING (tenant_id = ANY ((SELECT at_administers())::uuid[]));
 
 -- The token of a terminal is as good as the session that allowed it, and no better.
 CREATE POLICY api_insert ON tokens FOR INSERT TO lockbox_api

@@ -168,6 +168,34 @@ CREATE TABLE gate_identities (
 );
 CREATE INDEX ix_gate_identities_person_id ON gate_identities (person_id);
 
+-- What the catalogue says that the gate of a service does, as the API has recorded it. Each switch is a revision. What
+-- was enforced once only reports for tenants with a consent to this revision. `announced_to` is the last tenant, in the
+-- order of ids, in whose log the revision is; before that it is null, and then the vendor's.
+CREATE TABLE enforcements (
+    id uuid CONSTRAINT pk_enforcements PRIMARY KEY,
+    service varchar(63) NOT NULL CONSTRAINT uq_enforcements_service UNIQUE,
+    wanted varchar(24) NOT NULL CONSTRAINT ck_enforcements_wanted CHECK (wanted IN ('report', 'enforce')),
+    revision integer NOT NULL CONSTRAINT ck_enforcements_revision CHECK (revision >= 1),
+    enforced_at timestamptz,
+    changed_at timestamptz NOT NULL,
+    announced_to uuid,
+    mac bytea,
+    CONSTRAINT ck_enforcements_enforced_at CHECK (wanted = 'report' OR enforced_at IS NOT NULL)
+);
+
+-- The yes of a tenant's admin to it that a gate which was enforced only reports: to one revision, until it is removed.
+CREATE TABLE report_consents (
+    id uuid CONSTRAINT pk_report_consents PRIMARY KEY,
+    enforcement_id uuid NOT NULL CONSTRAINT fk_report_consents_enforcement_id REFERENCES enforcements (id),
+    tenant_id uuid NOT NULL CONSTRAINT fk_report_consents_tenant_id REFERENCES tenants (id),
+    revision integer NOT NULL,
+    person_id uuid NOT NULL CONSTRAINT fk_report_consents_person_id REFERENCES people (id),
+    created_at timestamptz NOT NULL,
+    mac bytea,
+    CONSTRAINT uq_report_consents_enforcement_id_tenant_id UNIQUE (enforcement_id, tenant_id)
+);
+CREATE INDEX ix_report_consents_tenant_id ON report_consents (tenant_id);
+
 -- A token of the API. One with `means` is a terminal's: it lasts as long as the sign-in that allowed it, at most.
 CREATE TABLE tokens (
     id uuid CONSTRAINT pk_tokens PRIMARY KEY,

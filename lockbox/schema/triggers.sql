@@ -140,7 +140,8 @@ DO $$
 DECLARE
     marked text;
 BEGIN
-    FOREACH marked IN ARRAY '{memberships,passkeys,identities,gate_identities,tenants,eligible_delegates}'::text[] LOOP
+    FOREACH marked IN ARRAY '{memberships,passkeys,identities,gate_identities,tenants,eligible_delegates,
+        enforcements,report_consents}'::text[] LOOP
         EXECUTE format('CREATE TRIGGER removed_for_good AFTER DELETE ON %I FOR EACH ROW
             WHEN (OLD.mac IS NOT NULL) EXECUTE FUNCTION remember_ended_power()', marked);
         EXECUTE format('CREATE TRIGGER marked_anew AFTER UPDATE ON %I FOR EACH ROW
@@ -153,6 +154,15 @@ BEGIN
             EXECUTE FUNCTION refuse_ended_power()', marked);
     END LOOP;
 END $$;
+
+
+-- The gate
+
+CREATE TRIGGER never_unenforced BEFORE UPDATE ON enforcements FOR EACH ROW
+    WHEN (NEW.id <> OLD.id OR NEW.service <> OLD.service OR NEW.revision < OLD.revision
+        OR (NEW.wanted <> OLD.wanted AND NEW.revision = OLD.revision)
+        OR (OLD.enforced_at IS NOT NULL AND NEW.enforced_at IS DISTINCT FROM OLD.enforced_at))
+    EXECUTE FUNCTION refuse('what gate %s has enforced stays on record, and each switch is a revision');
 
 
 -- Requests

@@ -56,6 +56,15 @@ THE_REST = (
     FROM unnest(CAST(:everybody AS uuid[])) AS p (id)
     """,
     """
+    INSERT INTO enforcements (id, service, wanted, revision, enforced_at, changed_at)
+    VALUES (uuidv7(), 'gate-' || CAST(:tenant AS text), 'report', 2, now(), now())
+    """,
+    """
+    INSERT INTO report_consents (id, enforcement_id, tenant_id, revision, person_id, created_at)
+    SELECT uuidv7(), e.id, :tenant, e.revision, :tara, now() FROM enforcements e
+    WHERE e.service = 'gate-' || CAST(:tenant AS text)
+    """,
+    """
     INSERT INTO passkeys (id, person_id, credential_id, public_key, sign_count, name, created_at, trusted_at)
     SELECT uuidv7(), p.id, uuid_send(p.id), 'key', 0, 'laptop', now(), now()
     FROM unnest(CAST(:everybody AS uuid[])) AS p (id)

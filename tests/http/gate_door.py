@@ -9,9 +9,10 @@ from http.client import HTTPResponse
 from typing import Any
 from uuid import UUID
 
+from config.service_catalogue import Catalogue
 from config.settings import Settings
 from harness import gateway_world
-from harness.gateway_world import PATIENCE, SERVICE, GatewayWorld
+from harness.gateway_world import CATALOGUE, PATIENCE, SERVICE, GatewayWorld
 from harness.people import SETTINGS, World
 from lockbox.database import Database
 
@@ -60,7 +61,7 @@ class GateDoor(GatewayWorld):
             answer = GateAnswer(response.status, found, response.read())
         assert answer.status in {200, 401, 403}, answer
         assert found["cache-control"] == "no-store"
-        assert (answer.status == 200) is (found["lockbox-decision"] in {"allow", "not-applicable"})
+        assert (answer.status == 200) is (found["lockbox-decision"] in {"allow", "not-applicable", "would-deny"})
         return answer
 
     def until(self, status: int, **asked: Any) -> GateAnswer:
@@ -73,9 +74,11 @@ class GateDoor(GatewayWorld):
 
 
 @contextmanager
-def gate_before(world: World, db: Database, settings: Settings = SETTINGS) -> Iterator[GateDoor]:
+def gate_before(
+    world: World, db: Database, settings: Settings = SETTINGS, catalogue: Catalogue = CATALOGUE
+) -> Iterator[GateDoor]:
     """Serve a world's API with the gate before it."""
-    with gateway_world.gate_before(world, db, settings, GateDoor) as door:
+    with gateway_world.gate_before(world, db, settings, GateDoor, catalogue) as door:
         yield door
 
 

@@ -8,8 +8,10 @@ from typing import Any
 from uuid import UUID
 
 from connectors.scram import verifier_of
-from gate import identity_map
+from gate import enforcement, identity_map, report_consents
+from gate.enforcement import ENFORCE, REPORT
 from gate.identity_map import MappingInput
+from gate.memory_reader import GATE
 from harness.people import HERE, SETTINGS, WITHOUT_REVIEW
 from lockbox.admin import delegates, delivery_log, members, observers, recovery, vendor_staff, webhooks
 from lockbox.admin.delegates import DelegationInput
@@ -58,7 +60,7 @@ SOMEBODY = {"name": "Nina", "address": "nina@contoso.example"}
 class RouteExample:
     """The ids in a path, and the body with what else is sent."""
 
-    ids: dict[str, UUID] = field(default_factory=dict)
+    ids: dict[str, Any] = field(default_factory=dict)
     body: dict[str, Any] | None = None
     headers: dict[str, str] = field(default_factory=dict)
 
@@ -160,6 +162,23 @@ def mapped(door: Door) -> UUID:
     new = unmapped(door)
     wanted = MappingInput(new["issuer"], new["subject"], UUID(new["person_id"]))
     return manages(door.world, "olga", identity_map.add, wanted, known=()).row.id
+
+
+def asked_back(door: Door) -> RouteExample:
+    """Let a gate that was enforced be asked to report only, and return what a yes says."""
+    service = f"gate-{next(NUMBERS)}"
+    for says in (ENFORCE, REPORT):
+        with door.db.transaction() as session:
+            authentication.enter(session, GATE)
+            enforcement.record(session, {service: says})
+    return RouteExample({"service": service}, {"revision": 2})
+
+
+def allowed_back(door: Door) -> RouteExample:
+    """Let an admin have said yes to that."""
+    asked = asked_back(door)
+    does(door.world, "tara", report_consents.allow, asked.ids["service"], revision=2)
+    return RouteExample(asked.ids)
 
 
 def colleague(door: Door) -> UUID:
@@ -266,6 +285,8 @@ PLACES: dict[str, Callable[[Door], RouteExample]] = {
     "POST /v1/vendor/members/{person_id}/disable": lambda door: RouteExample({"person_id": colleague(door)}),
     "DELETE /v1/vendor/invitations/{invitation_id}": _colleague_invited,
     "POST /v1/tenants/{slug}/gate-probes": lambda _: RouteExample(body=PROBE),
+    "PUT /v1/tenants/{slug}/gates/{service}/report": asked_back,
+    "DELETE /v1/tenants/{slug}/gates/{service}/report": allowed_back,
     "POST /v1/gate/identities": lambda door: RouteExample(body=unmapped(door)),
     "DELETE /v1/gate/identities/{identity_id}": lambda door: RouteExample({"identity_id": mapped(door)}),
 }

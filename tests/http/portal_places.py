@@ -12,6 +12,7 @@ from lockbox.sql import new_id
 from tests.database.tenancy import id_of
 from tests.http import places
 from tests.http.door import Door
+from tests.http.places import RouteExample
 from tests.http.portal import Browser, Filled, Portal
 from tests.http.test_delivery_reach import run_out
 from tests.http.tokens import made
@@ -254,7 +255,13 @@ PLACES: dict[str, Placed] = {
     "POST /tenants/{slug}/endpoints/remove": _endpoint(),
     "POST /tenants/{slug}/observers": _somebody,
     "POST /tenants/{slug}/observers/remove": lambda stage, _: Errand(fields={"id": str(places.observer(stage.door))}),
+    "POST /tenants/{slug}/gates/allow": lambda stage, _: _gate(places.asked_back(stage.door), revision="2"),
+    "POST /tenants/{slug}/gates/end": lambda stage, _: _gate(places.allowed_back(stage.door)),
 }
+
+
+def _gate(about: RouteExample, **fields: str) -> Errand:
+    return Errand(fields={"service": str(about.ids["service"]), **fields})
 
 
 def errand(stage: Stage, route: str, who: str) -> Errand:

@@ -53,6 +53,7 @@ FORMS = [
     "/tenants/{slug}/endpoints/rotate",
     "/tenants/{slug}/endpoints/redeliver",
     "/tenants/{slug}/observers",
+    "/tenants/{slug}/gates/allow",
     "/audit-log/verify",
     "/requests/{id}/approve",
     "/requests/{id}/deny",

@@ -1,0 +1,56 @@
+"""The gates page of a tenant: what each gate does, and an admin's yes to one that only reports."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Form, Request, Response
+
+from api import browser
+from api.deps import SessionDep, SettingsDep
+from api.portal.account import AccountContextDep
+from api.portal.pages import TAG
+from api.portal.tenant_admin import TenantAdminPage, done, tenant_admin_page
+from api.schemas.parts import Slug
+from gate import report_consents
+from lockbox.database import UnitOfWork
+from lockbox.errors import LockboxError
+from lockbox.identity.roles import Caller
+from lockbox.requests.transition import Origin
+
+router = APIRouter(prefix="/tenants/{slug}/gates", tags=[TAG], include_in_schema=False)
+
+ServiceName = Annotated[str, Form(max_length=63)]
+
+
+@router.get("")
+def show(request: Request, slug: Slug, chosen: SettingsDep, session: SessionDep) -> Response:
+    """Show what the gates do to the tenant's members, with forms for the admins."""
+    return _shown(tenant_admin_page(request, session, browser.visitor(request, session, chosen), slug))
+
+
+@router.post("/allow")
+def allow(
+    work: AccountContextDep,
+    slug: Slug,
+    service: ServiceName = "",
+    revision: Annotated[int, Form(ge=0, le=2**31 - 1)] = 0,
+) -> Response:
+    """Let a gate only report."""
+
+    def deed(session: UnitOfWork, caller: Caller, origin: Origin) -> None:
+        report_consents.allow(session, caller, origin, slug, service, revision=revision)
+
+    return done(work, slug, deed, _shown, f"/tenants/{slug}/gates")
+
+
+@router.post("/end")
+def end(work: AccountContextDep, slug: Slug, service: ServiceName = "") -> Response:
+    """Have a gate enforce again."""
+
+    def deed(session: UnitOfWork, caller: Caller, origin: Origin) -> None:
+        report_consents.end(session, caller, origin, slug, service)
+
+    return done(work, slug, deed, _shown, f"/tenants/{slug}/gates")
+
+
+def _shown(at: TenantAdminPage, refused: LockboxError | None = None) -> Response:
+    return at.page("gates", refused, gates=report_consents.of_tenant(at.session, at.caller, at.tenant.slug))

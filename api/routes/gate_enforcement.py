@@ -1,0 +1,75 @@
+"""Routes for what gates do: enforce, or only report; for operators, and for the admins who are asked."""
+
+from fastapi import APIRouter
+
+from api.deps import CurrentUser, RequestOrigin, SessionDep
+from api.schemas.gate import (
+    EnforcementList,
+    EnforcementView,
+    ReportConsentInput,
+    TenantGateList,
+    TenantGateView,
+)
+from api.schemas.parts import Slug, Word, problems
+from gate import enforcement, report_consents
+from gate.enforcement import EnforcementOverview
+from gate.report_consents import TenantGate
+
+router = APIRouter()
+
+
+@router.get("/v1/gate/enforcement", tags=["vendor"], responses=problems())
+def list_enforcement(who: CurrentUser, session: SessionDep) -> EnforcementList:
+    """List what the gate of each service does, to the vendor's operators and auditors.
+
+    `wanted` is what the catalogue says. `reporting` counts the tenants for which the gate only reports.
+    """
+    return EnforcementList(items=[_overview(one) for one in enforcement.overviews(session, who)])
+
+
+@router.get("/v1/tenants/{slug}/gates", tags=["tenants"], responses=problems(404))
+def list_tenant_gates(slug: Slug, who: CurrentUser, session: SessionDep) -> TenantGateList:
+    """List what the gate of each service does for a tenant, to its members."""
+    return TenantGateList(items=[_gate(one) for one in report_consents.of_tenant(session, who, slug)])
+
+
+@router.put("/v1/tenants/{slug}/gates/{service}/report", tags=["tenants"], responses=problems(400, 404, 409))
+def allow_report(
+    slug: Slug, service: Word, body: ReportConsentInput, who: CurrentUser, came: RequestOrigin, session: SessionDep
+) -> TenantGateView:
+    """Let the gate of a service only report for the tenant, as a tenant admin with a fresh sign-in.
+
+    `revision` is that of the list: the yes is to what is asked there, and ends with the next switch.
+    """
+    return _gate(report_consents.allow(session, who, came, slug, service, revision=body.revision))
+
+
+@router.delete(
+    "/v1/tenants/{slug}/gates/{service}/report", tags=["tenants"], status_code=204, responses=problems(404)
+)
+def end_report(slug: Slug, service: Word, who: CurrentUser, came: RequestOrigin, session: SessionDep) -> None:
+    """Take the yes back, as a tenant admin: the gate enforces at once."""
+    report_consents.end(session, who, came, slug, service)
+
+
+def _overview(one: EnforcementOverview) -> EnforcementView:
+    return EnforcementView(
+        service=one.service,
+        wanted=one.wanted,
+        revision=one.revision,
+        was_enforced=one.was_enforced,
+        since=one.since,
+        reporting=one.reporting,
+        tenants=one.tenants,
+    )
+
+
+def _gate(one: TenantGate) -> TenantGateView:
+    return TenantGateView(
+        service=one.service,
+        enforced=one.is_enforced,
+        report_asked=one.is_asked,
+        revision=one.revision,
+        since=one.since,
+        consented_at=one.consented_at,
+    )

@@ -1,0 +1,199 @@
+"""What the gate of each service does, as the catalogue says and Postgres records: `enforce`, or only `report`."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Literal
+from uuid import UUID
+
+import structlog
+from sqlalchemy import Row, text
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlmodel import col, select
+
+from config.service_catalogue import Catalogue
+from lockbox.admin import permissions
+from lockbox.admin.permissions import ABSENT, change
+from lockbox.audit.events import THE_CLOCK, AuditEvent
+from lockbox.database import Database, UnitOfWork, now, publish_after_commit
+from lockbox.identity import authentication, row_macs
+from lockbox.identity.models import ServiceEnforcement
+from lockbox.identity.roles import Caller, Role
+from lockbox.notifications import announcements
+from lockbox.sql import new_id
+
+log = structlog.get_logger(__name__)
+
+REPORT: Literal["report"] = "report"
+ENFORCE: Literal["enforce"] = "enforce"
+BEGAN, ENFORCED, ASKED = "gate_report_began", "gate_enforced", "gate_report_asked"
+READERS = (Role.OPERATOR, Role.VENDOR_AUDITOR)
+NOBODY, EVERYBODY = UUID(int=0), UUID(int=2**128 - 1)
+SETTLED = timedelta(minutes=1)
+"""A tenant's log is looked for once the tenant is so old: ids are in the order of commits then."""
+AT_ONCE = 20
+HOLD = text("SELECT pg_advisory_xact_lock(hashtextextended('lockbox enforcement of gates', 0))")
+WAITING = text("""
+SELECT e.id, e.service, e.wanted, e.enforced_at, e.changed_at, e.announced_to FROM enforcements e
+WHERE NOT e.id = ANY (CAST(:failed AS uuid[])) AND (e.announced_to IS NULL OR EXISTS (SELECT FROM tenants t
+    WHERE t.id > e.announced_to AND t.created_at < (SELECT clock_timestamp()) - CAST(:settled AS interval)
+    AND (e.wanted = 'report' OR t.created_at <= e.changed_at)))
+ORDER BY e.service LIMIT 1 FOR UPDATE OF e SKIP LOCKED
+""")
+NEXT = text("""
+SELECT t.id FROM tenants t
+WHERE t.id > :after AND t.created_at < (SELECT clock_timestamp()) - CAST(:settled AS interval)
+    AND (:reports OR t.created_at <= :changed_at)
+ORDER BY t.id LIMIT :most
+""")
+ANNOUNCED = text("UPDATE enforcements SET announced_to = :to WHERE id = :id")
+OVERVIEW = text("""
+SELECT e.service, e.wanted, e.revision, e.enforced_at, e.changed_at,
+    (SELECT count(*) FROM report_consents c WHERE c.enforcement_id = e.id AND c.revision = e.revision) AS consents,
+    (SELECT count(*) FROM tenants) AS tenants
+FROM enforcements e ORDER BY e.service
+""")
+
+
+@dataclass(frozen=True)
+class EnforcementOverview:
+    """What the gate of a service does, for operators: for how many of the tenants it only reports."""
+
+    service: str
+    wanted: Literal["report", "enforce"]
+    revision: int
+    was_enforced: bool
+    since: datetime
+    reporting: int
+    tenants: int
+
+
+def of_catalogue(catalogue: Catalogue) -> dict[str, str]:
+    """Return what the catalogue says of each service with a gate."""
+    return {name: one.gate.enforcement for name, one in catalogue.services.items() if one.gate is not None}
+
+
+def record(session: UnitOfWork, wanted: Mapping[str, str]) -> None:
+    """Record what the catalogue says, once, whichever process comes first; the logs hear of it by `announce`.
+
+    A gate that was never enforced may report for all. From report to enforce counts at once and for all, and ends all
+    consents. Back to report, a gate goes on enforcing for each tenant whose admin has not said yes to that. The
+    transaction must be entered as a system.
+    """
+    session.execute(HOLD)
+    query = select(ServiceEnforcement).where(col(ServiceEnforcement.service).in_(wanted))
+    known = {row.service: row for row in session.orm.exec(query).all()}
+    for service, says in wanted.items():
+        row = known.get(service)
+        if row is None:
+            _begin(session, service, says)
+        elif row.wanted != says:
+            _switch(session, row, says)
+    session.orm.flush()
+
+
+def _begin(session: UnitOfWork, service: str, says: str) -> None:
+    """Record a gate that there was not: one that enforces is what everybody expects, and no news."""
+    at = now(session)
+    row = ServiceEnforcement(
+        id=new_id(),
+        service=service,
+        wanted=says,
+        enforced_at=at if says == ENFORCE else None,
+        changed_at=at,
+        announced_to=EVERYBODY if says == ENFORCE else None,
+    )
+    row.mac = row_macs.mark(session, row_macs.enforcement(row))
+    session.orm.add(row)
+    publish_after_commit(session, [row.id])
+
+
+def _switch(session: UnitOfWork, row: ServiceEnforcement, says: str) -> None:
+    """Record a switch. A row without a valid mark counts as enforced before, and so opens nothing."""
+    at = now(session)
+    if says == ENFORCE or not row_macs.is_held(session, row.mac, row_macs.enforcement(row), row.id):
+        row.enforced_at = row.enforced_at or at
+    row.wanted, row.revision = says, row.revision + 1
+    row.changed_at, row.announced_to = at, None
+    row.mac = row_macs.mark(session, row_macs.enforcement(row))
+    session.orm.add(row)
+    publish_after_commit(session, [row.id])
+
+
+def announce(database: Database, *, settled: timedelta = SETTLED) -> Iterator[int]:
+    """Write each switch into the vendor's log and those of all tenants, and tell people; yield how many after each.
+
+    It may run anywhere and any number of times: a row says how far it has come. New tenants are told of gates that
+    report.
+
+    Raises:
+        sqlalchemy.exc.OperationalError: Postgres is away.
+    """
+    failed: list[UUID] = []
+    while True:
+        found: Row[Any] | None = None
+        try:
+            with database.transaction() as session:
+                found = session.execute(WAITING, {"failed": failed, "settled": settled}).one_or_none()
+                if found is None:
+                    return
+                count = _announce_some(session, found, settled)
+        except (OperationalError, InterfaceError):
+            raise
+        except Exception:
+            if found is None:
+                raise
+            log.exception("gate.not_announced", service=found.service)
+            failed.append(found.id)
+        else:
+            yield count
+
+
+def _announce_some(session: UnitOfWork, row: Row[Any], settled: timedelta) -> int:
+    if row.announced_to is None:
+        announcements.notify_operators(session, _event(session, row, None))
+        session.execute(ANNOUNCED, {"id": row.id, "to": NOBODY})
+        return 1
+    values = {
+        "after": row.announced_to,
+        "settled": settled,
+        "reports": row.wanted == REPORT,
+        "changed_at": row.changed_at,
+        "most": AT_ONCE,
+    }
+    tenants = session.execute(NEXT, values).scalars().all()
+    for one in tenants:
+        announcements.announce(session, _event(session, row, one))
+    session.execute(ANNOUNCED, {"id": row.id, "to": tenants[-1] if tenants else row.announced_to})
+    return len(tenants)
+
+
+def _event(session: UnitOfWork, row: Row[Any], tenant_id: UUID | None) -> AuditEvent:
+    if row.wanted == ENFORCE:
+        action, words = ENFORCED, change(REPORT, ENFORCE)
+    elif row.enforced_at is None:
+        action, words = BEGAN, change(ABSENT, REPORT)
+    else:
+        action, words = ASKED, change(ENFORCE, f"{REPORT}, once an admin of the tenant allows it")
+    facts = {"service": row.service, "changes": {f"gate of {row.service}": words}}
+    return AuditEvent(at=now(session), action=action, actor=THE_CLOCK, tenant_id=tenant_id, facts=facts)
+
+
+def overviews(session: UnitOfWork, caller: Caller) -> list[EnforcementOverview]:
+    """Return what each gate does, for the vendor's operators and auditors, by the service's name.
+
+    Raises:
+        NotYours: the caller is neither.
+    """
+    authentication.enter(session, caller)
+    permissions.capacity(caller, READERS)
+    return [_overview(row) for row in session.execute(OVERVIEW)]
+
+
+def _overview(row: Row[Any]) -> EnforcementOverview:
+    everybody = row.tenants if row.enforced_at is None else row.consents
+    reporting = everybody if row.wanted == REPORT else 0
+    was_enforced = row.enforced_at is not None
+    return EnforcementOverview(
+        row.service, row.wanted, row.revision, was_enforced, row.changed_at, reporting, row.tenants
+    )

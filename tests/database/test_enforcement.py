@@ -1,0 +1,430 @@
+"""What a gate does for whom: recorded once, switched at once to enforce, and back only by a tenant's yes."""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy import Engine, text
+from sqlalchemy.exc import DBAPIError
+
+from gate import enforcement, report_consents
+from gate.enforcement import ENFORCE, REPORT
+from gate.enforcement_memory import EnforcementMemory
+from gate.memory_reader import GATE, MemoryReader
+from gate.report_consents import TenantGate
+from gate.window_memory import BOOT_CLOCK, FRESH_SECONDS, WindowMemory
+from harness.people import HERE, World
+from harness.stage import setting
+from lockbox.audit.events import AuditEvent
+from lockbox.database import Database, UnitOfWork
+from lockbox.errors import Conflict, NotFound, NotYours, SignInAgain
+from lockbox.identity import authentication, row_macs
+from lockbox.identity import tenants as all_tenants
+from lockbox.identity.roles import AuthMethod
+from lockbox.notifications import announcements
+from lockbox.requests.policy_rules import Policy
+from tests.database.audit_logs import recorded_changes
+from tests.database.scenes import read, write_unchecked
+from tests.database.tenancy import does, id_of, on_the_database, reads
+
+SERVICE = "exchange-online"
+ROWS = "SELECT service, wanted, revision, enforced_at IS NOT NULL AS was_enforced FROM enforcements"
+PUT_BACK = """
+INSERT INTO report_consents SELECT * FROM jsonb_populate_record(NULL::report_consents, CAST(:row AS jsonb))
+"""
+
+
+class WatchedModes:
+    """What the gate knows in a process whose catalogue says this, with a clock that a test moves."""
+
+    def __init__(self, db: Database, says: str = REPORT) -> None:
+        self.later = BOOT_CLOCK()
+        self.modes = EnforcementMemory({SERVICE: says}, self._clock)
+        self.reader = MemoryReader(db, WindowMemory(self._clock), self.modes)
+        self.settle()
+
+    def _clock(self) -> float:
+        self.later += 1e-6
+        return self.later
+
+    def settle(self) -> None:
+        """Read until nothing waits, what this process has recorded too."""
+        while self.reader.read():
+            pass
+        self.reader.read()
+
+    def reports(self, tenant: str | None) -> bool:
+        """Return what it says now."""
+        return self.modes.reports(SERVICE, tenant)
+
+
+def says(db: Database, wanted: str, service: str = SERVICE) -> None:
+    """Let a process start with this catalogue."""
+    with db.transaction() as session:
+        authentication.enter(session, GATE)
+        enforcement.record(session, {service: wanted})
+
+
+def asked(world: World) -> int:
+    """Let a gate that was enforced be asked to report, and return the revision."""
+    says(world.db, ENFORCE)
+    says(world.db, REPORT)
+    return gate_of(world).revision
+
+
+def gate_of(world: World, who: str = "tara") -> TenantGate:
+    (gate,) = reads(world, who, report_consents.of_tenant)
+    return gate
+
+
+def allow(world: World, revision: int, who: str = "tara") -> TenantGate:
+    return does(world, who, report_consents.allow, SERVICE, revision=revision)
+
+
+def another_tenant(world: World) -> str:
+    """Add a tenant, and return its slug."""
+    with setting(world.db).transaction() as session:
+        return all_tenants.add(session, "fabrikam", "Fabrikam", policy=Policy().model_dump(mode="json")).slug
+
+
+def test_a_gate_that_was_never_enforced_reports_for_everybody(world: World) -> None:
+    watched = WatchedModes(world.db)
+
+    assert watched.reports(world.tenant.slug)
+    assert watched.reports("nobody-knows")
+    assert watched.reports(None)
+    assert not watched.modes.reports("another-service", world.tenant.slug)
+    assert not gate_of(world).is_enforced
+    assert not gate_of(world).is_asked
+
+
+def test_from_report_to_enforce_counts_at_once_and_for_all(world: World) -> None:
+    watched = WatchedModes(world.db)
+
+    says(world.db, ENFORCE)
+    watched.settle()
+
+    assert not watched.reports(world.tenant.slug)
+    assert not watched.reports(None)
+    assert gate_of(world).is_enforced
+
+
+def test_back_to_report_only_for_a_tenant_whose_admin_has_said_yes(world: World) -> None:
+    revision = asked(world)
+    watched = WatchedModes(world.db)
+    assert not watched.modes.reports_anywhere(SERVICE)
+    assert (gate_of(world).is_enforced, gate_of(world).is_asked) == (True, True)
+
+    given = allow(world, revision)
+    watched.settle()
+
+    assert (given.is_enforced, given.consented_at is not None) == (False, True)
+    assert watched.reports(world.tenant.slug)
+    assert not watched.reports(None)
+    assert not watched.reports("nobody-knows")
+    does(world, "tara", report_consents.end, SERVICE)
+    watched.settle()
+    assert not watched.reports(world.tenant.slug)
+    assert gate_of(world).is_enforced
+
+
+def test_each_switch_back_needs_a_yes_of_its_own(world: World) -> None:
+    revision = asked(world)
+    allow(world, revision)
+    says(world.db, ENFORCE)
+    watched = WatchedModes(world.db)
+    assert not watched.reports(world.tenant.slug)
+
+    says(world.db, REPORT)
+    watched.settle()
+
+    assert not watched.reports(world.tenant.slug)
+    assert gate_of(world).is_enforced
+    with pytest.raises(Conflict):
+        allow(world, revision)
+    allow(world, revision + 2)
+    watched.settle()
+    assert watched.reports(world.tenant.slug)
+
+
+def test_a_yes_that_a_switch_overtakes_counts_for_nothing(world: World) -> None:
+    """The admin's transaction read the revision; the switch is committed before it is."""
+    revision = asked(world)
+    with world.db.transaction() as session:
+        report_consents.allow(session, world.people["tara"], HERE, world.tenant.slug, SERVICE, revision=revision)
+        says(world.db, ENFORCE)
+    says(world.db, REPORT)
+
+    watched = WatchedModes(world.db)
+
+    assert not watched.reports(world.tenant.slug)
+    assert gate_of(world).is_enforced
+
+
+def test_any_number_of_processes_record_a_switch_once(world: World) -> None:
+    says(world.db, REPORT)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: says(world.db, ENFORCE), range(16)))
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: says(world.db, ENFORCE, "new"), range(16)))
+
+    rows = [tuple(row) for row in read(world.db, f"{ROWS} ORDER BY service")]
+
+    assert rows == [(SERVICE, ENFORCE, 2, True), ("new", ENFORCE, 1, True)]
+
+
+def test_a_process_whose_catalogue_says_enforce_enforces_whatever_is_recorded(world: World) -> None:
+    says(world.db, REPORT)
+    watched = WatchedModes(world.db, ENFORCE)
+    with world.db.transaction() as session:
+        authentication.enter(session, GATE)
+        session.execute(text("UPDATE enforcements SET revision = revision + 1, wanted = 'report'"))
+
+    watched.settle()
+
+    assert not watched.reports(world.tenant.slug)
+
+
+def test_what_was_read_a_second_ago_is_enforced(world: World) -> None:
+    watched = WatchedModes(world.db)
+    watched.later += FRESH_SECONDS - 0.1
+    assert watched.reports(None)
+
+    watched.later += 0.1
+
+    assert not watched.reports(None)
+    assert not watched.modes.reports_anywhere(SERVICE)
+
+
+def test_news_of_a_switch_enforce_until_the_next_read_and_other_news_do_not(world: World) -> None:
+    watched = WatchedModes(world.db)
+    (row,) = read(world.db, "SELECT id FROM enforcements")
+
+    watched.reader.hear([str(id_of(world, "erin"))])
+    assert watched.reports(None)
+    watched.reader.hear([str(row.id)])
+
+    assert not watched.reports(None)
+    watched.settle()
+    assert watched.reports(None)
+
+
+def test_what_is_being_read_while_news_come_is_not_believed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    says(world.db, REPORT)
+    watched = WatchedModes(world.db)
+    (row,) = read(world.db, "SELECT id FROM enforcements")
+    named = row_macs.enforcement
+
+    def overtaken(known: Any) -> Any:
+        watched.modes.forget([str(row.id)])
+        return named(known)
+
+    says(world.db, ENFORCE)
+    watched.reader.read()
+    with world.db.transaction() as session:
+        authentication.enter(session, GATE)
+        enforcement.record(session, {SERVICE: REPORT})
+    monkeypatch.setattr(row_macs, "enforcement", overtaken)
+    watched.reader.read()
+
+    assert not watched.reports(None)
+
+
+def test_only_an_admin_of_the_tenant_says_yes_and_takes_it_back(world: World) -> None:
+    revision = asked(world)
+    for who in ("ann", "aude", "olga", "max", "erin", "gate"):
+        with pytest.raises((NotYours, NotFound)):
+            allow(world, revision, who)
+        with pytest.raises((NotYours, NotFound)):
+            does(world, who, report_consents.end, SERVICE)
+
+    assert gate_of(world, "ann") == gate_of(world, "aude") == gate_of(world)
+    for who in ("erin", "olga"):
+        with pytest.raises(NotYours):
+            gate_of(world, who)
+
+
+def test_a_yes_needs_a_fresh_sign_in_and_taking_it_back_does_not(world: World) -> None:
+    revision = asked(world)
+    tara = world.people["tara"]
+    old = replace(tara, means=AuthMethod.OIDC, signed_in_at=datetime.now(UTC) - timedelta(hours=1))
+    for stale in (replace(tara, means=AuthMethod.TOKEN), old):
+        with world.db.transaction() as session, pytest.raises(SignInAgain):
+            report_consents.allow(session, stale, HERE, world.tenant.slug, SERVICE, revision=revision)
+    allow(world, revision)
+
+    with world.db.transaction() as session:
+        report_consents.end(session, old, HERE, world.tenant.slug, SERVICE)
+
+    assert gate_of(world).is_enforced
+
+
+def test_nothing_is_allowed_that_is_not_asked(world: World) -> None:
+    with pytest.raises(NotFound):
+        allow(world, 1)
+    says(world.db, REPORT)
+    with pytest.raises(Conflict):
+        allow(world, 1)
+    says(world.db, ENFORCE)
+    with pytest.raises(Conflict):
+        allow(world, 2)
+
+
+def test_each_switch_ask_and_answer_is_in_every_log_that_it_concerns(world: World, worker: Database) -> None:
+    says(world.db, REPORT)
+    assert list(enforcement.announce(worker, settled=timedelta(0))) == [1, 1]
+    assert list(enforcement.announce(worker, settled=timedelta(0))) == []
+    says(world.db, ENFORCE)
+    list(enforcement.announce(worker, settled=timedelta(0)))
+    says(world.db, REPORT)
+    list(enforcement.announce(worker, settled=timedelta(0)))
+    allow(world, 3)
+    does(world, "tara", report_consents.end, SERVICE)
+    does(world, "tara", report_consents.end, SERVICE)
+
+    events = read(
+        world.db, "SELECT action, actor_role, tenant_id, internal FROM events WHERE seq IS NULL ORDER BY id"
+    )
+    ours = world.tenant.id
+
+    def of(log: UUID | None) -> list[str]:
+        return [one.action for one in events if (None if one.internal else one.tenant_id) == log]
+
+    every = ["gate_report_began", "gate_enforced", "gate_report_asked", "gate_report_allowed", "gate_report_ended"]
+    assert (of(ours), of(None)) == (every, every)
+    assert {one.actor_role for one in events} == {"clock", "tenant_admin"}
+    told = sorted((one.action, sorted(one.told)) for one in recorded_changes(world.db))
+    assert told == sorted((name, who) for name in every for who in (["Abe", "Amir", "Ann", "Tara"], ["Olga"]))
+
+
+def test_a_new_tenant_is_told_of_a_gate_that_reports_and_not_of_one_that_enforces(
+    world: World, worker: Database
+) -> None:
+    says(world.db, ENFORCE, "enforced")
+    says(world.db, REPORT, "switched")
+    says(world.db, ENFORCE, "switched")
+    says(world.db, REPORT)
+    list(enforcement.announce(worker, settled=timedelta(0)))
+    slug = another_tenant(world)
+
+    assert list(enforcement.announce(worker)) == []
+    assert list(enforcement.announce(worker, settled=timedelta(0))) == [1]
+
+    (row,) = read(
+        world.db, "SELECT e.action FROM events e JOIN tenants t ON t.id = e.tenant_id WHERE t.slug = :slug", slug=slug
+    )
+    assert row.action == "gate_report_began"
+
+
+def test_one_gate_that_cannot_be_announced_does_not_stop_the_others(
+    world: World, worker: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    says(world.db, REPORT, "bad")
+    says(world.db, REPORT, "good")
+    notify = announcements.notify_operators
+
+    def fails(session: UnitOfWork, event: AuditEvent) -> None:
+        if event.facts["service"] == "bad":
+            raise ValueError
+        notify(session, event)
+
+    monkeypatch.setattr(announcements, "notify_operators", fails)
+
+    assert list(enforcement.announce(worker, settled=timedelta(0))) == [1, 1]
+
+
+FORGED = {
+    "never enforced": "UPDATE enforcements SET enforced_at = NULL",
+    "an old revision": "UPDATE enforcements SET revision = 1, enforced_at = NULL",
+    "a consent of another": "UPDATE report_consents SET tenant_id = (SELECT id FROM tenants WHERE slug = 'fabrikam')",
+    "no mark": "UPDATE enforcements SET mac = NULL, enforced_at = NULL",
+    "a tenant by another name": "UPDATE tenants SET slug = 'renamed' WHERE slug <> 'fabrikam'",
+}
+
+
+@pytest.mark.parametrize("forgery", FORGED)
+def test_rows_that_the_api_did_not_write_open_nothing(world: World, superuser: Engine, forgery: str) -> None:
+    revision = asked(world)
+    another_tenant(world)
+    allow(world, revision)
+
+    write_unchecked(superuser, FORGED[forgery])
+    watched = WatchedModes(world.db)
+
+    assert not watched.reports("fabrikam")
+    assert not watched.reports("renamed")
+    assert not watched.reports(None)
+
+
+def test_a_forged_gate_stays_enforced_through_each_switch(world: World, superuser: Engine) -> None:
+    says(world.db, ENFORCE)
+    write_unchecked(superuser, "UPDATE enforcements SET wanted = 'report', enforced_at = NULL")
+    assert not WatchedModes(world.db).reports(None)
+    says(world.db, ENFORCE)
+
+    watched = WatchedModes(world.db)
+
+    assert not watched.reports(None)
+    assert gate_of(world).is_asked
+
+
+def test_a_consent_that_was_taken_back_is_not_put_back(world: World) -> None:
+    allow(world, asked(world))
+    (row,) = read(world.db, "SELECT CAST(to_jsonb(c) AS text) AS row FROM report_consents c")
+    does(world, "tara", report_consents.end, SERVICE)
+
+    with pytest.raises(DBAPIError, match="does not come back"):
+        on_the_database(world, "tara", PUT_BACK, row=row.row)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE enforcements SET enforced_at = NULL, revision = revision + 1",
+        "UPDATE enforcements SET wanted = 'enforce'",
+        "UPDATE enforcements SET revision = revision - 1",
+    ],
+)
+def test_no_login_forgets_that_a_gate_was_enforced(world: World, statement: str) -> None:
+    asked(world)
+    with world.db.transaction() as session:
+        authentication.enter(session, GATE)
+        with pytest.raises(DBAPIError):
+            session.execute(text(statement))
+
+
+def test_nobody_else_writes_a_consent_or_a_gate_on_the_database(world: World) -> None:
+    asked(world)
+    consent = """
+    INSERT INTO report_consents (id, enforcement_id, tenant_id, revision, person_id, created_at)
+    SELECT uuidv7(), e.id, :tenant, e.revision, :person, now() FROM enforcements e
+    """
+    for who in ("ann", "olga", "erin", "gate"):
+        with pytest.raises(DBAPIError, match="row-level security"):
+            on_the_database(world, who, consent, tenant=world.tenant.id, person=id_of(world, who))
+    gate = """
+    INSERT INTO enforcements (id, service, wanted, revision, changed_at) VALUES (uuidv7(), 'x', 'report', 1, now())
+    """
+    for who in ("tara", "olga", "erin", "gate"):
+        with pytest.raises(DBAPIError, match="row-level security"):
+            on_the_database(world, who, gate)
+
+
+def test_operators_see_for_how_many_tenants_a_gate_reports(world: World) -> None:
+    allow(world, asked(world))
+    says(world.db, REPORT, "new")
+    says(world.db, ENFORCE, "safe")
+
+    with world.db.transaction() as session:
+        found = enforcement.overviews(session, world.people["olga"])
+
+    assert [(one.service, one.wanted, one.was_enforced, one.reporting, one.tenants) for one in found] == [
+        (SERVICE, REPORT, True, 1, 1),
+        ("new", REPORT, False, 1, 1),
+        ("safe", ENFORCE, True, 0, 1),
+    ]
+    with world.db.transaction() as session, pytest.raises(NotYours):
+        enforcement.overviews(session, world.people["tara"])

@@ -1,0 +1,255 @@
+"""A gate that only reports: what is let in though it would be refused, for whom, and what stays a no."""
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import pytest
+
+from config.gate_document import GateCallers, PathRule, ServiceGate, TenantSource, TokenIssuer
+from config.service_catalogue import Catalogue, Plan, Service
+from gate import enforcement, report_consents
+from gate.enforcement import ENFORCE, REPORT
+from gate.memory_reader import GATE
+from gate.reasons import REPORTABLE, UNAUTHENTICATED, GateReason
+from harness.gateway_world import ENGINEER
+from harness.people import HERE
+from harness.wait import wait_for
+from lockbox.admin import tenants
+from lockbox.identity import authentication, roles
+from lockbox.identity.roles import Role
+from lockbox.requests import submit
+from lockbox.requests.lifecycle import Action
+from tests.http.door import Door
+from tests.http.gate_door import GateAnswer, GateDoor, gate_before
+
+NEVER, ASKED, ALLOWED, ENFORCED = "never-enforced", "asked-back", "allowed-back", "enforced"
+FRESH, TAKEN, UNBOUND = "switched", "taken-back", "unbound"
+ISSUER = TokenIssuer(issuer="https://sso.vendor.example", audience="gate", jwks_url="https://sso.vendor.example/keys")
+ERIN = (ENGINEER, "erin")
+
+
+def service(says: str) -> Service:
+    """Return a service whose gate the catalogue has in this mode."""
+    gate = ServiceGate(
+        enforcement=says,  # type: ignore[arg-type]
+        tenant=TenantSource(path="org"),
+        callers=GateCallers(entrance="support", engineer_header=ENGINEER),
+        paths=(
+            PathRule(methods=("GET",), path="/{org}/boxes/{id}", resource="box:{id}", action="read"),
+            PathRule(methods=("PUT",), path="/{org}/boxes/{id}", resource="box:{id}", action="change"),
+        ),
+    )
+    return Service(title=says, gate=gate)
+
+
+CATALOGUE = Catalogue(
+    services={
+        **{name: service(REPORT) for name in (NEVER, ASKED, ALLOWED, FRESH, TAKEN, UNBOUND)},
+        ENFORCED: service(ENFORCE),
+    },
+    plans={"standard": Plan()},
+    issuers=(ISSUER,),
+)
+MODES = {NEVER: True, ALLOWED: True, ASKED: False, ENFORCED: False}
+
+
+@dataclass
+class ReportingDoor:
+    """A gate of several services, and how to ask about a call to one of them."""
+
+    gate: GateDoor
+
+    def ask(
+        self,
+        service: str,
+        path: str = "/boxes/1",
+        *more: tuple[str, str],
+        tenant: str | None = None,
+    ) -> GateAnswer:
+        """Ask as nginx does; `more` are the headers by which the call says whose it is, and others."""
+        org = self.gate.world.tenant.slug if tenant is None else tenant
+        headers = [("Host", "lockbox.example"), ("Lockbox-Gateway", self.gate.world.tokens["all-services"])]
+        headers += [("X-Original-Method", "GET"), ("X-Original-URI", f"/{org}{path}"), *more]
+        return self.gate.send(headers, f"/gate/v1/{service}")
+
+
+@pytest.fixture(scope="module")
+def gates(door: Door) -> Iterator[ReportingDoor]:
+    """A gate of which one service was never enforced, two were and are asked back, and one is allowed."""
+    world = door.world
+    for says in (ENFORCE, REPORT):
+        switch(door, dict.fromkeys((ASKED, ALLOWED, TAKEN), says))
+    with gate_before(world, door.db, catalogue=CATALOGUE) as gate:
+        world.add("all-services", Role.SYSTEM, scopes={roles.Scope("gate:nginx")}, services={*MODES, FRESH, TAKEN})
+        gate.map("erin", "all-services")
+        with world.db.transaction() as session:
+            for one in (ALLOWED, TAKEN):
+                report_consents.allow(session, world.people["tara"], HERE, world.tenant.slug, one, revision=2)
+        modes = gate.gateway.modes
+        wait_for("the gate knows", lambda: all(map(modes.reports_anywhere, (NEVER, ALLOWED, TAKEN))), 20)
+        yield ReportingDoor(gate)
+
+
+def switch(door: Door, says: dict[str, str]) -> None:
+    """Let a process start with a catalogue that says this."""
+    with door.db.transaction() as session:
+        authentication.enter(session, GATE)
+        enforcement.record(session, says)
+
+
+def approved(gate: GateDoor, service: str, asked: list[str], granted: list[str]) -> None:
+    """Open a window for less than was asked."""
+    world = gate.world
+    with world.db.transaction() as session:
+        wanted = world.submission(service=service, resources=asked)
+        request = submit.submit(session, world.people["erin"], HERE, wanted, CATALOGUE.services).request
+    world.act("ann", Action.APPROVE, request.id, resources=granted)
+
+
+CALLS: dict[GateReason, Callable[[ReportingDoor, str], GateAnswer]] = {
+    GateReason.NO_WINDOW: lambda one, service: one.ask(service, "/boxes/1", ERIN),
+    GateReason.NARROWED: lambda one, service: one.ask(service, "/boxes/7", ERIN),
+    GateReason.UNMAPPED: lambda one, service: one.ask(service, "/crates/1", ERIN),
+    GateReason.UNKNOWN_ENGINEER: lambda one, service: one.ask(service, "/boxes/1", (ENGINEER, "nobody")),
+    GateReason.NO_TOKEN: lambda one, service: one.ask(service),
+    GateReason.BAD_TOKEN: lambda one, service: one.ask(service, "/boxes/1", ("Authorization", "Bearer a.b.c")),
+    GateReason.MALFORMED: lambda one, service: one.ask(service, "/boxes/../1", ERIN),
+}
+
+
+@pytest.mark.parametrize("service", MODES)
+@pytest.mark.parametrize("reason", CALLS)
+def test_what_is_let_in_by_mode_and_reason(gates: ReportingDoor, service: str, reason: GateReason) -> None:
+    if reason is GateReason.NARROWED:
+        approved(gates.gate, service, ["box:7", "box:8"], ["box:8"])
+
+    answer = CALLS[reason](gates, service)
+
+    is_let_in = MODES[service] and reason in REPORTABLE and not (service == ALLOWED and reason is GateReason.UNMAPPED)
+    check(answer, reason, is_let_in=is_let_in)
+
+
+@pytest.mark.parametrize("service", MODES)
+def test_a_suspended_tenant_is_let_in_only_where_the_gate_reports(gates: ReportingDoor, service: str) -> None:
+    world = gates.gate.world
+    with world.db.transaction() as session:
+        tenants.suspend(session, world.people["olga"], HERE, world.tenant.slug)
+    try:
+        answer = gates.ask(service, "/boxes/s", ERIN)
+    finally:
+        with world.db.transaction() as session:
+            tenants.resume(session, world.people["olga"], HERE, world.tenant.slug)
+
+    check(answer, GateReason.SUSPENDED, is_let_in=MODES[service])
+
+
+@pytest.mark.parametrize("reason", [GateReason.UNKNOWN_ENGINEER, GateReason.NO_TOKEN, GateReason.BAD_TOKEN])
+@pytest.mark.parametrize(("path", "is_let_in"), [("/crates/1", True), ("/boxes/../1", False), ("//boxes/1", False)])
+def test_whoever_is_not_known_gets_in_by_no_malformed_path(
+    gates: ReportingDoor,
+    reason: GateReason,
+    path: str,
+    is_let_in: bool,  # noqa: FBT001 - a row of a table
+) -> None:
+    shown = {
+        GateReason.UNKNOWN_ENGINEER: [(ENGINEER, "nobody")],
+        GateReason.NO_TOKEN: [],
+        GateReason.BAD_TOKEN: [("Authorization", "Bearer a.b.c")],
+    }
+    check(gates.ask(NEVER, path, *shown[reason]), reason, is_let_in=is_let_in)
+    assert gates.ask(ALLOWED, path, *shown[reason]).status in {401, 403}
+    assert gates.ask(ASKED, path, *shown[reason]).status in {401, 403}
+
+
+def test_a_tenant_that_nobody_knows_is_let_in_only_where_the_gate_reports_for_all(gates: ReportingDoor) -> None:
+    for service, is_let_in in {NEVER: True, ALLOWED: False, ASKED: False, ENFORCED: False}.items():
+        check(gates.ask(service, "/boxes/1", ERIN, tenant="nobody"), GateReason.NO_WINDOW, is_let_in=is_let_in)
+
+
+def test_a_window_lets_in_as_ever_where_the_gate_reports(gates: ReportingDoor) -> None:
+    approved(gates.gate, NEVER, ["box:in"], ["box:in"])
+
+    answer = gates.ask(NEVER, "/boxes/in", ERIN)
+
+    assert (answer.status, answer.headers["lockbox-decision"]) == (200, "allow")
+    assert "lockbox-request" in answer.headers
+
+
+@pytest.mark.parametrize(
+    ("headers", "reason"),
+    [
+        ([("Lockbox-Gateway", "lbx_test_evil")], GateReason.MALFORMED),
+        ([("X-Forwarded-Uri", "/x")], GateReason.MALFORMED),
+        ([("X-Original-URI", "/x")], GateReason.MALFORMED),
+        ([("Content-Length", "3")], GateReason.MALFORMED),
+        ([("Authorization", "Bearer a.b.c")], GateReason.MALFORMED),
+    ],
+)
+def test_what_the_gateway_does_wrong_stays_a_no(
+    gates: ReportingDoor, headers: list[tuple[str, str]], reason: GateReason
+) -> None:
+    check(gates.ask(NEVER, "/boxes/1", ERIN, *headers), reason, is_let_in=False)
+
+
+def test_a_gateway_without_a_token_for_the_service_gets_nothing_though_the_gate_reports(gates: ReportingDoor) -> None:
+    world = gates.gate.world
+    path = f"/{world.tenant.slug}/boxes/1"
+    asked = [("X-Original-Method", "GET"), ("X-Original-URI", path), ERIN]
+
+    nothing = gates.gate.send(asked, f"/gate/v1/{NEVER}")
+    stranger = gates.gate.send([("Lockbox-Gateway", "lbx_test_evil"), *asked], f"/gate/v1/{NEVER}")
+    unbound = gates.ask(UNBOUND, "/boxes/1", ERIN)
+
+    check(nothing, GateReason.NO_CREDENTIAL, is_let_in=False)
+    check(stranger, GateReason.NO_CREDENTIAL, is_let_in=False)
+    check(unbound, GateReason.UNMAPPED, is_let_in=False)
+
+
+def test_from_the_answer_of_a_switch_on_every_call_a_second_later_is_refused(
+    gates: ReportingDoor, door: Door
+) -> None:
+    """Many call while the gate is switched; what begins within the second may go either way."""
+    assert gates.ask(FRESH, "/boxes/1", ERIN).status == 200
+
+    def call(_: int) -> tuple[float, int]:
+        began = time.monotonic()
+        return began, gates.ask(FRESH, "/boxes/1", ERIN).status
+
+    with ThreadPoolExecutor(4) as pool:
+        calls = [pool.submit(call, number) for number in range(400)]
+        time.sleep(0.1)
+        switch(door, {FRESH: ENFORCE})
+        switched = time.monotonic()
+        while time.monotonic() < switched + 1.5:
+            calls.append(pool.submit(call, 0))
+            time.sleep(0.005)
+        answers = [one.result() for one in calls]
+
+    late = [status for began, status in answers if began > switched + 1]
+    assert late
+    assert set(late) == {403}
+    assert 200 in {status for _, status in answers}
+
+
+def test_taking_the_yes_back_enforces_within_a_second(gates: ReportingDoor) -> None:
+    world = gates.gate.world
+    assert gates.ask(TAKEN, "/boxes/1", ERIN).status == 200
+
+    with world.db.transaction() as session:
+        report_consents.end(session, world.people["tara"], HERE, world.tenant.slug, TAKEN)
+    time.sleep(1)
+
+    check(gates.ask(TAKEN, "/boxes/1", ERIN), GateReason.NO_WINDOW, is_let_in=False)
+
+
+def check(answer: GateAnswer, reason: GateReason, *, is_let_in: bool) -> None:
+    """Check an answer, and that one for a call that would be refused names no request."""
+    said = {name: value for name, value in answer.headers.items() if name.startswith("lockbox-")}
+    if is_let_in:
+        assert (answer.status, said) == (200, {"lockbox-decision": "would-deny", "lockbox-reason": reason.value})
+        assert answer.body == b""
+    else:
+        assert answer.status == (401 if reason in UNAUTHENTICATED else 403), said
+        assert (said["lockbox-decision"], said["lockbox-reason"]) == ("deny", reason.value)
