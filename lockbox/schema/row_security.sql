@@ -306,7 +306,7 @@ CREATE POLICY api_insert ON connections FOR INSERT TO lockbox_api
         AND r.tenant_id = connections.tenant_id AND r.requester_id = (SELECT at_person()) AND r.state = 'active'));
 CREATE POLICY api_update ON connections FOR UPDATE TO lockbox_api
     USING (EXISTS (SELECT FROM requests r WHERE r.id = request_id AND r.requester_id = (SELECT at_person())))
-    WITH CHECK (state = 'closing');
+    WITH CHECK (state = 'closing' AND run_at <= clock_timestamp());
 
 CREATE POLICY api_select ON request_reads FOR SELECT TO lockbox_api USING (person_id = (SELECT at_person()));
 CREATE POLICY api_insert ON request_reads FOR INSERT TO lockbox_api

@@ -15,6 +15,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from psycopg import errors
 from sqlalchemy import Engine, text
+from sqlalchemy.exc import DBAPIError
 
 from cli.stack import CHECKOUT
 from connectors import connection_steps, postgres_roles
@@ -32,7 +33,7 @@ from lockbox.requests import timers
 from lockbox.requests.lifecycle import Action
 from lockbox.schedule import Schedule
 from tests.database.postgres_target import OF_CLOSE, OF_OPEN, OrdersWindow, PostgresTarget, postgres_target
-from tests.database.scenes import read, write
+from tests.database.scenes import as_caller, read, write
 from tests.each import each
 
 OVER = """
@@ -369,6 +370,17 @@ def test_a_new_credential_closes_the_earlier_one(
     target.sign_in(second.id, password).close()
     with pytest.raises(psycopg.OperationalError):
         target.sign_in(first.id, lost)
+
+
+def test_nobody_puts_a_close_off_by_the_login_of_the_api(window: OrdersWindow) -> None:
+    found, _ = window.credential()
+    late = "UPDATE connections SET state = 'closing', run_at = now() + interval '1 day' WHERE id = :id"
+
+    with (
+        pytest.raises(DBAPIError, match="row-level security"),
+        as_caller(window.world.db, window.world.people["erin"], at=window.world.tenant.id) as connection,
+    ):
+        connection.execute(text(late), {"id": found.id})
 
 
 def test_a_verifier_that_was_written_into_the_database_opens_nothing(
