@@ -64,6 +64,7 @@ def show_one(item: Mapping[str, Any]) -> None:
             "Reason": f"{why}: {item['justification']}" if item["justification"] else why,
             "Case": item["case_ref"],
             "Window": duration(item["access_window"]),
+            **({"Uses": f"{item['uses_left']} of {item['max_uses']} left"} if item["max_uses"] else {}),
             "Deadline": moment(item["deadline_at"]),
             "Version": item["version"],
             **_shown_where_there(item),

@@ -37,6 +37,7 @@ Justification = Annotated[str, typer.Option(help="why access is needed")]
 Seconds = Annotated[int, typer.Option(help="how long access is needed, in seconds")]
 Actions = Annotated[list[str] | None, typer.Option("--action", help="read, change, export; repeat")]
 Reason = Annotated[str, typer.Option(help="support_case, vendor_alert, …")]
+Uses = Annotated[int | None, typer.Option(help="how often access can be used; left out: as the customer allows")]
 Case = Annotated[str | None, typer.Option(help="the case number")]
 Engineer = Annotated[UUID | None, typer.Option(help="the engineer's id, if a service account submits")]
 
@@ -52,11 +53,14 @@ def submit(
     reason: Reason = "support_case",
     case: Case = None,
     engineer: Engineer = None,
+    uses: Uses = None,
     key: Annotated[str | None, typer.Option(help="Idempotency-Key: if sent twice, it is submitted once")] = None,
     plain: Plain = False,
 ) -> None:
     """Submit a request."""
-    body = _request_input(tenant, service, resource, action, reason, justification, case, seconds, engineer)
+    body = _request_input(tenant, service, resource, action, reason, justification, case, seconds, engineer) | {
+        "max_uses": uses
+    }
     submitted = call("POST", at("requests"), body=body, headers={"idempotency-key": key} if key else None)
     if not plain:
         say(f"Submitted; {submitted['asked']} people are asked.")
@@ -87,13 +91,16 @@ def preview(
     reason: Reason = "support_case",
     case: Case = None,
     engineer: Engineer = None,
+    uses: Uses = None,
     plain: Plain = False,
 ) -> None:
     """Preview a request.
 
     Nothing is submitted and nobody is notified. Ends with 1 if the request would be rejected.
     """
-    body = _request_input(tenant, service, resource, action, reason, justification, case, seconds, engineer)
+    body = _request_input(tenant, service, resource, action, reason, justification, case, seconds, engineer) | {
+        "max_uses": uses
+    }
     found = call("POST", at("requests", "preview"), body=body)
     if plain:
         as_json(found)

@@ -76,7 +76,8 @@ ORDER BY c.id LIMIT :most
 UNCONNECTED = text("""
 SELECT r.id, r.tenant_id, r.service, t.slug FROM requests r JOIN tenants t ON t.id = r.tenant_id
 WHERE r.state = 'active' AND r.service = ANY(:services) AND r.deadline_at > (SELECT clock_timestamp())
-    AND NOT t.suspended AND NOT EXISTS (SELECT FROM connections c WHERE c.request_id = r.id)
+    AND r.max_uses IS NULL AND NOT t.suspended
+    AND NOT EXISTS (SELECT FROM connections c WHERE c.request_id = r.id)
 ORDER BY r.id LIMIT :most
 """)
 BEGIN = text("""

@@ -75,13 +75,16 @@ def request_credential(
         NotFound: there is no such request that the caller may know of.
         NotYours: it is another engineer's.
         NoOpenWindow: it is not open.
-        Invalid: the service has no such connector, the window does not cover its resource, or the verifier is none.
+        Invalid: the service has no such connector, the window does not cover its resource or is for a number of uses,
+            or the verifier is none.
     """
     entry = queries.find(session, caller, request_id)
     if entry.request.requester_id != caller.person_id:
         raise NotYours("Only the engineer of this request can have a credential for it.")
     if not entry.open:
         raise NoOpenWindow("This request grants no access now, so there is nothing to open.")
+    if entry.uses_left is not None:
+        raise Invalid("A credential can be used any number of times, and this access is for a number of uses.")
     connector, target = _connector(entry, catalogue)
     if not is_verifier(verifier):
         raise Invalid("Send a SCRAM-SHA-256 verifier as Postgres writes it, never a password.")

@@ -17,7 +17,7 @@ from gate.engineers import EngineerCall, EngineerResolver, NotApplicable, Uniden
 from gate.mapping import GateCall, MappedCall, MappingRefused, ServiceMapping
 from gate.reasons import REPORTABLE, GateReason
 from gate.window_checks import GrantedAccess, WindowChecks
-from lockbox.requests.queries import AccessCheck
+from lockbox.requests.queries import AccessCheck, UsingCaller
 
 log = structlog.get_logger(__name__)
 
@@ -108,7 +108,8 @@ class Gate:
                 return found
             mapped = _mapped(mapping, asked_about)
             asked_for = mapped.tenant_slug, mapped.service, mapped.resource, mapped.action
-            return await self.check(AccessCheck(*asked_for, found.person_id), call)
+            caller = UsingCaller(credential.account_id, asked.call)
+            return await self.check(AccessCheck(*asked_for, found.person_id), caller, call)
         except RefusedCall as refused:
             only_reports = self._only_reports(refused.denial.reason, service, asked_about)
             raise RefusedCall(refused.denial, only_reports=only_reports) from None
@@ -140,13 +141,13 @@ class Gate:
             raise RefusedCall(Denial(GateReason(found.code.value), found.detail))
         return found
 
-    async def check(self, question: AccessCheck, call: CountedCall) -> AllowedCall:
+    async def check(self, question: AccessCheck, caller: UsingCaller, call: CountedCall) -> AllowedCall:
         """Return the window that lets a call in.
 
         Raises:
             RefusedCall: there is none.
         """
-        answer = await self._checks.check(question, call.ends)
+        answer = await self._checks.check(question, caller, call.ends)
         if isinstance(answer, GateReason):
             raise RefusedCall(Denial(answer, form=answers.form_for(self._public_url, question, answer)))
         return AllowedCall(question, answer)

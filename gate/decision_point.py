@@ -23,7 +23,7 @@ from gate.reasons import GateReason
 from gate.window_checks import WindowChecks
 from lockbox.errors import Busy
 from lockbox.identity.credentials import LONGEST_GATE_SUBJECT
-from lockbox.requests.queries import AccessCheck
+from lockbox.requests.queries import AccessCheck, UsingCaller
 from lockbox.schedule import UUID_FORM
 from lockbox.text_rules import check_resource
 
@@ -116,7 +116,7 @@ class DecisionPoint:
             return engineer
         tenant, service = read
         question = AccessCheck(tenant, service, f"{asked.resource.type}:{asked.resource.id}", asked.action, engineer)
-        answer = await self._checks.check(question)
+        answer = await self._checks.check(question, UsingCaller(credential.account_id))
         if isinstance(answer, GateReason):
             return Denial(answer, form=answers.form_for(self._public_url, question, answer))
         return AllowedCall(question, answer)

@@ -1,5 +1,6 @@
 """Read the call that a gateway asks about from its question, in the one dialect that this gateway speaks."""
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -21,12 +22,16 @@ class Dialect(StrEnum):
 
 @dataclass(frozen=True)
 class DialectHeaders:
-    """The headers that say which call it is about, and the methods of the question itself."""
+    """The headers that say which call it is about, and the methods of the question itself.
+
+    `call` is the one in which the gateway names the call by an id of its own making, where it can.
+    """
 
     method: bytes
     target: bytes
     host: bytes
     asked_by: frozenset[str]
+    call: bytes | None = b"lockbox-call"
 
 
 GET = frozenset({"GET"})
@@ -36,7 +41,7 @@ HEADERS: Mapping[Dialect, DialectHeaders] = {
     Dialect.NGINX: DialectHeaders(*ORIGINAL, GET),
     Dialect.HAPROXY: DialectHeaders(*ORIGINAL, frozenset({"GET", "HEAD"})),
     Dialect.CADDY: DialectHeaders(*FORWARDED, GET),
-    Dialect.TRAEFIK: DialectHeaders(*FORWARDED, GET),
+    Dialect.TRAEFIK: DialectHeaders(*FORWARDED, GET, None),
 }
 """Envoy is left out: its question is the call itself, with our address before the path. Others ask elsewhere."""
 OVERRIDES = frozenset(
@@ -49,7 +54,8 @@ OVERRIDES = frozenset(
 OF_FORWARD_AUTH = frozenset({*ORIGINAL[:2], *FORWARDED[:2]})
 """Only a gateway that asks whether to let a call in sends these; proxies on the way say the host alone."""
 NOT_DIRECT = OF_FORWARD_AUTH | OVERRIDES
-NAMED = frozenset({*ORIGINAL, *FORWARDED, *OVERRIDES, b"host"})
+NAMED = frozenset({*ORIGINAL, *FORWARDED, *OVERRIDES, b"host", b"lockbox-call"})
+CALL = re.compile(rb"[!-~]{1,100}")
 
 
 class MalformedQuestion(Exception):  # noqa: N818 - it names what was found
@@ -58,11 +64,12 @@ class MalformedQuestion(Exception):  # noqa: N818 - it names what was found
 
 @dataclass(frozen=True, slots=True)
 class AskedCall:
-    """The call that a gateway asks about: method, host and the target as the client sent it."""
+    """The call that a gateway asks about: method, host and the target as the client sent it, and the gateway's id."""
 
     method: str
     target: str
     host: str
+    call: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +114,7 @@ def read(dialect: Dialect, question: GateQuestion) -> AskedCall:
         elif name == b"transfer-encoding" or (name == b"content-length" and value not in {b"", b"0"}):
             raise MalformedQuestion("The question has a body: have the gateway leave out the body of the call.")
     headers = HEADERS.get(dialect)
-    own = (headers.method, headers.target, headers.host) if headers else ()
+    own = (headers.method, headers.target, headers.host, headers.call) if headers else ()
     for name, value in sent.items():
         if name not in own and name != b"host" and value:
             raise MalformedQuestion(
@@ -141,8 +148,12 @@ def _of_headers(question: GateQuestion, headers: DialectHeaders, sent: Mapping[b
     for name in (headers.method, headers.target):
         if not sent.get(name):
             raise MalformedQuestion(f"The header {name.decode()} is missing: have the gateway set it.")
+    call = sent.get(headers.call) if headers.call else None
+    if call and not CALL.fullmatch(call):
+        raise MalformedQuestion("The gateway's id of the call has at most 100 visible characters.")
     own = (headers.method, headers.target, headers.host)
-    return AskedCall(*(sent.get(name, b"").decode("latin-1") for name in own))
+    method, target, host = (sent.get(name, b"").decode("latin-1") for name in own)
+    return AskedCall(method, target, host, call.decode() if call else None)
 
 
 def _of_envoy(question: GateQuestion, sent: Mapping[bytes, bytes]) -> AskedCall:

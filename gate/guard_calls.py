@@ -17,7 +17,7 @@ from gate.dialects import GateQuestion, MalformedQuestion
 from gate.engineers import EngineerCall, NotApplicable
 from gate.reasons import GateReason
 from gate.stream import WindowStreams
-from lockbox.requests.queries import AccessCheck
+from lockbox.requests.queries import AccessCheck, UsingCaller
 from lockbox.text_rules import check_resource
 
 STREAM, ENGINEER, CHECK = ("stream", b""), b"/engineer", b"/check"
@@ -87,9 +87,8 @@ class GuardCalls:
         found = await self._gate.caller(service, scope["headers"], credential, call)
         if isinstance(found, NotApplicable):
             return found
-        engineer = found.person_id
-        question = AccessCheck(asked["tenant"], service, asked["resource"], asked["action"], engineer)
-        return await self._gate.check(question, call)
+        question = AccessCheck(asked["tenant"], service, asked["resource"], asked["action"], found.person_id)
+        return await self._gate.check(question, UsingCaller(credential.account_id), call)
 
 
 def _has_no_query(question: GateQuestion) -> None:

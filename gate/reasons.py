@@ -8,6 +8,7 @@ class GateReason(StrEnum):
 
     NO_WINDOW = "no_window"
     NARROWED = "narrowed"
+    USED_UP = "used_up"
     SUSPENDED = "suspended"
     UNKNOWN_ENGINEER = "unknown_engineer"
     UNMAPPED = "unmapped"
@@ -22,6 +23,7 @@ class GateReason(StrEnum):
 SENTENCES: dict[GateReason, str] = {
     GateReason.NO_WINDOW: "No access window is open for this. Request access, and try again once it is approved.",
     GateReason.NARROWED: "Your request was approved, but not for this resource and action. Request access to it.",
+    GateReason.USED_UP: "Your access was approved for a number of uses, and all are used. Request access again.",
     GateReason.SUSPENDED: "The tenant is suspended: no access is granted. Ask an operator of the vendor.",
     GateReason.UNKNOWN_ENGINEER: "Your account is not that of an engineer at Lockbox. Ask an operator to add it.",
     GateReason.UNMAPPED: "This address is not one that can be opened. Ask the owner of the service to map it.",
@@ -38,6 +40,7 @@ REPORTABLE = frozenset(
     {
         GateReason.NO_WINDOW,
         GateReason.NARROWED,
+        GateReason.USED_UP,
         GateReason.SUSPENDED,
         GateReason.UNMAPPED,
         GateReason.UNKNOWN_ENGINEER,
@@ -46,5 +49,5 @@ REPORTABLE = frozenset(
     }
 )
 """Those about the call itself, which a gate that only reports lets in; what else is wrong stays a no."""
-REQUESTABLE = frozenset({GateReason.NO_WINDOW, GateReason.NARROWED})
+REQUESTABLE = frozenset({GateReason.NO_WINDOW, GateReason.NARROWED, GateReason.USED_UP})
 """Those to which a request for access is the way out."""

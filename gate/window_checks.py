@@ -1,25 +1,27 @@
 """Check access for the gate: from memory, and from Postgres what memory does not know for certain."""
 
 import asyncio
+import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from typing import Protocol, TypeVar
 from uuid import UUID
 
 import structlog
 from sqlalchemy import text
 
-from gate.call_time import in_time
+from gate.call_time import call_end, in_time
 from gate.memory_reader import GATE, MemoryReader
 from gate.reasons import GateReason
 from gate.window_memory import BOOT_CLOCK, RememberedWindow, WindowMemory
 from lockbox.database import UnitOfWork
-from lockbox.errors import Busy, NoOpenWindow
+from lockbox.errors import Busy, NoOpenWindow, WindowUsedUp
 from lockbox.identity import authentication
 from lockbox.requests import queries
-from lockbox.requests.queries import AccessCheck
+from lockbox.requests.queries import AccessCheck, RequestEntry, UsingCaller
 
 log = structlog.get_logger(__name__)
 Answer = TypeVar("Answer")
@@ -32,6 +34,7 @@ MOST_ASKED = 128
 AWAY_SECONDS, MOST_ASKED_AWAY = 3.0, 4
 """Once the reader could not read for so long, few ask at a time: else calls would queue for what is away."""
 MOST_REFUSED = 10_000
+NOT_KEPT = frozenset({GateReason.BUSY, GateReason.BEHIND})
 
 
 class GroupedCalls(Protocol):
@@ -44,10 +47,11 @@ class GroupedCalls(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class GrantedAccess:
-    """The window that lets a call in, and when it ends."""
+    """The window that lets a call in, and when it ends; `uses_left` is None where its uses are not counted."""
 
     request_id: UUID
     until: datetime
+    uses_left: int | None = None
 
 
 class FailureLog:
@@ -83,6 +87,7 @@ class WindowChecks:
         self._found = 0
         self._failures = FailureLog("gate.check_failed")
         self._refused: OrderedDict[AccessCheck, tuple[float, GateReason]] = OrderedDict()
+        self._using = 0
         self._asked: dict[AccessCheck, asyncio.Task[GrantedAccess | GateReason]] = {}
 
     @property
@@ -90,8 +95,20 @@ class WindowChecks:
         """Whether the database's clock is known, by which all is judged."""
         return self._memory.was_read
 
-    async def check(self, question: AccessCheck, ends: float | None = None) -> GrantedAccess | GateReason:
-        """Return the window, or why there is none; this never raises, and waits until `ends` at most."""
+    async def check(
+        self, question: AccessCheck, caller: UsingCaller, ends: float | None = None
+    ) -> GrantedAccess | GateReason:
+        """Return the window, or why there is none; this never raises, and waits until `ends` at most.
+
+        A yes by a window for a number of uses is one of them, by `caller`.
+        """
+        answer = await self._known(question, ends)
+        counts = isinstance(answer, GrantedAccess) and answer.uses_left is not None
+        if counts or (answer is GateReason.USED_UP and caller.call):
+            return await self._use(question, caller, ends)
+        return answer
+
+    async def _known(self, question: AccessCheck, ends: float | None) -> GrantedAccess | GateReason:
         found = self._memory.find(question)
         if found is None:
             return self._still_refused(question) or await self._ask(question, ends)
@@ -105,12 +122,27 @@ class WindowChecks:
     ) -> GrantedAccess | GateReason:
         """Ask Postgres too; where it cannot say, memory's answer counts as long as it may."""
         answer = await self._ask(question, ends)
-        if isinstance(answer, GrantedAccess):
+        if isinstance(answer, GrantedAccess) and answer.uses_left is None:
             return answer
         if answer in {GateReason.BUSY, GateReason.BEHIND} and (still := self._memory.find(question)) is not None:
             return GrantedAccess(still.request_id, still.until)
         self._reader.suspect(found)
         return answer
+
+    async def _use(
+        self, question: AccessCheck, caller: UsingCaller, ends: float | None
+    ) -> GrantedAccess | GateReason:
+        """Use a window once; nobody shares the answer, and what begins when nobody waits any more uses nothing."""
+        if self._using >= MOST_ASKED:
+            return GateReason.BUSY
+        self._using += 1
+        try:
+            until = call_end() if ends is None else ends
+            return await in_time(self._run(partial(_use, question=question, caller=caller, until=until)), until)
+        except TimeoutError:
+            return GateReason.BEHIND
+        finally:
+            self._using -= 1
 
     async def _ask(self, question: AccessCheck, ends: float | None) -> GrantedAccess | GateReason:
         """Ask Postgres, once for all that want to know the same at this moment."""
@@ -128,20 +160,24 @@ class WindowChecks:
 
     async def _answer(self, question: AccessCheck) -> GrantedAccess | GateReason:
         began = self._memory.clock()
+        answer = await self._run(partial(_judge, question=question))
+        if answer in NOT_KEPT or isinstance(answer, GrantedAccess):
+            return answer
+        self._refused.pop(question, None)
+        self._refused[question] = (began + REFUSED_SECONDS, answer)
+        if len(self._refused) > MOST_REFUSED:
+            self._refused.popitem(last=False)
+        return answer
+
+    async def _run(self, judge: Callable[[UnitOfWork], GrantedAccess | GateReason]) -> GrantedAccess | GateReason:
         try:
             async with asyncio.timeout(ASK_SECONDS):
-                answer = await self._calls.run(lambda session: _judge(session, question))
+                return await self._calls.run(judge)
         except (Busy, TimeoutError) as busy:
             return GateReason.BUSY if isinstance(busy, Busy) else GateReason.BEHIND
         except Exception as error:  # noqa: BLE001 - whatever it is, the answer is no
             self._failures.note(error)
             return GateReason.BEHIND
-        if isinstance(answer, GateReason):
-            self._refused.pop(question, None)
-            self._refused[question] = (began + REFUSED_SECONDS, answer)
-            if len(self._refused) > MOST_REFUSED:
-                self._refused.popitem(last=False)
-        return answer
 
     def _still_refused(self, question: AccessCheck) -> GateReason | None:
         known = self._refused.get(question)
@@ -153,8 +189,24 @@ def _judge(session: UnitOfWork, question: AccessCheck) -> GrantedAccess | GateRe
     authentication.enter(session, GATE)
     if session.execute(IN_RECOVERY, {}).scalar_one():
         return GateReason.BEHIND
+    return _found(session, question, partial(queries.open_window, session, question))
+
+
+def _use(session: UnitOfWork, question: AccessCheck, caller: UsingCaller, until: float) -> GrantedAccess | GateReason:
+    if time.monotonic() >= until:
+        return GateReason.BUSY
+    session.foresee(queries.ahead_of_check(question, caller.call))
+    authentication.enter(session, replace(GATE, person_id=caller.account_id))
+    return _found(session, question, partial(queries.use, session, question, caller))
+
+
+def _found(
+    session: UnitOfWork, question: AccessCheck, look: Callable[[], RequestEntry]
+) -> GrantedAccess | GateReason:
     try:
-        window = queries.open_window(session, question).request
+        entry = look()
+    except WindowUsedUp:
+        return GateReason.USED_UP
     except NoOpenWindow:
         return GateReason(queries.refusal(session, question) or GateReason.NO_WINDOW)
-    return GrantedAccess(window.id, window.deadline_at)
+    return GrantedAccess(entry.request.id, entry.request.deadline_at, entry.uses_left)

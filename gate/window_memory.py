@@ -196,11 +196,15 @@ class WindowMemory:
             self._heard = set()
 
     def put(self, entries: Iterable[RequestEntry]) -> None:
-        """Take in windows that were judged in this round to be open; the others of these requests are left out."""
+        """Take in windows that were judged in this round to be open; the others of these requests are left out.
+
+        So are those for a number of uses: each use is counted in Postgres.
+        """
         with self._changing:
             for entry in entries:
                 self._forget(entry.request.id.int)
-                if entry.open and entry.request.id.int not in (self._heard or ()):
+                is_counted = entry.request.max_uses is not None
+                if entry.open and not is_counted and entry.request.id.int not in (self._heard or ()):
                     self._put(entry)
             self._tell()
 

@@ -202,6 +202,12 @@ class NoOpenWindow(NotYours):
     code = "no-open-window"
 
 
+class WindowUsedUp(NoOpenWindow):
+    """The window was used as often as it may be."""
+
+    code = "used-up"
+
+
 class AuditLogRolledBack(NoOpenWindow):
     """The database is older than its shipped audit log, after a restore for example: no access is granted."""
 

@@ -11,6 +11,7 @@ POINTS = {
     "intake.after_insert": "request, event and its row in the outbox are written, and nothing is committed",
     "decide.after_lock": "a person's request is locked, and nothing is judged",
     "decide.after_evaluation": "a person's move is judged, and nothing is written",
+    "window.after_use": "a window for a number of uses is used once more, and nothing is committed",
     "decide.after_update": "request, decision, event and its row in the outbox are written, and nothing is committed",
     "pipeline.before_commit": "a call on the event loop, or a group, is judged, and what it writes is not sent",
     "pipeline.after_commit": "a call on the event loop, or a group, is committed, and nothing is armed or answered",

@@ -351,4 +351,5 @@ def _stated(
         "format": "lockbox approval 1",
         "engineer": submitted.get("engineer"),
         "resources": resources,
+        **{name: value for name, value in fields.items() if name == "max_uses"},
     }

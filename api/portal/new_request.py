@@ -42,6 +42,7 @@ SAID = {
     "actions": "Choose at least one action.",
     "reason_code": "Choose a reason.",
     "access_window": "Choose a duration.",
+    "max_uses": "Write a whole number from 1 to 1000, or nothing.",
 }
 
 FormFields = dict[str, list[str]]
@@ -60,6 +61,7 @@ class RequestForm:
     justification: str = ""
     case_ref: str = ""
     access_window: str = str(15 * MINUTE)
+    max_uses: str = ""
 
     @property
     def lines(self) -> list[str]:
@@ -76,6 +78,7 @@ async def request_form(
     justification: Annotated[str, Form()] = "",
     case_ref: Annotated[str, Form()] = "",
     access_window: Annotated[str, Form()] = "",
+    max_uses: Annotated[str, Form()] = "",
 ) -> RequestForm:
     """Return the content of a form."""
     return RequestForm(
@@ -87,6 +90,7 @@ async def request_form(
         justification.replace("\r\n", "\n"),
         case_ref.strip(),
         access_window,
+        max_uses.strip(),
     )
 
 
@@ -243,6 +247,7 @@ def _earlier(session: UnitOfWork, visitor: Visitor, request_id: UUID) -> Request
         asked.justification,
         asked.case_ref or "",
         str(asked.access_window),
+        str(asked.max_uses or ""),
     )
 
 
@@ -259,6 +264,7 @@ def _read(written: RequestForm) -> NewRequest:
                 "justification": written.justification,
                 "case_ref": written.case_ref or None,
                 "access_window": int(written.access_window) if _is_seconds(written.access_window) else None,
+                "max_uses": int(written.max_uses) if _is_seconds(written.max_uses) else written.max_uses or None,
             }
         )
     except ValidationError as error:

@@ -25,6 +25,7 @@ SWITCHES = (
 )
 COMMENTS = "comment_required"
 REVOKE = "revoke_sign_in_age"
+USES = "max_uses"
 MEANS = "approve_means"
 NUMBER = re.compile(r"[0-9]{1,9}")
 BETWEEN = re.compile(r"[\s,;%]+")
@@ -55,6 +56,7 @@ class PolicyForm:
             fields |= {f"{name}_hours": str(hours), f"{name}_minutes": str(rest // MINUTE)}
         fields |= {name: str(getattr(policy, name) // MINUTE) for name in MINUTES}
         fields[REVOKE] = "" if policy.revoke_sign_in_age is None else str(policy.revoke_sign_in_age // MINUTE)
+        fields[USES] = "" if policy.max_uses is None else str(policy.max_uses)
         fields |= {name: ", ".join(map(str, getattr(policy, name))) for name in MOMENTS}
         switched = [name for name in SWITCHES if getattr(policy, name)]
         switched += [MEANS] if policy.approve_means is ApproveMeans.PASSKEY_SIGNED else []
@@ -83,6 +85,7 @@ class PolicyForm:
             yield name, _seconds(self._number(name), getattr(policy, name))
         is_asked = self.fields[REVOKE].strip()
         yield REVOKE, _seconds(self._number(REVOKE), policy.revoke_sign_in_age or 0) if is_asked else None
+        yield USES, self._number(USES) if self.fields[USES].strip() else None
         for name in NUMBERS:
             yield name, self._number(name)
         for name in MOMENTS:
@@ -110,6 +113,7 @@ async def policy_form_of(
     closing_warning: Field = "",
     sign_in_age: Field = "",
     revoke_sign_in_age: Field = "",
+    max_uses: Field = "",
     quorum: Field = "",
     justification_least: Field = "",
     approval_reminders: Field = "",
@@ -129,6 +133,7 @@ async def policy_form_of(
         "closing_warning": closing_warning,
         "sign_in_age": sign_in_age,
         REVOKE: revoke_sign_in_age,
+        USES: max_uses,
         "quorum": quorum,
         "justification_least": justification_least,
         "approval_reminders": approval_reminders,

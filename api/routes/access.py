@@ -11,7 +11,7 @@ from api.schemas.requests import AccessView
 from gate.call_counts import CallCounts, CountedCall, GateDecision
 from gate.reasons import GateReason
 from lockbox.database import UnitOfWork
-from lockbox.errors import NoOpenWindow
+from lockbox.errors import NoOpenWindow, WindowUsedUp
 from lockbox.identity.roles import Caller, Role
 from lockbox.requests import queries
 from lockbox.requests.queries import AccessCheck, RequestEntry
@@ -29,18 +29,21 @@ async def check(
     resource: Annotated[Resource, Query()],
     action: Word,
     engineer: UUID,
+    call: Annotated[str | None, Query(min_length=1, max_length=100, pattern=r"^[\x21-\x7e]+$")] = None,
 ) -> AccessView:
     """Answer 200 while a window is open, else 403, so that a client that only reads the status fails closed.
 
-    The answer repeats the parameters. A repeated parameter is answered with 422.
+    The answer repeats the parameters. A repeated parameter is answered with 422. A service account's yes is a use
+    where access was approved for a number of them; `call` is its own id of the call that it asks about, and the same
+    id within five seconds is the same use.
     """
     asked = AccessCheck(tenant, service, resource, action, engineer)
 
     def judge(session: UnitOfWork) -> tuple[Caller, RequestEntry | NoOpenWindow]:
-        session.foresee(queries.ahead_of_check(asked))
+        session.foresee(queries.ahead_of_check(asked, call))
         asking = caller(request, session)
         try:
-            return asking, queries.check(session, asking, asked)
+            return asking, queries.check(session, asking, asked, call)
         except NoOpenWindow as refused:
             return asking, refused
 
@@ -50,13 +53,15 @@ async def check(
     if isinstance(window, NoOpenWindow):
         raise window
     response.headers["cache-control"] = "no-store"
-    return AccessView(**vars(asked), request_id=window.request.id, deadline_at=window.request.deadline_at)
+    answer = {"request_id": window.request.id, "deadline_at": window.request.deadline_at}
+    return AccessView(**vars(asked), **answer, uses_left=window.uses_left)
 
 
 def _count(counts: CallCounts, asking: Caller, asked: AccessCheck, window: RequestEntry | NoOpenWindow) -> None:
     """Count the answer to a service account as the gate counts its own."""
     call = CountedCall(asking.person_id, asked.service)
     if isinstance(window, NoOpenWindow):
-        counts.count(call, GateDecision.DENY, GateReason.NO_WINDOW)
+        reason = GateReason.USED_UP if isinstance(window, WindowUsedUp) else GateReason.NO_WINDOW
+        counts.count(call, GateDecision.DENY, reason)
     else:
         counts.count_use(call, asked, window.request.id)

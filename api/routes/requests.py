@@ -307,6 +307,7 @@ def _facts(entry: RequestEntry, who: Caller, justification: str | None = None) -
         justification = request.justification
     named = PersonView(id=request.requester_id, name=entry.requester)
     own = {"tenant": entry.tenant, "requester": named, "open": entry.open, "justification": justification}
+    own["uses_left"] = request.uses_left
     own["mixed_alphabets"] = [] if "".join(request.resources).isascii() else text_rules.mixed(request.resources)
     if request.opened_at is not None:
         own |= {"granted_resources": request.open_resources, "granted_actions": request.open_actions}

@@ -10,7 +10,7 @@ from api.schemas.parts import IS_LINE, IS_TEXT, PersonView, RequestBody, Resourc
 from lockbox.identity.roles import Mode
 from lockbox.notifications.delivery_status import NotificationStatus
 from lockbox.requests.lifecycle import Action, State
-from lockbox.requests.policy import Reason, Terms
+from lockbox.requests.policy import Reason, Terms, Uses
 from lockbox.requests.preview import PreviewGroup, RecipientMailboxes
 
 
@@ -25,6 +25,7 @@ class NewRequest(RequestBody):
     justification: Annotated[str, Field(max_length=4000), IS_TEXT]
     case_ref: Annotated[str, Field(max_length=100), IS_LINE] | None = None
     access_window: Seconds
+    max_uses: Uses | None = Field(default=None, description="how often the window can be used; as the policy says")
     engineer: UUID | None = Field(default=None, description="only a service account names an engineer")
 
 
@@ -114,8 +115,9 @@ class RequestView(BaseModel):
     were sent in this state, `tiers_asked` how many tiers of approvers were asked, 0 without tiers, and `warned`
     whether the end of the open window was announced. `follows` is the request that timed out and was resubmitted as
     this one. `resources` and `actions` are what was asked; `granted_resources` and `granted_actions` what a window
-    was opened for, or null. `mixed_alphabets` are the resources whose letters come from several alphabets: a Cyrillic
-    letter among Latin ones looks the same and names something else.
+    was opened for, or null. `max_uses` is how often it can be used and `uses_left` how often still, null for any
+    number. `mixed_alphabets` are the resources whose letters come from several alphabets: a Cyrillic letter among
+    Latin ones looks the same and names something else.
     """
 
     id: UUID
@@ -134,6 +136,8 @@ class RequestView(BaseModel):
     version: int
     quorum: int
     access_window: int
+    max_uses: int | None
+    uses_left: int | None
     deadline_at: datetime
     created_at: datetime
     opened_at: datetime | None
@@ -280,7 +284,8 @@ class EventList(BaseModel):
 class AccessView(BaseModel):
     """An open window, and the checked parameters: let this engineer do this, and check again before `deadline_at`.
 
-    A gateway compares all of it with what it is about to serve.
+    A gateway compares all of it with what it is about to serve. `uses_left` is how often the window
+    lets in after this, null for any number.
     """
 
     open: Literal[True] = True
@@ -291,6 +296,7 @@ class AccessView(BaseModel):
     engineer: UUID
     request_id: UUID
     deadline_at: datetime
+    uses_left: int | None
 
 
 class MissingField(BaseModel):

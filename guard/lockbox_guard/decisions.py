@@ -7,6 +7,7 @@ from uuid import UUID
 SENTENCES = {
     "no_window": "No access window is open for this. Request access, and try again once it is approved.",
     "narrowed": "Your request was approved, but not for this resource and action. Request access to it.",
+    "used_up": "Your access was approved for a number of uses, and all are used. Request access again.",
     "suspended": "The tenant is suspended: no access is granted. Ask an operator of the vendor.",
     "unknown_engineer": "Your account is not that of an engineer at Lockbox. Ask an operator to add it.",
     "unmapped": "This address is not one that can be opened. Ask the owner of the service to map it.",

@@ -17,6 +17,7 @@ WORDS = {
     "complete": "completed the request",
     "revoke": "revoked the access",
     "expire": "ended the access at its deadline",
+    "used_up": "used the access for the last time that it was approved for",
     "remind": "reminded the approvers",
     "escalate": "escalated to more approvers",
     "warn": "warned that the access ends soon",

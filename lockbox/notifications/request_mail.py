@@ -196,6 +196,7 @@ class RequestMail(LoadedNotification):
     wording: MailWording
     time_zone: str
     is_copy: bool = False
+    max_uses: int | None = None
     address: str | None = None
     user_agent: str | None = None
     earlier: Sequence[EarlierRequest] = ()
@@ -206,6 +207,13 @@ class RequestMail(LoadedNotification):
     def nobody_notified(self) -> bool:
         """Whether the request timed out without anybody having been notified."""
         return self.template == "timed_out" and bool(self.in_vain)
+
+    @property
+    def extent(self) -> str:
+        """For how long access is asked, and for how many uses if that is limited."""
+        if self.max_uses is None:
+            return duration(self.access_window)
+        return f"{duration(self.access_window)}, at most {self.max_uses} {'use' if self.max_uses == 1 else 'uses'}"
 
     @property
     def opened_until(self) -> datetime:
@@ -273,7 +281,7 @@ def _said(mail: RequestMail, services: Mapping[str, str]) -> dict[str, Any]:
         "mine": mail.recipient_id == mail.requester_id,
         "own": mail.recipient_id == mail.actor_id,
         "asks": mail.template in ("reviewing", "pending"),
-        "duration": duration(mail.access_window),
+        "duration": mail.extent,
         "time": time,
         "yes": _yes(mail, services.get(mail.service, mail.service)),
         "outcome": OUTCOMES.get(mail.to_state, ""),
@@ -290,7 +298,7 @@ def _yes(mail: RequestMail, service: str) -> tuple[str, str]:
     """Return what approving or endorsing does, and the access that it opens."""
     opens = (
         f"exactly this access: the engineer may {' and '.join(mail.actions)} these resources of {service} "
-        f"for at most {duration(mail.access_window)}. It can be revoked at any time."
+        f"for at most {mail.extent}. It can be revoked at any time."
     )
     if mail.template == "pending":
         return "Approving opens", opens

@@ -257,7 +257,7 @@ def _statement(request: AccessRequest, decision: DecisionRow, met: StatementCont
 
 
 def statement(request: AccessRequest, by: Iterable[str]) -> bytes:
-    """Return the canonical bytes whose hash is signed: who may do what to what until when, and by whose yes.
+    """Return the canonical bytes whose hash is signed: who may do what to what until when, how often, by whose yes.
 
     Args:
         request: a row whose window is open; all but `by` is taken from it.
@@ -277,6 +277,7 @@ def statement(request: AccessRequest, by: Iterable[str]) -> bytes:
             "by": sorted(by),
             "mode": request.mode.value,
             "policy_version": request.policy_version,
+            **({"max_uses": request.max_uses} if request.max_uses else {}),
         }
     )
 

@@ -22,7 +22,7 @@ from lockbox.requests.decisions import ASKED_STATES, DecisionContext, DecisionIn
 from lockbox.requests.lifecycle import DECISIONS, FINAL_STATES, Action, MoveRule, Party, State
 from lockbox.requests.models import IS_VISIBLE, AccessRequest, Decision
 from lockbox.requests.on_behalf_of import names_of, personal_names
-from lockbox.requests.policy import customer_decides
+from lockbox.requests.policy import customer_decides, fewest
 from lockbox.requests.policy_store import EffectivePolicy
 from lockbox.requests.queries import NOT_KNOWN, RequestEntry
 from lockbox.requests.quorum import Vote, granted_window, quorum_met
@@ -201,6 +201,7 @@ def _moved(
             **_facts(scene, decision_input, principals),
             **({} if request.mode is mode else {"mode": request.mode.value}),
             **approvals.kept(decision, request),
+            **({"max_uses": request.max_uses} if opens and request.max_uses else {}),
             **signed,
             **proof.facts,
         },
@@ -308,6 +309,8 @@ def _advance(request: AccessRequest, to: State, votes: Sequence[Vote], scene: De
     request.version += 1
     request.quorum = max(request.quorum, terms.quorum)
     request.approve_means = max(request.approve_means, terms.approve_means)
+    if request.opened_at is None:
+        request.max_uses = fewest(request.max_uses, terms.max_uses)
     if to is request.state:
         return
     request.state = to

@@ -56,7 +56,7 @@ class PromptedApprovers:
 class RequestInput:
     """What an engineer asks for; `access_window` in seconds. A system names the engineer for whom it files.
 
-    `follows` is the request that is asked again by this one.
+    `follows` is the request that is asked again by this one. Without `max_uses` it is as often as the policy says.
     """
 
     tenant: str
@@ -68,6 +68,7 @@ class RequestInput:
     case_ref: str | None
     access_window: int
     engineer: UUID | None = None
+    max_uses: int | None = None
     follows: UUID | None = None
 
 

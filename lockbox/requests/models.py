@@ -29,9 +29,10 @@ class AccessRequest(SQLModel, table=True):
     than that is known. `consent_until` is set where only dated consent lets the vendor open alone: no window outlives
     it. `follows` is the request that got no answer in time and is asked again by this one. `granted_resources` and
     `granted_actions` are what a window was opened for where that is less than was asked. `approve_means` is whether
-    approvals must be signed with passkeys, which only gets stricter. `stopped_at` is since when the clock stands for
-    a question that waits, `stopped_deadline` the deadline that held until then, and `stopped_for` for how many
-    seconds it stood before: see `stopping`.
+    approvals must be signed with passkeys, which only gets stricter. `max_uses` is how often the window can be used,
+    None for any number, and `used` how often it was where that is limited. `stopped_at` is since when the clock
+    stands for a question that waits, `stopped_deadline` the deadline that held until then, and `stopped_for` for how
+    many seconds it stood before: see `stopping`.
     """
 
     __tablename__ = "requests"
@@ -53,6 +54,8 @@ class AccessRequest(SQLModel, table=True):
     quorum: int
     approval_window: int
     access_window: int
+    max_uses: int | None = None
+    used: int = 0
     state: State = Field(sa_type=words(State))
     version: int
     deadline_at: datetime = Field(sa_type=Instant)
@@ -81,6 +84,11 @@ class AccessRequest(SQLModel, table=True):
     def open_actions(self) -> list[str]:
         """The actions for which its window is, was or would be open."""
         return self.actions if self.granted_actions is None else self.granted_actions
+
+    @property
+    def uses_left(self) -> int | None:
+        """How often its window can still be used, None where that is not limited."""
+        return None if self.max_uses is None else self.max_uses - self.used
 
     @property
     def clock(self) -> RequestClock:
@@ -203,6 +211,17 @@ class WindowUse(SQLModel, table=True):
     last_gateway: UUID
     last_action: str = Field(max_length=63)
     last_resource: int | None = None
+
+
+class UsedCall(SQLModel, table=True):
+    """A call that used a window for a number of uses, as a service account names it; it counts for seconds."""
+
+    __tablename__ = "used_calls"
+
+    account_id: UUID = Field(primary_key=True, foreign_key="people.id")
+    call: str = Field(primary_key=True, max_length=100)
+    request_id: UUID = Field(primary_key=True, foreign_key="requests.id")
+    at: datetime = Field(sa_type=Instant)
 
 
 class IdempotencyKey(SQLModel, table=True):

@@ -25,6 +25,7 @@ DAY = 24 * HOUR
 HARD_ACCESS_LIMIT = 7 * DAY
 HARD_ANSWER_LIMIT = 14 * DAY
 MOST_APPROVALS = 20
+MOST_USES = 1000
 MOST_TIERS = 5
 MOST_REMINDERS = 10
 T = TypeVar("T")
@@ -93,6 +94,7 @@ Percent = Annotated[int, Field(ge=1, le=99, strict=True), IS_WHOLE]
 Moments = Once[Percent]
 Reminders = Annotated[Moments, Field(max_length=MOST_REMINDERS)]
 EscalationMoments = Annotated[Moments, Field(max_length=MOST_TIERS - 1)]
+Uses = Annotated[int, Field(ge=1, le=MOST_USES, strict=True), IS_WHOLE]
 Characters = Annotated[int, Field(ge=1, le=1000, strict=True), IS_WHOLE]
 
 
@@ -166,6 +168,7 @@ class Terms(PolicyPart):
         review_window: how long they have for it.
         approval_window: how long the customer has to answer.
         access_ceiling: the longest access that may be asked for.
+        max_uses: how often a window can be used at most; None is no limit.
         quorum: how many approvers' seats must say yes, each filled by the approver or a delegate, one person a seat.
         stages: groups that must also agree.
         tiers: groups to prompt first, next, and so on; empty prompts all approvers at once.
@@ -193,6 +196,7 @@ class Terms(PolicyPart):
     review_window: AnswerWindow = 4 * HOUR
     approval_window: AnswerWindow = 12 * HOUR
     access_ceiling: AccessWindow = 4 * HOUR
+    max_uses: Uses | None = None
     quorum: Approvals = 1
     stages: Stages = ()
     tiers: Tiers = ()
@@ -222,6 +226,7 @@ class Overrides(PolicyPart):
     review_window: AnswerWindow | None = None
     approval_window: AnswerWindow | None = None
     access_ceiling: AccessWindow | None = None
+    max_uses: Uses | None = None
     quorum: Approvals | None = None
     stages: Annotated[Stages, Field(min_length=1)] | None = None
     tiers: Annotated[ChosenTiers, Field(min_length=1)] | None = None
@@ -304,6 +309,11 @@ def lacking(asked: AskedAccess, terms: Terms, access_window: int | None = None) 
             access_window=asked.access_window if access_window is None else access_window,
         )
     )
+
+
+def fewest(*limits: int | None) -> int | None:
+    """Return the strictest of some limits of uses; None is no limit."""
+    return min((one for one in limits if one is not None), default=None)
 
 
 def lacking_today(asked: AskedAccess, terms: Terms) -> list[tuple[str, str]]:

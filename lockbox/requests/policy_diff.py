@@ -28,6 +28,7 @@ TERMS = {
     "review_window": "Time for the vendor's review",
     "approval_window": "Time to answer",
     "access_ceiling": "Longest access",
+    "max_uses": "Most uses of a window",
     "quorum": "Approvals needed",
     "stages": "Must also agree",
     "tiers": "Asked in tier",

@@ -44,6 +44,7 @@ LESS_IS_STRICTER = (
     "review_window",
     "approval_window",
     "access_ceiling",
+    "max_uses",
     "mail_link",
     "mail_justification",
     "mail_suffices",

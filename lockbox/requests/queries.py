@@ -1,7 +1,7 @@
 """Read requests, and check whether a window is open."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, Self
 from uuid import UUID
@@ -19,9 +19,12 @@ from sqlalchemy import (
 )
 from sqlmodel import col
 
+from lockbox.audit import events
+from lockbox.audit.events import RECORD, Actor, AuditEvent
 from lockbox.audit.log.witness import WitnessCheck
-from lockbox.database import CLOCK_TIME, Query, UnitOfWork, now
-from lockbox.errors import AuditLogRolledBack, NoOpenWindow, NotFound, NotYours
+from lockbox.database import CLOCK_TIME, Query, UnitOfWork, now, publish_after_commit
+from lockbox.errors import AuditLogRolledBack, NoOpenWindow, NotFound, NotYours, WindowUsedUp
+from lockbox.failpoints import failpoint
 from lockbox.identity import authentication
 from lockbox.identity.models import Person, Tenant
 from lockbox.identity.roles import (
@@ -72,6 +75,10 @@ SELECT tenants.suspended, EXISTS (SELECT FROM requests r WHERE r.requester_id = 
         AND coalesce(r.granted_actions, r.actions) @> CAST(:action AS text[]))) AS narrowed
 FROM tenants WHERE tenants.slug = :tenant
 """)
+USE = text("SELECT * FROM use_window(:of_request, :by_call)")
+USED_BY = text("SELECT windows_used_by(:by_call)")
+USED_UP_EVENT = "used_up"
+USED_UP = "This access was approved for a number of uses, and all of them are used. Request access again."
 KNOWN = text(f"SELECT id FROM requests WHERE id = ANY(:ids) AND {IS_VISIBLE}")  # noqa: S608 - ours
 NOT_KNOWN = "There is no such request."
 RESTORED = (
@@ -94,6 +101,7 @@ class RequestEntry:
     open: bool
     is_rolled_back: bool = False
     tenant_name: str = ""
+    uses_left: int | None = None
 
 
 @dataclass(frozen=True)
@@ -110,6 +118,14 @@ class AccessCheck:
     def values(self) -> Mapping[str, object]:
         """The parameters of the query for windows."""
         return {**vars(self), "resource": [self.resource], "action": [self.action]}
+
+
+@dataclass(frozen=True)
+class UsingCaller:
+    """The service account that asks for a use, and its own name for the call, if it has one."""
+
+    account_id: UUID
+    call: str | None = None
 
 
 def find(session: UnitOfWork, caller: Caller, request_id: UUID) -> RequestEntry:
@@ -143,9 +159,10 @@ def some(session: UnitOfWork, caller: Caller, ids: Sequence[UUID], state: State 
     return [found[one] for one in ids if one in found]
 
 
-def ahead_of_check(question: AccessCheck) -> list[Query]:
+def ahead_of_check(question: AccessCheck, call: str | None = None) -> list[Query]:
     """Return the queries that `check` runs once the caller is known, to be read ahead."""
-    return [(WINDOWS, question.values), (CLOCK_TIME, {})]
+    used_by: list[Query] = [(USED_BY, {"by_call": call})] if call else []
+    return [(WINDOWS, question.values), (CLOCK_TIME, {}), *used_by]
 
 
 def ahead_of_refusal(question: AccessCheck) -> list[Query]:
@@ -153,27 +170,34 @@ def ahead_of_refusal(question: AccessCheck) -> list[Query]:
     return [*ahead_of_check(question), (REFUSAL, question.values)]
 
 
-def check(session: UnitOfWork, caller: Caller, question: AccessCheck) -> RequestEntry:
+def check(session: UnitOfWork, caller: Caller, question: AccessCheck, call: str | None = None) -> RequestEntry:
     """Return the open window that lets the engineer in; of several the one that lasts longest.
 
-    Windows are independent: the end of one does not affect the others. Names are compared exactly.
+    Windows are independent: the end of one does not affect the others. Names are compared exactly. A service
+    account's yes uses a window of few uses once; an engineer who looks at their own access uses none. `call` is what
+    the account calls the call that it asks for.
 
     Raises:
         NotYours: a service account lacks the scope or is not bound to the service, or an engineer asks about another.
         NoOpenWindow: no window is open, for whatever reason.
+        WindowUsedUp: the window was used as often as it may be.
         AuditLogRolledBack: there is a window, but the database was restored and is behind what was shipped of its
             audit log.
     """
     authentication.enter(session, caller)
     _may_ask(caller, question)
-    return open_window(session, question)
+    if not caller.holds(Role.SYSTEM):
+        return open_window(session, question)
+    return use(session, question, UsingCaller(caller.person_id, call))
 
 
-def open_window(session: UnitOfWork, question: AccessCheck) -> RequestEntry:
-    """Return the same to whoever the transaction was entered for.
+def open_window(session: UnitOfWork, question: AccessCheck, *, whatever_is_left: bool = False) -> RequestEntry:
+    """Return the same to whoever the transaction was entered for, and use no window.
+
+    Windows of any number of uses come first. One that is used up is returned only if asked for.
 
     Raises:
-        NoOpenWindow, AuditLogRolledBack: as `check` does.
+        NoOpenWindow, WindowUsedUp, AuditLogRolledBack: as `check` does.
     """
     found = _judged(session, [RequestRow.of(row) for row in session.execute(WINDOWS, question.values)])
     windows = [entry for entry in found if entry.open]
@@ -181,7 +205,50 @@ def open_window(session: UnitOfWork, question: AccessCheck) -> RequestEntry:
         raise AuditLogRolledBack(RESTORED, reason="restored")
     if not windows:
         raise NoOpenWindow("No window is open for this engineer, tenant, service, resource and action.")
-    return max(windows, key=lambda entry: entry.request.deadline_at)
+    best = max(windows, key=lambda one: (one.uses_left is None, one.uses_left != 0, one.request.deadline_at))
+    if best.uses_left == 0 and not whatever_is_left:
+        raise WindowUsedUp(USED_UP)
+    return best
+
+
+def use(session: UnitOfWork, question: AccessCheck, caller: UsingCaller) -> RequestEntry:
+    """Return the open window, used once more where its uses are limited, in the transaction of the judgement.
+
+    The last use is an event. A call that has used it within five seconds is the same use.
+
+    Raises:
+        NoOpenWindow, WindowUsedUp, AuditLogRolledBack: as `check` does.
+    """
+    entry = open_window(session, question, whatever_is_left=True)
+    if entry.uses_left is None:
+        return entry
+    by_call = {"by_call": caller.call}
+    if not entry.uses_left and entry.request.id not in session.execute(USED_BY, by_call).scalars().all():
+        raise WindowUsedUp(USED_UP)
+    session.wait()
+    row = session.execute(USE, {"of_request": entry.request.id, **by_call}).one_or_none()
+    if row is None:
+        raise WindowUsedUp(USED_UP)
+    failpoint("window.after_use")
+    if row.is_new and not row.uses_left:
+        _record_last_use(session, entry.request, Actor(caller.account_id, Role.SYSTEM, row.name))
+    if row.is_new:
+        publish_after_commit(session, [entry.request.id])
+    return replace(entry, uses_left=row.uses_left)
+
+
+def _record_last_use(session: UnitOfWork, request: AccessRequest, actor: Actor) -> None:
+    authentication.turn_to(session, request.tenant_id)
+    actor = replace(actor, on_behalf_of=request.requester_id)
+    last = AuditEvent(
+        at=now(session),
+        action=USED_UP_EVENT,
+        actor=actor,
+        tenant_id=request.tenant_id,
+        request_id=request.id,
+        facts={"max_uses": request.max_uses},
+    )
+    session.execute(RECORD, events.append([last]))
 
 
 def refusal(session: UnitOfWork, question: AccessCheck) -> str | None:
@@ -269,6 +336,7 @@ def _judged(session: UnitOfWork, rows: Sequence[RequestRow]) -> list[RequestEntr
             open=row.request.id in good and row.request.tenant_id not in rolled_back,
             is_rolled_back=row.request.id in good and row.request.tenant_id in rolled_back,
             tenant_name=row.tenant_name,
+            uses_left=row.request.uses_left,
         )
         for row in rows
     ]

@@ -43,7 +43,7 @@ from lockbox.requests.evaluate import (
 )
 from lockbox.requests.lifecycle import Action, Party, State
 from lockbox.requests.models import AccessRequest
-from lockbox.requests.policy import lacking
+from lockbox.requests.policy import fewest, lacking
 from lockbox.requests.transition import Move, Origin, actor_for
 from lockbox.sql import new_id
 
@@ -100,6 +100,7 @@ def facts(request: AccessRequest) -> dict[str, Plain]:
         "approval_window": request.approval_window,
         "quorum": request.quorum,
         "mode": request.mode.value,
+        **({"max_uses": request.max_uses} if request.max_uses else {}),
         **({"follows": request.follows} if request.follows else {}),
     }
 
@@ -302,6 +303,7 @@ def _new(caller: Caller, submission: RequestInput, evaluation: Evaluation) -> Ac
         quorum=terms.quorum,
         approval_window=terms.approval_window,
         access_window=submission.access_window,
+        max_uses=fewest(submission.max_uses, terms.max_uses),
         state=state,
         version=1,
         deadline_at=ends,
@@ -376,12 +378,9 @@ def ask_again(
 
 def follower(session: UnitOfWork, caller: Caller, request_id: UUID) -> UUID | None:
     """Return the newest request by which this one was asked again, if the caller may know of one."""
-    query = select(col(AccessRequest.id)).where(
-        col(AccessRequest.follows) == request_id, AccessRequest.visible_to(caller)
-    )
-    found: UUID | None = session.orm.execute(
-        query.order_by(col(AccessRequest.id).desc()).limit(1)
-    ).scalar_one_or_none()
+    theirs = (col(AccessRequest.follows) == request_id, AccessRequest.visible_to(caller))
+    query = select(col(AccessRequest.id)).where(*theirs).order_by(col(AccessRequest.id).desc()).limit(1)
+    found: UUID | None = session.orm.execute(query).scalar_one_or_none()
     return found
 
 
@@ -395,6 +394,7 @@ def _same(earlier: Row[Any], request_id: UUID) -> RequestInput:
         justification=earlier.justification,
         case_ref=earlier.case_ref,
         access_window=earlier.access_window,
+        max_uses=earlier.max_uses,
         engineer=earlier.requester_id,
         follows=request_id,
     )

@@ -28,18 +28,18 @@ NEW_REQUEST = """
 new_request AS (
     INSERT INTO requests (id, tenant_id, requester_id, service, resources, actions, reason_code, justification,
         case_ref, mode, policy_version, token_id, submitted_by, consent_until, quorum, approval_window, access_window,
-        state, version, deadline_at, wake_at, created_at, asked_at, tiers_asked, follows)
+        max_uses, state, version, deadline_at, wake_at, created_at, asked_at, tiers_asked, follows)
     VALUES (:id, :tenant_id, :requester_id, :service, CAST(:resources AS text[]), CAST(:actions AS text[]),
         :reason_code, :justification, :case_ref, :mode, :policy_version, :token_id, :submitted_by, :consent_until,
-        :quorum, :approval_window, :access_window, :state, :version, :deadline_at, :wake_at, :created_at, :asked_at,
-        :tiers_asked, :follows)
+        :quorum, :approval_window, :access_window, :max_uses, :state, :version, :deadline_at, :wake_at, :created_at,
+        :asked_at, :tiers_asked, :follows)
 )"""
 
 MOVED = """
 moved AS (
     UPDATE requests SET state = :state, version = :version, mode = :mode, consent_until = :consent_until,
         deadline_at = :deadline_at, wake_at = :wake_at, asked_at = :asked_at,
-        opened_at = :opened_at, closed_at = :closed_at, quorum = :quorum,
+        opened_at = :opened_at, closed_at = :closed_at, quorum = :quorum, max_uses = :max_uses,
         reminders = :reminders, tiers_asked = :tiers_asked, warned = :warned, stopped_at = :stopped_at,
         stopped_deadline = :stopped_deadline, stopped_for = :stopped_for,
         granted_resources = CAST(:granted_resources AS text[]), granted_actions = CAST(:granted_actions AS text[]),

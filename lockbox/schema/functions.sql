@@ -313,7 +313,7 @@ $$;
 -- request. Two statements, so that a caller who waited for the lock sees what was submitted meanwhile.
 CREATE FUNCTION lock_earlier_request(of_request uuid) RETURNS TABLE (
     tenant text, requester_id uuid, service text, resources text[], actions text[], reason_code text,
-    justification text, case_ref text, access_window integer, state text, open_follower uuid
+    justification text, case_ref text, access_window integer, max_uses integer, state text, open_follower uuid
 ) LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
     r requests;
@@ -326,7 +326,8 @@ BEGIN
         RETURN;
     END IF;
     RETURN QUERY SELECT t.slug::text, r.requester_id, r.service::text, r.resources, r.actions, r.reason_code::text,
-        r.justification::text, r.case_ref::text, r.access_window, r.state::text,
+        r.justification::text, r.case_ref::text, r.access_window, r.max_uses,
+        r.state::text,
         (SELECT f.id FROM requests f WHERE f.follows = r.id AND f.closed_at IS NULL)
     FROM tenants t WHERE t.id = r.tenant_id;
 END $$;
@@ -474,6 +475,39 @@ BEGIN
     DELETE FROM gate_writers WHERE process IN (SELECT process FROM gate_writers
         WHERE written_at < now_at - interval '1 day' FOR UPDATE SKIP LOCKED);
 END $$;
+
+-- Use a window for a number of uses once, as a service account that checks access, and return how many are left; no row
+-- where none is. Uses of one window come one after another, and none after the move that ends it. A call that has used
+-- it within five seconds does not use it again. `name` is the account's.
+CREATE FUNCTION use_window(of_request uuid, by_call text) RETURNS TABLE (uses_left integer, is_new boolean, name text)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+DECLARE
+    named CONSTANT text := (SELECT p.name FROM people p WHERE p.id = at_person());
+BEGIN
+    IF NOT 'system' = ANY (at_roles()) THEN
+        RETURN;
+    END IF;
+    PERFORM FROM requests r WHERE r.id = of_request FOR NO KEY UPDATE;
+    RETURN QUERY SELECT r.max_uses - r.used, false, named FROM requests r
+        WHERE r.id = of_request AND r.state = 'active' AND r.deadline_at > clock_timestamp()
+            AND r.id IN (SELECT windows_used_by(by_call));
+    IF FOUND THEN
+        RETURN;
+    END IF;
+    RETURN QUERY UPDATE requests r SET used = r.used + 1
+        WHERE r.id = of_request AND r.state = 'active' AND r.used < r.max_uses AND r.deadline_at > clock_timestamp()
+        RETURNING r.max_uses - r.used, true, named;
+    IF FOUND AND by_call IS NOT NULL THEN
+        DELETE FROM used_calls u WHERE u.request_id = of_request AND u.at <= clock_timestamp() - interval '5 seconds';
+        INSERT INTO used_calls (account_id, call, request_id, at)
+            VALUES (at_person(), by_call, of_request, clock_timestamp());
+    END IF;
+END $$;
+CREATE FUNCTION windows_used_by(by_call text) RETURNS SETOF uuid
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    SELECT u.request_id FROM used_calls u WHERE u.account_id = at_person() AND u.call = by_call
+        AND u.at > clock_timestamp() - interval '5 seconds'
+$$;
 
 -- How many windows a suspension would end.
 CREATE FUNCTION open_windows(of_tenants uuid[]) RETURNS TABLE (tenant_id uuid, windows bigint)

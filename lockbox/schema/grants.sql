@@ -35,7 +35,7 @@ GRANT UPDATE (last_seen_at, revoked_at) ON sessions TO lockbox_api;
 GRANT UPDATE (tries, proven_at, used_at) ON sign_ins TO lockbox_api;
 GRANT UPDATE (answered_by, answered_at, is_allowed) ON device_logins TO lockbox_api;
 
-GRANT UPDATE (mode, consent_until, quorum, approve_means, state, version, granted_resources, granted_actions,
+GRANT UPDATE (mode, consent_until, quorum, max_uses, approve_means, state, version, granted_resources, granted_actions,
     asked_at, opened_at, closed_at, deadline_at, wake_at, reminders, tiers_asked, warned, stopped_at,
     stopped_deadline, stopped_for) ON requests TO lockbox_api;
 GRANT UPDATE (answered_by, answered_at, answer_event) ON questions TO lockbox_api;
@@ -136,7 +136,7 @@ GRANT EXECUTE ON FUNCTION at_person, at_tenants, at_administers, at_roles, at_te
 
 GRANT EXECUTE ON FUNCTION authenticate, credential_scope, find_device_login, person_of_token, is_new, is_member, is_guest,
     is_of_the_vendor, is_engineer, is_suspended, event_exists, nth_submission, lock_earlier_request, was_denied, consents,
-    longest_windows, signed_decisions, approver_keys, reported_window, window_changes, add_gate_counts, open_windows, readers_of, known_audit_keys,
+    longest_windows, signed_decisions, approver_keys, reported_window, use_window, windows_used_by, window_changes, add_gate_counts, open_windows, readers_of, known_audit_keys,
     log_heads, log_tiles, count_refused, is_sign_in, is_across, reopen, dead_notifications, failing_webhooks, renew_mark,
     people_to_check, people_with_new_powers, marked_memberships, marked_passkeys, marked_identities,
     marked_gate_identities, marked_sessions, marked_tokens, tenants_to_check, tenants_with_new_powers, marked_tenants, marked_policies, marked_delegations,

@@ -322,6 +322,8 @@ CREATE TABLE requests (
         CONSTRAINT ck_requests_approve_means CHECK (approve_means IN ('attested', 'passkey-signed')),
     approval_window integer NOT NULL CONSTRAINT ck_requests_approval_window CHECK (approval_window >= 1),
     access_window integer NOT NULL CONSTRAINT ck_requests_access_window CHECK (access_window BETWEEN 1 AND 604800),
+    max_uses integer CONSTRAINT ck_requests_max_uses CHECK (max_uses BETWEEN 1 AND 1000),
+    used integer NOT NULL DEFAULT 0 CONSTRAINT ck_requests_used CHECK (used BETWEEN 0 AND coalesce(max_uses, 0)),
 
     state varchar(24) NOT NULL CONSTRAINT ck_requests_state CHECK (state IN ('reviewing', 'pending', 'active',
         'denied', 'cancelled', 'timed_out', 'completed', 'revoked', 'expired')),
@@ -476,6 +478,16 @@ CREATE TABLE connections (
 CREATE INDEX ix_connections_request_id ON connections (request_id);
 CREATE INDEX ix_connections_run_at ON connections (run_at) WHERE run_at IS NOT NULL;
 CREATE UNIQUE INDEX uq_connections_open ON connections (request_id) WHERE state IN ('opening', 'open', 'open_failed');
+
+-- The calls that used windows for a number of uses within the last five seconds, as service accounts name them: a call
+-- that is asked about again is the same use.
+CREATE TABLE used_calls (
+    account_id uuid NOT NULL CONSTRAINT fk_used_calls_account_id REFERENCES people (id),
+    call varchar(100) NOT NULL,
+    request_id uuid NOT NULL CONSTRAINT fk_used_calls_request_id REFERENCES requests (id),
+    at timestamptz NOT NULL,
+    CONSTRAINT pk_used_calls PRIMARY KEY (account_id, call, request_id)
+);
 
 CREATE TABLE idempotency_keys (
     person_id uuid NOT NULL CONSTRAINT fk_idempotency_keys_person_id REFERENCES people (id),

@@ -200,6 +200,11 @@ BEGIN
         END IF;
         RETURN NEW;
     END IF;
+    IF NEW.version = OLD.version AND OLD.state = 'active' AND NEW.used = OLD.used + 1
+        AND current_user NOT IN ('lockbox_api', 'lockbox_worker', 'lockbox_notifications')
+        AND to_jsonb(NEW) - 'used' = to_jsonb(OLD) - 'used' THEN
+        RETURN NEW;
+    END IF;
     IF NOT NEW.state = ANY (leads_to(OLD.state)) THEN
         RAISE EXCEPTION 'request % does not go from % to %', OLD.id, OLD.state, NEW.state
             USING ERRCODE = 'insufficient_privilege';
@@ -282,6 +287,10 @@ CREATE TRIGGER never_wider BEFORE UPDATE ON requests FOR EACH ROW
     WHEN (OLD.opened_at IS NOT NULL AND (NEW.granted_resources IS DISTINCT FROM OLD.granted_resources
         OR NEW.granted_actions IS DISTINCT FROM OLD.granted_actions))
     EXECUTE FUNCTION refuse('what request %s was opened for stays as it is');
+CREATE TRIGGER never_for_more_uses BEFORE UPDATE ON requests FOR EACH ROW
+    WHEN (OLD.max_uses IS NOT NULL AND (NEW.max_uses IS NULL OR NEW.max_uses > OLD.max_uses)
+        OR OLD.opened_at IS NOT NULL AND NEW.max_uses IS DISTINCT FROM OLD.max_uses OR NEW.used < OLD.used)
+    EXECUTE FUNCTION refuse('request %s is never for more uses');
 CREATE TRIGGER never_unasked BEFORE UPDATE ON requests FOR EACH ROW
     WHEN (OLD.asked_at IS NOT NULL AND NEW.asked_at IS DISTINCT FROM OLD.asked_at)
     EXECUTE FUNCTION refuse('who was asked about request %s was asked');

@@ -106,6 +106,11 @@ THE_REST = (
     FROM requests r WHERE r.tenant_id = :tenant
     """,
     """
+    INSERT INTO used_calls (account_id, call, request_id, at)
+    SELECT p.id, 'one', r.id, now() FROM unnest(CAST(:everybody AS uuid[])) AS p (id)
+    CROSS JOIN LATERAL (SELECT id FROM requests WHERE tenant_id = :tenant ORDER BY id LIMIT 1) r
+    """,
+    """
     INSERT INTO request_reads (person_id, request_id, hour)
     SELECT p.id, r.id, date_trunc('hour', now()) FROM unnest(CAST(:everybody AS uuid[])) AS p (id)
     CROSS JOIN LATERAL (SELECT id FROM requests WHERE tenant_id = :tenant ORDER BY id LIMIT 1) r

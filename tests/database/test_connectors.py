@@ -406,6 +406,10 @@ def test_only_the_engineer_of_a_window_that_covers_the_database_gets_a_credentia
     world.act("ann", Action.APPROVE, narrow.id)
     with pytest.raises(Invalid, match="does not cover"):
         OrdersWindow(world, target, narrow.id).credential()
+    counted = world.submit(max_uses=3)
+    world.act("ann", Action.APPROVE, counted.id)
+    with pytest.raises(Invalid, match="any number of times"):
+        OrdersWindow(world, target, counted.id).credential()
     with pytest.raises(Invalid, match="No action"):
         OrdersWindow.open(world, target, "export").credential()
     other = World.make(world.db)

@@ -21,10 +21,11 @@ from harness.stage import Urls
 from lockbox.database import Database, UnitOfWork, make_engine
 from lockbox.errors import Busy
 from lockbox.requests.lifecycle import Action
-from lockbox.requests.queries import AccessCheck
+from lockbox.requests.queries import AccessCheck, UsingCaller
 from tests.database.scenes import MAILBOX, write
 
 Answer = TypeVar("Answer")
+GATEWAY = UsingCaller(UUID(int=7))
 END_READER = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity
 WHERE application_name = 'lockbox-gate-reader' AND datname = current_database()
@@ -90,10 +91,10 @@ class Checked:
         return asyncio.run(asked)
 
     async def _in_turn(self, resources: tuple[str, ...]) -> list[GrantedAccess | GateReason]:
-        return [await self.checks.check(self._question(one)) for one in resources]
+        return [await self.checks.check(self._question(one), GATEWAY) for one in resources]
 
     async def _at_once(self, resources: tuple[str, ...]) -> list[GrantedAccess | GateReason]:
-        return list(await asyncio.gather(*(self.checks.check(self._question(one)) for one in resources)))
+        return list(await asyncio.gather(*(self.checks.check(self._question(one), GATEWAY) for one in resources)))
 
     def _question(self, resource: str) -> AccessCheck:
         engineer = self.world.people["erin"].person_id
@@ -134,11 +135,11 @@ def test_a_no_is_asked_of_postgres_and_remembered_for_a_second(world: World) -> 
 
     async def asked() -> list[GrantedAccess | GateReason]:
         question = checked._question(MAILBOX)  # noqa: SLF001 - this file's own
-        before = [await checked.checks.check(question) for _ in range(3)]
+        before = [await checked.checks.check(question, GATEWAY) for _ in range(3)]
         assert checked.calls.count == 1
         opened(world)
         checked.later += 1.0
-        return [*before, await checked.checks.check(question)]
+        return [*before, await checked.checks.check(question, GATEWAY)]
 
     *before, after = checked.run(asked())
 

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gate import call_time, window_checks
 from gate.decision_point import MOST_EVALUATIONS
 from gate.identity_map import HEADER
 from harness.gateway_world import PATIENCE, PUBLIC
@@ -59,6 +60,13 @@ BROKEN = [
     json.dumps(asked()).encode() + b"{}",
     b"true",
 ]
+
+
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a busy machine take its time to answer."""
+    monkeypatch.setattr(window_checks, "ASK_SECONDS", 20.0)
+    monkeypatch.setattr(call_time, "CALL_SECONDS", 20.0)
 
 
 @pytest.fixture(scope="module")
@@ -344,3 +352,15 @@ def test_a_body_of_which_a_part_is_lost_is_never_a_yes(point: AuthzenDoor, data:
         assert json.loads(content) == asked() | {
             name: value for name, value in json.loads(content).items() if name not in asked()
         }
+
+
+def test_each_yes_is_a_use_whatever_the_request_is_called(point: AuthzenDoor) -> None:
+    point.open("alice", resources=["record:counted"], max_uses=3)
+    body = asked(record="counted", evaluations=[{}, {}])
+
+    first = point.send(EVALUATION, json=asked(record="counted"), headers={"x-request-id": "one"})
+    both = point.send(EVALUATIONS, json=body, headers={"x-request-id": "one"})
+
+    assert first.json()["decision"] is True
+    assert [one["decision"] for one in both.json()["evaluations"]] == [True, True]
+    assert why(point.decision(asked(record="counted"))) == "used_up"

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from gate import call_time, window_checks
 from harness.gateway_world import PUBLIC
 from tests.each import each
 from tests.http.authzen_door import EVALUATION, EVALUATIONS, JSON, AuthzenDoor, asked, decision_point_of
@@ -12,6 +13,13 @@ from tests.http.door import Door
 
 RECORD_1, RECORD_2 = ({"type": "record", "id": one} for one in ("record-1", "record-2"))
 ALICE, READ = {"type": "user", "id": "alice"}, {"name": "read"}
+
+
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a busy machine take its time to answer."""
+    monkeypatch.setattr(window_checks, "ASK_SECONDS", 20.0)
+    monkeypatch.setattr(call_time, "CALL_SECONDS", 20.0)
 
 
 @pytest.fixture(scope="module")

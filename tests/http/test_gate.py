@@ -33,6 +33,9 @@ FORGED = [
     ("envoy", "X-Original-URI", "/evil"),
     ("envoy", "X-Forwarded-Uri", "/evil"),
     ("nginx", "Lockbox-Gateway", "lbx_test_evil"),
+    ("traefik", "Lockbox-Call", "mine"),
+    ("envoy", "Lockbox-Call", "mine"),
+    ("nginx", "Lockbox-Call", "a call with blanks"),
     ("nginx", ENGINEER, "erin"),
     ("nginx", "Content-Length", "3"),
 ]
@@ -211,3 +214,16 @@ def test_a_flood_of_tokens_that_are_none_keeps_no_gateway_waiting(gate: GateDoor
 
     assert {one.result() for one in flood} <= {"no_credential", "busy"}
     assert set(answers) == {200}
+
+
+def test_the_gateways_own_id_of_a_call_makes_one_use_of_it(gate: GateDoor) -> None:
+    opened(gate, "counted@contoso.example", max_uses=2)
+    path = gate.path("counted@contoso.example")
+
+    said = [gate.ask("nginx", path, ("Lockbox-Call", one)) for one in ("a", "a", "b", "c", "a")]
+
+    assert [answer.status for answer in said] == [200, 200, 200, 403, 200]
+    assert said[3].reason == "used_up"
+    assert said[3].headers["lockbox-form"].startswith(f"{PUBLIC}/ask?")
+    assert gate.ask("traefik", path).reason == "used_up"
+    assert gate.ask("nginx", path).reason == "used_up"

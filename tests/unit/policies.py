@@ -13,6 +13,7 @@ from lockbox.requests.policy import (
     HARD_ANSWER_LIMIT,
     MOST_APPROVALS,
     MOST_TIERS,
+    MOST_USES,
     ApprovalStage,
     ApproveMeans,
     Consent,
@@ -60,6 +61,7 @@ PLAIN: dict[str, st.SearchStrategy[Any]] = {
     "approval_window": st.integers(1, HARD_ANSWER_LIMIT),
     "access_ceiling": st.integers(1, HARD_ACCESS_LIMIT),
     "quorum": st.integers(1, MOST_APPROVALS),
+    "max_uses": st.integers(1, MOST_USES),
     "require_case": st.booleans(),
     "justification_least": st.integers(1, 1000),
     "mail_link": st.booleans(),
@@ -86,7 +88,10 @@ CHOSEN = {
     "tiers": FULL_TIERS,
 }
 
-UNLIMITED = {"revoke_sign_in_age": st.none() | st.integers(60, DAY)}
+UNLIMITED = {
+    "revoke_sign_in_age": st.none() | st.integers(60, DAY),
+    "max_uses": st.none() | st.integers(1, MOST_USES),
+}
 TERMS = st.builds(Terms, **(PLAIN | UNLIMITED), **MERGED, **TIMED, stages=quorums(MOST_APPROVALS, 0))
 OVERRIDES = (
     st.fixed_dictionaries(

@@ -38,6 +38,8 @@ ORDER = [
     ("sign_in_age", 61, 60),
     ("revoke_sign_in_age", 61, 60),
     ("revoke_sign_in_age", None, 86_400),
+    ("max_uses", 3, 2),
+    ("max_uses", None, 1000),
     ("questions_stop_clock", True, False),
     ("comment_required", {"deny"}, {"approve", "deny", "revoke"}),
     ("comment_required", set(), {"revoke"}),

@@ -418,3 +418,13 @@ def test_a_mail_flags_a_resource_of_mixed_alphabets() -> None:
     assert warning in " ".join(written.text.split())
     assert warning in written.html
     assert written.text.count("mixed alphabets") == 1
+
+
+@pytest.mark.parametrize("template", PROMPTS)
+@pytest.mark.parametrize(("uses", "said"), [(1, "1 h 30 min, at most 1 use"), (3, "1 h 30 min, at most 3 uses")])
+def test_a_prompt_says_for_how_many_uses_access_is_asked(template: str, uses: int, said: str) -> None:
+    made = mail(template=template, max_uses=uses)
+
+    for body in (made.text, seen(made.html)):
+        assert " ".join(body.split()).count(said) == 2
+    assert "at most 3 uses" not in mail(template=template).text

@@ -240,6 +240,7 @@ def _statement(fields: Mapping[str, Any], asked: Mapping[str, Any], by: list[str
         "opened_at": fields.get("at"),
         "until": fields.get("deadline_at"),
         "by": sorted(by),
+        **({"max_uses": fields["max_uses"]} if "max_uses" in fields else {}),
         **asked,
     }
     try:

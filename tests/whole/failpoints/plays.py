@@ -1,6 +1,7 @@
 """What goes on while a process ends at a failpoint: one play for each way on which such a point lies."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -87,8 +88,27 @@ def _cancel(hall: FailpointStage) -> None:
         hall.world.act("erin", Action.CANCEL, request)
 
 
+def _open_for_one_use(hall: FailpointStage) -> None:
+    hall.approve(hall.submit(max_uses=1, access_window=LONG))
+
+
+def _use(hall: FailpointStage) -> None:
+    for request in hall.asked:
+        with suppress(httpx.TransportError):
+            hall.is_let_in(request)
+
+
+def _revoke_what_was_used_once(hall: FailpointStage) -> None:
+    for request in hall.asked:
+        (row,) = hall.stage.rows("SELECT used FROM requests WHERE id = :id", id=str(request))
+        assert row.used == 1
+        assert not hall.is_let_in(request)
+        hall.world.act("ann", Action.REVOKE, request)
+
+
 FILE = FailpointPlay("api", "timed_out", nothing, _file, policy={"approval_window": FOUND})
 DECIDE = FailpointPlay("api", "expired", _ask, _decide, policy={"approval_window": LONG})
+USE = FailpointPlay("api", "revoked", _open_for_one_use, _use, _revoke_what_was_used_once)
 TIME_OUT = FailpointPlay("worker", "timed_out", _submit, policy={"approval_window": 4})
 EXPIRE = FailpointPlay("worker", "expired", _open)
 REMIND = FailpointPlay("worker", "timed_out", _submit, policy={"approval_window": 12, "approval_reminders": (10,)})

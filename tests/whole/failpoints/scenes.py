@@ -24,6 +24,7 @@ from tests.whole.failpoints.plays import (
     SEAL,
     SETTLE,
     TIME_OUT,
+    USE,
     FailpointPlay,
 )
 
@@ -49,6 +50,7 @@ PLAYED = {
         "pipeline.before_arm",
         "pipeline.after_arm",
     ),
+    USE: ("window.after_use",),
     TIME_OUT: (
         "schedule.after_claim",
         "poller.before_send",

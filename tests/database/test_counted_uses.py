@@ -1,0 +1,279 @@
+"""Windows for a number of uses: each yes of a check is one, exactly, and the last one is an event."""
+
+import asyncio
+import json
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy import Engine, text
+from sqlalchemy.exc import DBAPIError
+
+from gate import call_time, window_checks
+from gate.reasons import GateReason
+from gate.window_checks import GrantedAccess
+from harness.people import HERE, World
+from harness.stage import unbound
+from lockbox import failpoints
+from lockbox.admin import audit_access
+from lockbox.audit import export
+from lockbox.audit.event_search import EventFilter
+from lockbox.audit.verifier.verify import GOOD, verify
+from lockbox.database import Database
+from lockbox.errors import NoOpenWindow, WindowUsedUp
+from lockbox.identity import keyring
+from lockbox.identity.roles import Role, Scope
+from lockbox.requests import decide, queries
+from lockbox.requests.decisions import DecisionInput
+from lockbox.requests.lifecycle import Action
+from lockbox.requests.policy_rules import Policy
+from lockbox.requests.queries import AccessCheck, UsingCaller
+from tests import second_verifier
+from tests.database.scenes import MAILBOX, as_caller, at_once, read, write
+from tests.database.test_window_checks import Checked
+from tests.logs import public, sealed
+from tests.policy_setup import lay_down
+
+OTHER = "mailbox:bob@contoso.example"
+LATER = "UPDATE used_calls SET at = at - interval '5 seconds'"
+
+
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a busy machine take its time to answer."""
+    monkeypatch.setattr(window_checks, "ASK_SECONDS", 20.0)
+    monkeypatch.setattr(call_time, "CALL_SECONDS", 20.0)
+
+
+def opened(world: World, max_uses: int | None = 3, **changes: Any) -> UUID:
+    """Open a window for so many uses."""
+    return world.act("ann", Action.APPROVE, world.submit(max_uses=max_uses, **changes).id).id
+
+
+def question(world: World, resource: str = MAILBOX) -> AccessCheck:
+    """Return what is asked about erin."""
+    return AccessCheck(world.tenant.slug, "exchange-online", resource, "read", world.people["erin"].person_id)
+
+
+def check(world: World, call: str | None = None, who: str = "gate", resource: str = MAILBOX) -> int | None:
+    """Check as the API does; return how many uses are left."""
+    with world.db.transaction() as session:
+        return queries.check(session, world.people[who], question(world, resource), call).uses_left
+
+
+def used(world: World, request_id: UUID) -> int:
+    """Return how often a window was used."""
+    (row,) = read(world.db, "SELECT used FROM requests WHERE id = :id", id=request_id)
+    return int(row.used)
+
+
+def last_uses(world: World, request_id: UUID) -> list[dict[str, Any]]:
+    """Return the events of the last use."""
+    rows = read(world.db, "SELECT body FROM events WHERE request_id = :id AND action = 'used_up'", id=request_id)
+    return [json.loads(row.body) for row in rows]
+
+
+def test_each_yes_is_one_use_and_the_last_is_an_event_in_the_customers_log(world: World) -> None:
+    request_id = opened(world)
+
+    assert [check(world) for _ in range(3)] == [2, 1, 0]
+    for _ in range(2):
+        with pytest.raises(WindowUsedUp):
+            check(world)
+
+    assert used(world, request_id) == 3
+    (event,) = last_uses(world, request_id)
+    gate = world.people["gate"].person_id
+    assert (event["max_uses"], event["actor_id"], event["log"]) == (3, str(gate), str(world.tenant.id))
+    assert event["on_behalf_of"] == str(world.people["erin"].person_id)
+
+
+def test_a_window_for_any_number_of_uses_comes_first_and_counts_none(world: World) -> None:
+    counted, free = opened(world, 1), opened(world, None)
+
+    assert [check(world) for _ in range(3)] == [None, None, None]
+    assert (used(world, counted), used(world, free)) == (0, 0)
+
+
+def test_a_use_of_another_window_goes_on_where_one_is_used_up(world: World) -> None:
+    first, second = opened(world, 1), opened(world, 1)
+
+    assert [check(world), check(world)] == [0, 0]
+    assert (used(world, first), used(world, second)) == (1, 1)
+    with pytest.raises(WindowUsedUp):
+        check(world)
+
+
+def test_sixty_four_checks_at_once_are_let_in_as_often_as_was_approved(world: World) -> None:
+    request_id = opened(world, 5)
+    checked = Checked(world)
+
+    assert len(checked.memory) == 0
+    answers = checked.at_once(*[MAILBOX] * 64)
+
+    said = Counter(one if isinstance(one, GateReason) else "yes" for one in answers)
+    assert said == {"yes": 5, GateReason.USED_UP: 59}
+    assert sorted(one.uses_left or 0 for one in answers if isinstance(one, GrantedAccess)) == [0, 1, 2, 3, 4]
+    assert used(world, request_id) == 5
+    assert len(last_uses(world, request_id)) == 1
+
+
+def test_checks_of_api_and_gate_at_once_share_the_uses(world: World) -> None:
+    request_id = opened(world, 8)
+
+    with ThreadPoolExecutor(16) as pool:
+        found = at_once(pool, *[lambda: check(world)] * 16)
+
+    assert sum(isinstance(one, WindowUsedUp) for one in found) == 8
+    assert used(world, request_id) == 8
+    assert len(last_uses(world, request_id)) == 1
+
+
+def test_the_same_call_within_five_seconds_is_the_same_use(world: World, superuser: Engine) -> None:
+    request_id = opened(world, 2)
+    world.add("other", Role.SYSTEM, scopes={Scope.ACCESS_CHECK}, services={"exchange-online"})
+
+    assert [check(world, "a"), check(world, "a"), check(world, "b"), check(world, "a"), check(world, "b")] == [
+        1,
+        1,
+        0,
+        0,
+        0,
+    ]
+    assert used(world, request_id) == 2
+    for call, who in ((None, "gate"), ("c", "gate"), ("a", "other")):
+        with pytest.raises(WindowUsedUp):
+            check(world, call, who)
+    write(superuser, LATER)
+    with pytest.raises(WindowUsedUp):
+        check(world, "a")
+    assert len(last_uses(world, request_id)) == 1
+
+
+def test_a_call_names_a_use_of_one_window_alone(world: World) -> None:
+    first, second = opened(world, 1), opened(world, 1, resources=[OTHER])
+
+    assert [check(world, "a"), check(world, "a", resource=OTHER)] == [0, 0]
+    assert (used(world, first), used(world, second)) == (1, 1)
+
+
+def test_the_same_call_at_once_is_one_use(world: World) -> None:
+    request_id = opened(world, 3)
+
+    with ThreadPoolExecutor(8) as pool:
+        found = at_once(pool, *[lambda: check(world, "a")] * 8)
+
+    assert found == [2] * 8
+    assert used(world, request_id) == 1
+
+
+def test_the_gate_says_used_up_and_yes_again_to_the_same_call(world: World) -> None:
+    opened(world, 1)
+    checked = Checked(world)
+    caller = world.people["gate"].person_id
+
+    async def asked(*calls: str | None) -> list[GrantedAccess | GateReason]:
+        return [await checked.checks.check(question(world), UsingCaller(caller, one)) for one in calls]
+
+    first, again, other, unnamed, late = checked.run(asked("a", "a", "b", None, "a"))
+
+    assert isinstance(first, GrantedAccess)
+    assert first == again == late
+    assert (other, unnamed) == (GateReason.USED_UP, GateReason.USED_UP)
+
+
+def test_a_window_that_ended_is_not_used_and_a_use_waits_for_the_move(world: World) -> None:
+    request_id = opened(world)
+    erin = world.people["erin"]
+
+    with ThreadPoolExecutor(1) as pool:
+        with world.db.transaction() as session:
+            revoke = DecisionInput(Action.REVOKE, "Enough")
+            decide.act(session, world.people["ann"], HERE, request_id, revoke)
+            waiting = pool.submit(check, world)
+            asyncio.run(asyncio.sleep(0.3))
+            assert not waiting.done()
+        with pytest.raises(NoOpenWindow):
+            waiting.result(20)
+
+    assert used(world, request_id) == 0
+    assert erin.person_id
+
+
+def test_who_dies_before_the_commit_has_used_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    request_id = opened(world, 1)
+
+    def die(name: str) -> None:
+        if name == "window.after_use":
+            raise RuntimeError(name)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(queries, "failpoint", die)
+        with pytest.raises(RuntimeError):
+            check(world, "a")
+    assert failpoints.failpoint is not die
+    assert (used(world, request_id), last_uses(world, request_id)) == (0, [])
+
+    assert check(world, "a") == 0
+
+
+def test_an_engineer_who_looks_at_their_own_access_uses_nothing(world: World) -> None:
+    request_id = opened(world)
+
+    assert check(world, who="erin") == 3
+    assert used(world, request_id) == 0
+
+
+def test_the_strictest_of_request_policy_and_todays_policy_counts(world: World, api: Database) -> None:
+    strict = World.make(api, Policy(vendor_review=False, max_uses=5))
+
+    assert [strict.submit(max_uses=one).max_uses for one in (None, 3, 9)] == [5, 3, 5]
+    assert [world.submit(max_uses=one).max_uses for one in (None, 3)] == [None, 3]
+    pending = strict.submit(max_uses=4)
+    lay_down(strict, max_uses=2)
+    assert strict.act("ann", Action.APPROVE, pending.id).max_uses == 2
+    lay_down(strict, max_uses=1)
+    assert strict.act("ann", Action.REVOKE, pending.id, comment="Enough").max_uses == 2
+
+
+@pytest.mark.parametrize(
+    "change", ["max_uses = NULL", "max_uses = 4", "max_uses = 2", "used = 0", "used = used - 1", "used = used + 1"]
+)
+def test_no_login_makes_a_window_one_for_more_uses(world: World, change: str) -> None:
+    request_id = opened(world)
+    check(world)
+
+    with pytest.raises(DBAPIError), as_caller(world.db, world.people["ann"]) as connection:
+        connection.execute(text(f"UPDATE requests SET {change} WHERE id = :id"), {"id": request_id})  # noqa: S608
+
+    assert used(world, request_id) == 1
+
+
+def test_the_signature_covers_how_often_a_window_may_be_used(world: World) -> None:
+    request_id = opened(world)
+
+    with unbound(world.db).begin() as connection:
+        connection.execute(text("SET LOCAL session_replication_role = replica"))
+        connection.execute(text("UPDATE requests SET max_uses = 9 WHERE id = :id"), {"id": request_id})
+
+    with pytest.raises(NoOpenWindow, match="No window is open"):
+        check(world)
+
+
+def test_the_audit_log_is_found_good_by_both_verifiers(world: World, worker: Database) -> None:
+    opened(world, 1)
+    check(world)
+    sealed(worker)
+    with world.db.transaction() as session:
+        reading = audit_access.audit_reader(session, world.people["tara"], world.tenant.slug)
+    with world.db.transaction() as session:
+        begun = audit_access.export(session, reading, EventFilter(), {}, ())
+    lines = list(export.lines(audit_access.pages(world.db, reading), begun))
+    keys = [public(), keyring.ephemeral().public]
+
+    result = verify(lines, keys, ())
+
+    assert (result.exit_code, result.approvals, result.unchecked_approvals) == (GOOD, 1, 0), result.findings
+    assert second_verifier.check(b"".join(lines), [key.text for key in keys], ()) == result.events
