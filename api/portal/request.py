@@ -23,6 +23,7 @@ from api.refusal_log import AttemptedAction, note
 from api.schemas.requests import ApprovalInput
 from config.settings import Settings
 from connectors.credential_requests import connections_of
+from gate import report_consents
 from lockbox.audit import event_search
 from lockbox.audit.report import NOTIFIED, mailed
 from lockbox.database import UnitOfWork, now
@@ -212,6 +213,7 @@ def _shown(
         entry=entry,
         asked=entry.request,
         title=titles(chosen).get(entry.request.service, entry.request.service),
+        is_unenforced=report_consents.is_unenforced(session, entry.request.tenant_id, entry.request.service),
         reads_why=roles.may_read(ProtectedField.JUSTIFICATION, held),
         reads_comments=roles.may_read(ProtectedField.COMMENT, held),
         happened=timeline,

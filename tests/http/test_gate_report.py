@@ -253,3 +253,12 @@ def check(answer: GateAnswer, reason: GateReason, *, is_let_in: bool) -> None:
     else:
         assert answer.status == (401 if reason in UNAUTHENTICATED else 403), said
         assert (said["lockbox-decision"], said["lockbox-reason"]) == ("deny", reason.value)
+
+
+def test_a_customer_is_told_which_gates_do_not_enforce_for_them(gates: ReportingDoor) -> None:
+    world = gates.gate.world
+    for service, is_said in {NEVER: True, ALLOWED: True, ASKED: False, ENFORCED: False}.items():
+        with world.db.transaction() as session:
+            authentication.enter(session, world.people["ann"])
+            said = report_consents.is_unenforced(session, world.tenant.id, service)
+        assert said is is_said, service
