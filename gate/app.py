@@ -147,6 +147,7 @@ class Gate:
         Raises:
             RefusedCall: there is none.
         """
+        call.question = question
         answer = await self._checks.check(question, caller, call.ends)
         if isinstance(answer, GateReason):
             raise RefusedCall(Denial(answer, form=answers.form_for(self._public_url, question, answer)))

@@ -16,6 +16,8 @@ MOST_WINDOWS = 100_000
 """Of how many windows uses are kept that are not written yet; the answers are counted all the same."""
 MOST_A_BATCH = 500
 """Of how many windows one batch has the uses: to write more as text would hold up the event loop."""
+MOST_REFUSED = 500
+"""Of how many engineers, tenants and services refused calls are added to their windows until the next batch."""
 AnswerKey = tuple[UUID | None, str, str, str]
 """A gateway (None where it showed no valid token), a service (empty where it is none of the gateway's), the decision,
 and the reason of a no."""
@@ -34,10 +36,11 @@ class GateDecision(StrEnum):
 
 @dataclass(slots=True)
 class CountedCall:
-    """What is known of a call by now: the gateway that asks, its service, and until when it has to be answered."""
+    """What is known of a call by now: the gateway that asks, its service, what for, and until when it is answered."""
 
     gateway: UUID | None = None
     service: str = ""
+    question: AccessCheck | None = None
     ends: float | None = None
 
 
@@ -54,10 +57,14 @@ class UseCount:
 
 @dataclass(frozen=True)
 class CountBatch:
-    """What was counted since the last batch; `lost` are uses of windows beyond what is kept."""
+    """What was counted since the last batch; `refused` by tenant, service and engineer.
+
+    `lost` are uses of windows beyond what is kept.
+    """
 
     answers: dict[AnswerKey, int]
     uses: dict[UUID, UseCount]
+    refused: dict[tuple[str, str, UUID], int]
     lost: int
 
 
@@ -74,6 +81,7 @@ class CallCounts:
         self._answers: dict[AnswerKey, int] = {}
         self._uses: dict[UUID, UseCount] = {}
         self._refused = Counter[tuple[UUID | None, str]]()
+        self._refused_calls: dict[tuple[str, str, UUID], int] = {}
         self._lost = 0
 
     def count(self, call: CountedCall, decision: GateDecision, reason: GateReason | None = None) -> None:
@@ -83,6 +91,7 @@ class CallCounts:
             self._answers[key] = self._answers.get(key, 0) + 1
             if reason is not None:
                 self._refused[call.gateway, reason.value] += 1
+                self._count_refused(call.question)
 
     def count_use(self, call: CountedCall, question: AccessCheck, request_id: UUID) -> None:
         """Count a yes by a window."""
@@ -99,6 +108,13 @@ class CallCounts:
             else:
                 self._lost += 1
 
+    def _count_refused(self, question: AccessCheck | None) -> None:
+        if question is None:
+            return
+        whose = (question.tenant, question.service, question.engineer)
+        if whose in self._refused_calls or len(self._refused_calls) < MOST_REFUSED:
+            self._refused_calls[whose] = self._refused_calls.get(whose, 0) + 1
+
     @property
     def is_empty(self) -> bool:
         """Whether nothing was counted since the last batch."""
@@ -114,8 +130,10 @@ class CallCounts:
         """Return what was counted since the last batch, with the uses of some windows, and count anew."""
         with self._changing:
             some = list(islice(self._uses, MOST_A_BATCH))
-            batch = CountBatch(self._answers, {one: self._uses.pop(one) for one in some}, self._lost)
-            self._answers, self._lost = {}, 0
+            batch = CountBatch(
+                self._answers, {one: self._uses.pop(one) for one in some}, self._refused_calls, self._lost
+            )
+            self._answers, self._refused_calls, self._lost = {}, {}, 0
         return batch
 
     def take_refused(self) -> Counter[tuple[UUID | None, str]]:

@@ -25,7 +25,7 @@ CLOSE_SECONDS, MOST_READS = 0.1, 3
 NOBODY = UUID(int=0)
 ADD = text("""
 SELECT add_gate_counts(CAST(:process AS uuid), CAST(:batch AS bigint), CAST(:answers AS jsonb), CAST(:uses AS jsonb),
-    CAST(:lost AS bigint))
+    CAST(:refused AS jsonb), CAST(:lost AS bigint))
 """)
 
 
@@ -36,6 +36,7 @@ class NumberedBatch:
     batch: int
     answers: str
     uses: str
+    refused: str
     lost: int
     total: int
 
@@ -121,7 +122,8 @@ class CountWriter(threading.Thread):
             }
             for request_id, one in taken.uses.items()
         ]
-        return NumberedBatch(self._number, _answers(taken), json.dumps(uses), taken.lost, sum(taken.answers.values()))
+        total = sum(taken.answers.values())
+        return NumberedBatch(self._number, _answers(taken), json.dumps(uses), _refused(taken), taken.lost, total)
 
 
 def _clock_of(connection: Connection) -> tuple[datetime, float]:
@@ -145,5 +147,14 @@ def _answers(taken: CountBatch) -> str:
         [
             dict(zip(names, (str(gateway or NOBODY), *rest), strict=True), count=count)
             for (gateway, *rest), count in taken.answers.items()
+        ]
+    )
+
+
+def _refused(taken: CountBatch) -> str:
+    return json.dumps(
+        [
+            {"tenant": tenant, "service": service, "engineer": str(engineer), "count": count}
+            for (tenant, service, engineer), count in taken.refused.items()
         ]
     )

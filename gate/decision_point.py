@@ -102,10 +102,19 @@ class DecisionPoint:
 
     async def decide(self, credential: GatewayCredential, asked: AuthzenQuestion | Denial) -> AllowedCall | Denial:
         """Return what lets the subject in, or why nothing does; what is refused already stays so."""
-        found = asked if isinstance(asked, Denial) else await self._decide(credential, asked)
-        return self._counted(credential, found)
+        # Where the token is bound to more than one service, none of them is asked about.
+        named = next((one for one in credential.services if one in self._services), "")
+        call = CountedCall(credential.account_id, named if len(credential.services) == 1 else "")
+        found = asked if isinstance(asked, Denial) else await self._decide(credential, asked, call)
+        if isinstance(found, AllowedCall):
+            self._counts.count_use(call, found.question, found.window.request_id)
+        else:
+            self._counts.count(call, GateDecision.DENY, found.reason)
+        return found
 
-    async def _decide(self, credential: GatewayCredential, asked: AuthzenQuestion) -> AllowedCall | Denial:
+    async def _decide(
+        self, credential: GatewayCredential, asked: AuthzenQuestion, call: CountedCall
+    ) -> AllowedCall | Denial:
         read = self._read(credential, asked)
         if isinstance(read, Denial):
             return read
@@ -116,6 +125,7 @@ class DecisionPoint:
             return engineer
         tenant, service = read
         question = AccessCheck(tenant, service, f"{asked.resource.type}:{asked.resource.id}", asked.action, engineer)
+        call.question = question
         answer = await self._checks.check(question, UsingCaller(credential.account_id))
         if isinstance(answer, GateReason):
             return Denial(answer, form=answers.form_for(self._public_url, question, answer))
@@ -138,16 +148,6 @@ class DecisionPoint:
             found.append(await self.decide(credential, Denial(GateReason.BEHIND) if is_late else one))
             if isinstance(found[-1], AllowedCall) is ends_on_a_yes:
                 break
-        return found
-
-    def _counted(self, credential: GatewayCredential, found: AllowedCall | Denial) -> AllowedCall | Denial:
-        """Return an answer once it is counted, under the service where the token is bound to one with a gate."""
-        named = next((one for one in credential.services if one in self._services), "")
-        call = CountedCall(credential.account_id, named if len(credential.services) == 1 else "")
-        if isinstance(found, AllowedCall):
-            self._counts.count_use(call, found.question, found.window.request_id)
-        else:
-            self._counts.count(call, GateDecision.DENY, found.reason)
         return found
 
     def _read(self, credential: GatewayCredential, asked: AuthzenQuestion) -> tuple[str, str] | Denial:

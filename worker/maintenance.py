@@ -20,7 +20,7 @@ from kombu.exceptions import BatchPublishError  # type: ignore[attr-defined]  # 
 from kombu.exceptions import OperationalError as BrokerAway
 from sqlalchemy.exc import DBAPIError
 
-from gate import enforcement
+from gate import enforcement, use_events
 from lockbox import reconcile as reconciler
 from lockbox.audit.log import sealer
 from lockbox.audit.log.sealer import RollbackDetected
@@ -77,6 +77,8 @@ def _reconcile(tools: Runtime) -> Generator[Step, None, None]:
     if has_lock:
         for count in enforcement.announce(tools.database):
             yield "announced", count
+        for count in use_events.record(tools.database):
+            yield "uses", count
 
 
 def _seal(tools: Runtime) -> Generator[Step, None, None]:

@@ -25,7 +25,7 @@ from config.settings import Settings
 from connectors.credential_requests import connections_of
 from gate import report_consents
 from lockbox.audit import event_search
-from lockbox.audit.report import NOTIFIED, mailed
+from lockbox.audit.report import FIRST_USED, LAST_USED, NOTIFIED, mailed
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import (
     AlreadyAskedAgain,
@@ -71,7 +71,7 @@ NO_REQUEST = "There is no such request."
 MINUTE, HOUR = 60, 3600
 SHORTER = (5 * MINUTE, 15 * MINUTE, 30 * MINUTE, HOUR, 2 * HOUR, 4 * HOUR, 8 * HOUR, 24 * HOUR)
 
-BESIDE = frozenset({"escalate", "unreached", "question", "answer"})
+BESIDE = frozenset({"escalate", "unreached", "question", "answer", FIRST_USED, LAST_USED})
 """The events shown beside the moves of a request."""
 
 SHOWN_REFUSALS = (SignInAgain, PolicyNotMet, PolicyUnverified, TenantSuspended)
@@ -221,6 +221,7 @@ def _shown(
         is_narrowed=any(one["kept"] for one in timeline if one["action"] == Action.APPROVE),
         inside=activity.read(session, visitor.caller, request_id) if entry.request.opened_at else [],
         connected=connections_of(session, entry, chosen.catalogue) if entry.request.opened_at else [],
+        usage=activity.usage(session, request_id) if entry.request.opened_at else None,
         voices=on_behalf_of(session, moves),
         unheard=OnBehalfOf(),
         reach=reach.sentence() if entry.request.state in {*ASKING, State.TIMED_OUT} else "",

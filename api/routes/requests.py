@@ -43,6 +43,7 @@ from api.schemas.requests import (
     RequestView,
     RequestWithMoves,
     SignedApproval,
+    WindowUsageView,
 )
 from config.settings import Settings
 from lockbox import text_rules
@@ -53,7 +54,7 @@ from lockbox.identity import sessions
 from lockbox.identity.roles import AuthMethod, Caller, ProtectedField, may_read, reader_roles
 from lockbox.identity.sessions import LoginStub
 from lockbox.notifications import delivery_status
-from lockbox.requests import decide, preview, queries, request_list, request_reads, submit
+from lockbox.requests import activity, decide, preview, queries, request_list, request_reads, submit
 from lockbox.requests.approvals import SignedStatement
 from lockbox.requests.decisions import DecisionInput
 from lockbox.requests.evaluate import RequestInput
@@ -151,7 +152,9 @@ def show(
         for one in decide.moves_of(session, who, entry.request)
     ]
     request_reads.record_read(session, who, came, entry.request)
-    return RequestWithMoves(**vars(detail), available_moves=moves)
+    used = activity.usage(session, request_id) if entry.request.opened_at else None
+    usage = WindowUsageView.model_validate(used, from_attributes=True) if used else None
+    return RequestWithMoves(**vars(detail), available_moves=moves, usage=usage)
 
 
 @router.post("/{request_id}/ask-again", status_code=201, response_model=NewRequestView, responses=problems(404, 409))

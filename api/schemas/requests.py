@@ -193,10 +193,35 @@ class RequestDetail(RequestView):
     followed_by: UUID | None
 
 
+class GateUseView(BaseModel):
+    """A use of a window: when, through which gateway and for what; names that were erased are null."""
+
+    at: datetime
+    gateway: str | None
+    action: str
+    resource: str | None
+
+
+class WindowUsageView(BaseModel):
+    """How often the gate let the engineer in by a window; `refused` counts their other calls to the service.
+
+    Those are refused calls while the window was open and in the hour after it. All of it is a second behind.
+    """
+
+    times: int
+    refused: int
+    first: GateUseView | None
+    last: GateUseView | None
+
+
 class RequestWithMoves(RequestDetail):
-    """A request as a reader sees it, and for each action whether the reader may take it now."""
+    """A request as a reader sees it, and for each action whether the reader may take it now.
+
+    `usage` is null where the request was never open.
+    """
 
     available_moves: list[AvailableMoveView]
+    usage: WindowUsageView | None
 
 
 class NewRequestView(RequestView):
@@ -244,7 +269,8 @@ class EventView(BaseModel):
     """An event of a request's timeline; the actor is a person, or null for the clock.
 
     Moves are numbered by `seq` without a gap; other events have none: `remind`, `escalate`, `warn`, `unreached`,
-    `notified`, `decision_refused`, `question` and `answer`, whose text is in `comment`. `notified` says who of the
+    `notified`, `decision_refused`, `first_used`, `last_used`, `question` and `answer`, whose text is in `comment`.
+    `notified` says who of the
     reader's own side got a mail about an event before it, and is not shown to the other side. `on_behalf_of` is for
     whom a service account or a delegate acted, `principals` all principals of a delegate, `means` how the decider had
     signed in: `mail-only` is a mailed code. Address and user agent are shown to the actor's own side, comments to

@@ -10,7 +10,7 @@ from sqlalchemy import text
 from sqlmodel import col, select
 
 from lockbox.admin import permissions
-from lockbox.audit import event_search, events
+from lockbox.audit import event_search, events, wording
 from lockbox.audit import report as reports
 from lockbox.audit.canonical import instant
 from lockbox.audit.event_search import RECIPIENT, EventFilter, EventScope, FoundEvents, RecordedEvent
@@ -243,11 +243,15 @@ def report(session: UnitOfWork, caller: Caller, origin: Origin, request_id: UUID
     ]
     asked = [event for some in said for event in some]
     told = _events(session, who, EventFilter(request=request_id, action=reports.NOTIFIED), MOST_SAID)
-    count = len(moves) + len(used) + len(asked) + len(told)
+    ended = _events(session, who, EventFilter(request=request_id, action=reports.LAST_USED), 1)
+    count = len(moves) + len(used) + len(asked) + len(told) + len(ended)
     record_read(session, who, origin, events.AUDIT_LOG_READ, asked={"request": str(request_id)}, count=count)
     more, kept = len(used) > MOST_USES, _kept(entry.request)
     in_order = sorted(asked, key=lambda event: (event.at, event.id))
-    return reports.report(entry.tenant, moves, used[-MOST_USES:], asked=in_order, told=told, more=more, kept=kept)
+    let_in = wording.let_in(ended[0].said, reports.moment) if ended else ""
+    return reports.report(
+        entry.tenant, moves, used[-MOST_USES:], asked=in_order, told=told, more=more, kept=kept, let_in=let_in
+    )
 
 
 def _kept(request: AccessRequest) -> RequestRecord:

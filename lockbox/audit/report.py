@@ -14,6 +14,9 @@ from lockbox.audit.verifier.approval_checks import SUBMISSION
 from lockbox.audit.verifier.event_checks import submitted
 
 ACTIVITY = "activity"
+FIRST_USED, LAST_USED = "first_used", "last_used"
+USES_SETTLE = timedelta(seconds=30)
+"""How long after a window's end its last use is told: until then a gate may still write what it has counted."""
 LATE = timedelta(hours=1)
 """How long after a window's end activity may still be reported."""
 OPEN = "active"
@@ -128,7 +131,7 @@ class Report:
     are moves missing from the audit log, described by the request's row. `altered` are events whose columns
     contradict the body or whose body is not the sealed one. `questions` are the questions and answers in order.
     `granted_actions` and `granted_resources` are what was granted if that is less than was asked. `mails` is who was
-    notified by mail.
+    notified by mail, `let_in` how often the gate let the engineer in, as a sentence.
     """
 
     request_id: UUID
@@ -151,6 +154,7 @@ class Report:
     granted_resources: tuple[str, ...] | None = None
     questions: tuple[ReportStep, ...] = ()
     mails: tuple[ReportedMails, ...] = ()
+    let_in: str = ""
 
     @property
     def sealed(self) -> bool:
@@ -194,6 +198,7 @@ def report(
     told: Sequence[RecordedEvent] = (),
     more: bool = False,
     kept: RequestRecord | None = None,
+    let_in: str = "",
 ) -> Report:
     """Return the report on a request, from its moves in order and its activity, the oldest first.
 
@@ -227,6 +232,7 @@ def report(
         altered=tuple(event.id for event in (*events, *asked, *told, *used) if event.altered),
         questions=tuple(map(step, asked)),
         mails=_mails((*events, *asked), told),
+        let_in=let_in,
         granted_actions=_granted_actions(opening),
         granted_resources=_granted_resources(opening),
     )

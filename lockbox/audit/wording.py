@@ -1,7 +1,9 @@
 """Describe events of the audit log in words for pages and the CLI."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from lockbox.audit.event_search import RecordedEvent
@@ -30,6 +32,8 @@ WORDS = {
     "connection_open_failed": "could not open the access at the target",
     "connection_closed": "closed the access at the target, and checked that it is closed",
     "connection_close_failed": "could not close the access at the target, and goes on trying",
+    "first_used": "let the engineer in for the first time",
+    "last_used": "let the engineer in for the last time",
     "notified": "notified people",
     "notifications_sent": "sent notifications",
     "notification_dead": "could not deliver a notification",
@@ -120,11 +124,15 @@ LABELS = {
     "answer": "Answer",
     "case_ref": "Case",
     "resource": "Resource",
+    "gateway_name": "Gateway",
     "address": "Network address",
     "user_agent": "Program",
 }
 FACTS = {
     "request": "Request",
+    "did": "Action",
+    "first_at": "First",
+    "last_at": "Last",
     "means": "By",
     "channel": "Through",
     "code": "Why",
@@ -135,6 +143,18 @@ FACTS = {
 NOTIFICATIONS_SENT = "notifications_sent"
 CHANNELS = {"mail": ("mail", "mails"), "webhook": ("call of a webhook", "calls of webhooks")}
 NOBODYS = {"clock": "the lockbox", "owner": "the owner of the installation"}
+
+
+def let_in(said: Mapping[str, Any], time: Callable[[datetime], str]) -> str:
+    """Return how often the gate let the engineer in, as a sentence, from the body of an event `last_used`."""
+    match said:
+        case {"count": int(count), "first_at": str(first), "last_at": str(last)}:
+            with suppress(ValueError):
+                first, last = (time(datetime.fromisoformat(one)) for one in (first, last))
+                if count == 1:
+                    return f"The gate let one call in, at {first}."
+                return f"The gate let {count:,} calls in, first at {first}, last at {last}."
+    return ""
 
 
 @dataclass(frozen=True)

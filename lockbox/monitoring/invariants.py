@@ -1,10 +1,10 @@
 """Check invariants by queries: no window without approval, end or sign-in, nobody forgotten, no gap in an audit log.
 
 A window is open without approval, or without the signature that the policy demands (I1), or past its end (I2), an
-audit log has a gap (I4), an event is told to nobody, or no event says how that ended (I5), or somebody decided who
-had not signed in, or has a power that nobody on record gave (I12). Each looks at all windows that are open, at what
-changed in the last minutes, and at a part of everything that moves on from minute to minute; none at more rows than
-`MOST`.
+audit log has a gap (I4), an event is told to nobody, or no event says how that ended (I5), a gate let somebody in by
+a window that was not open (used-outside), or somebody decided who had not signed in, or has a power that nobody on
+record gave (I12). Each looks at all windows that are open, at what changed in the last minutes, and at a part of
+everything that moves on from minute to minute; none at more rows than `MOST`.
 """
 
 from dataclasses import dataclass
@@ -27,6 +27,7 @@ LATELY = timedelta(minutes=3)
 OVERDUE = timedelta(minutes=1)
 SKEW = timedelta(minutes=15)
 UNTOLD = timedelta(minutes=15)
+ANSWERED = timedelta(seconds=5)
 
 UNAPPROVED = text("""
 WITH looked AS MATERIALIZED (
@@ -143,6 +144,17 @@ WHERE EXISTS (SELECT FROM notifications n WHERE n.event_id = l.id AND n.channel 
     AND NOT EXISTS (SELECT FROM events e WHERE e.request_id = l.request_id AND e.action = 'notified'
         AND convert_from(e.body, 'UTF8')::jsonb ->> 'of_event' = l.id::text)
 """)
+# A gate counts when it answers, which is a moment after it judged; a call may begin within a second of a revoke.
+USED_OUTSIDE = text("""
+WITH looked AS MATERIALIZED (
+    (SELECT request_id AS id FROM window_uses WHERE look_at IS NOT NULL ORDER BY look_at LIMIT :most)
+    UNION (SELECT id FROM requests WHERE id > :after ORDER BY id LIMIT :page)
+)
+SELECT 'used-outside' AS rule, r.id, r.tenant_id, 'was used at a gate when it was not open' AS what
+FROM looked l JOIN window_uses w ON w.request_id = l.id JOIN requests r ON r.id = l.id
+WHERE w.last_at > least(r.deadline_at, r.closed_at) + CAST(:answered AS interval)
+    OR w.first_at < r.opened_at - CAST(:answered AS interval)
+""")
 # A session lasts a week at most; a bearer token of an identity provider begins none. Events that retention has
 # removed prove nothing any more.
 UNSIGNED = text("""
@@ -225,7 +237,7 @@ GATE_WAS_WRONG = (
     "a gate remembered a window that was not open in the database, and has dropped it: look for gate.memory_differs "
     "in the logs of the API, and whether somebody has changed the database past the API"
 )
-QUERIES = (UNAPPROVED, TOO_LONG, NOT_WHOLE, FORGOTTEN, GAP_IN_SEALS, UNSIGNED, UNGIVEN)
+QUERIES = (UNAPPROVED, TOO_LONG, NOT_WHOLE, FORGOTTEN, GAP_IN_SEALS, UNSIGNED, UNGIVEN, USED_OUTSIDE)
 
 
 @dataclass(frozen=True)
@@ -264,6 +276,7 @@ class ScanPosition:
             "lately": LATELY,
             "overdue": OVERDUE,
             "untold": UNTOLD,
+            "answered": ANSWERED,
             "most": MOST,
             "tail": TAIL,
             "vendor": VENDORS_LOG,

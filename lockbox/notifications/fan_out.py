@@ -17,6 +17,7 @@ from sqlalchemy import Row, text
 
 from lockbox import database
 from lockbox.audit.events import Actor
+from lockbox.audit.report import USES_SETTLE
 from lockbox.database import Database, UnitOfWork, array, listed, now
 from lockbox.failpoints import failpoint
 from lockbox.identity.roles import Mode
@@ -95,11 +96,16 @@ addressed AS (
         CAST(:c_request_id AS uuid[])) AS u (id, event_id, tenant_id, request_id)
     WHERE u.id IS NOT NULL ON CONFLICT DO NOTHING
 )"""
-# Who gets the report on a window is asked when it is due: a row now, and not one for each of them.
+# Who gets the report on a window is asked when it is due: a row now, and not one for each of them. That its last use
+# is told was due when the window would have ended at the latest.
 REPORTED = """
 reported AS (
     INSERT INTO reports_due (event_id, due_at)
     SELECT * FROM unnest(CAST(:r_event_id AS uuid[]), CAST(:r_due_at AS timestamptz[])) ON CONFLICT DO NOTHING
+), looked_at_sooner AS (
+    UPDATE window_uses w SET look_at = r.at
+    FROM unnest(CAST(:r_request_id AS uuid[]), CAST(:r_look_at AS timestamptz[])) AS r (id, at)
+    WHERE w.request_id = r.id AND w.look_at > r.at
 )"""
 WRITE = text(f"WITH {ADDRESSED},{REPORTED} SELECT id FROM addressed")  # noqa: S608 - our own SQL
 WRITE_REPORTS = text(f"WITH {ADDRESSED} SELECT id FROM addressed")  # noqa: S608 - our own SQL
@@ -238,6 +244,8 @@ def _write(  # noqa: PLR0917 - as many things meet here
     reports = {
         "r_event_id": array(move.event_id for move in closed),
         "r_due_at": array(move.at + REPORTED_AFTER for move in closed),
+        "r_request_id": array(move.request_id for move in closed),
+        "r_look_at": array(move.at + USES_SETTLE for move in closed),
     }
     due = put_off | leases
     unsettled = _mailed(pairs, audiences.due, [move.event_id for move in moves])

@@ -1,18 +1,18 @@
 """The report on a closed window: what the audit log holds of it, in a sentence and in full."""
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Row, text
 
-from lockbox.audit import event_search
+from lockbox.audit import event_search, wording
 from lockbox.audit.event_search import RecordedEvent
 from lockbox.audit.report import ENDS, ERASED, LATE, NOBODY, OPEN, ReportedUse, ReportStep, step, use
-from lockbox.audit.verifier.event_checks import MEMBERS
+from lockbox.audit.verifier.event_checks import MEMBERS, parsed_body
 from lockbox.database import UnitOfWork
 from lockbox.notifications.mail_text import one_line, prose
 
@@ -39,6 +39,7 @@ FROM unnest(CAST(:ids AS uuid[])) AS i (id) CROSS JOIN LATERAL (
     ORDER BY as_asked, a.at, a.id LIMIT :most
 ) e ORDER BY e.request_id, e.at, e.id
 """)
+LET_IN = text("SELECT request_id, body FROM events WHERE request_id = ANY(:ids) AND action = 'last_used'")
 MOST_STEPS = 20
 MOST_PRINCIPALS = 5
 LONGEST_COMMENT = 200
@@ -53,7 +54,7 @@ class ClosedWindow:
 
     `shut_at` is when the window stopped granting access, which may be before the clock recorded it. `uses` are some
     of the `entries` of activity in the audit log, which report `times` uses in all, `astray` of them outside the
-    request.
+    request. `let_in` is what the event says that tells the last use at the gate.
     """
 
     steps: tuple[ReportStep, ...]
@@ -63,6 +64,7 @@ class ClosedWindow:
     entries: int = 0
     times: int = 0
     astray: int = 0
+    let_in: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read(session: UnitOfWork, request_ids: Sequence[UUID]) -> dict[UUID, ClosedWindow]:
@@ -74,11 +76,12 @@ def read(session: UnitOfWork, request_ids: Sequence[UUID]) -> dict[UUID, ClosedW
         moves[row.request_id].append(row)
     for row in session.execute(USES, {"ids": list(request_ids), "most": MOST_USES}):
         used[row.request_id].append(row)
-    found = {one: _closed(rows, used[one]) for one, rows in moves.items()}
+    let_in = {row.request_id: parsed_body(row.body) for row in session.execute(LET_IN, {"ids": list(request_ids)})}
+    found = {one: _closed(rows, used[one], let_in.get(one, {})) for one, rows in moves.items()}
     return {one: closed for one, closed in found.items() if closed}
 
 
-def _closed(moves: Sequence[Row[Any]], used: Sequence[Row[Any]]) -> ClosedWindow | None:
+def _closed(moves: Sequence[Row[Any]], used: Sequence[Row[Any]], let_in: Mapping[str, Any]) -> ClosedWindow | None:
     opening = next((row for row in moves if row.to_state == OPEN), None)
     end = next((row for row in moves if row.from_state == OPEN and row.to_state != OPEN), None)
     if opening is None or end is None:
@@ -91,6 +94,7 @@ def _closed(moves: Sequence[Row[Any]], used: Sequence[Row[Any]]) -> ClosedWindow
         entries=used[0].entries if used else 0,
         times=int(used[0].times) if used else 0,
         astray=int(used[0].astray or 0) if used else 0,
+        let_in=let_in,
     )
 
 
@@ -122,6 +126,7 @@ def said(closed: ClosedWindow, to_state: str, as_of: datetime, time: Time) -> di
     late_until = closed.shut_at + LATE
     return {
         "use": _use(closed),
+        "let_in": wording.let_in(closed.let_in, time),
         "astray": closed.astray,
         "ending": ENDS[to_state],
         "opened_at": time(closed.opened_at),

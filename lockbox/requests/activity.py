@@ -33,6 +33,36 @@ SELECT e.id, e.at, e.body,
 FROM events e WHERE e.request_id = :id AND e.action = 'activity' ORDER BY e.at DESC, e.id DESC LIMIT :most
 """)
 
+USES = text("""
+SELECT coalesce(w.count, 0) AS times, coalesce(x.count, 0) AS refused, w.first_at, w.last_at, w.first_action,
+    w.last_action, w.first_gateway, w.last_gateway, f.name AS first_name, l.name AS last_name,
+    (coalesce(r.granted_resources, r.resources))[w.first_resource] AS first_resource,
+    (coalesce(r.granted_resources, r.resources))[w.last_resource] AS last_resource
+FROM requests r LEFT JOIN window_uses w ON w.request_id = r.id LEFT JOIN window_refusals x ON x.request_id = r.id
+LEFT JOIN people f ON f.id = w.first_gateway LEFT JOIN people l ON l.id = w.last_gateway
+WHERE r.id = :id
+""")
+
+
+@dataclass(frozen=True)
+class GateUse:
+    """A use of a window: when, through which gateway and for what; `gateway` is null if its name was erased."""
+
+    at: datetime
+    gateway: str | None
+    action: str
+    resource: str | None
+
+
+@dataclass(frozen=True)
+class WindowUsage:
+    """How often the gate let the engineer in by a window, and refused them at that service meanwhile."""
+
+    times: int
+    refused: int
+    first: GateUse | None
+    last: GateUse | None
+
 
 @dataclass(frozen=True)
 class ActivityEntry:
@@ -108,6 +138,19 @@ def read(session: UnitOfWork, caller: Caller, request_id: UUID) -> list[Recorded
     """
     queries.find(session, caller, request_id)
     return [_done(row) for row in session.execute(READ, {"id": request_id, "most": MOST_SHOWN})]
+
+
+def usage(session: UnitOfWork, request_id: UUID) -> WindowUsage:
+    """Return how often a window was used, as far as the gates have said; the caller may know of the request."""
+    row = session.execute(USES, {"id": request_id}).one()
+    if not row.times:
+        return WindowUsage(0, row.refused, None, None)
+    return WindowUsage(
+        row.times,
+        row.refused,
+        GateUse(row.first_at, row.first_name, row.first_action, row.first_resource),
+        GateUse(row.last_at, row.last_name, row.last_action, row.last_resource),
+    )
 
 
 def _window(session: UnitOfWork, caller: Caller, request_id: UUID) -> Row[Any]:

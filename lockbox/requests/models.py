@@ -196,7 +196,8 @@ class RequestRead(SQLModel, table=True):
 class WindowUse(SQLModel, table=True):
     """How often a window was used, first and last: the gateway, the action, and the resource by its place.
 
-    Places count from 1 in what the window is open for; None where it was not in there.
+    Places count from 1 in what the window is open for; None where it was not in there. `look_at` is when the next of
+    the two events about it is due.
     """
 
     __tablename__ = "window_uses"
@@ -211,6 +212,18 @@ class WindowUse(SQLModel, table=True):
     last_gateway: UUID
     last_action: str = Field(max_length=63)
     last_resource: int | None = None
+    first_told: bool = False
+    look_at: datetime | None = Field(default=None, sa_type=Instant)
+
+
+class WindowRefusal(SQLModel, table=True):
+    """How many calls of the engineer were refused while the window was open or shortly after."""
+
+    __tablename__ = "window_refusals"
+
+    request_id: UUID = Field(primary_key=True, foreign_key="requests.id")
+    count: int = Field(sa_type=BigInteger)
+    last_at: datetime = Field(sa_type=Instant)
 
 
 class UsedCall(SQLModel, table=True):

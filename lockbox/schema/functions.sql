@@ -432,7 +432,8 @@ $$;
 
 -- Add what a process of the API has counted; a batch that comes twice counts once. Rows are taken in the order of
 -- their keys, so that processes never wait for each other in a circle. No login changes or lowers a count.
-CREATE FUNCTION add_gate_counts(of_process uuid, of_batch bigint, answers jsonb, uses jsonb, lost bigint) RETURNS void
+CREATE FUNCTION add_gate_counts(of_process uuid, of_batch bigint, answers jsonb, uses jsonb, refused jsonb,
+    lost bigint) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
     now_at CONSTANT timestamptz := clock_timestamp();
@@ -451,10 +452,10 @@ BEGIN
     ORDER BY 1, 2, 3, 4, 5, 6
     ON CONFLICT (span, at, gateway_id, service, decision, reason) DO UPDATE SET count = g.count + EXCLUDED.count;
     INSERT INTO window_uses AS w (request_id, count, first_at, first_gateway, first_action, first_resource, last_at,
-        last_gateway, last_action, last_resource)
+        last_gateway, last_action, last_resource, look_at)
     SELECT u.request_id, u.count, u.first_at, u.first_gateway, u.first_action,
         array_position(coalesce(r.granted_resources, r.resources), u.first_resource), u.last_at, u.last_gateway,
-        u.last_action, array_position(coalesce(r.granted_resources, r.resources), u.last_resource)
+        u.last_action, array_position(coalesce(r.granted_resources, r.resources), u.last_resource), now_at
     FROM jsonb_to_recordset(uses) AS u (request_id uuid, count bigint, first_at timestamptz, first_gateway uuid,
         first_action text, first_resource text, last_at timestamptz, last_gateway uuid, last_action text,
         last_resource text)
@@ -463,12 +464,23 @@ BEGIN
     ON CONFLICT (request_id) DO UPDATE SET count = w.count + EXCLUDED.count,
         (first_at, first_gateway, first_action, first_resource) = (SELECT * FROM (VALUES
             (w.first_at, w.first_gateway, w.first_action, w.first_resource),
-            (EXCLUDED.first_at, EXCLUDED.first_gateway, EXCLUDED.first_action, EXCLUDED.first_resource)) AS f
-            ORDER BY 1 LIMIT 1),
+            (CASE WHEN w.first_told THEN 'infinity' ELSE EXCLUDED.first_at END, EXCLUDED.first_gateway,
+                EXCLUDED.first_action, EXCLUDED.first_resource)) AS f ORDER BY 1 LIMIT 1),
         (last_at, last_gateway, last_action, last_resource) = (SELECT * FROM (VALUES
             (w.last_at, w.last_gateway, w.last_action, w.last_resource),
             (EXCLUDED.last_at, EXCLUDED.last_gateway, EXCLUDED.last_action, EXCLUDED.last_resource)) AS l
             ORDER BY 1 DESC LIMIT 1);
+    INSERT INTO window_refusals AS w (request_id, count, last_at)
+    SELECT r.id, sum(f.count), now_at
+    FROM jsonb_to_recordset(refused) AS f (tenant text, service text, engineer uuid, count bigint)
+    JOIN tenants t ON t.slug = f.tenant
+    CROSS JOIN LATERAL (SELECT r.id FROM requests r
+        WHERE r.requester_id = f.engineer AND r.id >= (SELECT uuidv7(interval '-16 days')) AND r.tenant_id = t.id
+            AND r.service = f.service AND r.opened_at IS NOT NULL
+            AND (r.closed_at IS NULL OR r.closed_at > now_at - interval '1 hour')
+        ORDER BY r.id DESC LIMIT 1) r
+    GROUP BY r.id ORDER BY r.id
+    ON CONFLICT (request_id) DO UPDATE SET count = w.count + EXCLUDED.count, last_at = EXCLUDED.last_at;
     IF lost > 0 THEN
         INSERT INTO counters (name, label, count, total) VALUES ('uses_lost', '', lost, 0);
     END IF;

@@ -14,7 +14,8 @@ GRANT SELECT, INSERT ON people, tenants, policies, memberships, eligible_delegat
     gate_identities, enforcements, report_consents, tokens, sessions, sign_ins, sign_in_counts, device_logins, requests, decisions, questions, request_reads,
     idempotency_keys, event_details, addresses, observers, endpoints, notifications, outbox TO lockbox_api;
 GRANT SELECT ON events TO lockbox_api;
-GRANT SELECT ON logs, seals, tiles, checkpoints, deliveries, gate_answers, window_uses TO lockbox_api;
+GRANT SELECT ON logs, seals, tiles, checkpoints, deliveries, gate_answers, window_uses, window_refusals
+    TO lockbox_api;
 GRANT INSERT ON invitations, audit_keys TO lockbox_api;
 GRANT DELETE ON memberships, eligible_delegates, passkeys, identities, gate_identities, report_consents,
     sign_in_counts, idempotency_keys TO lockbox_api;
@@ -83,6 +84,7 @@ GRANT UPDATE (hashes) ON tiles TO lockbox_worker;
 GRANT UPDATE (notified_at) ON checkpoints TO lockbox_worker;
 GRANT UPDATE (raised_at) ON alarms TO lockbox_worker;
 GRANT UPDATE (announced_to) ON enforcements TO lockbox_worker;
+GRANT UPDATE (first_told, look_at) ON window_uses TO lockbox_worker;
 
 
 -- The notifications worker sends and records. It moves no request and seals nothing; it derives codes from their
@@ -105,10 +107,12 @@ GRANT SELECT (id, person_id, email, code_nonce, created_at, expires_at, confirme
 GRANT SELECT (id, request_id, person_id, principals, decision, access_window, resources, actions, comment, means,
     channel, address, user_agent, decided_at) ON decisions TO lockbox_notifications;
 GRANT SELECT (id, at) ON deliveries TO lockbox_notifications;
+GRANT SELECT (request_id, look_at) ON window_uses TO lockbox_notifications;
 
 GRANT UPDATE (wake_at) ON requests TO lockbox_notifications;
 GRANT UPDATE (last_sequence, failing_since, disabled_at, why_disabled) ON endpoints TO lockbox_notifications;
 GRANT UPDATE (settle_by, left_open) ON unsettled TO lockbox_notifications;
+GRANT UPDATE (look_at) ON window_uses TO lockbox_notifications;
 GRANT UPDATE (attempts, run_at, sequence, numbered_at, blocked_by, last_error, closed_at, outcome) ON notifications
     TO lockbox_notifications;
 

@@ -22,9 +22,9 @@ DECLARE
     seen text;
     for_both CONSTANT text[] := '{people,tenants,policies,memberships,invitations,eligible_delegates,delegations,
         sign_ins,requests,decisions,events,event_details,logs,seals,checkpoints,addresses,observers,endpoints,notifications,
-        outbox,unsettled,reports_due,deliveries,counters}';
+        outbox,unsettled,reports_due,deliveries,counters,window_uses}';
     for_one CONSTANT text[] := '{sessions,sign_in_counts,device_logins,idempotency_keys,unsealed,refused,tiles,audit_keys,
-        lag_samples,alarms,gate_answers,window_uses,enforcements}';
+        lag_samples,alarms,gate_answers,enforcements}';
 BEGIN
     FOREACH seen IN ARRAY for_both || for_one LOOP
         EXECUTE format('CREATE POLICY worker ON %I FOR ALL TO lockbox_worker USING (true)', seen);
@@ -293,6 +293,8 @@ CREATE POLICY api_update ON questions FOR UPDATE TO lockbox_api
     WITH CHECK (answered_by = (SELECT at_person()));
 
 CREATE POLICY api_select ON window_uses FOR SELECT TO lockbox_api
+    USING (EXISTS (SELECT FROM requests r WHERE r.id = request_id OFFSET 0));
+CREATE POLICY api_select ON window_refusals FOR SELECT TO lockbox_api
     USING (EXISTS (SELECT FROM requests r WHERE r.id = request_id OFFSET 0));
 -- Counted by add_gate_counts() alone; who runs gateways at the vendor sees all of it.
 CREATE POLICY api_select ON gate_answers FOR SELECT TO lockbox_api

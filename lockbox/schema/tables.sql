@@ -435,7 +435,8 @@ CREATE TABLE request_reads (
 );
 
 -- How often a window was used, first and last, through which gateway and for what. A resource is its place among those
--- that the window is open for: a name stands in the request alone.
+-- that the window is open for: a name stands in the request alone. `first_told` is whether an event tells the first
+-- use, `look_at` when the next event is due, null once the last use is told.
 CREATE TABLE window_uses (
     request_id uuid CONSTRAINT pk_window_uses PRIMARY KEY
         CONSTRAINT fk_window_uses_request_id REFERENCES requests (id),
@@ -448,7 +449,18 @@ CREATE TABLE window_uses (
     last_gateway uuid NOT NULL,
     last_action varchar(63) NOT NULL,
     last_resource integer,
+    first_told boolean NOT NULL DEFAULT false,
+    look_at timestamptz,
     CONSTRAINT ck_window_uses_order CHECK (first_at <= last_at)
+);
+CREATE INDEX ix_window_uses_look_at ON window_uses (look_at) WHERE look_at IS NOT NULL;
+
+-- How many calls of its engineer to its tenant's service were refused while a window was open or within an hour after.
+CREATE TABLE window_refusals (
+    request_id uuid CONSTRAINT pk_window_refusals PRIMARY KEY
+        CONSTRAINT fk_window_refusals_request_id REFERENCES requests (id),
+    count bigint NOT NULL CONSTRAINT ck_window_refusals_count CHECK (count > 0),
+    last_at timestamptz NOT NULL
 );
 
 -- What a connector opens at a target for a window, and closes with it. `verifier` is the SCRAM verifier of a password
@@ -551,6 +563,8 @@ CREATE INDEX ix_events_seating ON events (at) WHERE action IN ('member_added', '
 -- The event is itself the record that a consent's end was announced: one for each tenant and end, whoever writes it.
 CREATE UNIQUE INDEX uq_events_consent_ended ON events (tenant_id, deadline_at) WHERE action = 'consent_ended';
 
+-- One tells the first use of a window and one the last, whoever writes them.
+CREATE UNIQUE INDEX uq_events_uses ON events (request_id, action) WHERE action IN ('first_used', 'last_used');
 -- At most two say how a move's mails ended in a log, whoever writes them.
 CREATE UNIQUE INDEX uq_events_notified ON events (log_id, notified_of(body)) WHERE action = 'notified';
 

@@ -166,6 +166,10 @@ THE_REST = (
     INSERT INTO gate_answers (span, at, gateway_id, service, decision, reason, count)
     VALUES ('hour', now(), :tenant, 'exchange-online', 'allow', '', 1)
     """,
+    """
+    INSERT INTO window_refusals (request_id, count, last_at)
+    SELECT id, 1, now() FROM requests WHERE tenant_id = :tenant AND opened_at IS NOT NULL
+    """,
     "INSERT INTO gate_writers (process, batch, written_at) VALUES (:tenant, 1, now())",
     """
     INSERT INTO window_uses (request_id, count, first_at, first_gateway, first_action, first_resource, last_at,

@@ -359,7 +359,9 @@ def test_each_minute_one_worker_looks(worker: Database) -> None:
     assert not alerts.is_due(worker)
 
 
-@pytest.mark.parametrize("query", invariants.QUERIES, ids=["I1", "I2", "I4", "I5", "I4-seals", "I12", "I12-powers"])
+@pytest.mark.parametrize(
+    "query", invariants.QUERIES, ids=["I1", "I2", "I4", "I5", "I4-seals", "I12", "I12-powers", "used-outside"]
+)
 def test_no_query_walks_through_a_large_table(worker: Database, query: TextClause) -> None:
     values = ScanPosition().values | {"page": 10}
 

@@ -18,6 +18,7 @@ ANSWERS = """
 SELECT gateway_id, service, decision, reason, count AS number FROM gate_answers
 WHERE span = 'all'
 """
+USED = "SELECT w.*, w.count AS number FROM window_uses w WHERE request_id = :id"
 Counts = dict[tuple[UUID | None, str, str, str], int]
 
 
@@ -58,7 +59,7 @@ def test_each_answer_of_the_gate_is_counted(gate: GateDoor) -> None:
         (nginx, "", "deny", "unmapped"): 1,
         (None, "", "deny", "no_credential"): 1,
     }
-    (used,) = read(gate.db, "SELECT w.*, w.count AS number FROM window_uses w")
+    (used,) = read(gate.db, USED, id=request_id)
     assert (used.request_id, used.first_gateway, used.last_action, used.last_resource) == (
         request_id,
         nginx,
@@ -80,3 +81,23 @@ def test_the_access_check_of_a_service_account_is_counted_and_an_engineer_s_own_
     account, batch = fresh_door.world.people["gate"].person_id, app.state.gateway.counts.take()
     assert batch.answers == {(account, SERVICE, "allow", ""): 1, (account, SERVICE, "deny", "no_window"): 1}
     assert batch.uses[request_id].first == (account, "read", fresh_door.question()["resource"])
+
+
+def test_the_request_says_to_its_customer_how_often_it_was_used(gate: GateDoor, fresh_door: Door) -> None:
+    request_id = fresh_door.active(resources=[f"mailbox:{ANNA}"])
+    assert fresh_door.get("ann", f"/v1/requests/{fresh_door.pending()}").json()["usage"] is None
+    unused = {"times": 0, "refused": 0, "first": None, "last": None}
+    assert fresh_door.get("ann", f"/v1/requests/{request_id}").json()["usage"] == unused
+    gate.until(200)
+    assert gate.ask(method="DELETE").reason == "narrowed"
+    assert gate.gateway.writer.round()
+
+    usage = fresh_door.get("ann", f"/v1/requests/{request_id}").json()["usage"]
+
+    assert (usage["times"] >= 1, usage["refused"] >= 1) == (True, True)
+    assert usage["last"]["at"] >= usage["first"]["at"]
+    assert {name: usage["last"][name] for name in ("gateway", "action", "resource")} == {
+        "gateway": gate.world.people["nginx"].name,
+        "action": "read",
+        "resource": f"mailbox:{ANNA}",
+    }

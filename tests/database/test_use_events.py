@@ -1,0 +1,216 @@
+"""The first and the last use of a window as events: each once, whoever writes them and whatever ends the window."""
+
+from concurrent.futures import ThreadPoolExecutor
+from uuid import UUID
+
+import pytest
+from sqlalchemy import Engine
+from sqlalchemy.exc import IntegrityError
+
+from gate import use_events
+from gate.call_counts import CallCounts, CountedCall, GateDecision
+from gate.count_writer import CountWriter
+from gate.reasons import GateReason
+from harness.clocks import ShiftedClock
+from harness.outbox import fan_out_all
+from harness.people import MAILBOX, World
+from harness.stage import as_sender
+from lockbox.audit.report import USES_SETTLE
+from lockbox.database import Database
+from lockbox.identity.roles import Role, Scope
+from lockbox.monitoring import invariants
+from lockbox.monitoring.invariants import ScanPosition
+from lockbox.requests import activity
+from lockbox.requests.lifecycle import Action
+from lockbox.requests.queries import AccessCheck
+from tests.database.scenes import at_once, read, write
+
+SERVICE = "exchange-online"
+TOLD = """
+SELECT e.action, e.actor_role, e.log_id, CAST(convert_from(e.body, 'UTF8') AS jsonb) AS said,
+    (SELECT d.fields #>> '{resource,1}' FROM event_details d WHERE d.event_id = e.id) AS resource,
+    (SELECT d.fields #>> '{gateway_name,1}' FROM event_details d WHERE d.event_id = e.id) AS name
+FROM events e WHERE e.request_id = :id AND e.action IN ('first_used', 'last_used') ORDER BY e.id
+"""
+
+
+@pytest.fixture
+def world(api: Database) -> World:
+    """A world with a gateway."""
+    made = World.make(api)
+    made.add("nginx", Role.SYSTEM, scopes={Scope("gate:nginx")}, services={SERVICE})
+    return made
+
+
+def opened(world: World) -> UUID:
+    """Open a window."""
+    return world.act("ann", Action.APPROVE, world.submit().id).id
+
+
+def used(world: World, request_id: UUID, times: int = 1, refused: int = 0) -> None:
+    """Let the gate count uses of a window, and refused calls, and write them."""
+    counts = CallCounts()
+    question = AccessCheck(world.tenant.slug, SERVICE, MAILBOX, "read", world.people["erin"].person_id)
+    call = CountedCall(world.people["nginx"].person_id, SERVICE, question)
+    for _ in range(times):
+        counts.count_use(call, question, request_id)
+    for _ in range(refused):
+        counts.count(call, GateDecision.DENY, GateReason.NARROWED)
+    assert CountWriter(world.db, counts).round()
+
+
+def recorded(worker: Database) -> int:
+    """Write the events that are due; return how many."""
+    return sum(use_events.record(worker))
+
+
+def told(world: World, request_id: UUID) -> list[str]:
+    """Return which events there are."""
+    return [row.action for row in read(world.db, TOLD, id=request_id)]
+
+
+@pytest.fixture
+def sender(worker: Database, later: ShiftedClock) -> Database:
+    """A worker whose clock can be shifted."""
+    worker.clock = later
+    return worker
+
+
+def test_the_first_use_is_told_at_once_and_the_last_one_after_the_end(
+    world: World, sender: Database, later: ShiftedClock
+) -> None:
+    request_id = opened(world)
+    used(world, request_id)
+
+    assert (recorded(sender), told(world, request_id)) == (1, ["first_used"])
+    used(world, request_id, times=2)
+    assert recorded(sender) == 0
+    world.act("tara", Action.REVOKE, request_id)
+    fan_out_all(as_sender(sender))
+    assert recorded(sender) == 0
+    later.shift += USES_SETTLE
+    assert (recorded(sender), told(world, request_id)) == (1, ["first_used", "last_used"])
+    assert recorded(sender) == 0
+    first, last = read(world.db, TOLD, id=request_id)
+    (counted,) = read(world.db, "SELECT * FROM window_uses")
+    nginx = world.people["nginx"]
+    assert (first.actor_role, first.log_id, first.said["gateway"]) == ("clock", world.tenant.id, str(nginx.person_id))
+    assert (first.resource, first.name, last.resource, last.name) == (MAILBOX, nginx.name, MAILBOX, nginx.name)
+    assert (first.said["did"], first.said["channel"]) == ("read", "gate")
+    assert (last.said["count"], last.said["seq"]) == (3, None)
+    assert last.said["first_at"] == first.said["first_at"] < last.said["last_at"]
+    assert counted.look_at is None
+
+
+def test_a_window_that_nobody_has_used_has_no_such_event(world: World, sender: Database, later: ShiftedClock) -> None:
+    request_id = opened(world)
+    world.act("tara", Action.REVOKE, request_id)
+    later.shift += USES_SETTLE * 2
+
+    assert (recorded(sender), told(world, request_id)) == (0, [])
+
+
+def test_a_use_that_is_counted_after_the_end_is_told_too(world: World, sender: Database, later: ShiftedClock) -> None:
+    request_id = opened(world)
+    world.act("tara", Action.REVOKE, request_id)
+    fan_out_all(as_sender(sender))
+    used(world, request_id)
+
+    assert (recorded(sender), told(world, request_id)) == (1, ["first_used"])
+    later.shift += USES_SETTLE
+    assert (recorded(sender), told(world, request_id)) == (1, ["first_used", "last_used"])
+
+
+def test_without_a_word_of_its_end_the_last_use_is_told_after_the_deadline(
+    world: World, sender: Database, later: ShiftedClock
+) -> None:
+    request_id = world.act("ann", Action.APPROVE, world.submit(access_window=60).id).id
+    used(world, request_id)
+    assert recorded(sender) == 1
+    later.shift += USES_SETTLE
+
+    assert recorded(sender) == 0
+    later.shift += USES_SETTLE * 2
+    assert (recorded(sender), told(world, request_id)) == (1, ["first_used", "last_used"])
+
+
+def test_processes_that_write_them_at_once_write_each_once(
+    world: World, sender: Database, later: ShiftedClock, pool: ThreadPoolExecutor
+) -> None:
+    windows = [opened(world) for _ in range(8)]
+    for request_id in windows:
+        used(world, request_id)
+        world.act("tara", Action.REVOKE, request_id)
+    later.shift += USES_SETTLE * 2
+
+    written = at_once(pool, *(lambda: recorded(sender) for _ in range(4)))
+
+    assert sum(one for one in written if isinstance(one, int)) + recorded(sender) == 16
+    assert all(told(world, one) == ["first_used", "last_used"] for one in windows)
+
+
+def test_the_database_has_no_second_one(world: World, sender: Database, superuser: Engine) -> None:
+    request_id = opened(world)
+    used(world, request_id)
+    assert recorded(sender) == 1
+
+    with pytest.raises(IntegrityError, match="uq_events_uses"):
+        write(
+            superuser,
+            "INSERT INTO events (id, tenant_id, request_id, at, action, actor_role, body) SELECT uuidv7(), "
+            "tenant_id, request_id, at, action, actor_role, body FROM events WHERE action = 'first_used'",
+        )
+
+
+def test_the_request_says_how_often_it_was_used_and_refused(world: World, api: Database) -> None:
+    request_id = opened(world)
+    used(world, request_id, times=3, refused=2)
+    used(world, request_id, times=0, refused=1)
+
+    with api.transaction() as session:
+        activity.read(session, world.people["ann"], request_id)
+        usage = activity.usage(session, request_id)
+
+    assert (usage.times, usage.refused) == (3, 3)
+    assert usage.first is not None
+    assert usage.last is not None
+    assert (usage.first.action, usage.first.resource) == ("read", MAILBOX)
+    assert (
+        usage.last.gateway
+        == read(api, "SELECT name FROM people WHERE id = :id", id=world.people["nginx"].person_id)[0].name
+    )
+    assert usage.first.at < usage.last.at
+
+
+def test_what_is_refused_counts_for_the_newest_window_that_was_open_within_an_hour(
+    world: World, api: Database
+) -> None:
+    request_id = opened(world)
+    world.act("tara", Action.REVOKE, request_id)
+    used(world, request_id, times=0, refused=1)
+    assert read(api, "SELECT count(*) AS n FROM window_refusals")[0].n == 1
+
+    other = world.act("ann", Action.APPROVE, world.submit().id).id
+    used(world, other, times=0, refused=1)
+
+    assert {row.request_id for row in read(api, "SELECT request_id FROM window_refusals")} == {request_id, other}
+
+
+@pytest.mark.parametrize(("seconds", "rules"), [(9, ["used-outside"]), (1, []), (-1, [])])
+def test_a_window_that_was_used_after_its_end_raises_an_alarm(
+    world: World, worker: Database, superuser: Engine, seconds: int, rules: list[str]
+) -> None:
+    request_id = opened(world)
+    used(world, request_id)
+    world.act("tara", Action.REVOKE, request_id)
+    write(
+        superuser,
+        "UPDATE window_uses w SET last_at = greatest(w.first_at, r.closed_at + :seconds * interval '1 second') "
+        "FROM requests r WHERE r.id = w.request_id",
+        seconds=seconds,
+    )
+
+    with worker.transaction() as session:
+        found = invariants.scan(session, ScanPosition())
+
+    assert [one.rule for one in found if one.id == request_id] == rules
