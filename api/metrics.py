@@ -1,13 +1,13 @@
 """Expose metrics in Prometheus' text form; they name nobody."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from lockbox.monitoring.metrics import MetricName, MetricSnapshot
+from lockbox.monitoring.metrics import GateAnswers, MetricName, MetricSnapshot
 from lockbox.notifications.models import Channel
 from lockbox.sql import LAG_BUCKETS
 
@@ -33,6 +33,9 @@ UNVERIFIED = "Rows that would give power and carry no mark of our keys."
 SKEW = "The clock furthest from Postgres' in this role; ahead is positive."
 DROPPED = "Items in Redis that were no messages of ours, by where they stood."
 ATTEMPTS = "How tries to send a notification ended."
+GATE_ANSWERS = "Answers of the gate; those without a gateway had no valid token of one."
+USES_LOST = "Uses of windows that were not counted, because Postgres was away for too long."
+UNWRITTEN = "Answers that the gate of this process has counted and not written to Postgres yet."
 DRIFT = "By how much an index in Redis differs from Postgres; it heals within seconds."
 CHANNEL, ROLE = ("channel",), ("role",)
 COUNTER = CounterMetricFamily
@@ -78,22 +81,31 @@ FIGURES = (
     ),
     ShownFigure(MetricName.SKEW, "clock_skew_seconds", SKEW, ROLE),
     ShownFigure(MetricName.ATTEMPT, "notify_attempts", ATTEMPTS, ("channel", "outcome"), COUNTER),
+    ShownFigure(MetricName.USES_LOST, "gate_uses_lost", USES_LOST, kind=COUNTER),
     ShownFigure(MetricName.DROPPED, "messages_dropped", DROPPED, ("where",), COUNTER),
 )
 
 
-def exposition(figures: MetricSnapshot) -> bytes:
-    """Return the metrics in Prometheus' text form; values that could not be read are left out."""
+def exposition(figures: MetricSnapshot, answered: Iterable[GateAnswers] | None = None, unwritten: int = 0) -> bytes:
+    """Return the metrics in Prometheus' text form; values that could not be read are left out.
+
+    Args:
+        figures: what was read.
+        answered: what the gate has answered; None if that could not be read.
+        unwritten: how many answers the gate of this process has counted and not written yet.
+    """
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_SnapshotCollector(figures))
+    registry.register(_SnapshotCollector(figures, answered, unwritten))
     return generate_latest(registry)
 
 
 class _SnapshotCollector(Collector):
     """Metrics that were read before; nothing is kept between scrapes."""
 
-    def __init__(self, figures: MetricSnapshot) -> None:
+    def __init__(self, figures: MetricSnapshot, answered: Iterable[GateAnswers] | None, unwritten: int) -> None:
         self._figures = figures
+        self._answered = answered
+        self._unwritten = unwritten
 
     def collect(self) -> Iterator[Metric]:
         """Return all of them."""
@@ -103,6 +115,9 @@ class _SnapshotCollector(Collector):
         if figures.postgres is not None:
             yield from (_family(one, figures.labelled(one.figure)) for one in FIGURES)
             yield _lags(figures)
+        if self._answered is not None:
+            yield _gate(self._answered)
+        yield _gauge("gate_answers_unwritten", UNWRITTEN, self._unwritten)
         if figures.redis is not None:
             yield _gauge("redis_unacked", "Hints that were handed out and not acknowledged.", figures.redis.unacked)
             oldest = figures.oldest_unacked_age() or 0.0
@@ -116,6 +131,15 @@ def _family(one: ShownFigure, values: Mapping[str, float]) -> Metric:
     zeros: dict[str, float] = dict.fromkeys(Channel, 0.0) if one.labels == CHANNEL else {}
     for label, number in sorted((zeros | dict(values)).items()):
         family.add_metric(label.split(" ") if one.labels else (), number)
+    return family
+
+
+def _gate(answered: Iterable[GateAnswers]) -> Metric:
+    family = CounterMetricFamily(
+        "lockbox_gate_answers", GATE_ANSWERS, labels=["gateway", "service", "decision", "reason"]
+    )
+    for one in answered:
+        family.add_metric([one.gateway, one.service, one.decision, one.reason], one.number)
     return family
 
 

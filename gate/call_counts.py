@@ -121,6 +121,11 @@ class CallCounts:
         return not (self._answers or self._uses)
 
     @property
+    def has_many(self) -> bool:
+        """Whether uses are left for a whole batch, which need not wait."""
+        return len(self._uses) >= MOST_A_BATCH
+
+    @property
     def total(self) -> int:
         """How many answers were counted since the last batch."""
         with self._changing:

@@ -4,15 +4,17 @@ import json
 import threading
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import islice
 from uuid import UUID
 
 import structlog
 from sqlalchemy import Connection, text
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 
 from gate.call_counts import CallCounts, CountBatch
 from gate.window_memory import BOOT_CLOCK
 from lockbox.database import CLOCK_TIME, Database
+from lockbox.pubsub import USES
 from lockbox.sql import new_id
 
 log = structlog.get_logger(__name__)
@@ -20,6 +22,8 @@ log = structlog.get_logger(__name__)
 WRITE_SECONDS = 1.0
 STOP_SECONDS = 5.0
 LAST_TRIES = 2
+MOST_TOLD = 100
+"""Of so many windows a batch is news for pages that show them; those of more show it when they are loaded again."""
 CLOSE_SECONDS, MOST_READS = 0.1, 3
 """The database's clock is read again where its answer took longer: by so much a use may seem earlier than it was."""
 NOBODY = UUID(int=0)
@@ -39,6 +43,7 @@ class NumberedBatch:
     refused: str
     lost: int
     total: int
+    told: tuple[str, ...]
 
 
 class CountWriter(threading.Thread):
@@ -84,6 +89,11 @@ class CountWriter(threading.Thread):
             log.info("gate.refused", gateway=str(gateway) if gateway else "unknown", reason=reason, calls=number)
         try:
             self._write()
+        except (DataError, IntegrityError) as error:
+            # Postgres would refuse it again, and all that comes after it.
+            log.critical("gate.counts_dropped", error=type(error).__name__, answers=self._batch and self._batch.total)
+            self._batch = None
+            return False
         except SQLAlchemyError as error:
             log.warning("gate.counts_not_written", error=type(error).__name__, answers=self.unwritten)
             return False
@@ -97,11 +107,19 @@ class CountWriter(threading.Thread):
             return
         with self._database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             clock = _clock_of(connection)
-            while self._batch is not None or not self._counts.is_empty:
-                if self._batch is None:
-                    self._batch = self._taken(*clock)
-                connection.execute(ADD, {"process": self._process, **vars(self._batch)})
-                self._batch = None
+            if self._batch is not None:
+                self._send(connection, self._batch)
+            has_more = not self._counts.is_empty
+            while has_more:
+                self._batch = self._taken(*clock)
+                self._send(connection, self._batch)
+                has_more = self._counts.has_many
+
+    def _send(self, connection: Connection, batch: NumberedBatch) -> None:
+        connection.execute(ADD, {"process": self._process, **vars(batch)})
+        self._batch = None
+        if batch.told:
+            self._database.schedule.tell(batch.told, USES)
 
     def _taken(self, at: datetime, ours: float) -> NumberedBatch:
         """Take what was counted, with its times on the database's clock, which said `at` when ours said that."""
@@ -123,7 +141,15 @@ class CountWriter(threading.Thread):
             for request_id, one in taken.uses.items()
         ]
         total = sum(taken.answers.values())
-        return NumberedBatch(self._number, _answers(taken), json.dumps(uses), _refused(taken), taken.lost, total)
+        return NumberedBatch(
+            self._number,
+            _answers(taken),
+            json.dumps(uses),
+            _refused(taken),
+            taken.lost,
+            total,
+            tuple(str(one) for one in islice(taken.uses, MOST_TOLD)),
+        )
 
 
 def _clock_of(connection: Connection) -> tuple[datetime, float]:

@@ -19,6 +19,8 @@ OPERATORS = "operators"
 """The channel for changes of metrics only, such as finished notifications and new seals."""
 ASK_AFTER = 5.0
 REST = 1.0
+USES = "uses"
+"""The channel for windows that were used, which is news for their pages and for no gate."""
 OnMessage = Callable[[frozenset[str], str | None], None]
 OnConnection = Callable[[bool], None]
 
@@ -122,7 +124,7 @@ class Listener(threading.Thread):
         self._stopping = threading.Event()
         number = database_number(client)
         self._sides: dict[bytes, str | None] = {
-            channel_of(number, one).encode(): one for one in (None, *SIDES, OPERATORS)
+            channel_of(number, one).encode(): one for one in (None, *SIDES, OPERATORS, USES)
         }
 
     def run(self) -> None:

@@ -47,6 +47,7 @@ def show(
         lag=status.lag,
         charts=_charts(found.day) if found.day else [],
         day=found.day,
+        gate=metrics.read_gate(db),
         flower_url=chosen.flower_url,
     )
 

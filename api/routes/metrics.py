@@ -9,7 +9,7 @@ from api import loopback, metrics
 from api.deps import DatabaseDep, SettingsDep
 from config.settings import Settings
 from lockbox.errors import MetricsClosed
-from lockbox.monitoring.metrics import read
+from lockbox.monitoring.metrics import read, read_gate
 
 router = APIRouter(tags=["health"])
 
@@ -18,15 +18,16 @@ router = APIRouter(tags=["health"])
 def show(request: Request, chosen: SettingsDep, db: DatabaseDep) -> Response:
     """Return the metrics in Prometheus' text form; without Redis or Postgres, those of the other.
 
-    They are read at each call: whichever process answers, no counter goes back.
+    They are read at each call: whichever process answers, no counter goes back. Answers that are not written yet
+    are those of the process that answers.
     """
     if not (_has_token(request, chosen) or loopback.is_local(request)):
         raise MetricsClosed(
             "Metrics are served to this machine only. From elsewhere, send LOCKBOX_METRICS_TOKEN as a bearer token."
         )
-    return Response(
-        metrics.exposition(read(db)), media_type=CONTENT_TYPE_LATEST, headers={"cache-control": "no-store"}
-    )
+    unwritten = request.app.state.gateway.writer.unwritten
+    shown = metrics.exposition(read(db), read_gate(db), unwritten)
+    return Response(shown, media_type=CONTENT_TYPE_LATEST, headers={"cache-control": "no-store"})
 
 
 def _has_token(request: Request, chosen: Settings) -> bool:

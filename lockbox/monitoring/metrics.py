@@ -48,6 +48,7 @@ HOUR = timedelta(hours=1)
 MOVES = frozenset({"submitted", "decided", "timed_out"})
 """What requests did; the other counts, `sent` and `dead`, are of notifications."""
 DAY = text("SELECT name, hour, value FROM operating_day()")
+GATE = text("SELECT gateway, service, decision, reason, number, of_hour, of_day FROM operating_gate()")
 
 
 class MetricName(StrEnum):
@@ -76,6 +77,7 @@ class MetricName(StrEnum):
     LAGGING_STANDBY = "lagging_standby"
     ATTEMPT = sql.ATTEMPT
     DROPPED = sql.DROPPED
+    USES_LOST = "uses_lost"
     DEADLINE_LAG = sql.DEADLINE_LAG
     DEADLINE_LAG_TOTAL = "deadline_lag_total"
 
@@ -203,3 +205,36 @@ def read_day(database: Database) -> HourlyCounts | None:
         notifications_from=at.get("notifications_from"),
         schedule_lag=next((row.value for row in rows if row.name == "schedule_lag_now"), None),
     )
+
+
+@dataclass(frozen=True)
+class GateAnswers:
+    """How often the gate has decided so, by the name of the gateway's account: in all, in the last hour and day.
+
+    A gateway without a name has shown no valid token; a call without a service was about none that it may ask about.
+    """
+
+    gateway: str
+    service: str
+    decision: str
+    reason: str
+    number: int
+    of_hour: int
+    of_day: int
+
+
+def read_gate(database: Database) -> list[GateAnswers] | None:
+    """Return what the gate has answered, a thousand kinds at most; None if Postgres does not answer."""
+    try:
+        with database.transaction() as session:
+            session.execute(LIMITS)
+            rows = session.execute(GATE).all()
+    except SQLAlchemyError as error:
+        log.warning("gate_answers.postgres_away", error=type(error).__name__)
+        return None
+    return [
+        GateAnswers(
+            row.gateway, row.service, row.decision, row.reason, int(row.number), int(row.of_hour), int(row.of_day)
+        )
+        for row in rows
+    ]

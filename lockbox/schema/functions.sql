@@ -939,9 +939,9 @@ $$;
 
 -- What the gate has answered: in all, in the last hour and in the last day, by the names of the gateways' accounts.
 CREATE FUNCTION operating_gate() RETURNS TABLE (
-    gateway_id uuid, gateway text, service text, decision text, reason text, number numeric, of_hour numeric, of_day numeric
+    gateway text, service text, decision text, reason text, number numeric, of_hour numeric, of_day numeric
 ) LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
-    SELECT a.gateway_id, coalesce(p.name, ''), a.service, a.decision, a.reason,
+    SELECT coalesce(p.name, ''), a.service, a.decision, a.reason,
         coalesce(sum(a.count) FILTER (WHERE a.span = 'all'), 0),
         coalesce(sum(a.count) FILTER (WHERE a.span = 'minute'), 0),
         coalesce(sum(a.count) FILTER (WHERE a.span = 'hour'), 0)
@@ -951,7 +951,7 @@ CREATE FUNCTION operating_gate() RETURNS TABLE (
         UNION ALL SELECT * FROM gate_answers
             WHERE span = 'hour' AND at > (SELECT clock_timestamp()) - interval '1 day') a
     LEFT JOIN people p ON p.id = a.gateway_id
-    GROUP BY 1, 2, 3, 4, 5 ORDER BY 2, 1, 3, 4, 5 LIMIT 1000
+    GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4 LIMIT 1000
 $$;
 
 -- Of what is open, and no further than a thousand and one of each: what is closed is not counted.

@@ -1,5 +1,6 @@
 """The counts of the gate in Postgres: each batch once, by any number of processes, and lowered by nobody."""
 
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -12,6 +13,7 @@ from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, OperationalError
 
+from api import metrics
 from gate.call_counts import CallCounts, CountedCall, GateDecision
 from gate.count_writer import CountWriter
 from gate.reasons import GateReason
@@ -19,8 +21,13 @@ from gate.window_memory import BOOT_CLOCK
 from harness.people import World
 from harness.ports import own_port
 from harness.stage import Urls
+from harness.wait import wait_for
 from lockbox import reconcile
 from lockbox.database import Database, make_engine
+from lockbox.identity.roles import Role, Scope
+from lockbox.monitoring.metrics import read as read_metrics
+from lockbox.monitoring.metrics import read_gate
+from lockbox.pubsub import USES
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.queries import AccessCheck
 from lockbox.schedule import Schedule
@@ -31,7 +38,7 @@ NGINX, CADDY = UUID(int=1), UUID(int=2)
 SERVICE = "exchange-online"
 BOXES = ["mailbox:anna@contoso.example", "mailbox:bob@contoso.example"]
 ANSWERS = "SELECT gateway_id, decision, reason, count FROM gate_answers WHERE span = :span ORDER BY decision, reason"
-USES = "SELECT w.*, w.count AS number FROM window_uses w"
+USED = "SELECT w.*, w.count AS number FROM window_uses w"
 IN_TOTAL = "SELECT coalesce(sum(count), 0) AS n FROM gate_answers WHERE span = 'all'"
 
 
@@ -91,7 +98,7 @@ def test_a_window_s_first_and_last_use_are_those_of_all_processes(world: World, 
     assert late.writer.round()
     assert early.writer.round()
 
-    (row,) = read(api, USES)
+    (row,) = read(api, USED)
     assert (row.request_id, row.number) == (request_id, 3)
     assert (row.first_gateway, row.first_action, row.first_resource) == (NGINX, "read", 1)
     assert (row.last_gateway, row.last_action, row.last_resource) == (CADDY, "read", 2)
@@ -105,7 +112,7 @@ def test_no_use_seems_later_than_it_was(world: World, api: Database) -> None:
 
     assert process.writer.round()
 
-    assert read(api, USES)[0].last_at <= after.at
+    assert read(api, USED)[0].last_at <= after.at
 
 
 def test_a_batch_that_postgres_has_and_nobody_heard_of_counts_once(world: World, api: Database) -> None:
@@ -125,7 +132,7 @@ def test_a_batch_that_postgres_has_and_nobody_heard_of_counts_once(world: World,
     assert process.writer.round()
 
     assert (total(api), process.writer.unwritten) == (2, 0)
-    assert read(api, USES)[0].number == 2
+    assert read(api, USED)[0].number == 2
 
 
 _LISTENERS: list[Callable[..., None]] = []
@@ -157,7 +164,7 @@ def test_processes_that_write_at_once_lose_and_double_nothing(
     at_once(pool, *(lambda number=number: work(number) for number in range(6)))
 
     assert total(api) == 6 * 10 * 6 * 2
-    assert {row.number for row in read(api, USES)} == {60}
+    assert {row.number for row in read(api, USED)} == {60}
 
 
 def test_without_postgres_counts_are_kept_said_and_written_later(world: World, api: Database, urls: Urls) -> None:
@@ -180,6 +187,23 @@ def test_without_postgres_counts_are_kept_said_and_written_later(world: World, a
     assert total(api) == 3
 
 
+def test_what_postgres_never_takes_does_not_stand_in_the_way(world: World, api: Database) -> None:
+    request_id, process = opened(world), Counting(api)
+    process.use(request_id, gateway=NGINX)
+    question = AccessCheck("contoso", SERVICE, BOXES[0], "x" * 64, new_id())
+    process.counts.count_use(CountedCall(NGINX, SERVICE), question, opened(world))
+
+    with structlog.testing.capture_logs() as logs:
+        assert not process.writer.round()
+    process.refuse()
+    assert process.writer.round()
+
+    assert [(one["event"], one["answers"]) for one in logs if one["log_level"] == "critical"] == [
+        ("gate.counts_dropped", 2)
+    ]
+    assert total(api) == 1
+
+
 def test_at_the_end_of_a_process_the_rest_is_written(world: World, api: Database) -> None:
     process = Counting(api)
     process.writer = CountWriter(api, process.counts, every=60)
@@ -200,7 +224,7 @@ def test_uses_that_were_not_kept_are_counted_as_lost(
 
     assert process.writer.round()
 
-    assert not read(api, USES)
+    assert not read(api, USED)
     assert read(api, "SELECT value FROM operating_figures() WHERE name = 'uses_lost'")[0].value == 1
 
 
@@ -269,3 +293,37 @@ def test_a_worker_forgets_no_count_of_today(worker: Database, api: Database) -> 
 
     assert total(api) == 1
     assert len(read(api, "SELECT FROM gate_answers")) == 3
+
+
+def test_the_metrics_have_the_total_whichever_process_answers(world: World, api: Database) -> None:
+    nginx = world.add("nginx", Role.SYSTEM, scopes={Scope("gate:nginx")}, services={SERVICE})
+    for _ in range(2):
+        process = Counting(api)
+        process.use(opened(world), gateway=nginx.person_id)
+        process.counts.count(CountedCall(), GateDecision.DENY, GateReason.NO_CREDENTIAL)
+        assert process.writer.round()
+
+    text = metrics.exposition(read_metrics(api), read_gate(api), 7).decode()
+
+    labels = f'{{decision="allow",gateway="{nginx.name}",reason="",service="{SERVICE}"}}'
+    assert f"lockbox_gate_answers_total{labels} 2.0\n" in text
+    assert 'lockbox_gate_answers_total{decision="deny",gateway="",reason="no_credential",service=""} 2.0\n' in text
+    assert "lockbox_gate_answers_unwritten 7.0\n" in text
+    assert "# TYPE lockbox_gate_uses_lost_total counter\n" in text
+
+
+def test_what_is_written_is_news_for_pages_and_not_for_gates(world: World, api: Database) -> None:
+    request_id, process = opened(world), Counting(api)
+    heard: list[tuple[frozenset[str], str | None]] = []
+    listening = threading.Event()
+    listener = api.schedule.listener(lambda ids, side: heard.append((ids, side)), lambda _: listening.set())
+    listener.start()
+    try:
+        assert listening.wait(20)
+        process.use(request_id)
+        assert process.writer.round()
+        wait_for("the news has come", lambda: bool(heard), 20)
+    finally:
+        listener.stop()
+
+    assert heard == [(frozenset({str(request_id)}), USES)]

@@ -89,7 +89,7 @@ def test_the_request_says_to_its_customer_how_often_it_was_used(gate: GateDoor, 
     unused = {"times": 0, "refused": 0, "first": None, "last": None}
     assert fresh_door.get("ann", f"/v1/requests/{request_id}").json()["usage"] == unused
     gate.until(200)
-    assert gate.ask(method="DELETE").reason == "narrowed"
+    assert gate.ask(method="DELETE").reason == "no_window"
     assert gate.gateway.writer.round()
 
     usage = fresh_door.get("ann", f"/v1/requests/{request_id}").json()["usage"]

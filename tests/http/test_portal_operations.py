@@ -238,3 +238,28 @@ def age(portal: Portal, request_id: UUID, channel: str) -> None:
 def unbound_db(portal: Portal) -> Database:
     """Return the house as a worker sees it, near enough."""
     return Database(unbound(portal.db), portal.db.schedule)
+
+
+def test_what_the_gate_has_answered_is_listed_by_gateway_service_and_reason(portal: Portal) -> None:
+    assert "No gateway has asked yet." in seen(portal).words
+    gateway = portal.world.people["gate"]
+    for span, decision, reason, count in (
+        ("hour", "allow", "", 1200),
+        ("minute", "allow", "", 30),
+        ("hour", "deny", "no_window", 7),
+        ("hour", "not-applicable", "", 2),
+    ):
+        portal.sql(
+            "INSERT INTO gate_answers VALUES (:span, now(), :gateway, 'exchange-online', :decision, :reason, :count)",
+            span=span,
+            gateway=gateway.person_id,
+            decision=decision,
+            reason=reason,
+            count=count,
+        )
+
+    words = seen(portal).words
+
+    assert f"{gateway.name} exchange-online yes 30 1,200" in words
+    assert f"{gateway.name} exchange-online no: no window 0 7" in words
+    assert f"{gateway.name} exchange-online not applicable 0 2" in words
