@@ -148,6 +148,7 @@ def test_roles_can_do_no_more_than_they_need(servers: ServerAddresses) -> None:
 
     assert roles == [
         ("lockbox_api", False, False, False),
+        ("lockbox_connectors", False, False, False),
         ("lockbox_notifications", False, False, False),
         ("lockbox_owner", False, True, True),
         ("lockbox_worker", False, False, False),
@@ -155,7 +156,8 @@ def test_roles_can_do_no_more_than_they_need(servers: ServerAddresses) -> None:
     assert query(servers.superuser_url, "SELECT count(*) FROM pg_authid WHERE rolcanlogin AND "
                  "rolpassword NOT LIKE 'SCRAM-SHA-256$%'") == [(0,)]  # fmt: skip
     query(servers.owner_database_url, "CREATE TABLE migrated (); DROP TABLE migrated")
-    for url in (servers.database_url, servers.worker_database_url, servers.notifications_database_url):
+    logins = servers.database_url, servers.worker_database_url, servers.notifications_database_url
+    for url in (*logins, servers.connectors_database_url):
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             query(url, "CREATE TABLE sneaked ()")
 
@@ -168,6 +170,7 @@ def test_wrong_or_missing_password_is_refused(servers: ServerAddresses, password
         servers.database_url,
         servers.worker_database_url,
         servers.notifications_database_url,
+        servers.connectors_database_url,
     ):
         head, at, tail = url.partition("@")
         with pytest.raises(psycopg.OperationalError, match="password"):
@@ -184,7 +187,7 @@ def test_no_password_stands_in_a_command_line_or_a_log(servers: ServerAddresses)
     lines = [" ".join(process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"])]
     logs = [log.read_text() for log in servers.folder.glob("*.log")]
 
-    assert len(secrets) == 6
+    assert len(secrets) == 7
     assert len(logs) == 3
     assert not [text for text in lines + logs if any(secret in text for secret in secrets)]
 

@@ -110,6 +110,7 @@ def test_the_wheel_holds_what_is_not_python_and_nothing_of_the_tests(wheel: Path
         "api",
         "cli",
         "config",
+        "connectors",
         "gate",
         "lockbox",
         "worker",

@@ -164,4 +164,4 @@ def test_no_task_has_a_soft_time_limit(stage: RunningStack) -> None:
     """A parent that waits for the broker sends it late, to a child that has long done its task and dies of it."""
     ended = stage.python(SOFT_LIMITS)
 
-    assert ended.stdout.split() == ["None"] * 7, ended.stderr
+    assert ended.stdout.split() == ["None"] * 8, ended.stderr
