@@ -27,7 +27,7 @@ def test_a_list_is_newest_first_and_shows_what_a_single_look_shows(fresh_door: D
     assert page["next_cursor"] is None
     for item in page["items"]:
         shown = fresh_door.get("erin", f"/v1/requests/{item['id']}").json()
-        for alone in ("notifications", "reach", "followed_by", "decisions", "available_moves"):
+        for alone in ("notifications", "reach", "followed_by", "decisions", "available_moves", "usage"):
             shown.pop(alone)
         assert item == shown
     assert [item["open"] for item in page["items"]] == [False, True, False]
