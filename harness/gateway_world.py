@@ -22,6 +22,7 @@ from harness.wait import wait_for
 from lockbox.database import Database
 from lockbox.identity import roles
 from lockbox.identity.roles import Role
+from lockbox.schedule import Schedule
 
 PUBLIC = "https://lockbox.example"
 PATIENCE = 20.0
@@ -56,8 +57,9 @@ Headers = list[tuple[str, str]]
 class GateMount:
     """The gate before the API, started and ended with the server; the database goes on."""
 
-    def __init__(self, gateway: GateRuntime, app: ASGIApp) -> None:
+    def __init__(self, gateway: GateRuntime, app: ASGIApp, schedule: Schedule) -> None:
         self._gateway = gateway
+        self._schedule = schedule
         self._app = gateway.before(app)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -71,6 +73,7 @@ class GateMount:
         await receive()
         self._gateway.streams.shut()
         self._gateway.stop()
+        await self._schedule.followed()
         await send({"type": "lifespan.shutdown.complete"})
 
 
@@ -139,6 +142,6 @@ def gate_before(
     chosen = settings.model_copy(update={"catalogue": catalogue, "public_url": PUBLIC})
     app = make_app(chosen, db)
     gateway: GateRuntime = app.state.gateway
-    with serving(GateMount(gateway, app)) as port:
+    with serving(GateMount(gateway, app, db.schedule)) as port:
         wait_for("the gate has read", lambda: gateway.memory.was_read, PATIENCE)
         yield kind(world, db, port, gateway)

@@ -428,6 +428,7 @@ def test_a_file_that_others_can_read_is_refused(target: PostgresTarget) -> None:
             folder.lines(name)
 
 
+@pytest.mark.far
 @each("point", OF_OPEN)
 def test_an_open_that_is_killed_is_done_once_and_ends_with_its_window(
     point: str, urls: Urls, api: Database, plant: Plant
@@ -448,6 +449,7 @@ def test_an_open_that_is_killed_is_done_once_and_ends_with_its_window(
         assert target.roles() == []
 
 
+@pytest.mark.far
 @each("point", OF_OPEN)
 def test_an_open_that_is_killed_and_not_wanted_any_more_leaves_nothing_open(
     point: str, urls: Urls, api: Database, connectors: Database, target: PostgresTarget
@@ -464,6 +466,7 @@ def test_an_open_that_is_killed_and_not_wanted_any_more_leaves_nothing_open(
         assert told(api, window.request_id)[-1] == "connection_closed"
 
 
+@pytest.mark.far
 @each("point", OF_CLOSE)
 def test_a_close_that_is_killed_is_finished_and_recorded_once(
     point: str, urls: Urls, api: Database, plant: Plant

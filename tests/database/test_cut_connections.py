@@ -31,6 +31,8 @@ from tests.database.postbag import SENDER, Postbag, notification, open_notificat
 from tests.database.relay import CommitLosingProxy
 from tests.database.scenes import many, read
 
+pytestmark = pytest.mark.far
+
 REQUESTS, PATIENCE = 60, 120
 CUT = text("""
 SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity

@@ -244,6 +244,7 @@ def test_without_postgres_the_figures_of_redis_remain(api: Database) -> None:
 
     assert {name for name, _ in found} == {
         "postgres_up",
+        "gate_answers_unwritten",
         "redis_up",
         "redis_unacked",
         "redis_oldest_unacked_age_seconds",
@@ -270,7 +271,7 @@ def test_every_figure_is_worked_out_once_and_has_a_name(api: Database) -> None:
 
     worked_out = re.findall(r"^    (?:UNION ALL )?SELECT '(\w+)', ", body, re.MULTILINE)
     told_apart = {MetricName.PENDING: 2, MetricName.SOON: 3}
-    counted = {MetricName.ATTEMPT, MetricName.DROPPED, MetricName.DEADLINE_LAG}
+    counted = {MetricName.ATTEMPT, MetricName.DROPPED, MetricName.DEADLINE_LAG, MetricName.USES_LOST}
     beside = {MetricName.LAGGING_STANDBY}
     assert Counter(worked_out) == {one: told_apart.get(one, 1) for one in set(MetricName) - counted - beside}
 

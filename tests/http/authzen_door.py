@@ -127,6 +127,6 @@ def decision_point_of(world: World, db: Database) -> Iterator[AuthzenDoor]:
     chosen = SETTINGS.model_copy(update={"catalogue": catalogue(world.tenant.slug), "public_url": PUBLIC})
     app = make_app(chosen, db)
     gateway: GateRuntime = app.state.gateway
-    with serving(GateMount(gateway, app)) as port:
+    with serving(GateMount(gateway, app, db.schedule)) as port:
         wait_for("the gate has read", lambda: gateway.memory.was_read, PATIENCE)
         yield AuthzenDoor(world, port, gateway)

@@ -23,6 +23,8 @@ from lockbox.requests.lifecycle import Action
 from lockbox.schedule import Schedule
 from tests.http.gate_door import GateDoor, gate_before
 
+pytestmark = pytest.mark.far
+
 QUICK = SETTINGS.model_copy(update={"gate_compare_every": 1_000_000})
 BOUND = 2.0
 """A gate that lost Postgres says no within so many seconds, and no answer takes longer."""

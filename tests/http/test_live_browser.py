@@ -23,7 +23,7 @@ from tests.whole import people
 from tests.whole.people import BrowserDesk, violations
 
 __all__ = ["browser", "desk"]
-pytestmark = pytest.mark.skipif(people.PROGRAM is None, reason=people.MISSING)
+pytestmark = [pytest.mark.far, pytest.mark.skipif(people.PROGRAM is None, reason=people.MISSING)]
 
 BY_MAIL = Policy(vendor_review=False, mail_suffices=True, quorum=2)
 FIFTEEN_SECONDS = 15_000

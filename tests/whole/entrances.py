@@ -160,7 +160,7 @@ def api_of(issuer: LocalIssuer, db: Database) -> Iterator[int]:
     """Serve the API with the gate before it."""
     app = make_app(SETTINGS.model_copy(update={"catalogue": catalogue(issuer), "public_url": PUBLIC}), db)
     gateway: GateRuntime = app.state.gateway
-    with serving(GateMount(gateway, app)) as port:
+    with serving(GateMount(gateway, app, db.schedule)) as port:
         wait_for("the gate answers so", lambda: gateway.memory.was_read, PATIENCE)
         yield port
 

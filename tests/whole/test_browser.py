@@ -8,7 +8,7 @@ from tests.whole.conftest import RunningStack
 from tests.whole.people import desk_of, with_authenticator
 from tests.whole.post import address_of, code_to
 
-pytestmark = pytest.mark.skipif(people.PROGRAM is None, reason=people.MISSING)
+pytestmark = [pytest.mark.far, pytest.mark.skipif(people.PROGRAM is None, reason=people.MISSING)]
 
 
 def test_somebody_signs_in_by_code_adds_a_passkey_and_approves_with_it(stage: RunningStack) -> None:

@@ -16,6 +16,8 @@ import pytest
 
 from harness.ports import own_port
 
+pytestmark = pytest.mark.far
+
 GUARD = Path(__file__).parents[2] / "deploy" / "examples" / "checked.py"
 TOKEN = "lbx_test_gate"
 END = {"open": True, "request_id": "r", "deadline_at": "2026-01-01T00:00:00Z"}

@@ -7,6 +7,8 @@ import pytest
 from config.embedded import ServerAddresses
 from tests.whole.failpoints.scenes import SCENES, Theatre, theatre
 
+pytestmark = pytest.mark.far
+
 QUICK = {
     "api pipeline.before_arm",
     "worker poller.before_send",

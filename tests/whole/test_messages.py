@@ -36,6 +36,8 @@ CONTROL_CALLS = (
 GUESSES = 8
 SOFT_LIMITS = """
 from worker.app import app
+
+pytestmark = pytest.mark.far
 app.loader.import_default_modules()
 print(app.conf.task_soft_time_limit)
 print(*(task.soft_time_limit for name, task in app.tasks.items() if name.startswith("lockbox.")))

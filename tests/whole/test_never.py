@@ -56,6 +56,7 @@ def test_a_request_runs_its_whole_life_by_itself(stage: RunningStack) -> None:
     stage.events_are_whole()
 
 
+@pytest.mark.far
 def test_flushing_redis_loses_nothing(stage: RunningStack) -> None:
     # Whose prompt is not sent before the time is over is never told: that is lateness, and not loss.
     world = stage.world(approval_window=FOUND)
@@ -75,6 +76,7 @@ def test_flushing_redis_loses_nothing(stage: RunningStack) -> None:
     stage.events_are_whole()
 
 
+@pytest.mark.far
 def test_losing_any_one_key_of_redis_loses_nothing(stage: RunningStack) -> None:
     world = stage.world(approval_window=3)
 
@@ -102,6 +104,7 @@ def test_redis_restarted_empty_loses_nothing(stage: RunningStack) -> None:
     stage.events_are_whole()
 
 
+@pytest.mark.far
 def test_redis_restarted_with_a_message_in_hand_ends_no_worker(stage: RunningStack) -> None:
     world = stage.world()
     stage.processes.kill("notifications")
@@ -122,6 +125,7 @@ def test_redis_restarted_with_a_message_in_hand_ends_no_worker(stage: RunningSta
     assert stage.processes.ended() == {}
 
 
+@pytest.mark.far
 def test_redis_that_takes_nothing_more_ends_no_worker_and_delays_no_clock(stage: RunningStack) -> None:
     world = stage.world()
     with stage.redis() as redis:
@@ -180,6 +184,7 @@ def test_a_worker_killed_between_claim_and_commit_loses_nothing(stage: RunningSt
     stage.events_are_whole()
 
 
+@pytest.mark.far
 def test_a_pool_child_killed_again_and_again_hangs_nothing(stage: RunningStack) -> None:
     world = stage.world(approval_window=1)
     parent = psutil.Process(stage.processes.running["worker"].pid)

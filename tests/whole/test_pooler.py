@@ -16,7 +16,7 @@ from lockbox.audit.log import sealer
 from tests.whole.conftest import RunningStack, wait_until
 from tests.whole.warm import WarmProcesses, warm
 
-pytestmark = pytest.mark.skipif(PROGRAM is None, reason="install pgbouncer")
+pytestmark = [pytest.mark.far, pytest.mark.skipif(PROGRAM is None, reason="install pgbouncer")]
 
 NEXT_SEAL_SECONDS = 5.0
 DIRECT = "LOCKBOX_DATABASE_DIRECT_URL"

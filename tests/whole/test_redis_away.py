@@ -14,6 +14,8 @@ from config.embedded import ServerAddresses
 from harness.ports import own_port
 from tests.whole.conftest import RunningStack, stage_of, wait_until
 
+pytestmark = pytest.mark.far
+
 
 @contextmanager
 def refused() -> Iterator[str]:

@@ -8,6 +8,8 @@ from tests.database.postbag import address
 from tests.policy_setup import group, lay_down
 from tests.whole.conftest import RunningStack, wait_until
 
+pytestmark = pytest.mark.far
+
 WINDOW = 10
 REPORTED = {"tara", "aude", "ann"}
 A_MINUTE_AGO = """
