@@ -91,7 +91,8 @@ class CallCounts:
             self._answers[key] = self._answers.get(key, 0) + 1
             if reason is not None:
                 self._refused[call.gateway, reason.value] += 1
-                self._count_refused(call.question)
+                if decision is GateDecision.DENY:
+                    self._count_refused(call.question)
 
     def count_use(self, call: CountedCall, question: AccessCheck, request_id: UUID) -> None:
         """Count a yes by a window."""

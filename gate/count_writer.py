@@ -73,8 +73,11 @@ class CountWriter(threading.Thread):
         """Write each second, and at the end."""
         while not self._stopping.wait(self._every):
             self.round()
-        for _ in range(LAST_TRIES):
-            if self.round():
+        failed = 0
+        while failed < LAST_TRIES:
+            if not self.round():
+                failed += 1
+            elif self._counts.is_empty:
                 break
 
     def stop(self) -> None:

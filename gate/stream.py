@@ -224,14 +224,20 @@ class WindowStreams:
             await stream.woken.wait()
 
     def _resume(self, stream: GuardStream, last: bytes | None) -> bool:
-        """Go on where a guard was, if everything since then is still here; heartbeats of then say nothing now."""
+        """Go on where a guard was, if everything since then is still here; heartbeats of then say nothing now.
+
+        Not where memory began anew since then: the time in that event is long over.
+        """
         seen = POSITION.fullmatch(last or b"")
         if seen is None or seen[1].decode() != self._generation or not self._replayed:
             return False
         number = int(seen[2])
         if not self._replayed[0].change.number - 1 <= number <= self._replayed[-1].change.number:
             return False
-        stream.go_on_from(number, (one for one in self._replayed if one.change.kind is not ChangeKind.HEARTBEAT))
+        missed = [one for one in self._replayed if one.change.number > number]
+        if any(one.change.kind is ChangeKind.ANEW for one in missed):
+            return False
+        stream.go_on_from(number, (one for one in missed if one.change.kind is not ChangeKind.HEARTBEAT))
         return True
 
     async def _send_snapshot(self, stream: GuardStream, send: Send) -> None:

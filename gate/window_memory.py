@@ -14,8 +14,8 @@ from uuid import UUID
 from lockbox.requests.queries import AccessCheck, RequestEntry
 
 FRESH_SECONDS = 1.0
-HEARTBEAT_SECONDS = 0.75
-"""Least time between two heartbeats: with a read each half second there is one each second."""
+HEARTBEAT_SECONDS = 0.4
+"""Least time between two heartbeats: there is one with each read that comes when it is due."""
 MOST_KEYS = 1_000_000
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)

@@ -29,7 +29,7 @@ MOST_CONNECTIONS = 64
 MOST_CALLS = 1_000
 TARGET = re.compile(r"/[!-~]{0,8191}")
 OWN = "lockbox-"
-YES = frozenset({"allow", "not-applicable"})
+YES = frozenset({"allow", "not-applicable", "would-deny"})
 DROPPED = frozenset(
     {
         *("connection", "content-length", "expect", "host", "keep-alive", "proxy-connection", "te", "trailer"),

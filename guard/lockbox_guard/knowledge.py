@@ -11,8 +11,8 @@ from lockbox_guard.decisions import Allowed
 from lockbox_guard.stream_events import LockboxEvent, MalformedStream
 from lockbox_guard.windows import KnownWindow, WindowSet, read_window
 
-SNAPSHOT_AGE = 1_000_000
-"""How many microseconds before its time Lockbox may have read what a snapshot says."""
+READ_AGE = 1_000_000
+"""How many microseconds before its time Lockbox may have read what a snapshot or a heartbeat says."""
 MOST_IDENTITIES = 20_000
 IdentityKey = tuple[str, bytes]
 """A service, and the digest of what a call shows."""
@@ -112,7 +112,7 @@ class Knowledge:
             raise MalformedStream(f"an event {event.kind[:20]!a} came before a snapshot")
         elif event.kind == "heartbeat":
             at = microseconds(read_instant(data["at"]))
-            self.clock.hear(at, current=at if self._coming is None else None)
+            self.clock.hear(at, current=at - READ_AGE if self._coming is None else None)
         elif event.kind == "open":
             self._open(read_window(data))
         elif event.kind == "close":
@@ -147,4 +147,4 @@ class Knowledge:
         if is_last:
             self.windows, self._coming = self._coming, None
             self.was_filled = True
-        self.clock.hear(at, current=at - SNAPSHOT_AGE if is_last else None)
+        self.clock.hear(at, current=at - READ_AGE if is_last else None)

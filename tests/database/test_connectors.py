@@ -466,7 +466,6 @@ def test_an_open_that_is_killed_and_not_wanted_any_more_leaves_nothing_open(
         assert told(api, window.request_id)[-1] == "connection_closed"
 
 
-@pytest.mark.far
 @each("point", OF_CLOSE)
 def test_a_close_that_is_killed_is_finished_and_recorded_once(
     point: str, urls: Urls, api: Database, plant: Plant

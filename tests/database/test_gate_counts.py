@@ -215,6 +215,36 @@ def test_at_the_end_of_a_process_the_rest_is_written(world: World, api: Database
     assert total(api) == 1
 
 
+def test_at_the_end_of_a_process_the_uses_of_all_windows_are_written(
+    world: World, api: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gate.call_counts.MOST_A_BATCH", 1)
+    process = Counting(api)
+    process.writer = CountWriter(api, process.counts, every=60)
+    process.writer.start()
+    for _ in range(3):
+        process.use(opened(world))
+
+    process.writer.stop()
+
+    assert len(read(api, USED)) == 3
+
+
+def test_a_call_that_a_gate_only_reports_is_not_shown_as_refused(world: World, api: Database) -> None:
+    window = opened(world)
+    erin = world.people["erin"].person_id
+    call = CountedCall(NGINX, SERVICE, question=AccessCheck(world.tenant.slug, SERVICE, "site:HR", "read", erin))
+    process = Counting(api)
+
+    for decision in (GateDecision.WOULD_DENY, GateDecision.DENY):
+        process.counts.count(call, decision, GateReason.NO_WINDOW)
+    assert process.writer.round()
+
+    assert [
+        (row.request_id, row.calls) for row in read(api, "SELECT request_id, count AS calls FROM window_refusals")
+    ] == [(window, 1)]
+
+
 def test_uses_that_were_not_kept_are_counted_as_lost(
     world: World, api: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -92,7 +92,7 @@ def test_a_guard_learns_what_is_open_and_then_what_opens_and_closes(gate: GateDo
     assert stream.headers["cache-control"] == "no-store"
 
 
-def test_a_heartbeat_comes_each_second_while_postgres_is_read(gate: GateDoor, reader: Opener) -> None:
+def test_a_heartbeat_comes_each_half_second_while_postgres_is_read(gate: GateDoor, reader: Opener) -> None:
     stream = reader()
     beats = [stream.until("heartbeat") for _ in range(4)]
 
@@ -142,6 +142,18 @@ def test_a_guard_that_was_elsewhere_begins_with_all_that_is_open(gate: GateDoor,
     ids |= {"to come": f"{generation}-{int(number) + 1000}", "nonsense": "x"}
 
     assert requests_in(gate, reader(last=ids[last]).snapshot()) == [window]
+
+
+def test_a_guard_gets_the_present_where_memory_began_anew_meanwhile(gate: GateDoor, reader: Opener) -> None:
+    window = opened(gate)
+    in_memory(gate, window)
+    seen = reader().until("heartbeat")
+    gate.gateway.memory.clear()
+
+    snapshot = reader(last=seen.id).snapshot()
+
+    assert snapshot[0].said["at"] > seen.said["at"]
+    assert snapshot[0].kind == "snapshot"
 
 
 def test_a_guard_that_was_away_for_too_long_begins_anew(gate: GateDoor, reader: Opener) -> None:

@@ -200,7 +200,7 @@ def test_without_heartbeats_all_is_refused_within_three_seconds(lockbox: SmallLo
 
     lockbox.is_fresh = False
 
-    assert 2.2 < wait_until(guard, "behind", engineer=ERIN) < 3.3
+    assert 1.2 < wait_until(guard, "behind", engineer=ERIN) < 3.0
     lockbox.is_fresh = True
     assert wait_until(guard, None, engineer=ERIN) < 1
 

@@ -290,6 +290,7 @@ def wsgi(guard: Guard) -> Iterator[int]:
 
 
 def test_wsgi_lets_in_and_refuses(opened: Opener, wsgi: int) -> None:
+    wait_for("it hears Lockbox", lambda: ask(wsgi, authorization="Bearer erin").json()["code"] != "behind", PATIENCE)
     refused = ask(wsgi, authorization="Bearer erin")
     assert (refused.status_code, refused.json()["code"]) == (403, "no_window")
     opened(window())

@@ -124,6 +124,7 @@ def test_streams_of_a_session_and_of_a_person_are_counted_over_all_processes(sta
         stream.close()
 
 
+@pytest.mark.far
 def test_no_metric_goes_back_whichever_process_answers(stage: RunningStack) -> None:
     seen: list[float] = []
 
@@ -137,6 +138,7 @@ def test_no_metric_goes_back_whichever_process_answers(stage: RunningStack) -> N
     assert seen == [float(number + 1) for number in range(30)]
 
 
+@pytest.mark.far
 def test_a_process_that_ends_is_replaced_and_what_its_clients_held_is_free(stage: RunningStack) -> None:
     with ExitStack() as held:
         assert [asked(held, stage)[0] for _ in range(MOST)] == [200] * MOST
@@ -154,6 +156,7 @@ def test_a_process_that_ends_is_replaced_and_what_its_clients_held_is_free(stage
     assert stage.processes.ended() == {}
 
 
+@pytest.mark.far
 def test_all_end_when_told_and_answer_what_was_begun(stage: RunningStack) -> None:
     family = children(stage)
     api = stage.processes.running["api"]
@@ -165,6 +168,7 @@ def test_all_end_when_told_and_answer_what_was_begun(stage: RunningStack) -> Non
     stage.processes.running.clear()
 
 
+@pytest.mark.far
 def test_none_outlives_its_parent(stage: RunningStack) -> None:
     family = children(stage)
 
@@ -175,6 +179,7 @@ def test_none_outlives_its_parent(stage: RunningStack) -> None:
         time.sleep(0)
 
 
+@pytest.mark.far
 def test_a_port_that_is_taken_ends_the_start(stage: RunningStack) -> None:
     second = stage.processes.start("api", name="second")
 
@@ -183,6 +188,7 @@ def test_a_port_that_is_taken_ends_the_start(stage: RunningStack) -> None:
     stage.processes.running.pop("second")
 
 
+@pytest.mark.far
 def test_while_it_ends_nobody_connects_and_waits_in_vain(stage: RunningStack) -> None:
     api = stage.processes.running.pop("api")
     with ExitStack() as held:

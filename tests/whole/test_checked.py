@@ -16,8 +16,6 @@ import pytest
 
 from harness.ports import own_port
 
-pytestmark = pytest.mark.far
-
 GUARD = Path(__file__).parents[2] / "deploy" / "examples" / "checked.py"
 TOKEN = "lbx_test_gate"
 END = {"open": True, "request_id": "r", "deadline_at": "2026-01-01T00:00:00Z"}
@@ -162,6 +160,7 @@ def ask(guard: str, address: str = "anna@contoso.example", **headers: str) -> ht
     return httpx.get(f"{guard}/mailboxes/{address}", headers=headers, timeout=10, trust_env=False)
 
 
+@pytest.mark.far
 def test_an_open_window_is_served_and_never_cached(lockbox: FakeLockbox, guard: str) -> None:
     lockbox.how = "yes"
 
@@ -172,6 +171,7 @@ def test_an_open_window_is_served_and_never_cached(lockbox: FakeLockbox, guard: 
     assert answer.headers["cache-control"] == "no-store"
 
 
+@pytest.mark.far
 def test_what_is_served_was_reported_before_with_its_request(lockbox: FakeLockbox, guard: str) -> None:
     lockbox.how = "yes"
     lockbox.reported.clear()
@@ -220,6 +220,7 @@ def test_anything_but_a_clear_yes_is_refused(lockbox: FakeLockbox, guard: str, h
     assert "customer" not in answer.text
 
 
+@pytest.mark.far
 @pytest.mark.parametrize("how", ["late", "drip"])
 def test_an_answer_that_takes_longer_than_two_seconds_is_a_no(lockbox: FakeLockbox, guard: str, how: str) -> None:
     lockbox.how = how
@@ -231,6 +232,7 @@ def test_an_answer_that_takes_longer_than_two_seconds_is_a_no(lockbox: FakeLockb
     assert 1.9 < time.monotonic() - began < 4
 
 
+@pytest.mark.far
 def test_it_asks_before_every_answer_about_exactly_what_is_wanted(lockbox: FakeLockbox, guard: str) -> None:
     lockbox.how = "yes"
     lockbox.asked.clear()
@@ -250,6 +252,7 @@ def test_it_asks_before_every_answer_about_exactly_what_is_wanted(lockbox: FakeL
     assert lockbox.asked == [("/v1/access", about, f"Bearer {TOKEN}")] * 2
 
 
+@pytest.mark.far
 def test_without_a_lockbox_it_stays_shut(tmp_path: Path) -> None:
     token = tmp_path / "token"
     token.write_text(TOKEN)
@@ -266,6 +269,7 @@ def test_without_a_lockbox_it_stays_shut(tmp_path: Path) -> None:
             process.terminate()
 
 
+@pytest.mark.far
 def test_a_token_is_never_taken_from_the_command_line() -> None:
     said = subprocess.run([sys.executable, str(GUARD), "--help"], capture_output=True, text=True, check=True)
 

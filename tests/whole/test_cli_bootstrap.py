@@ -55,6 +55,7 @@ def stage(template: ServerAddresses, tmp_path_factory: pytest.TempPathFactory) -
         yield stage
 
 
+@pytest.mark.far
 def test_the_first_operator_gets_a_token_of_their_own_that_reads_and_opens_nothing(stage: RunningStack) -> None:
     address = stage.plan.public_url
 
@@ -81,6 +82,7 @@ def test_the_first_operator_gets_a_token_of_their_own_that_reads_and_opens_nothi
     assert not [text_ for text_ in (token, rotated.stdout.strip(), code) if text_ in log]
 
 
+@pytest.mark.far
 def test_the_printed_code_is_that_of_an_invitation_of_a_day_to_what_the_operator_is(stage: RunningStack) -> None:
     made = at_once(owner(stage.urls, LOCKBOX_PUBLIC_URL=stage.plan.public_url), *OLGA)
     (code,) = CODE.findall(made.stderr)
@@ -102,6 +104,7 @@ def test_the_printed_code_is_that_of_an_invitation_of_a_day_to_what_the_operator
     assert stage.rows("SELECT role FROM memberships")[0].role == "operator"
 
 
+@pytest.mark.far
 def test_it_is_refused_afterwards(urls: Urls, superuser: Engine) -> None:
     assert at_once(owner(urls), *OLGA).returncode == 0
 
@@ -111,6 +114,7 @@ def test_it_is_refused_afterwards(urls: Urls, superuser: Engine) -> None:
     assert count(superuser) == (1, 1)
 
 
+@pytest.mark.far
 @pytest.mark.parametrize("side", ["vendor", "customer"])
 @pytest.mark.parametrize("disabled_at", ["NULL", "now()"])
 def test_it_is_refused_where_anybody_has_ever_been(
@@ -137,6 +141,7 @@ def tries(urls: Urls, number: int = 1) -> str:
     return made.token
 
 
+@pytest.mark.far
 def test_of_those_who_try_at_once_one_is_the_first(urls: Urls, superuser: Engine) -> None:
     together = Barrier(5)
 
@@ -151,6 +156,7 @@ def test_of_those_who_try_at_once_one_is_the_first(urls: Urls, superuser: Engine
     assert count(superuser) == (1, 1)
 
 
+@pytest.mark.far
 def test_of_two_processes_at_once_one_is_refused_with_a_clear_line(urls: Urls, superuser: Engine) -> None:
     with ThreadPoolExecutor(2) as pool:
         ended = list(pool.map(lambda _: lockbox(owner(urls), *OLGA), range(2)))
@@ -160,6 +166,7 @@ def test_of_two_processes_at_once_one_is_refused_with_a_clear_line(urls: Urls, s
     assert count(superuser) == (1, 1)
 
 
+@pytest.mark.far
 def test_a_person_who_is_being_added_is_waited_for(urls: Urls, superuser: Engine) -> None:
     engine = create_engine(urls.superuser, poolclass=NullPool)
     with engine.begin() as other, ThreadPoolExecutor(1) as pool:
@@ -174,6 +181,7 @@ def test_a_person_who_is_being_added_is_waited_for(urls: Urls, superuser: Engine
     assert count(superuser) == (1, 0)
 
 
+@pytest.mark.far
 def test_it_works_in_production_with_a_token_of_production(urls: Urls, tmp_path: Path) -> None:
     make(tmp_path / "credential.key")
     safe = {
@@ -190,6 +198,7 @@ def test_it_works_in_production_with_a_token_of_production(urls: Urls, tmp_path:
     assert "LOCKBOX_URL=https://lockbox.example" in made.stderr
 
 
+@pytest.mark.far
 def test_it_is_the_first_event_of_the_vendors_log_and_holds_no_secret(urls: Urls, superuser: Engine) -> None:
     token = at_once(owner(urls), *OLGA).stdout.strip()
 
@@ -216,6 +225,7 @@ def test_it_is_the_first_event_of_the_vendors_log_and_holds_no_secret(urls: Urls
     assert "olga@" not in event.body
 
 
+@pytest.mark.far
 @pytest.mark.parametrize(
     ("name", "email", "says"),
     [
@@ -240,6 +250,7 @@ def test_what_is_no_name_or_address_is_said_so_and_makes_nobody(
     assert count(superuser) == (0, 0)
 
 
+@pytest.mark.far
 def test_a_database_without_migrations_is_said_so(template: ServerAddresses) -> None:
     name = f"lockbox_unmigrated_{os.getpid()}"
     url = on_database(template.owner_database_url, name)
@@ -250,6 +261,7 @@ def test_a_database_without_migrations_is_said_so(template: ServerAddresses) -> 
     assert "run `lockbox migrate`" in refused.stderr
 
 
+@pytest.mark.far
 def test_another_login_than_the_owners_is_refused(urls: Urls, superuser: Engine) -> None:
     for url in (urls.api, urls.worker):
         refused = at_once(owner(urls, LOCKBOX_OWNER_DATABASE_URL=url), *OLGA)
@@ -260,6 +272,7 @@ def test_another_login_than_the_owners_is_refused(urls: Urls, superuser: Engine)
     assert count(superuser) == (0, 0)
 
 
+@pytest.mark.far
 def test_without_a_database_it_says_what_to_set() -> None:
     unset = lockbox({}, *OLGA)
 

@@ -142,6 +142,7 @@ def test_from_an_empty_database_to_a_first_customer(
     assert row.revoked_at is not None
 
 
+@pytest.mark.far
 def test_what_is_kept_is_for_its_person_alone_and_for_that_address(
     stage: RunningStack, olga: PasskeyVisitor, tmp_path: Path
 ) -> None:

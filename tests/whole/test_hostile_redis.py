@@ -20,8 +20,6 @@ from lockbox.sql import new_id
 from tests.whole.conftest import PATIENCE, RunningStack, stage_of, wait_until
 from worker.message_filter import TASKS
 
-pytestmark = pytest.mark.far
-
 PROCESSES = ("api", "worker", "notifications", "flower")
 SEP = "\x06\x16"
 QUEUES = {queue for task, queue in TASKS.items() if task != "lockbox.connect"}

@@ -36,8 +36,6 @@ CONTROL_CALLS = (
 GUESSES = 8
 SOFT_LIMITS = """
 from worker.app import app
-
-pytestmark = pytest.mark.far
 app.loader.import_default_modules()
 print(app.conf.task_soft_time_limit)
 print(*(task.soft_time_limit for name, task in app.tasks.items() if name.startswith("lockbox.")))
@@ -52,6 +50,7 @@ def broker(stage: RunningStack) -> Celery:
     return Celery("stranger", broker=stage.urls.redis)
 
 
+@pytest.mark.far
 def test_messages_made_by_hand_decide_nothing(stage: RunningStack) -> None:
     world = stage.world(approval_window=600)
     request = world.submit()
@@ -102,6 +101,7 @@ def test_flower_shows_the_tasks_by_name_and_refuses_every_control_call(stage: Ru
             assert flower.post(call).status_code == 401, call
 
 
+@pytest.mark.far
 def test_flower_shows_the_pages_of_both_workers_though_they_answer_questions_alone(stage: RunningStack) -> None:
     signed_in = (stage.plan.flower_user, stage.plan.flower_password)
 
@@ -151,6 +151,7 @@ def test_flower_answers_one_wrong_password_a_second_however_many_are_tried_at_on
     assert httpx.get(f"{stage.plan.flower_url}/workers", auth=signed_in, trust_env=False).status_code == 200
 
 
+@pytest.mark.far
 @pytest.mark.parametrize("timer", [{"countdown": 31}, {"eta": "2030-01-01T00:00:00"}])
 def test_no_task_can_be_given_a_timer(stage: RunningStack, timer: dict[str, object]) -> None:
     script = f"from worker.app import app; app.tasks['lockbox.expire'].apply_async(([],), **{timer!r})"
@@ -162,6 +163,7 @@ def test_no_task_can_be_given_a_timer(stage: RunningStack, timer: dict[str, obje
     assert stage.redis().llen("core") == 0
 
 
+@pytest.mark.far
 def test_no_task_has_a_soft_time_limit(stage: RunningStack) -> None:
     """A parent that waits for the broker sends it late, to a child that has long done its task and dies of it."""
     ended = stage.python(SOFT_LIMITS)

@@ -56,7 +56,6 @@ def test_a_request_runs_its_whole_life_by_itself(stage: RunningStack) -> None:
     stage.events_are_whole()
 
 
-@pytest.mark.far
 def test_flushing_redis_loses_nothing(stage: RunningStack) -> None:
     # Whose prompt is not sent before the time is over is never told: that is lateness, and not loss.
     world = stage.world(approval_window=FOUND)
@@ -76,7 +75,6 @@ def test_flushing_redis_loses_nothing(stage: RunningStack) -> None:
     stage.events_are_whole()
 
 
-@pytest.mark.far
 def test_losing_any_one_key_of_redis_loses_nothing(stage: RunningStack) -> None:
     world = stage.world(approval_window=3)
 
@@ -238,6 +236,7 @@ def test_access_is_never_open_past_its_end_with_all_workers_dead(stage: RunningS
     stage.ends(request.id, "expired")
 
 
+@pytest.mark.far
 def test_what_sends_gives_way_to_the_clock_within_its_session_and_as_one(stage: RunningStack) -> None:
     stage.world()
     clock, sending = (stage.processes.running[name].pid for name in ("worker", "notifications"))

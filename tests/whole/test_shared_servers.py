@@ -9,6 +9,7 @@ from harness.stage import shared_folder
 MAIL = ("mail",)
 
 
+@pytest.mark.far
 def test_whatever_a_process_has_started_in_the_folder_is_stopped_by_whoever_made_it() -> None:
     started = []
 

@@ -40,6 +40,7 @@ def refused(ended: subprocess.CompletedProcess[str], *words: str) -> None:
         assert word in ended.stderr
 
 
+@pytest.mark.far
 def test_a_playground_is_not_opened_to_others(urls: Urls) -> None:
     playing = {"LOCKBOX_PLAYGROUND": "x", "LOCKBOX_EMBEDDED": "true", "LOCKBOX_PUBLIC_URL": "http://localhost:8000"}
     good = {"LOCKBOX_DATABASE_URL": urls.api, "LOCKBOX_REDIS_URL": urls.redis}
@@ -61,6 +62,7 @@ runpy.run_module("worker", run_name="__main__")
 """
 
 
+@pytest.mark.far
 def test_a_worker_that_gives_up_says_so_by_its_exit_code(urls: Urls) -> None:
     good = {"LOCKBOX_WORKER_DATABASE_URL": urls.worker, "LOCKBOX_REDIS_URL": urls.redis}
 
@@ -70,16 +72,19 @@ def test_a_worker_that_gives_up_says_so_by_its_exit_code(urls: Urls) -> None:
     assert ended.returncode == 1
 
 
+@pytest.mark.far
 @pytest.mark.parametrize("login", ["owner", "superuser", "worker"])
 def test_the_api_refuses_a_login_that_may_too_much_or_the_wrong_things(urls: Urls, login: str) -> None:
     refused(api(urls, LOCKBOX_DATABASE_URL=getattr(urls, login)), "LOCKBOX_DATABASE_URL")
 
 
+@pytest.mark.far
 @pytest.mark.parametrize("login", ["owner", "superuser", "api"])
 def test_a_worker_refuses_a_login_that_may_too_much_or_the_wrong_things(urls: Urls, login: str) -> None:
     refused(workers(urls, LOCKBOX_WORKER_DATABASE_URL=getattr(urls, login)), "LOCKBOX_WORKER_DATABASE_URL")
 
 
+@pytest.mark.far
 def test_a_database_with_newer_migrations_is_refused(urls: Urls, superuser: Engine) -> None:
     with superuser.connect() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
@@ -88,6 +93,7 @@ def test_a_database_with_newer_migrations_is_refused(urls: Urls, superuser: Engi
     refused(workers(urls), "9999", "migrat")
 
 
+@pytest.mark.far
 def test_a_database_without_migrations_is_refused(urls: Urls, superuser: Engine) -> None:
     with superuser.connect() as connection:
         connection.execute(text("DROP TABLE alembic_version"))
@@ -95,6 +101,7 @@ def test_a_database_without_migrations_is_refused(urls: Urls, superuser: Engine)
     refused(api(urls), "no migrations", "lockbox migrate")
 
 
+@pytest.mark.far
 def test_a_missing_setting_is_named(urls: Urls) -> None:
     without_database, without_redis = {"LOCKBOX_REDIS_URL": urls.redis}, {"LOCKBOX_WORKER_DATABASE_URL": urls.worker}
 
@@ -103,6 +110,7 @@ def test_a_missing_setting_is_named(urls: Urls) -> None:
     refused(warm().run(without_redis, module="worker", options=["core"]), "LOCKBOX_REDIS_URL is not set")
 
 
+@pytest.mark.far
 @pytest.mark.parametrize(
     "unsafe",
     [
@@ -117,14 +125,17 @@ def test_unsafe_settings_are_refused_in_production(urls: Urls, unsafe: dict[str,
     refused(api(urls, **(GOOD_PRODUCTION | unsafe)), next(iter(unsafe)), "production")
 
 
+@pytest.mark.far
 def test_an_api_that_cannot_check_what_was_shipped_does_not_start(urls: Urls, tmp_path: Path) -> None:
     refused(api(urls, LOCKBOX_CHECKPOINT_FOLDER=str(tmp_path)), "LOCKBOX_AUDIT_PUBLIC_KEYS")
 
 
+@pytest.mark.far
 def test_flower_refuses_to_start_without_credentials(urls: Urls) -> None:
     refused(warm().run({"LOCKBOX_REDIS_URL": urls.redis}, module="worker.flower"), "LOCKBOX_FLOWER_USER")
 
 
+@pytest.mark.far
 def test_flower_refuses_to_open_its_api_to_everybody(urls: Urls) -> None:
     known = {"LOCKBOX_FLOWER_USER": "operator", "LOCKBOX_FLOWER_PASSWORD": "long-enough-secret"}
     opened = {"LOCKBOX_REDIS_URL": urls.redis, "FLOWER_UNAUTHENTICATED_API": "true"}
@@ -154,6 +165,7 @@ with app.connection_for_write() as connection:
 """
 
 
+@pytest.mark.far
 @pytest.mark.parametrize("process", ["worker", "flower"])
 def test_every_process_has_the_same_effective_celery_settings(urls: Urls, process: str) -> None:
     imported = {"worker": "import worker.runtime", "flower": "import worker.flower"}[process]
@@ -167,6 +179,7 @@ def test_every_process_has_the_same_effective_celery_settings(urls: Urls, proces
     assert '"beat": {}, "late_tasks": true' in shown
 
 
+@pytest.mark.far
 @pytest.mark.parametrize("processes", ["1", "2"])
 def test_a_port_that_is_taken_is_named(urls: Urls, processes: str) -> None:
     with socket.create_server((HOST, own_port())) as taken:
@@ -178,6 +191,7 @@ def test_a_port_that_is_taken_is_named(urls: Urls, processes: str) -> None:
     assert ended.stderr.count("\n") == 1
 
 
+@pytest.mark.far
 @pytest.mark.parametrize("port", ["0", "65536", "80000", "-1", "http"])
 def test_a_port_that_there_is_not_is_refused(urls: Urls, port: str) -> None:
     good = {"LOCKBOX_DATABASE_URL": urls.api, "LOCKBOX_REDIS_URL": urls.redis}
@@ -188,6 +202,7 @@ def test_a_port_that_there_is_not_is_refused(urls: Urls, port: str) -> None:
     assert "name a port from 1 to 65535" in ended.stderr
 
 
+@pytest.mark.far
 def test_a_port_of_flower_that_is_taken_is_named(urls: Urls) -> None:
     known = {"LOCKBOX_REDIS_URL": urls.redis, "LOCKBOX_FLOWER_USER": "olga", "LOCKBOX_FLOWER_PASSWORD": "a" * 16}
     with socket.create_server((HOST, own_port())) as taken:

@@ -33,6 +33,7 @@ def known(stage: RunningStack) -> dict[str, str]:
     return {"LOCKBOX_DATABASE_URL": stage.urls.api, "LOCKBOX_REDIS_URL": stage.urls.redis}
 
 
+@pytest.mark.far
 @pytest.mark.parametrize("login", ["LOCKBOX_DATABASE_URL", "LOCKBOX_OWNER_DATABASE_URL"])
 def test_where_all_is_well_it_says_so(stage: RunningStack, login: str) -> None:
     url = {"LOCKBOX_DATABASE_URL": stage.urls.api, "LOCKBOX_OWNER_DATABASE_URL": stage.urls.owner}[login]
@@ -45,6 +46,7 @@ def test_where_all_is_well_it_says_so(stage: RunningStack, login: str) -> None:
         assert word in ended.stdout
 
 
+@pytest.mark.far
 def test_it_also_prints_json(stage: RunningStack) -> None:
     ended = at_once(known(stage), "operate", "status", "--json")
 
@@ -55,12 +57,14 @@ def test_it_also_prints_json(stage: RunningStack) -> None:
     assert found["last_reconcile_seconds"] < 60
 
 
+@pytest.mark.far
 def test_it_is_coloured_where_colours_are_wanted(stage: RunningStack) -> None:
     ended = lockbox(known(stage) | {"FORCE_COLOR": "1"}, "operate", "status")
 
     assert "\x1b[32mok" in ended.stdout
 
 
+@pytest.mark.far
 def test_with_redis_down_the_rest_is_shown(stage: RunningStack) -> None:
     ended = at_once(known(stage) | AWAY_REDIS, "operate", "status")
 
@@ -70,6 +74,7 @@ def test_with_redis_down_the_rest_is_shown(stage: RunningStack) -> None:
     assert "core@" in ended.stdout
 
 
+@pytest.mark.far
 def test_with_postgres_down_the_rest_is_shown_and_no_secret(stage: RunningStack) -> None:
     ended = at_once(known(stage) | AWAY_POSTGRES, "operate", "status")
 
@@ -79,6 +84,7 @@ def test_with_postgres_down_the_rest_is_shown_and_no_secret(stage: RunningStack)
     assert "s3cret" not in ended.stdout
 
 
+@pytest.mark.far
 def test_without_settings_it_says_what_to_set() -> None:
     ended = lockbox({}, "operate", "status")
 
@@ -86,6 +92,7 @@ def test_without_settings_it_says_what_to_set() -> None:
     assert "LOCKBOX_DATABASE_URL" in ended.stderr
 
 
+@pytest.mark.far
 def test_an_older_database_is_named(stage: RunningStack) -> None:
     stage.rows("UPDATE alembic_version SET version_num = '0001' RETURNING 1")
     try:
@@ -102,6 +109,7 @@ def head(stage: RunningStack) -> str:
     return str(found["migration"]["code"])
 
 
+@pytest.mark.far
 def test_the_metrics_of_the_running_api_are_for_its_machine(stage: RunningStack) -> None:
     url = f"http://127.0.0.1:{stage.plan.api_port}/metrics"
 
@@ -113,6 +121,7 @@ def test_the_metrics_of_the_running_api_are_for_its_machine(stage: RunningStack)
     assert httpx.get(url, headers={"x-forwarded-for": "127.0.0.1"}, trust_env=False).status_code == 403
 
 
+@pytest.mark.far
 def test_a_worker_that_was_killed_is_missed(stage: RunningStack) -> None:
     stage.processes.kill("notifications")
     stage.rows(

@@ -203,6 +203,7 @@ def test_each_task_is_sent_and_its_result_says_what_it_did(stage: RunningStack) 
         assert not [one for results in events.succeeded.values() for one in results if "-" in one]
 
 
+@pytest.mark.far
 def test_each_task_fails_visibly_without_postgres_and_is_done_later(
     stage: RunningStack, proxies: ProxiedServers
 ) -> None:
@@ -219,6 +220,7 @@ def test_each_task_fails_visibly_without_postgres_and_is_done_later(
         stage.events_are_whole()
 
 
+@pytest.mark.far
 def test_what_no_task_seals_the_worker_seals_by_itself(stage: RunningStack) -> None:
     held = children(stage)
     log = stage.processes.logs / "worker.log"
@@ -239,6 +241,7 @@ def test_what_no_task_seals_the_worker_seals_by_itself(stage: RunningStack) -> N
                 child.resume()
 
 
+@pytest.mark.far
 def test_a_long_seal_and_a_long_reconcile_hold_up_no_time_out(stage: RunningStack) -> None:
     before = children(stage)
     with superuser_at(stage.urls.superuser) as engine, engine.connect() as holder, engine.connect() as looking:
