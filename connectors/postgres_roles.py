@@ -12,7 +12,9 @@ from psycopg import errors
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.sql import SQL, Identifier, Literal
 
+from connectors import role_sessions
 from connectors.protocol import ConnectedWindow, ConnectorFailed, NotWanted
+from connectors.role_sessions import Target
 from connectors.scram import is_verifier
 from connectors.targets import TargetFolder
 from lockbox.failpoints import failpoint
@@ -27,6 +29,7 @@ CONNECT_SECONDS = 3
 TERMINATE_MS = 1000
 TERMINATE_TRIES = 3
 AGAIN_SECONDS = 0.1
+LOCK_OUT_SECONDS = 2.0
 NEAR = frozenset({"127.0.0.1", "::1", "localhost"})
 REASONS: tuple[tuple[type[Exception], str], ...] = (
     (errors.InsufficientPrivilege, "not_permitted"),
@@ -51,8 +54,6 @@ IS_GONE: LiteralString = """
 SELECT NOT EXISTS (SELECT FROM pg_roles WHERE rolname = %(name)s)
     AND NOT EXISTS (SELECT FROM pg_stat_activity WHERE usename = %(name)s)
 """
-
-Target = psycopg.Connection[tuple[Any, ...]]
 
 
 def role_name(connection_id: UUID) -> str:
@@ -104,30 +105,53 @@ class PostgresRoles:
         target.execute(written)
 
     def close(self, connection_id: UUID, target: str) -> None:
-        """Let nobody sign in, take the memberships away, end the sessions, and drop the role."""
+        """End the sessions, let nobody sign in, take the memberships away, and drop the role.
+
+        Sessions are ended before anything that waits for a lock, and for as long as it waits: they could hold it.
+        """
         name = role_name(connection_id)
         with self._connected(target) as reached:
-            with reached.transaction():
-                reached.execute(LOCK, [name])
-                found = reached.execute(FIND, [name]).fetchone()
-                if found is None:
+            waiting = reached.info.backend_pid
+            role_sessions.end(reached, name, waiting)
+            with self._connected(target) as ender, role_sessions.ending(ender, name, waiting):
+                oid = self._lock_out(reached, name)
+                if oid is None:
                     return
-                self._lock_out(reached, name, found[0])
-            failpoint("connector.after_lockout")
-            self._end_sessions(reached, found[0])
-            failpoint("connector.before_drop")
-            with reached.transaction():
-                reached.execute(LOCK, [name])
-                if reached.execute(FIND, [name]).fetchone() is not None:
-                    reached.execute(SQL("DROP OWNED BY {}").format(Identifier(name)))
-                    reached.execute(SQL("DROP ROLE {}").format(Identifier(name)))
+                failpoint("connector.after_lockout")
+                self._end_sessions(reached, oid)
+                failpoint("connector.before_drop")
+                self._drop(reached, name)
         failpoint("connector.after_close")
 
+    def _lock_out(self, reached: Target, name: str) -> int | None:
+        """Let nobody sign in as the role any more, and return its oid; None where there is no such role."""
+        until = time.monotonic() + LOCK_OUT_SECONDS
+        while True:
+            try:
+                return self._try_lock_out(reached, name)
+            except errors.InternalError_:  # its engineer changed the role in the same moment
+                if time.monotonic() > until:
+                    raise
+
     @staticmethod
-    def _lock_out(reached: Target, name: str, oid: int) -> None:
-        reached.execute(SQL("ALTER ROLE {} NOLOGIN PASSWORD NULL CONNECTION LIMIT 0").format(Identifier(name)))
-        for (role,) in reached.execute(MEMBERSHIPS, [oid]).fetchall():
-            reached.execute(SQL("REVOKE {} FROM {}").format(Identifier(role), Identifier(name)))
+    def _try_lock_out(reached: Target, name: str) -> int | None:
+        with reached.transaction():
+            reached.execute(LOCK, [name])
+            found = reached.execute(FIND, [name]).fetchone()
+            if found is None:
+                return None
+            reached.execute(SQL("ALTER ROLE {} NOLOGIN PASSWORD NULL CONNECTION LIMIT 0").format(Identifier(name)))
+            for (role,) in reached.execute(MEMBERSHIPS, [found[0]]).fetchall():
+                reached.execute(SQL("REVOKE {} FROM {}").format(Identifier(role), Identifier(name)))
+            return int(found[0])
+
+    @staticmethod
+    def _drop(reached: Target, name: str) -> None:
+        with reached.transaction():
+            reached.execute(LOCK, [name])
+            if reached.execute(FIND, [name]).fetchone() is not None:
+                reached.execute(SQL("DROP OWNED BY {}").format(Identifier(name)))
+                reached.execute(SQL("DROP ROLE {}").format(Identifier(name)))
 
     @staticmethod
     def _end_sessions(reached: Target, oid: int) -> None:

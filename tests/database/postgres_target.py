@@ -82,6 +82,11 @@ class PostgresTarget:
             )
             return sorted({name for (name,) in rows})
 
+    def end_sessions(self) -> None:
+        """End whatever is connected to it as a role of a window."""
+        ending = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename::text ^@ 'lbx_' AND datname = "
+        run_as_superuser(self.superuser, f"{ending}'{self.database}'")
+
     def break_login(self) -> None:
         """Have the administrator's login refused."""
         run_as_superuser(self.superuser, f"ALTER ROLE {self.admin} NOLOGIN")

@@ -4,7 +4,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import psycopg
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from psycopg import errors
+from psycopg.sql import SQL
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
@@ -300,6 +301,77 @@ def test_a_close_waits_for_an_open_that_has_looked_already(
     with pytest.raises(psycopg.OperationalError):
         target.sign_in(found.id, password)
     assert state_of(window.world.db, found.id) == "closed"
+
+
+ADVISORY = "SELECT pg_advisory_lock(hashtextextended({role}, 0))"
+LOCKS = (ADVISORY, "BEGIN; ALTER ROLE CURRENT_USER PASSWORD {password}")
+COMMITTED = "ALTER ROLE CURRENT_USER PASSWORD {password}"
+
+
+@pytest.mark.parametrize("locks", LOCKS)
+def test_a_session_that_holds_what_a_close_waits_for_is_ended(locks: str, plant: Plant) -> None:
+    window, driver, target, _, _ = plant.parts
+    found, password = window.credential()
+    driver.run([found.id])
+    with closing(target.sign_in(found.id, password)) as signed_in:
+        signed_in.execute(SQL(locks).format(role=found.role, password=password))
+
+        window.world.act("ann", Action.REVOKE, window.request_id)
+
+        assert driver.run([found.id]) == {"closed": 1}
+        with pytest.raises(psycopg.OperationalError):
+            signed_in.execute("SELECT 1")
+    assert target.roles() == []
+
+
+@pytest.mark.parametrize("locks", [*LOCKS, COMMITTED])
+def test_who_comes_back_and_locks_again_loses(locks: str, plant: Plant) -> None:
+    window, driver, target, _, _ = plant.parts
+    found, password = window.credential()
+    driver.run([found.id])
+    locking = SQL(locks).format(role=found.role, password=password)
+    is_over, has_locked = threading.Event(), threading.Event()
+
+    def insist() -> None:
+        while not is_over.is_set():
+            with suppress(psycopg.Error), target.sign_in(found.id, password) as signed_in:
+                while True:
+                    signed_in.execute(locking)
+                    has_locked.set()
+                    if locks != COMMITTED:
+                        signed_in.execute("SELECT pg_sleep(10)")
+
+    clients = [threading.Thread(target=insist) for _ in range(2)]
+    for one in clients:
+        one.start()
+    assert has_locked.wait(10)
+    window.world.act("ann", Action.REVOKE, window.request_id)
+
+    try:
+        assert driver.run([found.id]) == {"closed": 1}
+    finally:
+        is_over.set()
+        target.end_sessions()
+        for one in clients:
+            one.join(10)
+    assert target.roles() == []
+
+
+def test_another_engineers_session_does_not_hold_a_close_up(world: World, plant: Plant) -> None:
+    window, driver, target, _, _ = plant.parts
+    found, _ = window.credential()
+    other, password = OrdersWindow.open(world, target, "change").credential()
+    driver.run([found.id, other.id])
+    with closing(target.sign_in(other.id, password)) as theirs:
+        theirs.execute(SQL(ADVISORY).format(role=found.role))
+
+        world.act("ann", Action.REVOKE, window.request_id)
+
+        assert driver.run([found.id]) == {"closed": 1}
+        with pytest.raises(psycopg.OperationalError):
+            theirs.execute("SELECT 1")
+    assert target.roles() == [other.role]
+    target.sign_in(other.id, password).close()
 
 
 def test_a_target_that_does_not_answer_is_told_of_once_and_tried_again(
