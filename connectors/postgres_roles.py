@@ -178,6 +178,7 @@ class PostgresRoles:
         self._check(facts)
         own: dict[str, Any] = {
             "application_name": "lockbox-connector",
+            "client_encoding": "utf8",
             "connect_timeout": CONNECT_SECONDS,
             "options": BOUNDS,
         }

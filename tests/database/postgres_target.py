@@ -97,14 +97,14 @@ class PostgresTarget:
 
 
 @contextmanager
-def postgres_target(superuser: str, folder: Path) -> Iterator[PostgresTarget]:
-    """Make a target on a server, and remove it with everything that was made there."""
+def postgres_target(superuser: str, folder: Path, options: str = "") -> Iterator[PostgresTarget]:
+    """Make a target on a server, its database with these options, and remove it with all that was made there."""
     tag = f"{os.getpid()}_{next(NUMBERS)}"
     target = PostgresTarget(superuser, folder, f"target_{tag}", f"admin_{tag}", f"reader_{tag}", f"writer_{tag}")
     url = make_url(superuser)
     run_as_superuser(
         superuser,
-        f"CREATE DATABASE {target.database}",
+        f"CREATE DATABASE {target.database} {options}",
         f"CREATE ROLE {target.admin} LOGIN CREATEROLE PASSWORD 'secret-of-the-target'",
         f"CREATE ROLE {target.reader}",
         f"CREATE ROLE {target.writer}",

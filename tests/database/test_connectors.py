@@ -374,6 +374,22 @@ def test_another_engineers_session_does_not_hold_a_close_up(world: World, plant:
     target.sign_in(other.id, password).close()
 
 
+def test_a_target_without_an_encoding_is_opened_and_closed(
+    urls: Urls, tmp_path: Path, connectors: Database, world: World
+) -> None:
+    ascii_alone = "TEMPLATE template0 ENCODING 'SQL_ASCII' LOCALE_PROVIDER libc LC_COLLATE 'C' LC_CTYPE 'C'"
+    with postgres_target(urls.superuser, tmp_path / "ascii", ascii_alone) as target:
+        driver, window = target.driver(connectors, world.tenant.slug), OrdersWindow.open(world, target)
+        found, password = window.credential()
+        assert driver.run([found.id]) == {"open": 1}
+        target.sign_in(found.id, password).close()
+
+        world.act("ann", Action.REVOKE, window.request_id)
+
+        assert driver.run([found.id]) == {"closed": 1}
+        assert target.roles() == []
+
+
 def test_a_target_that_does_not_answer_is_told_of_once_and_tried_again(
     driver: ConnectionDriver, window: OrdersWindow, target: PostgresTarget, superuser: Engine
 ) -> None:
