@@ -23,7 +23,8 @@ from lockbox.audit.canonical import Value
 from lockbox.audit.events import THE_CLOCK, AuditEvent
 from lockbox.database import Database, UnitOfWork, now
 from lockbox.failpoints import failpoint
-from lockbox.identity import row_macs
+from lockbox.identity import authentication, row_macs
+from lockbox.identity.roles import AuthMethod, Caller, Role, RoleGrant, Side
 from lockbox.requests import queries
 from lockbox.requests.queries import GRANTED, RequestEntry
 from lockbox.schedule import CONNECTIONS, IndexEntry
@@ -40,6 +41,16 @@ MOST_DOUBLINGS = 6
 OPENS = frozenset({ConnectionState.OPENING, ConnectionState.OPEN, ConnectionState.OPEN_FAILED})
 CLOSES = frozenset({ConnectionState.CLOSING, ConnectionState.CLOSE_FAILED})
 FAILED = {True: ConnectionState.OPEN_FAILED, False: ConnectionState.CLOSE_FAILED}
+CONNECTOR = Caller(
+    UUID(int=0),
+    "connector",
+    frozenset({RoleGrant(Role.SYSTEM, None)}),
+    frozenset(),
+    frozenset(),
+    Side.VENDOR,
+    AuthMethod.TOKEN,
+)
+"""As whom windows are judged: a system, which is told what passkeys signed. Nobody can sign in as it."""
 EVENTS = {
     ConnectionState.OPEN: "connection_opened",
     ConnectionState.OPEN_FAILED: "connection_open_failed",
@@ -255,6 +266,7 @@ def _close(connector: Connector, step: ClaimedStep) -> None:
 
 def _open_window(session: UnitOfWork, request_id: UUID) -> RequestEntry | None:
     """Return the window if it is open, by the rule of access checks and the clock that they read last."""
+    authentication.enter(session, CONNECTOR)
     return next((entry for entry in queries.windows(session, [request_id]) if entry.open), None)
 
 

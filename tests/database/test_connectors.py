@@ -33,9 +33,10 @@ from lockbox.identity.keyring import ApprovalKeys
 from lockbox.requests import timers
 from lockbox.requests.lifecycle import Action
 from lockbox.schedule import Schedule
-from tests.database.postgres_target import OF_CLOSE, OF_OPEN, OrdersWindow, PostgresTarget, postgres_target
+from tests.database.postgres_target import DATABASE, OF_CLOSE, OF_OPEN, OrdersWindow, PostgresTarget, postgres_target
 from tests.database.scenes import as_caller, read, write
 from tests.each import each
+from tests.passkey_approvals import DEMANDED, approve, enrol
 
 OVER = """
 UPDATE requests SET deadline_at = clock_timestamp(), wake_at = clock_timestamp() WHERE id = :id
@@ -162,6 +163,22 @@ def test_an_engineer_signs_in_with_a_password_that_nobody_else_has_seen(
     assert told(window.world.db, window.request_id) == ["connection_requested", "connection_opened"]
     held = read(window.world.db, "SELECT to_jsonb(c)::text AS all FROM connections c")
     assert password not in held[0].all
+
+
+def test_a_window_whose_approval_a_passkey_signed_is_opened(
+    api: Database, connectors: Database, target: PostgresTarget
+) -> None:
+    world = World.make(api, DEMANDED)
+    authenticator, request = enrol(world, "ann"), world.submit(resources=[DATABASE], actions=["read"])
+    approve(world, "ann", request.id, authenticator)
+    found, password = OrdersWindow(world, target, request.id).credential()
+
+    driver = target.driver(connectors, world.tenant.slug)
+
+    assert driver.run([found.id]) == {"open": 1}
+    target.sign_in(found.id, password).close()
+    with connectors.transaction() as session:
+        assert connection_steps.ended(session, most=10) == []
 
 
 def test_an_action_grants_its_roles_and_no_more(
