@@ -50,9 +50,11 @@ TERMINATE: LiteralString = """
 SELECT count(*) FROM (SELECT pg_terminate_backend(pid, %s) FROM pg_stat_activity WHERE usesysid = %s) AS ended
 """
 SESSIONS: LiteralString = "SELECT count(*) FROM pg_stat_activity WHERE usesysid = %s"
+# A session whose role was dropped by hand goes on without a name: whose it is nobody can tell, so it counts.
 IS_GONE: LiteralString = """
 SELECT NOT EXISTS (SELECT FROM pg_roles WHERE rolname = %(name)s)
-    AND NOT EXISTS (SELECT FROM pg_stat_activity WHERE usename = %(name)s)
+    AND NOT EXISTS (SELECT FROM pg_stat_activity WHERE usename = %(name)s
+        OR (usename IS NULL AND usesysid <> 0 AND datname = current_database()))
 """
 
 

@@ -1,6 +1,7 @@
 """A Postgres that a connector opens windows at: another database, its administrator's login, and what it protects."""
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -81,6 +82,16 @@ class PostgresTarget:
                 [self.admin],
             )
             return sorted({name for (name,) in rows})
+
+    def wait_for_sessions(self) -> None:
+        """Wait until nothing is connected to it."""
+        with psycopg.connect(self.superuser.replace("+psycopg", ""), autocommit=True) as root:
+            for _ in range(500):
+                query = "SELECT FROM pg_stat_activity WHERE datname = %s"
+                if root.execute(query, [self.database]).fetchone() is None:
+                    return
+                time.sleep(0.01)
+        raise AssertionError("something is still connected")
 
     def end_sessions(self) -> None:
         """End whatever is connected to it as a role of a window."""

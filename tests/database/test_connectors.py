@@ -25,7 +25,7 @@ from connectors.protocol import ConnectorFailed
 from connectors.scram import verifier_of
 from connectors.targets import TargetFolder
 from harness.people import World
-from harness.stage import Urls
+from harness.stage import Urls, run_as_superuser
 from lockbox.database import Database, ProcessKeys, make_engine
 from lockbox.errors import Invalid, NoOpenWindow, NotYours
 from lockbox.failpoints import KILLED
@@ -389,6 +389,24 @@ def test_another_engineers_session_does_not_hold_a_close_up(world: World, plant:
             theirs.execute("SELECT 1")
     assert target.roles() == [other.role]
     target.sign_in(other.id, password).close()
+
+
+def test_a_session_whose_role_was_dropped_by_hand_is_still_open(
+    driver: ConnectionDriver, window: OrdersWindow, target: PostgresTarget, superuser: Engine
+) -> None:
+    found, password = window.credential()
+    driver.run([found.id])
+    with closing(target.sign_in(found.id, password)) as signed_in:
+        run_as_superuser(target.superuser, f"DROP ROLE {found.role}")
+        window.world.act("ann", Action.REVOKE, window.request_id)
+
+        assert driver.run([found.id]) == {"failed": 1}
+
+        assert signed_in.execute("SELECT 1").fetchone() == (1,)
+        assert read(window.world.db, "SELECT last_error FROM connections")[0].last_error == "still_open"
+    target.wait_for_sessions()
+    again(superuser, found.id)
+    assert driver.run([found.id]) == {"closed": 1}
 
 
 def test_a_target_without_an_encoding_is_opened_and_closed(
