@@ -86,7 +86,10 @@ ORDER BY c.id LIMIT :most
 
 UNCONNECTED = text("""
 SELECT r.id, r.tenant_id, r.service, t.slug FROM requests r JOIN tenants t ON t.id = r.tenant_id
-WHERE r.state = 'active' AND r.service = ANY(:services) AND r.deadline_at > (SELECT clock_timestamp())
+JOIN unnest(CAST(:services AS text[]), CAST(:targets AS text[]), CAST(:tenants AS text[])) AS s (name, target, tenant)
+    ON s.name = r.service AND coalesce(s.tenant, t.slug) = t.slug
+    AND length(replace(s.target, '{tenant}', t.slug)) <= 63
+WHERE r.state = 'active' AND r.deadline_at > (SELECT clock_timestamp())
     AND r.max_uses IS NULL AND NOT t.suspended
     AND NOT EXISTS (SELECT FROM connections c WHERE c.request_id = r.id)
 ORDER BY r.id LIMIT :most
@@ -151,13 +154,19 @@ class ConnectionDriver:
         if not connectors:
             return 0
         with self._database.transaction() as session:
-            found = session.execute(UNCONNECTED, {"services": list(connectors), "most": most}).all()
+            values = {
+                "services": list(connectors),
+                "targets": [one.target for one in connectors.values()],
+                "tenants": [one.tenant for one in connectors.values()],
+                "most": most,
+            }
+            found = session.execute(UNCONNECTED, values).all()
             at = now(session)
             targets = [(row, connectors[row.service].target_of(row.slug)) for row in found]
             begun = [(new_id(), row, target) for row, target in targets if target is not None]
             for one, row, target in begun:
-                values = {"id": one, "request_id": row.id, "tenant_id": row.tenant_id, "target": target, "at": at}
-                session.execute(BEGIN, values)
+                promised = {"id": one, "request_id": row.id, "tenant_id": row.tenant_id, "target": target, "at": at}
+                session.execute(BEGIN, promised)
                 _arm(session, one, timedelta(0))
         return len(begun)
 

@@ -138,6 +138,18 @@ def test_a_window_of_another_tenant_is_not_told(world: World, driver: Connection
     assert vendor.receiver.calls == []
 
 
+def test_windows_of_other_tenants_do_not_keep_a_tenants_own_waiting(world: World, driver: ConnectionDriver) -> None:
+    other = World.make(world.db)
+    for one in (other, world):
+        request = one.submit()
+        one.act("ann", Action.APPROVE, request.id)
+
+    assert driver.begin(most=1) == 1
+    assert driver.begin(most=1) == 0
+    begun = read(world.db, "SELECT tenant_id FROM connections")
+    assert [row.tenant_id for row in begun] == [world.tenant.id]
+
+
 def test_a_call_that_is_refused_opens_nothing_and_is_made_again(
     world: World, driver: ConnectionDriver, vendor: VendorSystem, superuser: Engine
 ) -> None:
