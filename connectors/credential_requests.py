@@ -18,7 +18,7 @@ from lockbox import database
 from lockbox.audit import events
 from lockbox.audit.events import AuditEvent
 from lockbox.database import UnitOfWork, now
-from lockbox.errors import Invalid, NoOpenWindow, NotYours
+from lockbox.errors import Conflict, Invalid, NoOpenWindow, NotYours
 from lockbox.identity import authentication, row_macs
 from lockbox.identity.roles import Caller
 from lockbox.requests import queries
@@ -39,9 +39,15 @@ VALUES (:id, :request_id, :tenant_id, :kind, :target, :verifier, :state, :run_at
 """)  # noqa: S608 - our own SQL
 READ = text("""
 SELECT id, request_id, kind, target, state, last_error, created_at, opened_at, closed_at FROM connections
-WHERE request_id = :request_id ORDER BY id DESC LIMIT :most
+WHERE request_id = :request_id ORDER BY closed_at IS NOT NULL, id DESC LIMIT :most
 """)
+UNCLOSED = text("SELECT count(*) FROM connections WHERE request_id = :request_id AND state <> 'closed'")
 MOST_LISTED = 100
+MOST_UNCLOSED = 3
+TOO_MANY = (
+    f"{MOST_UNCLOSED} credentials of this request are not closed yet. Wait until the target has closed one, or ask "
+    "your operators why it does not."
+)
 
 
 @dataclass(frozen=True)
@@ -69,7 +75,7 @@ def request_credential(
 ) -> ConnectionStatus:
     """Have a window opened at its target for whoever has the password of this verifier.
 
-    A credential that the window has already is closed.
+    A credential that the window has already is closed, and while three are not closed yet there is no other.
 
     Raises:
         NotFound: there is no such request that the caller may know of.
@@ -77,6 +83,7 @@ def request_credential(
         NoOpenWindow: it is not open.
         Invalid: the service has no such connector, the window does not cover its resource or is for a number of uses,
             or the verifier is none.
+        Conflict: three are not closed yet.
     """
     entry = queries.find(session, caller, request_id)
     if entry.request.requester_id != caller.person_id:
@@ -90,6 +97,8 @@ def request_credential(
         raise Invalid("Send a SCRAM-SHA-256 verifier as Postgres writes it, never a password.")
     authentication.turn_to(session, entry.request.tenant_id)
     replaced = session.execute(REPLACE, {"request_id": request_id}).scalars().all()
+    if session.execute(UNCLOSED, {"request_id": request_id}).scalar_one() >= MOST_UNCLOSED:
+        raise Conflict(TOO_MANY)
     at = now(session)
     row = Connection(
         request_id=request_id,
@@ -112,7 +121,7 @@ def request_credential(
 def connections(
     session: UnitOfWork, caller: Caller, request_id: UUID, catalogue: Catalogue
 ) -> Sequence[ConnectionStatus]:
-    """Return what is, or was, opened at targets for a request, the newest first.
+    """Return what is, or was, opened at targets for a request: what is not closed first, and of that the newest.
 
     Raises:
         NotFound: there is no such request that the caller may know of.

@@ -19,7 +19,7 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
 from cli.stack import CHECKOUT
-from connectors import connection_steps, postgres_roles
+from connectors import connection_steps, credential_requests, postgres_roles
 from connectors.connection_steps import ConnectionDriver
 from connectors.protocol import ConnectorFailed
 from connectors.scram import verifier_of
@@ -27,7 +27,7 @@ from connectors.targets import TargetFolder
 from harness.people import World
 from harness.stage import Urls, run_as_superuser
 from lockbox.database import Database, ProcessKeys, make_engine
-from lockbox.errors import Invalid, NoOpenWindow, NotYours
+from lockbox.errors import Conflict, Invalid, NoOpenWindow, NotYours
 from lockbox.failpoints import KILLED
 from lockbox.identity.keyring import ApprovalKeys
 from lockbox.requests import timers
@@ -493,6 +493,28 @@ def test_a_new_credential_closes_the_earlier_one(
     target.sign_in(second.id, password).close()
     with pytest.raises(psycopg.OperationalError):
         target.sign_in(first.id, lost)
+
+
+def test_what_is_not_closed_is_listed_first_and_three_of_it_are_enough(
+    driver: ConnectionDriver, window: OrdersWindow, target: PostgresTarget
+) -> None:
+    def listed() -> list[tuple[UUID, str]]:
+        with window.world.db.transaction() as session:
+            found = credential_requests.connections(
+                session, window.world.people["erin"], window.request_id, target.catalogue(window.world.tenant.slug)
+            )
+            return [(one.id, one.state.value) for one in found]
+
+    first, second, third = (window.credential()[0].id for _ in range(3))
+    with pytest.raises(Conflict, match="3 credentials of this request are not closed yet"):
+        window.credential()
+    assert listed() == [(third, "opening"), (second, "closing"), (first, "closing")]
+
+    driver.run([second])
+    fourth = window.credential()[0].id
+    driver.run([fourth, third])
+
+    assert listed() == [(fourth, "open"), (first, "closing"), (third, "closed"), (second, "closed")]
 
 
 def test_nobody_puts_a_close_off_by_the_login_of_the_api(window: OrdersWindow) -> None:
