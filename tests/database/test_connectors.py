@@ -39,7 +39,7 @@ from tests.each import each
 from tests.passkey_approvals import DEMANDED, approve, enrol
 
 OVER = """
-UPDATE requests SET deadline_at = clock_timestamp(), wake_at = clock_timestamp() WHERE id = :id
+UPDATE requests SET deadline_at = now(), wake_at = now() WHERE id = :id
 """
 DIE = """
 import sys
