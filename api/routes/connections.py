@@ -25,6 +25,7 @@ def request_credential(
     """Have the window opened at its target, as its engineer, for the password of this verifier.
 
     It is opened within seconds, until the window's end at the latest; an earlier credential of the request is closed.
+    While three of a request are not closed yet, there is no fourth.
     """
     found = credential_requests.request_credential(
         session, who, came, request_id, verifier=body.verifier, catalogue=chosen.catalogue

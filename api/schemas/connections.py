@@ -37,6 +37,6 @@ class ConnectionView(BaseModel):
 
 
 class ConnectionList(BaseModel):
-    """What is, or was, opened at targets for a request, the newest first; at most a hundred."""
+    """What is, or was, opened at targets for a request, what is not closed first; at most a hundred."""
 
     items: list[ConnectionView]
