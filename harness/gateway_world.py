@@ -4,7 +4,9 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from typing import TypeVar
+from urllib.parse import quote
 
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -19,7 +21,7 @@ from gate import identity_map
 from gate.identity_map import HEADER, MappingInput
 from harness.people import HERE, World
 from harness.wait import wait_for
-from lockbox.database import Database
+from lockbox.database import Database, UnitOfWork
 from lockbox.identity import roles
 from lockbox.identity.roles import Role
 from lockbox.schedule import Schedule
@@ -54,12 +56,28 @@ CATALOGUE = Catalogue(
 Headers = list[tuple[str, str]]
 
 
-class GateMount:
-    """The gate before the API, started and ended with the server; the database goes on."""
+class ServedDatabase(Database):
+    """The database of a server in a thread of its own: another one's, by whose clock it goes, with its own schedule.
 
-    def __init__(self, gateway: GateRuntime, app: ASGIApp, schedule: Schedule) -> None:
+    Connections of a schedule belong to one event loop.
+    """
+
+    def __init__(self, of: Database) -> None:
+        self._of = of
+        place = of.schedule._polling.connection_pool.connection_kwargs  # noqa: SLF001
+        url = f"redis://:{quote(place.get('password', ''), safe='')}@{place['host']}:{place['port']}/{place['db']}"
+        super().__init__(of.engine, Schedule(url), self._now, keys=of.keys, direct=of.direct)
+
+    def _now(self, session: UnitOfWork) -> datetime:
+        return self._of.clock(session)
+
+
+class GateMount:
+    """The gate before the API, started and ended with the server; the engine of its database goes on."""
+
+    def __init__(self, gateway: GateRuntime, app: ASGIApp, db: ServedDatabase) -> None:
         self._gateway = gateway
-        self._schedule = schedule
+        self._schedule = db.schedule
         self._app = gateway.before(app)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -74,6 +92,7 @@ class GateMount:
         self._gateway.streams.shut()
         self._gateway.stop()
         await self._schedule.followed()
+        self._schedule.close()
         await send({"type": "lifespan.shutdown.complete"})
 
 
@@ -140,8 +159,9 @@ def gate_before(
 ) -> Iterator[Gated]:
     """Serve a world's API with the gate before it, and yield it as this kind of gated world."""
     chosen = settings.model_copy(update={"catalogue": catalogue, "public_url": PUBLIC})
-    app = make_app(chosen, db)
+    served = ServedDatabase(db)
+    app = make_app(chosen, served)
     gateway: GateRuntime = app.state.gateway
-    with serving(GateMount(gateway, app, db.schedule)) as port:
+    with serving(GateMount(gateway, app, served)) as port:
         wait_for("the gate has read", lambda: gateway.memory.was_read, PATIENCE)
         yield kind(world, db, port, gateway)

@@ -14,7 +14,7 @@ from config.gate_document import PathRule, ServiceGate, TenantSource, TokenIssue
 from config.service_catalogue import Catalogue, Plan, Service
 from gate import identity_map
 from gate.identity_map import HEADER, MappingInput
-from harness.gateway_world import PATIENCE, PUBLIC, GateMount, serving
+from harness.gateway_world import PATIENCE, PUBLIC, GateMount, ServedDatabase, serving
 from harness.people import HERE, SETTINGS, World
 from harness.wait import wait_for
 from lockbox.database import Database
@@ -125,8 +125,9 @@ def catalogue(tenant: str) -> Catalogue:
 def decision_point_of(world: World, db: Database) -> Iterator[AuthzenDoor]:
     """Serve a world's API; answers from memory are compared with Postgres."""
     chosen = SETTINGS.model_copy(update={"catalogue": catalogue(world.tenant.slug), "public_url": PUBLIC})
-    app = make_app(chosen, db)
+    served = ServedDatabase(db)
+    app = make_app(chosen, served)
     gateway: GateRuntime = app.state.gateway
-    with serving(GateMount(gateway, app, db.schedule)) as port:
+    with serving(GateMount(gateway, app, served)) as port:
         wait_for("the gate has read", lambda: gateway.memory.was_read, PATIENCE)
         yield AuthzenDoor(world, port, gateway)

@@ -21,7 +21,7 @@ from config.service_catalogue import Catalogue
 from gate import dialects, identity_map
 from gate.dialects import Dialect
 from gate.identity_map import MappingInput
-from harness.gateway_world import PUBLIC, SERVICE, GateMount, serving
+from harness.gateway_world import PUBLIC, SERVICE, GateMount, ServedDatabase, serving
 from harness.network import HOST
 from harness.people import HERE, SETTINGS, World
 from harness.ports import own_port
@@ -158,9 +158,10 @@ def catalogue(issuer: LocalIssuer) -> Catalogue:
 @contextmanager
 def api_of(issuer: LocalIssuer, db: Database) -> Iterator[int]:
     """Serve the API with the gate before it."""
-    app = make_app(SETTINGS.model_copy(update={"catalogue": catalogue(issuer), "public_url": PUBLIC}), db)
+    served = ServedDatabase(db)
+    app = make_app(SETTINGS.model_copy(update={"catalogue": catalogue(issuer), "public_url": PUBLIC}), served)
     gateway: GateRuntime = app.state.gateway
-    with serving(GateMount(gateway, app, db.schedule)) as port:
+    with serving(GateMount(gateway, app, served)) as port:
         wait_for("the gate answers so", lambda: gateway.memory.was_read, PATIENCE)
         yield port
 
