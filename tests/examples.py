@@ -5,7 +5,7 @@ import os
 from hypothesis import settings
 
 FAR = os.environ.get("HYPOTHESIS_PROFILE") == "far"
-NEAR = 20
+NEAR = 12
 MORE = 2
 
 

@@ -190,6 +190,7 @@ def _spoken_of(world: World) -> dict[str, set[str]]:
     return {word: mentions(world.db, word) for word in (ANN, ERIN)}
 
 
+@pytest.mark.far
 @pytest.mark.parametrize(("who", "name"), [("annabelquist", ANN), ("erasmusquist", ERIN)])
 def test_their_name_stands_in_what_people_wrote_and_nowhere_else(
     world: World, urls: Urls, who: str, name: str
@@ -217,6 +218,7 @@ def test_their_name_stands_in_what_people_wrote_and_nowhere_else(
     assert mentions(world.db, other) >= before[other] - {"event_details.wanted"}
 
 
+@pytest.mark.far
 @pytest.mark.parametrize("who", ["annabelquist", "erasmusquist"])
 def test_where_they_were_stands_only_with_what_others_did(world: World, urls: Urls, who: str) -> None:
     erase(urls, id_of(world, who))

@@ -125,6 +125,7 @@ def test_what_happened_is_exported_whole_and_both_verifiers_find_it_good(story: 
     assert (result.approvals, result.approvals_by_hash, result.unchecked_approvals) == (1, 0, 0)
 
 
+@pytest.mark.far
 @pytest.mark.parametrize("count", [255, 256, 257, 3_000])
 def test_logs_longer_than_a_tile_and_a_page_are_whole(world: World, worker: Database, count: int) -> None:
     write(world, 100)

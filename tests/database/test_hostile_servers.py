@@ -46,6 +46,7 @@ def mailing(relay: MailRelay, scheme: str = "smtp", seconds: float = QUICKLY) ->
     return Postbag(mailing=mail)
 
 
+@pytest.mark.far
 @pytest.mark.parametrize(
     ("serving", "scheme", "error", "status", "said"),
     [

@@ -65,6 +65,7 @@ def beat(worker: Database, job: MaintenanceJob) -> None:
     NOBODY.beat(worker, job.part)
 
 
+@pytest.mark.far
 def test_a_task_is_sent_once_it_is_due_and_the_work_done_here_once_nobody_has_done_it_for_two_intervals(
     world: World, worker: Database, broker: "Redis", looping: Looping
 ) -> None:
@@ -129,6 +130,7 @@ def test_a_queue_that_nobody_empties_gets_no_more_than_a_few(
     assert 1 <= broker.llen(QUEUE) <= MOST_WAITING
 
 
+@pytest.mark.far
 def test_with_redis_away_the_work_is_done_here_at_once(
     world: World, worker: Database, away_url: str, looping: Looping
 ) -> None:

@@ -194,6 +194,7 @@ def test_a_message_of_nothing_does_nothing(late: Database) -> None:
     assert timers.run(late, []).total() == 0
 
 
+@pytest.mark.far
 def test_five_hundred_at_once_all_move_with_their_events_and_notifications(world: World, late: Database) -> None:
     requests = many(world, 500)
 

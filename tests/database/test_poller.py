@@ -138,6 +138,7 @@ def refusing(
     broker.config_set("maxmemory", 0)
 
 
+@pytest.mark.far
 @pytest.mark.parametrize("waiting", [0, MOST_WAITING[CLOCK]])
 def test_a_redis_that_takes_no_writes_blinds_no_poller_however_many_messages_wait(
     world: World, broker: "Redis", refusing: Callable[[Sequence[UUID]], None], polling: Polling, waiting: int

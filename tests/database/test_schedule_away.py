@@ -82,6 +82,7 @@ def test_listening_for_the_bell_says_that_it_is_away(refused_url: str) -> None:
         bell.listen()
 
 
+@pytest.mark.far
 def test_once_the_breaker_closes_arming_works_again(schedule: Schedule, redis: "Redis", redis_url: str) -> None:
     password = urlsplit(redis_url).password or ""
     redis.config_set("requirepass", "another")

@@ -47,6 +47,7 @@ def test_what_follows_on_the_loop_is_what_a_thread_arms(schedule: Schedule) -> N
     assert all(again[one] == pytest.approx(armed[one], abs=60_000) for one in armed)
 
 
+@pytest.mark.far
 def test_what_took_too_long_is_tried_once_more(schedule: Schedule, monkeypatch: pytest.MonkeyPatch) -> None:
     send, entry, tries = Schedule._send, _entry(), 0  # noqa: SLF001 - each is one write
 
@@ -132,6 +133,7 @@ def test_where_redis_is_away_nobody_waits_and_threads_skip_it_too(away_url: str)
         assert time.monotonic() - began < BREAKER_SECONDS / 2
 
 
+@pytest.mark.far
 def test_the_loop_goes_on_while_redis_does_not_answer(away_url: str) -> None:
     async def run(at: Schedule) -> float:
         at.follow({CLOCK: [_entry()]}, {})

@@ -203,6 +203,7 @@ def test_notify_fails_where_a_result_cannot_be_recorded(world: World, sender: Da
     assert read(sender, "SELECT run_at > now() AS later FROM notifications WHERE id = :id", id=first)[0].later
 
 
+@pytest.mark.far
 def test_twenty_destinations_that_hang_hold_up_no_task_of_the_others(
     world: World, sender: Database, run_as: RunAs
 ) -> None:

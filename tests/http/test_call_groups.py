@@ -124,6 +124,7 @@ def test_a_limit_is_met_exactly_by_those_who_come_at_once(door: Door, other: Wor
     assert came == {201: 10, 429: 54}
 
 
+@pytest.mark.far
 def test_a_row_that_somebody_holds_delays_nobody_who_does_not_need_it(door: Door, other: World) -> None:
     """Its tenant is locked as a change of its mode would: submissions to it wait, those to others do not."""
     theirs = replace(door, world=other)
@@ -140,6 +141,7 @@ def test_a_row_that_somebody_holds_delays_nobody_who_does_not_need_it(door: Door
     assert max(others) < usual + 0.05 + SLACK
 
 
+@pytest.mark.far
 @pytest.mark.parametrize("action", ["approve", "deny"])
 def test_a_request_that_somebody_holds_delays_no_other_decision(door: Door, action: str) -> None:
     """More wait for it than run at once, on the event loop and in threads."""
@@ -175,6 +177,7 @@ def test_of_those_who_decide_at_once_one_wins(door: Door) -> None:
     assert door.rows()["decisions"] == before + 1
 
 
+@pytest.mark.far
 def test_neighbours_of_two_tenants_decide_each_about_the_own(door: Door, other: World) -> None:
     """In every order; of each other's requests they may not even know."""
     theirs = replace(door, world=other)

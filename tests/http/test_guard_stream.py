@@ -132,6 +132,7 @@ def test_a_guard_goes_on_where_it_was_and_without_old_heartbeats(gate: GateDoor,
     assert again.until("heartbeat", "snapshot").kind == "heartbeat"
 
 
+@pytest.mark.far
 @pytest.mark.parametrize("last", ["of another process", "of part of a snapshot", "to come", "nonsense"])
 def test_a_guard_that_was_elsewhere_begins_with_all_that_is_open(gate: GateDoor, reader: Opener, last: str) -> None:
     window = opened(gate)

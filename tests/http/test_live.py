@@ -448,6 +448,7 @@ def test_a_server_ends_at_once_whoever_listens(open_portal: OpenPortal) -> None:
                 pass
 
 
+@pytest.mark.far
 def test_the_api_ends_within_seconds_of_its_signal_with_streams_open(open_portal: OpenPortal, urls: Urls) -> None:
     port = own_port()
     portal = open_portal()

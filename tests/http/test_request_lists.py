@@ -176,6 +176,7 @@ def test_looking_for_text_goes_on_behind_what_was_looked_through(
     assert second["next_cursor"] is None
 
 
+@pytest.mark.far
 @pytest.mark.parametrize("who", ["ann", "max", "erin"])
 @pytest.mark.parametrize("size", [1, 2, 50])
 def test_what_no_index_answers_is_looked_through_to_the_end(

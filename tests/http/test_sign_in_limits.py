@@ -74,6 +74,7 @@ def test_codes_are_tried_less_often_from_one_network_than_from_all(open_portal: 
     assert ann.post("/sign-in/code", {"code": "00000000"}).status == 401
 
 
+@pytest.mark.far
 def test_an_office_of_a_hundred_behind_one_address_signs_in_within_ten_minutes(open_portal: OpenPortal) -> None:
     usual = {
         name: Settings.model_fields[name].default for name in Settings.model_fields if name.startswith("sign_ins_")

@@ -147,6 +147,7 @@ FORGETFUL: dict[str, tuple[OutboxRules, str]] = {
 }
 
 
+@pytest.mark.far
 @pytest.mark.parametrize("name", LIVES)
 def test_whatever_the_outbox_meets_everybody_is_told_once_and_in_order(name: str) -> None:
     explored = explore_outbox(LIVES[name], OutboxRules(), Bound(states=200_000, faults=1))

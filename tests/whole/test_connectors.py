@@ -53,6 +53,7 @@ def connector_worker(stage: RunningStack, target: PostgresTarget, catalogue: Pat
         assert worker.wait(30) == 0, log.read_text()[-6000:]
 
 
+@pytest.mark.far
 def test_a_credential_is_good_until_its_window_is_revoked(template: ServerAddresses, tmp_path: Path) -> None:
     with (
         stage_of(template, tmp_path, names=()) as stage,
