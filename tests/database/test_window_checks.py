@@ -86,9 +86,16 @@ class Checked:
         return self.run(self._at_once(resources))
 
     def run(self, asked: Coroutine[Any, Any, Answer]) -> Answer:
-        """Run it on an event loop of its own."""
+        """Run it on an event loop of its own, and close what the schedule has opened there."""
         self.checks = WindowChecks(self.memory, self.reader, self.calls, compare_every=self.compare_every)
-        return asyncio.run(asked)
+
+        async def ended() -> Answer:
+            try:
+                return await asked
+            finally:
+                await self.world.db.schedule.followed()
+
+        return asyncio.run(ended())
 
     async def _in_turn(self, resources: tuple[str, ...]) -> list[GrantedAccess | GateReason]:
         return [await self.checks.check(self._question(one), GATEWAY) for one in resources]
