@@ -101,7 +101,7 @@ def probe_gateway(
         table(("Call", "Status", "Reason", "Result"), (_row(one) for one in answers))
         say(f"{len(answers) - len(holes)} of {len(answers)} refused.")
     for tenant in record or ():
-        body = {"service": service, "gateway": url, "refused": len(answers) - len(holes), "calls": len(answers)}
+        body = {"service": service, "gateway": url, "refused": len(answers) - len(holes), "let_through": len(holes)}
         call("POST", at("tenants", tenant, "gate-probes"), body=body)
     if holes:
         raise stop(f"{len(holes)} calls were not refused, the first: {holes[0].call.name}")

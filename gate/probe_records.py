@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+from sqlalchemy import String, literal_column
 from sqlmodel import col, select
 
 from lockbox.admin import permissions
@@ -19,18 +20,25 @@ from lockbox.notifications import announcements
 from lockbox.requests.transition import Origin
 
 PROBED = "gate_probed"
+IS_PROBE = col(Event.action) == literal_column(f"'{PROBED}'", String)
+"""Part of the statement, not a parameter: a plan for any action reads all events of all tenants."""
 MOST_READ = 50
 """How many of the newest records are looked through for the newest of each service."""
 
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """What an operator's probe of the gateway in front of a service found: so many of so many calls were refused."""
+    """What an operator's probe of the gateway in front of a service found: calls that were refused, and others."""
 
     service: str
     gateway: str
     refused: int
-    calls: int
+    let_through: int
+
+    @property
+    def calls(self) -> int:
+        """How many calls the probe made."""
+        return self.refused + self.let_through
 
 
 @dataclass(frozen=True)
@@ -59,7 +67,7 @@ def record(
         "service": result.service,
         "gateway": result.gateway,
         "refused": result.refused,
-        "calls": result.calls,
+        "let_through": result.let_through,
     }
     changes = {f"gateway of {result.service}": f"{result.refused} of {result.calls} refused"}
     at = now(session)
@@ -69,10 +77,10 @@ def record(
 
 def newest(session: UnitOfWork, tenant_id: UUID) -> Sequence[RecordedProbe]:
     """Return the newest record of each service, by its name, to whoever reads the tenant's log."""
-    query = select(Event).where(col(Event.tenant_id) == tenant_id, col(Event.action) == PROBED)
+    query = select(Event).where(col(Event.tenant_id) == tenant_id, IS_PROBE)
     found: dict[str, RecordedProbe] = {}
     for event in session.orm.exec(query.order_by(col(Event.id).desc()).limit(MOST_READ)):
         said = json.loads(event.body)
-        result = ProbeResult(said["service"], said["gateway"], said["refused"], said["calls"])
+        result = ProbeResult(said["service"], said["gateway"], said["refused"], said["let_through"])
         found.setdefault(result.service, RecordedProbe(event.at, result))
     return [found[name] for name in sorted(found)]

@@ -24,6 +24,6 @@ def record_gate_probe(
 
     It is an event of the tenant's log and stands on the tenant's page; nobody is notified.
     """
-    result = ProbeResult(body.service, body.gateway, body.refused, body.calls)
+    result = ProbeResult(body.service, body.gateway, body.refused, body.let_through)
     recorded = probe_records.record(session, who, came, slug, result, services=chosen.catalogue.services)
     return GateProbeView(**body.model_dump(), at=recorded.at)

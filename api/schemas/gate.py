@@ -2,10 +2,10 @@
 
 import re
 from datetime import datetime
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field
 
 from api.schemas.parts import PersonView, RequestBody, TextRule, Word
 from lockbox.identity.credentials import LONGEST_GATE_SUBJECT, LONGEST_ISSUER
@@ -44,18 +44,12 @@ class NewGateIdentity(RequestBody):
 
 
 class NewGateProbe(RequestBody):
-    """What a probe of the gateway in front of a service found; `refused` of `calls` calls were refused."""
+    """What a probe of the gateway in front of a service found: how many calls were refused, and how many were not."""
 
     service: Word
     gateway: Annotated[str, Field(min_length=1, max_length=200), TextRule(_visible, VISIBLE_PATTERN)]
-    refused: Annotated[int, Field(ge=0, le=MOST_CALLS, strict=True)]
-    calls: Annotated[int, Field(ge=1, le=MOST_CALLS, strict=True)]
-
-    @model_validator(mode="after")
-    def _is_a_part(self) -> Self:
-        if self.refused > self.calls:
-            raise ValueError("no more calls can be refused than were made")
-        return self
+    refused: Annotated[int, Field(ge=0, le=MOST_CALLS, strict=True), IS_WHOLE]
+    let_through: Annotated[int, Field(ge=0, le=MOST_CALLS, strict=True), IS_WHOLE]
 
 
 class GateProbeView(BaseModel):
@@ -64,7 +58,7 @@ class GateProbeView(BaseModel):
     service: str
     gateway: str
     refused: int
-    calls: int
+    let_through: int
     at: datetime
 
 

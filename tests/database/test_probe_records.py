@@ -12,7 +12,7 @@ from tests.database.tenancy import does
 
 MAIL, DRIVE = "exchange-online", "onedrive"
 SERVICES = frozenset({MAIL, DRIVE})
-ALL_REFUSED = ProbeResult(MAIL, "https://support.mail.example", 74, 74)
+ALL_REFUSED = ProbeResult(MAIL, "https://support.mail.example", 74, 0)
 
 
 def recorded(world: World, result: ProbeResult = ALL_REFUSED, who: str = "olga") -> RecordedProbe:
@@ -34,11 +34,11 @@ def test_a_probe_is_an_event_of_the_customers_log_and_notifies_nobody(world: Wor
     assert (told.action, told.actor, told.role, told.told) == ("gate_probed", "Olga", "operator", set())
     assert told.changes == {f"gateway of {MAIL}": "74 of 74 refused"}
     assert told.facts["tenant_id"] == str(world.tenant.id)
-    assert (told.facts["gateway"], told.facts["refused"], told.facts["calls"]) == (ALL_REFUSED.gateway, 74, 74)
+    assert (told.facts["gateway"], told.facts["refused"], told.facts["let_through"]) == (ALL_REFUSED.gateway, 74, 0)
 
 
 def test_the_newest_of_each_service_is_shown_to_the_tenant_and_to_no_other(world: World) -> None:
-    hole, drive = ProbeResult(MAIL, "https://a.example", 70, 74), ProbeResult(DRIVE, "https://b.example", 40, 40)
+    hole, drive = ProbeResult(MAIL, "https://a.example", 70, 4), ProbeResult(DRIVE, "https://b.example", 40, 0)
     recorded(world)
     recorded(world, drive)
     recorded(world, hole)

@@ -28,7 +28,7 @@ from tests.database.tenancy import does, id_of, manages
 from tests.http.door import Door
 
 NUMBERS = itertools.count(1)
-PROBE = {"service": "exchange-online", "gateway": "https://support.example", "refused": 74, "calls": 74}
+PROBE = {"service": "exchange-online", "gateway": "https://support.example", "refused": 74, "let_through": 0}
 SAYS = {"text": "Which mails?"}
 OVER = (
     "UPDATE invitations SET withdrawn_at = clock_timestamp() "

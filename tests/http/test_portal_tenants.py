@@ -276,7 +276,7 @@ def test_every_field_of_the_pages_has_a_label(portal: Portal) -> None:
 
 
 def test_the_page_says_when_the_gateway_was_probed_and_what_came_of_it(portal: Portal) -> None:
-    result = ProbeResult("exchange-online", "https://support.mail.example", 73, 74)
+    result = ProbeResult("exchange-online", "https://support.mail.example", 73, 1)
     does(portal.world, "olga", probe_records.record, result, services={"exchange-online"})
 
     page = entered(portal, "ann").get(here(portal))
