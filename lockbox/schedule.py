@@ -27,8 +27,7 @@ MOST_A_CALL = 500
 BEFORE_OTHERS = timedelta(days=3650)
 """How much earlier than it is due something stands in an index that is to go before all that is merely late."""
 URGENT_FROM = BEFORE_OTHERS / 2
-LATE_MS = 30
-TRICKLE = 10
+LATE_MS, TRICKLE = 30, 10
 ARM_TIMEOUT = 0.1
 POLL_TIMEOUT = 2.0
 BREAKER_SECONDS = 2.0
@@ -207,6 +206,7 @@ class Schedule:
         """Wait until all of that is done, and close the event loop's connections."""
         while self._following is not None and not self._following.done():
             await self._following
+        self._following = None
         await self._on_loop.aclose()
 
     def tell(self, ids: Iterable[str], side: str | None = None) -> None:
@@ -385,11 +385,11 @@ class Schedule:
         return Bell(self._polling, index.name)
 
     def close(self) -> None:
-        """Close every connection."""
+        """Close every connection, also of a loop in another thread; on that loop await `followed` first."""
         self._arming.close()
         self._polling.close()
         if self._following is not None and (loop := self._following.get_loop()).is_running():
-            asyncio.run_coroutine_threadsafe(self.followed(), loop)
+            asyncio.run_coroutine_threadsafe(self.followed(), loop).result(2 * self._patience)
 
     def _epoch(self) -> str:
         return f"{EPOCH}:{self._run_id()}"

@@ -142,7 +142,7 @@ def archive(template: ServerAddresses) -> Iterator[Archive]:
         (closed,), (waiting,) = (portal.sql(query, tenant=world.tenant.id) for query in (CLOSED, WAITING))
         names = {"slug": world.tenant.slug, "endpoint": pattern.endpoint, "request": closed.id, "pending": waiting.id}
         yield Archive(portal, log, growing_tables(root), browsers, names)
-        for one in (engine, root, worker.engine):
+        for one in (db, worker, root):
             one.dispose()
 
 

@@ -41,10 +41,11 @@ def urls(template: ServerAddresses) -> Iterator[Urls]:
 
 
 @pytest.fixture(scope="session")
-def api(urls: Urls) -> Iterator[Database]:
+def api(urls: Urls, runner: LoopThread) -> Iterator[Database]:
     """The shared database as the API sees it."""
     db = db_at(urls)
     yield db
+    runner.run(db.schedule.followed())
     db.dispose()
 
 
