@@ -21,6 +21,9 @@ from lockbox.database import Database, make_engine
 from lockbox.schedule import Schedule
 from tests.programs import left_out
 
+# gRPC's handlers of a fork end the child where a call is under way; what we fork for runs another program at once.
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
+
 FOLDER = pytest.StashKey[str]()
 LATE = 0.85
 KILLS_SERVERS = frozenset({"test_embedded.py"})

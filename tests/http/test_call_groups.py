@@ -30,8 +30,11 @@ CUT = """
 SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
 WHERE application_name = 'lockbox-loop' AND datname = current_database()
 """
-SLACK = 0.1
-"""Seconds by which a call may take longer than the slowest one before it, on a machine that does other things too."""
+SLACK = 0.5
+"""Seconds by which a call may take longer than the slowest one before it on a busy machine.
+
+Who waits for a held row waits for two seconds.
+"""
 SETTING = re.compile(r"(?:current_setting|set_config)\('lockbox\.(\w+)'")
 
 
