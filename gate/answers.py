@@ -27,11 +27,15 @@ TITLES = {401: "Sign in first", 403: "No access"}
 
 @dataclass(frozen=True, slots=True)
 class Denial:
-    """A no: why, in a sentence of its own where there is one, and where to request access where that helps."""
+    """A no: why, in a sentence of its own where there is one, and where to request access where that helps.
+
+    `retry_after` is after how many seconds to ask again, where that is known.
+    """
 
     reason: GateReason
     detail: str = ""
     form: str | None = None
+    retry_after: int | None = None
 
     @property
     def status(self) -> int:
@@ -119,6 +123,8 @@ async def deny(send: Send, denial: Denial, *, as_page: bool) -> None:
     ]
     if denial.form:
         headers.append((b"lockbox-form", denial.form.encode()))
+    if denial.retry_after is not None:
+        headers.append((b"retry-after", str(denial.retry_after).encode()))
     if denial.reason in UNAUTHENTICATED:
         headers.append((b"www-authenticate", b"Bearer"))
     await send({"type": "http.response.start", "status": denial.status, "headers": headers})

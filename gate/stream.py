@@ -4,11 +4,15 @@ import asyncio
 import json
 import os
 import re
+import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
+from uuid import UUID
+from weakref import WeakValueDictionary
 
 import structlog
 
@@ -22,7 +26,13 @@ log = structlog.get_logger(__name__)
 
 WATCH_SECONDS = 1.0
 """How often a credential is looked at again, which is then known to be at most five seconds old."""
-SNAPSHOT_WINDOWS = 500
+SNAPSHOT_WINDOWS = 200
+SCANNED_WINDOWS = 2_000
+"""How many windows are looked at in one turn of a snapshot; most may be of services that the guard has not."""
+BEGUN_A_SECOND = 10.0
+"""How many streams a second may begin with one token, once twice as many have as may be open with it."""
+WAITING = b": waiting\n\n"
+WAITING_SECONDS = 1.0
 MOST_REPLAYED = 10_000
 MOST_UNSENT = 10_000
 MOST_SENT_TOGETHER = 200
@@ -86,22 +96,22 @@ class GuardStream:
         self.woken = asyncio.Event()
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._unsent: deque[MemoryEvent] = deque()
-        self._sent_to = 0
+        self._sent_to: int | None = None
 
     def put(self, events: Iterable[MemoryEvent]) -> None:
-        """Take in what is to be sent; a guard that does not read as fast as things happen is cut."""
+        """Take in what is to be sent, once it has begun; a guard that reads slower than things happen is cut."""
+        if self._sent_to is None:
+            return
         services = self.credential.services
         self._unsent.extend(one for one in events if one.change.number > self._sent_to and one.is_for(services))
         if len(self._unsent) > MOST_UNSENT:
             self.end()
         self.woken.set()
 
-    def go_on_from(self, number: int, events: Iterable[MemoryEvent] | None = None) -> None:
-        """Send what comes after this change, which the guard knows of; `events` in the place of what is queued."""
-        queued = list(self._unsent if events is None else events)
-        self._unsent.clear()
+    def go_on_from(self, number: int, events: Iterable[MemoryEvent] = ()) -> None:
+        """Send these events and what comes from now on; the guard knows of everything up to this change."""
         self._sent_to = number
-        self.put(queued)
+        self.put(events)
 
     def take(self) -> bytes:
         """Return the next events, as they are sent; nothing if there are none."""
@@ -120,6 +130,56 @@ class StreamLimits:
 
     most: int
     most_a_token: int
+
+
+class StreamPace:
+    """Bounds how often streams begin with one token: twice as many as may be open, and then so many a second."""
+
+    def __init__(self, most_open: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._most = 2 * most_open
+        self._clock = clock
+        # Until when the streams that began have used up what their token may begin.
+        self._used_until: dict[UUID, float] = {}
+
+    def begin(self, token_id: UUID) -> bool:
+        """Return whether one more may begin now, and count it if so."""
+        at = self._clock()
+        for known in [one for one, until in self._used_until.items() if until <= at]:
+            del self._used_until[known]
+        used_until = self._used_until.get(token_id, at)
+        if round((used_until - at) * BEGUN_A_SECOND) >= self._most:
+            return False
+        self._used_until[token_id] = used_until + 1 / BEGUN_A_SECOND
+        return True
+
+
+class SnapshotTurns:
+    """Has snapshots made in turns: one by each token at a time, of all one part at a time, and half of the time none.
+
+    So a guard that asks for one after the other keeps those with its own token waiting, others for a part of a
+    snapshot each, and the gate's calls for less than that.
+    """
+
+    def __init__(self) -> None:
+        self._by_token = WeakValueDictionary[UUID, asyncio.Lock]()
+        self._part = asyncio.Lock()
+
+    def of(self, token_id: UUID) -> asyncio.Lock:
+        """Return what is held while a snapshot is made for a guard with this token."""
+        known = self._by_token.get(token_id)
+        if known is None:
+            known = self._by_token[token_id] = asyncio.Lock()
+        return known
+
+    @asynccontextmanager
+    async def part(self) -> AsyncIterator[None]:
+        """Wait for the turn to make a part; then nobody makes another for as long as this one took."""
+        async with self._part:
+            began = time.perf_counter()
+            try:
+                yield
+            finally:
+                await asyncio.sleep(time.perf_counter() - began)
 
 
 class WindowStreams:
@@ -142,7 +202,9 @@ class WindowStreams:
         self._generation = os.urandom(8).hex()
         self._replayed: deque[MemoryEvent] = deque(maxlen=MOST_REPLAYED)
         self._open: dict[GuardStream, None] = {}
-        self._by_token = Counter[object]()
+        self._by_token = Counter[UUID]()
+        self._pace = StreamPace(limits.most_a_token)
+        self._turns = SnapshotTurns()
         self._is_shut = False
 
     def __len__(self) -> int:
@@ -194,6 +256,9 @@ class WindowStreams:
             raise RefusedCall(Denial(GateReason.BUSY, detail))
         if self._memory.age >= FRESH_SECONDS:
             raise RefusedCall(Denial(GateReason.BEHIND))
+        if not self._pace.begin(credential.token_id):
+            detail = "Streams begin too often with this token. Wait before each attempt, longer after each failure."
+            raise RefusedCall(Denial(GateReason.BUSY, detail, retry_after=1))
 
     async def _run(self, stream: GuardStream, last: bytes | None, shown: bytes, receive: Receive, send: Send) -> None:
         tasks = {
@@ -216,12 +281,25 @@ class WindowStreams:
 
     async def _write(self, stream: GuardStream, last: bytes | None, send: Send) -> None:
         if not self._resume(stream, last):
-            await self._send_snapshot(stream, send)
+            await self._in_turn(stream, send)
         while True:
             while events := stream.take():
                 await _send(send, events)
+                await asyncio.sleep(0)
             stream.woken.clear()
             await stream.woken.wait()
+
+    async def _in_turn(self, stream: GuardStream, send: Send) -> None:
+        """Send a snapshot once it is this token's turn; until then, that the guard still waits."""
+        turn = self._turns.of(stream.credential.token_id)
+        taken = asyncio.ensure_future(turn.acquire())
+        try:
+            while not (await asyncio.wait({taken}, timeout=WAITING_SECONDS))[0]:
+                await _send(send, WAITING)
+            await self._send_snapshot(stream, send)
+        finally:
+            if not taken.cancel():
+                turn.release()
 
     def _resume(self, stream: GuardStream, last: bytes | None) -> bool:
         """Go on where a guard was, if everything since then is still here; heartbeats of then say nothing now.
@@ -242,19 +320,36 @@ class WindowStreams:
 
     async def _send_snapshot(self, stream: GuardStream, send: Send) -> None:
         """Send all open windows, and no other event before they are whole."""
-        number, windows = self._memory.snapshot()
-        stream.go_on_from(number)
-        at = self._memory.now()
-        services = stream.credential.services
-        mine = [one for one in windows if one.service in services and one.until > at]
-        for first in range(0, max(1, len(mine)), SNAPSHOT_WINDOWS):
-            more = first + SNAPSHOT_WINDOWS < len(mine)
-            part = [described(one) for one in mine[first : first + SNAPSHOT_WINDOWS]]
-            # A guard that has a part of it only cannot go on from there.
-            position = f"{self._generation}-{0 if more else number}"
-            said = {"at": written(at), "windows": part, "more": more}
-            await _send(send, event_text(ChangeKind.ANEW, position, said))
-            await asyncio.sleep(0)
+        async with self._turns.part():
+            number, windows = self._memory.snapshot()
+            stream.go_on_from(number)
+            parts = self._parts(stream.credential.services, number, windows, self._memory.now())
+        while True:
+            async with self._turns.part():
+                part = next(parts, None)
+            if part is None:
+                return
+            if part:
+                await _send(send, part)
+
+    def _parts(
+        self, services: frozenset[str], number: int, windows: list[RememberedWindow], at: datetime
+    ) -> Iterator[bytes]:
+        """Yield the events of a snapshot, and nothing in between once it has looked at many windows."""
+        mine: list[RememberedWindow] = []
+        for first in range(0, len(windows), SCANNED_WINDOWS):
+            some = windows[first : first + SCANNED_WINDOWS]
+            mine += [one for one in some if one.service in services and one.until > at]
+            yield b""
+            while len(mine) > SNAPSHOT_WINDOWS:
+                # A guard that has a part of it only cannot go on from there.
+                yield self._part(mine[:SNAPSHOT_WINDOWS], at, None)
+                del mine[:SNAPSHOT_WINDOWS]
+        yield self._part(mine, at, number)
+
+    def _part(self, windows: Iterable[RememberedWindow], at: datetime, number: int | None) -> bytes:
+        said = {"at": written(at), "windows": [described(one) for one in windows], "more": number is None}
+        return event_text(ChangeKind.ANEW, f"{self._generation}-{number or 0}", said)
 
     async def _watch(self, stream: GuardStream, shown: bytes) -> None:
         """Return once the token does not count any more, or counts for something else."""

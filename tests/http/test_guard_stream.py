@@ -1,7 +1,9 @@
 """The change stream as guards read it: what it says, in which order, where it goes on, and what ends it."""
 
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Any
@@ -22,6 +24,7 @@ from lockbox.requests.lifecycle import Action
 from tests.http.door import Door
 from tests.http.gate_door import GateDoor, gate_before
 from tests.http.guard_streams import GuardReader, ToldEvent, requests_in
+from tests.unit.gate_examples import open_window
 
 FEW = SETTINGS.model_copy(update={"gate_compare_every": 1_000_000, "gate_streams": 4, "gate_streams_per_token": 3})
 NEWS_SECONDS = 0.7
@@ -290,6 +293,58 @@ def test_a_gateway_gets_no_stream(reader: Opener, kind: str) -> None:
     refused = reader(who=kind)
 
     assert (refused.status, refused.headers["lockbox-decision"]) == (403, "deny")
+
+
+@pytest.mark.far
+def test_a_token_that_comes_back_as_fast_as_it_can_keeps_nobody_waiting(gate: GateDoor, reader: Opener) -> None:
+    gate.world.add("other", Role.SYSTEM, scopes={Scope.GATE_GUARD}, services={SERVICE})
+    window, spare = opened(gate), opened(gate, "bob@contoso.example")
+    in_memory(gate, window, spare)
+    gate.gateway.memory.put([open_window(number, SERVICE) for number in range(20_000)])
+    stream = reader(who="other")
+    assert {window, spare} == set(requests_in(gate, stream.snapshot()))
+    ended, began = threading.Event(), time.monotonic()
+
+    with ThreadPoolExecutor(6) as pool:
+        attempts = [pool.submit(_come_back, gate, ended) for _ in range(6)]
+        try:
+            time.sleep(1)
+            answers = [_timed(gate, "bob@contoso.example") for _ in range(100)]
+            gate.world.act("tara", Action.REVOKE, UUID(window))
+            revoked = time.monotonic()
+            while stream.until("close").said["request"] != window:
+                pass
+            heard = time.monotonic()
+        finally:
+            ended.set()
+        begun, refused = (sum(column) for column in zip(*(one.result() for one in attempts), strict=True))
+
+    assert heard - revoked < 1
+    assert {status for status, _ in answers} == {200}
+    assert max(took for _, took in answers) < 1
+    at_once = 2 * FEW.gate_streams_per_token
+    assert 1 < begun <= at_once + gate_stream.BEGUN_A_SECOND * (time.monotonic() - began) + 1
+    assert refused > begun
+
+
+def _come_back(gate: GateDoor, ended: threading.Event) -> tuple[int, int]:
+    """Open streams and go away once something came; return how many began and how many were refused."""
+    begun = refused = 0
+    while not ended.is_set():
+        stream = GuardReader(gate, reads=False)
+        if stream.status == 200:
+            stream.connection.sock.recv(1)
+            begun += 1
+        else:
+            refused += 1
+        stream.close()
+    return begun, refused
+
+
+def _timed(gate: GateDoor, address: str) -> tuple[int, float]:
+    began = time.monotonic()
+    status = gate.ask(path=gate.path(address)).status
+    return status, time.monotonic() - began
 
 
 def test_streams_end_when_the_server_does(gate: GateDoor, reader: Opener) -> None:

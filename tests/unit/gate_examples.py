@@ -1,10 +1,15 @@
-"""A service with a gate that tests map requests of."""
+"""A service with a gate that tests map requests of, and open windows for its memory."""
 
-from typing import Any
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any, cast
+from uuid import UUID
 
 from config.gate_document import PathRule, ServiceGate, TenantSource, TokenIssuer
 from config.service_catalogue import Catalogue, Plan, Service
 from gate.mapping import GateCall, MappedCall, MappingRefused, ServiceMapping
+from lockbox.requests.models import AccessRequest
+from lockbox.requests.queries import RequestEntry
 
 HOST = "contoso.mail.example"
 ACTIONS = ("read", "change", "export")
@@ -59,3 +64,18 @@ def refused(made: ServiceMapping, target: str, method: str = "GET", **parts: Any
     except MappingRefused as refusal:
         return refusal.code, refusal.reason
     raise AssertionError(f"{target!a} was mapped to {found}")
+
+
+def open_window(number: int, service: str) -> RequestEntry:
+    """Return one of many open windows of a tenant that is in no database, as a read judges it."""
+    request = SimpleNamespace(
+        id=UUID(int=(7 << 76) + number),
+        tenant_id=UUID(int=1),
+        requester_id=UUID(int=2),
+        service=service,
+        open_resources=[f"file:{number}"],
+        open_actions=["read"],
+        deadline_at=datetime(2100, 1, 1, tzinfo=UTC),
+        max_uses=None,
+    )
+    return RequestEntry(cast("AccessRequest", request), "fabrikam", "Erin", open=True)

@@ -1,0 +1,196 @@
+"""Snapshots for guards: how often they may be asked for, one at a time by each token, and others in between."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any, cast
+from uuid import UUID
+
+import pytest
+
+from gate import stream
+from gate.answers import RefusedCall
+from gate.asgi import Message
+from gate.credentials import GatewayCredential, GatewayCredentials
+from gate.dialects import Dialect
+from gate.stream import StreamLimits, StreamPace, WindowStreams
+from gate.window_memory import BOOT_CLOCK, WindowMemory
+from tests.unit.gate_examples import open_window
+
+WINDOWS = 1_000
+PARTS = 5
+SCOPE: dict[str, Any] = {"headers": []}
+
+
+class OpenedStreams:
+    """Streams of a memory with a thousand windows, and what they sent, in order, each by its guard's token."""
+
+    def __init__(self, most_a_token: int = 50) -> None:
+        self.memory = WindowMemory()
+        self.memory.put([open_window(number, "files") for number in range(WINDOWS)])
+        self.memory.note_read(BOOT_CLOCK(), datetime.now(UTC))
+        credentials = cast("GatewayCredentials", SimpleNamespace(find=self._never))
+        limits = StreamLimits(most=100, most_a_token=most_a_token)
+        self.streams = WindowStreams(self.memory, credentials, limits, lambda: None)
+        self.sent: list[tuple[int, str]] = []
+        self.tasks: list[asyncio.Task[None]] = []
+        self.changed = asyncio.Event()
+
+    async def _never(self, *_: object) -> None:
+        await asyncio.Event().wait()
+
+    def begin(self, token: int) -> asyncio.Task[None]:
+        """Open a stream by this token."""
+        credential = GatewayCredential(UUID(int=token), UUID(int=9), frozenset({"files"}), Dialect.GUARD)
+        number = len(self.tasks)
+
+        async def send(message: Message) -> None:
+            self.changed.set()
+            body = message.get("body", b"")
+            if body.startswith(b":"):
+                self.sent.append((number, "waits"))
+            elif body:
+                more = json.loads(body.split(b"data: ")[1])["more"]
+                self.sent.append((number, "part" if more else "last"))
+
+        served = self.streams.serve(SCOPE, _stays, send, credential=credential, shown=b"")
+        self.tasks.append(asyncio.create_task(served))
+        return self.tasks[-1]
+
+    async def until_whole(self, *numbers: int) -> None:
+        """Wait until these guards have a whole snapshot."""
+        async with asyncio.timeout(20):
+            while not {(one, "last") for one in numbers} <= set(self.sent):
+                self.changed.clear()
+                await self.changed.wait()
+
+    async def end(self) -> None:
+        """End all."""
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+
+
+def run(play: Callable[[OpenedStreams], Awaitable[None]], **how: Any) -> OpenedStreams:
+    """Play it on an event loop."""
+
+    async def played() -> OpenedStreams:
+        opened = OpenedStreams(**how)
+        try:
+            await play(opened)
+        finally:
+            await opened.end()
+        return opened
+
+    return asyncio.run(played())
+
+
+async def _stays() -> Message:
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
+def test_guards_with_one_token_get_their_snapshots_one_after_the_other() -> None:
+    async def play(opened: OpenedStreams) -> None:
+        for _ in range(4):
+            opened.begin(1)
+        await opened.until_whole(0, 1, 2, 3)
+
+    parts = ["part"] * (PARTS - 1) + ["last"]
+
+    assert run(play).sent == [(number, kind) for number in range(4) for kind in parts]
+
+
+def test_a_guard_with_another_token_waits_for_one_part_each_at_the_most() -> None:
+    async def play(opened: OpenedStreams) -> None:
+        for _ in range(10):
+            opened.begin(1)
+        opened.begin(2)
+        await opened.until_whole(10)
+
+    sent = run(play).sent
+
+    between = [number for number, _ in sent[: sent.index((10, "last"))] if number != 10]
+    assert len(between) <= PARTS + 1
+
+
+def test_half_of_the_time_no_snapshot_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock of the test goes on by a second with each part, and each pause is as long."""
+    slept: list[float] = []
+    sleep = asyncio.sleep
+
+    async def note(seconds: float) -> None:
+        slept.append(seconds)
+        await sleep(0)
+
+    clock = iter(range(10_000))
+    monkeypatch.setattr(
+        stream, "time", SimpleNamespace(perf_counter=lambda: float(next(clock)), monotonic=BOOT_CLOCK)
+    )
+    monkeypatch.setattr(stream, "asyncio", SimpleNamespace(**{**vars(asyncio), "sleep": note}))
+
+    async def play(opened: OpenedStreams) -> None:
+        opened.begin(1)
+        await opened.until_whole(0)
+
+    run(play)
+
+    assert sum(one >= 1 for one in slept) > PARTS
+
+
+def test_a_guard_that_waits_for_its_turn_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "WAITING_SECONDS", 0.01)
+
+    async def play(opened: OpenedStreams) -> None:
+        async with opened.streams._turns.of(UUID(int=1)):  # noqa: SLF001 - as another guard with this token
+            opened.begin(1)
+            await asyncio.sleep(0.2)
+        await opened.until_whole(0)
+
+    sent = run(play).sent
+
+    assert sent[0] == (0, "waits")
+    assert [kind for _, kind in sent if kind != "waits"] == ["part"] * (PARTS - 1) + ["last"]
+
+
+def test_who_goes_away_gives_the_turn_to_the_next() -> None:
+    async def play(opened: OpenedStreams) -> None:
+        first, second = opened.begin(1), opened.begin(1)
+        third = opened.begin(1)
+        while not opened.sent:
+            opened.changed.clear()
+            await opened.changed.wait()
+        for gone in (second, first):
+            gone.cancel()
+        await opened.until_whole(2)
+        assert not third.done()
+
+    assert (0, "last") not in run(play).sent
+
+
+def test_streams_begin_so_often_with_one_token_and_others_are_not_kept_from_it() -> None:
+    at = 0.0
+    pace = StreamPace(3, lambda: at)
+
+    assert [pace.begin(UUID(int=1)) for _ in range(8)] == [True] * 6 + [False] * 2
+    assert pace.begin(UUID(int=2))
+    at = 1 / stream.BEGUN_A_SECOND
+    assert [pace.begin(UUID(int=1)) for _ in range(2)] == [True, False]
+    at = 60.0
+    assert [pace.begin(UUID(int=1)) for _ in range(8)] == [True] * 6 + [False] * 2
+
+
+def test_who_begins_too_often_is_told_when_to_come_back() -> None:
+    async def play(opened: OpenedStreams) -> None:
+        for _ in range(2):
+            gone = opened.begin(1)
+            await asyncio.sleep(0)
+            gone.cancel()
+            await asyncio.gather(gone, return_exceptions=True)
+        with pytest.raises(RefusedCall) as refused:
+            await opened.begin(1)
+        assert (refused.value.denial.reason, refused.value.denial.retry_after) == ("busy", 1)
+
+    run(play, most_a_token=1)
