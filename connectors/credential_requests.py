@@ -52,9 +52,9 @@ TOO_MANY = (
 
 @dataclass(frozen=True)
 class ConnectionStatus:
-    """How far a connection has come; `role` is what the engineer signs in as, `address` where, as the catalogue says.
+    """Access at a target, as far as it has come; `role` and `address` are what the engineer signs in as, and where.
 
-    `failing` is why the last try failed, if it did.
+    `failing` is why the last try failed, if it did; it is tried again.
     """
 
     id: UUID

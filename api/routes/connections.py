@@ -1,14 +1,14 @@
 """Routes for what is opened at targets for a request: a credential for its engineer, and how far that has come."""
 
-from dataclasses import asdict
 from uuid import UUID
 
 from fastapi import APIRouter
 
 from api.deps import CurrentUser, RequestOrigin, SessionDep, SettingsDep
-from api.schemas.connections import ConnectionList, ConnectionView, NewCredential
+from api.schemas.connections import ConnectionList, NewCredential
 from api.schemas.parts import problems
 from connectors import credential_requests
+from connectors.credential_requests import ConnectionStatus
 
 router = APIRouter(prefix="/v1/requests", tags=["requests"])
 
@@ -21,20 +21,18 @@ def request_credential(
     came: RequestOrigin,
     session: SessionDep,
     chosen: SettingsDep,
-) -> ConnectionView:
+) -> ConnectionStatus:
     """Have the window opened at its target, as its engineer, for the password of this verifier.
 
     It is opened within seconds, until the window's end at the latest; an earlier credential of the request is closed.
     While three of a request are not closed yet, there is no fourth.
     """
-    found = credential_requests.request_credential(
+    return credential_requests.request_credential(
         session, who, came, request_id, verifier=body.verifier, catalogue=chosen.catalogue
     )
-    return ConnectionView(**asdict(found))
 
 
 @router.get("/{request_id}/connections", responses=problems(404))
 def list_connections(request_id: UUID, who: CurrentUser, session: SessionDep, chosen: SettingsDep) -> ConnectionList:
     """List what is, or was, opened at targets for a request."""
-    found = credential_requests.connections(session, who, request_id, chosen.catalogue)
-    return ConnectionList(items=[ConnectionView(**asdict(one)) for one in found])
+    return ConnectionList(items=credential_requests.connections(session, who, request_id, chosen.catalogue))

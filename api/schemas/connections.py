@@ -1,13 +1,12 @@
 """Bodies about what is opened at targets for a request."""
 
-from datetime import datetime
-from typing import Annotated, Literal
-from uuid import UUID
+from collections.abc import Sequence
+from typing import Annotated
 
 from pydantic import BaseModel, Field
 
 from api.schemas.parts import RequestBody
-from connectors.models import ConnectionState
+from connectors.credential_requests import ConnectionStatus
 from connectors.scram import PATTERN
 
 
@@ -17,26 +16,7 @@ class NewCredential(RequestBody):
     verifier: Annotated[str, Field(max_length=200, pattern=PATTERN)]
 
 
-class ConnectionView(BaseModel):
-    """Access at a target, as far as it has come; `role` and `address` are what the engineer signs in as, and where.
-
-    `failing` is why the last try failed, if it did; it is tried again.
-    """
-
-    id: UUID
-    kind: Literal["postgres", "webhook"]
-    target: str
-    state: ConnectionState
-    failing: str | None
-    created_at: datetime
-    opened_at: datetime | None
-    closed_at: datetime | None
-    until: datetime
-    role: str | None
-    address: str | None
-
-
 class ConnectionList(BaseModel):
     """What is, or was, opened at targets for a request, what is not closed first; at most a hundred."""
 
-    items: list[ConnectionView]
+    items: Sequence[ConnectionStatus]
