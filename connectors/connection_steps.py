@@ -17,6 +17,7 @@ from sqlalchemy import Row, text
 from config.service_catalogue import Catalogue
 from connectors.models import ConnectionState, ConnectorKind
 from connectors.protocol import ConnectedWindow, Connector, ConnectorFailed, NotWanted
+from connectors.target_slots import TargetSlots
 from lockbox import database as database_
 from lockbox.audit import events
 from lockbox.audit.canonical import Value
@@ -38,6 +39,11 @@ LEASE = timedelta(seconds=45)
 TRIES_BEFORE_FAILED = 3
 FIRST_PAUSE, LONGEST_PAUSE = timedelta(seconds=1), timedelta(seconds=60)
 MOST_DOUBLINGS = 6
+MOST_OF_A_TARGET = 10
+"""How many of one target are looked for at once."""
+NO_SLOT = timedelta(seconds=1)
+"""After how long a connection comes again that found no slot, and nobody at its target to wait for."""
+MOST_SLOTS = 32
 OPENS = frozenset({ConnectionState.OPENING, ConnectionState.OPEN, ConnectionState.OPEN_FAILED})
 CLOSES = frozenset({ConnectionState.CLOSING, ConnectionState.CLOSE_FAILED})
 FAILED = {True: ConnectionState.OPEN_FAILED, False: ConnectionState.CLOSE_FAILED}
@@ -71,17 +77,21 @@ UPDATE connections SET state = :state, run_at = :run_at, failures = :failures, l
     opened_at = :opened_at, closed_at = :closed_at
 WHERE id = :id
 """)  # noqa: S608 - our own SQL
+# Of each target some: those of one that hangs leave room for the others.
 DUE = text("""
-SELECT id FROM connections WHERE run_at <= (SELECT clock_timestamp()) - CAST(:grace AS interval)
-ORDER BY run_at LIMIT :most
+SELECT id FROM (SELECT id, run_at, row_number() OVER (PARTITION BY target ORDER BY run_at) AS place
+    FROM connections WHERE run_at <= (SELECT clock_timestamp()) - CAST(:grace AS interval)) d
+WHERE place <= :most_a_target ORDER BY run_at LIMIT :most
 """)
+TARGET = text("SELECT kind, target FROM connections WHERE id = :id")
 # Of what is open there is little, so it costs little to look whether a window ended in a way that nobody told of.
 ENDED = text(f"""
-SELECT c.id FROM connections c JOIN requests ON requests.id = c.request_id
-JOIN tenants ON tenants.id = requests.tenant_id JOIN people ON people.id = requests.requester_id
-WHERE c.state IN ('opening', 'open', 'open_failed')
-    AND NOT ({GRANTED} AND requests.deadline_at > (SELECT clock_timestamp()))
-ORDER BY c.id LIMIT :most
+SELECT id FROM (SELECT c.id, row_number() OVER (PARTITION BY c.target ORDER BY c.id) AS place
+    FROM connections c JOIN requests ON requests.id = c.request_id
+    JOIN tenants ON tenants.id = requests.tenant_id JOIN people ON people.id = requests.requester_id
+    WHERE c.state IN ('opening', 'open', 'open_failed')
+        AND NOT ({GRANTED} AND requests.deadline_at > (SELECT clock_timestamp()))) e
+WHERE place <= :most_a_target ORDER BY id LIMIT :most
 """)  # noqa: S608 - our own SQL
 
 UNCONNECTED = text("""
@@ -102,12 +112,13 @@ VALUES (:id, :request_id, :tenant_id, 'webhook', :target, 'opening', :at, :at) O
 
 def due(session: UnitOfWork, *, grace: timedelta, most: int) -> list[UUID]:
     """Return the connections that should have been driven that long ago, the oldest first."""
-    return list(session.execute(DUE, {"grace": grace, "most": most}).scalars())
+    values = {"grace": grace, "most": most, "most_a_target": MOST_OF_A_TARGET}
+    return list(session.execute(DUE, values).scalars())
 
 
 def ended(session: UnitOfWork, *, most: int) -> list[UUID]:
     """Return the connections that are open, or to be opened, for windows that have ended in whatever way."""
-    return list(session.execute(ENDED, {"most": most}).scalars())
+    return list(session.execute(ENDED, {"most": most, "most_a_target": MOST_OF_A_TARGET}).scalars())
 
 
 @dataclass(frozen=True)
@@ -123,26 +134,56 @@ class ConnectionDriver:
     """Drives connections by the connectors of their kinds, for the services of a catalogue."""
 
     def __init__(
-        self, database: Database, catalogue: Catalogue, connectors: Mapping[ConnectorKind, Connector]
+        self,
+        database: Database,
+        catalogue: Catalogue,
+        connectors: Mapping[ConnectorKind, Connector],
+        slots: TargetSlots | None = None,
     ) -> None:
         self._database = database
         self._catalogue = catalogue
         self._connectors = connectors
+        self._slots = slots or TargetSlots(MOST_SLOTS)
 
     def run(self, ids: Iterable[UUID]) -> Counter[str]:
         """Take the next step of each connection that is due, and return how many ended in which state.
+
+        Where no slot of its target is free, a connection waits for whoever has one, and is `put_off` here; whoever
+        has a slot takes the steps of those that wait, too.
 
         Raises:
             sqlalchemy.exc.OperationalError: Postgres is away; what was done at a target is done again.
         """
         counts = Counter[str]()
         for one in ids:
-            with self._database.transaction() as session:
-                step = self._claim(session, one)
-            if step is not None:
-                failpoint("connector.after_claim")
-                counts[self._take(step)] += 1
+            counts += self._run_at_target(one)
         return counts
+
+    def _run_at_target(self, first: UUID) -> Counter[str]:
+        target = self._target(first)
+        slot = self._slots.take(target)
+        if slot is None:
+            if not self._slots.wait(target, first):
+                self._arm_now([first], NO_SLOT)
+            return Counter(put_off=1)
+        counts = Counter[str]()
+        try:
+            one: UUID | None = first
+            while one is not None:
+                with self._database.transaction() as session:
+                    step = self._claim(session, one)
+                if step is not None:
+                    failpoint("connector.after_claim")
+                    counts[self._take(step)] += 1
+                one = self._slots.next(slot)
+        finally:
+            self._arm_now(self._slots.give_back(slot))
+        return counts
+
+    def _target(self, connection_id: UUID) -> str:
+        with self._database.transaction() as session:
+            row = session.execute(TARGET, {"id": connection_id}).one_or_none()
+        return f"{row.kind} {row.target}" if row else ""
 
     def begin(self, *, most: int) -> int:
         """Promise that windows are opened that need no credential: those of webhooks; return how many."""
@@ -231,7 +272,7 @@ class ConnectionDriver:
             else:
                 _close(connector, step)
         except NotWanted:
-            self._hand_on(step)
+            self._arm_now([step.row.id])
             return "overtaken"
         except ConnectorFailed as failed:
             reason = failed.reason
@@ -245,9 +286,10 @@ class ConnectionDriver:
             current = session.execute(IS_CURRENT, {"id": step.row.id, "attempts": step.attempt}).one_or_none()
             return current is not None and _open_window(session, step.row.request_id) is not None
 
-    def _hand_on(self, step: ClaimedStep) -> None:
-        """Have whatever the row says by now be done at once."""
-        self._database.schedule.arm(CONNECTIONS, [IndexEntry(str(step.row.id), KIND, timedelta(0))])
+    def _arm_now(self, ids: Iterable[UUID], after: timedelta = timedelta(0)) -> None:
+        """Have whatever the rows say by then be done."""
+        if entries := [IndexEntry(str(one), KIND, after) for one in ids]:
+            self._database.schedule.arm(CONNECTIONS, entries)
 
     def _record(self, step: ClaimedStep, reason: str | None) -> str:
         """Record how a step ended; a row that another one has taken over keeps what that one says."""

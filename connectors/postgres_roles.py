@@ -1,8 +1,11 @@
 """Open a window at a Postgres as a role of its own, and prove it closed: no role, and no session of it."""
 
+import os
+import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, LiteralString
 from uuid import UUID
 
@@ -26,6 +29,8 @@ BOUNDS = (
     "-c statement_timeout=5s -c lock_timeout=3s -c idle_in_transaction_session_timeout=5s -c search_path=pg_catalog"
 )
 CONNECT_SECONDS = 3
+CALL_SECONDS = 15.0
+"""For how long a connection is used at most. A close takes two of them, one after the other: less than a lease."""
 TERMINATE_MS = 1000
 TERMINATE_TRIES = 3
 AGAIN_SECONDS = 0.1
@@ -61,6 +66,29 @@ SELECT NOT EXISTS (SELECT FROM pg_roles WHERE rolname = %(name)s)
 def role_name(connection_id: UUID) -> str:
     """Return the name of a connection's role: nothing that people wrote is part of it."""
     return f"{PREFIX}{connection_id.hex}"
+
+
+@contextmanager
+def _cut_off(reached: Target, limit: threading.Event) -> Iterator[None]:
+    """Cut a connection off, and set the event, where the block has not ended in time.
+
+    The server bounds its statements itself; a server that stands still, or a network that swallows all, does not.
+    """
+    line = socket.socket(fileno=os.dup(reached.fileno()))
+
+    def cut() -> None:
+        limit.set()
+        with suppress(OSError):
+            line.shutdown(socket.SHUT_RDWR)
+
+    timer = threading.Timer(CALL_SECONDS, cut)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        line.close()
 
 
 class PostgresRoles:
@@ -115,15 +143,25 @@ class PostgresRoles:
         with self._connected(target) as reached:
             waiting = reached.info.backend_pid
             role_sessions.end(reached, name, waiting)
-            with self._connected(target) as ender, role_sessions.ending(ender, name, waiting):
-                oid = self._lock_out(reached, name)
-                if oid is None:
-                    return
-                failpoint("connector.after_lockout")
-                self._end_sessions(reached, oid)
-                failpoint("connector.before_drop")
-                self._drop(reached, name)
+            with self._connected(target) as ender, role_sessions.ending(ender, name, waiting) as blocking:
+                try:
+                    self._end_role(reached, name)
+                except errors.LockNotAvailable:
+                    if blocking.by_prepared:
+                        raise ConnectorFailed("prepared_transaction") from None
+                    raise
         failpoint("connector.after_close")
+
+    def _end_role(self, reached: Target, name: str) -> None:
+        role_sessions.roll_back_prepared(reached, name)
+        oid = self._lock_out(reached, name)
+        if oid is None:
+            return
+        failpoint("connector.after_lockout")
+        self._end_sessions(reached, oid)
+        role_sessions.roll_back_prepared(reached, name)
+        failpoint("connector.before_drop")
+        self._drop(reached, name)
 
     def _lock_out(self, reached: Target, name: str) -> int | None:
         """Let nobody sign in as the role any more, and return its oid; None where there is no such role."""
@@ -184,11 +222,13 @@ class PostgresRoles:
             "connect_timeout": CONNECT_SECONDS,
             "options": BOUNDS,
         }
+        limit = threading.Event()
         try:
-            with psycopg.connect(**(facts | own), autocommit=True) as reached:
+            with psycopg.connect(**(facts | own), autocommit=True) as reached, _cut_off(reached, limit):
                 yield reached
         except psycopg.Error as error:
             reason = next((reason for kind, reason in REASONS if isinstance(error, kind)), "refused")
+            reason = "too_slow" if limit.is_set() else reason
             log.warning("connector.target_refused", target=target, reason=reason, sqlstate=error.sqlstate)
             raise ConnectorFailed(reason) from None
 

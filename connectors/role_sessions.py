@@ -1,17 +1,22 @@
-"""End the sessions of a window's role at a Postgres, by a statement that waits for no lock, again and again."""
+"""End what a window's role has under way at a Postgres: its sessions, again and again, and what it has prepared."""
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any, LiteralString
 
 import psycopg
 import structlog
 from psycopg import errors
+from psycopg.sql import SQL, Identifier, Literal
 
 log = structlog.get_logger(__name__)
 
 EVERY_SECONDS = 0.02
+LOOK_SECONDS = 0.5
+"""How often it is looked for what has no session: only what keeps its lock matters."""
 # Of others' sessions, those of our other roles: an engineer may hold for another one what the close waits for.
 END: LiteralString = """
 SELECT count(*) FROM (
@@ -21,6 +26,10 @@ SELECT count(*) FROM (
             AND pg_has_role(usesysid, 'USAGE'))
 ) AS ended
 """
+
+# A prepared transaction has no process: among those that block it is 0.
+BLOCKED: LiteralString = "SELECT 0 = ANY (pg_blocking_pids(%s))"
+PREPARED: LiteralString = "SELECT gid FROM pg_prepared_xacts WHERE owner = %s AND database = current_database()"
 
 Target = psycopg.Connection[tuple[Any, ...]]
 
@@ -34,23 +43,54 @@ def end(reached: Target, name: str, waiting: int) -> None:
         reached.execute(END, {"name": name, "waiting": waiting})
 
 
+@dataclass
+class BlockingLocks:
+    """What stood in the way of a close and has no session: whether it was a lock of a prepared transaction."""
+
+    by_prepared: bool = False
+
+
 @contextmanager
-def ending(ender: Target, name: str, waiting: int) -> Iterator[None]:
+def ending(ender: Target, name: str, waiting: int) -> Iterator[BlockingLocks]:
     """Do the same by a connection of its own for as long as the block lasts, so that who comes back loses too."""
-    is_over = threading.Event()
-    thread = threading.Thread(target=_go_on, args=(ender, name, waiting, is_over), name="role-sessions", daemon=True)
+    is_over, blocking = threading.Event(), BlockingLocks()
+    words = (ender, name, waiting, is_over, blocking)
+    thread = threading.Thread(target=_go_on, args=words, name="role-sessions", daemon=True)
     thread.start()
     try:
-        yield
+        yield blocking
     finally:
         is_over.set()
         thread.join()
 
 
-def _go_on(ender: Target, name: str, waiting: int, is_over: threading.Event) -> None:
+def _go_on(ender: Target, name: str, waiting: int, is_over: threading.Event, blocking: BlockingLocks) -> None:
     try:
+        look_at = time.monotonic() + LOOK_SECONDS
         while not is_over.is_set():
             end(ender, name, waiting)
+            if time.monotonic() > look_at:
+                blocking.by_prepared |= ender.execute(BLOCKED, [waiting]).fetchone() == (True,)
+                look_at = time.monotonic() + LOOK_SECONDS
             is_over.wait(EVERY_SECONDS)
     except psycopg.Error as error:
         log.warning("connector.sessions_not_ended", role=name, sqlstate=error.sqlstate)
+
+
+def roll_back_prepared(reached: Target, name: str) -> None:
+    """Roll back the transactions that a role has prepared here: they keep their locks when its sessions are ended.
+
+    Only their owner may, so this login becomes the role for it; what was prepared in another database is left.
+    """
+    prepared = reached.execute(PREPARED, [name]).fetchall()
+    if not prepared:
+        return
+    role = Identifier(name)
+    reached.execute(SQL("GRANT {} TO CURRENT_USER WITH SET TRUE").format(role))
+    reached.execute(SQL("SET ROLE {}").format(role))
+    try:
+        for (gid,) in prepared:
+            reached.execute(SQL("ROLLBACK PREPARED {}").format(Literal(gid)))
+    finally:
+        reached.execute("RESET ROLE")
+    log.warning("connector.prepared_rolled_back", role=name, count=len(prepared))

@@ -108,8 +108,9 @@ class Poller(WorkerLoop):
         if self.index is CLOCK:
             self.stepwise(reconcile.act_on_overdue_clock(database, grace=NO_GRACE))
         elif self._connecting:
-            self.stepwise(self._connecting.ended())
-            self.stepwise(self._connecting.overdue(NO_GRACE))
+            with self.gate:
+                self._connecting.ended()
+                self._connecting.overdue(NO_GRACE)
         elif self._sending:
             self.stepwise(reconcile.act_on_overdue_notifications(database, self._sending, grace=NO_GRACE))
 

@@ -11,7 +11,7 @@ from celery.signals import worker_process_init
 from sqlalchemy import Engine
 
 from config.settings import Settings, UnsafeSettings, load
-from connectors.connection_steps import ConnectionDriver
+from connectors.connection_steps import MOST_SLOTS, ConnectionDriver
 from connectors.models import ConnectorKind
 from connectors.postgres_roles import PostgresRoles
 from connectors.targets import TargetFolder
@@ -39,9 +39,11 @@ CHILD_CONNECTIONS = 4
 """A child does one task at a time, which may hold a lock besides."""
 CORE_CHILDREN = 3
 """Of two maintenance jobs one process each does the work at a time: the clock always finds a child that is free."""
-CONNECTOR_THREADS = 8
-CONNECTOR_CONNECTIONS = CONNECTOR_THREADS + 4
-"""A step takes one at a time; the rest are for the poller, for looking what has ended, and for the heartbeat."""
+CONNECTOR_THREADS = MOST_SLOTS
+"""A thread waits for a target that does not answer, and `TargetSlots` leaves some to the others."""
+CONNECTOR_CONNECTIONS = 12
+"""A step takes one for moments, before and after it calls the target; some are for the poller and for looking what
+has ended, and one is for the heartbeat."""
 CONNECTIONS = {
     "core": CORE_CONNECTIONS + CORE_CHILDREN * CHILD_CONNECTIONS,
     "notifications": NOTIFY_CONNECTIONS,

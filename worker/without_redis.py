@@ -18,7 +18,8 @@ does not matter who does a thing, or whether two try.
 """
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from uuid import UUID
 
@@ -41,6 +42,7 @@ RECONCILE_SECONDS = 5.0
 WATCH_SECONDS = 1.0
 WATCH_GRACE = timedelta(seconds=3)
 MOST_OVERDUE = 100
+DIRECT_THREADS = 16
 
 
 class DirectSender:
@@ -73,26 +75,50 @@ class DirectSender:
 
 
 class DirectConnector:
-    """Drives connections in this process, where no task does it."""
+    """Drives connections in this process, where no task does it, in threads of its own; never waits for a target."""
 
     def __init__(self, tools: Runtime) -> None:
         self._tools = tools
+        self._pool = ThreadPoolExecutor(DIRECT_THREADS, thread_name_prefix="connecting")
+        self._lock = threading.Lock()
+        self._driven: set[UUID] = set()
+        self._stopped = False
 
-    def overdue(self, grace: timedelta) -> Iterator[int]:
-        """Take a step of each connection that is overdue by that much; yield after each."""
-        yield from self._drive(lambda session: connection_steps.due(session, grace=grace, most=MOST_OVERDUE))
+    def overdue(self, grace: timedelta) -> int:
+        """Take a step of each connection that is overdue by that much; return how many were begun."""
+        return self._drive(lambda session: connection_steps.due(session, grace=grace, most=MOST_OVERDUE))
 
-    def ended(self) -> Iterator[int]:
-        """Take a step of each connection whose window has ended; yield after each."""
-        yield from self._drive(lambda session: connection_steps.ended(session, most=MOST_OVERDUE))
+    def ended(self) -> int:
+        """Take a step of each connection whose window has ended; return how many were begun."""
+        return self._drive(lambda session: connection_steps.ended(session, most=MOST_OVERDUE))
 
-    def _drive(self, find: Callable[[UnitOfWork], list[UUID]]) -> Iterator[int]:
-        if (driver := self._tools.driver) is None:
-            return
+    def stop(self) -> None:
+        """Begin nothing more; what is under way is picked up by others after its lease."""
+        with self._lock:
+            self._stopped = True
+            self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _drive(self, find: Callable[[UnitOfWork], list[UUID]]) -> int:
         with self._tools.database.transaction() as session:
             found = find(session)
-        for one in found:
-            yield driver.run([one]).total()
+        with self._lock:
+            fresh = [] if self._stopped else [one for one in found if one not in self._driven]
+            self._driven.update(fresh)
+            for one in fresh:
+                self._pool.submit(self._run, one)
+        return len(fresh)
+
+    def _run(self, connection_id: UUID) -> None:
+        try:
+            if self._tools.driver:
+                self._tools.driver.run([connection_id])
+        except DBAPIError as error:
+            log.warning("connecting.waiting", error=type(error).__name__)
+        except Exception:
+            log.exception("connecting.failed", connection=str(connection_id))
+        finally:
+            with self._lock:
+                self._driven.discard(connection_id)
 
 
 class ConnectionWatch(WorkerLoop):
@@ -118,6 +144,7 @@ class ConnectionWatch(WorkerLoop):
         self.stopping.set()
         self._poked.set()
         self._news.stop()
+        self._connecting.stop()
 
     def round(self) -> None:
         """Hand over what has ended, do what is overdue, and rest until a request changes, or a second."""
@@ -128,9 +155,10 @@ class ConnectionWatch(WorkerLoop):
         with self.gate, self.tools.database.transaction() as session:
             over = connection_steps.ended(session, most=MOST_OVERDUE)
         entries = [IndexEntry(str(one), connection_steps.KIND, timedelta(0)) for one in over]
-        if over and not self.tools.database.schedule.arm(CONNECTIONS, entries):
-            self.stepwise(self._connecting.ended())
-        self.stepwise(self._connecting.overdue(WATCH_GRACE))
+        with self.gate:
+            if over and not self.tools.database.schedule.arm(CONNECTIONS, entries):
+                self._connecting.ended()
+            self._connecting.overdue(WATCH_GRACE)
         self._poked.wait(WATCH_SECONDS)
 
 

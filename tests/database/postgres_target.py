@@ -20,6 +20,7 @@ from connectors.credential_requests import ConnectionStatus, request_credential
 from connectors.models import ConnectorKind
 from connectors.postgres_roles import PostgresRoles, role_name
 from connectors.scram import new_password, verifier_of
+from connectors.target_slots import TargetSlots
 from connectors.targets import TargetFolder
 from harness.people import HERE, SETTINGS, World
 from harness.stage import run_as_superuser
@@ -45,21 +46,22 @@ class PostgresTarget:
     admin: str
     reader: str
     writer: str
+    name: str = TARGET
 
     def catalogue(self, tenant: str) -> Catalogue:
         """Return the usual catalogue, where a service has a connector for this target."""
         actions = {"read": (self.reader,), "change": (self.reader, self.writer)}
         connector = ServiceConnector(
-            kind="postgres", target=TARGET, tenant=tenant, resource=DATABASE, actions=actions, connections=2
+            kind="postgres", target=self.name, tenant=tenant, resource=DATABASE, actions=actions, connections=2
         )
         services = dict(SETTINGS.catalogue.services)
         services["exchange-online"] = Service(title="Orders", connector=connector)
         return SETTINGS.catalogue.model_copy(update={"services": services})
 
-    def driver(self, db: Database, tenant: str) -> ConnectionDriver:
+    def driver(self, db: Database, tenant: str, slots: TargetSlots | None = None) -> ConnectionDriver:
         """Return what drives connections to it."""
         roles = PostgresRoles(TargetFolder(self.folder))
-        return ConnectionDriver(db, self.catalogue(tenant), {ConnectorKind.POSTGRES: roles})
+        return ConnectionDriver(db, self.catalogue(tenant), {ConnectorKind.POSTGRES: roles}, slots)
 
     def sign_in(self, connection_id: UUID, password: str) -> "psycopg.Connection[tuple[Any, ...]]":
         """Sign in as the engineer of a connection would."""

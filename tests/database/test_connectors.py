@@ -1,11 +1,17 @@
 """A window is opened at a real Postgres as a role of its own, closed with the window, and proven closed."""
 
+import os
+import signal
+import socket
 import subprocess
 import sys
 import threading
+import time
+from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -19,10 +25,13 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
 from cli.stack import CHECKOUT
-from connectors import connection_steps, credential_requests, postgres_roles
+from connectors import connection_steps, credential_requests, postgres_roles, role_sessions, target_slots
 from connectors.connection_steps import ConnectionDriver
+from connectors.postgres_roles import CONNECT_SECONDS
 from connectors.protocol import ConnectorFailed
+from connectors.role_sessions import Target
 from connectors.scram import verifier_of
+from connectors.target_slots import MOST_AT_A_TARGET, TargetSlots
 from connectors.targets import TargetFolder
 from harness.people import World
 from harness.stage import Urls, run_as_superuser
@@ -38,6 +47,7 @@ from tests.database.scenes import as_caller, read, write
 from tests.each import each
 from tests.passkey_approvals import DEMANDED, approve, enrol
 
+HANGS_FOR = 2
 OVER = """
 UPDATE requests SET deadline_at = now(), wake_at = now() WHERE id = :id
 """
@@ -630,3 +640,68 @@ def test_a_close_that_is_killed_is_finished_and_recorded_once(
         assert target.roles() == []
         assert state_of(api, found.id) == "closed"
         assert told(api, window.request_id).count("connection_closed") == 1
+
+
+@contextmanager
+def hanging(target: PostgresTarget, folder: Path) -> Iterator[PostgresTarget]:
+    """A target of the same kind that is a listener which never answers."""
+    folder.mkdir()
+    file = folder / "hangs"
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as listener:
+        file.write_text(f"postgresql://x:y@127.0.0.1:{listener.getsockname()[1]}/orders\n", encoding="utf-8")
+        file.chmod(0o600)
+        yield replace(target, folder=folder, name=file.name)
+
+
+def test_a_target_that_hangs_delays_no_close_at_another(
+    tmp_path: Path, world: World, plant: Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres_roles, "CONNECT_SECONDS", HANGS_FOR)
+    monkeypatch.setattr(target_slots, "LONGEST_TURN", 0.0)
+    window, _, target, connectors, _ = plant.parts
+    slots, other = TargetSlots(8), World.make(world.db)
+    closes = target.driver(connectors, world.tenant.slug, slots)
+    found, _ = window.credential()
+    closes.run([found.id])
+    world.act("ann", Action.REVOKE, window.request_id)
+    with hanging(target, tmp_path / "hangs") as stuck, ThreadPoolExecutor(8) as threads:
+        waiting = [OrdersWindow.open(other, stuck).credential(tenant=other.tenant.slug)[0] for _ in range(12)]
+        opens = stuck.driver(connectors, other.tenant.slug, slots)
+        tried = [threads.submit(opens.run, [one.id]) for one in waiting]
+        begun = time.monotonic()
+
+        assert threads.submit(closes.run, [found.id]).result() == {"closed": 1}
+
+        took = time.monotonic() - begun
+        counts = sum((one.result() for one in tried), Counter[str]())
+    assert took < HANGS_FOR, "it did not wait for the one that hangs"
+    assert target.roles() == []
+    assert MOST_AT_A_TARGET <= counts["failed"] < len(waiting), "and that one was not tried by all at once"
+
+
+def test_a_server_that_stands_still_is_left(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
+    window, driver, target, _, superuser = plant.parts
+    found, _ = window.credential()
+    driver.run([found.id])
+    window.world.act("ann", Action.REVOKE, window.request_id)
+    monkeypatch.setattr(postgres_roles, "CALL_SECONDS", 1.0)
+    stopped: list[int] = []
+
+    def stop(reached: Target, name: str, waiting: int) -> None:
+        if not stopped:
+            stopped.append(waiting)
+            os.kill(waiting, signal.SIGSTOP)
+        end(reached, name, waiting)
+
+    end = role_sessions.end
+    monkeypatch.setattr(role_sessions, "end", stop)
+    begun = time.monotonic()
+    try:
+        assert driver.run([found.id]) == {"failed": 1}
+    finally:
+        os.kill(stopped[0], signal.SIGCONT)
+    assert time.monotonic() - begun < CONNECT_SECONDS
+    assert read(window.world.db, "SELECT last_error FROM connections")[0].last_error == "too_slow"
+    again(superuser, found.id)
+    assert driver.run([found.id]) == {"closed": 1}
+    assert target.roles() == []

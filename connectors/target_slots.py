@@ -1,0 +1,97 @@
+"""Bound how many steps are under way at a target, so that one which hangs delays nothing at the others; in memory."""
+
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from uuid import UUID
+
+MOST_AT_A_TARGET = 3
+MOST_WAITING = 500
+SLOW_SECONDS = 2.0
+"""A step that takes longer makes its target a slow one, until another step there ends sooner."""
+LONGEST_TURN = 5.0
+"""For how many seconds whoever has a slot begins steps of others with it."""
+
+
+@dataclass(eq=False)
+class TargetSlot:
+    """Leave to take steps at a target: since when the present one has gone on, and until when others are begun."""
+
+    target: str
+    begun_at: float
+    until: float
+
+
+class TargetSlots:
+    """The slots of one process: `most` in all, three a target. Of slow targets each has one, and all together half.
+
+    So there are slots for the others, however many targets hang. What finds none waits for one of its own target.
+    """
+
+    def __init__(self, most: int, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._most = most
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._held: dict[str, list[TargetSlot]] = defaultdict(list)
+        self._waiting: dict[str, dict[UUID, None]] = defaultdict(dict)
+        self._slow: set[str] = set()
+
+    def take(self, target: str) -> TargetSlot | None:
+        """Take a slot for steps at this target, if there is one; whoever has it gives it back."""
+        with self._lock:
+            if not self._has_room(target):
+                return None
+            slot = TargetSlot(target, self._clock(), self._clock() + LONGEST_TURN)
+            self._held[target].append(slot)
+            return slot
+
+    def wait(self, target: str, connection_id: UUID) -> bool:
+        """Leave a connection to whoever has a slot at its target, and return whether anybody has."""
+        with self._lock:
+            waiting = self._waiting[target] if self._held.get(target) else {}
+            if connection_id in waiting:
+                return True
+            if not self._held.get(target) or len(waiting) >= MOST_WAITING:
+                return False
+            waiting[connection_id] = None
+            return True
+
+    def next(self, slot: TargetSlot) -> UUID | None:
+        """Note that a step has ended, and return the connection that has waited longest for this slot's target."""
+        with self._lock:
+            now = self._clock()
+            if now - slot.begun_at > SLOW_SECONDS:
+                self._slow.add(slot.target)
+            else:
+                self._slow.discard(slot.target)
+            slot.begun_at = now
+            is_one_of_many = slot.target in self._slow and len(self._held[slot.target]) > 1
+            waiting = self._waiting.get(slot.target)
+            if not waiting or now > slot.until or is_one_of_many:
+                return None
+            first = next(iter(waiting))
+            del waiting[first]
+            return first
+
+    def give_back(self, slot: TargetSlot) -> list[UUID]:
+        """Give a slot back, and return what waits for its target where nobody else has one there."""
+        with self._lock:
+            self._held[slot.target].remove(slot)
+            if self._held[slot.target]:
+                return []
+            del self._held[slot.target]
+            return list(self._waiting.pop(slot.target, {}))
+
+    def _has_room(self, target: str) -> bool:
+        now = self._clock()
+        for held in self._held.values():
+            self._slow |= {slot.target for slot in held if now - slot.begun_at > SLOW_SECONDS}
+        here = len(self._held.get(target, ()))
+        if sum(map(len, self._held.values())) >= self._most:
+            return False
+        if target not in self._slow:
+            return here < MOST_AT_A_TARGET
+        of_slow = sum(len(self._held.get(one, ())) for one in self._slow)
+        return here == 0 and of_slow < max(self._most // 2, 1)

@@ -1,0 +1,120 @@
+"""A target that hangs takes few of the slots, whatever waits for it, and the others have theirs."""
+
+from uuid import UUID
+
+from connectors.target_slots import (
+    LONGEST_TURN,
+    MOST_AT_A_TARGET,
+    MOST_WAITING,
+    SLOW_SECONDS,
+    TargetSlot,
+    TargetSlots,
+)
+
+ONE, TWO, THREE = UUID(int=1), UUID(int=2), UUID(int=3)
+
+
+class Watch:
+    """A clock that goes when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        """Return what it shows."""
+        return self.now
+
+
+def taken(slots: TargetSlots, target: str) -> TargetSlot:
+    """Return a slot that has to be free."""
+    slot = slots.take(target)
+    assert slot is not None
+    return slot
+
+
+def test_a_target_has_three_slots_and_another_one_its_own() -> None:
+    slots = TargetSlots(8)
+    held = [taken(slots, "a") for _ in range(MOST_AT_A_TARGET)]
+
+    assert slots.take("a") is None
+    taken(slots, "b")
+    slots.give_back(held[0])
+    taken(slots, "a")
+
+
+def test_what_waits_goes_to_whoever_has_a_slot_in_turn_and_once() -> None:
+    slots = TargetSlots(8)
+    slot = taken(slots, "a")
+
+    assert slots.wait("a", ONE)
+    assert slots.wait("a", TWO)
+    assert slots.wait("a", ONE), "it waits already"
+    assert not slots.wait("b", THREE), "nobody has a slot there"
+
+    assert [slots.next(slot), slots.next(slot), slots.next(slot)] == [ONE, TWO, None]
+    assert slots.give_back(slot) == []
+
+
+def test_nobody_waits_without_end() -> None:
+    watch = Watch()
+    slots = TargetSlots(8, clock=watch)
+    slot = taken(slots, "a")
+    slots.wait("a", ONE)
+    watch.now += LONGEST_TURN + 1
+
+    assert slots.next(slot) is None, "the turn is over"
+    assert slots.give_back(slot) == [ONE], "whoever gives the last slot back hands on what waits"
+
+    slot = taken(slots, "a")
+    assert all(slots.wait("a", UUID(int=number)) for number in range(MOST_WAITING))
+    assert not slots.wait("a", UUID(int=MOST_WAITING))
+
+
+def test_targets_that_hang_leave_half_of_the_slots_to_the_others() -> None:
+    watch = Watch()
+    slots = TargetSlots(8, clock=watch)
+    hanging = [taken(slots, "hangs") for _ in range(MOST_AT_A_TARGET)]
+    watch.now += SLOW_SECONDS + 1
+
+    assert slots.take("hangs") is None
+    for slot in hanging:
+        assert slots.next(slot) is None
+        slots.give_back(slot)
+    taken(slots, "hangs")
+    assert slots.take("hangs") is None, "one at a time"
+
+    for number in range(3):
+        slow = taken(slots, f"hangs too {number}")
+        watch.now += SLOW_SECONDS + 1
+        slots.next(slow)
+    assert slots.take("hangs as the fifth") is not None, "nobody knows yet that it hangs"
+    assert slots.take("answers") is not None
+
+
+def test_of_targets_known_as_slow_half_of_the_slots_are_taken_at_most() -> None:
+    watch = Watch()
+    slots = TargetSlots(4, clock=watch)
+    for name in "abc":
+        slot = taken(slots, name)
+        watch.now += SLOW_SECONDS + 1
+        slots.next(slot)
+        slots.give_back(slot)
+
+    taken(slots, "a")
+    taken(slots, "b")
+    assert slots.take("c") is None
+    assert slots.take("answers") is not None
+
+
+def test_a_slow_target_that_answers_again_has_all_its_slots_again() -> None:
+    watch = Watch()
+    slots = TargetSlots(8, clock=watch)
+    slot = taken(slots, "a")
+    watch.now += SLOW_SECONDS + 1
+    slots.next(slot)
+    assert slots.take("a") is None
+
+    watch.now += SLOW_SECONDS / 2
+    slots.next(slot)
+
+    assert slots.take("a") is not None
