@@ -16,7 +16,7 @@ from sqlalchemy import text
 from gate.call_time import call_end, in_time
 from gate.memory_reader import GATE, MemoryReader
 from gate.reasons import GateReason
-from gate.window_memory import BOOT_CLOCK, RememberedWindow, WindowMemory
+from gate.window_memory import BOOT_CLOCK, FRESH_SECONDS, RememberedWindow, WindowMemory
 from lockbox.database import UnitOfWork
 from lockbox.errors import Busy, NoOpenWindow, WindowUsedUp
 from lockbox.identity import authentication
@@ -28,6 +28,10 @@ Answer = TypeVar("Answer")
 
 ASK_SECONDS = 1.0
 REFUSED_SECONDS = 1.0
+USED_UP_SECONDS = 300.0
+"""For how long a window is taken for used up at most, while none opens for its engineer."""
+SAME_USE_SECONDS = 6.0
+"""From when on a call cannot be one that used the window before that was found, with a second to spare."""
 IN_RECOVERY = text("SELECT pg_is_in_recovery()")
 """A standby may be behind: it opens nothing."""
 MOST_ASKED = 128
@@ -35,6 +39,15 @@ AWAY_SECONDS, MOST_ASKED_AWAY = 3.0, 4
 """Once the reader could not read for so long, few ask at a time: else calls would queue for what is away."""
 MOST_REFUSED = 10_000
 NOT_KEPT = frozenset({GateReason.BUSY, GateReason.BEHIND})
+
+
+@dataclass(frozen=True, slots=True)
+class RememberedRefusal:
+    """Why a question was answered with no, when it was asked, and which openings memory knew of then."""
+
+    reason: GateReason
+    asked_at: float
+    openings: tuple[int, int]
 
 
 class GroupedCalls(Protocol):
@@ -73,8 +86,8 @@ class WindowChecks:
     """Answers whether a window is open, on one event loop.
 
     A yes comes from memory, or from Postgres where memory has none. A no always comes from Postgres, and is
-    remembered for a second. Of the answers from memory one in `compare_every` is compared with Postgres, whose no
-    counts then.
+    remembered for a second; that a window is used up, until one opens for its engineer. Of the answers from memory
+    one in `compare_every` is compared with Postgres, whose no counts then.
     """
 
     def __init__(
@@ -86,7 +99,7 @@ class WindowChecks:
         self._compare_every = compare_every
         self._found = 0
         self._failures = FailureLog("gate.check_failed")
-        self._refused: OrderedDict[AccessCheck, tuple[float, GateReason]] = OrderedDict()
+        self._refused: OrderedDict[AccessCheck, RememberedRefusal] = OrderedDict()
         self._using = 0
         self._asked: dict[AccessCheck, asyncio.Task[GrantedAccess | GateReason]] = {}
 
@@ -104,7 +117,7 @@ class WindowChecks:
         """
         answer = await self._known(question, ends)
         counts = isinstance(answer, GrantedAccess) and answer.uses_left is not None
-        if counts or (answer is GateReason.USED_UP and caller.call):
+        if counts or (answer is GateReason.USED_UP and caller.call and not self._is_long_used_up(question)):
             return await self._use(question, caller, ends)
         return answer
 
@@ -159,12 +172,12 @@ class WindowChecks:
             return GateReason.BEHIND
 
     async def _answer(self, question: AccessCheck) -> GrantedAccess | GateReason:
-        began = self._memory.clock()
+        began, openings = self._memory.clock(), self._memory.openings(question.engineer)
         answer = await self._run(partial(_judge, question=question))
         if answer in NOT_KEPT or isinstance(answer, GrantedAccess):
             return answer
         self._refused.pop(question, None)
-        self._refused[question] = (began + REFUSED_SECONDS, answer)
+        self._refused[question] = RememberedRefusal(answer, began, openings)
         if len(self._refused) > MOST_REFUSED:
             self._refused.popitem(last=False)
         return answer
@@ -181,7 +194,28 @@ class WindowChecks:
 
     def _still_refused(self, question: AccessCheck) -> GateReason | None:
         known = self._refused.get(question)
-        return known[1] if known is not None and self._memory.clock() < known[0] else None
+        if known is None:
+            return None
+        is_fresh = self._memory.clock() < known.asked_at + REFUSED_SECONDS
+        return known.reason if is_fresh or self._is_still_used_up(question, known) else None
+
+    def _is_still_used_up(self, question: AccessCheck, known: RememberedRefusal) -> bool:
+        """Return whether no window can have opened that has uses left, as far as Postgres was read."""
+        return (
+            known.reason is GateReason.USED_UP
+            and self._memory.clock() < known.asked_at + USED_UP_SECONDS
+            and self._memory.age < FRESH_SECONDS
+            and self._memory.openings(question.engineer) == known.openings
+        )
+
+    def _is_long_used_up(self, question: AccessCheck) -> bool:
+        """Return whether a call by name cannot be one that has used the window."""
+        known = self._refused.get(question)
+        return (
+            known is not None
+            and self._memory.clock() >= known.asked_at + SAME_USE_SECONDS
+            and self._is_still_used_up(question, known)
+        )
 
 
 def _judge(session: UnitOfWork, question: AccessCheck) -> GrantedAccess | GateReason:

@@ -110,6 +110,8 @@ class WindowMemory:
         self._doubted: frozenset[UUID] = frozenset()
         self._changing = threading.Lock()
         self._heard: set[int] | None = None
+        self._unknown_changes = 0
+        self._openings = Counter[int]()
         self._listener: Listener = lambda _: None
         self._number = 0
         self._untold: list[MemoryChange] = []
@@ -156,6 +158,10 @@ class WindowMemory:
                 best = window
         return best
 
+    def openings(self, engineer: UUID) -> tuple[int, int]:
+        """Return what is another pair of numbers once any window of an engineer may have opened."""
+        return self._unknown_changes, self._openings[engineer.int]
+
     def holds(self, window: RememberedWindow) -> bool:
         """Whether this very window is in memory and not past its end."""
         latest = self.clock() * 1e6 + self._read[1]
@@ -179,6 +185,7 @@ class WindowMemory:
     def announce(self, kind: ChangeKind) -> None:
         """Tell the listener of something that is about no window."""
         with self._changing:
+            self._unknown_changes += kind is ChangeKind.FORGET
             self._note(kind)
             self._tell()
 
@@ -204,6 +211,8 @@ class WindowMemory:
             for entry in entries:
                 self._forget(entry.request.id.int)
                 is_counted = entry.request.max_uses is not None
+                if entry.open:
+                    self._openings[entry.request.requester_id.int] += 1
                 if entry.open and not is_counted and entry.request.id.int not in (self._heard or ()):
                     self._put(entry)
             self._tell()
@@ -226,6 +235,8 @@ class WindowMemory:
             self._by_request.clear()
             self._tenants.clear()
             self._actions.clear()
+            self._openings.clear()
+            self._unknown_changes += 1
             self._note(ChangeKind.ANEW)
             self._tell()
 

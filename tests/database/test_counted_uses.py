@@ -17,7 +17,7 @@ from gate.window_checks import GrantedAccess
 from harness.people import HERE, World
 from harness.stage import unbound
 from lockbox import failpoints
-from lockbox.admin import audit_access
+from lockbox.admin import audit_access, tenants
 from lockbox.audit import export
 from lockbox.audit.event_search import EventFilter
 from lockbox.audit.verifier.verify import GOOD, verify
@@ -182,6 +182,85 @@ def test_the_gate_says_used_up_and_yes_again_to_the_same_call(world: World) -> N
     assert isinstance(first, GrantedAccess)
     assert first == again == late
     assert (other, unnamed) == (GateReason.USED_UP, GateReason.USED_UP)
+
+
+class UsedUp:
+    """A gate that has found a window to be used up, and what it asks Postgres from then on."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.request_id = opened(world, 1)
+        check(world, "a")
+        self.checked = Checked(world)
+        self.checked.ask(MAILBOX)
+        self.checks = self.checked.checks
+
+    def later(self, seconds: float) -> None:
+        """Let time go on, and Postgres be read."""
+        self.checked.later += seconds
+        self.checked.settle()
+
+    def asks(self, *calls: str | None) -> tuple[list[Any], int]:
+        """Ask by these names, and return the answers and how often Postgres was asked."""
+        caller, before = self.world.people["gate"].person_id, self.checked.calls.count
+
+        async def asked() -> list[Any]:
+            found = [await self.checks.check(question(self.world), UsingCaller(caller, one)) for one in calls]
+            await self.world.db.schedule.followed()
+            return found
+
+        said = [one if isinstance(one, GateReason) else one.request_id for one in asyncio.run(asked())]
+        return said, self.checked.calls.count - before
+
+
+def test_that_a_window_is_used_up_is_remembered(world: World) -> None:
+    gate = UsedUp(world)
+    assert gate.asks("a", None, "b") == ([gate.request_id, GateReason.USED_UP, GateReason.USED_UP], 2)
+
+    gate.later(window_checks.SAME_USE_SECONDS)
+
+    assert gate.asks("a", None, "b", *[None] * 20) == ([GateReason.USED_UP] * 23, 0)
+    gate.checked.later += 1
+    assert gate.asks(None, "b") == ([GateReason.USED_UP] * 2, 2)
+
+
+def test_it_is_asked_again_after_five_minutes(world: World) -> None:
+    gate = UsedUp(world)
+    gate.later(window_checks.USED_UP_SECONDS)
+
+    assert gate.asks(None) == ([GateReason.USED_UP], 1)
+
+
+@pytest.mark.parametrize("max_uses", [1, None])
+def test_a_window_that_opens_later_lets_in(world: World, max_uses: int | None) -> None:
+    gate = UsedUp(world)
+    gate.later(window_checks.SAME_USE_SECONDS)
+    assert gate.asks(None, "b") == ([GateReason.USED_UP] * 2, 0)
+
+    second = opened(world, max_uses)
+    gate.checked.settle()
+
+    assert gate.asks("b", "b")[0] == [second, second]
+
+
+def test_a_window_that_opened_later_still_lets_in_while_it_is_verified_again(world: World) -> None:
+    gate = UsedUp(world)
+    second = opened(world, None)
+    gate.later(window_checks.REFUSED_SECONDS)
+    assert gate.asks(None) == ([second], 0)
+
+    gate.checked.memory.forget([second])
+
+    assert gate.asks(None) == ([second], 1)
+
+
+def test_a_suspended_tenant_is_told_so_and_not_that_a_window_is_used_up(world: World) -> None:
+    gate = UsedUp(world)
+    with world.db.transaction() as session:
+        tenants.suspend(session, world.people["olga"], HERE, world.tenant.slug)
+    gate.later(window_checks.REFUSED_SECONDS)
+
+    assert gate.asks(None)[0] == [GateReason.SUSPENDED]
 
 
 def test_a_window_that_ended_is_not_used_and_a_use_waits_for_the_move(world: World) -> None:
