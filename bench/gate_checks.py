@@ -1,154 +1,207 @@
-"""The gate: checks a second beside a FastAPI route that does nothing, memory, and how soon a revoke is felt."""
+"""The gate: what a check costs beside doing nothing, memory, how soon a revoke is felt, and what an outage does."""
 
 import gc
-import http.client
-import json
-import threading
+import os
+import signal
+import subprocess
+import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from http import HTTPStatus
+from itertools import cycle, islice
 from types import SimpleNamespace
 from typing import Any, cast
 from uuid import UUID
 
 import psutil
-from fastapi import FastAPI
+from lockbox_guard import Guard, Refused
 from sqlalchemy import text
 
-from bench.figures import quantile
+from bench import costs
+from bench.figures import medians, quantile
+from bench.gate_stack import PATIENCE, GateClient, GateStack, gate_stack
 from gate.window_memory import WindowMemory
-from harness import gateway_world
-from harness.gateway_world import GUARD, PATIENCE, SERVICE, GatewayWorld, serving
+from harness.gateway_world import GUARD, SERVICE
 from harness.load import play
-from harness.people import SETTINGS, World
-from harness.ports import own_port
-from harness.stage import Urls, fresh_database, migrated_servers
+from harness.ports import own_port, wait_until_listening
+from harness.stage import fresh_database, migrated_servers, own_folder
 from harness.wait import wait_for
-from lockbox.database import Database, make_engine
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.queries import RequestEntry
-from lockbox.schedule import Schedule
 
 CLIENTS = 16
 A_SECOND = 200
 WINDOWS = 64
+FIRST_CALLS = 3_000
+ROUNDS = 3
+"""Floors and gate take turns: what else the machine does meets them alike."""
 WARM_UP_SECONDS = 1.0
-IN_PRODUCTION = SETTINGS.model_copy(update={"gate_compare_every": 1000})
 HELD = 100_000
 MIB = 2**20
 REVOKES = 50
+OUTAGE_SECONDS = 4.0
+GUARD_CHECKS = 20_000
 NOW = text("SELECT clock_timestamp()")
 
+Stories = list[list[dict[str, Any]]]
 
-def addresses(count: int) -> list[str]:
-    """Return the mailboxes that are asked about."""
-    return [f"person-{number}@contoso.example" for number in range(count)]
+
+@dataclass(frozen=True)
+class LoadedServer:
+    """A process that answers, and the CPU seconds that it has taken."""
+
+    port: int
+    cpu: Callable[[], float]
+
+    def in_turn(self, stories: Stories, seconds: float | None) -> dict[str, float]:
+        """Have 16 clients ask; return how many answers came in a second, and in a second of the process' CPU."""
+        spent = self.cpu()
+        crowd = play(self.port, stories, CLIENTS, seconds)
+        spent = self.cpu() - spent
+        taken = sorted(crowd["taken"][0])
+        return {
+            "a_second": len(taken) / crowd["seconds"],
+            "a_core_second": len(taken) / spent,
+            "cpu_us": 1e6 * spent / len(taken),
+            "p50_ms": 1000 * quantile(taken, 0.5),
+            "p99_ms": 1000 * quantile(taken, 0.99),
+        }
+
+    def paced(self, stories: Stories, seconds: float) -> dict[str, float]:
+        """Ask 200 times a second, whatever became of the questions before."""
+        taken = play(self.port, stories, 0, seconds, A_SECOND)["taken"][0]
+        return {"paced_p50_ms": 1000 * quantile(taken, 0.5), "paced_p99_ms": 1000 * quantile(taken, 0.99)}
 
 
 @contextmanager
-def gate(urls: Urls, redis: str, windows: int) -> Iterator[tuple[GatewayWorld, list[UUID]]]:
-    """Serve a gate with open windows in its memory, and yield these too."""
-    db = Database(make_engine(urls.api, role="bench", pool_size=4, overflow=16), Schedule(redis))
-    world = World.make(db)
-    requests = [world.submit(resources=[f"mailbox:{one}"]).id for one in addresses(windows)]
-    for one in requests:
-        world.act("ann", Action.APPROVE, one)
-    with gateway_world.gate_before(world, db, IN_PRODUCTION, GatewayWorld) as found:
-        wait_for("all windows are in memory", lambda: len(found.gateway.memory) == windows, PATIENCE)
-        yield found, requests
-    db.dispose()
+def doing_nothing(kind: str) -> Iterator[LoadedServer]:
+    """Serve one of the floors."""
+    port = own_port()
+    with subprocess.Popen([sys.executable, "-m", "bench.bare_gate", kind, str(port)]) as child:
+        try:
+            wait_until_listening(port)
+            process = psutil.Process(child.pid)
+            yield LoadedServer(port, lambda: costs.cpu_seconds([process]))
+        finally:
+            child.terminate()
+            child.wait(30)
 
 
-@contextmanager
-def nothing() -> Iterator[int]:
-    """Serve a route of FastAPI that does nothing, and yield its port."""
-    app = FastAPI()
-
-    @app.get("/nothing")
-    async def answer() -> dict[str, bool]:
-        return {"open": True}
-
-    with serving(app) as port:
-        yield port
-
-
-def _question(world: GatewayWorld, address: str) -> list[dict[str, Any]]:
-    headers = {name: value for name, value in world.question("nginx", world.path(address)) if name != "Host"}
-    return [{"method": "GET", "path": "/gate/v1/exchange-online", "headers": headers, "status": 200}]
-
-
-def _measured(port: int, stories: list[list[dict[str, Any]]], seconds: float) -> tuple[float, float, float, float]:
-    """Return how many a second 16 clients got, their p50 and p99 in ms, and the p99 of 200 a second, open-loop."""
-    play(port, stories, CLIENTS, WARM_UP_SECONDS)
-    crowd = play(port, stories, CLIENTS, seconds)
-    paced = play(port, stories, 0, seconds, A_SECOND)
-    taken, paced_taken = sorted(crowd["taken"][0]), sorted(paced["taken"][0])
-    times = [1000 * quantile(taken, 0.5), 1000 * quantile(taken, 0.99), 1000 * quantile(paced_taken, 0.99)]
-    return len(taken) / crowd["seconds"], times[0], times[1], times[2]
+def rates(stack: GateStack, seconds: float) -> dict[str, dict[str, float]]:
+    """Return what a check costs: with a header or a token that is remembered, with a new token, and with no gate."""
+    named = [[stack.call(one)] for one in stack.windows]
+    tokens = [[stack.call(one, stack.issuer.token())] for one in stack.windows]
+    gate = LoadedServer(stack.port, stack.cpu)
+    with ExitStack() as ends:
+        floors = {f"nothing_{kind}": ends.enter_context(doing_nothing(kind)) for kind in ("callable", "route")}
+        loads = {name: (floor, named) for name, floor in floors.items()}
+        loads |= {"checks": (gate, tokens), "checks_by_header": (gate, named)}
+        for server, stories in loads.values():
+            server.in_turn(stories, WARM_UP_SECONDS)
+        runs: dict[str, list[dict[str, float]]] = {name: [] for name in loads}
+        for _ in range(ROUNDS):
+            for name, (server, stories) in loads.items():
+                runs[name].append(server.in_turn(stories, seconds / 2))
+        found = {name: medians(each) for name, each in runs.items()}
+        for name, (server, stories) in loads.items():
+            found[name] |= server.paced(stories, seconds)
+    found["first_calls"] = gate.in_turn(_first_calls(stack, FIRST_CALLS), None)
+    found["first_calls"] |= gate.paced(_first_calls(stack, int(A_SECOND * seconds)), seconds)
+    return found
 
 
-class CloseTimes:
-    """When a guard's stream said of each window that it is closed, by the clock that Postgres has too."""
-
-    def __init__(self, world: GatewayWorld) -> None:
-        self._connection = http.client.HTTPConnection("127.0.0.1", world.port, timeout=PATIENCE)
-        self._connection.request("GET", "/gate/v1/stream", headers={"lockbox-gateway": world.world.tokens[GUARD]})
-        self._answer = self._connection.getresponse()
-        self.closed: dict[str, float] = {}
-        threading.Thread(target=self._read, daemon=True).start()
-
-    def wait_for(self, request: UUID) -> None:
-        """Wait until it is told of a request."""
-        wait_for("the guard was told", lambda: str(request) in self.closed, PATIENCE)
-
-    def _read(self) -> None:
-        kind = b""
-        with suppress(OSError, ValueError, AttributeError, http.client.HTTPException):
-            for line in iter(self._answer.readline, b""):
-                if line.startswith(b"event: "):
-                    kind = line[7:].strip()
-                elif line.startswith(b"data: ") and kind == b"close":
-                    self.closed[json.loads(line[6:])["request"]] = time.time()
+def _first_calls(stack: GateStack, count: int) -> Stories:
+    return [[stack.call(one, stack.issuer.token())] for one in islice(cycle(stack.windows), count)]
 
 
-def revoked(urls: Urls, redis: str) -> dict[str, float]:
+def guard_check_us(stack: GateStack) -> float:
+    """Return how many microseconds of CPU a check of the guard takes that it answers from memory."""
+    address = next(iter(stack.windows))
+    token = stack.issuer.token()
+    with own_folder("bench-guard") as folder:
+        file = folder / "token"
+        file.write_text(stack.world.world.tokens[GUARD])
+        guard = Guard(f"http://127.0.0.1:{stack.port}", service=SERVICE, token_file=file)
+        asked = {"tenant": stack.world.world.tenant.slug, "resource": f"mailbox:{address}", "action": "read"}
+        try:
+            wait_for("the guard lets in", lambda: _is_let_in(guard, asked | {"token": token}), PATIENCE)
+            time.sleep(1)
+            began = time.thread_time()
+            for _ in range(GUARD_CHECKS):
+                guard.check(**asked, token=token)
+            return 1e6 * (time.thread_time() - began) / GUARD_CHECKS
+        finally:
+            guard.stop()
+
+
+def _is_let_in(guard: Guard, asked: dict[str, str]) -> bool:
+    try:
+        guard.check(**asked)
+    except Refused:
+        return False
+    return True
+
+
+def revoked(stack: GateStack) -> dict[str, float]:
     """Return the p99, in ms, of what a revoke takes from its answer to the last yes of the gate and to guards.
 
     Both ends are read on Postgres' clock, which is that of this machine: the answer's right after its commit.
     """
-    with gate(urls, redis, REVOKES) as (world, requests):
-        told = CloseTimes(world)
-        # News of the approvals drop windows for a moment: no close of theirs may be taken for one of a revoke.
-        time.sleep(2)
-        told.closed.clear()
-        shut, heard = [], []
-        for address, request in zip(addresses(REVOKES), requests, strict=True):
-            world.world.act("tara", Action.REVOKE, request)
-            with world.db.transaction() as session:
-                at = session.execute(NOW, {}).scalar_one().timestamp()
-            last_yes = _last_yes(world, address)
-            shut.append(max(0.0, last_yes - at) if last_yes else 0.0)
-            told.wait_for(request)
-            heard.append(max(0.0, told.closed[str(request)] - at))
-        return {"gate_p99_ms": 1000 * quantile(shut, 0.99), "stream_p99_ms": 1000 * quantile(heard, 0.99)}
+    # News of the approvals drop windows for a moment: no close of theirs may be taken for one of a revoke.
+    time.sleep(2)
+    stack.told.closed.clear()
+    shut, heard = [], []
+    for address, request in stack.windows.items():
+        stack.world.world.act("tara", Action.REVOKE, request)
+        with stack.world.db.transaction() as session:
+            at = session.execute(NOW, {}).scalar_one().timestamp()
+        shut.append(max(0.0, _last_yes(stack, address) - at))
+        heard.append(max(0.0, stack.told.wait_until_closed(request) - at))
+    return {"gate_p99_ms": 1000 * quantile(shut, 0.99), "stream_p99_ms": 1000 * quantile(heard, 0.99)}
 
 
-def _last_yes(world: GatewayWorld, address: str) -> float | None:
-    """Ask until the answer is no, and return when the last yes came; None if there was none."""
-    headers = {name: value for name, value in world.question("nginx", world.path(address)) if name != "Host"}
-    connection = http.client.HTTPConnection("127.0.0.1", world.port, timeout=PATIENCE)
-    last = None
-    while True:
-        connection.request("GET", f"/gate/v1/{SERVICE}", headers=headers)
-        answer = connection.getresponse()
-        answer.read()
-        if answer.status != HTTPStatus.OK:
-            connection.close()
-            return last
-        last = time.time()
+def _last_yes(stack: GateStack, address: str) -> float:
+    """Ask until the answer is no, and return when the last yes came; nought if there was none."""
+    last = 0.0
+    with GateClient(stack, address) as client:
+        while client.is_let_in():
+            last = time.time()
+    return last
+
+
+def outage(stack: GateStack, lose: Callable[[], None], come_back: Callable[[], None]) -> dict[str, float]:
+    """Ask while Postgres is away; return for how long the gate still let in, its slowest answer, and its return."""
+    slowest = last_yes = 0.0
+    with GateClient(stack, next(iter(stack.windows))) as client:
+        wait_for("the gate lets in", client.is_let_in, PATIENCE)
+        lose()
+        lost = time.monotonic()
+        while (began := time.monotonic()) < lost + OUTAGE_SECONDS:
+            is_in = client.is_let_in()
+            ended = time.monotonic()
+            slowest, last_yes = max(slowest, ended - began), ended if is_in else last_yes
+        come_back()
+        back = time.monotonic()
+        wait_for("the gate lets in again", client.is_let_in, PATIENCE)
+        returned = time.monotonic() - back
+    return {"last_yes_s": max(0.0, last_yes - lost), "slowest_s": slowest, "back_s": returned}
+
+
+def outages(stack: GateStack) -> dict[str, dict[str, float]]:
+    """Stop Postgres so that nothing answers, and kill it so that nothing listens."""
+    servers = stack.servers
+
+    def send(which: signal.Signals) -> None:
+        server = psutil.Process(servers.pids["postgres"])
+        for one in (server, *server.children(recursive=True)):
+            os.kill(one.pid, which)
+
+    stopped = outage(stack, lambda: send(signal.SIGSTOP), lambda: send(signal.SIGCONT))
+    killed = outage(stack, lambda: send(signal.SIGKILL), lambda: servers.start_again("postgres"))
+    return {"postgres_stopped": stopped, "postgres_killed": killed}
 
 
 def held_mib(count: int = HELD) -> float:
@@ -165,29 +218,28 @@ def held_mib(count: int = HELD) -> float:
             open_resources=[f"mailbox:person-{number}@contoso.example"],
             open_actions=["read", "export"],
             deadline_at=at,
+            max_uses=None,
         )
         entry = RequestEntry(cast("AccessRequest", request), f"tenant-{number // 100}", "Erin", open=True)
         memory.put([entry])
     gc.collect()
+    assert len(memory) == count  # noqa: S101 - else nothing was measured
     return (process.memory_info().rss - before) / MIB
 
 
 def measure(seconds: float) -> dict[str, dict[str, float]]:
     """Measure all of it."""
-    with nothing() as port:
-        calls = [[{"method": "GET", "path": "/nothing", "status": 200}]]
-        found = {"nothing": _named(_measured(port, calls, seconds))}
+    found = {"memory": {"mib": held_mib()}}
     with migrated_servers("bench-gate") as servers:
-        with fresh_database(servers) as urls, gate(urls, urls.redis, WINDOWS) as (world, _):
-            stories = [_question(world, one) for one in addresses(WINDOWS)]
-            found["checks"] = _named(_measured(world.port, stories, seconds))
+        with fresh_database(servers) as urls, gate_stack(servers, urls, WINDOWS) as stack:
+            found |= rates(stack, seconds)
+            found["guard"] = {"check_us": guard_check_us(stack)}
+        with fresh_database(servers) as urls, gate_stack(servers, urls, REVOKES) as stack:
+            found["revoke"] = revoked(stack)
         with fresh_database(servers) as urls:
-            found["revoke"] = revoked(urls, urls.redis)
-        with fresh_database(servers) as urls:
-            found["revoke_without_redis"] = revoked(urls, f"redis://127.0.0.1:{own_port()}/0")
-    found["memory"] = {"mib": held_mib()}
+            nowhere = replace(urls, redis=f"redis://127.0.0.1:{own_port()}/0")
+            with gate_stack(servers, nowhere, REVOKES) as stack:
+                found["revoke_without_redis"] = revoked(stack)
+        with fresh_database(servers) as urls, gate_stack(servers, urls, 1) as stack:
+            found |= outages(stack)
     return found
-
-
-def _named(measured: tuple[float, float, float, float]) -> dict[str, float]:
-    return dict(zip(("a_second", "p50_ms", "p99_ms", "paced_p99_ms"), measured, strict=True))

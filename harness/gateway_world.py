@@ -29,7 +29,7 @@ from lockbox.schedule import Schedule
 PUBLIC = "https://lockbox.example"
 PATIENCE = 20.0
 MANY_CONNECTIONS = 1000
-Gated = TypeVar("Gated", bound="GatewayWorld")
+Gated = TypeVar("Gated", bound="ServedGate")
 SERVICE = "exchange-online"
 ENGINEER = "lockbox-caller"
 GUARD = "guard"
@@ -99,8 +99,8 @@ class GateMount:
 class GatewayWorld:
     """A world whose gateways have a token, one of each kind, and all name erin as the gate knows her."""
 
-    def __init__(self, world: World, db: Database, port: int, gateway: GateRuntime) -> None:
-        self.world, self.db, self.port, self.gateway = world, db, port, gateway
+    def __init__(self, world: World, db: Database, port: int) -> None:
+        self.world, self.db, self.port = world, db, port
         for kind in dialect_scopes():
             world.add(kind, Role.SYSTEM, scopes={roles.Scope(f"gate:{kind}")}, services={SERVICE})
             self.map("erin", kind)
@@ -127,6 +127,14 @@ class GatewayWorld:
     def path(self, address: str = ANNA) -> str:
         """Return the path of a mailbox."""
         return f"/{self.world.tenant.slug}/mailboxes/{address}"
+
+
+class ServedGate(GatewayWorld):
+    """The same, with the gate itself at hand: it runs in this process."""
+
+    def __init__(self, world: World, db: Database, port: int, gateway: GateRuntime) -> None:
+        super().__init__(world, db, port)
+        self.gateway = gateway
 
 
 def dialect_scopes() -> list[str]:

@@ -12,7 +12,7 @@ from uuid import UUID
 from config.service_catalogue import Catalogue
 from config.settings import Settings
 from harness import gateway_world
-from harness.gateway_world import CATALOGUE, PATIENCE, SERVICE, GatewayWorld
+from harness.gateway_world import CATALOGUE, PATIENCE, SERVICE, ServedGate
 from harness.people import SETTINGS, World
 from lockbox.database import Database
 
@@ -31,7 +31,7 @@ class GateAnswer:
         return self.headers.get("lockbox-reason")
 
 
-class GateDoor(GatewayWorld):
+class GateDoor(ServedGate):
     """A world behind a gate, and how to ask it."""
 
     def ask(

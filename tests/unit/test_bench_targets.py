@@ -44,9 +44,13 @@ MISSED: list[tuple[str, Callable[[BenchResults], dict[str, Any]]]] = [
     ("access checks by 16", of("floor_checks", "open", a_second=1_200.0)),
     ("access check while 400", of("flooded", None, p99_ms=100.1)),
     ("access check while 400", of("flooded", None, busy=1.0)),
-    ("the gate, 16 clients", of("gate", "checks", a_second=4_999.0)),
-    ("the gate, 16 clients: p99", of("gate", "checks", p99_ms=10.1)),
+    ("the gate, 16 clients, remembered tokens: a core", of("gate", "checks", a_core_second=4_999.0)),
+    ("the gate, 16 clients, remembered tokens: p99", of("gate", "checks", p99_ms=10.1)),
     ("the gate, 200 a second", of("gate", "checks", paced_p99_ms=3.1)),
+    ("a check that the guard", of("gate", "guard", check_us=20.1)),
+    ("Postgres stopped: the gate's last", of("gate", "postgres_stopped", last_yes_s=2.1)),
+    ("Postgres stopped: the gate's slowest", of("gate", "postgres_stopped", slowest_s=2.1)),
+    ("Postgres back, once killed", of("gate", "postgres_killed", back_s=5.1)),
     ("100,000 open windows", of("gate", "memory", mib=101.0)),
     ("revoke: the gate's", of("gate", "revoke", gate_p99_ms=1_001.0)),
     ("revoke: guards", of("gate", "revoke", stream_p99_ms=1_001.0)),
@@ -96,6 +100,15 @@ def test_ratios_come_before_the_figures_and_each_peer_has_a_column() -> None:
     assert ended[1:] == ["80%", "13.4 times", "0.5", "0.4", "6.7", "6.7"]
     life = next(row for row in rows if row[0].startswith("CPU"))
     assert life[1:] == ["20%", "0.8 times", "10", "2", "8", "16"]
+
+
+def test_the_gate_is_held_against_doing_nothing_for_remembered_and_for_new_tokens() -> None:
+    shares = {row.what: row.of_floor for row in comparisons(GOOD) if row.what.startswith("the gate")}
+
+    assert len(shares) == 6
+    assert shares["the gate, 16 clients, remembered tokens, to a route that does nothing"] == 9 / 7
+    assert shares["the gate, 16 clients, remembered tokens: CPU, to a bare callable"] == 30 / 90
+    assert shares["the gate, 16 clients, new tokens: CPU, to a route that does nothing"] == 120 / 400
 
 
 def test_a_submit_is_held_against_one_row_and_against_all_rows_that_it_writes() -> None:
