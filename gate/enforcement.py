@@ -17,7 +17,7 @@ from lockbox.admin.permissions import ABSENT, change
 from lockbox.audit.events import THE_CLOCK, AuditEvent
 from lockbox.database import Database, UnitOfWork, now, publish_after_commit
 from lockbox.identity import authentication, row_macs
-from lockbox.identity.models import ServiceEnforcement
+from lockbox.identity.models import EnforcementSwitch, ServiceEnforcement
 from lockbox.identity.roles import Caller, Role
 from lockbox.notifications import announcements
 from lockbox.sql import new_id
@@ -28,25 +28,28 @@ REPORT: Literal["report"] = "report"
 ENFORCE: Literal["enforce"] = "enforce"
 BEGAN, ENFORCED, ASKED = "gate_report_began", "gate_enforced", "gate_report_asked"
 READERS = (Role.OPERATOR, Role.VENDOR_AUDITOR)
-NOBODY, EVERYBODY = UUID(int=0), UUID(int=2**128 - 1)
+NOBODY = UUID(int=0)
 SETTLED = timedelta(minutes=1)
 """A tenant's log is looked for once the tenant is so old: ids are in the order of commits then."""
 AT_ONCE = 20
 HOLD = text("SELECT pg_advisory_xact_lock(hashtextextended('lockbox enforcement of gates', 0))")
 WAITING = text("""
-SELECT e.id, e.service, e.wanted, e.enforced_at, e.changed_at, e.announced_to FROM enforcements e
-WHERE NOT e.id = ANY (CAST(:failed AS uuid[])) AND (e.announced_to IS NULL OR EXISTS (SELECT FROM tenants t
-    WHERE t.id > e.announced_to AND t.created_at < (SELECT clock_timestamp()) - CAST(:settled AS interval)
-    AND (e.wanted = 'report' OR t.created_at <= e.changed_at)))
-ORDER BY e.service LIMIT 1 FOR UPDATE OF e SKIP LOCKED
+SELECT s.id, s.wanted, s.was_enforced, s.switched_at, s.announced_to, s.enforcement_id, e.service,
+    s.wanted = 'report' AND s.revision = e.revision AS reports
+FROM enforcement_switches s JOIN enforcements e ON e.id = s.enforcement_id
+WHERE NOT e.id = ANY (CAST(:failed AS uuid[])) AND (s.announced_to IS NULL OR EXISTS (SELECT FROM tenants t
+    WHERE t.id > s.announced_to AND t.created_at < (SELECT clock_timestamp()) - CAST(:settled AS interval)
+    AND (t.created_at <= s.switched_at OR s.wanted = 'report' AND s.revision = e.revision)))
+ORDER BY e.service, s.revision LIMIT 1 FOR UPDATE OF s
 """)
+"""Of two workers the second waits: a switch that it skipped would be told behind the next one."""
 NEXT = text("""
 SELECT t.id FROM tenants t
 WHERE t.id > :after AND t.created_at < (SELECT clock_timestamp()) - CAST(:settled AS interval)
-    AND (:reports OR t.created_at <= :changed_at)
+    AND (:reports OR t.created_at <= :switched_at)
 ORDER BY t.id LIMIT :most
 """)
-ANNOUNCED = text("UPDATE enforcements SET announced_to = :to WHERE id = :id")
+ANNOUNCED = text("UPDATE enforcement_switches SET announced_to = :to WHERE id = :id")
 OVERVIEW = text("""
 SELECT e.service, e.wanted, e.revision, e.enforced_at, e.changed_at,
     (SELECT count(*) FROM report_consents c WHERE c.enforcement_id = e.id AND c.revision = e.revision) AS consents,
@@ -101,10 +104,11 @@ def _begin(session: UnitOfWork, service: str, says: str) -> None:
         wanted=says,
         enforced_at=at if says == ENFORCE else None,
         changed_at=at,
-        announced_to=EVERYBODY if says == ENFORCE else None,
     )
     row.mac = row_macs.mark(session, row_macs.enforcement(row))
     session.orm.add(row)
+    if says == REPORT:
+        _tell_of(session, row)
     publish_after_commit(session, [row.id])
 
 
@@ -114,17 +118,32 @@ def _switch(session: UnitOfWork, row: ServiceEnforcement, says: str) -> None:
     if says == ENFORCE or not row_macs.is_held(session, row.mac, row_macs.enforcement(row), row.id):
         row.enforced_at = row.enforced_at or at
     row.wanted, row.revision = says, row.revision + 1
-    row.changed_at, row.announced_to = at, None
+    row.changed_at = at
     row.mac = row_macs.mark(session, row_macs.enforcement(row))
     session.orm.add(row)
+    _tell_of(session, row)
     publish_after_commit(session, [row.id])
+
+
+def _tell_of(session: UnitOfWork, row: ServiceEnforcement) -> None:
+    """Have `announce` write this revision into the logs."""
+    session.orm.flush()
+    switch = EnforcementSwitch(
+        id=new_id(),
+        enforcement_id=row.id,
+        revision=row.revision,
+        wanted=row.wanted,
+        was_enforced=row.enforced_at is not None,
+        switched_at=row.changed_at,
+    )
+    session.orm.add(switch)
 
 
 def announce(database: Database, *, settled: timedelta = SETTLED) -> Iterator[int]:
     """Write each switch into the vendor's log and those of all tenants, and tell people; yield how many after each.
 
-    It may run anywhere and any number of times: a row says how far it has come. New tenants are told of gates that
-    report.
+    It may run anywhere and any number of times: a row says how far it has come. Switches of a gate are told one after
+    the other, also those that others have overtaken. New tenants are told of gates that report.
 
     Raises:
         sqlalchemy.exc.OperationalError: Postgres is away.
@@ -144,7 +163,7 @@ def announce(database: Database, *, settled: timedelta = SETTLED) -> Iterator[in
             if found is None:
                 raise
             log.exception("gate.not_announced", service=found.service)
-            failed.append(found.id)
+            failed.append(found.enforcement_id)
         else:
             yield count
 
@@ -157,8 +176,8 @@ def _announce_some(session: UnitOfWork, row: Row[Any], settled: timedelta) -> in
     values = {
         "after": row.announced_to,
         "settled": settled,
-        "reports": row.wanted == REPORT,
-        "changed_at": row.changed_at,
+        "reports": row.reports,
+        "switched_at": row.switched_at,
         "most": AT_ONCE,
     }
     tenants = session.execute(NEXT, values).scalars().all()
@@ -171,7 +190,7 @@ def _announce_some(session: UnitOfWork, row: Row[Any], settled: timedelta) -> in
 def _event(session: UnitOfWork, row: Row[Any], tenant_id: UUID | None) -> AuditEvent:
     if row.wanted == ENFORCE:
         action, words = ENFORCED, change(REPORT, ENFORCE)
-    elif row.enforced_at is None:
+    elif not row.was_enforced:
         action, words = BEGAN, change(ABSENT, REPORT)
     else:
         action, words = ASKED, change(ENFORCE, f"{REPORT}, once an admin of the tenant allows it")

@@ -36,8 +36,7 @@ class Tenant(SQLModel, table=True):
 class ServiceEnforcement(SQLModel, table=True):
     """What the catalogue says that the gate of a service does: `report` or `enforce`, as the API has recorded it.
 
-    Each switch raises `revision`. `enforced_at` is when it was first enforced; `announced_to` the last tenant whose
-    log has the revision.
+    Each switch raises `revision`. `enforced_at` is when it was first enforced.
     """
 
     __tablename__ = "enforcements"
@@ -48,8 +47,21 @@ class ServiceEnforcement(SQLModel, table=True):
     revision: int = 1
     enforced_at: datetime | None = Field(default=None, sa_type=Instant)
     changed_at: datetime = Field(sa_type=Instant)
-    announced_to: UUID | None = None
     mac: bytes | None = None
+
+
+class EnforcementSwitch(SQLModel, table=True):
+    """A revision of which logs are to tell; `announced_to` is the last tenant whose log does."""
+
+    __tablename__ = "enforcement_switches"
+
+    id: UUID = Field(primary_key=True)
+    enforcement_id: UUID = Field(foreign_key="enforcements.id")
+    revision: int
+    wanted: str = Field(max_length=24)
+    was_enforced: bool
+    switched_at: datetime = Field(sa_type=Instant)
+    announced_to: UUID | None = None
 
 
 class ReportConsent(SQLModel, table=True):

@@ -16,7 +16,7 @@ GRANT SELECT, INSERT ON people, tenants, policies, memberships, eligible_delegat
 GRANT SELECT ON events TO lockbox_api;
 GRANT SELECT ON logs, seals, tiles, checkpoints, deliveries, gate_answers, window_uses, window_refusals
     TO lockbox_api;
-GRANT INSERT ON invitations, audit_keys TO lockbox_api;
+GRANT INSERT ON invitations, audit_keys, enforcement_switches TO lockbox_api;
 GRANT DELETE ON memberships, eligible_delegates, passkeys, identities, gate_identities, report_consents,
     sign_in_counts, idempotency_keys TO lockbox_api;
 GRANT UPDATE ON sign_in_counts, idempotency_keys TO lockbox_api;
@@ -24,7 +24,7 @@ GRANT UPDATE ON sign_in_counts, idempotency_keys TO lockbox_api;
 GRANT UPDATE (name, time_zone, wants_prompts, disabled_at) ON people TO lockbox_api;
 GRANT UPDATE (name, plan, mode, suspended, policy_version, revision, mac) ON tenants TO lockbox_api;
 GRANT UPDATE (review_tier) ON memberships TO lockbox_api;
-GRANT UPDATE (wanted, revision, enforced_at, changed_at, announced_to, mac) ON enforcements TO lockbox_api;
+GRANT UPDATE (wanted, revision, enforced_at, changed_at, mac) ON enforcements TO lockbox_api;
 GRANT SELECT (id, tenant_id, email, name, roles, is_recovery, invited_by, created_at, takes_effect_at, code_nonce,
     expires_at, accepted_at, accepted_by, withdrawn_at, withdrawn_by, mac) ON invitations TO lockbox_api;
 GRANT UPDATE (accepted_at, accepted_by, withdrawn_at, withdrawn_by) ON invitations TO lockbox_api;
@@ -61,7 +61,7 @@ GRANT UPDATE (state, run_at, failures) ON connections TO lockbox_api;
 GRANT SELECT ON people, tenants, policies, memberships, eligible_delegates, delegations, requests, decisions,
     idempotency_keys, events, event_details, unsealed, refused, logs, seals, tiles, checkpoints, audit_keys, observers,
     endpoints, notifications, outbox, unsettled, reports_due, heartbeats, counters, lag_samples, alarms, gate_answers,
-    window_uses, enforcements TO lockbox_worker;
+    window_uses, enforcements, enforcement_switches TO lockbox_worker;
 GRANT INSERT ON event_details, logs, seals, tiles, checkpoints, audit_keys, notifications, outbox, unsettled,
     counters, lag_samples, alarms TO lockbox_worker;
 GRANT DELETE ON sessions, sign_ins, sign_in_counts, device_logins, idempotency_keys, unsealed, refused, deliveries,
@@ -83,7 +83,7 @@ GRANT UPDATE (origin, size, root, note, noted_at, kept_at, digest_at) ON logs TO
 GRANT UPDATE (hashes) ON tiles TO lockbox_worker;
 GRANT UPDATE (notified_at) ON checkpoints TO lockbox_worker;
 GRANT UPDATE (raised_at) ON alarms TO lockbox_worker;
-GRANT UPDATE (announced_to) ON enforcements TO lockbox_worker;
+GRANT UPDATE (announced_to) ON enforcement_switches TO lockbox_worker;
 GRANT UPDATE (first_told, look_at) ON window_uses TO lockbox_worker;
 
 

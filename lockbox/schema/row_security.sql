@@ -24,7 +24,7 @@ DECLARE
         sign_ins,requests,decisions,events,event_details,logs,seals,checkpoints,addresses,observers,endpoints,notifications,
         outbox,unsettled,reports_due,deliveries,counters,window_uses}';
     for_one CONSTANT text[] := '{sessions,sign_in_counts,device_logins,idempotency_keys,unsealed,refused,tiles,audit_keys,
-        lag_samples,alarms,gate_answers,enforcements}';
+        lag_samples,alarms,gate_answers,enforcements,enforcement_switches}';
 BEGIN
     FOREACH seen IN ARRAY for_both || for_one LOOP
         EXECUTE format('CREATE POLICY worker ON %I FOR ALL TO lockbox_worker USING (true)', seen);
@@ -173,6 +173,8 @@ CREATE POLICY api_insert ON enforcements FOR INSERT TO lockbox_api
     WITH CHECK ((SELECT at_person()) = '00000000-0000-0000-0000-000000000000' AND (SELECT at_roles()) && '{system}'::text[]);
 CREATE POLICY api_update ON enforcements FOR UPDATE TO lockbox_api
     USING ((SELECT at_person()) = '00000000-0000-0000-0000-000000000000' AND (SELECT at_roles()) && '{system}'::text[]);
+CREATE POLICY api_insert ON enforcement_switches FOR INSERT TO lockbox_api
+    WITH CHECK ((SELECT at_person()) = '00000000-0000-0000-0000-000000000000' AND (SELECT at_roles()) && '{system}'::text[]);
 CREATE POLICY api_select ON report_consents FOR SELECT TO lockbox_api
     USING (tenant_id = ANY ((SELECT at_tenants())::uuid[]) OR cardinality((SELECT at_roles())) > 0);
 CREATE POLICY api_insert ON report_consents FOR INSERT TO lockbox_api

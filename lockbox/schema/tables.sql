@@ -169,8 +169,7 @@ CREATE TABLE gate_identities (
 CREATE INDEX ix_gate_identities_person_id ON gate_identities (person_id);
 
 -- What the catalogue says that the gate of a service does, as the API has recorded it. Each switch is a revision. What
--- was enforced once only reports for tenants with a consent to this revision. `announced_to` is the last tenant, in the
--- order of ids, in whose log the revision is; before that it is null, and then the vendor's.
+-- was enforced once only reports for tenants with a consent to this revision.
 CREATE TABLE enforcements (
     id uuid CONSTRAINT pk_enforcements PRIMARY KEY,
     service varchar(63) NOT NULL CONSTRAINT uq_enforcements_service UNIQUE,
@@ -178,9 +177,21 @@ CREATE TABLE enforcements (
     revision integer NOT NULL CONSTRAINT ck_enforcements_revision CHECK (revision >= 1),
     enforced_at timestamptz,
     changed_at timestamptz NOT NULL,
-    announced_to uuid,
     mac bytea,
     CONSTRAINT ck_enforcements_enforced_at CHECK (wanted = 'report' OR enforced_at IS NOT NULL)
+);
+
+-- Each revision that the logs are to tell of. `announced_to` is the last tenant, in the order of ids, in whose log it
+-- is; before that it is null, and then the vendor's.
+CREATE TABLE enforcement_switches (
+    id uuid CONSTRAINT pk_enforcement_switches PRIMARY KEY,
+    enforcement_id uuid NOT NULL CONSTRAINT fk_enforcement_switches_enforcement_id REFERENCES enforcements (id),
+    revision integer NOT NULL CONSTRAINT ck_enforcement_switches_revision CHECK (revision >= 1),
+    wanted varchar(24) NOT NULL CONSTRAINT ck_enforcement_switches_wanted CHECK (wanted IN ('report', 'enforce')),
+    was_enforced boolean NOT NULL,
+    switched_at timestamptz NOT NULL,
+    announced_to uuid,
+    CONSTRAINT uq_enforcement_switches_enforcement_id_revision UNIQUE (enforcement_id, revision)
 );
 
 -- The yes of a tenant's admin to it that a gate which was enforced only reports: to one revision, until it is removed.

@@ -60,6 +60,11 @@ THE_REST = (
     VALUES (uuidv7(), 'gate-' || CAST(:tenant AS text), 'report', 2, now(), now())
     """,
     """
+    INSERT INTO enforcement_switches (id, enforcement_id, revision, wanted, was_enforced, switched_at)
+    SELECT uuidv7(), e.id, e.revision, 'report', true, now() FROM enforcements e
+    WHERE e.service = 'gate-' || CAST(:tenant AS text)
+    """,
+    """
     INSERT INTO report_consents (id, enforcement_id, tenant_id, revision, person_id, created_at)
     SELECT uuidv7(), e.id, :tenant, e.revision, :tara, now() FROM enforcements e
     WHERE e.service = 'gate-' || CAST(:tenant AS text)

@@ -84,10 +84,10 @@ def allow(world: World, revision: int, who: str = "tara") -> TenantGate:
     return does(world, who, report_consents.allow, SERVICE, revision=revision)
 
 
-def another_tenant(world: World) -> str:
+def another_tenant(world: World, slug: str = "fabrikam") -> str:
     """Add a tenant, and return its slug."""
     with setting(world.db).transaction() as session:
-        return all_tenants.add(session, "fabrikam", "Fabrikam", policy=Policy().model_dump(mode="json")).slug
+        return all_tenants.add(session, slug, slug.title(), policy=Policy().model_dump(mode="json")).slug
 
 
 def test_a_gate_that_was_never_enforced_reports_for_everybody(world: World) -> None:
@@ -298,6 +298,46 @@ def test_each_switch_ask_and_answer_is_in_every_log_that_it_concerns(world: Worl
     assert {one.actor_role for one in events} == {"clock", "tenant_admin"}
     told = sorted((one.action, sorted(one.told)) for one in recorded_changes(world.db))
     assert told == sorted((name, who) for name in every for who in (["Abe", "Amir", "Ann", "Tara"], ["Olga"]))
+
+
+def test_a_switch_that_another_overtakes_is_in_every_log_too(world: World, worker: Database) -> None:
+    says(world.db, ENFORCE)
+    another_tenant(world)
+    says(world.db, REPORT)
+    says(world.db, ENFORCE)
+    says(world.db, REPORT)
+
+    assert list(enforcement.announce(worker, settled=timedelta(0))) == [1, 2] * 3
+    slug = another_tenant(world, "woodgrove")
+    assert list(enforcement.announce(worker, settled=timedelta(0))) == [1]
+
+    rows = read(
+        world.db,
+        "SELECT t.slug, array_agg(e.action ORDER BY e.id) AS actions"
+        " FROM events e LEFT JOIN tenants t ON t.id = e.tenant_id WHERE e.action LIKE 'gate%' GROUP BY t.slug",
+    )
+    every = ["gate_report_asked", "gate_enforced", "gate_report_asked"]
+    found = {row.slug: row.actions for row in rows}
+    assert found == {None: every, world.tenant.slug: every, "fabrikam": every, slug: every[-1:]}
+
+
+def test_an_announcement_that_broke_off_goes_on_with_the_older_switch(
+    world: World, worker: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(enforcement, "AT_ONCE", 1)
+    another_tenant(world)
+    says(world.db, REPORT)
+    begun = enforcement.announce(worker, settled=timedelta(0))
+    assert [next(begun), next(begun)] == [1, 1]
+    says(world.db, ENFORCE)
+    del begun
+
+    assert list(enforcement.announce(worker, settled=timedelta(0))) == [1, 1, 1, 1]
+
+    rows = read(world.db, "SELECT tenant_id, action FROM events WHERE action LIKE 'gate%' ORDER BY id")
+    by_log = {log: [one.action for one in rows if one.tenant_id == log] for log in {one.tenant_id for one in rows}}
+    assert len(by_log) == 3
+    assert all(actions == ["gate_report_began", "gate_enforced"] for actions in by_log.values())
 
 
 def test_a_new_tenant_is_told_of_a_gate_that_reports_and_not_of_one_that_enforces(
