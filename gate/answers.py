@@ -18,11 +18,12 @@ LENGTH_0 = (b"content-length", b"0")
 LOCKED_DOWN = (b"content-security-policy", b"default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'")
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
+<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" content="light dark">
 <style>body {{ font: 1rem/1.5 system-ui, sans-serif; max-width: 36rem; margin: 4rem auto; padding: 0 1rem }}</style>
 </head><body><h1>{title}</h1><p>{detail}</p>{link}<p><small>{reason}</small></p></body></html>
 """
 LINK = '<p><a href="{form}">Request access</a></p>'
-TITLES = {401: "Sign in first", 403: "No access"}
+SIGN_IN = frozenset({GateReason.NO_TOKEN, GateReason.BAD_TOKEN})
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +40,13 @@ class Denial:
 
     @property
     def status(self) -> int:
-        """401 where signing in helps, else 403."""
+        """401 where the engineer or the gateway has to show another token, else 403."""
         return 401 if self.reason in UNAUTHENTICATED else 403
+
+    @property
+    def title(self) -> str:
+        """What the engineer reads first; a gateway's token is nothing that the engineer can mend."""
+        return "Sign in first" if self.reason in SIGN_IN else "No access"
 
 
 class RefusedCall(Exception):  # noqa: N818 - it names what was found
@@ -134,7 +140,7 @@ async def deny(send: Send, denial: Denial, *, as_page: bool) -> None:
 def _problem(denial: Denial) -> tuple[bytes, bytes]:
     said: dict[str, Any] = {
         "type": f"urn:lockbox:problem:gate-{denial.reason.value.replace('_', '-')}",
-        "title": TITLES[denial.status],
+        "title": denial.title,
         "status": denial.status,
         "code": denial.reason.value,
         "detail": denial.detail or SENTENCES[denial.reason],
@@ -147,5 +153,5 @@ def _problem(denial: Denial) -> tuple[bytes, bytes]:
 def _page(denial: Denial) -> tuple[bytes, bytes]:
     link = LINK.format(form=escape(denial.form)) if denial.form else ""
     detail = escape(denial.detail or SENTENCES[denial.reason])
-    page = PAGE.format(title=TITLES[denial.status], detail=detail, link=link, reason=denial.reason.value)
+    page = PAGE.format(title=denial.title, detail=detail, link=link, reason=denial.reason.value)
     return b"text/html; charset=utf-8", page.encode()

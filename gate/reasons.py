@@ -27,7 +27,7 @@ SENTENCES: dict[GateReason, str] = {
     GateReason.SUSPENDED: "The tenant is suspended: no access is granted. Ask an operator of the vendor.",
     GateReason.UNKNOWN_ENGINEER: "Your account is not that of an engineer at Lockbox. Ask an operator to add it.",
     GateReason.UNMAPPED: "This address is not one that can be opened. Ask the owner of the service to map it.",
-    GateReason.MALFORMED: "The gateway's question is malformed. Ask whoever runs the gateway to look at its setup.",
+    GateReason.MALFORMED: "This call can't be judged as written. Check its address, or ask whoever runs the gateway.",
     GateReason.BUSY: "Lockbox is busy. Try again in a few seconds.",
     GateReason.BEHIND: "Lockbox cannot check now whether access is open, and so grants none. Try again in a minute.",
     GateReason.NO_CREDENTIAL: "The gateway has shown no valid token of Lockbox. Ask whoever runs the gateway.",
