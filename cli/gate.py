@@ -11,6 +11,7 @@ from cli.terminal import Plain, as_json, facts, table
 from config.catalogue_file import CatalogueRefused, read_catalogue
 from config.service_catalogue import Catalogue
 from gate.mapping import GateCall, MappingRefused, ServiceMapping
+from gate.sent_headers import SentHeaders
 
 app = typer.Typer(no_args_is_help=True, help="The gate: its catalogue, mappings and callers.")
 app.add_typer(gate_identities.app, name="identity")
@@ -60,7 +61,7 @@ def try_request(
     if not blank:
         raise stop("write the method, a blank and the target, such as 'GET /mailboxes/anna'")
     try:
-        call = GateCall(method, target, host, tuple(map(_header, header or ())))
+        call = GateCall(method, target, host, SentHeaders([_header(one) for one in header or ()]))
         mapped = ServiceMapping(service, known).map(call)
     except ValueError as refused:
         raise stop(str(refused)) from None
@@ -98,8 +99,8 @@ def _row(name: str, catalogue: Catalogue) -> tuple[object, ...]:
     return name, service.actions, f"{kind} {value}", len(service.gate.paths)
 
 
-def _header(text: str) -> tuple[str, str]:
+def _header(text: str) -> tuple[bytes, bytes]:
     name, colon, value = text.partition(":")
     if not colon:
         raise ValueError("write a header as 'Name: value'")
-    return name.strip().lower(), value.strip()
+    return name.strip().lower().encode(), value.strip().encode()

@@ -25,6 +25,8 @@ OTHERS = (
     "x-original-",
 )
 """How headers begin that clients, proxies or the gateway's own dialect write."""
+OF_THE_GATE = frozenset({"lockbox-gateway", "lockbox-call"})
+"""The gateway's credential and its id of a call: they are no tenant and nobody's name."""
 MOST_PATHS = 500
 MOST_IN_A_LIST = 50
 ESCAPABLE = "!$&'()+,:=@"
@@ -50,7 +52,7 @@ def _fits(form: re.Pattern[str], said: str) -> AfterValidator:
 def _check_header(name: str) -> None:
     if not HEADER.fullmatch(name):
         raise ValueError("write a header's name of letters, digits and -, such as Lockbox-Tenant")
-    if name.lower().startswith(OTHERS):
+    if name.lower().startswith(OTHERS) or name.lower() in OF_THE_GATE:
         raise ValueError("name a header that only your gateway sets, such as Lockbox-Tenant")
 
 

@@ -1,7 +1,7 @@
 """Answer gateways at /gate/v1/{service}: a bare ASGI callable before the API, without its threads and checks."""
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import structlog
 
@@ -16,6 +16,7 @@ from gate.enforcement_memory import EnforcementMemory
 from gate.engineers import EngineerCall, EngineerResolver, NotApplicable, UnidentifiedCall
 from gate.mapping import GateCall, MappedCall, MappingRefused, ServiceMapping
 from gate.reasons import REPORTABLE, GateReason
+from gate.sent_headers import SentHeaders
 from gate.window_checks import GrantedAccess, WindowChecks
 from lockbox.requests.queries import AccessCheck, UsingCaller
 
@@ -24,12 +25,9 @@ log = structlog.get_logger(__name__)
 CREDENTIAL = b"lockbox-gateway"
 ACCEPT = b"accept"
 HTML = b"text/html"
-SECRET = frozenset({CREDENTIAL})
-Headers = list[tuple[bytes, bytes]]
 
 
-@dataclass(frozen=True)
-class AllowedCall:
+class AllowedCall(NamedTuple):
     """A call that a window lets in, and what it does."""
 
     question: AccessCheck
@@ -66,7 +64,7 @@ class Gate:
         self._modes = modes
         self._public_url = public_url.rstrip("/")
 
-    async def credential(self, headers: Headers, call: CountedCall) -> GatewayCredential:
+    async def credential(self, headers: SentHeaders, call: CountedCall) -> GatewayCredential:
         """Return whose token a question came with.
 
         Raises:
@@ -74,17 +72,18 @@ class Gate:
         """
         if not self._checks.is_ready:
             raise RefusedCall(Denial(GateReason.BEHIND))
-        shown = [value for name, value in headers if name == CREDENTIAL]
-        if len(shown) != 1:
-            raise RefusedCall(Denial(GateReason.MALFORMED if shown else GateReason.NO_CREDENTIAL))
-        found = await self._credentials.find(shown[0], call.ends)
+        shown = headers.once(CREDENTIAL)
+        if shown is None:
+            is_repeated = CREDENTIAL in headers.repeated
+            raise RefusedCall(Denial(GateReason.MALFORMED if is_repeated else GateReason.NO_CREDENTIAL))
+        found = await self._credentials.find(shown, call.ends)
         if isinstance(found, GateReason):
             raise RefusedCall(Denial(found))
         call.gateway = found.account_id
         return found
 
     async def decide(
-        self, scope: Scope, credential: GatewayCredential, call: CountedCall
+        self, scope: Scope, headers: SentHeaders, credential: GatewayCredential, call: CountedCall
     ) -> AllowedCall | NotApplicable:
         """Return why a call is let in; note in `call` what is found out about it, for whoever counts.
 
@@ -92,16 +91,13 @@ class Gate:
             RefusedCall: it is not.
             MalformedQuestion: the gateway's question is none that can be answered.
         """
-        path: bytes = scope["raw_path"]
-        headers: Headers = scope["headers"]
-        service, rest = dialects.service_in(path)
+        service, rest = dialects.service_in(scope["raw_path"])
         mapping = self._mapping(credential, service)
         call.service = service
         asked = dialects.read(
             credential.dialect, GateQuestion(scope["method"], service, rest, scope["query_string"], headers)
         )
-        texts = tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in headers)
-        asked_about = GateCall(asked.method, asked.target, asked.host, texts)
+        asked_about = GateCall(asked.method, asked.target, asked.host, headers)
         try:
             found = await self.caller(service, headers, credential, call)
             if isinstance(found, NotApplicable):
@@ -128,15 +124,20 @@ class Gate:
         return self._modes.reports(service, tenant)
 
     async def caller(
-        self, service: str, headers: Headers, credential: GatewayCredential, call: CountedCall, *, anew: bool = False
+        self,
+        service: str,
+        headers: SentHeaders,
+        credential: GatewayCredential,
+        call: CountedCall,
+        *,
+        anew: bool = False,
     ) -> EngineerCall | NotApplicable:
         """Return whose call it is that came with these headers; `anew` whatever memory holds.
 
         Raises:
             RefusedCall: nobody's that is known.
         """
-        shown = (one for one in headers if one[0] not in SECRET)
-        found = await self._engineers.identify(service, shown, credential.account_id, anew=anew, ends=call.ends)
+        found = await self._engineers.identify(service, headers, credential.account_id, anew=anew, ends=call.ends)
         if isinstance(found, UnidentifiedCall):
             raise RefusedCall(Denial(GateReason(found.code.value), found.detail))
         return found
@@ -175,13 +176,13 @@ class GateApp:
         if scope["type"] != "http" or not scope["raw_path"].startswith(ROOT):
             await self._app(scope, receive, send)
             return
-        call = CountedCall(ends=call_end())
+        call, headers = CountedCall(ends=call_end()), SentHeaders(scope["headers"])
         try:
-            credential = await self._gate.credential(scope["headers"], call)
+            credential = await self._gate.credential(headers, call)
             if credential.dialect is Dialect.GUARD:
                 found = await self._guards(scope, receive, send, credential, call)
             else:
-                found = await self._gate.decide(scope, credential, call)
+                found = await self._gate.decide(scope, headers, credential, call)
         except RefusedCall as refused:
             denial = refused.denial
             if refused.only_reports:

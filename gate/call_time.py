@@ -1,6 +1,7 @@
 """How long one call at the gate may take: gateways wait for two seconds, and all steps take from the same time."""
 
 import asyncio
+import time
 from collections.abc import Awaitable
 from typing import TypeVar
 
@@ -10,8 +11,8 @@ CALL_SECONDS = 1.5
 
 
 def call_end() -> float:
-    """Return until when a call that begins now has to be answered, on the event loop's clock."""
-    return asyncio.get_running_loop().time() + CALL_SECONDS
+    """Return until when a call that begins now has to be answered, on the clock that event loops have."""
+    return time.monotonic() + CALL_SECONDS
 
 
 async def in_time(awaited: Awaitable[Answer], ends: float | None) -> Answer:

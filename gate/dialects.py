@@ -1,9 +1,12 @@
 """Read the call that a gateway asks about from its question, in the one dialect that this gateway speaks."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
+
+from gate.sent_headers import SentHeaders
 
 ROOT = b"/gate/v1/"
 
@@ -54,7 +57,12 @@ OVERRIDES = frozenset(
 OF_FORWARD_AUTH = frozenset({*ORIGINAL[:2], *FORWARDED[:2]})
 """Only a gateway that asks whether to let a call in sends these; proxies on the way say the host alone."""
 NOT_DIRECT = OF_FORWARD_AUTH | OVERRIDES
-NAMED = frozenset({*ORIGINAL, *FORWARDED, *OVERRIDES, b"host", b"lockbox-call"})
+HOST = b"host"
+NAMED = frozenset({*ORIGINAL, *FORWARDED, *OVERRIDES, HOST, b"lockbox-call"})
+FOREIGN: Mapping[Dialect, frozenset[bytes]] = {
+    dialect: NAMED - {own.method, own.target, own.host, own.call, HOST} for dialect, own in HEADERS.items()
+} | {Dialect.ENVOY: NAMED - {HOST}}
+"""What a gateway of each dialect has to remove from every call."""
 CALL = re.compile(rb"[!-~]{1,100}")
 
 
@@ -62,8 +70,7 @@ class MalformedQuestion(Exception):  # noqa: N818 - it names what was found
     """The question of a gateway is not one that can be answered; the message says what is wrong with it."""
 
 
-@dataclass(frozen=True, slots=True)
-class AskedCall:
+class AskedCall(NamedTuple):
     """The call that a gateway asks about: method, host and the target as the client sent it, and the gateway's id."""
 
     method: str
@@ -72,15 +79,14 @@ class AskedCall:
     call: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class GateQuestion:
+class GateQuestion(NamedTuple):
     """A question as it came: the service in its path, what follows that, and all headers."""
 
     method: str
     service: str
     rest: bytes
     query: bytes
-    headers: Iterable[tuple[bytes, bytes]]
+    headers: SentHeaders
 
 
 def service_in(path: bytes) -> tuple[str, bytes]:
@@ -103,24 +109,20 @@ def read(dialect: Dialect, question: GateQuestion) -> AskedCall:
     """
     if dialect in {Dialect.AUTHZEN, Dialect.GUARD}:
         raise MalformedQuestion("The token is no gateway's: make one for this kind of gateway, such as gate:nginx.")
-    sent: dict[bytes, bytes] = {}
-    for name, value in question.headers:
-        if name in NAMED:
-            if name in sent:
-                raise MalformedQuestion(
-                    f"The header {name.decode()} is there more than once: have the gateway set it."
-                )
-            sent[name] = value
-        elif name == b"transfer-encoding" or (name == b"content-length" and value not in {b"", b"0"}):
-            raise MalformedQuestion("The question has a body: have the gateway leave out the body of the call.")
-    headers = HEADERS.get(dialect)
-    own = (headers.method, headers.target, headers.host, headers.call) if headers else ()
-    for name, value in sent.items():
-        if name not in own and name != b"host" and value:
+    sent = question.headers
+    if repeated := NAMED & sent.repeated:
+        raise MalformedQuestion(
+            f"The header {min(repeated).decode()} is there more than once: have the gateway set it."
+        )
+    if _has_body(sent):
+        raise MalformedQuestion("The question has a body: have the gateway leave out the body of the call.")
+    for name in FOREIGN[dialect].intersection(sent.values):
+        if sent.values[name]:
             raise MalformedQuestion(
                 f"The header {name.decode()} is not one of {dialect}: have the gateway remove it from every call."
             )
-    return _of_headers(question, headers, sent) if headers else _of_envoy(question, sent)
+    headers = HEADERS.get(dialect)
+    return _of_headers(question, headers, sent.values) if headers else _of_envoy(question, sent.values)
 
 
 def check_direct(question: GateQuestion) -> None:
@@ -131,13 +133,22 @@ def check_direct(question: GateQuestion) -> None:
     """
     if question.method != "GET":
         raise MalformedQuestion("A guard must ask with GET.")
-    for name, value in question.headers:
-        if name in NOT_DIRECT and value:
+    sent = question.headers
+    for name in NOT_DIRECT.intersection(sent.values):
+        if sent.values[name] or name in sent.repeated:
             raise MalformedQuestion(
                 f"The header {name.decode()} is a gateway's: it must ask with a token of its own."
             )
-        if name == b"transfer-encoding" or (name == b"content-length" and value not in {b"", b"0"}):
-            raise MalformedQuestion("The question has a body: leave it out.")
+    if _has_body(sent):
+        raise MalformedQuestion("The question has a body: leave it out.")
+
+
+def _has_body(sent: SentHeaders) -> bool:
+    return (
+        b"transfer-encoding" in sent.values
+        or b"content-length" in sent.repeated
+        or sent.values.get(b"content-length", b"0") not in {b"", b"0"}
+    )
 
 
 def _of_headers(question: GateQuestion, headers: DialectHeaders, sent: Mapping[bytes, bytes]) -> AskedCall:

@@ -2,11 +2,11 @@
 
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from config.gate_document import GateCallers, TokenIssuer
@@ -14,6 +14,7 @@ from config.issuers import IdentityProvider
 from config.service_catalogue import Catalogue
 from gate.bearer_tokens import GateIssuer, TokenRealm, TokenVerifier, VerifiedToken
 from gate.identity_map import HEADER, MTLS, IdentityKey, IdentityMap, MapUnreadable
+from gate.sent_headers import SentHeaders
 from lockbox.database import Database
 from lockbox.errors import Busy, NotSignedIn
 from lockbox.identity.credentials import LONGEST_GATE_SUBJECT
@@ -76,8 +77,7 @@ class UnidentifiedCall:
     detail: str
 
 
-@dataclass(frozen=True, slots=True)
-class _Identity:
+class _Identity(NamedTuple):
     """A caller who has proven an identity, of which the map says whose it is."""
 
     key: IdentityKey
@@ -180,7 +180,7 @@ class EngineerResolver:
     async def identify(
         self,
         service: str,
-        headers: Iterable[tuple[bytes, bytes]],
+        headers: SentHeaders,
         gateway: UUID | None = None,
         *,
         anew: bool = False,
@@ -190,8 +190,7 @@ class EngineerResolver:
 
         Args:
             service: one of the catalogue.
-            headers: of the gateway's question, in small letters, each as often as it was sent; the gateway's own
-                credential is not among them.
+            headers: of the gateway's question.
             gateway: the service account of the gateway, if it has authenticated itself.
             anew: whether the identity map is read for this call, whatever memory holds.
             ends: until when it may take, on the event loop's clock; None where it begins now.
@@ -221,27 +220,24 @@ class EngineerResolver:
         self.map.close()
 
     async def _identify(
-        self, service: str, headers: Iterable[tuple[bytes, bytes]], gateway: UUID | None, ends: float | None
+        self, service: str, headers: SentHeaders, gateway: UUID | None, ends: float | None
     ) -> NotApplicable | UnidentifiedCall | _Identity:
         callers = self._services[service]
-        sent = dict[bytes, list[bytes]]()
-        watched = self._watched[service]
-        for name, value in headers:
-            if name in watched:
-                sent.setdefault(name, []).append(value)
+        sent = self._watched[service].intersection(headers.values)
         if not sent:
             names = b" or ".join(sorted(callers.headers)).decode()
             detail = SIGN_IN if callers.issuers else NO_HEADER.format(name=names)
             return UnidentifiedCall(IdentityFailure.NO_TOKEN, detail)
         if len(sent) > 1:
             return UnidentifiedCall(IdentityFailure.MALFORMED, SEVERAL_WAYS)
-        name, values = sent.popitem()
-        if len(values) > 1:
+        (name,) = sent
+        value = headers.once(name)
+        if value is None:
             return UnidentifiedCall(IdentityFailure.MALFORMED, NOT_ONE_HEADER.format(name=name.decode()))
         if name == self._token_header:
-            return await self._by_token(service, values[0], ends)
+            return await self._by_token(service, value, ends)
         is_subject = name.decode() == callers.subject_header
-        return _by_header(name, values[0], MTLS + service if is_subject else HEADER, gateway)
+        return _by_header(name, value, MTLS + service if is_subject else HEADER, gateway)
 
     async def _by_token(
         self, service: str, shown: bytes, ends: float | None

@@ -16,6 +16,7 @@ from gate.credentials import GatewayCredential
 from gate.dialects import GateQuestion, MalformedQuestion
 from gate.engineers import EngineerCall, NotApplicable
 from gate.reasons import GateReason
+from gate.sent_headers import SentHeaders
 from gate.stream import WindowStreams
 from lockbox.requests.queries import AccessCheck, UsingCaller
 from lockbox.text_rules import check_resource
@@ -52,11 +53,12 @@ class GuardCalls:
             MalformedQuestion: it is no question that can be answered.
         """
         service, rest = dialects.service_in(scope["raw_path"])
-        question = GateQuestion(scope["method"], service, rest, scope["query_string"], scope["headers"])
+        headers = SentHeaders(scope["headers"])
+        question = GateQuestion(scope["method"], service, rest, scope["query_string"], headers)
         dialects.check_direct(question)
         if (service, rest) == STREAM:
             _has_no_query(question)
-            (shown,) = (value for name, value in question.headers if name == CREDENTIAL)
+            shown = headers.values[CREDENTIAL]
             await self._streams.serve(scope, receive, send, credential=credential, shown=shown)
             return None
         if rest not in {ENGINEER, CHECK}:
@@ -66,14 +68,14 @@ class GuardCalls:
         call.service = service
         if rest == ENGINEER:
             _has_no_query(question)
-            await answers.state(send, await self._engineer(service, scope, credential, call))
+            await answers.state(send, await self._engineer(service, headers, credential, call))
             return None
-        return await self._check(scope, credential, service, call)
+        return await self._check(question, credential, call)
 
     async def _engineer(
-        self, service: str, scope: Scope, credential: GatewayCredential, call: CountedCall
+        self, service: str, headers: SentHeaders, credential: GatewayCredential, call: CountedCall
     ) -> dict[str, Any]:
-        found = await self._gate.caller(service, scope["headers"], credential, call, anew=True)
+        found = await self._gate.caller(service, headers, credential, call, anew=True)
         until = self._now() + ENGINEER_SECONDS
         if found.expires_at is not None:
             until = min(until, datetime.fromtimestamp(found.expires_at, UTC))
@@ -81,14 +83,15 @@ class GuardCalls:
         return said | {"until": written(until)}
 
     async def _check(
-        self, scope: Scope, credential: GatewayCredential, service: str, call: CountedCall
+        self, question: GateQuestion, credential: GatewayCredential, call: CountedCall
     ) -> AllowedCall | NotApplicable:
-        asked = _asked(scope["query_string"], self._services[service])
-        found = await self._gate.caller(service, scope["headers"], credential, call)
+        service = question.service
+        asked = _asked(question.query, self._services[service])
+        found = await self._gate.caller(service, question.headers, credential, call)
         if isinstance(found, NotApplicable):
             return found
-        question = AccessCheck(asked["tenant"], service, asked["resource"], asked["action"], found.person_id)
-        return await self._gate.check(question, UsingCaller(credential.account_id), call)
+        use = AccessCheck(asked["tenant"], service, asked["resource"], asked["action"], found.person_id)
+        return await self._gate.check(use, UsingCaller(credential.account_id), call)
 
 
 def _has_no_query(question: GateQuestion) -> None:

@@ -7,31 +7,33 @@ are not read, so gRPC and GraphQL cannot be mapped.
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 from urllib.parse import unquote
 
 from config.gate_document import SLUG, PathRule, ServiceGate, TenantSource
 from config.gate_templates import TENANT, TextTemplate, parse_host, parse_path, parse_resource, parse_value
 from config.service_catalogue import Service
 from gate.request_target import MOST_CHARACTERS, MalformedTarget, check_utf8, explain, target_pattern
+from gate.sent_headers import SentHeaders
 from lockbox.text_rules import check_resource
 
 RefusalCode = Literal["unmapped", "malformed"]
 PORT = re.compile(r":[0-9]*$")
 
 
-@dataclass(frozen=True, slots=True)
-class GateCall:
-    """A request as its client sent it to the gateway: the raw target; headers have names in small letters."""
+NO_HEADERS = SentHeaders(())
+
+
+class GateCall(NamedTuple):
+    """A request as its client sent it to the gateway: the raw target, and the headers of the gateway's question."""
 
     method: str
     target: str
     host: str = ""
-    headers: tuple[tuple[str, str], ...] = ()
+    headers: SentHeaders = NO_HEADERS
 
 
-@dataclass(frozen=True, slots=True)
-class MappedCall:
+class MappedCall(NamedTuple):
     """What a request uses."""
 
     tenant_slug: str
@@ -254,11 +256,11 @@ def _of_host(host: str, rest: str) -> str:
     raise MappingRefused("unmapped", f"the host is not of the form {TENANT}{rest}")
 
 
-def _of_header(headers: tuple[tuple[str, str], ...], name: str) -> str:
-    values = [value for header, value in headers if header == name]
-    if len(values) != 1:
+def _of_header(headers: SentHeaders, name: str) -> str:
+    value = headers.once(name.encode())
+    if value is None:
         raise MappingRefused("malformed", f"the gateway must send the header {name} exactly once")
-    return _slug(values[0], f"the header {name}")
+    return _slug(value.decode("latin-1"), f"the header {name}")
 
 
 def _slug(value: str, place: str) -> str:

@@ -23,6 +23,7 @@ from gate.engineers import (
     UnidentifiedCall,
 )
 from gate.identity_map import MappingInput
+from gate.sent_headers import SentHeaders
 from harness.people import World
 from lockbox.admin import vendor_staff
 from lockbox.database import Database
@@ -83,7 +84,7 @@ class GatedWorld:
         """Return whose call it is."""
         shown = () if token is None else ((b"authorization", f"Bearer {token}".encode()),)
         around = ((b"host", b"gate.example"), (b"x-request-id", b"7"))
-        return asyncio.run(self.resolver.identify(service, (*around, *headers, *shown), gateway))
+        return asyncio.run(self.resolver.identify(service, SentHeaders((*around, *headers, *shown)), gateway))
 
     def failure(self, service: str, *headers: tuple[bytes, bytes], token: str | None = None) -> IdentityFailure:
         """Return why it is not known."""
@@ -262,7 +263,7 @@ def test_a_remembered_call_waits_for_nothing(gated: GatedWorld) -> None:
     async def asked() -> float:
         began = time.perf_counter()
         for _ in range(2000):
-            call = gated.resolver.identify("support", headers, GATEWAY)
+            call = gated.resolver.identify("support", SentHeaders(headers), GATEWAY)
             with pytest.raises(StopIteration):
                 call.send(None)
         return (time.perf_counter() - began) / 2000

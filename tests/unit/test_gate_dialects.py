@@ -4,6 +4,7 @@ import pytest
 
 from gate import dialects
 from gate.dialects import AskedCall, Dialect, GateQuestion, MalformedQuestion
+from gate.sent_headers import SentHeaders
 from tests.each import each
 
 Headers = list[tuple[bytes, bytes]]
@@ -27,7 +28,7 @@ def asked(
     dialect: Dialect, headers: Headers, *, method: str = "GET", rest: bytes = b"", query: bytes = b""
 ) -> AskedCall:
     """Return the call that is asked about."""
-    return dialects.read(dialect, GateQuestion(method, "mail", rest, query, headers))
+    return dialects.read(dialect, GateQuestion(method, "mail", rest, query, SentHeaders(headers)))
 
 
 @pytest.mark.parametrize("dialect", OF_HEADERS)
@@ -71,6 +72,20 @@ def test_a_header_of_another_dialect_or_twice_is_refused(
     for headers in ([*own(dialect), more], [more, *own(dialect)]):
         with pytest.raises(MalformedQuestion, match=named):
             asked(dialect, headers)
+
+
+@pytest.mark.parametrize("header", [*ORIGINAL[:2], *FORWARDED[:2], (b"x-rewrite-url", b"/evil")])
+def test_a_guards_question_has_no_header_of_a_gateway_nor_a_body(header: tuple[bytes, bytes]) -> None:
+    name, value = header
+
+    dialects.check_direct(GateQuestion("GET", "mail", b"/check", b"", SentHeaders([*HOST, (name, b"")])))
+    for more in ([header], [header, (name, b"")], [(name, b""), (name, value)]):
+        with pytest.raises(MalformedQuestion, match=name.decode()):
+            dialects.check_direct(GateQuestion("GET", "mail", b"/check", b"", SentHeaders([*HOST, *more])))
+    for length in ([b"1"], [b"1", b"0"], [b"0", b"1"]):
+        body = SentHeaders([(b"content-length", one) for one in length])
+        with pytest.raises(MalformedQuestion, match="body"):
+            dialects.check_direct(GateQuestion("GET", "mail", b"/check", b"", body))
 
 
 @pytest.mark.parametrize("header", [*ORIGINAL, *FORWARDED, (b"x-http-method", b"PUT")])

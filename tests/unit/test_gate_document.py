@@ -82,6 +82,13 @@ MISTAKES = {
         "only your",
     ),
     "a header of browsers": ("{fixed: contoso}", "{header: cookie}", 6, f"{GATE}.tenant.header", "only your"),
+    "the gateway's credential": (
+        "{fixed: contoso}",
+        "{header: Lockbox-Gateway}",
+        6,
+        f"{GATE}.tenant.header",
+        "only your",
+    ),
     "a header with a blank": ("{fixed: contoso}", '{header: "a b"}', 6, f"{GATE}.tenant.header", "letters, digits"),
     "a tenant that a path lacks": ("{fixed: contoso}", "{path: box}", 15, f"{SECOND}.path", "add {box} as a segment"),
     "an unknown entrance": ("entrance: support", "entrance: back", 7, f"{GATE}.callers.entrance", "'support'"),
