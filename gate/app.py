@@ -197,8 +197,9 @@ class GateApp:
             denial = Denial(GateReason.BEHIND)
         else:
             if isinstance(found, AllowedCall):
-                self._counts.count_use(call, found.question, found.window.request_id)
-                await answers.allow(send, found.question, found.window.request_id, found.window.until)
+                window = found.window
+                self._counts.count_use(call, found.question, window.request_id, is_same_use=window.is_same_use)
+                await answers.allow(send, found.question, window.request_id, window.until)
             elif found is not None:
                 self._counts.count(call, GateDecision.NOT_APPLICABLE)
                 await answers.let_pass(send)

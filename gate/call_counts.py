@@ -94,13 +94,17 @@ class CallCounts:
                 if decision is GateDecision.DENY:
                     self._count_refused(call.question)
 
-    def count_use(self, call: CountedCall, question: AccessCheck, request_id: UUID) -> None:
-        """Count a yes by a window."""
+    def count_use(
+        self, call: CountedCall, question: AccessCheck, request_id: UUID, *, is_same_use: bool = False
+    ) -> None:
+        """Count a yes by a window, and a use of it, unless it is the same as one before."""
         at, place = self._clock(), (call.gateway, question.action, question.resource)
         key = (call.gateway, call.service, "allow", "")
         with self._changing:
             self._answers[key] = self._answers.get(key, 0) + 1
             use = self._uses.get(request_id)
+            if is_same_use:
+                return
             if use is not None:
                 use.count += 1
                 use.last_at, use.last = at, place

@@ -107,7 +107,8 @@ class DecisionPoint:
         call = CountedCall(credential.account_id, named if len(credential.services) == 1 else "")
         found = asked if isinstance(asked, Denial) else await self._decide(credential, asked, call)
         if isinstance(found, AllowedCall):
-            self._counts.count_use(call, found.question, found.window.request_id)
+            window = found.window
+            self._counts.count_use(call, found.question, window.request_id, is_same_use=window.is_same_use)
         else:
             self._counts.count(call, GateDecision.DENY, found.reason)
         return found

@@ -60,11 +60,15 @@ class GroupedCalls(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class GrantedAccess:
-    """The window that lets a call in, and when it ends; `uses_left` is None where its uses are not counted."""
+    """The window that lets a call in, and when it ends; `uses_left` is None where its uses are not counted.
+
+    `is_same_use` is whether the call has used it before.
+    """
 
     request_id: UUID
     until: datetime
     uses_left: int | None = None
+    is_same_use: bool = False
 
 
 class FailureLog:
@@ -243,4 +247,4 @@ def _found(
         return GateReason.USED_UP
     except NoOpenWindow:
         return GateReason(queries.refusal(session, question) or GateReason.NO_WINDOW)
-    return GrantedAccess(entry.request.id, entry.request.deadline_at, entry.uses_left)
+    return GrantedAccess(entry.request.id, entry.request.deadline_at, entry.uses_left, entry.is_same_use)

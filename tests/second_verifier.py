@@ -155,6 +155,7 @@ def check(export: bytes, keys: list[str], seen: tuple[str, ...] = ()) -> int:
     must(not first["whole"] or not later or gone or restored, "nothing says that a back-up was restored")
     _events(events, first["log"], whole=first["whole"], gone=gone)
     _approvals(in_order(events) if first["whole"] else events, [key for key in keys if key not in of_logs])
+    _uses(events)
     return len(events)
 
 
@@ -299,6 +300,23 @@ def _file(submitted: dict[str, Any], line: dict[str, Any], fields: dict[str, Any
         submitted, resources = submitted[request]
         must(order.index(submitted["mode"]) < order.index(fields["mode"]), "a mode got looser")
         submitted[request] = submitted | {"mode": fields["mode"]}, resources
+
+
+def _uses(events: list[dict[str, Any]]) -> None:
+    allowed: dict[str, int] = {}
+    used_up = set()
+    for line in events:
+        fields = json.loads(line["body"])
+        request = fields.get("request_id")
+        if fields["seq"] is not None and fields["to_state"] == "active" and type(fields.get("max_uses")) is int:
+            allowed.setdefault(request, fields["max_uses"])
+        elif fields["seq"] is None and request in allowed and fields["action"] == "used_up":
+            must(fields.get("max_uses") == allowed[request], "it was used up too early or too late")
+            must(request not in used_up, "it was used up twice")
+            used_up.add(request)
+        elif fields["seq"] is None and request in allowed and fields["action"] == "last_used":
+            count = fields.get("count")
+            must(type(count) is int and count <= allowed[request], "it was used too often")
 
 
 def _approvals(lines: list[dict[str, Any]], keys: list[str]) -> None:

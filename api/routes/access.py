@@ -64,4 +64,4 @@ def _count(counts: CallCounts, asking: Caller, asked: AccessCheck, window: Reque
         reason = GateReason.USED_UP if isinstance(window, WindowUsedUp) else GateReason.NO_WINDOW
         counts.count(call, GateDecision.DENY, reason)
     else:
-        counts.count_use(call, asked, window.request.id)
+        counts.count_use(call, asked, window.request.id, is_same_use=window.is_same_use)

@@ -92,7 +92,8 @@ class RequestEntry:
     """A request as a reader sees it: the row, the requester's name, and whether it is open.
 
     `tenant` is the tenant's slug, and `tenant_name` what it is called now.
-    `is_rolled_back` is whether it would be open if the database were not behind what was shipped of its audit log.
+    `is_rolled_back` is whether it would be open if the database were not behind what was shipped of its audit log,
+    `is_same_use` whether the call has used it before, within five seconds.
     """
 
     request: AccessRequest
@@ -102,6 +103,7 @@ class RequestEntry:
     is_rolled_back: bool = False
     tenant_name: str = ""
     uses_left: int | None = None
+    is_same_use: bool = False
 
 
 @dataclass(frozen=True)
@@ -234,7 +236,7 @@ def use(session: UnitOfWork, question: AccessCheck, caller: UsingCaller) -> Requ
         _record_last_use(session, entry.request, Actor(caller.account_id, Role.SYSTEM, row.name))
     if row.is_new:
         publish_after_commit(session, [entry.request.id])
-    return replace(entry, uses_left=row.uses_left)
+    return replace(entry, uses_left=row.uses_left, is_same_use=not row.is_new)
 
 
 def _record_last_use(session: UnitOfWork, request: AccessRequest, actor: Actor) -> None:

@@ -34,6 +34,17 @@ def test_answers_are_counted_by_gateway_service_decision_and_reason() -> None:
     assert not counts.take_refused()
 
 
+def test_a_yes_that_is_the_same_use_is_an_answer_and_no_use() -> None:
+    counts = CallCounts()
+    for is_same_use in (False, True):
+        counts.count_use(CALL, QUESTION, UUID(int=5), is_same_use=is_same_use)
+
+    batch = counts.take()
+
+    assert batch.answers == {(NGINX, "files", "allow", ""): 2}
+    assert [use.count for use in batch.uses.values()] == [1]
+
+
 def test_of_a_window_the_first_and_the_last_use_are_kept() -> None:
     times = iter((10.0, 11.0, 12.0))
     counts = CallCounts(lambda: next(times))

@@ -70,12 +70,12 @@ def narrowed(given: Any, resources: Any, actions: Any) -> list[SealedEvent]:
     return [submitted, event(1, granted, request_id=REQUEST, seq=2, approval=given, **OPENING, **facts)]
 
 
-def history(given: Any, *, by: str | None = None) -> list[SealedEvent]:
+def history(given: Any, *, by: str | None = None, **facts: Any) -> list[SealedEvent]:
     """Return a request that was submitted, by the engineer or by a system for them, and approved."""
     submitted = {"actor_id": by, "on_behalf_of": ENGINEER} if by else {"actor_id": ENGINEER, "on_behalf_of": None}
     return [
         event(0, {"resources": json.dumps(RESOURCES)}, request_id=REQUEST, seq=1, **ASKED, **submitted),
-        event(1, {}, request_id=REQUEST, seq=2, approval=given, **OPENING),
+        event(1, {}, request_id=REQUEST, seq=2, approval=given, **OPENING, **facts),
     ]
 
 

@@ -13,7 +13,7 @@ from lockbox.audit.canonical import commitment, decoded, instant
 from lockbox.audit.log.checkpoint import VerifierKey
 from lockbox.audit.verifier.approval_checks import SUBMISSION, ApprovalChecker
 from lockbox.audit.verifier.export_format import EventLine, FindingKind, Findings, PersonalDetail
-from lockbox.audit.verifier.move_checks import MoveChecker, MoveSequencer
+from lockbox.audit.verifier.move_checks import MoveChecker, MoveSequencer, UseChecker
 from lockbox.audit.verifier.signed_approvals import NO_APPROVERS, Approvers, PasskeyApprovalChecker
 
 SERVICE, RESOURCES = "service", "resources"
@@ -225,6 +225,7 @@ class EventChecker:
     requests: MoveChecker = field(init=False)
     approved: ApprovalChecker = field(init=False)
     signed: PasskeyApprovalChecker = field(init=False)
+    uses: UseChecker = field(init=False)
     _ids: set[bytes | str] = field(default_factory=set)
     _in_order: MoveSequencer[Taken] = field(default_factory=MoveSequencer)
 
@@ -232,6 +233,7 @@ class EventChecker:
         self.requests = MoveChecker(self.findings)
         self.approved = ApprovalChecker(self.keys, self.findings)
         self.signed = PasskeyApprovalChecker(self.tenant, self.approvers, self.findings)
+        self.uses = UseChecker(self.findings)
 
     def check(self, line: int, entry: EventLine) -> None:
         """Check one event."""
@@ -252,6 +254,7 @@ class EventChecker:
             self._note_removal(fields, entry.number)
         elif fields["action"] == RESTORED:
             self._note_restore(fields, entry.number)
+        self.uses.take(fields, where)
         if fields["seq"] is not None:
             self._take(fields, shown, where)
 

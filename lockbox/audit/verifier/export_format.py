@@ -43,6 +43,7 @@ class FindingKind(StrEnum):
     FOREIGN = "foreign event"
     APPROVAL = "approval"
     PASSKEY = "signature by passkey"
+    USES = "uses"
 
 
 UNSURE = frozenset({FindingKind.UNPROVEN, FindingKind.RESTORED, FindingKind.FUTURE, FindingKind.NEWER_KNOWN})

@@ -1,4 +1,4 @@
-"""Check that each request in a log has all its moves, each once and none after its end; pure."""
+"""Check that each request has all its moves in a log, each once, and was not used too often; pure."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -6,7 +6,9 @@ from typing import Any, Generic, TypeVar
 
 from lockbox.audit.verifier.export_format import FindingKind, Findings
 
-OPEN = frozenset({"reviewing", "pending", "active"})
+ACTIVE = "active"
+OPEN = frozenset({"reviewing", "pending", ACTIVE})
+USED_UP, LAST_USED = "used_up", "last_used"
 
 
 @dataclass
@@ -104,6 +106,45 @@ class MoveChecker:
 
     def _say(self, message: str, where: Mapping[str, Any]) -> None:
         self.findings.add(FindingKind.GAP_IN_MOVES, message, **where)
+
+
+@dataclass
+class UseChecker:
+    """Compare how often windows for a number of uses were used with what they were opened for, as the log says both.
+
+    It keeps a number for each of them until its last use is told.
+    """
+
+    findings: Findings
+    _allowed: dict[str, int] = field(default_factory=dict)
+    _used_up: set[str] = field(default_factory=set)
+
+    def take(self, fields: Mapping[str, Any], where: Mapping[str, Any]) -> None:
+        """Take an event in the order of the log; others than openings and uses say nothing."""
+        request, allowed = fields["request_id"], fields.get("max_uses")
+        if fields["seq"] is not None:
+            if fields["to_state"] == ACTIVE and type(allowed) is int:
+                self._allowed.setdefault(request, allowed)
+        elif request in self._allowed and fields["action"] == USED_UP:
+            self._take_used_up(request, allowed, where)
+        elif request in self._allowed and fields["action"] == LAST_USED:
+            self._take_count(request, fields.get("count"), where)
+
+    def _take_used_up(self, request: str, allowed: object, where: Mapping[str, Any]) -> None:
+        if allowed != self._allowed[request]:
+            self._say(f"request {request} was for {self._allowed[request]} uses, and used up after {allowed}", where)
+        if request in self._used_up:
+            self._say(f"request {request} was used up twice", where)
+        self._used_up.add(request)
+
+    def _take_count(self, request: str, count: object, where: Mapping[str, Any]) -> None:
+        allowed = self._allowed.pop(request)
+        self._used_up.discard(request)
+        if type(count) is not int or count > allowed:
+            self._say(f"request {request} was used {count} times, and was for {allowed}", where)
+
+    def _say(self, message: str, where: Mapping[str, Any]) -> None:
+        self.findings.add(FindingKind.USES, message, **where)
 
 
 Move = TypeVar("Move")
