@@ -15,13 +15,11 @@ import structlog
 from sqlalchemy import Row, text
 
 from config.service_catalogue import Catalogue
+from connectors.connection_outcomes import done, failed, record
 from connectors.models import ConnectionState, ConnectorKind
 from connectors.protocol import ConnectedWindow, Connector, ConnectorFailed, NotWanted
 from connectors.target_slots import TargetSlots
 from lockbox import database as database_
-from lockbox.audit import events
-from lockbox.audit.canonical import Value
-from lockbox.audit.events import THE_CLOCK, AuditEvent
 from lockbox.database import Database, UnitOfWork, now
 from lockbox.failpoints import failpoint
 from lockbox.identity import authentication, row_macs
@@ -36,9 +34,6 @@ log = structlog.get_logger(__name__)
 KIND = "connect"
 LEASE = timedelta(seconds=45)
 """For how long a step is not begun again; more than the bounds of a connector let it last."""
-TRIES_BEFORE_FAILED = 3
-FIRST_PAUSE, LONGEST_PAUSE = timedelta(seconds=1), timedelta(seconds=60)
-MOST_DOUBLINGS = 6
 MOST_OF_A_TARGET = 10
 """How many of one target are looked for at once."""
 NO_SLOT = timedelta(seconds=1)
@@ -46,7 +41,6 @@ NO_SLOT = timedelta(seconds=1)
 MOST_SLOTS = 32
 OPENS = frozenset({ConnectionState.OPENING, ConnectionState.OPEN, ConnectionState.OPEN_FAILED})
 CLOSES = frozenset({ConnectionState.CLOSING, ConnectionState.CLOSE_FAILED})
-FAILED = {True: ConnectionState.OPEN_FAILED, False: ConnectionState.CLOSE_FAILED}
 CONNECTOR = Caller(
     UUID(int=0),
     "connector",
@@ -57,12 +51,6 @@ CONNECTOR = Caller(
     AuthMethod.TOKEN,
 )
 """As whom windows are judged: a system, which is told what passkeys signed. Nobody can sign in as it."""
-EVENTS = {
-    ConnectionState.OPEN: "connection_opened",
-    ConnectionState.OPEN_FAILED: "connection_open_failed",
-    ConnectionState.CLOSED: "connection_closed",
-    ConnectionState.CLOSE_FAILED: "connection_close_failed",
-}
 
 LOCK = text("SELECT * FROM connections WHERE id = :id FOR UPDATE")
 CLAIM = text("""
@@ -71,12 +59,6 @@ UPDATE connections SET state = :state, run_at = :run_at, attempts = :attempts, f
 IS_CURRENT = text(
     "SELECT FROM connections WHERE id = :id AND attempts = :attempts AND state IN ('opening', 'open_failed')"
 )
-RECORD = text(f"""
-WITH {events.APPEND}
-UPDATE connections SET state = :state, run_at = :run_at, failures = :failures, last_error = :last_error,
-    opened_at = :opened_at, closed_at = :closed_at
-WHERE id = :id
-""")  # noqa: S608 - our own SQL
 # Of each target some: those of one that hangs leave room for the others.
 DUE = text("""
 SELECT id FROM (SELECT id, run_at, row_number() OVER (PARTITION BY target ORDER BY run_at) AS place
@@ -300,8 +282,9 @@ class ConnectionDriver:
             is_ours = ConnectionState(row.state) in (OPENS if is_open else CLOSES) and row.attempts == step.attempt
             if not is_ours:
                 return "overtaken"
-            outcome = _failed(row, at, reason, is_open=is_open) if reason else _done(row, at, step.window)
-            session.execute(RECORD, outcome | events.append(_events(row, outcome, at, step)))
+            until = step.window.until if step.window else None
+            outcome = failed(row, at, reason, is_open=is_open) if reason else done(row, at, until)
+            record(session, row, outcome, at, until)
             _arm(session, row.id, outcome["run_at"])
             database_.publish_after_commit(session, [row.request_id])
             failpoint("connector.before_record")
@@ -319,60 +302,6 @@ def _open_window(session: UnitOfWork, request_id: UUID) -> RequestEntry | None:
     """Return the window if it is open, by the rule of access checks and the clock that they read last."""
     authentication.enter(session, CONNECTOR)
     return next((entry for entry in queries.windows(session, [request_id]) if entry.open), None)
-
-
-def _failed(row: Row[Any], at: datetime, reason: str, *, is_open: bool) -> dict[str, Any]:
-    failures = row.failures + 1
-    state = FAILED[is_open] if failures >= TRIES_BEFORE_FAILED else ConnectionState(row.state)
-    pause = min(FIRST_PAUSE * 2 ** min(failures - 1, MOST_DOUBLINGS), LONGEST_PAUSE)
-    return _outcome(row, state, at + pause, failures=failures, last_error=reason)
-
-
-def _done(row: Row[Any], at: datetime, window: ConnectedWindow | None) -> dict[str, Any]:
-    if window is not None:
-        return _outcome(row, ConnectionState.OPEN, window.until) | {"opened_at": at}
-    return _outcome(row, ConnectionState.CLOSED, None) | {"closed_at": at}
-
-
-def _outcome(
-    row: Row[Any],
-    state: ConnectionState,
-    run_at: datetime | None,
-    *,
-    failures: int = 0,
-    last_error: str | None = None,
-) -> dict[str, Any]:
-    return {
-        "id": row.id,
-        "state": state,
-        "run_at": run_at,
-        "failures": failures,
-        "last_error": last_error,
-        "opened_at": row.opened_at,
-        "closed_at": None,
-    }
-
-
-def _events(row: Row[Any], outcome: Mapping[str, Any], at: datetime, step: ClaimedStep) -> list[AuditEvent]:
-    """Return the event of a change of state, where it is one that people are told of."""
-    state = outcome["state"]
-    if state == row.state or state not in EVENTS:
-        return []
-    facts: dict[str, Value] = {"connection": row.id, "connector": row.kind, "target": row.target}
-    if outcome["last_error"]:
-        facts["reason"] = outcome["last_error"]
-    if step.window is not None:
-        facts["until"] = step.window.until
-    return [
-        AuditEvent(
-            at=at,
-            action=EVENTS[state],
-            actor=THE_CLOCK,
-            tenant_id=row.tenant_id,
-            request_id=row.request_id,
-            facts=facts,
-        )
-    ]
 
 
 def _arm(session: UnitOfWork, connection_id: UUID, due_at: datetime | timedelta | None) -> None:

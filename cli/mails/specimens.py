@@ -22,9 +22,9 @@ from lockbox.notifications.account_mail import (
     AccountMail,
     DelegatedRequest,
 )
-from lockbox.notifications.audience import CONVERSED, COPIED, QUESTION, RECEIPT, REPORT
+from lockbox.notifications.audience import CONVERSED, COPIED, OPERATED, QUESTION, RECEIPT, REPORT
 from lockbox.notifications.delivery_status import undelivered_sentence
-from lockbox.notifications.request_mail import SUBJECTS, EarlierRequest, MailWording, RequestMail
+from lockbox.notifications.request_mail import SUBJECTS, EarlierRequest, MailWording, RequestMail, TargetFailure
 from lockbox.notifications.senders.protocol import OutgoingMail
 
 PUBLIC_URL = "https://lockbox.vendor.example"
@@ -155,12 +155,20 @@ def specimens() -> Iterator[Specimen]:
 
 
 def _request_mails(hand: WritingStyle) -> Iterator[tuple[str, RequestMail]]:
-    for template in SUBJECTS.keys() - {RECEIPT, REPORT, COPIED, "unreached", *CONVERSED.values()}:
+    of_targets = {*OPERATED, *OPERATED.values()}
+    for template in SUBJECTS.keys() - {RECEIPT, REPORT, COPIED, "unreached", *CONVERSED.values(), *of_targets}:
         yield template, _request_mail(hand, template=template, to_state=template)
     for (said, state), template in CONVERSED.items():
         name = f"{template}-while-open" if state == "active" else template
         reader = ERIN if said == QUESTION else ANN
         yield name, _request_mail(hand, template=template, action=said, to_state=state, recipient_id=reader)
+    for template in of_targets:
+        told = TargetFailure(str(EVENT), "orders-contoso", "too_slow" if template.endswith("failed") else None)
+        state = "active" if "open" in template else "revoked"
+        mail = _request_mail(hand, template=template, to_state=state, connection=told, comment=None, actor_name=None)
+        yield template, mail
+        if template.startswith("connection_open"):
+            yield f"{template}-to-the-engineer", replace(mail, recipient_id=ERIN)
     yield COPIED, _request_mail(hand, template=COPIED, to_state="pending", **COPY)
     for copy in ("active", "denied", "expired"):
         yield f"{copy}-copy", _request_mail(hand, template=copy, to_state=copy, **COPY)

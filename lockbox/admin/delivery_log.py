@@ -24,10 +24,11 @@ from lockbox.identity.roles import Caller, Role
 from lockbox.notifications import account_mail, announcements, webhook
 from lockbox.notifications import endpoints as kept
 from lockbox.notifications.account_mail import PERSONAL, TITLES
-from lockbox.notifications.audience import EVENTS, type_of
+from lockbox.notifications.audience import CONNECTED, EVENTS, type_of
 from lockbox.notifications.models import Delivery, Endpoint, Notification, Outcome
 from lockbox.notifications.outbox import KIND
 from lockbox.notifications.outcome_events import TOO_LATE
+from lockbox.notifications.request_mail import TargetFailure
 from lockbox.notifications.webhook import TEST, RequestEvent
 from lockbox.requests.transition import Origin
 from lockbox.schedule import NOTIFICATIONS, IndexEntry
@@ -245,6 +246,7 @@ def _body(row: Row[Any], public_url: str) -> dict[str, Any]:
     if row.request_id is None:
         begun = webhook.head(row.id, account_mail.type_of(row.action), row.at, row.id, {})
         return begun | webhook.account_data(row.slug, row.tenant_id, account_mail.facts_of(row.body)[1])
+    said = json.loads(row.body)
     return RequestEvent(
         event_id=row.id,
         event_type=type_of(row.action, row.from_state),
@@ -255,7 +257,8 @@ def _body(row: Row[Any], public_url: str) -> dict[str, Any]:
         state=row.to_state,
         deadline_at=row.deadline_at,
         mixed_alphabets=bool(mixed(row.resources)),
-        nobody_notified="nobody_notified" in json.loads(row.body),
+        nobody_notified="nobody_notified" in said,
+        connection=TargetFailure.of(said) if row.action in CONNECTED else None,
     ).body(row.id, {}, public_url)
 
 

@@ -56,7 +56,25 @@ CONVERSED = {
 ENDINGS = ("denied", "cancelled", "timed_out", "completed", "revoked", "expired")
 """The templates that say that there is no access, or none any more."""
 
-INSIDE = frozenset({*ASKING["reviewing"], "review_question", "review_answer", "review_unreached"})
+CONNECTED = ("connection_opened", "connection_open_failed", "connection_closed", "connection_close_failed")
+"""What happens to access at a target, as the audit log and webhooks name it, and the templates for endpoints."""
+SETTLED = {"connection_opened": "connection_open_settled", "connection_closed": "connection_close_settled"}
+"""The templates of what was done at last, after people were told that it failed."""
+OPERATED = {
+    "connection_open_failed": "target_open_failed",
+    "connection_open_settled": "target_open_settled",
+    "connection_close_failed": "target_close_failed",
+    "connection_close_settled": "target_close_settled",
+}
+"""The templates of failures at a target, and of their end, with those for operators, who see no requests."""
+
+INSIDE = frozenset(
+    {
+        *ASKING["reviewing"],
+        *("review_question", "review_answer", "review_unreached"),
+        *OPERATED.values(),
+    }
+)
 """The templates of what goes on inside the vendor."""
 
 EVENTS = {
@@ -75,6 +93,7 @@ EVENTS = {
     Reminder.UNREACHED: "unreached",
     QUESTION: "question",
     ANSWER: "answer",
+    **{name: name for name in CONNECTED},
 }
 """What happens to a request, as webhooks name it, by the action of the audit log."""
 REVIEW_DENIED = "review_denied"
@@ -96,7 +115,7 @@ class AudienceGroup(StrEnum):
     `asked` are those whom this very event asks: managers for a review, else people of the customer. Of the customer,
     `informed` are those who were asked about the request, or told that its window is open, or answered unasked;
     `approvers` are all who could decide and want prompts.
-    `observers` are copied and cannot decide. `asker` is who asked a question.
+    `observers` are copied and cannot decide. `asker` is who asked a question. `operators` run the installation.
     """
 
     REQUESTER = "requester"
@@ -108,6 +127,7 @@ class AudienceGroup(StrEnum):
     ADMINS = "admins"
     OBSERVERS = "observers"
     ASKER = "asker"
+    OPERATORS = "operators"
     VENDOR_ENDPOINTS = "vendor_endpoints"
     TENANT_ENDPOINTS = "tenant_endpoints"
 
@@ -197,6 +217,18 @@ def question_groups(said: str, state: str) -> frozenset[AudienceGroup]:
     """
     endpoints = endpoints_to_notify(customer_knows=state != "reviewing")
     return frozenset({AudienceGroup.REQUESTER if said == QUESTION else AudienceGroup.ASKER, *endpoints})
+
+
+def connection_groups(template: str, mode: Mode) -> frozenset[AudienceGroup]:
+    """Return which people are told what became of access at a target: of failures, and once they are settled.
+
+    Whoever could decide is told, and the admins in any mode; the engineer is told of the open alone.
+    """
+    if template not in OPERATED:
+        return frozenset()
+    customers = (OPENED_ALONE[mode] | AFTERWARDS[mode] | {AudienceGroup.ADMINS}) - COPIES
+    engineer = {AudienceGroup.REQUESTER} if template.startswith("connection_open") else set()
+    return customers | {AudienceGroup.OPERATORS} | engineer
 
 
 def type_of(action: str, from_state: str | None) -> str:

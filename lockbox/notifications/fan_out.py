@@ -22,9 +22,12 @@ from lockbox.database import Database, UnitOfWork, array, listed, now
 from lockbox.failpoints import failpoint
 from lockbox.identity.roles import Mode
 from lockbox.notifications import queue, recipients, settlement
+from lockbox.notifications.announcements import OPERATORS
 from lockbox.notifications.audience import (
+    OPERATED,
     REPORT,
     REPORTED_AFTER,
+    SETTLED,
     AudienceGroup,
     Reminder,
     is_reported,
@@ -43,6 +46,7 @@ from lockbox.sql import new_id
 BUSY_AGAIN = timedelta(milliseconds=250)
 MOST_REPORTS = 500
 REMINDERS = frozenset(Reminder)
+SETTLING = frozenset(SETTLED.values())
 
 AS_IN_ROW = (
     *("event_id", "request_id", "tenant_id", "requester_id", "service", "action", "from_state", "to_state"),
@@ -59,8 +63,8 @@ UNION ALL SELECT id, NULL, NULL FROM unsettled WHERE id = ANY(:ids)
 # rows for each of 500, row security included.
 TAKE = text("""
 WITH taken AS (DELETE FROM outbox WHERE request_id = ANY(:ids) RETURNING *)
-SELECT o.event_id, o.request_id, o.tenant_id, o.number, o.at, o.mode, o.asked, e.action, e.actor_id, e.actor_role,
-    e.from_state, e.to_state, coalesce(e.deadline_at, o.at) AS deadline_at, r.requester_id, r.service,
+SELECT o.event_id, o.request_id, o.tenant_id, o.number, o.at, o.mode, o.asked, o.template, e.action, e.actor_id,
+    e.actor_role, e.from_state, e.to_state, coalesce(e.deadline_at, o.at) AS deadline_at, r.requester_id, r.service,
     CASE WHEN r.asked_at <= o.at THEN r.asked_at END AS asked_at
 FROM taken o CROSS JOIN LATERAL (SELECT e.action, e.actor_id, e.actor_role, e.from_state, e.to_state, e.deadline_at
     FROM events e WHERE e.id = o.event_id OFFSET 0) e
@@ -199,13 +203,16 @@ def _move(row: Row[Any]) -> NotifiedMove:
         actor=Actor(row.actor_id, row.actor_role),
         asked=frozenset(row.asked),
         reminder=Reminder(row.action) if row.action in REMINDERS else None,
+        settles=row.template in SETTLING,
     )
 
 
 def _directory(session: UnitOfWork, moves: Sequence[NotifiedMove], at: datetime) -> RecipientDirectory:
     tenants = {move.tenant_id for move in moves}
     known = recipients.look_up(session, tenants, at)
-    also = {move.requester_id for move in moves}.union(*(move.asked for move in moves))
+    if any(move.template in OPERATED for move in moves):
+        known.operators |= set(session.execute(OPERATORS).scalars())
+    also = {move.requester_id for move in moves}.union(known.operators, *(move.asked for move in moves))
     also |= {move.actor.person_id for move in moves if move.actor.person_id}
     return recipients.with_places(session, known, tenants, also=also)
 

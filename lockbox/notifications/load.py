@@ -30,11 +30,17 @@ from lockbox.notifications.account_mail import (
     DelegatedRequest,
     facts_of,
 )
-from lockbox.notifications.audience import PROMPTS, REPORT, type_of
+from lockbox.notifications.audience import CONNECTED, PROMPTS, REPORT, type_of
 from lockbox.notifications.checkpoint_digest import Keys
 from lockbox.notifications.models import Channel
 from lockbox.notifications.moot_mail import IS_SETTLED, is_moot
-from lockbox.notifications.request_mail import EarlierRequest, LoadedNotification, MailWording, RequestMail
+from lockbox.notifications.request_mail import (
+    EarlierRequest,
+    LoadedNotification,
+    MailWording,
+    RequestMail,
+    TargetFailure,
+)
 from lockbox.notifications.senders.protocol import SendFailed
 from lockbox.notifications.window_report import ClosedWindow
 
@@ -319,6 +325,7 @@ def _request_mail(
         earlier=before,
         in_vain=_undelivered_count(row),
         closed=window,
+        connection=TargetFailure.of(json.loads(row.body)) if row.action in CONNECTED else None,
         is_moot=is_moot(row.template, row.state, has_decided=row.has_decided, wants_report=wants_report),
     )
 

@@ -17,11 +17,14 @@ from lockbox.identity.roles import Role
 from lockbox.notifications.audience import (
     ANSWER,
     CALLED_FOR,
+    CONNECTED,
     COPIED,
+    OPERATED,
     PROMPTS,
     QUESTION,
     RECEIPT,
     AudienceGroup,
+    connection_groups,
     endpoints_to_notify,
     matters_until,
     people_to_notify,
@@ -132,7 +135,8 @@ class RecipientDirectory:
 
     `managers` are these with the tier in which each is asked. `delegates` are those who stand in for approvers now,
     each with the approvers. `quiet` are those of all of them who want no prompts. `receivers`, `observers` and
-    `mailboxes` (where else somebody's mails go) are empty unless they were looked up: see `with_places`.
+    `mailboxes` (where else somebody's mails go) are empty unless they were looked up: see `with_places`. `operators`
+    are there where they are told.
     """
 
     managers: dict[UUID, int] = field(default_factory=dict)
@@ -144,6 +148,7 @@ class RecipientDirectory:
     receivers: dict[UUID | None, list[EndpointRecipient]] = field(default_factory=lambda: defaultdict(list))
     observers: dict[UUID, list[ObserverRecipient]] = field(default_factory=lambda: defaultdict(list))
     mailboxes: dict[UUID, list[MailboxRecipient]] = field(default_factory=lambda: defaultdict(list))
+    operators: set[UUID] = field(default_factory=set)
 
     @property
     def review_tiers(self) -> int:
@@ -282,6 +287,8 @@ def notified_groups(move: NotifiedMove) -> frozenset[AudienceGroup]:
     """Return which groups of people are notified."""
     if move.action in CONVERSATION:
         return question_groups(move.action, move.to_state)
+    if move.action in CONNECTED:
+        return connection_groups(move.template, move.mode)
     if move.reminder:
         return people_to_remind(move.reminder, move.to_state, move.mode)
     return people_to_notify(move.from_state, move.to_state, move.mode, customer_knows=move.customer_knows)
@@ -315,7 +322,7 @@ class AudienceCache:
 def _likeness(move: NotifiedMove) -> tuple[object, ...]:
     """Return all of an event that its audience and the times of its notifications depend on."""
     who = move.tenant_id, move.requester_id, move.actor.person_id, move.actor.role, move.asked, move.customer_knows
-    what = move.action, move.mode, move.service, move.from_state, move.to_state, move.reminder, move.at
+    what = move.action, move.mode, move.service, move.from_state, move.to_state, move.template, move.at
     return (*who, *what, move.deadline_at if move.reminder or move.to_state in PROMPTS else None)
 
 
@@ -333,6 +340,9 @@ def _recipients(
         yield from at_each_address(known, person, RECEIPT)
     for person in sorted(_people(known, item, informed) - receipts):
         yield from at_each_address(known, person, item.template)
+    if AudienceGroup.OPERATORS in notified_groups(item):
+        for person in sorted(known.operators):
+            yield from at_each_address(known, person, OPERATED[item.template])
     event_type = type_of(item.action, item.from_state)
     receivers = [receiver for receiver in _receivers(known, item) if receiver.wants(event_type)]
     yield from (NotificationRecipient(item.template, endpoint_id=receiver.id) for receiver in receivers)

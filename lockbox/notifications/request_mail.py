@@ -15,7 +15,7 @@ from lockbox.database import UnitOfWork
 from lockbox.identity.roles import Mode
 from lockbox.identity.time_zones import clock_time
 from lockbox.notifications import mail_text, window_report
-from lockbox.notifications.audience import CONVERSED, COPIED, ENDINGS, RECEIPT, REPORT
+from lockbox.notifications.audience import CONVERSED, COPIED, ENDINGS, OPERATED, RECEIPT, REPORT
 from lockbox.notifications.mail_text import (
     LONGEST_SUBJECT,
     STATE_WORDINGS,
@@ -46,6 +46,14 @@ SUBJECTS = {
     "answer": "Answer: access to {service} at {tenant}",
     "review_answer": "Answer: access to {service} at {tenant}",
     RECEIPT: "Receipt: {actor} {decided} access to {service} at {tenant}",
+    "connection_open_failed": "The engineer could not be let in: access to {service} at {tenant}",
+    "connection_open_settled": "The engineer has been let in now: access to {service} at {tenant}",
+    "connection_close_failed": "Access could not be closed at the target: {service} at {tenant}",
+    "connection_close_settled": "Access is closed at the target now: {service} at {tenant}",
+    "target_open_failed": "Target {target} could not open access to {service} for {tenant}",
+    "target_open_settled": "Target {target} has opened access to {service} for {tenant} now",
+    "target_close_failed": "Act now: target {target} did not close access to {service} for {tenant}",
+    "target_close_settled": "Target {target} has closed access to {service} for {tenant} now",
     **{name: f"{STATE_WORDINGS[name].others}: access to {{service}} at {{tenant}}" for name in ENDINGS},
 }
 NOBODY_NOTIFIED = f"{STATE_WORDINGS[mail_text.NOBODY_NOTIFIED].others}: access to {{service}} at {{tenant}}"
@@ -63,6 +71,21 @@ REMEDIES = {
     "active": "Revoke the access on the request's page: it ends immediately.",
     "denied": "Inform the vendor: the engineer can submit the request again.",
 }
+IN_LOG = "See the connector worker's log."
+FAILING = {
+    "unreachable": "Is the target up? Are address, login and certificate in its file right?",
+    "no_target_file": "Write the file of the target in the connector worker's folder.",
+    "target_file_readable": "chmod 600 the file of the target.",
+    "needs_tls": "Add sslmode=verify-full to the file of the target.",
+    "not_permitted": "Give the login at the target CREATEROLE, and ADMIN on the group roles.",
+    "no_such_role": "The catalogue names a role that the target does not have.",
+    "nothing_to_open": "The catalogue has changed since, or the API did not write the row.",
+    "owns_objects": "As superuser at the target, move or drop what depends on the role's objects.",
+    "prepared_transaction": "At the target, roll back what stands in pg_prepared_xacts.",
+    "sessions_open": "Look at the sessions of the role at the target.",
+    "still_open": "The target says that it is open still: look at its sessions.",
+    "too_slow": "Look at the target's load and locks.",
+}
 NAMED_BY = frozenset({"active", "denied", "revoked"})
 ENDED = {name: saying.others[0].lower() + saying.others[1:] for name, saying in STATE_WORDINGS.items()} | {
     "active": "opened"
@@ -71,6 +94,8 @@ TEMPLATE_FILES = {
     **{name: name for name in ("closing", "unreached", RECEIPT, REPORT)},
     **dict.fromkeys(("review_reminder", "answer_reminder"), "reminder"),
     **dict.fromkeys(CONVERSED.values(), "question"),
+    **dict.fromkeys(OPERATED, "connection"),
+    **dict.fromkeys(OPERATED.values(), "target"),
 }
 """The template files that differ from `state_change`, which says what became of a request."""
 MOST = 5
@@ -140,6 +165,22 @@ class EarlierRequest:
     actor: str | None
 
 
+@dataclass(frozen=True)
+class TargetFailure:
+    """What became of access at a target: of which connection, and the word for why it failed, while it does."""
+
+    connection_id: str
+    target: str
+    failing: str | None
+
+    @classmethod
+    def of(cls, said: Mapping[str, Any]) -> "TargetFailure | None":
+        """Return what the body of an event says of it; None where that is about something else."""
+        if "connection" not in said:
+            return None
+        return cls(str(said["connection"]), str(said.get("target", "")), said.get("reason"))
+
+
 @dataclass(frozen=True, kw_only=True)
 class LoadedNotification:
     """One claimed notification as it was loaded: how it is sent, until when, and whether anybody still needs it."""
@@ -162,7 +203,7 @@ class RequestMail(LoadedNotification):
     `action`, `to_state` and `actor_id` are the event's; `address` and `user_agent` are from where it was done, None
     where the recipient is not of the same side. `time_zone` is the recipient's. `is_copy` is whether the recipient is
     an observer, who cannot decide or sign in. `in_vain` says how many were asked if none of them could be notified.
-    `closed` is what a report is about.
+    `closed` is what a report is about, `connection` what a mail about a target is.
     """
 
     now: datetime
@@ -202,6 +243,7 @@ class RequestMail(LoadedNotification):
     earlier: Sequence[EarlierRequest] = ()
     in_vain: str = ""
     closed: ClosedWindow | None = None
+    connection: TargetFailure | None = None
 
     @property
     def nobody_notified(self) -> bool:
@@ -241,6 +283,7 @@ def render(mail: RequestMail, *, public_url: str, services: Mapping[str, str], s
         "link": portal_address(public_url, mail.request_id),
         "left": duration(mail.seconds_left),
         "account": f"{public_url.rstrip('/')}/account",
+        "operations": f"{public_url.rstrip('/')}/operations",
         "sender_domain": sender_domain(sender),
         "message_domain": domain,
     }
@@ -257,7 +300,7 @@ def render(mail: RequestMail, *, public_url: str, services: Mapping[str, str], s
 
 
 def _subject(mail: RequestMail, said: Mapping[str, Any]) -> str:
-    words = {name: said[name] for name in ("requester", "service", "tenant", "left", "decided")}
+    words = {name: said[name] for name in ("requester", "service", "tenant", "left", "decided", "target")}
     found = window_report.summary(mail.closed) if mail.closed else ""
     subject = NOBODY_NOTIFIED if mail.nobody_notified else SUBJECTS[mail.template]
     return subject.format(**words, actor=said["actor"] or "Somebody", found=found)[:LONGEST_SUBJECT]
@@ -284,6 +327,8 @@ def _said(mail: RequestMail, services: Mapping[str, str]) -> dict[str, Any]:
         "duration": mail.extent,
         "time": time,
         "yes": _yes(mail, services.get(mail.service, mail.service)),
+        "target": mail.connection.target if mail.connection else "",
+        "advice": FAILING.get(mail.connection.failing or "", IN_LOG) if mail.connection else "",
         "outcome": OUTCOMES.get(mail.to_state, ""),
         "remedy": _remedy(mail),
         "earlier": [_before(one, time(one.at)) for one in mail.earlier],

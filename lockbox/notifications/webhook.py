@@ -5,7 +5,7 @@ import json
 import ssl
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -27,7 +27,7 @@ from lockbox.notifications.account_mail import TITLES, AccountMail
 from lockbox.notifications.endpoints import PRIVATE_KEY, SecretVault, signers
 from lockbox.notifications.mail_text import one_line, portal_address
 from lockbox.notifications.models import Format
-from lockbox.notifications.request_mail import RequestMail
+from lockbox.notifications.request_mail import RequestMail, TargetFailure
 from lockbox.notifications.senders.protocol import SEND_SECONDS, Reply, SendFailed, WebhookCall
 from lockbox.safe_http import FetchFailed, FetchFailure, FetchResponse
 from lockbox.text_rules import mixed
@@ -48,6 +48,11 @@ SENTENCES = {
     "request.unreached": f"{REQUEST} is waiting for an answer, and none of the approvers could be notified.",
     "request.question": "A question was asked about access to *{service}* at {tenant}.",
     "request.answer": "A question about access to *{service}* at {tenant} was answered.",
+    "request.connection_opened": f"{ACCESS} was opened at the target.",
+    "request.connection_open_failed": f"{ACCESS} could not be opened at the target yet. It is tried again.",
+    "request.connection_closed": f"{ACCESS} was closed at the target, and checked.",
+    "request.connection_close_failed": f"{ACCESS} could not be closed at the target: it may still be in use there. "
+    "It is tried again until the target says that it is closed.",
 }
 """The sentence for a chat, by the event type; all other events by the state that they led to."""
 STATES = {
@@ -161,7 +166,7 @@ def request_payload(
 class RequestEvent:
     """What a webhook says of an event of a request: ids, states and clocks; no reason, no names.
 
-    `mixed_alphabets` is whether the id of a resource mixes alphabets.
+    `mixed_alphabets` is whether the id of a resource mixes alphabets, `connection` what a target has to do with it.
     """
 
     event_id: UUID
@@ -174,6 +179,7 @@ class RequestEvent:
     deadline_at: datetime | None
     mixed_alphabets: bool
     nobody_notified: bool
+    connection: TargetFailure | None = None
 
     def body(self, call_id: UUID, place: Mapping[str, Any], public_url: str) -> dict[str, Any]:
         """Return the body of a call, which has its place among all of its endpoint's."""
@@ -186,6 +192,7 @@ class RequestEvent:
                 "state": self.state,
                 **({"mixed_alphabets": True} if self.mixed_alphabets else {}),
                 **({"nobody_notified": self.nobody_notified} if self.state == "timed_out" else {}),
+                **({"connection": asdict(self.connection)} if self.connection else {}),
                 "answer_by": self._deadline("reviewing", "pending"),
                 "open_until": self._deadline("active"),
                 "url": portal_address(public_url, self.request_id),
@@ -208,6 +215,7 @@ def _event_of(mail: RequestMail) -> RequestEvent:
         deadline_at=mail.deadline_at,
         mixed_alphabets=bool(mixed(mail.resources)),
         nobody_notified=mail.nobody_notified,
+        connection=mail.connection,
     )
 
 

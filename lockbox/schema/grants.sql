@@ -122,6 +122,7 @@ GRANT UPDATE (attempts, run_at, sequence, numbered_at, blocked_by, last_error, c
 GRANT SELECT ON people, memberships, requests, connections, decisions, events, tenants, logs, seals, tiles
     TO lockbox_connectors;
 GRANT INSERT ON event_details TO lockbox_connectors;
+GRANT INSERT (event_id, tenant_id, request_id, at, run_at, template, mode, asked) ON outbox TO lockbox_connectors;
 GRANT INSERT (id, request_id, tenant_id, kind, target, state, run_at, created_at) ON connections
     TO lockbox_connectors;
 GRANT UPDATE (state, run_at, attempts, failures, last_error, opened_at, closed_at) ON connections
@@ -148,4 +149,4 @@ GRANT EXECUTE ON FUNCTION authenticate, credential_scope, find_device_login, per
     operating_figures, operating_states, operating_day, operating_gate, operating_findings TO lockbox_api;
 
 GRANT EXECUTE ON FUNCTION credentials_of, was_removed, seal_lag TO lockbox_worker;
-GRANT EXECUTE ON FUNCTION signed_decisions, log_heads, log_tiles TO lockbox_connectors;
+GRANT EXECUTE ON FUNCTION signed_decisions, log_heads, log_tiles, event_exists TO lockbox_connectors;

@@ -44,6 +44,9 @@ BEGIN
         EXECUTE format('CREATE POLICY connectors ON %I FOR ALL TO lockbox_connectors USING (true)', seen);
     END LOOP;
 END $$;
+-- It says what became of access at a target, and asks nobody.
+CREATE POLICY connectors ON outbox FOR INSERT TO lockbox_connectors
+    WITH CHECK (template ^@ 'connection_' AND cardinality(asked) = 0 AND NOT event_exists(event_id));
 -- Whoever holds the worker's login wipes no trace of today.
 CREATE POLICY worker_forgets ON deliveries AS RESTRICTIVE FOR DELETE TO lockbox_worker
     USING (at < now() - interval '1 day');

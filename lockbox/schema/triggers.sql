@@ -479,7 +479,7 @@ BEGIN
     RETURN NULL;
 END $$;
 CREATE CONSTRAINT TRIGGER of_its_event AFTER INSERT ON outbox DEFERRABLE INITIALLY DEFERRED FOR EACH ROW
-    WHEN (current_user = 'lockbox_api') EXECUTE FUNCTION refuse_unfounded_outbox();
+    WHEN (current_user IN ('lockbox_api', 'lockbox_connectors')) EXECUTE FUNCTION refuse_unfounded_outbox();
 
 -- Whoever writes an event queues nothing and leaves nothing out: the table does it, for a whole statement at once.
 CREATE FUNCTION queue_for_sealing() RETURNS trigger

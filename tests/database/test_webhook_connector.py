@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
+from sqlalchemy.exc import DBAPIError
 
 from config.connector_document import ServiceConnector
 from config.service_catalogue import Catalogue, Service
@@ -21,6 +22,7 @@ from lockbox.notifications.endpoints import new_secret
 from lockbox.notifications.webhook import HttpWebhooks
 from lockbox.requests.lifecycle import Action
 from lockbox.schedule import Schedule
+from tests.database.postbag import Postbag
 from tests.database.scenes import read, write
 
 
@@ -163,3 +165,101 @@ def test_a_call_that_is_refused_opens_nothing_and_is_made_again(
     vendor.receiver.secret = right
     write(superuser, "UPDATE connections SET run_at = now()")
     assert _run(driver, world.db) == {"open": 1}
+
+
+def _mailed(world: World, post: Postbag, db: Database) -> dict[str, set[str]]:
+    """Deliver what is open; return who of the mails about the target got which template."""
+    rows = read(db, "SELECT id, person_id, template FROM notifications WHERE closed_at IS NULL")
+    names = {caller.person_id: name for name, caller in world.people.items()}
+    post.deliver(db, [row.id for row in rows])
+    told = [(row.template, names[row.person_id]) for row in rows if row.person_id]
+    assert len(told) == len(set(told)), "nobody is told twice"
+    return {template: {name for one, name in told if one == template} for template, _ in told}
+
+
+def _fail(driver: ConnectionDriver, db: Database, superuser: Engine, times: int) -> None:
+    for _ in range(times):
+        assert _run(driver, db) == {"failed": 1}
+        write(superuser, "UPDATE connections SET run_at = now()")
+
+
+def test_a_close_that_fails_is_mailed_once_and_once_more_when_it_is_settled(
+    world: World, driver: ConnectionDriver, vendor: VendorSystem, superuser: Engine
+) -> None:
+    post = Postbag()
+    post.endpoint(world, "https://tenant-hook", tenant_id=world.tenant.id)
+    request = world.submit()
+    world.act("ann", Action.APPROVE, request.id)
+    driver.begin(most=10)
+    assert _run(driver, world.db) == {"open": 1}
+    world.act("tara", Action.REVOKE, request.id)
+    assert not {"connection_opened", "target_opened"} & _mailed(world, post, world.db).keys()
+    vendor.is_stubborn = True
+
+    _fail(driver, world.db, superuser, 2)
+    assert _mailed(world, post, world.db) == {}, "two tries may fail"
+    post.mail.sent.clear()
+    _fail(driver, world.db, superuser, 4)
+    assert _mailed(world, post, world.db) == {
+        "connection_close_failed": {"ann", "amir", "abe", "tara"},
+        "target_close_failed": {"olga"},
+    }
+    by_subject = {mail.to_name: mail for mail in post.mail.sent}
+    assert by_subject["Ann"].subject.startswith("Access could not be closed at the target: ")
+    assert "sessions that were\nopen there may go on" in by_subject["Ann"].text
+    assert by_subject["Olga"].subject.startswith("Act now: target vendor did not close access")
+    assert "still_open" in by_subject["Olga"].text
+    for word in (request.justification, "Erin", MAILBOX):
+        assert word in by_subject["Ann"].text
+        assert word not in by_subject["Olga"].text, "operators see no requests"
+
+    vendor.is_stubborn = False
+    assert _run(driver, world.db) == {"closed": 1}
+    assert _mailed(world, post, world.db) == {
+        "connection_close_settled": {"ann", "amir", "abe", "tara"},
+        "target_close_settled": {"olga"},
+    }
+    calls = [json.loads(call.body) for call in post.hooks.sent]
+    of_target = [(call["type"], call["data"]["state"]) for call in calls if "connection" in call["data"]]
+    assert of_target == [
+        ("request.connection_opened", "active"),
+        ("request.connection_close_failed", "revoked"),
+        ("request.connection_closed", "revoked"),
+    ]
+    failing = next(call["data"]["connection"] for call in calls if call["type"].endswith("close_failed"))
+    assert (failing["target"], failing["failing"]) == ("vendor", "still_open")
+
+
+def test_an_open_that_fails_is_mailed_to_the_engineer_too(
+    world: World, driver: ConnectionDriver, vendor: VendorSystem, superuser: Engine
+) -> None:
+    post = Postbag()
+    right, vendor.receiver.secret = vendor.receiver.secret, new_secret()
+    request = world.submit()
+    world.act("ann", Action.APPROVE, request.id)
+    driver.begin(most=10)
+    _mailed(world, post, world.db)
+    everybody = {"ann", "amir", "abe", "tara", "erin"}
+
+    _fail(driver, world.db, superuser, 5)
+    assert _mailed(world, post, world.db) == {"connection_open_failed": everybody, "target_open_failed": {"olga"}}
+    vendor.receiver.secret = right
+
+    assert _run(driver, world.db) == {"open": 1}
+    assert _mailed(world, post, world.db) == {"connection_open_settled": everybody, "target_open_settled": {"olga"}}
+    erin = [mail for mail in post.mail.sent if mail.to_name == "Erin"][-1]
+    assert erin.text.startswith("You have been let in now")
+
+
+def test_a_login_of_the_connector_worker_tells_of_its_own_events_alone(world: World, urls: Urls) -> None:
+    request = world.submit()
+    event = read(world.db, "SELECT id, at FROM events WHERE request_id = :id", id=request.id)[0]
+    engine = make_engine(urls.connectors, role="test-connectors")
+    values = {"event": event.id, "tenant": world.tenant.id, "request": request.id, "at": event.at}
+    queued = """
+        INSERT INTO outbox (event_id, tenant_id, request_id, at, run_at, template, mode, asked)
+        VALUES (:event, :tenant, :request, :at, :at, 'connection_closed', 'enforce', '{}')
+    """
+    with pytest.raises(DBAPIError, match="row-level security"), engine.begin() as connection:
+        connection.execute(text(queued), values)
+    engine.dispose()

@@ -8,7 +8,9 @@ import pytest
 from lockbox.identity.roles import Mode, Side
 from lockbox.notifications.audience import (
     ANSWER,
+    CONNECTED,
     CONVERSED,
+    OPERATED,
     PROMPTS,
     QUESTION,
     RECEIPT,
@@ -17,6 +19,7 @@ from lockbox.notifications.audience import (
     TYPES,
     AudienceGroup,
     Reminder,
+    connection_groups,
     endpoints_to_notify,
     is_reported,
     knows_of,
@@ -207,6 +210,10 @@ EVENT_TYPES = {
     ("unreached", "reviewing"): "request.unreached",
     ("question", "pending"): "request.question",
     ("answer", "pending"): "request.answer",
+    ("connection_opened", "active"): "request.connection_opened",
+    ("connection_open_failed", "active"): "request.connection_open_failed",
+    ("connection_closed", "revoked"): "request.connection_closed",
+    ("connection_close_failed", "revoked"): "request.connection_close_failed",
 }
 
 
@@ -215,7 +222,7 @@ def test_every_move_reminder_question_and_answer_has_an_event_type_and_there_is_
     reminders = {(reminder.value, state) for reminder, state in REMINDER_TEMPLATES}
 
     assert {
-        (action, state) for action, state in EVENT_TYPES if action not in {"question", "answer"}
+        (action, state) for action, state in EVENT_TYPES if action not in {"question", "answer", *CONNECTED}
     } == moves | reminders
     assert {key: type_of(*key) for key in EVENT_TYPES} == EVENT_TYPES
     assert set(EVENT_TYPES.values()) == TYPES
@@ -224,3 +231,28 @@ def test_every_move_reminder_question_and_answer_has_an_event_type_and_there_is_
 def test_webhooks_of_the_vendor_hear_of_everything_and_the_customers_once_it_was_asked() -> None:
     assert endpoints_to_notify(customer_knows=False) == {"vendor_endpoints"}
     assert endpoints_to_notify(customer_knows=True) == {"vendor_endpoints", "tenant_endpoints"}
+
+
+CUSTOMERS_BY_MODE = {
+    "enforce": {"admins", "approvers", "informed"},
+    "observe": {"admins", "approvers", "informed"},
+    "off": {"admins", "informed"},
+}
+
+
+@each(("mode", "template"), list(itertools.product(Mode, OPERATED)))
+def test_a_failure_at_a_target_and_its_end_are_told_to_the_customer_and_to_operators(
+    mode: Mode, template: str
+) -> None:
+    engineer = {"requester"} if template.startswith("connection_open") else set()
+
+    assert connection_groups(template, mode) == CUSTOMERS_BY_MODE[mode] | {"operators"} | engineer
+
+
+@each(("mode", "template"), list(itertools.product(Mode, ("connection_opened", "connection_closed"))))
+def test_what_a_target_does_at_once_is_told_to_nobody_by_mail(mode: Mode, template: str) -> None:
+    assert connection_groups(template, mode) == set()
+
+
+def test_what_operators_are_told_stays_inside_the_vendor() -> None:
+    assert not [one for one in OPERATED.values() if knows_of(Side.CUSTOMER, "revoked", one)]

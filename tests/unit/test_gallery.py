@@ -42,7 +42,7 @@ TAGS = {
 }
 ATTRIBUTES = {"lang", "charset", "name", "content", "style", "role", "align", "width", "scope", "dir", "href"}
 OURS = re.compile(
-    r"https://lockbox\.vendor\.example/(?:account|sign-in|proposals|(?:requests|invitations)/[0-9a-f-]{36})"
+    r"https://lockbox\.vendor\.example/(?:account|operations|sign-in|proposals|(?:requests|invitations)/[0-9a-f-]{36})"
 )
 UNTURNED = re.compile("[\u202a-\u202e\u2066-\u2069\u2028\u2029\x00-\x08\x0b-\x1f\x7f]")
 HEADERS = [

@@ -10,7 +10,7 @@ import pytest
 
 from lockbox.identity.roles import Mode
 from lockbox.notifications import mail_text
-from lockbox.notifications.audience import CONVERSED, COPIED, RECEIPT, REMINDERS, REPORT
+from lockbox.notifications.audience import CONVERSED, COPIED, OPERATED, RECEIPT, REMINDERS, REPORT
 from lockbox.notifications.request_mail import SUBJECTS, EarlierRequest, MailWording
 from lockbox.requests.lifecycle import State
 from tests.each import each
@@ -53,7 +53,8 @@ def test_a_prompt_says_all_that_a_decision_needs(template: str, part: str) -> No
 def test_every_state_has_a_letter_with_a_text_part_and_a_subject(state: State) -> None:
     made = mail(template=state.value)
 
-    others = {*REMINDERS, *CONVERSED.values(), "closing", "unreached", RECEIPT, REPORT, COPIED}
+    of_targets = {*OPERATED, *OPERATED.values()}
+    others = {*REMINDERS, *CONVERSED.values(), *of_targets, "closing", "unreached", RECEIPT, REPORT, COPIED}
     assert set(SUBJECTS) == {*State, *others}
     assert made.text.strip()
     assert made.html.lstrip().startswith("<!doctype html>")

@@ -1,0 +1,113 @@
+"""Record how a step of a connection ended: its row, and the event of a change of state, which people are told of."""
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Row, text
+
+from connectors.models import ConnectionState
+from lockbox.audit import events
+from lockbox.audit.canonical import Value
+from lockbox.audit.events import THE_CLOCK, AuditEvent
+from lockbox.database import UnitOfWork
+from lockbox.identity.roles import Mode
+from lockbox.notifications import outbox
+from lockbox.notifications.outbox import NotifiedMove
+
+TRIES_BEFORE_FAILED = 3
+FIRST_PAUSE, LONGEST_PAUSE = timedelta(seconds=1), timedelta(seconds=60)
+MOST_DOUBLINGS = 6
+FAILED = {True: ConnectionState.OPEN_FAILED, False: ConnectionState.CLOSE_FAILED}
+SETTLED_BY = frozenset(FAILED.values())
+"""The states that people were told of, so that they are told too how it ended."""
+EVENTS = {
+    ConnectionState.OPEN: "connection_opened",
+    ConnectionState.OPEN_FAILED: "connection_open_failed",
+    ConnectionState.CLOSED: "connection_closed",
+    ConnectionState.CLOSE_FAILED: "connection_close_failed",
+}
+
+UPDATED = """
+UPDATE connections SET state = :state, run_at = :run_at, failures = :failures, last_error = :last_error,
+    opened_at = :opened_at, closed_at = :closed_at
+WHERE id = :id
+"""
+RECORD = text(UPDATED)
+RECORD_AND_TELL = text(f"WITH {events.APPEND}, {outbox.QUEUE} {UPDATED}")
+OF_REQUEST = text("""
+SELECT state, mode, requester_id, service, deadline_at, asked_at FROM requests WHERE id = :id
+""")
+
+
+def failed(row: Row[Any], at: datetime, reason: str, *, is_open: bool) -> dict[str, Any]:
+    """Return what becomes of a row whose step failed for this reason: it is tried again, ever later."""
+    failures = row.failures + 1
+    state = FAILED[is_open] if failures >= TRIES_BEFORE_FAILED else ConnectionState(row.state)
+    pause = min(FIRST_PAUSE * 2 ** min(failures - 1, MOST_DOUBLINGS), LONGEST_PAUSE)
+    return _outcome(row, state, at + pause, failures=failures, last_error=reason)
+
+
+def done(row: Row[Any], at: datetime, until: datetime | None) -> dict[str, Any]:
+    """Return what becomes of a row that is open until then, or closed."""
+    if until is not None:
+        return _outcome(row, ConnectionState.OPEN, until) | {"opened_at": at}
+    return _outcome(row, ConnectionState.CLOSED, None) | {"closed_at": at}
+
+
+def _outcome(
+    row: Row[Any],
+    state: ConnectionState,
+    run_at: datetime | None,
+    *,
+    failures: int = 0,
+    last_error: str | None = None,
+) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "state": state,
+        "run_at": run_at,
+        "failures": failures,
+        "last_error": last_error,
+        "opened_at": row.opened_at,
+        "closed_at": None,
+    }
+
+
+def record(session: UnitOfWork, row: Row[Any], outcome: dict[str, Any], at: datetime, until: datetime | None) -> None:
+    """Write an outcome; a change of state is an event that people and endpoints are told of, a further try is not.
+
+    `until` is when the window ends that was to be opened.
+    """
+    state = outcome["state"]
+    if state == row.state or state not in EVENTS:
+        session.execute(RECORD, outcome)
+        return
+    request = session.execute(OF_REQUEST, {"id": row.request_id}).one()
+    facts: dict[str, Value] = {"connection": row.id, "connector": row.kind, "target": row.target}
+    if outcome["last_error"]:
+        facts["reason"] = outcome["last_error"]
+    if until is not None:
+        facts["until"] = until
+    moment = {"at": at, "from_state": request.state, "to_state": request.state, "deadline_at": request.deadline_at}
+    event = AuditEvent(
+        action=EVENTS[state],
+        actor=THE_CLOCK,
+        tenant_id=row.tenant_id,
+        request_id=row.request_id,
+        facts=facts,
+        **moment,
+    )
+    told = NotifiedMove(
+        request_id=row.request_id,
+        tenant_id=row.tenant_id,
+        requester_id=request.requester_id,
+        mode=Mode(request.mode),
+        service=request.service,
+        action=event.action,
+        actor=THE_CLOCK,
+        asked_at=request.asked_at,
+        settles=row.state in SETTLED_BY,
+        event_id=event.id,
+        **moment,
+    )
+    session.execute(RECORD_AND_TELL, outcome | events.append([event]) | outbox.queue(session, [told]))
