@@ -1,0 +1,150 @@
+"""The history of a run: what the gate and the guard answered, what people did to windows, and Postgres' clock."""
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
+from typing import Any, Self
+from uuid import UUID
+
+GATE, GUARD = DOORS = ("gate", "guard")
+LONGEST_READING = 0.1
+
+
+@dataclass(frozen=True)
+class ProbedCall:
+    """What is asked: whether an engineer may do this to that resource of a tenant, at a service."""
+
+    tenant: str
+    service: str
+    resource: str
+    action: str
+    engineer: UUID
+
+
+@dataclass(frozen=True)
+class GateYes:
+    """What a yes says that it is for."""
+
+    request_id: UUID
+    call: ProbedCall
+    until: datetime
+
+
+@dataclass(frozen=True)
+class RecordedAnswer:
+    """One answer of the gate or the guard; the call began and ended at these moments of the monotonic clock.
+
+    `status` is 0 where there was none. `reason` is why it is no, and of a 200 without a window what it says instead.
+    """
+
+    door: str
+    call: ProbedCall
+    began: float
+    ended: float
+    status: int
+    reason: str = ""
+    yes: GateYes | None = None
+
+    def __str__(self) -> str:
+        """Say who was asked for what, and until when the answer took."""
+        call = self.call
+        return f"the {self.door}, for {call.action} of {call.resource} at {call.tenant}/{call.service}"
+
+
+@dataclass(frozen=True)
+class ClockReading:
+    """Postgres' clock, read between two moments of the monotonic clock; in seconds since 1970."""
+
+    before: float
+    at: float
+    after: float
+
+
+class PostgresTime:
+    """Between what bounds Postgres' clock was at a moment of the monotonic clock.
+
+    By the last reading before and the first one after that moment: the clock may be set between readings, and then
+    the bounds are as wide as that. Readings that took long say too little, and are left out.
+    """
+
+    def __init__(self, readings: Sequence[ClockReading]) -> None:
+        good = sorted(
+            (one for one in readings if one.after - one.before <= LONGEST_READING), key=lambda one: one.before
+        )
+        self._good = good
+        self._begun = [one.before for one in good]
+        self._ended = [one.after for one in good]
+
+    def earliest(self, moment: float) -> float:
+        """Return the earliest that it can have been; minus infinity where nothing was read."""
+        return moment + min((one.at - one.after for one in self._around(moment)), default=float("-inf"))
+
+    def latest(self, moment: float) -> float:
+        """Return the latest that it can have been; infinity where nothing was read."""
+        return moment + max((one.at - one.before for one in self._around(moment)), default=float("inf"))
+
+    def _around(self, moment: float) -> list[ClockReading]:
+        before, after = bisect_right(self._ended, moment) - 1, bisect_left(self._begun, moment)
+        return [self._good[place] for place in {before, after} if 0 <= place < len(self._good)]
+
+
+@dataclass(frozen=True)
+class TrueWindow:
+    """A window as Postgres knows it, once it has opened; `opened_at` in seconds since 1970."""
+
+    request_id: UUID
+    tenant: str
+    service: str
+    engineer: UUID
+    resources: frozenset[str]
+    actions: frozenset[str]
+    opened_at: float
+    deadline: datetime
+
+    @classmethod
+    def of(cls, row: Any) -> Self:  # noqa: ANN401 - a row, as SQLAlchemy has them
+        """Return a row of `questions.GATE_WINDOWS`."""
+        named = row.id, row.tenant, row.service, row.requester_id, frozenset(row.resources), frozenset(row.actions)
+        return cls(*named, row.opened_at, row.deadline_at)
+
+    @cached_property
+    def ends_at(self) -> float:
+        """Its deadline, in seconds since 1970."""
+        return self.deadline.timestamp()
+
+    def covers(self, call: ProbedCall) -> bool:
+        """Whether it is a window for this, as long as it is open."""
+        mine = (self.tenant, self.service, self.engineer)
+        return (
+            mine == (call.tenant, call.service, call.engineer)
+            and call.resource in self.resources
+            and call.action in self.actions
+        )
+
+
+@dataclass
+class GateHistory:
+    """All of it, as it happened; moments are of the monotonic clock.
+
+    `opened` is when an approval was answered that opened a window, `ending` when somebody first tried to end it, and
+    `ended` when the first of these was answered. In `quiet` times nothing was struck, nor had been for a while;
+    in `frozen` ones the API or the guard stood still.
+    """
+
+    answers: list[RecordedAnswer] = field(default_factory=list)
+    readings: list[ClockReading] = field(default_factory=list)
+    opened: dict[UUID, float] = field(default_factory=dict)
+    ending: dict[UUID, float] = field(default_factory=dict)
+    ended: dict[UUID, float] = field(default_factory=dict)
+    quiet: list[tuple[float, float]] = field(default_factory=list)
+    frozen: list[tuple[float, float]] = field(default_factory=list)
+
+    def is_quiet(self, began: float, ended: float) -> bool:
+        """Whether all of this was in one quiet time."""
+        return any(first <= began and ended <= last for first, last in self.quiet)
+
+    def was_frozen(self, began: float, ended: float) -> bool:
+        """Whether the API or the guard stood still at some moment between these."""
+        return any(first <= ended and began <= last for first, last in self.frozen)

@@ -1,0 +1,151 @@
+"""The checker of histories: which answers of the gate and the guard must not be, and whether open windows let in.
+
+A yes is judged by Postgres' rows, by the moments at which a revoke was answered, and by Postgres' clock. Where a
+moment is known between bounds only, the answer gets the benefit of them.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from uuid import UUID
+
+from chaos.gate_history import (
+    DOORS,
+    GATE,
+    GUARD,
+    GateHistory,
+    GateYes,
+    PostgresTime,
+    ProbedCall,
+    RecordedAnswer,
+    TrueWindow,
+)
+
+YES, NO = 200, frozenset({401, 403})
+NO_ANSWER = 0
+REVOKED_SECONDS = {GATE: 1.0, GUARD: 3.0}
+"""A call that begins so long after a revoke was answered gets no yes."""
+REMEMBERED_SECONDS = {GATE: 1.0, GUARD: 3.0}
+"""For so long a no may be said once a window has opened: the guard waits for two seconds for one that the gate
+remembers for one."""
+AWAY = frozenset({"busy", "behind"})
+"""Reasons of a no that are about Lockbox, and not about the window."""
+LEAST_QUIET, LEAST_LET_IN = 10, 0.9
+YES_SAID, NO_WINDOW, REVOKED, PAST_DEADLINE = "let in", "without a window", "past a revoke", "past a deadline"
+OTHERS = "away or not open yet"
+"""What an answer shows."""
+Windows = Mapping[UUID, TrueWindow]
+
+
+class HistoryJudge:
+    """Judges one history by all windows that Postgres knows; these must have been read after it ended."""
+
+    def __init__(self, history: GateHistory, windows: Iterable[TrueWindow]) -> None:
+        self._history = history
+        self._answers = list(history.answers)
+        self._windows = {one.request_id: one for one in windows}
+        self._clock = PostgresTime(list(history.readings))
+        self._covering = defaultdict[ProbedCall, list[TrueWindow]](list)
+        for call in {one.call for one in self._answers}:
+            self._covering[call] = [one for one in self._windows.values() if one.covers(call)]
+
+    def wrong_yeses(self) -> Iterator[str]:
+        """Yield a line for each yes that nobody may ever get, and for each answer that is neither yes nor no."""
+        for one in self._answers:
+            if one.status not in {YES, NO_ANSWER, *NO}:
+                yield f"{one}: answered {one.status}"
+            elif one.status == YES:
+                yield from (f"{one}: yes {why}" for why in self._wrong_yes(one))
+
+    def wrong_noes(self) -> Iterator[str]:
+        """Yield a line for each no that says of an open window that there is none."""
+        for one in self._answers:
+            if one.status in NO and one.reason not in AWAY and self._is_surely_open(one):
+                yield f"{one}: no, {one.reason or 'for no reason'}, though its window is open"
+
+    def too_few_let_in(self) -> Iterator[str]:
+        """Yield a line for the gate and the guard each, if open windows did not let in while all was quiet."""
+        if not self._history.quiet:
+            return
+        for door in DOORS:
+            asked = [one for one in self._answers if one.door == door and self._counts_as_quiet(one)]
+            let_in = sum(one.status == YES for one in asked)
+            if len(asked) < LEAST_QUIET:
+                yield f"only {len(asked)} calls by open windows at the {door} while all was quiet"
+            elif let_in < LEAST_LET_IN * len(asked):
+                yield f"only {let_in} of {len(asked)} calls by open windows let in at the {door} while all was quiet"
+
+    def tested(self) -> Counter[tuple[str, str]]:
+        """Count the answers by the door and by what they show."""
+        found = Counter[tuple[str, str]]()
+        for one in self._answers:
+            if one.status == YES:
+                found[one.door, YES_SAID] += 1
+            elif one.status in NO:
+                found[one.door, self._why_not(one)] += 1
+        return found
+
+    def _wrong_yes(self, one: RecordedAnswer) -> Iterator[str]:
+        if one.yes is None:
+            yield f"without a window: {one.reason or 'nothing'}"
+            return
+        window = self._windows.get(one.yes.request_id)
+        if window is None:
+            yield f"by {one.yes.request_id}, which never opened a window"
+            return
+        yield from _misnamed(one, one.yes, window)
+        yield from self._late(one, window)
+
+    def _late(self, one: RecordedAnswer, window: TrueWindow) -> Iterator[str]:
+        ended = self._history.ended.get(window.request_id)
+        if ended is not None and one.began - ended > REVOKED_SECONDS[one.door]:
+            yield f"by {window.request_id}, {one.began - ended:.3f} s after its revoke was answered"
+        # What is computed after the call has begun is computed at a later time than this.
+        past = self._clock.earliest(one.began) - window.ends_at
+        if past >= 0:
+            yield f"by {window.request_id}, {past:.3f} s past its deadline"
+        early = window.opened_at - self._clock.latest(one.ended)
+        if early > 0:
+            yield f"by {window.request_id}, {early:.3f} s before it opened"
+
+    def _is_surely_open(self, one: RecordedAnswer) -> bool:
+        return any(self._is_open_all_along(one, window) for window in self._covering[one.call])
+
+    def _is_open_all_along(self, one: RecordedAnswer, window: TrueWindow) -> bool:
+        opened = self._history.opened.get(window.request_id, float("inf"))
+        remembered = REMEMBERED_SECONDS[one.door]
+        # What was stopped meanwhile may give an answer that it had asked for before.
+        return (
+            one.began > opened + remembered
+            and not self._history.was_frozen(one.began - remembered, one.ended)
+            and one.ended < self._history.ending.get(window.request_id, float("inf"))
+            and self._clock.latest(one.ended) < window.ends_at
+        )
+
+    def _counts_as_quiet(self, one: RecordedAnswer) -> bool:
+        return self._history.is_quiet(one.began, one.ended) and self._is_surely_open(one)
+
+    def _why_not(self, one: RecordedAnswer) -> str:
+        """Return by what rule a no had to be one: it is this rule that it shows to hold."""
+        covering = self._covering[one.call]
+        if one.reason in AWAY:
+            return OTHERS
+        if not covering:
+            return NO_WINDOW
+        if any(self._is_revoked(one, window) for window in covering):
+            return REVOKED
+        past = any(self._clock.earliest(one.began) >= window.ends_at for window in covering)
+        return PAST_DEADLINE if past else OTHERS
+
+    def _is_revoked(self, one: RecordedAnswer, window: TrueWindow) -> bool:
+        """Whether the revoke alone, and no deadline, is what keeps a call out."""
+        ended = self._history.ended.get(window.request_id, float("inf"))
+        return one.began - ended > REVOKED_SECONDS[one.door] and self._clock.latest(one.ended) < window.ends_at
+
+
+def _misnamed(one: RecordedAnswer, yes: GateYes, window: TrueWindow) -> Iterator[str]:
+    if yes.call != one.call:
+        yield f"about something else: {yes.call}"
+    if not window.covers(one.call):
+        yield f"by {window.request_id}, which is no window for it"
+    if yes.until != window.deadline:
+        yield f"until {yes.until}, and {window.request_id} ends at {window.deadline}"

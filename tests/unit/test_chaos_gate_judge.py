@@ -1,0 +1,218 @@
+"""The checker of gate histories: it finds each answer that must not be, and nothing in an honest history."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import pytest
+
+from chaos.gate_history import (
+    DOORS,
+    GATE,
+    GUARD,
+    ClockReading,
+    GateHistory,
+    GateYes,
+    PostgresTime,
+    ProbedCall,
+    RecordedAnswer,
+    TrueWindow,
+)
+from chaos.gate_judge import NO_WINDOW, OTHERS, PAST_DEADLINE, REVOKED, YES_SAID, HistoryJudge
+from tests.each import each
+
+AHEAD = 1_000_000.0
+"""By how much Postgres' clock is ahead of the monotonic one in these histories."""
+OPENED, REVOKE, DEADLINE = 100.0, 110.0, 130.0
+"""When a window opened, was revoked where it was, and ends; by the monotonic clock."""
+ERIN, EVE = UUID(int=1), UUID(int=2)
+WINDOW = UUID(int=10)
+CALL = ProbedCall("contoso", "exchange-online", "mailbox:anna@contoso.example", "read", ERIN)
+UNTIL = datetime.fromtimestamp(AHEAD + DEADLINE, UTC)
+TRUE = TrueWindow(
+    WINDOW,
+    CALL.tenant,
+    CALL.service,
+    ERIN,
+    frozenset({CALL.resource}),
+    frozenset({"read"}),
+    AHEAD + OPENED,
+    UNTIL,
+)
+FOREIGN = {
+    "tenant": replace(CALL, tenant="fabrikam"),
+    "service": replace(CALL, service="calendar-online"),
+    "resource": replace(CALL, resource="mailbox:ceo@contoso.example"),
+    "action": replace(CALL, action="change"),
+    "engineer": replace(CALL, engineer=EVE),
+}
+
+
+def yes(began: float, door: str = GATE, call: ProbedCall = CALL, *, took: float = 0.01) -> RecordedAnswer:
+    return RecordedAnswer(door, call, began, began + took, 200, yes=GateYes(WINDOW, call, UNTIL))
+
+
+def no(began: float, reason: str = "no_window", door: str = GATE, call: ProbedCall = CALL) -> RecordedAnswer:
+    return RecordedAnswer(door, call, began, began + 0.01, 403, reason)
+
+
+def readings(first: float = 90, last: float = 140) -> list[ClockReading]:
+    """Readings each second that took 2 ms."""
+    return [ClockReading(at, AHEAD + at + 0.001, at + 0.002) for at in range(int(first), int(last))]
+
+
+def judge(
+    *answers: RecordedAnswer, is_revoked: bool = False, quiet: tuple[float, float] | None = None
+) -> HistoryJudge:
+    ending = {WINDOW: REVOKE - 0.2} if is_revoked else {}
+    ended = {WINDOW: REVOKE} if is_revoked else {}
+    history = GateHistory(
+        list(answers), readings(), {WINDOW: OPENED + 0.1}, ending, ended, [quiet] if quiet is not None else []
+    )
+    return HistoryJudge(history, [TRUE])
+
+
+def wrong(*answers: RecordedAnswer, is_revoked: bool = False) -> list[str]:
+    judged = judge(*answers, is_revoked=is_revoked)
+    return [line.partition(": ")[2] for line in (*judged.wrong_yeses(), *judged.wrong_noes())]
+
+
+def test_an_honest_history_has_nothing_wrong() -> None:
+    answers = [
+        no(OPENED - 1),
+        no(OPENED + 0.5),
+        yes(OPENED + 0.05),
+        *(yes(at, door) for at in (OPENED + 3, REVOKE - 1, REVOKE + 0.9) for door in DOORS),
+        yes(REVOKE + 2.9, GUARD),
+        no(REVOKE + 0.1),
+        no(REVOKE + 1.1, "behind"),
+        *(no(OPENED + 5, call=call) for call in FOREIGN.values()),
+        RecordedAnswer(GATE, CALL, REVOKE, REVOKE + 4, 0, "ReadTimeout"),
+    ]
+
+    assert wrong(*answers, is_revoked=True) == []
+    assert wrong(yes(DEADLINE - 0.01, took=1.0), no(DEADLINE + 0.01)) == []
+
+
+@each(("door", "seconds"), [(GATE, 1.0), (GUARD, 3.0)])
+def test_a_yes_to_a_call_that_began_too_long_after_a_revoke_was_answered_is_found(door: str, seconds: float) -> None:
+    late, in_time = yes(REVOKE + seconds + 0.001, door), yes(REVOKE + seconds - 0.001, door, took=5)
+
+    assert wrong(late, in_time, is_revoked=True) == [
+        f"yes by {WINDOW}, {seconds + 0.001:.3f} s after its revoke was answered"
+    ]
+    assert wrong(late) == []
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_a_yes_to_a_call_that_began_past_the_deadline_is_found(door: str) -> None:
+    assert wrong(yes(DEADLINE + 0.005, door)) == [f"yes by {WINDOW}, 0.004 s past its deadline"]
+    # Within the bounds of what is known of Postgres' clock it may have been in time.
+    assert wrong(yes(DEADLINE + 0.0009, door)) == []
+
+
+def test_a_yes_before_the_window_opened_is_found() -> None:
+    assert wrong(yes(OPENED - 1)) == [f"yes by {WINDOW}, 0.989 s before it opened"]
+
+
+@each("what", FOREIGN)
+def test_a_yes_for_another_call_than_the_window_is_for_is_found(what: str) -> None:
+    call = FOREIGN[what]
+    about_its_own = replace(yes(OPENED + 5, call=call), yes=GateYes(WINDOW, CALL, UNTIL))
+
+    assert wrong(yes(OPENED + 5, call=call)) == [f"yes by {WINDOW}, which is no window for it"]
+    assert wrong(about_its_own) == [
+        f"yes about something else: {CALL}",
+        f"yes by {WINDOW}, which is no window for it",
+    ]
+
+
+def test_a_yes_that_names_no_window_or_one_that_never_was_is_found() -> None:
+    nameless = replace(yes(OPENED + 5), yes=None, reason="would-deny")
+    unknown = replace(yes(OPENED + 5), yes=GateYes(UUID(int=99), CALL, UNTIL))
+
+    assert wrong(nameless, unknown) == [
+        "yes without a window: would-deny",
+        f"yes by {UUID(int=99)}, which never opened a window",
+    ]
+
+
+def test_a_yes_that_names_another_end_than_the_window_has_is_found() -> None:
+    later = UNTIL + timedelta(microseconds=1)
+
+    assert wrong(replace(yes(OPENED + 5), yes=GateYes(WINDOW, CALL, later))) == [
+        f"yes until {later}, and {WINDOW} ends at {UNTIL}"
+    ]
+
+
+@pytest.mark.parametrize("status", [204, 302, 500, 503])
+def test_an_answer_that_is_neither_yes_nor_no_is_found(status: int) -> None:
+    assert wrong(replace(no(OPENED + 5), status=status)) == [f"answered {status}"]
+
+
+@each(("door", "seconds"), [(GATE, 1.0), (GUARD, 3.0)])
+def test_a_no_though_the_window_is_open_is_found_unless_lockbox_is_away(door: str, seconds: float) -> None:
+    known = OPENED + 0.1 + seconds
+
+    assert wrong(no(known + 0.01, door=door)) == ["no, no_window, though its window is open"]
+    assert wrong(no(known + 0.01, "unknown_engineer", door)) == ["no, unknown_engineer, though its window is open"]
+    assert wrong(no(known - 0.01, door=door), no(known + 0.01, "behind", door), no(known + 0.01, "busy", door)) == []
+
+
+def test_a_no_after_somebody_tried_to_end_the_window_is_none_of_these() -> None:
+    assert wrong(no(REVOKE - 0.1), is_revoked=True) == []
+    assert wrong(no(REVOKE - 0.3), is_revoked=True) == ["no, no_window, though its window is open"]
+
+
+def test_a_no_of_what_was_stopped_just_before_may_be_one_that_it_had_asked_for_earlier() -> None:
+    history = GateHistory([no(OPENED + 8), no(OPENED + 12)], readings(), {WINDOW: OPENED})
+    history.frozen = [(OPENED + 1, OPENED + 7.5)]
+
+    (line,) = HistoryJudge(history, [TRUE]).wrong_noes()
+    assert line.startswith("the gate, for read of mailbox:anna@contoso.example at contoso/exchange-online: no, ")
+
+
+def test_doors_that_only_say_no_are_found_once_all_is_quiet() -> None:
+    quiet = (OPENED + 5, OPENED + 20)
+    let_in = [yes(OPENED + 6 + place / 10, GUARD) for place in range(10)]
+    away = [no(OPENED + 6 + place / 10, "behind") for place in range(10)]
+
+    assert list(judge(*let_in, *away, quiet=quiet).too_few_let_in()) == [
+        "only 0 of 10 calls by open windows let in at the gate while all was quiet"
+    ]
+    assert list(judge(*let_in[:9], *(replace(one, door=GATE) for one in let_in), quiet=quiet).too_few_let_in()) == [
+        "only 9 calls by open windows at the guard while all was quiet"
+    ]
+    assert list(judge(*away, quiet=(OPENED + 40, OPENED + 50)).too_few_let_in()) == [
+        f"only 0 calls by open windows at the {door} while all was quiet" for door in DOORS
+    ]
+
+
+def test_an_answer_counts_for_the_rule_that_it_shows_to_hold() -> None:
+    before, after, late = no(REVOKE + 0.5), no(REVOKE + 1.5), no(DEADLINE + 1)
+    foreign, away = no(OPENED + 5, call=FOREIGN["resource"]), no(REVOKE + 1.5, "behind")
+
+    assert dict(judge(yes(OPENED + 5), before, after, late, foreign, away, is_revoked=True).tested()) == {
+        (GATE, YES_SAID): 1,
+        (GATE, OTHERS): 2,
+        (GATE, REVOKED): 1,
+        (GATE, PAST_DEADLINE): 1,
+        (GATE, NO_WINDOW): 1,
+    }
+
+
+def test_what_is_known_of_the_clock_is_between_the_readings_around_a_moment() -> None:
+    set_back = [ClockReading(10, 1010, 10.002), ClockReading(20, 1015.001, 20.002), ClockReading(30, 1040, 33)]
+    time = PostgresTime(set_back)
+
+    assert time.earliest(5) == pytest.approx(1004.998)
+    assert time.earliest(15) == pytest.approx(1009.999)
+    assert time.latest(15) == pytest.approx(1015.0)
+    assert time.earliest(40) == pytest.approx(1034.999)
+    assert time.latest(40) == pytest.approx(1035.001)
+
+
+def test_without_a_reading_no_yes_is_late_and_no_no_is_wrong() -> None:
+    blind = HistoryJudge(GateHistory([yes(DEADLINE + 9), no(OPENED + 5)], opened={WINDOW: OPENED}), [TRUE])
+
+    assert list(blind.wrong_yeses()) == list(blind.wrong_noes()) == []
