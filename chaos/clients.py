@@ -23,7 +23,7 @@ UNAVAILABLE = 503
 FAILED = 500
 # What may be answered to somebody who comes twice, too late or in the midst of a race.
 ORDINARY = {200, 201, 409, 412, UNAVAILABLE}
-IN_USE = "key-in-use"
+IN_USE, SUSPENDED = "key-in-use", "tenant-suspended"
 FIRST_GUESS, LONGEST_GUESS = 0.02, 1.0
 NEWEST = 15
 
@@ -82,19 +82,17 @@ class Clients:
         await self._http.aclose()
 
     async def file(
-        self, customer: ChaosCustomer, resource: str, body: Mapping[str, Any], key: str
+        self, customer: ChaosCustomer, resource: str, body: Mapping[str, Any], key: str, who: str = "erin"
     ) -> dict[str, Any] | None:
         """File a request by a key, and return it once it is acknowledged."""
         self._journal.resources[resource] = customer.tenant_id
         began = time.time()
-        tried = await self._tried(
-            customer, "erin", "POST", "/v1/requests", body=body, headers={"idempotency-key": key}
-        )
+        tried = await self._tried(customer, who, "POST", "/v1/requests", body=body, headers={"idempotency-key": key})
         if found := tried.found:
             self._journal.acts.append(
-                AttemptedAct(UUID(found["id"]), "submit", "erin", tried.status, tried.sent, tried.at)
+                AttemptedAct(UUID(found["id"]), "submit", who, tried.status, tried.sent, tried.at)
             )
-            self._note(found, customer, "submit", "erin", began)
+            self._note(found, customer, "submit", who, began)
         return found
 
     async def act(
@@ -120,6 +118,10 @@ class Clients:
         tried = await self._tried(customer, who, "GET", path)
         if tried.status not in {0, *expected}:
             self._journal.surprises.append(f"GET {path} by {who}: {tried.status}")
+
+    async def call(self, customer: ChaosCustomer, who: str, method: str, path: str) -> dict[str, Any] | None:
+        """Call something else, and return what was answered; None where it was refused, or nobody knows."""
+        return (await self._tried(customer, who, method, path)).found
 
     async def ask(self, customer: ChaosCustomer, resource: str) -> tuple[int, str]:
         """Ask for access as a guarded system does: the status, 0 where there is no answer, and the body."""
@@ -162,7 +164,9 @@ class Clients:
         status = answer.status_code
         # Who reviews may do nothing more to what the review has passed on.
         is_past = who == "max" and status == httpx.codes.FORBIDDEN
-        if not (status in ORDINARY or is_past or (method == "GET" and status < FAILED)):
+        # A suspension whose answer was lost may come into force late.
+        is_suspended = customer.is_suspended_at_times and SUSPENDED in answer.text
+        if not (status in ORDINARY or is_past or is_suspended or (method == "GET" and status < FAILED)):
             self._journal.surprises.append(f"{method} {path} by {who}: {status} {answer.text[:200]}")
         if who in {"tara", "ann", "amir", "aude"}:
             others = [one for one in self._cast.customers if one is not customer]

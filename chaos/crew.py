@@ -14,6 +14,8 @@ from string import Template
 
 import psutil
 
+from chaos import planted
+from chaos.people import CATALOGUE
 from chaos.plan import CORE, PROCESSES
 from chaos.plan import FaultPlan as Faults
 from cli import stack
@@ -29,7 +31,25 @@ SETTINGS = {
     "LOCKBOX_SUBMISSIONS_PER_TENANT": "1000000",
     "LOCKBOX_TRUSTED_PROXIES": '["127.0.0.1/32"]',
     "LOCKBOX_SHUTDOWN_SECONDS": "2",
+    "LOCKBOX_CATALOGUE": str(CATALOGUE),
 }
+
+
+GUARD = "python -m chaos.guarded --lockbox $lockbox --token-file $token_file --port $port"
+
+
+@dataclass(frozen=True)
+class GuardProcess:
+    """The service behind the guard: where its guard finds Lockbox, the file of its token, and its port."""
+
+    lockbox: str
+    token_file: Path
+    port: int
+
+    @property
+    def url(self) -> str:
+        """Its address."""
+        return f"http://127.0.0.1:{self.port}"
 
 
 @dataclass(frozen=True)
@@ -42,13 +62,14 @@ class ProcessExit:
 
 
 class Crew:
-    """All processes of one run. `ended` are the ends of those that nobody had killed; the API has the `bug`."""
+    """All processes of one run. `ended` are the ends of those that nobody had killed; one of them has the `bug`."""
 
-    def __init__(self, plan: StackPlan, faults: Faults, logs: Path, bug: str = "") -> None:
+    def __init__(self, plan: StackPlan, faults: Faults, logs: Path, guarded: GuardProcess, bug: str = "") -> None:
         self.ended: list[ProcessExit] = []
         self.restarts = 0
         self._processes = Processes(plan, logs, SETTINGS)
         self._faults = faults
+        self._guarded = guarded
         self._bug = bug
         self._killed: set[int] = set()
         self._sessions: set[int] = set()
@@ -145,10 +166,13 @@ class Crew:
 
     def _start(self, name: str) -> None:
         kind = "worker" if name in CORE else name
-        variables = self._processes.plan.variables(kind) | SETTINGS
-        line = Template(commands()[kind]).substitute(variables)
+        if name == "guard":
+            variables, line = {}, Template(GUARD).substitute(vars(self._guarded))
+        else:
+            variables = self._processes.plan.variables(kind) | SETTINGS
+            line = Template(commands()[kind]).substitute(variables)
         words = shlex.split(line) + (["--name", f"chaos-{name}"] if kind in {"worker", "notifications"} else [])
-        if self._bug and name == "api":
+        if self._bug and name == planted.BUGS[self._bug].process:
             python, switch, *rest = words
             words = [python, switch, "chaos.planted", self._bug, *rest]
         if name == self._faults.shifted:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 from uuid import UUID
@@ -10,10 +10,12 @@ from uuid import UUID
 import httpx
 from sqlalchemy import text
 
-from chaos import exports
+from chaos import exports, questions
 from chaos.celery_messages import QUEUES
 from chaos.crew import ProcessExit
 from chaos.exports import VerifiedExport
+from chaos.gate_history import GateHistory, TrueWindow
+from chaos.gate_judge import HistoryJudge
 from chaos.journal import Journal
 from chaos.plan import AppliedFault
 from chaos.stage import ChaosStack
@@ -73,11 +75,17 @@ class ChaosEvidence:
     told: Mapping[str, bool]
     struck: Sequence[AppliedFault]
     ended: Sequence[ProcessExit]
+    history: GateHistory = field(default_factory=GateHistory)
 
     def rows(self, question: str, **values: object) -> list[Any]:
         """Return what Postgres answers, with every right."""
         with self.stage.superuser.connect() as connection:
             return list(connection.execute(text(question), values).all())
+
+    @cached_property
+    def gates(self) -> HistoryJudge:
+        """The judge of what the gate and the guard answered."""
+        return HistoryJudge(self.history, map(TrueWindow.of, self.rows(questions.GATE_WINDOWS)))
 
     @cached_property
     def arrivals(self) -> Sequence[Arrival]:
@@ -100,6 +108,7 @@ def plant(stage: ChaosStack) -> InfrastructureState:
 def gather(
     stage: ChaosStack,
     journal: Journal,
+    history: GateHistory,
     base: InfrastructureState,
     *,
     struck: Sequence[AppliedFault],
@@ -114,7 +123,9 @@ def gather(
     if stage.messages.leaks:
         told["Redis"] = True
     by_now = plant(stage)
-    return ChaosEvidence(stage, journal, left, drifted, base, by_now, verified, told, struck, tuple(stage.crew.ended))
+    return ChaosEvidence(
+        stage, journal, left, drifted, base, by_now, verified, told, struck, tuple(stage.crew.ended), history
+    )
 
 
 def _places(stage: ChaosStack) -> Iterator[tuple[str, bool]]:

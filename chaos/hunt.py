@@ -2,15 +2,20 @@
 
 import threading
 import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import chain
+from typing import Any
 
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from chaos import questions, run
+from chaos.clock_reader import ClockReader
 from chaos.crowd import Crowd
+from chaos.gate_history import TrueWindow
+from chaos.gate_judge import HistoryJudge
 from chaos.invariants import late_and_counted
-from chaos.journal import Journal
 from chaos.run import Tell
 from chaos.stage import ChaosStack
 from chaos.striker import Striker
@@ -21,17 +26,17 @@ LOOK_SECONDS = 0.5
 class InvariantWatch(threading.Thread):
     """Looks at what an invariant of the run would look at in the end. `found` is the first thing that is wrong."""
 
-    def __init__(self, stage: ChaosStack, journal: Journal) -> None:
+    def __init__(self, stage: ChaosStack, crowd: Crowd) -> None:
         super().__init__(name="chaos-watch", daemon=True)
         self.found = ""
         self._stage = stage
-        self._journal = journal
+        self._crowd = crowd
         self._stopping = threading.Event()
 
     def run(self) -> None:
         """Look until something is found, or it is told to stop."""
         while not self.found and not self._stopping.wait(LOOK_SECONDS):
-            self.found = next(chain(late_and_counted(self._journal), self._late()), "")
+            self.found = next(chain(late_and_counted(self._crowd.journal), self._late(), self._gates()), "")
 
     def stop(self) -> None:
         """Look no more."""
@@ -39,18 +44,28 @@ class InvariantWatch(threading.Thread):
         self.join()
 
     def _late(self) -> list[str]:
+        return [f"{row.id} was decided too late" for row in self._asked(questions.LATE)]
+
+    def _gates(self) -> Iterator[str]:
+        # What was answered first, then what Postgres knows: a window opens before anybody is let in by it.
+        history = replace(self._crowd.history, answers=list(self._crowd.history.answers))
+        rows = self._asked(questions.GATE_WINDOWS)
+        return HistoryJudge(history, map(TrueWindow.of, rows)).wrong_yeses() if rows else iter(())
+
+    def _asked(self, question: str) -> Sequence[Any]:
         try:
             with self._stage.superuser.connect() as connection:
-                rows = connection.execute(text(questions.LATE)).all()
+                return connection.execute(text(question)).all()
         except SQLAlchemyError:
-            return []
-        return [f"{row.id} was decided too late" for row in rows]
+            return ()
 
 
 def play(stage: ChaosStack, tell: Tell) -> tuple[str, float]:
     """Play the plan of a stage; return what was found first, nothing if nothing was, and after how many seconds."""
-    crowd = Crowd(stage.faults.seed, stage.plan.public_url, stage.cast)
-    striker, watch = Striker(stage), InvariantWatch(stage, crowd.journal)
+    crowd = Crowd(stage.faults.seed, stage.gates, stage.cast)
+    striker, watch = Striker(stage), InvariantWatch(stage, crowd)
+    clock = ClockReader(stage.superuser, crowd.history)
+    clock.start()
     began = time.monotonic()
     crowd.begin()
     watch.start()
@@ -61,5 +76,6 @@ def play(stage: ChaosStack, tell: Tell) -> tuple[str, float]:
         striker.wait()
         stage.calm()
         watch.stop()
+        clock.stop()
         crowd.abandon()
     return watch.found, seconds

@@ -1,4 +1,4 @@
-"""The invariants I1 to I10: each a function from the evidence to what it found wrong."""
+"""The invariants I1 to I12: each a function from the evidence to what it found wrong."""
 
 import re
 from collections import Counter
@@ -8,6 +8,8 @@ from itertools import chain
 
 from chaos import dead, enough, questions, sometimes
 from chaos.evidence import ChaosEvidence, by_id
+from chaos.gate_history import DOORS
+from chaos.gate_judge import NO_WINDOW, PAST_DEADLINE, REVOKED, YES_SAID
 from chaos.journal import AcknowledgedAct, AttemptedAct, Journal
 from lockbox.notifications.audience import PROMPTS, REPORT
 
@@ -18,6 +20,7 @@ MOST_GROWN = 96 << 20
 MOST_GROWN_REDIS = 32 << 20
 FORBIDDEN = CLOSED = 403
 ENDING = ("complete", "revoke")
+SHOWN = (YES_SAID, NO_WINDOW, REVOKED, PAST_DEADLINE)
 OPENING = ("endorse", "approve")
 SEALS, TOLD = ("unsealed",), ("notifications", "reports")
 # Whatever is not of these is somebody's leavings: the schedule, kombu's own, queues, and mailboxes of answers.
@@ -213,20 +216,39 @@ def back_to_base(seen: ChaosEvidence) -> tuple[str, Iterable[str]]:
 
 
 def in_stories(seen: ChaosEvidence) -> list[AcknowledgedAct]:
-    """Return what was acknowledged beyond the requests that stay open all along."""
-    return [one for one in seen.journal.acknowledged if one.tenant_id != seen.stage.cast.calm.tenant_id]
+    """Return what was acknowledged of the stories that aim at races."""
+    quick = {one.tenant_id for one in seen.stage.cast.quick}
+    return [one for one in seen.journal.acknowledged if one.tenant_id in quick]
 
 
 def acts_in_stories(seen: ChaosEvidence) -> list[AttemptedAct]:
-    """Return what people did beyond those requests."""
+    """Return what people did in them."""
     ids = {one.request_id for one in in_stories(seen)}
     return [act for act in seen.journal.acts if act.request_id in ids]
+
+
+def gates_hold(seen: ChaosEvidence) -> tuple[str, Iterable[str]]:
+    """I11: no yes of the gate or the guard past a deadline or a revoke, nor for anything but its window."""
+    tested = seen.gates.tested()
+    says = [
+        f"{tested[door, REVOKED]:,} past a revoke and {tested[door, PAST_DEADLINE]:,} past a deadline"
+        for door in DOORS
+    ]
+    return f"{len(seen.history.answers):,} calls; {' and '.join(says)}", chain(
+        seen.gates.wrong_yeses(), seen.gates.wrong_noes()
+    )
+
+
+def gates_let_in(seen: ChaosEvidence) -> tuple[str, Iterable[str]]:
+    """I12: while nothing is struck, the gate and the guard let in who has a window."""
+    tested = seen.gates.tested()
+    return " and ".join(f"{tested[door, YES_SAID]:,} yes" for door in DOORS), seen.gates.too_few_let_in()
 
 
 def enough_happened(seen: ChaosEvidence) -> tuple[str, Iterable[str]]:
     """Run: that much was submitted, opened, told and struck that the others show something."""
     journal = seen.journal
-    stories = in_stories(seen)
+    stories, tested = in_stories(seen), seen.gates.tested()
     happened = {
         "requests submitted": len(seen.rows(questions.SUBMITTED)),
         "windows opened": len(seen.rows(questions.WINDOWS)),
@@ -235,6 +257,7 @@ def enough_happened(seen: ChaosEvidence) -> tuple[str, Iterable[str]]:
         "doors found closed": journal.checks[CLOSED],
         "events verified": sum(one.events for one in seen.exports),
         "notifications arrived": len(seen.arrivals),
+        **{f"calls by {door} {what}": tested[door, what] for door in DOORS for what in SHOWN},
     }
     planned = seen.stage.faults
     off = [
@@ -261,6 +284,8 @@ INVARIANTS: tuple[tuple[str, str, Callable[[ChaosEvidence], tuple[str, Iterable[
     ("I8", "the indexes hold all of the next minute, and no more than Postgres", indexes_are_true),
     ("I9", "no secret told, nothing controlled", nothing_told),
     ("I10", "memory and keys back to base", back_to_base),
+    ("I11", "the gate and the guard say yes to an open window alone", gates_hold),
+    ("I12", "an open window is let in while nothing is struck", gates_let_in),
     ("run", "enough happened to show it", enough_happened),
     ("crew", "no process ended unasked", none_ended),
 )

@@ -1,24 +1,32 @@
-"""Who is on the stage: four customers with their people and the vendor's, short windows, and where webhooks go."""
+"""Who is on the stage: customers with their people and the vendor's, gateways, and where webhooks go."""
 
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
 from uuid import UUID
+
+import httpx
 
 from cli import sample
 from cli.owner_transaction import as_owner
 from cli.stack import StackPlan
-from config.catalogue_file import sample_catalogue
+from config.catalogue_file import read_catalogue
 from harness.network import EventLoopThread
 from harness.people import add_endpoint
 from harness.webhook_receiver import WebhookReceiver
-from lockbox.identity import tenants
-from lockbox.identity.roles import Mode
+from lockbox.database import UnitOfWork
+from lockbox.identity import api_tokens, tenants
+from lockbox.identity.api_tokens import TokenTerms
+from lockbox.identity.roles import Mode, Role, Scope, Side
 from lockbox.requests.policy_rules import Policy
 
 ANSWER_SECONDS = 4
 ACCESS_SECONDS = 4
 CALM_SECONDS = 3600
+GATED_ANSWER_SECONDS = 10
 QUICK: dict[str, object] = {
     "vendor_review": False,
     "review_window": ANSWER_SECONDS,
@@ -36,6 +44,15 @@ TALKATIVE: dict[str, object] = {
     "closing_warning": 1,
     "report_on_close": True,
 }
+GATED: dict[str, object] = QUICK | {
+    "approval_window": GATED_ANSWER_SECONDS,
+    "access_ceiling": CALM_SECONDS,
+    "closing_warning": 0,
+}
+CATALOGUE = Path(__file__).with_name("catalogue.yaml")
+SERVICES = tuple(read_catalogue(CATALOGUE).services)
+ENGINEERS = ("erin", "eve")
+"""Who asks at the gate and the guard, by the names under which the identity map has them."""
 REASON = f"Quagga {secrets.token_hex(4)}: the mailbox does not open"
 COMMENT = f"Okapi {secrets.token_hex(4)}: as discussed"
 
@@ -45,7 +62,8 @@ class ChaosCustomer:
     """One customer: its name and id, everybody's ids and tokens, and how much its people have to say.
 
     Each approval of the quorum is one of `approvers`; `is_reviewed` is whether a manager of the vendor comes first,
-    who alone opens the window where `approvers` is empty. `is_calm` is whether its windows are an hour.
+    who alone opens the window where `approvers` is empty. `is_calm` is whether its windows are an hour, and
+    `is_suspended_at_times` whether an operator suspends it in stories.
     """
 
     slug: str
@@ -55,20 +73,35 @@ class ChaosCustomer:
     approvers: tuple[str, ...]
     is_reviewed: bool
     is_calm: bool = False
+    is_suspended_at_times: bool = False
 
 
 @dataclass(frozen=True)
 class ChaosPeople:
-    """Everybody. `hooks` are the endpoints: the vendor's first, then one for each customer."""
+    """Everybody. `hooks` are the endpoints: the vendor's first, then one for each customer.
+
+    Windows at the `gated` customers are probed at the gate and the guard; the last of them is suspended at times.
+    `gateways` are the service accounts of both.
+    """
 
     quick: Sequence[ChaosCustomer]
     calm: ChaosCustomer
     hooks: Sequence[WebhookReceiver]
+    gated: Sequence[ChaosCustomer] = ()
+    gateways: Sequence["GatewayAccount"] = ()
 
     @property
     def customers(self) -> Sequence[ChaosCustomer]:
         """All customers."""
-        return (*self.quick, self.calm)
+        return (*self.quick, self.calm, *self.gated)
+
+    def gateway_token(self, scope: Scope) -> str:
+        """Return the token of the gateway with this scope."""
+        return next(one.token for one in self.gateways if one.scope is scope)
+
+    def engineers(self) -> Mapping[UUID, str]:
+        """Return the names by which gateways know engineers."""
+        return {self.gated[0].people[name]: name for name in ENGINEERS}
 
     def private(self) -> Iterator[str]:
         """Yield what may stand in no log and in no message: tokens, secrets, reasons, comments and addresses."""
@@ -76,13 +109,23 @@ class ChaosPeople:
         for customer in self.customers:
             yield f"@{customer.slug}.example"
             yield from (token.rpartition("_")[2] for token in customer.tokens.values())
+        yield from (gateway.token.rpartition("_")[2] for gateway in self.gateways)
         yield from (hook.secret.rpartition("_")[2] for hook in self.hooks)
+
+
+@dataclass(frozen=True)
+class GatewayAccount:
+    """The service account of the gateway or the guard."""
+
+    person_id: UUID
+    scope: Scope
+    token: str
 
 
 def gather(plan: StackPlan, loop: EventLoopThread) -> ChaosPeople:
     """Write everybody into the database, and open the endpoints."""
     end = secrets.token_hex(3)
-    hooks = [WebhookReceiver(path="/chaos/") for _ in range(5)]
+    hooks = [WebhookReceiver(path="/chaos/") for _ in range(7)]
     for hook in hooks:
         loop.do(hook.open())
     scripts = (
@@ -90,6 +133,8 @@ def gather(plan: StackPlan, loop: EventLoopThread) -> ChaosPeople:
         ("talkative", QUICK | TALKATIVE, Mode.ENFORCE, ("ann", "amir"), True, False),
         ("observing", QUICK, Mode.OBSERVE, (), True, False),
         ("calm", QUICK | {"approval_window": CALM_SECONDS}, Mode.ENFORCE, ("ann",), False, True),
+        ("gated", GATED, Mode.ENFORCE, ("ann",), False, False),
+        ("suspended", GATED, Mode.ENFORCE, ("ann",), False, False),
     )
     customers = []
     with as_owner(plan.owner_database_url) as session:
@@ -102,9 +147,41 @@ def gather(plan: StackPlan, loop: EventLoopThread) -> ChaosPeople:
                 tenant=slug,
                 policy=policy,
                 environment=plan.environment,
-                services=sample_catalogue().services,
+                services=SERVICES,
             )
             hook.secret = add_endpoint(session, hook.url, tenant.id)
             customers.append(ChaosCustomer(slug, tenant.id, found.people, found.tokens, approvers, reviewed, calm))
-    *quick, calm_db = customers
-    return ChaosPeople(quick, calm_db, hooks)
+        eve_id, eve_token = _add(session, plan, "eve", Role.ENGINEER)
+        scopes = (Scope.GATE_NGINX, Scope.GATE_GUARD)
+        added = (
+            _add(session, plan, one.name.lower(), Role.SYSTEM, scopes=[one], services=SERVICES) for one in scopes
+        )
+        gateways = [GatewayAccount(id_, one, token) for one, (id_, token) in zip(scopes, added, strict=True)]
+    *quick, calm_db, gated, suspended = customers
+    both = [
+        replace(one, people={**one.people, "eve": eve_id}, tokens={**one.tokens, "eve": eve_token})
+        for one in (gated, replace(suspended, is_suspended_at_times=True))
+    ]
+    return ChaosPeople(quick, calm_db, hooks, both, gateways)
+
+
+def _add(session: UnitOfWork, plan: StackPlan, name: str, role: Role, **bounds: Any) -> tuple[UUID, str]:  # noqa: ANN401 - the bounds of its token
+    person = tenants.add_person(session, name.capitalize(), f"{name}@vendor.example", Side.VENDOR)
+    tenants.give_role(session, person.id, role, None)
+    lifetime = timedelta(days=1)
+    terms = TokenTerms(environment=plan.environment, lifetime=lifetime, name="chaos", is_sample=True, **bounds)
+    return person.id, api_tokens.issue(session, person.id, terms).text
+
+
+def map_engineers(url: str, cast: ChaosPeople) -> None:
+    """Have an operator map the names by which both gateways know engineers, through the API.
+
+    Raises:
+        HTTPStatusError: the API refuses it.
+    """
+    headers = {"authorization": f"Bearer {cast.gated[0].tokens['olga']}"}
+    with httpx.Client(base_url=url, headers=headers, timeout=30, trust_env=False) as olga:
+        for gateway in cast.gateways:
+            for person_id, name in cast.engineers().items():
+                body = {"issuer": f"header:{gateway.person_id}", "subject": name, "person_id": str(person_id)}
+                olga.post("/v1/gate/identities", json=body).raise_for_status()

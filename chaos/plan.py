@@ -5,9 +5,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 CORE = ("worker", "worker-2")
-PROCESSES = ("api", *CORE, "notifications", "flower")
+PROCESSES = ("api", *CORE, "notifications", "flower", "guard")
 SERVERS = ("redis", "postgres")
 SINKS = ("mail", "webhooks")
+GUARD_LINK = "guard_link"
+"""The network between the guard and Lockbox."""
 BEGINS = 1.0
 SHORTEST_GAP, LONGEST_GAP = 0.8, 2.4
 SHIFT = 300
@@ -15,11 +17,15 @@ SHIFT = 300
 
 @dataclass(frozen=True)
 class FaultKind:
-    """A kind of fault: what it can strike, and for how long, in seconds; (0, 0) is over as soon as it has struck."""
+    """A kind of fault: what it can strike, and for how long, in seconds; (0, 0) is over as soon as it has struck.
+
+    `cards` is how often it is in a deck.
+    """
 
     name: str
     targets: tuple[str, ...]
     lasts: tuple[float, float] = (0, 0)
+    cards: int = 1
 
 
 KINDS = (
@@ -40,8 +46,9 @@ KINDS = (
     FaultKind("lock", ("postgres",), (5, 5)),
     FaultKind("refuse", (*SERVERS, *SINKS), (2, 6)),
     FaultKind("black_hole", (*SERVERS, *SINKS), (2, 8)),
-    FaultKind("reset", SERVERS),
-    FaultKind("slow", SERVERS, (2, 6)),
+    FaultKind("reset", (*SERVERS, GUARD_LINK)),
+    FaultKind("slow", (*SERVERS, GUARD_LINK), (2, 6)),
+    FaultKind("partition", (GUARD_LINK,), (5, 9), cards=3),
     FaultKind("busy", SINKS, (2, 6)),
     FaultKind("cut", SINKS, (2, 5)),
     FaultKind("no", ("mail",), (1, 3)),
@@ -102,7 +109,7 @@ class FaultPlan:
 
 
 def make(seed: int, seconds: float) -> FaultPlan:
-    """Return the plan of a seed: nothing is struck by two faults at once, and each fault comes before any twice."""
+    """Return the plan of a seed: nothing is struck by two faults at once, and each deck is played before the next."""
     chance = random.Random(seed)  # noqa: S311 - it replays
     shifted, shift = chance.choice(CORE), chance.choice((-SHIFT, SHIFT))
     deck: list[tuple[FaultKind, str]] = []
@@ -122,7 +129,7 @@ def make(seed: int, seconds: float) -> FaultPlan:
 
 
 def _shuffled(chance: random.Random) -> list[tuple[FaultKind, str]]:
-    cards = [(kind, target) for kind in KINDS for target in kind.targets]
+    cards = [(kind, target) for kind in KINDS for target in kind.targets for _ in range(kind.cards)]
     chance.shuffle(cards)
     return cards
 

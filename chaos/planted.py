@@ -2,16 +2,23 @@
 
 import runpy
 import sys
-from collections.abc import Callable
-from datetime import UTC, datetime
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
+from lockbox_guard import database_clock
+
+from gate.mapping import GateCall, MappedCall, ServiceMapping
+from gate.window_memory import WindowMemory
 from lockbox.requests import available_moves, deadlines
 from lockbox.requests.available_moves import OPENING
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy import Terms
 
 NEVER = datetime(9999, 1, 1, tzinfo=UTC)
+A_DAY = 86_400.0
 
 
 def _late_yes() -> None:
@@ -25,14 +32,68 @@ def _late_yes() -> None:
     vars(available_moves)["too_late_at"] = never
 
 
-BUGS: dict[str, Callable[[], None]] = {"late-yes": _late_yes}
-"""What plants each of them, in the process that calls it: in every check that would hide it if it stood alone."""
+def _deaf_gate() -> None:
+    """Let the gate's memory go on as if nothing ended: it takes windows in, and drops none before its deadline."""
+
+    def keep(_: WindowMemory, __: Collection[UUID]) -> list[UUID]:
+        return []
+
+    _patch(WindowMemory, "forget", keep)
+
+
+def _late_gate() -> None:
+    """Let the gate take the database's clock to be an hour behind, so that no deadline is over."""
+    note_read = WindowMemory.note_read
+
+    def behind(memory: WindowMemory, began: float, at: datetime) -> None:
+        note_read(memory, began, at - timedelta(hours=1))
+
+    _patch(WindowMemory, "note_read", behind)
+
+
+def _other_mailbox() -> None:
+    """Let the gate take each call for one about the mailbox whose address its own ends with, behind a hyphen."""
+    map_call = ServiceMapping.map
+
+    def other(mapping: ServiceMapping, call: GateCall) -> MappedCall:
+        mapped = map_call(mapping, call)
+        kind, _, address = mapped.resource.partition(":")
+        name, _, domain = address.partition("@")
+        return replace(mapped, resource=f"{kind}:{name.rpartition('-')[2]}@{domain}")
+
+    _patch(ServiceMapping, "map", other)
+
+
+def _open_guard() -> None:
+    """Let a guard that is cut off go on by what it last heard."""
+    vars(database_clock)["QUIET_SECONDS"] = A_DAY
+
+
+def _patch(owner: type, name: str, function: Callable[..., object]) -> None:
+    setattr(owner, name, function)
+
+
+@dataclass(frozen=True)
+class PlantedBug:
+    """A bug: the process that it is of, and what plants it there, in every check that would hide it."""
+
+    process: str
+    plant: Callable[[], None]
+
+
+BUGS = {
+    "late-yes": PlantedBug("api", _late_yes),
+    "deaf-gate": PlantedBug("api", _deaf_gate),
+    "late-gate": PlantedBug("api", _late_gate),
+    "other-mailbox": PlantedBug("api", _other_mailbox),
+    "open-guard": PlantedBug("guard", _open_guard),
+}
 
 
 def main() -> None:
     """Plant it, and go on as if the module had been started by itself."""
     bug, module, *rest = sys.argv[1:]
-    BUGS[bug]()
+    BUGS[bug].plant()
     sys.argv = [module, *rest]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 

@@ -17,6 +17,12 @@ SELECT r.id, e.at AS opened_at, e.deadline_at, r.resources[1] AS resource
 FROM events e JOIN requests r ON r.id = e.request_id
 WHERE e.seq IS NOT NULL AND e.to_state = 'active' AND e.from_state <> 'active'
 """
+GATE_WINDOWS = """
+SELECT r.id, t.slug AS tenant, r.service, r.requester_id, coalesce(r.granted_resources, r.resources) AS resources,
+    coalesce(r.granted_actions, r.actions) AS actions, extract(epoch FROM e.at)::float AS opened_at, e.deadline_at
+FROM events e JOIN requests r ON r.id = e.request_id JOIN tenants t ON t.id = r.tenant_id
+WHERE e.seq IS NOT NULL AND e.to_state = 'active' AND e.from_state <> 'active'
+"""
 OPEN = "SELECT id, state FROM requests WHERE wake_at IS NOT NULL OR state IN ('reviewing', 'pending', 'active')"
 GAPS = """
 SELECT r.id FROM requests r LEFT JOIN events e ON e.request_id = r.id AND e.seq IS NOT NULL

@@ -2,11 +2,12 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
 from chaos import drain, drift, evidence, invariants, questions, sometimes
+from chaos.clock_reader import ClockReader
 from chaos.crew import ProcessExit
 from chaos.crowd import Crowd
 from chaos.invariants import InvariantResult
@@ -18,6 +19,8 @@ Tell = Callable[[str, float], object]
 
 SHARE_OF_FAULTS = 0.6
 TICK = 0.2
+SETTLES_SECONDS, LEAST_QUIET_SECONDS = 8.0, 5.0
+"""How long after all is healed it is quiet, and for how long at least: a guard connects again after five seconds."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +48,10 @@ def play(stage: ChaosStack, patience: float, tell: Tell) -> Result:
         NotHealed: something did not come up again.
     """
     began = time.monotonic()
-    crowd = Crowd(stage.faults.seed, stage.plan.public_url, stage.cast)
+    crowd = Crowd(stage.faults.seed, stage.gates, stage.cast)
+    clock = ClockReader(stage.superuser, crowd.history)
     try:
+        clock.start()
         tell("settling in", 0)
         crowd.settle_in()
         base = evidence.plant(stage)
@@ -56,19 +61,26 @@ def play(stage: ChaosStack, patience: float, tell: Tell) -> Result:
         tell("healing", SHARE_OF_FAULTS)
         crowd.begin_nothing_more()
         striker.wait()
+        crowd.history.frozen.extend(_frozen(striker.struck))
         drain.heal(stage)
+        calm = time.monotonic() + SETTLES_SECONDS
         crowd.end_load()
         tell("draining", 0.7)
         left = drain.drain(stage, crowd.calm, patience)
         drifted = drift.drift(stage.superuser, stage.servers.redis_url)
+        time.sleep(max(0.0, calm + LEAST_QUIET_SECONDS - time.monotonic()))
+        crowd.history.quiet.append((calm, time.monotonic()))
         crowd.leave()
         tell("draining the rest", 0.85)
         left |= drain.drain(stage, (), patience)
         crowd.close()
         tell("looking at everything", 0.9)
-        seen = evidence.gather(stage, crowd.journal, base, struck=striker.struck, left=left, drifted=drifted)
+        seen = evidence.gather(
+            stage, crowd.journal, crowd.history, base, struck=striker.struck, left=left, drifted=drifted
+        )
         findings = invariants.check(seen)
     finally:
+        clock.stop()
         stage.calm()
     return Result(
         plan=stage.faults,
@@ -94,6 +106,14 @@ def strike(stage: ChaosStack, striker: Striker, tell: Tell, is_over: Callable[[]
         time.sleep(TICK)
 
 
+def _frozen(struck: Sequence[AppliedFault]) -> Iterator[tuple[float, float]]:
+    """Yield when the API or the guard stood still, by the monotonic clock."""
+    ahead = time.time() - time.monotonic()
+    for one in struck:
+        if one.fault.kind == "freeze" and one.fault.target in {"api", "guard"}:
+            yield one.began - ahead, one.ended - ahead
+
+
 def _windows(seen: evidence.ChaosEvidence) -> dict[UUID, float]:
     return {row.id: row.deadline_at.timestamp() for row in seen.rows(questions.WINDOWS)}
 
@@ -108,6 +128,7 @@ def _counts(seen: evidence.ChaosEvidence, stage: ChaosStack) -> dict[str, int]:
         "arrived twice or more": sum(count > 1 for count in arrived.values()),
         "checks": seen.journal.checks.total(),
         "answers that doors are open": len(seen.journal.opened),
+        **{f"{door} {what}": count for (door, what), count in sorted(seen.gates.tested().items())},
         "calls without an answer": seen.journal.statuses[0],
         "answers 503": seen.journal.statuses[503],
         "acknowledged": len(seen.journal.acknowledged),

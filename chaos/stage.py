@@ -11,15 +11,19 @@ from sqlalchemy.engine import make_url
 
 from chaos import people
 from chaos.celery_messages import MessageFate, MessageLog
-from chaos.crew import Crew
+from chaos.crew import Crew, GuardProcess
+from chaos.gate_calls import GateAddresses
 from chaos.people import ChaosPeople
+from chaos.plan import GUARD_LINK
 from chaos.plan import FaultPlan as Faults
 from cli.stack import StackPlan
 from config.embedded import ServerAddresses
 from harness.mail_relay import MailRelay
 from harness.network import EventLoopThread, LocalServer, Proxy, ProxyMode
+from harness.ports import own_port
 from harness.sinks import Manner, Sink
 from harness.stage import servers_of, superuser_at, superuser_url
+from lockbox.identity.roles import Scope
 
 LOCAL = "127.0.0.1"
 
@@ -41,7 +45,14 @@ class ChaosStack:
     messages: MessageLog
     cast: ChaosPeople
     crew: Crew
+    guarded: GuardProcess
     controls: list[int] = field(default_factory=list)
+
+    @property
+    def gates(self) -> GateAddresses:
+        """Where the gate and the guarded service are asked."""
+        token = self.cast.gateway_token(Scope.GATE_NGINX)
+        return GateAddresses(self.plan.public_url, self.guarded.url, token)
 
     def redis(self) -> Redis:
         """Return a client of Redis itself."""
@@ -74,6 +85,7 @@ def built(plan: StackPlan, faults: Faults, logs: Path, *, bug: str = "") -> Iter
         proxies = {
             "redis": Proxy(_port(servers.redis_url), messages.line),
             "postgres": Proxy(_port(plan.database_url)),
+            GUARD_LINK: Proxy(plan.api_port),
         }
         mail = MailRelay()
         for port in (*proxies.values(), mail):
@@ -85,12 +97,22 @@ def built(plan: StackPlan, faults: Faults, logs: Path, *, bug: str = "") -> Iter
         messages.forbid(cast.private())
         behind = _behind(plan, proxies, mail)
         superuser = ends.enter_context(superuser_at(superuser_url(plan)))
-        crew = Crew(behind, faults, logs, bug)
+        guarded = _guarded(plan, proxies[GUARD_LINK], cast)
+        crew = Crew(behind, faults, logs, guarded, bug)
         ends.callback(crew.stop)
-        stage = ChaosStack(faults, behind, servers, superuser, loop, proxies, mail, messages, cast, crew)
+        stage = ChaosStack(faults, behind, servers, superuser, loop, proxies, mail, messages, cast, crew, guarded)
         ends.callback(stage.calm)
         crew.start()
+        people.map_engineers(plan.public_url, cast)
         yield stage
+
+
+def _guarded(plan: StackPlan, link: Proxy, cast: ChaosPeople) -> GuardProcess:
+    """Write the guard's token into a file that only we can read."""
+    file = plan.keys / "guard.token"
+    file.touch(mode=0o600)
+    file.write_text(cast.gateway_token(Scope.GATE_GUARD))
+    return GuardProcess(f"http://{LOCAL}:{link.port}", file, own_port())
 
 
 def _shut(loop: EventLoopThread, port: LocalServer) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 
 import psutil
 from celery import Celery
@@ -78,6 +79,14 @@ def network(stage: ChaosStack, fault: Fault) -> Iterator[None]:
             stage.loop.do(sink.turn(Manner.TAKE))
 
 
+@contextmanager
+def partition(stage: ChaosStack, fault: Fault) -> Iterator[None]:
+    """Cut somebody off for longer than a guard may go on without news: by refusing, or by swallowing what is sent."""
+    kind = ProxyMode.REFUSE if fault.dice % 4 == 0 else ProxyMode.BLACK_HOLE
+    with network(stage, replace(fault, kind=kind)):
+        yield
+
+
 def reset(stage: ChaosStack, fault: Fault) -> None:
     """Reset all connections in the midst of whatever they say."""
     stage.loop.do(stage.proxies[fault.target].cut())
@@ -150,6 +159,7 @@ STRIKES: dict[str, Strike] = {
     "black_hole": network,
     "reset": once(reset),
     "slow": network,
+    "partition": partition,
     "busy": network,
     "cut": network,
     "no": network,

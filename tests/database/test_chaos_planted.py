@@ -24,7 +24,7 @@ def test_a_late_yes_counts_where_the_bug_is_planted_and_is_found(
     with pytest.raises(TooLate):
         world.act("ann", Action.APPROVE, approved.id)
 
-    planted.BUGS["late-yes"]()
+    planted.BUGS["late-yes"].plant()
     opened = world.act("ann", Action.APPROVE, approved.id)
 
     assert opened.state is State.ACTIVE

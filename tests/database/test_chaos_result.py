@@ -12,7 +12,7 @@ from sqlalchemy import Engine
 
 from chaos import invariants, plan
 from chaos.celery_messages import MessageLog
-from chaos.crew import Crew, ProcessExit
+from chaos.crew import Crew, GuardProcess, ProcessExit
 from chaos.evidence import ChaosEvidence, InfrastructureState
 from chaos.journal import Journal
 from chaos.people import ChaosCustomer, ChaosPeople
@@ -33,7 +33,8 @@ def stage(template: ServerAddresses, urls: Urls, superuser: Engine, tmp_path: Pa
     """A stage on which nothing was started."""
     faults = plan.make(1, 40)
     prepared = plan_for(urls, template, tmp_path / "keys")
-    crew = Crew(prepared, faults, tmp_path / "logs")
+    guarded = GuardProcess("", tmp_path, 0)
+    crew = Crew(prepared, faults, tmp_path / "logs", guarded)
     loop = EventLoopThread()
     yield ChaosStack(
         faults,
@@ -46,6 +47,7 @@ def stage(template: ServerAddresses, urls: Urls, superuser: Engine, tmp_path: Pa
         MessageLog(),
         ChaosPeople((), CALM, ()),
         crew,
+        guarded,
         [403],
     )
     loop.close()
@@ -71,6 +73,14 @@ def test_a_run_in_which_nothing_happened_shows_nothing(nothing: ChaosEvidence) -
             "only 0 doors found closed, of at least 80",
             "only 0 events verified, of at least 40",
             "only 0 notifications arrived, of at least 80",
+            "only 0 calls by gate let in, of at least 20",
+            "only 0 calls by guard let in, of at least 20",
+            "only 0 calls by gate without a window, of at least 40",
+            "only 0 calls by guard without a window, of at least 40",
+            "only 0 calls by gate past a revoke, of at least 8",
+            "only 0 calls by guard past a revoke, of at least 4",
+            "only 0 calls by gate past a deadline, of at least 4",
+            "only 0 calls by guard past a deadline, of at least 4",
             f"only 0 of {len(nothing.stage.faults.faults)} faults were done",
         )
     }

@@ -1,0 +1,31 @@
+"""The bugs that chaos plants at the gate and in the guard: the prober and the checker find each on the real stack."""
+
+from pathlib import Path
+
+import pytest
+
+from chaos import hunt, plan, stage
+from harness.stage import fresh_database, migrated_servers, plan_for
+
+SEED, SECONDS = 5, 60
+FOUND = {
+    "deaf-gate": "after its revoke was answered",
+    "late-gate": "past its deadline",
+    "other-mailbox": "about something else",
+    "open-guard": "the guard,",
+}
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
+@pytest.mark.timeout(300)
+@pytest.mark.far
+@pytest.mark.parametrize("bug", FOUND)
+def test_a_planted_bug_of_the_gate_is_found(bug: str, tmp_path: Path) -> None:
+    planned = plan.make(SEED, SECONDS)
+
+    with migrated_servers("hunt") as template, fresh_database(template) as urls:
+        prepared = plan_for(urls, template, tmp_path / "keys")
+        with stage.built(prepared, planned, tmp_path / "logs", bug=bug) as built:
+            found, _ = hunt.play(built, lambda *_: None)
+
+    assert FOUND[bug] in found
