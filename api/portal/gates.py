@@ -10,7 +10,7 @@ from api.portal.account import AccountContextDep
 from api.portal.pages import TAG
 from api.portal.tenant_admin import TenantAdminPage, done, tenant_admin_page
 from api.schemas.parts import Slug
-from gate import report_consents
+from gate import probe_records, report_consents
 from lockbox.database import UnitOfWork
 from lockbox.errors import LockboxError
 from lockbox.identity.roles import Caller
@@ -53,4 +53,6 @@ def end(work: AccountContextDep, slug: Slug, service: ServiceName = "") -> Respo
 
 
 def _shown(at: TenantAdminPage, refused: LockboxError | None = None) -> Response:
-    return at.page("gates", refused, gates=report_consents.of_tenant(at.session, at.caller, at.tenant.slug))
+    gates = report_consents.of_tenant(at.session, at.caller, at.tenant.slug)
+    probes = {one.result.service: one for one in probe_records.newest(at.session, at.tenant.id)}
+    return at.page("gates", refused, gates=gates, probes=probes)

@@ -12,7 +12,7 @@ from api.portal.tenant_admin import TenantAdminPage, done, read, tenant_admin_pa
 from api.schemas.parts import Slug
 from api.schemas.requests import CommentInput
 from api.schemas.tenants import NewName
-from gate import probe_records
+from gate import probe_records, report_consents
 from lockbox.admin import delegates, emergency_stop, members, observers, policies, tenants, webhooks, what_if
 from lockbox.database import UnitOfWork
 from lockbox.errors import LockboxError
@@ -84,6 +84,7 @@ def _shown(at: TenantAdminPage, refused: LockboxError | None = None, name: str |
         held=held,
         delegates=len(delegates.current(session, caller, slug)),
         endpoints=webhooks.listed(session, caller, slug) if at.is_admin else [],
+        gates=report_consents.of_tenant(session, caller, slug),
         probes=probe_records.newest(session, at.tenant.id),
         observers=len(observers.listed(session, caller, slug)),
         name=at.tenant.name if name is None else name,

@@ -281,5 +281,5 @@ def test_the_page_says_when_the_gateway_was_probed_and_what_came_of_it(portal: P
 
     page = entered(portal, "ann").get(here(portal))
 
-    assert "Gateway of exchange-online" in page.text
-    assert "73 of 74 calls refused" in page.text
+    assert "Gateway of Exchange Online" in page.text
+    assert "1 of 74 calls were not refused" in page.text
