@@ -58,9 +58,9 @@ TITLES = {
     "person_disabled": "A person at {tenant} was disabled",
     "gate_identity_added": "An identity at the gate was mapped to an engineer",
     "gate_identity_removed": "An identity of an engineer at the gate was removed",
-    "gate_report_began": "The gate of a service does not enforce access to {tenant} yet",
-    "gate_enforced": "The gate of a service now enforces access to {tenant}",
-    "gate_report_asked": "The gate of a service asks to no longer enforce access to {tenant}",
+    "gate_report_began": "A gate does not enforce access to {tenant} yet",
+    "gate_enforced": "A gate now enforces access to {tenant}",
+    "gate_report_asked": "The vendor asks {tenant} to let a gate report only",
     "gate_report_allowed": "An admin of {tenant} allowed a gate to report only",
     "gate_report_ended": "An admin of {tenant} had a gate enforce again",
     NOBODY_NOTIFIED: "Requests timed out, and nobody could be notified",
@@ -73,6 +73,25 @@ TITLES = {
     SIGN_IN_CODE: "Your code to sign in",
     ADDRESS_CODE: "Confirm this address for mails to you",
 }
+VENDOR_TITLES = {
+    "gate_report_began": "A gate does not enforce yet",
+    "gate_enforced": "A gate now enforces",
+    "gate_report_asked": "A gate enforces until its tenants let it report only",
+}
+EXPLANATIONS = {
+    "gate_report_began": "For now this gate lets in calls without an open access window, and records them.",
+    "gate_enforced": "From now on this gate refuses calls without an open access window.",
+    "gate_report_asked": (
+        "With an admin's consent this gate would let in calls without an open access window, and record them. "
+        "Without it the gate goes on enforcing. Admins find it on the page Gates."
+    ),
+    "gate_report_allowed": (
+        "This gate now lets in calls without an open access window, and records them, until an admin ends this on "
+        "the page Gates, or the vendor has the gate enforce."
+    ),
+    "gate_report_ended": "This gate refuses calls without an open access window again.",
+}
+"""What a change means, and what can be done about it, where its title and diff do not say so."""
 PERSONAL = frozenset(
     {
         *(DELEGATE_BEGINS, INVITATION, SIGN_IN_CODE, ADDRESS_CODE),
@@ -149,13 +168,14 @@ def facts_of(body: bytes | None) -> tuple[str, dict[str, str]]:
 
 def render(mail: AccountMail, *, public_url: str, sender: str) -> OutgoingMail:
     """Return the mail. A code in it works only where the person typed their address, or on the invitation's page."""
-    title = TITLES[mail.template].format(tenant=one_line(mail.tenant or CUSTOMERS_WORDS))
+    title = _title(mail)
     domain = urlsplit(public_url).hostname
     said = {
         "mail": mail,
         "sender_domain": sender_domain(sender),
         "message_domain": domain,
         "title": title,
+        "explanation": EXPLANATIONS.get(mail.template),
         "tenant": one_line(mail.tenant) if mail.tenant else None,
         "actor": one_line(mail.actor) if mail.actor else None,
         "named": [(LABELS.get(label, label), one_line(value)) for label, value in mail.named.items()],
@@ -179,6 +199,12 @@ def render(mail: AccountMail, *, public_url: str, sender: str) -> OutgoingMail:
 def type_of(template: str) -> str:
     """Return the type by which a receiver knows what a call is about."""
     return OWN_TYPES.get(template, f"tenant.{template}")
+
+
+def _title(mail: AccountMail) -> str:
+    if mail.tenant is None and mail.template in VENDOR_TITLES:
+        return VENDOR_TITLES[mail.template]
+    return TITLES[mail.template].format(tenant=one_line(mail.tenant or CUSTOMERS_WORDS))
 
 
 def _said_of(one: DelegatedRequest, zone: str, public_url: str) -> dict[str, str | None]:
