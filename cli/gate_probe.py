@@ -10,6 +10,7 @@ from typing import Annotated
 from urllib.parse import urlsplit
 
 import typer
+from rich.text import Text
 
 from cli.client import at, call, stop, warn
 from cli.probe_calls import ProbeCall, probe_calls
@@ -20,6 +21,7 @@ REASON = "lockbox-reason"
 NO_ANSWER = "no_answer"
 BAD_REQUEST = 400
 PORTS = {"http": 80, "https": 443}
+COLOURS = {"refused": "green", "no answer": "yellow", "HOLE": "bold red"}
 
 app = typer.Typer()
 
@@ -62,7 +64,10 @@ class ProbeAnswer:
 def probe_gateway(
     url: Annotated[str, typer.Argument(help="the gateway's address, such as https://support.mail.example")],
     target: Annotated[
-        str, typer.Option(help="a path of the catalogue, of a resource that does not exist: /mailboxes/nobody")
+        str,
+        typer.Option(
+            help="a path that the catalogue maps, of a resource that does not exist, such as /mailboxes/nobody"
+        ),
     ],
     *,
     host: Annotated[str, typer.Option(help="the host that calls are for, if not the address's own")] = "",
@@ -98,11 +103,14 @@ def probe_gateway(
     if plain:
         as_json(_summary(url, answers, holes))
     else:
-        table(("Call", "Status", "Reason", "Result"), (_row(one) for one in answers))
+        # What is wrong stands last, above the sentence that counts it.
+        shown = sorted(answers, key=lambda one: not one.is_refused)
+        table(("Call", "Status", "Reason", "Result"), (_row(one) for one in shown))
         say(f"{len(answers) - len(holes)} of {len(answers)} refused.")
     for tenant in record or ():
         body = {"service": service, "gateway": url, "refused": len(answers) - len(holes), "let_through": len(holes)}
         call("POST", at("tenants", tenant, "gate-probes"), body=body)
+        warn(f"Recorded in the log of {tenant}.")
     if holes:
         raise stop(f"{len(holes)} calls were not refused, the first: {holes[0].call.name}")
 
@@ -113,7 +121,8 @@ def _summary(url: str, answers: Sequence[ProbeAnswer], holes: Sequence[ProbeAnsw
 
 
 def _row(answer: ProbeAnswer) -> tuple[object, ...]:
-    return answer.call.name, answer.status or None, answer.reason, answer.result
+    result = Text(answer.result, COLOURS[answer.result])
+    return answer.call.name, answer.status or None, answer.reason, result
 
 
 def _gateway(url: str, host: str) -> GatewayUrl:
@@ -129,7 +138,7 @@ def _gateway(url: str, host: str) -> GatewayUrl:
 
 def _token(file: Path | None) -> str | None:
     if file is None:
-        warn("Without --token-file the calls show no token of an engineer: fewer ways are tried.")
+        warn("Without --token-file no call carries an engineer's token: half of the calls are not made.")
         return None
     try:
         token = file.read_text().strip()
