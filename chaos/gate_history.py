@@ -130,7 +130,7 @@ class GateHistory:
 
     `opened` is when an approval was answered that opened a window, `ending` when somebody first tried to end it, and
     `ended` when the first of these was answered. In `quiet` times nothing was struck, nor had been for a while;
-    in `frozen` ones the API or the guard stood still.
+    in `frozen` ones the API or the guard stood still. `withheld` is the resource that an approver has left out.
     """
 
     answers: list[RecordedAnswer] = field(default_factory=list)
@@ -140,6 +140,7 @@ class GateHistory:
     ended: dict[UUID, float] = field(default_factory=dict)
     quiet: list[tuple[float, float]] = field(default_factory=list)
     frozen: list[tuple[float, float]] = field(default_factory=list)
+    withheld: dict[UUID, str] = field(default_factory=dict)
 
     def is_quiet(self, began: float, ended: float) -> bool:
         """Whether all of this was in one quiet time."""

@@ -93,6 +93,9 @@ class HistoryJudge:
             yield f"by {one.yes.request_id}, which never opened a window"
             return
         yield from _misnamed(one, one.yes, window)
+        # What the approver left out, whatever Postgres says was granted.
+        if one.call.resource == self._history.withheld.get(window.request_id):
+            yield f"by {window.request_id}, though its approver left this resource out"
         yield from self._late(one, window)
 
     def _late(self, one: RecordedAnswer, window: TrueWindow) -> Iterator[str]:

@@ -131,6 +131,8 @@ class GateStories:
         self._prober.follow((window.mine, *window.others), time.monotonic() + seconds + AFTER_SECONDS)
         self._prober.heat(window.watched, HOT_SECONDS)
         kept = {"resources": [resource]} if is_narrowed else {}
+        if is_narrowed:
+            self._history.withheld[window.id] = other
         found = await self._clients.act(customer, "ann", "approve", request, SAID | kept)
         if found is None:
             return None

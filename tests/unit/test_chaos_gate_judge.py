@@ -127,6 +127,13 @@ def test_a_yes_for_another_call_than_the_window_is_for_is_found(what: str) -> No
     ]
 
 
+def test_a_yes_for_what_the_approver_left_out_is_found_whatever_postgres_says() -> None:
+    history = GateHistory([yes(OPENED + 5)], readings(), withheld={WINDOW: CALL.resource})
+
+    (line,) = HistoryJudge(history, [TRUE]).wrong_yeses()
+    assert line.endswith(f"yes by {WINDOW}, though its approver left this resource out")
+
+
 def test_a_yes_that_names_no_window_or_one_that_never_was_is_found() -> None:
     nameless = replace(yes(OPENED + 5), yes=None, reason="would-deny")
     unknown = replace(yes(OPENED + 5), yes=GateYes(UUID(int=99), CALL, UNTIL))
