@@ -59,8 +59,9 @@ class HistoryJudge:
     def wrong_noes(self) -> Iterator[str]:
         """Yield a line for each no that says of an open window that there is none."""
         for one in self._answers:
-            if one.status in NO and one.reason not in AWAY and self._is_surely_open(one):
-                yield f"{one}: no, {one.reason or 'for no reason'}, though its window is open"
+            if one.status in NO and one.reason not in AWAY and (window := self._surely_open(one)):
+                since = one.began - self._history.opened[window.request_id]
+                yield f"{one}: no, {one.reason or 'for no reason'}, {since:.3f} s after {window.request_id} opened"
 
     def too_few_let_in(self) -> Iterator[str]:
         """Yield a line for the gate and the guard each, if open windows did not let in while all was quiet."""
@@ -110,8 +111,8 @@ class HistoryJudge:
         if early > 0:
             yield f"by {window.request_id}, {early:.3f} s before it opened"
 
-    def _is_surely_open(self, one: RecordedAnswer) -> bool:
-        return any(self._is_open_all_along(one, window) for window in self._covering[one.call])
+    def _surely_open(self, one: RecordedAnswer) -> TrueWindow | None:
+        return next((window for window in self._covering[one.call] if self._is_open_all_along(one, window)), None)
 
     def _is_open_all_along(self, one: RecordedAnswer, window: TrueWindow) -> bool:
         opened = self._history.opened.get(window.request_id, float("inf"))
@@ -125,7 +126,7 @@ class HistoryJudge:
         )
 
     def _counts_as_quiet(self, one: RecordedAnswer) -> bool:
-        return self._history.is_quiet(one.began, one.ended) and self._is_surely_open(one)
+        return self._history.is_quiet(one.began, one.ended) and self._surely_open(one) is not None
 
     def _why_not(self, one: RecordedAnswer) -> str:
         """Return by what rule a no had to be one: it is this rule that it shows to hold."""

@@ -3,7 +3,7 @@
 import runpy
 import sys
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -59,7 +59,7 @@ def _other_mailbox() -> None:
         mapped = map_call(mapping, call)
         kind, _, address = mapped.resource.partition(":")
         name, _, domain = address.partition("@")
-        return replace(mapped, resource=f"{kind}:{name.rpartition('-')[2]}@{domain}")
+        return mapped._replace(resource=f"{kind}:{name.rpartition('-')[2]}@{domain}")
 
     _patch(ServiceMapping, "map", other)
 
