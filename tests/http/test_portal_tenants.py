@@ -6,9 +6,12 @@ from uuid import UUID
 
 import pytest
 
-from gate import probe_records
+from gate import enforcement, probe_records
+from gate.enforcement import ENFORCE, REPORT
+from gate.memory_reader import GATE
 from gate.probe_records import ProbeResult
 from lockbox.admin import members, policies, webhooks
+from lockbox.identity import authentication
 from lockbox.identity.roles import AuthMethod, Mode, Role
 from lockbox.requests.policy_rules import Policy
 from lockbox.sql import new_id
@@ -283,3 +286,25 @@ def test_the_page_says_when_the_gateway_was_probed_and_what_came_of_it(portal: P
 
     assert "Gateway of Exchange Online" in page.text
     assert "1 of 74 calls were not refused" in page.text
+
+
+def test_the_page_of_gates_says_what_each_does_and_what_its_last_probe_found(portal: Portal) -> None:
+    with portal.world.db.transaction() as session:
+        authentication.enter(session, GATE)
+        enforcement.record(session, {"exchange-online": ENFORCE, "onedrive": REPORT})
+    browser = entered(portal, "ann")
+
+    before = browser.get(here(portal, "/gates"))
+    overview = browser.get(here(portal))
+    result = ProbeResult("exchange-online", "https://support.mail.example", 74, 0)
+    does(portal.world, "olga", probe_records.record, result, services={"exchange-online"})
+    after = browser.get(here(portal, "/gates"))
+
+    assert (before.status, after.status) == (200, 200)
+    assert "<b>Exchange Online</b>: enforced" in before.text
+    assert "<b>OneDrive</b>: <b>not enforced at this gateway yet</b>" in before.text
+    assert "Gate of OneDrive" in overview.text
+    assert "Gate of Exchange Online" not in overview.text
+    assert before.text.count("Not probed yet") == 2
+    assert after.text.count("Not probed yet") == 1
+    assert "all 74 calls were refused" in after.text
