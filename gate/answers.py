@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from html import escape
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -15,6 +16,8 @@ from lockbox.requests.queries import AccessCheck
 SAFE = "".join(chr(one) for one in range(0x20, 0x7F) if chr(one) != "%")
 NO_STORE = (b"cache-control", b"no-store")
 LENGTH_0 = (b"content-length", b"0")
+MOST_WRITTEN = 1_000
+Headers = tuple[tuple[bytes, bytes], ...]
 LOCKED_DOWN = (b"content-security-policy", b"default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'")
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
@@ -73,32 +76,35 @@ def written(until: datetime) -> str:
 
 async def allow(send: Send, question: AccessCheck, request_id: UUID, until: datetime) -> None:
     """Answer yes, and what for."""
+    await _empty(send, _of_yes(question, request_id, until))
+
+
+@lru_cache(MOST_WRITTEN)
+def _of_yes(question: AccessCheck, request_id: UUID, until: datetime) -> Headers:
+    """Return the headers of a yes: written once, for they are the same at each use of a thing by a window."""
     resource = question.resource
     if not resource.isascii() or "%" in resource:
         resource = quote(resource, safe=SAFE)
-    await _empty(
-        send,
-        [
-            (b"lockbox-decision", b"allow"),
-            (b"lockbox-request", str(request_id).encode()),
-            (b"lockbox-engineer", str(question.engineer).encode()),
-            (b"lockbox-tenant", question.tenant.encode()),
-            (b"lockbox-service", question.service.encode()),
-            (b"lockbox-resource", resource.encode()),
-            (b"lockbox-action", question.action.encode()),
-            (b"lockbox-until", written(until).encode()),
-        ],
+    return (
+        (b"lockbox-decision", b"allow"),
+        (b"lockbox-request", str(request_id).encode()),
+        (b"lockbox-engineer", str(question.engineer).encode()),
+        (b"lockbox-tenant", question.tenant.encode()),
+        (b"lockbox-service", question.service.encode()),
+        (b"lockbox-resource", resource.encode()),
+        (b"lockbox-action", question.action.encode()),
+        (b"lockbox-until", written(until).encode()),
     )
 
 
 async def let_pass(send: Send) -> None:
     """Answer yes to a call that needs no window."""
-    await _empty(send, [(b"lockbox-decision", b"not-applicable")])
+    await _empty(send, ((b"lockbox-decision", b"not-applicable"),))
 
 
 async def report(send: Send, denial: Denial) -> None:
     """Answer yes to a call that would be refused, where the gate does not enforce yet; and why it would be."""
-    await _empty(send, [(b"lockbox-decision", b"would-deny"), (b"lockbox-reason", denial.reason.value.encode())])
+    await _empty(send, ((b"lockbox-decision", b"would-deny"), (b"lockbox-reason", denial.reason.value.encode())))
 
 
 async def state(send: Send, said: dict[str, Any]) -> None:
@@ -109,7 +115,7 @@ async def state(send: Send, said: dict[str, Any]) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-async def _empty(send: Send, headers: list[tuple[bytes, bytes]]) -> None:
+async def _empty(send: Send, headers: Headers) -> None:
     await send({"type": "http.response.start", "status": 200, "headers": [*headers, NO_STORE, LENGTH_0]})
     await send({"type": "http.response.body"})
 

@@ -6,8 +6,8 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import partial
-from typing import Protocol, TypeVar
+from functools import lru_cache, partial
+from typing import NamedTuple, Protocol, TypeVar
 from uuid import UUID
 
 import structlog
@@ -16,7 +16,7 @@ from sqlalchemy import text
 from gate.call_time import call_end, in_time
 from gate.memory_reader import GATE, MemoryReader
 from gate.reasons import GateReason
-from gate.window_memory import BOOT_CLOCK, FRESH_SECONDS, RememberedWindow, WindowMemory
+from gate.window_memory import BOOT_CLOCK, FRESH_SECONDS, RememberedWindow, WindowMemory, time_of
 from lockbox.database import UnitOfWork
 from lockbox.errors import Busy, NoOpenWindow, WindowUsedUp
 from lockbox.identity import authentication
@@ -38,6 +38,7 @@ MOST_ASKED = 128
 AWAY_SECONDS, MOST_ASKED_AWAY = 3.0, 4
 """Once the reader could not read for so long, few ask at a time: else calls would queue for what is away."""
 MOST_REFUSED = 10_000
+MOST_GRANTED = 1_000
 NOT_KEPT = frozenset({GateReason.BUSY, GateReason.BEHIND})
 
 
@@ -58,8 +59,7 @@ class GroupedCalls(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class GrantedAccess:
+class GrantedAccess(NamedTuple):
     """The window that lets a call in, and when it ends; `uses_left` is None where its uses are not counted.
 
     `is_same_use` is whether the call has used it before.
@@ -69,6 +69,12 @@ class GrantedAccess:
     until: datetime
     uses_left: int | None = None
     is_same_use: bool = False
+
+
+@lru_cache(MOST_GRANTED)
+def _granted(request: int, deadline: int) -> GrantedAccess:
+    """Return what memory says in numbers as others understand it: made once, for windows are used often."""
+    return GrantedAccess(UUID(int=request), time_of(deadline))
 
 
 class FailureLog:
@@ -132,7 +138,7 @@ class WindowChecks:
         self._found += 1
         if self._found % self._compare_every == 0:
             return await self._compare(question, found, ends)
-        return GrantedAccess(found.request_id, found.until)
+        return _granted(found.request, found.deadline)
 
     async def _compare(
         self, question: AccessCheck, found: RememberedWindow, ends: float | None
@@ -142,7 +148,7 @@ class WindowChecks:
         if isinstance(answer, GrantedAccess) and answer.uses_left is None:
             return answer
         if answer in {GateReason.BUSY, GateReason.BEHIND} and (still := self._memory.find(question)) is not None:
-            return GrantedAccess(still.request_id, still.until)
+            return _granted(still.request, still.deadline)
         self._reader.suspect(found)
         return answer
 

@@ -63,7 +63,12 @@ class RememberedWindow:
     @property
     def until(self) -> datetime:
         """When it ends."""
-        return EPOCH + self.deadline * MICROSECOND
+        return time_of(self.deadline)
+
+
+def time_of(microseconds: int) -> datetime:
+    """Return the time so many microseconds after the beginning of 1970."""
+    return EPOCH + microseconds * MICROSECOND
 
 
 class ChangeKind(StrEnum):

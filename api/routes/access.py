@@ -54,7 +54,7 @@ async def check(
         raise window
     response.headers["cache-control"] = "no-store"
     answer = {"request_id": window.request.id, "deadline_at": window.request.deadline_at}
-    return AccessView(**vars(asked), **answer, uses_left=window.uses_left)
+    return AccessView(**asked._asdict(), **answer, uses_left=window.uses_left)
 
 
 def _count(counts: CallCounts, asking: Caller, asked: AccessCheck, window: RequestEntry | NoOpenWindow) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 from uuid import UUID
 
 from sqlalchemy import (
@@ -106,8 +106,7 @@ class RequestEntry:
     is_same_use: bool = False
 
 
-@dataclass(frozen=True)
-class AccessCheck:
+class AccessCheck(NamedTuple):
     """The question of a gateway: may this engineer do this to that resource, now?"""
 
     tenant: str
@@ -119,11 +118,10 @@ class AccessCheck:
     @property
     def values(self) -> Mapping[str, object]:
         """The parameters of the query for windows."""
-        return {**vars(self), "resource": [self.resource], "action": [self.action]}
+        return {**self._asdict(), "resource": [self.resource], "action": [self.action]}
 
 
-@dataclass(frozen=True)
-class UsingCaller:
+class UsingCaller(NamedTuple):
     """The service account that asks for a use, and its own name for the call, if it has one."""
 
     account_id: UUID

@@ -4,7 +4,6 @@ import asyncio
 import json
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -182,7 +181,7 @@ def test_the_gate_says_used_up_and_yes_again_to_the_same_call(world: World) -> N
 
     assert isinstance(first, GrantedAccess)
     assert not first.is_same_use
-    assert replace(first, is_same_use=True) == again == late
+    assert first._replace(is_same_use=True) == again == late
     assert (other, unnamed) == (GateReason.USED_UP, GateReason.USED_UP)
 
 
