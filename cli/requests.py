@@ -213,6 +213,7 @@ def approve(
     seconds: Annotated[int | None, typer.Option(help="shorten the access to this, in seconds")] = None,
     resource: Annotated[list[str] | None, typer.Option(help="approve only these resources; repeat")] = None,
     action: Annotated[list[str] | None, typer.Option(help="approve only these actions; repeat")] = None,
+    uses: Annotated[int | None, typer.Option(help="let the access be used at most so often")] = None,
     version: Version = None,
     plain: Plain = False,
 ) -> None:
@@ -220,7 +221,13 @@ def approve(
 
     A terminal cannot sign with a passkey: if the policy requires it, approve in the browser.
     """
-    body = {"comment": comment, "access_window": seconds, "resources": resource or None, "actions": action or None}
+    body = {
+        "comment": comment,
+        "access_window": seconds,
+        "resources": resource or None,
+        "actions": action or None,
+        "max_uses": uses,
+    }
     _act("approve", request, body, version, plain=plain)
 
 

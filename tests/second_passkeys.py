@@ -82,6 +82,8 @@ def _within(
     must(lasts.total_seconds() <= window, "it is open for longer than was approved")
     some = set(opened.get("granted_actions", submitted["actions"]))
     must(some <= set(approved.get("kept_actions", submitted["actions"])), "it is open for other actions")
+    most = approved.get("kept_max_uses", submitted.get("max_uses"))
+    must(most is None or (opened.get("max_uses") or most + 1) <= most, "it is open for more uses")
     is_part = "granted_resources" in opened["personal"], "kept_resources" in approved["personal"]
     must(is_part != (False, True), "it is open for all resources, and fewer were approved")
     given = opening["personal"].get("granted_resources") if is_part[0] else resources
@@ -108,6 +110,8 @@ def _signed(
         "principals": fields.get("principals", []),
         "policy_version": fields["policy_version"],
     }
+    if "kept_max_uses" in fields:
+        expected["max_uses"] = fields["kept_max_uses"]
     if submitted:
         expected |= {
             "engineer": submitted["engineer"],
@@ -116,7 +120,7 @@ def _signed(
             "actions": fields.get("kept_actions", submitted["actions"]),
             "access_window": fields.get("access_window", submitted["access_window"]),
         }
-    must(len(said) == 15, "a statement has other members")
+    must(len(said) == 15 + ("kept_max_uses" in fields), "a statement has other members")
     must(rfc8785.dumps(expected).decode() == fields["decision"], "something else was signed")
     took = datetime.fromisoformat(fields["at"]) - datetime.fromisoformat(said["issued_at"])
     must(0 <= took.total_seconds() <= 600, "it was asked for at another time")

@@ -89,6 +89,7 @@ class DecisionForm:
     window: str = ""
     resources: Sequence[str] | None = None
     actions: Sequence[str] | None = None
+    uses: str = ""
 
     def keeps(self, field: str, name: str) -> bool:
         """Return whether a resource or action is ticked; all are at first."""
@@ -144,6 +145,7 @@ def act(
     csrf: Annotated[str, Form()] = "",
     comment: Annotated[str, Form()] = "",
     window: Annotated[str, Form(max_length=9)] = "",
+    uses: Annotated[str, Form(max_length=9)] = "",
     narrow: Annotated[str, Form()] = "",
     resources: Annotated[list[str] | None, Form()] = None,
     actions: Annotated[list[str] | None, Form()] = None,
@@ -155,8 +157,8 @@ def act(
     passkey is first asked to sign, on a page that returns here.
     """
     browser.check_same_site(request, chosen)
-    kept = (resources or (), actions or ()) if narrow else (None, None)
-    one, said = _id(request_id), DecisionForm(action, comment, window, *kept)
+    resources, actions = (resources or [], actions or []) if narrow else (None, None)
+    one, said = _id(request_id), DecisionForm(action, comment, window, resources, actions, uses.strip())
     try:
         decision_input = _decision_input(said, version)
         if decision_input.action is Action.APPROVE:
@@ -218,7 +220,7 @@ def _shown(
         reads_comments=roles.may_read(ProtectedField.COMMENT, held),
         happened=timeline,
         endorsed=next((move for move in moves if move.action == Action.ENDORSE), None),
-        is_narrowed=any(one["kept"] for one in timeline if one["action"] == Action.APPROVE),
+        is_narrowed=any(one["kept"].is_less_than(entry.request) for one in timeline if one["kept"]),
         inside=activity.read(session, visitor.caller, request_id) if entry.request.opened_at else [],
         connected=connections_of(session, entry, chosen.catalogue) if entry.request.opened_at else [],
         usage=activity.usage(session, request_id) if entry.request.opened_at else None,
@@ -298,16 +300,18 @@ def _required(session: UnitOfWork, caller: Caller, asked: AccessRequest) -> froz
 def _decision_input(said: DecisionForm, version: int) -> DecisionInput:
     """Validate a form with the API's own bodies."""
     try:
-        window = int(said.window.encode("ascii")) if said.window else None
-        body = ApprovalInput(comment=said.comment.replace("\r\n", "\n").strip() or None, access_window=window)
+        window, uses = (int(one.encode("ascii")) if one else None for one in (said.window, said.uses))
+        comment = said.comment.replace("\r\n", "\n").strip() or None
+        body = ApprovalInput(comment=comment, access_window=window, max_uses=uses)
     except ValidationError as error:
-        raise Invalid(f"Your comment or the time was not accepted: {policy_diff.advice(error)}.") from None
+        raise Invalid(f"Your comment, the time or the uses were not accepted: {policy_diff.advice(error)}.") from None
     except ValueError:
-        raise Invalid("The time was not accepted. Choose one from the list.") from None
+        raise Invalid("The time or the uses were not accepted. Write a whole number of uses, or nothing.") from None
     action = Action(said.action)
     if action is not Action.APPROVE:
         return DecisionInput(action, body.comment, version=version)
-    return DecisionInput(action, body.comment, body.access_window, version, said.resources, said.actions)
+    kept = said.resources, said.actions
+    return DecisionInput(action, body.comment, body.access_window, version, *kept, max_uses=body.max_uses)
 
 
 def titles(chosen: Settings) -> Mapping[str, str]:

@@ -40,6 +40,10 @@ class ApprovalForm(Protocol):
         """The window in seconds, if shortened."""
 
     @property
+    def uses(self) -> str:
+        """How many uses it is for, if lowered."""
+
+    @property
     def resources(self) -> Sequence[str] | None:
         """The resources that are kept."""
 
@@ -115,7 +119,7 @@ class SigningContext:
             entry=entry,
             title=service.title if service else row.service,
             asked=asked,
-            signs=json.loads(asked.statement),
+            signs={"max_uses": None} | json.loads(asked.statement),
             holds=json.loads(asked.content),
             fields=list(_fields(filled, row.version if decision_input.version is None else decision_input.version)),
         )
@@ -150,7 +154,12 @@ class SigningContext:
 
 def _fields(filled: ApprovalForm, version: int) -> Iterator[tuple[str, str]]:
     """Yield the approval form's fields, for this page's forms to send again."""
-    yield from (("version", str(version)), ("comment", filled.comment), ("window", filled.window))
+    yield from (
+        ("version", str(version)),
+        ("comment", filled.comment),
+        ("window", filled.window),
+        ("uses", filled.uses),
+    )
     if filled.resources is not None or filled.actions is not None:
         yield "narrow", "yes"
         yield from (("resources", one) for one in filled.resources or ())

@@ -202,9 +202,7 @@ async def approve(
         session.foresee([decide.ahead_of_act(request_id)])
         who, seen = caller(request, session), if_match(request)
         signed = _signed(said.signed, who, chosen, db) if said.signed else None
-        decision_input = DecisionInput(
-            Action.APPROVE, said.comment, said.access_window, seen, said.resources, said.actions, signed
-        )
+        decision_input = _approval(said, seen, signed)
         return _acted(request, session, who, came, request_id, decision_input)
 
     return await groups.run(judge, key=str(request_id))
@@ -227,9 +225,7 @@ def challenge(
     Passkeys only answer pages of this server's own origin. Send the answer with the same body to `approve`.
     """
     said = body or ApprovalInput()
-    decision_input = DecisionInput(
-        Action.APPROVE, said.comment, said.access_window, seen, said.resources, said.actions
-    )
+    decision_input = _approval(said, seen)
     request.state.tried = AttemptedAction(who, came, request_id, decision_input.action)
     asked = decide.to_sign(session, who, came, request_id, decision_input, party=partial(relying_party, chosen))
     stub = sessions.begin_login(session, AuthMethod.PASSKEY, tied_to=who.key_id, challenge=asked.question.challenge)
@@ -339,6 +335,13 @@ def _decision(row: Row[Any], voice: OnBehalfOf) -> DecisionView:
     kept = approval_limits(row)
     return DecisionView(
         decision=row.action, by=by, role=row.actor_role, at=row.at, **on_behalf_of_fields(voice), **vars(kept)
+    )
+
+
+def _approval(said: ApprovalInput, seen: int | None, signed: SignedStatement | None = None) -> DecisionInput:
+    kept = said.resources, said.actions
+    return DecisionInput(
+        Action.APPROVE, said.comment, said.access_window, seen, *kept, signed=signed, max_uses=said.max_uses
     )
 
 

@@ -48,7 +48,7 @@ class SignedApproval(RequestBody):
 
 
 class ApprovalInput(CommentInput):
-    """An approval; `access_window` in seconds shortens what was asked.
+    """An approval; `access_window` in seconds shortens what was asked, and `max_uses` lowers it.
 
     `resources` and `actions` are what is kept of those asked, all if left out: what opens is what every counting
     approval has kept. `signed` is the approver's own signature over all of that: without it, only the vendor's server
@@ -58,6 +58,9 @@ class ApprovalInput(CommentInput):
     access_window: Seconds | None = None
     resources: list[Resource] | None = Field(default=None, min_length=1, max_length=50)
     actions: list[Word] | None = Field(default=None, min_length=1, max_length=20)
+    max_uses: Uses | None = Field(
+        default=None, description="how often the window can be used; no more than was asked"
+    )
     signed: SignedApproval | None = None
 
 
@@ -157,7 +160,7 @@ class DecisionView(BaseModel):
     `proof` says who vouches for an approval: `passkey-signed` the approver, `attested` the vendor's server.
 
     An approval that narrows what was asked has the kept `access_window` in seconds, `resources` and `actions`; null
-    means as asked.
+    means as asked. `max_uses` is for how many uses an approval is, null for any number.
     """
 
     decision: str
@@ -171,6 +174,7 @@ class DecisionView(BaseModel):
     access_window: int | None
     resources: list[str] | None
     actions: list[str] | None
+    max_uses: int | None
 
 
 class AvailableMoveView(BaseModel):

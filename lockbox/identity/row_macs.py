@@ -90,6 +90,7 @@ COVERED: Mapping[MarkedRowKind, Sequence[str]] = {
         "access_window",
         "resources",
         "actions",
+        "max_uses",
         "assertion",
     ],
     MarkedRowKind.INVITATION: (

@@ -23,7 +23,7 @@ from lockbox.identity.keyring import Ed25519Signature
 from lockbox.identity.passkeys import PasskeyChallenge, RelyingParty
 from lockbox.identity.roles import Caller
 from lockbox.requests.models import AccessRequest, Decision
-from lockbox.requests.policy import ApproveMeans, customer_decides
+from lockbox.requests.policy import ApproveMeans, customer_decides, fewest
 from lockbox.requests.policy_store import EffectivePolicy
 
 SALT_BYTES = 16
@@ -190,9 +190,11 @@ def _is_marked(session: UnitOfWork, row: Row[Any]) -> bool:
 
 def _is_good(request: AccessRequest, row: Row[Any]) -> bool:
     """Whether a passkey has signed what a decision says, and that covers what was opened."""
-    covers = set(request.open_resources) <= set(row.resources or request.resources) and set(
-        request.open_actions
-    ) <= set(row.actions or request.actions)
+    covers = (
+        set(request.open_resources) <= set(row.resources or request.resources)
+        and set(request.open_actions) <= set(row.actions or request.actions)
+        and fewest(request.max_uses, row.max_uses) == request.max_uses
+    )
     try:
         met = _circumstances(row.statement, row.signed_content)
         content = _content(request, row, met)
@@ -249,6 +251,7 @@ def _statement(request: AccessRequest, decision: DecisionRow, met: StatementCont
             "actions": list(kept),
             "content": passkey_assertion.challenge(content).hex(),
             "access_window": decision.access_window or request.access_window,
+            **({"max_uses": decision.max_uses} if decision.max_uses else {}),
             "mode": request.mode.value,
             "policy_version": met.policy_version,
             "issued_at": met.issued_at,
@@ -301,8 +304,15 @@ def sign(session: UnitOfWork, request: AccessRequest, by: Iterable[UUID]) -> Map
 
 
 def kept(decision: Decision | None, request: AccessRequest) -> dict[str, Value]:
-    """Return the actions that an approval keeps, and those for which it opens a window, where they are not all."""
-    found = {"kept_actions": decision.actions if decision else None, "granted_actions": _opened(decision, request)[1]}
+    """Return the actions that an approval keeps, and those for which it opens a window, where they are not all.
+
+    And for how many uses it is, where that is limited.
+    """
+    found: dict[str, Value] = {
+        "kept_actions": decision.actions if decision else None,
+        "kept_max_uses": decision.max_uses if decision else None,
+        "granted_actions": _opened(decision, request)[1],
+    }
     return {name: value for name, value in found.items() if value is not None}
 
 

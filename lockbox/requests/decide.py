@@ -64,7 +64,7 @@ def act_and_show(
         Stale, InvalidMove, TooLate, AlreadyDecided: the request is not, or no longer, what the caller takes it for.
         CommentRequired: the policy asks for a reason.
         WindowTooLong: the window would be longer than what was asked.
-        Invalid, NothingLeft: what an approver keeps of what was asked was never asked, or is nothing.
+        Invalid, NothingLeft: what an approver keeps of what was asked was never asked, or is nothing; or more uses.
         TenantSuspended: it would be opened, or the customer asked, while the tenant is suspended.
         PolicyUnverified: likewise, while a mark of what the customer laid down does not hold.
         PolicyNotMet: what was asked no longer meets the customer's policy, or was not reviewed as it asks by now.
@@ -152,9 +152,9 @@ def _decided(
     scene: DecisionContext, request: AccessRequest, decision_input: DecisionInput, principals: frozenset[UUID]
 ) -> Decision:
     """Return the decision that a decision makes, signed by nobody yet."""
-    return decisions.decide(
-        scene.caller, scene.origin, request, decision_input, votes=scene.votes, principals=principals, at=scene.at
-    )
+    most_uses = scene.effective.terms.max_uses
+    of_request = scene.caller, scene.origin, request, decision_input
+    return decisions.decide(*of_request, votes=scene.votes, principals=principals, most_uses=most_uses, at=scene.at)
 
 
 def _moved(
@@ -182,8 +182,9 @@ def _moved(
         decision.mac = keyring.of(session).powers.mark(*row_macs.decision(decision))
         if action is Action.ENDORSE:
             request.mode, request.consent_until = scene.effective.mode_for(request, scene.at)
-        given = (decision_input.access_window, scene.seats(request), decision.resources, decision.actions)
-        votes = (*scene.votes, Vote(scene.caller.person_id, action, *given))
+        kept = decision.resources, decision.actions, decision.max_uses
+        vote = Vote(scene.caller.person_id, action, decision_input.access_window, scene.seats(request), *kept)
+        votes = (*scene.votes, vote)
     to = _next_state(row, request, votes, action, scene.effective)
     _advance(request, to, votes, scene)
     opens = action in OPENING and request.state is State.ACTIVE
@@ -329,6 +330,7 @@ def _advance(request: AccessRequest, to: State, votes: Sequence[Vote], scene: De
     if to is State.ACTIVE:
         request.opened_at = at
         counted = [vote for vote in votes if vote.decision is Action.APPROVE and vote.seats]
+        request.max_uses = fewest(request.max_uses, *(vote.max_uses for vote in counted))
         request.granted_resources = quorum.granted(request.resources, (v.resources for v in counted), "resources")
         request.granted_actions = quorum.granted(request.actions, (v.actions for v in counted), "actions")
     else:

@@ -9,7 +9,7 @@ from uuid import UUID
 from sqlalchemy import Row, text
 
 from lockbox.database import Query, UnitOfWork, read_at
-from lockbox.errors import CommentRequired, PasskeyMustSign, WindowTooLong
+from lockbox.errors import CommentRequired, Invalid, PasskeyMustSign, WindowTooLong
 from lockbox.identity import authentication, keyring, row_macs
 from lockbox.identity.roles import AuthMethod, Caller, Side
 from lockbox.identity.row_macs import MarkedRowKind, UnverifiedRow
@@ -21,7 +21,7 @@ from lockbox.requests.available_moves import Situation
 from lockbox.requests.evaluate import PromptedApprovers
 from lockbox.requests.lifecycle import Action, State
 from lockbox.requests.models import AccessRequest, Decision
-from lockbox.requests.policy import ApproveMeans, ReasonedDecision, Terms, lacking_today
+from lockbox.requests.policy import ApproveMeans, ReasonedDecision, Terms, fewest, lacking_today
 from lockbox.requests.policy_store import EffectivePolicy
 from lockbox.requests.quorum import Vote
 from lockbox.requests.transition import Origin
@@ -32,7 +32,8 @@ WITH {policy_store.RULED}, {authentication.HELD}
 SELECT ruled.*, held.*, clock_timestamp() AS at FROM ruled CROSS JOIN held
 """)  # noqa: S608 - ours
 VOTES = text("""
-SELECT id, request_id, person_id, decision, access_window, principals, means, resources, actions, assertion, mac
+SELECT id, request_id, person_id, decision, access_window, principals, means, resources, actions, max_uses, assertion,
+    mac
 FROM decisions
 WHERE request_id = ANY(:request_ids)
 """)
@@ -54,7 +55,8 @@ MUST_SIGN = (
 class DecisionInput:
     """What somebody wants done to a request; `access_window` in seconds shortens what was asked.
 
-    `resources` and `actions` are what an approver keeps of those that were asked, None where that is all.
+    `resources` and `actions` are what an approver keeps of those that were asked, None where that is all; `max_uses`
+    lowers how often the window can be used.
     `version` is the one that the person saw, if they said so; `signed` is what they signed with a passkey.
     """
 
@@ -65,6 +67,7 @@ class DecisionInput:
     resources: Sequence[str] | None = None
     actions: Sequence[str] | None = None
     signed: SignedStatement | None = None
+    max_uses: int | None = None
 
 
 @dataclass(frozen=True)
@@ -148,7 +151,8 @@ def all_votes(
             and not row_macs.is_held(session, row.mac, row_macs.decision(row), row.id)
         ):
             filled = frozenset()
-        vote = Vote(row.person_id, Action(row.decision), row.access_window, filled, row.resources, row.actions)
+        kept = row.resources, row.actions, row.max_uses
+        vote = Vote(row.person_id, Action(row.decision), row.access_window, filled, *kept)
         votes[row.request_id] = (*votes[row.request_id], vote)
     return votes
 
@@ -209,13 +213,14 @@ def decide(
     *,
     votes: Sequence[Vote],
     principals: frozenset[UUID],
+    most_uses: int | None,
     at: datetime,
 ) -> Decision:
-    """Return the decision that a decision makes.
+    """Return the decision that a decision makes; `most_uses` is what today's policy allows.
 
     Raises:
         WindowTooLong: the window would be longer than what was asked.
-        Invalid: something is kept that was not asked, or nothing is.
+        Invalid: something is kept that was not asked, or nothing is, or more uses are allowed than were asked.
         NothingLeft: what is kept has nothing in common with what the others keep whose approval counts.
     """
     if decision_input.access_window is not None and decision_input.access_window > request.access_window:
@@ -235,6 +240,7 @@ def decide(
         access_window=decision_input.access_window,
         resources=resources,
         actions=actions,
+        max_uses=_uses(request, decision_input, most_uses),
         comment=decision_input.comment,
         channel=origin.channel,
         address=origin.address,
@@ -255,6 +261,16 @@ def _kept(
     quorum.granted(request.resources, [*(vote.resources for vote in counting), resources], "resources")
     quorum.granted(request.actions, [*(vote.actions for vote in counting), actions], "actions")
     return resources, actions
+
+
+def _uses(request: AccessRequest, decision_input: DecisionInput, most: int | None) -> int | None:
+    """Return for how many uses an approval is, None for any number; others say nothing of it."""
+    if decision_input.action is not Action.APPROVE:
+        return None
+    if request.max_uses is not None and (decision_input.max_uses or 0) > request.max_uses:
+        asked = f"{request.max_uses} {'use was' if request.max_uses == 1 else 'uses were'} asked"
+        raise Invalid(f"You may lower the number of uses, not raise it: {asked}.", field="max_uses")
+    return fewest(request.max_uses, decision_input.max_uses, most)
 
 
 NONE = timedelta(0)

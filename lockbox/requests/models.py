@@ -133,8 +133,9 @@ IS_OPEN: ColumnElement[bool] = literal_column("requests.state IN ('reviewing', '
 class Decision(SQLModel, table=True):
     """One person's decision on one request; never changed. `access_window` in seconds, if it was shortened.
 
-    `resources` and `actions` are what an approver keeps of those that were asked, None where that is all.
-    `principals` are the approvers whose delegate the person was, `means` by what they had shown who they are.
+    `resources` and `actions` are what an approver keeps of those that were asked, None where that is all. `max_uses`
+    is how many uses an approval is for, None for any number. `principals` are the approvers whose delegate the person
+    was, `means` by what they had shown who they are.
     `statement`, `signed_content` and `assertion` are what the person signed with the passkey `passkey_id`; all are
     None where the vendor's server alone attests the decision. See `signing`. `mac` is the mark of `powers`.
     """
@@ -150,6 +151,7 @@ class Decision(SQLModel, table=True):
     access_window: int | None = None
     resources: list[str] | None = Field(default=None, sa_type=Texts)
     actions: list[str] | None = Field(default=None, sa_type=Texts)
+    max_uses: int | None = None
     comment: str | None = Field(default=None, max_length=2000)
     channel: str = Field(max_length=24)
     address: str | None = Field(default=None, max_length=45)

@@ -10,6 +10,8 @@ from sqlalchemy import Row, text
 
 from lockbox.database import UnitOfWork
 from lockbox.requests.lifecycle import Action
+from lockbox.requests.models import AccessRequest
+from lockbox.requests.policy import fewest
 
 NAMES = text("SELECT id, name FROM people WHERE id = ANY(:ids)")
 PRINCIPAL = "principal_"
@@ -44,22 +46,31 @@ class OnBehalfOf:
 
 @dataclass(frozen=True)
 class ApprovalLimits:
-    """How an approval narrows what was asked: the window in seconds, what it keeps; None is as asked."""
+    """How an approval narrows what was asked: the window in seconds, what it keeps; None is as asked.
+
+    `max_uses` is for how many uses it is, None for any number.
+    """
 
     access_window: int | None
     resources: list[str] | None
     actions: list[str] | None
+    max_uses: int | None = None
 
     def __bool__(self) -> bool:
-        """Whether anything is narrowed."""
-        return any(one is not None for one in (self.access_window, self.resources, self.actions))
+        """Whether there is anything to say."""
+        return any(one is not None for one in vars(self).values())
+
+    def is_less_than(self, request: AccessRequest) -> bool:
+        """Whether it narrows what the request is for."""
+        kept = (self.access_window, self.resources, self.actions)
+        return any(one is not None for one in kept) or fewest(request.max_uses, self.max_uses) != request.max_uses
 
 
 def approval_limits(move: Row[Any]) -> ApprovalLimits:
     """Return how a move of a timeline narrows what was asked; resources that were erased are as asked."""
     body = json.loads(move.body) if move.body and move.action == Action.APPROVE else {}
     resources = json.loads(move.kept_resources) if move.kept_resources else None
-    return ApprovalLimits(body.get("access_window"), resources, body.get("kept_actions"))
+    return ApprovalLimits(body.get("access_window"), resources, body.get("kept_actions"), body.get("kept_max_uses"))
 
 
 def names_of(session: UnitOfWork, people: Iterable[UUID]) -> dict[UUID, str]:

@@ -57,9 +57,10 @@ def granted(asked: Sequence[str], votes: Iterable[Collection[str] | None], field
 class Vote:
     """One person's decision on a request that waits for the customer; the window in seconds, if narrowed.
 
-    `resources` and `actions` are what the person keeps of those that were asked, None where that is all.
-    `seats` are the approvers whose seat the person could fill: an approver's own, and those of whom the person is the
-    delegate. Without one, the person may no longer approve.
+    `resources` and `actions` are what the person keeps of those that were asked, None where that is all. `max_uses`
+    is for how many uses the person approves, None for any number. `seats` are the approvers whose seat the person
+    could fill: an approver's own, and those of whom the person is the delegate. Without one, the person may no longer
+    approve.
     """
 
     person_id: UUID
@@ -68,6 +69,7 @@ class Vote:
     seats: frozenset[UUID]
     resources: Sequence[str] | None = None
     actions: Sequence[str] | None = None
+    max_uses: int | None = None
 
 
 def quorum_met(

@@ -50,12 +50,12 @@ moved AS (
 DECIDED = """
 decided AS (
     INSERT INTO decisions (id, request_id, person_id, principals, decision, means, access_window, resources, actions,
-        comment, channel, address, user_agent, decided_at, statement, signed_content, assertion, passkey_id,
+        max_uses, comment, channel, address, user_agent, decided_at, statement, signed_content, assertion, passkey_id,
         mac)
     VALUES (:d_id, :d_request_id, :d_person_id, CAST(:d_principals AS uuid[]), :d_decision, :d_means,
     :d_access_window,
-        CAST(:d_resources AS text[]), CAST(:d_actions AS text[]), :d_comment, :d_channel, :d_address, :d_user_agent,
-        :d_decided_at, :d_statement, :d_signed_content, :d_assertion, :d_passkey_id, :d_mac)
+        CAST(:d_resources AS text[]), CAST(:d_actions AS text[]), :d_max_uses, :d_comment, :d_channel, :d_address,
+        :d_user_agent, :d_decided_at, :d_statement, :d_signed_content, :d_assertion, :d_passkey_id, :d_mac)
 )"""
 
 LIST_KEY = """

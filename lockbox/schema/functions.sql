@@ -267,6 +267,7 @@ DECLARE
             AND (d.assertion IS NOT NULL OR NOT (%s))
             AND (d.resources IS NULL OR coalesce(request.granted_resources, request.resources) <@ d.resources)
             AND (d.actions IS NULL OR coalesce(request.granted_actions, request.actions) <@ d.actions)
+            AND (d.max_uses IS NULL OR request.max_uses <= d.max_uses)
             AND NOT EXISTS (SELECT FROM decisions e WHERE e.request_id = request.id
                 AND e.decision = 'endorse' AND e.person_id = d.person_id))
     ELSE
@@ -365,11 +366,11 @@ $$;
 -- The access check sees neither the deciders nor their passkeys: it gets what it needs to verify a window.
 CREATE FUNCTION signed_decisions(of_requests uuid[]) RETURNS TABLE (
     request_id uuid, person_id uuid, principals uuid[], access_window integer, resources text[],
-    actions text[], comment text, statement text, signed_content text, assertion text, passkey_id uuid,
+    actions text[], max_uses integer, comment text, statement text, signed_content text, assertion text, passkey_id uuid,
     credential_id bytea, public_key bytea, created_at timestamptz, trusted_at timestamptz, only_at uuid,
     mac bytea
 ) LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
-    SELECT d.request_id, d.person_id, d.principals, d.access_window, d.resources, d.actions, d.comment,
+    SELECT d.request_id, d.person_id, d.principals, d.access_window, d.resources, d.actions, d.max_uses, d.comment,
         d.statement, d.signed_content, d.assertion, k.id, k.credential_id, k.public_key, k.created_at, k.trusted_at,
         k.only_at, k.mac
     FROM requests r JOIN decisions d ON d.request_id = r.id AND d.decision = 'approve'

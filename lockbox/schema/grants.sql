@@ -104,7 +104,7 @@ GRANT SELECT (id, means, email, code_nonce, created_at, expires_at, proven_at, u
     TO lockbox_notifications;
 GRANT SELECT (id, person_id, email, code_nonce, created_at, expires_at, confirmed_at, removed_at) ON addresses
     TO lockbox_notifications;
-GRANT SELECT (id, request_id, person_id, principals, decision, access_window, resources, actions, comment, means,
+GRANT SELECT (id, request_id, person_id, principals, decision, access_window, resources, actions, max_uses, comment, means,
     channel, address, user_agent, decided_at) ON decisions TO lockbox_notifications;
 GRANT SELECT (id, at) ON deliveries TO lockbox_notifications;
 GRANT SELECT (request_id, look_at) ON window_uses TO lockbox_notifications;

@@ -392,6 +392,7 @@ CREATE INDEX ix_requests_follows ON requests (follows) WHERE follows IS NOT NULL
 CREATE UNIQUE INDEX uq_requests_follows_open ON requests (follows) WHERE follows IS NOT NULL AND closed_at IS NULL;
 
 -- `access_window`, `resources` and `actions` are what an approval allows, null where that is all that was asked for.
+-- `max_uses` is how many uses it is for, null for any number.
 -- `principals` names those for whom a delegate decided.
 CREATE TABLE decisions (
     id uuid CONSTRAINT pk_decisions PRIMARY KEY,
@@ -402,6 +403,7 @@ CREATE TABLE decisions (
     access_window integer CONSTRAINT ck_decisions_access_window CHECK (access_window >= 1),
     resources text[] CONSTRAINT ck_decisions_resources CHECK (cardinality(resources) >= 1),
     actions text[] CONSTRAINT ck_decisions_actions CHECK (cardinality(actions) >= 1),
+    max_uses integer CONSTRAINT ck_decisions_max_uses CHECK (max_uses BETWEEN 1 AND 1000),
     comment varchar(2000),
     means varchar(24) NOT NULL
         CONSTRAINT ck_decisions_means CHECK (means IN ('token', 'sample', 'oidc', 'passkey', 'mail')),
@@ -415,7 +417,7 @@ CREATE TABLE decisions (
     passkey_id uuid,
     mac bytea,
     CONSTRAINT uq_decisions_request_id_person_id_decision UNIQUE (request_id, person_id, decision),
-    CONSTRAINT ck_decisions_kept CHECK (decision = 'approve' OR (resources IS NULL AND actions IS NULL)),
+    CONSTRAINT ck_decisions_kept CHECK (decision = 'approve' OR num_nonnulls(resources, actions, max_uses) = 0),
     CONSTRAINT ck_decisions_signed CHECK (num_nulls(statement, signed_content, assertion, passkey_id) IN (0, 4)
         AND (decision = 'approve' OR statement IS NULL))
 );

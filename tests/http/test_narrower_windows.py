@@ -40,6 +40,21 @@ def test_what_was_asked_and_what_was_granted_are_both_read(fresh_door: Door) -> 
     facts(door.ask("gate", resource=B, action="export"), 403, "no-open-window")
 
 
+def test_fewer_uses_than_were_asked_are_approved_and_read(fresh_door: Door) -> None:
+    door = fresh_door
+    request_id = door.pending(max_uses=5, **WIDE)
+
+    refused = door.act("ann", "approve", request_id, max_uses=6)
+    view = door.act("ann", "approve", request_id, max_uses=1).json()
+
+    assert facts(refused, 422, "invalid-request")["field"] == "max_uses"
+    assert (view["max_uses"], view["uses_left"]) == (1, 1)
+    (decision,) = door.get("ann", f"/v1/requests/{request_id}").json()["decisions"]
+    assert decision["max_uses"] == 1
+    assert door.ask("gate", resource=B).json()["uses_left"] == 0
+    facts(door.ask("gate", resource=B), 403, "used-up")
+
+
 def test_where_nothing_is_left_out_all_reads_as_granted(fresh_door: Door) -> None:
     request_id = fresh_door.pending(**WIDE)
 
@@ -62,6 +77,9 @@ def test_where_nothing_is_left_out_all_reads_as_granted(fresh_door: Door) -> Non
         {"actions": []},
         {"actions": ["read\x00"]},
         {"resources": [A] * 51},
+        {"max_uses": 0},
+        {"max_uses": 1001},
+        {"max_uses": "1"},
     ],
 )
 def test_what_was_not_asked_is_not_granted(door: Door, body: dict[str, Any]) -> None:

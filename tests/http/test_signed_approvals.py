@@ -65,16 +65,17 @@ def test_whoever_has_a_passkey_signs_what_the_page_shows(demanding: Portal) -> N
     authenticator, request = enrol(demanding.world, "ann"), demanding.world.submit()
     browser = signed_in(demanding)
 
-    page = asked(browser, request, comment="For the case", window="300")
+    page = asked(browser, request, comment="For the case", window="300", uses="2")
     done = answer(browser, page, authenticator)
 
     assert "mailbox:anna@contoso.example" in page.words
     assert "For the case" in page.words
-    assert re.search(r"Access window 5 min\w* at most", page.words)
+    assert re.search(r"Access window 5 min\w* at most, at most 2 uses", page.words)
     assert UNSIGNED not in page.words
     assert page.read.scripts[-1] == "/static/passkey.js"
     assert "ends automatically" in done.words
     assert "signed with a passkey" in done.words
+    assert "at most 2 uses (2 left" in done.words
     assert proofs(demanding) == ["passkey-signed"]
 
 
@@ -149,7 +150,9 @@ def test_an_answer_after_ten_minutes_is_refused(demanding: Portal) -> None:
     assert (late.status, "has expired" in late.words) == (422, True)
 
 
-@pytest.mark.parametrize("changed", [{"comment": "Another"}, {"window": "300"}, {"resources": "mailbox:else"}])
+@pytest.mark.parametrize(
+    "changed", [{"comment": "Another"}, {"window": "300"}, {"uses": "1"}, {"resources": "mailbox:else"}]
+)
 def test_what_is_sent_with_the_answer_is_what_was_signed(demanding: Portal, changed: dict[str, str]) -> None:
     authenticator = enrol(demanding.world, "ann")
     request, browser = demanding.world.submit(), signed_in(demanding)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,6 +18,7 @@ from lockbox.audit.verifier.move_checks import OPEN
 
 KEPT, GRANTED = "kept_resources", "granted_resources"
 ASKED_RESOURCES, ACTIONS, WINDOW = "resources", "actions", "access_window"
+USES, KEPT_USES = "max_uses", "kept_max_uses"
 NAME = "lockbox/approvals"
 APPROVAL_FORMAT = "lockbox approval 1"
 SUBMIT, SUBMISSION, RESOURCES = "submit", "submission", "resources"
@@ -30,15 +32,17 @@ GRANTED_RESOURCES, GRANTED_ACTIONS = "granted_resources", "granted_actions"
 
 @dataclass(frozen=True)
 class ApprovalBounds:
-    """The duration in seconds and the scope of an approval or an open window, as far as known.
+    """The duration in seconds, the scope and the number of uses of an approval or an open window, as far as known.
 
-    `is_part` is whether the resources are fewer than asked, which is known even after they are erased.
+    `uses` is None for any number. `is_part` is whether the resources are fewer than asked, which is known even after
+    they are erased.
     """
 
     seconds: float | None
     actions: frozenset[str] | None
     resources: frozenset[str] | None
     is_part: bool
+    uses: int | None
 
     @classmethod
     def approved(cls, fields: Mapping[str, Any], shown: Mapping[str, str], asked: Mapping[str, Any]) -> Self:
@@ -49,6 +53,7 @@ class ApprovalBounds:
             _set(fields.get("kept_actions", asked[ACTIONS])),
             _resources(KEPT, fields, shown, asked),
             KEPT in fields["personal"],
+            _uses(fields.get(KEPT_USES, asked[USES]), malformed=0),
         )
 
     @classmethod
@@ -59,6 +64,7 @@ class ApprovalBounds:
             _set(fields.get("granted_actions", asked[ACTIONS])),
             _resources(GRANTED, fields, shown, asked),
             GRANTED in fields["personal"],
+            _uses(fields.get(USES), malformed=sys.maxsize),
         )
 
     def beyond(self, approved: Self) -> str | None:
@@ -70,6 +76,8 @@ class ApprovalBounds:
         both = self.resources is not None and approved.resources is not None
         if (both and not self.resources <= approved.resources) or (approved.is_part and not self.is_part):  # type: ignore[operator]
             return "for other resources"
+        if approved.uses is not None and (self.uses is None or self.uses > approved.uses):
+            return "for more uses"
         return None
 
 
@@ -78,6 +86,10 @@ def _seconds(start: object, end: object) -> float | None:
         return (datetime.fromisoformat(str(end)) - datetime.fromisoformat(str(start))).total_seconds()
     except (TypeError, ValueError):
         return None
+
+
+def _uses(value: object, *, malformed: int) -> int | None:
+    return value if value is None or type(value) is int else malformed
 
 
 def _set(value: object) -> frozenset[str] | None:

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from lockbox.audit.canonical import canonical, decoded
 from lockbox.audit.verifier import passkey_assertion
-from lockbox.audit.verifier.approval_checks import SUBMISSION, ApprovalBounds
+from lockbox.audit.verifier.approval_checks import KEPT_USES, SUBMISSION, USES, ApprovalBounds
 from lockbox.audit.verifier.export_format import FindingKind, Findings
 from lockbox.audit.verifier.move_checks import OPEN
 from lockbox.audit.verifier.passkey_assertion import FORMAT, SIGNED, Assertion, BadAssertion, fingerprint
@@ -287,7 +287,7 @@ def _engineer(fields: Mapping[str, Any]) -> object:
 
 def _asked(fields: Mapping[str, Any], engineer: object, shown: Mapping[str, str]) -> dict[str, Any]:
     """Return the submission in a move; only its form has been checked."""
-    facts = {name: fields[name] for name in ASKED}
+    facts = {name: fields[name] for name in ASKED} | {USES: fields.get(USES)}
     return facts | {"engineer": engineer, "resources": _read(shown["resources"]) if "resources" in shown else None}
 
 
@@ -313,6 +313,8 @@ def _check_said(said: Mapping[str, Any], fields: Mapping[str, Any], asked: Mappi
         "principals": fields.get("principals", []),
         "policy_version": fields.get("policy_version"),
     }
+    if KEPT_USES in fields:
+        expected[USES] = fields[KEPT_USES]
     if asked is not None:
         expected |= {name: asked[name] for name in (*OF_REQUEST, "engineer")}
         expected["actions"] = fields.get("kept_actions", asked["actions"])
