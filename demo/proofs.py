@@ -130,11 +130,13 @@ def _twice(seen: DemoEvidence) -> ProofLine:
 
 def _doors(seen: DemoEvidence) -> Iterator[ProofLine]:
     for opens, title, must in (
-        (True, "doors of 1 and 4", "closed, open, closed"),
-        (False, "doors of 2, 3, 5", "closed"),
+        (True, "calls of 1 and 4 let in", "no, yes, no"),
+        (False, "calls of 2, 3, 5 let in", "no"),
     ):
         phases = {s.number: _phases(seen.probes[s.number]) for s in STORIES if s.opens is opens}
-        off = tuple(f"the door of story {n} was {said}, not {must}" for n, said in phases.items() if said != must)
+        off = tuple(
+            f"calls of story {n} were let in: {said}, not {must}" for n, said in phases.items() if said != must
+        )
         yield ProofLine(title, must, " / ".join(sorted(set(phases.values()))), off)
     served = {story: [p for p in seen.probes[story.number] if p.said == "serves"] for story in STORIES}
     outside = {story: sum(not _inside(p, story, seen) for p in found) for story, found in served.items()}
@@ -151,14 +153,14 @@ def _moment(seen: DemoEvidence) -> ProofLine:
     closed_at = seen.closed_at.get(revoked, inf)
     refused = [p for p in seen.probes[revoked] if p.said == "refuses" and p.answered > closed_at]
     if not refused:
-        return ProofLine("refused after the revoke", must, "never", ("no call was refused after the revoke",))
+        return ProofLine("Caddy refuses after revoke", must, "never", ("no call was refused after the revoke",))
     took = refused[0].sent - closed_at
-    off = () if took <= GATE_SECONDS else (f"the gateway refused {took:.2f} s after the revoke",)
-    return ProofLine("refused after the revoke", must, f"{max(took, 0):.2f} s", off)
+    off = () if took <= GATE_SECONDS else (f"Caddy refused {took:.2f} s after the revoke",)
+    return ProofLine("Caddy refuses after revoke", must, f"{max(took, 0):.2f} s", off)
 
 
 def _phases(probes: Iterable[Probe]) -> str:
-    words = {"serves": "open", "refuses": "closed"}
+    words = {"serves": "yes", "refuses": "no"}
     return ", ".join(words.get(said, said) for said, _ in groupby(probe.said for probe in probes)) or "never tried"
 
 

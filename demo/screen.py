@@ -94,7 +94,7 @@ def _told(seen: DemoEvidence, numbers: dict[str, int]) -> list[str]:
 
 
 def _asked(seen: DemoEvidence) -> list[str]:
-    lines = ["", "Answers of the guarded service (story, asked, answered, status)"]
+    lines = ["", "Answers of Caddy, in front of the service (story, asked, answered, status)"]
     for story in STORIES:
         for probe in seen.probes[story.number]:
             sent, answered = (datetime.fromtimestamp(at, UTC).isoformat() for at in (probe.sent, probe.answered))

@@ -92,7 +92,7 @@ def _built(settings: Settings, folder: Path | None, say: Say, ends: ExitStack) -
     cast = DemoCast.gather(plan, settings, receivers)
     ends.callback(cast.dismiss)
 
-    say("Starting the API, two workers, Flower, a service and Caddy with the gate before it")
+    say("Starting the API, two workers, Flower, a service, and Caddy, which asks the gate about each call to it")
     processes = Processes(plan, LOGS)
     ends.callback(processes.stop)
     guard = _start(processes, cast, ends)

@@ -18,7 +18,7 @@ from demo.story import STORIES
 
 WIDE = 110
 GUARD_WIDTH = 28
-LEGEND = "Guard: what the vendor's system answers the engineer now"
+LEGEND = "Caddy: how the gateway answers the engineer's calls now"
 MAILS = sum(len(step.all_mails) for story in STORIES for step in story.told)
 HOOKS = sum(len(step.hooks) for story in STORIES for step in story.steps)
 
@@ -59,7 +59,7 @@ class Lines:
     def show(self, rows: list[StoryRow], mails: int, hooks: int) -> None:
         """Print those that have changed."""
         for row in rows:
-            line = f"{row.story.number} {row.story.title}: {_state(row).plain}; guarded service {row.now}"
+            line = f"{row.story.number} {row.story.title}: {_state(row).plain}; Caddy {row.now}"
             if row.now and self._told.get(row.story.number) != line:
                 self._told[row.story.number] = line
                 self.say(f"{line} ({mails} mails, {hooks} webhooks so far)")
@@ -98,9 +98,9 @@ class LiveTable:
         table.add_column("Request", width=29, no_wrap=True)
         table.add_column("State", width=23, no_wrap=True)
         table.add_column("Left", width=6, justify="right", no_wrap=True)
-        table.add_column("Guard", width=8, no_wrap=True)
+        table.add_column("Caddy", width=8, no_wrap=True)
         if wide:
-            table.add_column("Guard, the last few seconds", width=GUARD_WIDTH, no_wrap=True)
+            table.add_column("Caddy, the last few seconds", width=GUARD_WIDTH, no_wrap=True)
         for row in rows:
             left = "" if row.left is None else f"{row.left:.1f} s"
             guard_history = (_guard_history(row.said),) if wide else ()

@@ -245,7 +245,7 @@ def name_another_line(seen: DemoEvidence) -> None:
 
 
 AUDIT_LOG, FLIPPED = "audit log verified offline", "one byte of it flipped"
-REVOKED = "refused after the revoke"
+REVOKED = "Caddy refuses after revoke"
 OUTSIDE, RETRIED = "served outside a window", "a webhook that failed twice"
 TAMPERINGS: list[tuple[Callable[[DemoEvidence], None], set[str]]] = [
     (lose_a_mail, {"mails received"}),
@@ -268,14 +268,14 @@ TAMPERINGS: list[tuple[Callable[[DemoEvidence], None], set[str]]] = [
     (end_otherwise, {"3 left unanswered"}),
     (remind_nobody, {"reminders while 3 waited"}),
     (be_refused_an_action, {"2 denied"}),
-    (never_open, {"doors of 1 and 4"}),
-    (flicker, {"doors of 1 and 4"}),
-    (never_ask, {"doors of 2, 3, 5"}),
-    (serve_the_denied, {"doors of 2, 3, 5", OUTSIDE}),
+    (never_open, {"calls of 1 and 4 let in"}),
+    (flicker, {"calls of 1 and 4 let in"}),
+    (never_ask, {"calls of 2, 3, 5 let in"}),
+    (serve_the_denied, {"calls of 2, 3, 5 let in", OUTSIDE}),
     (serve_after_the_deadline, {OUTSIDE}),
     (serve_after_it_was_closed, {OUTSIDE, REVOKED}),
     (refuse_late_after_the_revoke, {REVOKED}),
-    (never_refuse_after_the_revoke, {"doors of 1 and 4", REVOKED}),
+    (never_refuse_after_the_revoke, {"calls of 1 and 4 let in", REVOKED}),
     (see_no_task, {"tasks seen in Flower"}),
     (let_flower_act, {"Flower's control calls"}),
     (never_seal, {AUDIT_LOG, FLIPPED}),

@@ -29,8 +29,8 @@ PROOFS = {
     "events, one a move, no gap": "14",
     "reminders while 3 waited": "1 reminder, 2 tiers",
     "sent twice with one key": "1 request, same answer",
-    "doors of 1 and 4": "closed, open, closed",
-    "doors of 2, 3, 5": "closed",
+    "calls of 1 and 4 let in": "no, yes, no",
+    "calls of 2, 3, 5 let in": "no",
     "tasks seen in Flower": "notify time_out expire",
     "Flower's control calls": "14 x 403",
     "audit log verified offline": r"good, \d+ events",
@@ -82,7 +82,7 @@ def test_every_story_ends_as_it_must_and_every_proof_holds(here: ModuleRunner) -
     screen = said[said.index("Lockbox demo") :].splitlines()
     for title, value in {**STORIES, **PROOFS}.items():
         assert any(re.fullmatch(rf"{re.escape(title)} +{value} +{value} +✓", line.rstrip()) for line in screen), title
-    assert re.search(r"refused after the revoke +within 1 s +0\.\d\d s +✓", said)
+    assert re.search(r"Caddy refuses after revoke +within 1 s +0\.\d\d s +✓", said)
     assert re.search(r"served outside a window +0 +0 of \d+ servings +✓", said)
     assert "All is as it must be" in screen[-1]
     assert "make run" in screen[-1]
