@@ -1,13 +1,17 @@
 """A vendor's own system is told to open and to close, by signed calls, and is asked whether it is closed."""
 
 import json
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
+from cli.stack import CHECKOUT
 from config.connector_document import ServiceConnector
 from config.service_catalogue import Catalogue, Service
 from connectors.connection_steps import ConnectionDriver
@@ -15,15 +19,49 @@ from connectors.models import ConnectorKind
 from connectors.targets import TargetFolder
 from connectors.webhook_calls import WebhookCalls
 from harness.people import MAILBOX, SETTINGS, World
-from harness.stage import Urls
+from harness.stage import Urls, superuser_at
 from harness.webhook_receiver import Call, ScriptedAnswer, WebhookReceiver, receiving
-from lockbox.database import Database, make_engine
+from lockbox.database import Database, ProcessKeys, make_engine
+from lockbox.failpoints import KILLED
+from lockbox.identity.keyring import ApprovalKeys
 from lockbox.notifications.endpoints import new_secret
 from lockbox.notifications.webhook import HttpWebhooks
 from lockbox.requests.lifecycle import Action
 from lockbox.schedule import Schedule
 from tests.database.postbag import Postbag
 from tests.database.scenes import read, write
+
+# What a connector worker does with all connections there are, or to begin them, until it dies.
+DIE = """
+import sys
+from pathlib import Path
+from connectors.connection_steps import ConnectionDriver
+from connectors.models import ConnectorKind
+from connectors.targets import TargetFolder
+from connectors.webhook_calls import WebhookCalls
+from lockbox import failpoints
+from lockbox.audit.log.checkpoint import VerifierKey
+from lockbox.database import Database, ProcessKeys, make_engine
+from lockbox.identity.keyring import ApprovalKeys
+from lockbox.notifications.webhook import HttpWebhooks
+from lockbox.schedule import Schedule
+from sqlalchemy import text
+from tests.database.test_webhook_connector import catalogue_of
+login, redis, key, tenant, folder, point = sys.argv[1:]
+keys = ProcessKeys(ApprovalKeys([], [VerifierKey.read(key)]))
+db = Database(make_engine(login, role="dies"), Schedule(redis, patience=2.0), keys=keys)
+calls = WebhookCalls(TargetFolder(Path(folder)), HttpWebhooks(allow_http=True))
+driver = ConnectionDriver(db, catalogue_of(tenant), {ConnectorKind.WEBHOOK: calls})
+failpoints.arm(point)
+driver.begin(most=10)
+with db.transaction() as session:
+    ids = session.execute(text("SELECT id FROM connections")).scalars().all()
+driver.run(ids)
+"""
+BOTH = ("connector.after_claim", "connector.before_record", "connector.after_record")
+OF_OPEN = ("webhook.before_call", "webhook.after_response", *BOTH)
+OF_CLOSE = (*(f"{point}{nth}" for point in OF_OPEN[:2] for nth in ("", ":2")), *BOTH)
+"""A close makes two calls: to close, and to ask whether it is closed."""
 
 
 class VendorSystem:
@@ -68,17 +106,24 @@ def world(api: Database) -> World:
 
 
 @pytest.fixture
-def driver(urls: Urls, world: World, vendor: VendorSystem, tmp_path: Path) -> Iterator[ConnectionDriver]:
-    file = tmp_path / "vendor"
-    file.write_text(f"{vendor.receiver.url}\n{vendor.receiver.secret}\n", encoding="utf-8")
-    file.chmod(0o600)
+def connectors(urls: Urls) -> Iterator[Database]:
+    """The database as the connector worker sees it."""
     db = Database(make_engine(urls.connectors, role="test-connectors", pool_size=4), Schedule(urls.redis))
-    calls = WebhookCalls(TargetFolder(tmp_path), HttpWebhooks(allow_http=True))
-    yield ConnectionDriver(db, _catalogue(world.tenant.slug), {ConnectorKind.WEBHOOK: calls})
+    yield db
     db.dispose()
 
 
-def _catalogue(tenant: str) -> Catalogue:
+@pytest.fixture
+def driver(connectors: Database, world: World, vendor: VendorSystem, tmp_path: Path) -> ConnectionDriver:
+    file = tmp_path / "vendor"
+    file.write_text(f"{vendor.receiver.url}\n{vendor.receiver.secret}\n", encoding="utf-8")
+    file.chmod(0o600)
+    calls = WebhookCalls(TargetFolder(tmp_path), HttpWebhooks(allow_http=True))
+    return ConnectionDriver(connectors, catalogue_of(world.tenant.slug), {ConnectorKind.WEBHOOK: calls})
+
+
+def catalogue_of(tenant: str) -> Catalogue:
+    """Return the usual catalogue, where a service has a connector that calls the vendor's system."""
     connector = ServiceConnector(kind="webhook", target="vendor", tenant=tenant)
     services = dict(SETTINGS.catalogue.services)
     services["exchange-online"] = Service(title="Mail", connector=connector)
@@ -263,3 +308,84 @@ def test_a_login_of_the_connector_worker_tells_of_its_own_events_alone(world: Wo
     with pytest.raises(DBAPIError, match="row-level security"), engine.begin() as connection:
         connection.execute(text(queued), values)
     engine.dispose()
+
+
+Die = Callable[[str], None]
+
+
+@pytest.fixture
+def die(urls: Urls, api: Database, connectors: Database, world: World, tmp_path: Path) -> Die:
+    """Return a way to have another process drive the connections until it dies, and have its lease be over."""
+    approvals = ApprovalKeys([Ed25519PrivateKey.generate()])
+    api.keys = connectors.keys = ProcessKeys(approvals)
+
+    def run(point: str) -> None:
+        words = (urls.connectors, urls.redis, approvals.listed, world.tenant.slug, f"{tmp_path}", point)
+        ended = subprocess.run(
+            [sys.executable, "-c", DIE, *words], cwd=CHECKOUT, capture_output=True, text=True, check=False, timeout=60
+        )
+        assert ended.returncode == KILLED, ended.stderr
+        with superuser_at(urls.superuser) as engine:
+            write(engine, "UPDATE connections SET run_at = clock_timestamp() WHERE run_at IS NOT NULL")
+
+    return run
+
+
+def _events(db: Database) -> list[str]:
+    return [row.action for row in read(db, "SELECT action FROM events WHERE action LIKE 'connection%' ORDER BY id")]
+
+
+@pytest.mark.far
+@pytest.mark.parametrize("point", [*OF_OPEN, "transaction.before_arm"])
+def test_an_open_call_that_is_killed_is_repeated_and_ends_with_its_window(
+    point: str, world: World, driver: ConnectionDriver, vendor: VendorSystem, die: Die
+) -> None:
+    request = world.submit()
+    world.act("ann", Action.APPROVE, request.id)
+    die(point)
+    assert driver.begin(most=10) == 0, "it was promised"
+    _run(driver, world.db)
+
+    (row,) = read(world.db, "SELECT id, state FROM connections")
+    assert (row.state, vendor.open) == ("open", {str(row.id)})
+    assert _events(world.db) == ["connection_opened"]
+    assert set(vendor.types) == {"open"}
+    world.act("ann", Action.REVOKE, request.id)
+    assert _run(driver, world.db) == {"closed": 1}
+    assert vendor.open == set()
+
+
+@pytest.mark.far
+@pytest.mark.parametrize("point", OF_OPEN)
+def test_an_open_call_that_is_killed_and_not_wanted_any_more_leaves_nothing_open(
+    point: str, world: World, driver: ConnectionDriver, vendor: VendorSystem, die: Die
+) -> None:
+    request = world.submit()
+    world.act("ann", Action.APPROVE, request.id)
+    die(point)
+    world.act("ann", Action.REVOKE, request.id)
+    assert _run(driver, world.db) == {"closed": 1}
+
+    assert vendor.open == set()
+    assert _events(world.db)[-1] == "connection_closed"
+    assert vendor.types[-2:] == ["close", "is_closed"]
+
+
+@pytest.mark.far
+@pytest.mark.parametrize("point", OF_CLOSE)
+def test_a_close_call_that_is_killed_is_repeated_and_recorded_once(
+    point: str, world: World, driver: ConnectionDriver, vendor: VendorSystem, die: Die
+) -> None:
+    request = world.submit()
+    world.act("ann", Action.APPROVE, request.id)
+    driver.begin(most=10)
+    assert _run(driver, world.db) == {"open": 1}
+    world.act("ann", Action.REVOKE, request.id)
+    die(point)
+    _run(driver, world.db)
+
+    assert vendor.open == set()
+    assert read(world.db, "SELECT state FROM connections")[0].state == "closed"
+    assert _events(world.db).count("connection_closed") == 1
+    assert vendor.types[0] == "open"
+    assert set(vendor.types[1:]) == {"close", "is_closed"}
