@@ -178,7 +178,8 @@ def make_app(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        heart = HeartbeatThread(database, CONNECTIONS, gateway.reader.differs)
+        needs = any(service.connector for service in settings.catalogue.services.values())
+        heart = HeartbeatThread(database, CONNECTIONS, gateway.reader.differs, needs_connectors=needs)
         heart.start()
         gateway.start()
         yield

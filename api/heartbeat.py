@@ -24,9 +24,15 @@ class HeartbeatThread(threading.Thread):
     """Send heartbeats until stopped; without Postgres it keeps trying."""
 
     def __init__(
-        self, database: Database, connections: int | None = None, gate_differs: Callable[[], bool] | None = None
+        self,
+        database: Database,
+        connections: int | None = None,
+        gate_differs: Callable[[], bool] | None = None,
+        *,
+        needs_connectors: bool | None = None,
     ) -> None:
         super().__init__(name="heart", daemon=True)
+        self._needs_connectors = needs_connectors
         self._gate_differs = gate_differs
         self._database = database
         self._heart = HeartbeatSender(f"api@{socket.gethostname()}", connections=connections)
@@ -56,7 +62,13 @@ class HeartbeatThread(threading.Thread):
                 shipped = witness.of(session)
                 self._doubted = shipped.all_doubts(session) if shipped else None
         differs = self._gate_differs() if self._gate_differs else None
-        self._heart.beat(self._database, ProcessPart.API, self._doubted, gate_differs=differs)
+        self._heart.beat(
+            self._database,
+            ProcessPart.API,
+            self._doubted,
+            gate_differs=differs,
+            needs_connectors=self._needs_connectors,
+        )
         if is_due:
             with self._database.transaction() as session:
                 found = [*decisions.unverified(session), *self._rounds.look(session)]

@@ -18,7 +18,8 @@ BEAT_SECONDS = 10.0
 CLOCK = text("SELECT clock_timestamp()")
 AGE = text("SELECT extract(epoch FROM clock_timestamp() - max(beat_at)) FROM heartbeats WHERE role = :role")
 BEAT = text("""
-SELECT record_heartbeat(:role, :id, :node, :skew, :rolled_back, :doubt, :connections, :gate_differs)
+SELECT record_heartbeat(:role, :id, :node, :skew, :rolled_back, :doubt, :connections, :gate_differs,
+    :needs_connectors)
 """)
 
 
@@ -28,7 +29,8 @@ class Heartbeat(SQLModel, table=True):
     `rolled_back` is in how many logs the database does not hold what was shipped of them, and `doubt` what is wrong
     with the first of these; None where the process does not look. Likewise `unverified` is how many rows that would
     give power carry no mark of its keys. `connections` is how many it opens to Postgres itself at most.
-    `gate_differs` is whether within the last minutes its gate remembered a window that was not open.
+    `gate_differs` is whether within the last minutes its gate remembered a window that was not open,
+    `needs_connectors` whether its catalogue has connectors.
     """
 
     __tablename__ = "heartbeats"
@@ -44,6 +46,7 @@ class Heartbeat(SQLModel, table=True):
     unverified_first: str | None = Field(default=None, max_length=300)
     connections: int | None = None
     gate_differs: bool | None = None
+    needs_connectors: bool | None = None
 
 
 class CounterTotal(SQLModel, table=True):
@@ -144,6 +147,7 @@ class HeartbeatSender:
         doubts: Sequence[str] | None = None,
         *,
         gate_differs: bool | None = None,
+        needs_connectors: bool | None = None,
     ) -> None:
         """Record that this process runs as this part.
 
@@ -152,6 +156,7 @@ class HeartbeatSender:
             part: what it is.
             doubts: a line for each log that is not what was shipped of it; None where the process does not look.
             gate_differs: whether its gate remembered a window that was not open; None where it has no gate.
+            needs_connectors: whether its catalogue has connectors; None where it does not look.
 
         Raises:
             sqlalchemy.exc.DBAPIError: Postgres is away, or this login may not say so.
@@ -163,4 +168,5 @@ class HeartbeatSender:
             values = {"role": part.value, "id": self.id, "node": self.node, "skew": skew}
             found = {"rolled_back": None if doubts is None else len(doubts), "doubt": doubts[0] if doubts else None}
             most = {"connections": 0 if is_pooled(connection) else self.connections}
-            connection.execute(BEAT, values | found | most | {"gate_differs": gate_differs})
+            known = {"gate_differs": gate_differs, "needs_connectors": needs_connectors}
+            connection.execute(BEAT, values | found | most | known)

@@ -2,9 +2,10 @@
 
 A window is open without approval, or without the signature that the policy demands (I1), or past its end (I2), an
 audit log has a gap (I4), an event is told to nobody, or no event says how that ended (I5), a gate let somebody in by
-a window that was not open (used-outside), or somebody decided who had not signed in, or has a power that nobody on
-record gave (I12). Each looks at all windows that are open, at what changed in the last minutes, and at a part of
-everything that moves on from minute to minute; none at more rows than `MOST`.
+a window that was not open (used-outside), nobody closes access at targets (no-connector-worker), or somebody decided
+who had not signed in, or has a power that nobody on record gave (I12). Each looks at all windows that are open, at
+what changed in the last minutes, and at a part of everything that moves on from minute to minute; none at more rows
+than `MOST`.
 """
 
 from dataclasses import dataclass
@@ -227,6 +228,11 @@ GATE_DIFFERS = text("""
 SELECT DISTINCT 'gate-differs' AS rule, CAST(:nobody AS uuid) AS id
 FROM heartbeats WHERE gate_differs AND beat_at > clock_timestamp() - interval '1 minute'
 """)
+WITHOUT_CONNECTORS = text("""
+SELECT 'no-connector-worker' AS rule, CAST(:nobody AS uuid) AS id
+WHERE needs_connectors() AND NOT EXISTS (SELECT FROM heartbeats
+    WHERE role = 'connectors' AND beat_at > clock_timestamp() - interval '1 minute')
+""")
 NEXT_REQUEST = text("SELECT id FROM requests WHERE id > :after ORDER BY id OFFSET :page - 1 LIMIT 1")
 NEXT_SEAL = text("""
 SELECT log_id, number FROM seals WHERE (log_id, number) > (:log, :number) ORDER BY log_id, number
@@ -236,6 +242,10 @@ NEXT_PERSON = text("SELECT id FROM people WHERE id > :person ORDER BY id OFFSET 
 GATE_WAS_WRONG = (
     "a gate remembered a window that was not open in the database, and has dropped it: look for gate.memory_differs "
     "in the logs of the API, and whether somebody has changed the database past the API"
+)
+NOBODY_CONNECTS = (
+    "no connector worker has sent a heartbeat within a minute, though the catalogue has connectors or access at a "
+    "target is not closed: nothing is opened there, and nothing is closed. Start `python -m worker connectors`"
 )
 QUERIES = (UNAPPROVED, TOO_LONG, NOT_WHOLE, FORGOTTEN, GAP_IN_SEALS, UNSIGNED, UNGIVEN, USED_OUTSIDE)
 
@@ -314,6 +324,10 @@ def scan(session: UnitOfWork, rota: ScanPosition) -> set[InvariantViolation]:
     found |= {
         InvariantViolation(row.rule, row.id, None, GATE_WAS_WRONG)
         for row in session.execute(GATE_DIFFERS, {"nobody": NOBODY})
+    }
+    found |= {
+        InvariantViolation(row.rule, row.id, None, NOBODY_CONNECTS)
+        for row in session.execute(WITHOUT_CONNECTORS, {"nobody": NOBODY})
     }
     for query in QUERIES:
         rows = session.execute(query, rota.values | {"page": _page(query)})

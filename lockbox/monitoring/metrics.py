@@ -64,6 +64,7 @@ class MetricName(StrEnum):
     DEAD_LATELY = "dead_lately"
     WEBHOOKS_FAILING = "webhooks_failing"
     CONNECTION_STATE = "connection_state"
+    NEEDS_CONNECTORS = "needs_connectors"
     UNSEALED = "unsealed"
     SEAL_LAG = "seal_lag"
     CHECKPOINT_AGE = "checkpoint_age"

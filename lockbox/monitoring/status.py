@@ -29,10 +29,9 @@ PROCESSES = text("""
 SELECT role AS part, node, age, skew, rolled_back, doubt, unverified, unverified_first FROM operating_processes()
 """)
 MOST_SEAL_LAG = 60.0
-MOST_UNSENT_AGE = 300.0
+MOST_UNSENT_AGE = MOST_UNACKED_AGE = 300.0
 OUTBOX = "outbox"
 MOST_SKEW = 5.0
-MOST_UNACKED_AGE = 300.0
 MOST_CHECKPOINT_AGE = 2 * 3600.0
 NEEDED = (ProcessPart.API, ProcessPart.CORE, ProcessPart.NOTIFICATIONS, ProcessPart.RECONCILE, ProcessPart.INVARIANTS)
 ALIVE = {
@@ -40,6 +39,7 @@ ALIVE = {
     ProcessPart.CORE: "Core workers",
     ProcessPart.NOTIFICATIONS: "Notifications workers",
 }
+CONNECTING = {ProcessPart.CONNECTORS: "Connector workers"}
 UNKNOWN = "not known"
 MINUTE = 60.0
 MOST_FAILING = 50
@@ -221,7 +221,7 @@ def _silent(of: MetricSnapshot) -> list[str]:
         f"{part}: the last heartbeat is {lag(ages[part])} old: is it running?"
         if part in ages
         else f"{part}: no heartbeat yet: start the API and the workers"
-        for part in NEEDED
+        for part in (*NEEDED, *(CONNECTING if of.one(MetricName.NEEDS_CONNECTORS) else ()))
         if ages.get(part, float("inf")) > MOST_SILENT * (2 if part is ProcessPart.INVARIANTS else 1)
     ]
     return found + [
@@ -257,7 +257,7 @@ def lines(found: Status, schedule_lag: float | None = None) -> Iterator[StatusLi
     yield StatusLine("Newest checkpoint", _ago(of.one(MetricName.CHECKPOINT_AGE)))
     yield StatusLine("Last invariant check", _ago(of.one(MetricName.HEARTBEAT, ProcessPart.INVARIANTS)))
     alive = of.labelled(MetricName.PROCESSES)
-    for part, name in ALIVE.items():
+    for part, name in (ALIVE | CONNECTING if of.one(MetricName.NEEDS_CONNECTORS) else ALIVE).items():
         yield StatusLine(f"{name} alive", _count(alive.get(part, 0.0)), bool(alive.get(part)))
     yield from _redis_lines(found)
 

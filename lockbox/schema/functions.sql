@@ -824,18 +824,27 @@ $$;
 -- are removed.
 CREATE FUNCTION record_heartbeat(of_role text, of_process uuid, of_node text, with_skew double precision,
     logs_rolled_back integer DEFAULT NULL, why text DEFAULT NULL, most_connections integer DEFAULT NULL,
-    that_gate_differs boolean DEFAULT NULL) RETURNS void
+    that_gate_differs boolean DEFAULT NULL, that_needs_connectors boolean DEFAULT NULL) RETURNS void
 LANGUAGE sql SECURITY DEFINER SET search_path = public, pg_temp AS $$
     DELETE FROM heartbeats WHERE (role, id) IN (SELECT role, id FROM heartbeats
         WHERE beat_at < clock_timestamp() - interval '1 hour' FOR UPDATE SKIP LOCKED);
-    INSERT INTO heartbeats (role, id, node, skew, beat_at, rolled_back, doubt, connections, gate_differs)
+    INSERT INTO heartbeats (role, id, node, skew, beat_at, rolled_back, doubt, connections, gate_differs,
+        needs_connectors)
     SELECT of_role, of_process, left(of_node, 255), with_skew, clock_timestamp(), logs_rolled_back, left(why, 300),
-        most_connections, that_gate_differs
+        most_connections, that_gate_differs, that_needs_connectors
     WHERE (of_role = 'api') = (session_user = 'lockbox_api')
         AND (session_user <> 'lockbox_notifications' OR of_role = 'notifications')
         AND (session_user <> 'lockbox_connectors' OR of_role = 'connectors')
     ON CONFLICT (role, id) DO UPDATE SET skew = EXCLUDED.skew, beat_at = EXCLUDED.beat_at, rolled_back = EXCLUDED.rolled_back,
-        doubt = EXCLUDED.doubt, connections = EXCLUDED.connections, gate_differs = EXCLUDED.gate_differs
+        doubt = EXCLUDED.doubt, connections = EXCLUDED.connections, gate_differs = EXCLUDED.gate_differs,
+        needs_connectors = EXCLUDED.needs_connectors
+$$;
+
+-- Whether there is something for a connector worker to do: the catalogue has connectors, or access is not closed.
+CREATE FUNCTION needs_connectors() RETURNS boolean
+LANGUAGE sql STABLE SET search_path = public, pg_temp AS $$
+    SELECT EXISTS (SELECT FROM heartbeats WHERE needs_connectors AND beat_at > clock_timestamp() - interval '1 minute')
+        OR EXISTS (SELECT FROM connections WHERE run_at IS NOT NULL)
 $$;
 
 -- How many connections Postgres gives to all logins together, how many to this one, and how many the living processes
@@ -915,6 +924,7 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
         WHERE failing_since IS NOT NULL AND disabled_at IS NULL AND removed_at IS NULL
     UNION ALL SELECT 'connection_state', state, count(*) FROM (SELECT state FROM connections
         WHERE run_at IS NOT NULL LIMIT 100000) c GROUP BY state
+    UNION ALL SELECT 'needs_connectors', '', needs_connectors()::int
     UNION ALL SELECT 'unsealed', '', count(*) FROM (SELECT FROM unsealed LIMIT 100000) u
     UNION ALL SELECT 'seal_lag', '', seal_lag()
     UNION ALL SELECT 'checkpoint_age', '', greatest(0, extract(epoch FROM (SELECT at FROM clock) - max(noted_at)))

@@ -148,5 +148,5 @@ GRANT EXECUTE ON FUNCTION authenticate, credential_scope, find_device_login, per
     marked_eligible_delegates, marked_report_consents, decided_lately, report_unverified, operating_processes,
     operating_figures, operating_states, operating_day, operating_gate, operating_findings TO lockbox_api;
 
-GRANT EXECUTE ON FUNCTION credentials_of, was_removed, seal_lag TO lockbox_worker;
+GRANT EXECUTE ON FUNCTION credentials_of, was_removed, seal_lag, needs_connectors TO lockbox_worker;
 GRANT EXECUTE ON FUNCTION signed_decisions, log_heads, log_tiles, event_exists TO lockbox_connectors;

@@ -840,7 +840,7 @@ CREATE INDEX ix_reports_due_due_at ON reports_due (due_at);
 
 -- A process says that it lives. `rolled_back` is in how many logs the database is behind what was shipped of them,
 -- `unverified` how many rows carry no valid mark, `connections` how many it opens to Postgres at most, `gate_differs`
--- whether its gate remembered a window that was not open.
+-- whether its gate remembered a window that was not open, `needs_connectors` whether its catalogue has connectors.
 CREATE TABLE heartbeats (
     id uuid NOT NULL,
     role varchar(24) NOT NULL
@@ -854,6 +854,7 @@ CREATE TABLE heartbeats (
     unverified_first varchar(300),
     connections integer CONSTRAINT ck_heartbeats_connections CHECK (connections >= 0),
     gate_differs boolean,
+    needs_connectors boolean,
     CONSTRAINT pk_heartbeats PRIMARY KEY (role, id)
 );
 

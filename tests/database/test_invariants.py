@@ -10,12 +10,13 @@ from sqlalchemy import Engine, TextClause, text
 
 from harness.clocks import ShiftedClock
 from harness.people import World
-from harness.stage import setting
-from lockbox.database import Database, now
+from harness.stage import Urls, setting
+from lockbox.database import Database, make_engine, now
 from lockbox.identity import sessions
 from lockbox.identity.roles import AuthMethod, Mode
 from lockbox.identity.sessions import ClientInfo, SessionLifetime
 from lockbox.monitoring import invariants
+from lockbox.monitoring.heartbeats import HeartbeatSender, ProcessPart
 from lockbox.monitoring.invariants import InvariantViolation, ScanPosition
 from lockbox.requests import decide, timers
 from lockbox.requests.decisions import DecisionInput
@@ -378,3 +379,21 @@ def _nodes(plan: dict[str, object]) -> list[tuple[str, str]]:
     assert isinstance(below, list)
     here = (str(plan["Node Type"]), str(plan.get("Relation Name", "")))
     return [here, *(node for part in below for node in _nodes(part))]
+
+
+@pytest.mark.usefixtures("lived")
+def test_connectors_without_a_worker_are_an_alarm_until_one_lives(
+    api: Database, worker: Database, urls: Urls
+) -> None:
+    HeartbeatSender("api@here").beat(api, ProcessPart.API, needs_connectors=False)
+    assert looked(worker) == set()
+
+    HeartbeatSender("api@there").beat(api, ProcessPart.API, needs_connectors=True)
+    (found,) = raised(worker)
+    assert (found.rule, found.tenant_id) == ("no-connector-worker", None)
+    assert "python -m worker connectors" in found.what
+
+    connectors = Database(make_engine(urls.connectors, role="test-connectors"), worker.schedule)
+    HeartbeatSender("connectors@here").beat(connectors, ProcessPart.CONNECTORS)
+    assert looked(worker) == set()
+    connectors.engine.dispose()

@@ -73,3 +73,14 @@ def test_events_that_wait_for_the_notifications_worker_are_counted() -> None:
     assert found["Oldest event to notify"] == StatusLine("Oldest event to notify", "5 min", is_well=False)
     assert none["Events to notify"] == StatusLine("Events to notify", "0")
     assert none["Oldest event to notify"] == StatusLine("Oldest event to notify", "0 s", is_well=True)
+
+
+def test_a_connector_worker_is_missed_where_there_is_something_for_it_to_do() -> None:
+    needed: dict[tuple[str, str], float] = {(MetricName.NEEDS_CONNECTORS, ""): 1.0}
+    living = needed | {(MetricName.PROCESSES, "connectors"): 1.0, (MetricName.HEARTBEAT, "connectors"): 3.0}
+
+    assert "Connector workers alive" not in shown({(MetricName.NEEDS_CONNECTORS, ""): 0.0}, HELD)
+    assert shown(needed, HELD)["Connector workers alive"].is_well is False
+    assert shown(living, HELD)["Connector workers alive"].is_well is True
+    troubles = [Status("ok", "ok", "1", "1", MetricSnapshot(found, HELD)).troubles for found in (needed, living, {})]
+    assert [any(one.startswith("connectors: ") for one in said) for said in troubles] == [True, False, False]
