@@ -9,18 +9,20 @@ from config.client import ClientSettings
 from config.settings import Settings
 
 API = frozenset({"api"})
-WORKERS = frozenset({"worker", "notifications"})
+WORKERS = frozenset({"worker", "notifications", "connectors"})
+MAILERS = frozenset({"worker", "notifications"})
 ALL = API | WORKERS | {"flower"}
 PREFIX = "LOCKBOX_"
 PASSED = {
-    "catalogue": frozenset({"api", "notifications"}),
+    "catalogue": frozenset({"api", "notifications", "connectors"}),
+    "connector_targets": frozenset({"connectors"}),
     "log_level": ALL,
     "shutdown_seconds": WORKERS,
     "deliveries_kept_days": WORKERS,
     "digest_hours": frozenset({"worker"}),
-    "mail_from": WORKERS,
-    "smtp_ca_file": WORKERS,
-    "database_direct_url": WORKERS,
+    "mail_from": MAILERS,
+    "smtp_ca_file": MAILERS,
+    "database_direct_url": MAILERS,
     **dict.fromkeys(("issuers", "mail_sign_in", "session_seconds", "session_idle_seconds", "token_days"), API),
     **dict.fromkeys(("most_token_days", "token_overlap_hours", "live_streams", "connections_per_address"), API),
     **dict.fromkeys(("sign_ins_per_account_and_network", "sign_ins_per_account", "sign_ins_per_address"), API),
@@ -29,13 +31,14 @@ PASSED = {
     **dict.fromkeys(("gate_streams", "gate_streams_per_token"), API),
 }
 """Which processes get a setting."""
-FILES = frozenset({"catalogue", "smtp_ca_file"})
+FILES = frozenset({"catalogue", "connector_targets", "smtp_ca_file"})
 TAKEN = frozenset(
     {
         "environment",
         "database_url",
         "worker_database_url",
         "notifications_database_url",
+        "connectors_database_url",
         "owner_database_url",
         "redis_url",
         "smtp_url",
@@ -46,7 +49,6 @@ OWN_KEYS = "make run makes keys of its own, or uses those of development"
 REFUSED = {
     **dict.fromkeys(("secret_keys", "approval_key_files", "credential_key_files", "code_key_files"), OWN_KEYS),
     **dict.fromkeys(("audit_key_files", "audit_public_keys", "approval_public_keys"), OWN_KEYS),
-    **dict.fromkeys(("connectors_database_url", "connector_targets"), "make run starts no connector worker"),
     "audit_name": "the audit log is named after the address of make run",
     "checkpoint_folder": "make run keeps no checkpoints outside of its database",
     "public_url": "it follows from the port; choose one by `python -m cli.run --port N`",

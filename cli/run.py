@@ -37,6 +37,16 @@ POLICY = Policy(review_window=900, approval_window=900, access_ceiling=900)
 READY_SECONDS = 60
 STOPPED_ON_REQUEST = {128 + signal.SIGINT, 128 + signal.SIGTERM}
 STARTED = " started (pid="
+CONNECTORS = "connectors"
+NO_CONNECTOR = "No service of the catalogue has a connector: no connector worker is started."
+NO_TARGETS = (
+    "The catalogue has a connector, and no connector worker is started: set LOCKBOX_CONNECTOR_TARGETS to the folder "
+    "of its targets (docs/connectors.md). Nothing is opened there."
+)
+NO_LOGIN = (
+    "The catalogue has a connector, and no connector worker is started: set LOCKBOX_CONNECTORS_DATABASE_URL to its "
+    "login at your Postgres. Nothing is opened at targets."
+)
 API = "api"
 """All processes end with this one; the others are restarted when they end by themselves."""
 CONSOLE = Console(soft_wrap=True, highlight=False)
@@ -115,6 +125,9 @@ def _kept_up(plan: StackPlan, seeded: Sample, settings: Settings, passed: Passed
     honcho.manager.KILL_WAIT = stack.STOP_SECONDS
     commands = stack.commands()
     services = settings.catalogue.services
+    if (why := _why_not_connected(plan, settings)) is not None:
+        del commands[CONNECTORS]
+        CONSOLE.print(why, markup=False, end="\n" if why else "")
     manager = _PatientManager(len(commands), lambda: _announce(plan, seeded, services, tokens))
     for process, command in commands.items():
         own = {"LOCKBOX_LOG_FORMAT": "console", **passed.of(process), **plan.variables(process)}
@@ -126,6 +139,16 @@ def _kept_up(plan: StackPlan, seeded: Sample, settings: Settings, passed: Passed
     signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
     manager.loop()
     return 0 if manager.returncode in STOPPED_ON_REQUEST else 1
+
+
+def _why_not_connected(plan: StackPlan, settings: Settings) -> str | None:
+    """Return why no connector worker is started, None where one is; nothing where nobody would expect it."""
+    has_connector = any(service.connector for service in settings.catalogue.services.values())
+    if not has_connector:
+        return NO_CONNECTOR if settings.connector_targets else ""
+    if settings.connector_targets is None:
+        return NO_TARGETS
+    return None if plan.connectors_database_url else NO_LOGIN
 
 
 class _PatientManager(honcho.manager.Manager):  # type: ignore[misc] # honcho has no types

@@ -41,7 +41,8 @@ IN_USE = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'loc
 class StackPlan:
     """Where everything is: URLs of the servers, ours or embedded (`found` running or not), keys, and ports to use.
 
-    `playground` is the file that lets browsers on this machine be anybody (see `cli.scene`).
+    `playground` is the file that lets browsers on this machine be anybody (see `cli.scene`). Without a
+    `connectors_database_url` no connector worker can be started.
     """
 
     database_url: str
@@ -59,6 +60,7 @@ class StackPlan:
     environment: str = "development"
     found: bool = False
     playground: Path | None = None
+    connectors_database_url: str | None = None
 
     @property
     def is_its_own(self) -> bool:
@@ -116,6 +118,13 @@ class StackPlan:
                 "LOCKBOX_WORKER_DATABASE_URL": self.worker_database_url,
                 "LOCKBOX_AUDIT_KEY_FILES": json.dumps([str(self.keys / AUDIT_KEY)]),
             }
+        elif process == "connectors":
+            own = {
+                "LOCKBOX_CONNECTORS_DATABASE_URL": self.connectors_database_url or "",
+                "LOCKBOX_WEBHOOKS_ALLOW_HTTP": "true",
+                "LOCKBOX_AUDIT_PUBLIC_KEYS": json.dumps([self.audit_key.text]),
+                "LOCKBOX_APPROVAL_PUBLIC_KEYS": json.dumps([self.approval_key.text]),
+            }
         else:
             own = self._of_workers() | {
                 "LOCKBOX_NOTIFICATIONS_DATABASE_URL": self.notifications_database_url,
@@ -167,6 +176,7 @@ def prepare(
         flower_port=free_port(flower_port),
         environment=settings.environment,
         found=found,
+        connectors_database_url=_connectors_url(settings, servers),
     )
     try:
         migrations.upgrade(plan.owner_database_url)
@@ -180,6 +190,12 @@ def prepare(
         release(plan)
         raise
     return plan
+
+
+def _connectors_url(settings: Settings, servers: ServerAddresses | None) -> str | None:
+    if settings.connectors_database_url:
+        return settings.connectors_database_url.get_secret_value()
+    return servers.connectors_database_url or None if servers and servers.superuser_url else None
 
 
 def _how_to_empty(folder: Path, embedded_servers: Collection[str]) -> str:

@@ -33,6 +33,15 @@ def test_a_file_is_found_from_another_folder(monkeypatch: pytest.MonkeyPatch, tm
     assert passed.of("worker") == {}
 
 
+def test_the_folder_of_targets_reaches_the_connector_worker_alone(tmp_path: Path) -> None:
+    passed = sort_settings({"LOCKBOX_CONNECTOR_TARGETS": str(tmp_path)})
+
+    assert passed.of("connectors") == {"LOCKBOX_CONNECTOR_TARGETS": str(tmp_path)}
+    assert {name: passed.of(name) for name in ("api", "worker", "notifications", "flower")} == {
+        name: {} for name in ("api", "worker", "notifications", "flower")
+    }
+
+
 @pytest.mark.parametrize(
     ("variable", "why"),
     [

@@ -14,6 +14,8 @@ from lockbox.audit.log.checkpoint import VerifierKey
 from lockbox.audit.verifier.approval_checks import NAME
 from tests.logs import public
 
+CHECKING = ("notifications", "connectors")
+
 
 def printed(monkeypatch: pytest.MonkeyPatch, *files: Path) -> str:
     """Run the command with these files of keys."""
@@ -42,7 +44,7 @@ def test_without_a_file_that_can_be_read_the_command_says_which(
     assert "nothing-here cannot be read" in printed(monkeypatch, tmp_path / "nothing-here")
 
 
-@pytest.mark.parametrize("process", ["api", "worker", "notifications"])
+@pytest.mark.parametrize("process", ["api", "worker", "notifications", "connectors"])
 def test_a_developers_stack_tells_each_process_that_checks(tmp_path: Path, process: str) -> None:
     plan = StackPlan(
         "", "", "", "", "", "", servers=None, keys=make_keys(tmp_path / "keys"), api_port=8000, flower_port=5555
@@ -55,17 +57,18 @@ def test_a_developers_stack_tells_each_process_that_checks(tmp_path: Path, proce
     assert "LOCKBOX_AUDIT_PUBLIC_KEYS" not in plan.variables("flower")
 
 
-def test_a_developers_stack_tells_the_notifications_worker_the_public_key_of_approvals_alone(tmp_path: Path) -> None:
+def test_a_developers_stack_tells_those_that_check_the_public_key_of_approvals_alone(tmp_path: Path) -> None:
     plan = StackPlan(
         "", "", "", "", "", "", servers=None, keys=make_keys(tmp_path / "keys"), api_port=8000, flower_port=5555
     )
 
-    told = {process: plan.variables(process) for process in ("api", "worker", "notifications", "flower")}
+    told = {process: plan.variables(process) for process in ("api", *CHECKING, "worker", "flower")}
 
     (key,) = signing_keys.read([tmp_path / "keys" / APPROVAL_KEY])
     public_half = VerifierKey(NAME, key.public_key().public_bytes_raw()).text
-    assert json.loads(told["notifications"]["LOCKBOX_APPROVAL_PUBLIC_KEYS"]) == [public_half]
-    assert [name for name in told if "LOCKBOX_APPROVAL_PUBLIC_KEYS" in told[name]] == ["notifications"]
+    for process in CHECKING:
+        assert json.loads(told[process]["LOCKBOX_APPROVAL_PUBLIC_KEYS"]) == [public_half]
+    assert [name for name in told if "LOCKBOX_APPROVAL_PUBLIC_KEYS" in told[name]] == list(CHECKING)
     assert [name for name in told if APPROVAL_KEY in str(told[name])] == ["api"]
 
 

@@ -59,6 +59,13 @@ HOLDERS = {
         "lockbox_audit_public_keys",
         "lockbox_approval_public_keys",
     },
+    "connectors": {
+        "lockbox_connectors_database_url",
+        "lockbox_redis_url",
+        "lockbox_credential_key",
+        "lockbox_audit_public_keys",
+        "lockbox_approval_public_keys",
+    },
     "flower": {"lockbox_flower_password", "lockbox_redis_url"},
     "proxy": set(),
 }
@@ -69,7 +76,11 @@ VOLUMES = {
     ("redis", "/data"),
     ("worker", CHECKPOINTS),
     ("api", CHECKPOINTS, "ro"),
+    ("connectors", CHECKPOINTS, "ro"),
 }
+TARGETS = "./var/targets"
+"""The folder that operators fill where the catalogue has connectors."""
+WORKERS = ("worker", "notifications", "connectors")
 
 
 def default(setting: str) -> object:
@@ -87,7 +98,8 @@ def test_the_file_fits_the_compose_specification() -> None:
 
 def test_every_part_of_the_stack_is_there() -> None:
     assert set(services()) == set(HOLDERS)
-    assert set(ours()) == {"migrate", "api", "worker", "notifications", "flower"}
+    assert set(ours()) == {"migrate", "api", "worker", "notifications", "connectors", "flower"}
+    assert [name for name, service in services().items() if "profiles" in service] == ["connectors"]
 
 
 @pytest.mark.parametrize("name", sorted(services()))
@@ -177,7 +189,8 @@ def test_the_api_and_the_workers_can_be_scaled() -> None:
 
 def test_two_apis_and_three_core_workers_open_no_more_connections_than_postgres_takes() -> None:
     (most,) = re.findall(r"max_connections=(\d+)", " ".join(services()["postgres"]["command"]))
-    opened = 2 * CONNECTIONS + 3 * runtime.CONNECTIONS["core"] + runtime.CONNECTIONS["notifications"]
+    opened = 2 * CONNECTIONS + 3 * runtime.CONNECTIONS["core"]
+    opened += runtime.CONNECTIONS["notifications"] + runtime.CONNECTIONS["connectors"]
 
     assert opened <= int(most) - RESERVED
 
@@ -188,6 +201,7 @@ def test_the_guide_counts_the_connections_that_processes_open() -> None:
     assert f"| API process | {CONNECTIONS} |" in guide
     assert f"| core worker | {runtime.CONNECTIONS['core']} |" in guide
     assert f"| notifications worker | {runtime.CONNECTIONS['notifications']} |" in guide
+    assert f"| connector worker | {runtime.CONNECTIONS['connectors']} |" in guide
     assert re.search(rf"`N . {CONNECTIONS} \+ M . {runtime.CONNECTIONS['core']}`", guide)
 
 
@@ -210,7 +224,7 @@ def test_a_stop_leaves_time_for_the_soft_shutdown() -> None:
     for name in LASTING:
         assert seconds(services()[name]["stop_grace_period"]) >= soft + 10
         assert "LOCKBOX_SHUTDOWN_SECONDS" not in services()[name].get("environment", {})
-    for name in ("worker", "notifications"):
+    for name in WORKERS:
         assert services()[name]["environment"]["REMAP_SIGTERM"] == "SIGQUIT"
         assert services()[name]["stop_signal"] == "SIGTERM"
 
@@ -230,7 +244,7 @@ def test_every_command_exists() -> None:
 
 
 def test_a_worker_is_asked_for_its_own_kind() -> None:
-    for name in ("worker", "notifications"):
+    for name in WORKERS:
         kind = services()[name]["command"][-1]
 
         assert services()[name]["healthcheck"]["test"] == ["CMD", "python", "-m", "worker.health", kind]
@@ -281,7 +295,7 @@ def test_every_mount_and_network_exists() -> None:
         for mount in service.get("volumes", ()):
             source, target, *mode = mount.split(":")
             if source.startswith("./"):
-                assert (CHECKOUT / source).is_file()
+                assert (CHECKOUT / source).is_file() or source == TARGETS
                 assert mode == ["ro"]
             else:
                 assert source in compose()["volumes"]
@@ -292,7 +306,7 @@ def test_every_mount_and_network_exists() -> None:
 def test_checkpoints_outlive_the_database_and_are_written_by_the_worker_that_seals_alone() -> None:
     holding = {name for name, service in ours().items() if "LOCKBOX_CHECKPOINT_FOLDER" in service["environment"]}
 
-    assert holding == {"api", "worker"}
+    assert holding == {"api", "worker", "connectors"}
     assert {services()[name]["environment"]["LOCKBOX_CHECKPOINT_FOLDER"] for name in holding} == {CHECKPOINTS}
     assert f"mkdir -p {CHECKPOINTS} && chown 10001:10001 {CHECKPOINTS}" in (CHECKOUT / "Dockerfile").read_text()
 

@@ -71,6 +71,7 @@ def test_the_settings_load_from_the_files(tmp_path: Path) -> None:
         ("api", settings.database_url),
         ("worker", settings.worker_database_url),
         ("notifications", settings.notifications_database_url),
+        ("connectors", settings.connectors_database_url),
         ("owner", settings.owner_database_url),
     ):
         password = (tmp_path / "secrets" / f"lockbox_{role}_password").read_text()
