@@ -157,7 +157,7 @@ def _object(request: Request, body: bytes) -> dict[str, Any]:
     try:
         found = json.loads(body.decode(), object_pairs_hook=_each_once, parse_constant=_refused)
     except (ValueError, RecursionError):
-        raise RefusedQuestion.malformed("The body is no JSON, or names a member twice: send one JSON object, with each member once.") from None
+        raise RefusedQuestion.malformed("Send one JSON object, with each member once.") from None
     if not isinstance(found, dict):
         raise RefusedQuestion.malformed("Send a JSON object.")
     return found
