@@ -202,7 +202,7 @@ def _first(wrong: ValidationError) -> str:
 
 def _decision(found: AllowedCall | Denial) -> dict[str, Any]:
     if isinstance(found, AllowedCall):
-        asked = {name: str(value) for name, value in vars(found.question).items()}
+        asked = {name: str(value) for name, value in found.question._asdict().items()}
         ends = {"request": str(found.window.request_id), "until": answers.written(found.window.until)}
         return {"decision": True, "context": asked | ends}
     why = {"reason": found.reason.value, "detail": found.detail or SENTENCES[found.reason]}
