@@ -35,6 +35,8 @@ DROPPED = "Items in Redis that were no messages of ours, by where they stood."
 ATTEMPTS = "How tries to send a notification ended."
 GATE_ANSWERS = "Answers of the gate; those without a gateway had no valid token of one."
 USES_LOST = "Uses of windows that were not counted, because Postgres was away for too long."
+OUTSIDE = "Declarations of access that was taken around Lockbox."
+REPORTS = "For how many tenants the gate of a service only reports, where the catalogue says so."
 UNWRITTEN = "Answers that the gate of this process has counted and not written to Postgres yet."
 DRIFT = "By how much an index in Redis differs from Postgres; it heals within seconds."
 CHANNEL, ROLE = ("channel",), ("role",)
@@ -82,6 +84,8 @@ FIGURES = (
     ShownFigure(MetricName.SKEW, "clock_skew_seconds", SKEW, ROLE),
     ShownFigure(MetricName.ATTEMPT, "notify_attempts", ATTEMPTS, ("channel", "outcome"), COUNTER),
     ShownFigure(MetricName.USES_LOST, "gate_uses_lost", USES_LOST, kind=COUNTER),
+    ShownFigure(MetricName.OUTSIDE_ACCESS, "outside_access", OUTSIDE, kind=COUNTER),
+    ShownFigure(MetricName.GATE_REPORTS, "gate_reporting_tenants", REPORTS, ("service",)),
     ShownFigure(MetricName.DROPPED, "messages_dropped", DROPPED, ("where",), COUNTER),
 )
 

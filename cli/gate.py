@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from cli import gate_enforcement, gate_identities, gate_probe
+from cli import gate_enforcement, gate_identities, gate_probe, outside_access
 from cli.client import chosen, stop
 from cli.terminal import Plain, as_json, facts, table
 from config.catalogue_file import CatalogueRefused, read_catalogue
@@ -16,6 +16,7 @@ from gate.sent_headers import SentHeaders
 app = typer.Typer(no_args_is_help=True, help="The gate: its catalogue, mappings and callers.")
 app.add_typer(gate_identities.app, name="identity")
 app.add_typer(gate_enforcement.app, name="enforcement")
+app.add_typer(outside_access.app, name="outside")
 app.add_typer(gate_probe.app)
 
 File = Annotated[

@@ -12,7 +12,7 @@ from api.portal.tenant_admin import TenantAdminPage, done, read, tenant_admin_pa
 from api.schemas.parts import Slug
 from api.schemas.requests import CommentInput
 from api.schemas.tenants import NewName
-from gate import probe_records, report_consents
+from gate import outside_access, probe_records, report_consents
 from lockbox.admin import delegates, emergency_stop, members, observers, policies, tenants, webhooks, what_if
 from lockbox.database import UnitOfWork
 from lockbox.errors import LockboxError
@@ -20,6 +20,8 @@ from lockbox.identity.roles import Caller, Role
 from lockbox.requests.transition import Origin
 
 router = APIRouter(prefix="/tenants", tags=[TAG], include_in_schema=False)
+
+MOST_OUTSIDE = 5
 
 
 @router.get("")
@@ -86,6 +88,8 @@ def _shown(at: TenantAdminPage, refused: LockboxError | None = None, name: str |
         endpoints=webhooks.listed(session, caller, slug) if at.is_admin else [],
         gates=report_consents.of_tenant(session, caller, slug),
         probes=probe_records.newest(session, at.tenant.id),
+        outside=outside_access.newest(session, at.tenant.id, MOST_OUTSIDE + 1),
+        most_outside=MOST_OUTSIDE,
         observers=len(observers.listed(session, caller, slug)),
         name=at.tenant.name if name is None else name,
     )

@@ -1,4 +1,4 @@
-"""Bodies of the gate: its identity map, what it enforces, and what probes of gateways found."""
+"""Bodies of the gate: its identity map, what it enforces, probes, and what went around it."""
 
 import re
 from datetime import datetime
@@ -7,13 +7,16 @@ from uuid import UUID
 
 from pydantic import BaseModel, Field
 
-from api.schemas.parts import PersonView, RequestBody, TextRule, Word
+from api.schemas.parts import IS_TEXT, PersonView, RequestBody, Resource, TextRule, Word
+from gate.outside_access import OutsideAccess
 from lockbox.identity.credentials import LONGEST_GATE_SUBJECT, LONGEST_ISSUER
 from lockbox.requests.policy import IS_WHOLE
+from lockbox.text_rules import Instant
 
 VISIBLE = re.compile(r"[!-~]+")
 VISIBLE_PATTERN = r"^[!-~]+$"
 MOST_CALLS = 1000
+MOST_OUTSIDE_SECONDS = 7 * 24 * 3600
 PRINTABLE = re.compile(r"[!-~]([ -~]*[!-~])?")
 
 
@@ -119,3 +122,47 @@ class TenantGateList(BaseModel):
     """What all gates do for a tenant."""
 
     items: list[TenantGateView]
+
+
+class NewOutsideAccess(RequestBody):
+    """Access that engineers had around Lockbox, for so many `seconds` from `began_at` on; all of it is in the past.
+
+    Mails to the tenant leave out the `reason` where its policy keeps justifications out of mails.
+    """
+
+    engineers: Annotated[list[UUID], Field(min_length=1, max_length=20)]
+    service: Word
+    resources: Annotated[list[Resource], Field(min_length=1, max_length=50)]
+    began_at: Instant
+    seconds: Annotated[int, Field(ge=1, le=MOST_OUTSIDE_SECONDS, strict=True), IS_WHOLE]
+    reason: Annotated[str, Field(max_length=2000), IS_TEXT]
+
+    def taken(self) -> OutsideAccess:
+        """Return the core's form of it."""
+        return OutsideAccess(self.engineers, self.service, self.resources, self.began_at, self.seconds, self.reason)
+
+
+class OutsideAccessReceipt(BaseModel):
+    """The id of the event that says what was declared."""
+
+    id: UUID
+
+
+class OutsideAccessView(BaseModel):
+    """Access around Lockbox that was declared; names that were erased are left out or null."""
+
+    id: UUID
+    declared_at: datetime
+    declared_by: str | None
+    engineers: list[str]
+    service: str
+    resources: list[str]
+    began_at: datetime
+    ended_at: datetime
+    reason: str | None
+
+
+class OutsideAccessList(BaseModel):
+    """The access around Lockbox that was declared for a tenant."""
+
+    items: list[OutsideAccessView]

@@ -17,6 +17,7 @@ from lockbox.notifications.account_mail import (
     DIGEST,
     INVARIANT_BROKEN,
     INVITATION,
+    OUTSIDE_ACCESS,
     SIGN_IN_CODE,
     TITLES,
     AccountMail,
@@ -54,6 +55,9 @@ SIGNED = {
     "fingerprint": FINGERPRINT,
     "approval_keys": "lockbox/approvals+5e6f7a8b+AQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyA=",
 }
+TAKEN = {"service": "exchange-online", "from": (AT - 90 * MINUTE).isoformat(), "until": AT.isoformat()}
+ALIKE = {CHECKPOINT: SIGNED, DIGEST: SIGNED, OUTSIDE_ACCESS: TAKEN}
+"""The changes that are the same whoever writes."""
 
 
 @dataclass(frozen=True)
@@ -284,8 +288,8 @@ def _account_mail(template: str, hand: WritingStyle) -> AccountMail:
 def _changes(template: str, hand: WritingStyle) -> dict[str, str]:
     if template.startswith("address_"):
         return {"prompts": "sent \u2192 not sent"} if template == "address_changed" else {}
-    if template in {CHECKPOINT, DIGEST}:
-        return SIGNED
+    if template in ALIKE:
+        return ALIKE[template]
     if template.startswith("observer_"):
         return {"copied on": "none \u2192 all services"}
     if template in OF_A_STOP:
@@ -303,6 +307,8 @@ def _named(template: str, hand: WritingStyle) -> dict[str, str]:
         return {}
     if template == "emergency_stop":
         return {"comment": hand.words}
+    if template == OUTSIDE_ACCESS:
+        return {"engineer": hand.requester, "resource": ", ".join(hand.resources), "justification": hand.words}
     if template.startswith("address_"):
         return {"mailbox": f"{'a' * 240}@contoso.example" if hand is LONG else "desk@contoso.example"}
     if template.startswith("observer_"):

@@ -100,7 +100,7 @@ WITH said AS MATERIALIZED (
     FROM event_details d JOIN events e ON e.id = d.event_id CROSS JOIN jsonb_each(d.fields) AS f (field, said)
     WHERE f.field IN ('name', 'address', 'user_agent', 'member', 'mailbox', 'observer', 'account', 'from_address',
         'wanted', 'principal', 'delegate', 'engineer', 'credential', 'subject') OR starts_with(f.field, 'principal_')
-        OR starts_with(f.field, 'recipient_')
+        OR starts_with(f.field, 'recipient_') OR starts_with(f.field, 'engineer_')
         OR (f.field = 'comment' AND e.action IN ('question', 'answer'))
 ), theirs AS (
     SELECT s.event_id, s.log_id, array_agg(s.field) AS fields FROM said s
@@ -112,6 +112,8 @@ WITH said AS MATERIALIZED (
         WHEN s.field IN ('principal', 'delegate') THEN s.body ->> (s.field || '_id') = CAST(:id AS text)
         WHEN starts_with(s.field, 'principal_')
             THEN s.body -> 'principals' ->> (substr(s.field, 11)::integer - 1) = CAST(:id AS text)
+        WHEN starts_with(s.field, 'engineer_')
+            THEN s.body -> 'engineers' ->> (substr(s.field, 10)::integer - 1) = CAST(:id AS text)
         WHEN starts_with(s.field, 'recipient_') THEN s.body -> 'mails' -> substr(s.field, 11) ->> 0
             = CAST(:id AS text) OR substring(s.value FROM '<([^<>]*)>$') = ANY(:addresses)
         WHEN s.field = 'wanted' THEN s.value ~ ANY(:mentions)

@@ -22,6 +22,8 @@ LATE = timedelta(hours=1)
 OPEN = "active"
 ERASED = "erased"
 PRINCIPAL = "principal_"
+ENGINEER = "engineer_"
+"""What the fields with names of engineers are called, each with a number behind it."""
 NOBODY = {"clock": "the clock", "owner": "the owner of the installation"}
 ENDS = {
     "denied": "denied",

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from lockbox.audit.event_search import RecordedEvent
-from lockbox.audit.report import ERASED, NOTIFIED, PRINCIPAL, mailed
+from lockbox.audit.report import ENGINEER, ERASED, NOTIFIED, PRINCIPAL, mailed
 
 WORDS = {
     "submit": "submitted a request for access",
@@ -54,6 +54,7 @@ WORDS = {
     "gate_report_asked": "asked to let the gate of a service report only",
     "gate_report_allowed": "allowed the gate of a service to report only",
     "gate_report_ended": "had the gate of a service enforce again",
+    "outside_access": "declared access that was taken around Lockbox",
     "token_made": "created an API token",
     "token_rotated": "rotated an API token",
     "token_revoked": "revoked an API token",
@@ -133,6 +134,8 @@ FACTS = {
     "did": "Action",
     "first_at": "First",
     "last_at": "Last",
+    "began_at": "From",
+    "ended_at": "Until",
     "means": "By",
     "channel": "Through",
     "code": "Why",
@@ -201,6 +204,7 @@ def _about(event: RecordedEvent) -> Iterator[tuple[str, str]]:
     if event.actor_id is None and "name" in personal:
         yield "Who", personal["name"]
     yield from (("For", value) for name, value in sorted(personal.items()) if name.startswith(PRINCIPAL))
+    yield from (("Engineer", value) for name, value in sorted(personal.items()) if name.startswith(ENGINEER))
     if event.action == NOTIFIED:
         yield "Mails", mailed(said, personal)
     for name, label in LABELS.items():

@@ -79,6 +79,9 @@ class MetricName(StrEnum):
     ATTEMPT = sql.ATTEMPT
     DROPPED = sql.DROPPED
     USES_LOST = "uses_lost"
+    OUTSIDE_ACCESS = "outside_access"
+    OUTSIDE_ACCESS_LATELY = "outside_access_lately"
+    GATE_REPORTS = "gate_reports"
     DEADLINE_LAG = sql.DEADLINE_LAG
     DEADLINE_LAG_TOTAL = "deadline_lag_total"
 
@@ -127,6 +130,24 @@ class MetricSnapshot:
             for index, by in surplus.items()
             for direction, sign in (("missing", -1), ("extra", 1))
         }
+
+    def channel(self, channel: str) -> dict[str, float | None]:
+        """Return how mails, calls of webhooks, or events of the outbox stand; None where Postgres is away."""
+        names: dict[str, MetricName] = {
+            "unsent": MetricName.UNSENT,
+            "oldest_unsent_seconds": MetricName.OLDEST_UNSENT,
+        }
+        names |= {"dead": MetricName.DEAD, "dead_within_a_day": MetricName.DEAD_LATELY}
+        known = self.postgres is not None
+        return {said: self.one(name, channel) or 0.0 if known else None for said, name in names.items()}
+
+    def gates_reporting(self) -> str | None:
+        """Return in words which gates the catalogue has in `report`, and for how many tenants each only reports."""
+        if self.postgres is None:
+            return None
+        services = sorted(self.labelled(MetricName.GATE_REPORTS).items())
+        named = [f"{name} for {number:,.0f} {'tenant' if number == 1 else 'tenants'}" for name, number in services]
+        return ", ".join(named) or "none"
 
     def oldest_unacked_age(self) -> float | None:
         """Return for how many seconds the oldest message has been unacknowledged; 0 if there is none."""

@@ -41,6 +41,8 @@ ALIVE = {
 }
 CONNECTING = {ProcessPart.CONNECTORS: "Connector workers"}
 UNKNOWN = "not known"
+GATES_REPORTING = "Gates that only report"
+OUTSIDE_ACCESS = "Access around Lockbox, 30 days"
 MINUTE = 60.0
 MOST_FAILING = 50
 FAILING = text("SELECT * FROM failing_webhooks(:most, :skipped)")
@@ -104,8 +106,10 @@ class Status:
                 "drift": {f"{index} {way}": number for (index, way), number in of.drift().items()},
             },
             "access_open": of.one(MetricName.ACCESS_OPEN),
-            "notifications": {str(channel): _of_channel(of, channel) for channel in (*Channel, OUTBOX)},
+            "notifications": {str(channel): of.channel(channel) for channel in (*Channel, OUTBOX)},
             "webhooks_failing": of.one(MetricName.WEBHOOKS_FAILING),
+            "gates_reporting": of.labelled(MetricName.GATE_REPORTS),
+            "outside_access_30_days": of.one(MetricName.OUTSIDE_ACCESS_LATELY),
             "audit_log": {
                 "unsealed": of.one(MetricName.UNSEALED),
                 "seal_lag_seconds": of.one(MetricName.SEAL_LAG),
@@ -172,14 +176,6 @@ def _doubts(beats: Iterable[ProcessHeartbeat]) -> Iterator[str]:
     doubting = max(alive, key=lambda beat: beat.unverified or 0, default=None)
     if doubting and doubting.unverified:
         yield f"{doubting.node} finds that {unverified(doubting.unverified, doubting.unverified_first or '')}"
-
-
-def _of_channel(of: MetricSnapshot, channel: str) -> dict[str, float | None]:
-    """Return how mails, calls of webhooks, or events of the outbox stand; None where Postgres is away."""
-    names: dict[str, MetricName] = {"unsent": MetricName.UNSENT, "oldest_unsent_seconds": MetricName.OLDEST_UNSENT}
-    names |= {"dead": MetricName.DEAD, "dead_within_a_day": MetricName.DEAD_LATELY}
-    known = of.postgres is not None
-    return {said: of.one(name, channel) or 0.0 if known else None for said, name in names.items()}
 
 
 def _late(of: MetricSnapshot) -> list[tuple[str, bool]]:
@@ -252,6 +248,8 @@ def lines(found: Status, schedule_lag: float | None = None) -> Iterator[StatusLi
     yield StatusLine("Last reconcile", _ago(of.one(MetricName.HEARTBEAT, ProcessPart.RECONCILE)))
     yield from _notification_lines(of)
     yield StatusLine("Webhooks failing", _count(of.one(MetricName.WEBHOOKS_FAILING)))
+    yield StatusLine(GATES_REPORTING, of.gates_reporting() or UNKNOWN)
+    yield StatusLine(OUTSIDE_ACCESS, _count(of.one(MetricName.OUTSIDE_ACCESS_LATELY)))
     yield StatusLine("Events to seal", _count(of.one(MetricName.UNSEALED)))
     yield _within("Seal lag", of.one(MetricName.SEAL_LAG), MOST_SEAL_LAG)
     yield StatusLine("Newest checkpoint", _ago(of.one(MetricName.CHECKPOINT_AGE)))
@@ -264,11 +262,11 @@ def lines(found: Status, schedule_lag: float | None = None) -> Iterator[StatusLi
 
 def _notification_lines(of: MetricSnapshot) -> Iterator[StatusLine]:
     """Yield the lines of the outbox, of mails, which operators mend, and of webhooks, which their owners mend."""
-    events = _of_channel(of, OUTBOX)
+    events = of.channel(OUTBOX)
     yield StatusLine("Events to notify", _count(events["unsent"]))
     yield _within("Oldest event to notify", events["oldest_unsent_seconds"], MOST_UNSENT_AGE)
     for channel, name in ((Channel.MAIL, "mail"), (Channel.WEBHOOK, "webhook call")):
-        found = _of_channel(of, channel)
+        found = of.channel(channel)
         many = f"{name.capitalize()}s"
         yield StatusLine(f"{many} to send", _count(found["unsent"]))
         for line in (

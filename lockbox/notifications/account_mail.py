@@ -8,8 +8,17 @@ from functools import partial
 from urllib.parse import urlsplit
 from uuid import UUID
 
-from lockbox.identity.time_zones import clock_time
-from lockbox.notifications.mail_text import LONGEST_SUBJECT, TEMPLATES, one_line, portal_address, prose, sender_domain
+from lockbox.audit.report import ENGINEER
+from lockbox.identity.time_zones import DEFAULT, clock_time
+from lockbox.notifications.mail_text import (
+    LONGEST_NAME,
+    LONGEST_SUBJECT,
+    TEMPLATES,
+    one_line,
+    portal_address,
+    prose,
+    sender_domain,
+)
 from lockbox.notifications.senders.protocol import OutgoingMail
 
 INVITATION = "invitation"
@@ -23,6 +32,7 @@ NOBODY_NOTIFIED = "nobody_notified"
 REVIEW_UNREACHED = "review_unreached"
 INVARIANT_BROKEN = "invariant_broken"
 INVARIANT_TYPE = f"operate.{INVARIANT_BROKEN}"
+OUTSIDE_ACCESS = "outside_access"
 TITLES = {
     "tenant_added": "The lockbox of {tenant} has been set up",
     "tenant_renamed": "{tenant} was renamed",
@@ -63,6 +73,7 @@ TITLES = {
     "gate_report_asked": "The vendor asks {tenant} to let a gate report only",
     "gate_report_allowed": "An admin of {tenant} allowed a gate to report only",
     "gate_report_ended": "An admin of {tenant} had a gate enforce again",
+    OUTSIDE_ACCESS: "Access to {tenant} was taken around Lockbox",
     NOBODY_NOTIFIED: "Requests timed out, and nobody could be notified",
     REVIEW_UNREACHED: "Requests are waiting for review, and no manager could be reached",
     INVARIANT_BROKEN: "Alarm: an invariant check failed",
@@ -104,6 +115,7 @@ PERSONAL = frozenset(
 OWN_TYPES = {CHECKPOINT: CHECKPOINT_TYPE, INVARIANT_BROKEN: INVARIANT_TYPE}
 LABELS = {
     "member": "Who",
+    "engineer": "Engineer",
     "subject": "Identity",
     "principal": "For",
     "delegate": "Delegate",
@@ -111,7 +123,11 @@ LABELS = {
     "mailbox": "Address",
     "comment": "Comment",
     "endpoint": "Webhook",
+    "resource": "Resource",
+    "justification": "Why",
 }
+FROM, UNTIL = "from", "until"
+LONGEST_REASON = 2000
 CUSTOMERS_WORDS = "the vendor"
 SOMEBODY = "an approver"
 
@@ -158,18 +174,45 @@ class AccountMail:
 
 
 def facts_of(body: bytes | None) -> tuple[str, dict[str, str]]:
-    """Return who acted, as a role, and the diff that an event's canonical bytes hold."""
+    """Return who acted, as a role, and the diff that an event's canonical bytes hold.
+
+    Of access around Lockbox it is the service, and from when until when.
+    """
     if body is None:
         return "", {}
     facts = json.loads(body)
     changes = facts.get("changes") or {}
+    if facts.get("action") == OUTSIDE_ACCESS:
+        changes = {"service": facts["service"], FROM: facts["began_at"], UNTIL: facts["ended_at"]}
     return str(facts["actor_role"]), {str(name): str(value) for name, value in changes.items()}
+
+
+def named_in(body: bytes | None, details: Mapping[str, str]) -> dict[str, str]:
+    """Return whom and what a mail names, from an event's canonical bytes and its personal values."""
+    named = {label: details[label] for label in LABELS if label in details}
+    if engineers := [value for name, value in sorted(details.items()) if name.startswith(ENGINEER)]:
+        named["engineer"] = ", ".join(engineers)
+    if body is not None and json.loads(body).get("reason_in_mails") is False:
+        named.pop("justification", None)
+    return named
+
+
+def worded_changes(mail: AccountMail, zone: str = DEFAULT) -> dict[str, str]:
+    """Return the diff for people, with times in a zone."""
+    if mail.template != OUTSIDE_ACCESS:
+        return dict(mail.changes)
+    times = (FROM, UNTIL)
+    return {
+        name: clock_time(datetime.fromisoformat(one), zone) if name in times else one
+        for name, one in mail.changes.items()
+    }
 
 
 def render(mail: AccountMail, *, public_url: str, sender: str) -> OutgoingMail:
     """Return the mail. A code in it works only where the person typed their address, or on the invitation's page."""
     title = _title(mail)
     domain = urlsplit(public_url).hostname
+    longest = LONGEST_REASON if mail.template == OUTSIDE_ACCESS else LONGEST_NAME
     said = {
         "mail": mail,
         "sender_domain": sender_domain(sender),
@@ -178,8 +221,8 @@ def render(mail: AccountMail, *, public_url: str, sender: str) -> OutgoingMail:
         "explanation": EXPLANATIONS.get(mail.template),
         "tenant": one_line(mail.tenant) if mail.tenant else None,
         "actor": one_line(mail.actor) if mail.actor else None,
-        "named": [(LABELS.get(label, label), one_line(value)) for label, value in mail.named.items()],
-        "changes": {one_line(name): prose(change) for name, change in mail.changes.items()},
+        "named": [(LABELS[one], one_line(mail.named[one], longest)) for one in LABELS if one in mail.named],
+        "changes": {one_line(name): prose(one) for name, one in worded_changes(mail, mail.time_zone).items()},
         "principal": one_line(mail.named.get("principal", SOMEBODY)),
         "waiting": [_said_of(one, mail.time_zone, public_url) for one in mail.waiting],
         "link": _link(mail, public_url),

@@ -24,11 +24,11 @@ from lockbox.notifications import announcements, checkpoint_digest, delivery_sta
 from lockbox.notifications.account_mail import (
     DELEGATE_BEGINS,
     INVITATION,
-    LABELS,
     SIGN_IN_CODE,
     AccountMail,
     DelegatedRequest,
     facts_of,
+    named_in,
 )
 from lockbox.notifications.audience import CONNECTED, PROMPTS, REPORT, type_of
 from lockbox.notifications.checkpoint_digest import Keys
@@ -177,7 +177,7 @@ def prepared(
         actor=details.get("name") or (OURSELVES if role == CLOCK else None),
         role=role,
         changes=changes | of_checkpoint,
-        named={label: details[label] for label in LABELS if label in details},
+        named=named_in(row.body, details),
         recipient_name=row.recipient_name,
         recipient_address=row.recipient_address or "",
         time_zone=row.time_zone,

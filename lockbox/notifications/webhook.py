@@ -245,7 +245,7 @@ def account_payload(mail: AccountMail, target: WebhookTarget, *, public_url: str
         begun = head(mail.notification_id, account_mail.type_of(mail.template), mail.at, mail.event_id, target.place)
         return _json(begun | account_data(mail.slug, mail.tenant_id, mail.changes))
     title = TITLES[mail.template].format(tenant=one_line(mail.tenant or "")).strip()
-    lines = [f"{_plain(name)}: {_plain(change)}" for name, change in mail.changes.items()]
+    lines = [f"{_plain(name)}: {_plain(change)}" for name, change in account_mail.worded_changes(mail).items()]
     text_ = "\n".join([f"*{_plain(title)}*", *lines])[:MOST_WORDS]
     return _message(title, text_, f"{public_url.rstrip('/')}/sign-in", "Sign in")
 

@@ -944,6 +944,12 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
         WHERE beat_at > (SELECT at - interval '1 minute' FROM clock) AND connections > 0 GROUP BY role
     UNION ALL SELECT 'connections_allowed', '', allowed FROM connection_budget('', '')
     UNION ALL SELECT t.name, t.label, sum(t.count) FROM counters t GROUP BY t.name, t.label
+    UNION ALL SELECT 'outside_access_lately', '', count(*) FROM (SELECT FROM events WHERE action = 'outside_access'
+        AND id >= (SELECT uuidv7(interval '-30 days')) LIMIT 100000) a
+    UNION ALL SELECT 'gate_reports', e.service, CASE WHEN e.enforced_at IS NULL
+        THEN (SELECT count(*) FROM (SELECT FROM tenants LIMIT 100000) t)
+        ELSE (SELECT count(*) FROM report_consents c WHERE c.enforcement_id = e.id AND c.revision = e.revision) END
+        FROM enforcements e WHERE e.wanted = 'report'
     UNION ALL SELECT 'deadline_lag_total', '', sum(t.total) FROM counters t
         WHERE t.name = 'deadline_lag' HAVING count(*) > 0
 $$;

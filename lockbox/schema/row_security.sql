@@ -336,6 +336,7 @@ CREATE POLICY api_select ON events FOR SELECT TO lockbox_api
             ELSE actor_id = (SELECT at_person()) OR (SELECT at_roles()) && '{vendor_auditor}'::text[] END);
 CREATE POLICY api_insert ON events FOR INSERT TO lockbox_api
     WITH CHECK (actor_id = (SELECT at_person()) AND action <> 'notified'
+        AND (action <> 'outside_access' OR (SELECT at_roles()) && '{operator}'::text[])
         AND (tenant_id IS NULL OR tenant_id = ANY ((SELECT at_reach())::uuid[])));
 
 CREATE POLICY api_select ON event_details FOR SELECT TO lockbox_api

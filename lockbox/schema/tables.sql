@@ -572,6 +572,7 @@ CREATE INDEX ix_events_window_changes ON events (xid) WHERE (seq IS NOT NULL AND
     OR (tenant_id IS NULL AND action IN ('member_added', 'member_changed', 'member_removed', 'powers_rekeyed',
         'identity_bound', 'identity_removed', 'gate_identity_added', 'gate_identity_removed'));
 CREATE INDEX ix_events_probes ON events (tenant_id, id) WHERE action = 'gate_probed';
+CREATE INDEX ix_events_outside_access ON events (tenant_id, id) WHERE action = 'outside_access';
 CREATE INDEX ix_events_seating ON events (at) WHERE action IN ('member_added', 'member_changed');
 -- The event is itself the record that a consent's end was announced: one for each tenant and end, whoever writes it.
 CREATE UNIQUE INDEX uq_events_consent_ended ON events (tenant_id, deadline_at) WHERE action = 'consent_ended';
@@ -861,7 +862,8 @@ CREATE TABLE heartbeats (
 -- Counters. Rows are added and folded now and then: their sums are what counts, and nobody waits for a lock.
 CREATE TABLE counters (
     id uuid CONSTRAINT pk_counters PRIMARY KEY DEFAULT uuidv7(),
-    name varchar(24) NOT NULL CONSTRAINT ck_counters_name CHECK (name IN ('deadline_lag', 'attempt', 'dropped', 'uses_lost')),
+    name varchar(24) NOT NULL CONSTRAINT ck_counters_name CHECK (name IN ('deadline_lag', 'attempt', 'dropped', 'uses_lost',
+        'outside_access')),
     label varchar(48) NOT NULL,
     count bigint NOT NULL CONSTRAINT ck_counters_count CHECK (count >= 0),
     total double precision NOT NULL

@@ -491,6 +491,16 @@ END $$;
 CREATE TRIGGER queued AFTER INSERT ON events REFERENCING NEW TABLE AS fresh FOR EACH STATEMENT
     EXECUTE FUNCTION queue_for_sealing();
 
+-- Access that was taken around Lockbox stays counted, also when its event is removed by retention.
+CREATE FUNCTION count_outside_access() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+BEGIN
+    INSERT INTO counters (name, label, count, total) VALUES ('outside_access', '', 1, 0);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER counted AFTER INSERT ON events FOR EACH ROW WHEN (NEW.action = 'outside_access')
+    EXECUTE FUNCTION count_outside_access();
+
 -- A log grows and does nothing else: what was hashed stays, in its place.
 CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON seals FOR EACH ROW
     EXECUTE FUNCTION refuse('seals is append-only');

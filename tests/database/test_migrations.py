@@ -89,6 +89,7 @@ ONLY_IN_THE_SCHEMA = {
     "remove_index ix_deliveries_endpoint_id_id",
     "remove_index ix_events_activity",
     "remove_index ix_events_log_id_id",
+    "remove_index ix_events_outside_access",
     "remove_index ix_events_probes",
     "remove_index ix_events_seating",
     "remove_index ix_events_signing_in",

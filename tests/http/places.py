@@ -181,6 +181,18 @@ def allowed_back(door: Door) -> RouteExample:
     return RouteExample(asked.ids)
 
 
+def around(door: Door) -> dict[str, Any]:
+    """Return what Erin did around Lockbox."""
+    return {
+        "engineers": [str(id_of(door.world, "erin"))],
+        "service": "exchange-online",
+        "resources": ["mailbox:anna@contoso.example"],
+        "began_at": (datetime.now(UTC) - timedelta(hours=1)).isoformat(),
+        "seconds": 600,
+        "reason": "Lockbox could not be reached.",
+    }
+
+
 def colleague(door: Door) -> UUID:
     """Add somebody at the vendor."""
     return door.world.add(f"colleague-{next(NUMBERS)}", Role.ENGINEER).person_id
@@ -285,6 +297,7 @@ PLACES: dict[str, Callable[[Door], RouteExample]] = {
     "POST /v1/vendor/members/{person_id}/disable": lambda door: RouteExample({"person_id": colleague(door)}),
     "DELETE /v1/vendor/invitations/{invitation_id}": _colleague_invited,
     "POST /v1/tenants/{slug}/gate-probes": lambda _: RouteExample(body=PROBE),
+    "POST /v1/tenants/{slug}/outside-access": lambda door: RouteExample(body=around(door)),
     "PUT /v1/tenants/{slug}/gates/{service}/report": asked_back,
     "DELETE /v1/tenants/{slug}/gates/{service}/report": allowed_back,
     "POST /v1/gate/identities": lambda door: RouteExample(body=unmapped(door)),

@@ -1,14 +1,16 @@
 """The pages of a tenant: its admins govern from them, others read, and nothing is lost where something is refused."""
 
 import json
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import pytest
 
-from gate import enforcement, probe_records
+from gate import enforcement, outside_access, probe_records
 from gate.enforcement import ENFORCE, REPORT
 from gate.memory_reader import GATE
+from gate.outside_access import OutsideAccess
 from gate.probe_records import ProbeResult
 from lockbox.admin import members, policies, webhooks
 from lockbox.identity import authentication
@@ -308,3 +310,27 @@ def test_the_page_of_gates_says_what_each_does_and_what_its_last_probe_found(por
     assert before.text.count("Not probed yet") == 2
     assert after.text.count("Not probed yet") == 1
     assert "all 74 calls were refused" in after.text
+
+
+def test_access_around_lockbox_stands_on_the_page_for_every_member(portal: Portal) -> None:
+    world = portal.world
+    began = datetime.now(UTC) - timedelta(hours=3)
+    for number in range(6):
+        taken = OutsideAccess(
+            [id_of(world, "erin")], "exchange-online", [f"mailbox:m{number}"], began, 600, f"Reason <{number}>"
+        )
+        does(world, "olga", outside_access.declare, taken, services={"exchange-online"})
+
+    page = entered(portal, "ann").get(here(portal))
+
+    assert "Access around Lockbox" in page.words
+    for said in ("Exchange Online : Erin, from", "mailbox:m5", "Declared by Olga"):
+        assert said in page.words
+    assert "Reason &lt;5&gt;" in page.text
+    assert "mailbox:m1" in page.words
+    assert "mailbox:m0" not in page.words
+    assert "These are the newest 5." in page.words
+
+
+def test_without_such_access_the_page_says_nothing_of_it(portal: Portal) -> None:
+    assert "around Lockbox" not in entered(portal, "ann").get(here(portal)).words

@@ -16,6 +16,7 @@ from cli.audit import SEARCH
 from cli.commands import GROUPS
 from cli.gate_enforcement import ENFORCEMENT_COMMANDS
 from cli.gate_identities import IDENTITY_COMMANDS
+from cli.outside_access import OUTSIDE_COMMANDS
 from cli.policies import VERSIONS
 from cli.route_command import IF_MATCH, PART, FactsOf, Once, RouteCommand, TableOf
 from tests.each import each
@@ -24,6 +25,7 @@ API: Mapping[str, Any] = json.loads((Path(__file__).parents[2] / "api" / "openap
 ROWS = {f"{group} {name}": row for group, (_, rows) in GROUPS.items() for name, row in rows.items()}
 ROWS |= {f"gate identity {name}": row for name, row in IDENTITY_COMMANDS.items()}
 ROWS |= {f"gate enforcement {name}": row for name, row in ENFORCEMENT_COMMANDS.items()}
+ROWS |= {f"gate outside {name}": row for name, row in OUTSIDE_COMMANDS.items()}
 ROWS |= {"audit list": SEARCH, "policy versions": VERSIONS}
 ROUTES = [(name, path) for name, row in ROWS.items() for path in row.paths]
 ID = "0197f3a0-a0a0-7a0a-8a0a-0a0a0a0a0a0a"

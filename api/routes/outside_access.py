@@ -1,0 +1,67 @@
+"""Routes for access that was taken around Lockbox: operators declare it, the customer reads it."""
+
+from fastapi import APIRouter, Response
+
+from api.deps import CurrentUser, RequestOrigin, SessionDep, SettingsDep
+from api.routes.requests import Key
+from api.schemas.gate import NewOutsideAccess, OutsideAccessList, OutsideAccessReceipt, OutsideAccessView
+from api.schemas.parts import Slug, problems
+from gate import outside_access
+from gate.outside_access import DeclaredAccess
+from lockbox.requests import submit
+
+router = APIRouter(prefix="/v1/tenants/{slug}/outside-access")
+
+
+@router.post(
+    "",
+    tags=["vendor"],
+    status_code=201,
+    response_model=OutsideAccessReceipt,
+    responses=problems(400, 404, 409),
+)
+def declare_outside_access(
+    slug: Slug,
+    body: NewOutsideAccess,
+    who: CurrentUser,
+    came: RequestOrigin,
+    session: SessionDep,
+    chosen: SettingsDep,
+    key: Key = None,
+) -> Response:
+    """Declare access that engineers took around Lockbox, as an operator, once it has ended.
+
+    It is an event of the tenant's log, stands on the tenant's page, and is told to its admins, approvers and
+    webhooks. Nobody can change it or take it back. With an Idempotency-Key, it can be repeated safely for 24 hours.
+    """
+    plain = f"outside access {slug} {body.model_dump_json()}".encode()
+    answer = submit.earlier_answer(session, key, plain) if key else None
+    if answer is None:
+        services = chosen.catalogue.services
+        declared = outside_access.declare(session, who, came, slug, body.taken(), services=services)
+        text = OutsideAccessReceipt(id=declared).model_dump_json()
+        if key:
+            submit.keep(session, who.person_id, key, plain, text)
+    else:
+        text = OutsideAccessReceipt.model_validate(answer).model_dump_json()
+    return Response(text, 201, {"cache-control": "no-store"}, "application/json")
+
+
+@router.get("", tags=["tenants"], responses=problems(404))
+def list_outside_access(slug: Slug, who: CurrentUser, session: SessionDep) -> OutsideAccessList:
+    """List the access around Lockbox that was declared, to the tenant's members; the newest first, fifty at most."""
+    return OutsideAccessList(items=[_view(one) for one in outside_access.of_tenant(session, who, slug)])
+
+
+def _view(one: DeclaredAccess) -> OutsideAccessView:
+    return OutsideAccessView(
+        id=one.id,
+        declared_at=one.declared_at,
+        declared_by=one.declared_by,
+        engineers=list(one.engineers),
+        service=one.service,
+        resources=list(one.resources),
+        began_at=one.began_at,
+        ended_at=one.ended_at,
+        reason=one.reason,
+    )
