@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from cli import gate_enforcement, gate_identities, gate_probe, outside_access
+from cli import gate_enforcement, gate_identities, gate_probe, gate_report, outside_access
 from cli.client import chosen, stop
 from cli.terminal import Plain, as_json, facts, table
 from config.catalogue_file import CatalogueRefused, read_catalogue
@@ -18,6 +18,7 @@ app.add_typer(gate_identities.app, name="identity")
 app.add_typer(gate_enforcement.app, name="enforcement")
 app.add_typer(outside_access.app, name="outside")
 app.add_typer(gate_probe.app)
+app.add_typer(gate_report.app)
 
 File = Annotated[
     Path | None, typer.Option("--catalogue", help="the file, if not LOCKBOX_CATALOGUE", show_default=False)

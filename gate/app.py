@@ -1,5 +1,6 @@
 """Answer gateways at /gate/v1/{service}: a bare ASGI callable before the API, without its threads and checks."""
 
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import NamedTuple
 
@@ -8,7 +9,15 @@ import structlog
 from gate import answers, dialects
 from gate.answers import Denial, RefusedCall
 from gate.asgi import AsgiApp, Receive, Scope, Send
-from gate.call_counts import CallCounts, CountedCall, GateDecision
+from gate.call_counts import (
+    MOST_OF_A_CALLER,
+    MOST_OF_A_PATH,
+    CallCounts,
+    CountedCall,
+    GateDecision,
+    ReportedCall,
+    kept,
+)
 from gate.call_time import call_end
 from gate.credentials import GatewayCredential, GatewayCredentials
 from gate.dialects import ROOT, Dialect, GateQuestion, MalformedQuestion
@@ -25,6 +34,7 @@ log = structlog.get_logger(__name__)
 CREDENTIAL = b"lockbox-gateway"
 ACCEPT = b"accept"
 HTML = b"text/html"
+METHOD = re.compile(r"[A-Z]{1,20}")
 
 
 class AllowedCall(NamedTuple):
@@ -107,21 +117,28 @@ class Gate:
             caller = UsingCaller(credential.account_id, asked.call)
             return await self.check(AccessCheck(*asked_for, found.person_id), caller, call)
         except RefusedCall as refused:
-            only_reports = self._only_reports(refused.denial.reason, service, asked_about)
+            only_reports = self._only_reports(refused.denial.reason, call, asked_about)
             raise RefusedCall(refused.denial, only_reports=only_reports) from None
 
-    def _only_reports(self, reason: GateReason, service: str, asked: GateCall) -> bool:
+    def _only_reports(self, reason: GateReason, call: CountedCall, asked: GateCall) -> bool:
         """Return whether a no is about the call itself, and the gate only reports for the call's tenant.
 
-        Where no tenant is known, the gate has to report for all of them, those too that do not exist yet.
+        Where no tenant is known, the gate has to report for all of them, those too that do not exist yet. What is
+        kept of a call that is only reported is noted in `call`.
         """
+        service = call.service
         if reason not in REPORTABLE or not self._modes.reports_anywhere(service):
             return False
+        mapping, caller = self._mappings[service], _caller_of(call)
         try:
-            tenant = _mapped(self._mappings[service], asked).tenant_slug
+            mapped = _mapped(mapping, asked)
         except RefusedCall as refused:
-            return refused.denial.reason is GateReason.UNMAPPED and self._modes.reports(service, None)
-        return self._modes.reports(service, tenant)
+            if refused.denial.reason is not GateReason.UNMAPPED or not self._modes.reports(service, None):
+                return False
+            call.reported = ReportedCall(_path(asked, mapping.outline(asked)), "", caller)
+            return True
+        call.reported = ReportedCall(_path(asked, mapped.path), mapped.tenant_slug, caller)
+        return self._modes.reports(service, mapped.tenant_slug)
 
     async def caller(
         self,
@@ -139,6 +156,7 @@ class Gate:
         """
         found = await self._engineers.identify(service, headers, credential.account_id, anew=anew, ends=call.ends)
         if isinstance(found, UnidentifiedCall):
+            call.identity = found.identity
             raise RefusedCall(Denial(GateReason(found.code.value), found.detail))
         return found
 
@@ -206,6 +224,15 @@ class GateApp:
             return
         self._counts.count(call, GateDecision.DENY, denial.reason)
         await answers.deny(send, denial, as_page=_wants_page(scope["headers"]))
+
+
+def _caller_of(call: CountedCall) -> str:
+    """Return whose call it was: the id of a known engineer, else the identity that nobody has mapped."""
+    return str(call.question.engineer) if call.question else kept(call.identity, MOST_OF_A_CALLER)
+
+
+def _path(asked: GateCall, path: str) -> str:
+    return kept(f"{asked.method if METHOD.fullmatch(asked.method) else '{}'} {path}", MOST_OF_A_PATH)
 
 
 def _mapped(mapping: ServiceMapping, call: GateCall) -> MappedCall:

@@ -21,6 +21,9 @@ MOST_REFUSED = 500
 AnswerKey = tuple[UUID | None, str, str, str]
 """A gateway (None where it showed no valid token), a service (empty where it is none of the gateway's), the decision,
 and the reason of a no."""
+MOST_REPORTED = 200
+"""Of how many kinds of calls that a gate only reports the counts are kept apart until the next batch."""
+MOST_OF_A_PATH, MOST_OF_A_CALLER = 200, 300
 UsePlace = tuple[UUID | None, str, str]
 """The gateway through which a window was used, the action and the resource."""
 
@@ -34,14 +37,41 @@ class GateDecision(StrEnum):
     DENY = "deny"
 
 
+@dataclass(frozen=True, slots=True)
+class ReportedCall:
+    """What is kept of a call that a gate lets in and would refuse: whose it was, as an id or an issuer and a subject.
+
+    `path` is a path of the catalogue, or one without what it names; what is not known is empty.
+    """
+
+    path: str
+    tenant: str = ""
+    caller: str = ""
+
+
+OTHER_CALLS = ReportedCall("")
+"""Stands for all calls that are not counted apart."""
+
+
 @dataclass(slots=True)
 class CountedCall:
-    """What is known of a call by now: the gateway that asks, its service, what for, and until when it is answered."""
+    """What is known of a call by now: the gateway that asks, its service, what for, and until when it is answered.
+
+    `identity` is of whom the map says nothing, `reported` what is kept of a call that the gate only reports.
+    """
 
     gateway: UUID | None = None
     service: str = ""
     question: AccessCheck | None = None
     ends: float | None = None
+    identity: str = ""
+    reported: ReportedCall = OTHER_CALLS
+
+
+def kept(text: str, most: int) -> str:
+    """Return a text in as many characters at most, without those that nobody sees or Postgres does not take."""
+    shown = "".join(mark if mark.isprintable() else "?" for mark in text[: most + 1])
+    return shown if len(shown) <= most else f"{shown[: most - 1]}…"
 
 
 @dataclass(slots=True)
@@ -59,12 +89,13 @@ class UseCount:
 class CountBatch:
     """What was counted since the last batch; `refused` by tenant, service and engineer.
 
-    `lost` are uses of windows beyond what is kept.
+    `reported` is by service, reason and kind of call. `lost` are uses of windows beyond what is kept.
     """
 
     answers: dict[AnswerKey, int]
     uses: dict[UUID, UseCount]
     refused: dict[tuple[str, str, UUID], int]
+    reported: dict[tuple[str, str, ReportedCall], int]
     lost: int
 
 
@@ -82,6 +113,7 @@ class CallCounts:
         self._uses: dict[UUID, UseCount] = {}
         self._refused = Counter[tuple[UUID | None, str]]()
         self._refused_calls: dict[tuple[str, str, UUID], int] = {}
+        self._reported: dict[tuple[str, str, ReportedCall], int] = {}
         self._lost = 0
 
     def count(self, call: CountedCall, decision: GateDecision, reason: GateReason | None = None) -> None:
@@ -93,6 +125,8 @@ class CallCounts:
                 self._refused[call.gateway, reason.value] += 1
                 if decision is GateDecision.DENY:
                     self._count_refused(call.question)
+                elif decision is GateDecision.WOULD_DENY:
+                    self._count_reported(call, reason)
 
     def count_use(
         self, call: CountedCall, question: AccessCheck, request_id: UUID, *, is_same_use: bool = False
@@ -120,6 +154,12 @@ class CallCounts:
         if whose in self._refused_calls or len(self._refused_calls) < MOST_REFUSED:
             self._refused_calls[whose] = self._refused_calls.get(whose, 0) + 1
 
+    def _count_reported(self, call: CountedCall, reason: GateReason) -> None:
+        kind = (call.service, reason.value, call.reported)
+        if kind not in self._reported and len(self._reported) >= MOST_REPORTED:
+            kind = (call.service, reason.value, OTHER_CALLS)
+        self._reported[kind] = self._reported.get(kind, 0) + 1
+
     @property
     def is_empty(self) -> bool:
         """Whether nothing was counted since the last batch."""
@@ -140,10 +180,9 @@ class CallCounts:
         """Return what was counted since the last batch, with the uses of some windows, and count anew."""
         with self._changing:
             some = list(islice(self._uses, MOST_A_BATCH))
-            batch = CountBatch(
-                self._answers, {one: self._uses.pop(one) for one in some}, self._refused_calls, self._lost
-            )
-            self._answers, self._refused_calls, self._lost = {}, {}, 0
+            uses = {one: self._uses.pop(one) for one in some}
+            batch = CountBatch(self._answers, uses, self._refused_calls, self._reported, self._lost)
+            self._answers, self._refused_calls, self._reported, self._lost = {}, {}, {}, 0
         return batch
 
     def take_refused(self) -> Counter[tuple[UUID | None, str]]:

@@ -2,7 +2,7 @@
 
 import json
 import threading
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from itertools import islice
 from uuid import UUID
@@ -29,7 +29,7 @@ CLOSE_SECONDS, MOST_READS = 0.1, 3
 NOBODY = UUID(int=0)
 ADD = text("""
 SELECT add_gate_counts(CAST(:process AS uuid), CAST(:batch AS bigint), CAST(:answers AS jsonb), CAST(:uses AS jsonb),
-    CAST(:refused AS jsonb), CAST(:lost AS bigint))
+    CAST(:refused AS jsonb), CAST(:reported AS jsonb), CAST(:lost AS bigint))
 """)
 
 
@@ -41,6 +41,7 @@ class NumberedBatch:
     answers: str
     uses: str
     refused: str
+    reported: str
     lost: int
     total: int
     told: tuple[str, ...]
@@ -149,6 +150,7 @@ class CountWriter(threading.Thread):
             _answers(taken),
             json.dumps(uses),
             _refused(taken),
+            _reported(taken),
             taken.lost,
             total,
             tuple(str(one) for one in islice(taken.uses, MOST_TOLD)),
@@ -185,5 +187,14 @@ def _refused(taken: CountBatch) -> str:
         [
             {"tenant": tenant, "service": service, "engineer": str(engineer), "count": count}
             for (tenant, service, engineer), count in taken.refused.items()
+        ]
+    )
+
+
+def _reported(taken: CountBatch) -> str:
+    return json.dumps(
+        [
+            {"service": service, "reason": reason, **asdict(kind), "count": count}
+            for (service, reason, kind), count in taken.reported.items()
         ]
     )

@@ -71,10 +71,14 @@ class NotApplicable:
 
 @dataclass(frozen=True, slots=True)
 class UnidentifiedCall:
-    """A call that is refused because it is not known whose it is; `detail` says why, and what to do."""
+    """A call that is refused because it is not known whose it is; `detail` says why, and what to do.
+
+    `identity` is the proven one of which the map says nothing: the issuer, a blank and the subject.
+    """
 
     code: IdentityFailure
     detail: str
+    identity: str = field(default="", compare=False)
 
 
 class _Identity(NamedTuple):
@@ -207,7 +211,8 @@ class EngineerResolver:
         except MapUnreadable:
             return UnidentifiedCall(IdentityFailure.BEHIND, BEHIND)
         if person_id is None:
-            return UnidentifiedCall(IdentityFailure.UNKNOWN_ENGINEER, UNKNOWN)
+            issuer, subject, _ = found.key
+            return UnidentifiedCall(IdentityFailure.UNKNOWN_ENGINEER, UNKNOWN, f"{issuer} {subject}")
         return EngineerCall(person_id, found.key[0], found.key[1], found.expires_at)
 
     def forget(self) -> None:

@@ -19,6 +19,9 @@ from lockbox.text_rules import check_resource
 
 RefusalCode = Literal["unmapped", "malformed"]
 PORT = re.compile(r":[0-9]*$")
+PLAIN_WORD = re.compile(r"(?=.{1,24}$)\$?[a-z]+(?:[A-Z][a-z]+|[_-][a-z]+)*")
+"""A segment or parameter that is likely a word of the service's interface, and no name of a thing and no secret."""
+MOST_SEGMENTS, MOST_NAMES = 12, 8
 
 
 NO_HEADERS = SentHeaders(())
@@ -40,6 +43,8 @@ class MappedCall(NamedTuple):
     service: str
     resource: str
     action: str
+    path: str = field(default="", compare=False)
+    """The path of the catalogue that fits, with the names of its parameters."""
 
 
 class MappingRefused(Exception):  # noqa: N818 - it names what was found
@@ -56,9 +61,10 @@ class _Route:
     """One path rule, compiled: where each value is, and what is made of them.
 
     `sources` are segments by number and parameters by name; `resource` is a format of them, `action` a literal text
-    or the place of a value. `tenant` is the number of a segment.
+    or the place of a value. `tenant` is the number of a segment, `path` how the catalogue writes it.
     """
 
+    path: str
     sources: tuple[int | str, ...]
     literals: tuple[tuple[str, str], ...]
     resource: str
@@ -97,6 +103,10 @@ class ServiceMapping:
         self._matches = target_pattern(gate.escaped).fullmatch
         self._ignored = frozenset(gate.ignored_query)
         self._methods = _tree(gate)
+        self._every = _Node()
+        for rule in gate.paths:
+            _grown(self._every, rule.path)
+        self._words = _words(gate)
         self._tenant = _tenant_reader(gate.tenant)
 
     def map(self, call: GateCall) -> MappedCall:
@@ -129,7 +139,29 @@ class ServiceMapping:
             action = values[action]
             if action not in self._actions:
                 raise MappingRefused("unmapped", "the value that chooses the action is none of the service's actions")
-        return MappedCall(tenant, self._name, resource, action)
+        return MappedCall(tenant, self._name, resource, action, route.path)
+
+    def outline(self, call: GateCall) -> str:
+        """Return the path of a request that is not mapped, and the names of its parameters.
+
+        Values are written `{}`: what stands where the catalogue has a variable, and what is neither a word of the
+        catalogue nor a plain one.
+        """
+        path, _, query = call.target.partition("?")
+        shown, node = [""], self._every
+        for segment in path.split("/")[1:]:
+            if len(shown) > MOST_SEGMENTS:
+                shown.append("…")
+                break
+            literal = node.literals.get(segment)
+            is_value = literal is None and node.variable is not None and segment != ""
+            shown.append("{}" if is_value else self._plain(segment))
+            node = literal or (node.variable if is_value else None) or _Node()
+        names = sorted({self._plain(pair.partition("=")[0]) for pair in query.split("&")}) if query else []
+        return "/".join(shown) + (f"?{'&'.join(names[:MOST_NAMES])}" if names else "")
+
+    def _plain(self, part: str) -> str:
+        return part if part in self._words or PLAIN_WORD.fullmatch(part) else "{}"
 
     def _route(self, method: str, segments: list[str], parameters: Mapping[str, str]) -> _Route:
         root = self._methods.get(method)
@@ -191,15 +223,26 @@ def _tree(gate: ServiceGate) -> dict[str, _Node]:
     for rule in gate.paths:
         route = _compiled(rule, gate.tenant.path)
         for method in rule.methods:
-            node = methods.setdefault(method, _Node())
-            for segment in parse_path(rule.path):
-                if segment.literal is not None:
-                    node = node.literals.setdefault(segment.literal, _Node())
-                else:
-                    node.variable = node.variable or _Node()
-                    node = node.variable
+            node = _grown(methods.setdefault(method, _Node()), rule.path)
             node.routes.setdefault(frozenset(rule.query), []).append(route)
     return methods
+
+
+def _grown(node: _Node, path: str) -> _Node:
+    """Return the node below this one at which a path of the catalogue ends, and make those that are not there."""
+    for segment in parse_path(path):
+        if segment.literal is not None:
+            node = node.literals.setdefault(segment.literal, _Node())
+        else:
+            node.variable = node.variable or _Node()
+            node = node.variable
+    return node
+
+
+def _words(gate: ServiceGate) -> frozenset[str]:
+    """Return the words that the catalogue itself has in its paths and as names of parameters."""
+    segments = {one.literal for rule in gate.paths for one in parse_path(rule.path) if one.literal is not None}
+    return frozenset({"", *segments, *gate.ignored_query, *(name for rule in gate.paths for name in rule.query)})
 
 
 def _compiled(rule: PathRule, tenant: str | None) -> _Route:
@@ -218,6 +261,7 @@ def _compiled(rule: PathRule, tenant: str | None) -> _Route:
     place = places[tenant] if tenant is not None else 0
     assert isinstance(place, int)  # noqa: S101 - the catalogue was checked: the tenant is a segment
     return _Route(
+        path=f"{rule.path}?{'&'.join(sorted(rule.query))}" if rule.query else rule.path,
         sources=tuple(places[name] for name in names),
         literals=tuple(literals),
         resource=_format(resource, names),

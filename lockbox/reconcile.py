@@ -99,6 +99,7 @@ FORGET_OLD = tuple(
         "DELETE FROM sessions WHERE expires_at < clock_timestamp() - interval '30 days'",
         "DELETE FROM gate_answers WHERE span = 'minute' AND at < (SELECT clock_timestamp()) - interval '2 hours'",
         "DELETE FROM gate_answers WHERE span = 'hour' AND at < (SELECT clock_timestamp()) - interval '30 days'",
+        "DELETE FROM reported_calls WHERE last_at < (SELECT clock_timestamp()) - interval '30 days'",
     )
 )
 

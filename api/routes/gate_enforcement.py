@@ -1,18 +1,24 @@
 """Routes for what gates do: enforce, or only report; for operators, and for the admins who are asked."""
 
-from fastapi import APIRouter
+from typing import Annotated
+
+from fastapi import APIRouter, Query
 
 from api.deps import CurrentUser, RequestOrigin, SessionDep
 from api.schemas.gate import (
     EnforcementList,
     EnforcementView,
+    GateReportView,
     ReportConsentInput,
     TenantGateList,
     TenantGateView,
+    WouldDenyCallView,
+    WouldDenyReasonView,
 )
-from api.schemas.parts import Slug, Word, problems
-from gate import enforcement, report_consents
+from api.schemas.parts import PersonView, Slug, Word, problems
+from gate import enforcement, gate_report, report_consents
 from gate.enforcement import EnforcementOverview
+from gate.gate_report import WouldDenyCall, WouldDenyReason
 from gate.report_consents import TenantGate
 
 router = APIRouter()
@@ -25,6 +31,21 @@ def list_enforcement(who: CurrentUser, session: SessionDep) -> EnforcementList:
     `wanted` is what the catalogue says. `reporting` counts the tenants for which the gate only reports.
     """
     return EnforcementList(items=[_overview(one) for one in enforcement.overviews(session, who)])
+
+
+@router.get("/v1/gate/enforcement/{service}/report", tags=["vendor"], responses=problems(404))
+def show_gate_report(
+    service: Word,
+    who: CurrentUser,
+    session: SessionDep,
+    days: Annotated[int, Query(ge=1, le=gate_report.MOST_DAYS)] = gate_report.MOST_DAYS,
+) -> GateReportView:
+    """Show which calls the gate of a service has let in and would have refused, to operators and auditors.
+
+    It counts calls for the tenants for which the gate only reports, in the last `days`.
+    """
+    found = gate_report.of_service(session, who, service, days=days)
+    return GateReportView(gate=_overview(found.gate), days=days, items=[_reason(one) for one in found.reasons])
 
 
 @router.get("/v1/tenants/{slug}/gates", tags=["tenants"], responses=problems(404))
@@ -50,6 +71,24 @@ def allow_report(
 def end_report(slug: Slug, service: Word, who: CurrentUser, came: RequestOrigin, session: SessionDep) -> None:
     """Take the yes back, as a tenant admin: the gate enforces at once."""
     report_consents.end(session, who, came, slug, service)
+
+
+def _reason(one: WouldDenyReason) -> WouldDenyReasonView:
+    return WouldDenyReasonView(
+        reason=one.reason, remedy=one.remedy, calls=one.calls, kinds=[_kind(kind) for kind in one.kinds]
+    )
+
+
+def _kind(one: WouldDenyCall) -> WouldDenyCallView:
+    return WouldDenyCallView(
+        path=one.path,
+        tenant=one.tenant,
+        engineer=PersonView(id=one.engineer_id, name=one.engineer or "") if one.engineer_id else None,
+        identity=one.identity,
+        calls=one.calls,
+        first_at=one.first_at,
+        last_at=one.last_at,
+    )
 
 
 def _overview(one: EnforcementOverview) -> EnforcementView:

@@ -1,4 +1,4 @@
-"""Bodies of the gate: its identity map, what it enforces, probes, and what went around it."""
+"""Bodies of the gate: its identity map, what it enforces and reports, and what went around it."""
 
 import re
 from datetime import datetime
@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 
 from api.schemas.parts import IS_TEXT, PersonView, RequestBody, Resource, TextRule, Word
 from gate.outside_access import OutsideAccess
+from gate.reasons import GateReason
 from lockbox.identity.credentials import LONGEST_GATE_SUBJECT, LONGEST_ISSUER
 from lockbox.requests.policy import IS_WHOLE
 from lockbox.text_rules import Instant
@@ -166,3 +167,36 @@ class OutsideAccessList(BaseModel):
     """The access around Lockbox that was declared for a tenant."""
 
     items: list[OutsideAccessView]
+
+
+class WouldDenyCallView(BaseModel):
+    """A kind of call that was let in and would be refused; `path` is null for all calls that no other item lists.
+
+    A path is one of the catalogue, or has `{}` where it named something. `engineer` is whose call it was if that is
+    known, `identity` the issuer and subject of somebody who is mapped to nobody. `calls` counts from `first_at` on.
+    """
+
+    path: str | None
+    tenant: str | None
+    engineer: PersonView | None
+    identity: str | None
+    calls: int
+    first_at: datetime
+    last_at: datetime
+
+
+class WouldDenyReasonView(BaseModel):
+    """Why calls would be refused, what to do about it, and how many there were; of the kinds a hundred at most."""
+
+    reason: GateReason
+    remedy: str
+    calls: int
+    kinds: list[WouldDenyCallView]
+
+
+class GateReportView(BaseModel):
+    """What the gate of a service has let in and would have refused, the most frequent reason first."""
+
+    gate: EnforcementView
+    days: int
+    items: list[WouldDenyReasonView]

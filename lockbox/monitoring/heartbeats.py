@@ -84,6 +84,21 @@ class GateAnswerCount(SQLModel, table=True):
     count: int = Field(sa_type=BigInteger)
 
 
+class ReportedCallCount(SQLModel, table=True):
+    """How often a gate let a call in that it would refuse; without a path, all that are not listed by themselves."""
+
+    __tablename__ = "reported_calls"
+
+    service: str = Field(primary_key=True, max_length=63)
+    reason: str = Field(primary_key=True, max_length=24)
+    path: str = Field(primary_key=True, max_length=200)
+    tenant: str = Field(primary_key=True, max_length=63)
+    caller: str = Field(primary_key=True, max_length=300)
+    count: int = Field(sa_type=BigInteger)
+    first_at: datetime = Field(sa_type=Instant)
+    last_at: datetime = Field(sa_type=Instant)
+
+
 class GateCountWriter(SQLModel, table=True):
     """The last batch of counts that a process has written."""
 

@@ -431,10 +431,46 @@ CREATE FUNCTION window_changes(before text) RETURNS TABLE (
                 'gate_identity_removed')))
 $$;
 
+-- Add calls that a gate has let in and would refuse; of each service and reason the hundred that came most often stay,
+-- and of those that came as often the latest. The row without a path, which is taken first, counts all others, and keeps
+-- processes from changing the rows of one service and reason at once.
+CREATE FUNCTION add_reported_calls(reported jsonb, now_at timestamptz) RETURNS void
+LANGUAGE plpgsql SET search_path = public, pg_temp AS $$
+DECLARE
+    most CONSTANT integer := 100;
+BEGIN
+    INSERT INTO reported_calls AS r (service, reason, path, tenant, caller, count, first_at, last_at)
+    SELECT c.service, c.reason, '', '', '', coalesce(sum(c.count) FILTER (WHERE c.path = ''), 0), now_at, now_at
+    FROM jsonb_to_recordset(reported) AS c (service text, reason text, path text, count bigint)
+    GROUP BY c.service, c.reason ORDER BY 1, 2
+    ON CONFLICT (service, reason, path, tenant, caller) DO UPDATE SET count = r.count + EXCLUDED.count,
+        last_at = CASE WHEN EXCLUDED.count > 0 THEN EXCLUDED.last_at ELSE r.last_at END;
+    INSERT INTO reported_calls AS r (service, reason, path, tenant, caller, count, first_at, last_at)
+    SELECT c.service, c.reason, c.path, c.tenant, c.caller, c.count, now_at, now_at
+    FROM jsonb_to_recordset(reported) AS c (service text, reason text, path text, tenant text, caller text, count bigint)
+    WHERE c.path <> '' ORDER BY 1, 2, 3, 4, 5
+    ON CONFLICT (service, reason, path, tenant, caller) DO UPDATE SET count = r.count + EXCLUDED.count,
+        last_at = EXCLUDED.last_at;
+    WITH places AS (
+        SELECT r.service, r.reason, r.path, r.tenant, r.caller, row_number() OVER (PARTITION BY r.service, r.reason
+            ORDER BY r.count DESC, r.last_at DESC, r.path, r.tenant, r.caller) AS place
+        FROM reported_calls r WHERE r.path <> '' AND (r.service, r.reason) IN (
+            SELECT c.service, c.reason FROM jsonb_to_recordset(reported) AS c (service text, reason text))
+    ), gone AS (
+        DELETE FROM reported_calls r USING places p
+        WHERE p.place > most AND (r.service, r.reason, r.path, r.tenant, r.caller)
+            = (p.service, p.reason, p.path, p.tenant, p.caller)
+        RETURNING r.service, r.reason, r.count
+    )
+    UPDATE reported_calls r SET count = r.count + g.count, last_at = now_at
+    FROM (SELECT service, reason, sum(count) AS count FROM gone GROUP BY 1, 2) g
+    WHERE r.path = '' AND r.service = g.service AND r.reason = g.reason;
+END $$;
+
 -- Add what a process of the API has counted; a batch that comes twice counts once. Rows are taken in the order of
 -- their keys, so that processes never wait for each other in a circle. No login changes or lowers a count.
 CREATE FUNCTION add_gate_counts(of_process uuid, of_batch bigint, answers jsonb, uses jsonb, refused jsonb,
-    lost bigint) RETURNS void
+    reported jsonb, lost bigint) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
     now_at CONSTANT timestamptz := clock_timestamp();
@@ -482,6 +518,9 @@ BEGIN
         ORDER BY r.id DESC LIMIT 1) r
     GROUP BY r.id ORDER BY r.id
     ON CONFLICT (request_id) DO UPDATE SET count = w.count + EXCLUDED.count, last_at = EXCLUDED.last_at;
+    IF reported <> '[]' THEN
+        PERFORM add_reported_calls(reported, now_at);
+    END IF;
     IF lost > 0 THEN
         INSERT INTO counters (name, label, count, total) VALUES ('uses_lost', '', lost, 0);
     END IF;

@@ -14,7 +14,7 @@ GRANT SELECT, INSERT ON people, tenants, policies, memberships, eligible_delegat
     gate_identities, enforcements, report_consents, tokens, sessions, sign_ins, sign_in_counts, device_logins, requests, decisions, questions, request_reads,
     idempotency_keys, event_details, addresses, observers, endpoints, notifications, outbox TO lockbox_api;
 GRANT SELECT ON events TO lockbox_api;
-GRANT SELECT ON logs, seals, tiles, checkpoints, deliveries, gate_answers, window_uses, window_refusals
+GRANT SELECT ON logs, seals, tiles, checkpoints, deliveries, gate_answers, reported_calls, window_uses, window_refusals
     TO lockbox_api;
 GRANT INSERT ON invitations, audit_keys, enforcement_switches TO lockbox_api;
 GRANT DELETE ON memberships, eligible_delegates, passkeys, identities, gate_identities, report_consents,
@@ -61,11 +61,11 @@ GRANT UPDATE (state, run_at, failures) ON connections TO lockbox_api;
 GRANT SELECT ON people, tenants, policies, memberships, eligible_delegates, delegations, requests, decisions,
     idempotency_keys, events, event_details, unsealed, refused, logs, seals, tiles, checkpoints, audit_keys, observers,
     endpoints, notifications, outbox, unsettled, reports_due, heartbeats, counters, lag_samples, alarms, gate_answers,
-    window_uses, enforcements, enforcement_switches TO lockbox_worker;
+    reported_calls, window_uses, enforcements, enforcement_switches TO lockbox_worker;
 GRANT INSERT ON event_details, logs, seals, tiles, checkpoints, audit_keys, notifications, outbox, unsettled,
     counters, lag_samples, alarms TO lockbox_worker;
 GRANT DELETE ON sessions, sign_ins, sign_in_counts, device_logins, idempotency_keys, unsealed, refused, deliveries,
-    reports_due, counters, lag_samples, alarms, gate_answers TO lockbox_worker;
+    reports_due, counters, lag_samples, alarms, gate_answers, reported_calls TO lockbox_worker;
 
 GRANT SELECT (id, tenant_id, email, name, roles, is_recovery, invited_by, created_at, takes_effect_at, expires_at,
     accepted_at, withdrawn_at) ON invitations TO lockbox_worker;

@@ -24,7 +24,7 @@ DECLARE
         sign_ins,requests,decisions,events,event_details,logs,seals,checkpoints,addresses,observers,endpoints,notifications,
         outbox,unsettled,reports_due,deliveries,counters,window_uses}';
     for_one CONSTANT text[] := '{sessions,sign_in_counts,device_logins,idempotency_keys,unsealed,refused,tiles,audit_keys,
-        lag_samples,alarms,gate_answers,enforcements,enforcement_switches}';
+        lag_samples,alarms,gate_answers,reported_calls,enforcements,enforcement_switches}';
 BEGIN
     FOREACH seen IN ARRAY for_both || for_one LOOP
         EXECUTE format('CREATE POLICY worker ON %I FOR ALL TO lockbox_worker USING (true)', seen);
@@ -52,6 +52,8 @@ CREATE POLICY worker_forgets ON deliveries AS RESTRICTIVE FOR DELETE TO lockbox_
     USING (at < now() - interval '1 day');
 CREATE POLICY worker_forgets ON gate_answers AS RESTRICTIVE FOR DELETE TO lockbox_worker
     USING (at < now() - CASE span WHEN 'minute' THEN interval '2 hours' WHEN 'hour' THEN interval '30 days' END);
+CREATE POLICY worker_forgets ON reported_calls AS RESTRICTIVE FOR DELETE TO lockbox_worker
+    USING (last_at < now() - interval '30 days');
 
 
 -- People, tenants and roles
@@ -303,6 +305,8 @@ CREATE POLICY api_select ON window_refusals FOR SELECT TO lockbox_api
     USING (EXISTS (SELECT FROM requests r WHERE r.id = request_id OFFSET 0));
 -- Counted by add_gate_counts() alone; who runs gateways at the vendor sees all of it.
 CREATE POLICY api_select ON gate_answers FOR SELECT TO lockbox_api
+    USING ((SELECT at_roles()) && '{operator,vendor_auditor}'::text[]);
+CREATE POLICY api_select ON reported_calls FOR SELECT TO lockbox_api
     USING ((SELECT at_roles()) && '{operator,vendor_auditor}'::text[]);
 
 -- The engineer of an open window has it opened at the target, and a new credential closes the one before.

@@ -883,6 +883,20 @@ CREATE TABLE gate_answers (
     CONSTRAINT pk_gate_answers PRIMARY KEY (span, at, gateway_id, service, decision, reason)
 );
 
+-- Of the calls that a gate has let in and would refuse, those of each service and reason that came most often. A path
+-- is without what it names. The row without a path counts the calls that no other row lists.
+CREATE TABLE reported_calls (
+    service varchar(63) NOT NULL,
+    reason varchar(24) NOT NULL,
+    path varchar(200) NOT NULL,
+    tenant varchar(63) NOT NULL,
+    caller varchar(300) NOT NULL,
+    count bigint NOT NULL CONSTRAINT ck_reported_calls_count CHECK (count >= 0),
+    first_at timestamptz NOT NULL,
+    last_at timestamptz NOT NULL,
+    CONSTRAINT pk_reported_calls PRIMARY KEY (service, reason, path, tenant, caller)
+);
+
 -- The last batch of counts that each process has written, so that one that comes twice counts once.
 CREATE TABLE gate_writers (
     process uuid CONSTRAINT pk_gate_writers PRIMARY KEY,

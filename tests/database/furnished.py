@@ -172,6 +172,10 @@ THE_REST = (
     VALUES ('hour', now(), :tenant, 'exchange-online', 'allow', '', 1)
     """,
     """
+    INSERT INTO reported_calls (service, reason, path, tenant, caller, count, first_at, last_at)
+    SELECT 'exchange-online', 'no_window', 'GET /', t.slug, '', 1, now(), now() FROM tenants t WHERE t.id = :tenant
+    """,
+    """
     INSERT INTO window_refusals (request_id, count, last_at)
     SELECT id, 1, now() FROM requests WHERE tenant_id = :tenant AND opened_at IS NOT NULL
     """,

@@ -298,6 +298,7 @@ PLACES: dict[str, Callable[[Door], RouteExample]] = {
     "DELETE /v1/vendor/invitations/{invitation_id}": _colleague_invited,
     "POST /v1/tenants/{slug}/gate-probes": lambda _: RouteExample(body=PROBE),
     "POST /v1/tenants/{slug}/outside-access": lambda door: RouteExample(body=around(door)),
+    "GET /v1/gate/enforcement/{service}/report": lambda door: RouteExample(asked_back(door).ids),
     "PUT /v1/tenants/{slug}/gates/{service}/report": asked_back,
     "DELETE /v1/tenants/{slug}/gates/{service}/report": allowed_back,
     "POST /v1/gate/identities": lambda door: RouteExample(body=unmapped(door)),

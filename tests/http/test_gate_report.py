@@ -262,3 +262,33 @@ def test_a_customer_is_told_which_gates_do_not_enforce_for_them(gates: Reporting
             authentication.enter(session, world.people["ann"])
             said = report_consents.is_unenforced(session, world.tenant.id, service)
         assert said is is_said, service
+
+
+def test_what_was_let_in_is_reported_by_path_and_caller_without_names_and_secrets(
+    gates: ReportingDoor, door: Door
+) -> None:
+    gates.ask(NEVER, "/boxes/report-me?key=s3cret", ERIN)
+    gates.ask(NEVER, "/crates/41/labels?key=s3cret", ERIN)
+    gates.ask(NEVER, "/boxes/report-me", ERIN)
+    gates.ask(NEVER, "/boxes/report-me", (ENGINEER, "stranger"))
+    gates.ask(NEVER, "/boxes/report-me")
+    gates.ask(ASKED, "/boxes/report-me", ERIN)
+    assert gates.gate.gateway.writer.round()
+
+    answer = door.get("olga", f"/v1/gate/enforcement/{NEVER}/report")
+    enforced = door.get("olga", f"/v1/gate/enforcement/{ASKED}/report")
+
+    assert answer.status_code == 200
+    assert "s3cret" not in answer.text
+    assert "report-me" not in answer.text
+    found = {one["reason"]: one["kinds"] for one in answer.json()["items"]}
+    tenant = gates.gate.world.tenant.slug
+    org = tenant if tenant.isalpha() else "{}"
+    unmapped = {f"GET /{org}/boxes/{{}}?key", f"GET /{org}/crates/{{}}/labels?key"}
+    assert unmapped <= {one["path"] for one in found["unmapped"]}
+    assert ("GET /{org}/boxes/{id}", tenant, "Erin") in {
+        (one["path"], one["tenant"], one["engineer"]["name"]) for one in found["no_window"]
+    }
+    assert {"stranger"} <= {one["identity"].rpartition(" ")[2] for one in found["unknown_engineer"]}
+    assert "GET /{org}/boxes/{id}" in {one["path"] for one in found["no_token"]}
+    assert enforced.json()["items"] == []

@@ -116,6 +116,7 @@ MATRIX = {
     "POST /v1/gate/identities": "403 403 403 201 403 403 403 403 403 403 403",
     "DELETE /v1/gate/identities/{identity_id}": "403 403 403 204 403 403 403 403 403 403 403",
     "GET /v1/gate/enforcement": "403 403 403 200 200 403 403 403 403 403 403",
+    "GET /v1/gate/enforcement/{service}/report": "403 403 403 200 200 403 403 403 403 403 403",
     "GET /v1/tenants/{slug}/gates": "403 403 403 403 403 403 200 200 200 404 200",
     "PUT /v1/tenants/{slug}/gates/{service}/report": "403 403 403 403 403 403 200 403 403 404 403",
     "DELETE /v1/tenants/{slug}/gates/{service}/report": "403 403 403 403 403 403 204 403 403 404 403",

@@ -6,7 +6,7 @@ from uuid import UUID
 import pytest
 
 from gate import call_counts
-from gate.call_counts import CallCounts, CountedCall, GateDecision
+from gate.call_counts import OTHER_CALLS, CallCounts, CountedCall, GateDecision, ReportedCall, kept
 from gate.reasons import GateReason
 from lockbox.requests.queries import AccessCheck
 
@@ -96,3 +96,37 @@ def test_counting_a_use_takes_two_microseconds_at_most() -> None:
         return time.thread_time() - began
 
     assert min(seconds() for _ in range(20)) / len(ids) <= 2e-6
+
+
+def test_calls_that_are_only_reported_are_counted_by_kind_and_others_are_not() -> None:
+    counts = CallCounts()
+    kind = ReportedCall("GET /files/{name}", "contoso", "9")
+    for decision in (GateDecision.WOULD_DENY, GateDecision.WOULD_DENY, GateDecision.DENY):
+        counts.count(CountedCall(NGINX, "files", reported=kind), decision, GateReason.NO_WINDOW)
+
+    assert counts.take().reported == {("files", "no_window", kind): 2}
+    assert not counts.take().reported
+
+
+def test_of_an_attack_by_many_paths_only_so_many_kinds_are_kept_until_the_next_batch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(call_counts, "MOST_REPORTED", 2)
+    counts = CallCounts()
+    for number in [*range(5), 0]:
+        kind = ReportedCall(f"GET /{number}")
+        counts.count(CountedCall(NGINX, "files", reported=kind), GateDecision.WOULD_DENY, GateReason.UNMAPPED)
+
+    assert counts.take().reported == {
+        ("files", "unmapped", ReportedCall("GET /0")): 2,
+        ("files", "unmapped", ReportedCall("GET /1")): 1,
+        ("files", "unmapped", OTHER_CALLS): 3,
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [("abcde", "abcde"), ("abcdef", "abcd…"), ("a\0b\ud800", "a?b?"), ("a\u202eb", "a?b"), ("", "")],
+)
+def test_what_is_kept_is_short_and_visible(text: str, shown: str) -> None:
+    assert kept(text, 5) == shown

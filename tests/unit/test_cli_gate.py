@@ -1,11 +1,13 @@
 """`lockbox gate`: what it prints of a catalogue and of a request, offline, and its exit codes."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
 
+from cli import gate_report
 from cli.app import app
 from config.catalogue_file import SAMPLE
 from tests.each import each
@@ -98,3 +100,69 @@ def test_without_a_file_it_says_which_is_missing() -> None:
 
     assert refused.exit_code == 1
     assert "name the catalogue's file, or set LOCKBOX_CATALOGUE" in refused.stderr
+
+
+KIND: dict[str, object] = {
+    "path": "GET /mailboxes/{}/rules",
+    "tenant": None,
+    "engineer": None,
+    "identity": None,
+    "calls": 1200,
+    "first_at": "2026-11-24T09:00:00Z",
+    "last_at": "2026-11-25T09:00:00Z",
+}
+FOUND = {
+    "gate": {"reporting": 1, "tenants": 2},
+    "items": [
+        {
+            "reason": "unmapped",
+            "remedy": "Map it.",
+            "calls": 1207,
+            "kinds": [KIND, KIND | {"path": None, "calls": 7}],
+        },
+        {
+            "reason": "no_window",
+            "remedy": "Request access.",
+            "calls": 2,
+            "kinds": [KIND | {"tenant": "contoso", "engineer": {"id": "7", "name": "Erin"}, "calls": 2}],
+        },
+        {"reason": "unknown_engineer", "remedy": "Map.", "calls": 1, "kinds": [KIND | {"identity": "https://a b"}]},
+    ],
+}
+
+
+def reported(monkeypatch: pytest.MonkeyPatch, found: Mapping[str, object], *words: str) -> tuple[Result, object]:
+    """Run the report over this answer; return what it printed, and the call."""
+    calls: list[object] = []
+
+    def answer(method: str, path: str, **parts: object) -> Mapping[str, object]:
+        calls.append((method, path, parts))
+        return found
+
+    monkeypatch.setattr(gate_report, "call", answer)
+    return lockbox("report", "exchange-online", *words), calls[0]
+
+
+def test_a_report_lists_calls_with_what_to_do_about_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown, called = reported(monkeypatch, FOUND, "--days", "7")
+
+    assert called == ("GET", "/v1/gate/enforcement/exchange-online/report", {"params": {"days": 7}})
+    lines = [" ".join(line.split()) for line in shown.stdout.splitlines()]
+    assert lines[0] == "The gate of exchange-online only reports for 1 of 2 tenants."
+    text = " ".join(lines)
+    for said in (
+        "unmapped 1,200 GET /mailboxes/{}/rules - -",
+        "unmapped 7 all others",
+        "contoso Erin",
+        "https://a b",
+        "unmapped: 1,207 calls. Map it.",
+    ):
+        assert said in text
+
+
+def test_a_report_without_calls_says_so_and_one_is_printed_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown, _ = reported(monkeypatch, FOUND | {"items": []})
+    plain, _ = reported(monkeypatch, FOUND, "--json")
+
+    assert "It would have refused none of the calls of the last 30 days." in shown.stdout
+    assert json.loads(plain.stdout) == FOUND

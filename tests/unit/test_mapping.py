@@ -6,7 +6,7 @@ import pytest
 
 from config.gate_document import TenantSource
 from config.service_catalogue import Service
-from gate.mapping import ServiceMapping
+from gate.mapping import GateCall, ServiceMapping
 from gate.sent_headers import SentHeaders
 from tests.each import each
 from tests.unit.gate_examples import HOST, mapped, mapping, refused, rule
@@ -302,3 +302,38 @@ def test_a_service_without_a_gate_has_no_mapping() -> None:
 def test_the_table_has_rows_enough() -> None:
     assert len({target for target, _ in MALFORMED}) == len(MALFORMED) >= 60
     assert HOST.startswith("contoso.")
+
+
+@each(
+    ("method", "target", "path"),
+    [
+        ("GET", "/mailboxes/anna", "/mailboxes/{address}"),
+        ("GET", "/mailboxes/a/messages/7?trace=9&part=all", "/mailboxes/{address}/messages/{}?part"),
+        ("GET", "/search?mailbox=anna", "/search?mailbox"),
+    ],
+)
+def test_what_is_mapped_says_by_which_path_of_the_catalogue(method: str, target: str, path: str) -> None:
+    assert MAIL.map(GateCall(method, target, HOST)).path == path
+
+
+SECRET = "eyJhbGciOiJSUzI1NiJ9"
+
+
+@each(
+    ("target", "outline"),
+    [
+        ("/mailboxes/anna@contoso.example/export", "/mailboxes/{}/export"),
+        ("/mailboxes/a/messages/7?part=all&page=2", "/mailboxes/{}/messages/{}?page&part"),
+        ("/admin/getUser/4711/", "/admin/getUser/{}/"),
+        ("/admin/batch-jobs/list_all", "/admin/batch-jobs/list_all"),
+        (f"/reset/{SECRET}?token={SECRET}&{SECRET}=1", "/reset/{}?token&{}"),
+        ("/reset/ABCDEFGH", "/reset/{}"),
+        (f"/reset/{'a' * 25}", "/reset/{}"),
+        ("/jos%C3%A9", "/{}"),
+        ("/search?trace=1&$top=5", "/search?$top&trace"),
+        ("/a/b/c/d/e/f/g/h/i/j/k/l/m/n", "/a/b/c/d/e/f/g/h/i/j/k/l/…"),
+        ("/?a=1&b=1&c=1&d=1&e=1&f=1&g=1&h=1&i=1&j=1", "/?a&b&c&d&e&f&g&h"),
+    ],
+)
+def test_the_outline_of_a_path_has_words_and_no_names_values_or_secrets(target: str, outline: str) -> None:
+    assert MAIL.outline(GateCall("GET", target, HOST)) == outline

@@ -1,0 +1,126 @@
+"""Report what the gate of a service has let in and would have refused, for operators who want to enforce."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row, text
+
+from gate import enforcement
+from gate.enforcement import READERS, EnforcementOverview
+from gate.reasons import GateReason
+from lockbox.admin import permissions
+from lockbox.database import UnitOfWork
+from lockbox.errors import NotFound
+from lockbox.identity import authentication
+from lockbox.identity.roles import Caller
+from lockbox.schedule import UUID_FORM
+
+MOST_DAYS = 30
+"""So long is kept what was reported, counted from when it last came."""
+CALLS = text("""
+SELECT r.reason, r.path, r.tenant, r.caller, p.name AS engineer, r.count AS number, r.first_at, r.last_at
+FROM reported_calls r LEFT JOIN people p
+    ON p.id = CASE WHEN r.caller ~ :form THEN CAST(r.caller AS uuid) END
+WHERE r.service = :service AND r.count > 0 AND r.last_at > (SELECT clock_timestamp()) - CAST(:since AS interval)
+ORDER BY r.reason, r.path = '', r.count DESC, r.path, r.tenant, r.caller
+""")
+TOTALS = text("""
+SELECT a.reason, sum(a.count) AS number FROM gate_answers a
+WHERE a.service = :service AND a.decision = 'would-deny' AND a.span = 'hour'
+    AND a.at > (SELECT clock_timestamp()) - CAST(:since AS interval)
+GROUP BY a.reason ORDER BY number DESC, a.reason
+""")
+NO_GATE = "There is no gate of this service."
+REMEDIES: Mapping[GateReason, str] = {
+    GateReason.UNMAPPED: "Add these paths and parameters to the service's mapping in the catalogue.",
+    GateReason.UNKNOWN_ENGINEER: "Map these identities to engineers: lockbox gate identity add.",
+    GateReason.NO_WINDOW: "These engineers have to request access first; see whether they knew.",
+    GateReason.NARROWED: "These engineers have to request access to more than they did.",
+    GateReason.USED_UP: "These engineers have to request more uses, or access again.",
+    GateReason.SUSPENDED: "These tenants are suspended. Nobody works for them, or they are resumed.",
+    GateReason.NO_TOKEN: "Have the callers sign in, or the gateway say whose calls these are.",
+    GateReason.BAD_TOKEN: "Compare the tokens with the issuers of the catalogue: audience, keys and times.",
+}
+"""What to do about each reason before the gate is switched to enforce."""
+
+
+@dataclass(frozen=True)
+class WouldDenyCall:
+    """A kind of call that was let in and would be refused; `path` is None for all that are not listed by themselves.
+
+    `engineer` and `engineer_id` are of whose call it was, `identity` is the issuer and subject of somebody who is
+    mapped to nobody.
+    """
+
+    path: str | None
+    tenant: str | None
+    engineer: str | None
+    engineer_id: UUID | None
+    identity: str | None
+    calls: int
+    first_at: datetime
+    last_at: datetime
+
+
+@dataclass(frozen=True)
+class WouldDenyReason:
+    """Why calls would be refused, what to do about it, how many there were in the time, and the kinds of them.
+
+    Kinds come with all calls since each was first seen.
+    """
+
+    reason: GateReason
+    remedy: str
+    calls: int
+    kinds: Sequence[WouldDenyCall]
+
+
+@dataclass(frozen=True)
+class GateReport:
+    """What the gate of a service does, and why it would have refused which calls, the most frequent reason first."""
+
+    gate: EnforcementOverview
+    reasons: Sequence[WouldDenyReason]
+
+
+def of_service(session: UnitOfWork, caller: Caller, service: str, *, days: int = MOST_DAYS) -> GateReport:
+    """Return what was let in within these days and would have been refused, to the vendor's operators and auditors.
+
+    Of each reason a hundred kinds of calls are kept, those that came most often.
+
+    Raises:
+        NotYours: the caller is neither.
+        NotFound: no service with a gate has this name.
+    """
+    authentication.enter(session, caller)
+    permissions.capacity(caller, READERS)
+    gate = next((one for one in enforcement.overviews(session, caller) if one.service == service), None)
+    if gate is None:
+        raise NotFound(NO_GATE)
+    within = {"service": service, "since": timedelta(days=days)}
+    kinds = defaultdict[str, list[WouldDenyCall]](list)
+    for row in session.execute(CALLS, {**within, "form": f"^{UUID_FORM.pattern}$"}):
+        kinds[row.reason].append(_kind(row))
+    totals = {row.reason: int(row.number) for row in session.execute(TOTALS, within)}
+    reasons = [GateReason(one) for one in dict.fromkeys((*totals, *kinds))]
+    return GateReport(
+        gate, [WouldDenyReason(one, REMEDIES[one], totals.get(one, 0), kinds.get(one, ())) for one in reasons]
+    )
+
+
+def _kind(row: Row[Any]) -> WouldDenyCall:
+    engineer_id = UUID(row.caller) if UUID_FORM.fullmatch(row.caller) else None
+    return WouldDenyCall(
+        path=row.path or None,
+        tenant=row.tenant or None,
+        engineer=row.engineer,
+        engineer_id=engineer_id,
+        identity=None if engineer_id else row.caller or None,
+        calls=row.number,
+        first_at=row.first_at,
+        last_at=row.last_at,
+    )
