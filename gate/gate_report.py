@@ -38,7 +38,7 @@ NO_GATE = "There is no gate of this service."
 REMEDIES: Mapping[GateReason, str] = {
     GateReason.UNMAPPED: "Add these paths and parameters to the service's mapping in the catalogue.",
     GateReason.UNKNOWN_ENGINEER: "Map these identities to engineers: lockbox gate identity add.",
-    GateReason.NO_WINDOW: "These engineers have to request access first; see whether they knew.",
+    GateReason.NO_WINDOW: "These engineers have to request access before they call; so does a batch job.",
     GateReason.NARROWED: "These engineers have to request access to more than they did.",
     GateReason.USED_UP: "These engineers have to request more uses, or access again.",
     GateReason.SUSPENDED: "These tenants are suspended. Nobody works for them, or they are resumed.",

@@ -76,6 +76,7 @@ def include(router: APIRouter) -> None:
         static,
     ):
         router.include_router(part.router)
+    router.include_router(gates.of_vendor)
     router.include_router(request.front)
 
 

@@ -1,5 +1,6 @@
-"""The gates page of a tenant: what each gate does, and an admin's yes to one that only reports."""
+"""The gates pages: of a tenant, with an admin's yes to a gate that only reports; of the vendor, with its reports."""
 
+from collections.abc import Mapping
 from typing import Annotated
 
 from fastapi import APIRouter, Form, Request, Response
@@ -7,16 +8,18 @@ from fastapi import APIRouter, Form, Request, Response
 from api import browser
 from api.deps import SessionDep, SettingsDep
 from api.portal.account import AccountContextDep
-from api.portal.pages import TAG
+from api.portal.pages import TAG, page
 from api.portal.tenant_admin import TenantAdminPage, done, tenant_admin_page
-from api.schemas.parts import Slug
-from gate import probe_records, report_consents
+from api.schemas.parts import Slug, Word
+from config.settings import Settings
+from gate import enforcement, gate_report, probe_records, report_consents
 from lockbox.database import UnitOfWork
 from lockbox.errors import LockboxError
 from lockbox.identity.roles import Caller
 from lockbox.requests.transition import Origin
 
 router = APIRouter(prefix="/tenants/{slug}/gates", tags=[TAG], include_in_schema=False)
+of_vendor = APIRouter(prefix="/gates", tags=[TAG], include_in_schema=False)
 
 ServiceName = Annotated[str, Form(max_length=63)]
 
@@ -56,3 +59,26 @@ def _shown(at: TenantAdminPage, refused: LockboxError | None = None) -> Response
     gates = report_consents.of_tenant(at.session, at.caller, at.tenant.slug)
     probes = {one.result.service: one for one in probe_records.newest(at.session, at.tenant.id)}
     return at.page("gates", refused, gates=gates, probes=probes)
+
+
+@of_vendor.get("")
+def list_all(request: Request, chosen: SettingsDep, session: SessionDep) -> Response:
+    """Show the vendor's operators and auditors what each gate does, and for how many tenants it only reports."""
+    visitor = browser.visitor(request, session, chosen)
+    gates = enforcement.overviews(session, visitor.caller)
+    return page(request, "vendor_gates", visitor=visitor, gates=gates, services=_titles(chosen))
+
+
+@of_vendor.get("/{service}")
+def show_report(request: Request, service: Word, chosen: SettingsDep, session: SessionDep) -> Response:
+    """Show them what the gate of a service would have refused."""
+    visitor = browser.visitor(request, session, chosen)
+    found = gate_report.of_service(session, visitor.caller, service)
+    title = _titles(chosen).get(service, service)
+    return page(
+        request, "gate_report", visitor=visitor, found=found, title=title, service=service, days=gate_report.MOST_DAYS
+    )
+
+
+def _titles(chosen: Settings) -> Mapping[str, str]:
+    return {name: service.title for name, service in chosen.catalogue.services.items()}

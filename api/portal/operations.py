@@ -18,6 +18,8 @@ from lockbox.monitoring.status import ProcessHeartbeat
 router = APIRouter(prefix="/operations", tags=[TAG], include_in_schema=False)
 
 MOST_PAGES = 10_000
+PAGES_OF = {status.GATES_REPORTING: "/gates"}
+"""The pages that say more about a line."""
 
 
 @router.get("")
@@ -38,6 +40,7 @@ def show(
         at=at,
         stands=found.status,
         states=[(state, metrics.at_most(number)) for state, number in found.status.states.items()],
+        pages_of=PAGES_OF,
         lines=list(status.lines(found.status, found.day.schedule_lag if found.day else None)),
         living=[_life(one) for one in found.status.beats if one.age <= MOST_SILENT],
         silent=[_life(one) for one in found.status.beats if one.age > MOST_SILENT],

@@ -7,6 +7,8 @@ from uuid import UUID
 
 import pytest
 
+from gate import enforcement
+from gate.memory_reader import GATE
 from harness.outbox import fan_out_all
 from harness.stage import as_sender, unbound
 from lockbox.database import Database
@@ -33,6 +35,15 @@ DIE = """
 UPDATE notifications SET outcome = 'dead', closed_at = now()
 WHERE id = (SELECT id FROM notifications WHERE channel = 'mail' LIMIT 1)
 """
+ANSWERED = """
+INSERT INTO gate_answers VALUES ('hour', now(), :gateway, 'exchange-online', 'would-deny', 'unmapped', 1207)
+"""
+FORGET = (
+    "DELETE FROM reported_calls",
+    "DELETE FROM gate_answers",
+    "DELETE FROM enforcement_switches",
+    "DELETE FROM enforcements",
+)
 JUSTIFICATION = "Nobody must read this sentence"
 
 
@@ -263,3 +274,42 @@ def test_what_the_gate_has_answered_is_listed_by_gateway_service_and_reason(port
     assert f"{gateway.name} exchange-online yes 30 1,200" in words
     assert f"{gateway.name} exchange-online no: no window 0 7" in words
     assert f"{gateway.name} exchange-online not applicable 0 2" in words
+
+
+def records(portal: Portal, says: dict[str, str]) -> None:
+    """Let a process start with a catalogue that says this."""
+    with portal.db.transaction() as session:
+        authentication.enter(session, GATE)
+        enforcement.record(session, says)
+
+
+def test_gates_that_only_report_are_named_and_lead_to_what_they_would_have_refused(portal: Portal) -> None:
+    records(portal, {"exchange-online": "report", "onedrive": "enforce"})
+    for path, count in (("GET /mailboxes/{address}/rules", 1200), ("", 7)):
+        portal.sql(
+            "INSERT INTO reported_calls VALUES ('exchange-online', 'unmapped', :path, '', '', :count, now(), now())",
+            path=path,
+            count=count,
+        )
+    portal.sql(ANSWERED, gateway=new_id())
+    browser = portal.browser()
+    browser.enter("olga")
+
+    page = browser.get("/operations")
+    gates = browser.get("/gates")
+    report = browser.get("/gates/exchange-online")
+    other = browser.get("/gates/onedrive")
+    unknown = browser.get("/gates/none")
+    for forget in FORGET:
+        portal.sql(forget)
+
+    assert re.search(r'<a href="/gates">exchange-online for [0-9]+ tenants?</a>', page.text)
+    assert "Access around Lockbox, 30 days 0" in page.words
+    assert re.search(r"Exchange Online : not enforced for ([0-9]+) of \1 tenants?", gates.words)
+    assert "OneDrive : enforced for all tenants" in gates.words
+    assert "Unmapped 1,207 calls. Add these paths" in report.words
+    assert re.search(r"GET /mailboxes/{address}/rules first [^.]*? last [^.]*? 1,200 calls", report.words)
+    assert re.search(r"All others first [^.]*? 7 calls", report.words)
+    assert "There were none." in other.words
+    assert unknown.status == 404
+    assert "Gates that only report none" in seen(portal).words

@@ -65,6 +65,8 @@ MATRIX = {
     "POST /device": "sign-in 200 200 200 200 200 403 200 200 200 200",
     "POST /device/answer": "sign-in 200 200 200 200 200 403 200 200 200 200",
     "GET /tenants": "sign-in 200 200 200 200 200 200 303 303 303 303",
+    "GET /gates": "sign-in 403 403 403 200 200 403 403 403 403 403",
+    "GET /gates/{service}": "sign-in 403 403 403 404 404 403 403 403 403 403",
     "GET /tenants/{slug}": "sign-in 403 403 403 403 403 403 200 200 200 404",
     "POST /tenants/{slug}/name": "sign-in 403 403 403 403 403 403 303 403 403 404",
     "GET /tenants/{slug}/emergency-stop": "sign-in 403 403 403 403 403 403 200 403 403 404",
@@ -279,7 +281,7 @@ def _path(stage: Stage, route: str, about: Errand) -> str:
     known: dict[str, object] = {
         name: new_id() for name in ("request_id", "question_id", "invitation_id", "endpoint_id")
     }
-    known |= {"slug": stage.slug, "number": 0, "name": "portal.css"} | {**about.ids}
+    known |= {"slug": stage.slug, "service": "no-gate", "number": 0, "name": "portal.css"} | {**about.ids}
     return route.split()[1].format(**known)
 
 
