@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -149,7 +150,16 @@ class StreamTimes:
         self._answer = self._connection.getresponse()
         self.opened: dict[str, float] = {}
         self.closed: dict[str, float] = {}
-        threading.Thread(target=self._read, daemon=True).start()
+        self._reading = threading.Thread(target=self._read, daemon=True)
+        self._reading.start()
+
+    def close(self) -> None:
+        """Hang up."""
+        if self._connection.sock:
+            self._connection.sock.shutdown(socket.SHUT_RDWR)
+        self._reading.join(PATIENCE)
+        self._answer.close()
+        self._connection.close()
 
     def wait_until_closed(self, request: UUID) -> float:
         """Wait until it is told that a window is closed, and return when that was."""
@@ -197,6 +207,7 @@ def gate_stack(servers: ServerAddresses, urls: Urls, windows: int) -> Iterator[G
         wait_until_listening(plan.api_port)
         found = GateStack(world, servers, issuer, psutil.Process(child.pid), requests)
         found.told = _all_told(found)
+        ends.callback(found.told.close)
         yield found
 
 
