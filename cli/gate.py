@@ -68,7 +68,8 @@ def try_request(
     except ValueError as refused:
         raise stop(str(refused)) from None
     except MappingRefused as refused:
-        raise stop(f"{refused.code}: {refused.reason}") from None
+        hint = "; add --host" if not host and known.gate is not None and known.gate.tenant.host else ""
+        raise stop(f"{refused.code}: {refused.reason}{hint}") from None
     found = {
         "tenant": mapped.tenant_slug,
         "service": mapped.service,

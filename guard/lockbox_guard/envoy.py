@@ -1,13 +1,14 @@
 """Answer Envoy's gRPC questions (ext_authz) with what Lockbox's gate answers: `lockbox-guard serve`.
 
-What a request uses says the catalogue, which Lockbox has. So this keeps no windows of its own: it passes questions
-on, and whatever is not a clear yes in time is a no. Gateways with forward-auth ask the gate themselves.
+Lockbox's catalogue says what a request uses, so this keeps no windows of its own: it passes questions on, and
+whatever is not a clear yes in time is a no. Gateways with forward-auth ask the gate themselves.
 """
 
 import argparse
 import asyncio
 import re
 import signal
+import sys
 from collections.abc import Iterable, Mapping
 from ipaddress import ip_address
 from pathlib import Path
@@ -151,19 +152,22 @@ def main() -> None:
     serving.add_argument("--ca-file", type=Path, help="certificates by which Lockbox's is judged")
     serving.add_argument("--listen", default="127.0.0.1:9191", help="of this machine, or unix:/path (%(default)s)")
     asked = parser.parse_args()
+    try:
+        asyncio.run(_serve_until_told(asked))
+    except (OSError, RuntimeError, ValueError) as wrong:
+        sys.exit(f"lockbox-guard: {wrong}")
+
+
+async def _serve_until_told(asked: argparse.Namespace) -> None:
     token = GuardToken(asked.token_file)
     token.read()
-    address = LockboxAddress(asked.lockbox, asked.ca_file)
-
-    async def run() -> None:
-        loop = asyncio.get_running_loop()
-        task = asyncio.ensure_future(
-            serve(EnvoyAuthorization(address, token, asked.service), asked.listen, loop.create_future())
-        )
-        for one in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(one, task.cancel)
-        await asyncio.wait({task})
-        if not task.cancelled():
-            task.result()
-
-    asyncio.run(run())
+    authorization = EnvoyAuthorization(LockboxAddress(asked.lockbox, asked.ca_file), token, asked.service)
+    loop = asyncio.get_running_loop()
+    started: asyncio.Future[int] = loop.create_future()
+    started.add_done_callback(lambda _: sys.stderr.write(f"lockbox-guard: listening on {asked.listen}\n"))
+    task = asyncio.ensure_future(serve(authorization, asked.listen, started))
+    for one in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(one, task.cancel)
+    await asyncio.wait({task})
+    if not task.cancelled():
+        task.result()

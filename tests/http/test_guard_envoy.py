@@ -192,3 +192,13 @@ def test_the_command_serves_until_it_is_told_to_end(gate: GateDoor, token: Path)
         client.channel.close()
         process.terminate()
         assert process.wait(PATIENCE) == 0
+
+
+def test_the_command_says_in_a_line_why_it_does_not_start(tmp_path: Path) -> None:
+    words = ["serve", "--lockbox", "http://127.0.0.1:1", "--service", SERVICE, "--token-file", str(tmp_path / "none")]
+    program = [sys.executable, "-c", "from lockbox_guard.envoy import main; main()"]
+
+    ended = subprocess.run([*program, *words], capture_output=True, text=True, timeout=PATIENCE, check=False)
+
+    assert ended.returncode == 1
+    assert ended.stderr == f"lockbox-guard: the token's file {tmp_path}/none cannot be read: FileNotFoundError\n"

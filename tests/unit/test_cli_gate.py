@@ -58,7 +58,7 @@ def test_the_file_may_be_named_on_the_command_line(tmp_path: Path) -> None:
     [
         (("exchange-online", "GET /mailboxes/../a", *AT), "malformed: leave out segments that are . or .."),
         (("exchange-online", "GET /nowhere", *AT), "unmapped: no path of the catalogue"),
-        (("exchange-online", "GET /mailboxes/a"), "unmapped: the host is not of the form {tenant}.mail.example"),
+        (("exchange-online", "GET /mailboxes/a"), "of the form {tenant}.mail.example; add --host"),
         (("exchange-online", "/mailboxes/a", *AT), "write the method, a blank and the target"),
         (("exchange-online", "GET /mailboxes/a", "--header", "x"), "write a header as 'Name: value'"),
         (("onedrive", "GET /"), "add `gate` to the service onedrive"),
