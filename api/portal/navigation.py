@@ -44,8 +44,8 @@ SECTIONS = (
         _either(_customer(Role.AUDITOR, Role.TENANT_ADMIN), _vendor(Role.VENDOR_AUDITOR)),
     ),
     Section("/tenants", "Your organisation", _customer(*TENANT_ROLES)),
-    Section("/gates", "Gates", _vendor(Role.OPERATOR, Role.VENDOR_AUDITOR)),
     Section("/operations", "Operations", _vendor(Role.OPERATOR)),
+    Section("/gates", "Gates", _vendor(Role.OPERATOR, Role.VENDOR_AUDITOR)),
 )
 EVERYBODYS = Section("/requests", "History", _customers)
 
