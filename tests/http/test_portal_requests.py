@@ -82,7 +82,10 @@ def test_the_page_and_the_operators_see_what_a_target_did_not_close(easy: Portal
     _, page = opened(easy, "ann", request.id)
     _, of_engineer = opened(easy, "erin", request.id)
 
-    assert "orders: could not be closed yet, and is tried again" in page.words
+    assert (
+        "orders: could not be closed yet: sessions that were open there may go on, and it is tried again"
+        in page.words
+    )
     assert "orders: could not be closed yet" in of_engineer.words
     troubles = status.read(easy.db, with_redis=True).troubles
     assert "1 targets did not close their access: see docs/connectors.md" in troubles
