@@ -13,7 +13,7 @@ from functools import lru_cache, partial
 from typing import Any, Generic, TypeVar, cast
 
 import psycopg
-from greenlet import getcurrent, greenlet
+from greenlet import GreenletExit, getcurrent, greenlet
 from psycopg import AsyncConnection, AsyncCursor
 from sqlalchemy import Connection, Executable, Result, TextClause, text
 from sqlalchemy.engine import make_url
@@ -57,7 +57,8 @@ class SharedWork(UnitOfWork):
     """A unit of work whose statements go to Postgres together with those of others.
 
     Writes are sent with the next read, or with the commit. Rows that were read ahead are used only in the order in
-    which they were foreseen: in another order, the statements might have read other rows.
+    which they were foreseen: in another order, the statements might have read other rows. What it has last asked for
+    is put into `handed` once it is there; when it `is_over`, no row comes any more.
     """
 
     def __init__(self, db: Database) -> None:
@@ -66,6 +67,8 @@ class SharedWork(UnitOfWork):
         self.writes: list[Query] = []
         self.reads: list[Query] = []
         self.has_written = False
+        self.handed: list[Sequence[Result[*tuple[Any, ...]]]] = []
+        self.is_over = False
         self._foreseen: list[Query] = []
         self._ahead: deque[tuple[Query, Result[*tuple[Any, ...]]]] = deque()
 
@@ -97,8 +100,16 @@ class SharedWork(UnitOfWork):
         wanted = (statement, cast("Mapping[str, Any]", values or {}))
         if not self._ahead or not _is_same(self._ahead[0][0], wanted):
             self.reads, self._foreseen = [wanted, *self._foreseen], []
-            self._ahead = deque(zip(self.reads, getcurrent().parent.switch(), strict=True))
+            self._ahead = deque(zip(self.reads, self._awaited(), strict=True))
         return self._ahead.popleft()[1]
+
+    def _awaited(self) -> Sequence[Result[*tuple[Any, ...]]]:
+        """Pause until the rows are there."""
+        while not self.handed:
+            if self.is_over:
+                raise GreenletExit
+            getcurrent().parent.switch()
+        return self.handed.pop()
 
     def taken(self) -> tuple[list[Query], list[Query]]:
         """Return the statements to write and to read in this round, and clear them."""
@@ -130,19 +141,36 @@ class GroupMember(Generic[Answer]):
         self.context: Sequence[str | None] = ()
         self._outcome: list[Answer] = []
         self._error: Exception | None = None
-        self._fiber = greenlet(self.use_case)
-        self.go_on(self.work)
+        self._fiber = greenlet(self._run)
+        self._fiber.switch(self.work)
 
-    def go_on(self, handed: object) -> None:
+    def go_on(self, handed: Sequence[Result[*tuple[Any, ...]]]) -> None:
         """Run it until it needs further rows; `handed` are the rows that it last asked for."""
+        self.work.handed.append(handed)
+        self._fiber.switch()
+
+    def drop(self) -> None:
+        """End an attempt that goes no further, here and now.
+
+        A fiber that is left to be collected dies whenever another one switches, of any group.
+        """
+        self.work.is_over = True
+        if not self._fiber.dead:
+            self._fiber.throw()
+
+    def _run(self, work: SharedWork) -> None:
+        """Run the use case in its fiber.
+
+        Its outcome is noted here: what a switch returns may be what a dying fiber has left.
+        """
         try:
-            came = self._fiber.switch(handed)
+            answer = self.use_case(work)
         except AloneNeeded:
             self.needs_alone = True
         except Exception as error:  # noqa: BLE001 - it is the caller's
             self._error = error
         else:
-            self._outcome = [came] if self._fiber.dead else []
+            self._outcome = [answer]
 
     @property
     def rests(self) -> bool:
@@ -228,12 +256,15 @@ class SharedTransaction:
             for one in members:
                 if one.changes_nothing:
                     one.tell()
+                one.drop()
 
     async def _without(self, failed: MemberFailed, left: Sequence[GroupMember[Any]]) -> Sequence[GroupMember[Any]]:
         """Roll back, mark the members that have to run alone, and return those that may run again together."""
         is_lost = self._connection.closed or not await self._is_rolled_back()
         if is_lost and self._is_committing:
             raise OperationalError("COMMIT", None, failed.__cause__ or failed) from failed
+        for one in left:
+            one.drop()
         for one in left if is_lost or failed.member is None else [failed.member]:
             one.needs_alone = True
         return [one for one in left if not one.needs_alone]

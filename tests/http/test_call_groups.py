@@ -2,22 +2,25 @@
 
 import asyncio
 import re
+import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib.resources import files
 from itertools import permutations
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
+from greenlet import getcurrent, greenlet
 from httpx import Response
-from sqlalchemy import text
+from sqlalchemy import Result, text
 
 from api.incoming_request import CallGroups, LoopConnections
 from harness.people import World
 from lockbox import pipelines
-from lockbox.database import UnitOfWork
+from lockbox.database import Database, UnitOfWork
 from lockbox.pipelines import SET_CONTEXT, VARIABLES, GroupMember, MemberFailed, SharedTransaction
 from lockbox.requests import transition
 from lockbox.requests.policy import Overrides
@@ -53,6 +56,56 @@ def test_a_member_of_a_group_sets_every_session_variable_that_the_schema_reads()
 
     assert set(SETTING.findall(schema)) == set(VARIABLES)
     assert SETTING.findall(str(SET_CONTEXT)) == list(VARIABLES)
+
+
+async def _begun(use_case: Callable[[UnitOfWork], str]) -> GroupMember[str]:
+    member = GroupMember(use_case, None)
+    member.begin(cast("Database", SimpleNamespace(clock=None, keys=None)))
+    return member
+
+
+def test_an_answer_is_the_own_though_a_fiber_of_another_call_dies_meanwhile() -> None:
+    """One whose last reference another thread drops dies in our thread, as soon as something there switches."""
+
+    def rest() -> None:
+        getcurrent().parent.switch()
+
+    def use_case(session: UnitOfWork) -> str:
+        session.execute(ONE)
+        thread = threading.Thread(target=dying.clear)
+        thread.start()
+        thread.join()
+        return "mine"
+
+    async def play() -> str:
+        dying[0].switch()
+        member = await _begun(use_case)
+        member.go_on([cast("Result[*tuple[Any, ...]]", [(1,)])])
+        member.tell()
+        return await member.answer
+
+    dying = [greenlet(rest)]
+
+    assert asyncio.run(play()) == "mine"
+
+
+def test_a_use_case_that_goes_no_further_ends_at_once_and_reads_nothing_more() -> None:
+    ended = []
+
+    def use_case(session: UnitOfWork) -> str:
+        try:
+            session.execute(ONE)
+        finally:
+            ended.append("paused")
+            session.execute(ONE)
+            ended.append("read again")
+        return "never"
+
+    member = asyncio.run(_begun(use_case))
+    rested = member.rests
+    member.drop()
+
+    assert (rested, member.rests, member.is_refused, ended) == (True, False, False, ["paused"])
 
 
 def test_neighbours_in_a_group_are_answered_as_if_each_came_alone(door: Door, other: World) -> None:
