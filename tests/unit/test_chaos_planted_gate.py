@@ -1,0 +1,83 @@
+"""The bugs that chaos plants in the gate and the guard: each has its effect on the code as it is now."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from lockbox_guard import database_clock
+from lockbox_guard.database_clock import DatabaseClock
+
+from chaos import planted
+from chaos.people import CATALOGUE
+from config.catalogue_file import read_catalogue
+from gate.mapping import GateCall, ServiceMapping
+from gate.window_memory import WindowMemory
+from tests.unit.gate_examples import open_window
+
+AT = datetime(2026, 11, 28, 12, tzinfo=UTC)
+SERVICE = "exchange-online"
+
+
+class Seconds:
+    """A clock that a test sets."""
+
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture(autouse=True)
+def healed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put back what a bug has changed, once the test is over."""
+    for owner, name in ((WindowMemory, "forget"), (WindowMemory, "note_read"), (ServiceMapping, "map")):
+        monkeypatch.setattr(owner, name, getattr(owner, name))
+    monkeypatch.setattr(database_clock, "QUIET_SECONDS", database_clock.QUIET_SECONDS)
+
+
+def test_a_deaf_gate_forgets_no_window() -> None:
+    memory = WindowMemory()
+    memory.put([open_window(number, "files") for number in (1, 2)])
+    memory.forget([open_window(1, "files").request.id])
+    left = len(memory)
+
+    planted.BUGS["deaf-gate"].plant()
+    memory.forget([open_window(2, "files").request.id])
+
+    assert (left, len(memory)) == (1, 1)
+
+
+def test_a_late_gate_takes_the_clock_to_be_an_hour_behind() -> None:
+    clock = Seconds()
+    memory = WindowMemory(clock)
+    memory.note_read(clock.now, AT)
+    right = memory.now()
+
+    planted.BUGS["late-gate"].plant()
+    memory.note_read(clock.now, AT)
+
+    assert right - memory.now() == timedelta(hours=1)
+
+
+def test_a_gate_takes_one_mailbox_for_another() -> None:
+    mapping = ServiceMapping(SERVICE, read_catalogue(CATALOGUE).services[SERVICE])
+    call = GateCall("GET", "/mailboxes/other-anna@contoso.example", "contoso.mail.example")
+    right = mapping.map(call)
+
+    planted.BUGS["other-mailbox"].plant()
+
+    assert right.resource == "mailbox:other-anna@contoso.example"
+    assert mapping.map(call).resource == "mailbox:anna@contoso.example"
+    assert mapping.map(call)[:2] == right[:2]
+
+
+def test_an_open_guard_goes_on_by_what_it_last_heard() -> None:
+    clock = Seconds()
+    known = DatabaseClock(clock)
+    known.note_sent()
+    known.hear(5_000_000, current=5_000_000)
+    clock.now += 60
+    quiet = known.is_quiet
+
+    planted.BUGS["open-guard"].plant()
+
+    assert (quiet, known.is_quiet) == (True, False)
