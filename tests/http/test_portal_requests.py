@@ -279,7 +279,7 @@ def test_a_comment_that_is_too_long_or_forged_is_refused_and_not_lost(easy: Port
 
     answer = browser.submit(page, "/deny", comment=comment)
 
-    assert (answer.status, "Your comment or the time was not accepted" in answer.words) == (422, True)
+    assert (answer.status, "Your comment, the time or the uses were not accepted" in answer.words) == (422, True)
     assert ("write at most 2000 characters." in answer.words) is (len(comment) > 2000)
     assert offered(answer) == {"approve", "deny"}
 
