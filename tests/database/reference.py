@@ -48,31 +48,41 @@ class Request:
     state: str
     deadline: datetime
     access: int
-    votes: dict[str, tuple[str, int | None]] = field(default_factory=dict)
+    most_uses: int | None = None
+    votes: dict[str, "ReferenceAct"] = field(default_factory=dict)
     moves: int = 1
+    used: int = 0
 
     @property
     def is_open(self) -> bool:
         """Whether its clock runs."""
         return self.state in OPEN
 
+    @property
+    def is_used_up(self) -> bool:
+        """Whether it was used as often as it may be."""
+        return self.used == self.most_uses
+
 
 @dataclass(frozen=True)
 class ReferenceAct:
-    """Who does what, and when; `window` in seconds where an approver shortens it."""
+    """Who does what, and when; `window` in seconds and `uses` where an approver lowers them."""
 
     who: str
     action: str
     window: int | None
+    uses: int | None
     at: datetime
 
 
-def submitted(rules: ReferenceRules, who: str, access: int, at: datetime) -> Request | None:
+def submitted(
+    rules: ReferenceRules, who: str, access: int, at: datetime, most_uses: int | None = None
+) -> Request | None:
     """Return a new request, None where it has to be refused: nobody could ever open it."""
     if rules.enforce and len(rules.able) < rules.quorum:
         return None
     window = rules.review_window if rules.first == "reviewing" else rules.approval_window
-    return Request(who, rules.first, at + timedelta(seconds=window), access)
+    return Request(who, rules.first, at + timedelta(seconds=window), access, most_uses)
 
 
 def acted(rules: ReferenceRules, request: Request, act: ReferenceAct) -> bool:
@@ -81,9 +91,11 @@ def acted(rules: ReferenceRules, request: Request, act: ReferenceAct) -> bool:
     if not may or act.at >= request.deadline:
         return False
     if act.action in DECISIONS:
-        if request.votes.get(act.who, ("", None))[0] == act.action or (act.window or 0) > request.access:
+        if act.who in request.votes and request.votes[act.who].action == act.action:
             return False
-        request.votes[act.who] = (act.action, act.window)
+        if (act.window or 0) > request.access or (act.uses or 0) > (request.most_uses or act.uses or 0):
+            return False
+        request.votes[act.who] = act
     request.moves += 1
     if act.action in ENDS:
         request.state = ENDS[act.action]
@@ -105,19 +117,29 @@ def clocked(request: Request, at: datetime) -> bool:
 
 def lets_in(request: Request, at: datetime) -> bool:
     """Whether the door is open."""
-    return request.state == "active" and at < request.deadline
+    return request.state == "active" and at < request.deadline and not request.is_used_up
+
+
+def used(request: Request, at: datetime) -> bool:
+    """Use a window as a check must; return False, and leave it alone, where nobody is let in."""
+    if not lets_in(request, at):
+        return False
+    request.used += request.most_uses is not None
+    return True
 
 
 def _begin(rules: ReferenceRules, request: Request, state: str, at: datetime) -> None:
     seconds = rules.approval_window
     if state == "active":
-        narrowed = [window for _, window in _counting(rules, request).values() if window]
-        seconds = min([request.access, *narrowed])
+        counting = _counting(rules, request).values()
+        seconds = min([request.access, *(act.window for act in counting if act.window)])
+        limits = [request.most_uses, *(act.uses for act in counting)]
+        request.most_uses = min((one for one in limits if one), default=None)
     request.state, request.deadline = state, at + timedelta(seconds=seconds)
 
 
-def _counting(rules: ReferenceRules, request: Request) -> dict[str, tuple[str, int | None]]:
-    return {who: vote for who, vote in request.votes.items() if vote[0] == "approve" and who in rules.able}
+def _counting(rules: ReferenceRules, request: Request) -> dict[str, ReferenceAct]:
+    return {who: vote for who, vote in request.votes.items() if vote.action == "approve" and who in rules.able}
 
 
 def _parties(rules: ReferenceRules, request: Request, who: str) -> set[str]:

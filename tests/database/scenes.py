@@ -186,11 +186,11 @@ def assert_audit_logs_are_whole(db: Database) -> None:
         assert not {"denied", "active"} <= set(row.states)
 
 
-def door(world: World, who: str = "erin", resource: str = MAILBOX) -> AccessRequest | None:
+def door(world: World, who: str = "erin", resource: str = MAILBOX, *, asker: str = "gate") -> AccessRequest | None:
     """Ask as the guarded system does; return the request that opens the door, None if it is shut."""
     question = AccessCheck(world.tenant.slug, "exchange-online", resource, "read", world.people[who].person_id)
     with world.db.transaction() as session:
         try:
-            return queries.check(session, world.people["gate"], question).request
+            return queries.check(session, world.people[asker], question).request
         except NoOpenWindow:
             return None

@@ -4,7 +4,7 @@ import contextlib
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
@@ -31,10 +31,11 @@ from lockbox.identity.roles import Mode
 from lockbox.notifications import fan_out
 from lockbox.notifications.delivery import LEASE
 from lockbox.notifications.senders.protocol import SendFailed
-from lockbox.requests import timers
+from lockbox.requests import queries, timers
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy_rules import Policy
+from lockbox.requests.queries import AccessCheck, RequestEntry
 from lockbox.schedule import CLOCK, IndexEntry
 from lockbox.sql import new_id
 from tests.database import reference
@@ -70,7 +71,11 @@ SETTINGS = settings(
 
 ACTIONS = ("endorse", "approve", "approve", "deny", "cancel", "complete", "revoke")
 WINDOWS = st.sampled_from((None, None, 1, 30, 3601))
-ROWS = "SELECT id, state, version, deadline_at FROM requests"
+USES = st.sampled_from((None, None, 1, 2, 5))
+# Postgres judges a use by its own clock, which goes on by itself: one that is so near to the end proves nothing.
+NEAR = timedelta(seconds=20)
+ROWS = "SELECT id, state, version, deadline_at, max_uses, used FROM requests"
+USED_UP = "SELECT request_id FROM events WHERE action = 'used_up'"
 UNAPPROVED = """
 SELECT e.request_id FROM events e WHERE e.to_state = 'active' AND e.from_state = 'pending' AND NOT EXISTS (
     SELECT FROM decisions d JOIN requests r ON r.id = d.request_id
@@ -137,10 +142,25 @@ class Life(RuleBasedStateMachine):
 
     # People.
 
-    @rule(target=requests, who=st.sampled_from(ENGINEERS), access=st.sampled_from((60, 3600)))
-    def submit(self, who: str, access: int) -> UUID | None:
-        expected = reference.submitted(self.laid_down, who, access, self.clock.at)
-        row: AccessRequest | None = self._tried(partial(self.world.fresh, who, access_window=access))
+    @rule(target=requests, who=st.sampled_from(ENGINEERS), access=st.sampled_from((60, 3600)), uses=USES)
+    def submit(self, who: str, access: int, uses: int | None) -> UUID | None:
+        return self._submit(who, access, uses)
+
+    @rule(target=requests, who=st.sampled_from(ENGINEERS), uses=USES, kept=st.lists(USES, min_size=3, max_size=3))
+    def submit_and_approve(self, who: str, uses: int | None, kept: list[int | None]) -> UUID | None:
+        """Few requests get as far by steps that know nothing of each other."""
+        request = self._submit(who, 3600, uses)
+        if request is not None and self.known[request].state == "reviewing":
+            self._act(request, "max", "endorse", None, None)
+        for approver, fewer in zip(APPROVERS, kept, strict=True):
+            if request is not None and self.known[request].state == "pending":
+                self._act(request, approver, "approve", None, fewer)
+        return request
+
+    def _submit(self, who: str, access: int, uses: int | None) -> UUID | None:
+        expected = reference.submitted(self.laid_down, who, access, self.clock.at, uses)
+        submit = partial(self.world.fresh, who, access_window=access, max_uses=uses)
+        row: AccessRequest | None = self._tried(submit)
         assert (row is None) == (expected is None)
         if row is None or expected is None:
             return None
@@ -148,18 +168,60 @@ class Life(RuleBasedStateMachine):
         self._send([row.id])
         return row.id
 
-    @rule(request=requests, who=st.sampled_from(EVERYBODY), action=st.sampled_from(ACTIONS), window=WINDOWS)
-    def act(self, request: UUID | None, who: str, action: str, window: int | None) -> None:
+    @rule(
+        request=requests, who=st.sampled_from(EVERYBODY), action=st.sampled_from(ACTIONS), window=WINDOWS, uses=USES
+    )
+    def act(self, request: UUID | None, who: str, action: str, window: int | None, uses: int | None) -> None:
         if request is not None:
-            self._act(request, who, action, window if action == "approve" else None)
+            self._act(request, who, action, *((window, uses) if action == "approve" else (None, None)))
 
-    @rule(request=requests, action=st.sampled_from(ACTIONS), choice=st.randoms(use_true_random=False))
-    def act_as_one_may(self, request: UUID | None, action: str, choice: Any) -> None:
+    @rule(request=requests, action=st.sampled_from(ACTIONS), choice=st.randoms(use_true_random=False), uses=USES)
+    def act_as_one_may(self, request: UUID | None, action: str, choice: Any, uses: int | None) -> None:
         """Most acts of most people are refused; this one is by somebody who may."""
         if request is not None:
             expected = self.known[request]
             likely = {"cancel": (expected.who,), "complete": (expected.who,), "approve": APPROVERS}
-            self._act(request, choice.choice(likely.get(action, ("max", "ann", "tara"))), action, None)
+            who = choice.choice(likely.get(action, ("max", "ann", "tara")))
+            self._act(request, who, action, None, uses if action == "approve" else None)
+
+    # Uses.
+
+    @precondition(lambda self: self._usable())
+    @rule(choice=st.randoms(use_true_random=False), is_asked_again=st.booleans())
+    def use(self, choice: Any, is_asked_again: bool) -> None:  # noqa: FBT001 - drawn by name
+        request = choice.choice(self._usable())
+        asked = partial(self._use, request, str(new_id()))
+        expected = reference.used(self.known[request], self.clock.at)
+
+        found = self._tried(asked)
+
+        assert (found is not None) == expected
+        if expected and is_asked_again:
+            assert self._tried(asked).uses_left == found.uses_left
+
+    @precondition(lambda self: self._usable())
+    @rule(choice=st.randoms(use_true_random=False), times=st.integers(2, 4))
+    def use_at_once(self, choice: Any, times: int) -> None:
+        request = choice.choice(self._usable())
+        expected = sum(reference.used(self.known[request], self.clock.at) for _ in range(times))
+
+        assert self._let_in(request, times) == expected
+
+    @precondition(lambda self: self._usable())
+    @rule(choice=st.randoms(use_true_random=False), times=st.integers(1, 3))
+    def revoke_while_it_is_used(self, choice: Any, times: int) -> None:
+        """Each use is before the revoke or is none."""
+        request = choice.choice(self._usable())
+        expected = self.known[request]
+        without = replace(expected)
+        could = sum(reference.used(without, self.clock.at) for _ in range(times))
+
+        let_in = self._let_in(request, times, partial(self._act, request, "tara", "revoke", None, None))
+
+        assert let_in <= could
+        expected.used += let_in if expected.most_uses is not None else 0
+        assert expected.state == "revoked"
+        assert self._let_in(request, 1) == 0
 
     @rule(who=st.sampled_from(APPROVERS))
     def turn_the_approver_out_or_in(self, who: str) -> None:
@@ -347,6 +409,7 @@ class Life(RuleBasedStateMachine):
         assert rows.keys() == self.known.keys()
         for one, expected in self.known.items():
             assert (rows[one].state, rows[one].version) == (expected.state, expected.moves), one
+            assert (rows[one].max_uses, rows[one].used) == (expected.most_uses, expected.used), one
             assert not expected.is_open or rows[one].deadline_at == expected.deadline
 
     @invariant()
@@ -355,6 +418,8 @@ class Life(RuleBasedStateMachine):
         assert not read(self.plant.api, UNAPPROVED)
         assert not read_as_is(self.plant.api, TWICE_TOLD)
         assert not read(self.plant.api, SEALS)
+        used_up = [one for one, expected in self.known.items() if expected.is_used_up]
+        assert sorted(row.request_id for row in read(self.plant.api, USED_UP)) == sorted(used_up)
 
     @invariant()
     def each_move_waits_or_is_told_in_order(self) -> None:
@@ -366,7 +431,9 @@ class Life(RuleBasedStateMachine):
         for one, expected in self.known.items():
             if expected.state == "active":
                 (resource,) = self.rows[one].resources
-                opened = door(self.world, expected.who, resource)
+                # An engineer who looks uses nothing.
+                asker = "gate" if expected.most_uses is None else expected.who
+                opened = door(self.world, expected.who, resource, asker=asker)
                 assert (opened is not None) == reference.lets_in(expected, self.clock.at), one
 
     def teardown(self) -> None:
@@ -379,14 +446,32 @@ class Life(RuleBasedStateMachine):
         assert not self._waiting()
         self.each_move_waits_or_is_told_in_order()
 
-    def _act(self, request: UUID, who: str, action: str, window: int | None) -> None:
-        changes: dict[str, Any] = {"access_window": window} if window else {}
+    def _act(self, request: UUID, who: str, action: str, window: int | None, uses: int | None) -> None:
+        changes: dict[str, Any] = {"access_window": window, "max_uses": uses}
         found = self._tried(partial(self.world.act, who, Action(action), request, **changes))
-        said = reference.ReferenceAct(who, action, window, self.clock.at)
+        said = reference.ReferenceAct(who, action, window, uses, self.clock.at)
         accepted = reference.acted(self.laid_down, self.known[request], said)
         assert (found is not None) == accepted, (who, action, action in DECISIONS)
         if accepted:
             self._send([request])
+
+    def _use(self, request: UUID, call: str) -> RequestEntry:
+        engineer, (resource,) = self.known[request].who, self.rows[request].resources
+        of_engineer = "read", self.world.people[engineer].person_id
+        with self.plant.api.transaction() as session:
+            asked = AccessCheck(self.world.tenant.slug, "exchange-online", resource, *of_engineer)
+            return queries.check(session, self.world.people["gate"], asked, call)
+
+    def _let_in(self, request: UUID, times: int, *beside: Callable[[], object]) -> int:
+        """Ask as often at once, beside something else, and return how often the answer was yes."""
+        asked = [partial(self._use, request, str(new_id())) for _ in range(times)]
+        found = at_once(self.plant.pool, *asked, *beside)
+        return sum(isinstance(one, RequestEntry) for one in found)
+
+    def _usable(self) -> list[UUID]:
+        """Return the active requests whose end is not too near for a use to be told from none."""
+        ends = max(datetime.now(UTC) + NEAR, self.clock.at)
+        return [one for one, known in self.known.items() if known.state == "active" and known.deadline > ends]
 
     def _tried(self, call: Callable[[], Any]) -> Any:
         try:
