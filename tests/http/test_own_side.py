@@ -23,8 +23,11 @@ ROUTES = sorted(
     if str(route.path).startswith("/v1/tenants/{slug}")
 )
 PROPOSAL = "DELETE /v1/tenants/{slug}/recovery/{invitation_id}"
+DECLARED = "POST /v1/tenants/{slug}/outside-access"
 OPERATORS = [
-    r for r in ROUTES if r.endswith(("/suspend", "/resume", "/plan", "/recovery", "/gate-probes")) or r == PROPOSAL
+    r
+    for r in ROUTES
+    if r.endswith(("/suspend", "/resume", "/plan", "/recovery", "/gate-probes")) or r in {PROPOSAL, DECLARED}
 ]
 CUSTOMERS = [route for route in ROUTES if route not in {"GET /v1/tenants/{slug}", *OPERATORS}]
 VENDOR = ["erin", "max", "olga", "vera", "gate"]
