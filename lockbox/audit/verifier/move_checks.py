@@ -121,13 +121,15 @@ class UseChecker:
 
     def take(self, fields: Mapping[str, Any], where: Mapping[str, Any]) -> None:
         """Take an event in the order of the log; others than openings and uses say nothing."""
-        request, allowed = fields["request_id"], fields.get("max_uses")
-        if fields["seq"] is not None:
-            if fields["to_state"] == ACTIVE and type(allowed) is int:
+        request, allowed, action = fields.get("request_id"), fields.get("max_uses"), fields.get("action")
+        if not isinstance(request, str):
+            return
+        if fields.get("seq") is not None:
+            if fields.get("to_state") == ACTIVE and type(allowed) is int:
                 self._allowed.setdefault(request, allowed)
-        elif request in self._allowed and fields["action"] == USED_UP:
+        elif request in self._allowed and action == USED_UP:
             self._take_used_up(request, allowed, where)
-        elif request in self._allowed and fields["action"] == LAST_USED:
+        elif request in self._allowed and action == LAST_USED:
             self._take_count(request, fields.get("count"), where)
 
     def _take_used_up(self, request: str, allowed: object, where: Mapping[str, Any]) -> None:
