@@ -27,8 +27,6 @@ MAPPED: Mapping[str, Field] = {
     "Person": "person.id",
     "Since": moment_of("created_at"),
 }
-# What tells them apart at 80 columns; --json has the rest.
-LISTED: Mapping[str, Field] = {name: MAPPED[name] for name in ("Identity", "Engineer", "Subject", "Issuer")}
 IDENTITY_COMMANDS = {
     "add": RouteCommand(
         f"POST {IDENTITIES}",
@@ -44,7 +42,7 @@ IDENTITY_COMMANDS = {
         """,
     ),
     "list": RouteCommand(
-        f"GET {IDENTITIES}", PAGE, TableOf(LISTED), "List the mapped identities, as an operator or auditor."
+        f"GET {IDENTITIES}", PAGE, TableOf(MAPPED), "List the mapped identities, as an operator or auditor."
     ),
     "remove": RouteCommand(
         f"DELETE {IDENTITIES}/{{identity_id}}",

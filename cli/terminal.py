@@ -6,10 +6,13 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
 NOTHING = "-"
+WIDEST = 10_000
+"""In which every table fits, so that it can be measured."""
 
 Plain = Annotated[bool, typer.Option("--json", help="print JSON")]
 Limit = Annotated[int, typer.Option(min=1, max=200, help="how many at most")]
@@ -33,24 +36,31 @@ def as_json(value: object) -> None:
 
 
 def table(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
-    """Print rows; the first column, the id, is never wrapped, and nothing is cut."""
-    shown = Table(*columns, box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    """Print rows, each as facts where the terminal is so narrow that a table would break words; nothing is cut."""
+    names, cells = list(columns), [list(map(cell, row)) for row in rows]
+    shown = Table(*names, box=None, padding=(0, 2, 0, 0), pad_edge=False)
     for column in shown.columns:
         column.overflow = "fold"
     shown.columns[0].no_wrap = True
-    for row in rows:
-        shown.add_row(*map(cell, row))
-    if shown.row_count:
-        paper().print(shown)
-    else:
+    for row in cells:
+        shown.add_row(*row)
+    console = paper()
+    if not cells:
         say("None.")
+    elif Measurement.get(console, console.options.update(max_width=WIDEST), shown).minimum <= console.width:
+        console.print(shown)
+    else:
+        for number, row in enumerate(cells):
+            if number:
+                say("")
+            facts(dict(zip(names, row, strict=True)))
 
 
 def facts(rows: Mapping[str, object]) -> None:
     """Print one thing, a line for each fact."""
     shown = Table(show_header=False, box=None, pad_edge=False)
     shown.add_column(style="bold", no_wrap=True)
-    shown.add_column()
+    shown.add_column(overflow="fold")
     for name, value in rows.items():
         shown.add_row(name, cell(value))
     paper().print(shown)

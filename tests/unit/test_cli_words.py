@@ -163,22 +163,42 @@ def test_every_state_has_words() -> None:
     assert set(request_table.WORDS) == set(State)
 
 
-def printed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, columns: int) -> list[str]:
-    """Print a table with ids and return its lines."""
+ID = "01a20f05-b903-72c9-a099-71e4eacade78"
+
+
+def printed(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, columns: int, long: int
+) -> list[str]:
+    """Print a table with an id and a word so long, and return its lines."""
     monkeypatch.setenv("COLUMNS", str(columns))
-    terminal.table(("Id", "Name"), [("01a20f05-b903-72c9-a099-71e4eacade78", "x" * 60), ("short", "[red]y")])
-    return capsys.readouterr().out.splitlines()
+    terminal.table(("Id", "Name"), [(ID, "x" * long), ("short", "[red]y")])
+    return [line.rstrip() for line in capsys.readouterr().out.splitlines()]
 
 
-def test_a_table_breaks_no_id_and_cuts_nothing(
+def test_a_table_that_fits_has_a_line_for_each_row(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lines = printed(capsys, monkeypatch, 80)
+    lines = printed(capsys, monkeypatch, 80, 40)
 
-    assert lines[1].startswith("01a20f05-b903-72c9-a099-71e4eacade78  x")
-    assert "".join(lines).count("x") == 60
-    assert "[red]y" in lines[-1]
-    assert max(map(len, lines)) <= 80
+    assert lines == [f"{'Id':36}  Name", f"{ID}  {'x' * 40}", f"{'short':36}  [red]y"]
+
+
+def test_rows_are_facts_where_a_table_would_break_words(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = printed(capsys, monkeypatch, 80, 60)
+
+    assert lines == [f"Id    {ID}", f"Name  {'x' * 60}", "", "Id    short", "Name  [red]y"]
+
+
+def test_a_word_that_is_longer_than_the_terminal_is_wide_is_not_cut(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = printed(capsys, monkeypatch, 50, 120)
+
+    assert f"Id    {ID}" in lines
+    assert "".join(lines).count("x") == 120
+    assert max(map(len, lines)) <= 50
 
 
 def test_an_empty_list_is_said_so(capsys: pytest.CaptureFixture[str]) -> None:
