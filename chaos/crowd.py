@@ -74,12 +74,16 @@ class Crowd:
         for stopping, running in self._running:
             self._loop.set(stopping)
             running.result(PATIENCE)
-        self._loop.do(self._clients.close())
-        self._loop.do(self._gate_client.close())
-        self._loop.close()
+        self._hang_up()
 
     def abandon(self) -> None:
         """Leave all of it as it is; whatever was begun goes no further."""
+        self._loop.end_all()
+        self._hang_up()
+
+    def _hang_up(self) -> None:
+        self._loop.do(self._clients.close())
+        self._loop.do(self._gate_client.close())
         self._loop.close()
 
     def _start(self, run: Play) -> None:

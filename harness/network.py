@@ -48,9 +48,13 @@ class EventLoopThread:
         """Set an event of that loop."""
         self._loop.call_soon_threadsafe(event.set)
 
+    def end_all(self) -> None:
+        """End whatever runs there."""
+        self.do(self._end_all())
+
     def close(self) -> None:
         """End whatever runs there, then the thread."""
-        self.do(self._end_all())
+        self.end_all()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(PATIENCE)
         self._loop.close()
