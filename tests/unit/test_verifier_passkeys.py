@@ -69,6 +69,7 @@ class SignedApprovalExample:
     lies: dict[str, Any] = field(default_factory=dict)
     until: str = UNTIL
     is_erased: bool = False
+    requested: dict[str, Any] = field(default_factory=dict)
 
     @property
     def text(self) -> bytes:
@@ -112,6 +113,7 @@ class SignedApprovalExample:
         actions = self.shown.get("granted_actions", ASKED["actions"])
         by = self.shown.get("approved_by", [ANN])
         asked = {name: value for name, value in ASKED.items() if name != "access_window"}
+        asked |= {"max_uses": self.shown["max_uses"]} if "max_uses" in self.shown else {}
         given = approval(**asked | {"resources": resources, "actions": actions, "by": by, "until": self.until})
         opening = {
             "action": "approve",
@@ -123,7 +125,8 @@ class SignedApprovalExample:
             "policy_version": 3,
             "approval": given,
         }
-        first = event(0, {"resources": json.dumps(RESOURCES)}, request_id=REQUEST, seq=1, **ASKED, actor_id=ENGINEER)
+        submitted = {"request_id": REQUEST, "seq": 1, "actor_id": ENGINEER, **ASKED, **self.requested}
+        first = event(0, {"resources": json.dumps(RESOURCES)}, **submitted)
         kept = {"name": "Ann", "signed_content": self.text.decode(), "credential": "x"} | self.personal
         second = event(1, kept, request_id=REQUEST, seq=2, **opening | self.facts() | self.shown)
         return [SealedEvent(one.body, {}) for one in (first, second)] if self.is_erased else [first, second]
@@ -135,6 +138,9 @@ def result_of(events: list[SealedEvent], *, approvers: Approvers | None = None) 
 
 def said_of(result: VerificationResult) -> str:
     return "\n".join(one.message for one in result.findings.first)
+
+
+TWICE = {"max_uses": 2}
 
 
 @pytest.mark.parametrize(
@@ -151,6 +157,9 @@ def said_of(result: VerificationResult) -> str:
             until=TEN_MINUTES,
         ),
         SignedApprovalExample(said={"principals": [BEN]}, shown={"principals": [BEN], "on_behalf_of": BEN}),
+        SignedApprovalExample(said=TWICE, shown={"kept_max_uses": 2, "max_uses": 2}, requested={"max_uses": 5}),
+        SignedApprovalExample(said=TWICE, shown={"kept_max_uses": 2, "max_uses": 1}),
+        SignedApprovalExample(shown={"max_uses": 1}),
     ],
 )
 def test_a_genuine_signature_is_good_by_the_customers_own_key_also_once_values_are_erased(
@@ -220,6 +229,16 @@ FORGED: list[tuple[SignedApprovalExample, str]] = [
     (SignedApprovalExample(said={"access_window": 600}, shown={"access_window": 600}), "for longer"),
     (SignedApprovalExample(said={"actions": ["read"]}, shown={"kept_actions": ["read"]}), "for other actions"),
     (SignedApprovalExample(content=SMALLER, personal=KEPT), "for other resources"),
+    (SignedApprovalExample(said=TWICE, shown={"kept_max_uses": 2}), "for more uses"),
+    (SignedApprovalExample(said=TWICE, shown={"kept_max_uses": 2, "max_uses": 3}), "for more uses"),
+    (SignedApprovalExample(said=TWICE, shown={"kept_max_uses": 2, "max_uses": "2"}), "for more uses"),
+    (SignedApprovalExample(said={"max_uses": "2"}, shown={"kept_max_uses": "2", "max_uses": 2}), "for more uses"),
+    (SignedApprovalExample(shown={"max_uses": 6}, requested={"max_uses": 5}), "for more uses"),
+    (SignedApprovalExample(requested={"max_uses": 5}), "for more uses"),
+    # Her signature over a number, beside an event that says another or none.
+    (SignedApprovalExample(said=TWICE), "malformed"),
+    (SignedApprovalExample(shown={"kept_max_uses": 2, "max_uses": 2}), "malformed"),
+    (SignedApprovalExample(said=TWICE, shown={"kept_max_uses": 3, "max_uses": 3}), "another max_uses"),
     # Votes that were never given.
     (SignedApprovalExample(shown={"approved_by": [ANN, BEN]}), f"an approval of {BEN}, and the log has none"),
     (SignedApprovalExample(shown={"approved_by": [], "action": "endorse"}), "no approver of the customer approved"),
