@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from lockbox.audit.event_search import RecordedEvent
-from lockbox.audit.report import ENGINEER, ERASED, NOTIFIED, PRINCIPAL, mailed
+from lockbox.audit.report import ENGINEER, ERASED, NOTIFIED, PRINCIPAL, mailed, moment
 
 WORDS = {
     "submit": "submitted a request for access",
@@ -216,7 +216,14 @@ def _about(event: RecordedEvent) -> Iterator[tuple[str, str]]:
         yield "Looked for", personal["wanted"]
     for name, label in FACTS.items():
         if isinstance(value := said.get(name), str | int):
-            yield label, str(value).replace("_", " ")
+            yield label, _fact(name, str(value))
     changes = said.get("changes")
     if isinstance(changes, Mapping):
         yield from ((str(name), str(change)) for name, change in changes.items())
+
+
+def _fact(name: str, value: str) -> str:
+    if name.endswith("_at"):
+        with suppress(ValueError):
+            return moment(datetime.fromisoformat(value))
+    return value.replace("_", " ")

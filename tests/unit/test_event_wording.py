@@ -105,3 +105,36 @@ def test_an_altered_list_of_mails_is_said_in_numbers(mails: object) -> None:
 
 def test_an_action_that_nobody_has_words_for_is_said_by_its_name() -> None:
     assert describe(event("something_new")).deed == "something new"
+
+
+def test_access_around_lockbox_is_said_with_who_when_where_and_why() -> None:
+    said = describe(
+        event(
+            "outside_access",
+            {
+                "name": "Olga",
+                "engineer_1": "Erin",
+                "engineer_2": "Eve",
+                "resource": "mailbox:anna",
+                "justification": "Postgres failed over.",
+            },
+            service="exchange-online",
+            began_at="2026-11-24T09:00:00.000000Z",
+            ended_at="2026-11-24T10:30:00.000000Z",
+        )
+    )
+
+    assert (said.who, said.deed) == ("Olga", "declared access that was taken around Lockbox")
+    assert said.about == (
+        ("Engineer", "Erin"),
+        ("Engineer", "Eve"),
+        ("Justification", "Postgres failed over."),
+        ("Resource", "mailbox:anna"),
+        ("Service", "exchange-online"),
+        ("From", "2026-11-24 09:00:00Z"),
+        ("Until", "2026-11-24 10:30:00Z"),
+    )
+
+
+def test_a_time_that_is_none_is_said_as_it_is() -> None:
+    assert ("First", "not a time") in describe(event("activity", first_at="not a time")).about
