@@ -15,6 +15,7 @@ from xdist.scheduler import LoadFileScheduling
 from xdist.workermanage import WorkerController
 
 from config.embedded import ServerAddresses
+from gate import call_time, window_checks
 from harness.people import World
 from harness.stage import Urls, fresh_database, migrated_servers, shared_folder, shared_servers, superuser_at
 from lockbox.database import Database, make_engine
@@ -186,3 +187,10 @@ def worker(urls: Urls) -> Iterator[Database]:
 def world(api: Database) -> World:
     """A vendor with engineers, managers and a gateway, and a tenant with its people."""
     return World.make(api)
+
+
+@pytest.fixture
+def patient_gate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the gate's checks take their time on a busy machine."""
+    monkeypatch.setattr(window_checks, "ASK_SECONDS", 20.0)
+    monkeypatch.setattr(call_time, "CALL_SECONDS", 20.0)

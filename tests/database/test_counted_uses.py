@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
-from gate import call_time, window_checks
+from gate import window_checks
 from gate.reasons import GateReason
 from gate.window_checks import GrantedAccess
 from harness.people import HERE, World
@@ -36,15 +36,9 @@ from tests.database.test_window_checks import Checked
 from tests.logs import public, sealed
 from tests.policy_setup import lay_down
 
+pytestmark = pytest.mark.usefixtures("patient_gate")
 OTHER = "mailbox:bob@contoso.example"
 LATER = "UPDATE used_calls SET at = at - interval '5 seconds'"
-
-
-@pytest.fixture(autouse=True)
-def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a busy machine take its time to answer."""
-    monkeypatch.setattr(window_checks, "ASK_SECONDS", 20.0)
-    monkeypatch.setattr(call_time, "CALL_SECONDS", 20.0)
 
 
 def opened(world: World, max_uses: int | None = 3, **changes: Any) -> UUID:

@@ -24,18 +24,13 @@ from lockbox.requests.lifecycle import Action
 from lockbox.requests.queries import AccessCheck, UsingCaller
 from tests.database.scenes import MAILBOX, write
 
+pytestmark = pytest.mark.usefixtures("patient_gate")
 Answer = TypeVar("Answer")
 GATEWAY = UsingCaller(UUID(int=7))
 END_READER = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity
 WHERE application_name = 'lockbox-gate-reader' AND datname = current_database()
 """
-
-
-@pytest.fixture(autouse=True)
-def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a busy machine take its time to answer."""
-    monkeypatch.setattr(window_checks, "ASK_SECONDS", 20.0)
 
 
 class CountedCalls:

@@ -17,6 +17,7 @@ from lockbox.database import Database, make_engine, postgres_clock
 from lockbox.identity.roles import Mode
 from lockbox.requests.policy_rules import Policy
 from lockbox.schedule import Schedule
+from tests.http.authzen_door import AuthzenDoor, decision_point_of
 from tests.http.door import Door, LoopThread, OpenDoor
 from tests.http.portal import SETTINGS, OpenPortal, Portal
 
@@ -152,3 +153,10 @@ def open_portal(api: Database, worker: Database, root: Engine, runner: LoopThrea
 def portal(open_portal: OpenPortal) -> Portal:
     """The pages of a world of the test's own, without vendor review."""
     return open_portal()
+
+
+@pytest.fixture(scope="module")
+def point(door: Door) -> Iterator[AuthzenDoor]:
+    """A decision point of AuthZEN, with the people and records of its certification scenario."""
+    with decision_point_of(door.world, door.db) as opened:
+        yield opened

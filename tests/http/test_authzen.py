@@ -3,7 +3,6 @@
 import copy
 import json
 import math
-from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -11,7 +10,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gate import call_time, window_checks
 from gate.decision_point import MOST_EVALUATIONS
 from gate.identity_map import HEADER
 from harness.gateway_world import PATIENCE, PUBLIC
@@ -36,11 +34,11 @@ from tests.http.authzen_door import (
     RECORDS,
     AuthzenDoor,
     asked,
-    decision_point_of,
 )
-from tests.http.door import Door, facts
+from tests.http.door import facts
 from tests.http.test_any_input import ANYTHING
 
+pytestmark = pytest.mark.usefixtures("patient_gate")
 FORWARD = [
     {"x-original-uri": "/records/record-1"},
     {"x-original-method": "GET"},
@@ -60,20 +58,6 @@ BROKEN = [
     json.dumps(asked()).encode() + b"{}",
     b"true",
 ]
-
-
-@pytest.fixture(autouse=True)
-def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a busy machine take its time to answer."""
-    monkeypatch.setattr(window_checks, "ASK_SECONDS", 20.0)
-    monkeypatch.setattr(call_time, "CALL_SECONDS", 20.0)
-
-
-@pytest.fixture(scope="module")
-def point(door: Door) -> Iterator[AuthzenDoor]:
-    """The decision point of a world."""
-    with decision_point_of(door.world, door.db) as opened:
-        yield opened
 
 
 def why(found: dict[str, Any]) -> str:

@@ -1,32 +1,16 @@
 """AuthZEN's certification scenario for decision points: Basic Core, Batch Core and Discovery, case by case."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from gate import call_time, window_checks
 from harness.gateway_world import PUBLIC
 from tests.each import each
-from tests.http.authzen_door import EVALUATION, EVALUATIONS, JSON, AuthzenDoor, asked, decision_point_of
-from tests.http.door import Door
+from tests.http.authzen_door import EVALUATION, EVALUATIONS, JSON, AuthzenDoor, asked
 
+pytestmark = pytest.mark.usefixtures("patient_gate")
 RECORD_1, RECORD_2 = ({"type": "record", "id": one} for one in ("record-1", "record-2"))
 ALICE, READ = {"type": "user", "id": "alice"}, {"name": "read"}
-
-
-@pytest.fixture(autouse=True)
-def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a busy machine take its time to answer."""
-    monkeypatch.setattr(window_checks, "ASK_SECONDS", 20.0)
-    monkeypatch.setattr(call_time, "CALL_SECONDS", 20.0)
-
-
-@pytest.fixture(scope="module")
-def point(door: Door) -> Iterator[AuthzenDoor]:
-    """The decision point, with the fixture that the scenario demands."""
-    with decision_point_of(door.world, door.db) as opened:
-        yield opened
 
 
 @pytest.mark.parametrize(
