@@ -107,7 +107,9 @@ def _recorded(row: Row[Any]) -> RecordedEvent:
 def summary(closed: ClosedWindow) -> str:
     """Return the activity in a few words, such as `12 actions, 3 of them outside the request`."""
     if not closed.times:
-        return "no activity reported"
+        count = closed.let_in.get("count")
+        used = f"used {count:,} {'time' if count == 1 else 'times'} at the gate, " if isinstance(count, int) else ""
+        return f"{used}no activity reported"
     said = _actions(closed.times)
     if closed.astray == closed.times:
         return f"{said}, outside the request"

@@ -1,6 +1,7 @@
 """The report on a window: promised as it closes, made from the audit log a minute later, and the customer's alone."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -14,8 +15,9 @@ from harness.stage import Urls, as_sender, unbound
 from lockbox.admin import erasure
 from lockbox.database import Database, now
 from lockbox.identity.roles import Mode, Role, Scope
-from lockbox.notifications import fan_out
+from lockbox.notifications import fan_out, window_report
 from lockbox.notifications.senders.protocol import OutgoingMail
+from lockbox.notifications.window_report import ClosedWindow
 from lockbox.requests import activity, policy_store, timers
 from lockbox.requests.activity import ActivityEntry
 from lockbox.requests.lifecycle import Action
@@ -227,6 +229,21 @@ def test_a_report_says_who_did_what_and_what_was_done_inside_as_of_when_it_is_se
     ):
         assert line in text, line
     assert "outside the request" in said["Tara"].html
+
+
+@pytest.mark.parametrize(
+    ("let_in", "said"),
+    [
+        ({}, "no activity reported"),
+        ({"count": 1}, "used 1 time at the gate, no activity reported"),
+        ({"count": 1200}, "used 1,200 times at the gate, no activity reported"),
+        ({"count": "12"}, "no activity reported"),
+    ],
+)
+def test_a_subject_says_how_often_the_gate_let_in_what_was_not_reported(let_in: dict[str, Any], said: str) -> None:
+    at = datetime(2026, 5, 1, tzinfo=UTC)
+
+    assert window_report.summary(ClosedWindow((), at, at, let_in=let_in)) == said
 
 
 def test_a_report_says_that_a_window_was_not_used(
