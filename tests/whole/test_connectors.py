@@ -16,6 +16,7 @@ import pytest
 from cli.stack import CHECKOUT
 from config.embedded import ServerAddresses
 from harness.people import World
+from harness.ports import own_port
 from harness.stage import approval_keys
 from lockbox.notifications.endpoints import new_secret
 from lockbox.requests.lifecycle import Action
@@ -40,13 +41,15 @@ SOON = 6.0
 
 
 @contextmanager
-def connector_worker(stage: RunningStack, target: PostgresTarget, catalogue: Path) -> Iterator[None]:
-    """Run a connector worker beside a stage, and stop it at the end."""
+def connector_worker(
+    stage: RunningStack, target: PostgresTarget, catalogue: Path, redis_url: str = ""
+) -> Iterator[None]:
+    """Run a connector worker beside a stage, by its Redis if no other is given, and stop it at the end."""
     settings = {
         "LOCKBOX_ENVIRONMENT": "test",
         "LOCKBOX_CONNECTORS_DATABASE_URL": stage.urls.connectors,
         "LOCKBOX_CONNECTOR_TARGETS": str(target.folder),
-        "LOCKBOX_REDIS_URL": stage.plan.redis_url,
+        "LOCKBOX_REDIS_URL": redis_url or stage.plan.redis_url,
         "LOCKBOX_APPROVAL_PUBLIC_KEYS": f'["{approval_keys(stage.plan).listed}"]',
         "LOCKBOX_CATALOGUE": str(catalogue),
         "LOCKBOX_WEBHOOKS_ALLOW_HTTP": "true",
@@ -101,6 +104,25 @@ def test_a_credential_is_good_until_its_window_is_revoked(template: ServerAddres
             wait_until(lambda: _state(stage, found.id) == "closed", "the target has closed")
             with pytest.raises(psycopg.OperationalError):
                 signed_in.execute("SELECT 1")
+            assert target.roles() == []
+
+
+@pytest.mark.far
+def test_without_redis_a_window_is_opened_and_closed_all_the_same(template: ServerAddresses, tmp_path: Path) -> None:
+    with (
+        stage_of(template, tmp_path, names=()) as stage,
+        postgres_target(stage.urls.superuser, tmp_path / "targets") as target,
+    ):
+        world = World.make(stage.db)
+        catalogue = written_catalogue(tmp_path, world, target)
+        with connector_worker(stage, target, catalogue, redis_url=f"redis://127.0.0.1:{own_port()}/0"):
+            window = OrdersWindow.open(world, target)
+            found, _ = window.credential()
+            wait_until(lambda: _state(stage, found.id) == "open", "the target has opened")
+
+            world.act("ann", Action.REVOKE, window.request_id)
+
+            wait_until(lambda: _state(stage, found.id) == "closed", "the target has closed")
             assert target.roles() == []
 
 
