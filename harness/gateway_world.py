@@ -65,7 +65,8 @@ class ServedDatabase(Database):
     def __init__(self, of: Database) -> None:
         self._of = of
         place = of.schedule._polling.connection_pool.connection_kwargs  # noqa: SLF001
-        url = f"redis://:{quote(place.get('password', ''), safe='')}@{place['host']}:{place['port']}/{place['db']}"
+        login, number = quote(place.get("password", ""), safe=""), place.get("db", 0)
+        url = f"redis://:{login}@{place['host']}:{place['port']}/{number}"
         super().__init__(of.engine, Schedule(url), self._now, keys=of.keys, direct=of.direct)
 
     def _now(self, session: UnitOfWork) -> datetime:

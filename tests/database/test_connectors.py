@@ -621,10 +621,19 @@ def test_an_open_that_is_killed_and_not_wanted_any_more_leaves_nothing_open(
         assert told(api, window.request_id)[-1] == "connection_closed"
 
 
-@each("point", OF_CLOSE)
-def test_a_close_that_is_killed_is_finished_and_recorded_once(
+def test_a_close_that_is_killed_is_finished_and_recorded_once(urls: Urls, api: Database, plant: Plant) -> None:
+    _close_killed(OF_CLOSE[-1], urls, api, plant)
+
+
+@pytest.mark.far
+@each("point", OF_CLOSE[:-1])
+def test_a_close_that_is_killed_earlier_is_finished_and_recorded_once(
     point: str, urls: Urls, api: Database, plant: Plant
 ) -> None:
+    _close_killed(point, urls, api, plant)
+
+
+def _close_killed(point: str, urls: Urls, api: Database, plant: Plant) -> None:
     _, _, target, connectors, superuser = plant.parts
     with killed_at(point, urls, api, connectors, target) as (window, driver, die):
         found, password = window.credential()

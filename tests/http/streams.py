@@ -1,5 +1,6 @@
 """Live pages as browsers have them: a real server, and streams of events that are read as they come."""
 
+import asyncio
 import http.client
 import json
 import queue
@@ -16,6 +17,7 @@ import uvicorn
 
 from api.live import LiveUpdates
 from api.server import ApiServer
+from harness.gateway_world import ServedDatabase
 from tests.http.portal import SESSION, Portal
 
 PATIENCE = 10.0
@@ -159,13 +161,20 @@ class Live:
 
 @contextmanager
 def serving(portal: Portal, port: int, **facts: Any) -> Iterator[Live]:
-    """Serve a world's pages on a port, with live updates of its own."""
+    """Serve a world's pages on a port, with live updates and a schedule of its own: a loop closes what it opened."""
+    others, schedule = portal.db.schedule, ServedDatabase(portal.db).schedule
+    portal.db.schedule = schedule
     room = portal.app.state.live_updates = LiveUpdates(portal.db, portal.settings, **facts)
     config = uvicorn.Config(
         portal.app, host="127.0.0.1", port=port, log_config=None, lifespan="off", timeout_graceful_shutdown=10
     )
     server = ApiServer(config, [room.shut])
-    thread = threading.Thread(target=server.run, daemon=True)
+
+    async def served() -> None:
+        await server.serve()
+        await schedule.followed()
+
+    thread = threading.Thread(target=lambda: asyncio.run(served()), daemon=True)
     thread.start()
     until = time.monotonic() + PATIENCE
     while not server.started:
@@ -177,3 +186,5 @@ def serving(portal: Portal, port: int, **facts: Any) -> Iterator[Live]:
         stream.close()
     live.stop()
     room.stop()
+    portal.db.schedule = others
+    schedule.close()

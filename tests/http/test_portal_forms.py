@@ -71,6 +71,7 @@ def pages_of(portal: Portal) -> list[tuple[str, str]]:
                 endpoint_id=NOWHERE,
                 question_id=NOWHERE,
                 name="portal.css",
+                service="exchange-online",
             )
             found += [(method, path) for method in route.methods or ()]
     return found
