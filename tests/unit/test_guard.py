@@ -205,6 +205,7 @@ def test_without_heartbeats_all_is_refused_within_three_seconds(lockbox: SmallLo
     assert wait_until(guard, None, engineer=ERIN) < 1
 
 
+@pytest.mark.far
 def test_without_a_lockbox_it_stays_shut_and_recovers(lockbox: SmallLockbox, guard: Guard) -> None:
     lockbox.refuse_stream = 503
     began = time.monotonic()

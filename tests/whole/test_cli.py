@@ -61,6 +61,7 @@ def test_a_request_is_submitted_approved_and_revoked_from_a_terminal(shell: Shel
     assert re.findall(r"submit|approve |revoke ", timeline) == ["submit", "approve ", "revoke "]
 
 
+@pytest.mark.far
 def test_an_approver_keeps_less_than_was_asked(shell: Shell) -> None:
     other = "mailbox:bob@contoso.example"
     more = ["--resource", other, "--action", "read", "--action", "export"]

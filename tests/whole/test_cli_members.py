@@ -124,6 +124,7 @@ def test_a_delegate_is_marked_named_and_ended(shell: Shell) -> None:
     assert shell.reads("aude", "delegation", "list", slug)["items"] == []
 
 
+@pytest.mark.far
 def test_an_admin_names_a_delegate_for_somebody_absent(shell: Shell) -> None:
     world, slug = shell.world, shell.world.tenant.slug
     aude, ann = id_of(world, "aude"), id_of(world, "ann")

@@ -185,7 +185,10 @@ def test_no_broadcast_changes_a_worker(living: RunningStack) -> None:
     works(living)
 
 
-@pytest.mark.parametrize("kind", ["string", "list", "hash", "set", "zset"])
+KINDS = ["string", *(pytest.param(one, marks=pytest.mark.far) for one in ("list", "hash", "set", "zset"))]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_key_of_another_type_delays_and_is_deleted(living: RunningStack, kind: str) -> None:
     redis = redis_of(living)
     make: dict[str, Callable[[str], object]] = {

@@ -75,6 +75,7 @@ def test_flushing_redis_loses_nothing(stage: RunningStack) -> None:
     stage.events_are_whole()
 
 
+@pytest.mark.far
 def test_losing_any_one_key_of_redis_loses_nothing(stage: RunningStack) -> None:
     world = stage.world(approval_window=3)
 
@@ -88,6 +89,7 @@ def test_losing_any_one_key_of_redis_loses_nothing(stage: RunningStack) -> None:
     stage.events_are_whole()
 
 
+@pytest.mark.far
 def test_redis_restarted_empty_loses_nothing(stage: RunningStack) -> None:
     world = stage.world(approval_window=3)
     request = world.submit()
