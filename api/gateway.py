@@ -22,7 +22,7 @@ from gate.stream import StreamLimits, WindowStreams
 from gate.window_checks import WindowChecks
 from gate.window_memory import BOOT_CLOCK, ChangeKind, WindowMemory
 from lockbox.database import Database
-from lockbox.pubsub import USES, Listener
+from lockbox.pubsub import GATES, Listener
 
 
 class GateRuntime:
@@ -78,11 +78,10 @@ class GateRuntime:
         loop = asyncio.get_running_loop()
 
         def hear(ids: frozenset[str], side: str | None) -> None:
-            if side == USES:
-                return
-            self.reader.hear(ids)
-            # What is news for both sides is a move of a request, and no change of tokens or identities.
-            if side is not None and not loop.is_closed():
+            # Each end of a window is news for both sides.
+            if side is None:
+                self.reader.hear(ids)
+            elif side == GATES and not loop.is_closed():
                 loop.call_soon_threadsafe(self._forget, ids)
 
         self.reader.start()

@@ -20,7 +20,7 @@ from lockbox.database import Database
 from lockbox.errors import Busy, NotSignedIn, TooMany
 from lockbox.identity import sessions
 from lockbox.identity.roles import Caller
-from lockbox.pubsub import USES, Listener
+from lockbox.pubsub import PAGES, Listener
 from lockbox.requests import queries, request_reads
 from lockbox.requests.request_reads import LiveReader
 from lockbox.schedule import UUID_FORM
@@ -197,7 +197,7 @@ class LiveUpdates:
     def _report(self, seats: Sequence[Subscription], news: Mapping[str | None, AbstractSet[str]]) -> None:
         """Tell pages about the requests that they show, and queue the look-up of affected lists."""
         for seat in seats:
-            for side in (None, USES, seat.caller.side.value):
+            for side in (None, PAGES, seat.caller.side.value):
                 seat.tell_of(news.get(side, frozenset()))
         if any(seat.lists for seat in seats):
             self._wait(news.get(None, ()))

@@ -24,6 +24,7 @@ from lockbox.database import Database, UnitOfWork, now
 from lockbox.failpoints import failpoint
 from lockbox.identity import authentication, row_macs
 from lockbox.identity.roles import AuthMethod, Caller, Role, RoleGrant, Side
+from lockbox.pubsub import PAGES
 from lockbox.requests import queries
 from lockbox.requests.queries import GRANTED, RequestEntry
 from lockbox.schedule import CONNECTIONS, IndexEntry
@@ -286,7 +287,7 @@ class ConnectionDriver:
             outcome = failed(row, at, reason, is_open=is_open) if reason else done(row, at, until)
             record(session, row, outcome, at, until)
             _arm(session, row.id, outcome["run_at"])
-            database_.publish_after_commit(session, [row.request_id])
+            database_.publish_after_commit(session, [row.request_id], PAGES)
             failpoint("connector.before_record")
         failpoint("connector.after_record")
         return "failed" if reason else str(outcome["state"])

@@ -21,6 +21,7 @@ from lockbox.database import UnitOfWork, now
 from lockbox.errors import Conflict, Invalid, NoOpenWindow, NotYours
 from lockbox.identity import authentication, row_macs
 from lockbox.identity.roles import Caller
+from lockbox.pubsub import PAGES
 from lockbox.requests import queries
 from lockbox.requests.lifecycle import Party
 from lockbox.requests.queries import RequestEntry
@@ -114,7 +115,7 @@ def request_credential(
     session.execute(INSERT, row.model_dump() | events.append([_event(caller, origin, row)]))
     armed = [IndexEntry(str(one), KIND, timedelta(0)) for one in (*replaced, row.id)]
     database.arm_after_commit(session, CONNECTIONS, armed)
-    database.publish_after_commit(session, [request_id])
+    database.publish_after_commit(session, [request_id], PAGES)
     return _status(row, entry, connector)
 
 

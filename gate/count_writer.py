@@ -14,7 +14,7 @@ from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 from gate.call_counts import CallCounts, CountBatch
 from gate.window_memory import BOOT_CLOCK
 from lockbox.database import CLOCK_TIME, Database
-from lockbox.pubsub import USES
+from lockbox.pubsub import PAGES
 from lockbox.sql import new_id
 
 log = structlog.get_logger(__name__)
@@ -123,7 +123,7 @@ class CountWriter(threading.Thread):
         connection.execute(ADD, {"process": self._process, **vars(batch)})
         self._batch = None
         if batch.told:
-            self._database.schedule.tell(batch.told, USES)
+            self._database.schedule.tell(batch.told, PAGES)
 
     def _taken(self, at: datetime, ours: float) -> NumberedBatch:
         """Take what was counted, with its times on the database's clock, which said `at` when ours said that."""

@@ -23,6 +23,7 @@ from lockbox.identity.credentials import GateIdentity
 from lockbox.identity.models import Person
 from lockbox.identity.roles import Caller, Role
 from lockbox.notifications import announcements
+from lockbox.pubsub import GATES
 from lockbox.requests.transition import Origin
 from lockbox.schedule import UUID_FORM
 from lockbox.sql import new_id
@@ -280,4 +281,4 @@ def _record(
     announcements.notify_operators(session, audit_event)
     if member is not None and not member.is_disabled and Role.OPERATOR not in member.roles:
         announcements.notify_person(session, audit_event, member.person_id)
-    publish_after_commit(session, [row.id], actor.caller.side.value)
+    publish_after_commit(session, [row.id], GATES)

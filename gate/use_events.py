@@ -12,6 +12,7 @@ from lockbox.audit.events import THE_CLOCK, AuditEvent
 from lockbox.audit.report import FIRST_USED, LAST_USED, USES_SETTLE
 from lockbox.database import Database, UnitOfWork, now
 from lockbox.notifications import announcements
+from lockbox.pubsub import PAGES
 
 MOST = 200
 CHANNEL = "gate"
@@ -63,7 +64,7 @@ def _batch(session: UnitOfWork) -> tuple[int, int]:
         look_at.append(None if is_over else ends)
     announcements.record(session, *audit_events)
     session.write(TOLD, {"ids": [row.request_id for row in rows], "look_at": look_at})
-    database.publish_after_commit(session, [row.request_id for row in rows])
+    database.publish_after_commit(session, [row.request_id for row in rows], PAGES)
     return len(rows), len(audit_events)
 
 

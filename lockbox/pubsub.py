@@ -19,8 +19,10 @@ OPERATORS = "operators"
 """The channel for changes of metrics only, such as finished notifications and new seals."""
 ASK_AFTER = 5.0
 REST = 1.0
-USES = "uses"
-"""The channel for windows that were used, which is news for their pages and for no gate."""
+PAGES = "pages"
+"""The channel for requests whose pages show more now, such as uses and activity; no window opens or ends by that."""
+GATES = "gates"
+"""The channel for tokens and identities that changed, which gates remember for some seconds."""
 OnMessage = Callable[[frozenset[str], str | None], None]
 OnConnection = Callable[[bool], None]
 
@@ -124,7 +126,7 @@ class Listener(threading.Thread):
         self._stopping = threading.Event()
         number = database_number(client)
         self._sides: dict[bytes, str | None] = {
-            channel_of(number, one).encode(): one for one in (None, *SIDES, OPERATORS, USES)
+            channel_of(number, one).encode(): one for one in (None, *SIDES, OPERATORS, PAGES, GATES)
         }
 
     def run(self) -> None:

@@ -16,7 +16,7 @@ from lockbox.identity.api_tokens import MOST_TOKENS, IssuedToken, TokenTerms
 from lockbox.identity.credentials import Token
 from lockbox.identity.roles import AuthMethod, Caller, Role, Scope
 from lockbox.identity.sessions import ClientInfo
-from lockbox.pubsub import OPERATORS
+from lockbox.pubsub import GATES
 
 MOST_BY_MAIL = timedelta(days=7)
 
@@ -152,7 +152,7 @@ def revoke(session: UnitOfWork, caller: Caller, place: ClientInfo, token_id: UUI
     before = {token.id: token for token in api_tokens.mine(session, caller)}
     api_tokens.revoke(session, caller, token_id)
     # Gates remember tokens for some seconds.
-    publish_after_commit(session, [token_id], OPERATORS)
+    publish_after_commit(session, [token_id], GATES)
     if token_id in before:
         _record(session, caller, place, "token_revoked", before[token_id])
 

@@ -19,6 +19,7 @@ from lockbox.errors import NotFound, NotYours, OutsideWindow, TooLate
 from lockbox.identity import authentication
 from lockbox.identity.roles import Caller, Role, Scope
 from lockbox.notifications import announcements
+from lockbox.pubsub import PAGES
 from lockbox.requests import queries
 from lockbox.requests.lifecycle import Party
 from lockbox.requests.transition import Origin, actor_for
@@ -126,7 +127,7 @@ def report(
     authentication.turn_to(session, window.tenant_id)
     audit_events = _audit_events(caller, origin, window, entries, at)
     announcements.record(session, *audit_events)
-    database.publish_after_commit(session, [request_id])
+    database.publish_after_commit(session, [request_id], PAGES)
     return len(audit_events)
 
 

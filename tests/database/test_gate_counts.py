@@ -27,7 +27,7 @@ from lockbox.database import Database, make_engine
 from lockbox.identity.roles import Role, Scope
 from lockbox.monitoring.metrics import read as read_metrics
 from lockbox.monitoring.metrics import read_gate
-from lockbox.pubsub import USES
+from lockbox.pubsub import PAGES
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.queries import AccessCheck
 from lockbox.schedule import Schedule
@@ -356,4 +356,4 @@ def test_what_is_written_is_news_for_pages_and_not_for_gates(world: World, api: 
     finally:
         listener.stop()
 
-    assert heard == [(frozenset({str(request_id)}), USES)]
+    assert heard == [(frozenset({str(request_id)}), PAGES)]

@@ -16,7 +16,7 @@ from lockbox.identity.roles import Role
 from lockbox.notifications import results
 from lockbox.notifications.models import Outcome
 from lockbox.notifications.results import AttemptResult
-from lockbox.pubsub import OPERATORS, channel_of, database_number
+from lockbox.pubsub import OPERATORS, PAGES, channel_of, database_number
 from lockbox.requests import activity, questions, request_reads
 from lockbox.requests.activity import ActivityEntry
 from lockbox.requests.lifecycle import Action
@@ -163,7 +163,7 @@ def test_what_concerns_one_side_is_told_on_its_channel(ear: ChannelListener, wor
     assert ear.heard() == [(f"{ear.everyone}:customer", {str(one), str(other)})]
 
 
-def test_what_was_done_inside_a_window_is_news(ear: ChannelListener, world: World) -> None:
+def test_what_was_done_inside_a_window_is_news_for_pages_alone(ear: ChannelListener, world: World) -> None:
     request = world.submit()
     opened = world.act("ann", Action.APPROVE, request.id)
     assert opened.opened_at
@@ -174,7 +174,7 @@ def test_what_was_done_inside_a_window_is_news(ear: ChannelListener, world: Worl
         entry = ActivityEntry(opened.opened_at, "read", request.resources[0], "ok")
         activity.report(session, gate, HERE, request.id, [entry])
 
-    assert ear.heard() == [(ear.everyone, {str(request.id)})]
+    assert ear.heard() == [(f"{ear.everyone}:{PAGES}", {str(request.id)})]
 
 
 def test_a_question_is_news_to_both_sides_and_one_of_a_review_to_the_vendor_alone(

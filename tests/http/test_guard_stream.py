@@ -4,7 +4,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime, timedelta
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any
 from uuid import UUID
@@ -17,9 +18,13 @@ from harness.gateway_world import ANNA, GUARD, PATIENCE, SERVICE
 from harness.people import HERE, SETTINGS
 from harness.wait import wait_for
 from lockbox.admin import tenants
+from lockbox.database import publish_after_commit
 from lockbox.identity import authentication, token_creation
 from lockbox.identity.roles import Role, Scope
 from lockbox.identity.sessions import ClientInfo
+from lockbox.pubsub import OPERATORS, SIDES
+from lockbox.requests import activity
+from lockbox.requests.activity import ActivityEntry
 from lockbox.requests.lifecycle import Action
 from tests.http.door import Door
 from tests.http.gate_door import GateDoor, gate_before
@@ -244,6 +249,28 @@ def test_a_change_of_who_is_who_makes_guards_forget(gate: GateDoor, reader: Open
     gate.map("eve", GUARD)
 
     assert stream.until("forget").said == {}
+
+
+def test_what_pages_show_and_figures_count_closes_no_window_and_makes_nobody_forget(
+    gate: GateDoor, reader: Opener
+) -> None:
+    request = opened(gate)
+    in_memory(gate, request)
+    stream, ids = reader(), [UUID(request)]
+    stream.snapshot()
+
+    entry = ActivityEntry(datetime.now(UTC), "GET", f"mailbox:{ANNA}", "served", "read")
+    system = replace(gate.world.people[GUARD], scopes=frozenset({Scope.ACTIVITY_REPORT}))
+    with gate.db.transaction() as session:
+        activity.report(session, system, HERE, UUID(request), [entry])
+    for side in (OPERATORS, *SIDES):
+        with gate.db.transaction() as session:
+            publish_after_commit(session, ids, side)
+
+    told = [stream.until("heartbeat", "open", "close", "forget").kind for _ in range(3)]
+    assert told == ["heartbeat"] * 3
+    gate.map("eve", GUARD)
+    assert stream.until("open", "close", "forget").kind == "forget"
 
 
 def test_a_revoked_token_ends_its_streams(gate: GateDoor, reader: Opener) -> None:

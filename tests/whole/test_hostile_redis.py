@@ -14,7 +14,7 @@ from redis import Redis
 from sqlalchemy.engine import make_url
 
 from config.embedded import ServerAddresses
-from lockbox.pubsub import OPERATORS, SIDES, bell_of, channel_of
+from lockbox.pubsub import GATES, OPERATORS, PAGES, SIDES, bell_of, channel_of
 from lockbox.schedule import INDEXES
 from lockbox.sql import new_id
 from tests.whole.conftest import PATIENCE, RunningStack, stage_of, wait_until
@@ -109,7 +109,7 @@ def litter(redis: "Redis", number: int) -> None:
         for key in ZSETS:
             member = item[:1000]
             redis.zadd(key, {member: 0, b"i" + member: math.inf, b"n" + member: -math.inf})
-        news = [channel_of(number, side) for side in (None, *SIDES, OPERATORS)]
+        news = [channel_of(number, side) for side in (None, *SIDES, OPERATORS, PAGES, GATES)]
         for channel in (f"/{number}.celery.pidbox", bell_of(number), *news):
             redis.publish(channel, item)
 
