@@ -33,6 +33,8 @@ BEGUN_A_SECOND = 10.0
 """How many streams a second may begin with one token, once twice as many have as may be open with it."""
 WAITING = b": waiting\n\n"
 WAITING_SECONDS = 1.0
+PART_SECONDS = 5.0
+"""A guard that takes no part of its snapshot for so long ends: others with its token wait for it."""
 MOST_REPLAYED = 10_000
 MOST_UNSENT = 10_000
 MOST_SENT_TOGETHER = 200
@@ -281,7 +283,11 @@ class WindowStreams:
 
     async def _write(self, stream: GuardStream, last: bytes | None, send: Send) -> None:
         if not self._resume(stream, last):
-            await self._in_turn(stream, send)
+            try:
+                await self._in_turn(stream, send)
+            except TimeoutError:
+                stream.end()
+                return
         while True:
             while events := stream.take():
                 await _send(send, events)
@@ -330,7 +336,8 @@ class WindowStreams:
             if part is None:
                 return
             if part:
-                await _send(send, part)
+                async with asyncio.timeout(PART_SECONDS):
+                    await _send(send, part)
 
     def _parts(
         self, services: frozenset[str], number: int, windows: list[RememberedWindow], at: datetime

@@ -37,6 +37,7 @@ class OpenedStreams:
         self.sent: list[tuple[int, str]] = []
         self.tasks: list[asyncio.Task[None]] = []
         self.changed = asyncio.Event()
+        self.frozen: set[int] = set()
 
     async def _never(self, *_: object) -> None:
         await asyncio.Event().wait()
@@ -54,6 +55,8 @@ class OpenedStreams:
             elif body:
                 more = json.loads(body.split(b"data: ")[1])["more"]
                 self.sent.append((number, "part" if more else "last"))
+                if number in self.frozen:
+                    await asyncio.Event().wait()
 
         served = self.streams.serve(SCOPE, _stays, send, credential=credential, shown=b"")
         self.tasks.append(asyncio.create_task(served))
@@ -168,6 +171,24 @@ def test_who_goes_away_gives_the_turn_to_the_next() -> None:
         assert not third.done()
 
     assert (0, "last") not in run(play).sent
+
+
+def test_a_guard_that_stands_still_keeps_the_turn_for_no_longer_than_a_part_may_take(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(stream, "PART_SECONDS", 0.05)
+    monkeypatch.setattr(stream, "FAREWELL_SECONDS", 0.05)
+
+    async def play(opened: OpenedStreams) -> None:
+        opened.frozen.add(0)
+        frozen, _ = opened.begin(1), opened.begin(1)
+        await opened.until_whole(1)
+        async with asyncio.timeout(20):
+            await frozen
+
+    sent = run(play).sent
+
+    assert [kind for number, kind in sent if number == 0] == ["part"]
 
 
 def test_streams_begin_so_often_with_one_token_and_others_are_not_kept_from_it() -> None:
