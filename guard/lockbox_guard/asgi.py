@@ -25,6 +25,8 @@ END_SECONDS = 0.5
 POLICY_VIOLATION = 1008
 CUT = "the access window has ended"
 RESPONSE = "websocket.http.response"
+BY_SERVER = frozenset({"http.response.pathsend", "http.response.zerocopysend"})
+"""By these the server sends a whole file by itself, which nobody could cut."""
 
 
 class AsgiGuard:
@@ -59,6 +61,8 @@ class AsgiGuard:
             return
         scope["lockbox"] = allowed
         if allowed.is_gated:
+            offered = scope.get("extensions") or {}
+            scope["extensions"] = {name: one for name, one in offered.items() if name not in BY_SERVER}
             watch = self._guard.watch(allowed, drain_seconds=self._drain_seconds)
             await RunningCall(scope, receive, send, watch).run(self._app)
         else:

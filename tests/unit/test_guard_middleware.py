@@ -1,13 +1,14 @@
 """The guard before ASGI and WSGI services, over real connections: who is let in, what is answered, what is cut."""
 
+import asyncio
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import httpx
 import pytest
-from lockbox_guard import Guard, GuardedCall, Refused
+from lockbox_guard import AsgiGuard, Guard, GuardedCall, Refused
 
 from harness.wait import wait_for
 from tests.guarded_apps import (
@@ -130,6 +131,22 @@ def test_without_a_token_it_is_401(opened: Opener, port: int, shown: str) -> Non
 
     assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
     assert answer.headers["lockbox-reason"] == "no_token"
+
+
+def test_no_server_offers_to_send_whole_files_by_itself(opened: Opener, guard: Guard) -> None:
+    """It would send one past the guard, which could not cut it."""
+    opened(window())
+    tls: dict[str, Any] = {"tls": {"version": 772}}
+    offered = tls | {"http.response.pathsend": {}, "http.response.zerocopysend": {}}
+    seen: dict[str, Any] = {}
+
+    async def app(scope: Any, _receive: Any, _send: Any) -> None:
+        seen.update(scope["extensions"])
+
+    scope = {"type": "http", "headers": [(b"authorization", b"Bearer erin")], "extensions": offered}
+    asyncio.run(AsgiGuard(app, guard, lambda _: GuardedCall(**USE))(scope, cast("Any", None), cast("Any", None)))
+
+    assert seen == tls
 
 
 def test_two_tokens_are_none(opened: Opener, port: int) -> None:
