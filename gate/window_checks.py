@@ -160,7 +160,7 @@ class WindowChecks:
             return GateReason.BUSY
         self._using += 1
         try:
-            until = call_end() if ends is None else ends
+            until = min(call_end() if ends is None else ends, time.monotonic() + ASK_SECONDS)
             return await in_time(self._run(partial(_use, question=question, caller=caller, until=until)), until)
         except TimeoutError:
             return GateReason.BEHIND
