@@ -202,6 +202,18 @@ def test_a_window_is_for_its_resource_action_and_tenant(entrance: Entrance) -> N
         entrance.refused(target, method=method, host=host)
 
 
+def test_a_narrowed_window_is_shut_for_what_its_approver_left_out(entrance: Entrance) -> None:
+    mailbox, other = address(), address()
+    world, kept = entrance.home.world, [f"mailbox:{mailbox}"]
+    request = world.submit(resources=[*kept, f"mailbox:{other}"])
+    world.act("ann", Action.APPROVE, request.id, resources=kept)
+    wait_for("the gate answers so", lambda: entrance.ask(f"/mailboxes/{mailbox}").status == 200, PATIENCE)
+
+    answer = entrance.refused(f"/mailboxes/{other}")
+
+    assert (answer.status, answer.headers["lockbox-reason"]) == (403, "narrowed")
+
+
 @pytest.mark.parametrize("spelling", RAW)
 def test_a_path_in_any_other_spelling_is_refused(entrance: Entrance, opened: OpenMailbox, spelling: str) -> None:
     mailbox, _ = opened
