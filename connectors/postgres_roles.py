@@ -47,6 +47,7 @@ REASONS: tuple[tuple[type[Exception], str], ...] = (
 
 LOCK: LiteralString = "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))"
 FIND: LiteralString = "SELECT oid FROM pg_roles WHERE rolname = %s"
+LOCK_OUT: LiteralString = "ALTER ROLE {} NOLOGIN PASSWORD NULL CONNECTION LIMIT 0"
 MEMBERSHIPS: LiteralString = """
 SELECT r.rolname FROM pg_auth_members m JOIN pg_roles r ON r.oid = m.roleid JOIN pg_roles g ON g.oid = m.grantor
 WHERE m.member = %s AND g.rolname = current_user
@@ -154,6 +155,7 @@ class PostgresRoles:
 
     def _end_role(self, reached: Target, name: str) -> None:
         role_sessions.roll_back_prepared(reached, name)
+        self._refuse_sign_ins(reached, name)
         oid = self._lock_out(reached, name)
         if oid is None:
             return
@@ -162,6 +164,16 @@ class PostgresRoles:
         role_sessions.roll_back_prepared(reached, name)
         failpoint("connector.before_drop")
         self._drop(reached, name)
+
+    @staticmethod
+    def _refuse_sign_ins(reached: Target, name: str) -> None:
+        """Let nobody sign in as the role, before the lock is waited for: any login of the database can hold that.
+
+        A role that its engineer changes in the same moment is locked out once its sessions have ended.
+        """
+        if reached.execute(FIND, [name]).fetchone() is not None:
+            with suppress(errors.InternalError_, errors.UndefinedObject):
+                reached.execute(SQL(LOCK_OUT).format(Identifier(name)))
 
     def _lock_out(self, reached: Target, name: str) -> int | None:
         """Let nobody sign in as the role any more, and return its oid; None where there is no such role."""
@@ -180,7 +192,7 @@ class PostgresRoles:
             found = reached.execute(FIND, [name]).fetchone()
             if found is None:
                 return None
-            reached.execute(SQL("ALTER ROLE {} NOLOGIN PASSWORD NULL CONNECTION LIMIT 0").format(Identifier(name)))
+            reached.execute(SQL(LOCK_OUT).format(Identifier(name)))
             for (role,) in reached.execute(MEMBERSHIPS, [found[0]]).fetchall():
                 reached.execute(SQL("REVOKE {} FROM {}").format(Identifier(role), Identifier(name)))
             return int(found[0])

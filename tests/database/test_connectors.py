@@ -21,7 +21,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from psycopg import errors
 from psycopg.sql import SQL
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, make_url, text
 from sqlalchemy.exc import DBAPIError
 
 from cli.stack import CHECKOUT
@@ -381,6 +381,32 @@ def test_who_comes_back_and_locks_again_loses(locks: str, plant: Plant) -> None:
         target.end_sessions()
         for one in clients:
             one.join(10)
+    assert target.roles() == []
+
+
+def test_whoever_holds_the_lock_by_another_login_keeps_no_access_open(
+    plant: Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its engineer may have one, which no close can end."""
+    bounds = postgres_roles.BOUNDS.replace("lock_timeout=3s", "lock_timeout=300ms")
+    monkeypatch.setattr(postgres_roles, "BOUNDS", bounds)
+    window, driver, target, _, _ = plant.parts
+    found, password = window.credential()
+    driver.run([found.id])
+    url = make_url(target.superuser).set(drivername="postgresql", database=target.database)
+    login = url.render_as_string(hide_password=False)
+    with closing(target.sign_in(found.id, password)) as signed_in, psycopg.connect(login, autocommit=True) as other:
+        other.execute(SQL(ADVISORY).format(role=found.role))
+        window.world.act("ann", Action.REVOKE, window.request_id)
+
+        assert driver.run([found.id]) == {"failed": 1}
+        with pytest.raises(psycopg.OperationalError):
+            target.sign_in(found.id, password)
+        with pytest.raises(psycopg.OperationalError):
+            signed_in.execute("SELECT 1")
+    again(plant.parts[4], found.id)
+
+    assert driver.run([found.id]) == {"closed": 1}
     assert target.roles() == []
 
 
