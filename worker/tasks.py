@@ -125,7 +125,7 @@ def _connect(ids: list[UUID]) -> Mapping[str, int]:
         raise TaskFailed("set LOCKBOX_CONNECTORS_DATABASE_URL: this worker opens nothing at targets")
     counts = driver.run(ids)
     if failed := counts["failed"]:
-        raise TaskFailed(f"{failed} of {len(ids)} targets did not do it; they are called again")
+        raise TaskFailed(f"{failed} of {counts.total()} steps at targets failed; they are taken again")
     return counts
 
 
