@@ -128,7 +128,7 @@ class ConnectionWatch(WorkerLoop):
         super().__init__("connection-watch", tools)
         self._connecting = connecting
         self._poked = threading.Event()
-        self._news = tools.database.schedule.listener(lambda _ids, _side: self.poke(), lambda _on: self.poke())
+        self._news = tools.database.schedule.listener(self._hear, lambda _on: self.poke())
 
     def run(self) -> None:
         """Listen for requests that change, and go round."""
@@ -138,6 +138,11 @@ class ConnectionWatch(WorkerLoop):
     def poke(self) -> None:
         """Have it look now."""
         self._poked.set()
+
+    def _hear(self, _: frozenset[str], side: str | None) -> None:
+        """Look at moves, which are news for both sides, and at nothing else: each mail that was sent is news too."""
+        if side is None:
+            self.poke()
 
     def stop(self) -> None:
         """Ask the thread to end."""
