@@ -96,6 +96,17 @@ def test_units_and_the_proxy_bound_what_one_client_takes() -> None:
         assert zones == used != set()
 
 
+def test_the_proxy_limits_no_gateway_and_no_guard_as_one_client() -> None:
+    (proxy,) = [block for kind, block in FENCES if kind == "nginx"]
+
+    locations = dict(re.findall(r"^    location (?:= )?(/\S*) \{(.*?)\}$", proxy, flags=re.MULTILINE | re.DOTALL))
+
+    for asked in ("/gate/", "/access/", "/v1/access"):
+        assert "proxy_pass " in locations[asked]
+        assert "limit_req" not in locations[asked]
+    assert "limit_req" in locations["/"]
+
+
 def test_every_rule_watches_a_figure_that_there_is(api: Database) -> None:
     rules = [YAML(typ="safe").load(block) for kind, block in FENCES if kind == "yaml"]
     watched = {name for rule in rules for name in re.findall(r"lockbox_\w+", str(rule))}
