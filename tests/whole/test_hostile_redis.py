@@ -210,6 +210,7 @@ def test_a_key_of_another_type_delays_and_is_deleted(living: RunningStack, kind:
     living.events_are_whole()
 
 
+@pytest.mark.far
 def test_workers_start_over_garbage_that_was_there_before(template: ServerAddresses, tmp_path: Path) -> None:
     with stage_of(template, tmp_path, names=()) as stage:
         redis = redis_of(stage)
