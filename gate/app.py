@@ -123,8 +123,9 @@ class Gate:
     def _only_reports(self, reason: GateReason, call: CountedCall, asked: GateCall) -> bool:
         """Return whether a no is about the call itself, and the gate only reports for the call's tenant.
 
-        Where no tenant is known, the gate has to report for all of them, those too that do not exist yet. What is
-        kept of a call that is only reported is noted in `call`.
+        Where no tenant is known, the gate has to report for all of them, those too that do not exist yet. A call that
+        names its engineer in two ways is the gateway's fault, and no path's. What is kept of a call that is only
+        reported is noted in `call`.
         """
         service = call.service
         if reason not in REPORTABLE or not self._modes.reports_anywhere(service):
@@ -132,11 +133,11 @@ class Gate:
         mapping, caller = self._mappings[service], _caller_of(call)
         try:
             mapped = _mapped(mapping, asked)
-        except RefusedCall as refused:
-            if refused.denial.reason is not GateReason.UNMAPPED or not self._modes.reports(service, None):
-                return False
+        except RefusedCall:
             call.reported = ReportedCall(_path(asked, mapping.outline(asked)), "", caller)
-            return True
+            return self._modes.reports(service, None)
+        if reason is GateReason.MALFORMED:
+            return False
         call.reported = ReportedCall(_path(asked, mapped.path), mapped.tenant_slug, caller)
         return self._modes.reports(service, mapped.tenant_slug)
 

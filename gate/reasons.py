@@ -43,11 +43,15 @@ REPORTABLE = frozenset(
         GateReason.USED_UP,
         GateReason.SUSPENDED,
         GateReason.UNMAPPED,
+        GateReason.MALFORMED,
         GateReason.UNKNOWN_ENGINEER,
         GateReason.NO_TOKEN,
         GateReason.BAD_TOKEN,
     }
 )
-"""Those about the call itself, which a gate that only reports lets in; what else is wrong stays a no."""
+"""Those about the call itself, which a gate that only reports lets in; what else is wrong stays a no.
+
+`malformed` is about the call where its path or its parameters are spelled so.
+"""
 REQUESTABLE = frozenset({GateReason.NO_WINDOW, GateReason.NARROWED, GateReason.USED_UP})
 """Those to which a request for access is the way out."""
