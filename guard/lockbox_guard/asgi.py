@@ -23,6 +23,7 @@ CallReader = Callable[[Scope], GuardedCall | Awaitable[GuardedCall]]
 LOOK_SECONDS = 0.25
 END_SECONDS = 0.5
 POLICY_VIOLATION = 1008
+WEBSOCKET = "WEBSOCKET"
 CUT = "the access window has ended"
 RESPONSE = "websocket.http.response"
 BY_SERVER = frozenset({"http.response.pathsend", "http.response.zerocopysend"})
@@ -32,7 +33,8 @@ BY_SERVER = frozenset({"http.response.pathsend", "http.response.zerocopysend"})
 class AsgiGuard:
     """Refuses calls without a window with 401 or 403, and cuts those that go on when their window ends.
 
-    The application finds the `Allowed` in `scope["lockbox"]`. It must run on asyncio.
+    The application finds the `Allowed` in `scope["lockbox"]`. It must run on asyncio. Where the guard has a
+    `reports_token_file`, each call is reported as `served`, by its method or as WEBSOCKET, and as `cut` if it is.
     """
 
     def __init__(self, app: AsgiApp, guard: Guard, call: CallReader, *, drain_seconds: float = 0.0) -> None:
@@ -64,7 +66,14 @@ class AsgiGuard:
             offered = scope.get("extensions") or {}
             scope["extensions"] = {name: one for name, one in offered.items() if name not in BY_SERVER}
             watch = self._guard.watch(allowed, drain_seconds=self._drain_seconds)
-            await RunningCall(scope, receive, send, watch).run(self._app)
+            method = str(scope.get("method", WEBSOCKET))
+            self._guard.report_call(allowed, method)
+            running = RunningCall(scope, receive, send, watch)
+            try:
+                await running.run(self._app)
+            finally:
+                if running.is_cut:
+                    self._guard.report_call(allowed, method, "cut")
         else:
             await self._app(scope, receive, send)
 
@@ -102,7 +111,7 @@ class RunningCall:
         self._is_websocket = scope["type"] == "websocket"
         self._has_begun = False
         self._has_ended = False
-        self._is_cut = False
+        self.is_cut = False
 
     async def run(self, app: AsgiApp) -> None:
         """Run the application for this call.
@@ -125,7 +134,7 @@ class RunningCall:
 
     async def _cut(self, running: "asyncio.Task[None]") -> None:
         """End the call whether the application minds or not: what it sends from now on goes nowhere."""
-        self._is_cut = True
+        self.is_cut = True
         running.cancel()
         # Whatever it still says is of no interest, but Python would complain of an exception that nobody looked at.
         running.add_done_callback(lambda task: task.cancelled() or task.exception())
@@ -146,12 +155,12 @@ class RunningCall:
         return self._is_websocket or not self._has_begun
 
     async def _take(self) -> Message:
-        if self._is_cut:
+        if self.is_cut:
             raise CallCut(CUT)
         return await self._receive()
 
     async def _give(self, message: Message) -> None:
-        if self._is_cut:
+        if self.is_cut:
             raise CallCut(CUT)
         kind = message["type"]
         if kind == "http.response.start":

@@ -8,6 +8,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from uuid import UUID
 
+from lockbox_guard.activity import METHOD
 from lockbox_guard.connection import GuardToken, LockboxAddress
 from lockbox_guard.database_clock import BOOT_CLOCK
 from lockbox_guard.decisions import Allowed, NoAccess, Refused, Use
@@ -168,6 +169,11 @@ class Guard:
         if reports is None:
             raise TypeError("give the guard a reports_token_file to report activity")
         reports.add(allowed, method, outcome)
+
+    def report_call(self, allowed: Allowed, method: str, outcome: str = "served") -> None:
+        """Report a whole call as middleware does: by its method, or `OTHER`, where the guard reports at all."""
+        if self._reports_token is not None:
+            self.report(allowed, method=method if METHOD.fullmatch(method) else "OTHER", outcome=outcome)
 
     def _caller(self, token: str | None, subject: str | None, engineer: UUID | str | None) -> Caller:
         if sum(one is not None for one in (token, subject, engineer)) > 1:

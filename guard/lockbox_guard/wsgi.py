@@ -24,7 +24,8 @@ class WsgiGuard:
     """Refuses calls without a window with 401 or 403, and cuts those that go on when their window ends.
 
     The application finds the `Allowed` in `environ["lockbox"]`. A call ends at the next piece that it reads of its
-    body or sends of its answer: nothing can interrupt an application that waits in between.
+    body or sends of its answer: nothing can interrupt an application that waits in between. Where the guard has a
+    `reports_token_file`, each call is reported as `served` by its method.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class WsgiGuard:
         if not allowed.is_gated:
             return self._app(environ, start_response)
         watch = self._guard.watch(allowed, drain_seconds=self._drain_seconds)
+        self._guard.report_call(allowed, str(environ["REQUEST_METHOD"]))
         environ["wsgi.input"] = WatchedBody(environ["wsgi.input"], watch)
         try:
             return WatchedAnswer(self._app(environ, _watched(start_response, watch)), watch)

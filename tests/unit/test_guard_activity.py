@@ -9,6 +9,7 @@ import pytest
 from lockbox_guard import Allowed, Guard, activity
 
 from harness.wait import wait_for
+from tests.guarded_apps import PIECE, GuardedService, get, served, served_wsgi, websocket
 from tests.unit.guard_lockbox import ANNA, ERIN, USE, SmallLockbox, guard_of, wait_until, window
 
 TOKEN = "lbx_test_reports"
@@ -140,3 +141,36 @@ def test_without_a_token_for_it_nothing_can_be_reported(
 ) -> None:
     with guard_of(lockbox, monkeypatch) as bare, pytest.raises(TypeError, match="reports_token_file"):
         bare.report(allowed, method="GET")
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_middleware_reports_each_call_and_what_was_cut(lockbox: SmallLockbox, guard: Guard, allowed: Allowed) -> None:
+    assert allowed.request is not None
+    lockbox.knows("erin", seconds=3600)
+    shown = "Authorization: Bearer erin"
+    with served(GuardedService(guard)) as port, served_wsgi(guard) as wsgi:
+        get(port, "/mailboxes/anna", shown).wait_for(b"200 OK")
+        get(port, "/mailboxes/bob", shown).wait_for(b"403 Forbidden")
+        get(wsgi, "/mailboxes/anna", shown, method="BREW").wait_for(b"200 OK")
+        calls = get(port, "/mailboxes/anna/live", shown), websocket(port, "/mailboxes/anna/live", shown)
+        calls[0].wait_for(PIECE)
+        soon(lambda: counts(lockbox).get(("WEBSOCKET", "served")) == 1)
+
+        lockbox.shut(allowed.request)
+        for call in calls:
+            call.wait_for_end()
+
+    served_twice = {("GET", "served"): 2, ("BREW", "served"): 1, ("WEBSOCKET", "served"): 1}
+    soon(lambda: counts(lockbox) == served_twice | {("GET", "cut"): 1, ("WEBSOCKET", "cut"): 1})
+
+
+def test_middleware_without_a_token_for_reports_reports_nothing(
+    lockbox: SmallLockbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lockbox.knows("erin", seconds=3600)
+    lockbox.open(window())
+    with guard_of(lockbox, monkeypatch) as bare, served(GuardedService(bare)) as port:
+        wait_until(bare, None, engineer=ERIN)
+        get(port, "/mailboxes/anna", "Authorization: Bearer erin").wait_for(b"200 OK")
+
+    assert lockbox.reported == []
