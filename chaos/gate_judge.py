@@ -24,9 +24,9 @@ YES, NO = 200, frozenset({401, 403})
 NO_ANSWER = 0
 REVOKED_SECONDS = {GATE: 1.0, GUARD: 3.0}
 """A call that begins so long after a revoke was answered gets no yes."""
-REMEMBERED_SECONDS = {GATE: 1.0, GUARD: 3.0}
-"""For so long a no may be said once a window has opened: the guard waits for two seconds for one that the gate
-remembers for one."""
+REMEMBERED_SECONDS = {GATE: 1.0, GUARD: 5.0}
+"""For so long a no may be said once a window has opened. The guard waits for two seconds for one that the gate
+remembers for one; over a slow link it has said one for up to four."""
 AWAY = frozenset({"busy", "behind"})
 """Reasons of a no that are about Lockbox, and not about the window."""
 LEAST_QUIET, LEAST_LET_IN = 10, 0.9
