@@ -16,7 +16,8 @@ from lockbox.pubsub import PAGES
 
 MOST = 200
 CHANNEL = "gate"
-# The lock is that of the counts: whoever else writes these events waits, and then finds them written.
+# The lock is that of the counts. What is due is asked once more of the row as it is when it is locked: whoever wrote
+# its events in between has moved it on.
 DUE = text("""
 WITH due AS MATERIALIZED (SELECT request_id FROM window_uses WHERE look_at <= :at ORDER BY look_at LIMIT :most)
 SELECT w.*, w.count AS times, r.tenant_id, r.requester_id, r.closed_at, r.deadline_at,
@@ -24,6 +25,7 @@ SELECT w.*, w.count AS times, r.tenant_id, r.requester_id, r.closed_at, r.deadli
     (SELECT p.name FROM people p WHERE p.id = w.first_gateway) AS first_name,
     (SELECT p.name FROM people p WHERE p.id = w.last_gateway) AS last_name
 FROM due d JOIN window_uses w ON w.request_id = d.request_id JOIN requests r ON r.id = d.request_id
+WHERE w.look_at <= :at
 ORDER BY w.request_id FOR UPDATE OF w SKIP LOCKED
 """)
 TOLD = text("""
