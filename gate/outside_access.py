@@ -35,7 +35,7 @@ BETWEEN = ", "
 MOST_SHOWN = 50
 LONGEST_AGO = timedelta(days=366)
 """Older access is not declared: such a date is a slip, and what is declared cannot be corrected."""
-NOT_OVER = "Declare access once it has ended: began_at and seconds lead into the future, by Lockbox' clock."
+NOT_OVER = "Declare access once it has ended: began_at and seconds lead into the future, by Lockbox's clock."
 LONG_AGO = "Look at the date again: access that began more than 366 days ago cannot be declared."
 
 

@@ -389,7 +389,7 @@ class Schedule:
         self._arming.close()
         self._polling.close()
         if self._following is not None and (loop := self._following.get_loop()).is_running():
-            asyncio.run_coroutine_threadsafe(self.followed(), loop).result(2 * self._patience)
+            asyncio.run_coroutine_threadsafe(self.followed(), loop).result(POLL_TIMEOUT)
 
     def _epoch(self) -> str:
         return f"{EPOCH}:{self._run_id()}"

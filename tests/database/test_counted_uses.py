@@ -17,23 +17,18 @@ from gate.window_checks import GrantedAccess
 from harness.people import HERE, World
 from harness.stage import unbound
 from lockbox import failpoints
-from lockbox.admin import audit_access, tenants
-from lockbox.audit import export
-from lockbox.audit.event_search import EventFilter
-from lockbox.audit.verifier.verify import GOOD, verify
+from lockbox.admin import tenants
 from lockbox.database import Database
 from lockbox.errors import NoOpenWindow, WindowUsedUp
-from lockbox.identity import keyring
 from lockbox.identity.roles import Role, Scope
 from lockbox.requests import decide, queries
 from lockbox.requests.decisions import DecisionInput
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from lockbox.requests.queries import AccessCheck, UsingCaller
-from tests import second_verifier
 from tests.database.scenes import MAILBOX, as_caller, at_once, read, write
 from tests.database.test_window_checks import Checked
-from tests.logs import public, sealed
+from tests.database.verified_log import check_log_of_one_window
 from tests.policy_setup import lay_down
 
 pytestmark = pytest.mark.usefixtures("patient_gate")
@@ -339,15 +334,4 @@ def test_the_signature_covers_how_often_a_window_may_be_used(world: World) -> No
 def test_the_audit_log_is_found_good_by_both_verifiers(world: World, worker: Database) -> None:
     opened(world, 1)
     check(world)
-    sealed(worker)
-    with world.db.transaction() as session:
-        reading = audit_access.audit_reader(session, world.people["tara"], world.tenant.slug)
-    with world.db.transaction() as session:
-        begun = audit_access.export(session, reading, EventFilter(), {}, ())
-    lines = list(export.lines(audit_access.pages(world.db, reading), begun))
-    keys = [public(), keyring.ephemeral().public]
-
-    result = verify(lines, keys, ())
-
-    assert (result.exit_code, result.approvals, result.unchecked_approvals) == (GOOD, 1, 0), result.findings
-    assert second_verifier.check(b"".join(lines), [key.text for key in keys], ()) == result.events
+    check_log_of_one_window(world, worker)

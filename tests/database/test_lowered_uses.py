@@ -8,20 +8,14 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
 from harness.people import World
-from lockbox.admin import audit_access
-from lockbox.audit import export
-from lockbox.audit.event_search import EventFilter
-from lockbox.audit.verifier.verify import GOOD, verify
 from lockbox.database import Database
 from lockbox.errors import Invalid, NoOpenWindow, StaleVersion
-from lockbox.identity import keyring
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy_rules import Policy
-from tests import second_verifier
 from tests.database.scenes import read, write, write_unchecked
 from tests.database.test_counted_uses import check
-from tests.logs import public, sealed
+from tests.database.verified_log import check_log_of_one_window
 from tests.passkey_approvals import DEMANDED, approve, asked, enrol, signed
 from tests.policy_setup import lay_down
 
@@ -154,15 +148,4 @@ def test_the_audit_log_of_lowered_uses_is_found_good_by_both_verifiers(
     else:
         opened(world, 5, 2)
     check(world)
-    sealed(worker)
-    with world.db.transaction() as session:
-        reading = audit_access.audit_reader(session, world.people["tara"], world.tenant.slug)
-    with world.db.transaction() as session:
-        begun = audit_access.export(session, reading, EventFilter(), {}, ())
-    lines = list(export.lines(audit_access.pages(world.db, reading), begun))
-    keys = [public(), keyring.ephemeral().public]
-
-    result = verify(lines, keys, ())
-
-    assert (result.exit_code, result.approvals, result.unchecked_approvals) == (GOOD, 1, 0), result.findings
-    assert second_verifier.check(b"".join(lines), [key.text for key in keys], ()) == result.events
+    check_log_of_one_window(world, worker)

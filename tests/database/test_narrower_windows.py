@@ -11,23 +11,17 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
 from harness.people import World
-from lockbox.admin import audit_access
-from lockbox.audit import export
-from lockbox.audit.event_search import EventFilter
-from lockbox.audit.verifier.verify import GOOD, verify
 from lockbox.database import Database
 from lockbox.errors import Invalid, NoOpenWindow, NothingLeft
-from lockbox.identity import keyring
 from lockbox.requests import queries
 from lockbox.requests.lifecycle import Action, State
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy_rules import Policy
 from lockbox.requests.queries import AccessCheck
-from tests import second_verifier
 from tests.database.postbag import Postbag
 from tests.database.scenes import as_caller, read, state_of, write
 from tests.database.test_signed_approvals import as_owner_of_all
-from tests.logs import public, sealed
+from tests.database.verified_log import check_log_of_one_window
 
 A, B, C = (f"mailbox:{name}@contoso.example" for name in ("anna", "bob", "carla"))
 WIDE: dict[str, Any] = {"resources": [A, B, C], "actions": ["read", "export"]}
@@ -209,18 +203,7 @@ def test_the_audit_log_of_a_narrowed_window_is_found_good_by_both_verifiers(api:
     world.act("ann", Action.APPROVE, request.id, resources=[A, B], actions=["read"])
     world.act("amir", Action.APPROVE, request.id, resources=[B])
     world.submit()
-    sealed(worker)
-    with world.db.transaction() as session:
-        reading = audit_access.audit_reader(session, world.people["tara"], world.tenant.slug)
-    with world.db.transaction() as session:
-        begun = audit_access.export(session, reading, EventFilter(), {}, ())
-    lines = list(export.lines(audit_access.pages(world.db, reading), begun))
-    keys = [public(), keyring.ephemeral().public]
-
-    result = verify(lines, keys, ())
-
-    assert (result.exit_code, result.approvals, result.unchecked_approvals) == (GOOD, 1, 0), result.findings
-    assert second_verifier.check(b"".join(lines), [key.text for key in keys], ()) == result.events
+    check_log_of_one_window(world, worker)
 
 
 def test_mails_about_an_open_window_name_what_it_is_open_for(world: World, worker: Database) -> None:
