@@ -122,18 +122,19 @@ def entrance(
 
 
 @pytest.fixture(scope="module")
-def opened_before(entrance: Entrance) -> list[OpenMailbox]:
-    """The mailboxes that `opened` has opened at this gateway."""
-    return []
+def opened_before() -> dict[str, OpenMailbox]:
+    """The mailbox that `opened` opened last at each kind of gateway."""
+    return {}
 
 
 @pytest.fixture
-def opened(entrance: Entrance, opened_before: list[OpenMailbox]) -> OpenMailbox:
+def opened(entrance: Entrance, opened_before: dict[str, OpenMailbox]) -> OpenMailbox:
     """A mailbox with a window to read and export, for all tests that leave it open; a suspension ends it."""
-    if not opened_before or entrance.ask(f"/mailboxes/{opened_before[-1][0]}").status != 200:
+    found = opened_before.get(entrance.kind)
+    if found is None or entrance.ask(f"/mailboxes/{found[0]}").status != 200:
         mailbox = address()
-        opened_before.append((mailbox, entrance.opened(mailbox, actions=["read", "export"])))
-    return opened_before[-1]
+        found = opened_before[entrance.kind] = mailbox, entrance.opened(mailbox, actions=["read", "export"])
+    return found
 
 
 def test_an_open_window_lets_in_and_the_service_learns_what_for(entrance: Entrance) -> None:
