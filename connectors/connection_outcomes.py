@@ -18,8 +18,8 @@ TRIES_BEFORE_FAILED = 3
 FIRST_PAUSE, LONGEST_PAUSE = timedelta(seconds=1), timedelta(seconds=60)
 MOST_DOUBLINGS = 6
 FAILED = {True: ConnectionState.OPEN_FAILED, False: ConnectionState.CLOSE_FAILED}
-SETTLED_BY = frozenset(FAILED.values())
-"""The states that people were told of, so that they are told too how it ended."""
+TOLD_AGAIN_AFTER = timedelta(hours=1)
+"""How long after a failure the next one at the same target, for the same request, is news again."""
 EVENTS = {
     ConnectionState.OPEN: "connection_opened",
     ConnectionState.OPEN_FAILED: "connection_open_failed",
@@ -34,6 +34,21 @@ WHERE id = :id
 """
 RECORD = text(UPDATED)
 RECORD_AND_TELL = text(f"WITH {events.APPEND}, {outbox.QUEUE} {UPDATED}")
+ONE_AT_A_TIME = text("SELECT pg_advisory_xact_lock(hashtextextended('connected ' || CAST(:request_id AS uuid), 0))")
+# What people were told of the request's access at this target: of every connection that it had there.
+TOLD = text("""
+SELECT coalesce(open_failed_at > coalesce(opened_at, '-infinity'), false) AS open_fails,
+    coalesce(open_failed_at > since, false) AS open_failed_lately,
+    coalesce(close_failed_at > since, false) AS close_failed_lately,
+    EXISTS (SELECT FROM connections c WHERE c.request_id = :request_id AND c.target = :target AND c.id <> :id
+        AND c.state = 'close_failed') AS another_close_fails
+FROM (SELECT CAST(:since AS timestamptz) AS since,
+        max(e.at) FILTER (WHERE e.action = 'connection_opened') AS opened_at,
+        max(e.at) FILTER (WHERE e.action = 'connection_open_failed') AS open_failed_at,
+        max(e.at) FILTER (WHERE e.action = 'connection_close_failed') AS close_failed_at
+    FROM events e WHERE e.request_id = :request_id AND convert_from(e.body, 'UTF8')::jsonb ->> 'target' = :target
+        AND e.action IN ('connection_opened', 'connection_open_failed', 'connection_close_failed')) t
+""")
 OF_REQUEST = text("""
 SELECT state, mode, requester_id, service, deadline_at, asked_at FROM requests WHERE id = :id
 """)
@@ -74,9 +89,10 @@ def _outcome(
 
 
 def record(session: UnitOfWork, row: Row[Any], outcome: dict[str, Any], at: datetime, until: datetime | None) -> None:
-    """Write an outcome; a change of state is an event that people and endpoints are told of, a further try is not.
+    """Write an outcome; a change of state is an event that endpoints are told of, a further try is not.
 
-    `until` is when the window ends that was to be opened.
+    People are told of failures, but not again of one at the same target for the same request, whatever connection it
+    is of, before it is settled or an hour went by without one. `until` is when the window ends that was to be opened.
     """
     state = outcome["state"]
     if state == row.state or state not in EVENTS:
@@ -97,6 +113,7 @@ def record(session: UnitOfWork, row: Row[Any], outcome: dict[str, Any], at: date
         facts=facts,
         **moment,
     )
+    settles, repeats = _told(session, row, state, at)
     told = NotifiedMove(
         request_id=row.request_id,
         tenant_id=row.tenant_id,
@@ -106,8 +123,23 @@ def record(session: UnitOfWork, row: Row[Any], outcome: dict[str, Any], at: date
         action=event.action,
         actor=THE_CLOCK,
         asked_at=request.asked_at,
-        settles=row.state in SETTLED_BY,
         event_id=event.id,
+        settles=settles,
+        repeats=repeats,
         **moment,
     )
     session.execute(RECORD_AND_TELL, outcome | events.append([event]) | outbox.queue(session, [told]))
+
+
+def _told(session: UnitOfWork, row: Row[Any], state: ConnectionState, at: datetime) -> tuple[bool, bool]:
+    """Return whether this settles what people were told of, and whether it repeats it; one at a time of a request."""
+    session.execute(ONE_AT_A_TIME, {"request_id": row.request_id})
+    of = {"id": row.id, "request_id": row.request_id, "target": row.target, "since": at - TOLD_AGAIN_AFTER}
+    told = session.execute(TOLD, of).one()
+    if state is ConnectionState.OPEN:
+        return told.open_fails, False
+    if state is ConnectionState.CLOSED:
+        return row.state == ConnectionState.CLOSE_FAILED and not told.another_close_fails, False
+    if state is ConnectionState.OPEN_FAILED:
+        return False, told.open_fails and told.open_failed_lately
+    return False, told.another_close_fails and told.close_failed_lately

@@ -60,6 +60,8 @@ CONNECTED = ("connection_opened", "connection_open_failed", "connection_closed",
 """What happens to access at a target, as the audit log and webhooks name it, and the templates for endpoints."""
 SETTLED = {"connection_opened": "connection_open_settled", "connection_closed": "connection_close_settled"}
 """The templates of what was done at last, after people were told that it failed."""
+REPEATED = {"connection_open_failed": "connection_open_again", "connection_close_failed": "connection_close_again"}
+"""The templates of failures that people were told of when they began; they are for endpoints alone."""
 OPERATED = {
     "connection_open_failed": "target_open_failed",
     "connection_open_settled": "target_open_settled",

@@ -25,6 +25,7 @@ from lockbox.notifications import queue, recipients, settlement
 from lockbox.notifications.announcements import OPERATORS
 from lockbox.notifications.audience import (
     OPERATED,
+    REPEATED,
     REPORT,
     REPORTED_AFTER,
     SETTLED,
@@ -46,7 +47,7 @@ from lockbox.sql import new_id
 BUSY_AGAIN = timedelta(milliseconds=250)
 MOST_REPORTS = 500
 REMINDERS = frozenset(Reminder)
-SETTLING = frozenset(SETTLED.values())
+SETTLING, REPEATING = frozenset(SETTLED.values()), frozenset(REPEATED.values())
 
 AS_IN_ROW = (
     *("event_id", "request_id", "tenant_id", "requester_id", "service", "action", "from_state", "to_state"),
@@ -204,6 +205,7 @@ def _move(row: Row[Any]) -> NotifiedMove:
         asked=frozenset(row.asked),
         reminder=Reminder(row.action) if row.action in REMINDERS else None,
         settles=row.template in SETTLING,
+        repeats=row.template in REPEATING,
     )
 
 

@@ -10,7 +10,15 @@ from lockbox import database
 from lockbox.audit.events import Actor
 from lockbox.database import UnitOfWork
 from lockbox.identity.roles import Mode
-from lockbox.notifications.audience import CONNECTED, CONVERSED, PROMPTS, REMINDER_TEMPLATES, SETTLED, Reminder
+from lockbox.notifications.audience import (
+    CONNECTED,
+    CONVERSED,
+    PROMPTS,
+    REMINDER_TEMPLATES,
+    REPEATED,
+    SETTLED,
+    Reminder,
+)
 from lockbox.schedule import BEFORE_OTHERS, NOTIFICATIONS, IndexEntry
 from lockbox.sql import new_id
 
@@ -35,7 +43,7 @@ class NotifiedMove:
     `asked` are the people whom it asks: managers for a review, approvers after it, whoever is to answer a question,
     or has asked it. `asked_at` is when the customer was first asked or told of the request, None while only the
     vendor knows of it. With a `reminder` the request stays as it is. What happens at a target `settles` a failure
-    there, or does not.
+    there that people were told of, or `repeats` it, or does neither.
     """
 
     request_id: UUID
@@ -53,6 +61,7 @@ class NotifiedMove:
     asked: frozenset[UUID] = frozenset()
     reminder: Reminder | None = None
     settles: bool = False
+    repeats: bool = False
     event_id: UUID = field(default_factory=new_id)
 
     @property
@@ -66,7 +75,8 @@ class NotifiedMove:
         if self.reminder:
             return REMINDER_TEMPLATES[self.reminder, self.to_state]
         if self.action in CONNECTED:
-            return SETTLED[self.action] if self.settles else self.action
+            told = SETTLED if self.settles else REPEATED if self.repeats else {}
+            return told.get(self.action, self.action)
         return CONVERSED.get((self.action, self.to_state), str(self.to_state))
 
 

@@ -1,5 +1,6 @@
 """A window is opened at a real Postgres as a role of its own, closed with the window, and proven closed."""
 
+import json
 import os
 import signal
 import socket
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -25,7 +27,14 @@ from sqlalchemy import Engine, make_url, text
 from sqlalchemy.exc import DBAPIError
 
 from cli.stack import CHECKOUT
-from connectors import connection_steps, credential_requests, postgres_roles, role_sessions, target_slots
+from connectors import (
+    connection_outcomes,
+    connection_steps,
+    credential_requests,
+    postgres_roles,
+    role_sessions,
+    target_slots,
+)
 from connectors.connection_steps import ConnectionDriver
 from connectors.postgres_roles import CONNECT_SECONDS
 from connectors.protocol import ConnectorFailed
@@ -42,6 +51,7 @@ from lockbox.identity.keyring import ApprovalKeys
 from lockbox.requests import timers
 from lockbox.requests.lifecycle import Action
 from lockbox.schedule import Schedule
+from tests.database.postbag import Postbag
 from tests.database.postgres_target import DATABASE, OF_CLOSE, OF_OPEN, OrdersWindow, PostgresTarget, postgres_target
 from tests.database.scenes import as_caller, read, write
 from tests.each import each
@@ -60,6 +70,7 @@ from lockbox.audit.log.checkpoint import VerifierKey
 from lockbox.database import Database, ProcessKeys, make_engine
 from lockbox.identity.keyring import ApprovalKeys
 from lockbox.schedule import Schedule
+from tests.database.postbag import Postbag
 from tests.database.postgres_target import PostgresTarget
 login, redis, key, tenant, one, point, *target = sys.argv[1:]
 keys = ProcessKeys(ApprovalKeys([], [VerifierKey.read(key)]))
@@ -498,6 +509,77 @@ def test_a_close_that_fails_is_told_of_and_goes_on_until_the_target_says_that_it
     assert told(window.world.db, window.request_id)[2:] == ["connection_close_failed", "connection_closed"]
     with pytest.raises(psycopg.OperationalError):
         target.sign_in(found.id, password)
+
+
+def mailed(db: Database) -> Counter[str]:
+    """Return how many people were told what about the target, and take these mails as sent."""
+    query = "SELECT id, template FROM notifications WHERE closed_at IS NULL AND person_id IS NOT NULL"
+    rows = [row for row in read(db, query) if row.template.startswith(("connection_", "target_"))]
+    Postbag().deliver(db, [row.id for row in rows])
+    return Counter(row.template for row in rows)
+
+
+def fail(driver: ConnectionDriver, superuser: Engine, one: UUID) -> None:
+    for _ in range(3):
+        assert driver.run([one]) == {"failed": 1}
+        again(superuser, one)
+
+
+def test_an_engineer_who_asks_again_for_a_credential_has_nobody_told_again(
+    plant: Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    window, driver, target, _, superuser = plant.parts
+    db = window.world.db
+    post = Postbag()
+    post.endpoint(window.world, "https://tenant-hook", tenant_id=window.world.tenant.id)
+    once = {"connection_open_failed": 5, "target_open_failed": 1}
+    run_as_superuser(target.superuser, f"REVOKE ADMIN OPTION FOR {target.reader} FROM {target.admin}")
+    first = window.credential()[0].id
+    fail(driver, superuser, first)
+    assert mailed(db) == once
+
+    second = window.credential()[0].id
+    assert driver.run([first]) == {"closed": 1}
+    fail(driver, superuser, second)
+
+    assert mailed(db) == {}, "they were told that this target fails"
+    assert told(db, window.request_id).count("connection_open_failed") == 2
+    monkeypatch.setattr(connection_outcomes, "TOLD_AGAIN_AFTER", timedelta(0))
+    third = window.credential()[0].id
+    fail(driver, superuser, third)
+    assert mailed(db) == once, "an hour went by"
+    run_as_superuser(target.superuser, f"GRANT {target.reader} TO {target.admin} WITH ADMIN OPTION")
+    driver.run([second])
+    fourth = window.credential()[0].id
+    assert driver.run([third]) == {"closed": 1}
+    assert driver.run([fourth]) == {"open": 1}
+    assert mailed(db) == {"connection_open_settled": 5, "target_open_settled": 1}
+    assert driver.run([window.credential()[0].id]) == {"open": 1}
+    assert mailed(db) == {}, "nothing had failed since"
+    post.deliver(db, [row.id for row in read(db, "SELECT id FROM notifications WHERE endpoint_id IS NOT NULL")])
+    called = Counter(json.loads(call.body)["type"] for call in post.hooks.sent)
+    assert (called["request.connection_open_failed"], called["request.connection_opened"]) == (3, 2), "each is called"
+
+
+def test_closes_that_fail_together_are_told_of_once_and_settled_by_the_last(plant: Plant) -> None:
+    window, driver, target, _, superuser = plant.parts
+    db = window.world.db
+    first = window.credential()[0].id
+    driver.run([first])
+    target.break_login()
+    second = window.credential()[0].id
+    window.world.act("ann", Action.REVOKE, window.request_id)
+
+    fail(driver, superuser, first)
+    fail(driver, superuser, second)
+
+    assert mailed(db) == {"connection_close_failed": 4, "target_close_failed": 1}
+    assert told(db, window.request_id).count("connection_close_failed") == 2
+    target.mend_login()
+    assert driver.run([second]) == {"closed": 1}
+    assert mailed(db) == {}, "the first one is not closed"
+    assert driver.run([first]) == {"closed": 1}
+    assert mailed(db) == {"connection_close_settled": 4, "target_close_settled": 1}
 
 
 def test_what_an_engineer_has_made_goes_with_the_role_and_runs_as_nobody_else(
