@@ -64,7 +64,9 @@ def _text(path: Path) -> str:
         with path.open("rb") as file:
             content = file.read(MOST_BYTES + 1)
     except OSError as error:
-        raise CatalogueRefused(f"{path}: name a readable file in LOCKBOX_CATALOGUE: {error.strerror}") from None
+        raise CatalogueRefused(
+            f"{path}: the catalogue cannot be read ({error.strerror}): name a file that can"
+        ) from None
     if len(content) > MOST_BYTES:
         raise CatalogueRefused(f"{path}: make the file smaller: at most {MOST_BYTES:,} bytes are read")
     try:

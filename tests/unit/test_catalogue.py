@@ -136,8 +136,8 @@ def test_what_is_no_catalogue_is_refused(tmp_path: Path, content: bytes, words: 
 
 
 def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    assert "name a readable file in LOCKBOX_CATALOGUE" in refusal(tmp_path / "none.yaml")
-    assert "name a readable file in LOCKBOX_CATALOGUE" in refusal(tmp_path)
+    assert "the catalogue cannot be read" in refusal(tmp_path / "none.yaml")
+    assert "the catalogue cannot be read" in refusal(tmp_path)
 
 
 def test_a_byte_order_mark_is_no_mistake(tmp_path: Path) -> None:
