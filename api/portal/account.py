@@ -1,6 +1,6 @@
 """The account page: browser sessions, passkeys, tokens, identities, time zone."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -26,7 +26,7 @@ from lockbox.errors import Invalid, LockboxError, NotSignedIn, SignInAgain
 from lockbox.identity import api_tokens, credentials, identities, passkeys, sessions, time_zones
 from lockbox.identity.credentials import Passkey
 from lockbox.identity.passkeys import LONGEST_NAME
-from lockbox.identity.roles import AuthMethod, Caller
+from lockbox.identity.roles import AuthMethod, Caller, Role, Scope
 from lockbox.identity.sessions import ClientInfo
 from lockbox.notifications import addresses
 
@@ -77,11 +77,12 @@ AccountContextDep = Annotated[AccountContext, Depends(account_context)]
 
 @dataclass(frozen=True)
 class RefusedAccountForm:
-    """A refusal, the form that it belongs to, and what was entered there."""
+    """A refusal, the form that it belongs to, and what was entered and ticked there."""
 
     why: LockboxError
     place: str
     written: str = ""
+    ticked: Collection[str] = ()
 
 
 @router.get("")
@@ -96,6 +97,7 @@ def done(
     deed: Callable[[UnitOfWork, Visitor], Response | None],
     written: str = "",
     *,
+    ticked: Collection[str] = (),
     first: Callable[[Caller], None] | None = None,
 ) -> Response:
     """Run an action and go on to its answer or the page; show a refusal beside its form.
@@ -111,7 +113,9 @@ def done(
             answer = deed(session, visitor)
     except REFUSED as refused:
         with work.open() as (session, visitor):
-            return _shown(work.request, work.chosen, session, visitor, RefusedAccountForm(refused, place, written))
+            return _shown(
+                work.request, work.chosen, session, visitor, RefusedAccountForm(refused, place, written, ticked)
+            )
     return answer or go(work.request, HERE)
 
 
@@ -144,6 +148,8 @@ def _shown(
         by_passkey=chosen.passkey_domain is not None,
         at=now(session),
         tokens=api_tokens.mine(session, visitor.caller),
+        scopes=list(Scope) if visitor.caller.holds(Role.SYSTEM) else [],
+        services=sorted(chosen.catalogue.services),
         longest_name=LONGEST_NAME,
         chosen=addresses.preferences(session, visitor.caller),
         addresses=addresses.mine(session, visitor.caller),

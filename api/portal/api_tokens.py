@@ -9,30 +9,37 @@ from api.browser import Visitor
 from api.portal.account import HERE, AccountContextDep, done, line
 from api.portal.pages import TAG, page
 from api.routes.tokens import TokenRulesDep
+from api.schemas.parts import Word
 from lockbox.database import UnitOfWork
 from lockbox.identity import token_creation
+from lockbox.identity.roles import Scope
 from lockbox.identity.token_creation import TokenInput
 
 router = APIRouter(prefix="/account/tokens", tags=[TAG], include_in_schema=False)
 
 UNNAMED = "token"
 LONGEST_NAME = 100
+MOST_SERVICES = 200
 
 
 @router.post("/new")
 def make(
-    work: AccountContextDep, laid_down: TokenRulesDep, name: Annotated[str, Form(max_length=LONGEST_NAME)] = ""
+    work: AccountContextDep,
+    laid_down: TokenRulesDep,
+    name: Annotated[str, Form(max_length=LONGEST_NAME)] = "",
+    scopes: Annotated[frozenset[Scope], Form(max_length=len(Scope))] = frozenset(),
+    services: Annotated[frozenset[Word], Form(max_length=MOST_SERVICES)] = frozenset(),
 ) -> Response:
     """Create a token for a freshly signed-in person, and show it on this page only."""
 
     def deed(session: UnitOfWork, visitor: Visitor) -> Response:
-        wanted = TokenInput(line(name, "token") or UNNAMED)
+        wanted = TokenInput(line(name, "token") or UNNAMED, scopes=scopes, services=services)
         issued = token_creation.make(session, visitor.caller, work.place, wanted, laid_down)
         return page(
             work.request, "api_token", visitor=visitor, issued=issued, public_url=work.chosen.public_url, back=HERE
         )
 
-    return done(work, "tokens", deed, name)
+    return done(work, "tokens", deed, name, ticked=scopes | services)
 
 
 @router.post("/revoke")

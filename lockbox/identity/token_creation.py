@@ -161,7 +161,9 @@ def _signed_in_just_now(session: UnitOfWork, caller: Caller) -> None:
     if caller.means is AuthMethod.SAMPLE:
         return
     if caller.means is AuthMethod.TOKEN or caller.by_device_login or caller.signed_in_at is None:
-        raise SignInAgain("An API token cannot create tokens. Sign in with a browser or your identity provider.")
+        raise SignInAgain(
+            "An API token cannot create tokens. Use your account page, or a token of your identity provider."
+        )
     if now(session) - caller.signed_in_at >= credentials.FRESH:
         minutes = credentials.FRESH // timedelta(minutes=1)
         seconds = int(credentials.FRESH.total_seconds())
