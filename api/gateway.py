@@ -57,7 +57,7 @@ class GateRuntime:
         )
         limits = StreamLimits(settings.gate_streams, settings.gate_streams_per_token)
         self.streams = WindowStreams(self.memory, self.credentials, limits, self.engineers.forget)
-        self.guards = GuardCalls(self.gate, self.streams, settings.catalogue.services, self.memory.now)
+        self.guards = GuardCalls(self.gate, self.streams, settings.catalogue.services, self.memory)
         self._has_callers = bool(self.mappings or settings.catalogue.issuers)
         self._reading = reading
         self._listener: Listener | None = None

@@ -74,9 +74,12 @@ def written(until: datetime) -> str:
     return until.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
-async def allow(send: Send, question: AccessCheck, request_id: UUID, until: datetime) -> None:
-    """Answer yes, and what for."""
-    await _empty(send, _of_yes(question, request_id, until))
+async def allow(
+    send: Send, question: AccessCheck, request_id: UUID, until: datetime, at: datetime | None = None
+) -> None:
+    """Answer yes, and what for; `at` is the present by the database's clock, where that is told."""
+    told = ((b"lockbox-at", written(at).encode()),) if at else ()
+    await _empty(send, _of_yes(question, request_id, until) + told)
 
 
 @lru_cache(MOST_WRITTEN)

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime
 from typing import NamedTuple
 
 import structlog
@@ -38,10 +39,11 @@ METHOD = re.compile(r"[A-Z]{1,20}")
 
 
 class AllowedCall(NamedTuple):
-    """A call that a window lets in, and what it does."""
+    """A call that a window lets in, and what it does; `at` is the present by the database's clock, for a guard."""
 
     question: AccessCheck
     window: GrantedAccess
+    at: datetime | None = None
 
 
 GuardAnswers = Callable[
@@ -218,7 +220,7 @@ class GateApp:
             if isinstance(found, AllowedCall):
                 window = found.window
                 self._counts.count_use(call, found.question, window.request_id, is_same_use=window.is_same_use)
-                await answers.allow(send, found.question, window.request_id, window.until)
+                await answers.allow(send, found.question, window.request_id, window.until, found.at)
             elif found is not None:
                 self._counts.count(call, GateDecision.NOT_APPLICABLE)
                 await answers.let_pass(send)

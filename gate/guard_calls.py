@@ -1,6 +1,6 @@
 """Answer guards, which stand in a service's own code: the stream of windows, whose call it is, and single checks."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import parse_qsl
@@ -18,6 +18,7 @@ from gate.engineers import EngineerCall, NotApplicable
 from gate.reasons import GateReason
 from gate.sent_headers import SentHeaders
 from gate.stream import WindowStreams
+from gate.window_memory import FRESH_SECONDS, WindowMemory
 from lockbox.requests.queries import AccessCheck, UsingCaller
 from lockbox.text_rules import check_resource
 
@@ -31,15 +32,15 @@ NOT_ONCE = "Send tenant, resource and action, each exactly once and with a value
 
 
 class GuardCalls:
-    """Answers the calls of guards, for one event loop; `now` is the present by the database's clock."""
+    """Answers the calls of guards, for one event loop; memory knows the present by the database's clock."""
 
     def __init__(
-        self, gate: Gate, streams: WindowStreams, services: Mapping[str, Service], now: Callable[[], datetime]
+        self, gate: Gate, streams: WindowStreams, services: Mapping[str, Service], memory: WindowMemory
     ) -> None:
         self._gate = gate
         self._streams = streams
         self._services = services
-        self._now = now
+        self._memory = memory
 
     async def answer(
         self, scope: Scope, receive: Receive, send: Send, credential: GatewayCredential, call: CountedCall
@@ -76,7 +77,7 @@ class GuardCalls:
         self, service: str, headers: SentHeaders, credential: GatewayCredential, call: CountedCall
     ) -> dict[str, Any]:
         found = await self._gate.caller(service, headers, credential, call, anew=True)
-        until = self._now() + ENGINEER_SECONDS
+        until = self._memory.now() + ENGINEER_SECONDS
         if found.expires_at is not None:
             until = min(until, datetime.fromtimestamp(found.expires_at, UTC))
         said = {"engineer": str(found.person_id)} if isinstance(found, EngineerCall) else {"not_applicable": True}
@@ -91,7 +92,9 @@ class GuardCalls:
         if isinstance(found, NotApplicable):
             return found
         use = AccessCheck(asked["tenant"], service, asked["resource"], asked["action"], found.person_id)
-        return await self._gate.check(use, UsingCaller(credential.account_id), call)
+        # By an older read, a clock that was set forward since would not show.
+        at = self._memory.now() if self._memory.age < FRESH_SECONDS else None
+        return (await self._gate.check(use, UsingCaller(credential.account_id), call))._replace(at=at)
 
 
 def _has_no_query(question: GateQuestion) -> None:

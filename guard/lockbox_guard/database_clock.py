@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from typing import NamedTuple
 
 QUIET_SECONDS = 3.0
 """So long after what a heartbeat says of, nothing is allowed any more."""
@@ -42,36 +43,65 @@ def microseconds(at: datetime) -> int:
     return (at - EPOCH) // MICROSECOND
 
 
+class ClockKnowledge(NamedTuple):
+    """By how many microseconds the database's clock is ahead of ours: at most, and at least by what came last.
+
+    Everything that was so until `heard`, on our clock, is known.
+    """
+
+    most: float
+    least: float
+    heard: float
+
+
+NOTHING = ClockKnowledge(float("inf"), float("-inf"), float("-inf"))
+
+
 class DatabaseClock:
     """The time by the database, from what the stream says it is.
 
     The first event of a connection was written after the request for it was sent, so the database's clock is ahead of
-    ours by no more than the time in it less the moment of sending. What arrives later was written before it arrived,
-    so the clock is ahead by no less than the time in it less the arrival: by that a clock that was set forward shows.
-    One thread writes, any number reads.
+    ours by no more than the time in it less the moment of sending. The time in an answer bounds it likewise, so that
+    a slow beginning of a connection does not count for as long as it lasts. What arrives later was written before it
+    arrived, so the clock is ahead by no less than the time in it less the arrival: by that a clock that was set
+    forward shows. One thread writes, any number reads.
     """
 
     def __init__(self, clock: Callable[[], float] = BOOT_CLOCK) -> None:
         self._clock = clock
         self._sent: float | None = None
-        # By how many microseconds the database's clock is ahead of ours at most, and the time heard last.
-        self._known: tuple[float, float] | None = None
+        self._known: ClockKnowledge | None = None
 
     def note_sent(self) -> None:
         """Note that the stream is asked for now."""
-        self._sent = self._clock() * 1e6
+        self._sent = self.moment()
+
+    def moment(self) -> float:
+        """Return the present by our clock, in microseconds: when a question is sent, for `bound`."""
+        return self._clock() * 1e6
 
     def hear(self, at: int, *, current: int | None) -> None:
         """Take the time by the database out of an event that has just arrived; microseconds since 1970.
 
         Everything that was so until `current` is known with it; None if it says nothing of that.
         """
-        ahead, heard = self._known or (float("inf"), float("-inf"))
+        most, _, heard = self._known or NOTHING
         if self._sent is not None:
-            ahead, self._sent = min(at - self._sent, ahead), None
-        least = at - self._clock() * 1e6
-        if ahead < float("inf"):
-            self._known = (max(ahead, least), heard if current is None else float(current))
+            most, self._sent = min(at - self._sent, most), None
+        if most < float("inf"):
+            least = at - self.moment()
+            most = max(most, least)
+            self._known = ClockKnowledge(most, least, heard if current is None else current - most)
+
+    def bound(self, sent: float, at: int) -> None:
+        """Take the time by the database out of an answer to what was sent at this `moment`.
+
+        The clock is ahead by no more than that says; but by what the last event says at least, which may have come
+        from another process of Lockbox, that knows of a clock that was set forward since.
+        """
+        if self._known is not None:
+            most, least, heard = self._known
+            self._known = ClockKnowledge(max(min(at - sent, most), least), least, heard)
 
     def lose(self) -> None:
         """Forget what was heard: nothing is allowed until Lockbox is heard again."""
@@ -85,12 +115,11 @@ class DatabaseClock:
     def now(self) -> float | None:
         """Return the time by the database, however long ago it was heard; None if it never was."""
         known = self._known
-        return None if known is None else self._clock() * 1e6 + known[0]
+        return None if known is None else self.moment() + known.most
 
     def latest(self) -> float | None:
         """Return the time by the database as far ahead as it can be, in microseconds; None after too long a quiet."""
-        known = self._known
-        if known is None:
+        known, now = self._known, self.moment()
+        if known is None or now - known.heard >= QUIET_SECONDS * 1e6:
             return None
-        now = self._clock() * 1e6 + known[0]
-        return now if now - known[1] < QUIET_SECONDS * 1e6 else None
+        return now + known.most

@@ -12,7 +12,7 @@ from uuid import UUID
 import httpx
 
 from lockbox_guard.connection import CREDENTIAL, GuardToken, LockboxAddress
-from lockbox_guard.database_clock import microseconds, read_instant
+from lockbox_guard.database_clock import DatabaseClock, microseconds, read_instant
 from lockbox_guard.decisions import SENTENCES, Allowed, NoAccess, Use
 from lockbox_guard.knowledge import KnownCaller
 
@@ -20,6 +20,8 @@ ASK_SECONDS = 2.0
 MOST_CONNECTIONS = 64
 LONGEST_PROOF = 8192
 AUTHORIZATION = "authorization"
+AT = "lockbox-at"
+"""The header of a yes with the time by the database."""
 BEHIND = NoAccess("behind")
 
 
@@ -46,10 +48,14 @@ def proof_of(header: str, value: str) -> CallerProof | None:
 
 
 class RemoteLockbox:
-    """Lockbox over the network. Everything but a clear yes, to exactly what was asked and in time, is a no."""
+    """Lockbox over the network. Everything but a clear yes, to exactly what was asked and in time, is a no.
 
-    def __init__(self, address: LockboxAddress, credential: GuardToken) -> None:
+    The clock learns from a yes what time it is by the database.
+    """
+
+    def __init__(self, address: LockboxAddress, credential: GuardToken, clock: DatabaseClock) -> None:
         self._credential = credential
+        self._clock = clock
         self._client = address.client(connections=MOST_CONNECTIONS)
 
     async def close(self) -> None:
@@ -73,11 +79,18 @@ class RemoteLockbox:
     async def check(self, use: Use, proof: CallerProof) -> Allowed | NoAccess:
         """Ask whether a window is open for this."""
         asked = {"tenant": use.tenant, "resource": use.resource, "action": use.action}
+        sent = self._clock.moment()
         try:
             answer = await self._get(f"/gate/v1/{quote(use.service, safe='')}/check", asked, proof)
-            return _yes(answer.headers, use) if answer.status_code == httpx.codes.OK else _no(answer)
+            return self._yes(answer.headers, use, sent) if answer.status_code == httpx.codes.OK else _no(answer)
         except (httpx.HTTPError, TimeoutError, OSError, ValueError, KeyError):
             return BEHIND
+
+    def _yes(self, headers: httpx.Headers, use: Use, sent: float) -> Allowed | NoAccess:
+        yes = _read_yes(headers, use)
+        if yes is not BEHIND and AT in headers:
+            self._clock.bound(sent, microseconds(read_instant(headers[AT])))
+        return yes
 
     async def _get(self, path: str, asked: Mapping[str, str], proof: CallerProof) -> httpx.Response:
         headers = {CREDENTIAL: self._credential.read(), proof.header: proof.value}
@@ -85,7 +98,7 @@ class RemoteLockbox:
             return await self._client.get(path, params=asked, headers=headers)
 
 
-def _yes(headers: httpx.Headers, use: Use) -> Allowed | NoAccess:
+def _read_yes(headers: httpx.Headers, use: Use) -> Allowed | NoAccess:
     if headers["lockbox-decision"] == "not-applicable":
         return Allowed(use)
     said = [headers[f"lockbox-{name}"] for name in ("decision", "tenant", "service", "action")]

@@ -39,7 +39,7 @@ class RunningGuard:
         self.knowledge = Knowledge(clock)
         self._clock = clock
         self._began = clock()
-        self._remote = RemoteLockbox(address, credential)
+        self._remote = RemoteLockbox(address, credential, self.knowledge.clock)
         self._refused = OrderedDict[Question, tuple[float, NoAccess]]()
         self._engineers: dict[tuple[str, bytes], asyncio.Task[KnownCaller | NoAccess]] = {}
         self._checks: dict[Question, asyncio.Task[Allowed | NoAccess]] = {}

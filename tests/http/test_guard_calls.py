@@ -7,6 +7,7 @@ from urllib.parse import urlencode
 import httpx
 import pytest
 
+from gate.window_memory import FRESH_SECONDS, WindowMemory
 from harness.gateway_world import ANNA, ENGINEER, GUARD, PUBLIC, SERVICE
 from lockbox.requests.lifecycle import Action
 from tests.http.door import Door
@@ -49,9 +50,25 @@ def test_a_check_is_answered_as_at_the_gate(gate: GateDoor) -> None:
     same = gate.ask()
 
     assert request_of(answer) == request_of(same)
-    assert {name: value for name, value in answer.headers.items() if name.startswith("lockbox-")} == {
-        name: value for name, value in same.headers.items() if name.startswith("lockbox-")
-    }
+    told = {name: value for name, value in answer.headers.items() if name.startswith("lockbox-")}
+    assert told.pop("lockbox-at")
+    assert told == {name: value for name, value in same.headers.items() if name.startswith("lockbox-")}
+
+
+def test_a_yes_says_what_time_it_is_by_the_database_as_far_ahead_as_it_can_be(gate: GateDoor) -> None:
+    before = datetime.now(UTC)
+    answer = asked(gate, about(gate))
+    latest = datetime.now(UTC) + timedelta(seconds=FRESH_SECONDS)
+
+    assert before <= datetime.fromisoformat(answer.headers["lockbox-at"]) < latest
+
+
+def test_a_yes_does_not_say_what_time_it_is_by_an_old_read(gate: GateDoor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(WindowMemory, "age", FRESH_SECONDS)
+    answer = asked(gate, about(gate))
+
+    assert answer.status == 200
+    assert "lockbox-at" not in answer.headers
 
 
 def test_a_no_says_why_and_where_to_request_access(gate: GateDoor) -> None:

@@ -4,7 +4,7 @@ import json
 import queue
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -52,7 +52,8 @@ class CrowdServer(ThreadingHTTPServer):
 class SmallLockbox:
     """Sends each stream a snapshot, then what happens, then heartbeats; `is_fresh` False leaves the heartbeats out.
 
-    `ahead` is by how many seconds the database's clock is ahead of this machine's.
+    `ahead` is by how many seconds the database's clock is ahead of this machine's; `begin` is called when a stream is
+    asked for, before it begins.
     """
 
     def __init__(self) -> None:
@@ -64,6 +65,7 @@ class SmallLockbox:
         self.counter = 0
         self.is_fresh = True
         self.ahead = 0.0
+        self.begin: Callable[[], object] = lambda: None
         self.part = 500
         self.refuse_stream: int | None = None
         self.takes = 201
@@ -149,6 +151,7 @@ class SmallLockbox:
 
     def stream(self, handler: BaseHTTPRequestHandler) -> None:
         """Send the stream until it is cut."""
+        self.begin()
         if self.refuse_stream:
             self.reply(handler, self.refuse_stream, {"lockbox-reason": "busy"})
             return
@@ -196,7 +199,7 @@ class SmallLockbox:
             return
         yes = self.open_by_check.get(shown)
         if yes:
-            self.reply(handler, 200, yes)
+            self.reply(handler, 200, {"lockbox-at": self.now(), **yes})
         else:
             self.no(handler, "no_window", 403)
 

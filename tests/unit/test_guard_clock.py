@@ -1,0 +1,152 @@
+"""What time a guard takes it to be by the database: as far ahead as it can be, and no further for long."""
+
+import time
+from collections.abc import Iterator
+
+import pytest
+from lockbox_guard.database_clock import BOOT_CLOCK, DatabaseClock
+
+from harness.wait import wait_for
+from tests.unit.guard_lockbox import ERIN, PATIENCE, USE, SmallLockbox, guard_of, reason, wait_until, window
+
+AHEAD = 1_000_000_000
+"""By how many microseconds the database's clock is ahead of the guard's."""
+
+
+class GuardSeconds:
+    """The guard's clock, which a test sets forward."""
+
+    def __init__(self, now: float) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+    @property
+    def database(self) -> int:
+        """The time by the database."""
+        return round(self.now * 1e6) + AHEAD
+
+
+class SlowSeconds:
+    """The guard's clock, by which the connection that begins next takes so many seconds to begin."""
+
+    def __init__(self) -> None:
+        self.slow = 0.0
+        self._passed = 0.0
+
+    def __call__(self) -> float:
+        return BOOT_CLOCK() + self._passed
+
+    def begin(self) -> None:
+        """Let them pass."""
+        self._passed += self.slow
+        self.slow = 0
+
+
+@pytest.fixture
+def lockbox() -> Iterator[SmallLockbox]:
+    small = SmallLockbox()
+    yield small
+    small.close()
+
+
+def known(clock: GuardSeconds, seconds: float = 0.0) -> DatabaseClock:
+    """Return what is known after a stream that took so long to begin, and a heartbeat."""
+    found = DatabaseClock(clock)
+    found.note_sent()
+    clock.now += seconds
+    found.hear(clock.database, current=None)
+    found.hear(clock.database, current=clock.database - 1_000_000)
+    return found
+
+
+def off(found: DatabaseClock, clock: GuardSeconds) -> float:
+    """Return by how many seconds it is too late."""
+    now = found.now()
+    assert now is not None
+    return (now - clock.database) / 1e6
+
+
+def test_an_answer_says_better_what_time_it_is_than_a_connection_that_began_slowly() -> None:
+    clock = GuardSeconds(100)
+    found = known(clock, 1.5)
+    assert off(found, clock) == pytest.approx(1.5)
+
+    sent = found.moment()
+    clock.now += 0.2
+    found.bound(sent, clock.database)
+
+    assert off(found, clock) == pytest.approx(0.2)
+
+
+def test_an_answer_that_took_long_says_nothing() -> None:
+    clock = GuardSeconds(100)
+    found = known(clock, 0.1)
+
+    sent = found.moment()
+    clock.now += 2
+    found.bound(sent, clock.database)
+
+    assert off(found, clock) == pytest.approx(0.1)
+
+
+def test_an_answer_of_one_who_does_not_know_that_the_clock_was_set_forward_says_nothing() -> None:
+    clock = GuardSeconds(100)
+    found = known(clock)
+    sent, old = found.moment(), clock.database
+    found.hear(clock.database + 60_000_000, current=None)
+
+    found.bound(sent, old)
+
+    assert off(found, clock) == pytest.approx(60)
+
+
+@pytest.mark.parametrize("back", [0, 2, 10])
+def test_a_guard_that_hears_nothing_goes_on_no_longer_whatever_an_answer_says(back: int) -> None:
+    clock = GuardSeconds(100)
+    found = known(clock, 1.5)
+    heard = clock.now
+    found.bound(found.moment(), clock.database - back * 1_000_000)
+
+    while not found.is_quiet:
+        clock.now += 0.01
+
+    # What a heartbeat says may be a second old then.
+    assert clock.now - heard <= 2.01
+
+
+def test_before_a_stream_was_heard_an_answer_says_nothing() -> None:
+    clock = GuardSeconds(100)
+    found = DatabaseClock(clock)
+
+    found.bound(found.moment(), clock.database)
+
+    assert found.now() is None
+    assert found.is_quiet
+
+
+def test_a_call_that_lockbox_lets_in_is_not_cut_since_the_connection_began_slowly(
+    lockbox: SmallLockbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SlowSeconds()
+    lockbox.begin, clock.slow = clock.begin, 1.7
+    token = lockbox.knows("erin's")
+    with guard_of(lockbox, monkeypatch, clock=clock) as guard:
+        wait_until(guard, "no_window", engineer=ERIN)
+        said = window(seconds=1.6)
+        request = lockbox.open(said)
+        lockbox.says_yes("Bearer erin's", request=said["request"], until=said["until"])
+        wait_for("it knows the window", lambda: guard.start().knowledge.windows.of(request), PATIENCE)
+        assert reason(guard, engineer=ERIN) == "no_window"
+
+        allowed = guard.check(**USE, token=token)
+        watch = guard.watch(allowed)
+
+        assert not allowed.is_known
+        assert watch.may_go_on()
+        assert guard.check(**USE, token=token).is_known
+        while watch.may_go_on():
+            time.sleep(0.01)
+        assert allowed.until is not None
+        assert time.time() <= allowed.until.timestamp() + 0.3
