@@ -15,6 +15,8 @@ log = logging.getLogger("lockbox_guard")
 PATH = "/gate/v1/stream"
 SILENCE_SECONDS = 3.0
 """Heartbeats come each second: a connection that is silent for longer is dead."""
+MOST_USELESS = 5
+"""After more heartbeats by which nothing may be allowed yet, another connection says better what time it is there."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0
 SENT = "http11.send_request_headers.started"
 
@@ -66,7 +68,7 @@ class StreamReader:
             if response.status_code != httpx.codes.OK or not kind.startswith("text/event-stream"):
                 reason = response.headers.get("lockbox-reason", "no reason given")
                 raise StreamRefused(f"Lockbox gives no stream: {response.status_code}, {reason[:40]!a}")
-            decoder, chunks = EventDecoder(), response.aiter_raw()
+            decoder, chunks, useless = EventDecoder(), response.aiter_raw(), 0
             while True:
                 async with asyncio.timeout(SILENCE_SECONDS):
                     chunk = await anext(chunks, None)
@@ -74,8 +76,12 @@ class StreamReader:
                     raise StreamRefused("Lockbox has ended the stream")
                 for event in decoder.feed(chunk):
                     knowledge.take(event)
+                    useless += event.kind == "heartbeat" and knowledge.clock.is_quiet
                 if not knowledge.clock.is_quiet:
+                    useless = 0
                     self._succeed()
+                elif useless > MOST_USELESS:
+                    raise StreamRefused("its clock cannot be told by a connection that began so slowly")
         finally:
             await response.aclose()
 

@@ -150,3 +150,17 @@ def test_a_call_that_lockbox_lets_in_is_not_cut_since_the_connection_began_slowl
             time.sleep(0.01)
         assert allowed.until is not None
         assert time.time() <= allowed.until.timestamp() + 0.3
+
+
+def test_a_connection_that_began_too_slowly_is_given_up_for_another(
+    lockbox: SmallLockbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SlowSeconds()
+    lockbox.begin, clock.slow = clock.begin, 2.5
+    token = lockbox.knows("erin's")
+    with guard_of(lockbox, monkeypatch, clock=clock) as guard:
+        assert reason(guard, token=token) == "behind"
+
+        wait_until(guard, "no_window", token=token)
+
+    assert len(lockbox.began) == 2
