@@ -24,9 +24,12 @@ YES, NO = 200, frozenset({401, 403})
 NO_ANSWER = 0
 REVOKED_SECONDS = {GATE: 1.0, GUARD: 3.0}
 """A call that begins so long after a revoke was answered gets no yes."""
-REMEMBERED_SECONDS = {GATE: 1.0, GUARD: 5.0}
+REMEMBERED_SECONDS = {GATE: 1.0, GUARD: 3.0}
 """For so long a no may be said once a window has opened. The guard waits for two seconds for one that the gate
-remembers for one; over a slow link it has said one for up to four."""
+remembers for one."""
+EARLY_SECONDS = {GATE: 0.0, GUARD: 3.0}
+"""So long before its deadline a window may be taken to be over. The guard takes Postgres' clock to be as far ahead as
+it can be; if that may be more than this, it is behind. The gate asks Postgres itself by then."""
 AWAY = frozenset({"busy", "behind"})
 """Reasons of a no that are about Lockbox, and not about the window."""
 LEAST_QUIET, LEAST_LET_IN = 10, 0.9
@@ -122,7 +125,7 @@ class HistoryJudge:
             one.began > opened + remembered
             and not self._history.was_frozen(one.began - remembered, one.ended)
             and one.ended < self._history.ending.get(window.request_id, float("inf"))
-            and self._clock.latest(one.ended) < window.ends_at
+            and self._clock.latest(one.ended) < window.ends_at - EARLY_SECONDS[one.door]
         )
 
     def _counts_as_quiet(self, one: RecordedAnswer) -> bool:

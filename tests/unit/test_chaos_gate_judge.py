@@ -157,7 +157,7 @@ def test_an_answer_that_is_neither_yes_nor_no_is_found(status: int) -> None:
     assert wrong(replace(no(OPENED + 5), status=status)) == [f"answered {status}"]
 
 
-@each(("door", "seconds"), [(GATE, 1.0), (GUARD, 5.0)])
+@each(("door", "seconds"), [(GATE, 1.0), (GUARD, 3.0)])
 def test_a_no_though_the_window_is_open_is_found_unless_lockbox_is_away(door: str, seconds: float) -> None:
     known = OPENED + 0.1 + seconds
 
@@ -166,6 +166,14 @@ def test_a_no_though_the_window_is_open_is_found_unless_lockbox_is_away(door: st
         f"no, unknown_engineer, {seconds + 0.01:.3f} s after {WINDOW} opened"
     ]
     assert wrong(no(known - 0.01, door=door), no(known + 0.01, "behind", door), no(known + 0.01, "busy", door)) == []
+
+
+@each(("door", "seconds"), [(GATE, 0.0), (GUARD, 3.0)])
+def test_a_no_shortly_before_the_deadline_is_found_at_the_gate_alone(door: str, seconds: float) -> None:
+    over = DEADLINE - seconds
+
+    assert wrong(no(over - 0.1, door=door)) == [f"no, no_window, {over - OPENED - 0.2:.3f} s after {WINDOW} opened"]
+    assert wrong(no(over - 0.005, door=door)) == []
 
 
 def test_a_no_after_somebody_tried_to_end_the_window_is_none_of_these() -> None:
