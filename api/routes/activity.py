@@ -8,6 +8,7 @@ from api.deps import CurrentUser, RequestOrigin, SessionDep
 from api.routes.requests import Key
 from api.schemas.activity import ActivityList, ActivityReceipt, NewActivity
 from api.schemas.parts import problems
+from lockbox.errors import Invalid
 from lockbox.requests import activity, queries, request_reads, submit
 
 router = APIRouter(prefix="/v1/requests", tags=["requests"])
@@ -21,13 +22,16 @@ def report(
 ) -> Response:
     """Report an engineer's activity, up to an hour after the window's end; needs the scope `activity:report`.
 
-    If any entry lies outside the window, none is accepted (`outside-window`). With an Idempotency-Key, a report can
-    be repeated safely for 24 hours.
+    If any entry or use lies outside the window, none is accepted (`outside-window`). With an Idempotency-Key, which
+    uses need, a report can be repeated safely for 24 hours.
     """
+    if body.uses and key is None:
+        raise Invalid("A report with uses needs an Idempotency-Key.", field="Idempotency-Key")
     plain = f"activity {request_id} {body.model_dump_json()}".encode()
     answer = submit.earlier_answer(session, key, plain) if key else None
     if answer is None:
-        taken = activity.report(session, who, came, request_id, [one.entry() for one in body.entries])
+        entries, uses = [one.entry() for one in body.entries], [one.use() for one in body.uses]
+        taken = activity.report(session, who, came, request_id, entries, uses=uses)
         text = ActivityReceipt(events=taken).model_dump_json()
         if key:
             submit.keep(session, who.person_id, key, plain, text)

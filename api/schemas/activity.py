@@ -1,17 +1,18 @@
 """Bodies of activity reports."""
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from api.schemas.parts import RequestBody, Resource, Word
-from lockbox.requests.activity import ActivityEntry, RecordedActivity
+from lockbox.requests.activity import ActivityEntry, RecordedActivity, ReportedUse
 from lockbox.requests.policy import IS_WHOLE
 from lockbox.text_rules import Instant
 
 MOST_ENTRIES = 500
 MOST_TIMES = 1_000_000_000
 
+Times = Annotated[int, Field(ge=1, le=MOST_TIMES, strict=True), IS_WHOLE]
 Method = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:/-]*$")]
 
 
@@ -23,17 +24,40 @@ class ActivityItem(RequestBody):
     resource: Resource
     outcome: Word
     action: Word | None = None
-    count: Annotated[int, Field(ge=1, le=MOST_TIMES, strict=True), IS_WHOLE] = 1
+    count: Times = 1
 
     def entry(self) -> ActivityEntry:
         """Return the core's form of it."""
         return ActivityEntry(self.at, self.method, self.resource, self.outcome, self.action, self.count)
 
 
-class NewActivity(RequestBody):
-    """A report: up to 500 entries, all of them within the window."""
+class UsedItem(RequestBody):
+    """Calls that a guard let in from its memory, `count` of them, which no gate has counted."""
 
-    entries: Annotated[list[ActivityItem], Field(min_length=1, max_length=MOST_ENTRIES)]
+    at: Instant
+    resource: Resource
+    action: Word
+    count: Times = 1
+
+    def use(self) -> ReportedUse:
+        """Return the core's form of it."""
+        return ReportedUse(self.at, self.resource, self.action, self.count)
+
+
+class NewActivity(RequestBody):
+    """A report: up to 500 entries, and as many uses, all of them within the window."""
+
+    model_config = ConfigDict(json_schema_extra={"anyOf": [{"required": ["entries"]}, {"required": ["uses"]}]})
+
+    entries: list[ActivityItem] = Field(default_factory=list, min_length=1, max_length=MOST_ENTRIES)
+    uses: list[UsedItem] = Field(default_factory=list, min_length=1, max_length=MOST_ENTRIES)
+
+    @model_validator(mode="after")
+    def says_something(self) -> Self:
+        """Refuse a report of nothing."""
+        if not self.entries and not self.uses:
+            raise ValueError("send entries, uses or both")
+        return self
 
 
 class ActivityReceipt(BaseModel):

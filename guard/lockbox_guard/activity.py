@@ -5,9 +5,10 @@ import logging
 import re
 import threading
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
 import httpx
@@ -22,7 +23,7 @@ METHOD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:/-]{0,62}")
 OUTCOME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 SEND_SECONDS, ANSWER_SECONDS = 2.0, 5.0
 MOST_KINDS = 10_000
-MOST_A_REPORT = 250
+MOST_A_REPORT = 500
 MOST_WAITING = 1_000
 PASSING = frozenset({401, 408, 425, 429})
 """Answers after which the same report is sent again, as after those from 500 on."""
@@ -39,6 +40,15 @@ class DoneKind:
     outcome: str
 
 
+@dataclass(frozen=True, slots=True)
+class UsedKind:
+    """What calls were let in for from memory, which no gate has counted."""
+
+    request: UUID
+    resource: str
+    action: str
+
+
 @dataclass(slots=True)
 class DoneTimes:
     """How often it was done, and when first and last, in microseconds since 1970."""
@@ -47,11 +57,19 @@ class DoneTimes:
     last: float
     count: int = 0
 
-    def lines(self, kind: DoneKind) -> list[dict[str, Any]]:
+    def add(self, at: float) -> None:
+        """Count one more."""
+        self.count += 1
+        self.last = max(self.last, at)
+
+    def lines(self, kind: DoneKind | UsedKind) -> list[dict[str, Any]]:
         """Return it as Lockbox takes it."""
-        said = {"method": kind.method, "resource": kind.resource, "action": kind.action, "outcome": kind.outcome}
+        said = {name: getattr(kind, name) for name in type(kind).__slots__ if name != "request"}
         last = {"at": _written(self.last), "count": 1, **said}
         return [last] if self.count == 1 else [{"at": _written(self.first), "count": self.count - 1, **said}, last]
+
+
+AnyKind = TypeVar("AnyKind", DoneKind, UsedKind)
 
 
 @dataclass(frozen=True)
@@ -60,11 +78,16 @@ class WaitingReport:
 
     request: UUID
     key: str
-    entries: list[dict[str, Any]]
+    body: dict[str, list[dict[str, Any]]]
+
+    @property
+    def size(self) -> int:
+        """How many lines it has."""
+        return sum(len(lines) for lines in self.body.values())
 
 
 class ActivityReports:
-    """What was done and is not yet reported. It is bounded: what does not fit is counted, and lost."""
+    """What was done and used and is not yet reported. It is bounded: what does not fit is counted, and lost."""
 
     def __init__(self, address: LockboxAddress, token: GuardToken, knowledge: Knowledge) -> None:
         self._token = token
@@ -72,6 +95,7 @@ class ActivityReports:
         self._client = address.client(connections=1)
         self._adding = threading.Lock()
         self._done: dict[DoneKind, DoneTimes] = {}
+        self._used: dict[UsedKind, DoneTimes] = {}
         self._waiting: list[WaitingReport] = []
         self._lost = Counter[str]()
         self._sending = asyncio.Lock()
@@ -88,15 +112,23 @@ class ActivityReports:
         if allowed.request is None or at is None:
             return
         kind = DoneKind(allowed.request, method, allowed.use.resource, allowed.use.action, outcome)
+        self._add(self._done, kind, at)
+
+    def add_use(self, allowed: Allowed) -> None:
+        """Note that a call was let in from memory now; takes a microsecond or two."""
+        at = self._clock.now()
+        if allowed.request is not None and at is not None:
+            self._add(self._used, UsedKind(allowed.request, allowed.use.resource, allowed.use.action), at)
+
+    def _add(self, kinds: dict[AnyKind, DoneTimes], kind: AnyKind, at: float) -> None:
         with self._adding:
-            times = self._done.get(kind)
+            times = kinds.get(kind)
             if times is None:
-                if len(self._done) >= MOST_KINDS:
+                if len(kinds) >= MOST_KINDS:
                     self._lost["no room"] += 1
                     return
-                times = self._done[kind] = DoneTimes(at, at)
-            times.count += 1
-            times.last = max(times.last, at)
+                times = kinds[kind] = DoneTimes(at, at)
+            times.add(at)
 
     async def run(self) -> None:
         """Send what there is every two seconds, until cancelled."""
@@ -115,7 +147,7 @@ class ActivityReports:
     async def _send_all(self) -> None:
         self._waiting += self._gathered()
         if len(self._waiting) > MOST_WAITING:
-            self._lost["no room"] += sum(len(one.entries) for one in self._waiting[:-MOST_WAITING])
+            self._lost["no room"] += sum(one.size for one in self._waiting[:-MOST_WAITING])
             del self._waiting[:-MOST_WAITING]
         while self._waiting and await self._send(self._waiting[0]):
             self._waiting.pop(0)
@@ -125,14 +157,13 @@ class ActivityReports:
 
     def _gathered(self) -> list[WaitingReport]:
         with self._adding:
-            done, self._done = self._done, {}
-        by_request: dict[UUID, list[DoneKind]] = {}
-        for kind in done:
-            by_request.setdefault(kind.request, []).append(kind)
+            lines = {"entries": _by_request(self._done), "uses": _by_request(self._used)}
+            self._done.clear()
+            self._used.clear()
         return [
-            WaitingReport(request, str(uuid4()), [line for kind in some for line in done[kind].lines(kind)])
-            for request, kinds in by_request.items()
-            for some in (kinds[at : at + MOST_A_REPORT] for at in range(0, len(kinds), MOST_A_REPORT))
+            WaitingReport(request, str(uuid4()), body)
+            for request in dict.fromkeys([*lines["entries"], *lines["uses"]])
+            for body in _bodies({name: found[request] for name, found in lines.items() if request in found})
         ]
 
     async def _send(self, report: WaitingReport) -> bool:
@@ -141,16 +172,29 @@ class ActivityReports:
             headers = {"authorization": f"Bearer {self._token.read()}", "idempotency-key": report.key}
             path = f"/v1/requests/{report.request}/activity"
             async with asyncio.timeout(ANSWER_SECONDS):
-                answer = await self._client.post(path, json={"entries": report.entries}, headers=headers)
+                answer = await self._client.post(path, json=report.body, headers=headers)
         except (httpx.HTTPError, TimeoutError, OSError, ValueError):
             return False
         status = answer.status_code
         if status in PASSING or status >= httpx.codes.INTERNAL_SERVER_ERROR:
             return False
         if status != httpx.codes.CREATED:
-            self._lost[f"refused with {status}"] += len(report.entries)
+            self._lost[f"refused with {status}"] += report.size
         return True
 
 
 def _written(at: float) -> str:
     return (EPOCH + timedelta(microseconds=at)).isoformat(timespec="microseconds")
+
+
+def _by_request(kinds: dict[AnyKind, DoneTimes]) -> dict[UUID, list[dict[str, Any]]]:
+    found: dict[UUID, list[dict[str, Any]]] = {}
+    for kind, times in kinds.items():
+        found.setdefault(kind.request, []).extend(times.lines(kind))
+    return found
+
+
+def _bodies(lines: dict[str, list[dict[str, Any]]]) -> Iterator[dict[str, list[dict[str, Any]]]]:
+    """Yield reports of one request, each with as many lines of a kind as Lockbox takes."""
+    for at in range(0, max(map(len, lines.values())), MOST_A_REPORT):
+        yield {name: part for name, all_of in lines.items() if (part := all_of[at : at + MOST_A_REPORT])}

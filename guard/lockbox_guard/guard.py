@@ -48,7 +48,7 @@ class Guard:
             token_file: holds a token with the scope `gate:guard`; without it, LOCKBOX_GUARD_TOKEN is the token.
             ca_file: certificates by which Lockbox's is judged, if those of the system do not do.
             engineer_header: the catalogue's `engineer_header`, for checks with `subject`.
-            reports_token_file: holds a token with the scope `activity:report`, for `report`.
+            reports_token_file: holds a token with the scope `activity:report`, for `report` and for uses.
             clock: seconds that go on while the machine sleeps.
 
         Raises:
@@ -124,7 +124,7 @@ class Guard:
                 found = found.result(ANSWER_SECONDS)
             except TimeoutError:
                 found = BEHIND
-        return _decided(found)
+        return _decided(running, found)
 
     async def check_async(
         self,
@@ -147,7 +147,7 @@ class Guard:
                     found = await asyncio.wrap_future(found)
             except TimeoutError:
                 found = BEHIND
-        return _decided(found)
+        return _decided(running, found)
 
     def watch(self, allowed: Allowed, *, drain_seconds: float = 0.0) -> CallWatch:
         """Return what says, as often as it is asked, whether a call that was just allowed may go on.
@@ -198,7 +198,9 @@ def _uuid(engineer: UUID | str) -> UUID | str:
         return "unknown_engineer"
 
 
-def _decided(found: Allowed | NoAccess) -> Allowed:
+def _decided(running: RunningGuard, found: Allowed | NoAccess) -> Allowed:
     if isinstance(found, NoAccess):
         raise Refused(found)
+    if found.is_known and running.reports is not None:
+        running.reports.add_use(found)
     return found

@@ -15,7 +15,7 @@ from lockbox.audit.canonical import LARGEST_INTEGER
 from lockbox.audit.events import AuditEvent
 from lockbox.audit.report import ACTIVITY, LATE
 from lockbox.database import UnitOfWork, now
-from lockbox.errors import NotFound, NotYours, OutsideWindow, TooLate
+from lockbox.errors import Invalid, NotFound, NotYours, OutsideWindow, TooLate
 from lockbox.identity import authentication
 from lockbox.identity.roles import Caller, Role, Scope
 from lockbox.notifications import announcements
@@ -28,6 +28,11 @@ CLOCKS_DIFFER = timedelta(seconds=5)
 MOST_SHOWN = 1000
 
 WINDOW = text("SELECT * FROM reported_window(:id)")
+# In the transaction of the report, which a repeated one does not come to; and before the events, since whoever writes
+# those of uses has locked the counts first.
+COUNT_USES = text("""
+SELECT add_gate_counts(NULL, NULL, CAST(:answers AS jsonb), CAST(:uses AS jsonb), '[]', '[]', 0)
+""")
 READ = text("""
 SELECT e.id, e.at, e.body,
     (SELECT d.fields #>> '{resource,1}' FROM event_details d WHERE d.event_id = e.id) AS resource
@@ -78,6 +83,16 @@ class ActivityEntry:
 
 
 @dataclass(frozen=True)
+class ReportedUse:
+    """Calls that a guard let in by itself, which no gate has counted: so many at this moment, or from it on."""
+
+    at: datetime
+    resource: str
+    action: str
+    count: int = 1
+
+
+@dataclass(frozen=True)
 class RecordedActivity:
     """An activity inside a window, `count` times; `resource` is null if erased.
 
@@ -96,17 +111,25 @@ class RecordedActivity:
 
 
 def report(
-    session: UnitOfWork, caller: Caller, origin: Origin, request_id: UUID, entries: Sequence[ActivityEntry]
+    session: UnitOfWork,
+    caller: Caller,
+    origin: Origin,
+    request_id: UUID,
+    entries: Sequence[ActivityEntry],
+    *,
+    uses: Sequence[ReportedUse] = (),
 ) -> int:
     """Write what a system says was done inside a window, one event for each kind of thing; return how many.
 
-    It may come up to an hour after the window ended, and is about moments at which it was open, give or take the five
-    seconds by which two clocks may differ. One entry that is not refuses the whole report.
+    Uses are counted as the gate counts its own, with the caller as the gateway. A report may come up to an hour after
+    the window ended, and is about moments at which it was open, give or take the five seconds by which two clocks may
+    differ. One entry or use that is not refuses the whole report, and so does a use that the window is not for.
 
     Raises:
         NotFound: there is no such request that the caller may know of, or it is of another service.
         NotYours: only a system with the scope, bound to the service, reports.
         TooLate: the window ended more than an hour ago.
+        Invalid: uses are reported of a window for a number of uses, which no guard knows.
         OutsideWindow: it was never open, or not when something is said to have been done.
     """
     authentication.enter(session, caller)
@@ -118,15 +141,23 @@ def report(
     if at > end + LATE:
         raise TooLate("The window ended more than an hour ago. Its activity can no longer be reported.")
     since, until = window.opened_at - CLOCKS_DIFFER, min(end, at) + CLOCKS_DIFFER
-    outside = [place for place, one in enumerate(entries) if not since <= one.at <= until]
-    if outside:
-        errors = [{"field": f"entries.{place}.at", "message": "the window was not open then"} for place in outside]
+    errors = (
+        _not_then("entries", entries, since, until) + _not_then("uses", uses, since, until) + _not_for(window, uses)
+    )
+    if uses and window.max_uses is not None:
+        raise Invalid(
+            "This access is for a number of uses. A guard asks Lockbox for each, which counts it.", field="uses"
+        )
+    if errors:
         raise OutsideWindow(
             "Some activity is outside the window. Nothing was recorded; leave these entries out.", errors=errors
         )
     authentication.turn_to(session, window.tenant_id)
+    if uses:
+        _count_uses(session, caller, window, uses, at)
     audit_events = _audit_events(caller, origin, window, entries, at)
-    announcements.record(session, *audit_events)
+    if audit_events:
+        announcements.record(session, *audit_events)
     database.publish_after_commit(session, [request_id], PAGES)
     return len(audit_events)
 
@@ -164,6 +195,38 @@ def _window(session: UnitOfWork, caller: Caller, request_id: UUID) -> Row[Any]:
     if window is None or window.service not in caller.services:
         raise NotFound("There is no such request.")
     return window
+
+
+def _not_then(
+    field: str, things: Sequence[ActivityEntry | ReportedUse], since: datetime, until: datetime
+) -> list[dict[str, str]]:
+    outside = [place for place, one in enumerate(things) if not since <= one.at <= until]
+    return [{"field": f"{field}.{place}.at", "message": "the window was not open then"} for place in outside]
+
+
+def _not_for(window: Row[Any], uses: Sequence[ReportedUse]) -> list[dict[str, str]]:
+    return [
+        {"field": f"uses.{place}", "message": "the window is not for this resource and action"}
+        for place, one in enumerate(uses)
+        if one.resource not in window.resources or one.action not in window.actions
+    ]
+
+
+def _count_uses(
+    session: UnitOfWork, caller: Caller, window: Row[Any], uses: Sequence[ReportedUse], at: datetime
+) -> None:
+    gateway, count = str(caller.person_id), sum(one.count for one in uses)
+    used: dict[str, str | int] = {"request_id": str(window.id), "count": count}
+    for which, use in (("first", min(uses, key=_moment)), ("last", max(uses, key=_moment))):
+        # The clock of whoever reports may be ahead of ours.
+        used |= {f"{which}_at": min(use.at, at).isoformat(), f"{which}_gateway": gateway}
+        used |= {f"{which}_action": use.action, f"{which}_resource": use.resource}
+    answer = {"gateway_id": gateway, "service": window.service, "decision": "allow", "reason": "", "count": count}
+    session.execute(COUNT_USES, {"answers": json.dumps([answer]), "uses": json.dumps([used])})
+
+
+def _moment(use: ReportedUse) -> datetime:
+    return use.at
 
 
 def _audit_events(

@@ -395,10 +395,10 @@ $$;
 -- A service account sees open windows only; to report activity later it needs a part of a closed one.
 CREATE FUNCTION reported_window(of_request uuid) RETURNS TABLE (
     id uuid, tenant_id uuid, requester_id uuid, service text, resources text[], actions text[],
-    opened_at timestamptz, deadline_at timestamptz, closed_at timestamptz
+    max_uses integer, opened_at timestamptz, deadline_at timestamptz, closed_at timestamptz
 ) LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     SELECT r.id, r.tenant_id, r.requester_id, r.service, coalesce(r.granted_resources, r.resources),
-        coalesce(r.granted_actions, r.actions), r.opened_at, r.deadline_at, r.closed_at
+        coalesce(r.granted_actions, r.actions), r.max_uses, r.opened_at, r.deadline_at, r.closed_at
     FROM requests r WHERE r.id = of_request AND 'system' = ANY (at_roles())
 $$;
 
@@ -467,7 +467,8 @@ BEGIN
     WHERE r.path = '' AND r.service = g.service AND r.reason = g.reason;
 END $$;
 
--- Add what a process of the API has counted; a batch that comes twice counts once. Rows are taken in the order of
+-- Add what a process of the API has counted; a batch that comes twice counts once. Without a process it is a part of a
+-- transaction that counts once. Rows are taken in the order of
 -- their keys, so that processes never wait for each other in a circle. No login changes or lowers a count.
 CREATE FUNCTION add_gate_counts(of_process uuid, of_batch bigint, answers jsonb, uses jsonb, refused jsonb,
     reported jsonb, lost bigint) RETURNS void
@@ -475,10 +476,11 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
     now_at CONSTANT timestamptz := clock_timestamp();
 BEGIN
-    INSERT INTO gate_writers AS w (process, batch, written_at) VALUES (of_process, of_batch, now_at)
+    INSERT INTO gate_writers AS w (process, batch, written_at)
+    SELECT of_process, of_batch, now_at WHERE of_process IS NOT NULL
     ON CONFLICT (process) DO UPDATE SET batch = EXCLUDED.batch, written_at = EXCLUDED.written_at
         WHERE w.batch < EXCLUDED.batch;
-    IF NOT FOUND THEN
+    IF NOT FOUND AND of_process IS NOT NULL THEN
         RETURN;
     END IF;
     INSERT INTO gate_answers AS g (span, at, gateway_id, service, decision, reason, count)

@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 from httpx import Response
@@ -143,3 +143,100 @@ def test_a_report_has_at_most_500_entries(gate: Door) -> None:
     facts(report(gate, request_id, *[entry] * 501), 422, "invalid-request")
     facts(report(gate, request_id), 422, "invalid-request")
     assert report(gate, request_id, *[entry] * 500).json() == {"events": 1}
+
+
+USED = "SELECT w.*, w.count AS times FROM window_uses w WHERE request_id = :id"
+COUNTED = "SELECT service, decision, reason, count FROM gate_answers WHERE span = 'all' AND gateway_id = :id"
+
+
+def used(minutes: float = 0, **changes: Any) -> dict[str, Any]:
+    """Return a use of so many minutes from now, with changes."""
+    at = datetime.now(UTC) + timedelta(minutes=minutes)
+    facts = {"at": at.isoformat(), "resource": "mailbox:anna@contoso.example", "action": "read"}
+    return facts | changes
+
+
+def report_uses(door: Door, request_id: str, *uses: dict[str, Any], key: str | None = None, **body: Any) -> Response:
+    """Report what a guard let in."""
+    headers = {"idempotency-key": key} if key else {}
+    path = f"/v1/requests/{request_id}/activity"
+    return door.call("ward", "POST", path, json={"uses": uses, **body}, headers=headers)
+
+
+def counted(door: Door) -> dict[tuple[str, str, str], int]:
+    """Return what is counted of the reporting account."""
+    with door.root.connect() as connection:
+        rows = connection.execute(text(COUNTED), {"id": door.world.people["ward"].person_id})
+        return {tuple(row[:3]): row[3] for row in rows}
+
+
+def test_uses_that_a_guard_reports_count_once_however_often_they_are_sent(gate: Door) -> None:
+    request_id, before = gate.active(), counted(gate)
+    first, last = (datetime.now(UTC) - timedelta(seconds=ago) for ago in (2, 1))
+    uses = used(at=last.isoformat()), used(at=first.isoformat(), count=40)
+
+    answers = [report_uses(gate, request_id, *uses, key=request_id) for _ in range(3)]
+    assert report_uses(gate, request_id, used(), key=str(uuid4()), entries=[done()]).json() == {"events": 1}
+
+    assert [(one.status_code, one.json()) for one in answers] == [(201, {"events": 0})] * 3
+    usage = gate.get("ann", f"/v1/requests/{request_id}").json()["usage"]
+    assert usage["times"] == 42
+    assert datetime.fromisoformat(usage["first"]["at"]) == first
+    assert {name: usage["first"][name] for name in ("gateway", "action", "resource")} == {
+        "gateway": gate.world.people["ward"].name,
+        "action": "read",
+        "resource": "mailbox:anna@contoso.example",
+    }
+    key = ("exchange-online", "allow", "")
+    assert counted(gate)[key] - before.get(key, 0) == 42
+
+
+@pytest.mark.parametrize(
+    ("use", "field"),
+    [
+        ({"resource": "mailbox:bob@contoso.example"}, "uses.1"),
+        ({"action": "delete"}, "uses.1"),
+        ({"minutes": -60}, "uses.1.at"),
+        ({"minutes": 30}, "uses.1.at"),
+    ],
+)
+def test_a_use_that_the_window_was_not_open_for_refuses_the_whole_report(
+    gate: Door, use: dict[str, Any], field: str
+) -> None:
+    request_id, before = gate.active(), counted(gate)
+
+    answer = report_uses(gate, request_id, used(), used(**use), key=request_id, entries=[done()])
+
+    facts(answer, 422, "outside-window")
+    assert [one["field"] for one in answer.json()["errors"]] == [field]
+    assert gate.get("ann", f"/v1/requests/{request_id}").json()["usage"]["times"] == 0
+    assert (listed(gate, request_id), counted(gate)) == ([], before)
+
+
+def test_no_use_is_reported_of_a_moment_after_the_end(gate: Door) -> None:
+    request_id = gate.active()
+    gate.world.act("ann", Action.REVOKE, UUID(request_id))
+
+    answer = report_uses(gate.later(minutes=1), request_id, used(minutes=0.2), key=request_id)
+
+    facts(answer, 422, "outside-window")
+    assert report_uses(gate.later(minutes=1), request_id, used(), key=request_id).status_code == 201
+
+
+def test_uses_need_a_key_and_a_report_is_of_something(gate: Door) -> None:
+    request_id = gate.active()
+
+    facts(report_uses(gate, request_id, used()), 422, "invalid-request")
+    facts(report_uses(gate, request_id, key=request_id), 422, "invalid-request")
+    facts(gate.call("ward", "POST", f"/v1/requests/{request_id}/activity", json={}), 422, "invalid-request")
+    assert gate.get("ann", f"/v1/requests/{request_id}").json()["usage"]["times"] == 0
+
+
+def test_no_use_is_reported_of_a_window_for_a_number_of_uses(gate: Door) -> None:
+    request_id = gate.active(max_uses=2)
+
+    answer = report_uses(gate, request_id, used(), key=request_id)
+
+    facts(answer, 422, "invalid-request")
+    assert gate.get("ann", f"/v1/requests/{request_id}").json()["usage"]["times"] == 0
+    assert report(gate, request_id, done()).status_code == 201

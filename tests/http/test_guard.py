@@ -20,6 +20,7 @@ from tests.http.gate_door import GateDoor, gate_before
 
 CLOSED_SECONDS = 3.0
 PATIENCE = 20.0
+MANY = 20
 MAILBOX = f"mailbox:{ANNA}"
 
 
@@ -136,13 +137,23 @@ def test_what_was_done_is_on_the_record(gate: GateDoor, tmp_path: Path) -> None:
         engineer_header=ENGINEER,
         reports_token_file=tokens["reporter"],
     )
+    use = {"tenant": world.tenant.slug, "resource": MAILBOX, "action": "read"}
     wait_for("the window is open", lambda: why_not(guard, gate) is None, PATIENCE)
-    allowed = guard.check(tenant=world.tenant.slug, resource=MAILBOX, action="read", subject="erin")
+    allowed = [guard.check(**use, subject="erin")]
+    while sum(one.is_known for one in allowed) < MANY:
+        allowed.append(guard.check(**use, subject="erin"))
     for _ in range(5):
-        guard.report(allowed, method="GET")
+        guard.report(allowed[0], method="GET")
 
     guard.stop()
 
+    assert gate.gateway.writer.round()
+    with world.db.transaction() as session:
+        authentication.enter(session, world.people["ann"])
+        used = activity.usage(session, request)
+    assert used.times == 1 + len(allowed), "each is counted once, by the gate or by the guard"
+    assert used.last is not None
+    assert (used.last.gateway, used.last.resource) == ("Reporter", MAILBOX)
     world.act("ann", Action.REVOKE, request)
     with world.db.transaction() as session:
         authentication.enter(session, world.people["ann"])

@@ -87,7 +87,9 @@ def test_the_page_and_the_operators_see_what_a_target_did_not_close(easy: Portal
         in page.words
     )
     assert "orders: could not be closed yet" in of_engineer.words
-    assert "let no call in by this access yet. Calls that the service checks by itself, and sessions" in page.words
+    assert (
+        "let no call in by this access yet. Calls that the service checks by itself and does not report" in page.words
+    )
     troubles = status.read(easy.db, with_redis=True).troubles
     assert "1 targets did not close their access: see docs/connectors.md" in troubles
     write(unbound(easy.db), CLOSED, id=request.id)

@@ -22,6 +22,7 @@ USE: dict[str, str] = {"tenant": "contoso", "resource": ANNA, "action": "read"}
 END: dict[str, Any] = {}
 HEARTBEAT_SECONDS = 0.2
 HANGS = 6.0
+TAKEN = 201
 PATIENCE = 6.0
 
 
@@ -68,8 +69,9 @@ class SmallLockbox:
         self.begin: Callable[[], object] = lambda: None
         self.part = 500
         self.refuse_stream: int | None = None
-        self.takes = 201
+        self.takes = TAKEN
         self.reported: list[tuple[str, list[dict[str, Any]], dict[str, str]]] = []
+        self.used: list[tuple[str, dict[str, Any]]] = []
         self.asked: list[tuple[str, dict[str, list[str]], dict[str, str]]] = []
         self.began: list[dict[str, str]] = []
         self.streams: list[queue.SimpleQueue[bytes | None]] = []
@@ -84,8 +86,10 @@ class SmallLockbox:
 
             def do_POST(self) -> None:
                 headers = {name.lower(): value for name, value in self.headers.items()}
-                entries = json.loads(self.rfile.read(int(headers["content-length"])))["entries"]
-                fake.reported.append((self.path, entries, headers))
+                body = json.loads(self.rfile.read(int(headers["content-length"])))
+                assert all(body.values()), "Lockbox refuses empty lists"
+                fake.reported.append((self.path, body.get("entries", []), headers))
+                fake.used += [(self.path, one) for one in body.get("uses", [])] if fake.takes == TAKEN else []
                 fake.reply(self, fake.takes, {}, b"{}")
 
             def handle(self) -> None:

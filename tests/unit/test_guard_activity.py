@@ -4,9 +4,10 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from uuid import UUID
 
 import pytest
-from lockbox_guard import Allowed, Guard, activity
+from lockbox_guard import Allowed, Guard, Refused, activity
 
 from harness.wait import wait_for
 from tests.guarded_apps import PIECE, GuardedService, get, served, served_wsgi, websocket
@@ -141,6 +142,44 @@ def test_without_a_token_for_it_nothing_can_be_reported(
 ) -> None:
     with guard_of(lockbox, monkeypatch) as bare, pytest.raises(TypeError, match="reports_token_file"):
         bare.report(allowed, method="GET")
+
+
+def uses(lockbox: SmallLockbox, request: UUID | None) -> int:
+    """Return how often a window was used, as far as it was reported."""
+    path = f"/v1/requests/{request}/activity"
+    return sum(one["count"] for where, one in lockbox.used if where == path)
+
+
+def test_each_yes_from_memory_is_reported_as_a_use_whether_its_call_is_or_not(
+    lockbox: SmallLockbox, guard: Guard, allowed: Allowed
+) -> None:
+    lockbox.takes = 503
+    for _ in range(9):
+        guard.check(**USE, engineer=ERIN)
+    with pytest.raises(Refused):
+        guard.check(**USE | {"action": "export"}, engineer=ERIN)
+    soon(lambda: len(lockbox.reported) > 1)
+
+    lockbox.takes = 201
+
+    soon(lambda: uses(lockbox, allowed.request) == 11)
+    assert counts(lockbox) == {}, "nobody said what was done"
+    first, *_, last = (one for _, one in lockbox.used)
+    assert {(one["resource"], one["action"]) for _, one in lockbox.used} == {(ANNA, "read")}
+    assert datetime.fromisoformat(first["at"]) <= datetime.fromisoformat(last["at"]) <= datetime.now(UTC)
+
+
+def test_a_yes_that_the_gate_has_counted_is_no_use_that_is_reported(lockbox: SmallLockbox, guard: Guard) -> None:
+    lockbox.knows("erin", seconds=3600)
+    lockbox.says_yes("Bearer erin")
+    wait_until(guard, None, token="erin")
+    allowed = guard.check(**USE, token="erin")
+    assert not allowed.is_known
+    guard.report(allowed, method="GET")
+
+    guard.stop()
+
+    assert (counts(lockbox), lockbox.used) == ({("GET", "served"): 1}, [])
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
