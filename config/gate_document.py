@@ -27,6 +27,10 @@ OTHERS = (
 """How headers begin that clients, proxies or the gateway's own dialect write."""
 OF_THE_GATE = frozenset({"lockbox-gateway", "lockbox-call"})
 """The gateway's credential and its id of a call: they are no tenant and nobody's name."""
+IN_BODIES = frozenset({"graphql", "graphiql", "gql", "jsonrpc", "json-rpc", "xmlrpc", "xml-rpc", "soap", "$batch"})
+"""How segments are called, up to a dot, at which calls say in their bodies what they read and do."""
+GRPC_SERVICE = re.compile(r"(?:[A-Za-z_][A-Za-z0-9_]*\.)+[A-Z][A-Za-z0-9_]*")
+"""A segment that names a service as gRPC does, such as `mail.v1.Mailboxes`: the next one is the method."""
 MOST_PATHS = 500
 MOST_IN_A_LIST = 50
 ESCAPABLE = "!$&'()+,:=@"
@@ -61,12 +65,23 @@ def _check_escapes(marks: str) -> None:
         raise ValueError(f"list characters of {ESCAPABLE} , each once")
 
 
+def _check_is_told_by_path(template: str) -> None:
+    literals = [segment.literal or "" for segment in parse_path(template)]
+    named = next((one for one in literals if one.lower().partition(".")[0] in IN_BODIES), None)
+    named = named or next((one for one in literals[-2:-1] if GRPC_SERVICE.fullmatch(one)), None)
+    if named is not None:
+        raise ValueError(
+            f"leave out paths with {named}: what is read there stands in the call's body, which no gate reads; check "
+            "access in the service's code with lockbox-guard"
+        )
+
+
 Short = Field(min_length=1, max_length=200)
 TenantSlug = Annotated[str, _fits(SLUG, "write a tenant's slug: small letters, digits and -")]
 HostTemplate = Annotated[str, Short, _by(parse_host)]
 HeaderName = Annotated[str, _by(_check_header)]
 VariableName = Annotated[str, _fits(VARIABLE_NAME, "write a variable's name without braces, such as org")]
-PathTemplate = Annotated[str, Short, _by(parse_path)]
+PathTemplate = Annotated[str, Short, _by(parse_path), _by(_check_is_told_by_path)]
 ResourceTemplate = Annotated[str, Short, _by(parse_resource)]
 ValueTemplate = Annotated[str, Short, _by(parse_value)]
 ParameterName = Annotated[str, _fits(PARAMETER, "write a parameter's name of letters, digits, . _ and -")]

@@ -1,7 +1,7 @@
 """Map a request at the gate to the tenant, the resource and the action that it uses; refuse what is not certain.
 
 Nothing is normalised: a request is taken as it was sent or refused, so that the service reads what was judged. Bodies
-are not read, so gRPC and GraphQL cannot be mapped.
+are not read, so gRPC, GraphQL and their like cannot be mapped, and are refused where their content type says so.
 """
 
 import re
@@ -22,6 +22,11 @@ PORT = re.compile(r":[0-9]*$")
 PLAIN_WORD = re.compile(r"(?=.{1,24}$)\$?[a-z]+(?:[A-Z][a-z]+|[_-][a-z]+)*")
 """A segment or parameter that is likely a word of the service's interface, and no name of a thing and no secret."""
 MOST_SEGMENTS, MOST_NAMES = 12, 8
+CONTENT_TYPE = b"content-type"
+IN_BODY = re.compile(
+    rb"(?:^|[,\s])(application/(?:grpc|graphql|connect\+|json-?rpc|soap)|multipart/mixed)", re.IGNORECASE
+)
+"""How content types begin whose bodies say what is read and done."""
 
 
 NO_HEADERS = SentHeaders(())
@@ -116,6 +121,8 @@ class ServiceMapping:
             MappingRefused: it is spelled in a way that is not taken, or no path of the catalogue fits it.
         """
         target = call.target
+        if CONTENT_TYPE in call.headers.values:
+            _check_is_told_by_path(call.headers)
         if len(target) > MOST_CHARACTERS or self._matches(target) is None:
             raise MappingRefused("malformed", explain(target, self._escaped))
         is_encoded = "%" in target
@@ -191,6 +198,18 @@ def _ends(node: _Node, segments: list[str], at: int) -> tuple[_Node, ...]:
         else:
             return ()
     return (node,) if node.routes else ()
+
+
+def _check_is_told_by_path(headers: SentHeaders) -> None:
+    if CONTENT_TYPE in headers.repeated:
+        raise MappingRefused("malformed", "send one Content-Type")
+    if found := IN_BODY.search(headers.values[CONTENT_TYPE]):
+        kind = found[1].decode().lower()
+        raise MappingRefused(
+            "unmapped",
+            f"what a call with the content type {kind} does stands in its body, which the gate does not read: the "
+            "service's own code has to check access",
+        )
 
 
 def _check_encoded(target: str) -> None:

@@ -97,6 +97,18 @@ def test_what_a_client_can_forge_is_refused_though_a_window_is_open(
     assert (answer.status, answer.reason) == (403, "malformed")
 
 
+@pytest.mark.parametrize("kind", dialect_scopes())
+def test_a_call_of_grpc_is_refused_though_its_path_is_mapped_and_a_window_is_open(gate: GateDoor, kind: str) -> None:
+    opened(gate)
+    assert gate.until(200, kind=kind).status == 200
+    assert gate.ask(kind, None, ("Content-Type", "application/json")).status == 200
+
+    answer = gate.ask(kind, None, ("Content-Type", "application/grpc+proto"))
+
+    assert (answer.status, answer.reason) == (403, "unmapped")
+    assert b"the service's own code has to check access" in answer.body
+
+
 def test_the_headers_that_say_what_is_asked_about_must_be_there(gate: GateDoor) -> None:
     for kind in dialect_scopes():
         if kind != "envoy":

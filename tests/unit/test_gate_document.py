@@ -212,6 +212,12 @@ MISTAKES = {
         "issuers[1].issuer",
         "each issuer once",
     ),
+    "GraphQL": ("plans:", more("/boxes/{x}/graphql"), 20, f"{GATE}.paths[2].path", "leave out paths with graphql"),
+    "GraphQL in capitals": ("plans:", more("/GraphQL/{x}"), 20, f"{GATE}.paths[2].path", "lockbox-guard"),
+    "XML-RPC": ("plans:", more("/{x}/xmlrpc.php"), 20, f"{GATE}.paths[2].path", "call's body"),
+    "an OData batch": ("plans:", more("/{x}/$batch"), 20, f"{GATE}.paths[2].path", "paths with $batch"),
+    "a gRPC method": ("plans:", more("/{x}/mail.v1.Boxes/Read"), 20, f"{GATE}.paths[2].path", "mail.v1.Boxes"),
+    "any gRPC method": ("plans:", more("/mail.v1.Boxes/{x}"), 20, f"{GATE}.paths[2].path", "mail.v1.Boxes"),
     "the same path again": ("plans:", more("/boxes/{x}/parts/{}"), 20, f"{GATE}.paths[2].path", "match paths[0]"),
     "a literal beside a variable": ("plans:", more("/boxes/{x}/parts/all"), 20, f"{GATE}.paths[2].path", "paths[0]"),
     "a variable beside a literal": (
@@ -259,6 +265,9 @@ def test_a_mistake_is_named_by_line_and_field(tmp_path: Path, mistake: str) -> N
         "/boxes/{x}/parts/{}/",
         "/boxes/{x}/others/{}",
         "/boxes/{x}",
+        "/graphql-schemas/{x}",
+        "/batch/{x}",
+        "/archive.v1.zip/{x}/all",
     ],
 )
 def test_paths_that_no_request_matches_both_are_good(tmp_path: Path, path: str) -> None:

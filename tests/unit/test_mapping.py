@@ -337,3 +337,45 @@ SECRET = "eyJhbGciOiJSUzI1NiJ9"
 )
 def test_the_outline_of_a_path_has_words_and_no_names_values_or_secrets(target: str, outline: str) -> None:
     assert MAIL.outline(GateCall("GET", target, HOST)) == outline
+
+
+def of_type(*types: str) -> SentHeaders:
+    """Return the headers of a question about a call with these content types."""
+    return SentHeaders([(b"content-type", one.encode()) for one in types])
+
+
+@each(
+    "kind",
+    [
+        "application/grpc",
+        "application/grpc+proto",
+        "application/grpc-web-text; charset=utf-8",
+        "Application/GRPC",
+        "application/json, application/grpc",
+        "application/graphql",
+        "application/graphql+json",
+        "application/connect+proto",
+        "application/json-rpc",
+        "application/jsonrpc",
+        "application/soap+xml; charset=utf-8",
+        'multipart/mixed; boundary="b"',
+    ],
+)
+def test_a_call_whose_body_says_what_it_does_is_refused(kind: str) -> None:
+    code, reason = refused(MAIL, "/mailboxes/anna", "PUT", headers=of_type(kind))
+
+    assert code == "unmapped"
+    assert "stands in its body, which the gate does not read" in reason
+
+
+@each(
+    "kind", ["application/json", "application/x-www-form-urlencoded", "multipart/form-data; boundary=b", "text/x", ""]
+)
+def test_a_body_that_only_fills_what_the_path_names_is_taken(kind: str) -> None:
+    assert mapped(MAIL, "/mailboxes/anna", "PUT", headers=of_type(kind))[1] == "mailbox:anna"
+
+
+def test_two_content_types_are_refused() -> None:
+    code, reason = refused(MAIL, "/mailboxes/anna", "PUT", headers=of_type("application/json", "application/grpc"))
+
+    assert (code, reason) == ("malformed", "send one Content-Type")

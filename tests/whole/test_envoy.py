@@ -127,6 +127,8 @@ def test_lockbox_answers_what_envoy_asks(home: Installation, manager: HttpConnec
     ):
         answer = asked(home, gate, target, method=method)
         assert (answer.status, answer.headers["lockbox-reason"]) == (403, reason), target
+    of_grpc = asked(home, gate, f"/mailboxes/{mailbox}", ("Content-Type", "application/grpc"))
+    assert (of_grpc.status, of_grpc.headers["lockbox-reason"]) == (403, "unmapped")
 
 
 def test_what_envoy_would_pass_on_of_a_forged_call_is_refused(

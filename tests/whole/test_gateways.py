@@ -295,6 +295,27 @@ def test_a_body_goes_to_the_service_and_never_to_lockbox(entrance: Entrance) -> 
     assert "transfer-encoding" not in asked
 
 
+@pytest.mark.parametrize("kind", ["application/grpc", "application/grpc-web+proto", "application/graphql"])
+def test_a_call_whose_body_says_what_it_does_is_refused(entrance: Entrance, opened: OpenMailbox, kind: str) -> None:
+    target = f"/mailboxes/{opened[0]}"
+    entrance.served(target, ("Content-Type", "application/json"))
+    assert entrance.home.service.seen[-1].headers["content-type"] == "application/json"
+
+    answer = entrance.refused(target, ("Content-Type", kind))
+
+    assert (answer.status, answer.headers["lockbox-reason"]) == (403, "unmapped")
+
+
+def test_graphql_by_its_usual_address_is_refused_whatever_it_is_sent_as(entrance: Entrance) -> None:
+    query = b'{"query": "{ mailbox { messages } }"}'
+    for kind in ("application/json", "application/graphql", "text/plain"):
+        sent = ("Content-Type", kind), ("Content-Length", str(len(query)))
+
+        answer = entrance.refused("/graphql", *sent, method="POST", body=query)
+
+        assert (answer.status, answer.headers["lockbox-reason"]) == (403, "unmapped")
+
+
 def test_each_call_of_a_connection_is_checked(entrance: Entrance) -> None:
     open_one, shut_one = address(), address()
     entrance.opened(open_one)
