@@ -1,0 +1,135 @@
+"""The trials with which the pages of gateways and of the guard begin: their commands are run as they stand there."""
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from harness.network import HOST
+from harness.ports import own_port
+from tests.whole import terminal
+from tests.whole.conftest import wait_until
+from tests.whole.gateways import KINDS, is_demanded
+from tests.whole.terminal import CHECKOUT
+from tests.whole.test_run import read_until, run
+
+NGINX = "docs/gateways/nginx.md"
+GUARD = "guard/README.md"
+SECONDS = 120
+BASH = shutil.which("bash") or "/bin/bash"
+STATUS = re.compile(r"^HTTP/1.1 (\d+)", flags=re.MULTILINE)
+REASON = re.compile(r"^lockbox-reason: (\w+)", flags=re.MULTILINE | re.IGNORECASE)
+
+pytestmark = [pytest.mark.far, pytest.mark.timeout(400)]
+
+
+@dataclass(frozen=True)
+class GuideReader:
+    """A person in the folder of a checkout, where Lockbox runs; the ports that the pages name are our own here."""
+
+    folder: Path
+    ports: dict[str, str]
+
+    def own(self, written: str) -> str:
+        """Return a page's commands, or a file that they use, with our ports."""
+        for named, ours in self.ports.items():
+            written = re.sub(rf"\b{named}\b", ours, written)
+        return written
+
+    def type(self, *blocks: str) -> str:
+        """Run commands in a shell of a person, where jobs have numbers; return all that is printed."""
+        path = os.pathsep.join([os.defpath, *(str(found.parent) for one in KINDS.values() if (found := one.find()))])
+        ran = subprocess.run(
+            [BASH, "-m", "-c", self.own("\n".join(blocks))], cwd=self.folder,
+            env={"PATH": path, "HOME": str(self.folder)}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            check=False, timeout=SECONDS,
+        )  # fmt: skip
+        return ran.stdout
+
+
+def trial(page: str) -> list[str]:
+    """Return the blocks of commands with which a page begins."""
+    (part,) = re.findall(
+        r"^## Try it in ten minutes\n(.*?)^## ", (CHECKOUT / page).read_text(), re.DOTALL | re.MULTILINE
+    )
+    blocks = re.findall(r"^\n((?:    .*\n|\n(?=    ))+)", part, flags=re.MULTILINE)
+    return [re.sub(r"^    ", "", block, flags=re.MULTILINE) for block in blocks]
+
+
+def serving(port: str) -> str:
+    """Return the command that waits until a gateway routes calls, as a person does who types."""
+    asked = f"curl -s -o /dev/null -w '%{{http_code}}' http://{HOST}:{port}/"
+    return f"for i in $(seq 100); do case $({asked}) in 000|404) sleep 0.1;; *) break;; esac; done\n"
+
+
+@pytest.fixture(scope="module")
+def reader() -> Iterator[GuideReader]:
+    with terminal.opened() as here:
+        folder = here.place / "checkout"
+        made = GuideReader(folder, {port: str(own_port()) for port in ("8080", "8081", "9000")})
+        _unpack(made)
+        prepare, starts = trial(NGINX)[0].rsplit("\n", 2)[:2]
+        assert starts == "LOCKBOX_CATALOGUE=var/try/catalogue.yaml make run"
+        made.type(prepare)
+        with run(here, LOCKBOX_CATALOGUE=str(folder / "var" / "try" / "catalogue.yaml")) as running:
+            read_until(running, "curl ")
+            shutil.copy(here.place / "tokens.env", folder / "var")
+            yield made
+            running.terminate()
+            running.communicate(timeout=SECONDS)
+
+
+def _unpack(made: GuideReader) -> None:
+    shutil.copytree(CHECKOUT / "deploy", made.folder / "deploy")
+    (made.folder / ".venv").symlink_to(sys.prefix)
+    for sample in (made.folder / "deploy").rglob("*"):
+        if "gateways" in sample.parts and sample.is_file():
+            sample.write_text(made.own(sample.read_text()))
+    # Where nginx was unpacked and not installed, it misses its folders.
+    settings = "".join(
+        f"{name}_temp_path {made.folder}/{name};\n" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    sample = made.folder / "deploy" / "gateways" / "nginx.conf"
+    sample.write_text(sample.read_text().replace("http {\n", f"http {{\n{settings}", 1))
+
+
+def is_free(port: str) -> bool:
+    with socket.socket() as asked:
+        return asked.connect_ex((HOST, int(port))) != 0
+
+
+@pytest.mark.parametrize("kind", ["nginx", "caddy", "traefik"])
+def test_a_gateway_serves_by_a_window_alone(reader: GuideReader, kind: str) -> None:
+    if KINDS[kind].find() is None:
+        (pytest.fail if is_demanded() else pytest.skip)(f"install {kind}")
+    start, stop = (
+        trial(f"docs/gateways/{kind}.md")[-3 if kind == "nginx" else 0],
+        trial(f"docs/gateways/{kind}.md")[-1],
+    )
+
+    said = reader.type(start, serving("8080"), trial(NGINX)[-2], stop)
+
+    assert STATUS.findall(said) == ["403", "200", "403"], said
+    assert REASON.findall(said) == ["no_window", "no_window"]
+    assert "Anna's mail" in said
+    wait_until(lambda: is_free(reader.ports["8080"]) and is_free(reader.ports["9000"]), "an end")
+
+
+def test_the_guard_lets_in_by_a_window_alone(reader: GuideReader) -> None:
+    start, uses = trial(GUARD)
+
+    said = reader.type(start, "sleep 5\n", uses, "kill %1")
+
+    answers = re.findall(r"^(403 \w+|Anna's mail, until 20)", said, flags=re.MULTILINE)
+    assert [one for before, one in zip(["", *answers], answers, strict=False) if one != before] == [
+        "403 no_window",
+        "Anna's mail, until 20",
+        "403 no_window",
+    ], said
