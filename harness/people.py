@@ -10,13 +10,13 @@ from uuid import UUID
 
 import httpx
 from sqlalchemy import Engine, text
-from sqlmodel import SQLModel, col, select
+from sqlmodel import col, select
 
 from cli.stack import StackPlan
 from config.settings import Settings
 from harness.stage import setting, unbound
 from lockbox.database import NO_KEYS, Database, UnitOfWork, WarnedSession, now, postgres_clock
-from lockbox.identity import api_tokens, keyring, row_macs, sessions, tenants
+from lockbox.identity import api_tokens, keyring, row_macs, sessions, tenants, time_zones
 from lockbox.identity.api_tokens import TokenTerms
 from lockbox.identity.credentials import BrowserSession, GateIdentity, Identity, Passkey, Token
 from lockbox.identity.models import (
@@ -24,7 +24,6 @@ from lockbox.identity.models import (
     EligibleDelegate,
     Invitation,
     Membership,
-    Person,
     PolicyVersion,
     ReportConsent,
     Tenant,
@@ -162,7 +161,9 @@ class Enrolment:
         self._session = session
         self._lifetime = lifetime
         self._at = now(session)
-        self._entered: list[SQLModel] = []
+        self._people: list[dict[str, Any]] = []
+        self._memberships: list[dict[str, Any]] = []
+        self._tokens: list[dict[str, Any]] = []
 
     def enter(
         self,
@@ -177,7 +178,7 @@ class Enrolment:
         """Add somebody to those who are written, and return them as a caller, and their token."""
         email = email or f"{name}-{new_id().hex[-8:]}@example.test"
         side = Side.CUSTOMER if tenant_id else Side.VENDOR
-        person = Person(id=new_id(), name=name.capitalize(), email=email, side=side, created_at=self._at)
+        person_id, row_id = new_id(), new_id()
         ours = keyring.of(self._session)
         terms = TokenTerms(
             environment=SETTINGS.environment,
@@ -186,27 +187,44 @@ class Enrolment:
             scopes=scopes or (),
             services=services or (),
         )
-        issued = api_tokens.draft(person.id, self._at, ours, terms)
-        row_id = new_id()
-        mac = ours.powers.mark(*row_macs.membership(row_id, person.id, tenant_id, role))
-        membership = Membership(id=row_id, person_id=person.id, tenant_id=tenant_id, role=role, mac=mac)
-        self._entered += [person, membership, issued.token]
+        issued = api_tokens.draft(person_id, self._at, ours, terms)
+        mac = ours.powers.mark(*row_macs.membership(row_id, person_id, tenant_id, role))
+        # Not as rows of SQLModel, which take as long to make as all the rest.
+        self._people.append(
+            {
+                "id": person_id,
+                "name": name.capitalize(),
+                "email": email,
+                "side": side,
+                "time_zone": time_zones.DEFAULT,
+                "wants_prompts": True,
+                "created_at": self._at,
+            }
+        )
+        self._memberships.append(
+            {
+                "id": row_id,
+                "person_id": person_id,
+                "tenant_id": tenant_id,
+                "role": role,
+                "review_tier": 1,
+                "mac": mac,
+            }
+        )
+        self._tokens.append(issued.token.model_dump(exclude_none=True))
         limits = (frozenset(scopes or ()), frozenset(services or ()))
         standings = frozenset({RoleGrant(role, tenant_id)})
-        caller = Caller(person.id, person.name, standings, *limits, side, AuthMethod.SAMPLE, issued.token.id)
+        caller = Caller(person_id, name.capitalize(), standings, *limits, side, AuthMethod.SAMPLE, issued.token.id)
         return caller, issued.text
 
     def write(self) -> None:
         """Write everybody, a statement a table."""
         # People first: the others refer to them.
-        for kind in (Person, Membership, Token):
-            rows = [one for one in self._entered if isinstance(one, kind)]
-            columns = [name for name in kind.model_fields if any(getattr(row, name) is not None for row in rows)]
-            values = [{name: getattr(row, name) for name in columns} for row in rows]
-            names, table = ", ".join(columns), kind.__tablename__
+        for table, rows in (("people", self._people), ("memberships", self._memberships), ("tokens", self._tokens)):
+            names = ", ".join(dict.fromkeys(name for row in rows for name in row))
             # Each name is one of ours.
             written = f"INSERT INTO {table} ({names}) SELECT {names} FROM jsonb_populate_recordset(NULL::{table}, %s)"  # noqa: S608
-            self._session.connection().exec_driver_sql(written, (json.dumps(values, default=_plain),))
+            self._session.connection().exec_driver_sql(written, (json.dumps(rows, default=_plain),))
 
 
 def _plain(value: object) -> str:
