@@ -4,11 +4,13 @@ from collections.abc import Iterator
 
 import pytest
 import structlog
+from jinja2 import FileSystemBytecodeCache
 from redis import Redis
 from sqlalchemy import Engine, create_engine
 from sqlalchemy.pool import NullPool
 from structlog.typing import Processor
 
+from api.portal.pages import TEMPLATES
 from config.embedded import ServerAddresses
 from config.settings import Settings
 from harness.people import WITHOUT_REVIEW, World
@@ -32,6 +34,15 @@ def db_at(urls: Urls) -> Database:
 def root_at(urls: Urls) -> Engine:
     """Return an engine that may do everything."""
     return create_engine(urls.superuser, isolation_level="AUTOCOMMIT", pool_pre_ping=True)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _templates_compiled_once(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Let the processes of one run compile each template of the pages once: all of them take a second."""
+    if hasattr(request.config, "workerinput"):
+        folder = tmp_path_factory.getbasetemp().parent / "templates"
+        folder.mkdir(exist_ok=True)
+        TEMPLATES.bytecode_cache = FileSystemBytecodeCache(str(folder))
 
 
 @pytest.fixture(scope="session")

@@ -336,9 +336,9 @@ def code_in(mail: OutgoingMail) -> str:
     return str(line)
 
 
-def crawl(browser: Browser, start: str) -> Iterator[PortalPage]:
-    """Open every page that can be reached by links of ours."""
-    seen, waiting = set[str](), [start]
+def crawl(browser: Browser, *starts: str) -> Iterator[PortalPage]:
+    """Open every page that can be reached by links of ours, once."""
+    seen, waiting = set[str](), [*starts]
     while waiting:
         path = waiting.pop()
         if path in seen:

@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
+from fastapi.routing import iter_route_contexts
 from httpx import Response
 from sqlalchemy import event, text
 from starlette.types import Message, Receive, Scope, Send
@@ -267,12 +268,10 @@ def test_each_request_has_the_budget_of_its_kind(method: str, path: str, budget:
 
 def test_every_closing_route_of_the_api_has_the_budget_for_it(door: Door) -> None:
     """A route that moves elsewhere would leave its budget without a word."""
-    paths = make_app(SETTINGS, door.db).openapi()["paths"]
+    paths = {route.path for route in iter_route_contexts(make_app(SETTINGS, door.db).routes)}
 
-    assert {"/v1/access", "/v1/requests/{request_id}/revoke", "/v1/tenants/{slug}/emergency-stop"} <= set(paths)
-    assert {"/v1/tenants/{slug}/suspend", "/v1/vendor/members/{person_id}/disable", "/readyz", "/metrics"} <= set(
-        paths
-    )
+    assert {"/v1/access", "/v1/requests/{request_id}/revoke", "/v1/tenants/{slug}/emergency-stop"} <= paths
+    assert {"/v1/tenants/{slug}/suspend", "/v1/vendor/members/{person_id}/disable", "/readyz", "/metrics"} <= paths
 
 
 def test_a_crowd_takes_no_thread_from_whoever_has_a_connection(door: Door) -> None:

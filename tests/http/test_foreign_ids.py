@@ -1,5 +1,6 @@
 """Ids of requests and tokens of others, on every route that takes one: the ordinary 404, and nothing changes."""
 
+from collections.abc import Mapping
 from uuid import UUID
 
 import pytest
@@ -42,17 +43,23 @@ def home(open_door: OpenDoor) -> Door:
     return door
 
 
+@pytest.fixture(scope="module")
+def named(home: Door) -> Mapping[str, object]:
+    """The ids of rows of the tenant, which nobody of another one changes."""
+    waits = home.pending()
+    ids = {"request_id": waits, "token_id": made(home, "ann")["id"], "address_id": address(home)}
+    return ids | {"question_id": question(home, waits)}
+
+
 def test_there_are_such_routes() -> None:
     assert len(TAKES_IDS) >= 6
 
 
 @each("who", OTHERS)
 @each("route", TAKES_IDS)
-def test_the_ids_of_another_tenant_answer_as_unknown_ones_do(home: Door, route: str, who: str) -> None:
-    home.run_sql("UPDATE tokens SET revoked_at = clock_timestamp() WHERE NOT is_sample")
-    waits = home.pending()
-    named = {"request_id": waits, "token_id": made(home, "ann")["id"], "address_id": address(home)}
-    named["question_id"] = question(home, waits)
+def test_the_ids_of_another_tenant_answer_as_unknown_ones_do(
+    home: Door, named: Mapping[str, object], route: str, who: str
+) -> None:
     unknown = dict.fromkeys(named, UUID(int=1))
     method, path = route.split()
     before = home.rows()

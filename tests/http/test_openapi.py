@@ -2,17 +2,25 @@
 
 import json
 
+import pytest
+
 from api import openapi
 
 
-def test_the_committed_description_is_that_of_the_app() -> None:
+@pytest.fixture(scope="module")
+def once() -> str:
+    """The description, made once."""
+    return openapi.described()
+
+
+def test_the_committed_description_is_that_of_the_app(once: str) -> None:
     committed = openapi.FILE.read_text(encoding="utf-8")
 
-    assert committed == openapi.described(), "write it anew: python -m api.openapi"
+    assert committed == once, "write it anew: python -m api.openapi"
 
 
-def test_the_description_is_alike_each_time_and_names_no_place() -> None:
-    once, again = openapi.described(), openapi.described()
+def test_the_description_is_alike_each_time_and_names_no_place(once: str) -> None:
+    again = openapi.described()
 
     assert once == again
     assert json.loads(once)["info"]["title"] == "Lockbox"
