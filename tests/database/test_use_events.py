@@ -13,14 +13,15 @@ from gate.count_writer import CountWriter
 from gate.reasons import GateReason
 from harness.clocks import ShiftedClock
 from harness.outbox import fan_out_all
-from harness.people import MAILBOX, World
+from harness.people import HERE, MAILBOX, World
 from harness.stage import as_sender
 from lockbox.audit.report import USES_SETTLE
-from lockbox.database import Database
+from lockbox.database import Database, now
 from lockbox.identity.roles import Role, Scope
 from lockbox.monitoring import invariants
 from lockbox.monitoring.invariants import ScanPosition
 from lockbox.requests import activity
+from lockbox.requests.activity import ActivityEntry, ReportedUse
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.queries import AccessCheck
 from tests.database.scenes import at_once, read, write
@@ -100,6 +101,61 @@ def test_the_first_use_is_told_at_once_and_the_last_one_after_the_end(
     assert (last.said["count"], last.said["seq"]) == (3, None)
     assert last.said["first_at"] == first.said["first_at"] < last.said["last_at"]
     assert counted.look_at is None
+
+
+def report(world: World, request_id: UUID, times: int = 1) -> None:
+    """Let a guard report uses, and what was done."""
+    with world.db.transaction() as session:
+        at = now(session)
+        done = ActivityEntry(at, "GET", MAILBOX, "served", "read", times)
+        use = ReportedUse(at, MAILBOX, "read", times)
+        activity.report(session, world.people["guard"], HERE, request_id, [done], uses=[use])
+
+
+@pytest.fixture
+def guarded(world: World) -> World:
+    """The same world, with a guard's account for reports."""
+    world.add("guard", Role.SYSTEM, scopes={Scope.ACTIVITY_REPORT}, services={SERVICE})
+    return world
+
+
+def test_what_a_guard_reports_is_a_first_and_a_last_use(
+    guarded: World, sender: Database, later: ShiftedClock
+) -> None:
+    request_id = opened(guarded)
+    report(guarded, request_id)
+    assert (recorded(sender), told(guarded, request_id)) == (1, ["first_used"])
+    used(guarded, request_id)
+    report(guarded, request_id, times=4)
+    guarded.act("tara", Action.REVOKE, request_id)
+    fan_out_all(as_sender(sender))
+    later.shift += USES_SETTLE
+
+    assert recorded(sender) == 1
+
+    first, last = read(guarded.db, TOLD, id=request_id)
+    guard = guarded.people["guard"]
+    assert (first.said["gateway"], first.name, first.resource) == (str(guard.person_id), guard.name, MAILBOX)
+    assert (last.said["gateway"], last.said["count"]) == (str(guard.person_id), 6)
+
+
+def test_reports_gates_and_workers_that_count_one_window_at_once_wait_for_nobody_in_a_circle(
+    guarded: World, sender: Database
+) -> None:
+    request_id = opened(guarded)
+    jobs = [
+        *(lambda: report(guarded, request_id) for _ in range(8)),
+        *(lambda: used(guarded, request_id) for _ in range(4)),
+        *(lambda: recorded(sender) for _ in range(4)),
+    ]
+
+    with ThreadPoolExecutor(len(jobs)) as pool:
+        at_once(pool, *jobs)
+
+    recorded(sender)
+    (counted,) = read(guarded.db, "SELECT count AS times FROM window_uses")
+    assert counted.times == 12
+    assert told(guarded, request_id) == ["first_used"]
 
 
 def test_a_window_that_nobody_has_used_has_no_such_event(world: World, sender: Database, later: ShiftedClock) -> None:
