@@ -127,6 +127,7 @@ LABELS = {
     "justification": "Why",
 }
 FROM, UNTIL = "from", "until"
+DECLARED = ("Engineer", "Service", "Resource", "From", "Until", "Why")
 LONGEST_REASON = 2000
 CUSTOMERS_WORDS = "the vendor"
 SOMEBODY = "an approver"
@@ -212,7 +213,6 @@ def render(mail: AccountMail, *, public_url: str, sender: str) -> OutgoingMail:
     """Return the mail. A code in it works only where the person typed their address, or on the invitation's page."""
     title = _title(mail)
     domain = urlsplit(public_url).hostname
-    longest = LONGEST_REASON if mail.template == OUTSIDE_ACCESS else LONGEST_NAME
     said = {
         "mail": mail,
         "sender_domain": sender_domain(sender),
@@ -221,8 +221,8 @@ def render(mail: AccountMail, *, public_url: str, sender: str) -> OutgoingMail:
         "explanation": EXPLANATIONS.get(mail.template),
         "tenant": one_line(mail.tenant) if mail.tenant else None,
         "actor": one_line(mail.actor) if mail.actor else None,
-        "named": [(LABELS[one], one_line(mail.named[one], longest)) for one in LABELS if one in mail.named],
-        "changes": {one_line(name): prose(one) for name, one in worded_changes(mail, mail.time_zone).items()},
+        "named": _declared(mail) if mail.template == OUTSIDE_ACCESS else _named(mail),
+        "changes": {} if mail.template == OUTSIDE_ACCESS else _changes(mail),
         "principal": one_line(mail.named.get("principal", SOMEBODY)),
         "waiting": [_said_of(one, mail.time_zone, public_url) for one in mail.waiting],
         "link": _link(mail, public_url),
@@ -237,6 +237,20 @@ def render(mail: AccountMail, *, public_url: str, sender: str) -> OutgoingMail:
         text=TEMPLATES.get_template("account_mail.txt").render(said),
         html=TEMPLATES.get_template("account_mail.html").render(said),
     )
+
+
+def _named(mail: AccountMail, longest: int = LONGEST_NAME) -> list[tuple[str, str]]:
+    return [(LABELS[one], one_line(mail.named[one], longest)) for one in LABELS if one in mail.named]
+
+
+def _changes(mail: AccountMail) -> dict[str, str]:
+    return {one_line(name): prose(one) for name, one in worded_changes(mail, mail.time_zone).items()}
+
+
+def _declared(mail: AccountMail) -> list[tuple[str, str]]:
+    """Return who had access around Lockbox, to what, when and why, in this order."""
+    known = dict(_named(mail, LONGEST_REASON)) | {name.capitalize(): one for name, one in _changes(mail).items()}
+    return [(label, known[label]) for label in DECLARED if label in known]
 
 
 def type_of(template: str) -> str:

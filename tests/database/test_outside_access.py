@@ -1,5 +1,6 @@
 """Access around Lockbox is declared by operators: the customer is told all of it, and nobody changes it."""
 
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -194,6 +195,8 @@ def test_mails_say_who_when_where_and_why(world: World, worker: Database, post: 
     for said in ("without a request in Lockbox", "Erin, Eve", SERVICE, ", ".join(BOXES), WHY, "Olga"):
         assert said in mail.text
     assert f"{clock_time(taken.began_at, 'UTC')}" in mail.text
+    labels = re.findall(r"^([A-Za-z]+) {3,}\S", mail.text, flags=re.MULTILINE)
+    assert labels == ["Engineer", "Service", "Resource", "From", "Until", "Why"]
 
 
 def test_a_policy_that_keeps_justifications_out_of_mails_keeps_the_reason_out(
