@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from gate import use_events
 from harness.people import vouch
-from harness.stage import unbound
+from harness.stage import setting, unbound
 from lockbox.identity.roles import Role
 from lockbox.identity.time_zones import clock_time
 from lockbox.monitoring import status
@@ -21,6 +22,12 @@ BY_MAIL = Policy(vendor_review=False, mail_suffices=True)
 STILL_OPEN = """
 INSERT INTO connections (id, request_id, tenant_id, kind, target, state, run_at, created_at)
 SELECT uuidv7(), id, tenant_id, 'webhook', 'orders', 'close_failed', now(), now() FROM requests WHERE id = :id
+"""
+USED = """
+INSERT INTO window_uses
+    (request_id, count, first_at, first_gateway, first_action, last_at, last_gateway, last_action, look_at)
+VALUES
+    (:id, 3, now() - interval '90 seconds', :gateway, 'read', now() - interval '60 seconds', :gateway, 'read', now())
 """
 CLOSED = "UPDATE connections SET state = 'closed', run_at = NULL, closed_at = now() WHERE request_id = :id"
 OURS = {"/static/htmx-4.0.1.min.js", "/static/portal.js"}
@@ -95,6 +102,19 @@ def test_the_page_and_the_operators_see_what_a_target_did_not_close(easy: Portal
     write(unbound(easy.db), CLOSED, id=request.id)
     _, page = opened(easy, "ann", request.id)
     assert "orders: closed, and checked" in page.words
+
+
+def test_the_timeline_says_when_the_first_use_was_and_not_when_it_was_recorded(easy: Portal) -> None:
+    request = easy.world.fresh()
+    easy.world.act("ann", Action.APPROVE, request.id)
+    write(unbound(easy.db), USED, id=request.id, gateway=easy.world.people["gate"].person_id)
+
+    assert sum(use_events.record(setting(easy.db))) == 1
+    _, page = opened(easy, "ann", request.id)
+
+    (row,) = easy.sql("SELECT first_at, last_at FROM window_uses WHERE request_id = :id", id=request.id)
+    assert f"Used 3 times at the gate , last at {clock_time(row.last_at)}" in page.words
+    assert f"The gate let the engineer in for the first time {clock_time(row.first_at)}" in page.words
 
 
 def test_an_approver_approves_for_a_shorter_time_with_a_comment(easy: Portal) -> None:
