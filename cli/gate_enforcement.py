@@ -43,7 +43,11 @@ ENFORCEMENT_COMMANDS = {
     ),
     "allow": RouteCommand(
         f"PUT {TENANT_GATES}/{{service}}/report",
-        (TENANT, SERVICE, option("revision", "--revision", "what the yes is to, as `show` has it", int)),
+        (
+            TENANT,
+            SERVICE,
+            option("revision", "--revision", "what the yes is to, as `lockbox gate enforcement show` has it", int),
+        ),
         FactsOf(GATE, "Take it back at any time: lockbox gate enforcement end"),
         """Let a gate only report for the tenant, as its admin.
 

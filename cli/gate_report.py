@@ -31,9 +31,10 @@ def show_report(
         as_json(found)
         return
     gate, reasons = found["gate"], found["items"]
-    say(f"The gate of {service} only reports for {gate['reporting']} of {gate['tenants']} tenants.")
+    tenants = "1 tenant" if gate["tenants"] == 1 else f"{gate['tenants']} tenants"
+    say(f"The gate of {service} only reports for {gate['reporting']} of {tenants}.")
     if not reasons:
-        say(f"It would have refused none of the calls of the last {days} days.")
+        say(f"In the last {days} days it let in no call that it would have refused.")
         return
     table(COLUMNS, (row for one in reasons for row in _rows(one)))
     say("", *(f"{words(one['reason'])}: {one['calls']:,} calls. {one['remedy']}" for one in reasons))

@@ -310,6 +310,6 @@ def test_gates_that_only_report_are_named_and_lead_to_what_they_would_have_refus
     assert "Unmapped 1,207 calls. Add these paths" in report.words
     assert re.search(r"GET /mailboxes/{address}/rules first [^.]*? last [^.]*? 1,200 calls", report.words)
     assert re.search(r"All others first [^.]*? 7 calls", report.words)
-    assert "There were none." in other.words
+    assert "It is enforced for all tenants. In the last 30 days it let in no call" in other.words
     assert unknown.status == 404
     assert "Gates that only report none" in seen(portal).words

@@ -164,5 +164,5 @@ def test_a_report_without_calls_says_so_and_one_is_printed_as_json(monkeypatch: 
     shown, _ = reported(monkeypatch, FOUND | {"items": []})
     plain, _ = reported(monkeypatch, FOUND, "--json")
 
-    assert "It would have refused none of the calls of the last 30 days." in shown.stdout
+    assert "In the last 30 days it let in no call that it would have refused." in shown.stdout
     assert json.loads(plain.stdout) == FOUND
