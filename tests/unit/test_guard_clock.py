@@ -102,6 +102,19 @@ def test_an_answer_of_one_who_does_not_know_that_the_clock_was_set_forward_says_
     assert off(found, clock) == pytest.approx(60)
 
 
+def test_an_answer_says_better_what_time_it_is_than_a_heartbeat_of_a_slow_read() -> None:
+    clock = GuardSeconds(100)
+    found = known(clock)
+    found.hear(clock.database + 900_000, current=clock.database - 100_000)
+    clock.now += 0.5
+    found.hear(clock.database, current=clock.database - 1_000_000)
+    assert off(found, clock) == pytest.approx(0.9)
+
+    found.bound(found.moment(), clock.database)
+
+    assert off(found, clock) == pytest.approx(0)
+
+
 @pytest.mark.parametrize("back", [0, 2, 10])
 def test_a_guard_that_hears_nothing_goes_on_no_longer_whatever_an_answer_says(back: int) -> None:
     clock = GuardSeconds(100)
