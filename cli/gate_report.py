@@ -32,7 +32,10 @@ def show_report(
         return
     gate, reasons = found["gate"], found["items"]
     tenants = "1 tenant" if gate["tenants"] == 1 else f"{gate['tenants']} tenants"
-    say(f"The gate of {service} only reports for {gate['reporting']} of {tenants}.")
+    reports = (
+        f"only reports for {gate['reporting']} of {tenants}" if gate["reporting"] else "is enforced for all tenants"
+    )
+    say(f"The gate of {service} {reports}.")
     if not reasons:
         say(f"In the last {days} days it let in no call that it would have refused.")
         return
