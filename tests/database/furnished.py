@@ -357,7 +357,8 @@ def attempt_everything(
             continue
         for column in table.changeable:
             _said(db, caller, partial(table.touch, column=column))
-            for row in rows[table.name]:
+            # Of a row only this column is used: rows that have the same in it make the same statement.
+            for row in {json.dumps(row[column]): row for row in rows[table.name]}.values():
                 _said(db, caller, partial(table.overwrite, column=column, row=row))
         if table.deletable:
             _said(db, caller, table.clear)
