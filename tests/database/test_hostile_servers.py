@@ -1,6 +1,5 @@
 """Servers that misbehave in every way: nothing is lost, no one else is delayed, and the log says what happened."""
 
-import gzip
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -23,6 +22,7 @@ from lockbox.notifications.webhook import HttpWebhooks
 from tests.database.postbag import SENDER, Postbag, address, assert_notifications_are_held, open_notifications
 from tests.database.scenes import read
 from tests.unit.test_safe_http import certified
+from tests.unit.test_webhooks import BOMB, GIGABYTE
 
 QUICKLY = 0.4
 PATIENTLY = 10.0
@@ -152,8 +152,6 @@ def test_a_crash_between_a_mail_and_its_record_mails_again_with_the_same_message
     assert open_notifications(sender) == []
 
 
-GIGABYTE = 1 << 30
-BOMB = ScriptedAnswer(body=gzip.compress(b"0" * 50_000_000), headers={"Content-Encoding": "gzip"}, padding=GIGABYTE)
 METADATA = ScriptedAnswer(status=302, headers={"Location": "http://169.254.169.254/latest/meta-data/"})
 
 
