@@ -29,6 +29,7 @@ FOLDER = pytest.StashKey[str]()
 LATE = 0.85
 KILLS_SERVERS = frozenset({"test_embedded.py"})
 FOLDERS = ("tests/whole/", "tests/http/", "tests/database/", "tests/whole/", "tests/http/")
+COLLECTED = [f"tests/{folder}" for folder in ("unit", "database", "http", "whole", "model")]
 # How long the longest files take, of those that `make test` runs: seconds, on two cores beside four others.
 SECONDS = {
     "whole/hostile_redis": 30,
@@ -80,9 +81,16 @@ def pytest_collection_finish() -> None:
     gc.enable()
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Let each process of a run read the folders from another one on: what one has compiled the others find."""
+    if turn := getattr(config, "workerinput", {}).get("turn"):
+        config.args = [*COLLECTED[turn:], *COLLECTED[:turn]]
+
+
 @pytest.hookimpl(tryfirst=True, specname="pytest_collection_modifyitems")
-def pytest_mark_what_is_far(items: list[pytest.Item]) -> None:
-    """Mark each test of the folder of far ones as far."""
+def pytest_order_and_mark_what_is_far(items: list[pytest.Item]) -> None:
+    """Bring all into one order, wherever a process began, and mark each test of the folder of far ones as far."""
+    items.sort(key=lambda item: item.path)
     for item in items:
         if "far" in item.path.parts:
             item.add_marker(pytest.mark.far)
@@ -140,6 +148,8 @@ def pytest_configure_node(node: Any) -> None:
         config.stash[FOLDER] = str(ends.enter_context(shared_folder("tests")))
         config.add_cleanup(ends.close)
     node.workerinput["servers"] = config.stash[FOLDER]
+    if config.args == ["tests"] and config.getoption("dist") == "loadfile":
+        node.workerinput["turn"] = int(node.gateway.id.removeprefix("gw")) % len(COLLECTED)
 
 
 @pytest.fixture(scope="session")
