@@ -5,7 +5,7 @@ from typing import Annotated, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from api.schemas.parts import RequestBody, Resource, Word
-from lockbox.requests.activity import ActivityEntry, RecordedActivity, ReportedUse
+from lockbox.requests.activity import ActivityEntry, GuardUse, RecordedActivity
 from lockbox.requests.policy import IS_WHOLE
 from lockbox.text_rules import Instant
 
@@ -39,9 +39,9 @@ class UsedItem(RequestBody):
     action: Word
     count: Times = 1
 
-    def use(self) -> ReportedUse:
+    def use(self) -> GuardUse:
         """Return the core's form of it."""
-        return ReportedUse(self.at, self.resource, self.action, self.count)
+        return GuardUse(self.at, self.resource, self.action, self.count)
 
 
 class NewActivity(RequestBody):

@@ -83,7 +83,7 @@ class ActivityEntry:
 
 
 @dataclass(frozen=True)
-class ReportedUse:
+class GuardUse:
     """Calls that a guard let in by itself, which no gate has counted: so many at this moment, or from it on."""
 
     at: datetime
@@ -117,7 +117,7 @@ def report(
     request_id: UUID,
     entries: Sequence[ActivityEntry],
     *,
-    uses: Sequence[ReportedUse] = (),
+    uses: Sequence[GuardUse] = (),
 ) -> int:
     """Write what a system says was done inside a window, one event for each kind of thing; return how many.
 
@@ -198,13 +198,13 @@ def _window(session: UnitOfWork, caller: Caller, request_id: UUID) -> Row[Any]:
 
 
 def _not_then(
-    field: str, things: Sequence[ActivityEntry | ReportedUse], since: datetime, until: datetime
+    field: str, things: Sequence[ActivityEntry | GuardUse], since: datetime, until: datetime
 ) -> list[dict[str, str]]:
     outside = [place for place, one in enumerate(things) if not since <= one.at <= until]
     return [{"field": f"{field}.{place}.at", "message": "the window was not open then"} for place in outside]
 
 
-def _not_for(window: Row[Any], uses: Sequence[ReportedUse]) -> list[dict[str, str]]:
+def _not_for(window: Row[Any], uses: Sequence[GuardUse]) -> list[dict[str, str]]:
     return [
         {"field": f"uses.{place}", "message": "the window is not for this resource and action"}
         for place, one in enumerate(uses)
@@ -213,7 +213,7 @@ def _not_for(window: Row[Any], uses: Sequence[ReportedUse]) -> list[dict[str, st
 
 
 def _count_uses(
-    session: UnitOfWork, caller: Caller, window: Row[Any], uses: Sequence[ReportedUse], at: datetime
+    session: UnitOfWork, caller: Caller, window: Row[Any], uses: Sequence[GuardUse], at: datetime
 ) -> None:
     gateway, count = str(caller.person_id), sum(one.count for one in uses)
     used: dict[str, str | int] = {"request_id": str(window.id), "count": count}
@@ -225,7 +225,7 @@ def _count_uses(
     session.execute(COUNT_USES, {"answers": json.dumps([answer]), "uses": json.dumps([used])})
 
 
-def _moment(use: ReportedUse) -> datetime:
+def _moment(use: GuardUse) -> datetime:
     return use.at
 
 

@@ -21,7 +21,7 @@ from lockbox.identity.roles import Role, Scope
 from lockbox.monitoring import invariants
 from lockbox.monitoring.invariants import ScanPosition
 from lockbox.requests import activity
-from lockbox.requests.activity import ActivityEntry, ReportedUse
+from lockbox.requests.activity import ActivityEntry, GuardUse
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.queries import AccessCheck
 from tests.database.scenes import at_once, read, write
@@ -108,7 +108,7 @@ def report(world: World, request_id: UUID, times: int = 1) -> None:
     with world.db.transaction() as session:
         at = now(session)
         done = ActivityEntry(at, "GET", MAILBOX, "served", "read", times)
-        use = ReportedUse(at, MAILBOX, "read", times)
+        use = GuardUse(at, MAILBOX, "read", times)
         activity.report(session, world.people["guard"], HERE, request_id, [done], uses=[use])
 
 
