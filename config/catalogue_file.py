@@ -37,6 +37,10 @@ class CatalogueRefused(ValueError):  # noqa: N818 - it names what was found
     """The file cannot be used; the message has one line for each problem: `file:line: field: what to do`."""
 
 
+class CatalogueUnreadable(CatalogueRefused):
+    """There is no such file, or this process cannot read it."""
+
+
 def read_catalogue(path: Path) -> Catalogue:
     """Read and check a catalogue.
 
@@ -64,7 +68,7 @@ def _text(path: Path) -> str:
         with path.open("rb") as file:
             content = file.read(MOST_BYTES + 1)
     except OSError as error:
-        raise CatalogueRefused(
+        raise CatalogueUnreadable(
             f"{path}: the catalogue cannot be read ({error.strerror}): name a file that can"
         ) from None
     if len(content) > MOST_BYTES:

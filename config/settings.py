@@ -18,7 +18,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
-from config.catalogue_file import read_catalogue, sample_catalogue
+from config.catalogue_file import CatalogueUnreadable, read_catalogue, sample_catalogue
 from config.issuers import IssuerList
 from config.public_keys import ApprovalKey, PublicKey
 from config.server_urls import check_origin, check_page, check_redis_url, check_smtp_url, has_password, postgres_url
@@ -38,7 +38,12 @@ class UnsafeSettings(Exception):  # noqa: N818 - it names what was found, not a 
 
 
 def _from_file(value: object) -> object:
-    return read_catalogue(Path(value)) if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    try:
+        return read_catalogue(Path(value))
+    except CatalogueUnreadable as unreadable:
+        raise ValueError(f"LOCKBOX_CATALOGUE: {unreadable}") from None
 
 
 class Settings(BaseSettings):
