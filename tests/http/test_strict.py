@@ -16,10 +16,14 @@ from tests.http.portal import Browser, Portal
 
 def routes(db: Database) -> list[tuple[str, str]]:
     """Return method and path of every route, of the API and of the pages."""
-    app = make_app(SETTINGS, db)
-    found = [one for included in app.routes for one in getattr(included, "original_router", app).routes]
+    found = iter_route_contexts(make_app(SETTINGS, db).routes)
     return sorted(
-        {(method, route.path) for route in found if isinstance(route, APIRoute) for method in route.methods or ()}
+        {
+            (method, str(route.path))
+            for route in found
+            if isinstance(route.original_route, APIRoute)
+            for method in route.methods or ()
+        }
     )
 
 
