@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from config.settings import DEVELOPMENT_KEY, Settings, UnsafeSettings, load
+from config.setting_fields import DEVELOPMENT_KEY
+from config.settings import Settings, UnsafeSettings, load
 
 SECRET = "hunter2-hunter2-hunter2"
 KEY = "5gwSJ-ElMIWEDZ496xR9jv9WQR2Le1ymPVl18MewFss="

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from config.settings import DEVELOPMENT_KEY, Settings
+from config.setting_fields import DEVELOPMENT_KEY
+from config.settings import Settings
 from lockbox.audit.log import signing_keys
 from lockbox.audit.log.checkpoint import VerifierKey
 from lockbox.identity import keyring

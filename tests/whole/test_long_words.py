@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, ViewportSize, expect
 
-from config.settings import DEVELOPMENT_KEY
+from config.setting_fields import DEVELOPMENT_KEY
 from harness.people import HERE, SETTINGS, World
 from lockbox.admin import delegates, members, observers, policies, webhooks
 from lockbox.admin.delegates import DelegationInput as WantedDelegate
