@@ -13,7 +13,7 @@ JOBS ?= 5
 FAR_JOBS ?= 2
 
 .PHONY: help demo run test test-far check format migrate bench bench-quick bench-full trace chaos soak explore stateful failpoints mutants screens mails \
-	lock lock-bench lock-mutants openapi clean
+	lock lock-bench lock-mutants openapi reference clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -88,6 +88,9 @@ mails: $(READY) ## write every mail, as page, text and whole, into var/mails to 
 
 openapi: $(READY) ## write api/openapi.json anew
 	@$(BIN)/python -m api.openapi
+
+reference: $(READY) ## write the pages of docs/reference anew: settings, command line, events, metrics
+	@$(BIN)/python -m reference
 
 lock: ## resolve requirements.lock anew (needs uv)
 	@$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --all-extras --upgrade \
