@@ -83,7 +83,7 @@ mutants: $(MUTANTS_READY) ## change the rules and the audit's code line by line,
 screens: $(READY) ## play the portal in a browser and write pictures of its pages into docs/screens
 	@mkdir -p docs/screens && SCREENS=docs/screens $(BIN)/python -m pytest -q tests/whole/test_portal.py tests/whole/test_play.py
 
-mails: $(READY) ## write every mail, as page, text and whole, into var/mails to look at
+mails: $(READY) ## write twenty mails, as page, text and whole, and an index into var/mails to look at
 	@$(BIN)/python -m cli.mails
 
 openapi: $(READY) ## write api/openapi.json anew

@@ -18,7 +18,7 @@ from lockbox.identity.attempt_limits import AttemptCount, AttemptLimits
 from lockbox.identity.credentials import PendingLogin
 from lockbox.identity.keyring import GROUP, CodeKeys
 from lockbox.identity.models import Address
-from lockbox.identity.roles import AuthMethod, Caller, Mode
+from lockbox.identity.roles import AuthMethod, Caller, Mode, Role
 from lockbox.identity.sessions import OVER, LoginStub
 from lockbox.notifications import announcements, checkpoint_digest, delivery_status, request_mail, window_report
 from lockbox.notifications.account_mail import (
@@ -66,7 +66,7 @@ SELECT n.id, n.request_id, n.channel, n.template, n.until_at, n.attempts, n.abou
         CASE WHEN x.removed_at < e.at THEN x.removed_at END) AS recipient_disabled,
     coalesce(s.expires_at, i.expires_at, r.takes_effect_at, g.ends_at, f.expires_at) AS bound_at, g.principal,
     coalesce(s.code_nonce, i.code_nonce, f.code_nonce) AS code_nonce,
-    coalesce(s.email, i.email, f.email) AS coded_for,
+    coalesce(s.email, i.email, f.email) AS coded_for, i.roles,
     {IS_SETTLED} AS is_settled,
     (SELECT jsonb_object_agg(v.key, v.value ->> 1) FROM event_details d, jsonb_each(d.fields) v
         WHERE d.event_id = e.id) AS details,
@@ -183,6 +183,7 @@ def prepared(
         time_zone=row.time_zone,
         secret=code_of(codes, row.template, row.about_id, row.code_nonce, row.coded_for) if row.code_nonce else None,
         fingerprint=checkpoint_digest.fingerprint(row, audit_keys),
+        roles=[Role(role) for role in row.roles or ()],
         waiting=_pending_requests(database, row, wordings) if row.template == DELEGATE_BEGINS else (),
     )
 

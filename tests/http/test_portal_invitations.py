@@ -44,7 +44,7 @@ def invite(portal: Portal, address: str, *roles: str) -> Newcomer:
         headers={"authorization": f"Bearer {token}"},
     )
     (mail,) = portal.post(answer.json()["id"])
-    (link,) = re.findall(r"https://\S+/invitations/\S+", mail.text)
+    (link,) = re.findall(r"https://\S+/invitations/[0-9a-f-]{36}", mail.text)
     assert mail.to_address == address
     return Newcomer(portal, address, link.removeprefix(portal.settings.public_url), code_in(mail))
 

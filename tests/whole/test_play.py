@@ -50,7 +50,7 @@ def test_a_newcomer_plays_everybody_from_asking_to_operating(page: Page) -> None
     mine.get_by_role("button", name="Endorse").click()
     step(page, 3).click()
     page.wait_for_url(re.compile("/inbox"))
-    mail = page.get_by_role("link", name="Approval needed: ").first
+    mail = page.get_by_role("link", name="Approval needed by ").first
     expect(mail).to_be_visible()
     wrong += violations(page)
     picture(page, "inbox")
