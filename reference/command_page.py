@@ -6,6 +6,7 @@ from typing import Any
 import typer
 
 from cli.app import app
+from cli.lazy import commands_of
 from reference.markdown import head
 
 WIDTH = 100
@@ -34,9 +35,7 @@ def commands() -> list[tuple[tuple[str, ...], Any]]:
 
 
 def _below(group: Any, words: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:  # noqa: ANN401 - Click's
-    context = _context(group, words)
-    for name in group.list_commands(context):
-        command = group.get_command(context, name)
+    for name, command in commands_of(group).items():
         if command.hidden:
             continue
         yield (*words, name), command

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from cli import client, request_table, terminal
 from cli.app import app
+from cli.lazy import LazyGroup, commands_of
 from lockbox.notifications import account_mail
 from lockbox.notifications.account_mail import DIGEST, AccountMail
 from lockbox.requests.lifecycle import State
@@ -25,7 +26,7 @@ COMMANDS = get_command(app)
 def paths(command: Any = COMMANDS, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
     """Yield every command and group by the words that lead to it."""
     yield path
-    for name, part in getattr(command, "commands", {}).items():
+    for name, part in commands_of(command).items():
         yield from paths(part, (*path, name))
 
 
@@ -33,7 +34,7 @@ def found(path: tuple[str, ...]) -> Any:
     """Return the command that the words lead to."""
     command: Any = COMMANDS
     for name in path:
-        command = command.commands[name]
+        command = commands_of(command)[name]
     return command
 
 
@@ -82,6 +83,14 @@ def test_whatever_reads_also_prints_json(path: tuple[str, ...]) -> None:
     has_json = any("--json" in part.opts for part in found(path).params)
 
     assert has_json or not reads
+
+
+@each("path", [path for path in PATHS if isinstance(found(path), LazyGroup)])
+def test_a_group_that_imports_nothing_says_of_each_command_what_the_command_says(path: tuple[str, ...]) -> None:
+    group = found(path)
+
+    for name, part in commands_of(group).items():
+        assert group.commands[name].get_short_help_str(80) == part.get_short_help_str(80)
 
 
 def test_the_commands_come_in_the_order_in_which_they_are_met() -> None:
