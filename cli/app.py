@@ -10,8 +10,18 @@ from cli.lazy import CommandPlace, LazyGroup
 HELP = """An open Customer Lockbox: the vendor gets in only with the customer's approval.
 
 LOCKBOX_URL is the API's address. Set LOCKBOX_TOKEN to your token, or run
-`lockbox sign-in` to sign in with your browser. Commands that read print JSON with --json. The exit code is 1 if the
-API refuses and 2 if the command line is wrong.
+`lockbox sign-in` to sign in with your browser.
+
+Commands that read take --output table, json or csv. Of an id that a list shows,
+the beginning is enough. Durations are written as 90s, 15m, 8h, 1h30m or 2d.
+
+\b
+Exit codes:
+  0    done
+  1    refused, not answered, or the answer is no; the reason is on stderr
+  2    the command line is wrong; nothing was done
+  130  stopped by Ctrl-C
+`lockbox audit verify` has exit codes of its own.
 """
 
 
@@ -32,7 +42,7 @@ class CommandGroup(LazyGroup):
         "policy": CommandPlace("cli.policies", "Customer policies."),
         "endpoint": CommandPlace("cli.commands:endpoint", "Webhooks."),
         "observer": CommandPlace("cli.commands:observer", "Observers, who get copies and cannot decide."),
-        "vendor": CommandPlace("cli.commands:vendor", "The vendor's staff."),
+        "vendor": CommandPlace("cli.vendor_staff", "The vendor's staff."),
         "audit": CommandPlace("cli.audit_group", "The audit log: search, export, verify."),
         "gate": CommandPlace("cli.gate", "The gate: its catalogue, mappings and callers."),
         "operate": CommandPlace("cli.operate", "Running an installation, on its own machine."),

@@ -83,7 +83,8 @@ def test_the_version_is_the_packages() -> None:
     [
         ("lockbox req", ["request"]),
         ("lockbox request app", ["approve"]),
-        ("lockbox request list --st", ["--state"]),
+        ("lockbox request list --o", ["--output"]),
+        ("lockbox request list --output ", ["table", "json", "csv"]),
         ("lockbox audit ver", ["verify"]),
         ("lockbox request list x", []),
     ],

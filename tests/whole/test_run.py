@@ -83,7 +83,7 @@ def test_what_it_prints_works_and_ctrl_c_stops_all(fresh: ModuleRunner) -> None:
         workers = httpx.get(f"{flower[1]}/api/workers", auth=(flower[2], flower[3]), trust_env=False)
         account, mail = play(said, "ann", "/account")
         stands = subprocess.run(
-            [sys.executable, "-m", "cli", "operate", "status", "--json", "--folder", str(fresh.folder)],
+            [sys.executable, "-m", "cli", "operate", "status", "--output", "json", "--folder", str(fresh.folder)],
             env=environment({}), cwd=terminal.CHECKOUT, capture_output=True, text=True, check=False,
         )  # fmt: skip
         elsewhere = httpx.get(f"{playground(said)}/play", headers={"host": "evil.example"}, trust_env=False)
