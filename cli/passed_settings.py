@@ -53,13 +53,13 @@ REFUSED = {
     "checkpoint_folder": "make run keeps no checkpoints outside of its database",
     "public_url": "it follows from the port; choose one by `python -m cli.run --port N`",
     "flower_port": "choose it by `python -m cli.run --flower-port N`",
-    **dict.fromkeys(("flower_user", "flower_password"), "make run prints a password that it makes each time"),
+    **dict.fromkeys(("flower_user", "flower_password"), "make run keeps one in var/flower-password"),
     **dict.fromkeys(("flower_address", "flower_url"), "make run keeps Flower on this machine"),
     "flower_unauthenticated_api": "make run keeps Flower behind its password",
     "embedded": "make run starts a server where no URL of one is set",
     "playground": "make run writes that file itself",
     "webhooks_allow_http": "make run allows it",
-    "log_format": "make run prints for a terminal",
+    "log_format": "make run writes its log for people to read",
     "failpoint": "it ends a process on purpose; only tests set it",
 }
 
