@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, FastAPI
 from starlette.routing import BaseRoute, Match, Route
 from starlette.types import Scope
 
-from api import document, playground, portal, problems
+from api import playground, portal, problems
 from api.client_counts import ClientCounts
 from api.deps import RouteTable, known_alone
 from api.gateway import GateRuntime
@@ -40,6 +40,7 @@ from api.routes import (
     members,
     metrics,
     observers,
+    openapi_document,
     outside_access,
     questions,
     requests,
@@ -174,6 +175,7 @@ def _routes() -> list[BaseRoute]:
         device_login.router,
         health.router,
         metrics.router,
+        openapi_document.router,
         *portal.ROUTERS,
     ):
         every.include_router(RouteSection(router))
@@ -220,8 +222,7 @@ def make_app(
         summary="An open Customer Lockbox: no access for the vendor without the customer's approval.",
         lifespan=lifespan,
         dependencies=[Depends(known_alone)],
-        docs_url=None,
-        redoc_url=None,
+        openapi_url=None,
         redirect_slashes=False,
     )
     app.state.settings = settings
@@ -244,6 +245,5 @@ def make_app(
     portal.install(app)
     playground.install(app, settings)
     app.state.addresses = RouteTable(app.routes)
-    document.install(app)
     app.add_middleware(HttpGuard, settings=settings)
     return app

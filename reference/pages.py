@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from reference import command_page, event_page, metric_page, setting_page
+from reference import command_page, event_page, metric_page, problem_page, setting_page
 
 FOLDER = Path(__file__).parents[1] / "docs" / "reference"
 PAGES: Mapping[str, Callable[[], str]] = {
@@ -11,4 +11,5 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "cli.md": command_page.page,
     "events.md": event_page.page,
     "metrics.md": metric_page.page,
+    "errors.md": problem_page.page,
 }
