@@ -5,16 +5,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ruamel.yaml import YAML
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.pool import NullPool
 from typer.testing import CliRunner
 
-from api.metrics import exposition
 from cli.app import app
-from lockbox.database import Database
-from lockbox.monitoring.metrics import read
 from tests.whole.machine import Machine, machine
 
 TEXT = (Path(__file__).parents[2] / "docs" / "operating.md").read_text()
@@ -105,13 +101,3 @@ def test_the_proxy_limits_no_gateway_and_no_guard_as_one_client() -> None:
         assert "proxy_pass " in locations[asked]
         assert "limit_req" not in locations[asked]
     assert "limit_req" in locations["/"]
-
-
-def test_every_rule_watches_a_figure_that_there_is(api: Database) -> None:
-    rules = [YAML(typ="safe").load(block) for kind, block in FENCES if kind == "yaml"]
-    watched = {name for rule in rules for name in re.findall(r"lockbox_\w+", str(rule))}
-
-    families = set(re.findall(r"^# TYPE (\w+)", exposition(read(api), answered=()).decode(), flags=re.MULTILINE))
-
-    assert {name.removesuffix("_bucket") for name in watched} <= families
-    assert len(watched) >= 10
