@@ -128,7 +128,7 @@ def test_the_public_key_of_an_audit_key_that_was_replaced_stays_behind_the_newes
 
 
 def test_the_scripts_are_plain_shell_that_stops_at_the_first_fault() -> None:
-    for name in ("secrets", "roles.sh", "redis.sh"):
+    for name in ("secrets", "roles.sh", "valkey.sh"):
         text = (SCRIPTS / name).read_text()
 
         assert text.startswith("#!/bin/sh\n")
