@@ -17,7 +17,7 @@ JOBS ?= 5
 FAR_JOBS ?= 2
 
 .PHONY: help demo run test test-far check format migrate bench bench-quick bench-full trace chaos soak explore stateful failpoints mutants screens mails \
-	lock lock-bench lock-mutants openapi reference clean
+	lock lock-bench lock-mutants openapi reference pin-images clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -117,6 +117,9 @@ lock-mutants: ## resolve requirements-mutants.lock anew, at the versions of requ
 	@$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --all-extras --upgrade \
 		--constraint requirements-dev.lock --custom-compile-command "make lock-mutants" pyproject.toml \
 		requirements-mutants.in --output-file requirements-mutants.lock
+
+pin-images: $(READY) ## write the digests of the images beside their tags, as their registries have them now (at a release)
+	@$(BIN)/python deploy/pin_images.py
 
 clean: ## remove what was made here and say what stays; ALL=1 removes the data of embedded servers too
 	@sh deploy/clean $(if $(filter-out 0,$(ALL)),--all)

@@ -155,7 +155,7 @@ def test_the_migrations_run_once_and_all_of_ours_wait_for_them() -> None:
 def test_images_are_pinned_and_our_own_is_built_once_and_never_pulled() -> None:
     for name, service in services().items():
         if name not in ours():
-            assert re.fullmatch(r"[a-z/]+:v?\d+(\.\d+)*", service["image"])
+            assert re.fullmatch(r"[a-z/]+:v?\d+(\.\d+)*(@sha256:[0-9a-f]{64})?", service["image"])
             assert "build" not in service
 
     assert [name for name, service in ours().items() if "build" in service] == ["migrate"]
