@@ -50,7 +50,8 @@ from api.routes import (
     vendor,
     webhooks,
 )
-from config.settings import Settings, UnsafeSettings
+from config.settings import Settings
+from config.unsafe_settings import UnsafeSettings
 from lockbox.audit.log import signing_keys
 from lockbox.audit.log.signing_keys import BadKey
 from lockbox.audit.log.witness import WitnessCheck, WitnessFolder

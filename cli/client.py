@@ -11,7 +11,7 @@ from rich.console import Console
 
 from cli import saved_token
 from config.client import ClientSettings, load_client
-from config.settings import UnsafeSettings
+from config.unsafe_settings import UnsafeSettings
 
 SECONDS = 15
 COMMENT_REQUIRED = "comment-required"

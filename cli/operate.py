@@ -15,7 +15,8 @@ from cli.client import stop
 from cli.inputs import days, duration_option
 from cli.owner import owner_session, owner_transactions
 from cli.terminal import Output, OutputFormat, say, show
-from config.settings import Settings, UnsafeSettings, load
+from config.settings import Settings, load
+from config.unsafe_settings import UnsafeSettings
 from lockbox.admin import erasure, key_rotation, restore
 from lockbox.audit.log import signing_keys
 from lockbox.audit.log.checkpoint import BadNote, VerifierKey

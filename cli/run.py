@@ -26,7 +26,8 @@ from cli.signals import end_on_signals, ignore_signals, unbroken
 from cli.stack import StackPlan
 from config.children import environment, given
 from config.embedded import EmbeddedRefused
-from config.settings import Settings, UnsafeSettings, load
+from config.settings import Settings, load
+from config.unsafe_settings import UnsafeSettings
 from lockbox import migrations
 from lockbox.requests.policy_rules import Policy
 

@@ -11,7 +11,8 @@ from cli.terminal import Facts, Part
 from cli.values import NOTHING, phrase
 from config import embedded
 from config.embedded import EmbeddedRefused, ServerAddresses
-from config.settings import Settings, UnsafeSettings
+from config.settings import Settings
+from config.unsafe_settings import UnsafeSettings
 from lockbox.database import Database, make_engine
 from lockbox.monitoring import metrics, status
 from lockbox.monitoring.heartbeats import ProcessPart

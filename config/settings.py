@@ -13,15 +13,11 @@ from pydantic_settings import SettingsError
 
 from config.server_urls import check_origin, check_page, check_redis_url, check_smtp_url, has_password, postgres_url
 from config.setting_fields import DEVELOPMENT_KEY, SettingFields
+from config.unsafe_settings import UnsafeSettings
 
 SECRETS_FOLDER = Path("/run/secrets")
 
-
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
-
-
-class UnsafeSettings(Exception):  # noqa: N818 - it names what was found, not a fault of ours
-    """The settings cannot be used; the message has one line for each problem."""
 
 
 class Settings(SettingFields):

@@ -11,7 +11,8 @@ from rich.console import Console
 
 from cli.signals import end_on_signals
 from config.embedded import EmbeddedRefused
-from config.settings import UnsafeSettings, load
+from config.settings import load
+from config.unsafe_settings import UnsafeSettings
 from demo import proofs, screen, stage
 from demo.gateway import CaddyMissing
 from demo.play import DemoRun

@@ -8,7 +8,7 @@ import pytest
 from fastapi.routing import iter_route_contexts
 
 from api.app import make_app
-from config.settings import UnsafeSettings
+from config.unsafe_settings import UnsafeSettings
 from lockbox.identity.roles import AuthMethod, Role
 from tests.each import each
 from tests.http.playground_world import HERE, HOME, PARTS, here, playground

@@ -57,6 +57,12 @@ def test_completion_of_a_command_imports_no_command() -> None:
     assert {one for one in modules if one.startswith("cli.")} == {"cli.app", "cli.lazy"}
 
 
+def test_commands_of_requests_import_nothing_of_a_server() -> None:
+    _, modules = loaded("request", "--help")
+
+    assert not packages(modules) & {"alembic", "cryptography", "psycopg", "redis", "sqlalchemy", "sqlmodel", "yaml"}
+
+
 def seconds_of(*command: str) -> float:
     """Return the CPU time of a process, the least of three."""
     spent = []

@@ -6,7 +6,8 @@ import pytest
 from pydantic import ValidationError
 
 from config.setting_fields import DEVELOPMENT_KEY
-from config.settings import Settings, UnsafeSettings, load
+from config.settings import Settings, load
+from config.unsafe_settings import UnsafeSettings
 
 SECRET = "hunter2-hunter2-hunter2"
 KEY = "5gwSJ-ElMIWEDZ496xR9jv9WQR2Le1ymPVl18MewFss="
