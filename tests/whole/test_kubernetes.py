@@ -21,7 +21,8 @@ from api.metrics import FIGURES
 from api.openapi import FILE as OPENAPI
 from cli.stack import CHECKOUT
 from config import settings as settings_module
-from config.settings import Settings, UnsafeSettings, load
+from config.settings import Settings, load
+from config.unsafe_settings import UnsafeSettings
 from tests.programs import need
 from tests.whole.compose import services
 from worker import runtime
