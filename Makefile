@@ -42,11 +42,13 @@ test-far: $(DEV_READY) ## run the tests that take long, and try each property wi
 	@PYTHONDONTWRITEBYTECODE= HYPOTHESIS_PROFILE=far PLAYS=40 $(BIN)/python -m pytest --numprocesses $(FAR_JOBS) --dist load \
 		--durations 20 --timeout 1800 -m "far or hypothesis" tests
 
-check: $(DEV_READY) ## lint, types and the arrow of imports
+check: $(DEV_READY) ## lint, types, the arrow of imports, and the API document
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/openapi-spec-validator --validation-errors all api/openapi.json
+	@sh tests/api_style/check
 
 format: $(DEV_READY) ## format the code
 	@$(BIN)/ruff check --fix .
@@ -95,7 +97,7 @@ mails: $(READY) ## write twenty mails, as page, text and whole, and an index int
 openapi: $(READY) ## write api/openapi.json anew
 	@$(BIN)/python -m api.openapi
 
-reference: $(READY) ## write the pages of docs/reference anew: settings, command line, events, metrics
+reference: $(READY) ## write the pages of docs/reference anew: settings, command line, events, metrics, problems
 	@$(BIN)/python -m reference
 
 lock: ## resolve requirements.lock (to run), -dev.lock (to develop) and -demo.lock (the demo's gateway) anew (needs uv)
