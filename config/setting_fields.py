@@ -61,6 +61,15 @@ class SettingFields(BaseSettings):
     mail_from: str = "Lockbox <lockbox@localhost>"
     """The sender of all mails."""
 
+    vendor_name: str = Field(default="", max_length=60, pattern=r"^[^\x00-\x1f\x7f]*$")
+    """What customers call the vendor, for the pages."""
+    vendor_colour: str | None = Field(default=None, pattern=r"^#[0-9a-f]{6}$")
+    """The vendor's colour for the pages, `#rrggbb`: dark enough for text on white."""
+    vendor_logo: Path | None = None
+    """The vendor's logo for the pages: an SVG or PNG file of at most 20 kB."""
+    case_url: str | None = None
+    """The pages of cases, such as `https://desk.example/cases/{case}`: a request's case becomes a link."""
+
     public_url: str = "http://127.0.0.1:8000"
     """The address under which people reach the pages. Production needs https."""
     api_processes: int = Field(default=1, ge=1, le=64)

@@ -11,7 +11,17 @@ from cryptography.fernet import Fernet
 from pydantic import SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import SettingsError
 
-from config.server_urls import check_origin, check_page, check_redis_url, check_smtp_url, has_password, postgres_url
+from config.colours import LEAST_CONTRAST, PAPER, contrast
+from config.logo import check_logo
+from config.server_urls import (
+    check_case_url,
+    check_origin,
+    check_page,
+    check_redis_url,
+    check_smtp_url,
+    has_password,
+    postgres_url,
+)
 from config.setting_fields import DEVELOPMENT_KEY, SettingFields
 from config.unsafe_settings import UnsafeSettings
 
@@ -60,6 +70,27 @@ class Settings(SettingFields):
             mailboxes = ()
         if len(mailboxes) != 1 or not mailboxes[0].username or not mailboxes[0].domain:
             raise ValueError("use one address, such as Lockbox <lockbox@vendor.example>")
+        return value
+
+    @field_validator("vendor_colour")
+    @classmethod
+    def _legible(cls, value: str | None) -> str | None:
+        if value is not None and contrast(value, PAPER) < LEAST_CONTRAST:
+            raise ValueError("choose a darker colour: text in it has to stand out from white by 4.5 to 1")
+        return value
+
+    @field_validator("vendor_logo")
+    @classmethod
+    def _picture(cls, value: Path | None) -> Path | None:
+        if value is not None:
+            check_logo(value)
+        return value
+
+    @field_validator("case_url")
+    @classmethod
+    def _case_pages(cls, value: str | None) -> str | None:
+        if value is not None:
+            check_case_url(value)
         return value
 
     @field_validator("public_url")
