@@ -49,6 +49,8 @@ NO_LOGIN = (
 )
 API = "api"
 """All processes end with this one; the others are restarted when they end by themselves."""
+VENDOR = {"LOCKBOX_VENDOR_NAME": "Fabrikam Support"}
+"""Who the playground's engineers work for, unless the caller says it."""
 CONSOLE = Console(soft_wrap=True, highlight=False)
 
 
@@ -184,7 +186,8 @@ def _kept_up(run: RunPlan) -> int:
             len(commands), lambda: _announce(run), LogPrinter(log, CONSOLE if run.log else None)
         )
         for process, command in commands.items():
-            own = {"LOCKBOX_LOG_FORMAT": "console", **run.passed.of(process), **plan.variables(process)}
+            own = {"LOCKBOX_LOG_FORMAT": "console", **(VENDOR if process == API else {})}
+            own |= {**run.passed.of(process), **plan.variables(process)}
             words = shlex.split(Template(command).substitute(own))
             if process != API:
                 words = [sys.executable, "-m", "cli.restart", *words]

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from lockbox.identity.roles import TENANT_ROLES, Caller, Role, Side
+from lockbox.requests.lifecycle import State
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,18 @@ EVERYBODYS = Section("/requests", "History", _customers)
 def of(caller: Caller) -> Iterable[Section]:
     """Return the sections that a person sees."""
     return [section for section in SECTIONS if section.is_for(caller)]
+
+
+def section_of(caller: Caller, state: State, *, is_own: bool) -> str:
+    """Return the path of the section that a request belongs to for a person: where it is listed with its like."""
+    listed = {
+        State.REVIEWING: "/review",
+        State.PENDING: "/waiting",
+        State.ACTIVE: "/open",
+    }
+    wanted = ("/mine" if is_own else listed.get(state), EVERYBODYS.path)
+    seen = [section.path for section in of(caller)]
+    return next((path for path in wanted if path in seen), seen[0] if seen else EVERYBODYS.path)
 
 
 def first(caller: Caller) -> Section:

@@ -21,7 +21,7 @@ from starlette.types import Scope
 
 from api import browser, deps
 from api.browser import Visitor
-from api.portal import agents, navigation
+from api.portal import agents, navigation, phrases
 from api.problems import STATUS
 from api.problems import problem as plain_problem
 from lockbox.errors import Conflict, Invalid, LockboxError, NotSignedIn, NotYours, SignInAgain, TooMany
@@ -97,6 +97,11 @@ def _here(tell: Callable[[datetime, str], str]) -> Callable[..., str]:
     return formatted
 
 
+def _day_clock(moment: datetime, at: datetime) -> str:
+    reader = READER.get()
+    return phrases.time_of_day(moment, at, reader.time_zone if reader else time_zones.DEFAULT)
+
+
 def _state_words(saying: StateWording) -> str:
     reader = READER.get()
     return saying.to(reader.caller.side if reader else Side.VENDOR)
@@ -107,6 +112,11 @@ TEMPLATES.filters["warning"] = warning
 TEMPLATES.filters["flagged"] = flagged
 TEMPLATES.filters["time"] = _here(time_zones.clock_time)
 TEMPLATES.filters["short_time"] = _here(time_zones.short_time)
+TEMPLATES.filters["zone"] = _here(time_zones.zone_name)
+TEMPLATES.filters["day_clock"] = _day_clock
+TEMPLATES.filters["things"] = phrases.things
+TEMPLATES.filters["joined"] = phrases.joined
+TEMPLATES.filters["full_duration"] = phrases.full_duration
 TEMPLATES.filters["words"] = _state_words
 TEMPLATES.filters["browser"] = agents.known_as
 TEMPLATES.filters["seconds"] = lambda count: timedelta(seconds=count)
@@ -136,7 +146,19 @@ def page(
     """
     made = TEMPLATES.get_template(f"{template}.html")
     playing = getattr(request.app.state, "playground", None)
-    known = {"visitor": visitor, "here": request.url.path, "live": _live(request), "playing": playing}
+    settings = deps.settings(request)
+    known = {
+        "visitor": visitor,
+        "here": request.url.path,
+        "live": _live(request),
+        "playing": playing,
+        "vendor": settings.vendor_name or "the vendor",
+        "brand": {
+            "name": settings.vendor_name,
+            "colour": settings.vendor_colour,
+            "logo": settings.vendor_logo,
+        },
+    }
     reading = READER.set(visitor)
     try:
         answer = HTMLResponse(made.render(known | said), status)

@@ -12,7 +12,9 @@ from pydantic import ValidationError
 from api import browser
 from api.browser import Visitor
 from api.deps import SessionDep, SettingsDep
+from api.portal import act_banner
 from api.portal.account import AccountContext, AccountContextDep
+from api.portal.act_banner import ActBanner
 from api.portal.pages import TAG, go, origin, page, status_of
 from api.portal.request import titles
 from api.refusal_log import AttemptedAction, note
@@ -29,6 +31,8 @@ router = APIRouter(tags=[TAG], include_in_schema=False)
 MOST_OWN, MOST_TO_REVIEW = 20, 50
 
 Cursor = Annotated[str, Query(max_length=60)]
+Done = Annotated[str, Query(max_length=20)]
+About = Annotated[UUID | None, Query()]
 Version = Annotated[int, Form(ge=1, le=999_999_999)]
 
 
@@ -59,6 +63,7 @@ class RequestListPage:
         chosen: Settings,
         after: str = "",
         refused: RefusedListAction | None = None,
+        done: ActBanner | None = None,
     ) -> HTMLResponse:
         """Show the listing from the cursor on, with the refusal beside its request."""
         found = self.read(session, visitor.caller, cursor=after or None, most=self.most)
@@ -73,6 +78,7 @@ class RequestListPage:
             most=self.most,
             titles=titles(chosen),
             refused=refused,
+            done=done,
             needs_sign_in=refused is not None and isinstance(refused.why, SignInAgain),
             is_listed=refused is not None and refused.request_id in {one.entry.request.id for one in found.items},
         )
@@ -81,7 +87,7 @@ class RequestListPage:
         """Act on a request; a refusal is shown beside it, with the form as sent."""
         refused = do(work, request_id, action, comment, version)
         if refused is None:
-            return go(work.request, self.path)
+            return go(work.request, self.path, done=action.value, about=str(request_id))
         said = RefusedListAction(request_id, action, refused, comment)
         with work.open() as (session, visitor):
             return self.show(work.request, session, visitor, work.chosen, refused=said)
@@ -92,9 +98,18 @@ TO_REVIEW = RequestListPage("/review", "review_queue", MOST_TO_REVIEW, review_qu
 
 
 @router.get("/mine")
-def show_own(request: Request, chosen: SettingsDep, session: SessionDep, after: Cursor = "") -> Response:
+def show_own(
+    request: Request,
+    chosen: SettingsDep,
+    session: SessionDep,
+    after: Cursor = "",
+    done: Done = "",
+    about: About = None,
+) -> Response:
     """Show the person's own requests, the open ones first."""
-    return OWN.show(request, session, browser.visitor(request, session, chosen), chosen, after)
+    visitor = browser.visitor(request, session, chosen)
+    banner = act_banner.on_a_list(session, visitor.caller, done, about, titles(chosen))
+    return OWN.show(request, session, visitor, chosen, after, done=banner)
 
 
 @router.post("/mine/{request_id}/{action}")
@@ -110,9 +125,18 @@ def end_own(
 
 
 @router.get("/review")
-def show_to_review(request: Request, chosen: SettingsDep, session: SessionDep, after: Cursor = "") -> Response:
+def show_to_review(
+    request: Request,
+    chosen: SettingsDep,
+    session: SessionDep,
+    after: Cursor = "",
+    done: Done = "",
+    about: About = None,
+) -> Response:
     """Show a manager the requests in review, the nearest deadline first."""
-    return TO_REVIEW.show(request, session, browser.visitor(request, session, chosen), chosen, after)
+    visitor = browser.visitor(request, session, chosen)
+    banner = act_banner.on_a_list(session, visitor.caller, done, about, titles(chosen))
+    return TO_REVIEW.show(request, session, visitor, chosen, after, done=banner)
 
 
 @router.post("/review/{request_id}/{action}")
