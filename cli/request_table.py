@@ -11,12 +11,13 @@ from lockbox.text_rules import flagged
 MAIL_OUTCOMES = {"dead": "not delivered to", "open": "still open to", "moot": "not needed by", "sent": "mailed to"}
 NOBODYS = {"owner": "the installation's owner"}
 COLOURS = {
-    Tone.WAITS: "yellow",
-    Tone.OPEN: "green",
+    Tone.WAITS: "bold",
+    Tone.OPEN: "black on green",
     Tone.REFUSED: "red",
-    Tone.GIVEN_BACK: "cyan",
-    Tone.LAPSED: "bright_black",
+    Tone.GIVEN_BACK: "",
+    Tone.LAPSED: "",
 }
+"""Yellow, cyan and green letters are hard to read on white; bright black is the background of some dark schemes."""
 WORDS = {
     name: (wording.others, COLOURS[wording.tone])
     for name, wording in STATE_WORDINGS.items()

@@ -88,7 +88,7 @@ def show(output: OutputFormat, answer: Mapping[str, Any], *parts: Part) -> None:
             for part in parts:
                 _print(part)
             if any(True for part in parts for _ in _instants(part)):
-                paper().print(f"Times are in {local_zone.described()}.", style="dim", markup=False, soft_wrap=True)
+                say(f"Times are in {local_zone.described()}.")
 
 
 def say(*lines: object) -> None:

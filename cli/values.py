@@ -145,7 +145,7 @@ def shown(value: object) -> Text:
         case list() | tuple():
             return Text(", ".join(map(words, value)) or NOTHING)
         case Phrase():
-            return Text(str(value), value.style)
+            return Text.assemble((str(value), value.style))
         case _:
             return Text(str(value))
 
