@@ -34,9 +34,9 @@ RECORDS: dict[str, str] = {
 PANELS: list[dict[str, Any]] = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
 SHOWN = [target["expr"] for panel in PANELS for target in panel["targets"]]
 INSTANCES = ("one:8000", "two:8000")
-MINUTES = 60
-"""For so long the made-up series go on; the rules are looked at after 40 minutes."""
-LOOKED_AT = "40m"
+MINUTES = 30
+"""For so long the made-up series go on; they change after 10, counters after 17, and are looked at after 20."""
+LOOKED_AT = "20m"
 PARTS = {part.value: 5.0 for part in ProcessPart}
 HEALTHY: dict[tuple[str, str], float] = {
     (MetricName.OVERDUE, ""): 0,
@@ -83,7 +83,7 @@ Series = dict[str, str]
 
 
 def series_of(postgres: Mapping[tuple[str, str], float] | None, answered: Iterable[GateAnswers] | None) -> Series:
-    """Return what an API process would show, as promtool writes series, each the same for an hour."""
+    """Return what an API process would show, as promtool writes series, each the same for half an hour."""
     figures = MetricSnapshot(postgres, REDIS)
     return {
         _written(sample.name, sample.labels): f"{sample.value:g}x{MINUTES}"
@@ -98,23 +98,23 @@ def _written(name: str, labels: Mapping[str, str]) -> str:
 
 
 WELL = series_of(HEALTHY, ANSWERED)
-COUNTED = "0x36 1x23"
-APPEARS = "_x37 1x22"
+COUNTED = "0x16 1x13"
+APPEARS = "_x17 1x12"
 
 
-def from_half(before: object, after: object) -> str:
-    """Return values that change after half an hour."""
-    return f"{before}x29 {after}x30"
+def changing(before: object, after: object) -> str:
+    """Return values that change after ten minutes."""
+    return f"{before}x9 {after}x20"
 
 
 def lost(names: Iterable[str]) -> Series:
-    """Return these series as they end after half an hour."""
-    return {name: f"{WELL[name].partition('x')[0]}x29 stale" for name in names}
+    """Return these series as they end after ten minutes."""
+    return {name: f"{WELL[name].partition('x')[0]}x9 stale" for name in names}
 
 
 def late(part: str) -> Series:
-    """Return that nothing ran as this part for the second half of an hour."""
-    return {f'lockbox_heartbeat_age_seconds{{role="{part}"}}': from_half(5, 300)}
+    """Return that nothing runs as this part after ten minutes."""
+    return {f'lockbox_heartbeat_age_seconds{{role="{part}"}}': changing(5, 300)}
 
 
 def without(part: str) -> Series:
@@ -124,33 +124,33 @@ def without(part: str) -> Series:
 
 WITH_POSTGRES = [name for name in WELL if name not in series_of(None, None)]
 WRONG: dict[str, list[Series]] = {
-    "LockboxUnreachable": [lost(WELL) | {'up{job="lockbox"}': from_half(1, 0)}],
-    "LockboxPostgresDown": [lost(WITH_POSTGRES) | {"lockbox_postgres_up{}": from_half(1, 0)}],
-    "LockboxRedisDown": [{"lockbox_redis_up{}": from_half(1, 0)}],
+    "LockboxUnreachable": [lost(WELL) | {'up{job="lockbox"}': changing(1, 0)}],
+    "LockboxPostgresDown": [lost(WITH_POSTGRES) | {"lockbox_postgres_up{}": changing(1, 0)}],
+    "LockboxRedisDown": [{"lockbox_redis_up{}": changing(1, 0)}],
     "LockboxProcessSilent": [late("notifications"), late("reconcile")],
     "LockboxProcessMissing": [without("core"), without("notifications")],
     "LockboxConnectorWorkerMissing": [without("connectors"), late("connectors")],
-    "LockboxAccessNotClosed": [{'lockbox_connector_connections{state="close_failed"}': from_half("_", 1)}],
-    "LockboxDeadlinesOverdue": [{"lockbox_deadlines_overdue{}": from_half(0, 2)}],
+    "LockboxAccessNotClosed": [{'lockbox_connector_connections{state="close_failed"}': changing("_", 1)}],
+    "LockboxDeadlinesOverdue": [{"lockbox_deadlines_overdue{}": changing(0, 2)}],
     "LockboxDeadlinesLate": [
         {
-            'lockbox_deadline_lag_seconds_bucket{le="60.0"}': "52x29 53+1x30",
-            'lockbox_deadline_lag_seconds_bucket{le="+Inf"}': "52x29 53+1x30",
+            'lockbox_deadline_lag_seconds_bucket{le="60.0"}': "52x9 53+1x20",
+            'lockbox_deadline_lag_seconds_bucket{le="+Inf"}': "52x9 53+1x20",
         }
     ],
     "LockboxNotificationsUnsent": [
-        {f'lockbox_oldest_unsent_notification_age_seconds{{channel="{channel}"}}': from_half(2, 301)}
+        {f'lockbox_oldest_unsent_notification_age_seconds{{channel="{channel}"}}': changing(2, 301)}
         for channel in ("mail", "outbox")
     ],
     "LockboxMailsGivenUp": [
         {'lockbox_notify_attempts_total{channel="mail", outcome="dead"}': values}
-        for values in ("9x36 10x23", APPEARS)
+        for values in ("9x16 10x13", APPEARS)
     ],
-    "LockboxAuditUnsealed": [{"lockbox_audit_seal_lag_seconds{}": from_half(1, 61)}],
-    "LockboxAuditLogRolledBack": [{'lockbox_audit_logs_rolled_back{role="api"}': from_half(0, 1)}],
-    "LockboxRowsUnverified": [{'lockbox_powers_unverified{role="api"}': from_half(0, 1)}],
-    "LockboxStandbyAsynchronous": [{"lockbox_standby_asynchronous{}": from_half(0, 1)}],
-    "LockboxIndexDrift": [{'lockbox_index_drift{direction="missing", index="clock"}': from_half(0, 5)}],
+    "LockboxAuditUnsealed": [{"lockbox_audit_seal_lag_seconds{}": changing(1, 61)}],
+    "LockboxAuditLogRolledBack": [{'lockbox_audit_logs_rolled_back{role="api"}': changing(0, 1)}],
+    "LockboxRowsUnverified": [{'lockbox_powers_unverified{role="api"}': changing(0, 1)}],
+    "LockboxStandbyAsynchronous": [{"lockbox_standby_asynchronous{}": changing(0, 1)}],
+    "LockboxIndexDrift": [{'lockbox_index_drift{direction="missing", index="clock"}': changing(0, 5)}],
     "LockboxMessagesDropped": [{'lockbox_messages_dropped_total{where="keys"}': each} for each in (COUNTED, APPEARS)],
     "LockboxGateUnanswered": [
         {
@@ -159,21 +159,21 @@ WRONG: dict[str, list[Series]] = {
                 {"gateway": "nginx", "service": "exchange-online", "decision": "deny", "reason": reason},
             ): values
         }
-        for reason, values in ((GateReason.BEHIND, "7x36 8x23"), (GateReason.BUSY, APPEARS))
+        for reason, values in ((GateReason.BEHIND, "7x16 8x13"), (GateReason.BUSY, APPEARS))
     ],
-    "LockboxGateCountsUnwritten": [{"lockbox_gate_answers_unwritten{}": from_half(0, 3)}],
+    "LockboxGateCountsUnwritten": [{"lockbox_gate_answers_unwritten{}": changing(0, 3)}],
     "LockboxGateUsesLost": [{"lockbox_gate_uses_lost_total{}": each} for each in (COUNTED, APPEARS)],
-    "LockboxClockSkew": [{'lockbox_clock_skew_seconds{role="core"}': from_half(-0.1, -6)}],
-    "LockboxConnectionsShort": [{'lockbox_connections_promised{role="api"}': from_half(116, 280)}],
+    "LockboxClockSkew": [{'lockbox_clock_skew_seconds{role="core"}': changing(-0.1, -6)}],
+    "LockboxConnectionsShort": [{'lockbox_connections_promised{role="api"}': changing(116, 280)}],
 }
 HARMLESS: dict[str, Series] = {
     "nothing at all": {},
-    "a webhook that fails": {"lockbox_webhooks_failing{}": from_half(0, 7)},
+    "a webhook that fails": {"lockbox_webhooks_failing{}": changing(0, 7)},
     "Postgres that was away and is back": {
-        name: f"{WELL[name].partition('x')[0]}x29 stale _x2 {WELL[name].partition('x')[0]}x27"
+        name: f"{WELL[name].partition('x')[0]}x9 stale _x2 {WELL[name].partition('x')[0]}x17"
         for name in WITH_POSTGRES
     }
-    | {"lockbox_postgres_up{}": "1x29 0x2 1x27"},
+    | {"lockbox_postgres_up{}": "1x9 0x2 1x17"},
     "an installation without connectors": without("connectors")
     | {"lockbox_connector_worker_needed{}": f"0x{MINUTES}"},
 }
