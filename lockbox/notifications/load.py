@@ -30,10 +30,9 @@ from lockbox.notifications.account_mail import (
     facts_of,
     named_in,
 )
-from lockbox.notifications.audience import CONNECTED, PROMPTS, REPORT, type_of
+from lockbox.notifications.audience import CONNECTED, PROMPTS, REPORT, is_moot, type_of
 from lockbox.notifications.checkpoint_digest import Keys
 from lockbox.notifications.models import Channel
-from lockbox.notifications.moot_mail import IS_SETTLED, is_moot
 from lockbox.notifications.request_mail import (
     EarlierRequest,
     LoadedNotification,
@@ -56,6 +55,14 @@ FROM_ROW = (
 MOST_WAITING = 50
 OURSELVES = "Lockbox"
 INVITED_FOR = timedelta(hours=72)
+# Of a mail about no request: what it offers was taken, withdrawn or has run out, or nobody can use it any more.
+IS_SETTLED = """CASE WHEN i.id IS NOT NULL THEN i.accepted_at IS NOT NULL OR i.withdrawn_at IS NOT NULL
+            OR i.expires_at <= clock_timestamp()
+        WHEN s.id IS NOT NULL THEN s.used_at IS NOT NULL OR s.expires_at <= clock_timestamp()
+            OR w.id IS NULL OR w.disabled_at IS NOT NULL
+        WHEN f.id IS NOT NULL THEN f.is_settled OR f.expires_at <= clock_timestamp()
+        WHEN g.id IS NOT NULL THEN g.ended_at IS NOT NULL OR g.ends_at <= clock_timestamp()
+        ELSE n.about_id IS NOT NULL END"""
 READ_ACCOUNT = text(f"""
 SELECT n.id, n.request_id, n.channel, n.template, n.until_at, n.attempts, n.about_id, n.event_id, e.at, e.body,
     t.id AS tenant_id, t.name AS tenant, t.slug, h.url, h.secret, h.disabled_at AS endpoint_disabled,
