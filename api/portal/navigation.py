@@ -44,6 +44,11 @@ SECTIONS = (
         "Audit log",
         _either(_customer(Role.AUDITOR, Role.TENANT_ADMIN), _vendor(Role.VENDOR_AUDITOR)),
     ),
+    Section(
+        "/statistics",
+        "Statistics",
+        _either(_customer(Role.AUDITOR, Role.TENANT_ADMIN), _vendor(Role.VENDOR_AUDITOR)),
+    ),
     Section("/tenants", "Your organisation", _customer(*TENANT_ROLES)),
     Section("/operations", "Operations", _vendor(Role.OPERATOR)),
     Section("/gates", "Gates", _vendor(Role.OPERATOR, Role.VENDOR_AUDITOR)),

@@ -126,6 +126,8 @@ PAGES = [
     "/requests/x",
     "/account",
     "/operations",
+    "/statistics",
+    "/statistics/export",
     "/audit-log",
     "/audit-log/export",
     "/audit-log/checkpoint",

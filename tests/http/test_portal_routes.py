@@ -124,6 +124,8 @@ MATRIX = {
     "GET /tenants/{slug}/gates": "sign-in 403 403 403 403 403 403 200 200 200 404",
     "POST /tenants/{slug}/gates/allow": "sign-in 403 403 403 403 403 403 303 403 403 404",
     "POST /tenants/{slug}/gates/end": "sign-in 403 403 403 403 403 403 303 403 403 404",
+    "GET /statistics": "sign-in 403 403 403 403 200 403 200 403 200 403",
+    "GET /statistics/export": "sign-in 403 403 403 403 200 403 200 403 200 403",
     "GET /audit-log": "sign-in 403 403 403 403 200 403 200 403 200 403",
     "GET /audit-log/export": "sign-in 403 403 403 403 200 403 200 403 200 403",
     "GET /audit-log/checkpoint": "sign-in 403 403 403 403 200 403 200 403 200 403",

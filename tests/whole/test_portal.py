@@ -367,7 +367,7 @@ PAGES = {
         "/tenants/{slug}/mode",
         "/tenants/{slug}/emergency-stop",
     ),
-    "aude": ("/audit-log", "/audit-log/checkpoint", "/audit-log/verify"),
+    "aude": ("/statistics", "/audit-log", "/audit-log/checkpoint", "/audit-log/verify"),
     "olga": ("/operations",),
 }
 
