@@ -46,6 +46,7 @@ class CommandGroup(LazyGroup):
         "audit": CommandPlace("cli.audit_group", "The audit log: search, export, verify."),
         "gate": CommandPlace("cli.gate", "The gate: its catalogue, mappings and callers."),
         "operate": CommandPlace("cli.operate", "Running an installation, on its own machine."),
+        "doctor": CommandPlace("cli.doctor.command:doctor", "Check the settings and servers of this machine."),
         "bootstrap": CommandPlace("cli.owner:bootstrap", "Make the first operator on an empty database."),
         "migrate": CommandPlace("cli.owner:migrate", "Bring the database's schema up to date."),
         "sample": CommandPlace("cli.owner:sample", "Add sample people to a try-out and print their tokens."),

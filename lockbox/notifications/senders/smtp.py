@@ -210,6 +210,18 @@ class SmtpMail:
         except (smtplib.SMTPException, OSError) as error:
             raise _failed(error) from error
 
+    async def check(self) -> None:
+        """Connect, encrypt and log in as for a mail, and hand over none.
+
+        Raises:
+            SendFailed: the relay would not take a mail.
+        """
+        try:
+            async with asyncio.timeout(self._seconds):
+                self._keep(await self._client())
+        except (smtplib.SMTPException, OSError) as error:
+            raise _failed(error) from error
+
     async def close(self) -> None:
         """Close the connections that are kept."""
         while self._idle:
