@@ -303,8 +303,15 @@ def _problem(
 
 def _visitor(request: Request, status: int) -> Visitor | None:
     """Return the signed-in person: as found before the refusal, or else looked up now, unless something failed."""
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        return browser.recognised(request)
+    return signed_in(request)
+
+
+def signed_in(request: Request) -> Visitor | None:
+    """Return the signed-in person; nobody where the database is away, for pages that need none."""
     known, chosen = browser.recognised(request), deps.settings(request)
-    if known or status >= HTTPStatus.INTERNAL_SERVER_ERROR or not browser.session_secret(request, chosen):
+    if known or not browser.session_secret(request, chosen):
         return known
     try:
         with deps.database(request).transaction() as session:

@@ -21,6 +21,7 @@ KINDS = {
     "tokens.css": "text/css; charset=utf-8",
     "portal.css": "text/css; charset=utf-8",
     "portal.js": "text/javascript; charset=utf-8",
+    "reference.css": "text/css; charset=utf-8",
     "passkey.js": "text/javascript; charset=utf-8",
     "lockbox.svg": "image/svg+xml",
 }

@@ -131,6 +131,11 @@ MATRIX = {
     "GET /audit-log/checkpoint": "sign-in 403 403 403 403 200 403 200 403 200 403",
     "GET /audit-log/verify": "sign-in 403 403 403 403 200 403 200 403 200 403",
     "POST /audit-log/verify": "sign-in 403 403 403 403 422 403 422 403 422 403",
+    "GET /docs": "200 200 200 200 200 200 200 200 200 200 200",
+    "GET /docs/problems": "200 200 200 200 200 200 200 200 200 200 200",
+    "GET /docs/schemas": "200 200 200 200 200 200 200 200 200 200 200",
+    "GET /docs/schemas/{schema}": "200 200 200 200 200 200 200 200 200 200 200",
+    "GET /docs/{section}": "200 200 200 200 200 200 200 200 200 200 200",
     "GET /static/{name}": "200 200 200 200 200 200 200 200 200 200 200",
 }
 # A form of one address may do several things: each has an entry of its own.
@@ -293,7 +298,14 @@ def _path(stage: Stage, route: str, about: Errand) -> str:
     known: dict[str, object] = {
         name: new_id() for name in ("request_id", "question_id", "invitation_id", "endpoint_id")
     }
-    known |= {"slug": stage.slug, "service": "no-gate", "number": 0, "name": "portal.css"} | {**about.ids}
+    known |= {
+        "slug": stage.slug,
+        "service": "no-gate",
+        "number": 0,
+        "name": "portal.css",
+        "schema": "Problem",
+        "section": "requests",
+    } | {**about.ids}
     return route.split()[1].format(**known)
 
 
