@@ -106,6 +106,7 @@ class StackPlan:
                 "LOCKBOX_APPROVAL_KEY_FILES": json.dumps([str(self.keys / APPROVAL_KEY)]),
                 "LOCKBOX_AUDIT_PUBLIC_KEYS": json.dumps([self.audit_key.text]),
                 "LOCKBOX_FLOWER_URL": self.flower_url,
+                "LOCKBOX_WEBHOOKS_ALLOW_HTTP": "true",
                 **({"LOCKBOX_PLAYGROUND": str(self.playground)} if self.playground else {}),
             }
         elif process == "flower":
