@@ -29,6 +29,7 @@ NEEDED = (
     Program(("promtool",), "the rules for Prometheus"),
     Program(("kustomize",), "the files for Kubernetes"),
     Program(("systemd-analyze",), "the units of systemd", "systemd"),
+    Program(("node",), "the webhook receiver in Node", "nodejs"),
 )
 
 

@@ -34,6 +34,7 @@ VALIDATED = {
     "pin_images.py": ("unit/test_pin_images.py", "pin_images"),
     "pip_progress.py": ("unit/test_environment.py", "deploy/pip_progress.py"),
     "prometheus/": ("whole/test_prometheus.py", "lockbox.rules.yaml"),
+    "receivers/": ("whole/test_receivers.py", "receiver.go"),
     "run": ("whole/test_systemd.py", '"run"'),
     "systemd/": ("whole/test_systemd.py", "systemd"),
     "venv": ("unit/test_deploy_files.py", "deploy/venv"),

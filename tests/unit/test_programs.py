@@ -16,8 +16,9 @@ def test_one_browser_is_as_good_as_the_other() -> None:
 def test_what_is_missing_is_named_with_how_to_install_it() -> None:
     assert left_out(lambda _: None) == (
         "Not tested here: the pages in a browser and Redis itself beside Valkey and PgBouncer before Postgres and "
-        "the rules for Prometheus and the files for Kubernetes and the units of systemd. "
-        "Install it: apt-get install chromium-headless-shell redis-server pgbouncer promtool kustomize systemd"
+        "the rules for Prometheus and the files for Kubernetes and the units of systemd and "
+        "the webhook receiver in Node. "
+        "Install it: apt-get install chromium-headless-shell redis-server pgbouncer promtool kustomize systemd nodejs"
     )
     assert left_out(lambda name: None if name == "redis-server" else f"/usr/bin/{name}") == (
         "Not tested here: Redis itself beside Valkey. Install it: apt-get install redis-server"
