@@ -20,7 +20,7 @@ from tests.whole import terminal
 from tests.whole.conftest import wait_until
 from tests.whole.terminal import ModuleRunner
 
-WALK = terminal.CHECKOUT / "docs" / "walk.md"
+TUTORIAL = terminal.CHECKOUT / "docs" / "tutorial.md"
 SECONDS = 200
 
 
@@ -206,9 +206,8 @@ def test_production_is_refused(here: ModuleRunner) -> None:
 
 
 @pytest.mark.far
-def test_the_walk_with_curl_works_as_it_stands() -> None:
-    walk = WALK.read_text()
-    lines = re.findall(r"^    (.*)$", walk, re.MULTILINE)
+def test_the_tutorial_with_curl_works_as_it_stands() -> None:
+    lines = re.findall(r"^    (.*)$", TUTORIAL.read_text(), re.MULTILINE)
 
     with terminal.opened() as here, run(here) as running:
         read_until(running, "curl ")
