@@ -79,7 +79,7 @@ class RunningReceiver:
         return self.process.communicate(timeout=20)[0]
 
 
-@pytest.fixture(params=LANGUAGES, scope="module")
+@pytest.fixture(params=["Python", "Node", pytest.param("Go", marks=pytest.mark.far)], scope="module")
 def command(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Return how a receiver is started."""
     found = LANGUAGES[request.param](tmp_path_factory.mktemp("program"))
