@@ -37,7 +37,7 @@ def test_somebody_signs_in_by_code_adds_a_passkey_and_approves_with_it(stage: Ru
         page.get_by_role("button", name="Sign in with a passkey").click()
         page.wait_for_url(f"**/requests/{request.id}")
         page.get_by_role("button", name="Approve").click()
-        page.wait_for_url(f"**/requests/{request.id}")
+        page.wait_for_url(f"**/requests/{request.id}?done=approve")
         expect(page.locator("#state")).to_contain_text("ends automatically")
 
     assert stage.state(request.id) == "active"

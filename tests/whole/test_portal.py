@@ -72,8 +72,8 @@ def ask(page: Page, world: World, resources: str = "mailbox:anna@contoso.example
     expect(page.get_by_text("If nobody answers by then, access is refused.")).to_be_visible()
     picture(page, "ask")
     page.get_by_role("button", name="Submit").click()
-    page.wait_for_url(re.compile(r"/requests/[0-9a-f-]{36}$"))
-    return page.url.rsplit("/", 1)[1]
+    page.wait_for_url(re.compile(r"/requests/[0-9a-f-]{36}\?done=submit$"))
+    return page.url.rsplit("/", 1)[1].partition("?")[0]
 
 
 def test_three_people_play_the_whole_story(stage: RunningStack, desk: BrowserDesk) -> None:
