@@ -5,7 +5,8 @@ from difflib import get_close_matches
 
 from cli.doctor.findings import DoctorFinding, failure, warning, well
 from config.client import ClientSettings
-from config.settings import Settings, UnsafeSettings, load
+from config.settings import Settings, load
+from config.unsafe_settings import UnsafeSettings
 
 CHECK = "Settings"
 PREFIX = "LOCKBOX_"
