@@ -38,6 +38,7 @@ from api.portal import (
     tiers,
     verify_export,
     webhooks,
+    welcome,
 )
 
 ROUTERS = (
@@ -56,6 +57,7 @@ ROUTERS = (
     proposals.router,
     addresses.router,
     invitations.router,
+    welcome.router,
     device_login.router,
     tenants.router,
     policy.router,

@@ -54,6 +54,9 @@ SECTIONS = (
     Section("/gates", "Gates", _vendor(Role.OPERATOR, Role.VENDOR_AUDITOR)),
 )
 EVERYBODYS = Section("/requests", "History", _customers)
+ACCOUNT = Section("/account", "your account", _vendor(Role.SYSTEM))
+LOG = "/audit-log"
+AUDITORS = frozenset({Role.AUDITOR, Role.VENDOR_AUDITOR})
 
 
 def of(caller: Caller) -> Iterable[Section]:
@@ -74,8 +77,11 @@ def section_of(caller: Caller, state: State, *, is_own: bool) -> str:
 
 
 def first(caller: Caller) -> Section:
-    """Return a person's first section."""
-    return next((section for section in SECTIONS if section.is_for(caller)), EVERYBODYS)
+    """Return the section in which a person works: the first they see, or the audit log for those who only audit."""
+    seen = [section for section in (*SECTIONS, ACCOUNT) if section.is_for(caller)]
+    if caller.standings and {standing.role for standing in caller.standings} <= AUDITORS:
+        seen.sort(key=lambda section: section.path != LOG)
+    return seen[0] if seen else EVERYBODYS
 
 
 def home(caller: Caller) -> str:

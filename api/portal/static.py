@@ -23,6 +23,7 @@ KINDS = {
     "portal.js": "text/javascript; charset=utf-8",
     "reference.css": "text/css; charset=utf-8",
     "passkey.js": "text/javascript; charset=utf-8",
+    "invitation.js": "text/javascript; charset=utf-8",
     "lockbox.svg": "image/svg+xml",
 }
 VENDORED = {

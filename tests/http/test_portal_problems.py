@@ -50,7 +50,7 @@ def test_a_page_of_a_refusal_knows_who_is_signed_in(shared: Portal, who: str, pa
 
 @pytest.mark.parametrize(
     ("who", "path"),
-    [("ann", "/waiting"), ("max", "/review"), ("erin", "/ask"), ("olga", "/operations"), ("vera", "/open")],
+    [("ann", "/waiting"), ("max", "/review"), ("erin", "/ask"), ("olga", "/operations"), ("vera", "/audit-log")],
 )
 def test_the_way_on_leads_to_the_first_page_of_ones_own_menu(shared: Portal, who: str, path: str) -> None:
     browser = entered(shared, who)

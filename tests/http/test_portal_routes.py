@@ -59,6 +59,7 @@ MATRIX = {
     "POST /account/addresses/remove": "sign-in 404 404 404 404 404 404 404 303 404 404",
     "POST /account/identities/new": "404 404 404 404 404 404 404 404 404 404 404",
     "POST /account/identities/remove": "sign-in 404 404 404 404 404 404 404 404 404 404",
+    "GET /welcome": "sign-in 200 200 200 200 200 200 200 200 200 200",
     "GET /proposals": "sign-in 200 200 200 200 200 200 200 200 200 200",
     "POST /proposals/object": "sign-in 403 403 403 403 403 403 303 303 403 404",
     "GET /invitations/{invitation_id}": "200 200 200 200 200 200 200 200 200 200 200",

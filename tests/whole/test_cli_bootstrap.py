@@ -98,7 +98,7 @@ def test_the_printed_code_is_that_of_an_invitation_of_a_day_to_what_the_operator
     assert page in made.stderr
     assert row.is_a_day
     assert development().secrets.is_mark(row.secret_hash, "invitation", row.id, code.replace("-", ""))
-    assert (entered.status_code, entered.headers["location"], again.status_code) == (303, "/account", 403)
+    assert (entered.status_code, entered.headers["location"], again.status_code) == (303, "/welcome", 403)
     account = httpx.get(f"{stage.plan.public_url}/account", cookies=entered.cookies)
     assert "Olga Ortiz" in account.text
     assert stage.rows("SELECT role FROM memberships")[0].role == "operator"
