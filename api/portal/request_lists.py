@@ -7,7 +7,6 @@ from uuid import UUID
 
 from fastapi import APIRouter, Form, Query, Request, Response
 from fastapi.responses import HTMLResponse
-from pydantic import ValidationError
 
 from api import browser
 from api.browser import Visitor
@@ -15,20 +14,18 @@ from api.deps import SessionDep, SettingsDep
 from api.portal import act_banner
 from api.portal.account import AccountContext, AccountContextDep
 from api.portal.act_banner import ActBanner
-from api.portal.pages import TAG, go, origin, page, status_of
+from api.portal.pages import TAG, go, page, status_of
 from api.portal.request import titles
-from api.refusal_log import AttemptedAction, note
-from api.schemas.requests import CommentInput
+from api.portal.selection import do, grouped
 from config.settings import Settings
 from lockbox.database import UnitOfWork, now
-from lockbox.errors import Conflict, Invalid, LockboxError, NotYours, SignInAgain
-from lockbox.requests import decide, policy_diff, review_queue
-from lockbox.requests.decisions import DecisionInput
+from lockbox.errors import LockboxError, NotFound, SignInAgain
+from lockbox.requests import review_queue
 from lockbox.requests.lifecycle import Action
 
 router = APIRouter(tags=[TAG], include_in_schema=False)
 
-MOST_OWN, MOST_TO_REVIEW = 20, 50
+MOST_OWN, MOST_TO_REVIEW = 20, 20
 
 Cursor = Annotated[str, Query(max_length=60)]
 Done = Annotated[str, Query(max_length=20)]
@@ -74,6 +71,7 @@ class RequestListPage:
             visitor=visitor,
             at=now(session),
             found=found,
+            groups=grouped(found.items, lambda one: one.entry),
             is_first=not after,
             most=self.most,
             titles=titles(chosen),
@@ -86,6 +84,8 @@ class RequestListPage:
     def act(self, work: AccountContext, request_id: UUID, action: Action, comment: str, version: int) -> Response:
         """Act on a request; a refusal is shown beside it, with the form as sent."""
         refused = do(work, request_id, action, comment, version)
+        if isinstance(refused, NotFound):
+            raise refused
         if refused is None:
             return go(work.request, self.path, done=action.value, about=str(request_id))
         said = RefusedListAction(request_id, action, refused, comment)
@@ -149,34 +149,3 @@ def review(
 ) -> Response:
     """Endorse or deny a request."""
     return TO_REVIEW.act(work, request_id, Action(action), comment, version)
-
-
-def do(work: AccountContext, request_id: UUID, action: Action, comment: str, version: int) -> LockboxError | None:
-    """Act on a request for the sender of a form; return the refusal, if any.
-
-    Raises:
-        NotFound: there is no such request that they may see.
-        NotSignedIn: nobody is signed in.
-    """
-    try:
-        decision_input = DecisionInput(action, comment_of(comment), version=version)
-        with work.open() as (session, visitor):
-            came = origin(work.request)
-            work.request.state.tried = AttemptedAction(visitor.caller, came, request_id, action)
-            decide.act(session, visitor.caller, came, request_id, decision_input)
-    except (Conflict, NotYours, Invalid) as refused:
-        note(work.request, refused)
-        return refused
-    return None
-
-
-def comment_of(typed: str) -> str | None:
-    """Return the comment of an action, or nothing.
-
-    Raises:
-        Invalid: the API would refuse it.
-    """
-    try:
-        return CommentInput(comment=typed.replace("\r\n", "\n").strip() or None).comment
-    except ValidationError as error:
-        raise Invalid(f"Not accepted: {policy_diff.advice(error)}.", field="comment") from None

@@ -164,7 +164,7 @@
   const mayHaveMovedOn = (row, fresh) => {
     const more = fresh.querySelector("[data-more]");
     return more !== null && (more.dataset.more === "any"
-      || due(row) >= due([...fresh.querySelectorAll("[data-row]:has([data-until])")].at(-1)));
+      || due(row) >= Math.max(...[...fresh.querySelectorAll("[data-row]:has([data-until])")].map(due)));
   };
 
   // What has become of a request that a list no longer has is read where everybody reads it, on its own page.
