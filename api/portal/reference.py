@@ -29,7 +29,7 @@ OptionalVisitor = Annotated[Visitor | None, Depends(signed_in)]
 
 
 @dataclass(frozen=True)
-class Member:
+class DocumentedField:
     """A parameter or a property: its name, type, meaning and example, and the schema that its type names."""
 
     name: str
@@ -47,7 +47,7 @@ class SchemaPage:
 
     name: str
     said: str
-    members: Sequence[Member]
+    members: Sequence[DocumentedField]
     values: Sequence[str]
     example: str
 
@@ -72,7 +72,7 @@ class OperationEntry:
     summary: str
     said: str
     credential: str
-    parameters: Sequence[Member]
+    parameters: Sequence[DocumentedField]
     body: str | None
     answers: Sequence[Answer]
     sample: str
@@ -85,7 +85,7 @@ class OperationEntry:
 
 
 @dataclass(frozen=True)
-class Section:
+class ReferenceSection:
     """The operations with one tag, and the calls that webhooks get if it is theirs."""
 
     name: str
@@ -140,9 +140,9 @@ class Reference:
 
     def _section(
         self, tag: Mapping[str, str], operations: Sequence[OperationEntry], calls: Sequence[OperationEntry]
-    ) -> Section:
+    ) -> ReferenceSection:
         name = tag["name"]
-        return Section(
+        return ReferenceSection(
             name,
             tag["description"],
             [one for one in operations if one.tag == name],
@@ -174,9 +174,9 @@ class Reference:
         found: Mapping[str, Any] = self._components[kind][name]
         return found
 
-    def _parameter(self, said: Mapping[str, Any]) -> Member:
+    def _parameter(self, said: Mapping[str, Any]) -> DocumentedField:
         schema = said["schema"]
-        return Member(
+        return DocumentedField(
             said["name"],
             _type(schema),
             _named(schema),
@@ -193,7 +193,7 @@ class Reference:
     def _schema(self, name: str, said: Mapping[str, Any]) -> SchemaPage:
         required = said.get("required", ())
         members = [
-            Member(
+            DocumentedField(
                 one,
                 _type(of),
                 _named(of),

@@ -63,7 +63,7 @@ def registry() -> Iterator[Registry]:
     """A registry that has all three images."""
     made = Registry()
 
-    class Handler(BaseHTTPRequestHandler):
+    class RegistryHandler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             status, headers, body = made.answer(self.path, self.headers["authorization"])
             self.send_response(status)
@@ -75,7 +75,7 @@ def registry() -> Iterator[Registry]:
         def log_message(self, *_: object) -> None:
             """Say nothing."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), RegistryHandler)
     made.url = f"http://127.0.0.1:{server.server_port}"
     for path in ("library/python/manifests/3.13-slim", "library/postgres/manifests/18"):
         made.served[f"/v2/{path}"] = path.encode()
