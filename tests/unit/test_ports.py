@@ -1,6 +1,7 @@
 """Ports that a process takes for itself: no two processes get the same, however many ask at once."""
 
 import itertools
+import secrets
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,7 +11,6 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from config import embedded, ports
-from config.embedded import servers
 from harness.ports import own_port
 
 ASKS = "from config import ports; mine = ports.own(); print(mine.start, mine.stop, flush=True); input()"
@@ -58,7 +58,7 @@ def test_embedded_servers_choose_no_port_that_another_process_has_taken(
 ) -> None:
     free = next(port for port in range(31_000, 32_000) if ports.is_free(port))
     offered = itertools.count(free)
-    monkeypatch.setattr(servers.secrets, "choice", lambda _: next(offered))
+    monkeypatch.setattr(secrets, "choice", lambda _: next(offered))
     folder = embedded.default_folder(tmp_path_factory.mktemp("checkout"))
 
     with another(TAKES, free):
