@@ -72,6 +72,8 @@ def pages_of(portal: Portal) -> list[tuple[str, str]]:
                 question_id=NOWHERE,
                 name="portal.css",
                 service="exchange-online",
+                section="requests",
+                schema="RequestView",
             )
             found += [(method, path) for method in route.methods or ()]
     return found

@@ -53,10 +53,15 @@ LOGINS = {
 DAY = timedelta(days=1)
 
 
-@pytest.fixture
-def variables(urls: Urls, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """The variables of a machine on which everything runs."""
+@pytest.fixture(autouse=True)
+def _own_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look at a port that no other test listens on."""
     monkeypatch.setenv("LOCKBOX_API_PORT", str(own_port()))
+
+
+@pytest.fixture
+def variables(urls: Urls) -> dict[str, str]:
+    """The variables of a machine on which everything runs."""
     return {name: getattr(urls, login) for name, login in LOGINS.items()} | {
         "LOCKBOX_REDIS_URL": urls.redis,
         "LOCKBOX_SMTP_URL": urls.smtp,
