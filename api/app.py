@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, FastAPI
 from starlette.routing import BaseRoute, Match, Route
 from starlette.types import Scope
 
-from api import playground, portal, problems
+from api import document, playground, portal, problems
 from api.client_counts import ClientCounts
 from api.deps import RouteTable, known_alone
 from api.gateway import GateRuntime
@@ -40,19 +40,16 @@ from api.routes import (
     members,
     metrics,
     observers,
-    openapi_document,
     outside_access,
     questions,
     requests,
-    statistics,
     tenants,
     timeline,
     tokens,
     vendor,
     webhooks,
 )
-from config.settings import Settings
-from config.unsafe_settings import UnsafeSettings
+from config.settings import Settings, UnsafeSettings
 from lockbox.audit.log import signing_keys
 from lockbox.audit.log.signing_keys import BadKey
 from lockbox.audit.log.witness import WitnessCheck, WitnessFolder
@@ -174,11 +171,9 @@ def _routes() -> list[BaseRoute]:
         tokens.router,
         audit.router,
         audit.known,
-        statistics.router,
         device_login.router,
         health.router,
         metrics.router,
-        openapi_document.router,
         *portal.ROUTERS,
     ):
         every.include_router(RouteSection(router))
@@ -225,7 +220,8 @@ def make_app(
         summary="An open Customer Lockbox: no access for the vendor without the customer's approval.",
         lifespan=lifespan,
         dependencies=[Depends(known_alone)],
-        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
         redirect_slashes=False,
     )
     app.state.settings = settings
@@ -248,5 +244,6 @@ def make_app(
     portal.install(app)
     playground.install(app, settings)
     app.state.addresses = RouteTable(app.routes)
+    document.install(app)
     app.add_middleware(HttpGuard, settings=settings)
     return app

@@ -1,20 +1,8 @@
 """The commands `lockbox gate outside`: access that was taken around Lockbox, declared and listed."""
 
 from collections.abc import Mapping
-from typing import Annotated
 
-from cli.inputs import duration_option
-from cli.route_command import (
-    TENANT,
-    CommandParameter,
-    FactsOf,
-    Field,
-    RouteCommand,
-    TableOf,
-    group,
-    moment_of,
-    option,
-)
+from cli.route_command import TENANT, FactsOf, Field, RouteCommand, TableOf, group, moment_of, option
 
 OUTSIDE_ACCESS = "/v1/tenants/{slug}/outside-access"
 DECLARED: Mapping[str, Field] = {
@@ -36,9 +24,7 @@ OUTSIDE_COMMANDS = {
             option("service", "--service", "such as exchange-online"),
             option("resources", "--resource", "kind:id, such as mailbox:anna@contoso.example; repeat", list[str]),
             option("began_at", "--from", "when it began, such as 2026-11-24T09:00:00Z"),
-            CommandParameter(
-                "seconds", Annotated[int, duration_option("--duration", "how long it lasted, such as 90m")]
-            ),
+            option("seconds", "--seconds", "how long it lasted, in seconds", int),
             option("reason", "--why", "why it was necessary; kept in the customer's audit log"),
         ),
         FactsOf({"Event": "id"}, "The customer's admins and approvers are told now."),

@@ -12,8 +12,7 @@ from cli import bootstrap, credentials, sample
 from cli.client import stop, warn
 from cli.owner_transaction import as_owner
 from cli.terminal import say
-from config.settings import Settings, load
-from config.unsafe_settings import UnsafeSettings
+from config.settings import Settings, UnsafeSettings, load
 from lockbox import failpoints, migrations, startup_checks
 from lockbox.database import ProcessKeys, UnitOfWork
 from lockbox.errors import LockboxError

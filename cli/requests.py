@@ -1,28 +1,23 @@
 """Commands of requests: submit, preview, list, show, decide and end them."""
 
 import time
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable
 from typing import Annotated, Any
 from uuid import UUID
 
 import typer
 
-from cli import request_table, request_watch, terminal
+from cli import request_table, terminal
 from cli.client import at, call
-from cli.inputs import duration_option, id_argument, seconds, the_one
-from cli.request_ids import RequestId, request_id
-from cli.route_command import ids_at
-from cli.terminal import Cursor, Limit, Output, OutputFormat, Part
+from cli.terminal import Cursor, Limit, Plain, as_json, say
 from connectors.scram import new_password, verifier_of
 
 app = typer.Typer(no_args_is_help=True, help="Access requests.")
-app.add_typer(request_watch.app)
 
 WAITING = frozenset({"opening", "open_failed"})
 AGAIN_SECONDS = 0.5
-WAIT_HELP = "how long to wait until it is good, at most 5m; 30s if left out"
 
+Id = Annotated[UUID, typer.Argument(help="the request's id", show_default=False)]
 Why = Annotated[
     str | None,
     typer.Option(
@@ -39,7 +34,7 @@ Resources = Annotated[
     list[str], typer.Option("--resource", help="kind:id, such as mailbox:anna@contoso.example; repeat")
 ]
 Justification = Annotated[str, typer.Option(help="why access is needed")]
-Window = Annotated[int, duration_option("--window", "how long access is needed, such as 15m or 8h")]
+Seconds = Annotated[int, typer.Option(help="how long access is needed, in seconds")]
 Actions = Annotated[list[str] | None, typer.Option("--action", help="read, change, export; repeat")]
 Reason = Annotated[str, typer.Option(help="support_case, vendor_alert, …")]
 Uses = Annotated[int | None, typer.Option(help="how often access can be used; left out: as the customer allows")]
@@ -53,34 +48,36 @@ def submit(
     service: Service,
     resource: Resources,
     justification: Justification,
-    window: Window,
+    seconds: Seconds,
     action: Actions = None,
     reason: Reason = "support_case",
     case: Case = None,
     engineer: Engineer = None,
     uses: Uses = None,
     key: Annotated[str | None, typer.Option(help="Idempotency-Key: if sent twice, it is submitted once")] = None,
-    output: Output = OutputFormat.TABLE,
+    plain: Plain = False,
 ) -> None:
     """Submit a request."""
-    body = _request_input(tenant, service, resource, action, reason, justification, case, window, engineer) | {
+    body = _request_input(tenant, service, resource, action, reason, justification, case, seconds, engineer) | {
         "max_uses": uses
     }
     submitted = call("POST", at("requests"), body=body, headers={"idempotency-key": key} if key else None)
-    terminal.show(output, submitted, *_submitted(submitted))
+    if not plain:
+        say(f"Submitted; {submitted['asked']} people are asked.")
+    _show(submitted, plain=plain)
 
 
 @app.command()
 def again(
-    request: RequestId,
+    request: Id,
     key: Annotated[str | None, typer.Option(help="Idempotency-Key: if sent twice, it is submitted once")] = None,
-    output: Output = OutputFormat.TABLE,
+    plain: Plain = False,
 ) -> None:
     """Submit a timed-out request again."""
-    submitted = call(
-        "POST", at("requests", request_id(request), "ask-again"), headers={"idempotency-key": key} if key else None
-    )
-    terminal.show(output, submitted, *_submitted(submitted))
+    submitted = call("POST", at("requests", request, "ask-again"), headers={"idempotency-key": key} if key else None)
+    if not plain:
+        say(f"Submitted; {submitted['asked']} people are asked.")
+    _show(submitted, plain=plain)
 
 
 @app.command()
@@ -89,23 +86,26 @@ def preview(
     service: Service,
     resource: Resources,
     justification: Justification,
-    window: Window,
+    seconds: Seconds,
     action: Actions = None,
     reason: Reason = "support_case",
     case: Case = None,
     engineer: Engineer = None,
     uses: Uses = None,
-    output: Output = OutputFormat.TABLE,
+    plain: Plain = False,
 ) -> None:
     """Preview a request.
 
     Nothing is submitted and nobody is notified. Ends with 1 if the request would be rejected.
     """
-    body = _request_input(tenant, service, resource, action, reason, justification, case, window, engineer) | {
+    body = _request_input(tenant, service, resource, action, reason, justification, case, seconds, engineer) | {
         "max_uses": uses
     }
     found = call("POST", at("requests", "preview"), body=body)
-    terminal.show(output, found, request_table.preview(found))
+    if plain:
+        as_json(found)
+    else:
+        request_table.show_preview(found)
     if not found["can_be_submitted"]:
         raise typer.Exit(1)
 
@@ -116,103 +116,106 @@ def list_requests(
     service: Annotated[str | None, typer.Option(help="such as exchange-online")] = None,
     limit: Limit = 50,
     cursor: Cursor = None,
-    output: Output = OutputFormat.TABLE,
+    plain: Plain = False,
 ) -> None:
     """List the requests that you may see, newest first."""
     asked = {"state": state, "service": service, "limit": limit, "cursor": cursor}
     page = call("GET", at("requests"), params=asked)
-    listing = request_table.requests(page["items"], in_file=output is OutputFormat.CSV)
-    terminal.show(output, page, listing)
-    terminal.more(output, page)
+    if plain:
+        as_json(page)
+    else:
+        request_table.show_list(page["items"])
+        terminal.more(page)
 
 
 @app.command()
-def show(request: RequestId, output: Output = OutputFormat.TABLE) -> None:
+def show(request: Id, plain: Plain = False) -> None:
     """Show one request."""
-    _show(call("GET", at("requests", request_id(request))), output)
+    _show(call("GET", at("requests", request)), plain=plain)
 
 
 @app.command()
-def events(request: RequestId, output: Output = OutputFormat.TABLE) -> None:
+def events(request: Id, plain: Plain = False) -> None:
     """Show the timeline of a request."""
-    _read(request, "events", lambda found: [request_table.events(found["items"])], output)
+    _read(request, "events", lambda found: request_table.show_events(found["items"]), plain=plain)
 
 
 @app.command()
-def notifications(request: RequestId, output: Output = OutputFormat.TABLE) -> None:
+def notifications(request: Id, plain: Plain = False) -> None:
     """Show who was notified of a request, on your own side."""
-    _read(request, "notifications", request_table.notifications, output)
+    _read(request, "notifications", request_table.show_notifications, plain=plain)
 
 
 @app.command()
-def activity(request: RequestId, output: Output = OutputFormat.TABLE) -> None:
+def activity(request: Id, plain: Plain = False) -> None:
     """Show the activity during access."""
-    _read(request, "activity", lambda found: [request_table.activity(found["items"])], output)
+    _read(request, "activity", lambda found: request_table.show_activity(found["items"]), plain=plain)
 
 
 @app.command()
-def connections(request: RequestId, output: Output = OutputFormat.TABLE) -> None:
+def connections(request: Id, plain: Plain = False) -> None:
     """Show what is, or was, opened at targets."""
-    _read(request, "connections", lambda found: [request_table.connections(found["items"])], output)
+    _read(request, "connections", lambda found: request_table.show_connections(found["items"]), plain=plain)
 
 
 @app.command()
 def credential(
-    request: RequestId,
-    wait: Annotated[int, duration_option("--wait", WAIT_HELP, partial(seconds, most=300), show_default=False)] = 30,
-    output: Output = OutputFormat.TABLE,
+    request: Id,
+    wait: Annotated[int, typer.Option(min=0, max=300, help="how many seconds to wait until it is good")] = 30,
+    plain: Plain = False,
 ) -> None:
     """Get a login at the target, for as long as your access lasts.
 
     The password is made here, and printed once: only a verifier of it is sent. An earlier login is closed.
     """
-    whole, password = request_id(request), new_password()
-    found = call("POST", at("requests", whole, "credential"), body={"verifier": verifier_of(password)})
+    password = new_password()
+    found = call("POST", at("requests", request, "credential"), body={"verifier": verifier_of(password)})
     until = time.monotonic() + wait
     while found["state"] in WAITING and time.monotonic() < until:
         time.sleep(AGAIN_SECONDS)
-        listed = call("GET", at("requests", whole, "connections"))["items"]
+        listed = call("GET", at("requests", request, "connections"))["items"]
         found = next((one for one in listed if one["id"] == found["id"]), found)
-    terminal.show(output, found | {"password": password}, *request_table.credential(found, password))
+    if plain:
+        as_json(found | {"password": password})
+    else:
+        request_table.show_credential(found, password)
     if found["state"] != "open":
         raise typer.Exit(1)
 
 
 @app.command()
-def questions(request: RequestId, output: Output = OutputFormat.TABLE) -> None:
+def questions(request: Id, plain: Plain = False) -> None:
     """Show the questions and answers about a request."""
-    _read(request, "questions", lambda found: [request_table.questions(found["items"])], output)
+    _read(request, "questions", lambda found: request_table.show_questions(found["items"]), plain=plain)
 
 
 @app.command()
-def ask(request: RequestId, text: Words, output: Output = OutputFormat.TABLE) -> None:
+def ask(request: Id, text: Words, plain: Plain = False) -> None:
     """Ask the engineer a question before you decide."""
-    _talk(call("POST", at("requests", request_id(request), "questions"), body={"text": text}), output)
+    _talk(call("POST", at("requests", request, "questions"), body={"text": text}), plain=plain)
 
 
 @app.command()
 def answer(
-    request: RequestId,
-    question: Annotated[str, id_argument("QUESTION", "the question's id")],
+    request: Id,
+    question: Annotated[UUID, typer.Argument(help="the question's id", show_default=False)],
     text: Words,
-    output: Output = OutputFormat.TABLE,
+    plain: Plain = False,
 ) -> None:
     """Answer a question about your request."""
-    path = at("requests", request_id(request), "questions")
-    asked = the_one(question, ids_at(path))
-    _talk(call("POST", f"{path}/{asked}/answer", body={"text": text}), output)
+    _talk(call("POST", at("requests", request, "questions", question, "answer"), body={"text": text}), plain=plain)
 
 
 @app.command()
 def approve(
-    request: RequestId,
+    request: Id,
     comment: Why = None,
-    window: Annotated[int | None, duration_option("--window", "shorten the access to this, such as 15m")] = None,
+    seconds: Annotated[int | None, typer.Option(help="shorten the access to this, in seconds")] = None,
     resource: Annotated[list[str] | None, typer.Option(help="approve only these resources; repeat")] = None,
     action: Annotated[list[str] | None, typer.Option(help="approve only these actions; repeat")] = None,
     uses: Annotated[int | None, typer.Option(help="let the access be used at most so often")] = None,
     version: Version = None,
-    output: Output = OutputFormat.TABLE,
+    plain: Plain = False,
 ) -> None:
     """Approve a request, or part of it.
 
@@ -220,20 +223,18 @@ def approve(
     """
     body = {
         "comment": comment,
-        "access_window": window,
+        "access_window": seconds,
         "resources": resource or None,
         "actions": action or None,
         "max_uses": uses,
     }
-    _act("approve", request, body, version, output)
+    _act("approve", request, body, version, plain=plain)
 
 
 def _acting(action: str, help_: str) -> None:
     @app.command(action, help=help_)
-    def act(
-        request: RequestId, comment: Why = None, version: Version = None, output: Output = OutputFormat.TABLE
-    ) -> None:
-        _act(action, request, {"comment": comment}, version, output)
+    def act(request: Id, comment: Why = None, version: Version = None, plain: Plain = False) -> None:
+        _act(action, request, {"comment": comment}, version, plain=plain)
 
 
 for _action, _help in (
@@ -254,7 +255,7 @@ def _request_input(
     reason: str,
     justification: str,
     case: str | None,
-    window: int,
+    seconds: int,
     engineer: UUID | None,
 ) -> dict[str, Any]:
     return {
@@ -265,28 +266,33 @@ def _request_input(
         "reason_code": reason,
         "justification": justification,
         "case_ref": case,
-        "access_window": window,
+        "access_window": seconds,
         "engineer": engineer and str(engineer),
     }
 
 
-def _act(action: str, request: str, body: dict[str, Any], version: int | None, output: OutputFormat) -> None:
+def _act(action: str, request: UUID, body: dict[str, Any], version: int | None, *, plain: bool) -> None:
     headers = {} if version is None else {"if-match": f'"{version}"'}
-    _show(call("POST", at("requests", request_id(request), action), body=body, headers=headers), output)
+    _show(call("POST", at("requests", request, action), body=body, headers=headers), plain=plain)
 
 
-def _read(request: str, part: str, parts: Callable[[Any], Sequence[Part]], output: OutputFormat) -> None:
-    found = call("GET", at("requests", request_id(request), part))
-    terminal.show(output, found, *parts(found))
+def _read(request: UUID, part: str, show: Callable[[Any], None], *, plain: bool) -> None:
+    found = call("GET", at("requests", request, part))
+    if plain:
+        as_json(found)
+    else:
+        show(found)
 
 
-def _talk(item: dict[str, Any], output: OutputFormat) -> None:
-    terminal.show(output, item, request_table.questions([item]))
+def _talk(item: dict[str, Any], *, plain: bool) -> None:
+    if plain:
+        as_json(item)
+    else:
+        request_table.show_questions([item])
 
 
-def _show(item: dict[str, Any], output: OutputFormat) -> None:
-    terminal.show(output, item, request_table.request(item))
-
-
-def _submitted(item: dict[str, Any]) -> Sequence[Part]:
-    return f"Submitted; {item['asked']} people are asked.", request_table.request(item)
+def _show(item: dict[str, Any], *, plain: bool) -> None:
+    if plain:
+        as_json(item)
+    else:
+        request_table.show_one(item)

@@ -27,7 +27,7 @@ from lockbox.errors import (
     NotYours,
     OwnRoles,
     SignInAgain,
-    TooManyIdentities,
+    TooMany,
     UnknownEngineer,
 )
 from lockbox.identity import authentication, identities
@@ -161,7 +161,7 @@ def test_a_person_has_so_many_identities_and_no_more(world: World) -> None:
     for number in range(MOST_A_PERSON):
         add(world, subject=f"e-{number}")
 
-    with pytest.raises(TooManyIdentities):
+    with pytest.raises(TooMany):
         add(world, subject="one more")
 
 

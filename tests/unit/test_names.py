@@ -21,7 +21,6 @@ EVERYWHERE = (
     "guard",
     "harness",
     "lockbox",
-    "reference",
     "tests",
     "worker",
 )

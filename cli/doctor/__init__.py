@@ -1,1 +1,0 @@
-"""Look at an installation from the machine of one of its processes, and say what to mend."""
