@@ -4,8 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import APIRouter, Depends, FastAPI
-from starlette.routing import BaseRoute, Match, Route
-from starlette.types import Scope
+from starlette.routing import BaseRoute
 
 from api import document, playground, portal, problems
 from api.client_counts import ClientCounts
@@ -125,26 +124,6 @@ def _keyring(settings: Settings) -> Keyring:
         raise UnsafeSettings(f"LOCKBOX_CREDENTIAL_KEY_FILES: {bad}") from None
 
 
-class RouteSection(APIRouter):
-    """Some of the routes, which are looked through only for a path that begins as one of them does."""
-
-    def __init__(self, router: APIRouter) -> None:
-        super().__init__()
-        self.include_router(router)
-        self._beginnings = tuple({_beginning(route) for route in router.routes})
-
-    def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        """Match none of the routes where the path begins otherwise."""
-        if not scope["path"].startswith(self._beginnings):
-            return Match.NONE, {}
-        return super().matches(scope)
-
-
-def _beginning(route: BaseRoute) -> str:
-    """Return what each path of a route begins with."""
-    return route.path.partition("{")[0] if isinstance(route, Route) else ""
-
-
 def _routes() -> list[BaseRoute]:
     every = APIRouter(dependencies=[Depends(known_alone)])
     for router in (
@@ -174,9 +153,9 @@ def _routes() -> list[BaseRoute]:
         device_login.router,
         health.router,
         metrics.router,
-        *portal.ROUTERS,
     ):
-        every.include_router(RouteSection(router))
+        every.include_router(router)
+    portal.include(every)
     return every.routes
 
 
