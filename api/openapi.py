@@ -1,12 +1,13 @@
-"""Write the committed OpenAPI description: `python -m api.openapi`."""
+"""Write the committed OpenAPI document: `python -m api.openapi`."""
 
 import json
-from pathlib import Path
 
+from api import document
 from api.app import make_app, make_database
+from api.routes import openapi_document
 from config.settings import Settings
 
-FILE = Path(__file__).with_name("openapi.json")
+FILE = openapi_document.FILE
 
 
 def described() -> str:
@@ -17,7 +18,7 @@ def described() -> str:
     database = make_database(nowhere)
     app = make_app(nowhere, database)
     database.dispose()
-    return json.dumps(app.openapi(), indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+    return json.dumps(document.made(app), indent=1, sort_keys=True, ensure_ascii=False) + "\n"
 
 
 def main() -> None:

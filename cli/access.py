@@ -5,31 +5,29 @@ from uuid import UUID
 
 import typer
 
-from cli import terminal
 from cli.client import at, call
-from cli.terminal import Plain, as_json, moment, say, words
+from cli.terminal import Facts, Output, OutputFormat, show
+from cli.values import Word, moment, phrase
 
 app = typer.Typer()
 
 
 @app.command()
-def me(plain: Plain = False) -> None:
+def me(output: Output = OutputFormat.TABLE) -> None:
     """Show your account and your roles."""
     found = call("GET", at("me"))
-    if plain:
-        as_json(found)
-        return
-    terminal.facts(
+    account = Facts(
         {
             "Name": found["name"],
             "Person": found["id"],
             "Side": found["side"],
             "At the vendor": found["roles"],
             **{f"At {slug}": roles for slug, roles in found["tenants"].items()},
-            "Signed in with": words(found["means"]),
+            "Signed in with": Word(found["means"]),
             "Signed in at": moment(found["signed_in_at"]),
         }
     )
+    show(output, found, account)
 
 
 @app.command()
@@ -39,7 +37,7 @@ def access(
     resource: Annotated[str, typer.Option(help="kind:id, such as mailbox:anna@contoso.example")],
     engineer: Annotated[UUID, typer.Option(help="the engineer's id")],
     action: Annotated[str, typer.Option(help="read, change, export")] = "read",
-    plain: Plain = False,
+    output: Output = OutputFormat.TABLE,
 ) -> None:
     """Check whether access is open; ends with 1 if not."""
     asked = {
@@ -50,8 +48,6 @@ def access(
         "action": action,
     }
     found = call("GET", at("access"), params=asked)
-    if plain:
-        as_json(found)
-    else:
-        about = f"{found['action']} {found['resource']} in {found['service']} of {found['tenant']}"
-        say(f"Open until {moment(found['deadline_at'])} by request {found['request_id']}: {about}")
+    about = f"{found['action']} {found['resource']} in {found['service']} of {found['tenant']}"
+    until = moment(found["deadline_at"])
+    show(output, found, phrase("Open until ", until, f" by request {found['request_id']}: {about}"))

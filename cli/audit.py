@@ -1,8 +1,9 @@
 """Commands of the audit log that ask the API: search, export, checkpoint, the report on a request."""
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 from uuid import UUID
@@ -11,9 +12,12 @@ import typer
 
 from cli import terminal
 from cli.client import at, call, download, stop, warn
+from cli.inputs import identifier
+from cli.request_ids import RequestId, request_id
 from cli.route_command import (
     PAGE,
     CommandParameter,
+    IdField,
     RouteCommand,
     TableOf,
     Values,
@@ -23,17 +27,19 @@ from cli.route_command import (
     taking,
     words_of,
 )
-from cli.terminal import Plain, as_json, moment, say, words
+from cli.terminal import Facts, Listing, Output, OutputFormat, Part
+from cli.values import Instant, Phrase, Word, moment, phrase, words
 
 app = typer.Typer()
 
 Tenant = Annotated[str | None, typer.Option(help="the customer whose log it is; the vendor's own log if left out")]
-Target = Annotated[Path | None, typer.Option("--output", "-o", help="a new file; printed if left out")]
+Target = Annotated[Path | None, typer.Option("--file", "-f", help="a new file; printed if left out")]
+ABOUT = typer.Option("--request", parser=identifier, metavar="REQUEST", help="about which request")
 FILTERS = (
     CommandParameter("tenant", Tenant, None),
     optional("person", "--person", "who did it, by id", UUID),
     optional("action", "--action", "such as approve"),
-    optional("request", "--request", "about which request", UUID),
+    CommandParameter("request", Annotated[str | None, ABOUT], None, lambda given, _: request_id(given)),
     optional("service", "--service", "such as exchange-online"),
     optional("after", "--after", "from when on, such as 2026-01-31T10:00Z"),
     optional("before", "--before", "until when"),
@@ -41,13 +47,20 @@ FILTERS = (
 )
 
 
+class ExportFormat(StrEnum):
+    """The formats of an export."""
+
+    NDJSON = "ndjson"
+    CSV = "csv"
+
+
 @dataclass(frozen=True)
 class EventTable(TableOf):
     """Shows events, and warns of those that are not what was sealed."""
 
-    def show(self, answer: Values, given: Values) -> None:
+    def show(self, output: OutputFormat, answer: Values, given: Values) -> None:
         """Print it."""
-        super().show(answer, given)
+        super().show(output, answer, given)
         if altered := [one for one in answer["items"] if one["altered"]]:
             warn(f"Do not rely on this list: {len(altered)} events differ from what was sealed. Verify an export.")
 
@@ -60,7 +73,7 @@ SEARCH = RouteCommand(
             "Time": moment_of("at"),
             "Action": words_of("action"),
             "Who": lambda one: one["actor"]["name"] if one["actor"] else words(one["role"]),
-            "Request": "request_id",
+            "Request": IdField("request_id"),
             "Number": lambda one: one["number"] if one["sealed"] else "not sealed yet",
             "Comment": lambda one: one["personal"].get("comment"),
         }
@@ -70,13 +83,14 @@ SEARCH = RouteCommand(
 app.command("list", help=SEARCH.help)(SEARCH.function())
 
 
-def export(*, csv: bool, output: Path | None, **wanted: object) -> None:
+def export(*, file: Path | None, request: str | None, **wanted: object) -> None:
     """Export sealed events, with proofs.
 
     Without a filter, the file also proves that nothing is missing: see `lockbox audit verify`.
     """
-    with download(at("audit", "export"), wanted | {"format": "csv" if csv else "ndjson"}) as pieces:
-        _write(pieces, output)
+    about = {"request": request_id(request)} if request else {}
+    with download(at("audit", "export"), wanted | about) as pieces:
+        _write(pieces, file)
 
 
 app.command()(
@@ -84,8 +98,14 @@ app.command()(
         (
             *FILTERS,
             optional("since", "--since", "an earlier size of the log; proves that it only grew", list[int]),
-            option("csv", "--csv", "a CSV table, without proofs", bool, default=False),
-            CommandParameter("output", Target, None),
+            option(
+                "format",
+                "--format",
+                "with proofs, or as a table without them",
+                ExportFormat,
+                default=ExportFormat.NDJSON,
+            ),
+            CommandParameter("file", Target, None),
         ),
         export,
     )
@@ -95,66 +115,64 @@ app.command()(
 @app.command()
 def checkpoint(
     tenant: Tenant = None,
-    output: Target = None,
-    plain: Plain = False,
+    file: Target = None,
+    output: Output = OutputFormat.TABLE,
 ) -> None:
     """Print the newest checkpoint of the log.
 
     Keep it where the vendor cannot change it.
     """
     found = call("GET", at("audit", "checkpoint"), params={"tenant": tenant})
-    if plain:
-        as_json(found)
+    if output is OutputFormat.TABLE:
+        _write([found["note"].encode()], file)
     else:
-        _write([found["note"].encode()], output)
+        terminal.show(output, found, Facts(found))
 
 
 @app.command()
 def report(
-    request: Annotated[UUID, typer.Argument(help="the request's id", show_default=False)],
+    request: RequestId,
     html: Annotated[bool, typer.Option("--html", help="a self-contained HTML page")] = False,
-    output: Target = None,
-    plain: Plain = False,
+    file: Target = None,
+    output: Output = OutputFormat.TABLE,
 ) -> None:
     """Report on one request.
 
     Who asked, who decided, when access was open, and what was done.
     """
-    found = call("GET", at("audit", "report"), params={"request": str(request)})
-    if plain:
-        as_json(found)
-    elif html:
-        _write([found["page"].encode()], output)
+    found = call("GET", at("audit", "report"), params={"request": request_id(request)})
+    if html:
+        _write([found["page"].encode()], file)
     else:
-        _show(found)
+        terminal.show(output, found, *_report(found))
 
 
-def _write(pieces: Iterable[bytes], output: Path | None) -> None:
+def _write(pieces: Iterable[bytes], target: Path | None) -> None:
     """Print, or write into a new file; end with a line where that cannot be."""
-    if output is None:
+    if target is None:
         for piece in pieces:
             sys.stdout.buffer.write(piece)
         sys.stdout.buffer.flush()
         return
     try:
-        with output.open("xb") as file:
+        with target.open("xb") as file:
             for piece in pieces:
                 file.write(piece)
     except OSError as error:
-        raise stop(f"{output} cannot be written: {error.strerror}") from None
-    warn(f"Written to {output}.")
+        raise stop(f"{target} cannot be written: {error.strerror}") from None
+    warn(f"Written to {target}.")
 
 
-def _show(found: Mapping[str, Any]) -> None:
-    window = f"{moment(found['opened_at'])} to {moment(found['closed_at']) if found['closed_at'] else 'now'}"
-    terminal.facts(
+def _report(found: Mapping[str, Any]) -> Iterator[Part]:
+    window = phrase(moment(found["opened_at"]), " to ", moment(found["closed_at"]) or "now")
+    yield Facts(
         {
             "Request": found["request_id"],
             "Access to": f"{found['service']} at {found['tenant']}",
             "Resources": found["resources"],
             "Actions": found["actions"],
             **{f"Granted {name}": kept for name in ("resources", "actions") if (kept := found[f"granted_{name}"])},
-            "Reason": words(found["reason_code"]),
+            "Reason": Word(found["reason_code"]),
             "Case": found["case_ref"],
             "Justification": found["justification"],
             "Open": window if found["opened_at"] else "never",
@@ -164,16 +182,16 @@ def _show(found: Mapping[str, Any]) -> None:
             "Not as sealed": found["altered"],
         }
     )
-    say("")
+    yield ""
     steps = ((moment(one["at"]), _who(one), one["deed"], one["comment"], one["number"]) for one in found["steps"])
-    terminal.table(("Time", "Who", "Action", "Comment", "Number"), steps)
+    yield Listing.of(("Time", "Who", "Action", "Comment", "Number"), steps)
     if found["uses"]:
-        say("")
+        yield ""
         uses = (
             (_span(one), one["method"], one["resource"] or "erased", one["count"], one["outcome"], one["as_asked"])
             for one in found["uses"]
         )
-        terminal.table(("Time", "Activity", "Resource", "Times", "Outcome", "As requested"), uses)
+        yield Listing.of(("Time", "Activity", "Resource", "Times", "Outcome", "As requested"), uses)
 
 
 def _who(step: Mapping[str, Any]) -> str:
@@ -181,6 +199,6 @@ def _who(step: Mapping[str, Any]) -> str:
     return step["who"] if step["role"] == "clock" else f"{step['who']} ({words(step['role'])}{others})"
 
 
-def _span(use: Mapping[str, Any]) -> str:
-    first, last = moment(use["first_at"]), moment(use["last_at"])
-    return first if first == last else f"{first} to {last}"
+def _span(use: Mapping[str, Any]) -> Instant | Phrase:
+    first, last = Instant(use["first_at"]), Instant(use["last_at"])
+    return first if first == last else phrase(first, " to ", last)

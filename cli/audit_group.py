@@ -4,19 +4,23 @@ from typing import ClassVar
 
 import typer
 
-from cli.lazy import LazyGroup, begin
+from cli.lazy import CommandPlace, LazyGroup
 
 
 class AuditGroup(LazyGroup):
     """The commands of the audit log."""
 
     PLACES: ClassVar = {
-        "list": "cli.audit:list",
-        "export": "cli.audit:export",
-        "checkpoint": "cli.audit:checkpoint",
-        "report": "cli.audit:report",
-        "verify": "cli.verify:verify",
+        "list": CommandPlace("cli.audit:list", "Search the audit log, newest events first."),
+        "export": CommandPlace("cli.audit:export", "Export sealed events, with proofs."),
+        "checkpoint": CommandPlace("cli.audit:checkpoint", "Print the newest checkpoint of the log."),
+        "report": CommandPlace("cli.audit:report", "Report on one request."),
+        "verify": CommandPlace("cli.verify:verify", "Verify an export offline."),
     }
+
+
+def begin() -> None:
+    """Do nothing: Typer needs a callback for a group without commands of its own."""
 
 
 HELP = "The audit log: search, export, verify."

@@ -11,10 +11,11 @@ from rich.console import Console
 
 from cli import saved_token
 from config.client import ClientSettings, load_client
-from config.settings import UnsafeSettings
+from config.unsafe_settings import UnsafeSettings
 
 SECONDS = 15
 COMMENT_REQUIRED = "comment-required"
+TOO_BUSY = frozenset({429, 502, 503, 504})
 
 
 def at(*parts: object) -> str:
@@ -47,7 +48,19 @@ def shown() -> str:
     return token
 
 
-def call(
+class NoAnswer(Exception):  # noqa: N818 - it names what was found
+    """The API cannot be reached, or has no time to answer; the message says which."""
+
+
+def call(method: str, path: str, **parts: Any) -> Any:  # noqa: ANN401 - JSON
+    """Call the API as `answer_of` does; exit with a message and 1 also if it does not answer."""
+    try:
+        return answer_of(method, path, **parts)
+    except NoAnswer as away:
+        raise stop(str(away)) from None
+
+
+def answer_of(
     method: str,
     path: str,
     *,
@@ -59,6 +72,9 @@ def call(
     """Call the API and return its JSON, or None for an empty answer; exit with a message and 1 if it refuses.
 
     `is_anonymous` is whether the terminal's token is left out.
+
+    Raises:
+        NoAnswer: as named; it may help to call again.
     """
     bearing = {} if is_anonymous else {"authorization": f"Bearer {shown()}"}
     where = chosen()
@@ -73,7 +89,9 @@ def call(
             timeout=SECONDS,
         )
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise stop(f"{where.url} does not answer ({type(error).__name__}): is LOCKBOX_URL right?") from None
+        raise NoAnswer(f"{where.url} does not answer ({type(error).__name__}): is LOCKBOX_URL right?") from None
+    if answer.status_code in TOO_BUSY:
+        raise NoAnswer(_told(answer))
     if not answer.is_success:
         raise stop(_told(answer))
     try:

@@ -1,4 +1,4 @@
-"""The commands that call one route each: members, invitations, delegates, observers, webhooks, the vendor."""
+"""The commands that call one route each: members, invitations, delegates, observers, webhooks."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -7,6 +7,7 @@ from uuid import UUID
 import typer
 
 from cli.client import at, call, stop
+from cli.inputs import duration_option, hours, id_argument, the_one
 from cli.route_command import (
     IF_MATCH,
     PAGE,
@@ -14,20 +15,22 @@ from cli.route_command import (
     CommandParameter,
     FactsOf,
     Field,
+    IdField,
     Once,
     RouteCommand,
     Sentence,
     TableOf,
     argument,
     group,
+    ids_at,
+    listed_id,
     moment_of,
     option,
     optional,
-    words_of,
 )
-from cli.terminal import Plain, moment, words
+from cli.terminal import Output, OutputFormat
+from cli.values import Phrase, moment, phrase, words
 
-PERSON = argument("person_id", "person", "the person's id")
 NAMED: Mapping[str, Field] = {"Name": "name", "Address": "address", "Roles": "roles"}
 REMOVED = Sentence("Removed.")
 
@@ -40,20 +43,21 @@ def _or_all(name: str) -> Field:
 # Invitations to a tenant, and to the vendor's side
 
 
-def _expiry(invitation: Mapping[str, Any]) -> str:
+def _expiry(invitation: Mapping[str, Any]) -> Phrase:
     """Return until when an invitation can be accepted, and from when on if an operator proposed it."""
-    until = f"until {moment(invitation['expires_at'])}" if invitation["expires_at"] else ""
+    until = ("until ", moment(invitation["expires_at"])) if invitation["expires_at"] else ()
     if invitation["is_recovery"]:
-        return f"proposed by the vendor, from {moment(invitation['takes_effect_at'])} {until}".strip()
-    return until or "once it is mailed"
+        effect = ("proposed by the vendor, from ", moment(invitation["takes_effect_at"]))
+        return phrase(*effect, *((" ", *until) if until else ()))
+    return phrase(*(until or ("once it is mailed",)))
 
 
 INVITEE = (option("name", "--name", "the invitee's name"), option("address", "--email", "the invitee's mail address"))
-INVITATION = argument("invitation_id", "invitation", "its id")
 INVITED = FactsOf({"Invitation": "id", **NAMED}, "The invitation is being mailed; only the mail contains the code.")
-OPEN = TableOf({"Invitation": "id", **NAMED, "Good": _expiry})
+OPEN = TableOf({"Invitation": IdField("id"), **NAMED, "Good": _expiry})
 WITHDRAWN = Sentence("Withdrawn: the mailed code no longer works.")
 INVITATIONS = "/v1/tenants/{slug}/invitations"
+INVITATION = listed_id("invitation_id", "INVITATION", "its id", INVITATIONS)
 INVITATION_COMMANDS = {
     "list": RouteCommand(f"GET {INVITATIONS}", (TENANT,), OPEN, "List open invitations, including proposed admins."),
     "withdraw": RouteCommand(
@@ -71,6 +75,7 @@ SEEN = "only if the roles are still at this version, which `list` shows; any ver
 VERSION = optional(IF_MATCH, "--version", SEEN)
 ROLES = option("roles", "--role", "tenant_admin, approver or auditor; repeat", list[str])
 MEMBERS, MEMBER = "/v1/tenants/{slug}/members", "/v1/tenants/{slug}/members/{person_id}"
+PERSON = listed_id("person_id", "PERSON", "the person's id", MEMBERS)
 A_MEMBER = FactsOf(
     {
         "Person": "id",
@@ -84,7 +89,7 @@ MEMBER_COMMANDS = {
     "list": RouteCommand(
         f"GET {MEMBERS}",
         (TENANT, *PAGE),
-        TableOf({"Person": "id", **NAMED, "Delegate": "eligible", "Version": "version"}),
+        TableOf({"Person": IdField("id"), **NAMED, "Delegate": "eligible", "Version": "version"}),
         "List the members, to the tenant's own people.",
     ),
     "invite": RouteCommand(
@@ -107,24 +112,26 @@ MEMBER_COMMANDS = {
 
 def delegate_eligible(
     tenant: Annotated[str, typer.Argument(help="the tenant's slug, such as contoso", show_default=False)],
-    person: Annotated[UUID, typer.Argument(help="the person's id", show_default=False)],
+    person: Annotated[str, id_argument("PERSON", "the person's id")],
     eligible: Annotated[bool, typer.Option("--yes/--no", help="whether approvers may name them")] = True,
-    plain: Plain = False,
+    output: Output = OutputFormat.TABLE,
 ) -> None:
     """Set whether approvers may name a member as delegate.
 
     For tenant admins. Delegations of a member who is no longer eligible end.
     """
-    found = call("GET", at("tenants", tenant, "members", person))
-    given = {"slug": tenant, "person_id": person, "roles": found["roles"], IF_MATCH: found["version"]}
-    MEMBER_COMMANDS["roles"].run(**given, eligible=eligible, plain=plain)
+    members = at("tenants", tenant, "members")
+    whole = the_one(person, ids_at(members))
+    found = call("GET", f"{members}/{whole}")
+    given = {"slug": tenant, "person_id": whole, "roles": found["roles"], IF_MATCH: found["version"]}
+    MEMBER_COMMANDS["roles"].run(**given, eligible=eligible, output=output)
 
 
 # Delegates of approvers
 
 DELEGATIONS = "/v1/tenants/{slug}/delegations"
 DELEGATED: Mapping[str, Field] = {
-    "Delegation": "id",
+    "Delegation": IdField("id"),
     "For": "principal.name",
     "Delegate": "delegate.name",
     "From": moment_of("starts_at"),
@@ -141,7 +148,7 @@ DELEGATION_COMMANDS = {
         f"POST {DELEGATIONS}",
         (
             TENANT,
-            argument("delegate", "delegate", "the delegate's id"),
+            listed_id("delegate", "DELEGATE", "the delegate's id", MEMBERS),
             option("ends_at", "--until", "such as 2031-05-01T08:00:00Z"),
             optional("starts_at", "--from", "likewise; now if left out"),
             optional("principal", "--for", "the id of an absent approver; for tenant admins", UUID),
@@ -151,7 +158,7 @@ DELEGATION_COMMANDS = {
     ),
     "end": RouteCommand(
         f"DELETE {DELEGATIONS}/{{delegation_id}}",
-        (TENANT, argument("delegation_id", "delegation", "its id")),
+        (TENANT, listed_id("delegation_id", "DELEGATION", "its id", DELEGATIONS)),
         Sentence("Ended."),
         "End a delegation now.",
     ),
@@ -162,7 +169,7 @@ DELEGATION_COMMANDS = {
 
 OBSERVERS = "/v1/tenants/{slug}/observers"
 OBSERVER: Mapping[str, Field] = {
-    "Observer": "id",
+    "Observer": IdField("id"),
     "Name": "name",
     "Address": "address",
     "Service": _or_all("service"),
@@ -184,7 +191,7 @@ OBSERVER_COMMANDS = {
     "list": RouteCommand(f"GET {OBSERVERS}", (TENANT,), TableOf(OBSERVER), "List the observers."),
     "remove": RouteCommand(
         f"DELETE {OBSERVERS}/{{observer_id}}",
-        (TENANT, argument("observer_id", "observer", "its id")),
+        (TENANT, listed_id("observer_id", "OBSERVER", "its id", OBSERVERS)),
         Sentence("Removed. This observer gets no more copies."),
         "Remove an observer, as a tenant admin.",
     ),
@@ -194,10 +201,10 @@ OBSERVER_COMMANDS = {
 # Webhooks: those of a customer, as its admin, or the vendor's own, as an operator; and their log
 
 
-def _endpoint_state(one: Mapping[str, Any]) -> str:
+def _endpoint_state(one: Mapping[str, Any]) -> str | Phrase:
     if one["disabled_at"]:
         return f"disabled ({words(one['why_disabled'] or 'by hand')})"
-    return f"failing since {moment(one['failing_since'])}" if one["failing_since"] else "called"
+    return phrase("failing since ", moment(one["failing_since"])) if one["failing_since"] else "called"
 
 
 def _changed_endpoint(given: dict[str, Any]) -> dict[str, Any]:
@@ -213,7 +220,10 @@ WHOSE = optional("slug", "--tenant", "the customer's slug; the vendor's own if l
 EVENTS = optional("event_types", "--event", "such as request.denied; repeat; all if left out", list[str])
 DESCRIPTION = optional("description", "--description", "a description")
 FORMATS = "json (Standard Webhooks) or slack"
-OVERLAP = "how long the old secret stays valid; 0 ends it now"
+OVERLAP_HELP = "how long the old secret stays valid; 0h ends it now, 24h if left out"
+OVERLAP = CommandParameter(
+    "overlap_hours", Annotated[int, duration_option("--overlap", OVERLAP_HELP, hours, show_default=False)], 24
+)
 WHY = "send the justification, to a webhook of a customer"
 WHETHER_WHY = "whether to send the justification, to a webhook of a customer"
 ENDPOINTS = "/v1/tenants/{slug}/endpoints or /v1/vendor/endpoints"
@@ -271,7 +281,7 @@ ENDPOINT_COMMANDS = {
     ),
     "rotate": RouteCommand(
         f"POST {ENDPOINT_PATH}/rotate",
-        (ENDPOINT, option("overlap_hours", "--overlap-hours", OVERLAP, int, default=24)),
+        (ENDPOINT, OVERLAP),
         SECRET,
         """Replace a webhook's secret; print the new one, once.
 
@@ -311,84 +321,12 @@ ENDPOINT_COMMANDS = {
 }
 
 
-# The vendor's staff, and undelivered notifications
-
-STAFF_ROLES = option("roles", "--role", "engineer, manager, operator, vendor_auditor or system; repeat", list[str])
-TIER_HELP = "a manager's review tier; the lowest is asked first"
-TIER = CommandParameter("review_tier", Annotated[int | None, typer.Option(min=1, max=5, help=TIER_HELP)], None)
-STAFF, COLLEAGUE = "/v1/vendor/members", "/v1/vendor/members/{person_id}"
-WORKS: Mapping[str, Field] = {"Person": "id", **NAMED, "Review tier": "review_tier", "Disabled": "disabled"}
-A_COLLEAGUE = FactsOf({**WORKS, "Since": moment_of("since"), "Version": "version"})
-VENDOR_COMMANDS = {
-    "list": RouteCommand(
-        f"GET {STAFF}",
-        PAGE,
-        TableOf({**WORKS, "Version": "version"}),
-        "List the vendor's staff, as an operator or auditor.",
-    ),
-    "invite": RouteCommand(
-        f"POST {STAFF}",
-        (*INVITEE, STAFF_ROLES),
-        INVITED,
-        """Invite somebody by mail, as an operator.
-
-        Invite a service account the same way, with the role system: whoever sets it up accepts the invitation and
-        creates its first token in that session.
-        """,
-    ),
-    "roles": RouteCommand(
-        f"PUT {COLLEAGUE}",
-        (PERSON, STAFF_ROLES, TIER, VERSION),
-        A_COLLEAGUE,
-        "Set somebody else's roles and review tier, as an operator.",
-    ),
-    "remove": RouteCommand(
-        f"DELETE {COLLEAGUE}",
-        (PERSON,),
-        Sentence("Removed. They have no role at the vendor."),
-        "Remove all roles of somebody else, as an operator.",
-    ),
-    "disable": RouteCommand(
-        f"POST {COLLEAGUE}/disable", (PERSON,), A_COLLEAGUE, "Disable somebody else's account, as an operator."
-    ),
-    "invitations": RouteCommand(
-        "GET /v1/vendor/invitations", (), OPEN, "List open invitations to the vendor's side."
-    ),
-    "withdraw": RouteCommand(
-        "DELETE /v1/vendor/invitations/{invitation_id}",
-        (INVITATION,),
-        WITHDRAWN,
-        "Withdraw an invitation to the vendor's side.",
-    ),
-    "undelivered": RouteCommand(
-        "GET /v1/vendor/undelivered",
-        PAGE,
-        TableOf(
-            {
-                "Request": "request_id",
-                "Customer": "tenant",
-                "Template": words_of("template"),
-                "Channel": "channel",
-                "Time": moment_of("died_at"),
-                "Error": words_of("error"),
-                "Delivery": "delivery_id",
-            }
-        ),
-        """List undelivered notifications, as an operator.
-
-        Shows what each was for and why it failed, but neither the recipient nor the text. Repeat a call of one of the
-        vendor's own webhooks by its delivery id.
-        """,
-    ),
-}
-
 GROUPS = {
     "member": ("Members of a customer.", MEMBER_COMMANDS),
     "invitation": ("Open invitations of a customer.", INVITATION_COMMANDS),
     "delegation": ("Delegates of approvers.", DELEGATION_COMMANDS),
     "observer": ("Observers, who get copies and cannot decide.", OBSERVER_COMMANDS),
     "endpoint": ("Webhooks.", ENDPOINT_COMMANDS),
-    "vendor": ("The vendor's staff.", VENDOR_COMMANDS),
 }
 BY_HAND = {"member": {"delegate-eligible": delegate_eligible}}
 

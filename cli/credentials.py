@@ -7,7 +7,8 @@ import typer
 
 from cli.client import stop
 from cli.terminal import say
-from config.settings import Settings, UnsafeSettings
+from config.settings import Settings
+from config.unsafe_settings import UnsafeSettings
 from lockbox.audit.log.signing_keys import BadKey
 from lockbox.identity import keyring
 from lockbox.identity.keyring import Keyring

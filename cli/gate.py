@@ -7,7 +7,7 @@ import typer
 
 from cli import gate_enforcement, gate_identities, gate_probe, gate_report, outside_access
 from cli.client import chosen, stop
-from cli.terminal import Plain, as_json, facts, table
+from cli.terminal import Facts, Listing, Output, OutputFormat, show
 from config.catalogue_file import CatalogueRefused, read_catalogue
 from config.service_catalogue import Catalogue
 from gate.mapping import GateCall, MappingRefused, ServiceMapping
@@ -20,6 +20,8 @@ app.add_typer(outside_access.app, name="outside")
 app.add_typer(gate_probe.app)
 app.add_typer(gate_report.app)
 
+NAMES = ("service", "actions", "tenant_from", "paths")
+COLUMNS = ("Service", "Actions", "Tenant from", "Paths")
 File = Annotated[
     Path | None, typer.Option("--catalogue", help="the file, if not LOCKBOX_CATALOGUE", show_default=False)
 ]
@@ -30,14 +32,16 @@ def check_catalogue(
     file: Annotated[
         Path | None, typer.Argument(help="the file, if not LOCKBOX_CATALOGUE", show_default=False)
     ] = None,
+    output: Output = OutputFormat.TABLE,
 ) -> None:
     """Check a catalogue as a process does when it starts.
 
     Prints each service with its gate; each mistake is a line `file:line: field: what to do`.
     """
     catalogue = _catalogue(file)
-    columns = ("Service", "Actions", "Tenant from", "Paths")
-    table(columns, (_row(name, catalogue) for name in catalogue.services))
+    rows = [_row(name, catalogue) for name in catalogue.services]
+    answer = {"items": [dict(zip(NAMES, row, strict=True)) for row in rows]}
+    show(output, answer, Listing.of(COLUMNS, rows))
 
 
 @app.command("test")
@@ -50,7 +54,7 @@ def try_request(
         list[str] | None, typer.Option(help="a header of the gateway, as 'Name: value'; again for more")
     ] = None,
     catalogue: File = None,
-    plain: Plain = False,
+    output: Output = OutputFormat.TABLE,
 ) -> None:
     """Show which tenant, resource and action a request maps to.
 
@@ -76,10 +80,7 @@ def try_request(
         "resource": mapped.resource,
         "action": mapped.action,
     }
-    if plain:
-        as_json(found)
-    else:
-        facts({name.capitalize(): value for name, value in found.items()})
+    show(output, found, Facts({name.capitalize(): value for name, value in found.items()}))
 
 
 def _catalogue(file: Path | None) -> Catalogue:

@@ -7,11 +7,12 @@ from cli.route_command import (
     PAGE,
     FactsOf,
     Field,
+    IdField,
     RouteCommand,
     Sentence,
     TableOf,
-    argument,
     group,
+    listed_id,
     moment_of,
     option,
 )
@@ -20,7 +21,7 @@ IDENTITIES = "/v1/gate/identities"
 ISSUER = "the issuer's URL, or mtls: and a service, or header: and the id of a gateway's account"
 SUBJECT = "the caller there, exactly as a token's sub, the certificate or the header says it"
 MAPPED: Mapping[str, Field] = {
-    "Identity": "id",
+    "Identity": IdField("id"),
     "Issuer": "issuer",
     "Subject": "subject",
     "Engineer": "person.name",
@@ -46,7 +47,7 @@ IDENTITY_COMMANDS = {
     ),
     "remove": RouteCommand(
         f"DELETE {IDENTITIES}/{{identity_id}}",
-        (argument("identity_id", "identity", "its id, which `list` shows"),),
+        (listed_id("identity_id", "IDENTITY", "its id, which `list` shows", IDENTITIES),),
         Sentence("Removed. Calls with this identity are refused, unless it is known otherwise."),
         """Remove an identity, as an operator.
 

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from cli.client import at, call, stop, warn
 from cli.probe_calls import ProbeCall, probe_calls
-from cli.terminal import Plain, as_json, say, table
+from cli.terminal import Listing, Output, OutputFormat, show
 
 SECONDS = 10.0
 REASON = "lockbox-reason"
@@ -82,7 +82,7 @@ def probe_gateway(
         ),
     ] = None,
     service: Annotated[str, typer.Option(help="the service behind the gateway, for --record")] = "",
-    plain: Plain = False,
+    output: Output = OutputFormat.TABLE,
 ) -> None:
     """Call a deployed gateway in ways that must all be refused.
 
@@ -97,16 +97,13 @@ def probe_gateway(
     answers = []
     for probe in probe_calls(target, _token(token_file)):
         answers.append(_asked(gateway, probe))
-        if not plain and len(answers) % 10 == 0:
+        if output is OutputFormat.TABLE and len(answers) % 10 == 0:
             warn(f"{len(answers)} calls made ...")
     holes = [one for one in answers if not one.is_refused]
-    if plain:
-        as_json(_summary(url, answers, holes))
-    else:
-        # What is wrong stands last, above the sentence that counts it.
-        shown = sorted(answers, key=lambda one: not one.is_refused)
-        table(("Call", "Status", "Reason", "Result"), (_row(one) for one in shown))
-        say(f"{len(answers) - len(holes)} of {len(answers)} refused.")
+    # What is wrong stands last, above the sentence that counts it.
+    rows = map(_row, sorted(answers, key=lambda one: not one.is_refused))
+    calls = Listing.of(("Call", "Status", "Reason", "Result"), rows)
+    show(output, _summary(url, answers, holes), calls, f"{len(answers) - len(holes)} of {len(answers)} refused.")
     for tenant in record or ():
         body = {"service": service, "gateway": url, "refused": len(answers) - len(holes), "let_through": len(holes)}
         call("POST", at("tenants", tenant, "gate-probes"), body=body)

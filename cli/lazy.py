@@ -1,49 +1,46 @@
 """Commands that are imported when they are called, so that each starts fast and loads only what it needs."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from importlib import import_module
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 from typer.main import get_group_from_info
 from typer.models import TyperInfo
 
 
-class LazyCommands(Mapping[str, Any]):
-    """Commands by name, each of a module's `app`: `module:command`, or `module` for all of them as a group."""
+class CommandPlace(NamedTuple):
+    """Where a command is: `module:command`, or `module` for all of its commands as a group; and its summary."""
 
-    def __init__(self, places: Mapping[str, str]) -> None:
-        self._places = places
-        self._loaded: dict[str, Any] = {}
-
-    def __getitem__(self, name: str) -> Any:  # noqa: ANN401 - Typer's
-        if name not in self._loaded:
-            self._loaded[name] = _loaded(name, self._places[name])
-        return self._loaded[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._places)
-
-    def __len__(self) -> int:
-        return len(self._places)
+    place: str
+    summary: str
 
 
 class LazyGroup(TyperGroup):
-    """A group of such commands, in the order of `PLACES`."""
+    """A group of such commands, in the order of `PLACES`; help and completion read the summaries alone."""
 
-    PLACES: ClassVar[Mapping[str, str]] = {}
+    PLACES: ClassVar[Mapping[str, CommandPlace]] = {}
 
     def __init__(self, **parts: Any) -> None:  # noqa: ANN401 - Typer's
         super().__init__(**parts)
-        self.commands: Any = LazyCommands(self.PLACES)
+        self.commands = {name: TyperCommand(name, help=summary) for name, (_, summary) in self.PLACES.items()}
+
+    def resolve_command(self, ctx: Any, args: Sequence[str]) -> tuple[str | None, Any, list[str]]:  # noqa: ANN401 - Typer's
+        """Return the command that the arguments name, imported, and the arguments that are left for it."""
+        name, command, rest = super().resolve_command(ctx, list(args))
+        return name, load(self.PLACES, name) if name and command else command, rest
 
 
-def begin() -> None:
-    """Do nothing: Typer needs a callback for a group without commands of its own."""
+def commands_of(group: Any) -> Mapping[str, Any]:  # noqa: ANN401 - Typer's
+    """Return the commands of a group by name, imported; none of what is no group."""
+    if isinstance(group, LazyGroup):
+        return {name: load(group.PLACES, name) for name in group.PLACES}
+    return getattr(group, "commands", {})
 
 
-def _loaded(name: str, place: str) -> Any:  # noqa: ANN401 - Typer's
-    module, _, command = place.partition(":")
+def load(places: Mapping[str, CommandPlace], name: str) -> Any:  # noqa: ANN401 - Typer's
+    """Import a command or a group."""
+    module, _, command = places[name].place.partition(":")
     group: Any = get_group_from_info(
         TyperInfo(import_module(module).app, name=name),
         pretty_exceptions_short=True,

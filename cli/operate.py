@@ -2,6 +2,7 @@
 
 import json
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 from uuid import UUID
@@ -11,9 +12,11 @@ import typer
 from cli import credentials
 from cli import status as shown
 from cli.client import stop
+from cli.inputs import days, duration_option
 from cli.owner import owner_session, owner_transactions
-from cli.terminal import Plain, as_json, say
-from config.settings import Settings, UnsafeSettings, load
+from cli.terminal import Output, OutputFormat, say, show
+from config.settings import Settings, load
+from config.unsafe_settings import UnsafeSettings
 from lockbox.admin import erasure, key_rotation, restore
 from lockbox.audit.log import signing_keys
 from lockbox.audit.log.checkpoint import BadNote, VerifierKey
@@ -24,6 +27,7 @@ from lockbox.audit.verifier.approval_checks import NAME as APPROVALS
 app = typer.Typer(no_args_is_help=True, help="Running an installation, on its own machine.")
 
 
+OLDER_HELP = "a number of days, such as 365d"
 OfApprovals = Annotated[bool, typer.Option("--of-approvals", help="for LOCKBOX_APPROVAL_PUBLIC_KEYS")]
 ForCustomers = Annotated[bool, typer.Option("--for-customers", help="what a customer needs to verify exports")]
 
@@ -102,7 +106,7 @@ RunFolder = Annotated[Path | None, typer.Option(help="data folder of `make run`,
 
 
 @app.command()
-def status(plain: Plain = False, folder: RunFolder = None) -> None:
+def status(output: Output = OutputFormat.TABLE, folder: RunFolder = None) -> None:
     """Show the status of the installation.
 
     Ends with 1 if something needs attention. Needs the API's LOCKBOX_DATABASE_URL (or the owner's login) and
@@ -113,10 +117,7 @@ def status(plain: Plain = False, folder: RunFolder = None) -> None:
         found = shown.read(load(), folder)
     except UnsafeSettings as unset:
         raise stop(str(unset)) from None
-    if plain:
-        as_json(found.as_facts())
-    else:
-        shown.show(found)
+    show(output, found.as_facts(), *shown.parts(found))
     if found.troubles:
         raise typer.Exit(1)
 
@@ -172,7 +173,7 @@ def re_key(
 
 @app.command()
 def retain(
-    older_than: Annotated[int, typer.Option("--older-than", min=1, max=36_500, help="days")],
+    older_than: Annotated[int, duration_option("--older-than", OLDER_HELP, partial(days, least=1, most=36_500))],
     yes: Annotated[bool, typer.Option("--yes", help="do not ask for confirmation")] = False,
 ) -> None:
     """Remove the oldest part of the audit log, for good.

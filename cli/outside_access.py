@@ -1,8 +1,20 @@
 """The commands `lockbox gate outside`: access that was taken around Lockbox, declared and listed."""
 
 from collections.abc import Mapping
+from typing import Annotated
 
-from cli.route_command import TENANT, FactsOf, Field, RouteCommand, TableOf, group, moment_of, option
+from cli.inputs import duration_option
+from cli.route_command import (
+    TENANT,
+    CommandParameter,
+    FactsOf,
+    Field,
+    RouteCommand,
+    TableOf,
+    group,
+    moment_of,
+    option,
+)
 
 OUTSIDE_ACCESS = "/v1/tenants/{slug}/outside-access"
 DECLARED: Mapping[str, Field] = {
@@ -24,7 +36,9 @@ OUTSIDE_COMMANDS = {
             option("service", "--service", "such as exchange-online"),
             option("resources", "--resource", "kind:id, such as mailbox:anna@contoso.example; repeat", list[str]),
             option("began_at", "--from", "when it began, such as 2026-11-24T09:00:00Z"),
-            option("seconds", "--seconds", "how long it lasted, in seconds", int),
+            CommandParameter(
+                "seconds", Annotated[int, duration_option("--duration", "how long it lasted, such as 90m")]
+            ),
             option("reason", "--why", "why it was necessary; kept in the customer's audit log"),
         ),
         FactsOf({"Event": "id"}, "The customer's admins and approvers are told now."),

@@ -12,7 +12,8 @@ from cli import bootstrap, credentials, sample
 from cli.client import stop, warn
 from cli.owner_transaction import as_owner
 from cli.terminal import say
-from config.settings import Settings, UnsafeSettings, load
+from config.settings import Settings, load
+from config.unsafe_settings import UnsafeSettings
 from lockbox import failpoints, migrations, startup_checks
 from lockbox.database import ProcessKeys, UnitOfWork
 from lockbox.errors import LockboxError

@@ -28,10 +28,11 @@ PASSED = {
     **dict.fromkeys(("sign_ins_per_account_and_network", "sign_ins_per_account", "sign_ins_per_address"), API),
     **dict.fromkeys(("submissions_per_person", "submissions_per_tenant", "invitations_a_day"), API),
     **dict.fromkeys(("metrics_token", "trusted_proxies", "api_processes", "gate_compare_every"), API),
-    **dict.fromkeys(("gate_streams", "gate_streams_per_token"), API),
+    **dict.fromkeys(("gate_streams", "gate_streams_per_token", "vendor_name", "case_url"), API),
+    **dict.fromkeys(("vendor_colour", "vendor_logo"), API),
 }
 """Which processes get a setting."""
-FILES = frozenset({"catalogue", "connector_targets", "smtp_ca_file"})
+FILES = frozenset({"catalogue", "connector_targets", "smtp_ca_file", "vendor_logo"})
 TAKEN = frozenset(
     {
         "environment",
@@ -53,13 +54,13 @@ REFUSED = {
     "checkpoint_folder": "make run keeps no checkpoints outside of its database",
     "public_url": "it follows from the port; choose one by `python -m cli.run --port N`",
     "flower_port": "choose it by `python -m cli.run --flower-port N`",
-    **dict.fromkeys(("flower_user", "flower_password"), "make run prints a password that it makes each time"),
+    **dict.fromkeys(("flower_user", "flower_password"), "make run keeps one in var/flower-password"),
     **dict.fromkeys(("flower_address", "flower_url"), "make run keeps Flower on this machine"),
     "flower_unauthenticated_api": "make run keeps Flower behind its password",
     "embedded": "make run starts a server where no URL of one is set",
     "playground": "make run writes that file itself",
     "webhooks_allow_http": "make run allows it",
-    "log_format": "make run prints for a terminal",
+    "log_format": "make run writes its log for people to read",
     "failpoint": "it ends a process on purpose; only tests set it",
 }
 

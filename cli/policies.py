@@ -12,7 +12,8 @@ from cli import terminal
 from cli.client import at, call, stop
 from cli.route_command import PAGE, TENANT, RouteCommand, TableOf, moment_of, optional
 from cli.tenants import Tenant
-from cli.terminal import Plain, as_json, duration, moment, say
+from cli.terminal import Facts, Listing, Output, OutputFormat
+from cli.values import Duration, moment, phrase
 from lockbox.requests import policy_diff
 from lockbox.requests.policy_diff import changes
 from lockbox.requests.policy_rules import Policy
@@ -22,7 +23,7 @@ app = typer.Typer(no_args_is_help=True, help="Customer policies.")
 File = Annotated[
     typer.FileText,
     typer.Argument(
-        encoding="utf-8", help="a policy, or what `policy show --json` printed; - for stdin", show_default=False
+        encoding="utf-8", help="a policy, or what `policy show -o json` printed; - for stdin", show_default=False
     ),
 ]
 SECONDS = frozenset(
@@ -50,15 +51,12 @@ class PolicyFile:
 def show(
     tenant: Tenant,
     version: Annotated[int | None, typer.Option(help="an older version; the current one if left out")] = None,
-    plain: Plain = False,
+    output: Output = OutputFormat.TABLE,
 ) -> None:
     """Show the policy, as a member of the tenant."""
     held = call("GET", at("tenants", tenant, "policy"), params={"version": version})
-    if plain:
-        as_json(held)
-        return
-    say(f"Version {held['version']} of {moment(held['created_at'])}, by {_author(held)}.")
-    terminal.facts(dict(_facts(held["policy"])))
+    version_of = phrase(f"Version {held['version']} of ", moment(held["created_at"]), f", by {_author(held)}.")
+    terminal.show(output, held, version_of, Facts(dict(_facts(held["policy"]))))
 
 
 @app.command("set")
@@ -66,7 +64,7 @@ def set_policy(
     tenant: Tenant,
     file: File,
     version: Annotated[int | None, typer.Option(help="only if the policy is still at this version")] = None,
-    plain: Plain = False,
+    output: Output = OutputFormat.TABLE,
 ) -> None:
     """Replace the policy by a file, as a tenant admin.
 
@@ -77,11 +75,8 @@ def set_policy(
     held = call("GET", at("tenants", tenant, "policy"))
     seen = next(one for one in (version, written.version, held["version"]) if one is not None)
     answer = call("PUT", at("tenants", tenant, "policy"), body=written.body, headers={"if-match": f'"{seen}"'})
-    if plain:
-        as_json(answer)
-        return
-    _show_changes(_changes(held, written))
-    say(f"The policy is at version {answer['version']}.")
+    said = f"The policy is at version {answer['version']}."
+    terminal.show(output, answer, _table_of(_changes(held, written)), said)
 
 
 def _author(edition: Mapping[str, Any]) -> str:
@@ -98,14 +93,11 @@ app.command("versions", help=VERSIONS.help)(VERSIONS.function())
 
 
 @app.command()
-def diff(tenant: Tenant, file: File, plain: Plain = False) -> None:
+def diff(tenant: Tenant, file: File, output: Output = OutputFormat.TABLE) -> None:
     """Show what a file would change."""
     written = _read(file)
     found = _changes(call("GET", at("tenants", tenant, "policy")), written)
-    if plain:
-        as_json({"changes": found})
-    else:
-        _show_changes(found)
+    terminal.show(output, {"changes": found}, _table_of(found))
 
 
 def _read(file: typer.FileText) -> PolicyFile:
@@ -129,11 +121,8 @@ def _changes(held: Mapping[str, Any], written: PolicyFile) -> dict[str, str]:
     return changes(Policy.model_validate_json(json.dumps(held["policy"])), written.policy)
 
 
-def _show_changes(found: Mapping[str, str]) -> None:
-    if found:
-        terminal.facts(found)
-    else:
-        say("Nothing changes.")
+def _table_of(changed: Mapping[str, str]) -> Listing:
+    return Listing.of(("Setting", "Change"), changed.items(), "Nothing changes.")
 
 
 def _facts(value: object, name: str = "") -> Iterator[tuple[str, object]]:
@@ -149,6 +138,6 @@ def _facts(value: object, name: str = "") -> Iterator[tuple[str, object]]:
         case list():
             yield name, ", ".join(map(str, value))
         case int() if name.rsplit(".", 1)[-1] in SECONDS:
-            yield name, duration(value)
+            yield name, Duration(value)
         case _:
             yield name, value

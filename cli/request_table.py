@@ -1,24 +1,23 @@
-"""How a terminal shows requests, their timelines and previews; each state has one wording and one colour."""
+"""What is printed of requests, their timelines and previews; each state has one wording and one colour."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from rich.text import Text
-
-from cli import terminal
-from cli.terminal import NOTHING, duration, moment, words
+from cli.terminal import Facts, Listing, Part
+from cli.values import NOTHING, Duration, Identifier, Phrase, Word, moment, phrase, words
 from lockbox.notifications.mail_text import NOBODY_NOTIFIED, STATE_WORDINGS, Tone
 from lockbox.text_rules import flagged
 
 MAIL_OUTCOMES = {"dead": "not delivered to", "open": "still open to", "moot": "not needed by", "sent": "mailed to"}
 NOBODYS = {"owner": "the installation's owner"}
 COLOURS = {
-    Tone.WAITS: "yellow",
-    Tone.OPEN: "green",
+    Tone.WAITS: "bold",
+    Tone.OPEN: "black on green",
     Tone.REFUSED: "red",
-    Tone.GIVEN_BACK: "cyan",
-    Tone.LAPSED: "bright_black",
+    Tone.GIVEN_BACK: "",
+    Tone.LAPSED: "",
 }
+"""Yellow, cyan and green letters are hard to read on white; bright black is the background of some dark schemes."""
 WORDS = {
     name: (wording.others, COLOURS[wording.tone])
     for name, wording in STATE_WORDINGS.items()
@@ -27,32 +26,36 @@ WORDS = {
 """The words for each state and their colour; a terminal does not know who reads it."""
 
 
-def state(request: Mapping[str, Any]) -> Text:
+def state(request: Mapping[str, Any]) -> Phrase:
     """Return the state in people's words and its colour."""
     shown, colour = WORDS[request["state"]]
-    until = f" until {moment(request['deadline_at'])}" if request["open"] else ""
-    return Text(f"{shown}{until}", colour)
+    until = (" until ", moment(request["deadline_at"])) if request["open"] else ()
+    return phrase(shown, *until, style=colour)
 
 
-def show_list(items: Iterable[Mapping[str, Any]]) -> None:
-    """Print requests as a table."""
+def requests(items: Iterable[Mapping[str, Any]], *, in_file: bool = False) -> Listing:
+    """Return requests as a table; the state is the word by which `--state` finds it.
+
+    People read customer and service in one column, which is narrower; a file has a column for each.
+    """
     rows = (
         (
-            item["id"],
-            state(item),
-            f"{item['tenant']} {item['service']}",
+            Identifier(item["id"]),
+            phrase(Word(item["state"]), style=WORDS[item["state"]][1]),
+            *((item["tenant"], item["service"]) if in_file else (f"{item['tenant']} {item['service']}",)),
             item["requester"]["name"],
             moment(item["deadline_at"]),
         )
         for item in items
     )
-    terminal.table(("Request", "State", "Service", "Requester", "Deadline"), rows)
+    where = ("Customer", "Service") if in_file else ("Service",)
+    return Listing.of(("Request", "State", *where, "Requester", "Deadline"), rows)
 
 
-def show_one(item: Mapping[str, Any]) -> None:
-    """Print one request; readers whom the justification is not meant for see none."""
+def request(item: Mapping[str, Any]) -> Facts:
+    """Return what is shown of one request; readers whom the justification is not meant for see none."""
     why = words(item["reason_code"])
-    terminal.facts(
+    return Facts(
         {
             "Request": item["id"],
             "State": state(item),
@@ -63,7 +66,7 @@ def show_one(item: Mapping[str, Any]) -> None:
             "Actions": ", ".join(item["actions"]),
             "Reason": f"{why}: {item['justification']}" if item["justification"] else why,
             "Case": item["case_ref"],
-            "Window": duration(item["access_window"]),
+            "Window": Duration(item["access_window"]),
             **({"Uses": f"{item['uses_left']} of {item['max_uses']} left"} if item["max_uses"] else {}),
             "Deadline": moment(item["deadline_at"]),
             "Version": item["version"],
@@ -116,22 +119,32 @@ def _by_means(item: Mapping[str, Any]) -> str:
     return f" by {words(item['means'])}" if item["means"] else ""
 
 
-def show_events(items: Iterable[Mapping[str, Any]]) -> None:
-    """Print a timeline."""
+def events(items: Iterable[Mapping[str, Any]]) -> Listing:
+    """Return a timeline; each move is shown with the state that it led to, and that state's deadline."""
     rows = (
         (
             item["seq"],
             moment(item["at"]),
-            f"{_actor(item)}{_for_others(item)}",
-            words(item["role"]),
-            f"{words(item['action'])}{_by_means(item)}",
-            f"{item['from_state'] or NOTHING} → {item['to_state'] or NOTHING}",
+            who(item),
+            action(item),
+            item["to_state"] and Word(item["to_state"]),
             moment(item["deadline_at"]),
-            item["comment"] or Text(_beside(item)),
+            beside(item),
         )
         for item in items
     )
-    terminal.table(("#", "Time", "Who", "Role", "Action", "State", "Deadline", "Comment"), rows)
+    return Listing.of(("#", "Time", "Who", "Action", "State", "Deadline", "Comment"), rows)
+
+
+def who(item: Mapping[str, Any]) -> str:
+    """Return who did what an entry of a timeline says, as what, and for whom else."""
+    role = f" ({words(item['role'])})" if item["actor"] else ""
+    return f"{_actor(item)}{role}{_for_others(item)}"
+
+
+def action(item: Mapping[str, Any]) -> str:
+    """Return what was done, and by what means the decider had signed in."""
+    return f"{words(item['action'])}{_by_means(item)}"
 
 
 def _actor(item: Mapping[str, Any]) -> str:
@@ -139,8 +152,10 @@ def _actor(item: Mapping[str, Any]) -> str:
     return item["actor"]["name"] if item["actor"] else NOBODYS.get(item["role"], "the clock")
 
 
-def _beside(item: Mapping[str, Any]) -> str:
-    """Return what an entry says about the delivery of notifications."""
+def beside(item: Mapping[str, Any]) -> str:
+    """Return what an entry says beside the act: its comment, or what it says about notifications."""
+    if item["comment"]:
+        return str(item["comment"])
     if notified := item["notified"]:
         return _told(notified)
     if item["nobody_notified"]:
@@ -161,11 +176,8 @@ def _told(notified: Mapping[str, Any]) -> str:
     return f"{of}{said}" + (f"; and {notified['not_listed']} more" if notified["not_listed"] else "")
 
 
-def show_activity(items: Sequence[Mapping[str, Any]]) -> None:
-    """Print the activity during access."""
-    if not items:
-        terminal.say("No activity was reported.")
-        return
+def activity(items: Iterable[Mapping[str, Any]]) -> Listing:
+    """Return the activity during access."""
     rows = (
         (
             moment(item["first_at"]),
@@ -178,17 +190,15 @@ def show_activity(items: Sequence[Mapping[str, Any]]) -> None:
         )
         for item in items
     )
-    terminal.table(("From", "Until", "Times", "Method", "Resource", "Outcome", "Note"), rows)
+    columns = ("From", "Until", "Times", "Method", "Resource", "Outcome", "Note")
+    return Listing.of(columns, rows, "No activity was reported.")
 
 
-def show_questions(items: Sequence[Mapping[str, Any]]) -> None:
-    """Print questions, each with its answer."""
-    if not items:
-        terminal.say("There are no questions.")
-        return
+def questions(items: Iterable[Mapping[str, Any]]) -> Listing:
+    """Return questions, each with its answer."""
     rows = (
         (
-            item["id"],
+            Identifier(item["id"]),
             moment(item["asked_at"]),
             item["asked_by"]["name"],
             item["question"] or NOTHING,
@@ -197,14 +207,14 @@ def show_questions(items: Sequence[Mapping[str, Any]]) -> None:
         )
         for item in items
     )
-    terminal.table(("Id", "Time", "Who", "Question", "Answered", "Answer"), rows)
+    return Listing.of(("Id", "Time", "Who", "Question", "Answered", "Answer"), rows, "There are no questions.")
 
 
-def show_preview(found: Mapping[str, Any]) -> None:
-    """Print the preview of a request."""
+def preview(found: Mapping[str, Any]) -> Facts:
+    """Return the preview of a request."""
     terms = found["terms"]
     stages = (f"{one['approvals']} of {one['group']} ({', '.join(one['people'])})" for one in found["stages"])
-    terminal.facts(
+    return Facts(
         {
             "Can be submitted": found["can_be_submitted"],
             "Obstacles": "\n".join([*found["obstacles"], *(lack["message"] for lack in found["lacks"])]),
@@ -219,18 +229,18 @@ def show_preview(found: Mapping[str, Any]) -> None:
             "Webhooks": found["endpoints"],
             "Approvals": terms["quorum"],
             "Also required": "\n".join(stages),
-            "Time to review": duration(terms["review_window"]),
-            "Time to answer": duration(terms["approval_window"]),
-            "Longest window": duration(terms["access_ceiling"]),
+            "Time to review": Duration(terms["review_window"]),
+            "Time to answer": Duration(terms["approval_window"]),
+            "Longest window": Duration(terms["access_ceiling"]),
         }
     )
 
 
-def show_what_if(found: Mapping[str, Any]) -> None:
-    """Print whom a request would reach, and where, to the tenant's own people."""
+def what_if(found: Mapping[str, Any]) -> Facts:
+    """Return whom a request would reach, and where, for the tenant's own people."""
     terms = found["terms"]
     stages = (f"{one['approvals']} of {one['group']} ({', '.join(one['people'])})" for one in found["stages"])
-    terminal.facts(
+    return Facts(
         {
             "Warnings": "\n".join(found["warnings"]),
             "First state": WORDS[found["first_state"]][0],
@@ -244,7 +254,7 @@ def show_what_if(found: Mapping[str, Any]) -> None:
             "Webhooks": ", ".join(found["endpoints"]),
             "Approvals": terms["quorum"],
             "Also required": "\n".join(stages),
-            "Time to answer": duration(terms["approval_window"]),
+            "Time to answer": Duration(terms["approval_window"]),
         }
     )
 
@@ -257,44 +267,46 @@ def _counted(name: str, mailboxes: int) -> str:
     return name if mailboxes == 1 else f"{name} ({mailboxes} mailboxes)"
 
 
-def show_notifications(found: Mapping[str, Any]) -> None:
-    """Print who was notified, and the other side in numbers."""
+def notifications(found: Mapping[str, Any]) -> Sequence[Part]:
+    """Return who was notified, and the other side in numbers."""
     rows = (
         (
             one["recipient"],
             one["address"],
             one["channel"],
-            words(one["template"]),
+            Word(one["template"]),
             one["outcome"],
             one["attempts"],
             one["last_error"],
         )
         for one in found["own"]
     )
-    terminal.table(("Recipient", "Address", "Channel", "Template", "Outcome", "Attempts", "Last error"), rows)
-    terminal.say("The other side: " + ", ".join(f"{number} {outcome}" for outcome, number in found["other"].items()))
+    columns = ("Recipient", "Address", "Channel", "Template", "Outcome", "Attempts", "Last error")
+    others = ", ".join(f"{number} {outcome}" for outcome, number in found["other"].items())
+    return Listing.of(columns, rows), f"The other side: {others}"
 
 
-def show_connections(items: Sequence[Mapping[str, Any]]) -> None:
-    """Print what is, or was, opened at targets for a request."""
+def connections(items: Iterable[Mapping[str, Any]]) -> Listing:
+    """Return what is, or was, opened at targets for a request."""
     rows = (
         (
             item["id"],
             item["target"],
             item["state"],
             item["failing"],
-            item["opened_at"] and moment(item["opened_at"]),
-            item["closed_at"] and moment(item["closed_at"]),
+            moment(item["opened_at"]),
+            moment(item["closed_at"]),
         )
         for item in items
     )
-    terminal.table(("ID", "Target", "State", "Failing", "Opened", "Closed"), rows)
+    return Listing.of(("Id", "Target", "State", "Failing", "Opened", "Closed"), rows)
 
 
-def show_credential(item: Mapping[str, Any], password: str) -> None:
-    """Print a login at a target, and what to do where it is not good yet."""
+def credential(item: Mapping[str, Any], password: str) -> Sequence[Part]:
+    """Return a login at a target, and what to do where it is not good yet."""
     at = {"Address": item["address"], "User": item["role"], "Password": password, "Until": moment(item["until"])}
-    terminal.facts({"State": item["state"], **at})
-    if item["state"] != "open":
-        failing = f" ({item['failing']})" if item["failing"] else ""
-        terminal.say(f"It is not good yet{failing}: look with `lockbox request connections`, and keep the password.")
+    login = Facts({"State": Word(item["state"]), **at})
+    if item["state"] == "open":
+        return (login,)
+    failing = f" ({item['failing']})" if item["failing"] else ""
+    return login, f"It is not good yet{failing}: look with `lockbox request connections`, and keep the password."

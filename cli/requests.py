@@ -1,23 +1,28 @@
 """Commands of requests: submit, preview, list, show, decide and end them."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Annotated, Any
 from uuid import UUID
 
 import typer
 
-from cli import request_table, terminal
+from cli import request_table, request_watch, terminal
 from cli.client import at, call
-from cli.terminal import Cursor, Limit, Plain, as_json, say
+from cli.inputs import duration_option, id_argument, seconds, the_one
+from cli.request_ids import RequestId, request_id
+from cli.route_command import ids_at
+from cli.terminal import Cursor, Limit, Output, OutputFormat, Part
 from connectors.scram import new_password, verifier_of
 
 app = typer.Typer(no_args_is_help=True, help="Access requests.")
+app.add_typer(request_watch.app)
 
 WAITING = frozenset({"opening", "open_failed"})
 AGAIN_SECONDS = 0.5
+WAIT_HELP = "how long to wait until it is good, at most 5m; 30s if left out"
 
-Id = Annotated[UUID, typer.Argument(help="the request's id", show_default=False)]
 Why = Annotated[
     str | None,
     typer.Option(
@@ -34,7 +39,7 @@ Resources = Annotated[
     list[str], typer.Option("--resource", help="kind:id, such as mailbox:anna@contoso.example; repeat")
 ]
 Justification = Annotated[str, typer.Option(help="why access is needed")]
-Seconds = Annotated[int, typer.Option(help="how long access is needed, in seconds")]
+Window = Annotated[int, duration_option("--window", "how long access is needed, such as 15m or 8h")]
 Actions = Annotated[list[str] | None, typer.Option("--action", help="read, change, export; repeat")]
 Reason = Annotated[str, typer.Option(help="support_case, vendor_alert, …")]
 Uses = Annotated[int | None, typer.Option(help="how often access can be used; left out: as the customer allows")]
@@ -48,36 +53,34 @@ def submit(
     service: Service,
     resource: Resources,
     justification: Justification,
-    seconds: Seconds,
+    window: Window,
     action: Actions = None,
     reason: Reason = "support_case",
     case: Case = None,
     engineer: Engineer = None,
     uses: Uses = None,
     key: Annotated[str | None, typer.Option(help="Idempotency-Key: if sent twice, it is submitted once")] = None,
-    plain: Plain = False,
+    output: Output = OutputFormat.TABLE,
 ) -> None:
     """Submit a request."""
-    body = _request_input(tenant, service, resource, action, reason, justification, case, seconds, engineer) | {
+    body = _request_input(tenant, service, resource, action, reason, justification, case, window, engineer) | {
         "max_uses": uses
     }
     submitted = call("POST", at("requests"), body=body, headers={"idempotency-key": key} if key else None)
-    if not plain:
-        say(f"Submitted; {submitted['asked']} people are asked.")
-    _show(submitted, plain=plain)
+    terminal.show(output, submitted, *_submitted(submitted))
 
 
 @app.command()
 def again(
-    request: Id,
+    request: RequestId,
     key: Annotated[str | None, typer.Option(help="Idempotency-Key: if sent twice, it is submitted once")] = None,
-    plain: Plain = False,
+    output: Output = OutputFormat.TABLE,
 ) -> None:
     """Submit a timed-out request again."""
-    submitted = call("POST", at("requests", request, "ask-again"), headers={"idempotency-key": key} if key else None)
-    if not plain:
-        say(f"Submitted; {submitted['asked']} people are asked.")
-    _show(submitted, plain=plain)
+    submitted = call(
+        "POST", at("requests", request_id(request), "ask-again"), headers={"idempotency-key": key} if key else None
+    )
+    terminal.show(output, submitted, *_submitted(submitted))
 
 
 @app.command()
@@ -86,26 +89,23 @@ def preview(
     service: Service,
     resource: Resources,
     justification: Justification,
-    seconds: Seconds,
+    window: Window,
     action: Actions = None,
     reason: Reason = "support_case",
     case: Case = None,
     engineer: Engineer = None,
     uses: Uses = None,
-    plain: Plain = False,
+    output: Output = OutputFormat.TABLE,
 ) -> None:
     """Preview a request.
 
     Nothing is submitted and nobody is notified. Ends with 1 if the request would be rejected.
     """
-    body = _request_input(tenant, service, resource, action, reason, justification, case, seconds, engineer) | {
+    body = _request_input(tenant, service, resource, action, reason, justification, case, window, engineer) | {
         "max_uses": uses
     }
     found = call("POST", at("requests", "preview"), body=body)
-    if plain:
-        as_json(found)
-    else:
-        request_table.show_preview(found)
+    terminal.show(output, found, request_table.preview(found))
     if not found["can_be_submitted"]:
         raise typer.Exit(1)
 
@@ -116,106 +116,103 @@ def list_requests(
     service: Annotated[str | None, typer.Option(help="such as exchange-online")] = None,
     limit: Limit = 50,
     cursor: Cursor = None,
-    plain: Plain = False,
+    output: Output = OutputFormat.TABLE,
 ) -> None:
     """List the requests that you may see, newest first."""
     asked = {"state": state, "service": service, "limit": limit, "cursor": cursor}
     page = call("GET", at("requests"), params=asked)
-    if plain:
-        as_json(page)
-    else:
-        request_table.show_list(page["items"])
-        terminal.more(page)
+    listing = request_table.requests(page["items"], in_file=output is OutputFormat.CSV)
+    terminal.show(output, page, listing)
+    terminal.more(output, page)
 
 
 @app.command()
-def show(request: Id, plain: Plain = False) -> None:
+def show(request: RequestId, output: Output = OutputFormat.TABLE) -> None:
     """Show one request."""
-    _show(call("GET", at("requests", request)), plain=plain)
+    _show(call("GET", at("requests", request_id(request))), output)
 
 
 @app.command()
-def events(request: Id, plain: Plain = False) -> None:
+def events(request: RequestId, output: Output = OutputFormat.TABLE) -> None:
     """Show the timeline of a request."""
-    _read(request, "events", lambda found: request_table.show_events(found["items"]), plain=plain)
+    _read(request, "events", lambda found: [request_table.events(found["items"])], output)
 
 
 @app.command()
-def notifications(request: Id, plain: Plain = False) -> None:
+def notifications(request: RequestId, output: Output = OutputFormat.TABLE) -> None:
     """Show who was notified of a request, on your own side."""
-    _read(request, "notifications", request_table.show_notifications, plain=plain)
+    _read(request, "notifications", request_table.notifications, output)
 
 
 @app.command()
-def activity(request: Id, plain: Plain = False) -> None:
+def activity(request: RequestId, output: Output = OutputFormat.TABLE) -> None:
     """Show the activity during access."""
-    _read(request, "activity", lambda found: request_table.show_activity(found["items"]), plain=plain)
+    _read(request, "activity", lambda found: [request_table.activity(found["items"])], output)
 
 
 @app.command()
-def connections(request: Id, plain: Plain = False) -> None:
+def connections(request: RequestId, output: Output = OutputFormat.TABLE) -> None:
     """Show what is, or was, opened at targets."""
-    _read(request, "connections", lambda found: request_table.show_connections(found["items"]), plain=plain)
+    _read(request, "connections", lambda found: [request_table.connections(found["items"])], output)
 
 
 @app.command()
 def credential(
-    request: Id,
-    wait: Annotated[int, typer.Option(min=0, max=300, help="how many seconds to wait until it is good")] = 30,
-    plain: Plain = False,
+    request: RequestId,
+    wait: Annotated[int, duration_option("--wait", WAIT_HELP, partial(seconds, most=300), show_default=False)] = 30,
+    output: Output = OutputFormat.TABLE,
 ) -> None:
     """Get a login at the target, for as long as your access lasts.
 
     The password is made here, and printed once: only a verifier of it is sent. An earlier login is closed.
     """
-    password = new_password()
-    found = call("POST", at("requests", request, "credential"), body={"verifier": verifier_of(password)})
+    whole, password = request_id(request), new_password()
+    found = call("POST", at("requests", whole, "credential"), body={"verifier": verifier_of(password)})
     until = time.monotonic() + wait
     while found["state"] in WAITING and time.monotonic() < until:
         time.sleep(AGAIN_SECONDS)
-        listed = call("GET", at("requests", request, "connections"))["items"]
+        listed = call("GET", at("requests", whole, "connections"))["items"]
         found = next((one for one in listed if one["id"] == found["id"]), found)
-    if plain:
-        as_json(found | {"password": password})
-    else:
-        request_table.show_credential(found, password)
+    terminal.show(output, found | {"password": password}, *request_table.credential(found, password))
     if found["state"] != "open":
         raise typer.Exit(1)
 
 
 @app.command()
-def questions(request: Id, plain: Plain = False) -> None:
+def questions(request: RequestId, output: Output = OutputFormat.TABLE) -> None:
     """Show the questions and answers about a request."""
-    _read(request, "questions", lambda found: request_table.show_questions(found["items"]), plain=plain)
+    _read(request, "questions", lambda found: [request_table.questions(found["items"])], output)
 
 
 @app.command()
-def ask(request: Id, text: Words, plain: Plain = False) -> None:
+def ask(request: RequestId, text: Words, output: Output = OutputFormat.TABLE) -> None:
     """Ask the engineer a question before you decide."""
-    _talk(call("POST", at("requests", request, "questions"), body={"text": text}), plain=plain)
+    _talk(call("POST", at("requests", request_id(request), "questions"), body={"text": text}), output)
 
 
 @app.command()
 def answer(
-    request: Id,
-    question: Annotated[UUID, typer.Argument(help="the question's id", show_default=False)],
+    request: RequestId,
+    question: Annotated[str, id_argument("QUESTION", "the question's id")],
     text: Words,
-    plain: Plain = False,
+    output: Output = OutputFormat.TABLE,
 ) -> None:
     """Answer a question about your request."""
-    _talk(call("POST", at("requests", request, "questions", question, "answer"), body={"text": text}), plain=plain)
+    path = at("requests", request_id(request), "questions")
+    asked = the_one(question, ids_at(path))
+    _talk(call("POST", f"{path}/{asked}/answer", body={"text": text}), output)
 
 
 @app.command()
 def approve(
-    request: Id,
+    request: RequestId,
     comment: Why = None,
-    seconds: Annotated[int | None, typer.Option(help="shorten the access to this, in seconds")] = None,
+    window: Annotated[int | None, duration_option("--window", "shorten the access to this, such as 15m")] = None,
     resource: Annotated[list[str] | None, typer.Option(help="approve only these resources; repeat")] = None,
     action: Annotated[list[str] | None, typer.Option(help="approve only these actions; repeat")] = None,
     uses: Annotated[int | None, typer.Option(help="let the access be used at most so often")] = None,
     version: Version = None,
-    plain: Plain = False,
+    output: Output = OutputFormat.TABLE,
 ) -> None:
     """Approve a request, or part of it.
 
@@ -223,18 +220,20 @@ def approve(
     """
     body = {
         "comment": comment,
-        "access_window": seconds,
+        "access_window": window,
         "resources": resource or None,
         "actions": action or None,
         "max_uses": uses,
     }
-    _act("approve", request, body, version, plain=plain)
+    _act("approve", request, body, version, output)
 
 
 def _acting(action: str, help_: str) -> None:
     @app.command(action, help=help_)
-    def act(request: Id, comment: Why = None, version: Version = None, plain: Plain = False) -> None:
-        _act(action, request, {"comment": comment}, version, plain=plain)
+    def act(
+        request: RequestId, comment: Why = None, version: Version = None, output: Output = OutputFormat.TABLE
+    ) -> None:
+        _act(action, request, {"comment": comment}, version, output)
 
 
 for _action, _help in (
@@ -255,7 +254,7 @@ def _request_input(
     reason: str,
     justification: str,
     case: str | None,
-    seconds: int,
+    window: int,
     engineer: UUID | None,
 ) -> dict[str, Any]:
     return {
@@ -266,33 +265,28 @@ def _request_input(
         "reason_code": reason,
         "justification": justification,
         "case_ref": case,
-        "access_window": seconds,
+        "access_window": window,
         "engineer": engineer and str(engineer),
     }
 
 
-def _act(action: str, request: UUID, body: dict[str, Any], version: int | None, *, plain: bool) -> None:
+def _act(action: str, request: str, body: dict[str, Any], version: int | None, output: OutputFormat) -> None:
     headers = {} if version is None else {"if-match": f'"{version}"'}
-    _show(call("POST", at("requests", request, action), body=body, headers=headers), plain=plain)
+    _show(call("POST", at("requests", request_id(request), action), body=body, headers=headers), output)
 
 
-def _read(request: UUID, part: str, show: Callable[[Any], None], *, plain: bool) -> None:
-    found = call("GET", at("requests", request, part))
-    if plain:
-        as_json(found)
-    else:
-        show(found)
+def _read(request: str, part: str, parts: Callable[[Any], Sequence[Part]], output: OutputFormat) -> None:
+    found = call("GET", at("requests", request_id(request), part))
+    terminal.show(output, found, *parts(found))
 
 
-def _talk(item: dict[str, Any], *, plain: bool) -> None:
-    if plain:
-        as_json(item)
-    else:
-        request_table.show_questions([item])
+def _talk(item: dict[str, Any], output: OutputFormat) -> None:
+    terminal.show(output, item, request_table.questions([item]))
 
 
-def _show(item: dict[str, Any], *, plain: bool) -> None:
-    if plain:
-        as_json(item)
-    else:
-        request_table.show_one(item)
+def _show(item: dict[str, Any], output: OutputFormat) -> None:
+    terminal.show(output, item, request_table.request(item))
+
+
+def _submitted(item: dict[str, Any]) -> Sequence[Part]:
+    return f"Submitted; {item['asked']} people are asked.", request_table.request(item)

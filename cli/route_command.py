@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from types import UnionType
@@ -12,9 +12,11 @@ from uuid import UUID
 
 import typer
 
-from cli import terminal
+from cli import terminal, values
 from cli.client import call, warn
-from cli.terminal import Cursor, Limit, Plain, moment
+from cli.inputs import id_argument, the_one
+from cli.terminal import Cursor, Facts, Limit, Listing, Output, OutputFormat
+from cli.values import Identifier, Word
 
 IF_MATCH = "if_match"
 """The parameter that is sent as the header If-Match: a version, or whichever is there."""
@@ -26,18 +28,37 @@ Field = str | Callable[[Values], object]
 """What is shown of an item: the name of a field, dotted where it is inside another one, or a function of the item."""
 
 
+class IdField(str):
+    """The name of a field that is an id, of which commands accept the beginning."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True)
 class CommandParameter:
-    """An option or argument, by its name in the route: a part of the path, of the query or of the body."""
+    """An option or argument, by its name in the route: a part of the path, of the query or of the body.
+
+    `whole` returns all of what may be given in part, from that and from what else was given.
+    """
 
     name: str
     annotation: Any
     default: object = REQUIRED
+    whole: Callable[[str, Values], str] | None = None
 
 
 def argument(name: str, metavar: str, help_: str, kind: type = UUID) -> CommandParameter:
     """Return an argument that has to be given."""
     return CommandParameter(name, Annotated[kind, typer.Argument(metavar=metavar, help=help_, show_default=False)])
+
+
+def listed_id(name: str, metavar: str, help_: str, path: str) -> CommandParameter:
+    """Return an argument that takes an id, or the beginning of one of those that a list of the API has."""
+
+    def whole(given: str, said: Values) -> str:
+        return the_one(given, ids_at(_filled(path, said)))
+
+    return CommandParameter(name, Annotated[str, id_argument(metavar, help_)], whole=whole)
 
 
 def option(
@@ -57,15 +78,17 @@ class TableOf:
     """Shows the items of an answer as a table, and how to go on where there are more."""
 
     fields: Mapping[str, Field]
-    has_json: ClassVar = True
+    is_read: ClassVar = True
 
-    def show(self, answer: Values, _: Values) -> None:
+    def show(self, output: OutputFormat, answer: Values, _: Values) -> None:
         """Print it."""
-        terminal.table(
-            self.fields, ([_shown(one, field) for field in self.fields.values()] for one in answer["items"])
-        )
+        if output is OutputFormat.JSON:
+            terminal.as_json(answer)
+            return
+        rows = ([_shown(one, field) for field in self.fields.values()] for one in answer["items"])
+        terminal.show(output, answer, Listing.of(self.fields, rows))
         if "next_cursor" in answer:
-            terminal.more(answer)
+            terminal.more(output, answer)
 
 
 @dataclass(frozen=True)
@@ -74,13 +97,15 @@ class FactsOf:
 
     fields: Mapping[str, Field]
     below: str = ""
-    has_json: ClassVar = True
+    is_read: ClassVar = True
 
-    def show(self, answer: Values, _: Values) -> None:
+    def show(self, output: OutputFormat, answer: Values, _: Values) -> None:
         """Print it."""
-        terminal.facts({name: _shown(answer, field) for name, field in self.fields.items()})
-        if self.below:
-            terminal.say(self.below)
+        if output is OutputFormat.JSON:
+            terminal.as_json(answer)
+            return
+        facts = Facts({name: _shown(answer, field) for name, field in self.fields.items()})
+        terminal.show(output, answer, facts, *([self.below] if self.below else []))
 
 
 @dataclass(frozen=True)
@@ -88,9 +113,9 @@ class Sentence:
     """Says what was done; the sentence may name fields of the answer, and what was given."""
 
     text: str
-    has_json: ClassVar = False
+    is_read: ClassVar = False
 
-    def show(self, answer: Values | None, given: Values) -> None:
+    def show(self, _: OutputFormat, answer: Values | None, given: Values) -> None:
         """Print it."""
         terminal.say(self.text.format(**given, **(answer or {})))
 
@@ -101,11 +126,15 @@ class Once:
 
     field: str
     warning: str
-    has_json: ClassVar = True
+    is_read: ClassVar = True
 
-    def show(self, answer: Values, _: Values) -> None:
+    def show(self, output: OutputFormat, answer: Values, _: Values) -> None:
         """Print it."""
-        print(answer[self.field])
+        warn(self.warning.format(**answer))
+        if output is OutputFormat.TABLE:
+            print(answer[self.field])
+        else:
+            terminal.show(output, answer, Facts(answer))
 
 
 @dataclass(frozen=True)
@@ -134,28 +163,26 @@ class RouteCommand:
 
     def function(self) -> Callable[..., None]:
         """Return the function that is the command to Typer."""
-        as_json = [CommandParameter("plain", Plain, default=False)] if self.view.has_json else []
-        return taking([*self.parameters, *as_json], self.run)
+        output = [CommandParameter("output", Output, OutputFormat.TABLE)] if self.view.is_read else []
+        return taking([*self.parameters, *output], self.run)
 
-    def run(self, *, plain: bool = False, **given: Any) -> None:  # noqa: ANN401 - whatever the route takes
+    def run(self, *, output: OutputFormat = OutputFormat.TABLE, **given: Any) -> None:  # noqa: ANN401 - whatever the route takes
         """Call the route and show what it answers; what was left out is not sent."""
         said = {name: str(one) if isinstance(one, UUID) else one for name, one in given.items() if one is not None}
+        said |= {
+            one.name: one.whole(said[one.name], said) for one in self.parameters if one.whole and one.name in said
+        }
         path = next(path for path in self.paths if said.keys() >= set(PART.findall(path)))
         sent = {name: one for name, one in said.items() if name not in {*PART.findall(path), IF_MATCH}}
         sent = self.body(sent) if self.body else sent
         answer = call(
             self.method,
-            PART.sub(lambda part: quote(said[part[1]], safe=""), path),
+            _filled(path, said),
             params=sent if self.method == "GET" else None,
             body=sent if sent and self.method != "GET" else None,
             headers={"if-match": f'"{said[IF_MATCH]}"' if IF_MATCH in said else "*"} if IF_MATCH in given else None,
         )
-        if isinstance(self.view, Once):
-            warn(self.view.warning.format(**answer))
-        if plain:
-            terminal.as_json(answer)
-        else:
-            self.view.show(answer, said)
+        self.view.show(output, answer, said)
 
 
 TENANT = argument("slug", "tenant", "the tenant's slug, such as contoso", str)
@@ -164,12 +191,12 @@ PAGE = (CommandParameter("limit", Limit, 50), CommandParameter("cursor", Cursor,
 
 def moment_of(name: str) -> Field:
     """Return what shows a field that is an instant."""
-    return lambda one: moment(one[name])
+    return lambda one: values.moment(one[name])
 
 
 def words_of(name: str) -> Field:
     """Return what shows a field that is one of the API's words."""
-    return lambda one: terminal.words(one[name])
+    return lambda one: Word(one[name])
 
 
 def group(help_: str, commands: Mapping[str, RouteCommand], others: Mapping[str, Callable[..., None]]) -> typer.Typer:
@@ -200,10 +227,23 @@ def taking(parameters: Iterable[CommandParameter], function: Callable[..., None]
     return run
 
 
+def _filled(path: str, said: Values) -> str:
+    return PART.sub(lambda part: quote(said[part[1]], safe=""), path)
+
+
+def ids_at(path: str) -> Iterator[str]:
+    """Yield the ids in a list of the API, page by page."""
+    page = call("GET", path)
+    yield from (one["id"] for one in page["items"])
+    while page.get("next_cursor"):
+        page = call("GET", path, params={"cursor": page["next_cursor"]})
+        yield from (one["id"] for one in page["items"])
+
+
 def _shown(item: Values, field: Field) -> object:
     if callable(field):
         return field(item)
     found: Any = item
     for name in field.split("."):
         found = found[name]
-    return found
+    return Identifier(found) if found and isinstance(field, IdField) else found

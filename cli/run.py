@@ -6,28 +6,28 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from string import Template
-from typing import Any
 
 import honcho.manager
-import honcho.printer
 from rich.console import Console
+from rich.status import Status
 
 from cli import passed_settings, sample, scene, stack, welcome
 from cli.flower import Flower
 from cli.owner_transaction import as_owner
 from cli.passed_settings import PassedSettings
+from cli.run_log import LogPrinter, new_log
 from cli.sample import Sample
 from cli.signals import end_on_signals, ignore_signals, unbroken
 from cli.stack import StackPlan
 from config.children import environment, given
 from config.embedded import EmbeddedRefused
-from config.service_catalogue import Service
-from config.settings import Settings, UnsafeSettings, load
+from config.settings import Settings, load
+from config.unsafe_settings import UnsafeSettings
 from lockbox import migrations
 from lockbox.requests.policy_rules import Policy
 
@@ -36,7 +36,7 @@ TENANT = "contoso"
 POLICY = Policy(review_window=900, approval_window=900, access_ceiling=900)
 READY_SECONDS = 60
 STOPPED_ON_REQUEST = {128 + signal.SIGINT, 128 + signal.SIGTERM}
-STARTED = " started (pid="
+STARTED, STOPPED = " started (pid=", " stopped (rc="
 CONNECTORS = "connectors"
 NO_CONNECTOR = "No service of the catalogue has a connector: no connector worker is started."
 NO_TARGETS = (
@@ -49,6 +49,8 @@ NO_LOGIN = (
 )
 API = "api"
 """All processes end with this one; the others are restarted when they end by themselves."""
+VENDOR = {"LOCKBOX_VENDOR_NAME": "Fabrikam Support"}
+"""Who the playground's engineers work for, unless the caller says it."""
 CONSOLE = Console(soft_wrap=True, highlight=False)
 
 
@@ -57,25 +59,75 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m cli.run", description=__doc__)
     parser.add_argument("--folder", type=Path, help="data folder of the embedded servers")
     parser.add_argument("--tokens", type=Path, default=welcome.TOKENS, help="where the tokens go (%(default)s)")
+    parser.add_argument("--log", type=Path, default=stack.LOGS / "run.log", help="where the logs go (%(default)s)")
+    parser.add_argument("--verbose", action="store_true", help="show the logs here instead")
     parser.add_argument(
         "--port", type=int, default=8000, help="of the API, or the next one that is free (%(default)s)"
     )
     parser.add_argument("--flower-port", type=int, default=5555, help="of Flower, likewise (%(default)s)")
     asked = parser.parse_args(arguments)
     end_on_signals()
+    steps = Steps(CONSOLE)
     try:
         settings = _for_this_machine(load())
         passed = _passed()
         with ExitStack() as ends:
             with unbroken():
-                CONSOLE.print("Starting Postgres, Redis and a mail catcher where none is configured …")
-                plan = stack.prepare(settings, asked.folder, api_port=asked.port, flower_port=asked.flower_port)
+                plan = stack.prepare(
+                    settings, asked.folder, api_port=asked.port, flower_port=asked.flower_port, say=steps.say
+                )
                 ends.callback(_leave, plan)
+            ends.callback(steps.end)
+            steps.say("Adding demo users and requests")
             seeded = _seeded(plan, settings)
-            return _kept_up(_furnished(plan, seeded, settings, asked.tokens), seeded, settings, passed, asked.tokens)
+            plan = _furnished(plan, seeded, settings, asked.tokens)
+            steps.end()
+            log = None if asked.verbose else asked.log
+            return _kept_up(RunPlan(plan, seeded, settings, passed, asked.tokens, log))
     except (EmbeddedRefused, UnsafeSettings, sample.NotInProduction, OSError) as refused:
+        steps.end()
         sys.stderr.write(f"run: {refused}\n")
         return 1
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """All that one `make run` goes by; without a `log` the terminal shows what the processes say."""
+
+    stack: StackPlan
+    seeded: Sample
+    settings: Settings
+    passed: PassedSettings
+    tokens: Path
+    log: Path | None
+
+
+class Steps:
+    """Says what is being done: on a terminal until it is done and how long it took, elsewhere once, in a line."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._doing: tuple[str, float, Status | None] | None = None
+
+    def say(self, what: str) -> None:
+        """End the step before, and begin this one."""
+        self.end()
+        shown = self._console.status(f"{what} …") if self._console.is_terminal else None
+        self._doing = what, time.monotonic(), shown
+        if shown:
+            shown.start()
+        else:
+            self._console.print(f"{what} …", markup=False)
+
+    def end(self) -> None:
+        """End the last step."""
+        if self._doing is None:
+            return
+        what, began, shown = self._doing
+        self._doing = None
+        if shown:
+            shown.stop()
+            self._console.print(f"{what} [dim]({time.monotonic() - began:.1f} s)[/]")
 
 
 def _leave(plan: StackPlan) -> None:
@@ -111,6 +163,7 @@ def _seeded(plan: StackPlan, settings: Settings) -> Sample:
 def _furnished(plan: StackPlan, seeded: Sample, settings: Settings, tokens: Path) -> StackPlan:
     """Add sample data, and on embedded servers let local browsers switch between the demo users."""
     scene.set_up(plan, seeded, settings)
+    plan = welcome.keep_flower_password(plan, tokens.with_name(welcome.FLOWER_FILE))
     if not plan.is_its_own:
         return plan
     playground = tokens.with_name(scene.PLAYGROUND).absolute()
@@ -118,27 +171,34 @@ def _furnished(plan: StackPlan, seeded: Sample, settings: Settings, tokens: Path
     return replace(plan, playground=playground)
 
 
-def _kept_up(plan: StackPlan, seeded: Sample, settings: Settings, passed: PassedSettings, tokens: Path) -> int:
+def _kept_up(run: RunPlan) -> int:
     """Run the Procfile's processes until a signal comes or the API ends, and then end the others."""
-    welcome.write_tokens(tokens, plan, seeded)
+    plan = run.stack
+    welcome.write_tokens(run.tokens, plan, run.seeded)
     # A worker that is at work when it is asked to end takes the ten seconds of Celery's soft shutdown.
     honcho.manager.KILL_WAIT = stack.STOP_SECONDS
     commands = stack.commands()
-    services = settings.catalogue.services
-    if (why := _why_not_connected(plan, settings)) is not None:
+    if (why := _why_not_connected(plan, run.settings)) is not None:
         del commands[CONNECTORS]
         CONSOLE.print(why, markup=False, end="\n" if why else "")
-    manager = _PatientManager(len(commands), lambda: _announce(plan, seeded, services, tokens))
-    for process, command in commands.items():
-        own = {"LOCKBOX_LOG_FORMAT": "console", **passed.of(process), **plan.variables(process)}
-        words = shlex.split(Template(command).substitute(own))
-        if process != API:
-            words = [sys.executable, "-m", "cli.restart", *words]
-        # exec: the pid that is reported and signalled is that of the process itself, not of a shell around it.
-        manager.add_process(process, f"exec {shlex.join(words)}", env=environment(own), cwd=str(stack.CHECKOUT))
-    signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
-    manager.loop()
-    return 0 if manager.returncode in STOPPED_ON_REQUEST else 1
+    with new_log(run.log) as log:
+        manager = _PatientManager(
+            len(commands), lambda: _announce(run), LogPrinter(log, CONSOLE if run.log else None)
+        )
+        for process, command in commands.items():
+            own = {"LOCKBOX_LOG_FORMAT": "console", **(VENDOR if process == API else {})}
+            own |= {**run.passed.of(process), **plan.variables(process)}
+            words = shlex.split(Template(command).substitute(own))
+            if process != API:
+                words = [sys.executable, "-m", "cli.restart", *words]
+            # exec: the pid that is reported and signalled is that of the process itself, not of a shell around it.
+            manager.add_process(process, f"exec {shlex.join(words)}", env=environment(own), cwd=str(stack.CHECKOUT))
+        signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
+        manager.loop()
+    if manager.returncode in STOPPED_ON_REQUEST:
+        return 0
+    manager.explain(run.log)
+    return 1
 
 
 def _why_not_connected(plan: StackPlan, settings: Settings) -> str | None:
@@ -157,21 +217,37 @@ class _PatientManager(honcho.manager.Manager):  # type: ignore[misc] # honcho ha
     Args:
         starting: how many there will be.
         when_started: called in a thread once all are started; none may be running when processes are forked.
+        printer: what gets the lines.
     """
 
-    def __init__(self, starting: int, when_started: Callable[[], None]) -> None:
-        super().__init__(_TeePrinter(self._hear))
+    def __init__(self, starting: int, when_started: Callable[[], None], printer: LogPrinter) -> None:
+        super().__init__(printer)
+        printer.tell = self._hear
+        self._lines = printer
         self._starting = starting
         self._when_started = when_started
         self._to_end = False
+        self._first_stopped: str | None = None
 
     def terminate(self) -> None:
         """End all processes, once all have started."""
+        if not self._to_end:
+            CONSOLE.print("Stopping everything …")
         self._to_end = True
         if self._starting <= 0:
             super().terminate()
 
+    def explain(self, log: Path | None) -> None:
+        """Say which process ended by itself, and what it said last."""
+        name = self._first_stopped or API
+        CONSOLE.print(f"The process {name} ended by itself, and so everything was stopped.", markup=False)
+        if log:
+            CONSOLE.print("\n".join(self._lines.last_of(name)), markup=False)
+            CONSOLE.print(f"All logs: {welcome.shown(log)}", markup=False)
+
     def _hear(self, line: str) -> None:
+        if STOPPED in line:
+            self._first_stopped = self._first_stopped or line.partition(STOPPED)[0]
         if STARTED not in line:
             return
         self._starting -= 1
@@ -181,30 +257,28 @@ class _PatientManager(honcho.manager.Manager):  # type: ignore[misc] # honcho ha
                 super().terminate()
 
 
-class _TeePrinter(honcho.printer.Printer):  # type: ignore[misc] # honcho has no types
-    """honcho's printer; what honcho itself says is also passed on."""
-
-    def __init__(self, tell: Callable[[str], None]) -> None:
-        super().__init__(sys.stdout)
-        self._tell = tell
-
-    def write(self, message: Any) -> None:  # noqa: ANN401 - honcho's
-        super().write(message)
-        if message.name == honcho.manager.SYSTEM_PRINTER_NAME:
-            self._tell(message.data)
-
-
-def _announce(plan: StackPlan, seeded: Sample, services: Mapping[str, Service], tokens: Path) -> None:
-    flower = Flower(plan)
-    until = time.monotonic() + READY_SECONDS
-    while time.monotonic() < until:
-        if flower.sees({"core", "notifications"}) and stack.is_ready(plan):
-            welcome.show(CONSOLE, plan, seeded, services, tokens)
-            break
-        time.sleep(0.2)
+def _announce(run: RunPlan) -> None:
+    steps = Steps(CONSOLE)
+    if run.log:
+        steps.say("Starting the API, the workers and Flower")
+    is_up = _comes_up(run.stack)
+    steps.end()
+    if is_up:
+        welcome.show(CONSOLE, run.stack, run.seeded, run.settings.catalogue.services, run.tokens, run.log)
     else:
-        CONSOLE.print(f"Not everything came up within {READY_SECONDS} seconds: the lines above say why.")
-    flower.close()
+        where = f"{welcome.shown(run.log)} says why" if run.log else "the lines above say why"
+        CONSOLE.print(f"Not everything came up within {READY_SECONDS} seconds: {where}.", markup=False)
+
+
+def _comes_up(plan: StackPlan) -> bool:
+    """Wait until the API, the workers and Flower answer."""
+    until = time.monotonic() + READY_SECONDS
+    with Flower(plan) as flower:
+        while time.monotonic() < until:
+            if flower.sees({"core", "notifications"}) and stack.is_ready(plan):
+                return True
+            time.sleep(0.2)
+    return False
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import shlex
 import signal
 import subprocess
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +31,7 @@ LOGS = CHECKOUT / "var" / "log"
 AUDIT_KEY = "audit.pem"
 APPROVAL_KEY = "approval.pem"
 DATABASES = ("database_url", "worker_database_url", "notifications_database_url", "owner_database_url")
+TITLES = {"postgres": "Postgres", "redis": "Redis", "mail": "a mail catcher"}
 STOP_SECONDS = 15
 READY_SECONDS = 30
 LEAVE_SECONDS = 2
@@ -105,6 +106,7 @@ class StackPlan:
                 "LOCKBOX_APPROVAL_KEY_FILES": json.dumps([str(self.keys / APPROVAL_KEY)]),
                 "LOCKBOX_AUDIT_PUBLIC_KEYS": json.dumps([self.audit_key.text]),
                 "LOCKBOX_FLOWER_URL": self.flower_url,
+                "LOCKBOX_WEBHOOKS_ALLOW_HTTP": "true",
                 **({"LOCKBOX_PLAYGROUND": str(self.playground)} if self.playground else {}),
             }
         elif process == "flower":
@@ -141,9 +143,16 @@ class StackPlan:
 
 
 def prepare(
-    settings: Settings, folder: Path | None = None, *, api_port: int = 8000, flower_port: int = 5555
+    settings: Settings,
+    folder: Path | None = None,
+    *,
+    api_port: int = 8000,
+    flower_port: int = 5555,
+    say: Callable[[str], object] | None = None,
 ) -> StackPlan:
     """Start an embedded server for every URL that is not set, bring the schema up, and choose ports.
+
+    `say` is told what is being done now.
 
     Raises:
         EmbeddedRefused: in production, where the servers can't be started, or where another version of Lockbox made
@@ -164,6 +173,8 @@ def prepare(
     missing = _missing(urls)
     place = folder or embedded.default_folder(CHECKOUT)
     found = False
+    if missing and say:
+        say(f"Starting {_listed([TITLES[server] for server in missing])}")
     with suppress(EmbeddedRefused):
         found = bool(missing and embedded.find(place).pids)
     servers = embedded.start(place, environment=settings.environment, only=missing) if missing else None
@@ -179,6 +190,8 @@ def prepare(
         connectors_database_url=_connectors_url(settings, servers),
     )
     try:
+        if say:
+            say("Bringing the database up to date")
         migrations.upgrade(plan.owner_database_url)
     except migrations.UnknownRevision as unknown:
         release(plan)
@@ -190,6 +203,11 @@ def prepare(
         release(plan)
         raise
     return plan
+
+
+def _listed(names: Sequence[str]) -> str:
+    *others, last = names
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def _connectors_url(settings: Settings, servers: ServerAddresses | None) -> str | None:

@@ -4,14 +4,15 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from rich.table import Table
 from rich.text import Text
 
 from cli.stack import CHECKOUT
-from cli.terminal import NOTHING, paper, say
+from cli.terminal import Facts, Part
+from cli.values import NOTHING, phrase
 from config import embedded
 from config.embedded import EmbeddedRefused, ServerAddresses
-from config.settings import Settings, UnsafeSettings
+from config.settings import Settings
+from config.unsafe_settings import UnsafeSettings
 from lockbox.database import Database, make_engine
 from lockbox.monitoring import metrics, status
 from lockbox.monitoring.heartbeats import ProcessPart
@@ -60,17 +61,15 @@ def _asked(login: str, redis: str | None) -> Status:
         database.dispose()
 
 
-def show(found: Status) -> None:
-    """Print a table, green for good and red for bad values, and then what needs attention."""
-    shown = Table(show_header=False, box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    for name, value, is_well in (*_servers(found), *_figures(found), *_processes(found)):
-        style = "" if is_well is None else WELL if is_well else BAD
-        shown.add_row(Text(name), Text(value, style=style))
-    paper().print(shown)
+def parts(found: Status) -> Iterator[Part]:
+    """Yield the figures, green for good and red for bad values, and then what needs attention."""
+    lines = (*_servers(found), *_figures(found), *_processes(found))
+    styles = {None: "", True: WELL, False: BAD}
+    yield Facts({name: Text(value, styles[is_well]) for name, value, is_well in lines})
     for trouble in found.troubles:
-        paper().print(Text(f"! {trouble}", style=BAD), soft_wrap=True)
+        yield phrase(f"! {trouble}", style=BAD)
     if not found.troubles:
-        say("All is well.")
+        yield "All is well."
 
 
 def _servers(found: Status) -> Iterator[Line]:

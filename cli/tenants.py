@@ -8,7 +8,8 @@ import typer
 
 from cli import request_table, terminal
 from cli.client import at, call
-from cli.terminal import Cursor, Limit, Plain, as_json, moment, say
+from cli.terminal import Cursor, Facts, Limit, Listing, Output, OutputFormat, say
+from cli.values import Identifier, Phrase, moment, phrase
 
 app = typer.Typer(no_args_is_help=True, help="Customers: add, suspend, switch, stop.")
 
@@ -22,7 +23,7 @@ def add(
     admin_name: Annotated[str, typer.Option(help="the name of the first tenant admin")],
     admin_email: Annotated[str, typer.Option(help="the address that the invitation is mailed to")],
     plan: Annotated[str, typer.Option(help="one of the installation's plans")] = "standard",
-    plain: Plain = False,
+    output: Output = OutputFormat.TABLE,
 ) -> None:
     """Add a tenant, as an operator.
 
@@ -30,27 +31,22 @@ def add(
     """
     admin = {"name": admin_name, "address": admin_email}
     added = call("POST", at("tenants"), body={"slug": tenant, "name": name, "plan": plan, "admin": admin})
-    if not plain:
-        say(f"Added; {admin_email} is invited by mail to be its first admin.")
-    _show(added, plain=plain)
+    _show(added, output, f"Added; {admin_email} is invited by mail to be its first admin.")
 
 
 @app.command("list")
-def list_tenants(limit: Limit = 50, cursor: Cursor = None, plain: Plain = False) -> None:
+def list_tenants(limit: Limit = 50, cursor: Cursor = None, output: Output = OutputFormat.TABLE) -> None:
     """List the tenants that you may see."""
     page = call("GET", at("tenants"), params={"limit": limit, "cursor": cursor})
-    if plain:
-        as_json(page)
-        return
     rows = ((one["slug"], one["name"], _mode(one), one["plan"], one["suspended"]) for one in page["items"])
-    terminal.table(("Tenant", "Name", "Mode", "Plan", "Suspended"), rows)
-    terminal.more(page)
+    terminal.show(output, page, Listing.of(("Tenant", "Name", "Mode", "Plan", "Suspended"), rows))
+    terminal.more(output, page)
 
 
 @app.command()
-def show(tenant: Tenant, plain: Plain = False) -> None:
+def show(tenant: Tenant, output: Output = OutputFormat.TABLE) -> None:
     """Show one tenant."""
-    _show(call("GET", at("tenants", tenant)), plain=plain)
+    _show(call("GET", at("tenants", tenant)), output)
 
 
 @app.command("approver-keys")
@@ -60,14 +56,14 @@ def approver_keys(tenant: Tenant) -> None:
     As a tenant admin. Compare each fingerprint with the one on the approver's
     own account page first, then keep them for `lockbox audit verify`.
     """
-    as_json(call("GET", at("tenants", tenant, "approver-keys")))
+    terminal.as_json(call("GET", at("tenants", tenant, "approver-keys")))
 
 
 @app.command()
 def suspend(
     tenant: Tenant,
     yes: Annotated[bool, typer.Option("--yes", help="do not ask for confirmation")] = False,
-    plain: Plain = False,
+    output: Output = OutputFormat.TABLE,
 ) -> None:
     """Suspend a tenant, as an operator: open access ends.
 
@@ -76,53 +72,51 @@ def suspend(
     windows = call("GET", at("tenants", tenant))["open_windows"]
     if windows and not yes:
         typer.confirm(f"{windows} open windows of {tenant} end at once and stay closed. Continue?", abort=True)
-    _show(call("POST", at("tenants", tenant, "suspend")), plain=plain)
+    _show(call("POST", at("tenants", tenant, "suspend")), output)
 
 
 @app.command()
-def resume(tenant: Tenant, plain: Plain = False) -> None:
+def resume(tenant: Tenant, output: Output = OutputFormat.TABLE) -> None:
     """End a suspension, as an operator."""
-    _show(call("POST", at("tenants", tenant, "resume")), plain=plain)
+    _show(call("POST", at("tenants", tenant, "resume")), output)
 
 
 @app.command()
 def plan(
     tenant: Tenant,
     plan: Annotated[str, typer.Argument(help="one of the installation's plans", show_default=False)],
-    plain: Plain = False,
+    output: Output = OutputFormat.TABLE,
 ) -> None:
     """Set the plan of a tenant, as an operator; its mode stays."""
-    _show(call("PUT", at("tenants", tenant, "plan"), body={"plan": plan}), plain=plain)
+    _show(call("PUT", at("tenants", tenant, "plan"), body={"plan": plan}), output)
 
 
 @app.command()
 def mode(
     tenant: Tenant,
     mode: Annotated[str, typer.Argument(help="enforce, observe or off", show_default=False)],
-    plain: Plain = False,
+    output: Output = OutputFormat.TABLE,
 ) -> None:
     """Switch the mode, as a tenant admin.
 
     Switching to enforce revokes and lists the access that the vendor opened alone.
     """
     switched = call("PUT", at("tenants", tenant, "mode"), body={"mode": mode})
-    if plain:
-        as_json(switched)
-        return
-    say(f"{tenant} is in {switched['mode']} now.")
+    said = [f"{tenant} is in {switched['mode']} now."]
     if switched["in_review"]:
-        say(f"In the vendor's review: {switched['in_review']}. They become pending once they are endorsed.")
-    _closed("Revoked, because the vendor had opened them alone:", switched["closed"])
+        said.append(f"In the vendor's review: {switched['in_review']}. They become pending once they are endorsed.")
+    revoked = _closed("Revoked, because the vendor had opened them alone:", switched["closed"])
+    terminal.show(output, switched, *said, *revoked)
 
 
 @app.command()
 def rename(
     tenant: Tenant,
     name: Annotated[str, typer.Argument(help="the new name", show_default=False)],
-    plain: Plain = False,
+    output: Output = OutputFormat.TABLE,
 ) -> None:
     """Rename a tenant, as its admin; the slug stays."""
-    _show(call("PUT", at("tenants", tenant, "name"), body={"name": name}), plain=plain)
+    _show(call("PUT", at("tenants", tenant, "name"), body={"name": name}), output)
 
 
 @app.command()
@@ -132,7 +126,7 @@ def preview(
     resource: Annotated[list[str], typer.Option(help="kind:id, such as mailbox:anna@contoso.example; repeat")],
     action: Annotated[list[str] | None, typer.Option(help="read, change, export; repeat")] = None,
     reason: Annotated[str, typer.Option(help="support_case, vendor_alert, …")] = "support_case",
-    plain: Plain = False,
+    output: Output = OutputFormat.TABLE,
 ) -> None:
     """Show who would be asked, as a member.
 
@@ -140,10 +134,7 @@ def preview(
     """
     body = {"service": service, "resources": resource, "actions": action or ["read"], "reason_code": reason}
     found = call("POST", at("tenants", tenant, "preview"), body=body)
-    if plain:
-        as_json(found)
-    else:
-        request_table.show_what_if(found)
+    terminal.show(output, found, request_table.what_if(found))
     if found["warnings"]:
         raise typer.Exit(1)
 
@@ -152,22 +143,19 @@ def preview(
 def emergency_stop(
     tenant: Tenant,
     comment: Annotated[str | None, typer.Option(help="why; kept in the audit log")] = None,
-    plain: Plain = False,
+    output: Output = OutputFormat.TABLE,
 ) -> None:
     """Emergency stop: revoke all access, deny all requests.
 
     As a tenant admin. Requests that are still in the vendor's review are denied too.
     """
     done = call("POST", at("tenants", tenant, "emergency-stop"), body={"comment": comment})
-    if plain:
-        as_json(done)
-        return
-    say(
+    said = (
         f"{len(done['revoked'])} open windows revoked, {len(done['denied'])} pending requests denied, "
         f"{done['denied_in_review']} denied in the vendor's review."
     )
-    _closed("Revoked:", done["revoked"])
-    _closed("Denied:", done["denied"])
+    ended = [*_closed("Revoked:", done["revoked"]), *_closed("Denied:", done["denied"])]
+    terminal.show(output, done, said, *ended)
 
 
 @app.command()
@@ -185,19 +173,16 @@ def recover(
     tenant: Tenant,
     name: Annotated[str, typer.Option(help="the proposed admin's name")],
     email: Annotated[str, typer.Option(help="the address that the invitation will be mailed to")],
-    plain: Plain = False,
+    output: Output = OutputFormat.TABLE,
 ) -> None:
     """Propose an admin for a tenant, as an operator.
 
     All of its admins and approvers are notified at once; the invitation is mailed after 72 hours unless one objects.
     """
     proposed = call("POST", at("tenants", tenant, "recovery"), body={"name": name, "address": email})
-    if plain:
-        as_json(proposed)
-    else:
-        say(
-            f"Proposed as {proposed['id']}; takes effect at {moment(proposed['takes_effect_at'])} unless they object."
-        )
+    effect = moment(proposed["takes_effect_at"])
+    said = phrase(f"Proposed as {proposed['id']}; takes effect at ", effect, " unless they object.")
+    terminal.show(output, proposed, said)
 
 
 @app.command("withdraw")
@@ -223,10 +208,7 @@ def object_to(
     say("Objected: nobody becomes an admin by that proposal.")
 
 
-def _show(tenant: Mapping[str, Any], *, plain: bool) -> None:
-    if plain:
-        as_json(tenant)
-        return
+def _show(tenant: Mapping[str, Any], output: OutputFormat, *above: str) -> None:
     known = {
         "Mode": tenant["mode"],
         "Plan": tenant["plan"],
@@ -236,24 +218,19 @@ def _show(tenant: Mapping[str, Any], *, plain: bool) -> None:
         "Open windows": tenant["open_windows"],
         "In vendor review": tenant["in_review"],
     }
-    terminal.facts(
-        {
-            "Tenant": tenant["slug"],
-            "Name": tenant["name"],
-            **{name: value for name, value in known.items() if value is not None},
-        }
-    )
+    there = {name: value for name, value in known.items() if value is not None}
+    terminal.show(output, tenant, *above, Facts({"Tenant": tenant["slug"], "Name": tenant["name"], **there}))
 
 
-def _mode(tenant: Mapping[str, Any]) -> str:
+def _mode(tenant: Mapping[str, Any]) -> str | Phrase:
     """Return the mode that holds, and which one will hold again once dated consent is over."""
     if not tenant["consent_until"]:
         return str(tenant["mode"])
-    return f"{tenant['effective_mode']} until {moment(tenant['consent_until'])}, then {tenant['mode']}"
+    until = moment(tenant["consent_until"])
+    return phrase(f"{tenant['effective_mode']} until ", until, f", then {tenant['mode']}")
 
 
-def _closed(title: str, requests: Iterable[Mapping[str, Any]]) -> None:
-    rows = [(one["id"], one["service"], ", ".join(one["resources"]), ", ".join(one["actions"])) for one in requests]
-    if rows:
-        say(title)
-        terminal.table(("Request", "Service", "Resources", "Actions"), rows)
+def _closed(title: str, requests: Iterable[Mapping[str, Any]]) -> list[str | Listing]:
+    """Return the requests that ended under a title; nothing for none."""
+    rows = [(Identifier(one["id"]), one["service"], ", ".join(one["resources"]), one["actions"]) for one in requests]
+    return [title, Listing.of(("Request", "Service", "Resources", "Actions"), rows)] if rows else []

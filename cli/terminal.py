@@ -1,7 +1,11 @@
-"""Terminal output: tables, facts and JSON, without markup in what people wrote."""
+"""Terminal output: tables, facts, JSON and CSV, without markup in what people wrote."""
 
+import csv
 import json
-from collections.abc import Iterable, Mapping
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
@@ -10,24 +14,87 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-NOTHING = "-"
-WIDEST = 10_000
-"""In which every table fits, so that it can be measured."""
+from cli.values import Identifier, Instant, Phrase, exact, instants, shortened, shown
+from config import local_zone
+from lockbox.text_rules import spreadsheet_cell
 
-Plain = Annotated[bool, typer.Option("--json", help="print JSON")]
+WIDEST = 10_000
+"""In which every table fits, so that it can be measured, and in which it is printed into files."""
+NONE = "None."
+GAP = 2
+
+
+class OutputFormat(StrEnum):
+    """How a command prints what it read."""
+
+    TABLE = "table"
+    JSON = "json"
+    CSV = "csv"
+
+
+Output = Annotated[OutputFormat, typer.Option("--output", "-o", help="how to print it")]
 Limit = Annotated[int, typer.Option(min=1, max=200, help="how many at most")]
 Cursor = Annotated[str | None, typer.Option(help="go on from where the last list ended")]
 
 
+@dataclass(frozen=True)
+class Listing:
+    """Rows to print under the names of their columns, or a sentence where there are none."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[object]]
+    if_none: str = NONE
+
+    @classmethod
+    def of(cls, columns: Iterable[str], rows: Iterable[Iterable[object]], if_none: str = NONE) -> "Listing":
+        """Return a listing of rows that are yet to be gone through."""
+        return cls(tuple(columns), tuple(map(tuple, rows)), if_none)
+
+    @property
+    def values(self) -> Iterator[object]:
+        """All that is in it."""
+        return (value for row in self.rows for value in row)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """One thing to print, a line for each fact."""
+
+    rows: Mapping[str, object]
+
+    @property
+    def values(self) -> Iterator[object]:
+        """All that is in it."""
+        return iter(self.rows.values())
+
+
+Part = Listing | Facts | Phrase | str
+
+
 def paper() -> Console:
-    """Return a console as wide as the terminal is now."""
-    return Console(highlight=False)
+    """Return a console as wide as the terminal is now; what is no terminal gets each row on one line."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=WIDEST)
 
 
-def say(*lines: str) -> None:
+def show(output: OutputFormat, answer: Mapping[str, Any], *parts: Part) -> None:
+    """Print an answer: as the API gave it, as the first of the parts that has values, or all parts for people."""
+    match output:
+        case OutputFormat.JSON:
+            as_json(answer)
+        case OutputFormat.CSV:
+            as_csv(next((part for part in parts if isinstance(part, Listing | Facts)), Facts(answer)))
+        case OutputFormat.TABLE:
+            for part in parts:
+                _print(part)
+            if any(True for part in parts for _ in _instants(part)):
+                say(f"Times are in {local_zone.described()}.")
+
+
+def say(*lines: object) -> None:
     """Print each sentence on a line of its own, without wrapping it."""
     for line in lines:
-        paper().print(line, markup=False, soft_wrap=True)
+        paper().print(str(line), markup=False, soft_wrap=True)
 
 
 def as_json(value: object) -> None:
@@ -35,71 +102,109 @@ def as_json(value: object) -> None:
     print(json.dumps(value, indent=2, ensure_ascii=False))
 
 
-def table(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
-    """Print rows, each as facts where the terminal is so narrow that a table would break words; nothing is cut."""
-    names, cells = list(columns), [list(map(cell, row)) for row in rows]
-    shown = Table(*names, box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    for column in shown.columns:
-        column.overflow = "fold"
-    shown.columns[0].no_wrap = True
-    for row in cells:
-        shown.add_row(*row)
-    console = paper()
-    if not cells:
-        say("None.")
-    elif Measurement.get(console, console.options.update(max_width=WIDEST), shown).minimum <= console.width:
-        console.print(shown)
-    else:
-        for number, row in enumerate(cells):
-            if number:
-                say("")
-            facts(dict(zip(names, row, strict=True)))
+def as_csv(part: Listing | Facts, *, with_names: bool = True) -> None:
+    """Print the names and rows as CSV; no cell acts as a formula in a spreadsheet."""
+    columns, rows = (part.columns, part.rows) if isinstance(part, Listing) else (part.rows, [[*part.rows.values()]])
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    if with_names:
+        writer.writerow(columns)
+    writer.writerows([spreadsheet_cell(exact(value)) for value in row] for row in rows)
 
 
-def facts(rows: Mapping[str, object]) -> None:
-    """Print one thing, a line for each fact."""
-    shown = Table(show_header=False, box=None, pad_edge=False)
-    shown.add_column(style="bold", no_wrap=True)
-    shown.add_column(overflow="fold")
-    for name, value in rows.items():
-        shown.add_row(name, cell(value))
-    paper().print(shown)
+def more(output: OutputFormat, page: Mapping[str, Any]) -> None:
+    """Say how to get the next page, if there is one; JSON has that in it, and a CSV file is no place for it."""
+    if page["next_cursor"] and output is not OutputFormat.JSON:
+        Console(highlight=False, stderr=output is OutputFormat.CSV).print(
+            f"There are more: --cursor {page['next_cursor']}", markup=False, soft_wrap=True
+        )
 
 
-def more(page: Mapping[str, Any]) -> None:
-    """Say how to get the next page, if there is one."""
-    if page["next_cursor"]:
-        say(f"There are more: --cursor {page['next_cursor']}")
-
-
-def cell(value: object) -> Text:
-    """Return a value as a table cell: lists with commas, booleans as yes and no, nothing as a dash."""
-    match value:
-        case Text():
-            return value
-        case None | "":
-            return Text(NOTHING)
-        case bool():
-            return Text("yes" if value else "no")
-        case list() | tuple():
-            return Text(", ".join(map(words, value)) or NOTHING)
+def _print(part: Part) -> None:
+    match part:
+        case Listing():
+            _print_listing(part)
+        case Facts():
+            _print_facts(part.rows)
         case _:
-            return Text(str(value))
+            paper().print(shown(part) if part else "", soft_wrap=True)
 
 
-def words(value: object) -> str:
-    """Return one of the API's words, such as tenant_admin, with spaces."""
-    return str(value).replace("_", " ")
+def _print_listing(part: Listing) -> None:
+    """Print rows, each as facts where the terminal is so narrow that a table would break words; nothing is cut."""
+    if not part.rows:
+        say(part.if_none)
+        return
+    console = paper()
+    cells = [list(map(shown, row)) for row in part.rows] if console.width == WIDEST else _brief(part)
+    columns = [[Text(name), *column] for name, column in zip(part.columns, zip(*cells, strict=True), strict=True)]
+    widths = [_width(console, column) for column in columns]
+    room = console.width - GAP * (len(columns) - 1)
+    if sum(one.minimum for one in widths) <= room:
+        console.print(_table(part.columns, cells, _shared(widths, room)))
+        return
+    for number, row in enumerate(part.rows):
+        if number:
+            say("")
+        _print_facts(dict(zip(part.columns, row, strict=True)))
 
 
-def moment(instant: str | None) -> str:
-    """Return an instant of the API to the second, in UTC."""
-    return instant[:19].replace("T", " ") + "Z" if instant else NOTHING
+def _print_facts(rows: Mapping[str, object]) -> None:
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in rows.items():
+        table.add_row(name, shown(value))
+    paper().print(table)
 
 
-def duration(seconds: int) -> str:
-    """Return a number of seconds in the largest unit that is exact."""
-    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= size and seconds % size == 0:
-            return f"{seconds // size} {unit}"
-    return f"{seconds} s"
+def _table(names: Iterable[str], cells: Iterable[Iterable[Text]], widths: Iterable[int]) -> Table:
+    table = Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False)
+    for name, width in zip(names, widths, strict=True):
+        table.add_column(name, width=width, overflow="fold")
+    for row in cells:
+        table.add_row(*row)
+    return table
+
+
+def _width(console: Console, column: Sequence[Text]) -> Measurement:
+    """Return how wide a column is at least, so that no word is broken, and at most."""
+    options = console.options.update(max_width=WIDEST)
+    found = [Measurement.get(console, options, text) for text in column]
+    widest = max(one.maximum for one in found)
+    least = max(one.maximum if text.no_wrap else one.minimum for one, text in zip(found, column, strict=True))
+    return Measurement(least, widest)
+
+
+def _shared(widths: Sequence[Measurement], room: int) -> list[int]:
+    """Return the widths of columns that share this room: what is left over goes to the narrowest that need more."""
+    given = [one.minimum for one in widths]
+    for _ in range(room - sum(given)):
+        growing = [number for number, one in enumerate(widths) if given[number] < one.maximum]
+        if not growing:
+            break
+        given[min(growing, key=given.__getitem__)] += 1
+    return given
+
+
+def _brief(part: Listing) -> list[list[Text]]:
+    """Return the cells for a terminal: as much of each id as tells it apart, and instants to the minute."""
+    lengths = [
+        shortened({one.whole for one in column if isinstance(one, Identifier)})
+        for column in zip(*part.rows, strict=True)
+    ]
+    return [[_brief_cell(one, length) for one, length in zip(row, lengths, strict=True)] for row in part.rows]
+
+
+def _brief_cell(value: object, length: int) -> Text:
+    match value:
+        case Identifier():
+            return Text(value.whole[:length])
+        case Instant():
+            return Text(value.brief, no_wrap=True)
+        case _:
+            return shown(value)
+
+
+def _instants(part: Part) -> Iterator[Instant]:
+    values = part.values if isinstance(part, Listing | Facts) else (part,)
+    return (one for value in values for one in instants(value))

@@ -117,3 +117,18 @@ def check_page(value: str) -> str:
     if not is_one:
         raise ValueError("use an address such as https://flower.example")
     return value
+
+
+def check_case_url(value: str) -> None:
+    """Check the address of the pages of cases, in which `{case}` stands for a case's reference.
+
+    Raises:
+        ValueError: it is no such address.
+    """
+    try:
+        parts = urlsplit(value)
+        is_one = parts.scheme == "https" and parts.hostname and "@" not in parts.netloc and parts.port != 0
+    except ValueError:
+        is_one = False
+    if not is_one or "{" in parts.netloc or value.count("{") != 1 or value.count("}") != 1 or "{case}" not in value:
+        raise ValueError("use an https address in whose path {case} stands once, such as https://desk.example/{case}")

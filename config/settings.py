@@ -4,134 +4,34 @@ import json
 from email.policy import SMTP
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Self
 from urllib.parse import urlsplit
 
 from cryptography.fernet import Fernet
-from pydantic import (
-    BeforeValidator,
-    Field,
-    SecretStr,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
+from pydantic import SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import SettingsError
 
-from config.catalogue_file import CatalogueUnreadable, read_catalogue, sample_catalogue
-from config.issuers import IssuerList
-from config.public_keys import ApprovalKey, PublicKey
-from config.server_urls import check_origin, check_page, check_redis_url, check_smtp_url, has_password, postgres_url
-from config.service_catalogue import Catalogue
+from config.colours import LEAST_CONTRAST, PAPER, contrast
+from config.logo import check_logo
+from config.server_urls import (
+    check_case_url,
+    check_origin,
+    check_page,
+    check_redis_url,
+    check_smtp_url,
+    has_password,
+    postgres_url,
+)
+from config.setting_fields import DEVELOPMENT_KEY, SettingFields
+from config.unsafe_settings import UnsafeSettings
 
 SECRETS_FOLDER = Path("/run/secrets")
-
-
-DEVELOPMENT_KEY = SecretStr("aW5zZWN1cmUtZGV2ZWxvcG1lbnQta2V5LTMyLWJ5dGU=")
-
 
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
-class UnsafeSettings(Exception):  # noqa: N818 - it names what was found, not a fault of ours
-    """The settings cannot be used; the message has one line for each problem."""
-
-
-def _from_file(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    try:
-        return read_catalogue(Path(value))
-    except CatalogueUnreadable as unreadable:
-        raise ValueError(f"LOCKBOX_CATALOGUE: {unreadable}") from None
-
-
-class Settings(BaseSettings):
-    """Everything that can be configured; names in the environment are `LOCKBOX_` and the field's name.
-
-    Each process needs only a part: the API its database and Redis, the workers theirs and a mail relay, the
-    migrations only the owner's database. A value may also be a file named like the variable in `/run/secrets` (Docker
-    secrets).
-    """
-
-    model_config = SettingsConfigDict(env_prefix="LOCKBOX_", frozen=True, extra="ignore", hide_input_in_errors=True)
-
-    environment: Literal["development", "test", "production"] = "development"
-    embedded: bool = False
-
-    database_url: SecretStr | None = None
-    worker_database_url: SecretStr | None = None
-    notifications_database_url: SecretStr | None = None
-    connectors_database_url: SecretStr | None = None
-    owner_database_url: SecretStr | None = None
-    database_direct_url: SecretStr | None = None
-    redis_url: SecretStr | None = None
-
-    smtp_url: SecretStr | None = None
-    smtp_ca_file: Path | None = None
-    mail_from: str = "Lockbox <lockbox@localhost>"
-
-    public_url: str = "http://127.0.0.1:8000"
-    api_processes: int = Field(default=1, ge=1, le=64)
-    trusted_proxies: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode] = ()
-    webhooks_allow_http: bool = False
-    secret_keys: tuple[SecretStr, ...] = (DEVELOPMENT_KEY,)
-    approval_key_files: tuple[Path, ...] = ()
-    credential_key_files: tuple[Path, ...] = ()
-    code_key_files: tuple[Path, ...] = ()
-    connector_targets: Path | None = None
-
-    issuers: IssuerList = ()
-    mail_sign_in: bool = True
-    session_seconds: int = Field(default=12 * 3600, ge=60, le=7 * 24 * 3600)
-    session_idle_seconds: int = Field(default=30 * 60, ge=60, le=24 * 3600)
-    sign_ins_per_account_and_network: int = Field(default=10, ge=1, le=1000)
-    sign_ins_per_account: int = Field(default=30, ge=1, le=1000)
-    sign_ins_per_address: int = Field(default=300, ge=1, le=100_000)
-
-    token_days: int = Field(default=90, ge=1, le=365)
-    most_token_days: int = Field(default=365, ge=1, le=365)
-    token_overlap_hours: int = Field(default=24, ge=0, le=168)
-
-    flower_user: str | None = Field(default=None, pattern=r"^[^:,]+$")
-    flower_password: SecretStr | None = None
-    flower_address: str = "127.0.0.1"
-    flower_port: int = Field(default=5555, ge=1, le=65535)
-    flower_url: str | None = None
-    flower_unauthenticated_api: str | None = Field(default=None, validation_alias="FLOWER_UNAUTHENTICATED_API")
-
-    audit_name: str | None = Field(default=None, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9./:-]*$")
-    audit_key_files: tuple[Path, ...] = ()
-    audit_public_keys: tuple[PublicKey, ...] = ()
-    approval_public_keys: tuple[ApprovalKey, ...] = ()
-    checkpoint_folder: Path | None = None
-    digest_hours: int = Field(default=24, ge=0, le=24 * 31)
-
-    live_streams: int = Field(default=200, ge=0, le=10_000)
-    connections_per_address: int = Field(default=100, ge=1, le=100_000)
-    gate_compare_every: int = Field(default=1000, ge=1, le=1_000_000)
-    gate_streams: int = Field(default=200, ge=0, le=10_000)
-    gate_streams_per_token: int = Field(default=100, ge=0, le=10_000)
-
-    metrics_token: SecretStr | None = None
-
-    playground: Path | None = None
-
-    shutdown_seconds: float = Field(default=10, gt=0, le=300)
-
-    log_format: Literal["json", "console"] = "json"
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
-
-    submissions_per_person: int = Field(default=30, ge=1, le=1_000_000)
-    submissions_per_tenant: int = Field(default=120, ge=1, le=1_000_000)
-
-    invitations_a_day: int = Field(default=30, ge=1, le=100_000)
-
-    deliveries_kept_days: int = Field(default=90, ge=2, le=3650)
-
-    failpoint: str | None = Field(default=None, pattern=r"^[a-z_]+\.[a-z_]+(:[1-9][0-9]{0,5})?$")
-
-    catalogue: Annotated[Catalogue, NoDecode, BeforeValidator(_from_file)] = Field(default_factory=sample_catalogue)
+class Settings(SettingFields):
+    """The settings of this process, checked."""
 
     @field_validator(
         "database_url",
@@ -170,6 +70,27 @@ class Settings(BaseSettings):
             mailboxes = ()
         if len(mailboxes) != 1 or not mailboxes[0].username or not mailboxes[0].domain:
             raise ValueError("use one address, such as Lockbox <lockbox@vendor.example>")
+        return value
+
+    @field_validator("vendor_colour")
+    @classmethod
+    def _legible(cls, value: str | None) -> str | None:
+        if value is not None and contrast(value, PAPER) < LEAST_CONTRAST:
+            raise ValueError("choose a darker colour: text in it has to stand out from white by 4.5 to 1")
+        return value
+
+    @field_validator("vendor_logo")
+    @classmethod
+    def _picture(cls, value: Path | None) -> Path | None:
+        if value is not None:
+            check_logo(value)
+        return value
+
+    @field_validator("case_url")
+    @classmethod
+    def _case_pages(cls, value: str | None) -> str | None:
+        if value is not None:
+            check_case_url(value)
         return value
 
     @field_validator("public_url")

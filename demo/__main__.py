@@ -1,6 +1,7 @@
 """Plays the demo and exits: `python -m demo [--folder F]`; 0 only if everything was as it must be."""
 
 import argparse
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -10,8 +11,10 @@ from rich.console import Console
 
 from cli.signals import end_on_signals
 from config.embedded import EmbeddedRefused
-from config.settings import UnsafeSettings, load
+from config.settings import load
+from config.unsafe_settings import UnsafeSettings
 from demo import proofs, screen, stage
+from demo.gateway import CaddyMissing
 from demo.play import DemoRun
 from demo.screen import DemoOutcome
 from demo.table import View, view_on
@@ -22,20 +25,24 @@ WIDTH_WITHOUT_TERMINAL = 80
 def main(arguments: list[str] | None = None) -> int:
     """Play, show, and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m demo", description=__doc__)
-    parser.add_argument("--folder", type=Path, help="data folder of the embedded servers")
+    parser.add_argument(
+        "--folder", type=Path, help="data folder of the embedded servers, to keep (default: none is kept)"
+    )
     asked = parser.parse_args(arguments)
     end_on_signals()
     console = Console(width=None if sys.stdout.isatty() else WIDTH_WITHOUT_TERMINAL)
     try:
         with view_on(console) as view:
             outcome = _played(asked.folder, view)
-    except (stage.DemoFailure, EmbeddedRefused, UnsafeSettings, OSError, httpx.HTTPError) as failure:
+    except (stage.DemoFailure, CaddyMissing, EmbeddedRefused, UnsafeSettings, OSError, httpx.HTTPError) as failure:
         sys.stderr.write(f"demo: {failure}\n")
         return 1
     except SystemExit:
         sys.stderr.write("demo: stopped before its end\n")
         raise
     screen.show(console, outcome)
+    if outcome.good:
+        shutil.rmtree(stage.LOGS, ignore_errors=True)
     return 0 if outcome.good else 1
 
 

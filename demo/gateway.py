@@ -17,11 +17,27 @@ from harness.ports import own_port
 from harness.sample_files import replaced
 
 SAMPLE = stack.CHECKOUT / "deploy" / "gateways" / "Caddyfile"
-CADDY = Path(sys.executable).parent / "caddy"
+CADDY_PLACES = (stack.CHECKOUT / ".venv-demo" / "bin", Path(sys.executable).parent)
 ENGINEER = "erin"
 ENGINEER_HEADER = "Lockbox-Engineer"
 COMMENTED = f"# engineer_header: {ENGINEER_HEADER}"
 SECONDS = 10
+
+
+class CaddyMissing(Exception):  # noqa: N818 - it names what was found
+    """Neither the demo's own environment nor this one has Caddy."""
+
+
+def find_caddy() -> Path:
+    """Return the program.
+
+    Raises:
+        CaddyMissing: it is in no place of ours; the message says what to do.
+    """
+    for place in CADDY_PLACES:
+        if (place / "caddy").exists():
+            return place / "caddy"
+    raise CaddyMissing("Caddy, the gateway of the demo, is not installed: `make demo` installs it")
 
 
 def write_catalogue(folder: Path) -> Path:
@@ -47,7 +63,7 @@ def start_gateway(processes: Processes, folder: Path, token: str) -> str:
     written = folder / "Caddyfile"
     written.write_text(replaced(SAMPLE.read_text(), changes))
     processes.launch("mailboxes", [sys.executable, "-m", "demo.mailboxes", str(service)])
-    processes.launch("gateway", [str(CADDY), "run", "--config", str(written), "--adapter", "caddyfile"])
+    processes.launch("gateway", [str(find_caddy()), "run", "--config", str(written), "--adapter", "caddyfile"])
     return f"http://{HOST}:{entrance}"
 
 

@@ -23,6 +23,7 @@ from demo.story import ENDPOINTS, STORIES
 from harness.mail_relay import CaughtMails
 from harness.network import serving
 from harness.ports import own_port
+from harness.stage import own_folder
 
 LOGS = stack.LOGS / "demo"
 READY_SECONDS = 40
@@ -62,9 +63,10 @@ class DemoStack:
 
 @contextmanager
 def built(settings: Settings, folder: Path | None, say: Say) -> Iterator[DemoStack]:
-    """Start everything and wait until it can be used; end it all on the way out.
+    """Start everything and wait until it can be used; end it all on the way out, and remove what was made.
 
-    The mails are always caught, whatever relay is configured: the people of the demo have no mailboxes.
+    Without a folder the servers get one that is gone afterwards. The mails are always caught, whatever relay is
+    configured: the people of the demo have no mailboxes.
 
     Raises:
         EmbeddedRefused, Failed: as named.
@@ -82,12 +84,14 @@ def built(settings: Settings, folder: Path | None, say: Say) -> Iterator[DemoSta
 
 
 def _built(settings: Settings, folder: Path | None, say: Say, ends: ExitStack) -> DemoStack:
-    say("Starting Postgres, Redis and a mail catcher")
     caught = settings.model_copy(update={"smtp_url": None})
-    plan = stack.prepare(caught, folder, api_port=own_port(), flower_port=own_port())
-    ends.callback(stack.release, plan)
+    place = folder or ends.enter_context(own_folder("demo")) / "servers"
+    plan = stack.prepare(caught, place, api_port=own_port(), flower_port=own_port(), say=say)
     if plan.servers is None:
         raise DemoFailure("there is no mail catcher")
+    # Nobody else knows a folder of our own, which is removed next.
+    ends.callback(*((stack.release, plan) if folder else (plan.servers.stop,)))
+    say("Adding the people of the demo")
     receivers = [ends.enter_context(serving(DemoReceiver(endpoint))) for endpoint in ENDPOINTS]
     cast = DemoCast.gather(plan, settings, receivers)
     ends.callback(cast.dismiss)

@@ -9,6 +9,7 @@ from typing import Protocol, Self
 from rich import box
 from rich.console import Console
 from rich.live import Live
+from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
@@ -70,7 +71,7 @@ class LiveTable:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._live = Live(console=console, auto_refresh=False, transient=True)
+        self._live = Live(console=console, refresh_per_second=8, transient=True)
 
     def __enter__(self) -> Self:
         self._live.start()
@@ -83,7 +84,7 @@ class LiveTable:
 
     def say(self, line: str) -> None:
         """Show it in the place of the table."""
-        self._live.update(Text(f"{line} …", style="bold"), refresh=True)
+        self._live.update(Spinner("dots", Text(f"{line} …", style="bold")), refresh=True)
 
     def show(self, rows: list[StoryRow], mails: int, hooks: int) -> None:
         """Draw the table."""

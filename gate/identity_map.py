@@ -17,7 +17,7 @@ from lockbox.admin import memberships, permissions
 from lockbox.admin.memberships import Member
 from lockbox.admin.permissions import AdminActor, AdminChange, change
 from lockbox.database import Database, UnitOfWork, now, publish_after_commit
-from lockbox.errors import Busy, Conflict, Invalid, NotFound, OwnRoles, TooMany, UnknownEngineer
+from lockbox.errors import Busy, Conflict, Invalid, NotFound, OwnRoles, TooManyIdentities, UnknownEngineer
 from lockbox.identity import authentication, identities, keyring, row_macs
 from lockbox.identity.credentials import GateIdentity
 from lockbox.identity.models import Person
@@ -204,7 +204,7 @@ def add(
         Invalid: the catalogue names no such issuer, or there is no such gateway.
         UnknownEngineer: the person is not an engineer in good standing.
         Conflict: the identity is mapped already.
-        TooMany: the person has as many as there may be.
+        TooManyIdentities: the person has as many as there may be.
     """
     actor = permissions.acting_as(session, caller, origin, OPERATORS)
     permissions.require_fresh_operator(session, actor)
@@ -216,7 +216,7 @@ def add(
         raise UnknownEngineer("This person is not an engineer in good standing. Name one who is.", field="person_id")
     theirs = session.orm.exec(select(GateIdentity.id).where(col(GateIdentity.person_id) == wanted.person_id)).all()
     if len(theirs) >= MOST_A_PERSON:
-        raise TooMany(f"{member.name} has {MOST_A_PERSON} identities; remove one that is no longer used.")
+        raise TooManyIdentities(f"{member.name} has {MOST_A_PERSON} identities; remove one that is no longer used.")
     same = (col(GateIdentity.issuer) == wanted.issuer, col(GateIdentity.subject) == wanted.subject)
     if (other := session.orm.exec(select(GateIdentity).where(*same)).one_or_none()) is not None:
         whom = member.name if other.person_id == member.person_id else "another engineer"

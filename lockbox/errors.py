@@ -334,6 +334,24 @@ class TooManyObservers(Conflict):
     code = "too-many-observers"
 
 
+class TooManyTokens(Conflict):
+    """The person has the maximum number of tokens; revoke one first."""
+
+    code = "too-many-tokens"
+
+
+class TooManyPasskeys(Conflict):
+    """The person has the maximum number of passkeys; remove one first."""
+
+    code = "too-many-passkeys"
+
+
+class TooManyIdentities(Conflict):
+    """The engineer has the maximum number of identities at gates; remove one first."""
+
+    code = "too-many-identities"
+
+
 class EndpointDisabled(Conflict):
     """The webhook is disabled; it can be enabled again."""
 
@@ -353,9 +371,12 @@ class DelegationClash(Conflict):
 
 
 class TooMany(LockboxError):
-    """A limit was met; `retry_after` is in how many seconds the call may succeed, if waiting helps."""
+    """A limit of calls was met; `retry_after` is in how many seconds the call may succeed, as in `Retry-After`."""
 
     code = "too-many"
+
+    def __init__(self, detail: str, *, retry_after: int) -> None:
+        super().__init__(detail, retry_after=retry_after)
 
 
 class Busy(LockboxError):

@@ -14,6 +14,7 @@ from redis.retry import Retry
 
 UNACKED = "unacked"
 UNACKED_INDEX = "unacked_index"
+LAST_WRITES = ("rdb_last_bgsave_status", "aof_last_write_status")
 ARM = """
 local index, leases = KEYS[1], KEYS[2]
 local bell, name, only_missing, news, kind_count = ARGV[1], ARGV[2], ARGV[3] == '1', ARGV[4], tonumber(ARGV[5])
@@ -168,6 +169,54 @@ def measure(client: "Redis", clock: str, notifications: tuple[str, str], span: t
         oldest_unacked_at=float(oldest[0][1]) if oldest else None,
         now=int(seconds) + int(micros) / 1_000_000,
     )
+
+
+@dataclass(frozen=True)
+class RedisFacts:
+    """What a Redis or Valkey says of itself; `is_kept` is whether its data outlives it, None where it does not tell.
+
+    `now` is its clock, in seconds since 1970.
+    """
+
+    policy: str
+    used: int
+    most: int
+    is_replica: bool
+    is_kept: bool | None
+    is_written: bool
+    now: float
+
+
+def read_facts(url: str, *, timeout: float) -> RedisFacts:
+    """Ask for them.
+
+    Raises:
+        RedisUnavailable: it can't be reached, or refuses the login; the message is the name of the error.
+    """
+    with redis_errors(), connect(url, timeout=timeout) as client:
+        seconds, micros = client.time()
+        memory: Any = client.info("memory")
+        replication: Any = client.info("replication")
+        persistence: Any = client.info("persistence")
+        is_logged = bool(persistence.get("aof_enabled"))
+        return RedisFacts(
+            policy=str(memory.get("maxmemory_policy", "noeviction")),
+            used=int(memory.get("used_memory", 0)),
+            most=int(memory.get("maxmemory", 0)),
+            is_replica=replication.get("role") != "master",
+            is_kept=is_logged or _is_saved(client),
+            is_written="err" not in {persistence.get(name) for name in LAST_WRITES},
+            now=int(seconds) + int(micros) / 1_000_000,
+        )
+
+
+def _is_saved(client: "Redis") -> bool | None:
+    """Return whether it saves its data now and then, None where this login may not see its configuration."""
+    try:
+        found: Any = client.config_get("save")
+    except RedisError:
+        return None
+    return bool(found.get("save"))
 
 
 def connect(url: str, *, timeout: float) -> "Redis":

@@ -18,14 +18,19 @@ WAIT_SECONDS = 30
 LOGIN_REFUSED = ("authentication failed", "does not exist", "no pg_hba.conf entry", "no password supplied")
 
 
-NAME_THE_STANDBY = (
+UNAWAITED_STANDBY = (
     "a standby follows this Postgres and commits do not wait for it, so a failover may lose a revoke that was "
-    "acknowledged: name it in synchronous_standby_names"
+    "acknowledged"
 )
+NAME_THE_STANDBY = f"{UNAWAITED_STANDBY}: name it in synchronous_standby_names"
 
 
 class StartupCheckFailed(Exception):  # noqa: N818 - it names what was found
-    """The process must not start; the message says what to change."""
+    """The process must not start; the message says what was found, and what to change."""
+
+    def __init__(self, found: str, fix: str) -> None:
+        super().__init__(f"{found}; {fix}")
+        self.found, self.fix = found, fix
 
 
 class ServerKind(StrEnum):
@@ -137,12 +142,12 @@ def check(
         for table, right in FORBIDDEN[server]:
             if _may_somewhere(connection, table, right):
                 raise StartupCheckFailed(
-                    f"{server}: this login may {right} {table}, which this process must not; use its own login"
+                    f"{server}: this login may {right} {table}, which this process must not", "use its own login"
                 )
         for table, right in NEEDED[server]:
             if not _may_somewhere(connection, table, right):
                 raise StartupCheckFailed(
-                    f"{server}: this login may not {right} {table}; is it the login of another process?"
+                    f"{server}: this login may not {right} {table}", "is it the login of another process?"
                 )
 
 
@@ -164,14 +169,29 @@ def wait_until_fit(
             check(engine, server, connections=connections, direct=direct, node=node)
         except OperationalError as error:
             if any(words in str(error.orig) for words in LOGIN_REFUSED):
-                raise StartupCheckFailed(f"{server}: Postgres refuses this login or knows no such database") from None
+                raise login_refused(server) from None
             if second == WAIT_SECONDS:
                 log.warning("startup.waiting_for_postgres", seconds=WAIT_SECONDS, why=_why(error))
             if second == 0:
-                raise StartupCheckFailed(f"Postgres cannot be reached at {server}: {_why(error)}") from None
+                raise unreachable(server, error) from None
             time.sleep(1)
         else:
             return
+
+
+def login_refused(server: str) -> StartupCheckFailed:
+    """Return what to say where Postgres answers and refuses the login."""
+    return StartupCheckFailed(
+        f"{server}: Postgres refuses this login or knows no such database",
+        f"check the user, the password and the database in {server}, and pg_hba.conf",
+    )
+
+
+def unreachable(server: str, error: OperationalError) -> StartupCheckFailed:
+    """Return what to say where Postgres does not answer."""
+    return StartupCheckFailed(
+        f"Postgres cannot be reached at {server}: {_why(error)}", f"start it, or check the host and port in {server}"
+    )
 
 
 def _why(error: OperationalError) -> str:
@@ -190,11 +210,11 @@ def fits(connection: Connection) -> None:
     wanted = migrations.head()
     if found is None:
         raise StartupCheckFailed(
-            "the database has no migrations yet; run `lockbox migrate` with LOCKBOX_OWNER_DATABASE_URL set"
+            "the database has no migrations yet", "run `lockbox migrate` with LOCKBOX_OWNER_DATABASE_URL set"
         )
     if found != wanted:
         raise StartupCheckFailed(
-            f"the database is at migration {found}, this version needs {wanted}; run `lockbox migrate`, or upgrade"
+            f"the database is at migration {found}, this version needs {wanted}", "run `lockbox migrate`, or upgrade"
         )
 
 
@@ -207,8 +227,8 @@ def _is_bound(connection: Connection, server: ServerKind) -> None:
     for name, value in connection.execute(SETTINGS, {"names": list(BOUNDS)}):
         if value != BOUNDS[name]:
             raise StartupCheckFailed(
-                f"{server}: {name} of this login is {value} and has to be {BOUNDS[name]}: run config/roles.sql "
-                "again, and take away what the database or the server sets instead"
+                f"{server}: {name} of this login is {value} and has to be {BOUNDS[name]}",
+                "run config/roles.sql again, and take away what the database or the server sets instead",
             )
 
 
@@ -218,8 +238,8 @@ def _has_own_statements(connection: Connection, server: ServerKind) -> None:
     rows = driver.execute(f"{OWN_NAME} -- lockbox: by what name", prepare=True).fetchall() if driver else []
     if not rows or any(name.startswith(SENT_NAME) for (name,) in rows):
         raise StartupCheckFailed(
-            f"{server}: the pooler does not keep track of prepared statements: use PgBouncer 1.21 or later, and set "
-            "max_prepared_statements to 500"
+            f"{server}: the pooler does not keep track of prepared statements",
+            "use PgBouncer 1.21 or later, and set max_prepared_statements to 500",
         )
 
 
@@ -231,11 +251,12 @@ def _is_direct(connection: Connection, direct: Engine) -> None:
     except OperationalError as error:
         if direct.url == connection.engine.url:
             raise
-        raise StartupCheckFailed(f"Postgres cannot be reached at {DIRECT}: {_why(error)}") from None
+        raise unreachable(DIRECT, error) from None
     if not is_fit:
         raise StartupCheckFailed(
             "the core worker's locks need a connection without a pooler, which would keep a lock after its holder "
-            f"has gone: set {DIRECT} to the login and database of {ServerKind.WORKER}, on Postgres itself"
+            "has gone",
+            f"set {DIRECT} to the login and database of {ServerKind.WORKER}, on Postgres itself",
         )
 
 
@@ -253,7 +274,7 @@ def _refuse_owner(connection: Connection, server: ServerKind) -> None:
         if has
     ]
     if excess:
-        raise StartupCheckFailed(f"{server}: {row.name} is {' and '.join(excess)}; use a login without such rights")
+        raise StartupCheckFailed(f"{server}: {row.name} is {' and '.join(excess)}", "use a login without such rights")
 
 
 def _has_room(connection: Connection, server: ServerKind, wanted: int, node: str) -> None:
@@ -264,8 +285,8 @@ def _has_room(connection: Connection, server: ServerKind, wanted: int, node: str
     given = found.allowed if found.of_login is None else min(found.allowed, found.of_login)
     if given < wanted:
         raise StartupCheckFailed(
-            f"{server}: this process opens up to {wanted} connections, and Postgres gives this login {given}: raise "
-            "max_connections, or what limits the login or the database"
+            f"{server}: this process opens up to {wanted} connections, and Postgres gives this login {given}",
+            "raise max_connections, or what limits the login or the database",
         )
     if found.allowed < found.promised + wanted:
         log.critical(

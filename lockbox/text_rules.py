@@ -35,6 +35,7 @@ INVISIBLE: Ranges = (
 PRIVATE: Ranges = ((0xE000, 0xF8FF), (0xFDD0, 0xFDEF), (0xFFFE, 0xFFFF), (0xF0000, 0x10FFFF))
 """Private-use code points: each font shows something else, or nothing. The patterns leave them out."""
 RESOURCE = re.compile(r"[a-z][a-z0-9-]{0,31}:\S{1,220}")
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
 DOTS = str.maketrans("\u3002\u2024\ufe52", "...")
 LINK = re.compile(r"@|://|\bwww\.|[^\W_][\w-]*\.[^\W\d_]{2,}", re.IGNORECASE)
 TOGETHER = (
@@ -186,6 +187,11 @@ def warning(resource: str) -> str:
     """Return a warning about an id whose letters come from several alphabets, else nothing."""
     found = alphabets(resource)
     return f"mixed alphabets: {' and '.join(found)}; check each letter" if found else ""
+
+
+def spreadsheet_cell(text: str) -> str:
+    """Return a text that cannot act as a formula in a spreadsheet."""
+    return f"'{text}" if text.startswith(FORMULA) else text
 
 
 def flagged(resource: str) -> str:

@@ -1,8 +1,11 @@
 """Programs that some tests need and a machine may lack, and the line that says what was left out for want of them."""
 
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+
+import pytest
 
 
 @dataclass(frozen=True)
@@ -11,18 +14,33 @@ class Program:
 
     names: tuple[str, ...]
     leaves_out: str
+    of_package: str = ""
 
     @property
     def package(self) -> str:
         """The name by which Debian installs it."""
-        return self.names[0]
+        return self.of_package or self.names[0]
 
 
 NEEDED = (
     Program(("chromium-headless-shell", "chromium"), "the pages in a browser"),
     Program(("redis-server",), "Redis itself beside Valkey"),
     Program(("pgbouncer",), "PgBouncer before Postgres"),
+    Program(("promtool",), "the rules for Prometheus"),
+    Program(("kustomize",), "the files for Kubernetes"),
+    Program(("systemd-analyze",), "the units of systemd", "systemd"),
+    Program(("node",), "the webhook receiver in Node", "nodejs"),
 )
+
+
+def need(name: str) -> str:
+    """Return where a program is; a test of one that is missing is left out, and fails in CI."""
+    found = shutil.which(name)
+    if found is None and os.environ.get("CI"):
+        pytest.fail(f"{name} is missing; .ci/run installs it")
+    if found is None:
+        pytest.skip(f"{name} is not installed")
+    return found
 
 
 def left_out(which: Callable[[str], str | None] = shutil.which) -> str:

@@ -10,7 +10,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from config.settings import Settings, UnsafeSettings
+from config.settings import Settings
+from config.unsafe_settings import UnsafeSettings
 from lockbox import failpoints
 from lockbox.failpoints import UnknownFailpoint
 from lockbox.startup_checks import ServerKind, StartupCheckFailed, wait_until_fit

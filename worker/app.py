@@ -9,7 +9,8 @@ from celery.worker.control import Panel
 from kombu import Queue
 
 from config import logging as lockbox_logging
-from config.settings import Settings, UnsafeSettings
+from config.settings import Settings
+from config.unsafe_settings import UnsafeSettings
 from worker.bootstep import Pollers
 from worker.message_filter import INSPECTION, TASKS
 from worker.runtime import settings

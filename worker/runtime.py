@@ -10,7 +10,8 @@ from functools import cache
 from celery.signals import worker_process_init
 from sqlalchemy import Engine
 
-from config.settings import Settings, UnsafeSettings, load
+from config.settings import Settings, load
+from config.unsafe_settings import UnsafeSettings
 from connectors.connection_steps import MOST_SLOTS, ConnectionDriver
 from connectors.models import ConnectorKind
 from connectors.postgres_roles import PostgresRoles

@@ -1,6 +1,6 @@
 """The portal: plain HTML pages that work without scripts, except for passkeys."""
 
-from fastapi import APIRouter, FastAPI
+from fastapi import FastAPI
 
 from api.portal import (
     account,
@@ -26,58 +26,63 @@ from api.portal import (
     presence,
     proposals,
     questions,
+    reference,
     request,
     request_lists,
+    selection,
     sign_in,
     sign_in_oidc,
     sign_in_passkey,
     static,
+    statistics,
     tenants,
     tiers,
     verify_export,
     webhooks,
+    welcome,
 )
 
-
-def include(router: APIRouter) -> None:
-    """Add the pages to the routes."""
-    for part in (
-        sign_in,
-        sign_in_passkey,
-        sign_in_oidc,
-        inbox,
-        history,
-        live,
-        presence,
-        questions,
-        request,
-        account,
-        api_tokens,
-        preferences,
-        proposals,
-        addresses,
-        invitations,
-        device_login,
-        tenants,
-        policy,
-        new_request,
-        request_lists,
-        operations,
-        mode,
-        members,
-        tiers,
-        delegates,
-        webhooks,
-        observers,
-        gates,
-        approver_keys,
-        audit_log,
-        verify_export,
-        static,
-    ):
-        router.include_router(part.router)
-    router.include_router(gates.of_vendor)
-    router.include_router(request.front)
+ROUTERS = (
+    sign_in.router,
+    sign_in_passkey.router,
+    sign_in_oidc.router,
+    inbox.router,
+    history.router,
+    live.router,
+    presence.router,
+    questions.router,
+    request.router,
+    account.router,
+    api_tokens.router,
+    preferences.router,
+    proposals.router,
+    addresses.router,
+    invitations.router,
+    welcome.router,
+    device_login.router,
+    tenants.router,
+    policy.router,
+    new_request.router,
+    request_lists.router,
+    selection.router,
+    operations.router,
+    mode.router,
+    members.router,
+    tiers.router,
+    delegates.router,
+    webhooks.router,
+    observers.router,
+    gates.router,
+    approver_keys.router,
+    audit_log.router,
+    verify_export.router,
+    statistics.router,
+    reference.router,
+    static.router,
+    gates.of_vendor,
+    request.front,
+)
+"""The routes of the pages, in the order in which they are looked for."""
 
 
 def install(app: FastAPI) -> None:

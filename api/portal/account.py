@@ -15,7 +15,7 @@ from api import browser, deps
 from api.browser import OAuthState, SignInPurpose, Visitor
 from api.deps import DatabaseDep, IdentityProvidersDep, SessionDep, SettingsDep
 from api.portal import sign_in_oidc, sign_in_passkey, sign_in_session
-from api.portal.pages import REFUSED, TAG, go, page, status_of
+from api.portal.pages import REFUSED, TAG, go, local, page, status_of
 from api.portal.sign_in_passkey import Credential
 from api.schemas.parts import Line
 from config.settings import Settings
@@ -35,6 +35,7 @@ router = APIRouter(prefix="/account", tags=[TAG], include_in_schema=False)
 HERE = "/account"
 NAMES = TypeAdapter[str](Line)
 UNNAMED = "passkey"
+LONGEST_PATH = 400
 
 
 @dataclass(frozen=True)
@@ -173,9 +174,13 @@ def end_session(work: AccountContextDep, one: Annotated[UUID, Form(alias="id")])
 
 
 @router.post("/passkeys/new")
-def ask_for_passkey(work: AccountContextDep, name: Annotated[str, Form(max_length=LONGEST_NAME)] = "") -> Response:
-    """Show the page whose script creates a passkey."""
-    party = deps.relying_party(work.chosen)
+def ask_for_passkey(
+    work: AccountContextDep,
+    name: Annotated[str, Form(max_length=LONGEST_NAME)] = "",
+    path: Annotated[str, Form(alias="next", max_length=LONGEST_PATH)] = HERE,
+) -> Response:
+    """Show the page whose script creates a passkey, and then leads on to a page of ours."""
+    party, onward = deps.relying_party(work.chosen), local(path)
 
     def deed(session: UnitOfWork, visitor: Visitor) -> Response:
         named = line(name, "passkey") or UNNAMED
@@ -184,9 +189,9 @@ def ask_for_passkey(work: AccountContextDep, name: Annotated[str, Form(max_lengt
             session, AuthMethod.PASSKEY, tied_to=visitor.caller.key_id, challenge=asked.challenge
         )
         answer = sign_in_passkey.ceremony(
-            work.request, asked, kind="create", action="/account/passkeys", back=HERE, visitor=visitor, name=named
+            work.request, asked, kind="create", action="/account/passkeys", back=onward, visitor=visitor, name=named
         )
-        browser.keep_oauth_state(answer, work.chosen, OAuthState(stub, SignInPurpose.ADD, HERE))
+        browser.keep_oauth_state(answer, work.chosen, OAuthState(stub, SignInPurpose.ADD, onward))
         return answer
 
     return done(work, "passkeys", deed, name)
@@ -211,7 +216,7 @@ def add_passkey(
             name=named,
             place=work.place,
         )
-    answer = go(work.request, HERE)
+    answer = go(work.request, local(errand.path) if errand else HERE)
     browser.drop_oauth_state(answer, work.chosen)
     return answer
 

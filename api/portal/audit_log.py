@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Annotated, Literal
 from urllib.parse import urlencode
@@ -56,6 +56,7 @@ class AuditSearchForm:
     after: str = ""
     before: str = ""
     text: str = ""
+    show: str = ""
 
     @property
     def query(self) -> str:
@@ -65,7 +66,12 @@ class AuditSearchForm:
     @property
     def is_narrow(self) -> bool:
         """Return whether anything but the log is filtered."""
-        return any(value for name, value in vars(self).items() if name != "tenant")
+        return any(value for name, value in vars(self).items() if name not in {"tenant", "show"})
+
+    @property
+    def is_of_moves(self) -> bool:
+        """Return whether moves of requests are shown alone: unless all was chosen, or what other events have too."""
+        return not (self.show or self.action or self.person or self.request or self.text)
 
     def wanted(self, zone: str) -> EventFilter:
         """Return the filter.
@@ -93,9 +99,10 @@ async def search_form(
     after: SearchField = "",
     before: SearchField = "",
     text: SearchField = "",
+    show: SearchField = "",
 ) -> AuditSearchForm:
     """Return the content of the search form."""
-    said = (tenant, person, action, request_id, service, after, before, text)
+    said = (tenant, person, action, request_id, service, after, before, text, show)
     return AuditSearchForm(*(one.strip() for one in said))
 
 
@@ -106,13 +113,13 @@ SearchFormDep = Annotated[AuditSearchForm, Depends(search_form)]
 def search(
     request: Request, chosen: SettingsDep, session: SessionDep, what: SearchFormDep, cursor: SearchField = ""
 ) -> Response:
-    """Show the newest matching events; the read is an event too."""
+    """Show the newest matching events, in a tenant's log its moves first; the read is an event too."""
     visitor = browser.visitor(request, session, chosen)
     readable = _readable(session, visitor)
     try:
         who = _reading(session, visitor, what.tenant, readable)
         zone = addresses.preferences(session, visitor.caller).time_zone
-        wanted = what.wanted(zone)
+        wanted = replace(what.wanted(zone), moves=who.tenant_id is not None and what.is_of_moves)
         found = audit_access.search(session, who, wanted, before=_id(cursor, "cursor"), most=MOST)
     except Invalid as refused:
         return _shown(request, session, visitor, what, readable, refused=refused)
@@ -250,6 +257,7 @@ def _shown(
         slug=what.tenant or (_slug(who, readable) if who else ""),
         events=[describe(event) for event in found.events] if found else [],
         before=found.before if found else None,
+        is_of_moves=who is not None and who.tenant_id is not None and what.is_of_moves,
         words=WORDS,
         services=deps.settings(request).catalogue.services,
         zone=addresses.preferences(session, visitor.caller).time_zone,

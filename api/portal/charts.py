@@ -11,14 +11,41 @@ LEAST = 2.0
 """The least height of a bar above zero."""
 GAP = 2.0
 WORD = 30
-"""The width of an hour's label."""
-EVERY = 6
-"""Every sixth hour has a label."""
+"""The width of a time's label."""
+
+
+@dataclass(frozen=True)
+class TimeAxis:
+    """What the times of a chart are: each `every`th of them has a label; `unknown` is said for a missing value."""
+
+    unit: str
+    heading: str
+    label: str
+    named: str
+    every: int
+    unknown: str = "not known"
+
+    def is_labelled(self, moment: datetime) -> bool:
+        """Return whether a time has a label."""
+        number = moment.hour if self.unit == "hour" else moment.month
+        return number % self.every == 0
+
+    def within(self, moment: datetime) -> str:
+        """Return in which unit of time something was, for a sentence."""
+        return self.named.format(moment)
+
+    def name(self, moment: datetime) -> str:
+        """Return a time, for the head of a row."""
+        return self.label.format(moment)
+
+
+HOURS = TimeAxis("hour", "From, UTC", "{:%H:%M}", "in the hour from {:%H:%M} UTC", 6)
+MONTHS = TimeAxis("month", "Month, UTC", "{:%b %Y}", "in {:%B %Y}", 1, "no answer")
 
 
 @dataclass(frozen=True)
 class Series:
-    """Hourly numbers of one kind, None where unknown; `kind` is the class of its bars."""
+    """Numbers of one kind by time, None where unknown; `kind` is the class of its bars."""
 
     name: str
     kind: str
@@ -38,7 +65,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Tick:
-    """A labelled hour."""
+    """A labelled time."""
 
     x: float
     words: str
@@ -46,13 +73,14 @@ class Tick:
 
 @dataclass(frozen=True)
 class Chart:
-    """Some series over the same hours; `say` formats a number with its unit."""
+    """Some series over the same times, hours unless the axis says else; `say` formats a number with its unit."""
 
     id: str
     title: str
-    hours: Sequence[datetime]
+    times: Sequence[datetime]
     series: Sequence[Series]
     say: Callable[[float], str]
+    axis: TimeAxis = HOURS
 
     @property
     def top(self) -> float:
@@ -65,39 +93,39 @@ class Chart:
         if any(value for one in self.series for value in one.values):
             return ""
         known = any(value is not None for one in self.series for value in one.values)
-        return f"{self.say(0)} throughout" if known else "not known yet"
+        return f"{self.say(0)} throughout" if known else f"{self.axis.unknown} yet"
 
     @property
     def bars(self) -> Iterator[Bar]:
-        """All bars, hour by hour side by side; none if everything is zero."""
+        """All bars, time by time side by side; none if everything is zero."""
         width = (self.slot - GAP) / len(self.series)
         for place, one in enumerate(self.series):
-            for hour, value in enumerate(one.values):
+            for number, value in enumerate(one.values):
                 if value:
                     height = max(LEAST, value / self.top * (HEIGHT - TOP - BOTTOM))
-                    x = LEFT + hour * self.slot + GAP / 2 + place * width
+                    x = LEFT + number * self.slot + GAP / 2 + place * width
                     yield Bar(
                         one.kind, round(x, 2), round(HEIGHT - BOTTOM - height, 2), round(width, 2), round(height, 2)
                     )
 
     @property
     def ticks(self) -> Iterator[Tick]:
-        """The labelled hours."""
-        for number, hour in enumerate(self.hours):
-            if hour.hour % EVERY == 0:
+        """The labelled times, as short as their labels are known without a year."""
+        for number, moment in enumerate(self.times):
+            if self.axis.is_labelled(moment):
                 x = min(LEFT + number * self.slot, WIDTH - RIGHT - WORD)
-                yield Tick(round(x, 2), f"{hour:%H:%M}")
+                yield Tick(round(x, 2), self.axis.name(moment).split()[0])
 
     @property
     def slot(self) -> float:
-        """The width of an hour."""
-        return (WIDTH - LEFT - RIGHT) / len(self.hours)
+        """The width of a time's bars."""
+        return (WIDTH - LEFT - RIGHT) / len(self.times)
 
     @property
     def rows(self) -> Iterator[tuple[datetime, Sequence[str]]]:
-        """The same numbers as a table, the newest hour first."""
-        for number in reversed(range(len(self.hours))):
-            yield self.hours[number], [self._written(one.values[number]) for one in self.series]
+        """The same numbers as a table, the newest first."""
+        for number in reversed(range(len(self.times))):
+            yield self.times[number], [self._written(one.values[number]) for one in self.series]
 
     @property
     def words(self) -> str:
@@ -105,16 +133,16 @@ class Chart:
         return " ".join(self._sentence(one) for one in self.series)
 
     def _sentence(self, one: Series) -> str:
-        known = [(value, hour) for value, hour in zip(one.values, self.hours, strict=True) if value is not None]
+        known = [(value, moment) for value, moment in zip(one.values, self.times, strict=True) if value is not None]
         if not known:
-            return f"{one.name}: not known."
+            return f"{one.name}: {self.axis.unknown}."
         most, when = max(known, key=lambda pair: pair[0])
         if not most:
             return f"{one.name}: {self.say(0)} throughout."
-        return f"{one.name}: at most {self.say(most)}, in the hour from {when:%H:%M} UTC."
+        return f"{one.name}: at most {self.say(most)}, {self.axis.within(when)}."
 
     def _written(self, value: float | None) -> str:
-        return "not known" if value is None else self.say(value)
+        return self.axis.unknown if value is None else self.say(value)
 
 
 def count(value: float) -> str:

@@ -8,6 +8,7 @@ from api import browser
 from api.deps import SessionDep, SettingsDep
 from api.portal.pages import TAG, page
 from api.portal.request import titles
+from api.portal.selection import grouped
 from lockbox.admin import recovery
 from lockbox.database import now
 from lockbox.identity import roles
@@ -35,6 +36,7 @@ def show_waiting(request: Request, chosen: SettingsDep, session: SessionDep, aft
         "inbox",
         visitor=visitor,
         waiting=waiting,
+        groups=grouped(waiting, lambda one: one.entry),
         next_cursor=beyond,
         is_first=not after,
         proposals=recovery.open_for(session, visitor.caller),

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Form, Request, Response
 
 from api import browser
 from api.deps import DatabaseDep, SettingsDep
-from api.portal import sign_in_session
+from api.portal import sign_in_session, welcome
 from api.portal.pages import TAG, origin, page, status_of
 from lockbox.admin import invitations
 from lockbox.errors import NotFound, NotYours, SignInAgain
@@ -48,7 +48,7 @@ def accept(
             secret = sign_in_session.begin(request, session, chosen, caller)
     except NotYours as refused:
         return _shown(request, one, refused, code)
-    return sign_in_session.signed_in(request, chosen, secret, "/account")
+    return sign_in_session.signed_in(request, chosen, secret, welcome.HERE)
 
 
 def _shown(request: Request, one: UUID, refused: NotYours | None = None, code: str = "") -> Response:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from lockbox.identity.roles import TENANT_ROLES, Caller, Role, Side
+from lockbox.requests.lifecycle import State
 
 
 @dataclass(frozen=True)
@@ -43,11 +44,19 @@ SECTIONS = (
         "Audit log",
         _either(_customer(Role.AUDITOR, Role.TENANT_ADMIN), _vendor(Role.VENDOR_AUDITOR)),
     ),
+    Section(
+        "/statistics",
+        "Statistics",
+        _either(_customer(Role.AUDITOR, Role.TENANT_ADMIN), _vendor(Role.VENDOR_AUDITOR)),
+    ),
     Section("/tenants", "Your organisation", _customer(*TENANT_ROLES)),
     Section("/operations", "Operations", _vendor(Role.OPERATOR)),
     Section("/gates", "Gates", _vendor(Role.OPERATOR, Role.VENDOR_AUDITOR)),
 )
 EVERYBODYS = Section("/requests", "History", _customers)
+ACCOUNT = Section("/account", "your account", _vendor(Role.SYSTEM))
+LOG = "/audit-log"
+AUDITORS = frozenset({Role.AUDITOR, Role.VENDOR_AUDITOR})
 
 
 def of(caller: Caller) -> Iterable[Section]:
@@ -55,9 +64,24 @@ def of(caller: Caller) -> Iterable[Section]:
     return [section for section in SECTIONS if section.is_for(caller)]
 
 
+def section_of(caller: Caller, state: State, *, is_own: bool) -> str:
+    """Return the path of the section that a request belongs to for a person: where it is listed with its like."""
+    listed = {
+        State.REVIEWING: "/review",
+        State.PENDING: "/waiting",
+        State.ACTIVE: "/open",
+    }
+    wanted = ("/mine" if is_own else listed.get(state), EVERYBODYS.path)
+    seen = [section.path for section in of(caller)]
+    return next((path for path in wanted if path in seen), seen[0] if seen else EVERYBODYS.path)
+
+
 def first(caller: Caller) -> Section:
-    """Return a person's first section."""
-    return next((section for section in SECTIONS if section.is_for(caller)), EVERYBODYS)
+    """Return the section in which a person works: the first they see, or the audit log for those who only audit."""
+    seen = [section for section in (*SECTIONS, ACCOUNT) if section.is_for(caller)]
+    if caller.standings and {standing.role for standing in caller.standings} <= AUDITORS:
+        seen.sort(key=lambda section: section.path != LOG)
+    return seen[0] if seen else EVERYBODYS
 
 
 def home(caller: Caller) -> str:

@@ -24,6 +24,7 @@ from lockbox.database import UnitOfWork, now
 from lockbox.errors import Conflict, Invalid, KeyInUse, LockboxError, NotFound, NotYours, TooMany
 from lockbox.requests import evaluate, policy_diff, preview, queries, submit
 from lockbox.requests.evaluate import RequestInput
+from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy import DAY, HOUR, Reason
 from lockbox.requests.preview import Preview
 from lockbox.requests.submit import SubmissionLimits
@@ -145,7 +146,7 @@ def send(
         with work.open() as (session, visitor):
             evaluate.check_engineer(visitor.caller)
             return _shown(work.request, session, work.chosen, visitor, written, refused=refused)
-    return go(work.request, f"/requests/{one}")
+    return go(work.request, f"/requests/{one}", done=Action.SUBMIT.value)
 
 
 def _file(work: AccountContextDep, session: UnitOfWork, visitor: Visitor, body: NewRequest, key: str) -> str:

@@ -21,7 +21,7 @@ from starlette.types import Scope
 
 from api import browser, deps
 from api.browser import Visitor
-from api.portal import agents, navigation
+from api.portal import agents, navigation, phrases
 from api.problems import STATUS
 from api.problems import problem as plain_problem
 from lockbox.errors import Conflict, Invalid, LockboxError, NotSignedIn, NotYours, SignInAgain, TooMany
@@ -32,7 +32,8 @@ from lockbox.requests.transition import Origin
 from lockbox.text_rules import alphabets, flagged, warning
 
 TAG = "pages"
-HOME = "/requests"
+HOME = "/"
+"""Leads to the page on which the person works."""
 SIGN_IN = "/sign-in"
 
 REFUSED = (Conflict, NotYours, Invalid, TooMany)
@@ -42,10 +43,10 @@ REFUSED = (Conflict, NotYours, Invalid, TooMany)
 LOCAL_PATH = re.compile(r"/[a-z][a-z0-9-]{0,31}(?:/[a-z0-9-]{1,64}){0,3}")
 LOCAL_QUERY = re.compile(r"[A-Za-z0-9._~=&%+:@,-]{1,300}")
 OWN_PAGE = re.compile(
-    r"/(?:account|proposals|device|waiting|review|ask|mine|open|operations|play|inbox"
+    r"/(?:account|welcome|proposals|device|waiting|review|ask|mine|open|operations|statistics|play|inbox"
     r"|audit-log(?:/checkpoint|/verify)?|requests(?:/[0-9a-f-]{36}(?:/questions)?)?"
     r"|tenants(?:/[a-z0-9][a-z0-9-]{0,62}(?:/(?:policy|mode|members|tiers|delegates|endpoints(?:/[0-9a-f-]{36})?"
-    r"|observers|shut))?)?)(?=/|$)"
+    r"|observers|shut))?)?)(?=[/.]|$)"
 )
 
 POLICY = (
@@ -97,6 +98,11 @@ def _here(tell: Callable[[datetime, str], str]) -> Callable[..., str]:
     return formatted
 
 
+def _day_clock(moment: datetime, at: datetime) -> str:
+    reader = READER.get()
+    return phrases.time_of_day(moment, at, reader.time_zone if reader else time_zones.DEFAULT)
+
+
 def _state_words(saying: StateWording) -> str:
     reader = READER.get()
     return saying.to(reader.caller.side if reader else Side.VENDOR)
@@ -107,6 +113,11 @@ TEMPLATES.filters["warning"] = warning
 TEMPLATES.filters["flagged"] = flagged
 TEMPLATES.filters["time"] = _here(time_zones.clock_time)
 TEMPLATES.filters["short_time"] = _here(time_zones.short_time)
+TEMPLATES.filters["zone"] = _here(time_zones.zone_name)
+TEMPLATES.filters["day_clock"] = _day_clock
+TEMPLATES.filters["things"] = phrases.things
+TEMPLATES.filters["joined"] = phrases.joined
+TEMPLATES.filters["full_duration"] = phrases.full_duration
 TEMPLATES.filters["words"] = _state_words
 TEMPLATES.filters["browser"] = agents.known_as
 TEMPLATES.filters["seconds"] = lambda count: timedelta(seconds=count)
@@ -136,7 +147,19 @@ def page(
     """
     made = TEMPLATES.get_template(f"{template}.html")
     playing = getattr(request.app.state, "playground", None)
-    known = {"visitor": visitor, "here": request.url.path, "live": _live(request), "playing": playing}
+    settings = deps.settings(request)
+    known = {
+        "visitor": visitor,
+        "here": request.url.path,
+        "live": _live(request),
+        "playing": playing,
+        "vendor": settings.vendor_name or "the vendor",
+        "brand": {
+            "name": settings.vendor_name,
+            "colour": settings.vendor_colour,
+            "logo": settings.vendor_logo,
+        },
+    }
     reading = READER.set(visitor)
     try:
         answer = HTMLResponse(made.render(known | said), status)
@@ -281,8 +304,15 @@ def _problem(
 
 def _visitor(request: Request, status: int) -> Visitor | None:
     """Return the signed-in person: as found before the refusal, or else looked up now, unless something failed."""
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        return browser.recognised(request)
+    return signed_in(request)
+
+
+def signed_in(request: Request) -> Visitor | None:
+    """Return the signed-in person; nobody where the database is away, for pages that need none."""
     known, chosen = browser.recognised(request), deps.settings(request)
-    if known or status >= HTTPStatus.INTERNAL_SERVER_ERROR or not browser.session_secret(request, chosen):
+    if known or not browser.session_secret(request, chosen):
         return known
     try:
         with deps.database(request).transaction() as session:

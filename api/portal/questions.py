@@ -46,7 +46,7 @@ def ask(work: AccountContextDep, request_id: UUID, text: Text = "") -> Response:
             questions.ask(session, visitor.caller, origin(work.request), request_id, _said(text))
     except (Conflict, NotYours, Invalid) as refused:
         return _refused(work, request_id, refused, QuestionForm(text))
-    return go(work.request, f"/requests/{request_id}")
+    return go(work.request, f"/requests/{request_id}", done="question")
 
 
 @router.post("/{question_id}/answer")
@@ -58,7 +58,7 @@ def answer(work: AccountContextDep, request_id: UUID, question_id: UUID, text: T
             questions.answer(session, visitor.caller, came, request_id, question_id, _said(text))
     except (Conflict, NotYours, Invalid) as refused:
         return _refused(work, request_id, refused, QuestionForm(text, question_id))
-    return go(work.request, f"/requests/{request_id}")
+    return go(work.request, f"/requests/{request_id}", done="answer")
 
 
 def _said(text: str) -> str:

@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Form, Request, Response
+from fastapi import APIRouter, Depends, Form, Query, Request, Response
 from fastapi.responses import HTMLResponse
 from pydantic import ValidationError
 from sqlalchemy import Row
@@ -16,7 +16,7 @@ from sqlmodel import col, select
 from api import browser, deps
 from api.browser import Visitor
 from api.deps import DatabaseDep, SessionDep, SettingsDep
-from api.portal import navigation, signed_approvals
+from api.portal import act_banner, navigation, phrases, signed_approvals
 from api.portal.pages import TAG, go, origin, page, status_of
 from api.portal.signed_approvals import NOTHING_SHOWN, ApprovalProofForm, shown_proof
 from api.refusal_log import AttemptedAction, note
@@ -96,6 +96,11 @@ class DecisionForm:
         kept: Sequence[str] | None = getattr(self, field)
         return kept is None or name in kept
 
+    def is_narrower_than(self, asked: AccessRequest) -> bool:
+        """Return whether the form allows less than was asked for, but for its time."""
+        kept = ((self.resources, asked.resources), (self.actions, asked.actions))
+        return bool(self.uses) or any(some is not None and len(some) < len(every) for some, every in kept)
+
 
 @front.get("/")
 def enter(request: Request, chosen: SettingsDep, session: SessionDep) -> Response:
@@ -104,10 +109,16 @@ def enter(request: Request, chosen: SettingsDep, session: SessionDep) -> Respons
 
 
 @router.get("/{request_id}")
-def show(request: Request, request_id: str, chosen: SettingsDep, session: SessionDep) -> Response:
-    """Show one request, and what the person may do."""
+def show(
+    request: Request,
+    request_id: str,
+    chosen: SettingsDep,
+    session: SessionDep,
+    done: Annotated[str, Query(max_length=20)] = "",
+) -> Response:
+    """Show one request, what the person may do, and what they have just done."""
     visitor = browser.visitor(request, session, chosen)
-    return _shown(request, session, chosen, visitor, _id(request_id))
+    return _shown(request, session, chosen, visitor, _id(request_id), done=done)
 
 
 @router.post("/{request_id}/ask-again")
@@ -131,7 +142,7 @@ def ask_again(
         with db.transaction() as session:
             visitor = browser.visitor(request, session, chosen)
             return _shown(request, session, chosen, visitor, one, refused=refused)
-    return go(request, f"/requests/{submitted.request.id}")
+    return go(request, f"/requests/{submitted.request.id}", done=Action.SUBMIT.value)
 
 
 @router.post("/{request_id}/{action}")
@@ -176,7 +187,7 @@ def act(
         with db.transaction() as session:
             visitor = browser.visitor(request, session, chosen)
             return _shown(request, session, chosen, visitor, one, refused=refused, said=said, seen=version)
-    answer = go(request, f"/requests/{one}")
+    answer = go(request, f"/requests/{one}", done=action)
     if decision_input.signed:
         browser.drop_oauth_state(answer, chosen)
     return answer
@@ -192,6 +203,7 @@ def _shown(
     refused: LockboxError | None = None,
     said: DecisionForm | None = None,
     seen: int | None = None,
+    done: str = "",
 ) -> HTMLResponse:
     entry = queries.find(session, visitor.caller, request_id)
     held = roles.reader_roles(visitor.caller, entry.request.requester_id, entry.request.tenant_id)
@@ -207,6 +219,8 @@ def _shown(
     at = now(session)
     is_open = entry.request.state in OPEN_STATES and at < entry.request.deadline_at
     offered = _offered(decide.moves_of(session, visitor.caller, entry.request)) if is_open else {}
+    title = titles(chosen).get(entry.request.service, entry.request.service)
+    tallies = inbox.count(session, visitor.caller, entry.request) if _is_asked(entry.request) else []
     shown = page(
         request,
         "request",
@@ -214,7 +228,12 @@ def _shown(
         visitor=visitor,
         entry=entry,
         asked=entry.request,
-        title=titles(chosen).get(entry.request.service, entry.request.service),
+        title=title,
+        done=act_banner.banner_of(done, happened, visitor.caller, entry, title, tallies),
+        menu=navigation.section_of(
+            visitor.caller, entry.request.state, is_own=entry.request.requester_id == visitor.caller.person_id
+        ),
+        case_link=phrases.case_link(chosen.case_url, entry.request.case_ref),
         is_unenforced=report_consents.is_unenforced(session, entry.request.tenant_id, entry.request.service),
         reads_why=roles.may_read(ProtectedField.JUSTIFICATION, held),
         reads_comments=roles.may_read(ProtectedField.COMMENT, held),
@@ -232,7 +251,7 @@ def _shown(
         follower=submit.follower(session, visitor.caller, request_id),
         before=before,
         waiting=inbox.tallies_of(session, visitor.caller, _pending(session, before)),
-        tallies=inbox.count(session, visitor.caller, entry.request) if _is_asked(entry.request) else [],
+        tallies=tallies,
         talk=questions.conversation(session, visitor.caller, entry),
         since=[one for one in timeline if seen is not None and (one["seq"] or 0) > seen] if refused else [],
         offered=offered,
@@ -299,19 +318,20 @@ def _required(session: UnitOfWork, caller: Caller, asked: AccessRequest) -> froz
 
 def _decision_input(said: DecisionForm, version: int) -> DecisionInput:
     """Validate a form with the API's own bodies."""
+    is_yes = said.action == Action.APPROVE
     try:
-        window, uses = (int(one.encode("ascii")) if one else None for one in (said.window, said.uses))
+        limits = (said.window, said.uses) if is_yes else ("", "")
+        window, uses = (int(one.encode("ascii")) if one else None for one in limits)
         comment = said.comment.replace("\r\n", "\n").strip() or None
         body = ApprovalInput(comment=comment, access_window=window, max_uses=uses)
     except ValidationError as error:
         raise Invalid(f"Your comment, the time or the uses were not accepted: {policy_diff.advice(error)}.") from None
     except ValueError:
         raise Invalid("The time or the uses were not accepted. Write a whole number of uses, or nothing.") from None
-    action = Action(said.action)
-    if action is not Action.APPROVE:
-        return DecisionInput(action, body.comment, version=version)
+    if not is_yes:
+        return DecisionInput(Action(said.action), body.comment, version=version)
     kept = said.resources, said.actions
-    return DecisionInput(action, body.comment, body.access_window, version, *kept, max_uses=body.max_uses)
+    return DecisionInput(Action.APPROVE, body.comment, body.access_window, version, *kept, max_uses=body.max_uses)
 
 
 def titles(chosen: Settings) -> Mapping[str, str]:

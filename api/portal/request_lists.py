@@ -7,28 +7,29 @@ from uuid import UUID
 
 from fastapi import APIRouter, Form, Query, Request, Response
 from fastapi.responses import HTMLResponse
-from pydantic import ValidationError
 
 from api import browser
 from api.browser import Visitor
 from api.deps import SessionDep, SettingsDep
+from api.portal import act_banner
 from api.portal.account import AccountContext, AccountContextDep
-from api.portal.pages import TAG, go, origin, page, status_of
+from api.portal.act_banner import ActBanner
+from api.portal.pages import TAG, go, page, status_of
 from api.portal.request import titles
-from api.refusal_log import AttemptedAction, note
-from api.schemas.requests import CommentInput
+from api.portal.selection import do, grouped
 from config.settings import Settings
 from lockbox.database import UnitOfWork, now
-from lockbox.errors import Conflict, Invalid, LockboxError, NotYours, SignInAgain
-from lockbox.requests import decide, policy_diff, review_queue
-from lockbox.requests.decisions import DecisionInput
+from lockbox.errors import LockboxError, NotFound, SignInAgain
+from lockbox.requests import review_queue
 from lockbox.requests.lifecycle import Action
 
 router = APIRouter(tags=[TAG], include_in_schema=False)
 
-MOST_OWN, MOST_TO_REVIEW = 20, 50
+MOST_OWN, MOST_TO_REVIEW = 20, 20
 
 Cursor = Annotated[str, Query(max_length=60)]
+Done = Annotated[str, Query(max_length=20)]
+About = Annotated[UUID | None, Query()]
 Version = Annotated[int, Form(ge=1, le=999_999_999)]
 
 
@@ -59,6 +60,7 @@ class RequestListPage:
         chosen: Settings,
         after: str = "",
         refused: RefusedListAction | None = None,
+        done: ActBanner | None = None,
     ) -> HTMLResponse:
         """Show the listing from the cursor on, with the refusal beside its request."""
         found = self.read(session, visitor.caller, cursor=after or None, most=self.most)
@@ -69,10 +71,12 @@ class RequestListPage:
             visitor=visitor,
             at=now(session),
             found=found,
+            groups=grouped(found.items, lambda one: one.entry),
             is_first=not after,
             most=self.most,
             titles=titles(chosen),
             refused=refused,
+            done=done,
             needs_sign_in=refused is not None and isinstance(refused.why, SignInAgain),
             is_listed=refused is not None and refused.request_id in {one.entry.request.id for one in found.items},
         )
@@ -80,8 +84,10 @@ class RequestListPage:
     def act(self, work: AccountContext, request_id: UUID, action: Action, comment: str, version: int) -> Response:
         """Act on a request; a refusal is shown beside it, with the form as sent."""
         refused = do(work, request_id, action, comment, version)
+        if isinstance(refused, NotFound):
+            raise refused
         if refused is None:
-            return go(work.request, self.path)
+            return go(work.request, self.path, done=action.value, about=str(request_id))
         said = RefusedListAction(request_id, action, refused, comment)
         with work.open() as (session, visitor):
             return self.show(work.request, session, visitor, work.chosen, refused=said)
@@ -92,9 +98,18 @@ TO_REVIEW = RequestListPage("/review", "review_queue", MOST_TO_REVIEW, review_qu
 
 
 @router.get("/mine")
-def show_own(request: Request, chosen: SettingsDep, session: SessionDep, after: Cursor = "") -> Response:
+def show_own(
+    request: Request,
+    chosen: SettingsDep,
+    session: SessionDep,
+    after: Cursor = "",
+    done: Done = "",
+    about: About = None,
+) -> Response:
     """Show the person's own requests, the open ones first."""
-    return OWN.show(request, session, browser.visitor(request, session, chosen), chosen, after)
+    visitor = browser.visitor(request, session, chosen)
+    banner = act_banner.on_a_list(session, visitor.caller, done, about, titles(chosen))
+    return OWN.show(request, session, visitor, chosen, after, done=banner)
 
 
 @router.post("/mine/{request_id}/{action}")
@@ -110,9 +125,18 @@ def end_own(
 
 
 @router.get("/review")
-def show_to_review(request: Request, chosen: SettingsDep, session: SessionDep, after: Cursor = "") -> Response:
+def show_to_review(
+    request: Request,
+    chosen: SettingsDep,
+    session: SessionDep,
+    after: Cursor = "",
+    done: Done = "",
+    about: About = None,
+) -> Response:
     """Show a manager the requests in review, the nearest deadline first."""
-    return TO_REVIEW.show(request, session, browser.visitor(request, session, chosen), chosen, after)
+    visitor = browser.visitor(request, session, chosen)
+    banner = act_banner.on_a_list(session, visitor.caller, done, about, titles(chosen))
+    return TO_REVIEW.show(request, session, visitor, chosen, after, done=banner)
 
 
 @router.post("/review/{request_id}/{action}")
@@ -125,34 +149,3 @@ def review(
 ) -> Response:
     """Endorse or deny a request."""
     return TO_REVIEW.act(work, request_id, Action(action), comment, version)
-
-
-def do(work: AccountContext, request_id: UUID, action: Action, comment: str, version: int) -> LockboxError | None:
-    """Act on a request for the sender of a form; return the refusal, if any.
-
-    Raises:
-        NotFound: there is no such request that they may see.
-        NotSignedIn: nobody is signed in.
-    """
-    try:
-        decision_input = DecisionInput(action, comment_of(comment), version=version)
-        with work.open() as (session, visitor):
-            came = origin(work.request)
-            work.request.state.tried = AttemptedAction(visitor.caller, came, request_id, action)
-            decide.act(session, visitor.caller, came, request_id, decision_input)
-    except (Conflict, NotYours, Invalid) as refused:
-        note(work.request, refused)
-        return refused
-    return None
-
-
-def comment_of(typed: str) -> str | None:
-    """Return the comment of an action, or nothing.
-
-    Raises:
-        Invalid: the API would refuse it.
-    """
-    try:
-        return CommentInput(comment=typed.replace("\r\n", "\n").strip() or None).comment
-    except ValidationError as error:
-        raise Invalid(f"Not accepted: {policy_diff.advice(error)}.", field="comment") from None

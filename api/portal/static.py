@@ -3,20 +3,27 @@
 import gzip
 import hashlib
 from dataclasses import dataclass
+from functools import cache
 from importlib.resources import files
+from pathlib import Path
 from typing import Self
 
 from fastapi import APIRouter, Request, Response
 
+from api.deps import SettingsDep
+from api.portal import brand
 from api.portal.pages import HEADERS, TAG
 from lockbox.errors import NotFound
 
 router = APIRouter(tags=[TAG], include_in_schema=False)
 
 KINDS = {
+    "tokens.css": "text/css; charset=utf-8",
     "portal.css": "text/css; charset=utf-8",
     "portal.js": "text/javascript; charset=utf-8",
+    "reference.css": "text/css; charset=utf-8",
     "passkey.js": "text/javascript; charset=utf-8",
+    "invitation.js": "text/javascript; charset=utf-8",
     "lockbox.svg": "image/svg+xml",
 }
 VENDORED = {
@@ -40,7 +47,11 @@ class StaticFile:
     @classmethod
     def read(cls, folder: tuple[str, ...], name: str, kind: str, kept_seconds: int) -> Self:
         """Read a file of the package."""
-        plain = files("api.portal").joinpath("static", *folder, name).read_bytes()
+        return cls.of(files("api.portal").joinpath("static", *folder, name).read_bytes(), kind, kept_seconds)
+
+    @classmethod
+    def of(cls, plain: bytes, kind: str, kept_seconds: int) -> Self:
+        """Return a file of that content."""
         tag = f'"{hashlib.sha256(plain).hexdigest()[:16]}"'
         return cls(plain, gzip.compress(plain, mtime=0), tag, kind, kept_seconds)
 
@@ -49,12 +60,24 @@ FILES = {name: StaticFile.read((), name, kind, KEPT_SECONDS) for name, kind in K
 FILES |= {name: StaticFile.read(("vendor",), name, kind, UNCHANGING_SECONDS) for name, kind in VENDORED.items()}
 
 
+@cache
+def _branded(name: str, colour: str | None, logo: Path | None) -> StaticFile | None:
+    """Return a file that the vendor's settings make."""
+    if name == "brand.css" and colour:
+        return StaticFile.of(brand.style(colour), KINDS["tokens.css"], KEPT_SECONDS)
+    if name == "logo" and logo:
+        return StaticFile.of(*brand.logo(logo), KEPT_SECONDS)
+    return None
+
+
 @router.get("/static/{name}")
-def show(request: Request, name: str) -> Response:
+def show(request: Request, name: str, chosen: SettingsDep) -> Response:
     """Return a file, which browsers may cache: ours for an hour, versioned ones for a year."""
-    if name not in FILES:
+    file = FILES.get(name)
+    if file is None and name in {"brand.css", "logo"}:
+        file = _branded(name, chosen.vendor_colour, chosen.vendor_logo)
+    if file is None:
         raise NotFound("There is no such file.")
-    file = FILES[name]
     kept = {"cache-control": f"public, max-age={file.kept_seconds}", "etag": file.tag, "vary": "accept-encoding"}
     if file.tag in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=HEADERS | kept)

@@ -20,7 +20,7 @@ router = APIRouter(tags=["access"], route_class=GroupedRoute)
 
 
 @router.get("/v1/access", responses=problems())
-async def check(
+async def check_access(
     request: Request,
     groups: CallGroupsDep,
     response: Response,

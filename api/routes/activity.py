@@ -17,7 +17,7 @@ router = APIRouter(prefix="/v1/requests", tags=["requests"])
 @router.post(
     "/{request_id}/activity", status_code=201, response_model=ActivityReceipt, responses=problems(400, 404, 409)
 )
-def report(
+def report_activity(
     request_id: UUID, body: NewActivity, who: CurrentUser, came: RequestOrigin, session: SessionDep, key: Key = None
 ) -> Response:
     """Report an engineer's activity, up to an hour after the window's end; needs the scope `activity:report`.
@@ -41,7 +41,7 @@ def report(
 
 
 @router.get("/{request_id}/activity", responses=problems(404))
-def show(request_id: UUID, who: CurrentUser, came: RequestOrigin, session: SessionDep) -> ActivityList:
+def list_activity(request_id: UUID, who: CurrentUser, came: RequestOrigin, session: SessionDep) -> ActivityList:
     """Show the reported activity inside the window; it is an empty list without reports."""
     entry = queries.find(session, who, request_id)
     shown = ActivityList(items=activity.read(session, who, request_id))

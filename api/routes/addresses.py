@@ -11,24 +11,24 @@ from api.schemas.parts import problems
 from lockbox.identity.models import Address
 from lockbox.notifications import addresses
 
-router = APIRouter(prefix="/v1/me/addresses", tags=["people"])
+router = APIRouter(prefix="/v1/me/addresses", tags=["account"])
 
 
 @router.get("", responses=problems())
-def list_addresses(who: CurrentUser, session: SessionDep, response: Response) -> AddressList:
+def list_my_addresses(who: CurrentUser, session: SessionDep, response: Response) -> AddressList:
     """List the caller's further addresses, without the sign-in address."""
     response.headers["cache-control"] = "no-store"
     return AddressList(items=[_view(one) for one in addresses.mine(session, who)])
 
 
 @router.post("", status_code=201, responses=problems(400, 409, 429), dependencies=[Depends(name_an_address)])
-def add(body: NewAddress, who: CurrentUser, came: ClientInfoDep, session: SessionDep) -> AddressView:
+def add_my_address(body: NewAddress, who: CurrentUser, came: ClientInfoDep, session: SessionDep) -> AddressView:
     """Add an address, with a fresh sign-in; it is used once it is confirmed with the mailed code."""
     return _view(addresses.add(session, who, came, body.email, prompts=body.prompts))
 
 
 @router.post("/{address_id}/confirm", responses=problems(400, 404, 409))
-def confirm(
+def confirm_my_address(
     address_id: UUID, body: ConfirmationCode, who: CurrentUser, came: ClientInfoDep, session: SessionDep
 ) -> AddressView:
     """Confirm an address with the mailed code; mails go there from now on."""
@@ -36,7 +36,7 @@ def confirm(
 
 
 @router.patch("/{address_id}", responses=problems(400, 404))
-def choose(
+def change_my_address(
     address_id: UUID, body: AddressChange, who: CurrentUser, came: ClientInfoDep, session: SessionDep
 ) -> AddressView:
     """Set whether prompts, reminders and outcomes go to an address; receipts always do."""
@@ -44,7 +44,7 @@ def choose(
 
 
 @router.delete("/{address_id}", status_code=204, responses=problems(404))
-def remove(address_id: UUID, who: CurrentUser, came: ClientInfoDep, session: SessionDep) -> None:
+def remove_my_address(address_id: UUID, who: CurrentUser, came: ClientInfoDep, session: SessionDep) -> None:
     """Remove an address; nothing more is sent there, not even what is queued."""
     addresses.remove(session, who, came, address_id)
 

@@ -67,7 +67,7 @@ LogSize = Annotated[int, Query(ge=0, le=LARGEST)]
 
 
 @router.get("", responses=problems(404))
-def search(
+def search_audit_log(
     who: AuditReaderDep,
     what: EventFilterDep,
     came: RequestOrigin,
@@ -88,7 +88,7 @@ def search(
 
 
 @router.get("/export", response_class=StreamingResponse, responses=problems(404, 429))
-def export(
+def export_audit_log(
     who: AuditReaderDep,
     what: EventFilterDep,
     came: RequestOrigin,
@@ -121,7 +121,7 @@ def export(
 
 
 @router.get("/checkpoint", responses=problems(404))
-def checkpoint(who: AuditReaderDep, session: SessionDep) -> CheckpointView:
+def get_audit_checkpoint(who: AuditReaderDep, session: SessionDep) -> CheckpointView:
     """Show the log's newest signed checkpoint: its size and root."""
     log = audit_access.head(session, who)
     return CheckpointView(
@@ -136,14 +136,14 @@ def checkpoint(who: AuditReaderDep, session: SessionDep) -> CheckpointView:
 
 
 @router.get("/proof/inclusion", responses=problems(404))
-def inclusion(event: UUID, who: AuditReaderDep, session: SessionDep) -> InclusionView:
+def get_inclusion_proof(event: UUID, who: AuditReaderDep, session: SessionDep) -> InclusionView:
     """Prove that an event is in the log."""
     log, number, path = audit_access.inclusion(session, who, event)
     return InclusionView(event=event, number=number, size=log.size, proof=list(map(_text, path)), note=log.note)
 
 
 @router.get("/proof/consistency", responses=problems(404))
-def consistency(
+def get_consistency_proof(
     who: AuditReaderDep,
     session: SessionDep,
     older: Annotated[int, Query(alias="from", ge=0, le=LARGEST)],
@@ -155,7 +155,7 @@ def consistency(
 
 
 @router.get("/report", responses=problems(404))
-def report(request: UUID, who: CurrentUser, came: RequestOrigin, session: SessionDep) -> ReportView:
+def get_access_report(request: UUID, who: CurrentUser, came: RequestOrigin, session: SessionDep) -> ReportView:
     """Report on one request: who asked, who decided, when it was open, and what was done inside."""
     found = audit_access.report(session, who, came, request)
     facts = {name: getattr(found, name) for name in ReportView.model_fields if hasattr(found, name)}
@@ -166,7 +166,7 @@ def report(request: UUID, who: CurrentUser, came: RequestOrigin, session: Sessio
 
 
 @known.get("/.well-known/lockbox-audit-keys")
-def keys(session: SessionDep) -> AuditKeyList:
+def list_audit_keys(session: SessionDep) -> AuditKeyList:
     """List every key that has ever signed checkpoints or approvals here.
 
     Verifiers must compare the fingerprints over another channel: whoever could forge a log could forge this list.

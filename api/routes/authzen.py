@@ -65,7 +65,7 @@ class RefusedQuestion(Exception):  # noqa: N818 - it is an answer
     responses=problems(),
     openapi_extra=body_of(EvaluationBody),
 )
-async def evaluation(request: Request) -> Response:
+async def evaluate_access(request: Request) -> Response:
     """Decide one question. A no is 200 with `decision` false; anything but a well-formed question is 400.
 
     Needs a service account's token with the scope `gate:authzen`, bound to one service.
@@ -79,7 +79,7 @@ async def evaluation(request: Request) -> Response:
     responses=problems(),
     openapi_extra=body_of(EvaluationsBody),
 )
-async def evaluations(request: Request) -> Response:
+async def evaluate_access_batch(request: Request) -> Response:
     """Decide several questions in their order, 50 at most; without `evaluations` one, as `/access/v1/evaluation`.
 
     A malformed one among several is a no with the reason `malformed`.
@@ -88,7 +88,7 @@ async def evaluations(request: Request) -> Response:
 
 
 @router.get("/.well-known/authzen-configuration")
-async def configuration(chosen: SettingsDep, response: Response) -> AuthzenConfiguration:
+async def get_authzen_configuration(chosen: SettingsDep, response: Response) -> AuthzenConfiguration:
     """Say where AuthZEN's endpoints are."""
     response.headers["cache-control"] = "no-store"
     here = chosen.public_url

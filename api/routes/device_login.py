@@ -16,7 +16,7 @@ EVERY_SECONDS = 2
 
 
 @router.post("", status_code=201, responses=problems(429))
-def ask(
+def start_device_login(
     request: Request, came: ClientInfoDep, chosen: SettingsDep, db: DatabaseDep, response: Response
 ) -> DeviceAuthorizationView:
     """Request a code that a person types into the page; needs no token, and is counted like a sign-in attempt."""
@@ -38,7 +38,9 @@ def ask(
 
 
 @router.post("/state", responses=problems())
-def state(body: DeviceToken, session: SessionDep, chosen: SettingsDep, response: Response) -> DeviceLoginStateView:
+def get_device_login_state(
+    body: DeviceToken, session: SessionDep, chosen: SettingsDep, response: Response
+) -> DeviceLoginStateView:
     """Return the state of a device login, identified by its own token."""
     response.headers["cache-control"] = "no-store"
     return DeviceLoginStateView(state=device_login.state(session, body.token, environment=chosen.environment))

@@ -25,7 +25,7 @@ router = APIRouter()
 
 
 @router.get("/v1/gate/enforcement", tags=["vendor"], responses=problems())
-def list_enforcement(who: CurrentUser, session: SessionDep) -> EnforcementList:
+def list_gate_enforcement(who: CurrentUser, session: SessionDep) -> EnforcementList:
     """List what the gate of each service does, to the vendor's operators and auditors.
 
     `wanted` is what the catalogue says. `reporting` counts the tenants for which the gate only reports.
@@ -34,7 +34,7 @@ def list_enforcement(who: CurrentUser, session: SessionDep) -> EnforcementList:
 
 
 @router.get("/v1/gate/enforcement/{service}/report", tags=["vendor"], responses=problems(404))
-def show_gate_report(
+def get_gate_report(
     service: Word,
     who: CurrentUser,
     session: SessionDep,
@@ -55,7 +55,7 @@ def list_tenant_gates(slug: Slug, who: CurrentUser, session: SessionDep) -> Tena
 
 
 @router.put("/v1/tenants/{slug}/gates/{service}/report", tags=["tenants"], responses=problems(400, 404, 409))
-def allow_report(
+def allow_gate_report(
     slug: Slug, service: Word, body: ReportConsentInput, who: CurrentUser, came: RequestOrigin, session: SessionDep
 ) -> TenantGateView:
     """Let the gate of a service only report for the tenant, as a tenant admin with a fresh sign-in.
@@ -68,7 +68,7 @@ def allow_report(
 @router.delete(
     "/v1/tenants/{slug}/gates/{service}/report", tags=["tenants"], status_code=204, responses=problems(404)
 )
-def end_report(slug: Slug, service: Word, who: CurrentUser, came: RequestOrigin, session: SessionDep) -> None:
+def end_gate_report(slug: Slug, service: Word, who: CurrentUser, came: RequestOrigin, session: SessionDep) -> None:
     """Take the yes back, as a tenant admin: the gate enforces at once."""
     report_consents.end(session, who, came, slug, service)
 

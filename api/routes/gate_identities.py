@@ -26,7 +26,7 @@ def list_gate_identities(
     return GateIdentityPage(items=[_view(one) for one in page.identities], next_cursor=page.next_cursor)
 
 
-@router.post("", status_code=201, responses=problems(400, 409, 429))
+@router.post("", status_code=201, responses=problems(400, 409))
 def add_gate_identity(
     body: NewGateIdentity, who: CurrentUser, came: RequestOrigin, session: SessionDep, chosen: SettingsDep
 ) -> GateIdentityView:

@@ -35,13 +35,13 @@ class Readiness(BaseModel):
 
 # It uses no thread: others may have taken all of them.
 @router.get("/livez")
-async def livez() -> Liveness:
+async def get_liveness() -> Liveness:
     """Answer as long as the process runs."""
     return Liveness()
 
 
 @router.get("/readyz", responses={503: {"model": Readiness}})
-def readyz(db: DatabaseDep, response: Response) -> Readiness:
+def get_readiness(db: DatabaseDep, response: Response) -> Readiness:
     """Answer 200 with Postgres and the right schema; *degraded* without Redis or with the audit log behind."""
     postgres, redis = _postgres(db), _redis(db)
     if postgres != "ok":

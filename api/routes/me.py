@@ -9,11 +9,11 @@ from lockbox.identity import tenants
 from lockbox.identity.roles import AuthMethod
 from lockbox.notifications import addresses
 
-router = APIRouter(tags=["people"])
+router = APIRouter(tags=["account"])
 
 
 @router.get("/v1/me", responses=problems())
-def me(who: CurrentUser, session: SessionDep, response: Response) -> MeView:
+def get_me(who: CurrentUser, session: SessionDep, response: Response) -> MeView:
     """Show the caller's identity, roles and sign-in method."""
     response.headers["cache-control"] = "no-store"
     slugs, chosen = tenants.slugs(session, who.tenants()), addresses.preferences(session, who)
@@ -34,7 +34,7 @@ def me(who: CurrentUser, session: SessionDep, response: Response) -> MeView:
 
 
 @router.patch("/v1/me", responses=problems(400))
-def choose(
+def change_preferences(
     body: Preferences, who: CurrentUser, came: ClientInfoDep, session: SessionDep, response: Response
 ) -> MeView:
     """Set the time zone of the caller's mails, and whether to get prompts; an API token cannot."""
@@ -42,4 +42,4 @@ def choose(
         addresses.choose_time_zone(session, who, body.time_zone)
     if body.wants_prompts is not None:
         addresses.choose_prompts(session, who, came, wanted=body.wants_prompts)
-    return me(who, session, response)
+    return get_me(who, session, response)

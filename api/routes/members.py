@@ -43,7 +43,7 @@ def list_members(
 
 
 @router.post("/members", status_code=201, responses=problems(400, 404, 409))
-def invite(
+def invite_member(
     slug: Slug, body: NewMember, who: CurrentUser, came: RequestOrigin, session: SessionDep, chosen: SettingsDep
 ) -> InvitationView:
     """Invite a person by mail, as a tenant admin; they become a member when they accept.
@@ -56,7 +56,7 @@ def invite(
 
 
 @router.get("/members/{person_id}", responses=problems(404))
-def show_member(slug: Slug, person_id: UUID, who: CurrentUser, session: SessionDep, response: Response) -> MemberView:
+def get_member(slug: Slug, person_id: UUID, who: CurrentUser, session: SessionDep, response: Response) -> MemberView:
     """Show one member to the tenant's own people."""
     return _one(members.show(session, who, slug, person_id), response)
 
@@ -90,7 +90,7 @@ def remove_member(slug: Slug, person_id: UUID, who: CurrentUser, came: RequestOr
 
 
 @router.post("/leave", status_code=204, responses=problems(404))
-def leave(slug: Slug, who: CurrentUser, came: RequestOrigin, session: SessionDep) -> None:
+def leave_tenant(slug: Slug, who: CurrentUser, came: RequestOrigin, session: SessionDep) -> None:
     """Leave the tenant, as any member; the last admin only if nobody else stays."""
     members.leave(session, who, came, slug)
 
@@ -102,7 +102,9 @@ def list_invitations(slug: Slug, who: CurrentUser, session: SessionDep) -> Invit
 
 
 @router.delete("/invitations/{invitation_id}", status_code=204, responses=problems(404, 409))
-def withdraw(slug: Slug, invitation_id: UUID, who: CurrentUser, came: RequestOrigin, session: SessionDep) -> None:
+def withdraw_invitation(
+    slug: Slug, invitation_id: UUID, who: CurrentUser, came: RequestOrigin, session: SessionDep
+) -> None:
     """Withdraw an invitation, as a tenant admin; its mailed code no longer works."""
     invitations.withdraw(session, who, came, slug, invitation_id)
 
@@ -114,7 +116,7 @@ def list_delegations(slug: Slug, who: CurrentUser, session: SessionDep) -> Deleg
 
 
 @router.post("/delegations", status_code=201, responses=problems(400, 404, 409))
-def name_delegate(
+def add_delegation(
     slug: Slug, body: NewDelegation, who: CurrentUser, came: RequestOrigin, session: SessionDep
 ) -> DelegationView:
     """Name a delegate for yourself, as an approver, or for an absent approver, as a tenant admin."""
@@ -131,20 +133,24 @@ def end_delegation(
 
 
 @router.post("/recovery", status_code=201, responses=problems(400, 404, 409))
-def propose(slug: Slug, body: Invitee, who: CurrentUser, came: RequestOrigin, session: SessionDep) -> RecoveryView:
+def propose_admin(
+    slug: Slug, body: Invitee, who: CurrentUser, came: RequestOrigin, session: SessionDep
+) -> RecoveryView:
     """Propose an admin, as an operator: all admins and approvers are notified, and have 72 hours to object."""
     proposed = recovery.propose(session, who, came, slug, name=body.name, address=body.address)
     return RecoveryView(id=proposed.id, takes_effect_at=proposed.takes_effect_at)
 
 
 @router.post("/recovery/{invitation_id}/object", status_code=204, responses=problems(404, 409))
-def object_to(slug: Slug, invitation_id: UUID, who: CurrentUser, came: RequestOrigin, session: SessionDep) -> None:
+def object_to_proposed_admin(
+    slug: Slug, invitation_id: UUID, who: CurrentUser, came: RequestOrigin, session: SessionDep
+) -> None:
     """Object to a proposed admin, as an admin or approver of the tenant, which ends the proposal."""
     recovery.object_to(session, who, came, slug, invitation_id)
 
 
 @router.delete("/recovery/{invitation_id}", status_code=204, responses=problems(404, 409))
-def withdraw_proposal(
+def withdraw_proposed_admin(
     slug: Slug, invitation_id: UUID, who: CurrentUser, came: RequestOrigin, session: SessionDep
 ) -> None:
     """Withdraw a proposed admin, as an operator; everyone notified of the proposal is notified."""

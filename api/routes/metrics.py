@@ -15,7 +15,7 @@ router = APIRouter(tags=["health"])
 
 
 @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
-def show(request: Request, chosen: SettingsDep, db: DatabaseDep) -> Response:
+def get_metrics(request: Request, chosen: SettingsDep, db: DatabaseDep) -> Response:
     """Return the metrics in Prometheus' text form; without Redis or Postgres, those of the other.
 
     They are read at each call: whichever process answers, no counter goes back. Answers that are not written yet

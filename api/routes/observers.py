@@ -42,7 +42,7 @@ def remove_observer(
 
 
 @what_if_router.post("", responses=problems(400, 404))
-def preview(
+def preview_policy(
     slug: Slug, body: WhatIfInput, who: CurrentUser, session: SessionDep, chosen: SettingsDep
 ) -> WhatIfResult:
     """Show the tenant's members whom such a request would reach and where; nothing is written or sent."""

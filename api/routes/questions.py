@@ -18,7 +18,7 @@ router = APIRouter(prefix="/v1/requests", tags=["requests"])
 @router.post(
     "/{request_id}/questions", status_code=201, response_model=QuestionView, responses=problems(400, 404, 409)
 )
-def ask(
+def ask_question(
     request_id: UUID, body: QuestionText, who: CurrentUser, came: RequestOrigin, session: SessionDep, key: Key = None
 ) -> Response:
     """Ask the engineer a question: a manager during the review, an approver or their delegate after it.
@@ -47,7 +47,7 @@ def list_questions(request_id: UUID, who: CurrentUser, came: RequestOrigin, sess
 
 
 @router.post("/{request_id}/questions/{question_id}/answer", responses=problems(400, 404, 409))
-def answer(
+def answer_question(
     request_id: UUID,
     question_id: UUID,
     body: QuestionText,

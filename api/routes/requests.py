@@ -25,7 +25,7 @@ from api.deps import (
 )
 from api.refusal_log import AttemptedAction
 from api.routes.timeline import ERASED, on_behalf_of_fields
-from api.schemas.parts import PersonView, Word, Words, problems
+from api.schemas.parts import MAY_MATCH, PersonView, Word, Words, problems
 from api.schemas.requests import (
     ApprovalInput,
     AvailableMoveView,
@@ -137,7 +137,7 @@ def preview_request(body: NewRequest, who: CurrentUser, session: SessionDep, cho
 
 
 @router.get("/{request_id}", responses=problems(404))
-def show(
+def get_request(
     request_id: UUID, who: CurrentUser, came: RequestOrigin, session: SessionDep, response: Response
 ) -> RequestWithMoves:
     """Show one request, whether it is open now, the state of its notifications, and what the reader may do.
@@ -158,7 +158,7 @@ def show(
 
 
 @router.post("/{request_id}/ask-again", status_code=201, response_model=NewRequestView, responses=problems(404, 409))
-def ask_again(
+def resubmit_request(
     request_id: UUID,
     who: CurrentUser,
     came: RequestOrigin,
@@ -179,8 +179,13 @@ def ask_again(
     return _submitted(session, who, key, f"ask-again {request_id}".encode(), file)
 
 
-@grouped.post("/{request_id}/approve", response_model=RequestView, responses=problems(400, 404, 409, 412))
-async def approve(
+@grouped.post(
+    "/{request_id}/approve",
+    response_model=RequestView,
+    responses=problems(400, 404, 409, 412),
+    openapi_extra=MAY_MATCH,
+)
+async def approve_request(
     request: Request,
     request_id: UUID,
     came: RequestOrigin,
@@ -208,8 +213,8 @@ async def approve(
     return await groups.run(judge, key=str(request_id))
 
 
-@router.post("/{request_id}/approve/challenge", responses=problems(404, 409, 412))
-def challenge(
+@router.post("/{request_id}/approve/challenge", responses=problems(404, 409, 412), openapi_extra=MAY_MATCH)
+def create_approval_challenge(
     request: Request,
     request_id: UUID,
     who: CurrentUser,
@@ -257,7 +262,7 @@ def _commented(action: Action) -> Callable[..., Awaitable[Response]]:
 
         return await groups.run(judge, key=str(request_id))
 
-    act.__name__, act.__doc__ = action.value, ACTIONS[action]
+    act.__name__, act.__doc__ = f"{action.value}_request", ACTIONS[action]
     return act
 
 
@@ -271,9 +276,12 @@ ACTIONS = {
 """The description of each action; the table of moves says who may take it."""
 
 for each in ACTIONS:
-    grouped.post(f"/{{request_id}}/{each.value}", response_model=RequestView, responses=problems(404, 409, 412))(
-        _commented(each)
-    )
+    grouped.post(
+        f"/{{request_id}}/{each.value}",
+        response_model=RequestView,
+        responses=problems(404, 409, 412),
+        openapi_extra=MAY_MATCH,
+    )(_commented(each))
 
 
 def _signed(said: SignedApproval, who: Caller, chosen: Settings, db: Database) -> SignedStatement:

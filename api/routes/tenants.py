@@ -37,7 +37,7 @@ Version = Annotated[int | None, Query(ge=1, le=2**31 - 2)]
 
 
 @router.post("", status_code=201, responses=problems(400, 409))
-def add(
+def add_tenant(
     body: NewTenant,
     who: CurrentUser,
     came: RequestOrigin,
@@ -68,13 +68,13 @@ def list_tenants(
 
 
 @router.get("/{slug}", responses=problems(404))
-def show(slug: Slug, who: CurrentUser, session: SessionDep) -> TenantView:
+def get_tenant(slug: Slug, who: CurrentUser, session: SessionDep) -> TenantView:
     """Show one tenant."""
     return _tenant(tenants.show(session, who, slug))
 
 
 @router.post("/{slug}/suspend", responses=problems(404))
-def suspend(slug: Slug, who: CurrentUser, came: RequestOrigin, session: SessionDep) -> TenantView:
+def suspend_tenant(slug: Slug, who: CurrentUser, came: RequestOrigin, session: SessionDep) -> TenantView:
     """Suspend a tenant, as an operator: nothing can be submitted for it, and its open windows are revoked.
 
     The tenant's `open_windows` is their number. Resuming the tenant reopens none.
@@ -83,13 +83,13 @@ def suspend(slug: Slug, who: CurrentUser, came: RequestOrigin, session: SessionD
 
 
 @router.post("/{slug}/resume", responses=problems(404))
-def resume(slug: Slug, who: CurrentUser, came: RequestOrigin, session: SessionDep) -> TenantView:
+def resume_tenant(slug: Slug, who: CurrentUser, came: RequestOrigin, session: SessionDep) -> TenantView:
     """End a suspension, as an operator."""
     return _tenant(tenants.resume(session, who, came, slug))
 
 
 @router.put("/{slug}/plan", responses=problems(400, 404))
-def set_plan(
+def change_tenant_plan(
     slug: Slug, body: NewPlan, who: CurrentUser, came: RequestOrigin, session: SessionDep, chosen: SettingsDep
 ) -> TenantView:
     """Set a tenant's plan, as an operator; its mode stays."""
@@ -97,7 +97,7 @@ def set_plan(
 
 
 @router.put("/{slug}/mode", responses=problems(400, 404))
-def switch_mode(
+def change_tenant_mode(
     slug: Slug, body: NewMode, who: CurrentUser, came: RequestOrigin, session: SessionDep, chosen: SettingsDep
 ) -> ModeChangeView:
     """Switch the mode, as a tenant admin; switching to enforce closes windows opened without the customer.
@@ -109,13 +109,15 @@ def switch_mode(
 
 
 @router.put("/{slug}/name", responses=problems(400, 404))
-def rename(slug: Slug, body: NewName, who: CurrentUser, came: RequestOrigin, session: SessionDep) -> TenantView:
+def rename_tenant(
+    slug: Slug, body: NewName, who: CurrentUser, came: RequestOrigin, session: SessionDep
+) -> TenantView:
     """Rename the tenant, as a tenant admin."""
     return _tenant(tenants.rename(session, who, came, slug, body.name))
 
 
 @router.post("/{slug}/emergency-stop", responses=problems(400, 404))
-def stop(
+def start_emergency_stop(
     slug: Slug, who: CurrentUser, came: RequestOrigin, session: SessionDep, body: CommentInput | None = None
 ) -> EmergencyStopView:
     """Revoke all open windows and deny all pending requests and those in review, as a tenant admin."""
@@ -126,7 +128,7 @@ def stop(
 
 
 @router.get("/{slug}/policy", responses=problems(404))
-def show_policy(
+def get_policy(
     slug: Slug, who: CurrentUser, session: SessionDep, response: Response, version: Version = None
 ) -> PolicyView:
     """Show the policy to the tenant's members, in its current or another version."""
@@ -152,14 +154,14 @@ def change_policy(
 
 
 @router.get("/{slug}/approver-keys", responses=problems(404))
-def show_approver_keys(slug: Slug, who: CurrentUser, session: SessionDep, chosen: SettingsDep) -> ApproverKeysView:
+def get_approver_keys(slug: Slug, who: CurrentUser, session: SessionDep, chosen: SettingsDep) -> ApproverKeysView:
     """Return the public keys of the tenant's approvers, as a tenant admin: the file for the verifier."""
     given = audit_access.export_approver_keys(session, who, slug, partial(relying_party, chosen))
     return ApproverKeysView.model_validate(files.document(given))
 
 
 @router.get("/{slug}/policy/versions", responses=problems(404))
-def list_versions(
+def list_policy_versions(
     slug: Slug,
     who: CurrentUser,
     session: SessionDep,

@@ -34,7 +34,7 @@ ERASED = "erased"
 
 
 @router.get("/{request_id}/events", responses=problems(404))
-def events(request_id: UUID, who: CurrentUser, came: RequestOrigin, session: SessionDep) -> EventList:
+def list_request_events(request_id: UUID, who: CurrentUser, came: RequestOrigin, session: SessionDep) -> EventList:
     """Show a request's timeline: its moves in order without a gap, and other events."""
     entry = queries.find(session, who, request_id)
     held = reader_roles(who, entry.request.requester_id, entry.request.tenant_id)
@@ -48,7 +48,7 @@ def events(request_id: UUID, who: CurrentUser, came: RequestOrigin, session: Ses
 
 
 @router.get("/{request_id}/notifications", responses=problems(404))
-def notifications(request_id: UUID, who: CurrentUser, session: SessionDep) -> NotificationList:
+def list_request_notifications(request_id: UUID, who: CurrentUser, session: SessionDep) -> NotificationList:
     """Show a request's notifications and their state: by name on the reader's own side, else in numbers."""
     queries.find(session, who, request_id)
     found = delivery_status.of_request(session, request_id, who.side)

@@ -37,8 +37,8 @@ def list_tokens(who: CurrentUser, session: SessionDep) -> TokenList:
     return TokenList(items=[TokenView(**_facts(token)) for token in api_tokens.mine(session, who)])
 
 
-@router.post("", status_code=201, responses=problems(400, 429))
-def make(
+@router.post("", status_code=201, responses=problems(400, 409))
+def create_token(
     body: NewToken,
     who: CurrentUser,
     came: ClientInfoDep,
@@ -54,8 +54,8 @@ def make(
     return _issued(token_creation.make(session, who, came, wanted, laid_down), response)
 
 
-@router.post("/{token_id}/rotate", status_code=201, responses=problems(400, 404, 409, 429))
-def rotate(
+@router.post("/{token_id}/rotate", status_code=201, responses=problems(400, 404, 409))
+def rotate_token(
     token_id: UUID,
     who: CurrentUser,
     came: ClientInfoDep,
@@ -74,7 +74,7 @@ def rotate(
 
 
 @router.delete("/{token_id}", status_code=204, responses=problems(404))
-def revoke(token_id: UUID, who: CurrentUser, came: ClientInfoDep, session: SessionDep) -> None:
+def revoke_token(token_id: UUID, who: CurrentUser, came: ClientInfoDep, session: SessionDep) -> None:
     """Revoke a token of one's own at once; repeating it is harmless."""
     token_creation.revoke(session, who, came, token_id)
 

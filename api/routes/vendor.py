@@ -25,7 +25,7 @@ router = APIRouter(prefix="/v1/vendor", tags=["vendor"])
 
 
 @router.get("/members", responses=problems())
-def list_colleagues(
+def list_vendor_members(
     who: CurrentUser,
     session: SessionDep,
     cursor: UUID | None = None,
@@ -37,7 +37,7 @@ def list_colleagues(
 
 
 @router.post("/members", status_code=201, responses=problems(400, 409))
-def invite_colleague(
+def invite_vendor_member(
     body: NewColleague, who: CurrentUser, came: RequestOrigin, session: SessionDep, chosen: SettingsDep
 ) -> InvitationView:
     """Invite a person to the vendor by mail, as an operator; the daily limit is that of a tenant."""
@@ -47,13 +47,13 @@ def invite_colleague(
 
 
 @router.get("/members/{person_id}", responses=problems(404))
-def show_colleague(person_id: UUID, who: CurrentUser, session: SessionDep, response: Response) -> ColleagueView:
+def get_vendor_member(person_id: UUID, who: CurrentUser, session: SessionDep, response: Response) -> ColleagueView:
     """Show a person of the vendor, to its operators and auditors."""
     return _one(vendor_staff.show(session, who, person_id), response)
 
 
 @router.put("/members/{person_id}", responses=problems(400, 404, 412, 428), openapi_extra=MUST_MATCH_TAG)
-def change_colleague(
+def change_vendor_member(
     person_id: UUID,
     body: ColleagueChange,
     who: CurrentUser,
@@ -71,13 +71,15 @@ def change_colleague(
 
 
 @router.delete("/members/{person_id}", status_code=204, responses=problems(404))
-def remove_colleague(person_id: UUID, who: CurrentUser, came: RequestOrigin, session: SessionDep) -> None:
+def remove_vendor_member(person_id: UUID, who: CurrentUser, came: RequestOrigin, session: SessionDep) -> None:
     """Remove every role of someone else at the vendor, as an operator; what they carried ends."""
     vendor_staff.remove(session, who, came, person_id)
 
 
 @router.post("/members/{person_id}/disable", responses=problems(404))
-def disable_colleague(person_id: UUID, who: CurrentUser, came: RequestOrigin, session: SessionDep) -> ColleagueView:
+def disable_vendor_member(
+    person_id: UUID, who: CurrentUser, came: RequestOrigin, session: SessionDep
+) -> ColleagueView:
     """Disable someone else at the vendor for ever, as an operator, and end their requests and windows."""
     return _colleague(vendor_staff.disable(session, who, came, person_id))
 
@@ -97,7 +99,7 @@ def withdraw_vendor_invitation(
 
 
 @router.get("/undelivered", responses=problems())
-def list_dead_notifications(
+def list_undelivered_notifications(
     who: CurrentUser,
     session: SessionDep,
     cursor: UUID | None = None,

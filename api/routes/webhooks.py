@@ -25,7 +25,7 @@ from lockbox.admin import delivery_log, webhooks
 from lockbox.admin.webhooks import WebhookInput, WebhookUrlPolicy, WebhookWithSecret
 from lockbox.notifications.models import Delivery, Endpoint
 
-router = APIRouter(prefix="/v1", tags=["endpoints"])
+router = APIRouter(prefix="/v1", tags=["webhooks"])
 
 MOST_CURSOR = 64
 
@@ -39,13 +39,13 @@ WebhookUrlPolicyDep = Annotated[WebhookUrlPolicy, Depends(webhook_url_policy)]
 
 
 @router.get("/tenants/{slug}/endpoints", responses=problems(404))
-def list_tenants_endpoints(slug: Slug, who: CurrentUser, session: SessionDep) -> EndpointList:
+def list_tenant_endpoints(slug: Slug, who: CurrentUser, session: SessionDep) -> EndpointList:
     """List a tenant's webhooks, to its admins, without secrets."""
     return EndpointList(items=[_view(one) for one in webhooks.listed(session, who, slug)])
 
 
 @router.post("/tenants/{slug}/endpoints", status_code=201, responses=problems(400, 404, 409))
-def add_tenants_endpoint(
+def add_tenant_endpoint(
     slug: Slug,
     body: NewEndpoint,
     who: CurrentUser,
@@ -59,13 +59,13 @@ def add_tenants_endpoint(
 
 
 @router.get("/vendor/endpoints", responses=problems())
-def list_vendors_endpoints(who: CurrentUser, session: SessionDep) -> EndpointList:
+def list_vendor_endpoints(who: CurrentUser, session: SessionDep) -> EndpointList:
     """List the vendor's own webhooks, to its operators; they are called for the requests of every tenant."""
     return EndpointList(items=[_view(one) for one in webhooks.listed(session, who, None)])
 
 
 @router.post("/vendor/endpoints", status_code=201, responses=problems(400, 409))
-def add_vendors_endpoint(
+def add_vendor_endpoint(
     body: NewEndpoint,
     who: CurrentUser,
     came: RequestOrigin,
@@ -78,13 +78,13 @@ def add_vendors_endpoint(
 
 
 @router.get("/endpoints/{endpoint_id}", responses=problems(404))
-def show(endpoint_id: UUID, who: CurrentUser, session: SessionDep) -> EndpointView:
+def get_endpoint(endpoint_id: UUID, who: CurrentUser, session: SessionDep) -> EndpointView:
     """Show one webhook."""
     return _view(webhooks.show(session, who, endpoint_id))
 
 
 @router.patch("/endpoints/{endpoint_id}", responses=problems(400, 404))
-def change(
+def change_endpoint(
     endpoint_id: UUID,
     body: EndpointChange,
     who: CurrentUser,
@@ -97,13 +97,13 @@ def change(
 
 
 @router.delete("/endpoints/{endpoint_id}", status_code=204, responses=problems(404))
-def remove(endpoint_id: UUID, who: CurrentUser, came: RequestOrigin, session: SessionDep) -> None:
+def remove_endpoint(endpoint_id: UUID, who: CurrentUser, came: RequestOrigin, session: SessionDep) -> None:
     """Remove a webhook; it is not called any more."""
     webhooks.remove(session, who, came, endpoint_id)
 
 
 @router.post("/endpoints/{endpoint_id}/rotate", responses=problems(400, 404))
-def rotate(
+def rotate_endpoint_secret(
     endpoint_id: UUID,
     who: CurrentUser,
     came: RequestOrigin,
@@ -119,7 +119,7 @@ def rotate(
 
 
 @router.post("/endpoints/{endpoint_id}/test", status_code=202, responses=problems(404, 409, 429))
-def try_out(endpoint_id: UUID, who: CurrentUser, came: RequestOrigin, session: SessionDep) -> CallView:
+def test_endpoint(endpoint_id: UUID, who: CurrentUser, came: RequestOrigin, session: SessionDep) -> CallView:
     """Send a test event to a webhook; the result is in its log."""
     return CallView(webhook_id=delivery_log.try_out(session, who, came, endpoint_id))
 
@@ -138,7 +138,7 @@ def list_deliveries(
 
 
 @router.get("/events", responses=problems(404))
-def replay(
+def replay_events(
     who: AuditReaderDep,
     session: SessionDep,
     chosen: SettingsDep,
@@ -156,7 +156,7 @@ def replay(
 
 
 @router.post("/deliveries/{delivery_id}/redeliver", status_code=202, responses=problems(404, 409, 429))
-def redeliver(delivery_id: UUID, who: CurrentUser, came: RequestOrigin, session: SessionDep) -> CallView:
+def redeliver_call(delivery_id: UUID, who: CurrentUser, came: RequestOrigin, session: SessionDep) -> CallView:
     """Repeat a finished call under its id, unless it asks for something that is settled."""
     return CallView(webhook_id=delivery_log.redeliver(session, who, came, delivery_id))
 

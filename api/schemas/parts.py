@@ -77,7 +77,7 @@ class PersonView(BaseModel):
 
 
 class Problem(BaseModel):
-    """A refusal (RFC 9457); `code` is stable, `detail` says what to do."""
+    """A refusal (RFC 9457), with further members for some codes."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -93,22 +93,15 @@ def phrase(status: int) -> str:
     return {413: "Content Too Large", 422: "Unprocessable Content"}.get(status) or HTTPStatus(status).phrase
 
 
-def _must_match(tag: str) -> dict[str, Any]:
-    return {
-        "parameters": [
-            {
-                "name": "If-Match",
-                "in": "header",
-                "required": True,
-                "description": "The ETag of the version that is replaced, or `*` for whichever is in force.",
-                "schema": {"type": "string", "pattern": rf'^(\*|"{tag}")$'},
-            }
-        ]
-    }
+def _if_match(tag: str, *, required: bool) -> dict[str, Any]:
+    schema = {"type": "string", "pattern": rf'^(\*|"{tag}")$'}
+    return {"parameters": [{"name": "If-Match", "in": "header", "required": required, "schema": schema}]}
 
 
-MUST_MATCH = _must_match("[0-9]{1,9}")
-MUST_MATCH_TAG = _must_match("[0-9a-f]{16}")
+MAY_MATCH = _if_match("[0-9]{1,9}", required=False)
+"""The If-Match header of a move, for the OpenAPI document."""
+MUST_MATCH = _if_match("[0-9]{1,9}", required=True)
+MUST_MATCH_TAG = _if_match("[0-9a-f]{16}", required=True)
 """The If-Match header of replacing a whole document, for the OpenAPI document."""
 
 

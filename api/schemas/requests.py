@@ -25,8 +25,8 @@ class NewRequest(RequestBody):
     justification: Annotated[str, Field(max_length=4000), IS_TEXT]
     case_ref: Annotated[str, Field(max_length=100), IS_LINE] | None = None
     access_window: Seconds
-    max_uses: Uses | None = Field(default=None, description="how often the window can be used; as the policy says")
-    engineer: UUID | None = Field(default=None, description="only a service account names an engineer")
+    max_uses: Uses | None = None
+    engineer: UUID | None = None
 
 
 class CommentInput(RequestBody):
@@ -58,9 +58,7 @@ class ApprovalInput(CommentInput):
     access_window: Seconds | None = None
     resources: list[Resource] | None = Field(default=None, min_length=1, max_length=50)
     actions: list[Word] | None = Field(default=None, min_length=1, max_length=20)
-    max_uses: Uses | None = Field(
-        default=None, description="how often the window can be used; no more than was asked"
-    )
+    max_uses: Uses | None = None
     signed: SignedApproval | None = None
 
 

@@ -1,13 +1,15 @@
-"""Writes the gallery into a folder: `python -m cli.mails [FOLDER]`, var/mails where none is named."""
+"""Writes the gallery into a folder: `python -m cli.mails [--all] [FOLDER]`, var/mails where none is named."""
 
-import sys
+import argparse
 from pathlib import Path
 
 from cli.mails.gallery import write
 
-FOLDER = Path("var/mails")
+ARGUMENTS = argparse.ArgumentParser(prog="python -m cli.mails", description="Write mails into a folder to look at.")
+ARGUMENTS.add_argument("--all", action="store_true", help="every mail, also of long, right-to-left and hostile input")
+ARGUMENTS.add_argument("folder", nargs="?", type=Path, default=Path("var/mails"))
 
 if __name__ == "__main__":
-    chosen = Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER
-    count = write(chosen)
-    print(f"{count} mails, each as .html, .txt and .eml: open {chosen / 'index.html'}")
+    chosen = ARGUMENTS.parse_args()
+    count = write(chosen.folder, every=chosen.all)
+    print(f"{count} mails, each as .html, .txt and .eml: open {chosen.folder / 'index.html'}")

@@ -1,13 +1,13 @@
 """Specimens of every mail, made from plain, long, right-to-left and hostile input."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 from cli.mails.windows import windows
-from lockbox.identity.roles import Mode
+from lockbox.identity.roles import Mode, Role
 from lockbox.monitoring.invariants import audit_log_rolled_back
 from lockbox.notifications import account_mail, request_mail
 from lockbox.notifications.account_mail import (
@@ -37,6 +37,9 @@ NUMBER = UUID("0197f3a0-a0a0-7a0a-8a0a-0a0a0a0a0a0a")
 EVENT = UUID("0197f3a0-a0a0-7a0a-8a0a-0a0a0a0a0a0b")
 FINGERPRINT = "1a2b3c4d 5e6f7a8b 9c0d1e2f 3a4b5c6d 7e8f9a0b 1c2d3e4f 5a6b7c8d 9e0f1a2b"
 MINUTE = timedelta(minutes=1)
+WINDOW = 90 * MINUTE
+LATER = {"answer_reminder": timedelta(hours=9), "review_reminder": timedelta(hours=9), "closing": 80 * MINUTE}
+"""How long after the event the mails of the clock are sent."""
 COPY: Mapping[str, Any] = {"is_copy": True, "recipient_id": None}
 ROLLED_BACK = "1204 events of it were shipped, and 1180 are here"
 OF_A_STOP = {
@@ -74,6 +77,7 @@ class WritingStyle:
     resources: tuple[str, ...]
     user_agent: str
     zone: str = "Europe/Berlin"
+    comments: Mapping[str, str] = field(default_factory=dict)
 
 
 PLAIN = WritingStyle(
@@ -86,6 +90,13 @@ PLAIN = WritingStyle(
     case_ref="CASE-4711",
     resources=("mailbox:anna@contoso.example", "mailbox:bob@contoso.example"),
     user_agent="Mozilla/5.0 (X11; Linux x86_64; rv:150.0) Gecko/20100101 Firefox/150.0",
+    comments={
+        "active": "Tell Anna when you are done.",
+        "denied": "Anna's mailbox is on legal hold. Submit it again without hers.",
+        "question": "Which of the two mailboxes do you need first?",
+        "answer": "Anna's. Bob's can wait until tomorrow.",
+        "report": "GET /mailboxes",
+    },
 )
 LONG = WritingStyle(
     name="long",
@@ -182,7 +193,9 @@ def _request_mails(hand: WritingStyle) -> Iterator[tuple[str, RequestMail]]:
         yield f"nobody-notified-{name}", replace(untold, comment=None)
     yield "reviewing-observe", _request_mail(hand, template="reviewing", to_state="reviewing", mode=Mode.OBSERVE)
     yield "pending-first", _request_mail(hand, template="pending", to_state="pending", earlier=())
-    for name, closed in windows(hand.requester, hand.actor, hand.words, hand.resources):
+    for name, closed in windows(
+        hand.requester, hand.actor, hand.words, hand.resources, hand.comments.get(REPORT, hand.words[:30])
+    ):
         now = AT + MINUTE * (90 if name == "report-erased" else 1)
         yield name, _request_mail(hand, template=REPORT, to_state="expired", now=now, comment=None, closed=closed)
     for name, facts in _receipts().items():
@@ -202,18 +215,20 @@ def _receipts() -> Mapping[str, Mapping[str, Any]]:
 
 
 def _request_mail(hand: WritingStyle, **facts: Any) -> RequestMail:  # noqa: ANN401 - whatever a specimen has of its own
+    template, is_open = facts["template"], facts.get("to_state") in {"active", "closing"}
+    comment = None if template in {"reviewing", "pending", COPIED} else hand.comments.get(template, hand.words)
     usual: dict[str, Any] = {
         "notification_id": UUID(int=99),
         "until_at": AT + timedelta(hours=12),
-        "now": AT + timedelta(seconds=30),
+        "now": AT + LATER.get(template, timedelta(seconds=30)),
         "event_id": UUID(int=6),
         "at": AT,
-        "deadline_at": AT + timedelta(hours=12),
+        "deadline_at": AT + (WINDOW if is_open else timedelta(hours=12)),
         "action": "approve",
         "actor_id": UUID(int=4),
         "actor_name": hand.actor,
         "actor_role": "approver",
-        "comment": None if facts["template"] in {"reviewing", "pending", COPIED} else hand.words,
+        "comment": comment,
         "event_type": "request.approved",
         "request_id": NUMBER,
         "tenant": hand.tenant,
@@ -228,7 +243,7 @@ def _request_mail(hand: WritingStyle, **facts: Any) -> RequestMail:  # noqa: ANN
         "reason_code": "support_case",
         "justification": hand.words,
         "case_ref": hand.case_ref,
-        "access_window": 5400,
+        "access_window": int(WINDOW.total_seconds()),
         "recipient_id": ANN,
         "recipient_name": hand.reader,
         "recipient_address": "ann@contoso.example",
@@ -281,6 +296,7 @@ def _account_mail(template: str, hand: WritingStyle) -> AccountMail:
         time_zone=hand.zone,
         secret=secrets.get(template),
         fingerprint=FINGERPRINT if template == INVITATION else None,
+        roles=(Role.APPROVER,) if template == INVITATION else (),
         waiting=_waiting(hand, link=True) if template == DELEGATE_BEGINS else (),
     )
 

@@ -13,11 +13,11 @@ ONE_REPORT = 3
 
 
 def windows(
-    requester: str, approver: str, words: str, resources: Sequence[str]
+    requester: str, approver: str, words: str, resources: Sequence[str], method: str
 ) -> Iterator[tuple[str, ClosedWindow]]:
     """Yield each mail's name and window, with the given names and words."""
     steps = _steps(requester, approver, words)
-    yield "report", _used(steps, words[:30], resources)
+    yield "report", _used(steps, method, resources)
     yield "report-as-asked", _used(steps, "GET", resources[:1], astray=False)
     yield "report-unused", ClosedWindow(steps=steps, opened_at=OPENED_AT, shut_at=SHUT_AT)
     erased = tuple(

@@ -42,8 +42,8 @@ DAY = timedelta(days=1)
 REFUSED = "This invitation or its code is not valid. Ask for a new invitation."
 OVER = "This invitation has expired. Ask for a new one."
 SIGN_IN_TOO = (
-    "You sign in with your identity provider here, so the code from the mail is not enough. Sign in there, then come "
-    "back to this page and enter the code."
+    "You sign in with your identity provider here, so the code from the mail is not enough. Sign in there, then open "
+    "the link of the mail again."
 )
 MIXED = "A person account cannot become a service account (or the reverse). Ask for an invitation to another address."
 INVITED = "invited"

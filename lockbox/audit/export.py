@@ -23,6 +23,7 @@ from lockbox.audit.verifier import event_checks
 from lockbox.audit.verifier.event_checks import AUDIT_EVENTS_REMOVED
 from lockbox.audit.verifier.export_format import FORMAT, parts
 from lockbox.database import UnitOfWork
+from lockbox.text_rules import spreadsheet_cell
 
 TILES_A_PAGE = 4
 NUMBERS_A_PAGE = 2_048
@@ -38,7 +39,6 @@ COLUMNS = (
     *("Role", "Request", "Event", "Number", "Altered"),
 )
 DECISIONS = {"approve": "Approved", "deny": "Denied", "revoke": "Revoked", "time_out": "Timed out"}
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 @dataclass(frozen=True)
@@ -207,11 +207,5 @@ def _cells(event: RecordedEvent, items: Mapping[UUID, str]) -> Iterator[object]:
 def row(cells: Iterable[object]) -> bytes:
     """Return a CSV row in which no cell can act as a spreadsheet formula."""
     written = io.StringIO()
-    csv.writer(written).writerow([_harmless(cell) for cell in cells])
+    csv.writer(written).writerow([spreadsheet_cell("" if cell is None else str(cell)) for cell in cells])
     return written.getvalue().encode()
-
-
-def _harmless(cell: object) -> str:
-    """Return a cell that cannot act as a spreadsheet formula."""
-    shown = "" if cell is None else str(cell)
-    return f"'{shown}" if shown.startswith(FORMULA) else shown

@@ -38,7 +38,7 @@ from webauthn.registration.verify_registration_response import VerifiedRegistrat
 
 from lockbox.audit.verifier.passkey_assertion import Assertion, fingerprint
 from lockbox.database import UnitOfWork, now
-from lockbox.errors import Conflict, Invalid, NotFound, NotSignedIn, NotYours, TooMany
+from lockbox.errors import Conflict, Invalid, NotFound, NotSignedIn, NotYours, TooManyPasskeys
 from lockbox.identity import authentication, credentials, keyring, row_macs, sessions
 from lockbox.identity.authentication import CredentialKind
 from lockbox.identity.credentials import Passkey
@@ -107,12 +107,12 @@ def registration_challenge(session: UnitOfWork, caller: Caller, party: RelyingPa
 
     Raises:
         SignInAgain: the session's sign-in is too old or too weak.
-        TooMany: the caller has twenty.
+        TooManyPasskeys: the caller has twenty.
     """
     credentials.check(session, caller)
     known = session.orm.exec(_of(caller)).all()
     if len(known) >= MOST_PASSKEYS:
-        raise TooMany(f"You have {MOST_PASSKEYS} passkeys; remove one that you no longer use.")
+        raise TooManyPasskeys(f"You have {MOST_PASSKEYS} passkeys; remove one that you no longer use.")
     options = generate_registration_options(
         rp_id=party.domain,
         rp_name="Lockbox",

@@ -37,6 +37,24 @@ def short_time(moment: datetime, zone: str = DEFAULT) -> str:
     return f"{there.day} {there:%b} {_clock(there)} {_abbreviation(there)}"
 
 
+def deadline(moment: datetime, at: datetime, zone: str = DEFAULT) -> str:
+    """Format a deadline to the minute before it: `22:00 CET`, or `Wed 25 Nov 09:00 CET` if not on the day of `at`."""
+    there = moment.astimezone(_zone(zone))
+    is_today = there.date() == at.astimezone(_zone(zone)).date()
+    day = "" if is_today else f"{there:%a} {there.day} {there:%b} "
+    return f"{day}{there:%H:%M} {_abbreviation(there)}"
+
+
+def local(moment: datetime, zone: str = DEFAULT) -> datetime:
+    """Return an instant as the clocks of a zone show it; an unknown zone is read as UTC."""
+    return moment.astimezone(_zone(zone))
+
+
+def zone_name(moment: datetime, zone: str = DEFAULT) -> str:
+    """Return what the clocks of a zone are called at an instant, such as `CET`."""
+    return _abbreviation(local(moment, zone))
+
+
 def days(first: date | None, last: date | None, zone: str = DEFAULT) -> tuple[datetime | None, datetime | None]:
     """Return the instants between which these days lie in the zone: midnight before the first and after the last.
 

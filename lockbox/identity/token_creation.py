@@ -10,7 +10,7 @@ from sqlalchemy import text
 from lockbox.audit import events
 from lockbox.audit.events import Actor, AuditEvent
 from lockbox.database import UnitOfWork, now, publish_after_commit
-from lockbox.errors import Conflict, Invalid, NotFound, NotYours, SignInAgain, TooMany, UnknownService
+from lockbox.errors import Conflict, Invalid, NotFound, NotYours, SignInAgain, TooManyTokens, UnknownService
 from lockbox.identity import api_tokens, credentials
 from lockbox.identity.api_tokens import MOST_TOKENS, IssuedToken, TokenTerms
 from lockbox.identity.credentials import Token
@@ -63,7 +63,7 @@ def make(
         NotYours: scopes or services are named, and the caller is no machine.
         UnknownService: the catalogue has no such service.
         Invalid: the token would last longer than the installation allows, or a gateway's has more than its one scope.
-        TooMany: the caller has twenty that are good.
+        TooManyTokens: the caller has twenty that are good.
     """
     _signed_in_just_now(session, caller)
     _is_bound_rightly(caller, wanted, rules)
@@ -108,7 +108,7 @@ def rotate(
         NotFound: the caller has no such token that is good.
         Conflict: it has been rotated.
         Invalid: it would last longer than is allowed.
-        TooMany: the caller would have more than twenty that are good.
+        TooManyTokens: the caller would have more than twenty that are good.
     """
     itself = caller.means is AuthMethod.TOKEN and caller.key_id == token_id
     if not itself:
@@ -212,7 +212,7 @@ def _good(session: UnitOfWork, caller: Caller, at: datetime) -> list[Token]:
 
 def _has_room(good: Sequence[Token]) -> None:
     if len(good) >= MOST_TOKENS:
-        raise TooMany(f"You have {MOST_TOKENS} tokens; revoke one that you no longer use.")
+        raise TooManyTokens(f"You have {MOST_TOKENS} tokens; revoke one that you no longer use.")
 
 
 def _record(session: UnitOfWork, caller: Caller, place: ClientInfo, action: str, token: Token) -> None:

@@ -9,14 +9,17 @@ from urllib.parse import urlsplit
 from uuid import UUID
 
 from lockbox.audit.report import ENGINEER
-from lockbox.identity.time_zones import DEFAULT, clock_time
+from lockbox.identity.roles import Role
+from lockbox.identity.time_zones import DEFAULT, clock_time, deadline
 from lockbox.notifications.mail_text import (
     LONGEST_NAME,
     LONGEST_SUBJECT,
+    ROLE_WORDINGS,
     TEMPLATES,
     one_line,
     portal_address,
     prose,
+    roles_in_words,
     sender_domain,
 )
 from lockbox.notifications.senders.protocol import OutgoingMail
@@ -84,6 +87,11 @@ TITLES = {
     SIGN_IN_CODE: "Your code to sign in",
     ADDRESS_CODE: "Confirm this address for mails to you",
 }
+SUBJECTS = {
+    "recovery_proposed": "Object by {by} if this is wrong: the vendor proposes a new admin for {tenant}",
+    INVITATION: "{actor} invites you to Lockbox at {tenant} as {roles}, until {by}",
+}
+"""The subjects that say more than the title."""
 VENDOR_TITLES = {
     "gate_report_began": "A gate does not enforce yet",
     "gate_enforced": "A gate now enforces",
@@ -103,6 +111,13 @@ EXPLANATIONS = {
     "gate_report_ended": "This gate refuses calls without an open access window again.",
 }
 """What a change means, and what can be done about it, where its title and diff do not say so."""
+PATHS = {
+    ADDRESS_CODE: "/account",
+    "recovery_proposed": "/proposals",
+    DIGEST: "/audit-log/checkpoint",
+    **dict.fromkeys((NOBODY_NOTIFIED, REVIEW_UNREACHED, INVARIANT_BROKEN), "/operations"),
+}
+"""Where a mail leads, if not to the page that asks to sign in."""
 PERSONAL = frozenset(
     {
         *(DELEGATE_BEGINS, INVITATION, SIGN_IN_CODE, ADDRESS_CODE),
@@ -131,6 +146,7 @@ DECLARED = ("Engineer", "Service", "Resource", "From", "Until", "Why")
 LONGEST_REASON = 2000
 CUSTOMERS_WORDS = "the vendor"
 SOMEBODY = "an approver"
+AN_OPERATOR = "An operator of the vendor"
 
 
 @dataclass(frozen=True)
@@ -150,7 +166,8 @@ class AccountMail:
 
     `waiting` is what moves across to a delegate.
     `secret` is the code of an invitation or a sign-in: it is made for this one mail and kept nowhere.
-    `fingerprint` is that of the key by which the audit log is signed, for whoever is invited.
+    `fingerprint` is that of the key by which the audit log is signed, and `roles` what is offered, for whoever is
+    invited.
     """
 
     notification_id: UUID
@@ -171,6 +188,7 @@ class AccountMail:
     time_zone: str
     secret: str | None = None
     fingerprint: str | None = None
+    roles: Sequence[Role] = ()
     waiting: Sequence[DelegatedRequest] = ()
 
 
@@ -211,16 +229,19 @@ def worded_changes(mail: AccountMail, zone: str = DEFAULT) -> dict[str, str]:
 
 def render(mail: AccountMail, *, public_url: str, sender: str) -> OutgoingMail:
     """Return the mail. A code in it works only where the person typed their address, or on the invitation's page."""
-    title = _title(mail)
+    title, subject = _title(mail, TITLES), _title(mail, TITLES | SUBJECTS)
     domain = urlsplit(public_url).hostname
     said = {
         "mail": mail,
         "sender_domain": sender_domain(sender),
         "message_domain": domain,
+        "subject": subject,
         "title": title,
         "explanation": EXPLANATIONS.get(mail.template),
         "tenant": one_line(mail.tenant) if mail.tenant else None,
         "actor": one_line(mail.actor) if mail.actor else None,
+        "roles": roles_in_words(mail.roles),
+        "duties": [wording.duty for role, wording in ROLE_WORDINGS.items() if role in mail.roles],
         "named": _declared(mail) if mail.template == OUTSIDE_ACCESS else _named(mail),
         "changes": {} if mail.template == OUTSIDE_ACCESS else _changes(mail),
         "principal": one_line(mail.named.get("principal", SOMEBODY)),
@@ -228,14 +249,16 @@ def render(mail: AccountMail, *, public_url: str, sender: str) -> OutgoingMail:
         "link": _link(mail, public_url),
         "time": partial(clock_time, zone=mail.time_zone),
     }
+    file = INVITATION if mail.template == INVITATION else "account_mail"
     return OutgoingMail(
         message_id=f"<{mail.notification_id}@{domain}>",
         thread_id=f"<{mail.event_id or mail.about_id or mail.notification_id}@{domain}>",
+        list_id=f"<{mail.slug}.changes.{domain}>" if mail.slug else f"<account.{domain}>",
         to_name=one_line(mail.recipient_name),
         to_address=mail.recipient_address,
-        subject=title[:LONGEST_SUBJECT],
-        text=TEMPLATES.get_template("account_mail.txt").render(said),
-        html=TEMPLATES.get_template("account_mail.html").render(said),
+        subject=subject[:LONGEST_SUBJECT],
+        text=TEMPLATES.get_template(f"{file}.txt").render(said),
+        html=TEMPLATES.get_template(f"{file}.html").render(said),
     )
 
 
@@ -258,10 +281,12 @@ def type_of(template: str) -> str:
     return OWN_TYPES.get(template, f"tenant.{template}")
 
 
-def _title(mail: AccountMail) -> str:
+def _title(mail: AccountMail, titles: Mapping[str, str]) -> str:
     if mail.tenant is None and mail.template in VENDOR_TITLES:
         return VENDOR_TITLES[mail.template]
-    return TITLES[mail.template].format(tenant=one_line(mail.tenant or CUSTOMERS_WORDS))
+    by = deadline(mail.until, mail.at, mail.time_zone) if mail.until else ""
+    words = {"tenant": one_line(mail.tenant or CUSTOMERS_WORDS), "by": by, "roles": roles_in_words(mail.roles)}
+    return titles[mail.template].format(**words, actor=one_line(mail.actor or AN_OPERATOR))
 
 
 def _said_of(one: DelegatedRequest, zone: str, public_url: str) -> dict[str, str | None]:
@@ -276,8 +301,7 @@ def _said_of(one: DelegatedRequest, zone: str, public_url: str) -> dict[str, str
 
 def _link(mail: AccountMail, public_url: str) -> str:
     base = public_url.rstrip("/")
-    if mail.template == ADDRESS_CODE:
-        return f"{base}/account"
     if mail.template == INVITATION:
-        return f"{base}/invitations/{mail.about_id}"
-    return f"{base}/proposals" if mail.template == "recovery_proposed" else f"{base}/sign-in"
+        # No server gets what stands behind the #, so the code is in no log.
+        return f"{base}/invitations/{mail.about_id}#{(mail.secret or '').replace('-', '')}"
+    return f"{base}{PATHS.get(mail.template, '/sign-in')}"

@@ -257,3 +257,19 @@ def knows_of(side: Side, to_state: str | None, template: str | None) -> bool:
 def matters_until(template: str, at: datetime, deadline_at: datetime) -> datetime:
     """Return when a mail stops mattering: a prompt at the deadline for the answer, all else a day later."""
     return deadline_at if template in PROMPTS else at + OUTCOME_MATTERS_FOR
+
+
+def is_moot(template: str, state: str, *, has_decided: bool, wants_report: bool) -> bool:
+    """Whether nobody needs a mail any more: the state that it asks about is over, or its recipient has decided.
+
+    Args:
+        template: of the mail.
+        state: in which the request is now.
+        has_decided: whether the recipient has.
+        wants_report: whether the policy wants a report and there is a window to report on.
+    """
+    if template == REPORT:
+        return not wants_report
+    if template in REMINDERS and has_decided:
+        return True
+    return template in PROMPTS and state != PROMPTS[template]

@@ -18,7 +18,7 @@ from lockbox.identity.attempt_limits import AttemptCount, AttemptLimits
 from lockbox.identity.credentials import PendingLogin
 from lockbox.identity.keyring import GROUP, CodeKeys
 from lockbox.identity.models import Address
-from lockbox.identity.roles import AuthMethod, Caller, Mode
+from lockbox.identity.roles import AuthMethod, Caller, Mode, Role
 from lockbox.identity.sessions import OVER, LoginStub
 from lockbox.notifications import announcements, checkpoint_digest, delivery_status, request_mail, window_report
 from lockbox.notifications.account_mail import (
@@ -30,10 +30,9 @@ from lockbox.notifications.account_mail import (
     facts_of,
     named_in,
 )
-from lockbox.notifications.audience import CONNECTED, PROMPTS, REPORT, type_of
+from lockbox.notifications.audience import CONNECTED, PROMPTS, REPORT, is_moot, type_of
 from lockbox.notifications.checkpoint_digest import Keys
 from lockbox.notifications.models import Channel
-from lockbox.notifications.moot_mail import IS_SETTLED, is_moot
 from lockbox.notifications.request_mail import (
     EarlierRequest,
     LoadedNotification,
@@ -56,6 +55,14 @@ FROM_ROW = (
 MOST_WAITING = 50
 OURSELVES = "Lockbox"
 INVITED_FOR = timedelta(hours=72)
+# Of a mail about no request: what it offers was taken, withdrawn or has run out, or nobody can use it any more.
+IS_SETTLED = """CASE WHEN i.id IS NOT NULL THEN i.accepted_at IS NOT NULL OR i.withdrawn_at IS NOT NULL
+            OR i.expires_at <= clock_timestamp()
+        WHEN s.id IS NOT NULL THEN s.used_at IS NOT NULL OR s.expires_at <= clock_timestamp()
+            OR w.id IS NULL OR w.disabled_at IS NOT NULL
+        WHEN f.id IS NOT NULL THEN f.is_settled OR f.expires_at <= clock_timestamp()
+        WHEN g.id IS NOT NULL THEN g.ended_at IS NOT NULL OR g.ends_at <= clock_timestamp()
+        ELSE n.about_id IS NOT NULL END"""
 READ_ACCOUNT = text(f"""
 SELECT n.id, n.request_id, n.channel, n.template, n.until_at, n.attempts, n.about_id, n.event_id, e.at, e.body,
     t.id AS tenant_id, t.name AS tenant, t.slug, h.url, h.secret, h.disabled_at AS endpoint_disabled,
@@ -66,7 +73,7 @@ SELECT n.id, n.request_id, n.channel, n.template, n.until_at, n.attempts, n.abou
         CASE WHEN x.removed_at < e.at THEN x.removed_at END) AS recipient_disabled,
     coalesce(s.expires_at, i.expires_at, r.takes_effect_at, g.ends_at, f.expires_at) AS bound_at, g.principal,
     coalesce(s.code_nonce, i.code_nonce, f.code_nonce) AS code_nonce,
-    coalesce(s.email, i.email, f.email) AS coded_for,
+    coalesce(s.email, i.email, f.email) AS coded_for, i.roles,
     {IS_SETTLED} AS is_settled,
     (SELECT jsonb_object_agg(v.key, v.value ->> 1) FROM event_details d, jsonb_each(d.fields) v
         WHERE d.event_id = e.id) AS details,
@@ -183,6 +190,7 @@ def prepared(
         time_zone=row.time_zone,
         secret=code_of(codes, row.template, row.about_id, row.code_nonce, row.coded_for) if row.code_nonce else None,
         fingerprint=checkpoint_digest.fingerprint(row, audit_keys),
+        roles=[Role(role) for role in row.roles or ()],
         waiting=_pending_requests(database, row, wordings) if row.template == DELEGATE_BEGINS else (),
     )
 

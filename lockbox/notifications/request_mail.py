@@ -13,7 +13,7 @@ from sqlalchemy import text
 
 from lockbox.database import UnitOfWork
 from lockbox.identity.roles import Mode
-from lockbox.identity.time_zones import clock_time
+from lockbox.identity.time_zones import clock_time, deadline
 from lockbox.notifications import mail_text, window_report
 from lockbox.notifications.audience import CONVERSED, COPIED, ENDINGS, OPERATED, RECEIPT, REPORT
 from lockbox.notifications.mail_text import (
@@ -32,17 +32,17 @@ from lockbox.notifications.window_report import ClosedWindow
 from lockbox.text_rules import flagged
 
 SUBJECTS = {
-    "reviewing": "Review needed: {requester} requests access to {service} at {tenant}",
-    "pending": "Approval needed: {requester} requests access to {service}",
-    COPIED: "Copy: {requester} requests access to {service} at {tenant}",
-    "active": "Access to {service} at {tenant} is open",
-    "review_reminder": "Reminder, {left} left: {requester} requests access to {service} at {tenant}",
-    "answer_reminder": "Reminder, {left} left: {requester} requests access to {service}",
-    "closing": "Ends in {left}: access to {service} at {tenant}",
-    "unreached": "No approver could be reached, {left} left: {requester} requests access to {service}",
+    "reviewing": "Review needed by {by}: {requester} requests access to {service} at {tenant}",
+    "pending": "Approval needed by {by}: {requester} requests access to {service}",
+    COPIED: "Copy, answer due by {by}: {requester} requests access to {service} at {tenant}",
+    "active": "Access to {service} at {tenant} is open until {by}",
+    "review_reminder": "Reminder, review needed by {by}: {requester} requests access to {service} at {tenant}",
+    "answer_reminder": "Reminder, approval needed by {by}: {requester} requests access to {service}",
+    "closing": "Ends at {by}: access to {service} at {tenant}",
+    "unreached": "No approver could be reached, answer needed by {by}: {requester} requests access to {service}",
     REPORT: "Report: access to {service} at {tenant} has ended, {found}",
-    "question": "Question: access to {service} at {tenant}",
-    "review_question": "Question: access to {service} at {tenant}",
+    "question": "Question: access to {service} at {tenant}, {until} {by}",
+    "review_question": "Question: access to {service} at {tenant}, answer by {by}",
     "answer": "Answer: access to {service} at {tenant}",
     "review_answer": "Answer: access to {service} at {tenant}",
     RECEIPT: "Receipt: {actor} {decided} access to {service} at {tenant}",
@@ -279,9 +279,10 @@ def render(mail: RequestMail, *, public_url: str, services: Mapping[str, str], s
         sender: the From header; its domain is what the mail says of itself.
     """
     domain = urlsplit(public_url).hostname
-    said = _said(mail, services) | {
+    said = _said(mail, services)
+    said |= {
+        "subject": _subject(mail, said),
         "link": portal_address(public_url, mail.request_id),
-        "left": duration(mail.seconds_left),
         "account": f"{public_url.rstrip('/')}/account",
         "operations": f"{public_url.rstrip('/')}/operations",
         "sender_domain": sender_domain(sender),
@@ -291,19 +292,21 @@ def render(mail: RequestMail, *, public_url: str, services: Mapping[str, str], s
     return OutgoingMail(
         message_id=f"<{mail.notification_id}@{domain}>",
         thread_id=f"<{mail.request_id}@{domain}>",
+        list_id=f"<{mail.slug}.requests.{domain}>",
         to_name=one_line(mail.recipient_name),
         to_address=mail.recipient_address,
-        subject=_subject(mail, said),
+        subject=said["subject"],
         text=TEMPLATES.get_template(f"{file}.txt").render(said),
         html=TEMPLATES.get_template(f"{file}.html").render(said),
     )
 
 
 def _subject(mail: RequestMail, said: Mapping[str, Any]) -> str:
-    words = {name: said[name] for name in ("requester", "service", "tenant", "left", "decided", "target")}
+    words = {name: said[name] for name in ("requester", "service", "tenant", "decided", "target", "by")}
+    until = "open until" if mail.to_state == "active" else "answer by"
     found = window_report.summary(mail.closed) if mail.closed else ""
     subject = NOBODY_NOTIFIED if mail.nobody_notified else SUBJECTS[mail.template]
-    return subject.format(**words, actor=said["actor"] or "Somebody", found=found)[:LONGEST_SUBJECT]
+    return subject.format(**words, actor=said["actor"] or "Somebody", found=found, until=until)[:LONGEST_SUBJECT]
 
 
 def _said(mail: RequestMail, services: Mapping[str, str]) -> dict[str, Any]:
@@ -324,7 +327,10 @@ def _said(mail: RequestMail, services: Mapping[str, str]) -> dict[str, Any]:
         "mine": mail.recipient_id == mail.requester_id,
         "own": mail.recipient_id == mail.actor_id,
         "asks": mail.template in ("reviewing", "pending"),
+        "acts": " and ".join(mail.actions),
         "duration": mail.extent,
+        "left": duration(mail.seconds_left),
+        "by": deadline(mail.deadline_at, mail.now, mail.time_zone) if mail.deadline_at else "",
         "time": time,
         "yes": _yes(mail, services.get(mail.service, mail.service)),
         "target": mail.connection.target if mail.connection else "",

@@ -28,7 +28,7 @@ from lockbox.requests.quorum import ApprovalTally, tallies
 from lockbox.schedule import Schedule
 from lockbox.sql import written
 
-MOST = 30
+MOST = 20
 MOST_EARLIER = 5
 # Row-level security lets no index help with arrays: the newest of the tenant are looked through, and no more, by a
 # range of one, for which Postgres takes the index of tenants, however many newer requests others have.

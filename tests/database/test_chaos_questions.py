@@ -4,7 +4,7 @@ import pytest
 from sqlalchemy import text
 
 from chaos import questions
-from config.settings import DEVELOPMENT_KEY
+from config.setting_fields import DEVELOPMENT_KEY
 from harness.outbox import fan_out_all
 from harness.people import World
 from harness.stage import as_sender, setting, unbound

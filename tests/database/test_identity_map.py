@@ -27,7 +27,7 @@ from lockbox.errors import (
     NotYours,
     OwnRoles,
     SignInAgain,
-    TooMany,
+    TooManyIdentities,
     UnknownEngineer,
 )
 from lockbox.identity import authentication, identities
@@ -161,7 +161,7 @@ def test_a_person_has_so_many_identities_and_no_more(world: World) -> None:
     for number in range(MOST_A_PERSON):
         add(world, subject=f"e-{number}")
 
-    with pytest.raises(TooMany):
+    with pytest.raises(TooManyIdentities):
         add(world, subject="one more")
 
 

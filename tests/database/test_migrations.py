@@ -372,7 +372,7 @@ def test_a_change_of_the_schema_is_another_revision_and_a_comment_is_none(monkey
 
 
 @pytest.mark.parametrize(
-    "command", [["migrate"], ["operate", "retain", "--older-than", "30", "--yes"], ["operate", "re-key"], ["sample"]]
+    "command", [["migrate"], ["operate", "retain", "--older-than", "30d", "--yes"], ["operate", "re-key"], ["sample"]]
 )
 def test_another_login_than_the_owners_is_refused_in_one_line(urls: Urls, command: list[str]) -> None:
     environment = {"LOCKBOX_ENVIRONMENT": "test", "LOCKBOX_OWNER_DATABASE_URL": urls.api}

@@ -81,7 +81,7 @@ def test_a_direct_address_that_does_not_fit_is_named_with_and_without_a_pooler(u
         assert "set LOCKBOX_DATABASE_DIRECT_URL" in _check(usual, ServerKind.WORKER, urls.api)
 
 
-@pytest.mark.parametrize("command", [["migrate"], ["sample"], ["operate", "retain", "--older-than", "30", "--yes"]])
+@pytest.mark.parametrize("command", [["migrate"], ["sample"], ["operate", "retain", "--older-than", "30d", "--yes"]])
 def test_what_the_owner_does_is_refused_through_a_pooler_in_one_line(urls: Urls, command: list[str]) -> None:
     with pooler(urls.owner) as between:
         environment = {"LOCKBOX_OWNER_DATABASE_URL": between.through(urls.owner), "LOCKBOX_ENVIRONMENT": "test"}

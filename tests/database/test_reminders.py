@@ -1,7 +1,7 @@
 """The clock reminds, widens and warns while a request is open, once each, and never in the way of its end."""
 
 from collections import Counter
-from datetime import timedelta
+from datetime import UTC, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -299,7 +299,9 @@ def test_a_reminder_says_how_much_time_is_left_and_reaches_nobody_who_has_answer
     assert outcomes == {"sent": 4, "moot": 1}
     assert {mail.to_address for mail in reminders} == {address(sender, world, who) for who in ("amir", "abe")}
     for mail in reminders:
-        assert mail.subject == "Reminder, 5 h left: Erin requests access to Exchange Online"
+        by = f"{request.deadline_at.astimezone(UTC):%H:%M} UTC"
+        assert mail.subject.startswith("Reminder, approval needed by ")
+        assert mail.subject.endswith(f"{by}: Erin requests access to Exchange Online")
         assert "5 h left: Erin is still waiting for an answer" in mail.text
 
 

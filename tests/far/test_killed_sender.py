@@ -9,7 +9,7 @@ from sqlalchemy import Engine
 
 from cli.stack import Processes
 from config.embedded import ServerAddresses
-from config.settings import DEVELOPMENT_KEY
+from config.setting_fields import DEVELOPMENT_KEY
 from harness.mail_relay import relaying
 from harness.people import World
 from harness.stage import Urls, plan_for

@@ -13,6 +13,7 @@ from harness import history
 from harness.history import HistoryPattern
 from harness.people import World, add_endpoint
 from harness.stage import fresh_database, setting
+from lockbox.admin.statistics import MOST_COUNTED as MOST_COUNTED_REQUESTS
 from lockbox.database import Database, make_engine
 from lockbox.identity.roles import Role
 from lockbox.requests.lifecycle import Action
@@ -184,6 +185,12 @@ def test_a_later_page_reads_no_more_than_the_first(archive: Archive, who: str) -
 @pytest.mark.parametrize(("path", "who"), [(path, who) for path, people in PAGES.items() for who in people])
 def test_a_page_reads_no_more_than_it_shows(archive: Archive, path: str, who: str) -> None:
     archive.check(who, path)
+
+
+@pytest.mark.parametrize("who", AUDITORS)
+@pytest.mark.parametrize("path", ["/statistics", "/v1/statistics", "/v1/statistics/export"])
+def test_statistics_read_a_bounded_number_of_requests(archive: Archive, who: str, path: str) -> None:
+    archive.check(who, path, most_counted=MOST_COUNTED_REQUESTS)
 
 
 def test_the_operators_page_counts_what_is_open_and_scans_nothing(archive: Archive) -> None:

@@ -3,7 +3,7 @@
 import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from html.parser import HTMLParser
 from typing import Any
@@ -78,6 +78,7 @@ class PageParser(HTMLParser):
         self.scripts: list[str] = []
         self.lang = ""
         self._select = self._textarea = ""
+        self._elsewhere: list[str] = []
         self._is_first = False
         self.feed(html)
 
@@ -93,6 +94,8 @@ class PageParser(HTMLParser):
         elif tag == "form":
             data = {name.removeprefix("data-"): value for name, value in told.items() if name.startswith("data-")}
             self.forms.append(Form(told["action"], told["method"], data=data))
+        elif tag == "button" and "formaction" in told:
+            self._elsewhere.append(told["formaction"])
         elif tag == "label":
             self.labels.add(told["for"])
         elif tag in {"input", "select", "textarea"} and told.get("type") != "hidden":
@@ -119,9 +122,13 @@ class PageParser(HTMLParser):
             self.forms[-1].fields[self._textarea] += data
 
     def handle_endtag(self, tag: str) -> None:
-        """Leave a text area."""
+        """Leave a text area, or a form: one whose buttons lead elsewhere is another form for each."""
         if tag == "textarea":
             self._textarea = ""
+        elif tag == "form":
+            last = self.forms[-1]
+            self.forms += [replace(last, action=action) for action in self._elsewhere]
+            self._elsewhere = []
         elif tag == "select":
             self._select = ""
 

@@ -187,6 +187,10 @@ def _somebody(_: Stage, __: str) -> Errand:
     return Errand(fields=places.somebody())
 
 
+def _selected(stage: Stage, _: str) -> Errand:
+    return Errand(fields={"chosen": [f"{stage.door.pending()}.1"], "comment": "Because of the audit"})
+
+
 PLACES: dict[str, Placed] = {
     "POST /requests/{request_id}/ask-again": _timed_out,
     "POST /requests/{request_id}/look": _looked_at,
@@ -224,6 +228,9 @@ PLACES: dict[str, Placed] = {
     "POST /ask": _asking_once,
     "POST /mine/{request_id}/cancel": _pending,
     "POST /mine/{request_id}/complete": _active,
+    "POST /mine/cancel": _selected,
+    "POST /review/deny": _selected,
+    "POST /waiting/deny": _selected,
     "POST /review/{request_id}/endorse": _pending,
     "POST /review/{request_id}/deny": _pending,
     "POST /tenants/{slug}/members": lambda *_: Errand(fields=places.somebody() | {"roles": ["auditor"]}),

@@ -10,7 +10,7 @@ from tests.http.door import Door, facts
 from tests.http.portal import Portal
 
 
-@each("path", ["/index.html", "/v1", "/v1/", "/v1/requests/", "/v1/access/", "/docs", "/redoc", "/admin", "/%00"])
+@each("path", ["/index.html", "/v1", "/v1/", "/v1/requests/", "/v1/access/", "/docs/", "/redoc", "/admin", "/%00"])
 def test_an_unknown_path_is_not_found(door: Door, path: str) -> None:
     facts(door.get("max", path), 404, "not-found")
 

@@ -182,13 +182,38 @@ def test_pages_follow_one_another_without_a_gap(open_portal: OpenPortal) -> None
     assert "action=submit" in older
 
 
+def test_the_log_begins_with_what_happened_to_requests_and_shows_everything_by_a_switch(audit_log: Portal) -> None:
+    browser = entered(audit_log)
+    browser.get("/audit-log")
+
+    moves = browser.get("/audit-log")
+    everything = browser.get("/audit-log?show=all")
+    searched = browser.get("/audit-log?action=audit_log_read")
+
+    assert "denied the request" in moves.words
+    assert '</b> <span class="quiet">(auditor)</span> read this audit log' not in moves.text
+    assert "show=all" in "".join(moves.read.links)
+    assert '</b> <span class="quiet">(auditor)</span> read this audit log' in everything.text
+    assert '</b> <span class="quiet">(auditor)</span> read this audit log' in searched.text
+
+
+def test_the_vendors_own_log_shows_everything_at_once(audit_log: Portal) -> None:
+    browser = entered(audit_log, "vera")
+    browser.get("/audit-log")
+
+    page = browser.get("/audit-log")
+
+    assert "Only what happened to requests is shown" not in page.words
+    assert "read this audit log" in "".join(deed for deed in re.findall("</span> ([^<]*)<br>", page.text))
+
+
 def test_that_somebody_looked_is_in_the_audit_log_with_what_they_looked_for(audit_log: Portal) -> None:
     browser = entered(audit_log)
 
     browser.get("/audit-log?action=deny")
     browser.get("/audit-log/export?format=csv&action=deny")
 
-    page = browser.get("/audit-log")
+    page = browser.get("/audit-log?show=all")
     assert "read this audit log" in page.words
     assert "exported this audit log" in page.words
     assert "{&#34;action&#34;: &#34;deny&#34;}" in page.text

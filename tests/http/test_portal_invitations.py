@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import pytest
 
 from lockbox.identity.roles import Role
+from lockbox.notifications.senders.protocol import OutgoingMail
 from lockbox.sql import new_id
 from tests.authenticator import Authenticator
 from tests.http.portal import Browser, OpenPortal, Portal, PortalPage, code_in
@@ -22,12 +23,13 @@ REFUSED = "This invitation or its code is not valid"
 
 @dataclass
 class Newcomer:
-    """Somebody new, with the address of the page and the code that they were mailed."""
+    """Somebody new, with the mail, and the address of the page and the code in it."""
 
     portal: Portal
     address: str
     path: str
     code: str
+    mail: OutgoingMail
 
     def accept(self, browser: Browser, code: str | None = None) -> PortalPage:
         """Open the page and enter the code."""
@@ -44,9 +46,9 @@ def invite(portal: Portal, address: str, *roles: str) -> Newcomer:
         headers={"authorization": f"Bearer {token}"},
     )
     (mail,) = portal.post(answer.json()["id"])
-    (link,) = re.findall(r"https://\S+/invitations/\S+", mail.text)
+    (link,) = re.findall(r"https://\S+/invitations/[0-9a-f-]{36}", mail.text)
     assert mail.to_address == address
-    return Newcomer(portal, address, link.removeprefix(portal.settings.public_url), code_in(mail))
+    return Newcomer(portal, address, link.removeprefix(portal.settings.public_url), code_in(mail), mail)
 
 
 def sign(browser: Browser, page: PortalPage, authenticator: Authenticator) -> PortalPage:
@@ -73,9 +75,8 @@ def test_whoever_has_the_code_takes_the_place_and_is_signed_in(nora: Newcomer) -
 
     page = nora.accept(browser)
 
-    assert (page.status, page.path) == (200, "/account")
-    assert "Nora" in page.words
-    assert "by a code from a mail" in page.words
+    assert (page.status, page.path) == (200, "/welcome")
+    assert "Welcome, Nora First, add a passkey" in page.words
     assert f"/requests/{request.id}" in browser.get("/requests").read.links
 
 
@@ -92,7 +93,8 @@ def test_the_new_person_adds_a_passkey_and_approves_with_it(nora: Newcomer) -> N
     page = browser.submit(asked, "/answer", credential=authenticator.get(options))
     page = sign(browser, browser.submit(page, "/approve"), authenticator)
 
-    assert "phone" in added.words
+    assert (added.path, "First, add a passkey" in added.words) == ("/welcome", False)
+    assert "phone" in browser.get("/account").words
     assert "Nora (approver) approved" in page.words
 
 
@@ -195,3 +197,59 @@ def test_an_invitation_of_another_tenant_does_not(portal: Portal, open_portal: O
     asked = browser.submit(account, "/account/passkeys/new", name="mine now")
 
     assert (asked.status, "A code from a mail is not enough" in asked.words) == (403, True)
+
+
+def test_the_mail_says_who_invites_to_what_as_what_and_its_code_reaches_no_log(portal: Portal) -> None:
+    nora = invite(portal, f"nora-{new_id().hex[-8:]}@contoso.example", "approver", "auditor")
+
+    mail = nora.mail
+
+    for body in (mail.text, mail.html):
+        assert "Tara invites you to Lockbox at Contoso, as an approver and an auditor" in body
+        assert "Lockbox is where engineers of the vendor request access to data of Contoso" in " ".join(body.split())
+        assert f"{nora.path}#{nora.code.replace('-', '')}" in body
+    assert mail.subject.startswith("Tara invites you to Lockbox at Contoso as an approver and an auditor, until ")
+    assert mail.html.count("href=") == 1
+
+
+@pytest.mark.parametrize(
+    ("roles", "words", "onward"),
+    [
+        (
+            ["approver"],
+            ["You are an approver at Contoso", "What a request looks like", "Each request, a"],
+            "/waiting",
+        ),
+        (["tenant_admin"], ["You are an admin at Contoso", "What a request looks like"], "/waiting"),
+        (
+            ["auditor"],
+            ["You are an auditor at Contoso", "What the audit log looks like", "a checkpoint"],
+            "/audit-log",
+        ),
+        (["auditor", "approver"], ["You are an approver and an auditor at Contoso"], "/waiting"),
+    ],
+)
+def test_whoever_comes_is_told_their_role_an_example_and_their_mails_and_led_to_their_work(
+    portal: Portal, roles: list[str], words: list[str], onward: str
+) -> None:
+    browser = portal.browser()
+    page = invite(portal, f"new-{new_id().hex[-8:]}@contoso.example", *roles).accept(browser)
+
+    welcome = browser.get("/welcome?later=yes")
+
+    assert "/welcome?later=yes" in page.read.links
+    assert [said for said in words if said not in welcome.words] == []
+    assert onward in welcome.read.links
+    assert browser.get("/").path == onward
+
+
+def test_the_form_of_a_passkey_leads_only_to_pages_of_ours(nora: Newcomer) -> None:
+    browser, authenticator = nora.portal.browser(), Authenticator()
+    account = nora.accept(browser)
+
+    asked = browser.submit(account, "/account/passkeys/new", name="phone", next="https://evil.test/")
+    options = json.loads(asked.form("/account/passkeys").data["options"])
+    added = browser.submit(asked, "/account/passkeys", credential=authenticator.create(options))
+
+    assert "evil.test" not in asked.text
+    assert (added.status, added.path) == (200, "/waiting")

@@ -67,7 +67,9 @@ def test_the_page_says_who_what_why_and_both_clocks(easy: Portal) -> None:
     for words in (
         "Erin requests access to Exchange Online",
         request.resources[0],
-        "support case: It does not open. Since Monday.",
+        "Erin of the vendor wants to read 1 mailbox in Exchange Online at",
+        "for 1 hour 30 minutes",
+        "Support case: It does not open. Since Monday.",
         "CASE-1",
         "1 h 30 min",
         "Answer by",

@@ -1,5 +1,6 @@
 """The review queue on a page: soonest first, who, what and why; what a manager may not endorse is shown as such."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -54,7 +55,7 @@ def signed_in(portal: Portal, who: str = "max", means: AuthMethod = AuthMethod.P
 
 def order(page: PortalPage) -> list[str]:
     """Return the requests that a page lists, in its order."""
-    return [link.removeprefix("/requests/") for link in page.read.links if link.startswith("/requests/")]
+    return re.findall(r'data-row="([0-9a-f-]{36})"', page.text)
 
 
 def forms(page: PortalPage, request_id: Any) -> set[str]:

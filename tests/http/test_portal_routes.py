@@ -59,6 +59,7 @@ MATRIX = {
     "POST /account/addresses/remove": "sign-in 404 404 404 404 404 404 404 303 404 404",
     "POST /account/identities/new": "404 404 404 404 404 404 404 404 404 404 404",
     "POST /account/identities/remove": "sign-in 404 404 404 404 404 404 404 404 404 404",
+    "GET /welcome": "sign-in 200 200 200 200 200 200 200 200 200 200",
     "GET /proposals": "sign-in 200 200 200 200 200 200 200 200 200 200",
     "POST /proposals/object": "sign-in 403 403 403 403 403 403 303 303 403 404",
     "GET /invitations/{invitation_id}": "200 200 200 200 200 200 200 200 200 200 200",
@@ -95,6 +96,12 @@ MATRIX = {
     "GET /review": "sign-in 403 403 200 403 403 403 403 403 403 403",
     "POST /review/{request_id}/endorse": "sign-in 403 404 303 404 403 404 404 404 404 404",
     "POST /review/{request_id}/deny": "sign-in 403 404 303 404 403 404 404 404 404 404",
+    "GET /waiting/deny": "sign-in 200 200 200 200 200 200 200 200 200 200",
+    "POST /waiting/deny": "sign-in 403 404 403 404 403 404 200 200 403 404",
+    "GET /review/deny": "sign-in 403 403 200 403 403 403 403 403 403 403",
+    "POST /review/deny": "sign-in 403 404 200 404 403 404 404 404 404 404",
+    "GET /mine/cancel": "sign-in 200 200 403 403 403 403 403 403 403 403",
+    "POST /mine/cancel": "sign-in 200 404 403 404 403 404 403 403 403 404",
     "GET /operations": "sign-in 403 403 403 200 403 403 403 403 403 403",
     "GET /tenants/{slug}/members": "sign-in 403 403 403 403 403 403 200 200 200 404",
     "POST /tenants/{slug}/members": "sign-in 403 403 403 403 403 403 303 403 403 404",
@@ -124,11 +131,18 @@ MATRIX = {
     "GET /tenants/{slug}/gates": "sign-in 403 403 403 403 403 403 200 200 200 404",
     "POST /tenants/{slug}/gates/allow": "sign-in 403 403 403 403 403 403 303 403 403 404",
     "POST /tenants/{slug}/gates/end": "sign-in 403 403 403 403 403 403 303 403 403 404",
+    "GET /statistics": "sign-in 403 403 403 403 200 403 200 403 200 403",
+    "GET /statistics/export": "sign-in 403 403 403 403 200 403 200 403 200 403",
     "GET /audit-log": "sign-in 403 403 403 403 200 403 200 403 200 403",
     "GET /audit-log/export": "sign-in 403 403 403 403 200 403 200 403 200 403",
     "GET /audit-log/checkpoint": "sign-in 403 403 403 403 200 403 200 403 200 403",
     "GET /audit-log/verify": "sign-in 403 403 403 403 200 403 200 403 200 403",
     "POST /audit-log/verify": "sign-in 403 403 403 403 422 403 422 403 422 403",
+    "GET /docs": "200 200 200 200 200 200 200 200 200 200 200",
+    "GET /docs/problems": "200 200 200 200 200 200 200 200 200 200 200",
+    "GET /docs/schemas": "200 200 200 200 200 200 200 200 200 200 200",
+    "GET /docs/schemas/{schema}": "200 200 200 200 200 200 200 200 200 200 200",
+    "GET /docs/{section}": "200 200 200 200 200 200 200 200 200 200 200",
     "GET /static/{name}": "200 200 200 200 200 200 200 200 200 200 200",
 }
 # A form of one address may do several things: each has an entry of its own.
@@ -291,7 +305,14 @@ def _path(stage: Stage, route: str, about: Errand) -> str:
     known: dict[str, object] = {
         name: new_id() for name in ("request_id", "question_id", "invitation_id", "endpoint_id")
     }
-    known |= {"slug": stage.slug, "service": "no-gate", "number": 0, "name": "portal.css"} | {**about.ids}
+    known |= {
+        "slug": stage.slug,
+        "service": "no-gate",
+        "number": 0,
+        "name": "portal.css",
+        "schema": "Problem",
+        "section": "requests",
+    } | {**about.ids}
     return route.split()[1].format(**known)
 
 

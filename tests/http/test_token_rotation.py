@@ -174,8 +174,8 @@ def test_a_token_that_is_being_revoked_is_not_rotated(fresh_door: Door) -> None:
 def test_rotating_makes_room_for_the_twenty_first_only_where_the_old_one_ends(fresh_door: Door) -> None:
     made_ = [made(fresh_door) for _ in range(api_tokens.MOST_TOKENS - 1)]
 
-    facts(rotate(fresh_door, "erin", made_[0]), 429, "too-many")
+    facts(rotate(fresh_door, "erin", made_[0]), 409, "too-many-tokens")
     at_once = rotate(fresh_door, "erin", made_[0], overlap_hours=0)
 
     assert at_once.status_code == 201
-    facts(asked(fresh_door, "erin"), 429, "too-many")
+    facts(asked(fresh_door, "erin"), 409, "too-many-tokens")

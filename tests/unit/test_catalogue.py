@@ -7,7 +7,8 @@ from pydantic import ValidationError
 
 from config.catalogue_file import MOST_BYTES, SAMPLE, CatalogueRefused, read_catalogue, sample_catalogue
 from config.service_catalogue import Catalogue, Plan, Service
-from config.settings import Settings, UnsafeSettings, load
+from config.settings import Settings, load
+from config.unsafe_settings import UnsafeSettings
 from tests.each import each
 
 GOOD = """\

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from api.portal.charts import BOTTOM, HEIGHT, LEAST, LEFT, RIGHT, TOP, WIDTH, Chart, Series, count
+from api.portal.charts import BOTTOM, HEIGHT, LEAST, LEFT, MONTHS, RIGHT, TOP, WIDTH, Chart, Series, count
 from lockbox.monitoring.metrics import HOUR, HourlyCounts
 from lockbox.monitoring.status import lag
 
@@ -41,6 +41,17 @@ def test_no_bar_leaves_the_drawing_or_meets_another() -> None:
     assert drawn[-1].x + drawn[-1].width <= WIDTH - RIGHT
     assert all(one.x + one.width <= other.x + 0.02 for one, other in pairwise(drawn))
     assert [bar.kind for bar in drawn[:3]] == ["kind-0", "kind-1", "kind-2"]
+
+
+def test_months_are_labelled_each_and_say_where_nobody_answered() -> None:
+    months = [datetime(2026, number, 1, tzinfo=UTC) for number in range(1, 13)]
+    drawn = Chart("a", "A", months, [Series("A", "a", [None] * 11 + [60.0])], lag, MONTHS)
+
+    assert [tick.words for tick in drawn.ticks][:3] == ["Jan", "Feb", "Mar"]
+    assert len(list(drawn.ticks)) == 12
+    assert drawn.words == "A: at most 1 min, in December 2026."
+    assert list(drawn.rows)[:2] == [(months[11], ["1 min"]), (months[10], ["no answer"])]
+    assert Chart("a", "A", months, [Series("A", "a", [None] * 12)], lag, MONTHS).nothing == "no answer yet"
 
 
 def test_one_among_a_million_is_still_seen() -> None:

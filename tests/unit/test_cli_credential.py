@@ -62,7 +62,7 @@ def test_the_password_is_printed_once_and_never_sent(monkeypatch: pytest.MonkeyP
     api = FakeApi("opening", "open")
     monkeypatch.setattr(requests, "call", api.call)
 
-    done = CliRunner().invoke(app, ["request", "credential", REQUEST, "--json"])
+    done = CliRunner().invoke(app, ["request", "credential", REQUEST, "--output", "json"])
 
     assert done.exit_code == 0
     shown = json.loads(done.stdout)
@@ -77,8 +77,8 @@ def test_the_password_is_printed_once_and_never_sent(monkeypatch: pytest.MonkeyP
 def test_a_login_that_is_not_good_in_time_is_said_to_be_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(requests, "call", FakeApi("open_failed").call)
 
-    done = CliRunner().invoke(app, ["request", "credential", REQUEST, "--wait", "0"])
-    waited = CliRunner().invoke(app, ["request", "credential", REQUEST, "--wait", "1"])
+    done = CliRunner().invoke(app, ["request", "credential", REQUEST, "--wait", "0s"])
+    waited = CliRunner().invoke(app, ["request", "credential", REQUEST, "--wait", "1s"])
 
     assert (done.exit_code, waited.exit_code) == (1, 1)
     assert "It is not good yet" in done.stdout

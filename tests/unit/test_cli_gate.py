@@ -35,7 +35,7 @@ def test_a_request_is_shown_with_what_it_uses() -> None:
 
 
 def test_a_request_is_printed_as_json() -> None:
-    assert json.loads(lockbox("test", *MAIL, *AT, "--json").stdout) == {
+    assert json.loads(lockbox("test", *MAIL, *AT, "--output", "json").stdout) == {
         "tenant": "contoso",
         "service": "exchange-online",
         "resource": "mailbox:anna@contoso.example",
@@ -144,14 +144,14 @@ def reported(monkeypatch: pytest.MonkeyPatch, found: Mapping[str, object], *word
 
 
 def test_a_report_lists_calls_with_what_to_do_about_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    shown, called = reported(monkeypatch, FOUND, "--days", "7")
+    shown, called = reported(monkeypatch, FOUND, "--last", "7d")
 
     assert called == ("GET", "/v1/gate/enforcement/exchange-online/report", {"params": {"days": 7}})
     lines = [" ".join(line.split()) for line in shown.stdout.splitlines()]
     assert lines[0] == "The gate of exchange-online only reports for 1 of 2 tenants."
     text = " ".join(lines)
     for said in (
-        "unmapped 1,200 GET /mailboxes/{}/rules - -",
+        "unmapped 1200 GET /mailboxes/{}/rules - -",
         "unmapped 7 all others",
         "contoso Erin",
         "https://a b",
@@ -162,7 +162,7 @@ def test_a_report_lists_calls_with_what_to_do_about_them(monkeypatch: pytest.Mon
 
 def test_a_report_without_calls_says_so_and_one_is_printed_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
     shown, _ = reported(monkeypatch, FOUND | {"items": []})
-    plain, _ = reported(monkeypatch, FOUND, "--json")
+    plain, _ = reported(monkeypatch, FOUND, "--output", "json")
 
     assert "In the last 30 days it let in no call that it would have refused." in shown.stdout
     assert json.loads(plain.stdout) == FOUND

@@ -1,7 +1,10 @@
 """What the command line says: help for every command that fits a terminal, and values as people write them."""
 
+import csv
+import io
 import re
 import shlex
+import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -12,8 +15,11 @@ from rich.text import Text
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from cli import client, request_table, terminal
+from cli import client, request_table, terminal, values
 from cli.app import app
+from cli.lazy import LazyGroup, commands_of
+from cli.terminal import Facts, Listing, OutputFormat
+from cli.values import Duration
 from lockbox.notifications import account_mail
 from lockbox.notifications.account_mail import DIGEST, AccountMail
 from lockbox.requests.lifecycle import State
@@ -25,7 +31,7 @@ COMMANDS = get_command(app)
 def paths(command: Any = COMMANDS, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
     """Yield every command and group by the words that lead to it."""
     yield path
-    for name, part in getattr(command, "commands", {}).items():
+    for name, part in commands_of(command).items():
         yield from paths(part, (*path, name))
 
 
@@ -33,7 +39,7 @@ def found(path: tuple[str, ...]) -> Any:
     """Return the command that the words lead to."""
     command: Any = COMMANDS
     for name in path:
-        command = command.commands[name]
+        command = commands_of(command)[name]
     return command
 
 
@@ -64,7 +70,7 @@ def test_every_option_and_argument_says_what_it_is(path: tuple[str, ...]) -> Non
 
 
 @each("path", [path for path in PATHS if not hasattr(found(path), "commands")])
-def test_whatever_reads_also_prints_json(path: tuple[str, ...]) -> None:
+def test_whatever_reads_has_a_choice_of_formats(path: tuple[str, ...]) -> None:
     reads = path[-1] in {
         "me",
         "access",
@@ -79,9 +85,17 @@ def test_whatever_reads_also_prints_json(path: tuple[str, ...]) -> None:
         "invitations",
     }
 
-    has_json = any("--json" in part.opts for part in found(path).params)
+    has_formats = any("--output" in part.opts for part in found(path).params)
 
-    assert has_json or not reads
+    assert has_formats or not reads
+
+
+@each("path", [path for path in PATHS if isinstance(found(path), LazyGroup)])
+def test_a_group_that_imports_nothing_says_of_each_command_what_the_command_says(path: tuple[str, ...]) -> None:
+    group = found(path)
+
+    for name, part in commands_of(group).items():
+        assert group.commands[name].get_short_help_str(80) == part.get_short_help_str(80)
 
 
 def test_the_commands_come_in_the_order_in_which_they_are_met() -> None:
@@ -143,7 +157,7 @@ def test_nothing_takes_a_token_from_the_command_line() -> None:
     ],
 )
 def test_a_value_is_shown_as_people_write_it(value: object, shown: str) -> None:
-    assert terminal.cell(value).plain == shown
+    assert values.shown(value).plain == shown
 
 
 @pytest.mark.parametrize(
@@ -151,18 +165,55 @@ def test_a_value_is_shown_as_people_write_it(value: object, shown: str) -> None:
     [(1, "1 s"), (59, "59 s"), (60, "1 min"), (90, "90 s"), (3600, "1 h"), (5400, "90 min"), (259200, "3 d")],
 )
 def test_a_duration_is_said_in_the_largest_unit_that_is_exact(seconds: int, said: str) -> None:
-    assert terminal.duration(seconds) == said
+    assert str(Duration(seconds)) == said
 
 
-def test_an_instant_is_said_to_the_second() -> None:
-    assert terminal.moment("2030-05-01T08:00:01.123456Z") == "2030-05-01 08:00:01Z"
-    assert terminal.moment(None) == "-"
+AT = "2030-05-01T08:00:01.123456Z"
+
+
+@pytest.fixture
+def berlin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A terminal in Berlin."""
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.usefixtures("berlin")
+def test_an_instant_is_said_in_local_time_and_written_in_utc() -> None:
+    instant = values.moment(AT)
+
+    assert str(instant) == "2030-05-01 10:00:01"
+    assert values.exact(instant) == AT
+    assert values.shown(values.moment(None)).plain == "-"
+
+
+@pytest.mark.usefixtures("berlin")
+def test_the_zone_is_named_once(capsys: pytest.CaptureFixture[str]) -> None:
+    at = values.moment(AT)
+    listing = Listing.of(("Time", "What"), [(at, values.phrase("open until ", at)), (at, None)])
+
+    terminal.show(OutputFormat.TABLE, {}, listing, values.phrase("Since ", at))
+    out = capsys.readouterr().out
+
+    assert out.count("Times are in Europe/Berlin (UTC+0") == 1
+    assert out.count("10:00:01") == 4
+    assert "08:00" not in out
+
+
+def test_where_no_time_is_shown_no_zone_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    terminal.show(OutputFormat.TABLE, {}, Facts({"Name": "Ann"}), "Done.")
+
+    assert "Times" not in capsys.readouterr().out
 
 
 def test_every_state_has_words() -> None:
     assert set(request_table.WORDS) == set(State)
 
 
+TERMINAL = {"TTY_COMPATIBLE": "1", "TERM": "dumb", "LINES": "25", "COLUMNS": "80"}
 ID = "01a20f05-b903-72c9-a099-71e4eacade78"
 
 
@@ -170,8 +221,9 @@ def printed(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, columns: int, long: int
 ) -> list[str]:
     """Print a table with an id and a word so long, and return its lines."""
-    monkeypatch.setenv("COLUMNS", str(columns))
-    terminal.table(("Id", "Name"), [(ID, "x" * long), ("short", "[red]y")])
+    for name, value in (TERMINAL | {"COLUMNS": str(columns)}).items():
+        monkeypatch.setenv(name, value)
+    terminal.show(OutputFormat.TABLE, {}, Listing.of(("Id", "Name"), [(ID, "x" * long), ("short", "[red]y")]))
     return [line.rstrip() for line in capsys.readouterr().out.splitlines()]
 
 
@@ -202,16 +254,86 @@ def test_a_word_that_is_longer_than_the_terminal_is_wide_is_not_cut(
 
 
 def test_an_empty_list_is_said_so(capsys: pytest.CaptureFixture[str]) -> None:
-    terminal.table(("Id",), [])
+    terminal.show(OutputFormat.TABLE, {}, Listing.of(("Id",), []))
 
     assert capsys.readouterr().out == "None.\n"
 
 
+def test_a_table_in_a_file_has_a_line_for_each_row_however_long_that_is(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+
+    terminal.show(OutputFormat.TABLE, {}, Listing.of(("Id", "Name"), [(ID, "x" * 300)]))
+
+    assert capsys.readouterr().out.splitlines()[1].rstrip() == f"{ID}  {'x' * 300}"
+
+
+def test_ids_are_shortened_in_a_terminal_so_far_that_they_are_told_apart(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    same_millisecond = [f"01a20f05-b903-7{digit}c9-a099-71e4eacade78" for digit in "12"]
+    rows = {1: [ID], 2: same_millisecond}
+    for name, value in TERMINAL.items():
+        monkeypatch.setenv(name, value)
+
+    shown = {}
+    for number, ids in rows.items():
+        listing = Listing.of(("Id", "Name"), [(values.Identifier(one), "x") for one in ids])
+        terminal.show(OutputFormat.TABLE, {}, listing)
+        shown[number] = [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]]
+
+    assert shown == {1: ["01a20f05-b903"], 2: ["01a20f05-b903-71c9", "01a20f05-b903-72c9"]}
+
+
+def test_csv_has_names_whole_ids_instants_in_utc_and_the_words_of_the_api(capsys: pytest.CaptureFixture[str]) -> None:
+    row = (
+        values.Identifier(ID),
+        values.moment(AT),
+        values.Word("timed_out"),
+        Duration(900),
+        ["tenant_admin", "approver"],
+        values.phrase("until ", values.moment(AT)),
+        None,
+        True,
+    )
+    names = ("Id", "At", "State", "Window", "Roles", "Good", "Case", "Open")
+
+    terminal.show(OutputFormat.CSV, {}, "Not in a file.", Listing.of(names, [row]))
+
+    read = list(csv.reader(io.StringIO(capsys.readouterr().out)))
+    assert read == [
+        [*names],
+        [ID, AT, "timed_out", "900", "tenant_admin, approver", f"until {AT}", "", "true"],
+    ]
+
+
+@each("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\tx"])
+def test_no_cell_of_csv_is_a_formula(capsys: pytest.CaptureFixture[str], text: str) -> None:
+    terminal.show(OutputFormat.CSV, {}, Facts({"Comment": text}))
+
+    assert list(csv.reader(io.StringIO(capsys.readouterr().out)))[1] == [f"'{text}"]
+
+
+def test_csv_of_nothing_has_the_names_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    terminal.show(OutputFormat.CSV, {}, Listing.of(("Id", "Name"), []))
+
+    assert capsys.readouterr().out == "Id,Name\n"
+
+
 @pytest.mark.parametrize(("page", "said"), [({"next_cursor": None}, ""), ({"next_cursor": "b"}, "--cursor b")])
 def test_a_list_that_goes_on_says_how(capsys: pytest.CaptureFixture[str], page: Mapping[str, Any], said: str) -> None:
-    terminal.more(page)
+    terminal.more(OutputFormat.TABLE, page)
 
     assert said in capsys.readouterr().out
+
+
+def test_how_a_list_goes_on_is_no_part_of_a_file(capsys: pytest.CaptureFixture[str]) -> None:
+    for output in (OutputFormat.CSV, OutputFormat.JSON):
+        terminal.more(output, {"next_cursor": "b"})
+
+    printed = capsys.readouterr()
+    assert (printed.out, printed.err) == ("", "There are more: --cursor b\n")
 
 
 def test_a_long_refusal_stays_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

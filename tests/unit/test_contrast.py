@@ -8,7 +8,7 @@ from api.portal.static import FILES
 
 LIGHT, DARK = (
     dict(re.findall(r"--([a-z-]+): (#[0-9a-f]{6});", block))
-    for block in re.findall(r":root \{(.*?)\}", FILES["portal.css"].plain.decode(), re.DOTALL)[:2]
+    for block in re.findall(r":root \{(.*?)\}", FILES["tokens.css"].plain.decode(), re.DOTALL)[:2]
 )
 TEXT = [
     ("ink", "ground"),
@@ -21,8 +21,12 @@ TEXT = [
     ("link", "paper"),
     ("brand", "paper"),
     ("on-brand", "brand"),
-    ("on-brand", "good"),
-    ("on-brand", "bad"),
+    ("on-good", "good"),
+    ("on-bad", "bad"),
+    ("ink", "chip"),
+    ("quiet", "chip"),
+    ("link", "chip"),
+    ("bad", "chip"),
     ("good", "ground"),
     ("good", "paper"),
     ("bad", "ground"),

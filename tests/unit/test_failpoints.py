@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from cli.stack import CHECKOUT
-from config.settings import UnsafeSettings, load
+from config.settings import load
+from config.unsafe_settings import UnsafeSettings
 from lockbox import failpoints
 from lockbox.failpoints import KILLED, POINTS, UnknownFailpoint, failpoint, mark
 from tests.database.postgres_target import OF_CLOSE, OF_OPEN

@@ -2,6 +2,7 @@
 
 import email
 import re
+from collections.abc import Sequence
 from email.policy import default
 from functools import cache
 from html.parser import HTMLParser
@@ -38,11 +39,14 @@ TAGS = {
         "span",
         "bdi",
     ),
-    *("blockquote", "a"),
+    *("blockquote", "a", "style"),
 }
-ATTRIBUTES = {"lang", "charset", "name", "content", "style", "role", "align", "width", "scope", "dir", "href"}
+ATTRIBUTES = {"lang", "charset", "name", "content", "style", "role", "align", "width", "scope", "dir", "href"} | {
+    "class"
+}
 OURS = re.compile(
-    r"https://lockbox\.vendor\.example/(?:account|operations|sign-in|proposals|(?:requests|invitations)/[0-9a-f-]{36})"
+    r"https://lockbox\.vendor\.example/"
+    r"(?:account|operations|sign-in|proposals|audit-log/checkpoint|requests/[0-9a-f-]{36}|invitations/[0-9a-f-]{36}#[A-Z2-7]{32})"
 )
 UNTURNED = re.compile("[\u202a-\u202e\u2066-\u2069\u2028\u2029\x00-\x08\x0b-\x1f\x7f]")
 HEADERS = [
@@ -51,11 +55,13 @@ HEADERS = [
     "Date",
     "From",
     "In-Reply-To",
+    "List-Id",
     "MIME-Version",
     "Message-ID",
     "References",
     "Subject",
     "To",
+    "X-Auto-Response-Suppress",
 ]
 
 
@@ -87,6 +93,11 @@ class MarkupParser(HTMLParser):
 def every_mail() -> list[Specimen]:
     """Return all of them; not when this file is imported, which every process of a run of the tests does."""
     return list(specimens())
+
+
+def gallery_mails() -> Sequence[Specimen]:
+    """Return those that the gallery shows."""
+    return gallery.shown(every_mail())
 
 
 @cache
@@ -160,11 +171,63 @@ def test_every_template_is_there_by_every_hand_and_with_and_without_a_link() -> 
 
 
 def test_the_gallery_is_written_as_pages_texts_and_mails_with_an_index(tmp_path: Path) -> None:
-    count = gallery.write(tmp_path / "deep" / "mails")
+    folder = tmp_path / "deep" / "mails"
 
-    written = {path.name for path in (tmp_path / "deep" / "mails").iterdir()}
-    assert count == len(every_mail())
-    assert written == {"index.html"} | {f"{one.name}.{end}" for one in every_mail() for end in ("html", "txt", "eml")}
-    index = (tmp_path / "deep" / "mails" / "index.html").read_text()
-    assert set(re.findall(r'href="([^"]+)"', index)) == written - {"index.html"}
-    assert "<script" not in index
+    for every, shown in ((True, every_mail()), (False, gallery_mails())):
+        count = gallery.write(folder, every=every)
+
+        written = {path.name for path in folder.iterdir()}
+        assert count == len(shown)
+        assert written == {"index.html"} | {f"{one.name}.{end}" for one in shown for end in ("html", "txt", "eml")}
+        index = (folder / "index.html").read_text()
+        assert set(re.findall(r'href="([^"]+)"', index)) == written - {"index.html"}
+        assert set(re.findall(r'src="([^"]+)"', index)) == {f"{one.name}.html" for one in gallery_mails()}
+        assert "<script" not in index
+
+
+def test_the_gallery_shows_plain_mails_each_of_another_kind() -> None:
+    shown = gallery_mails()
+
+    assert len(shown) == 20
+    assert len({one.mail.subject for one in shown}) == len(shown) - 1
+    assert all("-plain" in one.name for one in shown)
+
+
+def test_a_mail_is_light_or_dark_as_its_reader_likes() -> None:
+    for one in gallery_mails():
+        assert '<meta name="color-scheme" content="light dark">' in one.mail.html, one.name
+        assert "@media (prefers-color-scheme: dark)" in one.mail.html, one.name
+        coloured = re.findall(r"<[^>]*style=\"[^\"]*(?:color:#|background:#)[^>]*>", one.mail.html)
+        assert [tag for tag in coloured if "class=" not in tag] == [], one.name
+
+
+def test_one_button_leads_to_the_page_and_stands_before_the_details() -> None:
+    for one in gallery_mails():
+        buttons = one.mail.html.count('class="button"')
+        is_without = one.name.startswith(("copied", "sign_in_code", "delegate_begins")) or "no-link" in one.name
+        assert buttons == (0 if is_without else 1), one.name
+
+
+def test_what_a_decision_needs_stands_in_the_first_five_lines() -> None:
+    (asks,) = [one.mail for one in gallery_mails() if one.name == "pending-plain"]
+
+    first = " ".join(" ".join([line for line in asks.text.splitlines() if line.strip()][:5]).split())
+
+    for fact in (
+        *("Erin Engineer requests access to Exchange Online at Contoso", "read and export, for 1 h 30 min"),
+        *("Tuesday 24 November 2026, 22:00 CET", "mailbox:anna@contoso.example", "has a deadline on Thursday"),
+    ):
+        assert fact in first
+    assert asks.subject == "Approval needed by 22:00 CET: Erin Engineer requests access to Exchange Online"
+    assert asks.html.index("Sign in to decide") < asks.html.index("Earlier requests") < asks.html.index(">Duration<")
+
+
+def test_mails_about_requests_and_about_changes_can_be_sorted_and_are_never_answered_by_machines() -> None:
+    heads = {one.name: email.message_from_bytes(raw(one), policy=default) for one in gallery_mails()}
+
+    lists = {name: str(head["List-Id"]) for name, head in heads.items()}
+    assert lists["pending-plain"] == lists["report-plain"] == "<contoso.requests.lockbox.vendor.example>"
+    assert lists["policy_changed-plain"] == "<contoso.changes.lockbox.vendor.example>"
+    assert lists["sign_in_code-plain"] == "<account.lockbox.vendor.example>"
+    assert {str(head["Auto-Submitted"]) for head in heads.values()} == {"auto-generated"}
+    assert {str(head["X-Auto-Response-Suppress"]) for head in heads.values()} == {"OOF, AutoReply"}

@@ -80,7 +80,7 @@ def test_a_gateway_that_refuses_everything_passes(gateway: StubGateway) -> None:
 def test_one_call_that_gets_in_is_a_hole(gateway: StubGateway, where: str, status: int) -> None:
     gateway.holes = {where: status}
 
-    found = probe(gateway.url, "--json")
+    found = probe(gateway.url, "--output", "json")
 
     shown = json.loads(found.stdout)
     assert found.exit_code == 1
@@ -91,7 +91,7 @@ def test_one_call_that_gets_in_is_a_hole(gateway: StubGateway, where: str, statu
 def test_a_bad_request_counts_for_odd_calls_alone(gateway: StubGateway) -> None:
     gateway.holes = {TARGET + "/": 400, "x-original-uri": 400}
 
-    (hole,) = json.loads(probe(gateway.url, "--json").stdout)["holes"]
+    (hole,) = json.loads(probe(gateway.url, "--output", "json").stdout)["holes"]
 
     assert hole["call"] == "X-Original-URI"
 
@@ -99,7 +99,7 @@ def test_a_bad_request_counts_for_odd_calls_alone(gateway: StubGateway) -> None:
 def test_a_403_that_does_not_come_from_the_gate_is_a_hole(gateway: StubGateway) -> None:
     gateway.status, gateway.headers = 403, {}
 
-    found = probe(gateway.url, "--json")
+    found = probe(gateway.url, "--output", "json")
 
     assert found.exit_code == 1
     assert json.loads(found.stdout)["refused"] == 0
@@ -108,9 +108,9 @@ def test_a_403_that_does_not_come_from_the_gate_is_a_hole(gateway: StubGateway) 
 def test_with_a_token_each_call_is_made_with_it_too(gateway: StubGateway, tmp_path: Path) -> None:
     file = tmp_path / "token"
     file.write_text("probe.probe.probe\n")
-    without = json.loads(probe(gateway.url, "--json").stdout)["calls"]
+    without = json.loads(probe(gateway.url, "--output", "json").stdout)["calls"]
 
-    found = probe(gateway.url, "--json", "--token-file", str(file))
+    found = probe(gateway.url, "--output", "json", "--token-file", str(file))
 
     shown = sum("Bearer probe.probe.probe" in headers.get("authorization", "") for _, _, headers in gateway.seen)
     assert json.loads(found.stdout)["calls"] == without + shown

@@ -40,6 +40,8 @@ def test_any_text_makes_a_mail_with_one_of_each_header(name: str, why: str, comm
             "Auto-Submitted",
             "MIME-Version",
             "Content-Type",
+            "List-Id",
+            "X-Auto-Response-Suppress",
         }
     )
     assert [part.get_content_type() for part in read.iter_parts()] == ["text/plain", "text/html"]

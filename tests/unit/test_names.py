@@ -21,6 +21,7 @@ EVERYWHERE = (
     "guard",
     "harness",
     "lockbox",
+    "reference",
     "tests",
     "worker",
 )

@@ -8,7 +8,8 @@ from typer.testing import CliRunner
 
 from cli.operate import app as operate
 from cli.stack import APPROVAL_KEY, AUDIT_KEY, StackPlan, make_keys
-from config.settings import Settings, UnsafeSettings, load
+from config.settings import Settings, load
+from config.unsafe_settings import UnsafeSettings
 from lockbox.audit.log import signing_keys
 from lockbox.audit.log.checkpoint import VerifierKey
 from lockbox.audit.verifier.approval_checks import NAME

@@ -4,6 +4,7 @@ import re
 from dataclasses import replace
 from datetime import timedelta
 from html import unescape
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -69,7 +70,7 @@ def test_a_reminder_says_what_it_is_about_and_how_much_time_is_left(template: st
 
     body = made.text if part == "text" else seen(made.html)
 
-    assert "5 h 59 min" in made.subject
+    assert "21:00 UTC: " in made.subject
     for fact in (
         "5 h 59 min",
         "Erin Engineer",
@@ -243,6 +244,31 @@ def test_the_same_notification_has_the_same_message_id_and_the_same_request_the_
 )
 def test_a_length_of_time_is_said_in_words(seconds: int, words: str) -> None:
     assert mail_text.duration(seconds) == words
+
+
+@pytest.mark.parametrize(
+    ("changes", "subject"),
+    [
+        ({}, "Approval needed by 22:00 CET: Erin Engineer requests access to Exchange Online"),
+        ({"template": "reviewing"}, "Review needed by 22:00 CET: Erin Engineer requests access to Exchange"),
+        ({"template": "answer_reminder"}, "Reminder, approval needed by 22:00 CET: Erin Engineer requests access to"),
+        ({"template": "review_reminder"}, "Reminder, review needed by 22:00 CET: Erin Engineer requests access to"),
+        ({"template": "unreached"}, "No approver could be reached, answer needed by 22:00 CET: Erin Engineer"),
+        ({"template": COPIED}, "Copy, answer due by 22:00 CET: Erin Engineer requests access to Exchange Online at"),
+        ({"template": "active"}, "Access to Exchange Online at Contoso is open until 22:00 CET"),
+        ({"template": "closing"}, "Ends at 22:00 CET: access to Exchange Online at Contoso"),
+        ({"template": "question"}, "Question: access to Exchange Online at Contoso, answer by 22:00 CET"),
+        (
+            {"template": "question", "to_state": "active"},
+            "Question: access to Exchange Online at Contoso, open until 22:00 CET",
+        ),
+        ({"template": "review_question"}, "Question: access to Exchange Online at Contoso, answer by 22:00 CET"),
+        ({"deadline_at": AT + timedelta(hours=23, seconds=59)}, "Approval needed by Wed 25 Nov 09:00 CET: Erin Eng"),
+        ({"time_zone": "Asia/Tokyo"}, "Approval needed by Wed 25 Nov 06:00 JST: Erin Engineer requests access"),
+    ],
+)
+def test_a_subject_says_by_when_in_the_readers_zone_and_never_later(changes: dict[str, Any], subject: str) -> None:
+    assert mail(**{"time_zone": BERLIN} | changes).subject.startswith(subject)
 
 
 BERLIN = "Europe/Berlin"
@@ -427,5 +453,5 @@ def test_a_prompt_says_for_how_many_uses_access_is_asked(template: str, uses: in
     made = mail(template=template, max_uses=uses)
 
     for body in (made.text, seen(made.html)):
-        assert " ".join(body.split()).count(said) == 2
+        assert " ".join(body.split()).count(said) == 3
     assert "at most 3 uses" not in mail(template=template).text

@@ -19,6 +19,7 @@ from cli.gate_identities import IDENTITY_COMMANDS
 from cli.outside_access import OUTSIDE_COMMANDS
 from cli.policies import VERSIONS
 from cli.route_command import IF_MATCH, PART, FactsOf, Once, RouteCommand, TableOf
+from cli.vendor_staff import VENDOR_COMMANDS
 from tests.each import each
 
 API: Mapping[str, Any] = json.loads((Path(__file__).parents[2] / "api" / "openapi.json").read_text())
@@ -26,6 +27,7 @@ ROWS = {f"{group} {name}": row for group, (_, rows) in GROUPS.items() for name, 
 ROWS |= {f"gate identity {name}": row for name, row in IDENTITY_COMMANDS.items()}
 ROWS |= {f"gate enforcement {name}": row for name, row in ENFORCEMENT_COMMANDS.items()}
 ROWS |= {f"gate outside {name}": row for name, row in OUTSIDE_COMMANDS.items()}
+ROWS |= {f"vendor {name}": row for name, row in VENDOR_COMMANDS.items()}
 ROWS |= {"audit list": SEARCH, "policy versions": VERSIONS}
 ROUTES = [(name, path) for name, row in ROWS.items() for path in row.paths]
 ID = "0197f3a0-a0a0-7a0a-8a0a-0a0a0a0a0a0a"
@@ -90,7 +92,7 @@ def test_every_field_that_a_row_shows_is_one_that_the_route_answers(name: str, p
 
 
 def test_only_what_answers_nothing_to_show_has_no_json() -> None:
-    bare = {name for name, row in ROWS.items() if not row.view.has_json}
+    bare = {name for name, row in ROWS.items() if not row.view.is_read}
 
     removals = {name for name, row in ROWS.items() if row.method == "DELETE"}
     assert bare == removals | {"endpoint test", "endpoint redeliver"}
@@ -221,7 +223,7 @@ def test_the_first_path_whose_parts_are_given_is_called_and_a_part_stays_one(
 def test_a_webhook_is_changed_in_what_was_named_alone(
     api: RecordingApi, options: tuple[str, ...], body: dict[str, Any]
 ) -> None:
-    sent = api.sent("endpoint", "change", ID, *options, "--json")
+    sent = api.sent("endpoint", "change", ID, *options, "--output", "json")
 
     assert (sent.method, sent.body) == ("PATCH", body)
 
@@ -233,7 +235,7 @@ def test_a_change_of_nothing_is_refused_and_nothing_is_sent(api: RecordingApi) -
     assert "name what to change" in refused.stderr
 
 
-@pytest.mark.parametrize("as_json", [(), ("--json",)])
+@pytest.mark.parametrize("as_json", [(), ("--output", "json")])
 def test_a_secret_is_printed_alone_and_what_to_know_of_it_is_no_part_of_the_output(
     api: RecordingApi, as_json: tuple[str, ...]
 ) -> None:
@@ -257,11 +259,42 @@ def test_a_sentence_names_what_was_given_and_what_was_answered(api: RecordingApi
 def test_marking_a_delegate_keeps_their_roles_at_the_version_that_was_read(api: RecordingApi) -> None:
     api.answer = {"roles": ["auditor"], "version": 5}
 
-    api.sent("member", "delegate-eligible", "contoso", ID, "--no", "--json")
+    api.sent("member", "delegate-eligible", "contoso", ID, "--no", "--output", "json")
 
     read, written = api.calls
     assert (read.method, read.path) == ("GET", f"/v1/tenants/contoso/members/{ID}")
     assert written == RecordedCall("PUT", read.path, {"roles": ["auditor"], "eligible": False}, '"5"')
+
+
+OTHER_ID = "0197f3a0-a0a1-7a0a-8a0a-0a0a0a0a0a0a"
+
+
+@each(
+    ("words", "listed"),
+    [
+        (("invitation", "withdraw", "contoso"), "/v1/tenants/contoso/invitations"),
+        (("delegation", "end", "contoso"), "/v1/tenants/contoso/delegations"),
+        (("observer", "remove", "contoso"), "/v1/tenants/contoso/observers"),
+        (("member", "remove", "contoso"), "/v1/tenants/contoso/members"),
+        (("vendor", "remove"), "/v1/vendor/members"),
+        (("vendor", "withdraw"), "/v1/vendor/invitations"),
+        (("token", "revoke"), "/v1/tokens"),
+        (("gate", "identity", "remove"), "/v1/gate/identities"),
+    ],
+)
+def test_the_beginning_of_an_id_is_enough_where_a_list_has_it(
+    api: RecordingApi, words: tuple[str, ...], listed: str
+) -> None:
+    api.answer, api.calls = {"items": [{"id": OTHER_ID}, {"id": ID}]}, []
+
+    removed = api.sent(*words, ID[:13])
+    asked, *_ = api.calls
+    ambiguous = api.run(*words, ID[:8])
+
+    assert (asked.method, asked.path) == ("GET", listed)
+    assert (removed.method, removed.path) == ("DELETE", f"{listed}/{ID}")
+    assert (ambiguous.exit_code, api.calls[-1].method) == (1, "GET")
+    assert all(one in ambiguous.stderr for one in (ID, OTHER_ID))
 
 
 def test_the_version_stands_in_no_row_without_a_header_for_it() -> None:

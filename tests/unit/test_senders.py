@@ -28,6 +28,7 @@ MAIL = OutgoingMail(
     text="Grüße\n",
     html="<p>Grüße</p>",
     thread_id="<r-1@vendor.example>",
+    list_id="<contoso.requests.vendor.example>",
 )
 HOOK = WebhookCall(
     hook_id="n-1", url="https://hooks.example/x", body='{"id":"n-1","é":1}'.encode(), secrets=(new_secret(),)
@@ -41,7 +42,9 @@ def test_a_mail_is_marked_as_a_machines_and_kept_in_the_requests_thread() -> Non
 
     assert read["Message-ID"] == "<n-1@vendor.example>"
     assert read["In-Reply-To"] == read["References"] == "<r-1@vendor.example>"
+    assert read["List-Id"] == "<contoso.requests.vendor.example>"
     assert read["Auto-Submitted"] == "auto-generated"
+    assert read["X-Auto-Response-Suppress"] == "OOF, AutoReply"
     assert read["From"] == FROM
     assert read["To"] == "Änne Approver <anne@contoso.example>"
     assert read["Subject"] == MAIL.subject

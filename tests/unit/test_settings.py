@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from config.settings import DEVELOPMENT_KEY, Settings, UnsafeSettings, load
+from config.setting_fields import DEVELOPMENT_KEY
+from config.settings import Settings, load
+from config.unsafe_settings import UnsafeSettings
 
 SECRET = "hunter2-hunter2-hunter2"
 KEY = "5gwSJ-ElMIWEDZ496xR9jv9WQR2Le1ymPVl18MewFss="
@@ -124,6 +126,22 @@ MALFORMED = [
     ("LOCKBOX_MAIL_FROM", "Lockbox"),
     ("LOCKBOX_MAIL_FROM", '"'),
     ("LOCKBOX_MAIL_FROM", ""),
+    ("LOCKBOX_VENDOR_NAME", "Fabrikam\nSupport"),
+    ("LOCKBOX_VENDOR_NAME", "F" * 61),
+    ("LOCKBOX_VENDOR_COLOUR", "red"),
+    ("LOCKBOX_VENDOR_COLOUR", "#27a"),
+    ("LOCKBOX_VENDOR_COLOUR", "#27a;}*{"),
+    ("LOCKBOX_VENDOR_COLOUR", "#ffcc00"),
+    ("LOCKBOX_VENDOR_LOGO", "/nowhere/logo.svg"),
+    ("LOCKBOX_VENDOR_LOGO", "/dev/zero"),
+    ("LOCKBOX_VENDOR_LOGO", "/etc/hostname"),
+    ("LOCKBOX_CASE_URL", "javascript:alert('{case}')"),
+    ("LOCKBOX_CASE_URL", "http://desk.example/{case}"),
+    ("LOCKBOX_CASE_URL", "https://desk.example/"),
+    ("LOCKBOX_CASE_URL", "https://{case}.desk.example/"),
+    ("LOCKBOX_CASE_URL", "https://desk.example/{case}/{case}"),
+    ("LOCKBOX_CASE_URL", "https://desk.example/{other}"),
+    ("LOCKBOX_CASE_URL", "https://anna:secret@desk.example/{case}"),
 ]
 
 

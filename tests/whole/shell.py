@@ -50,8 +50,8 @@ class Shell:
         return ended.out
 
     def reads(self, who: str | None, *words: object, stdin: str | None = None) -> Any:
-        """Run the command with --json and return what it printed."""
-        return json.loads(self.does(who, *words, "--json", stdin=stdin))
+        """Run the command with --output json and return what it printed."""
+        return json.loads(self.does(who, *words, "--output", "json", stdin=stdin))
 
     def is_refused(self, who: str | None, code: str, *words: object, stdin: str | None = None) -> str:
         """Run the command, which is to end with 1 and one line that begins with the code; return the line."""

@@ -22,7 +22,7 @@ PROCESSES = ("api",)
 def shell(stage: RunningStack) -> Shell:
     """A terminal of a world of the test's own, in which a request was approved and given back, and sealed."""
     shell = Shell(stage, stage.world(approval_window=600))
-    submission = ("--tenant", shell.world.tenant.slug, "--service", "exchange-online", "--seconds", "600")
+    submission = ("--tenant", shell.world.tenant.slug, "--service", "exchange-online", "--window", "10m")
     what = ("--resource", "mailbox:anna@contoso.example", "--justification", "It is broken")
     shell.does("erin", "request", "submit", *submission, *what)
     request = the_request(shell)
@@ -47,8 +47,8 @@ def the_request(shell: Shell) -> str:
 
 def test_an_export_is_taken_and_verified_and_a_changed_one_is_found(shell: Shell, tmp_path: Path) -> None:
     export, note = tmp_path / "export.ndjson", tmp_path / "checkpoint"
-    written = shell.run("aude", "audit", "export", "-o", export)
-    shell.run("aude", "audit", "checkpoint", "-o", note)
+    written = shell.run("aude", "audit", "export", "-f", export)
+    shell.run("aude", "audit", "checkpoint", "-f", note)
     memory = ("--memory", tmp_path / "verified")
     verifies = ("audit", "verify", export, "--checkpoint", note, *believed(shell), *memory)
 
@@ -67,7 +67,7 @@ def test_nothing_is_written_over(shell: Shell, tmp_path: Path) -> None:
     export = tmp_path / "export.ndjson"
     export.write_text("mine")
 
-    ended = shell.run("aude", "audit", "export", "-o", export)
+    ended = shell.run("aude", "audit", "export", "-f", export)
 
     assert ended.code == 1
     assert "cannot be written" in ended.err
@@ -75,7 +75,7 @@ def test_nothing_is_written_over(shell: Shell, tmp_path: Path) -> None:
 
 
 def test_a_table_is_printed(shell: Shell) -> None:
-    rows = list(csv.DictReader(io.StringIO(shell.does("aude", "audit", "export", "--csv"))))
+    rows = list(csv.DictReader(io.StringIO(shell.does("aude", "audit", "export", "--format", "csv"))))
 
     assert [row["Activity"] for row in rows] == ["submit", "approve", "complete"]
 
@@ -94,7 +94,7 @@ def test_a_report_is_shown_and_written_as_a_page(shell: Shell, tmp_path: Path) -
     page = tmp_path / "report.html"
 
     shown = shell.does("aude", "audit", "report", the_request(shell))
-    written = shell.run("aude", "audit", "report", the_request(shell), "--html", "-o", page)
+    written = shell.run("aude", "audit", "report", the_request(shell), "--html", "-f", page)
 
     assert "No activity was recorded while it was open." in shown
     assert "Ann (approver)" in shown

@@ -68,12 +68,12 @@ def test_the_first_operator_gets_a_token_of_their_own_that_reads_and_opens_nothi
     assert "shown once" in made.stderr
     assert f"LOCKBOX_URL={address}" in made.stderr
     assert token not in made.stderr
-    me = json.loads(at_once(known, "me", "--json").stdout)
+    me = json.loads(at_once(known, "me", "--output", "json").stdout)
     assert (me["name"], me["side"], me["roles"], me["means"]) == ("Olga Ortiz", "vendor", ["operator"], "token")
     assert at_once(known, "tenant", "add", "contoso", *ADMIN).stderr.startswith("fresh-sign-in-needed: ")
     (row,) = stage.rows("SELECT expires_at - created_at = interval '24 hours' AS is_a_day FROM tokens")
     assert row.is_a_day
-    rotated = at_once(known, "token", "rotate", "--days", "90")
+    rotated = at_once(known, "token", "rotate", "--lifetime", "90d")
     assert rotated.returncode == 0
     lasting = {**known, "LOCKBOX_TOKEN": rotated.stdout.removesuffix("\n")}
     assert at_once(lasting, "vendor", "list").returncode == 0
@@ -98,7 +98,7 @@ def test_the_printed_code_is_that_of_an_invitation_of_a_day_to_what_the_operator
     assert page in made.stderr
     assert row.is_a_day
     assert development().secrets.is_mark(row.secret_hash, "invitation", row.id, code.replace("-", ""))
-    assert (entered.status_code, entered.headers["location"], again.status_code) == (303, "/account", 403)
+    assert (entered.status_code, entered.headers["location"], again.status_code) == (303, "/welcome", 403)
     account = httpx.get(f"{stage.plan.public_url}/account", cookies=entered.cookies)
     assert "Olga Ortiz" in account.text
     assert stage.rows("SELECT role FROM memberships")[0].role == "operator"

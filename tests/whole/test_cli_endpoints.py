@@ -28,7 +28,7 @@ def printed(ended: CommandResult) -> tuple[str, str]:
 def test_a_webhook_is_added_changed_rotated_and_removed(shell: Shell, who: str) -> None:
     whose = ("--tenant", shell.world.tenant.slug) if who == "tara" else ()
     secret, known = printed(shell.run(who, "endpoint", "add", URL, *whose, "--event", "request.approved"))
-    newer, same = printed(shell.run(who, "endpoint", "rotate", known, "--overlap-hours", "1"))
+    newer, same = printed(shell.run(who, "endpoint", "rotate", known, "--overlap", "1h"))
 
     changed = shell.does(who, "endpoint", "change", known, "--all-events", "--disable", "--description", "Ours")
     listed = shell.does(who, "endpoint", "list", *whose)

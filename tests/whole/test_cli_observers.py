@@ -43,7 +43,7 @@ def test_whoever_has_no_say_is_refused(shell: Shell) -> None:
 
 
 def test_an_engineer_sees_at_how_many_mailboxes_it_would_arrive(shell: Shell) -> None:
-    asked = ("--tenant", shell.world.tenant.slug, *WHAT_IF, "--justification", "It is broken", "--seconds", "600")
+    asked = ("--tenant", shell.world.tenant.slug, *WHAT_IF, "--justification", "It is broken", "--window", "10m")
 
     shown = shell.does("erin", "request", "preview", *asked)
 

@@ -125,7 +125,7 @@ def test_from_an_empty_database_to_a_first_customer(
     invited = lockbox(
         known, "vendor", "invite", "--name", "Max", "--email", "max@vendor.example", "--role", "manager"
     )
-    me = json.loads(lockbox(known, "me", "--json").stdout)
+    me = json.loads(lockbox(known, "me", "--output", "json").stdout)
     out_again = lockbox(known, "sign-out")
     after = lockbox(known, "me")
 

@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from cli import values
 from lockbox.requests.lifecycle import Action
 from tests.whole.conftest import RunningStack, short
 from tests.whole.shell import Shell
@@ -151,7 +152,8 @@ def test_an_operator_proposes_an_admin_and_the_tenant_objects(shell: Shell) -> N
     (open_,) = shell.reads("ann", "invitation", "list", slug)["items"]
     listed = shell.does("ann", "invitation", "list", slug)
 
-    assert proposed.startswith(f"Proposed as {open_['id']}; takes effect at {open_['takes_effect_at'][:10]} ")
+    effect = values.moment(open_["takes_effect_at"])
+    assert proposed.startswith(f"Proposed as {open_['id']}; takes effect at {effect} unless they object.\n")
     assert "proposed by the vendor" in " ".join(listed.split())
     shell.is_refused("olga", "recovery-open: ", "tenant", "recover", slug, *who)
     shell.is_refused("max", "wrong-role: ", "tenant", "recover", slug, *who)

@@ -37,7 +37,7 @@ def test_me_is_who_the_token_is(shell: Shell) -> None:
 
 
 def test_a_token_is_printed_once_and_by_itself_and_is_never_listed_or_logged(shell: Shell) -> None:
-    token = printed(shell.run("erin", "token", "make", "laptop", "--days", "7"))
+    token = printed(shell.run("erin", "token", "make", "laptop", "--lifetime", "7d"))
 
     listed = shell.does("erin", "token", "list")
     (one,) = [one for one in shell.reads("erin", "token", "list")["items"] if one["name"] == "laptop"]
@@ -46,7 +46,7 @@ def test_a_token_is_printed_once_and_by_itself_and_is_never_listed_or_logged(she
     assert one["id"] in listed
     parts = TOKEN_FORM.fullmatch(token)
     assert parts
-    for text in (listed, shell.does("erin", "token", "list", "--json"), shell.log()):
+    for text in (listed, shell.does("erin", "token", "list", "--output", "json"), shell.log()):
         assert parts["secret"] not in text
     assert shell.reads(token, "me")["means"] == "token"
     assert "laptop" not in shell.does("eve", "token", "list")
@@ -55,7 +55,7 @@ def test_a_token_is_printed_once_and_by_itself_and_is_never_listed_or_logged(she
 def test_a_token_replaces_itself_without_being_named(shell: Shell) -> None:
     token = printed(shell.run("erin", "token", "make", "nightly"))
 
-    new = printed(shell.run(token, "token", "rotate", "--overlap-hours", "0"))
+    new = printed(shell.run(token, "token", "rotate", "--overlap", "0h"))
 
     assert new != token
     shell.is_refused(token, "invalid-token: ", "me")
@@ -86,7 +86,7 @@ def test_a_revoked_token_is_worthless_at_once(shell: Shell) -> None:
 def test_a_machines_token_is_bound(shell: Shell) -> None:
     bound = ("--scope", "access:check", "--service", "onedrive")
 
-    made = shell.run("gate", "token", "make", "mail", *bound, "--json")
+    made = shell.run("gate", "token", "make", "mail", *bound, "--output", "json")
 
     assert made.code == 0
     assert '"access:check"' in made.out

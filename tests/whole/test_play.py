@@ -43,14 +43,14 @@ def test_a_newcomer_plays_everybody_from_asking_to_operating(page: Page) -> None
     page.get_by_label("Justification").fill("It will not open at all")
     page.get_by_role("button", name="Preview").click()
     page.get_by_role("button", name="Submit").click()
-    page.wait_for_url(re.compile(r"/requests/[0-9a-f-]{36}$"))
-    asked = page.url
+    page.wait_for_url(re.compile(r"/requests/[0-9a-f-]{36}\?done=submit$"))
+    asked = page.url.partition("?")[0]
     step(page, 2).click()
     mine = page.locator("li", has=page.locator(f"a[href='{asked[asked.index('/requests/') :]}']"))
     mine.get_by_role("button", name="Endorse").click()
     step(page, 3).click()
     page.wait_for_url(re.compile("/inbox"))
-    mail = page.get_by_role("link", name="Approval needed: ").first
+    mail = page.get_by_role("link", name="Approval needed by ").first
     expect(mail).to_be_visible()
     wrong += violations(page)
     picture(page, "inbox")

@@ -2,13 +2,13 @@
 
 import json
 import re
-import shlex
 import signal
 import stat
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 
 import httpx
 import psutil
@@ -20,7 +20,7 @@ from tests.whole import terminal
 from tests.whole.conftest import wait_until
 from tests.whole.terminal import ModuleRunner
 
-WALK = terminal.CHECKOUT / "docs" / "walk.md"
+TUTORIAL = terminal.CHECKOUT / "docs" / "tutorial.md"
 SECONDS = 200
 
 
@@ -38,10 +38,20 @@ def fresh() -> Iterator[ModuleRunner]:
         yield opened
 
 
-def run(here: ModuleRunner, **variables: str) -> "subprocess.Popen[str]":
-    tokens = str(here.place / "tokens.env")
+def run(here: ModuleRunner, *options: str, **variables: str) -> "subprocess.Popen[str]":
+    files = ["--tokens", str(here.place / "tokens.env"), "--log", str(log_of(here))]
     ports = ["--port", str(own_port()), "--flower-port", str(own_port())]
-    return here.start("cli.run", "--folder", str(here.folder), "--tokens", tokens, *ports, **variables)
+    return here.start("cli.run", "--folder", str(here.folder), *files, *ports, *options, **variables)
+
+
+def log_of(here: ModuleRunner) -> Path:
+    return here.place / "run.log"
+
+
+def ask(said: str) -> "subprocess.CompletedProcess[str]":
+    """Run the last two lines that were printed."""
+    script = "\n".join(said.splitlines()[-2:])
+    return subprocess.run(["/bin/sh", "-c", script], capture_output=True, text=True, check=False)
 
 
 def read_until(process: "subprocess.Popen[str]", begins: str) -> str:
@@ -77,13 +87,16 @@ def play(said: str, who: str, path: str) -> tuple[str, str]:
 def test_what_it_prints_works_and_ctrl_c_stops_all(fresh: ModuleRunner) -> None:
     with run(fresh) as running:
         said = read_until(running, "curl ")
-        curl = subprocess.run(shlex.split(said.splitlines()[-1]), capture_output=True, text=True, check=False)
-        flower = re.search(r"Flower +(\S+).*\n.*user (\S+), password (\S+)", said)
+        curl = ask(said)
+        flower = re.search(r"Flower +(\S+).*\n.*user (\S+), password in ", said)
         assert flower
-        workers = httpx.get(f"{flower[1]}/api/workers", auth=(flower[2], flower[3]), trust_env=False)
+        password = fresh.place / "flower-password"
+        workers = httpx.get(
+            f"{flower[1]}/api/workers", auth=(flower[2], password.read_text().strip()), trust_env=False
+        )
         account, mail = play(said, "ann", "/account")
         stands = subprocess.run(
-            [sys.executable, "-m", "cli", "operate", "status", "--json", "--folder", str(fresh.folder)],
+            [sys.executable, "-m", "cli", "operate", "status", "--output", "json", "--folder", str(fresh.folder)],
             env=environment({}), cwd=terminal.CHECKOUT, capture_output=True, text=True, check=False,
         )  # fmt: skip
         elsewhere = httpx.get(f"{playground(said)}/play", headers={"host": "evil.example"}, trust_env=False)
@@ -96,18 +109,35 @@ def test_what_it_prints_works_and_ctrl_c_stops_all(fresh: ModuleRunner) -> None:
         running.communicate(timeout=SECONDS)
 
     assert '"state":"reviewing"' in curl.stdout
+    assert not set(re.findall(r"lbx_\w+|\S+ \| ", said))
+    assert said.startswith("Starting Postgres, Redis and a mail catcher …\nBringing the database up to date …\n")
     found = json.loads(stands.stdout)
     assert (found["postgres"], found["redis"]) == ("ok", "ok"), stands.stderr
     assert workers.status_code == 200
     assert "You are playing <b>Ann Archer</b> (approver)" in account
     assert re.search(r'href="http://localhost:\d+/requests/[0-9a-f-]{36}"', mail)
     assert elsewhere.status_code == 403
-    assert stat.S_IMODE((fresh.place / "playground.json").stat().st_mode) == 0o600
-    assert stat.S_IMODE(tokens.stat().st_mode) == 0o600
+    for private in (fresh.place / "playground.json", tokens, password, log_of(fresh)):
+        assert stat.S_IMODE(private.stat().st_mode) == 0o600
+    assert {"api", "worker", "notifications", "flower"} <= set(
+        re.findall(r"^[\d:]+ (\w+) +\| ", log_of(fresh).read_text(), re.MULTILINE)
+    )
     assert {item["requester"]["id"] for item in mine.json()["items"]} == {known["ERIN_ID"]}
     assert sorted(item["state"] for item in mine.json()["items"]) == ["denied", "pending", "reviewing", "reviewing"]
     assert running.returncode == 0
     assert fresh.left() == []
+
+
+@pytest.mark.far
+def test_verbose_shows_the_logs_and_writes_no_file(fresh: ModuleRunner) -> None:
+    with run(fresh, "--verbose") as running:
+        said = read_until(running, "curl ")
+        running.send_signal(signal.SIGINT)
+        running.communicate(timeout=SECONDS)
+
+    assert re.search(r"^[\d:]+ api +\| ", said, re.MULTILINE)
+    assert "run.log" not in said
+    assert not log_of(fresh).exists()
 
 
 @pytest.mark.far
@@ -117,7 +147,7 @@ def test_it_takes_the_callers_own_catalogue_and_says_what_it_does_not_take(fresh
     given = {"LOCKBOX_CATALOGUE": str(own), "LOCKBOX_CATALOG": str(own), "LOCKBOX_PUBLIC_URL": "http://localhost:1"}
     with run(fresh, **given) as running:
         said = read_until(running, "curl ")
-        curl = subprocess.run(shlex.split(said.splitlines()[-1]), capture_output=True, text=True, check=False)
+        curl = ask(said)
         running.send_signal(signal.SIGINT)
         running.communicate(timeout=SECONDS)
 
@@ -159,9 +189,11 @@ def test_an_api_that_dies_ends_the_others_and_fails(here: ModuleRunner) -> None:
         read_until(running, "curl ")
         [api] = [one for one in psutil.Process(running.pid).children(recursive=True) if "api" in one.cmdline()]
         api.kill()
-        running.communicate(timeout=SECONDS)
+        said, _ = running.communicate(timeout=SECONDS)
 
     assert running.returncode == 1
+    assert "The process api ended by itself" in said
+    assert f"All logs: {log_of(here)}" in said
     assert here.left() == []
 
 
@@ -174,9 +206,8 @@ def test_production_is_refused(here: ModuleRunner) -> None:
 
 
 @pytest.mark.far
-def test_the_walk_with_curl_works_as_it_stands() -> None:
-    walk = WALK.read_text()
-    lines = re.findall(r"^    (.*)$", walk, re.MULTILINE)
+def test_the_tutorial_with_curl_works_as_it_stands() -> None:
+    lines = re.findall(r"^    (.*)$", TUTORIAL.read_text(), re.MULTILINE)
 
     with terminal.opened() as here, run(here) as running:
         read_until(running, "curl ")

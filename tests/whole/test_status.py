@@ -48,7 +48,7 @@ def test_where_all_is_well_it_says_so(stage: RunningStack, login: str) -> None:
 
 @pytest.mark.far
 def test_it_also_prints_json(stage: RunningStack) -> None:
-    ended = at_once(known(stage), "operate", "status", "--json")
+    ended = at_once(known(stage), "operate", "status", "--output", "json")
 
     found = json.loads(ended.stdout)
     assert (ended.returncode, found["ok"], found["troubles"]) == (0, True, [])
@@ -105,7 +105,7 @@ def test_an_older_database_is_named(stage: RunningStack) -> None:
 
 
 def head(stage: RunningStack) -> str:
-    found = json.loads(at_once(known(stage), "operate", "status", "--json").stdout)
+    found = json.loads(at_once(known(stage), "operate", "status", "--output", "json").stdout)
     return str(found["migration"]["code"])
 
 

@@ -27,7 +27,7 @@ import celery.app.control, celery.apps.worker, celery.concurrency.prefork, celer
 import celery.worker.components, celery.worker.consumer, kombu.transport.redis
 import celery.bin.celery, flower.command, lockbox.audit.log.sealer, lockbox.reconcile, worker.runtime, worker.bootstep
 import cli.app, cli.access, cli.bootstrap, cli.commands, cli.operate, cli.owner, cli.requests, cli.sign_in
-import cli.tenants
+import cli.tenants, cli.vendor_staff
 
 def tell_of_the_ended():
     try:

@@ -4,7 +4,7 @@
 
 (() => {
   const UNITS = [["d", 86400], ["h", 3600], ["min", 60], ["s", 1]];
-  const POLL = 15000, SLOWLY = 120000, RENEW = 120000, HIDDEN_FOR = 60000, TRY_AGAIN = 60000;
+  const POLL = 15000, SLOWLY = 120000, RENEW = 120000, HIDDEN_FOR = 60000, TRY_AGAIN = 60000, PAUSE = 1000;
   const MOST_NAMED = 3, GONE = "It is no longer here";
   const BY_ITSELF = { "X-Lockbox-By-Itself": "yes" };
 
@@ -41,6 +41,9 @@
     for (const one of document.querySelectorAll("[data-ends]")) {
       one.hidden = left(one.dataset.ends) <= 0;
     }
+    for (const one of document.querySelectorAll("[data-bar]")) {
+      one.value = Math.max(0, left(one.dataset.bar));
+    }
   };
 
   tick();
@@ -65,12 +68,27 @@
     customer.addEventListener("change", offer);
   }
 
+  // A button says for how long it approves, as it is chosen; and a reason is asked for by the button that needs one.
+  document.addEventListener("change", ({ target }) => {
+    const shown = target.id && document.querySelector(`[data-chosen="${CSS.escape(target.id)}"]`);
+    if (shown) {
+      shown.textContent = target.selectedOptions[0].dataset.short;
+    }
+  });
+  document.addEventListener("click", ({ target }) => {
+    const button = target.closest("button[data-comment]");
+    if (button) {
+      button.form.elements.namedItem("comment").required = button.dataset.comment === "required";
+    }
+  });
+
   const { topics, again } = document.body.dataset;
   if (!topics) {
     return;
   }
 
   const announcement = document.getElementById("announcement");
+  document.getElementById("dismiss").addEventListener("click", () => announcement.replaceChildren());
   const say = (text, link, path) => {
     announcement.textContent = text;
     if (link) {
@@ -115,9 +133,13 @@
   };
   const isFilledIn = (form, fresh) => {
     const fields = [...form.querySelectorAll(FIELDS)];
-    return fields.length && (form.contains(document.activeElement)
+    return fields.length && (fields.includes(document.activeElement)
       || fields.some((field) => isWritten(field) || isKept(field, fresh)));
   };
+  // A form that decides in more than one way is known by its name, for where it goes changes with what may be decided.
+  const keyOf = (form) => form.id || form.getAttribute("action");
+  const goesTo = (button) => button.getAttribute("formaction") ?? button.form.getAttribute("action");
+  const buttonsOf = (form) => [...form.querySelectorAll("button:not([hidden])")];
   const heldIn = (part, fresh) => [...part.querySelectorAll("form, [role=alert]")].filter(
     (one) => one.matches("[role=alert]") || isFilledIn(one, fresh));
 
@@ -142,7 +164,7 @@
   const mayHaveMovedOn = (row, fresh) => {
     const more = fresh.querySelector("[data-more]");
     return more !== null && (more.dataset.more === "any"
-      || due(row) >= due([...fresh.querySelectorAll("[data-row]:has([data-until])")].at(-1)));
+      || due(row) >= Math.max(...[...fresh.querySelectorAll("[data-row]:has([data-until])")].map(due)));
   };
 
   // What has become of a request that a list no longer has is read where everybody reads it, on its own page.
@@ -213,7 +235,7 @@
     }
     for (const one of held) {
       const twin = [...next.querySelectorAll(one.tagName)].find((other) => other.isEqualNode(one)
-        || (one.matches("form") && other.getAttribute("action") === one.getAttribute("action")));
+        || (one.matches("form") && keyOf(other) === keyOf(one)));
       if (twin) {
         twin.replaceWith(one.cloneNode(true));
       } else {
@@ -238,6 +260,7 @@
         continue;
       }
       const next = document.importNode(now, true);
+      next.hidden &&= !held.length;
       holdIn(part, next, held, fates);
       morph(part, next);
       document.querySelectorAll(`[${HELD}]`).forEach((one) => one.removeAttribute(HELD));
@@ -253,23 +276,22 @@
 
   // Forms stay as somebody has filled them in: they get the version that the page shows now, or can no longer be sent.
   const settleForms = (fresh) => {
-    const theirs = new Map([...fresh.forms].map((form) => [form.getAttribute("action"), form]));
+    const theirs = new Map([...fresh.forms].map((form) => [keyOf(form), form]));
     const ours = [...document.forms].filter(
       (form) => form.elements.namedItem("version") || form.closest("[data-live]"));
     for (const form of ours) {
-      const twin = theirs.get(form.getAttribute("action"));
+      const twin = theirs.get(keyOf(form)), offered = twin && new Set(buttonsOf(twin).map(goesTo));
       const row = form.closest("[data-row]:not([data-over])"), isElsewhere = row && mayHaveMovedOn(row, fresh);
       const version = twin?.elements.namedItem("version");
       if (version) {
         form.elements.namedItem("version").value = version.value;
       }
-      for (const button of form.querySelectorAll("button")) {
-        button.disabled = !twin && !isElsewhere;
+      for (const button of buttonsOf(form)) {
+        button.disabled = !offered?.has(goesTo(button)) && !isElsewhere;
       }
     }
-    const known = new Set(ours.map((form) => form.getAttribute("action")));
-    return [...theirs.values()].some(
-      (form) => form.elements.namedItem("version") && !known.has(form.getAttribute("action")));
+    const known = new Set(ours.map(keyOf));
+    return [...theirs.values()].some((form) => form.elements.namedItem("version") && !known.has(keyOf(form)));
   };
 
   // Say of a list what came and what has gone, by name where that is short.
@@ -292,12 +314,35 @@
     return said.join(" ");
   };
 
+  // What may be decided has changed under somebody's finger: for a moment nothing of it can be pressed.
+  const answer = () => document.getElementById("answer");
+  const choices = () => [...answer()?.querySelectorAll("form") ?? []].flatMap(buttonsOf).map(goesTo).join();
+  const pause = (hadFocus) => {
+    const here = answer(), at = document.activeElement;
+    if (here.contains(at) && at.matches(FIELDS)) {
+      return;
+    }
+    here.inert = true;
+    setTimeout(() => {
+      answer().inert = false;
+    }, PAUSE);
+    if (hadFocus) {
+      const title = document.querySelector("h1");
+      title.tabIndex = -1;
+      title.focus();
+    }
+  };
+
   const show = (fresh, fates) => {
     since = fresh.body.dataset.since ?? since;
     const rows = rowsOf(document), words = sayRows(rows, fresh, fates);
+    const before = choices(), hadFocus = answer()?.contains(document.activeElement);
     const changed = replaceParts(fresh, fates);
     const isMore = settleForms(fresh);
     tick();
+    if (choices() !== before) {
+      pause(hadFocus);
+    }
     const last = changed.includes("last") ? document.getElementById("last").textContent.trim() : "";
     if (last) {
       say(`${last}.`, isMore && "Load the page again to go on.", again);

@@ -56,7 +56,10 @@ class SendFailed(Exception):  # noqa: N818 - it is an outcome that callers plan 
 
 @dataclass(frozen=True)
 class OutgoingMail:
-    """One mail to one person. `message_id` is the same for every attempt, so that mailboxes can drop duplicates."""
+    """One mail to one person. `message_id` is the same for every attempt, so that mailboxes can drop duplicates.
+
+    `list_id` is what a mailbox can sort by: the same for all mails about requests to one tenant, or about accounts.
+    """
 
     message_id: str
     to_name: str
@@ -65,6 +68,7 @@ class OutgoingMail:
     text: str
     html: str
     thread_id: str
+    list_id: str
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,11 @@ def _folded(name: str, value: str | Address) -> str:
 
 
 _folded_once = lru_cache(maxsize=MOST_RECIPIENTS)(_folded)
-FIXED = header("Auto-Submitted", "auto-generated") + header("MIME-Version", "1.0")
+FIXED = (
+    header("Auto-Submitted", "auto-generated")
+    + header("X-Auto-Response-Suppress", "OOF, AutoReply")
+    + header("MIME-Version", "1.0")
+)
 ENCODING = header("Content-Transfer-Encoding", "quoted-printable")
 TEXT = header("Content-Type", 'text/plain; charset="utf-8"') + ENCODING
 HTML = header("Content-Type", 'text/html; charset="utf-8"') + ENCODING
@@ -78,7 +82,10 @@ HTML = header("Content-Type", 'text/html; charset="utf-8"') + ENCODING
 
 # Written by hand, for the email package takes half of the CPU of a sent mail to write one header after the other.
 def compose(mail: OutgoingMail, sender: str) -> MailEnvelope:
-    """Return the mail as it is handed over; `Auto-Submitted` is RFC 3834's, which keeps machines from answering.
+    """Return the mail as it is handed over.
+
+    `Auto-Submitted` is RFC 3834's, which keeps machines from answering; Exchange needs a header of its own for it.
+    `List-Id` is RFC 2919's, by which mailboxes sort.
 
     Args:
         mail: what it says, and to whom.
@@ -97,6 +104,7 @@ def compose(mail: OutgoingMail, sender: str) -> MailEnvelope:
         header("Message-ID", mail.message_id),
         header("In-Reply-To", mail.thread_id),
         header("References", mail.thread_id),
+        header("List-Id", mail.list_id),
         FIXED,
         header("Content-Type", f'multipart/alternative; boundary="{boundary}"'),
     )
@@ -199,6 +207,18 @@ class SmtpMail:
         except smtplib.SMTPRecipientsRefused as error:
             code, said = next(iter(error.recipients.values()))
             raise _refused(code, said, permanent=code >= PERMANENT) from error
+        except (smtplib.SMTPException, OSError) as error:
+            raise _failed(error) from error
+
+    async def check(self) -> None:
+        """Connect, encrypt and log in as for a mail, and hand over none.
+
+        Raises:
+            SendFailed: the relay would not take a mail.
+        """
+        try:
+            async with asyncio.timeout(self._seconds):
+                self._keep(await self._client())
         except (smtplib.SMTPException, OSError) as error:
             raise _failed(error) from error
 

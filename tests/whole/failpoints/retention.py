@@ -19,7 +19,7 @@ COMMAND = """
 from cli.app import app
 from lockbox.admin import erasure
 erasure.A_STEP, erasure.A_LOOK = 2, 3
-app(["operate", "retain", "--older-than", "30", "--yes"])
+app(["operate", "retain", "--older-than", "30d", "--yes"])
 """
 AGE = (
     "UPDATE events SET at = at - interval '100 days' WHERE tenant_id = :tenant",

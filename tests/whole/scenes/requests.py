@@ -114,7 +114,7 @@ def a_manager_endorses_on_the_page(book: Book) -> None:
     request = world.fresh()
     page = book.at(f"/requests/{request.id}", world, "max")
 
-    page.locator("#endorse-comment").fill("Seen in the logs")
+    page.locator("#comment").fill("Seen in the logs")
     book.rightly(page.get_by_role("button", name="Endorse"), "Seen in the logs")
 
     assert book.stage.state(request.id) == "pending"
@@ -127,15 +127,16 @@ def an_approver_looks_approves_and_closes(book: Book) -> None:
     page = book.at(f"/requests/{request.id}", world, "ann")
 
     book.rightly(page.get_by_role("button", name="I'm reviewing this"), "You are reviewing this")
+    page.get_by_text("Approve only part of it").click()
     for one in TWO:
         page.get_by_label(one).uncheck()
-    page.locator("#approve-comment").fill("Nothing, then")
+    page.locator("#comment").fill("Nothing, then")
     page.get_by_label("Duration").select_option("300")
     book.wrongly(page.get_by_role("button", name="Approve"), "Keep at least one of the resources")
     page.get_by_label(TWO[0]).check()
     book.rightly(page.get_by_role("button", name="Approve"), "ends automatically")
     page.locator("#revoke-comment").fill("That was enough")
-    book.rightly(page.get_by_role("button", name="Revoke access"), "That was enough")
+    book.rightly(page.locator("#revoke").get_by_role("button"), "That was enough")
 
     assert book.stage.state(request.id) == "revoked"
 
@@ -194,10 +195,10 @@ def an_approver_asks_something_and_says_no(book: Book) -> None:
     erin.get_by_label("Your answer").fill("The inbox")
     book.rightly(erin.get_by_role("button", name="Answer"), "The inbox")
     book.open(ann, f"/requests/{request.id}")
-    book.unsendable(ann.get_by_role("button", name="Deny", exact=True), ann.locator("#deny-comment"))
-    ann.locator("#deny-comment").fill("  ")
+    book.unsendable(ann.get_by_role("button", name="Deny", exact=True), ann.locator("#comment"))
+    ann.locator("#comment").fill("  ")
     book.wrongly(ann.get_by_role("button", name="Deny", exact=True), "Say in a comment why you deny")
-    ann.locator("#deny-comment").fill("Ask the owner first")
+    ann.locator("#comment").fill("Ask the owner first")
     book.rightly(ann.get_by_role("button", name="Deny", exact=True), "Ask the owner first")
 
 

@@ -9,6 +9,7 @@ from lockbox.admin import members
 from lockbox.identity.roles import Role
 from tests.database.tenancy import does
 from tests.whole.forms import Book
+from tests.whole.people import with_authenticator
 from tests.whole.post import address_of, code_to, mails_to
 from tests.whole.scenes import scene
 
@@ -42,15 +43,21 @@ def somebody_accepts_an_invitation(book: Book) -> None:
     does(world, "tara", members.invite, name="Nora", address=address, roles=frozenset({Role.APPROVER}))
     code = code_to(book.stage, address)
     (path,) = re.findall(r"/invitations/[0-9a-f-]{36}", mails_to(book.stage, address)[-1])
-    page = book.at(path)
+    page = book.at(f"{path}#{code.replace('-', '')}")
     button = page.get_by_role("button", name="Accept the invitation")
 
+    expect(page.get_by_label("Code of the invitation")).to_have_value(code.replace("-", ""))
+    expect(page.get_by_text("The code from your mail is filled in")).to_be_visible()
+    assert page.url.endswith(path)
     page.get_by_label("Code of the invitation").fill("WRONG")
     book.wrongly(button, "This invitation or its code is not valid")
     page.get_by_label("Code of the invitation").fill(code)
-    book.rightly(button, "Nora")
-
-    assert page.url.endswith("/account")
+    book.rightly(button, "Welcome, Nora")
+    with_authenticator(page)
+    page.get_by_role("button", name="Add a passkey").click()
+    book.sees(page, "You are an approver at", at="/welcome*")
+    page.get_by_role("link", name="Go to Approvals").click()
+    book.sees(page, "Waiting for your approval", at="/waiting")
 
 
 @scene

@@ -1,4 +1,4 @@
-"""The README's table of roles is what the code lets them do."""
+"""The table of roles of docs/concepts.md is what the code lets them do."""
 
 import re
 from pathlib import Path
@@ -6,10 +6,10 @@ from pathlib import Path
 from lockbox.identity.roles import TENANT_ROLES, VISIBILITY_SCOPES, Role, Side
 from lockbox.requests.lifecycle import MOVES, Party
 
-README = Path(__file__).resolve().parents[2] / "README.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "concepts.md"
 DASH = "\N{EN DASH}"
 ROW = re.compile(r"^\| ([a-z_]+) \| (vendor|customer) \| ([^|]+) \| ([^|]+) \| ([^|]+) \|$", re.MULTILINE)
-SHOWN = {role: cells for role, *cells in ROW.findall(README.read_text())}
+SHOWN = {role: cells for role, *cells in ROW.findall(PAGE.read_text())}
 PARTIES = {
     Role.ENGINEER: {Party.ENGINEER, Party.REQUESTER},
     Role.MANAGER: {Party.MANAGER},

@@ -1,8 +1,8 @@
 #!/bin/sh
-# Starts Redis with its settings on standard input: the password stands in no command line and in no file of its own.
+# Starts Valkey with its settings on standard input: the password stands in no command line and in no file of its own.
 set -eu
 
-exec redis-server - <<SETTINGS
+exec valkey-server - <<SETTINGS
 requirepass $(cat /run/secrets/redis_password)
 bind * -::*
 port 6379

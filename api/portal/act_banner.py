@@ -1,0 +1,59 @@
+"""What somebody has just done to a request, for the banner of the page that they land on."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from lockbox.audit import event_search
+from lockbox.database import UnitOfWork
+from lockbox.errors import NotFound
+from lockbox.identity.roles import Caller
+from lockbox.requests import inbox, queries
+from lockbox.requests.queries import RequestEntry
+from lockbox.requests.quorum import ApprovalTally
+
+ACTS = frozenset(
+    {"submit", "endorse", "approve", "deny", "cancel", "revoke", "complete", "question", "answer"},
+)
+
+
+@dataclass(frozen=True)
+class ActBanner:
+    """An act of the reader's, and the request as it is now."""
+
+    action: str
+    entry: RequestEntry
+    title: str
+    is_own: bool
+    tallies: Sequence[ApprovalTally] = ()
+
+
+def banner_of(
+    action: str,
+    happened: Iterable[Any],
+    caller: Caller,
+    entry: RequestEntry,
+    title: str,
+    tallies: Sequence[ApprovalTally] = (),
+) -> ActBanner | None:
+    """Return the banner of an act that the address names, if the log says that the reader has done that."""
+    if action not in ACTS or not any(one.action == action and one.actor_id == caller.person_id for one in happened):
+        return None
+    return ActBanner(action, entry, title, entry.request.requester_id == caller.person_id, tallies)
+
+
+def on_a_list(
+    session: UnitOfWork, caller: Caller, action: str, request_id: UUID | None, titles: Mapping[str, str]
+) -> ActBanner | None:
+    """Return the banner of an act on a request of a list, or nothing if the reader has done no such thing."""
+    if request_id is None or action not in ACTS:
+        return None
+    try:
+        entry = queries.find(session, caller, request_id)
+    except NotFound:
+        return None
+    tally = inbox.tallies_of(session, caller, [entry.request]).get(request_id)
+    title = titles.get(entry.request.service, entry.request.service)
+    happened = event_search.events(session, request_id)
+    return banner_of(action, happened, caller, entry, title, [tally] if tally else ())

@@ -1,0 +1,35 @@
+"""Routes for statistics: what became of a tenant's requests, month by month."""
+
+from fastapi import APIRouter, Response
+
+from api.deps import CurrentUser, SessionDep
+from api.schemas.parts import Slug, problems
+from api.schemas.statistics import StatisticsView
+from lockbox.admin import statistics
+
+router = APIRouter(prefix="/v1/statistics", tags=["audit"])
+
+CSV = "text/csv; charset=utf-8"
+
+
+@router.get("", responses=problems(404))
+def get_statistics(who: CurrentUser, session: SessionDep, tenant: Slug | None = None) -> StatisticsView:
+    """Count a tenant's requests of the last twelve months, for its admins and auditors and the vendor's auditors.
+
+    Without a tenant: of the caller's only one, or of all tenants for an auditor of the vendor. At most the newest
+    10,000 requests are counted; `counted_from` says so.
+    """
+    return StatisticsView.of(statistics.read(session, who, tenant))
+
+
+@router.get("/export", response_class=Response, responses=problems(404) | {200: {"content": {"text/csv": {}}}})
+def export_statistics(who: CurrentUser, session: SessionDep, tenant: Slug | None = None) -> Response:
+    """Export the same figures as CSV: a row for the total, each month, service, engineer and reason."""
+    return csv_answer(statistics.read(session, who, tenant))
+
+
+def csv_answer(found: statistics.Statistics) -> Response:
+    """Return statistics as a CSV file."""
+    name = f"statistics-{found.tenant.slug if found.tenant else 'all'}-{found.until:%Y-%m-%d}.csv"
+    headers = {"cache-control": "no-store", "content-disposition": f'attachment; filename="{name}"'}
+    return Response(b"".join(statistics.table(found)), media_type=CSV, headers=headers)

@@ -1,0 +1,74 @@
+"""Bodies of the calls that webhooks of the format `json` get."""
+
+from datetime import datetime
+from uuid import UUID
+
+from pydantic import BaseModel
+
+
+class WebhookHead(BaseModel):
+    """What the body of every call begins with."""
+
+    id: UUID
+    type: str
+    timestamp: datetime
+    event_id: UUID | None
+    sequence: int
+    previous: UUID | None
+
+
+class ConnectionFacts(BaseModel):
+    """What became of access at a target."""
+
+    connection_id: UUID
+    target: str
+    failing: str | None
+
+
+class RequestCallData(BaseModel):
+    """The facts of a request: ids, state and clocks; no names."""
+
+    request_id: UUID
+    tenant: str
+    tenant_id: UUID
+    state: str
+    mixed_alphabets: bool = False
+    nobody_notified: bool = False
+    connection: ConnectionFacts | None = None
+    answer_by: datetime | None
+    open_until: datetime | None
+    url: str
+    justification: str | None = None
+
+
+class RequestCall(WebhookHead):
+    """The body of a call about a request."""
+
+    data: RequestCallData
+
+
+class AccountCallData(BaseModel):
+    """Whose it is, and what changed; no names."""
+
+    tenant: str | None
+    tenant_id: UUID | None
+    changes: dict[str, str]
+
+
+class AccountCall(WebhookHead):
+    """The body of a call about a tenant, a checkpoint of its log, or the installation."""
+
+    data: AccountCallData
+
+
+class EndpointTestData(BaseModel):
+    """The webhook that is tested."""
+
+    endpoint_id: UUID
+    tenant: str | None
+
+
+class EndpointTestCall(WebhookHead):
+    """The body of a test call."""
+
+    data: EndpointTestData

@@ -1,0 +1,133 @@
+"""The command `lockbox doctor`."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import unquote, urlsplit
+
+import typer
+from pydantic import SecretStr
+from rich.text import Text
+
+from cli.doctor import environment
+from cli.doctor.findings import DoctorFinding, FindingLevel, failure, worst
+from cli.doctor.https import check_https
+from cli.doctor.machine import check_disk, check_keys, check_ports
+from cli.doctor.mail_relay import check_mail_relay
+from cli.doctor.postgres import check_postgres
+from cli.doctor.redis_server import check_redis
+from cli.stack import CHECKOUT
+from cli.terminal import as_json, paper
+from config import embedded
+from config.children import given as given_variables
+from config.embedded import EmbeddedRefused
+from config.logging import masked
+from config.settings import Settings
+
+app = typer.Typer()
+STYLES = {FindingLevel.OK: "green", FindingLevel.WARNING: "yellow", FindingLevel.FAILURE: "bold red"}
+STARS = "***"
+SHORTEST = 3
+"""So short a password would be found in any text."""
+
+
+class DoctorOutput(StrEnum):
+    """How findings are printed."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
+@app.command()
+def doctor(
+    output: Annotated[DoctorOutput, typer.Option(help="for people, or for programs")] = DoctorOutput.TABLE,
+    folder: Annotated[Path | None, typer.Option(help="data folder of embedded servers", show_default=False)] = None,
+) -> None:
+    """Check the settings and servers of this machine.
+
+    It says how to mend what is wrong. Run it with the environment of the processes, and as their user. Where no
+    server is set it looks at those of `make run`. It changes nothing and sends no mail; no password is printed.
+    The exit code is 1 if anything keeps a process from its work or endangers data.
+    """
+    findings = examine(given_variables(), folder)
+    if output is DoctorOutput.JSON:
+        as_json({"ok": worst(findings) is not FindingLevel.FAILURE, "findings": [vars(one) for one in findings]})
+    else:
+        show(findings)
+    raise typer.Exit(1 if worst(findings) is FindingLevel.FAILURE else 0)
+
+
+def examine(given: Mapping[str, str], folder: Path | None = None) -> list[DoctorFinding]:
+    """Return what all checks find, without a secret in it."""
+    settings, found = environment.read_settings(given)
+    if settings is None:
+        return [_without_secrets(finding, ()) for finding in found]
+    if environment.is_empty(settings):
+        settings = _embedded(settings, folder)
+    if environment.is_empty(settings):
+        found.append(failure("Servers", "no server is set, and none of `make run` runs", environment.UNSET))
+    found += _checked(settings, given)
+    return [_without_secrets(finding, _secrets(settings)) for finding in found]
+
+
+def _checked(settings: Settings, given: Mapping[str, str]) -> Iterator[DoctorFinding]:
+    yield from check_ports(settings, given)
+    yield from check_postgres(settings)
+    yield from check_redis(settings)
+    yield from check_mail_relay(settings)
+    yield from check_https(settings)
+    yield from check_keys(settings)
+    yield from check_disk(settings)
+
+
+def _embedded(settings: Settings, folder: Path | None) -> Settings:
+    """Return the settings with the addresses of the embedded servers, if any run; there are none in production."""
+    if settings.environment == "production":
+        return settings
+    with suppress(EmbeddedRefused):
+        servers = embedded.find(folder or embedded.default_folder(CHECKOUT))
+        if servers.pids:
+            urls = {name: SecretStr(url) for name in environment.SERVERS if (url := getattr(servers, name, ""))}
+            return settings.model_copy(update=urls)
+    return settings
+
+
+def _secrets(settings: Settings) -> Iterator[str]:
+    """Return every secret of the settings, and the passwords in its URLs as they are and as they are written."""
+    for name in Settings.model_fields:
+        value = getattr(settings, name)
+        for one in value if isinstance(value, tuple) else (value,):
+            if isinstance(one, SecretStr):
+                yield from _parts_of(one.get_secret_value())
+
+
+def _parts_of(secret: str) -> Iterator[str]:
+    yield secret
+    with suppress(ValueError):
+        if password := urlsplit(secret).password:
+            yield from (password, unquote(password))
+
+
+def _without_secrets(finding: DoctorFinding, secrets: Iterable[str]) -> DoctorFinding:
+    """Return the finding with stars in the place of secrets: a server may repeat what it was sent."""
+    says, fix = masked(finding.says), finding.fix
+    for secret in sorted(set(secrets), key=len, reverse=True):
+        if len(secret) >= SHORTEST:
+            says, fix = says.replace(secret, STARS), fix.replace(secret, STARS)
+    return DoctorFinding(finding.check, finding.level, says, fix)
+
+
+def show(findings: list[DoctorFinding]) -> None:
+    """Print a line for each finding, and below those that are not well how to mend them."""
+    console = paper()
+    width = max(len(finding.check) for finding in findings)
+    for one in findings:
+        line = Text.assemble((f"{one.level:<8}", STYLES[one.level]), f"{one.check:<{width}}  {one.says}")
+        console.print(line, soft_wrap=True)
+        if one.fix:
+            console.print(Text.assemble(" " * 8, ("fix: ", "bold"), one.fix), soft_wrap=True)
+    wrong = [sum(one.level is level for one in findings) for level in (FindingLevel.FAILURE, FindingLevel.WARNING)]
+    failures, warnings = wrong
+    console.print(f"{failures} failures, {warnings} warnings" if any(wrong) else "All is well.", highlight=False)

@@ -1,0 +1,125 @@
+"""Postgres, by the login of each process: reached, encrypted, with the right rights, and keeping what it commits."""
+
+from collections.abc import Iterator
+from datetime import datetime
+
+from sqlalchemy import Connection, Engine, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
+
+from cli.doctor import clock
+from cli.doctor.findings import DoctorFinding, failure, warning, well
+from config.settings import LOOPBACK, Settings
+from lockbox import migrations, startup_checks
+from lockbox.database import make_engine
+from lockbox.startup_checks import LOGIN_REFUSED, UNAWAITED_STANDBY, ServerKind, StartupCheckFailed
+
+CLOCK = text("SELECT clock_timestamp()")
+KEEPS = text("SELECT name FROM pg_settings WHERE name IN ('fsync', 'full_page_writes') AND setting = 'off'")
+VERSION = text("SELECT current_setting('server_version_num')::int / 10000")
+OWNER, DIRECT = "LOCKBOX_OWNER_DATABASE_URL", startup_checks.DIRECT
+CHECKED_NAMES = frozenset({"verify-full"})
+
+
+def check_postgres(settings: Settings) -> Iterator[DoctorFinding]:
+    """Check each login that is set, and once the server behind them."""
+    is_known = False
+    for variable, url in _logins(settings):
+        check = f"Postgres, {variable.removeprefix('LOCKBOX_').removesuffix('_URL').lower()}"
+        engine = make_engine(url, role="doctor")
+        try:
+            with engine.connect() as connection:
+                yield from _encryption(
+                    check, variable, url, connection, is_strict=settings.environment == "production"
+                )
+                yield from _rights(check, variable, settings, engine, connection)
+                if not is_known:
+                    is_known = True
+                    yield from _server(connection)
+        except OperationalError as error:
+            is_login = any(words in str(error.orig) for words in LOGIN_REFUSED)
+            refused = (
+                startup_checks.login_refused(variable) if is_login else startup_checks.unreachable(variable, error)
+            )
+            yield failure(check, refused.found, refused.fix)
+        except SQLAlchemyError as error:
+            yield failure(check, f"{variable}: {type(error).__name__}", "see the log of Postgres")
+        finally:
+            engine.dispose()
+
+
+def _logins(settings: Settings) -> Iterator[tuple[str, str]]:
+    for variable in (*ServerKind, OWNER):
+        value = getattr(settings, variable.removeprefix("LOCKBOX_").lower())
+        if value is not None:
+            yield str(variable), value.get_secret_value()
+
+
+def _encryption(
+    check: str, variable: str, url: str, connection: Connection, *, is_strict: bool
+) -> Iterator[DoctorFinding]:
+    host = make_url(url).host
+    if not host or host in LOOPBACK or host.startswith("/"):
+        return
+    driver = connection.connection.driver_connection
+    found = driver.info.get_parameters().get("sslmode") if driver else None
+    is_encrypted = bool(driver and driver.pgconn.ssl_in_use)
+    fix = f"add ?sslmode=verify-full&sslrootcert=FILE to {variable}, with the authority of Postgres' certificate"
+    if not is_encrypted:
+        level = failure if is_strict else warning
+        yield level(check, f"the connection to {host} is not encrypted", fix)
+    elif found not in CHECKED_NAMES:
+        yield warning(check, f"nobody checks that {host} is who it says (sslmode={found})", fix)
+
+
+def _rights(
+    check: str, variable: str, settings: Settings, engine: Engine, connection: Connection
+) -> Iterator[DoctorFinding]:
+    try:
+        if variable == OWNER:
+            migrations.check_owner(connection)
+            startup_checks.fits(connection)
+        else:
+            _check_process(settings, ServerKind(variable), engine)
+    except StartupCheckFailed as unfit:
+        yield failure(check, unfit.found, unfit.fix)
+    except migrations.OwnerRefused as refused:
+        found, _, fix = str(refused).rpartition(": ")
+        yield failure(check, found, fix)
+    else:
+        yield well(check, "reached, with the rights that it needs and no others, and the schema of this version")
+
+
+def _check_process(settings: Settings, kind: ServerKind, engine: Engine) -> None:
+    """Check as the process does when it starts; only the core worker takes locks, by connections of their own."""
+    url = settings.database_direct_url
+    if kind != ServerKind.WORKER or url is None:
+        startup_checks.check(engine, kind, direct=engine if kind == ServerKind.WORKER else None)
+        return
+    direct = make_engine(url.get_secret_value(), role="doctor")
+    try:
+        startup_checks.check(engine, kind, direct=direct)
+    finally:
+        direct.dispose()
+
+
+def _server(connection: Connection) -> Iterator[DoctorFinding]:
+    def now() -> float:
+        read: datetime = connection.execute(CLOCK).scalar_one()
+        return read.timestamp()
+
+    now()  # the first statement takes longer
+    yield clock.compare("Clock, Postgres", "Postgres", now)
+    check = "Postgres, server"
+    findings = [
+        failure(
+            check,
+            f"{name} is off: a crash of its machine may lose or damage what was committed",
+            f"ALTER SYSTEM SET {name} = on; SELECT pg_reload_conf()",
+        )
+        for name in connection.execute(KEEPS).scalars()
+    ]
+    if startup_checks.has_lagging_standby(connection):
+        findings.append(warning(check, UNAWAITED_STANDBY, "name it in synchronous_standby_names"))
+    version = connection.execute(VERSION).scalar_one()
+    yield from findings or [well(check, f"version {version}, keeps what it commits")]

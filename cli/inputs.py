@@ -1,0 +1,90 @@
+"""Values as people type them: durations such as 15m, and ids of which the beginning is enough."""
+
+import re
+from collections.abc import Iterable
+from functools import partial
+from typing import Any
+
+import typer
+
+from cli.client import stop
+
+DURATION = re.compile(r"(?:([0-9]{1,6})d)?(?:([0-9]{1,6})h)?(?:([0-9]{1,6})m)?(?:([0-9]{1,9})s)?")
+SIZES = (86400, 3600, 60, 1)
+UNIT_NAMES = {86400: "days, such as 90d", 3600: "hours, such as 24h"}
+EXAMPLES = "write a duration such as 90s, 15m, 8h, 1h30m or 2d"
+DIGITS = re.compile(r"[0-9a-f]{8,32}")
+GROUPS = ((0, 8), (8, 12), (12, 16), (16, 20), (20, 32))
+WHOLE = 36
+MOST_LISTED = 5
+ID_HELP = "or its beginning, 8 characters or more"
+
+
+def seconds(given: str | int, *, least: int = 0, most: int | None = None, unit: int = 1) -> int:
+    """Return a duration as a number of units, each of so many seconds; a number is a default that is one.
+
+    Raises:
+        BadParameter: it is no duration, is out of bounds (in units), or is no whole number of units.
+    """
+    if isinstance(given, int):
+        return given
+    found = DURATION.fullmatch(given)
+    if not given or found is None:
+        raise typer.BadParameter(EXAMPLES)
+    total = sum(int(number) * size for number, size in zip(found.groups("0"), SIZES, strict=True))
+    if total % unit:
+        raise typer.BadParameter(f"write a whole number of {UNIT_NAMES[unit]}")
+    if total // unit < least or (most is not None and total // unit > most):
+        upper = "" if most is None else f" and at most {written(most * unit)}"
+        raise typer.BadParameter(f"write at least {written(least * unit)}{upper}")
+    return total // unit
+
+
+hours = partial(seconds, unit=3600)
+days = partial(seconds, unit=86400)
+
+
+def written(number: int) -> str:
+    """Return a number of seconds as people type it, in the largest unit that is exact."""
+    exact = (f"{number // size}{unit}" for unit, size in zip("dhms", SIZES, strict=True) if number % size == 0)
+    return next(exact) if number else "0s"
+
+
+def duration_option(flag: str, help_: str, parser: Any = seconds, **more: Any) -> Any:  # noqa: ANN401 - Typer's
+    """Return an option that takes a duration."""
+    return typer.Option(flag, parser=parser, metavar="DURATION", help=help_, **more)
+
+
+def identifier(given: str) -> str:
+    """Return an id, or the beginning of one, as the API writes it.
+
+    Raises:
+        BadParameter: it is none.
+    """
+    digits = given.strip().lower().replace("-", "")
+    if not DIGITS.fullmatch(digits):
+        raise typer.BadParameter("write an id, or at least 8 characters of its beginning")
+    return "-".join(filter(None, (digits[start:end] for start, end in GROUPS)))
+
+
+def id_argument(metavar: str, help_: str) -> Any:  # noqa: ANN401 - Typer's
+    """Return an argument that takes an id or the beginning of one."""
+    return typer.Argument(parser=identifier, metavar=metavar, help=f"{help_}, {ID_HELP}", show_default=False)
+
+
+def is_whole(given: str) -> bool:
+    """Whether nothing of the id is left out."""
+    return len(given) == WHOLE
+
+
+def the_one(given: str, ids: Iterable[str]) -> str:
+    """Return the id that begins as given; exit with a message and 1 if there is none, or more than one."""
+    if is_whole(given):
+        return given
+    found = sorted({one for one in ids if one.startswith(given)})
+    if not found:
+        raise stop(f"nothing that you may see has an id that begins with {given}")
+    if len(found) > 1:
+        rest = [f"and {len(found) - MOST_LISTED} more"] if len(found) > MOST_LISTED else []
+        raise stop("\n  ".join([f"{given} is the beginning of {len(found)} ids:", *found[:MOST_LISTED], *rest]))
+    return found[0]

@@ -1,0 +1,183 @@
+"""Values of the API as people read them in a terminal, and as a CSV file has them."""
+
+import json
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+from rich.text import Text
+
+NOTHING = "-"
+SHORTEST_ID = 13
+"""Ids begin with their time: so much of one tells those apart that were made in different milliseconds."""
+UNITS = {"d": 86400, "h": 3600, "min": 60}
+
+
+class ApiValue(ABC):
+    """A value that people read in another form than files have it."""
+
+    @property
+    @abstractmethod
+    def in_file(self) -> str:
+        """As a file has it."""
+
+
+@dataclass(frozen=True)
+class Instant(ApiValue):
+    """An instant of the API: local in a terminal, in UTC in a file."""
+
+    utc: str
+
+    def __str__(self) -> str:
+        """Return it to the second."""
+        return f"{self._local:%Y-%m-%d %H:%M:%S}"
+
+    @property
+    def in_file(self) -> str:
+        """In UTC."""
+        return self.utc
+
+    @property
+    def brief(self) -> str:
+        """As a cell of a narrow table has it: to the minute, and with the year only if it is another one."""
+        year = "" if self._local.year == time.localtime().tm_year else f" {self._local.year}"
+        return f"{self._local.day:>2} {self._local:%b}{year} {self._local:%H:%M}"
+
+    @property
+    def _local(self) -> datetime:
+        return datetime.fromisoformat(self.utc).astimezone()
+
+
+@dataclass(frozen=True)
+class Duration(ApiValue):
+    """A number of seconds, shown in the largest unit that is exact."""
+
+    seconds: int
+
+    def __str__(self) -> str:
+        """Return it with its unit."""
+        for unit, size in UNITS.items():
+            if self.seconds >= size and self.seconds % size == 0:
+                return f"{self.seconds // size} {unit}"
+        return f"{self.seconds} s"
+
+    @property
+    def in_file(self) -> str:
+        """The seconds."""
+        return str(self.seconds)
+
+
+@dataclass(frozen=True)
+class Word(ApiValue):
+    """One of the API's words, such as tenant_admin, shown with spaces."""
+
+    name: str
+
+    def __str__(self) -> str:
+        """Return it with spaces."""
+        return words(self.name)
+
+    @property
+    def in_file(self) -> str:
+        """As the API has it."""
+        return self.name
+
+
+@dataclass(frozen=True)
+class Identifier(ApiValue):
+    """An id of the API, of which a narrow table shows the beginning; commands accept that too."""
+
+    whole: str
+
+    def __str__(self) -> str:
+        """Return all of it."""
+        return self.whole
+
+    @property
+    def in_file(self) -> str:
+        """All of it."""
+        return self.whole
+
+
+@dataclass(frozen=True)
+class Phrase(ApiValue):
+    """Words with values among them, and maybe a colour."""
+
+    parts: tuple[object, ...]
+    style: str = ""
+
+    def __str__(self) -> str:
+        """Return it as people read it."""
+        return "".join(map(str, self.parts))
+
+    @property
+    def in_file(self) -> str:
+        """The same words, with the values as a file has them."""
+        return "".join(map(exact, self.parts))
+
+
+def phrase(*parts: object, style: str = "") -> Phrase:
+    """Return words with values among them, which stay what they are."""
+    return Phrase(parts, style)
+
+
+def moment(instant: str | None) -> Instant | None:
+    """Return an instant of the API as a value to show, or nothing."""
+    return Instant(instant) if instant else None
+
+
+def words(value: object) -> str:
+    """Return one of the API's words, such as tenant_admin, with spaces."""
+    return str(value).replace("_", " ")
+
+
+def shown(value: object) -> Text:
+    """Return a value as people read it: lists with commas, booleans as yes and no, nothing as a dash."""
+    match value:
+        case Text():
+            return value
+        case None | "":
+            return Text(NOTHING)
+        case bool():
+            return Text("yes" if value else "no")
+        case list() | tuple():
+            return Text(", ".join(map(words, value)) or NOTHING)
+        case Phrase():
+            return Text.assemble((str(value), value.style))
+        case _:
+            return Text(str(value))
+
+
+def exact(value: object) -> str:
+    """Return a value as a file has it: instants in UTC, seconds, and the API's own words."""
+    match value:
+        case None:
+            return ""
+        case bool():
+            return "true" if value else "false"
+        case ApiValue():
+            return value.in_file
+        case list() | tuple():
+            return ", ".join(map(exact, value))
+        case dict():
+            return json.dumps(value, ensure_ascii=False)
+        case _:
+            return str(value)
+
+
+def instants(value: object) -> Iterator[Instant]:
+    """Yield the instants that a value shows."""
+    match value:
+        case Instant():
+            yield value
+        case Phrase():
+            for part in value.parts:
+                yield from instants(part)
+
+
+def shortened(ids: set[str]) -> int:
+    """Return how much of each of these ids has to be shown, so that all of them are told apart."""
+    lengths = (SHORTEST_ID, 18, 23, 36)
+    return next((length for length in lengths if len({one[:length] for one in ids}) == len(ids)), lengths[-1])

@@ -1,0 +1,95 @@
+"""Commands of the vendor's staff, and of notifications that were not delivered."""
+
+from collections.abc import Mapping
+from typing import Annotated
+
+import typer
+
+from cli.commands import INVITED, INVITEE, NAMED, OPEN, VERSION, WITHDRAWN
+from cli.route_command import (
+    PAGE,
+    CommandParameter,
+    FactsOf,
+    Field,
+    IdField,
+    RouteCommand,
+    Sentence,
+    TableOf,
+    group,
+    listed_id,
+    moment_of,
+    option,
+    words_of,
+)
+
+STAFF_ROLES = option("roles", "--role", "engineer, manager, operator, vendor_auditor or system; repeat", list[str])
+TIER_HELP = "a manager's review tier; the lowest is asked first"
+TIER = CommandParameter("review_tier", Annotated[int | None, typer.Option(min=1, max=5, help=TIER_HELP)], None)
+STAFF, COLLEAGUE = "/v1/vendor/members", "/v1/vendor/members/{person_id}"
+ONE_OF_THEM = listed_id("person_id", "PERSON", "the person's id", STAFF)
+STAFF_INVITATIONS = "/v1/vendor/invitations"
+STAFF_INVITATION = listed_id("invitation_id", "INVITATION", "its id", STAFF_INVITATIONS)
+WORKS: Mapping[str, Field] = {"Person": IdField("id"), **NAMED, "Review tier": "review_tier", "Disabled": "disabled"}
+A_COLLEAGUE = FactsOf({**WORKS, "Since": moment_of("since"), "Version": "version"})
+VENDOR_COMMANDS = {
+    "list": RouteCommand(
+        f"GET {STAFF}",
+        PAGE,
+        TableOf({**WORKS, "Version": "version"}),
+        "List the vendor's staff, as an operator or auditor.",
+    ),
+    "invite": RouteCommand(
+        f"POST {STAFF}",
+        (*INVITEE, STAFF_ROLES),
+        INVITED,
+        """Invite somebody by mail, as an operator.
+
+        Invite a service account the same way, with the role system: whoever sets it up accepts the invitation and
+        creates its first token in that session.
+        """,
+    ),
+    "roles": RouteCommand(
+        f"PUT {COLLEAGUE}",
+        (ONE_OF_THEM, STAFF_ROLES, TIER, VERSION),
+        A_COLLEAGUE,
+        "Set somebody else's roles and review tier, as an operator.",
+    ),
+    "remove": RouteCommand(
+        f"DELETE {COLLEAGUE}",
+        (ONE_OF_THEM,),
+        Sentence("Removed. They have no role at the vendor."),
+        "Remove all roles of somebody else, as an operator.",
+    ),
+    "disable": RouteCommand(
+        f"POST {COLLEAGUE}/disable", (ONE_OF_THEM,), A_COLLEAGUE, "Disable somebody else's account, as an operator."
+    ),
+    "invitations": RouteCommand(f"GET {STAFF_INVITATIONS}", (), OPEN, "List open invitations to the vendor's side."),
+    "withdraw": RouteCommand(
+        f"DELETE {STAFF_INVITATIONS}/{{invitation_id}}",
+        (STAFF_INVITATION,),
+        WITHDRAWN,
+        "Withdraw an invitation to the vendor's side.",
+    ),
+    "undelivered": RouteCommand(
+        "GET /v1/vendor/undelivered",
+        PAGE,
+        TableOf(
+            {
+                "Request": IdField("request_id"),
+                "Customer": "tenant",
+                "Template": words_of("template"),
+                "Channel": "channel",
+                "Time": moment_of("died_at"),
+                "Error": words_of("error"),
+                "Delivery": "delivery_id",
+            }
+        ),
+        """List undelivered notifications, as an operator.
+
+        Shows what each was for and why it failed, but neither the recipient nor the text. Repeat a call of one of the
+        vendor's own webhooks by its delivery id.
+        """,
+    ),
+}
+
+app = group("The vendor's staff.", VENDOR_COMMANDS, {})

@@ -1,0 +1,180 @@
+"""Define what can be configured, with types, bounds and defaults; docs/reference/settings.md is made from it."""
+
+from ipaddress import IPv4Network, IPv6Network
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, SecretStr
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from config.catalogue_file import CatalogueUnreadable, read_catalogue, sample_catalogue
+from config.issuers import IssuerList
+from config.public_keys import ApprovalKey, PublicKey
+from config.service_catalogue import Catalogue
+
+DEVELOPMENT_KEY = SecretStr("aW5zZWN1cmUtZGV2ZWxvcG1lbnQta2V5LTMyLWJ5dGU=")
+
+
+def _from_file(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        return read_catalogue(Path(value))
+    except CatalogueUnreadable as unreadable:
+        raise ValueError(f"LOCKBOX_CATALOGUE: {unreadable}") from None
+
+
+class SettingFields(BaseSettings):
+    """Everything that can be configured; names in the environment are `LOCKBOX_` and the field's name.
+
+    Each process needs only a part: the API its database and Redis, the workers theirs and a mail relay, the
+    migrations only the owner's database. A value may also be a file named like the variable in `/run/secrets` (Docker
+    secrets).
+    """
+
+    model_config = SettingsConfigDict(env_prefix="LOCKBOX_", frozen=True, extra="ignore", hide_input_in_errors=True)
+
+    environment: Literal["development", "test", "production"] = "development"
+    """What kind of installation it is. `production` refuses unsafe values; `test` and `development` allow them."""
+    embedded: bool = False
+    """Whether the servers are embedded ones that `make run` starts. Refused in production."""
+
+    database_url: SecretStr | None = None
+    """Postgres by the login of the API, for example `postgresql://lockbox_api:...@db:5432/lockbox`."""
+    worker_database_url: SecretStr | None = None
+    """Postgres by the login of the core worker."""
+    notifications_database_url: SecretStr | None = None
+    """Postgres by the login of the notifications worker."""
+    connectors_database_url: SecretStr | None = None
+    """Postgres by the login of the connector worker."""
+    owner_database_url: SecretStr | None = None
+    """Postgres by the owner's login: for migrations and `lockbox operate` only, never for a server."""
+    database_direct_url: SecretStr | None = None
+    """Postgres itself by the core worker's login, where the other URLs name a pooler."""
+    redis_url: SecretStr | None = None
+    """Redis or Valkey, for example `rediss://:...@redis:6379/0`. Production needs a password."""
+
+    smtp_url: SecretStr | None = None
+    """The mail relay: `smtps://`, `smtp+starttls://`, or `smtp://` on this machine."""
+    smtp_ca_file: Path | None = None
+    """The certificates that verify the relay, if they are not the system's."""
+    mail_from: str = "Lockbox <lockbox@localhost>"
+    """The sender of all mails."""
+
+    vendor_name: str = Field(default="", max_length=60, pattern=r"^[^\x00-\x1f\x7f]*$")
+    """What customers call the vendor, for the pages."""
+    vendor_colour: str | None = Field(default=None, pattern=r"^#[0-9a-f]{6}$")
+    """The vendor's colour for the pages, `#rrggbb`: dark enough for text on white."""
+    vendor_logo: Path | None = None
+    """The vendor's logo for the pages: an SVG or PNG file of at most 20 kB."""
+    case_url: str | None = None
+    """The pages of cases, such as `https://desk.example/cases/{case}`: a request's case becomes a link."""
+
+    public_url: str = "http://127.0.0.1:8000"
+    """The address under which people reach the pages. Production needs https."""
+    api_processes: int = Field(default=1, ge=1, le=64)
+    """How many API processes share the port: about one for each core."""
+    trusted_proxies: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode] = ()
+    """The networks of the proxies in front of the API, as a JSON list, or `none`. Production needs it."""
+    webhooks_allow_http: bool = False
+    """Whether webhooks may use http, to this machine alone. Refused in production."""
+    secret_keys: tuple[SecretStr, ...] = (DEVELOPMENT_KEY,)
+    """Fernet keys that encrypt secrets at rest, as a JSON list, the newest first. Production needs its own."""
+    approval_key_files: tuple[Path, ...] = ()
+    """Files of the keys that sign approvals, as a JSON list; the first one signs. For the API only."""
+    credential_key_files: tuple[Path, ...] = ()
+    """Files of the keys behind sessions, tokens and roles, as a JSON list, the newest first."""
+    code_key_files: tuple[Path, ...] = ()
+    """Files of the keys that make mailed codes, as a JSON list, the newest first. For the notifications worker."""
+    connector_targets: Path | None = None
+    """The folder with a file of secrets for each target. For the connector worker only."""
+
+    issuers: IssuerList = ()
+    """The identity providers with which people sign in, as a JSON list (docs/how-to/sign-in.md)."""
+    mail_sign_in: bool = True
+    """Whether people may sign in by a code that is mailed to them."""
+    session_seconds: int = Field(default=12 * 3600, ge=60, le=7 * 24 * 3600)
+    """How long a browser stays signed in at most."""
+    session_idle_seconds: int = Field(default=30 * 60, ge=60, le=24 * 3600)
+    """How long a browser stays signed in without being used."""
+    sign_ins_per_account_and_network: int = Field(default=10, ge=1, le=1000)
+    """Attempts to sign in to one account from one network in ten minutes."""
+    sign_ins_per_account: int = Field(default=30, ge=1, le=1000)
+    """Attempts to sign in to one account from anywhere in ten minutes."""
+    sign_ins_per_address: int = Field(default=300, ge=1, le=100_000)
+    """Attempts to sign in from one network to all accounts in ten minutes."""
+
+    token_days: int = Field(default=90, ge=1, le=365)
+    """How many days an API token lasts unless its owner says otherwise."""
+    most_token_days: int = Field(default=365, ge=1, le=365)
+    """How many days an API token lasts at most."""
+    token_overlap_hours: int = Field(default=24, ge=0, le=168)
+    """How many hours a token still works after it was rotated."""
+
+    flower_user: str | None = Field(default=None, pattern=r"^[^:,]+$")
+    """The user name for Flower."""
+    flower_password: SecretStr | None = None
+    """The password for Flower. Production needs at least 12 characters."""
+    flower_address: str = "127.0.0.1"
+    """The address on which Flower listens."""
+    flower_port: int = Field(default=5555, ge=1, le=65535)
+    """The port on which Flower listens."""
+    flower_url: str | None = None
+    """Where operators open Flower, for a link on the page *Operations*."""
+    flower_unauthenticated_api: str | None = Field(default=None, validation_alias="FLOWER_UNAUTHENTICATED_API")
+    """Flower's own switch that opens its API to everybody; with it Lockbox's Flower does not start."""
+
+    audit_name: str | None = Field(default=None, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9./:-]*$")
+    """The name under which checkpoints are signed; by default the host of `LOCKBOX_PUBLIC_URL`. Never change it."""
+    audit_key_files: tuple[Path, ...] = ()
+    """Files of the keys that sign the audit log's checkpoints, as a JSON list. For the core worker only."""
+    audit_public_keys: tuple[PublicKey, ...] = ()
+    """Public keys of checkpoints, as a JSON list (`lockbox operate public-keys`)."""
+    approval_public_keys: tuple[ApprovalKey, ...] = ()
+    """Public keys of approvals, as a JSON list (`lockbox operate public-keys --of-approvals`)."""
+    checkpoint_folder: Path | None = None
+    """A folder outside of the database's back-ups, to which checkpoints are shipped."""
+    digest_hours: int = Field(default=24, ge=0, le=24 * 31)
+    """How often customers are mailed the newest checkpoint, in hours; 0 disables it."""
+
+    live_streams: int = Field(default=200, ge=0, le=10_000)
+    """How many pages one API process keeps up to date at once."""
+    connections_per_address: int = Field(default=100, ge=1, le=100_000)
+    """How many connections one client address may hold; a trusted proxy is exempt."""
+    gate_compare_every: int = Field(default=1000, ge=1, le=1_000_000)
+    """Of how many yeses from memory the gate compares one with Postgres."""
+    gate_streams: int = Field(default=200, ge=0, le=10_000)
+    """How many streams of guards one API process serves."""
+    gate_streams_per_token: int = Field(default=100, ge=0, le=10_000)
+    """How many of these may share one token."""
+
+    metrics_token: SecretStr | None = None
+    """The bearer token for `/metrics` from other machines. Production needs at least 24 characters."""
+
+    playground: Path | None = None
+    """The file of demo users that `make run` writes. Refused in production."""
+
+    shutdown_seconds: float = Field(default=10, gt=0, le=300)
+    """How long a worker that is told to stop may finish its tasks."""
+
+    log_format: Literal["json", "console"] = "json"
+    """How logs are written."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """From which level on logs are written."""
+
+    submissions_per_person: int = Field(default=30, ge=1, le=1_000_000)
+    """How many requests one person may submit in a minute."""
+    submissions_per_tenant: int = Field(default=120, ge=1, le=1_000_000)
+    """How many requests may be submitted to one tenant in a minute."""
+
+    invitations_a_day: int = Field(default=30, ge=1, le=100_000)
+    """How many people a tenant, or the vendor, may invite in 24 hours."""
+
+    deliveries_kept_days: int = Field(default=90, ge=2, le=3650)
+    """For how many days attempts to deliver notifications are kept."""
+
+    failpoint: str | None = Field(default=None, pattern=r"^[a-z_]+\.[a-z_]+(:[1-9][0-9]{0,5})?$")
+    """Ends the process on purpose at a named place, for tests. Refused in production."""
+
+    catalogue: Annotated[Catalogue, NoDecode, BeforeValidator(_from_file)] = Field(default_factory=sample_catalogue)
+    """The file of services, actions and plans (docs/catalogue.md); the sample without it. Production needs it."""

@@ -1,0 +1,206 @@
+"""Count what became of a tenant's requests, month by month, from a bounded number of the newest."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row, text
+
+from lockbox.admin import permissions, tenants
+from lockbox.audit.export import row
+from lockbox.database import UnitOfWork, now
+from lockbox.errors import Invalid, NotYours
+from lockbox.identity import authentication
+from lockbox.identity.models import Tenant
+from lockbox.identity.roles import Caller, Role
+
+MOST_COUNTED = 10_000
+"""How many of the newest requests are counted: the statement reads no more, however long the history is."""
+MONTHS = 12
+MOST_TOP = 10
+READERS = frozenset({Role.TENANT_ADMIN, Role.AUDITOR})
+ERASED = "erased"
+NEWEST_OF_TENANT = "WHERE tenant_id BETWEEN :tenant_id AND :tenant_id ORDER BY tenant_id DESC, id DESC"
+NEWEST_OF_ALL = "ORDER BY id DESC"
+# A bound by time would have Postgres read everybody's requests of that time: the newest are read, then filtered.
+COUNTED = """
+WITH looked AS MATERIALIZED (
+    SELECT service, requester_id, reason_code, mode, state, created_at, asked_at, opened_at, closed_at, deadline_at
+    FROM requests {newest} LIMIT {most}
+), counted AS MATERIALIZED (
+    SELECT date_trunc('month', created_at, 'UTC') AS month, service, requester_id, reason_code, state,
+        opened_at IS NOT NULL AS was_opened, mode = 'enforce' AS was_asked,
+        CASE WHEN mode = 'enforce' AND (opened_at IS NOT NULL OR state = 'denied')
+            THEN extract(epoch FROM coalesce(opened_at, closed_at) - asked_at) END AS answered_after,
+        greatest(0, extract(epoch FROM least(coalesce(closed_at, :at), deadline_at) - opened_at)) AS open_for
+    FROM looked WHERE created_at >= :since AND asked_at IS NOT NULL
+), grouped AS (
+    SELECT month, service, requester_id, reason_code, grouping(month, service, requester_id, reason_code) AS kind,
+        count(*) AS requests,
+        count(*) FILTER (WHERE was_opened AND was_asked) AS approved,
+        count(*) FILTER (WHERE state = 'denied') AS denied,
+        count(*) FILTER (WHERE state = 'timed_out') AS timed_out,
+        count(*) FILTER (WHERE state = 'cancelled') AS cancelled,
+        count(*) FILTER (WHERE state = 'pending') AS pending,
+        count(*) FILTER (WHERE was_opened AND NOT was_asked) AS opened_without_approval,
+        count(*) FILTER (WHERE state = 'active') AS active,
+        count(*) FILTER (WHERE state = 'completed') AS completed,
+        count(*) FILTER (WHERE state = 'revoked') AS revoked,
+        count(*) FILTER (WHERE state = 'expired') AS expired,
+        percentile_cont(0.5) WITHIN GROUP (ORDER BY answered_after) AS median_answer_seconds,
+        coalesce(sum(open_for), 0) AS open_seconds
+    FROM counted GROUP BY GROUPING SETS ((), (month), (service), (requester_id), (reason_code))
+), placed AS (
+    SELECT *,
+        row_number() OVER (PARTITION BY kind ORDER BY requests DESC, service, reason_code, requester_id) AS place
+    FROM grouped
+)
+SELECT g.*, p.name AS engineer,
+    (SELECT count(*) FROM looked) AS looked, (SELECT min(created_at) FROM looked) AS first
+FROM placed g LEFT JOIN people p ON p.id = g.requester_id
+WHERE g.month IS NOT NULL OR g.place <= {top} ORDER BY g.kind, g.month, g.place
+"""
+OF_TENANT = text(COUNTED.format(newest=NEWEST_OF_TENANT, most=MOST_COUNTED, top=MOST_TOP))
+OF_ALL = text(COUNTED.format(newest=NEWEST_OF_ALL, most=MOST_COUNTED, top=MOST_TOP))
+MONTH, SERVICE, ENGINEER, REASON, TOTAL = 7, 11, 13, 14, 15
+"""What a row is grouped by: the bits of what it is not."""
+
+
+@dataclass(frozen=True)
+class RequestFigures:
+    """Counts of requests that reached the customer, by what became of them so far.
+
+    `approved` by the customer, or `opened_without_approval` in the modes `observe` and `off`. `pending` and `active`
+    go on; `completed`, `revoked` and `expired` windows are over. The median is from the moment at which the customer
+    was asked to the approval that opened the window, or the denial; None where nobody answered.
+    """
+
+    requests: int = 0
+    approved: int = 0
+    denied: int = 0
+    timed_out: int = 0
+    cancelled: int = 0
+    pending: int = 0
+    opened_without_approval: int = 0
+    active: int = 0
+    completed: int = 0
+    revoked: int = 0
+    expired: int = 0
+    median_answer_seconds: int | None = None
+    open_seconds: int = 0
+
+
+@dataclass(frozen=True)
+class CountedGroup:
+    """The requests of one service, engineer or reason; `id` is the engineer's, `name` what people read."""
+
+    name: str
+    figures: RequestFigures
+    id: UUID | None = None
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Twelve months of requests by the month of their submission, the oldest first; the last month goes on.
+
+    `tenant` is None for all tenants. `counted_from` is when the oldest counted request was submitted, where there are
+    older ones in this time that were not counted. Months before that are left out. Months are of UTC.
+    """
+
+    tenant: Tenant | None
+    since: datetime
+    until: datetime
+    counted_from: datetime | None
+    total: RequestFigures
+    months: Sequence[tuple[datetime, RequestFigures]]
+    services: Sequence[CountedGroup]
+    engineers: Sequence[CountedGroup]
+    reasons: Sequence[CountedGroup]
+
+
+def read(session: UnitOfWork, caller: Caller, slug: str | None) -> Statistics:
+    """Return the statistics of a tenant; without a name, of the caller's only one, or of all to the vendor's auditor.
+
+    Raises:
+        NotFound: there is no such tenant that the caller knows of.
+        NotYours: they are neither an admin or auditor there nor an auditor of the vendor.
+        Invalid: they have to say which tenant they mean.
+    """
+    authentication.enter(session, caller)
+    tenant = _only_tenant(session, caller) if slug is None else permissions.known(session, caller, slug)
+    if not caller.holds(Role.VENDOR_AUDITOR) and not (tenant and caller.holds(*READERS, tenant_id=tenant.id)):
+        raise NotYours("Only a tenant's admins and auditors, and the vendor's auditors, can read statistics.")
+    until = now(session)
+    since = _months_before(until, MONTHS - 1)
+    values = {"since": since, "at": until} | ({"tenant_id": tenant.id} if tenant else {})
+    rows = session.execute(OF_TENANT if tenant else OF_ALL, values).all()
+    return _statistics(tenant, since, until, rows)
+
+
+def table(found: Statistics) -> Iterator[bytes]:
+    """Yield the same figures as CSV: one row for the total, each month, service, engineer and reason."""
+    columns = [one.name for one in fields(RequestFigures)]
+    yield row(["group", "name", *columns])
+    months = [CountedGroup(f"{month:%Y-%m}", figures) for month, figures in found.months]
+    groups = {
+        "total": [CountedGroup("", found.total)],
+        "month": months,
+        "service": found.services,
+        "engineer": found.engineers,
+        "reason": found.reasons,
+    }
+    for name, members in groups.items():
+        for one in members:
+            yield row([name, one.name, *(getattr(one.figures, column) for column in columns)])
+
+
+def _only_tenant(session: UnitOfWork, caller: Caller) -> Tenant | None:
+    if caller.holds(Role.VENDOR_AUDITOR):
+        return None
+    readable = [one.tenant for one in tenants.own(session, caller) if one.tenant.id in caller.tenants(READERS)]
+    if len(readable) > 1:
+        raise Invalid("You can read the statistics of several tenants. Name one with `tenant`.", field="tenant")
+    return next(iter(readable), None)
+
+
+def _statistics(tenant: Tenant | None, since: datetime, until: datetime, rows: Sequence[Row[Any]]) -> Statistics:
+    (total,) = (one for one in rows if one.kind == TOTAL)
+    is_cut = total.looked == MOST_COUNTED and total.first > since
+    counted_from = total.first if is_cut else None
+    by_month = {one.month.astimezone(UTC): _figures(one) for one in rows if one.kind == MONTH}
+    shown = [month for month in _months(since) if counted_from is None or month >= _months_before(counted_from, 0)]
+    return Statistics(
+        tenant,
+        since,
+        until,
+        counted_from,
+        _figures(total),
+        [(month, by_month.get(month, RequestFigures())) for month in shown],
+        [CountedGroup(one.service, _figures(one)) for one in rows if one.kind == SERVICE],
+        [
+            CountedGroup(one.engineer or ERASED, _figures(one), one.requester_id)
+            for one in rows
+            if one.kind == ENGINEER
+        ],
+        [CountedGroup(one.reason_code, _figures(one)) for one in rows if one.kind == REASON],
+    )
+
+
+def _figures(found: Row[Any]) -> RequestFigures:
+    values = {one.name: getattr(found, one.name) for one in fields(RequestFigures)}
+    median = values.pop("median_answer_seconds")
+    counts = {name: round(value) for name, value in values.items()}
+    return RequestFigures(**counts, median_answer_seconds=None if median is None else round(median))
+
+
+def _months(since: datetime) -> Iterable[datetime]:
+    return (_months_before(since, -number) for number in range(MONTHS))
+
+
+def _months_before(moment: datetime, number: int) -> datetime:
+    """Return the beginning of the month so many months before that of a moment, in UTC."""
+    local = moment.astimezone(UTC)
+    year, month = divmod(local.year * 12 + local.month - 1 - number, 12)
+    return datetime(year, month + 1, 1, tzinfo=UTC)

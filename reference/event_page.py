@@ -1,0 +1,95 @@
+"""The page of events: what webhooks are called with, and what the audit log records."""
+
+from lockbox.admin.webhooks import OF_TENANTS
+from lockbox.audit.wording import WORDS
+from lockbox.notifications.account_mail import CHECKPOINT_TYPE, INVARIANT_TYPE, TITLES
+from lockbox.notifications.audience import EVENTS
+from lockbox.notifications.webhook import TEST_TYPE
+from reference.markdown import head, table
+
+INTRODUCTION = """
+What happens is an event of the audit log, and most of it is sent to webhooks too. How a receiver verifies and orders
+calls is in [webhooks.md](../webhooks.md), and how exports of the log are built in [audit-format.md](../audit-format.md).
+"""
+OF_REQUESTS = """
+## Webhooks: requests
+
+`data.state` is the state after the event. A customer's webhooks are called for a request once the customer is asked. A
+request that ends in the vendor's review is sent to the vendor's webhooks only.
+
+"""
+REQUEST_EVENTS = {
+    "request.submitted": "An engineer submitted a request. `data.state` is `reviewing`, or `pending` where the vendor does not review.",
+    "request.endorsed": "A manager of the vendor endorsed it: the customer is asked, or access is open in the modes `observe` and `off`.",
+    "request.review_denied": "A manager of the vendor denied it in the vendor's review.",
+    "request.approved": "An approver approved. `data.state` is `active` once the quorum is met, else `pending`.",
+    "request.denied": "An approver or an admin of the customer denied it.",
+    "request.cancelled": "The requester cancelled it, or it ended because the requester was disabled.",
+    "request.timed_out": "Nobody decided in time.",
+    "request.completed": "The requester completed the work and ended the access.",
+    "request.revoked": "Access was revoked.",
+    "request.expired": "The access window ended.",
+    "request.reminded": "The approvers were reminded.",
+    "request.escalated": "More approvers were asked.",
+    "request.closing": "The access window ends soon.",
+    "request.unreached": "None of the approvers could be notified.",
+    "request.question": "Someone asked a question about it.",
+    "request.answer": "Someone answered a question about it.",
+    "request.connection_opened": "A target opened the access ([connectors](../connectors.md)).",
+    "request.connection_open_failed": "A target has not opened it in three tries. `data.connection.failing` says why; it is tried again.",
+    "request.connection_closed": "A target closed the access, and was asked whether it is closed.",
+    "request.connection_close_failed": "A target has not closed it in three tries. It is tried again until the target says that it is closed.",
+}
+"""What each type means for whoever receives it."""
+OTHER_EVENTS = {
+    CHECKPOINT_TYPE: "The audit log has a new checkpoint.",
+    INVARIANT_TYPE: "An invariant is broken. Sent to the vendor's webhooks only.",
+    TEST_TYPE: "Someone tested the webhook.",
+}
+OF_A_TENANT = """
+## Webhooks: changes at a tenant
+
+Sent to the tenant's webhooks.
+
+"""
+OF_THE_LOG = """
+## Audit log
+
+Every action that the log records, as pages and the command line say it after the name of whoever did it.
+
+"""
+
+
+def page() -> str:
+    """Return the page."""
+    return "".join(
+        (
+            head("Events", INTRODUCTION),
+            OF_REQUESTS,
+            _types(REQUEST_EVENTS),
+            OF_A_TENANT,
+            _types({one: f"{_title(one)}." for one in sorted(OF_TENANTS)}),
+            "\n## Webhooks: everything else\n\n",
+            _types(OTHER_EVENTS),
+            OF_THE_LOG,
+            table(
+                ("action", "in words", "webhook"),
+                ((f"`{action}`", words, _type(action)) for action, words in WORDS.items()),
+            ),
+        )
+    )
+
+
+def _types(meanings: dict[str, str]) -> str:
+    return table(("type", "what happened"), ((f"`{one}`", said) for one, said in meanings.items()))
+
+
+def _title(event_type: str) -> str:
+    title = TITLES[event_type.removeprefix("tenant.")].format(tenant="the tenant")
+    return title[0].upper() + title[1:]
+
+
+def _type(action: str) -> str:
+    if action in EVENTS:
+        return f"`request.{EVENTS[action]}`"
+    return f"`tenant.{action}`" if f"tenant.{action}" in OF_TENANTS else "-"

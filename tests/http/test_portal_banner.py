@@ -1,0 +1,153 @@
+"""The banner after each act: what happened, what comes next, and nothing that the reader has not done."""
+
+import re
+from dataclasses import replace
+
+import pytest
+
+from harness.people import HERE
+from lockbox.identity.roles import AuthMethod
+from lockbox.requests import questions
+from lockbox.requests.lifecycle import Action
+from lockbox.requests.policy_rules import Policy
+from tests.http.portal import Browser, OpenPortal, Portal, PortalPage
+
+
+@pytest.fixture(scope="module")
+def shared(open_portal: OpenPortal) -> Portal:
+    """One world without review."""
+    return open_portal()
+
+
+@pytest.fixture
+def portal(shared: Portal) -> Portal:
+    """The same world with a clock of the test's own."""
+    return replace(shared)
+
+
+def opened(portal: Portal, name: str, path: str) -> tuple[Browser, PortalPage]:
+    """Sign somebody in and open a page."""
+    browser = portal.browser()
+    browser.enter(name, AuthMethod.PASSKEY)
+    return browser, browser.get(path)
+
+
+def banner(page: PortalPage) -> str:
+    """Return what the banner says; nothing if there is none."""
+    found = re.search(r'<div id="done".*?</div>', page.text, re.DOTALL)
+    assert found
+    return " ".join(re.sub(r"<[^>]+>", " ", found[0]).split())
+
+
+def test_an_approval_says_what_opened_and_can_be_revoked_there(portal: Portal) -> None:
+    request = portal.world.fresh()
+    browser, page = opened(portal, "ann", f"/requests/{request.id}")
+
+    after = browser.submit(page, "/approve")
+
+    assert re.fullmatch(
+        r"You approved\. Erin can read 1 mailbox in Exchange Online until [\d:]+ \w+\."
+        r" Revoke access",
+        banner(after),
+    ), banner(after)
+    assert 'class="banner" tabindex="-1" autofocus' in after.text
+    assert '<button class="bad outlined" form="revoke">' in after.text
+    assert 'id="revoke"' in after.text
+
+
+def test_an_approval_of_several_says_how_many_are_still_needed(open_portal: OpenPortal) -> None:
+    portal = open_portal(Policy(vendor_review=False, quorum=2))
+    request = portal.world.fresh()
+    browser, page = opened(portal, "ann", f"/requests/{request.id}")
+
+    after = browser.submit(page, "/approve")
+    portal.world.act("amir", Action.DENY, request.id)
+    later = browser.get(f"/requests/{request.id}?done=approve")
+
+    assert banner(after).startswith(
+        "You approved. 1 of 2 approvals so far. Access opens once the others have approved"
+    )
+    assert banner(later) == "You approved. Since then: Denied"
+
+
+@pytest.mark.parametrize(
+    ("who", "action", "says"),
+    [
+        ("ann", "deny", "You denied the request. Erin gets no access, and is notified."),
+        ("erin", "cancel", "You cancelled the request. It can no longer be approved."),
+    ],
+)
+def test_an_end_says_what_it_means(portal: Portal, who: str, action: str, says: str) -> None:
+    request = portal.world.fresh()
+    browser, page = opened(portal, who, f"/requests/{request.id}")
+
+    after = browser.submit(page, f"/{action}", comment="No longer needed")
+
+    assert banner(after) == says
+
+
+@pytest.mark.parametrize(
+    ("who", "action", "says"),
+    [("ann", "revoke", "You revoked the access."), ("erin", "complete", "You ended your access.")],
+)
+def test_the_end_of_an_access_says_when_it_was(portal: Portal, who: str, action: str, says: str) -> None:
+    request = portal.world.fresh()
+    portal.world.act("ann", Action.APPROVE, request.id)
+    browser, page = opened(portal, who, f"/requests/{request.id}")
+
+    after = browser.submit(page, f"/{action}")
+
+    assert banner(after).startswith(f"{says} Erin's access ended at ")
+
+
+def test_an_endorsement_says_who_is_asked_now_on_page_and_list(open_portal: OpenPortal) -> None:
+    portal = open_portal(Policy(vendor_review=True))
+    first, second = portal.world.fresh(), portal.world.fresh()
+    browser, page = opened(portal, "max", f"/requests/{first.id}")
+    on_page = browser.submit(page, "/endorse")
+    listed = browser.get("/review")
+
+    on_list = browser.submit(listed, f"/review/{second.id}/endorse")
+    again = browser.get(f"/review?done=endorse&about={second.id}")
+
+    asked = "You endorsed the request. The approvers of "
+    assert banner(on_page).startswith(asked)
+    assert banner(on_list).startswith(asked)
+    assert banner(on_list).endswith("View the request")
+    assert banner(again) == banner(on_list)
+    assert banner(browser.get("/review")) == ""
+
+
+def test_a_question_and_its_answer_say_what_comes_next(portal: Portal) -> None:
+    request = portal.world.fresh()
+    browser, page = opened(portal, "ann", f"/requests/{request.id}")
+
+    asked = browser.submit(page, "/questions", text="Which folder?")
+    engineer, theirs = opened(portal, "erin", f"/requests/{request.id}")
+    answered = engineer.submit_first(theirs, "/answer", text="The inbox")
+
+    assert banner(asked).startswith("You asked a question. Erin is notified, and you get a mail with the answer.")
+    assert banner(answered).startswith("You answered the question. Whoever asked is notified")
+
+
+@pytest.mark.parametrize("done", ["approve", "deny", "expire", "made-up", "", "x" * 20])
+def test_the_address_makes_nobody_say_what_they_have_not_done(portal: Portal, done: str) -> None:
+    request = portal.world.fresh()
+    with portal.db.transaction() as session:
+        questions.ask(session, portal.world.people["amir"], HERE, request.id, "Which folder?")
+    page = opened(portal, "ann", f"/requests/{request.id}?done={done}")[1]
+    listed = opened(portal, "erin", f"/mine?done={done}&about={request.id}")[1]
+
+    assert page.status == listed.status == 200
+    assert banner(page) == banner(listed) == ""
+    assert "autofocus" not in page.text
+
+
+def test_a_list_says_nothing_of_requests_of_others(portal: Portal, open_portal: OpenPortal) -> None:
+    other = open_portal()
+    theirs = other.world.submit()
+    other.world.act("erin", Action.CANCEL, theirs.id)
+
+    _, page = opened(portal, "erin", f"/mine?done=cancel&about={theirs.id}")
+
+    assert (page.status, banner(page)) == (200, "")

@@ -1,0 +1,222 @@
+"""A bad day: lists group what one engineer asks about one case, and many are denied or cancelled at once."""
+
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from api.portal.selection import MOST
+from lockbox.identity.roles import AuthMethod, Role, RoleGrant
+from lockbox.requests.lifecycle import Action
+from lockbox.requests.policy_rules import Policy
+from tests.database.scenes import many
+from tests.http.portal import Browser, OpenPortal, Portal, PortalPage
+
+
+def signed_in(portal: Portal, who: str, means: AuthMethod = AuthMethod.PASSKEY) -> Browser:
+    """Return a browser at which somebody is signed in."""
+    browser = portal.browser()
+    browser.enter(who, means)
+    return browser
+
+
+def offered(page: PortalPage, path: str) -> list[str]:
+    """Return the values of all boxes of the form that goes there."""
+    return boxes(page, path)[0]
+
+
+def boxes(page: PortalPage, path: str) -> tuple[list[str], list[str]]:
+    """Return the values of all boxes of the form that goes there, and of those that are ticked."""
+    ticked = page.form(path).ticked.get("chosen", [])
+    found = [part.split('value="')[1].split('"')[0] for part in page.text.split('<input type="checkbox"')[1:]]
+    return found, ticked
+
+
+def states(portal: Portal, *ids: Any) -> Counter[str]:
+    return Counter(one.state for one in portal.states() if one.id in ids)
+
+
+def send(browser: Browser, path: str, *chosen: str, comment: str = "Not today") -> PortalPage:
+    """Choose requests on the page and send the form."""
+    fields = browser.get(path).form(path).fields
+    return browser.post(path, {"csrf": fields["csrf"], "comment": comment, "chosen": list(chosen)})
+
+
+@pytest.fixture
+def portal(open_portal: OpenPortal) -> Portal:
+    """A world without requests."""
+    return open_portal()
+
+
+def test_an_approver_denies_several_and_each_is_a_move_of_its_own(portal: Portal) -> None:
+    ids = many(portal.world, 3)
+    kept = portal.world.submit("eve").id
+    browser = signed_in(portal, "ann")
+
+    page = send(browser, "/waiting/deny", *(f"{one}.1" for one in ids))
+
+    assert page.status == 200
+    assert "You denied 3 requests" in page.words
+    assert (states(portal, *ids), states(portal, kept)) == ({"denied": 3}, {"pending": 1})
+    found = portal.sql("SELECT request_id FROM events WHERE action = 'deny' AND request_id = ANY(:ids)", ids=ids)
+    assert sorted(one.request_id for one in found) == sorted(ids)
+
+
+def test_what_has_changed_since_is_left_and_listed(portal: Portal) -> None:
+    world = portal.world
+    gone, moved, fine = many(world, 3)
+    world.act("erin", Action.CANCEL, gone)
+    browser = signed_in(portal, "ann")
+
+    page = send(browser, "/waiting/deny", f"{gone}.1", f"{moved}.7", f"{fine}.1")
+
+    assert page.status == 200
+    assert "You denied 1 request" in page.words
+    assert "2 requests were not denied:" in page.words
+    assert {f"/requests/{one}" for one in (gone, moved, fine)} <= set(page.read.links)
+    assert states(portal, gone, moved, fine) == {"cancelled": 1, "pending": 1, "denied": 1}
+
+
+def test_where_all_are_refused_nothing_is_said_to_be_done(portal: Portal) -> None:
+    (request,) = many(portal.world, 1)
+
+    page = send(signed_in(portal, "ann"), "/waiting/deny", f"{request}.7")
+
+    assert page.status == 412
+    assert states(portal, request) == {"pending": 1}
+    assert "No request was denied" in page.words
+    assert "You denied" not in page.words
+
+
+def test_requests_of_others_are_refused_as_if_there_were_none(portal: Portal, open_portal: OpenPortal) -> None:
+    theirs = open_portal().world.submit().id
+    (ours,) = many(portal.world, 1)
+
+    page = send(signed_in(portal, "ann"), "/waiting/deny", f"{theirs}.1", f"{ours}.1")
+
+    assert "A request that you cannot see: There is no such request" in page.words
+    assert states(portal, theirs, ours) == {"pending": 1, "denied": 1}
+
+
+@pytest.mark.parametrize(
+    ("chosen", "comment", "said"),
+    [
+        ([], "No", "Choose at least one request."),
+        (["x"], "No", "Choose requests from the list."),
+        (["1.1"], "No", "Choose requests from the list."),
+        ([f"00000000-0000-7000-8000-{number:012}.1" for number in range(MOST + 1)], "No", "Choose at most 50"),
+        (["00000000-0000-7000-8000-000000000001.1"], " ", "Give a reason"),
+        (["00000000-0000-7000-8000-000000000001.1"], "\x00", "Not accepted"),
+    ],
+)
+def test_what_is_wrong_with_the_form_is_said_and_nothing_is_done(
+    portal: Portal, chosen: list[str], comment: str, said: str
+) -> None:
+    (request,) = many(portal.world, 1)
+    browser = signed_in(portal, "ann")
+    mine = [f"{request}.1"] if comment == " " else []
+
+    page = send(browser, "/waiting/deny", *mine, *chosen, comment=comment)
+
+    assert page.status == 422
+    assert said in page.words
+    assert states(portal, request) == {"pending": 1}
+    if mine:
+        assert boxes(page, "/waiting/deny")[1] == mine
+
+
+def test_fifty_at_once_are_done(portal: Portal) -> None:
+    ids = many(portal.world, MOST)
+    browser = signed_in(portal, "ann")
+
+    listed = offered(browser.get("/waiting/deny"), "/waiting/deny")
+    page = send(browser, "/waiting/deny", *listed)
+
+    assert sorted(listed) == sorted(f"{one}.1" for one in ids)
+    assert f"You denied {MOST} requests" in page.words
+    assert states(portal, *ids) == {"denied": MOST}
+
+
+def test_a_day_with_many_requests_is_shown_by_engineer_and_case(portal: Portal) -> None:
+    many(portal.world, 3, "erin", case_ref="CASE-9")
+    other = portal.world.submit("eve", case_ref=None)
+    browser = signed_in(portal, "ann")
+
+    page = browser.get("/waiting")
+    (link,) = (one for one in page.read.links if one.startswith("/waiting/deny?"))
+    listed, ticked = boxes(browser.get(link), "/waiting/deny")
+
+    assert "Erin, case CASE-9 3 requests on this page" in page.words
+    assert "Eve, no case given 1 request on this page" in page.words
+    assert (len(listed), len(ticked)) == (4, 3)
+    assert f"{other.id}.1" in set(listed) - set(ticked)
+
+
+def test_a_quiet_day_has_no_groups(portal: Portal) -> None:
+    portal.world.submit("erin")
+    portal.world.submit("eve")
+
+    page = signed_in(portal, "ann").get("/waiting")
+
+    assert "on this page" not in page.words
+    assert "/waiting/deny" in page.read.links
+
+
+def test_twenty_are_shown_a_page(portal: Portal) -> None:
+    many(portal.world, 21)
+    browser = signed_in(portal, "ann")
+
+    page = browser.get("/waiting")
+    (following,) = (one for one in page.read.links if one.startswith("/waiting?after="))
+
+    assert [text.count('class="card"') for text in (page.text, browser.get(following).text)] == [20, 1]
+
+
+def test_a_manager_denies_several_in_review(open_portal: OpenPortal) -> None:
+    portal = open_portal(Policy())
+    ids = many(portal.world, 2)
+    browser = signed_in(portal, "max")
+
+    page = send(browser, "/review/deny", *(f"{one}.1" for one in ids))
+
+    assert "You denied 2 requests" in page.words
+    assert states(portal, *ids) == {"denied": 2}
+
+
+def test_nobody_denies_their_own(open_portal: OpenPortal) -> None:
+    portal = open_portal(Policy())
+    portal.sql(
+        "INSERT INTO memberships (id, person_id, tenant_id, role) VALUES (uuidv7(), :p, NULL, :r)",
+        p=portal.world.people["max"].person_id,
+        r=Role.ENGINEER.value,
+    )
+    max_, role = portal.world.people["max"], RoleGrant(Role.ENGINEER)
+    portal.world.people["max"] = replace(max_, standings=max_.standings | {role})
+    browser = signed_in(portal, "max")
+    own, others = portal.world.submit("max").id, portal.world.submit().id
+
+    page = send(browser, "/review/deny", f"{own}.1", f"{others}.1")
+
+    assert "1 request was not denied" in page.words
+    assert states(portal, own, others) == {"reviewing": 1, "denied": 1}
+
+
+def test_a_requester_cancels_several_and_needs_no_reason(portal: Portal) -> None:
+    ids = many(portal.world, 3)
+    opened = portal.world.submit().id
+    portal.world.act("ann", Action.APPROVE, opened)
+    browser = signed_in(portal, "erin")
+
+    assert "/mine/cancel" in browser.get("/mine").read.links
+    listed = offered(browser.get("/mine/cancel"), "/mine/cancel")
+    page = send(browser, "/mine/cancel", *listed, comment="")
+
+    assert sorted(listed) == sorted(f"{one}.1" for one in ids)
+    assert "You cancelled 3 requests" in page.words
+    assert states(portal, opened, *ids) == {"active": 1, "cancelled": 3}
+
+
+def test_where_there_is_nothing_to_choose_it_is_said(portal: Portal) -> None:
+    assert "There are no requests that you can deny." in signed_in(portal, "ann").get("/waiting/deny").words
+    assert "There are no requests that you can cancel." in signed_in(portal, "erin").get("/mine/cancel").words

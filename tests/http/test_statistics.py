@@ -1,0 +1,100 @@
+"""Statistics over HTTP: the same figures on the page, from the API and as CSV."""
+
+import csv
+import io
+
+import pytest
+
+from lockbox.identity.roles import AuthMethod
+from lockbox.requests.lifecycle import Action
+from tests.http.door import Door, facts
+from tests.http.portal import Browser, OpenPortal, Portal
+
+CSV = "text/csv; charset=utf-8"
+
+
+def entered(portal: Portal, who: str) -> Browser:
+    browser = portal.browser()
+    browser.enter(who, AuthMethod.PASSKEY)
+    return browser
+
+
+@pytest.fixture
+def portal(open_portal: OpenPortal) -> Portal:
+    """A world with an approved and a denied request."""
+    portal = open_portal()
+    world = portal.world
+    world.act("ann", Action.APPROVE, world.submit().id)
+    world.act("ann", Action.DENY, world.submit("eve").id)
+    return portal
+
+
+def test_the_api_and_its_csv_say_the_same(fresh_door: Door) -> None:
+    door = fresh_door
+    door.act("ann", "revoke", door.active(), comment="Enough")
+
+    found = door.get("aude", "/v1/statistics").json()
+    answer = door.get("aude", "/v1/statistics/export")
+
+    rows = list(csv.DictReader(io.StringIO(answer.text)))
+    assert (answer.headers["content-type"], answer.headers["cache-control"]) == (CSV, "no-store")
+    assert "attachment" in answer.headers["content-disposition"]
+    assert found["tenant"] == door.world.tenant.slug
+    assert {name: str(value) for name, value in found["total"].items()} == {
+        name: value for name, value in rows[0].items() if name not in {"group", "name"}
+    }
+    assert [one["month"] for one in found["months"]] == [one["name"] for one in rows if one["group"] == "month"]
+    assert found["engineers"][0]["engineer"]["name"] == "Erin"
+    assert found["total"]["approved"] == 1
+
+
+def test_another_tenants_figures_are_not_found(fresh_door: Door) -> None:
+    door = fresh_door
+
+    facts(door.get("aude", "/v1/statistics", tenant="nowhere"), 404, "not-found")
+    facts(door.get("aude", "/v1/statistics/export", tenant="nowhere"), 404, "not-found")
+
+
+def test_the_page_shows_figures_charts_and_the_top_lists(portal: Portal) -> None:
+    page = entered(portal, "aude").get("/statistics")
+
+    assert page.status == 200
+    assert "Statistics of Contoso" in page.words
+    assert "Requests 2" in page.words
+    assert "Approved 1" in page.words
+    for words in ("Requests and answers by the month", "Exchange Online", "Erin", "Eve", "Support case"):
+        assert words in page.words
+    assert "exchange-online" not in page.words
+    assert "/statistics" in page.read.links
+
+
+def test_the_vendors_auditor_sees_all_and_chooses_one(portal: Portal) -> None:
+    browser, slug = entered(portal, "vera"), portal.world.tenant.slug
+
+    everybody, one = browser.get("/statistics"), browser.get(f"/statistics?tenant={slug}")
+
+    assert "Statistics of all customers" in everybody.words
+    assert "Statistics of Contoso" in one.words
+    assert browser.get("/statistics?tenant=%00").status == 404
+
+
+def test_the_page_exports_its_figures(portal: Portal) -> None:
+    browser = entered(portal, "tara")
+
+    answer = browser.call("GET", "/statistics/export")
+
+    assert answer.headers["content-type"] == CSV
+    assert answer.text.splitlines()[1].startswith("total,,2,1,1,")
+
+
+def test_before_the_first_request_the_page_says_what_is_to_come(open_portal: OpenPortal) -> None:
+    page = entered(open_portal(), "aude").get("/statistics")
+
+    assert "No request has reached Contoso in this time." in page.words
+
+
+def test_who_only_approves_has_no_such_page(portal: Portal) -> None:
+    browser = entered(portal, "ann")
+
+    assert browser.get("/statistics").status == 403
+    assert "/statistics" not in browser.get("/waiting").read.links

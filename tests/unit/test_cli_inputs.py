@@ -1,0 +1,138 @@
+"""What people type in short: durations with their units, and the beginning of an id."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from functools import partial
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from cli import inputs, request_ids
+from cli.app import app
+from tests.each import each
+
+ID = "01a20f05-b903-72c9-a099-71e4eacade78"
+SAME_SECOND = "01a20f05-b9ff-7000-8000-000000000000"
+
+
+@each(
+    ("typed", "seconds"),
+    [("90s", 90), ("15m", 900), ("8h", 28_800), ("1h30m", 5_400), ("2d", 172_800), ("1d2h3m4s", 93_784), ("0s", 0)],
+)
+def test_a_duration_is_a_number_and_a_unit_or_several(typed: str, seconds: int) -> None:
+    assert inputs.seconds(typed) == seconds
+
+
+@each("typed", ["", "15", "m", "15 m", "-15m", "1.5h", "30m1h", "15min", "1e3s", "٣m", "9999999d"])
+def test_what_is_no_duration_is_refused_with_examples(typed: str) -> None:
+    with pytest.raises(typer.BadParameter, match="such as 90s, 15m, 8h, 1h30m or 2d"):
+        inputs.seconds(typed)
+
+
+@each(
+    ("parser", "typed", "says"),
+    [
+        (inputs.hours, "90m", "whole number of hours, such as 24h"),
+        (inputs.days, "36h", "whole number of days, such as 90d"),
+        (partial(inputs.days, least=1, most=30), "31d", "at least 1d and at most 30d"),
+        (partial(inputs.days, least=1), "0d", "at least 1d"),
+        (partial(inputs.seconds, most=300), "6m", "at least 0s and at most 5m"),
+    ],
+)
+def test_a_duration_out_of_bounds_says_the_bounds(parser: Any, typed: str, says: str) -> None:
+    with pytest.raises(typer.BadParameter, match=says):
+        parser(typed)
+
+
+def test_units_are_counted() -> None:
+    assert (inputs.hours("2d"), inputs.days("48h"), inputs.days(30)) == (48, 2, 30)
+
+
+@each(
+    ("typed", "read"),
+    [
+        (ID, ID),
+        (ID.upper(), ID),
+        (ID.replace("-", ""), ID),
+        ("01a20f05", "01a20f05"),
+        ("01a20f05b903", "01a20f05-b903"),
+        ("01a20f05-b", "01a20f05-b"),
+    ],
+)
+def test_an_id_is_read_in_any_spelling_and_in_part(typed: str, read: str) -> None:
+    assert inputs.identifier(typed) == read
+    assert inputs.is_whole(read) is (read == ID)
+
+
+@each("typed", ["", "x", "01a20f0", "01a20f0g", f"{ID}0", "../../tokens"])
+def test_what_is_no_id_is_refused(typed: str) -> None:
+    with pytest.raises(typer.BadParameter, match="8 characters"):
+        inputs.identifier(typed)
+
+
+class ListingApi:
+    """Has two requests, on a page each, and notes what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[Mapping[str, Any]] = []
+
+    def call(self, method: str, path: str, *, params: Mapping[str, Any]) -> Any:
+        assert (method, path) == ("GET", "/v1/requests")
+        self.asked.append(params)
+        first = {"items": [{"id": SAME_SECOND}], "next_cursor": "more"}
+        return {"items": [{"id": ID}], "next_cursor": None} if params.get("cursor") == "more" else first
+
+
+@pytest.fixture
+def api(monkeypatch: pytest.MonkeyPatch) -> ListingApi:
+    """An API with two requests of the same second."""
+    listing = ListingApi()
+    monkeypatch.setattr(request_ids, "call", listing.call)
+    return listing
+
+
+def test_a_whole_id_asks_nobody(api: ListingApi) -> None:
+    assert request_ids.request_id(ID) == ID
+    assert api.asked == []
+
+
+def test_the_beginning_of_an_id_is_looked_for_at_its_time_on_all_pages(api: ListingApi) -> None:
+    assert request_ids.request_id("01a20f05-b903") == ID
+
+    first, second = api.asked
+    assert second == {**first, "cursor": "more"}
+    made = datetime.fromtimestamp(0x01A20F05B903 / 1000).astimezone()
+    after, before = (datetime.fromisoformat(first[name]) for name in ("created_after", "created_before"))
+    assert after < made < before
+    assert (before - after).total_seconds() < 1260
+
+
+def test_a_beginning_that_several_ids_have_is_refused_with_all_of_them(api: ListingApi) -> None:
+    ended = CliRunner().invoke(app, ["request", "show", "01a20f05-b9"])
+
+    assert (ended.exit_code, ended.stdout) == (1, "")
+    assert ended.stderr.splitlines() == [
+        "01a20f05-b9 is the beginning of 2 ids:",
+        f"  {ID}",
+        f"  {SAME_SECOND}",
+    ]
+    assert len(api.asked) == 2
+
+
+@each("typed", ["01a20f05-b904", "ffffffff", "00000000"])
+def test_a_beginning_that_no_id_has_is_refused(api: ListingApi, typed: str) -> None:
+    ended = CliRunner().invoke(app, ["request", "approve", typed])
+
+    assert ended.exit_code == 1
+    assert ended.stderr == f"nothing that you may see has an id that begins with {typed}\n"
+    assert all(set(asked) >= {"created_after", "created_before"} for asked in api.asked)
+
+
+def test_a_wrong_id_or_duration_is_a_wrong_command_line() -> None:
+    for words in (["request", "show", "x"], ["request", "approve", ID, "--window", "15"], ["token", "revoke", "x"]):
+        ended = CliRunner().invoke(app, words)
+
+        assert (ended.exit_code, ended.stdout) == (2, "")
+        assert "write " in ended.stderr

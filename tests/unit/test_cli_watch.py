@@ -1,0 +1,123 @@
+"""`lockbox request watch`: each event once, as it comes, until what is waited for has happened."""
+
+import csv
+import io
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from cli import request_watch
+from cli.app import app
+from cli.client import NoAnswer
+
+REQUEST = "01a2223a-d0f0-74e5-9a98-488fa0f86c5e"
+ERIN, ANN = ({"id": REQUEST, "name": name} for name in ("Erin", "Ann"))
+
+
+def event(seq: int | None, action: str, to_state: str | None, **facts: Any) -> dict[str, Any]:
+    """Return an event as the API tells it."""
+    return {
+        "seq": seq,
+        "at": f"2026-11-28T20:00:0{seq or 9}Z",
+        "action": action,
+        "actor": ERIN,
+        "role": "engineer",
+        "on_behalf_of": None,
+        "principals": [],
+        "means": None,
+        "to_state": to_state,
+        "deadline_at": None,
+        "comment": None,
+        "notified": None,
+        "nobody_notified": False,
+        "asked": None,
+        "reached": None,
+        "unreached": None,
+    } | facts
+
+
+SUBMITTED = event(1, "submit", "pending", deadline_at="2026-11-29T08:00:00Z")
+QUESTION = event(None, "question", None, actor=ANN, role="approver", comment="Which [b]mails[/b]?")
+APPROVED = event(2, "approve", "active", actor=ANN, role="approver", means="passkey")
+DENIED = event(2, "deny", "denied", actor=ANN, role="approver", comment="No case")
+REVOKED = event(3, "revoke", "revoked", actor=ANN, role="approver")
+
+
+@pytest.fixture
+def watched(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """Return what watches a request whose timeline is these, one after another; an error is none."""
+
+    def watch(timelines: list[Any], *words: str) -> Result:
+        told = iter(timelines)
+
+        def answer_of(method: str, path: str) -> Any:
+            assert (method, path) == ("GET", f"/v1/requests/{REQUEST}/events")
+            found = next(told)
+            if isinstance(found, Exception):
+                raise found
+            return {"items": found}
+
+        monkeypatch.setattr(request_watch, "answer_of", answer_of)
+        monkeypatch.setattr("cli.request_watch.time.sleep", lambda _: None)
+        return CliRunner().invoke(app, ["request", "watch", REQUEST, *words], env={"TZ": "UTC"})
+
+    return watch
+
+
+LIFE = [
+    [SUBMITTED],
+    [SUBMITTED, QUESTION],
+    [SUBMITTED, QUESTION],
+    [SUBMITTED, QUESTION, APPROVED],
+    [SUBMITTED, QUESTION, APPROVED, REVOKED],
+]
+
+
+def test_each_event_is_a_line_and_the_end_is_the_end(watched: Callable[..., Result]) -> None:
+    ended = watched(LIFE)
+
+    lines = ended.stdout.splitlines()
+    assert ended.exit_code == 0
+    assert lines[0].startswith("Times are in ")
+    assert [line[21:] for line in lines[1:]] == [
+        f"Erin (engineer): submit → pending until {lines[1][-19:]}",
+        "Ann (approver): question  Which [b]mails[/b]?",
+        "Ann (approver): approve by passkey → active",
+        "Ann (approver): revoke → revoked",
+    ]
+
+
+def test_it_ends_well_once_access_is_open_if_that_is_waited_for(watched: Callable[..., Result]) -> None:
+    ended = watched(LIFE, "--until", "active")
+
+    assert ended.exit_code == 0
+    assert "approve" in ended.stdout
+    assert "revoke" not in ended.stdout
+
+
+def test_it_ends_with_one_if_the_request_ends_without_access(watched: Callable[..., Result]) -> None:
+    ended = watched([[SUBMITTED], [SUBMITTED, DENIED]], "--until", "active")
+
+    assert ended.exit_code == 1
+    assert "deny → denied  No case" in ended.stdout
+
+
+def test_an_api_that_is_away_is_said_once_and_waited_for(watched: Callable[..., Result]) -> None:
+    away = NoAnswer("http://x does not answer")
+
+    ended = watched([[SUBMITTED], away, away, away, [SUBMITTED, DENIED]])
+
+    assert ended.exit_code == 0
+    assert ended.stderr == "http://x does not answer Trying again.\n"
+    assert ended.stdout.count("submit") == 1
+
+
+def test_json_is_an_object_a_line_and_csv_has_its_names_once(watched: Callable[..., Result]) -> None:
+    objects = [json.loads(line) for line in watched(LIFE, "-o", "json").stdout.splitlines()]
+    rows = list(csv.reader(io.StringIO(watched(LIFE, "-o", "csv").stdout)))
+
+    assert objects == LIFE[-1]
+    assert [row[3] for row in rows] == ["Action", "submit", "question", "approve by passkey", "revoke"]

@@ -1,0 +1,86 @@
+"""The links of all pages: each leads to a file and a heading that is there, and every page can be reached."""
+
+import re
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+HOME = Path(__file__).parents[2]
+INDEX = HOME / "docs" / "README.md"
+ALSO = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "guard/README.md", "docs/README.md")
+PAGES = sorted({*(HOME / "docs").rglob("*.md"), *(HOME / name for name in ALSO)})
+FENCED = re.compile(r"^( *)```.*?^\1```$", re.MULTILINE | re.DOTALL)
+CODE = re.compile(r"(`+)[^`].*?\1")
+INDENTED = re.compile(r"^(?:    |\t).*$", re.MULTILINE)
+LINK = re.compile(r"\]\(([^()\s]+)\)|<img[^>]* src=\"([^\"]+)\"")
+HEADING = re.compile(r"^#{1,6} +(.+?) *$", re.MULTILINE)
+MENTIONED = re.compile(r"`((?:docs|deploy|bench/results)/[\w./-]+\.(?:md|py|mjs|go|yaml|yml|conf|ini|lua|cfg|json))`")
+
+
+def prose(page: Path) -> str:
+    """Return a page without what it shows as code."""
+    return CODE.sub("", INDENTED.sub("", FENCED.sub("", page.read_text())))
+
+
+def links(page: Path) -> list[tuple[Path, str]]:
+    """Return where a page leads to in the repository: file and anchor."""
+    found = [one or two for one, two in LINK.findall(prose(page))]
+    inside = [target.partition("#") for target in found if not re.match(r"[a-z]+:", target)]
+    return [((page.parent / path).resolve() if path else page, anchor) for path, _, anchor in inside]
+
+
+@cache
+def anchors(page: Path) -> frozenset[str]:
+    """Return the anchors of a page's headings, as GitHub makes them."""
+    found: list[str] = []
+    for heading in HEADING.findall(FENCED.sub("", page.read_text())):
+        words = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading).replace("`", "").lower()
+        slug = re.sub(r"[^\w\- ]", "", words).replace(" ", "-")
+        again = sum(one == slug or re.fullmatch(rf"{re.escape(slug)}-\d+", one) is not None for one in found)
+        found.append(f"{slug}-{again}" if again else slug)
+    return frozenset(found)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(HOME)))
+def test_every_link_leads_somewhere(page: Path) -> None:
+    broken = [
+        f"{target.relative_to(HOME)}#{anchor}"
+        for target, anchor in links(page)
+        if not target.exists() or (anchor and anchor not in anchors(target))
+    ]
+
+    assert broken == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(HOME)))
+def test_every_file_that_is_named_is_there(page: Path) -> None:
+    if page.name != "CHANGELOG.md":
+        assert [name for name in MENTIONED.findall(page.read_text()) if not (HOME / name).exists()] == []
+
+
+def test_every_page_of_docs_can_be_reached_from_its_index() -> None:
+    reached, ahead = {INDEX}, [INDEX]
+    while ahead:
+        for target, _ in links(ahead.pop()):
+            pages = [target] if target.suffix == ".md" else sorted(target.glob("*.md")) if target.is_dir() else []
+            ahead += [page for page in pages if page not in reached]
+            reached |= set(pages)
+
+    assert [str(page.relative_to(HOME)) for page in (HOME / "docs").rglob("*.md") if page not in reached] == []
+
+
+def test_the_readme_is_short_and_leads_to_the_index() -> None:
+    readme = HOME / "README.md"
+
+    assert len(readme.read_text().splitlines()) <= 120
+    assert (INDEX, "") in links(readme)
+
+
+def test_headings_become_anchors_as_on_github(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(
+        "# The `a-b` command, and C\n\n```sh\n# no heading\n```\n\n## Try it\n\n## Try it\n\n## [Linked](x.md) one\n"
+    )
+
+    assert anchors(page) == {"the-a-b-command-and-c", "try-it", "try-it-1", "linked-one"}

@@ -1,0 +1,75 @@
+"""What the pages say in a few words: counted things, times of day, links to cases."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from api.portal import phrases
+
+AT = datetime(2026, 11, 28, 20, 0, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("resources", "said"),
+    [
+        (["mailbox:anna@contoso.example"], "mailbox:anna@contoso.example"),
+        (["mailbox:a", "mailbox:b"], "2 mailboxes"),
+        (["site:a", "site:b", "site:c"], "3 sites"),
+        (["policy:a", "policy:b"], "2 policies"),
+        (["key:a", "key:b"], "2 keys"),
+        (["mailbox:a", "site:b"], "2 resources"),
+        ([f"mailbox:{'w' * 100}"], "1 mailbox"),
+        (["mailbox:\u0430nna@contoso.example"], "1 mailbox"),
+    ],
+)
+def test_things_are_named_while_that_is_short_and_counted_otherwise(resources: list[str], said: str) -> None:
+    assert phrases.things(resources) == said
+
+
+@pytest.mark.parametrize(
+    ("words", "said"), [(["read"], "read"), (["read", "export"], "read and export"), (list("abc"), "a, b and c")]
+)
+def test_words_are_joined_as_in_a_sentence(words: list[str], said: str) -> None:
+    assert phrases.joined(words) == said
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (900, "15 minutes"),
+        (60, "1 minute"),
+        (5400, "1 hour 30 minutes"),
+        (7200, "2 hours"),
+        (3601, "1 hour 1 second"),
+    ],
+)
+def test_a_length_of_time_is_written_out(seconds: int, said: str) -> None:
+    assert phrases.full_duration(seconds) == said
+
+
+@pytest.mark.parametrize(
+    ("after", "zone", "said"),
+    [
+        (timedelta(hours=2), "UTC", "22:00 today"),
+        (timedelta(hours=2), "Europe/Berlin", "23:00 today"),
+        (timedelta(hours=4), "UTC", "00:00 tomorrow"),
+        (timedelta(hours=-21), "UTC", "23:00 yesterday"),
+        (timedelta(days=2, seconds=7), "UTC", "20:00:07 on 30 November"),
+        (timedelta(days=40), "UTC", "20:00 on 7 January 2027"),
+    ],
+)
+def test_a_time_is_told_by_the_readers_day(after: timedelta, zone: str, said: str) -> None:
+    assert phrases.time_of_day(AT + after, AT, zone) == said
+
+
+@pytest.mark.parametrize(
+    ("template", "case", "link"),
+    [
+        ("https://desk.example/{case}", "CASE-1", "https://desk.example/CASE-1"),
+        ("https://desk.example/?q={case}", "1&x=/../#?", "https://desk.example/?q=1%26x%3D%2F..%2F%23%3F"),
+        (None, "CASE-1", ""),
+        ("https://desk.example/{case}", None, ""),
+    ],
+)
+def test_a_case_leads_to_the_page_that_the_vendor_named(template: str | None, case: str | None, link: str) -> None:
+    assert phrases.case_link(template, case) == link

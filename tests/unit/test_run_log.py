@@ -1,0 +1,108 @@
+"""What `make run` shows and what it keeps in files: no password and no token on the screen, the rest in a log."""
+
+import io
+import re
+import stat
+from datetime import UTC, datetime
+from pathlib import Path
+from uuid import uuid4
+
+import honcho.printer
+import pytest
+from rich.console import Console
+
+from cli import welcome
+from cli.run_log import LAST_LINES, LogPrinter, new_log
+from cli.sample import CUSTOMER, VENDOR, Sample
+from cli.stack import StackPlan
+from config.service_catalogue import Service
+
+NAMES = [key for key, *_ in (*VENDOR, *CUSTOMER)]
+
+
+def plan() -> StackPlan:
+    return StackPlan("", "", "", "", "", "", None, Path(), api_port=8000, flower_port=5555)
+
+
+def message(data: str | bytes, name: str = "worker") -> honcho.printer.Message:
+    return honcho.printer.Message("line", data, datetime.now(UTC), name, None)
+
+
+def test_lines_go_to_the_log_and_those_for_people_to_the_console_too() -> None:
+    log, screen = io.StringIO(), io.StringIO()
+    told: list[str] = []
+    printer = LogPrinter(log, Console(file=screen, width=200))
+    printer.tell = told.append
+
+    printer.write(message(b"a line of the log\n"))
+    printer.write(message(b"lockbox: worker ended with 1; it is started again\n"))
+    printer.write(message("api stopped (rc=1)\n", "system"))
+
+    assert [line.partition("| ")[2] for line in log.getvalue().splitlines()] == [
+        "a line of the log",
+        "lockbox: worker ended with 1; it is started again",
+        "api stopped (rc=1)",
+    ]
+    assert screen.getvalue() == "worker: worker ended with 1; it is started again\n"
+    assert told == ["api stopped (rc=1)\n"]
+
+
+def test_the_last_lines_of_each_process_are_known() -> None:
+    printer = LogPrinter(io.StringIO(), None)
+    for number in range(LAST_LINES + 2):
+        printer.write(message(f"{number}\n", "api"))
+    printer.write(message(b"\xff broken\n", "worker"))
+
+    assert printer.last_of("api") == [str(number) for number in range(2, LAST_LINES + 2)]
+    assert printer.last_of("worker") == ["\N{REPLACEMENT CHARACTER} broken"]
+
+
+def test_a_log_is_new_and_private_and_an_earlier_one_is_left_to_its_writer(tmp_path: Path) -> None:
+    path = tmp_path / "log" / "run.log"
+    with new_log(path) as first:
+        first.write("first\n")
+        with new_log(path) as second:
+            second.write("second\n")
+        first.write("still the first\n")
+
+    assert path.read_text() == "second\n"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_flowers_password_is_kept_in_a_private_file(tmp_path: Path) -> None:
+    path = tmp_path / "var" / "flower-password"
+    first = welcome.keep_flower_password(plan(), path)
+    path.chmod(0o644)
+    second = welcome.keep_flower_password(plan(), path)
+
+    assert first.flower_password == second.flower_password == path.read_text().strip()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("known", ["", "short", "a,comma-is-where-flower-ends-it", "a b" * 20, "\x00" * 40])
+def test_a_password_that_flower_would_not_take_is_made_anew(tmp_path: Path, known: str) -> None:
+    path = tmp_path / "flower-password"
+    path.write_text(known)
+    own = plan()
+
+    assert welcome.keep_flower_password(own, path) == own
+    assert path.read_text().strip() == own.flower_password
+
+
+def test_the_banner_names_the_files_and_shows_no_secret(tmp_path: Path) -> None:
+    tokens = {name: f"lbx_development_{name}" for name in NAMES}
+    seeded = Sample("contoso", uuid4(), {name: uuid4() for name in NAMES}, tokens)
+    services = {"payroll": Service.model_validate({"title": "Payroll", "actions": ("export",)})}
+    screen, own = io.StringIO(), plan()
+
+    welcome.show(Console(file=screen, width=80), own, seeded, services, tmp_path / "tokens.env", tmp_path / "run.log")
+
+    said = screen.getvalue()
+    assert own.flower_password not in said
+    assert "lbx_" not in said
+    unwrapped = re.sub(r"[\s│]", "", said)
+    for path in ("flower-password", "tokens.env", "run.log"):
+        assert path in unwrapped
+    assert all(f"${name.upper()}" in said for name in NAMES)
+    assert said.splitlines()[-2].startswith("curl -s $API/v1/requests")
+    assert '"service":"payroll"' in said

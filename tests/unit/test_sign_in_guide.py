@@ -1,0 +1,31 @@
+"""docs/how-to/sign-in.md: its settings are taken as they stand there, and none is left out."""
+
+import json
+import re
+from pathlib import Path
+from textwrap import dedent
+
+from api.portal.sign_in_oidc import CALLBACK
+from config.issuers import IdentityProvider
+from config.settings import Settings
+
+PAGE = (Path(__file__).parents[2] / "docs" / "how-to" / "sign-in.md").read_text()
+
+
+def test_the_shown_providers_are_taken() -> None:
+    (shown,) = re.findall(r"^ *```json\n(.*?)^ *```$", PAGE, re.DOTALL | re.MULTILINE)
+
+    vendor, customer = Settings(environment="test", issuers=json.loads(dedent(shown))).issuers
+
+    assert (vendor.tenant, customer.tenant) == (None, "contoso")
+    assert not vendor.is_plain_http
+
+
+def test_every_field_is_explained() -> None:
+    rows = re.findall(r"^ *\| (`[a-z_`, ]+`) \|", PAGE, re.MULTILINE)
+
+    assert set(re.findall(r"\w+", " ".join(rows))) == IdentityProvider.model_fields.keys()
+
+
+def test_the_redirect_address_is_ours() -> None:
+    assert f"https://lockbox.vendor.example{CALLBACK}" in PAGE
