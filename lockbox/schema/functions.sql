@@ -513,11 +513,14 @@ BEGIN
     SELECT r.id, sum(f.count), now_at
     FROM jsonb_to_recordset(refused) AS f (tenant text, service text, engineer uuid, count bigint)
     JOIN tenants t ON t.slug = f.tenant
-    CROSS JOIN LATERAL (SELECT r.id FROM requests r
-        WHERE r.requester_id = f.engineer AND r.id >= (SELECT uuidv7(interval '-16 days')) AND r.tenant_id = t.id
-            AND r.service = f.service AND r.opened_at IS NOT NULL
-            AND (r.closed_at IS NULL OR r.closed_at > now_at - interval '1 hour')
-        ORDER BY r.id DESC LIMIT 1) r
+    CROSS JOIN LATERAL (SELECT w.id FROM (
+            SELECT r.id FROM requests r WHERE r.requester_id = f.engineer AND r.state = 'active'
+                AND r.tenant_id = t.id AND r.service = f.service
+            UNION ALL
+            SELECT l.id FROM (SELECT * FROM requests r WHERE r.requester_id = f.engineer ORDER BY r.id DESC LIMIT 20) l
+            WHERE l.tenant_id = t.id AND l.service = f.service AND l.opened_at IS NOT NULL
+                AND l.closed_at > now_at - interval '1 hour') w
+        ORDER BY w.id DESC LIMIT 1) r
     GROUP BY r.id ORDER BY r.id
     ON CONFLICT (request_id) DO UPDATE SET count = w.count + EXCLUDED.count, last_at = EXCLUDED.last_at;
     IF reported <> '[]' THEN

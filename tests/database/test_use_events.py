@@ -252,6 +252,23 @@ def test_what_is_refused_counts_for_the_newest_window_that_was_open_within_an_ho
     assert {row.request_id for row in read(api, "SELECT request_id FROM window_refusals")} == {request_id, other}
 
 
+def test_what_is_refused_counts_for_an_open_window_however_many_requests_came_after_it(
+    world: World, api: Database
+) -> None:
+    closed, window = opened(world), opened(world)
+    world.act("tara", Action.REVOKE, closed)
+    used(world, closed, times=0, refused=1)
+    for _ in range(20):
+        world.act("erin", Action.CANCEL, world.submit().id)
+
+    used(world, window, times=0, refused=1)
+    assert {row.request_id for row in read(api, "SELECT request_id FROM window_refusals")} == {window}
+
+    world.act("tara", Action.REVOKE, window)
+    used(world, window, times=0, refused=1)
+    assert [row.count for row in read(api, "SELECT count FROM window_refusals")] == [2]
+
+
 @pytest.mark.parametrize(("seconds", "rules"), [(9, ["used-outside"]), (1, []), (-1, [])])
 def test_a_window_that_was_used_after_its_end_raises_an_alarm(
     world: World, worker: Database, superuser: Engine, seconds: int, rules: list[str]
