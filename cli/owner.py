@@ -61,12 +61,12 @@ def migrate() -> None:
     As its owner: LOCKBOX_OWNER_DATABASE_URL.
     """
     try:
-        migrations.upgrade(load().require("owner_database_url"))
+        found = migrations.upgrade(load().require("owner_database_url"))
     except (UnsafeSettings, migrations.UnknownRevision, migrations.OwnerRefused) as refused:
         raise stop(str(refused)) from None
     except DBAPIError as error:
         raise stop(_refused(error)) from None
-    say(f"The database is at migration {migrations.head()}.")
+    say(f"The database is at migration {found}.")
 
 
 @app.command("sample")
@@ -122,7 +122,7 @@ def owner_transactions(*refusals: type[Exception]) -> Iterator[tuple[OwnerTransa
 @contextmanager
 def _transaction(url: str, keys: ProcessKeys, armed_by_reconcile: bool = False) -> Iterator[UnitOfWork]:  # noqa: FBT001 - given by place
     with as_owner(url, keys, armed_by_reconcile=armed_by_reconcile) as session:
-        startup_checks.fits(session.connection())
+        startup_checks.fits(session.connection(), also_later=False)
         migrations.check_owner(session.connection())
         yield session
 

@@ -199,11 +199,13 @@ def _why(error: OperationalError) -> str:
     return next(iter(str(error.orig).splitlines()), type(error.orig).__name__)
 
 
-def fits(connection: Connection) -> None:
-    """Check that the schema is the one this code was built for.
+def fits(connection: Connection, *, also_later: bool = True) -> None:
+    """Check that the schema is the one this code was built for, or a later one that still serves it.
+
+    What an owner's command removes or restores is all that it knows of: it takes no later one.
 
     Raises:
-        StartupCheckFailed: the database has no migrations, older ones or newer ones.
+        StartupCheckFailed: the database has no migrations, older ones, or newer ones that no longer serve this code.
     """
     known = connection.execute(text("SELECT to_regclass('public.alembic_version') IS NOT NULL")).scalar_one()
     found = migrations.current(connection) if known else None
@@ -212,7 +214,7 @@ def fits(connection: Connection) -> None:
         raise StartupCheckFailed(
             "the database has no migrations yet", "run `lockbox migrate` with LOCKBOX_OWNER_DATABASE_URL set"
         )
-    if found != wanted:
+    if found != wanted and not (also_later and migrations.serves_older_code(connection, found)):
         raise StartupCheckFailed(
             f"the database is at migration {found}, this version needs {wanted}", "run `lockbox migrate`, or upgrade"
         )

@@ -1,5 +1,6 @@
-"""Migrate the database, and check that a server finds the revision it needs."""
+"""Migrate the database, and say whether this code may run at the revision at which it is."""
 
+import re
 from pathlib import Path
 
 from alembic import command
@@ -16,6 +17,9 @@ FILLED = text("""
 SELECT string_agg(format('%I', relname), ', ' ORDER BY relname) FROM pg_class
 WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND pg_relation_size(oid) > 0
 """)
+NUMBERED = re.compile(r"(\d{1,9})(?:_|$)")
+HAS_OLDEST = text("SELECT to_regprocedure('public.oldest_revision()') IS NOT NULL")
+OLDEST = text("SELECT oldest_revision()")
 LOGIN = text("""
 SELECT current_user AS name, r.rolbypassrls OR r.rolsuper AS passes,
     pg_has_role(current_user, n.nspowner, 'USAGE') AS owns
@@ -66,8 +70,10 @@ def _config() -> Config:
     return config
 
 
-def upgrade(owner_url: str) -> None:
-    """Bring the database up to date, as its owner; one transaction, nothing half-done.
+def upgrade(owner_url: str) -> str:
+    """Bring the database up to date, as its owner; one transaction, nothing half-done. Return its revision.
+
+    One that a later version has brought further, and that still serves this one, stays as it is.
 
     Raises:
         UnknownRevision: another version made it.
@@ -77,11 +83,15 @@ def upgrade(owner_url: str) -> None:
     engine = create_engine(owner_url, poolclass=NullPool)
     with engine.begin() as connection:
         check_owner(connection)
-        _refuse_unknown(current(connection))
+        found = current(connection)
+        if found is not None and serves_older_code(connection, found):
+            return found
+        _refuse_unknown(found)
         config = _config()
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
     analyze(owner_url)
+    return head()
 
 
 def analyze(owner_url: str) -> None:
@@ -107,6 +117,20 @@ def head() -> str:
 def current(connection: Connection) -> str | None:
     """Return the revision of the database, None where it has none."""
     return MigrationContext.configure(connection).get_current_revision()
+
+
+def serves_older_code(connection: Connection, found: str) -> bool:
+    """Return whether a later version has made this revision, on which this code may still run."""
+    ours = number_of(head())
+    if number_of(found) <= ours or not connection.execute(HAS_OLDEST).scalar_one():
+        return False
+    return int(connection.execute(OLDEST).scalar_one()) <= ours
+
+
+def number_of(revision: str) -> int:
+    """Return the number with which the name of a revision begins; 0 if it begins with none."""
+    found = NUMBERED.match(revision)
+    return int(found[1]) if found else 0
 
 
 def _refuse_unknown(found: str | None) -> None:

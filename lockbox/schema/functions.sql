@@ -5,6 +5,13 @@
 -- with less than a row, unless it says otherwise. grants.sql says who may call which.
 
 
+-- Versions of Lockbox
+
+-- Processes that were built for this revision, or for a later one, may run on the schema as it stands. A migration that
+-- takes away what earlier ones use replaces it with a higher number.
+CREATE FUNCTION oldest_revision() RETURNS integer LANGUAGE sql IMMUTABLE AS $$ SELECT 1 $$;
+
+
 -- The caller's context
 
 -- Session variables end with the transaction. Without them no row is visible.

@@ -33,6 +33,9 @@ UNION ALL SELECT 'right ' || grantee || ' ' || privilege_type || ' ' || table_na
 FROM information_schema.table_privileges WHERE table_schema = 'public'
 ORDER BY 1
 """
+# What a migration does that takes away what processes of this version use.
+ENDS_SERVICE = "CREATE OR REPLACE FUNCTION oldest_revision() RETURNS integer LANGUAGE sql IMMUTABLE AS 'SELECT 9999'"
+LATER = "UPDATE alembic_version SET version_num = '9999_later'"
 
 
 def objects(engine: Engine) -> list[str]:

@@ -22,7 +22,7 @@ from lockbox import migrations, schema
 from lockbox.migrations import UnknownRevision
 from lockbox.requests.lifecycle import MOVES, State
 from tests.database.scenes import read, write
-from tests.database.schema import OBJECTS, objects
+from tests.database.schema import ENDS_SERVICE, LATER, OBJECTS, objects
 
 MODELS = (
     "identity.models",
@@ -336,9 +336,10 @@ def test_the_tables_are_measured_after_the_first_load(urls: Urls, superuser: Eng
 
 
 @pytest.mark.usefixtures("alone")
-@pytest.mark.parametrize("other", ["0001", "0045", "0001_0123456789ab", "9999"])
+@pytest.mark.parametrize("other", ["0001", "0045", "0001_0123456789ab", "9999_later"])
 def test_a_database_of_another_version_is_named_and_left_as_it_is(urls: Urls, superuser: Engine, other: str) -> None:
     write(superuser, "UPDATE alembic_version SET version_num = :other", other=other)
+    write(superuser, ENDS_SERVICE)
     before = objects(superuser)
 
     with pytest.raises(UnknownRevision, match=f"at migration {other},.* start with an empty database"):
@@ -349,8 +350,32 @@ def test_a_database_of_another_version_is_named_and_left_as_it_is(urls: Urls, su
 
 
 @pytest.mark.usefixtures("alone")
+def test_a_later_schema_that_still_serves_this_version_stays_as_it_is(urls: Urls, superuser: Engine) -> None:
+    write(superuser, LATER)
+    before = objects(superuser)
+
+    said = CliRunner(env={"LOCKBOX_OWNER_DATABASE_URL": urls.owner}).invoke(app, ["migrate"])
+
+    assert (said.exit_code, said.output) == (0, "The database is at migration 9999_later.\n")
+    assert objects(superuser) == before
+    assert [row.version_num for row in read(superuser, "SELECT version_num FROM alembic_version")] == ["9999_later"]
+
+
+@pytest.mark.usefixtures("alone")
+def test_an_owners_command_takes_no_later_schema_than_it_was_built_for(urls: Urls, superuser: Engine) -> None:
+    write(superuser, LATER)
+
+    environment = {"LOCKBOX_ENVIRONMENT": "test", "LOCKBOX_OWNER_DATABASE_URL": urls.owner}
+    refused = CliRunner(env=environment).invoke(app, ["operate", "retain", "--older-than", "30d", "--yes"])
+
+    assert (refused.exit_code, refused.stdout) == (1, "")
+    assert "the database is at migration 9999_later, this version needs" in refused.stderr
+
+
+@pytest.mark.usefixtures("alone")
 def test_the_command_says_in_one_line_that_another_version_made_the_database(urls: Urls, superuser: Engine) -> None:
     write(superuser, "UPDATE alembic_version SET version_num = '0045'")
+    write(superuser, "DROP FUNCTION oldest_revision")
 
     refused = CliRunner(env={"LOCKBOX_OWNER_DATABASE_URL": urls.owner}).invoke(app, ["migrate"])
 

@@ -17,6 +17,7 @@ from lockbox.database import BOUNDS, Database
 from lockbox.monitoring.heartbeats import HeartbeatSender, ProcessPart
 from lockbox.startup_checks import ServerKind, StartupCheckFailed
 from tests.database.scenes import write
+from tests.database.schema import ENDS_SERVICE, LATER
 
 pytestmark = pytest.mark.usefixtures("alone")
 
@@ -229,16 +230,20 @@ def test_what_a_database_sets_past_our_bounds_is_found(urls: Urls, superuser: En
     write(superuser, f"ALTER ROLE lockbox_api IN DATABASE {superuser.url.database} RESET synchronous_commit")
 
 
-@pytest.mark.parametrize("server", list(ServerKind))
-def test_a_server_that_was_given_more_rights_than_it_needs_is_refused(
-    urls: Urls, superuser: Engine, server: ServerKind
-) -> None:
-    url = {
+def _url(urls: Urls, server: ServerKind) -> str:
+    return {
         ServerKind.API: urls.api,
         ServerKind.WORKER: urls.worker,
         ServerKind.NOTIFICATIONS: urls.notifications,
         ServerKind.CONNECTORS: urls.connectors,
     }[server]
+
+
+@pytest.mark.parametrize("server", list(ServerKind))
+def test_a_server_that_was_given_more_rights_than_it_needs_is_refused(
+    urls: Urls, superuser: Engine, server: ServerKind
+) -> None:
+    url = _url(urls, server)
     said = {}
     for right in EXCESS_OF_RIGHTS[server]:
         write(superuser, f"GRANT {right} TO PUBLIC")
@@ -259,13 +264,37 @@ def test_a_database_without_migrations_is_refused(empty: Urls) -> None:
     assert "has no migrations yet" in _complaint(empty.api, ServerKind.API)
 
 
-def test_a_database_with_newer_migrations_is_refused(urls: Urls, superuser: Engine) -> None:
-    write(superuser, "UPDATE alembic_version SET version_num = '9999'")
+def test_a_later_schema_that_serves_this_version_no_longer_is_refused(urls: Urls, superuser: Engine) -> None:
+    write(superuser, LATER)
+    write(superuser, ENDS_SERVICE)
 
     said = _complaint(urls.worker, ServerKind.WORKER)
 
-    assert "at migration 9999" in said
+    assert "at migration 9999_later" in said
     assert migrations.head() in said
+
+
+@pytest.mark.parametrize("server", list(ServerKind))
+def test_a_later_schema_that_still_serves_this_version_is_taken(
+    urls: Urls, superuser: Engine, server: ServerKind
+) -> None:
+    write(superuser, LATER)
+
+    assert _is_fit(_url(urls, server), server)
+
+
+@pytest.mark.parametrize("other", ["0000", "0001", "0001_0123456789ab", "later", "99999999999"])
+def test_a_schema_whose_revision_is_not_a_later_one_is_refused(urls: Urls, superuser: Engine, other: str) -> None:
+    write(superuser, "UPDATE alembic_version SET version_num = :other", other=other)
+
+    assert f"at migration {other}" in _complaint(urls.api, ServerKind.API)
+
+
+def test_a_later_schema_that_says_nothing_of_older_versions_is_refused(urls: Urls, superuser: Engine) -> None:
+    write(superuser, LATER)
+    write(superuser, "DROP FUNCTION oldest_revision")
+
+    assert "at migration 9999_later" in _complaint(urls.api, ServerKind.API)
 
 
 def test_a_database_whose_migrations_left_no_mark_is_refused(urls: Urls, superuser: Engine) -> None:

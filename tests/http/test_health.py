@@ -6,6 +6,7 @@ import pytest
 
 from lockbox.database import Database, make_engine
 from lockbox.schedule import Schedule
+from tests.database.schema import ENDS_SERVICE, LATER
 from tests.http.door import Door
 
 
@@ -58,14 +59,15 @@ def test_with_postgres_away_it_is_down(door: Door) -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ("UPDATE alembic_version SET version_num = '9999'", "9999"),
+        (f"{LATER}; {ENDS_SERVICE}", "9999_later"),
         ("UPDATE alembic_version SET version_num = '0000'", "0000"),
         ("DELETE FROM alembic_version", "no migrations"),
         ("DROP TABLE alembic_version", "no migrations"),
     ],
 )
 def test_on_a_schema_that_it_was_not_built_for_it_is_down(own_door: Door, change: str, says: str) -> None:
-    own_door.run_sql(change)
+    for statement in change.split("; "):
+        own_door.run_sql(statement)
 
     answer = own_door.get(None, "/readyz")
 
@@ -73,3 +75,9 @@ def test_on_a_schema_that_it_was_not_built_for_it_is_down(own_door: Door, change
     assert answer.json()["status"] == "down"
     assert says in answer.json()["postgres"]
     assert own_door.get(None, "/livez").status_code == 200
+
+
+def test_on_a_later_schema_that_still_serves_it_it_is_ready(own_door: Door) -> None:
+    own_door.run_sql(LATER)
+
+    assert own_door.get(None, "/readyz").json()["postgres"] == "ok"

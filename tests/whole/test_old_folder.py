@@ -26,6 +26,7 @@ def here() -> Iterator[ModuleRunner]:
         owner = create_engine(servers.owner_database_url, poolclass=NullPool)
         with owner.begin() as connection:
             connection.execute(text("UPDATE alembic_version SET version_num = '0045'"))
+            connection.execute(text("DROP FUNCTION oldest_revision"))
         servers.stop()
         yield opened
 

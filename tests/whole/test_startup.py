@@ -10,6 +10,7 @@ from sqlalchemy import Engine, text
 from harness.network import HOST
 from harness.ports import own_port
 from harness.stage import Urls
+from tests.database.schema import ENDS_SERVICE, LATER
 from tests.whole.warm import warm
 
 GOOD_PRODUCTION = {
@@ -85,12 +86,13 @@ def test_a_worker_refuses_a_login_that_may_too_much_or_the_wrong_things(urls: Ur
 
 
 @pytest.mark.far
-def test_a_database_with_newer_migrations_is_refused(urls: Urls, superuser: Engine) -> None:
+def test_a_later_schema_that_serves_this_version_no_longer_is_refused(urls: Urls, superuser: Engine) -> None:
     with superuser.connect() as connection:
-        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+        connection.execute(text(ENDS_SERVICE))
+        connection.execute(text(LATER))
 
-    refused(api(urls), "9999", "migrat")
-    refused(workers(urls), "9999", "migrat")
+    refused(api(urls), "9999_later", "migrat")
+    refused(workers(urls), "9999_later", "migrat")
 
 
 @pytest.mark.far
