@@ -11,13 +11,16 @@ BENCH_VENV := .venv-bench
 BENCH_READY := $(BENCH_VENV)/ready
 MUTANTS_VENV := .venv-mutants
 MUTANTS_READY := $(MUTANTS_VENV)/ready
+CLIENT_VENV := .venv-client
+CLIENT_READY := $(CLIENT_VENV)/ready
+CLIENT ?= var/client
 UV ?= uv
 TESTS ?= tests
 JOBS ?= 5
 FAR_JOBS ?= 2
 
 .PHONY: help demo run test test-far check format migrate bench bench-quick bench-full trace chaos soak explore stateful failpoints mutants screens mails \
-	lock lock-bench lock-mutants openapi reference pin-images clean
+	lock lock-bench lock-mutants lock-client client openapi reference pin-images clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -38,7 +41,7 @@ test: $(DEV_READY) ## run all tests but the far ones on servers of their own, fr
 		--durations 20 -m "not far" --ignore tests/far $(TESTS)
 
 # The rest: whole walks that take long, calls of the API by its OpenAPI document, and properties with many examples.
-test-far: $(DEV_READY) ## run the tests that take long, and try each property with many examples (under half an hour)
+test-far: $(DEV_READY) $(CLIENT_READY) ## run the tests that take long, and try each property with many examples (under half an hour)
 	@PYTHONDONTWRITEBYTECODE= HYPOTHESIS_PROFILE=far PLAYS=40 $(BIN)/python -m pytest --numprocesses $(FAR_JOBS) --dist load \
 		--durations 20 --timeout 1800 -m "far or hypothesis" tests
 
@@ -97,6 +100,10 @@ mails: $(READY) ## write twenty mails, as page, text and whole, and an index int
 openapi: $(READY) ## write api/openapi.json anew
 	@$(BIN)/python -m api.openapi
 
+client: $(CLIENT_READY) ## write a typed Python client of the API into var/client (CLIENT=), generated from api/openapi.json
+	@$(CLIENT_VENV)/bin/openapi-python-client generate --path api/openapi.json --config api/client.yaml --meta setup \
+		--output-path $(CLIENT) --overwrite --fail-on-warning
+
 reference: $(READY) ## write the pages of docs/reference anew: settings, command line, events, metrics, problems
 	@$(BIN)/python -m reference
 
@@ -119,6 +126,10 @@ lock-mutants: ## resolve requirements-mutants.lock anew, at the versions of requ
 	@$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --all-extras --upgrade \
 		--constraint requirements-dev.lock --custom-compile-command "make lock-mutants" pyproject.toml \
 		requirements-mutants.in --output-file requirements-mutants.lock
+
+lock-client: ## resolve requirements-client.lock anew (needs uv)
+	@$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade \
+		--custom-compile-command "make lock-client" requirements-client.in --output-file requirements-client.lock
 
 pin-images: $(READY) ## write the digests of the images beside their tags, as their registries have them now (at a release)
 	@$(BIN)/python deploy/pin_images.py
@@ -145,3 +156,7 @@ $(BENCH_READY): requirements-bench.lock deploy/venv
 $(MUTANTS_READY): requirements-mutants.lock deploy/venv
 	@sh deploy/venv $(MUTANTS_VENV) requirements-mutants.lock
 	@touch $(MUTANTS_READY)
+
+$(CLIENT_READY): requirements-client.lock deploy/venv
+	@sh deploy/venv $(CLIENT_VENV) requirements-client.lock
+	@touch $(CLIENT_READY)

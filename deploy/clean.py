@@ -14,6 +14,7 @@ VENV = ".venv"
 MADE = (
     VENV,
     ".venv-bench",
+    ".venv-client",
     ".venv-demo",
     ".venv-mutants",
     "mutants",
