@@ -266,7 +266,7 @@ def test_what_is_refused_counts_for_an_open_window_however_many_requests_came_af
 
     world.act("tara", Action.REVOKE, window)
     used(world, window, times=0, refused=1)
-    assert [row.count for row in read(api, "SELECT count FROM window_refusals")] == [2]
+    assert [row.number for row in read(api, "SELECT count AS number FROM window_refusals")] == [2]
 
 
 @pytest.mark.parametrize(("seconds", "rules"), [(9, ["used-outside"]), (1, []), (-1, [])])
