@@ -8,7 +8,8 @@ from pydantic.json_schema import models_json_schema
 
 from api.schemas.webhook_calls import AccountCall, EndpointTestCall, RequestCall
 from lockbox.admin.webhooks import OF_REQUESTS, OF_TENANTS
-from lockbox.notifications.account_mail import CHECKPOINT_TYPE, INVARIANT_TYPE, TITLES
+from lockbox.notifications.account_mail import CHECKPOINT_TYPE, INVARIANT_TYPE
+from lockbox.notifications.mail_text import ACCOUNT_TITLES
 from lockbox.notifications.webhook import TEST_TYPE
 
 REF = "#/components/schemas/{model}"
@@ -83,7 +84,9 @@ def schemas() -> Mapping[str, Any]:
 def webhooks() -> Mapping[str, Any]:
     """Return the `webhooks` section: each type of event, by name."""
     requests = {one: (REQUESTS[one.partition(".")[2]], RequestCall) for one in OF_REQUESTS}
-    tenants = {one: (TITLES[one.partition(".")[2]].format(tenant="a tenant"), AccountCall) for one in OF_TENANTS}
+    tenants = {
+        one: (ACCOUNT_TITLES[one.partition(".")[2]].format(tenant="a tenant"), AccountCall) for one in OF_TENANTS
+    }
     others = {one: (said, AccountCall) for one, said in OTHERS.items()}
     test = {TEST_TYPE: ("A webhook is tested", EndpointTestCall)}
     every = {**requests, **tenants, **others, **test}

@@ -38,6 +38,7 @@ RESOURCE = re.compile(r"[a-z][a-z0-9-]{0,31}:\S{1,220}")
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 DOTS = str.maketrans("\u3002\u2024\ufe52", "...")
 LINK = re.compile(r"@|://|\bwww\.|[^\W_][\w-]*\.[^\W\d_]{2,}", re.IGNORECASE)
+LONGEST_NAME = 100
 TOGETHER = (
     {"LATIN", "CJK", "HIRAGANA", "KATAKANA"},
     {"LATIN", "CJK", "BOPOMOFO"},
@@ -203,6 +204,21 @@ def flagged(resource: str) -> str:
 def visible(value: str) -> str:
     """Return text with each invisible character written out, such as `[U+200B]`; line breaks stay."""
     return INKLESS.sub(lambda found: f"[U+{ord(found[0]):04X}]", value)
+
+
+def one_line(text: str, longest: int = LONGEST_NAME) -> str:
+    """Return a name for a header: on one line, bounded, invisible characters written out."""
+    kept = (" " if unicodedata.category(mark).startswith(("C", "Z")) else mark for mark in visible(text))
+    line = " ".join("".join(kept).split())
+    return line if len(line) <= longest else line[: longest - 1] + "…"
+
+
+def prose(text: str) -> str:
+    """Return a text with its lines, without control characters, invisible characters written out."""
+    lines = visible(text).expandtabs(1).splitlines()
+    return "\n".join(
+        "".join(mark for mark in line if unicodedata.category(mark) not in {"Cc", "Cs"}) for line in lines
+    )
 
 
 def _check_visible(value: str) -> None:

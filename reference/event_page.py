@@ -2,8 +2,9 @@
 
 from lockbox.admin.webhooks import OF_TENANTS
 from lockbox.audit.wording import WORDS
-from lockbox.notifications.account_mail import CHECKPOINT_TYPE, INVARIANT_TYPE, TITLES
+from lockbox.notifications.account_mail import CHECKPOINT_TYPE, INVARIANT_TYPE
 from lockbox.notifications.audience import EVENTS
+from lockbox.notifications.mail_text import ACCOUNT_TITLES
 from lockbox.notifications.webhook import TEST_TYPE
 from reference.markdown import head, table
 
@@ -85,7 +86,7 @@ def _types(meanings: dict[str, str]) -> str:
 
 
 def _title(event_type: str) -> str:
-    title = TITLES[event_type.removeprefix("tenant.")].format(tenant="the tenant")
+    title = ACCOUNT_TITLES[event_type.removeprefix("tenant.")].format(tenant="the tenant")
     return title[0].upper() + title[1:]
 
 

@@ -19,13 +19,13 @@ from lockbox.notifications.account_mail import (
     INVITATION,
     OUTSIDE_ACCESS,
     SIGN_IN_CODE,
-    TITLES,
     AccountMail,
     DelegatedRequest,
 )
 from lockbox.notifications.audience import CONVERSED, COPIED, OPERATED, QUESTION, RECEIPT, REPORT
 from lockbox.notifications.delivery_status import undelivered_sentence
-from lockbox.notifications.request_mail import SUBJECTS, EarlierRequest, MailWording, RequestMail, TargetFailure
+from lockbox.notifications.mail_text import ACCOUNT_TITLES, REQUEST_SUBJECTS
+from lockbox.notifications.request_mail import EarlierRequest, MailWording, RequestMail, TargetFailure
 from lockbox.notifications.senders.protocol import OutgoingMail
 
 PUBLIC_URL = "https://lockbox.vendor.example"
@@ -159,7 +159,7 @@ def specimens() -> Iterator[Specimen]:
             for wording, tail in ((MailWording(), ""), (MailWording(link=False, justification=False), "-no-link")):
                 said = replace(wording, link=wording.link and not mail.is_copy)
                 yield Specimen(f"{name}-{hand.name}{tail}", _mail(replace(mail, wording=said)))
-        for template in TITLES:
+        for template in ACCOUNT_TITLES:
             rendered = account_mail.render(_account_mail(template, hand), public_url=PUBLIC_URL, sender=SENDER)
             yield Specimen(f"{template}-{hand.name}", rendered)
         for name, waiting in (("-no-link", _waiting(hand, link=False)), ("", ())):
@@ -171,7 +171,14 @@ def specimens() -> Iterator[Specimen]:
 
 def _request_mails(hand: WritingStyle) -> Iterator[tuple[str, RequestMail]]:
     of_targets = {*OPERATED, *OPERATED.values()}
-    for template in SUBJECTS.keys() - {RECEIPT, REPORT, COPIED, "unreached", *CONVERSED.values(), *of_targets}:
+    for template in REQUEST_SUBJECTS.keys() - {
+        RECEIPT,
+        REPORT,
+        COPIED,
+        "unreached",
+        *CONVERSED.values(),
+        *of_targets,
+    }:
         yield template, _request_mail(hand, template=template, to_state=template)
     for (said, state), template in CONVERSED.items():
         name = f"{template}-while-open" if state == "active" else template

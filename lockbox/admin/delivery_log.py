@@ -23,8 +23,9 @@ from lockbox.identity import authentication
 from lockbox.identity.roles import Caller, Role
 from lockbox.notifications import account_mail, announcements, webhook
 from lockbox.notifications import endpoints as kept
-from lockbox.notifications.account_mail import PERSONAL, TITLES
+from lockbox.notifications.account_mail import PERSONAL
 from lockbox.notifications.audience import CONNECTED, EVENTS, type_of
+from lockbox.notifications.mail_text import ACCOUNT_TITLES
 from lockbox.notifications.models import Delivery, Endpoint, Notification, Outcome
 from lockbox.notifications.outbox import KIND
 from lockbox.notifications.outcome_events import TOO_LATE
@@ -39,7 +40,7 @@ MOST_A_PAGE = 200
 LOOKED_THROUGH = 1000
 """So many events of a log one page of a replay goes through."""
 CURSOR = struct.Struct(">16sIQ")
-CHANGES = sorted(TITLES.keys() - PERSONAL)
+CHANGES = sorted(ACCOUNT_TITLES.keys() - PERSONAL)
 # By the number that the sealer gives under the lock of the log: what is committed late gets a later one.
 REPLAY = text("""
 SELECT s.number, e.id, e.at, e.action, e.from_state, e.to_state, e.deadline_at, e.request_id, e.tenant_id, e.body,

@@ -14,6 +14,7 @@ from lockbox.database import UnitOfWork, now
 from lockbox.errors import AddressTaken, Invalid, NotFound, TooManyObservers
 from lockbox.identity.models import Person
 from lockbox.identity.roles import Caller, Role, Side
+from lockbox.notifications.mail_text import FORMER
 from lockbox.notifications.models import Observer
 from lockbox.requests.transition import Origin
 from lockbox.sql import new_id
@@ -21,7 +22,6 @@ from lockbox.sql import new_id
 MOST_OBSERVERS = 50
 ADMINS = (Role.TENANT_ADMIN,)
 EVERY_SERVICE = "all services"
-FORMER = "somebody who has left"
 
 IS_ACROSS = text("SELECT is_across(:email, :side)")
 

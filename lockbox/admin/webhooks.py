@@ -18,9 +18,10 @@ from lockbox.identity import authentication
 from lockbox.identity.models import Tenant
 from lockbox.identity.roles import Caller, Role
 from lockbox.notifications import endpoints as kept
-from lockbox.notifications.account_mail import CHECKPOINT_TYPE, INVARIANT_TYPE, PERSONAL, TITLES
+from lockbox.notifications.account_mail import CHECKPOINT_TYPE, INVARIANT_TYPE, PERSONAL
 from lockbox.notifications.audience import TYPES
 from lockbox.notifications.endpoints import SecretVault
+from lockbox.notifications.mail_text import ACCOUNT_TITLES
 from lockbox.notifications.models import Endpoint, Format
 from lockbox.requests.transition import Origin
 from lockbox.safe_http import FetchFailed
@@ -31,7 +32,7 @@ ADMINS = (Role.TENANT_ADMIN,)
 OPERATORS = (Role.OPERATOR,)
 NOT_THE_VENDORS = "A webhook of the vendor cannot receive justifications. Leave out this option."
 OF_REQUESTS = TYPES
-OF_TENANTS = frozenset(f"tenant.{kind}" for kind in TITLES.keys() - PERSONAL)
+OF_TENANTS = frozenset(f"tenant.{kind}" for kind in ACCOUNT_TITLES.keys() - PERSONAL)
 # These changes send nothing more and nowhere else, so they need no fresh sign-in.
 HARMLESS = frozenset({"description"})
 

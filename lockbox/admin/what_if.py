@@ -16,6 +16,7 @@ from lockbox.errors import LockboxError
 from lockbox.identity.models import Address, Person, Tenant
 from lockbox.identity.roles import Caller, Mode, Role
 from lockbox.notifications import recipients
+from lockbox.notifications.mail_text import FORMER
 from lockbox.notifications.models import Endpoint, Observer
 from lockbox.requests import evaluate, preview
 from lockbox.requests import policy_store as versions
@@ -32,7 +33,6 @@ NOBODY_NOTIFIED = "Nobody would be notified that the vendor opened a window."
 SUSPENDED = "The tenant is suspended. Requests can be submitted once it is resumed."
 ADMINS = (Role.TENANT_ADMIN,)
 MOST = 20
-GONE = "somebody who has left"
 ALONE = col(AccessRequest.mode) != Mode.ENFORCE
 
 
@@ -249,7 +249,7 @@ def _of(
     first = session.orm.exec(query.order_by(col(AccessRequest.deadline_at), col(AccessRequest.id)).limit(MOST)).all()
     count = session.orm.exec(select(func.count()).select_from(AccessRequest).where(*conditions)).one()
     names = _names(session, {one.requester_id for one in first})
-    return RequestSample([AffectedRequest(one, names.get(one.requester_id, GONE)) for one in first], count)
+    return RequestSample([AffectedRequest(one, names.get(one.requester_id, FORMER)) for one in first], count)
 
 
 def _names(session: UnitOfWork, people: Iterable[UUID]) -> dict[UUID, str]:

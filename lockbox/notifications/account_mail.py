@@ -11,18 +11,18 @@ from uuid import UUID
 from lockbox.audit.report import ENGINEER
 from lockbox.identity.roles import Role
 from lockbox.identity.time_zones import DEFAULT, clock_time, deadline
+from lockbox.notifications import mail_text
 from lockbox.notifications.mail_text import (
-    LONGEST_NAME,
-    LONGEST_SUBJECT,
+    ACCOUNT_LABELS,
+    ACCOUNT_SUBJECTS,
+    ACCOUNT_TITLES,
     ROLE_WORDINGS,
-    TEMPLATES,
-    one_line,
-    portal_address,
-    prose,
+    VENDOR_TITLES,
     roles_in_words,
-    sender_domain,
 )
+from lockbox.notifications.request_mail import LONGEST_SUBJECT, TEMPLATES, portal_address, sender_domain
 from lockbox.notifications.senders.protocol import OutgoingMail
+from lockbox.text_rules import LONGEST_NAME, one_line, prose
 
 INVITATION = "invitation"
 SIGN_IN_CODE = "sign_in_code"
@@ -36,81 +36,6 @@ REVIEW_UNREACHED = "review_unreached"
 INVARIANT_BROKEN = "invariant_broken"
 INVARIANT_TYPE = f"operate.{INVARIANT_BROKEN}"
 OUTSIDE_ACCESS = "outside_access"
-TITLES = {
-    "tenant_added": "The lockbox of {tenant} has been set up",
-    "tenant_renamed": "{tenant} was renamed",
-    "tenant_suspended": "{tenant} was suspended by the vendor",
-    "tenant_resumed": "{tenant} is no longer suspended",
-    "plan_changed": "The plan of {tenant} was changed",
-    "mode_switched": "The lockbox of {tenant} was switched",
-    "emergency_stop": "Emergency stop at {tenant}",
-    "policy_changed": "The policy of {tenant} was changed",
-    "consent_ended": "The dated consent of {tenant} has ended",
-    "member_added": "A member of {tenant} was added",
-    "member_changed": "The roles of a member of {tenant} were changed",
-    "member_removed": "A member of {tenant} was removed",
-    "member_invited": "Somebody was invited to {tenant}",
-    "invitation_withdrawn": "An invitation to {tenant} was withdrawn",
-    "recovery_proposed": "The vendor proposes a new admin for {tenant}: object if this is wrong",
-    "recovery_withdrawn": "The vendor withdrew the proposed admin for {tenant}",
-    "recovery_objected": "Somebody objected to the proposed admin for {tenant}",
-    "delegate_named": "A delegate was named at {tenant}",
-    "delegate_ended": "A delegation at {tenant} was ended",
-    "endpoint_added": "A webhook of {tenant} was added",
-    "endpoint_changed": "A webhook of {tenant} was changed",
-    "endpoint_rotated": "The secret of a webhook of {tenant} was replaced",
-    "endpoint_removed": "A webhook of {tenant} was removed",
-    "endpoint_disabled": "A webhook of {tenant} was disabled",
-    "eligible_changed": "The eligible delegates at {tenant} were changed",
-    "observer_added": "An observer of requests to {tenant} was added",
-    "observer_removed": "An observer of requests to {tenant} was removed",
-    "address_added": "An address for mails to you was added",
-    "address_confirmed": "An address for mails to you was confirmed",
-    "address_changed": "The mails to one of your addresses were changed",
-    "address_removed": "An address for mails to you was removed",
-    "person_disabled": "A person at {tenant} was disabled",
-    "gate_identity_added": "An identity at the gate was mapped to an engineer",
-    "gate_identity_removed": "An identity of an engineer at the gate was removed",
-    "gate_report_began": "A gate does not enforce access to {tenant} yet",
-    "gate_enforced": "A gate now enforces access to {tenant}",
-    "gate_report_asked": "The vendor asks {tenant} to let a gate report only",
-    "gate_report_allowed": "An admin of {tenant} allowed a gate to report only",
-    "gate_report_ended": "An admin of {tenant} had a gate enforce again",
-    OUTSIDE_ACCESS: "Access to {tenant} was taken around Lockbox",
-    NOBODY_NOTIFIED: "Requests timed out, and nobody could be notified",
-    REVIEW_UNREACHED: "Requests are waiting for review, and no manager could be reached",
-    INVARIANT_BROKEN: "Alarm: an invariant check failed",
-    CHECKPOINT: "The audit log of {tenant} has a new checkpoint",
-    DIGEST: "The audit log of {tenant}: keep this checkpoint",
-    DELEGATE_BEGINS: "You are now the delegate of an approver of {tenant}",
-    INVITATION: "You are invited to {tenant}",
-    SIGN_IN_CODE: "Your code to sign in",
-    ADDRESS_CODE: "Confirm this address for mails to you",
-}
-SUBJECTS = {
-    "recovery_proposed": "Object by {by} if this is wrong: the vendor proposes a new admin for {tenant}",
-    INVITATION: "{actor} invites you to Lockbox at {tenant} as {roles}, until {by}",
-}
-"""The subjects that say more than the title."""
-VENDOR_TITLES = {
-    "gate_report_began": "A gate does not enforce yet",
-    "gate_enforced": "A gate now enforces",
-    "gate_report_asked": "A gate enforces until its tenants let it report only",
-}
-EXPLANATIONS = {
-    "gate_report_began": "For now this gate lets in calls without an open access window, and records them.",
-    "gate_enforced": "From now on this gate refuses calls without an open access window.",
-    "gate_report_asked": (
-        "With an admin's consent this gate would let in calls without an open access window, and record them. "
-        "Without it the gate goes on enforcing. Admins find it on the page Gates."
-    ),
-    "gate_report_allowed": (
-        "This gate now lets in calls without an open access window, and records them, until an admin ends this on "
-        "the page Gates, or the vendor has the gate enforce."
-    ),
-    "gate_report_ended": "This gate refuses calls without an open access window again.",
-}
-"""What a change means, and what can be done about it, where its title and diff do not say so."""
 PATHS = {
     ADDRESS_CODE: "/account",
     "recovery_proposed": "/proposals",
@@ -128,25 +53,8 @@ PERSONAL = frozenset(
 )
 """Notifications for people only, or for endpoints under a type of their own."""
 OWN_TYPES = {CHECKPOINT: CHECKPOINT_TYPE, INVARIANT_BROKEN: INVARIANT_TYPE}
-LABELS = {
-    "member": "Who",
-    "engineer": "Engineer",
-    "subject": "Identity",
-    "principal": "For",
-    "delegate": "Delegate",
-    "observer": "Who",
-    "mailbox": "Address",
-    "comment": "Comment",
-    "endpoint": "Webhook",
-    "resource": "Resource",
-    "justification": "Why",
-}
 FROM, UNTIL = "from", "until"
-DECLARED = ("Engineer", "Service", "Resource", "From", "Until", "Why")
 LONGEST_REASON = 2000
-CUSTOMERS_WORDS = "the vendor"
-SOMEBODY = "an approver"
-AN_OPERATOR = "An operator of the vendor"
 
 
 @dataclass(frozen=True)
@@ -208,7 +116,7 @@ def facts_of(body: bytes | None) -> tuple[str, dict[str, str]]:
 
 def named_in(body: bytes | None, details: Mapping[str, str]) -> dict[str, str]:
     """Return whom and what a mail names, from an event's canonical bytes and its personal values."""
-    named = {label: details[label] for label in LABELS if label in details}
+    named = {label: details[label] for label in ACCOUNT_LABELS if label in details}
     if engineers := [value for name, value in sorted(details.items()) if name.startswith(ENGINEER)]:
         named["engineer"] = ", ".join(engineers)
     if body is not None and json.loads(body).get("reason_in_mails") is False:
@@ -229,7 +137,7 @@ def worded_changes(mail: AccountMail, zone: str = DEFAULT) -> dict[str, str]:
 
 def render(mail: AccountMail, *, public_url: str, sender: str) -> OutgoingMail:
     """Return the mail. A code in it works only where the person typed their address, or on the invitation's page."""
-    title, subject = _title(mail, TITLES), _title(mail, TITLES | SUBJECTS)
+    title, subject = _title(mail, ACCOUNT_TITLES), _title(mail, ACCOUNT_TITLES | ACCOUNT_SUBJECTS)
     domain = urlsplit(public_url).hostname
     said = {
         "mail": mail,
@@ -237,14 +145,14 @@ def render(mail: AccountMail, *, public_url: str, sender: str) -> OutgoingMail:
         "message_domain": domain,
         "subject": subject,
         "title": title,
-        "explanation": EXPLANATIONS.get(mail.template),
+        "explanation": mail_text.EXPLANATIONS.get(mail.template),
         "tenant": one_line(mail.tenant) if mail.tenant else None,
         "actor": one_line(mail.actor) if mail.actor else None,
         "roles": roles_in_words(mail.roles),
         "duties": [wording.duty for role, wording in ROLE_WORDINGS.items() if role in mail.roles],
         "named": _declared(mail) if mail.template == OUTSIDE_ACCESS else _named(mail),
         "changes": {} if mail.template == OUTSIDE_ACCESS else _changes(mail),
-        "principal": one_line(mail.named.get("principal", SOMEBODY)),
+        "principal": one_line(mail.named.get("principal", mail_text.AN_APPROVER)),
         "waiting": [_said_of(one, mail.time_zone, public_url) for one in mail.waiting],
         "link": _link(mail, public_url),
         "time": partial(clock_time, zone=mail.time_zone),
@@ -263,7 +171,7 @@ def render(mail: AccountMail, *, public_url: str, sender: str) -> OutgoingMail:
 
 
 def _named(mail: AccountMail, longest: int = LONGEST_NAME) -> list[tuple[str, str]]:
-    return [(LABELS[one], one_line(mail.named[one], longest)) for one in LABELS if one in mail.named]
+    return [(label, one_line(mail.named[one], longest)) for one, label in ACCOUNT_LABELS.items() if one in mail.named]
 
 
 def _changes(mail: AccountMail) -> dict[str, str]:
@@ -273,7 +181,7 @@ def _changes(mail: AccountMail) -> dict[str, str]:
 def _declared(mail: AccountMail) -> list[tuple[str, str]]:
     """Return who had access around Lockbox, to what, when and why, in this order."""
     known = dict(_named(mail, LONGEST_REASON)) | {name.capitalize(): one for name, one in _changes(mail).items()}
-    return [(label, known[label]) for label in DECLARED if label in known]
+    return [(label, known[label]) for label in mail_text.DECLARED if label in known]
 
 
 def type_of(template: str) -> str:
@@ -285,14 +193,14 @@ def _title(mail: AccountMail, titles: Mapping[str, str]) -> str:
     if mail.tenant is None and mail.template in VENDOR_TITLES:
         return VENDOR_TITLES[mail.template]
     by = deadline(mail.until, mail.at, mail.time_zone) if mail.until else ""
-    words = {"tenant": one_line(mail.tenant or CUSTOMERS_WORDS), "by": by, "roles": roles_in_words(mail.roles)}
-    return titles[mail.template].format(**words, actor=one_line(mail.actor or AN_OPERATOR))
+    words = {"tenant": one_line(mail.tenant or mail_text.VENDOR), "by": by, "roles": roles_in_words(mail.roles)}
+    return titles[mail.template].format(**words, actor=one_line(mail.actor or mail_text.AN_OPERATOR))
 
 
 def _said_of(one: DelegatedRequest, zone: str, public_url: str) -> dict[str, str | None]:
     """Return a pending request for the template: in words, its number, and its page if links are allowed."""
     return {
-        "asks": f"{one_line(one.requester)} requests access to {one_line(one.service)}",
+        "asks": mail_text.ASKS.format(requester=one_line(one.requester), service=one_line(one.service)),
         "until": clock_time(one.deadline_at, zone),
         "number": str(one.request_id),
         "address": portal_address(public_url, one.request_id) if one.link else None,

@@ -12,10 +12,10 @@ from sqlalchemy import Row, text
 
 from lockbox.database import UnitOfWork
 from lockbox.identity.roles import Side
+from lockbox.notifications import mail_text
 from lockbox.notifications.audience import ASKING, knows_of
+from lockbox.notifications.mail_text import counted
 
-NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
-WHOM = {"reviewing": "manager", "pending": "approver"}
 # A person with several notifications counts once, as reached by any of them; a person who answered was reached
 # somehow. People who have left no longer count as potential approvers. LATERAL leads from the requests to their
 # notifications: a plan made while the tables were small begins with the notifications of everybody.
@@ -80,7 +80,6 @@ WHERE e.request_id = ANY(:ids) AND n.outcome = 'dead' AND p.side = :side
         WHERE o.event_id = e.id AND o.person_id = n.person_id AND o.outcome = 'sent')
 ORDER BY 2
 """)
-FORMER = "somebody who has left"
 
 
 @dataclass(frozen=True)
@@ -109,9 +108,12 @@ class DeliveryReach:
         if self.unreached == self.asked:
             said = undelivered_sentence(self.stage, self.asked)
             return f"{said[0].upper()}{said[1:]}."
-        said = f"{number(self.unreached)} of {number(self.asked)} {WHOM[self.stage]}s could not be reached"
-        still = f"; {number(self.waiting)} {'is' if self.waiting == 1 else 'are'} still being tried"
-        return f"{said[0].upper()}{said[1:]}{still if self.waiting else ''}."
+        said = mail_text.SOME_NOT_REACHED.format(
+            unreached=number(self.unreached), asked=number(self.asked), whom=mail_text.ASKED[self.stage][1]
+        )
+        if self.waiting:
+            said = counted(mail_text.STILL_TRIED, self.waiting, sentence=said, count=number(self.waiting))
+        return f"{said[0].upper()}{said[1:]}."
 
     def of_the_past(self) -> "DeliveryReach":
         """Return it as it is once the time is over: who had not been told by then could not be reached."""
@@ -138,17 +140,14 @@ def of_requests(session: UnitOfWork, stages: Mapping[UUID, str]) -> dict[UUID, D
 
 def undelivered_sentence(stage: str, asked: int) -> str:
     """Say that nobody could be told of what was asked: who they would have been, and how many."""
-    whom = WHOM[stage]
-    if asked == 0:
-        return f"there was no {whom} to ask"
-    return (
-        f"none of {number(asked)} {whom}s could be reached" if asked > 1 else f"the one {whom} could not be reached"
-    )
+    said = (mail_text.NOBODY_TO_ASK, mail_text.ONE_NOT_REACHED, mail_text.NONE_REACHED)[min(asked, 2)]
+    one, several = mail_text.ASKED[stage]
+    return said.format(asked=number(asked), whom=several if asked > 1 else one)
 
 
 def number(count: int) -> str:
     """Return a small number as a word."""
-    return NUMBERS[count] if count < len(NUMBERS) else f"{count:,}"
+    return mail_text.NUMBERS[count] if count < len(mail_text.NUMBERS) else f"{count:,}"
 
 
 def reach_of_request(session: UnitOfWork, request_id: UUID, state: str, *, customer_knows: bool) -> DeliveryReach:
@@ -236,7 +235,7 @@ def _notification_status(row: Row[Any]) -> NotificationStatus:
     place = row.description or (urlsplit(row.url).hostname if row.url else None)
     return NotificationStatus(
         id=row.id,
-        recipient=(place if row.endpoint_id else row.name) or FORMER,
+        recipient=(place if row.endpoint_id else row.name) or mail_text.FORMER,
         address=row.address,
         copied=row.observer_id is not None,
         channel=row.channel,

@@ -1,34 +1,17 @@
-"""Texts for mails and webhooks: bounded, without control characters; and the mail templates."""
+"""The wording of mails that does not stand in their templates, and the words for states and roles.
 
-import textwrap
-import unicodedata
-from collections.abc import Iterable, Mapping
+Whoever translates the mails reads this file and `templates/`. Names in braces are filled in.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from email.utils import parseaddr
 from enum import StrEnum
-from uuid import UUID
-
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from lockbox.identity.roles import Role, Side
-from lockbox.text_rules import visible
+from lockbox.notifications.audience import COPIED, ENDINGS, RECEIPT, REPORT
 
 NOBODY_NOTIFIED = "nobody_notified"
 """The key of a request that timed out before anybody could be notified."""
-LONGEST_NAME = 100
-LONGEST_SUBJECT = 200
-WIDTH, LABEL = 100, 17
-"""How wide the lines of a plain text are, and the column of labels in it."""
-TEMPLATES = Environment(
-    loader=PackageLoader("lockbox.notifications"),
-    autoescape=select_autoescape(["html"]),
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-    keep_trailing_newline=True,
-    auto_reload=False,
-)
-WRAPPER = textwrap.TextWrapper(WIDTH - LABEL, break_long_words=False, break_on_hyphens=False)
 
 
 class Tone(StrEnum):
@@ -124,47 +107,264 @@ ROLE_WORDINGS: Mapping[Role, RoleWording] = {
     ),
 }
 
+# Mails about requests.
+REQUEST_SUBJECTS = {
+    "reviewing": "Review needed by {by}: {requester} requests access to {service} at {tenant}",
+    "pending": "Approval needed by {by}: {requester} requests access to {service}",
+    COPIED: "Copy, answer due by {by}: {requester} requests access to {service} at {tenant}",
+    "active": "Access to {service} at {tenant} is open until {by}",
+    "review_reminder": "Reminder, review needed by {by}: {requester} requests access to {service} at {tenant}",
+    "answer_reminder": "Reminder, approval needed by {by}: {requester} requests access to {service}",
+    "closing": "Ends at {by}: access to {service} at {tenant}",
+    "unreached": "No approver could be reached, answer needed by {by}: {requester} requests access to {service}",
+    REPORT: "Report: access to {service} at {tenant} has ended, {found}",
+    "question": "Question: access to {service} at {tenant}, {until} {by}",
+    "review_question": "Question: access to {service} at {tenant}, answer by {by}",
+    "answer": "Answer: access to {service} at {tenant}",
+    "review_answer": "Answer: access to {service} at {tenant}",
+    RECEIPT: "Receipt: {actor} {decided} access to {service} at {tenant}",
+    "connection_open_failed": "The engineer could not be let in: access to {service} at {tenant}",
+    "connection_open_settled": "The engineer has been let in now: access to {service} at {tenant}",
+    "connection_close_failed": "Access could not be closed at the target: {service} at {tenant}",
+    "connection_close_settled": "Access is closed at the target now: {service} at {tenant}",
+    "target_open_failed": "Target {target} could not open access to {service} for {tenant}",
+    "target_open_settled": "Target {target} has opened access to {service} for {tenant} now",
+    "target_close_failed": "Act now: target {target} did not close access to {service} for {tenant}",
+    "target_close_settled": "Target {target} has closed access to {service} for {tenant} now",
+    **{name: f"{STATE_WORDINGS[name].others}: access to {{service}} at {{tenant}}" for name in ENDINGS},
+}
+NOBODY_NOTIFIED_SUBJECT = f"{STATE_WORDINGS[NOBODY_NOTIFIED].others}: access to {{service}} at {{tenant}}"
+DECIDED = {"endorse": "endorsed", "approve": "approved", "deny": "denied"}
+OUTCOMES = {
+    "pending": "Access is not open yet: it needs the customer's approval, or more approvals.",
+    "active": "Access is open. It ends automatically.",
+    "denied": "Access was not opened.",
+}
+REMEDIES = {
+    "pending": "Deny the request on its page, or have a colleague do so: a single denial ends it.",
+    "active": "Revoke the access on the request's page: it ends immediately.",
+    "denied": "Inform the vendor: the engineer can submit the request again.",
+}
+IN_LOG = "See the connector worker's log."
+FAILING = {
+    "unreachable": "Is the target up? Are address, login and certificate in its file right?",
+    "no_target_file": "Write the file of the target in the connector worker's folder.",
+    "target_file_readable": "chmod 600 the file of the target.",
+    "needs_tls": "Add sslmode=verify-full to the file of the target.",
+    "not_permitted": "Give the login at the target CREATEROLE, and ADMIN on the group roles.",
+    "no_such_role": "The catalogue names a role that the target does not have.",
+    "nothing_to_open": "The catalogue has changed since, or the API did not write the row.",
+    "owns_objects": "As superuser at the target, move or drop what depends on the role's objects.",
+    "prepared_transaction": "At the target, roll back what stands in pg_prepared_xacts.",
+    "sessions_open": "Look at the sessions of the role at the target.",
+    "still_open": "The target says that it is open still: look at its sessions.",
+    "too_slow": "Look at the target's load and locks.",
+}
+ENDED = {name: saying.others[0].lower() + saying.others[1:] for name, saying in STATE_WORDINGS.items()} | {
+    "active": "opened"
+}
+OPEN_UNTIL, ANSWER_BY = "open until", "answer by"
+SOMEBODY = "Somebody"
+APPROVED_BY, OPENED_BY = "approved", "opened for the vendor"
+NOT_KNOWN = "not known"
+EXTENT = "{duration}, at most {uses}"
+USES = "1 use", "{number} uses"
+OPENS = (
+    "exactly this access: the engineer may {acts} these resources of {service} for at most {extent}. "
+    "It can be revoked at any time."
+)
+APPROVING_OPENS, ENDORSING_OPENS, ENDORSING_ASKS = "Approving opens", "Endorsing opens", "Endorsing asks the customer"
+TO_OPEN = "to open {opens}"
+ASK_TO_DENY = "Ask the customer to deny the request, and revoke the access on its page if it was opened."
+SECURE_ACCOUNT = "{remedy} Then end your sessions and remove unknown passkeys and tokens in your account."
+
+# Mails about accounts and organisations.
+ACCOUNT_TITLES = {
+    "tenant_added": "The lockbox of {tenant} has been set up",
+    "tenant_renamed": "{tenant} was renamed",
+    "tenant_suspended": "{tenant} was suspended by the vendor",
+    "tenant_resumed": "{tenant} is no longer suspended",
+    "plan_changed": "The plan of {tenant} was changed",
+    "mode_switched": "The lockbox of {tenant} was switched",
+    "emergency_stop": "Emergency stop at {tenant}",
+    "policy_changed": "The policy of {tenant} was changed",
+    "consent_ended": "The dated consent of {tenant} has ended",
+    "member_added": "A member of {tenant} was added",
+    "member_changed": "The roles of a member of {tenant} were changed",
+    "member_removed": "A member of {tenant} was removed",
+    "member_invited": "Somebody was invited to {tenant}",
+    "invitation_withdrawn": "An invitation to {tenant} was withdrawn",
+    "recovery_proposed": "The vendor proposes a new admin for {tenant}: object if this is wrong",
+    "recovery_withdrawn": "The vendor withdrew the proposed admin for {tenant}",
+    "recovery_objected": "Somebody objected to the proposed admin for {tenant}",
+    "delegate_named": "A delegate was named at {tenant}",
+    "delegate_ended": "A delegation at {tenant} was ended",
+    "endpoint_added": "A webhook of {tenant} was added",
+    "endpoint_changed": "A webhook of {tenant} was changed",
+    "endpoint_rotated": "The secret of a webhook of {tenant} was replaced",
+    "endpoint_removed": "A webhook of {tenant} was removed",
+    "endpoint_disabled": "A webhook of {tenant} was disabled",
+    "eligible_changed": "The eligible delegates at {tenant} were changed",
+    "observer_added": "An observer of requests to {tenant} was added",
+    "observer_removed": "An observer of requests to {tenant} was removed",
+    "address_added": "An address for mails to you was added",
+    "address_confirmed": "An address for mails to you was confirmed",
+    "address_changed": "The mails to one of your addresses were changed",
+    "address_removed": "An address for mails to you was removed",
+    "person_disabled": "A person at {tenant} was disabled",
+    "gate_identity_added": "An identity at the gate was mapped to an engineer",
+    "gate_identity_removed": "An identity of an engineer at the gate was removed",
+    "gate_report_began": "A gate does not enforce access to {tenant} yet",
+    "gate_enforced": "A gate now enforces access to {tenant}",
+    "gate_report_asked": "The vendor asks {tenant} to let a gate report only",
+    "gate_report_allowed": "An admin of {tenant} allowed a gate to report only",
+    "gate_report_ended": "An admin of {tenant} had a gate enforce again",
+    "outside_access": "Access to {tenant} was taken around Lockbox",
+    "nobody_notified": "Requests timed out, and nobody could be notified",
+    "review_unreached": "Requests are waiting for review, and no manager could be reached",
+    "invariant_broken": "Alarm: an invariant check failed",
+    "checkpoint": "The audit log of {tenant} has a new checkpoint",
+    "audit_digest": "The audit log of {tenant}: keep this checkpoint",
+    "delegate_begins": "You are now the delegate of an approver of {tenant}",
+    "invitation": "You are invited to {tenant}",
+    "sign_in_code": "Your code to sign in",
+    "address_code": "Confirm this address for mails to you",
+}
+ACCOUNT_SUBJECTS = {
+    "recovery_proposed": "Object by {by} if this is wrong: the vendor proposes a new admin for {tenant}",
+    "invitation": "{actor} invites you to Lockbox at {tenant} as {roles}, until {by}",
+}
+"""The subjects that say more than the title."""
+VENDOR_TITLES = {
+    "gate_report_began": "A gate does not enforce yet",
+    "gate_enforced": "A gate now enforces",
+    "gate_report_asked": "A gate enforces until its tenants let it report only",
+}
+EXPLANATIONS = {
+    "gate_report_began": "For now this gate lets in calls without an open access window, and records them.",
+    "gate_enforced": "From now on this gate refuses calls without an open access window.",
+    "gate_report_asked": (
+        "With an admin's consent this gate would let in calls without an open access window, and record them. "
+        "Without it the gate goes on enforcing. Admins find it on the page Gates."
+    ),
+    "gate_report_allowed": (
+        "This gate now lets in calls without an open access window, and records them, until an admin ends this on "
+        "the page Gates, or the vendor has the gate enforce."
+    ),
+    "gate_report_ended": "This gate refuses calls without an open access window again.",
+}
+"""What a change means, and what can be done about it, where its title and diff do not say so."""
+ACCOUNT_LABELS = {
+    "member": "Who",
+    "engineer": "Engineer",
+    "subject": "Identity",
+    "principal": "For",
+    "delegate": "Delegate",
+    "observer": "Who",
+    "mailbox": "Address",
+    "comment": "Comment",
+    "endpoint": "Webhook",
+    "resource": "Resource",
+    "justification": "Why",
+}
+DECLARED = ("Engineer", "Service", "Resource", "From", "Until", "Why")
+"""The facts of access around Lockbox, in their order; the labels are of ACCOUNT_LABELS, or of what was declared."""
+VENDOR, AN_APPROVER, AN_OPERATOR = "the vendor", "an approver", "An operator of the vendor"
+ASKS = "{requester} requests access to {service}"
+
+# Messages in a chat, by a webhook.
+REQUEST = "A request for access to *{service}* at {tenant}"
+ACCESS = "Access to *{service}* at {tenant}"
+CHAT_SENTENCES = {
+    "request.review_denied": f"{REQUEST} was denied in the vendor's review.",
+    "request.denied": f"{REQUEST} was denied.",
+    "request.cancelled": f"{REQUEST} was cancelled.",
+    "request.timed_out": f"{REQUEST} timed out.",
+    "request.completed": f"{ACCESS} was completed.",
+    "request.revoked": f"{ACCESS} was revoked.",
+    "request.expired": f"{ACCESS} has expired.",
+    "request.closing": f"{ACCESS} ends soon.",
+    "request.unreached": f"{REQUEST} is waiting for an answer, and none of the approvers could be notified.",
+    "request.question": "A question was asked about access to *{service}* at {tenant}.",
+    "request.answer": "A question about access to *{service}* at {tenant} was answered.",
+    "request.connection_opened": f"{ACCESS} was opened at the target.",
+    "request.connection_open_failed": f"{ACCESS} could not be opened at the target yet. It is tried again.",
+    "request.connection_closed": f"{ACCESS} was closed at the target, and checked.",
+    "request.connection_close_failed": (
+        f"{ACCESS} could not be closed at the target: it may still be in use there. "
+        "It is tried again until the target says that it is closed."
+    ),
+}
+"""The sentence for a chat, by the event type; all other events by the state that they led to."""
+CHAT_STATES = {
+    "reviewing": f"{REQUEST} is waiting for the vendor's review.",
+    "pending": f"{REQUEST} is waiting for your approval.",
+    "active": f"{ACCESS} is open.",
+}
+CHAT_STARTS = {
+    "request.reminded": "Reminder: ",
+    "request.escalated": "Escalated: ",
+}
+CHAT_VOTE = f"{REQUEST} was approved and needs more approvals."
+CHAT_BY = {
+    "request.approved": "Approved by",
+    "request.denied": "Denied by",
+    "request.revoked": "Revoked by",
+}
+CHAT_NOBODY_NOTIFIED = f"{REQUEST} timed out: nobody could be notified."
+CHAT_DEADLINES = {"reviewing": "Review it by", "pending": "Answer by", "active": "Open until"}
+CHAT_ACTOR = "{did} {name}"
+CHAT_DEADLINE = "{what} {time}"
+CHAT_MIXED = "Careful: the name of a resource mixes alphabets. Check each letter before you decide."
+CHAT_WHY = "Why: {why}"
+CHAT_SOURCE = "As of {time}. Request {number}"
+CHAT_TEST = "This is a test: notifications of Lockbox arrive here."
+CHAT_SIGN_IN, CHAT_OPEN = "Sign in", "Open the request"
+
+# Reports on closed windows.
+NOTHING_REPORTED = "no activity reported"
+USED_AT_GATE = "used {times} at the gate, no activity reported"
+ACTIONS = "1 action", "{number:,} actions"
+TIMES = "1 time", "{number:,} times"
+OFTEN = "once", "{number:,} times"
+ALL_OUTSIDE = "{actions}, outside the request"
+SOME_OUTSIDE = "{actions}, {astray:,} of them outside the request"
+NO_USE = "No activity was reported while it was open."
+USE_AS_REQUESTED = "{reported} while it was open, as requested."
+USE_OUTSIDE = "{reported} while it was open, outside the request."
+USE_PARTLY_OUTSIDE = "{reported} while it was open; {astray:,} of them outside the request."
+REPORTED = "{actions} was reported", "{actions} were reported"
+
+# How many of those asked could be reached.
+NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+ASKED = {"reviewing": ("manager", "managers"), "pending": ("approver", "approvers")}
+NOBODY_TO_ASK = "there was no {whom} to ask"
+NONE_REACHED = "none of {asked} {whom} could be reached"
+ONE_NOT_REACHED = "the one {whom} could not be reached"
+SOME_NOT_REACHED = "{unreached} of {asked} {whom} could not be reached"
+STILL_TRIED = "{sentence}; {count} is still being tried", "{sentence}; {count} are still being tried"
+FORMER = "somebody who has left"
+
+
+def counted(forms: tuple[str, str], number: int, **words: str) -> str:
+    """Return the form of a phrase for one, or for any other number, with the number and words filled in."""
+    return forms[number != 1].format(number=number, **words)
+
 
 def roles_in_words(roles: Iterable[Role]) -> str:
     """Return roles such as `an admin and an approver`, in the order of ROLE_WORDINGS."""
     held = frozenset(roles)
-    return " and ".join(wording.name for role, wording in ROLE_WORDINGS.items() if role in held)
+    return joined([wording.name for role, wording in ROLE_WORDINGS.items() if role in held])
+
+
+def joined(words: Sequence[str]) -> str:
+    """Return words as a sentence lists them, such as `read, change and export`."""
+    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]])) if words else ""
 
 
 def approved(approvals: int, needed: int) -> str:
     """Return the count of approvals, which follows the words for a pending request."""
     return f"({approvals} of {needed} approved)"
-
-
-def portal_address(public_url: str, request_id: UUID) -> str:
-    """Return the address of the request's page: a pointer, never a key."""
-    return f"{public_url.rstrip('/')}/requests/{request_id}"
-
-
-def sender_domain(sender: str) -> str:
-    """Return the domain of a From header."""
-    return parseaddr(sender)[1].rpartition("@")[2]
-
-
-def one_line(text: str, longest: int = LONGEST_NAME) -> str:
-    """Return a name for a header: on one line, bounded, invisible characters written out."""
-    kept = (" " if unicodedata.category(mark).startswith(("C", "Z")) else mark for mark in visible(text))
-    line = " ".join("".join(kept).split())
-    return line if len(line) <= longest else line[: longest - 1] + "…"
-
-
-def prose(text: str) -> str:
-    """Return a text with its lines, without control characters, invisible characters written out."""
-    lines = visible(text).expandtabs(1).splitlines()
-    return "\n".join(
-        "".join(mark for mark in line if unicodedata.category(mark) not in {"Cc", "Cs"}) for line in lines
-    )
-
-
-def fact(label: str, value: object) -> str:
-    """Return a label and its value for a plain text; further lines are indented and cannot pass for other facts."""
-    lines = [part for line in str(value).splitlines() or [""] for part in WRAPPER.wrap(line) or [""]]
-    return f"{label:<{LABEL - 1}} " + f"\n{' ' * LABEL}".join(lines)
 
 
 def duration(seconds: int) -> str:
@@ -173,6 +373,3 @@ def duration(seconds: int) -> str:
     minutes, left = divmod(rest, 60)
     parts = [f"{hours} h" if hours else "", f"{minutes} min" if minutes else "", f"{left} s" if left else ""]
     return " ".join(part for part in parts if part)
-
-
-TEMPLATES.globals["fact"] = fact

@@ -1,95 +1,50 @@
 """Mails about requests, rendered when they are sent from the immutable event that caused them."""
 
+import textwrap
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from email.utils import parseaddr
 from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import UUID
 
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from sqlalchemy import text
 
 from lockbox.database import UnitOfWork
 from lockbox.identity.roles import Mode
 from lockbox.identity.time_zones import clock_time, deadline
 from lockbox.notifications import mail_text, window_report
-from lockbox.notifications.audience import CONVERSED, COPIED, ENDINGS, OPERATED, RECEIPT, REPORT
+from lockbox.notifications.audience import CONVERSED, OPERATED, RECEIPT, REPORT
 from lockbox.notifications.mail_text import (
-    LONGEST_SUBJECT,
-    STATE_WORDINGS,
-    TEMPLATES,
+    counted,
     duration,
-    one_line,
-    portal_address,
-    prose,
-    sender_domain,
 )
 from lockbox.notifications.models import Channel
 from lockbox.notifications.senders.protocol import OutgoingMail
 from lockbox.notifications.window_report import ClosedWindow
-from lockbox.text_rules import flagged
+from lockbox.text_rules import flagged, one_line, prose
 
-SUBJECTS = {
-    "reviewing": "Review needed by {by}: {requester} requests access to {service} at {tenant}",
-    "pending": "Approval needed by {by}: {requester} requests access to {service}",
-    COPIED: "Copy, answer due by {by}: {requester} requests access to {service} at {tenant}",
-    "active": "Access to {service} at {tenant} is open until {by}",
-    "review_reminder": "Reminder, review needed by {by}: {requester} requests access to {service} at {tenant}",
-    "answer_reminder": "Reminder, approval needed by {by}: {requester} requests access to {service}",
-    "closing": "Ends at {by}: access to {service} at {tenant}",
-    "unreached": "No approver could be reached, answer needed by {by}: {requester} requests access to {service}",
-    REPORT: "Report: access to {service} at {tenant} has ended, {found}",
-    "question": "Question: access to {service} at {tenant}, {until} {by}",
-    "review_question": "Question: access to {service} at {tenant}, answer by {by}",
-    "answer": "Answer: access to {service} at {tenant}",
-    "review_answer": "Answer: access to {service} at {tenant}",
-    RECEIPT: "Receipt: {actor} {decided} access to {service} at {tenant}",
-    "connection_open_failed": "The engineer could not be let in: access to {service} at {tenant}",
-    "connection_open_settled": "The engineer has been let in now: access to {service} at {tenant}",
-    "connection_close_failed": "Access could not be closed at the target: {service} at {tenant}",
-    "connection_close_settled": "Access is closed at the target now: {service} at {tenant}",
-    "target_open_failed": "Target {target} could not open access to {service} for {tenant}",
-    "target_open_settled": "Target {target} has opened access to {service} for {tenant} now",
-    "target_close_failed": "Act now: target {target} did not close access to {service} for {tenant}",
-    "target_close_settled": "Target {target} has closed access to {service} for {tenant} now",
-    **{name: f"{STATE_WORDINGS[name].others}: access to {{service}} at {{tenant}}" for name in ENDINGS},
-}
-NOBODY_NOTIFIED = f"{STATE_WORDINGS[mail_text.NOBODY_NOTIFIED].others}: access to {{service}} at {{tenant}}"
+LONGEST_SUBJECT = 200
+WIDTH, LABEL = 100, 17
+"""How wide the lines of a plain text are, and the column of labels in it."""
+TEMPLATES = Environment(
+    loader=PackageLoader("lockbox.notifications"),
+    autoescape=select_autoescape(["html"]),
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+    auto_reload=False,
+)
+WRAPPER = textwrap.TextWrapper(WIDTH - LABEL, break_long_words=False, break_on_hyphens=False)
 LONG = 600
 LONGEST_AGENT = 256
 LONGEST_RESOURCE = 256
-DECIDED = {"endorse": "endorsed", "approve": "approved", "deny": "denied"}
-OUTCOMES = {
-    "pending": "Access is not open yet: it needs the customer's approval, or more approvals.",
-    "active": "Access is open. It ends automatically.",
-    "denied": "Access was not opened.",
-}
-REMEDIES = {
-    "pending": "Deny the request on its page, or have a colleague do so: a single denial ends it.",
-    "active": "Revoke the access on the request's page: it ends immediately.",
-    "denied": "Inform the vendor: the engineer can submit the request again.",
-}
-IN_LOG = "See the connector worker's log."
-FAILING = {
-    "unreachable": "Is the target up? Are address, login and certificate in its file right?",
-    "no_target_file": "Write the file of the target in the connector worker's folder.",
-    "target_file_readable": "chmod 600 the file of the target.",
-    "needs_tls": "Add sslmode=verify-full to the file of the target.",
-    "not_permitted": "Give the login at the target CREATEROLE, and ADMIN on the group roles.",
-    "no_such_role": "The catalogue names a role that the target does not have.",
-    "nothing_to_open": "The catalogue has changed since, or the API did not write the row.",
-    "owns_objects": "As superuser at the target, move or drop what depends on the role's objects.",
-    "prepared_transaction": "At the target, roll back what stands in pg_prepared_xacts.",
-    "sessions_open": "Look at the sessions of the role at the target.",
-    "still_open": "The target says that it is open still: look at its sessions.",
-    "too_slow": "Look at the target's load and locks.",
-}
 NAMED_BY = frozenset({"active", "denied", "revoked"})
-ENDED = {name: saying.others[0].lower() + saying.others[1:] for name, saying in STATE_WORDINGS.items()} | {
-    "active": "opened"
-}
 TEMPLATE_FILES = {
     **{name: name for name in ("closing", "unreached", RECEIPT, REPORT)},
     **dict.fromkeys(("review_reminder", "answer_reminder"), "reminder"),
@@ -255,7 +210,8 @@ class RequestMail(LoadedNotification):
         """For how long access is asked, and for how many uses if that is limited."""
         if self.max_uses is None:
             return duration(self.access_window)
-        return f"{duration(self.access_window)}, at most {self.max_uses} {'use' if self.max_uses == 1 else 'uses'}"
+        uses = counted(mail_text.USES, self.max_uses)
+        return mail_text.EXTENT.format(duration=duration(self.access_window), uses=uses)
 
     @property
     def opened_until(self) -> datetime:
@@ -267,6 +223,25 @@ class RequestMail(LoadedNotification):
         """How long it is until the deadline, in whole minutes where it is more than ten."""
         left = int((self.deadline_at - self.now).total_seconds()) if self.deadline_at else 0
         return max(left - left % 60 if left > LONG else left, 1)
+
+
+def portal_address(public_url: str, request_id: UUID) -> str:
+    """Return the address of the request's page: a pointer, never a key."""
+    return f"{public_url.rstrip('/')}/requests/{request_id}"
+
+
+def sender_domain(sender: str) -> str:
+    """Return the domain of a From header."""
+    return parseaddr(sender)[1].rpartition("@")[2]
+
+
+def fact(label: str, value: object) -> str:
+    """Return a label and its value for a plain text; further lines are indented and cannot pass for other facts."""
+    lines = [part for line in str(value).splitlines() or [""] for part in WRAPPER.wrap(line) or [""]]
+    return f"{label:<{LABEL - 1}} " + f"\n{' ' * LABEL}".join(lines)
+
+
+TEMPLATES.globals["fact"] = fact
 
 
 def render(mail: RequestMail, *, public_url: str, services: Mapping[str, str], sender: str) -> OutgoingMail:
@@ -303,10 +278,11 @@ def render(mail: RequestMail, *, public_url: str, services: Mapping[str, str], s
 
 def _subject(mail: RequestMail, said: Mapping[str, Any]) -> str:
     words = {name: said[name] for name in ("requester", "service", "tenant", "decided", "target", "by")}
-    until = "open until" if mail.to_state == "active" else "answer by"
+    until = mail_text.OPEN_UNTIL if mail.to_state == "active" else mail_text.ANSWER_BY
     found = window_report.summary(mail.closed) if mail.closed else ""
-    subject = NOBODY_NOTIFIED if mail.nobody_notified else SUBJECTS[mail.template]
-    return subject.format(**words, actor=said["actor"] or "Somebody", found=found, until=until)[:LONGEST_SUBJECT]
+    subject = mail_text.NOBODY_NOTIFIED_SUBJECT if mail.nobody_notified else mail_text.REQUEST_SUBJECTS[mail.template]
+    actor = said["actor"] or mail_text.SOMEBODY
+    return subject.format(**words, actor=actor, found=found, until=until)[:LONGEST_SUBJECT]
 
 
 def _said(mail: RequestMail, services: Mapping[str, str]) -> dict[str, Any]:
@@ -322,24 +298,24 @@ def _said(mail: RequestMail, services: Mapping[str, str]) -> dict[str, Any]:
         "justification": prose(mail.justification),
         "case_ref": one_line(mail.case_ref) if mail.case_ref else None,
         "comment": prose(mail.comment) if mail.comment else None,
-        "opened": "approved" if mail.actor_role == "approver" else "opened for the vendor",
-        "decided": DECIDED.get(mail.action, ""),
+        "opened": mail_text.APPROVED_BY if mail.actor_role == "approver" else mail_text.OPENED_BY,
+        "decided": mail_text.DECIDED.get(mail.action, ""),
         "mine": mail.recipient_id == mail.requester_id,
         "own": mail.recipient_id == mail.actor_id,
         "asks": mail.template in ("reviewing", "pending"),
-        "acts": " and ".join(mail.actions),
+        "acts": mail_text.joined(mail.actions),
         "duration": mail.extent,
         "left": duration(mail.seconds_left),
         "by": deadline(mail.deadline_at, mail.now, mail.time_zone) if mail.deadline_at else "",
         "time": time,
         "yes": _yes(mail, services.get(mail.service, mail.service)),
         "target": mail.connection.target if mail.connection else "",
-        "advice": FAILING.get(mail.connection.failing or "", IN_LOG) if mail.connection else "",
-        "outcome": OUTCOMES.get(mail.to_state, ""),
+        "advice": mail_text.FAILING.get(mail.connection.failing or "", mail_text.IN_LOG) if mail.connection else "",
+        "outcome": mail_text.OUTCOMES.get(mail.to_state, ""),
         "remedy": _remedy(mail),
         "earlier": [_before(one, time(one.at)) for one in mail.earlier],
-        "address": one_line(mail.address) if mail.address else "not known",
-        "user_agent": one_line(mail.user_agent, LONGEST_AGENT) if mail.user_agent else "not known",
+        "address": one_line(mail.address) if mail.address else mail_text.NOT_KNOWN,
+        "user_agent": one_line(mail.user_agent, LONGEST_AGENT) if mail.user_agent else mail_text.NOT_KNOWN,
         "knows_origin": bool(mail.address or mail.user_agent),
         **(window_report.said(mail.closed, mail.to_state, mail.now, time) if mail.closed else {}),
     }
@@ -347,33 +323,36 @@ def _said(mail: RequestMail, services: Mapping[str, str]) -> dict[str, Any]:
 
 def _yes(mail: RequestMail, service: str) -> tuple[str, str]:
     """Return what approving or endorsing does, and the access that it opens."""
-    opens = (
-        f"exactly this access: the engineer may {' and '.join(mail.actions)} these resources of {service} "
-        f"for at most {mail.extent}. It can be revoked at any time."
-    )
+    opens = mail_text.OPENS.format(acts=mail_text.joined(mail.actions), service=service, extent=mail.extent)
     if mail.template == "pending":
-        return "Approving opens", opens
+        return mail_text.APPROVING_OPENS, opens
     if mail.mode is Mode.ENFORCE:
-        return "Endorsing asks the customer", f"to open {opens}"
-    return "Endorsing opens", opens
+        return mail_text.ENDORSING_ASKS, mail_text.TO_OPEN.format(opens=opens)
+    return mail_text.ENDORSING_OPENS, opens
 
 
 def _remedy(mail: RequestMail) -> str:
     """Return what the reader can do about an unexpected decision."""
     if mail.to_state == "pending" and mail.action == "endorse":
-        remedy = "Ask the customer to deny the request, and revoke the access on its page if it was opened."
+        remedy = mail_text.ASK_TO_DENY
     else:
-        remedy = REMEDIES.get(mail.to_state, "")
+        remedy = mail_text.REMEDIES.get(mail.to_state, "")
     if mail.recipient_id != mail.actor_id:
         return remedy
-    return f"{remedy} Then end your sessions and remove unknown passkeys and tokens in your account."
+    return mail_text.SECURE_ACCOUNT.format(remedy=remedy)
 
 
 def _before(one: EarlierRequest, when: str) -> dict[str, str]:
     """Return what became of an earlier request, part by part."""
     by = one_line(one.actor) if one.actor and one.state in NAMED_BY else ""
     number = str(one.request_id)
-    return {"number": number, "who": one_line(one.requester), "ended": ENDED[one.state], "by": by, "when": when}
+    return {
+        "number": number,
+        "who": one_line(one.requester),
+        "ended": mail_text.ENDED[one.state],
+        "by": by,
+        "when": when,
+    }
 
 
 def read(session: UnitOfWork, notification_ids: Sequence[UUID]) -> Mapping[UUID, Sequence[EarlierRequest]]:

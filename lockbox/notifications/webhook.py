@@ -22,56 +22,17 @@ from lockbox.audit.canonical import instant
 from lockbox.database import UnitOfWork
 from lockbox.failpoints import failpoint
 from lockbox.identity.time_zones import clock_time
-from lockbox.notifications import account_mail
-from lockbox.notifications.account_mail import TITLES, AccountMail
+from lockbox.notifications import account_mail, mail_text
+from lockbox.notifications.account_mail import AccountMail
 from lockbox.notifications.endpoints import PRIVATE_KEY, SecretVault, signers
-from lockbox.notifications.mail_text import one_line, portal_address
 from lockbox.notifications.models import Format
-from lockbox.notifications.request_mail import RequestMail, TargetFailure
+from lockbox.notifications.request_mail import RequestMail, TargetFailure, portal_address
 from lockbox.notifications.senders.protocol import SEND_SECONDS, Reply, SendFailed, WebhookCall
 from lockbox.safe_http import FetchFailed, FetchFailure, FetchResponse
-from lockbox.text_rules import mixed
+from lockbox.text_rules import mixed, one_line
 
 TEST = "endpoint_tested"
 TEST_TYPE = "endpoint.test"
-REQUEST = "A request for access to *{service}* at {tenant}"
-ACCESS = "Access to *{service}* at {tenant}"
-SENTENCES = {
-    "request.review_denied": f"{REQUEST} was denied in the vendor's review.",
-    "request.denied": f"{REQUEST} was denied.",
-    "request.cancelled": f"{REQUEST} was cancelled.",
-    "request.timed_out": f"{REQUEST} timed out.",
-    "request.completed": f"{ACCESS} was completed.",
-    "request.revoked": f"{ACCESS} was revoked.",
-    "request.expired": f"{ACCESS} has expired.",
-    "request.closing": f"{ACCESS} ends soon.",
-    "request.unreached": f"{REQUEST} is waiting for an answer, and none of the approvers could be notified.",
-    "request.question": "A question was asked about access to *{service}* at {tenant}.",
-    "request.answer": "A question about access to *{service}* at {tenant} was answered.",
-    "request.connection_opened": f"{ACCESS} was opened at the target.",
-    "request.connection_open_failed": f"{ACCESS} could not be opened at the target yet. It is tried again.",
-    "request.connection_closed": f"{ACCESS} was closed at the target, and checked.",
-    "request.connection_close_failed": f"{ACCESS} could not be closed at the target: it may still be in use there. "
-    "It is tried again until the target says that it is closed.",
-}
-"""The sentence for a chat, by the event type; all other events by the state that they led to."""
-STATES = {
-    "reviewing": f"{REQUEST} is waiting for the vendor's review.",
-    "pending": f"{REQUEST} is waiting for your approval.",
-    "active": f"{ACCESS} is open.",
-}
-STARTS = {
-    "request.reminded": "Reminder: ",
-    "request.escalated": "Escalated: ",
-}
-VOTE = f"{REQUEST} was approved and needs more approvals."
-BY = {
-    "request.approved": "Approved by",
-    "request.denied": "Denied by",
-    "request.revoked": "Revoked by",
-}
-NOBODY_NOTIFIED = f"{REQUEST} timed out: nobody could be notified."
-DEADLINES = {"reviewing": "Review it by", "pending": "Answer by", "active": "Open until"}
 MOST_WORDS = 1500
 MOST_ANSWER_BYTES = 1024
 GONE = 410
@@ -244,16 +205,15 @@ def account_payload(mail: AccountMail, target: WebhookTarget, *, public_url: str
     if target.format is Format.JSON:
         begun = head(mail.notification_id, account_mail.type_of(mail.template), mail.at, mail.event_id, target.place)
         return _json(begun | account_data(mail.slug, mail.tenant_id, mail.changes))
-    title = TITLES[mail.template].format(tenant=one_line(mail.tenant or "")).strip()
+    title = mail_text.ACCOUNT_TITLES[mail.template].format(tenant=one_line(mail.tenant or "")).strip()
     lines = [f"{_plain(name)}: {_plain(change)}" for name, change in account_mail.worded_changes(mail).items()]
     text_ = "\n".join([f"*{_plain(title)}*", *lines])[:MOST_WORDS]
-    return _message(title, text_, f"{public_url.rstrip('/')}/sign-in", "Sign in")
+    return _message(title, text_, f"{public_url.rstrip('/')}/sign-in", mail_text.CHAT_SIGN_IN)
 
 
 def _test(mail: AccountMail, target: WebhookTarget) -> bytes:
     if target.format is Format.SLACK:
-        said = "This is a test: notifications of Lockbox arrive here."
-        return _json({"text": said, "blocks": [_section(said)]})
+        return _json({"text": mail_text.CHAT_TEST, "blocks": [_section(mail_text.CHAT_TEST)]})
     data = {"endpoint_id": str(target.endpoint_id), "tenant": mail.slug}
     return _json(head(mail.notification_id, TEST_TYPE, mail.at, mail.event_id, target.place) | {"data": data})
 
@@ -262,25 +222,25 @@ def _slack_of(mail: RequestMail, justification: str | None, public_url: str, ser
     service = services.get(mail.service, mail.service)
     said = _sentence(mail).format(service=_plain(one_line(service)), tenant=_plain(one_line(mail.tenant)))
     lines = [said]
-    if mail.event_type in BY and mail.actor_name:
-        lines.append(f"{BY[mail.event_type]} {_plain(one_line(mail.actor_name))}")
-    if mail.to_state in DEADLINES and mail.deadline_at:
-        lines.append(f"{DEADLINES[mail.to_state]} {clock_time(mail.deadline_at)}")
+    if (did := mail_text.CHAT_BY.get(mail.event_type)) and mail.actor_name:
+        lines.append(mail_text.CHAT_ACTOR.format(did=did, name=_plain(one_line(mail.actor_name))))
+    if (what := mail_text.CHAT_DEADLINES.get(mail.to_state)) and mail.deadline_at:
+        lines.append(mail_text.CHAT_DEADLINE.format(what=what, time=clock_time(mail.deadline_at)))
     if mixed(mail.resources):
-        lines.append("Careful: the name of a resource mixes alphabets. Check each letter before you decide.")
+        lines.append(mail_text.CHAT_MIXED)
     if justification is not None:
-        lines.append(f"Why: {_plain(' '.join(justification.split()))}"[:MOST_WORDS])
-    lines.append(f"As of {clock_time(mail.at)}. Request {mail.request_id}")
-    return _message(said, "\n".join(lines), portal_address(public_url, mail.request_id), "Open the request")
+        lines.append(mail_text.CHAT_WHY.format(why=_plain(" ".join(justification.split())))[:MOST_WORDS])
+    lines.append(mail_text.CHAT_SOURCE.format(time=clock_time(mail.at), number=mail.request_id))
+    return _message(said, "\n".join(lines), portal_address(public_url, mail.request_id), mail_text.CHAT_OPEN)
 
 
 def _sentence(mail: RequestMail) -> str:
     if mail.nobody_notified:
-        return NOBODY_NOTIFIED
+        return mail_text.CHAT_NOBODY_NOTIFIED
     if mail.event_type == "request.approved" and mail.to_state == "pending":
-        return VOTE
-    said = SENTENCES.get(mail.event_type) or STATES[mail.to_state]
-    return STARTS.get(mail.event_type, "") + said
+        return mail_text.CHAT_VOTE
+    said = mail_text.CHAT_SENTENCES.get(mail.event_type) or mail_text.CHAT_STATES[mail.to_state]
+    return mail_text.CHAT_STARTS.get(mail.event_type, "") + said
 
 
 def _message(summary: str, words: str, address: str, label: str) -> bytes:

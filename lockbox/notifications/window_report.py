@@ -14,7 +14,9 @@ from lockbox.audit.event_search import RecordedEvent
 from lockbox.audit.report import ENDS, ERASED, LATE, NOBODY, OPEN, ReportedUse, ReportStep, step, use
 from lockbox.audit.verifier.event_checks import MEMBERS, parsed_body
 from lockbox.database import UnitOfWork
-from lockbox.notifications.mail_text import one_line, prose
+from lockbox.notifications import mail_text
+from lockbox.notifications.mail_text import counted
+from lockbox.text_rules import one_line, prose
 
 MOST_USES = 20
 WANTED = frozenset({*MEMBERS, "number", "body", "details"})
@@ -108,12 +110,14 @@ def summary(closed: ClosedWindow) -> str:
     """Return the activity in a few words, such as `12 actions, 3 of them outside the request`."""
     if not closed.times:
         count = closed.let_in.get("count")
-        used = f"used {count:,} {'time' if count == 1 else 'times'} at the gate, " if isinstance(count, int) else ""
-        return f"{used}no activity reported"
-    said = _actions(closed.times)
-    if closed.astray == closed.times:
-        return f"{said}, outside the request"
-    return f"{said}, {closed.astray:,} of them outside the request" if closed.astray else said
+        if not isinstance(count, int):
+            return mail_text.NOTHING_REPORTED
+        return mail_text.USED_AT_GATE.format(times=counted(mail_text.TIMES, count))
+    actions = counted(mail_text.ACTIONS, closed.times)
+    if not closed.astray:
+        return actions
+    outside = mail_text.ALL_OUTSIDE if closed.astray == closed.times else mail_text.SOME_OUTSIDE
+    return outside.format(actions=actions, astray=closed.astray)
 
 
 def said(closed: ClosedWindow, to_state: str, as_of: datetime, time: Time) -> dict[str, Any]:
@@ -145,21 +149,13 @@ def said(closed: ClosedWindow, to_state: str, as_of: datetime, time: Time) -> di
 
 def _use(closed: ClosedWindow) -> str:
     if not closed.times:
-        return "No activity was reported while it was open."
-    was = "was" if closed.times == 1 else "were"
-    return f"{_actions(closed.times)} {was} reported while it was open{_beside(closed)}."
-
-
-def _beside(closed: ClosedWindow) -> str:
+        return mail_text.NO_USE
+    actions = counted(mail_text.ACTIONS, closed.times)
     if not closed.astray:
-        return ", as requested"
-    if closed.astray == closed.times:
-        return ", outside the request"
-    return f"; {closed.astray:,} of them outside the request"
-
-
-def _actions(times: int) -> str:
-    return f"{times:,} {'action' if times == 1 else 'actions'}"
+        use_as = mail_text.USE_AS_REQUESTED
+    else:
+        use_as = mail_text.USE_OUTSIDE if closed.astray == closed.times else mail_text.USE_PARTLY_OUTSIDE
+    return use_as.format(reported=counted(mail_text.REPORTED, closed.times, actions=actions), astray=closed.astray)
 
 
 def _step(one: ReportStep, time: Time) -> dict[str, str]:
@@ -183,7 +179,7 @@ def _line(one: ReportedUse, time: Time) -> dict[str, Any]:
         "until": time(one.last_at) if one.last_at != one.first_at else None,
         "method": one_line(one.method, LONGEST_WORD),
         "resource": one_line(one.resource, LONGEST_RESOURCE) if one.resource else ERASED,
-        "times": "once" if one.count == 1 else f"{one.count:,} times",
+        "times": counted(mail_text.OFTEN, one.count),
         "outcome": one_line(one.outcome, LONGEST_WORD),
         "as_asked": one.as_asked,
         "by": one_line(one.by),

@@ -8,7 +8,7 @@ import pytest
 from fastapi.routing import iter_route_contexts
 
 from lockbox.identity.roles import AuthMethod
-from lockbox.notifications import mail_text
+from lockbox.notifications import request_mail
 from lockbox.requests.policy_rules import Policy
 from tests.each import each
 from tests.http.portal import HOME, SETTINGS, Browser, OpenPortal, Portal, PortalPage, crawl
@@ -146,7 +146,13 @@ def test_reading_never_changes_anything_whatever_is_followed_and_how_often(
     request = lenient.world.fresh()
     browser = lenient.browser()
     browser.enter("ann", means)
-    links = [mail_text.portal_address("", request.id), "/sign-in", f"/invitations/{NOWHERE}", "/requests", "/account"]
+    links = [
+        request_mail.portal_address("", request.id),
+        "/sign-in",
+        f"/invitations/{NOWHERE}",
+        "/requests",
+        "/account",
+    ]
     before, states = lenient.count(), lenient.states()
 
     seen: list[PortalPage] = []

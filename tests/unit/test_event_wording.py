@@ -16,9 +16,9 @@ from lockbox.notifications.account_mail import (
     DIGEST,
     INVITATION,
     SIGN_IN_CODE,
-    TITLES,
 )
 from lockbox.notifications.audience import Reminder
+from lockbox.notifications.mail_text import ACCOUNT_TITLES
 from lockbox.requests.lifecycle import Action
 from tests.each import each
 
@@ -46,7 +46,7 @@ def event(action: str, personal: dict[str, str] | None = None, actor: bool = Tru
     )
 
 
-@each("action", [*Action, *Reminder, *sorted(TITLES.keys() - NO_EVENTS)])
+@each("action", [*Action, *Reminder, *sorted(ACCOUNT_TITLES.keys() - NO_EVENTS)])
 def test_every_action_has_words(action: str) -> None:
     assert action in WORDS
 

@@ -12,8 +12,7 @@ import pytest
 
 from cli.mails import gallery
 from cli.mails.specimens import HANDS, SENDER, Specimen, specimens
-from lockbox.notifications.account_mail import TITLES
-from lockbox.notifications.request_mail import SUBJECTS
+from lockbox.notifications.mail_text import ACCOUNT_TITLES, REQUEST_SUBJECTS
 from lockbox.notifications.senders.smtp import compose
 
 HAND_NAMES = [hand.name for hand in HANDS]
@@ -164,9 +163,9 @@ def test_every_template_is_there_by_every_hand_and_with_and_without_a_link() -> 
     assert sorted(by_hand) == sorted(names)
     assert len(names) == len(every_mail())
     for hand in HANDS:
-        for state in SUBJECTS.keys() - {"receipt"}:
+        for state in REQUEST_SUBJECTS.keys() - {"receipt"}:
             assert {f"{state}-{hand.name}", f"{state}-{hand.name}-no-link"} <= names
-        assert {f"{template}-{hand.name}" for template in TITLES} <= names
+        assert {f"{template}-{hand.name}" for template in ACCOUNT_TITLES} <= names
         assert {name for name in names if name.startswith("receipt-") and f"-{hand.name}" in name}
 
 

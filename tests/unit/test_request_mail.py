@@ -12,7 +12,8 @@ import pytest
 from lockbox.identity.roles import Mode
 from lockbox.notifications import mail_text
 from lockbox.notifications.audience import CONVERSED, COPIED, OPERATED, RECEIPT, REMINDERS, REPORT
-from lockbox.notifications.request_mail import SUBJECTS, EarlierRequest, MailWording
+from lockbox.notifications.mail_text import REQUEST_SUBJECTS
+from lockbox.notifications.request_mail import EarlierRequest, MailWording
 from lockbox.requests.lifecycle import State
 from tests.each import each
 from tests.unit.sample_mail import ANN, AT, ERIN, NUMBER, PAGE, mail
@@ -56,7 +57,7 @@ def test_every_state_has_a_letter_with_a_text_part_and_a_subject(state: State) -
 
     of_targets = {*OPERATED, *OPERATED.values()}
     others = {*REMINDERS, *CONVERSED.values(), *of_targets, "closing", "unreached", RECEIPT, REPORT, COPIED}
-    assert set(SUBJECTS) == {*State, *others}
+    assert set(REQUEST_SUBJECTS) == {*State, *others}
     assert made.text.strip()
     assert made.html.lstrip().startswith("<!doctype html>")
     assert "Exchange Online" in made.subject

@@ -4,8 +4,7 @@ import pytest
 
 from cli.request_table import COLOURS, WORDS
 from lockbox.identity.roles import Side
-from lockbox.notifications.mail_text import NOBODY_NOTIFIED, STATE_WORDINGS, Tone, approved
-from lockbox.notifications.request_mail import SUBJECTS
+from lockbox.notifications.mail_text import NOBODY_NOTIFIED, REQUEST_SUBJECTS, STATE_WORDINGS, Tone, approved
 from lockbox.requests.lifecycle import State
 
 PRODUCT = {
@@ -40,7 +39,7 @@ def test_a_terminal_has_the_same_words() -> None:
 
 @pytest.mark.parametrize("name", ["denied", "cancelled", "timed_out", "completed", "revoked", "expired"])
 def test_the_subject_of_a_mail_begins_with_the_words_for_the_end(name: str) -> None:
-    assert SUBJECTS[name].startswith(f"{STATE_WORDINGS[name].others}: ")
+    assert REQUEST_SUBJECTS[name].startswith(f"{STATE_WORDINGS[name].others}: ")
 
 
 def test_votes_are_counted_behind_the_words() -> None:

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from lockbox import text_rules
-from lockbox.notifications import mail_text
+from lockbox.text_rules import one_line, prose
 from tests.each import each
 
 HIDDEN = [
@@ -105,5 +105,5 @@ def test_an_id_of_several_alphabets_is_told_apart(resource: str, found: list[str
 def test_a_mail_writes_out_what_nobody_would_see(mark: str) -> None:
     shown = f"an[U+{ord(mark):04X}]na"
 
-    assert mail_text.one_line(f"an{mark}na") == shown
-    assert mail_text.prose(f"an{mark}na\nyes") == f"{shown}\nyes"
+    assert one_line(f"an{mark}na") == shown
+    assert prose(f"an{mark}na\nyes") == f"{shown}\nyes"
