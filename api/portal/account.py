@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from api import browser, deps
 from api.browser import OAuthState, SignInPurpose, Visitor
 from api.deps import DatabaseDep, IdentityProvidersDep, SessionDep, SettingsDep
-from api.portal import sign_in_oidc, sign_in_passkey, sign_in_session
+from api.portal import phrases, sign_in_oidc, sign_in_passkey, sign_in_session
 from api.portal.pages import REFUSED, TAG, go, local, page, status_of
 from api.portal.sign_in_passkey import Credential
 from api.schemas.parts import Line
@@ -258,7 +258,7 @@ def _challenge(session: UnitOfWork, visitor: Visitor, errand: OAuthState | None)
     try:
         return sessions.use(session, stub, AuthMethod.PASSKEY, tied_to=visitor.caller.key_id).challenge or b""
     except NotSignedIn:
-        raise Invalid("This was used, has expired, or was begun in another browser. Add the passkey again.") from None
+        raise Invalid(phrases.PASSKEY_OVER) from None
 
 
 def line(name: str, what: str) -> str:
@@ -270,4 +270,4 @@ def line(name: str, what: str) -> str:
     try:
         return NAMES.validate_python(name.strip()) if name.strip() else ""
     except ValidationError:
-        raise Invalid(f"Choose a name for the {what} on one line, in plain letters.") from None
+        raise Invalid(phrases.NO_NAME.format(what=what)) from None

@@ -8,6 +8,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from api import address_limits
 from api.browser import Visitor
+from api.portal import phrases
 from api.portal.account import AccountContextDep, done
 from api.portal.pages import TAG
 from api.schemas.members import Address
@@ -62,4 +63,4 @@ def _address(typed: str) -> str:
     try:
         return ADDRESSES.validate_python(typed.strip())
     except ValidationError:
-        raise Invalid("Write one mail address, such as ann@contoso.example.", field="email") from None
+        raise Invalid(phrases.ONE_ADDRESS, field="email") from None

@@ -2,6 +2,8 @@
 
 import re
 
+from api.portal import phrases
+
 BROWSERS = {
     "Edg": "Edge",
     "EdgA": "Edge",
@@ -34,6 +36,6 @@ def known_as(agent: str | None) -> str:
     tokens = set(TOKEN.findall(said))
     browser = next((name for token, name in BROWSERS.items() if token in tokens), None)
     if browser is None or not said.startswith("Mozilla/"):
-        return (said if len(said) <= LONGEST else f"{said[: LONGEST - 1]}\u2026") or "An unknown browser"
+        return (said if len(said) <= LONGEST else f"{said[: LONGEST - 1]}\u2026") or phrases.UNKNOWN_BROWSER
     system = next((name for token, name in SYSTEMS.items() if token in said), None)
-    return f"{browser} on {system}" if system else browser
+    return phrases.BROWSER_ON.format(browser=browser, system=system) if system else browser

@@ -15,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from api import browser, deps, export_limits
 from api.browser import Visitor
 from api.deps import DatabaseDep, SessionDep, SettingsDep
+from api.portal import phrases
 from api.portal.pages import TAG, origin, page, protect, status_of
 from api.routes.audit import LARGEST, NAMES, asked_for
 from api.schemas.parts import Line, Slug, Word
@@ -230,7 +231,7 @@ def _reading(session: UnitOfWork, visitor: Visitor, slug: str, readable: Mapping
     try:
         named = SLUG.validate_python(slug) if slug else None
     except ValidationError:
-        raise NotFound("There is no such tenant.") from None
+        raise NotFound(phrases.NO_TENANT) from None
     return audit_access.audit_reader(session, visitor.caller, named)
 
 
@@ -269,7 +270,7 @@ def _whose(who: AuditReader | None, readable: Mapping[UUID, Tenant]) -> str:
     if who is None:
         return ""
     tenant = readable.get(who.tenant_id) if who.tenant_id else None
-    return tenant.name if tenant else "this organisation" if who.tenant_id else "the vendor itself"
+    return tenant.name if tenant else phrases.THIS_ORGANISATION if who.tenant_id else phrases.THE_VENDOR
 
 
 def _slug(who: AuditReader, readable: Mapping[UUID, Tenant]) -> str:
@@ -288,33 +289,33 @@ def _id(text: str, which: str) -> UUID | None:
     try:
         return UUID(text) if text else None
     except ValueError:
-        raise Invalid(f"Search for a {which} by its id: copy it from an event.", field=which) from None
+        raise Invalid(phrases.SEARCH_BY_ID.format(what=which), field=which) from None
 
 
 def _word(text: str, which: str) -> str | None:
     try:
         return WORD.validate_python(text) if text else None
     except ValidationError:
-        raise Invalid(f"There is no such {which}: choose one from the list.", field=which) from None
+        raise Invalid(phrases.NOT_IN_LIST.format(what=which), field=which) from None
 
 
 def _line(text: str) -> str | None:
     try:
         return LINE.validate_python(text) if text else None
     except ValidationError:
-        raise Invalid("Write the search words on one line, without invisible characters.", field="text") from None
+        raise Invalid(phrases.NO_SEARCH_LINE, field="text") from None
 
 
 def _moment(text: str, zone: str) -> datetime | None:
     try:
         return time_zones.instant(text, zone) if text else None
     except ValueError as error:
-        raise Invalid(f"From or until when? Please {error}.", field="after") from None
+        raise Invalid(phrases.NO_SPAN.format(why=error), field="after") from None
 
 
 def _sizes(text: str) -> list[int]:
     if not text.strip():
         return []
     if not (text.strip().isascii() and text.strip().isdigit()) or int(text) > LARGEST:
-        raise Invalid("The size of an earlier checkpoint is the whole number on its second line.", field="since")
+        raise Invalid(phrases.NO_SIZE, field="since")
     return [int(text)]

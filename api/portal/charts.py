@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from api.portal import phrases
+
 WIDTH, HEIGHT = 360, 150
 LEFT, RIGHT, TOP, BOTTOM = 52, 4, 14, 20
 """The margins, in the drawing's units, which are pixels on a small screen."""
@@ -23,11 +25,11 @@ class TimeAxis:
     label: str
     named: str
     every: int
-    unknown: str = "not known"
+    unknown: str = phrases.NOT_KNOWN
 
     def is_labelled(self, moment: datetime) -> bool:
         """Return whether a time has a label."""
-        number = moment.hour if self.unit == "hour" else moment.month
+        number = moment.hour if self.unit == phrases.HOUR else moment.month
         return number % self.every == 0
 
     def within(self, moment: datetime) -> str:
@@ -39,8 +41,8 @@ class TimeAxis:
         return self.label.format(moment)
 
 
-HOURS = TimeAxis("hour", "From, UTC", "{:%H:%M}", "in the hour from {:%H:%M} UTC", 6)
-MONTHS = TimeAxis("month", "Month, UTC", "{:%b %Y}", "in {:%B %Y}", 1, "no answer")
+HOURS = TimeAxis(phrases.HOUR, phrases.HOUR_HEADING, "{:%H:%M}", phrases.IN_HOUR, 6)
+MONTHS = TimeAxis(phrases.MONTH, phrases.MONTH_HEADING, "{:%b %Y}", phrases.IN_MONTH, 1, phrases.NO_ANSWER)
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ class Chart:
         if any(value for one in self.series for value in one.values):
             return ""
         known = any(value is not None for one in self.series for value in one.values)
-        return f"{self.say(0)} throughout" if known else f"{self.axis.unknown} yet"
+        return phrases.THROUGHOUT.format(what=self.say(0)) if known else phrases.YET.format(what=self.axis.unknown)
 
     @property
     def bars(self) -> Iterator[Bar]:
@@ -135,11 +137,11 @@ class Chart:
     def _sentence(self, one: Series) -> str:
         known = [(value, moment) for value, moment in zip(one.values, self.times, strict=True) if value is not None]
         if not known:
-            return f"{one.name}: {self.axis.unknown}."
+            return phrases.UNKNOWN.format(name=one.name, what=self.axis.unknown)
         most, when = max(known, key=lambda pair: pair[0])
         if not most:
-            return f"{one.name}: {self.say(0)} throughout."
-        return f"{one.name}: at most {self.say(most)}, {self.axis.within(when)}."
+            return phrases.IN_ALL.format(name=one.name, value=self.say(0))
+        return phrases.AT_MOST.format(name=one.name, value=self.say(most), when=self.axis.within(when))
 
     def _written(self, value: float | None) -> str:
         return self.axis.unknown if value is None else self.say(value)

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Form, Request, Response
 
 from api import browser
 from api.deps import SessionDep, SettingsDep
+from api.portal import phrases
 from api.portal.account import AccountContextDep
 from api.portal.pages import TAG
 from api.portal.tenant_admin import TenantAdminPage, done, tenant_admin_page
@@ -52,10 +53,10 @@ def name(
     def deed(session: UnitOfWork, caller: Caller, origin: Origin) -> None:
         zone = addresses.preferences(session, caller).time_zone
         wanted = DelegationInput(
-            delegate_id=_person(delegate, "who stands in"),
-            ends_at=_moment(ends, zone, "until when"),
-            starts_at=_moment(starts, zone, "from when") if starts.strip() else None,
-            principal_id=_person(principal, "for whom") if principal else None,
+            delegate_id=_person(delegate, phrases.DELEGATE),
+            ends_at=_moment(ends, zone, phrases.DELEGATE_UNTIL),
+            starts_at=_moment(starts, zone, phrases.DELEGATE_FROM) if starts.strip() else None,
+            principal_id=_person(principal, phrases.DELEGATE_FOR) if principal else None,
         )
         delegates.add_delegation(session, caller, origin, slug, wanted)
 
@@ -77,14 +78,14 @@ def _person(text: str, which: str) -> UUID:
     try:
         return UUID(text)
     except ValueError:
-        raise Invalid(f"Choose {which}.") from None
+        raise Invalid(phrases.CHOOSE.format(what=which)) from None
 
 
 def _moment(text: str, zone: str, which: str) -> datetime:
     try:
         return time_zones.instant(text.strip(), zone)
     except ValueError as error:
-        raise Invalid(f"Say {which}: {error}.") from None
+        raise Invalid(phrases.SAY_WHEN.format(what=which, why=error)) from None
 
 
 def _shown(

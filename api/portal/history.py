@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from api import browser, export_limits
 from api.deps import DatabaseDep, SessionDep, SettingsDep
+from api.portal import phrases
 from api.portal.pages import TAG, page, protect, status_of
 from api.portal.request import titles
 from api.schemas.parts import Words
@@ -30,10 +31,6 @@ from lockbox.requests.lifecycle import State
 from lockbox.requests.queries import RequestEntry
 from lockbox.requests.request_list import RequestFilter, RequestListing
 
-TABLE_COLUMNS = (
-    *("Request", "Customer", "State", "Engineer", "Service", "Resources", "Actions", "Reason", "Case"),
-    *("Justification", "Seconds asked", "Asked", "Opened", "Closed", "Deadline"),
-)
 router = APIRouter(tags=[TAG], include_in_schema=False)
 MOST = 50
 MOST_ROWS, ROWS_AT_ONCE = 10_000, 200
@@ -43,7 +40,7 @@ WORDS = TypeAdapter[str](Words)
 
 def table_head() -> bytes:
     """Return the row of column names."""
-    return row(TABLE_COLUMNS)
+    return row(phrases.HISTORY_COLUMNS)
 
 
 def table_rows(caller: Caller, entries: Iterable[RequestEntry]) -> Iterator[bytes]:
@@ -174,21 +171,21 @@ def _filter(sought: HistorySearchForm, services: Mapping[str, str], zone: str) -
         Invalid: a value cannot be searched for.
     """
     if sought.state not in {"", *State}:
-        raise Invalid("There is no such state. Choose one from the list.")
+        raise Invalid(phrases.NO_STATE)
     if sought.service not in {"", *services}:
-        raise Invalid("There is no such service. Choose one from the list.")
+        raise Invalid(phrases.NO_SERVICE)
     first, last = _day(sought.since), _day(sought.until)
     if first and last and first > last:
-        raise Invalid("The first day is after the last day. Choose an earlier first day.")
+        raise Invalid(phrases.DAYS_REVERSED)
     try:
         since, until = time_zones.days(first, last, zone)
         engineer = WORDS.validate_python(sought.engineer) if sought.engineer else None
         text = WORDS.validate_python(sought.text) if sought.text else None
         after = since - timedelta(microseconds=1) if since else None
     except OverflowError:
-        raise Invalid("Choose a day of this age.") from None
+        raise Invalid(phrases.DAY_TOO_OLD) from None
     except ValidationError:
-        raise Invalid("Write the name or the search words on one line of at most 200 characters.") from None
+        raise Invalid(phrases.TOO_LONG_A_SEARCH) from None
     state = State(sought.state) if sought.state else None
     return RequestFilter(state, sought.service or None, None, after, until, engineer, text)
 
@@ -201,5 +198,5 @@ def _day(written: str) -> date | None:
     except ValueError:
         day = None
     if day is None:
-        raise Invalid("Write days as year, month and day, such as 2026-11-24.")
+        raise Invalid(phrases.NO_DAY)
     return day

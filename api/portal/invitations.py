@@ -7,7 +7,7 @@ from fastapi import APIRouter, Form, Request, Response
 
 from api import browser
 from api.deps import DatabaseDep, SettingsDep
-from api.portal import sign_in_session, welcome
+from api.portal import phrases, sign_in_session, welcome
 from api.portal.pages import TAG, origin, page, status_of
 from lockbox.admin import invitations
 from lockbox.errors import NotFound, NotYours, SignInAgain
@@ -67,4 +67,4 @@ def _id(shown: str) -> UUID:
     try:
         return UUID(shown)
     except ValueError:
-        raise NotFound("There is no such page.") from None
+        raise NotFound(phrases.NO_PAGE) from None

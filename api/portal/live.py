@@ -13,6 +13,7 @@ from api import browser
 from api.browser import Visitor
 from api.deps import SessionDep, SettingsDep
 from api.live import LiveUpdates
+from api.portal import phrases
 from api.portal.pages import HEADERS, TAG
 from api.subscription import LIST, OPERATIONS, REQUEST, Subscription
 from lockbox.admin import permissions
@@ -29,7 +30,6 @@ MOST_TOPICS = 8
 SLOW_SECONDS = 20.0
 AGAIN_AFTER_MS, SPREAD_MS = 3000, 4000
 WHOLE = frozenset({LIST, OPERATIONS})
-TOPICS = f"Name topics such as list, or request: and the id of a request, {MOST_TOPICS} at most."
 
 
 class EventStream(Response):
@@ -106,13 +106,13 @@ def _subscription(session: UnitOfWork, visitor: Visitor, topics: list[str]) -> S
     try:
         wanted = frozenset(UUID(one.removeprefix(REQUEST)) for one in topics if one not in WHOLE)
     except ValueError:
-        raise Invalid(TOPICS, field="topics") from None
+        raise Invalid(phrases.TOPICS.format(most=MOST_TOPICS), field="topics") from None
     if not 0 < len(topics) <= MOST_TOPICS or any(one not in WHOLE and not one.startswith(REQUEST) for one in topics):
-        raise Invalid(TOPICS, field="topics")
+        raise Invalid(phrases.TOPICS.format(most=MOST_TOPICS), field="topics")
     if OPERATIONS in topics:
         permissions.capacity(visitor.caller, (Role.OPERATOR,))
     if queries.known(session, visitor.caller, wanted) != wanted:
-        raise NotFound("There is no such request.")
+        raise NotFound(phrases.NO_REQUEST)
     return Subscription(visitor.caller, visitor.secret, wanted, LIST in topics, OPERATIONS in topics)
 
 

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Form, Request, Response
 
 from api import browser
 from api.deps import SessionDep, SettingsDep
-from api.portal import policy_form, policy_preview
+from api.portal import phrases, policy_form, policy_preview
 from api.portal.account import AccountContextDep
 from api.portal.pages import REFUSED, TAG
 from api.portal.tenant_admin import TenantAdminPage, done, read, tenant_admin_page
@@ -76,9 +76,9 @@ def _consenting(policy: Policy, mode: str, until: str, zone: str, at: datetime) 
         try:
             ends = time_zones.instant(until, zone)
         except ValueError as error:
-            raise Invalid(f"Until when? Please {error}.", field="until") from None
+            raise Invalid(phrases.NO_TIME.format(why=error), field="until") from None
         if ends <= at:
-            raise Invalid("Choose a time that is still to come: until then the vendor would decide.", field="until")
+            raise Invalid(phrases.CONSENT_IN_THE_PAST, field="until")
         said["consent"] = {"mode": mode, "until": ends}
     return policy_form.checked(said)
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from api.portal import phrases
 from lockbox.identity.roles import TENANT_ROLES, Caller, Role, Side
 from lockbox.requests.lifecycle import State
 
@@ -33,28 +34,28 @@ def _customers(caller: Caller) -> bool:
 
 
 SECTIONS = (
-    Section("/waiting", "Approvals", _customers),
-    Section("/review", "Reviews", _vendor(Role.MANAGER)),
-    Section("/ask", "Request access", _vendor(Role.ENGINEER)),
-    Section("/mine", "My requests", _vendor(Role.ENGINEER)),
-    Section("/open", "Open windows", _either(_customers, _vendor(Role.MANAGER, Role.VENDOR_AUDITOR))),
-    Section("/requests", "History", _either(_customers, _vendor(Role.MANAGER, Role.VENDOR_AUDITOR))),
+    Section("/waiting", phrases.APPROVALS, _customers),
+    Section("/review", phrases.REVIEWS, _vendor(Role.MANAGER)),
+    Section("/ask", phrases.REQUEST_ACCESS, _vendor(Role.ENGINEER)),
+    Section("/mine", phrases.MY_REQUESTS, _vendor(Role.ENGINEER)),
+    Section("/open", phrases.OPEN_WINDOWS, _either(_customers, _vendor(Role.MANAGER, Role.VENDOR_AUDITOR))),
+    Section("/requests", phrases.HISTORY, _either(_customers, _vendor(Role.MANAGER, Role.VENDOR_AUDITOR))),
     Section(
         "/audit-log",
-        "Audit log",
+        phrases.AUDIT_LOG,
         _either(_customer(Role.AUDITOR, Role.TENANT_ADMIN), _vendor(Role.VENDOR_AUDITOR)),
     ),
     Section(
         "/statistics",
-        "Statistics",
+        phrases.STATISTICS,
         _either(_customer(Role.AUDITOR, Role.TENANT_ADMIN), _vendor(Role.VENDOR_AUDITOR)),
     ),
-    Section("/tenants", "Your organisation", _customer(*TENANT_ROLES)),
-    Section("/operations", "Operations", _vendor(Role.OPERATOR)),
-    Section("/gates", "Gates", _vendor(Role.OPERATOR, Role.VENDOR_AUDITOR)),
+    Section("/tenants", phrases.ORGANISATION, _customer(*TENANT_ROLES)),
+    Section("/operations", phrases.OPERATIONS, _vendor(Role.OPERATOR)),
+    Section("/gates", phrases.GATES, _vendor(Role.OPERATOR, Role.VENDOR_AUDITOR)),
 )
-EVERYBODYS = Section("/requests", "History", _customers)
-ACCOUNT = Section("/account", "your account", _vendor(Role.SYSTEM))
+EVERYBODYS = Section("/requests", phrases.HISTORY, _customers)
+ACCOUNT = Section("/account", phrases.YOUR_ACCOUNT, _vendor(Role.SYSTEM))
 LOG = "/audit-log"
 AUDITORS = frozenset({Role.AUDITOR, Role.VENDOR_AUDITOR})
 

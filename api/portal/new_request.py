@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from api import browser
 from api.browser import Visitor
 from api.deps import SessionDep, SettingsDep
+from api.portal import phrases
 from api.portal.account import AccountContextDep
 from api.portal.pages import TAG, go, origin, page, status_of
 from api.schemas.requests import NewRequest
@@ -34,17 +35,8 @@ router = APIRouter(prefix="/ask", tags=[TAG], include_in_schema=False)
 MOST_LISTED = 100
 MINUTE = 60
 WINDOWS = (5 * MINUTE, 15 * MINUTE, 30 * MINUTE, HOUR, 2 * HOUR, 4 * HOUR, 8 * HOUR, DAY, 3 * DAY, 7 * DAY)
-LOOK_AGAIN = "Correct the fields that are marked below."
 MOST_DIGITS = 9
 KEY = r"[A-Za-z0-9_-]{22}"
-SAID = {
-    "tenant": "Name the customer by its short name, such as contoso.",
-    "service": "Choose a service.",
-    "actions": "Choose at least one action.",
-    "reason_code": "Choose a reason.",
-    "access_window": "Choose a duration.",
-    "max_uses": "Write a whole number from 1 to 1000, or nothing.",
-}
 
 FormFields = dict[str, list[str]]
 """Errors by field."""
@@ -238,7 +230,7 @@ def _earlier(session: UnitOfWork, visitor: Visitor, request_id: UUID) -> Request
     entry = queries.find(session, visitor.caller, request_id)
     asked = entry.request
     if asked.requester_id != visitor.caller.person_id:
-        raise NotFound("There is no such request of yours.")
+        raise NotFound(phrases.NO_OWN_REQUEST)
     return RequestForm(
         entry.tenant,
         asked.service,
@@ -270,13 +262,13 @@ def _read(written: RequestForm) -> NewRequest:
         )
     except ValidationError as error:
         errors = [{"field": str(where[0]), "message": _message(where, said)} for where, said in policy_diff.of(error)]
-        raise FormRejected(LOOK_AGAIN, errors=errors) from None
+        raise FormRejected(phrases.LOOK_AGAIN, errors=errors) from None
 
 
 def _message(where: Sequence[int | str], said: str) -> str:
     field, *rest = where
-    plain = SAID.get(str(field)) or said
-    line = f"line {int(rest[0]) + 1}: " if field == "resources" and rest else ""
+    plain = phrases.REQUEST_ADVICE.get(str(field)) or said
+    line = phrases.LINE.format(number=int(rest[0]) + 1) if field == "resources" and rest else ""
     text = f"{line}{said}" if line else plain
     return f"{text[0].upper()}{text[1:].rstrip('.')}."
 

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from api import browser
 from api.deps import DatabaseDep, SettingsDep
-from api.portal import charts
+from api.portal import charts, phrases
 from api.portal.charts import Chart, Series
 from api.portal.pages import TAG, page
 from lockbox.database import now
@@ -61,16 +61,19 @@ def _life(beat: ProcessHeartbeat) -> tuple[ProcessHeartbeat, str, str]:
 
 def _charts(day: HourlyCounts) -> Sequence[Chart]:
     submitted = [
-        Series("Submitted", "submitted", day.counts("submitted")),
-        Series("Decided", "decided", day.counts("decided")),
-        Series("Timed out", "timed-out", day.counts("timed_out")),
+        Series(phrases.SUBMITTED, "submitted", day.counts("submitted")),
+        Series(phrases.DECIDED, "decided", day.counts("decided")),
+        Series(phrases.TIMED_OUT, "timed-out", day.counts("timed_out")),
     ]
-    notifications = [Series("Sent", "sent", day.counts("sent")), Series("Dead", "dead", day.counts("dead"))]
-    schedule = [Series("Schedule lag", "schedule", day.worst("schedule_lag"))]
-    seal = [Series("Seal lag", "seal", day.worst("seal_lag"))]
+    notifications = [
+        Series(phrases.SENT, "sent", day.counts("sent")),
+        Series(phrases.DEAD, "dead", day.counts("dead")),
+    ]
+    schedule = [Series(phrases.SCHEDULE_LAG, "schedule", day.worst("schedule_lag"))]
+    seal = [Series(phrases.SEAL_LAG, "seal", day.worst("seal_lag"))]
     return (
-        Chart("requests", "Requests", day.hours, submitted, charts.count),
-        Chart("notifications", "Notifications", day.hours, notifications, charts.count),
-        Chart("schedule", "Worst schedule lag", day.hours, schedule, status.lag),
-        Chart("seal", "Worst seal lag", day.hours, seal, status.lag),
+        Chart("requests", phrases.REQUESTS, day.hours, submitted, charts.count),
+        Chart("notifications", phrases.NOTIFICATIONS, day.hours, notifications, charts.count),
+        Chart("schedule", phrases.WORST_SCHEDULE_LAG, day.hours, schedule, status.lag),
+        Chart("seal", phrases.WORST_SEAL_LAG, day.hours, seal, status.lag),
     )

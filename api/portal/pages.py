@@ -27,7 +27,7 @@ from api.problems import problem as plain_problem
 from lockbox.errors import Conflict, Invalid, LockboxError, NotSignedIn, NotYours, SignInAgain, TooMany
 from lockbox.identity import time_zones
 from lockbox.identity.roles import Side
-from lockbox.notifications.mail_text import STATE_WORDINGS, StateWording, approved, duration
+from lockbox.notifications.mail_text import STATE_WORDINGS, StateWording, approved, duration, joined
 from lockbox.requests.transition import Origin
 from lockbox.text_rules import alphabets, flagged, warning
 
@@ -63,14 +63,6 @@ HEADERS = {
     "cache-control": "no-store",
 }
 KEPT = ("retry-after", "allow", "connection")
-TITLES = {
-    403: "You do not have access to this",
-    404: "Page not found",
-    413: "That is too large",
-    415: "This request is not valid",
-    429: "Too many attempts",
-    503: "Try again in a moment",
-}
 MOST_SHOWN, MOST_LINES = 800, 10
 """The longest text shown as it is: a longer one scrolls in a box, so that the rest of the page stays visible."""
 
@@ -116,7 +108,7 @@ TEMPLATES.filters["short_time"] = _here(time_zones.short_time)
 TEMPLATES.filters["zone"] = _here(time_zones.zone_name)
 TEMPLATES.filters["day_clock"] = _day_clock
 TEMPLATES.filters["things"] = phrases.things
-TEMPLATES.filters["joined"] = phrases.joined
+TEMPLATES.filters["joined"] = joined
 TEMPLATES.filters["full_duration"] = phrases.full_duration
 TEMPLATES.filters["words"] = _state_words
 TEMPLATES.filters["browser"] = agents.known_as
@@ -153,7 +145,7 @@ def page(
         "here": request.url.path,
         "live": _live(request),
         "playing": playing,
-        "vendor": settings.vendor_name or "the vendor",
+        "vendor": settings.vendor_name or phrases.VENDOR,
         "brand": {
             "name": settings.vendor_name,
             "colour": settings.vendor_colour,
@@ -291,7 +283,7 @@ def _problem(
         "problem",
         status,
         visitor=visitor,
-        title=TITLES.get(status, "Something went wrong"),
+        title=phrases.TITLES.get(status, phrases.WENT_WRONG),
         detail=detail,
         back=back or (origin_page[0] if origin_page else None),
         onward=navigation.first(visitor.caller) if visitor else None,

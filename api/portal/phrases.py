@@ -1,12 +1,189 @@
-"""Short phrases of the pages that a template cannot make: counted resources, joined actions, times of day."""
+"""The wording of pages that does not stand in their templates: refusals of forms, titles, names in charts, counts.
+
+Whoever translates the pages reads this file and `templates/`. Names in braces are filled in.
+"""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from urllib.parse import quote
 
 from lockbox.identity.time_zones import local
 from lockbox.text_rules import flagged
 
+# Titles of the pages of refusals, by status.
+TITLES = {
+    403: "You do not have access to this",
+    404: "Page not found",
+    413: "That is too large",
+    415: "This request is not valid",
+    429: "Too many attempts",
+    503: "Try again in a moment",
+}
+WENT_WRONG = "Something went wrong"
+
+VENDOR = "the vendor"
+"""The vendor, where its name is not set."""
+
+# The menu.
+APPROVALS = "Approvals"
+REVIEWS = "Reviews"
+REQUEST_ACCESS = "Request access"
+MY_REQUESTS = "My requests"
+OPEN_WINDOWS = "Open windows"
+HISTORY = "History"
+AUDIT_LOG = "Audit log"
+STATISTICS = "Statistics"
+ORGANISATION = "Your organisation"
+OPERATIONS = "Operations"
+GATES = "Gates"
+YOUR_ACCOUNT = "your account"
+
+# What is not there, and what is said of any form.
+NO_REQUEST = "There is no such request."
+NO_OWN_REQUEST = "There is no such request of yours."
+NO_TENANT = "There is no such tenant."
+NO_WEBHOOK = "There is no such webhook."
+NO_FILE = "There is no such file."
+NO_PAGE = "There is no such page."
+NO_SCHEMA = "There is no such schema."
+NO_SECTION = "There is no such section."
+NO_PROVIDER = "There is no such identity provider. Choose one from the sign-in page."
+TOPICS = "Name topics such as list, or request: and the id of a request, {most} at most."
+NOT_ACCEPTED = "Not accepted: {why}."
+NO_TIME = "Until when? Please {why}."
+
+# Requests: the form to ask, decisions, lists.
+LOOK_AGAIN = "Correct the fields that are marked below."
+REQUEST_ADVICE = {
+    "tenant": "Name the customer by its short name, such as contoso.",
+    "service": "Choose a service.",
+    "actions": "Choose at least one action.",
+    "reason_code": "Choose a reason.",
+    "access_window": "Choose a duration.",
+    "max_uses": "Write a whole number from 1 to 1000, or nothing.",
+}
+LINE = "line {number}: "
+TERMS_NOT_ACCEPTED = "Your comment, the time or the uses were not accepted: {why}."
+TERMS_NOT_NUMBERS = "The time or the uses were not accepted. Write a whole number of uses, or nothing."
+SIGNATURE_OVER = "This signature was used, has expired, or was begun in another browser. Approve again."
+NOTHING_CHOSEN = "Choose at least one request."
+TOO_MANY_CHOSEN = "Choose at most {most} requests at a time."
+NOT_FROM_THE_LIST = "Choose requests from the list."
+NO_REASON = "Give a reason: it is recorded with each request."
+HISTORY_COLUMNS = (
+    *("Request", "Customer", "State", "Engineer", "Service", "Resources", "Actions", "Reason", "Case"),
+    *("Justification", "Seconds asked", "Asked", "Opened", "Closed", "Deadline"),
+)
+NO_STATE = "There is no such state. Choose one from the list."
+NO_SERVICE = "There is no such service. Choose one from the list."
+DAYS_REVERSED = "The first day is after the last day. Choose an earlier first day."
+DAY_TOO_OLD = "Choose a day of this age."
+NO_DAY = "Write days as year, month and day, such as 2026-11-24."
+TOO_LONG_A_SEARCH = "Write the name or the search words on one line of at most 200 characters."
+
+# Signing in and the account.
+NO_ADDRESS = "Write your whole mail address, such as anna@contoso.example."
+NO_MAIL = "Codes by mail are switched off here; sign in another way."
+BY_ISSUER = "You sign in with your identity provider here. A mailed code is not accepted in its place."
+SIGNED_OUT = "You were signed out, and nothing was changed."
+NO_PREFETCH = "This page cannot be prefetched. Open it with a click."
+PASSKEY_OVER = "This was used, has expired, or was begun in another browser. Add the passkey again."
+NO_NAME = "Choose a name for the {what} on one line, in plain letters."
+ONE_ADDRESS = "Write one mail address, such as ann@contoso.example."
+UNKNOWN_BROWSER = "An unknown browser"
+BROWSER_ON = "{browser} on {system}"
+
+# Pages of an organisation.
+FORM_LABELS = {
+    "name": "Name",
+    "address": "Mail address",
+    "roles": "Roles",
+    "url": "Address",
+    "description": "What it is",
+    "format": "Form",
+    "event_types": "Events",
+    "overlap_hours": "Hours in which the old secret also signs",
+    "mode": "Who decides",
+    "service": "On",
+    "comment": "Why",
+}
+CONSENT_IN_THE_PAST = "Choose a time that is still to come: until then the vendor would decide."
+NOT_JSON = "This is not JSON: look for a comma or a quote that is missing or one too many."
+BAD_POLICY = "Not a valid policy: {why}."
+NO_NUMBER = "{term}: write a whole number"
+NO_PERCENTS = "{term}: write whole numbers with commas between them, such as 50, 83"
+OF_GROUP = "The group {name}: {what}"
+TIER_ASKED = "Asked"
+TIER_AGREES = "Must also agree"
+NO_NUMBER_OF_GROUP = "“{label}” of the group {name}: write a whole number up to {most}"
+SAME_GROUP_NAME = "Two groups have the same name; give one of them another."
+NO_GROUP_NAME = "Give the new group a name, such as legal, or leave its people out."
+BAD_GROUP_NAME = "A group cannot be called “{name}”: {why}, as in legal-desk."
+CHOOSE = "Choose {what}."
+SAY_WHEN = "Say {what}: {why}."
+DELEGATE, DELEGATE_FOR = "who stands in", "for whom"
+DELEGATE_FROM, DELEGATE_UNTIL = "from when", "until when"
+
+# The audit log, and the verification of its exports.
+THIS_ORGANISATION = "this organisation"
+THE_VENDOR = "the vendor itself"
+SEARCH_BY_ID = "Search for a {what} by its id: copy it from an event."
+NOT_IN_LIST = "There is no such {what}: choose one from the list."
+NO_SEARCH_LINE = "Write the search words on one line, without invisible characters."
+NO_SPAN = "From or until when? Please {why}."
+NO_SIZE = "The size of an earlier checkpoint is the whole number on its second line."
+NOT_A_READER = "Only a tenant's admins and auditors, and the vendor's auditors, can read the audit log."
+NO_EXPORT = "Choose the file of an export: it ends with .ndjson."
+TOO_MANY_KEY_FILES = "Choose at most {most} files of approvers' keys."
+TOO_LONG_A_KEY_FILE = "A file of approvers' keys has at most {most} MB: choose the one that was exported."
+TOO_MANY_KEYS = "Give the keys that you trust, one a line, and at most {most}."
+UNREADABLE = "It cannot be read: {why}."
+TOO_SLOW_A_FILE = "The file took too long to arrive; send a smaller one, or verify it offline."
+TOO_LONG_A_FILE = "Verifying this file takes too long here. Use `lockbox audit verify` instead."
+OWN_FILE_FIRST = "One of your files is being verified. Wait until it is done, then send the next one."
+COLLEAGUES_FIRST = "Your colleagues' files are being verified. Try again in a moment."
+OTHERS_FIRST = "Other files are being verified; try again in a moment."
+THE_FILE = "the file"
+VERIFY_A_FILE = "verify a file"
+"""What is tried too often."""
+
+# Charts.
+NOT_KNOWN = "not known"
+NO_ANSWER = "no answer"
+YET = "{what} yet"
+THROUGHOUT = "{what} throughout"
+AT_MOST = "{name}: at most {value}, {when}."
+IN_ALL = "{name}: {value} throughout."
+UNKNOWN = "{name}: {what}."
+HOUR, HOUR_HEADING, IN_HOUR = "hour", "From, UTC", "in the hour from {:%H:%M} UTC"
+MONTH, MONTH_HEADING, IN_MONTH = "month", "Month, UTC", "in {:%B %Y}"
+SUBMITTED = "Submitted"
+DECIDED = "Decided"
+SENT = "Sent"
+DEAD = "Dead"
+NOTIFICATIONS = "Notifications"
+SCHEDULE_LAG, WORST_SCHEDULE_LAG = "Schedule lag", "Worst schedule lag"
+SEAL_LAG, WORST_SEAL_LAG = "Seal lag", "Worst seal lag"
+REQUESTS = "Requests"
+APPROVED = "Approved"
+DENIED = "Denied"
+TIMED_OUT = "Timed out"
+COMPLETED = "Completed"
+EXPIRED = "Expired"
+REVOKED = "Revoked"
+REQUESTS_AND_ANSWERS = "Requests and answers"
+HOW_ACCESS_ENDED = "How access ended"
+MEDIAN_ANSWER = "Median time to answer"
+ACCESS_OPEN, HOURS_OPEN = "Access open", "Hours of open access"
+
+# The API reference: types, and what their values are bounded by.
+OR = " or "
+LIST_OF = "list of {what}"
+ANY_VALUE = "any value"
+ITEMS, CHARACTERS = "items", "characters"
+AT_LEAST = "at least {low:g}"
+SPAN = "{low:g} to {high:g}"
+
+# Counts and times of day.
 MOST_QUOTED = 48
 """The longest resource that stands in a sentence; a longer one is only counted there."""
 
@@ -34,11 +211,6 @@ def _plural(noun: str) -> str:
     return f"{noun}s"
 
 
-def joined(words: Sequence[str]) -> str:
-    """Return words as a sentence lists them, such as `read, change and export`."""
-    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]])) if words else ""
-
-
 def full_duration(seconds: int) -> str:
     """Return a length of time in whole words, such as `15 minutes` or `1 hour 30 minutes`."""
     parts = []
@@ -60,8 +232,3 @@ def time_of_day(moment: datetime, at: datetime, zone: str) -> str:
     }
     year = "" if there.year == here.year else f" {there.year}"
     return f"{clock} {days.get(there.date()) or f'on {there.day} {there:%B}{year}'}"
-
-
-def case_link(template: str | None, case: str | None) -> str:
-    """Return the address of a case's page, if the vendor has named one."""
-    return template.replace("{case}", quote(case, safe="")) if template and case else ""

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Form, Request, Response
 
 from api import browser
 from api.deps import SessionDep, SettingsDep
-from api.portal import policy_form, policy_preview
+from api.portal import phrases, policy_form, policy_preview
 from api.portal.account import AccountContextDep
 from api.portal.pages import REFUSED, TAG
 from api.portal.policy_form import PolicyForm, policy_form_of
@@ -79,7 +79,7 @@ def _read(text: str) -> Policy:
     try:
         said = json.loads(text)
     except (ValueError, RecursionError):
-        raise Invalid("This is not JSON: look for a comma or a quote that is missing or one too many.") from None
+        raise Invalid(phrases.NOT_JSON) from None
     return policy_form.read(said)
 
 

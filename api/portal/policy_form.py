@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from fastapi import Form
 from pydantic import ValidationError
 
+from api.portal import phrases
 from lockbox.errors import Invalid
 from lockbox.requests import policy_diff
 from lockbox.requests.policy import ApproveMeans
@@ -74,7 +75,7 @@ class PolicyForm:
         try:
             said |= dict(self._terms(policy))
         except ValueError as error:
-            raise Invalid(f"Not accepted: {error}.") from None
+            raise Invalid(phrases.NOT_ACCEPTED.format(why=error)) from None
         return checked(said)
 
     def _terms(self, policy: Policy) -> Iterator[tuple[str, Any]]:
@@ -99,7 +100,7 @@ class PolicyForm:
     def _number(self, name: str, tail: str = "") -> int:
         text = self.fields[name + tail].strip() or ("0" if tail else "")
         if not NUMBER.fullmatch(text):
-            raise ValueError(f"{TERMS[name]}: write a whole number")
+            raise ValueError(phrases.NO_NUMBER.format(term=TERMS[name]))
         return int(text)
 
 
@@ -150,7 +151,7 @@ def percents(name: str, text: str) -> list[int]:
     """
     parts = [part for part in BETWEEN.split(text.strip()) if part]
     if not all(NUMBER.fullmatch(part) for part in parts):
-        raise ValueError(f"{TERMS[name]}: write whole numbers with commas between them, such as 50, 83")
+        raise ValueError(phrases.NO_PERCENTS.format(term=TERMS[name]))
     return [int(part) for part in parts]
 
 
@@ -160,7 +161,7 @@ def checked(said: object) -> Policy:
     Raises:
         Invalid: with a sentence for each wrong part, named as in the form.
     """
-    return _policy(said, "Not accepted", _title)
+    return _policy(said, phrases.NOT_ACCEPTED, _title)
 
 
 def read(said: object) -> Policy:
@@ -169,15 +170,15 @@ def read(said: object) -> Policy:
     Raises:
         Invalid: with a sentence for each wrong part, named as in the text.
     """
-    return _policy(said, "Not a valid policy", _place)
+    return _policy(said, phrases.BAD_POLICY, _place)
 
 
-def _policy(said: object, lead: str, called: Callable[[Place, str], str]) -> Policy:
+def _policy(said: object, sentence: str, called: Callable[[Place, str], str]) -> Policy:
     try:
         return Policy.model_validate(said)
     except ValidationError as error:
         lines = dict.fromkeys(called(where, what) for where, what in policy_diff.of(error))
-        raise Invalid(f"{lead}: {'; '.join(lines)}.") from None
+        raise Invalid(sentence.format(why="; ".join(lines))) from None
 
 
 def _place(where: Place, what: str) -> str:
@@ -192,7 +193,7 @@ def _title(where: Place, what: str) -> str:
     """Return an error under the form's label; errors about a policy as a whole begin with the term."""
     first, _, rest = (str(where[0]), "", what) if where else what.partition(": ")
     if first == "groups" and len(where) > 1:
-        return f"The group {where[1]}: {rest}"
+        return phrases.OF_GROUP.format(name=where[1], what=rest)
     return f"{TERMS[first]}: {rest}" if first in TERMS else what
 
 

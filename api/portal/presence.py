@@ -5,6 +5,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Form, Response
 
+from api.portal import phrases
 from api.portal.account import AccountContextDep
 from api.portal.pages import TAG, go
 from lockbox.errors import NotFound
@@ -23,6 +24,6 @@ def look(
         try:
             one = UUID(request_id)
         except ValueError:
-            raise NotFound("There is no such request.") from None
+            raise NotFound(phrases.NO_REQUEST) from None
         change(session, work.db.schedule, visitor.caller, one)
     return go(work.request, f"/requests/{one}")

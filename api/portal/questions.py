@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from api import browser
 from api.browser import Visitor
 from api.deps import SessionDep, SettingsDep
+from api.portal import phrases
 from api.portal.account import AccountContextDep
 from api.portal.pages import TAG, go, origin, page, status_of
 from api.schemas.questions import QuestionText
@@ -65,7 +66,7 @@ def _said(text: str) -> str:
     try:
         return QuestionText(text=text.replace("\r\n", "\n")).text
     except ValidationError as error:
-        raise Invalid(f"Not accepted: {policy_diff.advice(error)}.", field="text") from None
+        raise Invalid(phrases.NOT_ACCEPTED.format(why=policy_diff.advice(error)), field="text") from None
 
 
 def _refused(work: AccountContextDep, request_id: UUID, refused: LockboxError, written: QuestionForm) -> HTMLResponse:

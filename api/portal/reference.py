@@ -15,6 +15,7 @@ from markupsafe import Markup, escape
 
 from api import problem_codes
 from api.browser import Visitor
+from api.portal import phrases
 from api.portal.pages import TAG, TEMPLATES, page, signed_in
 from api.routes.openapi_document import FILE
 from lockbox.errors import NotFound
@@ -249,16 +250,17 @@ def _type(schema: Mapping[str, Any]) -> str:
         return str(schema["$ref"].removeprefix(SCHEMA))
     for choice in ("anyOf", "oneOf"):
         if choice in schema:
-            return " or ".join(_type(one) for one in schema[choice])
+            return phrases.OR.join(_type(one) for one in schema[choice])
     if "const" in schema:
         return _text(schema["const"])
     if "enum" in schema:
-        return " or ".join(_text(one) for one in schema["enum"])
+        return phrases.OR.join(_text(one) for one in schema["enum"])
     if schema.get("type") == "array":
-        return f"list of {_type(schema.get('items', {}))}{_bounds(schema, 'minItems', 'maxItems', 'items')}"
-    word = str(schema.get("format") or schema.get("type") or "any value")
+        items = phrases.LIST_OF.format(what=_type(schema.get("items", {})))
+        return items + _bounds(schema, "minItems", "maxItems", phrases.ITEMS)
+    word = str(schema.get("format") or schema.get("type") or phrases.ANY_VALUE)
     return word + (
-        _bounds(schema, "minLength", "maxLength", "characters") + _bounds(schema, "minimum", "maximum", "")
+        _bounds(schema, "minLength", "maxLength", phrases.CHARACTERS) + _bounds(schema, "minimum", "maximum", "")
     )
 
 
@@ -266,7 +268,7 @@ def _bounds(schema: Mapping[str, Any], least: str, most: str, of: str) -> str:
     low, high = schema.get(least), schema.get(most)
     if low is None and high is None:
         return ""
-    words = f"{low or 0:g} to {high:g}" if high is not None else f"at least {low:g}"
+    words = phrases.AT_LEAST.format(low=low) if high is None else phrases.SPAN.format(low=low or 0, high=high)
     return f", {words} {of}".rstrip()
 
 
@@ -336,7 +338,7 @@ def schemas(request: Request, visitor: OptionalVisitor) -> Response:
 def show_schema(request: Request, visitor: OptionalVisitor, schema: str) -> Response:
     """Show a schema."""
     if schema not in reference().schemas:
-        raise NotFound("There is no such schema.")
+        raise NotFound(phrases.NO_SCHEMA)
     shown = reference().schemas[schema]
     return page(request, "reference_schema", visitor=visitor, reference=reference(), schema=shown, q="")
 
@@ -345,6 +347,6 @@ def show_schema(request: Request, visitor: OptionalVisitor, schema: str) -> Resp
 def show_section(request: Request, visitor: OptionalVisitor, section: str) -> Response:
     """Show the operations of a section."""
     if section not in reference().sections:
-        raise NotFound("There is no such section.")
+        raise NotFound(phrases.NO_SECTION)
     shown = reference().sections[section]
     return page(request, "reference_section", visitor=visitor, reference=reference(), section=shown, q="")

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Annotated, Any, Literal
+from urllib.parse import quote
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Form, Query, Request, Response
@@ -67,7 +68,6 @@ from lockbox.requests.submit import SubmissionLimits
 router = APIRouter(prefix="/requests", tags=[TAG], include_in_schema=False)
 front = APIRouter(tags=[TAG], include_in_schema=False)
 
-NO_REQUEST = "There is no such request."
 MINUTE, HOUR = 60, 3600
 SHORTER = (5 * MINUTE, 15 * MINUTE, 30 * MINUTE, HOUR, 2 * HOUR, 4 * HOUR, 8 * HOUR, 24 * HOUR)
 
@@ -233,7 +233,7 @@ def _shown(
         menu=navigation.section_of(
             visitor.caller, entry.request.state, is_own=entry.request.requester_id == visitor.caller.person_id
         ),
-        case_link=phrases.case_link(chosen.case_url, entry.request.case_ref),
+        case_link=case_link(chosen.case_url, entry.request.case_ref),
         is_unenforced=report_consents.is_unenforced(session, entry.request.tenant_id, entry.request.service),
         reads_why=roles.may_read(ProtectedField.JUSTIFICATION, held),
         reads_comments=roles.may_read(ProtectedField.COMMENT, held),
@@ -325,9 +325,9 @@ def _decision_input(said: DecisionForm, version: int) -> DecisionInput:
         comment = said.comment.replace("\r\n", "\n").strip() or None
         body = ApprovalInput(comment=comment, access_window=window, max_uses=uses)
     except ValidationError as error:
-        raise Invalid(f"Your comment, the time or the uses were not accepted: {policy_diff.advice(error)}.") from None
+        raise Invalid(phrases.TERMS_NOT_ACCEPTED.format(why=policy_diff.advice(error))) from None
     except ValueError:
-        raise Invalid("The time or the uses were not accepted. Write a whole number of uses, or nothing.") from None
+        raise Invalid(phrases.TERMS_NOT_NUMBERS) from None
     if not is_yes:
         return DecisionInput(Action(said.action), body.comment, version=version)
     kept = said.resources, said.actions
@@ -339,8 +339,13 @@ def titles(chosen: Settings) -> Mapping[str, str]:
     return {name: service.title for name, service in chosen.catalogue.services.items()}
 
 
+def case_link(template: str | None, case: str | None) -> str:
+    """Return the address of a case's page, if the vendor has named one."""
+    return template.replace("{case}", quote(case, safe="")) if template and case else ""
+
+
 def _id(shown: str) -> UUID:
     try:
         return UUID(shown)
     except ValueError:
-        raise NotFound(NO_REQUEST) from None
+        raise NotFound(phrases.NO_REQUEST) from None

@@ -13,7 +13,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from api import browser
 from api.browser import Visitor
 from api.deps import SessionDep, SettingsDep
-from api.portal import wording
+from api.portal import phrases
 from api.portal.account import AccountContext, AccountContextDep
 from api.portal.pages import TAG, origin, page, status_of
 from api.portal.request import titles
@@ -249,12 +249,12 @@ def comment_of(typed: str) -> str | None:
     try:
         return CommentInput(comment=typed.replace("\r\n", "\n").strip() or None).comment
     except ValidationError as error:
-        raise Invalid(wording.NOT_ACCEPTED.format(why=policy_diff.advice(error)), field="comment") from None
+        raise Invalid(phrases.NOT_ACCEPTED.format(why=policy_diff.advice(error)), field="comment") from None
 
 
 def _check_comment(action: Action, typed: str) -> None:
     if comment_of(typed) is None and action is Action.DENY:
-        raise Invalid(wording.NO_REASON, field="comment")
+        raise Invalid(phrases.NO_REASON, field="comment")
 
 
 def _chosen(given: Sequence[str]) -> dict[UUID, int]:
@@ -264,10 +264,10 @@ def _chosen(given: Sequence[str]) -> dict[UUID, int]:
         Invalid: none was chosen, or too many, or what was sent is none of a list.
     """
     if not given:
-        raise Invalid(wording.NOTHING_CHOSEN, field="chosen")
+        raise Invalid(phrases.NOTHING_CHOSEN, field="chosen")
     if len(given) > MOST:
-        raise Invalid(wording.TOO_MANY_CHOSEN.format(most=MOST), field="chosen")
+        raise Invalid(phrases.TOO_MANY_CHOSEN.format(most=MOST), field="chosen")
     try:
         return dict(CHOSEN.validate_python(one.split(".")) for one in given)
     except ValidationError:
-        raise Invalid(wording.NOT_FROM_THE_LIST, field="chosen") from None
+        raise Invalid(phrases.NOT_FROM_THE_LIST, field="chosen") from None

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Form, Query, Request, Response
 from api import browser, deps, refusal_log
 from api.browser import OAuthState, SignInPurpose
 from api.deps import DatabaseDep, SessionDep, SettingsDep
-from api.portal import pages, sign_in_session
+from api.portal import pages, phrases, sign_in_session
 from api.portal.pages import TAG, go, page
 from config.settings import Settings
 from lockbox.database import UnitOfWork
@@ -21,10 +21,6 @@ from lockbox.notifications import load
 router = APIRouter(tags=[TAG], include_in_schema=False)
 
 ADDRESS = re.compile(r"[^@\s]{1,64}@[^@\s]{1,255}")
-NO_ADDRESS = "Write your whole mail address, such as anna@contoso.example."
-NO_MAIL = "Codes by mail are switched off here; sign in another way."
-BY_ISSUER = "You sign in with your identity provider here. A mailed code is not accepted in its place."
-SIGNED_OUT = "You were signed out, and nothing was changed."
 
 
 @router.get("/sign-in")
@@ -38,7 +34,7 @@ def show(
     """Show the ways to sign in; a signed-in person may do it again for a fresh sign-in."""
     visitor = sign_in_session.visitor(request, session, chosen)
     return sign_in_session.ways(
-        request, chosen, path, visitor=visitor, error=SIGNED_OUT if ended and visitor is None else None
+        request, chosen, path, visitor=visitor, error=phrases.SIGNED_OUT if ended and visitor is None else None
     )
 
 
@@ -53,10 +49,10 @@ def ask(
     """Promise a code to an address; the answer is the same whether anyone has it or not."""
     browser.check_same_site(request, chosen)
     if not chosen.mail_sign_in:
-        raise NotYours(NO_MAIL)
+        raise NotYours(phrases.NO_MAIL)
     email = address.strip()
     if not ADDRESS.fullmatch(email) or not email.isprintable():
-        return sign_in_session.ways(request, chosen, path, 422, error=NO_ADDRESS, address=address)
+        return sign_in_session.ways(request, chosen, path, 422, error=phrases.NO_ADDRESS, address=address)
     sign_in_session.count(request, chosen, db, account=email)
     with db.transaction() as session:
         stub = load.send_code(session, email)
@@ -94,7 +90,7 @@ def redeem(
         refusal_log.sign_in(request, db, AuthMethod.MAIL, refusal, stub=begun.stub if begun else None)
         if isinstance(refusal, TooMany):
             raise
-        is_over = refusal.detail in {OVER, BY_ISSUER}
+        is_over = refusal.detail in {OVER, phrases.BY_ISSUER}
         return page(request, "sign_in_code", 401, error=refusal.detail, is_over=is_over, code=code)
     return sign_in_session.signed_in(request, chosen, secret, errand.path)
 
@@ -116,4 +112,4 @@ def sign_out(
 
 def _without_issuer(session: UnitOfWork, chosen: Settings, caller: Caller) -> None:
     if identities.is_bound(session, caller, chosen.issuers):
-        raise NotSignedIn(BY_ISSUER)
+        raise NotSignedIn(phrases.BY_ISSUER)

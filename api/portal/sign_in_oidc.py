@@ -11,7 +11,7 @@ from api import browser, deps
 from api import refusal_log as note
 from api.browser import OAuthState, SignInPurpose
 from api.deps import ANY_QUERY, DatabaseDep, IdentityProvidersDep, SettingsDep
-from api.portal import pages, sign_in_session
+from api.portal import pages, phrases, sign_in_session
 from api.portal.pages import TAG, go
 from config.issuers import IdentityProvider
 from config.settings import Settings
@@ -75,7 +75,7 @@ def ask(
 ) -> Response:
     """Redirect the browser to an identity provider; a signed-in person has to authenticate there again."""
     if "prefetch" in request.headers.get("sec-purpose", "") + request.headers.get("purpose", ""):
-        raise Invalid("This page cannot be prefetched. Open it with a click.")
+        raise Invalid(phrases.NO_PREFETCH)
     issuer = find(chosen, number)
     sign_in_session.count(request, chosen, db)
     with db.transaction() as session:
@@ -95,7 +95,7 @@ def find(chosen: Settings, number: int) -> IdentityProvider:
     """
     issuer = sign_in_session.issuers(chosen).get(number)
     if issuer is None:
-        raise NotFound("There is no such identity provider. Choose one from the sign-in page.")
+        raise NotFound(phrases.NO_PROVIDER)
     return issuer
 
 

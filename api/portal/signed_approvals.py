@@ -11,6 +11,7 @@ from fastapi import Form, Request, Response
 
 from api import browser, deps
 from api.browser import OAuthState, SignInPurpose
+from api.portal import phrases
 from api.portal.pages import origin, page
 from api.portal.sign_in_passkey import LONGEST_ANSWER
 from api.refusal_log import AttemptedAction
@@ -24,7 +25,6 @@ from lockbox.requests.approvals import SignedStatement
 from lockbox.requests.decisions import DecisionInput
 from lockbox.requests.models import AccessRequest
 
-OVER = "This signature was used, has expired, or was begun in another browser. Approve again."
 LONGEST_TEXT = 200_000
 
 
@@ -148,7 +148,7 @@ class SigningContext:
         except NotSignedIn as refused:
             if refused.detail != sessions.OVER:
                 raise
-            raise Invalid(OVER) from None
+            raise Invalid(phrases.SIGNATURE_OVER) from None
         return SignedStatement(shown.statement, shown.content, shown.credential, challenge, party)
 
 

@@ -11,7 +11,7 @@ from typing import Self
 from fastapi import APIRouter, Request, Response
 
 from api.deps import SettingsDep
-from api.portal import brand
+from api.portal import brand, phrases
 from api.portal.pages import HEADERS, TAG
 from lockbox.errors import NotFound
 
@@ -77,7 +77,7 @@ def show(request: Request, name: str, chosen: SettingsDep) -> Response:
     if file is None and name in {"brand.css", "logo"}:
         file = _branded(name, chosen.vendor_colour, chosen.vendor_logo)
     if file is None:
-        raise NotFound("There is no such file.")
+        raise NotFound(phrases.NO_FILE)
     kept = {"cache-control": f"public, max-age={file.kept_seconds}", "etag": file.tag, "vary": "accept-encoding"}
     if file.tag in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=HEADERS | kept)

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 from api import browser
 from api.browser import Visitor
 from api.deps import SessionDep, SettingsDep
-from api.portal import charts
+from api.portal import charts, phrases
 from api.portal.charts import MONTHS, Chart, Series
 from api.portal.pages import TAG, page, protect
 from api.portal.request import titles
@@ -88,7 +88,7 @@ def _slug(visitor: Visitor, readable: Mapping[UUID, Tenant], typed: str) -> str 
     try:
         return SLUG.validate_python(typed.strip())
     except ValidationError:
-        raise NotFound("There is no such tenant.") from None
+        raise NotFound(phrases.NO_TENANT) from None
 
 
 def _charts(found: Statistics) -> Sequence[Chart]:
@@ -98,21 +98,21 @@ def _charts(found: Statistics) -> Sequence[Chart]:
         return Series(name, kind, [read(figures) for _, figures in found.months])
 
     answers = [
-        series("Requests", "submitted", lambda one: one.requests),
-        series("Approved", "decided", lambda one: one.approved),
-        series("Denied", "dead", lambda one: one.denied),
-        series("Timed out", "unanswered", lambda one: one.timed_out),
+        series(phrases.REQUESTS, "submitted", lambda one: one.requests),
+        series(phrases.APPROVED, "decided", lambda one: one.approved),
+        series(phrases.DENIED, "dead", lambda one: one.denied),
+        series(phrases.TIMED_OUT, "unanswered", lambda one: one.timed_out),
     ]
     ends = [
-        series("Completed", "decided", lambda one: one.completed),
-        series("Expired", "unanswered", lambda one: one.expired),
-        series("Revoked", "dead", lambda one: one.revoked),
+        series(phrases.COMPLETED, "decided", lambda one: one.completed),
+        series(phrases.EXPIRED, "unanswered", lambda one: one.expired),
+        series(phrases.REVOKED, "dead", lambda one: one.revoked),
     ]
-    answer_time = [series("Median time to answer", "submitted", lambda one: one.median_answer_seconds)]
-    open_time = [series("Access open", "decided", lambda one: one.open_seconds)]
+    answer_time = [series(phrases.MEDIAN_ANSWER, "submitted", lambda one: one.median_answer_seconds)]
+    open_time = [series(phrases.ACCESS_OPEN, "decided", lambda one: one.open_seconds)]
     return (
-        Chart("answers", "Requests and answers", times, answers, charts.count, MONTHS),
-        Chart("ends", "How access ended", times, ends, charts.count, MONTHS),
-        Chart("answer-time", "Median time to answer", times, answer_time, status.lag, MONTHS),
-        Chart("open-time", "Hours of open access", times, open_time, hours, MONTHS),
+        Chart("answers", phrases.REQUESTS_AND_ANSWERS, times, answers, charts.count, MONTHS),
+        Chart("ends", phrases.HOW_ACCESS_ENDED, times, ends, charts.count, MONTHS),
+        Chart("answer-time", phrases.MEDIAN_ANSWER, times, answer_time, status.lag, MONTHS),
+        Chart("open-time", phrases.HOURS_OPEN, times, open_time, hours, MONTHS),
     )

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from api import deps
 from api.browser import Visitor
+from api.portal import phrases
 from api.portal.account import AccountContext
 from api.portal.pages import REFUSED, go, origin, page, status_of
 from lockbox.admin import members, memberships, permissions
@@ -24,21 +25,6 @@ from lockbox.requests.transition import Origin
 
 AdminAction = Callable[[UnitOfWork, Caller, Origin], object]
 Body = TypeVar("Body", bound=BaseModel)
-
-LABELS = {
-    "name": "Name",
-    "address": "Mail address",
-    "roles": "Roles",
-    "url": "Address",
-    "description": "What it is",
-    "format": "Form",
-    "event_types": "Events",
-    "overlap_hours": "Hours in which the old secret also signs",
-    "mode": "Who decides",
-    "service": "On",
-    "comment": "Why",
-}
-"""The labels of the bodies' fields in the forms."""
 
 
 @dataclass(frozen=True)
@@ -157,6 +143,6 @@ def read(kind: type[Body], **fields: object) -> Body:
         return kind.model_validate(fields)
     except ValidationError as error:
         mistakes = "; ".join(
-            f"{LABELS.get(str(where[0]), where[0])}: {what}" for where, what in policy_diff.of(error)
+            f"{phrases.FORM_LABELS.get(str(where[0]), where[0])}: {what}" for where, what in policy_diff.of(error)
         )
-        raise Invalid(f"Not accepted: {mistakes}.") from None
+        raise Invalid(phrases.NOT_ACCEPTED.format(why=mistakes)) from None

@@ -9,7 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from api import browser
 from api.deps import SessionDep, SettingsDep
-from api.portal import policy_preview
+from api.portal import phrases, policy_preview
 from api.portal.account import AccountContextDep
 from api.portal.pages import REFUSED, TAG
 from api.portal.policy import PolicyVersionField
@@ -69,9 +69,9 @@ class TierForm:
         named = [row for row in self.rows if row.name.strip()]
         names = [row.name.strip() for row in named]
         if len(set(names)) < len(names):
-            raise Invalid("Two groups have the same name; give one of them another.")
+            raise Invalid(phrases.SAME_GROUP_NAME)
         if any(row.people for row in self.rows if not row.name.strip()):
-            raise Invalid("Give the new group a name, such as legal, or leave its people out.")
+            raise Invalid(phrases.NO_GROUP_NAME)
         for name in names:
             _can_be_a_name(name)
         try:
@@ -81,7 +81,7 @@ class TierForm:
                 | {"escalation": percents("escalation", self.escalation)}
             )
         except ValueError as error:
-            raise Invalid(f"Not accepted: {error}.") from None
+            raise Invalid(phrases.NOT_ACCEPTED.format(why=error)) from None
         return checked(said)
 
 
@@ -89,8 +89,8 @@ def _said(rows: Sequence[TierRow]) -> dict[str, Any]:
     tiers: list[list[str]] = [[] for _ in range(MOST_TIERS)]
     stages = []
     for row in rows:
-        tier = _number(row, "Asked", row.tier, MOST_TIERS)
-        quorum = _number(row, "Must also agree", row.quorum, MOST_APPROVALS)
+        tier = _number(row, phrases.TIER_ASKED, row.tier, MOST_TIERS)
+        quorum = _number(row, phrases.TIER_AGREES, row.quorum, MOST_APPROVALS)
         if tier:
             tiers[tier - 1].append(row.name.strip())
         if quorum:
@@ -107,13 +107,13 @@ def _can_be_a_name(name: str) -> None:
     try:
         GROUP_NAMES.validate_python(name)
     except ValidationError as error:
-        raise Invalid(f"A group cannot be called “{name}”: {policy_diff.advice(error)}, as in legal-desk.") from None
+        raise Invalid(phrases.BAD_GROUP_NAME.format(name=name, why=policy_diff.advice(error))) from None
 
 
 def _number(row: TierRow, label: str, text: str, most: int) -> int:
     said = text.strip() or "0"
     if not NUMBER.fullmatch(said) or int(said) > most:
-        raise ValueError(f"“{label}” of the group {row.name.strip()}: write a whole number up to {most}")
+        raise ValueError(phrases.NO_NUMBER_OF_GROUP.format(label=label, name=row.name.strip(), most=most))
     return int(said)
 
 

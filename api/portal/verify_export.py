@@ -18,6 +18,7 @@ from api.browser import Visitor
 from api.client_counts import ClientCounts
 from api.deps import DatabaseDep, SessionDep, SettingsDep
 from api.middleware import MOST_UPLOAD_BYTES
+from api.portal import phrases
 from api.portal.pages import REFUSED, TAG, page, status_of
 from config.settings import Settings
 from lockbox.admin.audit_access import READERS
@@ -92,7 +93,7 @@ async def verification_input(request: Request, chosen: SettingsDep, db: Database
             async with asyncio.timeout(PATIENCE):
                 form = await request.form(max_files=MOST_FILES, max_fields=10, max_part_size=LONGEST_TEXT)
         except TimeoutError:
-            raise Invalid("The file took too long to arrive; send a smaller one, or verify it offline.") from None
+            raise Invalid(phrases.TOO_SLOW_A_FILE) from None
         try:
             browser.check_form(visitor, _text(form, "csrf"))
             yield form
@@ -106,9 +107,9 @@ def _only_file_of(caller: Caller, counts: ClientCounts) -> Iterator[None]:
     tenants = sorted(map(str, caller.tenants(READERS))) or ["of the vendor"]
     with ExitStack() as held:
         if not _takes(held, counts, file_of(caller.person_id), 1):
-            raise Busy("One of your files is being verified. Wait until it is done, then send the next one.")
+            raise Busy(phrases.OWN_FILE_FIRST)
         if not all(_takes(held, counts, f"files of tenant {one}", MOST_OF_A_TENANT) for one in tenants):
-            raise Busy("Your colleagues' files are being verified. Try again in a moment.")
+            raise Busy(phrases.COLLEAGUES_FIRST)
         yield
 
 
@@ -127,7 +128,7 @@ def _takes(held: ExitStack, counts: ClientCounts, client: str, most: int) -> boo
 def _count(db: Database, caller: Caller) -> None:
     with db.transaction() as session:
         counted = attempt_limits.count(session, LIMITS, verifying=caller.person_id)
-    counted.check("verify a file")
+    counted.check(phrases.VERIFY_A_FILE)
 
 
 @router.post("")
@@ -141,7 +142,7 @@ async def verify(
             async with asyncio.timeout(QUEUING):
                 await TURNS.acquire()
         except TimeoutError:
-            raise Busy("Other files are being verified; try again in a moment.") from None
+            raise Busy(phrases.OTHERS_FIRST) from None
         try:
             result = await run_in_threadpool(_result, what)
         finally:
@@ -154,7 +155,7 @@ async def verify(
 async def _given(form: FormData) -> VerificationInput:
     file, note = form.get("export"), form.get("checkpoint")
     if not isinstance(file, UploadFile) or not file.size:
-        raise Invalid("Choose the file of an export: it ends with .ndjson.", field="export")
+        raise Invalid(phrases.NO_EXPORT, field="export")
     seen = await note.read(consistency.LARGEST) if isinstance(note, UploadFile) else b""
     approvers = tuple([one async for one in _approver_keys(form)])
     return VerificationInput(file, _text(form, "keys"), seen or _text(form, "note").encode(), approvers)
@@ -168,18 +169,18 @@ async def _approver_keys(form: FormData) -> AsyncIterator[ApproverKeys]:
     """
     chosen = [one for one in form.getlist("approver_keys") if isinstance(one, UploadFile) and one.size]
     if len(chosen) > MOST_KEY_FILES:
-        raise Invalid(f"Choose at most {MOST_KEY_FILES} files of approvers' keys.", field="approver_keys")
+        raise Invalid(phrases.TOO_MANY_KEY_FILES.format(most=MOST_KEY_FILES), field="approver_keys")
     for one in chosen:
         content = await one.read(LONGEST_FILE + 1)
         if len(content) > LONGEST_FILE:
             raise Invalid(
-                f"A file of approvers' keys has at most {LONGEST_FILE >> 20} MB: choose the one that was exported.",
+                phrases.TOO_LONG_A_KEY_FILE.format(most=LONGEST_FILE >> 20),
                 field="approver_keys",
             )
         try:
             yield signed_approvals.read(content)
         except BadKeys as error:
-            raise Invalid(f"It cannot be read: {error}.", field="approver_keys") from None
+            raise Invalid(phrases.UNREADABLE.format(why=error), field="approver_keys") from None
 
 
 def _result(what: VerificationInput) -> VerificationResult:
@@ -192,7 +193,7 @@ def _result(what: VerificationInput) -> VerificationResult:
         approvers = Approvers(what.approver_keys)
         return verifier.verify(lines, keys, seen, now=now, most=MOST, approvers=approvers)
     except (Unreadable, BadNote, UnicodeDecodeError) as error:
-        raise Invalid(f"It cannot be read: {error}.") from None
+        raise Invalid(phrases.UNREADABLE.format(why=error)) from None
 
 
 def _in_time(lines: Iterable[bytes]) -> Iterator[bytes]:
@@ -204,14 +205,14 @@ def _in_time(lines: Iterable[bytes]) -> Iterator[bytes]:
     until = time.monotonic() + DEADLINE
     for line in lines:
         if time.monotonic() > until:
-            raise Invalid("Verifying this file takes too long here. Use `lockbox audit verify` instead.")
+            raise Invalid(phrases.TOO_LONG_A_FILE)
         yield line
 
 
 def _keys(text: str) -> Iterator[VerifierKey]:
     given = text.split()
     if not given or len(given) > MOST_KEYS:
-        raise Invalid(f"Give the keys that you trust, one a line, and at most {MOST_KEYS}.", field="keys")
+        raise Invalid(phrases.TOO_MANY_KEYS.format(most=MOST_KEYS), field="keys")
     for one in given:
         try:
             yield VerifierKey.read(one)
@@ -236,7 +237,7 @@ def _reads(visitor: Visitor) -> None:
         NotYours: they do not.
     """
     if not visitor.caller.tenants(READERS) and not visitor.caller.holds(Role.VENDOR_AUDITOR):
-        raise NotYours("Only a tenant's admins and auditors, and the vendor's auditors, can read the audit log.")
+        raise NotYours(phrases.NOT_A_READER)
 
 
 def _again(request: Request, db: Database, chosen: Settings, form: FormData, refused: LockboxError) -> Response:
@@ -280,5 +281,5 @@ def _told(
             colour=COLOURS[result.exit_code],
             whole=whole(result),
             remarks=list(remarks(result)),
-            name=what.file.filename or "the file",
+            name=what.file.filename or phrases.THE_FILE,
         )

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Form, Query, Request, Response
 
 from api import browser, deps
 from api.deps import SessionDep, SettingsDep
+from api.portal import phrases
 from api.portal.account import AccountContext, AccountContextDep
 from api.portal.pages import REFUSED, TAG, origin
 from api.portal.tenant_admin import TenantAdminPage, done, read, tenant_admin_page
@@ -204,7 +205,7 @@ def _of_this(session: UnitOfWork, caller: Caller, slug: str, one: UUID) -> Endpo
     for endpoint in webhooks.listed(session, caller, slug):
         if endpoint.id == one:
             return endpoint
-    raise NotFound("There is no such webhook.")
+    raise NotFound(phrases.NO_WEBHOOK)
 
 
 def _url_policy(work: AccountContext) -> WebhookUrlPolicy:

@@ -5,6 +5,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from api.portal import phrases
+from api.portal.request import case_link
+from lockbox.notifications.mail_text import joined
 
 AT = datetime(2026, 11, 28, 20, 0, tzinfo=UTC)
 
@@ -30,7 +32,7 @@ def test_things_are_named_while_that_is_short_and_counted_otherwise(resources: l
     ("words", "said"), [(["read"], "read"), (["read", "export"], "read and export"), (list("abc"), "a, b and c")]
 )
 def test_words_are_joined_as_in_a_sentence(words: list[str], said: str) -> None:
-    assert phrases.joined(words) == said
+    assert joined(words) == said
 
 
 @pytest.mark.parametrize(
@@ -72,4 +74,4 @@ def test_a_time_is_told_by_the_readers_day(after: timedelta, zone: str, said: st
     ],
 )
 def test_a_case_leads_to_the_page_that_the_vendor_named(template: str | None, case: str | None, link: str) -> None:
-    assert phrases.case_link(template, case) == link
+    assert case_link(template, case) == link

@@ -1,0 +1,105 @@
+"""The wording of pages and mails stands in their templates and in one file each: none in the code beside them."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from api.portal import phrases
+from lockbox.notifications import mail_text
+from tests.each import each
+
+PORTAL, MAILS = Path(phrases.__file__).parent, Path(mail_text.__file__).parent
+RENDERS = ("account_mail", "delivery_status", "request_mail", "webhook", "window_report")
+"""The modules that make mails and messages; the others of their folder send them."""
+FILES = sorted(
+    [
+        *(file for file in PORTAL.glob("*.py") if file.stem not in ("phrases", "agents")),
+        *(MAILS / f"{name}.py" for name in RENDERS),
+    ]
+)
+"""`agents` has names of browsers and systems, which are nobody's wording."""
+NO_WORDING = {
+    '-H "Authorization: Bearer $LOCKBOX_TOKEN"': "a call by curl",
+    "device login of ": "the key of a counter",
+    "files of person ": "the key of a counter",
+    "files of tenant ": "the key of a counter",
+    "of the vendor": "the key of a counter",
+    "the endpoint answered ": "an error for the log of calls",
+    "no key opens the endpoint's secret": "an error for the log of calls",
+}
+FORMAL = re.compile(r"; charset=|; filename=|, max-age=|-src '|--brand: ")
+"""What is in headers and style sheets."""
+WORDS = re.compile(r"[A-Za-z]{2,}[,;:.')]* [(*]?[A-Za-z]")
+WORD = re.compile(r"[A-Z][a-z]+[.:]?")
+CODE = ("TypeVar", "text")
+"""What is called with a name or a statement."""
+
+
+def texts(tree: ast.AST) -> Iterator[str]:
+    """Yield what reads like wording in some code: two words, or one with a capital letter; comments are none."""
+    apart = {id(one) for node in ast.walk(tree) for one in _apart(node)}
+    constants = [one for one in ast.walk(tree) if isinstance(one, ast.Constant) and id(one) not in apart]
+    for text in (one.value for one in constants if isinstance(one.value, str)):
+        if WORD.fullmatch(text) or (WORDS.search(text) and not FORMAL.search(text)):
+            yield text
+
+
+def _apart(node: ast.AST) -> Iterator[ast.AST]:
+    """Yield what documents code, and what is in statements and names."""
+    if isinstance(node, ast.Expr):
+        yield node.value
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in CODE:
+        yield from ast.walk(node)
+
+
+FOUND = {file: list(texts(ast.parse(file.read_text(encoding="utf-8")))) for file in FILES}
+
+
+@each("file", FILES)
+def test_what_people_read_is_not_worded_in_code(file: Path) -> None:
+    assert [text for text in FOUND[file] if text not in NO_WORDING] == []
+
+
+def test_each_exception_is_still_there() -> None:
+    assert NO_WORDING.keys() - {text for found in FOUND.values() for text in found} == set()
+
+
+@pytest.mark.parametrize(
+    ("code", "found"),
+    [
+        ('raise Invalid("There is no such page.")', ["There is no such page."]),
+        ('raise Invalid(f"Choose at most {most} requests.")', ["Choose at most "]),
+        ('Series("Requests", "submitted")', ["Requests"]),
+        ('said = f"{number} of them outside the request"', [" of them outside the request"]),
+        ('"""Say what a page is for."""\nX = 1\n"""The number of it."""', []),
+        ('text("SELECT name FROM people")', []),
+        ('page(request, "own_requests", 200)', []),
+    ],
+)
+def test_wording_is_told_from_code(code: str, found: list[str]) -> None:
+    assert list(texts(ast.parse(code))) == found
+
+
+def used(name: str) -> Iterator[str]:
+    """Yield the names that code takes from a module of wording, and those that the module itself reads."""
+    for folder in ("api", "cli", "lockbox", "reference"):
+        for file in PORTAL.parents[1].joinpath(folder).rglob("*.py"):
+            source = file.read_text(encoding="utf-8")
+            for one in ast.walk(ast.parse(source)) if name in source or file.stem == name else ():
+                if isinstance(one, ast.ImportFrom) and str(one.module).endswith(f".{name}"):
+                    yield from (alias.name for alias in one.names)
+                elif isinstance(one, ast.Attribute) and isinstance(one.value, ast.Name) and one.value.id == name:
+                    yield one.attr
+                elif isinstance(one, ast.Name) and isinstance(one.ctx, ast.Load) and file.stem == name:
+                    yield one.id
+
+
+@each("module", [phrases, mail_text])
+def test_each_phrase_is_said_somewhere(module: ModuleType) -> None:
+    constants = {one for one in vars(module) if one.isupper()}
+
+    assert constants - set(used(module.__name__.rpartition(".")[2])) == set()
