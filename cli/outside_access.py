@@ -41,11 +41,11 @@ OUTSIDE_COMMANDS = {
             ),
             option("reason", "--why", "why it was necessary; kept in the customer's audit log"),
         ),
-        FactsOf({"Event": "id"}, "The customer's admins and approvers are told now."),
+        FactsOf({"Event": "id"}, "The customer's admins and approvers are notified now."),
         """Declare access that was taken around Lockbox, as an operator.
 
-        It must have ended. The customer's admins and approvers are told by mail, and nobody can change it or take it
-        back.
+        It must have ended. The customer's admins and approvers are notified by mail, and nobody can change it or
+        take it back.
         """,
     ),
     "list": RouteCommand(

@@ -112,7 +112,7 @@ def _asked(query: bytes, service: Service) -> dict[str, str]:
     if len(pairs) != len(ASKED) or asked.keys() != ASKED:
         raise MalformedQuestion(NOT_ONCE)
     if SLUG.fullmatch(asked["tenant"]) is None:
-        raise MalformedQuestion("The tenant is no slug: small letters, digits and - only.")
+        raise MalformedQuestion("The tenant must be a slug: small letters, digits and hyphens only.")
     try:
         check_resource(asked["resource"])
     except ValueError as unfit:

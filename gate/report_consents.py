@@ -29,7 +29,7 @@ WHERE CAST(:service AS text) IS NULL OR e.service = :service
 ORDER BY e.service
 """)
 NO_GATE = "There is no gate of this service."
-OUTDATED = "What is asked has changed meanwhile. Look at the gates of your tenant again."
+OUTDATED = "The vendor has changed what it asks for. Check the gates of your tenant again."
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,6 @@ router = APIRouter(prefix="/account", tags=[TAG], include_in_schema=False)
 
 HERE = "/account"
 NAMES = TypeAdapter[str](Line)
-UNNAMED = "passkey"
 LONGEST_PATH = 400
 
 
@@ -183,7 +182,7 @@ def ask_for_passkey(
     party, onward = deps.relying_party(work.chosen), local(path)
 
     def deed(session: UnitOfWork, visitor: Visitor) -> Response:
-        named = line(name, "passkey") or UNNAMED
+        named = line(name, phrases.PASSKEY) or phrases.PASSKEY
         asked = passkeys.registration_challenge(session, visitor.caller, party)
         stub = sessions.begin_login(
             session, AuthMethod.PASSKEY, tied_to=visitor.caller.key_id, challenge=asked.challenge
@@ -203,7 +202,7 @@ def add_passkey(
 ) -> Response:
     """Add the created passkey; the challenge is used up whatever the answer."""
     party = deps.relying_party(work.chosen)
-    named, errand = line(name, "passkey") or UNNAMED, browser.oauth_state(work.request, work.chosen)
+    named, errand = line(name, phrases.PASSKEY) or phrases.PASSKEY, browser.oauth_state(work.request, work.chosen)
     with work.open() as (session, visitor):
         challenge = _challenge(session, visitor, errand)
     with work.open() as (session, visitor):

@@ -6,6 +6,7 @@ from uuid import UUID
 from fastapi import APIRouter, Form, Response
 
 from api.browser import Visitor
+from api.portal import phrases
 from api.portal.account import HERE, AccountContextDep, done, line
 from api.portal.pages import TAG, page
 from api.routes.tokens import TokenRulesDep
@@ -17,7 +18,6 @@ from lockbox.identity.token_creation import TokenInput
 
 router = APIRouter(prefix="/account/tokens", tags=[TAG], include_in_schema=False)
 
-UNNAMED = "token"
 LONGEST_NAME = 100
 MOST_SERVICES = 200
 
@@ -33,7 +33,7 @@ def make(
     """Create a token for a freshly signed-in person, and show it on this page only."""
 
     def deed(session: UnitOfWork, visitor: Visitor) -> Response:
-        wanted = TokenInput(line(name, "token") or UNNAMED, scopes=scopes, services=services)
+        wanted = TokenInput(line(name, phrases.TOKEN) or phrases.TOKEN, scopes=scopes, services=services)
         issued = token_creation.make(session, visitor.caller, work.place, wanted, laid_down)
         return page(
             work.request, "api_token", visitor=visitor, issued=issued, public_url=work.chosen.public_url, back=HERE

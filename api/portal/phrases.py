@@ -49,9 +49,9 @@ NO_SECTION = "There is no such section."
 NO_PROVIDER = "There is no such identity provider. Choose one from the sign-in page."
 TOPICS = "Name topics such as list, or request: and the id of a request, {most} at most."
 NOT_ACCEPTED = "Not accepted: {why}."
-NO_TIME = "Until when? Please {why}."
+NO_TIME = "Choose until when: {why}."
 
-# Requests: the form to ask, decisions, lists.
+# Requests: the form, decisions, lists.
 LOOK_AGAIN = "Correct the fields that are marked below."
 REQUEST_ADVICE = {
     "tenant": "Name the customer by its short name, such as contoso.",
@@ -71,7 +71,7 @@ NOT_FROM_THE_LIST = "Choose requests from the list."
 NO_REASON = "Give a reason: it is recorded with each request."
 HISTORY_COLUMNS = (
     *("Request", "Customer", "State", "Engineer", "Service", "Resources", "Actions", "Reason", "Case"),
-    *("Justification", "Seconds asked", "Asked", "Opened", "Closed", "Deadline"),
+    *("Justification", "Seconds requested", "Submitted", "Opened", "Closed", "Deadline"),
 )
 NO_STATE = "There is no such state. Choose one from the list."
 NO_SERVICE = "There is no such service. Choose one from the list."
@@ -89,6 +89,7 @@ NO_PREFETCH = "This page cannot be prefetched. Open it with a click."
 PASSKEY_OVER = "This was used, has expired, or was begun in another browser. Add the passkey again."
 NO_NAME = "Choose a name for the {what} on one line, in plain letters."
 ONE_ADDRESS = "Write one mail address, such as ann@contoso.example."
+PASSKEY, TOKEN = "passkey", "token"
 UNKNOWN_BROWSER = "An unknown browser"
 BROWSER_ON = "{browser} on {system}"
 
@@ -129,7 +130,7 @@ THE_VENDOR = "the vendor itself"
 SEARCH_BY_ID = "Search for a {what} by its id: copy it from an event."
 NOT_IN_LIST = "There is no such {what}: choose one from the list."
 NO_SEARCH_LINE = "Write the search words on one line, without invisible characters."
-NO_SPAN = "From or until when? Please {why}."
+NO_SPAN = "Choose from or until when: {why}."
 NO_SIZE = "The size of an earlier checkpoint is the whole number on its second line."
 NOT_A_READER = "Only a tenant's admins and auditors, and the vendor's auditors, can read the audit log."
 NO_EXPORT = "Choose the file of an export: it ends with .ndjson."

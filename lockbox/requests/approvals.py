@@ -29,7 +29,7 @@ from lockbox.requests.policy_store import EffectivePolicy
 SALT_BYTES = 16
 ANOTHER = (
     "What your passkey signed is not what would be decided now: the request, the customer's policy or what you "
-    "filled in has changed since. Look again, and approve anew."
+    "filled in has changed since. Check the request and approve again."
 )
 SIGNED_DECISIONS = text("SELECT * FROM signed_decisions(CAST(:ids AS uuid[]))")
 DecisionRow = Decision | Row[Any]

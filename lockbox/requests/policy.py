@@ -33,8 +33,8 @@ Switch = Annotated[bool, Field(strict=True)]
 GroupName = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9][a-z0-9-]*$")]
 STRICTNESS = (Mode.OFF, Mode.OBSERVE, Mode.ENFORCE)
 UNVERIFIED = (
-    "What this customer laid down was changed in the database and not by Lockbox: nothing is asked, opened or "
-    "loosened by it. An admin of the customer saves the whole policy again; who runs Lockbox looks into the alarm."
+    "The customer's policy was changed in the database, and not by Lockbox: no request is submitted or opened under "
+    "it. An admin of the customer has to save the whole policy again, and an operator has to look into the alarm."
 )
 
 

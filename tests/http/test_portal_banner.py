@@ -88,7 +88,7 @@ def test_an_end_says_what_it_means(portal: Portal, who: str, action: str, says: 
 
 @pytest.mark.parametrize(
     ("who", "action", "says"),
-    [("ann", "revoke", "You revoked the access."), ("erin", "complete", "You ended your access.")],
+    [("ann", "revoke", "You revoked the access."), ("erin", "complete", "You completed the access.")],
 )
 def test_the_end_of_an_access_says_when_it_was(portal: Portal, who: str, action: str, says: str) -> None:
     request = portal.world.fresh()

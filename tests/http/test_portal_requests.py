@@ -76,7 +76,7 @@ def test_the_page_says_who_what_why_and_both_clocks(easy: Portal) -> None:
         clock_time(request.deadline_at),
         "if approved now",
         "0 of 1",
-        "Erin (engineer) requested access",
+        "Erin (engineer) submitted the request",
         str(request.id),
     ):
         assert words in page.words

@@ -236,7 +236,7 @@ def test_without_script_everything_can_be_done(stage: RunningStack, desk: Browse
     opened = door(stage, world)
     erin.goto("/mine")
     erin.locator("summary").first.click()
-    erin.get_by_role("button", name="End my access").click()
+    erin.get_by_role("button", name="Complete access").click()
 
     assert opened == 200
     assert stage.state(one) == "completed"

@@ -58,13 +58,13 @@ def an_engineer_withdraws_and_gives_back_on_the_list(book: Book) -> None:
     page.locator("summary").first.click()
     page.get_by_label("Comment").fill("Done")
     world.act("abe", Action.REVOKE, inside.id)
-    book.wrongly(page.get_by_role("button", name="End my access"), NEWER, keeps=False)
+    book.wrongly(page.get_by_role("button", name="Complete access"), NEWER, keeps=False)
     again = world.fresh()
     for name in ("ann", "amir"):
         world.act(name, Action.APPROVE, again.id)
     book.open(page, "/mine")
     page.locator("summary").first.click()
-    book.rightly(page.get_by_role("button", name="End my access"), "Completed")
+    book.rightly(page.get_by_role("button", name="Complete access"), "Completed")
 
 
 @scene
@@ -82,7 +82,7 @@ def an_engineer_withdraws_and_gives_back_on_the_page(book: Book) -> None:
         world.act(name, Action.APPROVE, inside.id)
     book.open(page, f"/requests/{inside.id}")
     page.locator("#complete-comment").fill("Done")
-    book.rightly(page.get_by_role("button", name="End my access"), "Completed")
+    book.rightly(page.get_by_role("button", name="Complete access"), "Completed")
 
 
 @scene
