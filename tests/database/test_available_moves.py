@@ -108,6 +108,7 @@ def _of(refusal: LockboxError | None) -> tuple[Any, ...] | None:
     return None if refusal is None else (type(refusal), refusal.detail)
 
 
+@pytest.mark.far
 @pytest.mark.parametrize(
     "shape", [name if name == NEAR else pytest.param(name, marks=pytest.mark.far) for name in SHAPES]
 )

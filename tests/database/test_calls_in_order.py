@@ -176,6 +176,7 @@ def test_no_call_waits_longer_behind_another_than_it_may(
     assert [row.outcome for row in calls(sender)] == [None, "sent"]
 
 
+@pytest.mark.far
 def test_an_endpoint_that_hangs_holds_up_its_own_calls_alone(
     world: World, worker: Database, post: Postbag, receiver: WebhookReceiver
 ) -> None:

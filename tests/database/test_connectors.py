@@ -729,6 +729,7 @@ def test_an_open_that_is_killed_and_not_wanted_any_more_leaves_nothing_open(
         assert told(api, window.request_id)[-1] == "connection_closed"
 
 
+@pytest.mark.far
 def test_a_close_that_is_killed_is_finished_and_recorded_once(urls: Urls, api: Database, plant: Plant) -> None:
     _close_killed(OF_CLOSE[-1], urls, api, plant)
 
@@ -770,6 +771,7 @@ def hanging(target: PostgresTarget, folder: Path) -> Iterator[PostgresTarget]:
         yield replace(target, folder=folder, name=file.name)
 
 
+@pytest.mark.far
 def test_a_target_that_hangs_delays_no_close_at_another(
     tmp_path: Path, world: World, plant: Plant, monkeypatch: pytest.MonkeyPatch
 ) -> None:

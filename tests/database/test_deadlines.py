@@ -73,6 +73,7 @@ def test_an_answer_that_waits_for_the_lock_but_not_past_the_deadline_is_taken(
     assert opened.opened_at >= released
 
 
+@pytest.mark.far
 def test_a_window_is_never_open_past_its_deadline_though_no_worker_lives(world: World) -> None:
     world.submit(access_window=3)
     request = world.act("ann", Action.APPROVE, read(world.db, "SELECT id FROM requests")[0].id)

@@ -54,6 +54,7 @@ def _said(line: str) -> str:
     return re.sub(r"::[a-z ]+|\[\]|[()]", "", line)
 
 
+@pytest.mark.far
 def test_what_the_owner_dumps_holds_every_row_and_is_restored_whole(
     urls: Urls, api: Database, empty: URL, superuser: Engine, tmp_path: Path
 ) -> None:

@@ -226,6 +226,7 @@ def test_no_login_says_that_another_kind_of_process_lives(api: Database, worker:
         assert connection.exec_driver_sql("SELECT count(*) FROM heartbeats").scalar_one() == 0
 
 
+@pytest.mark.far
 def test_without_redis_the_figures_of_postgres_remain(world: World, api: Database, away_url: str) -> None:
     many(world, 2)
     schedule = Schedule(away_url)

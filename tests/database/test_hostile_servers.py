@@ -155,6 +155,7 @@ def test_a_crash_between_a_mail_and_its_record_mails_again_with_the_same_message
 METADATA = ScriptedAnswer(status=302, headers={"Location": "http://169.254.169.254/latest/meta-data/"})
 
 
+@pytest.mark.far
 @pytest.mark.parametrize(
     ("answer", "outcome", "error", "status"),
     [

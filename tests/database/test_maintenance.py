@@ -80,6 +80,7 @@ def test_a_task_is_sent_once_it_is_due_and_the_work_done_here_once_nobody_has_do
     assert time.monotonic() - began >= 2 * SEAL.interval
 
 
+@pytest.mark.far
 def test_nothing_is_sent_while_nothing_waits_to_be_sealed(
     worker: Database, broker: "Redis", looping: Looping
 ) -> None:
@@ -103,6 +104,7 @@ def test_reconciling_is_done_here_where_the_last_run_is_too_long_ago(
     assert within(5, lambda: heartbeats.age(worker, ProcessPart.RECONCILE) < 2 * RECONCILE.interval)
 
 
+@pytest.mark.far
 def test_a_job_that_ran_elsewhere_is_neither_sent_nor_done(
     world: World, worker: Database, superuser: Engine, broker: "Redis", looping: Looping
 ) -> None:

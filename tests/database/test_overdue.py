@@ -51,6 +51,7 @@ def test_what_is_overdue_by_more_than_three_seconds_is_done_at_once(
     assert [state_of(worker, one) for one in (waiting, opened, recent)] == ["timed_out", "expired", "pending"]
 
 
+@pytest.mark.far
 def test_with_redis_away_what_is_overdue_is_done_all_the_same(
     world: World, worker: Database, superuser: Engine, away_url: str
 ) -> None:

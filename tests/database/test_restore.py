@@ -235,6 +235,7 @@ def test_a_back_up_of_an_earlier_generation_opens_nothing_however_it_is_sealed(p
     assert _text(plant) == shipped
 
 
+@pytest.mark.far
 @pytest.mark.parametrize(
     "claim",
     [

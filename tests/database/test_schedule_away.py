@@ -59,6 +59,7 @@ def test_arming_says_no_within_a_moment_and_after_that_at_once(away: Schedule) -
     assert sum(rest) < 50 * ARM_TIMEOUT / 2
 
 
+@pytest.mark.far
 def test_claiming_and_asking_for_the_epoch_say_that_it_is_away(away: Schedule) -> None:
     began = time.monotonic()
 

@@ -189,6 +189,7 @@ def test_what_was_let_in_and_given_back_keeps_its_attempt(world: World, worker: 
     assert_notifications_are_held(worker)
 
 
+@pytest.mark.far
 def test_a_full_breaker_puts_the_rest_off_and_all_of_it_arrives_in_the_end(world: World, worker: Database) -> None:
     post = sending()
     with receiving() as receiver:
@@ -258,6 +259,7 @@ def test_a_prompt_in_a_shut_breaker_that_is_answered_meanwhile_is_moot_and_not_d
     assert one.outcome is Outcome.MOOT
 
 
+@pytest.mark.far
 def test_two_workers_whose_breakers_know_nothing_of_each_other_send_each_notification_once(
     world: World, worker: Database, pool: ThreadPoolExecutor
 ) -> None:

@@ -341,6 +341,7 @@ def test_its_admins_alone_change_a_tenants_mode_and_policy_and_operators_alone_i
     assert _tenant(world) != before
 
 
+@pytest.mark.far
 @pytest.mark.parametrize("login", ["api", "owner", "superuser"])
 def test_no_login_takes_the_last_admin_from_a_tenant(world: World, urls: Urls, login: str) -> None:
     tara = world.people["tara"]

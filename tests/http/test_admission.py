@@ -105,6 +105,7 @@ async def known(app: HttpGuard, slow: SlowApp) -> None:
     slow.most_inside = 0
 
 
+@pytest.mark.far
 def test_whoever_waits_too_long_is_turned_away_and_nobody_else(slow: SlowApp, runner: LoopThread) -> None:
     app = HttpGuard(slow, settings=SETTINGS)
 

@@ -99,6 +99,7 @@ def talk(port: int) -> OpenCall:
     return call
 
 
+@pytest.mark.far
 def test_a_revoke_ends_a_websocket_a_stream_and_an_upload(gate: GateDoor, guard: Guard) -> None:
     wait_for("no other window is open", lambda: why_not(guard, gate) == "no_window", PATIENCE)
     request = approved(gate)

@@ -100,6 +100,7 @@ def test_a_guard_learns_what_is_open_and_then_what_opens_and_closes(gate: GateDo
     assert stream.headers["cache-control"] == "no-store"
 
 
+@pytest.mark.far
 def test_a_heartbeat_comes_each_half_second_while_postgres_is_read(gate: GateDoor, reader: Opener) -> None:
     stream = reader()
     beats = [stream.until("heartbeat") for _ in range(4)]
@@ -251,6 +252,7 @@ def test_a_change_of_who_is_who_makes_guards_forget(gate: GateDoor, reader: Open
     assert stream.until("forget").said == {}
 
 
+@pytest.mark.far
 def test_what_pages_show_and_figures_count_closes_no_window_and_makes_nobody_forget(
     gate: GateDoor, reader: Opener
 ) -> None:

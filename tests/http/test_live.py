@@ -147,6 +147,7 @@ def test_what_the_vendor_reviews_is_no_news_for_the_customer(open_portal: OpenPo
         assert customer.until("news").topics == {"list"}
 
 
+@pytest.mark.far
 def test_operators_are_told_that_something_happened_once_in_a_while(live: Live) -> None:
     world = live.portal.world
     stream = live.settled(live.secret("olga"), "operations")

@@ -139,6 +139,7 @@ def test_a_form_after_the_session_has_ended_changes_nothing_and_says_so(lenient:
     assert lenient.sql("SELECT state FROM requests WHERE id = :r", r=request.id)[0].state == "pending"
 
 
+@pytest.mark.far
 @pytest.mark.parametrize("means", [pytest.param(AuthMethod.MAIL, marks=pytest.mark.far), AuthMethod.PASSKEY])
 def test_reading_never_changes_anything_whatever_is_followed_and_how_often(
     lenient: Portal, means: AuthMethod

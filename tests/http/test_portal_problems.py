@@ -212,6 +212,7 @@ def test_what_is_refused_before_it_is_read_is_a_page_to_browsers_and_json_to_oth
     assert {one.headers["content-type"] for one in (plain, below)} == {"application/problem+json"}
 
 
+@pytest.mark.far
 def test_a_browser_that_is_turned_away_for_a_crowd_gets_a_page_that_says_when_to_try_again(shared: Portal) -> None:
     async def never(_: Scope, __: Receive, ___: Send) -> None:
         holding.release()

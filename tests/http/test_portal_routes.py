@@ -273,6 +273,7 @@ def test_a_form_with_its_token_does_for_each_role_what_the_matrix_says(
     assert {who: more for who, more in written.items() if set(more) - ONLY_TOLD} == {}
 
 
+@pytest.mark.far
 @pytest.mark.parametrize("route", [route for route in MATRIX if route.startswith("POST ")])
 def test_who_may_send_a_form_may_not_without_its_token(everybody: Stage, apart: Stage, route: str) -> None:
     if route in WITHOUT_SESSION | NOWHERE:

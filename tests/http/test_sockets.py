@@ -165,6 +165,7 @@ def test_a_head_may_have_a_hundred_headers_and_32_kib_of_them(
     run(runner, test)
 
 
+@pytest.mark.far
 @pytest.mark.parametrize(
     ("begun", "status"),
     [

@@ -58,6 +58,7 @@ def test_a_commit_that_fails_is_never_answered_with_a_yes(own_door: Door, state:
     assert own_door.file(headers={"idempotency-key": "k"}).status_code == 201
 
 
+@pytest.mark.far
 def test_a_request_that_somebody_else_holds_is_busy_and_unchanged(door: Door) -> None:
     request_id = door.pending()
     before = door.rows()

@@ -154,6 +154,7 @@ def test_anything_but_a_clear_answer_is_a_no(lockbox: SmallLockbox, guard: Guard
     assert reason(guard, token="t") == "behind"
 
 
+@pytest.mark.far
 @pytest.mark.parametrize("how", ["late", "drip"])
 def test_an_answer_that_takes_longer_than_two_seconds_is_a_no(lockbox: SmallLockbox, guard: Guard, how: str) -> None:
     wait_until(guard, "no_window", engineer=ERIN)
@@ -311,6 +312,7 @@ def test_a_stopped_guard_begins_anew(lockbox: SmallLockbox, guard: Guard) -> Non
     assert reason(guard, engineer=ERIN) is None
 
 
+@pytest.mark.far
 def test_a_new_token_in_the_file_counts(lockbox: SmallLockbox, tmp_path: Path) -> None:
     file = tmp_path / "token"
     file.write_text("old\n")
@@ -333,6 +335,7 @@ def test_only_tls_or_this_machine(url: str, monkeypatch: pytest.MonkeyPatch) -> 
         Guard(url, service=SERVICE)
 
 
+@pytest.mark.far
 def test_nothing_secret_is_logged(lockbox: SmallLockbox, guard: Guard, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "lockbox_guard")
     lockbox.refuse_stream = 401
@@ -399,6 +402,7 @@ def test_a_call_may_be_let_to_its_end_for_a_bounded_time(lockbox: SmallLockbox, 
         guard.watch(guard.check(**USE | {"action": "export"}, engineer=ERIN), drain_seconds=301)
 
 
+@pytest.mark.far
 def test_a_call_by_a_window_that_the_stream_never_brings_ends_after_three_seconds(
     lockbox: SmallLockbox, guard: Guard
 ) -> None:

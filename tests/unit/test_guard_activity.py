@@ -182,6 +182,7 @@ def test_a_yes_that_the_gate_has_counted_is_no_use_that_is_reported(lockbox: Sma
     assert (counts(lockbox), lockbox.used) == ({("GET", "served"): 1}, [])
 
 
+@pytest.mark.far
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_middleware_reports_each_call_and_what_was_cut(lockbox: SmallLockbox, guard: Guard, allowed: Allowed) -> None:
     assert allowed.request is not None

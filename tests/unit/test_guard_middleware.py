@@ -293,6 +293,7 @@ def test_calls_end_when_lockbox_falls_silent(lockbox: SmallLockbox, opened: Open
     assert call.wait_for_end() - began < 3.0 + 0.25 + SLACK
 
 
+@pytest.mark.far
 def test_a_call_is_let_to_its_end_where_that_is_chosen(lockbox: SmallLockbox, opened: Opener, guard: Guard) -> None:
     request = opened(window())
     with served(GuardedService(guard, drain_seconds=1.5)) as port:

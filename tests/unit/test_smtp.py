@@ -141,6 +141,7 @@ def test_a_slow_greeting_is_waited_for() -> None:
     assert relay.message_ids == [MAIL.message_id]
 
 
+@pytest.mark.far
 @pytest.mark.parametrize(
     "behaviour",
     [

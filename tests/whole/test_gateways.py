@@ -354,6 +354,7 @@ def test_an_answer_that_goes_on_over_a_revoke_is_cut_at_its_longest_time(entranc
     connection.close()
 
 
+@pytest.mark.far
 def test_a_window_is_shut_at_its_deadline(entrance: Entrance) -> None:
     mailbox = address()
     entrance.opened(mailbox, access_window=2)
@@ -378,6 +379,7 @@ def lockbox_away(entrance: Entrance, *, silent: bool) -> Iterator[None]:
         line.connect()
 
 
+@pytest.mark.far
 @pytest.mark.parametrize("silent", [False, True], ids=["dead", "slow"])
 def test_without_an_answer_of_lockbox_it_is_shut_and_soon(entrance: Entrance, *, silent: bool) -> None:
     mailbox = address()
@@ -411,6 +413,7 @@ def test_with_redis_dead_a_window_opens_and_is_shut_as_soon(entrance: Entrance) 
     db.dispose()
 
 
+@pytest.mark.far
 def test_with_postgres_dead_it_is_shut_and_comes_back_by_itself(entrance: Entrance) -> None:
     mailbox, urls = address(), entrance.home.urls
     entrance.opened(mailbox)
@@ -433,6 +436,7 @@ def reason_for(entrance: Entrance, mailbox: str) -> str:
     return entrance.refused(f"/mailboxes/{mailbox}").headers["lockbox-reason"]
 
 
+@pytest.mark.far
 def test_a_suspended_tenant_is_shut(entrance: Entrance) -> None:
     mailbox, world = address(), entrance.home.world
     entrance.opened(mailbox)

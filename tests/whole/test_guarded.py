@@ -65,6 +65,7 @@ def test_the_guarded_service_serves_by_a_window_alone(lockbox: SmallLockbox, tmp
         assert time.monotonic() - began < 1.0
 
 
+@pytest.mark.far
 def test_the_guarded_service_stays_shut_without_a_lockbox(tmp_path: Path) -> None:
     with running(tmp_path, "guarded.py", f"http://127.0.0.1:{own_port()}", "--tenant", "contoso") as url:
         answer = read(url, **BEARER)
@@ -73,6 +74,7 @@ def test_the_guarded_service_stays_shut_without_a_lockbox(tmp_path: Path) -> Non
     assert SECRET not in answer.text
 
 
+@pytest.mark.far
 def test_the_admin_tool_takes_the_tenant_from_its_database(lockbox: SmallLockbox, tmp_path: Path) -> None:
     database, reports = tmp_path / "tool.db", tmp_path / "reports"
     reports.write_text("lbx_test_reports")

@@ -124,6 +124,7 @@ def test_flower_shows_the_pages_of_both_workers_though_they_answer_questions_alo
             assert (page.status_code, kind in page.text) == (200, True)
 
 
+@pytest.mark.far
 def test_flower_shows_its_figures_to_this_machine_or_for_the_password(stage: RunningStack) -> None:
     signed_in = (stage.plan.flower_user, stage.plan.flower_password)
     passed_on = {"X-Forwarded-For": "127.0.0.1"}
@@ -135,6 +136,7 @@ def test_flower_shows_its_figures_to_this_machine_or_for_the_password(stage: Run
             assert flower.get(path, headers=passed_on, auth=signed_in).status_code == 200
 
 
+@pytest.mark.far
 def test_flower_answers_one_wrong_password_a_second_however_many_are_tried_at_once(stage: RunningStack) -> None:
     signed_in = (stage.plan.flower_user, stage.plan.flower_password)
 

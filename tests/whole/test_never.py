@@ -56,6 +56,7 @@ def test_a_request_runs_its_whole_life_by_itself(stage: RunningStack) -> None:
     stage.events_are_whole()
 
 
+@pytest.mark.far
 def test_flushing_redis_loses_nothing(stage: RunningStack) -> None:
     # Whose prompt is not sent before the time is over is never told: that is lateness, and not loss.
     world = stage.world(approval_window=FOUND)
@@ -147,6 +148,7 @@ def test_redis_that_takes_nothing_more_ends_no_worker_and_delays_no_clock(stage:
     stage.events_are_whole()
 
 
+@pytest.mark.far
 def test_postgres_restarted_loses_nothing(stage: RunningStack) -> None:
     world = stage.world(approval_window=3)
     request = world.submit()
@@ -208,6 +210,7 @@ def test_a_pool_child_killed_again_and_again_hangs_nothing(stage: RunningStack) 
     stage.events_are_whole()
 
 
+@pytest.mark.far
 def test_access_is_never_open_past_its_end_with_all_workers_dead(stage: RunningStack) -> None:
     world = stage.world()
     request = world.submit(access_window=2)
