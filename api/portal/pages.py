@@ -21,7 +21,7 @@ from starlette.types import Scope
 
 from api import browser, deps
 from api.browser import Visitor
-from api.portal import agents, navigation, phrases
+from api.portal import agents, icons, navigation, phrases
 from api.problems import STATUS
 from api.problems import problem as plain_problem
 from lockbox.errors import Conflict, Invalid, LockboxError, NotSignedIn, NotYours, SignInAgain, TooMany
@@ -118,6 +118,9 @@ TEMPLATES.tests["long"] = lambda text: len(text) > MOST_SHOWN or text.count("\n"
 TEMPLATES.globals["states"] = STATE_WORDINGS
 TEMPLATES.globals["approved"] = approved
 TEMPLATES.globals["sections"] = navigation.of
+TEMPLATES.globals["icon"] = icons.icon
+TEMPLATES.globals["section_icon"] = icons.section_icon
+TEMPLATES.globals["tone_icon"] = icons.tone_icon
 
 
 def page(

@@ -4,7 +4,8 @@ import hashlib
 import re
 from importlib.resources import files
 
-from api.portal.static import FILES, VENDORED
+from api.portal.icons import FOLDER as ICONS
+from api.portal.static import VENDORED
 
 FOLDER = files("api.portal").joinpath("static", "vendor")
 
@@ -12,12 +13,13 @@ FOLDER = files("api.portal").joinpath("static", "vendor")
 def test_vendored_files_are_those_whose_sums_were_noted() -> None:
     lines = FOLDER.joinpath("SHA256SUMS").read_text().splitlines()
     noted = {name: total for total, name in map(str.split, lines)}
+    vendored = (*VENDORED, *(f"{ICONS.name}/{icon.name}" for icon in ICONS.iterdir()))
 
-    assert {name: hashlib.sha256(FILES[name].plain).hexdigest() for name in VENDORED} == noted
+    assert {name: hashlib.sha256(FOLDER.joinpath(name).read_bytes()).hexdigest() for name in vendored} == noted
 
 
 def test_every_vendored_file_bears_its_version_and_has_its_licence() -> None:
-    for name in VENDORED:
-        found = re.fullmatch(r"([a-z]+)-\d+\.\d+\.\d+\.min\.(?:js|css)", name)
+    for name in (*VENDORED, ICONS.name):
+        found = re.fullmatch(r"([a-z]+)-\d+\.\d+\.\d+(?:\.min\.(?:js|css))?", name)
         assert found, name
         assert FOLDER.joinpath(f"{found[1]}-LICENSE").is_file()

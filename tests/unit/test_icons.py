@@ -1,0 +1,66 @@
+"""The icons of the pages: what is used is there, what is there is used, and none can do more than be seen."""
+
+import re
+from importlib.resources import files
+
+import pytest
+
+from api.portal import icons, navigation
+from api.portal.pages import TEMPLATES
+from lockbox.notifications.mail_text import Tone
+
+NAMED = re.compile(
+    r"\bicon\(([^)]*)\)|parts\.empty\((.*)\) %\}|\{% macro (?:empty|simple)\((.*)\)|simple\((.*)\) \}\}"
+)
+QUOTED = re.compile(r'"([a-z0-9-]+)"')
+CHANGES_NOTHING = re.compile(
+    r'<svg class="icon" viewBox="0 0 24 24" aria-hidden="true">'
+    r'(?:<(?:circle|line|path|polyline|rect)(?: [a-z0-9]+="[A-Za-z0-9 .,-]*")+ ?/>)+</svg>'
+)
+
+
+def named_in_templates() -> set[str]:
+    """Return all that could be the name of an icon where templates show one."""
+    folder = files("api.portal").joinpath("templates")
+    texts = [file.read_text() for file in folder.iterdir() if file.name.endswith(".html")]
+    places = [part for text in texts for found in NAMED.findall(text) for part in found]
+    return {name for place in places for name in QUOTED.findall(place)}
+
+
+def test_each_icon_that_is_there_is_used() -> None:
+    used = named_in_templates() | set(icons.SECTIONS.values()) | set(icons.TONES.values())
+
+    assert icons.ICONS.keys() - used == set()
+
+
+def test_each_icon_that_a_template_names_outright_is_there() -> None:
+    folder = files("api.portal").joinpath("templates")
+    named = {
+        name
+        for file in folder.iterdir()
+        if file.name.endswith(".html")
+        for name in re.findall(r'\bicon\("([^"]+)"\)', file.read_text())
+    }
+
+    assert named
+    assert named - icons.ICONS.keys() == set()
+
+
+def test_each_section_and_each_kind_of_state_has_an_icon_of_its_own() -> None:
+    assert {section.path for section in navigation.SECTIONS} == set(icons.SECTIONS)
+    assert len(set(icons.SECTIONS.values())) == len(icons.SECTIONS)
+    assert len({icons.tone_icon(tone) for tone in Tone}) == len(Tone)
+
+
+@pytest.mark.parametrize("name", icons.ICONS)
+def test_an_icon_is_only_seen(name: str) -> None:
+    assert CHANGES_NOTHING.fullmatch(icons.icon(name))
+
+
+def test_a_state_is_words_beside_its_icon() -> None:
+    shown = TEMPLATES.from_string(
+        '{% import "parts.html" as parts %}{{ parts.mark("refused", "it has <b>failed</b>") }}'
+    ).render()
+
+    assert str(icons.tone_icon(Tone.REFUSED)) in shown
+    assert shown.endswith("</svg>it has &lt;b&gt;failed&lt;/b&gt;</span>")
