@@ -1,26 +1,87 @@
-"""The vendor's colour: it stands out on light and dark screens, and nothing else of it reaches the style sheet."""
+"""The vendor's own look: its colour in light and dark, and a logo that is a small picture and nothing else."""
 
-import re
+from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from api.portal import brand
-from config.colours import LEAST_CONTRAST, PAPER, contrast, mixed
+from config.colours import LEAST_CONTRAST, PAPER, contrast
+from config.logo import MOST_BYTES, PNG, check_logo
+from config.settings import load
+from config.unsafe_settings import UnsafeSettings
+from tests.unit.test_settings import set_up
+
+COLOURS = st.integers(0, 0xFFFFFF).map("#{:06x}".format)
+PICTURE = b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1 1"><rect width="1" height="1"/></svg>'
 
 
-@pytest.mark.parametrize("colour", ["#000000", "#2747a8", "#7a0000", "#0b6f38", "#5a3d00", "#00008b"])
-def test_a_colour_is_bright_enough_for_a_dark_screen(colour: str) -> None:
-    said = brand.style(colour).decode()
-
-    light, dark = re.findall(r"--brand: (#[0-9a-f]{6})", said)
-    assert light == colour
-    assert contrast(light, PAPER) >= LEAST_CONTRAST
-    assert contrast(dark, brand.NIGHT) >= LEAST_CONTRAST
-    assert contrast(dark, brand.INK) >= LEAST_CONTRAST
+def colours(sheet: bytes) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the colours of a style sheet on a light screen, and on a dark one."""
+    light, dark = (
+        dict(line.strip().split(": ") for line in part.replace("{", ";").split(";") if ": #" in line)
+        for part in sheet.decode().split("@media (prefers-color-scheme: dark)")
+    )
+    return light, dark
 
 
-def test_mixtures_and_contrasts_are_those_of_the_standard() -> None:
-    assert mixed("#000000", "#ffffff", 0.5) == "#808080"
-    assert mixed("#102030", "#ffffff", 0) == "#102030"
-    assert round(contrast("#000000", "#ffffff"), 1) == 21.0
-    assert round(contrast("#767676", "#ffffff"), 2) == 4.54
+@given(COLOURS)
+def test_a_colour_that_is_accepted_stands_out_on_both_screens(colour: str) -> None:
+    if contrast(colour, PAPER) < LEAST_CONTRAST:
+        return
+
+    light, dark = colours(brand.style(colour))
+
+    assert light == {"--brand": colour, "--link": colour}
+    assert contrast(dark["--link"], brand.NIGHT) >= LEAST_CONTRAST
+    assert contrast(dark["--on-brand"], dark["--brand"]) >= LEAST_CONTRAST
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (PICTURE, "image/svg+xml"),
+        (
+            b"<?xml version='1.0'?>\n<!-- ours --><!DOCTYPE svg PUBLIC '-//W3C//DTD SVG 1.1//EN' ''>" + PICTURE,
+            "image/svg+xml",
+        ),
+        (PNG, "image/png"),
+    ],
+)
+def test_a_small_picture_is_taken(tmp_path: Path, content: bytes, kind: str) -> None:
+    file = tmp_path / "logo"
+    file.write_bytes(content)
+
+    check_logo(file)
+
+    assert brand.logo(file) == (content, kind)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        PNG + bytes(MOST_BYTES),
+        b"",
+        b"<html><img src=x></html>",
+        b"<html>" + PICTURE + b"</html>",
+        PICTURE.replace(b"<rect", b"<script>alert(1)</script><rect"),
+        PICTURE.replace(b"<rect", b"<SCRIPT href='//evil.example/x.js'/><rect"),
+        PICTURE.replace(b"<rect", b"<rect onload='alert(1)'"),
+        PICTURE.replace(b"<rect", b"<rect x='1'onload = 'alert(1)'"),
+        PICTURE.replace(b"<rect", b"<a href='javascript:alert(1)'/><rect"),
+        PICTURE.replace(b"<rect", b"<foreignObject/><rect"),
+        b"<!DOCTYPE svg [<!ENTITY a 'b'>]>" + PICTURE,
+    ],
+)
+def test_what_is_no_small_picture_is_refused_when_a_process_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
+) -> None:
+    file = tmp_path / "hunter2.svg"
+    file.write_bytes(content)
+    set_up(monkeypatch, LOCKBOX_VENDOR_LOGO=str(file))
+
+    with pytest.raises(UnsafeSettings, match="LOCKBOX_VENDOR_LOGO") as refused:
+        load()
+
+    assert "alert" not in str(refused.value)
