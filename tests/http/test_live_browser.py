@@ -27,6 +27,18 @@ pytestmark = [pytest.mark.far, pytest.mark.skipif(people.PROGRAM is None, reason
 
 BY_MAIL = Policy(vendor_review=False, mail_suffices=True, quorum=2)
 FIFTEEN_SECONDS = 15_000
+# Each time that the buttons of a decision can no longer be pressed, or can be again: which those are, and what a
+# finger reaches that is put in the middle of the first one.
+PAUSES = """() => {
+  window.pauses = [];
+  const look = () => {
+    const here = document.getElementById("answer"), button = here.querySelector("button:not([hidden])");
+    const { left, top, width, height } = button.getBoundingClientRect();
+    const reached = document.elementFromPoint(left + width / 2, top + height / 2)?.closest("button") === button;
+    window.pauses.push({ at: performance.now(), words: button.innerText, inert: here.inert, reached });
+  };
+  new MutationObserver(look).observe(document.body, { attributeFilter: ["inert"], subtree: true });
+}"""
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +89,46 @@ def test_what_may_still_be_decided_gets_the_version_that_the_page_shows(live: Li
 
     expect(page.locator("#state")).to_contain_text("Denied")
     expect(page.locator("main")).not_to_contain_text("Since you looked")
+
+
+def test_forms_that_nobody_has_filled_in_follow_the_request_by_themselves(live: Live, desk: BrowserDesk) -> None:
+    world = live.portal.world
+    request = world.fresh()
+    ann, erin = (_opened(live, desk, name, f"/requests/{request.id}") for name in ("ann", "erin"))
+    expect(ann.get_by_role("button", name="Approve")).to_be_enabled()
+    expect(erin.get_by_role("button", name="Cancel the request")).to_be_enabled()
+
+    for name in ("amir", "abe"):
+        world.act(name, Action.APPROVE, request.id)
+
+    expect(ann.get_by_role("button", name="Approve")).to_have_count(0)
+    expect(erin.get_by_role("button", name="Cancel the request")).to_have_count(0)
+    expect(erin.get_by_role("button", name="Complete access")).to_be_enabled()
+    for page in (ann, erin):
+        expect(page.get_by_role("status")).to_contain_text("Abe approved it.")
+        expect(page.get_by_role("status")).not_to_contain_text("again")
+    ann.get_by_role("button", name="Revoke access").click()
+    expect(ann.locator("#done")).to_contain_text("You revoked the access.")
+    expect(erin.locator("#answer button")).to_have_count(0)
+
+
+def test_for_a_second_nothing_can_be_pressed_where_other_buttons_came(live: Live, desk: BrowserDesk) -> None:
+    world = live.portal.world
+    request = world.fresh()
+    world.act("amir", Action.APPROVE, request.id)
+    page = _opened(live, desk, "ann", f"/requests/{request.id}")
+    expect(page.get_by_role("button", name="Approve")).to_be_enabled()
+    page.evaluate(PAUSES)
+
+    world.act("abe", Action.APPROVE, request.id)
+    page.wait_for_function("() => window.pauses.length === 2")
+
+    begun, ended = page.evaluate("window.pauses")
+    assert (begun["words"], begun["inert"], begun["reached"]) == ("Revoke access", True, False)
+    assert (ended["words"], ended["inert"], ended["reached"]) == ("Revoke access", False, True)
+    assert ended["at"] - begun["at"] > 990
+    page.get_by_role("button", name="Revoke access").click()
+    expect(page.locator("#done")).to_contain_text("You revoked the access.")
 
 
 def test_what_the_clock_alone_moves_is_no_news(live: Live, desk: BrowserDesk) -> None:
