@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import APIRouter, Depends, FastAPI
+from fastapi.telemetry import TelemetryConfig
 from starlette.routing import BaseRoute
 
 from api import playground, portal, problems
@@ -64,6 +65,8 @@ from lockbox.schedule import Schedule
 
 OVERFLOW, VITAL_OVERFLOW = 7, 2
 """Some requests need a second connection for a moment; exports, live pages and heartbeats have one of their own."""
+NO_TELEMETRY = TelemetryConfig(tracing=False, metrics=False, logs=False, operation_spans=False, auto_configure=False)
+"""FastAPI's own would export paths, queries and the values of wrong bodies, whatever the environment asks for."""
 KINDS_ON_LOOP = 4
 """How many kinds of calls run on the event loop, each with connections of its own: submissions, checks, moves."""
 READING = 1
@@ -206,6 +209,7 @@ def make_app(
         dependencies=[Depends(known_alone)],
         openapi_url=None,
         redirect_slashes=False,
+        telemetry=NO_TELEMETRY,
     )
     app.state.settings = settings
     app.state.database = database
