@@ -4,6 +4,7 @@ import asyncio
 import re
 from collections import Counter, deque
 from collections.abc import Callable, Coroutine, Sequence
+from contextvars import Context
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Any, TypeVar
@@ -207,7 +208,8 @@ class CallGroups:
         self._arrived.append(member)
         if self._running < GROUPS:
             self._running += 1
-            _keep(self._groups, self._run_groups())
+            # Of no call's context: the same task goes on with those that come later.
+            _keep(self._groups, self._run_groups(), Context())
         return await member.answer
 
     async def _run_groups(self) -> None:
@@ -255,7 +257,7 @@ class CallGroups:
 
     def _leave(self, member: GroupMember[Any]) -> None:
         self._keys_alone[member.key] += 1
-        _keep(self._alone, self._run_alone(member))
+        _keep(self._alone, self._run_alone(member), member.called_in.copy())
 
     async def _run_alone(self, member: GroupMember[Any]) -> None:
         try:
@@ -281,9 +283,9 @@ class CallGroups:
             return member.use_case(session)
 
 
-def _keep(tasks: set[asyncio.Task[None]], work: Coroutine[Any, Any, None]) -> None:
-    """Start a task, and keep a reference to it until it is done."""
-    task = asyncio.create_task(work)
+def _keep(tasks: set[asyncio.Task[None]], work: Coroutine[Any, Any, None], context: Context) -> None:
+    """Start a task in a context, and keep a reference to it until it is done."""
+    task = asyncio.create_task(work, context=context)
     tasks.add(task)
     task.add_done_callback(tasks.discard)
 

@@ -8,6 +8,7 @@ statements run with its own session variables, so row-level security applies to 
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from typing import Any, Generic, TypeVar, cast
@@ -126,7 +127,8 @@ def _is_same(foreseen: Query, wanted: Query) -> bool:
 class GroupMember(Generic[Answer]):
     """One call in a group: the use case, its work in the current attempt, and the answer that its caller awaits.
 
-    No two members of a group have the same `key`. `needs_alone` is whether it has to leave the group.
+    No two members of a group have the same `key`. `needs_alone` is whether it has to leave the group. The use case
+    runs in the context of its caller, `called_in`: what it logs names the call that it belongs to.
     """
 
     def __init__(self, use_case: Callable[[UnitOfWork], Answer], key: str | None) -> None:
@@ -134,6 +136,7 @@ class GroupMember(Generic[Answer]):
         self.key = key
         self.answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self.needs_alone = False
+        self.called_in = copy_context()
 
     def begin(self, db: Database) -> None:
         """Run the use case, from its beginning, until it needs rows."""
@@ -142,6 +145,7 @@ class GroupMember(Generic[Answer]):
         self._outcome: list[Answer] = []
         self._error: Exception | None = None
         self._fiber = greenlet(self._run)
+        self._fiber.gr_context = self.called_in.copy()
         self._fiber.switch(self.work)
 
     def go_on(self, handed: Sequence[Result[*tuple[Any, ...]]]) -> None:

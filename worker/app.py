@@ -3,10 +3,11 @@
 import logging
 from typing import Any
 
-from celery import Celery
-from celery.signals import setup_logging
+from celery import Celery, Task
+from celery.signals import setup_logging, task_postrun, task_prerun
 from celery.worker.control import Panel
 from kombu import Queue
+from structlog.contextvars import bind_contextvars, clear_contextvars
 
 from config import logging as lockbox_logging
 from config.settings import Settings
@@ -113,6 +114,17 @@ def _our_logs(**_: object) -> None:
     lockbox_logging.configure(settings())
     logging.getLogger("celery.app.trace").setLevel(logging.WARNING)
     logging.getLogger("celery.worker.strategy").setLevel(logging.WARNING)
+
+
+@task_prerun.connect(weak=False)
+def _name_the_task(task: "Task[..., Any]", task_id: str, **_: object) -> None:
+    """Let each line that is logged while a task runs name it, as Flower does."""
+    bind_contextvars(task=task.name, task_id=task_id)
+
+
+@task_postrun.connect(weak=False)
+def _forget_the_task(**_: object) -> None:
+    clear_contextvars()
 
 
 try:

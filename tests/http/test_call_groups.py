@@ -16,6 +16,7 @@ import pytest
 from greenlet import getcurrent, greenlet
 from httpx import Response
 from sqlalchemy import Result, text
+from structlog.contextvars import bind_contextvars, get_contextvars
 
 from api.incoming_request import CallGroups, LoopConnections
 from harness.people import World
@@ -446,6 +447,27 @@ def test_whoever_comes_as_the_last_groups_end_is_answered_too(door: Door, turns:
             return await asyncio.gather(*(groups.run(lambda _: "first") for _ in "ab"), late())
 
     assert door.runner.run(calls()) == ["first", "first", "late"]
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_what_is_logged_in_a_group_names_the_call_that_it_belongs_to(door: Door, *, alone: bool) -> None:
+    groups = CallGroups(door.db, places_alone=1)
+
+    def use_case(session: UnitOfWork) -> tuple[Any, Any]:
+        before = get_contextvars().get("call")
+        if alone:
+            session.orm  # noqa: B018 - a group has none
+        session.execute(ONE)
+        return before, get_contextvars().get("call")
+
+    async def call(name: str) -> tuple[Any, Any]:
+        bind_contextvars(call=name)
+        return await groups.run(use_case)
+
+    async def calls() -> list[tuple[Any, Any]]:
+        return await asyncio.gather(*(asyncio.create_task(call(name)) for name in "abcdef"))
+
+    assert door.runner.run(calls()) == [(name, name) for name in "abcdef"]
 
 
 def test_who_hangs_up_takes_only_the_own_answer_away(door: Door) -> None:
