@@ -4,12 +4,14 @@ FROM python:3.13-slim AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /src
 
-COPY pyproject.toml requirements.lock deploy/compose/lock.py ./
+COPY pyproject.toml requirements.lock requirements-dev.lock deploy/compose/lock.py ./
 RUN python lock.py build > build.lock \
  && python lock.py > servers.lock \
+ && python lock.py tracing requirements-dev.lock > tracing.lock \
  && python -m venv --without-pip /opt/lockbox \
  && python -m pip install --require-hashes --only-binary=:all: -r build.lock \
- && python -m pip --python /opt/lockbox install --require-hashes --only-binary=:all: -r servers.lock
+ && python -m pip --python /opt/lockbox install --require-hashes --only-binary=:all: -r servers.lock \
+ && python -m pip --python /opt/lockbox install --require-hashes --only-binary=:all: -r tracing.lock
 
 COPY README.md LICENSE NOTICE ./
 COPY api api

@@ -19,7 +19,7 @@ TESTS ?= tests
 JOBS ?= 5
 FAR_JOBS ?= 2
 
-.PHONY: help demo run test test-far check format migrate bench bench-quick bench-full trace chaos soak explore stateful failpoints mutants screens mails \
+.PHONY: help demo run test test-far check format migrate bench bench-quick bench-full trace tracing chaos soak explore stateful failpoints mutants screens mails \
 	lock lock-bench lock-mutants lock-client client openapi reference pin-images clean
 .DEFAULT_GOAL := help
 
@@ -90,6 +90,10 @@ failpoints: $(DEV_READY) ## end a process at every failpoint in turn, and see th
 
 mutants: $(MUTANTS_READY) ## change the rules and the audit's code line by line, and count which changes the unit tests see
 	@$(MUTANTS_VENV)/bin/python -m tests.mutants $(MUTANTS)
+
+tracing: $(READY) ## add OpenTelemetry to .venv, which LOCKBOX_OTLP_ENDPOINT needs
+	@$(BIN)/python deploy/compose/lock.py tracing requirements-dev.lock > $(VENV)/tracing.lock
+	@sh deploy/venv --add $(VENV) $(VENV)/tracing.lock
 
 screens: $(DEV_READY) ## play the portal in a browser and write pictures of its pages into docs/screens
 	@mkdir -p docs/screens && SCREENS=docs/screens $(BIN)/python -m pytest -q tests/whole/test_portal.py tests/whole/test_play.py

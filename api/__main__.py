@@ -17,6 +17,7 @@ from api.http_protocol import ClientBounds, bounded
 from api.server import ApiServer
 from api.supervisor import NOT_STARTED, Supervisor
 from config import logging as lockbox_logging
+from config import traces
 from config.server_urls import MOST_PORT
 from config.settings import LOOPBACK, Settings, load
 from config.unsafe_settings import UnsafeSettings
@@ -38,6 +39,7 @@ def main() -> None:
     try:
         settings = _for(load(), where.host)
         failpoints.arm(settings.failpoint)
+        traces.check(settings)
     except (UnsafeSettings, UnknownFailpoint) as refused:
         raise SystemExit(f"lockbox: {refused}") from None
     counts = ClientCounts(settings.api_processes)
@@ -45,7 +47,7 @@ def main() -> None:
     listener = _listener(where.host, where.port)
     config = _config(settings, counts)
     if settings.api_processes == 1:
-        _serve(config, app, listener)
+        _serve(settings, config, app, listener)
         return
     # Each process makes its own: this one only found out that it can be made.
     app.state.database.dispose()
@@ -115,18 +117,22 @@ def _config(settings: Settings, counts: ClientCounts) -> uvicorn.Config:
 def _serve_beside_others(
     settings: Settings, config: uvicorn.Config, counts: ClientCounts, listener: socket.socket, lifeline: int
 ) -> None:
-    _serve(config, _checked_app(settings, counts), listener, lifeline)
+    _serve(settings, config, _checked_app(settings, counts), listener, lifeline)
 
 
-def _serve(config: uvicorn.Config, app: FastAPI, listener: socket.socket, lifeline: int | None = None) -> None:
+def _serve(
+    settings: Settings, config: uvicorn.Config, app: FastAPI, listener: socket.socket, lifeline: int | None = None
+) -> None:
     gateway: GateRuntime = app.state.gateway
     config.app = gateway.before(app)
     server = ApiServer(config, [app.state.live_updates.shut, gateway.streams.shut], lifeline)
+    traces.start(settings, "lockbox-api")
     # Collecting everything created so far takes a tenth of a second, in which no request is answered.
     gc.collect()
     gc.freeze()
     with suppress(KeyboardInterrupt):
         server.run([listener])
+    traces.stop()
     if not server.started:
         raise SystemExit(NOT_STARTED)
 

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import os
+import re
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -28,8 +29,10 @@ from api.incoming_request import (
     client_address,
 )
 from api.portal.pages import early
-from api.problems import problem
+from api.problems import problem, unexpected
+from config import traces
 from config.settings import Settings
+from config.traces import ORIGIN, TRACING, CallOrigin, Span, SpanKind
 from lockbox.identity.attempt_limits import network
 
 log = structlog.get_logger("api")
@@ -43,9 +46,14 @@ UPLOADS = frozenset({"/audit-log/verify"})
 FORMS = frozenset({b"multipart/form-data", b"application/x-www-form-urlencoded"})
 CHARSETS = frozenset({b"utf-8", b"utf8", b"us-ascii", b"ascii"})
 NO_SNIFF = (b"x-content-type-options", b"nosniff")
+REQUEST_ID = "x-request-id"
+WELL_FORMED = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+TRACEPARENT = "traceparent"
+UNTRACED = frozenset({"/livez", "/readyz", "/metrics"})
+"""What machines ask every few seconds; there is nothing to see in it."""
 
 ALWAYS = frozenset({"/livez"})
-UNAUTHORIZED = 401
+UNAUTHORIZED, INTERNAL = 401, 500
 MOST_KNOWN, KNOWN_SECONDS = 20_000, 900.0
 PER_ADDRESS = 2
 SPARE_THREADS = 8
@@ -73,6 +81,14 @@ class HttpGuard:
             await self.app(scope, receive, send)
             return
         answer = GuardedAnswer(scope, send)
+        token = ORIGIN.set(answer.origin)
+        try:
+            await self._guard(answer, receive)
+        finally:
+            ORIGIN.reset(token)
+            answer.end()
+
+    async def _guard(self, answer: "GuardedAnswer", receive: Receive) -> None:
         inner = answer.scope
         try:
             _check_headers(inner)
@@ -86,6 +102,10 @@ class HttpGuard:
             return
         try:
             await self.app(inner, receive, answer.send)
+        except Exception as error:
+            if answer.has_begun:
+                raise
+            await unexpected(error)(inner, receive, answer.send)
         finally:
             answer.leave(None)
 
@@ -101,7 +121,8 @@ class EarlyAnswer(Exception):  # noqa: N818 - it is an answer
 class GuardedAnswer:
     """The answer on its way out: it frees the place, is logged, and has no body where a HEAD was asked.
 
-    The log line names the route's template, for paths and queries name people and their content.
+    The log line and the span name the route's template, for paths and queries name people and their content. The id
+    that the answer bears is in each line that is logged on the way, and in those of the mails and calls that follow.
     """
 
     def __init__(self, scope: Scope, send: Send) -> None:
@@ -110,15 +131,23 @@ class GuardedAnswer:
         # A copy: the server has to know that it answers a HEAD.
         self.scope: Scope = {**scope, "method": "GET"} if self._is_head else scope
         self.leave: Callable[[int | None], None] = lambda _: None
+        self.has_begun = False
+        self.origin = _origin_of(scope)
+        self._span: Span | None = None
+        if TRACING.tracer and scope["path"] not in UNTRACED:
+            self._span = TRACING.tracer.begin(self._method, SpanKind.SERVER, self.origin.traceparent)
+            self.origin = self.origin._replace(traceparent=self._span.traceparent)
+        self._told: dict[str, str | int] = {"http.request.method": self._method}
         self._send = send
         self._began = time.perf_counter()
 
     async def send(self, message: Message) -> None:
         """Pass on a message of the app."""
         if message["type"] == "http.response.start":
+            self.has_begun = True
             self.leave(message["status"])
             self._log(message["status"])
-            message = _without_guessing(message)
+            message = _with_headers(message, self.origin)
         elif self._is_head and message["type"] == "http.response.body":
             if message.get("more_body", False):
                 return
@@ -129,13 +158,32 @@ class GuardedAnswer:
         route = getattr(self.scope.get("route"), "path", None) or "unknown"
         took = round((time.perf_counter() - self._began) * 1000, 1)
         log.info("http", method=self._method, route=route, status=status, ms=took)
+        self._told |= {"http.route": route, "http.response.status_code": status}
+        if status >= INTERNAL:
+            self._told["error.type"] = str(status)
+
+    def end(self) -> None:
+        """End its span."""
+        if self._span:
+            self._span.end(f"{self._method} {self._told.get('http.route', '')}".strip(), self._told)
 
 
-def _without_guessing(message: Message) -> Message:
+def _with_headers(message: Message, origin: CallOrigin) -> Message:
+    """Return the beginning of an answer with what each has, unless the app has said it already."""
     headers = message.get("headers", ())
-    if any(name.lower() == NO_SNIFF[0] for name, _ in headers):
-        return message
-    return {**message, "headers": [*headers, NO_SNIFF]}
+    said = {name.lower() for name, _ in headers}
+    added = (NO_SNIFF, (REQUEST_ID.encode(), (origin.http_request_id or "").encode()))
+    return {**message, "headers": [*headers, *(header for header in added if header[0] not in said)]}
+
+
+def _origin_of(scope: Scope) -> CallOrigin:
+    """Return the caller's id and span, each where it names one that is well-formed; the id is ours otherwise."""
+    shown = Headers(scope=scope)
+    own, parent = (shown.getlist(name) for name in (REQUEST_ID, TRACEPARENT))
+    return CallOrigin(
+        own[0] if len(own) == 1 and WELL_FORMED.fullmatch(own[0]) else os.urandom(8).hex(),
+        parent[0] if len(parent) == 1 and traces.TRACEPARENT.fullmatch(parent[0]) else None,
+    )
 
 
 def _check_headers(scope: Scope) -> None:

@@ -17,6 +17,7 @@ PASSED = {
     "catalogue": frozenset({"api", "notifications", "connectors"}),
     "connector_targets": frozenset({"connectors"}),
     "log_level": ALL,
+    **dict.fromkeys(("otlp_endpoint", "otlp_share"), API | WORKERS),
     "shutdown_seconds": WORKERS,
     "deliveries_kept_days": WORKERS,
     "digest_hours": frozenset({"worker"}),

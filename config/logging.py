@@ -9,6 +9,7 @@ from typing import Any
 import structlog
 
 from config.settings import Settings
+from config.traces import ORIGIN
 
 MASKS = (
     (re.compile(r"(DETAIL|CONTEXT):  .*"), r"\1:  ***"),
@@ -40,10 +41,21 @@ def _masked_all(value: object) -> object:
     return masked(value if isinstance(value, str) else repr(value))
 
 
+def add_origin(_: object, __: str, entry: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Name the HTTP request that caused what is logged, and its trace; `request_id` is that of an access request."""
+    origin = ORIGIN.get()
+    if origin.http_request_id:
+        entry["http_request_id"] = origin.http_request_id
+    if origin.traceparent:
+        _, entry["trace_id"], entry["span_id"], _ = origin.traceparent.split("-")
+    return entry
+
+
 def configure(settings: Settings) -> None:
     """Send structlog's and the standard library's records to stderr, one line each."""
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
+        add_origin,
         structlog.stdlib.add_logger_name,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),

@@ -119,6 +119,22 @@ def check_page(value: str) -> str:
     return value
 
 
+def check_collector(value: str) -> str:
+    """Return the address of a collector, to which `/v1/traces` is added.
+
+    Raises:
+        ValueError: it is no http or https address, or has a user, a query or a fragment.
+    """
+    try:
+        parts = urlsplit(value)
+        is_one = parts.scheme in {"https", "http"} and parts.hostname and parts.port != 0
+    except ValueError:
+        is_one = False
+    if not is_one or "@" in parts.netloc or parts.query or parts.fragment:
+        raise ValueError("use an address such as http://collector:4318; headers go into OTEL_EXPORTER_OTLP_HEADERS")
+    return value
+
+
 def check_case_url(value: str) -> None:
     """Check the address of the pages of cases, in which `{case}` stands for a case's reference.
 

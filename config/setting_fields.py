@@ -161,6 +161,10 @@ class SettingFields(BaseSettings):
     """How logs are written."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """From which level on logs are written."""
+    otlp_endpoint: str | None = None
+    """The collector of OpenTelemetry traces, by OTLP/HTTP: `http://collector:4318`. Needs the extra `tracing`."""
+    otlp_share: float = Field(default=1.0, ge=0, le=1)
+    """Which share of the traces that begin here is sent; one that a caller has begun follows the caller."""
 
     submissions_per_person: int = Field(default=30, ge=1, le=1_000_000)
     """How many requests one person may submit in a minute."""

@@ -15,6 +15,7 @@ from config.colours import LEAST_CONTRAST, PAPER, contrast
 from config.logo import check_logo
 from config.server_urls import (
     check_case_url,
+    check_collector,
     check_origin,
     check_page,
     check_redis_url,
@@ -118,6 +119,11 @@ class Settings(SettingFields):
         if any(network.prefixlen == 0 for network in networks):
             raise ValueError("name the networks of your proxies: of these, everybody could claim any address")
         return networks
+
+    @field_validator("otlp_endpoint")
+    @classmethod
+    def _a_collector(cls, value: str | None) -> str | None:
+        return value and check_collector(value)
 
     @field_validator("flower_url")
     @classmethod

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from config import traces
 from config.settings import Settings
 from config.unsafe_settings import UnsafeSettings
 from lockbox import failpoints
@@ -59,7 +60,10 @@ def main() -> None:
         heartbeat_interval=HEARTBEAT_SECONDS,
         **KINDS[chosen.kind],
     )
-    worker.start()
+    try:
+        worker.start()
+    finally:
+        traces.stop()
     raise SystemExit(worker.exitcode)
 
 
@@ -97,6 +101,7 @@ def _wait_until_fit(kind: str, node: str) -> None:
             _can_seal(settings())
             _is_the_core(settings())
         failpoints.arm(settings().failpoint)
+        traces.check(settings())
         database = make(settings()).database
         server = SERVERS[kind]
         direct = database.direct if kind == "core" else None

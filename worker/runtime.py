@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
 
-from celery.signals import worker_process_init
+from celery.signals import worker_process_init, worker_process_shutdown
 from sqlalchemy import Engine
 
+from config import traces
 from config.settings import Settings, load
 from config.unsafe_settings import UnsafeSettings
 from connectors.connection_steps import MOST_SLOTS, ConnectionDriver
@@ -112,6 +113,14 @@ def make(chosen: Settings) -> Runtime:
     return Runtime(db, _senders(chosen), timedelta(days=chosen.deliveries_kept_days), _sealing(chosen), driver)
 
 
+SERVICES = {
+    "worker_database_url": "lockbox-core",
+    "notifications_database_url": "lockbox-notifications",
+    "connectors_database_url": "lockbox-connectors",
+}
+"""The name of a worker's kind in traces, by the login that it has."""
+
+
 def _login(chosen: Settings) -> str:
     if chosen.connectors_database_url:
         return "connectors_database_url"
@@ -163,6 +172,7 @@ def runtime() -> Runtime:
 
 @cache
 def _of_process(_: int) -> Runtime:
+    traces.start(settings(), SERVICES[_login(settings())])
     return make(settings())
 
 
@@ -206,6 +216,11 @@ def _codes(chosen: Settings) -> CodeKeys:
         return keyring.read_codes(chosen.code_key_files)
     except BadKey as bad:
         raise UnsafeSettings(f"LOCKBOX_CODE_KEY_FILES: {bad}") from None
+
+
+@worker_process_shutdown.connect(weak=False)
+def _send_last_spans(**_: object) -> None:
+    traces.stop()
 
 
 @worker_process_init.connect(weak=False)

@@ -15,6 +15,8 @@ from celery import Task, shared_task
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from config import traces
+from config.traces import SpanKind
 from lockbox.audit.log.sealer import RollbackDetected
 from lockbox.notifications import delivery
 from lockbox.notifications.senders.protocol import SEND_SECONDS
@@ -102,7 +104,8 @@ def seal() -> dict[str, int]:
 def _run_clock(ids: list[str], wanted: str) -> Mapping[str, int]:
     """Run the clock on these requests: what each is due for is decided by its row, not by the task's name."""
     requests = _uuids(ids, MOST_IDS)
-    counts = timers.run(runtime().database, requests)
+    with traces.span(f"clock {wanted}", SpanKind.INTERNAL):
+        counts = timers.run(runtime().database, requests)
     if failed := counts["failed"]:
         raise TaskFailed(f"{failed} of {len(requests)} requests could not be written; they come again")
     return {wanted: 0} | counts | _nonzero(skipped=len(set(requests)) - counts.total())
@@ -123,7 +126,8 @@ def _connect(ids: list[UUID]) -> Mapping[str, int]:
     driver = runtime().driver
     if driver is None:
         raise TaskFailed("set LOCKBOX_CONNECTORS_DATABASE_URL: this worker opens nothing at targets")
-    counts = driver.run(ids)
+    with traces.span("connect", SpanKind.INTERNAL):
+        counts = driver.run(ids)
     if failed := counts["failed"]:
         raise TaskFailed(f"{failed} of {counts.total()} steps at targets failed; they are taken again")
     return counts

@@ -1,7 +1,8 @@
-"""Prints the part of requirements.lock that an image needs: `lock.py` for the servers, `lock.py EXTRA` for an extra.
+"""Prints the part of a lock that an image needs: `lock.py` for the servers, `lock.py EXTRA [LOCK]` for an extra.
 
-It follows the lock's own notes of what was required by what, so it needs nothing but Python; with --require-hashes
-pip then refuses to install if anything were missing.
+The lock is requirements.lock unless one that has the extra is named. It follows the lock's own notes of what was
+required by what, so it needs nothing but Python; with --require-hashes pip then refuses to install if anything were
+missing.
 """
 
 import re
@@ -34,11 +35,11 @@ def _name(text: str) -> str:
 
 
 def main() -> None:
-    """Read the two files of this folder."""
+    """Read the project and a lock in this folder."""
     project = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["project"]
-    extra = sys.argv[1:]
-    roots = project["optional-dependencies"][extra[0]] if extra else project["dependencies"]
-    sys.stdout.write(part(Path("requirements.lock").read_text(encoding="utf-8"), roots))
+    extra, lock = (*sys.argv[1:], None, None)[:2]
+    roots = project["optional-dependencies"][extra] if extra else project["dependencies"]
+    sys.stdout.write(part(Path(lock or "requirements.lock").read_text(encoding="utf-8"), roots))
 
 
 if __name__ == "__main__":

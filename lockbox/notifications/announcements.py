@@ -8,6 +8,7 @@ from uuid import UUID
 
 from sqlalchemy import text
 
+from config.traces import ORIGIN
 from lockbox import database
 from lockbox.audit import events
 from lockbox.audit.events import AuditEvent
@@ -30,10 +31,11 @@ WHERE m.tenant_id IS NULL AND m.role = 'operator' AND p.disabled_at IS NULL
 ANNOUNCE = """
 written AS (
     INSERT INTO notifications (id, tenant_id, event_id, checkpoint_id, person_id, address_id, endpoint_id, about_id,
-        channel, template, run_at, until_at, attempts)
+        channel, template, run_at, until_at, attempts, http_request_id, traceparent)
     SELECT n.id, CAST(:t_tenant_id AS uuid), CAST(:t_event_id AS uuid), CAST(:t_checkpoint_id AS uuid), n.person_id,
         n.address_id, n.endpoint_id, n.about_id,
-        CASE WHEN n.endpoint_id IS NULL THEN 'mail' ELSE 'webhook' END, :t_template, :t_run_at, :t_until_at, 0
+        CASE WHEN n.endpoint_id IS NULL THEN 'mail' ELSE 'webhook' END, :t_template, :t_run_at, :t_until_at, 0,
+        CAST(:t_http_request_id AS text), CAST(:t_traceparent AS text)
     FROM unnest(CAST(:n_id AS uuid[]), CAST(:n_person_id AS uuid[]), CAST(:n_address_id AS uuid[]),
         CAST(:n_endpoint_id AS uuid[]), CAST(:n_about_id AS uuid[]))
         AS n (id, person_id, address_id, endpoint_id, about_id)
@@ -176,7 +178,7 @@ def queue_notifications(
     """Promise a notification to each of these, and return their ids."""
     if not chosen:
         return []
-    ids = [new_id() for _ in chosen]
+    ids, origin = [new_id() for _ in chosen], ORIGIN.get()
     session.execute(
         ANNOUNCED,
         {
@@ -186,6 +188,8 @@ def queue_notifications(
             "t_template": occasion.template,
             "t_run_at": occasion.at,
             "t_until_at": occasion.until,
+            "t_http_request_id": origin.http_request_id,
+            "t_traceparent": origin.traceparent,
             "n_id": array(ids),
             "n_person_id": array(one.person_id for one in chosen),
             "n_address_id": array(one.address_id for one in chosen),

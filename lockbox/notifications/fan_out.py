@@ -10,27 +10,25 @@ from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
+from types import MappingProxyType
 from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Row, text
 
+from config import traces
+from config.traces import NOWHERE, CallOrigin, SpanKind
 from lockbox import database
-from lockbox.audit.events import Actor
 from lockbox.audit.report import USES_SETTLE
 from lockbox.database import Database, UnitOfWork, array, listed, now
 from lockbox.failpoints import failpoint
-from lockbox.identity.roles import Mode
-from lockbox.notifications import queue, recipients, settlement
+from lockbox.notifications import outbox, queue, recipients, settlement
 from lockbox.notifications.announcements import OPERATORS
 from lockbox.notifications.audience import (
     OPERATED,
-    REPEATED,
     REPORT,
     REPORTED_AFTER,
-    SETTLED,
     AudienceGroup,
-    Reminder,
     is_reported,
     matters_until,
 )
@@ -46,13 +44,6 @@ from lockbox.sql import new_id
 
 BUSY_AGAIN = timedelta(milliseconds=250)
 MOST_REPORTS = 500
-REMINDERS = frozenset(Reminder)
-SETTLING, REPEATING = frozenset(SETTLED.values()), frozenset(REPEATED.values())
-
-AS_IN_ROW = (
-    *("event_id", "request_id", "tenant_id", "requester_id", "service", "action", "from_state", "to_state"),
-    *("at", "deadline_at", "asked_at"),
-)
 
 # One process at a time fans a request out; a lock that does not wait says which.
 FIND = text("""
@@ -64,8 +55,9 @@ UNION ALL SELECT id, NULL, NULL FROM unsettled WHERE id = ANY(:ids)
 # rows for each of 500, row security included.
 TAKE = text("""
 WITH taken AS (DELETE FROM outbox WHERE request_id = ANY(:ids) RETURNING *)
-SELECT o.event_id, o.request_id, o.tenant_id, o.number, o.at, o.mode, o.asked, o.template, e.action, e.actor_id,
-    e.actor_role, e.from_state, e.to_state, coalesce(e.deadline_at, o.at) AS deadline_at, r.requester_id, r.service,
+SELECT o.event_id, o.request_id, o.tenant_id, o.number, o.at, o.mode, o.asked, o.template, o.http_request_id,
+    o.traceparent, e.action, e.actor_id, e.actor_role, e.from_state, e.to_state,
+    coalesce(e.deadline_at, o.at) AS deadline_at, r.requester_id, r.service,
     CASE WHEN r.asked_at <= o.at THEN r.asked_at END AS asked_at
 FROM taken o CROSS JOIN LATERAL (SELECT e.action, e.actor_id, e.actor_role, e.from_state, e.to_state, e.deadline_at
     FROM events e WHERE e.id = o.event_id OFFSET 0) e
@@ -82,13 +74,16 @@ UNION ALL SELECT id, email FROM observers WHERE id = ANY(:ids)
 ADDRESSED = """
 addressed AS (
     INSERT INTO notifications (id, tenant_id, request_id, event_id, person_id, address_id, observer_id, endpoint_id,
-        channel, template, run_at, until_at, attempts)
+        channel, template, run_at, until_at, attempts, http_request_id, traceparent)
     SELECT n.id, c.tenant_id, c.request_id, c.event_id, t.person_id, t.address_id, t.observer_id, t.endpoint_id,
-        CASE WHEN t.endpoint_id IS NULL THEN 'mail' ELSE 'webhook' END, t.template, n.run_at, t.until_at, n.attempts
+        CASE WHEN t.endpoint_id IS NULL THEN 'mail' ELSE 'webhook' END, t.template, n.run_at, t.until_at, n.attempts,
+        c.http_request_id, c.traceparent
     FROM unnest(CAST(:n_id AS uuid[]), CAST(:n_cause AS integer[]), CAST(:n_member AS integer[]),
         CAST(:n_run_at AS timestamptz[]), CAST(:n_attempts AS integer[])) AS n (id, cause, member, run_at, attempts)
-    JOIN unnest(CAST(:c_event_id AS uuid[]), CAST(:c_tenant_id AS uuid[]), CAST(:c_request_id AS uuid[]))
-        WITH ORDINALITY AS c (event_id, tenant_id, request_id, number) ON c.number = n.cause
+    JOIN unnest(CAST(:c_event_id AS uuid[]), CAST(:c_tenant_id AS uuid[]), CAST(:c_request_id AS uuid[]),
+        CAST(:c_http_request_id AS text[]), CAST(:c_traceparent AS text[]))
+        WITH ORDINALITY AS c (event_id, tenant_id, request_id, http_request_id, traceparent, number)
+        ON c.number = n.cause
     JOIN unnest(CAST(:t_person_id AS uuid[]), CAST(:t_address_id AS uuid[]), CAST(:t_observer_id AS uuid[]),
         CAST(:t_endpoint_id AS uuid[]), CAST(:t_template AS text[]), CAST(:t_until_at AS timestamptz[]))
         WITH ORDINALITY AS t (person_id, address_id, observer_id, endpoint_id, template, until_at, number)
@@ -142,12 +137,13 @@ class FannedBatch:
     """What became of ids: `known` were in the outbox, or are `unsettled`. Of the mails about them some are claimed.
 
     `calls` are those of webhooks, in the order of their events; none is claimed or has a number. `put_off` counts
-    mails that found no room, and events that another process is at.
+    mails that found no room, and events that another process is at. `origins` are of the events that were taken.
     """
 
     known: set[UUID]
     claims: list[NotificationClaim] = field(default_factory=list)
     calls: list[FannedCall] = field(default_factory=list)
+    origins: Mapping[UUID, CallOrigin] = field(default_factory=dict)
     unsettled: list[UUID] = field(default_factory=list)
     put_off: int = 0
 
@@ -186,27 +182,17 @@ def fan_out(session: UnitOfWork, ids: Sequence[UUID], let_in: LetIn) -> FannedBa
         rows = session.execute(TAKE, {"ids": sorted(ours)}).all()
         failpoint("fan_out.after_take")
         batch.known |= {row.event_id for row in rows}
-        at, moves = now(session), [_move(row) for row in rows]
+        at, moves = now(session), [outbox.move_of(row) for row in rows]
         known = _directory(session, moves, at)
-        for alike in _rounds(moves):
-            settled += _write(session, alike, known, at, let_in, batch)
+        caused = {row.event_id: CallOrigin(row.http_request_id, row.traceparent) for row in rows}
+        with traces.spans("outbox", SpanKind.CONSUMER, caused) as batch.origins:
+            for alike in _rounds(moves):
+                settled += _write(session, alike, known, at, let_in, batch)
         numbers = {row.event_id: row.number for row in rows}
         batch.calls.sort(key=lambda one: (numbers[one.event_id], one.id))
         failpoint("fan_out.after_write")
     database.arm_after_commit(session, NOTIFICATIONS, settled)
     return batch
-
-
-def _move(row: Row[Any]) -> NotifiedMove:
-    return NotifiedMove(
-        **{name: getattr(row, name) for name in AS_IN_ROW},
-        mode=Mode(row.mode),
-        actor=Actor(row.actor_id, row.actor_role),
-        asked=frozenset(row.asked),
-        reminder=Reminder(row.action) if row.action in REMINDERS else None,
-        settles=row.template in SETTLING,
-        repeats=row.template in REPEATING,
-    )
 
 
 def _directory(session: UnitOfWork, moves: Sequence[NotifiedMove], at: datetime) -> RecipientDirectory:
@@ -258,7 +244,9 @@ def _write(  # noqa: PLR0917 - as many things meet here
     }
     due = put_off | leases
     unsettled = _mailed(pairs, audiences.due, [move.event_id for move in moves])
-    values = _addressed(moves, pairs, audiences.due, [due.get(one.id, at) for one in pairs], leases)
+    values = _addressed(
+        moves, pairs, audiences.due, [due.get(one.id, at) for one in pairs], leases, origins=batch.origins
+    )
     values |= {"c_unsettled": array(unsettled), "settle_by": at + SETTLED_WITHIN}
     written = set(session.execute(WRITE, values | reports).scalars())
     batch.claims += [claim for claim in claims if claim.notification_id in written]
@@ -331,9 +319,14 @@ def _addressed(
     due: Sequence[AudienceMember],
     run_at: Sequence[datetime],
     claimed: Container[UUID] = (),
+    *,
+    origins: Mapping[UUID, CallOrigin] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """Return the parameters of ADDRESSED."""
+    caused = [origins.get(cause.event_id, NOWHERE) for cause in causes]
     return {
+        "c_http_request_id": [one.http_request_id for one in caused],
+        "c_traceparent": [one.traceparent for one in caused],
         "n_id": listed(str(one.id) for one in pairs),
         "n_cause": array(one.cause for one in pairs),
         "n_member": array(one.member for one in pairs),

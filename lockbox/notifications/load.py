@@ -10,6 +10,7 @@ from uuid import UUID
 
 from sqlalchemy import Row, text
 
+from config.traces import CallOrigin
 from lockbox.audit.events import CLOCK
 from lockbox.database import Database, UnitOfWork, now
 from lockbox.errors import NotSignedIn
@@ -64,7 +65,8 @@ IS_SETTLED = """CASE WHEN i.id IS NOT NULL THEN i.accepted_at IS NOT NULL OR i.w
         WHEN g.id IS NOT NULL THEN g.ended_at IS NOT NULL OR g.ends_at <= clock_timestamp()
         ELSE n.about_id IS NOT NULL END"""
 READ_ACCOUNT = text(f"""
-SELECT n.id, n.request_id, n.channel, n.template, n.until_at, n.attempts, n.about_id, n.event_id, e.at, e.body,
+SELECT n.id, n.request_id, n.channel, n.template, n.until_at, n.attempts, n.about_id, n.event_id, n.http_request_id,
+    n.traceparent, e.at, e.body,
     t.id AS tenant_id, t.name AS tenant, t.slug, h.url, h.secret, h.disabled_at AS endpoint_disabled,
     coalesce(p.name, i.name, w.name, g.name, f.name, '') AS recipient_name,
     coalesce(x.email, p.email, i.email, w.email, g.email, f.email) AS recipient_address,
@@ -109,8 +111,9 @@ UPDATE sign_ins SET tries = tries + 1
 WHERE id = :id AND used_at IS NULL AND expires_at > :at AND tries < :most RETURNING email
 """)
 READ = text("""
-SELECT n.id AS notification_id, n.channel, n.template, n.until_at, n.attempts, e.id AS event_id, e.at,
-    e.deadline_at, e.action, e.from_state, e.to_state, e.actor_id, e.actor_role, e.body, r.mode,
+SELECT n.id AS notification_id, n.channel, n.template, n.until_at, n.attempts, n.http_request_id, n.traceparent,
+    e.id AS event_id, e.at, e.deadline_at,
+    e.action, e.from_state, e.to_state, e.actor_id, e.actor_role, e.body, r.mode,
     coalesce(p.time_zone, 'UTC') AS time_zone,
     r.id AS request_id, r.state, r.service, coalesce(r.granted_resources, r.resources) AS resources,
     coalesce(r.granted_actions, r.actions) AS actions, r.reason_code, r.justification, r.case_ref,
@@ -326,6 +329,7 @@ def _request_mail(
     wants_report = bool(wording.report and window)
     return RequestMail(
         **{name: getattr(row, name) for name in FROM_ROW},
+        origin=CallOrigin(row.http_request_id, row.traceparent),
         now=at,
         mode=Mode(row.mode),
         event_type=type_of(row.action, row.from_state),
@@ -347,6 +351,7 @@ def _account_notification(row: Row[Any]) -> AccountNotification:
         attempts=row.attempts,
         is_unreachable=bool(row.recipient_disabled or row.endpoint_disabled),
         is_moot=bool(row.is_settled),
+        origin=CallOrigin(row.http_request_id, row.traceparent),
         row=row,
     )
 

@@ -40,6 +40,7 @@ class Notification(SQLModel, table=True):
     it is about no request. `about_id` is the invitation, begun sign-in, delegate or unconfirmed address of the mail.
     `address_id` is the person's further address that it goes to, None where it is the one to sign in with.
     `sequence` counts the calls of an endpoint, and `blocked_by` is the one before it while it waits for that.
+    `http_request_id` and `traceparent` say what caused it.
     """
 
     __tablename__ = "notifications"
@@ -65,13 +66,16 @@ class Notification(SQLModel, table=True):
     closed_at: datetime | None = Field(default=None, sa_type=Instant)
     outcome: Outcome | None = Field(default=None, sa_type=words(Outcome))
     last_error: str | None = Field(default=None, max_length=200)
+    http_request_id: str | None = Field(default=None, max_length=64)
+    traceparent: str | None = Field(default=None, max_length=55)
 
 
 class OutboxEvent(SQLModel, table=True):
     """An event of a request of which nobody was told yet; the row goes once those who are told are worked out.
 
     `number` orders the events of a request, `run_at` is the place in the schedule. `asked` are the people whom the
-    event asks, `mode` is the request's when it happened.
+    event asks, `mode` is the request's when it happened. It was caused by the HTTP request `http_request_id`, if by
+    one, and is part of the trace of `traceparent`.
     """
 
     __tablename__ = "outbox"
@@ -85,6 +89,8 @@ class OutboxEvent(SQLModel, table=True):
     template: str = Field(max_length=24)
     mode: str = Field(max_length=24)
     asked: list[UUID] = Field(default_factory=list, sa_type=Ids)
+    http_request_id: str | None = Field(default=None, max_length=64)
+    traceparent: str | None = Field(default=None, max_length=55)
 
 
 class UnsettledMails(SQLModel, table=True):

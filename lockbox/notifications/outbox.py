@@ -6,6 +6,9 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from sqlalchemy import Row
+
+from config.traces import ORIGIN
 from lockbox import database
 from lockbox.audit.events import Actor
 from lockbox.database import UnitOfWork
@@ -23,12 +26,20 @@ from lockbox.schedule import BEFORE_OTHERS, NOTIFICATIONS, IndexEntry
 from lockbox.sql import new_id
 
 KIND = NOTIFICATIONS.kinds[0]
+REMINDERS = frozenset(Reminder)
+SETTLING, REPEATING = frozenset(SETTLED.values()), frozenset(REPEATED.values())
+AS_IN_ROW = (
+    *("event_id", "request_id", "tenant_id", "requester_id", "service", "action", "from_state", "to_state"),
+    *("at", "deadline_at", "asked_at"),
+)
 
 # Beside `audit.events.APPEND`, whose parameters it shares: a row for each of its events.
 QUEUE = """
 new_outbox AS (
-    INSERT INTO outbox (event_id, tenant_id, request_id, at, run_at, template, mode, asked)
-    SELECT o.event_id, o.tenant_id, o.request_id, o.at, o.run_at, o.template, o.mode, CAST(o.asked AS uuid[])
+    INSERT INTO outbox (event_id, tenant_id, request_id, at, run_at, template, mode, asked, http_request_id,
+        traceparent)
+    SELECT o.event_id, o.tenant_id, o.request_id, o.at, o.run_at, o.template, o.mode, CAST(o.asked AS uuid[]),
+        CAST(:o_http_request_id AS text), CAST(:o_traceparent AS text)
     FROM unnest(CAST(:e_id AS uuid[]), CAST(:e_tenant_id AS uuid[]), CAST(:e_request_id AS uuid[]),
         CAST(:e_at AS timestamptz[]), CAST(:o_run_at AS timestamptz[]), CAST(:o_template AS text[]),
         CAST(:o_mode AS text[]), CAST(:o_asked AS text[]))
@@ -86,9 +97,25 @@ def queue(session: UnitOfWork, moves: Iterable[NotifiedMove]) -> dict[str, Any]:
     due = [move.at - BEFORE_OTHERS if template in PROMPTS else move.at for move, template in queued]
     promises = [IndexEntry(str(move.event_id), KIND, run_at) for (move, _), run_at in zip(queued, due, strict=True)]
     database.arm_after_commit(session, NOTIFICATIONS, promises)
+    origin = ORIGIN.get()
     return {
         "o_run_at": database.array(due),
         "o_template": [template for _, template in queued],
         "o_mode": [move.mode.value for move, _ in queued],
         "o_asked": [database.array(sorted(move.asked)) for move, _ in queued],
+        "o_http_request_id": origin.http_request_id,
+        "o_traceparent": origin.traceparent,
     }
+
+
+def move_of(row: Row[Any]) -> NotifiedMove:
+    """Return the move that a row of the outbox tells, with its event and request."""
+    return NotifiedMove(
+        **{name: getattr(row, name) for name in AS_IN_ROW},
+        mode=Mode(row.mode),
+        actor=Actor(row.actor_id, row.actor_role),
+        asked=frozenset(row.asked),
+        reminder=Reminder(row.action) if row.action in REMINDERS else None,
+        settles=row.template in SETTLING,
+        repeats=row.template in REPEATING,
+    )

@@ -14,6 +14,7 @@ from uuid import UUID
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from sqlalchemy import text
 
+from config.traces import NOWHERE, CallOrigin
 from lockbox.database import UnitOfWork
 from lockbox.identity.roles import Mode
 from lockbox.identity.time_zones import clock_time, deadline
@@ -138,7 +139,7 @@ class TargetFailure:
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedNotification:
-    """One claimed notification as it was loaded: how it is sent, until when, and whether anybody still needs it."""
+    """One claimed notification as it was loaded: how it is sent, until when, why, and whether it is still needed."""
 
     notification_id: UUID
     template: str
@@ -147,6 +148,7 @@ class LoadedNotification:
     attempts: int = 0
     is_unreachable: bool = False
     is_moot: bool = False
+    origin: CallOrigin = NOWHERE
 
 
 @dataclass(frozen=True, kw_only=True)

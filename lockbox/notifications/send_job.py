@@ -10,6 +10,7 @@ from uuid import UUID
 
 import structlog
 
+from config.traces import SpanKind, caused_by, span
 from lockbox.database import Database
 from lockbox.failpoints import failpoint
 from lockbox.identity.keyring import CodeKeys
@@ -126,8 +127,11 @@ class NotificationSendJob:
 
     async def run(self) -> PeerResponse:
         """Send it."""
+        told = {"lockbox.channel": self.loaded.channel, "lockbox.template": self.loaded.template}
         try:
-            self.result, said = await self._tried()
+            with caused_by(self.loaded.origin), span("notification", SpanKind.INTERNAL, **told) as later:
+                self.result, said = await self._tried()
+                later["lockbox.outcome"] = self.result.outcome or "deferred"
         except BaseException as error:  # noqa: BLE001 - the loop serves others after this
             self.died = error
             return PeerResponse.NOTHING
@@ -211,6 +215,7 @@ class NotificationSendJob:
         except Exception as error:
             log.exception("notification.failed", notification_id=str(one.notification_id))
             return _failed(one, lease, self._now(), SendFailed(type(error).__name__), blank), PeerResponse.NOTHING
+        log.info("notification.sent", notification_id=str(one.notification_id), channel=one.channel)
         sent = replace(blank, took=self._now() - at, status=reply.status, answer=reply.text)
         arrived = AttemptResult(
             one.notification_id, lease, Outcome.SENT, at, attempt=sent, endpoint_id=self._endpoint_id

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import text
 from standardwebhooks import Webhook
 
+from config.traces import SpanKind, propagated, span
 from lockbox import safe_http
 from lockbox.audit.canonical import instant
 from lockbox.database import UnitOfWork
@@ -282,15 +283,17 @@ class HttpWebhooks:
         at = datetime.fromtimestamp(int(time.time()), tz=UTC)
         failpoint("webhook.before_call")
         try:
-            answer = await safe_http.post(
-                hook.url,
-                hook.body,
-                signed(hook, at),
-                most_bytes=MOST_ANSWER_BYTES,
-                seconds=self._seconds,
-                allow_loopback=self._allow_http,
-                tls=self._tls,
-            )
+            with span("POST", SpanKind.CLIENT, **{"http.request.method": "POST"}) as told:
+                answer = await safe_http.post(
+                    hook.url,
+                    hook.body,
+                    signed(hook, at) | propagated(),
+                    most_bytes=MOST_ANSWER_BYTES,
+                    seconds=self._seconds,
+                    allow_loopback=self._allow_http,
+                    tls=self._tls,
+                )
+                told["http.response.status_code"] = answer.status
         except FetchFailed as failed:
             permanent = failed.trouble is FetchFailure.FORM
             raise SendFailed(failed.reason, permanent=permanent, kind=failed.trouble.value) from None

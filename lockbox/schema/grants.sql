@@ -122,7 +122,8 @@ GRANT UPDATE (attempts, run_at, sequence, numbered_at, blocked_by, last_error, c
 GRANT SELECT ON people, memberships, requests, connections, decisions, events, tenants, logs, seals, tiles
     TO lockbox_connectors;
 GRANT INSERT ON event_details TO lockbox_connectors;
-GRANT INSERT (event_id, tenant_id, request_id, at, run_at, template, mode, asked) ON outbox TO lockbox_connectors;
+GRANT INSERT (event_id, tenant_id, request_id, at, run_at, template, mode, asked, http_request_id, traceparent) ON outbox
+    TO lockbox_connectors;
 GRANT INSERT (id, request_id, tenant_id, kind, target, state, run_at, created_at) ON connections
     TO lockbox_connectors;
 GRANT UPDATE (state, run_at, attempts, failures, last_error, opened_at, closed_at) ON connections

@@ -734,7 +734,8 @@ CREATE INDEX ix_endpoints_tenant_id ON endpoints (tenant_id);
 -- The outbox: an event of a request of which nobody was told yet. Whoever fans it out works out who is, and deletes
 -- the row with the same commit that writes their notifications. `number` is given under the lock of the request and
 -- says in which order its events are told. `run_at` is its place in the schedule: what asks somebody goes before the
--- rest. `asked` are those whom the event asks, `mode` is that of the request when it happened.
+-- rest. `asked` are those whom the event asks, `mode` is that of the request when it happened. The event was caused by
+-- the HTTP request `http_request_id`, where it was one, and is part of the trace that `traceparent` names.
 CREATE TABLE outbox (
     event_id uuid CONSTRAINT pk_outbox PRIMARY KEY,
     tenant_id uuid NOT NULL,
@@ -744,7 +745,9 @@ CREATE TABLE outbox (
     run_at timestamptz NOT NULL,
     template varchar(24) NOT NULL,
     mode varchar(24) NOT NULL,
-    asked uuid[] NOT NULL
+    asked uuid[] NOT NULL,
+    http_request_id varchar(64),
+    traceparent varchar(55)
 );
 CREATE INDEX ix_outbox_request_id ON outbox (request_id);
 
@@ -752,6 +755,7 @@ CREATE INDEX ix_outbox_request_id ON outbox (request_id);
 -- to confirm). It is due at `run_at` and pointless from `until_at` on. A notification to a further address
 -- names its person too, one to an observer nobody. A webhook call has a `sequence`, which counts the calls of its
 -- endpoint from one without a gap, since `numbered_at`; `blocked_by` is the call before it while it waits for that one.
+-- `http_request_id` and `traceparent` are as in the outbox.
 CREATE TABLE notifications (
     id uuid CONSTRAINT pk_notifications PRIMARY KEY,
     tenant_id uuid,
@@ -774,6 +778,8 @@ CREATE TABLE notifications (
     last_error varchar(200),
     closed_at timestamptz,
     outcome varchar(24) CONSTRAINT ck_notifications_outcome CHECK (outcome IN ('sent', 'moot', 'dead')),
+    http_request_id varchar(64),
+    traceparent varchar(55),
     CONSTRAINT fk_notifications_address_id FOREIGN KEY (address_id, person_id) REFERENCES addresses (id, person_id),
     CONSTRAINT fk_notifications_observer_id FOREIGN KEY (observer_id, tenant_id) REFERENCES observers (id, tenant_id),
     CONSTRAINT uq_notifications_event_id_recipient UNIQUE NULLS NOT DISTINCT

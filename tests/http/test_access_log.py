@@ -1,11 +1,23 @@
 """The log line of a call: the route's template, never what it names."""
 
+import re
 from typing import Any
 
+import pytest
 import structlog
+from sqlalchemy import text
 from structlog.testing import capture_logs
 
-from tests.http.door import Door
+from api.app import make_app
+from api.routes import health
+from config import traces
+from config.logging import add_origin
+from config.traces import NOWHERE, ORIGIN
+from tests.each import each
+from tests.http.door import ELSEWHERE, Door
+from tests.otlp_receiver import collecting
+
+QUEUED = text("SELECT http_request_id, traceparent FROM outbox WHERE request_id = :id")
 
 
 def lines_of(door: Door, method: str, path: str, **parts: Any) -> list[dict[str, object]]:
@@ -44,3 +56,140 @@ def test_no_line_holds_a_path_a_query_a_body_or_a_token(door: Door) -> None:
     assert len(lines) == len(calls)
     assert secret not in str(lines)
     assert door.world.tokens["erin"] not in str(lines)
+
+
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+PARENT = f"00-{TRACE}-00f067aa0ba902b7-01"
+
+
+def line_of(door: Door, headers: dict[str, str]) -> tuple[dict[str, object], str]:
+    """Call, and return what is logged of it, and the id that the answer has."""
+    with capture_logs(processors=[add_origin]) as lines:
+        answer = door.call("erin", "GET", "/v1/me", headers=headers)
+    (line,) = lines
+    return dict(line), answer.headers["x-request-id"]
+
+
+def test_each_call_has_an_id_of_its_own_in_the_log_and_the_answer(door: Door) -> None:
+    first, second = line_of(door, {}), line_of(door, {})
+
+    assert (first[0]["http_request_id"], second[0]["http_request_id"]) == (first[1], second[1])
+    assert first[1] != second[1]
+    assert all(re.fullmatch("[0-9a-f]{16}", shown) for _, shown in (first, second))
+    assert "trace_id" not in first[0]
+
+
+@each("named", ["0197f3a0-a0a0-7a0a-8a0a-0a0a0a0a0a0a", "a", "01J9.Z_x-7", "x" * 64])
+def test_an_id_of_the_callers_is_taken_over(door: Door, named: str) -> None:
+    line, shown = line_of(door, {"x-request-id": named})
+
+    assert (line["http_request_id"], shown) == (named, named)
+
+
+@each("named", ["", "x" * 65, "-x", "a b", "a@b.example", "a/b", 'a"b', "a;b", "<a>"])
+def test_what_is_no_short_plain_id_is_replaced_and_not_logged(door: Door, named: str) -> None:
+    line, shown = line_of(door, {"x-request-id": named})
+
+    assert re.fullmatch("[0-9a-f]{16}", shown)
+    assert line["http_request_id"] == shown
+
+
+def test_of_several_ids_none_is_taken(door: Door) -> None:
+    named = [("x-request-id", "one"), ("x-request-id", "two")]
+    answer = door.runner.run(door.client.get("/livez", headers=named))
+
+    assert re.fullmatch("[0-9a-f]{16}", answer.headers["x-request-id"])
+
+
+def test_a_refusal_before_the_app_has_an_id_too(door: Door) -> None:
+    with capture_logs(processors=[add_origin]) as lines:
+        answer = door.call("erin", "POST", "/v1/requests", content=b"x" * 70_000)
+
+    assert answer.status_code == 413
+    assert [line["http_request_id"] for line in lines] == [answer.headers["x-request-id"]]
+
+
+def test_a_fault_of_ours_has_an_id_and_is_logged_with_it(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(health, "_postgres", fails)
+    with capture_logs(processors=[add_origin]) as lines:
+        answer = door.call(None, "GET", "/readyz")
+
+    assert answer.status_code == 500
+    assert {line["event"] for line in lines} == {"api.failed", "http"}
+    assert {line["http_request_id"] for line in lines} == {answer.headers["x-request-id"]}
+
+
+def test_the_trace_of_the_caller_is_logged(door: Door) -> None:
+    line, _ = line_of(door, {"traceparent": PARENT})
+
+    assert (line["trace_id"], line["span_id"]) == (TRACE, "00f067aa0ba902b7")
+
+
+@each(
+    "named",
+    [f"00-{'0' * 32}-00f067aa0ba902b7-01", f"00-{TRACE}-{'0' * 16}-01", f"00-{TRACE.upper()}-00f067aa0ba902b7-01",
+     f"ff-{TRACE}-00f067aa0ba902b7-01", f"{PARENT}-x", "x" * 5000],
+)  # fmt: skip
+def test_what_is_no_trace_is_not_logged(door: Door, named: str) -> None:
+    line, _ = line_of(door, {"traceparent": named})
+
+    assert "trace_id" not in line
+    assert named not in str(line)
+
+
+def test_nothing_is_kept_after_a_call(door: Door) -> None:
+    line_of(door, {"traceparent": PARENT})
+
+    assert ORIGIN.get() == NOWHERE
+
+
+def test_a_move_hands_the_id_and_the_trace_to_its_notifications(door: Door) -> None:
+    answer = door.call(
+        "erin",
+        "POST",
+        "/v1/requests",
+        json=door.world.body(),
+        headers={"x-request-id": "mine", "traceparent": PARENT},
+    )
+
+    with door.root.connect() as connection:
+        rows = connection.execute(QUEUED, {"id": answer.json()["id"]}).all()
+    assert rows == [("mine", PARENT)]
+
+
+def test_a_call_is_a_span_that_names_the_route_and_nothing_else(door: Door) -> None:
+    with collecting() as collector:
+        traces.start(door.settings.model_copy(update={"otlp_endpoint": collector.url}), "lockbox-test")
+        try:
+            request = door.call(
+                "erin", "POST", "/v1/requests", json=door.world.body(), headers={"traceparent": PARENT}
+            )
+            number = request.json()["id"]
+            door.call("ann", "GET", f"/v1/requests/{number}?who=mallory")
+            door.call(None, "GET", "/livez")
+        finally:
+            traces.stop()
+
+    submitted, shown = collector.spans
+    assert (submitted.name, submitted.kind, submitted.trace_id) == ("POST /v1/requests", "SERVER", TRACE)
+    assert submitted.attributes["http.response.status_code"] == 201
+    assert shown.name == "GET /v1/requests/{request_id}"
+    assert shown.trace_id != TRACE
+    for secret in (number, "mallory", door.world.tokens["erin"], ELSEWHERE, door.world.body()["justification"]):
+        assert secret not in collector.said
+    with door.root.connect() as connection:
+        assert connection.execute(QUEUED, {"id": number}).all() == [
+            (request.headers["x-request-id"], submitted.traceparent)
+        ]
+
+
+def test_fastapi_exports_nothing_by_itself(monkeypatch: pytest.MonkeyPatch, door: Door) -> None:
+    monkeypatch.setenv("FASTAPI_OTEL_AUTO_CONFIGURE", "true")
+
+    made = make_app(door.settings, door.db)._telemetry  # noqa: SLF001 - it says so nowhere else
+
+    assert [name for name, value in made.items() if value] == []
+    assert {"tracing", "metrics", "logs", "operation_spans", "auto_configure"} <= set(made)

@@ -4,10 +4,11 @@ import json
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
@@ -95,12 +96,17 @@ def wait_until(happened: Callable[[], object], what: str, patience: float = PATI
 
 @contextmanager
 def stage_of(
-    servers: ServerAddresses, logs: Path, *, redis_url: str | None = None, names: tuple[str, ...]
+    servers: ServerAddresses,
+    logs: Path,
+    *,
+    redis_url: str | None = None,
+    names: tuple[str, ...],
+    settings: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[RunningStack]:
-    """Start some of the processes over a fresh database."""
+    """Start some of the processes over a fresh database, with further settings for all of them."""
     with fresh_database(servers) as urls:
         plan = plan_for(replace(urls, redis=redis_url or urls.redis), servers, logs / "keys")
-        processes = WarmProcesses(plan, logs, {"LOCKBOX_SHUTDOWN_SECONDS": "1"})
+        processes = WarmProcesses(plan, logs, {"LOCKBOX_SHUTDOWN_SECONDS": "1", **settings})
         with running(plan, processes, names) as found:
             yield RunningStack(**vars(found), urls=urls, servers=servers, caught=CaughtMails(urls.maildir))
 

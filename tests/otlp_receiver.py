@@ -1,0 +1,97 @@
+"""A collector of traces on loopback, which reads OTLP over HTTP as OpenTelemetry's protocol defines it."""
+
+import gzip
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
+from opentelemetry.proto.common.v1.common_pb2 import KeyValue
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+
+from harness.network import HOST
+
+
+@dataclass(frozen=True)
+class CollectedSpan:
+    """A span that came, and the service that sent it."""
+
+    service: str
+    name: str
+    kind: str
+    trace_id: str
+    span_id: str
+    parent_id: str
+    attributes: dict[str, str | int]
+
+    @property
+    def traceparent(self) -> str:
+        """What somebody is handed who goes on inside of this span."""
+        return f"00-{self.trace_id}-{self.span_id}-01"
+
+
+class Collector:
+    """What came to a collector: the spans, and the text of all of it, keys, ids and resources included."""
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.spans: list[CollectedSpan] = []
+        self.said = ""
+
+    def take(self, body: bytes) -> None:
+        """Read one message."""
+        message = ExportTraceServiceRequest.FromString(body)
+        self.said += str(message)
+        for resource in message.resource_spans:
+            service = str(_plain(resource.resource.attributes)["service.name"])
+            self.spans += [_span(service, span) for scope in resource.scope_spans for span in scope.spans]
+
+    def named(self, name: str) -> list[CollectedSpan]:
+        """Return the spans of this name."""
+        return [span for span in self.spans if span.name == name]
+
+
+def _span(service: str, span: Span) -> CollectedSpan:
+    kind = Span.SpanKind.Name(span.kind).removeprefix("SPAN_KIND_")
+    ids = (span.trace_id.hex(), span.span_id.hex(), span.parent_span_id.hex())
+    return CollectedSpan(service, span.name, kind, *ids, _plain(span.attributes))
+
+
+def _plain(attributes: list[KeyValue]) -> dict[str, str | int]:
+    return {one.key: one.value.string_value or one.value.int_value for one in attributes}
+
+
+@contextmanager
+def collecting() -> Iterator[Collector]:
+    """Run a collector."""
+    collector = Collector()
+
+    class CollectorHandler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["content-length"]))
+            collector.take(gzip.decompress(body) if self.headers["content-encoding"] == "gzip" else body)
+            answer = ExportTraceServiceResponse().SerializeToString()
+            self.send_response(200 if self.path == "/v1/traces" else 404)
+            self.send_header("content-type", "application/x-protobuf")
+            self.send_header("content-length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    server = ThreadingHTTPServer((HOST, 0), CollectorHandler)
+    collector.url = f"http://{HOST}:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        yield collector
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

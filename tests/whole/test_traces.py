@@ -1,0 +1,134 @@
+"""One trace over the API, the notifications worker and a webhook, each a process; and a collector that is dead."""
+
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from config.embedded import ServerAddresses
+from harness.network import HOST
+from harness.stage import Urls
+from harness.webhook_receiver import Call, WebhookReceiver, receiving
+from tests.otlp_receiver import Collector, collecting
+from tests.whole.conftest import log_lines, stage_of, wait_until
+from tests.whole.test_startup import refused
+from tests.whole.warm import warm
+
+pytestmark = pytest.mark.far
+PROCESSES = ("api", "worker", "notifications")
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+HEADERS = {"traceparent": f"00-{TRACE}-00f067aa0ba902b7-01", "x-request-id": "call-of-the-test"}
+NOT_THERE = """
+import runpy, sys
+sys.modules["config.otlp"] = None
+sys.argv = {arguments}
+runpy.run_module(sys.argv[0], run_name="__main__")
+"""
+
+
+@pytest.fixture
+def collector() -> Iterator[Collector]:
+    with collecting() as collector:
+        yield collector
+
+
+@pytest.fixture
+def receiver() -> Iterator[WebhookReceiver]:
+    with receiving() as running:
+        yield running
+
+
+def calls(receiver: WebhookReceiver) -> list[Call]:
+    return [one for one in receiver.calls if one.event["type"] == "request.submitted"]
+
+
+def test_a_call_and_what_follows_from_it_in_other_processes_are_one_trace_and_one_grep(
+    template: ServerAddresses, tmp_path: Path, collector: Collector, receiver: WebhookReceiver
+) -> None:
+    with stage_of(template, tmp_path, names=PROCESSES, settings={"LOCKBOX_OTLP_ENDPOINT": collector.url}) as stage:
+        world = stage.world(approval_window=60)
+        hook = {"url": receiver.url, "event_types": []}
+        with stage.as_(world, "tara") as tara:
+            assert tara.post(f"/v1/tenants/{world.tenant.slug}/endpoints", json=hook).status_code == 201
+        with stage.as_(world, "erin") as erin:
+            answer = erin.post("/v1/requests", json=world.body(), headers=HEADERS)
+        assert (answer.status_code, answer.headers["x-request-id"]) == (201, "call-of-the-test")
+        wait_until(lambda: calls(receiver), "the webhook is called")
+        wait_until(lambda: not stage.open_notifications(world), "everything is sent")
+    spans = [span for span in collector.spans if span.trace_id == TRACE]
+
+    by_id = {span.span_id: span for span in spans}
+    (call,) = [span for span in spans if span.name == "POST"]
+    line = [call]
+    while line[-1].parent_id in by_id:
+        line.append(by_id[line[-1].parent_id])
+    assert [(span.service, span.name) for span in line] == [
+        ("lockbox-notifications", "POST"),
+        ("lockbox-notifications", "notification"),
+        ("lockbox-notifications", "outbox"),
+        ("lockbox-api", "POST /v1/requests"),
+    ]
+    assert line[-1].parent_id == "00f067aa0ba902b7"
+    assert TRACE in calls(receiver)[0].headers["traceparent"]
+    for secret in (answer.json()["id"], world.tokens["erin"], world.body()["justification"], "@", "mailbox"):
+        assert secret not in collector.said
+    for name, event in (("api", "http"), ("notifications", "notification.sent")):
+        told = [
+            one for one in log_lines(tmp_path / f"{name}.log") if one.get("http_request_id") == "call-of-the-test"
+        ]
+        assert {(one["event"], one["trace_id"]) for one in told} == {(event, TRACE)}
+
+
+def test_what_the_clock_does_is_a_trace_of_its_own(
+    template: ServerAddresses, tmp_path: Path, collector: Collector
+) -> None:
+    with stage_of(template, tmp_path, names=PROCESSES, settings={"LOCKBOX_OTLP_ENDPOINT": collector.url}) as stage:
+        world = stage.world(approval_window=1)
+        request = world.submit()
+        stage.ends(request.id, "timed_out")
+        wait_until(lambda: not stage.open_notifications(world), "everything is sent")
+
+    clock = {span.trace_id: span.service for span in collector.named("clock timed_out")}
+    assert set(clock.values()) == {"lockbox-core"}
+    told = [span for span in collector.named("notification") if span.attributes["lockbox.template"] == "timed_out"]
+    assert told
+    assert {span.trace_id for span in told} <= clock.keys()
+
+
+def test_a_dead_collector_delays_neither_answers_nor_notifications_nor_the_end(
+    template: ServerAddresses, tmp_path: Path
+) -> None:
+    with socket.create_server((HOST, 0)) as deaf:
+        settings = {"LOCKBOX_OTLP_ENDPOINT": f"http://{HOST}:{deaf.getsockname()[1]}"}
+        with stage_of(template, tmp_path, names=PROCESSES, settings=settings) as stage:
+            world = stage.world(approval_window=60)
+            with stage.as_(world, "erin") as erin:
+                took = []
+                for _ in range(20):
+                    began = time.monotonic()
+                    assert erin.get("/v1/me").status_code == 200
+                    took.append(time.monotonic() - began)
+                assert erin.post("/v1/requests", json=world.body()).status_code == 201
+            wait_until(lambda: not stage.open_notifications(world), "everything is sent", 10.0)
+            ends = time.monotonic()
+        assert time.monotonic() - ends < 15
+        assert sorted(took)[10] < 0.5
+
+
+@pytest.mark.parametrize("arguments", [["api"], ["worker", "core"]])
+def test_without_opentelemetry_a_process_with_a_collector_says_what_to_install(
+    urls: Urls, arguments: list[str]
+) -> None:
+    settings = {
+        "LOCKBOX_DATABASE_URL" if arguments == ["api"] else "LOCKBOX_WORKER_DATABASE_URL": (
+            urls.api if arguments == ["api"] else urls.worker
+        ),
+        "LOCKBOX_REDIS_URL": urls.redis,
+        "LOCKBOX_OTLP_ENDPOINT": "http://127.0.0.1:4318",
+    }
+
+    ended = warm().run(settings, script=NOT_THERE.format(arguments=arguments))
+
+    refused(ended, "LOCKBOX_OTLP_ENDPOINT: OpenTelemetry is not installed", "make tracing")
