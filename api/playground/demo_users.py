@@ -1,6 +1,6 @@
 """Read the file of demo users that `make run` writes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 from uuid import UUID
@@ -10,16 +10,6 @@ from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
 from api.playground.mailbox import MailFolder
 from config.unsafe_settings import UnsafeSettings
 from lockbox.identity.roles import VENDOR_ROLES, Role
-
-CAN: Mapping[Role, str] = {
-    Role.ENGINEER: "Requests access to a customer's data.",
-    Role.MANAGER: "Reviews engineers' requests for the vendor before the customer is asked.",
-    Role.OPERATOR: "Operates the installation: sees counts and delays, but no content of requests.",
-    Role.VENDOR_AUDITOR: "Reads the vendor's audit log. Cannot decide.",
-    Role.TENANT_ADMIN: "Administers people, policy and webhooks for the customer. Can revoke access, not open it.",
-    Role.APPROVER: "Approves or denies requests, and revokes access.",
-    Role.AUDITOR: "Reads, verifies and exports the customer's audit log. Cannot decide.",
-}
 
 
 class DemoUser(BaseModel):
@@ -38,11 +28,6 @@ class DemoUser(BaseModel):
     def words(self) -> str:
         """The role in words."""
         return "admin" if self.role is Role.TENANT_ADMIN else self.role.value.replace("_", " ")
-
-    @property
-    def can(self) -> str:
-        """What a person in this role does."""
-        return CAN[self.role]
 
 
 class DemoUsers(BaseModel):
@@ -89,7 +74,7 @@ class DemoUsers(BaseModel):
             ValidationError: it is not what `make run` writes.
         """
         found = cls.model_validate_json(text)
-        return found.model_copy(update={"people": tuple(one for one in found.people if one.role in CAN)})
+        return found.model_copy(update={"people": tuple(one for one in found.people if one.role is not Role.SYSTEM)})
 
 
 def read(path: Path) -> DemoUsers:

@@ -12,7 +12,7 @@ from api.loopback import require_loopback
 from api.playground.demo_users import DemoUsers
 from api.playground.mailbox import OpenedMail
 from api.playground.play import DemoUsersDep
-from api.portal import sign_in_session
+from api.portal import phrases, sign_in_session
 from api.portal.pages import LOCAL_PATH, POLICY, TAG, page, protect
 from lockbox.errors import NotFound
 
@@ -83,5 +83,5 @@ def _leads_to(pieces: Sequence[tuple[str, str | None]], origin: str) -> str | No
 def _find(demo_users: DemoUsers, key: str) -> OpenedMail:
     mail = demo_users.mailbox.find(key)
     if mail is None:
-        raise NotFound("There is no such mail.")
+        raise NotFound(phrases.NO_CAUGHT_MAIL)
     return mail

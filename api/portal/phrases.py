@@ -124,6 +124,12 @@ SAY_WHEN = "Say {what}: {why}."
 DELEGATE, DELEGATE_FOR = "who stands in", "for whom"
 DELEGATE_FROM, DELEGATE_UNTIL = "from when", "until when"
 
+# The playground of `make run`.
+NO_DEMO_USER = "There is no demo user of that name. Choose one from the page."
+DEMO_USERS_ONLY = "Only demo users can be chosen. Choose one from the page."
+DEMO_TOKENS_EXPIRED = "The demo users' tokens have expired after a day. Stop `make run` and start it again."
+NO_CAUGHT_MAIL = "There is no such mail."
+
 # The audit log, and the verification of its exports.
 THIS_ORGANISATION = "this organisation"
 THE_VENDOR = "the vendor itself"

@@ -13,11 +13,13 @@ from lockbox.notifications import mail_text
 from tests.each import each
 
 PORTAL, MAILS = Path(phrases.__file__).parent, Path(mail_text.__file__).parent
+PLAYGROUND = PORTAL.with_name("playground")
 RENDERS = ("account_mail", "delivery_status", "request_mail", "webhook", "window_report")
 """The modules that make mails and messages; the others of their folder send them."""
 FILES = sorted(
     [
         *(file for file in PORTAL.glob("*.py") if file.stem not in ("phrases", "agents")),
+        *(PLAYGROUND / f"{name}.py" for name in ("mails", "play")),
         *(MAILS / f"{name}.py" for name in RENDERS),
     ]
 )
@@ -31,7 +33,7 @@ NO_WORDING = {
     "the endpoint answered ": "an error for the log of calls",
     "no key opens the endpoint's secret": "an error for the log of calls",
 }
-FORMAL = re.compile(r"; charset=|; filename=|, max-age=|-src '|--brand: ")
+FORMAL = re.compile(r"; charset=|; filename=|, max-age=|-src '|--brand: |<base ")
 """What is in headers and style sheets."""
 WORDS = re.compile(r"[A-Za-z]{2,}[,;:.')]* [(*]?[A-Za-z]")
 WORD = re.compile(r"[A-Z][a-z]+[.:]?")
