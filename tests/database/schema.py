@@ -1,8 +1,14 @@
 """A schema as Postgres tells of it, line by line, so that any difference between two shows."""
 
+from collections.abc import Iterator
+
 from sqlalchemy import Engine
 
+from cli.stack import CHECKOUT
 from tests.database.scenes import read
+
+FOLDER = CHECKOUT / "lockbox" / "schema"
+FILES = ("tables", "functions", "row_security", "triggers", "grants")
 
 # Every object of the schema and what it is made of. A right is listed by column, however it was given.
 OBJECTS = """
@@ -41,3 +47,9 @@ LATER = "UPDATE alembic_version SET version_num = '9999_later'"
 def objects(engine: Engine) -> list[str]:
     """Return a line for each column, constraint, index, trigger, policy, function and right."""
     return [str(row.line) for row in read(engine, OBJECTS)]
+
+
+def scripts() -> Iterator[str]:
+    """Return the content of each file that says what the schema is, in the order in which they run."""
+    for name in FILES:
+        yield (FOLDER / f"{name}.sql").read_text()

@@ -18,11 +18,11 @@ from typer.testing import CliRunner
 
 from cli.app import app
 from harness.stage import Urls, empty_database
-from lockbox import migrations, schema
+from lockbox import migrations
 from lockbox.migrations import UnknownRevision
 from lockbox.requests.lifecycle import MOVES, State
 from tests.database.scenes import read, write
-from tests.database.schema import ENDS_SERVICE, LATER, OBJECTS, objects
+from tests.database.schema import ENDS_SERVICE, LATER, OBJECTS, objects, scripts
 
 MODELS = (
     "identity.models",
@@ -196,7 +196,7 @@ def _line(difference: Any) -> str:
 
 def _run_the_files(owner_url: str) -> None:
     with psycopg.connect(owner_url.replace("+psycopg", "")) as connection:
-        for script in schema.scripts():
+        for script in scripts():
             connection.execute(script.encode())
 
 
@@ -383,17 +383,6 @@ def test_the_command_says_in_one_line_that_another_version_made_the_database(url
     assert refused.stderr.count("\n") == 1
     assert "at migration 0045" in refused.stderr
     assert "start with an empty database" in refused.stderr
-
-
-def test_a_change_of_the_schema_is_another_revision_and_a_comment_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    said, before = list(schema.scripts()), schema.fingerprint()
-
-    def fingerprint(more: str) -> str:
-        monkeypatch.setattr(schema, "scripts", lambda: iter([*said, more]))
-        return schema.fingerprint()
-
-    assert fingerprint("-- Nothing new.\n") == before
-    assert fingerprint("CREATE INDEX ix_people_side ON people (side);\n") != before
 
 
 @pytest.mark.parametrize(

@@ -1,24 +1,23 @@
-"""Create the whole schema from the files of lockbox/schema.
+"""Create the schema of 0.2.0, the first release, from a copy of its files.
 
-There has been no release, so a change of the schema is a change of those files. Its fingerprint is part of the
-revision: a database that was made from other files is at a revision that is unknown, and is refused.
+It is frozen: what has changed since stands in later revisions. The name keeps databases apart that were made before.
 """
 
 from contextlib import closing
+from pathlib import Path
 
 from alembic import op
 
-from lockbox import schema
-
-revision = f"0001_{schema.fingerprint()}"
+revision = "0001_217b288efd35"
 down_revision = None
+
+SCRIPT = Path(__file__).with_suffix(".sql")
 
 
 def upgrade() -> None:
-    """Run the files, and let every login read at which revision the database is."""
+    """Run the copy, and let every login read at which revision the database is."""
     with closing(op.get_bind().connection.cursor()) as cursor:
-        for script in schema.scripts():
-            cursor.execute(script)
+        cursor.execute(SCRIPT.read_text(encoding="utf-8"))
     op.execute(
         "GRANT SELECT ON alembic_version TO lockbox_api, lockbox_worker, lockbox_notifications, lockbox_connectors"
     )
