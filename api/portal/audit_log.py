@@ -246,6 +246,7 @@ def _shown(
     found: FoundEvents | None = None,
     refused: LockboxError | None = None,
 ) -> Response:
+    is_of_moves = who is not None and who.tenant_id is not None and what.is_of_moves
     return page(
         request,
         "audit_log",
@@ -258,7 +259,8 @@ def _shown(
         slug=what.tenant or (_slug(who, readable) if who else ""),
         events=[describe(event) for event in found.events] if found else [],
         before=found.before if found else None,
-        is_of_moves=who is not None and who.tenant_id is not None and what.is_of_moves,
+        is_of_moves=is_of_moves,
+        chosen_show=what.show if refused or is_of_moves else "all",
         words=WORDS,
         services=deps.settings(request).catalogue.services,
         zone=addresses.preferences(session, visitor.caller).time_zone,

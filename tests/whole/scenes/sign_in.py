@@ -86,6 +86,6 @@ def a_newcomer_plays_somebody_and_reads_their_mails(book: Book) -> None:
     page.get_by_label("Recipient").select_option(book.reader)
     book.rightly(page.get_by_role("button", name="Show these"), "Approval needed")
     page.get_by_role("link", name=re.compile("Approval needed")).first.click()
-    book.rightly(page.get_by_role("button", name="Be Ann, and follow the link"), "requests access")
+    book.rightly(page.get_by_role("button", name="Be Ann, and follow the link"), "wants to read")
 
     expect(page.locator(".playing")).to_contain_text("You are playing Ann")
