@@ -5,7 +5,7 @@ import binascii
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from uuid import UUID
 
@@ -41,10 +41,11 @@ class SignInPurpose(StrEnum):
 
 @dataclass(frozen=True)
 class Visitor:
-    """A signed-in person at a browser, the session's secret, and the time zone for pages."""
+    """A signed-in person at a browser at a time, the session's secret, and the time zone for pages."""
 
     caller: Caller
     secret: str = field(repr=False)
+    at: datetime
     time_zone: str = time_zones.DEFAULT
 
     @property
@@ -72,10 +73,10 @@ def visitor(request: Request, session: UnitOfWork, chosen: Settings) -> Visitor:
     if secret is None:
         raise NotSignedIn(sessions.ENDED)
     idle, by_itself = timedelta(seconds=chosen.session_idle_seconds), BY_ITSELF in request.headers
-    found = sessions.authenticate(session, secret, idle=idle, by_itself=by_itself)
+    found, at = sessions.authenticate(session, secret, idle=idle, by_itself=by_itself)
     if found.means is AuthMethod.SAMPLE and chosen.environment == "production":
         raise NotSignedIn(sessions.ENDED)
-    signed_in = Visitor(found, secret, addresses.preferences(session, found).time_zone)
+    signed_in = Visitor(found, secret, at, addresses.preferences(session, found).time_zone)
     request.state.visitor = signed_in
     vouch(request)
     return signed_in
@@ -157,6 +158,11 @@ def keep_oauth_state(response: Response, chosen: Settings, errand: OAuthState) -
     path = base64.urlsafe_b64encode(errand.path.encode()).rstrip(b"=").decode()
     value = f"{errand.purpose}.{errand.stub.id.hex}.{errand.stub.secret}.{path}"
     _set(response, chosen, _name(chosen, "-begun"), value, int(sessions.LASTS.total_seconds()))
+
+
+def time_zone(request: Request, chosen: Settings) -> str:
+    """Return the time zone that a page's script wrote into a cookie, unchecked."""
+    return request.cookies.get(_name(chosen, "-zone"), "")
 
 
 def drop_oauth_state(response: Response, chosen: Settings) -> None:

@@ -249,7 +249,7 @@ class LiveUpdates:
         """Return whether the session is valid and the person may see what the page shows; it queries the database."""
         try:
             with self._database.transaction() as session:
-                caller = sessions.authenticate(session, seat.secret, idle=self._idle, by_itself=True)
+                caller, _ = sessions.authenticate(session, seat.secret, idle=self._idle, by_itself=True)
                 known = queries.known(session, caller, seat.requests)
         except NotSignedIn:
             return False

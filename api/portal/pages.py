@@ -71,6 +71,9 @@ HTTPS_ALONE = {"strict-transport-security": "max-age=31536000"}
 READER: ContextVar[Visitor | None] = ContextVar("reader", default=None)
 """The reader of the page being rendered, for imported macros, which do not see the page's variables."""
 
+MADE_AT: ContextVar[datetime | None] = ContextVar("made_at", default=None)
+"""The time on Postgres' clock at which the page is made, for such macros too."""
+
 TEMPLATES = Environment(
     loader=PackageLoader("api.portal"),
     autoescape=True,
@@ -95,6 +98,16 @@ def _day_clock(moment: datetime, at: datetime) -> str:
     return phrases.time_of_day(moment, at, reader.time_zone if reader else time_zones.DEFAULT)
 
 
+def _from_now(tell: Callable[[datetime, datetime], str]) -> Callable[[datetime], str]:
+    """Return the template filter that says how far a time is from when the page is made, if that is known."""
+
+    def formatted(moment: datetime) -> str:
+        at = MADE_AT.get()
+        return tell(moment, at) if at else ""
+
+    return formatted
+
+
 def _state_words(saying: StateWording) -> str:
     reader = READER.get()
     return saying.to(reader.caller.side if reader else Side.VENDOR)
@@ -103,10 +116,12 @@ def _state_words(saying: StateWording) -> str:
 TEMPLATES.filters["duration"] = duration
 TEMPLATES.filters["warning"] = warning
 TEMPLATES.filters["flagged"] = flagged
-TEMPLATES.filters["time"] = _here(time_zones.clock_time)
+TEMPLATES.filters["time"] = _here(time_zones.page_time)
+TEMPLATES.filters["full_time"] = _here(time_zones.clock_time)
 TEMPLATES.filters["short_time"] = _here(time_zones.short_time)
-TEMPLATES.filters["zone"] = _here(time_zones.zone_name)
 TEMPLATES.filters["day_clock"] = _day_clock
+TEMPLATES.filters["away"] = _from_now(phrases.away)
+TEMPLATES.filters["left"] = _from_now(phrases.left)
 TEMPLATES.filters["things"] = phrases.things
 TEMPLATES.filters["joined"] = joined
 TEMPLATES.filters["full_duration"] = phrases.full_duration
@@ -155,11 +170,14 @@ def page(
             "logo": settings.vendor_logo,
         },
     }
-    reading = READER.set(visitor)
+    if visitor:
+        known["at"] = visitor.at
+    reading, timing = READER.set(visitor), MADE_AT.set(said.get("at", known.get("at")))
     try:
         answer = HTMLResponse(made.render(known | said), status)
     finally:
         READER.reset(reading)
+        MADE_AT.reset(timing)
     protect(request, answer)
     return answer
 
@@ -292,7 +310,8 @@ def _problem(
         onward=navigation.first(visitor.caller) if visitor else None,
         wanted=_wanted(request),
         needs_sign_in=needs_sign_in,
-        # A missing page and a page for others get exactly the same text.
+        # A missing page and a page for others get exactly the same text, whenever that is.
+        at=None,
         live={"again": HOME, "since": request.app.state.live_updates.position},
     )
 

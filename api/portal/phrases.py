@@ -5,8 +5,9 @@ Whoever translates the pages reads this file and `templates/`. Names in braces a
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from math import floor
 
-from lockbox.identity.time_zones import local
+from lockbox.identity.time_zones import local, wall_clock
 from lockbox.text_rules import flagged
 
 # Titles of the pages of refusals, by status.
@@ -194,6 +195,12 @@ SPAN = "{low:g} to {high:g}"
 MOST_QUOTED = 48
 """The longest resource that stands in a sentence; a longer one is only counted there."""
 
+UNITS = {"d": 86400, "h": 3600, "min": 60, "s": 1}
+PAST, FUTURE, NOW = "{span} ago", "in {span}", "now"
+LEFT, OVER = "{span} left", "over"
+WEEK = 7 * UNITS["d"]
+"""From here on a time is so many days away, without hours."""
+
 SECONDS = {"hour": 3600, "minute": 60, "second": 1}
 
 
@@ -231,11 +238,34 @@ def full_duration(seconds: int) -> str:
 def time_of_day(moment: datetime, at: datetime, zone: str) -> str:
     """Return a time as somebody says it now, such as `22:00 today` or `08:00 on 30 November`."""
     there, here = local(moment, zone), local(at, zone)
-    clock = f"{there:%H:%M:%S}" if there.second else f"{there:%H:%M}"
     days = {
         here.date(): "today",
         here.date() + timedelta(days=1): "tomorrow",
         here.date() - timedelta(days=1): "yesterday",
     }
     year = "" if there.year == here.year else f" {there.year}"
-    return f"{clock} {days.get(there.date()) or f'on {there.day} {there:%B}{year}'}"
+    return f"{wall_clock(there)} {days.get(there.date()) or f'on {there.day} {there:%B}{year}'}"
+
+
+def away(moment: datetime, at: datetime) -> str:
+    """Return how far away a time is, such as `in 2 h 5 min`, `3 d ago` or `now`; `portal.js` goes on from there."""
+    seconds = floor((moment - at).total_seconds())
+    apart = abs(seconds)
+    said = _span(apart, ("d", "h", "min") if apart < WEEK else ("d",))
+    return (PAST if seconds < 0 else FUTURE).format(span=said) if said else NOW
+
+
+def left(until: datetime, at: datetime) -> str:
+    """Return what a countdown begins with, such as `12 min 5 s left`; `portal.js` goes on from there."""
+    seconds = floor((until - at).total_seconds())
+    return LEFT.format(span=_span(seconds, tuple(UNITS))) if seconds > 0 else OVER
+
+
+def _span(seconds: int, units: Sequence[str]) -> str:
+    """Return the two largest units of a length of time that are not zero."""
+    parts = []
+    for unit in units:
+        count, seconds = divmod(seconds, UNITS[unit])
+        if count:
+            parts.append(f"{count} {unit}")
+    return " ".join(parts[:2])

@@ -1,12 +1,12 @@
-"""Set the time zone of mails and whether to get prompts, on the account page."""
+"""Set the time zone of pages and mails and whether to get prompts, on the account page."""
 
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Form, Response
 
 from api.browser import Visitor
-from api.portal.account import AccountContextDep, done
-from api.portal.pages import TAG
+from api.portal.account import HERE, LONGEST_PATH, AccountContextDep, done
+from api.portal.pages import TAG, go, local
 from lockbox.database import UnitOfWork
 from lockbox.identity import time_zones
 from lockbox.notifications import addresses
@@ -16,12 +16,15 @@ router = APIRouter(prefix="/account/preferences", tags=[TAG], include_in_schema=
 
 @router.post("")
 def choose_time_zone(
-    work: AccountContextDep, time_zone: Annotated[str, Form(max_length=time_zones.LONGEST)] = ""
+    work: AccountContextDep,
+    time_zone: Annotated[str, Form(max_length=time_zones.LONGEST)] = "",
+    path: Annotated[str, Form(alias="next", max_length=LONGEST_PATH)] = HERE,
 ) -> Response:
-    """Set the time zone of the person's mails."""
+    """Set the time zone of the person's pages and mails, and go back to where that was offered."""
 
-    def deed(session: UnitOfWork, visitor: Visitor) -> None:
+    def deed(session: UnitOfWork, visitor: Visitor) -> Response:
         addresses.choose_time_zone(session, visitor.caller, time_zone.strip())
+        return go(work.request, local(path))
 
     return done(work, "time-zone", deed, time_zone)
 

@@ -19,6 +19,7 @@ from lockbox.identity import attempt_limits, sessions
 from lockbox.identity.attempt_limits import AttemptLimits
 from lockbox.identity.roles import Caller
 from lockbox.identity.sessions import OVER
+from lockbox.notifications import addresses
 
 ANY_MEANS = "any"
 
@@ -54,7 +55,9 @@ def begin(request: Request, session: UnitOfWork, chosen: Settings, caller: Calle
     lasting = sessions.SessionLifetime(
         idle=timedelta(seconds=chosen.session_idle_seconds), absolute=timedelta(seconds=chosen.session_seconds)
     )
-    return sessions.begin(session, caller, deps.place(request), lasting)
+    secret = sessions.begin(session, caller, deps.place(request), lasting)
+    addresses.adopt_time_zone(session, caller, browser.time_zone(request, chosen))
+    return secret
 
 
 def signed_in(request: Request, chosen: Settings, secret: str, path: str) -> Response:

@@ -6,7 +6,7 @@ import hmac
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -171,8 +171,10 @@ def begin(session: UnitOfWork, caller: Caller, place: ClientInfo, lasting: Sessi
     return secret
 
 
-def authenticate(session: UnitOfWork, secret: str, *, idle: timedelta, by_itself: bool = False) -> Caller:
-    """Return the person of a session, and make the transaction theirs.
+def authenticate(
+    session: UnitOfWork, secret: str, *, idle: timedelta, by_itself: bool = False
+) -> tuple[Caller, datetime]:
+    """Return the person of a session, with the time of this, and make the transaction theirs.
 
     A page's automatic refresh (`by_itself`) is no activity: an unattended page does not keep its session alive.
 
@@ -187,7 +189,7 @@ def authenticate(session: UnitOfWork, secret: str, *, idle: timedelta, by_itself
         raise NotSignedIn(ENDED)
     if at - found.last_seen_at >= SEEN_NOTED_EVERY and not by_itself:
         session.execute(SEEN, {"id": found.key_id, "at": at})
-    return found.caller()
+    return found.caller(), at
 
 
 def end(session: UnitOfWork, secret: str) -> None:

@@ -31,10 +31,16 @@ def clock_time(moment: datetime, zone: str = DEFAULT) -> str:
     return f"{said} ({day}{_clock(utc)} UTC)"
 
 
-def short_time(moment: datetime, zone: str = DEFAULT) -> str:
-    """Format an instant briefly, such as `24 Nov 22:00 CET`; UTC stands beside it wherever it matters."""
+def page_time(moment: datetime, zone: str = DEFAULT) -> str:
+    """Format an instant for a page that names the zone once, such as `Tue 24 Nov 2026, 22:00`."""
     there = moment.astimezone(_zone(zone))
-    return f"{there.day} {there:%b} {_clock(there)} {_abbreviation(there)}"
+    return f"{there:%a} {there.day} {there:%b} {there.year}, {wall_clock(there)}"
+
+
+def short_time(moment: datetime, zone: str = DEFAULT) -> str:
+    """Format an instant briefly for such a page, such as `24 Nov 22:00`."""
+    there = moment.astimezone(_zone(zone))
+    return f"{there.day} {there:%b} {wall_clock(there)}"
 
 
 def deadline(moment: datetime, at: datetime, zone: str = DEFAULT) -> str:
@@ -50,9 +56,10 @@ def local(moment: datetime, zone: str = DEFAULT) -> datetime:
     return moment.astimezone(_zone(zone))
 
 
-def zone_name(moment: datetime, zone: str = DEFAULT) -> str:
-    """Return what the clocks of a zone are called at an instant, such as `CET`."""
-    return _abbreviation(local(moment, zone))
+def wall_clock(there: datetime) -> str:
+    """Format the time of day of a local time, with its zone's abbreviation only where clocks show it twice."""
+    comes_twice = there.replace(fold=0).utcoffset() != there.replace(fold=1).utcoffset()
+    return f"{_clock(there)} {_abbreviation(there)}" if comes_twice else _clock(there)
 
 
 def days(first: date | None, last: date | None, zone: str = DEFAULT) -> tuple[datetime | None, datetime | None]:

@@ -11,6 +11,7 @@ from lockbox.audit.canonical import Value
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import AddressTaken, Invalid, NotFound, SignInAgain, TooManyAddresses
 from lockbox.identity import credentials, keyring, sessions, time_zones
+from lockbox.identity.credentials import BrowserSession
 from lockbox.identity.models import Address, Person
 from lockbox.identity.roles import AuthMethod, Caller
 from lockbox.identity.sessions import ClientInfo
@@ -186,6 +187,15 @@ def choose_time_zone(session: UnitOfWork, caller: Caller, name: str) -> None:
     person.time_zone = name
     session.orm.add(person)
     session.orm.flush()
+
+
+def adopt_time_zone(session: UnitOfWork, caller: Caller, name: str) -> None:
+    """Set the time zone of the browser in which a person signs in for the first time, unless they have chosen one."""
+    if preferences(session, caller).time_zone != time_zones.DEFAULT or name not in time_zones.names():
+        return
+    begun = select(func.count()).where(col(BrowserSession.person_id) == caller.person_id)
+    if session.orm.exec(begun).one() == 1:
+        choose_time_zone(session, caller, name)
 
 
 def choose_prompts(session: UnitOfWork, caller: Caller, place: ClientInfo, *, wanted: bool) -> None:

@@ -103,7 +103,7 @@ def test_what_happened_is_told_in_plain_words_with_its_time_number_and_request(
     ]
     assert "not sealed yet" in page.words
     assert "number 1" in page.words
-    assert "JST (" in page.words
+    assert "Times are in Asia/Tokyo." in page.words
     assert "Comment Be QUICK" in page.words
     assert "The mailbox &lt;b&gt;of&lt;/b&gt; Anna" in page.text
     assert {link for link in page.read.links if link.startswith("/requests/")}
@@ -314,7 +314,7 @@ def test_the_checkpoint_is_shown_with_the_keys_and_the_command_that_verifies(aud
     assert public().text in text
     assert public().fingerprint in text
     assert "lockbox audit verify audit.ndjson --checkpoint checkpoint.txt" in text
-    assert {form.action for form in page.read.forms} == {"/sign-out", "/audit-log/export"}
+    assert {form.action for form in page.read.forms} == {"/sign-out", "/account/preferences", "/audit-log/export"}
 
 
 def test_before_anything_is_sealed_the_page_says_so(portal: Portal) -> None:

@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 
 from lockbox.identity.roles import AuthMethod
-from lockbox.identity.time_zones import clock_time
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from tests.http.portal import Browser, OpenPortal, Portal, PortalPage
@@ -140,19 +139,6 @@ def test_the_page_says_who_endorsed_which_policy_and_what_happens_otherwise(open
         "Waiting for your approval (0 of 1 approved)",
     ):
         assert words in page.words
-
-
-def test_both_clocks_are_told_in_the_readers_time_zone_and_in_utc(open_portal: OpenPortal) -> None:
-    portal = open_portal()
-    request = portal.world.submit()
-    portal.sql("UPDATE people SET time_zone = 'Asia/Kolkata' WHERE id = :p", p=portal.world.people["ann"].person_id)
-
-    _, page = opened(portal, "ann", request.id)
-
-    there = clock_time(request.deadline_at, "Asia/Kolkata")
-    assert ("IST" in there, "UTC)" in there) == (True, True)
-    assert f"Answer by {there}" in page.words
-    assert page.words.count(" IST (") >= 3
 
 
 def test_what_changes_by_itself_is_marked_and_what_somebody_types_in_is_not(portal: Portal) -> None:

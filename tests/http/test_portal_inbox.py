@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from lockbox.identity.roles import AuthMethod, Role
-from lockbox.identity.time_zones import clock_time
+from lockbox.identity.time_zones import page_time
 from lockbox.requests.inbox import MOST
 from lockbox.requests.lifecycle import Action
 from tests.database.scenes import many
@@ -79,7 +79,7 @@ def test_it_says_who_what_why_until_when_and_what_happens_otherwise(open_portal:
         "Waiting for your approval (1 of 2 approved)",
         "read in mailbox:a@contoso.example and 1 more of Exchange Online, for 1 h 30 min",
         "support case, case CASE-1: The mailbox does not open",
-        clock_time(request.deadline_at),
+        page_time(request.deadline_at),
     ):
         assert words in page.words
     assert f'data-until="{request.deadline_at.isoformat()}"' in page.text
@@ -117,18 +117,6 @@ def test_where_nothing_waits_it_says_where_to_look(open_portal: OpenPortal) -> N
 
     assert "There are no pending requests" in page.words
     assert {"/open", "/requests"} <= set(page.read.links)
-
-
-def test_the_time_is_told_where_the_reader_is_and_in_utc(open_portal: OpenPortal) -> None:
-    portal = open_portal()
-    request = portal.world.submit()
-    person = portal.world.people["ann"].person_id
-    portal.sql("UPDATE people SET time_zone = 'Asia/Tokyo' WHERE id = :p", p=person)
-    browser = reader(portal, "ann")
-
-    for path in ("/waiting", f"/requests/{request.id}"):
-        assert clock_time(request.deadline_at, "Asia/Tokyo") in browser.get(path).words
-    assert clock_time(request.deadline_at) in reader(portal, "amir").get("/waiting").words
 
 
 def test_who_is_inside_is_shown_with_the_first_to_close_first(open_portal: OpenPortal) -> None:

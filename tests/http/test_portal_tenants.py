@@ -75,7 +75,7 @@ def test_only_admins_see_forms_that_change_anything(portal: Portal, who: str) ->
 
     assert {page.status for page in pages} == {200}
     actions = {form.action for page in pages for form in page.read.forms}
-    assert actions == {"/sign-out", here(portal, "/leave")}
+    assert actions == {"/sign-out", "/account/preferences", here(portal, "/leave")}
     assert [browser.get(here(portal, tail)).status for tail in ("/emergency-stop", "/endpoints")] == [403, 403]
 
 

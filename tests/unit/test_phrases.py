@@ -64,6 +64,44 @@ def test_a_time_is_told_by_the_readers_day(after: timedelta, zone: str, said: st
     assert phrases.time_of_day(AT + after, AT, zone) == said
 
 
+def test_an_hour_that_comes_twice_is_told_with_its_zone() -> None:
+    at = datetime(2026, 10, 25, 0, 30, tzinfo=UTC)
+
+    assert phrases.time_of_day(at, at, "Europe/Berlin") == "02:30 CEST today"
+    assert phrases.time_of_day(at + timedelta(hours=1), at, "Europe/Berlin") == "02:30 CET today"
+
+
+@pytest.mark.parametrize(
+    ("after", "said"),
+    [
+        (timedelta(hours=2, minutes=5, seconds=59), "in 2 h 5 min"),
+        (timedelta(minutes=1), "in 1 min"),
+        (timedelta(seconds=59), "now"),
+        (timedelta(seconds=-59), "now"),
+        (timedelta(seconds=-60), "1 min ago"),
+        (timedelta(days=-6, hours=-3), "6 d 3 h ago"),
+        (timedelta(days=-7, hours=-3), "7 d ago"),
+        (timedelta(days=1, minutes=4), "in 1 d 4 min"),
+    ],
+)
+def test_a_time_is_so_far_away(after: timedelta, said: str) -> None:
+    assert phrases.away(AT + after, AT) == said
+
+
+@pytest.mark.parametrize(
+    ("after", "said"),
+    [
+        (timedelta(hours=2, minutes=5, seconds=59), "2 h 5 min left"),
+        (timedelta(minutes=12, seconds=5), "12 min 5 s left"),
+        (timedelta(seconds=1), "1 s left"),
+        (timedelta(milliseconds=999), "over"),
+        (timedelta(days=-1), "over"),
+    ],
+)
+def test_a_countdown_begins_with_what_is_left(after: timedelta, said: str) -> None:
+    assert phrases.left(AT + after, AT) == said
+
+
 @pytest.mark.parametrize(
     ("template", "case", "link"),
     [

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from lockbox.identity import time_zones
-from lockbox.identity.time_zones import clock_time, deadline
+from lockbox.identity.time_zones import clock_time, deadline, page_time
 from tests.each import each
 
 
@@ -28,6 +28,22 @@ from tests.each import each
 )
 def test_an_instant_is_said_by_both_clocks(moment: str, zone: str, words: str) -> None:
     assert clock_time(datetime.fromisoformat(moment).replace(tzinfo=UTC), zone) == words
+
+
+@each(
+    ("moment", "zone", "words"),
+    [
+        ("2026-11-24T21:00:00", "Europe/Berlin", "Tue 24 Nov 2026, 22:00"),
+        ("2026-11-24T21:00:05", "UTC", "Tue 24 Nov 2026, 21:00:05"),
+        ("2026-10-25T00:30:00", "Europe/Berlin", "Sun 25 Oct 2026, 02:30 CEST"),
+        ("2026-10-25T01:30:00", "Europe/Berlin", "Sun 25 Oct 2026, 02:30 CET"),
+        ("2026-10-25T02:30:00", "Europe/Berlin", "Sun 25 Oct 2026, 03:30"),
+    ],
+)
+def test_a_page_that_names_the_zone_once_says_it_again_only_of_an_hour_that_comes_twice(
+    moment: str, zone: str, words: str
+) -> None:
+    assert page_time(datetime.fromisoformat(moment).replace(tzinfo=UTC), zone) == words
 
 
 @each(

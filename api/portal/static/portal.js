@@ -5,7 +5,7 @@
 (() => {
   const UNITS = [["d", 86400], ["h", 3600], ["min", 60], ["s", 1]];
   const POLL = 15000, SLOWLY = 120000, RENEW = 120000, HIDDEN_FOR = 60000, TRY_AGAIN = 60000, PAUSE = 1000;
-  const MOST_NAMED = 3, GONE = "It is no longer here";
+  const WEEK = 7 * 86400, MOST_NAMED = 3, GONE = "It is no longer here";
   const BY_ITSELF = { "X-Lockbox-By-Itself": "yes" };
 
   const words = (seconds, units = UNITS) => {
@@ -23,15 +23,31 @@
     return parts.join(" ");
   };
 
+  // What follows the clock is emptied, so that two versions of a part do not differ by it alone.
+  const withoutClock = (page) => {
+    page.querySelectorAll("[data-until]").forEach((one) => one.replaceChildren());
+    page.querySelectorAll("time[data-away]").forEach((one) => {
+      one.dataset.away = "";
+    });
+    return page;
+  };
+
   // What each part was when it came from the server: counting down changes what is shown of it.
   const came = new Map();
   const liveParts = (page) => [...page.querySelectorAll("[data-live][id]")];
+  withoutClock(document);
   liveParts(document).forEach((part) => came.set(part.id, part.cloneNode(true)));
 
   // The database's clock decides, not this one: a page says what it was there when the page was made.
   const made = document.documentElement.dataset.at;
   const ahead = made ? Date.now() - Date.parse(made) : 0;
   const left = (until) => Math.floor((Date.parse(until) - (Date.now() - ahead)) / 1000);
+
+  // How far away a time is, as the style sheet shows it beside the time.
+  const away = (seconds) => {
+    const apart = Math.abs(seconds), said = words(apart, UNITS.slice(0, apart < WEEK ? 3 : 1));
+    return said ? (seconds < 0 ? `${said} ago` : `in ${said}`) : "now";
+  };
 
   const tick = () => {
     for (const one of document.querySelectorAll("[data-until]")) {
@@ -44,15 +60,45 @@
     for (const one of document.querySelectorAll("[data-bar]")) {
       one.value = Math.max(0, left(one.dataset.bar));
     }
+    for (const one of document.querySelectorAll("time[data-away]")) {
+      one.dataset.away = away(left(one.dateTime));
+    }
   };
 
   tick();
   setInterval(tick, 1000);
 
+  // The browser's time zone: the first sign-in uses it, and whoever has none is offered it.
+  const zone = Intl.DateTimeFormat().resolvedOptions().timeZone ?? "";
+  const offer = document.getElementById("zone-offer");
+  const stored = (name, value) => {
+    try {
+      return value ? localStorage.setItem(name, value) : localStorage.getItem(name);
+    } catch {
+      return null;
+    }
+  };
+  if (/^[A-Z][A-Za-z0-9_+/-]{1,63}$/.test(zone) && !/^(Etc\/)?(UTC|UCT|GMT)$/.test(zone)) {
+    if (document.body.dataset.again === undefined) {
+      const isHttps = location.protocol === "https:";
+      const name = `${isHttps ? "__Host-" : ""}lockbox-zone`;
+      document.cookie = `${name}=${zone}; path=/; max-age=900; samesite=lax${isHttps ? "; secure" : ""}`;
+    }
+    if (offer && stored("zone-kept") !== zone) {
+      document.getElementById("zone-here").textContent = zone;
+      offer.elements.namedItem("time_zone").value = zone;
+      offer.hidden = false;
+      document.getElementById("zone-keep").addEventListener("click", () => {
+        stored("zone-kept", zone);
+        offer.hidden = true;
+      });
+    }
+  }
+
   // The form to ask offers no window above what the chosen customer allows.
   const customer = document.getElementById("tenant");
   const lasting = document.querySelector("select[data-windows]");
-  const offer = () => {
+  const offerWindows = () => {
     const options = [...document.querySelectorAll("option[data-longest]")];
     const longest = Number(options.find((one) => one.value === customer.value.trim())?.dataset.longest);
     if (!longest) {
@@ -65,7 +111,7 @@
     lasting.replaceChildren(...taken.map((one) => new Option(words(one, hours), one, one === wanted, one === wanted)));
   };
   if (customer && lasting) {
-    customer.addEventListener("change", offer);
+    customer.addEventListener("change", offerWindows);
   }
 
   // A button says for how long it approves, as it is chosen; and a reason is asked for by the button that needs one.
@@ -399,7 +445,7 @@
       } else if (answer.status === 403 || answer.status === 404) {
         end("No longer open to you", "This page is no longer open to you.", "Go to your first page", "/");
       } else if (answer.ok) {
-        const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
+        const fresh = withoutClock(new DOMParser().parseFromString(await answer.text(), "text/html"));
         show(fresh, await fatesIn(fresh));
       }
     } catch {
