@@ -160,12 +160,14 @@ def specimens() -> Iterator[Specimen]:
                 said = replace(wording, link=wording.link and not mail.is_copy)
                 yield Specimen(f"{name}-{hand.name}{tail}", _mail(replace(mail, wording=said)))
         for template in ACCOUNT_TITLES:
-            rendered = account_mail.render(_account_mail(template, hand), public_url=PUBLIC_URL, sender=SENDER)
+            rendered = account_mail.render(
+                _account_mail(template, hand), public_url=PUBLIC_URL, services=SERVICES, sender=SENDER
+            )
             yield Specimen(f"{template}-{hand.name}", rendered)
         for name, waiting in (("-no-link", _waiting(hand, link=False)), ("", ())):
             alone = replace(_account_mail(DELEGATE_BEGINS, hand), waiting=waiting)
             kind = DELEGATE_BEGINS if waiting else f"{DELEGATE_BEGINS}-idle"
-            rendered = account_mail.render(alone, public_url=PUBLIC_URL, sender=SENDER)
+            rendered = account_mail.render(alone, public_url=PUBLIC_URL, services=SERVICES, sender=SENDER)
             yield Specimen(f"{kind}-{hand.name}{name}", rendered)
 
 

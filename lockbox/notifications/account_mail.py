@@ -135,8 +135,15 @@ def worded_changes(mail: AccountMail, zone: str = DEFAULT) -> dict[str, str]:
     }
 
 
-def render(mail: AccountMail, *, public_url: str, sender: str) -> OutgoingMail:
-    """Return the mail. A code in it works only where the person typed their address, or on the invitation's page."""
+def render(mail: AccountMail, *, public_url: str, services: Mapping[str, str], sender: str) -> OutgoingMail:
+    """Return the mail. A code in it works only where the person typed their address, or on the invitation's page.
+
+    Args:
+        mail: the content.
+        public_url: the address of the portal.
+        services: the names of services by their keys.
+        sender: the address in From.
+    """
     title, subject = _title(mail, ACCOUNT_TITLES), _title(mail, ACCOUNT_TITLES | ACCOUNT_SUBJECTS)
     domain = urlsplit(public_url).hostname
     said = {
@@ -153,7 +160,7 @@ def render(mail: AccountMail, *, public_url: str, sender: str) -> OutgoingMail:
         "named": _declared(mail) if mail.template == OUTSIDE_ACCESS else _named(mail),
         "changes": {} if mail.template == OUTSIDE_ACCESS else _changes(mail),
         "principal": one_line(mail.named.get("principal", mail_text.AN_APPROVER)),
-        "waiting": [_said_of(one, mail.time_zone, public_url) for one in mail.waiting],
+        "waiting": [_said_of(one, services, mail.time_zone, public_url) for one in mail.waiting],
         "link": _link(mail, public_url),
         "time": partial(clock_time, zone=mail.time_zone),
     }
@@ -197,10 +204,12 @@ def _title(mail: AccountMail, titles: Mapping[str, str]) -> str:
     return titles[mail.template].format(**words, actor=one_line(mail.actor or mail_text.AN_OPERATOR))
 
 
-def _said_of(one: DelegatedRequest, zone: str, public_url: str) -> dict[str, str | None]:
+def _said_of(one: DelegatedRequest, services: Mapping[str, str], zone: str, public_url: str) -> dict[str, str | None]:
     """Return a pending request for the template: in words, its number, and its page if links are allowed."""
     return {
-        "asks": mail_text.ASKS.format(requester=one_line(one.requester), service=one_line(one.service)),
+        "asks": mail_text.ASKS.format(
+            requester=one_line(one.requester), service=services.get(one.service, one.service)
+        ),
         "until": clock_time(one.deadline_at, zone),
         "number": str(one.request_id),
         "address": portal_address(public_url, one.request_id) if one.link else None,

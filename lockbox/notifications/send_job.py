@@ -287,7 +287,9 @@ def _parcel(
         approval_keys=senders.approval_keys,
     )
     if target is None:
-        return account_mail.render(prepared, public_url=senders.public_url, sender=senders.sender)
+        return account_mail.render(
+            prepared, public_url=senders.public_url, services=senders.services, sender=senders.sender
+        )
     body = webhook.account_payload(prepared, target, public_url=senders.public_url)
     return webhook.call(one.notification_id, target, body, senders.vault)
 

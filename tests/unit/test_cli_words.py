@@ -126,7 +126,9 @@ def test_the_commands_in_a_digest_are_commands_that_there_are() -> None:
         time_zone="UTC",
     )
 
-    said = account_mail.render(content, public_url="https://lockbox.example", sender="lockbox@lockbox.example").text
+    said = account_mail.render(
+        content, public_url="https://lockbox.example", services={}, sender="lockbox@lockbox.example"
+    ).text
     assert "Approvals are signed by another key" in said
     commands = re.findall(r"^ +lockbox (\S+) (\S+) (.*?)(?: > \S+)?$", said, re.MULTILINE)
 

@@ -200,6 +200,11 @@ def test_a_mail_is_light_or_dark_as_its_reader_likes() -> None:
         assert [tag for tag in coloured if "class=" not in tag] == [], one.name
 
 
+def test_a_mail_names_services_as_people_do() -> None:
+    for one in gallery_mails():
+        assert "exchange-online" not in one.mail.text + one.mail.html, one.name
+
+
 def test_one_button_leads_to_the_page_and_stands_before_the_details() -> None:
     for one in gallery_mails():
         buttons = one.mail.html.count('class="button"')
