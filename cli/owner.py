@@ -23,9 +23,9 @@ from lockbox.startup_checks import StartupCheckFailed
 
 NEXT = """
 The token can read and revoke. Approving takes a passkey or your identity provider. To add one, start the API and
-enter this code, which works once and for 24 hours, at {url}/invitations/{invitation}
+open this link, which works once and for 24 hours:
 
-    {code}
+    {url}/invitations/{invitation}#{code}
 
 Next, with LOCKBOX_URL={url}:
   lockbox sign-in                       # signs this terminal in by your browser, for a quarter of an hour
@@ -45,7 +45,7 @@ def make_first_operator(
     """Make the first operator on an empty database.
 
     Works once, as the database's owner (LOCKBOX_OWNER_DATABASE_URL), and prints that operator's own first token and
-    the code by which they add a passkey. Both last 24 hours. LOCKBOX_ENVIRONMENT has to be that of the API.
+    the link by which they add a passkey. Both last 24 hours. LOCKBOX_ENVIRONMENT has to be that of the API.
     """
     with owner_session(bootstrap.AlreadyBootstrapped, bootstrap.InvalidOperator) as (session, settings):
         made = bootstrap.first_operator(session, name=name, email=email, environment=settings.environment)

@@ -95,7 +95,7 @@ def test_the_printed_code_is_that_of_an_invitation_of_a_day_to_what_the_operator
     entered = httpx.post(page, data={"code": code}, headers=ours)
     again = httpx.post(page, data={"code": code}, headers=ours)
 
-    assert page in made.stderr
+    assert f"{page}#{code}\n" in made.stderr
     assert row.is_a_day
     assert development().secrets.is_mark(row.secret_hash, "invitation", row.id, code.replace("-", ""))
     assert (entered.status_code, entered.headers["location"], again.status_code) == (303, "/welcome", 403)
