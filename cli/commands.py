@@ -1,6 +1,6 @@
 """The commands that call one route each: members, invitations, delegates, observers, webhooks."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -215,7 +215,41 @@ def _changed_endpoint(given: dict[str, Any]) -> dict[str, Any]:
     return given
 
 
-ENDPOINT = argument("endpoint_id", "endpoint", "its id")
+def _endpoint_ids() -> Iterator[str]:
+    """Yield the ids of the webhooks that the caller may change."""
+    me = call("GET", at("me"))
+    for slug, roles in me["tenants"].items():
+        if "tenant_admin" in roles:
+            yield from ids_at(at("tenants", slug, "endpoints"))
+    if "operator" in me["roles"]:
+        yield from ids_at(at("vendor", "endpoints"))
+
+
+def _delivery_ids(beginning: str) -> Iterator[str]:
+    """Yield the ids of deliveries to these webhooks from the last that may begin like this, back to where none does.
+
+    A delivery's id begins with its time, and the log is read from any id on.
+    """
+    last = str(UUID(beginning.replace("-", "").ljust(32, "f")))
+    for endpoint in _endpoint_ids():
+        asked: dict[str, Any] = {"limit": 200, "cursor": last}
+        while asked["cursor"]:
+            page = call("GET", at("endpoints", endpoint, "deliveries"), params=asked)
+            ids = [one["id"] for one in page["items"]]
+            yield from ids
+            asked["cursor"] = page["next_cursor"] if ids[-1:] > [beginning] else None
+
+
+ENDPOINT = CommandParameter(
+    "endpoint_id",
+    Annotated[str, id_argument("ENDPOINT", "its id")],
+    whole=lambda given, _: the_one(given, _endpoint_ids()),
+)
+DELIVERY = CommandParameter(
+    "delivery_id",
+    Annotated[str, id_argument("DELIVERY", "the id of a delivery")],
+    whole=lambda given, _: the_one(given, _delivery_ids(given)),
+)
 WHOSE = optional("slug", "--tenant", "the customer's slug; the vendor's own if left out")
 EVENTS = optional("event_types", "--event", "such as request.denied; repeat; all if left out", list[str])
 DESCRIPTION = optional("description", "--description", "a description")
@@ -228,7 +262,12 @@ WHY = "send the justification, to a webhook of a customer"
 WHETHER_WHY = "whether to send the justification, to a webhook of a customer"
 ENDPOINTS = "/v1/tenants/{slug}/endpoints or /v1/vendor/endpoints"
 ENDPOINT_PATH = "/v1/endpoints/{endpoint_id}"
-NAMED_URL = {"Webhook": "id", "Address": "url", "Name": "description", "Format": "format"}
+NAMED_URL: Mapping[str, Field] = {
+    "Webhook": IdField("id"),
+    "Address": "url",
+    "Name": "description",
+    "Format": "format",
+}
 CALLED: Mapping[str, Field] = {**NAMED_URL, "Events": _or_all("event_types")}
 SET_UP = {"Justification": "with_justification", "Public key": "public_key"}
 AN_ENDPOINT = FactsOf({**CALLED, **SET_UP, "State": _endpoint_state, "Added": moment_of("created_at")})
@@ -301,7 +340,7 @@ ENDPOINT_COMMANDS = {
         (ENDPOINT, *PAGE),
         TableOf(
             {
-                "Delivery": "id",
+                "Delivery": IdField("id"),
                 "When": moment_of("at"),
                 "Event": "event_type",
                 "Took": lambda one: f"{one['took_ms']} ms",
@@ -314,7 +353,7 @@ ENDPOINT_COMMANDS = {
     ),
     "redeliver": RouteCommand(
         "POST /v1/deliveries/{delivery_id}/redeliver",
-        (argument("delivery_id", "delivery", "the id of a delivery"),),
+        (DELIVERY,),
         Sentence("Call queued again with webhook-id {webhook_id}."),
         "Repeat a finished delivery under the same webhook-id.",
     ),

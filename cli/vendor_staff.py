@@ -81,7 +81,7 @@ VENDOR_COMMANDS = {
                 "Channel": "channel",
                 "Time": moment_of("died_at"),
                 "Error": words_of("error"),
-                "Delivery": "delivery_id",
+                "Delivery": IdField("delivery_id"),
             }
         ),
         """List undelivered notifications, as an operator.

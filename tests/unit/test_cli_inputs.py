@@ -3,13 +3,13 @@
 from collections.abc import Mapping
 from datetime import datetime
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import typer
 from typer.testing import CliRunner
 
-from cli import inputs, request_ids
+from cli import commands, inputs, request_ids, route_command
 from cli.app import app
 from tests.each import each
 
@@ -128,6 +128,70 @@ def test_a_beginning_that_no_id_has_is_refused(api: ListingApi, typed: str) -> N
     assert ended.exit_code == 1
     assert ended.stderr == f"nothing that you may see has an id that begins with {typed}\n"
     assert all(set(asked) >= {"created_after", "created_before"} for asked in api.asked)
+
+
+class WebhookApi:
+    """Has a webhook of a tenant and one of the vendor, with deliveries of which a page holds two, newest first."""
+
+    HOOKS: ClassVar = {"/v1/tenants/contoso/endpoints": [ID], "/v1/vendor/endpoints": [SAME_SECOND]}
+    CALLS: ClassVar = {
+        ID: [f"01a20f0{digit}-b903-72c9-a099-71e4eacade78" for digit in "86"],
+        SAME_SECOND: [f"01a20f0{digit}-72c9-a099-71e4eacade78" for digit in ("7-b904", "6-ffff", "6-b904", "5-ffff")],
+    }
+
+    def __init__(self) -> None:
+        self.called: list[str] = []
+
+    def call(self, method: str, path: str, *, params: Mapping[str, Any] | None = None, **_: Any) -> Any:
+        self.called.append(f"{method} {path}")
+        if path == "/v1/me":
+            tenants = {"contoso": ["tenant_admin"], "fabrikam": ["approver"]}
+            return {"roles": ["operator"], "tenants": tenants}
+        if path in self.HOOKS:
+            return {"items": [{"id": one} for one in self.HOOKS[path]]}
+        if method == "POST":
+            return {"webhook_id": ID}
+        assert params is not None
+        found = [one for one in self.CALLS[path.split("/")[3]] if one < params["cursor"]]
+        return {"items": [{"id": one} for one in found[:2]], "next_cursor": found[1] if len(found) > 2 else None}
+
+
+@pytest.fixture
+def hooks(monkeypatch: pytest.MonkeyPatch) -> WebhookApi:
+    """An API with two webhooks."""
+    found = WebhookApi()
+    monkeypatch.setattr(commands, "call", found.call)
+    monkeypatch.setattr(route_command, "call", found.call)
+    return found
+
+
+def test_the_beginning_of_a_webhooks_id_is_enough(hooks: WebhookApi) -> None:
+    ended = CliRunner().invoke(app, ["endpoint", "test", "01a20f05-b9ff"])
+
+    assert ended.exit_code == 0, ended.stderr
+    assert hooks.called[-1] == f"POST /v1/endpoints/{SAME_SECOND}/test"
+    assert not [path for path in hooks.called if "fabrikam" in path]
+
+
+def test_the_beginning_of_a_deliverys_id_is_looked_for_from_its_time_on(hooks: WebhookApi) -> None:
+    ended = CliRunner().invoke(app, ["endpoint", "redeliver", "01a20f06-b904"])
+
+    assert ended.exit_code == 0, ended.stderr
+    assert hooks.called[-1] == "POST /v1/deliveries/01a20f06-b904-72c9-a099-71e4eacade78/redeliver"
+    assert hooks.called.count(f"GET /v1/endpoints/{SAME_SECOND}/deliveries") == 1
+
+
+@pytest.mark.usefixtures("hooks")
+def test_the_beginning_of_several_deliveries_is_refused_with_all_of_them() -> None:
+    ended = CliRunner().invoke(app, ["endpoint", "redeliver", "01a20f06"])
+
+    assert ended.exit_code == 1
+    assert ended.stderr.splitlines() == [
+        "01a20f06 is the beginning of 3 ids:",
+        "  01a20f06-b903-72c9-a099-71e4eacade78",
+        "  01a20f06-b904-72c9-a099-71e4eacade78",
+        "  01a20f06-ffff-72c9-a099-71e4eacade78",
+    ]
 
 
 def test_a_wrong_id_or_duration_is_a_wrong_command_line() -> None:
