@@ -13,7 +13,7 @@ from anyio.to_thread import current_default_thread_limiter
 from python_multipart.multipart import parse_options_header
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, HTTPConnection
+from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import browser, incoming_request
@@ -29,7 +29,7 @@ from api.incoming_request import (
     client_address,
 )
 from api.portal.pages import early
-from api.problems import problem, unexpected
+from api.problems import problem
 from config import traces
 from config.settings import Settings
 from config.traces import ORIGIN, TRACING, CallOrigin, Span, SpanKind
@@ -105,7 +105,9 @@ class HttpGuard:
         except Exception as error:
             if answer.has_begun:
                 raise
-            await unexpected(error)(inner, receive, answer.send)
+            # Outside of us it would have no id, neither in the answer nor in the log.
+            failed = await inner["app"].exception_handlers[Exception](Request(inner), error)
+            await failed(inner, receive, answer.send)
         finally:
             answer.leave(None)
 

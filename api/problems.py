@@ -131,17 +131,12 @@ def _database(_: Request, error: Exception) -> JSONResponse:
         return problem(503, "busy", "Someone else is changing this. Try again.", headers={"retry-after": "1"})
     connection_lost = not state and isinstance(error, OperationalError | InterfaceError | PoolTimeout)
     if not connection_lost and not state.startswith(AWAY):
-        return unexpected(error)
+        return _unexpected(_, error)
     log.warning("api.database_away", error=type(error).__name__, sqlstate=state)
     return problem(503, "unavailable", "The database is unavailable. Try again.", headers={"retry-after": "1"})
 
 
 def _unexpected(_: Request, error: Exception) -> JSONResponse:
-    return unexpected(error)
-
-
-def unexpected(error: Exception) -> JSONResponse:
-    """Return the answer to a request that failed for a fault of ours, and log it."""
     if isinstance(error, DBAPIError):
         # Its text may quote the refused row, and with it what a person wrote.
         log.error("api.failed", error=type(error).__name__, sqlstate=getattr(error.orig, "sqlstate", None))

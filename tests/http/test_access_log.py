@@ -1,6 +1,7 @@
 """The log line of a call: the route's template, never what it names."""
 
 import re
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ import structlog
 from sqlalchemy import text
 from structlog.testing import capture_logs
 
+from api import browser
 from api.app import make_app
 from api.routes import health
 from config import traces
@@ -109,15 +111,24 @@ def test_a_refusal_before_the_app_has_an_id_too(door: Door) -> None:
     assert [line["http_request_id"] for line in lines] == [answer.headers["x-request-id"]]
 
 
-def test_a_fault_of_ours_has_an_id_and_is_logged_with_it(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+@each(
+    ("place", "path", "kind"),
+    [
+        ((health, "_postgres"), "/readyz", "application/problem+json"),
+        ((browser, "oauth_state"), "/sign-in/code", "text/html; charset=utf-8"),
+    ],
+)
+def test_a_fault_of_ours_has_an_id_and_is_logged_with_it(
+    door: Door, monkeypatch: pytest.MonkeyPatch, place: tuple[ModuleType, str], path: str, kind: str
+) -> None:
     def fails(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(health, "_postgres", fails)
+    monkeypatch.setattr(*place, fails)
     with capture_logs(processors=[add_origin]) as lines:
-        answer = door.call(None, "GET", "/readyz")
+        answer = door.call(None, "GET", path)
 
-    assert answer.status_code == 500
+    assert (answer.status_code, answer.headers["content-type"]) == (500, kind)
     assert {line["event"] for line in lines} == {"api.failed", "http"}
     assert {line["http_request_id"] for line in lines} == {answer.headers["x-request-id"]}
 
