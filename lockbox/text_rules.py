@@ -94,6 +94,9 @@ LINE_PATTERN = f"^ *[^ {_class(BREAKS, SPACES)}{HIDDEN}][^{_class(BREAKS, SPACES
 RESOURCE_PATTERN = f"^[a-z][a-z0-9-]{{0,31}}:[^* {_class(BREAKS, SPACES)}{HIDDEN}]{{1,220}}$"
 
 
+WILDCARD_PATTERN = f"^[a-z][a-z0-9-]{{0,31}}:[^ {_class(BREAKS, SPACES)}{HIDDEN}]+$"
+
+
 UNFIT = re.compile(f"[{_class(CONTROLS, SURROGATES, PRIVATE, INVISIBLE)}]")
 
 

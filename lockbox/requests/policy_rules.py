@@ -23,7 +23,7 @@ from lockbox.requests.policy import (
     Reminders,
     Terms,
 )
-from lockbox.text_rules import check_line, check_resource_pattern
+from lockbox.text_rules import LINE_PATTERN, WILDCARD_PATTERN, check_line, check_resource_pattern
 
 MOST_RULES = 100
 MOST_GROUPS = 50
@@ -33,7 +33,10 @@ MOST_STARS = 4
 PATTERN = re.compile(r"[a-z][a-z0-9-]{0,31}:\S+")
 Word = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9][a-z0-9_-]*$")]
 Line = Annotated[
-    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100), AfterValidator(check_line)
+    str,
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=100),
+    AfterValidator(check_line),
+    Field(json_schema_extra={"pattern": LINE_PATTERN}),
 ]
 Members = Annotated[Once[UUID], Field(max_length=MOST_MEMBERS)]
 NAMES_ALONE = {"additionalProperties": False, "propertyNames": {"maxLength": 63}}
@@ -112,7 +115,9 @@ def _by_name(groups: dict[str, tuple[UUID, ...]]) -> dict[str, tuple[UUID, ...]]
     return dict(sorted(groups.items()))
 
 
-Pattern = Annotated[str, Field(max_length=256), AfterValidator(_pattern)]
+Pattern = Annotated[
+    str, Field(max_length=256, json_schema_extra={"pattern": WILDCARD_PATTERN}), AfterValidator(_pattern)
+]
 Groups = Annotated[
     dict[GroupName, Members],
     Field(max_length=MOST_GROUPS, json_schema_extra=NAMES_ALONE),

@@ -15,6 +15,7 @@ RULES = (
     r"there is no group",
     r"the group .* (?:is empty|cannot give)",
     r"name each only once",
+    r"use at most \d+ stars in a pattern",
     r"set at least one of the terms",
     r"put a group into each tier",
 )

@@ -24,7 +24,12 @@ def test_a_character_that_nobody_sees_is_refused_by_its_number(check: text_rules
 
 @each("mark", [mark for mark in HIDDEN if mark not in {"\ue000", "\ud800"}])
 def test_the_patterns_of_the_openapi_document_take_no_character_that_is_refused(mark: str) -> None:
-    for pattern in (text_rules.TEXT_PATTERN, text_rules.LINE_PATTERN, text_rules.RESOURCE_PATTERN):
+    for pattern in (
+        text_rules.TEXT_PATTERN,
+        text_rules.LINE_PATTERN,
+        text_rules.RESOURCE_PATTERN,
+        text_rules.WILDCARD_PATTERN,
+    ):
         assert not re.search(pattern, f"mailbox:an{mark}na")
 
 
