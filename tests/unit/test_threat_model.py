@@ -14,7 +14,7 @@ ROWS = [
 
 
 def _of_file(path: Path) -> dict[str, bool]:
-    """Return the names of a file's tests, and whether `make test` runs each: it and its file are not marked as far."""
+    """Return the names of a file's tests, and whether `make test` runs each: neither it nor its file is far."""
     parsed = ast.parse(path.read_text())
     marks = [one.value for one in parsed.body if isinstance(one, ast.Assign) and "pytestmark" in ast.dump(one)]
     is_near = "far" not in path.parts and not any(FAR in ast.unparse(mark) for mark in marks)
