@@ -58,5 +58,26 @@ def an_auditor_takes_all_away_and_verifies_it(book: Book) -> None:
     book.rightly(page.get_by_role("button", name="Verify"), "audit.ndjson")
 
 
+@scene
+def an_auditor_of_the_vendor_reads_statistics(book: Book) -> None:
+    world = book.stage.world()
+    world.fresh()
+    page = book.at("/statistics", world, "vera")
+
+    page.get_by_label("Organisation").select_option(world.tenant.slug)
+    book.rightly(page.get_by_role("button", name="Show"), f"Statistics of {world.tenant.name}")
+    table = book.downloads(page.get_by_role("button", name="Export as CSV"))
+
+    assert b"group" in table
+
+
+@scene
+def somebody_searches_the_reference_of_the_api(book: Book) -> None:
+    page = book.at("/docs")
+
+    page.get_by_role("searchbox").fill("approve")
+    book.rightly(page.get_by_role("button", name="Search"), "found for “approve”")
+
+
 def _attach(field: Locator, content: bytes) -> None:
     field.set_input_files({"name": "audit.ndjson", "mimeType": "application/x-ndjson", "buffer": content})

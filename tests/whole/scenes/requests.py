@@ -86,6 +86,36 @@ def an_engineer_withdraws_and_gives_back_on_the_page(book: Book) -> None:
 
 
 @scene
+def an_approver_denies_several_at_once(book: Book) -> None:
+    world = book.stage.world(**SLOW)
+    some = [world.fresh(), world.fresh()]
+    page = book.at("/waiting/deny", world, "ann")
+    page.get_by_label("Reason (required)").fill("Ask for one at a time")
+
+    book.wrongly(page.get_by_role("button", name="Deny the chosen requests"), "Choose at least one request")
+    for box in page.get_by_role("checkbox").all():
+        box.check()
+    book.rightly(page.get_by_role("button", name="Deny the chosen requests"), "You denied 2 requests")
+
+    assert [book.stage.state(it.id) for it in some] == ["denied", "denied"]
+
+
+@scene
+def an_engineer_cancels_several_at_once(book: Book) -> None:
+    world = book.stage.world(**SLOW)
+    some = [world.fresh(), world.fresh()]
+    page = book.at("/mine/cancel", world, "erin")
+    page.get_by_label("Comment (optional)").fill("Somebody else has done it")
+
+    book.wrongly(page.get_by_role("button", name="Cancel the chosen requests"), "Choose at least one request")
+    for box in page.get_by_role("checkbox").all():
+        box.check()
+    book.rightly(page.get_by_role("button", name="Cancel the chosen requests"), "You cancelled 2 requests")
+
+    assert [book.stage.state(it.id) for it in some] == ["cancelled", "cancelled"]
+
+
+@scene
 def a_manager_looks_over_what_waits(book: Book) -> None:
     world = book.stage.world(**SLOW, vendor_review=True)
     first, second = world.fresh(), world.fresh()
