@@ -26,7 +26,7 @@ from lockbox.audit.log.checkpoint import VerifierKey
 from lockbox.audit.verifier.approval_checks import NAME as APPROVALS
 
 CHECKOUT = Path(__file__).resolve().parent.parent
-PROCFILE = CHECKOUT / "Procfile"
+PROCFILE = "Procfile"
 LOGS = CHECKOUT / "var" / "log"
 AUDIT_KEY = "audit.pem"
 APPROVAL_KEY = "approval.pem"
@@ -278,18 +278,24 @@ def is_ready(plan: StackPlan) -> bool:
         return False
 
 
-def commands() -> dict[str, str]:
+def commands(checkout: Path = CHECKOUT) -> dict[str, str]:
     """Return what the Procfile says: a command line for each process."""
-    lines = (line.split(":", 1) for line in PROCFILE.read_text().splitlines() if ":" in line)
+    lines = (line.split(":", 1) for line in (checkout / PROCFILE).read_text().splitlines() if ":" in line)
     return {name.strip(): command.strip() for name, command in lines}
 
 
 class Processes:
-    """The processes of a plan as children of this one, each with a log file, ended by pid."""
+    """The processes of a plan as children of this one, each with a log file, ended by pid.
 
-    def __init__(self, plan: StackPlan, logs: Path = LOGS, extra: Mapping[str, str] | None = None) -> None:
+    `checkout` is the folder of whose version they are.
+    """
+
+    def __init__(
+        self, plan: StackPlan, logs: Path = LOGS, extra: Mapping[str, str] | None = None, checkout: Path = CHECKOUT
+    ) -> None:
         self.plan = plan
         self.logs = logs
+        self.checkout = checkout
         self.extra = dict(extra or {})
         self.running: dict[str, subprocess.Popen[bytes]] = {}
         logs.mkdir(parents=True, exist_ok=True)
@@ -297,7 +303,7 @@ class Processes:
     def start(self, process: str, *, name: str | None = None, options: str = "") -> subprocess.Popen[bytes]:
         """Start one process of the Procfile; under another name and with more options, a second one of a kind."""
         own = {**self.plan.variables(process), **self.extra}
-        line = Template(f"{commands()[process]} {options}").substitute(own)
+        line = Template(f"{commands(self.checkout)[process]} {options}").substitute(own)
         return self.launch(name or process, shlex.split(line), own)
 
     def launch(
@@ -307,7 +313,7 @@ class Processes:
         own = environment(variables or {})
         with (self.logs / f"{name}.log").open("ab") as log:
             child = subprocess.Popen(  # noqa: S603 - command lines of ours
-                command, cwd=CHECKOUT, env=own, stdout=log, stderr=log, start_new_session=True
+                command, cwd=self.checkout, env=own, stdout=log, stderr=log, start_new_session=True
             )
         self.running[name] = child
         return child

@@ -1,0 +1,351 @@
+"""Processes of the last release go on, and start anew, on the schema of today and on one that is still to come."""
+
+import io
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from sqlalchemy import create_engine, text
+from sqlalchemy.pool import NullPool
+
+from cli.stack import CHECKOUT, Processes, StackPlan
+from config.children import environment
+from config.embedded import ServerAddresses
+from harness.people import MAILBOX, SERVICE
+from harness.ports import own_port
+from harness.stage import Urls, empty_database, fresh_database, plan_for, superuser_url
+from lockbox import migrations
+from tests.whole.conftest import wait_until
+
+GIT = shutil.which("git") or "/usr/bin/git"
+CHANGELOG = CHECKOUT / "CHANGELOG.md"
+NAMED = re.compile(r"^## (\d+\.\d+\.\d+) - \d{4}-\d{2}-\d{2}\n\nIts commit is `([0-9a-f]{40})`", re.MULTILINE)
+PACKAGES = ("api", "cli", "config", "connectors", "gate", "lockbox", "worker")
+LOCKBOX = "from cli.app import main; main()"
+TENANT = "contoso"
+LOCK = "requirements.lock"
+SECONDS = 60
+REVISION = '''"""Made up."""
+
+from alembic import op
+
+revision = "{revision}"
+down_revision = "{before}"
+
+
+def upgrade() -> None:
+    for statement in {statements!r}:
+        op.execute(statement)
+'''
+EXPANDS = (
+    "ALTER TABLE requests ADD COLUMN made_up text",
+    "ALTER TABLE events ADD COLUMN made_up integer NOT NULL DEFAULT 0",
+    "ALTER TABLE notifications ADD COLUMN made_up boolean NOT NULL DEFAULT false",
+    "ALTER TABLE people ADD COLUMN made_up timestamptz NOT NULL DEFAULT now()",
+    "CREATE TABLE made_up (id uuid PRIMARY KEY, request_id uuid REFERENCES requests (id))",
+    "CREATE INDEX ix_requests_made_up ON requests (made_up) WHERE wake_at IS NOT NULL",
+    "CREATE FUNCTION made_up() RETURNS bigint LANGUAGE sql STABLE AS 'SELECT count(*) FROM requests'",
+)
+BREAKS = ("ALTER TABLE requests RENAME COLUMN case_ref TO made_up_ref",)
+ENDS = "CREATE OR REPLACE FUNCTION oldest_revision() RETURNS integer LANGUAGE sql IMMUTABLE AS 'SELECT 9999'"
+MAILED = "SELECT id FROM notifications WHERE request_id = CAST(:id AS uuid) AND outcome = 'sent'"
+WHOLE = """
+SELECT r.id FROM requests r LEFT JOIN events e ON e.request_id = r.id AND e.seq IS NOT NULL
+GROUP BY r.id, r.version HAVING count(e.id) <> r.version OR max(e.seq) <> r.version
+"""
+
+pytestmark = pytest.mark.timeout(300)
+
+
+def git(*arguments: str) -> "subprocess.CompletedProcess[bytes]":
+    """Run git in the checkout."""
+    return subprocess.run([GIT, "-C", str(CHECKOUT), *arguments], capture_output=True, check=False)
+
+
+def said_by(*arguments: str) -> str:
+    """Return what git prints."""
+    return git(*arguments).stdout.decode().strip()
+
+
+def last_release() -> tuple[str, str]:
+    """Return the version of the last release and its commit, as the changelog names them."""
+    found = NAMED.search(CHANGELOG.read_text())
+    assert found, "CHANGELOG.md names no commit of a release"
+    return found[1], found[2]
+
+
+def lacking(version: str, commit: str) -> str:
+    """Return what keeps us from the files of a release; empty where nothing does."""
+    if not git("rev-parse", "--git-dir").stdout:
+        return f"this is no clone: the files of {version} are in the history, at {commit}"
+    if git("merge-base", "--is-ancestor", commit, "HEAD").returncode == 0:
+        return ""
+    if said_by("rev-parse", "--is-shallow-repository") == "true":
+        return f"this clone is shallow and lacks {commit}, which is {version}: run git fetch --unshallow"
+    now = said_by("log", "--format=%H", "--max-count=1", f"--grep=^Release {re.escape(version)}$") or "none"
+    return (
+        f"{commit}, which CHANGELOG.md names as {version}, is not in the history of HEAD: was it rewritten? "
+        f"The commit there with the subject 'Release {version}': {now}"
+    )
+
+
+@dataclass(frozen=True)
+class VersionFolder:
+    """The files of a version in a folder of their own, and the Python that runs them."""
+
+    folder: Path
+    python: str = sys.executable
+
+    def runs(self, variables: dict[str, str], *arguments: str) -> str:
+        """Run this version's Python and return what it prints."""
+        ran = subprocess.run(
+            [self.python, *arguments], cwd=self.folder, env=environment(variables), capture_output=True, text=True,
+            timeout=SECONDS, check=False,
+        )  # fmt: skip
+        assert ran.returncode == 0, ran.stderr
+        return ran.stdout
+
+    def migrates(self, urls: Urls) -> str:
+        """Bring a database up to the last migration of this version."""
+        return self.runs({"LOCKBOX_OWNER_DATABASE_URL": urls.owner}, "-c", LOCKBOX, "migrate")
+
+    def adds(self, *statements: str) -> str:
+        """Add a migration that is made up, and return its revision."""
+        script = "from lockbox import migrations; print(migrations.head())"
+        before = self.runs({}, "-c", script).strip()
+        revision = f"{migrations.number_of(before) + 1:04}_made_up"
+        file = self.folder / "lockbox" / "migrations" / "versions" / f"{revision}.py"
+        file.write_text(REVISION.format(revision=revision, before=before, statements=statements))
+        return revision
+
+
+@dataclass(frozen=True)
+class PlayedStack:
+    """Processes over one database, and the sample people, whose tokens they are."""
+
+    plan: StackPlan
+    processes: Processes
+    tokens: dict[str, str]
+
+    def ask(self, name: str, path: str, body: Any = None, query: Any = None) -> httpx.Response:
+        """Call the API as somebody; with a body it is a POST."""
+        return httpx.request(
+            "GET" if body is None else "POST",
+            f"{self.plan.public_url}{path}",
+            json=body,
+            params=query,
+            headers={"authorization": f"Bearer {self.tokens[name]}"},
+            timeout=SECONDS,
+            trust_env=False,
+        )
+
+    def does(self, name: str, path: str, body: dict[str, Any] | None = None) -> Any:
+        """Return what a call that has to succeed answers."""
+        answer = self.ask(name, path, body or {})
+        assert answer.is_success, answer.text
+        return answer.json()
+
+    def submits(self) -> str:
+        """Submit a request, let it be endorsed, and return its id."""
+        asked = {
+            "tenant": TENANT,
+            "service": SERVICE,
+            "resources": [MAILBOX],
+            "actions": ["read"],
+            "reason_code": "support_case",
+            "justification": "The mailbox does not open",
+            "case_ref": "CASE-1",
+            "access_window": 600,
+        }
+        request_id = str(self.does("ERIN", "/v1/requests", asked)["id"])
+        self.does("MAX", f"/v1/requests/{request_id}/endorse")
+        return request_id
+
+    def approves(self, request_id: str, seconds: int) -> None:
+        """Approve a request for so many seconds."""
+        assert self.does("ANN", f"/v1/requests/{request_id}/approve", {"access_window": seconds})["state"] == "active"
+
+    def is_let_in(self) -> bool:
+        """Return what a gateway is told about the engineer."""
+        asked = {
+            "tenant": TENANT,
+            "service": SERVICE,
+            "resource": MAILBOX,
+            "action": "read",
+            "engineer": self.tokens["ERIN_ID"],
+        }
+        answer = self.ask("GATE", "/v1/access", query=asked)
+        assert answer.status_code in {200, 403}, answer.text
+        return answer.is_success
+
+    def state(self, request_id: str) -> str:
+        """Return the state of a request."""
+        answer = self.ask("ERIN", f"/v1/requests/{request_id}")
+        assert answer.is_success, answer.text
+        return str(answer.json()["state"])
+
+    def finds(self, query: str, **values: str) -> list[Any]:
+        """Return what a query finds, with every right."""
+        engine = create_engine(superuser_url(self.plan), poolclass=NullPool)
+        with engine.connect() as connection:
+            return list(connection.execute(text(query), values))
+
+    def plays(self) -> None:
+        """Play requests to each kind of end: completed, revoked, denied, and ended by the clock."""
+        for end, who in (("complete", "ERIN"), ("revoke", "ANN")):
+            self.approves(opened := self.submits(), 300)
+            assert self.is_let_in()
+            self.does(who, f"/v1/requests/{opened}/{end}")
+            assert not self.is_let_in()
+        self.does("ANN", f"/v1/requests/{self.submits()}/deny", {"comment": "Not today"})
+        self.ends_by_the_clock(self.submits())
+
+    def ends_by_the_clock(self, request_id: str) -> None:
+        """Open a window of a second, and wait for the worker's move and for the mails about it."""
+        self.approves(request_id, 1)
+        wait_until(lambda: self.state(request_id) == "expired", f"{request_id} is expired")
+        wait_until(lambda: self.finds(MAILED, id=request_id), f"mails about {request_id}")
+        assert not self.is_let_in()
+
+
+@pytest.fixture(scope="module")
+def released(tmp_path_factory: pytest.TempPathFactory) -> VersionFolder:
+    """The last release."""
+    version, commit = last_release()
+    if why := lacking(version, commit):
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(why)
+    folder = tmp_path_factory.mktemp("released")
+    with tarfile.open(fileobj=io.BytesIO(git("archive", commit).stdout)) as packed:
+        packed.extractall(folder, filter="data")
+    if (folder / LOCK).read_bytes() == (CHECKOUT / LOCK).read_bytes():
+        return VersionFolder(folder)
+    subprocess.run(["/bin/sh", "deploy/venv", ".venv", LOCK], cwd=folder, capture_output=True, check=True)
+    return VersionFolder(folder, str(folder / ".venv" / "bin" / "python"))
+
+
+@pytest.fixture
+def coming(tmp_path: Path) -> VersionFolder:
+    """This checkout, to which migrations can be added."""
+    folder = tmp_path / "coming"
+    for name in PACKAGES:
+        shutil.copytree(CHECKOUT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "node_modules"))
+    return VersionFolder(folder)
+
+
+@pytest.fixture
+def urls(template: ServerAddresses) -> Iterator[Urls]:
+    """A database in which nothing is, and an emptied Redis."""
+    with fresh_database(template) as migrated, empty_database(migrated) as empty:
+        yield empty
+
+
+@pytest.fixture
+def old(released: VersionFolder, urls: Urls, template: ServerAddresses, tmp_path: Path) -> Iterator[PlayedStack]:
+    """The last release on the schema that it made, with its sample people; none of its processes runs yet."""
+    released.migrates(urls)
+    owner = {"LOCKBOX_ENVIRONMENT": "test", "LOCKBOX_OWNER_DATABASE_URL": urls.owner}
+    said = released.runs(owner, "-c", LOCKBOX, "sample")
+    plan = plan_for(urls, template, tmp_path / "keys")
+    processes = Processes(plan, tmp_path / "old", {"LOCKBOX_SHUTDOWN_SECONDS": "1"}, released.folder)
+    yield PlayedStack(plan, processes, dict(line.split("=", 1) for line in said.splitlines()))
+    processes.stop()
+
+
+@pytest.fixture
+def new(old: PlayedStack, tmp_path: Path) -> Iterator[PlayedStack]:
+    """The version of this checkout beside it, on the same database; none of its processes runs yet."""
+    plan = replace(old.plan, api_port=own_port())
+    processes = Processes(plan, tmp_path / "new", {"LOCKBOX_SHUTDOWN_SECONDS": "1"})
+    yield PlayedStack(plan, processes, old.tokens)
+    processes.stop()
+
+
+def start(stack: PlayedStack, *names: str) -> None:
+    """Start processes and wait for the API."""
+    for name in names:
+        stack.processes.start(name)
+    stack.processes.wait_until_ready()
+
+
+def test_the_files_that_run_are_those_of_the_release(released: VersionFolder) -> None:
+    script = "import api, lockbox, worker; print(api.__file__, lockbox.__file__, worker.__file__)"
+
+    places = released.runs({}, "-c", script).split()
+
+    assert [Path(place).parents[1] for place in places] == [released.folder] * 3
+
+
+def test_processes_of_the_last_release_work_on_a_schema_that_is_to_come(
+    old: PlayedStack, new: PlayedStack, coming: VersionFolder, urls: Urls
+) -> None:
+    start(old, "api", "worker", "notifications")
+    old.plays()
+    old.approves(before := old.submits(), 300)
+    waiting = old.submits()
+
+    later = coming.adds(*EXPANDS)
+    assert later in coming.migrates(urls)
+    assert old.is_let_in()
+    old.does("ANN", f"/v1/requests/{before}/revoke")
+    old.ends_by_the_clock(waiting)
+    old.plays()
+
+    old.processes.stop()
+    start(old, "api", "worker", "notifications")
+    old.plays()
+
+    start(new, "api", "worker")
+    both = old.submits()
+    new.approves(both, 300)
+    assert (old.is_let_in(), new.is_let_in()) == (True, True)
+    old.does("ANN", f"/v1/requests/{both}/revoke")
+    assert (old.is_let_in(), new.is_let_in()) == (False, False)
+    new.plays()
+    assert old.finds(WHOLE) == []
+    assert old.processes.ended() == new.processes.ended() == {}
+
+
+def test_a_migration_that_breaks_the_last_release_would_be_seen(
+    old: PlayedStack, coming: VersionFolder, urls: Urls
+) -> None:
+    start(old, "api")
+    old.submits()
+
+    coming.adds(*BREAKS)
+    coming.migrates(urls)
+
+    with pytest.raises(AssertionError, match=r"\b500\b"):
+        old.submits()
+
+
+def test_processes_that_the_schema_serves_no_longer_say_so_and_do_not_start(
+    old: PlayedStack, coming: VersionFolder, urls: Urls
+) -> None:
+    start(old, "api")
+    later = coming.adds(ENDS)
+    coming.migrates(urls)
+
+    ready = httpx.get(f"{old.plan.public_url}/readyz", timeout=SECONDS, trust_env=False)
+    old.processes.stop()
+    started = [old.processes.start(name) for name in ("api", "worker")]
+
+    assert ready.status_code == 503
+    assert all(process.wait(SECONDS) != 0 for process in started)
+    for log in ("api.log", "worker.log"):
+        assert f"the database is at migration {later}, this version needs" in (old.processes.logs / log).read_text()
+
+
+@pytest.mark.parametrize("commit", ["0" * 40, "HEAD~0"])
+def test_a_commit_that_is_not_in_the_history_is_named(commit: str) -> None:
+    found = lacking("0.2.0", said_by("rev-parse", commit))
+
+    assert ("was it rewritten?" in found or "this clone is shallow" in found) is (commit == "0" * 40)
