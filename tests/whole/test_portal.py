@@ -16,7 +16,7 @@ from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest
 from tests.whole import people
 from tests.whole.conftest import RunningStack, wait_until
-from tests.whole.people import PHONE, BrowserDesk, desk_of, overflow, picture, violations
+from tests.whole.people import PHONE, BrowserDesk, desk_of, overflow
 from tests.whole.post import address_of, code_to, mails_to
 
 pytestmark = [
@@ -70,7 +70,6 @@ def ask(page: Page, world: World, resources: str = "mailbox:anna@contoso.example
     page.get_by_label("Justification").fill(why)
     page.get_by_role("button", name="Preview").click()
     expect(page.get_by_text("If nobody answers by then, access is refused.")).to_be_visible()
-    picture(page, "ask")
     page.get_by_role("button", name="Submit").click()
     page.wait_for_url(re.compile(r"/requests/[0-9a-f-]{36}\?done=submit$"))
     return page.url.rsplit("/", 1)[1].partition("?")[0]
@@ -83,13 +82,10 @@ def test_three_people_play_the_whole_story(stage: RunningStack, desk: BrowserDes
 
     one = ask(erin, world, "mailbox:anna@contoso.example\nmailbox:bob@contoso.example")
     max_.goto("/review")
-    picture(max_, "review")
     max_.get_by_role("button", name="Endorse").click()
     wait_until(lambda: mails_to(stage, address), "Ann is prompted")
     ann.goto("/waiting")
-    picture(ann, "waiting")
     ann.get_by_role("link", name="Review and decide").click()
-    picture(ann, "request")
     before = door(stage, world)
     ann.get_by_text("Approve only part of it").click()
     ann.get_by_label("mailbox:bob@contoso.example").uncheck()
@@ -101,14 +97,11 @@ def test_three_people_play_the_whole_story(stage: RunningStack, desk: BrowserDes
     # The requester's page was open all along, and says so by itself.
     expect(erin.locator("#state")).to_contain_text("Open until")
     erin.goto("/mine")
-    picture(erin, "mine")
     ann.goto("/open")
-    picture(ann, "open")
     ann.get_by_role("button", name=re.compile("Revoke")).click()
     expect(ann.locator("#state")).to_contain_text("Revoked")
     after = door(stage, world)
     ann.goto("/requests")
-    picture(ann, "history")
 
     assert (before, while_open, after) == (403, 200, 403)
     expect(ann.locator("main")).to_contain_text("Revoked")
@@ -340,80 +333,6 @@ def test_no_page_is_shown_in_a_frame_of_somebody_else(stage: RunningStack, desk:
         server.shutdown()
         thread.join()
         server.server_close()
-
-
-ON_A_PHONE = ("/waiting", "/operations")
-PAGES = {
-    "erin": ("/ask", "/mine", "/account", "/device", "/sign-in", "/requests/{request}"),
-    "max": ("/review", "/open", "/requests", "/requests/{reviewed}"),
-    "ann": (
-        "/waiting",
-        "/open",
-        "/requests",
-        "/requests/{request}",
-        "/requests/{denied}",
-        "/requests/{request}/questions",
-        "/tenants",
-        "/proposals",
-    ),
-    "tara": (
-        "/tenants/{slug}",
-        "/tenants/{slug}/policy",
-        "/tenants/{slug}/tiers",
-        "/tenants/{slug}/members",
-        "/tenants/{slug}/delegates",
-        "/tenants/{slug}/endpoints",
-        "/tenants/{slug}/observers",
-        "/tenants/{slug}/mode",
-        "/tenants/{slug}/emergency-stop",
-    ),
-    "aude": ("/statistics", "/audit-log", "/audit-log/checkpoint", "/audit-log/verify"),
-    "olga": ("/operations",),
-}
-
-
-@pytest.fixture(scope="module")
-def furnished(stage: RunningStack) -> tuple[World, dict[str, str]]:
-    """A world with something of everything."""
-    world = stage.world(approval_window=3600, review_window=3600)
-    request, denied = world.submit(), world.submit(resources=["mailbox:bob@contoso.example"])
-    world.act("ann", Action.DENY, denied.id)
-    ids = {"request": str(request.id), "denied": str(denied.id), "reviewed": str(request.id)}
-    return world, ids | {"slug": world.tenant.slug}
-
-
-@pytest.mark.parametrize("who", PAGES)
-def test_pages_serve_everybody_wide_and_narrow_light_and_dark(
-    desk: BrowserDesk, furnished: tuple[World, dict[str, str]], who: str
-) -> None:
-    world, places = furnished
-    page = desk.person(world, who)
-    wrong: list[str] = []
-
-    for path in PAGES[who]:
-        page.set_viewport_size(people.WIDE)
-        page.emulate_media(color_scheme="light")
-        answer = page.goto(path.format(**places))
-        assert answer is not None
-        assert answer.status == 200, path
-        wrong += violations(page)
-        page.emulate_media(color_scheme="dark")
-        wrong += violations(page)
-        page.set_viewport_size(PHONE)
-        wrong += [f"{path} is {wider} px wider than a phone" for wider in [overflow(page)] if wider > 0]
-        if path in ON_A_PHONE:
-            picture(page, f"phone{path.replace('/', '-')}")
-
-    assert wrong == []
-
-
-def test_whoever_has_no_session_is_asked_to_sign_in_and_comes_back(desk: BrowserDesk) -> None:
-    page = desk.person()
-
-    page.goto("/waiting")
-
-    assert page.url.startswith(f"{desk.home}/sign-in?next=")
-    assert violations(page) == []
 
 
 def test_a_link_checker_changes_nothing(stage: RunningStack, desk: BrowserDesk) -> None:

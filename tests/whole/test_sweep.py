@@ -1,0 +1,261 @@
+"""Every page in a browser, wide and narrow, light and dark: axe finds nothing, and none is wider than its window."""
+
+import re
+from collections.abc import Iterator
+from typing import Literal
+from uuid import UUID
+
+import pytest
+from playwright.sync_api import Page, ViewportSize, expect
+
+from config.setting_fields import DEVELOPMENT_KEY
+from harness.people import World, sign_in
+from lockbox.admin import webhooks
+from lockbox.admin.webhooks import WebhookInput, WebhookUrlPolicy
+from lockbox.identity.roles import AuthMethod
+from lockbox.notifications.endpoints import SecretVault
+from lockbox.requests.lifecycle import Action, State
+from tests.database.tenancy import does, invites
+from tests.http.test_portal_routes import MATRIX
+from tests.whole import people
+from tests.whole.conftest import RunningStack
+from tests.whole.people import PHONE, WIDE, BrowserDesk, desk_of, overflow, violations
+
+pytestmark = [
+    pytest.mark.far,
+    pytest.mark.skipif(people.PROGRAM is None, reason=people.MISSING),
+    pytest.mark.timeout(300),
+]
+
+REACH = WebhookUrlPolicy(SecretVault([DEVELOPMENT_KEY.get_secret_value()]), allow_http=True)
+LOOKS: tuple[tuple[Literal["light", "dark"], ViewportSize], ...] = (("light", WIDE), ("dark", WIDE), ("dark", PHONE))
+OF_THE_TENANT = (
+    *("policy", "tiers", "members", "delegates", "endpoints", "endpoints/{endpoint}", "observers", "mode"),
+    *("emergency-stop", "gates", "approver-keys"),
+)
+PAGES = {
+    "erin": (
+        *("/ask", "/mine", "/mine/cancel", "/account", "/device", "/sign-in", "/welcome", "/requests/{request}"),
+        *("/docs", "/docs/requests", "/docs/problems", "/docs/schemas", "/docs/schemas/Problem", "/docs?q=approve"),
+    ),
+    "max": ("/review", "/review/deny", "/open", "/requests", "/requests/{request}", "/welcome"),
+    "ann": (
+        *("/waiting", "/waiting/deny", "/open", "/requests", "/requests?text=nothing", "/welcome", "/proposals"),
+        *("/requests/{request}", "/requests/{denied}", "/requests/{request}/questions", "/tenants", "/account"),
+        "/invitations/{invitation}",
+    ),
+    "tara": ("/tenants/{slug}", *(f"/tenants/{{slug}}/{name}" for name in OF_THE_TENANT), "/welcome"),
+    "aude": ("/statistics", "/audit-log", "/audit-log?text=nothing", "/audit-log/checkpoint", "/audit-log/verify"),
+    "olga": ("/operations", "/gates"),
+}
+NO_PAGE = {
+    *("/", "/requests.csv", "/statistics/export", "/audit-log/export", "/tenants/{slug}/approver-keys/file"),
+    *("/static/{name}", "/live", "/sign-in/oidc/callback", "/sign-in/oidc/{number}"),
+}
+# Those that come only after a form was sent, or where a gate has been asked.
+ELSEWHERE = {"/sign-in/code", "/gates/{service}"}
+
+
+@pytest.fixture(scope="module")
+def desk(stage: RunningStack) -> Iterator[BrowserDesk]:
+    """A browser for all."""
+    with desk_of(stage) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def furnished(stage: RunningStack) -> tuple[World, dict[str, str]]:
+    """A world with something of everything, and the ids of it."""
+    world = stage.world(approval_window=3600, review_window=3600)
+    request, denied, opened = (world.fresh() for _ in range(3))
+    world.act("ann", Action.DENY, denied.id)
+    world.act("ann", Action.APPROVE, opened.id)
+    called = WebhookInput("http://127.0.0.1:9/", description="The desk")
+    endpoint = does(world, "tara", webhooks.add, called, reach=REACH).endpoint
+    invitation = invites(world)
+    ids = {"request": request.id, "denied": denied.id, "invitation": invitation.id, "endpoint": endpoint.id}
+    return world, {name: str(one) for name, one in ids.items()} | {"slug": world.tenant.slug}
+
+
+def swept(page: Page) -> list[str]:
+    """Return what is wrong with an open page in both schemes and both widths."""
+    wrong = []
+    for scheme, size in LOOKS:
+        page.set_viewport_size(size)
+        page.emulate_media(color_scheme=scheme)
+        wrong += violations(page)
+        wrong += [f"{page.url} is {wider} px too wide" for wider in [overflow(page)] if wider > 0]
+    page.set_viewport_size(WIDE)
+    return wrong
+
+
+@pytest.mark.parametrize("who", PAGES)
+def test_pages_serve_everybody_wide_and_narrow_light_and_dark(
+    desk: BrowserDesk, furnished: tuple[World, dict[str, str]], who: str
+) -> None:
+    world, places = furnished
+    page = desk.person(world, who)
+    wrong: list[str] = []
+
+    for path in PAGES[who]:
+        answer = page.goto(path.format(**places))
+        assert answer is not None
+        assert answer.status == 200, path
+        wrong += swept(page)
+
+    assert wrong == []
+
+
+def test_no_page_is_left_out() -> None:
+    swept_paths = {path.partition("?")[0] for paths in PAGES.values() for path in paths}
+    pages = {route.removeprefix("GET ") for route in MATRIX if route.startswith("GET ")} - NO_PAGE - ELSEWHERE
+    shapes = {path: re.compile(re.sub(r"\{\w+\}", "[^/]+", path)) for path in pages}
+
+    assert {path for path, shape in shapes.items() if not any(map(shape.fullmatch, swept_paths))} == set()
+
+
+@pytest.mark.parametrize(("path", "status"), [("/nowhere", 404), ("/operations", 403), ("/requests?state=odd", 422)])
+def test_pages_that_refuse_serve_everybody(
+    desk: BrowserDesk, furnished: tuple[World, dict[str, str]], path: str, status: int
+) -> None:
+    page = desk.person(furnished[0], "ann")
+
+    answer = page.goto(path)
+
+    assert answer is not None
+    assert answer.status == status
+    assert swept(page) == []
+
+
+def test_whoever_has_no_session_is_asked_to_sign_in_and_comes_back(desk: BrowserDesk) -> None:
+    page = desk.person()
+
+    page.goto("/waiting")
+
+    assert page.url.startswith(f"{desk.home}/sign-in?next=")
+    assert swept(page) == []
+    page.get_by_label("Mail address").fill("nobody@contoso.example")
+    page.get_by_role("button", name="Mail me a code").click()
+    expect(page.get_by_label("Code from the mail")).to_be_visible()
+    assert swept(page) == []
+
+
+def test_whoever_came_by_a_mail_is_welcomed_and_asked_for_a_passkey(
+    desk: BrowserDesk, furnished: tuple[World, dict[str, str]]
+) -> None:
+    world, _ = furnished
+    for who in ("max", "aude"):
+        page = desk.person(secret=sign_in(world.db, world.people[who], AuthMethod.MAIL))
+        page.goto("/welcome")
+        expect(page.get_by_role("button", name="Add a passkey")).to_be_visible()
+        first = swept(page)
+        page.get_by_role("link", name="Later").click()
+        expect(page.get_by_role("heading", name="What arrives by mail")).to_be_visible()
+
+        assert first + swept(page) == []
+
+
+ENDORSED = ("max", Action.ENDORSE)
+APPROVED = ("ann", Action.APPROVE)
+WAYS_THERE: tuple[tuple[State, *tuple[tuple[str, Action], ...]], ...] = (
+    (State.PENDING, ENDORSED),
+    (State.ACTIVE, ENDORSED, APPROVED),
+    (State.DENIED, ENDORSED, ("ann", Action.DENY)),
+    (State.CANCELLED, ("erin", Action.CANCEL)),
+    (State.COMPLETED, ENDORSED, APPROVED, ("erin", Action.COMPLETE)),
+    (State.REVOKED, ENDORSED, APPROVED, ("ann", Action.REVOKE)),
+    (State.TIMED_OUT,),
+    (State.EXPIRED, APPROVED),
+)
+
+
+@pytest.fixture(scope="module")
+def in_states(stage: RunningStack) -> dict[State, tuple[World, UUID]]:
+    """A request in each state."""
+    slow, quick = stage.world(approval_window=3600, review_window=3600, vendor_review=True), stage.world()
+    found = {State.REVIEWING: (slow, slow.fresh().id)}
+    for state, *acts in WAYS_THERE:
+        world = quick if state in {State.EXPIRED, State.TIMED_OUT} else slow
+        request = world.fresh(access_window=60 if world is slow else 2)
+        for who, action in acts:
+            world.act(who, action, request.id)
+        found[state] = world, request.id
+    for state, (_, request_id) in found.items():
+        stage.ends(request_id, state.value)
+    return found
+
+
+@pytest.mark.parametrize("who", ["erin", "max", "ann"])
+@pytest.mark.parametrize("state", State)
+def test_a_request_in_each_state_serves_whoever_reads_it(
+    desk: BrowserDesk, in_states: dict[State, tuple[World, UUID]], state: State, who: str
+) -> None:
+    world, request_id = in_states[state]
+    page = desk.person(world, who)
+
+    page.goto(f"/requests/{request_id}")
+
+    assert swept(page) == []
+
+
+def test_several_are_denied_and_what_could_not_be_is_listed(stage: RunningStack, desk: BrowserDesk) -> None:
+    world = stage.world(approval_window=3600)
+    gone, *rest = (world.fresh() for _ in range(3))
+    page = desk.person(world, "ann")
+    page.goto("/waiting")
+    wrong = swept(page)
+    page.get_by_role("link", name="Deny all 3").click()
+    wrong += swept(page)
+    for box in page.get_by_role("checkbox").all():
+        box.uncheck()
+    page.get_by_label("Reason").fill("Not today")
+    page.get_by_role("button", name="Deny the chosen requests").click()
+    expect(page.get_by_role("alert")).to_be_focused()
+    wrong += swept(page)
+    for box in page.get_by_role("checkbox").all():
+        box.check()
+    world.act("abe", Action.APPROVE, gone.id)
+
+    page.get_by_role("button", name="Deny the chosen requests").click()
+
+    expect(page.get_by_role("heading", level=1)).to_have_text("You denied 2 requests")
+    expect(page.get_by_role("alert")).to_contain_text("1 request was not denied")
+    assert wrong + swept(page) == []
+    assert [stage.state(one.id) for one in (gone, *rest)] == ["active", "denied", "denied"]
+
+
+def test_an_engineer_cancels_several(stage: RunningStack, desk: BrowserDesk) -> None:
+    world = stage.world(approval_window=3600)
+    requests = [world.fresh() for _ in range(2)]
+    page = desk.person(world, "erin")
+    page.goto("/mine")
+    wrong = swept(page)
+    page.get_by_role("link", name="Cancel several requests").click()
+    for box in page.get_by_role("checkbox").all():
+        box.check()
+    wrong += swept(page)
+
+    page.get_by_role("button", name="Cancel the chosen requests").click()
+
+    expect(page.get_by_role("heading", level=1)).to_have_text("You cancelled 2 requests")
+    expect(page.get_by_role("heading", level=1)).to_be_focused()
+    assert wrong + swept(page) == []
+    assert {stage.state(one.id) for one in requests} == {"cancelled"}
+
+
+def test_a_manager_denies_several_in_review(stage: RunningStack, desk: BrowserDesk) -> None:
+    world = stage.world(approval_window=3600, review_window=3600, vendor_review=True)
+    requests = [world.fresh() for _ in range(2)]
+    page = desk.person(world, "max")
+    page.goto("/review")
+    wrong = swept(page)
+    page.get_by_role("link", name="Deny several requests").click()
+    page.locator(f"#choose-{requests[0].id}").check()
+    page.get_by_label("Reason").fill("No case")
+    wrong += swept(page)
+
+    page.get_by_role("button", name="Deny the chosen requests").click()
+
+    expect(page.get_by_role("heading", level=1)).to_have_text("You denied 1 request")
+    assert wrong + swept(page) == []
+    assert sorted(stage.state(one.id) for one in requests) == ["denied", "reviewing"]
