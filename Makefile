@@ -95,8 +95,8 @@ tracing: $(READY) ## add OpenTelemetry to .venv, which LOCKBOX_OTLP_ENDPOINT nee
 	@$(BIN)/python deploy/compose/lock.py tracing requirements-dev.lock > $(VENV)/tracing.lock
 	@sh deploy/venv --add $(VENV) $(VENV)/tracing.lock
 
-screens: $(DEV_READY) ## play the portal in a browser and write pictures of its pages into docs/screens
-	@mkdir -p docs/screens && SCREENS=docs/screens $(BIN)/python -m pytest -q tests/whole/test_portal.py tests/whole/test_play.py
+screens: $(DEV_READY) ## write pictures of the pages and of a mail, from a browser, into docs/screens
+	@mkdir -p docs/screens && SCREENS=docs/screens $(BIN)/python -m pytest -q tests/whole/test_screens.py tests/whole/test_play.py
 
 mails: $(READY) ## write twenty mails, as page, text and whole, and an index into var/mails to look at
 	@$(BIN)/python -m cli.mails
