@@ -132,7 +132,6 @@ def _serve(
     gc.freeze()
     with suppress(KeyboardInterrupt):
         server.run([listener])
-    traces.stop()
     if not server.started:
         raise SystemExit(NOT_STARTED)
 

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 
 import uvicorn
 
+from config import traces
+
 
 class ApiServer(uvicorn.Server):
     """End the streams when told to stop: they would go on until the timeout.
@@ -31,7 +33,8 @@ class ApiServer(uvicorn.Server):
         self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """End the streams, then everything else."""
+        """End the streams, then everything else, and send the last spans: the signal ends the process after this."""
         for end in self._shut:
             end()
         await super().shutdown(sockets)
+        traces.stop()

@@ -36,7 +36,7 @@ class CollectedSpan:
 
 
 class Collector:
-    """What came to a collector: the spans, and the text of all of it, keys, ids and resources included."""
+    """What came to a collector: the spans, and the text of all else than their ids."""
 
     def __init__(self) -> None:
         self.url = ""
@@ -46,10 +46,14 @@ class Collector:
     def take(self, body: bytes) -> None:
         """Read one message."""
         message = ExportTraceServiceRequest.FromString(body)
-        self.said += str(message)
         for resource in message.resource_spans:
             service = str(_plain(resource.resource.attributes)["service.name"])
-            self.spans += [_span(service, span) for scope in resource.scope_spans for span in scope.spans]
+            spans = [span for scope in resource.scope_spans for span in scope.spans]
+            self.spans += [_span(service, span) for span in spans]
+            for span in spans:
+                for name in ("trace_id", "span_id", "parent_span_id"):
+                    span.ClearField(name)
+        self.said += str(message)
 
     def named(self, name: str) -> list[CollectedSpan]:
         """Return the spans of this name."""

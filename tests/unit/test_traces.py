@@ -45,6 +45,7 @@ def fail() -> None:
         raise KeyError("a secret")
 
 
+@pytest.mark.far
 def test_without_a_collector_nothing_is_imported_that_sends_spans() -> None:
     ended = subprocess.run(
         [sys.executable, "-c", WITHOUT],
