@@ -37,6 +37,7 @@ NUMBER = UUID("0197f3a0-a0a0-7a0a-8a0a-0a0a0a0a0a0a")
 EVENT = UUID("0197f3a0-a0a0-7a0a-8a0a-0a0a0a0a0a0b")
 FINGERPRINT = "1a2b3c4d 5e6f7a8b 9c0d1e2f 3a4b5c6d 7e8f9a0b 1c2d3e4f 5a6b7c8d 9e0f1a2b"
 MINUTE = timedelta(minutes=1)
+RECOVERY_PROPOSED = "recovery_proposed"
 WINDOW = 90 * MINUTE
 LATER = {"answer_reminder": timedelta(hours=9), "review_reminder": timedelta(hours=9), "closing": 80 * MINUTE}
 """How long after the event the mails of the clock are sent."""
@@ -59,7 +60,12 @@ SIGNED = {
     "approval_keys": "lockbox/approvals+5e6f7a8b+AQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyA=",
 }
 TAKEN = {"service": "exchange-online", "from": (AT - 90 * MINUTE).isoformat(), "until": AT.isoformat()}
-ALIKE = {CHECKPOINT: SIGNED, DIGEST: SIGNED, OUTSIDE_ACCESS: TAKEN}
+ALIKE = {
+    CHECKPOINT: SIGNED,
+    DIGEST: SIGNED,
+    OUTSIDE_ACCESS: TAKEN,
+    RECOVERY_PROPOSED: {"roles": "none \u2192 tenant_admin"},
+}
 """The changes that are the same whoever writes."""
 
 
@@ -290,14 +296,14 @@ def _account_mail(template: str, hand: WritingStyle) -> AccountMail:
         notification_id=UUID(int=98),
         template=template,
         at=AT,
-        until=AT + 15 * MINUTE,
+        until=AT + (timedelta(days=3) if template == RECOVERY_PROPOSED else 15 * MINUTE),
         tenant=None if template in {SIGN_IN_CODE, ADDRESS_CODE} else hand.tenant,
         slug=None if template in {SIGN_IN_CODE, ADDRESS_CODE} else "contoso",
         tenant_id=UUID(int=5),
         event_id=EVENT,
         about_id=UUID(int=97),
         actor=hand.actor,
-        role="tenant_admin",
+        role="operator" if template == RECOVERY_PROPOSED else "tenant_admin",
         changes=_changes(template, hand) if tells else {},
         named={"principal": hand.actor} if template == DELEGATE_BEGINS else named,
         recipient_name=hand.reader,
@@ -328,7 +334,7 @@ def _changes(template: str, hand: WritingStyle) -> dict[str, str]:
 
 
 def _named(template: str, hand: WritingStyle) -> dict[str, str]:
-    if template in {CHECKPOINT, DIGEST, INVARIANT_BROKEN, "tenant_suspended"}:
+    if template in {CHECKPOINT, DIGEST, INVARIANT_BROKEN, "tenant_suspended", "policy_changed"}:
         return {}
     if template == "emergency_stop":
         return {"comment": hand.words}
@@ -338,7 +344,8 @@ def _named(template: str, hand: WritingStyle) -> dict[str, str]:
         return {"mailbox": f"{'a' * 240}@contoso.example" if hand is LONG else "desk@contoso.example"}
     if template.startswith("observer_"):
         return {"observer": f"{hand.requester} <desk@contoso.example>"}
-    return {"member": f"{hand.requester} <erin@contoso.example>", "comment": hand.words}
+    comment = {} if template == RECOVERY_PROPOSED else {"comment": hand.words}
+    return {"member": f"{hand.requester} <erin@contoso.example>", **comment}
 
 
 def _mail(mail: RequestMail) -> OutgoingMail:
