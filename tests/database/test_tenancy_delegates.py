@@ -197,7 +197,7 @@ def test_a_delegate_is_mailed_what_waits_when_the_time_begins(
     for said in (mail.text, mail.html):
         words = " ".join(re.sub(r"<[^>]+>", "", said).split())
         assert f"You are the delegate of Ann at Contoso from now until {until}" in words
-        assert "Erin requests access to exchange-online" in words
+        assert "Erin requests access to Exchange Online" in words
         assert "did this on" not in said
         assert "/sign-in" not in said
         assert f"{PUBLIC_URL}/requests/{waiting.id}" in said
