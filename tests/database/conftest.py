@@ -56,10 +56,10 @@ SELECT count(*) || ' ' || sum(hash_record_extended((oid, xmin), 0)) FROM (
 def _wait_longer(connection: psycopg.Connection[Any], _: object) -> None:
     """Who loses a race waits for who wins it, and on a busy machine for longer than a server would.
 
-    A pooler would give the setting to whoever has the connection next.
+    A pooler would give the setting to whoever has the connection next, and the doctor looks for other ones.
     """
     name = connection.info.get_parameters().get("application_name", "")
-    if name.startswith("lockbox-") and name != "lockbox-pooled":
+    if name.startswith("lockbox-") and name not in {"lockbox-pooled", "lockbox-doctor"}:
         connection.autocommit = True
         connection.execute("SET lock_timeout = '9s'")
         connection.autocommit = False
