@@ -208,6 +208,7 @@ def test_a_row_of_calls_ends_where_one_fails_and_the_rest_costs_no_try(
     assert_notifications_are_held(worker)
 
 
+@pytest.mark.far
 def test_more_calls_than_one_row_takes_all_come_in_order(
     world: World, sender: Database, later: ShiftedClock, post: Postbag, receiver: WebhookReceiver
 ) -> None:

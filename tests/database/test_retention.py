@@ -192,6 +192,7 @@ def _small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(erasure, "A_LOOK", 3)
 
 
+@pytest.mark.far
 @pytest.mark.usefixtures("_small_steps")
 @pytest.mark.parametrize(
     "ended_at", [one if one in NEAR else pytest.param(one, marks=pytest.mark.far) for one in range(1, 14)]

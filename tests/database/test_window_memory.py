@@ -86,6 +86,7 @@ def test_a_window_is_found_once_it_was_read_and_for_exactly_what_it_is(watched: 
     assert watched.find(world, who="eve") is None
 
 
+@pytest.mark.far
 def test_what_was_open_before_the_start_is_read_page_by_page(api: Database, world: World) -> None:
     ids = many(world, VERIFIED_AT_ONCE + 3)
     for one in ids:

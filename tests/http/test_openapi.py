@@ -121,6 +121,7 @@ def _is_sentence(said: str) -> bool:
     return said.endswith(".") and (said[0].isupper() or said[0] == "`")
 
 
+@pytest.mark.far
 def test_each_example_is_valid() -> None:
     components = {"components": DOCUMENT["components"]}
 

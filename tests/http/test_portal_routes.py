@@ -240,6 +240,7 @@ def test_a_page_is_shown_to_each_role_as_the_matrix_says(
         assert everybody.portal.count()._asdict() == before._asdict() | {"events": before.events + read}
 
 
+@pytest.mark.far
 @pytest.mark.parametrize("route", [route for route in MATRIX if route.startswith("POST ")])
 def test_a_form_with_its_token_does_for_each_role_what_the_matrix_says(
     everybody: Stage, apart: Stage, browsers: dict[str, Browser], route: str

@@ -126,6 +126,7 @@ def test_what_is_wrong_with_the_form_is_said_and_nothing_is_done(
         assert boxes(page, "/waiting/deny")[1] == mine
 
 
+@pytest.mark.far
 def test_fifty_at_once_are_done(portal: Portal) -> None:
     ids = many(portal.world, MOST)
     browser = signed_in(portal, "ann")

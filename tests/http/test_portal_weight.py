@@ -24,6 +24,7 @@ def _sent(browser: Browser, page: PortalPage) -> int:
     return total
 
 
+@pytest.mark.far
 @pytest.mark.parametrize("path", PATHS)
 def test_the_first_page_is_light(open_portal: OpenPortal, path: str) -> None:
     portal = open_portal(Policy(vendor_review=False, mail_suffices=True))

@@ -69,6 +69,7 @@ def test_every_option_and_argument_says_what_it_is(path: tuple[str, ...]) -> Non
     assert bare == []
 
 
+@pytest.mark.far
 @each("path", [path for path in PATHS if not hasattr(found(path), "commands")])
 def test_whatever_reads_has_a_choice_of_formats(path: tuple[str, ...]) -> None:
     reads = path[-1] in {
