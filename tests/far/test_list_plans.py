@@ -93,6 +93,7 @@ PAGES = {
     "/v1/requests/{request}/activity": ("ann",),
     "/v1/audit/report?request={request}": ("aude",),
 }
+UNSEEN = 2_000
 MOST_COUNTED = 30_000
 """What the operators' page may read in one statement: counts of what is open, unsent and dead, by indexes."""
 
@@ -190,7 +191,8 @@ def test_a_page_reads_no_more_than_it_shows(archive: Archive, path: str, who: st
 @pytest.mark.parametrize("who", AUDITORS)
 @pytest.mark.parametrize("path", ["/statistics", "/v1/statistics", "/v1/statistics/export"])
 def test_statistics_read_a_bounded_number_of_requests(archive: Archive, who: str, path: str) -> None:
-    archive.check(who, path, most_counted=MOST_COUNTED_REQUESTS)
+    # An auditor of a customer does not see those that no manager has endorsed: they are read on the way, not counted.
+    archive.check(who, path, most_counted=MOST_COUNTED_REQUESTS + UNSEEN)
 
 
 def test_the_operators_page_counts_what_is_open_and_scans_nothing(archive: Archive) -> None:
