@@ -16,7 +16,7 @@ CLIENT_READY := $(CLIENT_VENV)/ready
 CLIENT ?= var/client
 UV ?= uv
 TESTS ?= tests
-JOBS ?= 5
+JOBS ?= 4
 FAR_JOBS ?= 2
 
 .PHONY: help demo run test test-far check format migrate bench bench-quick bench-full trace tracing chaos soak explore stateful failpoints mutants screens mails \
