@@ -30,7 +30,7 @@ LATE = 0.85
 KILLS_SERVERS = frozenset({"test_embedded.py"})
 FOLDERS = ("tests/whole/", "tests/http/", "tests/database/", "tests/whole/", "tests/http/")
 COLLECTED = [f"tests/{folder}" for folder in ("unit", "database", "http", "whole", "model")]
-# How long the longest files take, of those that `make test` runs: seconds, on two cores beside four others.
+# How long the longest files take, of those that `make test` runs: seconds, on two cores beside three others.
 SECONDS = {
     "whole/hostile_redis": 30,
     "whole/never": 35,
