@@ -78,7 +78,7 @@ def furnished(stage: RunningStack) -> tuple[World, dict[str, str]]:
 
 
 def swept(page: Page) -> list[str]:
-    """Return what is wrong with an open page in both schemes and both widths."""
+    """Return what is wrong with an open page on a desktop, light and dark, and on a dark phone."""
     wrong = []
     for scheme, size in LOOKS:
         page.set_viewport_size(size)

@@ -85,34 +85,30 @@ def an_engineer_withdraws_and_gives_back_on_the_page(book: Book) -> None:
     book.rightly(page.get_by_role("button", name="Complete access"), "Completed")
 
 
-@scene
-def an_approver_denies_several_at_once(book: Book) -> None:
+def _several_at_once(book: Book, who: str, path: str, comment: str, *, act: str, done: str) -> None:
+    """Choose none, and then two requests, and see that each has ended so."""
     world = book.stage.world(**SLOW)
     some = [world.fresh(), world.fresh()]
-    page = book.at("/waiting/deny", world, "ann")
-    page.get_by_label("Reason (required)").fill("Ask for one at a time")
+    page = book.at(path, world, who)
+    page.get_by_label(comment).fill("Ask for one at a time")
+    button = page.get_by_role("button", name=f"{act} the chosen requests")
 
-    book.wrongly(page.get_by_role("button", name="Deny the chosen requests"), "Choose at least one request")
+    book.wrongly(button, "Choose at least one request")
     for box in page.get_by_role("checkbox").all():
         box.check()
-    book.rightly(page.get_by_role("button", name="Deny the chosen requests"), "You denied 2 requests")
+    book.rightly(button, f"You {done} 2 requests")
 
-    assert [book.stage.state(it.id) for it in some] == ["denied", "denied"]
+    assert [book.stage.state(it.id) for it in some] == [done, done]
+
+
+@scene
+def an_approver_denies_several_at_once(book: Book) -> None:
+    _several_at_once(book, "ann", "/waiting/deny", "Reason (required)", act="Deny", done="denied")
 
 
 @scene
 def an_engineer_cancels_several_at_once(book: Book) -> None:
-    world = book.stage.world(**SLOW)
-    some = [world.fresh(), world.fresh()]
-    page = book.at("/mine/cancel", world, "erin")
-    page.get_by_label("Comment (optional)").fill("Somebody else has done it")
-
-    book.wrongly(page.get_by_role("button", name="Cancel the chosen requests"), "Choose at least one request")
-    for box in page.get_by_role("checkbox").all():
-        box.check()
-    book.rightly(page.get_by_role("button", name="Cancel the chosen requests"), "You cancelled 2 requests")
-
-    assert [book.stage.state(it.id) for it in some] == ["cancelled", "cancelled"]
+    _several_at_once(book, "erin", "/mine/cancel", "Comment (optional)", act="Cancel", done="cancelled")
 
 
 @scene
