@@ -17,7 +17,7 @@ from lockbox.requests.approvals import ApprovalChallenge, SignedStatement
 from lockbox.requests.decisions import DecisionInput
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest
-from lockbox.requests.policy import ApproveMeans
+from lockbox.requests.policy_parts import ApproveMeans
 from lockbox.requests.policy_rules import Policy
 from lockbox.sql import new_id
 from tests.authenticator import Authenticator, cose

@@ -26,7 +26,7 @@ from lockbox.errors import Conflict, Invalid, KeyInUse, LockboxError, NotFound, 
 from lockbox.requests import evaluate, policy_diff, preview, queries, submit
 from lockbox.requests.evaluate import RequestInput
 from lockbox.requests.lifecycle import Action
-from lockbox.requests.policy import DAY, HOUR, Reason
+from lockbox.requests.policy_parts import DAY, HOUR, Reason
 from lockbox.requests.preview import Preview
 from lockbox.requests.submit import SubmissionLimits
 

@@ -17,7 +17,7 @@ from lockbox.admin import policies
 from lockbox.database import UnitOfWork
 from lockbox.errors import Invalid, LockboxError
 from lockbox.identity.roles import Caller, Role
-from lockbox.requests.policy import Reason
+from lockbox.requests.policy_parts import Reason
 from lockbox.requests.policy_rules import Policy
 from lockbox.requests.transition import Origin
 

@@ -11,8 +11,8 @@ from pydantic import ValidationError
 from api.portal import phrases
 from lockbox.errors import Invalid
 from lockbox.requests import policy_diff
-from lockbox.requests.policy import ApproveMeans
 from lockbox.requests.policy_diff import TERMS
+from lockbox.requests.policy_parts import ApproveMeans
 from lockbox.requests.policy_rules import Policy
 
 HOUR, MINUTE = 3600, 60

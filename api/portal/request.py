@@ -62,7 +62,8 @@ from lockbox.requests.decisions import DecisionInput
 from lockbox.requests.lifecycle import OPEN_STATES, Action, State
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.on_behalf_of import OnBehalfOf, approval_limits, on_behalf_of
-from lockbox.requests.policy import ReasonedDecision, Terms, customer_decides
+from lockbox.requests.policy import Terms, customer_decides
+from lockbox.requests.policy_parts import ReasonedDecision
 from lockbox.requests.submit import SubmissionLimits
 
 router = APIRouter(prefix="/requests", tags=[TAG], include_in_schema=False)

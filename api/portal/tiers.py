@@ -20,7 +20,7 @@ from lockbox.admin import policies
 from lockbox.errors import Invalid, LockboxError
 from lockbox.identity.roles import Role
 from lockbox.requests import policy_diff
-from lockbox.requests.policy import MOST_APPROVALS, MOST_TIERS, GroupName
+from lockbox.requests.policy_parts import MOST_APPROVALS, MOST_TIERS, GroupName
 from lockbox.requests.policy_rules import MOST_GROUPS, Policy
 
 router = APIRouter(prefix="/tenants/{slug}/tiers", tags=[TAG], include_in_schema=False)

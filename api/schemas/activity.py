@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from api.schemas.parts import RequestBody, Resource, Word
 from lockbox.requests.activity import ActivityEntry, GuardUse, RecordedActivity
-from lockbox.requests.policy import IS_WHOLE
+from lockbox.requests.policy_parts import IS_WHOLE
 from lockbox.text_rules import Instant
 
 MOST_ENTRIES = 500

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, Field
 
 from api.schemas.parts import IS_NAME, PersonView, RequestBody, TextRule
 from lockbox.identity.roles import Role
-from lockbox.requests.policy import IS_WHOLE, MOST_TIERS
+from lockbox.requests.policy_parts import IS_WHOLE, MOST_TIERS
 from lockbox.text_rules import Instant
 
 PLACE = r"[^\s@<>()\[\]\\,;:\"]+"

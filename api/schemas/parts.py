@@ -11,7 +11,7 @@ from pydantic.json_schema import JsonSchemaValue, SkipJsonSchema
 from pydantic_core import CoreSchema
 from pydantic_core.core_schema import no_info_after_validator_function
 
-from lockbox.requests.policy import HARD_ACCESS_LIMIT, IS_WHOLE
+from lockbox.requests.policy_parts import HARD_ACCESS_LIMIT, IS_WHOLE
 from lockbox.text_rules import (
     LINE_PATTERN,
     RESOURCE_PATTERN,

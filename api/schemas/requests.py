@@ -10,7 +10,8 @@ from api.schemas.parts import IS_LINE, IS_TEXT, PersonView, RequestBody, Resourc
 from lockbox.identity.roles import Mode
 from lockbox.notifications.delivery_status import NotificationStatus
 from lockbox.requests.lifecycle import Action, State
-from lockbox.requests.policy import Reason, Terms, Uses
+from lockbox.requests.policy import Terms
+from lockbox.requests.policy_parts import Reason, Uses
 from lockbox.requests.preview import PreviewGroup, RecipientMailboxes
 
 

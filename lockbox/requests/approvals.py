@@ -23,7 +23,8 @@ from lockbox.identity.keyring import Ed25519Signature
 from lockbox.identity.passkeys import PasskeyChallenge, RelyingParty
 from lockbox.identity.roles import Caller
 from lockbox.requests.models import AccessRequest, Decision
-from lockbox.requests.policy import ApproveMeans, customer_decides, fewest
+from lockbox.requests.policy import customer_decides, fewest
+from lockbox.requests.policy_parts import ApproveMeans
 from lockbox.requests.policy_store import EffectivePolicy
 
 SALT_BYTES = 16

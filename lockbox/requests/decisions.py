@@ -21,7 +21,8 @@ from lockbox.requests.available_moves import Situation
 from lockbox.requests.evaluate import PromptedApprovers
 from lockbox.requests.lifecycle import Action, State
 from lockbox.requests.models import AccessRequest, Decision
-from lockbox.requests.policy import ApproveMeans, ReasonedDecision, Terms, fewest, lacking_today
+from lockbox.requests.policy import Terms, fewest, lacking_today
+from lockbox.requests.policy_parts import ApproveMeans, ReasonedDecision
 from lockbox.requests.policy_store import EffectivePolicy
 from lockbox.requests.quorum import Vote
 from lockbox.requests.transition import Origin

@@ -20,7 +20,8 @@ from lockbox.notifications.recipients import RecipientDirectory
 from lockbox.requests import policy_store
 from lockbox.requests.available_moves import move
 from lockbox.requests.lifecycle import Action, Party, State
-from lockbox.requests.policy import Reason, Terms, customer_decides, effective_mode, reviewed_first
+from lockbox.requests.policy import Terms, customer_decides, effective_mode, reviewed_first
+from lockbox.requests.policy_parts import Reason
 from lockbox.requests.policy_rules import Policy, RequestFacts
 from lockbox.requests.quorum import who_lacks
 

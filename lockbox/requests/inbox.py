@@ -22,7 +22,8 @@ from lockbox.requests import decisions, policy_store, queries, request_list
 from lockbox.requests.available_moves import is_open_to, parties
 from lockbox.requests.lifecycle import Action, State
 from lockbox.requests.models import AccessRequest, Decision
-from lockbox.requests.policy import ReasonedDecision, customer_decides
+from lockbox.requests.policy import customer_decides
+from lockbox.requests.policy_parts import ReasonedDecision
 from lockbox.requests.queries import RequestEntry
 from lockbox.requests.quorum import ApprovalTally, tallies
 from lockbox.schedule import Schedule

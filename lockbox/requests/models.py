@@ -12,7 +12,7 @@ from sqlmodel import Field, SQLModel, col
 from lockbox.identity.roles import SEE_ALL, SEE_THEIR_TENANTS, AuthMethod, Caller, Mode
 from lockbox.requests.deadlines import RequestClock
 from lockbox.requests.lifecycle import Action, State
-from lockbox.requests.policy import ApproveMeans
+from lockbox.requests.policy_parts import ApproveMeans
 from lockbox.sql import Ids, Instant, Texts, words
 
 

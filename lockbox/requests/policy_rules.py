@@ -10,18 +10,16 @@ from uuid import UUID
 
 from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, model_validator
 
-from lockbox.requests.policy import (
+from lockbox.requests.policy import Consent, Overrides, Terms
+from lockbox.requests.policy_parts import (
     ApprovalStage,
     ChosenReasons,
     ChosenTiers,
-    Consent,
     GroupName,
     Once,
-    Overrides,
     PolicyPart,
     Reason,
     Reminders,
-    Terms,
 )
 from lockbox.text_rules import LINE_PATTERN, WILDCARD_PATTERN, check_line, check_resource_pattern
 

@@ -16,7 +16,8 @@ from lockbox.identity.models import Tenant
 from lockbox.identity.roles import Mode
 from lockbox.notifications.request_mail import MailWording
 from lockbox.requests.models import AccessRequest
-from lockbox.requests.policy import UNVERIFIED, Reason, Terms, effective_mode, stricter_mode
+from lockbox.requests.policy import UNVERIFIED, Terms, effective_mode, stricter_mode
+from lockbox.requests.policy_parts import Reason
 from lockbox.requests.policy_rules import Policy, RequestFacts, merged, stricter, terms_for
 
 MOST_KEPT = 1024

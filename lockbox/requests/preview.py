@@ -20,7 +20,8 @@ from lockbox.requests import deadlines, decisions, policy_store
 from lockbox.requests.evaluate import NOBODY, Evaluation, RequestInput, evaluate_request
 from lockbox.requests.lifecycle import Action, Party, State
 from lockbox.requests.models import AccessRequest
-from lockbox.requests.policy import ReasonedDecision, Terms, customer_decides, lacking, lacking_today
+from lockbox.requests.policy import Terms, customer_decides, lacking, lacking_today
+from lockbox.requests.policy_parts import ReasonedDecision
 from lockbox.requests.policy_rules import Policy
 from lockbox.requests.policy_store import EffectivePolicy
 from lockbox.requests.quorum import Vote, missing, who_lacks

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from lockbox.errors import Invalid, NothingLeft
 from lockbox.requests.lifecycle import Action
-from lockbox.requests.policy import ApprovalStage
+from lockbox.requests.policy_parts import ApprovalStage
 
 SHOWN = 100
 

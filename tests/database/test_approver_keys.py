@@ -20,7 +20,7 @@ from lockbox.audit.verifier.verify import BAD, VerificationResult, verify
 from lockbox.database import Database
 from lockbox.errors import NotYours
 from lockbox.requests.lifecycle import Action
-from lockbox.requests.policy import ApproveMeans
+from lockbox.requests.policy_parts import ApproveMeans
 from lockbox.requests.policy_rules import Policy
 from lockbox.sql import new_id
 from tests.database.scenes import read

@@ -17,7 +17,7 @@ from lockbox.requests import decide, queries
 from lockbox.requests.available_moves import AvailableMove
 from lockbox.requests.decisions import DecisionInput
 from lockbox.requests.lifecycle import OPEN_STATES, PEOPLES_ACTIONS, Action, State
-from lockbox.requests.policy import ApproveMeans
+from lockbox.requests.policy_parts import ApproveMeans
 from lockbox.requests.policy_rules import Policy
 
 SHIFTS = (timedelta(0), timedelta(hours=13))

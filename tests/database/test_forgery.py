@@ -16,7 +16,7 @@ from harness.wait import within
 from lockbox.database import Database
 from lockbox.identity.roles import Caller, Role
 from lockbox.requests.lifecycle import Action
-from lockbox.requests.policy import ApprovalStage
+from lockbox.requests.policy_parts import ApprovalStage
 from lockbox.requests.policy_rules import Policy
 from lockbox.sql import new_id
 from tests.database.furnished import furnish, in_context

@@ -21,7 +21,7 @@ from lockbox.requests import decide
 from lockbox.requests.approvals import SignedStatement
 from lockbox.requests.lifecycle import Action, State
 from lockbox.requests.models import AccessRequest
-from lockbox.requests.policy import ApproveMeans, Reason
+from lockbox.requests.policy_parts import ApproveMeans, Reason
 from lockbox.requests.policy_rules import Policy, RequestFacts, fits, terms_for
 from tests.authenticator import Authenticator
 from tests.database.scenes import as_caller, door, read, telling

@@ -7,7 +7,8 @@ from uuid import UUID
 from hypothesis import strategies as st
 
 from lockbox.identity.roles import Mode
-from lockbox.requests.policy import (
+from lockbox.requests.policy import Consent, Overrides, Terms
+from lockbox.requests.policy_parts import (
     DAY,
     HARD_ACCESS_LIMIT,
     HARD_ANSWER_LIMIT,
@@ -16,11 +17,8 @@ from lockbox.requests.policy import (
     MOST_USES,
     ApprovalStage,
     ApproveMeans,
-    Consent,
-    Overrides,
     Reason,
     ReasonedDecision,
-    Terms,
 )
 from lockbox.requests.policy_rules import Match, Policy, RequestFacts, Rule
 

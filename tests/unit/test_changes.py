@@ -10,8 +10,9 @@ from pydantic import ValidationError
 
 from lockbox.audit.canonical import canonical
 from lockbox.identity.roles import Mode
-from lockbox.requests.policy import ApprovalStage, Consent, Overrides, Reason
+from lockbox.requests.policy import Consent, Overrides
 from lockbox.requests.policy_diff import changes
+from lockbox.requests.policy_parts import ApprovalStage, Reason
 from lockbox.requests.policy_rules import Match, Policy, Rule
 from tests.examples import examples
 from tests.unit.policies import PEOPLE, POLICIES

@@ -5,7 +5,8 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lockbox.requests.policy import ApprovalStage, ApproveMeans, Overrides, Reason, Terms
+from lockbox.requests.policy import Overrides, Terms
+from lockbox.requests.policy_parts import ApprovalStage, ApproveMeans, Reason
 from lockbox.requests.policy_rules import Match, Policy, RequestFacts, Rule, loosens, stricter, strictest, terms_for
 from tests.each import each
 from tests.examples import examples

@@ -10,7 +10,7 @@ from api.schemas.members import NewDelegation, NewMember
 from api.schemas.requests import ApprovalInput, NewRequest
 from api.schemas.webhooks import NewEndpoint, NewSecret
 from lockbox.requests import policy_diff
-from lockbox.requests.policy import GroupName
+from lockbox.requests.policy_parts import GroupName
 from lockbox.requests.policy_rules import Policy
 from tests.each import each
 

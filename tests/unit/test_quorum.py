@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lockbox.requests.lifecycle import Action
-from lockbox.requests.policy import ApprovalStage
+from lockbox.requests.policy_parts import ApprovalStage
 from lockbox.requests.quorum import Vote, granted_window, missing, quorum_met, who_lacks
 from lockbox.sql import new_id
 from tests.each import each

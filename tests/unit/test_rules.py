@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from lockbox.identity.roles import Mode
-from lockbox.requests.policy import Consent, Overrides, Reason, effective_mode
+from lockbox.requests.policy import Consent, Overrides, effective_mode
+from lockbox.requests.policy_parts import Reason
 from lockbox.requests.policy_rules import Match, Policy, RequestFacts, Rule, fits
 from tests.each import each
 from tests.examples import examples

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from pydantic import ValidationError
 
-from lockbox.requests.policy import ApprovalStage, Overrides, Reason, Terms, defects
+from lockbox.requests.policy import Overrides, Terms, defects
+from lockbox.requests.policy_parts import ApprovalStage, Reason
 from tests.each import each
 from tests.examples import examples
 from tests.unit.policies import TERMS

@@ -1,0 +1,137 @@
+"""The parts of which a policy is made: its words, numbers and lists, each checked by itself; pure."""
+
+from collections import Counter
+from enum import StrEnum
+from typing import Annotated, Any, TypeVar
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+
+HOUR = 3600
+DAY = 24 * HOUR
+HARD_ACCESS_LIMIT = 7 * DAY
+HARD_ANSWER_LIMIT = 14 * DAY
+MOST_APPROVALS = 20
+MOST_USES = 1000
+MOST_TIERS = 5
+MOST_REMINDERS = 10
+T = TypeVar("T")
+Switch = Annotated[bool, Field(strict=True)]
+GroupName = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9][a-z0-9-]*$")]
+
+
+class Reason(StrEnum):
+    """Why access is needed; Google's typed reasons in this field's words."""
+
+    SUPPORT_CASE = "support_case"
+    VENDOR_ALERT = "vendor_alert"
+    VENDOR_REVIEW = "vendor_review"
+    LEGAL_DEMAND = "legal_demand"
+    OTHER = "other"
+
+
+class ReasonedDecision(StrEnum):
+    """A decision that may need a reason."""
+
+    APPROVE = "approve"
+    DENY = "deny"
+    REVOKE = "revoke"
+
+
+class ApproveMeans(StrEnum):
+    """Whose word an approval must be: the vendor's server's that the approver said so, or the approver's own.
+
+    In the order of their letters, which is also that of their strictness.
+    """
+
+    ATTESTED = "attested"
+    PASSKEY_SIGNED = "passkey-signed"
+
+
+class PolicyPart(BaseModel):
+    """A part of a policy: compared by what it says, never changed; unknown members are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _sorted_once(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    if twice := [str(value) for value, count in Counter(values).items() if count > 1]:
+        raise ValueError(f"name each only once: {', '.join(twice)}")
+    return tuple(sorted(values))
+
+
+def _whole(value: object) -> object:
+    # JSON knows one kind of number: 60.0 is a whole one.
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+IS_WHOLE = BeforeValidator(_whole)
+Once = Annotated[tuple[T, ...], Field(json_schema_extra={"uniqueItems": True}), AfterValidator(_sorted_once)]
+Approvals = Annotated[int, Field(ge=1, le=MOST_APPROVALS, strict=True), IS_WHOLE]
+AnswerWindow = Annotated[int, Field(ge=1, le=HARD_ANSWER_LIMIT, strict=True), IS_WHOLE]
+AccessWindow = Annotated[int, Field(ge=1, le=HARD_ACCESS_LIMIT, strict=True), IS_WHOLE]
+SignInAge = Annotated[int, Field(ge=60, le=DAY, strict=True), IS_WHOLE]
+WarningTime = Annotated[int, Field(ge=0, le=DAY, strict=True), IS_WHOLE]
+Percent = Annotated[int, Field(ge=1, le=99, strict=True), IS_WHOLE]
+Moments = Once[Percent]
+Reminders = Annotated[Moments, Field(max_length=MOST_REMINDERS)]
+EscalationMoments = Annotated[Moments, Field(max_length=MOST_TIERS - 1)]
+Uses = Annotated[int, Field(ge=1, le=MOST_USES, strict=True), IS_WHOLE]
+Characters = Annotated[int, Field(ge=1, le=1000, strict=True), IS_WHOLE]
+
+
+class ApprovalStage(PolicyPart):
+    """A group that must also agree, with at least `quorum` approvals."""
+
+    group: GroupName
+    quorum: Approvals = 1
+
+
+def _by_group(stages: tuple[ApprovalStage, ...]) -> tuple[ApprovalStage, ...]:
+    _sorted_once(tuple(stage.group for stage in stages))
+    return tuple(sorted(stages, key=lambda stage: stage.group))
+
+
+def _each_group_once(tiers: tuple[tuple[str, ...], ...]) -> tuple[tuple[str, ...], ...]:
+    _sorted_once(tuple(group for tier in tiers for group in tier))
+    return tuple(tuple(sorted(tier)) for tier in tiers)
+
+
+def _without_an_empty_end(tiers: tuple[tuple[str, ...], ...]) -> tuple[tuple[str, ...], ...]:
+    while tiers and not tiers[-1]:
+        tiers = tiers[:-1]
+    return tiers
+
+
+def _none_empty(tiers: tuple[tuple[str, ...], ...]) -> tuple[tuple[str, ...], ...]:
+    if not all(tiers):
+        raise ValueError("put a group into each tier, or leave the tier out")
+    return tiers
+
+
+def _given_once(values: object) -> object:
+    if isinstance(values, list) and len({str(value) for value in values}) < len(values):
+        raise ValueError("name each only once")
+    return values
+
+
+def _in_order(reasons: frozenset[Reason]) -> list[Reason]:
+    return sorted(reasons)
+
+
+def _by_name(decisions: frozenset[ReasonedDecision]) -> list[ReasonedDecision]:
+    return sorted(decisions)
+
+
+Stages = Annotated[tuple[ApprovalStage, ...], AfterValidator(_by_group)]
+_Tiers = Annotated[tuple[tuple[GroupName, ...], ...], Field(max_length=MOST_TIERS), AfterValidator(_each_group_once)]
+Tiers = Annotated[_Tiers, AfterValidator(_without_an_empty_end)]
+ChosenTiers = Annotated[_Tiers, AfterValidator(_none_empty)]
+Reasons = Annotated[
+    frozenset[Reason],
+    BeforeValidator(_given_once),
+    PlainSerializer(_in_order, return_type=list[Reason], when_used="json"),
+]
+ChosenReasons = Annotated[Reasons, Field(min_length=1)]
+Comments = Annotated[
+    frozenset[ReasonedDecision], PlainSerializer(_by_name, return_type=list[ReasonedDecision], when_used="json")
+]
