@@ -23,7 +23,7 @@ from config.settings import Settings
 from lockbox.admin import tenants
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import Conflict, Invalid, KeyInUse, LockboxError, NotFound, NotYours, TooMany
-from lockbox.requests import evaluate, policy_diff, preview, queries, submit
+from lockbox.requests import evaluate, idempotency, policy_diff, preview, queries, submit
 from lockbox.requests.evaluate import RequestInput
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_parts import DAY, HOUR, Reason
@@ -145,7 +145,7 @@ def _file(work: AccountContextDep, session: UnitOfWork, visitor: Visitor, body: 
     """Submit under the form's key; return the request's id, the first one if it is repeated."""
     evaluate.check_engineer(visitor.caller)
     person, plain = visitor.caller.person_id, b"ask " + body.model_dump_json().encode()
-    answer = submit.earlier_answer(session, f"ask-{key}", plain)
+    answer = idempotency.earlier_answer(session, f"ask-{key}", plain)
     if answer is not None:
         return str(UUID(answer["id"]))
     limits = SubmissionLimits(work.chosen.submissions_per_person, work.chosen.submissions_per_tenant)
@@ -158,7 +158,7 @@ def _file(work: AccountContextDep, session: UnitOfWork, visitor: Visitor, body: 
         limits=limits,
     )
     one = str(submitted.request.id)
-    submit.keep(session, person, f"ask-{key}", plain, json.dumps({"id": one}))
+    idempotency.keep(session, person, f"ask-{key}", plain, json.dumps({"id": one}))
     return one
 
 

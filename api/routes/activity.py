@@ -9,7 +9,7 @@ from api.routes.requests import Key
 from api.schemas.activity import ActivityList, ActivityReceipt, NewActivity
 from api.schemas.parts import problems
 from lockbox.errors import Invalid
-from lockbox.requests import activity, queries, request_reads, submit
+from lockbox.requests import activity, idempotency, queries, request_reads
 
 router = APIRouter(prefix="/v1/requests", tags=["requests"])
 
@@ -28,13 +28,13 @@ def report_activity(
     if body.uses and key is None:
         raise Invalid("A report with uses needs an Idempotency-Key.", field="Idempotency-Key")
     plain = f"activity {request_id} {body.model_dump_json()}".encode()
-    answer = submit.earlier_answer(session, key, plain) if key else None
+    answer = idempotency.earlier_answer(session, key, plain) if key else None
     if answer is None:
         entries, uses = [one.entry() for one in body.entries], [one.use() for one in body.uses]
         taken = activity.report(session, who, came, request_id, entries, uses=uses)
         text = ActivityReceipt(events=taken).model_dump_json()
         if key:
-            submit.keep(session, who.person_id, key, plain, text)
+            idempotency.keep(session, who.person_id, key, plain, text)
     else:
         text = ActivityReceipt.model_validate(answer).model_dump_json()
     return Response(text, 201, {"cache-control": "no-store"}, "application/json")

@@ -8,7 +8,7 @@ from api.schemas.gate import NewOutsideAccess, OutsideAccessList, OutsideAccessR
 from api.schemas.parts import Slug, problems
 from gate import outside_access
 from gate.outside_access import DeclaredAccess
-from lockbox.requests import submit
+from lockbox.requests import idempotency
 
 router = APIRouter(prefix="/v1/tenants/{slug}/outside-access")
 
@@ -35,13 +35,13 @@ def declare_outside_access(
     webhooks. Nobody can change it or take it back. With an Idempotency-Key, it can be repeated safely for 24 hours.
     """
     plain = f"outside access {slug} {body.model_dump_json()}".encode()
-    answer = submit.earlier_answer(session, key, plain) if key else None
+    answer = idempotency.earlier_answer(session, key, plain) if key else None
     if answer is None:
         services = chosen.catalogue.services
         declared = outside_access.declare(session, who, came, slug, body.taken(), services=services)
         text = OutsideAccessReceipt(id=declared).model_dump_json()
         if key:
-            submit.keep(session, who.person_id, key, plain, text)
+            idempotency.keep(session, who.person_id, key, plain, text)
     else:
         text = OutsideAccessReceipt.model_validate(answer).model_dump_json()
     return Response(text, 201, {"cache-control": "no-store"}, "application/json")

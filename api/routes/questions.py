@@ -9,7 +9,7 @@ from api.routes.requests import Key
 from api.routes.timeline import ERASED
 from api.schemas.parts import PersonView, problems
 from api.schemas.questions import QuestionList, QuestionText, QuestionView
-from lockbox.requests import queries, questions, request_reads, submit
+from lockbox.requests import idempotency, queries, questions, request_reads
 from lockbox.requests.questions import Exchange
 
 router = APIRouter(prefix="/v1/requests", tags=["requests"])
@@ -27,11 +27,11 @@ def ask_question(
     answered, for at most one further approval window. An Idempotency-Key works as for a submission.
     """
     plain = f"ask {request_id} {body.model_dump_json()}".encode()
-    answer = submit.earlier_answer(session, key, plain) if key else None
+    answer = idempotency.earlier_answer(session, key, plain) if key else None
     if answer is None:
         answered = _view(questions.ask(session, who, came, request_id, body.text)).model_dump_json()
         if key:
-            submit.keep(session, who.person_id, key, plain, answered)
+            idempotency.keep(session, who.person_id, key, plain, answered)
     else:
         answered = QuestionView.model_validate(answer).model_dump_json()
     return Response(answered, 201, media_type="application/json")

@@ -54,7 +54,7 @@ from lockbox.identity import sessions
 from lockbox.identity.roles import AuthMethod, Caller, ProtectedField, may_read, reader_roles
 from lockbox.identity.sessions import LoginStub
 from lockbox.notifications import delivery_status
-from lockbox.requests import activity, decide, preview, queries, request_list, request_reads, submit
+from lockbox.requests import activity, decide, idempotency, preview, queries, request_list, request_reads, submit
 from lockbox.requests.approvals import SignedStatement
 from lockbox.requests.decisions import DecisionInput
 from lockbox.requests.evaluate import RequestInput
@@ -357,14 +357,14 @@ def _submitted(
     session: UnitOfWork, who: Caller, key: str | None, plain: bytes, file: Callable[[], SubmittedRequest]
 ) -> Response:
     """Answer with the submitted request, or with the earlier answer to the same key."""
-    answer = submit.earlier_answer(session, key, plain) if key else None
+    answer = idempotency.earlier_answer(session, key, plain) if key else None
     if answer is None:
         submitted = file()
         entry = RequestEntry(submitted.request, submitted.tenant, submitted.requester, open=False)
         view = NewRequestView(**_facts(entry, who, submitted.request.justification), asked=submitted.asked)
         text = view.model_dump_json()
         if key:
-            submit.keep(session, who.person_id, key, plain, text)
+            idempotency.keep(session, who.person_id, key, plain, text)
     else:
         text = NewRequestView.model_validate(answer).model_dump_json()
         view = NewRequestView.model_validate_json(text)

@@ -1,6 +1,5 @@
 """Submit a request: evaluate it, check it against the limits, and write it with its first event."""
 
-import hashlib
 import json
 from base64 import b64decode
 from collections.abc import Mapping
@@ -20,8 +19,6 @@ from lockbox.audit.verifier.approval_checks import SUBMISSION
 from lockbox.database import Query, UnitOfWork
 from lockbox.errors import (
     AlreadyAskedAgain,
-    KeyInUse,
-    KeyReused,
     NobodyCanApprove,
     NotTimedOut,
     NotYours,
@@ -32,7 +29,7 @@ from lockbox.errors import (
 from lockbox.failpoints import failpoint
 from lockbox.identity import authentication
 from lockbox.identity.roles import AuthMethod, Caller
-from lockbox.requests import queries, transition
+from lockbox.requests import idempotency, queries, transition
 from lockbox.requests.deadlines import deadline, wake_at
 from lockbox.requests.evaluate import (
     Evaluation,
@@ -54,18 +51,6 @@ SELECT e.id, e.seq, e.actor_id, encode(sha256('\\x00'::bytea || e.body), 'hex') 
     (SELECT p.name FROM people p WHERE p.id = :requester_id) AS engineer
 FROM events e WHERE e.request_id = :id AND e.internal AND e.action <> 'notified'
 ORDER BY e.at, e.id
-""")
-KEPT = timedelta(hours=24)
-LOCK = text("SELECT pg_try_advisory_xact_lock(hashtextextended(at_person()::text || ':' || :key, 0))")
-FIND = text("""
-SELECT body_hash, answer FROM idempotency_keys
-WHERE person_id = at_person() AND key = :key AND created_at > clock_timestamp() - CAST(:kept AS interval)
-""")
-KEEP = text("""
-INSERT INTO idempotency_keys (person_id, key, body_hash, answer, created_at)
-VALUES (:person_id, :key, :body_hash, CAST(:answer AS jsonb), clock_timestamp())
-ON CONFLICT (person_id, key) DO UPDATE
-SET body_hash = excluded.body_hash, answer = excluded.answer, created_at = excluded.created_at
 """)
 MINUTE = timedelta(minutes=1)
 NTH_SUBMISSION = text("SELECT tenant_at, person_at FROM nth_submission(at_tenant(), :most_tenant, :most_person)")
@@ -142,38 +127,6 @@ def ahead_of_read(request: AccessRequest) -> Query:
     return EARLIER, {"id": request.id, "requester_id": request.requester_id}
 
 
-def earlier_answer(session: UnitOfWork, key: str, body: bytes) -> Mapping[str, Any] | None:
-    """Return the earlier answer to this Idempotency-Key of the caller, or lock the key and return None.
-
-    Raises:
-        KeyInUse: another call with this key is still being processed.
-        KeyReused: the key was used with another body.
-    """
-    lock, find = _ahead_of_answer(key)
-    if not session.execute(*lock).scalar_one():
-        raise KeyInUse("A request with this Idempotency-Key is still being processed. Try again in a moment.")
-    row = session.execute(*find).one_or_none()
-    if row is None:
-        return None
-    if row.body_hash != _hash(body):
-        raise KeyReused("This Idempotency-Key was used with another body. Use a new key.", field="Idempotency-Key")
-    answer: Mapping[str, Any] = row.answer
-    return answer
-
-
-def _ahead_of_answer(key: str) -> tuple[Query, Query]:
-    return (LOCK, {"key": key}), (FIND, {"key": key, "kept": KEPT})
-
-
-def keep(session: UnitOfWork, person_id: UUID, key: str, body: bytes, answer: str) -> None:
-    """Store the answer, a JSON text, in the transaction of the submission: only successes are stored."""
-    session.write(KEEP, {"person_id": person_id, "key": key, "body_hash": _hash(body), "answer": answer})
-
-
-def _hash(body: bytes) -> bytes:
-    return hashlib.sha256(body).digest()
-
-
 @dataclass(frozen=True)
 class SubmissionLimits:
     """How many requests can be submitted in a minute: by one person, with any credential, and for one tenant."""
@@ -194,7 +147,7 @@ class SubmittedRequest:
 
 def ahead_of_submit(submission: RequestInput, limits: SubmissionLimits, key: str | None) -> list[Query]:
     """Return the queries that a submission runs once the caller is known, to be read ahead."""
-    answer = _ahead_of_answer(key) if key else ()
+    answer = idempotency.ahead_of_answer(key) if key else ()
     return [*answer, *ahead_of_evaluation(submission), _nth_submission(limits, MOST_UNSEEN)]
 
 

@@ -21,7 +21,7 @@ from lockbox.identity.roles import AuthMethod, Role, Scope
 from lockbox.identity.sessions import ClientInfo, SessionLifetime
 from lockbox.identity.token_creation import TokenRules
 from lockbox.notifications import addresses, load
-from lockbox.requests import activity, submit
+from lockbox.requests import activity, idempotency
 from lockbox.requests.activity import ActivityEntry
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
@@ -134,7 +134,7 @@ def _works(world: World) -> None:
     for who in ("erasmusquist", "gate"):
         with world.db.transaction() as session:
             authentication.enter(session, world.people[who])
-            submit.keep(session, id_of(world, who), "key", b"body", json.dumps(answer))
+            idempotency.keep(session, id_of(world, who), "key", b"body", json.dumps(answer))
 
 
 def _signs_in(world: World, worker: Database, superuser: Engine, who: str) -> None:

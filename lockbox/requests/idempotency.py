@@ -1,0 +1,58 @@
+"""Keep the answer to a call that came with an Idempotency-Key, so that it can be repeated safely for 24 hours."""
+
+import hashlib
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import text
+
+from lockbox.database import Query, UnitOfWork
+from lockbox.errors import KeyInUse, KeyReused
+
+KEPT = timedelta(hours=24)
+LOCK = text("SELECT pg_try_advisory_xact_lock(hashtextextended(at_person()::text || ':' || :key, 0))")
+FIND = text("""
+SELECT body_hash, answer FROM idempotency_keys
+WHERE person_id = at_person() AND key = :key AND created_at > clock_timestamp() - CAST(:kept AS interval)
+""")
+KEEP = text("""
+INSERT INTO idempotency_keys (person_id, key, body_hash, answer, created_at)
+VALUES (:person_id, :key, :body_hash, CAST(:answer AS jsonb), clock_timestamp())
+ON CONFLICT (person_id, key) DO UPDATE
+SET body_hash = excluded.body_hash, answer = excluded.answer, created_at = excluded.created_at
+""")
+
+
+def earlier_answer(session: UnitOfWork, key: str, body: bytes) -> Mapping[str, Any] | None:
+    """Return the earlier answer to this Idempotency-Key of the caller, or lock the key and return None.
+
+    Raises:
+        KeyInUse: another call with this key is still being processed.
+        KeyReused: the key was used with another body.
+    """
+    lock, find = ahead_of_answer(key)
+    if not session.execute(*lock).scalar_one():
+        raise KeyInUse("A request with this Idempotency-Key is still being processed. Try again in a moment.")
+    row = session.execute(*find).one_or_none()
+    if row is None:
+        return None
+    if row.body_hash != _hash(body):
+        raise KeyReused("This Idempotency-Key was used with another body. Use a new key.", field="Idempotency-Key")
+    answer: Mapping[str, Any] = row.answer
+    return answer
+
+
+def ahead_of_answer(key: str) -> tuple[Query, Query]:
+    """Return the queries that `earlier_answer` runs, to be read ahead."""
+    return (LOCK, {"key": key}), (FIND, {"key": key, "kept": KEPT})
+
+
+def keep(session: UnitOfWork, person_id: UUID, key: str, body: bytes, answer: str) -> None:
+    """Store the answer, a JSON text, in the transaction of the submission: only successes are stored."""
+    session.write(KEEP, {"person_id": person_id, "key": key, "body_hash": _hash(body), "answer": answer})
+
+
+def _hash(body: bytes) -> bytes:
+    return hashlib.sha256(body).digest()
