@@ -31,6 +31,7 @@ from api.routes import (
     audit,
     authzen,
     connections,
+    decisions,
     device_login,
     gate_enforcement,
     gate_identities,
@@ -135,6 +136,7 @@ def _routes() -> list[BaseRoute]:
     for router in (
         access.router,
         authzen.router,
+        decisions.router,
         requests.grouped,
         requests.router,
         activity.router,

@@ -47,6 +47,7 @@ STATUS: dict[type[LockboxError], int] = {
 }
 NOT_THERE = {404: "Page not found. Check the address.", 405: "The address does not support this method; see Allow."}
 """The errors without a matching route."""
+IN_USE = "Someone else is changing this. Try again."
 CONTENDED = frozenset({"55P03", "40001", "40P01"})
 AWAY = ("08", "53", "57", "25006", "25P03")
 
@@ -59,7 +60,18 @@ def problem(
     headers: Mapping[str, str] | None = None,
 ) -> JSONResponse:
     """Return a problem+json answer."""
-    body = {
+    body = _body(status, code, detail, facts)
+    usual = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
+    return JSONResponse(body, status, {**usual, **(headers or {})}, "application/problem+json")
+
+
+def problem_of(error: LockboxError) -> dict[str, Any]:
+    """Return a refusal as a part of an answer, with the status that it would have as an answer of its own."""
+    return _body(_status(error), error.code, error.detail, error.facts)
+
+
+def _body(status: int, code: str, detail: str, facts: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {
         "type": f"urn:lockbox:problem:{code}",
         "title": phrase(status),
         "status": status,
@@ -67,8 +79,15 @@ def problem(
         "detail": detail,
         **(facts or {}),
     }
-    usual = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
-    return JSONResponse(body, status, {**usual, **(headers or {})}, "application/problem+json")
+
+
+def _status(error: LockboxError) -> int:
+    return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
+
+
+def is_contended(error: DBAPIError) -> bool:
+    """Whether somebody else holds or has just changed what a statement wanted: the same call may succeed later."""
+    return getattr(error.orig, "sqlstate", None) in CONTENDED
 
 
 def install(app: FastAPI) -> None:
@@ -86,7 +105,7 @@ async def _refusal(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, LockboxError)  # noqa: S101 - Starlette's signature is wider than what it calls with
     if refusal_log.is_noted(request, error):
         await to_thread.run_sync(refusal_log.note, request, error)
-    status = next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
+    status = _status(error)
     headers = {"www-authenticate": "Bearer"} if status == HTTPStatus.UNAUTHORIZED else {}
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
         headers["retry-after"] = "1"
@@ -128,7 +147,7 @@ def _gone(_: Request, __: Exception) -> JSONResponse:
 def _database(_: Request, error: Exception) -> JSONResponse:
     state = getattr(getattr(error, "orig", None), "sqlstate", None) or ""
     if state in CONTENDED:
-        return problem(503, "busy", "Someone else is changing this. Try again.", headers={"retry-after": "1"})
+        return problem(503, "busy", IN_USE, headers={"retry-after": "1"})
     connection_lost = not state and isinstance(error, OperationalError | InterfaceError | PoolTimeout)
     if not connection_lost and not state.startswith(AWAY):
         return _unexpected(_, error)

@@ -52,6 +52,19 @@ def requests(items: Iterable[Mapping[str, Any]], *, in_file: bool = False) -> Li
     return Listing.of(("Request", "State", *where, "Requester", "Deadline"), rows)
 
 
+def decision_results(items: Iterable[Mapping[str, Any]]) -> Listing:
+    """Return what became of each of several requests: its state now, or why it was refused."""
+    rows = (
+        (
+            Identifier(item["request_id"]),
+            state(item["request"]) if item["request"] else phrase("refused", style="red"),
+            item["problem"]["detail"] if item["problem"] else "",
+        )
+        for item in items
+    )
+    return Listing.of(("Request", "State", "Why"), rows)
+
+
 def request(item: Mapping[str, Any]) -> Facts:
     """Return what is shown of one request; readers whom the justification is not meant for see none."""
     why = words(item["reason_code"])

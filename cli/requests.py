@@ -11,7 +11,7 @@ import typer
 from cli import request_table, request_watch, terminal
 from cli.client import at, call
 from cli.inputs import duration_option, id_argument, seconds, the_one
-from cli.request_ids import RequestId, request_id
+from cli.request_ids import RequestId, RequestIds, request_id
 from cli.route_command import ids_at
 from cli.terminal import Cursor, Limit, Output, OutputFormat, Part
 from connectors.scram import new_password, verifier_of
@@ -228,6 +228,24 @@ def approve(
     _act("approve", request, body, version, output)
 
 
+def _deciding(action: str, help_: str) -> None:
+    @app.command(action, help=help_)
+    def decide(
+        requests: RequestIds, comment: Why = None, version: Version = None, output: Output = OutputFormat.TABLE
+    ) -> None:
+        if len(requests) == 1:
+            _act(action, requests[0], {"comment": comment}, version, output)
+            return
+        if version is not None:
+            raise typer.BadParameter("name one request alone: each has its own version", param_hint="--version")
+        ids = list(dict.fromkeys(map(request_id, requests)))
+        body = {"action": action, "comment": comment, "requests": [{"id": one} for one in ids]}
+        found = call("POST", at("requests", "decisions"), body=body)
+        terminal.show(output, found, request_table.decision_results(found["items"]))
+        if any(one["problem"] for one in found["items"]):
+            raise typer.Exit(1)
+
+
 def _acting(action: str, help_: str) -> None:
     @app.command(action, help=help_)
     def act(
@@ -237,8 +255,11 @@ def _acting(action: str, help_: str) -> None:
 
 
 for _action, _help in (
-    ("endorse", "Endorse a request, so that the customer is asked."),
-    ("deny", "Deny a request."),
+    ("endorse", "Endorse requests, so that the customer is asked: several at once, each by itself."),
+    ("deny", "Deny requests: several at once, each by itself."),
+):
+    _deciding(_action, _help)
+for _action, _help in (
     ("cancel", "Cancel your request."),
     ("complete", "End your access early."),
     ("revoke", "Revoke access at once."),

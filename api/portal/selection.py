@@ -1,7 +1,8 @@
 """Deny or cancel several requests at once: choose up to 50, give one reason, and see what became of each."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any
 from uuid import UUID
@@ -17,20 +18,21 @@ from api.portal import phrases
 from api.portal.account import AccountContext, AccountContextDep
 from api.portal.pages import TAG, origin, page, status_of
 from api.portal.request import titles
-from api.refusal_log import AttemptedAction, note
+from api.schemas.decisions import MOST_AT_ONCE
 from api.schemas.requests import CommentInput
+from api.separate_moves import attempt
 from config.settings import Settings
 from lockbox.database import UnitOfWork, now
-from lockbox.errors import Conflict, Invalid, LockboxError, NotFound, NotYours, SignInAgain
+from lockbox.errors import Invalid, LockboxError, SignInAgain
 from lockbox.identity.roles import Caller
-from lockbox.requests import decide, inbox, policy_diff, queries, review_queue
+from lockbox.requests import inbox, policy_diff, queries, review_queue
 from lockbox.requests.decisions import DecisionInput
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.queries import RequestEntry
 
 router = APIRouter(tags=[TAG], include_in_schema=False)
 
-MOST = 50
+MOST = MOST_AT_ONCE
 CHOSEN = TypeAdapter(tuple[UUID, Annotated[int, Field(ge=1, le=999_999_999)]])
 
 Cursor = Annotated[str, Query(max_length=60)]
@@ -230,14 +232,16 @@ def do(work: AccountContext, request_id: UUID, action: Action, comment: str, ver
     """
     try:
         decision_input = DecisionInput(action, comment_of(comment), version=version)
-        with work.open() as (session, visitor):
-            came = origin(work.request)
-            work.request.state.tried = AttemptedAction(visitor.caller, came, request_id, action)
-            decide.act(session, visitor.caller, came, request_id, decision_input)
-    except (Conflict, NotYours, Invalid, NotFound) as refused:
-        note(work.request, refused)
+    except Invalid as refused:
         return refused
-    return None
+
+    @contextmanager
+    def opened() -> Iterator[tuple[UnitOfWork, Caller]]:
+        with work.open() as (session, visitor):
+            yield session, visitor.caller
+
+    came = origin(work.request)
+    return attempt(work.request, opened, came, request_id, decision_input, shown=lambda *_: None)
 
 
 def comment_of(typed: str) -> str | None:

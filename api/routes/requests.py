@@ -123,7 +123,7 @@ def list_requests(
     """
     wanted = RequestFilter(state, service, requester, created_after, created_before, engineer, text)
     page = request_list.page(session, who, wanted, cursor=cursor, most=limit)
-    items = [RequestView(**_facts(entry, who)) for entry in page.entries]
+    items = [view(entry, who) for entry in page.entries]
     return RequestPage(items=items, next_cursor=page.next_cursor)
 
 
@@ -302,8 +302,13 @@ def _acted(
     """Make a move and answer from its record: nothing is read again. What was tried is noted, lest it is refused."""
     request.state.tried = AttemptedAction(who, came, request_id, decision_input.action)
     entry = decide.act_and_show(session, who, came, request_id, decision_input)
-    text = RequestView(**_facts(entry, who)).model_dump_json()
+    text = view(entry, who).model_dump_json()
     return Response(text, headers=etag(entry.request.version), media_type="application/json")
+
+
+def view(entry: RequestEntry, who: Caller) -> RequestView:
+    """Return a request as the reader may see it."""
+    return RequestView(**_facts(entry, who))
 
 
 def _facts(entry: RequestEntry, who: Caller, justification: str | None = None) -> dict[str, Any]:

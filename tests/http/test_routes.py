@@ -48,6 +48,7 @@ WHO = ("erin", "eve", "max", "olga", "vera", "gate", "tara", "ann", "aude", "zoe
 MATRIX = {
     "POST /v1/requests": "201 201 403 403 403 403 403 403 403 403 403",
     "POST /v1/requests/preview": "200 200 403 403 403 403 403 403 403 403 403",
+    "POST /v1/requests/decisions": "200 200 200 200 200 200 200 200 200 200 200",
     "GET /v1/requests": "200 200 200 200 200 200 200 200 200 200 200",
     "GET /v1/requests/{request_id}": "200 404 200 404 200 404 200 200 200 404 200",
     "GET /v1/requests/{request_id}/events": "200 404 200 404 200 404 200 200 200 404 200",
@@ -252,6 +253,7 @@ def _call(everybody: Door, door: Door, route: str) -> dict[str, Any]:
     parts = {
         "POST /v1/requests": {"json": world.body()},
         "POST /v1/requests/preview": {"json": world.body()},
+        "POST /v1/requests/decisions": {"json": {"action": "endorse", "requests": [{"id": str(UUID(int=1))}]}},
         "POST /v1/requests/{request_id}/deny": {"json": {"comment": "No"}},
         "POST /v1/tokens": {"json": {"name": "laptop"}},
         "PATCH /v1/me": {"json": {"time_zone": "Europe/Berlin"}},

@@ -1,0 +1,61 @@
+"""The route that decides several requests at once, each by itself."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Request
+
+from api.deps import DatabaseDep, RequestOrigin, caller
+from api.problems import problem_of
+from api.routes.requests import view
+from api.schemas.decisions import DecisionResult, DecisionResults, SeveralDecisions
+from api.schemas.parts import Problem, problems
+from api.separate_moves import attempt
+from lockbox.database import Database, UnitOfWork
+from lockbox.errors import LockboxError
+from lockbox.identity.roles import Caller
+from lockbox.requests.decisions import DecisionInput
+from lockbox.requests.transition import Origin
+
+
+def _signed_in(request: Request, db: DatabaseDep) -> None:
+    """Refuse whoever shows no good credential before anything else is looked at."""
+    with db.transaction() as session:
+        caller(request, session)
+
+
+router = APIRouter(prefix="/v1/requests", tags=["requests"], dependencies=[Depends(_signed_in)])
+
+
+@router.post("/decisions", responses=problems(400))
+def decide_requests(
+    request: Request, body: SeveralDecisions, came: RequestOrigin, db: DatabaseDep
+) -> DecisionResults:
+    """Endorse, approve or deny up to 50 requests, each by itself as if it were the only one.
+
+    The answer is 200 whatever became of them, and says it for each: `request` as it is after the decision, or the
+    `problem` for which that one was refused. A repeated call refuses what it has done before.
+
+    An approval is for all that was asked. It needs a fresh sign-in, as a single one does, and is refused with
+    `passkey-must-sign` where the policy requires the approver's own signature.
+    """
+    items = [
+        _result(request, db, came, one.id, DecisionInput(body.action, body.comment, version=one.version))
+        for one in body.requests
+    ]
+    return DecisionResults(items=items)
+
+
+def _result(
+    request: Request, db: Database, came: Origin, request_id: UUID, decision_input: DecisionInput
+) -> DecisionResult:
+    @contextmanager
+    def opened() -> Iterator[tuple[UnitOfWork, Caller]]:
+        with db.transaction() as session:
+            yield session, caller(request, session)
+
+    done = attempt(request, opened, came, request_id, decision_input, shown=view)
+    if isinstance(done, LockboxError):
+        return DecisionResult(request_id=request_id, request=None, problem=Problem(**problem_of(done)))
+    return DecisionResult(request_id=request_id, request=done, problem=None)

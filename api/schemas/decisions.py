@@ -1,0 +1,51 @@
+"""Bodies of decisions about several requests at once."""
+
+from typing import Annotated, Literal
+from uuid import UUID
+
+from pydantic import AfterValidator, BaseModel, Field
+
+from api.schemas.parts import Problem, RequestBody
+from api.schemas.requests import CommentInput, RequestView
+from lockbox.requests.lifecycle import Action
+from lockbox.requests.policy import IS_WHOLE
+
+MOST_AT_ONCE = 50
+
+
+class DecidedRequest(RequestBody):
+    """A request to decide; with a `version`, only if it is still at this one."""
+
+    id: UUID
+    version: Annotated[int, Field(ge=1, le=999_999_999, strict=True), IS_WHOLE] | None = None
+
+
+def _each_once(requests: list[DecidedRequest]) -> list[DecidedRequest]:
+    if len({one.id for one in requests}) < len(requests):
+        raise ValueError("name each only once")
+    return requests
+
+
+class SeveralDecisions(CommentInput):
+    """The same decision about several requests, each made by itself; the comment is recorded with each."""
+
+    action: Literal[Action.ENDORSE, Action.APPROVE, Action.DENY]
+    requests: Annotated[
+        list[DecidedRequest],
+        Field(min_length=1, max_length=MOST_AT_ONCE, json_schema_extra={"uniqueItems": True}),
+        AfterValidator(_each_once),
+    ]
+
+
+class DecisionResult(BaseModel):
+    """What became of one of several requests: the request as it is now, or the problem for which it was refused."""
+
+    request_id: UUID
+    request: RequestView | None
+    problem: Problem | None
+
+
+class DecisionResults(BaseModel):
+    """What became of each of several requests, in the order in which they were named."""
+
+    items: list[DecisionResult]
