@@ -1,6 +1,7 @@
 """Commands that are imported when they are called, so that each starts fast and loads only what it needs."""
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib import import_module
 from typing import Any, ClassVar, NamedTuple
 
@@ -41,10 +42,14 @@ def commands_of(group: Any) -> Mapping[str, Any]:  # noqa: ANN401 - Typer's
 def load(places: Mapping[str, CommandPlace], name: str) -> Any:  # noqa: ANN401 - Typer's
     """Import a command or a group."""
     module, _, command = places[name].place.partition(":")
-    group: Any = get_group_from_info(
+    return _group(module, "").commands[command] if command else _group(module, name)
+
+
+@cache
+def _group(module: str, name: str) -> Any:  # noqa: ANN401 - Typer's
+    return get_group_from_info(
         TyperInfo(import_module(module).app, name=name),
         pretty_exceptions_short=True,
         suggest_commands=True,
         rich_markup_mode=None,
     )
-    return group.commands[command] if command else group

@@ -28,22 +28,15 @@ from tests.each import each
 COMMANDS = get_command(app)
 
 
-def paths(command: Any = COMMANDS, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """Yield every command and group by the words that lead to it."""
-    yield path
+def walked(command: Any = COMMANDS, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Yield every command and group with the words that lead to it."""
+    yield path, command
     for name, part in commands_of(command).items():
-        yield from paths(part, (*path, name))
+        yield from walked(part, (*path, name))
 
 
-def found(path: tuple[str, ...]) -> Any:
-    """Return the command that the words lead to."""
-    command: Any = COMMANDS
-    for name in path:
-        command = commands_of(command)[name]
-    return command
-
-
-PATHS = list(paths())
+FOUND = dict(walked())
+PATHS = list(FOUND)
 
 
 def helped(path: tuple[str, ...]) -> str:
@@ -57,20 +50,20 @@ def helped(path: tuple[str, ...]) -> str:
 def test_every_command_has_help_that_fits_eighty_columns(path: tuple[str, ...]) -> None:
     text = helped(path)
 
-    assert found(path).help
+    assert FOUND[path].help
     assert max(map(len, text.splitlines())) <= 80
     assert "..." not in re.sub(r"\[OPTIONS\].*", "", text), "a sentence is cut: shorten its first one"
 
 
 @each("path", PATHS)
 def test_every_option_and_argument_says_what_it_is(path: tuple[str, ...]) -> None:
-    bare = [part.name for part in found(path).params if not getattr(part, "help", None)]
+    bare = [part.name for part in FOUND[path].params if not getattr(part, "help", None)]
 
     assert bare == []
 
 
 @pytest.mark.far
-@each("path", [path for path in PATHS if not hasattr(found(path), "commands")])
+@each("path", [path for path in PATHS if not hasattr(FOUND[path], "commands")])
 def test_whatever_reads_has_a_choice_of_formats(path: tuple[str, ...]) -> None:
     reads = path[-1] in {
         "me",
@@ -86,14 +79,14 @@ def test_whatever_reads_has_a_choice_of_formats(path: tuple[str, ...]) -> None:
         "invitations",
     }
 
-    has_formats = any("--output" in part.opts for part in found(path).params)
+    has_formats = any("--output" in part.opts for part in FOUND[path].params)
 
     assert has_formats or not reads
 
 
-@each("path", [path for path in PATHS if isinstance(found(path), LazyGroup)])
+@each("path", [path for path in PATHS if isinstance(FOUND[path], LazyGroup)])
 def test_a_group_that_imports_nothing_says_of_each_command_what_the_command_says(path: tuple[str, ...]) -> None:
-    group = found(path)
+    group = FOUND[path]
 
     for name, part in commands_of(group).items():
         assert group.commands[name].get_short_help_str(80) == part.get_short_help_str(80)
@@ -135,11 +128,11 @@ def test_the_commands_in_a_digest_are_commands_that_there_are() -> None:
 
     assert [words[:2] for words in commands] == [("audit", "export"), ("audit", "verify")]
     for *path, options in commands:
-        found(tuple(path)).make_context(" ".join(path), shlex.split(options))
+        FOUND[tuple(path)].make_context(" ".join(path), shlex.split(options))
 
 
 def test_nothing_takes_a_token_from_the_command_line() -> None:
-    names = {name for path in paths() for part in found(path).params for name in part.opts}
+    names = {name for command in FOUND.values() for part in command.params for name in part.opts}
 
     assert not names & {"--token", "--password", "--secret"}
 
