@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -136,7 +137,9 @@ def test_no_personal_text_stands_in_the_bytes_of_an_event(told_all: World) -> No
 
     secrets = {*PERSONAL.values(), *names, *emails}
     escaped = {json.dumps(secret)[1:-1] for secret in secrets}
-    assert not [secret for secret in secrets | escaped for body in bodies if secret in body]
+    # A name of three letters stands in a signature now and then: a word that is alone would be the name.
+    words = re.compile(rf"(?<![\w+/=-])(?:{'|'.join(map(re.escape, secrets | escaped))})(?![\w+/=-])")
+    assert [found for body in bodies for found in words.findall(body)] == []
 
 
 def test_the_same_words_twice_give_two_commitments_that_nobody_can_match(told_all: World) -> None:
