@@ -111,6 +111,7 @@ def test_a_body_that_is_not_the_one_that_was_sealed_is_named(story: World, super
     assert len(reported(story)[0].altered) == 3
 
 
+@pytest.mark.far
 @pytest.mark.parametrize("body", [b"{}", b"[1]", b"\xff\xfe", b'{"service":7,"actions":"all","reason_code":[]}'])
 @pytest.mark.parametrize("seq", [1, 2])
 def test_whatever_stands_in_the_place_of_a_body_everybody_is_told_which_event_it_is(

@@ -255,6 +255,7 @@ WAYS: tuple[Callable[[OrdersWindow, Database, Engine], None], ...] = (
 )
 
 
+@pytest.mark.far
 @pytest.mark.parametrize("end", WAYS)
 def test_whatever_ends_a_window_ends_the_sessions_and_the_role(
     end: Callable[[OrdersWindow, Database, Engine], None],
@@ -362,6 +363,7 @@ def test_a_session_that_holds_what_a_close_waits_for_is_ended(locks: str, plant:
     assert target.roles() == []
 
 
+@pytest.mark.far
 @pytest.mark.parametrize("locks", [*LOCKS, COMMITTED])
 def test_who_comes_back_and_locks_again_loses(locks: str, plant: Plant) -> None:
     window, driver, target, _, _ = plant.parts
@@ -525,6 +527,7 @@ def fail(driver: ConnectionDriver, superuser: Engine, one: UUID) -> None:
         again(superuser, one)
 
 
+@pytest.mark.far
 def test_an_engineer_who_asks_again_for_a_credential_has_nobody_told_again(
     plant: Plant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -561,6 +564,7 @@ def test_an_engineer_who_asks_again_for_a_credential_has_nobody_told_again(
     assert (called["request.connection_open_failed"], called["request.connection_opened"]) == (3, 2), "each is called"
 
 
+@pytest.mark.far
 def test_closes_that_fail_together_are_told_of_once_and_settled_by_the_last(plant: Plant) -> None:
     window, driver, target, _, superuser = plant.parts
     db = window.world.db

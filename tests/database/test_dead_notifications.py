@@ -409,6 +409,7 @@ def test_an_index_that_was_told_nothing_is_mended_by_reconciling(
     assert scene.row(request).tiers_asked == 2
 
 
+@pytest.mark.far
 def test_a_dead_notification_and_an_approval_at_once_end_in_one_truth(
     scene: DeadNotificationScene, worker: Database, pool: ThreadPoolExecutor
 ) -> None:
@@ -451,6 +452,7 @@ def test_an_approval_that_is_being_made_is_waited_for_and_holds(
     assert scene.dead(request) == [1]
 
 
+@pytest.mark.far
 def test_the_last_two_prompts_that_die_at_once_wake_the_clock_all_the_same(
     scene: DeadNotificationScene, worker: Database, pool: ThreadPoolExecutor
 ) -> None:

@@ -220,6 +220,7 @@ def test_each_log_that_loses_a_name_says_so(world: World, urls: Urls) -> None:
     assert {row.tenant_id for row in rows} == {None, world.tenant.id}
 
 
+@pytest.mark.far
 def test_what_a_relay_answered_names_their_address_no_longer(
     world: World, urls: Urls, worker: Database, post: Postbag
 ) -> None:
@@ -272,6 +273,7 @@ def test_whoever_still_waits_or_is_gone_or_was_never_there_is_not_erased(world: 
             erase(urls, unknown)
 
 
+@pytest.mark.far
 @pytest.mark.parametrize(
     "statement",
     [

@@ -106,6 +106,7 @@ def _race(world: World, worker: Database, pool: ThreadPoolExecutor, race: tuple[
     return winners[0]
 
 
+@pytest.mark.far
 @pytest.mark.parametrize("race", RACES_FOR_AN_ANSWER, ids=_named)
 def test_of_several_answers_at_once_exactly_one_wins(
     world: World, hasty: Database, pool: ThreadPoolExecutor, race: tuple[Contender, ...]
@@ -177,6 +178,7 @@ def test_endorsing_and_denying_at_once_ends_in_one_of_them(api: Database, pool: 
     assert_audit_logs_are_whole(api)
 
 
+@pytest.mark.far
 def test_approvals_up_to_the_very_deadline_race_the_clock_and_each_request_ends_one_way(
     api: Database, worker: Database, pool: ThreadPoolExecutor
 ) -> None:

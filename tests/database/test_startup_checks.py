@@ -239,6 +239,7 @@ def _url(urls: Urls, server: ServerKind) -> str:
     }[server]
 
 
+@pytest.mark.far
 @pytest.mark.parametrize("server", list(ServerKind))
 def test_a_server_that_was_given_more_rights_than_it_needs_is_refused(
     urls: Urls, superuser: Engine, server: ServerKind

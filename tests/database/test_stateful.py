@@ -509,6 +509,7 @@ class Life(RuleBasedStateMachine):
             connection.exec_driver_sql(forged)
 
 
+@pytest.mark.far
 @pytest.mark.hypothesis
 def test_whatever_happens_in_whatever_order_all_is_as_it_must_be(
     shared: SharedDatabase, api: Database, worker: Database, superuser: Engine, pool: ThreadPoolExecutor

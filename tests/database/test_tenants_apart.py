@@ -271,6 +271,7 @@ def test_where_somebody_is_called_is_read_on_their_own_side_alone(world: World) 
         assert seen == ({ids[True]} if at else {ids[False]} if who in CUSTOMERS else set()), who
 
 
+@pytest.mark.far
 @pytest.mark.parametrize("table", ONE_MORE)
 def test_what_people_show_is_seen_and_made_by_themselves_alone(world: World, table: str) -> None:
     world.people["zack"] = _newcomer(world, "zack")

@@ -59,6 +59,7 @@ CALLS = [
 ]
 
 
+@pytest.mark.far
 @pytest.mark.parametrize(("who", "method", "path"), CALLS)
 @settings(
     max_examples=examples(25, near=10), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]

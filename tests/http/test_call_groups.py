@@ -111,6 +111,7 @@ def test_a_use_case_that_goes_no_further_ends_at_once_and_reads_nothing_more() -
     assert (rested, member.rests, member.is_refused, ended) == (True, False, False, ["paused"])
 
 
+@pytest.mark.far
 def test_neighbours_in_a_group_are_answered_as_if_each_came_alone(door: Door, other: World) -> None:
     """In every order: one who may ask, one of another tenant, one who asks about somebody else, and a stranger."""
     door.active()

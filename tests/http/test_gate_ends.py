@@ -105,6 +105,7 @@ def test_a_disabled_engineer_is_shut_out_within_a_second(gate: GateDoor) -> None
     assert ended(gate, lambda: disable(gate.world)).reason in {"no_window", "unknown_engineer"}
 
 
+@pytest.mark.far
 def test_a_window_is_shut_at_its_deadline_though_nobody_has_ended_it(gate: GateDoor) -> None:
     opened(gate, access_window=2)
     answers = []
@@ -131,6 +132,7 @@ def test_without_redis_it_is_shut_as_soon(own_urls: Urls) -> None:
     db.dispose()
 
 
+@pytest.mark.far
 def test_without_postgres_nobody_gets_in_and_the_gate_comes_back_by_itself(own_urls: Urls) -> None:
     db = Database(make_engine(own_urls.api, role="test-gate"), Schedule(own_urls.redis))
     name = make_url(own_urls.api).database

@@ -166,6 +166,7 @@ def test_a_guard_gets_the_present_where_memory_began_anew_meanwhile(gate: GateDo
     assert snapshot[0].kind == "snapshot"
 
 
+@pytest.mark.far
 def test_a_guard_that_was_away_for_too_long_begins_anew(gate: GateDoor, reader: Opener) -> None:
     seen = reader().until("heartbeat")
     for _ in range(gate_stream.MOST_REPLAYED + 10):

@@ -124,6 +124,7 @@ def test_a_window_that_is_closed_elsewhere_goes_with_a_word_about_who_did_it(pla
     expect(page.get_by_role("status").get_by_role("link")).to_have_attribute("href", f"/requests/{request.id}")
 
 
+@pytest.mark.far
 def test_of_many_that_are_closed_at_once_three_are_named(place: LiveWorld) -> None:
     opened = [place.inside() for _ in range(5)]
     page = place.opened("ann", "/open")
@@ -278,6 +279,7 @@ def test_a_form_that_was_unfolded_stays_unfolded(place: LiveWorld) -> None:
     expect(button).to_be_visible()
 
 
+@pytest.mark.far
 def test_what_falls_to_the_next_page_is_not_said_to_be_over(place: LiveWorld) -> None:
     oldest = place.world.fresh()
     for _ in range(19):

@@ -94,6 +94,7 @@ def test_a_form_without_its_token_or_by_somebody_who_governs_nothing_does_nothin
     assert portal.count()._asdict() | {"sessions": 0} == before._asdict() | {"sessions": 0}
 
 
+@pytest.mark.far
 @pytest.mark.parametrize("tail", FORMS)
 def test_another_tenants_pages_are_as_unknown_as_none(portal: Portal, open_portal: OpenPortal, tail: str) -> None:
     elsewhere, browser = open_portal(), entered(portal)
@@ -328,6 +329,7 @@ def test_a_secret_is_replaced_and_shown_once(portal: Portal) -> None:
     assert "whsec_" not in its.text
 
 
+@pytest.mark.far
 def test_a_webhook_is_tested_and_the_eleventh_time_in_a_minute_is_refused(portal: Portal) -> None:
     one, browser = hook(portal), entered(portal)
     page = browser.get(here(portal, f"/endpoints/{one}"))
@@ -399,6 +401,7 @@ def test_somebody_is_copied_and_no_longer(portal: Portal) -> None:
     assert "There are no observers." in gone.words
 
 
+@pytest.mark.far
 def test_whoever_names_too_many_addresses_is_told_to_wait(portal: Portal) -> None:
     browser = entered(portal)
     page = browser.get(here(portal, "/observers"))

@@ -157,6 +157,7 @@ LAID_DOWN = ("tenants", "policies", "delegations", "eligible_delegates")
 OF_TENANTS = {"setting", "policy", "delegation", "eligible delegate"}
 
 
+@pytest.mark.far
 @pytest.mark.parametrize("kind", MARKS)
 def test_a_row_that_the_keys_of_the_api_did_not_mark_is_in_status_metrics_and_an_alarm(
     open_portal: OpenPortal, monkeypatch: pytest.MonkeyPatch, kind: str
@@ -210,6 +211,7 @@ def test_a_vote_that_no_key_of_the_api_marked_is_an_alarm_and_one_that_a_person_
     assert any("a decision of person" in one for one in troubles(portal.db))
 
 
+@pytest.mark.far
 def test_people_are_checked_page_by_page_and_whom_it_doubts_each_time(
     portal: Portal, monkeypatch: pytest.MonkeyPatch
 ) -> None:

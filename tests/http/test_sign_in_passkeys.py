@@ -110,6 +110,7 @@ def test_an_approval_by_passkey_counts_where_one_by_mail_does_not(portal: Portal
     assert portal.sql("SELECT means FROM decisions WHERE request_id = :r", r=request_id)[0].means == "passkey"
 
 
+@pytest.mark.far
 @pytest.mark.parametrize(
     "lie",
     [
@@ -202,6 +203,7 @@ def test_a_passkey_that_was_removed_signs_nobody_in(portal: Portal, enrolled: Au
     assert refused(portal, enrolled)
 
 
+@pytest.mark.far
 @pytest.mark.parametrize(
     "lie",
     [
@@ -372,6 +374,7 @@ def shared(open_portal: OpenPortal) -> tuple[Portal, Authenticator]:
     return portal, authenticator
 
 
+@pytest.mark.far
 @settings(max_examples=examples(25, near=10), deadline=None)
 @given(st.data())
 def test_whatever_a_browser_posts_is_refused_and_never_a_fault(
@@ -395,6 +398,7 @@ def test_whatever_a_browser_posts_is_refused_and_never_a_fault(
         assert [said[name] for name in SIGNED] == [good["response"][name] for name in SIGNED]
 
 
+@pytest.mark.far
 @settings(max_examples=examples(25, near=10), deadline=None)
 @given(st.data())
 def test_whatever_is_posted_as_a_new_passkey_is_refused_and_never_a_fault(

@@ -190,6 +190,7 @@ def test_a_half_open_request_is_closed_in_time(runner: LoopThread, begun: bytes,
     run(runner, test)
 
 
+@pytest.mark.far
 def test_900_half_open_requests_are_closed_in_time(runner: LoopThread) -> None:
     async def test() -> None:
         async with serving(head_seconds=0.5, trusted=[ip_network("127.0.0.0/8")]) as connect:

@@ -89,6 +89,7 @@ def test_every_state_near_is_as_it_must_be(case: Case) -> None:
     assert explored.states == NEAR.states
 
 
+@pytest.mark.far
 @pytest.mark.parametrize(
     ("case", "bound"),
     [

@@ -103,6 +103,7 @@ def test_one_address_holds_as_many_connections_as_of_one_process(stage: RunningS
     assert answers(stage)
 
 
+@pytest.mark.far
 def test_streams_of_a_session_and_of_a_person_are_counted_over_all_processes(stage: RunningStack) -> None:
     ann = stage.world().people["ann"]
     sessions = [sign_in(stage.db, ann) for _ in range(4)]

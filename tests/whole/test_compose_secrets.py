@@ -3,6 +3,7 @@
 import subprocess
 from pathlib import Path
 
+import pytest
 from pydantic import SecretStr
 
 from config.setting_fields import DEVELOPMENT_KEY
@@ -38,6 +39,7 @@ def test_the_secrets_are_those_of_the_file_in_a_closed_folder(tmp_path: Path) ->
         assert path.read_text() not in made.stdout + made.stderr
 
 
+@pytest.mark.far
 def test_secrets_that_exist_are_kept_and_what_is_lost_is_made_again(tmp_path: Path) -> None:
     folder = tmp_path / "secrets"
     make(folder)
@@ -93,6 +95,7 @@ def test_the_key_that_signs_approvals_can_be_read_by_the_api(tmp_path: Path) -> 
     assert Settings(_secrets_dir=tmp_path / "secrets").approval_public_keys == (ApprovalKeys([key]).public.text,)
 
 
+@pytest.mark.far
 def test_the_key_of_codes_is_the_one_that_the_api_derives(tmp_path: Path) -> None:
     make(tmp_path / "secrets")
 
@@ -104,6 +107,7 @@ def test_the_key_of_codes_is_the_one_that_the_api_derives(tmp_path: Path) -> Non
     assert codes.long(nonce, "about", 1) is not None
 
 
+@pytest.mark.far
 def test_the_public_key_is_that_of_the_audit_key_under_the_name_of_the_file(tmp_path: Path) -> None:
     make(tmp_path / "secrets")
 
@@ -114,6 +118,7 @@ def test_the_public_key_is_that_of_the_audit_key_under_the_name_of_the_file(tmp_
     assert settings.audit_public_keys == (VerifierKey(name, key.public_key().public_bytes_raw()).text,)
 
 
+@pytest.mark.far
 def test_the_public_key_of_an_audit_key_that_was_replaced_stays_behind_the_newest(tmp_path: Path) -> None:
     folder = tmp_path / "secrets"
     make(folder)

@@ -290,6 +290,7 @@ def receiving(superuser_url: str, folder: Path) -> Iterator[None]:
             process.terminate()
 
 
+@pytest.mark.far
 def test_a_clock_that_is_off_is_found_on_both_servers(variables: dict[str, str]) -> None:
     clock = {"PYTHONPATH": str(CHECKOUT / "chaos" / "shifted"), "CHAOS_SHIFT": "-120"}
     ended = subprocess.run(

@@ -159,6 +159,7 @@ def living(stage: RunningStack) -> Iterator[RunningStack]:
     assert {name: stage.processes.running[name].pid for name in before} == before
 
 
+@pytest.mark.far
 def test_garbage_of_every_kind_everywhere_is_dropped_counted_and_ends_no_worker(living: RunningStack) -> None:
     redis = redis_of(living)
 
@@ -173,6 +174,7 @@ def test_garbage_of_every_kind_everywhere_is_dropped_counted_and_ends_no_worker(
     living.events_are_whole()
 
 
+@pytest.mark.far
 def test_no_broadcast_changes_a_worker(living: RunningStack) -> None:
     with Celery("stranger", broker=living.plan.redis_url) as stranger:
         for command, arguments in COMMANDS.items():

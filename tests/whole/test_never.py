@@ -56,6 +56,7 @@ def test_a_request_runs_its_whole_life_by_itself(stage: RunningStack) -> None:
     stage.events_are_whole()
 
 
+@pytest.mark.far
 def test_flushing_redis_loses_nothing(stage: RunningStack) -> None:
     # Whose prompt is not sent before the time is over is never told: that is lateness, and not loss.
     world = stage.world(approval_window=FOUND)
@@ -161,6 +162,7 @@ def test_postgres_restarted_loses_nothing(stage: RunningStack) -> None:
     stage.events_are_whole()
 
 
+@pytest.mark.far
 def test_a_worker_killed_between_claim_and_commit_loses_nothing(stage: RunningStack) -> None:
     world = stage.world(approval_window=2)
     request = world.submit()

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from ruamel.yaml import YAML
 
@@ -237,6 +238,7 @@ def test_the_sample_and_the_rules_are_prometheus_own_language(tmp_path: Path) ->
     assert "job_name: lockbox" in text, "the rules look for this name"
 
 
+@pytest.mark.far
 def test_each_alert_fires_for_its_reason_alone(tmp_path: Path) -> None:
     assert WRONG.keys() == ALERTS.keys()
 

@@ -197,6 +197,7 @@ def test_an_api_that_dies_ends_the_others_and_fails(here: ModuleRunner) -> None:
     assert here.left() == []
 
 
+@pytest.mark.far
 def test_production_is_refused(here: ModuleRunner) -> None:
     with run(here, LOCKBOX_ENVIRONMENT="production") as running:
         _, complained = running.communicate(timeout=SECONDS)

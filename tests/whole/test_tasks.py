@@ -183,6 +183,7 @@ def is_done(stage: RunningStack, requests: dict[UUID, str]) -> bool:
     )
 
 
+@pytest.mark.far
 def test_each_task_is_sent_and_its_result_says_what_it_did(stage: RunningStack) -> None:
     with listening(stage) as events:
         requests = one_of_each(stage)
