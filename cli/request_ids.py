@@ -12,7 +12,7 @@ SKEW = timedelta(minutes=10)
 """By so much the clocks of the API and of Postgres may differ."""
 
 RequestId = Annotated[str, id_argument("REQUEST", "the request's id")]
-RequestIds = Annotated[list[str], id_argument("REQUEST...", "the ids of at most 50 requests, each")]
+RequestIds = Annotated[list[str], id_argument("REQUEST", "the ids of at most 50 requests, each")]
 
 
 def request_id(given: str) -> str:
