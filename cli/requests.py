@@ -255,7 +255,7 @@ def _acting(action: str, help_: str) -> None:
 
 
 for _action, _help in (
-    ("endorse", "Endorse requests, so that the customer is asked: several at once, each by itself."),
+    ("endorse", "Endorse requests: several at once, each by itself."),
     ("deny", "Deny requests: several at once, each by itself."),
 ):
     _deciding(_action, _help)
