@@ -212,9 +212,12 @@ def _choose_port(state: FolderState, name: str) -> None:
     taken = {port for other, port in state.ports.items() if other != name}
     port = state.ports.get(name)
     if port is None or port in taken or not _free(port):
-        port = secrets.choice(PORTS)
-        while port in taken or not (ports.take(port) and _free(port)):
-            port = secrets.choice(PORTS)
+        free = (one for one in secrets.SystemRandom().sample(PORTS, len(PORTS)) if one not in taken)
+        port = next((one for one in free if ports.take(one) and _free(one)), None)
+    if port is None:
+        raise EmbeddedRefused(
+            f"all ports from {PORTS.start} to {PORTS.stop - 1} are in use: end what listens on them"
+        )
     state.ports[name] = port
 
 

@@ -23,6 +23,7 @@ import pytest
 import redis
 
 from config.embedded import EmbeddedRefused, ServerAddresses, default_folder, find, start
+from config.embedded import servers as embedded
 from config.embedded.folder import ACCOUNT, find_home, locked, read_state
 from config.embedded.processes import ProcessMark, search, wait_gone
 
@@ -378,6 +379,15 @@ def test_server_that_does_not_come_up_is_refused_with_the_end_of_its_log(place: 
         start(broken.folder, only=("redis", "mail"))
 
     assert not broken.pids
+
+
+def test_a_machine_whose_ports_are_all_in_use_is_refused(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        monkeypatch.setattr(embedded, "PORTS", range(port, port + 1))
+
+        with pytest.raises(EmbeddedRefused, match=f"all ports from {port} to {port} are in use"):
+            start(place, only=["redis"])
 
 
 def test_production_is_refused(place: Path) -> None:
