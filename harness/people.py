@@ -36,7 +36,7 @@ from lockbox.requests import decide, submit
 from lockbox.requests.decisions import DecisionInput
 from lockbox.requests.evaluate import RequestInput
 from lockbox.requests.lifecycle import Action
-from lockbox.requests.models import AccessRequest
+from lockbox.requests.models import AccessRequest, PreApproval, PreApprovalVote
 from lockbox.requests.policy_rules import Policy
 from lockbox.requests.submit import SubmittedRequest
 from lockbox.requests.transition import Origin
@@ -140,6 +140,15 @@ def _vouch_for_tenants(session: UnitOfWork) -> None:
         eligible.mac = ours.mark(*row_macs.eligible_delegate(eligible))
     for consent in session.orm.exec(select(ReportConsent).where(col(ReportConsent.mac).is_(None))):
         consent.mac = ours.mark(*row_macs.report_consent(consent))
+    _vouch_for_pre_approvals(session)
+
+
+def _vouch_for_pre_approvals(session: UnitOfWork) -> None:
+    ours = keyring.of(session).powers
+    for approved in session.orm.exec(select(PreApproval).where(col(PreApproval.mac).is_(None))):
+        approved.mac = ours.mark(*row_macs.pre_approval(approved))
+    for vote in session.orm.exec(select(PreApprovalVote).where(col(PreApprovalVote.mac).is_(None))):
+        vote.mac = ours.mark(*row_macs.pre_approval_vote(vote))
 
 
 GIVES_POWER = re.compile(

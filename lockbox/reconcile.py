@@ -9,7 +9,7 @@ import structlog
 from sqlalchemy import Row, text
 
 from lockbox import sql
-from lockbox.admin import vendor_consent
+from lockbox.admin import pre_approvals, vendor_consent
 from lockbox.audit import refusals_log
 from lockbox.database import Database
 from lockbox.failpoints import failpoint
@@ -118,6 +118,8 @@ def reconcile(
             return
         yield from act_on_overdue(database, send, grace=GRACE)
         failpoint("reconcile.after_overdue")
+        for number in pre_approvals.record_ended(database):
+            yield "ended", number
         for _ in vendor_consent.record_expired_consents(database):
             yield "consents", 1
         for count in fan_out.promise_reports(database, policy_store.wordings):

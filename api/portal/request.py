@@ -55,7 +55,7 @@ from lockbox.requests import (
     queries,
     questions,
     request_reads,
-    submit,
+    resubmission,
 )
 from lockbox.requests.available_moves import AvailableMove
 from lockbox.requests.decisions import DecisionInput
@@ -134,7 +134,7 @@ def ask_again(
             visitor = browser.visitor(request, session, chosen)
             browser.check_form(visitor, csrf)
             limits = SubmissionLimits(chosen.submissions_per_person, chosen.submissions_per_tenant)
-            submitted = submit.ask_again(
+            submitted = resubmission.ask_again(
                 session, visitor.caller, origin(request), one, chosen.catalogue.services, limits=limits
             )
     except AlreadyAskedAgain as done:
@@ -249,7 +249,7 @@ def _shown(
         reach=reach.sentence() if entry.request.state in {*ASKING, State.TIMED_OUT} else "",
         nobody_notified=entry.request.state == State.TIMED_OUT and not reach.reached,
         is_own=entry.request.requester_id == visitor.caller.person_id,
-        follower=submit.follower(session, visitor.caller, request_id),
+        follower=resubmission.follower(session, visitor.caller, request_id),
         before=before,
         waiting=inbox.tallies_of(session, visitor.caller, _pending(session, before)),
         tallies=tallies,

@@ -54,7 +54,17 @@ from lockbox.identity import sessions
 from lockbox.identity.roles import AuthMethod, Caller, ProtectedField, may_read, reader_roles
 from lockbox.identity.sessions import LoginStub
 from lockbox.notifications import delivery_status
-from lockbox.requests import activity, decide, idempotency, preview, queries, request_list, request_reads, submit
+from lockbox.requests import (
+    activity,
+    decide,
+    idempotency,
+    preview,
+    queries,
+    request_list,
+    request_reads,
+    resubmission,
+    submit,
+)
 from lockbox.requests.approvals import SignedStatement
 from lockbox.requests.decisions import DecisionInput
 from lockbox.requests.evaluate import RequestInput
@@ -174,7 +184,7 @@ def resubmit_request(
     limits = SubmissionLimits(chosen.submissions_per_person, chosen.submissions_per_tenant)
 
     def file() -> SubmittedRequest:
-        return submit.ask_again(session, who, came, request_id, chosen.catalogue.services, limits=limits)
+        return resubmission.ask_again(session, who, came, request_id, chosen.catalogue.services, limits=limits)
 
     return _submitted(session, who, key, f"ask-again {request_id}".encode(), file)
 
@@ -339,7 +349,7 @@ def _detail(session: UnitOfWork, entry: RequestEntry, who: Caller) -> RequestDet
         decisions=[_decision(row, said[row.seq]) for row in decided],
         notifications=NotificationCount(**delivery_status.count(session, asked.id)),
         reach=DeliveryReachView(**numbers, sentence=found.sentence() if asked.state in SAID_IN else ""),
-        followed_by=submit.follower(session, who, asked.id),
+        followed_by=resubmission.follower(session, who, asked.id),
     )
 
 

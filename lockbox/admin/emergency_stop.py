@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, func
 from sqlmodel import col, select
 
 from config.service_catalogue import Plan
-from lockbox.admin import permissions
+from lockbox.admin import permissions, pre_approvals
 from lockbox.admin.permissions import AdminActor, AdminChange, change
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import TooLate
@@ -157,7 +157,7 @@ def switch_mode(
 def stop_all(
     session: UnitOfWork, caller: Caller, origin: Origin, slug: str, comment: str | None = None
 ) -> EmergencyStopResult:
-    """Revoke all of a tenant's windows and deny its pending requests and those in review, as its admin.
+    """Revoke a tenant's windows and pre-approvals, and deny its pending requests and those in review, as its admin.
 
     Concurrent reviews and votes are waited for.
 
@@ -167,6 +167,8 @@ def stop_all(
     tenant = permissions.known(session, caller, slug)
     actor = permissions.acting_as(session, caller, origin, ADMINS, tenant)
     done = _close(session, actor, tenant, comment, STOP_ACTIONS)
+    # After what is open is locked, lest somebody waits for the other; what was opened meanwhile is revoked with it.
+    withdrawn = pre_approvals.revoke_all(session, actor, tenant, comment)
     ended = EmergencyStopResult(
         [request for request in done if request.state is State.REVOKED],
         [request for request in done if request.state is State.DENIED and request.asked_at],
@@ -176,6 +178,7 @@ def stop_all(
         "open windows": change(len(ended.revoked), 0),
         "requests that waited for an answer": change(len(ended.denied), 0),
         "requests in the vendor's review": change(ended.denied_in_review, 0),
+        **({"pre-approvals": change(withdrawn, 0)} if withdrawn else {}),
     }
     permissions.record_change(
         session, actor, AdminChange(STOPPED, now(session), changes, personal={"comment": comment})

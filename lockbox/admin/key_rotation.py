@@ -23,6 +23,7 @@ from lockbox.identity.models import (
     Tenant,
 )
 from lockbox.notifications import announcements
+from lockbox.requests.models import PreApproval, PreApprovalVote
 
 Row = (
     Membership
@@ -35,6 +36,8 @@ Row = (
     | EligibleDelegate
     | ServiceEnforcement
     | ReportConsent
+    | PreApproval
+    | PreApprovalVote
 )
 
 
@@ -122,6 +125,10 @@ def _gates(session: UnitOfWork) -> Iterator[tuple[Row, Sequence[Part]]]:
         yield gate, row_macs.enforcement(gate)
     for consent in session.orm.exec(select(ReportConsent).order_by(col(ReportConsent.id))):
         yield consent, row_macs.report_consent(consent)
+    for one in session.orm.exec(select(PreApproval).order_by(col(PreApproval.id))):
+        yield one, row_macs.pre_approval(one)
+    for vote in session.orm.exec(select(PreApprovalVote).order_by(col(PreApprovalVote.id))):
+        yield vote, row_macs.pre_approval_vote(vote)
 
 
 def _named(row: Row) -> str:
@@ -140,10 +147,12 @@ def _named(row: Row) -> str:
             named = f"eligible delegate: person {row.person_id} at tenant {row.tenant_id}"
         case ServiceEnforcement():
             named = f"gate in {row.wanted}: service {row.service}"
-        case ReportConsent():
-            named = f"consent to a gate in report: tenant {row.tenant_id}"
-        case Passkey():
-            named = f"passkey {row.id}: person {row.person_id}"
+        case ReportConsent() | PreApproval():
+            what = "consent to a gate in report" if isinstance(row, ReportConsent) else f"pre-approval {row.id}"
+            named = f"{what}: tenant {row.tenant_id}"
+        case Passkey() | PreApprovalVote():
+            what = "passkey" if isinstance(row, Passkey) else "vote on a pre-approval"
+            named = f"{what} {row.id}: person {row.person_id}"
         case Identity() | GateIdentity():
             named = f"identity at {row.issuer}: person {row.person_id}"
     return named

@@ -59,6 +59,8 @@ class MarkedRowKind(StrEnum):
     CONNECTION = "connection"
     ENFORCEMENT = "enforcement"
     REPORT_CONSENT = "consent to a report"
+    PRE_APPROVAL = "pre-approval"
+    PRE_APPROVAL_VOTE = "vote on a pre-approval"
 
 
 COVERED: Mapping[MarkedRowKind, Sequence[str]] = {
@@ -122,6 +124,21 @@ COVERED: Mapping[MarkedRowKind, Sequence[str]] = {
     MarkedRowKind.CONNECTION: ["id", "request_id", "kind", "target", "verifier", "created_at"],
     MarkedRowKind.ENFORCEMENT: ["id", "service", "wanted", "revision", "enforced_at"],
     MarkedRowKind.REPORT_CONSENT: ["id", "enforcement_id", "tenant_id", "revision", "person_id"],
+    MarkedRowKind.PRE_APPROVAL: [
+        "id",
+        "tenant_id",
+        "service",
+        "resource",
+        "actions",
+        "reason_code",
+        "access_window",
+        "max_uses",
+        "ends_at",
+        "proposed_by",
+        "proposed_at",
+        "revoked_at",
+    ],
+    MarkedRowKind.PRE_APPROVAL_VOTE: ["id", "pre_approval_id", "person_id", "principals", "means", "decided_at"],
 }
 """For kinds that are marked by columns: the columns that a mark covers."""
 UNORDERED = frozenset({"scopes", "services", "principals"})
@@ -195,6 +212,16 @@ def invitation(row: Invitation) -> Sequence[Part]:
 def decision(row: object) -> Sequence[Part]:
     """Return what a decision's mark covers: everything by which it counts. The row is one of `decisions`."""
     return _covered(MarkedRowKind.DECISION, row)
+
+
+def pre_approval(row: object) -> Sequence[Part]:
+    """Return what the mark of a pre-approval covers: all that it allows, and whether it was revoked."""
+    return _covered(MarkedRowKind.PRE_APPROVAL, row)
+
+
+def pre_approval_vote(row: object) -> Sequence[Part]:
+    """Return what the mark of a vote on a pre-approval covers."""
+    return _covered(MarkedRowKind.PRE_APPROVAL_VOTE, row)
 
 
 def connection(row: object) -> Sequence[Part]:
@@ -324,6 +351,8 @@ OF_TENANTS = RowOwners(
         MarkedRowKind.DELEGATION: ("delegations", TENANT_ID, delegation),
         MarkedRowKind.ELIGIBLE_DELEGATE: ("eligible_delegates", TENANT_ID, eligible_delegate),
         MarkedRowKind.REPORT_CONSENT: ("report_consents", TENANT_ID, report_consent),
+        MarkedRowKind.PRE_APPROVAL: ("pre_approvals", TENANT_ID, pre_approval),
+        MarkedRowKind.PRE_APPROVAL_VOTE: ("pre_approval_votes", TENANT_ID, pre_approval_vote),
     },
 )
 

@@ -39,7 +39,19 @@ WITH looked AS MATERIALIZED (
 )
 SELECT 'I1' AS rule, r.id, r.tenant_id, 'is or was open without the approval that it needs' AS what
 FROM looked l JOIN requests r ON r.id = l.id
-WHERE NOT CASE WHEN r.mode = 'enforce' THEN
+WHERE NOT CASE WHEN r.mode = 'enforce' AND r.pre_approval_id IS NOT NULL THEN
+    r.approve_means <> 'passkey-signed' AND EXISTS (SELECT FROM pre_approvals a
+        WHERE a.id = r.pre_approval_id AND a.tenant_id = r.tenant_id AND a.service = r.service
+        AND a.reason_code = r.reason_code AND r.actions <@ a.actions AND r.deadline_at <= a.ends_at
+        AND NOT EXISTS (SELECT FROM unnest(r.resources) AS resource WHERE NOT fits(a.resource, resource))
+        AND (SELECT count(*) FROM requests o WHERE o.pre_approval_id = a.id) <= a.used
+        AND (a.revoked_at IS NULL OR (r.opened_at <= a.revoked_at
+            AND (r.state <> 'active' OR r.deadline_at <= clock_timestamp())))
+        AND r.quorum <= (SELECT count(DISTINCT v.person_id)
+            FROM pre_approval_votes v JOIN people p ON p.id = v.person_id
+            WHERE v.pre_approval_id = a.id AND v.person_id <> a.proposed_by AND p.side = 'customer'
+            AND v.decided_at BETWEEN a.proposed_at AND r.opened_at))
+WHEN r.mode = 'enforce' THEN
     NOT EXISTS (SELECT FROM decisions d WHERE d.request_id = r.id AND d.decision = 'deny')
     AND r.quorum <= (SELECT count(DISTINCT d.person_id) FROM decisions d JOIN people p ON p.id = d.person_id
         WHERE d.request_id = r.id AND d.decision = 'approve' AND d.person_id <> r.requester_id AND p.side = 'customer'

@@ -140,7 +140,7 @@ COPIES = frozenset({AudienceGroup.OBSERVERS})
 ENDPOINTS = frozenset({AudienceGroup.VENDOR_ENDPOINTS, AudienceGroup.TENANT_ENDPOINTS})
 WHEN_ASKED = frozenset({AudienceGroup.ASKED}) | COPIES
 OPENED_ALONE = {
-    Mode.ENFORCE: frozenset({AudienceGroup.APPROVERS}) | COPIES,
+    Mode.ENFORCE: frozenset({AudienceGroup.ASKED, AudienceGroup.APPROVERS, AudienceGroup.ADMINS}) | COPIES,
     Mode.OBSERVE: frozenset({AudienceGroup.APPROVERS, AudienceGroup.ADMINS}) | COPIES,
     Mode.OFF: frozenset({AudienceGroup.ADMINS}),
 }
@@ -159,6 +159,7 @@ def people_to_notify(
     A vote that leaves the state as it was is no news; its receipts are. `customer_knows` is whether the customer has
     been asked, or is being told by this very move; what begins and ends inside the vendor stays there. What comes of
     a request, or of a window that the vendor opened alone, is for those of the customer who were told of that one.
+    Of a window that opens by what the customer has approved beforehand all are told who would have been asked.
     """
     if from_state == to_state:
         return frozenset()
@@ -168,7 +169,7 @@ def people_to_notify(
         return WHEN_ASKED
     if not customer_knows:
         return VENDOR_ONLY | {AudienceGroup.REQUESTER}
-    customer = OPENED_ALONE if from_state == "reviewing" else AFTERWARDS
+    customer = OPENED_ALONE if from_state in {None, "reviewing"} else AFTERWARDS
     return customer[mode] | {AudienceGroup.REQUESTER}
 
 
@@ -228,7 +229,7 @@ def connection_groups(template: str, mode: Mode) -> frozenset[AudienceGroup]:
     """
     if template not in OPERATED:
         return frozenset()
-    customers = (OPENED_ALONE[mode] | AFTERWARDS[mode] | {AudienceGroup.ADMINS}) - COPIES
+    customers = (OPENED_ALONE[mode] | AFTERWARDS[mode] | {AudienceGroup.ADMINS}) - COPIES - {AudienceGroup.ASKED}
     engineer = {AudienceGroup.REQUESTER} if template.startswith("connection_open") else set()
     return customers | {AudienceGroup.OPERATORS} | engineer
 

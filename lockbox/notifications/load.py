@@ -31,7 +31,7 @@ from lockbox.notifications.account_mail import (
     facts_of,
     named_in,
 )
-from lockbox.notifications.audience import CONNECTED, PROMPTS, REPORT, is_moot, type_of
+from lockbox.notifications.audience import CONNECTED, OPEN, PROMPTS, REPORT, is_moot, type_of
 from lockbox.notifications.checkpoint_digest import Keys
 from lockbox.notifications.models import Channel
 from lockbox.notifications.request_mail import (
@@ -54,6 +54,8 @@ FROM_ROW = (
 )
 """The fields of a `RequestMail` that are columns of READ."""
 MOST_WAITING = 50
+PRE_APPROVED = "pre_approval_id"
+"""What the event says of a window that a pre-approval opened."""
 OURSELVES = "Lockbox"
 INVITED_FOR = timedelta(hours=72)
 # Of a mail about no request: what it offers was taken, withdrawn or has run out, or nobody can use it any more.
@@ -335,6 +337,7 @@ def _request_mail(
         event_type=type_of(row.action, row.from_state),
         wording=replace(wording, link=False) if row.is_copy else wording,
         earlier=before,
+        is_pre_approved=row.template == OPEN and PRE_APPROVED in json.loads(row.body),
         in_vain=_undelivered_count(row),
         closed=window,
         connection=TargetFailure.of(json.loads(row.body)) if row.action in CONNECTED else None,

@@ -199,6 +199,11 @@ ACCOUNT_TITLES = {
     "recovery_objected": "Somebody objected to the proposed admin for {tenant}",
     "delegate_named": "A delegate was named at {tenant}",
     "delegate_ended": "A delegation at {tenant} was ended",
+    "pre_approval_proposed": "A pre-approval was proposed at {tenant}: it needs your approval",
+    "pre_approval_approved": "A pre-approval of {tenant} was approved",
+    "pre_approval_revoked": "A pre-approval of {tenant} was revoked",
+    "pre_approval_used_up": "A pre-approval of {tenant} was used for the last time",
+    "pre_approval_ended": "A pre-approval of {tenant} has ended",
     "endpoint_added": "A webhook of {tenant} was added",
     "endpoint_changed": "A webhook of {tenant} was changed",
     "endpoint_rotated": "The secret of a webhook of {tenant} was replaced",
@@ -241,6 +246,17 @@ VENDOR_TITLES = {
     "gate_report_asked": "A gate enforces until its tenants let it report only",
 }
 EXPLANATIONS = {
+    "pre_approval_proposed": (
+        "Once enough approvers have approved it, requests that it covers open without asking anybody. "
+        "Approvers find it on the page Pre-approvals."
+    ),
+    "pre_approval_approved": (
+        "In force, it opens the requests that it covers without asking anybody, and you are told of each. "
+        "Any approver or admin can revoke it."
+    ),
+    "pre_approval_revoked": "It opens nothing any more, and the access that it had opened has ended.",
+    "pre_approval_used_up": "Further requests are decided one by one. The access that it opened last ends by itself.",
+    "pre_approval_ended": "It opens nothing any more: requests are decided one by one.",
     "gate_report_began": "For now this gate lets in calls without an open access window, and records them.",
     "gate_enforced": "From now on this gate refuses calls without an open access window.",
     "gate_report_asked": (

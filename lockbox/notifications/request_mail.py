@@ -159,7 +159,8 @@ class RequestMail(LoadedNotification):
     `opened_until` is when the window would close if it were approved at that moment.
     `action`, `to_state` and `actor_id` are the event's; `address` and `user_agent` are from where it was done, None
     where the recipient is not of the same side. `time_zone` is the recipient's. `is_copy` is whether the recipient is
-    an observer, who cannot decide or sign in. `in_vain` says how many were asked if none of them could be notified.
+    an observer, who cannot decide or sign in, `is_pre_approved` whether a pre-approval opened the window.
+    `in_vain` says how many were asked if none of them could be notified.
     `closed` is what a report is about, `connection` what a mail about a target is.
     """
 
@@ -194,6 +195,7 @@ class RequestMail(LoadedNotification):
     wording: MailWording
     time_zone: str
     is_copy: bool = False
+    is_pre_approved: bool = False
     max_uses: int | None = None
     address: str | None = None
     user_agent: str | None = None

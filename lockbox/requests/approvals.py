@@ -282,6 +282,7 @@ def statement(request: AccessRequest, by: Iterable[str]) -> bytes:
             "mode": request.mode.value,
             "policy_version": request.policy_version,
             **({"max_uses": request.max_uses} if request.max_uses else {}),
+            **({"pre_approval_id": request.pre_approval_id} if request.pre_approval_id else {}),
         }
     )
 

@@ -15,7 +15,7 @@ from lockbox.identity import authentication, keyring, row_macs
 from lockbox.identity.passkeys import RelyingParty
 from lockbox.identity.roles import AuthMethod, Caller, Side
 from lockbox.notifications import recipients
-from lockbox.requests import approvals, decisions, policy_store, queries, quorum, submit, transition
+from lockbox.requests import approvals, decisions, policy_store, pre_approvals, queries, quorum, submit, transition
 from lockbox.requests.available_moves import OPENING, AvailableMove, available_moves, permitted
 from lockbox.requests.deadlines import deadline, wake_at
 from lockbox.requests.decisions import ASKED_STATES, DecisionContext, DecisionInput
@@ -24,6 +24,7 @@ from lockbox.requests.models import IS_VISIBLE, AccessRequest, Decision
 from lockbox.requests.on_behalf_of import names_of, personal_names
 from lockbox.requests.policy import customer_decides, fewest
 from lockbox.requests.policy_store import EffectivePolicy
+from lockbox.requests.pre_approvals import CoverageContext, CoveringPreApproval
 from lockbox.requests.queries import NOT_KNOWN, RequestEntry
 from lockbox.requests.quorum import Vote, granted_window, quorum_met
 from lockbox.requests.submit import SubmissionFacts
@@ -139,7 +140,9 @@ def _evaluated(
 ) -> tuple[DecisionContext, tuple[MoveRule, Party]]:
     """Return by what a decision is judged, and the move that it makes as which party; its row is locked."""
     with_votes = decision_input.action in DECISIONS
-    ahead = [submit.ahead_of_read(request)] if decision_input.action is Action.ENDORSE else ()
+    ahead: list[Query] = []
+    if decision_input.action is Action.ENDORSE:
+        ahead = [submit.ahead_of_read(request), pre_approvals.ahead_of_covering(request)]
     scene = decisions.after_lock(session, caller, origin, request, with_votes=with_votes, ahead=ahead)
     parties = None if as_party is None else {as_party}
     taken = permitted(scene.situation(request), decision_input.action, parties=parties, seen=decision_input.version)
@@ -171,6 +174,7 @@ def _moved(
     decision = None
     principals = scene.principals(request) if party is Party.APPROVER else frozenset[UUID]()
     proof: approvals.Proof = approvals.NO_PROOF
+    covered = None
     submitted = submit.read(session, request) if action is Action.ENDORSE else UNSAID
     if action in DECISIONS:
         decision = _decided(scene, request, decision_input, principals)
@@ -182,27 +186,36 @@ def _moved(
         decision.mac = keyring.of(session).powers.mark(*row_macs.decision(decision))
         if action is Action.ENDORSE:
             request.mode, request.consent_until = scene.effective.mode_for(request, scene.at)
+            covered = _covered(session, scene, request)
         kept = decision.resources, decision.actions, decision.max_uses
         vote = Vote(scene.caller.person_id, action, decision_input.access_window, scene.seats(request), *kept)
         votes = (*scene.votes, vote)
     to = _next_state(row, request, votes, action, scene.effective)
     _advance(request, to, votes, scene)
+    if covered:
+        request.deadline_at = min(request.deadline_at, covered.ends_at)
+        request.wake_at = wake_at(transition.phase_of(request, scene.known), scene.effective.terms, scene.at)
     opens = action in OPENING and request.state is State.ACTIVE
-    signed = approvals.sign(session, request, _who_opened(votes, action)) if opens else {}
+    by = covered.approved_by if covered else _who_opened(votes, action)
+    signed = approvals.sign(session, request, by) if opens else {}
+    actor = _actor(scene, party, principals)
+    if covered and covered.uses_left == 0:
+        pre_approvals.record_last_use(session, actor, request, scene.at)
     moved = Move.of(
         request,
         action=action,
-        actor=_actor(scene, party, principals),
+        actor=actor,
         from_state=before,
         at=scene.at,
         policy_version=scene.effective.version,
-        asked=_asked(scene, request) if request.state is State.PENDING else frozenset(),
+        asked=_asked(scene, request) if covered or request.state is State.PENDING else frozenset(),
         facts={
             **submitted.facts,
             **_facts(scene, decision_input, principals),
             **({} if request.mode is mode else {"mode": request.mode.value}),
             **approvals.kept(decision, request),
             **({"max_uses": request.max_uses} if opens and request.max_uses else {}),
+            **({"pre_approval_id": request.pre_approval_id} if opens and request.pre_approval_id else {}),
             **signed,
             **proof.facts,
         },
@@ -216,6 +229,20 @@ def _moved(
         salts=submitted.salts,
     )
     return moved, decision
+
+
+def _covered(session: UnitOfWork, scene: DecisionContext, request: AccessRequest) -> CoveringPreApproval | None:
+    """Return what the customer has approved beforehand and opens the request once it is endorsed, used once."""
+    row = session.execute(*pre_approvals.ahead_of_covering(request)).one()
+    if not row.pre_approvals or row.was_denied or not customer_decides(request.mode):
+        return None
+    effective, ask = scene.effective, policy_store.facts_of(request)
+    window = min(request.access_window, effective.terms.access_ceiling)
+    by = effective.today, effective.terms, effective.groups, scene.known
+    found = pre_approvals.covering(session, row.pre_approvals, CoverageContext(request.tenant_id, ask, window, *by))
+    used = pre_approvals.use(session, found) if found else None
+    request.pre_approval_id = used.id if used else None
+    return used
 
 
 def _who_opened(votes: Sequence[Vote], action: Action) -> set[UUID]:
@@ -298,6 +325,8 @@ def _next_state(
 ) -> State:
     if row.instead is None:
         return row.to
+    if request.pre_approval_id and row.pre_approved:
+        return row.pre_approved
     if action is Action.ENDORSE:
         return row.to if customer_decides(request.mode) else row.instead
     quorum = max(request.quorum, effective.terms.quorum)

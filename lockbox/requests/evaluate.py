@@ -17,12 +17,13 @@ from lockbox.identity.models import Tenant
 from lockbox.identity.roles import Caller, Mode, Role, Scope
 from lockbox.notifications import recipients
 from lockbox.notifications.recipients import RecipientDirectory
-from lockbox.requests import policy_store
+from lockbox.requests import policy_store, pre_approvals
 from lockbox.requests.available_moves import move
 from lockbox.requests.lifecycle import Action, Party, State
 from lockbox.requests.policy import Terms, customer_decides, effective_mode, reviewed_first
 from lockbox.requests.policy_parts import Reason
 from lockbox.requests.policy_rules import Policy, RequestFacts
+from lockbox.requests.pre_approvals import CoverageContext, CoveringPreApproval
 from lockbox.requests.quorum import who_lacks
 
 GOOD_ENGINEER = text("""
@@ -36,7 +37,8 @@ TURN_TO = text("SELECT set_config('lockbox.at', t.id::text, true) FROM tenants t
 # The tenant's row and its policy in one snapshot: a new version may be laid down at any moment.
 RULES = text("""
 SELECT t.*, p.body::text AS body, p.mac AS policys_mac, clock_timestamp() AS at,
-    was_denied(t.id, :service, CAST(:resources AS text[])) AS was_denied
+    was_denied(t.id, :service, CAST(:resources AS text[])) AS was_denied,
+    usable_pre_approvals(t.id, :service, :reason) AS pre_approvals
 FROM tenants t JOIN policies p ON p.tenant_id = t.id AND p.version = t.policy_version
 WHERE t.id = coalesce(CAST(:tenant_id AS uuid), at_tenant())
 """)
@@ -77,7 +79,8 @@ class RequestInput:
 class Evaluation:
     """What a submission meets at this moment. `mode` is the one that holds, dated consent and all.
 
-    `was_denied` is whether the customer's last word about one of the resources was no.
+    `was_denied` is whether the customer's last word about one of the resources was no. `pre_approval` is what the
+    customer has approved beforehand and lets this open without being asked, once any review has endorsed it.
     """
 
     party: Party
@@ -91,12 +94,15 @@ class Evaluation:
     known: RecipientDirectory
     at: datetime
     was_denied: bool
+    pre_approval: CoveringPreApproval | None = None
 
     @property
     def first_state(self) -> State:
         """Where the request would begin; what was denied is asked again only past a manager."""
         row, _ = move(None, Action.SUBMIT, {Party.ENGINEER})
         reviewed = self.was_denied or reviewed_first(self.terms, self.mode)
+        if self.pre_approval and row.pre_approved and not reviewed:
+            return row.pre_approved
         return row.to if row.instead is None or reviewed else row.instead
 
     @property
@@ -157,7 +163,7 @@ def evaluate_request(
     if rules.suspended:
         raise TenantSuspended("The tenant is suspended. Requests can be submitted once it is resumed.")
     _in_catalogue(caller, party, submission, services)
-    return _evaluation(session, rules, party, (requester_id, requester), ask)
+    return _evaluation(session, rules, party, (requester_id, requester), ask, submission.access_window)
 
 
 def ahead_of_evaluation(submission: RequestInput) -> list[Query]:
@@ -169,7 +175,8 @@ def ahead_of_evaluation(submission: RequestInput) -> list[Query]:
 
 def _values(ask: RequestFacts, tenant_id: UUID | None = None) -> Mapping[str, Any]:
     """Return the parameters of `RULES`; without a tenant it is the one that the transaction has turned to."""
-    return {"tenant_id": tenant_id, "service": ask.service, "resources": list(ask.resources)}
+    resources = list(ask.resources)
+    return {"tenant_id": tenant_id, "service": ask.service, "resources": resources, "reason": ask.reason.value}
 
 
 def check_engineer(caller: Caller) -> None:
@@ -195,14 +202,25 @@ def evaluate_what_if(
     return _evaluation(session, rules, Party.ENGINEER, (NOBODY, ""), ask)
 
 
-def _evaluation(
-    session: UnitOfWork, rules: Row[Any], party: Party, requester: tuple[UUID, str], ask: RequestFacts
+def _evaluation(  # noqa: PLR0917 - what is asked, by whom, and what it meets
+    session: UnitOfWork,
+    rules: Row[Any],
+    party: Party,
+    requester: tuple[UUID, str],
+    ask: RequestFacts,
+    access_window: int | None = None,
 ) -> Evaluation:
     tenant = Tenant(**{name: getattr(rules, name) for name in Tenant.model_fields})
     tenant.mode = Mode(rules.mode)
     policy, terms = policy_store.todays(session, tenant, rules.body, rules.policys_mac, ask)
     at = read_at(session, rules.at)
     tenants, moment = {tenant.id} if requester[0] == NOBODY else None, None if at is rules.at else at
+    known = recipients.look_up(session, tenants, moment)
+    mode = effective_mode(tenant.mode, policy.consent, at)
+    covered = None
+    if rules.pre_approvals and access_window and customer_decides(mode) and not rules.was_denied:
+        scene = CoverageContext(tenant.id, ask, access_window, policy, terms, policy.groups, known)
+        covered = pre_approvals.covering(session, rules.pre_approvals, scene)
     return Evaluation(
         party=party,
         requester_id=requester[0],
@@ -211,10 +229,11 @@ def _evaluation(
         service=ask.service,
         policy=policy,
         terms=terms,
-        mode=effective_mode(tenant.mode, policy.consent, at),
-        known=recipients.look_up(session, tenants, moment),
+        mode=mode,
+        known=known,
         at=at,
         was_denied=rules.was_denied,
+        pre_approval=covered,
     )
 
 

@@ -61,12 +61,14 @@ class MoveRule:
     """One row of the table.
 
     `to` is the state that follows; `instead` the one that follows where the policy says otherwise: no vendor
-    review at submit, a mode without the customer's yes at endorse, a quorum not yet met at approve.
+    review at submit, a mode without the customer's yes at endorse, a quorum not yet met at approve. `pre_approved` is
+    the one that follows, in the place of the customer being asked, where the customer has approved it beforehand.
     """
 
     to: State
     by: frozenset[Party]
     instead: State | None = None
+    pre_approved: State | None = None
 
 
 def _by(*parties: Party) -> frozenset[Party]:
@@ -74,8 +76,12 @@ def _by(*parties: Party) -> frozenset[Party]:
 
 
 MOVES: dict[tuple[State | None, Action], MoveRule] = {
-    (None, Action.SUBMIT): MoveRule(State.REVIEWING, _by(Party.ENGINEER, Party.SYSTEM), State.PENDING),
-    (State.REVIEWING, Action.ENDORSE): MoveRule(State.PENDING, _by(Party.MANAGER), State.ACTIVE),
+    (None, Action.SUBMIT): MoveRule(
+        State.REVIEWING, _by(Party.ENGINEER, Party.SYSTEM), State.PENDING, pre_approved=State.ACTIVE
+    ),
+    (State.REVIEWING, Action.ENDORSE): MoveRule(
+        State.PENDING, _by(Party.MANAGER), State.ACTIVE, pre_approved=State.ACTIVE
+    ),
     (State.REVIEWING, Action.DENY): MoveRule(State.DENIED, _by(Party.MANAGER, Party.TENANT_ADMIN)),
     (State.REVIEWING, Action.CANCEL): MoveRule(State.CANCELLED, _by(Party.REQUESTER, Party.OPERATOR)),
     (State.REVIEWING, Action.TIME_OUT): MoveRule(State.TIMED_OUT, _by(Party.CLOCK, Party.OWNER)),

@@ -32,7 +32,8 @@ class AccessRequest(SQLModel, table=True):
     approvals must be signed with passkeys, which only gets stricter. `max_uses` is how often the window can be used,
     None for any number, and `used` how often it was where that is limited. `stopped_at` is since when the clock
     stands for a question that waits, `stopped_deadline` the deadline that held until then, and `stopped_for` for how
-    many seconds it stood before: see `stopping`.
+    many seconds it stood before: see `stopping`. `pre_approval_id` is what the customer had approved beforehand, if
+    that opened the window.
     """
 
     __tablename__ = "requests"
@@ -74,6 +75,7 @@ class AccessRequest(SQLModel, table=True):
     stopped_deadline: datetime | None = Field(default=None, sa_type=Instant)
     stopped_for: int = 0
     approve_means: ApproveMeans = Field(default=ApproveMeans.ATTESTED, sa_type=words(ApproveMeans))
+    pre_approval_id: UUID | None = None
 
     @property
     def open_resources(self) -> list[str]:
@@ -161,6 +163,47 @@ class Decision(SQLModel, table=True):
     signed_content: str | None = Field(default=None, sa_type=Text)
     assertion: str | None = Field(default=None, sa_type=Text)
     passkey_id: UUID | None = None
+    mac: bytes | None = None
+
+
+class PreApproval(SQLModel, table=True):
+    """What a customer approves before it is asked: such requests, so many of them, until `ends_at`.
+
+    `resource` is a pattern, `access_window` the longest window in seconds, `used` how many windows it has opened.
+    `ended_at` is when its end was recorded. `mac` is the mark of all but `used` and `ended_at`.
+    """
+
+    __tablename__ = "pre_approvals"
+
+    id: UUID = Field(primary_key=True)
+    tenant_id: UUID = Field(foreign_key="tenants.id")
+    service: str = Field(max_length=63)
+    resource: str = Field(max_length=256)
+    actions: list[str] = Field(sa_type=Texts)
+    reason_code: str = Field(max_length=24)
+    access_window: int
+    max_uses: int
+    ends_at: datetime = Field(sa_type=Instant)
+    proposed_by: UUID = Field(foreign_key="people.id")
+    proposed_at: datetime = Field(sa_type=Instant)
+    used: int = 0
+    revoked_at: datetime | None = Field(default=None, sa_type=Instant)
+    revoked_by: UUID | None = Field(default=None, foreign_key="people.id")
+    ended_at: datetime | None = Field(default=None, sa_type=Instant)
+    mac: bytes | None = None
+
+
+class PreApprovalVote(SQLModel, table=True):
+    """One person's approval of a pre-approval; never changed. `principals` and `means` are as of a decision."""
+
+    __tablename__ = "pre_approval_votes"
+
+    id: UUID = Field(primary_key=True)
+    pre_approval_id: UUID = Field(foreign_key="pre_approvals.id")
+    person_id: UUID = Field(foreign_key="people.id")
+    principals: list[UUID] = Field(default_factory=list, sa_type=Ids)
+    means: AuthMethod = Field(sa_type=words(AuthMethod))
+    decided_at: datetime = Field(sa_type=Instant)
     mac: bytes | None = None
 
 

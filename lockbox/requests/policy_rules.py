@@ -92,6 +92,16 @@ def fits(pattern: str, resource: str) -> bool:
     return True
 
 
+def overlap(one: str, other: str) -> bool:
+    """Whether a resource could fit both patterns; where that takes more than a look at both ends, it could."""
+    if "*" not in one or "*" not in other:
+        return fits(one, other) if "*" not in other else fits(other, one)
+    (begins, *_, ends), (begins_too, *_, ends_too) = one.split("*"), other.split("*")
+    return (begins.startswith(begins_too) or begins_too.startswith(begins)) and (
+        ends.endswith(ends_too) or ends_too.endswith(ends)
+    )
+
+
 def _pattern(value: str) -> str:
     check_resource_pattern(value)
     if not PATTERN.fullmatch(value):
@@ -146,6 +156,15 @@ class Match(PolicyPart):
             and (not self.actions or any(action in self.actions for action in ask.actions))
             and (not self.reasons or ask.reason in self.reasons)
             and (not self.resources or any(fits(p, resource) for p in self.resources for resource in ask.resources))
+        )
+
+    def could_match(self, some: RequestFacts) -> bool:
+        """Whether a request for some of this could be matched; the resources are patterns."""
+        return (
+            (not self.services or some.service in self.services)
+            and (not self.actions or any(action in self.actions for action in some.actions))
+            and (not self.reasons or some.reason in self.reasons)
+            and (not self.resources or any(overlap(p, one) for p in self.resources for one in some.resources))
         )
 
 
@@ -249,6 +268,11 @@ def terms_for(policy: Policy, ask: RequestFacts) -> Terms:
     Approval's settings from organisation to folder to project. The order of the rules has no effect.
     """
     return merged(policy, (rule for rule in policy.rules if rule.match.matches(ask)))
+
+
+def strictest_for(policy: Policy, some: RequestFacts) -> Terms:
+    """Return the strictest terms that a request for some of this could meet; the resources are patterns."""
+    return merged(policy, (rule for rule in policy.rules if rule.match.could_match(some)))
 
 
 def merged(policy: Policy, rules: Iterable[Rule]) -> Terms:

@@ -138,7 +138,7 @@ def effective_policy(session: UnitOfWork, request: AccessRequest) -> EffectivePo
 
 def effective_policy_in(session: UnitOfWork, row: Row[Any], request: AccessRequest) -> EffectivePolicy:
     """Return what a request meets by a row of `RULED`, as `effective_policy` does."""
-    _wait_for_many(session, _request_facts(request), row.own, row.today)
+    _wait_for_many(session, facts_of(request), row.own, row.today)
     ruled = _effective_for_row(row.own, row.today, row.policy_version, Mode(row.mode), request)
     is_verified = (
         _is_verified(session, row)
@@ -152,7 +152,7 @@ def effective_policy_under(
     session: UnitOfWork, tenant: Tenant, request: AccessRequest, policy: Policy
 ) -> EffectivePolicy:
     """Return what a request would meet if that policy were the tenant's today; see `effective_policy`."""
-    own, ask = at_version(session, request.tenant_id, request.policy_version), _request_facts(request)
+    own, ask = at_version(session, request.tenant_id, request.policy_version), facts_of(request)
     terms = stricter(terms_for(own, ask), terms_for(policy, ask))
     return _effective_policy(own, policy, tenant.policy_version + 1, tenant.mode, terms)
 
@@ -188,7 +188,7 @@ def wordings(session: UnitOfWork, request_ids: Sequence[UUID]) -> dict[UUID, Mai
     """Return what mails about these requests may say, by the terms that each meets now."""
     found = {}
     for row in session.execute(OF_REQUESTS, {"ids": list(request_ids)}):
-        terms = _stricter(row.own, row.today, _request_facts(row))
+        terms = _stricter(row.own, row.today, facts_of(row))
         found[row.id] = MailWording(terms.mail_link, terms.mail_justification, terms.report_on_close)
     return found
 
@@ -196,14 +196,15 @@ def wordings(session: UnitOfWork, request_ids: Sequence[UUID]) -> dict[UUID, Mai
 def _effective_for_row(
     own: str, today: str, version: int, mode: Mode, asked: AccessRequest | Row[Any]
 ) -> EffectivePolicy:
-    return _effective_policy(parsed(own), parsed(today), version, mode, _stricter(own, today, _request_facts(asked)))
+    return _effective_policy(parsed(own), parsed(today), version, mode, _stricter(own, today, facts_of(asked)))
 
 
 def _effective_policy(own: Policy, today: Policy, version: int, mode: Mode, terms: Terms) -> EffectivePolicy:
     return EffectivePolicy(terms, {**own.groups, **today.groups}, version, today, mode)
 
 
-def _request_facts(asked: AccessRequest | Row[Any]) -> RequestFacts:
+def facts_of(asked: AccessRequest | Row[Any]) -> RequestFacts:
+    """Return the part of a request that rules look at."""
     return RequestFacts(asked.service, tuple(asked.actions), Reason(asked.reason_code), tuple(asked.resources))
 
 

@@ -3,14 +3,12 @@
 import json
 from base64 import b64decode
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from math import ceil
-from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, select, text
-from sqlmodel import col
+from sqlalchemy import text
 
 from config.service_catalogue import Service
 from lockbox.audit.canonical import Plain, Value
@@ -18,18 +16,15 @@ from lockbox.audit.events import Actor
 from lockbox.audit.verifier.approval_checks import SUBMISSION
 from lockbox.database import Query, UnitOfWork
 from lockbox.errors import (
-    AlreadyAskedAgain,
     NobodyCanApprove,
-    NotTimedOut,
-    NotYours,
     PolicyNotMet,
     TooMany,
     WindowTooLong,
 )
 from lockbox.failpoints import failpoint
-from lockbox.identity import authentication
+from lockbox.identity import keyring
 from lockbox.identity.roles import AuthMethod, Caller
-from lockbox.requests import idempotency, queries, transition
+from lockbox.requests import approvals, idempotency, pre_approvals, transition
 from lockbox.requests.deadlines import deadline, wake_at
 from lockbox.requests.evaluate import (
     Evaluation,
@@ -41,6 +36,7 @@ from lockbox.requests.evaluate import (
 from lockbox.requests.lifecycle import Action, Party, State
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy import fewest, lacking
+from lockbox.requests.policy_parts import ApproveMeans
 from lockbox.requests.transition import Move, Origin, actor_for
 from lockbox.sql import new_id
 
@@ -63,7 +59,6 @@ COUNT_ALONE = text("""
 SELECT pg_advisory_xact_lock(hashtextextended('submissions by ' || at_person(), 0)),
     pg_advisory_xact_lock(hashtextextended('submissions to ' || at_tenant(), 0))
 """)
-ASKED_BEFORE = text("SELECT * FROM lock_earlier_request(:id)")
 
 
 @dataclass(frozen=True)
@@ -87,6 +82,7 @@ def facts(request: AccessRequest) -> dict[str, Plain]:
         "mode": request.mode.value,
         **({"max_uses": request.max_uses} if request.max_uses else {}),
         **({"follows": request.follows} if request.follows else {}),
+        **({"pre_approval_id": request.pre_approval_id} if request.pre_approval_id else {}),
     }
 
 
@@ -176,13 +172,31 @@ def submit(
     if limits:
         _within(session, limits, evaluation)
     failpoint("intake.after_evaluation")
+    evaluation = _used(session, evaluation)
     request = _new(caller, submission, evaluation)
     on_behalf_of = evaluation.requester_id if evaluation.party is Party.SYSTEM else None
     actor = actor_for(caller, evaluation.party, origin, on_behalf_of=on_behalf_of)
     asked = _asked(evaluation)
-    transition.insert(session, request, _submitted(request, actor, asked.people))
+    signed, listed = dict[str, Value](), None
+    if evaluation.pre_approval and request.state is State.ACTIVE:
+        signed |= approvals.sign(session, request, evaluation.pre_approval.approved_by)
+        listed = keyring.approval_keys(session).listed
+    transition.insert(session, request, _submitted(request, actor, asked.people, signed), listed)
     failpoint("intake.after_insert")
-    return SubmittedRequest(request, evaluation.tenant.slug, evaluation.requester, len(asked.people))
+    if evaluation.pre_approval and evaluation.pre_approval.uses_left == 0:
+        pre_approvals.record_last_use(session, actor, request, request.created_at)
+    number = 0 if request.state is State.ACTIVE else len(asked.people)
+    return SubmittedRequest(request, evaluation.tenant.slug, evaluation.requester, number)
+
+
+def _used(session: UnitOfWork, evaluation: Evaluation) -> Evaluation:
+    """Use what the customer has approved beforehand, where that opens it; if somebody was faster, it is asked."""
+    which = evaluation.pre_approval
+    if which is None or evaluation.first_state is not State.ACTIVE:
+        return evaluation
+    version, engineer = evaluation.tenant.policy_version, evaluation.requester_id
+    used = pre_approvals.use(session, which, policy_version=version, engineer=engineer)
+    return replace(evaluation, pre_approval=used)
 
 
 def _asked(evaluation: Evaluation) -> PromptedApprovers:
@@ -238,6 +252,7 @@ def _new(caller: Caller, submission: RequestInput, evaluation: Evaluation) -> Ac
         state, at, review=terms.review_window, approval=terms.approval_window, access=submission.access_window
     )
     ends = min(ends, until) if until else ends
+    covered = evaluation.pre_approval if state is State.ACTIVE else None
     request = AccessRequest(
         id=new_id(),
         tenant_id=evaluation.tenant.id,
@@ -254,15 +269,18 @@ def _new(caller: Caller, submission: RequestInput, evaluation: Evaluation) -> Ac
         submitted_by=caller.person_id,
         consent_until=until,
         quorum=terms.quorum,
+        approve_means=terms.approve_means if covered else ApproveMeans.ATTESTED,
         approval_window=terms.approval_window,
         access_window=submission.access_window,
         max_uses=fewest(submission.max_uses, terms.max_uses),
         state=state,
         version=1,
-        deadline_at=ends,
+        deadline_at=min(ends, covered.ends_at) if covered else ends,
         created_at=at,
-        asked_at=at if state is State.PENDING else None,
-        tiers_asked=_asked(evaluation).tiers,
+        asked_at=None if state is State.REVIEWING else at,
+        opened_at=at if covered else None,
+        pre_approval_id=covered.id if covered else None,
+        tiers_asked=0 if covered else _asked(evaluation).tiers,
         follows=submission.follows,
     )
     request.wake_at = wake_at(transition.phase_of(request, evaluation.known), terms, at)
@@ -281,7 +299,7 @@ def _token(caller: Caller) -> UUID | None:
     return caller.key_id if caller.means is AuthMethod.TOKEN or is_sample or caller.by_device_login else None
 
 
-def _submitted(request: AccessRequest, actor: Actor, asked: frozenset[UUID]) -> Move:
+def _submitted(request: AccessRequest, actor: Actor, asked: frozenset[UUID], signed: Mapping[str, Value]) -> Move:
     return Move.of(
         request,
         action=Action.SUBMIT,
@@ -290,64 +308,6 @@ def _submitted(request: AccessRequest, actor: Actor, asked: frozenset[UUID]) -> 
         at=request.created_at,
         policy_version=request.policy_version,
         asked=asked,
-        facts=facts(request),
+        facts={**facts(request), **signed},
         personal=personal(request),
-    )
-
-
-def ask_again(
-    session: UnitOfWork,
-    caller: Caller,
-    origin: Origin,
-    request_id: UUID,
-    services: Mapping[str, Service],
-    *,
-    limits: SubmissionLimits | None = None,
-) -> SubmittedRequest:
-    """Resubmit a request that timed out, as its requester or the system that submitted it for them.
-
-    Today's policy, people and limits apply. The earlier row is locked first: of two concurrent calls one submits, and
-    the other fails with the id of that request.
-
-    Raises:
-        NotFound: there is no such request that the caller may know of.
-        NotYours: the caller is not the requester.
-        NotTimedOut: it is open, or has ended otherwise; after a denial, for example, submit a new request.
-        AlreadyAskedAgain: it was resubmitted, and that request is still open; `request_id` is its id.
-        Further errors are those of `submit`.
-    """
-    authentication.enter(session, caller)
-    earlier = session.execute(ASKED_BEFORE, {"id": request_id}).one_or_none()
-    if earlier is None:
-        queries.find(session, caller, request_id)
-        raise NotYours("Only the requester can resubmit a request.")
-    if earlier.state != State.TIMED_OUT:
-        raise NotTimedOut("Only a request that timed out can be resubmitted.", current_state=earlier.state)
-    if earlier.open_follower:
-        said = "This request was already resubmitted, and that request is still open."
-        raise AlreadyAskedAgain(said, request_id=str(earlier.open_follower))
-    return submit(session, caller, origin, _same(earlier, request_id), services, limits=limits)
-
-
-def follower(session: UnitOfWork, caller: Caller, request_id: UUID) -> UUID | None:
-    """Return the newest request by which this one was asked again, if the caller may know of one."""
-    theirs = (col(AccessRequest.follows) == request_id, AccessRequest.visible_to(caller))
-    query = select(col(AccessRequest.id)).where(*theirs).order_by(col(AccessRequest.id).desc()).limit(1)
-    found: UUID | None = session.orm.execute(query).scalar_one_or_none()
-    return found
-
-
-def _same(earlier: Row[Any], request_id: UUID) -> RequestInput:
-    return RequestInput(
-        tenant=earlier.tenant,
-        service=earlier.service,
-        resources=earlier.resources,
-        actions=earlier.actions,
-        reason_code=earlier.reason_code,
-        justification=earlier.justification,
-        case_ref=earlier.case_ref,
-        access_window=earlier.access_window,
-        max_uses=earlier.max_uses,
-        engineer=earlier.requester_id,
-        follows=request_id,
     )

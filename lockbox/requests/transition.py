@@ -28,11 +28,12 @@ NEW_REQUEST = """
 new_request AS (
     INSERT INTO requests (id, tenant_id, requester_id, service, resources, actions, reason_code, justification,
         case_ref, mode, policy_version, token_id, submitted_by, consent_until, quorum, approval_window, access_window,
-        max_uses, state, version, deadline_at, wake_at, created_at, asked_at, tiers_asked, follows)
+        max_uses, state, version, deadline_at, wake_at, created_at, asked_at, tiers_asked, follows, opened_at,
+        approve_means, pre_approval_id)
     VALUES (:id, :tenant_id, :requester_id, :service, CAST(:resources AS text[]), CAST(:actions AS text[]),
         :reason_code, :justification, :case_ref, :mode, :policy_version, :token_id, :submitted_by, :consent_until,
         :quorum, :approval_window, :access_window, :max_uses, :state, :version, :deadline_at, :wake_at, :created_at,
-        :asked_at, :tiers_asked, :follows)
+        :asked_at, :tiers_asked, :follows, :opened_at, :approve_means, :pre_approval_id)
 )"""
 
 MOVED = """
@@ -43,7 +44,7 @@ moved AS (
         reminders = :reminders, tiers_asked = :tiers_asked, warned = :warned, stopped_at = :stopped_at,
         stopped_deadline = :stopped_deadline, stopped_for = :stopped_for,
         granted_resources = CAST(:granted_resources AS text[]), granted_actions = CAST(:granted_actions AS text[]),
-        approve_means = :approve_means
+        approve_means = :approve_means, pre_approval_id = :pre_approval_id
     WHERE id = :id
 )"""
 
@@ -61,7 +62,7 @@ decided AS (
 LIST_KEY = """
 listed AS (
     INSERT INTO audit_keys (key, purpose, first_used_at)
-        SELECT CAST(:approval_key AS text), 'approval', CAST(:d_decided_at AS timestamptz)
+        SELECT CAST(:approval_key AS text), 'approval', CAST(:listed_at AS timestamptz)
     WHERE CAST(:approval_key AS text) IS NOT NULL ON CONFLICT DO NOTHING
 )"""
 """The public half of the approval key is listed with its first use, so that others can verify."""
@@ -90,6 +91,7 @@ def _statement(*parts: str) -> TextClause:
 
 
 SUBMITTED = _statement(NEW_REQUEST)
+SUBMITTED_OPEN = _statement(NEW_REQUEST, LIST_KEY)
 MOVED_ALONE = _statement(MOVED)
 MOVED_BY_DECISION = _statement(MOVED, DECIDED, LIST_KEY)
 ENDED_BY_CLOCK = _statement(ENDED, sql.ADD_LAGS)
@@ -222,9 +224,16 @@ def actor_for(caller: Caller, party: Party, origin: Origin, on_behalf_of: UUID |
     )
 
 
-def insert(session: UnitOfWork, request: AccessRequest, move: Move) -> None:
-    """Write a new request with its first event and its row in the outbox."""
-    _write(session, SUBMITTED, [move], request.model_dump())
+def insert(session: UnitOfWork, request: AccessRequest, move: Move, approval_key: str | None = None) -> None:
+    """Write a new request with its first event and its row in the outbox.
+
+    `approval_key` is the public key that signed the approval by which its window is open at once: see `update`.
+    """
+    row = request.model_dump()
+    if approval_key is None:
+        _write(session, SUBMITTED, [move], row)
+    else:
+        _write(session, SUBMITTED_OPEN, [move], row | {"approval_key": approval_key, "listed_at": move.at})
 
 
 def update(
@@ -243,7 +252,8 @@ def update(
         _write(session, MOVED_ALONE, [move], row)
     else:
         prefixed = {f"d_{name}": value for name, value in decision.model_dump().items()}
-        _write(session, MOVED_BY_DECISION, [move], row | prefixed | {"approval_key": approval_key})
+        listed = {"approval_key": approval_key, "listed_at": move.at}
+        _write(session, MOVED_BY_DECISION, [move], row | prefixed | listed)
 
 
 def end(session: UnitOfWork, moves: Sequence[Move]) -> None:

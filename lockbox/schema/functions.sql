@@ -255,9 +255,27 @@ RETURNS boolean LANGUAGE sql IMMUTABLE AS $$
                 unnest(demands_passkeys.resources) AS resource WHERE fits(pattern, resource))))
 $$;
 
+-- Whether what a customer has approved beforehand lets a request be open: it covers what is open, for no longer and until
+-- no later, was used for each window that it opened, and as many people have approved it as the request needs, none of
+-- them by whom it was proposed. They have signed nothing with a passkey, so it opens nothing where that is demanded.
+CREATE FUNCTION is_pre_approved(request requests) RETURNS boolean
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    SELECT request.approve_means <> 'passkey-signed' AND EXISTS (SELECT FROM pre_approvals p
+        WHERE p.id = request.pre_approval_id AND p.tenant_id = request.tenant_id AND p.revoked_at IS NULL
+            AND p.service = request.service AND p.reason_code = request.reason_code
+            AND coalesce(request.granted_actions, request.actions) <@ p.actions
+            AND NOT EXISTS (SELECT FROM unnest(coalesce(request.granted_resources, request.resources)) AS resource
+                WHERE NOT fits(p.resource, resource))
+            AND request.deadline_at <= least(p.ends_at, request.opened_at + p.access_window * interval '1 second')
+            AND (SELECT count(*) FROM requests r WHERE r.pre_approval_id = p.id) <= p.used
+            AND request.quorum <= (SELECT count(*) FROM pre_approval_votes v WHERE v.pre_approval_id = p.id
+                AND v.person_id <> p.proposed_by AND v.decided_at <= request.opened_at))
+$$;
+
 -- Whether the decisions on record let a request be open: no denial, and as many approvals as its quorum says, none of
 -- them by the requester or by who endorsed it. An approval counts for no more than it keeps, and where passkeys have
--- to sign, it counts only with an assertion. Where the customer does not decide, a manager's endorsement is enough.
+-- to sign, it counts only with an assertion. What was approved beforehand needs no other yes. Where the customer does
+-- not decide, a manager's endorsement is enough.
 --
 -- One rule makes two functions. Readers ask is_decided, as themselves; the triggers ask is_founded, as the owner: a
 -- plan under row-level security is one user's, and Postgres would plan a shared function anew at each change of
@@ -266,7 +284,9 @@ $$;
 DO $$
 DECLARE
     rule CONSTANT text := $rule$
-    SELECT CASE WHEN request.mode = 'enforce' THEN
+    SELECT CASE WHEN request.mode = 'enforce' AND request.pre_approval_id IS NOT NULL THEN
+        is_pre_approved(request)
+    WHEN request.mode = 'enforce' THEN
         NOT EXISTS (SELECT FROM decisions d WHERE d.request_id = request.id AND d.decision = 'deny')
         AND request.quorum <= (
             SELECT count(*) FROM decisions d
@@ -352,6 +372,45 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
                 WHERE o.tenant_id = of_tenant AND o.service = of_service AND o.opened_at > d.closed_at
                 AND lower(opened) = lower(resource)))
 $$;
+
+-- What a customer has approved beforehand and could open such a request, with who approved it; null where nothing could.
+CREATE FUNCTION usable_pre_approvals(of_tenant uuid, of_service text, of_reason text) RETURNS jsonb
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    SELECT jsonb_agg(to_jsonb(p) || jsonb_build_object('votes', (SELECT jsonb_agg(to_jsonb(v))
+        FROM pre_approval_votes v WHERE v.pre_approval_id = p.id)) ORDER BY p.id)
+    FROM pre_approvals p
+    WHERE p.tenant_id = of_tenant AND of_tenant = ANY (at_reach()) AND p.service = of_service
+        AND p.reason_code = of_reason AND p.revoked_at IS NULL AND p.used < p.max_uses
+        AND p.ends_at > clock_timestamp()
+$$;
+
+-- Use a pre-approval once, and return how many uses are left; null where it cannot be used any more. Uses of one come
+-- one after another, and none after it was revoked. A request that opens as it is submitted is no row yet that
+-- somebody could wait for: with the engineer, it holds the tenant, the policy that judged it and the engineer's role,
+-- so that what ends their windows finds it.
+CREATE FUNCTION use_pre_approval(of_pre_approval uuid, of_policy integer, of_engineer uuid) RETURNS integer
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+DECLARE
+    uses_left integer;
+BEGIN
+    IF of_engineer IS NOT NULL THEN
+        PERFORM FROM tenants t WHERE t.id = at_tenant() AND t.policy_version = of_policy AND NOT t.suspended FOR SHARE;
+        IF NOT FOUND THEN
+            RETURN NULL;
+        END IF;
+        PERFORM FROM people p JOIN memberships m ON m.person_id = p.id
+            WHERE p.id = of_engineer AND p.disabled_at IS NULL AND m.tenant_id IS NULL AND m.role = 'engineer'
+            FOR SHARE;
+        IF NOT FOUND THEN
+            RETURN NULL;
+        END IF;
+    END IF;
+    UPDATE pre_approvals p SET used = p.used + 1
+    WHERE p.id = of_pre_approval AND p.tenant_id = at_tenant() AND p.revoked_at IS NULL AND p.used < p.max_uses
+        AND p.ends_at > clock_timestamp()
+    RETURNING p.max_uses - p.used INTO uses_left;
+    RETURN uses_left;
+END $$;
 
 -- When a tenant's consent ends, and under which mode it lets the vendor open.
 CREATE FUNCTION consents(of_tenants uuid[]) RETURNS TABLE (tenant_id uuid, mode text, until_at timestamptz)
@@ -850,6 +909,22 @@ $$;
 CREATE FUNCTION marked_report_consents(which uuid[]) RETURNS SETOF report_consents
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     SELECT c.* FROM report_consents c WHERE c.tenant_id = ANY (which)
+$$;
+
+CREATE FUNCTION marked_pre_approvals(which uuid[]) RETURNS SETOF pre_approvals
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    SELECT p.* FROM pre_approvals p
+    WHERE p.tenant_id = ANY (which) AND p.ends_at > clock_timestamp()
+$$;
+
+CREATE FUNCTION marked_pre_approval_votes(which uuid[]) RETURNS TABLE (
+    id uuid, pre_approval_id uuid, person_id uuid, principals uuid[], means text, decided_at timestamptz, mac bytea,
+    tenant_id uuid
+)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    SELECT v.id, v.pre_approval_id, v.person_id, v.principals, v.means, v.decided_at, v.mac, p.tenant_id
+    FROM pre_approval_votes v JOIN pre_approvals p ON p.id = v.pre_approval_id
+    WHERE p.tenant_id = ANY (which) AND p.revoked_at IS NULL AND p.ends_at > clock_timestamp()
 $$;
 
 -- The monitor sees which credentials a person has and since when, but not the secrets.

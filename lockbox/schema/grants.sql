@@ -12,7 +12,7 @@ GRANT INSERT (id, tenant_id, internal, request_id, seq, at, action, actor_id, ac
 
 GRANT SELECT, INSERT ON people, tenants, policies, memberships, eligible_delegates, delegations, passkeys, identities,
     gate_identities, enforcements, report_consents, tokens, sessions, sign_ins, sign_in_counts, device_logins, requests, decisions, questions, request_reads,
-    idempotency_keys, event_details, addresses, observers, endpoints, notifications, outbox TO lockbox_api;
+    pre_approvals, pre_approval_votes, idempotency_keys, event_details, addresses, observers, endpoints, notifications, outbox TO lockbox_api;
 GRANT SELECT ON events TO lockbox_api;
 GRANT SELECT ON logs, seals, tiles, checkpoints, deliveries, gate_answers, reported_calls, window_uses, window_refusals
     TO lockbox_api;
@@ -38,7 +38,8 @@ GRANT UPDATE (answered_by, answered_at, is_allowed) ON device_logins TO lockbox_
 
 GRANT UPDATE (mode, consent_until, quorum, max_uses, approve_means, state, version, granted_resources, granted_actions,
     asked_at, opened_at, closed_at, deadline_at, wake_at, reminders, tiers_asked, warned, stopped_at,
-    stopped_deadline, stopped_for) ON requests TO lockbox_api;
+    stopped_deadline, stopped_for, pre_approval_id) ON requests TO lockbox_api;
+GRANT UPDATE (revoked_at, revoked_by, mac) ON pre_approvals TO lockbox_api;
 GRANT UPDATE (answered_by, answered_at, answer_event) ON questions TO lockbox_api;
 GRANT UPDATE (hour) ON request_reads TO lockbox_api;
 
@@ -61,7 +62,8 @@ GRANT UPDATE (state, run_at, failures) ON connections TO lockbox_api;
 GRANT SELECT ON people, tenants, policies, memberships, eligible_delegates, delegations, requests, decisions,
     idempotency_keys, events, event_details, unsealed, refused, logs, seals, tiles, checkpoints, audit_keys, observers,
     endpoints, notifications, outbox, unsettled, reports_due, heartbeats, counters, lag_samples, alarms, gate_answers,
-    reported_calls, window_uses, enforcements, enforcement_switches TO lockbox_worker;
+    reported_calls, window_uses, enforcements, enforcement_switches, pre_approvals,
+    pre_approval_votes TO lockbox_worker;
 GRANT INSERT ON event_details, logs, seals, tiles, checkpoints, audit_keys, notifications, outbox, unsettled,
     counters, lag_samples, alarms TO lockbox_worker;
 GRANT DELETE ON sessions, sign_ins, sign_in_counts, device_logins, idempotency_keys, unsealed, refused, deliveries,
@@ -85,6 +87,7 @@ GRANT UPDATE (notified_at) ON checkpoints TO lockbox_worker;
 GRANT UPDATE (raised_at) ON alarms TO lockbox_worker;
 GRANT UPDATE (announced_to) ON enforcement_switches TO lockbox_worker;
 GRANT UPDATE (first_told, look_at) ON window_uses TO lockbox_worker;
+GRANT UPDATE (ended_at) ON pre_approvals TO lockbox_worker;
 
 
 -- The notifications worker sends and records. It moves no request and seals nothing; it derives codes from their
@@ -136,17 +139,17 @@ REVOKE ALL ON ALL FUNCTIONS IN SCHEMA public FROM PUBLIC;
 
 GRANT EXECUTE ON FUNCTION at_person, at_tenants, at_administers, at_roles, at_tenant, at_reach, at_invitation,
     at_sign_in, at_device_login, at_leaving, at_suspending, is_owner_command, at_decides, strictness, leads_to, fits,
-    demands_passkeys, is_decided, notified_of, webhook_receivers, mail_addresses, observers_of, is_still_there, record_heartbeat,
+    demands_passkeys, is_decided, is_pre_approved, notified_of, webhook_receivers, mail_addresses, observers_of, is_still_there, record_heartbeat,
     connection_budget, oldest_revision
     TO lockbox_api, lockbox_worker, lockbox_notifications, lockbox_connectors;
 
 GRANT EXECUTE ON FUNCTION authenticate, credential_scope, find_device_login, person_of_token, is_new, is_member, is_guest,
     is_of_the_vendor, is_engineer, is_suspended, event_exists, nth_submission, lock_earlier_request, was_denied, consents,
-    longest_windows, signed_decisions, approver_keys, reported_window, use_window, windows_used_by, window_changes, add_gate_counts, open_windows, readers_of, known_audit_keys,
+    longest_windows, usable_pre_approvals, use_pre_approval, signed_decisions, approver_keys, reported_window, use_window, windows_used_by, window_changes, add_gate_counts, open_windows, readers_of, known_audit_keys,
     log_heads, log_tiles, count_refused, is_sign_in, is_across, reopen, dead_notifications, failing_webhooks, renew_mark,
     people_to_check, people_with_new_powers, marked_memberships, marked_passkeys, marked_identities,
     marked_gate_identities, marked_sessions, marked_tokens, tenants_to_check, tenants_with_new_powers, marked_tenants, marked_policies, marked_delegations,
-    marked_eligible_delegates, marked_report_consents, decided_lately, report_unverified, operating_processes,
+    marked_eligible_delegates, marked_report_consents, marked_pre_approvals, marked_pre_approval_votes, decided_lately, report_unverified, operating_processes,
     operating_figures, operating_states, operating_day, operating_gate, operating_findings TO lockbox_api;
 
 GRANT EXECUTE ON FUNCTION credentials_of, was_removed, seal_lag, needs_connectors TO lockbox_worker;

@@ -24,7 +24,8 @@ DECLARE
         sign_ins,requests,decisions,events,event_details,logs,seals,checkpoints,addresses,observers,endpoints,notifications,
         outbox,unsettled,reports_due,deliveries,counters,window_uses}';
     for_one CONSTANT text[] := '{sessions,sign_in_counts,device_logins,idempotency_keys,unsealed,refused,tiles,audit_keys,
-        lag_samples,alarms,gate_answers,reported_calls,enforcements,enforcement_switches}';
+        lag_samples,alarms,gate_answers,reported_calls,enforcements,enforcement_switches,
+        pre_approvals,pre_approval_votes}';
 BEGIN
     FOREACH seen IN ARRAY for_both || for_one LOOP
         EXECUTE format('CREATE POLICY worker ON %I FOR ALL TO lockbox_worker USING (true)', seen);
@@ -227,7 +228,8 @@ CREATE POLICY api_insert ON requests FOR INSERT TO lockbox_api
     WITH CHECK (tenant_id = (SELECT at_tenant())
         AND ((SELECT at_roles()) && '{system}'::text[]
             OR (requester_id = (SELECT at_person()) AND (SELECT at_roles()) && '{engineer}'::text[]))
-        AND state IN ('reviewing', 'pending') AND (mode = 'enforce' OR EXISTS (
+        AND (state IN ('reviewing', 'pending') OR (state = 'active' AND mode = 'enforce' AND pre_approval_id IS NOT NULL))
+        AND (mode = 'enforce' OR EXISTS (
             SELECT FROM tenants t JOIN policies p ON p.tenant_id = t.id AND p.version = t.policy_version
             WHERE t.id = requests.tenant_id AND (t.mode = requests.mode
                 OR (p.body -> 'consent' ->> 'mode' = requests.mode
@@ -267,6 +269,22 @@ BEGIN
                     OR r.tenant_id = ANY ((SELECT at_administers())::uuid[]) OR (%1$s) END))$policy$,
         format(decides, 'r.tenant_id', person, tenants));
 END $$;
+-- An admin proposes what is approved beforehand, and approvers approve it, none of them their own proposal. Who of them
+-- revokes it, is the server's to judge. It is used by use_pre_approval() alone.
+CREATE POLICY api_select ON pre_approvals FOR SELECT TO lockbox_api
+    USING (tenant_id = ANY ((SELECT at_tenants())::uuid[]));
+CREATE POLICY api_insert ON pre_approvals FOR INSERT TO lockbox_api
+    WITH CHECK (tenant_id = ANY ((SELECT at_administers())::uuid[]) AND proposed_by = (SELECT at_person())
+        AND used = 0 AND revoked_at IS NULL AND ended_at IS NULL);
+CREATE POLICY api_update ON pre_approvals FOR UPDATE TO lockbox_api
+    USING (tenant_id = ANY ((SELECT at_administers())::uuid[]) OR at_decides(tenant_id))
+    WITH CHECK (revoked_by = (SELECT at_person()));
+CREATE POLICY api_select ON pre_approval_votes FOR SELECT TO lockbox_api
+    USING (EXISTS (SELECT FROM pre_approvals p WHERE p.id = pre_approval_id));
+CREATE POLICY api_insert ON pre_approval_votes FOR INSERT TO lockbox_api
+    WITH CHECK (person_id = (SELECT at_person()) AND EXISTS (SELECT FROM pre_approvals p
+        WHERE p.id = pre_approval_id AND p.proposed_by <> (SELECT at_person()) AND p.revoked_at IS NULL
+            AND p.ends_at > clock_timestamp() AND at_decides(p.tenant_id)));
 -- An operator ends the requests of somebody who leaves, and of a tenant that was just suspended.
 CREATE POLICY api_select_leaving ON requests FOR SELECT TO lockbox_api
     USING (requester_id = (SELECT at_leaving()) AND (SELECT at_roles()) && '{operator}'::text[]

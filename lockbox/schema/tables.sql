@@ -303,12 +303,52 @@ CREATE TABLE ended_powers (
 
 -- Requests and decisions
 
+-- What a customer has approved beforehand: requests that it covers open without another yes, `max_uses` times and
+-- until `ends_at`, while those who approved it still could, by the policy of that day. `resource` is a pattern,
+-- `access_window` the longest window in seconds. `ended_at` is when its end was recorded.
+CREATE TABLE pre_approvals (
+    id uuid CONSTRAINT pk_pre_approvals PRIMARY KEY,
+    tenant_id uuid NOT NULL CONSTRAINT fk_pre_approvals_tenant_id REFERENCES tenants (id),
+    service varchar(63) NOT NULL,
+    resource varchar(256) NOT NULL CONSTRAINT ck_pre_approvals_resource CHECK (resource <> ''),
+    actions text[] NOT NULL CONSTRAINT ck_pre_approvals_actions CHECK (cardinality(actions) BETWEEN 1 AND 20),
+    reason_code varchar(24) NOT NULL,
+    access_window integer NOT NULL
+        CONSTRAINT ck_pre_approvals_access_window CHECK (access_window BETWEEN 1 AND 604800),
+    max_uses integer NOT NULL CONSTRAINT ck_pre_approvals_max_uses CHECK (max_uses BETWEEN 1 AND 1000),
+    ends_at timestamptz NOT NULL,
+    proposed_by uuid NOT NULL CONSTRAINT fk_pre_approvals_proposed_by REFERENCES people (id),
+    proposed_at timestamptz NOT NULL,
+    used integer NOT NULL DEFAULT 0 CONSTRAINT ck_pre_approvals_used CHECK (used BETWEEN 0 AND max_uses),
+    revoked_at timestamptz,
+    revoked_by uuid CONSTRAINT fk_pre_approvals_revoked_by REFERENCES people (id),
+    ended_at timestamptz,
+    mac bytea,
+    CONSTRAINT ck_pre_approvals_ends_at CHECK (ends_at > proposed_at AND ends_at <= proposed_at + interval '90 days'),
+    CONSTRAINT ck_pre_approvals_revoked CHECK ((revoked_at IS NULL) = (revoked_by IS NULL))
+);
+CREATE INDEX ix_pre_approvals_tenant_id_id ON pre_approvals (tenant_id, id);
+CREATE INDEX ix_pre_approvals_ends_at ON pre_approvals (ends_at) WHERE ended_at IS NULL;
+
+-- Who approved one, and what they had shown who they are. `principals` names those for whom a delegate decided.
+CREATE TABLE pre_approval_votes (
+    id uuid CONSTRAINT pk_pre_approval_votes PRIMARY KEY,
+    pre_approval_id uuid NOT NULL CONSTRAINT fk_pre_approval_votes_pre_approval_id REFERENCES pre_approvals (id),
+    person_id uuid NOT NULL CONSTRAINT fk_pre_approval_votes_person_id REFERENCES people (id),
+    principals uuid[] NOT NULL,
+    means varchar(24) NOT NULL
+        CONSTRAINT ck_pre_approval_votes_means CHECK (means IN ('sample', 'oidc', 'passkey', 'mail')),
+    decided_at timestamptz NOT NULL,
+    mac bytea,
+    CONSTRAINT uq_pre_approval_votes_pre_approval_id_person_id UNIQUE (pre_approval_id, person_id)
+);
+
 -- A row is where the request is now; `version` counts its moves, each of which is an event. `wake_at` is when the
 -- clock next has something to do: remind somebody, time out or expire. Windows are in seconds.
 --
 -- `quorum`, `mode`, `consent_until` and `approve_means` are the terms by which it is decided and only get stricter.
 -- `granted_resources` and `granted_actions` are what a window was opened for, null where that is all that was asked
--- for. While a question stops the clock, `stopped_deadline` is the deadline of before, and `deadline_at` the last
+-- for, `pre_approval_id` what the customer had approved beforehand, where that opened it. While a question stops the clock, `stopped_deadline` is the deadline of before, and `deadline_at` the last
 -- that it may become.
 CREATE TABLE requests (
     id uuid CONSTRAINT pk_requests PRIMARY KEY,
@@ -317,6 +357,7 @@ CREATE TABLE requests (
     submitted_by uuid CONSTRAINT fk_requests_submitted_by REFERENCES people (id),
     token_id uuid,
     follows uuid CONSTRAINT fk_requests_follows REFERENCES requests (id),
+    pre_approval_id uuid,
 
     service varchar(63) NOT NULL,
     resources text[] NOT NULL CONSTRAINT ck_requests_resources CHECK (cardinality(resources) BETWEEN 1 AND 50),
@@ -388,6 +429,7 @@ CREATE INDEX ix_requests_open_by_id ON requests (state, id) WHERE state IN ('rev
 CREATE INDEX ix_requests_open_by_deadline ON requests (state, deadline_at, id) WHERE state IN ('reviewing', 'active');
 CREATE INDEX ix_requests_denied ON requests (tenant_id, service) WHERE state = 'denied' AND asked_at IS NOT NULL;
 CREATE INDEX ix_requests_tenant_id_case_ref ON requests (tenant_id, case_ref) WHERE case_ref IS NOT NULL;
+CREATE INDEX ix_requests_pre_approval_id ON requests (pre_approval_id) WHERE pre_approval_id IS NOT NULL;
 CREATE INDEX ix_requests_follows ON requests (follows) WHERE follows IS NOT NULL;
 CREATE UNIQUE INDEX uq_requests_follows_open ON requests (follows) WHERE follows IS NOT NULL AND closed_at IS NULL;
 

@@ -141,7 +141,7 @@ DECLARE
     marked text;
 BEGIN
     FOREACH marked IN ARRAY '{memberships,passkeys,identities,gate_identities,tenants,eligible_delegates,
-        enforcements,report_consents}'::text[] LOOP
+        enforcements,report_consents,pre_approvals}'::text[] LOOP
         EXECUTE format('CREATE TRIGGER removed_for_good AFTER DELETE ON %I FOR EACH ROW
             WHEN (OLD.mac IS NOT NULL) EXECUTE FUNCTION remember_ended_power()', marked);
         EXECUTE format('CREATE TRIGGER marked_anew AFTER UPDATE ON %I FOR EACH ROW
@@ -248,10 +248,14 @@ CREATE TRIGGER only_managers_open_alone BEFORE UPDATE ON requests FOR EACH ROW
         AND NOT 'manager' = ANY (at_roles())
         AND NOT (NEW.state = 'denied' AND OLD.tenant_id = ANY (at_administers())))
     EXECUTE FUNCTION refuse('only a manager endorses request %s, or denies it but for an emergency stop');
--- What the vendor opens alone is within the tenant's mode at that moment, or within consent that lasts as long.
+-- What the vendor opens alone is within the tenant's mode at that moment, or within consent that lasts as long, or what
+-- the customer has approved beforehand.
 CREATE FUNCTION refuse_without_the_customer() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 BEGIN
+    IF NEW.mode = 'enforce' AND NEW.pre_approval_id IS NOT NULL THEN
+        RETURN NEW;
+    END IF;
     IF NOT EXISTS (SELECT FROM tenants t JOIN policies p ON p.tenant_id = t.id AND p.version = t.policy_version
         WHERE t.id = NEW.tenant_id AND (t.mode <> 'enforce'
             OR CAST(p.body -> 'consent' ->> 'until' AS timestamptz) >= NEW.deadline_at)) THEN
@@ -291,6 +295,10 @@ CREATE TRIGGER never_for_more_uses BEFORE UPDATE ON requests FOR EACH ROW
     WHEN (OLD.max_uses IS NOT NULL AND (NEW.max_uses IS NULL OR NEW.max_uses > OLD.max_uses)
         OR OLD.opened_at IS NOT NULL AND NEW.max_uses IS DISTINCT FROM OLD.max_uses OR NEW.used < OLD.used)
     EXECUTE FUNCTION refuse('request %s is never for more uses');
+CREATE TRIGGER never_by_another_pre_approval BEFORE UPDATE ON requests FOR EACH ROW
+    WHEN (NEW.pre_approval_id IS DISTINCT FROM OLD.pre_approval_id
+        AND (OLD.state <> 'reviewing' OR NEW.state <> 'active'))
+    EXECUTE FUNCTION refuse('what request %s was opened by stays on record');
 CREATE TRIGGER never_unasked BEFORE UPDATE ON requests FOR EACH ROW
     WHEN (OLD.asked_at IS NOT NULL AND NEW.asked_at IS DISTINCT FROM OLD.asked_at)
     EXECUTE FUNCTION refuse('who was asked about request %s was asked');
@@ -313,6 +321,8 @@ END $$;
 CREATE TRIGGER only_signed_where_demanded BEFORE UPDATE ON requests FOR EACH ROW
     WHEN (NEW.state = 'active' AND OLD.state <> 'active' AND NEW.mode = 'enforce' AND NEW.approve_means = 'attested')
     EXECUTE FUNCTION refuse_unsigned();
+CREATE TRIGGER only_signed_where_demanded_at_once BEFORE INSERT ON requests FOR EACH ROW
+    WHEN (NEW.state = 'active' AND NEW.approve_means = 'attested') EXECUTE FUNCTION refuse_unsigned();
 
 -- No window is open without the decisions for it, and no move is made without its event. People's moves are judged at
 -- their commit, in whatever order they were written; a worker writes each batch in one statement, which is judged at
@@ -361,6 +371,30 @@ CREATE TRIGGER append_only BEFORE UPDATE ON decisions FOR EACH ROW
 CREATE TRIGGER append_only_whole BEFORE TRUNCATE ON decisions FOR EACH STATEMENT
     EXECUTE FUNCTION refuse('decisions is append-only');
 CREATE TRIGGER never_goes BEFORE DELETE ON decisions FOR EACH ROW EXECUTE FUNCTION refuse('decisions is append-only');
+
+-- What is approved beforehand says for good what it covers. It is used one by one, revoked once, and its end recorded.
+CREATE TRIGGER never_wider BEFORE UPDATE ON pre_approvals FOR EACH ROW
+    WHEN (to_jsonb(NEW) - '{used,revoked_at,revoked_by,ended_at,mac}'::text[]
+        <> to_jsonb(OLD) - '{used,revoked_at,revoked_by,ended_at,mac}'::text[])
+    EXECUTE FUNCTION refuse('what pre-approval %s covers stays as it is');
+CREATE TRIGGER never_revived BEFORE UPDATE ON pre_approvals FOR EACH ROW
+    WHEN (OLD.revoked_at IS NOT NULL AND (NEW.revoked_at IS DISTINCT FROM OLD.revoked_at
+        OR NEW.revoked_by IS DISTINCT FROM OLD.revoked_by))
+    EXECUTE FUNCTION refuse('pre-approval %s stays revoked');
+CREATE TRIGGER used_one_by_one BEFORE UPDATE ON pre_approvals FOR EACH ROW
+    WHEN (NEW.used <> OLD.used AND (NEW.used <> OLD.used + 1 OR OLD.revoked_at IS NOT NULL
+        OR OLD.ends_at <= clock_timestamp()))
+    EXECUTE FUNCTION refuse('pre-approval %s is used one by one, while it may be');
+CREATE TRIGGER never_goes BEFORE DELETE ON pre_approvals FOR EACH ROW
+    EXECUTE FUNCTION refuse('pre_approvals is append-only');
+-- The owner marks a vote anew, and changes nothing that it says.
+CREATE TRIGGER append_only BEFORE UPDATE ON pre_approval_votes FOR EACH ROW
+    WHEN (NEW.mac IS NULL OR NEW.mac IS NOT DISTINCT FROM OLD.mac OR to_jsonb(OLD) - 'mac' <> to_jsonb(NEW) - 'mac')
+    EXECUTE FUNCTION refuse('pre_approval_votes is append-only');
+CREATE TRIGGER append_only_whole BEFORE TRUNCATE ON pre_approval_votes FOR EACH STATEMENT
+    EXECUTE FUNCTION refuse('pre_approval_votes is append-only');
+CREATE TRIGGER never_goes BEFORE DELETE ON pre_approval_votes FOR EACH ROW
+    EXECUTE FUNCTION refuse('pre_approval_votes is append-only');
 
 CREATE TRIGGER answered_once BEFORE UPDATE ON questions FOR EACH ROW
     WHEN (OLD.answered_at IS NOT NULL) EXECUTE FUNCTION refuse('question %s was answered');

@@ -72,6 +72,16 @@ THE_REST = (
     WHERE e.service = 'gate-' || CAST(:tenant AS text)
     """,
     """
+    INSERT INTO pre_approvals (id, tenant_id, service, resource, actions, reason_code, access_window, max_uses,
+        ends_at, proposed_by, proposed_at)
+    VALUES (uuidv7(), :tenant, 'exchange-online', 'mailbox:a*', '{read}', 'support_case', 3600, 3,
+        now() + interval '1 day', :tara, now())
+    """,
+    """
+    INSERT INTO pre_approval_votes (id, pre_approval_id, person_id, principals, means, decided_at)
+    SELECT uuidv7(), p.id, :ann, '{}', 'passkey', now() FROM pre_approvals p WHERE p.tenant_id = :tenant
+    """,
+    """
     INSERT INTO passkeys (id, person_id, credential_id, public_key, sign_count, name, created_at, trusted_at)
     SELECT uuidv7(), p.id, uuid_send(p.id), 'key', 0, 'laptop', now(), now()
     FROM unnest(CAST(:everybody AS uuid[])) AS p (id)

@@ -15,7 +15,7 @@ from lockbox.database import Database
 from lockbox.errors import AlreadyAskedAgain, NobodyCanApprove, NotFound, NotTimedOut, NotYours, PolicyNotMet, TooMany
 from lockbox.identity import authentication
 from lockbox.identity.roles import Caller, Role, Scope
-from lockbox.requests import submit, timers
+from lockbox.requests import resubmission, submit, timers
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.submit import SubmissionLimits, SubmittedRequest
@@ -48,7 +48,7 @@ def asks_again(
     """Ask again as somebody."""
     caller = world.people[who] if isinstance(who, str) else who
     with world.db.transaction() as session:
-        return submit.ask_again(session, caller, HERE, request_id, SETTINGS.catalogue.services, limits=limits)
+        return resubmission.ask_again(session, caller, HERE, request_id, SETTINGS.catalogue.services, limits=limits)
 
 
 def test_the_same_is_submitted_anew_and_follows_the_first(world: World, superuser: Engine, worker: Database) -> None:
@@ -195,7 +195,7 @@ def test_the_customer_and_the_requester_find_what_followed_and_others_do_not(
     def found(who: str) -> UUID | None:
         with world.db.transaction() as session:
             authentication.enter(session, world.people[who])
-            return submit.follower(session, world.people[who], first.id)
+            return resubmission.follower(session, world.people[who], first.id)
 
     assert {who: found(who) for who in ("erin", "max", "ann", "eve")} == {
         "erin": second.id,

@@ -1,0 +1,163 @@
+"""What a pre-approval is worth now, and who has approved it, as its tenant's members see it."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from uuid import UUID
+
+from sqlmodel import col, select
+
+from lockbox.database import UnitOfWork
+from lockbox.errors import PolicyUnverified
+from lockbox.identity import row_macs
+from lockbox.identity.models import Person, Tenant
+from lockbox.notifications import recipients
+from lockbox.notifications.recipients import RecipientDirectory
+from lockbox.requests import policy_store, pre_approvals
+from lockbox.requests.models import PreApproval, PreApprovalVote
+from lockbox.requests.policy import UNVERIFIED, Terms
+from lockbox.requests.policy_parts import ApproveMeans
+from lockbox.requests.policy_rules import Policy
+from lockbox.requests.quorum import Vote, missing
+
+MOST_LISTED = 200
+FORMER = "a former member"
+MUST_SIGN = (
+    "The policy requires each approval to be signed with a passkey, which a pre-approval cannot be: requests that it "
+    "would cover are decided one by one."
+)
+ALTERED = "It was changed in the database, and not by Lockbox: it opens nothing. Revoke it."
+
+
+class PreApprovalStatus(StrEnum):
+    """What a pre-approval is worth now: it waits for approvals, opens requests, or is over in one of three ways."""
+
+    PENDING = "pending"
+    IN_FORCE = "in_force"
+    USED_UP = "used_up"
+    ENDED = "ended"
+    REVOKED = "revoked"
+
+
+OPEN = frozenset({PreApprovalStatus.PENDING, PreApprovalStatus.IN_FORCE})
+
+
+@dataclass(frozen=True)
+class PreApprovalApprover:
+    """Somebody who has approved a pre-approval; `counts` is whether they could still do so today."""
+
+    person_id: UUID
+    name: str
+    at: datetime
+    counts: bool
+
+
+@dataclass(frozen=True)
+class PreApprovalSummary:
+    """A pre-approval as a reader sees it; `lacks` says what it still needs, by the policy of today."""
+
+    row: PreApproval
+    status: PreApprovalStatus
+    proposed_by: str
+    approvers: tuple[PreApprovalApprover, ...]
+    lacks: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class PreApprovalContext:
+    """By what pre-approvals are judged: the policy of today, None where its mark does not hold, and the people."""
+
+    tenant: Tenant
+    policy: Policy | None
+    known: RecipientDirectory
+    at: datetime
+
+
+def judged_by(session: UnitOfWork, tenant: Tenant, at: datetime) -> PreApprovalContext:
+    """Return by what a tenant's pre-approvals are judged at this moment."""
+    policy = policy_store.verified(session, tenant)
+    return PreApprovalContext(tenant, policy, recipients.look_up(session, {tenant.id}, at), at)
+
+
+def terms_for(judged: PreApprovalContext, row: PreApproval) -> Terms:
+    """Return the strictest terms that a request could meet which it covers.
+
+    Raises:
+        PolicyUnverified: the policy, or the tenant's row, has no mark that holds.
+    """
+    if judged.policy is None:
+        raise PolicyUnverified(UNVERIFIED)
+    return pre_approvals.terms_for(judged.policy, row)
+
+
+def summaries(session: UnitOfWork, tenant: Tenant, judged: PreApprovalContext) -> list[PreApprovalSummary]:
+    """Return a tenant's newest pre-approvals, the newest first."""
+    query = select(PreApproval).where(col(PreApproval.tenant_id) == tenant.id)
+    rows = session.orm.exec(query.order_by(col(PreApproval.id).desc()).limit(MOST_LISTED)).all()
+    return _summarised(session, rows, judged)
+
+
+def summary(session: UnitOfWork, row: PreApproval, judged: PreApprovalContext) -> PreApprovalSummary:
+    """Return one pre-approval as a reader sees it."""
+    return _summarised(session, [row], judged)[0]
+
+
+def _summarised(
+    session: UnitOfWork, rows: Collection[PreApproval], judged: PreApprovalContext
+) -> list[PreApprovalSummary]:
+    ids = [row.id for row in rows]
+    votes = session.orm.exec(
+        select(PreApprovalVote).where(col(PreApprovalVote.pre_approval_id).in_(ids)).order_by(col(PreApprovalVote.id))
+    ).all()
+    people = {row.proposed_by for row in rows} | {vote.person_id for vote in votes}
+    names = dict(session.orm.exec(select(Person.id, Person.name).where(col(Person.id).in_(people))).all())
+    return [
+        _with(session, row, [vote for vote in votes if vote.pre_approval_id == row.id], names, judged) for row in rows
+    ]
+
+
+def _with(
+    session: UnitOfWork,
+    row: PreApproval,
+    votes: Sequence[PreApprovalVote],
+    names: Mapping[UUID, str],
+    judged: PreApprovalContext,
+) -> PreApprovalSummary:
+    counted: tuple[Vote, ...] = ()
+    lacks = [UNVERIFIED]
+    if judged.policy is not None:
+        terms = terms_for(judged, row)
+        counted = pre_approvals.votes_on(session, row, votes, judged.known, terms)
+        lacks = _lacks(counted, terms, judged.policy)
+    if not row_macs.is_held(session, row.mac, row_macs.pre_approval(row), row.id):
+        lacks = [ALTERED]
+    good = {vote.person_id for vote in counted if vote.seats}
+    approvers = tuple(
+        PreApprovalApprover(
+            vote.person_id, names.get(vote.person_id, FORMER), vote.decided_at, vote.person_id in good
+        )
+        for vote in votes
+    )
+    status = _status(row, judged.at, is_enough=not lacks)
+    said = tuple(lacks) if status in OPEN else ()
+    return PreApprovalSummary(row, status, names.get(row.proposed_by, FORMER), approvers, said)
+
+
+def _lacks(votes: Collection[Vote], terms: Terms, policy: Policy) -> list[str]:
+    if terms.approve_means is ApproveMeans.PASSKEY_SIGNED:
+        return [MUST_SIGN]
+    return [
+        f"{number} more {'approval' if number == 1 else 'approvals'}{f' of the group {group}' if group else ''}"
+        for group, number in missing(votes, terms.quorum, terms.stages, policy.groups)
+    ]
+
+
+def _status(row: PreApproval, at: datetime, *, is_enough: bool) -> PreApprovalStatus:
+    if row.revoked_at is not None:
+        return PreApprovalStatus.REVOKED
+    if row.used >= row.max_uses:
+        return PreApprovalStatus.USED_UP
+    if row.ends_at <= at:
+        return PreApprovalStatus.ENDED
+    return PreApprovalStatus.IN_FORCE if is_enough else PreApprovalStatus.PENDING

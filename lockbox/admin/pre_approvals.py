@@ -1,0 +1,377 @@
+"""Propose, approve, list and revoke what a customer approves before it is asked."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlmodel import col, select
+
+from config.service_catalogue import Service
+from lockbox.admin import permissions
+from lockbox.admin.permissions import ABSENT, AdminActor, AdminChange, change
+from lockbox.admin.pre_approval_status import (
+    MUST_SIGN,
+    OPEN,
+    PreApprovalContext,
+    PreApprovalStatus,
+    PreApprovalSummary,
+    judged_by,
+    summaries,
+    summary,
+    terms_for,
+)
+from lockbox.audit.canonical import Value, instant
+from lockbox.audit.events import THE_CLOCK, AuditEvent
+from lockbox.database import Database, UnitOfWork, now
+from lockbox.errors import (
+    AlreadyDecided,
+    Invalid,
+    NobodyCanApprove,
+    NotFound,
+    NotYours,
+    OwnRequest,
+    PasskeyMustSign,
+    TooLate,
+    TooManyPreApprovals,
+    UnknownService,
+)
+from lockbox.identity import authentication, row_macs
+from lockbox.identity.models import Tenant
+from lockbox.identity.roles import AuthMethod, Caller, Role
+from lockbox.notifications import announcements
+from lockbox.notifications.mail_text import duration
+from lockbox.requests import decide
+from lockbox.requests.available_moves import sign_in_obstacle
+from lockbox.requests.decisions import DecisionInput
+from lockbox.requests.lifecycle import Action, Party, State
+from lockbox.requests.models import AccessRequest, PreApproval, PreApprovalVote
+from lockbox.requests.policy_parts import ApproveMeans, Reason
+from lockbox.requests.quorum import who_lacks
+from lockbox.requests.transition import Origin
+from lockbox.sql import new_id
+
+LONGEST = timedelta(days=90)
+MOST_LISTED = 200
+MOST_OPEN = 50
+ENDED_BY_NOW = text("""
+WITH due AS (SELECT id FROM pre_approvals WHERE ended_at IS NULL AND ends_at <= clock_timestamp()
+    ORDER BY ends_at LIMIT :most FOR UPDATE SKIP LOCKED)
+UPDATE pre_approvals p SET ended_at = clock_timestamp() FROM due WHERE p.id = due.id
+RETURNING p.id, p.tenant_id, p.resource, p.used, p.max_uses,
+    p.revoked_at IS NOT NULL OR p.used >= p.max_uses AS was_over
+""")
+PROPOSED, APPROVED = "pre_approval_proposed", "pre_approval_approved"
+REVOKED, ENDED = "pre_approval_revoked", "pre_approval_ended"
+NO_SUCH = "There is no such pre-approval."
+OWN = "You have proposed this pre-approval. Somebody else has to approve it."
+CLOSED = "The pre-approval by which this access was opened was revoked."
+TOO_WIDE = re.compile(r"[^:]*:\**")
+
+
+@dataclass(frozen=True)
+class PreApprovalInput:
+    """A pre-approval to propose; the window in seconds, the resource a pattern."""
+
+    service: str
+    resource: str
+    actions: Sequence[str]
+    reason_code: str
+    access_window: int
+    max_uses: int
+    ends_at: datetime
+    comment: str | None = None
+
+
+def propose(  # noqa: PLR0917 - who proposes what, where
+    session: UnitOfWork,
+    caller: Caller,
+    origin: Origin,
+    slug: str,
+    wanted: PreApprovalInput,
+    services: Mapping[str, Service],
+) -> PreApprovalSummary:
+    """Propose a pre-approval, as the tenant's admin; it opens nothing before approvers have approved it.
+
+    Raises:
+        NotFound, NotYours: there is no such tenant, or the caller is no admin there.
+        UnknownService: the service or an action of it is not in the catalogue.
+        Invalid: the pattern names nothing, the window is longer than the policy allows, or the end is no end.
+        NobodyCanApprove: too few people could approve it; the sentence says why.
+        PasskeyMustSign: the policy demands signed approvals for something that it would cover.
+        TooManyPreApprovals: so many are open already.
+    """
+    tenant = permissions.known(session, caller, slug)
+    actor = permissions.acting_as(session, caller, origin, (Role.TENANT_ADMIN,), tenant)
+    at = now(session)
+    _in_catalogue(wanted, services)
+    if TOO_WIDE.fullmatch(wanted.resource):
+        raise Invalid("Name at least a part of the id, such as mailbox:*@contoso.example.", field="resource")
+    if not at < wanted.ends_at <= at + LONGEST:
+        raise Invalid(f"The end must be in the future, and at most {LONGEST.days} days ahead.", field="ends_at")
+    row = PreApproval(
+        id=new_id(),
+        tenant_id=tenant.id,
+        service=wanted.service,
+        resource=wanted.resource,
+        actions=sorted(set(wanted.actions)),
+        reason_code=Reason(wanted.reason_code),
+        access_window=wanted.access_window,
+        max_uses=wanted.max_uses,
+        ends_at=wanted.ends_at,
+        proposed_by=caller.person_id,
+        proposed_at=at,
+    )
+    judged = judged_by(session, tenant, at)
+    _could_be_approved(row, judged)
+    if sum(one.status in OPEN for one in summaries(session, tenant, judged)) >= MOST_OPEN:
+        raise TooManyPreApprovals(f"At most {MOST_OPEN} pre-approvals can be open. Revoke one first.")
+    row.mac = row_macs.mark(session, row_macs.pre_approval(row))
+    session.orm.add(row)
+    session.orm.flush()
+    changes = {name: change(ABSENT, said) for name, said in _said(row).items()}
+    _record(session, actor, row, AdminChange(PROPOSED, at, changes, {"comment": wanted.comment}, _facts(row)))
+    return summary(session, row, judged)
+
+
+def approve(  # noqa: PLR0917 - who approves what, where
+    session: UnitOfWork, caller: Caller, origin: Origin, slug: str, which: UUID, comment: str | None = None
+) -> PreApprovalSummary:
+    """Approve a pre-approval, as an approver or a delegate with the sign-in that an approval needs.
+
+    Raises:
+        NotFound, NotYours, OwnRequest: there is no such pre-approval, or the caller is not the one to approve it.
+        SignInAgain: the sign-in is too weak or too old.
+        PasskeyMustSign: the policy demands signed approvals for something that it covers.
+        AlreadyDecided, TooLate: the caller has approved it, or it is over.
+    """
+    tenant = permissions.known(session, caller, slug)
+    permissions.lock_members(session, tenant.id)
+    caller = authentication.as_of_now(session, caller)
+    row = _locked(session, tenant, which)
+    at = now(session)
+    judged = judged_by(session, tenant, at)
+    terms = terms_for(judged, row)
+    principals = judged.known.delegates[tenant.id].get(caller.person_id, frozenset())
+    if not judged.known.seats(tenant.id).get(caller.person_id):
+        raise NotYours("Only approvers of this tenant can approve a pre-approval.")
+    if row.proposed_by == caller.person_id:
+        raise OwnRequest(OWN)
+    if refused := sign_in_obstacle(caller, Action.APPROVE, terms, at):
+        raise refused
+    before = summary(session, row, judged)
+    if before.status not in OPEN:
+        raise TooLate("This pre-approval is over.", current_state=before.status.value)
+    if any(one.person_id == caller.person_id for one in before.approvers):
+        raise AlreadyDecided("You have already approved this pre-approval. It counts once.")
+    if terms.approve_means is ApproveMeans.PASSKEY_SIGNED:
+        raise PasskeyMustSign(MUST_SIGN)
+    vote = PreApprovalVote(
+        id=new_id(),
+        pre_approval_id=row.id,
+        person_id=caller.person_id,
+        principals=sorted(principals),
+        means=caller.means,
+        decided_at=at,
+    )
+    vote.mac = row_macs.mark(session, row_macs.pre_approval_vote(vote))
+    session.orm.add(vote)
+    session.orm.flush()
+    after = summary(session, row, judged)
+    facts: dict[str, Value] = {
+        "pre_approval_id": row.id,
+        "means": "mail-only" if caller.means is AuthMethod.MAIL else caller.means.value,
+        "in_force": after.status is PreApprovalStatus.IN_FORCE,
+        **({"principals": sorted(map(str, principals))} if principals else {}),
+    }
+    actor = AdminActor(caller, Role.APPROVER, origin, tenant.id)
+    changes = {"pre-approval": change(before.status.value, after.status.value)}
+    _record(session, actor, row, AdminChange(APPROVED, at, changes, {"comment": comment}, facts))
+    return after
+
+
+def revoke(  # noqa: PLR0917 - who revokes what, where
+    session: UnitOfWork, caller: Caller, origin: Origin, slug: str, which: UUID, comment: str | None = None
+) -> PreApprovalSummary:
+    """Revoke a pre-approval and every window that it has open, as an admin or any approver of the tenant.
+
+    One that is over stays as it is.
+
+    Raises:
+        NotFound, NotYours: there is no such pre-approval, or the caller is neither.
+        SignInAgain: it has a window open, and the policy asks for a fresh sign-in to revoke.
+    """
+    tenant = permissions.known(session, caller, slug)
+    actor = permissions.acting_as(session, caller, origin, (Role.TENANT_ADMIN, Role.APPROVER), tenant)
+    row, at = _locked(session, tenant, which), now(session)
+    if row.revoked_at is None:
+        _revoke(session, actor, [row], comment, at)
+    return summary(session, row, judged_by(session, tenant, at))
+
+
+def revoke_all(session: UnitOfWork, actor: AdminActor, tenant: Tenant, comment: str | None) -> int:
+    """Revoke every pre-approval that could still open something, and the windows that they have open."""
+    at = now(session)
+    theirs = col(PreApproval.tenant_id) == tenant.id, col(PreApproval.revoked_at).is_(None)
+    query = select(PreApproval).where(*theirs, col(PreApproval.ends_at) > at).order_by(col(PreApproval.id))
+    rows = session.orm.exec(query.with_for_update()).all()
+    _revoke(session, actor, rows, comment, at)
+    return len(rows)
+
+
+def record_ended(database: Database) -> Iterator[int]:
+    """Record the end of each pre-approval whose end date has come, and tell its tenant; yield how many each time.
+
+    It may run anywhere and any number of times. One that was revoked or used up has ended before.
+    """
+    while True:
+        with database.transaction() as session:
+            rows = session.execute(ENDED_BY_NOW, {"most": MOST_LISTED}).all()
+            for row in rows:
+                facts: dict[str, Value] = {"pre_approval_id": row.id, "used": row.used, "max_uses": row.max_uses}
+                changes = {"pre-approval": change("open", "ended")}
+                ended = AuditEvent(
+                    at=now(session),
+                    action=ENDED,
+                    actor=THE_CLOCK,
+                    tenant_id=row.tenant_id,
+                    facts={**facts, "changes": changes},
+                    personal={"resource": row.resource},
+                )
+                if not row.was_over:
+                    announcements.announce(session, ended)
+        if rows:
+            yield len(rows)
+        if len(rows) < MOST_LISTED:
+            return
+
+
+def listed(session: UnitOfWork, caller: Caller, slug: str) -> list[PreApprovalSummary]:
+    """Return a tenant's pre-approvals to its members, the newest first.
+
+    Raises:
+        NotFound, NotYours: there is no such tenant, or the caller has no role there.
+    """
+    tenant = permissions.readable(session, caller, slug)
+    return summaries(session, tenant, judged_by(session, tenant, now(session)))
+
+
+def find(session: UnitOfWork, caller: Caller, slug: str, which: UUID) -> PreApprovalSummary:
+    """Return one pre-approval to the tenant's members.
+
+    Raises:
+        NotFound, NotYours: there is no such pre-approval, or the caller has no role there.
+    """
+    tenant = permissions.readable(session, caller, slug)
+    query = select(PreApproval).where(col(PreApproval.id) == which, col(PreApproval.tenant_id) == tenant.id)
+    row = session.orm.exec(query).one_or_none()
+    if row is None:
+        raise NotFound(NO_SUCH)
+    return summary(session, row, judged_by(session, tenant, now(session)))
+
+
+def _in_catalogue(wanted: PreApprovalInput, services: Mapping[str, Service]) -> None:
+    service = services.get(wanted.service)
+    if service is None:
+        raise UnknownService(f"Choose one of the services {', '.join(sorted(services))}.", field="service")
+    if unknown := sorted(set(wanted.actions) - set(service.actions)):
+        known = ", ".join(service.actions)
+        raise UnknownService(
+            f"{wanted.service} has no action {', '.join(unknown)}; choose from {known}.", field="actions"
+        )
+
+
+def _could_be_approved(row: PreApproval, judged: PreApprovalContext) -> None:
+    """Check that the policy of today lets somebody else than the proposer approve it."""
+    terms = terms_for(judged, row)
+    if terms.approve_means is ApproveMeans.PASSKEY_SIGNED:
+        raise PasskeyMustSign(MUST_SIGN)
+    if row.access_window > terms.access_ceiling:
+        most = duration(terms.access_ceiling)
+        raise Invalid(f"The access window may be at most {most}, as the policy has it.", field="access_window")
+    seats = {
+        person: options - {row.proposed_by}
+        for person, options in judged.known.seats(judged.tenant.id).items()
+        if person != row.proposed_by
+    }
+    assert judged.policy is not None  # noqa: S101 - there were terms
+    if lacks := who_lacks(terms.quorum, terms.stages, judged.policy.groups, seats):
+        raise NobodyCanApprove(f"{' '.join(lacks)} Whoever proposes it cannot approve it.", reasons=lacks)
+
+
+def _locked(session: UnitOfWork, tenant: Tenant, which: UUID) -> PreApproval:
+    """Return a pre-approval locked: requests that use it at this moment come before, or find it as it is then."""
+    mine = col(PreApproval.id) == which, col(PreApproval.tenant_id) == tenant.id
+    row = session.orm.exec(select(PreApproval).where(*mine).with_for_update(key_share=True)).one_or_none()
+    if row is None:
+        if session.orm.exec(select(PreApproval.id).where(*mine)).one_or_none():
+            raise NotYours("Only admins and approvers of this tenant can change a pre-approval.")
+        raise NotFound(NO_SUCH)
+    return row
+
+
+def _revoke(
+    session: UnitOfWork, actor: AdminActor, rows: Sequence[PreApproval], comment: str | None, at: datetime
+) -> None:
+    """Revoke pre-approvals, which are locked, then what each has open: no request can use one any more by then."""
+    for row in rows:
+        row.revoked_at, row.revoked_by = at, actor.caller.person_id
+        row.mac = row_macs.mark(session, row_macs.pre_approval(row))
+        session.orm.add(row)
+    session.orm.flush()
+    for row in rows:
+        closed = _close(session, actor, row.id, comment)
+        facts: dict[str, Value] = {"pre_approval_id": row.id, "closed": [str(one) for one in closed]}
+        changes = {"pre-approval": change("open", "revoked"), "open windows": change(len(closed), 0)}
+        _record(session, actor, row, AdminChange(REVOKED, at, changes, {"comment": comment}, facts))
+
+
+def _close(session: UnitOfWork, actor: AdminActor, which: UUID, comment: str | None) -> list[UUID]:
+    """Revoke each window that a pre-approval has open, by the function that makes every move; return their ids."""
+    opened = col(AccessRequest.pre_approval_id) == which, col(AccessRequest.state) == State.ACTIVE
+    party = Party.TENANT_ADMIN if actor.role == Role.TENANT_ADMIN else Party.APPROVER
+    closed = []
+    query = select(AccessRequest).where(*opened).order_by(col(AccessRequest.id)).with_for_update()
+    for request in session.orm.exec(query).all():
+        session.orm.expunge(request)
+        why = DecisionInput(Action.REVOKE, comment or CLOSED)
+        try:
+            decide.act_on(session, actor.caller, actor.origin, request, why, as_party=party)
+        except TooLate:
+            # Its deadline has passed, and the clock will end it.
+            continue
+        closed.append(request.id)
+    return closed
+
+
+def _facts(row: PreApproval) -> dict[str, Value]:
+    """Return what an event says of what a pre-approval covers, but for the pattern, which is personal."""
+    return {
+        "pre_approval_id": row.id,
+        "service": row.service,
+        "actions": list(row.actions),
+        "reason_code": str(row.reason_code),
+        "access_window": row.access_window,
+        "max_uses": row.max_uses,
+        "ends_at": row.ends_at,
+    }
+
+
+def _said(row: PreApproval) -> dict[str, str]:
+    return {
+        "service": row.service,
+        "actions": ", ".join(row.actions),
+        "reason": row.reason_code.replace("_", " "),
+        "access window": duration(row.access_window),
+        "uses": str(row.max_uses),
+        "ends": instant(row.ends_at),
+    }
+
+
+def _record(session: UnitOfWork, actor: AdminActor, row: PreApproval, said: AdminChange) -> None:
+    personal = {**said.personal, "resource": row.resource}
+    permissions.record_change(
+        session, actor, AdminChange(said.action, said.at, said.changes, personal, said.facts, said.also)
+    )

@@ -1,0 +1,163 @@
+"""Judge what a customer has approved beforehand: whether it opens a request now, and use it once."""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from types import SimpleNamespace
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import text
+
+from lockbox.audit.events import Actor, AuditEvent
+from lockbox.database import Query, UnitOfWork
+from lockbox.identity import row_macs
+from lockbox.identity.roles import AuthMethod
+from lockbox.notifications import announcements
+from lockbox.notifications.recipients import RecipientDirectory
+from lockbox.requests.lifecycle import Action
+from lockbox.requests.models import AccessRequest, PreApproval
+from lockbox.requests.policy import Terms
+from lockbox.requests.policy_parts import ApproveMeans, Reason
+from lockbox.requests.policy_rules import Policy, RequestFacts, fits, stricter, strictest_for
+from lockbox.requests.quorum import Vote, quorum_met
+
+USABLE = text("""
+SELECT usable_pre_approvals(:tenant_id, :service, :reason) AS pre_approvals,
+    was_denied(:tenant_id, :service, CAST(:resources AS text[])) AS was_denied
+""")
+USE = text("SELECT use_pre_approval(:id, :policy_version, :engineer_id)")
+USED_UP = "pre_approval_used_up"
+MOMENTS = ("ends_at", "proposed_at", "revoked_at", "decided_at")
+Row = PreApproval | SimpleNamespace
+
+
+@dataclass(frozen=True)
+class CoveringPreApproval:
+    """A pre-approval that opens a request at this moment, and those whose approvals of it count.
+
+    `uses_left` is how many uses are left after this one, once it is used.
+    """
+
+    id: UUID
+    approved_by: frozenset[UUID]
+    ends_at: datetime
+    uses_left: int | None = None
+
+
+@dataclass(frozen=True)
+class CoverageContext:
+    """What is asked, and by what a pre-approval is judged: today's policy, and the terms that the request meets."""
+
+    tenant_id: UUID
+    ask: RequestFacts
+    access_window: int
+    policy: Policy
+    terms: Terms
+    groups: Mapping[str, Sequence[UUID]]
+    known: RecipientDirectory
+
+
+def ahead_of_covering(request: AccessRequest) -> Query:
+    """Return the query for what could open a request that leaves the vendor's review, and whether it may."""
+    asked = {"service": request.service, "reason": request.reason_code, "resources": list(request.resources)}
+    return USABLE, {"tenant_id": request.tenant_id, **asked}
+
+
+def covering(
+    session: UnitOfWork, rows: Iterable[Mapping[str, Any]], scene: CoverageContext
+) -> CoveringPreApproval | None:
+    """Return the pre-approval that opens a request, of several the one that ends last, or None.
+
+    It covers all that is asked, carries our mark, and those who approved it are enough for anything that it covers
+    by the policy of today, and could all still approve. So a policy that becomes stricter suspends it until more have
+    approved it, and so does somebody who leaves.
+    """
+    found = [one for row in rows if (one := _covering(session, _read(row), scene))]
+    return max(found, key=lambda one: one.ends_at, default=None)
+
+
+def use(
+    session: UnitOfWork,
+    which: CoveringPreApproval,
+    *,
+    policy_version: int | None = None,
+    engineer: UUID | None = None,
+) -> CoveringPreApproval | None:
+    """Use a pre-approval once, and return it with how many uses are left; None where it cannot be used any more.
+
+    With the engineer, nothing may have changed that ends the windows of an engineer or of a tenant: see the function.
+    """
+    session.wait()
+    values = {"id": which.id, "policy_version": policy_version, "engineer_id": engineer}
+    left: int | None = session.execute(USE, values).scalar_one()
+    return None if left is None else replace(which, uses_left=left)
+
+
+def record_last_use(session: UnitOfWork, actor: Actor, request: AccessRequest, at: datetime) -> None:
+    """Record that a request has used a pre-approval for the last time, and tell the customer."""
+    facts = {"pre_approval_id": request.pre_approval_id}
+    last = AuditEvent(at=at, action=USED_UP, actor=actor, tenant_id=request.tenant_id, facts=facts)
+    announcements.announce(session, last)
+
+
+def terms_for(policy: Policy, row: Row) -> Terms:
+    """Return the strictest terms that a request could meet which a pre-approval covers."""
+    return strictest_for(policy, RequestFacts(row.service, row.actions, Reason(row.reason_code), (row.resource,)))
+
+
+def votes_on(
+    session: UnitOfWork, row: Row, votes: Iterable[Any], known: RecipientDirectory, terms: Terms
+) -> tuple[Vote, ...]:
+    """Return the approvals of a pre-approval; only those that people could still give so fill a seat.
+
+    As with requests, a delegate speaks for those for whom they spoke then and still stand in, a code from a mail only
+    where it suffices, and a vote without a mark of ours for nobody. So does whoever has proposed it.
+    """
+    seats = known.seats(UUID(str(row.tenant_id)))
+    return tuple(
+        Vote(person, Action.APPROVE, None, _seats(session, vote, terms) & seats.get(person, frozenset()))
+        for vote in votes
+        if (person := UUID(str(vote.person_id))) != UUID(str(row.proposed_by))
+    )
+
+
+def is_enough(votes: Collection[Vote], terms: Terms, groups: Mapping[str, Sequence[UUID]]) -> bool:
+    """Whether these approvals let a pre-approval open requests; where passkeys must sign, nothing does."""
+    is_signed = terms.approve_means is ApproveMeans.PASSKEY_SIGNED
+    return not is_signed and quorum_met(votes, terms.quorum, terms.stages, groups)
+
+
+def _covering(session: UnitOfWork, row: SimpleNamespace, scene: CoverageContext) -> CoveringPreApproval | None:
+    if not _covers(row, scene) or not row_macs.is_held(session, row.mac, row_macs.pre_approval(row), row.id):
+        return None
+    terms = stricter(terms_for(scene.policy, row), scene.terms)
+    votes = votes_on(session, row, row.votes, scene.known, terms)
+    if not is_enough(votes, terms, scene.groups):
+        return None
+    return CoveringPreApproval(UUID(row.id), frozenset(vote.person_id for vote in votes if vote.seats), row.ends_at)
+
+
+def _covers(row: Row, scene: CoverageContext) -> bool:
+    return (
+        UUID(str(row.tenant_id)) == scene.tenant_id
+        and row.service == scene.ask.service
+        and row.reason_code == scene.ask.reason
+        and set(scene.ask.actions) <= set(row.actions)
+        and all(fits(row.resource, resource) for resource in scene.ask.resources)
+        and scene.access_window <= row.access_window
+    )
+
+
+def _seats(session: UnitOfWork, vote: Any, terms: Terms) -> frozenset[UUID]:  # noqa: ANN401 - a row, or what it says
+    in_vain = vote.means == AuthMethod.MAIL and not terms.mail_suffices
+    if in_vain or not row_macs.is_held(session, vote.mac, row_macs.pre_approval_vote(vote), vote.id):
+        return frozenset()
+    return frozenset(UUID(str(one)) for one in (vote.person_id, *vote.principals))
+
+
+def _read(row: Mapping[str, Any]) -> SimpleNamespace:
+    """Return what the JSON of a row says, with its votes."""
+    said = {name: datetime.fromisoformat(row[name]) for name in MOMENTS if row.get(name)}
+    votes = [_read(one) for one in row.get("votes") or ()]
+    return SimpleNamespace(**{**row, **said, "mac": bytes.fromhex((row["mac"] or "")[2:]), "votes": votes})

@@ -1,0 +1,80 @@
+"""Submit a request anew that timed out."""
+
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row, select, text
+from sqlmodel import col
+
+from config.service_catalogue import Service
+from lockbox.database import UnitOfWork
+from lockbox.errors import AlreadyAskedAgain, NotTimedOut, NotYours
+from lockbox.identity import authentication
+from lockbox.identity.roles import Caller
+from lockbox.requests import queries
+from lockbox.requests.evaluate import RequestInput
+from lockbox.requests.lifecycle import State
+from lockbox.requests.models import AccessRequest
+from lockbox.requests.submit import SubmissionLimits, SubmittedRequest, submit
+from lockbox.requests.transition import Origin
+
+ASKED_BEFORE = text("SELECT * FROM lock_earlier_request(:id)")
+
+
+def ask_again(
+    session: UnitOfWork,
+    caller: Caller,
+    origin: Origin,
+    request_id: UUID,
+    services: Mapping[str, Service],
+    *,
+    limits: SubmissionLimits | None = None,
+) -> SubmittedRequest:
+    """Resubmit a request that timed out, as its requester or the system that submitted it for them.
+
+    Today's policy, people and limits apply. The earlier row is locked first: of two concurrent calls one submits, and
+    the other fails with the id of that request.
+
+    Raises:
+        NotFound: there is no such request that the caller may know of.
+        NotYours: the caller is not the requester.
+        NotTimedOut: it is open, or has ended otherwise; after a denial, for example, submit a new request.
+        AlreadyAskedAgain: it was resubmitted, and that request is still open; `request_id` is its id.
+        Further errors are those of `submit`.
+    """
+    authentication.enter(session, caller)
+    earlier = session.execute(ASKED_BEFORE, {"id": request_id}).one_or_none()
+    if earlier is None:
+        queries.find(session, caller, request_id)
+        raise NotYours("Only the requester can resubmit a request.")
+    if earlier.state != State.TIMED_OUT:
+        raise NotTimedOut("Only a request that timed out can be resubmitted.", current_state=earlier.state)
+    if earlier.open_follower:
+        said = "This request was already resubmitted, and that request is still open."
+        raise AlreadyAskedAgain(said, request_id=str(earlier.open_follower))
+    return submit(session, caller, origin, _same(earlier, request_id), services, limits=limits)
+
+
+def follower(session: UnitOfWork, caller: Caller, request_id: UUID) -> UUID | None:
+    """Return the newest request by which this one was asked again, if the caller may know of one."""
+    theirs = (col(AccessRequest.follows) == request_id, AccessRequest.visible_to(caller))
+    query = select(col(AccessRequest.id)).where(*theirs).order_by(col(AccessRequest.id).desc()).limit(1)
+    found: UUID | None = session.orm.execute(query).scalar_one_or_none()
+    return found
+
+
+def _same(earlier: Row[Any], request_id: UUID) -> RequestInput:
+    return RequestInput(
+        tenant=earlier.tenant,
+        service=earlier.service,
+        resources=earlier.resources,
+        actions=earlier.actions,
+        reason_code=earlier.reason_code,
+        justification=earlier.justification,
+        case_ref=earlier.case_ref,
+        access_window=earlier.access_window,
+        max_uses=earlier.max_uses,
+        engineer=earlier.requester_id,
+        follows=request_id,
+    )
