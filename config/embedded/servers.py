@@ -215,9 +215,7 @@ def _choose_port(state: FolderState, name: str) -> None:
         free = (one for one in secrets.SystemRandom().sample(PORTS, len(PORTS)) if one not in taken)
         port = next((one for one in free if ports.take(one) and _free(one)), None)
     if port is None:
-        raise EmbeddedRefused(
-            f"all ports from {PORTS.start} to {PORTS.stop - 1} are in use: end what listens on them"
-        )
+        raise EmbeddedRefused(f"all ports from {PORTS.start} to {PORTS.stop - 1} are in use: end some servers")
     state.ports[name] = port
 
 

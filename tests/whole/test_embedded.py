@@ -387,7 +387,7 @@ def test_a_machine_whose_ports_are_all_in_use_is_refused(place: Path, monkeypatc
         monkeypatch.setattr(embedded, "PORTS", range(port, port + 1))
 
         with pytest.raises(EmbeddedRefused, match=f"all ports from {port} to {port} are in use"):
-            start(place, only=["redis"])
+            start(place / "crowded", only=["redis"])
 
 
 def test_production_is_refused(place: Path) -> None:
