@@ -25,6 +25,9 @@ need a fresh sign-in, and answer an older one with `fresh-sign-in-needed`.
 **Versions.** `ETag` is the version of what was read; with `If-Match` an operation acts on that version alone, and
 answers 412 if it is not the newest.
 
+**Request ids.** Each answer has an `X-Request-Id`: yours, if you send one of at most 64 letters, digits, dots, dashes
+and underscores, else a new one. The logs have it too: name it when you report a fault.
+
 **Unknown input** is refused: a query parameter or a member of a body that the operation does not know is a 422.
 """
 LICENCE = {"name": "Apache 2.0", "identifier": "Apache-2.0"}
