@@ -26,6 +26,7 @@ REQUESTS: Mapping[str, str] = {
     "expired": "Access has expired",
     "reminded": "Approvers were reminded of a request",
     "escalated": "A request was escalated",
+    "begun": "Access that was approved for later is open now",
     "closing": "Access ends soon",
     "unreached": "None of the approvers could be notified",
     "question": "A question was asked about a request",

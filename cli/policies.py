@@ -31,6 +31,8 @@ SECONDS = frozenset(
         "review_window",
         "approval_window",
         "access_ceiling",
+        "total_access_ceiling",
+        "start_ahead",
         "closing_warning",
         "sign_in_age",
         "revoke_sign_in_age",

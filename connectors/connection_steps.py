@@ -83,6 +83,7 @@ JOIN unnest(CAST(:services AS text[]), CAST(:targets AS text[]), CAST(:tenants A
     ON s.name = r.service AND coalesce(s.tenant, t.slug) = t.slug
     AND length(replace(s.target, '{tenant}', t.slug)) <= 63
 WHERE r.state = 'active' AND r.deadline_at > (SELECT clock_timestamp())
+    AND coalesce(r.opens_at <= (SELECT clock_timestamp()), true)
     AND r.max_uses IS NULL AND NOT t.suspended
     AND NOT EXISTS (SELECT FROM connections c WHERE c.request_id = r.id)
 ORDER BY r.id LIMIT :most

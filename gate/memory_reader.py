@@ -3,6 +3,7 @@
 import threading
 from collections import deque
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from uuid import UUID
 
 import structlog
@@ -17,6 +18,7 @@ from lockbox.database import Database, UnitOfWork
 from lockbox.identity import authentication
 from lockbox.identity.roles import AuthMethod, Caller, Role, RoleGrant, Side
 from lockbox.requests import queries
+from lockbox.requests.queries import RequestEntry
 from lockbox.schedule import UUID_FORM
 
 log = structlog.get_logger(__name__)
@@ -70,6 +72,8 @@ class MemoryReader(threading.Thread):
         self._logs_from = 0
         self._suspected = deque[tuple[float, RememberedWindow]](maxlen=MOST_HEARD)
         self._differed_at = float("-inf")
+        # Windows that were approved and have not begun, in the order of their beginning.
+        self._scheduled: dict[UUID, datetime] = {}
 
     def differs(self) -> bool:
         """Return whether within the last ten minutes memory held a window that Postgres had not."""
@@ -134,8 +138,9 @@ class MemoryReader(threading.Thread):
             self._memory.note_read(began, batch.at)
             self._modes.read(session, began)
             self._judge_suspected(began)
+            self._begin_windows(batch.at)
             self._check_logs(session)
-            self._verify(session)
+            self._verify(session, batch.at)
         if not self._is_recorded:
             self._record()
         return bool(self._unverified or self._loaded_to is not None)
@@ -168,6 +173,7 @@ class MemoryReader(threading.Thread):
         self._memory.clear()
         self._last = None
         self._unverified, self._loaded_to = {}, NOBODY
+        self._scheduled = {}
 
     def _drop(self, changes: Sequence[WindowChange]) -> None:
         """Drop what changed, to be verified again unless it has ended."""
@@ -186,19 +192,36 @@ class MemoryReader(threading.Thread):
         self._memory.forget(changed)
         while self._heard:
             changed.add(self._heard.popleft())
+        for one in changed:
+            self._scheduled.pop(one, None)
         self._unverified |= dict.fromkeys(changed - ended)
 
-    def _verify(self, session: UnitOfWork) -> None:
+    def _begin_windows(self, at: datetime) -> None:
+        """Have the windows verified that begin now: they open by themselves, as Postgres judges them then."""
+        due = [one for one, begins in self._scheduled.items() if begins <= at]
+        for one in due:
+            del self._scheduled[one]
+        self._unverified |= dict.fromkeys(due)
+
+    def _put(self, entries: Sequence[RequestEntry], at: datetime) -> None:
+        """Take in windows as they were judged; those that have not begun are looked at again when they do."""
+        self._memory.put(entries)
+        for entry in entries:
+            begins = entry.request.opens_at
+            if begins is not None and begins > at:
+                self._scheduled[entry.request.id] = begins
+
+    def _verify(self, session: UnitOfWork, at: datetime) -> None:
         """Verify some of the windows that changed, or else the next ones of those that were never loaded."""
         self._memory.begin_round()
         some = list(self._unverified)[:VERIFIED_AT_ONCE]
         if some:
-            self._memory.put(queries.windows(session, some))
+            self._put(queries.windows(session, some), at)
             for one in some:
                 self._unverified.pop(one, None)
         elif self._loaded_to is not None:
             found = queries.windows_after(session, self._loaded_to, VERIFIED_AT_ONCE)
-            self._memory.put(found)
+            self._put(found, at)
             self._loaded_to = found[-1].request.id if len(found) == VERIFIED_AT_ONCE else None
 
     def _check_logs(self, session: UnitOfWork) -> None:

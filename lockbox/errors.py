@@ -244,6 +244,12 @@ class AlreadyAskedAgain(Conflict):
     code = "asked-again"
 
 
+class AlreadyExtended(Conflict):
+    """An extension of the window was requested already, and that request is open; `request_id` is its id."""
+
+    code = "already-extended"
+
+
 class TooLate(Conflict):
     """The deadline has passed."""
 

@@ -245,3 +245,11 @@ def _called(mark: str) -> str:
 def _script(letter: str) -> str:
     first = unicodedata.name(letter, "").partition(" ")[0]
     return {"IDEOGRAPHIC": "CJK", "KATAKANA-HIRAGANA": "KATAKANA", "MODIFIER": ""}.get(first, first)
+
+
+def _whole(value: object) -> object:
+    # JSON knows one kind of number: 60.0 is a whole one.
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+IS_WHOLE = BeforeValidator(_whole)

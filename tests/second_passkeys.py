@@ -77,7 +77,10 @@ def _within(
     opening: dict[str, Any], vote: dict[str, Any], submitted: dict[str, Any], resources: dict[str, str] | None
 ) -> None:
     opened, approved = json.loads(opening["body"]), json.loads(vote["body"])
-    lasts = datetime.fromisoformat(opened["deadline_at"]) - datetime.fromisoformat(opened["at"])
+    begins = opened.get("opens_at", opened["at"])
+    lasts = datetime.fromisoformat(opened["deadline_at"]) - datetime.fromisoformat(begins)
+    earliest = approved.get("kept_opens_at", submitted.get("not_before"))
+    must(earliest is None or opened.get("opens_at", "") >= earliest, "it begins earlier than was approved")
     window = approved.get("access_window", submitted["access_window"])
     must(lasts.total_seconds() <= window, "it is open for longer than was approved")
     some = set(opened.get("granted_actions", submitted["actions"]))
@@ -112,6 +115,8 @@ def _signed(
     }
     if "kept_max_uses" in fields:
         expected["max_uses"] = fields["kept_max_uses"]
+    if "kept_opens_at" in fields:
+        expected["opens_at"] = fields["kept_opens_at"]
     if submitted:
         expected |= {
             "engineer": submitted["engineer"],
@@ -120,7 +125,8 @@ def _signed(
             "actions": fields.get("kept_actions", submitted["actions"]),
             "access_window": fields.get("access_window", submitted["access_window"]),
         }
-    must(len(said) == 15 + ("kept_max_uses" in fields), "a statement has other members")
+    members = 15 + len(fields.keys() & {"kept_max_uses", "kept_opens_at"})
+    must(len(said) == members, "a statement has other members")
     must(rfc8785.dumps(expected).decode() == fields["decision"], "something else was signed")
     took = datetime.fromisoformat(fields["at"]) - datetime.fromisoformat(said["issued_at"])
     must(0 <= took.total_seconds() <= 600, "it was asked for at another time")

@@ -346,6 +346,7 @@ def _approvals(lines: list[dict[str, Any]], keys: list[str]) -> None:
             said = window | _stated(line, fields, *submitted[request])
             must(sha256(rfc8785.dumps(said)).hexdigest() == approval["statement"], "something else was approved")
         signed = window | {"format": "lockbox signed approval 1", "statement": approval["statement"]}
+        signed |= {name: value for name, value in fields.items() if name == "opens_at"}
         must(trusted, "no key of approvals checks an approval")
         try:
             trusted[approval["key"]].verify(exact(approval["signature"]), rfc8785.dumps(signed))
@@ -369,5 +370,6 @@ def _stated(
         "format": "lockbox approval 1",
         "engineer": submitted.get("engineer"),
         "resources": resources,
-        **{name: value for name, value in fields.items() if name == "max_uses"},
+        **{name: value for name, value in fields.items() if name in {"max_uses", "opens_at"}},
+        **{name: value for name, value in submitted.items() if name == "extends"},
     }

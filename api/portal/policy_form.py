@@ -16,7 +16,7 @@ from lockbox.requests.policy_parts import ApproveMeans
 from lockbox.requests.policy_rules import Policy
 
 HOUR, MINUTE = 3600, 60
-WINDOWS = ("review_window", "approval_window", "access_ceiling")
+WINDOWS = ("review_window", "approval_window", "access_ceiling", "total_access_ceiling", "start_ahead")
 MINUTES = ("closing_warning", "sign_in_age")
 NUMBERS = ("quorum", "justification_least")
 MOMENTS = ("approval_reminders", "review_reminders")
@@ -111,6 +111,10 @@ async def policy_form_of(
     approval_window_minutes: Field = "",
     access_ceiling_hours: Field = "",
     access_ceiling_minutes: Field = "",
+    total_access_ceiling_hours: Field = "",
+    total_access_ceiling_minutes: Field = "",
+    start_ahead_hours: Field = "",
+    start_ahead_minutes: Field = "",
     closing_warning: Field = "",
     sign_in_age: Field = "",
     revoke_sign_in_age: Field = "",
@@ -131,6 +135,10 @@ async def policy_form_of(
         "approval_window_minutes": approval_window_minutes,
         "access_ceiling_hours": access_ceiling_hours,
         "access_ceiling_minutes": access_ceiling_minutes,
+        "total_access_ceiling_hours": total_access_ceiling_hours,
+        "total_access_ceiling_minutes": total_access_ceiling_minutes,
+        "start_ahead_hours": start_ahead_hours,
+        "start_ahead_minutes": start_ahead_minutes,
         "closing_warning": closing_warning,
         "sign_in_age": sign_in_age,
         REVOKE: revoke_sign_in_age,

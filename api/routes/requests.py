@@ -57,6 +57,7 @@ from lockbox.notifications import delivery_status
 from lockbox.requests import (
     activity,
     decide,
+    extend,
     idempotency,
     preview,
     queries,
@@ -106,7 +107,7 @@ async def submit_request(
         session.foresee(submit.ahead_of_submit(submission, limits, key))
         who = caller(request, session)
         file = partial(submit.submit, session, who, came, submission, chosen.catalogue.services, limits=limits)
-        return _submitted(session, who, key, body.model_dump_json().encode(), file)
+        return submission_answer(session, who, key, body.model_dump_json().encode(), file)
 
     return await groups.run(judge, key=key)
 
@@ -165,28 +166,6 @@ def get_request(
     used = activity.usage(session, request_id) if entry.request.opened_at else None
     usage = WindowUsageView.model_validate(used, from_attributes=True) if used else None
     return RequestWithMoves(**vars(detail), available_moves=moves, usage=usage)
-
-
-@router.post("/{request_id}/ask-again", status_code=201, response_model=NewRequestView, responses=problems(404, 409))
-def resubmit_request(
-    request_id: UUID,
-    who: CurrentUser,
-    came: RequestOrigin,
-    session: SessionDep,
-    chosen: SettingsDep,
-    key: Key = None,
-) -> Response:
-    """Resubmit a request that is `timed_out`, as its requester; today's policy applies.
-
-    In any other state the answer is `not-timed-out`. If a resubmitted request is still open, the answer is
-    `asked-again` with its id in `request_id`. An Idempotency-Key works as for a submission.
-    """
-    limits = SubmissionLimits(chosen.submissions_per_person, chosen.submissions_per_tenant)
-
-    def file() -> SubmittedRequest:
-        return resubmission.ask_again(session, who, came, request_id, chosen.catalogue.services, limits=limits)
-
-    return _submitted(session, who, key, f"ask-again {request_id}".encode(), file)
 
 
 @grouped.post(
@@ -350,6 +329,7 @@ def _detail(session: UnitOfWork, entry: RequestEntry, who: Caller) -> RequestDet
         notifications=NotificationCount(**delivery_status.count(session, asked.id)),
         reach=DeliveryReachView(**numbers, sentence=found.sentence() if asked.state in SAID_IN else ""),
         followed_by=resubmission.follower(session, who, asked.id),
+        extended_by=extension.id if (extension := extend.extension_of(session, who, asked.id)) else None,
     )
 
 
@@ -363,12 +343,12 @@ def _decision(row: Row[Any], voice: OnBehalfOf) -> DecisionView:
 
 def _approval(said: ApprovalInput, seen: int | None, signed: SignedStatement | None = None) -> DecisionInput:
     kept = said.resources, said.actions
-    return DecisionInput(
-        Action.APPROVE, said.comment, said.access_window, seen, *kept, signed=signed, max_uses=said.max_uses
-    )
+    allowed = said.access_window, seen, *kept
+    limits = signed, said.max_uses, said.opens_at
+    return DecisionInput(Action.APPROVE, said.comment, *allowed, *limits)
 
 
-def _submitted(
+def submission_answer(
     session: UnitOfWork, who: Caller, key: str | None, plain: bytes, file: Callable[[], SubmittedRequest]
 ) -> Response:
     """Answer with the submitted request, or with the earlier answer to the same key."""

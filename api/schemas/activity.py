@@ -6,8 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from api.schemas.parts import RequestBody, Resource, Word
 from lockbox.requests.activity import ActivityEntry, GuardUse, RecordedActivity
-from lockbox.requests.policy_parts import IS_WHOLE
-from lockbox.text_rules import Instant
+from lockbox.text_rules import IS_WHOLE, Instant
 
 MOST_ENTRIES = 500
 MOST_TIMES = 1_000_000_000

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BaseModel, Field
 from api.schemas.parts import Problem, RequestBody
 from api.schemas.requests import CommentInput, RequestView
 from lockbox.requests.lifecycle import Action
-from lockbox.requests.policy_parts import IS_WHOLE
+from lockbox.text_rules import IS_WHOLE
 
 MOST_AT_ONCE = 50
 

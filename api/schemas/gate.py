@@ -11,8 +11,7 @@ from api.schemas.parts import IS_TEXT, PersonView, RequestBody, Resource, TextRu
 from gate.outside_access import OutsideAccess
 from gate.reasons import GateReason
 from lockbox.identity.credentials import LONGEST_GATE_SUBJECT, LONGEST_ISSUER
-from lockbox.requests.policy_parts import IS_WHOLE
-from lockbox.text_rules import Instant
+from lockbox.text_rules import IS_WHOLE, Instant
 
 VISIBLE = re.compile(r"[!-~]+")
 VISIBLE_PATTERN = r"^[!-~]+$"

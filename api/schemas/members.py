@@ -9,8 +9,8 @@ from pydantic import AfterValidator, BaseModel, Field
 
 from api.schemas.parts import IS_NAME, PersonView, RequestBody, TextRule
 from lockbox.identity.roles import Role
-from lockbox.requests.policy_parts import IS_WHOLE, MOST_TIERS
-from lockbox.text_rules import Instant
+from lockbox.requests.policy_parts import MOST_TIERS
+from lockbox.text_rules import IS_WHOLE, Instant
 
 PLACE = r"[^\s@<>()\[\]\\,;:\"]+"
 ADDRESS = re.compile(f"{PLACE}@{PLACE}")

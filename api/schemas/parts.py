@@ -11,8 +11,9 @@ from pydantic.json_schema import JsonSchemaValue, SkipJsonSchema
 from pydantic_core import CoreSchema
 from pydantic_core.core_schema import no_info_after_validator_function
 
-from lockbox.requests.policy_parts import HARD_ACCESS_LIMIT, IS_WHOLE
+from lockbox.requests.policy_parts import HARD_ACCESS_LIMIT
 from lockbox.text_rules import (
+    IS_WHOLE,
     LINE_PATTERN,
     RESOURCE_PATTERN,
     TEXT_PATTERN,

@@ -13,10 +13,11 @@ from lockbox.requests.lifecycle import Action, State
 from lockbox.requests.policy import Terms
 from lockbox.requests.policy_parts import Reason, Uses
 from lockbox.requests.preview import PreviewGroup, RecipientMailboxes
+from lockbox.text_rules import Instant
 
 
 class NewRequest(RequestBody):
-    """A submission; `access_window` in seconds."""
+    """A submission; `access_window` in seconds, from `not_before` on if that is given."""
 
     tenant: Slug
     service: Word
@@ -27,7 +28,15 @@ class NewRequest(RequestBody):
     case_ref: Annotated[str, Field(max_length=100), IS_LINE] | None = None
     access_window: Seconds
     max_uses: Uses | None = None
+    not_before: Instant | None = None
     engineer: UUID | None = None
+
+
+class ExtensionRequest(RequestBody):
+    """More time for an open window, in seconds from its end on; without a justification that of the window counts."""
+
+    access_window: Seconds
+    justification: Annotated[str, Field(min_length=1, max_length=4000), IS_TEXT] | None = None
 
 
 class CommentInput(RequestBody):
@@ -52,14 +61,15 @@ class ApprovalInput(CommentInput):
     """An approval; `access_window` in seconds shortens what was asked, and `max_uses` lowers it.
 
     `resources` and `actions` are what is kept of those asked, all if left out: what opens is what every counting
-    approval has kept. `signed` is the approver's own signature over all of that: without it, only the vendor's server
-    attests the approval, if the customer's policy allows that.
+    approval has kept. `opens_at` is a later start. `signed` is the approver's own signature over all of that: without
+    it, only the vendor's server attests the approval, if the customer's policy allows that.
     """
 
     access_window: Seconds | None = None
     resources: list[Resource] | None = Field(default=None, min_length=1, max_length=50)
     actions: list[Word] | None = Field(default=None, min_length=1, max_length=20)
     max_uses: Uses | None = None
+    opens_at: Instant | None = None
     signed: SignedApproval | None = None
 
 
@@ -117,9 +127,10 @@ class RequestView(BaseModel):
     were sent in this state, `tiers_asked` how many tiers of approvers were asked, 0 without tiers, and `warned`
     whether the end of the open window was announced. `follows` is the request that timed out and was resubmitted as
     this one. `resources` and `actions` are what was asked; `granted_resources` and `granted_actions` what a window
-    was opened for, or null. `max_uses` is how often it can be used and `uses_left` how often still, null for any
-    number. `mixed_alphabets` are the resources whose letters come from several alphabets: a Cyrillic letter among
-    Latin ones looks the same and names something else.
+    was opened for, or null. `not_before` is when access was to begin, if later than the approval, and `opens_at` when
+    it does. `extends` is the request whose window this one goes on from. `max_uses` is how often it can be used and
+    `uses_left` how often still, null for any number. `mixed_alphabets` are the resources whose letters come from
+    several alphabets: a Cyrillic letter among Latin ones looks the same and names something else.
     """
 
     id: UUID
@@ -148,6 +159,9 @@ class RequestView(BaseModel):
     tiers_asked: int
     warned: bool
     follows: UUID | None
+    extends: UUID | None = None
+    not_before: datetime | None = None
+    opens_at: datetime | None = None
     granted_resources: list[str] | None = None
     granted_actions: list[str] | None = None
     mixed_alphabets: list[str] = []
@@ -159,7 +173,8 @@ class DecisionView(BaseModel):
     `proof` says who vouches for an approval: `passkey-signed` the approver, `attested` the vendor's server.
 
     An approval that narrows what was asked has the kept `access_window` in seconds, `resources` and `actions`; null
-    means as asked. `max_uses` is for how many uses an approval is, null for any number.
+    means as asked. `max_uses` is for how many uses an approval is, null for any number. `opens_at` is from when it
+    is, null for at once.
     """
 
     decision: str
@@ -174,6 +189,7 @@ class DecisionView(BaseModel):
     resources: list[str] | None
     actions: list[str] | None
     max_uses: int | None
+    opens_at: datetime | None
 
 
 class AvailableMoveView(BaseModel):
@@ -188,12 +204,13 @@ class AvailableMoveView(BaseModel):
 
 
 class RequestDetail(RequestView):
-    """A request with its decisions, the oldest first, the state of its notifications, and its resubmission."""
+    """A request with its decisions, the oldest first, its notifications, its resubmission and its extension."""
 
     decisions: list[DecisionView]
     notifications: NotificationCount
     reach: DeliveryReachView
     followed_by: UUID | None
+    extended_by: UUID | None
 
 
 class GateUseView(BaseModel):

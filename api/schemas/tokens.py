@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 
 from api.schemas.parts import IS_LINE, RequestBody, Word
 from lockbox.identity.roles import Scope
-from lockbox.requests.policy_parts import IS_WHOLE
+from lockbox.text_rules import IS_WHOLE
 
 Days = Annotated[int, Field(ge=1, le=365, strict=True), IS_WHOLE]
 Hours = Annotated[int, Field(ge=0, le=168, strict=True), IS_WHOLE]

@@ -35,6 +35,8 @@ class RequestCallData(BaseModel):
     mixed_alphabets: bool = False
     nobody_notified: bool = False
     connection: ConnectionFacts | None = None
+    extends: UUID | None = None
+    opens_at: datetime | None = None
     answer_by: datetime | None
     open_until: datetime | None
     url: str

@@ -11,7 +11,7 @@ from lockbox.admin.delivery_log import DeadNotification
 from lockbox.admin.webhooks import OF_REQUESTS, OF_TENANTS
 from lockbox.notifications.account_mail import CHECKPOINT_TYPE, INVARIANT_TYPE
 from lockbox.notifications.models import Format
-from lockbox.requests.policy_parts import IS_WHOLE
+from lockbox.text_rules import IS_WHOLE
 
 
 def _url(value: str) -> str:

@@ -208,6 +208,11 @@ def _request_mails(hand: WritingStyle) -> Iterator[tuple[str, RequestMail]]:
         yield f"nobody-notified-{name}", replace(untold, comment=None)
     yield "reviewing-observe", _request_mail(hand, template="reviewing", to_state="reviewing", mode=Mode.OBSERVE)
     yield "pending-first", _request_mail(hand, template="pending", to_state="pending", earlier=())
+    later = {"not_before": AT + timedelta(days=2), "opens_at": AT + timedelta(days=2)}
+    yield "active-later", _request_mail(hand, template="active", to_state="active", **later)
+    yield "pending-later", _request_mail(hand, template="pending", to_state="pending", not_before=later["not_before"])
+    further = {"not_before": AT + timedelta(hours=12), "extends": UUID(int=NUMBER.int - 1)}
+    yield "pending-extension", _request_mail(hand, template="pending", to_state="pending", earlier=(), **further)
     for name, closed in windows(
         hand.requester, hand.actor, hand.words, hand.resources, hand.comments.get(REPORT, hand.words[:30])
     ):

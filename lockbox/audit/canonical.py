@@ -69,7 +69,14 @@ def _flat(value: Value) -> object:
 
 
 def signed_text(
-    request_id: Value, tenant_id: Value, opened_at: Value, until: Value, *, by: Iterable[str], statement: str
+    request_id: Value,
+    tenant_id: Value,
+    opened_at: Value,
+    until: Value,
+    *,
+    by: Iterable[str],
+    statement: str,
+    opens_at: Value = None,
 ) -> bytes:
     """Return the canonical bytes that sign an approval: which window was opened, by whom, and the statement's hash.
 
@@ -85,6 +92,7 @@ def signed_text(
             "until": until,
             "by": sorted(by),
             "statement": statement,
+            **({"opens_at": opens_at} if opens_at else {}),
         }
     )
 

@@ -22,6 +22,7 @@ WORDS = {
     "used_up": "used the access for the last time that it was approved for",
     "remind": "reminded the approvers",
     "escalate": "escalated to more approvers",
+    "begin": "opened the access at the time for which it was approved",
     "warn": "warned that the access ends soon",
     "unreached": "could reach none of the approvers",
     "question": "asked the engineer a question",

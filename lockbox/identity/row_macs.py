@@ -210,8 +210,12 @@ def invitation(row: Invitation) -> Sequence[Part]:
 
 
 def decision(row: object) -> Sequence[Part]:
-    """Return what a decision's mark covers: everything by which it counts. The row is one of `decisions`."""
-    return _covered(MarkedRowKind.DECISION, row)
+    """Return what a decision's mark covers: everything by which it counts. The row is one of `decisions`.
+
+    What was added since is covered only where it is there, so that earlier marks still hold.
+    """
+    opens_at = getattr(row, "opens_at", None)
+    return (*_covered(MarkedRowKind.DECISION, row), *((opens_at,) if opens_at else ()))
 
 
 def pre_approval(row: object) -> Sequence[Part]:

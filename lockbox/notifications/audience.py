@@ -16,6 +16,7 @@ PROMPTS = {
     "review_reminder": "reviewing",
     "answer_reminder": "pending",
     "closing": "active",
+    "begun": "active",
     "unreached": "pending",
     "review_unreached": "reviewing",
 }
@@ -32,6 +33,7 @@ class Reminder(StrEnum):
     REMIND = "remind"
     ESCALATE = "escalate"
     WARN = "warn"
+    BEGIN = "begin"
     UNREACHED = "unreached"
 
 
@@ -41,6 +43,7 @@ REMINDER_TEMPLATES = {
     (Reminder.ESCALATE, "reviewing"): "reviewing",
     (Reminder.ESCALATE, "pending"): "pending",
     (Reminder.WARN, "active"): "closing",
+    (Reminder.BEGIN, "active"): "begun",
     (Reminder.UNREACHED, "pending"): "unreached",
     (Reminder.UNREACHED, "reviewing"): "review_unreached",
 }
@@ -92,6 +95,7 @@ EVENTS = {
     Reminder.REMIND: "reminded",
     Reminder.ESCALATE: "escalated",
     Reminder.WARN: "closing",
+    Reminder.BEGIN: "begun",
     Reminder.UNREACHED: "unreached",
     QUESTION: "question",
     ANSWER: "answer",
@@ -185,13 +189,13 @@ def endpoints_to_notify(*, customer_knows: bool) -> frozenset[AudienceGroup]:
 def people_to_remind(reminder: Reminder, state: str, mode: Mode) -> frozenset[AudienceGroup]:
     """Return which people get a reminder.
 
-    Of managers and approvers it is those who are asked and have not answered; that a window is about to close is for
-    the people who were told that it opened. That no approver could be reached is for the tenant's admins; that no
-    manager could be, for the vendor's operators, by an account mail.
+    Of managers and approvers it is those who are asked and have not answered; that a window begins, or is about to
+    close, is for the people who were told of its approval. That no approver could be reached is for the tenant's
+    admins; that no manager could be, for the vendor's operators, by an account mail.
     """
     if reminder is Reminder.UNREACHED:
         return frozenset({AudienceGroup.ADMINS}) if state == "pending" else frozenset()
-    if reminder is Reminder.WARN:
+    if reminder in {Reminder.WARN, Reminder.BEGIN}:
         return (AFTERWARDS[mode] - COPIES) | {AudienceGroup.REQUESTER}
     return frozenset({AudienceGroup.ASKED})
 

@@ -50,6 +50,7 @@ FROM_ROW = (
     *("event_id", "at", "deadline_at", "action", "to_state", "actor_id", "actor_name", "actor_role", "comment"),
     *("request_id", "tenant", "slug", "tenant_id", "requester", "requester_id", "service", "resources", "actions"),
     *("reason_code", "justification", "case_ref", "access_window", "max_uses", "recipient_id", "recipient_name"),
+    *("not_before", "opens_at", "extends"),
     *("recipient_address", "is_copy", "time_zone", "address", "user_agent"),
 )
 """The fields of a `RequestMail` that are columns of READ."""
@@ -119,7 +120,8 @@ SELECT n.id AS notification_id, n.channel, n.template, n.until_at, n.attempts, n
     coalesce(p.time_zone, 'UTC') AS time_zone,
     r.id AS request_id, r.state, r.service, coalesce(r.granted_resources, r.resources) AS resources,
     coalesce(r.granted_actions, r.actions) AS actions, r.reason_code, r.justification, r.case_ref,
-    r.access_window, r.max_uses, r.requester_id, t.name AS tenant, t.slug, t.id AS tenant_id, q.name AS requester,
+    r.access_window, r.max_uses, r.not_before, r.opens_at, r.extends, r.requester_id,
+    t.name AS tenant, t.slug, t.id AS tenant_id, q.name AS requester,
     p.id AS recipient_id, coalesce(p.name, w.name, '') AS recipient_name,
     coalesce(x.email, p.email, w.email, '') AS recipient_address, w.id IS NOT NULL AS is_copy,
     p.disabled_at IS NOT NULL OR (p.id IS NOT NULL AND NOT EXISTS (SELECT FROM memberships m

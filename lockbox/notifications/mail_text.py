@@ -109,14 +109,15 @@ ROLE_WORDINGS: Mapping[Role, RoleWording] = {
 
 # Mails about requests.
 REQUEST_SUBJECTS = {
-    "reviewing": "Review needed by {by}: {requester} requests access to {service} at {tenant}",
-    "pending": "Approval needed by {by}: {requester} requests access to {service}",
-    COPIED: "Copy, answer due by {by}: {requester} requests access to {service} at {tenant}",
+    "reviewing": "Review needed by {by}: {requester} requests {access} to {service} at {tenant}",
+    "pending": "Approval needed by {by}: {requester} requests {access} to {service}",
+    COPIED: "Copy, answer due by {by}: {requester} requests {access} to {service} at {tenant}",
     "active": "Access to {service} at {tenant} is open until {by}",
-    "review_reminder": "Reminder, review needed by {by}: {requester} requests access to {service} at {tenant}",
-    "answer_reminder": "Reminder, approval needed by {by}: {requester} requests access to {service}",
+    "review_reminder": "Reminder, review needed by {by}: {requester} requests {access} to {service} at {tenant}",
+    "answer_reminder": "Reminder, approval needed by {by}: {requester} requests {access} to {service}",
+    "begun": "Access to {service} at {tenant} is open now, until {by}",
     "closing": "Ends at {by}: access to {service} at {tenant}",
-    "unreached": "No approver could be reached, answer needed by {by}: {requester} requests access to {service}",
+    "unreached": "No approver could be reached, answer needed by {by}: {requester} requests {access} to {service}",
     REPORT: "Report: access to {service} at {tenant} has ended, {found}",
     "question": "Question: access to {service} at {tenant}, {until} {by}",
     "review_question": "Question: access to {service} at {tenant}, answer by {by}",
@@ -134,12 +135,14 @@ REQUEST_SUBJECTS = {
     **{name: f"{STATE_WORDINGS[name].others}: access to {{service}} at {{tenant}}" for name in ENDINGS},
 }
 NOBODY_NOTIFIED_SUBJECT = f"{STATE_WORDINGS[NOBODY_NOTIFIED].others}: access to {{service}} at {{tenant}}"
+OPENS_LATER_SUBJECT = "Access to {service} at {tenant} is approved, and opens {by}"
 DECIDED = {"endorse": "endorsed", "approve": "approved", "deny": "denied"}
 OUTCOMES = {
     "pending": "Access is not open yet: it needs the customer's approval, or more approvals.",
     "active": "Access is open. It ends automatically.",
     "denied": "Access was not opened.",
 }
+OPENS_LATER = "Access opens at the time for which it was approved. It ends automatically."
 REMEDIES = {
     "pending": "Deny the request on its page, or have a colleague do so: a single denial ends it.",
     "active": "Revoke the access on the request's page: it ends immediately.",
@@ -169,6 +172,8 @@ APPROVED_BY, OPENED_BY = "approved", "opened for the vendor"
 NOT_KNOWN = "not known"
 EXTENT = "{duration}, at most {uses}"
 USES = "1 use", "{number} uses"
+PLAIN_ACCESS, MORE_ACCESS = "access", "+{duration} of access"
+FOR, UNTIL, FROM = "for {extent}", "until {time}", "{span} from {time}"
 OPENS = (
     "exactly this access: the engineer may {acts} these resources of {service} for at most {extent}. "
     "It can be revoked at any time."
@@ -299,6 +304,7 @@ CHAT_SENTENCES = {
     "request.completed": f"{ACCESS} was completed.",
     "request.revoked": f"{ACCESS} was revoked.",
     "request.expired": f"{ACCESS} has expired.",
+    "request.begun": f"{ACCESS} is open now.",
     "request.closing": f"{ACCESS} ends soon.",
     "request.unreached": f"{REQUEST} is waiting for an answer, and none of the approvers could be notified.",
     "request.question": "A question was asked about access to *{service}* at {tenant}.",
@@ -317,6 +323,8 @@ CHAT_STATES = {
     "pending": f"{REQUEST} is waiting for your approval.",
     "active": f"{ACCESS} is open.",
 }
+CHAT_OPENS_LATER = f"{ACCESS} was approved, and opens later."
+CHAT_OPENS = "Opens at"
 CHAT_STARTS = {
     "request.reminded": "Reminder: ",
     "request.escalated": "Escalated: ",

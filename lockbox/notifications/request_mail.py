@@ -2,7 +2,7 @@
 
 import textwrap
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from email.utils import parseaddr
@@ -47,7 +47,7 @@ LONGEST_AGENT = 256
 LONGEST_RESOURCE = 256
 NAMED_BY = frozenset({"active", "denied", "revoked"})
 TEMPLATE_FILES = {
-    **{name: name for name in ("closing", "unreached", RECEIPT, REPORT)},
+    **{name: name for name in ("begun", "closing", "unreached", RECEIPT, REPORT)},
     **dict.fromkeys(("review_reminder", "answer_reminder"), "reminder"),
     **dict.fromkeys(CONVERSED.values(), "question"),
     **dict.fromkeys(OPERATED, "connection"),
@@ -156,12 +156,13 @@ class RequestMail(LoadedNotification):
     """Everything that a notification may say: the event that caused it, and what never changes of its request.
 
     `tenant` is the tenant's present name, and `slug` what machines know it by. `now` is the moment of sending;
-    `opened_until` is when the window would close if it were approved at that moment.
-    `action`, `to_state` and `actor_id` are the event's; `address` and `user_agent` are from where it was done, None
-    where the recipient is not of the same side. `time_zone` is the recipient's. `is_copy` is whether the recipient is
-    an observer, who cannot decide or sign in, `is_pre_approved` whether a pre-approval opened the window.
-    `in_vain` says how many were asked if none of them could be notified.
-    `closed` is what a report is about, `connection` what a mail about a target is.
+    `opened_until` is when the window would close if it were approved at that moment. `action`, `to_state` and
+    `actor_id` are the event's; `address` and `user_agent` are from where it was done, None where the recipient is not
+    of the same side. `time_zone` is the recipient's. `is_copy` is whether the recipient is an observer, who cannot
+    decide or sign in, `is_pre_approved` whether a pre-approval opened the window. `in_vain` says how many were asked
+    if none of them could be notified. `closed` is what a report is about, `connection` what a mail about a target is.
+    `not_before` is when access was to begin, `opens_at` when a window that was approved does, and `extends` the
+    request whose window this one goes on from.
     """
 
     now: datetime
@@ -197,6 +198,9 @@ class RequestMail(LoadedNotification):
     is_copy: bool = False
     is_pre_approved: bool = False
     max_uses: int | None = None
+    not_before: datetime | None = None
+    opens_at: datetime | None = None
+    extends: UUID | None = None
     address: str | None = None
     user_agent: str | None = None
     earlier: Sequence[EarlierRequest] = ()
@@ -220,7 +224,12 @@ class RequestMail(LoadedNotification):
     @property
     def opened_until(self) -> datetime:
         """When access would end if it were approved at this moment."""
-        return self.now + timedelta(seconds=self.access_window)
+        return max(self.now, self.not_before or self.now) + timedelta(seconds=self.access_window)
+
+    @property
+    def opens_later(self) -> bool:
+        """Whether the window that this is about begins after what happened."""
+        return self.opens_at is not None and self.at < self.opens_at
 
     @property
     def seconds_left(self) -> int:
@@ -281,10 +290,16 @@ def render(mail: RequestMail, *, public_url: str, services: Mapping[str, str], s
 
 
 def _subject(mail: RequestMail, said: Mapping[str, Any]) -> str:
-    words = {name: said[name] for name in ("requester", "service", "tenant", "decided", "target", "by")}
+    words = {name: said[name] for name in ("requester", "service", "tenant", "decided", "target", "by", "access")}
     until = mail_text.OPEN_UNTIL if mail.to_state == "active" else mail_text.ANSWER_BY
     found = window_report.summary(mail.closed) if mail.closed else ""
-    subject = mail_text.NOBODY_NOTIFIED_SUBJECT if mail.nobody_notified else mail_text.REQUEST_SUBJECTS[mail.template]
+    if mail.template == "active" and mail.opens_at and mail.opens_later:
+        subject = mail_text.OPENS_LATER_SUBJECT
+        words["by"] = deadline(mail.opens_at, mail.now, mail.time_zone)
+    elif mail.nobody_notified:
+        subject = mail_text.NOBODY_NOTIFIED_SUBJECT
+    else:
+        subject = mail_text.REQUEST_SUBJECTS[mail.template]
     actor = said["actor"] or mail_text.SOMEBODY
     return subject.format(**words, actor=actor, found=found, until=until)[:LONGEST_SUBJECT]
 
@@ -309,13 +324,14 @@ def _said(mail: RequestMail, services: Mapping[str, str]) -> dict[str, Any]:
         "asks": mail.template in ("reviewing", "pending"),
         "acts": mail_text.joined(mail.actions),
         "duration": mail.extent,
+        **_span(mail, time),
         "left": duration(mail.seconds_left),
         "by": deadline(mail.deadline_at, mail.now, mail.time_zone) if mail.deadline_at else "",
         "time": time,
         "yes": _yes(mail, services.get(mail.service, mail.service)),
         "target": mail.connection.target if mail.connection else "",
         "advice": mail_text.FAILING.get(mail.connection.failing or "", mail_text.IN_LOG) if mail.connection else "",
-        "outcome": mail_text.OUTCOMES.get(mail.to_state, ""),
+        "outcome": mail_text.OPENS_LATER if mail.opens_later else mail_text.OUTCOMES.get(mail.to_state, ""),
         "remedy": _remedy(mail),
         "earlier": [_before(one, time(one.at)) for one in mail.earlier],
         "address": one_line(mail.address) if mail.address else mail_text.NOT_KNOWN,
@@ -323,6 +339,17 @@ def _said(mail: RequestMail, services: Mapping[str, str]) -> dict[str, Any]:
         "knows_origin": bool(mail.address or mail.user_agent),
         **(window_report.said(mail.closed, mail.to_state, mail.now, time) if mail.closed else {}),
     }
+
+
+def _span(mail: RequestMail, time: Callable[[datetime], str]) -> dict[str, str]:
+    """Return what is asked for, and for how long or until when."""
+    if mail.extends and mail.not_before:
+        more = mail_text.MORE_ACCESS.format(duration=duration(mail.access_window))
+        return {"access": more, "span": mail_text.UNTIL.format(time=time(mail.opened_until))}
+    span = mail_text.FOR.format(extent=mail.extent)
+    if mail.not_before:
+        span = mail_text.FROM.format(span=span, time=time(mail.not_before))
+    return {"access": mail_text.PLAIN_ACCESS, "span": span}
 
 
 def _yes(mail: RequestMail, service: str) -> tuple[str, str]:

@@ -142,6 +142,8 @@ class RequestEvent:
     mixed_alphabets: bool
     nobody_notified: bool
     connection: TargetFailure | None = None
+    opens_at: datetime | None = None
+    extends: UUID | None = None
 
     def body(self, call_id: UUID, place: Mapping[str, Any], public_url: str) -> dict[str, Any]:
         """Return the body of a call, which has its place among all of its endpoint's."""
@@ -155,6 +157,8 @@ class RequestEvent:
                 **({"mixed_alphabets": True} if self.mixed_alphabets else {}),
                 **({"nobody_notified": self.nobody_notified} if self.state == "timed_out" else {}),
                 **({"connection": asdict(self.connection)} if self.connection else {}),
+                **({"extends": str(self.extends)} if self.extends else {}),
+                **({"opens_at": instant(self.opens_at)} if self.opens_at else {}),
                 "answer_by": self._deadline("reviewing", "pending"),
                 "open_until": self._deadline("active"),
                 "url": portal_address(public_url, self.request_id),
@@ -178,6 +182,8 @@ def _event_of(mail: RequestMail) -> RequestEvent:
         mixed_alphabets=bool(mixed(mail.resources)),
         nobody_notified=mail.nobody_notified,
         connection=mail.connection,
+        opens_at=mail.opens_at if mail.to_state == "active" else None,
+        extends=mail.extends,
     )
 
 
@@ -225,6 +231,8 @@ def _slack_of(mail: RequestMail, justification: str | None, public_url: str, ser
     lines = [said]
     if (did := mail_text.CHAT_BY.get(mail.event_type)) and mail.actor_name:
         lines.append(mail_text.CHAT_ACTOR.format(did=did, name=_plain(one_line(mail.actor_name))))
+    if mail.opens_later and mail.opens_at:
+        lines.append(mail_text.CHAT_DEADLINE.format(what=mail_text.CHAT_OPENS, time=clock_time(mail.opens_at)))
     if (what := mail_text.CHAT_DEADLINES.get(mail.to_state)) and mail.deadline_at:
         lines.append(mail_text.CHAT_DEADLINE.format(what=what, time=clock_time(mail.deadline_at)))
     if mixed(mail.resources):
@@ -240,6 +248,8 @@ def _sentence(mail: RequestMail) -> str:
         return mail_text.CHAT_NOBODY_NOTIFIED
     if mail.event_type == "request.approved" and mail.to_state == "pending":
         return mail_text.CHAT_VOTE
+    if mail.to_state == "active" and mail.opens_later:
+        return mail_text.CHAT_OPENS_LATER
     said = mail_text.CHAT_SENTENCES.get(mail.event_type) or mail_text.CHAT_STATES[mail.to_state]
     return mail_text.CHAT_STARTS.get(mail.event_type, "") + said
 

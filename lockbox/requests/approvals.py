@@ -195,6 +195,7 @@ def _is_good(request: AccessRequest, row: Row[Any]) -> bool:
         set(request.open_resources) <= set(row.resources or request.resources)
         and set(request.open_actions) <= set(row.actions or request.actions)
         and fewest(request.max_uses, row.max_uses) == request.max_uses
+        and (row.opens_at is None or (request.opens_at is not None and request.opens_at >= row.opens_at))
     )
     try:
         met = _circumstances(row.statement, row.signed_content)
@@ -253,6 +254,7 @@ def _statement(request: AccessRequest, decision: DecisionRow, met: StatementCont
             "content": passkey_assertion.challenge(content).hex(),
             "access_window": decision.access_window or request.access_window,
             **({"max_uses": decision.max_uses} if decision.max_uses else {}),
+            **({"opens_at": decision.opens_at} if decision.opens_at else {}),
             "mode": request.mode.value,
             "policy_version": met.policy_version,
             "issued_at": met.issued_at,
@@ -283,6 +285,8 @@ def statement(request: AccessRequest, by: Iterable[str]) -> bytes:
             "policy_version": request.policy_version,
             **({"max_uses": request.max_uses} if request.max_uses else {}),
             **({"pre_approval_id": request.pre_approval_id} if request.pre_approval_id else {}),
+            **({"opens_at": request.opens_at} if request.opens_at else {}),
+            **({"extends": request.extends} if request.extends else {}),
         }
     )
 
@@ -308,11 +312,12 @@ def sign(session: UnitOfWork, request: AccessRequest, by: Iterable[UUID]) -> Map
 def kept(decision: Decision | None, request: AccessRequest) -> dict[str, Value]:
     """Return the actions that an approval keeps, and those for which it opens a window, where they are not all.
 
-    And for how many uses it is, where that is limited.
+    And for how many uses it is, where that is limited, and from when, where that is not at once.
     """
     found: dict[str, Value] = {
         "kept_actions": decision.actions if decision else None,
         "kept_max_uses": decision.max_uses if decision else None,
+        "kept_opens_at": decision.opens_at if decision else None,
         "granted_actions": _opened(decision, request)[1],
     }
     return {name: value for name, value in found.items() if value is not None}
@@ -354,4 +359,5 @@ def _hash_of(request: AccessRequest, by: Iterable[str]) -> str:
 
 
 def _signed_text(request: AccessRequest, by: Iterable[str], said: str) -> bytes:
-    return signed_text(request.id, request.tenant_id, request.opened_at, request.deadline_at, by=by, statement=said)
+    window = request.id, request.tenant_id, request.opened_at, request.deadline_at
+    return signed_text(*window, by=by, statement=said, opens_at=request.opens_at)

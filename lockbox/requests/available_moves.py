@@ -39,6 +39,10 @@ SUSPENDED = (
     "denied or cancelled."
 )
 STRICTER_SINCE = "The customer's policy has become stricter, and this request no longer meets it."
+OUTLIVED = (
+    "The window that this request extends was ended, so it cannot be extended any more. Deny the request, or have it "
+    "cancelled."
+)
 UNREVIEWED = (
     "The customer's policy now requires a review by the vendor, and this request was not reviewed. The vendor has to "
     "cancel it and submit a new one."
@@ -51,7 +55,8 @@ class Situation:
 
     `paused` is for how long questions have stopped the approval clock, `terms` the request's own terms and today's
     merged to the strictest, `lacks` what the request no longer meets by them (field and sentence), `votes` those
-    given so far, and `principals` the approvers for whom the caller stands in. Whoever makes a move has read all of
+    given so far, and `principals` the approvers for whom the caller stands in. `is_outlived` is whether the window is
+    no longer open that the request extends. Whoever makes a move has read all of
     it after the request's row was locked.
     """
 
@@ -71,6 +76,7 @@ class Situation:
     principals: AbstractSet[UUID] = frozenset()
     is_suspended: bool = False
     is_verified: bool = True
+    is_outlived: bool = False
 
     def now_is(self) -> dict[str, str | int]:
         """Return what a caller who was too late needs to know."""
@@ -215,6 +221,8 @@ def _may_open(here: Situation, action: Action) -> None:
         raise TenantSuspended(SUSPENDED)
     if not here.is_verified:
         raise PolicyUnverified(UNVERIFIED)
+    if here.is_outlived:
+        raise InvalidMove(OUTLIVED, **here.now_is())
     if refused := sign_in_obstacle(here.caller, action, here.terms, here.at):
         raise refused
     if here.lacks:

@@ -16,8 +16,9 @@ REMIND = "remind"
 class Phase:
     """The stretch of time for which a request stands in one state, and how far the clock's reminders have come in it.
 
-    `since` is when it was asked or opened, `tiers_asked` how many tiers of those who can answer were asked so far:
-    0 where there are none, and everybody was asked at once. `review_tiers` is how many the vendor's managers have.
+    `since` is when it was asked or its window begins, `opens_at` the latter where that is after the yes.
+    `tiers_asked` how many tiers of those who can answer were asked so far: 0 where there are none, and everybody was
+    asked at once. `review_tiers` is how many the vendor's managers have.
     """
 
     state: State
@@ -26,21 +27,34 @@ class Phase:
     tiers_asked: int = 0
     review_tiers: int = 1
     warned: bool = False
+    opens_at: datetime | None = None
 
 
 @dataclass(frozen=True)
 class DueReminders:
-    """What the clock has to do to a request that stays in its state; `escalate` is how many tiers to ask."""
+    """What the clock has to do to a request that stays in its state; `escalate` is how many tiers to ask.
+
+    `begin` is whether to say that a window that was approved before begins now.
+    """
 
     remind: bool
     escalate: int
     warn: bool
+    begin: bool = False
 
 
-def deadline(state: State, since: datetime, *, review: int, approval: int, access: int) -> datetime:
-    """Return when the clock that starts with this state runs out; `since` itself for the states that end."""
-    seconds = {State.REVIEWING: review, State.PENDING: approval, State.ACTIVE: access}.get(state, 0)
-    return since.astimezone(UTC) + timedelta(seconds=seconds)
+def deadline(
+    state: State, since: datetime, *, review: int, approval: int, access: int, start: datetime | None = None
+) -> datetime:
+    """Return when the clock that starts with this state runs out; `since` itself for the states that end.
+
+    A window counts from its `start`, if that is later, and the answers to a request are due before it.
+    """
+    if state is State.ACTIVE:
+        return max(since, start or since).astimezone(UTC) + timedelta(seconds=access)
+    seconds = {State.REVIEWING: review, State.PENDING: approval}.get(state, 0)
+    ends = since.astimezone(UTC) + timedelta(seconds=seconds)
+    return min(ends, start.astimezone(UTC)) if start and seconds else ends
 
 
 def too_late_at(
@@ -67,13 +81,13 @@ def too_late_at(
 def wake_at(phase: Phase, terms: Terms, at: datetime) -> datetime | None:
     """Return the next moment after `at` at which the clock has something to do for this request, if any.
 
-    It is the earliest of the next reminder, the next escalation, the warning and the deadline. What would come at the
-    deadline or after it never comes.
+    It is the earliest of the next reminder, the next escalation, the beginning of the window, the warning and the
+    deadline. What would come at the deadline or after it never comes.
     """
     if phase.state in FINAL_STATES:
         return None
     phase, at = _in_utc(phase), at.astimezone(UTC)
-    moments = [*_reminders(phase, terms), *_warnings(phase, terms)]
+    moments = [*_reminders(phase, terms), *_beginnings(phase), *_warnings(phase, terms)]
     moments += _escalations(phase, terms)[phase.tiers_asked - 1 :] if phase.tiers_asked else []
     return min((moment for moment in moments if at < moment < phase.deadline_at), default=phase.deadline_at)
 
@@ -91,6 +105,7 @@ def due_reminders(phase: Phase, terms: Terms, woken_at: datetime, at: datetime) 
         remind=any(woken_at <= moment <= at for moment in _reminders(phase, terms)),
         escalate=max(asked, passed + 1) if asked else 0,
         warn=any(moment <= at for moment in _warnings(phase, terms)),
+        begin=any(woken_at <= moment <= at for moment in _beginnings(phase)),
     )
 
 
@@ -113,6 +128,11 @@ def _escalations(phase: Phase, terms: Terms) -> list[datetime]:
         State.PENDING: terms.escalation[: max(len(terms.tiers) - 1, 0)],
     }
     return list(_moments(phase, further.get(phase.state, ())))
+
+
+def _beginnings(phase: Phase) -> Iterator[datetime]:
+    if phase.state is State.ACTIVE and phase.opens_at is not None:
+        yield phase.opens_at.astimezone(UTC)
 
 
 def _warnings(phase: Phase, terms: Terms) -> Iterator[datetime]:
@@ -146,12 +166,14 @@ class RequestClock:
     stopped_for: int = 0
 
 
-def stopped(clock: RequestClock, window: int, at: datetime) -> RequestClock:
+def stopped(clock: RequestClock, window: int, at: datetime, latest: datetime | None = None) -> RequestClock:
     """Return a clock that stands from now on, for at most one further window of so many seconds in all.
 
-    One that stands already, or has stood for that long, is left as it is.
+    It stands no longer than until `latest`. One that stands already, or has stood for that long, is left as it is.
     """
     left = window - clock.stopped_for
+    if latest is not None:
+        left = min(left, (latest - clock.deadline_at) // timedelta(seconds=1))
     if clock.stopped_at is not None or left <= 0:
         return clock
     return RequestClock(clock.deadline_at + timedelta(seconds=left), at, clock.deadline_at, clock.stopped_for)
@@ -168,6 +190,11 @@ def resumed(clock: RequestClock, at: datetime) -> RequestClock:
 def stood(clock: RequestClock, at: datetime) -> timedelta:
     """Return for how long the clock has stood by now, all told."""
     return timedelta(seconds=clock.stopped_for + _moved(clock, at))
+
+
+def whole_seconds(span: timedelta) -> int:
+    """Return a length of time in whole seconds, rounded up."""
+    return -(-span // timedelta(seconds=1))
 
 
 def _moved(clock: RequestClock, at: datetime) -> int:

@@ -22,11 +22,11 @@ from lockbox.requests.decisions import ASKED_STATES, DecisionContext, DecisionIn
 from lockbox.requests.lifecycle import DECISIONS, FINAL_STATES, Action, MoveRule, Party, State
 from lockbox.requests.models import IS_VISIBLE, AccessRequest, Decision
 from lockbox.requests.on_behalf_of import names_of, personal_names
-from lockbox.requests.policy import customer_decides, fewest
+from lockbox.requests.policy import customer_decides, fewest, longest_window
 from lockbox.requests.policy_store import EffectivePolicy
 from lockbox.requests.pre_approvals import CoverageContext, CoveringPreApproval
 from lockbox.requests.queries import NOT_KNOWN, RequestEntry
-from lockbox.requests.quorum import Vote, granted_window, quorum_met
+from lockbox.requests.quorum import Vote, granted_start, granted_window, quorum_met
 from lockbox.requests.submit import SubmissionFacts
 from lockbox.requests.transition import Move, Origin, actor_for
 
@@ -38,6 +38,13 @@ SELECT requests.*, t.slug AS tenant, p.name AS requester, t.name AS tenant_name
 FROM requests JOIN tenants t ON t.id = requests.tenant_id JOIN people p ON p.id = requests.requester_id
 WHERE requests.id = :id AND {IS_VISIBLE} FOR UPDATE OF requests
 """)  # noqa: S608 - ours
+EXTENSIONS = text("SELECT * FROM requests WHERE extends = :id AND state = ANY(:states) ORDER BY id FOR UPDATE")
+CANCELLED_WITH = dict.fromkeys((State.REVIEWING, State.PENDING), Action.CANCEL)
+ENDED_EARLY: Mapping[State, Mapping[State, Action]] = {
+    State.REVOKED: {State.ACTIVE: Action.REVOKE},
+    State.COMPLETED: {State.ACTIVE: Action.COMPLETE, **CANCELLED_WITH},
+}
+"""How a window ends before its time, and by which actions its extensions then end, by their states."""
 
 
 def act(
@@ -74,7 +81,9 @@ def act_and_show(
     authentication.enter(session, caller)
     entry = locked_entry(session, caller, request_id)
     request = act_on(session, caller, origin, entry.request, decision_input)
-    return replace(entry, request=request, open=request.state is State.ACTIVE)
+    if request.state in ENDED_EARLY:
+        _end_extensions(session, caller, origin, request, decision_input)
+    return replace(entry, request=request, open=request.state is State.ACTIVE and request.opens_at is None)
 
 
 def act_on(
@@ -101,6 +110,17 @@ def act_on(
     transition.update(session, request, moved, decision, listed)
     failpoint("decide.after_update")
     return request
+
+
+def _end_extensions(
+    session: UnitOfWork, caller: Caller, origin: Origin, ended: AccessRequest, decision_input: DecisionInput
+) -> None:
+    """End what was to go on from a window that somebody has just ended, as far as the same person may."""
+    ends = ENDED_EARLY[ended.state]
+    for row in session.execute(EXTENSIONS, {"id": ended.id, "states": list(ends)}).all():
+        extension = AccessRequest.of(row)
+        further = DecisionInput(ends[extension.state], decision_input.comment)
+        act_on(session, caller, origin, extension, further)
 
 
 def to_sign(
@@ -155,9 +175,9 @@ def _decided(
     scene: DecisionContext, request: AccessRequest, decision_input: DecisionInput, principals: frozenset[UUID]
 ) -> Decision:
     """Return the decision that a decision makes, signed by nobody yet."""
-    most_uses = scene.effective.terms.max_uses
     of_request = scene.caller, scene.origin, request, decision_input
-    return decisions.decide(*of_request, votes=scene.votes, principals=principals, most_uses=most_uses, at=scene.at)
+    terms = scene.effective.terms
+    return decisions.decide(*of_request, votes=scene.votes, principals=principals, terms=terms, at=scene.at)
 
 
 def _moved(
@@ -185,9 +205,10 @@ def _moved(
             )
         decision.mac = keyring.of(session).powers.mark(*row_macs.decision(decision))
         if action is Action.ENDORSE:
-            request.mode, request.consent_until = scene.effective.mode_for(request, scene.at)
+            begins = max(scene.at, request.not_before or scene.at)
+            request.mode, request.consent_until = scene.effective.mode_for(request, begins)
             covered = _covered(session, scene, request)
-        kept = decision.resources, decision.actions, decision.max_uses
+        kept = decision.resources, decision.actions, decision.max_uses, decision.opens_at
         vote = Vote(scene.caller.person_id, action, decision_input.access_window, scene.seats(request), *kept)
         votes = (*scene.votes, vote)
     to = _next_state(row, request, votes, action, scene.effective)
@@ -216,6 +237,7 @@ def _moved(
             **approvals.kept(decision, request),
             **({"max_uses": request.max_uses} if opens and request.max_uses else {}),
             **({"pre_approval_id": request.pre_approval_id} if opens and request.pre_approval_id else {}),
+            **({"opens_at": request.opens_at} if opens and request.opens_at else {}),
             **signed,
             **proof.facts,
         },
@@ -234,7 +256,8 @@ def _moved(
 def _covered(session: UnitOfWork, scene: DecisionContext, request: AccessRequest) -> CoveringPreApproval | None:
     """Return what the customer has approved beforehand and opens the request once it is endorsed, used once."""
     row = session.execute(*pre_approvals.ahead_of_covering(request)).one()
-    if not row.pre_approvals or row.was_denied or not customer_decides(request.mode):
+    is_coverable = customer_decides(request.mode) and request.not_before is None and not row.was_denied
+    if not row.pre_approvals or not is_coverable:
         return None
     effective, ask = scene.effective, policy_store.facts_of(request)
     window = min(request.access_window, effective.terms.access_ceiling)
@@ -347,18 +370,18 @@ def _advance(request: AccessRequest, to: State, votes: Sequence[Vote], scene: De
     if to in FINAL_STATES:
         request.closed_at, request.wake_at = at, None
         return
-    access = granted_window(
-        min(request.access_window, terms.access_ceiling), (v for v in votes if v.decision is Action.APPROVE)
-    )
+    approvals_ = [vote for vote in votes if vote.decision is Action.APPROVE]
+    access = granted_window(longest_window(request.access_window, terms, request.timing), approvals_)
     approval = min(request.approval_window, terms.approval_window)
-    ends = deadline(to, at, review=0, approval=approval, access=access)
+    start = granted_start(approvals_) or request.not_before
+    ends = deadline(to, at, review=0, approval=approval, access=access, start=start)
     request.deadline_at = min(ends, request.consent_until) if request.consent_until else ends
     request.stopped_at = request.stopped_deadline = None
     request.asked_at = request.asked_at or at
     request.reminders = 0
     if to is State.ACTIVE:
-        request.opened_at = at
-        counted = [vote for vote in votes if vote.decision is Action.APPROVE and vote.seats]
+        request.opened_at, request.opens_at = at, start
+        counted = [vote for vote in approvals_ if vote.seats]
         request.max_uses = fewest(request.max_uses, *(vote.max_uses for vote in counted))
         request.granted_resources = quorum.granted(request.resources, (v.resources for v in counted), "resources")
         request.granted_actions = quorum.granted(request.actions, (v.actions for v in counted), "actions")

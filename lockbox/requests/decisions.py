@@ -14,6 +14,7 @@ from lockbox.identity import authentication, keyring, row_macs
 from lockbox.identity.roles import AuthMethod, Caller, Side
 from lockbox.identity.row_macs import MarkedRowKind, UnverifiedRow
 from lockbox.notifications import recipients
+from lockbox.notifications.mail_text import duration
 from lockbox.notifications.recipients import RecipientDirectory
 from lockbox.requests import deadlines, evaluate, policy_store, quorum
 from lockbox.requests.approvals import SignedStatement
@@ -33,8 +34,8 @@ WITH {policy_store.RULED}, {authentication.HELD}
 SELECT ruled.*, held.*, clock_timestamp() AS at FROM ruled CROSS JOIN held
 """)  # noqa: S608 - ours
 VOTES = text("""
-SELECT id, request_id, person_id, decision, access_window, principals, means, resources, actions, max_uses, assertion,
-    mac
+SELECT id, request_id, person_id, decision, access_window, principals, means, resources, actions, max_uses, opens_at,
+    assertion, mac
 FROM decisions
 WHERE request_id = ANY(:request_ids)
 """)
@@ -57,7 +58,7 @@ class DecisionInput:
     """What somebody wants done to a request; `access_window` in seconds shortens what was asked.
 
     `resources` and `actions` are what an approver keeps of those that were asked, None where that is all; `max_uses`
-    lowers how often the window can be used.
+    lowers how often the window can be used, and `opens_at` has it begin later.
     `version` is the one that the person saw, if they said so; `signed` is what they signed with a passkey.
     """
 
@@ -69,6 +70,7 @@ class DecisionInput:
     actions: Sequence[str] | None = None
     signed: SignedStatement | None = None
     max_uses: int | None = None
+    opens_at: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -112,8 +114,8 @@ def after_lock(
 
     Somebody of the vendor deals with the request's tenant from here on. `ahead` is what will be read after this.
     """
-    of_request = {"tenant_id": request.tenant_id, "version": request.policy_version, "person_id": caller.person_id}
-    judged: Query = AFTER_LOCK, of_request
+    of_request = {"tenant_id": request.tenant_id, "version": request.policy_version, "extends": request.extends}
+    judged: Query = AFTER_LOCK, of_request | {"person_id": caller.person_id}
     votes = [_votes([request.id])] if with_votes else []
     then = [recipients.ahead_of_look_up({request.tenant_id}), *votes, *ahead]
     session.foresee([judged, *then] if caller.side is Side.VENDOR else then)
@@ -152,7 +154,7 @@ def all_votes(
             and not row_macs.is_held(session, row.mac, row_macs.decision(row), row.id)
         ):
             filled = frozenset()
-        kept = row.resources, row.actions, row.max_uses
+        kept = row.resources, row.actions, row.max_uses, row.opens_at
         vote = Vote(row.person_id, Action(row.decision), row.access_window, filled, *kept)
         votes[row.request_id] = (*votes[row.request_id], vote)
     return votes
@@ -214,14 +216,15 @@ def decide(
     *,
     votes: Sequence[Vote],
     principals: frozenset[UUID],
-    most_uses: int | None,
+    terms: Terms,
     at: datetime,
 ) -> Decision:
-    """Return the decision that a decision makes; `most_uses` is what today's policy allows.
+    """Return the decision that a decision makes under these terms.
 
     Raises:
         WindowTooLong: the window would be longer than what was asked.
-        Invalid: something is kept that was not asked, or nothing is, or more uses are allowed than were asked.
+        Invalid: something is kept that was not asked, or nothing is, or more uses are allowed than were asked, or the
+            window would begin earlier than was asked, or too late.
         NothingLeft: what is kept has nothing in common with what the others keep whose approval counts.
     """
     if decision_input.access_window is not None and decision_input.access_window > request.access_window:
@@ -241,7 +244,8 @@ def decide(
         access_window=decision_input.access_window,
         resources=resources,
         actions=actions,
-        max_uses=_uses(request, decision_input, most_uses),
+        max_uses=_uses(request, decision_input, terms.max_uses),
+        opens_at=_start(request, decision_input, terms, at),
         comment=decision_input.comment,
         channel=origin.channel,
         address=origin.address,
@@ -274,6 +278,26 @@ def _uses(request: AccessRequest, decision_input: DecisionInput, most: int | Non
     return fewest(request.max_uses, decision_input.max_uses, most)
 
 
+def _start(request: AccessRequest, decision_input: DecisionInput, terms: Terms, at: datetime) -> datetime | None:
+    """Return from when an approval is, None for at once; others say nothing of it."""
+    start = decision_input.opens_at
+    if decision_input.action is not Action.APPROVE:
+        return None
+    if start is None:
+        return request.not_before
+    if request.extends is not None:
+        raise Invalid(
+            "An extension begins when the window ends that it extends: leave the start out.", field="opens_at"
+        )
+    if start < (request.not_before or at):
+        earliest = "what was asked" if request.not_before else "now"
+        raise Invalid(f"You may move the start later, not earlier than {earliest}.", field="opens_at")
+    if start > request.created_at + timedelta(seconds=terms.start_ahead):
+        latest = f"at most {duration(terms.start_ahead)} after the submission" if terms.start_ahead else "at once"
+        raise Invalid(f"By the customer's policy access begins {latest}. Choose an earlier start.", field="opens_at")
+    return start
+
+
 NONE = timedelta(0)
 ASKED_STATES = frozenset({State.REVIEWING, State.PENDING})
 
@@ -300,9 +324,10 @@ def situation_of(  # noqa: PLR0917 - as many things decide
         at=at,
         terms=terms,
         paused=deadlines.stood(request.clock, at) if terms.questions_stop_clock else NONE,
-        lacks=lacking_today(request, terms) if request.state in ASKED_STATES else (),
+        lacks=lacking_today(request, terms, request.timing) if request.state in ASKED_STATES else (),
         votes=votes,
         principals=principals,
         is_suspended=effective.is_suspended,
         is_verified=effective.is_verified,
+        is_outlived=effective.is_outlived,
     )

@@ -19,8 +19,9 @@ from lockbox.notifications import recipients
 from lockbox.notifications.recipients import RecipientDirectory
 from lockbox.requests import policy_store, pre_approvals
 from lockbox.requests.available_moves import move
+from lockbox.requests.deadlines import whole_seconds
 from lockbox.requests.lifecycle import Action, Party, State
-from lockbox.requests.policy import Terms, customer_decides, effective_mode, reviewed_first
+from lockbox.requests.policy import AT_ONCE, Terms, Timing, customer_decides, effective_mode, reviewed_first
 from lockbox.requests.policy_parts import Reason
 from lockbox.requests.policy_rules import Policy, RequestFacts
 from lockbox.requests.pre_approvals import CoverageContext, CoveringPreApproval
@@ -60,6 +61,8 @@ class RequestInput:
     """What an engineer asks for; `access_window` in seconds. A system names the engineer for whom it files.
 
     `follows` is the request that is asked again by this one. Without `max_uses` it is as often as the policy says.
+    `not_before` is when access is to begin, None for at once. `extends` is the request whose window goes on by this
+    one, and `first_opened_at` when the first of these windows began.
     """
 
     tenant: str
@@ -72,12 +75,23 @@ class RequestInput:
     access_window: int
     engineer: UUID | None = None
     max_uses: int | None = None
+    not_before: datetime | None = None
     follows: UUID | None = None
+    extends: UUID | None = None
+    first_opened_at: datetime | None = None
+
+    def timing(self, at: datetime) -> Timing:
+        """Return when it wants its window to begin, as terms look at it, if it is submitted now."""
+        if self.not_before is None:
+            return AT_ONCE
+        if self.first_opened_at is None:
+            return Timing(ahead=whole_seconds(self.not_before - at))
+        return Timing(used=whole_seconds(self.not_before - self.first_opened_at))
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a submission meets at this moment. `mode` is the one that holds, dated consent and all.
+    """What a submission meets at this moment. `mode` is the one that holds when access begins, dated consent and all.
 
     `was_denied` is whether the customer's last word about one of the resources was no. `pre_approval` is what the
     customer has approved beforehand and lets this open without being asked, once any review has endorsed it.
@@ -163,7 +177,7 @@ def evaluate_request(
     if rules.suspended:
         raise TenantSuspended("The tenant is suspended. Requests can be submitted once it is resumed.")
     _in_catalogue(caller, party, submission, services)
-    return _evaluation(session, rules, party, (requester_id, requester), ask, submission.access_window)
+    return _evaluation(session, rules, party, (requester_id, requester), ask, submission)
 
 
 def ahead_of_evaluation(submission: RequestInput) -> list[Query]:
@@ -208,7 +222,7 @@ def _evaluation(  # noqa: PLR0917 - what is asked, by whom, and what it meets
     party: Party,
     requester: tuple[UUID, str],
     ask: RequestFacts,
-    access_window: int | None = None,
+    submission: RequestInput | None = None,
 ) -> Evaluation:
     tenant = Tenant(**{name: getattr(rules, name) for name in Tenant.model_fields})
     tenant.mode = Mode(rules.mode)
@@ -216,10 +230,13 @@ def _evaluation(  # noqa: PLR0917 - what is asked, by whom, and what it meets
     at = read_at(session, rules.at)
     tenants, moment = {tenant.id} if requester[0] == NOBODY else None, None if at is rules.at else at
     known = recipients.look_up(session, tenants, moment)
-    mode = effective_mode(tenant.mode, policy.consent, at)
+    begins = submission.not_before if submission else None
+    mode = effective_mode(tenant.mode, policy.consent, max(at, begins or at))
     covered = None
-    if rules.pre_approvals and access_window and customer_decides(mode) and not rules.was_denied:
-        scene = CoverageContext(tenant.id, ask, access_window, policy, terms, policy.groups, known)
+    # What begins later, or extends a window, is asked as ever.
+    is_coverable = submission is not None and begins is None and customer_decides(mode) and not rules.was_denied
+    if submission and is_coverable and rules.pre_approvals:
+        scene = CoverageContext(tenant.id, ask, submission.access_window, policy, terms, policy.groups, known)
         covered = pre_approvals.covering(session, rules.pre_approvals, scene)
     return Evaluation(
         party=party,

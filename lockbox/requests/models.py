@@ -10,8 +10,9 @@ from sqlalchemy.orm import class_mapper
 from sqlmodel import Field, SQLModel, col
 
 from lockbox.identity.roles import SEE_ALL, SEE_THEIR_TENANTS, AuthMethod, Caller, Mode
-from lockbox.requests.deadlines import RequestClock
+from lockbox.requests.deadlines import RequestClock, whole_seconds
 from lockbox.requests.lifecycle import Action, State
+from lockbox.requests.policy import AT_ONCE, Timing
 from lockbox.requests.policy_parts import ApproveMeans
 from lockbox.sql import Ids, Instant, Texts, words
 
@@ -19,21 +20,23 @@ from lockbox.sql import Ids, Instant, Texts, words
 class AccessRequest(SQLModel, table=True):
     """One request for access, with its clock; windows in seconds.
 
-    `version` is the seq of the last move. `deadline_at` is what decisions and access checks compare with;
-    `wake_at` is when the clock next has something to do, null once the request is closed. `asked_at` is when the
-    customer was asked, or notified where the vendor opens alone; null while only the vendor knows of it.
-    `reminders`, `tiers_asked` and `warned` say how far the clock's reminders have come in the present state:
-    reminders sent, tiers of approvers asked (0 where there are none), and whether the end of the open window was
-    announced. `policy_version` is the version of the tenant's policy that judged it, `token_id` the token it was
-    submitted with, `submitted_by` whoever submitted it: the requester, or a system for them; null for what is older
-    than that is known. `consent_until` is set where only dated consent lets the vendor open alone: no window outlives
-    it. `follows` is the request that got no answer in time and is asked again by this one. `granted_resources` and
-    `granted_actions` are what a window was opened for where that is less than was asked. `approve_means` is whether
-    approvals must be signed with passkeys, which only gets stricter. `max_uses` is how often the window can be used,
-    None for any number, and `used` how often it was where that is limited. `stopped_at` is since when the clock
-    stands for a question that waits, `stopped_deadline` the deadline that held until then, and `stopped_for` for how
-    many seconds it stood before: see `stopping`. `pre_approval_id` is what the customer had approved beforehand, if
-    that opened the window.
+    `version` is the seq of the last move. `deadline_at` is what decisions and access checks compare with; `wake_at`
+    is when the clock next has something to do, null once the request is closed. `asked_at` is when the customer was
+    asked, or notified where the vendor opens alone; null while only the vendor knows of it. `reminders`,
+    `tiers_asked` and `warned` say how far the clock's reminders have come in the present state: reminders sent, tiers
+    of approvers asked (0 where there are none), and whether the end of the open window was announced.
+    `policy_version` is the version of the tenant's policy that judged it, `token_id` the token it was submitted with,
+    `submitted_by` whoever submitted it: the requester, or a system for them; null for what is older than that is
+    known. `consent_until` is set where only dated consent lets the vendor open alone: no window outlives it.
+    `follows` is the request that got no answer in time and is asked again by this one. `not_before` is when access is
+    to begin where that is later than the yes, `opens_at` when the window does: an approver may have moved it later.
+    `extends` is the request whose window this one goes on from, at the end of that one, and `first_opened_at` when
+    the first of these windows began. `granted_resources` and `granted_actions` are what a window was opened for where
+    that is less than was asked. `approve_means` is whether approvals must be signed with passkeys, which only gets
+    stricter. `max_uses` is how often the window can be used, None for any number, and `used` how often it was where
+    that is limited. `stopped_at` is since when the clock stands for a question that waits, `stopped_deadline` the
+    deadline that held until then, and `stopped_for` for how many seconds it stood before: see `stopping`.
+    `pre_approval_id` is what the customer had approved beforehand, if that opened the window.
     """
 
     __tablename__ = "requests"
@@ -69,6 +72,10 @@ class AccessRequest(SQLModel, table=True):
     tiers_asked: int = 0
     warned: bool = False
     follows: UUID | None = Field(default=None, foreign_key="requests.id", index=True)
+    extends: UUID | None = Field(default=None, foreign_key="requests.id")
+    first_opened_at: datetime | None = Field(default=None, sa_type=Instant)
+    not_before: datetime | None = Field(default=None, sa_type=Instant)
+    opens_at: datetime | None = Field(default=None, sa_type=Instant)
     granted_resources: list[str] | None = Field(default=None, sa_type=Texts)
     granted_actions: list[str] | None = Field(default=None, sa_type=Texts)
     stopped_at: datetime | None = Field(default=None, sa_type=Instant)
@@ -91,6 +98,24 @@ class AccessRequest(SQLModel, table=True):
     def uses_left(self) -> int | None:
         """How often its window can still be used, None where that is not limited."""
         return None if self.max_uses is None else self.max_uses - self.used
+
+    @property
+    def window_from(self) -> datetime | None:
+        """When its window begins or began, None where it was never opened."""
+        return self.opens_at or self.opened_at
+
+    @property
+    def timing(self) -> Timing:
+        """When it wants its window to begin, as terms look at it."""
+        if self.not_before is None:
+            return AT_ONCE
+        if self.first_opened_at is None:
+            return Timing(ahead=whole_seconds(self.not_before - self.created_at))
+        return Timing(used=whole_seconds(self.not_before - self.first_opened_at))
+
+    def runs_at(self, at: datetime) -> bool:
+        """Whether the window has begun and not ended at this moment of the database's clock."""
+        return (self.opens_at is None or self.opens_at <= at) and at < self.deadline_at
 
     @property
     def clock(self) -> RequestClock:
@@ -136,7 +161,8 @@ class Decision(SQLModel, table=True):
     """One person's decision on one request; never changed. `access_window` in seconds, if it was shortened.
 
     `resources` and `actions` are what an approver keeps of those that were asked, None where that is all. `max_uses`
-    is how many uses an approval is for, None for any number. `principals` are the approvers whose delegate the person
+    is how many uses an approval is for, None for any number. `opens_at` is when the window may begin at the earliest,
+    None for at once. `principals` are the approvers whose delegate the person
     was, `means` by what they had shown who they are.
     `statement`, `signed_content` and `assertion` are what the person signed with the passkey `passkey_id`; all are
     None where the vendor's server alone attests the decision. See `signing`. `mac` is the mark of `powers`.
@@ -154,6 +180,7 @@ class Decision(SQLModel, table=True):
     resources: list[str] | None = Field(default=None, sa_type=Texts)
     actions: list[str] | None = Field(default=None, sa_type=Texts)
     max_uses: int | None = None
+    opens_at: datetime | None = Field(default=None, sa_type=Instant)
     comment: str | None = Field(default=None, max_length=2000)
     channel: str = Field(max_length=24)
     address: str | None = Field(default=None, max_length=45)

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -48,13 +49,14 @@ class OnBehalfOf:
 class ApprovalLimits:
     """How an approval narrows what was asked: the window in seconds, what it keeps; None is as asked.
 
-    `max_uses` is for how many uses it is, None for any number.
+    `max_uses` is for how many uses it is, None for any number, and `opens_at` from when, None for at once.
     """
 
     access_window: int | None
     resources: list[str] | None
     actions: list[str] | None
     max_uses: int | None = None
+    opens_at: datetime | None = None
 
     def __bool__(self) -> bool:
         """Whether there is anything to say."""
@@ -70,7 +72,14 @@ def approval_limits(move: Row[Any]) -> ApprovalLimits:
     """Return how a move of a timeline narrows what was asked; resources that were erased are as asked."""
     body = json.loads(move.body) if move.body and move.action == Action.APPROVE else {}
     resources = json.loads(move.kept_resources) if move.kept_resources else None
-    return ApprovalLimits(body.get("access_window"), resources, body.get("kept_actions"), body.get("kept_max_uses"))
+    opens_at = body.get("kept_opens_at")
+    return ApprovalLimits(
+        body.get("access_window"),
+        resources,
+        body.get("kept_actions"),
+        body.get("kept_max_uses"),
+        datetime.fromisoformat(opens_at) if opens_at else None,
+    )
 
 
 def names_of(session: UnitOfWork, people: Iterable[UUID]) -> dict[UUID, str]:

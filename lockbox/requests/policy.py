@@ -1,6 +1,7 @@
 """Define the terms and dated consent of a policy, and what follows from terms and mode; pure."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any, Protocol, Self
 
@@ -9,6 +10,7 @@ from pydantic import AfterValidator, Field, model_validator
 from lockbox.identity.roles import Mode
 from lockbox.notifications.mail_text import duration
 from lockbox.requests.policy_parts import (
+    DAY,
     HOUR,
     AccessWindow,
     AnswerWindow,
@@ -27,6 +29,7 @@ from lockbox.requests.policy_parts import (
     Reminders,
     SignInAge,
     Stages,
+    StartAhead,
     Switch,
     Tiers,
     Uses,
@@ -53,6 +56,9 @@ class Terms(PolicyPart):
         review_window: how long they have for it.
         approval_window: how long the customer has to answer.
         access_ceiling: the longest access that may be asked for.
+        total_access_ceiling: the longest that a window and its extensions may last together; never less than
+            `access_ceiling`.
+        start_ahead: how far ahead of the submission access may begin; 0 is at once.
         max_uses: how often a window can be used at most; None is no limit.
         quorum: how many approvers' seats must say yes, each filled by the approver or a delegate, one person a seat.
         stages: groups that must also agree.
@@ -81,6 +87,8 @@ class Terms(PolicyPart):
     review_window: AnswerWindow = 4 * HOUR
     approval_window: AnswerWindow = 12 * HOUR
     access_ceiling: AccessWindow = 4 * HOUR
+    total_access_ceiling: AccessWindow = 8 * HOUR
+    start_ahead: StartAhead = 7 * DAY
     max_uses: Uses | None = None
     quorum: Approvals = 1
     stages: Stages = ()
@@ -111,6 +119,8 @@ class Overrides(PolicyPart):
     review_window: AnswerWindow | None = None
     approval_window: AnswerWindow | None = None
     access_ceiling: AccessWindow | None = None
+    total_access_ceiling: AccessWindow | None = None
+    start_ahead: StartAhead | None = None
     max_uses: Uses | None = None
     quorum: Approvals | None = None
     stages: Annotated[Stages, Field(min_length=1)] | None = None
@@ -144,8 +154,29 @@ class Overrides(PolicyPart):
         return {name: value for name, value in self if value is not None}
 
 
+@dataclass(frozen=True)
+class Timing:
+    """When a request wants its window to begin, in seconds, as far as terms look at it.
+
+    `ahead` is how long after the submission, None where it may begin at once. `used` is how long the windows that it
+    extends have lasted by then, None where it extends none.
+    """
+
+    ahead: int | None = None
+    used: int | None = None
+
+
+AT_ONCE = Timing()
+
+
 def defects(
-    terms: Terms, *, reason: Reason, justification: str, case_ref: str | None, access_window: int
+    terms: Terms,
+    *,
+    reason: Reason,
+    justification: str,
+    case_ref: str | None,
+    access_window: int,
+    timing: Timing = AT_ONCE,
 ) -> Iterator[tuple[str, str]]:
     """Say what a submission lacks under the terms: the field and a sentence for the engineer; window in seconds."""
     if not terms.reasons:
@@ -161,6 +192,37 @@ def defects(
         yield "justification", f"Write at least {terms.justification_least} characters of justification."
     if access_window > terms.access_ceiling:
         yield "access_window", f"The access window may be at most {duration(terms.access_ceiling)}."
+    if timing.used is not None:
+        total = total_ceiling(terms)
+        if access_window > total - timing.used:
+            yield "access_window", _no_longer(total, total - timing.used)
+    elif timing.ahead is not None:
+        yield from _start_defects(terms, timing.ahead)
+
+
+def _no_longer(total: int, left: int) -> str:
+    said = f"A window and its extensions may last at most {duration(total)} together"
+    return f"{said}: {duration(left)} are left." if left > 0 else f"{said}, and they do already."
+
+
+def _start_defects(terms: Terms, ahead: int) -> Iterator[tuple[str, str]]:
+    if ahead <= 0:
+        yield "not_before", "Access cannot begin in the past. Choose a later start, or none."
+    elif not terms.start_ahead:
+        yield "not_before", "This tenant accepts no later start. Leave it out."
+    elif ahead > terms.start_ahead:
+        yield "not_before", f"Access may begin at most {duration(terms.start_ahead)} after the submission."
+
+
+def total_ceiling(terms: Terms) -> int:
+    """Return how many seconds a window and its extensions may last together."""
+    return max(terms.total_access_ceiling, terms.access_ceiling)
+
+
+def longest_window(asked: int, terms: Terms, timing: Timing) -> int:
+    """Return how many of the seconds asked the terms allow, with the windows that this one extends."""
+    longest = min(asked, terms.access_ceiling)
+    return longest if timing.used is None else min(longest, total_ceiling(terms) - timing.used)
 
 
 class AskedAccess(Protocol):
@@ -183,7 +245,9 @@ class AskedAccess(Protocol):
         """The window in seconds."""
 
 
-def lacking(asked: AskedAccess, terms: Terms, access_window: int | None = None) -> list[tuple[str, str]]:
+def lacking(
+    asked: AskedAccess, terms: Terms, timing: Timing, access_window: int | None = None
+) -> list[tuple[str, str]]:
     """Return what a request lacks under the terms: fields, each with a sentence; by its own window or another."""
     return list(
         defects(
@@ -192,6 +256,7 @@ def lacking(asked: AskedAccess, terms: Terms, access_window: int | None = None) 
             justification=asked.justification,
             case_ref=asked.case_ref,
             access_window=asked.access_window if access_window is None else access_window,
+            timing=timing,
         )
     )
 
@@ -201,9 +266,9 @@ def fewest(*limits: int | None) -> int | None:
     return min((one for one in limits if one is not None), default=None)
 
 
-def lacking_today(asked: AskedAccess, terms: Terms) -> list[tuple[str, str]]:
+def lacking_today(asked: AskedAccess, terms: Terms, timing: Timing) -> list[tuple[str, str]]:
     """Return what a pending request lacks under the terms of today; a lower ceiling only shortens its window."""
-    return lacking(asked, terms, min(asked.access_window, terms.access_ceiling))
+    return lacking(asked, terms, timing, max(longest_window(asked.access_window, terms, timing), 1))
 
 
 def reviewed_first(terms: Terms, mode: Mode) -> bool:

@@ -20,6 +20,7 @@ ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 SECONDS = frozenset(
     {
         *("review_window", "approval_window", "access_ceiling", "closing_warning"),
+        *("total_access_ceiling", "start_ahead"),
         *("sign_in_age", "revoke_sign_in_age"),
     }
 )
@@ -28,6 +29,8 @@ TERMS = {
     "review_window": "Time for the vendor's review",
     "approval_window": "Time to answer",
     "access_ceiling": "Longest access",
+    "total_access_ceiling": "Longest access with extensions",
+    "start_ahead": "How far ahead access may begin",
     "max_uses": "Most uses of a window",
     "quorum": "Approvals needed",
     "stages": "Must also agree",

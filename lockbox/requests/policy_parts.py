@@ -6,10 +6,13 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
+from lockbox.text_rules import IS_WHOLE
+
 HOUR = 3600
 DAY = 24 * HOUR
 HARD_ACCESS_LIMIT = 7 * DAY
 HARD_ANSWER_LIMIT = 14 * DAY
+HARD_START_LIMIT = 30 * DAY
 MOST_APPROVALS = 20
 MOST_USES = 1000
 MOST_TIERS = 5
@@ -59,16 +62,11 @@ def _sorted_once(values: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(sorted(values))
 
 
-def _whole(value: object) -> object:
-    # JSON knows one kind of number: 60.0 is a whole one.
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-IS_WHOLE = BeforeValidator(_whole)
 Once = Annotated[tuple[T, ...], Field(json_schema_extra={"uniqueItems": True}), AfterValidator(_sorted_once)]
 Approvals = Annotated[int, Field(ge=1, le=MOST_APPROVALS, strict=True), IS_WHOLE]
 AnswerWindow = Annotated[int, Field(ge=1, le=HARD_ANSWER_LIMIT, strict=True), IS_WHOLE]
 AccessWindow = Annotated[int, Field(ge=1, le=HARD_ACCESS_LIMIT, strict=True), IS_WHOLE]
+StartAhead = Annotated[int, Field(ge=0, le=HARD_START_LIMIT, strict=True), IS_WHOLE]
 SignInAge = Annotated[int, Field(ge=60, le=DAY, strict=True), IS_WHOLE]
 WarningTime = Annotated[int, Field(ge=0, le=DAY, strict=True), IS_WHOLE]
 Percent = Annotated[int, Field(ge=1, le=99, strict=True), IS_WHOLE]

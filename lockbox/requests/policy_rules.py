@@ -45,6 +45,8 @@ LESS_IS_STRICTER = (
     "review_window",
     "approval_window",
     "access_ceiling",
+    "total_access_ceiling",
+    "start_ahead",
     "max_uses",
     "mail_link",
     "mail_justification",

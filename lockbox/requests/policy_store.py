@@ -15,6 +15,7 @@ from lockbox.identity import row_macs
 from lockbox.identity.models import Tenant
 from lockbox.identity.roles import Mode
 from lockbox.notifications.request_mail import MailWording
+from lockbox.requests.lifecycle import State
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy import UNVERIFIED, Terms, effective_mode, stricter_mode
 from lockbox.requests.policy_parts import Reason
@@ -30,12 +31,16 @@ READ = text("SELECT body::text AS body, mac FROM policies WHERE tenant_id = :ten
 RULED = """
 ruled AS (
     SELECT own.body::text AS own, own.mac AS own_mac, today.body::text AS today, today.mac AS todays_mac,
-        t.id, t.slug, t.mode, t.plan, t.suspended, t.policy_version, t.revision, t.mac
+        t.id, t.slug, t.mode, t.plan, t.suspended, t.policy_version, t.revision, t.mac,
+        (SELECT e.state FROM requests e WHERE e.id = CAST(:extends AS uuid)) AS extended
     FROM tenants t JOIN policies own ON own.tenant_id = t.id AND own.version = :version
     JOIN policies today ON today.tenant_id = t.id AND today.version = t.policy_version
     WHERE t.id = :tenant_id
 )"""
-"""The part of a statement that reads a tenant with two versions of its policy: a request's and today's."""
+"""The part of a statement that reads a tenant with two versions of its policy: a request's and today's.
+
+And the state of the request that this one extends, if it does.
+"""
 OWN_AND_TODAYS = text(f"WITH {RULED} SELECT * FROM ruled")  # noqa: S608 - ours
 ASKS = text("""
 SELECT r.id, r.tenant_id, r.policy_version, r.service, r.actions, r.reason_code, r.resources,
@@ -65,6 +70,7 @@ class EffectivePolicy:
     `today` is the tenant's policy now, `version` its version, and `mode` the tenant's own mode now.
     `is_suspended` is whether the vendor has suspended the tenant. Where a mark does not hold, `is_verified` is false
     and nothing is opened: the mode is `enforce`, the terms are no weaker than those that a tenant begins with.
+    `is_outlived` is whether the window is no longer open that the request extends.
     """
 
     terms: Terms
@@ -74,6 +80,7 @@ class EffectivePolicy:
     mode: Mode
     is_suspended: bool = False
     is_verified: bool = True
+    is_outlived: bool = False
 
     def mode_for(self, request: AccessRequest, at: datetime) -> tuple[Mode, datetime | None]:
         """Return the mode in which a request leaves the vendor's review, and the end of the consent that it rests on.
@@ -132,7 +139,7 @@ def effective_policy(session: UnitOfWork, request: AccessRequest) -> EffectivePo
     A group is who is in it today; one that is gone today is who was in it then, so that taking a group away cannot
     take away the need to ask it.
     """
-    values = {"tenant_id": request.tenant_id, "version": request.policy_version}
+    values = {"tenant_id": request.tenant_id, "version": request.policy_version, "extends": request.extends}
     return effective_policy_in(session, session.execute(OWN_AND_TODAYS, values).one(), request)
 
 
@@ -145,7 +152,9 @@ def effective_policy_in(session: UnitOfWork, row: Row[Any], request: AccessReque
         and _holds(session, row.id, row.policy_version, row.today, row.todays_mac)
         and _holds(session, row.id, request.policy_version, row.own, row.own_mac)
     )
-    return replace(ruled if is_verified else _unverified(ruled), is_suspended=row.suspended)
+    is_outlived = request.extends is not None and row.extended != State.ACTIVE
+    met = ruled if is_verified else _unverified(ruled)
+    return replace(met, is_suspended=row.suspended, is_outlived=is_outlived)
 
 
 def effective_policy_under(

@@ -20,7 +20,7 @@ from lockbox.requests import deadlines, decisions, policy_store
 from lockbox.requests.evaluate import NOBODY, Evaluation, RequestInput, evaluate_request
 from lockbox.requests.lifecycle import Action, Party, State
 from lockbox.requests.models import AccessRequest
-from lockbox.requests.policy import Terms, customer_decides, lacking, lacking_today
+from lockbox.requests.policy import Terms, customer_decides, lacking, lacking_today, longest_window
 from lockbox.requests.policy_parts import ReasonedDecision
 from lockbox.requests.policy_rules import Policy
 from lockbox.requests.policy_store import EffectivePolicy
@@ -94,10 +94,11 @@ def _approvable(scene: PreviewContext, terms: Terms) -> timedelta:
 
 def _shuts(scene: PreviewContext) -> Iterator[str]:
     before, after = scene.before.terms, scene.after.terms
-    lacked = set(lacking_today(scene.request, before))
+    timing = scene.request.timing
+    lacked = set(lacking_today(scene.request, before, timing))
     yield from (
         f"Nobody can approve it: {sentence}"
-        for field, sentence in lacking_today(scene.request, after)
+        for field, sentence in lacking_today(scene.request, after, timing)
         if (field, sentence) not in lacked
     )
     endorsed = any(vote.decision is Action.ENDORSE for vote in scene.votes)
@@ -134,7 +135,8 @@ def _still_missing(
 
 def _rest(scene: PreviewContext) -> Iterator[str]:
     before, after = scene.before.terms, scene.after.terms
-    was, then = (min(scene.request.access_window, terms.access_ceiling) for terms in (before, after))
+    asked = scene.request
+    was, then = (longest_window(asked.access_window, terms, asked.timing) for terms in (before, after))
     if then < was:
         yield f"Its access window becomes at most {duration(then)} instead of {duration(was)}."
     if before.mail_suffices and not after.mail_suffices:
@@ -234,7 +236,7 @@ def preview(
             RecipientMailboxes(name, len(found.people[one])) for one, name in names.of(found.people)
         ),
         endpoints=len(found.endpoints),
-        lacks=tuple(lacking(submission, evaluation.terms)),
+        lacks=tuple(lacking(submission, evaluation.terms, submission.timing(evaluation.at))),
         obstacles=tuple(evaluation.obstacles()),
     )
 

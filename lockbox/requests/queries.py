@@ -43,7 +43,8 @@ RequestQuery = Select[AccessRequest, str, str, str, bool, bytes | None]
 GRANTED = """
 (requests.state = 'active' AND is_decided(requests) AND NOT tenants.suspended AND people.disabled_at IS NULL
     AND EXISTS (SELECT FROM memberships m
-        WHERE m.person_id = requests.requester_id AND m.tenant_id IS NULL AND m.role = 'engineer'))
+        WHERE m.person_id = requests.requester_id AND m.tenant_id IS NULL AND m.role = 'engineer')
+    AND (requests.extends IS NULL OR ran_to_its_end(requests.extends)))
 """
 # The event that opened the window is that of the last move as long as it is open.
 OPENING = """
@@ -324,9 +325,7 @@ def _judged(session: UnitOfWork, rows: Sequence[RequestRow]) -> list[RequestEntr
     held = approvals.hold_by_signatures(session, [(row.request, row.opening) for row in signed])
     # The clock is read last: an answer may not be older than the clock that it was judged by.
     at = now(session)
-    good = {
-        row.request.id for row in signed if row.is_granted and at < row.request.deadline_at and row.request.id in held
-    }
+    good = {row.request.id for row in signed if row.is_granted and row.request.runs_at(at) and row.request.id in held}
     rolled_back = _rolled_back(session, {row.request.tenant_id for row in rows if row.request.id in good})
     return [
         RequestEntry(

@@ -299,7 +299,8 @@ def _stopped(scene: QuestionContext) -> tuple[RequestClock, bool]:
     clock = request.clock
     if request.state is not State.PENDING or not terms.questions_stop_clock:
         return clock, False
-    clock = deadlines.stopped(clock, min(request.approval_window, terms.approval_window), scene.at)
+    most = min(request.approval_window, terms.approval_window)
+    clock = deadlines.stopped(clock, most, scene.at, request.not_before)
     return clock, clock.stopped_at is not None
 
 

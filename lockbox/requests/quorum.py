@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from datetime import datetime
 from uuid import UUID
 
 from lockbox.errors import Invalid, NothingLeft
@@ -58,9 +59,9 @@ class Vote:
     """One person's decision on a request that waits for the customer; the window in seconds, if narrowed.
 
     `resources` and `actions` are what the person keeps of those that were asked, None where that is all. `max_uses`
-    is for how many uses the person approves, None for any number. `seats` are the approvers whose seat the person
-    could fill: an approver's own, and those of whom the person is the delegate. Without one, the person may no longer
-    approve.
+    is for how many uses the person approves, None for any number, and `opens_at` from when, None for at once. `seats`
+    are the approvers whose seat the person could fill: an approver's own, and those of whom the person is the
+    delegate. Without one, the person may no longer approve.
     """
 
     person_id: UUID
@@ -70,6 +71,7 @@ class Vote:
     resources: Sequence[str] | None = None
     actions: Sequence[str] | None = None
     max_uses: int | None = None
+    opens_at: datetime | None = None
 
 
 def quorum_met(
@@ -123,6 +125,11 @@ def tallies(
 def granted_window(asked: int, votes: Iterable[Vote]) -> int:
     """Return the seconds of access granted: the shortest of what was asked and what each voter set."""
     return min([asked, *(v.access_window for v in votes if v.access_window and v.seats)])
+
+
+def granted_start(votes: Iterable[Vote]) -> datetime | None:
+    """Return from when access is granted: the latest that anybody whose vote counts has set, None for at once."""
+    return max((vote.opens_at for vote in votes if vote.opens_at and vote.seats), default=None)
 
 
 def who_lacks(

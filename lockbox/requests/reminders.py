@@ -204,6 +204,8 @@ def _recipients(
         tiers_asked = asked.tiers
         if asked.people:
             prompts[Reminder.ESCALATE] = asked.people
+    if due.begin:
+        prompts[Reminder.BEGIN] = frozenset()
     if due.warn:
         prompts[Reminder.WARN] = frozenset()
     return prompts, tiers_asked

@@ -1,6 +1,7 @@
 """Submit a request anew that timed out."""
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -8,7 +9,7 @@ from sqlalchemy import Row, select, text
 from sqlmodel import col
 
 from config.service_catalogue import Service
-from lockbox.database import UnitOfWork
+from lockbox.database import UnitOfWork, now
 from lockbox.errors import AlreadyAskedAgain, NotTimedOut, NotYours
 from lockbox.identity import authentication
 from lockbox.identity.roles import Caller
@@ -53,7 +54,7 @@ def ask_again(
     if earlier.open_follower:
         said = "This request was already resubmitted, and that request is still open."
         raise AlreadyAskedAgain(said, request_id=str(earlier.open_follower))
-    return submit(session, caller, origin, _same(earlier, request_id), services, limits=limits)
+    return submit(session, caller, origin, _same(earlier, request_id, now(session)), services, limits=limits)
 
 
 def follower(session: UnitOfWork, caller: Caller, request_id: UUID) -> UUID | None:
@@ -64,7 +65,8 @@ def follower(session: UnitOfWork, caller: Caller, request_id: UUID) -> UUID | No
     return found
 
 
-def _same(earlier: Row[Any], request_id: UUID) -> RequestInput:
+def _same(earlier: Row[Any], request_id: UUID, at: datetime) -> RequestInput:
+    """Return the same again; a start that is past by now is at once."""
     return RequestInput(
         tenant=earlier.tenant,
         service=earlier.service,
@@ -77,4 +79,5 @@ def _same(earlier: Row[Any], request_id: UUID) -> RequestInput:
         max_uses=earlier.max_uses,
         engineer=earlier.requester_id,
         follows=request_id,
+        not_before=earlier.not_before if earlier.not_before and earlier.not_before > at else None,
     )

@@ -35,7 +35,7 @@ from lockbox.requests.evaluate import (
 )
 from lockbox.requests.lifecycle import Action, Party, State
 from lockbox.requests.models import AccessRequest
-from lockbox.requests.policy import fewest, lacking
+from lockbox.requests.policy import fewest, lacking, longest_window
 from lockbox.requests.policy_parts import ApproveMeans
 from lockbox.requests.transition import Move, Origin, actor_for
 from lockbox.sql import new_id
@@ -83,6 +83,8 @@ def facts(request: AccessRequest) -> dict[str, Plain]:
         **({"max_uses": request.max_uses} if request.max_uses else {}),
         **({"follows": request.follows} if request.follows else {}),
         **({"pre_approval_id": request.pre_approval_id} if request.pre_approval_id else {}),
+        **({"not_before": request.not_before} if request.not_before else {}),
+        **({"extends": request.extends} if request.extends else {}),
     }
 
 
@@ -206,12 +208,14 @@ def _asked(evaluation: Evaluation) -> PromptedApprovers:
 
 
 def _meets(submission: RequestInput, evaluation: Evaluation) -> None:
-    lacks = lacking(submission, evaluation.terms)
+    timing = submission.timing(evaluation.at)
+    lacks = lacking(submission, evaluation.terms, timing)
     if not lacks:
         return
     sentence = " ".join(said for _, said in lacks)
     if [field for field, _ in lacks] == ["access_window"]:
-        raise WindowTooLong(sentence, field="access_window", limit_seconds=evaluation.terms.access_ceiling)
+        limit = max(longest_window(submission.access_window, evaluation.terms, timing), 0)
+        raise WindowTooLong(sentence, field="access_window", limit_seconds=limit)
     errors = [{"field": field, "message": said} for field, said in lacks]
     raise PolicyNotMet(sentence, field=lacks[0][0], errors=errors)
 
@@ -248,9 +252,8 @@ def _nth_submission(limits: SubmissionLimits, less: int = 0) -> Query:
 def _new(caller: Caller, submission: RequestInput, evaluation: Evaluation) -> AccessRequest:
     terms, state, at = evaluation.terms, evaluation.first_state, evaluation.at
     until = _consent_until(evaluation)
-    ends = deadline(
-        state, at, review=terms.review_window, approval=terms.approval_window, access=submission.access_window
-    )
+    windows = {"review": terms.review_window, "approval": terms.approval_window, "access": submission.access_window}
+    ends = deadline(state, at, **windows, start=submission.not_before)
     ends = min(ends, until) if until else ends
     covered = evaluation.pre_approval if state is State.ACTIVE else None
     request = AccessRequest(
@@ -282,6 +285,9 @@ def _new(caller: Caller, submission: RequestInput, evaluation: Evaluation) -> Ac
         pre_approval_id=covered.id if covered else None,
         tiers_asked=0 if covered else _asked(evaluation).tiers,
         follows=submission.follows,
+        extends=submission.extends,
+        first_opened_at=submission.first_opened_at,
+        not_before=submission.not_before,
     )
     request.wake_at = wake_at(transition.phase_of(request, evaluation.known), terms, at)
     return request

@@ -29,18 +29,19 @@ new_request AS (
     INSERT INTO requests (id, tenant_id, requester_id, service, resources, actions, reason_code, justification,
         case_ref, mode, policy_version, token_id, submitted_by, consent_until, quorum, approval_window, access_window,
         max_uses, state, version, deadline_at, wake_at, created_at, asked_at, tiers_asked, follows, opened_at,
-        approve_means, pre_approval_id)
+        approve_means, pre_approval_id, extends, first_opened_at, not_before)
     VALUES (:id, :tenant_id, :requester_id, :service, CAST(:resources AS text[]), CAST(:actions AS text[]),
         :reason_code, :justification, :case_ref, :mode, :policy_version, :token_id, :submitted_by, :consent_until,
         :quorum, :approval_window, :access_window, :max_uses, :state, :version, :deadline_at, :wake_at, :created_at,
-        :asked_at, :tiers_asked, :follows, :opened_at, :approve_means, :pre_approval_id)
+        :asked_at, :tiers_asked, :follows, :opened_at, :approve_means, :pre_approval_id, :extends, :first_opened_at,
+        :not_before)
 )"""
 
 MOVED = """
 moved AS (
     UPDATE requests SET state = :state, version = :version, mode = :mode, consent_until = :consent_until,
         deadline_at = :deadline_at, wake_at = :wake_at, asked_at = :asked_at,
-        opened_at = :opened_at, closed_at = :closed_at, quorum = :quorum, max_uses = :max_uses,
+        opened_at = :opened_at, opens_at = :opens_at, closed_at = :closed_at, quorum = :quorum, max_uses = :max_uses,
         reminders = :reminders, tiers_asked = :tiers_asked, warned = :warned, stopped_at = :stopped_at,
         stopped_deadline = :stopped_deadline, stopped_for = :stopped_for,
         granted_resources = CAST(:granted_resources AS text[]), granted_actions = CAST(:granted_actions AS text[]),
@@ -51,12 +52,13 @@ moved AS (
 DECIDED = """
 decided AS (
     INSERT INTO decisions (id, request_id, person_id, principals, decision, means, access_window, resources, actions,
-        max_uses, comment, channel, address, user_agent, decided_at, statement, signed_content, assertion, passkey_id,
-        mac)
+        max_uses, opens_at, comment, channel, address, user_agent, decided_at, statement, signed_content, assertion,
+        passkey_id, mac)
     VALUES (:d_id, :d_request_id, :d_person_id, CAST(:d_principals AS uuid[]), :d_decision, :d_means,
     :d_access_window,
-        CAST(:d_resources AS text[]), CAST(:d_actions AS text[]), :d_max_uses, :d_comment, :d_channel, :d_address,
-        :d_user_agent, :d_decided_at, :d_statement, :d_signed_content, :d_assertion, :d_passkey_id, :d_mac)
+        CAST(:d_resources AS text[]), CAST(:d_actions AS text[]), :d_max_uses, :d_opens_at, :d_comment, :d_channel,
+        :d_address, :d_user_agent, :d_decided_at, :d_statement, :d_signed_content, :d_assertion, :d_passkey_id,
+        :d_mac)
 )"""
 
 LIST_KEY = """
@@ -181,7 +183,11 @@ class Move(NotifiedMove):
 def phase_of(row: AccessRequest | Row[Any], known: RecipientDirectory) -> Phase:
     """Return for how long a request stands in its present state, and how far its reminders have come."""
     state = State(row.state)
-    begun = {State.REVIEWING: row.created_at, State.PENDING: row.asked_at, State.ACTIVE: row.opened_at}
+    begun = {
+        State.REVIEWING: row.created_at,
+        State.PENDING: row.asked_at,
+        State.ACTIVE: row.opens_at or row.opened_at,
+    }
     return Phase(
         state=state,
         since=begun.get(state) or row.created_at,
@@ -189,6 +195,7 @@ def phase_of(row: AccessRequest | Row[Any], known: RecipientDirectory) -> Phase:
         tiers_asked=row.tiers_asked,
         review_tiers=known.review_tiers,
         warned=row.warned,
+        opens_at=row.opens_at,
     )
 
 

@@ -295,6 +295,7 @@ DECLARE
             AND (d.resources IS NULL OR coalesce(request.granted_resources, request.resources) <@ d.resources)
             AND (d.actions IS NULL OR coalesce(request.granted_actions, request.actions) <@ d.actions)
             AND (d.max_uses IS NULL OR request.max_uses <= d.max_uses)
+            AND (d.opens_at IS NULL OR request.opens_at >= d.opens_at)
             AND NOT EXISTS (SELECT FROM decisions e WHERE e.request_id = request.id
                 AND e.decision = 'endorse' AND e.person_id = d.person_id))
     ELSE
@@ -341,7 +342,8 @@ $$;
 -- request. Two statements, so that a caller who waited for the lock sees what was submitted meanwhile.
 CREATE FUNCTION lock_earlier_request(of_request uuid) RETURNS TABLE (
     tenant text, requester_id uuid, service text, resources text[], actions text[], reason_code text,
-    justification text, case_ref text, access_window integer, max_uses integer, state text, open_follower uuid
+    justification text, case_ref text, access_window integer, max_uses integer, not_before timestamptz, state text,
+    open_follower uuid
 ) LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
     r requests;
@@ -354,11 +356,43 @@ BEGIN
         RETURN;
     END IF;
     RETURN QUERY SELECT t.slug::text, r.requester_id, r.service::text, r.resources, r.actions, r.reason_code::text,
-        r.justification::text, r.case_ref::text, r.access_window, r.max_uses,
+        r.justification::text, r.case_ref::text, r.access_window, r.max_uses, r.not_before,
         r.state::text,
         (SELECT f.id FROM requests f WHERE f.follows = r.id AND f.closed_at IS NULL)
     FROM tenants t WHERE t.id = r.tenant_id;
 END $$;
+
+-- Lock the request whose window is to be extended, for the same callers. `first_opened_at` is when the first of the
+-- windows that go on from each other began.
+CREATE FUNCTION lock_extended_request(of_request uuid) RETURNS TABLE (
+    tenant text, requester_id uuid, service text, resources text[], actions text[], reason_code text,
+    justification text, case_ref text, max_uses integer, first_opened_at timestamptz, deadline_at timestamptz,
+    begins_at timestamptz, version integer, state text, open_extension uuid
+) LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+DECLARE
+    r requests;
+BEGIN
+    SELECT o.* INTO r FROM requests o WHERE o.id = of_request AND (o.requester_id = at_person()
+        OR ('system' = ANY (at_roles()) AND EXISTS (SELECT FROM events e
+            WHERE e.request_id = o.id AND e.seq = 1 AND e.actor_id = at_person())))
+    FOR UPDATE;
+    IF r.id IS NULL THEN
+        RETURN;
+    END IF;
+    RETURN QUERY SELECT t.slug::text, r.requester_id, r.service::text, coalesce(r.granted_resources, r.resources),
+        coalesce(r.granted_actions, r.actions), r.reason_code::text, r.justification::text, r.case_ref::text, r.max_uses,
+        coalesce(r.first_opened_at, r.opens_at, r.opened_at), r.deadline_at,
+        coalesce(r.opens_at, r.opened_at), r.version, r.state::text,
+        (SELECT f.id FROM requests f WHERE f.extends = r.id AND f.closed_at IS NULL)
+    FROM tenants t WHERE t.id = r.tenant_id;
+END $$;
+
+-- Whether the window that another request extends still runs, or ran to its end: where somebody has ended it, that other
+-- one lets nobody in.
+CREATE FUNCTION ran_to_its_end(of_request uuid) RETURNS boolean
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    SELECT EXISTS (SELECT FROM requests r WHERE r.id = of_request AND r.state IN ('active', 'expired'))
+$$;
 
 -- Whether the customer's last decision about a resource was a denial, ignoring case and by what was granted.
 CREATE FUNCTION was_denied(of_tenant uuid, of_service text, of_resources text[]) RETURNS boolean
@@ -432,12 +466,13 @@ $$;
 -- The access check sees neither the deciders nor their passkeys: it gets what it needs to verify a window.
 CREATE FUNCTION signed_decisions(of_requests uuid[]) RETURNS TABLE (
     request_id uuid, person_id uuid, principals uuid[], access_window integer, resources text[],
-    actions text[], max_uses integer, comment text, statement text, signed_content text, assertion text, passkey_id uuid,
+    actions text[], max_uses integer, opens_at timestamptz, comment text, statement text, signed_content text,
+    assertion text, passkey_id uuid,
     credential_id bytea, public_key bytea, created_at timestamptz, trusted_at timestamptz, only_at uuid,
     mac bytea
 ) LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
-    SELECT d.request_id, d.person_id, d.principals, d.access_window, d.resources, d.actions, d.max_uses, d.comment,
-        d.statement, d.signed_content, d.assertion, k.id, k.credential_id, k.public_key, k.created_at, k.trusted_at,
+    SELECT d.request_id, d.person_id, d.principals, d.access_window, d.resources, d.actions, d.max_uses, d.opens_at,
+        d.comment, d.statement, d.signed_content, d.assertion, k.id, k.credential_id, k.public_key, k.created_at, k.trusted_at,
         k.only_at, k.mac
     FROM requests r JOIN decisions d ON d.request_id = r.id AND d.decision = 'approve'
     JOIN passkeys k ON k.id = d.passkey_id AND k.person_id = d.person_id
@@ -464,7 +499,8 @@ CREATE FUNCTION reported_window(of_request uuid) RETURNS TABLE (
     max_uses integer, opened_at timestamptz, deadline_at timestamptz, closed_at timestamptz
 ) LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     SELECT r.id, r.tenant_id, r.requester_id, r.service, coalesce(r.granted_resources, r.resources),
-        coalesce(r.granted_actions, r.actions), r.max_uses, r.opened_at, r.deadline_at, r.closed_at
+        coalesce(r.granted_actions, r.actions), r.max_uses, coalesce(r.opens_at, r.opened_at), r.deadline_at,
+        r.closed_at
     FROM requests r WHERE r.id = of_request AND 'system' = ANY (at_roles())
 $$;
 
@@ -581,7 +617,7 @@ BEGIN
     JOIN tenants t ON t.slug = f.tenant
     CROSS JOIN LATERAL (SELECT w.id FROM (
             SELECT r.id FROM requests r WHERE r.requester_id = f.engineer AND r.state = 'active'
-                AND r.tenant_id = t.id AND r.service = f.service
+                AND r.tenant_id = t.id AND r.service = f.service AND coalesce(r.opens_at <= now_at, true)
             UNION ALL
             SELECT l.id FROM (SELECT * FROM requests r WHERE r.requester_id = f.engineer ORDER BY r.id DESC LIMIT 20) l
             WHERE l.tenant_id = t.id AND l.service = f.service AND l.opened_at IS NOT NULL
@@ -613,12 +649,13 @@ BEGIN
     PERFORM FROM requests r WHERE r.id = of_request FOR NO KEY UPDATE;
     RETURN QUERY SELECT r.max_uses - r.used, false, named FROM requests r
         WHERE r.id = of_request AND r.state = 'active' AND r.deadline_at > clock_timestamp()
-            AND r.id IN (SELECT windows_used_by(by_call));
+            AND coalesce(r.opens_at <= clock_timestamp(), true) AND r.id IN (SELECT windows_used_by(by_call));
     IF FOUND THEN
         RETURN;
     END IF;
     RETURN QUERY UPDATE requests r SET used = r.used + 1
         WHERE r.id = of_request AND r.state = 'active' AND r.used < r.max_uses AND r.deadline_at > clock_timestamp()
+            AND coalesce(r.opens_at <= clock_timestamp(), true)
         RETURNING r.max_uses - r.used, true, named;
     IF FOUND AND by_call IS NOT NULL THEN
         DELETE FROM used_calls u WHERE u.request_id = of_request AND u.at <= clock_timestamp() - interval '5 seconds';
@@ -1014,7 +1051,7 @@ CREATE FUNCTION operating_figures() RETURNS TABLE (name text, label text, value 
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     WITH clock AS MATERIALIZED (SELECT clock_timestamp() AS at),
     bounds AS MATERIALIZED (SELECT floor(extract(epoch FROM at) * 1000) + 2000 AS lower FROM clock),
-    windows AS MATERIALIZED (SELECT deadline_at FROM requests WHERE state = 'active' LIMIT 100000),
+    windows AS MATERIALIZED (SELECT opens_at, deadline_at FROM requests WHERE state = 'active' LIMIT 100000),
     waiting AS MATERIALIZED (SELECT count(*) AS number
         FROM (SELECT FROM requests WHERE wake_at IS NOT NULL LIMIT 100000) w),
     pending AS MATERIALIZED (SELECT CASE WHEN number < 100000 THEN number ELSE greatest(number, (SELECT reltuples
@@ -1031,7 +1068,8 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
         UNION ALL (SELECT event_id, run_at, 'outbox' FROM outbox ORDER BY event_id LIMIT 100000))
     SELECT 'pending', 'expire', count(*) FROM windows
     UNION ALL SELECT 'pending', 'time_out', greatest(0, number - (SELECT count(*) FROM windows)) FROM pending
-    UNION ALL SELECT 'access_open', '', count(*) FROM windows, clock WHERE deadline_at > at
+    UNION ALL SELECT 'access_open', '', count(*) FROM windows, clock
+        WHERE deadline_at > at AND coalesce(opens_at <= at, true)
     UNION ALL SELECT 'overdue', '', count(*) FROM (SELECT FROM requests
         WHERE wake_at <= (SELECT at - interval '1 second' FROM clock) LIMIT 100000) o
     UNION ALL SELECT 'soon', 'from', lower FROM bounds

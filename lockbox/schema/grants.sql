@@ -37,7 +37,7 @@ GRANT UPDATE (tries, proven_at, used_at) ON sign_ins TO lockbox_api;
 GRANT UPDATE (answered_by, answered_at, is_allowed) ON device_logins TO lockbox_api;
 
 GRANT UPDATE (mode, consent_until, quorum, max_uses, approve_means, state, version, granted_resources, granted_actions,
-    asked_at, opened_at, closed_at, deadline_at, wake_at, reminders, tiers_asked, warned, stopped_at,
+    asked_at, opened_at, opens_at, closed_at, deadline_at, wake_at, reminders, tiers_asked, warned, stopped_at,
     stopped_deadline, stopped_for, pre_approval_id) ON requests TO lockbox_api;
 GRANT UPDATE (revoked_at, revoked_by, mac) ON pre_approvals TO lockbox_api;
 GRANT UPDATE (answered_by, answered_at, answer_event) ON questions TO lockbox_api;
@@ -107,7 +107,7 @@ GRANT SELECT (id, means, email, code_nonce, created_at, expires_at, proven_at, u
     TO lockbox_notifications;
 GRANT SELECT (id, person_id, email, code_nonce, created_at, expires_at, confirmed_at, removed_at) ON addresses
     TO lockbox_notifications;
-GRANT SELECT (id, request_id, person_id, principals, decision, access_window, resources, actions, max_uses, comment, means,
+GRANT SELECT (id, request_id, person_id, principals, decision, access_window, resources, actions, max_uses, opens_at, comment, means,
     channel, address, user_agent, decided_at) ON decisions TO lockbox_notifications;
 GRANT SELECT (id, at) ON deliveries TO lockbox_notifications;
 GRANT SELECT (request_id, look_at) ON window_uses TO lockbox_notifications;
@@ -139,12 +139,12 @@ REVOKE ALL ON ALL FUNCTIONS IN SCHEMA public FROM PUBLIC;
 
 GRANT EXECUTE ON FUNCTION at_person, at_tenants, at_administers, at_roles, at_tenant, at_reach, at_invitation,
     at_sign_in, at_device_login, at_leaving, at_suspending, is_owner_command, at_decides, strictness, leads_to, fits,
-    demands_passkeys, is_decided, is_pre_approved, notified_of, webhook_receivers, mail_addresses, observers_of, is_still_there, record_heartbeat,
+    demands_passkeys, is_decided, ran_to_its_end, is_pre_approved, notified_of, webhook_receivers, mail_addresses, observers_of, is_still_there, record_heartbeat,
     connection_budget, oldest_revision
     TO lockbox_api, lockbox_worker, lockbox_notifications, lockbox_connectors;
 
 GRANT EXECUTE ON FUNCTION authenticate, credential_scope, find_device_login, person_of_token, is_new, is_member, is_guest,
-    is_of_the_vendor, is_engineer, is_suspended, event_exists, nth_submission, lock_earlier_request, was_denied, consents,
+    is_of_the_vendor, is_engineer, is_suspended, event_exists, nth_submission, lock_earlier_request, lock_extended_request, was_denied, consents,
     longest_windows, usable_pre_approvals, use_pre_approval, signed_decisions, approver_keys, reported_window, use_window, windows_used_by, window_changes, add_gate_counts, open_windows, readers_of, known_audit_keys,
     log_heads, log_tiles, count_refused, is_sign_in, is_across, reopen, dead_notifications, failing_webhooks, renew_mark,
     people_to_check, people_with_new_powers, marked_memberships, marked_passkeys, marked_identities,

@@ -358,6 +358,7 @@ CREATE TABLE requests (
     token_id uuid,
     follows uuid CONSTRAINT fk_requests_follows REFERENCES requests (id),
     pre_approval_id uuid,
+    extends uuid CONSTRAINT fk_requests_extends REFERENCES requests (id),
 
     service varchar(63) NOT NULL,
     resources text[] NOT NULL CONSTRAINT ck_requests_resources CHECK (cardinality(resources) BETWEEN 1 AND 50),
@@ -389,6 +390,9 @@ CREATE TABLE requests (
     asked_at timestamptz,
     opened_at timestamptz,
     closed_at timestamptz,
+    not_before timestamptz,
+    opens_at timestamptz,
+    first_opened_at timestamptz,
     deadline_at timestamptz NOT NULL,
     wake_at timestamptz CONSTRAINT ck_requests_wake_at CHECK (wake_at <= deadline_at),
     reminders integer NOT NULL DEFAULT 0 CONSTRAINT ck_requests_reminders CHECK (reminders >= 0),
@@ -406,7 +410,12 @@ CREATE TABLE requests (
     CONSTRAINT ck_requests_opened_at CHECK (state NOT IN ('active', 'completed', 'revoked', 'expired')
         OR opened_at IS NOT NULL),
     CONSTRAINT ck_requests_window CHECK (state <> 'active'
-        OR deadline_at <= opened_at + access_window * interval '1 second'),
+        OR deadline_at <= coalesce(opens_at, opened_at) + access_window * interval '1 second'),
+    CONSTRAINT ck_requests_opens_at CHECK (CASE WHEN opened_at IS NULL THEN opens_at IS NULL
+        WHEN not_before IS NULL THEN opens_at IS NULL OR opens_at > opened_at
+        ELSE opens_at IS NOT NULL AND opens_at > opened_at AND opens_at >= not_before END),
+    CONSTRAINT ck_requests_extends CHECK (CASE WHEN extends IS NULL THEN first_opened_at IS NULL
+        ELSE not_before IS NOT NULL AND first_opened_at IS NOT NULL AND first_opened_at < not_before END),
     CONSTRAINT ck_requests_granted CHECK (opened_at IS NOT NULL
         OR (granted_resources IS NULL AND granted_actions IS NULL)),
     CONSTRAINT ck_requests_consent_until CHECK (consent_until IS NULL OR mode <> 'enforce'),
@@ -432,9 +441,11 @@ CREATE INDEX ix_requests_tenant_id_case_ref ON requests (tenant_id, case_ref) WH
 CREATE INDEX ix_requests_pre_approval_id ON requests (pre_approval_id) WHERE pre_approval_id IS NOT NULL;
 CREATE INDEX ix_requests_follows ON requests (follows) WHERE follows IS NOT NULL;
 CREATE UNIQUE INDEX uq_requests_follows_open ON requests (follows) WHERE follows IS NOT NULL AND closed_at IS NULL;
+CREATE INDEX ix_requests_extends ON requests (extends) WHERE extends IS NOT NULL;
+CREATE UNIQUE INDEX uq_requests_extends_open ON requests (extends) WHERE extends IS NOT NULL AND closed_at IS NULL;
 
 -- `access_window`, `resources` and `actions` are what an approval allows, null where that is all that was asked for.
--- `max_uses` is how many uses it is for, null for any number.
+-- `max_uses` is how many uses it is for, null for any number, and `opens_at` from when, null for at once.
 -- `principals` names those for whom a delegate decided.
 CREATE TABLE decisions (
     id uuid CONSTRAINT pk_decisions PRIMARY KEY,
@@ -446,6 +457,7 @@ CREATE TABLE decisions (
     resources text[] CONSTRAINT ck_decisions_resources CHECK (cardinality(resources) >= 1),
     actions text[] CONSTRAINT ck_decisions_actions CHECK (cardinality(actions) >= 1),
     max_uses integer CONSTRAINT ck_decisions_max_uses CHECK (max_uses BETWEEN 1 AND 1000),
+    opens_at timestamptz,
     comment varchar(2000),
     means varchar(24) NOT NULL
         CONSTRAINT ck_decisions_means CHECK (means IN ('token', 'sample', 'oidc', 'passkey', 'mail')),
@@ -459,7 +471,8 @@ CREATE TABLE decisions (
     passkey_id uuid,
     mac bytea,
     CONSTRAINT uq_decisions_request_id_person_id_decision UNIQUE (request_id, person_id, decision),
-    CONSTRAINT ck_decisions_kept CHECK (decision = 'approve' OR num_nonnulls(resources, actions, max_uses) = 0),
+    CONSTRAINT ck_decisions_kept CHECK (decision = 'approve'
+        OR num_nonnulls(resources, actions, max_uses, opens_at) = 0),
     CONSTRAINT ck_decisions_signed CHECK (num_nulls(statement, signed_content, assertion, passkey_id) IN (0, 4)
         AND (decision = 'approve' OR statement IS NULL))
 );

@@ -212,7 +212,8 @@ BEGIN
     IF NEW.version <> OLD.version + 1 THEN
         RAISE EXCEPTION 'request % changes by one move at a time', OLD.id USING ERRCODE = 'insufficient_privilege';
     END IF;
-    IF OLD.state = 'active' AND (NEW.deadline_at > OLD.deadline_at OR NEW.opened_at <> OLD.opened_at) THEN
+    IF OLD.state = 'active' AND (NEW.deadline_at > OLD.deadline_at OR NEW.opened_at <> OLD.opened_at
+        OR NEW.opens_at IS DISTINCT FROM OLD.opens_at) THEN
         RAISE EXCEPTION 'the window of request % may not grow', OLD.id USING ERRCODE = 'insufficient_privilege';
     END IF;
     IF NEW.reminders NOT IN (0, OLD.reminders) OR (NEW.state = OLD.state AND NEW.reminders <> OLD.reminders)
@@ -237,6 +238,36 @@ BEGIN
 END $$;
 CREATE TRIGGER follows_its_own BEFORE INSERT ON requests FOR EACH ROW
     WHEN (NEW.follows IS NOT NULL) EXECUTE FUNCTION refuse_stray();
+
+-- One that extends goes on from the end of an open window of the same engineer, for no more than that one is for.
+CREATE FUNCTION refuse_stray_extension() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM requests r WHERE r.id = NEW.extends AND r.tenant_id = NEW.tenant_id
+        AND r.requester_id = NEW.requester_id AND r.service = NEW.service AND r.state = 'active'
+        AND NEW.not_before = r.deadline_at
+        AND NEW.first_opened_at = coalesce(r.first_opened_at, r.opens_at, r.opened_at)
+        AND NEW.resources <@ coalesce(r.granted_resources, r.resources)
+        AND NEW.actions <@ coalesce(r.granted_actions, r.actions)) THEN
+        RAISE EXCEPTION 'request % extends no window that it could extend', NEW.id
+            USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER extends_its_own BEFORE INSERT ON requests FOR EACH ROW
+    WHEN (NEW.extends IS NOT NULL) EXECUTE FUNCTION refuse_stray_extension();
+CREATE FUNCTION refuse_outlived_extension() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+BEGIN
+    IF NEW.opens_at IS DISTINCT FROM NEW.not_before
+        OR NOT EXISTS (SELECT FROM requests r WHERE r.id = NEW.extends AND r.state = 'active') THEN
+        RAISE EXCEPTION 'what request % extends is over', NEW.id USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER only_from_an_open_window BEFORE UPDATE ON requests FOR EACH ROW
+    WHEN (NEW.state = 'active' AND OLD.state <> 'active' AND NEW.extends IS NOT NULL)
+    EXECUTE FUNCTION refuse_outlived_extension();
 
 -- Who opens, and who denies or endorses.
 CREATE TRIGGER only_its_approvers_open BEFORE UPDATE ON requests FOR EACH ROW

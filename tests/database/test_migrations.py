@@ -128,6 +128,8 @@ ONLY_IN_THE_SCHEMA = {
     "remove_index uq_events_notified",
     "remove_index uq_people_email",
     "remove_index uq_requests_follows_open",
+    "remove_index ix_requests_extends",
+    "remove_index uq_requests_extends_open",
     "remove_index uq_observers_tenant_id_service_email",
 }
 # One change of each kind: nothing that the files say could be lost in a database without a difference.

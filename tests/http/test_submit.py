@@ -46,7 +46,7 @@ def test_what_was_submitted_is_what_can_be_read(own_door: Door) -> None:
         "unreached": 0,
         "sentence": "",
     }
-    assert shown.pop("followed_by") is None
+    assert (shown.pop("followed_by"), shown.pop("extended_by")) == (None, None)
     assert shown.pop("decisions") == []
     assert [one["action"] for one in shown.pop("available_moves") if one["allowed"]] == ["cancel"]
     assert shown.pop("usage") is None

@@ -206,6 +206,7 @@ EVENT_TYPES = {
     ("escalate", "reviewing"): "request.escalated",
     ("escalate", "pending"): "request.escalated",
     ("warn", "active"): "request.closing",
+    ("begin", "active"): "request.begun",
     ("unreached", "pending"): "request.unreached",
     ("unreached", "reviewing"): "request.unreached",
     ("question", "pending"): "request.question",

@@ -23,6 +23,8 @@ ORDER = [
     ("review_window", 60, 59),
     ("approval_window", 60, 59),
     ("access_ceiling", 60, 59),
+    ("total_access_ceiling", 60, 59),
+    ("start_ahead", 60, 0),
     ("quorum", 1, 2),
     ("stages", (), (LEGAL,)),
     ("stages", (LEGAL,), (LEGALS,)),

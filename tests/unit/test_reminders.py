@@ -198,7 +198,7 @@ def test_where_the_clocks_are_changed_a_window_has_the_same_length_and_shares(he
 def test_where_the_clocks_are_changed_a_deadline_is_as_far_away_as_ever(here: datetime) -> None:
     windows = {"review": 4 * 3600, "approval": 5 * 3600, "access": 6 * 3600}
 
-    ends = [deadline(state, here, **windows) for state in (State.REVIEWING, State.PENDING, State.ACTIVE)]
+    ends = [deadline(state, here, **windows, start=None) for state in (State.REVIEWING, State.PENDING, State.ACTIVE)]
 
     assert ends == [here.astimezone(UTC) + hours * HOUR for hours in (4, 5, 6)]
 

@@ -56,7 +56,7 @@ def test_every_state_has_a_letter_with_a_text_part_and_a_subject(state: State) -
     made = mail(template=state.value)
 
     of_targets = {*OPERATED, *OPERATED.values()}
-    others = {*REMINDERS, *CONVERSED.values(), *of_targets, "closing", "unreached", RECEIPT, REPORT, COPIED}
+    others = {*REMINDERS, *CONVERSED.values(), *of_targets, "begun", "closing", "unreached", RECEIPT, REPORT, COPIED}
     assert set(REQUEST_SUBJECTS) == {*State, *others}
     assert made.text.strip()
     assert made.html.lstrip().startswith("<!doctype html>")

@@ -16,9 +16,11 @@ from lockbox.audit.log.checkpoint import VerifierKey
 from lockbox.audit.verifier.export_format import FindingKind, Findings
 from lockbox.audit.verifier.move_checks import OPEN
 
+NEVER = "\uffff"
 KEPT, GRANTED = "kept_resources", "granted_resources"
 ASKED_RESOURCES, ACTIONS, WINDOW = "resources", "actions", "access_window"
 USES, KEPT_USES = "max_uses", "kept_max_uses"
+NOT_BEFORE, OPENS_AT, KEPT_START, EXTENDS = "not_before", "opens_at", "kept_opens_at", "extends"
 NAME = "lockbox/approvals"
 APPROVAL_FORMAT = "lockbox approval 1"
 SUBMIT, SUBMISSION, RESOURCES = "submit", "submission", "resources"
@@ -34,8 +36,8 @@ GRANTED_RESOURCES, GRANTED_ACTIONS = "granted_resources", "granted_actions"
 class ApprovalBounds:
     """The duration in seconds, the scope and the number of uses of an approval or an open window, as far as known.
 
-    `uses` is None for any number. `is_part` is whether the resources are fewer than asked, which is known even after
-    they are erased.
+    `uses` is None for any number, and `start` where it may begin at once. `is_part` is whether the resources are
+    fewer than asked, which is known even after they are erased.
     """
 
     seconds: float | None
@@ -43,6 +45,7 @@ class ApprovalBounds:
     resources: frozenset[str] | None
     is_part: bool
     uses: int | None
+    start: str | None
 
     @classmethod
     def approved(cls, fields: Mapping[str, Any], shown: Mapping[str, str], asked: Mapping[str, Any]) -> Self:
@@ -54,17 +57,19 @@ class ApprovalBounds:
             _resources(KEPT, fields, shown, asked),
             KEPT in fields["personal"],
             _uses(fields.get(KEPT_USES, asked[USES]), malformed=0),
+            _start(fields.get(KEPT_START, asked[NOT_BEFORE]), malformed=NEVER),
         )
 
     @classmethod
     def opened(cls, fields: Mapping[str, Any], shown: Mapping[str, str], asked: Mapping[str, Any]) -> Self:
         """Return what a window allows."""
         return cls(
-            _seconds(fields.get("at"), fields.get("deadline_at")),
+            _seconds(fields.get(OPENS_AT, fields.get("at")), fields.get("deadline_at")),
             _set(fields.get("granted_actions", asked[ACTIONS])),
             _resources(GRANTED, fields, shown, asked),
             GRANTED in fields["personal"],
             _uses(fields.get(USES), malformed=sys.maxsize),
+            _start(fields.get(OPENS_AT), malformed=None),
         )
 
     def beyond(self, approved: Self) -> str | None:
@@ -78,6 +83,8 @@ class ApprovalBounds:
             return "for other resources"
         if approved.uses is not None and (self.uses is None or self.uses > approved.uses):
             return "for more uses"
+        if approved.start is not None and (self.start is None or self.start < approved.start):
+            return "that begins earlier"
         return None
 
 
@@ -90,6 +97,11 @@ def _seconds(start: object, end: object) -> float | None:
 
 def _uses(value: object, *, malformed: int) -> int | None:
     return value if value is None or type(value) is int else malformed
+
+
+def _start(value: object, *, malformed: str | None) -> str | None:
+    # All times of a log are in UTC and have as many digits, so their order is that of their text.
+    return value if value is None or type(value) is str else malformed
 
 
 def _set(value: object) -> frozenset[str] | None:
@@ -176,7 +188,8 @@ class ApprovalChecker:
     def _is_signed(self, fields: Mapping[str, Any], signed: ApprovalSignature) -> bool:
         window = (fields[name] for name in ("request_id", "tenant_id", "at", "deadline_at"))
         try:
-            text = signed_text(*window, by=signed.by, statement=signed.statement)
+            opens_at = fields.get(OPENS_AT)
+            text = signed_text(*window, by=signed.by, statement=signed.statement, opens_at=opens_at)
             self._keys[signed.key].verify(decoded(signed.signature), text)
         except (InvalidSignature, KeyError, TypeError, ValueError, RecursionError):
             return False
@@ -193,7 +206,8 @@ def _asked(fields: Mapping[str, Any], shown: Mapping[str, str]) -> dict[str, Any
         said, engineer = submission, submission.get("engineer")
     else:
         said, engineer = fields, fields.get("on_behalf_of") or fields.get("actor_id")
-    return {"engineer": engineer, RESOURCES: _read(shown[RESOURCES]), **{name: said.get(name) for name in OF_SUBMIT}}
+    asked = {name: said.get(name) for name in OF_SUBMIT} | {name: said[name] for name in (EXTENDS,) if name in said}
+    return {"engineer": engineer, RESOURCES: _read(shown[RESOURCES]), **asked}
 
 
 def _read(resources: str) -> Any:  # noqa: ANN401 - whatever somebody wrote
@@ -252,7 +266,7 @@ def _statement(fields: Mapping[str, Any], asked: Mapping[str, Any], by: list[str
         "opened_at": fields.get("at"),
         "until": fields.get("deadline_at"),
         "by": sorted(by),
-        **({"max_uses": fields["max_uses"]} if "max_uses" in fields else {}),
+        **{name: fields[name] for name in (USES, OPENS_AT) if name in fields},
         **asked,
     }
     try:

@@ -14,7 +14,15 @@ from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from lockbox.audit.canonical import canonical, decoded
 from lockbox.audit.verifier import passkey_assertion
-from lockbox.audit.verifier.approval_checks import KEPT_USES, SUBMISSION, USES, ApprovalBounds
+from lockbox.audit.verifier.approval_checks import (
+    KEPT_START,
+    KEPT_USES,
+    NOT_BEFORE,
+    OPENS_AT,
+    SUBMISSION,
+    USES,
+    ApprovalBounds,
+)
 from lockbox.audit.verifier.export_format import FindingKind, Findings
 from lockbox.audit.verifier.move_checks import OPEN
 from lockbox.audit.verifier.passkey_assertion import FORMAT, SIGNED, Assertion, BadAssertion, fingerprint
@@ -287,7 +295,7 @@ def _engineer(fields: Mapping[str, Any]) -> object:
 
 def _asked(fields: Mapping[str, Any], engineer: object, shown: Mapping[str, str]) -> dict[str, Any]:
     """Return the submission in a move; only its form has been checked."""
-    facts = {name: fields[name] for name in ASKED} | {USES: fields.get(USES)}
+    facts = {name: fields[name] for name in ASKED} | {name: fields.get(name) for name in (USES, NOT_BEFORE)}
     return facts | {"engineer": engineer, "resources": _read(shown["resources"]) if "resources" in shown else None}
 
 
@@ -315,6 +323,8 @@ def _check_said(said: Mapping[str, Any], fields: Mapping[str, Any], asked: Mappi
     }
     if KEPT_USES in fields:
         expected[USES] = fields[KEPT_USES]
+    if KEPT_START in fields:
+        expected[OPENS_AT] = fields[KEPT_START]
     if asked is not None:
         expected |= {name: asked[name] for name in (*OF_REQUEST, "engineer")}
         expected["actions"] = fields.get("kept_actions", asked["actions"])

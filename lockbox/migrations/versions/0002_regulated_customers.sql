@@ -5,6 +5,91 @@
 
 -- Extensions and future starts
 
+ALTER TABLE requests
+    ADD COLUMN extends uuid CONSTRAINT fk_requests_extends REFERENCES requests (id),
+    ADD COLUMN not_before timestamptz,
+    ADD COLUMN opens_at timestamptz,
+    ADD COLUMN first_opened_at timestamptz,
+    DROP CONSTRAINT ck_requests_window;
+ALTER TABLE requests
+    ADD CONSTRAINT ck_requests_window CHECK (state <> 'active'
+        OR deadline_at <= coalesce(opens_at, opened_at) + access_window * interval '1 second'),
+    ADD CONSTRAINT ck_requests_opens_at CHECK (CASE WHEN opened_at IS NULL THEN opens_at IS NULL
+        WHEN not_before IS NULL THEN opens_at IS NULL OR opens_at > opened_at
+        ELSE opens_at IS NOT NULL AND opens_at > opened_at AND opens_at >= not_before END),
+    ADD CONSTRAINT ck_requests_extends CHECK (CASE WHEN extends IS NULL THEN first_opened_at IS NULL
+        ELSE not_before IS NOT NULL AND first_opened_at IS NOT NULL AND first_opened_at < not_before END);
+CREATE INDEX ix_requests_extends ON requests (extends) WHERE extends IS NOT NULL;
+CREATE UNIQUE INDEX uq_requests_extends_open ON requests (extends) WHERE extends IS NOT NULL AND closed_at IS NULL;
+
+ALTER TABLE decisions ADD COLUMN opens_at timestamptz, DROP CONSTRAINT ck_decisions_kept;
+ALTER TABLE decisions ADD CONSTRAINT ck_decisions_kept CHECK (decision = 'approve'
+    OR num_nonnulls(resources, actions, max_uses, opens_at) = 0);
+
+CREATE FUNCTION lock_extended_request(of_request uuid) RETURNS TABLE (
+    tenant text, requester_id uuid, service text, resources text[], actions text[], reason_code text,
+    justification text, case_ref text, max_uses integer, first_opened_at timestamptz, deadline_at timestamptz,
+    begins_at timestamptz, version integer, state text, open_extension uuid
+) LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+DECLARE
+    r requests;
+BEGIN
+    SELECT o.* INTO r FROM requests o WHERE o.id = of_request AND (o.requester_id = at_person()
+        OR ('system' = ANY (at_roles()) AND EXISTS (SELECT FROM events e
+            WHERE e.request_id = o.id AND e.seq = 1 AND e.actor_id = at_person())))
+    FOR UPDATE;
+    IF r.id IS NULL THEN
+        RETURN;
+    END IF;
+    RETURN QUERY SELECT t.slug::text, r.requester_id, r.service::text, coalesce(r.granted_resources, r.resources),
+        coalesce(r.granted_actions, r.actions), r.reason_code::text, r.justification::text, r.case_ref::text, r.max_uses,
+        coalesce(r.first_opened_at, r.opens_at, r.opened_at), r.deadline_at,
+        coalesce(r.opens_at, r.opened_at), r.version, r.state::text,
+        (SELECT f.id FROM requests f WHERE f.extends = r.id AND f.closed_at IS NULL)
+    FROM tenants t WHERE t.id = r.tenant_id;
+END $$;
+
+CREATE FUNCTION ran_to_its_end(of_request uuid) RETURNS boolean
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    SELECT EXISTS (SELECT FROM requests r WHERE r.id = of_request AND r.state IN ('active', 'expired'))
+$$;
+
+-- One that extends goes on from the end of an open window of the same engineer, for no more than that one is for.
+CREATE FUNCTION refuse_stray_extension() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM requests r WHERE r.id = NEW.extends AND r.tenant_id = NEW.tenant_id
+        AND r.requester_id = NEW.requester_id AND r.service = NEW.service AND r.state = 'active'
+        AND NEW.not_before = r.deadline_at
+        AND NEW.first_opened_at = coalesce(r.first_opened_at, r.opens_at, r.opened_at)
+        AND NEW.resources <@ coalesce(r.granted_resources, r.resources)
+        AND NEW.actions <@ coalesce(r.granted_actions, r.actions)) THEN
+        RAISE EXCEPTION 'request % extends no window that it could extend', NEW.id
+            USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER extends_its_own BEFORE INSERT ON requests FOR EACH ROW
+    WHEN (NEW.extends IS NOT NULL) EXECUTE FUNCTION refuse_stray_extension();
+CREATE FUNCTION refuse_outlived_extension() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+BEGIN
+    IF NEW.opens_at IS DISTINCT FROM NEW.not_before
+        OR NOT EXISTS (SELECT FROM requests r WHERE r.id = NEW.extends AND r.state = 'active') THEN
+        RAISE EXCEPTION 'what request % extends is over', NEW.id USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER only_from_an_open_window BEFORE UPDATE ON requests FOR EACH ROW
+    WHEN (NEW.state = 'active' AND OLD.state <> 'active' AND NEW.extends IS NOT NULL)
+    EXECUTE FUNCTION refuse_outlived_extension();
+
+GRANT UPDATE (opens_at) ON requests TO lockbox_api;
+GRANT SELECT (opens_at) ON decisions TO lockbox_notifications;
+REVOKE ALL ON FUNCTION lock_extended_request, ran_to_its_end, refuse_stray_extension, refuse_outlived_extension FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION lock_extended_request TO lockbox_api;
+GRANT EXECUTE ON FUNCTION ran_to_its_end TO lockbox_api, lockbox_worker, lockbox_notifications, lockbox_connectors;
+
 
 -- Break-glass
 
@@ -224,6 +309,7 @@ DECLARE
             AND (d.resources IS NULL OR coalesce(request.granted_resources, request.resources) <@ d.resources)
             AND (d.actions IS NULL OR coalesce(request.granted_actions, request.actions) <@ d.actions)
             AND (d.max_uses IS NULL OR request.max_uses <= d.max_uses)
+            AND (d.opens_at IS NULL OR request.opens_at >= d.opens_at)
             AND NOT EXISTS (SELECT FROM decisions e WHERE e.request_id = request.id
                 AND e.decision = 'endorse' AND e.person_id = d.person_id))
     ELSE
@@ -261,6 +347,272 @@ BEGIN
         WHERE t.id = NEW.tenant_id AND (t.mode <> 'enforce'
             OR CAST(p.body -> 'consent' ->> 'until' AS timestamptz) >= NEW.deadline_at)) THEN
         RAISE EXCEPTION 'the customer decides about request %', NEW.id USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    RETURN NEW;
+END $$;
+
+-- What the columns of a function's answer are is never replaced: it goes, and comes again with its rights.
+DROP FUNCTION lock_earlier_request;
+CREATE FUNCTION lock_earlier_request(of_request uuid) RETURNS TABLE (
+    tenant text, requester_id uuid, service text, resources text[], actions text[], reason_code text,
+    justification text, case_ref text, access_window integer, max_uses integer, not_before timestamptz, state text,
+    open_follower uuid
+) LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+DECLARE
+    r requests;
+BEGIN
+    SELECT o.* INTO r FROM requests o WHERE o.id = of_request AND (o.requester_id = at_person()
+        OR ('system' = ANY (at_roles()) AND EXISTS (SELECT FROM events e
+            WHERE e.request_id = o.id AND e.seq = 1 AND e.actor_id = at_person())))
+    FOR UPDATE;
+    IF r.id IS NULL THEN
+        RETURN;
+    END IF;
+    RETURN QUERY SELECT t.slug::text, r.requester_id, r.service::text, r.resources, r.actions, r.reason_code::text,
+        r.justification::text, r.case_ref::text, r.access_window, r.max_uses, r.not_before,
+        r.state::text,
+        (SELECT f.id FROM requests f WHERE f.follows = r.id AND f.closed_at IS NULL)
+    FROM tenants t WHERE t.id = r.tenant_id;
+END $$;
+REVOKE ALL ON FUNCTION lock_earlier_request FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION lock_earlier_request TO lockbox_api;
+DROP FUNCTION signed_decisions;
+CREATE FUNCTION signed_decisions(of_requests uuid[]) RETURNS TABLE (
+    request_id uuid, person_id uuid, principals uuid[], access_window integer, resources text[],
+    actions text[], max_uses integer, opens_at timestamptz, comment text, statement text, signed_content text,
+    assertion text, passkey_id uuid,
+    credential_id bytea, public_key bytea, created_at timestamptz, trusted_at timestamptz, only_at uuid,
+    mac bytea
+) LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    SELECT d.request_id, d.person_id, d.principals, d.access_window, d.resources, d.actions, d.max_uses, d.opens_at,
+        d.comment, d.statement, d.signed_content, d.assertion, k.id, k.credential_id, k.public_key, k.created_at, k.trusted_at,
+        k.only_at, k.mac
+    FROM requests r JOIN decisions d ON d.request_id = r.id AND d.decision = 'approve'
+    JOIN passkeys k ON k.id = d.passkey_id AND k.person_id = d.person_id
+    WHERE r.id = ANY (of_requests) AND r.state = 'active'
+        AND (r.tenant_id = ANY (at_reach()) OR cardinality(at_roles()) > 0)
+$$;
+REVOKE ALL ON FUNCTION signed_decisions FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION signed_decisions TO lockbox_api, lockbox_connectors;
+
+CREATE OR REPLACE FUNCTION reported_window(of_request uuid) RETURNS TABLE (
+    id uuid, tenant_id uuid, requester_id uuid, service text, resources text[], actions text[],
+    max_uses integer, opened_at timestamptz, deadline_at timestamptz, closed_at timestamptz
+) LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    SELECT r.id, r.tenant_id, r.requester_id, r.service, coalesce(r.granted_resources, r.resources),
+        coalesce(r.granted_actions, r.actions), r.max_uses, coalesce(r.opens_at, r.opened_at), r.deadline_at,
+        r.closed_at
+    FROM requests r WHERE r.id = of_request AND 'system' = ANY (at_roles())
+$$;
+
+CREATE OR REPLACE FUNCTION add_gate_counts(of_process uuid, of_batch bigint, answers jsonb, uses jsonb, refused jsonb,
+    reported jsonb, lost bigint) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+DECLARE
+    now_at CONSTANT timestamptz := clock_timestamp();
+BEGIN
+    INSERT INTO gate_writers AS w (process, batch, written_at)
+    SELECT of_process, of_batch, now_at WHERE of_process IS NOT NULL
+    ON CONFLICT (process) DO UPDATE SET batch = EXCLUDED.batch, written_at = EXCLUDED.written_at
+        WHERE w.batch < EXCLUDED.batch;
+    IF NOT FOUND AND of_process IS NOT NULL THEN
+        RETURN;
+    END IF;
+    INSERT INTO gate_answers AS g (span, at, gateway_id, service, decision, reason, count)
+    SELECT s.span, s.at, a.gateway_id, a.service, a.decision, a.reason, a.count
+    FROM jsonb_to_recordset(answers) AS a (gateway_id uuid, service text, decision text, reason text, count bigint)
+    CROSS JOIN (VALUES ('minute', date_trunc('minute', now_at, 'UTC')), ('hour', date_trunc('hour', now_at, 'UTC')),
+        ('all', to_timestamp(0))) AS s (span, at)
+    ORDER BY 1, 2, 3, 4, 5, 6
+    ON CONFLICT (span, at, gateway_id, service, decision, reason) DO UPDATE SET count = g.count + EXCLUDED.count;
+    INSERT INTO window_uses AS w (request_id, count, first_at, first_gateway, first_action, first_resource, last_at,
+        last_gateway, last_action, last_resource, look_at)
+    SELECT u.request_id, u.count, u.first_at, u.first_gateway, u.first_action,
+        array_position(coalesce(r.granted_resources, r.resources), u.first_resource), u.last_at, u.last_gateway,
+        u.last_action, array_position(coalesce(r.granted_resources, r.resources), u.last_resource), now_at
+    FROM jsonb_to_recordset(uses) AS u (request_id uuid, count bigint, first_at timestamptz, first_gateway uuid,
+        first_action text, first_resource text, last_at timestamptz, last_gateway uuid, last_action text,
+        last_resource text)
+    JOIN requests r ON r.id = u.request_id AND r.opened_at IS NOT NULL
+    ORDER BY u.request_id
+    ON CONFLICT (request_id) DO UPDATE SET count = w.count + EXCLUDED.count,
+        (first_at, first_gateway, first_action, first_resource) = (SELECT * FROM (VALUES
+            (w.first_at, w.first_gateway, w.first_action, w.first_resource),
+            (CASE WHEN w.first_told THEN 'infinity' ELSE EXCLUDED.first_at END, EXCLUDED.first_gateway,
+                EXCLUDED.first_action, EXCLUDED.first_resource)) AS f ORDER BY 1 LIMIT 1),
+        (last_at, last_gateway, last_action, last_resource) = (SELECT * FROM (VALUES
+            (w.last_at, w.last_gateway, w.last_action, w.last_resource),
+            (EXCLUDED.last_at, EXCLUDED.last_gateway, EXCLUDED.last_action, EXCLUDED.last_resource)) AS l
+            ORDER BY 1 DESC LIMIT 1);
+    INSERT INTO window_refusals AS w (request_id, count, last_at)
+    SELECT r.id, sum(f.count), now_at
+    FROM jsonb_to_recordset(refused) AS f (tenant text, service text, engineer uuid, count bigint)
+    JOIN tenants t ON t.slug = f.tenant
+    CROSS JOIN LATERAL (SELECT w.id FROM (
+            SELECT r.id FROM requests r WHERE r.requester_id = f.engineer AND r.state = 'active'
+                AND r.tenant_id = t.id AND r.service = f.service AND coalesce(r.opens_at <= now_at, true)
+            UNION ALL
+            SELECT l.id FROM (SELECT * FROM requests r WHERE r.requester_id = f.engineer ORDER BY r.id DESC LIMIT 20) l
+            WHERE l.tenant_id = t.id AND l.service = f.service AND l.opened_at IS NOT NULL
+                AND l.closed_at > now_at - interval '1 hour') w
+        ORDER BY w.id DESC LIMIT 1) r
+    GROUP BY r.id ORDER BY r.id
+    ON CONFLICT (request_id) DO UPDATE SET count = w.count + EXCLUDED.count, last_at = EXCLUDED.last_at;
+    IF reported <> '[]' THEN
+        PERFORM add_reported_calls(reported, now_at);
+    END IF;
+    IF lost > 0 THEN
+        INSERT INTO counters (name, label, count, total) VALUES ('uses_lost', '', lost, 0);
+    END IF;
+    DELETE FROM gate_writers WHERE process IN (SELECT process FROM gate_writers
+        WHERE written_at < now_at - interval '1 day' FOR UPDATE SKIP LOCKED);
+END $$;
+
+CREATE OR REPLACE FUNCTION use_window(of_request uuid, by_call text) RETURNS TABLE (uses_left integer, is_new boolean, name text)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+DECLARE
+    named CONSTANT text := (SELECT p.name FROM people p WHERE p.id = at_person());
+BEGIN
+    IF NOT 'system' = ANY (at_roles()) THEN
+        RETURN;
+    END IF;
+    PERFORM FROM requests r WHERE r.id = of_request FOR NO KEY UPDATE;
+    RETURN QUERY SELECT r.max_uses - r.used, false, named FROM requests r
+        WHERE r.id = of_request AND r.state = 'active' AND r.deadline_at > clock_timestamp()
+            AND coalesce(r.opens_at <= clock_timestamp(), true) AND r.id IN (SELECT windows_used_by(by_call));
+    IF FOUND THEN
+        RETURN;
+    END IF;
+    RETURN QUERY UPDATE requests r SET used = r.used + 1
+        WHERE r.id = of_request AND r.state = 'active' AND r.used < r.max_uses AND r.deadline_at > clock_timestamp()
+            AND coalesce(r.opens_at <= clock_timestamp(), true)
+        RETURNING r.max_uses - r.used, true, named;
+    IF FOUND AND by_call IS NOT NULL THEN
+        DELETE FROM used_calls u WHERE u.request_id = of_request AND u.at <= clock_timestamp() - interval '5 seconds';
+        INSERT INTO used_calls (account_id, call, request_id, at)
+            VALUES (at_person(), by_call, of_request, clock_timestamp());
+    END IF;
+END $$;
+
+CREATE OR REPLACE FUNCTION operating_figures() RETURNS TABLE (name text, label text, value double precision)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    WITH clock AS MATERIALIZED (SELECT clock_timestamp() AS at),
+    bounds AS MATERIALIZED (SELECT floor(extract(epoch FROM at) * 1000) + 2000 AS lower FROM clock),
+    windows AS MATERIALIZED (SELECT opens_at, deadline_at FROM requests WHERE state = 'active' LIMIT 100000),
+    waiting AS MATERIALIZED (SELECT count(*) AS number
+        FROM (SELECT FROM requests WHERE wake_at IS NOT NULL LIMIT 100000) w),
+    pending AS MATERIALIZED (SELECT CASE WHEN number < 100000 THEN number ELSE greatest(number, (SELECT reltuples
+        FROM pg_class WHERE oid = 'public.ix_requests_wake_at'::regclass)::bigint) END AS number FROM waiting),
+    soon AS MATERIALIZED (SELECT ceil(extract(epoch FROM wake_at) * 1000) AS due FROM requests
+        WHERE wake_at > (SELECT to_timestamp(lower / 1000) FROM bounds)
+        AND wake_at <= (SELECT to_timestamp(lower / 1000) + interval '1 hour' FROM bounds)
+        ORDER BY wake_at LIMIT 100000),
+    edge AS MATERIALIZED (SELECT CASE WHEN count(*) < 100000 THEN (SELECT lower + 3600000 FROM bounds)
+        ELSE max(due) - 1 END AS upper FROM soon),
+    unsent AS MATERIALIZED (SELECT u.* FROM (VALUES ('mail'), ('webhook')) c (channel) CROSS JOIN LATERAL (
+        SELECT n.id, n.run_at, n.channel FROM notifications n WHERE n.closed_at IS NULL AND n.channel = c.channel
+        ORDER BY n.run_at LIMIT 100000) u
+        UNION ALL (SELECT event_id, run_at, 'outbox' FROM outbox ORDER BY event_id LIMIT 100000))
+    SELECT 'pending', 'expire', count(*) FROM windows
+    UNION ALL SELECT 'pending', 'time_out', greatest(0, number - (SELECT count(*) FROM windows)) FROM pending
+    UNION ALL SELECT 'access_open', '', count(*) FROM windows, clock
+        WHERE deadline_at > at AND coalesce(opens_at <= at, true)
+    UNION ALL SELECT 'overdue', '', count(*) FROM (SELECT FROM requests
+        WHERE wake_at <= (SELECT at - interval '1 second' FROM clock) LIMIT 100000) o
+    UNION ALL SELECT 'soon', 'from', lower FROM bounds
+    UNION ALL SELECT 'soon', 'to', upper FROM edge
+    UNION ALL SELECT 'soon', 'count', count(*) FROM soon WHERE due <= (SELECT upper FROM edge)
+    UNION ALL SELECT 'unsent', channel, count(*) FROM unsent GROUP BY channel
+    UNION ALL SELECT 'oldest_unsent', channel, greatest(0, extract(epoch FROM (SELECT at FROM clock)
+        - min(coalesce(uuid_extract_timestamp(id), run_at)))) FROM unsent GROUP BY channel
+    UNION ALL SELECT 'dead', channel, count(*)
+        FROM (SELECT channel FROM notifications WHERE outcome = 'dead' LIMIT 100000) d
+        GROUP BY channel
+    UNION ALL SELECT 'dead_lately', channel, count(*) FROM (SELECT channel FROM notifications, clock WHERE outcome = 'dead'
+        AND id >= (SELECT uuidv7(interval '-4 days')) AND closed_at > at - interval '1 day' LIMIT 100000) l
+        GROUP BY channel
+    UNION ALL SELECT 'webhooks_failing', '', count(*) FROM endpoints
+        WHERE failing_since IS NOT NULL AND disabled_at IS NULL AND removed_at IS NULL
+    UNION ALL SELECT 'connection_state', state, count(*) FROM (SELECT state FROM connections
+        WHERE run_at IS NOT NULL LIMIT 100000) c GROUP BY state
+    UNION ALL SELECT 'needs_connectors', '', needs_connectors()::int
+    UNION ALL SELECT 'unsealed', '', count(*) FROM (SELECT FROM unsealed LIMIT 100000) u
+    UNION ALL SELECT 'seal_lag', '', seal_lag()
+    UNION ALL SELECT 'checkpoint_age', '', greatest(0, extract(epoch FROM (SELECT at FROM clock) - max(noted_at)))
+        FROM logs WHERE note <> '' HAVING count(*) > 0
+    UNION ALL SELECT 'heartbeat', role, greatest(0, extract(epoch FROM (SELECT at FROM clock) - max(beat_at)))
+        FROM heartbeats GROUP BY role
+    UNION ALL SELECT 'processes', role, count(*) FROM heartbeats
+        WHERE beat_at > (SELECT at - interval '1 minute' FROM clock) GROUP BY role
+    UNION ALL SELECT 'skew', role, CASE WHEN max(skew) > -min(skew) THEN max(skew) ELSE min(skew) END FROM heartbeats
+        WHERE beat_at > (SELECT at - interval '1 minute' FROM clock) AND role IN ('api', 'core', 'notifications')
+        GROUP BY role
+    UNION ALL SELECT 'rolled_back', role, max(rolled_back) FROM heartbeats
+        WHERE beat_at > (SELECT at - interval '1 minute' FROM clock) GROUP BY role
+    UNION ALL SELECT 'unverified', role, max(unverified) FROM heartbeats
+        WHERE beat_at > (SELECT at - interval '1 minute' FROM clock) GROUP BY role
+    UNION ALL SELECT 'connections_promised', role, sum(connections) FROM heartbeats
+        WHERE beat_at > (SELECT at - interval '1 minute' FROM clock) AND connections > 0 GROUP BY role
+    UNION ALL SELECT 'connections_allowed', '', allowed FROM connection_budget('', '')
+    UNION ALL SELECT t.name, t.label, sum(t.count) FROM counters t GROUP BY t.name, t.label
+    UNION ALL SELECT 'outside_access_lately', '', count(*) FROM (SELECT FROM events WHERE action = 'outside_access'
+        AND id >= (SELECT uuidv7(interval '-30 days')) LIMIT 100000) a
+    UNION ALL SELECT 'gate_reports', e.service, CASE WHEN e.enforced_at IS NULL
+        THEN (SELECT count(*) FROM (SELECT FROM tenants LIMIT 100000) t)
+        ELSE (SELECT count(*) FROM report_consents c WHERE c.enforcement_id = e.id AND c.revision = e.revision) END
+        FROM enforcements e WHERE e.wanted = 'report'
+    UNION ALL SELECT 'deadline_lag_total', '', sum(t.total) FROM counters t
+        WHERE t.name = 'deadline_lag' HAVING count(*) > 0
+$$;
+
+CREATE OR REPLACE FUNCTION refuse_wrong_way() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    reminder_columns CONSTANT text[] := '{wake_at,reminders,tiers_asked,warned}';
+    clock CONSTANT text[] := '{deadline_at,wake_at,stopped_at,stopped_deadline,stopped_for}';
+    moved CONSTANT interval := make_interval(secs => NEW.stopped_for - OLD.stopped_for);
+BEGIN
+    IF NEW.version = OLD.version AND OLD.state = 'pending' AND current_user = 'lockbox_api'
+        AND to_jsonb(NEW) - clock = to_jsonb(OLD) - clock AND NEW.wake_at <= NEW.deadline_at
+        AND (CASE WHEN OLD.stopped_at IS NULL
+            THEN NEW.stopped_at IS NOT NULL AND NEW.stopped_deadline = OLD.deadline_at
+                AND NEW.deadline_at > OLD.deadline_at AND NEW.stopped_for = OLD.stopped_for
+                AND at_decides(OLD.tenant_id)
+            ELSE NEW.stopped_at IS NULL AND NEW.stopped_for >= OLD.stopped_for AND NEW.deadline_at <= OLD.deadline_at
+                AND NEW.deadline_at = OLD.stopped_deadline + moved AND OLD.requester_id = at_person() END) THEN
+        RETURN NEW;
+    END IF;
+    IF NEW.version = OLD.version AND NEW.wake_at < OLD.wake_at AND current_user = 'lockbox_notifications'
+        AND OLD.state IN ('reviewing', 'pending') AND to_jsonb(NEW) - 'wake_at' = to_jsonb(OLD) - 'wake_at' THEN
+        RETURN NEW;
+    END IF;
+    IF NEW.version = OLD.version AND NEW.wake_at > OLD.wake_at
+        AND current_user NOT IN ('lockbox_api', 'lockbox_notifications')
+        AND to_jsonb(NEW) - reminder_columns = to_jsonb(OLD) - reminder_columns THEN
+        IF NEW.reminders NOT BETWEEN OLD.reminders AND OLD.reminders + 1
+            OR NEW.tiers_asked < OLD.tiers_asked OR (OLD.warned AND NOT NEW.warned) THEN
+            RAISE EXCEPTION 'the counts of request % only go up', OLD.id USING ERRCODE = 'insufficient_privilege';
+        END IF;
+        RETURN NEW;
+    END IF;
+    IF NEW.version = OLD.version AND OLD.state = 'active' AND NEW.used = OLD.used + 1
+        AND current_user NOT IN ('lockbox_api', 'lockbox_worker', 'lockbox_notifications')
+        AND to_jsonb(NEW) - 'used' = to_jsonb(OLD) - 'used' THEN
+        RETURN NEW;
+    END IF;
+    IF NOT NEW.state = ANY (leads_to(OLD.state)) THEN
+        RAISE EXCEPTION 'request % does not go from % to %', OLD.id, OLD.state, NEW.state
+            USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    IF NEW.version <> OLD.version + 1 THEN
+        RAISE EXCEPTION 'request % changes by one move at a time', OLD.id USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    IF OLD.state = 'active' AND (NEW.deadline_at > OLD.deadline_at OR NEW.opened_at <> OLD.opened_at
+        OR NEW.opens_at IS DISTINCT FROM OLD.opens_at) THEN
+        RAISE EXCEPTION 'the window of request % may not grow', OLD.id USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    IF NEW.reminders NOT IN (0, OLD.reminders) OR (NEW.state = OLD.state AND NEW.reminders <> OLD.reminders)
+        OR (NEW.state = OLD.state AND NEW.tiers_asked < OLD.tiers_asked) OR NEW.warned <> OLD.warned THEN
+        RAISE EXCEPTION 'a move of request % reminds nobody', OLD.id USING ERRCODE = 'insufficient_privilege';
     END IF;
     RETURN NEW;
 END $$;

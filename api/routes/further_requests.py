@@ -1,0 +1,63 @@
+"""Routes for requests that come of another one: submitted again after a time-out, or for more time."""
+
+from uuid import UUID
+
+from fastapi import APIRouter, Response
+
+from api.deps import CurrentUser, RequestOrigin, SessionDep, SettingsDep
+from api.routes.requests import Key, submission_answer
+from api.schemas.parts import problems
+from api.schemas.requests import ExtensionRequest, NewRequestView
+from lockbox.requests import extend, resubmission
+from lockbox.requests.extend import ExtensionInput
+from lockbox.requests.submit import SubmissionLimits, SubmittedRequest
+
+router = APIRouter(prefix="/v1/requests", tags=["requests"])
+
+
+@router.post("/{request_id}/ask-again", status_code=201, response_model=NewRequestView, responses=problems(404, 409))
+def resubmit_request(
+    request_id: UUID,
+    who: CurrentUser,
+    came: RequestOrigin,
+    session: SessionDep,
+    chosen: SettingsDep,
+    key: Key = None,
+) -> Response:
+    """Resubmit a request that is `timed_out`, as its requester; today's policy applies.
+
+    In any other state the answer is `not-timed-out`. If a resubmitted request is still open, the answer is
+    `asked-again` with its id in `request_id`. An Idempotency-Key works as for a submission.
+    """
+    limits = SubmissionLimits(chosen.submissions_per_person, chosen.submissions_per_tenant)
+
+    def file() -> SubmittedRequest:
+        return resubmission.ask_again(session, who, came, request_id, chosen.catalogue.services, limits=limits)
+
+    return submission_answer(session, who, key, f"ask-again {request_id}".encode(), file)
+
+
+@router.post(
+    "/{request_id}/extend", status_code=201, response_model=NewRequestView, responses=problems(400, 404, 409)
+)
+def submit_extension(
+    request_id: UUID,
+    body: ExtensionRequest,
+    who: CurrentUser,
+    came: RequestOrigin,
+    session: SessionDep,
+    chosen: SettingsDep,
+    key: Key = None,
+) -> Response:
+    """Request more time for an open window, as its requester: a linked request, from the end of that window on.
+
+    Today's policy and approvers decide about it; the open window stays as it is. If an extension is already open, the
+    answer is `already-extended` with its id in `request_id`. An Idempotency-Key works as for a submission.
+    """
+    limits = SubmissionLimits(chosen.submissions_per_person, chosen.submissions_per_tenant)
+    wanted = ExtensionInput(**dict(body))
+
+    def file() -> SubmittedRequest:
+        return extend.extend(session, who, came, request_id, wanted, chosen.catalogue.services, limits=limits)
+
+    return submission_answer(session, who, key, f"extend {request_id} {body.model_dump_json()}".encode(), file)

@@ -1,0 +1,93 @@
+"""Extend an open window: submit a linked request that goes on from its end, under the same policy and approvers."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row, text
+from sqlmodel import col, select
+
+from config.service_catalogue import Service
+from lockbox.database import UnitOfWork, now
+from lockbox.errors import AlreadyExtended, InvalidMove, NotYours
+from lockbox.identity import authentication
+from lockbox.identity.roles import Caller
+from lockbox.requests import queries
+from lockbox.requests.available_moves import now_is
+from lockbox.requests.evaluate import RequestInput
+from lockbox.requests.lifecycle import State
+from lockbox.requests.models import AccessRequest
+from lockbox.requests.submit import SubmissionLimits, SubmittedRequest, submit
+from lockbox.requests.transition import Origin
+
+EXTENDED = text("SELECT * FROM lock_extended_request(:id)")
+NOT_OPEN = "Only an open window can be extended. Request access again."
+TWICE = "An extension of this window was requested already, and that request is still open."
+
+
+@dataclass(frozen=True)
+class ExtensionInput:
+    """How much longer access is needed, in seconds; `justification` is that of the first request if left out."""
+
+    access_window: int
+    justification: str | None = None
+
+
+def extend(  # noqa: PLR0917 - as much names an extension
+    session: UnitOfWork,
+    caller: Caller,
+    origin: Origin,
+    request_id: UUID,
+    wanted: ExtensionInput,
+    services: Mapping[str, Service],
+    *,
+    limits: SubmissionLimits | None = None,
+) -> SubmittedRequest:
+    """Request more time for an open window, as its requester or the system that submitted it for them.
+
+    The window is locked and stays as it is. What is asked is a request of its own, for what that one was opened for,
+    from its end on: today's policy, people and limits apply.
+
+    Raises:
+        NotFound: there is no such request that the caller may know of.
+        NotYours: the caller is not the requester.
+        InvalidMove: its window is not open.
+        AlreadyExtended: an extension of it is open; `request_id` is its id.
+        Further errors are those of `submit`: WindowTooLong where the windows would last too long together.
+    """
+    authentication.enter(session, caller)
+    earlier = session.execute(EXTENDED, {"id": request_id}).one_or_none()
+    if earlier is None:
+        queries.find(session, caller, request_id)
+        raise NotYours("Only the requester can extend a window.")
+    if earlier.state != State.ACTIVE or not earlier.begins_at <= now(session) < earlier.deadline_at:
+        raise InvalidMove(NOT_OPEN, **now_is(State(earlier.state), earlier.version))
+    if earlier.open_extension:
+        raise AlreadyExtended(TWICE, request_id=str(earlier.open_extension))
+    return submit(session, caller, origin, _further(earlier, request_id, wanted), services, limits=limits)
+
+
+def extension_of(session: UnitOfWork, caller: Caller, request_id: UUID) -> AccessRequest | None:
+    """Return the newest request that extends this one, if the caller may know of one."""
+    theirs = (col(AccessRequest.extends) == request_id, AccessRequest.visible_to(caller))
+    query = select(AccessRequest).where(*theirs).order_by(col(AccessRequest.id).desc()).limit(1)
+    return session.orm.exec(query).one_or_none()
+
+
+def _further(earlier: Row[Any], request_id: UUID, wanted: ExtensionInput) -> RequestInput:
+    return RequestInput(
+        tenant=earlier.tenant,
+        service=earlier.service,
+        resources=earlier.resources,
+        actions=earlier.actions,
+        reason_code=earlier.reason_code,
+        justification=wanted.justification or earlier.justification,
+        case_ref=earlier.case_ref,
+        access_window=wanted.access_window,
+        max_uses=earlier.max_uses,
+        engineer=earlier.requester_id,
+        not_before=earlier.deadline_at,
+        extends=request_id,
+        first_opened_at=earlier.first_opened_at,
+    )

@@ -1,0 +1,194 @@
+"""More time for an open window: a linked request that goes on from its end, and ends with it if that ends early."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError
+
+from harness.clocks import StoppedClock
+from harness.people import HERE, SETTINGS, World
+from lockbox.database import Database
+from lockbox.errors import AlreadyExtended, Invalid, InvalidMove, LockboxError, NotFound, NotYours, WindowTooLong
+from lockbox.requests import extend, timers
+from lockbox.requests.extend import ExtensionInput
+from lockbox.requests.lifecycle import Action, State
+from lockbox.requests.models import AccessRequest
+from tests.database.scenes import at_once, door, moves_of, read, state_of, write, write_unchecked
+from tests.policy_setup import lay_down
+
+HOUR, MOMENT = timedelta(hours=1), timedelta(microseconds=1)
+
+
+def extended(
+    world: World, request_id: UUID, who: str = "erin", *, hours: int = 2, why: str | None = None
+) -> AccessRequest:
+    """Request more time for a window."""
+    with world.db.transaction() as session:
+        wanted = ExtensionInput(hours * 3600, why)
+        services = SETTINGS.catalogue.services
+        return extend.extend(session, world.people[who], HERE, request_id, wanted, services).request
+
+
+def opened(world: World, **changes: Any) -> AccessRequest:
+    """Let ann open an hour of access."""
+    return world.act("ann", Action.APPROVE, world.submit(**changes).id)
+
+
+def test_an_extension_goes_on_from_the_end_of_the_window_which_stays_as_it_is(
+    world: World, worker: Database, still: StoppedClock
+) -> None:
+    first = opened(world)
+    still.at += timedelta(minutes=50)
+    second = extended(world, first.id, why="The search takes longer")
+
+    assert (second.extends, second.not_before, second.deadline_at) == (first.id, first.deadline_at, first.deadline_at)
+    second = world.act("ann", Action.APPROVE, second.id)
+
+    assert (second.opens_at, second.deadline_at) == (first.deadline_at, first.deadline_at + 2 * HOUR)
+    let_in = []
+    for step in (
+        timedelta(0),
+        timedelta(minutes=10),
+        2 * HOUR - timedelta(microseconds=1),
+        timedelta(microseconds=1),
+    ):
+        still.at += step
+        found = door(world)
+        let_in.append(found.id if found else None)
+    assert let_in == [first.id, second.id, second.id, None]
+    assert moves_of(world.db, first.id) == [(1, "submit", "pending"), (2, "approve", "active")]
+    timers.run(worker, [first.id, second.id])
+    assert (state_of(world.db, first.id), state_of(world.db, second.id)) == ("expired", "expired")
+    body = json.loads(
+        read(world.db, "SELECT body FROM events WHERE request_id = :id AND seq = 1", id=second.id)[0].body
+    )
+    assert body["extends"] == str(first.id)
+
+
+def test_without_an_answer_before_the_end_it_times_out(world: World, worker: Database, still: StoppedClock) -> None:
+    first = opened(world)
+    second = extended(world, first.id)
+    still.at += HOUR
+
+    timers.run(worker, [first.id, second.id])
+
+    assert state_of(world.db, second.id) == "timed_out"
+    with pytest.raises(InvalidMove):
+        extended(world, first.id)
+
+
+def test_all_windows_together_last_no_longer_than_the_policy_says(world: World, still: StoppedClock) -> None:
+    lay_down(world, access_ceiling=7200, total_access_ceiling=4 * 3600)
+    first = opened(world)
+    second = world.act("ann", Action.APPROVE, extended(world, first.id).id)
+    still.at += HOUR
+
+    with pytest.raises(WindowTooLong, match="1 h are left") as refused:
+        extended(world, second.id)
+
+    assert refused.value.facts["limit_seconds"] == 3600
+    third = world.act("ann", Action.APPROVE, extended(world, second.id, hours=1).id)
+    assert third.first_opened_at == first.opened_at
+    assert third.deadline_at == still.at + 3 * HOUR
+
+
+def test_a_policy_that_became_stricter_shortens_it_or_has_it_refused(world: World, still: StoppedClock) -> None:
+    lay_down(world)
+    first, other = opened(world), opened(world)
+    second, none = extended(world, first.id), extended(world, other.id)
+    lay_down(world, access_ceiling=3600, total_access_ceiling=5400)
+
+    assert world.act("ann", Action.APPROVE, second.id).deadline_at == still.at + 1.5 * HOUR
+
+    lay_down(world, access_ceiling=3600, total_access_ceiling=3600)
+    with pytest.raises(LockboxError, match="they do already"):
+        world.act("ann", Action.APPROVE, none.id)
+
+
+@pytest.mark.parametrize(
+    ("who", "refusal"), [("ann", NotYours), ("max", NotYours), ("eve", NotFound), ("gate", NotFound)]
+)
+def test_only_the_requester_extends(world: World, who: str, refusal: type[LockboxError]) -> None:
+    with pytest.raises(refusal):
+        extended(world, opened(world).id, who)
+
+
+def test_there_is_one_open_extension_at_a_time(world: World, pool: ThreadPoolExecutor) -> None:
+    first = opened(world)
+
+    found = at_once(pool, *[lambda: extended(world, first.id)] * 3)
+
+    (one,) = [each for each in found if isinstance(each, AccessRequest)]
+    refused = [each for each in found if isinstance(each, AlreadyExtended)]
+    assert {each.facts["request_id"] for each in refused} == {str(one.id)}
+    world.act("ann", Action.DENY, one.id)
+    assert extended(world, first.id).state is State.REVIEWING
+
+
+def test_nobody_moves_its_start(world: World, still: StoppedClock) -> None:
+    second = extended(world, opened(world).id)
+
+    with pytest.raises(Invalid, match="An extension begins"):
+        world.act("ann", Action.APPROVE, second.id, opens_at=still.at + 5 * HOUR)
+
+
+@pytest.mark.parametrize(
+    ("who", "action", "approved", "becomes"),
+    [
+        ("ann", Action.REVOKE, True, "revoked"),
+        ("max", Action.REVOKE, True, "revoked"),
+        ("tara", Action.REVOKE, True, "revoked"),
+        ("erin", Action.COMPLETE, True, "completed"),
+        ("erin", Action.COMPLETE, False, "cancelled"),
+        ("ann", Action.REVOKE, False, "pending"),
+    ],
+)
+def test_it_ends_with_the_window_that_somebody_ends(
+    world: World, still: StoppedClock, who: str, action: Action, *, approved: bool, becomes: str
+) -> None:
+    first = opened(world)
+    second = extended(world, first.id)
+    if approved:
+        world.act("ann", Action.APPROVE, second.id)
+
+    world.act(who, action, first.id)
+
+    assert state_of(world.db, second.id) == becomes
+    if becomes == "pending":
+        with pytest.raises(InvalidMove, match="was ended"):
+            world.act("ann", Action.APPROVE, second.id)
+    still.at += HOUR
+    assert door(world) is None
+
+
+def test_it_lets_nobody_in_where_older_code_has_ended_the_window_alone(
+    world: World, still: StoppedClock, superuser: Engine
+) -> None:
+    first = opened(world)
+    world.act("ann", Action.APPROVE, extended(world, first.id).id)
+    write_alone = "UPDATE requests SET state = 'revoked', closed_at = now(), wake_at = NULL WHERE id = :id"
+    write_unchecked(superuser, write_alone, id=first.id)
+
+    still.at += HOUR
+    assert door(world) is None
+
+
+def test_the_database_takes_no_extension_of_something_else(world: World, superuser: Engine) -> None:
+    first, second = opened(world), world.submit()
+
+    with pytest.raises(DBAPIError, match="extends no window"):
+        write(
+            superuser,
+            """
+            INSERT INTO requests SELECT (jsonb_populate_record(r, jsonb_build_object('id', uuidv7(),
+                'extends', CAST(:id AS uuid), 'first_opened_at', r.created_at, 'not_before', r.deadline_at))).*
+            FROM requests r WHERE id = :second
+            """,
+            id=first.id,
+            second=second.id,
+        )
