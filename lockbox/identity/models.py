@@ -4,6 +4,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from sqlalchemy import BigInteger
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field, SQLModel
 
@@ -15,8 +16,9 @@ from lockbox.sql import Instant, Texts, new_id, words
 class Tenant(SQLModel, table=True):
     """A customer. `policy_version` is the version of its policy in force.
 
-    `mac` is the mark of everything but the name (see `row_macs`); each change of that raises `revision`, so that no
-    mark is made twice.
+    `mac` is the mark of everything but the name and the retention (see `row_macs`); each change of that raises
+    `revision`, so that no mark is made twice. `retention_days` is for how long its log is kept, None for as
+    long as the installation says.
     """
 
     __tablename__ = "tenants"
@@ -31,6 +33,62 @@ class Tenant(SQLModel, table=True):
     revision: int = 1
     mac: bytes | None = None
     created_at: datetime = Field(sa_type=Instant)
+    retention_days: int | None = None
+
+
+class ExclusionsVersion(SQLModel, table=True):
+    """One immutable version of what the vendor says that Lockbox does not cover.
+
+    `announced_to` is the last tenant whose log tells of it.
+    """
+
+    __tablename__ = "exclusions"
+
+    version: int = Field(primary_key=True)
+    body: str = Field(max_length=20_000)
+    author_id: UUID = Field(foreign_key="people.id")
+    created_at: datetime = Field(sa_type=Instant)
+    announced_to: UUID | None = None
+
+
+class ExclusionAcknowledgement(SQLModel, table=True):
+    """An admin of a tenant has acknowledged a version of the exclusions."""
+
+    __tablename__ = "exclusion_acknowledgements"
+
+    tenant_id: UUID = Field(primary_key=True, foreign_key="tenants.id")
+    version: int = Field(primary_key=True, foreign_key="exclusions.version")
+    person_id: UUID = Field(foreign_key="people.id")
+    created_at: datetime = Field(sa_type=Instant)
+
+
+class LegalHold(SQLModel, table=True):
+    """A legal hold of one side: until it is released nothing of the tenant is removed or erased."""
+
+    __tablename__ = "legal_holds"
+
+    id: UUID = Field(primary_key=True)
+    tenant_id: UUID = Field(foreign_key="tenants.id")
+    side: Side = Field(sa_type=words(Side))
+    reason: str = Field(max_length=2000)
+    set_by: UUID = Field(foreign_key="people.id")
+    set_at: datetime = Field(sa_type=Instant)
+    released_by: UUID | None = Field(default=None, foreign_key="people.id")
+    released_at: datetime | None = Field(default=None, sa_type=Instant)
+
+
+class Offboarding(SQLModel, table=True):
+    """A tenant that leaves, and how far the owner's command has come. `size` and `digest` are of its export."""
+
+    __tablename__ = "offboardings"
+
+    tenant_id: UUID = Field(primary_key=True, foreign_key="tenants.id")
+    asked_by: UUID | None = Field(default=None, foreign_key="people.id")
+    asked_at: datetime = Field(sa_type=Instant)
+    closed_at: datetime | None = Field(default=None, sa_type=Instant)
+    size: int | None = Field(default=None, sa_type=BigInteger)
+    digest: str | None = Field(default=None, max_length=64)
+    erased_at: datetime | None = Field(default=None, sa_type=Instant)
 
 
 class ServiceEnforcement(SQLModel, table=True):

@@ -165,7 +165,7 @@ def gate_identity(row: GateIdentity) -> Sequence[Part]:
 
 
 def tenant(row: Tenant | Row[Any]) -> Sequence[Part]:
-    """Return what a tenant's mark covers: everything but its name."""
+    """Return what a tenant's mark covers: everything but its name and its retention, which open nothing."""
     return _covered(MarkedRowKind.TENANT, row)
 
 

@@ -63,6 +63,11 @@ CREATE FUNCTION only_removes(old jsonb, new jsonb) RETURNS boolean LANGUAGE sql 
     SELECT new = old - ARRAY(SELECT key FROM jsonb_object_keys(old) AS key WHERE NOT jsonb_exists(new, key))
 $$;
 
+-- A row of requests or decisions without what the owner may erase of it once the request is closed.
+CREATE FUNCTION without_texts(of_row jsonb) RETURNS jsonb LANGUAGE sql IMMUTABLE AS $$
+    SELECT of_row - '{justification,case_ref,resources,granted_resources,comment,signed_content,address,user_agent}'::text[]
+$$;
+
 CREATE FUNCTION enter_as(who uuid) RETURNS void LANGUAGE sql SET search_path = public, pg_temp AS $$
     SELECT set_config('lockbox.person', who::text, true),
         set_config('lockbox.tenants', coalesce(array_agg(DISTINCT m.tenant_id)
@@ -214,6 +219,12 @@ $$;
 CREATE FUNCTION is_suspended(tenant uuid) RETURNS boolean
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     SELECT EXISTS (SELECT FROM tenants t WHERE t.id = tenant AND t.suspended)
+$$;
+
+-- While either side holds, nothing of the tenant is removed.
+CREATE FUNCTION is_held(tenant uuid) RETURNS boolean
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    SELECT EXISTS (SELECT FROM legal_holds h WHERE h.tenant_id = tenant AND h.released_at IS NULL)
 $$;
 
 -- A statement does not see the rows that it writes, so this finds only events of earlier statements.
@@ -491,6 +502,18 @@ CREATE FUNCTION approver_keys(of_tenant uuid) RETURNS TABLE (
             AND m.role = 'approver')
         OR EXISTS (SELECT FROM eligible_delegates e WHERE e.person_id = p.id AND e.tenant_id = of_tenant))
     ORDER BY p.name, p.id, k.id
+$$;
+
+-- When everybody with a role in a place signed in last, and how: for the tenant's own people, or for the vendor's
+-- operators and auditors where there is no tenant.
+CREATE FUNCTION last_sign_ins(of_tenant uuid) RETURNS TABLE (person_id uuid, at timestamptz, means text)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    SELECT m.person_id, s.at, convert_from(s.body, 'UTF8')::jsonb ->> 'means'
+    FROM (SELECT DISTINCT o.person_id FROM memberships o WHERE o.tenant_id IS NOT DISTINCT FROM of_tenant) m
+    CROSS JOIN LATERAL (SELECT e.at, e.body FROM events e WHERE e.actor_id = m.person_id AND e.action = 'signed_in'
+        ORDER BY e.at DESC LIMIT 1) s
+    WHERE CASE WHEN of_tenant IS NULL THEN at_roles() && '{operator,vendor_auditor}'::text[]
+        ELSE of_tenant = ANY (at_tenants()) END
 $$;
 
 -- A service account sees open windows only; to report activity later it needs a part of a closed one.

@@ -17,6 +17,10 @@ GRANT SELECT ON events TO lockbox_api;
 GRANT SELECT ON logs, seals, tiles, checkpoints, deliveries, gate_answers, reported_calls, window_uses, window_refusals
     TO lockbox_api;
 GRANT INSERT ON invitations, audit_keys, enforcement_switches TO lockbox_api;
+GRANT SELECT, INSERT ON exclusions, exclusion_acknowledgements, legal_holds, offboardings TO lockbox_api;
+GRANT DELETE ON offboardings TO lockbox_api;
+GRANT UPDATE (retention_days) ON tenants TO lockbox_api;
+GRANT UPDATE (released_by, released_at) ON legal_holds TO lockbox_api;
 GRANT DELETE ON memberships, eligible_delegates, passkeys, identities, gate_identities, report_consents,
     sign_in_counts, idempotency_keys TO lockbox_api;
 GRANT UPDATE ON sign_in_counts, idempotency_keys TO lockbox_api;
@@ -86,6 +90,8 @@ GRANT UPDATE (hashes) ON tiles TO lockbox_worker;
 GRANT UPDATE (notified_at) ON checkpoints TO lockbox_worker;
 GRANT UPDATE (raised_at) ON alarms TO lockbox_worker;
 GRANT UPDATE (announced_to) ON enforcement_switches TO lockbox_worker;
+GRANT SELECT ON exclusions TO lockbox_worker;
+GRANT UPDATE (announced_to) ON exclusions TO lockbox_worker;
 GRANT UPDATE (first_told, look_at) ON window_uses TO lockbox_worker;
 GRANT UPDATE (ended_at) ON pre_approvals TO lockbox_worker;
 
@@ -151,6 +157,9 @@ GRANT EXECUTE ON FUNCTION authenticate, credential_scope, find_device_login, per
     marked_gate_identities, marked_sessions, marked_tokens, tenants_to_check, tenants_with_new_powers, marked_tenants, marked_policies, marked_delegations,
     marked_eligible_delegates, marked_report_consents, marked_pre_approvals, marked_pre_approval_votes, decided_lately, report_unverified, operating_processes,
     operating_figures, operating_states, operating_day, operating_gate, operating_findings TO lockbox_api;
+
+GRANT EXECUTE ON FUNCTION without_texts TO lockbox_api, lockbox_worker, lockbox_notifications, lockbox_connectors;
+GRANT EXECUTE ON FUNCTION is_held, last_sign_ins TO lockbox_api;
 
 GRANT EXECUTE ON FUNCTION credentials_of, was_removed, seal_lag, needs_connectors TO lockbox_worker;
 GRANT EXECUTE ON FUNCTION signed_decisions, log_heads, log_tiles, event_exists TO lockbox_connectors;

@@ -25,7 +25,7 @@ DECLARE
         outbox,unsettled,reports_due,deliveries,counters,window_uses}';
     for_one CONSTANT text[] := '{sessions,sign_in_counts,device_logins,idempotency_keys,unsealed,refused,tiles,audit_keys,
         lag_samples,alarms,gate_answers,reported_calls,enforcements,enforcement_switches,
-        pre_approvals,pre_approval_votes}';
+        pre_approvals,pre_approval_votes,exclusions}';
 BEGIN
     FOREACH seen IN ARRAY for_both || for_one LOOP
         EXECUTE format('CREATE POLICY worker ON %I FOR ALL TO lockbox_worker USING (true)', seen);
@@ -83,6 +83,39 @@ CREATE POLICY api_select ON policies FOR SELECT TO lockbox_api
 CREATE POLICY api_insert ON policies FOR INSERT TO lockbox_api
     WITH CHECK ((tenant_id = ANY ((SELECT at_administers())::uuid[]) AND author_id = (SELECT at_person()))
         OR ((SELECT at_roles()) && '{operator}'::text[] AND version = 1 AND author_id IS NULL));
+
+-- Exclusions are the same for all. An operator says what they are, an admin acknowledges them for a tenant.
+CREATE POLICY api_select ON exclusions FOR SELECT TO lockbox_api USING ((SELECT at_person()) IS NOT NULL);
+CREATE POLICY api_insert ON exclusions FOR INSERT TO lockbox_api
+    WITH CHECK ((SELECT at_roles()) && '{operator}'::text[] AND author_id = (SELECT at_person())
+        AND announced_to IS NULL);
+CREATE POLICY api_select ON exclusion_acknowledgements FOR SELECT TO lockbox_api
+    USING (tenant_id = ANY ((SELECT at_tenants())::uuid[])
+        OR (SELECT at_roles()) && '{operator,vendor_auditor}'::text[]);
+CREATE POLICY api_insert ON exclusion_acknowledgements FOR INSERT TO lockbox_api
+    WITH CHECK (tenant_id = ANY ((SELECT at_administers())::uuid[]) AND person_id = (SELECT at_person()));
+
+-- Either side holds for itself: the customer's admins, and the vendor's operators.
+CREATE POLICY api_select ON legal_holds FOR SELECT TO lockbox_api
+    USING (tenant_id = ANY ((SELECT at_tenants())::uuid[])
+        OR (SELECT at_roles()) && '{operator,vendor_auditor}'::text[]);
+CREATE POLICY api_insert ON legal_holds FOR INSERT TO lockbox_api
+    WITH CHECK (set_by = (SELECT at_person()) AND released_at IS NULL AND CASE side
+        WHEN 'customer' THEN tenant_id = ANY ((SELECT at_administers())::uuid[])
+        ELSE tenant_id = (SELECT at_tenant()) AND (SELECT at_roles()) && '{operator}'::text[] END);
+CREATE POLICY api_update ON legal_holds FOR UPDATE TO lockbox_api
+    USING (CASE side WHEN 'customer' THEN tenant_id = ANY ((SELECT at_administers())::uuid[])
+        ELSE tenant_id = (SELECT at_tenant()) AND (SELECT at_roles()) && '{operator}'::text[] END)
+    WITH CHECK (released_by = (SELECT at_person()));
+
+CREATE POLICY api_select ON offboardings FOR SELECT TO lockbox_api
+    USING (tenant_id = ANY ((SELECT at_tenants())::uuid[])
+        OR (SELECT at_roles()) && '{operator,vendor_auditor}'::text[]);
+CREATE POLICY api_insert ON offboardings FOR INSERT TO lockbox_api
+    WITH CHECK (tenant_id = ANY ((SELECT at_administers())::uuid[]) AND asked_by = (SELECT at_person())
+        AND num_nonnulls(closed_at, size, erased_at) = 0);
+CREATE POLICY api_delete ON offboardings FOR DELETE TO lockbox_api
+    USING (tenant_id = ANY ((SELECT at_administers())::uuid[]) AND closed_at IS NULL);
 
 CREATE POLICY api_select ON memberships FOR SELECT TO lockbox_api
     USING (person_id = (SELECT at_person()) OR (tenant_id IS NULL AND (SELECT at_person()) IS NOT NULL)

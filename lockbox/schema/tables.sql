@@ -23,6 +23,7 @@ CREATE TABLE people (
 );
 CREATE UNIQUE INDEX uq_people_email ON people (lower(email));
 
+-- `retention_days` is for how long its log is kept, null for as long as the installation says.
 CREATE TABLE tenants (
     id uuid CONSTRAINT pk_tenants PRIMARY KEY,
     slug varchar(63) NOT NULL CONSTRAINT uq_tenants_slug UNIQUE
@@ -34,7 +35,8 @@ CREATE TABLE tenants (
     policy_version integer NOT NULL,
     revision integer NOT NULL DEFAULT 1,
     created_at timestamptz NOT NULL,
-    mac bytea
+    mac bytea,
+    retention_days integer CONSTRAINT ck_tenants_retention_days CHECK (retention_days BETWEEN 30 AND 36500)
 );
 
 -- Versions are only added. The first has no author: an operator adds it with the tenant.
@@ -52,6 +54,54 @@ CREATE INDEX ix_policies_consent ON policies (tenant_id, version) WHERE body -> 
 -- A tenant and its policy are written together, in either order.
 ALTER TABLE tenants ADD CONSTRAINT fk_tenants_policy_version
     FOREIGN KEY (id, policy_version) REFERENCES policies (tenant_id, version) DEFERRABLE INITIALLY DEFERRED;
+
+-- What the vendor says that Lockbox does not cover; versions are only added. `announced_to` is the last tenant, in the
+-- order of ids, whose log tells of a version; null before the first, all ones after the last.
+CREATE TABLE exclusions (
+    version integer CONSTRAINT pk_exclusions PRIMARY KEY CONSTRAINT ck_exclusions_version CHECK (version >= 1),
+    body varchar(20000) NOT NULL CONSTRAINT ck_exclusions_body CHECK (body <> ''),
+    author_id uuid NOT NULL CONSTRAINT fk_exclusions_author_id REFERENCES people (id),
+    created_at timestamptz NOT NULL,
+    announced_to uuid
+);
+
+-- An admin of a tenant has acknowledged a version.
+CREATE TABLE exclusion_acknowledgements (
+    tenant_id uuid NOT NULL CONSTRAINT fk_exclusion_acknowledgements_tenant_id REFERENCES tenants (id),
+    version integer NOT NULL CONSTRAINT fk_exclusion_acknowledgements_version REFERENCES exclusions (version),
+    person_id uuid NOT NULL CONSTRAINT fk_exclusion_acknowledgements_person_id REFERENCES people (id),
+    created_at timestamptz NOT NULL,
+    CONSTRAINT pk_exclusion_acknowledgements PRIMARY KEY (tenant_id, version)
+);
+
+-- While a hold of either side is open, nothing of the tenant is removed or erased.
+CREATE TABLE legal_holds (
+    id uuid CONSTRAINT pk_legal_holds PRIMARY KEY,
+    tenant_id uuid NOT NULL CONSTRAINT fk_legal_holds_tenant_id REFERENCES tenants (id),
+    side varchar(24) NOT NULL CONSTRAINT ck_legal_holds_side CHECK (side IN ('vendor', 'customer')),
+    reason varchar(2000) NOT NULL CONSTRAINT ck_legal_holds_reason CHECK (reason <> ''),
+    set_by uuid NOT NULL CONSTRAINT fk_legal_holds_set_by REFERENCES people (id),
+    set_at timestamptz NOT NULL,
+    released_by uuid CONSTRAINT fk_legal_holds_released_by REFERENCES people (id),
+    released_at timestamptz CONSTRAINT ck_legal_holds_released_at CHECK (released_at >= set_at),
+    CONSTRAINT ck_legal_holds_released CHECK ((released_by IS NULL) = (released_at IS NULL))
+);
+CREATE UNIQUE INDEX uq_legal_holds_open ON legal_holds (tenant_id, side) WHERE released_at IS NULL;
+
+-- A tenant that leaves: one of its admins has asked for it, or the owner began it alone. What the owner's command has
+-- done is here, so that it goes on where it ended. `size` and `digest` are of the export.
+CREATE TABLE offboardings (
+    tenant_id uuid CONSTRAINT pk_offboardings PRIMARY KEY
+        CONSTRAINT fk_offboardings_tenant_id REFERENCES tenants (id),
+    asked_by uuid CONSTRAINT fk_offboardings_asked_by REFERENCES people (id),
+    asked_at timestamptz NOT NULL,
+    closed_at timestamptz,
+    size bigint,
+    digest varchar(64) CONSTRAINT ck_offboardings_digest CHECK (digest ~ '^[0-9a-f]{64}$'),
+    erased_at timestamptz,
+    CONSTRAINT ck_offboardings_exported CHECK ((size IS NULL) = (digest IS NULL)),
+    CONSTRAINT ck_offboardings_erased CHECK (erased_at IS NULL OR (closed_at IS NOT NULL AND size IS NOT NULL))
+);
 
 -- A role at a tenant, or at the vendor where there is no tenant. `review_tier` is the tier of the vendor's review in
 -- which a manager is asked.

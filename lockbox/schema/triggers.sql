@@ -17,20 +17,40 @@ END $$;
 
 CREATE TRIGGER only_its_admins BEFORE UPDATE ON tenants FOR EACH ROW
     WHEN (current_user = 'lockbox_api' AND (NEW.mode <> OLD.mode OR NEW.policy_version <> OLD.policy_version
-        OR NEW.name <> OLD.name) AND NOT NEW.id = ANY (at_administers()))
-    EXECUTE FUNCTION refuse('only the admins of tenant %s change its mode, its policy and its name');
+        OR NEW.name <> OLD.name OR NEW.retention_days IS DISTINCT FROM OLD.retention_days)
+        AND NOT NEW.id = ANY (at_administers()))
+    EXECUTE FUNCTION refuse('only the admins of tenant %s change its mode, its policy, its name and its retention');
 CREATE TRIGGER only_operators BEFORE UPDATE ON tenants FOR EACH ROW
     WHEN (current_user = 'lockbox_api' AND (NEW.suspended <> OLD.suspended OR NEW.plan <> OLD.plan)
         AND NOT 'operator' = ANY (at_roles()))
     EXECUTE FUNCTION refuse('only operators suspend tenant %s and change its plan');
 
--- The owner marks a version anew, and changes nothing that it says.
+-- The owner marks a version anew, and changes nothing that it says, or erases what it says of a tenant that has left.
 CREATE TRIGGER append_only BEFORE UPDATE ON policies FOR EACH ROW
-    WHEN (NEW.mac IS NULL OR NEW.mac IS NOT DISTINCT FROM OLD.mac OR to_jsonb(OLD) - 'mac' <> to_jsonb(NEW) - 'mac')
+    WHEN (NEW.mac IS NULL OR NEW.mac IS NOT DISTINCT FROM OLD.mac
+        OR to_jsonb(OLD) - '{mac,body}'::text[] <> to_jsonb(NEW) - '{mac,body}'::text[]
+        OR (OLD.body <> NEW.body AND NOT is_owner_command('erase')))
     EXECUTE FUNCTION refuse('policies is append-only');
 CREATE TRIGGER no_removal BEFORE DELETE ON policies FOR EACH ROW EXECUTE FUNCTION refuse('policies is append-only');
 CREATE TRIGGER append_only_whole BEFORE TRUNCATE ON policies FOR EACH STATEMENT
     EXECUTE FUNCTION refuse('policies is append-only');
+
+-- What was said and acknowledged stays; only how far it was told changes.
+CREATE TRIGGER append_only BEFORE UPDATE ON exclusions FOR EACH ROW
+    WHEN (to_jsonb(NEW) - 'announced_to' <> to_jsonb(OLD) - 'announced_to')
+    EXECUTE FUNCTION refuse('exclusions is append-only');
+CREATE TRIGGER never_goes BEFORE DELETE ON exclusions FOR EACH ROW
+    EXECUTE FUNCTION refuse('exclusions is append-only');
+CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON exclusion_acknowledgements FOR EACH ROW
+    EXECUTE FUNCTION refuse('exclusion_acknowledgements is append-only');
+
+-- A hold is released once. Its reason goes with a tenant that has left.
+CREATE TRIGGER released_once BEFORE UPDATE ON legal_holds FOR EACH ROW
+    WHEN (NOT is_owner_command('erase') AND (OLD.released_at IS NOT NULL OR to_jsonb(NEW)
+        - '{released_by,released_at}'::text[] <> to_jsonb(OLD) - '{released_by,released_at}'::text[]))
+    EXECUTE FUNCTION refuse('hold %s is released once, and nothing else of it changes');
+CREATE TRIGGER never_goes BEFORE DELETE ON legal_holds FOR EACH ROW
+    EXECUTE FUNCTION refuse('legal_holds is append-only');
 
 
 -- People
@@ -92,7 +112,7 @@ BEGIN
     RETURN NULL;
 END $$;
 CREATE TRIGGER never_the_last_admin AFTER UPDATE OR DELETE ON memberships FOR EACH ROW
-    WHEN (OLD.role = 'tenant_admin') EXECUTE FUNCTION refuse_no_admin();
+    WHEN (OLD.role = 'tenant_admin' AND NOT is_owner_command('erase')) EXECUTE FUNCTION refuse_no_admin();
 
 CREATE TRIGGER only_the_guest_accepts BEFORE UPDATE ON invitations FOR EACH ROW
     WHEN (current_user = 'lockbox_api' AND NEW.accepted_at IS DISTINCT FROM OLD.accepted_at
@@ -222,7 +242,10 @@ BEGIN
     END IF;
     RETURN NEW;
 END $$;
-CREATE TRIGGER one_way BEFORE UPDATE ON requests FOR EACH ROW EXECUTE FUNCTION refuse_wrong_way();
+CREATE TRIGGER one_way BEFORE UPDATE ON requests FOR EACH ROW
+    WHEN (NOT (is_owner_command('erase') AND OLD.closed_at IS NOT NULL
+        AND without_texts(to_jsonb(NEW)) = without_texts(to_jsonb(OLD))))
+    EXECUTE FUNCTION refuse_wrong_way();
 CREATE TRIGGER no_removal BEFORE DELETE ON requests FOR EACH ROW EXECUTE FUNCTION refuse('requests is append-only');
 
 -- One that follows is of the same engineer at the same tenant, and one of them is open at a time.
@@ -320,7 +343,8 @@ CREATE TRIGGER never_by_longer_consent BEFORE UPDATE ON requests FOR EACH ROW
     EXECUTE FUNCTION refuse('the consent that request %s rests on only gets shorter');
 CREATE TRIGGER never_wider BEFORE UPDATE ON requests FOR EACH ROW
     WHEN (OLD.opened_at IS NOT NULL AND (NEW.granted_resources IS DISTINCT FROM OLD.granted_resources
-        OR NEW.granted_actions IS DISTINCT FROM OLD.granted_actions))
+        OR NEW.granted_actions IS DISTINCT FROM OLD.granted_actions)
+        AND NOT (is_owner_command('erase') AND OLD.closed_at IS NOT NULL))
     EXECUTE FUNCTION refuse('what request %s was opened for stays as it is');
 CREATE TRIGGER never_for_more_uses BEFORE UPDATE ON requests FOR EACH ROW
     WHEN (OLD.max_uses IS NOT NULL AND (NEW.max_uses IS NULL OR NEW.max_uses > OLD.max_uses)
@@ -372,7 +396,8 @@ BEGIN
     RETURN NULL;
 END $$;
 CREATE CONSTRAINT TRIGGER moves_are_founded AFTER INSERT OR UPDATE ON requests DEFERRABLE INITIALLY DEFERRED
-    FOR EACH ROW WHEN (current_user <> 'lockbox_worker') EXECUTE FUNCTION refuse_unfounded();
+    FOR EACH ROW WHEN (current_user <> 'lockbox_worker' AND NOT is_owner_command('erase'))
+    EXECUTE FUNCTION refuse_unfounded();
 CREATE FUNCTION refuse_unfounded_batch() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
@@ -394,10 +419,9 @@ END $$;
 CREATE TRIGGER batches_are_founded AFTER UPDATE ON requests REFERENCING NEW TABLE AS moved FOR EACH STATEMENT
     WHEN (current_user = 'lockbox_worker') EXECUTE FUNCTION refuse_unfounded_batch();
 
--- Where somebody was can be erased from what they decided; what they decided stays as it is.
+-- Where somebody was, what they wrote and what they named can be erased; what they decided stays as it is.
 CREATE TRIGGER append_only BEFORE UPDATE ON decisions FOR EACH ROW
-    WHEN (NOT (is_owner_command('erase') AND to_jsonb(NEW) - '{address,user_agent}'::text[]
-        = to_jsonb(OLD) - '{address,user_agent}'::text[]))
+    WHEN (NOT (is_owner_command('erase') AND without_texts(to_jsonb(NEW)) = without_texts(to_jsonb(OLD))))
     EXECUTE FUNCTION refuse('decisions is append-only');
 CREATE TRIGGER append_only_whole BEFORE TRUNCATE ON decisions FOR EACH STATEMENT
     EXECUTE FUNCTION refuse('decisions is append-only');
@@ -449,7 +473,7 @@ CREATE TRIGGER append_only_whole BEFORE TRUNCATE ON events FOR EACH STATEMENT
 -- Whole ranges go from the beginning of a log once they are old; what was sealed over them, and so every proof,
 -- stays.
 CREATE TRIGGER never_goes BEFORE DELETE ON events FOR EACH ROW
-    WHEN (NOT is_owner_command('retain')) EXECUTE FUNCTION refuse('events is append-only');
+    WHEN (NOT is_owner_command('retain') OR is_held(OLD.tenant_id)) EXECUTE FUNCTION refuse('events is append-only');
 
 -- Personal values are erased one by one, and go with their event; none is ever changed or added.
 CREATE TRIGGER append_only BEFORE UPDATE ON event_details FOR EACH ROW
@@ -602,7 +626,7 @@ CREATE TRIGGER never_revived BEFORE UPDATE ON observers FOR EACH ROW
     WHEN (OLD.removed_at IS NOT NULL AND NOT is_owner_command('erase'))
     EXECUTE FUNCTION refuse('observer %s was removed');
 CREATE TRIGGER never_revived BEFORE UPDATE ON endpoints FOR EACH ROW
-    WHEN (OLD.removed_at IS NOT NULL) EXECUTE FUNCTION refuse('endpoint %s was removed');
+    WHEN (OLD.removed_at IS NOT NULL AND NOT is_owner_command('erase')) EXECUTE FUNCTION refuse('endpoint %s was removed');
 
 -- Of a request's event people are told by way of the outbox: a row that names one would stand in their way.
 CREATE FUNCTION refuse_misdirected() RETURNS trigger

@@ -82,6 +82,21 @@ THE_REST = (
     SELECT uuidv7(), p.id, :ann, '{}', 'passkey', now() FROM pre_approvals p WHERE p.tenant_id = :tenant
     """,
     """
+    INSERT INTO exclusions (version, body, author_id, created_at)
+    SELECT coalesce(max(version), 0) + 1, 'Demands by law are not covered.', :olga, now() FROM exclusions
+    """,
+    """
+    INSERT INTO exclusion_acknowledgements (tenant_id, version, person_id, created_at)
+    SELECT :tenant, max(version), :tara, now() FROM exclusions
+    """,
+    """
+    INSERT INTO legal_holds (id, tenant_id, side, reason, set_by, set_at)
+    VALUES (uuidv7(), :tenant, 'customer', 'A dispute', :tara, now())
+    """,
+    """
+    INSERT INTO offboardings (tenant_id, asked_by, asked_at) VALUES (:tenant, :tara, now())
+    """,
+    """
     INSERT INTO passkeys (id, person_id, credential_id, public_key, sign_count, name, created_at, trusted_at)
     SELECT uuidv7(), p.id, uuid_send(p.id), 'key', 0, 'laptop', now(), now()
     FROM unnest(CAST(:everybody AS uuid[])) AS p (id)
@@ -295,6 +310,7 @@ Row = dict[str, Any]
 FREE = frozenset({"sign_ins", "sign_in_counts", "device_logins", "event_details", "audit_keys", "reports_due"})
 # Rows that everybody with a context may see: the vendor's own people and what they hear of.
 PUBLIC = {"people": "side = 'vendor'", "memberships": "tenant_id IS NULL", "endpoints": "tenant_id IS NULL"}
+PUBLIC["exclusions"] = "true"
 PUBLIC["deliveries"] = "endpoint_id IN (SELECT id FROM endpoints WHERE tenant_id IS NULL)"
 
 TABLES = text("""

@@ -292,6 +292,181 @@ GRANT EXECUTE ON FUNCTION usable_pre_approvals, use_pre_approval, marked_pre_app
 
 -- Exclusions, retention and leaving
 
+ALTER TABLE tenants ADD COLUMN retention_days integer
+    CONSTRAINT ck_tenants_retention_days CHECK (retention_days BETWEEN 30 AND 36500);
+
+-- What the vendor says that Lockbox does not cover; versions are only added. `announced_to` is the last tenant, in the
+-- order of ids, whose log tells of a version; null before the first, all ones after the last.
+CREATE TABLE exclusions (
+    version integer CONSTRAINT pk_exclusions PRIMARY KEY CONSTRAINT ck_exclusions_version CHECK (version >= 1),
+    body varchar(20000) NOT NULL CONSTRAINT ck_exclusions_body CHECK (body <> ''),
+    author_id uuid NOT NULL CONSTRAINT fk_exclusions_author_id REFERENCES people (id),
+    created_at timestamptz NOT NULL,
+    announced_to uuid
+);
+
+-- An admin of a tenant has acknowledged a version.
+CREATE TABLE exclusion_acknowledgements (
+    tenant_id uuid NOT NULL CONSTRAINT fk_exclusion_acknowledgements_tenant_id REFERENCES tenants (id),
+    version integer NOT NULL CONSTRAINT fk_exclusion_acknowledgements_version REFERENCES exclusions (version),
+    person_id uuid NOT NULL CONSTRAINT fk_exclusion_acknowledgements_person_id REFERENCES people (id),
+    created_at timestamptz NOT NULL,
+    CONSTRAINT pk_exclusion_acknowledgements PRIMARY KEY (tenant_id, version)
+);
+
+-- While a hold of either side is open, nothing of the tenant is removed or erased.
+CREATE TABLE legal_holds (
+    id uuid CONSTRAINT pk_legal_holds PRIMARY KEY,
+    tenant_id uuid NOT NULL CONSTRAINT fk_legal_holds_tenant_id REFERENCES tenants (id),
+    side varchar(24) NOT NULL CONSTRAINT ck_legal_holds_side CHECK (side IN ('vendor', 'customer')),
+    reason varchar(2000) NOT NULL CONSTRAINT ck_legal_holds_reason CHECK (reason <> ''),
+    set_by uuid NOT NULL CONSTRAINT fk_legal_holds_set_by REFERENCES people (id),
+    set_at timestamptz NOT NULL,
+    released_by uuid CONSTRAINT fk_legal_holds_released_by REFERENCES people (id),
+    released_at timestamptz CONSTRAINT ck_legal_holds_released_at CHECK (released_at >= set_at),
+    CONSTRAINT ck_legal_holds_released CHECK ((released_by IS NULL) = (released_at IS NULL))
+);
+CREATE UNIQUE INDEX uq_legal_holds_open ON legal_holds (tenant_id, side) WHERE released_at IS NULL;
+
+-- A tenant that leaves: one of its admins has asked for it, or the owner began it alone. What the owner's command has
+-- done is here, so that it goes on where it ended. `size` and `digest` are of the export.
+CREATE TABLE offboardings (
+    tenant_id uuid CONSTRAINT pk_offboardings PRIMARY KEY
+        CONSTRAINT fk_offboardings_tenant_id REFERENCES tenants (id),
+    asked_by uuid CONSTRAINT fk_offboardings_asked_by REFERENCES people (id),
+    asked_at timestamptz NOT NULL,
+    closed_at timestamptz,
+    size bigint,
+    digest varchar(64) CONSTRAINT ck_offboardings_digest CHECK (digest ~ '^[0-9a-f]{64}$'),
+    erased_at timestamptz,
+    CONSTRAINT ck_offboardings_exported CHECK ((size IS NULL) = (digest IS NULL)),
+    CONSTRAINT ck_offboardings_erased CHECK (erased_at IS NULL OR (closed_at IS NOT NULL AND size IS NOT NULL))
+);
+
+-- A row of requests or decisions without what the owner may erase of it once the request is closed.
+CREATE FUNCTION without_texts(of_row jsonb) RETURNS jsonb LANGUAGE sql IMMUTABLE AS $$
+    SELECT of_row - '{justification,case_ref,resources,granted_resources,comment,signed_content,address,user_agent}'::text[]
+$$;
+
+-- While either side holds, nothing of the tenant is removed.
+CREATE FUNCTION is_held(tenant uuid) RETURNS boolean
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    SELECT EXISTS (SELECT FROM legal_holds h WHERE h.tenant_id = tenant AND h.released_at IS NULL)
+$$;
+
+-- When everybody with a role in a place signed in last, and how: for the tenant's own people, or for the vendor's
+-- operators and auditors where there is no tenant.
+CREATE FUNCTION last_sign_ins(of_tenant uuid) RETURNS TABLE (person_id uuid, at timestamptz, means text)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    SELECT m.person_id, s.at, convert_from(s.body, 'UTF8')::jsonb ->> 'means'
+    FROM (SELECT DISTINCT o.person_id FROM memberships o WHERE o.tenant_id IS NOT DISTINCT FROM of_tenant) m
+    CROSS JOIN LATERAL (SELECT e.at, e.body FROM events e WHERE e.actor_id = m.person_id AND e.action = 'signed_in'
+        ORDER BY e.at DESC LIMIT 1) s
+    WHERE CASE WHEN of_tenant IS NULL THEN at_roles() && '{operator,vendor_auditor}'::text[]
+        ELSE of_tenant = ANY (at_tenants()) END
+$$;
+
+ALTER TABLE exclusions ENABLE ROW LEVEL SECURITY;
+ALTER TABLE exclusions FORCE ROW LEVEL SECURITY;
+ALTER TABLE exclusion_acknowledgements ENABLE ROW LEVEL SECURITY;
+ALTER TABLE exclusion_acknowledgements FORCE ROW LEVEL SECURITY;
+ALTER TABLE legal_holds ENABLE ROW LEVEL SECURITY;
+ALTER TABLE legal_holds FORCE ROW LEVEL SECURITY;
+ALTER TABLE offboardings ENABLE ROW LEVEL SECURITY;
+ALTER TABLE offboardings FORCE ROW LEVEL SECURITY;
+CREATE POLICY worker ON exclusions FOR ALL TO lockbox_worker USING (true);
+
+-- Exclusions are the same for all. An operator says what they are, an admin acknowledges them for a tenant.
+CREATE POLICY api_select ON exclusions FOR SELECT TO lockbox_api USING ((SELECT at_person()) IS NOT NULL);
+CREATE POLICY api_insert ON exclusions FOR INSERT TO lockbox_api
+    WITH CHECK ((SELECT at_roles()) && '{operator}'::text[] AND author_id = (SELECT at_person())
+        AND announced_to IS NULL);
+CREATE POLICY api_select ON exclusion_acknowledgements FOR SELECT TO lockbox_api
+    USING (tenant_id = ANY ((SELECT at_tenants())::uuid[])
+        OR (SELECT at_roles()) && '{operator,vendor_auditor}'::text[]);
+CREATE POLICY api_insert ON exclusion_acknowledgements FOR INSERT TO lockbox_api
+    WITH CHECK (tenant_id = ANY ((SELECT at_administers())::uuid[]) AND person_id = (SELECT at_person()));
+
+-- Either side holds for itself: the customer's admins, and the vendor's operators.
+CREATE POLICY api_select ON legal_holds FOR SELECT TO lockbox_api
+    USING (tenant_id = ANY ((SELECT at_tenants())::uuid[])
+        OR (SELECT at_roles()) && '{operator,vendor_auditor}'::text[]);
+CREATE POLICY api_insert ON legal_holds FOR INSERT TO lockbox_api
+    WITH CHECK (set_by = (SELECT at_person()) AND released_at IS NULL AND CASE side
+        WHEN 'customer' THEN tenant_id = ANY ((SELECT at_administers())::uuid[])
+        ELSE tenant_id = (SELECT at_tenant()) AND (SELECT at_roles()) && '{operator}'::text[] END);
+CREATE POLICY api_update ON legal_holds FOR UPDATE TO lockbox_api
+    USING (CASE side WHEN 'customer' THEN tenant_id = ANY ((SELECT at_administers())::uuid[])
+        ELSE tenant_id = (SELECT at_tenant()) AND (SELECT at_roles()) && '{operator}'::text[] END)
+    WITH CHECK (released_by = (SELECT at_person()));
+
+CREATE POLICY api_select ON offboardings FOR SELECT TO lockbox_api
+    USING (tenant_id = ANY ((SELECT at_tenants())::uuid[])
+        OR (SELECT at_roles()) && '{operator,vendor_auditor}'::text[]);
+CREATE POLICY api_insert ON offboardings FOR INSERT TO lockbox_api
+    WITH CHECK (tenant_id = ANY ((SELECT at_administers())::uuid[]) AND asked_by = (SELECT at_person())
+        AND num_nonnulls(closed_at, size, erased_at) = 0);
+CREATE POLICY api_delete ON offboardings FOR DELETE TO lockbox_api
+    USING (tenant_id = ANY ((SELECT at_administers())::uuid[]) AND closed_at IS NULL);
+
+CREATE TRIGGER append_only BEFORE UPDATE ON exclusions FOR EACH ROW
+    WHEN (to_jsonb(NEW) - 'announced_to' <> to_jsonb(OLD) - 'announced_to')
+    EXECUTE FUNCTION refuse('exclusions is append-only');
+CREATE TRIGGER never_goes BEFORE DELETE ON exclusions FOR EACH ROW
+    EXECUTE FUNCTION refuse('exclusions is append-only');
+CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON exclusion_acknowledgements FOR EACH ROW
+    EXECUTE FUNCTION refuse('exclusion_acknowledgements is append-only');
+CREATE TRIGGER released_once BEFORE UPDATE ON legal_holds FOR EACH ROW
+    WHEN (NOT is_owner_command('erase') AND (OLD.released_at IS NOT NULL OR to_jsonb(NEW)
+        - '{released_by,released_at}'::text[] <> to_jsonb(OLD) - '{released_by,released_at}'::text[]))
+    EXECUTE FUNCTION refuse('hold %s is released once, and nothing else of it changes');
+CREATE TRIGGER never_goes BEFORE DELETE ON legal_holds FOR EACH ROW
+    EXECUTE FUNCTION refuse('legal_holds is append-only');
+
+CREATE OR REPLACE TRIGGER only_its_admins BEFORE UPDATE ON tenants FOR EACH ROW
+    WHEN (current_user = 'lockbox_api' AND (NEW.mode <> OLD.mode OR NEW.policy_version <> OLD.policy_version
+        OR NEW.name <> OLD.name OR NEW.retention_days IS DISTINCT FROM OLD.retention_days)
+        AND NOT NEW.id = ANY (at_administers()))
+    EXECUTE FUNCTION refuse('only the admins of tenant %s change its mode, its policy, its name and its retention');
+CREATE OR REPLACE TRIGGER append_only BEFORE UPDATE ON policies FOR EACH ROW
+    WHEN (NEW.mac IS NULL OR NEW.mac IS NOT DISTINCT FROM OLD.mac
+        OR to_jsonb(OLD) - '{mac,body}'::text[] <> to_jsonb(NEW) - '{mac,body}'::text[]
+        OR (OLD.body <> NEW.body AND NOT is_owner_command('erase')))
+    EXECUTE FUNCTION refuse('policies is append-only');
+CREATE OR REPLACE TRIGGER never_the_last_admin AFTER UPDATE OR DELETE ON memberships FOR EACH ROW
+    WHEN (OLD.role = 'tenant_admin' AND NOT is_owner_command('erase')) EXECUTE FUNCTION refuse_no_admin();
+CREATE OR REPLACE TRIGGER one_way BEFORE UPDATE ON requests FOR EACH ROW
+    WHEN (NOT (is_owner_command('erase') AND OLD.closed_at IS NOT NULL
+        AND without_texts(to_jsonb(NEW)) = without_texts(to_jsonb(OLD))))
+    EXECUTE FUNCTION refuse_wrong_way();
+CREATE OR REPLACE TRIGGER never_wider BEFORE UPDATE ON requests FOR EACH ROW
+    WHEN (OLD.opened_at IS NOT NULL AND (NEW.granted_resources IS DISTINCT FROM OLD.granted_resources
+        OR NEW.granted_actions IS DISTINCT FROM OLD.granted_actions)
+        AND NOT (is_owner_command('erase') AND OLD.closed_at IS NOT NULL))
+    EXECUTE FUNCTION refuse('what request %s was opened for stays as it is');
+DROP TRIGGER moves_are_founded ON requests;
+CREATE CONSTRAINT TRIGGER moves_are_founded AFTER INSERT OR UPDATE ON requests DEFERRABLE INITIALLY DEFERRED
+    FOR EACH ROW WHEN (current_user <> 'lockbox_worker' AND NOT is_owner_command('erase'))
+    EXECUTE FUNCTION refuse_unfounded();
+CREATE OR REPLACE TRIGGER append_only BEFORE UPDATE ON decisions FOR EACH ROW
+    WHEN (NOT (is_owner_command('erase') AND without_texts(to_jsonb(NEW)) = without_texts(to_jsonb(OLD))))
+    EXECUTE FUNCTION refuse('decisions is append-only');
+CREATE OR REPLACE TRIGGER never_goes BEFORE DELETE ON events FOR EACH ROW
+    WHEN (NOT is_owner_command('retain') OR is_held(OLD.tenant_id)) EXECUTE FUNCTION refuse('events is append-only');
+CREATE OR REPLACE TRIGGER never_revived BEFORE UPDATE ON endpoints FOR EACH ROW
+    WHEN (OLD.removed_at IS NOT NULL AND NOT is_owner_command('erase'))
+    EXECUTE FUNCTION refuse('endpoint %s was removed');
+
+GRANT SELECT, INSERT ON exclusions, exclusion_acknowledgements, legal_holds, offboardings TO lockbox_api;
+GRANT DELETE ON offboardings TO lockbox_api;
+GRANT UPDATE (retention_days) ON tenants TO lockbox_api;
+GRANT UPDATE (released_by, released_at) ON legal_holds TO lockbox_api;
+GRANT SELECT ON exclusions TO lockbox_worker;
+GRANT UPDATE (announced_to) ON exclusions TO lockbox_worker;
+REVOKE ALL ON FUNCTION without_texts, is_held, last_sign_ins FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION without_texts TO lockbox_api, lockbox_worker, lockbox_notifications, lockbox_connectors;
+GRANT EXECUTE ON FUNCTION is_held, last_sign_ins TO lockbox_api;
+
 
 -- Functions and triggers that several of these change
 
