@@ -42,6 +42,8 @@ class CommandGroup(LazyGroup):
         "policy": CommandPlace("cli.policies", "Customer policies."),
         "endpoint": CommandPlace("cli.commands:endpoint", "Webhooks."),
         "observer": CommandPlace("cli.commands:observer", "Observers, who get copies and cannot decide."),
+        "exclusions": CommandPlace("cli.exclusions", "What Lockbox does not cover."),
+        "data": CommandPlace("cli.tenant_data", "A customer's data: retention, legal holds, leaving."),
         "vendor": CommandPlace("cli.vendor_staff", "The vendor's staff."),
         "audit": CommandPlace("cli.audit_group", "The audit log: search, export, verify."),
         "gate": CommandPlace("cli.gate", "The gate: its catalogue, mappings and callers."),

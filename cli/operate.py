@@ -17,7 +17,7 @@ from cli.owner import owner_session, owner_transactions
 from cli.terminal import Output, OutputFormat, say, show
 from config.settings import Settings, load
 from config.unsafe_settings import UnsafeSettings
-from lockbox.admin import erasure, key_rotation, restore
+from lockbox.admin import erased_texts, erasure, key_rotation, restore, retention
 from lockbox.audit.log import signing_keys
 from lockbox.audit.log.checkpoint import BadNote, VerifierKey
 from lockbox.audit.log.signing_keys import BadKey
@@ -27,7 +27,7 @@ from lockbox.audit.verifier.approval_checks import NAME as APPROVALS
 app = typer.Typer(no_args_is_help=True, help="Running an installation, on its own machine.")
 
 
-OLDER_HELP = "a number of days, such as 365d"
+OLDER_HELP = "a number of days, such as 365d; LOCKBOX_RETENTION_DAYS if left out"
 OfApprovals = Annotated[bool, typer.Option("--of-approvals", help="for LOCKBOX_APPROVAL_PUBLIC_KEYS")]
 ForCustomers = Annotated[bool, typer.Option("--for-customers", help="what a customer needs to verify exports")]
 
@@ -125,18 +125,45 @@ def status(output: Output = OutputFormat.TABLE, folder: RunFolder = None) -> Non
 @app.command()
 def erase(
     person: Annotated[UUID, typer.Argument(help="the person's id", show_default=False)],
+    texts: Annotated[
+        bool, typer.Option("--texts", help="also what they wrote: the texts of all that they asked for, and comments")
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="do not ask for confirmation")] = False,
 ) -> None:
     """Erase a person's data, for good.
 
     As the database's owner (LOCKBOX_OWNER_DATABASE_URL). What they did stays
-    in the audit log under a pseudonym, and the log still verifies.
+    in the audit log under a pseudonym, and the log still verifies. Texts of
+    closed requests that hold one of their addresses are erased too. A legal
+    hold at one of their tenants refuses it.
     """
     if not yes and typer.prompt("This cannot be undone. Type the person's id again") != str(person):
         raise stop("That is another id; nothing was changed.")
     with owner_session() as (session, _):
-        erased = erasure.erase(session, person)
-    say(f"They are {erased.pseudonym} from now on; {erased.details} details were erased from the audit log.")
+        erased = erasure.erase(session, person, texts=texts)
+    say(
+        f"They are {erased.pseudonym} from now on; {erased.details} details were erased from the audit log, and the "
+        f"texts of {erased.requests} requests."
+    )
+
+
+@app.command("erase-texts")
+def erase_texts(
+    request: Annotated[UUID, typer.Argument(help="the request's id", show_default=False)],
+    yes: Annotated[bool, typer.Option("--yes", help="do not ask for confirmation")] = False,
+) -> None:
+    """Erase what a closed request named and why, for good.
+
+    As the database's owner. Its reason, case, resources, comments and
+    questions go, from its row and from the audit log, which still verifies.
+    Who asked, who decided, when and for how long stays. A legal hold refuses
+    it.
+    """
+    if not yes and typer.prompt("This cannot be undone. Type the request's id again") != str(request):
+        raise stop("That is another id; nothing was changed.")
+    with owner_session() as (session, _):
+        erased = erased_texts.erase(session, request)
+    say(f"{erased.details} details were erased from the audit log.")
 
 
 @app.command("re-key")
@@ -173,21 +200,28 @@ def re_key(
 
 @app.command()
 def retain(
-    older_than: Annotated[int, duration_option("--older-than", OLDER_HELP, partial(days, least=1, most=36_500))],
+    older_than: Annotated[
+        int | None, duration_option("--older-than", OLDER_HELP, partial(days, least=1, most=36_500))
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="do not ask for confirmation")] = False,
 ) -> None:
     """Remove the oldest part of the audit log, for good.
 
     As the database's owner. Without this command everything is kept for ever.
-    A log goes from its beginning up to the first event that is younger, or of
-    a request that was open since; what was sealed over it stays. It goes in
-    small steps, which may be interrupted: run it again to go on.
+    A tenant's log is kept for as long as its admins say, and no longer than
+    LOCKBOX_RETENTION_DAYS or --older-than; all of it while there is a legal
+    hold. A log goes from its beginning up to the first event that is younger,
+    or of a request that was open since, with what old requests named and why;
+    what was sealed over it stays. It goes in small steps, which may be
+    interrupted: run it again to go on.
     """
     if not yes:
-        typer.confirm(f"Remove what is older than {older_than} days? This cannot be undone", abort=True)
+        what = f"what is older than {older_than} days" if older_than else "what is older than was set"
+        typer.confirm(f"Remove {what}? This cannot be undone", abort=True)
     count = 0
-    with owner_transactions() as (transactions, _):
-        for one in erasure.retain(transactions, timedelta(days=older_than)):
+    with owner_transactions() as (transactions, settings):
+        most = older_than or settings.retention_days
+        for one in retention.retain(transactions, timedelta(days=most) if most else None):
             say(f"Log {one.log_id}: events {one.start} to {one.end - 1} were removed.")
             count += one.end - one.start
     say(f"{count} events were removed.")

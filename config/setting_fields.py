@@ -134,6 +134,8 @@ class SettingFields(BaseSettings):
     """Public keys of approvals, as a JSON list (`lockbox operate public-keys --of-approvals`)."""
     checkpoint_folder: Path | None = None
     """A folder outside of the database's back-ups, to which checkpoints are shipped."""
+    retention_days: int = Field(default=0, ge=0, le=36_500)
+    """For how many days audit logs are kept at most (`lockbox operate retain`); 0 keeps them for ever."""
     digest_hours: int = Field(default=24, ge=0, le=24 * 31)
     """How often customers are mailed the newest checkpoint, in hours; 0 disables it."""
 

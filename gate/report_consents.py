@@ -1,6 +1,6 @@
 """A tenant's yes to it that a gate which was enforced only reports: given by an admin, and taken back at any time."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -139,8 +139,7 @@ def _record(session: UnitOfWork, actor: AdminActor, gate: ServiceEnforcement, ac
     said = AdminChange(action, now(session), {f"gate of {gate.service}": words}, facts={"service": gate.service})
     permissions.record_change(session, actor, said)
     event = permissions.audit_event_of(actor, said)
-    nameless = replace(event.actor, name=None, address=None, user_agent=None)
-    announcements.notify_operators(session, replace(event, actor=nameless, stays_inside=True))
+    announcements.notify_operators(session, permissions.for_the_vendor(event))
     publish_after_commit(session, [gate.id])
 
 

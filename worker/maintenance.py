@@ -22,6 +22,7 @@ from sqlalchemy.exc import DBAPIError
 
 from gate import enforcement, use_events
 from lockbox import reconcile as reconciler
+from lockbox.admin import exclusions
 from lockbox.audit.log import sealer
 from lockbox.audit.log.sealer import RollbackDetected
 from lockbox.database import Database
@@ -76,6 +77,8 @@ def _reconcile(tools: Runtime) -> Generator[Step, None, None]:
             yield step
     if has_lock:
         for count in enforcement.announce(tools.database):
+            yield "announced", count
+        for count in exclusions.announce(tools.database):
             yield "announced", count
         for count in use_events.record(tools.database):
             yield "uses", count

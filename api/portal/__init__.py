@@ -10,6 +10,7 @@ from api.portal import (
     audit_log,
     delegates,
     device_login,
+    exclusions,
     gates,
     history,
     inbox,
@@ -35,6 +36,7 @@ from api.portal import (
     sign_in_passkey,
     static,
     statistics,
+    tenant_data,
     tenants,
     tiers,
     verify_export,
@@ -73,6 +75,8 @@ ROUTERS = (
     webhooks.router,
     observers.router,
     gates.router,
+    exclusions.router,
+    tenant_data.router,
     approver_keys.router,
     audit_log.router,
     verify_export.router,
@@ -80,6 +84,7 @@ ROUTERS = (
     reference.router,
     static.router,
     gates.of_vendor,
+    exclusions.of_vendor,
     request.front,
 )
 """The routes of the pages, in the order in which they are looked for."""

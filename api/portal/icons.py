@@ -23,6 +23,7 @@ SECTIONS = {
     "/tenants": "building-2",
     "/operations": "activity",
     "/gates": "shield",
+    "/exclusions": "lock-open",
 }
 """The icon of each section of the menu, by its path."""
 

@@ -36,6 +36,7 @@ STATISTICS = "Statistics"
 ORGANISATION = "Your organisation"
 OPERATIONS = "Operations"
 GATES = "Gates"
+EXCLUSIONS = "Exclusions"
 YOUR_ACCOUNT = "your account"
 
 # What is not there, and what is said of any form.
@@ -46,6 +47,9 @@ NO_WEBHOOK = "There is no such webhook."
 NO_FILE = "There is no such file."
 NO_PAGE = "There is no such page."
 NO_SCHEMA = "There is no such schema."
+NOT_THE_VENDORS_EXCLUSIONS = "This page is for operators and auditors of the vendor."
+TYPE_THE_SLUG = "To confirm, write the short name {slug}."
+NO_DAYS = "Write a whole number of days, or nothing."
 NO_SECTION = "There is no such section."
 NO_PROVIDER = "There is no such identity provider. Choose one from the sign-in page."
 TOPICS = "Name topics such as list, or request: and the id of a request, {most} at most."
@@ -107,6 +111,8 @@ FORM_LABELS = {
     "mode": "Who decides",
     "service": "On",
     "comment": "Why",
+    "text": "Text",
+    "reason": "Reason",
 }
 CONSENT_IN_THE_PAST = "Choose a time that is still to come: until then the vendor would decide."
 NOT_JSON = "This is not JSON: look for a comma or a quote that is missing or one too many."

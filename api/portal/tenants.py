@@ -13,7 +13,17 @@ from api.schemas.parts import Slug
 from api.schemas.requests import CommentInput
 from api.schemas.tenants import NewName
 from gate import outside_access, probe_records, report_consents
-from lockbox.admin import delegates, emergency_stop, members, observers, policies, tenants, webhooks, what_if
+from lockbox.admin import (
+    delegates,
+    emergency_stop,
+    exclusions,
+    members,
+    observers,
+    policies,
+    tenants,
+    webhooks,
+    what_if,
+)
 from lockbox.database import UnitOfWork
 from lockbox.errors import LockboxError
 from lockbox.identity.roles import Caller, Role
@@ -90,6 +100,7 @@ def _shown(at: TenantAdminPage, refused: LockboxError | None = None, name: str |
         probes=probe_records.newest(session, at.tenant.id),
         outside=outside_access.newest(session, at.tenant.id, MOST_OUTSIDE + 1),
         most_outside=MOST_OUTSIDE,
+        exclusions=exclusions.of_tenant(session, caller, slug),
         observers=len(observers.listed(session, caller, slug)),
         name=at.tenant.name if name is None else name,
     )

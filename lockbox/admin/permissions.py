@@ -1,7 +1,7 @@
 """Who may change what at a tenant or at the vendor, and the record of each administrative change."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from uuid import UUID
 
@@ -22,6 +22,7 @@ from lockbox.requests import policy_store
 from lockbox.requests.available_moves import strong_enough
 from lockbox.requests.policy_rules import Policy, strictest
 from lockbox.requests.transition import Origin
+from lockbox.sql import new_id
 
 NO_TENANT = "There is no such tenant."
 VENDOR = "the vendor"
@@ -208,6 +209,12 @@ def audit_event_of(actor: AdminActor, admin_change: AdminChange) -> AuditEvent:
         facts={**admin_change.facts, "changes": admin_change.changes},
         personal=admin_change.personal,
     )
+
+
+def for_the_vendor(event: AuditEvent) -> AuditEvent:
+    """Return a customer's change as the vendor's log tells it: without who made it, from where, and in what words."""
+    nameless = replace(event.actor, name=None, address=None, user_agent=None)
+    return replace(event, id=new_id(), actor=nameless, personal={}, stays_inside=True)
 
 
 def change(old: object, new: object) -> str:

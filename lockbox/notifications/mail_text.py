@@ -229,6 +229,13 @@ ACCOUNT_TITLES = {
     "gate_report_asked": "The vendor asks {tenant} to let a gate report only",
     "gate_report_allowed": "An admin of {tenant} allowed a gate to report only",
     "gate_report_ended": "An admin of {tenant} had a gate enforce again",
+    "exclusions_changed": "The vendor asks {tenant} to acknowledge what Lockbox does not cover",
+    "exclusions_acknowledged": "An admin of {tenant} acknowledged what Lockbox does not cover",
+    "retention_changed": "The audit log of {tenant} is kept for another time",
+    "hold_set": "A legal hold was set at {tenant}",
+    "hold_released": "A legal hold at {tenant} was released",
+    "offboarding_asked": "{tenant} is to be off-boarded: all of its data will be erased",
+    "offboarding_withdrawn": "{tenant} is not off-boarded",
     "outside_access": "Access to {tenant} was taken around Lockbox",
     "nobody_notified": "Requests timed out, and nobody could be notified",
     "review_unreached": "Requests are waiting for review, and no manager could be reached",
@@ -246,6 +253,7 @@ ACCOUNT_SUBJECTS = {
 }
 """The subjects that say more than the title."""
 VENDOR_TITLES = {
+    "exclusions_changed": "What Lockbox does not cover was stated anew",
     "gate_report_began": "A gate does not enforce yet",
     "gate_enforced": "A gate now enforces",
     "gate_report_asked": "A gate enforces until its tenants let it report only",
@@ -262,6 +270,15 @@ EXPLANATIONS = {
     "pre_approval_revoked": "It opens nothing any more, and the access that it had opened has ended.",
     "pre_approval_used_up": "Further requests are decided one by one. The access that it opened last ends by itself.",
     "pre_approval_ended": "It opens nothing any more: requests are decided one by one.",
+    "hold_set": "Until it is released, nothing of this organisation is removed by retention or erased.",
+    "offboarding_asked": (
+        "The vendor will export all data of this organisation and then erase it. Until that has begun, an admin can "
+        "withdraw this on the page Data."
+    ),
+    "exclusions_changed": (
+        "It says when the vendor may reach a customer's data without a request in Lockbox. The customer's members "
+        "read it on the page Exclusions, where an admin acknowledges it."
+    ),
     "gate_report_began": "For now this gate lets in calls without an open access window, and records them.",
     "gate_enforced": "From now on this gate refuses calls without an open access window.",
     "gate_report_asked": (

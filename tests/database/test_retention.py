@@ -14,8 +14,8 @@ from sqlalchemy import Engine, text
 from cli.owner_transaction import as_owner
 from harness.people import World
 from harness.stage import Urls
-from lockbox.admin import erasure, vendor_consent
-from lockbox.admin.erasure import RemovedRange
+from lockbox.admin import retention, vendor_consent
+from lockbox.admin.retention import RemovedRange
 from lockbox.audit.log import merkle, sealer
 from lockbox.audit.log.merkle import check_consistency, check_inclusion, consistency, inclusion, leaf_hash
 from lockbox.audit.log.sealer import Signer
@@ -73,7 +73,7 @@ def as_long_ago(superuser: Engine, *statements: str, **values: object) -> None:
 
 def retain(urls: Urls, days: int = 30) -> list[RemovedRange]:
     """Remove what is older than that, as the owner."""
-    return list(erasure.retain(partial(as_owner, urls.owner), timedelta(days=days)))
+    return list(retention.retain(partial(as_owner, urls.owner), timedelta(days=days)))
 
 
 def left(world: World, request_id: UUID) -> int:
@@ -188,8 +188,8 @@ def test_the_end_of_a_consent_that_was_told_and_removed_is_not_told_again(
 
 @pytest.fixture
 def _small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(erasure, "A_STEP", 2)
-    monkeypatch.setattr(erasure, "A_LOOK", 3)
+    monkeypatch.setattr(retention, "A_STEP", 2)
+    monkeypatch.setattr(retention, "A_LOOK", 3)
 
 
 @pytest.mark.far
@@ -214,7 +214,7 @@ def test_what_was_interrupted_at_any_transaction_goes_on_and_is_recorded_before_
                 raise KeyboardInterrupt
 
     try:
-        list(erasure.retain(interrupted, timedelta(days=30)))
+        list(retention.retain(interrupted, timedelta(days=30)))
     except KeyboardInterrupt:
         (log,) = read(worker, "SELECT kept_from, cleared_to FROM logs WHERE tenant_id IS NOT NULL")
         gone = 6 - sum(left(world, one) for one in old)
@@ -231,9 +231,9 @@ def test_what_was_interrupted_at_any_transaction_goes_on_and_is_recorded_before_
 def test_retention_waits_a_little_before_each_step_while_deadlines_are_overdue(
     world: World, worker: Database, urls: Urls, superuser: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(erasure, "A_STEP", 1)
+    monkeypatch.setattr(retention, "A_STEP", 1)
     slept = list[float]()
-    monkeypatch.setattr("lockbox.admin.erasure.time.sleep", slept.append)
+    monkeypatch.setattr("lockbox.admin.retention.time.sleep", slept.append)
     denied(world, superuser)
     sealed(worker)
     waiting = world.fresh()
@@ -242,7 +242,7 @@ def test_retention_waits_a_little_before_each_step_while_deadlines_are_overdue(
 
     (removed,) = retain(urls)
 
-    assert (removed.end, slept) == (2, [erasure.YIELDED, erasure.YIELDED])
+    assert (removed.end, slept) == (2, [retention.YIELDED, retention.YIELDED])
 
 
 def test_a_request_whose_review_stays_in_the_vendors_log_is_no_gap(

@@ -13,7 +13,18 @@ from gate.enforcement import ENFORCE, REPORT
 from gate.identity_map import MappingInput
 from gate.memory_reader import GATE
 from harness.people import HERE, SETTINGS, WITHOUT_REVIEW
-from lockbox.admin import delegates, delivery_log, members, observers, recovery, vendor_staff, webhooks
+from lockbox.admin import (
+    delegates,
+    delivery_log,
+    exclusions,
+    legal_holds,
+    members,
+    observers,
+    recovery,
+    tenant_data,
+    vendor_staff,
+    webhooks,
+)
 from lockbox.admin.delegates import DelegationInput
 from lockbox.admin.webhooks import WebhookUrlPolicy
 from lockbox.identity import authentication
@@ -47,6 +58,9 @@ WHAT_IF = {
     "resources": ["mailbox:anna@contoso.example"],
     "reason_code": "support_case",
 }
+NO_HOLDS = """
+UPDATE legal_holds SET released_at = clock_timestamp(), released_by = :p WHERE tenant_id = :t AND released_at IS NULL
+"""
 SENT = "UPDATE notifications SET closed_at = now(), outcome = 'sent' WHERE id = :n"
 TRIED = """
 INSERT INTO deliveries (id, notification_id, endpoint_id, event_type, at, took_ms, status, answer)
@@ -193,6 +207,34 @@ def around(door: Door) -> dict[str, Any]:
     }
 
 
+def free(door: Door, body: dict[str, Any] | None = None) -> RouteExample:
+    """Let nothing of the world's tenant be held, and the tenant stay."""
+    door.run_sql(NO_HOLDS, t=door.world.tenant.id, p=id_of(door.world, "tara"))
+    door.run_sql("DELETE FROM offboardings WHERE tenant_id = :t", t=door.world.tenant.id)
+    return RouteExample(body=body)
+
+
+def held(door: Door) -> RouteExample:
+    """Let both sides hold the world's tenant."""
+    free(door)
+    for who in ("tara", "olga"):
+        does(door.world, who, legal_holds.hold, "A dispute")
+    return RouteExample()
+
+
+def leaving(door: Door) -> RouteExample:
+    """Let an admin have asked to leave."""
+    free(door)
+    does(door.world, "tara", tenant_data.ask_to_leave)
+    return RouteExample()
+
+
+def stated(door: Door) -> int:
+    """State a new version of the exclusions, and return it."""
+    said = f"Text {next(NUMBERS)}: what an incident shows by chance is not covered."
+    return manages(door.world, "olga", exclusions.state, said).version
+
+
 def colleague(door: Door) -> UUID:
     """Add somebody at the vendor."""
     return door.world.add(f"colleague-{next(NUMBERS)}", Role.ENGINEER).person_id
@@ -230,6 +272,11 @@ def _colleague_invited(door: Door) -> RouteExample:
 
 def _endpoint(door: Door, body: dict[str, Any] | None = None) -> RouteExample:
     return RouteExample({"endpoint_id": endpoint(door)}, body)
+
+
+def _stated(door: Door) -> RouteExample:
+    stated(door)
+    return RouteExample()
 
 
 PLACES: dict[str, Callable[[Door], RouteExample]] = {
@@ -296,6 +343,16 @@ PLACES: dict[str, Callable[[Door], RouteExample]] = {
     "DELETE /v1/vendor/members/{person_id}": lambda door: RouteExample({"person_id": colleague(door)}),
     "POST /v1/vendor/members/{person_id}/disable": lambda door: RouteExample({"person_id": colleague(door)}),
     "DELETE /v1/vendor/invitations/{invitation_id}": _colleague_invited,
+    "GET /v1/exclusions": _stated,
+    "PUT /v1/exclusions": lambda _: RouteExample(
+        body={"text": f"Text {next(NUMBERS)}: demands by law are not covered."}, headers={"if-match": "*"}
+    ),
+    "PUT /v1/tenants/{slug}/exclusions": lambda door: RouteExample(body={"version": stated(door)}),
+    "PUT /v1/tenants/{slug}/retention": lambda _: RouteExample(body={"days": 30 + next(NUMBERS)}),
+    "PUT /v1/tenants/{slug}/hold": lambda door: free(door, {"reason": "A dispute"}),
+    "DELETE /v1/tenants/{slug}/hold": held,
+    "PUT /v1/tenants/{slug}/off-boarding": free,
+    "DELETE /v1/tenants/{slug}/off-boarding": leaving,
     "POST /v1/tenants/{slug}/gate-probes": lambda _: RouteExample(body=PROBE),
     "POST /v1/tenants/{slug}/outside-access": lambda door: RouteExample(body=around(door)),
     "GET /v1/gate/enforcement/{service}/report": lambda door: RouteExample(asked_back(door).ids),

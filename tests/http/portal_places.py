@@ -191,6 +191,15 @@ def _selected(stage: Stage, _: str) -> Errand:
     return Errand(fields={"chosen": [f"{stage.door.pending()}.1"], "comment": "Because of the audit"})
 
 
+def _of_data(stage: Stage, prepare: Callable[[Door], object], **fields: str) -> Errand:
+    prepare(stage.door)
+    return Errand(fields=dict(fields))
+
+
+def _data(prepare: Callable[[Door], object], **fields: str) -> Placed:
+    return lambda stage, _: _of_data(stage, prepare, **fields)
+
+
 PLACES: dict[str, Placed] = {
     "POST /requests/{request_id}/ask-again": _timed_out,
     "POST /requests/{request_id}/look": _looked_at,
@@ -262,6 +271,15 @@ PLACES: dict[str, Placed] = {
     "POST /tenants/{slug}/endpoints/remove": _endpoint(),
     "POST /tenants/{slug}/observers": _somebody,
     "POST /tenants/{slug}/observers/remove": lambda stage, _: Errand(fields={"id": str(places.observer(stage.door))}),
+    "POST /exclusions": lambda stage, _: Errand(
+        fields={"text": "Demands by law are not covered.", "version": str(places.stated(stage.door))}
+    ),
+    "POST /tenants/{slug}/exclusions": lambda stage, _: Errand(fields={"version": str(places.stated(stage.door))}),
+    "POST /tenants/{slug}/data/retention": lambda *_: Errand(fields={"days": str(30 + next(NUMBERS))}),
+    "POST /tenants/{slug}/data/hold": _data(places.free, reason="A dispute"),
+    "POST /tenants/{slug}/data/release": _data(places.held),
+    "POST /tenants/{slug}/data/off-board": lambda stage, _: _of_data(stage, places.free, typed=stage.slug),
+    "POST /tenants/{slug}/data/stay": _data(places.leaving),
     "POST /tenants/{slug}/gates/allow": lambda stage, _: _gate(places.asked_back(stage.door), revision="2"),
     "POST /tenants/{slug}/gates/end": lambda stage, _: _gate(places.allowed_back(stage.door)),
 }

@@ -18,7 +18,7 @@ VERBS = (
     *("submit", "resubmit", "endorse", "approve", "deny", "cancel", "revoke", "complete", "report", "ask", "answer"),
     *("add", "create", "change", "remove", "rename", "rotate", "redeliver", "test", "request", "record", "declare"),
     *("invite", "withdraw", "propose", "object_to", "leave", "suspend", "resume", "disable", "confirm"),
-    *("start", "end", "allow", "decide"),
+    *("start", "end", "allow", "decide", "acknowledge"),
 )
 OPERATION_ID = re.compile(rf"(?:{'|'.join(VERBS)})_[a-z]+(?:_[a-z]+){{0,3}}")
 DOCUMENT: dict[str, Any] = json.loads(openapi.FILE.read_text(encoding="utf-8"))

@@ -14,11 +14,13 @@ from typer.testing import CliRunner, Result
 from cli.app import app
 from cli.audit import SEARCH
 from cli.commands import GROUPS
+from cli.exclusions import EXCLUSIONS_COMMANDS
 from cli.gate_enforcement import ENFORCEMENT_COMMANDS
 from cli.gate_identities import IDENTITY_COMMANDS
 from cli.outside_access import OUTSIDE_COMMANDS
 from cli.policies import VERSIONS
 from cli.route_command import IF_MATCH, PART, FactsOf, Once, RouteCommand, TableOf
+from cli.tenant_data import DATA_COMMANDS
 from cli.vendor_staff import VENDOR_COMMANDS
 from tests.each import each
 
@@ -27,6 +29,8 @@ ROWS = {f"{group} {name}": row for group, (_, rows) in GROUPS.items() for name, 
 ROWS |= {f"gate identity {name}": row for name, row in IDENTITY_COMMANDS.items()}
 ROWS |= {f"gate enforcement {name}": row for name, row in ENFORCEMENT_COMMANDS.items()}
 ROWS |= {f"gate outside {name}": row for name, row in OUTSIDE_COMMANDS.items()}
+ROWS |= {f"exclusions {name}": row for name, row in EXCLUSIONS_COMMANDS.items()}
+ROWS |= {f"data {name}": row for name, row in DATA_COMMANDS.items()}
 ROWS |= {f"vendor {name}": row for name, row in VENDOR_COMMANDS.items()}
 ROWS |= {"audit list": SEARCH, "policy versions": VERSIONS}
 ROUTES = [(name, path) for name, row in ROWS.items() for path in row.paths]

@@ -17,8 +17,8 @@ OLD_REQUESTS = 3
 # The command itself, with steps that are small enough for a log of a few events.
 COMMAND = """
 from cli.app import app
-from lockbox.admin import erasure
-erasure.A_STEP, erasure.A_LOOK = 2, 3
+from lockbox.admin import retention
+retention.A_STEP, retention.A_LOOK = 2, 3
 app(["operate", "retain", "--older-than", "30d", "--yes"])
 """
 AGE = (

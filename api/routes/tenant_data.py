@@ -1,0 +1,80 @@
+"""Routes for a tenant's data: for how long its log is kept, legal holds, and leaving."""
+
+from fastapi import APIRouter
+
+from api.deps import CurrentUser, RequestOrigin, SessionDep, SettingsDep
+from api.schemas.parts import Slug, problems
+from api.schemas.tenant_data import HoldInput, RetentionInput, TenantDataView
+from config.settings import Settings
+from lockbox.admin import legal_holds, tenant_data
+from lockbox.database import UnitOfWork
+from lockbox.identity.roles import Caller
+
+router = APIRouter(prefix="/v1/tenants/{slug}", tags=["tenants"])
+
+
+@router.get("/data", responses=problems(404))
+def get_tenant_data(slug: Slug, who: CurrentUser, session: SessionDep, chosen: SettingsDep) -> TenantDataView:
+    """Show for how long a tenant's log is kept, its legal holds, and whether it is leaving.
+
+    For its members, and for the vendor's operators and auditors.
+    """
+    return _shown(session, who, slug, chosen)
+
+
+@router.put("/retention", responses=problems(400, 404))
+def change_retention(
+    slug: Slug,
+    body: RetentionInput,
+    who: CurrentUser,
+    came: RequestOrigin,
+    session: SessionDep,
+    chosen: SettingsDep,
+) -> TenantDataView:
+    """Set for how many days the tenant's log is kept, as a tenant admin with a fresh sign-in.
+
+    At least 30 days, and at most as many as the installation keeps. Older events are removed when the owner of the
+    installation next runs `lockbox operate retain`, unless there is a legal hold.
+    """
+    tenant_data.keep_for(session, who, came, slug, body.days, most=chosen.retention_days or None)
+    return _shown(session, who, slug, chosen)
+
+
+@router.put("/hold", responses=problems(400, 404, 409))
+def start_legal_hold(
+    slug: Slug, body: HoldInput, who: CurrentUser, came: RequestOrigin, session: SessionDep, chosen: SettingsDep
+) -> TenantDataView:
+    """Set a legal hold: as a tenant admin for the customer, as an operator for the vendor, with a fresh sign-in.
+
+    Until its own side releases it, nothing of the tenant is removed by retention or erased.
+    """
+    legal_holds.hold(session, who, came, slug, body.reason)
+    return _shown(session, who, slug, chosen)
+
+
+@router.delete("/hold", status_code=204, responses=problems(404))
+def end_legal_hold(slug: Slug, who: CurrentUser, came: RequestOrigin, session: SessionDep) -> None:
+    """Release the hold of the caller's side, as a tenant admin or an operator with a fresh sign-in."""
+    legal_holds.release(session, who, came, slug)
+
+
+@router.put("/off-boarding", responses=problems(400, 404, 409))
+def request_off_boarding(
+    slug: Slug, who: CurrentUser, came: RequestOrigin, session: SessionDep, chosen: SettingsDep
+) -> TenantDataView:
+    """Ask the vendor to export and then erase all that there is of the tenant, as a tenant admin.
+
+    Requires a fresh sign-in. The owner of the installation does it by `lockbox operate off-board`.
+    """
+    tenant_data.ask_to_leave(session, who, came, slug)
+    return _shown(session, who, slug, chosen)
+
+
+@router.delete("/off-boarding", status_code=204, responses=problems(404, 409))
+def withdraw_off_boarding(slug: Slug, who: CurrentUser, came: RequestOrigin, session: SessionDep) -> None:
+    """Withdraw that the tenant leaves, as a tenant admin, while the owner has not begun."""
+    tenant_data.stay(session, who, came, slug)
+
+
+def _shown(session: UnitOfWork, who: Caller, slug: str, chosen: Settings) -> TenantDataView:
+    return TenantDataView.of(tenant_data.read(session, who, slug, most=chosen.retention_days or None))

@@ -1,0 +1,96 @@
+"""The commands `lockbox data`: for how long a tenant's log is kept, legal holds, and leaving."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from cli.route_command import (
+    TENANT,
+    CommandParameter,
+    FactsOf,
+    Field,
+    RouteCommand,
+    Sentence,
+    group,
+    option,
+    optional,
+)
+from cli.values import moment, phrase
+
+AT_TENANT = "/v1/tenants/{slug}"
+
+
+def _kept(one: Mapping[str, Any]) -> object:
+    return f"{one['kept_days']} days" if one["kept_days"] else "for ever"
+
+
+def _holds(one: Mapping[str, Any]) -> object:
+    said = [f"{hold['side']}{': ' + hold['reason'] if hold['reason'] else ''}" for hold in one["holds"]]
+    return "; ".join(said) or "none"
+
+
+def _offboarding(one: Mapping[str, Any]) -> object:
+    found = one["offboarding"]
+    if not found:
+        return "no"
+    if found["erased_at"]:
+        return phrase("erased at ", moment(found["erased_at"]))
+    return phrase("begun at " if found["closed_at"] else "asked at ", moment(found["closed_at"] or found["asked_at"]))
+
+
+DATA: Mapping[str, Field] = {
+    "Log kept": _kept,
+    "By the tenant (days)": "retention_days",
+    "Legal holds": _holds,
+    "Off-boarding": _offboarding,
+}
+DAYS: CommandParameter = optional("days", "--days", "for how many days; as the installation says if left out", int)
+DATA_COMMANDS = {
+    "show": RouteCommand(
+        f"GET {AT_TENANT}/data",
+        (TENANT,),
+        FactsOf(DATA),
+        "Show what becomes of a tenant's data, as one of its members, an operator or an auditor.",
+    ),
+    "retention": RouteCommand(
+        f"PUT {AT_TENANT}/retention",
+        (TENANT, DAYS),
+        FactsOf(DATA),
+        """Set for how long a tenant's log is kept, as its admin.
+
+        At least 30 days, and at most as many as the installation keeps. Requires a fresh sign-in.
+        """,
+        body=lambda said: {"days": None} | said,
+    ),
+    "hold": RouteCommand(
+        f"PUT {AT_TENANT}/hold",
+        (TENANT, option("reason", "--reason", "why; for your side alone")),
+        FactsOf(DATA),
+        """Set a legal hold, as the tenant's admin or as an operator.
+
+        Nothing of the tenant is removed or erased until your side releases it. Requires a fresh sign-in.
+        """,
+    ),
+    "release": RouteCommand(
+        f"DELETE {AT_TENANT}/hold",
+        (TENANT,),
+        Sentence("Released."),
+        "Release the hold of your side, as the tenant's admin or as an operator.",
+    ),
+    "leave": RouteCommand(
+        f"PUT {AT_TENANT}/off-boarding",
+        (TENANT,),
+        FactsOf(DATA, "Until the vendor begins, `lockbox data stay` withdraws it."),
+        """Ask the vendor to off-board a tenant, as its admin.
+
+        All that there is of it is exported and then erased, for good. Requires a fresh sign-in.
+        """,
+    ),
+    "stay": RouteCommand(
+        f"DELETE {AT_TENANT}/off-boarding",
+        (TENANT,),
+        Sentence("Withdrawn: the tenant stays."),
+        "Withdraw that a tenant leaves, as its admin, while the vendor has not begun.",
+    ),
+}
+
+app = group("A customer's data: retention, legal holds, leaving.", DATA_COMMANDS, {})

@@ -1,0 +1,122 @@
+"""Erase what people wrote and named in closed requests, as the database's owner; what was decided stays."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from uuid import UUID
+
+from sqlalchemy import Connection, text
+
+from lockbox.admin import legal_holds
+from lockbox.audit.events import THE_OWNER, AuditEvent
+from lockbox.audit.report import LATE
+from lockbox.database import UnitOfWork, now
+from lockbox.errors import Conflict, NotFound
+from lockbox.notifications import announcements
+
+TEXTS_ERASED = "texts_erased"
+PURPOSE = text("SELECT set_config('lockbox.owner_command', 'erase', true)")
+PEOPLE = ("name", "address", "user_agent", "engineer", "credential", "gateway_name")
+"""The personal values of a request's events that say who it was, with those that `NUMBERED` matches. All others are
+texts: what somebody wrote, or what they named."""
+NUMBERED = "^(principal|recipient|engineer)_[0-9]+$"
+SETTLED: timedelta = LATE
+"""How long a request has to be closed: until then activity in it may be reported, which names resources."""
+FIELDS = {"people": list(PEOPLE), "numbered": NUMBERED, "settled": SETTLED}
+OF_REQUEST = text("SELECT tenant_id, closed_at, asked_at FROM requests WHERE id = :id FOR UPDATE")
+DETAILS = text("""
+WITH said AS (
+    SELECT d.event_id, array_agg(f.field) AS fields FROM events e JOIN event_details d ON d.event_id = e.id
+    CROSS JOIN jsonb_object_keys(d.fields) AS f (field)
+    WHERE e.request_id = ANY(:ids) AND NOT (f.field = ANY(:people) OR f.field ~ :numbered)
+    GROUP BY d.event_id
+), gone AS (
+    UPDATE event_details d SET fields = d.fields - s.fields FROM said s WHERE d.event_id = s.event_id
+    RETURNING cardinality(s.fields) AS number
+)
+SELECT coalesce(sum(number), 0) FROM gone
+""")
+# A resource that is erased keeps its place, so that what was granted of what was asked can still be told.
+ROWS = tuple(
+    text(statement)
+    for statement in (
+        """
+        UPDATE decisions d SET comment = CASE WHEN d.comment IS NOT NULL THEN 'erased' END,
+            signed_content = CASE WHEN d.signed_content IS NOT NULL THEN '{}' END,
+            resources = CASE WHEN d.resources IS NOT NULL THEN ARRAY(SELECT 'erased:' || k.place
+                FROM unnest(r.resources) WITH ORDINALITY AS k (resource, place) WHERE k.resource = ANY (d.resources)
+                ORDER BY k.place) END
+        FROM requests r WHERE r.id = d.request_id AND r.id = ANY(:ids)
+        """,
+        """
+        UPDATE requests r SET justification = 'erased', case_ref = CASE WHEN r.case_ref IS NOT NULL THEN 'erased' END,
+            resources = ARRAY(SELECT 'erased:' || place FROM generate_subscripts(r.resources, 1) AS place
+                ORDER BY place),
+            granted_resources = CASE WHEN r.granted_resources IS NOT NULL THEN ARRAY(SELECT 'erased:' || k.place
+                FROM unnest(r.resources) WITH ORDINALITY AS k (resource, place)
+                WHERE k.resource = ANY (r.granted_resources) ORDER BY k.place) END
+        WHERE r.id = ANY(:ids)
+        """,
+        """
+        UPDATE deliveries d SET answer = '' FROM notifications n
+        WHERE n.id = d.notification_id AND n.request_id = ANY(:ids) AND d.answer <> ''
+        """,
+        "UPDATE notifications SET last_error = NULL WHERE request_id = ANY(:ids) AND last_error IS NOT NULL",
+        "UPDATE refused SET personal = '{}' WHERE request_id = ANY(:ids)",
+        "DELETE FROM idempotency_keys WHERE answer ->> 'id' = ANY(CAST(:ids AS text[]))",
+    )
+)
+
+
+@dataclass(frozen=True)
+class TextErasure:
+    """What was erased of a request: how many personal values of its events."""
+
+    tenant_id: UUID
+    details: int
+
+
+def erase(session: UnitOfWork, request_id: UUID) -> TextErasure:
+    """Erase what was written and named in one closed request: reason, case, resources, comments, questions.
+
+    Events stay as they are, without the salted details. Who asked and decided, when, and for how long stays. The
+    tenant's log says that it was erased; the vendor's does where the customer was never asked.
+
+    Raises:
+        NotFound: there is no such request.
+        Conflict: it is open or was closed within the hour, or there is a legal hold.
+    """
+    connection, at = session.connection(), now(session)
+    row = connection.execute(OF_REQUEST, {"id": request_id}).one_or_none()
+    if row is None:
+        raise NotFound("There is no such request.")
+    if row.closed_at is None or row.closed_at > at - SETTLED:
+        raise Conflict("This request is open, or was closed within the hour. Erase it an hour after its end.")
+    legal_holds.refuse_held(connection, [row.tenant_id])
+    details = blank(connection, [request_id])
+    event = AuditEvent(
+        at=at,
+        action=TEXTS_ERASED,
+        actor=THE_OWNER,
+        tenant_id=row.tenant_id,
+        request_id=request_id,
+        facts={"count": details},
+        stays_inside=row.asked_at is None,
+    )
+    announcements.record(session, event)
+    return TextErasure(row.tenant_id, details)
+
+
+def blank(connection: Connection, request_ids: Collection[UUID]) -> int:
+    """Erase what was written and named in closed requests, in every log; return how many personal values went.
+
+    The caller has made sure that they are closed and not held, and says so in the logs. Erased twice is erased once.
+    """
+    if not request_ids:
+        return 0
+    connection.execute(PURPOSE)
+    ids: Sequence[UUID] = sorted(request_ids)
+    details: int = connection.execute(DETAILS, {**FIELDS, "ids": ids}).scalar_one()
+    for statement in ROWS:
+        connection.execute(statement, {"ids": ids})
+    return details

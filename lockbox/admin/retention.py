@@ -1,0 +1,195 @@
+"""Remove old events from the beginning of logs, as the database's owner; proofs of what remains stay valid."""
+
+import base64
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row, text
+
+from lockbox.admin import erased_texts
+from lockbox.audit.events import THE_OWNER, AuditEvent
+from lockbox.audit.log import merkle
+from lockbox.audit.log.merkle import Place
+from lockbox.audit.verifier.event_checks import AUDIT_EVENTS_REMOVED
+from lockbox.database import UnitOfWork, now
+from lockbox.errors import Conflict
+from lockbox.failpoints import failpoint
+from lockbox.notifications import announcements
+
+RETENTION = text("SELECT set_config('lockbox.owner_command', 'retain', true)")
+LOGS = text("""
+SELECT l.id, l.tenant_id, l.size, l.kept_from, l.cleared_to, t.retention_days
+FROM logs l LEFT JOIN tenants t ON t.id = l.tenant_id WHERE l.size > l.cleared_to ORDER BY l.id
+""")
+FIRST_TO_STAY = text("""
+SELECT s.number FROM seals s JOIN events e ON e.id = s.event_id LEFT JOIN requests r ON r.id = e.request_id
+WHERE s.log_id = :log_id AND s.number >= :start AND s.number < :end
+    AND (e.at >= :since OR (r.id IS NOT NULL AND (r.closed_at IS NULL OR r.closed_at >= :since))
+        OR EXISTS (SELECT FROM legal_holds h WHERE h.tenant_id = e.tenant_id AND h.released_at IS NULL))
+ORDER BY s.number LIMIT 1
+""")
+IS_HELD = text("""
+SELECT EXISTS (SELECT FROM seals s JOIN events e ON e.id = s.event_id JOIN legal_holds h ON h.tenant_id = e.tenant_id
+    WHERE s.log_id = :log_id AND s.number >= :start AND s.number < :end AND h.released_at IS NULL)
+""")
+# What a request named and why goes with its last move: from its row, and from the other log's events.
+ENDED = text("""
+SELECT r.id FROM seals s JOIN events e ON e.id = s.event_id JOIN requests r ON r.id = e.request_id
+WHERE s.log_id = :log_id AND s.number >= :start AND s.number < :end AND e.seq = r.version AND r.closed_at IS NOT NULL
+ORDER BY r.id
+""")
+TILES = text("""
+SELECT t.level, t.number, t.hashes FROM tiles t
+JOIN unnest(CAST(:level AS smallint[]), CAST(:number AS bigint[])) AS w (level, number) USING (level, number)
+WHERE t.log_id = :log_id
+""")
+GONE = """
+WITH gone AS (SELECT event_id FROM seals WHERE log_id = :log_id AND number >= :start AND number < :end)
+"""
+REMOVE = tuple(
+    text(GONE + statement)
+    for statement in (
+        """
+        DELETE FROM deliveries d USING notifications n JOIN gone g ON g.event_id = n.event_id WHERE d.notification_id
+        = n.id
+        """,
+        "DELETE FROM notifications n USING gone g WHERE n.event_id = g.event_id",
+        "DELETE FROM outbox o USING gone g WHERE o.event_id = g.event_id",
+        "DELETE FROM unsettled u USING gone g WHERE u.event_id = g.event_id",
+        "DELETE FROM event_details d USING gone g WHERE d.event_id = g.event_id",
+        "DELETE FROM events e USING gone g WHERE e.id = g.event_id",
+    )
+)
+# The sealer locks a log in the same way while it grows.
+KEPT = text("""
+UPDATE logs SET kept_from = :end, kept_since = :since WHERE id = :log_id AND kept_from < :end RETURNING true
+""")
+CLEARED = text("""
+UPDATE logs SET cleared_to = :end WHERE id = :log_id AND cleared_to = :start AND kept_from >= :end RETURNING true
+""")
+IS_OVERDUE = text("""
+SELECT EXISTS (SELECT FROM requests WHERE wake_at <= clock_timestamp() - interval '1 second')
+""")
+A_LOOK, A_STEP = 10_000, 1_000
+"""How many events one transaction looks through for the first that stays, and how many one removes."""
+YIELDED = 1.0
+"""For how many seconds retention waits before a step while deadlines are overdue."""
+Transactions = Callable[[], AbstractContextManager[UnitOfWork]]
+
+
+@dataclass(frozen=True)
+class RemovedRange:
+    """A log's removed events, from `start` to before `end`."""
+
+    log_id: UUID
+    start: int
+    end: int
+
+
+def retain(transactions: Transactions, keep: timedelta | None) -> Iterator[RemovedRange]:
+    """Remove the sealed events older than that, in each log from its beginning without a gap; yield what is gone.
+
+    A tenant's log is kept for as long as its admins say, and no longer than `keep`; None keeps what nobody set a time
+    for. The range ends at the first event that is younger, or whose request was still open then, or of a tenant with
+    a legal hold. With a request's last move goes what it named and why, in its row and in the other log. Seals, tiles
+    and checkpoints stay, so that proofs of the rest stay valid. An event records the whole removed range each time,
+    and its root, before the first of it is removed.
+
+    A transaction removes a thousand events and no more; while deadlines are overdue, each waits for a second. What
+    was interrupted goes on when it is called again.
+    """
+    with transactions() as session:
+        at, logs = now(session), session.execute(LOGS).all()
+    for log in logs:
+        kept_for = kept(log.retention_days, keep)
+        if kept_for is None:
+            continue
+        since = at - kept_for
+        end = _first_to_stay(transactions, log, since)
+        yield from remove(transactions, log, end, since)
+
+
+def remove(transactions: Transactions, log: Row[Any], end: int, since: datetime) -> Iterator[RemovedRange]:
+    """Record that the events of a log up to a number are removed, and remove them; nothing of a tenant that is held.
+
+    `log` has the columns `id`, `tenant_id`, `kept_from` and `cleared_to`.
+    """
+    with transactions() as session:
+        marks = {"log_id": log.id, "end": end, "since": since}
+        if end > log.kept_from and session.execute(KEPT, marks).scalar():
+            announcements.record(session, _audit_event(session, log.id, log.tenant_id, end))
+        failpoint("retention.before_record")
+        within = {"log_id": log.id, "start": log.cleared_to, "end": end}
+        is_held = session.execute(IS_HELD, within).scalar_one()
+    failpoint("retention.after_record")
+    if end > log.cleared_to and not is_held:
+        _clear(transactions, log.id, log.cleared_to, end)
+        yield RemovedRange(log.id, log.cleared_to, end)
+
+
+def kept(days: int | None, most: timedelta | None) -> timedelta | None:
+    """Return for how long a log is kept: as the tenant says, and no longer than that; None is for ever."""
+    return min([one for one in (days and timedelta(days=days), most) if one], default=None)
+
+
+def _first_to_stay(transactions: Transactions, log: Row[Any], since: datetime) -> int:
+    """Return the number of the first event that stays: what may go now may also go later, so no lock is needed."""
+    for start in range(log.kept_from, log.size, A_LOOK):
+        with transactions() as session:
+            values = {"log_id": log.id, "start": start, "end": min(log.size, start + A_LOOK), "since": since}
+            stays = session.execute(FIRST_TO_STAY, values).scalar()
+        if stays is not None:
+            return int(stays)
+    return int(log.size)
+
+
+def _clear(transactions: Transactions, log_id: UUID, start: int, end: int) -> None:
+    """Remove the events of a range that are recorded as removed, step by step."""
+    for at in range(start, end, A_STEP):
+        with transactions() as session:
+            if session.execute(IS_OVERDUE).scalar_one():
+                time.sleep(YIELDED)
+        with transactions() as session:
+            step = {"log_id": log_id, "start": at, "end": min(end, at + A_STEP)}
+            session.execute(RETENTION)
+            if not session.execute(CLEARED, step).scalar():
+                raise Conflict("Another command is removing events of this log. Let it end, and run this one again.")
+            erased_texts.blank(session.connection(), session.execute(ENDED, step).scalars().all())
+            session.execute(RETENTION)
+            for statement in REMOVE:
+                session.execute(statement, step)
+                failpoint("retention.mid_step")
+        failpoint("retention.after_step")
+
+
+def _audit_event(session: UnitOfWork, log_id: UUID, tenant_id: UUID | None, end: int) -> AuditEvent:
+    return AuditEvent(
+        at=now(session),
+        action=AUDIT_EVENTS_REMOVED,
+        actor=THE_OWNER,
+        tenant_id=tenant_id,
+        facts={
+            "removed_from": 0,
+            "removed_to": end,
+            "removed_root": base64.b64encode(_root(session, log_id, end)).decode(),
+        },
+    )
+
+
+def _root(session: UnitOfWork, log_id: UUID, size: int) -> bytes:
+    """Return the root of a log at a size."""
+    wanted = sorted({merkle.of_subtree(*place) for place in merkle.complete(0, size)})
+    values = {
+        "log_id": log_id,
+        "level": [level for level, _ in wanted],
+        "number": [number for _, number in wanted],
+    }
+    found: Mapping[Place, bytes] = {
+        (row.level, row.number): bytes(row.hashes) for row in session.execute(TILES, values)
+    }
+    return merkle.range_hash(lambda level, number: merkle.subtree(found, level, number), 0, size)

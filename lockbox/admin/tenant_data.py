@@ -1,0 +1,157 @@
+"""For how long a tenant's log is kept, which legal holds there are, and whether the tenant is leaving."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from lockbox.admin import legal_holds, permissions
+from lockbox.admin.legal_holds import HoldSummary
+from lockbox.admin.permissions import AdminActor, AdminChange, audit_event_of, change
+from lockbox.database import UnitOfWork, now
+from lockbox.errors import Conflict, Invalid, NotFound
+from lockbox.identity.models import Offboarding, Person, Tenant
+from lockbox.identity.roles import TENANT_ROLES, Caller, Role, Side
+from lockbox.notifications import announcements
+from lockbox.requests.transition import Origin
+
+LEAST_DAYS, MOST_DAYS = 30, 36_500
+RETENTION_CHANGED = "retention_changed"
+ASKED, WITHDRAWN = "offboarding_asked", "offboarding_withdrawn"
+ADMINS = (Role.TENANT_ADMIN,)
+READERS = (Role.OPERATOR, Role.VENDOR_AUDITOR)
+FOR_EVER = "for ever"
+BEGUN = "The vendor has begun to off-board the tenant; this cannot be undone."
+NOT_ASKED = "Nobody has asked to off-board the tenant."
+
+
+@dataclass(frozen=True)
+class OffboardingState:
+    """Since when a tenant is leaving, who asked for it, and how far the owner's command has come."""
+
+    asked_at: datetime
+    asked_by: str | None
+    closed_at: datetime | None
+    erased_at: datetime | None
+
+
+@dataclass(frozen=True)
+class TenantData:
+    """What becomes of a tenant's data. None for days is for as long as the installation says, or for ever."""
+
+    retention_days: int | None
+    most_days: int | None
+    holds: Sequence[HoldSummary]
+    offboarding: OffboardingState | None
+
+    @property
+    def kept_days(self) -> int | None:
+        """For how many days the log is kept; None for ever."""
+        return min([one for one in (self.retention_days, self.most_days) if one], default=None)
+
+
+def read(session: UnitOfWork, caller: Caller, slug: str, *, most: int | None) -> TenantData:
+    """Return what becomes of a tenant's data, to its members and the vendor's operators and auditors.
+
+    `most` is for how many days the installation keeps logs at most, None for ever.
+
+    Raises:
+        NotFound, NotYours: there is no such tenant, or the caller has no such role.
+    """
+    tenant = permissions.known(session, caller, slug)
+    if caller.side is Side.VENDOR:
+        permissions.capacity(caller, READERS)
+    else:
+        permissions.capacity(caller, tuple(TENANT_ROLES), tenant.id)
+    return TenantData(
+        tenant.retention_days, most, legal_holds.listed(session, tenant, caller.side), _offboarding(session, tenant)
+    )
+
+
+def keep_for(
+    session: UnitOfWork, caller: Caller, origin: Origin, slug: str, days: int | None, *, most: int | None
+) -> None:
+    """Set for how many days a tenant's log is kept, as its admin; None for as long as the installation says.
+
+    Raises:
+        NotFound, NotYours: there is no such tenant, or the caller is no admin there.
+        SignInAgain: the admin's sign-in is too weak or too old.
+        Invalid: it is fewer days than the least, or more than the installation keeps.
+    """
+    tenant = permissions.known(session, caller, slug)
+    actor = permissions.acting_as(session, caller, origin, ADMINS, tenant)
+    tenant = permissions.locked(session, tenant)
+    if days == tenant.retention_days:
+        return
+    permissions.require_fresh_admin(session, actor, tenant)
+    limit = most or MOST_DAYS
+    if days is not None and not LEAST_DAYS <= days <= limit:
+        raise Invalid(f"Keep the log for {LEAST_DAYS} to {limit} days.", field="days")
+    changes = {"retention": change(_words(tenant.retention_days, most), _words(days, most))}
+    tenant.retention_days = days
+    session.orm.add(tenant)
+    session.orm.flush()
+    permissions.record_change(session, actor, AdminChange(RETENTION_CHANGED, now(session), changes))
+
+
+def ask_to_leave(session: UnitOfWork, caller: Caller, origin: Origin, slug: str) -> None:
+    """Ask the vendor to off-board a tenant, as its admin: to export what there is, and then erase it.
+
+    The database's owner does so by `lockbox operate off-board`; until then it can be withdrawn.
+
+    Raises:
+        NotFound, NotYours: there is no such tenant, or the caller is no admin there.
+        SignInAgain: the admin's sign-in is too weak or too old.
+        Conflict: there is a legal hold.
+    """
+    tenant = permissions.known(session, caller, slug)
+    actor = permissions.acting_as(session, caller, origin, ADMINS, tenant)
+    permissions.require_fresh_admin(session, actor, tenant)
+    if session.orm.get(Offboarding, tenant.id) is not None:
+        return
+    if legal_holds.listed(session, tenant, Side.CUSTOMER):
+        raise Conflict("There is a legal hold at this tenant. Whoever set it has to release it first.")
+    at = now(session)
+    session.orm.add(Offboarding(tenant_id=tenant.id, asked_by=actor.caller.person_id, asked_at=at))
+    session.orm.flush()
+    _record(session, actor, AdminChange(ASKED, at, {"off-boarding": change(permissions.ABSENT, "asked")}))
+
+
+def stay(session: UnitOfWork, caller: Caller, origin: Origin, slug: str) -> None:
+    """Withdraw what was asked, as the tenant's admin, while the owner has not begun.
+
+    Raises:
+        NotFound, NotYours: there is no such tenant, nobody asked, or the caller is no admin there.
+        SignInAgain: the admin's sign-in is too weak or too old.
+        Conflict: the owner has begun.
+    """
+    tenant = permissions.known(session, caller, slug)
+    actor = permissions.acting_as(session, caller, origin, ADMINS, tenant)
+    permissions.require_fresh_admin(session, actor, tenant)
+    row = session.orm.get(Offboarding, tenant.id)
+    if row is None:
+        raise NotFound(NOT_ASKED)
+    if row.closed_at is not None:
+        raise Conflict(BEGUN)
+    session.orm.delete(row)
+    session.orm.flush()
+    said = AdminChange(WITHDRAWN, now(session), {"off-boarding": change("asked", permissions.ABSENT)})
+    _record(session, actor, said)
+
+
+def _record(session: UnitOfWork, actor: AdminActor, said: AdminChange) -> None:
+    """Tell the customer, and the operators without the name of who it was."""
+    permissions.record_change(session, actor, said)
+    announcements.notify_operators(session, permissions.for_the_vendor(audit_event_of(actor, said)))
+
+
+def _words(days: int | None, most: int | None) -> str:
+    kept = min([one for one in (days, most) if one], default=None)
+    return f"{kept} days" if kept else FOR_EVER
+
+
+def _offboarding(session: UnitOfWork, tenant: Tenant) -> OffboardingState | None:
+    row = session.orm.get(Offboarding, tenant.id)
+    if row is None:
+        return None
+    person = session.orm.get(Person, row.asked_by) if row.asked_by else None
+    return OffboardingState(row.asked_at, person.name if person else None, row.closed_at, row.erased_at)

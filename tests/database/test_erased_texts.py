@@ -1,0 +1,213 @@
+"""Erasing what requests named and why: from rows and both logs, so that what is left still verifies."""
+
+from datetime import timedelta
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError
+
+from cli.owner_transaction import as_owner
+from harness.people import HERE, World
+from harness.stage import Urls
+from lockbox.admin import erased_texts, erasure, retention
+from lockbox.audit.verifier.verify import GOOD
+from lockbox.database import Database
+from lockbox.errors import Conflict, NotFound
+from lockbox.identity import authentication
+from lockbox.requests import questions
+from lockbox.requests.lifecycle import Action
+from lockbox.requests.policy_rules import Policy
+from tests.database.audit_logs import last_change
+from tests.database.mentions import mentions
+from tests.database.scenes import read, write
+from tests.database.tenancy import id_of
+from tests.database.test_exports import exported, vendors_log, verified
+from tests.database.test_retention import as_long_ago
+from tests.logs import sealed
+
+MARK = "Zanzibar-77"
+BOXES = [
+    f"mailbox:{MARK.lower()}@contoso.example",
+    f"mailbox:other-{MARK.lower()}@contoso.example",
+    "mailbox:c@d.example",
+]
+AN_HOUR_AGO = ("UPDATE requests SET closed_at = closed_at - interval '2 hours' WHERE closed_at IS NOT NULL",)
+LONG_AGO = (
+    "UPDATE events SET at = at - interval '100 days'",
+    "UPDATE requests SET closed_at = closed_at - interval '100 days' WHERE closed_at IS NOT NULL",
+)
+ROW = "SELECT justification, case_ref, resources, granted_resources, state FROM requests WHERE id = :id"
+
+
+@pytest.fixture
+def world(api: Database) -> World:
+    """A world in which the vendor reviews first, so that both logs tell of a request."""
+    return World.make(api, Policy())
+
+
+def asked(world: World, **changes: Any) -> UUID:
+    """Leave a request that waits for the customer."""
+    return world.act("max", Action.ENDORSE, world.fresh(**changes).id, comment="A real fault").id
+
+
+def used(world: World) -> UUID:
+    """Leave a request that names the mark wherever somebody can, and has ended."""
+    request = world.submit(resources=BOXES, justification=f"Because of {MARK}", case_ref=f"CASE-{MARK}")
+    world.act("max", Action.ENDORSE, request.id, comment=f"{MARK} is broken")
+    with world.db.transaction() as session:
+        asked = questions.ask(session, world.people["ann"], HERE, request.id, f"Is {MARK} needed?")
+    with world.db.transaction() as session:
+        questions.answer(session, world.people["erin"], HERE, request.id, asked.id, f"{MARK} is")
+    opened = world.act("ann", Action.APPROVE, request.id, comment=f"Only {MARK}", resources=BOXES[1:])
+    world.act("erin", Action.COMPLETE, opened.id)
+    return request.id
+
+
+def erase_texts(urls: Urls, request_id: UUID) -> int:
+    with as_owner(urls.owner) as session:
+        return erased_texts.erase(session, request_id).details
+
+
+def by_hand(urls: Urls, *statements: str) -> None:
+    """Run statements as the owner, in one transaction."""
+    with as_owner(urls.owner) as session:
+        for statement in statements:
+            session.connection().exec_driver_sql(statement)
+
+
+def as_api(world: World, statement: str) -> None:
+    """Run a statement by the API's login, which says that it erases."""
+    with world.db.transaction() as session:
+        authentication.enter(session, world.people["ann"])
+        session.execute(erased_texts.PURPOSE)
+        session.connection().exec_driver_sql(statement)
+
+
+def row(world: World, request_id: UUID) -> Any:
+    (found,) = read(world.db, ROW, id=request_id)
+    return found
+
+
+def test_nothing_names_it_any_more_and_both_logs_still_verify(
+    world: World, worker: Database, urls: Urls, superuser: Engine
+) -> None:
+    request_id = used(world)
+    sealed(worker)
+    before = mentions(world.db, MARK)
+    as_long_ago(superuser, *AN_HOUR_AGO)
+
+    details = erase_texts(urls, request_id)
+    sealed(worker)
+
+    assert {"requests.resources", "requests.justification", "decisions.comment", "decisions.resources"} <= before
+    assert mentions(world.db, MARK) == set()
+    assert details > 6
+    assert (last_change(world.db).action, last_change(world.db).facts["count"]) == ("texts_erased", details)
+    found = row(world, request_id)
+    assert (found.justification, found.case_ref, found.state) == ("erased", "erased", "completed")
+    assert found.resources == ["erased:1", "erased:2", "erased:3"]
+    assert found.granted_resources == ["erased:2", "erased:3"]
+    assert verified(exported(world)).exit_code == GOOD
+    assert verified(vendors_log(world)).exit_code == GOOD
+
+
+def test_who_and_when_stay_and_a_second_time_changes_nothing(world: World, urls: Urls, superuser: Engine) -> None:
+    request_id = used(world)
+    as_long_ago(superuser, *AN_HOUR_AGO)
+    erase_texts(urls, request_id)
+    names = read(world.db, "SELECT fields #>> '{name,1}' AS name FROM event_details WHERE fields ? 'name' ORDER BY 1")
+    assert {"Ann", "Erin"} <= {one.name for one in names}
+    before = row(world, request_id)
+
+    assert erase_texts(urls, request_id) == 0
+    assert row(world, request_id) == before
+
+
+def test_what_is_open_or_has_just_ended_is_not_erased(world: World, urls: Urls) -> None:
+    for request_id in (world.submit().id, used(world)):
+        with pytest.raises(Conflict):
+            erase_texts(urls, request_id)
+    with pytest.raises(NotFound):
+        erase_texts(urls, world.tenant.id)
+
+
+def test_retention_takes_what_a_request_named_from_its_row_and_from_the_other_log(
+    world: World, worker: Database, urls: Urls, superuser: Engine
+) -> None:
+    request_id = used(world)
+    sealed(worker)
+    as_long_ago(superuser, *LONG_AGO)
+    # The vendor keeps its own log for ever; the tenant's is kept for thirty days.
+    write(superuser, "UPDATE tenants SET retention_days = 30 WHERE id = :t", t=world.tenant.id)
+
+    (removed,) = retention.retain(partial(as_owner, urls.owner), None)
+
+    assert removed.log_id == world.tenant.id
+    assert mentions(world.db, MARK) == set()
+    assert row(world, request_id).resources == ["erased:1", "erased:2", "erased:3"]
+
+
+@pytest.mark.parametrize("texts", [False, True])
+def test_a_persons_address_goes_from_texts_and_with_texts_all_that_they_wrote(
+    world: World, urls: Urls, superuser: Engine, *, texts: bool
+) -> None:
+    (ann,) = read(world.db, "SELECT email FROM people WHERE id = :id", id=id_of(world, "ann"))
+    named = world.act("amir", Action.DENY, asked(world, resources=[f"mailbox:{ann.email}"]), comment="No").id
+    other = world.act("ann", Action.DENY, asked(world, justification=f"Because of {MARK}"), comment=MARK).id
+    as_long_ago(superuser, *AN_HOUR_AGO)
+
+    with as_owner(urls.owner) as session:
+        erased = erasure.erase(session, id_of(world, "ann"), texts=texts)
+
+    assert mentions(world.db, ann.email) == set()
+    assert (row(world, named).resources, erased.requests) == (["erased:1"], 1)
+    assert row(world, other).justification == f"Because of {MARK}"
+    comments = {"decisions.comment", "event_details.comment"}
+    assert mentions(world.db, MARK) & comments == (set() if texts else comments)
+
+
+def test_with_texts_all_that_an_engineer_asked_for_is_erased(world: World, urls: Urls, superuser: Engine) -> None:
+    used(world)
+    as_long_ago(superuser, *AN_HOUR_AGO)
+
+    with as_owner(urls.owner) as session:
+        erasure.erase(session, id_of(world, "erin"), texts=True)
+
+    assert mentions(world.db, MARK) == set()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE requests SET justification = 'erased'",
+        "UPDATE requests SET granted_resources = NULL",
+        "UPDATE decisions SET comment = NULL",
+        "UPDATE decisions SET signed_content = NULL",
+    ],
+)
+def test_nobody_but_the_owner_erases_and_only_by_its_command(world: World, urls: Urls, statement: str) -> None:
+    used(world)
+
+    with pytest.raises(DBAPIError):
+        as_api(world, statement)
+    with pytest.raises(DBAPIError):
+        by_hand(urls, statement)
+
+
+def test_not_even_the_owner_changes_what_is_open_or_was_decided(world: World, urls: Urls) -> None:
+    world.act("ann", Action.APPROVE, asked(world))
+
+    for statement in (
+        "UPDATE requests SET justification = 'erased'",
+        "UPDATE decisions SET decision = 'deny'",
+        "UPDATE requests SET quorum = 9",
+    ):
+        with pytest.raises(DBAPIError):
+            by_hand(urls, "SELECT set_config('lockbox.owner_command', 'erase', true)", statement)
+
+
+def test_the_hour_is_the_one_in_which_activity_may_be_reported() -> None:
+    assert timedelta(hours=1) == erased_texts.SETTLED

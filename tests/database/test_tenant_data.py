@@ -1,0 +1,175 @@
+"""A tenant's data: how long its log is kept, legal holds that stop all of it, and asking to leave."""
+
+from datetime import timedelta
+from functools import partial
+
+import pytest
+from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError
+
+from cli.owner_transaction import as_owner
+from harness.people import World
+from harness.stage import Urls
+from lockbox.admin import erased_texts, legal_holds, retention, tenant_data
+from lockbox.admin.retention import RemovedRange
+from lockbox.admin.tenant_data import TenantData
+from lockbox.database import Database
+from lockbox.errors import Conflict, Invalid, NotFound, NotYours, SignInAgain
+from lockbox.identity.roles import AuthMethod, Side
+from tests.database.audit_logs import last_change, recorded_changes
+from tests.database.mentions import mentions
+from tests.database.scenes import write_unchecked
+from tests.database.tenancy import does, on_the_database, reads
+from tests.database.test_erased_texts import by_hand
+from tests.database.test_erasure import erase
+from tests.database.test_retention import denied, left, sealed
+from tests.policy_setup import signed_in
+
+WHY = "Dispute 4711"
+
+
+def kept(world: World, who: str = "tara", most: int | None = None) -> TenantData:
+    return reads(world, who, tenant_data.read, most=most)
+
+
+def retained(urls: Urls, most: int | None = None) -> list[RemovedRange]:
+    """Run the owner's command, with what the installation keeps at most, in days."""
+    return list(retention.retain(partial(as_owner, urls.owner), timedelta(days=most) if most else None))
+
+
+def test_a_tenants_log_is_kept_for_as_long_as_its_admin_says(
+    world: World, worker: Database, urls: Urls, superuser: Engine
+) -> None:
+    request = denied(world, superuser)
+    sealed(worker)
+    assert retained(urls) == []
+    assert retained(urls, most=200) == []
+
+    does(world, "tara", tenant_data.keep_for, 30, most=200)
+
+    event = last_change(world.db)
+    assert (event.action, event.changes) == ("retention_changed", {"retention": "200 days → 30 days"})
+    assert "Amir" in event.told
+    sealed(worker)
+    assert [one.log_id for one in retained(urls, most=200)] == [world.tenant.id]
+    assert left(world, request) == 0
+    assert kept(world, most=200).kept_days == 30
+    assert kept(world, most=20).kept_days == 20
+
+
+@pytest.mark.parametrize(("days", "most"), [(29, None), (0, None), (36_501, None), (101, 100)])
+def test_a_time_out_of_bounds_is_refused(world: World, days: int, most: int | None) -> None:
+    with pytest.raises(Invalid):
+        does(world, "tara", tenant_data.keep_for, days, most=most)
+    assert kept(world).retention_days is None
+
+
+def test_only_an_admin_with_a_fresh_sign_in_sets_it(world: World) -> None:
+    for who in ("ann", "aude", "olga"):
+        with pytest.raises(NotYours):
+            does(world, who, tenant_data.keep_for, 30, most=None)
+    with pytest.raises(DBAPIError):
+        on_the_database(world, "olga", "UPDATE tenants SET retention_days = 30 WHERE id = at_tenant()")
+    world.people["tara"] = signed_in(world, "tara", AuthMethod.MAIL)
+    with pytest.raises(SignInAgain):
+        does(world, "tara", tenant_data.keep_for, 30, most=None)
+
+
+@pytest.mark.parametrize("who", ["tara", "olga"])
+def test_a_hold_of_either_side_stops_retention_and_erasure_until_it_is_released(
+    world: World, worker: Database, urls: Urls, superuser: Engine, who: str
+) -> None:
+    request = denied(world, superuser)
+    sealed(worker)
+    does(world, who, legal_holds.hold, WHY)
+
+    assert retained(urls, most=30) == []
+    with pytest.raises(Conflict, match=f"legal hold at {world.tenant.slug}"):
+        erase(urls, world.people["ann"].person_id)
+    with as_owner(urls.owner) as session, pytest.raises(Conflict):
+        erased_texts.erase(session, request)
+    with pytest.raises(Conflict):
+        does(world, who, legal_holds.hold, WHY)
+    assert left(world, request) > 0
+
+    does(world, who, legal_holds.release)
+    with pytest.raises(NotFound):
+        does(world, who, legal_holds.release)
+    assert [one.log_id for one in retained(urls, most=30)] == [world.tenant.id]
+
+
+def test_a_hold_stops_what_was_begun(world: World, worker: Database, urls: Urls, superuser: Engine) -> None:
+    """The database itself refuses, whatever the command does."""
+    request = denied(world, superuser)
+    sealed(worker)
+    does(world, "tara", legal_holds.hold, WHY)
+
+    write_unchecked(superuser, "UPDATE logs SET kept_from = 1 WHERE id = :t", t=world.tenant.id)
+
+    assert retained(urls, most=30) == []
+    with pytest.raises(DBAPIError, match="append-only"):
+        by_hand(urls, "SELECT set_config('lockbox.owner_command', 'retain', true)", "DELETE FROM events")
+    assert left(world, request) > 0
+
+
+def test_the_reason_is_for_its_own_side(world: World) -> None:
+    does(world, "tara", legal_holds.hold, WHY)
+    does(world, "olga", legal_holds.hold, "A demand by law")
+
+    ours = {one.side: one.reason for one in kept(world, "ann").holds}
+    theirs = {one.side: one.reason for one in kept(world, "vera").holds}
+
+    assert ours == {Side.CUSTOMER: WHY, Side.VENDOR: None}
+    assert theirs == {Side.CUSTOMER: None, Side.VENDOR: "A demand by law"}
+    by_log: dict[bool, list[str | None]] = {}
+    for one in recorded_changes(world.db):
+        if one.action == "hold_set":
+            by_log.setdefault(one.facts["log"] == str(world.tenant.id), []).append(one.details.get("comment"))
+    assert by_log == {True: [WHY, None], False: [None, "A demand by law"]}
+
+
+def test_a_hold_counts_even_for_the_database(world: World) -> None:
+    does(world, "tara", legal_holds.hold, WHY)
+
+    for who in ("olga", "ann"):
+        with pytest.raises(DBAPIError):
+            on_the_database(
+                world,
+                who,
+                "INSERT INTO legal_holds SELECT uuidv7(), at_tenant(), 'customer', 'x', at_person(), now()",
+            )
+    on_the_database(world, "olga", "UPDATE legal_holds SET released_at = now(), released_by = at_person()")
+    with pytest.raises(DBAPIError):
+        on_the_database(world, "tara", "UPDATE legal_holds SET reason = 'x'")
+    assert [one.reason for one in kept(world).holds] == [WHY]
+
+
+def test_who_asks_to_leave_may_stay_until_the_owner_begins(world: World, superuser: Engine) -> None:
+    with pytest.raises(NotYours):
+        does(world, "ann", tenant_data.ask_to_leave)
+    does(world, "tara", tenant_data.ask_to_leave)
+    asked = kept(world, "vera").offboarding
+    assert asked is not None
+    assert (asked.closed_at, asked.erased_at) == (None, None)
+    does(world, "tara", tenant_data.stay)
+    assert kept(world).offboarding is None
+    with pytest.raises(NotFound):
+        does(world, "tara", tenant_data.stay)
+
+    does(world, "tara", tenant_data.ask_to_leave)
+    write_unchecked(superuser, "UPDATE offboardings SET closed_at = now()")
+    with pytest.raises(Conflict):
+        does(world, "tara", tenant_data.stay)
+    asked_events = [one.action for one in recorded_changes(world.db) if one.action.startswith("offboarding_")]
+    assert asked_events == [
+        *("offboarding_asked", "offboarding_asked", "offboarding_withdrawn", "offboarding_withdrawn"),
+        *("offboarding_asked", "offboarding_asked"),
+    ]
+
+
+def test_nobody_leaves_while_there_is_a_hold(world: World) -> None:
+    does(world, "olga", legal_holds.hold, WHY)
+
+    with pytest.raises(Conflict):
+        does(world, "tara", tenant_data.ask_to_leave)
+    assert mentions(world.db, "offboarding_asked") == set()

@@ -1,0 +1,93 @@
+"""The exclusions over HTTP and on their pages: stated by an operator, acknowledged by an admin."""
+
+import pytest
+
+from lockbox.admin import exclusions
+from lockbox.identity.roles import AuthMethod
+from lockbox.sql import new_id
+from tests.database.tenancy import manages
+from tests.http.door import Door, facts
+from tests.http.portal import Browser, OpenPortal, Portal
+
+TEXT = "Demands by law are not covered."
+
+
+def entered(portal: Portal, who: str) -> Browser:
+    browser = portal.browser()
+    browser.enter(who, AuthMethod.PASSKEY)
+    return browser
+
+
+@pytest.fixture
+def portal(open_portal: OpenPortal) -> Portal:
+    """A world of its own; what others have stated stands there too."""
+    return open_portal()
+
+
+def stated(door: Door) -> int:
+    """State something, and return its version: texts are of the whole installation, and so of other tests."""
+    answer = door.call(
+        "olga", "PUT", "/v1/exclusions", json={"text": f"{TEXT} {new_id()}"}, headers={"if-match": "*"}
+    )
+    return int(answer.json()["version"])
+
+
+def test_an_operator_states_them_and_an_admin_acknowledges_them(fresh_door: Door) -> None:
+    door, slug = fresh_door, fresh_door.world.tenant.slug
+    place, before = f"/v1/tenants/{slug}/exclusions", stated(fresh_door)
+
+    seen = {"if-match": f'"{before}"'}
+    answer = door.call("olga", "PUT", "/v1/exclusions", json={"text": TEXT}, headers=seen)
+    stale = door.call("olga", "PUT", "/v1/exclusions", json={"text": "x"}, headers=seen)
+    blind = door.call("olga", "PUT", "/v1/exclusions", json={"text": "x"})
+    due = door.get("ann", place).json()
+    given = door.call("tara", "PUT", place, json={"version": before + 1})
+    standings = door.get("vera", "/v1/exclusions/acknowledgements", limit=200).json()["items"]
+
+    assert (answer.status_code, answer.headers["etag"], answer.json()["text"]) == (200, f'"{before + 1}"', TEXT)
+    facts(stale, 412, "stale-version")
+    facts(blind, 428, "precondition-required")
+    assert (due["due"], due["acknowledged"], due["current"]["version"]) == (True, None, before + 1)
+    assert (given.json()["due"], given.json()["acknowledged"]["by"]["name"]) == (False, "Tara")
+    assert [one["version"] for one in standings if one["tenant"] == slug] == [before + 1]
+    assert door.get("ann", "/v1/exclusions", version=before).json()["version"] == before
+    assert door.get("ann", "/v1/exclusions/versions", limit=1).json()["items"][0]["version"] == before + 1
+    facts(door.call("tara", "PUT", place, json={"version": before}), 409, "conflict")
+    facts(door.call("tara", "PUT", place, json={"version": before + 2}), 404, "not-found")
+    facts(door.get("ann", "/v1/exclusions", version=before + 2), 404, "not-found")
+
+
+@pytest.mark.parametrize("text", ["", " \n", "x" * 20_001, "a\u202eb"])
+def test_a_text_that_nobody_could_read_is_refused(door: Door, text: str) -> None:
+    answer = door.call("olga", "PUT", "/v1/exclusions", json={"text": text}, headers={"if-match": "*"})
+
+    facts(answer, 422, "invalid-request")
+
+
+def test_the_pages_state_show_and_acknowledge_them(portal: Portal) -> None:
+    slug, admin, text = portal.world.tenant.slug, entered(portal, "tara"), f"{TEXT} {new_id()}"
+    operator = entered(portal, "olga")
+    operator.submit(operator.get("/exclusions"), "/exclusions", text=text)
+
+    overview = admin.get(f"/tenants/{slug}")
+    page = admin.get(f"/tenants/{slug}/exclusions")
+    approver = entered(portal, "ann").get(f"/tenants/{slug}/exclusions")
+    admin.submit(page, f"/tenants/{slug}/exclusions")
+
+    assert "is to be acknowledged" in overview.words
+    assert text in page.words
+    assert text in approver.words
+    assert "Acknowledge version" not in approver.words
+    assert "Tara acknowledged version" in admin.get(f"/tenants/{slug}/exclusions").words
+    assert text in operator.get("/exclusions").words
+
+
+def test_a_form_that_was_overtaken_keeps_what_was_written(portal: Portal) -> None:
+    operator = entered(portal, "olga")
+    form = operator.get("/exclusions")
+    manages(portal.world, "olga", exclusions.state, "By a colleague")
+
+    page = operator.submit(form, "/exclusions", text=TEXT)
+
+    assert "The exclusions have changed since you read them" in page.words
+    assert TEXT in page.text

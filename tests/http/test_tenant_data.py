@@ -1,0 +1,93 @@
+"""A tenant's data over HTTP and on its page: retention, legal holds, asking to leave."""
+
+import pytest
+
+from lockbox.identity.roles import AuthMethod
+from tests.http.door import Door, facts
+from tests.http.portal import Browser, OpenPortal, Portal
+
+
+def entered(portal: Portal, who: str) -> Browser:
+    browser = portal.browser()
+    browser.enter(who, AuthMethod.PASSKEY)
+    return browser
+
+
+@pytest.fixture
+def portal(open_portal: OpenPortal) -> Portal:
+    """A world of its own."""
+    return open_portal()
+
+
+def test_an_admin_sets_the_retention_and_a_hold_over_the_api(fresh_door: Door) -> None:
+    door, at = fresh_door, f"/v1/tenants/{fresh_door.world.tenant.slug}"
+
+    kept = door.call("tara", "PUT", f"{at}/retention", json={"days": 90})
+    held = door.call("tara", "PUT", f"{at}/hold", json={"reason": "Dispute 4711"})
+    again = door.call("tara", "PUT", f"{at}/hold", json={"reason": "Dispute 4711"})
+    leaving = door.call("tara", "PUT", f"{at}/off-boarding")
+    theirs = door.get("vera", f"{at}/data").json()
+
+    assert (kept.json()["retention_days"], kept.json()["kept_days"]) == (90, 90)
+    assert [(one["side"], one["reason"]) for one in held.json()["holds"]] == [("customer", "Dispute 4711")]
+    facts(again, 409, "conflict")
+    facts(leaving, 409, "conflict")
+    assert [(one["side"], one["reason"]) for one in theirs["holds"]] == [("customer", None)]
+    assert door.call("tara", "DELETE", f"{at}/hold").status_code == 204
+    facts(door.call("tara", "DELETE", f"{at}/hold"), 404, "not-found")
+    assert door.call("tara", "PUT", f"{at}/retention", json={"days": None}).json()["kept_days"] is None
+
+
+@pytest.mark.parametrize(
+    ("place", "body"),
+    [
+        ("retention", {"days": 29}),
+        ("retention", {"days": 36_501}),
+        ("retention", {"days": "90"}),
+        ("retention", {"days": 90.5}),
+        ("retention", {}),
+        ("hold", {"reason": " "}),
+        ("hold", {"reason": "x" * 2001}),
+        ("hold", {}),
+    ],
+)
+def test_bad_input_is_refused(door: Door, place: str, body: dict[str, object]) -> None:
+    answer = door.call("tara", "PUT", f"/v1/tenants/{door.world.tenant.slug}/{place}", json=body)
+
+    facts(answer, 422, "invalid-request")
+
+
+def test_the_page_keeps_holds_and_leaves(portal: Portal) -> None:
+    here, admin = f"/tenants/{portal.world.tenant.slug}/data", entered(portal, "tara")
+    page = admin.get(here)
+    assert "kept for ever, as the vendor keeps it" in page.words
+
+    short = admin.submit(page, f"{here}/retention", days="7")
+    admin.submit(admin.get(here), f"{here}/retention", days="60")
+    admin.submit(admin.get(here), f"{here}/hold", reason="Dispute 4711")
+    held = admin.get(here)
+    admin.submit(held, f"{here}/release")
+    wrong = admin.submit(admin.get(here), f"{here}/off-board", typed="northwind")
+    admin.submit(admin.get(here), f"{here}/off-board", typed=portal.world.tenant.slug)
+    leaving = admin.get(here)
+    approver = entered(portal, "ann").get(here)
+    admin.submit(leaving, f"{here}/stay")
+
+    assert "Keep the log for 30 to 36500 days." in short.words
+    assert "kept for 60 days" in held.words
+    assert "yours" in held.words
+    assert "Dispute 4711" in held.words
+    assert "To confirm, write the short name" in wrong.words
+    assert "is to be off-boarded, as Tara asked" in leaving.words
+    assert "Stay with Lockbox" not in approver.words
+    assert "as Tara asked" not in admin.get(here).words
+
+
+@pytest.mark.parametrize("days", ["x", "-1", "1.5", "٣٠"])
+def test_a_number_that_is_none_is_refused_on_the_page(portal: Portal, days: str) -> None:
+    here, admin = f"/tenants/{portal.world.tenant.slug}/data", entered(portal, "tara")
+
+    assert (
+        "Write a whole number of days, or nothing."
+        in admin.submit(admin.get(here), f"{here}/retention", days=days).words
+    )
