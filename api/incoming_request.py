@@ -41,6 +41,7 @@ CLOSES = re.compile(
     r"|(?:/v1)?/tenants/[^/]+/emergency-stop"
     r"|/v1/tenants/[^/]+/suspend"
     r"|/v1/vendor/members/[^/]+/disable"
+    r"|/v1/cases/[^/]+/[^/]+/closed"
 )
 """The paths of other calls that only end access: those of the API, and those that the portal's forms post to."""
 

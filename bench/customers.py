@@ -27,7 +27,8 @@ class Customers:
     def filings(self, access_window: int) -> Iterator[dict[str, object]]:
         """Yield a submission of each engineer at a tenant, as a call of `harness.load`."""
         for number, (slug, token) in enumerate(zip(self.slugs, self.engineer_tokens, strict=True)):
-            body = submission(slug, resources=[resource(number)], access_window=access_window)
+            case = {"resources": [resource(number)], "case_ref": f"CASE-{number}"}
+            body = submission(slug, **case, access_window=access_window)
             yield {"method": "POST", "path": "/v1/requests", "token": token, "body": body, "status": 201}
 
     def lives(self, access_window: int) -> Iterator[list[dict[str, object]]]:

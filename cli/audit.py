@@ -174,6 +174,8 @@ def _report(found: Mapping[str, Any]) -> Iterator[Part]:
             **{f"Granted {name}": kept for name in ("resources", "actions") if (kept := found[f"granted_{name}"])},
             "Reason": Word(found["reason_code"]),
             "Case": found["case_ref"],
+            **({"Ticket system": found["case_system"]} if found["case_system"] else {}),
+            **({"Page of the case": found["case_url"]} if found["case_url"] else {}),
             "Justification": found["justification"],
             "Open": window if found["opened_at"] else "never",
             "Ended": found["ending"],

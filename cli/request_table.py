@@ -78,7 +78,7 @@ def request(item: Mapping[str, Any]) -> Facts:
             "Resources": ", ".join(map(flagged, item["resources"])),
             "Actions": ", ".join(item["actions"]),
             "Reason": f"{why}: {item['justification']}" if item["justification"] else why,
-            "Case": item["case_ref"],
+            "Case": _case(item),
             "Window": Duration(item["access_window"]),
             **({"Uses": f"{item['uses_left']} of {item['max_uses']} left"} if item["max_uses"] else {}),
             "Deadline": moment(item["deadline_at"]),
@@ -100,10 +100,34 @@ def _shown_where_there(item: Mapping[str, Any]) -> dict[str, str]:
         "Decisions": "\n".join(map(_answer, item.get("decisions") or ())),
         "Reached": (item.get("reach") or {}).get("sentence"),
         "Resubmits": item["follows"],
+        "Duplicate of": _duplicate(item),
         "Resubmitted as": item.get("followed_by"),
         "Your actions": _moves(item.get("available_moves") or ()),
     }
     return {name: value for name, value in found.items() if value}
+
+
+def _case(item: Mapping[str, Any]) -> str | None:
+    """Return a case with its ticket system and its page, as far as they are known."""
+    if not item["case_ref"]:
+        return None
+    where = f" in {item['case_system']}" if item["case_system"] else ""
+    return f"{item['case_ref']}{where}" + (f"\n{item['case_url']}" if item["case_url"] else "")
+
+
+def _duplicate(item: Mapping[str, Any]) -> str:
+    """Return the open request for the same case and resource, and why there is another one."""
+    why = f": {item['duplicate_reason']}" if item["duplicate_reason"] else ""
+    return f"{item['duplicate_of']}{why}" if item["duplicate_of"] else ""
+
+
+def closed_case(found: Mapping[str, Any]) -> Sequence[Part]:
+    """Return what ended with a case."""
+    if not found["ended"]:
+        return ("Nothing was open for this case.",)
+    rows = ((Identifier(one["request_id"]), one["tenant"], Word(one["state"])) for one in found["ended"])
+    more = ("There is more: run the command again.",) if found["more"] else ()
+    return Listing.of(("Request", "Customer", "State"), rows), *more
 
 
 def _granted(item: Mapping[str, Any]) -> str:

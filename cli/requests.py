@@ -44,6 +44,11 @@ Actions = Annotated[list[str] | None, typer.Option("--action", help="read, chang
 Reason = Annotated[str, typer.Option(help="support_case, vendor_alert, …")]
 Uses = Annotated[int | None, typer.Option(help="how often access can be used; left out: as the customer allows")]
 Case = Annotated[str | None, typer.Option(help="the case number")]
+CaseSystem = Annotated[str | None, typer.Option(help="the ticket system of the case, such as servicenow")]
+CaseUrl = Annotated[str | None, typer.Option(help="the page of the case")]
+DuplicateReason = Annotated[
+    str | None, typer.Option(help="why another request, where one is open for the same case and resource")
+]
 Engineer = Annotated[UUID | None, typer.Option(help="the engineer's id, if a service account submits")]
 
 
@@ -57,6 +62,9 @@ def submit(
     action: Actions = None,
     reason: Reason = "support_case",
     case: Case = None,
+    case_system: CaseSystem = None,
+    case_url: CaseUrl = None,
+    duplicate_reason: DuplicateReason = None,
     engineer: Engineer = None,
     uses: Uses = None,
     key: Annotated[str | None, typer.Option(help="Idempotency-Key: if sent twice, it is submitted once")] = None,
@@ -64,7 +72,10 @@ def submit(
 ) -> None:
     """Submit a request."""
     body = _request_input(tenant, service, resource, action, reason, justification, case, window, engineer) | {
-        "max_uses": uses
+        "max_uses": uses,
+        "case_system": case_system,
+        "case_url": case_url,
+        "duplicate_reason": duplicate_reason,
     }
     submitted = call("POST", at("requests"), body=body, headers={"idempotency-key": key} if key else None)
     terminal.show(output, submitted, *_submitted(submitted))
@@ -93,6 +104,9 @@ def preview(
     action: Actions = None,
     reason: Reason = "support_case",
     case: Case = None,
+    case_system: CaseSystem = None,
+    case_url: CaseUrl = None,
+    duplicate_reason: DuplicateReason = None,
     engineer: Engineer = None,
     uses: Uses = None,
     output: Output = OutputFormat.TABLE,
@@ -102,7 +116,10 @@ def preview(
     Nothing is submitted and nobody is notified. Ends with 1 if the request would be rejected.
     """
     body = _request_input(tenant, service, resource, action, reason, justification, case, window, engineer) | {
-        "max_uses": uses
+        "max_uses": uses,
+        "case_system": case_system,
+        "case_url": case_url,
+        "duplicate_reason": duplicate_reason,
     }
     found = call("POST", at("requests", "preview"), body=body)
     terminal.show(output, found, request_table.preview(found))
@@ -244,6 +261,20 @@ def _deciding(action: str, help_: str) -> None:
         terminal.show(output, found, request_table.decision_results(found["items"]))
         if any(one["problem"] for one in found["items"]):
             raise typer.Exit(1)
+
+
+@app.command("close-case")
+def close_case(
+    case_system: Annotated[str, typer.Argument(metavar="SYSTEM", help="such as servicenow", show_default=False)],
+    case: Annotated[str, typer.Argument(metavar="CASE", help="the case number", show_default=False)],
+    output: Output = OutputFormat.TABLE,
+) -> None:
+    """Say that a case is closed: its pending requests are cancelled, its access ends.
+
+    For service accounts: LOCKBOX_TOKEN has the scope case:close, and is bound to tenants.
+    """
+    found = call("POST", at("cases", case_system, case, "closed"))
+    terminal.show(output, found, *request_table.closed_case(found))
 
 
 def _acting(action: str, help_: str) -> None:

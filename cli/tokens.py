@@ -42,6 +42,7 @@ def make(
     lifetime: Lifetime = None,
     scope: Annotated[list[str] | None, typer.Option(help="for systems, such as access:check; repeat")] = None,
     service: Annotated[list[str] | None, typer.Option(help="for systems: such as exchange-online; repeat")] = None,
+    tenant: Annotated[list[str] | None, typer.Option(help="for systems with case:close: whose cases; repeat")] = None,
     output: Output = OutputFormat.TABLE,
 ) -> None:
     """Create a token for yourself and print it once.
@@ -49,7 +50,13 @@ def make(
     Requires a fresh sign-in: set LOCKBOX_TOKEN to a token of your identity provider, not an API token. Otherwise
     create it on your account page; a terminal's sign-in cannot.
     """
-    body = {"name": name, "days": lifetime, "scopes": scope or [], "services": service or []}
+    body = {
+        "name": name,
+        "days": lifetime,
+        "scopes": scope or [],
+        "services": service or [],
+        "tenants": tenant or [],
+    }
     _tell(call("POST", at("tokens"), body=body), output)
 
 

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable
 from typing import Annotated, Self
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -15,6 +16,7 @@ NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 MOST_ACTIONS = 50
 MOST_SERVICES = 500
 MOST_PLANS = 100
+MOST_CASE_SYSTEMS = 20
 
 
 def _check_name(name: str) -> str:
@@ -58,11 +60,30 @@ class Plan(CataloguePart):
     lockbox: bool = True
 
 
+def _check_address(address: str) -> str:
+    try:
+        parts = urlsplit(address)
+        is_one = parts.scheme == "https" and parts.hostname and "@" not in parts.netloc and parts.port != 0
+    except ValueError:
+        is_one = False
+    if not is_one or not address.endswith("/") or parts.query or parts.fragment:
+        raise ValueError("write the https address that the pages of cases begin with, such as https://desk.example/")
+    return address
+
+
+class CaseSystem(CataloguePart):
+    """A ticket system of the vendor: what its cases' pages begin with."""
+
+    title: Title
+    address: Annotated[str, Field(max_length=500), AfterValidator(_check_address)]
+
+
 class Catalogue(CataloguePart):
     """Everything that `LOCKBOX_CATALOGUE` says."""
 
     services: dict[CatalogueName, Service] = Field(min_length=1, max_length=MOST_SERVICES)
     plans: dict[CatalogueName, Plan] = Field(min_length=1, max_length=MOST_PLANS)
+    case_systems: dict[CatalogueName, CaseSystem] = Field(default={}, max_length=MOST_CASE_SYSTEMS)
     issuers: tuple[TokenIssuer, ...] = Field(default=(), max_length=MOST_IN_A_LIST)
 
     @model_validator(mode="after")

@@ -68,6 +68,7 @@ def submission(tenant: str, /, **changes: Any) -> dict[str, Any]:
         "reason_code": "support_case",
         "justification": "The mailbox does not open",
         "case_ref": "CASE-1",
+        "duplicate_reason": "The first one is not enough",
         "access_window": 3600,
     }
     return facts | changes

@@ -94,7 +94,13 @@ LINE_PATTERN = f"^ *[^ {_class(BREAKS, SPACES)}{HIDDEN}][^{_class(BREAKS, SPACES
 RESOURCE_PATTERN = f"^[a-z][a-z0-9-]{{0,31}}:[^* {_class(BREAKS, SPACES)}{HIDDEN}]{{1,220}}$"
 
 
+HTTPS_PATTERN = r"^https://[A-Za-z0-9.-]+(:[0-9]{1,5})?/[A-Za-z0-9._~:/?#@!$&'()*+,;=%\[\]-]*$"
+
+
 WILDCARD_PATTERN = f"^[a-z][a-z0-9-]{{0,31}}:[^ {_class(BREAKS, SPACES)}{HIDDEN}]+$"
+
+
+HTTPS = re.compile(HTTPS_PATTERN)
 
 
 UNFIT = re.compile(f"[{_class(CONTROLS, SURROGATES, PRIVATE, INVISIBLE)}]")
@@ -157,6 +163,17 @@ def check_resource(value: str) -> str:
     if not RESOURCE.fullmatch(value):
         raise ValueError("write a resource as kind:id, such as mailbox:anna@contoso.example")
     return _check_spelling(value)
+
+
+def check_https(value: str) -> str:
+    """Return the address of a page unchanged.
+
+    Raises:
+        ValueError: it is no https address, names a user, or has characters that an address writes otherwise.
+    """
+    if not HTTPS.fullmatch(value):
+        raise ValueError("write a whole https address, such as https://desk.example/cases/4711")
+    return value
 
 
 def check_resource_pattern(value: str) -> str:

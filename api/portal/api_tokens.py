@@ -1,5 +1,6 @@
 """Create and revoke API tokens on the account page; a new token is shown once."""
 
+import re
 from typing import Annotated
 from uuid import UUID
 
@@ -20,6 +21,8 @@ router = APIRouter(prefix="/account/tokens", tags=[TAG], include_in_schema=False
 
 LONGEST_NAME = 100
 MOST_SERVICES = 200
+LONGEST_TENANTS = 2000
+SLUG_BREAKS = re.compile(r"[\s,;]+")
 
 
 @router.post("/new")
@@ -29,11 +32,14 @@ def make(
     name: Annotated[str, Form(max_length=LONGEST_NAME)] = "",
     scopes: Annotated[frozenset[Scope], Form(max_length=len(Scope))] = frozenset(),
     services: Annotated[frozenset[Word], Form(max_length=MOST_SERVICES)] = frozenset(),
+    tenants: Annotated[str, Form(max_length=LONGEST_TENANTS)] = "",
 ) -> Response:
     """Create a token for a freshly signed-in person, and show it on this page only."""
 
     def deed(session: UnitOfWork, visitor: Visitor) -> Response:
-        wanted = TokenInput(line(name, phrases.TOKEN) or phrases.TOKEN, scopes=scopes, services=services)
+        bound_to = frozenset(SLUG_BREAKS.split(tenants.strip())) - {""}
+        called = line(name, phrases.TOKEN) or phrases.TOKEN
+        wanted = TokenInput(called, scopes=scopes, services=services, tenants=bound_to)
         issued = token_creation.make(session, visitor.caller, work.place, wanted, laid_down)
         return page(
             work.request, "api_token", visitor=visitor, issued=issued, public_url=work.chosen.public_url, back=HERE

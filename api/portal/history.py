@@ -60,6 +60,8 @@ def _cells(caller: Caller, entry: RequestEntry) -> Iterator[object]:
     yield ", ".join(asked.actions)
     yield asked.reason_code
     yield asked.case_ref
+    yield asked.case_system
+    yield asked.case_url
     yield asked.justification if may_read(ProtectedField.JUSTIFICATION, held) else None
     yield asked.access_window
     for moment in (asked.created_at, asked.opened_at, asked.closed_at, asked.deadline_at):

@@ -18,12 +18,14 @@ from api.deps import SessionDep, SettingsDep
 from api.portal import phrases
 from api.portal.account import AccountContextDep
 from api.portal.pages import TAG, go, origin, page, status_of
+from api.routes.requests import request_input
 from api.schemas.requests import NewRequest
 from config.settings import Settings
 from lockbox.admin import tenants
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import Conflict, Invalid, KeyInUse, LockboxError, NotFound, NotYours, TooMany
-from lockbox.requests import evaluate, idempotency, policy_diff, preview, queries, submit
+from lockbox.identity.roles import Caller, Role
+from lockbox.requests import idempotency, policy_diff, preview, queries, submit
 from lockbox.requests.evaluate import RequestInput
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_parts import DAY, HOUR, Reason
@@ -55,6 +57,9 @@ class RequestForm:
     case_ref: str = ""
     access_window: str = str(15 * MINUTE)
     max_uses: str = ""
+    case_system: str = ""
+    case_url: str = ""
+    duplicate_reason: str = ""
 
     @property
     def lines(self) -> list[str]:
@@ -72,6 +77,9 @@ async def request_form(
     case_ref: Annotated[str, Form()] = "",
     access_window: Annotated[str, Form()] = "",
     max_uses: Annotated[str, Form()] = "",
+    case_system: Annotated[str, Form()] = "",
+    case_url: Annotated[str, Form()] = "",
+    duplicate_reason: Annotated[str, Form()] = "",
 ) -> RequestForm:
     """Return the content of a form."""
     return RequestForm(
@@ -84,6 +92,9 @@ async def request_form(
         case_ref.strip(),
         access_window,
         max_uses.strip(),
+        case_system,
+        case_url.strip(),
+        duplicate_reason.replace("\r\n", "\n").strip(),
     )
 
 
@@ -107,7 +118,7 @@ def show(
 ) -> Response:
     """Show the form to an engineer, filled with an earlier request or with what is named, as by the gate."""
     visitor = browser.visitor(request, session, chosen)
-    evaluate.check_engineer(visitor.caller)
+    _check_engineer(visitor.caller)
     named = RequestForm(tenant, service, resource, (action or "read",))
     written = _earlier(session, visitor, earlier) if earlier else named
     return _shown(request, session, chosen, visitor, written)
@@ -117,9 +128,9 @@ def show(
 def look(work: AccountContextDep, written: RequestFormDep) -> Response:
     """Preview what such a request would meet and whom it would reach; nothing is submitted or sent."""
     with work.open() as (session, visitor):
-        evaluate.check_engineer(visitor.caller)
+        _check_engineer(visitor.caller)
         try:
-            asked = _request_input(_read(written))
+            asked = request_input(_read(written), work.chosen)
             found = preview.preview(session, visitor.caller, asked, work.chosen.catalogue.services)
         except Invalid as refused:
             return _shown(work.request, session, work.chosen, visitor, written, refused=refused)
@@ -136,14 +147,14 @@ def send(
             one = _file(work, session, visitor, _read(written), key)
     except (Invalid, NotYours, Conflict, TooMany, KeyInUse) as refused:
         with work.open() as (session, visitor):
-            evaluate.check_engineer(visitor.caller)
+            _check_engineer(visitor.caller)
             return _shown(work.request, session, work.chosen, visitor, written, refused=refused)
     return go(work.request, f"/requests/{one}", done=Action.SUBMIT.value)
 
 
 def _file(work: AccountContextDep, session: UnitOfWork, visitor: Visitor, body: NewRequest, key: str) -> str:
     """Submit under the form's key; return the request's id, the first one if it is repeated."""
-    evaluate.check_engineer(visitor.caller)
+    _check_engineer(visitor.caller)
     person, plain = visitor.caller.person_id, b"ask " + body.model_dump_json().encode()
     answer = idempotency.earlier_answer(session, f"ask-{key}", plain)
     if answer is not None:
@@ -153,7 +164,7 @@ def _file(work: AccountContextDep, session: UnitOfWork, visitor: Visitor, body: 
         session,
         visitor.caller,
         origin(work.request),
-        _request_input(body),
+        request_input(body, work.chosen),
         work.chosen.catalogue.services,
         limits=limits,
     )
@@ -194,6 +205,8 @@ def _shown(
         windows=windows,
         window=_closest(windows, written.access_window),
         all_windows=_windows(written.access_window, max([ceiling, *longest.values()])),
+        case_systems=chosen.catalogue.case_systems,
+        duplicate=_duplicate(refused, found),
         refused=refused,
         wrong=wrong,
         found=found,
@@ -241,6 +254,8 @@ def _earlier(session: UnitOfWork, visitor: Visitor, request_id: UUID) -> Request
         asked.case_ref or "",
         str(asked.access_window),
         str(asked.max_uses or ""),
+        asked.case_system or "",
+        asked.case_url or "",
     )
 
 
@@ -256,6 +271,9 @@ def _read(written: RequestForm) -> NewRequest:
                 "reason_code": written.reason_code,
                 "justification": written.justification,
                 "case_ref": written.case_ref or None,
+                "case_system": (written.case_ref and written.case_system) or None,
+                "case_url": written.case_url or None,
+                "duplicate_reason": written.duplicate_reason or None,
                 "access_window": int(written.access_window) if _is_seconds(written.access_window) else None,
                 "max_uses": int(written.max_uses) if _is_seconds(written.max_uses) else written.max_uses or None,
             }
@@ -277,10 +295,6 @@ def _is_seconds(written: str) -> bool:
     return written.isascii() and written.isdecimal() and len(written) <= MOST_DIGITS and int(written) > 0
 
 
-def _request_input(body: NewRequest) -> RequestInput:
-    return RequestInput(**dict(body))
-
-
 def _wrong(refused: LockboxError | None, found: Preview | None) -> FormFields:
     """Return the errors by field: validation errors, or what the customer's policy requires."""
     said = defaultdict[str, list[str]](list)
@@ -293,6 +307,11 @@ def _wrong(refused: LockboxError | None, found: Preview | None) -> FormFields:
     return dict(said)
 
 
+def _duplicate(refused: LockboxError | None, found: Preview | None) -> UUID | str | None:
+    """Return the open request for the same case and resource, if there is one."""
+    return found.duplicate_of if found else refused.facts.get("request_id") if refused else None
+
+
 def _actions(chosen: Settings) -> dict[str, list[str]]:
     """Return every action, with the names of the services that have it."""
     known = defaultdict[str, list[str]](list)
@@ -300,3 +319,13 @@ def _actions(chosen: Settings) -> dict[str, list[str]]:
         for action in service.actions:
             known[action].append(service.title)
     return dict(known)
+
+
+def _check_engineer(caller: Caller) -> None:
+    """Check that somebody asks for access themselves, as a page has them do.
+
+    Raises:
+        NotYours: they are no engineer.
+    """
+    if not caller.holds(Role.ENGINEER):
+        raise NotYours(phrases.ENGINEERS_ONLY)

@@ -57,6 +57,7 @@ NOT_ACCEPTED = "Not accepted: {why}."
 NO_TIME = "Choose until when: {why}."
 
 # Requests: the form, decisions, lists.
+ENGINEERS_ONLY = "Only engineers of the vendor can request access."
 LOOK_AGAIN = "Correct the fields that are marked below."
 REQUEST_ADVICE = {
     "tenant": "Name the customer by its short name, such as contoso.",
@@ -65,6 +66,7 @@ REQUEST_ADVICE = {
     "reason_code": "Choose a reason.",
     "access_window": "Choose a duration.",
     "max_uses": "Write a whole number from 1 to 1000, or nothing.",
+    "case_url": "Write the whole https address of the case's page, or nothing.",
 }
 LINE = "line {number}: "
 TERMS_NOT_ACCEPTED = "Your comment, the time or the uses were not accepted: {why}."
@@ -76,6 +78,7 @@ NOT_FROM_THE_LIST = "Choose requests from the list."
 NO_REASON = "Give a reason: it is recorded with each request."
 HISTORY_COLUMNS = (
     *("Request", "Customer", "State", "Engineer", "Service", "Resources", "Actions", "Reason", "Case"),
+    *("Ticket system", "Page of the case"),
     *("Justification", "Seconds requested", "Submitted", "Opened", "Closed", "Deadline"),
 )
 NO_STATE = "There is no such state. Choose one from the list."

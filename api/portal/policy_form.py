@@ -27,6 +27,7 @@ SWITCHES = (
 COMMENTS = "comment_required"
 REVOKE = "revoke_sign_in_age"
 USES = "max_uses"
+PATTERNS = "case_patterns"
 MEANS = "approve_means"
 NUMBER = re.compile(r"[0-9]{1,9}")
 BETWEEN = re.compile(r"[\s,;%]+")
@@ -59,6 +60,7 @@ class PolicyForm:
         fields[REVOKE] = "" if policy.revoke_sign_in_age is None else str(policy.revoke_sign_in_age // MINUTE)
         fields[USES] = "" if policy.max_uses is None else str(policy.max_uses)
         fields |= {name: ", ".join(map(str, getattr(policy, name))) for name in MOMENTS}
+        fields[PATTERNS] = ", ".join(policy.case_patterns)
         switched = [name for name in SWITCHES if getattr(policy, name)]
         switched += [MEANS] if policy.approve_means is ApproveMeans.PASSKEY_SIGNED else []
         return cls(fields, tuple(switched), tuple(sorted(policy.reasons)), tuple(sorted(policy.comment_required)))
@@ -87,6 +89,7 @@ class PolicyForm:
         is_asked = self.fields[REVOKE].strip()
         yield REVOKE, _seconds(self._number(REVOKE), policy.revoke_sign_in_age or 0) if is_asked else None
         yield USES, self._number(USES) if self.fields[USES].strip() else None
+        yield PATTERNS, [one.strip() for one in self.fields[PATTERNS].split(",") if one.strip()]
         for name in NUMBERS:
             yield name, self._number(name)
         for name in MOMENTS:
@@ -121,6 +124,7 @@ async def policy_form_of(
     max_uses: Field = "",
     quorum: Field = "",
     justification_least: Field = "",
+    case_patterns: Field = "",
     approval_reminders: Field = "",
     review_reminders: Field = "",
     switched: Several = [],  # noqa: B006 - FastAPI copies it
@@ -145,6 +149,7 @@ async def policy_form_of(
         USES: max_uses,
         "quorum": quorum,
         "justification_least": justification_least,
+        PATTERNS: case_patterns,
         "approval_reminders": approval_reminders,
         "review_reminders": review_reminders,
     }

@@ -234,7 +234,8 @@ def _shown(
         menu=navigation.section_of(
             visitor.caller, entry.request.state, is_own=entry.request.requester_id == visitor.caller.person_id
         ),
-        case_link=case_link(chosen.case_url, entry.request.case_ref),
+        case_link=entry.request.case_url or case_link(chosen.case_url, entry.request.case_ref),
+        case_system=case_system(chosen, entry.request.case_system),
         is_unenforced=report_consents.is_unenforced(session, entry.request.tenant_id, entry.request.service),
         reads_why=roles.may_read(ProtectedField.JUSTIFICATION, held),
         reads_comments=roles.may_read(ProtectedField.COMMENT, held),
@@ -343,6 +344,12 @@ def titles(chosen: Settings) -> Mapping[str, str]:
 def case_link(template: str | None, case: str | None) -> str:
     """Return the address of a case's page, if the vendor has named one."""
     return template.replace("{case}", quote(case, safe="")) if template and case else ""
+
+
+def case_system(chosen: Settings, name: str | None) -> str:
+    """Return the title of a ticket system, its name if the catalogue has it no more, nothing without one."""
+    system = chosen.catalogue.case_systems.get(name) if name else None
+    return system.title if system else name or ""
 
 
 def _id(shown: str) -> UUID:

@@ -67,6 +67,7 @@ from lockbox.requests import (
     submit,
 )
 from lockbox.requests.approvals import SignedStatement
+from lockbox.requests.cases import check_case
 from lockbox.requests.decisions import DecisionInput
 from lockbox.requests.evaluate import RequestInput
 from lockbox.requests.lifecycle import DECISIONS, Action, State
@@ -101,7 +102,7 @@ async def submit_request(
 ) -> Response:
     """Submit a request for access; with an Idempotency-Key it can be repeated safely for 24 hours."""
     limits = SubmissionLimits(chosen.submissions_per_person, chosen.submissions_per_tenant)
-    submission = RequestInput(**dict(body))
+    submission = request_input(body, chosen)
 
     def judge(session: UnitOfWork) -> Response:
         session.foresee(submit.ahead_of_submit(submission, limits, key))
@@ -128,9 +129,10 @@ def list_requests(
 ) -> RequestPage:
     """List the requests that the caller may see, the newest first.
 
-    `engineer` is part of a name. `text` is searched case-insensitively in case references, names of resources, ids
-    and the justifications that the caller may read. Open states and `requester` are looked up. Any other filter is
-    searched in the newest 1,000 at a time: a page may hold fewer matches, or none, and its cursor goes on.
+    `engineer` is part of a name. `text` is searched case-insensitively in case references and their pages, names of
+    resources, ids and the justifications that the caller may read. Open states and `requester` are looked up. Any
+    other filter is searched in the newest 1,000 at a time: a page may hold fewer matches, or none, and its cursor
+    goes on.
     """
     wanted = RequestFilter(state, service, requester, created_after, created_before, engineer, text)
     page = request_list.page(session, who, wanted, cursor=cursor, most=limit)
@@ -141,7 +143,8 @@ def list_requests(
 @router.post("/preview", responses=problems(400))
 def preview_request(body: NewRequest, who: CurrentUser, session: SessionDep, chosen: SettingsDep) -> PreviewView:
     """Show the policy, stages, windows and people that such a request would meet; nothing is written or sent."""
-    found = preview.preview(session, who, RequestInput(**dict(body)), chosen.catalogue.services)
+    submission = request_input(body, chosen)
+    found = preview.preview(session, who, submission, chosen.catalogue.services)
     lacks = [MissingField(field=field, message=message) for field, message in found.lacks]
     can_be_submitted = not (found.lacks or found.obstacles)
     return PreviewView.model_validate({**vars(found), "lacks": lacks, "can_be_submitted": can_be_submitted})
@@ -295,6 +298,18 @@ def _acted(
     return Response(text, headers=etag(entry.request.version), media_type="application/json")
 
 
+def request_input(body: NewRequest, chosen: Settings) -> RequestInput:
+    """Return a submission whose case is in a ticket system of the catalogue, if it names one.
+
+    Raises:
+        Invalid: it names none, or a page that is none of it.
+    """
+    submission = RequestInput(**dict(body))
+    if body.case_system or body.case_url:
+        check_case(submission, chosen.catalogue.case_systems)
+    return submission
+
+
 def view(entry: RequestEntry, who: Caller) -> RequestView:
     """Return a request as the reader may see it."""
     return RequestView(**_facts(entry, who))
@@ -308,6 +323,7 @@ def _facts(entry: RequestEntry, who: Caller, justification: str | None = None) -
         justification = request.justification
     named = PersonView(id=request.requester_id, name=entry.requester)
     own = {"tenant": entry.tenant, "requester": named, "open": entry.open, "justification": justification}
+    own["duplicate_reason"] = request.duplicate_reason if justification is not None else None
     own["uses_left"] = request.uses_left
     own["mixed_alphabets"] = [] if "".join(request.resources).isascii() else text_rules.mixed(request.resources)
     if request.opened_at is not None:

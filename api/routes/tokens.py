@@ -12,6 +12,7 @@ from api.schemas.tokens import IssuedTokenView, NewToken, Rotation, TokenList, T
 from lockbox.identity import api_tokens, token_creation
 from lockbox.identity.api_tokens import IssuedToken
 from lockbox.identity.credentials import Token
+from lockbox.identity.roles import BOUND_TO
 from lockbox.identity.token_creation import TokenInput, TokenRules
 
 router = APIRouter(prefix="/v1/tokens", tags=["tokens"])
@@ -50,7 +51,8 @@ def create_token(
 
     A service account gets its first token in the session that begins when its invitation is accepted.
     """
-    wanted = TokenInput(body.name, _days(body.days), frozenset(body.scopes), frozenset(body.services))
+    bounds = frozenset(body.scopes), frozenset(body.services), frozenset(body.tenants)
+    wanted = TokenInput(body.name, _days(body.days), *bounds)
     return _issued(token_creation.make(session, who, came, wanted, laid_down), response)
 
 
@@ -84,7 +86,10 @@ def _days(days: int | None) -> timedelta | None:
 
 
 def _facts(token: Token) -> dict[str, object]:
-    return {name: getattr(token, name) for name in TokenView.model_fields}
+    found = {name: getattr(token, name) for name in TokenView.model_fields if name != "tenants"}
+    bound = [one for one in token.scopes if one.startswith(BOUND_TO)]
+    scopes = [one for one in token.scopes if one not in bound]
+    return found | {"scopes": scopes, "tenants": [one.removeprefix(BOUND_TO) for one in bound]}
 
 
 def _issued(issued: IssuedToken, response: Response) -> IssuedTokenView:

@@ -115,6 +115,8 @@ class ReportView(BaseModel):
     resources: list[str]
     reason_code: str
     case_ref: str | None
+    case_system: str | None
+    case_url: str | None
     justification: str | None
     steps: list[StepView]
     opened_at: datetime | None

@@ -13,11 +13,13 @@ from pydantic_core.core_schema import no_info_after_validator_function
 
 from lockbox.requests.policy_parts import HARD_ACCESS_LIMIT
 from lockbox.text_rules import (
+    HTTPS_PATTERN,
     IS_WHOLE,
     LINE_PATTERN,
     RESOURCE_PATTERN,
     TEXT_PATTERN,
     Check,
+    check_https,
     check_line,
     check_name,
     check_resource,
@@ -42,6 +44,7 @@ class TextRule:
 IS_TEXT = TextRule(check_text, TEXT_PATTERN)
 IS_LINE = TextRule(check_line, LINE_PATTERN)
 IS_NAME = TextRule(check_name, LINE_PATTERN)
+IS_PAGE = TextRule(check_https, HTTPS_PATTERN)
 Line = Annotated[str, IS_LINE]
 Words = Annotated[str, Field(max_length=200), IS_LINE]
 """A search text."""

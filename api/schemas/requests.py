@@ -6,7 +6,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, Field
 
-from api.schemas.parts import IS_LINE, IS_TEXT, PersonView, RequestBody, Resource, Seconds, Slug, Word
+from api.schemas.parts import IS_LINE, IS_PAGE, IS_TEXT, PersonView, RequestBody, Resource, Seconds, Slug, Word
 from lockbox.identity.roles import Mode
 from lockbox.notifications.delivery_status import NotificationStatus
 from lockbox.requests.lifecycle import Action, State
@@ -17,7 +17,11 @@ from lockbox.text_rules import Instant
 
 
 class NewRequest(RequestBody):
-    """A submission; `access_window` in seconds, from `not_before` on if that is given."""
+    """A submission; `access_window` in seconds, from `not_before` on if that is given.
+
+    `case_system` is a ticket system of the catalogue, and `case_url` the case's page in it.
+    With `duplicate_reason` a request is accepted beside an open one of the engineer's for the same case and resource.
+    """
 
     tenant: Slug
     service: Word
@@ -26,6 +30,9 @@ class NewRequest(RequestBody):
     reason_code: Reason
     justification: Annotated[str, Field(max_length=4000), IS_TEXT]
     case_ref: Annotated[str, Field(max_length=100), IS_LINE] | None = None
+    case_system: Word | None = None
+    case_url: Annotated[str, Field(max_length=2000), IS_PAGE] | None = None
+    duplicate_reason: Annotated[str, Field(max_length=500), IS_TEXT] | None = None
     access_window: Seconds
     max_uses: Uses | None = None
     not_before: Instant | None = None
@@ -130,7 +137,9 @@ class RequestView(BaseModel):
     was opened for, or null. `not_before` is when access was to begin, if later than the approval, and `opens_at` when
     it does. `extends` is the request whose window this one goes on from. `max_uses` is how often it can be used and
     `uses_left` how often still, null for any number. `mixed_alphabets` are the resources whose letters come from
-    several alphabets: a Cyrillic letter among Latin ones looks the same and names something else.
+    several alphabets: a Cyrillic letter among Latin ones looks the same and names something else. `duplicate_of` is
+    the open request for the same case and resource beside which this one was submitted, and `duplicate_reason` why;
+    null for readers who may not see it.
     """
 
     id: UUID
@@ -142,6 +151,10 @@ class RequestView(BaseModel):
     reason_code: str
     justification: str | None
     case_ref: str | None
+    case_system: str | None
+    case_url: str | None
+    duplicate_of: UUID | None
+    duplicate_reason: str | None
     mode: Mode
     policy_version: int
     state: State
@@ -373,6 +386,7 @@ class PreviewView(BaseModel):
     stages: list[PreviewGroup]
     lacks: list[MissingField]
     obstacles: list[str]
+    duplicate_of: UUID | None
 
 
 class WhatIfInput(RequestBody):

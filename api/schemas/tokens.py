@@ -6,7 +6,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, Field
 
-from api.schemas.parts import IS_LINE, RequestBody, Word
+from api.schemas.parts import IS_LINE, RequestBody, Slug, Word
 from lockbox.identity.roles import Scope
 from lockbox.text_rules import IS_WHOLE
 
@@ -17,13 +17,15 @@ Hours = Annotated[int, Field(ge=0, le=168, strict=True), IS_WHOLE]
 class NewToken(RequestBody):
     """A token for the caller; without `days` the installation decides how long it lasts.
 
-    `scopes` and `services` are for service accounts: people's tokens are bound by their roles.
+    `scopes`, `services` and `tenants` are for service accounts: people's tokens are bound by their roles. `tenants`
+    are those whose cases a token with the scope `case:close` closes.
     """
 
     name: Annotated[str, Field(max_length=100), IS_LINE]
     days: Days | None = None
     scopes: Annotated[list[Scope], Field(max_length=len(Scope))] = Field(default_factory=list)
     services: Annotated[list[Word], Field(max_length=200)] = Field(default_factory=list)
+    tenants: Annotated[list[Slug], Field(max_length=200)] = Field(default_factory=list)
 
 
 class Rotation(RequestBody):
@@ -40,6 +42,7 @@ class TokenView(BaseModel):
     name: str
     scopes: list[str]
     services: list[str]
+    tenants: list[str]
     created_at: datetime
     last_used_at: datetime | None
     expires_at: datetime

@@ -24,8 +24,9 @@ from lockbox.notifications.account_mail import (
 )
 from lockbox.notifications.audience import CONVERSED, COPIED, OPERATED, QUESTION, RECEIPT, REPORT
 from lockbox.notifications.delivery_status import undelivered_sentence
+from lockbox.notifications.earlier_requests import EarlierRequest
 from lockbox.notifications.mail_text import ACCOUNT_TITLES, REQUEST_SUBJECTS
-from lockbox.notifications.request_mail import EarlierRequest, MailWording, RequestMail, TargetFailure
+from lockbox.notifications.request_mail import MailWording, RequestMail, TargetFailure
 from lockbox.notifications.senders.protocol import OutgoingMail
 
 PUBLIC_URL = "https://lockbox.vendor.example"

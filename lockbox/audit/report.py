@@ -19,8 +19,7 @@ USES_SETTLE = timedelta(seconds=30)
 """How long after a window's end its last use is told: until then a gate may still write what it has counted."""
 LATE = timedelta(hours=1)
 """How long after a window's end activity may still be reported."""
-OPEN = "active"
-ERASED = "erased"
+OPEN, ERASED = "active", "erased"
 PRINCIPAL = "principal_"
 ENGINEER = "engineer_"
 """What the fields with names of engineers are called, each with a number behind it."""
@@ -143,6 +142,8 @@ class Report:
     resources: tuple[str, ...]
     reason_code: str
     case_ref: str | None
+    case_system: str | None
+    case_url: str | None
     justification: str | None
     steps: tuple[ReportStep, ...]
     opened_at: datetime | None
@@ -223,6 +224,8 @@ def report(
         tenant=tenant,
         **{name: facts[name] for name in ("request_id", "service", "actions", "resources", "reason_code")},
         case_ref=first.value("case_ref") if first else None,
+        case_system=facts.get("case_system"),
+        case_url=first.value("case_url") if first else None,
         justification=first.value("justification") if first else None,
         steps=steps,
         opened_at=opened,
@@ -261,6 +264,7 @@ def _asked(first: RecordedEvent) -> dict[str, Any] | None:
                 "actions": _texts(actions) or (),
                 "resources": (_texts(_read(resources)) if resources else None) or (),
                 "reason_code": reason,
+                "case_system": submitted(first.said).get("case_system"),
             }
     return None
 

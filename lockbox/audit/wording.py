@@ -139,6 +139,8 @@ LABELS = {
     "question": "Question",
     "answer": "Answer",
     "case_ref": "Case",
+    "case_url": "Page of the case",
+    "duplicate_reason": "Why another request",
     "resource": "Resource",
     "gateway_name": "Gateway",
     "address": "Network address",
@@ -146,6 +148,8 @@ LABELS = {
 }
 FACTS = {
     "request": "Request",
+    "case_system": "Ticket system",
+    "duplicate_of": "Duplicate of",
     "did": "Action",
     "first_at": "First",
     "last_at": "Last",

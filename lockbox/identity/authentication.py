@@ -25,6 +25,7 @@ SELECT set_config('lockbox.person', :person, true), set_config('lockbox.tenants'
 """)
 TURN_TO = text("SELECT set_config('lockbox.at', :tenant, true)")
 SEE_OFF = text("SELECT set_config('lockbox.leaving', :person, true)")
+CLOSE_CASES = text("SELECT set_config('lockbox.closing', :token, true)")
 SUSPEND = text("SELECT set_config('lockbox.suspending', :tenant, true)")
 LOOK_UP_CREDENTIAL = text("""
 SELECT r.*, b.only_at, b.proven_by, b.proven_at, clock_timestamp() AS at
@@ -88,6 +89,11 @@ def see_off(session: UnitOfWork, person_id: UUID) -> None:
 def suspend(session: UnitOfWork, tenant_id: UUID) -> None:
     """Let an operator reach the open windows of a suspended tenant, in this transaction."""
     session.execute(SUSPEND, {"tenant": str(tenant_id)})
+
+
+def close_cases(session: UnitOfWork, caller: Caller) -> None:
+    """Let a ticket system reach the requests at the tenants that its token is bound to, in this transaction."""
+    session.execute(CLOSE_CASES, {"token": str(caller.key_id or "")})
 
 
 class CredentialKind(StrEnum):

@@ -40,16 +40,22 @@ VENDOR_ROLES = frozenset({Role.ENGINEER, Role.MANAGER, Role.OPERATOR, Role.VENDO
 TENANT_ROLES = frozenset(Role) - VENDOR_ROLES
 
 
+BOUND_TO = "tenant:"
+"""What the scope of a tenant begins with, to which a token is bound; its slug follows."""
+
+
 class Scope(StrEnum):
     """What a token may be used for; a person's token is limited by their roles only.
 
     The scopes of the gate name the kind of gateway that shows the token, and so the headers in which it asks;
     `gate:authzen` is of a program that asks by AuthZEN instead, `gate:guard` of one that enforces in the service.
+    A token of `case:close` also has a scope for each tenant that it is bound to: `tenant:` and the slug.
     """
 
     ACCESS_CHECK = "access:check"
     REQUESTS_FILE = "requests:file"
     ACTIVITY_REPORT = "activity:report"
+    CASE_CLOSE = "case:close"
     GATE_NGINX = "gate:nginx"
     GATE_CADDY = "gate:caddy"
     GATE_TRAEFIK = "gate:traefik"

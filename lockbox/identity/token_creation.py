@@ -10,17 +10,27 @@ from sqlalchemy import text
 from lockbox.audit import events
 from lockbox.audit.events import Actor, AuditEvent
 from lockbox.database import UnitOfWork, now, publish_after_commit
-from lockbox.errors import Conflict, Invalid, NotFound, NotYours, SignInAgain, TooManyTokens, UnknownService
+from lockbox.errors import (
+    Conflict,
+    Invalid,
+    NotFound,
+    NotYours,
+    SignInAgain,
+    TooManyTokens,
+    UnknownService,
+    UnknownTenant,
+)
 from lockbox.identity import api_tokens, credentials
 from lockbox.identity.api_tokens import MOST_TOKENS, IssuedToken, TokenTerms
 from lockbox.identity.credentials import Token
-from lockbox.identity.roles import AuthMethod, Caller, Role, Scope
+from lockbox.identity.roles import BOUND_TO, AuthMethod, Caller, Role, Scope
 from lockbox.identity.sessions import ClientInfo
 from lockbox.pubsub import GATES
 
 MOST_BY_MAIL = timedelta(days=7)
 
 HOLD = text("SELECT pg_advisory_xact_lock(hashtextextended('lockbox tokens of ' || :whose, 0))")
+KNOWN = text("SELECT slug FROM tenants WHERE slug = ANY (:slugs)")
 RECORDED = text(f"WITH {events.APPEND} SELECT 1")
 
 
@@ -41,12 +51,18 @@ class TokenRules:
 
 @dataclass(frozen=True)
 class TokenInput:
-    """A requested token; scopes and services bind a service account's."""
+    """A requested token; scopes, services and tenants bind a service account's."""
 
     name: str
     lifetime: timedelta | None = None
     scopes: frozenset[Scope] = frozenset()
     services: frozenset[str] = frozenset()
+    tenants: frozenset[str] = frozenset()
+
+    @property
+    def bounds(self) -> frozenset[str]:
+        """Its scopes, with one for each tenant that it is bound to."""
+        return self.scopes | {f"{BOUND_TO}{slug}" for slug in self.tenants}
 
 
 def make(
@@ -61,12 +77,14 @@ def make(
     Raises:
         SignInAgain: a token was shown, or the sign-in is too old, or too weak for somebody who has a stronger one.
         NotYours: scopes or services are named, and the caller is no machine.
-        UnknownService: the catalogue has no such service.
-        Invalid: the token would last longer than the installation allows, or a gateway's has more than its one scope.
+        UnknownService, UnknownTenant: there is no such service, or tenant.
+        Invalid: the token would last longer than the installation allows, or a gateway's has more than its one scope,
+            or one that closes cases names no tenant.
         TooManyTokens: the caller has twenty that are good.
     """
     _signed_in_just_now(session, caller)
     _is_bound_rightly(caller, wanted, rules)
+    _knows(session, wanted.tenants)
     by_mail = caller.means is AuthMethod.MAIL
     most = _most(rules, by_mail=by_mail)
     lifetime = _allowed(wanted.lifetime or min(rules.usual, most), most)
@@ -77,7 +95,7 @@ def make(
         lifetime=lifetime,
         name=wanted.name,
         by_mail=by_mail,
-        scopes=wanted.scopes,
+        scopes=wanted.bounds,
         services=wanted.services,
         only_at=caller.only_at,
     )
@@ -173,10 +191,12 @@ def _signed_in_just_now(session: UnitOfWork, caller: Caller) -> None:
 
 
 def _is_bound_rightly(caller: Caller, wanted: TokenInput, rules: TokenRules) -> None:
-    if not (wanted.scopes or wanted.services):
+    if not (wanted.bounds or wanted.services):
         return
     if not caller.holds(Role.SYSTEM):
-        raise NotYours("Only tokens of service accounts have scopes and services; yours has your roles.")
+        raise NotYours("Only tokens of service accounts have scopes, services and tenants; yours has your roles.")
+    if (Scope.CASE_CLOSE in wanted.scopes) != bool(wanted.tenants):
+        raise Invalid("A token with the scope case:close names its tenants, and no other does.", field="tenants")
     if any(scope.dialect for scope in wanted.scopes) and (len(wanted.scopes) > 1 or not wanted.services):
         raise Invalid(
             "A gateway's token has one scope, such as gate:nginx, and names the services that it stands before.",
@@ -188,6 +208,11 @@ def _is_bound_rightly(caller: Caller, wanted: TokenInput, rules: TokenRules) -> 
         )
     if unknown := sorted(wanted.services - set(rules.services)):
         raise UnknownService(f"The catalogue has no service {', '.join(unknown)}.", field="services")
+
+
+def _knows(session: UnitOfWork, slugs: frozenset[str]) -> None:
+    if slugs and (unknown := slugs - set(session.execute(KNOWN, {"slugs": sorted(slugs)}).scalars())):
+        raise UnknownTenant(f"There is no tenant {', '.join(sorted(unknown))}.", field="tenants")
 
 
 def _most(rules: TokenRules, *, by_mail: bool) -> timedelta:

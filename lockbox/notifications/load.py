@@ -21,7 +21,13 @@ from lockbox.identity.keyring import GROUP, CodeKeys
 from lockbox.identity.models import Address
 from lockbox.identity.roles import AuthMethod, Caller, Mode, Role
 from lockbox.identity.sessions import OVER, LoginStub
-from lockbox.notifications import announcements, checkpoint_digest, delivery_status, request_mail, window_report
+from lockbox.notifications import (
+    announcements,
+    checkpoint_digest,
+    delivery_status,
+    earlier_requests,
+    window_report,
+)
 from lockbox.notifications.account_mail import (
     DELEGATE_BEGINS,
     INVITATION,
@@ -33,9 +39,9 @@ from lockbox.notifications.account_mail import (
 )
 from lockbox.notifications.audience import CONNECTED, OPEN, PROMPTS, REPORT, is_moot, type_of
 from lockbox.notifications.checkpoint_digest import Keys
+from lockbox.notifications.earlier_requests import EarlierRequest
 from lockbox.notifications.models import Channel
 from lockbox.notifications.request_mail import (
-    EarlierRequest,
     LoadedNotification,
     MailWording,
     RequestMail,
@@ -52,6 +58,7 @@ FROM_ROW = (
     *("reason_code", "justification", "case_ref", "access_window", "max_uses", "recipient_id", "recipient_name"),
     *("not_before", "opens_at", "extends"),
     *("recipient_address", "is_copy", "time_zone", "address", "user_agent"),
+    *("case_system", "duplicate_of", "duplicate_reason"),
 )
 """The fields of a `RequestMail` that are columns of READ."""
 MOST_WAITING = 50
@@ -120,6 +127,7 @@ SELECT n.id AS notification_id, n.channel, n.template, n.until_at, n.attempts, n
     coalesce(p.time_zone, 'UTC') AS time_zone,
     r.id AS request_id, r.state, r.service, coalesce(r.granted_resources, r.resources) AS resources,
     coalesce(r.granted_actions, r.actions) AS actions, r.reason_code, r.justification, r.case_ref,
+    r.case_system, r.duplicate_of, r.duplicate_reason,
     r.access_window, r.max_uses, r.not_before, r.opens_at, r.extends, r.requester_id,
     t.name AS tenant, t.slug, t.id AS tenant_id, q.name AS requester,
     p.id AS recipient_id, coalesce(p.name, w.name, '') AS recipient_name,
@@ -318,7 +326,7 @@ def read(
     rows = session.execute(READ, {"ids": claimed}).all()
     worded = wordings(session, [row.request_id for row in rows])
     prompts = [row.notification_id for row in rows if row.template in PROMPTS and row.channel == Channel.MAIL]
-    before = request_mail.read(session, prompts)
+    before = earlier_requests.read(session, prompts)
     windows = window_report.read(session, list({row.request_id for row in rows if row.template == REPORT}))
     for row in rows:
         window = windows.get(row.request_id) if row.template == REPORT else None

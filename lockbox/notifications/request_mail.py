@@ -1,7 +1,6 @@
 """Mails about requests, rendered when they are sent from the immutable event that caused them."""
 
 import textwrap
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -12,14 +11,13 @@ from urllib.parse import urlsplit
 from uuid import UUID
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
-from sqlalchemy import text
 
 from config.traces import NOWHERE, CallOrigin
-from lockbox.database import UnitOfWork
 from lockbox.identity.roles import Mode
 from lockbox.identity.time_zones import clock_time, deadline
 from lockbox.notifications import mail_text, window_report
 from lockbox.notifications.audience import CONVERSED, OPERATED, RECEIPT, REPORT
+from lockbox.notifications.earlier_requests import EarlierRequest
 from lockbox.notifications.mail_text import (
     counted,
     duration,
@@ -54,48 +52,6 @@ TEMPLATE_FILES = {
     **dict.fromkeys(OPERATED.values(), "target"),
 }
 """The template files that differ from `state_change`, which says what became of a request."""
-MOST = 5
-LOOKED_THROUGH = 500
-# The customer's people see requests of which the customer was asked or notified, managers all, anybody else of the
-# vendor their own. So many of the case and so many of the tenant's newest are looked through, by ranges
-# of one, for which Postgres takes the index of the tenant, however many requests others have.
-# Each notification leads to its rows by their ids: where tables have no statistics yet, all would be joined with all.
-EARLIER = text("""
-SELECT n.id AS notification_id, o.id AS request_id, q.name AS requester, v.at, d.fields #>> '{name,1}' AS actor,
-    CASE WHEN v.to_state = 'timed_out' AND convert_from(v.body, 'UTF8') LIKE '%"nobody_notified"%' THEN
-    'nobody_notified'
-        ELSE v.to_state END AS state
-FROM notifications n
-CROSS JOIN LATERAL (SELECT e.at FROM events e WHERE e.id = n.event_id OFFSET 0) e
-CROSS JOIN LATERAL (SELECT r.id, r.tenant_id, r.case_ref, r.service, r.resources FROM requests r
-    WHERE r.id = n.request_id OFFSET 0) r
-CROSS JOIN LATERAL (SELECT p.id, p.side FROM people p WHERE p.id = n.person_id OFFSET 0) p
-JOIN LATERAL (
-    SELECT a.id, a.requester_id FROM (
-        (SELECT c.id, c.requester_id, c.asked_at FROM requests c
-        WHERE c.tenant_id BETWEEN r.tenant_id AND r.tenant_id AND c.case_ref BETWEEN r.case_ref AND r.case_ref
-        ORDER BY c.tenant_id DESC, c.case_ref DESC LIMIT :through)
-        UNION
-        SELECT s.id, s.requester_id, s.asked_at FROM (
-            SELECT l.id, l.requester_id, l.asked_at, l.service, l.resources FROM requests l
-            WHERE l.tenant_id BETWEEN r.tenant_id AND r.tenant_id AND l.id < r.id
-            ORDER BY l.tenant_id DESC, l.id DESC LIMIT :through
-        ) s
-        WHERE s.service = r.service AND s.resources && r.resources
-    ) a
-    WHERE a.id < r.id AND CASE WHEN p.side = 'customer' THEN a.asked_at <= e.at
-        ELSE a.requester_id = p.id OR EXISTS (SELECT FROM memberships m
-            WHERE m.person_id = p.id AND m.tenant_id IS NULL AND m.role = 'manager') END
-    ORDER BY a.id DESC LIMIT :most
-) o ON true
-CROSS JOIN LATERAL (SELECT q.name FROM people q WHERE q.id = o.requester_id OFFSET 0) q
-JOIN LATERAL (
-    SELECT x.id, x.to_state, x.at, x.actor_id, x.body FROM events x
-    WHERE x.request_id = o.id AND x.seq IS NOT NULL AND x.at <= e.at ORDER BY x.seq DESC LIMIT 1
-) v ON true
-LEFT JOIN LATERAL (SELECT d.fields FROM event_details d WHERE d.event_id = v.id OFFSET 0) d ON true
-WHERE n.id = ANY(:ids) ORDER BY n.id, o.id DESC
-""")
 
 
 @dataclass(frozen=True)
@@ -108,17 +64,6 @@ class MailWording:
     link: bool = True
     justification: bool = True
     report: bool = True
-
-
-@dataclass(frozen=True)
-class EarlierRequest:
-    """An earlier request for the same case or resource: what had become of it at the time of the event, by whom."""
-
-    request_id: UUID
-    requester: str
-    state: str
-    at: datetime
-    actor: str | None
 
 
 @dataclass(frozen=True)
@@ -201,6 +146,9 @@ class RequestMail(LoadedNotification):
     not_before: datetime | None = None
     opens_at: datetime | None = None
     extends: UUID | None = None
+    case_system: str | None = None
+    duplicate_of: UUID | None = None
+    duplicate_reason: str | None = None
     address: str | None = None
     user_agent: str | None = None
     earlier: Sequence[EarlierRequest] = ()
@@ -315,7 +263,8 @@ def _said(mail: RequestMail, services: Mapping[str, str]) -> dict[str, Any]:
         "tenant": one_line(mail.tenant),
         "resources": [flagged(one_line(resource, LONGEST_RESOURCE)) for resource in mail.resources],
         "justification": prose(mail.justification),
-        "case_ref": one_line(mail.case_ref) if mail.case_ref else None,
+        "case_ref": _case(mail),
+        "duplicate": _duplicate(mail),
         "comment": prose(mail.comment) if mail.comment else None,
         "opened": mail_text.APPROVED_BY if mail.actor_role == "approver" else mail_text.OPENED_BY,
         "decided": mail_text.DECIDED.get(mail.action, ""),
@@ -352,6 +301,24 @@ def _span(mail: RequestMail, time: Callable[[datetime], str]) -> dict[str, str]:
     return {"access": mail_text.PLAIN_ACCESS, "span": span}
 
 
+def _case(mail: RequestMail) -> str | None:
+    """Return the case and its ticket system; its page stands on the request's page alone."""
+    if not mail.case_ref:
+        return None
+    system = one_line(mail.case_system) if mail.case_system else ""
+    return (
+        mail_text.CASE_IN.format(case=one_line(mail.case_ref), system=system) if system else one_line(mail.case_ref)
+    )
+
+
+def _duplicate(mail: RequestMail) -> str:
+    """Return of which request it is a duplicate, and why it was submitted nevertheless."""
+    if not mail.duplicate_of:
+        return ""
+    why = prose(mail.duplicate_reason) if mail.duplicate_reason and mail.wording.justification else ""
+    return f"{mail.duplicate_of}: {why}" if why else str(mail.duplicate_of)
+
+
 def _yes(mail: RequestMail, service: str) -> tuple[str, str]:
     """Return what approving or endorsing does, and the access that it opens."""
     opens = mail_text.OPENS.format(acts=mail_text.joined(mail.actions), service=service, extent=mail.extent)
@@ -384,14 +351,3 @@ def _before(one: EarlierRequest, when: str) -> dict[str, str]:
         "by": by,
         "when": when,
     }
-
-
-def read(session: UnitOfWork, notification_ids: Sequence[UUID]) -> Mapping[UUID, Sequence[EarlierRequest]]:
-    """Return for each of these notifications the five newest earlier requests that its reader may know of."""
-    found: dict[UUID, list[EarlierRequest]] = defaultdict(list)
-    if notification_ids:
-        for row in session.execute(EARLIER, {"ids": list(notification_ids), "most": MOST, "through": LOOKED_THROUGH}):
-            found[row.notification_id].append(
-                EarlierRequest(row.request_id, row.requester, row.state, row.at, row.actor)
-            )
-    return found

@@ -127,7 +127,7 @@ def permitted(
     if seen is not None and seen != here.version:
         raise StaleVersion("The request has changed since you read it. Read it again.", **here.now_is())
     rule, party = _rule(here, action, parties_of(here) if parties is None else parties)
-    if action is Action.REVOKE and party is not Party.OPERATOR:
+    if action is Action.REVOKE and party not in {Party.OPERATOR, Party.SYSTEM}:
         fresh_enough_to_revoke(here.caller, here.terms, here.at)
     if here.at >= too_late_at(
         action,

@@ -281,6 +281,8 @@ def _facts(scene: DecisionContext, decision_input: DecisionInput, principals: fr
     facts: dict[str, Value] = {}
     if decision_input.access_window:
         facts["access_window"] = decision_input.access_window
+    if decision_input.reason:
+        facts["reason"] = decision_input.reason
     if principals:
         facts["principals"] = sorted(map(str, principals))
     if decision_input.action in DECISIONS:

@@ -59,7 +59,8 @@ class DecisionInput:
 
     `resources` and `actions` are what an approver keeps of those that were asked, None where that is all; `max_uses`
     lowers how often the window can be used, and `opens_at` has it begin later.
-    `version` is the one that the person saw, if they said so; `signed` is what they signed with a passkey.
+    `version` is the one that the person saw, if they said so; `signed` is what they signed with a passkey. `reason`
+    is a word for what caused the act, where that is no decision of theirs.
     """
 
     action: Action
@@ -71,6 +72,7 @@ class DecisionInput:
     signed: SignedStatement | None = None
     max_uses: int | None = None
     opens_at: datetime | None = None
+    reason: str | None = None
 
 
 @dataclass(frozen=True)

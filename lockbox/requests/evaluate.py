@@ -39,7 +39,9 @@ TURN_TO = text("SELECT set_config('lockbox.at', t.id::text, true) FROM tenants t
 RULES = text("""
 SELECT t.*, p.body::text AS body, p.mac AS policys_mac, clock_timestamp() AS at,
     was_denied(t.id, :service, CAST(:resources AS text[])) AS was_denied,
-    usable_pre_approvals(t.id, :service, :reason) AS pre_approvals
+    usable_pre_approvals(t.id, :service, :reason) AS pre_approvals,
+    CASE WHEN CAST(:case_ref AS text) IS NOT NULL THEN open_duplicate(t.id, coalesce(CAST(:engineer AS uuid),
+        at_person()), :service, CAST(:resources AS text[]), :case_system, :case_ref, :beside) END AS duplicate
 FROM tenants t JOIN policies p ON p.tenant_id = t.id AND p.version = t.policy_version
 WHERE t.id = coalesce(CAST(:tenant_id AS uuid), at_tenant())
 """)
@@ -63,6 +65,7 @@ class RequestInput:
     `follows` is the request that is asked again by this one. Without `max_uses` it is as often as the policy says.
     `not_before` is when access is to begin, None for at once. `extends` is the request whose window goes on by this
     one, and `first_opened_at` when the first of these windows began.
+    `duplicate_reason` is why it is submitted beside an open request for the same case and resource.
     """
 
     tenant: str
@@ -79,6 +82,9 @@ class RequestInput:
     follows: UUID | None = None
     extends: UUID | None = None
     first_opened_at: datetime | None = None
+    case_system: str | None = None
+    case_url: str | None = None
+    duplicate_reason: str | None = None
 
     def timing(self, at: datetime) -> Timing:
         """Return when it wants its window to begin, as terms look at it, if it is submitted now."""
@@ -95,6 +101,7 @@ class Evaluation:
 
     `was_denied` is whether the customer's last word about one of the resources was no. `pre_approval` is what the
     customer has approved beforehand and lets this open without being asked, once any review has endorsed it.
+    `duplicate` is the engineer's open request for the same case and one of the resources.
     """
 
     party: Party
@@ -109,6 +116,7 @@ class Evaluation:
     at: datetime
     was_denied: bool
     pre_approval: CoveringPreApproval | None = None
+    duplicate: UUID | None = None
 
     @property
     def first_state(self) -> State:
@@ -173,7 +181,7 @@ def evaluate_request(
     ask = request_facts(submission)
     if session.execute(TURN_TO, {"slug": submission.tenant}).one_or_none() is None:
         raise UnknownTenant(f"No tenant is called {submission.tenant!r}.", field="tenant")
-    rules = session.execute(RULES, _values(ask)).one()
+    rules = session.execute(RULES, _values(ask, of=submission)).one()
     if rules.suspended:
         raise TenantSuspended("The tenant is suspended. Requests can be submitted once it is resumed.")
     _in_catalogue(caller, party, submission, services)
@@ -183,24 +191,16 @@ def evaluate_request(
 def ahead_of_evaluation(submission: RequestInput) -> list[Query]:
     """Return what `evaluate_request` reads once it is known who asks."""
     engineer: list[Query] = [(GOOD_ENGINEER, {"id": submission.engineer})] if submission.engineer else []
-    turn, rules = (TURN_TO, {"slug": submission.tenant}), (RULES, _values(request_facts(submission)))
+    turn, rules = (TURN_TO, {"slug": submission.tenant}), (RULES, _values(request_facts(submission), of=submission))
     return [*engineer, turn, rules, recipients.ahead_of_look_up()]
 
 
-def _values(ask: RequestFacts, tenant_id: UUID | None = None) -> Mapping[str, Any]:
+def _values(ask: RequestFacts, tenant_id: UUID | None = None, of: RequestInput | None = None) -> Mapping[str, Any]:
     """Return the parameters of `RULES`; without a tenant it is the one that the transaction has turned to."""
-    resources = list(ask.resources)
-    return {"tenant_id": tenant_id, "service": ask.service, "resources": resources, "reason": ask.reason.value}
-
-
-def check_engineer(caller: Caller) -> None:
-    """Check that somebody asks for access themselves, as a page has them do.
-
-    Raises:
-        NotYours: they are no engineer.
-    """
-    if not caller.holds(Role.ENGINEER):
-        raise NotYours("Only engineers of the vendor can request access.")
+    case = {name: getattr(of, name, None) for name in ("engineer", "case_ref", "case_system")}
+    case["beside"] = (of.extends or of.follows) if of else None
+    facts = {"service": ask.service, "resources": list(ask.resources), "reason": ask.reason.value}
+    return {"tenant_id": tenant_id, **facts, **case}
 
 
 def evaluate_what_if(
@@ -251,6 +251,7 @@ def _evaluation(  # noqa: PLR0917 - what is asked, by whom, and what it meets
         at=at,
         was_denied=rules.was_denied,
         pre_approval=covered,
+        duplicate=rules.duplicate,
     )
 
 

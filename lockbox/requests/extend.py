@@ -84,6 +84,8 @@ def _further(earlier: Row[Any], request_id: UUID, wanted: ExtensionInput) -> Req
         reason_code=earlier.reason_code,
         justification=wanted.justification or earlier.justification,
         case_ref=earlier.case_ref,
+        case_system=earlier.case_system,
+        case_url=earlier.case_url,
         access_window=wanted.access_window,
         max_uses=earlier.max_uses,
         engineer=earlier.requester_id,

@@ -42,7 +42,7 @@ class Party(StrEnum):
 
     Nobody is its operator but by shutting the requester out: what that person asked for ends with it. Nobody is the
     tenant admin of a request in review but by the emergency stop. The owner of the database ends what a restored
-    back-up holds open.
+    back-up holds open. A system submits for an engineer, and ends what was asked for a case that is closed.
     """
 
     ENGINEER = "engineer"
@@ -83,15 +83,16 @@ MOVES: dict[tuple[State | None, Action], MoveRule] = {
         State.PENDING, _by(Party.MANAGER), State.ACTIVE, pre_approved=State.ACTIVE
     ),
     (State.REVIEWING, Action.DENY): MoveRule(State.DENIED, _by(Party.MANAGER, Party.TENANT_ADMIN)),
-    (State.REVIEWING, Action.CANCEL): MoveRule(State.CANCELLED, _by(Party.REQUESTER, Party.OPERATOR)),
+    (State.REVIEWING, Action.CANCEL): MoveRule(State.CANCELLED, _by(Party.REQUESTER, Party.OPERATOR, Party.SYSTEM)),
     (State.REVIEWING, Action.TIME_OUT): MoveRule(State.TIMED_OUT, _by(Party.CLOCK, Party.OWNER)),
     (State.PENDING, Action.APPROVE): MoveRule(State.ACTIVE, _by(Party.APPROVER), State.PENDING),
     (State.PENDING, Action.DENY): MoveRule(State.DENIED, _by(Party.APPROVER, Party.TENANT_ADMIN)),
-    (State.PENDING, Action.CANCEL): MoveRule(State.CANCELLED, _by(Party.REQUESTER, Party.OPERATOR)),
+    (State.PENDING, Action.CANCEL): MoveRule(State.CANCELLED, _by(Party.REQUESTER, Party.OPERATOR, Party.SYSTEM)),
     (State.PENDING, Action.TIME_OUT): MoveRule(State.TIMED_OUT, _by(Party.CLOCK, Party.OWNER)),
     (State.ACTIVE, Action.COMPLETE): MoveRule(State.COMPLETED, _by(Party.REQUESTER)),
     (State.ACTIVE, Action.REVOKE): MoveRule(
-        State.REVOKED, _by(Party.APPROVER, Party.TENANT_ADMIN, Party.MANAGER, Party.OPERATOR, Party.OWNER)
+        State.REVOKED,
+        _by(Party.APPROVER, Party.TENANT_ADMIN, Party.MANAGER, Party.OPERATOR, Party.OWNER, Party.SYSTEM),
     ),
     (State.ACTIVE, Action.EXPIRE): MoveRule(State.EXPIRED, _by(Party.CLOCK)),
 }

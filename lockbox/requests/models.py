@@ -37,6 +37,9 @@ class AccessRequest(SQLModel, table=True):
     that is limited. `stopped_at` is since when the clock stands for a question that waits, `stopped_deadline` the
     deadline that held until then, and `stopped_for` for how many seconds it stood before: see `stopping`.
     `pre_approval_id` is what the customer had approved beforehand, if that opened the window.
+    `case_system` is the ticket system of the case `case_ref`, `case_url` the case's page in it. `duplicate_of` is the
+    open request for the same case and resource beside which this one was submitted nevertheless, and
+    `duplicate_reason` why.
     """
 
     __tablename__ = "requests"
@@ -50,6 +53,10 @@ class AccessRequest(SQLModel, table=True):
     reason_code: str = Field(max_length=24)
     justification: str = Field(max_length=4000)
     case_ref: str | None = Field(default=None, max_length=100)
+    case_system: str | None = Field(default=None, max_length=63)
+    case_url: str | None = Field(default=None, max_length=2000)
+    duplicate_of: UUID | None = Field(default=None, foreign_key="requests.id")
+    duplicate_reason: str | None = Field(default=None, max_length=500)
     mode: Mode = Field(sa_type=words(Mode))
     policy_version: int
     token_id: UUID | None = None

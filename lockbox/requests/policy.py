@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from lockbox.identity.roles import Mode
 from lockbox.notifications.mail_text import duration
+from lockbox.requests.patterns import fits_case
 from lockbox.requests.policy_parts import (
     DAY,
     HOUR,
@@ -16,7 +17,9 @@ from lockbox.requests.policy_parts import (
     AnswerWindow,
     Approvals,
     ApproveMeans,
+    CasePatterns,
     Characters,
+    ChosenCasePatterns,
     ChosenReasons,
     ChosenTiers,
     Comments,
@@ -71,6 +74,7 @@ class Terms(PolicyPart):
         report_on_close: a report on each window is mailed to the customer a minute after it has closed.
         reasons: the reasons that may be given.
         require_case: a submission must name a support case.
+        case_patterns: what the reference of a case must look like, where one is named; it has to fit all of them.
         justification_least: the fewest characters of a justification.
         mail_link: mails link to the request.
         mail_justification: mails quote the justification.
@@ -101,6 +105,7 @@ class Terms(PolicyPart):
     report_on_close: Switch = True
     reasons: Reasons = frozenset(Reason)
     require_case: Switch = False
+    case_patterns: CasePatterns = ()
     justification_least: Characters = 1
     mail_link: Switch = True
     mail_justification: Switch = True
@@ -133,6 +138,7 @@ class Overrides(PolicyPart):
     report_on_close: Switch | None = None
     reasons: ChosenReasons | None = None
     require_case: Switch | None = None
+    case_patterns: Annotated[ChosenCasePatterns, Field(min_length=1)] | None = None
     justification_least: Characters | None = None
     mail_link: Switch | None = None
     mail_justification: Switch | None = None
@@ -188,6 +194,8 @@ def defects(
         )
     if terms.require_case and not (case_ref and case_ref.strip()):
         yield "case_ref", "This tenant requires a support case. Name it."
+    if case_ref and terms.case_patterns and not fits_case(terms.case_patterns, case_ref):
+        yield "case_ref", f"The case must look like {' and '.join(terms.case_patterns)}."
     if len(justification.strip()) < terms.justification_least:
         yield "justification", f"Write at least {terms.justification_least} characters of justification."
     if access_window > terms.access_ceiling:

@@ -43,6 +43,7 @@ TERMS = {
     "report_on_close": "A report on each window",
     "reasons": "Accepted reasons",
     "require_case": "Require a support case",
+    "case_patterns": "What a case looks like",
     "justification_least": "Minimum justification length",
     "mail_link": "Mails link to the request",
     "mail_justification": "Mails quote the justification",
@@ -135,6 +136,8 @@ def _terms(prefix: str, terms: dict[str, Any]) -> Iterator[tuple[str, str]]:
                 yield f"{prefix}reasons", _listed(sorted(value))
             case "comment_required":
                 yield f"{prefix}{name}", _listed(sorted(value)) or ABSENT
+            case "case_patterns":
+                yield f"{prefix}{name}", _listed(value) or ABSENT
             case "escalation" | "review_escalation" | "approval_reminders" | "review_reminders":
                 yield f"{prefix}{name}", _listed(value) or "never"
             case _:

@@ -6,6 +6,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
+from lockbox.requests.patterns import CasePattern
 from lockbox.text_rules import IS_WHOLE
 
 HOUR = 3600
@@ -17,6 +18,7 @@ MOST_APPROVALS = 20
 MOST_USES = 1000
 MOST_TIERS = 5
 MOST_REMINDERS = 10
+MOST_CASE_PATTERNS = 10
 T = TypeVar("T")
 Switch = Annotated[bool, Field(strict=True)]
 GroupName = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9][a-z0-9-]*$")]
@@ -74,6 +76,8 @@ Moments = Once[Percent]
 Reminders = Annotated[Moments, Field(max_length=MOST_REMINDERS)]
 EscalationMoments = Annotated[Moments, Field(max_length=MOST_TIERS - 1)]
 Uses = Annotated[int, Field(ge=1, le=MOST_USES, strict=True), IS_WHOLE]
+CasePatterns = Once[CasePattern]
+ChosenCasePatterns = Annotated[CasePatterns, Field(max_length=MOST_CASE_PATTERNS)]
 Characters = Annotated[int, Field(ge=1, le=1000, strict=True), IS_WHOLE]
 
 

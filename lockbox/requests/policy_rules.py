@@ -10,9 +10,11 @@ from uuid import UUID
 
 from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, model_validator
 
+from lockbox.requests.patterns import MOST_STARS, fits
 from lockbox.requests.policy import Consent, Overrides, Terms
 from lockbox.requests.policy_parts import (
     ApprovalStage,
+    ChosenCasePatterns,
     ChosenReasons,
     ChosenTiers,
     GroupName,
@@ -27,7 +29,6 @@ MOST_RULES = 100
 MOST_GROUPS = 50
 MOST_MEMBERS = 500
 MOST_MATCHING_RULES = 50
-MOST_STARS = 4
 PATTERN = re.compile(r"[a-z][a-z0-9-]{0,31}:\S+")
 Word = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9][a-z0-9_-]*$")]
 Line = Annotated[
@@ -55,7 +56,7 @@ LESS_IS_STRICTER = (
     "revoke_sign_in_age",
     "questions_stop_clock",
 )
-EITHER_SAYS = ("approval_reminders", "review_reminders")
+EITHER_SAYS = ("approval_reminders", "review_reminders", "case_patterns")
 EARLIEST = ("escalation", "review_escalation")
 MORE_IS_STRICTER = (
     *("vendor_review", "quorum", "require_case", "justification_least", "report_on_close"),
@@ -71,27 +72,6 @@ class RequestFacts:
     actions: Collection[str]
     reason: Reason
     resources: Collection[str]
-
-
-def fits(pattern: str, resource: str) -> bool:
-    """Whether the whole resource is what the pattern says, where `*` is any text, also none.
-
-    Case matters. Each stretch between stars is looked for once, from left to right, so it takes linear time and
-    nothing that somebody writes can make it backtrack.
-    """
-    first, *rest = pattern.split("*")
-    if not rest:
-        return resource == first
-    *between, last = rest
-    at, end = len(first), len(resource) - len(last)
-    if at > end or not (resource.startswith(first) and resource.endswith(last)):
-        return False
-    for phase in between:
-        found = resource.find(phase, at, end)
-        if found < 0:
-            return False
-        at = found + len(phase)
-    return True
 
 
 def overlap(one: str, other: str) -> bool:
@@ -190,6 +170,7 @@ class Policy(Terms):
     approval_reminders: Reminders = (50, 83)
     review_reminders: Reminders = (50, 83)
     reasons: ChosenReasons = frozenset(Reason)
+    case_patterns: ChosenCasePatterns = ()
     rules: Annotated[tuple[Rule, ...], Field(max_length=MOST_RULES)] = ()
     groups: Groups = Field(default_factory=dict)
     consent: Consent | None = None
@@ -229,11 +210,11 @@ def _called(
 def stricter(a: Terms, b: Terms) -> Terms:
     """Return the strictest of both, field by field; associative, commutative and idempotent.
 
-    Stages add up, with the larger quorum of each group. Only reasons that both accept are left, perhaps none. A
-    group is prompted as early as either side says; a side without tiers has no say in that. So is each tier of the
-    vendor's managers. Who is waited for is
-    reminded whenever either side says, and a window's end is announced as early as either does, and reported if
-    either says so. A decision needs a comment if either side says so.
+    Stages add up, with the larger quorum of each group. Only reasons that both accept are left, perhaps none. A case
+    has to fit the patterns of both. A group is prompted as early as either side says; a side without tiers has no say
+    in that. So is each tier of the vendor's managers. Who is waited for is reminded whenever either side says, and a
+    window's end is announced as early as either does, and reported if either says so. A decision needs a comment if
+    either side says so.
     """
     return Terms.model_validate(
         {name: min(getattr(a, name), getattr(b, name), key=_limit) for name in LESS_IS_STRICTER}
@@ -258,6 +239,7 @@ def loosens(old: Terms, new: Terms) -> bool:
         or any(getattr(new, name) < getattr(old, name) for name in MORE_IS_STRICTER)
         or not new.reasons <= old.reasons
         or not new.comment_required >= old.comment_required
+        or not set(new.case_patterns) >= set(old.case_patterns)
         or any(quorums.get(stage.group, 0) < stage.quorum for stage in old.stages)
     )
 

@@ -17,9 +17,10 @@ from lockbox.notifications import announcements
 from lockbox.notifications.recipients import RecipientDirectory
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest, PreApproval
+from lockbox.requests.patterns import fits
 from lockbox.requests.policy import Terms
 from lockbox.requests.policy_parts import ApproveMeans, Reason
-from lockbox.requests.policy_rules import Policy, RequestFacts, fits, stricter, strictest_for
+from lockbox.requests.policy_rules import Policy, RequestFacts, stricter, strictest_for
 from lockbox.requests.quorum import Vote, quorum_met
 
 USABLE = text("""

@@ -17,6 +17,7 @@ from lockbox.notifications.mail_text import duration
 from lockbox.notifications.outbox import NotifiedMove
 from lockbox.notifications.recipients import RecipientDirectory
 from lockbox.requests import deadlines, decisions, policy_store
+from lockbox.requests.cases import DUPLICATE
 from lockbox.requests.evaluate import NOBODY, Evaluation, RequestInput, evaluate_request
 from lockbox.requests.lifecycle import Action, Party, State
 from lockbox.requests.models import AccessRequest
@@ -207,6 +208,7 @@ class Preview:
     endpoints: int
     lacks: tuple[tuple[str, str], ...]
     obstacles: tuple[str, ...]
+    duplicate_of: UUID | None = None
 
 
 def preview(
@@ -236,9 +238,18 @@ def preview(
             RecipientMailboxes(name, len(found.people[one])) for one, name in names.of(found.people)
         ),
         endpoints=len(found.endpoints),
-        lacks=tuple(lacking(submission, evaluation.terms, submission.timing(evaluation.at))),
+        lacks=(
+            *lacking(submission, evaluation.terms, submission.timing(evaluation.at)),
+            *_duplicate(submission, evaluation),
+        ),
         obstacles=tuple(evaluation.obstacles()),
+        duplicate_of=evaluation.duplicate,
     )
+
+
+def _duplicate(submission: RequestInput, evaluation: Evaluation) -> Iterator[tuple[str, str]]:
+    if evaluation.duplicate and not submission.duplicate_reason:
+        yield "duplicate_reason", DUPLICATE
 
 
 def first_recipients(session: UnitOfWork, evaluation: Evaluation) -> PreviewRecipients:

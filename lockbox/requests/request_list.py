@@ -248,7 +248,8 @@ def read_cursor(given: str) -> UUID:
 def holds(caller: Caller, words: str, rows: type[AccessRequest]) -> ColumnElement[bool]:
     """Return the condition for the requests that hold these words, in any case, in what the caller may read.
 
-    They are looked for in the case reference, the names of resources, the id, and the justification.
+    They are looked for in the case reference and the address of its page, the names of resources, the id, and the
+    justification.
     """
     readers = READERS[ProtectedField.JUSTIFICATION]
     roles = {Role(one.value) for one in readers - {ReaderRole.REQUESTER}}
@@ -257,6 +258,7 @@ def holds(caller: Caller, words: str, rows: type[AccessRequest]) -> ColumnElemen
     readable = true() if caller.holds(*(roles & VENDOR_ROLES)) else or_(own, is_theirs)
     return or_(
         col(rows.case_ref).icontains(words, autoescape=True),
+        col(rows.case_url).icontains(words, autoescape=True),
         func.array_to_string(col(rows.resources), "\n").icontains(words, autoescape=True),
         cast(col(rows.id), String).icontains(words, autoescape=True),
         readable & col(rows.justification).icontains(words, autoescape=True),

@@ -75,6 +75,8 @@ def _same(earlier: Row[Any], request_id: UUID, at: datetime) -> RequestInput:
         reason_code=earlier.reason_code,
         justification=earlier.justification,
         case_ref=earlier.case_ref,
+        case_system=earlier.case_system,
+        case_url=earlier.case_url,
         access_window=earlier.access_window,
         max_uses=earlier.max_uses,
         engineer=earlier.requester_id,

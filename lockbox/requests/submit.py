@@ -25,6 +25,7 @@ from lockbox.failpoints import failpoint
 from lockbox.identity import keyring
 from lockbox.identity.roles import AuthMethod, Caller
 from lockbox.requests import approvals, idempotency, pre_approvals, transition
+from lockbox.requests.cases import DUPLICATE, DuplicateRequest
 from lockbox.requests.deadlines import deadline, wake_at
 from lockbox.requests.evaluate import (
     Evaluation,
@@ -85,6 +86,8 @@ def facts(request: AccessRequest) -> dict[str, Plain]:
         **({"pre_approval_id": request.pre_approval_id} if request.pre_approval_id else {}),
         **({"not_before": request.not_before} if request.not_before else {}),
         **({"extends": request.extends} if request.extends else {}),
+        **({"case_system": request.case_system} if request.case_system else {}),
+        **({"duplicate_of": request.duplicate_of} if request.duplicate_of else {}),
     }
 
 
@@ -93,6 +96,8 @@ def personal(request: AccessRequest) -> dict[str, str | None]:
     return {
         "justification": request.justification,
         "case_ref": request.case_ref,
+        "case_url": request.case_url,
+        "duplicate_reason": request.duplicate_reason,
         "resources": json.dumps(request.resources, ensure_ascii=False),
     }
 
@@ -165,12 +170,15 @@ def submit(
         UnknownTenant, TenantSuspended, UnknownService, UnknownEngineer: as named.
         PolicyNotMet, WindowTooLong: the tenant's policy asks for something else; `errors` says what.
         NobodyCanApprove: too few people could ever approve it; the sentence says why.
+        DuplicateRequest: the engineer has an open request for the same case and resource, and no reason is given.
         TooMany: a limit of submissions a minute is reached.
     """
     evaluation = evaluate_request(session, caller, submission, services)
     _meets(submission, evaluation)
     if obstacles := list(evaluation.obstacles()):
         raise NobodyCanApprove(" ".join(obstacles))
+    if evaluation.duplicate and not submission.duplicate_reason:
+        raise DuplicateRequest(DUPLICATE, field="duplicate_reason", request_id=str(evaluation.duplicate))
     if limits:
         _within(session, limits, evaluation)
     failpoint("intake.after_evaluation")
@@ -266,6 +274,10 @@ def _new(caller: Caller, submission: RequestInput, evaluation: Evaluation) -> Ac
         reason_code=submission.reason_code,
         justification=submission.justification,
         case_ref=submission.case_ref,
+        case_system=submission.case_system,
+        case_url=submission.case_url,
+        duplicate_of=evaluation.duplicate,
+        duplicate_reason=submission.duplicate_reason if evaluation.duplicate else None,
         mode=evaluation.mode,
         policy_version=evaluation.tenant.policy_version,
         token_id=_token(caller),

@@ -53,6 +53,18 @@ CREATE FUNCTION at_leaving() RETURNS uuid LANGUAGE sql STABLE
 CREATE FUNCTION at_suspending() RETURNS uuid LANGUAGE sql STABLE
     AS $$ SELECT nullif(current_setting('lockbox.suspending', true), '')::uuid $$;
 
+-- The token of a ticket system that says that a case is closed, and the tenants that it is bound to: there it ends what
+-- was asked for the case.
+CREATE FUNCTION at_closing() RETURNS uuid LANGUAGE sql STABLE
+    AS $$ SELECT nullif(current_setting('lockbox.closing', true), '')::uuid $$;
+
+CREATE FUNCTION closing_tenants() RETURNS uuid[]
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    SELECT coalesce(array_agg(t.id), '{}') FROM tokens k JOIN tenants t ON 'tenant:' || t.slug = ANY (k.scopes)
+    WHERE k.id = at_closing() AND k.person_id = at_person() AND 'system' = ANY (at_roles())
+        AND 'case:close' = ANY (k.scopes) AND k.revoked_at IS NULL AND k.expires_at > clock_timestamp()
+$$;
+
 -- A command of the database's owner sets this first, and no server can: `session_user` is the login.
 CREATE FUNCTION is_owner_command(what text) RETURNS boolean LANGUAGE sql STABLE AS $$
     SELECT session_user = 'lockbox_owner' AND coalesce(current_setting('lockbox.owner_command', true), '') = what
@@ -245,7 +257,8 @@ CREATE FUNCTION leads_to(state text) RETURNS text[] LANGUAGE sql IMMUTABLE AS $$
         ELSE '{}' END::text[]
 $$;
 
--- Whether a policy requires signed approvals: as `fits` and `Match.matches` in lockbox/requests/policy_rules.py.
+-- Whether a policy requires signed approvals: as `fits` in lockbox/requests/patterns.py and `Match.matches` in
+-- policy_rules.py beside it.
 CREATE FUNCTION fits(pattern text, resource text) RETURNS boolean LANGUAGE sql IMMUTABLE AS $$
     SELECT resource LIKE replace(replace(replace(replace(pattern, '\', '\\'), '%', '\%'), '_', '\_'), '*', '%')
 $$;
@@ -353,8 +366,8 @@ $$;
 -- request. Two statements, so that a caller who waited for the lock sees what was submitted meanwhile.
 CREATE FUNCTION lock_earlier_request(of_request uuid) RETURNS TABLE (
     tenant text, requester_id uuid, service text, resources text[], actions text[], reason_code text,
-    justification text, case_ref text, access_window integer, max_uses integer, not_before timestamptz, state text,
-    open_follower uuid
+    justification text, case_ref text, case_system text, case_url text, access_window integer, max_uses integer,
+    not_before timestamptz, state text, open_follower uuid
 ) LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
     r requests;
@@ -367,7 +380,8 @@ BEGIN
         RETURN;
     END IF;
     RETURN QUERY SELECT t.slug::text, r.requester_id, r.service::text, r.resources, r.actions, r.reason_code::text,
-        r.justification::text, r.case_ref::text, r.access_window, r.max_uses, r.not_before,
+        r.justification::text, r.case_ref::text, r.case_system::text, r.case_url::text, r.access_window, r.max_uses,
+        r.not_before,
         r.state::text,
         (SELECT f.id FROM requests f WHERE f.follows = r.id AND f.closed_at IS NULL)
     FROM tenants t WHERE t.id = r.tenant_id;
@@ -377,8 +391,9 @@ END $$;
 -- windows that go on from each other began.
 CREATE FUNCTION lock_extended_request(of_request uuid) RETURNS TABLE (
     tenant text, requester_id uuid, service text, resources text[], actions text[], reason_code text,
-    justification text, case_ref text, max_uses integer, first_opened_at timestamptz, deadline_at timestamptz,
-    begins_at timestamptz, version integer, state text, open_extension uuid
+    justification text, case_ref text, case_system text, case_url text, max_uses integer,
+    first_opened_at timestamptz, deadline_at timestamptz, begins_at timestamptz, version integer, state text,
+    open_extension uuid
 ) LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
     r requests;
@@ -391,7 +406,8 @@ BEGIN
         RETURN;
     END IF;
     RETURN QUERY SELECT t.slug::text, r.requester_id, r.service::text, coalesce(r.granted_resources, r.resources),
-        coalesce(r.granted_actions, r.actions), r.reason_code::text, r.justification::text, r.case_ref::text, r.max_uses,
+        coalesce(r.granted_actions, r.actions), r.reason_code::text, r.justification::text, r.case_ref::text,
+        r.case_system::text, r.case_url::text, r.max_uses,
         coalesce(r.first_opened_at, r.opens_at, r.opened_at), r.deadline_at,
         coalesce(r.opens_at, r.opened_at), r.version, r.state::text,
         (SELECT f.id FROM requests f WHERE f.extends = r.id AND f.closed_at IS NULL)
@@ -456,6 +472,22 @@ BEGIN
     RETURNING p.max_uses - p.used INTO uses_left;
     RETURN uses_left;
 END $$;
+
+-- The engineer's newest open request for the same case and one of these resources, but for the one that the new request
+-- refers to itself. So many of a case are looked through.
+CREATE FUNCTION open_duplicate(of_tenant uuid, of_person uuid, of_service text, of_resources text[], of_system text,
+    of_case text, beside uuid) RETURNS uuid
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    SELECT r.id FROM (
+        SELECT c.* FROM requests c WHERE c.tenant_id BETWEEN of_tenant AND of_tenant
+            AND c.case_ref BETWEEN of_case AND of_case ORDER BY c.tenant_id DESC, c.case_ref DESC LIMIT 500
+    ) r
+    WHERE of_tenant = ANY (at_reach()) AND (of_person = at_person() OR 'system' = ANY (at_roles()))
+        AND coalesce(r.case_system = of_system, true) AND r.requester_id = of_person AND r.service = of_service AND r.closed_at IS NULL
+        AND r.deadline_at > clock_timestamp() AND r.id IS DISTINCT FROM beside
+        AND coalesce(r.granted_resources, r.resources) && of_resources
+    ORDER BY r.id DESC LIMIT 1
+$$;
 
 -- When a tenant's consent ends, and under which mode it lets the vendor open.
 CREATE FUNCTION consents(of_tenants uuid[]) RETURNS TABLE (tenant_id uuid, mode text, until_at timestamptz)

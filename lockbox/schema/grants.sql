@@ -163,3 +163,7 @@ GRANT EXECUTE ON FUNCTION is_held, last_sign_ins TO lockbox_api;
 
 GRANT EXECUTE ON FUNCTION credentials_of, was_removed, seal_lag, needs_connectors TO lockbox_worker;
 GRANT EXECUTE ON FUNCTION signed_decisions, log_heads, log_tiles, event_exists TO lockbox_connectors;
+
+-- Cases and duplicates
+GRANT EXECUTE ON FUNCTION at_closing TO lockbox_api, lockbox_worker, lockbox_notifications, lockbox_connectors;
+GRANT EXECUTE ON FUNCTION closing_tenants, open_duplicate TO lockbox_api;

@@ -331,6 +331,13 @@ CREATE POLICY api_select_suspending ON requests FOR SELECT TO lockbox_api
 CREATE POLICY api_update_suspending ON requests FOR UPDATE TO lockbox_api
     USING (tenant_id = (SELECT at_suspending()) AND (SELECT at_roles()) && '{operator}'::text[]
         AND is_suspended(tenant_id));
+-- A ticket system ends what was asked for a case that is closed, where its token is bound to the tenant.
+CREATE POLICY api_select_closing ON requests FOR SELECT TO lockbox_api
+    USING ((SELECT at_closing()) IS NOT NULL AND case_ref IS NOT NULL
+        AND tenant_id = ANY ((SELECT closing_tenants())::uuid[]));
+CREATE POLICY api_update_closing ON requests FOR UPDATE TO lockbox_api
+    USING ((SELECT at_closing()) IS NOT NULL AND case_ref IS NOT NULL
+        AND tenant_id = ANY ((SELECT closing_tenants())::uuid[]));
 
 CREATE POLICY api_select ON decisions FOR SELECT TO lockbox_api
     USING (EXISTS (SELECT FROM requests r WHERE r.id = request_id OFFSET 0));

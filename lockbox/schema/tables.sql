@@ -416,6 +416,10 @@ CREATE TABLE requests (
     reason_code varchar(24) NOT NULL,
     justification varchar(4000) NOT NULL CONSTRAINT ck_requests_justification CHECK (justification <> ''),
     case_ref varchar(100),
+    case_system varchar(63),
+    case_url varchar(2000),
+    duplicate_of uuid CONSTRAINT fk_requests_duplicate_of REFERENCES requests (id),
+    duplicate_reason varchar(500),
 
     policy_version integer NOT NULL,
     mode varchar(24) NOT NULL CONSTRAINT ck_requests_mode CHECK (mode IN ('enforce', 'observe', 'off')),

@@ -326,6 +326,9 @@ CREATE TRIGGER leaving_only_ends BEFORE UPDATE ON requests FOR EACH ROW
 CREATE TRIGGER suspending_only_ends BEFORE UPDATE ON requests FOR EACH ROW
     WHEN (current_user = 'lockbox_api' AND OLD.tenant_id = at_suspending() AND NEW.state <> 'revoked')
     EXECUTE FUNCTION refuse('request %s of a suspended tenant can only be revoked by an operator');
+CREATE TRIGGER closing_only_ends BEFORE UPDATE ON requests FOR EACH ROW
+    WHEN (current_user = 'lockbox_api' AND at_closing() IS NOT NULL AND NEW.state NOT IN ('cancelled', 'revoked'))
+    EXECUTE FUNCTION refuse('request %s of a case that is closed can only be cancelled or revoked');
 
 -- The terms of a request only ever get stricter.
 CREATE TRIGGER never_looser BEFORE UPDATE ON requests FOR EACH ROW

@@ -21,8 +21,9 @@ from lockbox.requests import decide
 from lockbox.requests.approvals import SignedStatement
 from lockbox.requests.lifecycle import Action, State
 from lockbox.requests.models import AccessRequest
+from lockbox.requests.patterns import fits
 from lockbox.requests.policy_parts import ApproveMeans, Reason
-from lockbox.requests.policy_rules import Policy, RequestFacts, fits, terms_for
+from lockbox.requests.policy_rules import Policy, RequestFacts, terms_for
 from tests.authenticator import Authenticator
 from tests.database.scenes import as_caller, door, read, telling
 from tests.passkey_approvals import DEMANDED, approve, asked, cose_bytes, enrol, signed

@@ -282,6 +282,9 @@ def _stated(door: Door) -> RouteExample:
 PLACES: dict[str, Callable[[Door], RouteExample]] = {
     "POST /v1/requests/{request_id}/questions": lambda _: RouteExample(body=SAYS),
     "POST /v1/requests/{request_id}/questions/{question_id}/answer": lambda _: RouteExample(body=SAYS),
+    "POST /v1/cases/{case_system}/{case_ref}/closed": lambda _: RouteExample(
+        ids={"case_system": "helpdesk", "case_ref": "CASE-1"}
+    ),
     "POST /v1/requests/{request_id}/activity": lambda _: RouteExample(body={"entries": [done()]}),
     "POST /v1/requests/{request_id}/credential": lambda _: RouteExample(body={"verifier": verifier_of("secret")}),
     "POST /v1/tenants": lambda _: RouteExample(

@@ -62,6 +62,7 @@ MATRIX = {
     "POST /v1/requests/{request_id}/cancel": "200 404 403 404 403 404 403 403 403 404 403",
     "POST /v1/requests/{request_id}/revoke": "403 404 409 404 403 404 409 409 403 404 409",
     "POST /v1/requests/{request_id}/complete": "409 404 403 404 403 404 403 403 403 404 403",
+    "POST /v1/cases/{case_system}/{case_ref}/closed": "403 403 403 403 403 403 403 403 403 403 403",
     "POST /v1/requests/{request_id}/activity": "403 404 403 404 403 403 403 403 403 404 403",
     "GET /v1/requests/{request_id}/activity": "200 404 200 404 200 404 200 200 200 404 200",
     "POST /v1/requests/{request_id}/credential": "403 404 403 404 403 404 403 403 403 404 403",

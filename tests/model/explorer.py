@@ -16,6 +16,7 @@ from tests.model.rules import (
     ACTIONS,
     AMIR,
     ANN,
+    CLOSES_ITS_CASE,
     ERIN,
     MAX,
     NAMES,
@@ -49,6 +50,7 @@ FEW = (
     Case("max, then ann", Terms(**TICK, **QUIET, **REVIEWED), acts=acts_of(ERIN, MAX, ANN)),
     Case("max alone", Terms(**TICK, **QUIET, **REVIEWED), Mode.OBSERVE, acts_of(ERIN, MAX)),
 )
+CLOSING = Case("a case that closes", Terms(**TICK, **QUIET, **REVIEWED), acts=(*acts_of(MAX, ANN), *CLOSES_ITS_CASE))
 YES = Case("a yes that is taken back", Terms(**TICK, **QUIET, **UNREVIEWED), acts=YES_AND_NO)
 SILENCE = Case("silence", Terms(**TICK, **QUIET, **UNREVIEWED), acts=())
 

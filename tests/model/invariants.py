@@ -5,10 +5,12 @@ from collections.abc import Callable
 from lockbox.identity.roles import Mode
 from lockbox.requests.lifecycle import FINAL_STATES, Action, State
 from tests.model.plant import RESTING, ModelWorld, hinting, reconciles
-from tests.model.rules import ACTIONS, AMIR, ANN, CLOCK, ERIN, MAX, NEVER, STATES, RuleModel
+from tests.model.rules import ACTIONS, AMIR, ANN, CLOCK, DESK, ERIN, MAX, NEVER, STATES, RuleModel
 
 ACTIVE, PENDING, REVIEWING = (STATES.index(state) for state in (State.ACTIVE, State.PENDING, State.REVIEWING))
 APPROVE, ENDORSE, DENY = (ACTIONS.index(action) for action in (Action.APPROVE, Action.ENDORSE, Action.DENY))
+CANCEL, REVOKE = ACTIONS.index(Action.CANCEL), ACTIONS.index(Action.REVOKE)
+CANCELLED, REVOKED = STATES.index(State.CANCELLED), STATES.index(State.REVOKED)
 FINAL = frozenset(STATES.index(state) for state in FINAL_STATES)
 ENOUGH = 60
 
@@ -65,6 +67,15 @@ def shut_after_the_end(world: ModelWorld, db: RuleModel) -> str | None:
     return f"the door is open at {world.now}, and the window ended at {ends}" if world.now >= ends else None
 
 
+def ends_with_its_case(world: ModelWorld, _: RuleModel) -> str | None:
+    """What its ticket system does to it is its end, and opens nothing."""
+    did = [(action, state) for person, action, _, state in world.row.events if person == DESK]
+    good = {(CANCEL, CANCELLED), (REVOKE, REVOKED)}
+    if not did or (len(did) == 1 and did[0] in good and world.row.state == did[0][1]):
+        return None
+    return "it goes on after its case was closed"
+
+
 def never_denied_and_open(world: ModelWorld, _: RuleModel) -> str | None:
     """One denial outweighs any approvals."""
     states, actions = {event[3] for event in world.row.events}, {event[1] for event in world.row.events}
@@ -117,6 +128,7 @@ CHECKS: tuple[Check, ...] = (
     asked_once_the_customer_decides,
     shut_after_the_end,
     never_denied_and_open,
+    ends_with_its_case,
     not_ended_early,
     ends_in_the_end,
     hints_suffice,

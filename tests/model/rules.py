@@ -19,15 +19,16 @@ ACTIONS = tuple(Action)
 NEVER = -1
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
-ERIN, MAX, ANN, AMIR, TARA, CLOCK = range(6)
-NAMES = ("erin", "max", "ann", "amir", "tara", "the clock")
-IDS = tuple(UUID(int=number + 1) for number in range(5))
+ERIN, MAX, ANN, AMIR, TARA, DESK, CLOCK = range(7)
+NAMES = ("erin", "max", "ann", "amir", "tara", "the ticket system", "the clock")
+IDS = tuple(UUID(int=number + 1) for number in range(6))
 PARTIES: tuple[set[Party], ...] = (
     {Party.REQUESTER, Party.APPROVER},
     {Party.MANAGER},
     {Party.APPROVER},
     {Party.APPROVER},
     {Party.TENANT_ADMIN},
+    {Party.SYSTEM},
 )
 APPROVERS = frozenset({ERIN, ANN, AMIR})
 ACTS = tuple(
@@ -41,6 +42,10 @@ ACTS = tuple(
     )
     for action in actions
 )
+
+
+CLOSES_ITS_CASE = ((DESK, Action.CANCEL), (DESK, Action.REVOKE))
+"""What a ticket system does once the case of the request is closed."""
 
 
 def acts_of(*people: int) -> tuple[tuple[int, Action], ...]:

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from lockbox.requests import available_moves, deadlines
-from lockbox.requests.lifecycle import Action, MoveRule, State
+from lockbox.requests.lifecycle import Action, MoveRule, Party, State
 from lockbox.requests.quorum import Vote
-from tests.model.explorer import EVERYBODY, FEW, SILENCE, YES, Bound, explore, explore_outbox
+from tests.model.explorer import CLOSING, EVERYBODY, FEW, SILENCE, YES, Bound, explore, explore_outbox
 from tests.model.invariants import one_event_a_move
 from tests.model.outbox import (
     LIVES,
@@ -49,6 +49,13 @@ def _one_vote_of_several(state: State | None, action: Action, parties: Any) -> A
     return available_moves.move(state, action, parties)
 
 
+def _reopened(state: State | None, action: Action, parties: Any) -> Any:
+    """A table of moves by which a ticket system opens what it should cancel."""
+    if action is Action.CANCEL and parties == {Party.SYSTEM} and state is State.PENDING:
+        return MoveRule(State.ACTIVE, frozenset()), None
+    return available_moves.move(state, action, parties)
+
+
 def _any_yes(votes: list[Vote], *_: object) -> bool:
     return any(vote.decision is Action.APPROVE for vote in votes)
 
@@ -66,6 +73,7 @@ BROKEN: dict[str, tuple[Case, ModelRules, str]] = {
     "a door that believes the state": (ONE, ModelRules(is_shut=lambda *_: False), "the window ended"),
     "a door that shuts a tick late": (ONE, ModelRules(is_shut=lambda now, ends: now > ends), "the window ended"),
     "a table with a row too many": (ONE, ModelRules(move=_from_the_dead), "after the end"),
+    "a case that opens": (CLOSING, ModelRules(move=_reopened), "timely approvals"),
     "a denial that can be outvoted": (
         ONE,
         ModelRules(move=_one_vote_of_several, quorum_met=_any_yes),
@@ -95,6 +103,7 @@ def test_every_state_near_is_as_it_must_be(case: Case) -> None:
     [
         (FEW[0], Bound(states=200_000, horizon=3, faults=0)),
         (FEW[2], Bound(states=200_000, horizon=3, faults=0)),
+        pytest.param(CLOSING, Bound(states=200_000, horizon=3, faults=0), marks=pytest.mark.far),
         pytest.param(YES, Bound(states=200_000, horizon=2, faults=1), marks=pytest.mark.far),
         (SILENCE, Bound(states=200_000, horizon=3, faults=1)),
     ],

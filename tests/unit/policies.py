@@ -75,13 +75,16 @@ PLAIN: dict[str, st.SearchStrategy[Any]] = {
 PERCENTS = st.lists(st.integers(1, 99), max_size=MOST_TIERS - 1, unique=True).map(tuple)
 TIMED = dict.fromkeys(("escalation", "approval_reminders", "review_reminders", "review_escalation"), PERCENTS)
 COMMENTS = st.frozensets(st.sampled_from(ReasonedDecision))
+CASES = st.lists(st.sampled_from(("CHG-*|INC*", "INC*", "*7")), max_size=3, unique=True).map(tuple)
 MERGED = {
     "comment_required": COMMENTS,
+    "case_patterns": CASES,
     "reasons": st.frozensets(st.sampled_from(Reason)),
     "tiers": POSITIONS.map(tiers_of),
 }
 CHOSEN = {
     "comment_required": COMMENTS.filter(bool),
+    "case_patterns": CASES.filter(bool),
     "reasons": st.frozensets(st.sampled_from(Reason), min_size=1),
     "tiers": FULL_TIERS,
 }

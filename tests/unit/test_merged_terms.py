@@ -32,6 +32,8 @@ ORDER = [
     ("reasons", {OTHER, CASE}, {OTHER}),
     ("reasons", {OTHER}, set()),
     ("require_case", False, True),
+    ("case_patterns", (), ("INC*",)),
+    ("case_patterns", ("INC*",), ("*7", "INC*")),
     ("justification_least", 1, 2),
     ("report_on_close", False, True),
     ("mail_link", True, False),

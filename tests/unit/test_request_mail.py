@@ -12,8 +12,9 @@ import pytest
 from lockbox.identity.roles import Mode
 from lockbox.notifications import mail_text
 from lockbox.notifications.audience import CONVERSED, COPIED, OPERATED, RECEIPT, REMINDERS, REPORT
+from lockbox.notifications.earlier_requests import EarlierRequest
 from lockbox.notifications.mail_text import REQUEST_SUBJECTS
-from lockbox.notifications.request_mail import EarlierRequest, MailWording
+from lockbox.notifications.request_mail import MailWording
 from lockbox.requests.lifecycle import State
 from tests.each import each
 from tests.unit.sample_mail import ANN, AT, ERIN, NUMBER, PAGE, mail

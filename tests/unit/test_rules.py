@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from lockbox.identity.roles import Mode
+from lockbox.requests.patterns import fits
 from lockbox.requests.policy import Consent, Overrides, effective_mode
 from lockbox.requests.policy_parts import Reason
-from lockbox.requests.policy_rules import Match, Policy, RequestFacts, Rule, fits
+from lockbox.requests.policy_rules import Match, Policy, RequestFacts, Rule
 from tests.each import each
 from tests.examples import examples
 from tests.unit.policies import ASKS, MATCHES, PEOPLE, POLICIES

@@ -46,6 +46,7 @@ def test_the_defaults_are_safe() -> None:
         "report_on_close": True,
         "reasons": ["legal_demand", "other", "support_case", "vendor_alert", "vendor_review"],
         "require_case": False,
+        "case_patterns": [],
         "justification_least": 1,
         "mail_link": True,
         "mail_justification": True,

@@ -28,8 +28,9 @@ ALTER TABLE decisions ADD CONSTRAINT ck_decisions_kept CHECK (decision = 'approv
 
 CREATE FUNCTION lock_extended_request(of_request uuid) RETURNS TABLE (
     tenant text, requester_id uuid, service text, resources text[], actions text[], reason_code text,
-    justification text, case_ref text, max_uses integer, first_opened_at timestamptz, deadline_at timestamptz,
-    begins_at timestamptz, version integer, state text, open_extension uuid
+    justification text, case_ref text, case_system text, case_url text, max_uses integer,
+    first_opened_at timestamptz, deadline_at timestamptz, begins_at timestamptz, version integer, state text,
+    open_extension uuid
 ) LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
     r requests;
@@ -42,7 +43,8 @@ BEGIN
         RETURN;
     END IF;
     RETURN QUERY SELECT t.slug::text, r.requester_id, r.service::text, coalesce(r.granted_resources, r.resources),
-        coalesce(r.granted_actions, r.actions), r.reason_code::text, r.justification::text, r.case_ref::text, r.max_uses,
+        coalesce(r.granted_actions, r.actions), r.reason_code::text, r.justification::text, r.case_ref::text,
+        r.case_system::text, r.case_url::text, r.max_uses,
         coalesce(r.first_opened_at, r.opens_at, r.opened_at), r.deadline_at,
         coalesce(r.opens_at, r.opened_at), r.version, r.state::text,
         (SELECT f.id FROM requests f WHERE f.extends = r.id AND f.closed_at IS NULL)
@@ -95,6 +97,56 @@ GRANT EXECUTE ON FUNCTION ran_to_its_end TO lockbox_api, lockbox_worker, lockbox
 
 
 -- Cases and duplicates
+
+ALTER TABLE requests ADD COLUMN case_system varchar(63), ADD COLUMN case_url varchar(2000),
+    ADD COLUMN duplicate_of uuid CONSTRAINT fk_requests_duplicate_of REFERENCES requests (id),
+    ADD COLUMN duplicate_reason varchar(500);
+
+-- The engineer's newest open request for the same case and one of these resources, but for the one that the new request
+-- refers to itself. So many of a case are looked through.
+CREATE FUNCTION open_duplicate(of_tenant uuid, of_person uuid, of_service text, of_resources text[], of_system text,
+    of_case text, beside uuid) RETURNS uuid
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    SELECT r.id FROM (
+        SELECT c.* FROM requests c WHERE c.tenant_id BETWEEN of_tenant AND of_tenant
+            AND c.case_ref BETWEEN of_case AND of_case ORDER BY c.tenant_id DESC, c.case_ref DESC LIMIT 500
+    ) r
+    WHERE of_tenant = ANY (at_reach()) AND (of_person = at_person() OR 'system' = ANY (at_roles()))
+        AND coalesce(r.case_system = of_system, true) AND r.requester_id = of_person AND r.service = of_service AND r.closed_at IS NULL
+        AND r.deadline_at > clock_timestamp() AND r.id IS DISTINCT FROM beside
+        AND coalesce(r.granted_resources, r.resources) && of_resources
+    ORDER BY r.id DESC LIMIT 1
+$$;
+REVOKE ALL ON FUNCTION open_duplicate FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION open_duplicate TO lockbox_api;
+
+-- The token of a ticket system that says that a case is closed, and the tenants that it is bound to: there it ends what
+-- was asked for the case.
+CREATE FUNCTION at_closing() RETURNS uuid LANGUAGE sql STABLE
+    AS $$ SELECT nullif(current_setting('lockbox.closing', true), '')::uuid $$;
+
+CREATE FUNCTION closing_tenants() RETURNS uuid[]
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    SELECT coalesce(array_agg(t.id), '{}') FROM tokens k JOIN tenants t ON 'tenant:' || t.slug = ANY (k.scopes)
+    WHERE k.id = at_closing() AND k.person_id = at_person() AND 'system' = ANY (at_roles())
+        AND 'case:close' = ANY (k.scopes) AND k.revoked_at IS NULL AND k.expires_at > clock_timestamp()
+$$;
+
+-- A ticket system ends what was asked for a case that is closed, where its token is bound to the tenant.
+CREATE POLICY api_select_closing ON requests FOR SELECT TO lockbox_api
+    USING ((SELECT at_closing()) IS NOT NULL AND case_ref IS NOT NULL
+        AND tenant_id = ANY ((SELECT closing_tenants())::uuid[]));
+CREATE POLICY api_update_closing ON requests FOR UPDATE TO lockbox_api
+    USING ((SELECT at_closing()) IS NOT NULL AND case_ref IS NOT NULL
+        AND tenant_id = ANY ((SELECT closing_tenants())::uuid[]));
+
+CREATE TRIGGER closing_only_ends BEFORE UPDATE ON requests FOR EACH ROW
+    WHEN (current_user = 'lockbox_api' AND at_closing() IS NOT NULL AND NEW.state NOT IN ('cancelled', 'revoked'))
+    EXECUTE FUNCTION refuse('request %s of a case that is closed can only be cancelled or revoked');
+
+REVOKE ALL ON FUNCTION at_closing, closing_tenants FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION at_closing TO lockbox_api, lockbox_worker, lockbox_notifications, lockbox_connectors;
+GRANT EXECUTE ON FUNCTION closing_tenants TO lockbox_api;
 
 
 -- Ordered stages, context and levels
@@ -530,8 +582,8 @@ END $$;
 DROP FUNCTION lock_earlier_request;
 CREATE FUNCTION lock_earlier_request(of_request uuid) RETURNS TABLE (
     tenant text, requester_id uuid, service text, resources text[], actions text[], reason_code text,
-    justification text, case_ref text, access_window integer, max_uses integer, not_before timestamptz, state text,
-    open_follower uuid
+    justification text, case_ref text, case_system text, case_url text, access_window integer, max_uses integer,
+    not_before timestamptz, state text, open_follower uuid
 ) LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
     r requests;
@@ -544,7 +596,8 @@ BEGIN
         RETURN;
     END IF;
     RETURN QUERY SELECT t.slug::text, r.requester_id, r.service::text, r.resources, r.actions, r.reason_code::text,
-        r.justification::text, r.case_ref::text, r.access_window, r.max_uses, r.not_before,
+        r.justification::text, r.case_ref::text, r.case_system::text, r.case_url::text, r.access_window, r.max_uses,
+        r.not_before,
         r.state::text,
         (SELECT f.id FROM requests f WHERE f.follows = r.id AND f.closed_at IS NULL)
     FROM tenants t WHERE t.id = r.tenant_id;

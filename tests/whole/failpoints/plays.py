@@ -8,6 +8,7 @@ from uuid import UUID
 
 import httpx
 
+from lockbox.identity.roles import BOUND_TO, Role, Scope
 from lockbox.requests.lifecycle import Action
 from tests.whole.failpoints.hall import FailpointStage
 
@@ -98,6 +99,17 @@ def _use(hall: FailpointStage) -> None:
             hall.is_let_in(request)
 
 
+def _of_a_case(hall: FailpointStage) -> None:
+    bounds = {Scope.CASE_CLOSE.value, f"{BOUND_TO}{hall.world.tenant.slug}"}
+    hall.world.add("desk", Role.SYSTEM, scopes=bounds)
+    for _ in range(2):
+        hall.submit(case_ref=hall.key, case_system="helpdesk")
+
+
+def _close_the_case(hall: FailpointStage) -> None:
+    hall.post("desk", f"/v1/cases/helpdesk/{hall.key}/closed", {})
+
+
 def _revoke_what_was_used_once(hall: FailpointStage) -> None:
     for request in hall.asked:
         (row,) = hall.stage.rows("SELECT used FROM requests WHERE id = :id", id=str(request))
@@ -109,6 +121,7 @@ def _revoke_what_was_used_once(hall: FailpointStage) -> None:
 FILE = FailpointPlay("api", "timed_out", nothing, _file, policy={"approval_window": FOUND})
 DECIDE = FailpointPlay("api", "expired", _ask, _decide, policy={"approval_window": LONG})
 USE = FailpointPlay("api", "revoked", _open_for_one_use, _use, _revoke_what_was_used_once)
+CLOSE = FailpointPlay("api", "cancelled", _of_a_case, _close_the_case, policy={"approval_window": LONG})
 TIME_OUT = FailpointPlay("worker", "timed_out", _submit, policy={"approval_window": 4})
 EXPIRE = FailpointPlay("worker", "expired", _open)
 REMIND = FailpointPlay("worker", "timed_out", _submit, policy={"approval_window": 12, "approval_reminders": (10,)})

@@ -13,6 +13,7 @@ from tests.whole.conftest import RunningStack, stage_of
 from tests.whole.failpoints import checks, retention
 from tests.whole.failpoints.hall import CHECKPOINTS, FailpointStage, kill
 from tests.whole.failpoints.plays import (
+    CLOSE,
     DECIDE,
     EXPIRE,
     FILE,
@@ -51,6 +52,7 @@ PLAYED = {
         "pipeline.after_arm",
     ),
     USE: ("window.after_use",),
+    CLOSE: ("case.after_lock", "case.after_end", "case.after_end:2"),
     TIME_OUT: (
         "schedule.after_claim",
         "poller.before_send",

@@ -1,0 +1,27 @@
+"""Bodies of cases: what ended when a ticket system closed one."""
+
+from uuid import UUID
+
+from pydantic import BaseModel
+
+from lockbox.requests.lifecycle import State
+
+
+class EndedRequestView(BaseModel):
+    """A request that ended with its case."""
+
+    request_id: UUID
+    tenant: str
+    state: State
+
+
+class CaseClosingView(BaseModel):
+    """What ended with a case: `cancelled` requests and `revoked` windows, by id; nothing in a repetition.
+
+    `more` is whether there are others, after a hundred of them: repeat the call.
+    """
+
+    case_system: str
+    case_ref: str
+    ended: list[EndedRequestView]
+    more: bool

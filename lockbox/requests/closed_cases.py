@@ -1,0 +1,78 @@
+"""End what was asked for a support case once its ticket system says that the case is closed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import text
+
+from lockbox.database import UnitOfWork
+from lockbox.errors import NotYours, TooLate
+from lockbox.failpoints import failpoint
+from lockbox.identity import authentication
+from lockbox.identity.roles import Caller, Role, Scope
+from lockbox.requests import decide
+from lockbox.requests.decisions import DecisionInput
+from lockbox.requests.lifecycle import Action, Party, State
+from lockbox.requests.models import AccessRequest
+from lockbox.requests.transition import Origin
+
+MOST_ENDED = 100
+CASE_CLOSED = "case_closed"
+WHY = "The support case was closed."
+WAYS_TO_END = {State.REVIEWING: Action.CANCEL, State.PENDING: Action.CANCEL, State.ACTIVE: Action.REVOKE}
+# A row that an open transaction is moving is waited for, and read as it is then: nothing but its end takes it out.
+OF_CASE = text("""
+SELECT requests.*, t.slug AS tenant FROM requests JOIN tenants t ON t.id = requests.tenant_id
+WHERE requests.tenant_id = ANY ((SELECT closing_tenants())::uuid[]) AND (requests.case_system = :system
+        OR :is_only AND requests.case_system IS NULL) AND requests.case_ref = :case_ref AND requests.closed_at IS NULL
+ORDER BY requests.id LIMIT :most FOR UPDATE OF requests
+""")
+
+
+@dataclass(frozen=True)
+class EndedRequest:
+    """A request that ended with its case, and the slug of its tenant."""
+
+    request: AccessRequest
+    tenant: str
+
+
+@dataclass(frozen=True)
+class CaseClosing:
+    """The requests that ended with a case, by id; `more` is whether there are others: the call is to be repeated."""
+
+    ended: Sequence[EndedRequest]
+    more: bool
+
+
+def close_case(
+    session: UnitOfWork, caller: Caller, origin: Origin, system: str, case_ref: str, *, is_only: bool = False
+) -> CaseClosing:
+    """Cancel the pending requests of a case and revoke its open windows, as its ticket system.
+
+    Where that is the only one there is (`is_only`), it is the system of cases that name none. It reaches the tenants
+    that the token is bound to, and says nothing of others. A repetition ends what has been asked since, and nothing
+    twice. A request that is submitted at this very moment may be missed.
+
+    Raises:
+        NotYours: the caller is no service account whose token has the scope and names tenants.
+    """
+    if not caller.holds(Role.SYSTEM) or Scope.CASE_CLOSE not in caller.scopes:
+        raise NotYours(f"This needs a token of a service account with the scope {Scope.CASE_CLOSE}.")
+    authentication.enter(session, caller)
+    authentication.close_cases(session, caller)
+    named = {"system": system, "case_ref": case_ref, "is_only": is_only}
+    rows = session.execute(OF_CASE, named | {"most": MOST_ENDED + 1}).all()
+    failpoint("case.after_lock")
+    ended = []
+    for row in rows[:MOST_ENDED]:
+        request = AccessRequest.of(row)
+        decision_input = DecisionInput(WAYS_TO_END[request.state], WHY, reason=CASE_CLOSED)
+        try:
+            request = decide.act_on(session, caller, origin, request, decision_input, as_party=Party.SYSTEM)
+        except TooLate:
+            # Its time has run out, and the clock is on its way to say so.
+            continue
+        ended.append(EndedRequest(request, row.tenant))
+        failpoint("case.after_end")
+    return CaseClosing(ended, more=len(rows) > MOST_ENDED)

@@ -1,0 +1,219 @@
+"""Cases: named with their ticket system and page, demanded by a pattern, closed by their system; and duplicates."""
+
+from typing import Any
+
+import pytest
+from httpx import Response
+
+from config.service_catalogue import CaseSystem
+from harness.people import WITHOUT_REVIEW
+from lockbox.identity.roles import BOUND_TO, Role, Scope
+from lockbox.requests.policy_rules import Policy
+from lockbox.sql import new_id
+from tests.each import each
+from tests.http.door import Door, OpenDoor, facts
+from tests.http.portal import OpenPortal
+from tests.policy_setup import lay_down
+
+PAGE = "https://helpdesk.vendor.example/cases/CASE-7"
+EVENTS = "SELECT convert_from(body, 'UTF8') AS body FROM events WHERE request_id = :id ORDER BY seq"
+
+
+@pytest.fixture(scope="module")
+def desk(open_door: OpenDoor) -> Door:
+    """A world with a ticket system, and another world's."""
+    door = open_door()
+    bounds = {Scope.CASE_CLOSE.value, f"{BOUND_TO}{door.world.tenant.slug}"}
+    door.world.add("desk", Role.SYSTEM, scopes=bounds)
+    door.world.add("foreign", Role.SYSTEM, scopes={Scope.CASE_CLOSE.value, f"{BOUND_TO}nobodys"})
+    door.world.add("unbound", Role.SYSTEM, scopes={Scope.REQUESTS_FILE})
+    return door
+
+
+def closed(door: Door, case: str, who: str = "desk", system: str = "helpdesk") -> Response:
+    """Say that a case is closed."""
+    return door.call(who, "POST", f"/v1/cases/{system}/{case}/closed")
+
+
+def of_case(door: Door, case: str, **changes: Any) -> str:
+    """Submit a request for a case, and return its id."""
+    named = {"case_ref": case, "case_system": "helpdesk", "resources": [f"mailbox:{new_id()}@contoso.example"]}
+    answer = door.file(**(named | changes))
+    assert answer.status_code == 201, answer.text
+    return str(answer.json()["id"])
+
+
+def test_a_case_is_named_with_its_system_and_its_page(desk: Door) -> None:
+    view = desk.file(case_ref="CASE-7", case_system="helpdesk", case_url=PAGE).json()
+
+    assert (view["case_system"], view["case_url"]) == ("helpdesk", PAGE)
+    found = desk.get("ann", "/v1/requests", text="helpdesk.vendor.example/cases/CASE-7").json()["items"]
+    assert [one["id"] for one in found] == [view["id"]]
+
+
+@each(
+    ("changes", "field"),
+    [
+        ({"case_url": "http://helpdesk.vendor.example/7"}, "case_url"),
+        ({"case_url": "https://elsewhere.example/7"}, "case_url"),
+        ({"case_url": "https://helpdesk.vendor.example@evil.example/7"}, "case_url"),
+        ({"case_url": "javascript:alert(1)"}, "case_url"),
+        ({"case_system": "zendesk"}, "case_system"),
+        ({"case_url": PAGE, "case_system": None}, "case_system"),
+        ({"case_ref": None, "case_url": PAGE}, "case_ref"),
+    ],
+)
+def test_a_page_or_system_that_is_not_the_vendors_is_refused(desk: Door, changes: dict[str, Any], field: str) -> None:
+    before = desk.rows()
+
+    body = facts(desk.file(**({"case_system": "helpdesk"} | changes)), 422, "invalid-request")
+
+    named = [one["field"] for one in body.get("errors", [{"field": body.get("field")}])]
+    assert named == [field]
+    assert desk.rows() == before
+
+
+def test_a_case_has_to_look_as_the_policy_says(open_door: OpenDoor) -> None:
+    door = open_door(Policy(vendor_review=False, case_patterns=["INC*|CASE-*", "*7"]))
+
+    body = facts(door.file(case_ref="CASE-8"), 422, "policy-not-met")
+
+    assert body["field"] == "case_ref"
+    assert door.file(case_ref="CASE-7").status_code == 201
+    assert door.file(case_ref=None).status_code == 201
+
+
+def test_a_duplicate_is_refused_with_the_id_of_the_open_one_unless_a_reason_is_given(desk: Door) -> None:
+    resource = f"mailbox:{new_id()}@contoso.example"
+    first = of_case(desk, "CASE-20", resources=[resource])
+    again: dict[str, Any] = {"case_ref": "CASE-20", "resources": [f"mailbox:{new_id()}@contoso.example", resource]}
+
+    refused = facts(desk.file(**again, duplicate_reason=None), 409, "duplicate-request")
+    previewed = desk.call("erin", "POST", "/v1/requests/preview", json=desk.world.body(**again))
+    second = desk.file(**again, duplicate_reason="The first is read-only").json()
+
+    assert (refused["request_id"], refused["field"]) == (first, "duplicate_reason")
+    assert previewed.json()["duplicate_of"] == first
+    assert (second["duplicate_of"], second["duplicate_reason"]) == (first, "The first is read-only")
+    shown = desk.get("ann", f"/v1/requests/{second['id']}").json()
+    assert shown["duplicate_reason"] == "The first is read-only"
+    assert f'"duplicate_of":"{first}"' in _bodies(desk, second["id"])[0]
+
+
+def test_what_differs_in_case_or_person_or_has_ended_is_no_duplicate(desk: Door) -> None:
+    resource = f"mailbox:{new_id()}@contoso.example"
+    asked: dict[str, Any] = {"resources": [resource], "duplicate_reason": None}
+    first = of_case(desk, "CASE-21", **asked)
+
+    assert desk.file(case_ref="CASE-22", **asked).status_code == 201
+    assert desk.file("eve", case_ref="CASE-21", **asked).status_code == 201
+    assert desk.file(case_ref=None, **asked).status_code == 201
+    assert desk.act("erin", "cancel", first).status_code == 200
+    assert desk.file(case_ref="CASE-21", **asked).status_code == 201
+
+
+def test_a_closed_case_cancels_what_waits_and_revokes_what_is_open(desk: Door) -> None:
+    waiting, opened, other = (of_case(desk, case) for case in ("CASE-30", "CASE-30", "CASE-31"))
+    desk.act("ann", "approve", opened)
+
+    answer = closed(desk, "CASE-30")
+
+    tenant = desk.world.tenant.slug
+    assert answer.status_code == 200
+    assert answer.json() == {
+        "case_system": "helpdesk",
+        "case_ref": "CASE-30",
+        "ended": [
+            {"request_id": waiting, "tenant": tenant, "state": "cancelled"},
+            {"request_id": opened, "tenant": tenant, "state": "revoked"},
+        ],
+        "more": False,
+    }
+    assert desk.get("erin", f"/v1/requests/{other}").json()["state"] == "pending"
+    for request_id in (waiting, opened):
+        last = desk.get("ann", f"/v1/requests/{request_id}/events").json()["items"][-1]
+        assert (last["role"], last["comment"]) == ("system", "The support case was closed.")
+        assert '"reason":"case_closed"' in _bodies(desk, request_id)[-1]
+    assert closed(desk, "CASE-30").json()["ended"] == []
+
+
+def test_a_review_ends_with_its_case(desk: Door) -> None:
+    lay_down(desk.world, vendor_review=True)
+    request_id = of_case(desk, "CASE-32")
+    lay_down(desk.world)
+
+    assert [one["state"] for one in closed(desk, "CASE-32").json()["ended"]] == ["cancelled"]
+    assert desk.get("max", f"/v1/requests/{request_id}").json()["state"] == "cancelled"
+
+
+def test_a_system_reaches_its_tenants_and_its_cases_alone(desk: Door) -> None:
+    request_id = of_case(desk, "CASE-33")
+
+    assert closed(desk, "CASE-33", "foreign").json()["ended"] == []
+    for who in ("unbound", "gate", "erin", "ann", "max", "olga"):
+        if who in desk.world.tokens:
+            facts(closed(desk, "CASE-33", who), 403, "wrong-role")
+    facts(closed(desk, "CASE-33", system="zendesk"), 404, "not-found")
+    assert desk.get("erin", f"/v1/requests/{request_id}").json()["state"] == "pending"
+    for path in ("/v1/requests", f"/v1/requests/{request_id}"):
+        assert request_id not in desk.get("desk", path).text
+
+
+def test_a_token_that_closes_cases_names_its_tenants(desk: Door) -> None:
+    slug = desk.world.tenant.slug
+    body = {"name": "desk", "scopes": ["case:close"]}
+
+    without = desk.call("desk", "POST", "/v1/tokens", json=body)
+    unknown = desk.call("desk", "POST", "/v1/tokens", json=body | {"tenants": ["no-such-tenant"]})
+    made = desk.call("desk", "POST", "/v1/tokens", json=body | {"tenants": [slug]})
+
+    assert facts(without, 422, "invalid-request")["field"] == "tenants"
+    facts(unknown, 422, "unknown-tenant")
+    assert (made.json()["scopes"], made.json()["tenants"]) == (["case:close"], [slug])
+
+
+def test_the_portal_offers_system_page_and_override(open_portal: OpenPortal) -> None:
+    portal = open_portal(WITHOUT_REVIEW)
+    browser = portal.browser()
+    browser.enter("erin")
+    form = {
+        "tenant": portal.world.tenant.slug,
+        "service": "exchange-online",
+        "resources": "mailbox:anna@contoso.example",
+        "actions": "read",
+        "reason_code": "support_case",
+        "justification": "It does not open",
+        "case_ref": "CASE-7",
+        "case_system": "helpdesk",
+        "case_url": PAGE,
+        "access_window": "1800",
+    }
+    first = browser.submit(browser.submit(browser.get("/ask"), "/ask/preview", **form), "/ask")
+    previewed = browser.submit(browser.get("/ask"), "/ask/preview", **form)
+    because = {"duplicate_reason": "The <b>first</b> is read-only"}
+
+    second = browser.submit(browser.submit(previewed, "/ask/preview", **form, **because), "/ask")
+
+    assert f'href="{PAGE}"' in first.text
+    assert "in Helpdesk" in first.words
+    assert "This request would be rejected" in previewed.words
+    assert f'href="{first.path}"' in previewed.text
+    assert "The &lt;b&gt;first&lt;/b&gt; is read-only" in second.text
+    assert f'href="{first.path}"' in second.text
+
+
+def test_a_case_that_names_no_system_is_in_the_only_one(desk: Door) -> None:
+    systems = {name: CaseSystem(title=name, address=f"https://{name}.example/") for name in ("jira", "zendesk")}
+    catalogue = desk.settings.catalogue.model_copy(update={"case_systems": systems})
+    other = desk.with_settings(catalogue=catalogue)
+
+    unnamed = desk.file(case_ref="CASE-40").json()["id"]
+
+    assert "jira, zendesk" in facts(other.file(case_system="helpdesk"), 422, "invalid-request")["detail"]
+    assert closed(other, "CASE-40", system="jira").json()["ended"] == []
+    assert [one["request_id"] for one in closed(desk, "CASE-40").json()["ended"]] == [unnamed]
+
+
+def _bodies(door: Door, request_id: str) -> list[str]:
+    with door.root.connect() as connection:
+        return [str(row.body) for row in connection.exec_driver_sql(EVENTS.replace(":id", f"'{request_id}'"))]
