@@ -40,6 +40,7 @@ class CommandGroup(LazyGroup):
         "invitation": CommandPlace("cli.commands:invitation", "Open invitations of a customer."),
         "delegation": CommandPlace("cli.commands:delegation", "Delegates of approvers."),
         "policy": CommandPlace("cli.policies", "Customer policies."),
+        "pre-approval": CommandPlace("cli.pre_approvals", "What a customer approves before it is asked."),
         "endpoint": CommandPlace("cli.commands:endpoint", "Webhooks."),
         "observer": CommandPlace("cli.commands:observer", "Observers, who get copies and cannot decide."),
         "exclusions": CommandPlace("cli.exclusions", "What Lockbox does not cover."),

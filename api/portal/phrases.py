@@ -116,6 +116,11 @@ FORM_LABELS = {
     "comment": "Why",
     "text": "Text",
     "reason": "Reason",
+    "resource": "Resources",
+    "actions": "Actions",
+    "reason_code": "Reason",
+    "access_window": "Longest window",
+    "max_uses": "How many windows",
 }
 CONSENT_IN_THE_PAST = "Choose a time that is still to come: until then the vendor would decide."
 NOT_JSON = "This is not JSON: look for a comma or a quote that is missing or one too many."
@@ -133,6 +138,7 @@ CHOOSE = "Choose {what}."
 SAY_WHEN = "Say {what}: {why}."
 DELEGATE, DELEGATE_FOR = "who stands in", "for whom"
 DELEGATE_FROM, DELEGATE_UNTIL = "from when", "until when"
+PRE_APPROVAL_UNTIL = "until when"
 
 # The playground of `make run`.
 NO_DEMO_USER = "There is no demo user of that name. Choose one from the page."

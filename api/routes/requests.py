@@ -371,7 +371,8 @@ def submission_answer(
     answer = idempotency.earlier_answer(session, key, plain) if key else None
     if answer is None:
         submitted = file()
-        entry = RequestEntry(submitted.request, submitted.tenant, submitted.requester, open=False)
+        is_open = submitted.request.state is State.ACTIVE
+        entry = RequestEntry(submitted.request, submitted.tenant, submitted.requester, open=is_open)
         view = NewRequestView(**_facts(entry, who, submitted.request.justification), asked=submitted.asked)
         text = view.model_dump_json()
         if key:

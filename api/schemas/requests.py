@@ -140,6 +140,8 @@ class RequestView(BaseModel):
     several alphabets: a Cyrillic letter among Latin ones looks the same and names something else. `duplicate_of` is
     the open request for the same case and resource beside which this one was submitted, and `duplicate_reason` why;
     null for readers who may not see it.
+    several alphabets: a Cyrillic letter among Latin ones looks the same and names something else. `pre_approval_id`
+    is what the customer approved beforehand, where that opened it.
     """
 
     id: UUID
@@ -178,6 +180,7 @@ class RequestView(BaseModel):
     granted_resources: list[str] | None = None
     granted_actions: list[str] | None = None
     mixed_alphabets: list[str] = []
+    pre_approval_id: UUID | None = None
 
 
 class DecisionView(BaseModel):

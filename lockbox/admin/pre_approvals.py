@@ -147,16 +147,16 @@ def approve(  # noqa: PLR0917 - who approves what, where
         PasskeyMustSign: the policy demands signed approvals for something that it covers.
         AlreadyDecided, TooLate: the caller has approved it, or it is over.
     """
-    tenant = permissions.known(session, caller, slug)
+    tenant = permissions.readable(session, caller, slug)
     permissions.lock_members(session, tenant.id)
     caller = authentication.as_of_now(session, caller)
-    row = _locked(session, tenant, which)
     at = now(session)
     judged = judged_by(session, tenant, at)
-    terms = terms_for(judged, row)
     principals = judged.known.delegates[tenant.id].get(caller.person_id, frozenset())
     if not judged.known.seats(tenant.id).get(caller.person_id):
         raise NotYours("Only approvers of this tenant can approve a pre-approval.")
+    row = _locked(session, tenant, which)
+    terms = terms_for(judged, row)
     if row.proposed_by == caller.person_id:
         raise OwnRequest(OWN)
     if refused := sign_in_obstacle(caller, Action.APPROVE, terms, at):

@@ -20,12 +20,14 @@ from lockbox.admin import (
     legal_holds,
     members,
     observers,
+    pre_approvals,
     recovery,
     tenant_data,
     vendor_staff,
     webhooks,
 )
 from lockbox.admin.delegates import DelegationInput
+from lockbox.admin.pre_approvals import PreApprovalInput
 from lockbox.admin.webhooks import WebhookUrlPolicy
 from lockbox.identity import authentication
 from lockbox.identity.models import Invitation
@@ -45,6 +47,9 @@ OVER = (
     "UPDATE invitations SET withdrawn_at = clock_timestamp() "
     "WHERE is_recovery AND tenant_id = :t AND withdrawn_at IS NULL AND accepted_at IS NULL"
 )
+NO_PRE_APPROVALS = """
+UPDATE pre_approvals SET revoked_at = now(), revoked_by = proposed_by WHERE tenant_id = :t AND revoked_at IS NULL
+"""
 NO_ENDPOINTS = (
     "UPDATE endpoints SET disabled_at = now(), removed_at = now() WHERE tenant_id = :t AND removed_at IS NULL"
 )
@@ -118,6 +123,32 @@ def delegated(door: Door) -> UUID:
     starts_at, ends_at = period()
     wanted = DelegationInput(eligible(door), ends_at, starts_at)
     return does(door.world, "ann", delegates.add_delegation, wanted).delegation.id
+
+
+def pre_approval() -> dict[str, Any]:
+    """Return a good body of a pre-approval."""
+    ends_at = datetime.now(UTC) + timedelta(days=7)
+    return {
+        "service": "exchange-online",
+        "resource": f"mailbox:{next(NUMBERS)}-*@contoso.example",
+        "actions": ["read"],
+        "reason_code": "support_case",
+        "access_window": 1800,
+        "max_uses": 5,
+        "ends_at": ends_at.isoformat(),
+    }
+
+
+def pre_approval_proposed(door: Door) -> UUID:
+    """Let Tara propose a pre-approval, the only one that is open."""
+    door.run_sql(NO_PRE_APPROVALS, t=door.world.tenant.id)
+    wanted = PreApprovalInput(**pre_approval() | {"ends_at": datetime.now(UTC) + timedelta(days=7)})
+    services = SETTINGS.catalogue.services
+    return does(door.world, "tara", pre_approvals.propose, wanted, services).row.id
+
+
+def _pre_approval(door: Door) -> RouteExample:
+    return RouteExample({"pre_approval_id": pre_approval_proposed(door)})
 
 
 def eligible(door: Door) -> UUID:
@@ -309,6 +340,10 @@ PLACES: dict[str, Callable[[Door], RouteExample]] = {
     "DELETE /v1/tenants/{slug}/delegations/{delegation_id}": lambda door: RouteExample(
         {"delegation_id": delegated(door)}
     ),
+    "POST /v1/tenants/{slug}/pre-approvals": lambda _: RouteExample(body=pre_approval()),
+    "GET /v1/tenants/{slug}/pre-approvals/{pre_approval_id}": _pre_approval,
+    "POST /v1/tenants/{slug}/pre-approvals/{pre_approval_id}/approve": _pre_approval,
+    "POST /v1/tenants/{slug}/pre-approvals/{pre_approval_id}/revoke": _pre_approval,
     "POST /v1/tenants/{slug}/recovery": _recovery,
     "DELETE /v1/tenants/{slug}/recovery/{invitation_id}": lambda door: RouteExample(
         {"invitation_id": proposed(door).id}

@@ -132,6 +132,15 @@ def _member(stage: Stage, _: str) -> Errand:
     return Errand(fields={"id": str(world.add(f"member-{next(NUMBERS)}", Role.AUDITOR, world.tenant.id).person_id)})
 
 
+def _pre_approval(*_: object) -> Errand:
+    fields = places.pre_approval()
+    return Errand(fields=fields | {"ends": fields.pop("ends_at")[:16]})
+
+
+def _pre_approved(stage: Stage, _: str) -> Errand:
+    return Errand({"one": places.pre_approval_proposed(stage.door)})
+
+
 def _delegate(stage: Stage, _: str) -> Errand:
     starts_at, ends_at = places.period()
     world = stage.portal.world
@@ -252,6 +261,9 @@ PLACES: dict[str, Placed] = {
         fields={"id": str(places.invited(stage.door).id)}
     ),
     "POST /tenants/{slug}/tiers": lambda stage, _: Errand(fields=stage.form("/tiers", "/tiers")),
+    "POST /tenants/{slug}/pre-approvals": _pre_approval,
+    "POST /tenants/{slug}/pre-approvals/{one}/approve": _pre_approved,
+    "POST /tenants/{slug}/pre-approvals/{one}/revoke": _pre_approved,
     "POST /tenants/{slug}/delegates": _delegate,
     "POST /tenants/{slug}/delegates/end": lambda stage, _: Errand(fields={"id": str(places.delegated(stage.door))}),
     "GET /tenants/{slug}/endpoints/{endpoint_id}": lambda stage, _: Errand(

@@ -11,7 +11,7 @@ from lockbox.sql import new_id
 from tests.database.tenancy import id_of
 from tests.examples import examples
 from tests.http.door import Door
-from tests.http.places import eligible, endpoint, somebody
+from tests.http.places import eligible, endpoint, pre_approval, somebody
 from tests.http.test_any_input import ANYTHING, TEXTS, good_or_refused
 
 FIELDS = st.sampled_from(
@@ -52,6 +52,7 @@ CALLS = [
     ("tara", "POST", "/v1/tenants/{slug}/members"),
     ("tara", "PUT", "/v1/tenants/{slug}/members/{person_id}"),
     ("tara", "POST", "/v1/tenants/{slug}/delegations"),
+    ("tara", "POST", "/v1/tenants/{slug}/pre-approvals"),
     ("olga", "POST", "/v1/tenants/{slug}/recovery"),
     ("olga", "POST", "/v1/vendor/members"),
     ("tara", "POST", "/v1/tenants/{slug}/endpoints"),
@@ -71,6 +72,7 @@ def test_any_body_is_taken_or_refused(door: Door, who: str, method: str, path: s
         "/v1/tenants/{slug}/members": somebody() | {"roles": ["auditor"]},
         "/v1/tenants/{slug}/members/{person_id}": {"roles": ["approver"]},
         "/v1/tenants/{slug}/delegations": {"delegate": str(eligible(door)), "ends_at": "2030-01-01T00:00:00Z"},
+        "/v1/tenants/{slug}/pre-approvals": pre_approval(),
         "/v1/tenants/{slug}/recovery": somebody(),
         "/v1/vendor/members": somebody() | {"roles": ["engineer"]},
         "/v1/tenants/{slug}/endpoints": {"url": "https://hooks.contoso.example/"},

@@ -45,6 +45,7 @@ FORMS = [
     "/tenants/{slug}/mode/consent",
     "/tenants/{slug}/members/eligible",
     "/tenants/{slug}/tiers",
+    "/tenants/{slug}/pre-approvals",
     "/tenants/{slug}/delegates",
     "/tenants/{slug}/delegates/end",
     "/tenants/{slug}/endpoints",

@@ -1,0 +1,99 @@
+"""Routes for what a customer approves before it is asked: propose, list, approve and revoke."""
+
+from uuid import UUID
+
+from fastapi import APIRouter, Response
+
+from api.deps import CurrentUser, RequestOrigin, SessionDep, SettingsDep
+from api.schemas.parts import PersonView, Slug, problems
+from api.schemas.pre_approvals import NewPreApproval, PreApprovalApproverView, PreApprovalList, PreApprovalView
+from api.schemas.requests import CommentInput
+from lockbox.admin import pre_approvals
+from lockbox.admin.pre_approval_status import PreApprovalSummary
+from lockbox.admin.pre_approvals import PreApprovalInput
+
+router = APIRouter(prefix="/v1/tenants/{slug}/pre-approvals", tags=["tenants"])
+
+
+@router.get("", responses=problems(404))
+def list_pre_approvals(slug: Slug, who: CurrentUser, session: SessionDep) -> PreApprovalList:
+    """List what the tenant has approved beforehand, or is asked to, to its members."""
+    return PreApprovalList(items=[_view(one) for one in pre_approvals.listed(session, who, slug)])
+
+
+@router.post("", status_code=201, responses=problems(400, 404, 409))
+def propose_pre_approval(
+    slug: Slug,
+    body: NewPreApproval,
+    who: CurrentUser,
+    came: RequestOrigin,
+    session: SessionDep,
+    chosen: SettingsDep,
+    response: Response,
+) -> PreApprovalView:
+    """Propose a pre-approval, as a tenant admin; it opens nothing before approvers have approved it.
+
+    As many have to as the strictest request needs that it would cover, and whoever proposes it is none of them.
+    """
+    wanted = PreApprovalInput(**dict(body))
+    made = pre_approvals.propose(session, who, came, slug, wanted, chosen.catalogue.services)
+    response.headers["location"] = f"/v1/tenants/{slug}/pre-approvals/{made.row.id}"
+    return _view(made)
+
+
+@router.get("/{pre_approval_id}", responses=problems(404))
+def get_pre_approval(slug: Slug, pre_approval_id: UUID, who: CurrentUser, session: SessionDep) -> PreApprovalView:
+    """Show one pre-approval to the tenant's members."""
+    return _view(pre_approvals.find(session, who, slug, pre_approval_id))
+
+
+@router.post("/{pre_approval_id}/approve", responses=problems(400, 404, 409))
+def approve_pre_approval(
+    slug: Slug,
+    pre_approval_id: UUID,
+    who: CurrentUser,
+    came: RequestOrigin,
+    session: SessionDep,
+    body: CommentInput | None = None,
+) -> PreApprovalView:
+    """Approve a pre-approval, as an approver with a fresh sign-in."""
+    comment = body.comment if body else None
+    return _view(pre_approvals.approve(session, who, came, slug, pre_approval_id, comment))
+
+
+@router.post("/{pre_approval_id}/revoke", responses=problems(400, 404, 409))
+def revoke_pre_approval(
+    slug: Slug,
+    pre_approval_id: UUID,
+    who: CurrentUser,
+    came: RequestOrigin,
+    session: SessionDep,
+    body: CommentInput | None = None,
+) -> PreApprovalView:
+    """Revoke a pre-approval and the access that it has open, as an approver or a tenant admin."""
+    comment = body.comment if body else None
+    return _view(pre_approvals.revoke(session, who, came, slug, pre_approval_id, comment))
+
+
+def _view(one: PreApprovalSummary) -> PreApprovalView:
+    row = one.row
+    return PreApprovalView(
+        id=row.id,
+        status=one.status,
+        lacks=list(one.lacks),
+        service=row.service,
+        resource=row.resource,
+        actions=row.actions,
+        reason_code=row.reason_code,
+        access_window=row.access_window,
+        max_uses=row.max_uses,
+        used=row.used,
+        ends_at=row.ends_at,
+        proposed_by=PersonView(id=row.proposed_by, name=one.proposed_by),
+        proposed_at=row.proposed_at,
+        approvers=[
+            PreApprovalApproverView(by=PersonView(id=by.person_id, name=by.name), at=by.at, counts=by.counts)
+            for by in one.approvers
+        ],
+        revoked_at=row.revoked_at,
+    )

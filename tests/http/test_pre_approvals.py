@@ -1,0 +1,107 @@
+"""Pre-approvals through the API, the portal and the command line, and what bad input is answered with."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from httpx import Response
+
+from lockbox.requests.lifecycle import State
+from tests.http.door import Door
+from tests.http.places import pre_approval
+from tests.http.portal import Portal
+from tests.http.test_portal_tenant_admin import entered
+
+BAD: dict[str, tuple[dict[str, Any], str]] = {
+    "no pattern": ({"resource": "mailbox"}, "kind:id"),
+    "a pattern of everything": ({"resource": "mailbox:*"}, "Name at least a part of the id"),
+    "another service": ({"service": "fax"}, "Choose one of the services"),
+    "another action": ({"actions": ["fly"]}, "has no action fly"),
+    "an end in the past": ({"ends_at": "2020-01-01T00:00:00Z"}, "in the future"),
+    "an end in a year": ({"ends_at": "2099-01-01T00:00:00Z"}, "at most 90 days"),
+    "a longer window than the policy allows": ({"access_window": 5 * 3600}, "at most 4 h"),
+    "no use": ({"max_uses": 0}, "max_uses"),
+    "no reason": ({"reason_code": "why not"}, "reason_code"),
+    "no action": ({"actions": []}, "actions"),
+}
+
+
+def place(door: Door, tail: str = "") -> str:
+    """Return the address of the pre-approvals of the world's tenant."""
+    return f"/v1/tenants/{door.world.tenant.slug}/pre-approvals{tail}"
+
+
+def post(door: Door, who: str, tail: str = "", body: dict[str, Any] | None = None) -> Response:
+    """Call a route of the pre-approvals."""
+    return door.call(who, "POST", place(door, tail), **({"json": body} if body else {}))
+
+
+def test_what_is_proposed_and_approved_opens_a_request_at_once_until_it_is_revoked(fresh_door: Door) -> None:
+    door = fresh_door
+    made = post(door, "tara", "", pre_approval() | {"resource": "mailbox:anna@*"})
+    one = made.json()["id"]
+    before = door.file(access_window=900).json()
+    approved = post(door, "ann", f"/{one}/approve")
+    opened = door.file(access_window=900, resources=["mailbox:anna@x.example"])
+
+    assert (made.status_code, made.json()["status"], made.json()["lacks"]) == (201, "pending", ["1 more approval"])
+    assert before["state"] == "pending"
+    assert (approved.status_code, approved.json()["status"]) == (200, "in_force")
+    said = opened.json()
+    assert (said["state"], said["open"], said["pre_approval_id"], said["asked"]) == ("active", True, one, 0)
+
+    revoked = post(door, "amir", f"/{one}/revoke", {"comment": "Enough"})
+
+    assert (revoked.json()["status"], revoked.json()["used"]) == ("revoked", 1)
+    assert door.get("ann", f"/v1/requests/{said['id']}").json()["state"] == "revoked"
+    listed = door.get("aude", place(door)).json()["items"]
+    assert [(row["id"], row["status"], row["approvers"][0]["by"]["name"]) for row in listed] == [
+        (one, "revoked", "Ann")
+    ]
+
+
+@pytest.mark.parametrize(("changes", "said"), BAD.values(), ids=BAD)
+def test_what_is_no_narrow_pre_approval_is_refused_with_what_to_do(
+    door: Door, changes: dict[str, Any], said: str
+) -> None:
+    answer = post(door, "tara", "", pre_approval() | changes)
+
+    assert answer.status_code in {400, 422}
+    assert said in answer.text
+
+
+def test_nobody_approves_twice_or_without_a_good_sign_in(fresh_door: Door) -> None:
+    door = fresh_door
+    one = post(door, "tara", "", pre_approval()).json()["id"]
+
+    assert post(door, "tara", f"/{one}/approve").json()["code"] == "wrong-role"
+    assert post(door, "ann", f"/{one}/approve").status_code == 200
+    again = post(door, "ann", f"/{one}/approve")
+    assert (again.status_code, again.json()["code"]) == (409, "already-decided")
+    gone = post(door, "ann", "/0197f3a0-7c1e-7b11-9c55-3f8f0f6c9b01/revoke")
+    assert gone.status_code == 404
+
+
+def test_an_admin_proposes_on_the_page_and_an_approver_approves_and_revokes_there(portal: Portal) -> None:
+    here = f"/tenants/{portal.world.tenant.slug}/pre-approvals"
+    tara, ann = entered(portal), entered(portal, "ann")
+    ends = f"{datetime.now(UTC) + timedelta(days=3):%Y-%m-%dT%H:%M}"
+    fields = {"resource": "mailbox:anna@*", "ends": ends}
+
+    refused = tara.submit(tara.get(here), here, **fields | {"max_uses": "many"})
+    proposed = tara.submit(tara.get(here), here, **fields)
+    waiting = ann.get(here)
+    approved = ann.submit(waiting, "/approve")
+    opened = portal.world.submit(access_window=900)
+    request = ann.get(f"/requests/{opened.id}")
+    revoked = ann.submit(ann.get(here), "/revoke")
+
+    assert (refused.status, "How many windows" in refused.words) == (422, True)
+    assert "mailbox:anna@*" in proposed.words
+    assert "waits for approval" in waiting.words
+    assert "Needs 1 more approval." in waiting.words
+    assert "in force" in approved.words
+    assert opened.state is State.ACTIVE
+    assert "nobody was asked" in request.words
+    assert "revoked" in revoked.words
+    assert portal.sql("SELECT state FROM requests WHERE id = :id", id=opened.id)[0].state == "revoked"
