@@ -139,9 +139,8 @@ class RequestView(BaseModel):
     `uses_left` how often still, null for any number. `mixed_alphabets` are the resources whose letters come from
     several alphabets: a Cyrillic letter among Latin ones looks the same and names something else. `duplicate_of` is
     the open request for the same case and resource beside which this one was submitted, and `duplicate_reason` why;
-    null for readers who may not see it.
-    several alphabets: a Cyrillic letter among Latin ones looks the same and names something else. `pre_approval_id`
-    is what the customer approved beforehand, where that opened it.
+    null for readers who may not see it. `pre_approval_id` is what the customer approved beforehand, where that opened
+    it.
     """
 
     id: UUID
