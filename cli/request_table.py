@@ -98,6 +98,7 @@ def _shown_where_there(item: Mapping[str, Any]) -> dict[str, str]:
     found = {
         "Granted": _granted(item),
         "Decisions": "\n".join(map(_answer, item.get("decisions") or ())),
+        "Approvals": "\n".join(map(_tally, item.get("approvals") or ())),
         "Reached": (item.get("reach") or {}).get("sentence"),
         "Resubmits": item["follows"],
         "Duplicate of": _duplicate(item),
@@ -143,6 +144,13 @@ def _answer(decision: Mapping[str, Any]) -> str:
     """Return who gave an answer, for whom else, and by what means."""
     who = f"{decision['by']['name']} ({words(decision['role'])}){_for_others(decision)}"
     return f"{decision['decision']}{_by_means(decision)}: {who}"
+
+
+def _tally(one: Mapping[str, Any]) -> str:
+    """Return how many approvals there are of those that are needed, of anybody or of a group."""
+    group = f" of {one['group']}" if one["group"] else ""
+    step = f", in step {one['step']}" if one["step"] > 1 else ""
+    return f"{one['approvals']} of {one['needed']}{group}{step}"
 
 
 def _for_others(item: Mapping[str, Any]) -> str:
@@ -195,6 +203,8 @@ def beside(item: Mapping[str, Any]) -> str:
         return str(item["comment"])
     if notified := item["notified"]:
         return _told(notified)
+    if item["step"]:
+        return f"step {item['step']} began, and its approvers were asked"
     if item["nobody_notified"]:
         return f"nobody could be notified: none of {item['asked']} was reached"
     if item["asked"] is not None:
@@ -250,7 +260,7 @@ def questions(items: Iterable[Mapping[str, Any]]) -> Listing:
 def preview(found: Mapping[str, Any]) -> Facts:
     """Return the preview of a request."""
     terms = found["terms"]
-    stages = (f"{one['approvals']} of {one['group']} ({', '.join(one['people'])})" for one in found["stages"])
+    stages = map(_stage, found["stages"])
     return Facts(
         {
             "Can be submitted": found["can_be_submitted"],
@@ -276,7 +286,7 @@ def preview(found: Mapping[str, Any]) -> Facts:
 def what_if(found: Mapping[str, Any]) -> Facts:
     """Return whom a request would reach, and where, for the tenant's own people."""
     terms = found["terms"]
-    stages = (f"{one['approvals']} of {one['group']} ({', '.join(one['people'])})" for one in found["stages"])
+    stages = map(_stage, found["stages"])
     return Facts(
         {
             "Warnings": "\n".join(found["warnings"]),
@@ -294,6 +304,12 @@ def what_if(found: Mapping[str, Any]) -> Facts:
             "Time to answer": Duration(terms["approval_window"]),
         }
     )
+
+
+def _stage(one: Mapping[str, Any]) -> str:
+    """Return a group that must also agree, how many of it, and who could."""
+    step = f"step {one['step']}: " if one["step"] > 1 else ""
+    return f"{step}{one['approvals']} of {one['group']} ({', '.join(one['people'])})"
 
 
 def _mailed(one: Mapping[str, Any]) -> str:

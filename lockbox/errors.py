@@ -274,6 +274,12 @@ class AlreadyAnswered(Conflict):
     code = "already-answered"
 
 
+class EarlierStepFirst(Conflict):
+    """The policy asks other groups before the caller's, and not all of these have approved; `step` is theirs."""
+
+    code = "earlier-step-first"
+
+
 class StaleVersion(Conflict):
     """If-Match names an older version of the request."""
 

@@ -130,6 +130,7 @@ NO_PERCENTS = "{term}: write whole numbers with commas between them, such as 50,
 OF_GROUP = "The group {name}: {what}"
 TIER_ASKED = "Asked"
 TIER_AGREES = "Must also agree"
+TIER_STEP = "In step"
 NO_NUMBER_OF_GROUP = "“{label}” of the group {name}: write a whole number up to {most}"
 SAME_GROUP_NAME = "Two groups have the same name; give one of them another."
 NO_GROUP_NAME = "Give the new group a name, such as legal, or leave its people out."

@@ -31,6 +31,7 @@ from lockbox.database import UnitOfWork, now
 from lockbox.errors import (
     AlreadyAskedAgain,
     Conflict,
+    EarlierStepFirst,
     Invalid,
     LockboxError,
     NotFound,
@@ -54,6 +55,7 @@ from lockbox.requests import (
     policy_store,
     queries,
     questions,
+    quorum,
     request_reads,
     resubmission,
 )
@@ -75,7 +77,7 @@ SHORTER = (5 * MINUTE, 15 * MINUTE, 30 * MINUTE, HOUR, 2 * HOUR, 4 * HOUR, 8 * H
 BESIDE = frozenset({"escalate", "unreached", "question", "answer", FIRST_USED, LAST_USED})
 """The events shown beside the moves of a request."""
 
-SHOWN_REFUSALS = (SignInAgain, PolicyNotMet, PolicyUnverified, TenantSuspended)
+SHOWN_REFUSALS = (EarlierStepFirst, SignInAgain, PolicyNotMet, PolicyUnverified, TenantSuspended)
 """Refusals that the page explains to people who would otherwise decide."""
 
 RequestAction = Literal["endorse", "approve", "deny", "cancel", "revoke", "complete"]
@@ -254,6 +256,7 @@ def _shown(
         before=before,
         waiting=inbox.tallies_of(session, visitor.caller, _pending(session, before)),
         tallies=tallies,
+        steps=quorum.steps_of(tallies),
         talk=questions.conversation(session, visitor.caller, entry),
         since=[one for one in timeline if seen is not None and (one["seq"] or 0) > seen] if refused else [],
         offered=offered,
@@ -288,18 +291,16 @@ def _timeline(happened: Iterable[Row[Any]], side: Side) -> Iterator[dict[str, An
     """Yield the events of the page: the moves, escalations with their reason, and who of that side was notified."""
     for event in happened:
         said = json.loads(event.body) if event.body else {}
-        why = (
-            "_undelivered"
-            if said.get("nobody_notified") or (event.action == "escalate" and "unreached" in said)
-            else ""
-        )
+        is_undelivered = said.get("nobody_notified") or (event.action == "escalate" and "unreached" in said)
+        why = "_undelivered" if is_undelivered else "_step" if "step" in said else ""
         beside = event.action in BESIDE and knows_of(side, event.to_state, None)
         mails = None
         if event.action == NOTIFIED:
             beside = event.internal is (side is Side.VENDOR)
             mails = mailed(said, event.recipients or {})
         if event.seq is not None or beside:
-            further = {"action": f"{event.action}{why}", "kept": approval_limits(event), "mails": mails}
+            further = {"kept": approval_limits(event), "mails": mails, "step": said.get("step")}
+            further["action"] = f"{event.action}{why}"
             yield {**event._mapping, **further}  # noqa: SLF001 - its public name
 
 

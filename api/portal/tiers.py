@@ -20,7 +20,7 @@ from lockbox.admin import policies
 from lockbox.errors import Invalid, LockboxError
 from lockbox.identity.roles import Role
 from lockbox.requests import policy_diff
-from lockbox.requests.policy_parts import MOST_APPROVALS, MOST_TIERS, GroupName
+from lockbox.requests.policy_parts import FIRST_STEP, MOST_APPROVALS, MOST_STEPS, MOST_TIERS, GroupName
 from lockbox.requests.policy_rules import MOST_GROUPS, Policy
 
 router = APIRouter(prefix="/tenants/{slug}/tiers", tags=[TAG], include_in_schema=False)
@@ -34,12 +34,13 @@ Places = Annotated[list[str], Form(max_length=MOST_PLACES)]
 
 @dataclass(frozen=True)
 class TierRow:
-    """A group in the form: its people by id, its tier, how many of it must agree."""
+    """A group in the form: its people by id, its tier, how many of it must agree, and in which step."""
 
     name: str = ""
     people: frozenset[str] = frozenset()
     tier: str = "0"
     quorum: str = "0"
+    step: str = str(FIRST_STEP)
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,15 @@ class TierForm:
         """Return the form of a policy."""
         tiers = {group: number for number, tier in enumerate(policy.tiers, 1) for group in tier}
         quorums = {stage.group: stage.quorum for stage in policy.stages}
+        steps = {stage.group: stage.order for stage in policy.stages}
         rows = [
-            TierRow(name, frozenset(map(str, people)), str(tiers.get(name, 0)), str(quorums.get(name, 0)))
+            TierRow(
+                name,
+                frozenset(map(str, people)),
+                str(tiers.get(name, 0)),
+                str(quorums.get(name, 0)),
+                str(steps.get(name, FIRST_STEP)),
+            )
             for name, people in policy.groups.items()
         ]
         return cls([*rows, TierRow()], ", ".join(map(str, policy.escalation)))
@@ -93,8 +101,9 @@ def _said(rows: Sequence[TierRow]) -> dict[str, Any]:
         quorum = _number(row, phrases.TIER_AGREES, row.quorum, MOST_APPROVALS)
         if tier:
             tiers[tier - 1].append(row.name.strip())
+        step = _number(row, phrases.TIER_STEP, row.step, MOST_STEPS) or FIRST_STEP
         if quorum:
-            stages.append({"group": row.name.strip(), "quorum": quorum})
+            stages.append({"group": row.name.strip(), "quorum": quorum, "order": step})
     return {
         "groups": {row.name.strip(): sorted(row.people) for row in rows},
         # Empty tiers are skipped: those after them move up.
@@ -121,6 +130,7 @@ async def tier_form(
     group: Column = [],  # noqa: B006 - FastAPI copies it
     tier: Column = [],  # noqa: B006 - likewise
     quorum: Column = [],  # noqa: B006 - likewise
+    step: Column = [],  # noqa: B006 - likewise
     people: Places = [],  # noqa: B006 - likewise
     gone: Column = [],  # noqa: B006 - likewise
     escalation: Annotated[str, Form(max_length=200)] = "",
@@ -131,7 +141,13 @@ async def tier_form(
         number, _, person = place.partition(":")
         inside.setdefault(number, set()).add(person)
     rows = [
-        TierRow(name[:100], frozenset(inside.get(str(number), ())), _at(tier, number), _at(quorum, number))
+        TierRow(
+            name[:100],
+            frozenset(inside.get(str(number), ())),
+            _at(tier, number),
+            _at(quorum, number),
+            _at(step, number),
+        )
         for number, name in enumerate(group)
         if str(number) not in gone
     ]
@@ -178,6 +194,7 @@ def _shown(
         names={one.person_id: one.name for one in everybody},
         most_tiers=MOST_TIERS,
         most_approvals=MOST_APPROVALS,
+        most_steps=MOST_STEPS,
     )
 
 

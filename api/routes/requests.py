@@ -28,6 +28,7 @@ from api.routes.timeline import ERASED, on_behalf_of_fields
 from api.schemas.parts import MAY_MATCH, PersonView, Word, Words, problems
 from api.schemas.requests import (
     ApprovalInput,
+    ApprovalTallyView,
     AvailableMoveView,
     ChallengeView,
     CommentInput,
@@ -161,14 +162,16 @@ def get_request(
     entry = queries.find(session, who, request_id)
     response.headers.update(etag(entry.request.version))
     detail = _detail(session, entry, who)
+    available, tallies = decide.moves_and_tallies(session, who, entry.request)
     moves = [
         AvailableMoveView(action=one.action, allowed=one.allowed, reason=one.refusal.detail if one.refusal else None)
-        for one in decide.moves_of(session, who, entry.request)
+        for one in available
     ]
+    approvals = [ApprovalTallyView.model_validate(one, from_attributes=True) for one in tallies]
     request_reads.record_read(session, who, came, entry.request)
     used = activity.usage(session, request_id) if entry.request.opened_at else None
     usage = WindowUsageView.model_validate(used, from_attributes=True) if used else None
-    return RequestWithMoves(**vars(detail), available_moves=moves, usage=usage)
+    return RequestWithMoves(**vars(detail), available_moves=moves, approvals=approvals, usage=usage)
 
 
 @grouped.post(

@@ -249,13 +249,26 @@ class WindowUsageView(BaseModel):
     last: GateUseView | None
 
 
+class ApprovalTallyView(BaseModel):
+    """How many approvals that count there are, and how many the policy asks for: of a group, or for null of anybody.
+
+    A group of a later `step` is asked once each group of the earlier ones has approved.
+    """
+
+    group: str | None
+    approvals: int
+    needed: int
+    step: int
+
+
 class RequestWithMoves(RequestDetail):
     """A request as a reader sees it, and for each action whether the reader may take it now.
 
-    `usage` is null where the request was never open.
+    `approvals` is empty where the customer is not asked, `usage` null where the request was never open.
     """
 
     available_moves: list[AvailableMoveView]
+    approvals: list[ApprovalTallyView]
     usage: WindowUsageView | None
 
 
@@ -310,7 +323,7 @@ class EventView(BaseModel):
     whom a service account or a delegate acted, `principals` all principals of a delegate, `means` how the decider had
     signed in: `mail-only` is a mailed code. Address and user agent are shown to the actor's own side, comments to
     both parties; others get null. A time-out says how many people were `asked` and `reached`; `unreached` is how many
-    could not be, if that caused an escalation.
+    could not be, if that caused an escalation, and `step` the step of approvals that it began.
     """
 
     seq: int | None
@@ -332,6 +345,7 @@ class EventView(BaseModel):
     asked: int | None
     reached: int | None
     unreached: int | None
+    step: int | None
     nobody_notified: bool
     notified: NotifiedView | None
 

@@ -163,6 +163,7 @@ FACTS = {
     "error": "Because",
 }
 NOTIFICATIONS_SENT = "notifications_sent"
+ESCALATE, STEP = "escalate", "brought it to step {step}, and its approvers were asked"
 CHANNELS = {"mail": ("mail", "mails"), "webhook": ("call of a webhook", "calls of webhooks")}
 NOBODYS = {"clock": "the lockbox", "owner": "the owner of the installation"}
 
@@ -204,6 +205,8 @@ def describe(event: RecordedEvent) -> EventWording:
 
 def _deed(event: RecordedEvent) -> str:
     deed = WORDS.get(event.action, event.action.replace("_", " "))
+    if event.action == ESCALATE and "step" in event.said:
+        return STEP.format(step=event.said["step"])
     if event.action == NOTIFIED:
         return f"{deed}: {mailed(event.said, {})}"
     count = event.said.get("count")

@@ -166,6 +166,7 @@ FAILING = {
 ENDED = {name: saying.others[0].lower() + saying.others[1:] for name, saying in STATE_WORDINGS.items()} | {
     "active": "opened"
 }
+OF_GROUP, THEN = "{number} of {group}", ", then "
 OPEN_UNTIL, ANSWER_BY = "open until", "answer by"
 SOMEBODY = "Somebody"
 APPROVED_BY, OPENED_BY = "approved", "opened for the vendor"
@@ -402,6 +403,12 @@ def roles_in_words(roles: Iterable[Role]) -> str:
 def joined(words: Sequence[str]) -> str:
     """Return words as a sentence lists them, such as `read, change and export`."""
     return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]])) if words else ""
+
+
+def steps(of: Iterable[Iterable[tuple[int, str]]]) -> str:
+    """Return who approves after whom, such as `1 of security, then 2 of legal`."""
+    groups = (joined([OF_GROUP.format(number=number, group=group) for number, group in step]) for step in of)
+    return THEN.join(groups)
 
 
 def approved(approvals: int, needed: int) -> str:

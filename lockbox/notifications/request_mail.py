@@ -58,12 +58,14 @@ TEMPLATE_FILES = {
 class MailWording:
     """What a policy lets mails about a request contain: a link to its page, and the justification.
 
-    `report` is whether there is to be one on its window at all.
+    `report` is whether there is to be one on its window at all, `steps` how many of which groups approve one step
+    after the other.
     """
 
     link: bool = True
     justification: bool = True
     report: bool = True
+    steps: Sequence[Sequence[tuple[int, str]]] = ()
 
 
 @dataclass(frozen=True)
@@ -272,6 +274,7 @@ def _said(mail: RequestMail, services: Mapping[str, str]) -> dict[str, Any]:
         "own": mail.recipient_id == mail.actor_id,
         "asks": mail.template in ("reviewing", "pending"),
         "acts": mail_text.joined(mail.actions),
+        "steps": mail_text.steps(mail.wording.steps),
         "duration": mail.extent,
         **_span(mail, time),
         "left": duration(mail.seconds_left),

@@ -1,14 +1,15 @@
 """Which moves a person may make on a request now, and for each that they may not make, why; pure."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from uuid import UUID
 
 from lockbox.errors import (
     AlreadyDecided,
     AlreadyEndorsed,
+    EarlierStepFirst,
     InvalidMove,
     LockboxError,
     NotYours,
@@ -25,7 +26,7 @@ from lockbox.requests.deadlines import too_late_at
 from lockbox.requests.lifecycle import DECISIONS, MOVES, PEOPLES_ACTIONS, Action, MoveRule, Party, State
 from lockbox.requests.policy import UNVERIFIED, Terms
 from lockbox.requests.policy_rules import stricter
-from lockbox.requests.quorum import Vote
+from lockbox.requests.quorum import Vote, has_steps, has_turn, lacking, step_of, tallies
 
 OPENING = frozenset({Action.ENDORSE, Action.APPROVE})
 COUNTS_ONCE = "You have already made this decision. It counts once."
@@ -48,6 +49,11 @@ UNREVIEWED = (
     "cancel it and submit a new one."
 )
 
+NOT_YET = (
+    "It is not your turn yet: the policy first asks for {groups}. You are asked as soon as they have approved. "
+    "You can deny the request at any time."
+)
+
 
 @dataclass(frozen=True)
 class Situation:
@@ -55,9 +61,9 @@ class Situation:
 
     `paused` is for how long questions have stopped the approval clock, `terms` the request's own terms and today's
     merged to the strictest, `lacks` what the request no longer meets by them (field and sentence), `votes` those
-    given so far, and `principals` the approvers for whom the caller stands in. `is_outlived` is whether the window is
-    no longer open that the request extends. Whoever makes a move has read all of
-    it after the request's row was locked.
+    given so far, and `principals` the approvers for whom the caller stands in. `groups` are those of the stages,
+    and `is_outlived` is whether the window is no longer open that the request extends. Whoever makes a move has read
+    all of it after the request's row was locked.
     """
 
     caller: Caller
@@ -74,6 +80,7 @@ class Situation:
     lacks: Sequence[tuple[str, str]] = ()
     votes: Sequence[Vote] = ()
     principals: AbstractSet[UUID] = frozenset()
+    groups: Mapping[str, Collection[UUID]] = field(default_factory=dict)
     is_suspended: bool = False
     is_verified: bool = True
     is_outlived: bool = False
@@ -119,6 +126,7 @@ def permitted(
         NotYours, OwnRequest, AlreadyEndorsed, SignInAgain: the caller is not the one to do this, or not so.
         Stale, InvalidMove, TooLate, AlreadyDecided: the request is not, or no longer, what the caller takes it for.
         TenantSuspended, PolicyUnverified, PolicyNotMet: nothing may be opened, or not this.
+        EarlierStepFirst: the policy asks other groups before.
     """
     if action in DECISIONS and here.caller.holds(Role.SYSTEM):
         raise NotYours("A service account cannot decide.")
@@ -138,6 +146,8 @@ def permitted(
         paused=here.paused,
     ):
         raise TooLate("The deadline has passed.", **here.now_is())
+    if action is Action.APPROVE:
+        _in_turn(here)
     if action in OPENING:
         _may_open(here, action)
     if action in DECISIONS:
@@ -244,6 +254,19 @@ def _first_answer(here: Situation, action: Action) -> None:
         raise AlreadyDecided(IN_VAIN if in_vain else COUNTS_ONCE, **here.now_is())
     if action is Action.APPROVE and Action.ENDORSE in mine:
         raise AlreadyEndorsed("You endorsed this request for the vendor. Somebody else has to approve it.")
+
+
+def _in_turn(here: Situation) -> None:
+    """Check that no group has to approve before."""
+    stages = here.terms.stages
+    if not has_steps(stages):
+        return
+    own = {here.caller.person_id} if here.caller.holds(Role.APPROVER, tenant_id=here.tenant_id) else set()
+    counted = tallies(here.votes, here.terms.quorum, stages, here.groups)
+    step = step_of(counted)
+    if not has_turn(here.caller.person_id, own | here.principals, stages, here.groups, step):
+        groups = " and ".join(f"{one.needed - one.approvals} of {one.group}" for one in lacking(counted))
+        raise EarlierStepFirst(NOT_YET.format(groups=groups), step=step, **here.now_is())
 
 
 def sign_in_obstacle(caller: Caller, action: Action, terms: Terms, at: datetime) -> LockboxError | None:

@@ -15,6 +15,7 @@ from lockbox.identity import authentication, keyring, row_macs
 from lockbox.identity.passkeys import RelyingParty
 from lockbox.identity.roles import AuthMethod, Caller, Side
 from lockbox.notifications import recipients
+from lockbox.notifications.audience import Reminder
 from lockbox.requests import approvals, decisions, policy_store, pre_approvals, queries, quorum, submit, transition
 from lockbox.requests.available_moves import OPENING, AvailableMove, available_moves, permitted
 from lockbox.requests.deadlines import deadline, wake_at
@@ -26,9 +27,10 @@ from lockbox.requests.policy import customer_decides, fewest, longest_window
 from lockbox.requests.policy_store import EffectivePolicy
 from lockbox.requests.pre_approvals import CoverageContext, CoveringPreApproval
 from lockbox.requests.queries import NOT_KNOWN, RequestEntry
-from lockbox.requests.quorum import Vote, granted_start, granted_window, quorum_met
+from lockbox.requests.quorum import ApprovalTally, Vote, granted_start, granted_window, quorum_met
 from lockbox.requests.submit import SubmissionFacts
 from lockbox.requests.transition import Move, Origin, actor_for
+from lockbox.sql import new_id
 
 UNSAID = SubmissionFacts({}, {}, {})
 
@@ -107,7 +109,7 @@ def act_on(
     moved, decision = _moved(session, scene, request, decision_input, taken)
     failpoint("decide.after_evaluation")
     listed = keyring.approval_keys(session).listed if decision else None
-    transition.update(session, request, moved, decision, listed)
+    transition.update(session, request, moved, decision, listed, beside=_next_step(scene, request, moved))
     failpoint("decide.after_update")
     return request
 
@@ -268,6 +270,24 @@ def _covered(session: UnitOfWork, scene: DecisionContext, request: AccessRequest
     return used
 
 
+def _next_step(scene: DecisionContext, request: AccessRequest, moved: Move) -> Sequence[Move]:
+    """Return by what the groups of the next step are asked, where this approval was the last of a step."""
+    if moved.action != Action.APPROVE or moved.to_state is not State.PENDING:
+        return ()
+    before = scene.step(request)
+    vote = Vote(scene.caller.person_id, Action.APPROVE, None, scene.seats(request))
+    after = replace(scene, votes=(*scene.votes, vote)).step(request)
+    if after == before:
+        return ()
+    voters = {one.person_id for one in (*scene.votes, vote)}
+    asked = scene.asked_by(request, after) - scene.asked_by(request, before) - voters - {request.requester_id}
+    asks = Reminder.ESCALATE
+    facts = {"step": after, "tiers_asked": request.tiers_asked}
+    return [
+        replace(moved, event_id=new_id(), action=asks, reminder=asks, asked=asked, facts=facts, personal={}, salts={})
+    ]
+
+
 def _who_opened(votes: Sequence[Vote], action: Action) -> set[UUID]:
     """Return whose votes count: the approvers' who still may approve, or the manager's where the vendor opens."""
     return {vote.person_id for vote in votes if vote.decision is action and (vote.seats or action is Action.ENDORSE)}
@@ -307,13 +327,26 @@ def moves_of(session: UnitOfWork, caller: Caller, request: AccessRequest) -> tup
 
     Nothing is locked. The caller may know of the request. Somebody of the vendor deals with its tenant from here on.
     """
+    return available_moves(_read(session, caller, request).situation(request))
+
+
+def moves_and_tallies(
+    session: UnitOfWork, caller: Caller, request: AccessRequest
+) -> tuple[tuple[AvailableMove, ...], list[ApprovalTally]]:
+    """Return the same, and how far the votes have come where the customer is asked: see `inbox.count`."""
+    scene = _read(session, caller, request)
+    is_asked = request.state is State.PENDING and customer_decides(request.mode)
+    return available_moves(scene.situation(request)), scene.tallies(request) if is_asked else []
+
+
+def _read(session: UnitOfWork, caller: Caller, request: AccessRequest) -> DecisionContext:
     at = now(session)
     if caller.side is Side.VENDOR:
         authentication.turn_to(session, request.tenant_id)
     known = recipients.look_up(session, {request.tenant_id}, at)
     effective = policy_store.effective_policy(session, request)
     votes = decisions.votes_of(session, request, known, effective.terms) if request.state in ASKED_STATES else ()
-    return available_moves(DecisionContext(caller, Origin(""), known, effective, at, votes).situation(request))
+    return DecisionContext(caller, Origin(""), known, effective, at, votes)
 
 
 def locked(session: UnitOfWork, caller: Caller, request_id: UUID) -> AccessRequest:

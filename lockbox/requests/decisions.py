@@ -25,7 +25,7 @@ from lockbox.requests.models import AccessRequest, Decision
 from lockbox.requests.policy import Terms, fewest, lacking_today
 from lockbox.requests.policy_parts import ApproveMeans, ReasonedDecision
 from lockbox.requests.policy_store import EffectivePolicy
-from lockbox.requests.quorum import Vote
+from lockbox.requests.quorum import ApprovalTally, Vote
 from lockbox.requests.transition import Origin
 from lockbox.sql import new_id
 
@@ -98,6 +98,21 @@ class DecisionContext:
         """Return the approvers in whose place the caller could vote now, the own one too."""
         return self.known.seats(request.tenant_id).get(self.caller.person_id, frozenset())
 
+    def tallies(self, request: AccessRequest) -> list[ApprovalTally]:
+        """Return how far the votes have come."""
+        terms = self.effective.terms
+        needed = max(request.quorum, terms.quorum)
+        return quorum.tallies(self.votes, needed, terms.stages, self.effective.groups)
+
+    def step(self, request: AccessRequest) -> int:
+        """Return the step of the policy's stages to which the votes have brought the request."""
+        return quorum.step_of(self.tallies(request))
+
+    def asked_by(self, request: AccessRequest, step: int) -> frozenset[UUID]:
+        """Return who of the tiers so far, and of the steps up to this one, is asked."""
+        terms, groups, tenant_id = self.effective.terms, self.effective.groups, request.tenant_id
+        return evaluate.approvers_so_far(terms, groups, self.known, tenant_id, request.tiers_asked, step=step)
+
     def asked(self, request: AccessRequest) -> PromptedApprovers:
         """Return whom of the customer to ask first, and how many tiers that makes."""
         return evaluate.first_approvers(self.effective.terms, self.effective.groups, self.known, request.tenant_id)
@@ -143,7 +158,10 @@ def votes_of(
 
 
 def all_votes(
-    session: UnitOfWork, requests: Sequence[AccessRequest], known: RecipientDirectory, terms: Mapping[UUID, Terms]
+    session: UnitOfWork,
+    requests: Sequence[AccessRequest | Row[Any]],
+    known: RecipientDirectory,
+    terms: Mapping[UUID, Terms],
 ) -> dict[UUID, tuple[Vote, ...]]:
     """Return the votes so far on each of these requests, as `votes_of` does; the terms are by request."""
     seats = {request.id: known.seats(request.tenant_id) for request in requests}
@@ -153,7 +171,7 @@ def all_votes(
         if (
             filled
             and row.decision == Action.APPROVE
-            and not row_macs.is_held(session, row.mac, row_macs.decision(row), row.id)
+            and not row_macs.is_believed(session, row.mac, row_macs.decision(row), row.id)
         ):
             filled = frozenset()
         kept = row.resources, row.actions, row.max_uses, row.opens_at
@@ -329,6 +347,7 @@ def situation_of(  # noqa: PLR0917 - as many things decide
         lacks=lacking_today(request, terms, request.timing) if request.state in ASKED_STATES else (),
         votes=votes,
         principals=principals,
+        groups=effective.groups,
         is_suspended=effective.is_suspended,
         is_verified=effective.is_verified,
         is_outlived=effective.is_outlived,

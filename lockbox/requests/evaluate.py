@@ -22,10 +22,10 @@ from lockbox.requests.available_moves import move
 from lockbox.requests.deadlines import whole_seconds
 from lockbox.requests.lifecycle import Action, Party, State
 from lockbox.requests.policy import AT_ONCE, Terms, Timing, customer_decides, effective_mode, reviewed_first
-from lockbox.requests.policy_parts import Reason
+from lockbox.requests.policy_parts import FIRST_STEP, Reason
 from lockbox.requests.policy_rules import Policy, RequestFacts
 from lockbox.requests.pre_approvals import CoverageContext, CoveringPreApproval
-from lockbox.requests.quorum import who_lacks
+from lockbox.requests.quorum import has_steps, has_turn, who_lacks
 
 GOOD_ENGINEER = text("""
 SELECT p.name FROM memberships m JOIN people p ON p.id = m.person_id
@@ -309,14 +309,27 @@ def first_approvers(terms: Terms, groups: Groups, known: RecipientDirectory, ten
 
 
 def approvers_so_far(
-    terms: Terms, groups: Groups, known: RecipientDirectory, tenant_id: UUID, tiers: int
+    terms: Terms,
+    groups: Groups,
+    known: RecipientDirectory,
+    tenant_id: UUID,
+    tiers: int,
+    *,
+    step: int = FIRST_STEP,
 ) -> frozenset[UUID]:
     """Return who of the first so many tiers can decide now, delegates in place of who is away; 0 is everybody.
 
-    Who wants no prompts gets none, unless the others of these could not decide without them.
+    From the second step on, its groups are asked whatever their tier, and before that they are not. Who wants no
+    prompts gets none, unless the others of these could not decide without them.
     """
     members = {person for tier in terms.tiers[:tiers] for group in tier for person in groups.get(group, ())}
-    return _willing(known.prompted(tenant_id, members if tiers else None), terms, groups, known, tenant_id)
+    due = [stage.group for stage in terms.stages if FIRST_STEP < stage.order <= step]
+    members |= {person for group in due for person in groups.get(group, ())}
+    asked = _willing(known.prompted(tenant_id, members if tiers else None), terms, groups, known, tenant_id)
+    if not has_steps(terms.stages):
+        return asked
+    seats = known.seats(tenant_id)
+    return frozenset(one for one in asked if has_turn(one, seats[one], terms.stages, groups, step))
 
 
 def wider_approvers(
@@ -328,6 +341,7 @@ def wider_approvers(
     informed: AbstractSet[UUID],
     tiers: int,
     to: int,
+    step: int = FIRST_STEP,
 ) -> PromptedApprovers:
     """Return who is added to those who have been `informed` as the audience goes from `tiers` tiers to `to`.
 
@@ -335,7 +349,7 @@ def wider_approvers(
     """
 
     def asked(count: int) -> frozenset[UUID]:
-        return approvers_so_far(terms, groups, known, tenant_id, count)
+        return approvers_so_far(terms, groups, known, tenant_id, count, step=step)
 
     return added_by_tier(asked, len(terms.tiers), informed=informed, tiers=tiers, to=to)
 

@@ -24,8 +24,9 @@ from lockbox.requests.lifecycle import Action, State
 from lockbox.requests.models import AccessRequest, Decision
 from lockbox.requests.policy import customer_decides
 from lockbox.requests.policy_parts import ReasonedDecision
+from lockbox.requests.policy_store import EffectivePolicy
 from lockbox.requests.queries import RequestEntry
-from lockbox.requests.quorum import ApprovalTally, tallies
+from lockbox.requests.quorum import ApprovalTally, has_turn, lacking, step_of, tallies
 from lockbox.schedule import Schedule
 from lockbox.sql import written
 
@@ -156,6 +157,12 @@ def count_all(
     session: UnitOfWork, requests: Sequence[AccessRequest], known: RecipientDirectory
 ) -> dict[UUID, list[ApprovalTally]]:
     """Return the same for each of these requests, to people of the tenants that `known` knows."""
+    return {one: counted for one, (counted, _) in _counted(session, requests, known).items()}
+
+
+def _counted(
+    session: UnitOfWork, requests: Sequence[AccessRequest], known: RecipientDirectory
+) -> dict[UUID, tuple[list[ApprovalTally], EffectivePolicy]]:
     policies = policy_store.effective_policies(session, [request.id for request in requests])
     votes = decisions.all_votes(
         session, requests, known, {one: effective.terms for one, effective in policies.items()}
@@ -164,17 +171,35 @@ def count_all(
     for request in requests:
         effective = policies[request.id]
         needed = max(request.quorum, effective.terms.quorum)
-        counted[request.id] = tallies(votes[request.id], needed, effective.terms.stages, effective.groups)
+        found = tallies(votes[request.id], needed, effective.terms.stages, effective.groups)
+        counted[request.id] = found, effective
     return counted
+
+
+def _is_waiting(
+    caller: Caller, seats: frozenset[UUID], counted: Sequence[ApprovalTally], effective: EffectivePolicy
+) -> bool:
+    """Whether the caller cannot approve before another group has."""
+    stages, groups = effective.terms.stages, effective.groups
+    return bool(seats) and not has_turn(caller.person_id, seats, stages, groups, step_of(counted))
 
 
 @dataclass(frozen=True)
 class PendingRequest:
-    """A request that somebody may still answer, and how far the votes have come; admins may say no alone."""
+    """A request that somebody may still answer, and how far the votes have come; admins may say no alone.
+
+    `is_waiting` is whether they approve in a later step than the one at which the request stands.
+    """
 
     entry: RequestEntry
     tallies: Sequence[ApprovalTally]
     may_approve: bool
+    is_waiting: bool = False
+
+    @property
+    def lacking(self) -> Sequence[ApprovalTally]:
+        """What the groups lack that are asked now."""
+        return lacking(self.tallies)
 
 
 @dataclass(frozen=True)
@@ -213,11 +238,22 @@ def pending_requests(
     ]
     ids, beyond = request_list.soonest(session, branches, State.PENDING, conditions, cursor=cursor, most=most)
     found = queries.some(session, caller, ids, State.PENDING)
-    counted = count_all(session, [entry.request for entry in found], known)
-    return [
-        PendingRequest(entry, counted[entry.request.id], _may(caller, entry.request, Action.APPROVE, able))
-        for entry in found
-    ], beyond
+    counted = _counted(session, [entry.request for entry in found], known)
+    return [_pending(caller, entry, known, able, *counted[entry.request.id]) for entry in found], beyond
+
+
+def _pending(  # noqa: PLR0917 - what one request is judged by
+    caller: Caller,
+    entry: RequestEntry,
+    known: RecipientDirectory,
+    able: frozenset[UUID],
+    counted: Sequence[ApprovalTally],
+    effective: EffectivePolicy,
+) -> PendingRequest:
+    seats = known.seats(entry.request.tenant_id).get(caller.person_id, frozenset())
+    is_waiting = _is_waiting(caller, seats, counted, effective)
+    may_approve = _may(caller, entry.request, Action.APPROVE, able) and not is_waiting
+    return PendingRequest(entry, counted, may_approve, is_waiting)
 
 
 def open_windows(

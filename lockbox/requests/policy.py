@@ -64,7 +64,7 @@ class Terms(PolicyPart):
         start_ahead: how far ahead of the submission access may begin; 0 is at once.
         max_uses: how often a window can be used at most; None is no limit.
         quorum: how many approvers' seats must say yes, each filled by the approver or a delegate, one person a seat.
-        stages: groups that must also agree.
+        stages: groups that must also agree, one step after the other where they have an order.
         tiers: groups to prompt first, next, and so on; empty prompts all approvers at once.
         escalation: when to prompt the second tier, the third, and so on, in percent of the approval window.
         approval_reminders: when to remind those who were asked and have not answered, in percent of that window.

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from lockbox.audit.canonical import instant
 from lockbox.notifications.mail_text import duration
 from lockbox.requests.policy import Terms
+from lockbox.requests.policy_parts import FIRST_STEP
 from lockbox.requests.policy_rules import Policy, Rule
 
 ABSENT = "none"
@@ -128,7 +129,8 @@ def _terms(prefix: str, terms: dict[str, Any]) -> Iterator[tuple[str, str]]:
         match name:
             case "stages":
                 for stage in value:
-                    yield f"{prefix}stages.{stage.group}", str(stage.quorum)
+                    step = f" in step {stage.order}" if stage.order > FIRST_STEP else ""
+                    yield f"{prefix}stages.{stage.group}", f"{stage.quorum}{step}"
             case "tiers":
                 for number, groups in enumerate(value):
                     yield f"{prefix}tiers.{number}", _listed(groups)

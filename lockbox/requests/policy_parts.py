@@ -17,6 +17,7 @@ HARD_START_LIMIT = 30 * DAY
 MOST_APPROVALS = 20
 MOST_USES = 1000
 MOST_TIERS = 5
+MOST_STEPS = 5
 MOST_REMINDERS = 10
 MOST_CASE_PATTERNS = 10
 T = TypeVar("T")
@@ -78,14 +79,22 @@ EscalationMoments = Annotated[Moments, Field(max_length=MOST_TIERS - 1)]
 Uses = Annotated[int, Field(ge=1, le=MOST_USES, strict=True), IS_WHOLE]
 CasePatterns = Once[CasePattern]
 ChosenCasePatterns = Annotated[CasePatterns, Field(max_length=MOST_CASE_PATTERNS)]
+FIRST_STEP = 1
+Step = Annotated[int, Field(ge=FIRST_STEP, le=MOST_STEPS, strict=True), IS_WHOLE]
 Characters = Annotated[int, Field(ge=1, le=1000, strict=True), IS_WHOLE]
 
 
 class ApprovalStage(PolicyPart):
-    """A group that must also agree, with at least `quorum` approvals."""
+    """A group that must also agree, with at least `quorum` approvals.
+
+    Stages of the same `order` are one step. People of a later step are not prompted and cannot approve until each
+    stage of the earlier ones has its approvals. A stage without an order is of the first step.
+    """
 
     group: GroupName
     quorum: Approvals = 1
+    # Not written where it is the first: what never heard of orders reads such a policy.
+    order: Annotated[Step, Field(exclude_if=lambda order: order == FIRST_STEP)] = FIRST_STEP
 
 
 def _by_group(stages: tuple[ApprovalStage, ...]) -> tuple[ApprovalStage, ...]:

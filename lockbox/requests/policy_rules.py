@@ -210,11 +210,11 @@ def _called(
 def stricter(a: Terms, b: Terms) -> Terms:
     """Return the strictest of both, field by field; associative, commutative and idempotent.
 
-    Stages add up, with the larger quorum of each group. Only reasons that both accept are left, perhaps none. A case
-    has to fit the patterns of both. A group is prompted as early as either side says; a side without tiers has no say
-    in that. So is each tier of the vendor's managers. Who is waited for is reminded whenever either side says, and a
-    window's end is announced as early as either does, and reported if either says so. A decision needs a comment if
-    either side says so.
+    Stages add up, with the larger quorum of each group, which agrees in the later step of the two. Only reasons that
+    both accept are left, perhaps none. A case has to fit the patterns of both. A group is prompted as early as either
+    side says; a side without tiers has no say in that. So is each tier of the vendor's managers. Who is waited for is
+    reminded whenever either side says, and a window's end is announced as early as either does, and reported if
+    either says so. A decision needs a comment if either side says so.
     """
     return Terms.model_validate(
         {name: min(getattr(a, name), getattr(b, name), key=_limit) for name in LESS_IS_STRICTER}
@@ -233,14 +233,14 @@ def loosens(old: Terms, new: Terms) -> bool:
     Tiers, escalation, reminders and warnings play no part: they say who hears when, never who must agree. To have
     windows reported no longer is loosening: whoever is about to misuse one would like that.
     """
-    quorums = {stage.group: stage.quorum for stage in new.stages}
+    stages = {stage.group: stage for stage in new.stages}
     return (
         any(_limit(getattr(new, name)) > _limit(getattr(old, name)) for name in LESS_IS_STRICTER)
         or any(getattr(new, name) < getattr(old, name) for name in MORE_IS_STRICTER)
         or not new.reasons <= old.reasons
         or not new.comment_required >= old.comment_required
         or not set(new.case_patterns) >= set(old.case_patterns)
-        or any(quorums.get(stage.group, 0) < stage.quorum for stage in old.stages)
+        or any(_is_looser(stages.get(stage.group), stage) for stage in old.stages)
     )
 
 
@@ -280,11 +280,17 @@ def _limit(value: float | None) -> float:
     return math.inf if value is None else value
 
 
+def _is_looser(new: ApprovalStage | None, old: ApprovalStage) -> bool:
+    return new is None or new.quorum < old.quorum or new.order < old.order
+
+
 def _stages(a: Terms, b: Terms) -> tuple[ApprovalStage, ...]:
-    quorums: dict[str, int] = {}
+    stages: dict[str, ApprovalStage] = {}
     for stage in (*a.stages, *b.stages):
-        quorums[stage.group] = max(stage.quorum, quorums.get(stage.group, 0))
-    return tuple(ApprovalStage(group=group, quorum=quorum) for group, quorum in quorums.items())
+        other = stages.get(stage.group, stage)
+        quorum, order = max(stage.quorum, other.quorum), max(stage.order, other.order)
+        stages[stage.group] = ApprovalStage(group=stage.group, quorum=quorum, order=order)
+    return tuple(stages.values())
 
 
 def _earliest(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...]:

@@ -20,6 +20,7 @@ from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy import UNVERIFIED, Terms, effective_mode, stricter_mode
 from lockbox.requests.policy_parts import Reason
 from lockbox.requests.policy_rules import Policy, RequestFacts, merged, stricter, terms_for
+from lockbox.requests.quorum import has_steps
 
 MOST_KEPT = 1024
 MatchingRules = tuple[int, ...]
@@ -198,8 +199,17 @@ def wordings(session: UnitOfWork, request_ids: Sequence[UUID]) -> dict[UUID, Mai
     found = {}
     for row in session.execute(OF_REQUESTS, {"ids": list(request_ids)}):
         terms = _stricter(row.own, row.today, facts_of(row))
-        found[row.id] = MailWording(terms.mail_link, terms.mail_justification, terms.report_on_close)
+        wording = MailWording(terms.mail_link, terms.mail_justification, terms.report_on_close, _steps(terms))
+        found[row.id] = wording
     return found
+
+
+def _steps(terms: Terms) -> Sequence[Sequence[tuple[int, str]]]:
+    """Return how many of which groups approve in each step, nothing where all may at once."""
+    if not has_steps(terms.stages):
+        return ()
+    orders = sorted({stage.order for stage in terms.stages})
+    return [[(stage.quorum, stage.group) for stage in terms.stages if stage.order == order] for order in orders]
 
 
 def _effective_for_row(

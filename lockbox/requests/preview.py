@@ -22,7 +22,7 @@ from lockbox.requests.evaluate import NOBODY, Evaluation, RequestInput, evaluate
 from lockbox.requests.lifecycle import Action, Party, State
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy import Terms, customer_decides, lacking, lacking_today, longest_window
-from lockbox.requests.policy_parts import ReasonedDecision
+from lockbox.requests.policy_parts import FIRST_STEP, ReasonedDecision
 from lockbox.requests.policy_rules import Policy
 from lockbox.requests.policy_store import EffectivePolicy
 from lockbox.requests.quorum import Vote, missing, who_lacks
@@ -31,6 +31,7 @@ OVER = "It times out: under the new policy, its approval deadline has passed."
 UNREVIEWED = "Nobody can approve it: no manager of the vendor has reviewed it. The vendor has to submit it again."
 NO_MAIL = "A code from a mail is no longer enough to approve it. Approvals already given with one no longer count."
 NOT_SIGNED = "Only approvals signed with a passkey count. Other approvals already given no longer count."
+LATER = "The group {group} can approve it only once the groups of the steps before step {step} have."
 OTHERS = "It is escalated by the new tiers."
 
 
@@ -140,6 +141,10 @@ def _rest(scene: PreviewContext) -> Iterator[str]:
     was, then = (longest_window(asked.access_window, terms, asked.timing) for terms in (before, after))
     if then < was:
         yield f"Its access window becomes at most {duration(then)} instead of {duration(was)}."
+    was_in = {stage.group: stage.order for stage in before.stages}
+    for stage in after.stages:
+        if stage.order > was_in.get(stage.group, FIRST_STEP):
+            yield LATER.format(group=stage.group, step=stage.order)
     if before.mail_suffices and not after.mail_suffices:
         yield NO_MAIL
     for decision in sorted(after.comment_required - before.comment_required - {ReasonedDecision.REVOKE}):
@@ -163,11 +168,12 @@ def _groups(effective: EffectivePolicy) -> dict[str, tuple[UUID, ...]]:
 
 @dataclass(frozen=True)
 class PreviewGroup:
-    """A stage: a group that must also agree, how many of it, and who could."""
+    """A stage: a group that must also agree, how many of it, who could, and in which step."""
 
     group: str
     approvals: int
     people: tuple[str, ...]
+    step: int = FIRST_STEP
 
 
 @dataclass(frozen=True)
@@ -310,8 +316,9 @@ def stages(evaluation: Evaluation, names: PreviewNames) -> tuple[PreviewGroup, .
     """Return the groups that must also agree, each with who of it could."""
     standing_in = evaluation.known.delegates[evaluation.tenant.id]
     groups = []
-    for stage in evaluation.terms.stages:
+    for stage in sorted(evaluation.terms.stages, key=lambda stage: (stage.order, stage.group)):
         members = frozenset(evaluation.policy.groups.get(stage.group, ()))
         delegates = {delegate for delegate, principals in standing_in.items() if principals & members}
-        groups.append(PreviewGroup(stage.group, stage.quorum, names(evaluation.able & (members | delegates))))
+        could = names(evaluation.able & (members | delegates))
+        groups.append(PreviewGroup(stage.group, stage.quorum, could, stage.order))
     return tuple(groups)

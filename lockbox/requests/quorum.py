@@ -8,7 +8,7 @@ from uuid import UUID
 
 from lockbox.errors import Invalid, NothingLeft
 from lockbox.requests.lifecycle import Action
-from lockbox.requests.policy_parts import ApprovalStage
+from lockbox.requests.policy_parts import FIRST_STEP, ApprovalStage
 
 SHOWN = 100
 
@@ -89,11 +89,20 @@ def quorum_met(
 
 @dataclass(frozen=True)
 class ApprovalTally:
-    """How many approvals there are, and how many are needed: from anybody, or from a group that must also agree."""
+    """How many approvals there are, and how many are needed: from anybody, or from a group that must also agree.
+
+    `step` is the one in which the group agrees.
+    """
 
     group: str | None
     approvals: int
     needed: int
+    step: int = FIRST_STEP
+
+    @property
+    def is_met(self) -> bool:
+        """Whether there are as many as are needed."""
+        return self.approvals >= self.needed
 
 
 def missing(
@@ -104,22 +113,86 @@ def missing(
     One further approval may count in several places. A denial is not looked at.
     """
     counted = tallies(votes, terms_quorum, stages, groups)
-    return [(one.group, one.needed - one.approvals) for one in counted if one.needed > one.approvals]
+    return [(one.group, one.needed - one.approvals) for one in counted if not one.is_met]
 
 
 def tallies(
     votes: Iterable[Vote], terms_quorum: int, stages: Iterable[ApprovalStage], groups: Mapping[str, Collection[UUID]]
 ) -> list[ApprovalTally]:
-    """Count the approvals, for None by the seats that they fill and for each stage by the voices of its group."""
+    """Count the approvals, for None by the seats that they fill and for each stage by the voices of its group.
+
+    The stages are in the order of their steps.
+    """
     seats: dict[UUID, frozenset[UUID]] = {}
     for vote in votes:
         if vote.decision is Action.APPROVE:
             seats[vote.person_id] = seats.get(vote.person_id, frozenset()) | vote.seats
     counted = [ApprovalTally(None, _filled(seats.values()), terms_quorum)]
     counted += [
-        ApprovalTally(stage.group, _represented(seats, groups.get(stage.group, ())), stage.quorum) for stage in stages
+        ApprovalTally(stage.group, _represented(seats, groups.get(stage.group, ())), stage.quorum, stage.order)
+        for stage in sorted(stages, key=lambda stage: (stage.order, stage.group))
     ]
     return counted
+
+
+@dataclass(frozen=True)
+class ApprovalStep:
+    """A step of the stages: what its groups have approved, and whether it is over, or what the request stands at."""
+
+    number: int
+    tallies: tuple[ApprovalTally, ...]
+    is_met: bool
+    is_present: bool
+
+
+def lacking(counted: Iterable[ApprovalTally]) -> list[ApprovalTally]:
+    """Return what the groups of the present step still lack."""
+    stages = [one for one in counted if one.group is not None and not one.is_met]
+    return [one for one in stages if one.step == step_of(stages)]
+
+
+def steps_of(counted: Iterable[ApprovalTally]) -> list[ApprovalStep]:
+    """Return the steps of a request, none where all may approve at once."""
+    stages = [one for one in counted if one.group is not None]
+    present, steps = step_of(stages), []
+    for number in sorted({one.step for one in stages}):
+        of_step = tuple(one for one in stages if one.step == number)
+        is_met = all(one.is_met for one in of_step)
+        steps.append(ApprovalStep(number, of_step, is_met, is_present=number == present and not is_met))
+    return steps if len(steps) > 1 else []
+
+
+def has_steps(stages: Iterable[ApprovalStage]) -> bool:
+    """Whether the stages have an order: without one, everybody may approve at once."""
+    return any(stage.order > FIRST_STEP for stage in stages)
+
+
+def step_of(counted: Iterable[ApprovalTally]) -> int:
+    """Return the step at which a request stands: the first in which a group lacks approvals, or else the last."""
+    stages = [one for one in counted if one.group is not None]
+    lacking = [one.step for one in stages if not one.is_met]
+    return min(lacking, default=max((one.step for one in stages), default=FIRST_STEP))
+
+
+def has_turn(
+    person_id: UUID,
+    seats: AbstractSet[UUID],
+    stages: Collection[ApprovalStage],
+    groups: Mapping[str, Collection[UUID]],
+    step: int,
+) -> bool:
+    """Whether somebody who could fill these seats may approve at a step.
+
+    Whoever speaks for a group of a later step alone has to wait; for one of an earlier step too, or for an approver
+    who is in no group, they do not.
+    """
+    later = [stage for stage in stages if stage.order > step]
+    if not later:
+        return True
+    voices = {person_id} | seats
+    if any(voices & set(groups.get(stage.group, ())) for stage in stages if stage.order <= step):
+        return True
+    return bool(seats - {person for stage in later for person in groups.get(stage.group, ())})
 
 
 def granted_window(asked: int, votes: Iterable[Vote]) -> int:

@@ -18,11 +18,13 @@ from lockbox.notifications.account_mail import NOBODY_NOTIFIED, REVIEW_UNREACHED
 from lockbox.notifications.audience import ASKING, Reminder
 from lockbox.notifications.delivery_status import DeliveryReach
 from lockbox.notifications.recipients import RecipientDirectory
-from lockbox.requests import evaluate, policy_store, transition
+from lockbox.requests import decisions, evaluate, policy_store, transition
 from lockbox.requests.deadlines import DueReminders, due_reminders, wake_at
 from lockbox.requests.evaluate import PromptedApprovers
 from lockbox.requests.lifecycle import State
+from lockbox.requests.policy_parts import FIRST_STEP
 from lockbox.requests.policy_store import EffectivePolicy
+from lockbox.requests.quorum import has_steps, has_turn, step_of, tallies
 from lockbox.requests.transition import Move, ReminderUpdate
 
 MOST_LINES = 50
@@ -58,14 +60,19 @@ def reaches(session: UnitOfWork, rows: Iterable[Row[Any]]) -> dict[UUID, Deliver
 
 
 def last_resort(
-    row: Row[Any], silence: UndeliveredRequest, known: RecipientDirectory, voted: AbstractSet[UUID]
+    row: Row[Any],
+    silence: UndeliveredRequest,
+    known: RecipientDirectory,
+    voted: AbstractSet[UUID],
+    waiting: AbstractSet[UUID] = frozenset(),
 ) -> dict[Reminder, frozenset[UUID]]:
     """Return whom to tell where no tier is left: everybody else who can decide, and once whoever can see to it.
 
-    Who wants no prompts is asked too. A review has nobody else: all managers were asked.
+    Who wants no prompts is asked too, and nobody who is `waiting` for an earlier step. A review has nobody else: all
+    managers were asked.
     """
     prompts: dict[Reminder, frozenset[UUID]] = {}
-    rest = known.able(row.tenant_id) - silence.asked - voted - {row.requester_id}
+    rest = known.able(row.tenant_id) - silence.asked - voted - waiting - {row.requester_id}
     if row.state == State.PENDING and rest:
         prompts[Reminder.ESCALATE] = rest
     if not silence.is_said:
@@ -122,8 +129,12 @@ def remind(session: UnitOfWork, rows: Sequence[Row[Any]], at: datetime) -> None:
     for vote in session.execute(VOTED, {"ids": [row.id for row in rows]}):
         voted[vote.request_id].add(vote.person_id)
     silent = undelivered_requests(session, rows)
+    steps = _steps(session, rows, policies, known)
     updates = [
-        _reminded(row, policies[row.id], known, at, voted=voted[row.id], silence=silent.get(row.id)) for row in rows
+        _reminded(
+            row, policies[row.id], known, at, voted=voted[row.id], silence=silent.get(row.id), step=steps[row.id]
+        )
+        for row in rows
     ]
     transition.remind(session, updates)
     unreviewed = [
@@ -134,6 +145,21 @@ def remind(session: UnitOfWork, rows: Sequence[Row[Any]], at: datetime) -> None:
     notify_unreached_reviews(session, unreviewed, silent, at)
 
 
+def _steps(
+    session: UnitOfWork, rows: Sequence[Row[Any]], policies: Mapping[UUID, EffectivePolicy], known: RecipientDirectory
+) -> dict[UUID, int]:
+    """Return the step at which each of these requests stands, by the votes on those whose stages have an order."""
+    steps = {row.id: FIRST_STEP for row in rows}
+    ordered = [row for row in rows if row.state == State.PENDING and has_steps(policies[row.id].terms.stages)]
+    if not ordered:
+        return steps
+    terms = {row.id: policies[row.id].terms for row in ordered}
+    for request_id, votes in decisions.all_votes(session, ordered, known, terms).items():
+        stages, groups = terms[request_id].stages, policies[request_id].groups
+        steps[request_id] = step_of(tallies(votes, terms[request_id].quorum, stages, groups))
+    return steps
+
+
 def _reminded(
     row: Row[Any],
     effective: EffectivePolicy,
@@ -142,14 +168,15 @@ def _reminded(
     *,
     voted: AbstractSet[UUID],
     silence: UndeliveredRequest | None,
+    step: int,
 ) -> ReminderUpdate:
     phase = transition.phase_of(row, known)
     due = due_reminders(phase, effective.terms, row.wake_at, at)
     if silence and phase.tiers_asked:
         due = replace(due, escalate=max(due.escalate, phase.tiers_asked + 1))
-    prompts, tiers_asked = _recipients(row, due, effective, known, voted)
+    prompts, tiers_asked = _recipients(row, due, effective, known, voted=voted, step=step)
     if silence and Reminder.ESCALATE not in prompts:
-        prompts |= last_resort(row, silence, known, voted)
+        prompts |= last_resort(row, silence, known, voted, _waiting(row, effective, known, step))
     after = replace(phase, tiers_asked=tiers_asked, warned=row.warned or due.warn)
     reminded = row.reminders + (Reminder.REMIND in prompts)
     facts = _facts(reminded, tiers_asked, silence)
@@ -192,15 +219,22 @@ def _facts(
 
 
 def _recipients(
-    row: Row[Any], due: DueReminders, effective: EffectivePolicy, known: RecipientDirectory, voted: AbstractSet[UUID]
+    row: Row[Any],
+    due: DueReminders,
+    effective: EffectivePolicy,
+    known: RecipientDirectory,
+    *,
+    voted: AbstractSet[UUID],
+    step: int,
 ) -> tuple[dict[Reminder, frozenset[UUID]], int]:
     """Return who is asked by what, and how many tiers are asked after it."""
     prompts: dict[Reminder, frozenset[UUID]] = {}
     tiers_asked: int = row.tiers_asked
-    if due.remind and (waited_for := _still_needed(row, effective, known, voted)):
+    if due.remind and (waited_for := _still_needed(row, effective, known, voted, step)):
         prompts[Reminder.REMIND] = waited_for
     if due.escalate > tiers_asked:
-        asked = _wider(row, effective, known, informed=_so_far(row, effective, known) | voted, to=due.escalate)
+        informed = _so_far(row, effective, known, step) | voted
+        asked = _wider(row, effective, known, informed=informed, to=due.escalate, step=step)
         tiers_asked = asked.tiers
         if asked.people:
             prompts[Reminder.ESCALATE] = asked.people
@@ -212,27 +246,41 @@ def _recipients(
 
 
 def _still_needed(
-    row: Row[Any], effective: EffectivePolicy, known: RecipientDirectory, voted: AbstractSet[UUID]
+    row: Row[Any], effective: EffectivePolicy, known: RecipientDirectory, voted: AbstractSet[UUID], step: int
 ) -> frozenset[UUID]:
     """Return whose answer is still of use: not that of a delegate of those alone who have answered themselves."""
     seats = known.seats(row.tenant_id) if row.state == State.PENDING else {}
     return frozenset(
-        one for one in _so_far(row, effective, known) - voted if one not in seats or not seats[one] <= voted
+        one for one in _so_far(row, effective, known, step) - voted if one not in seats or not seats[one] <= voted
     )
 
 
-def _so_far(row: Row[Any], effective: EffectivePolicy, known: RecipientDirectory) -> frozenset[UUID]:
+def _so_far(row: Row[Any], effective: EffectivePolicy, known: RecipientDirectory, step: int) -> frozenset[UUID]:
     if row.state == State.REVIEWING:
         return evaluate.reviewers_so_far(known, row.requester_id, row.tiers_asked)
-    return evaluate.approvers_so_far(effective.terms, effective.groups, known, row.tenant_id, row.tiers_asked)
+    terms, groups = effective.terms, effective.groups
+    return evaluate.approvers_so_far(terms, groups, known, row.tenant_id, row.tiers_asked, step=step)
+
+
+def _waiting(row: Row[Any], effective: EffectivePolicy, known: RecipientDirectory, step: int) -> frozenset[UUID]:
+    """Return who cannot approve before the request has come to a later step."""
+    stages, groups = effective.terms.stages, effective.groups
+    seats = known.seats(row.tenant_id)
+    return frozenset(one for one in seats if not has_turn(one, seats[one], stages, groups, step))
 
 
 def _wider(
-    row: Row[Any], effective: EffectivePolicy, known: RecipientDirectory, *, informed: AbstractSet[UUID], to: int
+    row: Row[Any],
+    effective: EffectivePolicy,
+    known: RecipientDirectory,
+    *,
+    informed: AbstractSet[UUID],
+    to: int,
+    step: int,
 ) -> PromptedApprovers:
     if row.state == State.REVIEWING:
         return evaluate.wider_reviewers(known, row.requester_id, informed=informed, asked=row.tiers_asked, to=to)
     terms, groups = effective.terms, effective.groups
     return evaluate.wider_approvers(
-        terms, groups, known, row.tenant_id, informed=informed, tiers=row.tiers_asked, to=to
+        terms, groups, known, row.tenant_id, informed=informed, tiers=row.tiers_asked, to=to, step=step
     )

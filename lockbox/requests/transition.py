@@ -250,18 +250,21 @@ def update(
     move: Move,
     decision: Decision | None = None,
     approval_key: str | None = None,
+    *,
+    beside: Sequence[Move] = (),
 ) -> None:
     """Write a person's move: the request as it is now, the decision if it is one, the event, its row in the outbox.
 
-    `approval_key` is the public key that signs approvals; it is listed with the first decision made by it.
+    `approval_key` is the public key that signs approvals; it is listed with the first decision made by it. `beside`
+    are reminders that follow from the move.
     """
     row = request.model_dump()
     if decision is None:
-        _write(session, MOVED_ALONE, [move], row)
+        _write(session, MOVED_ALONE, [move, *beside], row)
     else:
         prefixed = {f"d_{name}": value for name, value in decision.model_dump().items()}
         listed = {"approval_key": approval_key, "listed_at": move.at}
-        _write(session, MOVED_BY_DECISION, [move], row | prefixed | listed)
+        _write(session, MOVED_BY_DECISION, [move, *beside], row | prefixed | listed)
 
 
 def end(session: UnitOfWork, moves: Sequence[Move]) -> None:

@@ -205,17 +205,20 @@ def test_a_form_from_before_somebody_elses_change_is_not_offered_to_be_saved(por
 def test_groups_tiers_and_who_must_agree_are_laid_down_by_a_form(portal: Portal) -> None:
     browser = entered(portal)
 
-    asked = browser.post(here(portal, "/tiers"), table(portal, browser))
+    asked = browser.post(here(portal, "/tiers"), table(portal, browser, step=["1", "2"]))
     saved = browser.submit(asked, "/policy/save")
     shown = browser.get(here(portal, "/tiers"))
 
     assert "The group desk groups.desk nothing → Ann" in asked.words
     assert saved.status == 200
     assert held(portal).tiers == (("desk",), ("legal",))
-    assert held(portal).stages == (ApprovalStage(group="legal", quorum=1),)
+    assert held(portal).stages == (ApprovalStage(group="legal", quorum=1, order=2),)
     assert held(portal).groups == {"desk": (id_of(portal.world, "ann"),), "legal": (id_of(portal.world, "amir"),)}
     assert held(portal).escalation == (40,)
-    assert "At once desk : Ann After 4 h 48 min (40 %) legal : Amir Also required legal : 1 of Amir" in shown.words
+    assert (
+        "At once desk : Ann After 4 h 48 min (40 %) legal : Amir Also required, step 2 legal : 1 of Amir"
+        in shown.words
+    )
 
 
 def test_a_group_is_taken_away_and_the_tiers_behind_it_move_up(portal: Portal) -> None:

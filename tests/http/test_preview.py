@@ -37,7 +37,7 @@ def test_a_preview_names_the_policy_the_windows_and_the_people(fresh_door: Door)
     assert {"Max", "Mia"} <= set(found["reviewers"])
     assert found["asked_first"] == ["Abe"]
     assert found["could_approve"] == ["Abe", "Amir", "Ann"]
-    assert found["stages"] == [{"group": "legal", "approvals": 1, "people": ["Abe"]}]
+    assert found["stages"] == [{"group": "legal", "approvals": 1, "people": ["Abe"], "step": 1}]
 
 
 def asked_later(found: dict[str, Any]) -> Counter[str]:

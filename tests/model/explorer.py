@@ -9,6 +9,7 @@ from lockbox.identity.roles import Mode
 from lockbox.notifications.outbox import NotifiedMove
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy import Terms
+from lockbox.requests.policy_parts import ApprovalStage
 from tests.model.invariants import CHECKS, Check
 from tests.model.outbox import OUTBOX_CHECKS, OutboxCheck, OutboxModel, OutboxRules, OutboxWorld
 from tests.model.plant import ModelWorld, begin, steps
@@ -18,6 +19,7 @@ from tests.model.rules import (
     ANN,
     CLOSES_ITS_CASE,
     ERIN,
+    IDS,
     MAX,
     NAMES,
     NEVER,
@@ -52,6 +54,12 @@ FEW = (
 )
 CLOSING = Case("a case that closes", Terms(**TICK, **QUIET, **REVIEWED), acts=(*acts_of(MAX, ANN), *CLOSES_ITS_CASE))
 YES = Case("a yes that is taken back", Terms(**TICK, **QUIET, **UNREVIEWED), acts=YES_AND_NO)
+STEPS = Case(
+    "ann, then amir",
+    Terms(**TICK, **QUIET, **UNREVIEWED, stages=(ApprovalStage(group="first"), ApprovalStage(group="then", order=2))),
+    acts=acts_of(ANN, AMIR),
+    groups={"first": {IDS[ANN]}, "then": {IDS[AMIR]}},
+)
 SILENCE = Case("silence", Terms(**TICK, **QUIET, **UNREVIEWED), acts=())
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from lockbox.identity.roles import Mode
 from lockbox.requests.lifecycle import FINAL_STATES, Action, State
 from tests.model.plant import RESTING, ModelWorld, hinting, reconciles
-from tests.model.rules import ACTIONS, AMIR, ANN, CLOCK, DESK, ERIN, MAX, NEVER, STATES, RuleModel
+from tests.model.rules import ACTIONS, AMIR, ANN, CLOCK, DESK, ERIN, IDS, MAX, NEVER, STATES, RuleModel
 
 ACTIVE, PENDING, REVIEWING = (STATES.index(state) for state in (State.ACTIVE, State.PENDING, State.REVIEWING))
 APPROVE, ENDORSE, DENY = (ACTIONS.index(action) for action in (Action.APPROVE, Action.ENDORSE, Action.DENY))
@@ -44,6 +44,21 @@ def opened_by_a_timely_yes(world: ModelWorld, db: RuleModel) -> str | None:
         return "it is open without enough timely approvals"
     reviewed = any(person == MAX and action == ENDORSE for person, action, *_ in events)
     return "it is open and was not reviewed" if terms.vendor_review and not reviewed else None
+
+
+def approved_step_by_step(world: ModelWorld, db: RuleModel) -> str | None:
+    """Nobody approves for a group before each group of the earlier steps has approved."""
+    orders = {one: stage.order for stage in db.case.terms.stages for one in db.case.groups[stage.group]}
+    done = (
+        [
+            orders[IDS[person]]
+            for person, action, *_ in world.row.events
+            if action == APPROVE and person in {ANN, AMIR}
+        ]
+        if orders
+        else []
+    )
+    return None if done == sorted(done) else "somebody approved before their step"
 
 
 def asked_once_the_customer_decides(world: ModelWorld, db: RuleModel) -> str | None:
@@ -125,6 +140,7 @@ def _ends(world: ModelWorld, after: Callable[[ModelWorld], list[ModelWorld]]) ->
 CHECKS: tuple[Check, ...] = (
     one_event_a_move,
     opened_by_a_timely_yes,
+    approved_step_by_step,
     asked_once_the_customer_decides,
     shut_after_the_end,
     never_denied_and_open,

@@ -1,6 +1,6 @@
 """The house in ticks: what its pure code says to each person's act and to the clock; each part can be broken."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
@@ -88,6 +88,7 @@ class Case:
     mode: Mode = Mode.ENFORCE
     acts: tuple[tuple[int, Action], ...] = ACTS
     switches: bool = False
+    groups: Mapping[str, Collection[UUID]] = field(default_factory=dict)
 
     @property
     def first(self) -> State:
@@ -97,6 +98,14 @@ class Case:
 
 def _late(at: int, deadline: int) -> bool:
     return at >= deadline
+
+
+def _has_turn(votes: Collection[Vote], person: int, case: Case) -> bool:
+    stages, groups = case.terms.stages, case.groups
+    step = quorum.step_of(quorum.tallies(votes, case.terms.quorum, stages, groups))
+    return quorum.has_turn(
+        IDS[person], frozenset({IDS[person]} & {IDS[one] for one in APPROVERS}), stages, groups, step
+    )
 
 
 @dataclass(frozen=True)
@@ -113,6 +122,7 @@ class ModelRules:
     reminders: Callable[..., Any] = deadlines.due_reminders
     quorum_met: Callable[..., bool] = quorum.quorum_met
     stricter_mode: Callable[..., Mode] = policy.stricter_mode
+    has_turn: Callable[..., bool] = _has_turn
     is_late: Callable[[int, int], bool] = _late
     is_due: Callable[[int, int], bool] = _late
     is_shut: Callable[[int, int], bool] = _late
@@ -194,6 +204,8 @@ class RuleModel:
             given = (person, ACTIONS.index(action))
             if given in votes:
                 return None
+            if action is Action.APPROVE and not self.rules.has_turn(_votes(row), person, self.case):
+                return None
             votes = tuple(sorted({vote for vote in votes if vote[0] != person} | {given}))
         after = row._replace(votes=votes)
         return self._moved(after, person, action, self._next(taken, after, action), at)
@@ -205,7 +217,7 @@ class RuleModel:
         if action is Action.ENDORSE:
             return State(taken.instead)
         terms = self.case.terms
-        met = self.rules.quorum_met(list(_votes(row)), terms.quorum, terms.stages, {})
+        met = self.rules.quorum_met(list(_votes(row)), terms.quorum, terms.stages, self.case.groups)
         return State(taken.to if met else taken.instead)
 
     def _moved(self, row: ModelRow, person: int, action: Action, to: State, at: int) -> ModelRow:

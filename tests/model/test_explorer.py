@@ -9,7 +9,7 @@ import pytest
 from lockbox.requests import available_moves, deadlines
 from lockbox.requests.lifecycle import Action, MoveRule, Party, State
 from lockbox.requests.quorum import Vote
-from tests.model.explorer import CLOSING, EVERYBODY, FEW, SILENCE, YES, Bound, explore, explore_outbox
+from tests.model.explorer import CLOSING, EVERYBODY, FEW, SILENCE, STEPS, YES, Bound, explore, explore_outbox
 from tests.model.invariants import one_event_a_move
 from tests.model.outbox import (
     LIVES,
@@ -72,6 +72,7 @@ BROKEN: dict[str, tuple[Case, ModelRules, str]] = {
     "a quorum of one": (TWO, ModelRules(quorum_met=lambda *_: True), "without enough timely approvals"),
     "a door that believes the state": (ONE, ModelRules(is_shut=lambda *_: False), "the window ended"),
     "a door that shuts a tick late": (ONE, ModelRules(is_shut=lambda now, ends: now > ends), "the window ended"),
+    "a step that waits for none": (STEPS, ModelRules(has_turn=lambda *_: True), "before their step"),
     "a table with a row too many": (ONE, ModelRules(move=_from_the_dead), "after the end"),
     "a case that opens": (CLOSING, ModelRules(move=_reopened), "timely approvals"),
     "a denial that can be outvoted": (
@@ -115,6 +116,13 @@ def test_every_state_of_a_whole_life_is_as_it_must_be(case: Case, bound: Bound) 
     assert explored.wrong is None, str(explored)
     assert explored.whole
     assert explored.states > 15_000
+
+
+def test_every_state_of_ordered_stages_is_as_it_must_be() -> None:
+    explored = explore(STEPS, REAL, Bound(states=8_000, horizon=3, faults=0))
+
+    assert explored.wrong is None, str(explored)
+    assert explored.states > 4_000
 
 
 @pytest.mark.parametrize("name", BROKEN)

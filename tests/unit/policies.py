@@ -13,6 +13,7 @@ from lockbox.requests.policy_parts import (
     HARD_ACCESS_LIMIT,
     HARD_ANSWER_LIMIT,
     MOST_APPROVALS,
+    MOST_STEPS,
     MOST_TIERS,
     MOST_USES,
     ApprovalStage,
@@ -35,9 +36,9 @@ def tiers_of(positions: dict[str, int]) -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(group for group, at in positions.items() if at == tier) for tier in tiers)
 
 
-def stages_of(quorums: dict[str, int]) -> tuple[ApprovalStage, ...]:
-    """Return a stage for each group."""
-    return tuple(ApprovalStage(group=group, quorum=quorum) for group, quorum in quorums.items())
+def stages_of(wanted: dict[str, tuple[int, int]]) -> tuple[ApprovalStage, ...]:
+    """Return a stage for each group, by its quorum and step."""
+    return tuple(ApprovalStage(group=one, quorum=quorum, order=order) for one, (quorum, order) in wanted.items())
 
 
 def some(values: tuple[Any, ...]) -> st.SearchStrategy[tuple[Any, ...]]:
@@ -47,7 +48,8 @@ def some(values: tuple[Any, ...]) -> st.SearchStrategy[tuple[Any, ...]]:
 
 def quorums(most: int, least_groups: int) -> st.SearchStrategy[tuple[ApprovalStage, ...]]:
     """Return any stages over the groups."""
-    wanted = st.dictionaries(st.sampled_from(GROUPS), st.integers(1, most), min_size=least_groups)
+    stages = st.tuples(st.integers(1, most), st.integers(1, MOST_STEPS))
+    wanted = st.dictionaries(st.sampled_from(GROUPS), stages, min_size=least_groups)
     return wanted.map(stages_of)
 
 

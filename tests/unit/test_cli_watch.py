@@ -36,6 +36,7 @@ def event(seq: int | None, action: str, to_state: str | None, **facts: Any) -> d
         "asked": None,
         "reached": None,
         "unreached": None,
+        "step": None,
     } | facts
 
 

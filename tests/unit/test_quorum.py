@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_parts import ApprovalStage
-from lockbox.requests.quorum import Vote, granted_window, missing, quorum_met, who_lacks
+from lockbox.requests.quorum import Vote, granted_window, has_turn, missing, quorum_met, step_of, tallies, who_lacks
 from lockbox.sql import new_id
 from tests.each import each
 from tests.examples import examples
@@ -108,6 +108,36 @@ def test_each_stage_wants_different_people_of_its_group_or_their_delegates(
 ) -> None:
     assert missing(iter(votes), 1, iter(stages), GROUPS) == short
     assert quorum_met(iter(votes), 1, iter(stages), GROUPS) is (short == [])
+
+
+@each(
+    ("who", "for_", "step", "has"),
+    [
+        (LOU, [LOU], 1, False),
+        (LOU, [LOU], 2, True),
+        (LEA, [LEA], 1, True),
+        (AMIR, [AMIR], 1, True),
+        (AMIR, [LOU], 1, False),
+        (AMIR, [AMIR, LOU], 1, True),
+        (AMIR, [LEA], 1, True),
+        (ANN, [ANN], 1, True),
+        (ANN, [LEA], 1, True),
+    ],
+)
+def test_whoever_speaks_for_a_later_group_alone_has_to_wait(
+    who: UUID, for_: list[UUID], step: int, *, has: bool
+) -> None:
+    stages = [LEGAL.model_copy(update={"order": 2}), OPS]
+
+    assert has_turn(who, frozenset(for_), stages, GROUPS, step) is has
+
+
+def test_a_step_is_the_first_that_lacks_approvals() -> None:
+    stages = [LEGAL.model_copy(update={"order": 3}), OPS]
+    steps = [step_of(tallies(votes, 1, stages, GROUPS)) for votes in ([], [vote(ANN)], [vote(ANN), vote(LOU)])]
+
+    assert steps == [1, 3, 3]
+    assert step_of(tallies([], 1, [], {})) == 1
 
 
 @pytest.mark.parametrize("quorum", [1, 2, 5])

@@ -1,0 +1,71 @@
+"""Ordered stages as the API and the pages show them."""
+
+import pytest
+
+from lockbox.identity.roles import AuthMethod
+from tests.http.door import Door, OpenDoor, facts
+from tests.http.portal import OpenPortal, Portal
+from tests.policy_setup import group, lay_down
+
+
+@pytest.fixture
+def door(open_door: OpenDoor) -> Door:
+    """A world whose tenant asks Abe first and then Ann."""
+    door = open_door()
+    ordered(door)
+    return door
+
+
+def ordered(at: Door | Portal) -> None:
+    """Have the tenant ask Abe first and then Ann."""
+    groups = {"security": group(at.world, "abe"), "legal": group(at.world, "ann")}
+    lay_down(at.world, stages=[{"group": "security"}, {"group": "legal", "order": 2}], groups=groups)
+
+
+def test_whose_turn_it_is_stands_in_the_answer_and_in_the_available_moves(door: Door) -> None:
+    request = door.pending()
+
+    view = door.get("ann", f"/v1/requests/{request}").json()
+    refused = facts(door.act("ann", "approve", request), 409, "earlier-step-first")
+    door.act("abe", "approve", request)
+    after = door.get("ann", f"/v1/requests/{request}").json()
+    steps = [one["step"] for one in door.get("ann", f"/v1/requests/{request}/events").json()["items"] if one["step"]]
+
+    assert view["approvals"] == [
+        {"group": None, "approvals": 0, "needed": 1, "step": 1},
+        {"group": "security", "approvals": 0, "needed": 1, "step": 1},
+        {"group": "legal", "approvals": 0, "needed": 1, "step": 2},
+    ]
+    moves = {one["action"]: one for one in view["available_moves"]}
+    assert moves["deny"]["allowed"]
+    assert (moves["approve"]["allowed"], moves["approve"]["reason"]) == (False, refused["detail"])
+    assert refused["step"] == 1
+    assert {one["action"]: one["allowed"] for one in after["available_moves"]}["approve"]
+    assert steps == [2]
+
+
+def test_the_page_shows_steps_and_who_is_asked_first(open_portal: OpenPortal) -> None:
+    portal = open_portal()
+    ordered(portal)
+    request = portal.world.submit()
+    browser = portal.browser()
+    browser.enter("ann", AuthMethod.PASSKEY)
+
+    page, inbox = browser.get(f"/requests/{request.id}"), browser.get("/waiting")
+
+    assert "Step 1: asked now security 0 of 1" in page.words
+    assert "Step 2: asked later legal 0 of 1" in page.words
+    assert "It is not your turn yet: the policy first asks for 1 of security." in page.words
+    assert "First asked: security (0 of 1). You can deny this request now." in inbox.words
+
+
+def test_the_page_of_groups_says_in_which_step_each_approves(open_portal: OpenPortal) -> None:
+    portal = open_portal()
+    ordered(portal)
+    browser = portal.browser()
+    browser.enter("tara", AuthMethod.PASSKEY)
+
+    page = browser.get(f"/tenants/{portal.world.tenant.slug}/tiers")
+
+    assert "Also required, step 1 security : 1 of Abe Also required, step 2 legal : 1 of Ann" in page.words
+    assert page.form("/tiers").fields["step"] in {"1", "2"}
