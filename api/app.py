@@ -26,6 +26,7 @@ from api.live import LiveUpdates
 from api.middleware import HttpGuard
 from api.routes import (
     access,
+    access_review,
     activity,
     addresses,
     audit,
@@ -154,6 +155,7 @@ def _routes() -> list[BaseRoute]:
         members.router,
         pre_approvals.router,
         vendor.router,
+        access_review.router,
         exclusions.router,
         tenant_data.router,
         gate_enforcement.router,

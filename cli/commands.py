@@ -127,6 +127,22 @@ def delegate_eligible(
     MEMBER_COMMANDS["roles"].run(**given, eligible=eligible, output=output)
 
 
+REVIEWED: Mapping[str, Field] = {
+    "Name": "name",
+    "Roles": "roles",
+    "May approve": "may_approve",
+    "Through": lambda one: ", ".join(one["through"]),
+    "Last sign-in": lambda one: moment(one["last_sign_in"]) if one["last_sign_in"] else None,
+    "By": "signed_in_by",
+}
+MEMBER_COMMANDS["review"] = RouteCommand(
+    "GET /v1/tenants/{slug}/access-review",
+    (TENANT,),
+    TableOf(REVIEWED),
+    "Review who may approve, through what, and when everybody signed in last, as a tenant admin or auditor.",
+)
+
+
 # Delegates of approvers
 
 DELEGATIONS = "/v1/tenants/{slug}/delegations"

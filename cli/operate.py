@@ -9,7 +9,7 @@ from uuid import UUID
 
 import typer
 
-from cli import credentials
+from cli import credentials, off_board
 from cli import status as shown
 from cli.client import stop
 from cli.inputs import days, duration_option
@@ -47,6 +47,7 @@ def new_key(file: Annotated[Path, typer.Argument(help="a new file", show_default
 
 
 app.registered_commands += credentials.app.registered_commands
+app.registered_commands += off_board.app.registered_commands
 
 
 @app.command("public-keys")

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from cli.commands import INVITED, INVITEE, NAMED, OPEN, VERSION, WITHDRAWN
+from cli.commands import INVITED, INVITEE, NAMED, OPEN, REVIEWED, VERSION, WITHDRAWN
 from cli.route_command import (
     PAGE,
     CommandParameter,
@@ -47,6 +47,12 @@ VENDOR_COMMANDS = {
         Invite a service account the same way, with the role system: whoever sets it up accepts the invitation and
         creates its first token in that session.
         """,
+    ),
+    "review": RouteCommand(
+        "GET /v1/vendor/access-review",
+        (),
+        TableOf(REVIEWED),
+        "Review who has a role at the vendor, and when everybody signed in last, as an operator or auditor.",
     ),
     "roles": RouteCommand(
         f"PUT {COLLEAGUE}",

@@ -3,6 +3,7 @@
 from fastapi import FastAPI
 
 from api.portal import (
+    access_review,
     account,
     addresses,
     api_tokens,
@@ -79,6 +80,7 @@ ROUTERS = (
     gates.router,
     exclusions.router,
     tenant_data.router,
+    access_review.router,
     approver_keys.router,
     audit_log.router,
     verify_export.router,
@@ -87,6 +89,7 @@ ROUTERS = (
     static.router,
     gates.of_vendor,
     exclusions.of_vendor,
+    access_review.of_vendor,
     request.front,
 )
 """The routes of the pages, in the order in which they are looked for."""

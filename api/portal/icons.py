@@ -24,6 +24,7 @@ SECTIONS = {
     "/operations": "activity",
     "/gates": "shield",
     "/exclusions": "lock-open",
+    "/access-review": "users-round",
 }
 """The icon of each section of the menu, by its path."""
 

@@ -13,7 +13,7 @@ from api.portal.pages import TAG
 from api.portal.tenant_admin import TenantAdminPage, done, read, tenant_admin_page
 from api.schemas.members import MemberChange, NewMember
 from api.schemas.parts import Slug
-from lockbox.admin import invitations, members
+from lockbox.admin import access_review, invitations, members
 from lockbox.database import UnitOfWork
 from lockbox.errors import LockboxError, StaleVersion
 from lockbox.identity.roles import Caller, Role
@@ -138,6 +138,7 @@ def _shown(
     return at.page(
         "members",
         refused,
+        may_review=at.caller.holds(*access_review.READERS, tenant_id=at.tenant.id),
         listed=members.page(at.session, at.caller, at.tenant.slug, cursor=after, most=MOST),
         invitations=invitations.still_open(at.session, at.caller, at.tenant.slug),
         roles=CUSTOMERS_ROLES,

@@ -53,6 +53,7 @@ SECTIONS = (
     Section("/tenants", phrases.ORGANISATION, _customer(*TENANT_ROLES)),
     Section("/operations", phrases.OPERATIONS, _vendor(Role.OPERATOR)),
     Section("/gates", phrases.GATES, _vendor(Role.OPERATOR, Role.VENDOR_AUDITOR)),
+    Section("/access-review", phrases.ACCESS_REVIEW, _vendor(Role.OPERATOR, Role.VENDOR_AUDITOR)),
     Section("/exclusions", phrases.EXCLUSIONS, _vendor(Role.OPERATOR, Role.VENDOR_AUDITOR)),
 )
 EVERYBODYS = Section("/requests", phrases.HISTORY, _customers)

@@ -43,10 +43,10 @@ REFUSED = (Conflict, NotYours, Invalid, TooMany)
 LOCAL_PATH = re.compile(r"/[a-z][a-z0-9-]{0,31}(?:/[a-z0-9-]{1,64}){0,3}")
 LOCAL_QUERY = re.compile(r"[A-Za-z0-9._~=&%+:@,-]{1,300}")
 OWN_PAGE = re.compile(
-    r"/(?:account|welcome|proposals|device|waiting|review|ask|mine|open|operations|statistics|exclusions|play|inbox"
+    r"/(?:account|welcome|proposals|device|waiting|review|ask|mine|open|operations|statistics|exclusions|access-review|play|inbox"
     r"|audit-log(?:/checkpoint|/verify)?|requests(?:/[0-9a-f-]{36}(?:/questions)?)?"
     r"|tenants(?:/[a-z0-9][a-z0-9-]{0,62}(?:/(?:policy|mode|members|tiers|delegates|endpoints(?:/[0-9a-f-]{36})?"
-    r"|observers|exclusions|data|shut))?)?)(?=[/.]|$)"
+    r"|observers|exclusions|data|access-review|shut))?)?)(?=[/.]|$)"
 )
 
 POLICY = (

@@ -37,6 +37,7 @@ ORGANISATION = "Your organisation"
 OPERATIONS = "Operations"
 GATES = "Gates"
 EXCLUSIONS = "Exclusions"
+ACCESS_REVIEW = "Access review"
 YOUR_ACCOUNT = "your account"
 
 # What is not there, and what is said of any form.

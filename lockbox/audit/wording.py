@@ -63,6 +63,7 @@ WORDS = {
     "offboarding_asked": "asked the vendor to off-board the organisation",
     "offboarding_withdrawn": "withdrew that the organisation leaves",
     "texts_erased": "erased what a request named and why",
+    "offboarding_begun": "began to off-board the organisation",
     "tenant_erased": "erased the data of the organisation",
     "outside_access": "declared access that was taken around Lockbox",
     "token_made": "created an API token",

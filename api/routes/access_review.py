@@ -1,0 +1,56 @@
+"""Routes for access reviews: who may approve at a tenant, or works at the vendor, and when they signed in last."""
+
+from fastapi import APIRouter, Response
+
+from api.deps import CurrentUser, SessionDep
+from api.schemas.access_review import AccessReviewView
+from api.schemas.parts import Slug, problems
+from lockbox.admin import access_review
+from lockbox.admin.access_review import AccessReview
+
+router = APIRouter()
+
+CSV = "text/csv; charset=utf-8"
+TABLE = problems() | {200: {"content": {"text/csv": {}}}}
+
+
+@router.get("/v1/tenants/{slug}/access-review", tags=["tenants"], responses=problems(404))
+def get_access_review(slug: Slug, who: CurrentUser, session: SessionDep) -> AccessReviewView:
+    """Show everybody with a role at a tenant, through what they may approve, and when they signed in last.
+
+    For its admins and auditors; also the vendor's people with more than one role.
+    """
+    return AccessReviewView.of(access_review.of_tenant(session, who, slug))
+
+
+@router.get(
+    "/v1/tenants/{slug}/access-review/export",
+    tags=["tenants"],
+    response_class=Response,
+    responses=TABLE | problems(404),
+)
+def export_access_review(slug: Slug, who: CurrentUser, session: SessionDep) -> Response:
+    """Export the same as CSV: a row for each person."""
+    return csv_answer(access_review.of_tenant(session, who, slug))
+
+
+@router.get("/v1/vendor/access-review", tags=["vendor"], responses=problems())
+def get_vendor_access_review(who: CurrentUser, session: SessionDep) -> AccessReviewView:
+    """Show everybody with a role at the vendor, when they signed in last, and who has two roles.
+
+    For its operators and auditors.
+    """
+    return AccessReviewView.of(access_review.of_vendor(session, who))
+
+
+@router.get("/v1/vendor/access-review/export", tags=["vendor"], response_class=Response, responses=TABLE)
+def export_vendor_access_review(who: CurrentUser, session: SessionDep) -> Response:
+    """Export the same as CSV: a row for each person."""
+    return csv_answer(access_review.of_vendor(session, who))
+
+
+def csv_answer(found: AccessReview) -> Response:
+    """Return a review as a CSV file."""
+    name = f"access-review-{found.tenant.slug if found.tenant else 'vendor'}-{found.at:%Y-%m-%d}.csv"
+    headers = {"cache-control": "no-store", "content-disposition": f'attachment; filename="{name}"'}
+    return Response(b"".join(access_review.table(found)), media_type=CSV, headers=headers)

@@ -1,0 +1,306 @@
+"""Off-board a tenant, as the database's owner: close it, export its log, erase all of it, and prove what was done.
+
+Each step is committed by itself and says so in a row of `offboardings`, so that a command that was interrupted goes
+on when it is run again.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlmodel import col, select
+
+from lockbox.admin import erased_texts, erasure, legal_holds, retention
+from lockbox.admin.retention import Transactions
+from lockbox.audit.canonical import Value
+from lockbox.audit.event_search import EventFilter, EventScope
+from lockbox.audit.events import THE_OWNER, AuditEvent
+from lockbox.audit.export import Export
+from lockbox.audit.log import proofs
+from lockbox.database import UnitOfWork, now
+from lockbox.errors import Conflict, NotFound
+from lockbox.identity import row_macs
+from lockbox.identity import tenants as registry
+from lockbox.identity.models import PolicyVersion, Tenant
+from lockbox.notifications import announcements
+from lockbox.requests.policy_rules import Policy
+
+BEGUN, TENANT_ERASED = "offboarding_begun", "tenant_erased"
+ALL = EventScope()
+AT_ONCE = 500
+ROW = text("SELECT * FROM offboardings WHERE tenant_id = :tenant FOR UPDATE")
+UNASKED = text("INSERT INTO offboardings (tenant_id, asked_at) VALUES (:tenant, :at)")
+OPEN = text("""
+SELECT count(*) FILTER (WHERE closed_at IS NULL) AS open,
+    count(*) FILTER (WHERE closed_at > CAST(:at AS timestamptz) - CAST(:settled AS interval)) AS fresh
+FROM requests WHERE tenant_id = :tenant
+""")
+MEMBERS = text("SELECT DISTINCT person_id FROM memberships WHERE tenant_id = :tenant ORDER BY person_id")
+CLOSE = tuple(
+    text(statement)
+    for statement in (
+        "DELETE FROM memberships WHERE tenant_id = :tenant",
+        "DELETE FROM eligible_delegates WHERE tenant_id = :tenant",
+        "UPDATE delegations SET ended_at = :at WHERE tenant_id = :tenant AND ended_at IS NULL",
+        """
+        UPDATE invitations SET withdrawn_at = :at
+        WHERE tenant_id = :tenant AND withdrawn_at IS NULL AND accepted_at IS NULL
+        """,
+        """
+        UPDATE endpoints SET disabled_at = coalesce(disabled_at, :at), removed_at = :at,
+            why_disabled = coalesce(why_disabled, 'by_hand')
+        WHERE tenant_id = :tenant AND removed_at IS NULL
+        """,
+        "UPDATE observers SET removed_at = :at WHERE tenant_id = :tenant AND removed_at IS NULL",
+        """
+        UPDATE notifications SET closed_at = :at, outcome = 'moot'
+        WHERE tenant_id = :tenant AND closed_at IS NULL
+        """,
+        "DELETE FROM outbox WHERE tenant_id = :tenant",
+        "DELETE FROM unsettled WHERE tenant_id = :tenant",
+        "UPDATE offboardings SET closed_at = :at WHERE tenant_id = :tenant",
+    )
+)
+UNSEALED = text("SELECT count(*) FROM unsealed u JOIN events e ON e.id = u.event_id WHERE e.log_id = :tenant")
+EXPORTED = text("UPDATE offboardings SET size = :size, digest = :digest WHERE tenant_id = :tenant")
+LOG = text("SELECT id, tenant_id, size, kept_from, cleared_to FROM logs WHERE id = :tenant")
+NAMED_IN = text(
+    "SELECT id FROM requests WHERE tenant_id = :tenant AND justification <> 'erased' ORDER BY id LIMIT :most"
+)
+BEGAN = text(
+    "SELECT body FROM events WHERE log_id = :tenant AND action = 'offboarding_begun' ORDER BY id DESC LIMIT 1"
+)
+# What erasing itself adds does not count.
+HAS_GROWN = text("""
+SELECT EXISTS (SELECT FROM events e LEFT JOIN seals s ON s.event_id = e.id WHERE e.log_id = :tenant
+    AND coalesce(s.number >= :size, true) AND e.action NOT IN ('person_erased', 'audit_events_removed'))
+""")
+# Whoever was a member at the end, was invited, or has left a trace in the log, and is a member of nothing else.
+PEOPLE = text("""
+SELECT p.id FROM people p WHERE p.side = 'customer' AND NOT p.email LIKE '%@erased.invalid'
+    AND NOT EXISTS (SELECT FROM memberships m WHERE m.person_id = p.id)
+    AND (p.id = ANY(CAST(:members AS uuid[]))
+        OR EXISTS (SELECT FROM invitations i WHERE i.tenant_id = :tenant AND i.accepted_by = p.id)
+        OR EXISTS (SELECT FROM delegations d WHERE d.tenant_id = :tenant AND p.id IN (d.principal_id, d.delegate_id))
+        OR EXISTS (SELECT FROM decisions d JOIN requests r ON r.id = d.request_id
+            WHERE d.person_id = p.id AND r.tenant_id = :tenant))
+ORDER BY p.id
+""")
+BLANK = tuple(
+    text(statement)
+    for statement in (
+        """
+        UPDATE invitations SET name = 'erased', email = 'erased@erased.invalid' WHERE tenant_id = :tenant
+        """,
+        """
+        UPDATE observers SET name = 'erased', email = id || '@erased.invalid' WHERE tenant_id = :tenant
+        """,
+        """
+        UPDATE deliveries d SET answer = '' FROM endpoints h WHERE h.id = d.endpoint_id AND h.tenant_id = :tenant
+        """,
+        """
+        UPDATE endpoints SET url = 'https://erased.invalid/', description = 'erased', secret = '', old_secret = NULL,
+            old_secret_until = NULL, public_key = NULL
+        WHERE tenant_id = :tenant
+        """,
+        "UPDATE legal_holds SET reason = 'erased' WHERE tenant_id = :tenant",
+        "DELETE FROM reported_calls WHERE tenant = :slug",
+        "UPDATE pre_approvals SET resource = 'erased:1' WHERE tenant_id = :tenant",
+    )
+)
+ERASED = text("UPDATE offboardings SET erased_at = :at WHERE tenant_id = :tenant")
+COUNTS = text("SELECT count(*) AS requests FROM requests WHERE tenant_id = :tenant")
+
+
+@dataclass(frozen=True)
+class LeavingTenant:
+    """A tenant that is being off-boarded, and how far it has come."""
+
+    id: UUID
+    slug: str
+    closed_at: datetime | None
+    size: int | None
+    digest: str | None
+    erased_at: datetime | None
+
+
+def find(session: UnitOfWork, slug: str, tenant_id: UUID | None = None) -> LeavingTenant:
+    """Return how far a tenant has come; one that was erased is known by its id alone.
+
+    Raises:
+        NotFound: there is no such tenant.
+    """
+    tenant = session.orm.get(Tenant, tenant_id) if tenant_id else registry.find(session, slug)
+    if tenant is None:
+        raise NotFound("There is no such tenant.")
+    row = session.execute(ROW, {"tenant": tenant.id}).one_or_none()
+    if row is None:
+        return LeavingTenant(tenant.id, tenant.slug, None, None, None, None)
+    return LeavingTenant(tenant.id, tenant.slug, row.closed_at, row.size, row.digest, row.erased_at)
+
+
+def snapshot(session: UnitOfWork, tenant_id: UUID) -> dict[str, Any]:
+    """Return what there is of a tenant beside its log: its members, policies, webhooks, observers and requests."""
+    parts = {
+        "tenant": "SELECT id, slug, name, plan, mode, created_at, retention_days FROM tenants WHERE id = :tenant",
+        "members": "SELECT p.id, p.name, p.email, m.role FROM memberships m JOIN people p ON p.id = m.person_id "
+        "WHERE m.tenant_id = :tenant ORDER BY p.name, m.role",
+        "policies": "SELECT version, body, created_at FROM policies WHERE tenant_id = :tenant ORDER BY version",
+        "delegations": "SELECT principal_id, delegate_id, starts_at, ends_at, ended_at FROM delegations "
+        "WHERE tenant_id = :tenant ORDER BY id",
+        "endpoints": "SELECT url, description, event_types, format, created_at, removed_at FROM endpoints "
+        "WHERE tenant_id = :tenant ORDER BY id",
+        "observers": "SELECT name, email, service, removed_at FROM observers WHERE tenant_id = :tenant ORDER BY id",
+        "acknowledgements": "SELECT version, person_id, created_at FROM exclusion_acknowledgements "
+        "WHERE tenant_id = :tenant ORDER BY version",
+        "requests": "SELECT id, requester_id, service, resources, actions, reason_code, justification, case_ref, "
+        "state, granted_resources, granted_actions, created_at, asked_at, opened_at, closed_at FROM requests "
+        "WHERE tenant_id = :tenant AND asked_at IS NOT NULL ORDER BY id",
+    }
+    found = {
+        name: [dict(row._mapping) for row in session.execute(text(query), {"tenant": tenant_id})]  # noqa: SLF001 - documented
+        for name, query in parts.items()
+    }
+    return json.loads(json.dumps(found, default=str))  # type: ignore[no-any-return]
+
+
+def close(session: UnitOfWork, tenant_id: UUID, *, unasked: bool = False) -> None:
+    """Close a tenant: nobody is a member of it any more, and nothing is sent for it; once more changes nothing.
+
+    Raises:
+        Conflict: nobody has asked for it, it is not suspended, requests are open or fresh, or there is a hold.
+    """
+    at = now(session)
+    row = session.execute(ROW, {"tenant": tenant_id}).one_or_none()
+    if row is not None and row.closed_at is not None:
+        return
+    tenant = session.orm.get_one(Tenant, tenant_id)
+    if row is None and not unasked:
+        raise Conflict("No admin of this tenant has asked to leave (page Data, `lockbox data leave`).")
+    if not tenant.suspended:
+        raise Conflict("Have an operator suspend the tenant first: lockbox tenant suspend.")
+    legal_holds.refuse_held(session.connection(), [tenant_id])
+    found = session.execute(OPEN, {"tenant": tenant_id, "at": at, "settled": erased_texts.SETTLED}).one()
+    if found.open or found.fresh:
+        raise Conflict(
+            f"Open requests: {found.open}. Closed within the hour: {found.fresh}. Run this again an hour after the "
+            "last one has ended; an admin's emergency stop ends all."
+        )
+    if row is None:
+        session.execute(UNASKED, {"tenant": tenant_id, "at": at})
+    members = [str(one) for one in session.execute(MEMBERS, {"tenant": tenant_id}).scalars()]
+    session.execute(erased_texts.PURPOSE)
+    for statement in CLOSE:
+        session.execute(statement, {name: {"tenant": tenant_id, "at": at}[name] for name in _names(statement)})
+    facts: dict[str, Value] = {"members": members, "asked_by": row.asked_by if row else None}
+    announcements.record(session, AuditEvent(at=at, action=BEGUN, actor=THE_OWNER, tenant_id=tenant_id, facts=facts))
+
+
+def is_sealed(session: UnitOfWork, tenant_id: UUID) -> bool:
+    """Return whether every event of the tenant's log has its place in the tree."""
+    return not session.execute(UNSEALED, {"tenant": tenant_id}).scalar_one()
+
+
+def export(session: UnitOfWork, tenant_id: UUID) -> Export:
+    """Return the whole log, to be written by `lockbox.audit.export.lines`.
+
+    Raises:
+        Conflict: nothing was sealed yet.
+    """
+    log = proofs.head(session, tenant_id)
+    if log is None:
+        raise Conflict("This log has no sealed events yet. Start the core worker, and run this again.")
+    return Export(log, ALL, EventFilter(), {}, {})
+
+
+def exported(session: UnitOfWork, tenant_id: UUID, size: int, digest: str) -> None:
+    """Record what was exported: the size of the log, and the file's SHA-256 in hex."""
+    session.execute(EXPORTED, {"tenant": tenant_id, "size": size, "digest": digest})
+
+
+def erase(transactions: Transactions, leaving: LeavingTenant) -> Iterator[str]:
+    """Erase all of a tenant that was exported; yield what was done, in words.
+
+    Texts first, then the events that were exported, people, and the rows that name somebody; the last step says in
+    the log that all was erased. What remains are ids, times, states and hashes.
+
+    Raises:
+        Conflict: there is a hold, or the log has events that the export lacks.
+    """
+    with transactions() as session:
+        legal_holds.refuse_held(session.connection(), [leaving.id])
+        log = session.execute(LOG, {"tenant": leaving.id}).one()
+        members = _members(session, leaving.id) if log.cleared_to == 0 else []
+        if session.execute(HAS_GROWN, {"tenant": leaving.id, "size": leaving.size or 0}).scalar_one():
+            raise Conflict("The log has grown since the export. Export it again.")
+        at = now(session)
+    yield from _texts(transactions, leaving.id)
+    people = 0
+    for one in _people(transactions, leaving.id, members):
+        with transactions() as session:
+            erasure.erase(session, one)
+        people += 1
+    yield f"{people} people were erased."
+    for removed in retention.remove(transactions, log, leaving.size or 0, at):
+        yield f"{removed.end - removed.start} events were removed."
+    with transactions() as session:
+        _rows(session, leaving, people)
+    yield "The tenant's name and settings were erased."
+
+
+def _texts(transactions: Transactions, tenant_id: UUID) -> Iterator[str]:
+    count = 0
+    while True:
+        with transactions() as session:
+            ids = session.execute(NAMED_IN, {"tenant": tenant_id, "most": AT_ONCE}).scalars().all()
+            erased_texts.blank(session.connection(), ids)
+        count += len(ids)
+        if len(ids) < AT_ONCE:
+            yield f"The texts of {count} requests were erased."
+            return
+
+
+def _members(session: UnitOfWork, tenant_id: UUID) -> list[UUID]:
+    body = session.execute(BEGAN, {"tenant": tenant_id}).scalar_one()
+    return [UUID(one) for one in json.loads(bytes(body))["members"]]
+
+
+def _people(transactions: Transactions, tenant_id: UUID, members: Sequence[UUID]) -> list[UUID]:
+    with transactions() as session:
+        return list(session.execute(PEOPLE, {"tenant": tenant_id, "members": members}).scalars())
+
+
+def _rows(session: UnitOfWork, leaving: LeavingTenant, people: int) -> None:
+    """Erase the rows that name somebody, and say in both logs that it was done."""
+    session.execute(erased_texts.PURPOSE)
+    values = {"tenant": leaving.id, "slug": leaving.slug}
+    for statement in BLANK:
+        session.execute(statement, {name: values[name] for name in _names(statement)})
+    tenant = session.orm.get_one(Tenant, leaving.id)
+    body = Policy().model_dump(mode="json")
+    for version in session.orm.exec(select(PolicyVersion).where(col(PolicyVersion.tenant_id) == leaving.id)):
+        if version.body != body:
+            version.body = body
+            version.mac = row_macs.mark(session, row_macs.policy(leaving.id, version.version, body))
+            session.orm.add(version)
+    tenant.slug = tenant.name = f"erased-{leaving.id.hex[-12:]}"
+    registry.mark(session, tenant)
+    at = now(session)
+    session.execute(ERASED, {"tenant": leaving.id, "at": at})
+    counts = session.execute(COUNTS, {"tenant": leaving.id}).one()
+    facts: dict[str, Value] = {
+        "export_size": leaving.size,
+        "export_sha256": leaving.digest,
+        "requests": counts.requests,
+        "people": people,
+    }
+    event = AuditEvent(at=at, action=TENANT_ERASED, actor=THE_OWNER, tenant_id=leaving.id, facts=facts)
+    announcements.record(session, event)
+
+
+def _names(statement: Any) -> set[str]:  # noqa: ANN401 - a statement
+    return set(statement.compile().params)

@@ -1,0 +1,167 @@
+"""Off-boarding: a tenant is closed, exported and erased, and its own log proves it; interrupted, it goes on."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine
+from typer.testing import CliRunner, Result
+
+from cli.app import app
+from harness.people import World
+from harness.stage import Urls
+from lockbox.admin import departures, legal_holds, retention, tenant_data, tenants
+from lockbox.audit.verifier.verify import GOOD
+from lockbox.database import Database
+from lockbox.requests.lifecycle import Action
+from lockbox.requests.policy_rules import Policy
+from tests.database.mentions import mentions
+from tests.database.scenes import read
+from tests.database.tenancy import does, id_of
+from tests.database.test_erased_texts import AN_HOUR_AGO, MARK, used
+from tests.database.test_exports import verified
+from tests.database.test_retention import as_long_ago
+from tests.logs import sealed
+
+Run = Callable[..., Result]
+LEFT = "SELECT count(*) AS n FROM events WHERE log_id = :t"
+
+
+@pytest.fixture
+def world(api: Database) -> World:
+    """A tenant with a request that names something and has ended."""
+    made = World.make(api, Policy())
+    used(made)
+    return made
+
+
+@pytest.fixture
+def run(world: World, worker: Database, urls: Urls, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run the command, while a worker seals."""
+    monkeypatch.setattr("cli.off_board.time.sleep", lambda _: sealed(worker))
+    owner = {"LOCKBOX_ENVIRONMENT": "test", "LOCKBOX_OWNER_DATABASE_URL": urls.owner}
+
+    def called(*options: str, tenant: str = "") -> Result:
+        given = ["operate", "off-board", tenant or str(world.tenant.id), "--folder", str(tmp_path), *options]
+        return CliRunner().invoke(app, given, env=owner)
+
+    return called
+
+
+def leaving(world: World, superuser: Engine) -> None:
+    """Let an admin have asked, an operator have suspended the tenant, and an hour have passed."""
+    does(world, "tara", tenant_data.ask_to_leave)
+    does(world, "olga", tenants.suspend)
+    as_long_ago(superuser, *AN_HOUR_AGO)
+
+
+def bodies(file: Path) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in file.read_bytes().splitlines()]
+    return [json.loads(line["body"]) for line in lines if "body" in line]
+
+
+def test_all_of_a_tenant_goes_and_its_log_proves_it(
+    world: World, superuser: Engine, run: Run, tmp_path: Path
+) -> None:
+    (ann,) = read(world.db, "SELECT email FROM people WHERE id = :id", id=id_of(world, "ann"))
+    leaving(world, superuser)
+
+    exported = run(tenant=world.tenant.slug)
+    erased = run("--erase", "--yes")
+
+    assert exported.exit_code == 0, exported.output
+    assert erased.exit_code == 0, erased.output
+    before, after = ((tmp_path / name).read_bytes() for name in ("audit.ndjson", "statement.ndjson"))
+    note = (tmp_path / "checkpoint.txt").read_text()
+    assert verified(before).exit_code == GOOD
+    assert verified(after, note).exit_code == GOOD
+    assert MARK in before.decode()
+    assert json.loads((tmp_path / "tenant.json").read_text())["members"]
+    said = bodies(tmp_path / "statement.ndjson")[-1]
+    assert (said["action"], said["export_size"]) == ("tenant_erased", json.loads(before.splitlines()[0])["size"])
+    for word in (MARK, ann.email, world.tenant.slug):
+        assert mentions(world.db, word) == set(), word
+    assert {one["action"] for one in bodies(tmp_path / "statement.ndjson")} == {
+        *("audit_events_removed", "person_erased", "tenant_erased")
+    }
+
+
+def test_without_an_admins_word_a_suspension_or_an_hour_nothing_is_closed(
+    world: World, superuser: Engine, run: Run
+) -> None:
+    refused = [run().output]
+    does(world, "tara", tenant_data.ask_to_leave)
+    refused.append(run().output)
+    pending = world.act("max", Action.ENDORSE, world.fresh().id).id
+    does(world, "olga", tenants.suspend)
+    refused.append(run().output)
+    world.act("ann", Action.DENY, pending)
+    refused.append(run().output)
+    as_long_ago(superuser, *AN_HOUR_AGO)
+    does(world, "olga", legal_holds.hold, "A demand by law")
+    refused.append(run().output)
+
+    said = (
+        "No admin",
+        "suspend the tenant first",
+        "Open requests: 1",
+        "Closed within the hour: 2",
+        "legal hold",
+    )
+    assert all(one in "".join(output.splitlines()) for one, output in zip(said, refused, strict=True)), refused
+    assert read(world.db, "SELECT closed_at FROM offboardings WHERE closed_at IS NOT NULL") == []
+
+
+def test_nothing_is_erased_that_the_folder_has_no_export_of(
+    world: World, superuser: Engine, run: Run, tmp_path: Path
+) -> None:
+    leaving(world, superuser)
+    early = run("--erase", "--yes")
+    run()
+    with (tmp_path / "audit.ndjson").open("ab") as file:
+        file.write(b"\n")
+    other = run("--erase", "--yes")
+
+    assert "Nothing was exported yet" in early.output
+    assert "is not what was exported last" in " ".join(other.output.split())
+    assert mentions(world.db, MARK) != set()
+
+
+@pytest.mark.parametrize("at", ["_people", "_rows", "remove"])
+def test_interrupted_it_goes_on(
+    world: World, superuser: Engine, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, at: str
+) -> None:
+    leaving(world, superuser)
+    run()
+    where = retention if at == "remove" else departures
+    with monkeypatch.context() as patched:
+
+        def ends(*_: object, **__: object) -> None:
+            raise KeyboardInterrupt
+
+        patched.setattr(where, at, ends)
+        assert run("--erase", "--yes").exit_code != 0
+
+    again = run("--erase", "--yes")
+
+    assert again.exit_code == 0, again.output
+    assert mentions(world.db, MARK) == set()
+    assert verified((tmp_path / "statement.ndjson").read_bytes()).exit_code == GOOD
+    assert run("--erase", "--yes").exit_code == 0
+
+
+def test_others_keep_what_they_have(world: World, superuser: Engine, run: Run) -> None:
+    """Somebody who is a member elsewhere too is not erased, and neither is the vendor's engineer."""
+    other = World.make(world.db, Policy())
+    superuser_rows = "INSERT INTO memberships (id, person_id, tenant_id, role) VALUES (uuidv7(), :p, :t, 'auditor')"
+    as_long_ago(superuser, superuser_rows, p=id_of(world, "aude"), t=other.tenant.id)
+    leaving(world, superuser)
+
+    run()
+    run("--erase", "--yes")
+
+    names = {one.name for one in read(world.db, "SELECT name FROM people")}
+    assert {"Aude", "Erin", "Max"} <= names
+    assert read(world.db, LEFT, t=other.tenant.id) == read(world.db, LEFT, t=other.tenant.id)
