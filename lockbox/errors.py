@@ -94,16 +94,13 @@ class KeyInUse(LockboxError):
 
 
 class NotSignedIn(LockboxError):
-    """The bearer token is missing, malformed, unknown, revoked or expired.
-
-    `person_id` is the account that was tried, if known; the caller does not see it.
-    """
+    """The bearer token is missing, malformed, unknown, revoked or expired."""
 
     code = "invalid-token"
 
     def __init__(self, detail: str, *, person_id: UUID | None = None) -> None:
         super().__init__(detail)
-        self.person_id = person_id
+        self.person_id = person_id  # whose it was, if known; the caller does not see it
 
 
 class NotYours(LockboxError):

@@ -116,6 +116,34 @@ ERASED = text("UPDATE offboardings SET erased_at = :at WHERE tenant_id = :tenant
 COUNTS = text("SELECT count(*) AS requests FROM requests WHERE tenant_id = :tenant")
 
 
+SNAPSHOT = {
+    "tenant": text("SELECT id, slug, name, plan, mode, created_at, retention_days FROM tenants WHERE id = :tenant"),
+    "members": text("""
+    SELECT p.id, p.name, p.email, m.role FROM memberships m JOIN people p ON p.id = m.person_id WHERE
+    m.tenant_id = :tenant ORDER BY p.name, m.role
+    """),
+    "policies": text("SELECT version, body, created_at FROM policies WHERE tenant_id = :tenant ORDER BY version"),
+    "delegations": text("""
+    SELECT principal_id, delegate_id, starts_at, ends_at, ended_at FROM delegations WHERE tenant_id = :tenant
+    ORDER BY id
+    """),
+    "endpoints": text("""
+    SELECT url, description, event_types, format, created_at, removed_at FROM endpoints WHERE tenant_id =
+    :tenant ORDER BY id
+    """),
+    "observers": text("SELECT name, email, service, removed_at FROM observers WHERE tenant_id = :tenant ORDER BY id"),
+    "acknowledgements": text("""
+    SELECT version, person_id, created_at FROM exclusion_acknowledgements WHERE tenant_id = :tenant ORDER BY
+    version
+    """),
+    "requests": text("""
+    SELECT id, requester_id, service, resources, actions, reason_code, justification, case_ref, state,
+    granted_resources, granted_actions, created_at, asked_at, opened_at, closed_at FROM requests WHERE tenant_id
+    = :tenant AND asked_at IS NOT NULL ORDER BY id
+    """),
+}
+
+
 @dataclass(frozen=True)
 class LeavingTenant:
     """A tenant that is being off-boarded, and how far it has come."""
@@ -145,25 +173,9 @@ def find(session: UnitOfWork, slug: str, tenant_id: UUID | None = None) -> Leavi
 
 def snapshot(session: UnitOfWork, tenant_id: UUID) -> dict[str, Any]:
     """Return what there is of a tenant beside its log: its members, policies, webhooks, observers and requests."""
-    parts = {
-        "tenant": "SELECT id, slug, name, plan, mode, created_at, retention_days FROM tenants WHERE id = :tenant",
-        "members": "SELECT p.id, p.name, p.email, m.role FROM memberships m JOIN people p ON p.id = m.person_id "
-        "WHERE m.tenant_id = :tenant ORDER BY p.name, m.role",
-        "policies": "SELECT version, body, created_at FROM policies WHERE tenant_id = :tenant ORDER BY version",
-        "delegations": "SELECT principal_id, delegate_id, starts_at, ends_at, ended_at FROM delegations "
-        "WHERE tenant_id = :tenant ORDER BY id",
-        "endpoints": "SELECT url, description, event_types, format, created_at, removed_at FROM endpoints "
-        "WHERE tenant_id = :tenant ORDER BY id",
-        "observers": "SELECT name, email, service, removed_at FROM observers WHERE tenant_id = :tenant ORDER BY id",
-        "acknowledgements": "SELECT version, person_id, created_at FROM exclusion_acknowledgements "
-        "WHERE tenant_id = :tenant ORDER BY version",
-        "requests": "SELECT id, requester_id, service, resources, actions, reason_code, justification, case_ref, "
-        "state, granted_resources, granted_actions, created_at, asked_at, opened_at, closed_at FROM requests "
-        "WHERE tenant_id = :tenant AND asked_at IS NOT NULL ORDER BY id",
-    }
     found = {
-        name: [dict(row._mapping) for row in session.execute(text(query), {"tenant": tenant_id})]  # noqa: SLF001 - documented
-        for name, query in parts.items()
+        name: [dict(row._mapping) for row in session.execute(query, {"tenant": tenant_id})]  # noqa: SLF001 - documented
+        for name, query in SNAPSHOT.items()
     }
     return json.loads(json.dumps(found, default=str))  # type: ignore[no-any-return]
 

@@ -23,7 +23,7 @@ from lockbox.audit.canonical import instant
 from lockbox.database import UnitOfWork
 from lockbox.failpoints import failpoint
 from lockbox.identity.time_zones import clock_time
-from lockbox.notifications import account_mail, mail_text
+from lockbox.notifications import account_mail, chat_text, mail_text
 from lockbox.notifications.account_mail import AccountMail
 from lockbox.notifications.endpoints import PRIVATE_KEY, SecretVault, signers
 from lockbox.notifications.models import Format
@@ -215,12 +215,12 @@ def account_payload(mail: AccountMail, target: WebhookTarget, *, public_url: str
     title = mail_text.ACCOUNT_TITLES[mail.template].format(tenant=one_line(mail.tenant or "")).strip()
     lines = [f"{_plain(name)}: {_plain(change)}" for name, change in account_mail.worded_changes(mail).items()]
     text_ = "\n".join([f"*{_plain(title)}*", *lines])[:MOST_WORDS]
-    return _message(title, text_, f"{public_url.rstrip('/')}/sign-in", mail_text.CHAT_SIGN_IN)
+    return _message(title, text_, f"{public_url.rstrip('/')}/sign-in", chat_text.CHAT_SIGN_IN)
 
 
 def _test(mail: AccountMail, target: WebhookTarget) -> bytes:
     if target.format is Format.SLACK:
-        return _json({"text": mail_text.CHAT_TEST, "blocks": [_section(mail_text.CHAT_TEST)]})
+        return _json({"text": chat_text.CHAT_TEST, "blocks": [_section(chat_text.CHAT_TEST)]})
     data = {"endpoint_id": str(target.endpoint_id), "tenant": mail.slug}
     return _json(head(mail.notification_id, TEST_TYPE, mail.at, mail.event_id, target.place) | {"data": data})
 
@@ -229,29 +229,29 @@ def _slack_of(mail: RequestMail, justification: str | None, public_url: str, ser
     service = services.get(mail.service, mail.service)
     said = _sentence(mail).format(service=_plain(one_line(service)), tenant=_plain(one_line(mail.tenant)))
     lines = [said]
-    if (did := mail_text.CHAT_BY.get(mail.event_type)) and mail.actor_name:
-        lines.append(mail_text.CHAT_ACTOR.format(did=did, name=_plain(one_line(mail.actor_name))))
+    if (did := chat_text.CHAT_BY.get(mail.event_type)) and mail.actor_name:
+        lines.append(chat_text.CHAT_ACTOR.format(did=did, name=_plain(one_line(mail.actor_name))))
     if mail.opens_later and mail.opens_at:
-        lines.append(mail_text.CHAT_DEADLINE.format(what=mail_text.CHAT_OPENS, time=clock_time(mail.opens_at)))
-    if (what := mail_text.CHAT_DEADLINES.get(mail.to_state)) and mail.deadline_at:
-        lines.append(mail_text.CHAT_DEADLINE.format(what=what, time=clock_time(mail.deadline_at)))
+        lines.append(chat_text.CHAT_DEADLINE.format(what=chat_text.CHAT_OPENS, time=clock_time(mail.opens_at)))
+    if (what := chat_text.CHAT_DEADLINES.get(mail.to_state)) and mail.deadline_at:
+        lines.append(chat_text.CHAT_DEADLINE.format(what=what, time=clock_time(mail.deadline_at)))
     if mixed(mail.resources):
-        lines.append(mail_text.CHAT_MIXED)
+        lines.append(chat_text.CHAT_MIXED)
     if justification is not None:
-        lines.append(mail_text.CHAT_WHY.format(why=_plain(" ".join(justification.split())))[:MOST_WORDS])
-    lines.append(mail_text.CHAT_SOURCE.format(time=clock_time(mail.at), number=mail.request_id))
-    return _message(said, "\n".join(lines), portal_address(public_url, mail.request_id), mail_text.CHAT_OPEN)
+        lines.append(chat_text.CHAT_WHY.format(why=_plain(" ".join(justification.split())))[:MOST_WORDS])
+    lines.append(chat_text.CHAT_SOURCE.format(time=clock_time(mail.at), number=mail.request_id))
+    return _message(said, "\n".join(lines), portal_address(public_url, mail.request_id), chat_text.CHAT_OPEN)
 
 
 def _sentence(mail: RequestMail) -> str:
     if mail.nobody_notified:
-        return mail_text.CHAT_NOBODY_NOTIFIED
+        return chat_text.CHAT_NOBODY_NOTIFIED
     if mail.event_type == "request.approved" and mail.to_state == "pending":
-        return mail_text.CHAT_VOTE
+        return chat_text.CHAT_VOTE
     if mail.to_state == "active" and mail.opens_later:
-        return mail_text.CHAT_OPENS_LATER
-    said = mail_text.CHAT_SENTENCES.get(mail.event_type) or mail_text.CHAT_STATES[mail.to_state]
-    return mail_text.CHAT_STARTS.get(mail.event_type, "") + said
+        return chat_text.CHAT_OPENS_LATER
+    said = chat_text.CHAT_SENTENCES.get(mail.event_type) or chat_text.CHAT_STATES[mail.to_state]
+    return chat_text.CHAT_STARTS.get(mail.event_type, "") + said
 
 
 def _message(summary: str, words: str, address: str, label: str) -> bytes:

@@ -77,7 +77,17 @@ $$;
 
 -- A row of requests or decisions without what the owner may erase of it once the request is closed.
 CREATE FUNCTION without_texts(of_row jsonb) RETURNS jsonb LANGUAGE sql IMMUTABLE AS $$
-    SELECT of_row - '{justification,case_ref,resources,granted_resources,comment,signed_content,address,user_agent}'::text[]
+    SELECT of_row - '{justification,case_ref,case_url,duplicate_reason,resources,granted_resources,comment,signed_content,
+        address,user_agent}'::text[]
+$$;
+
+-- Whether `new` is `old` but for texts that are erased: gone, said to be erased, or named by their place alone.
+CREATE FUNCTION only_erases(old jsonb, new jsonb) RETURNS boolean LANGUAGE sql IMMUTABLE AS $$
+    SELECT without_texts(new) = without_texts(old) AND NOT EXISTS (SELECT FROM jsonb_each(new) AS n (key, value)
+        WHERE n.value <> old -> n.key AND NOT CASE jsonb_typeof(n.value)
+            WHEN 'array' THEN NOT EXISTS (SELECT FROM jsonb_array_elements_text(n.value) AS one
+                WHERE one !~ '^erased:[0-9]+$')
+            ELSE n.value IN ('null', '"erased"', '"{}"') END)
 $$;
 
 CREATE FUNCTION enter_as(who uuid) RETURNS void LANGUAGE sql SET search_path = public, pg_temp AS $$

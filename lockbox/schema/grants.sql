@@ -158,7 +158,7 @@ GRANT EXECUTE ON FUNCTION authenticate, credential_scope, find_device_login, per
     marked_eligible_delegates, marked_report_consents, marked_pre_approvals, marked_pre_approval_votes, decided_lately, report_unverified, operating_processes,
     operating_figures, operating_states, operating_day, operating_gate, operating_findings TO lockbox_api;
 
-GRANT EXECUTE ON FUNCTION without_texts TO lockbox_api, lockbox_worker, lockbox_notifications, lockbox_connectors;
+GRANT EXECUTE ON FUNCTION without_texts, only_erases TO lockbox_api, lockbox_worker, lockbox_notifications, lockbox_connectors;
 GRANT EXECUTE ON FUNCTION is_held, last_sign_ins TO lockbox_api;
 
 GRANT EXECUTE ON FUNCTION credentials_of, was_removed, seal_lag, needs_connectors TO lockbox_worker;

@@ -244,7 +244,7 @@ BEGIN
 END $$;
 CREATE TRIGGER one_way BEFORE UPDATE ON requests FOR EACH ROW
     WHEN (NOT (is_owner_command('erase') AND OLD.closed_at IS NOT NULL
-        AND without_texts(to_jsonb(NEW)) = without_texts(to_jsonb(OLD))))
+        AND only_erases(to_jsonb(OLD), to_jsonb(NEW))))
     EXECUTE FUNCTION refuse_wrong_way();
 CREATE TRIGGER no_removal BEFORE DELETE ON requests FOR EACH ROW EXECUTE FUNCTION refuse('requests is append-only');
 
@@ -424,7 +424,7 @@ CREATE TRIGGER batches_are_founded AFTER UPDATE ON requests REFERENCING NEW TABL
 
 -- Where somebody was, what they wrote and what they named can be erased; what they decided stays as it is.
 CREATE TRIGGER append_only BEFORE UPDATE ON decisions FOR EACH ROW
-    WHEN (NOT (is_owner_command('erase') AND without_texts(to_jsonb(NEW)) = without_texts(to_jsonb(OLD))))
+    WHEN (NOT (is_owner_command('erase') AND only_erases(to_jsonb(OLD), to_jsonb(NEW))))
     EXECUTE FUNCTION refuse('decisions is append-only');
 CREATE TRIGGER append_only_whole BEFORE TRUNCATE ON decisions FOR EACH STATEMENT
     EXECUTE FUNCTION refuse('decisions is append-only');

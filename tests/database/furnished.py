@@ -90,8 +90,8 @@ THE_REST = (
     SELECT :tenant, max(version), :tara, now() FROM exclusions
     """,
     """
-    INSERT INTO legal_holds (id, tenant_id, side, reason, set_by, set_at)
-    VALUES (uuidv7(), :tenant, 'customer', 'A dispute', :tara, now())
+    INSERT INTO legal_holds (id, tenant_id, side, reason, set_by, set_at, released_by, released_at)
+    VALUES (uuidv7(), :tenant, 'customer', 'A dispute', :tara, now(), :tara, now())
     """,
     """
     INSERT INTO offboardings (tenant_id, asked_by, asked_at) VALUES (:tenant, :tara, now())

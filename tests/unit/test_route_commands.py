@@ -272,6 +272,29 @@ def test_marking_a_delegate_keeps_their_roles_at_the_version_that_was_read(api: 
     assert written == RecordedCall("PUT", read.path, {"roles": ["auditor"], "eligible": False}, '"5"')
 
 
+@pytest.mark.parametrize(("version", "header"), [((), "*"), (("--version", "0"), '"0"')])
+def test_exclusions_are_stated_from_a_file(
+    api: RecordingApi, tmp_path: Path, version: tuple[str, ...], header: str
+) -> None:
+    api.answer = {"version": 1, "created_at": "2026-11-28T12:36:00Z"}
+    file = tmp_path / "exclusions.txt"
+    file.write_text("Demands by law.\n", encoding="utf-8")
+
+    sent = api.sent("exclusions", "state", str(file), *version)
+
+    assert sent == RecordedCall("PUT", "/v1/exclusions", {"text": "Demands by law.\n"}, header)
+    refused = api.run("exclusions", "state", str(tmp_path / "none.txt"))
+    assert (refused.exit_code, len(api.calls)) == (1, 1)
+    assert "cannot be read" in refused.output
+
+
+def test_a_retention_that_is_left_out_is_the_installations(api: RecordingApi) -> None:
+    api.answer = {"kept_days": None, "retention_days": None, "holds": [], "offboarding": None}
+
+    assert api.sent("data", "retention", "contoso").body == {"days": None}
+    assert api.sent("data", "retention", "contoso", "--days", "90").body == {"days": 90}
+
+
 OTHER_ID = "0197f3a0-a0a1-7a0a-8a0a-0a0a0a0a0a0a"
 
 

@@ -397,7 +397,17 @@ CREATE TABLE offboardings (
 
 -- A row of requests or decisions without what the owner may erase of it once the request is closed.
 CREATE FUNCTION without_texts(of_row jsonb) RETURNS jsonb LANGUAGE sql IMMUTABLE AS $$
-    SELECT of_row - '{justification,case_ref,resources,granted_resources,comment,signed_content,address,user_agent}'::text[]
+    SELECT of_row - '{justification,case_ref,case_url,duplicate_reason,resources,granted_resources,comment,signed_content,
+        address,user_agent}'::text[]
+$$;
+
+-- Whether `new` is `old` but for texts that are erased: gone, said to be erased, or named by their place alone.
+CREATE FUNCTION only_erases(old jsonb, new jsonb) RETURNS boolean LANGUAGE sql IMMUTABLE AS $$
+    SELECT without_texts(new) = without_texts(old) AND NOT EXISTS (SELECT FROM jsonb_each(new) AS n (key, value)
+        WHERE n.value <> old -> n.key AND NOT CASE jsonb_typeof(n.value)
+            WHEN 'array' THEN NOT EXISTS (SELECT FROM jsonb_array_elements_text(n.value) AS one
+                WHERE one !~ '^erased:[0-9]+$')
+            ELSE n.value IN ('null', '"erased"', '"{}"') END)
 $$;
 
 -- While either side holds, nothing of the tenant is removed.
@@ -489,7 +499,7 @@ CREATE OR REPLACE TRIGGER never_the_last_admin AFTER UPDATE OR DELETE ON members
     WHEN (OLD.role = 'tenant_admin' AND NOT is_owner_command('erase')) EXECUTE FUNCTION refuse_no_admin();
 CREATE OR REPLACE TRIGGER one_way BEFORE UPDATE ON requests FOR EACH ROW
     WHEN (NOT (is_owner_command('erase') AND OLD.closed_at IS NOT NULL
-        AND without_texts(to_jsonb(NEW)) = without_texts(to_jsonb(OLD))))
+        AND only_erases(to_jsonb(OLD), to_jsonb(NEW))))
     EXECUTE FUNCTION refuse_wrong_way();
 CREATE OR REPLACE TRIGGER never_wider BEFORE UPDATE ON requests FOR EACH ROW
     WHEN (OLD.opened_at IS NOT NULL AND (NEW.granted_resources IS DISTINCT FROM OLD.granted_resources
@@ -501,7 +511,7 @@ CREATE CONSTRAINT TRIGGER moves_are_founded AFTER INSERT OR UPDATE ON requests D
     FOR EACH ROW WHEN (current_user <> 'lockbox_worker' AND NOT is_owner_command('erase'))
     EXECUTE FUNCTION refuse_unfounded();
 CREATE OR REPLACE TRIGGER append_only BEFORE UPDATE ON decisions FOR EACH ROW
-    WHEN (NOT (is_owner_command('erase') AND without_texts(to_jsonb(NEW)) = without_texts(to_jsonb(OLD))))
+    WHEN (NOT (is_owner_command('erase') AND only_erases(to_jsonb(OLD), to_jsonb(NEW))))
     EXECUTE FUNCTION refuse('decisions is append-only');
 CREATE OR REPLACE TRIGGER never_goes BEFORE DELETE ON events FOR EACH ROW
     WHEN (NOT is_owner_command('retain') OR is_held(OLD.tenant_id)) EXECUTE FUNCTION refuse('events is append-only');
@@ -515,8 +525,8 @@ GRANT UPDATE (retention_days) ON tenants TO lockbox_api;
 GRANT UPDATE (released_by, released_at) ON legal_holds TO lockbox_api;
 GRANT SELECT ON exclusions TO lockbox_worker;
 GRANT UPDATE (announced_to) ON exclusions TO lockbox_worker;
-REVOKE ALL ON FUNCTION without_texts, is_held, last_sign_ins FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION without_texts TO lockbox_api, lockbox_worker, lockbox_notifications, lockbox_connectors;
+REVOKE ALL ON FUNCTION without_texts, only_erases, is_held, last_sign_ins FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION without_texts, only_erases TO lockbox_api, lockbox_worker, lockbox_notifications, lockbox_connectors;
 GRANT EXECUTE ON FUNCTION is_held, last_sign_ins TO lockbox_api;
 
 
