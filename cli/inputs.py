@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -53,6 +54,18 @@ def written(number: int) -> str:
 def duration_option(flag: str, help_: str, parser: Any = seconds, **more: Any) -> Any:  # noqa: ANN401 - Typer's
     """Return an option that takes a duration."""
     return typer.Option(flag, parser=parser, metavar="DURATION", help=help_, **more)
+
+
+def instant(given: str) -> str:
+    """Return a moment as the API writes it; one without a zone is of this machine's.
+
+    Raises:
+        BadParameter: it is none.
+    """
+    try:
+        return datetime.fromisoformat(given).astimezone(UTC).isoformat()
+    except (ValueError, OverflowError):
+        raise typer.BadParameter("write a moment such as 2026-12-01T08:00, or 2026-12-01T08:00Z") from None
 
 
 def identifier(given: str) -> str:

@@ -29,6 +29,10 @@ WORDS = {
 def state(request: Mapping[str, Any]) -> Phrase:
     """Return the state in people's words and its colour."""
     shown, colour = WORDS[request["state"]]
+    if request["state"] == "active" and not request["open"] and request.get("opens_at"):
+        return phrase(
+            "Open from ", moment(request["opens_at"]), " until ", moment(request["deadline_at"]), style=colour
+        )
     until = (" until ", moment(request["deadline_at"])) if request["open"] else ()
     return phrase(shown, *until, style=colour)
 
@@ -80,6 +84,7 @@ def request(item: Mapping[str, Any]) -> Facts:
             "Reason": f"{why}: {item['justification']}" if item["justification"] else why,
             "Case": _case(item),
             "Window": Duration(item["access_window"]),
+            **({"Begins": moment(item["opens_at"] or item["not_before"])} if item.get("not_before") else {}),
             **({"Uses": f"{item['uses_left']} of {item['max_uses']} left"} if item["max_uses"] else {}),
             "Deadline": moment(item["deadline_at"]),
             "Version": item["version"],
@@ -100,6 +105,8 @@ def _shown_where_there(item: Mapping[str, Any]) -> dict[str, str]:
         "Decisions": "\n".join(map(_answer, item.get("decisions") or ())),
         "Approvals": "\n".join(map(_tally, item.get("approvals") or ())),
         "Reached": (item.get("reach") or {}).get("sentence"),
+        "Extends": item.get("extends"),
+        "Extended by": item.get("extended_by"),
         "Resubmits": item["follows"],
         "Duplicate of": _duplicate(item),
         "Resubmitted as": item.get("followed_by"),

@@ -10,7 +10,7 @@ import typer
 
 from cli import request_table, request_watch, terminal
 from cli.client import at, call
-from cli.inputs import duration_option, id_argument, seconds, the_one
+from cli.inputs import duration_option, id_argument, instant, seconds, the_one
 from cli.request_ids import RequestId, RequestIds, request_id
 from cli.route_command import ids_at
 from cli.terminal import Cursor, Limit, Output, OutputFormat, Part
@@ -43,6 +43,14 @@ Window = Annotated[int, duration_option("--window", "how long access is needed, 
 Actions = Annotated[list[str] | None, typer.Option("--action", help="read, change, export; repeat")]
 Reason = Annotated[str, typer.Option(help="support_case, vendor_alert, …")]
 Uses = Annotated[int | None, typer.Option(help="how often access can be used; left out: as the customer allows")]
+Start = Annotated[
+    str | None,
+    typer.Option(
+        parser=instant,
+        metavar="TIME",
+        help="when access is to begin, such as 2026-12-01T08:00; left out: when it is approved",
+    ),
+]
 Case = Annotated[str | None, typer.Option(help="the case number")]
 CaseSystem = Annotated[str | None, typer.Option(help="the ticket system of the case, such as servicenow")]
 CaseUrl = Annotated[str | None, typer.Option(help="the page of the case")]
@@ -67,6 +75,7 @@ def submit(
     duplicate_reason: DuplicateReason = None,
     engineer: Engineer = None,
     uses: Uses = None,
+    not_before: Start = None,
     key: Annotated[str | None, typer.Option(help="Idempotency-Key: if sent twice, it is submitted once")] = None,
     output: Output = OutputFormat.TABLE,
 ) -> None:
@@ -76,6 +85,7 @@ def submit(
         "case_system": case_system,
         "case_url": case_url,
         "duplicate_reason": duplicate_reason,
+        "not_before": not_before,
     }
     submitted = call("POST", at("requests"), body=body, headers={"idempotency-key": key} if key else None)
     terminal.show(output, submitted, *_submitted(submitted))
@@ -95,6 +105,27 @@ def again(
 
 
 @app.command()
+def extend(
+    request: RequestId,
+    more: Annotated[
+        int,
+        typer.Argument(parser=seconds, metavar="DURATION", help="how much longer, such as 2h", show_default=False),
+    ],
+    justification: Annotated[str | None, typer.Option(help="why; that of the request if left out")] = None,
+    key: Annotated[str | None, typer.Option(help="Idempotency-Key: if sent twice, it is submitted once")] = None,
+    output: Output = OutputFormat.TABLE,
+) -> None:
+    """Request more time for your open access.
+
+    It is a request of its own, from the end of that access on; the same people are asked.
+    """
+    body = {"access_window": more, "justification": justification}
+    headers = {"idempotency-key": key} if key else None
+    submitted = call("POST", at("requests", request_id(request), "extend"), body=body, headers=headers)
+    terminal.show(output, submitted, *_submitted(submitted))
+
+
+@app.command()
 def preview(
     tenant: Tenant,
     service: Service,
@@ -109,6 +140,7 @@ def preview(
     duplicate_reason: DuplicateReason = None,
     engineer: Engineer = None,
     uses: Uses = None,
+    not_before: Start = None,
     output: Output = OutputFormat.TABLE,
 ) -> None:
     """Preview a request.
@@ -120,6 +152,7 @@ def preview(
         "case_system": case_system,
         "case_url": case_url,
         "duplicate_reason": duplicate_reason,
+        "not_before": not_before,
     }
     found = call("POST", at("requests", "preview"), body=body)
     terminal.show(output, found, request_table.preview(found))
@@ -228,6 +261,9 @@ def approve(
     resource: Annotated[list[str] | None, typer.Option(help="approve only these resources; repeat")] = None,
     action: Annotated[list[str] | None, typer.Option(help="approve only these actions; repeat")] = None,
     uses: Annotated[int | None, typer.Option(help="let the access be used at most so often")] = None,
+    opens_at: Annotated[
+        str | None, typer.Option(parser=instant, metavar="TIME", help="have it begin later than was asked")
+    ] = None,
     version: Version = None,
     output: Output = OutputFormat.TABLE,
 ) -> None:
@@ -241,6 +277,7 @@ def approve(
         "resources": resource or None,
         "actions": action or None,
         "max_uses": uses,
+        "opens_at": opens_at,
     }
     _act("approve", request, body, version, output)
 

@@ -24,6 +24,7 @@ from config.settings import Settings
 from lockbox.admin import tenants
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import Conflict, Invalid, KeyInUse, LockboxError, NotFound, NotYours, TooMany
+from lockbox.identity import time_zones
 from lockbox.identity.roles import Caller, Role
 from lockbox.requests import idempotency, policy_diff, preview, queries, submit
 from lockbox.requests.evaluate import RequestInput
@@ -60,6 +61,7 @@ class RequestForm:
     case_system: str = ""
     case_url: str = ""
     duplicate_reason: str = ""
+    not_before: str = ""
 
     @property
     def lines(self) -> list[str]:
@@ -80,6 +82,7 @@ async def request_form(
     case_system: Annotated[str, Form()] = "",
     case_url: Annotated[str, Form()] = "",
     duplicate_reason: Annotated[str, Form()] = "",
+    not_before: Annotated[str, Form(max_length=19)] = "",
 ) -> RequestForm:
     """Return the content of a form."""
     return RequestForm(
@@ -95,6 +98,7 @@ async def request_form(
         case_system,
         case_url.strip(),
         duplicate_reason.replace("\r\n", "\n").strip(),
+        not_before,
     )
 
 
@@ -130,7 +134,7 @@ def look(work: AccountContextDep, written: RequestFormDep) -> Response:
     with work.open() as (session, visitor):
         _check_engineer(visitor.caller)
         try:
-            asked = request_input(_read(written), work.chosen)
+            asked = request_input(_read(written, visitor.time_zone), work.chosen)
             found = preview.preview(session, visitor.caller, asked, work.chosen.catalogue.services)
         except Invalid as refused:
             return _shown(work.request, session, work.chosen, visitor, written, refused=refused)
@@ -144,7 +148,7 @@ def send(
     """Submit the form and go to the request; the same form sent twice is submitted once."""
     try:
         with work.open() as (session, visitor):
-            one = _file(work, session, visitor, _read(written), key)
+            one = _file(work, session, visitor, _read(written, visitor.time_zone), key)
     except (Invalid, NotYours, Conflict, TooMany, KeyInUse) as refused:
         with work.open() as (session, visitor):
             _check_engineer(visitor.caller)
@@ -259,8 +263,13 @@ def _earlier(session: UnitOfWork, visitor: Visitor, request_id: UUID) -> Request
     )
 
 
-def _read(written: RequestForm) -> NewRequest:
-    """Validate a form with the API's own body."""
+def _read(written: RequestForm, zone: str) -> NewRequest:
+    """Validate a form with the API's own body; a start is in that time zone."""
+    try:
+        start = time_zones.instant(written.not_before, zone) if written.not_before else None
+    except ValueError:
+        errors = [{"field": "not_before", "message": phrases.REQUEST_ADVICE["not_before"]}]
+        raise FormRejected(phrases.LOOK_AGAIN, errors=errors) from None
     try:
         return NewRequest.model_validate(
             {
@@ -275,6 +284,7 @@ def _read(written: RequestForm) -> NewRequest:
                 "case_url": written.case_url or None,
                 "duplicate_reason": written.duplicate_reason or None,
                 "access_window": int(written.access_window) if _is_seconds(written.access_window) else None,
+                "not_before": start,
                 "max_uses": int(written.max_uses) if _is_seconds(written.max_uses) else written.max_uses or None,
             }
         )

@@ -56,6 +56,8 @@ NO_PROVIDER = "There is no such identity provider. Choose one from the sign-in p
 TOPICS = "Name topics such as list, or request: and the id of a request, {most} at most."
 NOT_ACCEPTED = "Not accepted: {why}."
 NO_TIME = "Choose until when: {why}."
+NO_START = "Choose when access is to begin: {why}."
+NO_DURATION = "Choose how much more time you need."
 
 # Requests: the form, decisions, lists.
 ENGINEERS_ONLY = "Only engineers of the vendor can request access."
@@ -66,6 +68,7 @@ REQUEST_ADVICE = {
     "actions": "Choose at least one action.",
     "reason_code": "Choose a reason.",
     "access_window": "Choose a duration.",
+    "not_before": "Choose a day and a time, or neither.",
     "max_uses": "Write a whole number from 1 to 1000, or nothing.",
     "case_url": "Write the whole https address of the case's page, or nothing.",
 }

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
 from uuid import UUID
@@ -27,7 +27,7 @@ from connectors.credential_requests import connections_of
 from gate import report_consents
 from lockbox.audit import event_search
 from lockbox.audit.report import FIRST_USED, LAST_USED, NOTIFIED, mailed
-from lockbox.database import UnitOfWork, now
+from lockbox.database import Database, UnitOfWork, now
 from lockbox.errors import (
     AlreadyAskedAgain,
     Conflict,
@@ -42,7 +42,7 @@ from lockbox.errors import (
     TenantSuspended,
     TooMany,
 )
-from lockbox.identity import roles
+from lockbox.identity import roles, time_zones
 from lockbox.identity.roles import Caller, ProtectedField, Side
 from lockbox.notifications import delivery_status
 from lockbox.notifications.audience import ASKING, knows_of
@@ -50,6 +50,7 @@ from lockbox.requests import (
     activity,
     decide,
     decisions,
+    extend,
     inbox,
     policy_diff,
     policy_store,
@@ -74,7 +75,7 @@ front = APIRouter(tags=[TAG], include_in_schema=False)
 MINUTE, HOUR = 60, 3600
 SHORTER = (5 * MINUTE, 15 * MINUTE, 30 * MINUTE, HOUR, 2 * HOUR, 4 * HOUR, 8 * HOUR, 24 * HOUR)
 
-BESIDE = frozenset({"escalate", "unreached", "question", "answer", FIRST_USED, LAST_USED})
+BESIDE = frozenset({"begin", "escalate", "unreached", "question", "answer", FIRST_USED, LAST_USED})
 """The events shown beside the moves of a request."""
 
 SHOWN_REFUSALS = (EarlierStepFirst, SignInAgain, PolicyNotMet, PolicyUnverified, TenantSuspended)
@@ -93,6 +94,7 @@ class DecisionForm:
     resources: Sequence[str] | None = None
     actions: Sequence[str] | None = None
     uses: str = ""
+    start: str = ""
 
     def keeps(self, field: str, name: str) -> bool:
         """Return whether a resource or action is ticked; all are at first."""
@@ -121,7 +123,7 @@ def show(
 ) -> Response:
     """Show one request, what the person may do, and what they have just done."""
     visitor = browser.visitor(request, session, chosen)
-    return _shown(request, session, chosen, visitor, _id(request_id), done=done)
+    return show_request(request, session, chosen, visitor, request_id_of(request_id), done=done)
 
 
 @router.post("/{request_id}/ask-again")
@@ -130,7 +132,7 @@ def ask_again(
 ) -> Response:
     """Resubmit the request and go to the new one, or to the open one that was resubmitted before."""
     browser.check_same_site(request, chosen)
-    one = _id(request_id)
+    one = request_id_of(request_id)
     try:
         with db.transaction() as session:
             visitor = browser.visitor(request, session, chosen)
@@ -144,7 +146,7 @@ def ask_again(
     except (Conflict, NotYours, Invalid, TooMany) as refused:
         with db.transaction() as session:
             visitor = browser.visitor(request, session, chosen)
-            return _shown(request, session, chosen, visitor, one, refused=refused)
+            return show_request(request, session, chosen, visitor, one, refused=refused)
     return go(request, f"/requests/{submitted.request.id}", done=Action.SUBMIT.value)
 
 
@@ -160,6 +162,7 @@ def act(
     comment: Annotated[str, Form()] = "",
     window: Annotated[str, Form(max_length=9)] = "",
     uses: Annotated[str, Form(max_length=9)] = "",
+    start: Annotated[str, Form(max_length=19)] = "",
     narrow: Annotated[str, Form()] = "",
     resources: Annotated[list[str] | None, Form()] = None,
     actions: Annotated[list[str] | None, Form()] = None,
@@ -172,9 +175,12 @@ def act(
     """
     browser.check_same_site(request, chosen)
     resources, actions = (resources or [], actions or []) if narrow else (None, None)
-    one, said = _id(request_id), DecisionForm(action, comment, window, resources, actions, uses.strip())
+    one, said = (
+        request_id_of(request_id),
+        DecisionForm(action, comment, window, resources, actions, uses.strip(), start),
+    )
     try:
-        decision_input = _decision_input(said, version)
+        decision_input = _decision_input(said, version, _zone(request, chosen, db) if start else time_zones.DEFAULT)
         if decision_input.action is Action.APPROVE:
             desk = signed_approvals.SigningContext(request, chosen, db, csrf)
             if not proof.is_final and (asked := desk.ask(one, decision_input, said)):
@@ -189,14 +195,14 @@ def act(
         note(request, refused)
         with db.transaction() as session:
             visitor = browser.visitor(request, session, chosen)
-            return _shown(request, session, chosen, visitor, one, refused=refused, said=said, seen=version)
+            return show_request(request, session, chosen, visitor, one, refused=refused, said=said, seen=version)
     answer = go(request, f"/requests/{one}", done=action)
     if decision_input.signed:
         browser.drop_oauth_state(answer, chosen)
     return answer
 
 
-def _shown(
+def show_request(
     request: Request,
     session: UnitOfWork,
     chosen: Settings,
@@ -208,6 +214,7 @@ def _shown(
     seen: int | None = None,
     done: str = "",
 ) -> HTMLResponse:
+    """Show a request's page, with what was refused there."""
     entry = queries.find(session, visitor.caller, request_id)
     held = roles.reader_roles(visitor.caller, entry.request.requester_id, entry.request.tenant_id)
     # A move made since the read is left to the next refresh: forms carry the version that was read.
@@ -224,6 +231,7 @@ def _shown(
     offered = _offered(decide.moves_of(session, visitor.caller, entry.request)) if is_open else {}
     title = titles(chosen).get(entry.request.service, entry.request.service)
     tallies = inbox.count(session, visitor.caller, entry.request) if _is_asked(entry.request) else []
+    outlook = extend.outlook(session, visitor.caller, entry)
     shown = page(
         request,
         "request",
@@ -264,7 +272,12 @@ def _shown(
         required=_required(session, visitor.caller, entry.request) if offered else frozenset(),
         is_vendors=visitor.caller.side is Side.VENDOR,
         is_over=at >= entry.request.deadline_at,
-        open_until=at + timedelta(seconds=entry.request.access_window),
+        open_until=max(at, entry.request.not_before or at) + timedelta(seconds=entry.request.access_window),
+        is_to_come=entry.request.state == State.ACTIVE and (entry.request.opens_at or at) > at,
+        extension=outlook.extension,
+        is_outlived=outlook.is_outlived,
+        further=(further := [*(one for one in SHORTER if one < outlook.longest), outlook.longest]),
+        may_extend=bool(outlook.longest and further),
         shorter=[seconds for seconds in SHORTER if seconds < entry.request.access_window],
         refused=refused,
         needs_sign_in=isinstance(refused, SignInAgain),
@@ -319,22 +332,35 @@ def _required(session: UnitOfWork, caller: Caller, asked: AccessRequest) -> froz
     return decisions.needing_reasons(terms, by_the_vendor=is_vendors)
 
 
-def _decision_input(said: DecisionForm, version: int) -> DecisionInput:
+def _zone(request: Request, chosen: Settings, db: Database) -> str:
+    with db.transaction() as session:
+        return browser.visitor(request, session, chosen).time_zone
+
+
+def _decision_input(said: DecisionForm, version: int, zone: str) -> DecisionInput:
     """Validate a form with the API's own bodies."""
     is_yes = said.action == Action.APPROVE
     try:
         limits = (said.window, said.uses) if is_yes else ("", "")
         window, uses = (int(one.encode("ascii")) if one else None for one in limits)
         comment = said.comment.replace("\r\n", "\n").strip() or None
-        body = ApprovalInput(comment=comment, access_window=window, max_uses=uses)
+        opens_at = _instant(said.start, zone) if said.start and is_yes else None
+        body = ApprovalInput(comment=comment, access_window=window, max_uses=uses, opens_at=opens_at)
     except ValidationError as error:
         raise Invalid(phrases.TERMS_NOT_ACCEPTED.format(why=policy_diff.advice(error))) from None
     except ValueError:
         raise Invalid(phrases.TERMS_NOT_NUMBERS) from None
     if not is_yes:
         return DecisionInput(Action(said.action), body.comment, version=version)
-    kept = said.resources, said.actions
-    return DecisionInput(Action.APPROVE, body.comment, body.access_window, version, *kept, max_uses=body.max_uses)
+    allowed = body.access_window, version, said.resources, said.actions
+    return DecisionInput(Action.APPROVE, body.comment, *allowed, max_uses=body.max_uses, opens_at=body.opens_at)
+
+
+def _instant(written: str, zone: str) -> datetime:
+    try:
+        return time_zones.instant(written, zone)
+    except ValueError as error:
+        raise Invalid(phrases.NO_START.format(why=error)) from None
 
 
 def titles(chosen: Settings) -> Mapping[str, str]:
@@ -353,7 +379,8 @@ def case_system(chosen: Settings, name: str | None) -> str:
     return system.title if system else name or ""
 
 
-def _id(shown: str) -> UUID:
+def request_id_of(shown: str) -> UUID:
+    """Return the id in an address; what is none leads to no request."""
     try:
         return UUID(shown)
     except ValueError:

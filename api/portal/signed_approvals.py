@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from typing import Annotated, Protocol
 from uuid import UUID
@@ -42,6 +43,10 @@ class ApprovalForm(Protocol):
     @property
     def uses(self) -> str:
         """How many uses it is for, if lowered."""
+
+    @property
+    def start(self) -> str:
+        """A later start, as typed."""
 
     @property
     def resources(self) -> Sequence[str] | None:
@@ -119,7 +124,8 @@ class SigningContext:
             entry=entry,
             title=service.title if service else row.service,
             asked=asked,
-            signs={"max_uses": None} | json.loads(asked.statement),
+            signs={"max_uses": None} | (signs := json.loads(asked.statement)),
+            starts=datetime.fromisoformat(signs["opens_at"]) if "opens_at" in signs else None,
             holds=json.loads(asked.content),
             fields=list(_fields(filled, row.version if decision_input.version is None else decision_input.version)),
         )
@@ -159,6 +165,7 @@ def _fields(filled: ApprovalForm, version: int) -> Iterator[tuple[str, str]]:
         ("comment", filled.comment),
         ("window", filled.window),
         ("uses", filled.uses),
+        ("start", filled.start),
     )
     if filled.resources is not None or filled.actions is not None:
         yield "narrow", "yes"

@@ -27,14 +27,16 @@ NEWEST_OF_ALL = "ORDER BY id DESC"
 # A bound by time would have Postgres read everybody's requests of that time: the newest are read, then filtered.
 COUNTED = """
 WITH looked AS MATERIALIZED (
-    SELECT service, requester_id, reason_code, mode, state, created_at, asked_at, opened_at, closed_at, deadline_at
+    SELECT service, requester_id, reason_code, mode, state, created_at, asked_at, opened_at, opens_at, closed_at,
+        deadline_at
     FROM requests {newest} LIMIT {most}
 ), counted AS MATERIALIZED (
     SELECT date_trunc('month', created_at, 'UTC') AS month, service, requester_id, reason_code, state,
         opened_at IS NOT NULL AS was_opened, mode = 'enforce' AS was_asked,
         CASE WHEN mode = 'enforce' AND (opened_at IS NOT NULL OR state = 'denied')
             THEN extract(epoch FROM coalesce(opened_at, closed_at) - asked_at) END AS answered_after,
-        greatest(0, extract(epoch FROM least(coalesce(closed_at, :at), deadline_at) - opened_at)) AS open_for
+        greatest(0, extract(epoch FROM least(coalesce(closed_at, :at), deadline_at)
+            - coalesce(opens_at, opened_at))) AS open_for
     FROM looked WHERE created_at >= :since AND asked_at IS NOT NULL
 ), grouped AS (
     SELECT month, service, requester_id, reason_code, grouping(month, service, requester_id, reason_code) AS kind,

@@ -166,7 +166,7 @@ WITH looked AS MATERIALIZED (
 SELECT 'used-outside' AS rule, r.id, r.tenant_id, 'was used at a gate when it was not open' AS what
 FROM looked l JOIN window_uses w ON w.request_id = l.id JOIN requests r ON r.id = l.id
 WHERE w.last_at > least(r.deadline_at, r.closed_at) + CAST(:answered AS interval)
-    OR w.first_at < r.opened_at - CAST(:answered AS interval)
+    OR w.first_at < coalesce(r.opens_at, r.opened_at) - CAST(:answered AS interval)
 """)
 # A session lasts a week at most; a bearer token of an identity provider begins none. Events that retention has
 # removed prove nothing any more.

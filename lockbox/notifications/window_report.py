@@ -90,7 +90,7 @@ def _closed(moves: Sequence[Row[Any]], used: Sequence[Row[Any]], let_in: Mapping
         return None
     return ClosedWindow(
         steps=tuple(step(_recorded(row)) for row in moves),
-        opened_at=opening.at,
+        opened_at=_begun(opening),
         shut_at=min(end.at, opening.deadline_at or end.at),
         uses=tuple(use(_recorded(row)) for row in used),
         entries=used[0].entries if used else 0,
@@ -98,6 +98,12 @@ def _closed(moves: Sequence[Row[Any]], used: Sequence[Row[Any]], let_in: Mapping
         astray=int(used[0].astray or 0) if used else 0,
         let_in=let_in,
     )
+
+
+def _begun(opening: Row[Any]) -> datetime:
+    """Return when a window began, which may be later than the move that opened it."""
+    said = parsed_body(opening.body).get("opens_at")
+    return datetime.fromisoformat(said) if isinstance(said, str) else opening.at
 
 
 def _recorded(row: Row[Any]) -> RecordedEvent:

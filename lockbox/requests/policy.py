@@ -200,11 +200,9 @@ def defects(
         yield "justification", f"Write at least {terms.justification_least} characters of justification."
     if access_window > terms.access_ceiling:
         yield "access_window", f"The access window may be at most {duration(terms.access_ceiling)}."
-    if timing.used is not None:
-        total = total_ceiling(terms)
-        if access_window > total - timing.used:
-            yield "access_window", _no_longer(total, total - timing.used)
-    elif timing.ahead is not None:
+    elif timing.used is not None and access_window > (left := total_ceiling(terms) - timing.used):
+        yield "access_window", _no_longer(total_ceiling(terms), left)
+    if timing.ahead is not None:
         yield from _start_defects(terms, timing.ahead)
 
 

@@ -1,0 +1,58 @@
+"""Request more time from the page of an open window."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Form, Request, Response
+from pydantic import ValidationError
+
+from api import browser
+from api.deps import DatabaseDep, SettingsDep
+from api.portal import phrases
+from api.portal.pages import TAG, go, origin
+from api.portal.request import request_id_of, show_request
+from api.schemas.requests import ExtensionRequest
+from lockbox.errors import AlreadyExtended, Conflict, Invalid, NotYours, TooMany
+from lockbox.requests import extend
+from lockbox.requests.extend import ExtensionInput
+from lockbox.requests.lifecycle import Action
+from lockbox.requests.submit import SubmissionLimits
+
+router = APIRouter(prefix="/requests", tags=[TAG], include_in_schema=False)
+
+
+@router.post("/{request_id}/extend")
+def request_more_time(
+    request: Request,
+    request_id: str,
+    chosen: SettingsDep,
+    db: DatabaseDep,
+    csrf: Annotated[str, Form()] = "",
+    more: Annotated[str, Form(max_length=9)] = "",
+    why: Annotated[str, Form()] = "",
+) -> Response:
+    """Submit the extension and go to it, or to the one that is open already; a refusal is shown with the window."""
+    browser.check_same_site(request, chosen)
+    one = request_id_of(request_id)
+    try:
+        wanted = _read(more, why)
+        with db.transaction() as session:
+            visitor = browser.visitor(request, session, chosen)
+            browser.check_form(visitor, csrf)
+            limits = SubmissionLimits(chosen.submissions_per_person, chosen.submissions_per_tenant)
+            by = visitor.caller, origin(request)
+            submitted = extend.extend(session, *by, one, wanted, chosen.catalogue.services, limits=limits)
+    except AlreadyExtended as done:
+        return go(request, f"/requests/{done.facts['request_id']}")
+    except (Conflict, NotYours, Invalid, TooMany) as refused:
+        with db.transaction() as session:
+            visitor = browser.visitor(request, session, chosen)
+            return show_request(request, session, chosen, visitor, one, refused=refused)
+    return go(request, f"/requests/{submitted.request.id}", done=Action.SUBMIT.value)
+
+
+def _read(more: str, why: str) -> ExtensionInput:
+    try:
+        body = ExtensionRequest(access_window=int(more.encode("ascii")), justification=why.strip() or None)
+    except (ValidationError, ValueError):
+        raise Invalid(phrases.NO_DURATION, field="more") from None
+    return ExtensionInput(**dict(body))

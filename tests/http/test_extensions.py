@@ -1,0 +1,144 @@
+"""Later starts and more time over HTTP and on pages: what is shown to whom, and a clear answer to bad input."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from httpx import Response
+
+from lockbox.requests.lifecycle import Action
+from tests.http.door import Door, facts
+from tests.http.portal import OpenPortal, Portal
+from tests.http.test_portal_new_request import asks, previewed, submitted
+from tests.http.test_portal_requests import BY_MAIL, opened
+
+MINUTE = timedelta(minutes=1)
+
+
+@pytest.fixture
+def by_mail(open_portal: OpenPortal) -> Portal:
+    """The pages of a world whose tenant lets a mailed code approve."""
+    return open_portal(BY_MAIL)
+
+
+def extend(door: Door, who: str, request_id: str, **body: Any) -> Response:
+    """Request more time."""
+    return door.call(who, "POST", f"/v1/requests/{request_id}/extend", json={"access_window": 7200} | body)
+
+
+def test_an_extension_is_answered_as_a_submission_and_both_name_each_other(door: Door) -> None:
+    first = door.active()
+
+    answer = extend(door, "erin", first, justification="It takes longer")
+
+    view = answer.json()
+    shown = door.get("erin", f"/v1/requests/{first}").json()
+    assert (answer.status_code, view["state"], view["extends"], view["asked"]) == (201, "pending", first, 3)
+    assert (view["not_before"], view["justification"]) == (shown["deadline_at"], "It takes longer")
+    assert (shown["extended_by"], shown["open"]) == (view["id"], True)
+    assert facts(extend(door, "erin", first), 409, "already-extended")["request_id"] == view["id"]
+    approved = door.act("ann", "approve", view["id"]).json()
+    assert (approved["state"], approved["open"], approved["opens_at"]) == ("active", False, shown["deadline_at"])
+    assert door.get("erin", f"/v1/requests/{first}").json()["deadline_at"] == shown["deadline_at"]
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        ({"access_window": 0}, 422, "invalid-request"),
+        ({"justification": ""}, 422, "invalid-request"),
+        ({"extends": None}, 422, "invalid-request"),
+        ({"access_window": 8 * 3600}, 422, "window-too-long"),
+    ],
+)
+def test_bad_input_to_an_extension_is_told_so(door: Door, body: dict[str, Any], status: int, code: str) -> None:
+    facts(extend(door, "erin", door.active(), **body), status, code)
+
+
+def test_what_is_not_open_is_not_extended(door: Door) -> None:
+    assert facts(extend(door, "erin", door.pending()), 409, "invalid-move")["current_state"] == "pending"
+
+
+@pytest.mark.parametrize("start", ["tomorrow", "2026-12-01T08:00:00", "2000-01-01T00:00:00Z", "2999-01-01T00:00:00Z"])
+def test_a_start_is_a_moment_to_come(door: Door, start: str) -> None:
+    answer = door.file(not_before=start)
+
+    assert answer.status_code == 422
+    assert answer.json().get("field", "not_before") == "not_before"
+
+
+def test_an_approver_sets_a_later_start(door: Door) -> None:
+    start = datetime.now(UTC) + 10 * MINUTE
+    carla = "mailbox:carla@contoso.example"
+    request_id = door.file(not_before=start.isoformat(), resources=[carla]).json()["id"]
+
+    later = (start + 20 * MINUTE).isoformat()
+    view = door.call("ann", "POST", f"/v1/requests/{request_id}/approve", json={"opens_at": later}).json()
+
+    assert (view["state"], view["open"]) == ("active", False)
+    assert datetime.fromisoformat(view["opens_at"]) == start + 20 * MINUTE
+    (decision,) = door.get("ann", f"/v1/requests/{request_id}").json()["decisions"]
+    assert datetime.fromisoformat(decision["opens_at"]) == start + 20 * MINUTE
+    assert door.ask("gate", resource=carla).status_code == 403
+    assert door.later(minutes=31).ask("gate", resource=carla).status_code == 200
+
+
+def test_an_engineer_extends_on_the_page_and_both_sides_see_it(by_mail: Portal) -> None:
+    portal = by_mail
+    first = portal.world.fresh(access_window=3600)
+    portal.world.act("ann", Action.APPROVE, first.id)
+    browser, page = opened(portal, "erin", first.id)
+    assert "+2 h, until" in page.text
+
+    page = browser.submit(page, f"/requests/{first.id}/extend", more="7200", why="It takes longer")
+
+    assert "This goes on from the end of an open window : +2 h until" in page.words
+    (second,) = portal.sql("SELECT * FROM requests WHERE extends = :id", id=first.id)
+    assert (second.access_window, second.justification) == (7200, "It takes longer")
+    ann, page = opened(portal, "ann", second.id)
+    assert "for 2 hours more, until" in page.words
+    page = ann.submit(page, f"/requests/{second.id}/approve")
+    assert "Opens at" in page.words
+    _, page = opened(portal, "ann", first.id)
+    assert "More time was requested: +2 h until" in page.words
+    portal.wait(minutes=61)
+    _, page = opened(portal, "erin", second.id)
+    assert "Open until" in page.words
+
+
+@pytest.mark.parametrize("more", ["", "soon", "-5"])
+def test_a_page_that_sends_no_duration_is_told_so(portal: Portal, more: str) -> None:
+    first = portal.world.fresh()
+    portal.world.act("ann", Action.APPROVE, first.id)
+    browser, page = opened(portal, "erin", first.id)
+
+    page = browser.submit(page, f"/requests/{first.id}/extend", more=more)
+
+    assert "Choose how much more time you need." in page.words
+
+
+def test_a_start_is_chosen_on_the_form_and_moved_by_an_approver(by_mail: Portal) -> None:
+    portal = by_mail
+    day = f"{datetime.now(UTC) + timedelta(days=2):%Y-%m-%d}"
+    browser = asks(portal)
+    page = previewed(browser, portal, not_before=f"{day}T08:00")
+    assert "only if it is approved before it begins" in page.words
+    browser.submit(page, "/ask")
+    (request,) = submitted(portal)
+    assert f"{request.not_before:%Y-%m-%dT%H:%M}" == f"{day}T08:00"
+    ann, page = opened(portal, "ann", request.id)
+    assert "If approved, open from" in page.words
+
+    page = ann.submit(page, f"/requests/{request.id}/approve", start=f"{day}T07:00")
+    assert "You may move the start later, not earlier" in page.words
+    page = ann.submit(page, f"/requests/{request.id}/approve", start=f"{day}T09:00")
+
+    assert "Nobody is let in before." in page.words
+    (request,) = submitted(portal)
+    assert f"{request.opens_at:%Y-%m-%dT%H:%M}" == f"{day}T09:00"
+
+
+def test_what_is_no_day_and_time_is_shown_beside_the_field(portal: Portal) -> None:
+    page = previewed(asks(portal), portal, not_before="2026-13-01T08:00")
+
+    assert "Choose a day and a time, or neither." in page.words
