@@ -198,7 +198,10 @@ def ahead_of_evaluation(submission: RequestInput) -> list[Query]:
 def _values(ask: RequestFacts, tenant_id: UUID | None = None, of: RequestInput | None = None) -> Mapping[str, Any]:
     """Return the parameters of `RULES`; without a tenant it is the one that the transaction has turned to."""
     case = {name: getattr(of, name, None) for name in ("engineer", "case_ref", "case_system")}
-    case["beside"] = (of.extends or of.follows) if of else None
+    if of and of.extends:
+        # More time for what is open is no duplicate, whatever else is open.
+        case["case_ref"] = None
+    case["beside"] = of.follows if of else None
     facts = {"service": ask.service, "resources": list(ask.resources), "reason": ask.reason.value}
     return {"tenant_id": tenant_id, **facts, **case}
 

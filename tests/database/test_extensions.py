@@ -99,7 +99,7 @@ def test_all_windows_together_last_no_longer_than_the_policy_says(world: World, 
 
 def test_a_policy_that_became_stricter_shortens_it_or_has_it_refused(world: World, still: StoppedClock) -> None:
     lay_down(world)
-    first, other = opened(world), opened(world)
+    first, other = opened(world), opened(world, case_ref="CASE-2")
     second, none = extended(world, first.id), extended(world, other.id)
     lay_down(world, access_ceiling=3600, total_access_ceiling=5400)
 
