@@ -34,7 +34,7 @@ MOST_TOGETHER = 16
 """How many calls share a transaction: all of them wait for its commit."""
 GROUPS = 2
 """How many groups of one kind run at once: while one waits for Postgres, the other one evaluates."""
-MOVES = re.compile(r"/v1/requests/[^/]+/(?:(?P<opens>approve|endorse)|revoke|deny|cancel|complete)")
+MOVES = re.compile(r"/v1/requests/[^/]+/(?:(?P<opens>approve|endorse|break-glass)|revoke|deny|cancel|complete)")
 """The paths of the API's calls that move a request."""
 CLOSES = re.compile(
     r"/(?:requests|mine|review)/[^/]+/(?:revoke|deny|cancel|complete)"

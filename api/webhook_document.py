@@ -16,6 +16,7 @@ REF = "#/components/schemas/{model}"
 REQUESTS: Mapping[str, str] = {
     "submitted": "A request was submitted",
     "endorsed": "The vendor endorsed a request",
+    "break_glass": "Access was opened by break-glass, without the customer's approval",
     "approved": "An approver approved a request",
     "denied": "A request was denied",
     "review_denied": "A request was denied in the vendor's review",
@@ -31,6 +32,9 @@ REQUESTS: Mapping[str, str] = {
     "unreached": "None of the approvers could be notified",
     "question": "A question was asked about a request",
     "answer": "A question about a request was answered",
+    "after_review": "The customer gave its finding about break-glass",
+    "after_review_reminded": "A finding about break-glass is due",
+    "after_review_overdue": "A finding about break-glass is overdue",
     "connection_opened": "Access was opened at a target",
     "connection_open_failed": "Access could not be opened at a target yet",
     "connection_closed": "Access was closed at a target",

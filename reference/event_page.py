@@ -22,6 +22,7 @@ request that ends in the vendor's review is sent to the vendor's webhooks only.
 REQUEST_EVENTS = {
     "request.submitted": "An engineer submitted a request. `data.state` is `reviewing`, or `pending` where the vendor does not review.",
     "request.endorsed": "A manager of the vendor endorsed it: the customer is asked, or access is open in the modes `observe` and `off`.",
+    "request.break_glass": "A manager opened it by break-glass, without the customer's approval: see [break-glass](../how-to/break-glass.md).",
     "request.review_denied": "A manager of the vendor denied it in the vendor's review.",
     "request.approved": "An approver approved. `data.state` is `active` once the quorum is met, else `pending`.",
     "request.denied": "An approver or an admin of the customer denied it.",
@@ -36,6 +37,9 @@ REQUEST_EVENTS = {
     "request.unreached": "None of the approvers could be notified.",
     "request.question": "Someone asked a question about it.",
     "request.answer": "Someone answered a question about it.",
+    "request.after_review": "The customer said whether access by break-glass was justified.",
+    "request.after_review_reminded": "The customer's finding about access by break-glass is due within a day of its opening.",
+    "request.after_review_overdue": "That finding is overdue. Sent again each day until it is given.",
     "request.connection_opened": "A target opened the access ([connectors](../connectors.md)).",
     "request.connection_open_failed": "A target has not opened it in three tries. `data.connection.failing` says why; it is tried again.",
     "request.connection_closed": "A target closed the access, and was asked whether it is closed.",

@@ -370,6 +370,6 @@ def _stated(
         "format": "lockbox approval 1",
         "engineer": submitted.get("engineer"),
         "resources": resources,
-        **{name: value for name, value in fields.items() if name in {"max_uses", "opens_at"}},
+        **{name: value for name, value in fields.items() if name in {"max_uses", "opens_at", "break_glass"}},
         **{name: value for name, value in submitted.items() if name == "extends"},
     }

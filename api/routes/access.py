@@ -1,13 +1,13 @@
 """The access check that gateways call: may this engineer in, now?"""
 
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Request, Response
 
 from api.deps import CallGroupsDep, GroupedRoute, caller
+from api.schemas.access import AccessView
 from api.schemas.parts import Resource, Slug, Word, problems
-from api.schemas.requests import AccessView
 from gate.call_counts import CallCounts, CountedCall, GateDecision
 from gate.reasons import GateReason
 from lockbox.database import UnitOfWork
@@ -53,7 +53,8 @@ async def check_access(
     if isinstance(window, NoOpenWindow):
         raise window
     response.headers["cache-control"] = "no-store"
-    answer = {"request_id": window.request.id, "deadline_at": window.request.deadline_at}
+    answer: dict[str, Any] = {"request_id": window.request.id, "deadline_at": window.request.deadline_at}
+    answer["break_glass"] = window.request.break_glass
     return AccessView(**asked._asdict(), **answer, uses_left=window.uses_left)
 
 

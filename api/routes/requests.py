@@ -25,6 +25,7 @@ from api.deps import (
 )
 from api.refusal_log import AttemptedAction
 from api.routes.timeline import ERASED, on_behalf_of_fields
+from api.schemas.after_reviews import AfterReviewView
 from api.schemas.parts import MAY_MATCH, PersonView, Word, Words, problems
 from api.schemas.requests import (
     ApprovalInput,
@@ -57,6 +58,7 @@ from lockbox.identity.sessions import LoginStub
 from lockbox.notifications import delivery_status
 from lockbox.requests import (
     activity,
+    after_reviews,
     decide,
     extend,
     idempotency,
@@ -171,7 +173,9 @@ def get_request(
     request_reads.record_read(session, who, came, entry.request)
     used = activity.usage(session, request_id) if entry.request.opened_at else None
     usage = WindowUsageView.model_validate(used, from_attributes=True) if used else None
-    return RequestWithMoves(**vars(detail), available_moves=moves, approvals=approvals, usage=usage)
+    found = after_reviews.read(session, who, entry.request)
+    beside = {"usage": usage, "after_review": AfterReviewView(**vars(found)) if found else None}
+    return RequestWithMoves(**vars(detail), available_moves=moves, approvals=approvals, **beside)
 
 
 @grouped.post(
@@ -263,6 +267,10 @@ def _commented(action: Action) -> Callable[..., Awaitable[Response]]:
 
 ACTIONS = {
     Action.ENDORSE: "Endorse a request, as a manager: the customer is asked next.",
+    Action.BREAK_GLASS: (
+        "Open a request by break-glass, as a manager, where the customer's policy allows it: the customer is told at "
+        "once. The comment, which says why it could not wait, is required."
+    ),
     Action.DENY: "Deny a request; one denial ends it, whoever else approved.",
     Action.CANCEL: "Cancel a request of one's own that is not decided yet.",
     Action.REVOKE: "Revoke an open window: the access ends at once.",
@@ -272,7 +280,7 @@ ACTIONS = {
 
 for each in ACTIONS:
     grouped.post(
-        f"/{{request_id}}/{each.value}",
+        f"/{{request_id}}/{each.value.replace('_', '-')}",
         response_model=RequestView,
         responses=problems(404, 409, 412),
         openapi_extra=MAY_MATCH,

@@ -1,11 +1,12 @@
 """Bodies of requests: submissions, decisions, and what readers see."""
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 from uuid import UUID
 
 from pydantic import BaseModel, Field
 
+from api.schemas.after_reviews import AfterReviewView
 from api.schemas.parts import IS_LINE, IS_PAGE, IS_TEXT, PersonView, RequestBody, Resource, Seconds, Slug, Word
 from lockbox.identity.roles import Mode
 from lockbox.notifications.delivery_status import NotificationStatus
@@ -21,6 +22,8 @@ class NewRequest(RequestBody):
 
     `case_system` is a ticket system of the catalogue, and `case_url` the case's page in it.
     With `duplicate_reason` a request is accepted beside an open one of the engineer's for the same case and resource.
+    With `break_glass` a manager may open it in an emergency without the customer, where the customer's policy lets
+    them: it takes a fresh and strong sign-in, as an approval does.
     """
 
     tenant: Slug
@@ -37,6 +40,7 @@ class NewRequest(RequestBody):
     max_uses: Uses | None = None
     not_before: Instant | None = None
     engineer: UUID | None = None
+    break_glass: Annotated[bool, Field(strict=True)] = False
 
 
 class ExtensionRequest(RequestBody):
@@ -136,9 +140,10 @@ class RequestView(BaseModel):
     this one. `resources` and `actions` are what was asked; `granted_resources` and `granted_actions` what a window
     was opened for, or null. `not_before` is when access was to begin, if later than the approval, and `opens_at` when
     it does. `extends` is the request whose window this one goes on from. `max_uses` is how often it can be used and
-    `uses_left` how often still, null for any number. `mixed_alphabets` are the resources whose letters come from
-    several alphabets: a Cyrillic letter among Latin ones looks the same and names something else. `duplicate_of` is
-    the open request for the same case and resource beside which this one was submitted, and `duplicate_reason` why;
+    `uses_left` how often still, null for any number. `break_glass` is whether two people of the vendor may open it,
+    or have opened it, in an emergency without the customer. `mixed_alphabets` are the resources whose letters come
+    from several alphabets: a Cyrillic letter among Latin ones looks the same and names something else. `duplicate_of`
+    is the open request for the same case and resource beside which this one was submitted, `duplicate_reason` why;
     null for readers who may not see it. `pre_approval_id` is what the customer approved beforehand, where that opened
     it.
     """
@@ -173,6 +178,7 @@ class RequestView(BaseModel):
     tiers_asked: int
     warned: bool
     follows: UUID | None
+    break_glass: bool
     extends: UUID | None = None
     not_before: datetime | None = None
     opens_at: datetime | None = None
@@ -264,12 +270,14 @@ class ApprovalTallyView(BaseModel):
 class RequestWithMoves(RequestDetail):
     """A request as a reader sees it, and for each action whether the reader may take it now.
 
-    `approvals` is empty where the customer is not asked, `usage` null where the request was never open.
+    `approvals` is empty where the customer is not asked, `usage` null where the request was never open, and
+    `after_review` where it was not opened by break-glass.
     """
 
     available_moves: list[AvailableMoveView]
     approvals: list[ApprovalTallyView]
     usage: WindowUsageView | None
+    after_review: AfterReviewView | None
 
 
 class NewRequestView(RequestView):
@@ -354,24 +362,6 @@ class EventList(BaseModel):
     """A request's timeline, complete and in order."""
 
     items: list[EventView]
-
-
-class AccessView(BaseModel):
-    """An open window, and the checked parameters: let this engineer do this, and check again before `deadline_at`.
-
-    A gateway compares all of it with what it is about to serve. `uses_left` is how often the window
-    lets in after this, null for any number.
-    """
-
-    open: Literal[True] = True
-    tenant: str
-    service: str
-    resource: str
-    action: str
-    engineer: UUID
-    request_id: UUID
-    deadline_at: datetime
-    uses_left: int | None
 
 
 class MissingField(BaseModel):

@@ -34,6 +34,7 @@ class RequestCallData(BaseModel):
     state: str
     mixed_alphabets: bool = False
     nobody_notified: bool = False
+    break_glass: bool = False
     connection: ConnectionFacts | None = None
     extends: UUID | None = None
     opens_at: datetime | None = None

@@ -20,7 +20,7 @@ from lockbox.identity.roles import TENANT_ROLES, Caller, Role
 from lockbox.notifications import announcements, recipients
 from lockbox.requests import policy_store
 from lockbox.requests.available_moves import strong_enough
-from lockbox.requests.policy_rules import Policy, strictest
+from lockbox.requests.policy_rules import Policy, stored, strictest
 from lockbox.requests.transition import Origin
 from lockbox.sql import new_id
 
@@ -238,6 +238,6 @@ def revise_policy(session: UnitOfWork, actor: AdminActor, tenant: Tenant, policy
         select(func.max(PolicyVersion.version)).where(col(PolicyVersion.tenant_id) == tenant.id)
     ).one()
     tenant.policy_version = (newest or 0) + 1
-    tenants.add_policy(session, tenant, policy.model_dump(mode="json"), at, actor.caller.person_id)
+    tenants.add_policy(session, tenant, stored(policy), at, actor.caller.person_id)
     tenants.mark(session, tenant)
     return tenant.policy_version

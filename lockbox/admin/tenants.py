@@ -24,7 +24,7 @@ from lockbox.requests import queries
 from lockbox.requests.lifecycle import State
 from lockbox.requests.models import IS_OPEN, AccessRequest
 from lockbox.requests.policy import UNVERIFIED
-from lockbox.requests.policy_rules import Policy
+from lockbox.requests.policy_rules import Policy, stored
 from lockbox.requests.transition import Origin
 
 MOST_A_PAGE = 200
@@ -95,7 +95,7 @@ def add(
     invitations.not_of_the_vendor(session, founding.admin_address)
     try:
         with session.orm.begin_nested():
-            policy = Policy().model_dump(mode="json")
+            policy = stored(Policy())
             tenant = registry.add(session, founding.slug, founding.name, policy=policy, plan=founding.plan)
     except IntegrityError:
         raise SlugTaken(f"Another tenant is called {founding.slug}; choose another slug.", field="slug") from None

@@ -48,6 +48,16 @@ REMINDER_TEMPLATES = {
     (Reminder.UNREACHED, "reviewing"): "review_unreached",
 }
 
+BREAK_GLASS = "break_glass"
+"""A window that two people of the vendor have opened in an emergency, without the customer."""
+AFTER_REVIEW, AFTER_REVIEW_REMINDER = "after_review", "after_review_reminder"
+AFTER_REVIEW_OVERDUE = "after_review_overdue"
+AFTER_REVIEWS = frozenset({AFTER_REVIEW, AFTER_REVIEW_REMINDER, AFTER_REVIEW_OVERDUE})
+"""The customer's finding about such a window, and what reminds of it; each is its own template."""
+AWAITING_FINDING = AFTER_REVIEWS - {AFTER_REVIEW}
+ALARMING = frozenset({BREAK_GLASS, *AWAITING_FINDING})
+"""What is sent before everything that only informs, and to every address, also where no prompts are wanted."""
+
 QUESTION, ANSWER = "question", "answer"
 CONVERSED = {
     (QUESTION, "reviewing"): "review_question",
@@ -85,6 +95,7 @@ INSIDE = frozenset(
 EVENTS = {
     "submit": "submitted",
     "endorse": "endorsed",
+    BREAK_GLASS: BREAK_GLASS,
     "approve": "approved",
     "deny": "denied",
     "cancel": "cancelled",
@@ -100,13 +111,16 @@ EVENTS = {
     QUESTION: "question",
     ANSWER: "answer",
     **{name: name for name in CONNECTED},
+    AFTER_REVIEW: "after_review",
+    AFTER_REVIEW_REMINDER: "after_review_reminded",
+    AFTER_REVIEW_OVERDUE: "after_review_overdue",
 }
 """What happens to a request, as webhooks name it, by the action of the audit log."""
 REVIEW_DENIED = "review_denied"
 TYPES = frozenset(f"request.{name}" for name in (*EVENTS.values(), REVIEW_DENIED))
 """Every event type of a request."""
 
-DECISIONS = frozenset({"endorse", "approve", "deny"})
+DECISIONS = frozenset({"endorse", BREAK_GLASS, "approve", "deny"})
 RECEIPT = "receipt"
 COPIED = "copied"
 OPEN = "active"
@@ -120,7 +134,7 @@ class AudienceGroup(StrEnum):
 
     `asked` are those whom this very event asks: managers for a review, else people of the customer. Of the customer,
     `informed` are those who were asked about the request, or told that its window is open, or answered unasked;
-    `approvers` are all who could decide and want prompts.
+    `approvers` are all who could decide and want prompts, `every_approver` those too who want none.
     `observers` are copied and cannot decide. `asker` is who asked a question. `operators` run the installation.
     """
 
@@ -130,6 +144,7 @@ class AudienceGroup(StrEnum):
     ASKED = "asked"
     INFORMED = "informed"
     APPROVERS = "approvers"
+    EVERY_APPROVER = "every_approver"
     ADMINS = "admins"
     OBSERVERS = "observers"
     ASKER = "asker"
@@ -143,6 +158,18 @@ VENDOR_ONLY = frozenset({AudienceGroup.MANAGERS})
 COPIES = frozenset({AudienceGroup.OBSERVERS})
 ENDPOINTS = frozenset({AudienceGroup.VENDOR_ENDPOINTS, AudienceGroup.TENANT_ENDPOINTS})
 WHEN_ASKED = frozenset({AudienceGroup.ASKED}) | COPIES
+EVERYBODY = frozenset({AudienceGroup.EVERY_APPROVER, AudienceGroup.ADMINS})
+BY_BREAK_GLASS = {
+    BREAK_GLASS: EVERYBODY | COPIES | {AudienceGroup.REQUESTER},
+    AFTER_REVIEW_REMINDER: frozenset({AudienceGroup.APPROVERS, AudienceGroup.ADMINS}),
+    AFTER_REVIEW_OVERDUE: EVERYBODY | {AudienceGroup.MANAGERS},
+    AFTER_REVIEW: EVERYBODY | {AudienceGroup.MANAGERS, AudienceGroup.REQUESTER},
+}
+"""Who is told of break-glass, of a finding that is awaited, and of the finding, by the action.
+
+Whoever can give a finding is reminded of it. Once it is overdue the vendor's managers hear it too: before it is given
+there is no other break-glass.
+"""
 OPENED_ALONE = {
     Mode.ENFORCE: frozenset({AudienceGroup.ASKED, AudienceGroup.APPROVERS, AudienceGroup.ADMINS}) | COPIES,
     Mode.OBSERVE: frozenset({AudienceGroup.APPROVERS, AudienceGroup.ADMINS}) | COPIES,
@@ -264,7 +291,7 @@ def matters_until(template: str, at: datetime, deadline_at: datetime) -> datetim
     return deadline_at if template in PROMPTS else at + OUTCOME_MATTERS_FOR
 
 
-def is_moot(template: str, state: str, *, has_decided: bool, wants_report: bool) -> bool:
+def is_moot(template: str, state: str, *, has_decided: bool, wants_report: bool, is_found: bool) -> bool:
     """Whether nobody needs a mail any more: the state that it asks about is over, or its recipient has decided.
 
     Args:
@@ -272,7 +299,10 @@ def is_moot(template: str, state: str, *, has_decided: bool, wants_report: bool)
         state: in which the request is now.
         has_decided: whether the recipient has.
         wants_report: whether the policy wants a report and there is a window to report on.
+        is_found: whether there is a finding about a window that was opened by break-glass.
     """
+    if template in AWAITING_FINDING:
+        return is_found
     if template == REPORT:
         return not wants_report
     if template in REMINDERS and has_decided:

@@ -13,6 +13,10 @@ CHAT_SENTENCES = {
     "request.begun": f"{ACCESS} is open now.",
     "request.closing": f"{ACCESS} ends soon.",
     "request.unreached": f"{REQUEST} is waiting for an answer, and none of the approvers could be notified.",
+    "request.break_glass": f"BREAK-GLASS: {ACCESS} was opened without the customer's approval.",
+    "request.after_review_reminded": f"BREAK-GLASS: {ACCESS} still needs a finding: was it justified?",
+    "request.after_review_overdue": f"BREAK-GLASS: a finding is overdue. {ACCESS} had no approval.",
+    "request.after_review": f"BREAK-GLASS: the customer has given a finding. {ACCESS} had no approval.",
     "request.question": "A question was asked about access to *{service}* at {tenant}.",
     "request.answer": "A question about access to *{service}* at {tenant} was answered.",
     "request.connection_opened": f"{ACCESS} was opened at the target.",
@@ -40,6 +44,7 @@ CHAT_BY = {
     "request.approved": "Approved by",
     "request.denied": "Denied by",
     "request.revoked": "Revoked by",
+    "request.break_glass": "Opened by",
 }
 CHAT_NOBODY_NOTIFIED = f"{REQUEST} timed out: nobody could be notified."
 CHAT_DEADLINES = {"reviewing": "Review it by", "pending": "Answer by", "active": "Open until"}

@@ -56,7 +56,7 @@ FROM_ROW = (
     *("event_id", "at", "deadline_at", "action", "to_state", "actor_id", "actor_name", "actor_role", "comment"),
     *("request_id", "tenant", "slug", "tenant_id", "requester", "requester_id", "service", "resources", "actions"),
     *("reason_code", "justification", "case_ref", "access_window", "max_uses", "recipient_id", "recipient_name"),
-    *("not_before", "opens_at", "extends"),
+    *("not_before", "opens_at", "extends", "break_glass", "finding", "finding_due"),
     *("recipient_address", "is_copy", "time_zone", "address", "user_agent"),
     *("case_system", "duplicate_of", "duplicate_reason"),
 )
@@ -128,7 +128,8 @@ SELECT n.id AS notification_id, n.channel, n.template, n.until_at, n.attempts, n
     r.id AS request_id, r.state, r.service, coalesce(r.granted_resources, r.resources) AS resources,
     coalesce(r.granted_actions, r.actions) AS actions, r.reason_code, r.justification, r.case_ref,
     r.case_system, r.duplicate_of, r.duplicate_reason,
-    r.access_window, r.max_uses, r.not_before, r.opens_at, r.extends, r.requester_id,
+    r.access_window, r.max_uses, r.not_before, r.opens_at, r.extends, r.break_glass, v.finding,
+    v.due_at AS finding_due, r.requester_id,
     t.name AS tenant, t.slug, t.id AS tenant_id, q.name AS requester,
     p.id AS recipient_id, coalesce(p.name, w.name, '') AS recipient_name,
     coalesce(x.email, p.email, w.email, '') AS recipient_address, w.id IS NOT NULL AS is_copy,
@@ -145,6 +146,7 @@ JOIN people q ON q.id = r.requester_id
 LEFT JOIN people p ON p.id = n.person_id LEFT JOIN endpoints h ON h.id = n.endpoint_id
 LEFT JOIN people a ON a.id = e.actor_id LEFT JOIN event_details d ON d.event_id = e.id
 LEFT JOIN addresses x ON x.id = n.address_id LEFT JOIN observers w ON w.id = n.observer_id
+LEFT JOIN after_reviews v ON v.request_id = n.request_id AND r.break_glass
 WHERE n.id = ANY(:ids) ORDER BY n.id
 """)
 
@@ -351,7 +353,13 @@ def _request_mail(
         in_vain=_undelivered_count(row),
         closed=window,
         connection=TargetFailure.of(json.loads(row.body)) if row.action in CONNECTED else None,
-        is_moot=is_moot(row.template, row.state, has_decided=row.has_decided, wants_report=wants_report),
+        is_moot=is_moot(
+            row.template,
+            row.state,
+            has_decided=row.has_decided,
+            wants_report=wants_report,
+            is_found=row.finding is not None,
+        ),
     )
 
 

@@ -132,11 +132,18 @@ REQUEST_SUBJECTS = {
     "target_open_settled": "Target {target} has opened access to {service} for {tenant} now",
     "target_close_failed": "Act now: target {target} did not close access to {service} for {tenant}",
     "target_close_settled": "Target {target} has closed access to {service} for {tenant} now",
+    "break_glass": "{requester} has access to {service} at {tenant} without your approval, until {by}",
+    "after_review_reminder": "Say by {finding_by} whether access to {service} at {tenant} was justified",
+    "after_review_overdue": "Overdue: was access to {service} at {tenant} justified?",
+    "after_review": "Found {found_of}: access to {service} at {tenant}",
     **{name: f"{STATE_WORDINGS[name].others}: access to {{service}} at {{tenant}}" for name in ENDINGS},
 }
 NOBODY_NOTIFIED_SUBJECT = f"{STATE_WORDINGS[NOBODY_NOTIFIED].others}: access to {{service}} at {{tenant}}"
 OPENS_LATER_SUBJECT = "Access to {service} at {tenant} is approved, and opens {by}"
-DECIDED = {"endorse": "endorsed", "approve": "approved", "deny": "denied"}
+BREAK_GLASS_MARK = "BREAK-GLASS: "
+"""How the subject of each mail about a request begins that is, or was opened, by break-glass."""
+FINDINGS = {"justified": "justified", "not_justified": "not justified"}
+DECIDED = {"endorse": "endorsed", "break_glass": "broke the glass for", "approve": "approved", "deny": "denied"}
 OUTCOMES = {
     "pending": "Access is not open yet: it needs the customer's approval, or more approvals.",
     "active": "Access is open. It ends automatically.",

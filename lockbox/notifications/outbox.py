@@ -14,6 +14,8 @@ from lockbox.audit.events import Actor
 from lockbox.database import UnitOfWork
 from lockbox.identity.roles import Mode
 from lockbox.notifications.audience import (
+    ALARMING,
+    BY_BREAK_GLASS,
     CONNECTED,
     CONVERSED,
     PROMPTS,
@@ -27,6 +29,7 @@ from lockbox.sql import new_id
 
 KIND = NOTIFICATIONS.kinds[0]
 REMINDERS = frozenset(Reminder)
+FIRST = ALARMING.union(PROMPTS)
 SETTLING, REPEATING = frozenset(SETTLED.values()), frozenset(REPEATED.values())
 AS_IN_ROW = (
     *("event_id", "request_id", "tenant_id", "requester_id", "service", "action", "from_state", "to_state"),
@@ -85,6 +88,8 @@ class NotifiedMove:
         """The template of its notifications."""
         if self.reminder:
             return REMINDER_TEMPLATES[self.reminder, self.to_state]
+        if self.action in BY_BREAK_GLASS:
+            return str(self.action)
         if self.action in CONNECTED:
             told = SETTLED if self.settles else REPEATED if self.repeats else {}
             return told.get(self.action, self.action)
@@ -94,7 +99,7 @@ class NotifiedMove:
 def queue(session: UnitOfWork, moves: Iterable[NotifiedMove]) -> dict[str, Any]:
     """Return the parameters of QUEUE beyond those of APPEND, and note on the session what to arm after the commit."""
     queued = [(move, move.template) for move in moves]
-    due = [move.at - BEFORE_OTHERS if template in PROMPTS else move.at for move, template in queued]
+    due = [move.at - BEFORE_OTHERS if template in FIRST else move.at for move, template in queued]
     promises = [IndexEntry(str(move.event_id), KIND, run_at) for (move, _), run_at in zip(queued, due, strict=True)]
     database.arm_after_commit(session, NOTIFICATIONS, promises)
     origin = ORIGIN.get()

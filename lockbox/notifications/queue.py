@@ -18,7 +18,7 @@ from lockbox import database
 from lockbox.database import UnitOfWork, now
 from lockbox.failpoints import failpoint
 from lockbox.notifications.account_mail import SIGN_IN_CODE
-from lockbox.notifications.audience import ENDINGS, PROMPTS
+from lockbox.notifications.audience import ALARMING, ENDINGS, PROMPTS
 from lockbox.notifications.models import Channel
 from lockbox.notifications.outbox import KIND
 from lockbox.notifications.sending_pool import ChannelPool, SendingPool, domain_of, host_of
@@ -29,8 +29,8 @@ LONGEST_LEASE = timedelta(hours=1)
 LAST_MOMENT = timedelta(seconds=1)
 MOST_JITTER = 0.2
 
-URGENT = frozenset({*PROMPTS, SIGN_IN_CODE})
-"""The templates of mails that somebody waits for, or by whose deadline they have to answer."""
+URGENT = frozenset({*PROMPTS, *ALARMING, SIGN_IN_CODE})
+"""The templates of mails that somebody waits for, by whose deadline they have to answer, or that raise an alarm."""
 
 LONGEST_BLOCKED = timedelta(minutes=15)
 LONGEST_END_BLOCKED = timedelta(seconds=60)

@@ -15,7 +15,9 @@ from lockbox.database import Query, UnitOfWork
 from lockbox.identity import row_macs
 from lockbox.identity.roles import Role
 from lockbox.notifications.audience import (
+    ALARMING,
     ANSWER,
+    BY_BREAK_GLASS,
     CALLED_FOR,
     CONNECTED,
     COPIED,
@@ -42,7 +44,7 @@ SELECT r.id AS request_id, h.person_id
 FROM unnest(CAST(:ids AS uuid[])) AS i (id) JOIN requests r ON r.id = i.id
 CROSS JOIN LATERAL (
     SELECT n.person_id FROM notifications n
-    WHERE n.request_id = r.id AND n.template IN ('pending', 'answer_reminder', 'active')
+    WHERE n.request_id = r.id AND n.template IN ('pending', 'answer_reminder', 'active', 'break_glass')
         AND n.person_id IS NOT NULL
     UNION ALL
     SELECT d.person_id FROM decisions d WHERE d.request_id = r.id AND d.decision <> 'endorse'
@@ -287,6 +289,8 @@ def notified_groups(move: NotifiedMove) -> frozenset[AudienceGroup]:
     """Return which groups of people are notified."""
     if move.action in CONVERSATION:
         return question_groups(move.action, move.to_state)
+    if move.action in BY_BREAK_GLASS:
+        return BY_BREAK_GLASS[move.action]
     if move.action in CONNECTED:
         return connection_groups(move.template, move.mode)
     if move.reminder:
@@ -343,9 +347,9 @@ def _recipients(
     if AudienceGroup.OPERATORS in notified_groups(item):
         for person in sorted(known.operators):
             yield from at_each_address(known, person, OPERATED[item.template])
-    event_type = type_of(item.action, item.from_state)
-    receivers = [receiver for receiver in _receivers(known, item) if receiver.wants(event_type)]
-    yield from (NotificationRecipient(item.template, endpoint_id=receiver.id) for receiver in receivers)
+    event_type, receivers = type_of(item.action, item.from_state), _receivers(known, item)
+    wanting = (receiver for receiver in receivers if receiver.wants(event_type))
+    yield from (NotificationRecipient(item.template, endpoint_id=receiver.id) for receiver in wanting)
     if AudienceGroup.OBSERVERS in notified_groups(item):
         copy = COPIED if item.to_state == "pending" else item.template
         observers = [one for one in known.observers[item.tenant_id] if one.watches(item.service)]
@@ -356,7 +360,7 @@ def at_each_address(known: RecipientDirectory, person: UUID, template: str) -> I
     """Yield a person at the address to sign in with, and at those others at which they want this to arrive."""
     yield NotificationRecipient(template, person)
     for box in known.mailboxes.get(person, ()):
-        if box.prompts or template == RECEIPT:
+        if box.prompts or template == RECEIPT or template in ALARMING:
             yield NotificationRecipient(template, person, box.id)
 
 
@@ -371,18 +375,16 @@ def _receipted(known: RecipientDirectory, item: NotifiedMove) -> set[UUID]:
 def _people(known: RecipientDirectory, item: NotifiedMove, informed: frozenset[UUID]) -> set[UUID]:
     if item.action in CONVERSATION:
         return set(item.asked)
-    groups = notified_groups(item)
-    people: set[UUID] = set()
-    if AudienceGroup.MANAGERS in groups:
-        people |= known.managers.keys()
-    if AudienceGroup.ASKED in groups:
-        people |= item.asked
-    if AudienceGroup.INFORMED in groups:
-        people |= informed
-    if AudienceGroup.APPROVERS in groups:
-        people |= known.able(item.tenant_id) - known.quiet
-    if AudienceGroup.ADMINS in groups:
-        people |= known.admins[item.tenant_id]
+    groups, able = notified_groups(item), known.able(item.tenant_id)
+    members: dict[AudienceGroup, AbstractSet[UUID]] = {
+        AudienceGroup.MANAGERS: known.managers.keys(),
+        AudienceGroup.ASKED: item.asked,
+        AudienceGroup.INFORMED: informed,
+        AudienceGroup.APPROVERS: able - known.quiet,
+        AudienceGroup.EVERY_APPROVER: able,
+        AudienceGroup.ADMINS: known.admins[item.tenant_id],
+    }
+    people = set[UUID]().union(*(some for group, some in members.items() if group in groups))
     people -= {item.actor.person_id, item.requester_id}
     if AudienceGroup.REQUESTER in groups:
         people.add(item.requester_id)

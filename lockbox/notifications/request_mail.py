@@ -16,7 +16,7 @@ from config.traces import NOWHERE, CallOrigin
 from lockbox.identity.roles import Mode
 from lockbox.identity.time_zones import clock_time, deadline
 from lockbox.notifications import mail_text, window_report
-from lockbox.notifications.audience import CONVERSED, OPERATED, RECEIPT, REPORT
+from lockbox.notifications.audience import AFTER_REVIEWS, BREAK_GLASS, CONVERSED, OPERATED, RECEIPT, REPORT
 from lockbox.notifications.earlier_requests import EarlierRequest
 from lockbox.notifications.mail_text import (
     counted,
@@ -45,7 +45,8 @@ LONGEST_AGENT = 256
 LONGEST_RESOURCE = 256
 NAMED_BY = frozenset({"active", "denied", "revoked"})
 TEMPLATE_FILES = {
-    **{name: name for name in ("begun", "closing", "unreached", RECEIPT, REPORT)},
+    **{name: name for name in ("begun", "closing", "unreached", RECEIPT, REPORT, BREAK_GLASS)},
+    **dict.fromkeys(AFTER_REVIEWS, "after_review"),
     **dict.fromkeys(("review_reminder", "answer_reminder"), "reminder"),
     **dict.fromkeys(CONVERSED.values(), "question"),
     **dict.fromkeys(OPERATED, "connection"),
@@ -109,7 +110,8 @@ class RequestMail(LoadedNotification):
     decide or sign in, `is_pre_approved` whether a pre-approval opened the window. `in_vain` says how many were asked
     if none of them could be notified. `closed` is what a report is about, `connection` what a mail about a target is.
     `not_before` is when access was to begin, `opens_at` when a window that was approved does, and `extends` the
-    request whose window this one goes on from.
+    request whose window this one goes on from. `break_glass` is whether it is, or was opened, by break-glass;
+    `finding` what the customer has found of it, due at `finding_due`.
     """
 
     now: datetime
@@ -157,6 +159,9 @@ class RequestMail(LoadedNotification):
     in_vain: str = ""
     closed: ClosedWindow | None = None
     connection: TargetFailure | None = None
+    break_glass: bool = False
+    finding: str | None = None
+    finding_due: datetime | None = None
 
     @property
     def nobody_notified(self) -> bool:
@@ -240,7 +245,8 @@ def render(mail: RequestMail, *, public_url: str, services: Mapping[str, str], s
 
 
 def _subject(mail: RequestMail, said: Mapping[str, Any]) -> str:
-    words = {name: said[name] for name in ("requester", "service", "tenant", "decided", "target", "by", "access")}
+    named = ("requester", "service", "tenant", "decided", "target", "by", "access", "finding_by", "found_of")
+    words = {name: said[name] for name in named}
     until = mail_text.OPEN_UNTIL if mail.to_state == "active" else mail_text.ANSWER_BY
     found = window_report.summary(mail.closed) if mail.closed else ""
     if mail.template == "active" and mail.opens_at and mail.opens_later:
@@ -251,7 +257,8 @@ def _subject(mail: RequestMail, said: Mapping[str, Any]) -> str:
     else:
         subject = mail_text.REQUEST_SUBJECTS[mail.template]
     actor = said["actor"] or mail_text.SOMEBODY
-    return subject.format(**words, actor=actor, found=found, until=until)[:LONGEST_SUBJECT]
+    said_of = subject.format(**words, actor=actor, found=found, until=until)
+    return (mail_text.BREAK_GLASS_MARK + said_of if mail.break_glass else said_of)[:LONGEST_SUBJECT]
 
 
 def _said(mail: RequestMail, services: Mapping[str, str]) -> dict[str, Any]:
@@ -279,6 +286,8 @@ def _said(mail: RequestMail, services: Mapping[str, str]) -> dict[str, Any]:
         **_span(mail, time),
         "left": duration(mail.seconds_left),
         "by": deadline(mail.deadline_at, mail.now, mail.time_zone) if mail.deadline_at else "",
+        "finding_by": deadline(mail.finding_due, mail.now, mail.time_zone) if mail.finding_due else "",
+        "found_of": mail_text.FINDINGS.get(mail.finding or "", ""),
         "time": time,
         "yes": _yes(mail, services.get(mail.service, mail.service)),
         "target": mail.connection.target if mail.connection else "",

@@ -128,7 +128,8 @@ def request_payload(
 class RequestEvent:
     """What a webhook says of an event of a request: ids, states and clocks; no reason, no names.
 
-    `mixed_alphabets` is whether the id of a resource mixes alphabets, `connection` what a target has to do with it.
+    `mixed_alphabets` is whether the id of a resource mixes alphabets, `connection` what a target has to do with it,
+    `break_glass` whether it is, or was opened, by break-glass.
     """
 
     event_id: UUID
@@ -144,6 +145,7 @@ class RequestEvent:
     connection: TargetFailure | None = None
     opens_at: datetime | None = None
     extends: UUID | None = None
+    break_glass: bool = False
 
     def body(self, call_id: UUID, place: Mapping[str, Any], public_url: str) -> dict[str, Any]:
         """Return the body of a call, which has its place among all of its endpoint's."""
@@ -156,6 +158,7 @@ class RequestEvent:
                 "state": self.state,
                 **({"mixed_alphabets": True} if self.mixed_alphabets else {}),
                 **({"nobody_notified": self.nobody_notified} if self.state == "timed_out" else {}),
+                **({"break_glass": True} if self.break_glass else {}),
                 **({"connection": asdict(self.connection)} if self.connection else {}),
                 **({"extends": str(self.extends)} if self.extends else {}),
                 **({"opens_at": instant(self.opens_at)} if self.opens_at else {}),
@@ -184,6 +187,7 @@ def _event_of(mail: RequestMail) -> RequestEvent:
         connection=mail.connection,
         opens_at=mail.opens_at if mail.to_state == "active" else None,
         extends=mail.extends,
+        break_glass=mail.break_glass,
     )
 
 

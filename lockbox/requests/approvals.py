@@ -161,7 +161,8 @@ def hold_by_signatures(
 
 
 def _is_demanded(request: AccessRequest) -> bool:
-    return request.approve_means is ApproveMeans.PASSKEY_SIGNED and customer_decides(request.mode)
+    signs = request.approve_means is ApproveMeans.PASSKEY_SIGNED and customer_decides(request.mode)
+    return signs and not request.break_glass
 
 
 def _signed_rows(session: UnitOfWork, requests: Iterable[AccessRequest]) -> dict[UUID, list[Row[Any]]]:
@@ -287,6 +288,7 @@ def statement(request: AccessRequest, by: Iterable[str]) -> bytes:
             **({"pre_approval_id": request.pre_approval_id} if request.pre_approval_id else {}),
             **({"opens_at": request.opens_at} if request.opens_at else {}),
             **({"extends": request.extends} if request.extends else {}),
+            **({"break_glass": True} if request.break_glass else {}),
         }
     )
 

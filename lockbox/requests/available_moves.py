@@ -28,7 +28,9 @@ from lockbox.requests.policy import UNVERIFIED, Terms
 from lockbox.requests.policy_rules import stricter
 from lockbox.requests.quorum import Vote, has_steps, has_turn, lacking, step_of, tallies
 
-OPENING = frozenset({Action.ENDORSE, Action.APPROVE})
+OPENING = frozenset({Action.ENDORSE, Action.BREAK_GLASS, Action.APPROVE})
+REVIEWERS_OPENING = OPENING - {Action.APPROVE}
+"""What the vendor's managers open by, or have the customer asked: no customer's policy weakens what that takes."""
 COUNTS_ONCE = "You have already made this decision. It counts once."
 IN_VAIN = (
     "You have already approved, but your approval no longer counts: a code from a mail is no longer enough, or a "
@@ -39,6 +41,7 @@ SUSPENDED = (
     "The vendor has suspended this tenant. Requests can be approved once it is resumed. Until then they can be "
     "denied or cancelled."
 )
+NO_BREAK_GLASS = "This request was not submitted for break-glass. Endorse it, and the customer is asked, or deny it."
 STRICTER_SINCE = "The customer's policy has become stricter, and this request no longer meets it."
 OUTLIVED = (
     "The window that this request extends was ended, so it cannot be extended any more. Deny the request, or have it "
@@ -62,8 +65,9 @@ class Situation:
     `paused` is for how long questions have stopped the approval clock, `terms` the request's own terms and today's
     merged to the strictest, `lacks` what the request no longer meets by them (field and sentence), `votes` those
     given so far, and `principals` the approvers for whom the caller stands in. `groups` are those of the stages,
-    and `is_outlived` is whether the window is no longer open that the request extends. Whoever makes a move has read
-    all of it after the request's row was locked.
+    and `is_outlived` is whether the window is no longer open that the request extends. `glass_lacks` is what it does
+    not meet for break-glass, None where nobody has looked. Whoever makes a move has read all of it after the
+    request's row was locked.
     """
 
     caller: Caller
@@ -84,6 +88,8 @@ class Situation:
     is_suspended: bool = False
     is_verified: bool = True
     is_outlived: bool = False
+    break_glass: bool = False
+    glass_lacks: Sequence[tuple[str, str]] | None = None
 
     def now_is(self) -> dict[str, str | int]:
         """Return what a caller who was too late needs to know."""
@@ -135,7 +141,7 @@ def permitted(
     if seen is not None and seen != here.version:
         raise StaleVersion("The request has changed since you read it. Read it again.", **here.now_is())
     rule, party = _rule(here, action, parties_of(here) if parties is None else parties)
-    if action is Action.REVOKE and party not in {Party.OPERATOR, Party.SYSTEM}:
+    if action is Action.REVOKE and party not in {Party.OPERATOR, Party.SYSTEM} and not here.break_glass:
         fresh_enough_to_revoke(here.caller, here.terms, here.at)
     if here.at >= too_late_at(
         action,
@@ -163,13 +169,13 @@ def move(state: State | None, action: Action, parties: AbstractSet[Party]) -> tu
         InvalidMove: the request is in a state from which this action does not lead anywhere for them.
     """
     if not any(row.by & parties for (_, taken), row in MOVES.items() if taken is action):
-        raise NotYours(f"Only {_names(action)} may {action} a request.")
+        raise NotYours(f"Only {_names(action)} may {_verb(action)} a request.")
     row = MOVES.get((state, action))
     if row is None:
         raise InvalidMove(f"A request that is {state} cannot be changed by {action}.", current_state=state)
     may = row.by & parties
     if not may:
-        raise NotYours(f"Only {' or '.join(sorted(row.by))} may {action} a request that is {state}.")
+        raise NotYours(f"Only {' or '.join(sorted(row.by))} may {_verb(action)} a request that is {state}.")
     return row, next(party for party in Party if party in may)
 
 
@@ -225,6 +231,10 @@ def _names(action: Action) -> str:
     return " or ".join(sorted(parties))
 
 
+def _verb(action: Action) -> str:
+    return "break the glass for" if action is Action.BREAK_GLASS else action.value
+
+
 def _may_open(here: Situation, action: Action) -> None:
     """Check that the sign-in is good enough, and that what was asked could be asked today."""
     if here.is_suspended:
@@ -241,9 +251,19 @@ def _may_open(here: Situation, action: Action) -> None:
         raise PolicyNotMet(
             f"{STRICTER_SINCE} {said} Deny it, or have it cancelled and submitted anew.", errors=errors
         )
+    if action is Action.BREAK_GLASS:
+        _may_break_glass(here)
     endorsed = any(vote.decision is Action.ENDORSE for vote in here.votes)
     if action is Action.APPROVE and here.terms.vendor_review and not endorsed:
         raise PolicyNotMet(UNREVIEWED)
+
+
+def _may_break_glass(here: Situation) -> None:
+    if not here.break_glass or here.glass_lacks is None:
+        raise InvalidMove(NO_BREAK_GLASS, **here.now_is())
+    if here.glass_lacks:
+        errors = [{"field": field, "message": message} for field, message in here.glass_lacks]
+        raise PolicyNotMet(" ".join(message for _, message in here.glass_lacks), errors=errors)
 
 
 def _first_answer(here: Situation, action: Action) -> None:
@@ -277,7 +297,7 @@ def sign_in_obstacle(caller: Caller, action: Action, terms: Terms, at: datetime)
                 "A device login cannot approve or endorse. Use the browser or a token of your identity provider."
             )
         # A manager's sign-in meets any policy of ours, and the customer's, if that is stricter.
-        strong_enough(caller, stricter(Terms(), terms) if action is Action.ENDORSE else terms, at)
+        strong_enough(caller, stricter(Terms(), terms) if action in REVIEWERS_OPENING else terms, at)
     except NotYours as refused:
         return refused
     return None

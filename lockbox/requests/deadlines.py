@@ -73,7 +73,7 @@ def too_late_at(
     """
     if action is Action.APPROVE and asked_at:
         return min(deadline_at, asked_at + timedelta(seconds=terms.approval_window) + paused)
-    if action is Action.ENDORSE:
+    if action in {Action.ENDORSE, Action.BREAK_GLASS}:
         return min(deadline_at, created_at + timedelta(seconds=terms.review_window))
     return deadline_at
 

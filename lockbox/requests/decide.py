@@ -17,7 +17,8 @@ from lockbox.identity.roles import AuthMethod, Caller, Side
 from lockbox.notifications import recipients
 from lockbox.notifications.audience import Reminder
 from lockbox.requests import approvals, decisions, policy_store, pre_approvals, queries, quorum, submit, transition
-from lockbox.requests.available_moves import OPENING, AvailableMove, available_moves, permitted
+from lockbox.requests.available_moves import OPENING, REVIEWERS_OPENING, AvailableMove, available_moves, permitted
+from lockbox.requests.break_glass import BreakGlassRecord, begin_after_review, record_of_review
 from lockbox.requests.deadlines import deadline, wake_at
 from lockbox.requests.decisions import ASKED_STATES, DecisionContext, DecisionInput
 from lockbox.requests.lifecycle import DECISIONS, FINAL_STATES, Action, MoveRule, Party, State
@@ -52,11 +53,7 @@ ENDED_EARLY: Mapping[State, Mapping[State, Action]] = {
 def act(
     session: UnitOfWork, caller: Caller, origin: Origin, request_id: UUID, decision_input: DecisionInput
 ) -> AccessRequest:
-    """Let a person endorse, approve, deny, cancel, complete or revoke a request; return its row as it is after that.
-
-    Raises:
-        As `act_and_show`.
-    """
+    """Let a person make a move on a request; return its row as it is after that. Raises as `act_and_show` does."""
     return act_and_show(session, caller, origin, request_id, decision_input).request
 
 
@@ -110,6 +107,8 @@ def act_on(
     failpoint("decide.after_evaluation")
     listed = keyring.approval_keys(session).listed if decision else None
     transition.update(session, request, moved, decision, listed, beside=_next_step(scene, request, moved))
+    if decision_input.action is Action.BREAK_GLASS:
+        begin_after_review(session, request, moved.at)
     failpoint("decide.after_update")
     return request
 
@@ -162,13 +161,15 @@ def _evaluated(
 ) -> tuple[DecisionContext, tuple[MoveRule, Party]]:
     """Return by what a decision is judged, and the move that it makes as which party; its row is locked."""
     with_votes = decision_input.action in DECISIONS
-    ahead: list[Query] = []
+    ahead: list[Query] = [submit.ahead_of_read(request)] if decision_input.action in REVIEWERS_OPENING else []
     if decision_input.action is Action.ENDORSE:
-        ahead = [submit.ahead_of_read(request), pre_approvals.ahead_of_covering(request)]
+        ahead.append(pre_approvals.ahead_of_covering(request))
     scene = decisions.after_lock(session, caller, origin, request, with_votes=with_votes, ahead=ahead)
+    if decision_input.action is Action.BREAK_GLASS:
+        scene = replace(scene, break_glass=BreakGlassRecord.read(session, request, in_turn=True))
     parties = None if as_party is None else {as_party}
     taken = permitted(scene.situation(request), decision_input.action, parties=parties, seen=decision_input.version)
-    if as_party is None:
+    if as_party is None and not (request.break_glass and request.opened_at):
         decisions.reasoned(decision_input, scene.effective.terms, by_the_vendor=taken[1] is Party.MANAGER)
     return scene, taken
 
@@ -177,8 +178,7 @@ def _decided(
     scene: DecisionContext, request: AccessRequest, decision_input: DecisionInput, principals: frozenset[UUID]
 ) -> Decision:
     """Return the decision that a decision makes, signed by nobody yet."""
-    of_request = scene.caller, scene.origin, request, decision_input
-    terms = scene.effective.terms
+    of_request, terms = (scene.caller, scene.origin, request, decision_input), scene.effective.terms
     return decisions.decide(*of_request, votes=scene.votes, principals=principals, terms=terms, at=scene.at)
 
 
@@ -197,7 +197,7 @@ def _moved(
     principals = scene.principals(request) if party is Party.APPROVER else frozenset[UUID]()
     proof: approvals.Proof = approvals.NO_PROOF
     covered = None
-    submitted = submit.read(session, request) if action is Action.ENDORSE else UNSAID
+    submitted = submit.read(session, request) if action in REVIEWERS_OPENING else UNSAID
     if action in DECISIONS:
         decision = _decided(scene, request, decision_input, principals)
         if action is Action.APPROVE:
@@ -214,6 +214,7 @@ def _moved(
         vote = Vote(scene.caller.person_id, action, decision_input.access_window, scene.seats(request), *kept)
         votes = (*scene.votes, vote)
     to = _next_state(row, request, votes, action, scene.effective)
+    request.break_glass = request.break_glass and action is not Action.ENDORSE
     _advance(request, to, votes, scene)
     if covered:
         request.deadline_at = min(request.deadline_at, covered.ends_at)
@@ -240,6 +241,7 @@ def _moved(
             **({"max_uses": request.max_uses} if opens and request.max_uses else {}),
             **({"pre_approval_id": request.pre_approval_id} if opens and request.pre_approval_id else {}),
             **({"opens_at": request.opens_at} if opens and request.opens_at else {}),
+            **({"break_glass": True} if opens and request.break_glass else {}),
             **signed,
             **proof.facts,
         },
@@ -290,7 +292,9 @@ def _next_step(scene: DecisionContext, request: AccessRequest, moved: Move) -> S
 
 def _who_opened(votes: Sequence[Vote], action: Action) -> set[UUID]:
     """Return whose votes count: the approvers' who still may approve, or the manager's where the vendor opens."""
-    return {vote.person_id for vote in votes if vote.decision is action and (vote.seats or action is Action.ENDORSE)}
+    return {
+        vote.person_id for vote in votes if vote.decision is action and (vote.seats or action in REVIEWERS_OPENING)
+    }
 
 
 def _asked(scene: DecisionContext, request: AccessRequest) -> frozenset[UUID]:
@@ -346,7 +350,8 @@ def _read(session: UnitOfWork, caller: Caller, request: AccessRequest) -> Decisi
     known = recipients.look_up(session, {request.tenant_id}, at)
     effective = policy_store.effective_policy(session, request)
     votes = decisions.votes_of(session, request, known, effective.terms) if request.state in ASKED_STATES else ()
-    return DecisionContext(caller, Origin(""), known, effective, at, votes)
+    record = record_of_review(session, request, caller)
+    return DecisionContext(caller, Origin(""), known, effective, at, votes, record)
 
 
 def locked(session: UnitOfWork, caller: Caller, request_id: UUID) -> AccessRequest:
@@ -406,7 +411,8 @@ def _advance(request: AccessRequest, to: State, votes: Sequence[Vote], scene: De
         request.closed_at, request.wake_at = at, None
         return
     approvals_ = [vote for vote in votes if vote.decision is Action.APPROVE]
-    access = granted_window(longest_window(request.access_window, terms, request.timing), approvals_)
+    longest = longest_window(request.access_window, terms, request.timing, break_glass=request.break_glass)
+    access = granted_window(longest, approvals_)
     approval = min(request.approval_window, terms.approval_window)
     start = granted_start(approvals_) or request.not_before
     ends = deadline(to, at, review=0, approval=approval, access=access, start=start)

@@ -1,7 +1,7 @@
 """Read by what a decision is judged once its request is locked, validate it, and build its row."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -19,6 +19,7 @@ from lockbox.notifications.recipients import RecipientDirectory
 from lockbox.requests import deadlines, evaluate, policy_store, quorum
 from lockbox.requests.approvals import SignedStatement
 from lockbox.requests.available_moves import Situation
+from lockbox.requests.break_glass import BreakGlassRecord, obstacles_to
 from lockbox.requests.evaluate import PromptedApprovers
 from lockbox.requests.lifecycle import Action, State
 from lockbox.requests.models import AccessRequest, Decision
@@ -45,6 +46,10 @@ MOST_DECIDED = 1_000
 WHY = {
     Action.APPROVE: "This tenant's policy asks for a reason: say in a comment why you approve. Nothing was done yet.",
     Action.DENY: "Say in a comment why you deny: the engineer reads it, and it is on record. Nothing was done yet.",
+    Action.BREAK_GLASS: (
+        "Say in a comment why this cannot wait for the customer: they read it, and it is on record. "
+        "Nothing was done yet."
+    ),
     Action.REVOKE: "This tenant's policy asks for a reason: say in a comment why you revoke. Nothing was done yet.",
 }
 MUST_SIGN = (
@@ -85,10 +90,15 @@ class DecisionContext:
     effective: EffectivePolicy
     at: datetime
     votes: tuple[Vote, ...] = ()
+    break_glass: BreakGlassRecord | None = None
 
     def situation(self, request: AccessRequest) -> Situation:
         """Return what decides which moves the caller may make on the request."""
-        return situation_of(request, self.caller, self.at, self.effective, self.votes, self.principals(request))
+        found = situation_of(request, self.caller, self.at, self.effective, self.votes, self.principals(request))
+        if self.break_glass is None:
+            return found
+        opener = self.caller.person_id
+        return replace(found, glass_lacks=obstacles_to(request, self.effective, self.break_glass, opener, self.at))
 
     def principals(self, request: AccessRequest) -> frozenset[UUID]:
         """Return the approvers for whom the caller stands in now."""
@@ -213,13 +223,14 @@ def signed_where_demanded(decision_input: DecisionInput, terms: Terms) -> None:
 
 
 def reasoned(decision_input: DecisionInput, terms: Terms, *, by_the_vendor: bool) -> None:
-    """Check that the person said why where the policy asks for a reason; a manager always says why they deny.
+    """Check that the person said why where the policy asks for it, and always where a manager denies or breaks glass.
 
     Raises:
         CommentRequired: they did not.
     """
     said = decision_input.comment and decision_input.comment.strip()
-    if not said and decision_input.action.value in needing_reasons(terms, by_the_vendor=by_the_vendor):
+    needing = needing_reasons(terms, by_the_vendor=by_the_vendor)
+    if not said and (decision_input.action is Action.BREAK_GLASS or decision_input.action.value in needing):
         raise CommentRequired(WHY[decision_input.action], field="comment")
 
 
@@ -351,4 +362,5 @@ def situation_of(  # noqa: PLR0917 - as many things decide
         is_suspended=effective.is_suspended,
         is_verified=effective.is_verified,
         is_outlived=effective.is_outlived,
+        break_glass=request.break_glass,
     )

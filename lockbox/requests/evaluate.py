@@ -19,6 +19,7 @@ from lockbox.notifications import recipients
 from lockbox.notifications.recipients import RecipientDirectory
 from lockbox.requests import policy_store, pre_approvals
 from lockbox.requests.available_moves import move
+from lockbox.requests.break_glass import BreakGlassRecord
 from lockbox.requests.deadlines import whole_seconds
 from lockbox.requests.lifecycle import Action, Party, State
 from lockbox.requests.policy import AT_ONCE, Terms, Timing, customer_decides, effective_mode, reviewed_first
@@ -41,7 +42,9 @@ SELECT t.*, p.body::text AS body, p.mac AS policys_mac, clock_timestamp() AS at,
     was_denied(t.id, :service, CAST(:resources AS text[])) AS was_denied,
     usable_pre_approvals(t.id, :service, :reason) AS pre_approvals,
     CASE WHEN CAST(:case_ref AS text) IS NOT NULL THEN open_duplicate(t.id, coalesce(CAST(:engineer AS uuid),
-        at_person()), :service, CAST(:resources AS text[]), :case_system, :case_ref, :beside) END AS duplicate
+        at_person()), :service, CAST(:resources AS text[]), :case_system, :case_ref, :beside) END AS duplicate,
+    CASE WHEN CAST(:break_glass AS boolean) THEN
+        (SELECT ARRAY[b.lately, b.overdue] FROM break_glass_record(t.id) b) END AS break_glasses
 FROM tenants t JOIN policies p ON p.tenant_id = t.id AND p.version = t.policy_version
 WHERE t.id = coalesce(CAST(:tenant_id AS uuid), at_tenant())
 """)
@@ -64,7 +67,8 @@ class RequestInput:
 
     `follows` is the request that is asked again by this one. Without `max_uses` it is as often as the policy says.
     `not_before` is when access is to begin, None for at once. `extends` is the request whose window goes on by this
-    one, and `first_opened_at` when the first of these windows began.
+    one, and `first_opened_at` when the first of these windows began. With `break_glass` a manager may open it in an
+    emergency without the customer.
     `duplicate_reason` is why it is submitted beside an open request for the same case and resource.
     """
 
@@ -80,6 +84,7 @@ class RequestInput:
     max_uses: int | None = None
     not_before: datetime | None = None
     follows: UUID | None = None
+    break_glass: bool = False
     extends: UUID | None = None
     first_opened_at: datetime | None = None
     case_system: str | None = None
@@ -102,6 +107,7 @@ class Evaluation:
     `was_denied` is whether the customer's last word about one of the resources was no. `pre_approval` is what the
     customer has approved beforehand and lets this open without being asked, once any review has endorsed it.
     `duplicate` is the engineer's open request for the same case and one of the resources.
+    `break_glass` is what has come of break-glass so far, where the submission is for it.
     """
 
     party: Party
@@ -117,12 +123,13 @@ class Evaluation:
     was_denied: bool
     pre_approval: CoveringPreApproval | None = None
     duplicate: UUID | None = None
+    break_glass: BreakGlassRecord | None = None
 
     @property
     def first_state(self) -> State:
-        """Where the request would begin; what was denied is asked again only past a manager."""
+        """Where the request would begin; what was denied, or is for break-glass, goes past a manager."""
         row, _ = move(None, Action.SUBMIT, {Party.ENGINEER})
-        reviewed = self.was_denied or reviewed_first(self.terms, self.mode)
+        reviewed = bool(self.break_glass) or self.was_denied or reviewed_first(self.terms, self.mode)
         if self.pre_approval and row.pre_approved and not reviewed:
             return row.pre_approved
         return row.to if row.instead is None or reviewed else row.instead
@@ -156,7 +163,7 @@ class Evaluation:
         """Say why nobody could approve it; nothing to say means that it could be approved."""
         if self.first_state is State.REVIEWING and not self.managers:
             yield "The vendor has no manager who could endorse this request."
-        if customer_decides(self.mode):
+        if customer_decides(self.mode) and not self.break_glass:
             requester = {self.requester_id}
             seats = {
                 person: seats - requester
@@ -197,7 +204,7 @@ def ahead_of_evaluation(submission: RequestInput) -> list[Query]:
 
 def _values(ask: RequestFacts, tenant_id: UUID | None = None, of: RequestInput | None = None) -> Mapping[str, Any]:
     """Return the parameters of `RULES`; without a tenant it is the one that the transaction has turned to."""
-    case = {name: getattr(of, name, None) for name in ("engineer", "case_ref", "case_system")}
+    case = {name: getattr(of, name, None) for name in ("engineer", "case_ref", "case_system", "break_glass")}
     if of and of.extends:
         # More time for what is open is no duplicate, whatever else is open.
         case["case_ref"] = None
@@ -233,7 +240,7 @@ def _evaluation(  # noqa: PLR0917 - what is asked, by whom, and what it meets
     at = read_at(session, rules.at)
     tenants, moment = {tenant.id} if requester[0] == NOBODY else None, None if at is rules.at else at
     known = recipients.look_up(session, tenants, moment)
-    begins = submission.not_before if submission else None
+    begins, found = submission.not_before if submission else None, rules.break_glasses
     mode = effective_mode(tenant.mode, policy.consent, max(at, begins or at))
     covered = None
     # What begins later, or extends a window, is asked as ever.
@@ -255,6 +262,7 @@ def _evaluation(  # noqa: PLR0917 - what is asked, by whom, and what it meets
         was_denied=rules.was_denied,
         pre_approval=covered,
         duplicate=rules.duplicate,
+        break_glass=found and BreakGlassRecord(found[0], found[1], rules.was_denied),
     )
 
 
@@ -333,28 +341,6 @@ def approvers_so_far(
         return asked
     seats = known.seats(tenant_id)
     return frozenset(one for one in asked if has_turn(one, seats[one], terms.stages, groups, step))
-
-
-def wider_approvers(
-    terms: Terms,
-    groups: Groups,
-    known: RecipientDirectory,
-    tenant_id: UUID,
-    *,
-    informed: AbstractSet[UUID],
-    tiers: int,
-    to: int,
-    step: int = FIRST_STEP,
-) -> PromptedApprovers:
-    """Return who is added to those who have been `informed` as the audience goes from `tiers` tiers to `to`.
-
-    A tier that adds nobody lets the next one in.
-    """
-
-    def asked(count: int) -> frozenset[UUID]:
-        return approvers_so_far(terms, groups, known, tenant_id, count, step=step)
-
-    return added_by_tier(asked, len(terms.tiers), informed=informed, tiers=tiers, to=to)
 
 
 def added_by_tier(

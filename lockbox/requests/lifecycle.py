@@ -28,6 +28,7 @@ class Action(StrEnum):
 
     SUBMIT = "submit"
     ENDORSE = "endorse"
+    BREAK_GLASS = "break_glass"
     APPROVE = "approve"
     DENY = "deny"
     CANCEL = "cancel"
@@ -82,6 +83,7 @@ MOVES: dict[tuple[State | None, Action], MoveRule] = {
     (State.REVIEWING, Action.ENDORSE): MoveRule(
         State.PENDING, _by(Party.MANAGER), State.ACTIVE, pre_approved=State.ACTIVE
     ),
+    (State.REVIEWING, Action.BREAK_GLASS): MoveRule(State.ACTIVE, _by(Party.MANAGER)),
     (State.REVIEWING, Action.DENY): MoveRule(State.DENIED, _by(Party.MANAGER, Party.TENANT_ADMIN)),
     (State.REVIEWING, Action.CANCEL): MoveRule(State.CANCELLED, _by(Party.REQUESTER, Party.OPERATOR, Party.SYSTEM)),
     (State.REVIEWING, Action.TIME_OUT): MoveRule(State.TIMED_OUT, _by(Party.CLOCK, Party.OWNER)),
@@ -96,7 +98,7 @@ MOVES: dict[tuple[State | None, Action], MoveRule] = {
     ),
     (State.ACTIVE, Action.EXPIRE): MoveRule(State.EXPIRED, _by(Party.CLOCK)),
 }
-DECISIONS = frozenset({Action.ENDORSE, Action.APPROVE, Action.DENY})
+DECISIONS = frozenset({Action.ENDORSE, Action.BREAK_GLASS, Action.APPROVE, Action.DENY})
 PEOPLES_ACTIONS = frozenset({action for _, action in MOVES} - {Action.SUBMIT, Action.TIME_OUT, Action.EXPIRE})
 CLOCK_ACTIONS: dict[State, Action] = {
     state: action for (state, action), move in MOVES.items() if state and Party.CLOCK in move.by

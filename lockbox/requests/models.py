@@ -1,6 +1,7 @@
 """Tables of the requests package: requests with their clock, decisions, idempotency keys."""
 
 from datetime import datetime
+from enum import StrEnum
 from typing import Any, Self
 from uuid import UUID
 
@@ -90,6 +91,7 @@ class AccessRequest(SQLModel, table=True):
     stopped_for: int = 0
     approve_means: ApproveMeans = Field(default=ApproveMeans.ATTESTED, sa_type=words(ApproveMeans))
     pre_approval_id: UUID | None = None
+    break_glass: bool = False
 
     @property
     def open_resources(self) -> list[str]:
@@ -239,6 +241,33 @@ class PreApprovalVote(SQLModel, table=True):
     means: AuthMethod = Field(sa_type=words(AuthMethod))
     decided_at: datetime = Field(sa_type=Instant)
     mac: bytes | None = None
+
+
+class Finding(StrEnum):
+    """What the customer finds of a window that was opened by break-glass."""
+
+    JUSTIFIED = "justified"
+    NOT_JUSTIFIED = "not_justified"
+
+
+class AfterReview(SQLModel, table=True):
+    """What the customer finds of a window that was opened by break-glass, and until when that is due.
+
+    `remind_at` is when somebody is reminded next, None once there is a finding. The comment stands with its event.
+    """
+
+    __tablename__ = "after_reviews"
+
+    request_id: UUID = Field(primary_key=True, foreign_key="requests.id")
+    tenant_id: UUID = Field(foreign_key="tenants.id")
+    opened_at: datetime = Field(sa_type=Instant)
+    due_at: datetime = Field(sa_type=Instant)
+    remind_at: datetime | None = Field(default=None, sa_type=Instant)
+    reminders: int = 0
+    finding: Finding | None = Field(default=None, sa_type=words(Finding))
+    found_by: UUID | None = Field(default=None, foreign_key="people.id")
+    found_at: datetime | None = Field(default=None, sa_type=Instant)
+    found_event: UUID | None = None
 
 
 class Question(SQLModel, table=True):

@@ -12,11 +12,16 @@ from lockbox.notifications.mail_text import duration
 from lockbox.requests.patterns import fits_case
 from lockbox.requests.policy_parts import (
     DAY,
+    HARD_BREAK_GLASS_LIMIT,
     HOUR,
     AccessWindow,
     AnswerWindow,
     Approvals,
     ApproveMeans,
+    BreakGlassNumber,
+    BreakGlassPeople,
+    BreakGlassServices,
+    BreakGlassWindow,
     CasePatterns,
     Characters,
     ChosenCasePatterns,
@@ -85,6 +90,11 @@ class Terms(PolicyPart):
         revoke_sign_in_age: the same for whoever closes an open window; None asks for no fresh sign-in.
         questions_stop_clock: the approval clock stands while a question of theirs waits for its answer.
         comment_required: the decisions that are refused without a comment.
+        break_glass_services: the services whose windows two people of the vendor may open in an emergency without
+            the customer; none of them switches break-glass off.
+        break_glass_people: who of the vendor may take part in it; None is every engineer and manager.
+        break_glass_ceiling: how long such a window may last.
+        break_glass_monthly: how many of them may open within 30 days.
     """
 
     vendor_review: Switch = True
@@ -115,6 +125,10 @@ class Terms(PolicyPart):
     revoke_sign_in_age: SignInAge | None = None
     questions_stop_clock: Switch = False
     comment_required: Comments = frozenset({ReasonedDecision.DENY})
+    break_glass_services: BreakGlassServices = ()
+    break_glass_people: BreakGlassPeople | None = None
+    break_glass_ceiling: BreakGlassWindow = HARD_BREAK_GLASS_LIMIT
+    break_glass_monthly: BreakGlassNumber = 2
 
 
 class Overrides(PolicyPart):
@@ -148,6 +162,10 @@ class Overrides(PolicyPart):
     revoke_sign_in_age: SignInAge | None = None
     questions_stop_clock: Switch | None = None
     comment_required: Annotated[Comments, Field(min_length=1)] | None = None
+    break_glass_services: BreakGlassServices | None = None
+    break_glass_people: BreakGlassPeople | None = None
+    break_glass_ceiling: BreakGlassWindow | None = None
+    break_glass_monthly: BreakGlassNumber | None = None
 
     @model_validator(mode="after")
     def _says_something(self) -> Self:
@@ -225,9 +243,9 @@ def total_ceiling(terms: Terms) -> int:
     return max(terms.total_access_ceiling, terms.access_ceiling)
 
 
-def longest_window(asked: int, terms: Terms, timing: Timing) -> int:
+def longest_window(asked: int, terms: Terms, timing: Timing, *, break_glass: bool = False) -> int:
     """Return how many of the seconds asked the terms allow, with the windows that this one extends."""
-    longest = min(asked, terms.access_ceiling)
+    longest = min(asked, terms.access_ceiling, *([terms.break_glass_ceiling] if break_glass else []))
     return longest if timing.used is None else min(longest, total_ceiling(terms) - timing.used)
 
 

@@ -3,6 +3,7 @@
 from collections import Counter
 from enum import StrEnum
 from typing import Annotated, Any, TypeVar
+from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
@@ -20,9 +21,14 @@ MOST_TIERS = 5
 MOST_STEPS = 5
 MOST_REMINDERS = 10
 MOST_CASE_PATTERNS = 10
+MOST_SERVICES = 50
+MOST_PEOPLE = 100
+HARD_BREAK_GLASS_LIMIT = HOUR
+MOST_BREAK_GLASS = 31
 T = TypeVar("T")
 Switch = Annotated[bool, Field(strict=True)]
 GroupName = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9][a-z0-9-]*$")]
+Word = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9][a-z0-9_-]*$")]
 
 
 class Reason(StrEnum):
@@ -82,6 +88,10 @@ ChosenCasePatterns = Annotated[CasePatterns, Field(max_length=MOST_CASE_PATTERNS
 FIRST_STEP = 1
 Step = Annotated[int, Field(ge=FIRST_STEP, le=MOST_STEPS, strict=True), IS_WHOLE]
 Characters = Annotated[int, Field(ge=1, le=1000, strict=True), IS_WHOLE]
+BreakGlassServices = Annotated[Once[Word], Field(max_length=MOST_SERVICES)]
+BreakGlassPeople = Annotated[Once[UUID], Field(max_length=MOST_PEOPLE)]
+BreakGlassWindow = Annotated[int, Field(ge=60, le=HARD_BREAK_GLASS_LIMIT, strict=True), IS_WHOLE]
+BreakGlassNumber = Annotated[int, Field(ge=1, le=MOST_BREAK_GLASS, strict=True), IS_WHOLE]
 
 
 class ApprovalStage(PolicyPart):

@@ -22,6 +22,8 @@ from lockbox.requests.policy_parts import (
     PolicyPart,
     Reason,
     Reminders,
+    T,
+    Word,
 )
 from lockbox.text_rules import LINE_PATTERN, WILDCARD_PATTERN, check_line, check_resource_pattern
 
@@ -30,7 +32,6 @@ MOST_GROUPS = 50
 MOST_MEMBERS = 500
 MOST_MATCHING_RULES = 50
 PATTERN = re.compile(r"[a-z][a-z0-9-]{0,31}:\S+")
-Word = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9][a-z0-9_-]*$")]
 Line = Annotated[
     str,
     StringConstraints(strip_whitespace=True, min_length=1, max_length=100),
@@ -55,7 +56,13 @@ LESS_IS_STRICTER = (
     "sign_in_age",
     "revoke_sign_in_age",
     "questions_stop_clock",
+    "break_glass_ceiling",
+    "break_glass_monthly",
 )
+LATER_TERMS = frozenset(
+    {"break_glass_services", "break_glass_people", "break_glass_ceiling", "break_glass_monthly"},
+)
+"""The terms that processes of the last release do not know: what is stored names them only where they are set."""
 EITHER_SAYS = ("approval_reminders", "review_reminders", "case_patterns")
 EARLIEST = ("escalation", "review_escalation")
 MORE_IS_STRICTER = (
@@ -207,6 +214,16 @@ def _called(
             yield f"{prefix}tiers", group, 1
 
 
+def stored(policy: Policy) -> dict[str, Any]:
+    """Return what is kept of a policy: all that it says, but for later terms that nobody has set."""
+    whole = policy.model_dump(mode="json")
+    unset = {name for name in LATER_TERMS if getattr(policy, name) == Policy.model_fields[name].default}
+    for rule in whole["rules"]:
+        terms = rule["terms"]
+        rule["terms"] = {name: term for name, term in terms.items() if name not in LATER_TERMS or term is not None}
+    return {name: term for name, term in whole.items() if name not in unset}
+
+
 def stricter(a: Terms, b: Terms) -> Terms:
     """Return the strictest of both, field by field; associative, commutative and idempotent.
 
@@ -214,7 +231,8 @@ def stricter(a: Terms, b: Terms) -> Terms:
     both accept are left, perhaps none. A case has to fit the patterns of both. A group is prompted as early as either
     side says; a side without tiers has no say in that. So is each tier of the vendor's managers. Who is waited for is
     reminded whenever either side says, and a window's end is announced as early as either does, and reported if
-    either says so. A decision needs a comment if either side says so.
+    either says so. A decision needs a comment if either side says so. Break-glass is for services and people that
+    both sides name.
     """
     return Terms.model_validate(
         {name: min(getattr(a, name), getattr(b, name), key=_limit) for name in LESS_IS_STRICTER}
@@ -224,6 +242,8 @@ def stricter(a: Terms, b: Terms) -> Terms:
         | {"closing_warning": max(a.closing_warning, b.closing_warning)}
         | {"comment_required": a.comment_required | b.comment_required}
         | {"reasons": a.reasons & b.reasons, "stages": _stages(a, b), "tiers": _tiers(a, b)}
+        | {"break_glass_services": _named_by_both(a.break_glass_services, b.break_glass_services)}
+        | {"break_glass_people": _named_by_both(a.break_glass_people, b.break_glass_people)}
     )
 
 
@@ -241,6 +261,8 @@ def loosens(old: Terms, new: Terms) -> bool:
         or not new.comment_required >= old.comment_required
         or not set(new.case_patterns) >= set(old.case_patterns)
         or any(_is_looser(stages.get(stage.group), stage) for stage in old.stages)
+        or _adds_to(old.break_glass_services, new.break_glass_services)
+        or _adds_to(old.break_glass_people, new.break_glass_people)
     )
 
 
@@ -291,6 +313,18 @@ def _stages(a: Terms, b: Terms) -> tuple[ApprovalStage, ...]:
         quorum, order = max(stage.quorum, other.quorum), max(stage.order, other.order)
         stages[stage.group] = ApprovalStage(group=stage.group, quorum=quorum, order=order)
     return tuple(stages.values())
+
+
+def _named_by_both(a: tuple[T, ...] | None, b: tuple[T, ...] | None) -> tuple[T, ...] | None:
+    """Return what both sides name; None names everything."""
+    if a is None or b is None:
+        return b if a is None else a
+    return tuple(one for one in a if one in b)
+
+
+def _adds_to(old: tuple[object, ...] | None, new: tuple[object, ...] | None) -> bool:
+    """Whether the new tuple names what the old one did not; None names everything."""
+    return old is not None and (new is None or not set(new) <= set(old))
 
 
 def _earliest(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...]:

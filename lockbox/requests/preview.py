@@ -16,12 +16,12 @@ from lockbox.notifications import recipients
 from lockbox.notifications.mail_text import duration
 from lockbox.notifications.outbox import NotifiedMove
 from lockbox.notifications.recipients import RecipientDirectory
-from lockbox.requests import deadlines, decisions, policy_store
+from lockbox.requests import deadlines, decisions, policy_store, submit
 from lockbox.requests.cases import DUPLICATE
 from lockbox.requests.evaluate import NOBODY, Evaluation, RequestInput, evaluate_request
 from lockbox.requests.lifecycle import Action, Party, State
 from lockbox.requests.models import AccessRequest
-from lockbox.requests.policy import Terms, customer_decides, lacking, lacking_today, longest_window
+from lockbox.requests.policy import Terms, customer_decides, lacking_today, longest_window
 from lockbox.requests.policy_parts import FIRST_STEP, ReasonedDecision
 from lockbox.requests.policy_rules import Policy
 from lockbox.requests.policy_store import EffectivePolicy
@@ -226,7 +226,7 @@ def preview(
         NotYours, UnknownTenant, TenantSuspended, UnknownService, UnknownEngineer: as when it is submitted.
     """
     evaluation = evaluate_request(session, caller, submission, services)
-    decides = customer_decides(evaluation.mode)
+    decides = customer_decides(evaluation.mode) and not evaluation.break_glass
     reviewing = evaluation.first_state is State.REVIEWING
     names, found = _names(session, evaluation), first_recipients(session, evaluation)
     return Preview(
@@ -244,10 +244,7 @@ def preview(
             RecipientMailboxes(name, len(found.people[one])) for one, name in names.of(found.people)
         ),
         endpoints=len(found.endpoints),
-        lacks=(
-            *lacking(submission, evaluation.terms, submission.timing(evaluation.at)),
-            *_duplicate(submission, evaluation),
-        ),
+        lacks=(*submit.lacks_of(submission, evaluation), *_duplicate(submission, evaluation)),
         obstacles=tuple(evaluation.obstacles()),
         duplicate_of=evaluation.duplicate,
     )
@@ -260,13 +257,14 @@ def _duplicate(submission: RequestInput, evaluation: Evaluation) -> Iterator[tup
 
 def first_recipients(session: UnitOfWork, evaluation: Evaluation) -> PreviewRecipients:
     """Return whom of the customer it would reach first: by asking, or by saying that the vendor opened it alone."""
-    asks = customer_decides(evaluation.mode)
+    asks = customer_decides(evaluation.mode) and not evaluation.break_glass
+    opens = Action.BREAK_GLASS if evaluation.break_glass else Action.ENDORSE
     move = NotifiedMove(
         request_id=NOBODY,
         tenant_id=evaluation.tenant.id,
         requester_id=evaluation.requester_id,
         actor=Actor(None, Party.ENGINEER if asks else Party.MANAGER),
-        action=Action.SUBMIT if asks else Action.ENDORSE,
+        action=Action.SUBMIT if asks else opens,
         mode=evaluation.mode,
         service=evaluation.service,
         from_state=None if asks else State.REVIEWING,

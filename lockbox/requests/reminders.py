@@ -22,6 +22,7 @@ from lockbox.requests import decisions, evaluate, policy_store, transition
 from lockbox.requests.deadlines import DueReminders, due_reminders, wake_at
 from lockbox.requests.evaluate import PromptedApprovers
 from lockbox.requests.lifecycle import State
+from lockbox.requests.policy import Terms
 from lockbox.requests.policy_parts import FIRST_STEP
 from lockbox.requests.policy_store import EffectivePolicy
 from lockbox.requests.quorum import has_steps, has_turn, step_of, tallies
@@ -281,6 +282,28 @@ def _wider(
     if row.state == State.REVIEWING:
         return evaluate.wider_reviewers(known, row.requester_id, informed=informed, asked=row.tiers_asked, to=to)
     terms, groups = effective.terms, effective.groups
-    return evaluate.wider_approvers(
+    return _wider_approvers(
         terms, groups, known, row.tenant_id, informed=informed, tiers=row.tiers_asked, to=to, step=step
     )
+
+
+def _wider_approvers(
+    terms: Terms,
+    groups: evaluate.Groups,
+    known: RecipientDirectory,
+    tenant_id: UUID,
+    *,
+    informed: AbstractSet[UUID],
+    tiers: int,
+    to: int,
+    step: int = FIRST_STEP,
+) -> PromptedApprovers:
+    """Return who is added to those who have been `informed` as the audience goes from `tiers` tiers to `to`.
+
+    A tier that adds nobody lets the next one in.
+    """
+
+    def asked(count: int) -> frozenset[UUID]:
+        return evaluate.approvers_so_far(terms, groups, known, tenant_id, count, step=step)
+
+    return evaluate.added_by_tier(asked, len(terms.tiers), informed=informed, tiers=tiers, to=to)

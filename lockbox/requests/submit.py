@@ -24,7 +24,8 @@ from lockbox.errors import (
 from lockbox.failpoints import failpoint
 from lockbox.identity import keyring
 from lockbox.identity.roles import AuthMethod, Caller
-from lockbox.requests import approvals, idempotency, pre_approvals, transition
+from lockbox.requests import approvals, break_glass, idempotency, pre_approvals, transition
+from lockbox.requests.break_glass import BreakGlassAsk, obstacles
 from lockbox.requests.cases import DUPLICATE, DuplicateRequest
 from lockbox.requests.deadlines import deadline, wake_at
 from lockbox.requests.evaluate import (
@@ -88,6 +89,7 @@ def facts(request: AccessRequest) -> dict[str, Plain]:
         **({"extends": request.extends} if request.extends else {}),
         **({"case_system": request.case_system} if request.case_system else {}),
         **({"duplicate_of": request.duplicate_of} if request.duplicate_of else {}),
+        **({"break_glass": True} if request.break_glass else {}),
     }
 
 
@@ -169,11 +171,14 @@ def submit(
         NotYours: the caller is neither an engineer nor a service account that may submit for one.
         UnknownTenant, TenantSuspended, UnknownService, UnknownEngineer: as named.
         PolicyNotMet, WindowTooLong: the tenant's policy asks for something else; `errors` says what.
+        SignInAgain: it is for break-glass, and the sign-in is not good enough for that.
         NobodyCanApprove: too few people could ever approve it; the sentence says why.
         DuplicateRequest: the engineer has an open request for the same case and resource, and no reason is given.
         TooMany: a limit of submissions a minute is reached.
     """
     evaluation = evaluate_request(session, caller, submission, services)
+    if evaluation.break_glass:
+        break_glass.check_submitter(caller, evaluation.terms, evaluation.at)
     _meets(submission, evaluation)
     if obstacles := list(evaluation.obstacles()):
         raise NobodyCanApprove(" ".join(obstacles))
@@ -215,9 +220,20 @@ def _asked(evaluation: Evaluation) -> PromptedApprovers:
     return PromptedApprovers(evaluation.first_asked.tiers, evaluation.prompted)
 
 
+def lacks_of(submission: RequestInput, evaluation: Evaluation) -> list[tuple[str, str]]:
+    """Return what a submission lacks under the terms that it meets: fields, each with a sentence."""
+    lacks = lacking(submission, evaluation.terms, submission.timing(evaluation.at))
+    if evaluation.break_glass:
+        if submission.not_before or submission.extends:
+            lacks.append(("not_before", "By break-glass access begins at once, and extends no other."))
+        ask = BreakGlassAsk(evaluation.service, {evaluation.requester_id}, submission.access_window)
+        lacks += obstacles(evaluation.terms, evaluation.mode, evaluation.break_glass, ask)
+    return lacks
+
+
 def _meets(submission: RequestInput, evaluation: Evaluation) -> None:
     timing = submission.timing(evaluation.at)
-    lacks = lacking(submission, evaluation.terms, timing)
+    lacks = lacks_of(submission, evaluation)
     if not lacks:
         return
     sentence = " ".join(said for _, said in lacks)
@@ -300,6 +316,7 @@ def _new(caller: Caller, submission: RequestInput, evaluation: Evaluation) -> Ac
         extends=submission.extends,
         first_opened_at=submission.first_opened_at,
         not_before=submission.not_before,
+        break_glass=submission.break_glass,
     )
     request.wake_at = wake_at(transition.phase_of(request, evaluation.known), terms, at)
     return request

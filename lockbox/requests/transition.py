@@ -30,12 +30,12 @@ new_request AS (
         case_ref, case_system, case_url, duplicate_of, duplicate_reason, mode, policy_version, token_id, submitted_by,
         consent_until, quorum, approval_window, access_window, max_uses, state, version, deadline_at, wake_at,
         created_at, asked_at, tiers_asked, follows, opened_at, approve_means, pre_approval_id,
-        extends, first_opened_at, not_before)
+        extends, first_opened_at, not_before, break_glass)
     VALUES (:id, :tenant_id, :requester_id, :service, CAST(:resources AS text[]), CAST(:actions AS text[]),
         :reason_code, :justification, :case_ref, :case_system, :case_url, :duplicate_of, :duplicate_reason, :mode,
         :policy_version, :token_id, :submitted_by, :consent_until, :quorum, :approval_window, :access_window,
         :max_uses, :state, :version, :deadline_at, :wake_at, :created_at, :asked_at, :tiers_asked, :follows,
-        :opened_at, :approve_means, :pre_approval_id, :extends, :first_opened_at, :not_before)
+        :opened_at, :approve_means, :pre_approval_id, :extends, :first_opened_at, :not_before, :break_glass)
 )"""
 
 MOVED = """
@@ -46,7 +46,7 @@ moved AS (
         reminders = :reminders, tiers_asked = :tiers_asked, warned = :warned, stopped_at = :stopped_at,
         stopped_deadline = :stopped_deadline, stopped_for = :stopped_for,
         granted_resources = CAST(:granted_resources AS text[]), granted_actions = CAST(:granted_actions AS text[]),
-        approve_means = :approve_means, pre_approval_id = :pre_approval_id
+        approve_means = :approve_means, pre_approval_id = :pre_approval_id, break_glass = :break_glass
     WHERE id = :id
 )"""
 

@@ -309,7 +309,7 @@ $$;
 -- Whether the decisions on record let a request be open: no denial, and as many approvals as its quorum says, none of
 -- them by the requester or by who endorsed it. An approval counts for no more than it keeps, and where passkeys have
 -- to sign, it counts only with an assertion. What was approved beforehand needs no other yes. Where the customer does
--- not decide, a manager's endorsement is enough.
+-- not decide, a manager's endorsement is enough; for break-glass, a manager's word who is not the requester.
 --
 -- One rule makes two functions. Readers ask is_decided, as themselves; the triggers ask is_founded, as the owner: a
 -- plan under row-level security is one user's, and Postgres would plan a shared function anew at each change of
@@ -318,7 +318,11 @@ $$;
 DO $$
 DECLARE
     rule CONSTANT text := $rule$
-    SELECT CASE WHEN request.mode = 'enforce' AND request.pre_approval_id IS NOT NULL THEN
+    SELECT CASE WHEN request.break_glass THEN
+        NOT EXISTS (SELECT FROM decisions d WHERE d.request_id = request.id AND d.decision = 'deny')
+        AND EXISTS (SELECT FROM decisions d WHERE d.request_id = request.id
+            AND d.decision = 'break_glass' AND d.person_id <> request.requester_id)
+    WHEN request.mode = 'enforce' AND request.pre_approval_id IS NOT NULL THEN
         is_pre_approved(request)
     WHEN request.mode = 'enforce' THEN
         NOT EXISTS (SELECT FROM decisions d WHERE d.request_id = request.id AND d.decision = 'deny')
@@ -497,6 +501,15 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
         AND r.deadline_at > clock_timestamp() AND r.id IS DISTINCT FROM beside
         AND coalesce(r.granted_resources, r.resources) && of_resources
     ORDER BY r.id DESC LIMIT 1
+$$;
+
+-- How many windows were opened by break-glass within 30 days, and how many findings about such windows are overdue.
+CREATE FUNCTION break_glass_record(of_tenant uuid) RETURNS TABLE (lately integer, overdue integer)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    SELECT CAST(count(*) FILTER (WHERE a.opened_at > clock_timestamp() - interval '30 days') AS integer),
+        CAST(count(*) FILTER (WHERE a.finding IS NULL AND a.due_at <= clock_timestamp()) AS integer)
+    FROM after_reviews a WHERE a.tenant_id = of_tenant AND of_tenant = ANY (at_reach())
+        AND (a.finding IS NULL OR a.opened_at > clock_timestamp() - interval '30 days')
 $$;
 
 -- When a tenant's consent ends, and under which mode it lets the vendor open.

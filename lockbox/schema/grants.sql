@@ -42,9 +42,11 @@ GRANT UPDATE (answered_by, answered_at, is_allowed) ON device_logins TO lockbox_
 
 GRANT UPDATE (mode, consent_until, quorum, max_uses, approve_means, state, version, granted_resources, granted_actions,
     asked_at, opened_at, opens_at, closed_at, deadline_at, wake_at, reminders, tiers_asked, warned, stopped_at,
-    stopped_deadline, stopped_for, pre_approval_id) ON requests TO lockbox_api;
+    stopped_deadline, stopped_for, pre_approval_id, break_glass) ON requests TO lockbox_api;
 GRANT UPDATE (revoked_at, revoked_by, mac) ON pre_approvals TO lockbox_api;
 GRANT UPDATE (answered_by, answered_at, answer_event) ON questions TO lockbox_api;
+GRANT SELECT, INSERT ON after_reviews TO lockbox_api;
+GRANT UPDATE (remind_at, finding, found_by, found_at, found_event) ON after_reviews TO lockbox_api;
 GRANT UPDATE (hour) ON request_reads TO lockbox_api;
 
 GRANT UPDATE (prompts, confirmed_at, removed_at) ON addresses TO lockbox_api;
@@ -94,6 +96,8 @@ GRANT SELECT ON exclusions TO lockbox_worker;
 GRANT UPDATE (announced_to) ON exclusions TO lockbox_worker;
 GRANT UPDATE (first_told, look_at) ON window_uses TO lockbox_worker;
 GRANT UPDATE (ended_at) ON pre_approvals TO lockbox_worker;
+GRANT SELECT ON after_reviews TO lockbox_worker;
+GRANT UPDATE (remind_at, reminders) ON after_reviews TO lockbox_worker;
 
 
 -- The notifications worker sends and records. It moves no request and seals nothing; it derives codes from their
@@ -117,6 +121,7 @@ GRANT SELECT (id, request_id, person_id, principals, decision, access_window, re
     channel, address, user_agent, decided_at) ON decisions TO lockbox_notifications;
 GRANT SELECT (id, at) ON deliveries TO lockbox_notifications;
 GRANT SELECT (request_id, look_at) ON window_uses TO lockbox_notifications;
+GRANT SELECT ON after_reviews TO lockbox_notifications;
 
 GRANT UPDATE (wake_at) ON requests TO lockbox_notifications;
 GRANT UPDATE (last_sequence, failing_since, disabled_at, why_disabled) ON endpoints TO lockbox_notifications;
@@ -150,7 +155,7 @@ GRANT EXECUTE ON FUNCTION at_person, at_tenants, at_administers, at_roles, at_te
     TO lockbox_api, lockbox_worker, lockbox_notifications, lockbox_connectors;
 
 GRANT EXECUTE ON FUNCTION authenticate, credential_scope, find_device_login, person_of_token, is_new, is_member, is_guest,
-    is_of_the_vendor, is_engineer, is_suspended, event_exists, nth_submission, lock_earlier_request, lock_extended_request, was_denied, consents,
+    is_of_the_vendor, is_engineer, is_suspended, event_exists, nth_submission, lock_earlier_request, lock_extended_request, was_denied, break_glass_record, consents,
     longest_windows, usable_pre_approvals, use_pre_approval, signed_decisions, approver_keys, reported_window, use_window, windows_used_by, window_changes, add_gate_counts, open_windows, readers_of, known_audit_keys,
     log_heads, log_tiles, count_refused, is_sign_in, is_across, reopen, dead_notifications, failing_webhooks, renew_mark,
     people_to_check, people_with_new_powers, marked_memberships, marked_passkeys, marked_identities,

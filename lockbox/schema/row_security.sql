@@ -22,7 +22,7 @@ DECLARE
     seen text;
     for_both CONSTANT text[] := '{people,tenants,policies,memberships,invitations,eligible_delegates,delegations,
         sign_ins,requests,decisions,events,event_details,logs,seals,checkpoints,addresses,observers,endpoints,notifications,
-        outbox,unsettled,reports_due,deliveries,counters,window_uses}';
+        outbox,unsettled,reports_due,deliveries,counters,window_uses,after_reviews}';
     for_one CONSTANT text[] := '{sessions,sign_in_counts,device_logins,idempotency_keys,unsealed,refused,tiles,audit_keys,
         lag_samples,alarms,gate_answers,reported_calls,enforcements,enforcement_switches,
         pre_approvals,pre_approval_votes,exclusions}';
@@ -297,6 +297,8 @@ BEGIN
         WITH CHECK (person_id = (SELECT at_person()) AND EXISTS (SELECT FROM requests r
             WHERE r.id = request_id AND r.requester_id <> (SELECT at_person()) AND CASE decision
                 WHEN 'endorse' THEN r.state = 'reviewing' AND (SELECT at_roles()) && '{manager}'::text[]
+                WHEN 'break_glass' THEN r.break_glass AND r.state = 'reviewing'
+                    AND (SELECT at_roles()) && '{manager}'::text[]
                 WHEN 'approve' THEN r.state = 'pending' AND (%1$s)
                 ELSE (r.state = 'reviewing' AND (SELECT at_roles()) && '{manager}'::text[])
                     OR r.tenant_id = ANY ((SELECT at_administers())::uuid[]) OR (%1$s) END))$policy$,
@@ -356,6 +358,17 @@ CREATE POLICY api_update ON questions FOR UPDATE TO lockbox_api
     USING (EXISTS (SELECT FROM requests r WHERE r.id = request_id AND r.requester_id = (SELECT at_person())
         AND r.closed_at IS NULL))
     WITH CHECK (answered_by = (SELECT at_person()));
+
+-- Who opens by break-glass has the customer asked for a finding, which is that of its approvers and admins.
+CREATE POLICY api_select ON after_reviews FOR SELECT TO lockbox_api
+    USING (EXISTS (SELECT FROM requests r WHERE r.id = request_id OFFSET 0));
+CREATE POLICY api_insert ON after_reviews FOR INSERT TO lockbox_api
+    WITH CHECK (finding IS NULL AND reminders = 0 AND (SELECT at_roles()) && '{manager}'::text[]
+        AND EXISTS (SELECT FROM requests r WHERE r.id = request_id AND r.tenant_id = after_reviews.tenant_id
+            AND r.break_glass));
+CREATE POLICY api_update ON after_reviews FOR UPDATE TO lockbox_api
+    USING (tenant_id = ANY ((SELECT at_administers())::uuid[]) OR at_decides(tenant_id))
+    WITH CHECK (found_by = (SELECT at_person()));
 
 CREATE POLICY api_select ON window_uses FOR SELECT TO lockbox_api
     USING (EXISTS (SELECT FROM requests r WHERE r.id = request_id OFFSET 0));

@@ -398,8 +398,10 @@ CREATE TABLE pre_approval_votes (
 --
 -- `quorum`, `mode`, `consent_until` and `approve_means` are the terms by which it is decided and only get stricter.
 -- `granted_resources` and `granted_actions` are what a window was opened for, null where that is all that was asked
--- for, `pre_approval_id` what the customer had approved beforehand, where that opened it. While a question stops the clock, `stopped_deadline` is the deadline of before, and `deadline_at` the last
--- that it may become.
+-- for, `pre_approval_id` what the customer had approved beforehand, where that opened it. While a question stops the
+-- clock, `stopped_deadline` is the deadline of before, and `deadline_at` the last that it may become. With
+-- `break_glass` two people of the vendor may open it in an emergency; a request of which the customer is asked is none,
+-- so a window with it was opened without the customer.
 CREATE TABLE requests (
     id uuid CONSTRAINT pk_requests PRIMARY KEY,
     tenant_id uuid NOT NULL CONSTRAINT fk_requests_tenant_id REFERENCES tenants (id),
@@ -456,6 +458,7 @@ CREATE TABLE requests (
     stopped_deadline timestamptz,
     stopped_for integer NOT NULL DEFAULT 0
         CONSTRAINT ck_requests_stopped_for CHECK (stopped_for BETWEEN 0 AND approval_window),
+    break_glass boolean NOT NULL DEFAULT false,
 
     CONSTRAINT fk_requests_policy_version FOREIGN KEY (tenant_id, policy_version)
         REFERENCES policies (tenant_id, version),
@@ -476,7 +479,9 @@ CREATE TABLE requests (
     CONSTRAINT ck_requests_consent CHECK (state <> 'active' OR consent_until IS NULL OR deadline_at <= consent_until),
     CONSTRAINT ck_requests_stopped CHECK (CASE WHEN stopped_at IS NULL THEN stopped_deadline IS NULL
         ELSE stopped_deadline IS NOT NULL
-            AND deadline_at <= stopped_deadline + (approval_window - stopped_for) * interval '1 second' END)
+            AND deadline_at <= stopped_deadline + (approval_window - stopped_for) * interval '1 second' END),
+    CONSTRAINT ck_requests_break_glass CHECK (NOT break_glass OR (state <> 'pending' AND mode = 'enforce'
+        AND (opened_at IS NULL OR deadline_at <= opened_at + interval '1 hour')))
 );
 CREATE INDEX ix_requests_wake_at ON requests (wake_at) WHERE wake_at IS NOT NULL;
 CREATE INDEX ix_requests_tenant_id_id ON requests (tenant_id, id);
@@ -506,7 +511,8 @@ CREATE TABLE decisions (
     request_id uuid NOT NULL CONSTRAINT fk_decisions_request_id REFERENCES requests (id),
     person_id uuid NOT NULL CONSTRAINT fk_decisions_person_id REFERENCES people (id),
     principals uuid[] NOT NULL,
-    decision varchar(24) NOT NULL CONSTRAINT ck_decisions_decision CHECK (decision IN ('endorse', 'approve', 'deny')),
+    decision varchar(24) NOT NULL
+        CONSTRAINT ck_decisions_decision CHECK (decision IN ('endorse', 'break_glass', 'approve', 'deny')),
     access_window integer CONSTRAINT ck_decisions_access_window CHECK (access_window >= 1),
     resources text[] CONSTRAINT ck_decisions_resources CHECK (cardinality(resources) >= 1),
     actions text[] CONSTRAINT ck_decisions_actions CHECK (cardinality(actions) >= 1),
@@ -530,6 +536,27 @@ CREATE TABLE decisions (
     CONSTRAINT ck_decisions_signed CHECK (num_nulls(statement, signed_content, assertion, passkey_id) IN (0, 4)
         AND (decision = 'approve' OR statement IS NULL))
 );
+
+-- What the customer finds of a window that was opened by break-glass, due a day after it was opened. `remind_at` is
+-- when somebody is reminded next, null once there is a finding.
+CREATE TABLE after_reviews (
+    request_id uuid CONSTRAINT pk_after_reviews PRIMARY KEY
+        CONSTRAINT fk_after_reviews_request_id REFERENCES requests (id),
+    tenant_id uuid NOT NULL CONSTRAINT fk_after_reviews_tenant_id REFERENCES tenants (id),
+    opened_at timestamptz NOT NULL,
+    due_at timestamptz NOT NULL,
+    remind_at timestamptz,
+    reminders integer NOT NULL DEFAULT 0 CONSTRAINT ck_after_reviews_reminders CHECK (reminders >= 0),
+    finding varchar(24) CONSTRAINT ck_after_reviews_finding CHECK (finding IN ('justified', 'not_justified')),
+    found_by uuid CONSTRAINT fk_after_reviews_found_by REFERENCES people (id),
+    found_at timestamptz,
+    found_event uuid,
+    CONSTRAINT ck_after_reviews_due_at CHECK (due_at BETWEEN opened_at AND opened_at + interval '1 day'),
+    CONSTRAINT ck_after_reviews_found CHECK (num_nulls(finding, found_by, found_at, found_event) IN (0, 4)
+        AND (finding IS NULL) = (remind_at IS NOT NULL))
+);
+CREATE INDEX ix_after_reviews_tenant_id_opened_at ON after_reviews (tenant_id, opened_at);
+CREATE INDEX ix_after_reviews_remind_at ON after_reviews (remind_at) WHERE remind_at IS NOT NULL;
 
 CREATE TABLE questions (
     id uuid CONSTRAINT pk_questions PRIMARY KEY,

@@ -318,7 +318,46 @@ BEGIN
     RETURN NEW;
 END $$;
 CREATE TRIGGER only_where_the_customer_lets BEFORE UPDATE ON requests FOR EACH ROW
-    WHEN (OLD.state = 'reviewing' AND NEW.state = 'active') EXECUTE FUNCTION refuse_without_the_customer();
+    WHEN (OLD.state = 'reviewing' AND NEW.state = 'active' AND NOT NEW.break_glass)
+    EXECUTE FUNCTION refuse_without_the_customer();
+-- Who submits says whether a request is for break-glass; that is given up once it is endorsed, and never taken up.
+CREATE TRIGGER never_break_glass_later BEFORE UPDATE ON requests FOR EACH ROW
+    WHEN (NEW.break_glass <> OLD.break_glass
+        AND NOT (OLD.break_glass AND OLD.state = 'reviewing' AND NEW.state IN ('pending', 'active')))
+    EXECUTE FUNCTION refuse('whether request %s is for break-glass was said when it was submitted');
+-- Break-glass is what the customer's policy of today allows: for which service, whom, how long and how often, by two
+-- people, with a finding that is due within a day, and while none is overdue. Of several at once all are counted: each
+-- waits for the commit of the one before.
+CREATE FUNCTION refuse_break_glass() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+DECLARE
+    policy jsonb;
+BEGIN
+    PERFORM pg_advisory_xact_lock(hashtextextended('break-glass at ' || NEW.tenant_id, 0));
+    SELECT p.body INTO policy FROM tenants t JOIN policies p ON p.tenant_id = t.id AND p.version = t.policy_version
+        WHERE t.id = NEW.tenant_id AND NOT t.suspended;
+    IF NOT coalesce(policy -> 'break_glass_services' ? NEW.service, false)
+        OR NEW.deadline_at > NEW.opened_at
+            + coalesce(CAST(policy ->> 'break_glass_ceiling' AS integer), 3600) * interval '1 second'
+        OR NOT EXISTS (SELECT FROM decisions d JOIN people p ON p.id = d.person_id WHERE d.request_id = NEW.id
+            AND d.decision = 'break_glass' AND d.person_id <> NEW.requester_id AND p.side = 'vendor'
+            AND (coalesce(policy -> 'break_glass_people', 'null') = 'null'
+                OR policy -> 'break_glass_people' ?& ARRAY[d.person_id::text, NEW.requester_id::text]))
+        OR NOT EXISTS (SELECT FROM after_reviews a WHERE a.request_id = NEW.id AND a.tenant_id = NEW.tenant_id
+            AND a.opened_at = NEW.opened_at AND a.finding IS NULL)
+        OR EXISTS (SELECT FROM after_reviews a WHERE a.tenant_id = NEW.tenant_id AND a.finding IS NULL
+            AND a.due_at <= NEW.opened_at)
+        OR (SELECT count(*) FROM after_reviews a WHERE a.tenant_id = NEW.tenant_id
+            AND a.opened_at > NEW.opened_at - interval '30 days')
+            > coalesce(CAST(policy ->> 'break_glass_monthly' AS integer), 2) THEN
+        RAISE EXCEPTION 'the customer does not allow break-glass for request %', NEW.id
+            USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE CONSTRAINT TRIGGER only_as_the_customer_allows AFTER UPDATE ON requests DEFERRABLE INITIALLY DEFERRED
+    FOR EACH ROW WHEN (NEW.break_glass AND NEW.state = 'active' AND OLD.state <> 'active')
+    EXECUTE FUNCTION refuse_break_glass();
 CREATE TRIGGER leaving_only_ends BEFORE UPDATE ON requests FOR EACH ROW
     WHEN (current_user = 'lockbox_api' AND OLD.requester_id = at_leaving()
         AND NEW.state NOT IN ('cancelled', 'revoked'))
@@ -453,6 +492,35 @@ CREATE TRIGGER append_only_whole BEFORE TRUNCATE ON pre_approval_votes FOR EACH 
     EXECUTE FUNCTION refuse('pre_approval_votes is append-only');
 CREATE TRIGGER never_goes BEFORE DELETE ON pre_approval_votes FOR EACH ROW
     EXECUTE FUNCTION refuse('pre_approval_votes is append-only');
+-- A finding is the customer's, given once, after the window has ended, with an event; reminders only count up.
+CREATE FUNCTION refuse_finding() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+BEGIN
+    IF OLD.finding IS NOT NULL OR to_jsonb(NEW) - '{remind_at,reminders,finding,found_by,found_at,found_event}'::text[]
+            <> to_jsonb(OLD) - '{remind_at,reminders,finding,found_by,found_at,found_event}'::text[]
+        OR NEW.reminders NOT BETWEEN OLD.reminders AND OLD.reminders + 1
+        OR (NEW.finding IS NOT NULL AND EXISTS (SELECT FROM requests r WHERE r.id = NEW.request_id
+            AND r.state = 'active' AND r.deadline_at > NEW.found_at)) THEN
+        RAISE EXCEPTION 'the finding about request % is given once, and after its end', NEW.request_id
+            USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER found_once BEFORE UPDATE ON after_reviews FOR EACH ROW EXECUTE FUNCTION refuse_finding();
+CREATE FUNCTION refuse_unrecorded_finding() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM events e WHERE e.id = NEW.found_event AND e.request_id = NEW.request_id
+        AND e.action = 'after_review' AND e.actor_id = NEW.found_by) THEN
+        RAISE EXCEPTION 'the finding about request % has no event', NEW.request_id
+            USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE CONSTRAINT TRIGGER findings_are_recorded AFTER UPDATE ON after_reviews DEFERRABLE INITIALLY DEFERRED
+    FOR EACH ROW WHEN (NEW.finding IS NOT NULL) EXECUTE FUNCTION refuse_unrecorded_finding();
+CREATE TRIGGER never_goes BEFORE DELETE ON after_reviews FOR EACH ROW
+    EXECUTE FUNCTION refuse('after_reviews is append-only');
 
 CREATE TRIGGER answered_once BEFORE UPDATE ON questions FOR EACH ROW
     WHEN (OLD.answered_at IS NOT NULL) EXECUTE FUNCTION refuse('question %s was answered');

@@ -281,7 +281,7 @@ def _put(cursor: psycopg.Cursor[Any], furnished: FurnishedRows) -> None:
 
 
 def _furnish(db: Database) -> World:
-    world = World.make(db, Policy())
+    world = World.make(db, Policy(break_glass_services=("exchange-online",)))
     post = Postbag()
     post.endpoint(world, f"https://tenant.example/{world.tenant.slug}", tenant_id=world.tenant.id)
     post.endpoint(world, f"https://vendor.example/{world.tenant.slug}", tenant_id=None)
@@ -293,6 +293,8 @@ def _furnish(db: Database) -> World:
             world.act("ann", answer, request.id, comment="Go ahead")
         with db.transaction() as session:
             questions.ask(session, world.people["ann"], HERE, request.id, "Which mails?")
+    emergency = world.submit(break_glass=True)
+    world.act("max", Action.BREAK_GLASS, emergency.id, comment="Mail is down")
     fan_out_all(as_sender(db))
     values: dict[str, UUID | list[UUID]] = {name: caller.person_id for name, caller in world.people.items()}
     values |= {"tenant": world.tenant.id, "everybody": [caller.person_id for caller in world.people.values()]}

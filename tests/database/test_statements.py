@@ -30,6 +30,7 @@ COMPOSED = {
     MIGRATING: "how long a migration waits for a lock",
     "lockbox.startup_checks.fits": "whether the database has revisions: tests/database/test_startup_checks.py",
     "lockbox.startup_checks.has_lagging_standby": "what a server asks: tests/database/test_startup_checks.py",
+    "lockbox.requests.after_reviews._statement": "makes the statements at the top of its module, prepared here",
     "lockbox.requests.questions._statement": "makes the statements at the top of its module, prepared here",
     "lockbox.requests.transition._statement": "makes the statements at the top of its module, prepared here",
 }

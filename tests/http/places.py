@@ -311,6 +311,7 @@ def _stated(door: Door) -> RouteExample:
 
 
 PLACES: dict[str, Callable[[Door], RouteExample]] = {
+    "POST /v1/requests/{request_id}/finding": lambda _: RouteExample(body={"finding": "justified", "comment": "OK"}),
     "POST /v1/requests/{request_id}/questions": lambda _: RouteExample(body=SAYS),
     "POST /v1/requests/{request_id}/questions/{question_id}/answer": lambda _: RouteExample(body=SAYS),
     "POST /v1/cases/{case_system}/{case_ref}/closed": lambda _: RouteExample(

@@ -16,6 +16,7 @@ from tests.http.test_routes import NOWHERE
 VERBS = (
     *("get", "list", "search", "check", "evaluate", "preview", "replay", "export"),
     *("submit", "resubmit", "endorse", "approve", "deny", "cancel", "revoke", "complete", "report", "ask", "answer"),
+    "break",
     *("add", "create", "change", "remove", "rename", "rotate", "redeliver", "test", "request", "record", "declare"),
     *("invite", "withdraw", "propose", "object_to", "leave", "suspend", "resume", "disable", "confirm"),
     *("start", "end", "allow", "decide", "acknowledge"),

@@ -51,6 +51,7 @@ def test_what_was_submitted_is_what_can_be_read(own_door: Door) -> None:
     assert [one["action"] for one in shown.pop("available_moves") if one["allowed"]] == ["cancel"]
     assert shown.pop("usage") is None
     assert shown.pop("approvals") == [{"group": None, "approvals": 0, "needed": 1, "step": 1}]
+    assert shown.pop("after_review") is None
     assert shown == submitted
     assert shown["actions"] == ["read", "export"]
     assert shown["case_ref"] == "CASE-7"

@@ -7,6 +7,7 @@ import pytest
 
 from lockbox.identity.roles import Mode, Side
 from lockbox.notifications.audience import (
+    AFTER_REVIEWS,
     ANSWER,
     CONNECTED,
     CONVERSED,
@@ -135,6 +136,7 @@ def test_every_reminder_has_a_text_that_stops_mattering_with_the_state_that_it_i
 
 RECEIPTS = {
     ("endorse", "manager"): {"decider"},
+    ("break_glass", "manager"): {"decider"},
     ("deny", "manager"): {"decider"},
     ("approve", "approver"): {"decider", "admins"},
     ("deny", "approver"): {"decider", "admins"},
@@ -191,6 +193,7 @@ def test_questions_of_the_review_are_the_vendors_and_all_have_two_types(said: st
 EVENT_TYPES = {
     ("submit", None): "request.submitted",
     ("endorse", "reviewing"): "request.endorsed",
+    ("break_glass", "reviewing"): "request.break_glass",
     ("deny", "reviewing"): "request.review_denied",
     ("approve", "pending"): "request.approved",
     ("deny", "pending"): "request.denied",
@@ -209,6 +212,9 @@ EVENT_TYPES = {
     ("begin", "active"): "request.begun",
     ("unreached", "pending"): "request.unreached",
     ("unreached", "reviewing"): "request.unreached",
+    ("after_review", "expired"): "request.after_review",
+    ("after_review_reminder", "expired"): "request.after_review_reminded",
+    ("after_review_overdue", "expired"): "request.after_review_overdue",
     ("question", "pending"): "request.question",
     ("answer", "pending"): "request.answer",
     ("connection_opened", "active"): "request.connection_opened",
@@ -223,7 +229,9 @@ def test_every_move_reminder_question_and_answer_has_an_event_type_and_there_is_
     reminders = {(reminder.value, state) for reminder, state in REMINDER_TEMPLATES}
 
     assert {
-        (action, state) for action, state in EVENT_TYPES if action not in {"question", "answer", *CONNECTED}
+        (action, state)
+        for action, state in EVENT_TYPES
+        if action not in {"question", "answer", *CONNECTED, *AFTER_REVIEWS}
     } == moves | reminders
     assert {key: type_of(*key) for key in EVENT_TYPES} == EVENT_TYPES
     assert set(EVENT_TYPES.values()) == TYPES

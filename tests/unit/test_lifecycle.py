@@ -26,6 +26,7 @@ TABLE = {
     (None, "submit", "engineer"): ("reviewing", "pending"),
     (None, "submit", "system"): ("reviewing", "pending"),
     ("reviewing", "endorse", "manager"): ("pending", "active"),
+    ("reviewing", "break_glass", "manager"): ("active", None),
     ("reviewing", "deny", "manager"): ("denied", None),
     ("reviewing", "deny", "tenant_admin"): ("denied", None),
     ("reviewing", "cancel", "requester"): ("cancelled", None),
@@ -50,6 +51,7 @@ TABLE = {
 STARTS: dict[str, set[str | None]] = {
     "submit": {None},
     "endorse": {"reviewing"},
+    "break_glass": {"reviewing"},
     "approve": {"pending"},
     "deny": {"reviewing", "pending"},
     "cancel": {"reviewing", "pending"},
@@ -62,7 +64,7 @@ EVER_DOES = {
     "engineer": {"submit"},
     "system": {"submit"},
     "requester": {"cancel", "complete"},
-    "manager": {"endorse", "deny", "revoke"},
+    "manager": {"endorse", "break_glass", "deny", "revoke"},
     "approver": {"approve", "deny", "revoke"},
     "tenant_admin": {"deny", "revoke"},
     "operator": {"cancel", "revoke"},
@@ -80,7 +82,7 @@ def test_the_words_are_those_of_the_table() -> None:
     assert {(state, action) for state, action, _ in TABLE} == words
     assert set(Party) == set(EVER_DOES)
     assert set(Action) == set(STARTS)
-    assert len(EVERYTHING) == 10 * 9 * 9
+    assert len(EVERYTHING) == 10 * 10 * 9
     assert len(CELLS) == len(TABLE)
 
 
@@ -142,8 +144,8 @@ def test_six_states_are_final_and_nothing_leads_out_of_them() -> None:
 
 def test_the_clock_ends_what_is_open_and_people_do_the_rest() -> None:
     assert CLOCK_ACTIONS == {"reviewing": "time_out", "pending": "time_out", "active": "expire"}
-    assert {"endorse", "approve", "deny"} == DECISIONS
-    assert {"endorse", "approve", "deny", "cancel", "complete", "revoke"} == PEOPLES_ACTIONS
+    assert {"endorse", "break_glass", "approve", "deny"} == DECISIONS
+    assert {*DECISIONS, "cancel", "complete", "revoke"} == PEOPLES_ACTIONS
 
 
 @pytest.mark.parametrize(

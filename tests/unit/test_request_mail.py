@@ -11,7 +11,16 @@ import pytest
 
 from lockbox.identity.roles import Mode
 from lockbox.notifications import mail_text
-from lockbox.notifications.audience import CONVERSED, COPIED, OPERATED, RECEIPT, REMINDERS, REPORT
+from lockbox.notifications.audience import (
+    AFTER_REVIEWS,
+    BREAK_GLASS,
+    CONVERSED,
+    COPIED,
+    OPERATED,
+    RECEIPT,
+    REMINDERS,
+    REPORT,
+)
 from lockbox.notifications.earlier_requests import EarlierRequest
 from lockbox.notifications.mail_text import REQUEST_SUBJECTS
 from lockbox.notifications.request_mail import MailWording
@@ -58,6 +67,7 @@ def test_every_state_has_a_letter_with_a_text_part_and_a_subject(state: State) -
 
     of_targets = {*OPERATED, *OPERATED.values()}
     others = {*REMINDERS, *CONVERSED.values(), *of_targets, "begun", "closing", "unreached", RECEIPT, REPORT, COPIED}
+    others |= {BREAK_GLASS, *AFTER_REVIEWS}
     assert set(REQUEST_SUBJECTS) == {*State, *others}
     assert made.text.strip()
     assert made.html.lstrip().startswith("<!doctype html>")

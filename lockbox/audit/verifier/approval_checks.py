@@ -25,7 +25,8 @@ NAME = "lockbox/approvals"
 APPROVAL_FORMAT = "lockbox approval 1"
 SUBMIT, SUBMISSION, RESOURCES = "submit", "submission", "resources"
 ACTIVE = "active"
-ENDORSE = "endorse"
+ENDORSE, BREAK_GLASS = "endorse", "break_glass"
+LONGEST_BREAK_GLASS = 3600
 LOOSER = {"enforce": frozenset({"observe", "off"}), "observe": frozenset({"off"})}
 """Modes, each with the less strict ones that a request may have come from."""
 OF_SUBMIT = ("service", "actions", "mode", "policy_version")
@@ -151,6 +152,8 @@ class ApprovalChecker:
             self._asked[request] = asked
         if fields["action"] == ENDORSE and "mode" in fields and request in self._asked:
             self._get_stricter(request, fields["mode"])
+        if fields["to_state"] == ACTIVE and (how := _wrong_break_glass(fields, self._asked.get(request))):
+            self._findings.add(FindingKind.APPROVAL, f"this opens a window by break-glass {how}", **where)
         if "approval" in fields:
             self._check(fields, shown, where)
         elif fields["to_state"] == ACTIVE:
@@ -194,6 +197,20 @@ class ApprovalChecker:
         except (InvalidSignature, KeyError, TypeError, ValueError, RecursionError):
             return False
         return True
+
+
+def _wrong_break_glass(fields: Mapping[str, Any], asked: Mapping[str, Any] | None) -> str | None:
+    """Return what is wrong with a window that was opened by break-glass, or None: two people, and an hour at most."""
+    if (fields["action"] == BREAK_GLASS) is not (fields.get(BREAK_GLASS) is True):
+        return "and does not say so, or says so and is none"
+    if fields["action"] != BREAK_GLASS:
+        return None
+    if fields.get("approved_by") != [fields.get("actor_id")]:
+        return "by another than who signed for it"
+    if asked and fields.get("actor_id") == asked["engineer"]:
+        return "by the requester alone"
+    seconds = _seconds(fields.get("at"), fields.get("deadline_at"))
+    return None if seconds is not None and seconds <= LONGEST_BREAK_GLASS else "for longer than an hour"
 
 
 def _asked(fields: Mapping[str, Any], shown: Mapping[str, str]) -> dict[str, Any] | None:
@@ -266,7 +283,7 @@ def _statement(fields: Mapping[str, Any], asked: Mapping[str, Any], by: list[str
         "opened_at": fields.get("at"),
         "until": fields.get("deadline_at"),
         "by": sorted(by),
-        **{name: fields[name] for name in (USES, OPENS_AT) if name in fields},
+        **{name: fields[name] for name in (USES, OPENS_AT, BREAK_GLASS) if name in fields},
         **asked,
     }
     try:

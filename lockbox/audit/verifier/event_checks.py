@@ -17,8 +17,8 @@ from lockbox.audit.verifier.move_checks import MoveChecker, MoveSequencer, UseCh
 from lockbox.audit.verifier.signed_approvals import NO_APPROVERS, Approvers, PasskeyApprovalChecker
 
 SERVICE, RESOURCES = "service", "resources"
-ASKING = ("submit", "endorse")
-"""The moves that may first ask the customer: they hold the submission."""
+ASKING = ("submit", "endorse", "break_glass")
+"""The moves that may first ask or tell the customer: they hold the submission."""
 MEMBERS = ("id", "tenant_id", "request_id", "seq", "at", "action", "actor_id", "actor_role", "from_state", "to_state")
 """Members of the body that are also columns of its row, for searching."""
 IDS = frozenset({"id", "tenant_id", "request_id", "actor_id"})

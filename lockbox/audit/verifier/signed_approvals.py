@@ -31,6 +31,7 @@ KEY_FILE_FORMAT = "lockbox approver keys 1"
 LONGEST_FILE = 1 << 20
 GROUP = 8
 APPROVE, ENDORSE, ACTIVE, ENFORCE = "approve", "endorse", "active", "enforce"
+BREAK_GLASS = "break_glass"
 LASTS = timedelta(minutes=10)
 """How long an approver may take to sign."""
 LOOSE = frozenset({"observe", "off"})
@@ -164,8 +165,9 @@ class PasskeyApprovalChecker:
 
     `signed` were valid under a customer's key, `hidden` of them over resources that the file does not show;
     `unchecked` agree with the log, but no key file was given. `attested` counts by approver the approvals that only
-    the vendor's server vouches for, `alone` the windows that the vendor says it could open without asking. If each
-    approval has to be signed, each of either is a finding.
+    the vendor's server vouches for, `alone` the windows that the vendor says it could open without asking, and
+    `by_break_glass` those that it opened in an emergency. If each approval has to be signed, each of these is a
+    finding.
     """
 
     def __init__(self, tenant: str | None, approvers: Approvers, findings: Findings) -> None:
@@ -173,6 +175,7 @@ class PasskeyApprovalChecker:
         self.unchecked = 0
         self.hidden = 0
         self.alone = 0
+        self.by_break_glass = 0
         self.attested: Counter[str] = Counter()
         self._has_keys = bool(approvers.files)
         self._keys = by_person(approvers.files, tenant)
@@ -261,6 +264,9 @@ class PasskeyApprovalChecker:
         if asked and asked["mode"] in LOOSE and fields["action"] == ENDORSE:
             self._take_alone(where)
             return
+        if fields["action"] == BREAK_GLASS:
+            self._take_break_glass(where)
+            return
         counted = fields.get("approved_by")
         people = {str(one) for one in counted} if isinstance(counted, list) else set()
         if asked is None and is_all_there and (self._has_keys or self._is_required):
@@ -285,6 +291,12 @@ class PasskeyApprovalChecker:
                 "the vendor opened this window without the customer, in another mode than enforce: "
                 "no passkey signed it"
             )
+            self._findings.add(FindingKind.PASSKEY, message, **where)
+
+    def _take_break_glass(self, where: Mapping[str, Any]) -> None:
+        self.by_break_glass += 1
+        if self._is_required:
+            message = "two people of the vendor opened this window by break-glass: no passkey of yours signed it"
             self._findings.add(FindingKind.PASSKEY, message, **where)
 
 

@@ -41,8 +41,8 @@ class VerificationResult:
     `unchecked_approvals` could not be checked. `signed_approvals` are votes signed by the approver's own passkey,
     under a key of the customer, `hidden_signatures` of them over resources that the file does not show,
     `unchecked_signatures` those without a given key, `attested` by approver those that only the vendor's server
-    vouches for, `opened_alone` windows opened without asking the customer. `stopped_at` is the line at which reading
-    stopped after enough findings, or None.
+    vouches for, `opened_alone` windows opened without asking the customer, `by_break_glass` those of an emergency.
+    `stopped_at` is the line at which reading stopped after enough findings, or None.
     """
 
     header: ExportHeader
@@ -61,6 +61,7 @@ class VerificationResult:
     unchecked_signatures: int = 0
     attested: Mapping[str, int] = field(default_factory=dict)
     opened_alone: int = 0
+    by_break_glass: int = 0
     removed: list[tuple[int, int]] = field(default_factory=list)
     findings: Findings = field(default_factory=Findings)
     stopped_at: int | None = None
@@ -185,6 +186,7 @@ def _conclude(result: VerificationResult, bodies: EventChecker, holding: Consist
     result.unchecked_approvals = approved.unchecked
     result.signed_approvals, result.unchecked_signatures = bodies.signed.signed, bodies.signed.unchecked
     result.hidden_signatures = bodies.signed.hidden
+    result.by_break_glass = bodies.signed.by_break_glass
     result.attested, result.opened_alone = bodies.signed.attested, bodies.signed.alone
 
 
@@ -383,6 +385,8 @@ def _of_passkeys(result: VerificationResult) -> Iterator[str]:
         people = ", ".join(f"{name} ({count})" for name, count in sorted(result.attested.items()))
         total = sum(result.attested.values())
         yield f"attested by the vendor's server alone: {counted(total, 'approval')}, of {people}"
+    if result.by_break_glass:
+        yield f"opened by break-glass, without your approval: {counted(result.by_break_glass, 'window')}"
     if result.opened_alone:
         yield f"opened by the vendor without asking you: {counted(result.opened_alone, 'window')}"
 

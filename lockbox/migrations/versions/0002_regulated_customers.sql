@@ -95,6 +95,161 @@ GRANT EXECUTE ON FUNCTION ran_to_its_end TO lockbox_api, lockbox_worker, lockbox
 
 -- Break-glass
 
+ALTER TABLE requests ADD COLUMN break_glass boolean NOT NULL DEFAULT false;
+ALTER TABLE requests ADD CONSTRAINT ck_requests_break_glass CHECK (NOT break_glass OR (state <> 'pending'
+    AND mode = 'enforce' AND (opened_at IS NULL OR deadline_at <= opened_at + interval '1 hour')));
+ALTER TABLE decisions DROP CONSTRAINT ck_decisions_decision;
+ALTER TABLE decisions ADD CONSTRAINT ck_decisions_decision
+    CHECK (decision IN ('endorse', 'break_glass', 'approve', 'deny'));
+
+CREATE TABLE after_reviews (
+    request_id uuid CONSTRAINT pk_after_reviews PRIMARY KEY
+        CONSTRAINT fk_after_reviews_request_id REFERENCES requests (id),
+    tenant_id uuid NOT NULL CONSTRAINT fk_after_reviews_tenant_id REFERENCES tenants (id),
+    opened_at timestamptz NOT NULL,
+    due_at timestamptz NOT NULL,
+    remind_at timestamptz,
+    reminders integer NOT NULL DEFAULT 0 CONSTRAINT ck_after_reviews_reminders CHECK (reminders >= 0),
+    finding varchar(24) CONSTRAINT ck_after_reviews_finding CHECK (finding IN ('justified', 'not_justified')),
+    found_by uuid CONSTRAINT fk_after_reviews_found_by REFERENCES people (id),
+    found_at timestamptz,
+    found_event uuid,
+    CONSTRAINT ck_after_reviews_due_at CHECK (due_at BETWEEN opened_at AND opened_at + interval '1 day'),
+    CONSTRAINT ck_after_reviews_found CHECK (num_nulls(finding, found_by, found_at, found_event) IN (0, 4)
+        AND (finding IS NULL) = (remind_at IS NOT NULL))
+);
+CREATE INDEX ix_after_reviews_tenant_id_opened_at ON after_reviews (tenant_id, opened_at);
+CREATE INDEX ix_after_reviews_remind_at ON after_reviews (remind_at) WHERE remind_at IS NOT NULL;
+
+DROP TRIGGER only_where_the_customer_lets ON requests;
+CREATE TRIGGER only_where_the_customer_lets BEFORE UPDATE ON requests FOR EACH ROW
+    WHEN (OLD.state = 'reviewing' AND NEW.state = 'active' AND NOT NEW.break_glass)
+    EXECUTE FUNCTION refuse_without_the_customer();
+-- Who submits says whether a request is for break-glass; that is given up once it is endorsed, and never taken up.
+CREATE TRIGGER never_break_glass_later BEFORE UPDATE ON requests FOR EACH ROW
+    WHEN (NEW.break_glass <> OLD.break_glass
+        AND NOT (OLD.break_glass AND OLD.state = 'reviewing' AND NEW.state IN ('pending', 'active')))
+    EXECUTE FUNCTION refuse('whether request %s is for break-glass was said when it was submitted');
+-- Break-glass is what the customer's policy of today allows: for which service, whom, how long and how often, by two
+-- people, with a finding that is due within a day, and while none is overdue. Of several at once all are counted: each
+-- waits for the commit of the one before.
+CREATE FUNCTION refuse_break_glass() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+DECLARE
+    policy jsonb;
+BEGIN
+    PERFORM pg_advisory_xact_lock(hashtextextended('break-glass at ' || NEW.tenant_id, 0));
+    SELECT p.body INTO policy FROM tenants t JOIN policies p ON p.tenant_id = t.id AND p.version = t.policy_version
+        WHERE t.id = NEW.tenant_id AND NOT t.suspended;
+    IF NOT coalesce(policy -> 'break_glass_services' ? NEW.service, false)
+        OR NEW.deadline_at > NEW.opened_at
+            + coalesce(CAST(policy ->> 'break_glass_ceiling' AS integer), 3600) * interval '1 second'
+        OR NOT EXISTS (SELECT FROM decisions d JOIN people p ON p.id = d.person_id WHERE d.request_id = NEW.id
+            AND d.decision = 'break_glass' AND d.person_id <> NEW.requester_id AND p.side = 'vendor'
+            AND (coalesce(policy -> 'break_glass_people', 'null') = 'null'
+                OR policy -> 'break_glass_people' ?& ARRAY[d.person_id::text, NEW.requester_id::text]))
+        OR NOT EXISTS (SELECT FROM after_reviews a WHERE a.request_id = NEW.id AND a.tenant_id = NEW.tenant_id
+            AND a.opened_at = NEW.opened_at AND a.finding IS NULL)
+        OR EXISTS (SELECT FROM after_reviews a WHERE a.tenant_id = NEW.tenant_id AND a.finding IS NULL
+            AND a.due_at <= NEW.opened_at)
+        OR (SELECT count(*) FROM after_reviews a WHERE a.tenant_id = NEW.tenant_id
+            AND a.opened_at > NEW.opened_at - interval '30 days')
+            > coalesce(CAST(policy ->> 'break_glass_monthly' AS integer), 2) THEN
+        RAISE EXCEPTION 'the customer does not allow break-glass for request %', NEW.id
+            USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE CONSTRAINT TRIGGER only_as_the_customer_allows AFTER UPDATE ON requests DEFERRABLE INITIALLY DEFERRED
+    FOR EACH ROW WHEN (NEW.break_glass AND NEW.state = 'active' AND OLD.state <> 'active')
+    EXECUTE FUNCTION refuse_break_glass();
+
+-- A finding is the customer's, given once, after the window has ended, with an event; reminders only count up.
+CREATE FUNCTION refuse_finding() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+BEGIN
+    IF OLD.finding IS NOT NULL OR to_jsonb(NEW) - '{remind_at,reminders,finding,found_by,found_at,found_event}'::text[]
+            <> to_jsonb(OLD) - '{remind_at,reminders,finding,found_by,found_at,found_event}'::text[]
+        OR NEW.reminders NOT BETWEEN OLD.reminders AND OLD.reminders + 1
+        OR (NEW.finding IS NOT NULL AND EXISTS (SELECT FROM requests r WHERE r.id = NEW.request_id
+            AND r.state = 'active' AND r.deadline_at > NEW.found_at)) THEN
+        RAISE EXCEPTION 'the finding about request % is given once, and after its end', NEW.request_id
+            USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER found_once BEFORE UPDATE ON after_reviews FOR EACH ROW EXECUTE FUNCTION refuse_finding();
+CREATE FUNCTION refuse_unrecorded_finding() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM events e WHERE e.id = NEW.found_event AND e.request_id = NEW.request_id
+        AND e.action = 'after_review' AND e.actor_id = NEW.found_by) THEN
+        RAISE EXCEPTION 'the finding about request % has no event', NEW.request_id
+            USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE CONSTRAINT TRIGGER findings_are_recorded AFTER UPDATE ON after_reviews DEFERRABLE INITIALLY DEFERRED
+    FOR EACH ROW WHEN (NEW.finding IS NOT NULL) EXECUTE FUNCTION refuse_unrecorded_finding();
+CREATE TRIGGER never_goes BEFORE DELETE ON after_reviews FOR EACH ROW
+    EXECUTE FUNCTION refuse('after_reviews is append-only');
+
+ALTER TABLE after_reviews ENABLE ROW LEVEL SECURITY;
+ALTER TABLE after_reviews FORCE ROW LEVEL SECURITY;
+CREATE POLICY worker ON after_reviews FOR ALL TO lockbox_worker USING (true);
+CREATE POLICY notifications ON after_reviews FOR ALL TO lockbox_notifications USING (true);
+-- Who opens by break-glass has the customer asked for a finding, which is that of its approvers and admins.
+CREATE POLICY api_select ON after_reviews FOR SELECT TO lockbox_api
+    USING (EXISTS (SELECT FROM requests r WHERE r.id = request_id OFFSET 0));
+CREATE POLICY api_insert ON after_reviews FOR INSERT TO lockbox_api
+    WITH CHECK (finding IS NULL AND reminders = 0 AND (SELECT at_roles()) && '{manager}'::text[]
+        AND EXISTS (SELECT FROM requests r WHERE r.id = request_id AND r.tenant_id = after_reviews.tenant_id
+            AND r.break_glass));
+CREATE POLICY api_update ON after_reviews FOR UPDATE TO lockbox_api
+    USING (tenant_id = ANY ((SELECT at_administers())::uuid[]) OR at_decides(tenant_id))
+    WITH CHECK (found_by = (SELECT at_person()));
+DROP POLICY api_insert ON decisions;
+DO $$
+DECLARE
+    decides CONSTANT text := $text$
+        %1$s = ANY (%3$s) AND (
+            EXISTS (SELECT FROM memberships m
+                WHERE m.person_id = %2$s AND m.tenant_id = %1$s AND m.role = 'approver')
+            OR EXISTS (SELECT FROM delegations d
+                WHERE d.delegate_id = %2$s AND d.tenant_id = %1$s AND d.ended_at IS NULL))
+    $text$;
+    person CONSTANT text := '(SELECT at_person())';
+    tenants CONSTANT text := '(SELECT at_tenants())::uuid[]';
+BEGIN
+    EXECUTE format($policy$CREATE POLICY api_insert ON decisions FOR INSERT TO lockbox_api
+        WITH CHECK (person_id = (SELECT at_person()) AND EXISTS (SELECT FROM requests r
+            WHERE r.id = request_id AND r.requester_id <> (SELECT at_person()) AND CASE decision
+                WHEN 'endorse' THEN r.state = 'reviewing' AND (SELECT at_roles()) && '{manager}'::text[]
+                WHEN 'break_glass' THEN r.break_glass AND r.state = 'reviewing'
+                    AND (SELECT at_roles()) && '{manager}'::text[]
+                WHEN 'approve' THEN r.state = 'pending' AND (%1$s)
+                ELSE (r.state = 'reviewing' AND (SELECT at_roles()) && '{manager}'::text[])
+                    OR r.tenant_id = ANY ((SELECT at_administers())::uuid[]) OR (%1$s) END))$policy$,
+        format(decides, 'r.tenant_id', person, tenants));
+END $$;
+
+GRANT SELECT, INSERT ON after_reviews TO lockbox_api;
+GRANT UPDATE (remind_at, finding, found_by, found_at, found_event) ON after_reviews TO lockbox_api;
+GRANT UPDATE (break_glass) ON requests TO lockbox_api;
+GRANT SELECT ON after_reviews TO lockbox_worker, lockbox_notifications;
+GRANT UPDATE (remind_at, reminders) ON after_reviews TO lockbox_worker;
+
+-- How many windows were opened by break-glass within 30 days, and how many findings about such windows are overdue.
+CREATE FUNCTION break_glass_record(of_tenant uuid) RETURNS TABLE (lately integer, overdue integer)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    SELECT CAST(count(*) FILTER (WHERE a.opened_at > clock_timestamp() - interval '30 days') AS integer),
+        CAST(count(*) FILTER (WHERE a.finding IS NULL AND a.due_at <= clock_timestamp()) AS integer)
+    FROM after_reviews a WHERE a.tenant_id = of_tenant AND of_tenant = ANY (at_reach())
+        AND (a.finding IS NULL OR a.opened_at > clock_timestamp() - interval '30 days')
+$$;
+REVOKE ALL ON FUNCTION break_glass_record, refuse_break_glass, refuse_finding, refuse_unrecorded_finding FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION break_glass_record TO lockbox_api;
+
 
 -- Cases and duplicates
 
@@ -535,7 +690,11 @@ GRANT EXECUTE ON FUNCTION is_held, last_sign_ins TO lockbox_api;
 DO $$
 DECLARE
     rule CONSTANT text := $rule$
-    SELECT CASE WHEN request.mode = 'enforce' AND request.pre_approval_id IS NOT NULL THEN
+    SELECT CASE WHEN request.break_glass THEN
+        NOT EXISTS (SELECT FROM decisions d WHERE d.request_id = request.id AND d.decision = 'deny')
+        AND EXISTS (SELECT FROM decisions d WHERE d.request_id = request.id
+            AND d.decision = 'break_glass' AND d.person_id <> request.requester_id)
+    WHEN request.mode = 'enforce' AND request.pre_approval_id IS NOT NULL THEN
         is_pre_approved(request)
     WHEN request.mode = 'enforce' THEN
         NOT EXISTS (SELECT FROM decisions d WHERE d.request_id = request.id AND d.decision = 'deny')

@@ -1,0 +1,27 @@
+"""The body of an access check's yes."""
+
+from datetime import datetime
+from typing import Literal
+from uuid import UUID
+
+from pydantic import BaseModel
+
+
+class AccessView(BaseModel):
+    """An open window, and the checked parameters: let this engineer do this, and check again before `deadline_at`.
+
+    A gateway compares all of it with what it is about to serve. `uses_left` is how often the window
+    lets in after this, null for any number. `break_glass` is whether it was opened in an emergency without the
+    customer.
+    """
+
+    open: Literal[True] = True
+    tenant: str
+    service: str
+    resource: str
+    action: str
+    engineer: UUID
+    request_id: UUID
+    deadline_at: datetime
+    uses_left: int | None
+    break_glass: bool

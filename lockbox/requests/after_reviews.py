@@ -1,0 +1,263 @@
+"""The customer's finding about a window that was opened by break-glass, and the reminders until it is given."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from types import MappingProxyType
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row, TextClause, text
+
+from lockbox import database
+from lockbox.audit import events
+from lockbox.audit.canonical import Value
+from lockbox.audit.events import THE_CLOCK, Actor, AuditEvent
+from lockbox.database import Database, UnitOfWork, array, now
+from lockbox.errors import AlreadyDecided, CommentRequired, InvalidMove, NotYours
+from lockbox.failpoints import failpoint
+from lockbox.identity import authentication, roles
+from lockbox.identity.roles import Caller, Mode, ProtectedField, Role, Side
+from lockbox.notifications import outbox, recipients
+from lockbox.notifications.audience import AFTER_REVIEW, AFTER_REVIEW_OVERDUE, AFTER_REVIEW_REMINDER
+from lockbox.notifications.outbox import NotifiedMove
+from lockbox.notifications.recipients import RecipientDirectory
+from lockbox.requests import decide, decisions, queries
+from lockbox.requests.available_moves import now_is, parties
+from lockbox.requests.break_glass import next_reminder
+from lockbox.requests.decisions import DecisionContext
+from lockbox.requests.lifecycle import Party, State
+from lockbox.requests.models import AccessRequest, Finding
+from lockbox.requests.on_behalf_of import names_of, personal_names
+from lockbox.requests.transition import Origin, actor_for
+
+MOST_REMINDED = 200
+MOST_LISTED = 50
+FINDERS = (Party.APPROVER, Party.TENANT_ADMIN)
+SAY_WHY = "Say in a comment why you find this: the vendor reads it, and it is on record. Nothing was done yet."
+NO_REVIEW = "This request was not opened by break-glass. There is nothing to find about it."
+STILL_OPEN = "This access is still open. Revoke it, or wait for its end: the finding is about all of it."
+FOUND = "The finding about this access was already given."
+READ = text("""
+SELECT a.due_at, a.finding, a.found_at, a.due_at <= clock_timestamp() AND a.finding IS NULL AS is_overdue,
+    (SELECT d.fields #>> '{name,1}' FROM event_details d WHERE d.event_id = a.found_event) AS found_by,
+    (SELECT d.fields #>> '{comment,1}' FROM event_details d WHERE d.event_id = a.found_event) AS comment
+FROM after_reviews a WHERE a.request_id = :request_id
+""")
+LOCK = text("SELECT finding FROM after_reviews WHERE request_id = :request_id FOR UPDATE")
+OPEN = text("""
+SELECT a.request_id FROM after_reviews a JOIN requests r ON r.id = a.request_id
+WHERE a.finding IS NULL AND a.tenant_id = ANY (CAST(:tenants AS uuid[]))
+    AND (r.state <> 'active' OR r.deadline_at <= clock_timestamp())
+ORDER BY a.due_at LIMIT :most
+""")
+DUE = text("""
+SELECT a.request_id AS id, a.opened_at, a.due_at, a.reminders, r.tenant_id, r.requester_id, r.mode, r.service,
+    r.state, r.asked_at
+FROM after_reviews a JOIN requests r ON r.id = a.request_id
+WHERE a.remind_at <= clock_timestamp() ORDER BY a.remind_at LIMIT :most FOR UPDATE OF a SKIP LOCKED
+""")
+
+
+def _statement(change: str) -> TextClause:
+    return text(f"WITH {events.APPEND},{outbox.QUEUE} {change}")
+
+
+FIND = _statement("""
+UPDATE after_reviews SET finding = :finding, found_by = :found_by, found_at = :at, found_event = :event_id,
+    remind_at = NULL
+WHERE request_id = :request_id
+""")
+REMIND = _statement("""
+UPDATE after_reviews a SET remind_at = n.remind_at, reminders = a.reminders + 1
+FROM unnest(CAST(:id AS uuid[]), CAST(:remind_at AS timestamptz[])) AS n (id, remind_at) WHERE a.request_id = n.id
+""")
+
+
+@dataclass(frozen=True)
+class AfterReviewEntry:
+    """An after-review as a reader sees it: until when a finding is due, what was found, and whether they may find it.
+
+    `found_by` and `comment` are None where they were erased, or are not for the reader.
+    """
+
+    due_at: datetime
+    is_overdue: bool
+    finding: Finding | None
+    found_at: datetime | None
+    found_by: str | None
+    comment: str | None
+    may_find: bool
+
+
+@dataclass(frozen=True)
+class FindingInput:
+    """What somebody of the customer finds, and why."""
+
+    finding: Finding
+    comment: str
+
+
+def read(session: UnitOfWork, caller: Caller, request: AccessRequest) -> AfterReviewEntry | None:
+    """Return the after-review of a request that the caller may know of; None where there was no break-glass."""
+    row = session.execute(READ, {"request_id": request.id}).one_or_none() if request.break_glass else None
+    if row is None:
+        return None
+    held, at = roles.reader_roles(caller, request.requester_id, request.tenant_id), now(session)
+    may_find = row.finding is None and not _is_open(request, at)
+    if may_find and caller.side is Side.CUSTOMER:
+        known = recipients.look_up(session, {request.tenant_id}, at)
+        may_find = _party(caller, request, known) is not None
+    return _entry(
+        row,
+        reads=roles.may_read(ProtectedField.COMMENT, held),
+        may_find=may_find and caller.side is Side.CUSTOMER,
+    )
+
+
+def _entry(row: Row[Any], *, reads: bool, may_find: bool) -> AfterReviewEntry:
+    finding = Finding(row.finding) if row.finding else None
+    comment = row.comment if reads else None
+    return AfterReviewEntry(row.due_at, row.is_overdue, finding, row.found_at, row.found_by, comment, may_find)
+
+
+def open_reviews(session: UnitOfWork, caller: Caller) -> list[queries.RequestEntry]:
+    """Return the windows about which the caller may give a finding, the one that is due first first."""
+    tenants = caller.tenants({Role.TENANT_ADMIN, Role.APPROVER})
+    if not tenants:
+        return []
+    authentication.enter(session, caller)
+    ids = session.execute(OPEN, {"tenants": sorted(tenants), "most": MOST_LISTED}).scalars().all()
+    return queries.some(session, caller, ids)
+
+
+def find(
+    session: UnitOfWork, caller: Caller, origin: Origin, request_id: UUID, said: FindingInput
+) -> AfterReviewEntry:
+    """Give the customer's finding about a window that was opened by break-glass, as an approver or admin.
+
+    Raises:
+        NotFound: there is no such request that the caller may know of.
+        NotYours: the caller is not the one to say so.
+        InvalidMove: it was not opened by break-glass, or is still open.
+        AlreadyDecided: there is a finding.
+        CommentRequired: it does not say why.
+    """
+    authentication.enter(session, caller)
+    request = decide.locked(session, caller, request_id)
+    scene = decisions.after_lock(session, caller, origin, request)
+    party = _party(scene.caller, request, scene.known)
+    if party is None:
+        raise NotYours("Only the customer's approvers and admins can give the finding.")
+    state = now_is(State(request.state), request.version)
+    row = session.execute(LOCK, {"request_id": request.id}).one_or_none() if request.break_glass else None
+    if row is None:
+        raise InvalidMove(NO_REVIEW, **state)
+    if row.finding is not None:
+        raise AlreadyDecided(FOUND, **state)
+    if _is_open(request, scene.at):
+        raise InvalidMove(STILL_OPEN, **state)
+    if not said.comment.strip():
+        raise CommentRequired(SAY_WHY, field="comment")
+    _write(session, scene, request, party, said)
+    failpoint("after_review.after_finding")
+    row = session.execute(READ, {"request_id": request.id}).one()
+    return _entry(row, reads=True, may_find=False)
+
+
+def remind(database_: Database) -> Iterator[int]:
+    """Remind whoever can give a finding that is due, and more people once it is overdue, batch by batch."""
+    while count := _remind_batch(database_):
+        yield count
+
+
+def _remind_batch(database_: Database) -> int:
+    with database_.transaction() as session:
+        rows = session.execute(DUE, {"most": MOST_REMINDED}).all()
+        if not rows:
+            return 0
+        at = now(session)
+        again = [next_reminder(row.opened_at, row.due_at, at) for row in rows]
+        told = [(row, _event(row, _reminder(row, at), THE_CLOCK, at, facts=_reminded(row))) for row in rows]
+        values = {"id": array(row.id for row in rows), "remind_at": array(again)}
+        session.execute(REMIND, values | _told(session, told))
+        failpoint("after_review.after_reminder")
+        return len(rows)
+
+
+def _reminder(row: Row[Any], at: datetime) -> str:
+    return AFTER_REVIEW_OVERDUE if row.due_at <= at else AFTER_REVIEW_REMINDER
+
+
+def _reminded(row: Row[Any]) -> dict[str, Value]:
+    return {"reminders": row.reminders + 1, "due_at": row.due_at}
+
+
+def _is_open(request: AccessRequest, at: datetime) -> bool:
+    return request.state == State.ACTIVE and at < request.deadline_at
+
+
+def _party(caller: Caller, request: AccessRequest, known: RecipientDirectory) -> Party | None:
+    """Return as which party somebody may give the finding, None where they may not."""
+    is_delegate = caller.person_id in known.delegates[request.tenant_id]
+    state = State(request.state)
+    held = parties(caller, request.requester_id, request.tenant_id, state, is_delegate=is_delegate)
+    return next((party for party in FINDERS if party in held and not caller.holds(Role.SYSTEM)), None)
+
+
+def _write(
+    session: UnitOfWork, scene: DecisionContext, request: AccessRequest, party: Party, said: FindingInput
+) -> None:
+    people = sorted(scene.principals(request), key=str) if party is Party.APPROVER else []
+    actor = actor_for(scene.caller, party, scene.origin, on_behalf_of=people[0] if people else None)
+    personal = {"comment": said.comment, **personal_names(people, names_of(session, people))}
+    event = _event(request, AFTER_REVIEW, actor, scene.at, {"finding": said.finding.value}, personal)
+    values = {"finding": said.finding.value, "found_by": scene.caller.person_id, "at": scene.at}
+    values |= {"event_id": event.id, "request_id": request.id}
+    session.execute(FIND, values | _told(session, [(request, event)]))
+    database.publish_after_commit(session, [request.id])
+
+
+def _event(  # noqa: PLR0917 - as many things make an event
+    request: AccessRequest | Row[Any],
+    action: str,
+    actor: Actor,
+    at: datetime,
+    facts: Mapping[str, Value],
+    personal: Mapping[str, str | None] = MappingProxyType({}),
+) -> AuditEvent:
+    return AuditEvent(
+        at=at,
+        action=action,
+        actor=actor,
+        tenant_id=request.tenant_id,
+        request_id=request.id,
+        from_state=request.state,
+        to_state=request.state,
+        facts=facts,
+        personal=personal,
+    )
+
+
+def _told(session: UnitOfWork, told: Sequence[tuple[AccessRequest | Row[Any], AuditEvent]]) -> dict[str, Any]:
+    """Return the parameters that record these events, and have people told of them."""
+    moves = [_notified(request, event) for request, event in told]
+    return {**events.append([event for _, event in told]), **outbox.queue(session, moves)}
+
+
+def _notified(request: AccessRequest | Row[Any], event: AuditEvent) -> NotifiedMove:
+    return NotifiedMove(
+        event_id=event.id,
+        request_id=request.id,
+        tenant_id=request.tenant_id,
+        requester_id=request.requester_id,
+        mode=Mode(request.mode),
+        service=request.service,
+        action=event.action,
+        actor=event.actor,
+        from_state=event.from_state,
+        to_state=str(event.to_state),
+        at=event.at,
+        deadline_at=event.at,
+        asked_at=request.asked_at,
+    )

@@ -1,0 +1,140 @@
+"""Break-glass: two people of the vendor open a window in an emergency, as far as the customer's policy lets them."""
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Self
+from uuid import UUID
+
+from sqlalchemy import text
+
+from lockbox.database import UnitOfWork
+from lockbox.errors import NotYours, SignInAgain
+from lockbox.identity.roles import Caller, Mode, Role, Side
+from lockbox.notifications.mail_text import duration
+from lockbox.requests.available_moves import sign_in_obstacle
+from lockbox.requests.lifecycle import Action, State
+from lockbox.requests.models import AccessRequest
+from lockbox.requests.policy import Terms, customer_decides
+from lockbox.requests.policy_store import EffectivePolicy
+
+FIELD = "break_glass"
+DUE_AFTER = timedelta(days=1)
+"""When the customer's finding is due, after the window was opened; and then how long until each further reminder."""
+REMINDERS = (50, 83)
+"""When to remind before that, in percent of that time."""
+BEGIN = text("""
+INSERT INTO after_reviews (request_id, tenant_id, opened_at, due_at, remind_at)
+VALUES (:request_id, :tenant_id, :opened_at, :due_at, :remind_at)
+""")
+NOT_BY_MACHINES = "A service account cannot request break-glass. An engineer has to, after signing in."
+FRESH_AND_STRONG = "Break-glass needs a recent and strong sign-in of both people. {why}"
+# Several at once are judged one after the other: the statement after this one sees what was committed meanwhile.
+IN_TURN = text("SELECT pg_advisory_xact_lock(hashtextextended('break-glass at ' || CAST(:tenant_id AS uuid), 0))")
+RECORD = text("""
+SELECT lately, overdue, was_denied(:tenant_id, :service, CAST(:resources AS text[])) AS denied
+FROM break_glass_record(:tenant_id)
+""")
+
+
+@dataclass(frozen=True)
+class BreakGlassRecord:
+    """What has come of break-glass at a tenant: how many windows within 30 days, and how many findings are overdue.
+
+    `is_denied` is whether the customer's last word about one of the resources was no.
+    """
+
+    lately: int
+    overdue: int
+    is_denied: bool
+
+    @classmethod
+    def read(cls, session: UnitOfWork, request: AccessRequest, *, in_turn: bool = False) -> Self:
+        """Read it for a request; `in_turn` is after whatever else opens a window by break-glass at the tenant."""
+        if in_turn:
+            session.execute(IN_TURN, {"tenant_id": request.tenant_id})
+        values = {"tenant_id": request.tenant_id, "service": request.service, "resources": request.resources}
+        row = session.execute(RECORD, values).one()
+        return cls(row.lately, row.overdue, row.denied)
+
+
+def record_of_review(session: UnitOfWork, request: AccessRequest, caller: Caller) -> BreakGlassRecord | None:
+    """Return it for a request that somebody of the vendor reviews; None where there is nothing to open so."""
+    reviewed = request.break_glass and request.state is State.REVIEWING and caller.side is Side.VENDOR
+    return BreakGlassRecord.read(session, request) if reviewed else None
+
+
+def begin_after_review(session: UnitOfWork, request: AccessRequest, opened_at: datetime) -> None:
+    """Have the customer asked for a finding about a window that was just opened."""
+    due_at = opened_at + DUE_AFTER
+    remind_at = next_reminder(opened_at, due_at, opened_at)
+    values = {"request_id": request.id, "tenant_id": request.tenant_id, "opened_at": opened_at}
+    session.write(BEGIN, values | {"due_at": due_at, "remind_at": remind_at})
+
+
+def next_reminder(opened_at: datetime, due_at: datetime, at: datetime) -> datetime:
+    """Return when to remind next of a finding that is not given: before it is due, then, and each day after that."""
+    moments = [opened_at + (due_at - opened_at) * percent / 100 for percent in REMINDERS]
+    if at < due_at:
+        return min((moment for moment in moments if moment > at), default=due_at)
+    return due_at + DUE_AFTER * ((at - due_at) // DUE_AFTER + 1)
+
+
+def check_submitter(caller: Caller, terms: Terms, at: datetime) -> None:
+    """Check that whoever asks for break-glass is a person whose sign-in is as good as the one of who opens it.
+
+    Raises:
+        NotYours: a machine asks.
+        SignInAgain: the sign-in is too weak or too old.
+    """
+    if caller.holds(Role.SYSTEM):
+        raise NotYours(NOT_BY_MACHINES)
+    refused = sign_in_obstacle(caller, Action.BREAK_GLASS, terms, at)
+    if refused:
+        raise SignInAgain(FRESH_AND_STRONG.format(why=refused.detail), **refused.facts)
+
+
+def obstacles_to(
+    request: AccessRequest, effective: EffectivePolicy, record: BreakGlassRecord, opener: UUID, at: datetime
+) -> list[tuple[str, str]]:
+    """Return what keeps somebody from opening a request by break-glass: fields, each with a sentence."""
+    people = {request.requester_id, opener}
+    mode, _ = effective.mode_for(request, at)
+    window = min(request.access_window, effective.terms.break_glass_ceiling)
+    return list(obstacles(effective.terms, mode, record, BreakGlassAsk(request.service, people, window)))
+
+
+@dataclass(frozen=True)
+class BreakGlassAsk:
+    """For what break-glass is: the service, who takes part as far as they are known, and the window in seconds."""
+
+    service: str
+    people: Collection[UUID]
+    window: int
+
+
+def obstacles(terms: Terms, mode: Mode, record: BreakGlassRecord, ask: BreakGlassAsk) -> Iterator[tuple[str, str]]:
+    """Say what keeps these people from opening a window by break-glass: a field and a sentence."""
+    if not customer_decides(mode):
+        yield FIELD, "This customer lets the vendor's managers open access. Submit a request without break-glass."
+        return
+    if ask.service not in terms.break_glass_services:
+        yield FIELD, "This customer does not allow break-glass for this. Submit a request without it."
+        return
+    if terms.break_glass_people is not None and not set(ask.people) <= set(terms.break_glass_people):
+        yield FIELD, "This customer allows break-glass to named people only, and not to both of you."
+    if ask.window > terms.break_glass_ceiling:
+        yield "access_window", f"By break-glass access may last at most {duration(terms.break_glass_ceiling)}."
+    if record.is_denied:
+        yield (
+            FIELD,
+            "The customer's last answer about one of these resources was no: break-glass cannot overrule it.",
+        )
+    if record.overdue:
+        yield (
+            FIELD,
+            "The customer's finding about an earlier break-glass is overdue: there is none before it is given.",
+        )
+    if record.lately >= terms.break_glass_monthly:
+        often = "once" if record.lately == 1 else f"{record.lately} times"
+        yield FIELD, f"Break-glass was used {often} within 30 days, as often as this customer allows."

@@ -1,0 +1,250 @@
+"""Break-glass: who opens it, what the customer's policy allows of it, and the finding that has to follow."""
+
+from contextlib import suppress
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, text
+from sqlalchemy.exc import DBAPIError
+
+from harness.people import HERE, World
+from lockbox.database import Database, now
+from lockbox.errors import (
+    AlreadyDecided,
+    CommentRequired,
+    InvalidMove,
+    LockboxError,
+    NotFound,
+    NotYours,
+    OwnRequest,
+    PolicyNotMet,
+    SignInAgain,
+    WindowTooLong,
+)
+from lockbox.identity.roles import AuthMethod
+from lockbox.requests import after_reviews
+from lockbox.requests.after_reviews import AfterReviewEntry, FindingInput
+from lockbox.requests.lifecycle import Action, State
+from lockbox.requests.models import AccessRequest, Finding
+from lockbox.requests.policy_parts import ReasonedDecision
+from lockbox.requests.policy_rules import Policy
+from tests.database.scenes import as_caller, assert_audit_logs_are_whole, door, read, write_unchecked
+
+ON = Policy(vendor_review=False, break_glass_services=("exchange-online",))
+WHY = "Mail is down for everybody"
+
+
+@pytest.fixture(name="world")
+def _world(api: Database) -> World:
+    return World.make(api, ON)
+
+
+def asked(world: World, who: str = "erin", **changes: Any) -> AccessRequest:
+    """Submit a request for break-glass."""
+    return world.fresh(who, **({"break_glass": True, "access_window": 900} | changes))
+
+
+def opened(world: World, by: str = "max", **changes: Any) -> AccessRequest:
+    """Have a manager open one."""
+    return world.act(by, Action.BREAK_GLASS, asked(world, **changes).id, comment=WHY)
+
+
+def ended(world: World, **changes: Any) -> AccessRequest:
+    """Have ann revoke one."""
+    return world.act("ann", Action.REVOKE, opened(world, **changes).id)
+
+
+def find(
+    world: World, who: str, request: AccessRequest, finding: Finding = Finding.JUSTIFIED, comment: str = "As agreed"
+) -> AfterReviewEntry:
+    """Let somebody give the finding."""
+    with world.db.transaction() as session:
+        said = FindingInput(finding, comment)
+        return after_reviews.find(session, world.people[who], HERE, request.id, said)
+
+
+def overdue(superuser: Engine) -> None:
+    """Let a day pass for every finding."""
+    write_unchecked(
+        superuser,
+        "UPDATE after_reviews SET opened_at = opened_at - interval '25 h', due_at = due_at - "
+        "interval '25 h', remind_at = clock_timestamp()",
+    )
+
+
+def test_a_second_person_of_the_vendor_opens_it_and_the_door_lets_in(world: World) -> None:
+    request = opened(world)
+
+    assert (request.state, request.break_glass, request.mode) == (State.ACTIVE, True, "enforce")
+    let_in = door(world, resource=request.resources[0])
+    assert let_in is not None
+    assert let_in.break_glass
+    (event,) = read(world.db, "SELECT body FROM events WHERE action = 'break_glass'")
+    assert b'"break_glass":true' in event.body
+    (due,) = read(world.db, "SELECT due_at - opened_at AS after, finding FROM after_reviews")
+    assert (due.after, due.finding) == (timedelta(days=1), None)
+    assert_audit_logs_are_whole(world.db)
+
+
+@pytest.mark.parametrize("by", ["erin", "eve", "ann", "tara", "gate"])
+def test_nobody_else_opens_it(world: World, by: str) -> None:
+    request = asked(world)
+
+    with pytest.raises((OwnRequest, NotYours, NotFound)):
+        world.act(by, Action.BREAK_GLASS, request.id, comment=WHY)
+
+    assert door(world, resource=request.resources[0]) is None
+
+
+def test_who_opens_it_says_why(world: World) -> None:
+    with pytest.raises(CommentRequired):
+        world.act("max", Action.BREAK_GLASS, asked(world).id, comment=" ")
+
+
+@pytest.mark.parametrize("means", [AuthMethod.TOKEN, AuthMethod.MAIL, AuthMethod.PASSKEY])
+def test_both_have_signed_in_strongly_and_a_short_time_ago(world: World, means: AuthMethod) -> None:
+    request = asked(world)
+    with world.db.transaction() as session:
+        long_ago = now(session) - timedelta(minutes=16)
+    for name in ("erin", "max"):
+        world.people[name] = replace(world.people[name], means=means, signed_in_at=long_ago)
+
+    with pytest.raises(SignInAgain):
+        asked(world)
+    with pytest.raises(SignInAgain):
+        world.act("max", Action.BREAK_GLASS, request.id, comment=WHY)
+
+
+@pytest.mark.parametrize(
+    ("terms", "refusal"),
+    [
+        ({"break_glass_services": ()}, PolicyNotMet),
+        ({"break_glass_services": ("sharepoint",)}, PolicyNotMet),
+        ({"break_glass_ceiling": 600}, WindowTooLong),
+        ({"break_glass_people": ()}, PolicyNotMet),
+    ],
+)
+def test_what_the_policy_does_not_allow_is_not_even_submitted(
+    api: Database, terms: dict[str, Any], refusal: type[LockboxError]
+) -> None:
+    world = World.make(api, ON.model_copy(update=terms))
+
+    with pytest.raises(refusal):
+        asked(world)
+
+
+def test_what_was_denied_is_not_overruled(world: World) -> None:
+    denied = world.fresh()
+    world.act("ann", Action.DENY, denied.id)
+
+    with pytest.raises(PolicyNotMet, match="cannot overrule"):
+        asked(world, resources=denied.resources)
+
+
+def test_what_is_denied_meanwhile_is_not_overruled_either(world: World) -> None:
+    request = asked(world)
+    world.act("ann", Action.DENY, world.submit(resources=request.resources).id)
+
+    with pytest.raises(PolicyNotMet, match="cannot overrule"):
+        world.act("max", Action.BREAK_GLASS, request.id, comment=WHY)
+
+
+def test_there_are_no_more_within_thirty_days_than_the_policy_says(world: World) -> None:
+    third = asked(world)
+    ended(world), ended(world, access_window=60)
+
+    with pytest.raises(PolicyNotMet, match="2 times within 30 days"):
+        asked(world)
+    with pytest.raises(PolicyNotMet, match="2 times within 30 days"):
+        world.act("max", Action.BREAK_GLASS, third.id, comment=WHY)
+
+
+def test_there_is_none_while_a_finding_is_overdue(world: World, superuser: Engine) -> None:
+    first = ended(world)
+    overdue(superuser)
+
+    with pytest.raises(PolicyNotMet, match="overdue"):
+        asked(world)
+
+    find(world, "ann", first)
+    assert asked(world).state is State.REVIEWING
+
+
+def test_an_endorsed_request_is_an_ordinary_one(world: World) -> None:
+    request = world.act("max", Action.ENDORSE, asked(world).id)
+
+    assert (request.state, request.break_glass) == (State.PENDING, False)
+    with pytest.raises(InvalidMove):
+        world.act("mia", Action.BREAK_GLASS, request.id, comment=WHY)
+    approved = world.act("ann", Action.APPROVE, request.id)
+    assert door(world, resource=approved.resources[0]) is not None
+    assert read(world.db, "SELECT FROM after_reviews") == []
+
+
+def test_an_ordinary_request_is_not_opened_so(api: Database) -> None:
+    world = World.make(api, ON.model_copy(update={"vendor_review": True}))
+
+    with pytest.raises(InvalidMove, match="not submitted for break-glass"):
+        world.act("max", Action.BREAK_GLASS, world.submit().id, comment=WHY)
+
+
+def test_the_finding_is_the_customers_given_once_after_the_end_with_a_reason(world: World) -> None:
+    request = opened(world)
+    with pytest.raises(InvalidMove, match="still open"):
+        find(world, "ann", request)
+    world.act("ann", Action.REVOKE, request.id)
+    for who in ("max", "erin"):
+        with pytest.raises(NotYours):
+            find(world, who, request)
+    with pytest.raises(CommentRequired):
+        find(world, "tara", request, comment=" ")
+
+    found = find(world, "tara", request, Finding.NOT_JUSTIFIED)
+
+    assert (found.finding, found.found_by, found.comment) == (Finding.NOT_JUSTIFIED, "Tara", "As agreed")
+    with pytest.raises(AlreadyDecided):
+        find(world, "ann", request)
+    (event,) = read(world.db, "SELECT actor_role, body FROM events WHERE action = 'after_review'")
+    assert event.actor_role == "tenant_admin"
+    assert b'"finding":"not_justified"' in event.body
+    assert_audit_logs_are_whole(world.db)
+
+
+def test_who_revokes_need_not_say_why_or_sign_in_again(api: Database) -> None:
+    required = frozenset({ReasonedDecision.DENY, ReasonedDecision.REVOKE})
+    world = World.make(api, ON.model_copy(update={"comment_required": required, "revoke_sign_in_age": 60}))
+    request = opened(world)
+    world.people["ann"] = replace(world.people["ann"], means=AuthMethod.TOKEN, signed_in_at=None)
+
+    assert world.act("ann", Action.REVOKE, request.id).state is State.REVOKED
+
+
+CHANGES = (
+    "UPDATE requests SET break_glass = true",
+    "INSERT INTO after_reviews SELECT id, tenant_id, now(), now(), now() FROM requests WHERE NOT break_glass",
+    "UPDATE after_reviews SET due_at = due_at + interval '1 day'",
+    "UPDATE after_reviews SET opened_at = opened_at - interval '40 days'",
+    (
+        "UPDATE after_reviews SET finding = 'justified', found_by = at_person(), found_at = now(), "
+        "found_event = uuidv7(), remind_at = NULL"
+    ),
+    "DELETE FROM after_reviews",
+)
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_no_login_makes_it_longer_or_forgets_it(world: World, worker: Database, change: str) -> None:
+    ended(world)
+    world.fresh()
+    state = "SELECT r.break_glass, a.* FROM requests r LEFT JOIN after_reviews a ON a.request_id = r.id ORDER BY r.id"
+    before = read(world.db, state)
+
+    for name in ("max", "ann", "tara"):
+        with suppress(DBAPIError), as_caller(world.db, world.people[name], at=world.tenant.id) as connection:
+            connection.execute(text(change))
+    with pytest.raises(DBAPIError), worker.transaction() as session:
+        session.execute(text(change))
+
+    assert read(world.db, state) == before
