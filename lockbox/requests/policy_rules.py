@@ -60,7 +60,10 @@ LESS_IS_STRICTER = (
     "break_glass_monthly",
 )
 LATER_TERMS = frozenset(
-    {"break_glass_services", "break_glass_people", "break_glass_ceiling", "break_glass_monthly"},
+    {
+        *("total_access_ceiling", "start_ahead", "case_patterns"),
+        *("break_glass_services", "break_glass_people", "break_glass_ceiling", "break_glass_monthly"),
+    }
 )
 """The terms that processes of the last release do not know: what is stored names them only where they are set."""
 EITHER_SAYS = ("approval_reminders", "review_reminders", "case_patterns")

@@ -7,7 +7,18 @@ from hypothesis import strategies as st
 
 from lockbox.requests.policy import Overrides, Terms
 from lockbox.requests.policy_parts import ApprovalStage, ApproveMeans, Reason
-from lockbox.requests.policy_rules import Match, Policy, RequestFacts, Rule, loosens, stricter, strictest, terms_for
+from lockbox.requests.policy_rules import (
+    LATER_TERMS,
+    Match,
+    Policy,
+    RequestFacts,
+    Rule,
+    loosens,
+    stored,
+    stricter,
+    strictest,
+    terms_for,
+)
 from tests.each import each
 from tests.examples import examples
 from tests.unit.policies import ASKS, PEOPLE, POLICIES, RULES, TERMS
@@ -237,3 +248,12 @@ def test_the_strictest_terms_are_met_by_whatever_satisfies_every_rule(policy: Po
 
 def test_the_strictest_terms_are_the_own_where_there_are_no_rules() -> None:
     assert strictest(Policy(quorum=2, mail_suffices=True)) == Terms(quorum=2, mail_suffices=True)
+
+
+@settings(max_examples=examples(50), deadline=None)
+@given(POLICIES)
+def test_a_policy_is_kept_without_what_earlier_code_does_not_know_and_reads_back_the_same(policy: Policy) -> None:
+    kept = stored(policy)
+
+    assert Policy.model_validate(kept) == policy
+    assert not set(stored(Policy())) & set(LATER_TERMS)
