@@ -52,6 +52,10 @@ FEW = (
     Case("max, then ann", Terms(**TICK, **QUIET, **REVIEWED), acts=acts_of(ERIN, MAX, ANN)),
     Case("max alone", Terms(**TICK, **QUIET, **REVIEWED), Mode.OBSERVE, acts_of(ERIN, MAX)),
 )
+LATER = Case("a later start", Terms(**TICKS, **NOW_AND_THEN, **UNREVIEWED), acts=acts_of(ERIN, ANN), start=2)
+EXTENSION = Case(
+    "an extension", Terms(**TICKS, **QUIET, **UNREVIEWED), acts=acts_of(ERIN, ANN), start=2, extends=True
+)
 CLOSING = Case("a case that closes", Terms(**TICK, **QUIET, **REVIEWED), acts=(*acts_of(MAX, ANN), *CLOSES_ITS_CASE))
 YES = Case("a yes that is taken back", Terms(**TICK, **QUIET, **UNREVIEWED), acts=YES_AND_NO)
 STEPS = Case(

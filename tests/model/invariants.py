@@ -78,7 +78,7 @@ def shut_after_the_end(world: ModelWorld, db: RuleModel) -> str | None:
     if not db.door(world.row, world.now):
         return None
     opened = next(event[2] for event in world.row.events if event[3] == ACTIVE)
-    ends = opened + db.case.terms.access_ceiling
+    ends = max(opened, db.case.start) + db.case.terms.access_ceiling
     return f"the door is open at {world.now}, and the window ended at {ends}" if world.now >= ends else None
 
 
@@ -89,6 +89,23 @@ def ends_with_its_case(world: ModelWorld, _: RuleModel) -> str | None:
     if not did or (len(did) == 1 and did[0] in good and world.row.state == did[0][1]):
         return None
     return "it goes on after its case was closed"
+
+
+def not_open_before_its_start(world: ModelWorld, db: RuleModel) -> str | None:
+    """Nobody is let in before the time for which access was approved."""
+    early = world.now < db.case.start and db.door(world.row, world.now)
+    return f"the door is open at {world.now}, and access begins at {db.case.start}" if early else None
+
+
+def ends_with_what_it_extends(world: ModelWorld, db: RuleModel) -> str | None:
+    """What extends a window lets nobody in, and is not approved, once that window was ended."""
+    row = world.row
+    if row.cut == NEVER:
+        return None
+    if db.door(row, world.now):
+        return "the door is open, and what it extends was ended"
+    is_late = ACTIVE in {event[3] for event in row.events[row.cut :]} - {event[3] for event in row.events[: row.cut]}
+    return "it was approved after what it extends was ended" if is_late else None
 
 
 def never_denied_and_open(world: ModelWorld, _: RuleModel) -> str | None:
@@ -106,7 +123,11 @@ def not_ended_early(world: ModelWorld, db: RuleModel) -> str | None:
         return None
     state = world.row.events[-2][3]
     since = next(event[2] for event in world.row.events if event[3] == state)
-    return None if at >= since + windows[state] else f"the clock ended it at {at}, before its deadline"
+    start = db.case.start
+    ends = since + windows[state]
+    if start != NEVER:
+        ends = max(since, start) + windows[state] if state == ACTIVE else min(ends, start)
+    return None if at >= ends else f"the clock ended it at {at}, before its deadline"
 
 
 def ends_in_the_end(world: ModelWorld, db: RuleModel) -> str | None:
@@ -143,6 +164,8 @@ CHECKS: tuple[Check, ...] = (
     approved_step_by_step,
     asked_once_the_customer_decides,
     shut_after_the_end,
+    not_open_before_its_start,
+    ends_with_what_it_extends,
     never_denied_and_open,
     ends_with_its_case,
     not_ended_early,

@@ -110,6 +110,11 @@ def _acts(world: ModelWorld, db: RuleModel) -> Iterator[Step]:
         after = db.switched(world.row, world.now)
         arms = tuple(sorted((*world.arms, _promise(after))))
         yield "tara: switches to enforce", world._replace(row=after, arms=arms)
+    if db.case.extends and world.row.cut == NEVER and world.row.is_open and world.now < db.case.start:
+        for who, by_older_code in (("ann", False), ("older code", True)):
+            after = db.cut(world.row, world.now, by_older_code=by_older_code)
+            arms = tuple(sorted((*world.arms, _promise(after))))
+            yield f"{who}: revokes the window that it extends", world._replace(row=after, arms=arms)
 
 
 def _claims(world: ModelWorld) -> Iterator[Step]:

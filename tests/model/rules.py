@@ -9,6 +9,7 @@ from uuid import UUID
 from lockbox.errors import LockboxError
 from lockbox.identity.roles import Mode
 from lockbox.requests import available_moves, deadlines, policy, quorum
+from lockbox.requests.available_moves import OPENING
 from lockbox.requests.deadlines import Phase
 from lockbox.requests.lifecycle import CLOCK_ACTIONS, DECISIONS, FINAL_STATES, OPEN_STATES, Action, Party, State
 from lockbox.requests.policy import Terms
@@ -57,7 +58,8 @@ class ModelRow(NamedTuple):
     """The row of one request and its audit log, in numbers: states and actions by their place, times in ticks.
 
     `events` holds for each event who did what and when, and the state after it. `enforced` is when the tenant has
-    switched to `enforce` since.
+    switched to `enforce` since. `begins` is when a window begins that was approved for later, and `cut` after how
+    many events somebody has ended the window that this one extends.
     """
 
     state: int
@@ -69,6 +71,8 @@ class ModelRow(NamedTuple):
     votes: tuple[tuple[int, int], ...]
     events: tuple[tuple[int, int, int, int], ...]
     enforced: int = NEVER
+    begins: int = NEVER
+    cut: int = NEVER
 
     @property
     def is_open(self) -> bool:
@@ -80,7 +84,8 @@ class ModelRow(NamedTuple):
 class Case:
     """Under what terms and in what mode a request lives, windows in ticks; and which acts are tried by whom.
 
-    With `switches` the tenant's admin may switch to `enforce` at any time.
+    With `switches` the tenant's admin may switch to `enforce` at any time. `start` is when access is to begin. With
+    `extends` that is the end of a window that may be revoked before: by code that ends its extension too, or not.
     """
 
     name: str
@@ -89,6 +94,8 @@ class Case:
     acts: tuple[tuple[int, Action], ...] = ACTS
     switches: bool = False
     groups: Mapping[str, Collection[UUID]] = field(default_factory=dict)
+    start: int = NEVER
+    extends: bool = False
 
     @property
     def first(self) -> State:
@@ -113,7 +120,8 @@ class ModelRules:
     """The code that is explored. To break it is to give another part in the place of the real one.
 
     `rechecks` is whether a handler looks at the row again once it has locked it, `own_is_refused` whether nobody
-    decides about the own request, `overdue_runs` whether reconciling acts on what is overdue.
+    decides about the own request, `overdue_runs` whether reconciling acts on what is overdue. What extends a window
+    that was ended is not approved any more (`outlived_is_refused`) and lets nobody in (`outlived_is_shut`).
     """
 
     move: Callable[..., Any] = available_moves.move
@@ -126,6 +134,9 @@ class ModelRules:
     is_late: Callable[[int, int], bool] = _late
     is_due: Callable[[int, int], bool] = _late
     is_shut: Callable[[int, int], bool] = _late
+    has_begun: Callable[[int, int], bool] = _late
+    outlived_is_refused: bool = True
+    outlived_is_shut: bool = True
     own_is_refused: bool = True
     rechecks: bool = True
     overdue_runs: bool = True
@@ -170,6 +181,13 @@ class RuleModel:
         revoked = self.judged(after, TARA, Action.REVOKE, at) if STATES[row.state] is State.ACTIVE else None
         return revoked or after
 
+    def cut(self, row: ModelRow, at: int, *, by_older_code: bool) -> ModelRow:
+        """Return the row after the window was revoked that it extends; older code leaves the extension alone."""
+        after = row._replace(cut=row.version)
+        if by_older_code or STATES[row.state] is not State.ACTIVE:
+            return after
+        return self.judged(after, ANN, Action.REVOKE, at) or after
+
     def clocked(self, row: ModelRow, at: int) -> ModelRow:
         """Return the row after the clock has looked at it; the same where nothing is due."""
         key = (row, CLOCK, at)
@@ -187,7 +205,9 @@ class RuleModel:
 
     def door(self, row: ModelRow, now: int) -> bool:
         """Whether the guarded system would let the engineer in at this moment."""
-        return STATES[row.state] is State.ACTIVE and not self.rules.is_shut(now, row.deadline)
+        if STATES[row.state] is not State.ACTIVE or (row.cut != NEVER and self.rules.outlived_is_shut):
+            return False
+        return self.rules.has_begun(now, row.begins) and not self.rules.is_shut(now, row.deadline)
 
     def _checked(self, row: ModelRow, person: int, action: Action, at: int) -> ModelRow | None:
         if person == ERIN and action in DECISIONS and self.rules.own_is_refused:
@@ -197,7 +217,8 @@ class RuleModel:
             taken, _ = self.rules.move(state, action, PARTIES[person])
         except LockboxError:
             return None
-        if self.rules.is_late(at, row.deadline):
+        is_outlived = action in OPENING and row.cut != NEVER and self.rules.outlived_is_refused
+        if is_outlived or self.rules.is_late(at, row.deadline):
             return None
         votes = row.votes
         if action in DECISIONS:
@@ -232,10 +253,17 @@ class RuleModel:
     def _begun(self, row: ModelRow, to: State, at: int) -> ModelRow:
         terms = self.case.terms
         access = granted_window(terms.access_ceiling, _votes(row))
+        start = self.case.start
         ends = self.rules.deadline(
-            to, instant(at), review=terms.review_window, approval=terms.approval_window, access=access
+            to,
+            instant(at),
+            review=terms.review_window,
+            approval=terms.approval_window,
+            access=access,
+            start=None if start == NEVER else instant(start),
         )
-        begun = row._replace(state=STATES.index(to), since=at, deadline=ticks(ends), warned=0)
+        begins = max(at, start) if to is State.ACTIVE else NEVER
+        begun = row._replace(state=STATES.index(to), since=at, deadline=ticks(ends), warned=0, begins=begins)
         return begun._replace(wake=self._wake(begun, at))
 
     def _clocked(self, row: ModelRow, at: int) -> ModelRow:
@@ -251,7 +279,10 @@ class RuleModel:
         return ticks(self.rules.wake_at(self._phase(row), self.case.terms, instant(at)))
 
     def _phase(self, row: ModelRow) -> Phase:
-        return Phase(STATES[row.state], instant(row.since), instant(row.deadline), 0, 1, bool(row.warned))
+        since = row.since if row.begins == NEVER else row.begins
+        opens_at = instant(row.begins) if row.begins > row.since else None
+        phase = STATES[row.state], instant(since), instant(row.deadline)
+        return Phase(*phase, 0, 1, bool(row.warned), opens_at)
 
 
 def _votes(row: ModelRow) -> tuple[Vote, ...]:

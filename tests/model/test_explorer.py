@@ -9,7 +9,19 @@ import pytest
 from lockbox.requests import available_moves, deadlines
 from lockbox.requests.lifecycle import Action, MoveRule, Party, State
 from lockbox.requests.quorum import Vote
-from tests.model.explorer import CLOSING, EVERYBODY, FEW, SILENCE, STEPS, YES, Bound, explore, explore_outbox
+from tests.model.explorer import (
+    CLOSING,
+    EVERYBODY,
+    EXTENSION,
+    FEW,
+    LATER,
+    SILENCE,
+    STEPS,
+    YES,
+    Bound,
+    explore,
+    explore_outbox,
+)
 from tests.model.invariants import one_event_a_move
 from tests.model.outbox import (
     LIVES,
@@ -85,12 +97,28 @@ BROKEN: dict[str, tuple[Case, ModelRules, str]] = {
         ModelRules(stricter_mode=lambda at_submit, _: at_submit),
         "without the customer",
     ),
+    "a window that begins at once": (LATER, ModelRules(has_begun=lambda *_: True), "access begins at"),
+    "a window that begins a tick early": (
+        LATER,
+        ModelRules(has_begun=lambda now, begins: now >= begins - 1),
+        "access begins at",
+    ),
+    "an extension that is approved too late": (
+        EXTENSION,
+        ModelRules(outlived_is_refused=False),
+        "it was approved after",
+    ),
+    "an extension that outlives a window": (
+        EXTENSION,
+        ModelRules(outlived_is_shut=False),
+        "what it extends was ended",
+    ),
     "reconciling that never acts": (ONE, ModelRules(overdue_runs=False), "reconciling works"),
     "a clock that nobody winds": (ONE, ModelRules(wake_at=lambda *_: None), "never ends"),
 }
 
 
-@pytest.mark.parametrize("case", EVERYBODY, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", [*EVERYBODY, LATER, EXTENSION], ids=lambda case: case.name)
 def test_every_state_near_is_as_it_must_be(case: Case) -> None:
     explored = explore(case, REAL, NEAR)
 
