@@ -10,7 +10,7 @@ from sqlmodel import col
 
 from config.service_catalogue import Service
 from lockbox.database import UnitOfWork, now
-from lockbox.errors import AlreadyAskedAgain, NotTimedOut, NotYours
+from lockbox.errors import AlreadyAskedAgain, Conflict, NotTimedOut, NotYours
 from lockbox.identity import authentication
 from lockbox.identity.roles import Caller
 from lockbox.requests import queries
@@ -20,6 +20,8 @@ from lockbox.requests.models import AccessRequest
 from lockbox.requests.submit import SubmissionLimits, SubmittedRequest, submit
 from lockbox.requests.transition import Origin
 
+ERASED = "erased:"
+"""How a resource begins that was erased."""
 ASKED_BEFORE = text("SELECT * FROM lock_earlier_request(:id)")
 
 
@@ -42,6 +44,7 @@ def ask_again(
         NotYours: the caller is not the requester.
         NotTimedOut: it is open, or has ended otherwise; after a denial, for example, submit a new request.
         AlreadyAskedAgain: it was resubmitted, and that request is still open; `request_id` is its id.
+        Conflict: what it named was erased.
         Further errors are those of `submit`.
     """
     authentication.enter(session, caller)
@@ -54,6 +57,8 @@ def ask_again(
     if earlier.open_follower:
         said = "This request was already resubmitted, and that request is still open."
         raise AlreadyAskedAgain(said, request_id=str(earlier.open_follower))
+    if all(one.startswith(ERASED) for one in earlier.resources):
+        raise Conflict("What this request named was erased, so it cannot be resubmitted. Submit a new one.")
     return submit(session, caller, origin, _same(earlier, request_id, now(session)), services, limits=limits)
 
 

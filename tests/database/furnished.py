@@ -313,6 +313,8 @@ FREE = frozenset({"sign_ins", "sign_in_counts", "device_logins", "event_details"
 # Rows that everybody with a context may see: the vendor's own people and what they hear of.
 PUBLIC = {"people": "side = 'vendor'", "memberships": "tenant_id IS NULL", "endpoints": "tenant_id IS NULL"}
 PUBLIC["exclusions"] = "true"
+# What the vendor says to all is everybody's to read, and nobody's private row.
+EVERYBODYS = frozenset({"exclusions"})
 PUBLIC["deliveries"] = "endpoint_id IN (SELECT id FROM endpoints WHERE tenant_id IS NULL)"
 
 TABLES = text("""

@@ -10,14 +10,14 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
 from cli.owner_transaction import as_owner
-from harness.people import HERE, World
+from harness.people import HERE, SETTINGS, World
 from harness.stage import Urls
 from lockbox.admin import erased_texts, erasure, retention
 from lockbox.audit.verifier.verify import GOOD
 from lockbox.database import Database
 from lockbox.errors import Conflict, NotFound
 from lockbox.identity import authentication
-from lockbox.requests import questions
+from lockbox.requests import questions, resubmission
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from tests.database.audit_logs import last_change
@@ -39,6 +39,9 @@ LONG_AGO = (
     "UPDATE events SET at = at - interval '100 days'",
     "UPDATE requests SET closed_at = closed_at - interval '100 days' WHERE closed_at IS NOT NULL",
 )
+TIMED_OUT = """
+UPDATE requests SET state = 'timed_out', closed_at = now() - interval '2 hours', wake_at = NULL WHERE id = :id
+"""
 ROW = "SELECT justification, case_ref, resources, granted_resources, state FROM requests WHERE id = :id"
 
 
@@ -132,6 +135,15 @@ def test_what_is_open_or_has_just_ended_is_not_erased(world: World, urls: Urls) 
             erase_texts(urls, request_id)
     with pytest.raises(NotFound):
         erase_texts(urls, world.tenant.id)
+
+
+def test_what_was_erased_is_not_submitted_again(world: World, urls: Urls, superuser: Engine) -> None:
+    request_id = asked(world)
+    as_long_ago(superuser, TIMED_OUT, id=request_id)
+    erase_texts(urls, request_id)
+
+    with world.db.transaction() as session, pytest.raises(Conflict, match="was erased"):
+        resubmission.ask_again(session, world.people["erin"], HERE, request_id, SETTINGS.catalogue.services)
 
 
 def test_retention_takes_what_a_request_named_from_its_row_and_from_the_other_log(
