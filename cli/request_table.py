@@ -9,6 +9,7 @@ from lockbox.notifications.mail_text import NOBODY_NOTIFIED, STATE_WORDINGS, Ton
 from lockbox.text_rules import flagged
 
 MAIL_OUTCOMES = {"dead": "not delivered to", "open": "still open to", "moot": "not needed by", "sent": "mailed to"}
+CASE_CHECKS = {"confirmed": "confirmed by it", "unconfirmed": "not confirmed: it could not be asked"}
 NOBODYS = {"owner": "the installation's owner"}
 COLOURS = {
     Tone.WAITS: "bold",
@@ -120,7 +121,8 @@ def _case(item: Mapping[str, Any]) -> str | None:
     if not item["case_ref"]:
         return None
     where = f" in {item['case_system']}" if item["case_system"] else ""
-    return f"{item['case_ref']}{where}" + (f"\n{item['case_url']}" if item["case_url"] else "")
+    checked = f", {CASE_CHECKS[item['case_check']]}" if item["case_check"] else ""
+    return f"{item['case_ref']}{where}{checked}" + (f"\n{item['case_url']}" if item["case_url"] else "")
 
 
 def _duplicate(item: Mapping[str, Any]) -> str:

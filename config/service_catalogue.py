@@ -17,6 +17,7 @@ MOST_ACTIONS = 50
 MOST_SERVICES = 500
 MOST_PLANS = 100
 MOST_CASE_SYSTEMS = 20
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
 def _check_name(name: str) -> str:
@@ -71,11 +72,23 @@ def _check_address(address: str) -> str:
     return address
 
 
+def _check_adapter(address: str) -> str:
+    try:
+        parts = urlsplit(address)
+        is_one = parts.scheme in {"https", "http"} and parts.hostname and "@" not in parts.netloc and parts.port != 0
+    except ValueError:
+        is_one = False
+    if not is_one or parts.fragment or (parts.scheme == "http" and parts.hostname not in LOOPBACK):
+        raise ValueError("write the https address of the adapter, such as https://desk-adapter.example/lockbox")
+    return address
+
+
 class CaseSystem(CataloguePart):
-    """A ticket system of the vendor: what its cases' pages begin with."""
+    """A ticket system of the vendor: what its cases' pages begin with, and who is asked about a case."""
 
     title: Title
     address: Annotated[str, Field(max_length=500), AfterValidator(_check_address)]
+    adapter: Annotated[str, Field(max_length=500), AfterValidator(_check_adapter)] | None = None
 
 
 class Catalogue(CataloguePart):
@@ -94,8 +107,10 @@ class Catalogue(CataloguePart):
 
     @property
     def is_plain_http(self) -> bool:
-        """Whether an issuer or its keys are reached without TLS: possible on this machine, refused in production."""
-        return any(url.startswith("http:") for issuer in self.issuers for url in (issuer.issuer, issuer.jwks_url))
+        """Whether an issuer, its keys or an adapter are reached without TLS: here possible, refused in production."""
+        adapters = [system.adapter for system in self.case_systems.values() if system.adapter]
+        urls = [url for issuer in self.issuers for url in (issuer.issuer, issuer.jwks_url)]
+        return any(url.startswith("http:") for url in (*urls, *adapters))
 
     def _problems(self) -> Iterable[CatalogueProblem]:
         issuers = [issuer.issuer for issuer in self.issuers]

@@ -70,6 +70,9 @@ class SettingFields(BaseSettings):
     case_url: str | None = None
     """The pages of cases, such as `https://desk.example/cases/{case}`: a request's case becomes a link."""
 
+    case_adapter_secret: SecretStr | None = None
+    """The secret (`whsec_...`) that signs calls of ticket systems' adapters, and their answers. For the API only."""
+
     public_url: str = "http://127.0.0.1:8000"
     """The address under which people reach the pages. Production needs https."""
     api_processes: int = Field(default=1, ge=1, le=64)

@@ -222,7 +222,7 @@ class Settings(SettingFields):
                 (self._judges or self.notifications_database_url is not None)
                 and "catalogue" not in self.model_fields_set,
             ),
-            ("LOCKBOX_CATALOGUE: issuers must be https", self.catalogue.is_plain_http),
+            ("LOCKBOX_CATALOGUE: issuers and adapters must be https", self.catalogue.is_plain_http),
             ("LOCKBOX_PUBLIC_URL: must be https", not self.is_https),
             ("LOCKBOX_ISSUERS: must be https", any(issuer.is_plain_http for issuer in self.issuers)),
             ("LOCKBOX_WEBHOOKS_ALLOW_HTTP: must be off", self.webhooks_allow_http),

@@ -15,13 +15,13 @@ from cli import sample
 from cli.stack import StackPlan
 from config.settings import Settings
 from demo.arrivals import PATH, DemoReceiver
-from demo.story import ACCESS_SECONDS, APPROVAL_SECONDS
+from demo.story import ACCESS_SECONDS, APPROVAL_SECONDS, DESK
 from harness.people import SERVICE, add_endpoint
 from lockbox import migrations
 from lockbox.database import Database, UnitOfWork, make_engine, now
-from lockbox.identity import api_tokens
+from lockbox.identity import api_tokens, tenants
 from lockbox.identity.api_tokens import TokenTerms
-from lockbox.identity.roles import Scope
+from lockbox.identity.roles import BOUND_TO, Role, Scope, Side
 from lockbox.notifications.models import Endpoint
 from lockbox.requests.policy import Overrides
 from lockbox.requests.policy_rules import Match, Policy, Rule
@@ -83,9 +83,14 @@ class DemoCast:
                 services=[SERVICE],
             )
             gateway_token = api_tokens.issue(session, seeded.people["gate"], terms).text
+            desk = tenants.add_person(session, "Helpdesk", f"desk@{slug}.vendor.example", Side.VENDOR)
+            tenants.give_role(session, desk.id, Role.SYSTEM)
+            bounds = [Scope.CASE_CLOSE.value, f"{BOUND_TO}{slug}"]
+            terms = TokenTerms(environment=plan.environment, lifetime=sample.LIFETIME, name=DESK, scopes=bounds)
+            tokens = {**seeded.tokens, DESK: api_tokens.issue(session, desk.id, terms).text}
             ahead = now(session).timestamp() - time.time()
         migrations.analyze(plan.owner_database_url)
-        return cls(slug, seeded.people, seeded.tokens, ahead, db, tuple(one.url for one in receivers), gateway_token)
+        return cls(slug, seeded.people, tokens, ahead, db, tuple(one.url for one in receivers), gateway_token)
 
     def dismiss(self) -> None:
         """Disable the endpoints: nobody listens there from now on."""

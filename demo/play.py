@@ -12,7 +12,7 @@ import httpx
 from demo import arrivals, audit_log
 from demo.evidence import DemoEvidence, DemoMail, DemoWebhookCall
 from demo.stage import DemoFailure, DemoStack, mailbox
-from demo.story import ACCESS_SECONDS, STORIES, TASKS, Cue, Story
+from demo.story import ACCESS_SECONDS, CLOSE, DESK, STORIES, TASKS, Cue, Story
 from harness.people import client_of, submission
 from lockbox.requests.lifecycle import FINAL_STATES
 
@@ -46,7 +46,7 @@ class DemoRun:
         self.evidence = DemoEvidence()
         self._stage = stage
         self._cast = stage.cast
-        whose = ("erin", "max", "ann", "amir", "tara")
+        whose = ("erin", "max", "ann", "amir", "tara", DESK)
         self._people = {who: client_of(stage.plan, stage.cast.tokens[who]) for who in whose}
         self._cues = {story.number: list(story.cues) for story in STORIES}
         self._since: dict[int, float] = {}
@@ -112,7 +112,8 @@ class DemoRun:
             self._cast.tenant,
             resources=[f"mailbox:{mailbox(story.number, self._cast.tenant)}"],
             justification=f"Mails to {story.mailbox} bounce since this morning.",
-            case_ref=f"CASE-{story.number}",
+            case_ref=_case(story),
+            case_system="helpdesk",
             access_window=ACCESS_SECONDS,
         )
         headers = {"idempotency-key": f"{self._cast.tenant}-{story.number}"} if story.twice else {}
@@ -142,15 +143,18 @@ class DemoRun:
 
     def _is_time(self, story: Story, cue: Cue) -> bool:
         """Whether everyone who is asked has heard of it, and a window that is revoked was seen open at its door."""
-        if cue.action == "revoke":
+        if cue.action in {"revoke", CLOSE}:
             return any(probe.said == "serves" for probe in self._stage.doors.seen[story.number])
         return self._asked_have_heard(story)
 
     def _act(self, story: Story, cue: Cue) -> None:
-        path = f"/v1/requests/{self.evidence.requests[story.number]['id']}/{cue.action}"
-        answer = self._post(cue.who, path, {"comment": f"Story {story.number}: {story.title}."}, {})
+        if cue.action == CLOSE:
+            answer = self._post(cue.who, f"/v1/cases/helpdesk/{_case(story)}/{CLOSE}", {}, {})
+        else:
+            path = f"/v1/requests/{self.evidence.requests[story.number]['id']}/{cue.action}"
+            answer = self._post(cue.who, path, {"comment": f"Story {story.number}: {story.title}."}, {})
         if answer.is_success:
-            if answer.json()["state"] in FINAL_STATES:
+            if cue.action == CLOSE or answer.json()["state"] in FINAL_STATES:
                 self.evidence.closed_at[story.number] = self._now()
         else:
             told = f"{cue.who} could not {cue.action} story {story.number}: {answer.status_code} {answer.text[:200]}"
@@ -198,3 +202,7 @@ class DemoRun:
 
     def _get(self, who: str, path: str, **params: int) -> Any:  # noqa: ANN401 - JSON
         return self._people[who].get(path, params=params).raise_for_status().json()
+
+
+def _case(story: Story) -> str:
+    return f"CASE-{story.number}"

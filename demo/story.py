@@ -1,10 +1,12 @@
-"""The five stories: what is asked, who does what and when, and who must hear of it; written out, never derived."""
+"""The six stories: what is asked, who does what and when, and who must hear of it; written out, never derived."""
 
 from dataclasses import dataclass
 
 APPROVAL_SECONDS = 8
 ACCESS_SECONDS = 5
 RECEIPT = "receipt"
+DESK, CLOSE = "helpdesk", "closed"
+"""The ticket system, and what it says of a case."""
 REMINDED = "1 reminder, 2 tiers"
 """What the clock does to a request that is left unanswered: those asked are reminded, then others are asked too."""
 ENDPOINTS = ("customer", "vendor")
@@ -138,6 +140,17 @@ STORIES = (
             StoryStep("cancelled", "erin", "ann amir erin"),
         ),
         twice=True,
+    ),
+    Story(
+        6,
+        "approved, then its case is closed",
+        "felix",
+        (Cue(2.0, "ann", "approve"), Cue(4.5, DESK, CLOSE)),
+        (
+            StoryStep("pending", "erin", "ann amir", event="submitted"),
+            StoryStep("active", "ann", "amir erin", receipts="ann tara", event="approved"),
+            StoryStep("revoked", DESK, "ann amir erin"),
+        ),
     ),
 )
 

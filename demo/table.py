@@ -91,7 +91,7 @@ class LiveTable:
         wide = self._console.width >= WIDE
         table = Table(
             box=box.SIMPLE_HEAD,
-            title="Lockbox demo: five requests at once",
+            title="Lockbox demo: six requests at once",
             caption=f"mails {mails} of {MAILS}, webhooks {hooks} of {HOOKS}\n{LEGEND}",
             title_style="bold",
             padding=(0, 1),

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import TypeVar
@@ -25,6 +25,7 @@ HTTPS = 443
 FIRST_FREE_PORT = 1024
 LAST_PORT = 65535
 OK = 200
+SIGNING_HEADERS = ("webhook-id", "webhook-timestamp", "webhook-signature")
 
 # Python 3.11 counts these as global: 6to4 and its relays, protocol assignments and documentation.
 NOT_REALLY_GLOBAL = (
@@ -71,11 +72,12 @@ class FetchFailed(Exception):  # noqa: N818 - it is an outcome that callers plan
 
 @dataclass(frozen=True)
 class FetchResponse:
-    """An answer with any status: the first bytes of the body, and Retry-After as sent."""
+    """An answer with any status: the first bytes of the body, Retry-After as sent, and the headers that sign it."""
 
     status: int
     body: bytes
     retry_after: str | None = None
+    signed: Mapping[str, str] = field(default_factory=dict)
 
 
 def fetch(
@@ -326,7 +328,8 @@ async def _begin(answer: httpx.Response, *, most_bytes: int) -> FetchResponse:
         body += part
         if len(body) >= most_bytes:
             break
-    return FetchResponse(answer.status_code, bytes(body[:most_bytes]), answer.headers.get("retry-after"))
+    signed = {name: answer.headers[name] for name in SIGNING_HEADERS if name in answer.headers}
+    return FetchResponse(answer.status_code, bytes(body[:most_bytes]), answer.headers.get("retry-after"), signed)
 
 
 async def _read(answer: httpx.Response, *, most_bytes: int) -> bytes:

@@ -1,10 +1,11 @@
 """The page on which an engineer writes a request, previews its recipients, and submits it once."""
 
+import asyncio
 import json
 import secrets
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 from uuid import UUID
 
@@ -12,7 +13,7 @@ from fastapi import APIRouter, Depends, Form, Query, Request, Response
 from fastapi.responses import HTMLResponse
 from pydantic import ValidationError
 
-from api import browser
+from api import browser, case_checks
 from api.browser import Visitor
 from api.deps import SessionDep, SettingsDep
 from api.portal import phrases
@@ -27,9 +28,10 @@ from lockbox.errors import Conflict, Invalid, KeyInUse, LockboxError, NotFound, 
 from lockbox.identity import time_zones
 from lockbox.identity.roles import Caller, Role
 from lockbox.requests import idempotency, policy_diff, preview, queries, submit
+from lockbox.requests.cases import CaseSystemDown, CaseUnchecked
 from lockbox.requests.evaluate import RequestInput
 from lockbox.requests.lifecycle import Action
-from lockbox.requests.policy_parts import DAY, HOUR, Reason
+from lockbox.requests.policy_parts import DAY, HOUR, CaseCheck, Reason
 from lockbox.requests.preview import Preview
 from lockbox.requests.submit import SubmissionLimits
 
@@ -147,16 +149,34 @@ def send(
 ) -> Response:
     """Submit the form and go to the request; the same form sent twice is submitted once."""
     try:
-        with work.open() as (session, visitor):
-            one = _file(work, session, visitor, _read(written, visitor.time_zone), key)
-    except (Invalid, NotYours, Conflict, TooMany, KeyInUse) as refused:
+        one = _filed(work, written, key)
+    except (Invalid, NotYours, Conflict, TooMany, KeyInUse, CaseSystemDown) as refused:
         with work.open() as (session, visitor):
             _check_engineer(visitor.caller)
             return _shown(work.request, session, work.chosen, visitor, written, refused=refused)
     return go(work.request, f"/requests/{one}", done=Action.SUBMIT.value)
 
 
-def _file(work: AccountContextDep, session: UnitOfWork, visitor: Visitor, body: NewRequest, key: str) -> str:
+def _filed(work: AccountContextDep, written: RequestForm, key: str) -> str:
+    """Submit; where the policy demands that the case is confirmed, have that done and submit again."""
+    try:
+        with work.open() as (session, visitor):
+            return _file(work, session, visitor, _read(written, visitor.time_zone), key)
+    except CaseUnchecked as refused:
+        unchecked = refused
+    said = asyncio.run(case_checks.confirmed(work.chosen, unchecked))
+    with work.open() as (session, visitor):
+        return _file(work, session, visitor, _read(written, visitor.time_zone), key, said)
+
+
+def _file(
+    work: AccountContextDep,
+    session: UnitOfWork,
+    visitor: Visitor,
+    body: NewRequest,
+    key: str,
+    case_check: CaseCheck | None = None,
+) -> str:
     """Submit under the form's key; return the request's id, the first one if it is repeated."""
     _check_engineer(visitor.caller)
     person, plain = visitor.caller.person_id, b"ask " + body.model_dump_json().encode()
@@ -168,7 +188,7 @@ def _file(work: AccountContextDep, session: UnitOfWork, visitor: Visitor, body: 
         session,
         visitor.caller,
         origin(work.request),
-        request_input(body, work.chosen),
+        replace(request_input(body, work.chosen), case_check=case_check),
         work.chosen.catalogue.services,
         limits=limits,
     )

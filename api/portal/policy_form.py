@@ -28,6 +28,7 @@ COMMENTS = "comment_required"
 REVOKE = "revoke_sign_in_age"
 USES = "max_uses"
 PATTERNS = "case_patterns"
+UNCONFIRMED = "unconfirmed_case"
 MEANS = "approve_means"
 NUMBER = re.compile(r"[0-9]{1,9}")
 BETWEEN = re.compile(r"[\s,;%]+")
@@ -61,6 +62,7 @@ class PolicyForm:
         fields[USES] = "" if policy.max_uses is None else str(policy.max_uses)
         fields |= {name: ", ".join(map(str, getattr(policy, name))) for name in MOMENTS}
         fields[PATTERNS] = ", ".join(policy.case_patterns)
+        fields[UNCONFIRMED] = policy.unconfirmed_case.value
         switched = [name for name in SWITCHES if getattr(policy, name)]
         switched += [MEANS] if policy.approve_means is ApproveMeans.PASSKEY_SIGNED else []
         return cls(fields, tuple(switched), tuple(sorted(policy.reasons)), tuple(sorted(policy.comment_required)))
@@ -89,6 +91,7 @@ class PolicyForm:
         is_asked = self.fields[REVOKE].strip()
         yield REVOKE, _seconds(self._number(REVOKE), policy.revoke_sign_in_age or 0) if is_asked else None
         yield USES, self._number(USES) if self.fields[USES].strip() else None
+        yield UNCONFIRMED, self.fields[UNCONFIRMED] or policy.unconfirmed_case
         yield PATTERNS, [one.strip() for one in self.fields[PATTERNS].split(",") if one.strip()]
         for name in NUMBERS:
             yield name, self._number(name)
@@ -125,6 +128,7 @@ async def policy_form_of(
     quorum: Field = "",
     justification_least: Field = "",
     case_patterns: Field = "",
+    unconfirmed_case: Field = "",
     approval_reminders: Field = "",
     review_reminders: Field = "",
     switched: Several = [],  # noqa: B006 - FastAPI copies it
@@ -150,6 +154,7 @@ async def policy_form_of(
         "quorum": quorum,
         "justification_least": justification_least,
         PATTERNS: case_patterns,
+        UNCONFIRMED: unconfirmed_case,
         "approval_reminders": approval_reminders,
         "review_reminders": review_reminders,
     }

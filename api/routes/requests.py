@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any
 from uuid import UUID
@@ -9,6 +10,7 @@ from uuid import UUID
 from fastapi import APIRouter, Header, Query, Request, Response
 from sqlalchemy import Row
 
+from api import case_checks
 from api.deps import (
     CallGroupsDep,
     CurrentUser,
@@ -70,11 +72,12 @@ from lockbox.requests import (
     submit,
 )
 from lockbox.requests.approvals import SignedStatement
-from lockbox.requests.cases import check_case
+from lockbox.requests.cases import CaseUnchecked, check_case
 from lockbox.requests.decisions import DecisionInput
 from lockbox.requests.evaluate import RequestInput
 from lockbox.requests.lifecycle import DECISIONS, Action, State
 from lockbox.requests.on_behalf_of import OnBehalfOf, approval_limits, on_behalf_of
+from lockbox.requests.policy_parts import CaseCheck
 from lockbox.requests.queries import RequestEntry
 from lockbox.requests.request_list import RequestFilter
 from lockbox.requests.submit import SubmissionLimits, SubmittedRequest
@@ -105,15 +108,24 @@ async def submit_request(
 ) -> Response:
     """Submit a request for access; with an Idempotency-Key it can be repeated safely for 24 hours."""
     limits = SubmissionLimits(chosen.submissions_per_person, chosen.submissions_per_tenant)
-    submission = request_input(body, chosen)
+    named = request_input(body, chosen)
 
-    def judge(session: UnitOfWork) -> Response:
-        session.foresee(submit.ahead_of_submit(submission, limits, key))
-        who = caller(request, session)
-        file = partial(submit.submit, session, who, came, submission, chosen.catalogue.services, limits=limits)
-        return submission_answer(session, who, key, body.model_dump_json().encode(), file)
+    async def submitted(case_check: CaseCheck | None) -> Response:
+        submission = replace(named, case_check=case_check) if case_check else named
 
-    return await groups.run(judge, key=key)
+        def judge(session: UnitOfWork) -> Response:
+            session.foresee(submit.ahead_of_submit(submission, limits, key))
+            who = caller(request, session)
+            file = partial(submit.submit, session, who, came, submission, chosen.catalogue.services, limits=limits)
+            return submission_answer(session, who, key, body.model_dump_json().encode(), file)
+
+        return await groups.run(judge, key=key)
+
+    try:
+        return await submitted(None)
+    except CaseUnchecked as refused:
+        unchecked = refused
+    return await submitted(await case_checks.confirmed(chosen, unchecked))
 
 
 @router.get("", responses=problems())

@@ -12,7 +12,7 @@ from lockbox.identity.roles import Mode
 from lockbox.notifications.delivery_status import NotificationStatus
 from lockbox.requests.lifecycle import Action, State
 from lockbox.requests.policy import Terms
-from lockbox.requests.policy_parts import Reason, Uses
+from lockbox.requests.policy_parts import CaseCheck, Reason, Uses
 from lockbox.requests.preview import PreviewGroup, RecipientMailboxes
 from lockbox.text_rules import Instant
 
@@ -159,6 +159,7 @@ class RequestView(BaseModel):
     case_ref: str | None
     case_system: str | None
     case_url: str | None
+    case_check: CaseCheck | None
     duplicate_of: UUID | None
     duplicate_reason: str | None
     mode: Mode

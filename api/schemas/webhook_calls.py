@@ -25,6 +25,14 @@ class ConnectionFacts(BaseModel):
     failing: str | None
 
 
+class CaseFacts(BaseModel):
+    """The support case of a request, as its ticket system knows it."""
+
+    system: str | None
+    ref: str
+    url: str | None
+
+
 class RequestCallData(BaseModel):
     """The facts of a request: ids, state and clocks; no names."""
 
@@ -38,6 +46,7 @@ class RequestCallData(BaseModel):
     connection: ConnectionFacts | None = None
     extends: UUID | None = None
     opens_at: datetime | None = None
+    case: CaseFacts | None = None
     answer_by: datetime | None
     open_until: datetime | None
     url: str

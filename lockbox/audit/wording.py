@@ -154,6 +154,7 @@ LABELS = {
 FACTS = {
     "request": "Request",
     "case_system": "Ticket system",
+    "case_check": "Case according to its system",
     "duplicate_of": "Duplicate of",
     "did": "Action",
     "finding": "Finding",

@@ -58,7 +58,7 @@ FROM_ROW = (
     *("reason_code", "justification", "case_ref", "access_window", "max_uses", "recipient_id", "recipient_name"),
     *("not_before", "opens_at", "extends", "break_glass", "finding", "finding_due"),
     *("recipient_address", "is_copy", "time_zone", "address", "user_agent"),
-    *("case_system", "duplicate_of", "duplicate_reason"),
+    *("case_system", "case_check", "case_url", "duplicate_of", "duplicate_reason"),
 )
 """The fields of a `RequestMail` that are columns of READ."""
 MOST_WAITING = 50
@@ -127,7 +127,7 @@ SELECT n.id AS notification_id, n.channel, n.template, n.until_at, n.attempts, n
     coalesce(p.time_zone, 'UTC') AS time_zone,
     r.id AS request_id, r.state, r.service, coalesce(r.granted_resources, r.resources) AS resources,
     coalesce(r.granted_actions, r.actions) AS actions, r.reason_code, r.justification, r.case_ref,
-    r.case_system, r.duplicate_of, r.duplicate_reason,
+    r.case_system, r.case_check, r.case_url, r.duplicate_of, r.duplicate_reason,
     r.access_window, r.max_uses, r.not_before, r.opens_at, r.extends, r.break_glass, v.finding,
     v.due_at AS finding_due, r.requester_id,
     t.name AS tenant, t.slug, t.id AS tenant_id, q.name AS requester,

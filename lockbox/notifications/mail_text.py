@@ -180,6 +180,10 @@ APPROVED_BY, OPENED_BY = "approved", "opened for the vendor"
 NOT_KNOWN = "not known"
 EXTENT = "{duration}, at most {uses}"
 CASE_IN = "{case} in {system}"
+CASE_CHECKS = {
+    "confirmed": "(confirmed by the ticket system)",
+    "unconfirmed": "(NOT confirmed: the ticket system could not be asked)",
+}
 USES = "1 use", "{number} uses"
 PLAIN_ACCESS, MORE_ACCESS = "access", "+{duration} of access"
 FOR, UNTIL, FROM = "for {extent}", "until {time}", "{span} from {time}"

@@ -151,6 +151,8 @@ class RequestMail(LoadedNotification):
     opens_at: datetime | None = None
     extends: UUID | None = None
     case_system: str | None = None
+    case_check: str | None = None
+    case_url: str | None = None
     duplicate_of: UUID | None = None
     duplicate_reason: str | None = None
     address: str | None = None
@@ -314,13 +316,13 @@ def _span(mail: RequestMail, time: Callable[[datetime], str]) -> dict[str, str]:
 
 
 def _case(mail: RequestMail) -> str | None:
-    """Return the case and its ticket system; its page stands on the request's page alone."""
+    """Return the case, its ticket system and what that says of it; its page stands on the request's page alone."""
     if not mail.case_ref:
         return None
-    system = one_line(mail.case_system) if mail.case_system else ""
-    return (
-        mail_text.CASE_IN.format(case=one_line(mail.case_ref), system=system) if system else one_line(mail.case_ref)
-    )
+    case, system = one_line(mail.case_ref), one_line(mail.case_system) if mail.case_system else ""
+    where = mail_text.CASE_IN.format(case=case, system=system) if system else case
+    said = mail_text.CASE_CHECKS.get(mail.case_check or "", "")
+    return f"{where} {said}".strip()
 
 
 def _duplicate(mail: RequestMail) -> str:

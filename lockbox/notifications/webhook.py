@@ -46,7 +46,7 @@ READ = text("""
 SELECT n.id, n.sequence, h.id AS endpoint_id, h.url, h.format, h.secret,
     (SELECT p.id FROM notifications p
         WHERE p.endpoint_id = n.endpoint_id AND p.sequence = n.sequence - 1) AS previous,
-    h.tenant_id IS NOT NULL AND h.with_justification AS with_justification,
+    h.tenant_id IS NOT NULL AND h.with_justification AS with_justification, h.tenant_id IS NULL AS is_vendors,
     CASE WHEN h.old_secret_until > clock_timestamp() THEN h.old_secret END AS old_secret
 FROM notifications n JOIN endpoints h ON h.id = n.endpoint_id WHERE n.id = ANY(:ids)
 """)
@@ -58,6 +58,7 @@ class WebhookTarget:
 
     `sequence` counts the calls of the endpoint without a gap, and `previous` is the id of the one before.
     `with_justification` is whether a tenant wants its own endpoint to get the justification; the vendor's never do.
+    Those of the vendor (`is_vendors`) get the case instead, so that the ticket system can comment on it.
     """
 
     endpoint_id: UUID
@@ -68,6 +69,7 @@ class WebhookTarget:
     old_secret: bytes | None
     sequence: int | None = None
     previous: UUID | None = None
+    is_vendors: bool = False
 
     @property
     def place(self) -> dict[str, Any]:
@@ -88,6 +90,7 @@ def targets(session: UnitOfWork, ids: Sequence[UUID]) -> Mapping[UUID, WebhookTa
             row.old_secret,
             row.sequence,
             row.previous,
+            row.is_vendors,
         )
         for row in rows
     }
@@ -114,13 +117,18 @@ def call(notification_id: UUID, target: WebhookTarget, body: bytes, vault: Secre
 def request_payload(
     mail: RequestMail, target: WebhookTarget, *, public_url: str, services: Mapping[str, str]
 ) -> bytes:
-    """Return the body about a request: thin, with the justification only where endpoint and policy let it out."""
+    """Return the body about a request: thin, with the justification only where endpoint and policy let it out.
+
+    Only the vendor's endpoints get the case: what it is called there is for the ticket system.
+    """
     justification = mail.justification if target.with_justification and mail.wording.justification else None
     if target.format is Format.SLACK:
         return _slack_of(mail, justification, public_url, services)
     content = _event_of(mail).body(mail.notification_id, target.place, public_url)
     if justification is not None:
         content["data"]["justification"] = justification
+    if target.is_vendors and mail.case_ref:
+        content["data"]["case"] = {"system": mail.case_system, "ref": mail.case_ref, "url": mail.case_url}
     return _json(content)
 
 

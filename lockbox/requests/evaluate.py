@@ -23,7 +23,7 @@ from lockbox.requests.break_glass import BreakGlassRecord
 from lockbox.requests.deadlines import whole_seconds
 from lockbox.requests.lifecycle import Action, Party, State
 from lockbox.requests.policy import AT_ONCE, Terms, Timing, customer_decides, effective_mode, reviewed_first
-from lockbox.requests.policy_parts import FIRST_STEP, Reason
+from lockbox.requests.policy_parts import FIRST_STEP, CaseCheck, Reason
 from lockbox.requests.policy_rules import Policy, RequestFacts
 from lockbox.requests.pre_approvals import CoverageContext, CoveringPreApproval
 from lockbox.requests.quorum import has_steps, has_turn, who_lacks
@@ -69,7 +69,8 @@ class RequestInput:
     `not_before` is when access is to begin, None for at once. `extends` is the request whose window goes on by this
     one, and `first_opened_at` when the first of these windows began. With `break_glass` a manager may open it in an
     emergency without the customer.
-    `duplicate_reason` is why it is submitted beside an open request for the same case and resource.
+    `duplicate_reason` is why it is submitted beside an open request for the same case and resource. `case_check` is
+    what the ticket system says of the case, once a door has asked it.
     """
 
     tenant: str
@@ -90,6 +91,7 @@ class RequestInput:
     case_system: str | None = None
     case_url: str | None = None
     duplicate_reason: str | None = None
+    case_check: CaseCheck | None = None
 
     def timing(self, at: datetime) -> Timing:
         """Return when it wants its window to begin, as terms look at it, if it is submitted now."""

@@ -21,7 +21,7 @@ from lockbox.requests.evaluate import RequestInput
 from lockbox.requests.lifecycle import State
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy import Timing, longest_window
-from lockbox.requests.policy_parts import HARD_ACCESS_LIMIT
+from lockbox.requests.policy_parts import HARD_ACCESS_LIMIT, CaseCheck
 from lockbox.requests.queries import RequestEntry
 from lockbox.requests.submit import SubmissionLimits, SubmittedRequest, submit
 from lockbox.requests.transition import Origin
@@ -122,6 +122,7 @@ def _further(earlier: Row[Any], request_id: UUID, wanted: ExtensionInput) -> Req
         case_ref=earlier.case_ref,
         case_system=earlier.case_system,
         case_url=earlier.case_url,
+        case_check=CaseCheck(earlier.case_check) if earlier.case_check else None,
         access_window=wanted.access_window,
         max_uses=earlier.max_uses,
         engineer=earlier.requester_id,

@@ -14,7 +14,7 @@ from lockbox.identity.roles import SEE_ALL, SEE_THEIR_TENANTS, AuthMethod, Calle
 from lockbox.requests.deadlines import RequestClock, whole_seconds
 from lockbox.requests.lifecycle import Action, State
 from lockbox.requests.policy import AT_ONCE, Timing
-from lockbox.requests.policy_parts import ApproveMeans
+from lockbox.requests.policy_parts import ApproveMeans, CaseCheck
 from lockbox.sql import Ids, Instant, Texts, words
 
 
@@ -38,7 +38,8 @@ class AccessRequest(SQLModel, table=True):
     that is limited. `stopped_at` is since when the clock stands for a question that waits, `stopped_deadline` the
     deadline that held until then, and `stopped_for` for how many seconds it stood before: see `stopping`.
     `pre_approval_id` is what the customer had approved beforehand, if that opened the window.
-    `case_system` is the ticket system of the case `case_ref`, `case_url` the case's page in it. `duplicate_of` is the
+    `case_system` is the ticket system of the case `case_ref`, `case_url` the case's page in it, `case_check` what
+    the system said of it, None where it was not asked. `duplicate_of` is the
     open request for the same case and resource beside which this one was submitted nevertheless, and
     `duplicate_reason` why.
     """
@@ -56,6 +57,7 @@ class AccessRequest(SQLModel, table=True):
     case_ref: str | None = Field(default=None, max_length=100)
     case_system: str | None = Field(default=None, max_length=63)
     case_url: str | None = Field(default=None, max_length=2000)
+    case_check: CaseCheck | None = Field(default=None, sa_type=words(CaseCheck))
     duplicate_of: UUID | None = Field(default=None, foreign_key="requests.id")
     duplicate_reason: str | None = Field(default=None, max_length=500)
     mode: Mode = Field(sa_type=words(Mode))
@@ -150,6 +152,7 @@ class AccessRequest(SQLModel, table=True):
         values = {name: getattr(row, name) for name in cls.model_fields}
         values |= {"state": State(row.state), "mode": Mode(row.mode)}
         values["approve_means"] = ApproveMeans(row.approve_means)
+        values["case_check"] = CaseCheck(row.case_check) if row.case_check else None
         # As the ORM makes what it has read: a constructor sets each attribute by itself, which takes longer.
         request: Self = class_mapper(cls).class_manager.new_instance()
         request.__dict__.update(values)

@@ -22,6 +22,7 @@ from lockbox.requests.policy_parts import (
     BreakGlassPeople,
     BreakGlassServices,
     BreakGlassWindow,
+    CaseCheck,
     CasePatterns,
     Characters,
     ChosenCasePatterns,
@@ -40,6 +41,7 @@ from lockbox.requests.policy_parts import (
     StartAhead,
     Switch,
     Tiers,
+    UnconfirmedCase,
     Uses,
     WarningTime,
 )
@@ -80,6 +82,8 @@ class Terms(PolicyPart):
         reasons: the reasons that may be given.
         require_case: a submission must name a support case.
         case_patterns: what the reference of a case must look like, where one is named; it has to fit all of them.
+        unconfirmed_case: whether the ticket system is asked about the case, and what becomes of a submission if it
+            cannot be: it is flagged, or refused.
         justification_least: the fewest characters of a justification.
         mail_link: mails link to the request.
         mail_justification: mails quote the justification.
@@ -116,6 +120,7 @@ class Terms(PolicyPart):
     reasons: Reasons = frozenset(Reason)
     require_case: Switch = False
     case_patterns: CasePatterns = ()
+    unconfirmed_case: UnconfirmedCase = UnconfirmedCase.ACCEPT
     justification_least: Characters = 1
     mail_link: Switch = True
     mail_justification: Switch = True
@@ -153,6 +158,7 @@ class Overrides(PolicyPart):
     reasons: ChosenReasons | None = None
     require_case: Switch | None = None
     case_patterns: Annotated[ChosenCasePatterns, Field(min_length=1)] | None = None
+    unconfirmed_case: UnconfirmedCase | None = None
     justification_least: Characters | None = None
     mail_link: Switch | None = None
     mail_justification: Switch | None = None
@@ -269,6 +275,14 @@ class AskedAccess(Protocol):
         """The window in seconds."""
 
 
+class SubmittedAccess(AskedAccess, Protocol):
+    """What terms look at in a request that was submitted."""
+
+    @property
+    def case_check(self) -> str | None:
+        """What its ticket system said of the case when it was submitted."""
+
+
 def lacking(
     asked: AskedAccess, terms: Terms, timing: Timing, access_window: int | None = None
 ) -> list[tuple[str, str]]:
@@ -290,9 +304,13 @@ def fewest(*limits: int | None) -> int | None:
     return min((one for one in limits if one is not None), default=None)
 
 
-def lacking_today(asked: AskedAccess, terms: Terms, timing: Timing) -> list[tuple[str, str]]:
+def lacking_today(asked: SubmittedAccess, terms: Terms, timing: Timing) -> list[tuple[str, str]]:
     """Return what a pending request lacks under the terms of today; a lower ceiling only shortens its window."""
-    return lacking(asked, terms, timing, max(longest_window(asked.access_window, terms, timing), 1))
+    found = lacking(asked, terms, timing, max(longest_window(asked.access_window, terms, timing), 1))
+    demanded = terms.unconfirmed_case is UnconfirmedCase.REFUSE and asked.case_ref
+    if demanded and asked.case_check != CaseCheck.CONFIRMED:
+        found.append(("case_ref", "This tenant requires that the ticket system confirms the case."))
+    return found
 
 
 def reviewed_first(terms: Terms, mode: Mode) -> bool:

@@ -45,6 +45,7 @@ TERMS = {
     "reasons": "Accepted reasons",
     "require_case": "Require a support case",
     "case_patterns": "What a case looks like",
+    "unconfirmed_case": "A case that its ticket system does not confirm",
     "justification_least": "Minimum justification length",
     "mail_link": "Mails link to the request",
     "mail_justification": "Mails quote the justification",

@@ -59,6 +59,24 @@ class ApproveMeans(StrEnum):
     PASSKEY_SIGNED = "passkey-signed"
 
 
+class UnconfirmedCase(StrEnum):
+    """What becomes of a submission whose case its ticket system does not confirm, because it cannot be asked.
+
+    In the order of their letters, which is also that of their strictness. By `accept` it is not asked.
+    """
+
+    ACCEPT = "accept"
+    FLAG = "flag"
+    REFUSE = "refuse"
+
+
+class CaseCheck(StrEnum):
+    """What its ticket system says of a case: it is open and the engineer's, or it could not be asked."""
+
+    CONFIRMED = "confirmed"
+    UNCONFIRMED = "unconfirmed"
+
+
 class PolicyPart(BaseModel):
     """A part of a policy: compared by what it says, never changed; unknown members are refused."""
 

@@ -61,7 +61,7 @@ LESS_IS_STRICTER = (
 )
 LATER_TERMS = frozenset(
     {
-        *("total_access_ceiling", "start_ahead", "case_patterns"),
+        *("total_access_ceiling", "start_ahead", "case_patterns", "unconfirmed_case"),
         *("break_glass_services", "break_glass_people", "break_glass_ceiling", "break_glass_monthly"),
     }
 )
@@ -70,7 +70,7 @@ EITHER_SAYS = ("approval_reminders", "review_reminders", "case_patterns")
 EARLIEST = ("escalation", "review_escalation")
 MORE_IS_STRICTER = (
     *("vendor_review", "quorum", "require_case", "justification_least", "report_on_close"),
-    "approve_means",
+    *("approve_means", "unconfirmed_case"),
 )
 
 

@@ -26,7 +26,7 @@ from lockbox.identity import keyring
 from lockbox.identity.roles import AuthMethod, Caller
 from lockbox.requests import approvals, break_glass, idempotency, pre_approvals, transition
 from lockbox.requests.break_glass import BreakGlassAsk, obstacles
-from lockbox.requests.cases import DUPLICATE, DuplicateRequest
+from lockbox.requests.cases import DUPLICATE, CaseUnchecked, DuplicateRequest
 from lockbox.requests.deadlines import deadline, wake_at
 from lockbox.requests.evaluate import (
     Evaluation,
@@ -38,7 +38,7 @@ from lockbox.requests.evaluate import (
 from lockbox.requests.lifecycle import Action, Party, State
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy import fewest, lacking, longest_window
-from lockbox.requests.policy_parts import ApproveMeans
+from lockbox.requests.policy_parts import ApproveMeans, UnconfirmedCase
 from lockbox.requests.transition import Move, Origin, actor_for
 from lockbox.sql import new_id
 
@@ -50,6 +50,7 @@ SELECT e.id, e.seq, e.actor_id, encode(sha256('\\x00'::bytea || e.body), 'hex') 
 FROM events e WHERE e.request_id = :id AND e.internal AND e.action <> 'notified'
 ORDER BY e.at, e.id
 """)
+MAIL_OF = text("SELECT email FROM people WHERE id = :id")
 MINUTE = timedelta(minutes=1)
 NTH_SUBMISSION = text("SELECT tenant_at, person_at FROM nth_submission(at_tenant(), :most_tenant, :most_person)")
 MOST_UNSEEN = 24
@@ -88,6 +89,7 @@ def facts(request: AccessRequest) -> dict[str, Plain]:
         **({"not_before": request.not_before} if request.not_before else {}),
         **({"extends": request.extends} if request.extends else {}),
         **({"case_system": request.case_system} if request.case_system else {}),
+        **({"case_check": str(request.case_check)} if request.case_check else {}),
         **({"duplicate_of": request.duplicate_of} if request.duplicate_of else {}),
         **({"break_glass": True} if request.break_glass else {}),
     }
@@ -173,6 +175,7 @@ def submit(
         PolicyNotMet, WindowTooLong: the tenant's policy asks for something else; `errors` says what.
         SignInAgain: it is for break-glass, and the sign-in is not good enough for that.
         NobodyCanApprove: too few people could ever approve it; the sentence says why.
+        CaseUnchecked: the policy demands that the ticket system confirms the case; a door asks it, and submits again.
         DuplicateRequest: the engineer has an open request for the same case and resource, and no reason is given.
         TooMany: a limit of submissions a minute is reached.
     """
@@ -186,6 +189,7 @@ def submit(
         raise DuplicateRequest(DUPLICATE, field="duplicate_reason", request_id=str(evaluation.duplicate))
     if limits:
         _within(session, limits, evaluation)
+    _is_checked(session, submission, evaluation)
     failpoint("intake.after_evaluation")
     evaluation = _used(session, evaluation)
     request = _new(caller, submission, evaluation)
@@ -244,6 +248,26 @@ def _meets(submission: RequestInput, evaluation: Evaluation) -> None:
     raise PolicyNotMet(sentence, field=lacks[0][0], errors=errors)
 
 
+def _is_checked(session: UnitOfWork, submission: RequestInput, evaluation: Evaluation) -> None:
+    """Check that the ticket system was asked about the case, where the policy demands that.
+
+    Raises:
+        CaseUnchecked: it was not.
+    """
+    demand = evaluation.terms.unconfirmed_case
+    if demand is UnconfirmedCase.ACCEPT or submission.case_ref is None or submission.case_check is not None:
+        return
+    session.wait()
+    mail = session.execute(MAIL_OF, {"id": evaluation.requester_id}).scalar_one()
+    question = {
+        "tenant": evaluation.tenant.slug,
+        "case_system": submission.case_system,
+        "case_ref": submission.case_ref,
+        "engineer": {"id": str(evaluation.requester_id), "email": mail},
+    }
+    raise CaseUnchecked(question, demand)
+
+
 def _within(session: UnitOfWork, limits: SubmissionLimits, evaluation: Evaluation) -> None:
     """Check the limits. Near a limit, where uncommitted submissions could exceed it, take a lock and count exactly.
 
@@ -292,6 +316,7 @@ def _new(caller: Caller, submission: RequestInput, evaluation: Evaluation) -> Ac
         case_ref=submission.case_ref,
         case_system=submission.case_system,
         case_url=submission.case_url,
+        case_check=submission.case_check,
         duplicate_of=evaluation.duplicate,
         duplicate_reason=submission.duplicate_reason if evaluation.duplicate else None,
         mode=evaluation.mode,

@@ -27,15 +27,16 @@ from lockbox.schedule import CLOCK, IndexEntry
 NEW_REQUEST = """
 new_request AS (
     INSERT INTO requests (id, tenant_id, requester_id, service, resources, actions, reason_code, justification,
-        case_ref, case_system, case_url, duplicate_of, duplicate_reason, mode, policy_version, token_id, submitted_by,
-        consent_until, quorum, approval_window, access_window, max_uses, state, version, deadline_at, wake_at,
-        created_at, asked_at, tiers_asked, follows, opened_at, approve_means, pre_approval_id,
+        case_ref, case_system, case_url, case_check, duplicate_of, duplicate_reason, mode, policy_version, token_id,
+        submitted_by, consent_until, quorum, approval_window, access_window, max_uses, state, version, deadline_at,
+        wake_at, created_at, asked_at, tiers_asked, follows, opened_at, approve_means, pre_approval_id,
         extends, first_opened_at, not_before, break_glass)
     VALUES (:id, :tenant_id, :requester_id, :service, CAST(:resources AS text[]), CAST(:actions AS text[]),
-        :reason_code, :justification, :case_ref, :case_system, :case_url, :duplicate_of, :duplicate_reason, :mode,
-        :policy_version, :token_id, :submitted_by, :consent_until, :quorum, :approval_window, :access_window,
-        :max_uses, :state, :version, :deadline_at, :wake_at, :created_at, :asked_at, :tiers_asked, :follows,
-        :opened_at, :approve_means, :pre_approval_id, :extends, :first_opened_at, :not_before, :break_glass)
+        :reason_code, :justification, :case_ref, :case_system, :case_url, :case_check, :duplicate_of,
+        :duplicate_reason, :mode, :policy_version, :token_id, :submitted_by, :consent_until, :quorum,
+        :approval_window, :access_window, :max_uses, :state, :version, :deadline_at, :wake_at, :created_at, :asked_at,
+        :tiers_asked, :follows, :opened_at, :approve_means, :pre_approval_id, :extends, :first_opened_at,
+        :not_before, :break_glass)
 )"""
 
 MOVED = """

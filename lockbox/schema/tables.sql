@@ -420,6 +420,7 @@ CREATE TABLE requests (
     case_ref varchar(100),
     case_system varchar(63),
     case_url varchar(2000),
+    case_check varchar(24) CONSTRAINT ck_requests_case_check CHECK (case_check IN ('confirmed', 'unconfirmed')),
     duplicate_of uuid CONSTRAINT fk_requests_duplicate_of REFERENCES requests (id),
     duplicate_reason varchar(500),
 

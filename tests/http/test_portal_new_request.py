@@ -111,7 +111,7 @@ def test_the_same_form_sent_twice_is_submitted_once(portal: Portal) -> None:
 
     assert len(submitted(portal)) == 1
     assert first.path == second.path
-    again = previewed(browser, portal)
+    again = previewed(browser, portal, duplicate_reason="The first one is read-only")
     browser.submit(again, "/ask")
     assert len(submitted(portal)) == 2
 

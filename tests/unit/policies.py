@@ -20,6 +20,7 @@ from lockbox.requests.policy_parts import (
     ApproveMeans,
     Reason,
     ReasonedDecision,
+    UnconfirmedCase,
 )
 from lockbox.requests.policy_rules import Match, Policy, RequestFacts, Rule
 
@@ -63,6 +64,7 @@ PLAIN: dict[str, st.SearchStrategy[Any]] = {
     "quorum": st.integers(1, MOST_APPROVALS),
     "max_uses": st.integers(1, MOST_USES),
     "require_case": st.booleans(),
+    "unconfirmed_case": st.sampled_from(UnconfirmedCase),
     "justification_least": st.integers(1, 1000),
     "mail_link": st.booleans(),
     "mail_justification": st.booleans(),

@@ -14,6 +14,7 @@ from tests.each import each
 START = datetime(2026, 1, 1, tzinfo=UTC)
 OPENED, DEADLINE, CLOSED = 2, 7, 4
 NAMES = {"erin": "Erin Engel", "max": "Max Marsh", "ann": "Ann Archer", "amir": "Amir Aziz", "tara": "Tara Todd"}
+NAMES["helpdesk"] = "Helpdesk"
 
 
 def second(number: float) -> float:
@@ -33,7 +34,7 @@ def event(seq: int, state: str, by: str) -> dict[str, Any]:
 
 
 def answers(story: int) -> list[Probe]:
-    ends = {1: DEADLINE, 4: CLOSED}.get(story, 0)
+    ends = {1: DEADLINE, 4: CLOSED, 6: CLOSED}.get(story, 0)
     return [Probe(second(t), second(t + 0.1), 200 if OPENED <= t < ends else 403) for t in range(10)]
 
 
@@ -53,7 +54,7 @@ def good() -> DemoEvidence:
         },
         events={s.number: [event(n, step.state, step.by) for n, step in enumerate(s.steps, 1)] for s in STORIES},
         probes={s.number: answers(s.number) for s in STORIES},
-        closed_at={4: second(CLOSED)},
+        closed_at={4: second(CLOSED), 6: second(CLOSED)},
         mails=[DemoMail(f"m{n}", f"r{s.number}", who, of, "") for n, (s, of, who) in enumerate(told)],
         hooks=[replace(late, status=status) for status in STATUSES[:-1]] + hooks,
         deliveries=[
@@ -268,14 +269,14 @@ TAMPERINGS: list[tuple[Callable[[DemoEvidence], None], set[str]]] = [
     (end_otherwise, {"3 left unanswered"}),
     (remind_nobody, {"reminders while 3 waited"}),
     (be_refused_an_action, {"2 denied"}),
-    (never_open, {"calls of 1 and 4 let in"}),
-    (flicker, {"calls of 1 and 4 let in"}),
+    (never_open, {"calls of 1, 4, 6 let in"}),
+    (flicker, {"calls of 1, 4, 6 let in"}),
     (never_ask, {"calls of 2, 3, 5 let in"}),
     (serve_the_denied, {"calls of 2, 3, 5 let in", OUTSIDE}),
     (serve_after_the_deadline, {OUTSIDE}),
     (serve_after_it_was_closed, {OUTSIDE, REVOKED}),
     (refuse_late_after_the_revoke, {REVOKED}),
-    (never_refuse_after_the_revoke, {"calls of 1 and 4 let in", REVOKED}),
+    (never_refuse_after_the_revoke, {"calls of 1, 4, 6 let in", REVOKED}),
     (see_no_task, {"tasks seen in Flower"}),
     (let_flower_act, {"Flower's control calls"}),
     (never_seal, {AUDIT_LOG, FLIPPED}),

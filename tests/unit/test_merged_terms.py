@@ -45,6 +45,8 @@ ORDER = [
     ("require_case", False, True),
     ("case_patterns", (), ("INC*",)),
     ("case_patterns", ("INC*",), ("*7", "INC*")),
+    ("unconfirmed_case", "accept", "flag"),
+    ("unconfirmed_case", "flag", "refuse"),
     ("justification_least", 1, 2),
     ("report_on_close", False, True),
     ("mail_link", True, False),

@@ -1,6 +1,7 @@
 """The body of a webhook: thin, with ids, state and both clocks."""
 
 import json
+from dataclasses import replace
 from uuid import UUID
 
 import pytest
@@ -41,6 +42,17 @@ def test_a_webhook_body_is_thin(template: State) -> None:
     assert len(body) < 20_000
     assert b"s3cret" not in body
     assert str(ERIN).encode() not in body
+
+
+def test_only_the_vendors_webhooks_name_the_case() -> None:
+    page = "https://helpdesk.vendor.example/7"
+    mail = sample_mail(template="active", to_state="active", case_ref="CASE-7", case_system="helpdesk", case_url=page)
+    vendors = replace(TARGET, is_vendors=True)
+
+    told = json.loads(webhook.request_payload(mail, vendors, public_url=PUBLIC, services={}))["data"]
+
+    assert told["case"] == {"system": "helpdesk", "ref": "CASE-7", "url": page}
+    assert "case" not in json.loads(payload(mail))["data"]
 
 
 @pytest.mark.parametrize(

@@ -47,6 +47,7 @@ def test_the_defaults_are_safe() -> None:
         "reasons": ["legal_demand", "other", "support_case", "vendor_alert", "vendor_review"],
         "require_case": False,
         "case_patterns": [],
+        "unconfirmed_case": "accept",
         "justification_least": 1,
         "mail_link": True,
         "mail_justification": True,
