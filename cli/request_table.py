@@ -5,7 +5,7 @@ from typing import Any
 
 from cli.terminal import Facts, Listing, Part
 from cli.values import NOTHING, Duration, Identifier, Phrase, Word, moment, phrase, words
-from lockbox.notifications.mail_text import NOBODY_NOTIFIED, STATE_WORDINGS, Tone
+from lockbox.notifications.mail_text import BREAK_GLASS_MARK, NOBODY_NOTIFIED, STATE_WORDINGS, Tone
 from lockbox.text_rules import flagged
 
 MAIL_OUTCOMES = {"dead": "not delivered to", "open": "still open to", "moot": "not needed by", "sent": "mailed to"}
@@ -19,6 +19,7 @@ COLOURS = {
     Tone.LAPSED: "",
 }
 """Yellow, cyan and green letters are hard to read on white; bright black is the background of some dark schemes."""
+GLASS = "white on red"
 WORDS = {
     name: (wording.others, COLOURS[wording.tone])
     for name, wording in STATE_WORDINGS.items()
@@ -35,7 +36,29 @@ def state(request: Mapping[str, Any]) -> Phrase:
             "Open from ", moment(request["opens_at"]), " until ", moment(request["deadline_at"]), style=colour
         )
     until = (" until ", moment(request["deadline_at"])) if request["open"] else ()
-    return phrase(shown, *until, style=colour)
+    return phrase(*_glass(request), shown, *until, style=GLASS if request.get("break_glass") else colour)
+
+
+def _glass(item: Mapping[str, Any]) -> tuple[object, ...]:
+    """Return the mark of what is, or was opened, by break-glass: it stands before the state."""
+    return (f"{BREAK_GLASS_MARK}",) if item.get("break_glass") else ()
+
+
+def after_review(item: Mapping[str, Any]) -> Facts:
+    """Return the customer's finding about access by break-glass, or until when it is due."""
+    return Facts(
+        {
+            "Finding": Word(item["finding"])
+            if item["finding"]
+            else phrase("overdue", style=GLASS)
+            if item["is_overdue"]
+            else "not yet",
+            "Due": moment(item["due_at"]),
+            "Found by": item["found_by"],
+            "Found": moment(item["found_at"]),
+            "Comment": item["comment"],
+        }
+    )
 
 
 def requests(items: Iterable[Mapping[str, Any]], *, in_file: bool = False) -> Listing:
@@ -46,7 +69,11 @@ def requests(items: Iterable[Mapping[str, Any]], *, in_file: bool = False) -> Li
     rows = (
         (
             Identifier(item["id"]),
-            phrase(Word(item["state"]), style=WORDS[item["state"]][1]),
+            phrase(
+                *_glass(item),
+                Word(item["state"]),
+                style=GLASS if item.get("break_glass") else WORDS[item["state"]][1],
+            ),
             *((item["tenant"], item["service"]) if in_file else (f"{item['tenant']} {item['service']}",)),
             item["requester"]["name"],
             moment(item["deadline_at"]),
@@ -105,6 +132,7 @@ def _shown_where_there(item: Mapping[str, Any]) -> dict[str, str]:
         "Granted": _granted(item),
         "Decisions": "\n".join(map(_answer, item.get("decisions") or ())),
         "Approvals": "\n".join(map(_tally, item.get("approvals") or ())),
+        "Finding": _finding(item.get("after_review")),
         "Reached": (item.get("reach") or {}).get("sentence"),
         "Extends": item.get("extends"),
         "Extended by": item.get("extended_by"),
@@ -138,6 +166,15 @@ def closed_case(found: Mapping[str, Any]) -> Sequence[Part]:
     rows = ((Identifier(one["request_id"]), one["tenant"], Word(one["state"])) for one in found["ended"])
     more = ("There is more: run the command again.",) if found["more"] else ()
     return Listing.of(("Request", "Customer", "State"), rows), *more
+
+
+def _finding(review: Mapping[str, Any] | None) -> str:
+    """Return what the customer has found of access by break-glass, or that it is to say so."""
+    if not review:
+        return ""
+    if review["finding"]:
+        return f"{words(review['finding'])}, by {review['found_by'] or 'somebody whose name was erased'}"
+    return "overdue: was it justified?" if review["is_overdue"] else "not yet: was it justified?"
 
 
 def _granted(item: Mapping[str, Any]) -> str:

@@ -15,6 +15,7 @@ from cli.request_ids import RequestId, RequestIds, request_id
 from cli.route_command import ids_at
 from cli.terminal import Cursor, Limit, Output, OutputFormat, Part
 from connectors.scram import new_password, verifier_of
+from lockbox.requests.models import Finding
 
 app = typer.Typer(no_args_is_help=True, help="Access requests.")
 app.add_typer(request_watch.app)
@@ -57,6 +58,12 @@ CaseUrl = Annotated[str | None, typer.Option(help="the page of the case")]
 DuplicateReason = Annotated[
     str | None, typer.Option(help="why another request, where one is open for the same case and resource")
 ]
+BreakGlass = Annotated[
+    bool,
+    typer.Option(
+        "--break-glass", help="an emergency: a manager opens it without the customer, where the customer allows that"
+    ),
+]
 Engineer = Annotated[UUID | None, typer.Option(help="the engineer's id, if a service account submits")]
 
 
@@ -76,6 +83,7 @@ def submit(
     engineer: Engineer = None,
     uses: Uses = None,
     not_before: Start = None,
+    break_glass: BreakGlass = False,
     key: Annotated[str | None, typer.Option(help="Idempotency-Key: if sent twice, it is submitted once")] = None,
     output: Output = OutputFormat.TABLE,
 ) -> None:
@@ -86,6 +94,7 @@ def submit(
         "case_url": case_url,
         "duplicate_reason": duplicate_reason,
         "not_before": not_before,
+        "break_glass": break_glass,
     }
     submitted = call("POST", at("requests"), body=body, headers={"idempotency-key": key} if key else None)
     terminal.show(output, submitted, *_submitted(submitted))
@@ -141,6 +150,7 @@ def preview(
     engineer: Engineer = None,
     uses: Uses = None,
     not_before: Start = None,
+    break_glass: BreakGlass = False,
     output: Output = OutputFormat.TABLE,
 ) -> None:
     """Preview a request.
@@ -153,6 +163,7 @@ def preview(
         "case_url": case_url,
         "duplicate_reason": duplicate_reason,
         "not_before": not_before,
+        "break_glass": break_glass,
     }
     found = call("POST", at("requests", "preview"), body=body)
     terminal.show(output, found, request_table.preview(found))
@@ -331,8 +342,22 @@ for _action, _help in (
     ("cancel", "Cancel your request."),
     ("complete", "End your access early."),
     ("revoke", "Revoke access at once."),
+    ("break-glass", "Open a request by break-glass, and say why."),
 ):
     _acting(_action, _help)
+
+
+@app.command()
+def finding(
+    request: RequestId,
+    found: Annotated[Finding, typer.Argument(help="whether access by break-glass was justified", show_default=False)],
+    comment: Annotated[str, typer.Option(help="why; kept in the audit log")],
+    output: Output = OutputFormat.TABLE,
+) -> None:
+    """Say whether access by break-glass was justified."""
+    body = {"finding": found.value, "comment": comment}
+    item = call("POST", at("requests", request_id(request), "finding"), body=body)
+    terminal.show(output, item, request_table.after_review(item))
 
 
 def _request_input(

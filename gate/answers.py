@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from html import escape
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import quote, urlencode
 from uuid import UUID
 
@@ -74,12 +74,28 @@ def written(until: datetime) -> str:
     return until.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
-async def allow(
-    send: Send, question: AccessCheck, request_id: UUID, until: datetime, at: datetime | None = None
-) -> None:
+class OpenWindow(Protocol):
+    """What is told of the window that lets a call in."""
+
+    @property
+    def request_id(self) -> UUID:
+        """The request that it was opened by."""
+
+    @property
+    def until(self) -> datetime:
+        """When it ends."""
+
+    @property
+    def break_glass(self) -> bool:
+        """Whether it was opened by break-glass."""
+
+
+async def allow(send: Send, question: AccessCheck, window: OpenWindow, at: datetime | None = None) -> None:
     """Answer yes, and what for; `at` is the present by the database's clock, where that is told."""
-    told = ((b"lockbox-at", written(at).encode()),) if at else ()
-    await _empty(send, _of_yes(question, request_id, until) + told)
+    told: Headers = ((b"lockbox-at", written(at).encode()),) if at else ()
+    if window.break_glass:
+        told += ((b"lockbox-break-glass", b"true"),)
+    await _empty(send, _of_yes(question, window.request_id, window.until) + told)
 
 
 @lru_cache(MOST_WRITTEN)

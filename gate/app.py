@@ -220,7 +220,7 @@ class GateApp:
             if isinstance(found, AllowedCall):
                 window = found.window
                 self._counts.count_use(call, found.question, window.request_id, is_same_use=window.is_same_use)
-                await answers.allow(send, found.question, window.request_id, window.until, found.at)
+                await answers.allow(send, found.question, window, found.at)
             elif found is not None:
                 self._counts.count(call, GateDecision.NOT_APPLICABLE)
                 await answers.let_pass(send)

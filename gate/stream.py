@@ -54,6 +54,7 @@ def described(window: RememberedWindow) -> dict[str, Any]:
         "resources": [key[3] for key in window.keys],
         "actions": sorted(window.actions),
         "until": written(window.until),
+        **({"break_glass": True} if window.break_glass else {}),
     }
 
 

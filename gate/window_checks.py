@@ -62,19 +62,20 @@ class GroupedCalls(Protocol):
 class GrantedAccess(NamedTuple):
     """The window that lets a call in, and when it ends; `uses_left` is None where its uses are not counted.
 
-    `is_same_use` is whether the call has used it before.
+    `is_same_use` is whether the call has used it before, `break_glass` whether it was opened by break-glass.
     """
 
     request_id: UUID
     until: datetime
     uses_left: int | None = None
     is_same_use: bool = False
+    break_glass: bool = False
 
 
 @lru_cache(MOST_GRANTED)
-def _granted(request: int, deadline: int) -> GrantedAccess:
+def _granted(request: int, deadline: int, *, break_glass: bool) -> GrantedAccess:
     """Return what memory says in numbers as others understand it: made once, for windows are used often."""
-    return GrantedAccess(UUID(int=request), time_of(deadline))
+    return GrantedAccess(UUID(int=request), time_of(deadline), break_glass=break_glass)
 
 
 class FailureLog:
@@ -138,7 +139,7 @@ class WindowChecks:
         self._found += 1
         if self._found % self._compare_every == 0:
             return await self._compare(question, found, ends)
-        return _granted(found.request, found.deadline)
+        return _granted(found.request, found.deadline, break_glass=found.break_glass)
 
     async def _compare(
         self, question: AccessCheck, found: RememberedWindow, ends: float | None
@@ -148,7 +149,7 @@ class WindowChecks:
         if isinstance(answer, GrantedAccess) and answer.uses_left is None:
             return answer
         if answer in {GateReason.BUSY, GateReason.BEHIND} and (still := self._memory.find(question)) is not None:
-            return _granted(still.request, still.deadline)
+            return _granted(still.request, still.deadline, break_glass=still.break_glass)
         self._reader.suspect(found)
         return answer
 
@@ -253,4 +254,5 @@ def _found(
         return GateReason.USED_UP
     except NoOpenWindow:
         return GateReason(queries.refusal(session, question) or GateReason.NO_WINDOW)
-    return GrantedAccess(entry.request.id, entry.request.deadline_at, entry.uses_left, entry.is_same_use)
+    request = entry.request
+    return GrantedAccess(request.id, request.deadline_at, entry.uses_left, entry.is_same_use, request.break_glass)

@@ -39,6 +39,7 @@ class RememberedWindow:
     deadline: int
     actions: frozenset[str]
     keys: tuple[Key, ...]
+    break_glass: bool = False
 
     @property
     def request_id(self) -> UUID:
@@ -284,6 +285,7 @@ class WindowMemory:
             (request.deadline_at - EPOCH) // MICROSECOND,
             self._actions.setdefault(actions, actions),
             tuple((tenant, service, request.requester_id.int, one) for one in dict.fromkeys(request.open_resources)),
+            request.break_glass,
         )
         self._by_request[window.request] = window
         self._tenants[window.tenant_id] += 1

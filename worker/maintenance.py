@@ -32,6 +32,7 @@ from lockbox.notifications import checkpoint_digest
 from lockbox.pubsub import OPERATORS
 from lockbox.reconcile import Step
 from lockbox.redis_scripts import RedisUnavailable
+from lockbox.requests import after_reviews
 from lockbox.schedule import CLOCK, MOST_A_CALL
 from worker import messages
 from worker.loop import WorkerLoop
@@ -82,6 +83,8 @@ def _reconcile(tools: Runtime) -> Generator[Step, None, None]:
             yield "announced", count
         for count in use_events.record(tools.database):
             yield "uses", count
+        for count in after_reviews.remind(tools.database):
+            yield "findings_awaited", count
 
 
 def _seal(tools: Runtime) -> Generator[Step, None, None]:

@@ -14,7 +14,19 @@ from lockbox.requests.queries import RequestEntry
 from lockbox.requests.quorum import ApprovalTally
 
 ACTS = frozenset(
-    {"submit", "endorse", "approve", "deny", "cancel", "revoke", "complete", "question", "answer"},
+    {
+        "submit",
+        "endorse",
+        "break_glass",
+        "after_review",
+        "approve",
+        "deny",
+        "cancel",
+        "revoke",
+        "complete",
+        "question",
+        "answer",
+    },
 )
 
 

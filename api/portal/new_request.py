@@ -64,6 +64,7 @@ class RequestForm:
     case_url: str = ""
     duplicate_reason: str = ""
     not_before: str = ""
+    break_glass: str = ""
 
     @property
     def lines(self) -> list[str]:
@@ -81,6 +82,7 @@ async def request_form(
     case_ref: Annotated[str, Form()] = "",
     access_window: Annotated[str, Form()] = "",
     max_uses: Annotated[str, Form()] = "",
+    break_glass: Annotated[str, Form(max_length=3)] = "",
     case_system: Annotated[str, Form()] = "",
     case_url: Annotated[str, Form()] = "",
     duplicate_reason: Annotated[str, Form()] = "",
@@ -101,6 +103,7 @@ async def request_form(
         case_url.strip(),
         duplicate_reason.replace("\r\n", "\n").strip(),
         not_before,
+        break_glass,
     )
 
 
@@ -305,6 +308,7 @@ def _read(written: RequestForm, zone: str) -> NewRequest:
                 "duplicate_reason": written.duplicate_reason or None,
                 "access_window": int(written.access_window) if _is_seconds(written.access_window) else None,
                 "not_before": start,
+                "break_glass": bool(written.break_glass),
                 "max_uses": int(written.max_uses) if _is_seconds(written.max_uses) else written.max_uses or None,
             }
         )

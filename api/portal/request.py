@@ -48,6 +48,7 @@ from lockbox.notifications import delivery_status
 from lockbox.notifications.audience import ASKING, knows_of
 from lockbox.requests import (
     activity,
+    after_reviews,
     decide,
     decisions,
     extend,
@@ -81,7 +82,7 @@ BESIDE = frozenset({"begin", "escalate", "unreached", "question", "answer", FIRS
 SHOWN_REFUSALS = (EarlierStepFirst, SignInAgain, PolicyNotMet, PolicyUnverified, TenantSuspended)
 """Refusals that the page explains to people who would otherwise decide."""
 
-RequestAction = Literal["endorse", "approve", "deny", "cancel", "revoke", "complete"]
+RequestAction = Literal["endorse", "break_glass", "approve", "deny", "cancel", "revoke", "complete"]
 
 
 @dataclass(frozen=True)
@@ -266,6 +267,7 @@ def show_request(
         tallies=tallies,
         steps=quorum.steps_of(tallies),
         talk=questions.conversation(session, visitor.caller, entry),
+        after_review=after_reviews.read(session, visitor.caller, entry.request),
         since=[one for one in timeline if seen is not None and (one["seq"] or 0) > seen] if refused else [],
         offered=offered,
         obstacle=next((one for one in offered.values() if one), None),

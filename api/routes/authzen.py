@@ -204,6 +204,8 @@ def _decision(found: AllowedCall | Denial) -> dict[str, Any]:
     if isinstance(found, AllowedCall):
         asked = {name: str(value) for name, value in found.question._asdict().items()}
         ends = {"request": str(found.window.request_id), "until": answers.written(found.window.until)}
+        if found.window.break_glass:
+            ends["break_glass"] = "true"
         return {"decision": True, "context": asked | ends}
     why = {"reason": found.reason.value, "detail": found.detail or SENTENCES[found.reason]}
     return {"decision": False, "context": why | ({"request_form": found.form} if found.form else {})}

@@ -22,6 +22,7 @@ class FiguresView(BaseModel):
     cancelled: Count
     pending: Count
     opened_without_approval: Count
+    opened_by_break_glass: Count
     active: Count
     completed: Count
     revoked: Count

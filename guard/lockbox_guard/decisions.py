@@ -38,7 +38,8 @@ class Allowed:
 
     `request` is the access request whose window lets the call in, `until` when that ends by the clock of Lockbox's
     database. Both and `engineer` are None where the catalogue says that calls of this person are not gated.
-    `is_known` is whether the change stream brought the window.
+    `is_known` is whether the change stream brought the window, `break_glass` whether it was opened in an emergency
+    without the customer.
     """
 
     use: Use
@@ -46,6 +47,7 @@ class Allowed:
     engineer: UUID | None = None
     until: datetime | None = None
     is_known: bool = field(default=False, compare=False, repr=False)
+    break_glass: bool = False
 
     @property
     def is_gated(self) -> bool:

@@ -109,6 +109,7 @@ def _read_yes(headers: httpx.Headers, use: Use) -> Allowed | NoAccess:
         UUID(headers["lockbox-request"]),
         UUID(headers["lockbox-engineer"]),
         read_instant(headers["lockbox-until"]),
+        break_glass=headers.get("lockbox-break-glass") == "true",
     )
 
 

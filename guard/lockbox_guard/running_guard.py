@@ -95,7 +95,7 @@ class RunningGuard:
         window = self.knowledge.windows.find(use, engineer, latest)
         if window is None:
             return None
-        return Allowed(use, window.request, engineer, window.until, is_known=True)
+        return Allowed(use, window.request, engineer, window.until, is_known=True, break_glass=window.break_glass)
 
     async def _wait(self, use: Use, caller: CallerProof | UUID) -> Allowed | NoAccess:
         """Wait for the first snapshot."""

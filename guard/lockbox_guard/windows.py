@@ -15,7 +15,10 @@ WindowKey = tuple[str, str, int, str]
 
 @dataclass(frozen=True, slots=True)
 class KnownWindow:
-    """A window that Lockbox has verified; `end` is `until` in microseconds since 1970."""
+    """A window that Lockbox has verified; `end` is `until` in microseconds since 1970.
+
+    `break_glass` is whether it was opened in an emergency, without the customer.
+    """
 
     request: UUID
     tenant: str
@@ -25,6 +28,7 @@ class KnownWindow:
     actions: frozenset[str]
     until: datetime
     end: int
+    break_glass: bool = False
 
     @property
     def keys(self) -> list[WindowKey]:
@@ -62,6 +66,7 @@ def read_window(said: Mapping[str, Any]) -> KnownWindow:
         actions=frozenset(sys.intern(one) for one in actions),
         until=until,
         end=microseconds(until),
+        break_glass=said.get("break_glass") is True,
     )
 
 

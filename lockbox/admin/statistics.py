@@ -27,13 +27,15 @@ NEWEST_OF_ALL = "ORDER BY id DESC"
 # A bound by time would have Postgres read everybody's requests of that time: the newest are read, then filtered.
 COUNTED = """
 WITH looked AS MATERIALIZED (
-    SELECT service, requester_id, reason_code, mode, state, created_at, asked_at, opened_at, opens_at, closed_at,
+    SELECT service, requester_id, reason_code, mode, state, break_glass,
+        created_at, asked_at, opened_at, opens_at, closed_at,
         deadline_at
     FROM requests {newest} LIMIT {most}
 ), counted AS MATERIALIZED (
     SELECT date_trunc('month', created_at, 'UTC') AS month, service, requester_id, reason_code, state,
-        opened_at IS NOT NULL AS was_opened, mode = 'enforce' AS was_asked,
-        CASE WHEN mode = 'enforce' AND (opened_at IS NOT NULL OR state = 'denied')
+        opened_at IS NOT NULL AS was_opened, mode = 'enforce' AND NOT break_glass AS was_asked,
+        break_glass AND opened_at IS NOT NULL AS by_break_glass,
+        CASE WHEN mode = 'enforce' AND NOT break_glass AND (opened_at IS NOT NULL OR state = 'denied')
             THEN extract(epoch FROM coalesce(opened_at, closed_at) - asked_at) END AS answered_after,
         greatest(0, extract(epoch FROM least(coalesce(closed_at, :at), deadline_at)
             - coalesce(opens_at, opened_at))) AS open_for
@@ -47,6 +49,7 @@ WITH looked AS MATERIALIZED (
         count(*) FILTER (WHERE state = 'cancelled') AS cancelled,
         count(*) FILTER (WHERE state = 'pending') AS pending,
         count(*) FILTER (WHERE was_opened AND NOT was_asked) AS opened_without_approval,
+        count(*) FILTER (WHERE by_break_glass) AS opened_by_break_glass,
         count(*) FILTER (WHERE state = 'active') AS active,
         count(*) FILTER (WHERE state = 'completed') AS completed,
         count(*) FILTER (WHERE state = 'revoked') AS revoked,
@@ -74,7 +77,8 @@ MONTH, SERVICE, ENGINEER, REASON, TOTAL = 7, 11, 13, 14, 15
 class RequestFigures:
     """Counts of requests that reached the customer, by what became of them so far.
 
-    `approved` by the customer, or `opened_without_approval` in the modes `observe` and `off`. `pending` and `active`
+    `approved` by the customer, or `opened_without_approval` in the modes `observe` and `off` or, as counted too by
+    `opened_by_break_glass`, in an emergency. `pending` and `active`
     go on; `completed`, `revoked` and `expired` windows are over. The median is from the moment at which the customer
     was asked to the approval that opened the window, or the denial; None where nobody answered.
     """
@@ -86,6 +90,7 @@ class RequestFigures:
     cancelled: int = 0
     pending: int = 0
     opened_without_approval: int = 0
+    opened_by_break_glass: int = 0
     active: int = 0
     completed: int = 0
     revoked: int = 0

@@ -39,7 +39,17 @@ WITH looked AS MATERIALIZED (
 )
 SELECT 'I1' AS rule, r.id, r.tenant_id, 'is or was open without the approval that it needs' AS what
 FROM looked l JOIN requests r ON r.id = l.id
-WHERE NOT CASE WHEN r.mode = 'enforce' AND r.pre_approval_id IS NOT NULL THEN
+WHERE NOT CASE WHEN r.break_glass THEN
+    r.mode = 'enforce' AND r.deadline_at <= r.opened_at + interval '1 hour'
+    AND NOT EXISTS (SELECT FROM decisions d WHERE d.request_id = r.id AND d.decision = 'deny')
+    AND EXISTS (SELECT FROM decisions d JOIN people p ON p.id = d.person_id
+        WHERE d.request_id = r.id AND d.decision = 'break_glass' AND d.person_id <> r.requester_id
+            AND p.side = 'vendor'
+            AND d.decided_at BETWEEN r.created_at AND r.opened_at
+            AND EXISTS (SELECT FROM events e WHERE e.request_id = r.id AND e.seq IS NOT NULL
+                AND e.action = 'break_glass' AND e.actor_id = d.person_id))
+    AND EXISTS (SELECT FROM after_reviews a WHERE a.request_id = r.id AND a.due_at <= r.opened_at + interval '1 day')
+WHEN r.mode = 'enforce' AND r.pre_approval_id IS NOT NULL THEN
     r.approve_means <> 'passkey-signed' AND EXISTS (SELECT FROM pre_approvals a
         WHERE a.id = r.pre_approval_id AND a.tenant_id = r.tenant_id AND a.service = r.service
         AND a.reason_code = r.reason_code AND r.actions <@ a.actions AND r.deadline_at <= a.ends_at

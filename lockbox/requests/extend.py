@@ -28,6 +28,7 @@ from lockbox.requests.transition import Origin
 
 EXTENDED = text("SELECT * FROM lock_extended_request(:id)")
 NOT_OPEN = "Only an open window can be extended. Request access again."
+NEVER_EXTENDED = "Access by break-glass cannot be extended. Submit a request that the customer approves."
 TWICE = "An extension of this window was requested already, and that request is still open."
 
 
@@ -57,7 +58,7 @@ def extend(  # noqa: PLR0917 - as much names an extension
     Raises:
         NotFound: there is no such request that the caller may know of.
         NotYours: the caller is not the requester.
-        InvalidMove: its window is not open.
+        InvalidMove: its window is not open, or was opened by break-glass.
         AlreadyExtended: an extension of it is open; `request_id` is its id.
         Further errors are those of `submit`: WindowTooLong where the windows would last too long together.
     """
@@ -68,6 +69,8 @@ def extend(  # noqa: PLR0917 - as much names an extension
         raise NotYours("Only the requester can extend a window.")
     if earlier.state != State.ACTIVE or not earlier.begins_at <= now(session) < earlier.deadline_at:
         raise InvalidMove(NOT_OPEN, **now_is(State(earlier.state), earlier.version))
+    if earlier.break_glass:
+        raise InvalidMove(NEVER_EXTENDED, **now_is(State(earlier.state), earlier.version))
     if earlier.open_extension:
         raise AlreadyExtended(TWICE, request_id=str(earlier.open_extension))
     return submit(session, caller, origin, _further(earlier, request_id, wanted), services, limits=limits)

@@ -22,7 +22,7 @@ SECONDS = frozenset(
     {
         *("review_window", "approval_window", "access_ceiling", "closing_warning"),
         *("total_access_ceiling", "start_ahead"),
-        *("sign_in_age", "revoke_sign_in_age"),
+        *("sign_in_age", "revoke_sign_in_age", "break_glass_ceiling"),
     }
 )
 TERMS = {
@@ -55,6 +55,10 @@ TERMS = {
     "revoke_sign_in_age": "Re-authenticate to revoke after",
     "comment_required": "Reason required to",
     "questions_stop_clock": "The time to answer pauses while a question is unanswered",
+    "break_glass_services": "Break-glass for",
+    "break_glass_people": "Who of the vendor may use break-glass",
+    "break_glass_ceiling": "Longest access by break-glass",
+    "break_glass_monthly": "Break-glass at most, within 30 days",
     "groups": "The group",
     "consent": "The vendor decides for a time",
     "name": "its name",
@@ -137,8 +141,8 @@ def _terms(prefix: str, terms: dict[str, Any]) -> Iterator[tuple[str, str]]:
                     yield f"{prefix}tiers.{number}", _listed(groups)
             case "reasons":
                 yield f"{prefix}reasons", _listed(sorted(value))
-            case "comment_required":
-                yield f"{prefix}{name}", _listed(sorted(value)) or ABSENT
+            case "comment_required" | "break_glass_services" | "break_glass_people":
+                yield f"{prefix}{name}", "anybody" if value is None else _listed(sorted(value)) or ABSENT
             case "case_patterns":
                 yield f"{prefix}{name}", _listed(value) or ABSENT
             case "escalation" | "review_escalation" | "approval_reminders" | "review_reminders":

@@ -1,0 +1,56 @@
+"""Break-glass over HTTP: by the API and on the pages, from the submission to the customer's finding."""
+
+from typing import Any
+
+from lockbox.identity.roles import AuthMethod
+from lockbox.requests.policy_rules import Policy
+from tests.http.door import OpenDoor, facts
+from tests.http.portal import OpenPortal
+
+ON = Policy(vendor_review=False, break_glass_services=("exchange-online",))
+ASK: dict[str, Any] = {"break_glass": True, "access_window": 900}
+
+
+def test_by_the_api_a_manager_opens_and_the_customer_finds(open_door: OpenDoor) -> None:
+    door = open_door(ON)
+    request_id = door.file("erin", **ASK).json()["id"]
+
+    assert facts(door.act("max", "break-glass", request_id), 422, "comment-required")["field"] == "comment"
+    opened = door.act("max", "break-glass", request_id, comment="Mail is down").json()
+
+    assert (opened["state"], opened["break_glass"], opened["open"]) == ("active", True, True)
+    assert door.ask("gate").json()["break_glass"] is True
+    path, body = f"/v1/requests/{request_id}/finding", {"finding": "not_justified", "comment": "We were awake"}
+    facts(door.call("ann", "POST", path, json=body), 409, "invalid-move")
+    door.act("ann", "revoke", request_id)
+    assert facts(door.call("ann", "POST", path, json=body | {"finding": "fine"}), 422, "invalid-request")["errors"]
+    assert door.call("ann", "POST", path, json=body).json()["finding"] == "not_justified"
+    shown = door.get("max", f"/v1/requests/{request_id}").json()["after_review"]
+    assert (shown["finding"], shown["found_by"], shown["comment"]) == ("not_justified", "Ann", "We were awake")
+
+
+def test_without_the_policys_leave_the_answer_says_so(open_door: OpenDoor) -> None:
+    refused = facts(open_door().file("erin", **ASK), 422, "policy-not-met")
+
+    assert [one["field"] for one in refused["errors"]] == ["break_glass"]
+
+
+def test_on_the_pages_it_is_red_and_both_sides_do_their_part(open_portal: OpenPortal) -> None:
+    portal = open_portal(ON)
+    request_id = portal.world.submit(**ASK).id
+    manager, approver = portal.browser(), portal.browser()
+    manager.enter("max", AuthMethod.PASSKEY)
+    approver.enter("ann", AuthMethod.PASSKEY)
+
+    page = manager.submit(manager.get(f"/requests/{request_id}"), "/break_glass", comment="Mail is down")
+
+    assert "alert glass" in page.text
+    assert "You opened it by break-glass." in page.words
+    seen = approver.get(f"/requests/{request_id}")
+    assert "Any approver or admin can revoke it at once." in seen.words
+    ended = approver.submit(seen, "/revoke")
+    refused = approver.submit(ended, "/finding", finding="justified", comment="")
+    assert refused.status == 422
+    found = approver.submit(refused, "/finding", finding="justified", comment="As agreed by phone")
+    assert "You gave the finding." in found.words
+    assert "Found justified by Ann" in found.words
