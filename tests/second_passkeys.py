@@ -65,6 +65,9 @@ def _opened(
     if asked and asked[0]["mode"] in {"observe", "off"} and fields["action"] == "endorse":
         must(not is_required, "the vendor opened it alone")
         return
+    if "pre_approval_id" in fields and fields["action"] in {"submit", "endorse"}:
+        must(not is_required, "a pre-approval opened it")
+        return
     must(fields["action"] == "approve" and fields["approved_by"], "nobody approved")
     theirs = {json.loads(vote["body"])["actor_id"]: vote for vote in votes}
     must(not all_there or set(fields["approved_by"]) <= theirs.keys(), "a vote is counted that is not there")

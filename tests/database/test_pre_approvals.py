@@ -1,21 +1,32 @@
 """Pre-approvals: what they open, when they don't, how often they do, and what ends with them."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import pytest
+from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError
 
 from harness.people import HERE, SETTINGS, World
-from lockbox.admin import pre_approvals
+from lockbox.admin import emergency_stop, pre_approvals, tenants
 from lockbox.admin.pre_approval_status import PreApprovalStatus, PreApprovalSummary
 from lockbox.admin.pre_approvals import PreApprovalInput
-from lockbox.requests.lifecycle import State
-from tests.database.scenes import MAILBOX, door, moves_of, read
+from lockbox.database import Database
+from lockbox.errors import NobodyCanApprove, OwnRequest, PasskeyMustSign
+from lockbox.identity.roles import Role
+from lockbox.requests.lifecycle import Action, State
+from lockbox.requests.models import AccessRequest
+from tests.database.scenes import MAILBOX, as_caller, at_once, door, moves_of, read, state_of, write, write_unchecked
+from tests.database.test_invariants import looked
+from tests.database.test_outcome_recipients import told
+from tests.database.verified_log import check_log_of_one_window
+from tests.policy_setup import lay_down, stand_in
 
-OTHER = "mailbox:bob@contoso.example"
 HOUR = 3600
+ALSO_APPROVER = "INSERT INTO memberships (id, person_id, tenant_id, role) VALUES (uuidv7(), :p, :t, 'approver')"
 RULE: dict[str, Any] = {
     "service": "exchange-online",
     "resource": "mailbox:*@contoso.example",
@@ -104,3 +115,273 @@ def test_what_is_not_covered_whole_goes_to_the_customer(world: World, changes: d
 
     assert (request.state, request.pre_approval_id) == (State.PENDING, None)
     assert read(world.db, "SELECT used FROM pre_approvals WHERE id = :id", id=which)[0].used == 0
+
+
+def test_what_the_vendor_has_to_review_opens_as_it_is_endorsed(world: World, worker: Database) -> None:
+    lay_down(world, vendor_review=True)
+    which = in_force(world)
+
+    request = world.submit()
+    opened = world.act("max", Action.ENDORSE, request.id)
+
+    assert request.state is State.REVIEWING
+    assert (opened.state, opened.pre_approval_id) == (State.ACTIVE, which)
+    assert door(world) is not None
+    assert looked(worker) == set()
+    check_log_of_one_window(world, worker)
+
+
+def test_both_verifiers_and_the_monitor_find_nothing_wrong_with_it(world: World, worker: Database) -> None:
+    in_force(world)
+    world.submit()
+
+    assert looked(worker) == set()
+    check_log_of_one_window(world, worker)
+
+
+def test_everybody_who_would_be_asked_is_told_at_once_and_so_are_admins(world: World) -> None:
+    in_force(world)
+
+    request = world.submit()
+
+    assert told(world, request.id, "active") == dict.fromkeys(("erin", "ann", "amir", "abe", "tara"), 1)
+
+
+def test_of_two_submits_at_once_for_the_last_use_one_opens(world: World, pool: ThreadPoolExecutor) -> None:
+    which = in_force(world, max_uses=1)
+
+    found = at_once(pool, *[world.submit] * 6)
+
+    states = sorted(str(one.state) for one in found if isinstance(one, AccessRequest))
+    assert states == ["active", *["pending"] * 5]
+    assert status(world, which) is PreApprovalStatus.USED_UP
+    assert len(events(world, "pre_approval_used_up")) == 1
+
+
+def test_no_window_outlives_it(world: World) -> None:
+    in_force(world, ends_at=datetime.now(UTC) + timedelta(minutes=5))
+
+    request = world.submit()
+
+    assert request.state is State.ACTIVE
+    assert request.deadline_at <= datetime.now(UTC) + timedelta(minutes=5)
+
+
+@pytest.mark.parametrize("who", ["amir", "tara"])
+def test_revoking_it_revokes_what_it_has_open_and_nothing_else(world: World, who: str) -> None:
+    which = in_force(world)
+    by_it, asked = world.submit(), world.submit(actions=["export"])
+    other = world.act("ann", Action.APPROVE, asked.id)
+
+    assert revoke(world, which, who).status is PreApprovalStatus.REVOKED
+
+    assert (state_of(world.db, by_it.id), state_of(world.db, other.id)) == ("revoked", "active")
+    assert world.submit().state is State.PENDING
+    assert events(world, "pre_approval_revoked")[0]["closed"] == [str(by_it.id)]
+    assert revoke(world, which, who).status is PreApprovalStatus.REVOKED
+
+
+RULES = [{"name": "the board", "match": {"resources": ["mailbox:ceo@*"]}, "terms": {"quorum": 2}}]
+
+
+def test_it_takes_as_many_as_the_strictest_request_needs_that_it_covers(world: World) -> None:
+    lay_down(world, rules=RULES)
+    which = propose(world)
+
+    one = approve(world, which, "ann")
+    first = world.submit()
+    both = approve(world, which, "amir")
+
+    assert (one.status, one.lacks) == (PreApprovalStatus.PENDING, ("1 more approval",))
+    assert first.state is State.PENDING
+    assert both.status is PreApprovalStatus.IN_FORCE
+    assert world.submit().state is State.ACTIVE
+    elsewhere = propose(world, resource="mailbox:anna@*")
+    assert approve(world, elsewhere, "ann").status is PreApprovalStatus.IN_FORCE
+
+
+def test_a_policy_that_becomes_stricter_suspends_it_until_more_have_approved(world: World) -> None:
+    which = in_force(world)
+    lay_down(world, quorum=2)
+
+    suspended = world.submit()
+    approve(world, which, "amir")
+
+    assert (suspended.state, world.submit().state) == (State.PENDING, State.ACTIVE)
+    lay_down(world, approve_means="passkey-signed")
+    assert (status(world, which), world.submit().state) == (PreApprovalStatus.PENDING, State.PENDING)
+
+
+def test_an_approver_who_leaves_counts_no_more(world: World, superuser: Engine) -> None:
+    which = in_force(world)
+    write_unchecked(
+        superuser,
+        "DELETE FROM memberships WHERE person_id = :ann AND role = 'approver'",
+        ann=world.people["ann"].person_id,
+    )
+
+    assert world.submit().state is State.PENDING
+    assert approve(world, which, "abe").status is PreApprovalStatus.IN_FORCE
+
+
+def test_a_delegate_approves_in_the_place_of_an_approver_while_that_lasts(world: World, superuser: Engine) -> None:
+    stand_in(world, "aude", "ann")
+    which = propose(world)
+
+    assert approve(world, which, "aude").status is PreApprovalStatus.IN_FORCE
+    opened = world.submit()
+    write_unchecked(superuser, "UPDATE delegations SET ended_at = now()")
+
+    assert (opened.state, world.submit().state) == (State.ACTIVE, State.PENDING)
+
+
+def test_nobody_approves_their_own_and_none_is_proposed_that_nobody_could_approve(
+    world: World, superuser: Engine
+) -> None:
+    own = world.add("tim", Role.TENANT_ADMIN, world.tenant.id)
+    write(superuser, ALSO_APPROVER, p=own.person_id, t=world.tenant.id)
+    which = propose(world, "tim")
+
+    with pytest.raises(OwnRequest):
+        approve(world, which, "tim")
+    lay_down(world, quorum=5)
+    with pytest.raises(NobodyCanApprove):
+        propose(world)
+    lay_down(world, approve_means="passkey-signed")
+    with pytest.raises(PasskeyMustSign):
+        propose(world)
+    with pytest.raises(PasskeyMustSign):
+        approve(world, which, "ann")
+
+
+def test_what_was_denied_goes_to_the_customer_by_way_of_a_manager(world: World) -> None:
+    world.act("ann", Action.DENY, world.submit().id)
+    in_force(world)
+
+    request = world.submit()
+
+    assert request.state is State.REVIEWING
+    assert world.act("max", Action.ENDORSE, request.id).state is State.PENDING
+
+
+def test_an_emergency_stop_revokes_it_too(world: World) -> None:
+    which = in_force(world)
+    request = world.submit()
+    with world.db.transaction() as session:
+        emergency_stop.stop_all(session, world.people["tara"], HERE, world.tenant.slug)
+
+    assert status(world, which) is PreApprovalStatus.REVOKED
+    assert moves_of(world.db, request.id)[-1] == (2, "revoke", "revoked")
+
+
+def test_of_a_suspension_and_submits_at_once_no_window_is_left(world: World, pool: ThreadPoolExecutor) -> None:
+    in_force(world, max_uses=100)
+
+    def suspend() -> None:
+        with world.db.transaction() as session:
+            tenants.suspend(session, world.people["olga"], HERE, world.tenant.slug)
+
+    at_once(pool, *[world.submit] * 3, suspend, *[world.submit] * 3)
+
+    assert not read(world.db, "SELECT FROM requests WHERE state = 'active'")
+
+
+def test_its_end_is_an_event_once(world: World, worker: Database, superuser: Engine) -> None:
+    which = in_force(world)
+    over = in_force(world)
+    revoke(world, over)
+    write_unchecked(
+        superuser, "UPDATE pre_approvals SET proposed_at = proposed_at - interval '8 days', ends_at = now()"
+    )
+
+    assert [list(pre_approvals.record_ended(worker)), list(pre_approvals.record_ended(worker))] == [[2], []]
+
+    assert [one["pre_approval_id"] for one in events(world, "pre_approval_ended")] == [str(which)]
+    assert status(world, which) is PreApprovalStatus.ENDED
+    assert world.submit().state is State.PENDING
+
+
+ALTERED = {
+    "another pattern": "UPDATE pre_approvals SET resource = 'mailbox:*'",
+    "a later end": "UPDATE pre_approvals SET ends_at = ends_at + interval '1 day'",
+    "more uses": "UPDATE pre_approvals SET max_uses = 1000",
+    "a longer window": "UPDATE pre_approvals SET access_window = 604800",
+    "another proposer": "UPDATE pre_approvals SET proposed_by = (SELECT person_id FROM pre_approval_votes LIMIT 1)",
+    "no mark": "UPDATE pre_approvals SET mac = NULL",
+    "a vote of another": "UPDATE pre_approval_votes SET person_id = (SELECT proposed_by FROM pre_approvals LIMIT 1)",
+    "a vote of another one": "UPDATE pre_approval_votes SET decided_at = decided_at - interval '1 hour'",
+    "a vote without a mark": "UPDATE pre_approval_votes SET mac = NULL",
+}
+
+
+@pytest.mark.far
+@pytest.mark.parametrize("change", ALTERED.values(), ids=ALTERED)
+def test_what_was_altered_past_lockbox_opens_nothing(world: World, superuser: Engine, change: str) -> None:
+    in_force(world)
+
+    write_unchecked(superuser, change)
+
+    assert world.submit().state is State.PENDING
+
+
+def test_what_was_revoked_is_not_revived(world: World, superuser: Engine) -> None:
+    which = in_force(world)
+    revoke(world, which)
+
+    write_unchecked(superuser, "UPDATE pre_approvals SET revoked_at = NULL, revoked_by = NULL")
+
+    assert world.submit().state is State.PENDING
+
+
+def test_a_window_of_one_that_was_revoked_past_lockbox_is_shut_and_an_alarm(
+    world: World, worker: Database, superuser: Engine
+) -> None:
+    in_force(world)
+    world.submit()
+    assert door(world) is not None
+
+    write_unchecked(superuser, "UPDATE pre_approvals SET revoked_at = now(), revoked_by = proposed_by")
+
+    assert door(world) is None
+    assert [one.rule for one in looked(worker)] == ["I1"]
+
+
+TRIES: dict[str, tuple[str, str]] = {
+    "use it less": ("ann", "UPDATE pre_approvals SET used = 0"),
+    "make it wider": ("tara", "UPDATE pre_approvals SET resource = '*'"),
+    "let it last": ("tara", "UPDATE pre_approvals SET ends_at = now() + interval '80 days'"),
+    "remove a vote": ("ann", "DELETE FROM pre_approval_votes"),
+    "revoke in another's name": ("ann", "UPDATE pre_approvals SET revoked_at = now(), revoked_by = proposed_by"),
+    "vote for another": (
+        "amir",
+        (
+            "INSERT INTO pre_approval_votes (id, pre_approval_id, person_id, principals, means, decided_at) "
+            "SELECT uuidv7(), p.id, p.proposed_by, '{}', 'passkey', now() FROM pre_approvals p"
+        ),
+    ),
+    "vote as an auditor": (
+        "aude",
+        (
+            "INSERT INTO pre_approval_votes (id, pre_approval_id, person_id, principals, means, decided_at) "
+            "SELECT uuidv7(), p.id, at_person(), '{}', 'passkey', now() FROM pre_approvals p"
+        ),
+    ),
+    "propose as an approver": (
+        "ann",
+        (
+            "INSERT INTO pre_approvals (id, tenant_id, service, resource, actions, reason_code, access_window, "
+            "max_uses, ends_at, proposed_by, proposed_at) SELECT uuidv7(), tenant_id, service, resource, actions, reason_code, "
+            "access_window, max_uses, ends_at, at_person(), proposed_at FROM pre_approvals"
+        ),
+    ),
+}
+
+
+@pytest.mark.far
+@pytest.mark.parametrize(("who", "statement"), TRIES.values(), ids=TRIES)
+def test_the_login_of_the_api_can_do_none_of_this(world: World, who: str, statement: str) -> None:
+    in_force(world)
+    world.submit()
+
+    with pytest.raises(DBAPIError), as_caller(world.db, world.people[who]) as connection:
+        connection.exec_driver_sql(statement)

@@ -15,6 +15,7 @@ from lockbox.audit.canonical import canonical, decoded, signed_text
 from lockbox.audit.log.checkpoint import VerifierKey
 from lockbox.audit.verifier.export_format import FindingKind, Findings
 from lockbox.audit.verifier.move_checks import OPEN
+from lockbox.audit.verifier.pre_approval_checks import PRE_APPROVAL
 
 NEVER = "\uffff"
 KEPT, GRANTED = "kept_resources", "granted_resources"
@@ -283,7 +284,7 @@ def _statement(fields: Mapping[str, Any], asked: Mapping[str, Any], by: list[str
         "opened_at": fields.get("at"),
         "until": fields.get("deadline_at"),
         "by": sorted(by),
-        **{name: fields[name] for name in (USES, OPENS_AT, BREAK_GLASS) if name in fields},
+        **{name: fields[name] for name in (USES, OPENS_AT, BREAK_GLASS, PRE_APPROVAL) if name in fields},
         **asked,
     }
     try:

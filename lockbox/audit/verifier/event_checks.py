@@ -14,6 +14,7 @@ from lockbox.audit.log.checkpoint import VerifierKey
 from lockbox.audit.verifier.approval_checks import SUBMISSION, ApprovalChecker
 from lockbox.audit.verifier.export_format import EventLine, FindingKind, Findings, PersonalDetail
 from lockbox.audit.verifier.move_checks import MoveChecker, MoveSequencer, UseChecker
+from lockbox.audit.verifier.pre_approval_checks import PreApprovalChecker
 from lockbox.audit.verifier.signed_approvals import NO_APPROVERS, Approvers, PasskeyApprovalChecker
 
 SERVICE, RESOURCES = "service", "resources"
@@ -226,6 +227,7 @@ class EventChecker:
     approved: ApprovalChecker = field(init=False)
     signed: PasskeyApprovalChecker = field(init=False)
     uses: UseChecker = field(init=False)
+    pre_approved: PreApprovalChecker = field(init=False)
     _ids: set[bytes | str] = field(default_factory=set)
     _in_order: MoveSequencer[Taken] = field(default_factory=MoveSequencer)
 
@@ -234,6 +236,7 @@ class EventChecker:
         self.approved = ApprovalChecker(self.keys, self.findings)
         self.signed = PasskeyApprovalChecker(self.tenant, self.approvers, self.findings)
         self.uses = UseChecker(self.findings)
+        self.pre_approved = PreApprovalChecker(self.findings)
 
     def check(self, line: int, entry: EventLine) -> None:
         """Check one event."""
@@ -255,6 +258,7 @@ class EventChecker:
         elif fields["action"] == RESTORED:
             self._note_restore(fields, entry.number)
         self.uses.take(fields, where)
+        self.pre_approved.take(fields, shown, where)
         if fields["seq"] is not None:
             self._take(fields, shown, where)
 
@@ -263,6 +267,7 @@ class EventChecker:
         for move in self._in_order.rest():
             self._check(move)
         self.requests.finish()
+        self.pre_approved.finish(is_all_there=self.whole and not self.requests.removed_before)
         self.signed.finish()
 
     def _take(self, fields: dict[str, Any], shown: dict[str, str], where: dict[str, Any]) -> None:

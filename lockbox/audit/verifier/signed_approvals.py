@@ -26,6 +26,7 @@ from lockbox.audit.verifier.approval_checks import (
 from lockbox.audit.verifier.export_format import FindingKind, Findings
 from lockbox.audit.verifier.move_checks import OPEN
 from lockbox.audit.verifier.passkey_assertion import FORMAT, SIGNED, Assertion, BadAssertion, fingerprint
+from lockbox.audit.verifier.pre_approval_checks import PRE_APPROVAL
 
 KEY_FILE_FORMAT = "lockbox approver keys 1"
 LONGEST_FILE = 1 << 20
@@ -267,6 +268,9 @@ class PasskeyApprovalChecker:
         if fields["action"] == BREAK_GLASS:
             self._take_break_glass(where)
             return
+        if PRE_APPROVAL in fields and fields["action"] != APPROVE:
+            self._take_pre_approved(where)
+            return
         counted = fields.get("approved_by")
         people = {str(one) for one in counted} if isinstance(counted, list) else set()
         if asked is None and is_all_there and (self._has_keys or self._is_required):
@@ -283,6 +287,14 @@ class PasskeyApprovalChecker:
             if asked and said and (how := ApprovalBounds.opened(fields, shown, asked).beyond(said)):
                 message = f"this opens a window {how} than {person} approved"
                 self._findings.add(FindingKind.PASSKEY, message, **where)
+
+    def _take_pre_approved(self, where: Mapping[str, Any]) -> None:
+        """Leave to `PreApprovalChecker` whether that covers it; no passkey signs a pre-approval."""
+        if self._is_required:
+            message = (
+                "a pre-approval opened this window, which only the vendor's server attests: no passkey signed it"
+            )
+            self._findings.add(FindingKind.PASSKEY, message, **where)
 
     def _take_alone(self, where: Mapping[str, Any]) -> None:
         self.alone += 1
