@@ -389,6 +389,10 @@ def _stated(
         "format": "lockbox approval 1",
         "engineer": submitted.get("engineer"),
         "resources": resources,
-        **{name: fields[name] for name in ("max_uses", "opens_at", "break_glass", "pre_approval_id") if name in fields},
+        **{
+            name: fields[name]
+            for name in ("max_uses", "opens_at", "break_glass", "pre_approval_id")
+            if name in fields
+        },
         **{name: value for name, value in submitted.items() if name == "extends"},
     }

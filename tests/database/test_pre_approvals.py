@@ -370,7 +370,8 @@ TRIES: dict[str, tuple[str, str]] = {
         "ann",
         (
             "INSERT INTO pre_approvals (id, tenant_id, service, resource, actions, reason_code, access_window, "
-            "max_uses, ends_at, proposed_by, proposed_at) SELECT uuidv7(), tenant_id, service, resource, actions, reason_code, "
+            "max_uses, ends_at, proposed_by, proposed_at) "
+            "SELECT uuidv7(), tenant_id, service, resource, actions, reason_code, "
             "access_window, max_uses, ends_at, at_person(), proposed_at FROM pre_approvals"
         ),
     ),

@@ -57,6 +57,10 @@ EXTENSION = Case(
     "an extension", Terms(**TICKS, **QUIET, **UNREVIEWED), acts=acts_of(ERIN, ANN), start=2, extends=True
 )
 CLOSING = Case("a case that closes", Terms(**TICK, **QUIET, **REVIEWED), acts=(*acts_of(MAX, ANN), *CLOSES_ITS_CASE))
+PRE_APPROVED = (
+    Case("pre-approved", Terms(**TICKS, **QUIET, **UNREVIEWED), pre_approved=True),
+    Case("pre-approved and reviewed", Terms(**TICKS, **QUIET, **REVIEWED), pre_approved=True),
+)
 YES = Case("a yes that is taken back", Terms(**TICK, **QUIET, **UNREVIEWED), acts=YES_AND_NO)
 STEPS = Case(
     "ann, then amir",

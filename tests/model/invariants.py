@@ -8,7 +8,9 @@ from tests.model.plant import RESTING, ModelWorld, hinting, reconciles
 from tests.model.rules import ACTIONS, AMIR, ANN, CLOCK, DESK, ERIN, IDS, MAX, NEVER, STATES, RuleModel
 
 ACTIVE, PENDING, REVIEWING = (STATES.index(state) for state in (State.ACTIVE, State.PENDING, State.REVIEWING))
-APPROVE, ENDORSE, DENY = (ACTIONS.index(action) for action in (Action.APPROVE, Action.ENDORSE, Action.DENY))
+SUBMIT, APPROVE, ENDORSE, DENY = (
+    ACTIONS.index(action) for action in (Action.SUBMIT, Action.APPROVE, Action.ENDORSE, Action.DENY)
+)
 CANCEL, REVOKE = ACTIONS.index(Action.CANCEL), ACTIONS.index(Action.REVOKE)
 CANCELLED, REVOKED = STATES.index(State.CANCELLED), STATES.index(State.REVOKED)
 FINAL = frozenset(STATES.index(state) for state in FINAL_STATES)
@@ -36,6 +38,8 @@ def opened_by_a_timely_yes(world: ModelWorld, db: RuleModel) -> str | None:
     if db.case.mode is not Mode.ENFORCE and not any(event[3] == PENDING for event in events):
         good = opened[0][:2] == (MAX, ENDORSE) and opened[0][2] < terms.review_window
         return None if good else "it is open without a timely yes of a manager"
+    if db.case.pre_approved and not any(event[3] == PENDING for event in events):
+        return _opened_beforehand(world, db)
     asked = next(event[2] for event in events if event[3] == PENDING)
     yes = {person for person, action, at, _ in events if action == APPROVE and at < asked + terms.approval_window}
     if ERIN in yes:
@@ -59,6 +63,18 @@ def approved_step_by_step(world: ModelWorld, db: RuleModel) -> str | None:
         else []
     )
     return None if done == sorted(done) else "somebody approved before their step"
+
+
+def _opened_beforehand(world: ModelWorld, db: RuleModel) -> str | None:
+    """What was approved beforehand opens at once, or as a manager endorses it, and never once that was revoked."""
+    person, action, at, _ = next(event for event in world.row.events if event[3] == ACTIVE)
+    reviewed = db.case.terms.vendor_review
+    if (person, action) != ((MAX, ENDORSE) if reviewed else (ERIN, SUBMIT)) or at >= db.case.terms.review_window:
+        return "it is open beforehand, and not by a timely review"
+    row = world.row
+    if row.withdrawn != NEVER and row.events[-1][3] == ACTIVE and world.now < row.deadline and at != row.withdrawn:
+        return "it is open by what was revoked"
+    return "it is open by what was revoked" if row.withdrawn != NEVER and at > row.withdrawn else None
 
 
 def asked_once_the_customer_decides(world: ModelWorld, db: RuleModel) -> str | None:

@@ -18,6 +18,7 @@ from lockbox.requests.quorum import Vote, granted_window
 STATES = tuple(State)
 ACTIONS = tuple(Action)
 NEVER = -1
+APPROVED = ACTIONS.index(Action.APPROVE)
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
 ERIN, MAX, ANN, AMIR, TARA, DESK, CLOCK = range(7)
@@ -58,8 +59,9 @@ class ModelRow(NamedTuple):
     """The row of one request and its audit log, in numbers: states and actions by their place, times in ticks.
 
     `events` holds for each event who did what and when, and the state after it. `enforced` is when the tenant has
-    switched to `enforce` since. `begins` is when a window begins that was approved for later, and `cut` after how
-    many events somebody has ended the window that this one extends.
+    switched to `enforce` since, `withdrawn` when it has revoked what it had approved beforehand. `begins` is when a
+    window begins that was approved for later, and `cut` after how many events somebody has ended the window that
+    this one extends.
     """
 
     state: int
@@ -73,6 +75,7 @@ class ModelRow(NamedTuple):
     enforced: int = NEVER
     begins: int = NEVER
     cut: int = NEVER
+    withdrawn: int = NEVER
 
     @property
     def is_open(self) -> bool:
@@ -86,6 +89,7 @@ class Case:
 
     With `switches` the tenant's admin may switch to `enforce` at any time. `start` is when access is to begin. With
     `extends` that is the end of a window that may be revoked before: by code that ends its extension too, or not.
+    What is `pre_approved` opens without the customer being asked, until an approver revokes that, at any time.
     """
 
     name: str
@@ -93,6 +97,7 @@ class Case:
     mode: Mode = Mode.ENFORCE
     acts: tuple[tuple[int, Action], ...] = ACTS
     switches: bool = False
+    pre_approved: bool = False
     groups: Mapping[str, Collection[UUID]] = field(default_factory=dict)
     start: int = NEVER
     extends: bool = False
@@ -100,7 +105,9 @@ class Case:
     @property
     def first(self) -> State:
         """The state in which it begins."""
-        return State.REVIEWING if policy.reviewed_first(self.terms, self.mode) else State.PENDING
+        if policy.reviewed_first(self.terms, self.mode):
+            return State.REVIEWING
+        return State.ACTIVE if self.pre_approved else State.PENDING
 
 
 def _late(at: int, deadline: int) -> bool:
@@ -137,6 +144,7 @@ class ModelRules:
     has_begun: Callable[[int, int], bool] = _late
     outlived_is_refused: bool = True
     outlived_is_shut: bool = True
+    covers: Callable[[int], bool] = lambda withdrawn: withdrawn == NEVER
     own_is_refused: bool = True
     rechecks: bool = True
     overdue_runs: bool = True
@@ -188,6 +196,12 @@ class RuleModel:
             return after
         return self.judged(after, ANN, Action.REVOKE, at) or after
 
+    def withdrawn(self, row: ModelRow, at: int) -> ModelRow:
+        """Return the row after the pre-approval was revoked: the window that it opened is revoked with it."""
+        after = row._replace(withdrawn=at)
+        by_it = STATES[row.state] is State.ACTIVE and not any(act == APPROVED for _, act, *_ in row.events)
+        return (self.judged(after, ANN, Action.REVOKE, at) if by_it else None) or after
+
     def clocked(self, row: ModelRow, at: int) -> ModelRow:
         """Return the row after the clock has looked at it; the same where nothing is due."""
         key = (row, CLOCK, at)
@@ -233,6 +247,8 @@ class RuleModel:
 
     def _next(self, taken: Any, row: ModelRow, action: Action) -> State:
         mode = self.rules.stricter_mode(self.case.mode, self.case.mode if row.enforced == NEVER else Mode.ENFORCE)
+        if action is Action.ENDORSE and self.case.pre_approved and self.rules.covers(row.withdrawn):
+            return State(taken.pre_approved)
         if taken.instead is None or (action is Action.ENDORSE and policy.customer_decides(mode)):
             return State(taken.to)
         if action is Action.ENDORSE:

@@ -15,6 +15,7 @@ from tests.model.explorer import (
     EXTENSION,
     FEW,
     LATER,
+    PRE_APPROVED,
     SILENCE,
     STEPS,
     YES,
@@ -113,6 +114,11 @@ BROKEN: dict[str, tuple[Case, ModelRules, str]] = {
         ModelRules(outlived_is_shut=False),
         "what it extends was ended",
     ),
+    "a pre-approval that opens though it was revoked": (
+        PRE_APPROVED[1],
+        ModelRules(covers=lambda _: True),
+        "by what was revoked",
+    ),
     "reconciling that never acts": (ONE, ModelRules(overdue_runs=False), "reconciling works"),
     "a clock that nobody winds": (ONE, ModelRules(wake_at=lambda *_: None), "never ends"),
 }
@@ -151,6 +157,14 @@ def test_every_state_of_ordered_stages_is_as_it_must_be() -> None:
 
     assert explored.wrong is None, str(explored)
     assert explored.states > 4_000
+
+
+@pytest.mark.parametrize("case", PRE_APPROVED, ids=lambda case: case.name)
+def test_every_state_of_what_was_approved_beforehand_is_as_it_must_be(case: Case) -> None:
+    explored = explore(case, REAL, Bound(states=6_000, horizon=4, faults=0))
+
+    assert explored.wrong is None, str(explored)
+    assert explored.states > 500
 
 
 @pytest.mark.parametrize("name", BROKEN)
