@@ -343,12 +343,6 @@ class TooManyObservers(Conflict):
     code = "too-many-observers"
 
 
-class TooManyPreApprovals(Conflict):
-    """The maximum number of pre-approvals is open; revoke one first."""
-
-    code = "too-many-pre-approvals"
-
-
 class TooManyTokens(Conflict):
     """The person has the maximum number of tokens; revoke one first."""
 

@@ -16,6 +16,9 @@ PLAIN = {str, int, bool, type(None)}
 INSTANT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}Z")
 
 
+OF_WINDOW = {"max_uses", "opens_at", "break_glass", "pre_approval_id"}
+
+
 class VerificationFailed(Exception):  # noqa: N818 - it names what was found
     """The export is not as it must be."""
 
@@ -389,10 +392,6 @@ def _stated(
         "format": "lockbox approval 1",
         "engineer": submitted.get("engineer"),
         "resources": resources,
-        **{
-            name: fields[name]
-            for name in ("max_uses", "opens_at", "break_glass", "pre_approval_id")
-            if name in fields
-        },
+        **{name: value for name, value in fields.items() if name in OF_WINDOW},
         **{name: value for name, value in submitted.items() if name == "extends"},
     }

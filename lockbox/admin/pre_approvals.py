@@ -28,6 +28,7 @@ from lockbox.audit.events import THE_CLOCK, AuditEvent
 from lockbox.database import Database, UnitOfWork, now
 from lockbox.errors import (
     AlreadyDecided,
+    Conflict,
     Invalid,
     NobodyCanApprove,
     NotFound,
@@ -35,7 +36,6 @@ from lockbox.errors import (
     OwnRequest,
     PasskeyMustSign,
     TooLate,
-    TooManyPreApprovals,
     UnknownService,
 )
 from lockbox.identity import authentication, row_macs
@@ -101,7 +101,7 @@ def propose(  # noqa: PLR0917 - who proposes what, where
         Invalid: the pattern names nothing, the window is longer than the policy allows, or the end is no end.
         NobodyCanApprove: too few people could approve it; the sentence says why.
         PasskeyMustSign: the policy demands signed approvals for something that it would cover.
-        TooManyPreApprovals: so many are open already.
+        Conflict: so many are open already.
     """
     tenant = permissions.known(session, caller, slug)
     actor = permissions.acting_as(session, caller, origin, (Role.TENANT_ADMIN,), tenant)
@@ -127,7 +127,7 @@ def propose(  # noqa: PLR0917 - who proposes what, where
     judged = judged_by(session, tenant, at)
     _could_be_approved(row, judged)
     if sum(one.status in OPEN for one in summaries(session, tenant, judged)) >= MOST_OPEN:
-        raise TooManyPreApprovals(f"At most {MOST_OPEN} pre-approvals can be open. Revoke one first.")
+        raise Conflict(f"At most {MOST_OPEN} pre-approvals can be open. Revoke one first.")
     row.mac = row_macs.mark(session, row_macs.pre_approval(row))
     session.orm.add(row)
     session.orm.flush()

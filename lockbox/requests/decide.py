@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy import text
@@ -26,7 +27,6 @@ from lockbox.requests.models import IS_VISIBLE, AccessRequest, Decision
 from lockbox.requests.on_behalf_of import names_of, personal_names
 from lockbox.requests.policy import customer_decides, fewest, longest_window
 from lockbox.requests.policy_store import EffectivePolicy
-from lockbox.requests.pre_approvals import CoverageContext, CoveringPreApproval
 from lockbox.requests.queries import NOT_KNOWN, RequestEntry
 from lockbox.requests.quorum import ApprovalTally, Vote, granted_start, granted_window, quorum_met
 from lockbox.requests.submit import SubmissionFacts
@@ -209,16 +209,13 @@ def _moved(
         if action is Action.ENDORSE:
             begins = max(scene.at, request.not_before or scene.at)
             request.mode, request.consent_until = scene.effective.mode_for(request, begins)
-            covered = _covered(session, scene, request)
+            covered = pre_approvals.used_by_endorsed(session, request, scene.effective, scene.known)
         kept = decision.resources, decision.actions, decision.max_uses, decision.opens_at
         vote = Vote(scene.caller.person_id, action, decision_input.access_window, scene.seats(request), *kept)
         votes = (*scene.votes, vote)
     to = _next_state(row, request, votes, action, scene.effective)
     request.break_glass = request.break_glass and action is not Action.ENDORSE
-    _advance(request, to, votes, scene)
-    if covered:
-        request.deadline_at = min(request.deadline_at, covered.ends_at)
-        request.wake_at = wake_at(transition.phase_of(request, scene.known), scene.effective.terms, scene.at)
+    _advance(request, to, votes, scene, until=covered.ends_at if covered else None)
     opens = action in OPENING and request.state is State.ACTIVE
     by = covered.approved_by if covered else _who_opened(votes, action)
     signed = approvals.sign(session, request, by) if opens else {}
@@ -255,21 +252,6 @@ def _moved(
         salts=submitted.salts,
     )
     return moved, decision
-
-
-def _covered(session: UnitOfWork, scene: DecisionContext, request: AccessRequest) -> CoveringPreApproval | None:
-    """Return what the customer has approved beforehand and opens the request once it is endorsed, used once."""
-    row = session.execute(*pre_approvals.ahead_of_covering(request)).one()
-    is_coverable = customer_decides(request.mode) and request.not_before is None and not row.was_denied
-    if not row.pre_approvals or not is_coverable:
-        return None
-    effective, ask = scene.effective, policy_store.facts_of(request)
-    window = min(request.access_window, effective.terms.access_ceiling)
-    by = effective.today, effective.terms, effective.groups, scene.known
-    found = pre_approvals.covering(session, row.pre_approvals, CoverageContext(request.tenant_id, ask, window, *by))
-    used = pre_approvals.use(session, found) if found else None
-    request.pre_approval_id = used.id if used else None
-    return used
 
 
 def _next_step(scene: DecisionContext, request: AccessRequest, moved: Move) -> Sequence[Move]:
@@ -396,7 +378,9 @@ def _next_state(
     return row.to if quorum_met(votes, quorum, effective.terms.stages, effective.groups) else row.instead
 
 
-def _advance(request: AccessRequest, to: State, votes: Sequence[Vote], scene: DecisionContext) -> None:
+def _advance(
+    request: AccessRequest, to: State, votes: Sequence[Vote], scene: DecisionContext, *, until: datetime | None = None
+) -> None:
     """Turn the row into what it is after the move; what was asked only ever gets stricter."""
     terms, at = scene.effective.terms, scene.at
     request.version += 1
@@ -416,7 +400,7 @@ def _advance(request: AccessRequest, to: State, votes: Sequence[Vote], scene: De
     approval = min(request.approval_window, terms.approval_window)
     start = granted_start(approvals_) or request.not_before
     ends = deadline(to, at, review=0, approval=approval, access=access, start=start)
-    request.deadline_at = min(ends, request.consent_until) if request.consent_until else ends
+    request.deadline_at = min([ends, *filter(None, (request.consent_until, until))])
     request.stopped_at = request.stopped_deadline = None
     request.asked_at = request.asked_at or at
     request.reminders = 0

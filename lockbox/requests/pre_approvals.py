@@ -15,12 +15,14 @@ from lockbox.identity import row_macs
 from lockbox.identity.roles import AuthMethod
 from lockbox.notifications import announcements
 from lockbox.notifications.recipients import RecipientDirectory
+from lockbox.requests import policy_store
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest, PreApproval
 from lockbox.requests.patterns import fits
-from lockbox.requests.policy import Terms
+from lockbox.requests.policy import Terms, customer_decides
 from lockbox.requests.policy_parts import ApproveMeans, Reason
 from lockbox.requests.policy_rules import Policy, RequestFacts, stricter, strictest_for
+from lockbox.requests.policy_store import EffectivePolicy
 from lockbox.requests.quorum import Vote, quorum_met
 
 USABLE = text("""
@@ -100,6 +102,25 @@ def record_last_use(session: UnitOfWork, actor: Actor, request: AccessRequest, a
     facts = {"pre_approval_id": request.pre_approval_id}
     last = AuditEvent(at=at, action=USED_UP, actor=actor, tenant_id=request.tenant_id, facts=facts)
     announcements.announce(session, last)
+
+
+def used_by_endorsed(
+    session: UnitOfWork, request: AccessRequest, effective: EffectivePolicy, known: RecipientDirectory
+) -> CoveringPreApproval | None:
+    """Use what opens a request as it is endorsed, and name it in its row; None where the customer is asked.
+
+    What begins later is asked as ever, and so is what was denied.
+    """
+    found = session.execute(*ahead_of_covering(request)).one()
+    is_coverable = customer_decides(request.mode) and request.not_before is None and not found.was_denied
+    if not found.pre_approvals or not is_coverable:
+        return None
+    ask, window = policy_store.facts_of(request), min(request.access_window, effective.terms.access_ceiling)
+    by = effective.today, effective.terms, effective.groups, known
+    which = covering(session, found.pre_approvals, CoverageContext(request.tenant_id, ask, window, *by))
+    used = use(session, which) if which else None
+    request.pre_approval_id = used.id if used else None
+    return used
 
 
 def terms_for(policy: Policy, row: Row) -> Terms:
