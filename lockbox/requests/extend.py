@@ -93,7 +93,8 @@ def outlook(session: UnitOfWork, caller: Caller, entry: RequestEntry) -> Extensi
     """Return what somebody who reads a request is shown of its extension, and of what it extends."""
     request = entry.request
     extension = extension_of(session, caller, request.id)
-    may_ask = entry.open and request.requester_id == caller.person_id and not (extension and extension.wake_at)
+    is_own = request.requester_id == caller.person_id and not request.break_glass
+    may_ask = entry.open and is_own and not (extension and extension.wake_at)
     waits = request.extends is not None and request.state in ASKED_STATES
     if not may_ask and not waits:
         return ExtensionOutlook(extension)

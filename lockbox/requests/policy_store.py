@@ -1,8 +1,8 @@
 """Read a tenant's policy versions, and the effective policy: the stricter of a request's version and today's."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any
 from uuid import UUID
@@ -17,7 +17,16 @@ from lockbox.identity.roles import Mode
 from lockbox.notifications.request_mail import MailWording
 from lockbox.requests.lifecycle import State
 from lockbox.requests.models import AccessRequest
-from lockbox.requests.policy import UNVERIFIED, Terms, effective_mode, stricter_mode
+from lockbox.requests.policy import (
+    UNVERIFIED,
+    Terms,
+    customer_decides,
+    effective_mode,
+    fewest,
+    lacking_today,
+    longest_window,
+    stricter_mode,
+)
 from lockbox.requests.policy_parts import Reason
 from lockbox.requests.policy_rules import Policy, RequestFacts, merged, stricter, terms_for
 from lockbox.requests.quorum import has_steps
@@ -62,6 +71,7 @@ JOIN policies own ON own.tenant_id = t.id AND own.version = r.policy_version
 JOIN policies today ON today.tenant_id = t.id AND today.version = t.policy_version
 WHERE r.id = ANY(:ids)
 """)
+AT_START = text("SELECT * FROM policies_at_start(CAST(:ids AS uuid[]))")
 
 
 @dataclass(frozen=True)
@@ -192,6 +202,33 @@ def effective_policies(session: UnitOfWork, request_ids: Sequence[UUID]) -> dict
             answered[key] = _unverified(ruled) if is_doubted else ruled
         answers[row.id] = answered[key]
     return answers
+
+
+def outgrown(session: UnitOfWork, requests: Iterable[AccessRequest]) -> frozenset[UUID]:
+    """Return which of these windows, approved for later, the policy holds back that was in force as they began."""
+    later = {request.id: request for request in requests if request.opens_at is not None}
+    rows = session.execute(AT_START, {"ids": list(later)}).all() if later else ()
+    return frozenset(
+        row.request_id
+        for row in rows
+        if not _holds(session, row.tenant_id, row.version, row.body, row.mac)
+        or _is_outgrown(later[row.request_id], row.body, row.before)
+    )
+
+
+def _is_outgrown(request: AccessRequest, body: str, before: str) -> bool:
+    ask = facts_of(request)
+    terms, earlier = (_terms(one, _matching_rules(one, ask)) for one in (body, before))
+    lasts = request.deadline_at - (request.opens_at or request.deadline_at)
+    agreed = {stage.group: stage.quorum for stage in earlier.stages}
+    needs_more = terms.quorum > request.quorum or any(agreed.get(one.group, 0) < one.quorum for one in terms.stages)
+    return (
+        bool(lacking_today(request, terms, request.timing))
+        or lasts > timedelta(seconds=longest_window(request.access_window, terms, request.timing))
+        or fewest(request.max_uses, terms.max_uses) != request.max_uses
+        or (terms.vendor_review and not earlier.vendor_review)
+        or (customer_decides(request.mode) and (needs_more or terms.approve_means > request.approve_means))
+    )
 
 
 def wordings(session: UnitOfWork, request_ids: Sequence[UUID]) -> dict[UUID, MailWording]:

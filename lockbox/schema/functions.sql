@@ -529,6 +529,21 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     WHERE t.id = ANY (of_tenants) AND 'engineer' = ANY (at_roles())
 $$;
 
+-- The policy in force when a window began that was approved for later, and the one before under which it was approved,
+-- where that was another one.
+CREATE FUNCTION policies_at_start(of_requests uuid[]) RETURNS TABLE (
+    request_id uuid, tenant_id uuid, version integer, body text, mac bytea, before text
+) LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    SELECT r.id, p.tenant_id, p.version, p.body::text, p.mac, b.body::text
+    FROM requests r
+    CROSS JOIN LATERAL (SELECT p.* FROM policies p WHERE p.tenant_id = r.tenant_id AND p.created_at <= r.opens_at
+        ORDER BY p.version DESC LIMIT 1) p
+    CROSS JOIN LATERAL (SELECT p.* FROM policies p WHERE p.tenant_id = r.tenant_id AND p.created_at <= r.opened_at
+        ORDER BY p.version DESC LIMIT 1) b
+    WHERE r.id = ANY (of_requests) AND r.state = 'active' AND r.opens_at IS NOT NULL AND p.version <> b.version
+        AND (r.tenant_id = ANY (at_reach()) OR cardinality(at_roles()) > 0)
+$$;
+
 -- The access check sees neither the deciders nor their passkeys: it gets what it needs to verify a window.
 CREATE FUNCTION signed_decisions(of_requests uuid[]) RETURNS TABLE (
     request_id uuid, person_id uuid, principals uuid[], access_window integer, resources text[],

@@ -156,7 +156,7 @@ GRANT EXECUTE ON FUNCTION at_person, at_tenants, at_administers, at_roles, at_te
 
 GRANT EXECUTE ON FUNCTION authenticate, credential_scope, find_device_login, person_of_token, is_new, is_member, is_guest,
     is_of_the_vendor, is_engineer, is_suspended, event_exists, nth_submission, lock_earlier_request, lock_extended_request, was_denied, break_glass_record, consents,
-    longest_windows, usable_pre_approvals, use_pre_approval, signed_decisions, approver_keys, reported_window, use_window, windows_used_by, window_changes, add_gate_counts, open_windows, readers_of, known_audit_keys,
+    longest_windows, usable_pre_approvals, use_pre_approval, signed_decisions, policies_at_start, approver_keys, reported_window, use_window, windows_used_by, window_changes, add_gate_counts, open_windows, readers_of, known_audit_keys,
     log_heads, log_tiles, count_refused, is_sign_in, is_across, reopen, dead_notifications, failing_webhooks, renew_mark,
     people_to_check, people_with_new_powers, marked_memberships, marked_passkeys, marked_identities,
     marked_gate_identities, marked_sessions, marked_tokens, tenants_to_check, tenants_with_new_powers, marked_tenants, marked_policies, marked_delegations,
@@ -167,7 +167,7 @@ GRANT EXECUTE ON FUNCTION without_texts, only_erases TO lockbox_api, lockbox_wor
 GRANT EXECUTE ON FUNCTION is_held, last_sign_ins TO lockbox_api;
 
 GRANT EXECUTE ON FUNCTION credentials_of, was_removed, seal_lag, needs_connectors TO lockbox_worker;
-GRANT EXECUTE ON FUNCTION signed_decisions, log_heads, log_tiles, event_exists TO lockbox_connectors;
+GRANT EXECUTE ON FUNCTION signed_decisions, policies_at_start, log_heads, log_tiles, event_exists TO lockbox_connectors;
 
 -- Cases and duplicates
 GRANT EXECUTE ON FUNCTION at_closing TO lockbox_api, lockbox_worker, lockbox_notifications, lockbox_connectors;

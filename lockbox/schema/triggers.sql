@@ -268,7 +268,7 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 BEGIN
     IF NOT EXISTS (SELECT FROM requests r WHERE r.id = NEW.extends AND r.tenant_id = NEW.tenant_id
         AND r.requester_id = NEW.requester_id AND r.service = NEW.service AND r.state = 'active'
-        AND NEW.not_before = r.deadline_at
+        AND NOT r.break_glass AND NOT NEW.break_glass AND NEW.not_before = r.deadline_at
         AND NEW.first_opened_at = coalesce(r.first_opened_at, r.opens_at, r.opened_at)
         AND NEW.resources <@ coalesce(r.granted_resources, r.resources)
         AND NEW.actions <@ coalesce(r.granted_actions, r.actions)) THEN

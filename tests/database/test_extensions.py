@@ -192,3 +192,12 @@ def test_the_database_takes_no_extension_of_something_else(world: World, superus
             id=first.id,
             second=second.id,
         )
+
+
+def test_a_window_for_break_glass_is_not_extended(world: World) -> None:
+    lay_down(world, break_glass_services=["exchange-online"])
+    asked = world.fresh(break_glass=True, access_window=900)
+    first = world.act("max", Action.BREAK_GLASS, asked.id, comment="It is down")
+
+    with pytest.raises(InvalidMove, match="cannot be extended"):
+        extended(world, first.id)

@@ -136,6 +136,32 @@ def test_a_window_that_was_made_to_begin_earlier_lets_nobody_in(
     assert door(world) is None
 
 
+@pytest.mark.parametrize(
+    ("stricter", "hours", "lets_in"),
+    [
+        ({"quorum": 2}, 1, False),
+        ({"access_ceiling": 1800}, 1, False),
+        ({"start_ahead": 3600}, 1, False),
+        ({"vendor_review": True}, 1, False),
+        ({"reasons": ["other"]}, 1, False),
+        ({"approve_means": "passkey-signed"}, 1, False),
+        ({"sign_in_age": 60}, 1, True),
+        ({"quorum": 2}, 2.5, True),
+    ],
+)
+def test_a_policy_that_became_stricter_before_the_start_holds_it_back(
+    world: World, still: StoppedClock, stricter: dict[str, Any], hours: float, *, lets_in: bool
+) -> None:
+    scheduled(world, still)
+    begun = still.at
+
+    still.at = begun + hours * HOUR
+    lay_down(world, **stricter)
+
+    still.at = begun + 2.5 * HOUR
+    assert (door(world) is not None) is lets_in
+
+
 @pytest.mark.usefixtures("patient_gate")
 def test_the_gate_opens_by_itself_and_not_before(world: World, later: ShiftedClock) -> None:
     world.db.clock = later

@@ -62,7 +62,7 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 BEGIN
     IF NOT EXISTS (SELECT FROM requests r WHERE r.id = NEW.extends AND r.tenant_id = NEW.tenant_id
         AND r.requester_id = NEW.requester_id AND r.service = NEW.service AND r.state = 'active'
-        AND NEW.not_before = r.deadline_at
+        AND NOT r.break_glass AND NOT NEW.break_glass AND NEW.not_before = r.deadline_at
         AND NEW.first_opened_at = coalesce(r.first_opened_at, r.opens_at, r.opened_at)
         AND NEW.resources <@ coalesce(r.granted_resources, r.resources)
         AND NEW.actions <@ coalesce(r.granted_actions, r.actions)) THEN
@@ -86,9 +86,24 @@ CREATE TRIGGER only_from_an_open_window BEFORE UPDATE ON requests FOR EACH ROW
     WHEN (NEW.state = 'active' AND OLD.state <> 'active' AND NEW.extends IS NOT NULL)
     EXECUTE FUNCTION refuse_outlived_extension();
 
+CREATE FUNCTION policies_at_start(of_requests uuid[]) RETURNS TABLE (
+    request_id uuid, tenant_id uuid, version integer, body text, mac bytea, before text
+) LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    SELECT r.id, p.tenant_id, p.version, p.body::text, p.mac, b.body::text
+    FROM requests r
+    CROSS JOIN LATERAL (SELECT p.* FROM policies p WHERE p.tenant_id = r.tenant_id AND p.created_at <= r.opens_at
+        ORDER BY p.version DESC LIMIT 1) p
+    CROSS JOIN LATERAL (SELECT p.* FROM policies p WHERE p.tenant_id = r.tenant_id AND p.created_at <= r.opened_at
+        ORDER BY p.version DESC LIMIT 1) b
+    WHERE r.id = ANY (of_requests) AND r.state = 'active' AND r.opens_at IS NOT NULL AND p.version <> b.version
+        AND (r.tenant_id = ANY (at_reach()) OR cardinality(at_roles()) > 0)
+$$;
+
 GRANT UPDATE (opens_at) ON requests TO lockbox_api;
 GRANT SELECT (opens_at) ON decisions TO lockbox_notifications;
-REVOKE ALL ON FUNCTION lock_extended_request, ran_to_its_end, refuse_stray_extension, refuse_outlived_extension FROM PUBLIC;
+REVOKE ALL ON FUNCTION lock_extended_request, ran_to_its_end, policies_at_start, refuse_stray_extension,
+    refuse_outlived_extension FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION policies_at_start TO lockbox_api, lockbox_connectors;
 GRANT EXECUTE ON FUNCTION lock_extended_request TO lockbox_api;
 GRANT EXECUTE ON FUNCTION ran_to_its_end TO lockbox_api, lockbox_worker, lockbox_notifications, lockbox_connectors;
 
