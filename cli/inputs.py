@@ -1,5 +1,6 @@
 """Values as people type them: durations such as 15m, and ids of which the beginning is enough."""
 
+import json
 import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -49,6 +50,29 @@ def written(number: int) -> str:
     """Return a number of seconds as people type it, in the largest unit that is exact."""
     exact = (f"{number // size}{unit}" for unit, size in zip("dhms", SIZES, strict=True) if number % size == 0)
     return next(exact) if number else "0s"
+
+
+def parameters(given: Iterable[str]) -> dict[str, str | int | bool]:
+    """Return parameters as the API takes them: `true`, `false` and whole numbers as such, and text in quotes too.
+
+    Raises:
+        BadParameter: one has no name, or is there twice.
+    """
+    found: dict[str, str | int | bool] = {}
+    for one in given:
+        name, equals, typed = one.partition("=")
+        if not equals or not name or name in found:
+            raise typer.BadParameter("write NAME=VALUE, each name once", param_hint="--context")
+        found[name] = _scalar(typed)
+    return found
+
+
+def _scalar(typed: str) -> str | int | bool:
+    try:
+        value = json.loads(typed)
+    except ValueError:
+        return typed
+    return value if isinstance(value, str | int | bool) else typed
 
 
 def duration_option(flag: str, help_: str, parser: Any = seconds, **more: Any) -> Any:  # noqa: ANN401 - Typer's

@@ -5,7 +5,7 @@ from typing import Any
 
 from cli.terminal import Facts, Listing, Part
 from cli.values import NOTHING, Duration, Identifier, Phrase, Word, moment, phrase, words
-from lockbox.notifications.mail_text import BREAK_GLASS_MARK, NOBODY_NOTIFIED, STATE_WORDINGS, Tone
+from lockbox.notifications.mail_text import BREAK_GLASS_MARK, NOBODY_NOTIFIED, STATE_WORDINGS, Tone, parameters
 from lockbox.text_rules import flagged
 
 MAIL_OUTCOMES = {"dead": "not delivered to", "open": "still open to", "moot": "not needed by", "sent": "mailed to"}
@@ -75,13 +75,14 @@ def requests(items: Iterable[Mapping[str, Any]], *, in_file: bool = False) -> Li
                 style=GLASS if item.get("break_glass") else WORDS[item["state"]][1],
             ),
             *((item["tenant"], item["service"]) if in_file else (f"{item['tenant']} {item['service']}",)),
+            item["level"] or NOTHING,
             item["requester"]["name"],
             moment(item["deadline_at"]),
         )
         for item in items
     )
     where = ("Customer", "Service") if in_file else ("Service",)
-    return Listing.of(("Request", "State", *where, "Requester", "Deadline"), rows)
+    return Listing.of(("Request", "State", *where, "Level", "Requester", "Deadline"), rows)
 
 
 def decision_results(items: Iterable[Mapping[str, Any]]) -> Listing:
@@ -109,6 +110,8 @@ def request(item: Mapping[str, Any]) -> Facts:
             "Service": item["service"],
             "Resources": ", ".join(map(flagged, item["resources"])),
             "Actions": ", ".join(item["actions"]),
+            **({"Level": item["level"]} if item["level"] else {}),
+            **({"Parameters": parameters(item["context"])} if item["context"] else {}),
             "Reason": f"{why}: {item['justification']}" if item["justification"] else why,
             "Case": _case(item),
             "Window": Duration(item["access_window"]),
@@ -313,6 +316,7 @@ def preview(found: Mapping[str, Any]) -> Facts:
             "Obstacles": "\n".join([*found["obstacles"], *(lack["message"] for lack in found["lacks"])]),
             "First state": WORDS[found["first_state"]][0],
             "Mode": found["mode"],
+            "Level": found["level"],
             "Policy": f"version {found['policy_version']}",
             "Reviewed by": ", ".join(found["reviewers"]),
             "Reviewers asked first": ", ".join(found["reviewers_asked_first"]),

@@ -10,7 +10,7 @@ import typer
 
 from cli import request_table, request_watch, terminal
 from cli.client import at, call
-from cli.inputs import duration_option, id_argument, instant, seconds, the_one
+from cli.inputs import duration_option, id_argument, instant, parameters, seconds, the_one
 from cli.request_ids import RequestId, RequestIds, request_id
 from cli.route_command import ids_at
 from cli.terminal import Cursor, Limit, Output, OutputFormat, Part
@@ -64,6 +64,10 @@ BreakGlass = Annotated[
         "--break-glass", help="an emergency: a manager opens it without the customer, where the customer allows that"
     ),
 ]
+Parameters = Annotated[
+    list[str] | None,
+    typer.Option("--context", metavar="NAME=VALUE", help="a parameter that the service declares; repeat"),
+]
 Engineer = Annotated[UUID | None, typer.Option(help="the engineer's id, if a service account submits")]
 
 
@@ -84,6 +88,7 @@ def submit(
     uses: Uses = None,
     not_before: Start = None,
     break_glass: BreakGlass = False,
+    context: Parameters = None,
     key: Annotated[str | None, typer.Option(help="Idempotency-Key: if sent twice, it is submitted once")] = None,
     output: Output = OutputFormat.TABLE,
 ) -> None:
@@ -95,6 +100,7 @@ def submit(
         "duplicate_reason": duplicate_reason,
         "not_before": not_before,
         "break_glass": break_glass,
+        "context": parameters(context or ()),
     }
     submitted = call("POST", at("requests"), body=body, headers={"idempotency-key": key} if key else None)
     terminal.show(output, submitted, *_submitted(submitted))
@@ -151,6 +157,7 @@ def preview(
     uses: Uses = None,
     not_before: Start = None,
     break_glass: BreakGlass = False,
+    context: Parameters = None,
     output: Output = OutputFormat.TABLE,
 ) -> None:
     """Preview a request.
@@ -164,6 +171,7 @@ def preview(
         "duplicate_reason": duplicate_reason,
         "not_before": not_before,
         "break_glass": break_glass,
+        "context": parameters(context or ()),
     }
     found = call("POST", at("requests", "preview"), body=body)
     terminal.show(output, found, request_table.preview(found))

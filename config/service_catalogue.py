@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from enum import StrEnum
 from typing import Annotated, Self
 from urllib.parse import urlsplit
 
@@ -9,6 +10,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from config.catalogue_yaml import CatalogueProblem
 from config.connector_document import ServiceConnector, connector_problems
+from config.context_schema import ContextSchema
 from config.gate_checks import gate_problems
 from config.gate_document import MOST_IN_A_LIST, CataloguePart, ServiceGate, TokenIssuer
 
@@ -44,15 +46,39 @@ class InconsistentCatalogue(ValueError):  # noqa: N818 - it names what was found
         super().__init__("; ".join(problem.message for problem in self.problems))
 
 
+class Level(StrEnum):
+    """How far an action goes, in one word; each includes less than the next."""
+
+    READ = "read"
+    CHANGE = "change"
+    EXPORT = "export"
+    ADMIN = "admin"
+
+
+LEVELS = tuple(Level)
+
+
 class Service(CataloguePart):
-    """One service in the catalogue, for which engineers may request access."""
+    """One service in the catalogue, for which engineers may request access.
+
+    An action without a level that is called as one is has that level, and any other is `admin`: once it was read,
+    each has its own in `levels`.
+    """
 
     title: Title
     actions: tuple[CatalogueName, ...] = Field(
         default=("read", "change", "export"), min_length=1, max_length=MOST_ACTIONS
     )
+    levels: dict[CatalogueName, Annotated[Level, Field(strict=False)]] = Field(default_factory=dict)
+    context: ContextSchema | None = None
     gate: ServiceGate | None = None
     connector: ServiceConnector | None = None
+
+    @model_validator(mode="after")
+    def _each_has_a_level(self) -> Self:
+        named = {action: Level(action) if action in LEVELS else Level.ADMIN for action in self.actions}
+        object.__setattr__(self, "levels", named | self.levels)
+        return self
 
 
 class Plan(CataloguePart):
@@ -121,6 +147,9 @@ class Catalogue(CataloguePart):
             for number, action in enumerate(service.actions):
                 if action in service.actions[:number]:
                     yield CatalogueProblem(("services", name, "actions", number), "name each action once")
+            for action in service.levels:
+                if action not in service.actions:
+                    yield CatalogueProblem(("services", name, "levels", action), "name one of the service's actions")
             if service.gate is not None:
                 yield from gate_problems(service.gate, ("services", name, "gate"), service.actions, issuers)
             if service.connector is not None:

@@ -33,6 +33,12 @@ class UnknownService(Invalid):
     code = "unknown-service"
 
 
+class InvalidContext(Invalid):
+    """The parameters are not those that the service declares; `errors` names each and what to do."""
+
+    code = "invalid-context"
+
+
 class UnknownEngineer(Invalid):
     """The named person is not an engineer in good standing."""
 

@@ -33,7 +33,8 @@ def check(lines: list[dict[str, Any]], files: Sequence[dict[str, Any]], *, whole
         if first and {"service", "actions", "mode", "access_window"} <= set(begins):
             submitter = fields["on_behalf_of"] if fields.get("on_behalf_of") else fields.get("actor_id")
             engineer = begins["engineer"] if "submission" in fields else submitter
-            asked[request] = begins | {"engineer": engineer}, line["personal"].get("resources")
+            of_context = {"context": line["personal"]["context"]["value"]} if "context" in line["personal"] else {}
+            asked[request] = begins | {"engineer": engineer} | of_context, line["personal"].get("resources")
         if fields["action"] == "endorse" and fields.get("mode") == "enforce" and request in asked:
             asked[request][0]["mode"] = "enforce"
         if fields["action"] == "approve":
@@ -136,6 +137,8 @@ def _signed(
     must("signed_content" in fields["personal"], "no resources were signed")
     if "signed_content" in shown:
         _content(said, fields, shown, resources)
+        context = json.loads(shown["signed_content"]["value"]).get("context")
+        must(not submitted or context == submitted.get("context", context), "another context was signed")
     if files:
         _assertion(fields, [one for one in files if one["tenant_id"] == fields["tenant_id"]])
 

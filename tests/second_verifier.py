@@ -296,9 +296,12 @@ def _file(submitted: dict[str, Any], line: dict[str, Any], fields: dict[str, Any
     """Note what a request asks for, and the stricter mode in which it goes on once it is endorsed."""
     request = str(fields.get("request_id"))
     begins = "submission" in fields or (fields["action"], fields["seq"]) == ("submit", 1)
-    if "resources" in line["personal"] and begins:
+    is_whole = "context" not in fields["personal"] or "context" in line["personal"]
+    if "resources" in line["personal"] and is_whole and begins:
         engineer = fields.get("on_behalf_of") or fields.get("actor_id")
         said = fields.get("submission", fields | {"engineer": engineer})
+        context = line["personal"].get("context")
+        said = said | ({"context": context["value"]} if context else {})
         submitted[request] = said, json.loads(line["personal"]["resources"]["value"])
     if fields["action"] == "endorse" and "mode" in fields and request in submitted:
         order = ["off", "observe", "enforce"]
@@ -393,5 +396,5 @@ def _stated(
         "engineer": submitted.get("engineer"),
         "resources": resources,
         **{name: value for name, value in fields.items() if name in OF_WINDOW},
-        **{name: value for name, value in submitted.items() if name == "extends"},
+        **{name: value for name, value in submitted.items() if name in {"extends", "context"}},
     }

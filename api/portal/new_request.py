@@ -2,10 +2,11 @@
 
 import asyncio
 import json
+import re
 import secrets
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Annotated
 from uuid import UUID
 
@@ -21,6 +22,8 @@ from api.portal.account import AccountContextDep
 from api.portal.pages import TAG, go, origin, page, status_of
 from api.routes.requests import request_input
 from api.schemas.requests import NewRequest
+from config.context_schema import MOST_PARAMETERS, ContextValue
+from config.service_catalogue import LEVELS, MOST_SERVICES, Level, Service
 from config.settings import Settings
 from lockbox.admin import tenants
 from lockbox.database import UnitOfWork, now
@@ -41,20 +44,24 @@ MOST_LISTED = 100
 MINUTE = 60
 WINDOWS = (5 * MINUTE, 15 * MINUTE, 30 * MINUTE, HOUR, 2 * HOUR, 4 * HOUR, 8 * HOUR, DAY, 3 * DAY, 7 * DAY)
 MOST_DIGITS = 9
+MOST_COLUMNS = MOST_SERVICES * MOST_PARAMETERS
+WHOLE = re.compile(r"-?[0-9]{1,16}")
+SWITCHES = ("true", "false")
 KEY = r"[A-Za-z0-9_-]{22}"
 
+Column = Annotated[list[str], Form(max_length=MOST_COLUMNS)]
 FormFields = dict[str, list[str]]
 """Errors by field."""
 
 
 @dataclass(frozen=True)
 class RequestForm:
-    """The form as typed, unchecked."""
+    """The form as typed, unchecked; `parameters` are those of all services, by `service:parameter`."""
 
     tenant: str = ""
     service: str = ""
     resources: str = ""
-    actions: tuple[str, ...] = ("read",)
+    actions: tuple[str, ...] = ()
     reason_code: str = Reason.SUPPORT_CASE.value
     justification: str = ""
     case_ref: str = ""
@@ -65,6 +72,7 @@ class RequestForm:
     duplicate_reason: str = ""
     not_before: str = ""
     break_glass: str = ""
+    parameters: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def lines(self) -> list[str]:
@@ -87,8 +95,10 @@ async def request_form(
     case_url: Annotated[str, Form()] = "",
     duplicate_reason: Annotated[str, Form()] = "",
     not_before: Annotated[str, Form(max_length=19)] = "",
+    parameter: Column = [],  # noqa: B006 - FastAPI copies it
+    value: Column = [],  # noqa: B006 - likewise
 ) -> RequestForm:
-    """Return the content of a form."""
+    """Return the content of a form; entries of `parameter` and `value` with one index belong together."""
     return RequestForm(
         tenant.strip(),
         service,
@@ -104,6 +114,7 @@ async def request_form(
         duplicate_reason.replace("\r\n", "\n").strip(),
         not_before,
         break_glass,
+        dict(zip(parameter, (one.strip() for one in value), strict=False)),
     )
 
 
@@ -128,7 +139,7 @@ def show(
     """Show the form to an engineer, filled with an earlier request or with what is named, as by the gate."""
     visitor = browser.visitor(request, session, chosen)
     _check_engineer(visitor.caller)
-    named = RequestForm(tenant, service, resource, (action or "read",))
+    named = RequestForm(tenant, service, resource, (action,) if action else _least(chosen, service))
     written = _earlier(session, visitor, earlier) if earlier else named
     return _shown(request, session, chosen, visitor, written)
 
@@ -139,7 +150,8 @@ def look(work: AccountContextDep, written: RequestFormDep) -> Response:
     with work.open() as (session, visitor):
         _check_engineer(visitor.caller)
         try:
-            asked = request_input(_read(written, visitor.time_zone), work.chosen)
+            services = work.chosen.catalogue.services
+            asked = request_input(_read(written, visitor.time_zone, services), work.chosen)
             found = preview.preview(session, visitor.caller, asked, work.chosen.catalogue.services)
         except Invalid as refused:
             return _shown(work.request, session, work.chosen, visitor, written, refused=refused)
@@ -164,12 +176,16 @@ def _filed(work: AccountContextDep, written: RequestForm, key: str) -> str:
     """Submit; where the policy demands that the case is confirmed, have that done and submit again."""
     try:
         with work.open() as (session, visitor):
-            return _file(work, session, visitor, _read(written, visitor.time_zone), key)
+            return _file(
+                work, session, visitor, _read(written, visitor.time_zone, work.chosen.catalogue.services), key
+            )
     except CaseUnchecked as refused:
         unchecked = refused
     said = asyncio.run(case_checks.confirmed(work.chosen, unchecked))
     with work.open() as (session, visitor):
-        return _file(work, session, visitor, _read(written, visitor.time_zone), key, said)
+        return _file(
+            work, session, visitor, _read(written, visitor.time_zone, work.chosen.catalogue.services), key, said
+        )
 
 
 def _file(
@@ -227,6 +243,7 @@ def _shown(
         has_more=customers.next_cursor is not None,
         services=chosen.catalogue.services,
         actions=_actions(chosen),
+        levels=_levels(chosen),
         reasons=list(Reason),
         longest=longest,
         windows=windows,
@@ -283,10 +300,31 @@ def _earlier(session: UnitOfWork, visitor: Visitor, request_id: UUID) -> Request
         str(asked.max_uses or ""),
         asked.case_system or "",
         asked.case_url or "",
+        parameters={f"{asked.service}:{name}": _typed(value) for name, value in (asked.context or {}).items()},
     )
 
 
-def _read(written: RequestForm, zone: str) -> NewRequest:
+def _typed(value: ContextValue) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _context(written: RequestForm, services: Mapping[str, Service]) -> dict[str, ContextValue]:
+    """Return the parameters of the chosen service that were filled in, as their types have them where they can be."""
+    service = services.get(written.service)
+    found: dict[str, ContextValue] = {}
+    for name, parameter in (service.context.properties if service and service.context else {}).items():
+        typed = written.parameters.get(f"{written.service}:{name}", "")
+        if not typed:
+            continue
+        found[name] = typed
+        if parameter.type == "boolean" and typed in SWITCHES:
+            found[name] = typed == "true"
+        if parameter.type == "integer" and WHOLE.fullmatch(typed):
+            found[name] = int(typed)
+    return found
+
+
+def _read(written: RequestForm, zone: str, services: Mapping[str, Service]) -> NewRequest:
     """Validate a form with the API's own body; a start is in that time zone."""
     try:
         start = time_zones.instant(written.not_before, zone) if written.not_before else None
@@ -309,12 +347,18 @@ def _read(written: RequestForm, zone: str) -> NewRequest:
                 "access_window": int(written.access_window) if _is_seconds(written.access_window) else None,
                 "not_before": start,
                 "break_glass": bool(written.break_glass),
+                "context": _context(written, services),
                 "max_uses": int(written.max_uses) if _is_seconds(written.max_uses) else written.max_uses or None,
             }
         )
     except ValidationError as error:
-        errors = [{"field": str(where[0]), "message": _message(where, said)} for where, said in policy_diff.of(error)]
+        errors = [{"field": _field(where), "message": _message(where, said)} for where, said in policy_diff.of(error)]
         raise FormRejected(phrases.LOOK_AGAIN, errors=errors) from None
+
+
+def _field(where: Sequence[int | str]) -> str:
+    """Return where it is wrong: a parameter by its name, another list as a whole."""
+    return f"context.{where[1]}" if where[0] == "context" and len(where) > 1 else str(where[0])
 
 
 def _message(where: Sequence[int | str], said: str) -> str:
@@ -336,14 +380,23 @@ def _wrong(refused: LockboxError | None, found: Preview | None) -> FormFields:
     mistakes = [(one["field"], one["message"]) for one in facts.get("errors", ())]
     if refused and not mistakes and "field" in facts:
         mistakes = [(facts["field"], refused.detail)]
-    for field, message in (*mistakes, *(found.lacks if found else ())):
-        said[field].append(message)
+    for place, message in (*mistakes, *(found.lacks if found else ())):
+        said[place].append(message)
     return dict(said)
 
 
 def _duplicate(refused: LockboxError | None, found: Preview | None) -> UUID | str | None:
     """Return the open request for the same case and resource, if there is one."""
     return found.duplicate_of if found else refused.facts.get("request_id") if refused else None
+
+
+def _least(chosen: Settings, named: str) -> tuple[str, ...]:
+    """Return what is offered first: the first action that only reads, of the service or of any, if there is one."""
+    services = chosen.catalogue.services
+    some = [services[named]] if named in services else services.values()
+    return tuple(
+        next(([one] for service in some for one in service.actions if service.levels[one] is Level.READ), [])
+    )
 
 
 def _actions(chosen: Settings) -> dict[str, list[str]]:
@@ -363,3 +416,12 @@ def _check_engineer(caller: Caller) -> None:
     """
     if not caller.holds(Role.ENGINEER):
         raise NotYours(phrases.ENGINEERS_ONLY)
+
+
+def _levels(chosen: Settings) -> dict[str, str]:
+    """Return for each action its level, the highest where services differ."""
+    of = list(chosen.catalogue.services.values())
+    return {
+        action: max((one.levels[action] for one in of if action in one.actions), key=LEVELS.index).value
+        for action in _actions(chosen)
+    }

@@ -230,7 +230,8 @@ def show_request(
     at = now(session)
     is_open = entry.request.state in OPEN_STATES and at < entry.request.deadline_at
     offered = _offered(decide.moves_of(session, visitor.caller, entry.request)) if is_open else {}
-    title = titles(chosen).get(entry.request.service, entry.request.service)
+    service = chosen.catalogue.services.get(entry.request.service)
+    title = service.title if service else entry.request.service
     tallies = inbox.count(session, visitor.caller, entry.request) if _is_asked(entry.request) else []
     outlook = extend.outlook(session, visitor.caller, entry)
     shown = page(
@@ -241,6 +242,7 @@ def show_request(
         entry=entry,
         asked=entry.request,
         title=title,
+        schema=service.context if service else None,
         done=act_banner.banner_of(done, happened, visitor.caller, entry, title, tallies),
         menu=navigation.section_of(
             visitor.caller, entry.request.state, is_own=entry.request.requester_id == visitor.caller.person_id

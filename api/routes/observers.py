@@ -46,7 +46,8 @@ def preview_policy(
     slug: Slug, body: WhatIfInput, who: CurrentUser, session: SessionDep, chosen: SettingsDep
 ) -> WhatIfResult:
     """Show the tenant's members whom such a request would reach and where; nothing is written or sent."""
-    ask = RequestFacts(body.service, tuple(body.actions), body.reason_code, tuple(body.resources))
+    facts = body.service, tuple(body.actions), body.reason_code, tuple(body.resources)
+    ask = RequestFacts(*facts, context=body.context)
     return what_if.preview_request(session, who, slug, ask, chosen.catalogue.services)
 
 

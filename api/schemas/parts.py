@@ -11,6 +11,8 @@ from pydantic.json_schema import JsonSchemaValue, SkipJsonSchema
 from pydantic_core import CoreSchema
 from pydantic_core.core_schema import no_info_after_validator_function
 
+from config.context_schema import LARGEST, LONGEST_TEXT, MOST_PARAMETERS
+from config.context_schema import NAME as CONTEXT_NAME
 from lockbox.requests.policy_parts import HARD_ACCESS_LIMIT
 from lockbox.text_rules import (
     HTTPS_PATTERN,
@@ -51,6 +53,16 @@ Words = Annotated[str, Field(max_length=200), IS_LINE]
 Slug = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9][a-z0-9-]*$")]
 Word = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9][a-z0-9_-]*$")]
 Resource = Annotated[str, Field(max_length=256), TextRule(check_resource, RESOURCE_PATTERN)]
+Context = Annotated[
+    dict[
+        Annotated[str, Field(pattern=rf"^{CONTEXT_NAME.pattern}$")],
+        Annotated[str, Field(max_length=LONGEST_TEXT), IS_LINE]
+        | Annotated[int, Field(ge=-LARGEST, le=LARGEST, strict=True)]
+        | Annotated[bool, Field(strict=True)],
+    ],
+    Field(max_length=MOST_PARAMETERS),
+]
+"""The parameters that a service declares; what each can be, its catalogue says."""
 Seconds = Annotated[int, Field(ge=1, le=HARD_ACCESS_LIMIT, strict=True), IS_WHOLE]
 
 

@@ -7,7 +7,19 @@ from uuid import UUID
 from pydantic import BaseModel, Field
 
 from api.schemas.after_reviews import AfterReviewView
-from api.schemas.parts import IS_LINE, IS_PAGE, IS_TEXT, PersonView, RequestBody, Resource, Seconds, Slug, Word
+from api.schemas.parts import (
+    IS_LINE,
+    IS_PAGE,
+    IS_TEXT,
+    Context,
+    PersonView,
+    RequestBody,
+    Resource,
+    Seconds,
+    Slug,
+    Word,
+)
+from config.service_catalogue import Level
 from lockbox.identity.roles import Mode
 from lockbox.notifications.delivery_status import NotificationStatus
 from lockbox.requests.lifecycle import Action, State
@@ -39,6 +51,7 @@ class NewRequest(RequestBody):
     access_window: Seconds
     max_uses: Uses | None = None
     not_before: Instant | None = None
+    context: Context = Field(default={})
     engineer: UUID | None = None
     break_glass: Annotated[bool, Field(strict=True)] = False
 
@@ -145,7 +158,8 @@ class RequestView(BaseModel):
     from several alphabets: a Cyrillic letter among Latin ones looks the same and names something else. `duplicate_of`
     is the open request for the same case and resource beside which this one was submitted, `duplicate_reason` why;
     null for readers who may not see it. `pre_approval_id` is what the customer approved beforehand, where that opened
-    it.
+    it. `level` is the highest of the actions' by the catalogue, null for requests of before that was known, and
+    `context` the parameters that the service declares.
     """
 
     id: UUID
@@ -187,6 +201,8 @@ class RequestView(BaseModel):
     granted_actions: list[str] | None = None
     mixed_alphabets: list[str] = []
     pre_approval_id: UUID | None = None
+    level: str | None = None
+    context: dict[str, Any] = {}
 
 
 class DecisionView(BaseModel):
@@ -394,6 +410,7 @@ class PreviewView(BaseModel):
     lacks: list[MissingField]
     obstacles: list[str]
     duplicate_of: UUID | None
+    level: Level
 
 
 class WhatIfInput(RequestBody):
@@ -403,3 +420,4 @@ class WhatIfInput(RequestBody):
     resources: list[Resource] = Field(min_length=1, max_length=50)
     actions: list[Word] = Field(default=["read"], min_length=1, max_length=20)
     reason_code: Reason
+    context: Context = Field(default={})

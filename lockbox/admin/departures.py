@@ -138,8 +138,8 @@ SNAPSHOT = {
     """),
     "requests": text("""
     SELECT id, requester_id, service, resources, actions, reason_code, justification, case_ref, state,
-    granted_resources, granted_actions, created_at, asked_at, opened_at, closed_at FROM requests WHERE tenant_id
-    = :tenant AND asked_at IS NOT NULL ORDER BY id
+    granted_resources, granted_actions, level, context, created_at, asked_at, opened_at, closed_at FROM requests
+    WHERE tenant_id = :tenant AND asked_at IS NOT NULL ORDER BY id
     """),
 }
 

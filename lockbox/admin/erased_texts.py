@@ -50,7 +50,8 @@ ROWS = tuple(
         """,
         """
         UPDATE requests r SET justification = 'erased', case_ref = CASE WHEN r.case_ref IS NOT NULL THEN 'erased' END,
-            case_url = NULL, duplicate_reason = CASE WHEN r.duplicate_reason IS NOT NULL THEN 'erased' END,
+            case_url = NULL, context = NULL,
+            duplicate_reason = CASE WHEN r.duplicate_reason IS NOT NULL THEN 'erased' END,
             resources = ARRAY(SELECT 'erased:' || place FROM generate_subscripts(r.resources, 1) AS place
                 ORDER BY place),
             granted_resources = CASE WHEN r.granted_resources IS NOT NULL THEN ARRAY(SELECT 'erased:' || k.place

@@ -41,7 +41,7 @@ SELECT r.id, r.tenant_id FROM requests r
 WHERE r.closed_at <= CAST(:at AS timestamptz) - CAST(:settled AS interval) AND (
     (:texts AND r.requester_id = :id)
     OR lower(concat_ws(' ', r.justification, r.case_ref, r.case_url, r.duplicate_reason,
-        array_to_string(r.resources, ' '))) ~ ANY(:addressed)
+        array_to_string(r.resources, ' '), r.context)) ~ ANY(:addressed)
     OR EXISTS (SELECT FROM events e JOIN event_details d ON d.event_id = e.id CROSS JOIN jsonb_each(d.fields) AS f
         WHERE e.request_id = r.id AND NOT (f.key = ANY(:people) OR f.key ~ :numbered)
         AND lower(f.value ->> 1) ~ ANY(:addressed)))

@@ -146,12 +146,14 @@ LABELS = {
     "case_ref": "Case",
     "case_url": "Page of the case",
     "duplicate_reason": "Why another request",
+    "context": "Parameters",
     "resource": "Resource",
     "gateway_name": "Gateway",
     "address": "Network address",
     "user_agent": "Program",
 }
 FACTS = {
+    "level": "Level",
     "request": "Request",
     "case_system": "Ticket system",
     "case_check": "Case according to its system",

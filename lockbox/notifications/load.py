@@ -56,7 +56,7 @@ FROM_ROW = (
     *("event_id", "at", "deadline_at", "action", "to_state", "actor_id", "actor_name", "actor_role", "comment"),
     *("request_id", "tenant", "slug", "tenant_id", "requester", "requester_id", "service", "resources", "actions"),
     *("reason_code", "justification", "case_ref", "access_window", "max_uses", "recipient_id", "recipient_name"),
-    *("not_before", "opens_at", "extends", "break_glass", "finding", "finding_due"),
+    *("not_before", "opens_at", "extends", "break_glass", "finding", "finding_due", "level", "context"),
     *("recipient_address", "is_copy", "time_zone", "address", "user_agent"),
     *("case_system", "case_check", "case_url", "duplicate_of", "duplicate_reason"),
 )
@@ -128,7 +128,7 @@ SELECT n.id AS notification_id, n.channel, n.template, n.until_at, n.attempts, n
     r.id AS request_id, r.state, r.service, coalesce(r.granted_resources, r.resources) AS resources,
     coalesce(r.granted_actions, r.actions) AS actions, r.reason_code, r.justification, r.case_ref,
     r.case_system, r.case_check, r.case_url, r.duplicate_of, r.duplicate_reason,
-    r.access_window, r.max_uses, r.not_before, r.opens_at, r.extends, r.break_glass, v.finding,
+    r.access_window, r.max_uses, r.not_before, r.opens_at, r.extends, r.break_glass, r.level, r.context, v.finding,
     v.due_at AS finding_due, r.requester_id,
     t.name AS tenant, t.slug, t.id AS tenant_id, q.name AS requester,
     p.id AS recipient_id, coalesce(p.name, w.name, '') AS recipient_name,

@@ -9,6 +9,7 @@ from enum import StrEnum
 
 from lockbox.identity.roles import Role, Side
 from lockbox.notifications.audience import COPIED, ENDINGS, RECEIPT, REPORT
+from lockbox.text_rules import one_line
 
 NOBODY_NOTIFIED = "nobody_notified"
 """The key of a request that timed out before anybody could be notified."""
@@ -173,6 +174,7 @@ FAILING = {
 ENDED = {name: saying.others[0].lower() + saying.others[1:] for name, saying in STATE_WORDINGS.items()} | {
     "active": "opened"
 }
+LONGEST_PARAMETER = 500
 OF_GROUP, THEN = "{number} of {group}", ", then "
 OPEN_UNTIL, ANSWER_BY = "open until", "answer by"
 SOMEBODY = "Somebody"
@@ -368,6 +370,14 @@ def steps(of: Iterable[Iterable[tuple[int, str]]]) -> str:
     """Return who approves after whom, such as `1 of security, then 2 of legal`."""
     groups = (joined([OF_GROUP.format(number=number, group=group) for number, group in step]) for step in of)
     return THEN.join(groups)
+
+
+def parameters(context: Mapping[str, str | int | bool]) -> str:
+    """Return what a request says of itself, such as `environment: production; rows: 10`."""
+    values = {
+        name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in sorted(context.items())
+    }
+    return "; ".join(f"{name}: {one_line(value, LONGEST_PARAMETER)}" for name, value in values.items())
 
 
 def approved(approvals: int, needed: int) -> str:

@@ -155,6 +155,8 @@ class RequestMail(LoadedNotification):
     case_url: str | None = None
     duplicate_of: UUID | None = None
     duplicate_reason: str | None = None
+    level: str | None = None
+    context: Mapping[str, Any] | None = None
     address: str | None = None
     user_agent: str | None = None
     earlier: Sequence[EarlierRequest] = ()
@@ -284,6 +286,7 @@ def _said(mail: RequestMail, services: Mapping[str, str]) -> dict[str, Any]:
         "asks": mail.template in ("reviewing", "pending"),
         "acts": mail_text.joined(mail.actions),
         "steps": mail_text.steps(mail.wording.steps),
+        "parameters": mail_text.parameters(mail.context or {}),
         "duration": mail.extent,
         **_span(mail, time),
         "left": duration(mail.seconds_left),

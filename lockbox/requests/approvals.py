@@ -234,7 +234,14 @@ def _circumstances(statement: str, content: str) -> StatementContext:
 def _content(request: AccessRequest, decision: DecisionRow, met: StatementContext) -> bytes:
     """Return the canonical bytes of what of a decision can be personal, and may be erased; the salt hides it."""
     kept = request.resources if decision.resources is None else decision.resources
-    return canonical({"comment": decision.comment, "resources": list(kept), "salt": met.salt})
+    content = {"comment": decision.comment, "resources": list(kept), "salt": met.salt}
+    return canonical(content | _context(request))
+
+
+def _context(request: AccessRequest) -> dict[str, str]:
+    """Return what a statement says of the request's context, where it has one."""
+    text = request.context_text
+    return {"context": text} if text else {}
 
 
 def _statement(request: AccessRequest, decision: DecisionRow, met: StatementContext, content: bytes) -> bytes:
@@ -289,6 +296,7 @@ def statement(request: AccessRequest, by: Iterable[str]) -> bytes:
             **({"opens_at": request.opens_at} if request.opens_at else {}),
             **({"extends": request.extends} if request.extends else {}),
             **({"break_glass": True} if request.break_glass else {}),
+            **_context(request),
         }
     )
 

@@ -2,16 +2,17 @@
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Row, text
 
-from config.service_catalogue import Service
+from config.context_schema import ContextValue, defects
+from config.service_catalogue import LEVELS, Level, Service
 from lockbox.database import Query, UnitOfWork, read_at
-from lockbox.errors import NotYours, TenantSuspended, UnknownEngineer, UnknownService, UnknownTenant
+from lockbox.errors import InvalidContext, NotYours, TenantSuspended, UnknownEngineer, UnknownService, UnknownTenant
 from lockbox.identity import authentication
 from lockbox.identity.models import Tenant
 from lockbox.identity.roles import Caller, Mode, Role, Scope
@@ -92,6 +93,7 @@ class RequestInput:
     case_url: str | None = None
     duplicate_reason: str | None = None
     case_check: CaseCheck | None = None
+    context: Mapping[str, ContextValue] = field(default_factory=dict)
 
     def timing(self, at: datetime) -> Timing:
         """Return when it wants its window to begin, as terms look at it, if it is submitted now."""
@@ -123,6 +125,7 @@ class Evaluation:
     known: RecipientDirectory
     at: datetime
     was_denied: bool
+    level: Level | None
     pre_approval: CoveringPreApproval | None = None
     duplicate: UUID | None = None
     break_glass: BreakGlassRecord | None = None
@@ -187,7 +190,7 @@ def evaluate_request(
     authentication.enter(session, caller)
     _, party = move(None, Action.SUBMIT, _submitting_parties(caller))
     requester_id, requester = _requester(session, caller, party, submission)
-    ask = request_facts(submission)
+    ask = request_facts(submission, services)
     if session.execute(TURN_TO, {"slug": submission.tenant}).one_or_none() is None:
         raise UnknownTenant(f"No tenant is called {submission.tenant!r}.", field="tenant")
     rules = session.execute(RULES, _values(ask, of=submission)).one()
@@ -200,7 +203,8 @@ def evaluate_request(
 def ahead_of_evaluation(submission: RequestInput) -> list[Query]:
     """Return what `evaluate_request` reads once it is known who asks."""
     engineer: list[Query] = [(GOOD_ENGINEER, {"id": submission.engineer})] if submission.engineer else []
-    turn, rules = (TURN_TO, {"slug": submission.tenant}), (RULES, _values(request_facts(submission), of=submission))
+    asked = request_facts(submission, {})
+    turn, rules = (TURN_TO, {"slug": submission.tenant}), (RULES, _values(asked, of=submission))
     return [*engineer, turn, rules, recipients.ahead_of_look_up()]
 
 
@@ -224,6 +228,7 @@ def evaluate_what_if(
         UnknownService, PolicyUnverified: as named.
     """
     _in_services(ask.service, ask.actions, services)
+    ask = replace(ask, level=_highest_level(services[ask.service], ask.actions))
     rules = session.execute(RULES, _values(ask, tenant.id)).one()
     return _evaluation(session, rules, Party.ENGINEER, (NOBODY, ""), ask)
 
@@ -264,14 +269,26 @@ def _evaluation(  # noqa: PLR0917 - what is asked, by whom, and what it meets
         pre_approval=covered,
         duplicate=rules.duplicate,
         break_glass=found and BreakGlassRecord(found[0], found[1], rules.was_denied),
+        level=ask.level,
     )
 
 
-def request_facts(submission: RequestInput) -> RequestFacts:
-    """Return the part of a submission that rules look at."""
+def request_facts(submission: RequestInput, services: Mapping[str, Service]) -> RequestFacts:
+    """Return the part of a submission that rules look at; the level of an unknown service is none."""
+    service = services.get(submission.service)
     return RequestFacts(
-        submission.service, tuple(submission.actions), Reason(submission.reason_code), tuple(submission.resources)
+        submission.service,
+        tuple(submission.actions),
+        Reason(submission.reason_code),
+        tuple(submission.resources),
+        level=_highest_level(service, submission.actions) if service else None,
+        context=submission.context,
     )
+
+
+def _highest_level(service: Service, actions: Collection[str]) -> Level:
+    """Return the level of a request for these actions; one that the service does not have is refused elsewhere."""
+    return max((service.levels.get(action, Level.ADMIN) for action in actions), key=LEVELS.index)
 
 
 def _submitting_parties(caller: Caller) -> set[Party]:
@@ -299,6 +316,19 @@ def _in_catalogue(caller: Caller, party: Party, submission: RequestInput, servic
     if party is Party.SYSTEM and submission.service in services and submission.service not in caller.services:
         raise NotYours("This token is not bound to the service.")
     _in_services(submission.service, submission.actions, services)
+    _in_context(services[submission.service], submission)
+
+
+def _in_context(service: Service, submission: RequestInput) -> None:
+    if not (service.context or submission.context):
+        return
+    errors = [
+        {"field": f"context.{name}", "message": f"{said[0].upper()}{said[1:]}."}
+        for name, said in defects(service.context, submission.context)
+    ]
+    if errors:
+        said = " ".join(f"{one['field']}: {one['message']}" for one in errors)
+        raise InvalidContext(said, field=errors[0]["field"], errors=errors)
 
 
 def _in_services(named: str, actions: Collection[str], services: Mapping[str, Service]) -> None:

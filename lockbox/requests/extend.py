@@ -127,6 +127,7 @@ def _further(earlier: Row[Any], request_id: UUID, wanted: ExtensionInput) -> Req
         case_system=earlier.case_system,
         case_url=earlier.case_url,
         case_check=CaseCheck(earlier.case_check) if earlier.case_check else None,
+        context=earlier.context or {},
         access_window=wanted.access_window,
         max_uses=earlier.max_uses,
         engineer=earlier.requester_id,

@@ -10,6 +10,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import class_mapper
 from sqlmodel import Field, SQLModel, col
 
+from lockbox.audit.canonical import canonical
 from lockbox.identity.roles import SEE_ALL, SEE_THEIR_TENANTS, AuthMethod, Caller, Mode
 from lockbox.requests.deadlines import RequestClock, whole_seconds
 from lockbox.requests.lifecycle import Action, State
@@ -37,7 +38,9 @@ class AccessRequest(SQLModel, table=True):
     stricter. `max_uses` is how often the window can be used, None for any number, and `used` how often it was where
     that is limited. `stopped_at` is since when the clock stands for a question that waits, `stopped_deadline` the
     deadline that held until then, and `stopped_for` for how many seconds it stood before: see `stopping`.
-    `pre_approval_id` is what the customer had approved beforehand, if that opened the window.
+    `level` is the highest of its actions' by the catalogue, None for what is older than that is known, and `context`
+    the parameters that the service declares, None where it has none. `pre_approval_id` is what the customer had
+    approved beforehand, if that opened the window.
     `case_system` is the ticket system of the case `case_ref`, `case_url` the case's page in it, `case_check` what
     the system said of it, None where it was not asked. `duplicate_of` is the
     open request for the same case and resource beside which this one was submitted nevertheless, and
@@ -60,6 +63,8 @@ class AccessRequest(SQLModel, table=True):
     case_check: CaseCheck | None = Field(default=None, sa_type=words(CaseCheck))
     duplicate_of: UUID | None = Field(default=None, foreign_key="requests.id")
     duplicate_reason: str | None = Field(default=None, max_length=500)
+    level: str | None = Field(default=None, max_length=16)
+    context: dict[str, Any] | None = Field(default=None, sa_type=JSONB)
     mode: Mode = Field(sa_type=words(Mode))
     policy_version: int
     token_id: UUID | None = None
@@ -104,6 +109,11 @@ class AccessRequest(SQLModel, table=True):
     def open_actions(self) -> list[str]:
         """The actions for which its window is, was or would be open."""
         return self.actions if self.granted_actions is None else self.granted_actions
+
+    @property
+    def context_text(self) -> str | None:
+        """Its context as events and signed statements have it: JSON in the canonical form of RFC 8785."""
+        return canonical(self.context).decode() if self.context else None
 
     @property
     def uses_left(self) -> int | None:
@@ -177,7 +187,8 @@ class Decision(SQLModel, table=True):
     None for at once. `principals` are the approvers whose delegate the person
     was, `means` by what they had shown who they are.
     `statement`, `signed_content` and `assertion` are what the person signed with the passkey `passkey_id`; all are
-    None where the vendor's server alone attests the decision. See `signing`. `mac` is the mark of `powers`.
+    None where the vendor's server alone attests the decision. See `signing`. `mac` is the mark of `powers`, and
+    `knows_context` whether the decision is by code that shows the request's context.
     """
 
     __tablename__ = "decisions"
@@ -203,6 +214,7 @@ class Decision(SQLModel, table=True):
     assertion: str | None = Field(default=None, sa_type=Text)
     passkey_id: UUID | None = None
     mac: bytes | None = None
+    knows_context: bool = True
 
 
 class PreApproval(SQLModel, table=True):

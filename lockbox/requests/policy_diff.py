@@ -124,7 +124,10 @@ def _facts(policy: Policy) -> Iterator[tuple[str, str]]:
 def _rule(prefix: str, rule: Rule) -> Iterator[tuple[str, str]]:
     yield f"{prefix}name", json.dumps(rule.name, ensure_ascii=False)
     for name, hits in rule.match:
-        if hits:
+        if name == "context":
+            for parameter, values in hits.items():
+                yield f"{prefix}match.context.{parameter}", ", ".join(map(json.dumps, values))
+        elif hits:
             yield f"{prefix}match.{name}", _listed(hits)
     yield from _terms(f"{prefix}terms.", rule.terms.given())
 

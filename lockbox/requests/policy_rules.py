@@ -1,15 +1,18 @@
 """Define a tenant's policy: default terms, rules by request, groups of approvers, and dated consent."""
 
+import json
 import math
 import re
-from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Annotated, Any, Self
 from uuid import UUID
 
 from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, model_validator
 
+from config.context_schema import LARGEST, LONGEST_TEXT, MOST_PARAMETERS, NAME, ContextValue
+from config.service_catalogue import LEVELS, Level
 from lockbox.requests.patterns import MOST_STARS, fits
 from lockbox.requests.policy import Consent, Overrides, Terms
 from lockbox.requests.policy_parts import (
@@ -76,12 +79,17 @@ MORE_IS_STRICTER = (
 
 @dataclass(frozen=True)
 class RequestFacts:
-    """What somebody asks for, as far as rules look at it."""
+    """What somebody asks for, as far as rules look at it.
+
+    `level` is that of the actions and `context` what the request says of itself; None where that is not known.
+    """
 
     service: str
     actions: Collection[str]
     reason: Reason
     resources: Collection[str]
+    level: Level | None = None
+    context: Mapping[str, ContextValue] = field(default_factory=dict)
 
 
 def overlap(one: str, other: str) -> bool:
@@ -108,7 +116,22 @@ def _pattern(value: str) -> str:
 
 def _about_something(schema: dict[str, Any]) -> None:
     """Say in JSON Schema that one dimension at least is not empty."""
-    schema["anyOf"] = [{"required": [name], "properties": {name: {"minItems": 1}}} for name in schema["properties"]]
+    schema["anyOf"] = [
+        {"required": [name], "properties": {name: {"minItems": 1}}}
+        for name in schema["properties"]
+        if name != "context"
+    ]
+
+
+def _in_order(levels: tuple[Level, ...]) -> tuple[Level, ...]:
+    return tuple(sorted(levels, key=LEVELS.index))
+
+
+def _each_sorted(context: dict[str, tuple[ContextValue, ...]]) -> dict[str, tuple[ContextValue, ...]]:
+    for values in context.values():
+        if len({(type(value), value) for value in values}) < len(values):
+            raise ValueError("name each only once")
+    return {name: tuple(sorted(context[name], key=json.dumps)) for name in sorted(context)}
 
 
 def _by_name(groups: dict[str, tuple[UUID, ...]]) -> dict[str, tuple[UUID, ...]]:
@@ -125,8 +148,29 @@ Groups = Annotated[
 ]
 
 
+ContextName = Annotated[str, Field(max_length=32, pattern=rf"^{NAME.pattern}$")]
+ContextChoice = (
+    Annotated[str, Field(max_length=LONGEST_TEXT)]
+    | Annotated[int, Field(ge=-LARGEST, le=LARGEST, strict=True)]
+    | Annotated[bool, Field(strict=True)]
+)
+
+
+def _is_empty(value: object) -> bool:
+    return not value
+
+
+def _meets(given: ContextValue | None, values: Collection[ContextValue]) -> bool:
+    # In Python 1 is True; in JSON they are two.
+    return given is None or any(type(given) is type(value) and given == value for value in values)
+
+
 class Match(PolicyPart):
-    """What a rule is about; an empty dimension is anything. Resources are patterns, see `fits`."""
+    """What a rule is about; an empty dimension is anything. Resources are patterns, see `fits`.
+
+    `context` has for parameters of the named services the values that it is about; a parameter that a request does
+    not give, and a level that is not known, could be any of them.
+    """
 
     model_config = ConfigDict(json_schema_extra=_about_something)
 
@@ -134,11 +178,20 @@ class Match(PolicyPart):
     actions: Annotated[Once[Word], Field(max_length=MOST_MATCHING_RULES)] = ()
     reasons: Once[Reason] = ()
     resources: Annotated[Once[Pattern], Field(max_length=MOST_MATCHING_RULES)] = ()
+    # Not written where they are empty: what never heard of them reads such a policy.
+    levels: Annotated[Once[Level], AfterValidator(_in_order), Field(exclude_if=_is_empty)] = ()
+    context: Annotated[
+        dict[ContextName, Annotated[tuple[ContextChoice, ...], Field(min_length=1, max_length=MOST_MATCHING_RULES)]],
+        Field(max_length=MOST_PARAMETERS, json_schema_extra=NAMES_ALONE, exclude_if=_is_empty),
+        AfterValidator(_each_sorted),
+    ] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _is_about_something(self) -> Self:
-        if not (self.services or self.actions or self.reasons or self.resources):
-            raise ValueError("name a service, action, reason or resource; what holds for all needs no rule")
+        if not (self.services or self.actions or self.reasons or self.resources or self.levels):
+            raise ValueError("name a service, action, level, reason or resource; what holds for all needs no rule")
+        if self.context and not self.services:
+            raise ValueError("name the services whose parameters these are")
         return self
 
     def matches(self, ask: RequestFacts) -> bool:
@@ -147,6 +200,8 @@ class Match(PolicyPart):
             (not self.services or ask.service in self.services)
             and (not self.actions or any(action in self.actions for action in ask.actions))
             and (not self.reasons or ask.reason in self.reasons)
+            and (not self.levels or ask.level is None or ask.level in self.levels)
+            and all(_meets(ask.context.get(name), values) for name, values in self.context.items())
             and (not self.resources or any(fits(p, resource) for p in self.resources for resource in ask.resources))
         )
 

@@ -1,5 +1,6 @@
 """Read a tenant's policy versions, and the effective policy: the stricter of a request's version and today's."""
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -9,6 +10,7 @@ from uuid import UUID
 
 from sqlalchemy import Row, text
 
+from config.service_catalogue import Level
 from lockbox.database import UnitOfWork
 from lockbox.errors import PolicyUnverified
 from lockbox.identity import row_macs
@@ -53,7 +55,7 @@ And the state of the request that this one extends, if it does.
 """
 OWN_AND_TODAYS = text(f"WITH {RULED} SELECT * FROM ruled")  # noqa: S608 - ours
 ASKS = text("""
-SELECT r.id, r.tenant_id, r.policy_version, r.service, r.actions, r.reason_code, r.resources,
+SELECT r.id, r.tenant_id, r.policy_version, r.service, r.actions, r.reason_code, r.resources, r.level, r.context,
     t.policy_version AS todays
 FROM requests r JOIN tenants t ON t.id = r.tenant_id WHERE r.id = ANY(:ids)
 """)
@@ -65,7 +67,8 @@ JOIN unnest(CAST(:tenants AS uuid[]), CAST(:versions AS integer[])) AS w (tenant
     ON w.tenant_id = p.tenant_id AND w.version = p.version
 """)
 OF_REQUESTS = text("""
-SELECT r.id, r.service, r.actions, r.reason_code, r.resources, own.body::text AS own, today.body::text AS today
+SELECT r.id, r.service, r.actions, r.reason_code, r.resources, r.level, r.context, own.body::text AS own,
+    today.body::text AS today
 FROM requests r JOIN tenants t ON t.id = r.tenant_id
 JOIN policies own ON own.tenant_id = t.id AND own.version = r.policy_version
 JOIN policies today ON today.tenant_id = t.id AND today.version = t.policy_version
@@ -193,7 +196,8 @@ def effective_policies(session: UnitOfWork, request_ids: Sequence[UUID]) -> dict
     answered: dict[tuple[object, ...], EffectivePolicy] = {}
     answers = {}
     for row in rows:
-        ask = (row.service, tuple(row.actions), row.reason_code, tuple(row.resources))
+        of_row = row.level, json.dumps(row.context, sort_keys=True)
+        ask = (row.service, tuple(row.actions), row.reason_code, tuple(row.resources), *of_row)
         key = (row.tenant_id, row.policy_version, row.todays, ask)
         if key not in answered:
             own, today = (bodies[row.tenant_id, version] for version in (row.policy_version, row.todays))
@@ -261,7 +265,14 @@ def _effective_policy(own: Policy, today: Policy, version: int, mode: Mode, term
 
 def facts_of(asked: AccessRequest | Row[Any]) -> RequestFacts:
     """Return the part of a request that rules look at."""
-    return RequestFacts(asked.service, tuple(asked.actions), Reason(asked.reason_code), tuple(asked.resources))
+    return RequestFacts(
+        asked.service,
+        tuple(asked.actions),
+        Reason(asked.reason_code),
+        tuple(asked.resources),
+        level=Level(asked.level) if asked.level else None,
+        context=asked.context or {},
+    )
 
 
 def _stricter(own: str, today: str, ask: RequestFacts) -> Terms:

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from sqlmodel import col, select
 
-from config.service_catalogue import Service
+from config.service_catalogue import Level, Service
 from lockbox.audit.events import Actor
 from lockbox.database import UnitOfWork
 from lockbox.identity.models import Person, Tenant
@@ -214,6 +214,7 @@ class Preview:
     endpoints: int
     lacks: tuple[tuple[str, str], ...]
     obstacles: tuple[str, ...]
+    level: Level | None
     duplicate_of: UUID | None = None
 
 
@@ -247,6 +248,7 @@ def preview(
         lacks=(*submit.lacks_of(submission, evaluation), *_duplicate(submission, evaluation)),
         obstacles=tuple(evaluation.obstacles()),
         duplicate_of=evaluation.duplicate,
+        level=evaluation.level,
     )
 
 

@@ -82,6 +82,7 @@ def _same(earlier: Row[Any], request_id: UUID, at: datetime) -> RequestInput:
         case_ref=earlier.case_ref,
         case_system=earlier.case_system,
         case_url=earlier.case_url,
+        context=earlier.context or {},
         access_window=earlier.access_window,
         max_uses=earlier.max_uses,
         engineer=earlier.requester_id,

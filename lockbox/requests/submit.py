@@ -92,6 +92,7 @@ def facts(request: AccessRequest) -> dict[str, Plain]:
         **({"case_check": str(request.case_check)} if request.case_check else {}),
         **({"duplicate_of": request.duplicate_of} if request.duplicate_of else {}),
         **({"break_glass": True} if request.break_glass else {}),
+        **({"level": request.level} if request.level else {}),
     }
 
 
@@ -103,6 +104,7 @@ def personal(request: AccessRequest) -> dict[str, str | None]:
         "case_url": request.case_url,
         "duplicate_reason": request.duplicate_reason,
         "resources": json.dumps(request.resources, ensure_ascii=False),
+        **({"context": request.context_text} if request.context else {}),
     }
 
 
@@ -319,6 +321,8 @@ def _new(caller: Caller, submission: RequestInput, evaluation: Evaluation) -> Ac
         case_check=submission.case_check,
         duplicate_of=evaluation.duplicate,
         duplicate_reason=submission.duplicate_reason if evaluation.duplicate else None,
+        level=evaluation.level,
+        context=dict(submission.context) or None,
         mode=evaluation.mode,
         policy_version=evaluation.tenant.policy_version,
         token_id=_token(caller),

@@ -30,13 +30,13 @@ new_request AS (
         case_ref, case_system, case_url, case_check, duplicate_of, duplicate_reason, mode, policy_version, token_id,
         submitted_by, consent_until, quorum, approval_window, access_window, max_uses, state, version, deadline_at,
         wake_at, created_at, asked_at, tiers_asked, follows, opened_at, approve_means, pre_approval_id,
-        extends, first_opened_at, not_before, break_glass)
+        extends, first_opened_at, not_before, break_glass, level, context)
     VALUES (:id, :tenant_id, :requester_id, :service, CAST(:resources AS text[]), CAST(:actions AS text[]),
         :reason_code, :justification, :case_ref, :case_system, :case_url, :case_check, :duplicate_of,
         :duplicate_reason, :mode, :policy_version, :token_id, :submitted_by, :consent_until, :quorum,
         :approval_window, :access_window, :max_uses, :state, :version, :deadline_at, :wake_at, :created_at, :asked_at,
         :tiers_asked, :follows, :opened_at, :approve_means, :pre_approval_id, :extends, :first_opened_at,
-        :not_before, :break_glass)
+        :not_before, :break_glass, :level, CAST(:context AS jsonb))
 )"""
 
 MOVED = """
@@ -55,12 +55,12 @@ DECIDED = """
 decided AS (
     INSERT INTO decisions (id, request_id, person_id, principals, decision, means, access_window, resources, actions,
         max_uses, opens_at, comment, channel, address, user_agent, decided_at, statement, signed_content, assertion,
-        passkey_id, mac)
+        passkey_id, mac, knows_context)
     VALUES (:d_id, :d_request_id, :d_person_id, CAST(:d_principals AS uuid[]), :d_decision, :d_means,
     :d_access_window,
         CAST(:d_resources AS text[]), CAST(:d_actions AS text[]), :d_max_uses, :d_opens_at, :d_comment, :d_channel,
         :d_address, :d_user_agent, :d_decided_at, :d_statement, :d_signed_content, :d_assertion, :d_passkey_id,
-        :d_mac)
+        :d_mac, :d_knows_context)
 )"""
 
 LIST_KEY = """
@@ -238,7 +238,7 @@ def insert(session: UnitOfWork, request: AccessRequest, move: Move, approval_key
 
     `approval_key` is the public key that signed the approval by which its window is open at once: see `update`.
     """
-    row = request.model_dump()
+    row = request.model_dump() | {"context": request.context_text}
     if approval_key is None:
         _write(session, SUBMITTED, [move], row)
     else:

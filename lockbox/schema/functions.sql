@@ -77,7 +77,7 @@ $$;
 
 -- A row of requests or decisions without what the owner may erase of it once the request is closed.
 CREATE FUNCTION without_texts(of_row jsonb) RETURNS jsonb LANGUAGE sql IMMUTABLE AS $$
-    SELECT of_row - '{justification,case_ref,case_url,duplicate_reason,resources,granted_resources,comment,signed_content,
+    SELECT of_row - '{justification,case_ref,case_url,duplicate_reason,resources,granted_resources,context,comment,signed_content,
         address,user_agent}'::text[]
 $$;
 
@@ -273,20 +273,33 @@ CREATE FUNCTION fits(pattern text, resource text) RETURNS boolean LANGUAGE sql I
     SELECT resource LIKE replace(replace(replace(replace(pattern, '\', '\\'), '%', '\%'), '_', '\_'), '*', '%')
 $$;
 
-CREATE FUNCTION demands_passkeys(policy jsonb, service text, actions text[], reason text, resources text[])
+-- A level or a parameter that is not known meets every rule that names one.
+CREATE FUNCTION demands_passkeys(policy jsonb, service text, actions text[], reason text, resources text[],
+    level text, context jsonb)
 RETURNS boolean LANGUAGE sql IMMUTABLE AS $$
     SELECT coalesce(policy ->> 'approve_means', '') = 'passkey-signed' OR EXISTS (
         SELECT FROM jsonb_array_elements(coalesce(policy -> 'rules', '[]')) AS rule
         CROSS JOIN LATERAL (SELECT coalesce(rule #> '{match,services}', '[]') AS services,
             coalesce(rule #> '{match,actions}', '[]') AS actions,
             coalesce(rule #> '{match,reasons}', '[]') AS reasons,
-            coalesce(rule #> '{match,resources}', '[]') AS resources) AS about
+            coalesce(rule #> '{match,resources}', '[]') AS resources,
+            coalesce(rule #> '{match,levels}', '[]') AS levels,
+            coalesce(rule #> '{match,context}', '{}') AS context) AS about
         WHERE rule #>> '{terms,approve_means}' = 'passkey-signed'
             AND (about.services = '[]' OR about.services ? demands_passkeys.service)
             AND (about.actions = '[]' OR about.actions ?| demands_passkeys.actions)
             AND (about.reasons = '[]' OR about.reasons ? demands_passkeys.reason)
+            AND (about.levels = '[]' OR demands_passkeys.level IS NULL OR about.levels ? demands_passkeys.level)
+            AND NOT EXISTS (SELECT FROM jsonb_each(about.context) AS parameter
+                WHERE NOT parameter.value @> (demands_passkeys.context -> parameter.key))
             AND (about.resources = '[]' OR EXISTS (SELECT FROM jsonb_array_elements_text(about.resources) AS pattern,
                 unnest(demands_passkeys.resources) AS resource WHERE fits(pattern, resource))))
+$$;
+
+-- As the code of 0.2.0 asks.
+CREATE FUNCTION demands_passkeys(policy jsonb, service text, actions text[], reason text, resources text[])
+RETURNS boolean LANGUAGE sql IMMUTABLE AS $$
+    SELECT demands_passkeys(policy, service, actions, reason, resources, NULL, NULL)
 $$;
 
 -- Whether what a customer has approved beforehand lets a request be open: it covers what is open, for no longer and until
@@ -381,7 +394,7 @@ $$;
 CREATE FUNCTION lock_earlier_request(of_request uuid) RETURNS TABLE (
     tenant text, requester_id uuid, service text, resources text[], actions text[], reason_code text,
     justification text, case_ref text, case_system text, case_url text, access_window integer, max_uses integer,
-    not_before timestamptz, state text, open_follower uuid
+    not_before timestamptz, state text, open_follower uuid, context jsonb
 ) LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
     r requests;
@@ -397,7 +410,7 @@ BEGIN
         r.justification::text, r.case_ref::text, r.case_system::text, r.case_url::text, r.access_window, r.max_uses,
         r.not_before,
         r.state::text,
-        (SELECT f.id FROM requests f WHERE f.follows = r.id AND f.closed_at IS NULL)
+        (SELECT f.id FROM requests f WHERE f.follows = r.id AND f.closed_at IS NULL), r.context
     FROM tenants t WHERE t.id = r.tenant_id;
 END $$;
 
@@ -407,7 +420,7 @@ CREATE FUNCTION lock_extended_request(of_request uuid) RETURNS TABLE (
     tenant text, requester_id uuid, service text, resources text[], actions text[], reason_code text,
     justification text, case_ref text, case_system text, case_url text, case_check text, max_uses integer,
     first_opened_at timestamptz, deadline_at timestamptz, begins_at timestamptz, version integer, state text,
-    open_extension uuid, break_glass boolean
+    open_extension uuid, break_glass boolean, context jsonb
 ) LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
     r requests;
@@ -424,7 +437,7 @@ BEGIN
         r.case_system::text, r.case_url::text, r.case_check::text, r.max_uses,
         coalesce(r.first_opened_at, r.opens_at, r.opened_at), r.deadline_at,
         coalesce(r.opens_at, r.opened_at), r.version, r.state::text,
-        (SELECT f.id FROM requests f WHERE f.extends = r.id AND f.closed_at IS NULL), r.break_glass
+        (SELECT f.id FROM requests f WHERE f.extends = r.id AND f.closed_at IS NULL), r.break_glass, r.context
     FROM tenants t WHERE t.id = r.tenant_id;
 END $$;
 

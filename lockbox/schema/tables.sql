@@ -397,6 +397,8 @@ CREATE TABLE pre_approval_votes (
 -- clock next has something to do: remind somebody, time out or expire. Windows are in seconds.
 --
 -- `quorum`, `mode`, `consent_until` and `approve_means` are the terms by which it is decided and only get stricter.
+-- `level` is the highest of its actions', null for what is older than that is known; `context` are the parameters that
+-- the service declares, null where there are none.
 -- `granted_resources` and `granted_actions` are what a window was opened for, null where that is all that was asked
 -- for, `pre_approval_id` what the customer had approved beforehand, where that opened it. While a question stops the
 -- clock, `stopped_deadline` is the deadline of before, and `deadline_at` the last that it may become. With
@@ -423,6 +425,8 @@ CREATE TABLE requests (
     case_check varchar(24) CONSTRAINT ck_requests_case_check CHECK (case_check IN ('confirmed', 'unconfirmed')),
     duplicate_of uuid CONSTRAINT fk_requests_duplicate_of REFERENCES requests (id),
     duplicate_reason varchar(500),
+    level varchar(16) CONSTRAINT ck_requests_level CHECK (level IN ('read', 'change', 'export', 'admin')),
+    context jsonb CONSTRAINT ck_requests_context CHECK (jsonb_typeof(context) = 'object'),
 
     policy_version integer NOT NULL,
     mode varchar(24) NOT NULL CONSTRAINT ck_requests_mode CHECK (mode IN ('enforce', 'observe', 'off')),
@@ -506,7 +510,8 @@ CREATE UNIQUE INDEX uq_requests_extends_open ON requests (extends) WHERE extends
 
 -- `access_window`, `resources` and `actions` are what an approval allows, null where that is all that was asked for.
 -- `max_uses` is how many uses it is for, null for any number, and `opens_at` from when, null for at once.
--- `principals` names those for whom a delegate decided.
+-- `principals` names those for whom a delegate decided. `knows_context` is whether whoever decided was shown the
+-- request's context, and what they signed has it in it: the code of 0.2.0 knows of none.
 CREATE TABLE decisions (
     id uuid CONSTRAINT pk_decisions PRIMARY KEY,
     request_id uuid NOT NULL CONSTRAINT fk_decisions_request_id REFERENCES requests (id),
@@ -531,6 +536,7 @@ CREATE TABLE decisions (
     assertion text,
     passkey_id uuid,
     mac bytea,
+    knows_context boolean NOT NULL DEFAULT false,
     CONSTRAINT uq_decisions_request_id_person_id_decision UNIQUE (request_id, person_id, decision),
     CONSTRAINT ck_decisions_kept CHECK (decision = 'approve'
         OR num_nonnulls(resources, actions, max_uses, opens_at) = 0),

@@ -409,7 +409,8 @@ BEGIN
     IF EXISTS (SELECT FROM tenants t JOIN policies p ON p.tenant_id = t.id
             AND p.version IN (t.policy_version, NEW.policy_version)
         WHERE t.id = NEW.tenant_id
-            AND demands_passkeys(p.body, NEW.service, NEW.actions, NEW.reason_code, NEW.resources)) THEN
+            AND demands_passkeys(p.body, NEW.service, NEW.actions, NEW.reason_code, NEW.resources, NEW.level,
+                NEW.context)) THEN
         RAISE EXCEPTION 'the policy demands signed approvals for request %', NEW.id
             USING ERRCODE = 'serialization_failure';
     END IF;
@@ -420,6 +421,20 @@ CREATE TRIGGER only_signed_where_demanded BEFORE UPDATE ON requests FOR EACH ROW
     EXECUTE FUNCTION refuse_unsigned();
 CREATE TRIGGER only_signed_where_demanded_at_once BEFORE INSERT ON requests FOR EACH ROW
     WHEN (NEW.state = 'active' AND NEW.approve_means = 'attested') EXECUTE FUNCTION refuse_unsigned();
+
+-- Nobody says yes to a request whose parameters they were not shown.
+CREATE FUNCTION refuse_unknown_context() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+BEGIN
+    IF EXISTS (SELECT FROM requests r WHERE r.id = NEW.request_id AND r.context IS NOT NULL) THEN
+        RAISE EXCEPTION 'request % has a context, of which the code that decides does not know', NEW.request_id
+            USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER only_with_its_context BEFORE INSERT ON decisions FOR EACH ROW
+    WHEN (NEW.decision <> 'deny' AND NOT NEW.knows_context)
+    EXECUTE FUNCTION refuse_unknown_context();
 
 -- No window is open without the decisions for it, and no move is made without its event. People's moves are judged at
 -- their commit, in whatever order they were written; a worker writes each batch in one statement, which is judged at

@@ -55,6 +55,7 @@ ONLY_IN_THE_SCHEMA = {
     "modify_default requests.warned",
     "modify_default window_uses.first_told",
     "modify_default sign_ins.tries",
+    "modify_default decisions.knows_context",
     "modify_default counters.id",
     "remove_column events.xid",
     "remove_column memberships.side",

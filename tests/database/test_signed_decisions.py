@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 
+from config.service_catalogue import Level
 from harness.people import WITHOUT_REVIEW, World
 from lockbox.audit.verifier.passkey_assertion import Assertion, check
 from lockbox.database import Database
@@ -401,25 +402,34 @@ def test_the_database_reads_patterns_as_the_rules_do(api: Database, pattern: str
         ({"reasons": ["legal_demand"]}, False),
         ({"resources": ["site:*", "mailbox:*"]}, True),
         ({"resources": ["mailbox:anna"]}, False),
+        ({"levels": ["read", "admin"]}, True),
+        ({"levels": ["admin"]}, False),
+        ({"services": ["exchange-online"], "context": {"environment": ["production", "test"]}}, True),
+        ({"services": ["exchange-online"], "context": {"environment": ["test"]}}, False),
+        ({"services": ["exchange-online"], "context": {"rows": [2, 10]}}, True),
+        ({"services": ["exchange-online"], "context": {"rows": [True]}}, False),
+        ({"services": ["exchange-online"], "context": {"unsaid": ["any"]}}, True),
         ({"services": ["exchange-online"], "actions": ["export"]}, False),
         ({"services": ["exchange-online"], "reasons": ["support_case"], "resources": ["mailbox:anna@*"]}, True),
     ],
 )
-def test_the_database_matches_rules_as_the_house_does(
-    api: Database, match: dict[str, list[str]], *, demands: bool
-) -> None:
+def test_the_database_matches_rules_as_the_house_does(api: Database, match: dict[str, Any], *, demands: bool) -> None:
     rule = {"name": "A", "match": match, "terms": {"approve_means": "passkey-signed"}}
     policy = Policy.model_validate({"rules": [rule]})
     ask = RequestFacts("exchange-online", ("read",), Reason.SUPPORT_CASE, ("disk:b", "mailbox:anna@contoso.example"))
+    ask = replace(ask, level=Level.READ, context={"environment": "production", "rows": 10})
 
     (row,) = read(
         api,
-        "SELECT demands_passkeys(CAST(:body AS jsonb), :service, :actions, :reason, :resources) AS is_so",
+        "SELECT demands_passkeys(CAST(:body AS jsonb), :service, :actions, :reason, :resources, :level, "
+        "CAST(:context AS jsonb)) AS is_so",
         body=policy.model_dump_json(),
         service=ask.service,
         actions=list(ask.actions),
         reason=ask.reason.value,
         resources=list(ask.resources),
+        level=ask.level,
+        context=json.dumps(ask.context),
     )
 
     assert row.is_so is demands

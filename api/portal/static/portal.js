@@ -114,6 +114,19 @@
     customer.addEventListener("change", offerWindows);
   }
 
+  // The form to ask shows the parameters of the chosen service alone.
+  const chosenService = document.getElementById("service");
+  const parametersOf = [...document.querySelectorAll("fieldset[data-of]")];
+  const offerParameters = () => {
+    for (const one of parametersOf) {
+      one.hidden = one.disabled = one.dataset.of !== chosenService.value;
+    }
+  };
+  if (chosenService && parametersOf.length) {
+    chosenService.addEventListener("change", offerParameters);
+    offerParameters();
+  }
+
   // A button says for how long it approves, as it is chosen; and a reason is asked for by the button that needs one.
   document.addEventListener("change", ({ target }) => {
     const shown = target.id && document.querySelector(`[data-chosen="${CSS.escape(target.id)}"]`);

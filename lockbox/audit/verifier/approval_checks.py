@@ -22,6 +22,7 @@ KEPT, GRANTED = "kept_resources", "granted_resources"
 ASKED_RESOURCES, ACTIONS, WINDOW = "resources", "actions", "access_window"
 USES, KEPT_USES = "max_uses", "kept_max_uses"
 NOT_BEFORE, OPENS_AT, KEPT_START, EXTENDS = "not_before", "opens_at", "kept_opens_at", "extends"
+CONTEXT = "context"
 NAME = "lockbox/approvals"
 APPROVAL_FORMAT = "lockbox approval 1"
 SUBMIT, SUBMISSION, RESOURCES = "submit", "submission", "resources"
@@ -218,14 +219,16 @@ def _asked(fields: Mapping[str, Any], shown: Mapping[str, str]) -> dict[str, Any
     """Return the submission in a move, if it has one; only its form has been checked."""
     submission = fields.get(SUBMISSION)
     begins = (fields["action"] == SUBMIT and fields["seq"] == 1) or isinstance(submission, Mapping)
-    if RESOURCES not in shown or not begins:
+    is_hidden = CONTEXT in fields.get("personal", ()) and CONTEXT not in shown
+    if RESOURCES not in shown or is_hidden or not begins:
         return None
     if isinstance(submission, Mapping):
         said, engineer = submission, submission.get("engineer")
     else:
         said, engineer = fields, fields.get("on_behalf_of") or fields.get("actor_id")
     asked = {name: said.get(name) for name in OF_SUBMIT} | {name: said[name] for name in (EXTENDS,) if name in said}
-    return {"engineer": engineer, RESOURCES: _read(shown[RESOURCES]), **asked}
+    of_context = {CONTEXT: shown[CONTEXT]} if CONTEXT in shown else {}
+    return {"engineer": engineer, RESOURCES: _read(shown[RESOURCES]), **asked, **of_context}
 
 
 def _read(resources: str) -> Any:  # noqa: ANN401 - whatever somebody wrote

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import load_der_public_key
 from lockbox.audit.canonical import canonical, decoded
 from lockbox.audit.verifier import passkey_assertion
 from lockbox.audit.verifier.approval_checks import (
+    CONTEXT,
     KEPT_START,
     KEPT_USES,
     NOT_BEFORE,
@@ -197,7 +198,7 @@ class PasskeyApprovalChecker:
         begins = fields["seq"] == 1 or SUBMISSION in fields
         if begins and isinstance(submitted, Mapping) and submitted.keys() >= ASKED:
             engineer = submitted.get("engineer") if SUBMISSION in fields else _engineer(fields)
-            self._asked[request] = _asked(submitted, engineer, shown)
+            self._asked[request] = _asked(submitted, engineer, fields, shown)
         if request in self._asked and fields["action"] == ENDORSE and fields.get("mode") == ENFORCE:
             self._asked[request]["mode"] = ENFORCE
         if fields["action"] == APPROVE:
@@ -317,10 +318,15 @@ def _engineer(fields: Mapping[str, Any]) -> object:
     return fields.get("on_behalf_of") or fields.get("actor_id")
 
 
-def _asked(fields: Mapping[str, Any], engineer: object, shown: Mapping[str, str]) -> dict[str, Any]:
+def _asked(
+    submitted: Mapping[str, Any], engineer: object, fields: Mapping[str, Any], shown: Mapping[str, str]
+) -> dict[str, Any]:
     """Return the submission in a move; only its form has been checked."""
-    facts = {name: fields[name] for name in ASKED} | {name: fields.get(name) for name in (USES, NOT_BEFORE)}
-    return facts | {"engineer": engineer, "resources": _read(shown["resources"]) if "resources" in shown else None}
+    facts = {name: submitted[name] for name in ASKED} | {name: submitted.get(name) for name in (USES, NOT_BEFORE)}
+    resources = _read(shown["resources"]) if "resources" in shown else None
+    is_context_hidden = CONTEXT in fields["personal"] and CONTEXT not in shown
+    of_context = {CONTEXT: shown.get(CONTEXT), "is_context_hidden": is_context_hidden}
+    return facts | {"engineer": engineer, "resources": resources} | of_context
 
 
 def _said(statement: str) -> dict[str, Any]:
@@ -382,6 +388,8 @@ def _check_content(
         kept = asked["resources"] if asked else None
     if kept is not None and content.get("resources") != kept:
         raise Mismatch("other resources were signed")
+    if asked and not asked["is_context_hidden"] and content.get(CONTEXT) != asked[CONTEXT]:
+        raise Mismatch("another context was signed")
 
 
 def _is_in_time(issued_at: object, at: object) -> bool:

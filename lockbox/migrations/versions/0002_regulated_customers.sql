@@ -30,7 +30,7 @@ CREATE FUNCTION lock_extended_request(of_request uuid) RETURNS TABLE (
     tenant text, requester_id uuid, service text, resources text[], actions text[], reason_code text,
     justification text, case_ref text, case_system text, case_url text, case_check text, max_uses integer,
     first_opened_at timestamptz, deadline_at timestamptz, begins_at timestamptz, version integer, state text,
-    open_extension uuid, break_glass boolean
+    open_extension uuid, break_glass boolean, context jsonb
 ) LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
     r requests;
@@ -47,7 +47,7 @@ BEGIN
         r.case_system::text, r.case_url::text, r.case_check::text, r.max_uses,
         coalesce(r.first_opened_at, r.opens_at, r.opened_at), r.deadline_at,
         coalesce(r.opens_at, r.opened_at), r.version, r.state::text,
-        (SELECT f.id FROM requests f WHERE f.extends = r.id AND f.closed_at IS NULL), r.break_glass
+        (SELECT f.id FROM requests f WHERE f.extends = r.id AND f.closed_at IS NULL), r.break_glass, r.context
     FROM tenants t WHERE t.id = r.tenant_id;
 END $$;
 
@@ -323,6 +323,54 @@ GRANT EXECUTE ON FUNCTION closing_tenants TO lockbox_api;
 
 -- Ordered stages, context and levels
 
+ALTER TABLE requests
+    ADD COLUMN level varchar(16) CONSTRAINT ck_requests_level CHECK (level IN ('read', 'change', 'export', 'admin')),
+    ADD COLUMN context jsonb CONSTRAINT ck_requests_context CHECK (jsonb_typeof(context) = 'object');
+ALTER TABLE decisions ADD COLUMN knows_context boolean NOT NULL DEFAULT false;
+
+CREATE FUNCTION demands_passkeys(policy jsonb, service text, actions text[], reason text, resources text[],
+    level text, context jsonb)
+RETURNS boolean LANGUAGE sql IMMUTABLE AS $$
+    SELECT coalesce(policy ->> 'approve_means', '') = 'passkey-signed' OR EXISTS (
+        SELECT FROM jsonb_array_elements(coalesce(policy -> 'rules', '[]')) AS rule
+        CROSS JOIN LATERAL (SELECT coalesce(rule #> '{match,services}', '[]') AS services,
+            coalesce(rule #> '{match,actions}', '[]') AS actions,
+            coalesce(rule #> '{match,reasons}', '[]') AS reasons,
+            coalesce(rule #> '{match,resources}', '[]') AS resources,
+            coalesce(rule #> '{match,levels}', '[]') AS levels,
+            coalesce(rule #> '{match,context}', '{}') AS context) AS about
+        WHERE rule #>> '{terms,approve_means}' = 'passkey-signed'
+            AND (about.services = '[]' OR about.services ? demands_passkeys.service)
+            AND (about.actions = '[]' OR about.actions ?| demands_passkeys.actions)
+            AND (about.reasons = '[]' OR about.reasons ? demands_passkeys.reason)
+            AND (about.levels = '[]' OR demands_passkeys.level IS NULL OR about.levels ? demands_passkeys.level)
+            AND NOT EXISTS (SELECT FROM jsonb_each(about.context) AS parameter
+                WHERE NOT parameter.value @> (demands_passkeys.context -> parameter.key))
+            AND (about.resources = '[]' OR EXISTS (SELECT FROM jsonb_array_elements_text(about.resources) AS pattern,
+                unnest(demands_passkeys.resources) AS resource WHERE fits(pattern, resource))))
+$$;
+CREATE OR REPLACE FUNCTION demands_passkeys(policy jsonb, service text, actions text[], reason text, resources text[])
+RETURNS boolean LANGUAGE sql IMMUTABLE AS $$
+    SELECT demands_passkeys(policy, service, actions, reason, resources, NULL, NULL)
+$$;
+REVOKE ALL ON FUNCTION demands_passkeys(jsonb, text, text[], text, text[], text, jsonb) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION demands_passkeys(jsonb, text, text[], text, text[], text, jsonb)
+    TO lockbox_api, lockbox_worker, lockbox_notifications, lockbox_connectors;
+
+CREATE FUNCTION refuse_unknown_context() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+BEGIN
+    IF EXISTS (SELECT FROM requests r WHERE r.id = NEW.request_id AND r.context IS NOT NULL) THEN
+        RAISE EXCEPTION 'request % has a context, of which the code that decides does not know', NEW.request_id
+            USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER only_with_its_context BEFORE INSERT ON decisions FOR EACH ROW
+    WHEN (NEW.decision <> 'deny' AND NOT NEW.knows_context)
+    EXECUTE FUNCTION refuse_unknown_context();
+REVOKE ALL ON FUNCTION refuse_unknown_context() FROM PUBLIC;
+
 
 -- Pre-approvals
 
@@ -569,7 +617,7 @@ CREATE TABLE offboardings (
 
 -- A row of requests or decisions without what the owner may erase of it once the request is closed.
 CREATE FUNCTION without_texts(of_row jsonb) RETURNS jsonb LANGUAGE sql IMMUTABLE AS $$
-    SELECT of_row - '{justification,case_ref,case_url,duplicate_reason,resources,granted_resources,comment,signed_content,
+    SELECT of_row - '{justification,case_ref,case_url,duplicate_reason,resources,granted_resources,context,comment,signed_content,
         address,user_agent}'::text[]
 $$;
 
@@ -764,12 +812,26 @@ BEGIN
     RETURN NEW;
 END $$;
 
+CREATE OR REPLACE FUNCTION refuse_unsigned() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = public, pg_temp AS $$
+BEGIN
+    IF EXISTS (SELECT FROM tenants t JOIN policies p ON p.tenant_id = t.id
+            AND p.version IN (t.policy_version, NEW.policy_version)
+        WHERE t.id = NEW.tenant_id
+            AND demands_passkeys(p.body, NEW.service, NEW.actions, NEW.reason_code, NEW.resources, NEW.level,
+                NEW.context)) THEN
+        RAISE EXCEPTION 'the policy demands signed approvals for request %', NEW.id
+            USING ERRCODE = 'serialization_failure';
+    END IF;
+    RETURN NEW;
+END $$;
+
 -- What the columns of a function's answer are is never replaced: it goes, and comes again with its rights.
 DROP FUNCTION lock_earlier_request;
 CREATE FUNCTION lock_earlier_request(of_request uuid) RETURNS TABLE (
     tenant text, requester_id uuid, service text, resources text[], actions text[], reason_code text,
     justification text, case_ref text, case_system text, case_url text, access_window integer, max_uses integer,
-    not_before timestamptz, state text, open_follower uuid
+    not_before timestamptz, state text, open_follower uuid, context jsonb
 ) LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
     r requests;
@@ -785,7 +847,7 @@ BEGIN
         r.justification::text, r.case_ref::text, r.case_system::text, r.case_url::text, r.access_window, r.max_uses,
         r.not_before,
         r.state::text,
-        (SELECT f.id FROM requests f WHERE f.follows = r.id AND f.closed_at IS NULL)
+        (SELECT f.id FROM requests f WHERE f.follows = r.id AND f.closed_at IS NULL), r.context
     FROM tenants t WHERE t.id = r.tenant_id;
 END $$;
 REVOKE ALL ON FUNCTION lock_earlier_request FROM PUBLIC;

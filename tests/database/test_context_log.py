@@ -1,0 +1,58 @@
+"""The context of a request in the log, and in what an approval signs, as two verifiers read it."""
+
+import pytest
+from sqlalchemy import Engine
+
+from config.context_schema import ContextParameter, ContextSchema
+from config.service_catalogue import Service
+from harness.people import HERE, World
+from lockbox.database import Database
+from lockbox.requests import resubmission, submit, timers
+from lockbox.requests.lifecycle import Action
+from lockbox.requests.models import AccessRequest
+from tests.database.scenes import read, set_back
+from tests.database.verified_log import check_log_of_one_window
+from tests.policy_setup import lay_down
+
+CONTEXT = {"environment": "production", "rows": 10, "dry_run": True}
+PROPERTIES = {
+    "environment": ContextParameter(type="string"),
+    "rows": ContextParameter(type="integer"),
+    "dry_run": ContextParameter(type="boolean"),
+}
+SERVICES = {"exchange-online": Service(title="Exchange Online", context=ContextSchema(properties=PROPERTIES))}
+
+
+def submitted(world: World) -> AccessRequest:
+    """Submit a request with a context."""
+    with world.db.transaction() as session:
+        submission = world.submission(context=CONTEXT)
+        return submit.submit(session, world.people["erin"], HERE, submission, SERVICES).request
+
+
+@pytest.mark.parametrize("reviewed", [False, True])
+def test_both_verifiers_rebuild_what_was_approved_with_its_context(
+    world: World, worker: Database, *, reviewed: bool
+) -> None:
+    lay_down(world, vendor_review=reviewed)
+    request = submitted(world)
+    if reviewed:
+        world.act("max", Action.ENDORSE, request.id)
+    world.act("ann", Action.APPROVE, request.id)
+    world.act("erin", Action.COMPLETE, request.id)
+
+    check_log_of_one_window(world, worker)
+
+
+def test_a_request_that_is_asked_again_has_the_same_context(
+    world: World, superuser: Engine, worker: Database
+) -> None:
+    request = submitted(world)
+    set_back(superuser, [request.id], 1)
+    timers.run(worker, [request.id])
+
+    with world.db.transaction() as session:
+        again = resubmission.ask_again(session, world.people["erin"], HERE, request.id, SERVICES).request
+
+    (row,) = read(world.db, "SELECT context, level FROM requests WHERE id = :id", id=again.id)
+    assert (row.context, row.level) == (CONTEXT, "read")
