@@ -9,7 +9,9 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
+from harness.outbox import fan_out_all
 from harness.people import HERE, World
+from harness.stage import as_sender
 from lockbox.database import Database, now
 from lockbox.errors import (
     AlreadyDecided,
@@ -248,3 +250,35 @@ def test_no_login_makes_it_longer_or_forgets_it(world: World, worker: Database, 
         session.execute(text(change))
 
     assert read(world.db, state) == before
+
+
+def test_the_clock_reminds_until_there_is_a_finding(world: World, worker: Database, superuser: Engine) -> None:
+    request = ended(world)
+    assert list(after_reviews.remind(worker)) == []
+    overdue(superuser)
+
+    assert list(after_reviews.remind(worker)) == [1]
+
+    (event,) = read(world.db, "SELECT action, actor_role FROM events WHERE action ^@ 'after_review'")
+    assert (event.action, event.actor_role) == ("after_review_overdue", "clock")
+    (told,) = read(world.db, "SELECT template FROM outbox WHERE template ^@ 'after_review'")
+    assert told.template == "after_review_overdue"
+    (due,) = read(world.db, "SELECT remind_at - due_at AS again, reminders FROM after_reviews")
+    assert (due.again, due.reminders) == (timedelta(days=1), 1)
+    find(world, "ann", request)
+    assert list(after_reviews.remind(worker)) == []
+    assert_audit_logs_are_whole(world.db)
+
+
+def test_it_is_told_to_everybody_at_the_customer_whoever_wants_no_prompts(world: World, superuser: Engine) -> None:
+    write_unchecked(superuser, "UPDATE people SET wants_prompts = false")
+    request = opened(world)
+    fan_out_all(as_sender(world.db))
+
+    rows = read(
+        world.db,
+        "SELECT p.name FROM notifications n JOIN people p ON p.id = n.person_id "
+        "WHERE n.template = 'break_glass' AND n.request_id = :id",
+        id=request.id,
+    )
+    assert {row.name for row in rows} == {"Ann", "Amir", "Abe", "Tara", "Erin"}

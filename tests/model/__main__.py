@@ -5,7 +5,19 @@ import time
 
 from rich.console import Console
 
-from tests.model.explorer import EVERYBODY, EXTENSION, FEW, LATER, SILENCE, STEPS, YES, Bound, explore, explore_outbox
+from tests.model.explorer import (
+    EVERYBODY,
+    EXTENSION,
+    FEW,
+    GLASS,
+    LATER,
+    SILENCE,
+    STEPS,
+    YES,
+    Bound,
+    explore,
+    explore_outbox,
+)
 from tests.model.outbox import LIVES, OutboxRules
 from tests.model.rules import ModelRules
 
@@ -18,7 +30,7 @@ def main() -> int:
     parser.add_argument("--ticks", type=int, default=4, help="how far the clock goes")
     given = parser.parse_args()
     bound, out, bad = Bound(given.states, given.ticks, given.faults), Console(highlight=False), False
-    for case in (*FEW, YES, STEPS, SILENCE, *EVERYBODY, LATER, EXTENSION):
+    for case in (*FEW, GLASS, YES, STEPS, SILENCE, *EVERYBODY, LATER, EXTENSION):
         began = time.monotonic()
         explored = explore(case, ModelRules(), bound)
         out.print(f"{case.name}: {explored} ({time.monotonic() - began:.0f} s)")

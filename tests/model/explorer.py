@@ -52,6 +52,7 @@ FEW = (
     Case("max, then ann", Terms(**TICK, **QUIET, **REVIEWED), acts=acts_of(ERIN, MAX, ANN)),
     Case("max alone", Terms(**TICK, **QUIET, **REVIEWED), Mode.OBSERVE, acts_of(ERIN, MAX)),
 )
+GLASS = Case("break-glass", Terms(**TICKS, **QUIET, **UNREVIEWED), acts=acts_of(ERIN, MAX, ANN), break_glass=True)
 LATER = Case("a later start", Terms(**TICKS, **NOW_AND_THEN, **UNREVIEWED), acts=acts_of(ERIN, ANN), start=2)
 EXTENSION = Case(
     "an extension", Terms(**TICKS, **QUIET, **UNREVIEWED), acts=acts_of(ERIN, ANN), start=2, extends=True

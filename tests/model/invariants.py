@@ -11,6 +11,7 @@ ACTIVE, PENDING, REVIEWING = (STATES.index(state) for state in (State.ACTIVE, St
 SUBMIT, APPROVE, ENDORSE, DENY = (
     ACTIONS.index(action) for action in (Action.SUBMIT, Action.APPROVE, Action.ENDORSE, Action.DENY)
 )
+BREAK_GLASS = ACTIONS.index(Action.BREAK_GLASS)
 CANCEL, REVOKE = ACTIONS.index(Action.CANCEL), ACTIONS.index(Action.REVOKE)
 CANCELLED, REVOKED = STATES.index(State.CANCELLED), STATES.index(State.REVOKED)
 FINAL = frozenset(STATES.index(state) for state in FINAL_STATES)
@@ -29,10 +30,17 @@ def one_event_a_move(world: ModelWorld, _: RuleModel) -> str | None:
     return "the row is not what its last event says" if row.events[-1][3] != row.state else None
 
 
+def broken_by_a_manager_in_time(world: ModelWorld, db: RuleModel) -> str | None:
+    """I1 of break-glass: a manager opens, in time, and only what was submitted for it."""
+    broken = [event for event in world.row.events if event[1] == BREAK_GLASS]
+    good = all(db.case.break_glass and one[0] == MAX and one[2] < db.case.terms.review_window for one in broken)
+    return None if good else "it is open by break-glass, and was not submitted for it"
+
+
 def opened_by_a_timely_yes(world: ModelWorld, db: RuleModel) -> str | None:
     """I1: whoever opens is another person, has the right, and is in time."""
     opened = [event for event in world.row.events if event[3] == ACTIVE]
-    if not opened:
+    if not opened or opened[0][1] == BREAK_GLASS:
         return None
     events, terms = world.row.events, db.case.terms
     if db.case.mode is not Mode.ENFORCE and not any(event[3] == PENDING for event in events):
@@ -177,6 +185,7 @@ def _ends(world: ModelWorld, after: Callable[[ModelWorld], list[ModelWorld]]) ->
 CHECKS: tuple[Check, ...] = (
     one_event_a_move,
     opened_by_a_timely_yes,
+    broken_by_a_manager_in_time,
     approved_step_by_step,
     asked_once_the_customer_decides,
     shut_after_the_end,

@@ -37,7 +37,7 @@ ACTS = tuple(
     (person, action)
     for person, actions in (
         (ERIN, (Action.CANCEL, Action.COMPLETE, Action.APPROVE)),
-        (MAX, (Action.ENDORSE, Action.DENY, Action.REVOKE, Action.APPROVE)),
+        (MAX, (Action.ENDORSE, Action.BREAK_GLASS, Action.DENY, Action.REVOKE, Action.APPROVE)),
         (ANN, (Action.APPROVE, Action.DENY, Action.REVOKE)),
         (AMIR, (Action.APPROVE, Action.DENY)),
         (TARA, (Action.DENY, Action.REVOKE, Action.APPROVE)),
@@ -90,6 +90,7 @@ class Case:
     With `switches` the tenant's admin may switch to `enforce` at any time. `start` is when access is to begin. With
     `extends` that is the end of a window that may be revoked before: by code that ends its extension too, or not.
     What is `pre_approved` opens without the customer being asked, until an approver revokes that, at any time.
+    With `break_glass` a manager may open it without the customer, or have the customer asked.
     """
 
     name: str
@@ -101,11 +102,12 @@ class Case:
     groups: Mapping[str, Collection[UUID]] = field(default_factory=dict)
     start: int = NEVER
     extends: bool = False
+    break_glass: bool = False
 
     @property
     def first(self) -> State:
         """The state in which it begins."""
-        if policy.reviewed_first(self.terms, self.mode):
+        if self.break_glass or policy.reviewed_first(self.terms, self.mode):
             return State.REVIEWING
         return State.ACTIVE if self.pre_approved else State.PENDING
 
@@ -146,6 +148,7 @@ class ModelRules:
     outlived_is_shut: bool = True
     covers: Callable[[int], bool] = lambda withdrawn: withdrawn == NEVER
     own_is_refused: bool = True
+    glass_is_refused: bool = True
     rechecks: bool = True
     overdue_runs: bool = True
 
@@ -224,7 +227,9 @@ class RuleModel:
         return self.rules.has_begun(now, row.begins) and not self.rules.is_shut(now, row.deadline)
 
     def _checked(self, row: ModelRow, person: int, action: Action, at: int) -> ModelRow | None:
-        if person == ERIN and action in DECISIONS and self.rules.own_is_refused:
+        is_own = person == ERIN and action in DECISIONS and self.rules.own_is_refused
+        is_no_glass = action is Action.BREAK_GLASS and not self.case.break_glass and self.rules.glass_is_refused
+        if is_own or is_no_glass:
             return None
         state = STATES[row.state]
         try:

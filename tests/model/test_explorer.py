@@ -14,6 +14,7 @@ from tests.model.explorer import (
     EVERYBODY,
     EXTENSION,
     FEW,
+    GLASS,
     LATER,
     PRE_APPROVED,
     SILENCE,
@@ -120,6 +121,11 @@ BROKEN: dict[str, tuple[Case, ModelRules, str]] = {
         "by what was revoked",
     ),
     "reconciling that never acts": (ONE, ModelRules(overdue_runs=False), "reconciling works"),
+    "a glass that anybody breaks": (
+        EVERYBODY[2],
+        ModelRules(glass_is_refused=False),
+        "was not submitted for it",
+    ),
     "a clock that nobody winds": (ONE, ModelRules(wake_at=lambda *_: None), "never ends"),
 }
 
@@ -165,6 +171,12 @@ def test_every_state_of_what_was_approved_beforehand_is_as_it_must_be(case: Case
 
     assert explored.wrong is None, str(explored)
     assert explored.states > 500
+
+
+def test_what_is_opened_by_break_glass_is_as_it_must_be() -> None:
+    explored = explore(GLASS, REAL, NEAR)
+
+    assert explored.wrong is None, str(explored)
 
 
 @pytest.mark.parametrize("name", BROKEN)
