@@ -10,7 +10,7 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
 from harness.outbox import fan_out_all
-from harness.people import HERE, World
+from harness.people import HERE, SETTINGS, World
 from harness.stage import as_sender
 from lockbox.database import Database, now
 from lockbox.errors import (
@@ -26,8 +26,9 @@ from lockbox.errors import (
     WindowTooLong,
 )
 from lockbox.identity.roles import AuthMethod
-from lockbox.requests import after_reviews
+from lockbox.requests import after_reviews, extend
 from lockbox.requests.after_reviews import AfterReviewEntry, FindingInput
+from lockbox.requests.extend import ExtensionInput
 from lockbox.requests.lifecycle import Action, State
 from lockbox.requests.models import AccessRequest, Finding
 from lockbox.requests.policy_parts import ReasonedDecision
@@ -282,3 +283,11 @@ def test_it_is_told_to_everybody_at_the_customer_whoever_wants_no_prompts(world:
         id=request.id,
     )
     assert {row.name for row in rows} == {"Ann", "Amir", "Abe", "Tara", "Erin"}
+
+
+def test_it_is_never_extended(world: World) -> None:
+    request = opened(world)
+
+    erin, wanted, services = world.people["erin"], ExtensionInput(600), SETTINGS.catalogue.services
+    with pytest.raises(InvalidMove, match="cannot be extended"), world.db.transaction() as session:
+        extend.extend(session, erin, HERE, request.id, wanted, services)
