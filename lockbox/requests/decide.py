@@ -80,8 +80,6 @@ def act_and_show(
     authentication.enter(session, caller)
     entry = locked_entry(session, caller, request_id)
     request = act_on(session, caller, origin, entry.request, decision_input)
-    if request.state in ENDED_EARLY:
-        _end_extensions(session, caller, origin, request, decision_input)
     return replace(entry, request=request, open=request.state is State.ACTIVE and request.opens_at is None)
 
 
@@ -110,6 +108,8 @@ def act_on(
     if decision_input.action is Action.BREAK_GLASS:
         begin_after_review(session, request, moved.at)
     failpoint("decide.after_update")
+    if scene.is_extended and as_party is None and request.state in ENDED_EARLY:
+        _end_extensions(session, caller, origin, request, decision_input)
     return request
 
 

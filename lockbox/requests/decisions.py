@@ -32,7 +32,9 @@ from lockbox.sql import new_id
 
 AFTER_LOCK = text(f"""
 WITH {policy_store.RULED}, {authentication.HELD}
-SELECT ruled.*, held.*, clock_timestamp() AS at FROM ruled CROSS JOIN held
+SELECT ruled.*, held.*, clock_timestamp() AS at,
+    EXISTS (SELECT FROM requests e WHERE e.extends = :id AND e.closed_at IS NULL) AS is_extended
+FROM ruled CROSS JOIN held
 """)  # noqa: S608 - ours
 VOTES = text("""
 SELECT id, request_id, person_id, decision, access_window, principals, means, resources, actions, max_uses, opens_at,
@@ -82,7 +84,7 @@ class DecisionInput:
 
 @dataclass(frozen=True)
 class DecisionContext:
-    """All that an act is judged by, read after the lock was held."""
+    """All that an act is judged by, read after the lock; `is_extended` is whether an open request extends it."""
 
     caller: Caller
     origin: Origin
@@ -91,6 +93,7 @@ class DecisionContext:
     at: datetime
     votes: tuple[Vote, ...] = ()
     break_glass: BreakGlassRecord | None = None
+    is_extended: bool = False
 
     def situation(self, request: AccessRequest) -> Situation:
         """Return what decides which moves the caller may make on the request."""
@@ -142,7 +145,7 @@ def after_lock(
     Somebody of the vendor deals with the request's tenant from here on. `ahead` is what will be read after this.
     """
     of_request = {"tenant_id": request.tenant_id, "version": request.policy_version, "extends": request.extends}
-    judged: Query = AFTER_LOCK, of_request | {"person_id": caller.person_id}
+    judged: Query = AFTER_LOCK, of_request | {"id": request.id, "person_id": caller.person_id}
     votes = [_votes([request.id])] if with_votes else []
     then = [recipients.ahead_of_look_up({request.tenant_id}), *votes, *ahead]
     session.foresee([judged, *then] if caller.side is Side.VENDOR else then)
@@ -153,7 +156,8 @@ def after_lock(
     known = recipients.look_up(session, {request.tenant_id}, None if at is row.at else at)
     effective = policy_store.effective_policy_in(session, row, request)
     so_far = votes_of(session, request, known, effective.terms) if with_votes else ()
-    return DecisionContext(authentication.holding(session, caller, row), origin, known, effective, at, so_far)
+    holding = authentication.holding(session, caller, row)
+    return DecisionContext(holding, origin, known, effective, at, so_far, is_extended=row.is_extended)
 
 
 def votes_of(
