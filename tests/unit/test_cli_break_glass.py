@@ -19,6 +19,7 @@ FOUND = {
     "comment": "We were awake",
     "may_find": False,
 }
+OPENED = {"level": "read", "context": {}, "opens_at": None, "break_glass": True, "after_review": FOUND}
 
 
 @pytest.fixture
@@ -28,11 +29,7 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
     def call(method: str, path: str, *, body: object = None, **_: object) -> Any:
         calls.append((method, path, body))
-        return (
-            FOUND
-            if path.endswith("/finding")
-            else VIEW | {"level": "read", "context": {}, "break_glass": True, "after_review": FOUND}
-        )
+        return FOUND if path.endswith("/finding") else VIEW | OPENED
 
     monkeypatch.setattr(requests, "call", call)
     return calls
