@@ -343,7 +343,7 @@ def _acting(action: str, help_: str) -> None:
 
 for _action, _help in (
     ("endorse", "Endorse requests: several at once, each by itself."),
-    ("deny", "Deny requests: several at once, each by itself."),
+    ("deny", "Deny requests, each by itself."),
 ):
     _deciding(_action, _help)
 for _action, _help in (
