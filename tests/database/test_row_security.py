@@ -156,6 +156,8 @@ def test_what_sees_past_row_security_is_not_for_everybody_and_looks_nowhere_else
         "is_still_there",
         "credentials_of",
         "was_removed",
+        "is_pre_approved",
+        "ran_to_its_end",
     }
     assert {row.name for row in rows if row.worker} == workers
     assert {row.name for row in rows if row.anybody} == set()
@@ -210,7 +212,7 @@ def test_a_worker_sees_the_rows_of_everybody_in_the_tables_it_may_read(world: Wo
         people = connection.execute(text("SELECT count(*) FROM people")).scalar_one()
         requests = _count(connection)
 
-    assert (people, requests) == (len(world.people), 3)
+    assert (people, requests) == (len(world.people), 4)
 
 
 @pytest.mark.parametrize("statement", ["SELECT", "SELECT set_config('{name}', '', false)", "SET LOCAL {name} = ''"])
@@ -249,7 +251,7 @@ def test_a_context_is_gone_after_the_commit_on_the_same_connection(world: World,
         after, second, settings = _count(connection), _backend(connection), _settings(connection)
 
     assert first == second
-    assert (during, after) == (3, 0)
+    assert (during, after) == (4, 0)
     assert settings == NOBODYS
 
 
@@ -259,7 +261,7 @@ def test_a_context_is_gone_after_a_rollback_on_the_same_connection(world: World,
 
     def fail() -> None:
         with as_caller(one_connection, world.people["max"], at=world.tenant.id) as connection:
-            assert _count(connection) == 3
+            assert _count(connection) == 4
             raise Failure
 
     with pytest.raises(Failure):
@@ -280,7 +282,7 @@ def test_a_context_that_was_changed_in_a_savepoint_is_as_before_when_that_is_rol
         savepoint.rollback()
         outside = _count(connection)
 
-    assert (inside, outside) == (0, 3)
+    assert (inside, outside) == (0, 4)
 
 
 def test_of_two_transactions_at_once_each_has_its_own_context(world: World, api: Database) -> None:
@@ -289,7 +291,7 @@ def test_of_two_transactions_at_once_each_has_its_own_context(world: World, api:
     with as_caller(api, world.people["max"]) as first, as_caller(api, elsewhere.people["ann"]) as second:
         seen = [_count(connection) for connection in (first, second, first)]
 
-    assert seen == [3, 0, 3]
+    assert seen == [4, 0, 4]
 
 
 @pytest.mark.parametrize(
