@@ -43,7 +43,7 @@ SELECT t.*, p.body::text AS body, p.mac AS policys_mac, clock_timestamp() AS at,
     was_denied(t.id, :service, CAST(:resources AS text[])) AS was_denied,
     usable_pre_approvals(t.id, :service, :reason) AS pre_approvals,
     CASE WHEN CAST(:case_ref AS text) IS NOT NULL THEN open_duplicate(t.id, coalesce(CAST(:engineer AS uuid),
-        at_person()), :service, CAST(:resources AS text[]), :case_system, :case_ref, :beside) END AS duplicate,
+        at_person()), :service, CAST(:resources AS text[]), :case_system, :case_ref) END AS duplicate,
     CASE WHEN CAST(:break_glass AS boolean) THEN
         (SELECT ARRAY[b.lately, b.overdue] FROM break_glass_record(t.id) b) END AS break_glasses
 FROM tenants t JOIN policies p ON p.tenant_id = t.id AND p.version = t.policy_version
@@ -211,10 +211,9 @@ def ahead_of_evaluation(submission: RequestInput) -> list[Query]:
 def _values(ask: RequestFacts, tenant_id: UUID | None = None, of: RequestInput | None = None) -> Mapping[str, Any]:
     """Return the parameters of `RULES`; without a tenant it is the one that the transaction has turned to."""
     case = {name: getattr(of, name, None) for name in ("engineer", "case_ref", "case_system", "break_glass")}
-    if of and of.extends:
-        # More time for what is open is no duplicate, whatever else is open.
+    if of and (of.extends or of.follows):
+        # What names another request is no duplicate, whatever else is open.
         case["case_ref"] = None
-    case["beside"] = of.follows if of else None
     facts = {"service": ask.service, "resources": list(ask.resources), "reason": ask.reason.value}
     return {"tenant_id": tenant_id, **facts, **case}
 

@@ -500,10 +500,9 @@ BEGIN
     RETURN uses_left;
 END $$;
 
--- The engineer's newest open request for the same case and one of these resources, but for the one that the new request
--- refers to itself. So many of a case are looked through.
+-- The engineer's newest open request for the same case and one of these resources. So many of a case are looked through.
 CREATE FUNCTION open_duplicate(of_tenant uuid, of_person uuid, of_service text, of_resources text[], of_system text,
-    of_case text, beside uuid) RETURNS uuid
+    of_case text) RETURNS uuid
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     SELECT r.id FROM (
         SELECT c.* FROM requests c WHERE c.tenant_id BETWEEN of_tenant AND of_tenant
@@ -511,7 +510,7 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     ) r
     WHERE of_tenant = ANY (at_reach()) AND (of_person = at_person() OR 'system' = ANY (at_roles()))
         AND coalesce(r.case_system = of_system, true) AND r.requester_id = of_person AND r.service = of_service AND r.closed_at IS NULL
-        AND r.deadline_at > clock_timestamp() AND r.id IS DISTINCT FROM beside
+        AND r.deadline_at > clock_timestamp()
         AND coalesce(r.granted_resources, r.resources) && of_resources
     ORDER BY r.id DESC LIMIT 1
 $$;

@@ -101,7 +101,7 @@ def test_a_played_engineer_files_by_no_token(playing: Portal) -> None:
         "actions": ["read"],
         "reason_code": "support_case",
         "justification": "Mails bounce.",
-        "case_ref": "CASE-1",
+        "case_ref": "CASE-PLAYED",
         "access_window": 600,
     }
 

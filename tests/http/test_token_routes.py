@@ -92,7 +92,7 @@ def test_a_list_shows_the_own_tokens_without_text_or_hash(door: Door) -> None:
     shown = {item["id"]: item for item in answer.json()["items"]}
     assert {name: value for name, value in token.items() if name != "token"} == shown[token["id"]]
     assert set(shown[token["id"]]) == {
-        *("id", "name", "scopes", "services", "created_at", "last_used_at", "expires_at", "replaces")
+        *("id", "name", "scopes", "services", "created_at", "last_used_at", "expires_at", "replaces", "tenants")
     }
     parts = authentication.TOKEN_FORM.fullmatch(token["token"])
     assert parts
