@@ -323,7 +323,8 @@ def read(session: UnitOfWork, query: RequestQuery) -> list[RequestEntry]:
 def _judged(session: UnitOfWork, rows: Sequence[RequestRow]) -> list[RequestEntry]:
     signed = [row for row in rows if approvals.is_signed(session, row.request, row.opening)]
     held = approvals.hold_by_signatures(session, [(row.request, row.opening) for row in signed])
-    held -= policy_store.outgrown(session, [row.request for row in signed])
+    if later := [row.request for row in signed if row.request.opens_at]:
+        held -= policy_store.outgrown(session, later)
     # The clock is read last: an answer may not be older than the clock that it was judged by.
     at = now(session)
     good = {row.request.id for row in signed if row.is_granted and row.request.runs_at(at) and row.request.id in held}
