@@ -15,7 +15,7 @@ from cli.request_ids import RequestId, RequestIds, request_id
 from cli.route_command import ids_at
 from cli.terminal import Cursor, Limit, Output, OutputFormat, Part
 from connectors.scram import new_password, verifier_of
-from lockbox.requests.models import Finding
+from lockbox.requests.models import AfterReviewFinding
 
 app = typer.Typer(no_args_is_help=True, help="Access requests.")
 app.add_typer(request_watch.app)
@@ -358,7 +358,9 @@ for _action, _help in (
 @app.command()
 def finding(
     request: RequestId,
-    found: Annotated[Finding, typer.Argument(help="whether access by break-glass was justified", show_default=False)],
+    found: Annotated[
+        AfterReviewFinding, typer.Argument(help="whether access by break-glass was justified", show_default=False)
+    ],
     comment: Annotated[str, typer.Option(help="why; kept in the audit log")],
     output: Output = OutputFormat.TABLE,
 ) -> None:

@@ -74,7 +74,7 @@ def written(until: datetime) -> str:
     return until.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
-class OpenWindow(Protocol):
+class AnsweredWindow(Protocol):
     """What is told of the window that lets a call in."""
 
     @property
@@ -90,7 +90,7 @@ class OpenWindow(Protocol):
         """Whether it was opened by break-glass."""
 
 
-async def allow(send: Send, question: AccessCheck, window: OpenWindow, at: datetime | None = None) -> None:
+async def allow(send: Send, question: AccessCheck, window: AnsweredWindow, at: datetime | None = None) -> None:
     """Answer yes, and what for; `at` is the present by the database's clock, where that is told."""
     told: Headers = ((b"lockbox-at", written(at).encode()),) if at else ()
     if window.break_glass:

@@ -6,13 +6,13 @@ from typing import Annotated
 from pydantic import BaseModel, Field
 
 from api.schemas.parts import IS_TEXT, RequestBody
-from lockbox.requests.models import Finding
+from lockbox.requests.models import AfterReviewFinding
 
 
 class FindingBody(RequestBody):
     """The customer's finding about access that was opened by break-glass, and why."""
 
-    finding: Finding
+    finding: AfterReviewFinding
     comment: Annotated[str, Field(min_length=1, max_length=2000), IS_TEXT]
 
 
@@ -24,7 +24,7 @@ class AfterReviewView(BaseModel):
 
     due_at: datetime
     is_overdue: bool
-    finding: Finding | None
+    finding: AfterReviewFinding | None
     found_at: datetime | None
     found_by: str | None
     comment: str | None

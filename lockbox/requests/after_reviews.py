@@ -27,7 +27,7 @@ from lockbox.requests.available_moves import now_is, parties
 from lockbox.requests.break_glass import next_reminder
 from lockbox.requests.decisions import DecisionContext
 from lockbox.requests.lifecycle import Party, State
-from lockbox.requests.models import AccessRequest, Finding
+from lockbox.requests.models import AccessRequest, AfterReviewFinding
 from lockbox.requests.on_behalf_of import names_of, personal_names
 from lockbox.requests.transition import Origin, actor_for
 
@@ -83,7 +83,7 @@ class AfterReviewEntry:
 
     due_at: datetime
     is_overdue: bool
-    finding: Finding | None
+    finding: AfterReviewFinding | None
     found_at: datetime | None
     found_by: str | None
     comment: str | None
@@ -94,7 +94,7 @@ class AfterReviewEntry:
 class FindingInput:
     """What somebody of the customer finds, and why."""
 
-    finding: Finding
+    finding: AfterReviewFinding
     comment: str
 
 
@@ -116,7 +116,7 @@ def read(session: UnitOfWork, caller: Caller, request: AccessRequest) -> AfterRe
 
 
 def _entry(row: Row[Any], *, reads: bool, may_find: bool) -> AfterReviewEntry:
-    finding = Finding(row.finding) if row.finding else None
+    finding = AfterReviewFinding(row.finding) if row.finding else None
     comment = row.comment if reads else None
     return AfterReviewEntry(row.due_at, row.is_overdue, finding, row.found_at, row.found_by, comment, may_find)
 

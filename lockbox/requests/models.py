@@ -258,7 +258,7 @@ class PreApprovalVote(SQLModel, table=True):
     mac: bytes | None = None
 
 
-class Finding(StrEnum):
+class AfterReviewFinding(StrEnum):
     """What the customer finds of a window that was opened by break-glass."""
 
     JUSTIFIED = "justified"
@@ -279,7 +279,7 @@ class AfterReview(SQLModel, table=True):
     due_at: datetime = Field(sa_type=Instant)
     remind_at: datetime | None = Field(default=None, sa_type=Instant)
     reminders: int = 0
-    finding: Finding | None = Field(default=None, sa_type=words(Finding))
+    finding: AfterReviewFinding | None = Field(default=None, sa_type=words(AfterReviewFinding))
     found_by: UUID | None = Field(default=None, foreign_key="people.id")
     found_at: datetime | None = Field(default=None, sa_type=Instant)
     found_event: UUID | None = None

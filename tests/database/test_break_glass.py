@@ -30,7 +30,7 @@ from lockbox.requests import after_reviews, extend
 from lockbox.requests.after_reviews import AfterReviewEntry, FindingInput
 from lockbox.requests.extend import ExtensionInput
 from lockbox.requests.lifecycle import Action, State
-from lockbox.requests.models import AccessRequest, Finding
+from lockbox.requests.models import AccessRequest, AfterReviewFinding
 from lockbox.requests.policy_parts import ReasonedDecision
 from lockbox.requests.policy_rules import Policy
 from tests.database.scenes import as_caller, assert_audit_logs_are_whole, door, read, write_unchecked
@@ -60,7 +60,11 @@ def ended(world: World, **changes: Any) -> AccessRequest:
 
 
 def find(
-    world: World, who: str, request: AccessRequest, finding: Finding = Finding.JUSTIFIED, comment: str = "As agreed"
+    world: World,
+    who: str,
+    request: AccessRequest,
+    finding: AfterReviewFinding = AfterReviewFinding.JUSTIFIED,
+    comment: str = "As agreed",
 ) -> AfterReviewEntry:
     """Let somebody give the finding."""
     with world.db.transaction() as session:
@@ -204,9 +208,9 @@ def test_the_finding_is_the_customers_given_once_after_the_end_with_a_reason(wor
     with pytest.raises(CommentRequired):
         find(world, "tara", request, comment=" ")
 
-    found = find(world, "tara", request, Finding.NOT_JUSTIFIED)
+    found = find(world, "tara", request, AfterReviewFinding.NOT_JUSTIFIED)
 
-    assert (found.finding, found.found_by, found.comment) == (Finding.NOT_JUSTIFIED, "Tara", "As agreed")
+    assert (found.finding, found.found_by, found.comment) == (AfterReviewFinding.NOT_JUSTIFIED, "Tara", "As agreed")
     with pytest.raises(AlreadyDecided):
         find(world, "ann", request)
     (event,) = read(world.db, "SELECT actor_role, body FROM events WHERE action = 'after_review'")
