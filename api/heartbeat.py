@@ -10,8 +10,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from lockbox.audit.log import witness
 from lockbox.database import Database
-from lockbox.identity import row_macs
-from lockbox.identity.row_macs import MarkScans
+from lockbox.identity import mark_scan
+from lockbox.identity.mark_scan import MarkScans
 from lockbox.monitoring.heartbeats import BEAT_SECONDS, HeartbeatSender, ProcessPart
 from lockbox.requests import decisions
 
@@ -72,7 +72,7 @@ class HeartbeatThread(threading.Thread):
         if is_due:
             with self._database.transaction() as session:
                 found = [*decisions.unverified(session), *self._rounds.look(session)]
-                row_macs.report(session, self._heart.id, found)
+                mark_scan.report(session, self._heart.id, found)
             self._look_at = time.monotonic() + LOOK_SECONDS
 
     def stop(self) -> None:

@@ -1,10 +1,12 @@
 """What is printed of requests, their timelines and previews; each state has one wording and one colour."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from cli.terminal import Facts, Listing, Part
 from cli.values import NOTHING, Duration, Identifier, Phrase, Word, moment, phrase, words
+from lockbox.notifications import requester_text
 from lockbox.notifications.mail_text import BREAK_GLASS_MARK, NOBODY_NOTIFIED, STATE_WORDINGS, Tone, parameters
 from lockbox.text_rules import flagged
 
@@ -66,6 +68,8 @@ def requests(items: Iterable[Mapping[str, Any]], *, in_file: bool = False) -> Li
 
     People read customer and service in one column, which is narrower; a file has a column for each.
     """
+    items = list(items)
+    has_severity = in_file or any(item.get("severity") for item in items)
     rows = (
         (
             Identifier(item["id"]),
@@ -74,6 +78,7 @@ def requests(items: Iterable[Mapping[str, Any]], *, in_file: bool = False) -> Li
                 Word(item["state"]),
                 style=GLASS if item.get("break_glass") else WORDS[item["state"]][1],
             ),
+            *((item.get("severity") or "",) if has_severity else ()),
             *((item["tenant"], item["service"]) if in_file else (f"{item['tenant']} {item['service']}",)),
             item["level"] or NOTHING,
             item["requester"]["name"],
@@ -81,7 +86,7 @@ def requests(items: Iterable[Mapping[str, Any]], *, in_file: bool = False) -> Li
         )
         for item in items
     )
-    where = ("Customer", "Service") if in_file else ("Service",)
+    where = (*(("Severity",) if has_severity else ()), *(("Customer", "Service") if in_file else ("Service",)))
     return Listing.of(("Request", "State", *where, "Level", "Requester", "Deadline"), rows)
 
 
@@ -106,6 +111,7 @@ def request(item: Mapping[str, Any]) -> Facts:
             "Request": item["id"],
             "State": state(item),
             "Requester": item["requester"]["name"],
+            **_requester(item),
             "Customer": item["tenant"],
             "Service": item["service"],
             "Resources": ", ".join(map(flagged, item["resources"])),
@@ -114,6 +120,7 @@ def request(item: Mapping[str, Any]) -> Facts:
             **({"Parameters": parameters(item["context"])} if item["context"] else {}),
             "Reason": f"{why}: {item['justification']}" if item["justification"] else why,
             "Case": _case(item),
+            **({"Severity": item["severity"]} if item.get("severity") else {}),
             "Window": Duration(item["access_window"]),
             **({"Begins": moment(item["opens_at"] or item["not_before"])} if item.get("not_before") else {}),
             **({"Uses": f"{item['uses_left']} of {item['max_uses']} left"} if item["max_uses"] else {}),
@@ -122,6 +129,19 @@ def request(item: Mapping[str, Any]) -> Facts:
             **_shown_where_there(item),
         }
     )
+
+
+def _requester(item: Mapping[str, Any]) -> dict[str, str]:
+    """Return where the requester worked when it was submitted, and how they had signed in, as far as it is known."""
+    named = {}
+    if item.get("directory_as_of"):
+        places = (item[name] for name in ("employing_entity", "office_country", "physical_country"))
+        named["Location"] = f"{requester_text.located(*places)} (as of {item['directory_as_of'][:16]}Z)"
+    if item.get("sign_in"):
+        at = datetime.fromisoformat(item["signed_in_at"]) if item["signed_in_at"] else None
+        submitted_at = datetime.fromisoformat(item["created_at"])
+        named["Signed in"] = requester_text.signed_in(item["sign_in"], item["sign_in_means"], at, submitted_at)
+    return named
 
 
 def _moves(moves: Sequence[Mapping[str, Any]]) -> str:

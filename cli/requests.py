@@ -68,6 +68,7 @@ Parameters = Annotated[
     list[str] | None,
     typer.Option("--context", metavar="NAME=VALUE", help="a parameter that the service declares; repeat"),
 ]
+Severity = Annotated[str | None, typer.Option(help="S1, the most severe, to S4: people are asked earlier")]
 Engineer = Annotated[UUID | None, typer.Option(help="the engineer's id, if a service account submits")]
 
 
@@ -89,6 +90,7 @@ def submit(
     not_before: Start = None,
     break_glass: BreakGlass = False,
     context: Parameters = None,
+    severity: Severity = None,
     key: Annotated[str | None, typer.Option(help="Idempotency-Key: if sent twice, it is submitted once")] = None,
     output: Output = OutputFormat.TABLE,
 ) -> None:
@@ -101,6 +103,7 @@ def submit(
         "not_before": not_before,
         "break_glass": break_glass,
         "context": parameters(context or ()),
+        "severity": severity,
     }
     submitted = call("POST", at("requests"), body=body, headers={"idempotency-key": key} if key else None)
     terminal.show(output, submitted, *_submitted(submitted))
@@ -158,6 +161,7 @@ def preview(
     not_before: Start = None,
     break_glass: BreakGlass = False,
     context: Parameters = None,
+    severity: Severity = None,
     output: Output = OutputFormat.TABLE,
 ) -> None:
     """Preview a request.
@@ -172,6 +176,7 @@ def preview(
         "not_before": not_before,
         "break_glass": break_glass,
         "context": parameters(context or ()),
+        "severity": severity,
     }
     found = call("POST", at("requests", "preview"), body=body)
     terminal.show(output, found, request_table.preview(found))

@@ -15,8 +15,8 @@ from lockbox.identity import authentication
 from lockbox.identity.keyring import ApprovalKeys
 from lockbox.requests import decide, request_list, submit
 from lockbox.requests.decisions import DecisionInput
-from lockbox.requests.evaluate import RequestInput
 from lockbox.requests.lifecycle import Action, State
+from lockbox.requests.request_input import RequestInput
 from lockbox.requests.request_list import RequestFilter
 from lockbox.requests.submit import SubmissionLimits
 from lockbox.requests.transition import Origin

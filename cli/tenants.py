@@ -126,13 +126,26 @@ def preview(
     resource: Annotated[list[str], typer.Option(help="kind:id, such as mailbox:anna@contoso.example; repeat")],
     action: Annotated[list[str] | None, typer.Option(help="read, change, export; repeat")] = None,
     reason: Annotated[str, typer.Option(help="support_case, vendor_alert, …")] = "support_case",
+    severity: Annotated[str | None, typer.Option(help="S1 to S4")] = None,
+    entity: Annotated[str | None, typer.Option(help="who employs the engineer; not known if left out")] = None,
+    office: Annotated[str | None, typer.Option(help="the country of the engineer's office, such as DE")] = None,
+    located: Annotated[str | None, typer.Option(help="the country in which the engineer is, such as PL")] = None,
     output: Output = OutputFormat.TABLE,
 ) -> None:
     """Show who would be asked, as a member.
 
     Nothing is submitted and nobody is notified. Ends with 1 if there is a warning.
     """
-    body = {"service": service, "resources": resource, "actions": action or ["read"], "reason_code": reason}
+    body = {
+        "service": service,
+        "resources": resource,
+        "actions": action or ["read"],
+        "reason_code": reason,
+        "severity": severity,
+        "employing_entity": entity,
+        "office_country": office,
+        "physical_country": located,
+    }
     found = call("POST", at("tenants", tenant, "preview"), body=body)
     terminal.show(output, found, request_table.what_if(found))
     if found["warnings"]:

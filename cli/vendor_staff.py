@@ -19,6 +19,7 @@ from cli.route_command import (
     listed_id,
     moment_of,
     option,
+    optional,
     words_of,
 )
 
@@ -27,6 +28,18 @@ TIER_HELP = "a manager's review tier; the lowest is asked first"
 TIER = CommandParameter("review_tier", Annotated[int | None, typer.Option(min=1, max=5, help=TIER_HELP)], None)
 STAFF, COLLEAGUE = "/v1/vendor/members", "/v1/vendor/members/{person_id}"
 ONE_OF_THEM = listed_id("person_id", "PERSON", "the person's id", STAFF)
+DIRECTORY = f"{COLLEAGUE}/directory"
+A_RECORD = FactsOf(
+    {
+        "Person": "person.id",
+        "Name": "person.name",
+        "Employed by": "employing_entity",
+        "Office": "office_country",
+        "Located in": "physical_country",
+        "Source": "source",
+        "As of": moment_of("as_of"),
+    }
+)
 STAFF_INVITATIONS = "/v1/vendor/invitations"
 STAFF_INVITATION = listed_id("invitation_id", "INVITATION", "its id", STAFF_INVITATIONS)
 WORKS: Mapping[str, Field] = {"Person": IdField("id"), **NAMED, "Review tier": "review_tier", "Disabled": "disabled"}
@@ -68,6 +81,27 @@ VENDOR_COMMANDS = {
     ),
     "disable": RouteCommand(
         f"POST {COLLEAGUE}/disable", (ONE_OF_THEM,), A_COLLEAGUE, "Disable somebody else's account, as an operator."
+    ),
+    "directory": RouteCommand(
+        f"GET {DIRECTORY}",
+        (ONE_OF_THEM,),
+        A_RECORD,
+        "Show where the directory says that somebody works.",
+    ),
+    "set-directory": RouteCommand(
+        f"PUT {DIRECTORY}",
+        (
+            ONE_OF_THEM,
+            optional("employing_entity", "--entity", "who employs them, such as 'Example Support GmbH'"),
+            optional("office_country", "--office", "the country of their office, such as DE"),
+            optional("physical_country", "--located", "the country where they are, such as PL"),
+        ),
+        A_RECORD,
+        """Write where the directory says that somebody works.
+
+        As a service account, whose token needs the scope directory:write. What is left out is not
+        known from then on. Countries are the two letters of ISO 3166-1.
+        """,
     ),
     "invitations": RouteCommand(f"GET {STAFF_INVITATIONS}", (), OPEN, "List open invitations to the vendor's side."),
     "withdraw": RouteCommand(

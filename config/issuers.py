@@ -16,6 +16,7 @@ Algorithm = Literal[
 """Signatures by a private key (RFC 7518 section 3.1, RFC 8037, RFC 9864): never `none`, never a shared secret."""
 
 
+Claim = Annotated[str, Field(min_length=1, max_length=255)]
 Party = Annotated[str, Field(min_length=1, max_length=255)]
 
 
@@ -25,7 +26,8 @@ class IdentityProvider(BaseModel):
     `audience` is what bearer tokens must be meant for; an ID token of a browser sign-in must be meant for
     `client_id`. A token's `azp`, if present, must be `client_id`, `audience` or, for a bearer token, one of
     `authorized_parties`. `tenant` is the slug of the one tenant whose people it serves, or None for the vendor's own;
-    no claim of a token overrides it.
+    no claim of a token overrides it. The claims are those by which the vendor's own provider says who employs
+    somebody and where they work and are; a customer's provider says nothing of that.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
@@ -39,6 +41,9 @@ class IdentityProvider(BaseModel):
     tenant: str | None = Field(default=None, max_length=63, pattern=r"^[a-z0-9][a-z0-9-]*$")
     algorithms: tuple[Algorithm, ...] = Field(default=("RS256", "ES256", "EdDSA", "Ed25519"), min_length=1)
     title: str = Field(default="single sign-on", min_length=1, max_length=100)
+    employing_entity_claim: Claim | None = None
+    office_country_claim: Claim | None = None
+    physical_country_claim: Claim | None = None
 
     @field_validator("issuer")
     @classmethod
@@ -59,6 +64,21 @@ class IdentityProvider(BaseModel):
         if self.client_secret is not None and self.client_id is None:
             raise ValueError("client_secret needs client_id beside it")
         return self
+
+    @model_validator(mode="after")
+    def _is_the_vendors_directory(self) -> Self:
+        if self.tenant is not None and any(self.directory_claims.values()):
+            raise ValueError("leave out the claims of the directory: only the vendor's own provider says them")
+        return self
+
+    @property
+    def directory_claims(self) -> dict[str, str | None]:
+        """Return the claims that say who employs a person, and where they work and are, by what they say."""
+        return {
+            "employing_entity": self.employing_entity_claim,
+            "office_country": self.office_country_claim,
+            "physical_country": self.physical_country_claim,
+        }
 
     @property
     def is_plain_http(self) -> bool:

@@ -21,6 +21,7 @@ from lockbox.identity.api_tokens import TokenTerms
 from lockbox.identity.credentials import BrowserSession, GateIdentity, Identity, Passkey, Token
 from lockbox.identity.models import (
     Delegation,
+    DirectoryRecord,
     EligibleDelegate,
     Invitation,
     Membership,
@@ -34,10 +35,10 @@ from lockbox.notifications import endpoints
 from lockbox.notifications.endpoints import SecretVault
 from lockbox.requests import decide, submit
 from lockbox.requests.decisions import DecisionInput
-from lockbox.requests.evaluate import RequestInput
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest, PreApproval, PreApprovalVote
 from lockbox.requests.policy_rules import Policy
+from lockbox.requests.request_input import RequestInput
 from lockbox.requests.submit import SubmittedRequest
 from lockbox.requests.transition import Origin
 from lockbox.sql import new_id
@@ -116,6 +117,8 @@ def vouch(engine: Engine) -> None:
             identity.mac = mark(*row_macs.identity(identity))
         for mapped in session.orm.exec(select(GateIdentity).where(col(GateIdentity.mac).is_(None))):
             mapped.mac = mark(*row_macs.gate_identity(mapped))
+        for record in session.orm.exec(select(DirectoryRecord).where(col(DirectoryRecord.mac).is_(None))):
+            record.mac = mark(*row_macs.directory_record(record))
         for token in session.orm.exec(select(Token).where(col(Token.mac).is_(None))):
             token.mac = mark(*row_macs.token(token))
         for opened in session.orm.exec(select(BrowserSession).where(col(BrowserSession.mac).is_(None))):
@@ -153,7 +156,7 @@ def _vouch_for_pre_approvals(session: UnitOfWork) -> None:
 
 
 GIVES_POWER = re.compile(
-    r"INSERT INTO (memberships|passkeys|identities|gate_identities|tokens|sessions|invitations)\b"
+    r"INSERT INTO (memberships|passkeys|identities|gate_identities|directory_records|tokens|sessions|invitations)\b"
     r"|INSERT INTO (policies|delegations|eligible_delegates)\b|UPDATE (tenants|delegations)\b"
 )
 

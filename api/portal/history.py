@@ -26,6 +26,7 @@ from lockbox.errors import Invalid
 from lockbox.identity import time_zones
 from lockbox.identity.roles import Caller, ProtectedField, may_read, reader_roles
 from lockbox.notifications.mail_text import STATE_WORDINGS
+from lockbox.notifications.requester_text import signed_in
 from lockbox.requests import inbox, request_list
 from lockbox.requests.lifecycle import State
 from lockbox.requests.queries import RequestEntry
@@ -62,6 +63,9 @@ def _cells(caller: Caller, entry: RequestEntry) -> Iterator[object]:
     yield asked.case_ref
     yield asked.case_system
     yield asked.case_url
+    yield asked.severity
+    yield from (asked.employing_entity, asked.office_country, asked.physical_country)
+    yield signed_in(asked.sign_in, asked.sign_in_means, asked.signed_in_at, asked.created_at)
     yield asked.justification if may_read(ProtectedField.JUSTIFICATION, held) else None
     yield asked.access_window
     for moment in (asked.created_at, asked.opened_at, asked.closed_at, asked.deadline_at):

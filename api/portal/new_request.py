@@ -32,10 +32,11 @@ from lockbox.identity import time_zones
 from lockbox.identity.roles import Caller, Role
 from lockbox.requests import idempotency, policy_diff, preview, queries, submit
 from lockbox.requests.cases import CaseSystemDown, CaseUnchecked
-from lockbox.requests.evaluate import RequestInput
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_parts import DAY, HOUR, CaseCheck, Reason
 from lockbox.requests.preview import Preview
+from lockbox.requests.request_input import RequestInput
+from lockbox.requests.requester import Severity
 from lockbox.requests.submit import SubmissionLimits
 
 router = APIRouter(prefix="/ask", tags=[TAG], include_in_schema=False)
@@ -73,6 +74,7 @@ class RequestForm:
     not_before: str = ""
     break_glass: str = ""
     parameters: Mapping[str, str] = field(default_factory=dict)
+    severity: str = ""
 
     @property
     def lines(self) -> list[str]:
@@ -97,6 +99,7 @@ async def request_form(
     not_before: Annotated[str, Form(max_length=19)] = "",
     parameter: Column = [],  # noqa: B006 - FastAPI copies it
     value: Column = [],  # noqa: B006 - likewise
+    severity: Annotated[str, Form()] = "",
 ) -> RequestForm:
     """Return the content of a form; entries of `parameter` and `value` with one index belong together."""
     return RequestForm(
@@ -115,6 +118,7 @@ async def request_form(
         not_before,
         break_glass,
         dict(zip(parameter, (one.strip() for one in value), strict=False)),
+        severity,
     )
 
 
@@ -245,6 +249,7 @@ def _shown(
         actions=_actions(chosen),
         levels=_levels(chosen),
         reasons=list(Reason),
+        severities=list(Severity),
         longest=longest,
         windows=windows,
         window=_closest(windows, written.access_window),
@@ -300,6 +305,7 @@ def _earlier(session: UnitOfWork, visitor: Visitor, request_id: UUID) -> Request
         str(asked.max_uses or ""),
         asked.case_system or "",
         asked.case_url or "",
+        severity=asked.severity or "",
         parameters={f"{asked.service}:{name}": _typed(value) for name, value in (asked.context or {}).items()},
     )
 
@@ -348,6 +354,7 @@ def _read(written: RequestForm, zone: str, services: Mapping[str, Service]) -> N
                 "not_before": start,
                 "break_glass": bool(written.break_glass),
                 "context": _context(written, services),
+                "severity": written.severity or None,
                 "max_uses": int(written.max_uses) if _is_seconds(written.max_uses) else written.max_uses or None,
             }
         )

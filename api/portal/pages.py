@@ -27,7 +27,9 @@ from api.problems import problem as plain_problem
 from lockbox.errors import Conflict, Invalid, LockboxError, NotSignedIn, NotYours, SignInAgain, TooMany
 from lockbox.identity import time_zones
 from lockbox.identity.roles import Side
+from lockbox.notifications import requester_text
 from lockbox.notifications.mail_text import STATE_WORDINGS, StateWording, approved, duration, joined
+from lockbox.requests.models import AccessRequest
 from lockbox.requests.transition import Origin
 from lockbox.text_rules import alphabets, flagged, warning
 
@@ -113,6 +115,15 @@ def _state_words(saying: StateWording) -> str:
     return saying.to(reader.caller.side if reader else Side.VENDOR)
 
 
+def _located(asked: AccessRequest) -> str:
+    return requester_text.located(asked.employing_entity, asked.office_country, asked.physical_country)
+
+
+def _signed_in(asked: AccessRequest) -> str:
+    at = asked.created_at
+    return requester_text.signed_in(asked.sign_in, asked.sign_in_means, asked.signed_in_at, at)
+
+
 TEMPLATES.filters["duration"] = duration
 TEMPLATES.filters["warning"] = warning
 TEMPLATES.filters["flagged"] = flagged
@@ -126,6 +137,8 @@ TEMPLATES.filters["things"] = phrases.things
 TEMPLATES.filters["joined"] = joined
 TEMPLATES.filters["full_duration"] = phrases.full_duration
 TEMPLATES.filters["words"] = _state_words
+TEMPLATES.filters["located"] = _located
+TEMPLATES.filters["signed_in"] = _signed_in
 TEMPLATES.filters["browser"] = agents.known_as
 TEMPLATES.filters["seconds"] = lambda count: timedelta(seconds=count)
 TEMPLATES.tests["mixed"] = alphabets

@@ -71,6 +71,7 @@ REQUEST_ADVICE = {
     "not_before": "Choose a day and a time, or neither.",
     "max_uses": "Write a whole number from 1 to 1000, or nothing.",
     "case_url": "Write the whole https address of the case's page, or nothing.",
+    "severity": "Choose a severity from the list, or none.",
 }
 LINE = "line {number}: "
 TERMS_NOT_ACCEPTED = "Your comment, the time or the uses were not accepted: {why}."
@@ -83,6 +84,7 @@ NO_REASON = "Give a reason: it is recorded with each request."
 HISTORY_COLUMNS = (
     *("Request", "Customer", "State", "Engineer", "Service", "Resources", "Actions", "Reason", "Case"),
     *("Ticket system", "Page of the case"),
+    *("Severity", "Employed by", "Office", "Located in", "Signed in"),
     *("Justification", "Seconds requested", "Submitted", "Opened", "Closed", "Deadline"),
 )
 NO_STATE = "There is no such state. Choose one from the list."

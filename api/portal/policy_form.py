@@ -12,7 +12,7 @@ from api.portal import phrases
 from lockbox.errors import Invalid
 from lockbox.requests import policy_diff
 from lockbox.requests.policy_diff import TERMS
-from lockbox.requests.policy_parts import ApproveMeans
+from lockbox.requests.policy_parts import ApproveMeans, RequesterMeans
 from lockbox.requests.policy_rules import Policy
 
 HOUR, MINUTE = 3600, 60
@@ -30,6 +30,7 @@ USES = "max_uses"
 PATTERNS = "case_patterns"
 UNCONFIRMED = "unconfirmed_case"
 MEANS = "approve_means"
+COUNTRIES, REQUESTERS, REQUESTERS_AGE = "countries", "requester_means", "requester_sign_in_age"
 NUMBER = re.compile(r"[0-9]{1,9}")
 BETWEEN = re.compile(r"[\s,;%]+")
 KEY = "[key]"
@@ -58,7 +59,10 @@ class PolicyForm:
             hours, rest = divmod(getattr(policy, name), HOUR)
             fields |= {f"{name}_hours": str(hours), f"{name}_minutes": str(rest // MINUTE)}
         fields |= {name: str(getattr(policy, name) // MINUTE) for name in MINUTES}
-        fields[REVOKE] = "" if policy.revoke_sign_in_age is None else str(policy.revoke_sign_in_age // MINUTE)
+        fields[REVOKE] = _minutes_or_none(policy.revoke_sign_in_age)
+        fields[REQUESTERS_AGE] = _minutes_or_none(policy.requester_sign_in_age)
+        fields[REQUESTERS] = policy.requester_means.value
+        fields[COUNTRIES] = ", ".join(sorted(policy.countries or ()))
         fields[USES] = "" if policy.max_uses is None else str(policy.max_uses)
         fields |= {name: ", ".join(map(str, getattr(policy, name))) for name in MOMENTS}
         fields[PATTERNS] = ", ".join(policy.case_patterns)
@@ -88,8 +92,11 @@ class PolicyForm:
             yield name, _seconds(minutes, getattr(policy, name))
         for name in MINUTES:
             yield name, _seconds(self._number(name), getattr(policy, name))
-        is_asked = self.fields[REVOKE].strip()
-        yield REVOKE, _seconds(self._number(REVOKE), policy.revoke_sign_in_age or 0) if is_asked else None
+        for name in (REVOKE, REQUESTERS_AGE):
+            is_asked = self.fields[name].strip()
+            yield name, _seconds(self._number(name), getattr(policy, name) or 0) if is_asked else None
+        yield REQUESTERS, self.fields[REQUESTERS] or RequesterMeans.ANY
+        yield COUNTRIES, [one for one in BETWEEN.split(self.fields[COUNTRIES].strip().upper()) if one] or None
         yield USES, self._number(USES) if self.fields[USES].strip() else None
         yield UNCONFIRMED, self.fields[UNCONFIRMED] or policy.unconfirmed_case
         yield PATTERNS, [one.strip() for one in self.fields[PATTERNS].split(",") if one.strip()]
@@ -125,6 +132,9 @@ async def policy_form_of(
     sign_in_age: Field = "",
     revoke_sign_in_age: Field = "",
     max_uses: Field = "",
+    countries: Annotated[str, Form(max_length=1000)] = "",
+    requester_means: Field = "",
+    requester_sign_in_age: Field = "",
     quorum: Field = "",
     justification_least: Field = "",
     case_patterns: Field = "",
@@ -151,6 +161,9 @@ async def policy_form_of(
         "sign_in_age": sign_in_age,
         REVOKE: revoke_sign_in_age,
         USES: max_uses,
+        COUNTRIES: countries,
+        REQUESTERS: requester_means,
+        REQUESTERS_AGE: requester_sign_in_age,
         "quorum": quorum,
         "justification_least": justification_least,
         PATTERNS: case_patterns,
@@ -213,6 +226,10 @@ def _title(where: Place, what: str) -> str:
     if first == "groups" and len(where) > 1:
         return phrases.OF_GROUP.format(name=where[1], what=rest)
     return f"{TERMS[first]}: {rest}" if first in TERMS else what
+
+
+def _minutes_or_none(seconds: int | None) -> str:
+    return "" if seconds is None else str(seconds // MINUTE)
 
 
 def _seconds(minutes: int, held: int) -> int:

@@ -8,11 +8,12 @@ from api.address_limits import name_an_address
 from api.deps import CurrentUser, RequestOrigin, SessionDep, SettingsDep
 from api.schemas.addresses import NewObserver, ObserverList, ObserverView
 from api.schemas.parts import PersonView, Slug, problems
-from api.schemas.requests import WhatIfInput
+from api.schemas.previews import WhatIfInput
 from lockbox.admin import observers, what_if
 from lockbox.admin.observers import ObserverInput, ObserverSummary
 from lockbox.admin.what_if import WhatIfResult
 from lockbox.requests.policy_rules import RequestFacts
+from lockbox.requests.requester import RequesterFacts
 
 router = APIRouter(prefix="/v1/tenants/{slug}/observers", tags=["tenants"])
 what_if_router = APIRouter(prefix="/v1/tenants/{slug}/preview", tags=["tenants"])
@@ -46,8 +47,9 @@ def preview_policy(
     slug: Slug, body: WhatIfInput, who: CurrentUser, session: SessionDep, chosen: SettingsDep
 ) -> WhatIfResult:
     """Show the tenant's members whom such a request would reach and where; nothing is written or sent."""
-    facts = body.service, tuple(body.actions), body.reason_code, tuple(body.resources)
-    ask = RequestFacts(*facts, context=body.context)
+    requester = RequesterFacts(body.employing_entity, body.office_country, body.physical_country)
+    what = body.service, tuple(body.actions), body.reason_code, tuple(body.resources)
+    ask = RequestFacts(*what, body.severity, requester, context=body.context)
     return what_if.preview_request(session, who, slug, ask, chosen.catalogue.services)
 
 

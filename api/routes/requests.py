@@ -29,6 +29,7 @@ from api.refusal_log import AttemptedAction
 from api.routes.timeline import ERASED, on_behalf_of_fields
 from api.schemas.after_reviews import AfterReviewView
 from api.schemas.parts import MAY_MATCH, PersonView, Word, Words, problems
+from api.schemas.previews import MissingField, PreviewView
 from api.schemas.requests import (
     ApprovalInput,
     ApprovalTallyView,
@@ -37,11 +38,9 @@ from api.schemas.requests import (
     CommentInput,
     DecisionView,
     DeliveryReachView,
-    MissingField,
     NewRequest,
     NewRequestView,
     NotificationCount,
-    PreviewView,
     RequestDetail,
     RequestPage,
     RequestView,
@@ -74,11 +73,11 @@ from lockbox.requests import (
 from lockbox.requests.approvals import SignedStatement
 from lockbox.requests.cases import CaseUnchecked, check_case
 from lockbox.requests.decisions import DecisionInput
-from lockbox.requests.evaluate import RequestInput
 from lockbox.requests.lifecycle import DECISIONS, Action, State
 from lockbox.requests.on_behalf_of import OnBehalfOf, approval_limits, on_behalf_of
 from lockbox.requests.policy_parts import CaseCheck
 from lockbox.requests.queries import RequestEntry
+from lockbox.requests.request_input import RequestInput
 from lockbox.requests.request_list import RequestFilter
 from lockbox.requests.submit import SubmissionLimits, SubmittedRequest
 from lockbox.requests.transition import Origin

@@ -11,14 +11,18 @@ from api.schemas.members import (
     ColleagueChange,
     ColleaguePage,
     ColleagueView,
+    DirectoryInput,
+    DirectoryView,
     InvitationList,
     InvitationView,
     NewColleague,
 )
-from api.schemas.parts import MUST_MATCH_TAG, problems
+from api.schemas.parts import MUST_MATCH_TAG, PersonView, problems
 from api.schemas.webhooks import DeadNotificationPage
-from lockbox.admin import delivery_log, memberships, vendor_staff
+from lockbox.admin import delivery_log, directory_records, memberships, vendor_staff
+from lockbox.admin.directory_records import StaffRecord
 from lockbox.admin.memberships import Member
+from lockbox.identity.directory import DirectoryEntry
 from lockbox.identity.roles import Role
 
 router = APIRouter(prefix="/v1/vendor", tags=["vendor"])
@@ -84,6 +88,24 @@ def disable_vendor_member(
     return _colleague(vendor_staff.disable(session, who, came, person_id))
 
 
+@router.get("/members/{person_id}/directory", responses=problems(404))
+def get_directory_record(person_id: UUID, who: CurrentUser, session: SessionDep) -> DirectoryView:
+    """Show what the vendor's directory says of a person, to them, to operators and auditors, and to who writes it."""
+    return _directory_view(directory_records.show(session, who, person_id))
+
+
+@router.put("/members/{person_id}/directory", responses=problems(400, 404))
+def change_directory_record(
+    person_id: UUID, body: DirectoryInput, who: CurrentUser, came: RequestOrigin, session: SessionDep
+) -> DirectoryView:
+    """Replace what the vendor's directory says of a person, as a service account with the scope `directory:write`.
+
+    Customers see it on each request of that person that is submitted from then on, and their policies may look at it.
+    """
+    entry = DirectoryEntry(body.employing_entity, body.office_country, body.physical_country)
+    return _directory_view(directory_records.write(session, who, came, person_id, entry))
+
+
 @router.get("/invitations", responses=problems())
 def list_vendor_invitations(who: CurrentUser, session: SessionDep) -> InvitationList:
     """List the open invitations to the vendor, to its operators."""
@@ -108,6 +130,18 @@ def list_undelivered_notifications(
     """List undelivered notifications for operators: their subject, channel and error, without recipients."""
     page = delivery_log.page(session, who, cursor=cursor, most=limit)
     return DeadNotificationPage(items=list(page.notifications), next_cursor=page.next_cursor)
+
+
+def _directory_view(found: StaffRecord) -> DirectoryView:
+    row = found.record
+    return DirectoryView(
+        person=PersonView(id=found.person_id, name=found.name),
+        employing_entity=row and row.employing_entity,
+        office_country=row and row.office_country,
+        physical_country=row and row.physical_country,
+        source=row and row.source,
+        as_of=row and row.as_of,
+    )
 
 
 def _one(member: Member, response: Response) -> ColleagueView:

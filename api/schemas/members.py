@@ -7,7 +7,9 @@ from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, Field
 
-from api.schemas.parts import IS_NAME, PersonView, RequestBody, TextRule
+from api.schemas.parts import IS_LINE, IS_NAME, PersonView, RequestBody, TextRule
+from lockbox.countries import Country
+from lockbox.identity.directory import LONGEST_ENTITY
 from lockbox.identity.roles import Role
 from lockbox.requests.policy_parts import MOST_TIERS
 from lockbox.text_rules import IS_WHOLE, Instant
@@ -78,6 +80,33 @@ class ColleagueChange(RequestBody):
 
     roles: VendorRoles
     review_tier: ReviewTier | None = None
+
+
+class DirectoryInput(RequestBody):
+    """What the vendor's directory says of a person, as a whole: what is left out or null is not known.
+
+    Countries are ISO 3166-1 alpha-2 codes. In SCIM (RFC 7643), `employing_entity` is the enterprise user's
+    `organization`, `office_country` the `country` of the address of type `work`, and `physical_country` a claim of
+    your own.
+    """
+
+    employing_entity: Annotated[str, Field(max_length=LONGEST_ENTITY), IS_LINE] | None = None
+    office_country: Country | None = None
+    physical_country: Country | None = None
+
+
+class DirectoryView(BaseModel):
+    """What the vendor's directory says of a person, as of when; null is not known.
+
+    `source` is the issuer that said it at a sign-in, or `account:` and the id of the service account that wrote it.
+    """
+
+    person: PersonView
+    employing_entity: str | None
+    office_country: str | None
+    physical_country: str | None
+    source: str | None
+    as_of: datetime | None
 
 
 class NewDelegation(RequestBody):

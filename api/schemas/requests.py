@@ -19,13 +19,11 @@ from api.schemas.parts import (
     Slug,
     Word,
 )
-from config.service_catalogue import Level
-from lockbox.identity.roles import Mode
+from lockbox.identity.roles import AuthMethod, Mode, SignInKind
 from lockbox.notifications.delivery_status import NotificationStatus
 from lockbox.requests.lifecycle import Action, State
-from lockbox.requests.policy import Terms
 from lockbox.requests.policy_parts import CaseCheck, Reason, Uses
-from lockbox.requests.preview import PreviewGroup, RecipientMailboxes
+from lockbox.requests.requester import Severity
 from lockbox.text_rules import Instant
 
 
@@ -36,6 +34,8 @@ class NewRequest(RequestBody):
     With `duplicate_reason` a request is accepted beside an open one of the engineer's for the same case and resource.
     With `break_glass` a manager may open it in an emergency without the customer, where the customer's policy lets
     them: it takes a fresh and strong sign-in, as an approval does.
+    `severity` is from S1, the most severe, to S4: people are asked earlier, and reminded earlier too, and no deadline
+    moves. Where the requester works, and how they signed in, is looked up and cannot be submitted.
     """
 
     tenant: Slug
@@ -54,6 +54,7 @@ class NewRequest(RequestBody):
     context: Context = Field(default={})
     engineer: UUID | None = None
     break_glass: Annotated[bool, Field(strict=True)] = False
+    severity: Severity | None = None
 
 
 class ExtensionRequest(RequestBody):
@@ -159,7 +160,10 @@ class RequestView(BaseModel):
     is the open request for the same case and resource beside which this one was submitted, `duplicate_reason` why;
     null for readers who may not see it. `pre_approval_id` is what the customer approved beforehand, where that opened
     it. `level` is the highest of the actions' by the catalogue, null for requests of before that was known, and
-    `context` the parameters that the service declares.
+    `context` the parameters that the service declares. `employing_entity`, `office_country` and
+    `physical_country` (ISO 3166-1 alpha-2) are what the vendor's
+    directory said of the requester as of `directory_as_of`, when this was submitted; `sign_in` is with what they came
+    then, `sign_in_means` and `signed_in_at` how and when they had signed in. Null is not known.
     """
 
     id: UUID
@@ -197,6 +201,14 @@ class RequestView(BaseModel):
     extends: UUID | None = None
     not_before: datetime | None = None
     opens_at: datetime | None = None
+    severity: Severity | None = None
+    employing_entity: str | None = None
+    office_country: str | None = None
+    physical_country: str | None = None
+    directory_as_of: datetime | None = None
+    sign_in: SignInKind | None = None
+    sign_in_means: AuthMethod | None = None
+    signed_in_at: datetime | None = None
     granted_resources: list[str] | None = None
     granted_actions: list[str] | None = None
     mixed_alphabets: list[str] = []
@@ -379,45 +391,3 @@ class EventList(BaseModel):
     """A request's timeline, complete and in order."""
 
     items: list[EventView]
-
-
-class MissingField(BaseModel):
-    """A field of the submission and what it lacks under the tenant's policy."""
-
-    field: str
-    message: str
-
-
-class PreviewView(BaseModel):
-    """What a request would meet and whom it would reach: names and counts, no addresses; nothing was written.
-
-    `can_be_submitted` is whether it would be accepted. `notified_first` are the people of the customer whom it would
-    reach first, asked or notified of a window opened without them; `endpoints` is how many of its webhooks.
-    """
-
-    can_be_submitted: bool
-    policy_version: int
-    mode: Mode
-    first_state: State
-    terms: Terms
-    reviewers: list[str]
-    reviewers_asked_first: list[str]
-    asked_first: list[str]
-    could_approve: list[str]
-    notified_first: list[RecipientMailboxes]
-    endpoints: int
-    stages: list[PreviewGroup]
-    lacks: list[MissingField]
-    obstacles: list[str]
-    duplicate_of: UUID | None
-    level: Level
-
-
-class WhatIfInput(RequestBody):
-    """A hypothetical request to a tenant, as far as its policy looks at it."""
-
-    service: Word
-    resources: list[Resource] = Field(min_length=1, max_length=50)
-    actions: list[Word] = Field(default=["read"], min_length=1, max_length=20)
-    reason_code: Reason
-    context: Context = Field(default={})

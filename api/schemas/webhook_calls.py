@@ -5,6 +5,8 @@ from uuid import UUID
 
 from pydantic import BaseModel
 
+from lockbox.requests.requester import Severity
+
 
 class WebhookHead(BaseModel):
     """What the body of every call begins with."""
@@ -40,6 +42,7 @@ class RequestCallData(BaseModel):
     tenant: str
     tenant_id: UUID
     state: str
+    severity: Severity | None = None
     mixed_alphabets: bool = False
     nobody_notified: bool = False
     break_glass: bool = False

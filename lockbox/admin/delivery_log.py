@@ -45,7 +45,7 @@ CHANGES = sorted(ACCOUNT_TITLES.keys() - PERSONAL)
 REPLAY = text("""
 SELECT s.number, e.id, e.at, e.action, e.from_state, e.to_state, e.deadline_at, e.request_id, e.tenant_id, e.body,
     t.slug, coalesce(r.granted_resources, r.resources, '{}') AS resources,
-    coalesce(r.break_glass, false) AS break_glass
+    coalesce(r.break_glass, false) AS break_glass, r.severity
 FROM seals s JOIN events e ON e.id = s.event_id LEFT JOIN tenants t ON t.id = e.tenant_id
 LEFT JOIN requests r ON r.id = e.request_id
 WHERE s.log_id = :log_id AND s.number >= :first AND s.number < :last
@@ -262,6 +262,7 @@ def _body(row: Row[Any], public_url: str) -> dict[str, Any]:
         nobody_notified="nobody_notified" in said,
         connection=TargetFailure.of(said) if row.action in CONNECTED else None,
         break_glass=row.break_glass,
+        severity=row.severity,
     ).body(row.id, {}, public_url)
 
 

@@ -14,6 +14,7 @@ from lockbox.identity.credentials import BrowserSession, GateIdentity, Identity,
 from lockbox.identity.keyring import Keyring, Part
 from lockbox.identity.models import (
     Delegation,
+    DirectoryRecord,
     EligibleDelegate,
     Invitation,
     Membership,
@@ -30,6 +31,7 @@ Row = (
     | Passkey
     | Identity
     | GateIdentity
+    | DirectoryRecord
     | Tenant
     | PolicyVersion
     | Delegation
@@ -107,6 +109,8 @@ def _rows(session: UnitOfWork) -> Iterator[tuple[Row, Sequence[Part]]]:
         yield identity, row_macs.identity(identity)
     for mapped in session.orm.exec(select(GateIdentity).order_by(col(GateIdentity.id))):
         yield mapped, row_macs.gate_identity(mapped)
+    for record in session.orm.exec(select(DirectoryRecord).order_by(col(DirectoryRecord.person_id))):
+        yield record, row_macs.directory_record(record)
     for tenant in session.orm.exec(select(Tenant).order_by(col(Tenant.id))):
         yield tenant, row_macs.tenant(tenant)
     for policy in session.orm.exec(
@@ -153,8 +157,9 @@ def _named(row: Row) -> str:
         case Passkey() | PreApprovalVote():
             what = "passkey" if isinstance(row, Passkey) else "vote on a pre-approval"
             named = f"{what} {row.id}: person {row.person_id}"
-        case Identity() | GateIdentity():
-            named = f"identity at {row.issuer}: person {row.person_id}"
+        case Identity() | GateIdentity() | DirectoryRecord():
+            what = "directory record" if isinstance(row, DirectoryRecord) else f"identity at {row.issuer}"
+            named = f"{what}: person {row.person_id}"
     return named
 
 

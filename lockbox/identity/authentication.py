@@ -26,6 +26,7 @@ SELECT set_config('lockbox.person', :person, true), set_config('lockbox.tenants'
 TURN_TO = text("SELECT set_config('lockbox.at', :tenant, true)")
 SEE_OFF = text("SELECT set_config('lockbox.leaving', :person, true)")
 CLOSE_CASES = text("SELECT set_config('lockbox.closing', :token, true)")
+DESCRIBE = text("SELECT set_config('lockbox.directory', :person, true)")
 SUSPEND = text("SELECT set_config('lockbox.suspending', :tenant, true)")
 LOOK_UP_CREDENTIAL = text("""
 SELECT r.*, b.only_at, b.proven_by, b.proven_at, clock_timestamp() AS at
@@ -94,6 +95,11 @@ def suspend(session: UnitOfWork, tenant_id: UUID) -> None:
 def close_cases(session: UnitOfWork, caller: Caller) -> None:
     """Let a ticket system reach the requests at the tenants that its token is bound to, in this transaction."""
     session.execute(CLOSE_CASES, {"token": str(caller.key_id or "")})
+
+
+def describe(session: UnitOfWork, person_id: UUID) -> None:
+    """Let a service account write what the vendor's directory says of a person, in this transaction."""
+    session.execute(DESCRIBE, {"person": str(person_id)})
 
 
 class CredentialKind(StrEnum):

@@ -8,9 +8,10 @@ from sqlalchemy import text
 from sqlmodel import col, select
 
 from config.issuers import IdentityProvider
+from lockbox.audit.events import Actor
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import Conflict, NotFound, NotSignedIn, NotYours
-from lockbox.identity import authentication, credentials, keyring, row_macs, sessions, tenants
+from lockbox.identity import authentication, credentials, directory, keyring, row_macs, sessions, tenants
 from lockbox.identity.authentication import CredentialKind, CredentialLookup
 from lockbox.identity.credentials import GateIdentity, Identity
 from lockbox.identity.oidc import VerifiedIdentity
@@ -31,7 +32,7 @@ def caller_of(session: UnitOfWork, issuer: IdentityProvider, proven: VerifiedIde
 
     A tenant's provider vouches for its people at that tenant only, whatever else they are: it must not open anything
     at a tenant that did not choose it. An identity bound by a mailbox alone counts as a mailed code until it is
-    trusted.
+    trusted. From then on, what the vendor's provider says of where the person works is kept.
 
     Raises:
         NotSignedIn: the identity is unknown, its person disabled, or not one whom this issuer may speak for; all of
@@ -51,7 +52,19 @@ def caller_of(session: UnitOfWork, issuer: IdentityProvider, proven: VerifiedIde
     identity = _find(session, caller, proven.issuer, proven.subject)
     if identity is None or not row_macs.holds(session, identity.mac, row_macs.identity(identity), identity.person_id):
         raise refusal
-    return caller if now(session) >= identity.trusted_at else replace(caller, means=AuthMethod.MAIL)
+    at = now(session)
+    if at < identity.trusted_at:
+        return replace(caller, means=AuthMethod.MAIL)
+    if proven.directory is not None and proven.issued_at is not None:
+        as_of = min(proven.issued_at, at)
+        directory.keep(
+            session, _signing_in(caller), caller.person_id, proven.directory, source=proven.issuer, as_of=as_of
+        )
+    return caller
+
+
+def _signing_in(caller: Caller) -> Actor:
+    return Actor(caller.person_id, caller.side.value, caller.name)
 
 
 def engineer_of(session: UnitOfWork, issuer: str, subject: str, email: str | None = None) -> UUID | None:

@@ -208,6 +208,24 @@ class Membership(SQLModel, table=True):
     mac: bytes | None = None
 
 
+class DirectoryRecord(SQLModel, table=True):
+    """Where the vendor's directory says that somebody works and is: countries by ISO 3166-1, None is not said.
+
+    `source` is the issuer that said it at a sign-in, or `account:` and the id of the service account that wrote it.
+    `as_of` is when. It is written as a whole: what its source does not say is not known.
+    """
+
+    __tablename__ = "directory_records"
+
+    person_id: UUID = Field(primary_key=True, foreign_key="people.id")
+    employing_entity: str | None = Field(default=None, max_length=200)
+    office_country: str | None = Field(default=None, max_length=2)
+    physical_country: str | None = Field(default=None, max_length=2)
+    source: str = Field(max_length=500)
+    as_of: datetime = Field(sa_type=Instant)
+    mac: bytes | None = None
+
+
 class EligibleDelegate(SQLModel, table=True):
     """A person whom approvers may name as their delegate; `id` tells this permission from an earlier one."""
 

@@ -6,7 +6,7 @@ import json
 import re
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote_plus
@@ -25,7 +25,9 @@ from joserfc.errors import (
 from joserfc.jwk import KeySet
 
 from config.issuers import IdentityProvider
+from lockbox.countries import COUNTRIES
 from lockbox.errors import Busy, NotSignedIn
+from lockbox.identity.directory import LONGEST_ENTITY, DirectoryEntry
 from lockbox.identity.oidc_providers import (
     UNREACHABLE,
     IdentityProviders,
@@ -80,6 +82,8 @@ class VerifiedIdentity:
     """A person whom an identity provider authenticated: known by issuer and subject, never by name or address.
 
     `authenticated_at` is in UTC; `email` is set only if the provider verified it; `methods` are `amr` (RFC 8176).
+    `directory` is what the token says of where the person works, None where the provider is not asked; it was so when
+    the token was issued.
     """
 
     issuer: str
@@ -88,6 +92,8 @@ class VerifiedIdentity:
     name: str | None
     email: str | None
     methods: tuple[str, ...]
+    directory: DirectoryEntry | None = None
+    issued_at: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -126,7 +132,7 @@ def verify(token: str, issuers: IdentityProviders, now: datetime) -> VerifiedIde
     if issuer is None:
         raise NotSignedIn(UNKNOWN_ISSUER)
     claims = _claims(shown, issuer, issuers, audience=issuer.audience, types=BEARER_TYPES, now=now)
-    return verified_identity(claims)
+    return _with_directory(verified_identity(claims), issuer, claims)
 
 
 def begin(issuer: IdentityProvider, metadata: ProviderMetadata, redirect_uri: str) -> AuthorizationRequest:
@@ -192,7 +198,7 @@ def finish(
     claims = _claims(parse(token), issuer, issuers, audience=issuer.client_id, types=ID_TOKEN_TYPES, now=now)
     if claims.get("nonce") != nonce or claims.get("azp", issuer.client_id) != issuer.client_id:
         raise NotSignedIn(NOT_COMPLETED)
-    return verified_identity(claims)
+    return _with_directory(verified_identity(claims), issuer, claims)
 
 
 def _exchange(issuers: IdentityProviders, issuer: IdentityProvider, client_id: str, form: dict[str, str]) -> str:
@@ -352,6 +358,29 @@ def verified_identity(claims: Mapping[str, Any]) -> VerifiedIdentity:
         email=email if is_verified else None,
         methods=tuple(map(_printable, words)),
     )
+
+
+def _with_directory(
+    identity: VerifiedIdentity, issuer: IdentityProvider, claims: Mapping[str, Any]
+) -> VerifiedIdentity:
+    """Return the identity with what the token says of where the person works, if the provider is asked that."""
+    asked = issuer.directory_claims
+    if not any(asked.values()):
+        return identity
+    said = {name: claims.get(claim) if claim else None for name, claim in asked.items()}
+    entity = said["employing_entity"]
+    entry = DirectoryEntry(
+        (_printable(entity)[:LONGEST_ENTITY] or None) if isinstance(entity, str) else None,
+        _country(said["office_country"]),
+        _country(said["physical_country"]),
+    )
+    return replace(identity, directory=entry, issued_at=datetime.fromtimestamp(claims["iat"], UTC))
+
+
+def _country(said: object) -> str | None:
+    """Return the code of a country; whatever is none is not known."""
+    code = said.strip().upper() if isinstance(said, str) else ""
+    return code if code in COUNTRIES else None
 
 
 def _printable(text: str) -> str:

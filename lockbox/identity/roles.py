@@ -5,6 +5,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 from uuid import UUID
 
 
@@ -56,6 +57,7 @@ class Scope(StrEnum):
     REQUESTS_FILE = "requests:file"
     ACTIVITY_REPORT = "activity:report"
     CASE_CLOSE = "case:close"
+    DIRECTORY_WRITE = "directory:write"
     GATE_NGINX = "gate:nginx"
     GATE_CADDY = "gate:caddy"
     GATE_TRAEFIK = "gate:traefik"
@@ -82,6 +84,19 @@ class AuthMethod(StrEnum):
     OIDC = "oidc"
     PASSKEY = "passkey"
     MAIL = "mail"
+
+
+class SignInKind(StrEnum):
+    """With what somebody came: a browser session, a token of an identity provider, of ours, or of a terminal.
+
+    `system` is a service account that acts for somebody, of whose own sign-in nothing is known.
+    """
+
+    SESSION = "session"
+    PROVIDER_TOKEN = "provider_token"  # noqa: S105 - a word
+    TOKEN = "token"  # noqa: S105 - a word
+    DEVICE_LOGIN = "device_login"
+    SYSTEM = "system"
 
 
 @dataclass(frozen=True)
@@ -113,6 +128,22 @@ class Caller:
     signed_in_at: datetime | None = None
     only_at: UUID | None = None
     by_device_login: bool = False
+
+    @property
+    def sign_in(self) -> dict[str, Any]:
+        """What is on record of this sign-in where the person submits a request; a token tells of none."""
+        if self.holds(Role.SYSTEM):
+            return {"sign_in": SignInKind.SYSTEM}
+        shown = {"sign_in": self._sign_in_kind, "sign_in_means": self.means}
+        return shown if self.means is AuthMethod.TOKEN else shown | {"signed_in_at": self.signed_in_at}
+
+    @property
+    def _sign_in_kind(self) -> SignInKind:
+        if self.by_device_login:
+            return SignInKind.DEVICE_LOGIN
+        if self.means is AuthMethod.TOKEN or self.signed_in_at is None:
+            return SignInKind.TOKEN
+        return SignInKind.PROVIDER_TOKEN if self.key_id is None else SignInKind.SESSION
 
     def within(self, tenant_id: UUID | None) -> "Caller":
         """Return the person as far as one tenant goes, or as they are for None; a narrow scope stays narrow."""

@@ -4,7 +4,6 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from enum import StrEnum
 from functools import lru_cache
 from operator import attrgetter
@@ -21,6 +20,7 @@ from lockbox.identity.credentials import BrowserSession, GateIdentity, Identity,
 from lockbox.identity.keyring import Part
 from lockbox.identity.models import (
     Delegation,
+    DirectoryRecord,
     EligibleDelegate,
     Invitation,
     ReportConsent,
@@ -32,12 +32,6 @@ log = structlog.get_logger(__name__)
 MOST_KEPT = 1024
 CREDENTIAL_KEY_GUIDE = "see The credential key in docs/operating.md"
 REMARK = text("SELECT renew_mark(:kind, :which, :old, :new, :new_hash)")
-NOBODY = UUID(int=0)
-PAGE = 200
-MOST_FRESH = 200
-MOST_DOUBTED = 200
-LATELY = timedelta(minutes=3)
-REPORT = text("SELECT report_unverified(:process, :number, :first)")
 PERSON_ID, TENANT_ID = attrgetter("person_id"), attrgetter("tenant_id")
 
 
@@ -48,6 +42,7 @@ class MarkedRowKind(StrEnum):
     PASSKEY = "passkey"
     IDENTITY = "identity"
     GATE_IDENTITY = "gate identity"
+    DIRECTORY_RECORD = "directory record"
     SESSION = "session"
     TOKEN = "token"  # noqa: S105 - a word
     INVITATION = "invitation"
@@ -67,6 +62,9 @@ COVERED: Mapping[MarkedRowKind, Sequence[str]] = {
     MarkedRowKind.PASSKEY: ["id", "person_id", "credential_id", "public_key", "created_at", "trusted_at", "only_at"],
     MarkedRowKind.IDENTITY: ["issuer", "subject", "person_id", "created_at", "trusted_at"],
     MarkedRowKind.GATE_IDENTITY: ["id", "issuer", "subject", "person_id", "created_at"],
+    MarkedRowKind.DIRECTORY_RECORD: (
+        ["person_id", "employing_entity", "office_country", "physical_country", "source", "as_of"]
+    ),
     MarkedRowKind.SESSION: ["id", "person_id", "secret_hash", "means", "signed_in_at", "expires_at", "only_at"],
     MarkedRowKind.TOKEN: [
         "id",
@@ -162,6 +160,11 @@ def identity(row: Identity) -> Sequence[Part]:
 def gate_identity(row: GateIdentity) -> Sequence[Part]:
     """Return what the mark of an identity at the gate covers: everything but who added it."""
     return _covered(MarkedRowKind.GATE_IDENTITY, row)
+
+
+def directory_record(row: DirectoryRecord | Row[Any]) -> Sequence[Part]:
+    """Return what the mark of a directory record covers: all of it."""
+    return _covered(MarkedRowKind.DIRECTORY_RECORD, row)
 
 
 def tenant(row: Tenant | Row[Any]) -> Sequence[Part]:
@@ -340,6 +343,7 @@ OF_PEOPLE = RowOwners(
         MarkedRowKind.PASSKEY: ("passkeys", PERSON_ID, passkey),
         MarkedRowKind.IDENTITY: ("identities", PERSON_ID, identity),
         MarkedRowKind.GATE_IDENTITY: ("gate_identities", PERSON_ID, gate_identity),
+        MarkedRowKind.DIRECTORY_RECORD: ("directory_records", PERSON_ID, directory_record),
         MarkedRowKind.SESSION: ("sessions", PERSON_ID, browser_session),
         MarkedRowKind.TOKEN: ("tokens", PERSON_ID, token),
     },
@@ -359,39 +363,3 @@ OF_TENANTS = RowOwners(
         MarkedRowKind.PRE_APPROVAL_VOTE: ("pre_approval_votes", TENANT_ID, pre_approval_vote),
     },
 )
-
-
-class MarkScan:
-    """Scan owners page by page; doubted owners and those with new rows are checked every time."""
-
-    def __init__(self, owners: RowOwners) -> None:
-        self._owners = owners
-        self._after = NOBODY
-        self._doubted: Sequence[UUID] = ()
-
-    def look(self, session: UnitOfWork) -> list[UnverifiedRow]:
-        """Return the rows known to be invalid now."""
-        connection = session.connection()
-        page = connection.execute(self._owners.next, {"after": self._after, "page": PAGE}).scalars().all()
-        fresh = connection.execute(self._owners.fresh, {"lately": LATELY, "most": MOST_FRESH}).scalars()
-        found = self._owners.unverified(session, {*page, *fresh, *self._doubted})
-        self._after = page[-1] if len(page) == PAGE else NOBODY
-        self._doubted = sorted({one.whose for one in found})[:MOST_DOUBTED]
-        return found
-
-
-class MarkScans:
-    """Scan all people and all tenants."""
-
-    def __init__(self) -> None:
-        self._rounds = (MarkScan(OF_PEOPLE), MarkScan(OF_TENANTS))
-
-    def look(self, session: UnitOfWork) -> list[UnverifiedRow]:
-        """Return the rows known to be invalid now."""
-        return [one for round_ in self._rounds for one in round_.look(session)]
-
-
-def report(session: UnitOfWork, process_id: UUID, found: Sequence[UnverifiedRow]) -> None:
-    """Report beside the API process' heartbeat how many rows are invalid, and the first of them."""
-    values = {"process": process_id, "number": len(found), "first": str(found[0]) if found else None}
-    session.execute(REPORT, values)

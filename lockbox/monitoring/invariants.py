@@ -68,7 +68,7 @@ WHEN r.mode = 'enforce' THEN
             AND d.decided_at BETWEEN r.created_at AND r.opened_at
             AND (d.assertion IS NOT NULL OR NOT (r.approve_means = 'passkey-signed' OR EXISTS (
                 SELECT FROM policies p WHERE p.tenant_id = r.tenant_id AND p.version = r.policy_version
-                AND demands_passkeys(p.body, r.service, r.actions, r.reason_code, r.resources, r.level, r.context))))
+                AND demands_passkeys(p.body, r))))
             AND EXISTS (SELECT FROM events e WHERE e.request_id = r.id AND e.seq IS NOT NULL
                 AND e.action = 'approve' AND e.actor_id = d.person_id)
             AND NOT EXISTS (SELECT FROM decisions o WHERE o.request_id = r.id AND o.decision = 'endorse'

@@ -50,6 +50,7 @@ CHAT_NOBODY_NOTIFIED = f"{REQUEST} timed out: nobody could be notified."
 CHAT_DEADLINES = {"reviewing": "Review it by", "pending": "Answer by", "active": "Open until"}
 CHAT_ACTOR = "{did} {name}"
 CHAT_DEADLINE = "{what} {time}"
+CHAT_SEVERITY = "Severity: {severity}"
 CHAT_MIXED = "Careful: the name of a resource mixes alphabets. Check each letter before you decide."
 CHAT_WHY = "Why: {why}"
 CHAT_SOURCE = "As of {time}. Request {number}"

@@ -57,8 +57,10 @@ FROM_ROW = (
     *("request_id", "tenant", "slug", "tenant_id", "requester", "requester_id", "service", "resources", "actions"),
     *("reason_code", "justification", "case_ref", "access_window", "max_uses", "recipient_id", "recipient_name"),
     *("not_before", "opens_at", "extends", "break_glass", "finding", "finding_due", "level", "context"),
-    *("recipient_address", "is_copy", "time_zone", "address", "user_agent"),
+    *("recipient_address", "is_copy", "time_zone", "address", "user_agent", "submitted_at", "severity"),
     *("case_system", "case_check", "case_url", "duplicate_of", "duplicate_reason"),
+    *("employing_entity", "office_country", "physical_country", "directory_as_of"),
+    *("sign_in", "sign_in_means", "signed_in_at"),
 )
 """The fields of a `RequestMail` that are columns of READ."""
 MOST_WAITING = 50
@@ -128,6 +130,8 @@ SELECT n.id AS notification_id, n.channel, n.template, n.until_at, n.attempts, n
     r.id AS request_id, r.state, r.service, coalesce(r.granted_resources, r.resources) AS resources,
     coalesce(r.granted_actions, r.actions) AS actions, r.reason_code, r.justification, r.case_ref,
     r.case_system, r.case_check, r.case_url, r.duplicate_of, r.duplicate_reason,
+    r.severity, r.employing_entity, r.office_country, r.physical_country, r.directory_as_of, r.sign_in,
+    r.sign_in_means, r.signed_in_at, r.created_at AS submitted_at,
     r.access_window, r.max_uses, r.not_before, r.opens_at, r.extends, r.break_glass, r.level, r.context, v.finding,
     v.due_at AS finding_due, r.requester_id,
     t.name AS tenant, t.slug, t.id AS tenant_id, q.name AS requester,

@@ -15,8 +15,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from config.traces import NOWHERE, CallOrigin
 from lockbox.identity.roles import Mode
 from lockbox.identity.time_zones import clock_time, deadline
-from lockbox.notifications import mail_text, window_report
-from lockbox.notifications.audience import AFTER_REVIEWS, BREAK_GLASS, CONVERSED, OPERATED, RECEIPT, REPORT
+from lockbox.notifications import mail_text, requester_text, window_report
+from lockbox.notifications.audience import AFTER_REVIEWS, BREAK_GLASS, CONVERSED, OPERATED, PROMPTS, RECEIPT, REPORT
 from lockbox.notifications.earlier_requests import EarlierRequest
 from lockbox.notifications.mail_text import (
     counted,
@@ -111,7 +111,8 @@ class RequestMail(LoadedNotification):
     if none of them could be notified. `closed` is what a report is about, `connection` what a mail about a target is.
     `not_before` is when access was to begin, `opens_at` when a window that was approved does, and `extends` the
     request whose window this one goes on from. `break_glass` is whether it is, or was opened, by break-glass;
-    `finding` what the customer has found of it, due at `finding_due`.
+    `finding` what the customer has found of it, due at `finding_due`. From `employing_entity` on it is what was on
+    record of the requester at `submitted_at`.
     """
 
     now: datetime
@@ -157,6 +158,15 @@ class RequestMail(LoadedNotification):
     duplicate_reason: str | None = None
     level: str | None = None
     context: Mapping[str, Any] | None = None
+    submitted_at: datetime | None = None
+    severity: str | None = None
+    employing_entity: str | None = None
+    office_country: str | None = None
+    physical_country: str | None = None
+    directory_as_of: datetime | None = None
+    sign_in: str | None = None
+    sign_in_means: str | None = None
+    signed_in_at: datetime | None = None
     address: str | None = None
     user_agent: str | None = None
     earlier: Sequence[EarlierRequest] = ()
@@ -262,6 +272,8 @@ def _subject(mail: RequestMail, said: Mapping[str, Any]) -> str:
         subject = mail_text.REQUEST_SUBJECTS[mail.template]
     actor = said["actor"] or mail_text.SOMEBODY
     said_of = subject.format(**words, actor=actor, found=found, until=until)
+    if mail.severity and mail.template in PROMPTS:
+        said_of = f"{mail.severity}: {said_of}"
     return (mail_text.BREAK_GLASS_MARK + said_of if mail.break_glass else said_of)[:LONGEST_SUBJECT]
 
 
@@ -297,6 +309,8 @@ def _said(mail: RequestMail, services: Mapping[str, str]) -> dict[str, Any]:
         "yes": _yes(mail, services.get(mail.service, mail.service)),
         "target": mail.connection.target if mail.connection else "",
         "advice": mail_text.FAILING.get(mail.connection.failing or "", mail_text.IN_LOG) if mail.connection else "",
+        "located": _located(mail, time),
+        "signed_in": _signed_in(mail),
         "outcome": mail_text.OPENS_LATER if mail.opens_later else mail_text.OUTCOMES.get(mail.to_state, ""),
         "remedy": _remedy(mail),
         "earlier": [_before(one, time(one.at)) for one in mail.earlier],
@@ -334,6 +348,22 @@ def _duplicate(mail: RequestMail) -> str:
         return ""
     why = prose(mail.duplicate_reason) if mail.duplicate_reason and mail.wording.justification else ""
     return f"{mail.duplicate_of}: {why}" if why else str(mail.duplicate_of)
+
+
+def _located(mail: RequestMail, time: Callable[[datetime], str]) -> str:
+    """Return where the requester works and is, and as of when; nothing where that is not known."""
+    if mail.directory_as_of is None:
+        return ""
+    entity = one_line(mail.employing_entity) if mail.employing_entity else None
+    said = requester_text.located(entity, mail.office_country, mail.physical_country)
+    return requester_text.AS_OF.format(said=said, time=time(mail.directory_as_of))
+
+
+def _signed_in(mail: RequestMail) -> str:
+    """Return how the requester had signed in; nothing for requests of earlier versions."""
+    if mail.sign_in is None or mail.submitted_at is None:
+        return ""
+    return requester_text.signed_in(mail.sign_in, mail.sign_in_means, mail.signed_in_at, mail.submitted_at)
 
 
 def _yes(mail: RequestMail, service: str) -> tuple[str, str]:

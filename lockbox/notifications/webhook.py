@@ -154,6 +154,7 @@ class RequestEvent:
     opens_at: datetime | None = None
     extends: UUID | None = None
     break_glass: bool = False
+    severity: str | None = None
 
     def body(self, call_id: UUID, place: Mapping[str, Any], public_url: str) -> dict[str, Any]:
         """Return the body of a call, which has its place among all of its endpoint's."""
@@ -164,6 +165,7 @@ class RequestEvent:
                 "tenant": self.tenant,
                 "tenant_id": str(self.tenant_id),
                 "state": self.state,
+                **({"severity": self.severity} if self.severity else {}),
                 **({"mixed_alphabets": True} if self.mixed_alphabets else {}),
                 **({"nobody_notified": self.nobody_notified} if self.state == "timed_out" else {}),
                 **({"break_glass": True} if self.break_glass else {}),
@@ -196,6 +198,7 @@ def _event_of(mail: RequestMail) -> RequestEvent:
         opens_at=mail.opens_at if mail.to_state == "active" else None,
         extends=mail.extends,
         break_glass=mail.break_glass,
+        severity=mail.severity,
     )
 
 
@@ -247,6 +250,8 @@ def _slack_of(mail: RequestMail, justification: str | None, public_url: str, ser
         lines.append(chat_text.CHAT_DEADLINE.format(what=chat_text.CHAT_OPENS, time=clock_time(mail.opens_at)))
     if (what := chat_text.CHAT_DEADLINES.get(mail.to_state)) and mail.deadline_at:
         lines.append(chat_text.CHAT_DEADLINE.format(what=what, time=clock_time(mail.deadline_at)))
+    if mail.severity:
+        lines.append(chat_text.CHAT_SEVERITY.format(severity=mail.severity))
     if mixed(mail.resources):
         lines.append(chat_text.CHAT_MIXED)
     if justification is not None:

@@ -21,7 +21,7 @@ from lockbox.errors import (
     TenantSuspended,
     TooLate,
 )
-from lockbox.identity.roles import AuthMethod, Caller, Role
+from lockbox.identity.roles import AuthMethod, Caller, Role, Scope
 from lockbox.requests.deadlines import too_late_at
 from lockbox.requests.lifecycle import DECISIONS, MOVES, PEOPLES_ACTIONS, Action, MoveRule, Party, State
 from lockbox.requests.policy import UNVERIFIED, Terms
@@ -198,6 +198,31 @@ def parties(
         Party.TENANT_ADMIN: state is not State.REVIEWING and caller.holds(Role.TENANT_ADMIN, tenant_id=tenant_id),
     }
     return frozenset(party for party, holds in held.items() if holds)
+
+
+def submitting_parties(caller: Caller) -> set[Party]:
+    """Return as which parties somebody can submit a request.
+
+    Raises:
+        NotYours: the token of a service account lacks the scope.
+    """
+    if caller.holds(Role.ENGINEER):
+        return {Party.ENGINEER}
+    if not caller.holds(Role.SYSTEM):
+        return set()
+    if Scope.REQUESTS_FILE not in caller.scopes:
+        raise NotYours(f"This token needs the scope {Scope.REQUESTS_FILE}: create a token that has it.")
+    return {Party.SYSTEM}
+
+
+def check_engineer(caller: Caller) -> None:
+    """Check that somebody asks for access themselves, as a page has them do.
+
+    Raises:
+        NotYours: they are no engineer.
+    """
+    if not caller.holds(Role.ENGINEER):
+        raise NotYours("Only engineers of the vendor can request access.")
 
 
 def is_open_to(held: AbstractSet[Party], state: State, action: Action) -> bool:

@@ -5,7 +5,7 @@ from typing import Any
 
 from config.service_catalogue import CaseSystem
 from lockbox.errors import Busy, Conflict, Invalid
-from lockbox.requests.evaluate import RequestInput
+from lockbox.requests.request_input import RequestInput
 
 DUPLICATE = (
     "You have an open request for this case and one of these resources. Follow that one, or say in "

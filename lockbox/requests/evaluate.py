@@ -2,32 +2,34 @@
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Row, text
 
-from config.context_schema import ContextValue, defects
+from config.context_schema import defects
 from config.service_catalogue import LEVELS, Level, Service
 from lockbox.database import Query, UnitOfWork, read_at
 from lockbox.errors import InvalidContext, NotYours, TenantSuspended, UnknownEngineer, UnknownService, UnknownTenant
-from lockbox.identity import authentication
+from lockbox.identity import authentication, row_macs
 from lockbox.identity.models import Tenant
-from lockbox.identity.roles import Caller, Mode, Role, Scope
+from lockbox.identity.roles import Caller, Mode
 from lockbox.notifications import recipients
 from lockbox.notifications.recipients import RecipientDirectory
 from lockbox.requests import policy_store, pre_approvals
-from lockbox.requests.available_moves import move
+from lockbox.requests.available_moves import move, submitting_parties
 from lockbox.requests.break_glass import BreakGlassRecord
 from lockbox.requests.deadlines import whole_seconds
 from lockbox.requests.lifecycle import Action, Party, State
-from lockbox.requests.policy import AT_ONCE, Terms, Timing, customer_decides, effective_mode, reviewed_first
-from lockbox.requests.policy_parts import FIRST_STEP, CaseCheck, Reason
+from lockbox.requests.policy import AT_ONCE, Terms, Timing, customer_decides, effective_mode, lacking, reviewed_first
+from lockbox.requests.policy_parts import FIRST_STEP, Reason
 from lockbox.requests.policy_rules import Policy, RequestFacts
 from lockbox.requests.pre_approvals import CoverageContext, CoveringPreApproval
 from lockbox.requests.quorum import has_steps, has_turn, who_lacks
+from lockbox.requests.request_input import RequestInput
+from lockbox.requests.requester import DIRECTORYS, RequesterFacts
 
 GOOD_ENGINEER = text("""
 SELECT p.name FROM memberships m JOIN people p ON p.id = m.person_id
@@ -45,8 +47,10 @@ SELECT t.*, p.body::text AS body, p.mac AS policys_mac, clock_timestamp() AS at,
     CASE WHEN CAST(:case_ref AS text) IS NOT NULL THEN open_duplicate(t.id, coalesce(CAST(:engineer AS uuid),
         at_person()), :service, CAST(:resources AS text[]), :case_system, :case_ref) END AS duplicate,
     CASE WHEN CAST(:break_glass AS boolean) THEN
-        (SELECT ARRAY[b.lately, b.overdue] FROM break_glass_record(t.id) b) END AS break_glasses
+        (SELECT ARRAY[b.lately, b.overdue] FROM break_glass_record(t.id) b) END AS break_glasses,
+    d.person_id, d.employing_entity, d.office_country, d.physical_country, d.source, d.as_of, d.mac AS directorys_mac
 FROM tenants t JOIN policies p ON p.tenant_id = t.id AND p.version = t.policy_version
+LEFT JOIN directory_records d ON d.person_id = coalesce(CAST(:engineer AS uuid), at_person())
 WHERE t.id = coalesce(CAST(:tenant_id AS uuid), at_tenant())
 """)
 
@@ -63,55 +67,14 @@ class PromptedApprovers:
 
 
 @dataclass(frozen=True)
-class RequestInput:
-    """What an engineer asks for; `access_window` in seconds. A system names the engineer for whom it files.
-
-    `follows` is the request that is asked again by this one. Without `max_uses` it is as often as the policy says.
-    `not_before` is when access is to begin, None for at once. `extends` is the request whose window goes on by this
-    one, and `first_opened_at` when the first of these windows began. With `break_glass` a manager may open it in an
-    emergency without the customer.
-    `duplicate_reason` is why it is submitted beside an open request for the same case and resource. `case_check` is
-    what the ticket system says of the case, once a door has asked it.
-    """
-
-    tenant: str
-    service: str
-    resources: Sequence[str]
-    actions: Sequence[str]
-    reason_code: str
-    justification: str
-    case_ref: str | None
-    access_window: int
-    engineer: UUID | None = None
-    max_uses: int | None = None
-    not_before: datetime | None = None
-    follows: UUID | None = None
-    break_glass: bool = False
-    extends: UUID | None = None
-    first_opened_at: datetime | None = None
-    case_system: str | None = None
-    case_url: str | None = None
-    duplicate_reason: str | None = None
-    case_check: CaseCheck | None = None
-    context: Mapping[str, ContextValue] = field(default_factory=dict)
-
-    def timing(self, at: datetime) -> Timing:
-        """Return when it wants its window to begin, as terms look at it, if it is submitted now."""
-        if self.not_before is None:
-            return AT_ONCE
-        if self.first_opened_at is None:
-            return Timing(ahead=whole_seconds(self.not_before - at))
-        return Timing(used=whole_seconds(self.not_before - self.first_opened_at))
-
-
-@dataclass(frozen=True)
 class Evaluation:
     """What a submission meets at this moment. `mode` is the one that holds when access begins, dated consent and all.
 
     `was_denied` is whether the customer's last word about one of the resources was no. `pre_approval` is what the
     customer has approved beforehand and lets this open without being asked, once any review has endorsed it.
     `duplicate` is the engineer's open request for the same case and one of the resources.
-    `break_glass` is what has come of break-glass so far, where the submission is for it.
+    `break_glass` is what has come of break-glass so far, where the submission is for it. `requester_facts` is what
+    is on record of the requester.
     """
 
     party: Party
@@ -126,6 +89,7 @@ class Evaluation:
     at: datetime
     was_denied: bool
     level: Level | None
+    requester_facts: RequesterFacts
     pre_approval: CoveringPreApproval | None = None
     duplicate: UUID | None = None
     break_glass: BreakGlassRecord | None = None
@@ -164,6 +128,18 @@ class Evaluation:
         """Whom of the customer to ask first, and how many tiers that makes."""
         return first_approvers(self.terms, self.policy.groups, self.known, self.tenant.id)
 
+    def lacks(self, submission: RequestInput) -> list[tuple[str, str]]:
+        """Return what the submission lacks under the terms: fields, each with a sentence."""
+        return lacking(submission, self.terms, self.timing(submission), self.requester_facts, self.at)
+
+    def timing(self, submission: RequestInput) -> Timing:
+        """Return when the submission wants its window to begin, as terms look at it."""
+        if submission.not_before is None:
+            return AT_ONCE
+        if submission.first_opened_at is None:
+            return Timing(ahead=whole_seconds(submission.not_before - self.at))
+        return Timing(used=whole_seconds(submission.not_before - submission.first_opened_at))
+
     def obstacles(self) -> Iterator[str]:
         """Say why nobody could approve it; nothing to say means that it could be approved."""
         if self.first_state is State.REVIEWING and not self.managers:
@@ -188,7 +164,7 @@ def evaluate_request(
         UnknownTenant, TenantSuspended, PolicyUnverified, UnknownService, UnknownEngineer: as named.
     """
     authentication.enter(session, caller)
-    _, party = move(None, Action.SUBMIT, _submitting_parties(caller))
+    _, party = move(None, Action.SUBMIT, submitting_parties(caller))
     requester_id, requester = _requester(session, caller, party, submission)
     ask = request_facts(submission, services)
     if session.execute(TURN_TO, {"slug": submission.tenant}).one_or_none() is None:
@@ -197,6 +173,7 @@ def evaluate_request(
     if rules.suspended:
         raise TenantSuspended("The tenant is suspended. Requests can be submitted once it is resumed.")
     _in_catalogue(caller, party, submission, services)
+    ask = replace(ask, requester=_facts_of(session, caller, rules))
     return _evaluation(session, rules, party, (requester_id, requester), ask, submission)
 
 
@@ -216,6 +193,15 @@ def _values(ask: RequestFacts, tenant_id: UUID | None = None, of: RequestInput |
         case["case_ref"] = None
     facts = {"service": ask.service, "resources": list(ask.resources), "reason": ask.reason.value}
     return {"tenant_id": tenant_id, **facts, **case}
+
+
+def _facts_of(session: UnitOfWork, caller: Caller, rules: Row[Any]) -> RequesterFacts:
+    """Return what is on record of the requester; a record of the directory without a mark of ours says nothing."""
+    facts, parts = RequesterFacts(**caller.sign_in), row_macs.directory_record(rules)
+    if not (rules.person_id and row_macs.is_believed(session, rules.directorys_mac, parts, rules.person_id)):
+        return facts
+    said = rules.employing_entity, rules.office_country, rules.physical_country, rules.as_of
+    return replace(facts, **dict(zip(DIRECTORYS, said, strict=True)))
 
 
 def evaluate_what_if(
@@ -269,6 +255,7 @@ def _evaluation(  # noqa: PLR0917 - what is asked, by whom, and what it meets
         duplicate=rules.duplicate,
         break_glass=found and BreakGlassRecord(found[0], found[1], rules.was_denied),
         level=ask.level,
+        requester_facts=ask.requester,
     )
 
 
@@ -280,6 +267,7 @@ def request_facts(submission: RequestInput, services: Mapping[str, Service]) -> 
         tuple(submission.actions),
         Reason(submission.reason_code),
         tuple(submission.resources),
+        submission.severity,
         level=_highest_level(service, submission.actions) if service else None,
         context=submission.context,
     )
@@ -288,16 +276,6 @@ def request_facts(submission: RequestInput, services: Mapping[str, Service]) -> 
 def _highest_level(service: Service, actions: Collection[str]) -> Level:
     """Return the level of a request for these actions; one that the service does not have is refused elsewhere."""
     return max((service.levels.get(action, Level.ADMIN) for action in actions), key=LEVELS.index)
-
-
-def _submitting_parties(caller: Caller) -> set[Party]:
-    if caller.holds(Role.ENGINEER):
-        return {Party.ENGINEER}
-    if not caller.holds(Role.SYSTEM):
-        return set()
-    if Scope.REQUESTS_FILE not in caller.scopes:
-        raise NotYours(f"This token needs the scope {Scope.REQUESTS_FILE}: create a token that has it.")
-    return {Party.SYSTEM}
 
 
 def _requester(session: UnitOfWork, caller: Caller, party: Party, submission: RequestInput) -> tuple[UUID, str]:

@@ -17,12 +17,12 @@ from lockbox.requests import policy_store, queries
 from lockbox.requests.available_moves import now_is
 from lockbox.requests.deadlines import whole_seconds
 from lockbox.requests.decisions import ASKED_STATES
-from lockbox.requests.evaluate import RequestInput
 from lockbox.requests.lifecycle import State
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy import Timing, longest_window
 from lockbox.requests.policy_parts import HARD_ACCESS_LIMIT, CaseCheck
 from lockbox.requests.queries import RequestEntry
+from lockbox.requests.request_input import RequestInput
 from lockbox.requests.submit import SubmissionLimits, SubmittedRequest, submit
 from lockbox.requests.transition import Origin
 

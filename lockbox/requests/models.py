@@ -11,11 +11,12 @@ from sqlalchemy.orm import class_mapper
 from sqlmodel import Field, SQLModel, col
 
 from lockbox.audit.canonical import canonical
-from lockbox.identity.roles import SEE_ALL, SEE_THEIR_TENANTS, AuthMethod, Caller, Mode
+from lockbox.identity.roles import SEE_ALL, SEE_THEIR_TENANTS, AuthMethod, Caller, Mode, SignInKind
 from lockbox.requests.deadlines import RequestClock, whole_seconds
 from lockbox.requests.lifecycle import Action, State
 from lockbox.requests.policy import AT_ONCE, Timing
 from lockbox.requests.policy_parts import ApproveMeans, CaseCheck
+from lockbox.requests.requester import RequesterFacts, Severity
 from lockbox.sql import Ids, Instant, Texts, words
 
 
@@ -44,7 +45,8 @@ class AccessRequest(SQLModel, table=True):
     `case_system` is the ticket system of the case `case_ref`, `case_url` the case's page in it, `case_check` what
     the system said of it, None where it was not asked. `duplicate_of` is the
     open request for the same case and resource beside which this one was submitted nevertheless, and
-    `duplicate_reason` why.
+    `duplicate_reason` why. `severity` is what the requester calls it. The fields from `employing_entity` on are
+    the facts of the requester as of the submission: see `RequesterFacts`.
     """
 
     __tablename__ = "requests"
@@ -99,6 +101,27 @@ class AccessRequest(SQLModel, table=True):
     approve_means: ApproveMeans = Field(default=ApproveMeans.ATTESTED, sa_type=words(ApproveMeans))
     pre_approval_id: UUID | None = None
     break_glass: bool = False
+    severity: Severity | None = Field(default=None, sa_type=words(Severity))
+    employing_entity: str | None = Field(default=None, max_length=200)
+    office_country: str | None = Field(default=None, max_length=2)
+    physical_country: str | None = Field(default=None, max_length=2)
+    directory_as_of: datetime | None = Field(default=None, sa_type=Instant)
+    sign_in: SignInKind | None = Field(default=None, sa_type=words(SignInKind))
+    sign_in_means: AuthMethod | None = Field(default=None, sa_type=words(AuthMethod))
+    signed_in_at: datetime | None = Field(default=None, sa_type=Instant)
+
+    @property
+    def requester_facts(self) -> RequesterFacts:
+        """What was on record of the requester when this was submitted."""
+        return RequesterFacts(
+            self.employing_entity,
+            self.office_country,
+            self.physical_country,
+            self.directory_as_of,
+            self.sign_in,
+            self.sign_in_means,
+            self.signed_in_at,
+        )
 
     @property
     def open_resources(self) -> list[str]:
@@ -162,7 +185,8 @@ class AccessRequest(SQLModel, table=True):
         values = {name: getattr(row, name) for name in cls.model_fields}
         values |= {"state": State(row.state), "mode": Mode(row.mode)}
         values["approve_means"] = ApproveMeans(row.approve_means)
-        values["case_check"] = CaseCheck(row.case_check) if row.case_check else None
+        kinds = {"severity": Severity, "sign_in": SignInKind, "sign_in_means": AuthMethod, "case_check": CaseCheck}
+        values |= {name: kind(values[name]) for name, kind in kinds.items() if values[name] is not None}
         # As the ORM makes what it has read: a constructor sets each attribute by itself, which takes longer.
         request: Self = class_mapper(cls).class_manager.new_instance()
         request.__dict__.update(values)

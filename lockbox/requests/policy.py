@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Annotated, Any, Protocol, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from lockbox.identity.roles import Mode
+from lockbox.identity.roles import AuthMethod, Mode, SignInKind
 from lockbox.notifications.mail_text import duration
 from lockbox.requests.patterns import fits_case
 from lockbox.requests.policy_parts import (
@@ -26,9 +26,11 @@ from lockbox.requests.policy_parts import (
     CasePatterns,
     Characters,
     ChosenCasePatterns,
+    ChosenCountries,
     ChosenReasons,
     ChosenTiers,
     Comments,
+    Countries,
     EscalationMoments,
     Moments,
     PolicyPart,
@@ -36,6 +38,7 @@ from lockbox.requests.policy_parts import (
     ReasonedDecision,
     Reasons,
     Reminders,
+    RequesterMeans,
     SignInAge,
     Stages,
     StartAhead,
@@ -45,8 +48,13 @@ from lockbox.requests.policy_parts import (
     Uses,
     WarningTime,
 )
+from lockbox.requests.requester import RequesterFacts
 from lockbox.text_rules import Instant
 
+COUNTRIES, SIGN_IN = "countries", "sign_in"
+NOWHERE = "the vendor's directory does not say where the requester works and is"
+STRONG = frozenset({AuthMethod.OIDC, AuthMethod.PASSKEY, AuthMethod.SAMPLE})
+PERSONS_SIGN_INS = frozenset({SignInKind.SESSION, SignInKind.PROVIDER_TOKEN, SignInKind.DEVICE_LOGIN})
 STRICTNESS = (Mode.OFF, Mode.OBSERVE, Mode.ENFORCE)
 UNVERIFIED = (
     "The customer's policy was changed in the database, and not by Lockbox: no request is submitted or opened under "
@@ -99,6 +107,10 @@ class Terms(PolicyPart):
         break_glass_people: who of the vendor may take part in it; None is every engineer and manager.
         break_glass_ceiling: how long such a window may last.
         break_glass_monthly: how many of them may open within 30 days.
+        countries: where the requester's office must be and the requester too; None is anywhere. Where the vendor's
+            directory does not say it, it is not there.
+        requester_means: how the requester must have signed in to submit.
+        requester_sign_in_age: how old that sign-in may be then; None is any age.
     """
 
     vendor_review: Switch = True
@@ -134,6 +146,9 @@ class Terms(PolicyPart):
     break_glass_people: BreakGlassPeople | None = None
     break_glass_ceiling: BreakGlassWindow = HARD_BREAK_GLASS_LIMIT
     break_glass_monthly: BreakGlassNumber = 2
+    countries: Countries | None = None
+    requester_means: RequesterMeans = RequesterMeans.ANY
+    requester_sign_in_age: SignInAge | None = None
 
 
 class Overrides(PolicyPart):
@@ -172,6 +187,9 @@ class Overrides(PolicyPart):
     break_glass_people: BreakGlassPeople | None = None
     break_glass_ceiling: BreakGlassWindow | None = None
     break_glass_monthly: BreakGlassNumber | None = None
+    countries: ChosenCountries | None = None
+    requester_means: RequesterMeans | None = None
+    requester_sign_in_age: SignInAge | None = None
 
     @model_validator(mode="after")
     def _says_something(self) -> Self:
@@ -201,6 +219,8 @@ AT_ONCE = Timing()
 
 def defects(
     terms: Terms,
+    requester: RequesterFacts,
+    submitted_at: datetime,
     *,
     reason: Reason,
     justification: str,
@@ -226,6 +246,8 @@ def defects(
         yield "access_window", f"The access window may be at most {duration(terms.access_ceiling)}."
     elif timing.used is not None and access_window > (left := total_ceiling(terms) - timing.used):
         yield "access_window", _no_longer(total_ceiling(terms), left)
+    yield from _elsewhere(terms, requester)
+    yield from _weak_sign_in(terms, requester, submitted_at)
     if timing.ahead is not None:
         yield from _start_defects(terms, timing.ahead)
 
@@ -255,6 +277,31 @@ def longest_window(asked: int, terms: Terms, timing: Timing, *, break_glass: boo
     return longest if timing.used is None else min(longest, total_ceiling(terms) - timing.used)
 
 
+def _elsewhere(terms: Terms, requester: RequesterFacts) -> Iterator[tuple[str, str]]:
+    if (allowed := terms.countries) is None:
+        return
+    places = (("the requester's office", requester.office_country), ("the requester", requester.physical_country))
+    said = dict.fromkeys(f"{where} is in {at}" if at else NOWHERE for where, at in places if at not in allowed)
+    if said:
+        only = f"from {', '.join(sorted(allowed))} only" if allowed else "from no country"
+        yield COUNTRIES, f"This tenant accepts requests {only}; {', and '.join(said)}."
+
+
+def _weak_sign_in(terms: Terms, requester: RequesterFacts, submitted_at: datetime) -> Iterator[tuple[str, str]]:
+    is_sample = requester.sign_in_means is AuthMethod.SAMPLE
+    is_persons = is_sample or requester.sign_in in PERSONS_SIGN_INS
+    if terms.requester_means is RequesterMeans.STRONG and not (is_persons and requester.sign_in_means in STRONG):
+        yield SIGN_IN, "This tenant requires the requester to sign in with a passkey or an identity provider."
+    elif terms.requester_means is RequesterMeans.SIGN_IN and not is_persons:
+        yield SIGN_IN, "This tenant requires the requester to sign in: a token or a service account is not enough."
+    age = terms.requester_sign_in_age
+    if age is None or is_sample:
+        return
+    at = requester.signed_in_at
+    if not is_persons or at is None or submitted_at - at > timedelta(seconds=age):
+        yield SIGN_IN, f"This tenant requires that the requester signed in at most {duration(age)} before submitting."
+
+
 class AskedAccess(Protocol):
     """What terms look at in a request, submitted or about to be."""
 
@@ -282,14 +329,29 @@ class SubmittedAccess(AskedAccess, Protocol):
     def case_check(self) -> str | None:
         """What its ticket system said of the case when it was submitted."""
 
+    @property
+    def requester_facts(self) -> RequesterFacts:
+        """What was on record of the requester then."""
 
-def lacking(
-    asked: AskedAccess, terms: Terms, timing: Timing, access_window: int | None = None
+    @property
+    def created_at(self) -> datetime:
+        """When that was."""
+
+
+def lacking(  # noqa: PLR0917 - what is asked, and all that it is judged by
+    asked: AskedAccess,
+    terms: Terms,
+    timing: Timing,
+    requester: RequesterFacts,
+    submitted_at: datetime,
+    access_window: int | None = None,
 ) -> list[tuple[str, str]]:
     """Return what a request lacks under the terms: fields, each with a sentence; by its own window or another."""
     return list(
         defects(
             terms,
+            requester,
+            submitted_at,
             reason=Reason(asked.reason_code),
             justification=asked.justification,
             case_ref=asked.case_ref,
@@ -306,7 +368,8 @@ def fewest(*limits: int | None) -> int | None:
 
 def lacking_today(asked: SubmittedAccess, terms: Terms, timing: Timing) -> list[tuple[str, str]]:
     """Return what a pending request lacks under the terms of today; a lower ceiling only shortens its window."""
-    found = lacking(asked, terms, timing, max(longest_window(asked.access_window, terms, timing), 1))
+    window = max(longest_window(asked.access_window, terms, timing), 1)
+    found = lacking(asked, terms, timing, asked.requester_facts, asked.created_at, window)
     demanded = terms.unconfirmed_case is UnconfirmedCase.REFUSE and asked.case_ref
     if demanded and asked.case_check != CaseCheck.CONFIRMED:
         found.append(("case_ref", "This tenant requires that the ticket system confirms the case."))

@@ -22,7 +22,7 @@ SECONDS = frozenset(
     {
         *("review_window", "approval_window", "access_ceiling", "closing_warning"),
         *("total_access_ceiling", "start_ahead"),
-        *("sign_in_age", "revoke_sign_in_age", "break_glass_ceiling"),
+        *("sign_in_age", "revoke_sign_in_age", "requester_sign_in_age", "break_glass_ceiling"),
     }
 )
 TERMS = {
@@ -54,6 +54,9 @@ TERMS = {
     "sign_in_age": "Re-authenticate to approve after",
     "revoke_sign_in_age": "Re-authenticate to revoke after",
     "comment_required": "Reason required to",
+    "countries": "Countries of the requester",
+    "requester_means": "How the requester must sign in",
+    "requester_sign_in_age": "Requester must have signed in within",
     "questions_stop_clock": "The time to answer pauses while a question is unanswered",
     "break_glass_services": "Break-glass for",
     "break_glass_people": "Who of the vendor may use break-glass",
@@ -144,8 +147,9 @@ def _terms(prefix: str, terms: dict[str, Any]) -> Iterator[tuple[str, str]]:
                     yield f"{prefix}tiers.{number}", _listed(groups)
             case "reasons":
                 yield f"{prefix}reasons", _listed(sorted(value))
-            case "comment_required" | "break_glass_services" | "break_glass_people":
-                yield f"{prefix}{name}", "anybody" if value is None else _listed(sorted(value)) or ABSENT
+            case "comment_required" | "countries" | "break_glass_services" | "break_glass_people":
+                anything = "none" if name == "countries" else "anybody"
+                yield f"{prefix}{name}", anything if value is None else _listed(sorted(value)) or ABSENT
             case "case_patterns":
                 yield f"{prefix}{name}", _listed(value) or ABSENT
             case "escalation" | "review_escalation" | "approval_reminders" | "review_reminders":

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
+from lockbox.countries import Country
 from lockbox.requests.patterns import CasePattern
 from lockbox.text_rules import IS_WHOLE
 
@@ -75,6 +76,17 @@ class CaseCheck(StrEnum):
 
     CONFIRMED = "confirmed"
     UNCONFIRMED = "unconfirmed"
+
+
+class RequesterMeans(StrEnum):
+    """How the requester must have signed in to submit: anyhow, as a person, or with a passkey or identity provider.
+
+    In the order of their letters, which is also that of their strictness.
+    """
+
+    ANY = "any"
+    SIGN_IN = "sign-in"
+    STRONG = "strong"
 
 
 class PolicyPart(BaseModel):
@@ -171,6 +183,10 @@ Reasons = Annotated[
     PlainSerializer(_in_order, return_type=list[Reason], when_used="json"),
 ]
 ChosenReasons = Annotated[Reasons, Field(min_length=1)]
+Countries = Annotated[
+    frozenset[Country], BeforeValidator(_given_once), PlainSerializer(sorted, return_type=list[str], when_used="json")
+]
+ChosenCountries = Annotated[Countries, Field(min_length=1)]
 Comments = Annotated[
     frozenset[ReasonedDecision], PlainSerializer(_by_name, return_type=list[ReasonedDecision], when_used="json")
 ]

@@ -13,11 +13,13 @@ from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, model
 
 from config.context_schema import LARGEST, LONGEST_TEXT, MOST_PARAMETERS, NAME, ContextValue
 from config.service_catalogue import LEVELS, Level
+from lockbox.countries import Country
 from lockbox.requests.patterns import MOST_STARS, fits
 from lockbox.requests.policy import Consent, Overrides, Terms
 from lockbox.requests.policy_parts import (
     ApprovalStage,
     ChosenCasePatterns,
+    ChosenCountries,
     ChosenReasons,
     ChosenTiers,
     GroupName,
@@ -28,6 +30,7 @@ from lockbox.requests.policy_parts import (
     T,
     Word,
 )
+from lockbox.requests.requester import UNKNOWN, RequesterFacts, Severity
 from lockbox.text_rules import LINE_PATTERN, WILDCARD_PATTERN, check_line, check_resource_pattern
 
 MOST_RULES = 100
@@ -41,6 +44,8 @@ Line = Annotated[
     AfterValidator(check_line),
     Field(json_schema_extra={"pattern": LINE_PATTERN}),
 ]
+UNNAMED = Field(exclude_if=lambda value: not value)
+"""Of a dimension that a rule does not name: processes of the last release do not know it, as `LATER_TERMS`."""
 Members = Annotated[Once[UUID], Field(max_length=MOST_MEMBERS)]
 NAMES_ALONE = {"additionalProperties": False, "propertyNames": {"maxLength": 63}}
 
@@ -61,11 +66,13 @@ LESS_IS_STRICTER = (
     "questions_stop_clock",
     "break_glass_ceiling",
     "break_glass_monthly",
+    "requester_sign_in_age",
 )
 LATER_TERMS = frozenset(
     {
         *("total_access_ceiling", "start_ahead", "case_patterns", "unconfirmed_case"),
         *("break_glass_services", "break_glass_people", "break_glass_ceiling", "break_glass_monthly"),
+        *("countries", "requester_means", "requester_sign_in_age"),
     }
 )
 """The terms that processes of the last release do not know: what is stored names them only where they are set."""
@@ -73,13 +80,13 @@ EITHER_SAYS = ("approval_reminders", "review_reminders", "case_patterns")
 EARLIEST = ("escalation", "review_escalation")
 MORE_IS_STRICTER = (
     *("vendor_review", "quorum", "require_case", "justification_least", "report_on_close"),
-    *("approve_means", "unconfirmed_case"),
+    *("approve_means", "unconfirmed_case", "requester_means"),
 )
 
 
 @dataclass(frozen=True)
 class RequestFacts:
-    """What somebody asks for, as far as rules look at it.
+    """What somebody asks for, and who asks, as far as rules look at it.
 
     `level` is that of the actions and `context` what the request says of itself; None where that is not known.
     """
@@ -88,6 +95,8 @@ class RequestFacts:
     actions: Collection[str]
     reason: Reason
     resources: Collection[str]
+    severity: Severity | None = None
+    requester: RequesterFacts = UNKNOWN
     level: Level | None = None
     context: Mapping[str, ContextValue] = field(default_factory=dict)
 
@@ -170,6 +179,8 @@ class Match(PolicyPart):
 
     `context` has for parameters of the named services the values that it is about; a parameter that a request does
     not give, and a level that is not known, could be any of them.
+    `outside_countries` is about requesters whose office is in none of them, or who are in none of them themselves,
+    and `outside_entities` about those whom none of these employs; of whom it is not known, the rule is about them.
     """
 
     model_config = ConfigDict(json_schema_extra=_about_something)
@@ -185,11 +196,17 @@ class Match(PolicyPart):
         Field(max_length=MOST_PARAMETERS, json_schema_extra=NAMES_ALONE, exclude_if=_is_empty),
         AfterValidator(_each_sorted),
     ] = Field(default_factory=dict)
+    severities: Annotated[Once[Severity], UNNAMED] = ()
+    outside_countries: Annotated[Once[Country], UNNAMED] = ()
+    outside_entities: Annotated[Once[Line], Field(max_length=MOST_MATCHING_RULES), UNNAMED] = ()
 
     @model_validator(mode="after")
     def _is_about_something(self) -> Self:
-        if not (self.services or self.actions or self.reasons or self.resources or self.levels):
-            raise ValueError("name a service, action, level, reason or resource; what holds for all needs no rule")
+        if not any(dimension for name, dimension in self if name != "context"):
+            raise ValueError(
+                "name a service, action, level, reason, resource, severity, country or entity; "
+                "what holds for all needs no rule"
+            )
         if self.context and not self.services:
             raise ValueError("name the services whose parameters these are")
         return self
@@ -203,6 +220,9 @@ class Match(PolicyPart):
             and (not self.levels or ask.level is None or ask.level in self.levels)
             and all(_meets(ask.context.get(name), values) for name, values in self.context.items())
             and (not self.resources or any(fits(p, resource) for p in self.resources for resource in ask.resources))
+            and (not self.severities or ask.severity in self.severities)
+            and (not self.outside_countries or not ask.requester.countries.issubset(self.outside_countries))
+            and (not self.outside_entities or ask.requester.employing_entity not in self.outside_entities)
         )
 
     def could_match(self, some: RequestFacts) -> bool:
@@ -236,6 +256,7 @@ class Policy(Terms):
     review_reminders: Reminders = (50, 83)
     reasons: ChosenReasons = frozenset(Reason)
     case_patterns: ChosenCasePatterns = ()
+    countries: ChosenCountries | None = None
     rules: Annotated[tuple[Rule, ...], Field(max_length=MOST_RULES)] = ()
     groups: Groups = Field(default_factory=dict)
     consent: Consent | None = None
@@ -285,12 +306,12 @@ def stored(policy: Policy) -> dict[str, Any]:
 def stricter(a: Terms, b: Terms) -> Terms:
     """Return the strictest of both, field by field; associative, commutative and idempotent.
 
-    Stages add up, with the larger quorum of each group, which agrees in the later step of the two. Only reasons that
-    both accept are left, perhaps none. A case has to fit the patterns of both. A group is prompted as early as either
-    side says; a side without tiers has no say in that. So is each tier of the vendor's managers. Who is waited for is
-    reminded whenever either side says, and a window's end is announced as early as either does, and reported if
-    either says so. A decision needs a comment if either side says so. Break-glass is for services and people that
-    both sides name.
+    Stages add up, with the larger quorum of each group, which agrees in the later step of the two. Only reasons and
+    countries that both accept are left, perhaps none. A case has to fit the patterns of both. A group is prompted as
+    early as either side says; a side without tiers has no say in that. So is each tier of the vendor's managers. Who
+    is waited for is reminded whenever either side says, and a window's end is announced as early as either does, and
+    reported if either says so. A decision needs a comment if either side says so. Break-glass is for
+    services and people that both sides name.
     """
     return Terms.model_validate(
         {name: min(getattr(a, name), getattr(b, name), key=_limit) for name in LESS_IS_STRICTER}
@@ -302,6 +323,7 @@ def stricter(a: Terms, b: Terms) -> Terms:
         | {"reasons": a.reasons & b.reasons, "stages": _stages(a, b), "tiers": _tiers(a, b)}
         | {"break_glass_services": _named_by_both(a.break_glass_services, b.break_glass_services)}
         | {"break_glass_people": _named_by_both(a.break_glass_people, b.break_glass_people)}
+        | {"countries": _countries(a, b)}
     )
 
 
@@ -316,6 +338,7 @@ def loosens(old: Terms, new: Terms) -> bool:
         any(_limit(getattr(new, name)) > _limit(getattr(old, name)) for name in LESS_IS_STRICTER)
         or any(getattr(new, name) < getattr(old, name) for name in MORE_IS_STRICTER)
         or not new.reasons <= old.reasons
+        or _countries(old, new) != new.countries
         or not new.comment_required >= old.comment_required
         or not set(new.case_patterns) >= set(old.case_patterns)
         or any(_is_looser(stages.get(stage.group), stage) for stage in old.stages)
@@ -362,6 +385,12 @@ def _limit(value: float | None) -> float:
 
 def _is_looser(new: ApprovalStage | None, old: ApprovalStage) -> bool:
     return new is None or new.quorum < old.quorum or new.order < old.order
+
+
+def _countries(a: Terms, b: Terms) -> frozenset[str] | None:
+    if a.countries is None or b.countries is None:
+        return b.countries if a.countries is None else a.countries
+    return a.countries & b.countries
 
 
 def _stages(a: Terms, b: Terms) -> tuple[ApprovalStage, ...]:

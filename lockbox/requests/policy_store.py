@@ -32,6 +32,7 @@ from lockbox.requests.policy import (
 from lockbox.requests.policy_parts import Reason
 from lockbox.requests.policy_rules import Policy, RequestFacts, merged, stricter, terms_for
 from lockbox.requests.quorum import has_steps
+from lockbox.requests.requester import RequesterFacts
 
 MOST_KEPT = 1024
 MatchingRules = tuple[int, ...]
@@ -56,7 +57,7 @@ And the state of the request that this one extends, if it does.
 OWN_AND_TODAYS = text(f"WITH {RULED} SELECT * FROM ruled")  # noqa: S608 - ours
 ASKS = text("""
 SELECT r.id, r.tenant_id, r.policy_version, r.service, r.actions, r.reason_code, r.resources, r.level, r.context,
-    t.policy_version AS todays
+    r.severity, r.employing_entity, r.office_country, r.physical_country, t.policy_version AS todays
 FROM requests r JOIN tenants t ON t.id = r.tenant_id WHERE r.id = ANY(:ids)
 """)
 READ_MANY = text("""
@@ -67,8 +68,8 @@ JOIN unnest(CAST(:tenants AS uuid[]), CAST(:versions AS integer[])) AS w (tenant
     ON w.tenant_id = p.tenant_id AND w.version = p.version
 """)
 OF_REQUESTS = text("""
-SELECT r.id, r.service, r.actions, r.reason_code, r.resources, r.level, r.context, own.body::text AS own,
-    today.body::text AS today
+SELECT r.id, r.service, r.actions, r.reason_code, r.resources, r.level, r.context, r.severity, r.employing_entity,
+    r.office_country, r.physical_country, own.body::text AS own, today.body::text AS today
 FROM requests r JOIN tenants t ON t.id = r.tenant_id
 JOIN policies own ON own.tenant_id = t.id AND own.version = r.policy_version
 JOIN policies today ON today.tenant_id = t.id AND today.version = t.policy_version
@@ -196,7 +197,7 @@ def effective_policies(session: UnitOfWork, request_ids: Sequence[UUID]) -> dict
     answered: dict[tuple[object, ...], EffectivePolicy] = {}
     answers = {}
     for row in rows:
-        of_row = row.level, json.dumps(row.context, sort_keys=True)
+        of_row = row.level, json.dumps(row.context, sort_keys=True), row.severity, *_places(row)
         ask = (row.service, tuple(row.actions), row.reason_code, tuple(row.resources), *of_row)
         key = (row.tenant_id, row.policy_version, row.todays, ask)
         if key not in answered:
@@ -265,14 +266,18 @@ def _effective_policy(own: Policy, today: Policy, version: int, mode: Mode, term
 
 def facts_of(asked: AccessRequest | Row[Any]) -> RequestFacts:
     """Return the part of a request that rules look at."""
+    what = asked.service, tuple(asked.actions), Reason(asked.reason_code), tuple(asked.resources)
     return RequestFacts(
-        asked.service,
-        tuple(asked.actions),
-        Reason(asked.reason_code),
-        tuple(asked.resources),
+        *what,
+        asked.severity,
+        RequesterFacts(*_places(asked)),
         level=Level(asked.level) if asked.level else None,
         context=asked.context or {},
     )
+
+
+def _places(asked: AccessRequest | Row[Any]) -> tuple[str | None, str | None, str | None]:
+    return asked.employing_entity, asked.office_country, asked.physical_country
 
 
 def _stricter(own: str, today: str, ask: RequestFacts) -> Terms:

@@ -18,7 +18,7 @@ from lockbox.notifications.outbox import NotifiedMove
 from lockbox.notifications.recipients import RecipientDirectory
 from lockbox.requests import deadlines, decisions, policy_store, submit
 from lockbox.requests.cases import DUPLICATE
-from lockbox.requests.evaluate import NOBODY, Evaluation, RequestInput, evaluate_request
+from lockbox.requests.evaluate import NOBODY, Evaluation, evaluate_request
 from lockbox.requests.lifecycle import Action, Party, State
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy import Terms, customer_decides, lacking_today, longest_window
@@ -26,6 +26,7 @@ from lockbox.requests.policy_parts import FIRST_STEP, ReasonedDecision
 from lockbox.requests.policy_rules import Policy
 from lockbox.requests.policy_store import EffectivePolicy
 from lockbox.requests.quorum import Vote, missing, who_lacks
+from lockbox.requests.request_input import RequestInput
 
 OVER = "It times out: under the new policy, its approval deadline has passed."
 UNREVIEWED = "Nobody can approve it: no manager of the vendor has reviewed it. The vendor has to submit it again."

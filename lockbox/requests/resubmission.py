@@ -14,9 +14,10 @@ from lockbox.errors import AlreadyAskedAgain, Conflict, NotTimedOut, NotYours
 from lockbox.identity import authentication
 from lockbox.identity.roles import Caller
 from lockbox.requests import queries
-from lockbox.requests.evaluate import RequestInput
 from lockbox.requests.lifecycle import State
 from lockbox.requests.models import AccessRequest
+from lockbox.requests.request_input import RequestInput
+from lockbox.requests.requester import Severity
 from lockbox.requests.submit import SubmissionLimits, SubmittedRequest, submit
 from lockbox.requests.transition import Origin
 
@@ -87,5 +88,6 @@ def _same(earlier: Row[Any], request_id: UUID, at: datetime) -> RequestInput:
         max_uses=earlier.max_uses,
         engineer=earlier.requester_id,
         follows=request_id,
+        severity=Severity(earlier.severity) if earlier.severity else None,
         not_before=earlier.not_before if earlier.not_before and earlier.not_before > at else None,
     )

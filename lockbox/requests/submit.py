@@ -2,10 +2,11 @@
 
 import json
 from base64 import b64decode
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from math import ceil
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import text
@@ -18,6 +19,7 @@ from lockbox.database import Query, UnitOfWork
 from lockbox.errors import (
     NobodyCanApprove,
     PolicyNotMet,
+    SignInAgain,
     TooMany,
     WindowTooLong,
 )
@@ -31,14 +33,14 @@ from lockbox.requests.deadlines import deadline, wake_at
 from lockbox.requests.evaluate import (
     Evaluation,
     PromptedApprovers,
-    RequestInput,
     ahead_of_evaluation,
     evaluate_request,
 )
 from lockbox.requests.lifecycle import Action, Party, State
 from lockbox.requests.models import AccessRequest
-from lockbox.requests.policy import fewest, lacking, longest_window
+from lockbox.requests.policy import SIGN_IN, fewest, longest_window
 from lockbox.requests.policy_parts import ApproveMeans, UnconfirmedCase
+from lockbox.requests.request_input import RequestInput
 from lockbox.requests.transition import Move, Origin, actor_for
 from lockbox.sql import new_id
 
@@ -51,6 +53,8 @@ FROM events e WHERE e.request_id = :id AND e.internal AND e.action <> 'notified'
 ORDER BY e.at, e.id
 """)
 MAIL_OF = text("SELECT email FROM people WHERE id = :id")
+WHO_ASKS = ("severity", "directory_as_of", "sign_in", "sign_in_means", "signed_in_at")
+WORKS_AT = ("employing_entity", "office_country", "physical_country")
 MINUTE = timedelta(minutes=1)
 NTH_SUBMISSION = text("SELECT tenant_at, person_at FROM nth_submission(at_tenant(), :most_tenant, :most_person)")
 MOST_UNSEEN = 24
@@ -93,7 +97,13 @@ def facts(request: AccessRequest) -> dict[str, Plain]:
         **({"duplicate_of": request.duplicate_of} if request.duplicate_of else {}),
         **({"break_glass": True} if request.break_glass else {}),
         **({"level": request.level} if request.level else {}),
+        **_known(request, WHO_ASKS),
     }
+
+
+def _known(request: AccessRequest, names: Iterable[str]) -> dict[str, Any]:
+    """Return what the request says of its requester under these names, and no more than is known."""
+    return {name: value for name in names if (value := getattr(request, name)) is not None}
 
 
 def personal(request: AccessRequest) -> dict[str, str | None]:
@@ -105,6 +115,7 @@ def personal(request: AccessRequest) -> dict[str, str | None]:
         "duplicate_reason": request.duplicate_reason,
         "resources": json.dumps(request.resources, ensure_ascii=False),
         **({"context": request.context_text} if request.context else {}),
+        **_known(request, WORKS_AT),
     }
 
 
@@ -175,7 +186,7 @@ def submit(
         NotYours: the caller is neither an engineer nor a service account that may submit for one.
         UnknownTenant, TenantSuspended, UnknownService, UnknownEngineer: as named.
         PolicyNotMet, WindowTooLong: the tenant's policy asks for something else; `errors` says what.
-        SignInAgain: it is for break-glass, and the sign-in is not good enough for that.
+        SignInAgain: the engineer's sign-in is not good enough, for the policy or for break-glass.
         NobodyCanApprove: too few people could ever approve it; the sentence says why.
         CaseUnchecked: the policy demands that the ticket system confirms the case; a door asks it, and submits again.
         DuplicateRequest: the engineer has an open request for the same case and resource, and no reason is given.
@@ -228,7 +239,7 @@ def _asked(evaluation: Evaluation) -> PromptedApprovers:
 
 def lacks_of(submission: RequestInput, evaluation: Evaluation) -> list[tuple[str, str]]:
     """Return what a submission lacks under the terms that it meets: fields, each with a sentence."""
-    lacks = lacking(submission, evaluation.terms, submission.timing(evaluation.at))
+    lacks = evaluation.lacks(submission)
     if evaluation.break_glass:
         if submission.not_before or submission.extends:
             lacks.append(("not_before", "By break-glass access begins at once, and extends no other."))
@@ -238,11 +249,13 @@ def lacks_of(submission: RequestInput, evaluation: Evaluation) -> list[tuple[str
 
 
 def _meets(submission: RequestInput, evaluation: Evaluation) -> None:
-    timing = submission.timing(evaluation.at)
+    timing = evaluation.timing(submission)
     lacks = lacks_of(submission, evaluation)
     if not lacks:
         return
     sentence = " ".join(said for _, said in lacks)
+    if {field for field, _ in lacks} == {SIGN_IN} and evaluation.party is Party.ENGINEER:
+        raise SignInAgain(sentence, max_age=evaluation.terms.requester_sign_in_age)
     if [field for field, _ in lacks] == ["access_window"]:
         limit = max(longest_window(submission.access_window, evaluation.terms, timing), 0)
         raise WindowTooLong(sentence, field="access_window", limit_seconds=limit)
@@ -346,6 +359,8 @@ def _new(caller: Caller, submission: RequestInput, evaluation: Evaluation) -> Ac
         first_opened_at=submission.first_opened_at,
         not_before=submission.not_before,
         break_glass=submission.break_glass,
+        severity=submission.severity,
+        **vars(evaluation.requester_facts),
     )
     request.wake_at = wake_at(transition.phase_of(request, evaluation.known), terms, at)
     return request

@@ -30,13 +30,15 @@ new_request AS (
         case_ref, case_system, case_url, case_check, duplicate_of, duplicate_reason, mode, policy_version, token_id,
         submitted_by, consent_until, quorum, approval_window, access_window, max_uses, state, version, deadline_at,
         wake_at, created_at, asked_at, tiers_asked, follows, opened_at, approve_means, pre_approval_id,
-        extends, first_opened_at, not_before, break_glass, level, context)
+        extends, first_opened_at, not_before, break_glass, level, context, severity, employing_entity, office_country,
+        physical_country, directory_as_of, sign_in, sign_in_means, signed_in_at)
     VALUES (:id, :tenant_id, :requester_id, :service, CAST(:resources AS text[]), CAST(:actions AS text[]),
         :reason_code, :justification, :case_ref, :case_system, :case_url, :case_check, :duplicate_of,
         :duplicate_reason, :mode, :policy_version, :token_id, :submitted_by, :consent_until, :quorum,
         :approval_window, :access_window, :max_uses, :state, :version, :deadline_at, :wake_at, :created_at, :asked_at,
         :tiers_asked, :follows, :opened_at, :approve_means, :pre_approval_id, :extends, :first_opened_at,
-        :not_before, :break_glass, :level, CAST(:context AS jsonb))
+        :not_before, :break_glass, :level, CAST(:context AS jsonb), :severity, :employing_entity, :office_country,
+        :physical_country, :directory_as_of, :sign_in, :sign_in_means, :signed_in_at)
 )"""
 
 MOVED = """
@@ -198,6 +200,7 @@ def phase_of(row: AccessRequest | Row[Any], known: RecipientDirectory) -> Phase:
         review_tiers=known.review_tiers,
         warned=row.warned,
         opens_at=row.opens_at,
+        severity=row.severity,
     )
 
 

@@ -65,6 +65,10 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
         AND 'case:close' = ANY (k.scopes) AND k.revoked_at IS NULL AND k.expires_at > clock_timestamp()
 $$;
 
+-- The person of whom a service account writes what the vendor's directory says.
+CREATE FUNCTION at_directory() RETURNS uuid LANGUAGE sql STABLE
+    AS $$ SELECT nullif(current_setting('lockbox.directory', true), '')::uuid $$;
+
 -- A command of the database's owner sets this first, and no server can: `session_user` is the login.
 CREATE FUNCTION is_owner_command(what text) RETURNS boolean LANGUAGE sql STABLE AS $$
     SELECT session_user = 'lockbox_owner' AND coalesce(current_setting('lockbox.owner_command', true), '') = what
@@ -268,7 +272,7 @@ CREATE FUNCTION leads_to(state text) RETURNS text[] LANGUAGE sql IMMUTABLE AS $$
 $$;
 
 -- Whether a policy requires signed approvals: as `fits` in lockbox/requests/patterns.py and `Match.matches` in
--- policy_rules.py beside it.
+-- policy_rules.py beside it. By these parameters processes of 0.2.0 ask.
 CREATE FUNCTION fits(pattern text, resource text) RETURNS boolean LANGUAGE sql IMMUTABLE AS $$
     SELECT resource LIKE replace(replace(replace(replace(pattern, '\', '\\'), '%', '\%'), '_', '\_'), '*', '%')
 $$;
@@ -300,6 +304,34 @@ $$;
 CREATE FUNCTION demands_passkeys(policy jsonb, service text, actions text[], reason text, resources text[])
 RETURNS boolean LANGUAGE sql IMMUTABLE AS $$
     SELECT demands_passkeys(policy, service, actions, reason, resources, NULL, NULL)
+$$;
+
+-- The same of a request as it was submitted, and by whom.
+CREATE FUNCTION demands_passkeys(policy jsonb, request requests) RETURNS boolean LANGUAGE sql IMMUTABLE AS $$
+    SELECT coalesce(policy ->> 'approve_means', '') = 'passkey-signed' OR EXISTS (
+        SELECT FROM jsonb_array_elements(coalesce(policy -> 'rules', '[]')) AS rule
+        CROSS JOIN LATERAL (SELECT coalesce(rule #> '{match,services}', '[]') AS services,
+            coalesce(rule #> '{match,actions}', '[]') AS actions,
+            coalesce(rule #> '{match,reasons}', '[]') AS reasons,
+            coalesce(rule #> '{match,resources}', '[]') AS resources,
+            coalesce(rule #> '{match,levels}', '[]') AS levels,
+            coalesce(rule #> '{match,context}', '{}') AS context,
+            coalesce(rule #> '{match,severities}', '[]') AS severities,
+            coalesce(rule #> '{match,outside_countries}', '[]') AS countries,
+            coalesce(rule #> '{match,outside_entities}', '[]') AS entities) AS about
+        WHERE rule #>> '{terms,approve_means}' = 'passkey-signed'
+            AND (about.services = '[]' OR about.services ? request.service)
+            AND (about.actions = '[]' OR about.actions ?| request.actions)
+            AND (about.reasons = '[]' OR about.reasons ? request.reason_code)
+            AND (about.resources = '[]' OR EXISTS (SELECT FROM jsonb_array_elements_text(about.resources) AS pattern,
+                unnest(request.resources) AS resource WHERE fits(pattern, resource)))
+            AND (about.levels = '[]' OR request.level IS NULL OR about.levels ? request.level)
+            AND NOT EXISTS (SELECT FROM jsonb_each(about.context) AS parameter
+                WHERE NOT parameter.value @> (request.context -> parameter.key))
+            AND (about.severities = '[]' OR coalesce(about.severities ? request.severity, false))
+            AND (about.countries = '[]' OR NOT (coalesce(about.countries ? request.office_country, false)
+                AND coalesce(about.countries ? request.physical_country, false)))
+            AND (about.entities = '[]' OR NOT coalesce(about.entities ? request.employing_entity, false)))
 $$;
 
 -- Whether what a customer has approved beforehand lets a request be open: it covers what is open, for no longer and until
@@ -394,7 +426,7 @@ $$;
 CREATE FUNCTION lock_earlier_request(of_request uuid) RETURNS TABLE (
     tenant text, requester_id uuid, service text, resources text[], actions text[], reason_code text,
     justification text, case_ref text, case_system text, case_url text, access_window integer, max_uses integer,
-    not_before timestamptz, state text, open_follower uuid, context jsonb
+    not_before timestamptz, state text, open_follower uuid, context jsonb, severity text
 ) LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
     r requests;
@@ -410,7 +442,7 @@ BEGIN
         r.justification::text, r.case_ref::text, r.case_system::text, r.case_url::text, r.access_window, r.max_uses,
         r.not_before,
         r.state::text,
-        (SELECT f.id FROM requests f WHERE f.follows = r.id AND f.closed_at IS NULL), r.context
+        (SELECT f.id FROM requests f WHERE f.follows = r.id AND f.closed_at IS NULL), r.context, r.severity::text
     FROM tenants t WHERE t.id = r.tenant_id;
 END $$;
 
@@ -992,6 +1024,11 @@ $$;
 CREATE FUNCTION marked_gate_identities(people uuid[]) RETURNS SETOF gate_identities
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     SELECT g.* FROM gate_identities g WHERE g.person_id = ANY (people)
+$$;
+
+CREATE FUNCTION marked_directory_records(people uuid[]) RETURNS SETOF directory_records
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    SELECT d.* FROM directory_records d WHERE d.person_id = ANY (people)
 $$;
 
 CREATE FUNCTION marked_sessions(people uuid[]) RETURNS SETOF sessions

@@ -11,7 +11,7 @@ GRANT INSERT (id, tenant_id, internal, request_id, seq, at, action, actor_id, ac
 -- The API
 
 GRANT SELECT, INSERT ON people, tenants, policies, memberships, eligible_delegates, delegations, passkeys, identities,
-    gate_identities, enforcements, report_consents, tokens, sessions, sign_ins, sign_in_counts, device_logins, requests, decisions, questions, request_reads,
+    gate_identities, directory_records, enforcements, report_consents, tokens, sessions, sign_ins, sign_in_counts, device_logins, requests, decisions, questions, request_reads,
     pre_approvals, pre_approval_votes, idempotency_keys, event_details, addresses, observers, endpoints, notifications, outbox TO lockbox_api;
 GRANT SELECT ON events TO lockbox_api;
 GRANT SELECT ON logs, seals, tiles, checkpoints, deliveries, gate_answers, reported_calls, window_uses, window_refusals
@@ -28,6 +28,7 @@ GRANT UPDATE ON sign_in_counts, idempotency_keys TO lockbox_api;
 GRANT UPDATE (name, time_zone, wants_prompts, disabled_at) ON people TO lockbox_api;
 GRANT UPDATE (name, plan, mode, suspended, policy_version, revision, mac) ON tenants TO lockbox_api;
 GRANT UPDATE (review_tier) ON memberships TO lockbox_api;
+GRANT UPDATE (employing_entity, office_country, physical_country, source, as_of, mac) ON directory_records TO lockbox_api;
 GRANT UPDATE (wanted, revision, enforced_at, changed_at, mac) ON enforcements TO lockbox_api;
 GRANT SELECT (id, tenant_id, email, name, roles, is_recovery, invited_by, created_at, takes_effect_at, code_nonce,
     expires_at, accepted_at, accepted_by, withdrawn_at, withdrawn_by, mac) ON invitations TO lockbox_api;
@@ -149,9 +150,9 @@ GRANT UPDATE (state, run_at, attempts, failures, last_error, opened_at, closed_a
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA public FROM PUBLIC;
 
 GRANT EXECUTE ON FUNCTION at_person, at_tenants, at_administers, at_roles, at_tenant, at_reach, at_invitation,
-    at_sign_in, at_device_login, at_leaving, at_suspending, is_owner_command, at_decides, strictness, leads_to, fits,
+    at_sign_in, at_device_login, at_leaving, at_suspending, at_directory, is_owner_command, at_decides, strictness, leads_to, fits,
     demands_passkeys(jsonb, text, text[], text, text[]),
-    demands_passkeys(jsonb, text, text[], text, text[], text, jsonb), is_decided, ran_to_its_end, is_pre_approved, notified_of, webhook_receivers, mail_addresses, observers_of, is_still_there, record_heartbeat,
+    demands_passkeys(jsonb, text, text[], text, text[], text, jsonb), demands_passkeys(jsonb, requests), is_decided, ran_to_its_end, is_pre_approved, notified_of, webhook_receivers, mail_addresses, observers_of, is_still_there, record_heartbeat,
     connection_budget, oldest_revision
     TO lockbox_api, lockbox_worker, lockbox_notifications, lockbox_connectors;
 
@@ -160,7 +161,7 @@ GRANT EXECUTE ON FUNCTION authenticate, credential_scope, find_device_login, per
     longest_windows, usable_pre_approvals, use_pre_approval, signed_decisions, policies_at_start, approver_keys, reported_window, use_window, windows_used_by, window_changes, add_gate_counts, open_windows, readers_of, known_audit_keys,
     log_heads, log_tiles, count_refused, is_sign_in, is_across, reopen, dead_notifications, failing_webhooks, renew_mark,
     people_to_check, people_with_new_powers, marked_memberships, marked_passkeys, marked_identities,
-    marked_gate_identities, marked_sessions, marked_tokens, tenants_to_check, tenants_with_new_powers, marked_tenants, marked_policies, marked_delegations,
+    marked_gate_identities, marked_directory_records, marked_sessions, marked_tokens, tenants_to_check, tenants_with_new_powers, marked_tenants, marked_policies, marked_delegations,
     marked_eligible_delegates, marked_report_consents, marked_pre_approvals, marked_pre_approval_votes, decided_lately, report_unverified, operating_processes,
     operating_figures, operating_states, operating_day, operating_gate, operating_findings TO lockbox_api;
 

@@ -205,6 +205,19 @@ CREATE POLICY api_insert ON gate_identities FOR INSERT TO lockbox_api
 CREATE POLICY api_delete ON gate_identities FOR DELETE TO lockbox_api
     USING ((SELECT at_roles()) && '{operator}'::text[]);
 
+-- At a sign-in the directory is the person's own identity provider; else it is a service account of somebody else.
+CREATE POLICY api_select ON directory_records FOR SELECT TO lockbox_api
+    USING (person_id = (SELECT at_person())
+        OR (SELECT at_roles()) && '{manager,operator,vendor_auditor,system}'::text[]);
+CREATE POLICY api_insert ON directory_records FOR INSERT TO lockbox_api
+    WITH CHECK (is_of_the_vendor(person_id) AND as_of < now() + interval '1 day'
+        AND (person_id = (SELECT at_person())
+            OR ((SELECT at_roles()) && '{system}'::text[] AND person_id = (SELECT at_directory()))));
+CREATE POLICY api_update ON directory_records FOR UPDATE TO lockbox_api
+    USING (person_id = (SELECT at_person())
+        OR ((SELECT at_roles()) && '{system}'::text[] AND person_id = (SELECT at_directory())))
+    WITH CHECK (as_of < now() + interval '1 day');
+
 -- The gate, as which nobody signs in, records what the catalogue says; that is of all tenants. An admin says yes for
 -- theirs, and takes it back.
 CREATE POLICY api_select ON enforcements FOR SELECT TO lockbox_api USING ((SELECT at_person()) IS NOT NULL);

@@ -218,6 +218,20 @@ CREATE TABLE gate_identities (
 );
 CREATE INDEX ix_gate_identities_person_id ON gate_identities (person_id);
 
+-- Where the vendor's directory says that somebody of the vendor works and is: at the sign-in by an identity provider,
+-- whose issuer is the source, or by a service account, whose id follows `account:`. Null is what it does not say.
+CREATE TABLE directory_records (
+    person_id uuid CONSTRAINT pk_directory_records PRIMARY KEY
+        CONSTRAINT fk_directory_records_person_id REFERENCES people (id),
+    employing_entity varchar(200) CONSTRAINT ck_directory_records_employing_entity CHECK (employing_entity <> ''),
+    office_country varchar(2) CONSTRAINT ck_directory_records_office_country CHECK (office_country ~ '^[A-Z]{2}$'),
+    physical_country varchar(2)
+        CONSTRAINT ck_directory_records_physical_country CHECK (physical_country ~ '^[A-Z]{2}$'),
+    source varchar(500) NOT NULL CONSTRAINT ck_directory_records_source CHECK (source <> ''),
+    as_of timestamptz NOT NULL,
+    mac bytea
+);
+
 -- What the catalogue says that the gate of a service does, as the API has recorded it. Each switch is a revision. What
 -- was enforced once only reports for tenants with a consent to this revision.
 CREATE TABLE enforcements (
@@ -427,6 +441,17 @@ CREATE TABLE requests (
     duplicate_reason varchar(500),
     level varchar(16) CONSTRAINT ck_requests_level CHECK (level IN ('read', 'change', 'export', 'admin')),
     context jsonb CONSTRAINT ck_requests_context CHECK (jsonb_typeof(context) = 'object'),
+    severity varchar(24) CONSTRAINT ck_requests_severity CHECK (severity IN ('S1', 'S2', 'S3', 'S4')),
+
+    employing_entity varchar(200),
+    office_country varchar(2) CONSTRAINT ck_requests_office_country CHECK (office_country ~ '^[A-Z]{2}$'),
+    physical_country varchar(2) CONSTRAINT ck_requests_physical_country CHECK (physical_country ~ '^[A-Z]{2}$'),
+    directory_as_of timestamptz,
+    sign_in varchar(24) CONSTRAINT ck_requests_sign_in
+        CHECK (sign_in IN ('session', 'provider_token', 'token', 'device_login', 'system')),
+    sign_in_means varchar(24) CONSTRAINT ck_requests_sign_in_means
+        CHECK (sign_in_means IN ('token', 'sample', 'oidc', 'passkey', 'mail')),
+    signed_in_at timestamptz,
 
     policy_version integer NOT NULL,
     mode varchar(24) NOT NULL CONSTRAINT ck_requests_mode CHECK (mode IN ('enforce', 'observe', 'off')),

@@ -138,6 +138,11 @@ CREATE TRIGGER never_good_again BEFORE UPDATE ON sessions FOR EACH ROW
         AND NEW.revoked_at IS DISTINCT FROM OLD.revoked_at)
     EXECUTE FUNCTION refuse('session %s stays revoked');
 
+-- What the directory said before does not come back.
+CREATE TRIGGER never_older BEFORE UPDATE ON directory_records FOR EACH ROW
+    WHEN (NEW.person_id <> OLD.person_id OR NEW.as_of < OLD.as_of)
+    EXECUTE FUNCTION refuse('what the directory says of somebody only gets newer');
+
 -- What was removed, or marked anew, does not come back: its mark is remembered, and no login forgets it.
 CREATE FUNCTION remember_ended_power() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
@@ -409,8 +414,7 @@ BEGIN
     IF EXISTS (SELECT FROM tenants t JOIN policies p ON p.tenant_id = t.id
             AND p.version IN (t.policy_version, NEW.policy_version)
         WHERE t.id = NEW.tenant_id
-            AND demands_passkeys(p.body, NEW.service, NEW.actions, NEW.reason_code, NEW.resources, NEW.level,
-                NEW.context)) THEN
+            AND demands_passkeys(p.body, NEW)) THEN
         RAISE EXCEPTION 'the policy demands signed approvals for request %', NEW.id
             USING ERRCODE = 'serialization_failure';
     END IF;

@@ -58,6 +58,11 @@ THE_REST = (
     FROM unnest(CAST(:everybody AS uuid[])) AS p (id)
     """,
     """
+    INSERT INTO directory_records (person_id, office_country, source, as_of)
+    SELECT p.id, 'DE', 'https://idp.example', now() FROM people p
+    WHERE p.id = ANY(CAST(:everybody AS uuid[])) AND p.side = 'vendor'
+    """,
+    """
     INSERT INTO enforcements (id, service, wanted, revision, enforced_at, changed_at)
     VALUES (uuidv7(), 'gate-' || CAST(:tenant AS text), 'report', 2, now(), now())
     """,

@@ -379,6 +379,10 @@ PLACES: dict[str, Callable[[Door], RouteExample]] = {
         {"person_id": colleague(door)}, {"roles": ["manager"]}, {"if-match": "*"}
     ),
     "GET /v1/vendor/members/{person_id}": lambda door: RouteExample({"person_id": colleague(door)}),
+    "GET /v1/vendor/members/{person_id}/directory": lambda door: RouteExample({"person_id": colleague(door)}),
+    "PUT /v1/vendor/members/{person_id}/directory": lambda door: RouteExample(
+        {"person_id": colleague(door)}, {"office_country": "DE"}
+    ),
     "DELETE /v1/vendor/members/{person_id}": lambda door: RouteExample({"person_id": colleague(door)}),
     "POST /v1/vendor/members/{person_id}/disable": lambda door: RouteExample({"person_id": colleague(door)}),
     "DELETE /v1/vendor/invitations/{invitation_id}": _colleague_invited,

@@ -14,8 +14,8 @@ from api.metrics import exposition
 from harness.people import vouch
 from lockbox.database import Database
 from lockbox.identity import row_macs
+from lockbox.identity.mark_scan import MarkScans
 from lockbox.identity.roles import AuthMethod
-from lockbox.identity.row_macs import MarkScans
 from lockbox.monitoring import invariants, metrics, status
 from lockbox.monitoring.invariants import ScanPosition
 from lockbox.requests import decisions

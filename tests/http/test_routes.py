@@ -153,6 +153,8 @@ MATRIX = {
     "POST /v1/vendor/members": "403 403 403 201 403 403 403 403 403 403 403",
     "GET /v1/vendor/members/{person_id}": "403 403 403 200 200 403 403 403 403 403 403",
     "PUT /v1/vendor/members/{person_id}": "403 403 403 200 403 403 403 403 403 403 403",
+    "GET /v1/vendor/members/{person_id}/directory": "403 403 403 200 200 403 403 403 403 403 403",
+    "PUT /v1/vendor/members/{person_id}/directory": "403 403 403 403 403 403 403 403 403 403 403",
     "DELETE /v1/vendor/members/{person_id}": "403 403 403 204 403 403 403 403 403 403 403",
     "POST /v1/vendor/members/{person_id}/disable": "403 403 403 200 403 403 403 403 403 403 403",
     "GET /v1/vendor/undelivered": "403 403 403 200 403 403 403 403 403 403 403",

@@ -20,13 +20,16 @@ from lockbox.requests.policy_parts import (
     ApproveMeans,
     Reason,
     ReasonedDecision,
+    RequesterMeans,
     UnconfirmedCase,
 )
 from lockbox.requests.policy_rules import Match, Policy, RequestFacts, Rule
+from lockbox.requests.requester import RequesterFacts, Severity
 
 PEOPLE = tuple(UUID(int=number) for number in range(1, 6))
 GROUPS = ("board", "legal", "ops")
 SERVICES, ACTIONS = ("files", "mail"), ("read", "repair")
+LANDS, ENTITIES = ("DE", "FR", "US"), ("Example GmbH", "Example Inc")
 RESOURCES = ("file:ann", "mailbox:amir", "mailbox:ann")
 PATTERNS = ("file:*", "mailbox:a*n", "mailbox:amir")
 
@@ -75,6 +78,8 @@ PLAIN: dict[str, st.SearchStrategy[Any]] = {
     "closing_warning": st.integers(0, DAY),
     "report_on_close": st.booleans(),
     "questions_stop_clock": st.booleans(),
+    "requester_means": st.sampled_from(RequesterMeans),
+    "requester_sign_in_age": st.integers(60, DAY),
 }
 PERCENTS = st.lists(st.integers(1, 99), max_size=MOST_TIERS - 1, unique=True).map(tuple)
 TIMED = dict.fromkeys(("escalation", "approval_reminders", "review_reminders", "review_escalation"), PERCENTS)
@@ -83,12 +88,14 @@ CASES = st.lists(st.sampled_from(("CHG-*|INC*", "INC*", "*7")), max_size=3, uniq
 MERGED = {
     "comment_required": COMMENTS,
     "case_patterns": CASES,
+    "countries": st.none() | st.frozensets(st.sampled_from(LANDS)),
     "reasons": st.frozensets(st.sampled_from(Reason)),
     "tiers": POSITIONS.map(tiers_of),
 }
 CHOSEN = {
     "comment_required": COMMENTS.filter(bool),
     "case_patterns": CASES.filter(bool),
+    "countries": st.frozensets(st.sampled_from(LANDS), min_size=1),
     "reasons": st.frozensets(st.sampled_from(Reason), min_size=1),
     "tiers": FULL_TIERS,
 }
@@ -96,6 +103,7 @@ CHOSEN = {
 UNLIMITED = {
     "revoke_sign_in_age": st.none() | st.integers(60, DAY),
     "max_uses": st.none() | st.integers(1, MOST_USES),
+    "requester_sign_in_age": st.none() | st.integers(60, DAY),
 }
 TERMS = st.builds(Terms, **(PLAIN | UNLIMITED), **MERGED, **TIMED, stages=quorums(MOST_APPROVALS, 0))
 OVERRIDES = (
@@ -117,6 +125,9 @@ MATCHES = (
             "actions": some(ACTIONS),
             "reasons": some(tuple(Reason)),
             "resources": some(PATTERNS),
+            "severities": some(tuple(Severity)),
+            "outside_countries": some(LANDS),
+            "outside_entities": some(ENTITIES),
         },
     )
     .filter(bool)
@@ -151,4 +162,6 @@ ASKS = st.builds(
     actions=some(ACTIONS),
     reason=st.sampled_from(Reason),
     resources=some(RESOURCES),
+    severity=st.none() | st.sampled_from(Severity),
+    requester=st.builds(RequesterFacts, *(st.none() | st.sampled_from(one) for one in (ENTITIES, LANDS, LANDS))),
 )

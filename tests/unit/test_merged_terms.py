@@ -60,6 +60,13 @@ ORDER = [
     ("max_uses", None, 1000),
     ("questions_stop_clock", True, False),
     ("comment_required", {"deny"}, {"approve", "deny", "revoke"}),
+    ("countries", None, {"DE", "FR"}),
+    ("countries", {"DE", "FR"}, {"DE"}),
+    ("countries", {"DE"}, set()),
+    ("requester_means", "any", "sign-in"),
+    ("requester_means", "sign-in", "strong"),
+    ("requester_sign_in_age", 61, 60),
+    ("requester_sign_in_age", None, 86_400),
     ("comment_required", set(), {"revoke"}),
 ]
 

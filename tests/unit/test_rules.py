@@ -1,6 +1,7 @@
 """What a tenant may lay down, which asks a rule is about, and dated consent."""
 
 import random
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 from uuid import UUID
@@ -150,7 +151,7 @@ def test_a_rule_matches_where_every_dimension_has_a_hit(match: dict[str, Any], *
 @settings(max_examples=examples(100), deadline=None)
 @given(MATCHES, ASKS, ASKS)
 def test_asking_for_more_at_once_never_gets_past_a_rule(match: Match, ask: RequestFacts, more: RequestFacts) -> None:
-    both = RequestFacts(ask.service, [*ask.actions, *more.actions], ask.reason, [*more.resources, *ask.resources])
+    both = replace(ask, actions=[*ask.actions, *more.actions], resources=[*more.resources, *ask.resources])
 
     assert match.matches(both) >= match.matches(ask)
 

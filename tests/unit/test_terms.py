@@ -1,21 +1,26 @@
 """Which terms can be chosen, and what a submission lacks under them."""
 
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from pydantic import ValidationError
 
+from lockbox.identity.roles import AuthMethod, SignInKind
 from lockbox.requests.policy import Overrides, Terms, defects
 from lockbox.requests.policy_parts import ApprovalStage, Reason
+from lockbox.requests.requester import UNKNOWN, RequesterFacts
 from tests.each import each
 from tests.examples import examples
 from tests.unit.policies import TERMS
 
+NOON = datetime(2026, 11, 29, 12, tzinfo=UTC)
 NO_CASE = "This tenant requires a support case. Name it."
 
 
-def lacking(terms: Terms, **changes: Any) -> list[tuple[str, str]]:
+def lacking(terms: Terms, requester: RequesterFacts = UNKNOWN, **changes: Any) -> list[tuple[str, str]]:
     """Return what a good submission, with changes, lacks under the terms."""
     submission: dict[str, Any] = {
         "reason": Reason.SUPPORT_CASE,
@@ -23,7 +28,7 @@ def lacking(terms: Terms, **changes: Any) -> list[tuple[str, str]]:
         "case_ref": "C-1",
         "access_window": 3600,
     }
-    return list(defects(terms, **(submission | changes)))
+    return list(defects(terms, requester, NOON, **(submission | changes)))
 
 
 def test_the_defaults_are_safe() -> None:
@@ -57,6 +62,9 @@ def test_the_defaults_are_safe() -> None:
         "revoke_sign_in_age": None,
         "questions_stop_clock": False,
         "comment_required": ["deny"],
+        "countries": None,
+        "requester_means": "any",
+        "requester_sign_in_age": None,
     }
 
 
@@ -232,3 +240,67 @@ def test_everything_that_a_submission_lacks_is_said_at_once() -> None:
     fields = [field for field, _ in lacking(terms, case_ref=None)]
 
     assert fields == ["reason_code", "case_ref", "justification", "access_window"]
+
+
+IN_GERMANY = RequesterFacts(office_country="DE", physical_country="DE")
+ABROAD = RequesterFacts(office_country="DE", physical_country="US")
+WITH_A_PASSKEY = RequesterFacts(
+    sign_in=SignInKind.SESSION, sign_in_means=AuthMethod.PASSKEY, signed_in_at=NOON - timedelta(minutes=15)
+)
+
+
+@each(
+    ("terms", "requester", "says"),
+    [
+        ({}, UNKNOWN, None),
+        ({"countries": ["DE"]}, IN_GERMANY, None),
+        ({"countries": ["FR", "DE"]}, ABROAD, "from DE, FR only; the requester is in US."),
+        (
+            {"countries": ["DE"]},
+            UNKNOWN,
+            "from DE only; the vendor's directory does not say where the requester works and is.",
+        ),
+        (
+            {"countries": []},
+            IN_GERMANY,
+            "from no country; the requester's office is in DE, and the requester is in DE.",
+        ),
+    ],
+)
+def test_where_the_requester_is_has_to_be_allowed(
+    terms: dict[str, Any], requester: RequesterFacts, says: str | None
+) -> None:
+    found = lacking(Terms.model_validate(terms), requester)
+
+    assert found == ([("countries", f"This tenant accepts requests {says}")] if says else [])
+
+
+@each(
+    ("terms", "changes", "is_enough"),
+    [
+        ({"requester_means": "strong"}, {}, True),
+        ({"requester_means": "strong"}, {"sign_in": SignInKind.DEVICE_LOGIN}, True),
+        ({"requester_means": "strong"}, {"sign_in_means": AuthMethod.MAIL}, False),
+        ({"requester_means": "sign-in"}, {"sign_in_means": AuthMethod.MAIL}, True),
+        ({"requester_means": "sign-in"}, {"sign_in": SignInKind.TOKEN, "sign_in_means": AuthMethod.TOKEN}, False),
+        ({"requester_means": "sign-in"}, {"sign_in": SignInKind.SYSTEM, "sign_in_means": None}, False),
+        ({"requester_means": "sign-in"}, {"sign_in": None, "sign_in_means": None}, False),
+        ({"requester_sign_in_age": 900}, {}, True),
+        ({"requester_sign_in_age": 899}, {}, False),
+        ({"requester_sign_in_age": 900}, {"signed_in_at": None}, False),
+        ({"requester_sign_in_age": 900}, {"sign_in": SignInKind.TOKEN}, False),
+        ({"requester_means": "strong", "requester_sign_in_age": 60}, {"sign_in_means": AuthMethod.SAMPLE}, True),
+    ],
+)
+def test_how_the_requester_signed_in_has_to_be_enough(
+    terms: dict[str, Any], changes: dict[str, Any], *, is_enough: bool
+) -> None:
+    found = lacking(Terms.model_validate(terms), replace(WITH_A_PASSKEY, **changes))
+
+    assert [field for field, _ in found] == ([] if is_enough else ["sign_in"])
+
+
+@each("wrong", [[], ["de"], ["XK"], ["DE", "DE"], "DE"])
+def test_countries_are_named_by_their_codes(wrong: Any) -> None:
+    with pytest.raises(ValidationError):
+        Overrides.model_validate({"countries": wrong})

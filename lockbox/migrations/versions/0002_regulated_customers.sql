@@ -560,6 +560,62 @@ GRANT EXECUTE ON FUNCTION usable_pre_approvals, use_pre_approval, marked_pre_app
 
 -- Where the requester works, and severity
 
+ALTER TABLE requests
+    ADD COLUMN severity varchar(24) CONSTRAINT ck_requests_severity CHECK (severity IN ('S1', 'S2', 'S3', 'S4')),
+    ADD COLUMN employing_entity varchar(200),
+    ADD COLUMN office_country varchar(2)
+        CONSTRAINT ck_requests_office_country CHECK (office_country ~ '^[A-Z]{2}$'),
+    ADD COLUMN physical_country varchar(2)
+        CONSTRAINT ck_requests_physical_country CHECK (physical_country ~ '^[A-Z]{2}$'),
+    ADD COLUMN directory_as_of timestamptz,
+    ADD COLUMN sign_in varchar(24) CONSTRAINT ck_requests_sign_in
+        CHECK (sign_in IN ('session', 'provider_token', 'token', 'device_login', 'system')),
+    ADD COLUMN sign_in_means varchar(24) CONSTRAINT ck_requests_sign_in_means
+        CHECK (sign_in_means IN ('token', 'sample', 'oidc', 'passkey', 'mail')),
+    ADD COLUMN signed_in_at timestamptz;
+
+CREATE TABLE directory_records (
+    person_id uuid CONSTRAINT pk_directory_records PRIMARY KEY
+        CONSTRAINT fk_directory_records_person_id REFERENCES people (id),
+    employing_entity varchar(200) CONSTRAINT ck_directory_records_employing_entity CHECK (employing_entity <> ''),
+    office_country varchar(2) CONSTRAINT ck_directory_records_office_country CHECK (office_country ~ '^[A-Z]{2}$'),
+    physical_country varchar(2)
+        CONSTRAINT ck_directory_records_physical_country CHECK (physical_country ~ '^[A-Z]{2}$'),
+    source varchar(500) NOT NULL CONSTRAINT ck_directory_records_source CHECK (source <> ''),
+    as_of timestamptz NOT NULL,
+    mac bytea
+);
+CREATE FUNCTION at_directory() RETURNS uuid LANGUAGE sql STABLE
+    AS $$ SELECT nullif(current_setting('lockbox.directory', true), '')::uuid $$;
+REVOKE ALL ON FUNCTION at_directory FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION at_directory TO lockbox_api, lockbox_worker, lockbox_notifications, lockbox_connectors;
+
+ALTER TABLE directory_records ENABLE ROW LEVEL SECURITY;
+ALTER TABLE directory_records FORCE ROW LEVEL SECURITY;
+CREATE POLICY api_select ON directory_records FOR SELECT TO lockbox_api
+    USING (person_id = (SELECT at_person())
+        OR (SELECT at_roles()) && '{manager,operator,vendor_auditor,system}'::text[]);
+CREATE POLICY api_insert ON directory_records FOR INSERT TO lockbox_api
+    WITH CHECK (is_of_the_vendor(person_id) AND as_of < now() + interval '1 day'
+        AND (person_id = (SELECT at_person())
+            OR ((SELECT at_roles()) && '{system}'::text[] AND person_id = (SELECT at_directory()))));
+CREATE POLICY api_update ON directory_records FOR UPDATE TO lockbox_api
+    USING (person_id = (SELECT at_person())
+        OR ((SELECT at_roles()) && '{system}'::text[] AND person_id = (SELECT at_directory())))
+    WITH CHECK (as_of < now() + interval '1 day');
+CREATE TRIGGER never_older BEFORE UPDATE ON directory_records FOR EACH ROW
+    WHEN (NEW.person_id <> OLD.person_id OR NEW.as_of < OLD.as_of)
+    EXECUTE FUNCTION refuse('what the directory says of somebody only gets newer');
+GRANT SELECT, INSERT ON directory_records TO lockbox_api;
+GRANT UPDATE (employing_entity, office_country, physical_country, source, as_of, mac) ON directory_records TO lockbox_api;
+
+CREATE FUNCTION marked_directory_records(people uuid[]) RETURNS SETOF directory_records
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    SELECT d.* FROM directory_records d WHERE d.person_id = ANY (people)
+$$;
+REVOKE ALL ON FUNCTION marked_directory_records FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION marked_directory_records TO lockbox_api;
+
 
 -- Exclusions, retention and leaving
 
@@ -811,14 +867,43 @@ BEGIN
     RETURN NEW;
 END $$;
 
+CREATE FUNCTION demands_passkeys(policy jsonb, request requests) RETURNS boolean LANGUAGE sql IMMUTABLE AS $$
+    SELECT coalesce(policy ->> 'approve_means', '') = 'passkey-signed' OR EXISTS (
+        SELECT FROM jsonb_array_elements(coalesce(policy -> 'rules', '[]')) AS rule
+        CROSS JOIN LATERAL (SELECT coalesce(rule #> '{match,services}', '[]') AS services,
+            coalesce(rule #> '{match,actions}', '[]') AS actions,
+            coalesce(rule #> '{match,reasons}', '[]') AS reasons,
+            coalesce(rule #> '{match,resources}', '[]') AS resources,
+            coalesce(rule #> '{match,levels}', '[]') AS levels,
+            coalesce(rule #> '{match,context}', '{}') AS context,
+            coalesce(rule #> '{match,severities}', '[]') AS severities,
+            coalesce(rule #> '{match,outside_countries}', '[]') AS countries,
+            coalesce(rule #> '{match,outside_entities}', '[]') AS entities) AS about
+        WHERE rule #>> '{terms,approve_means}' = 'passkey-signed'
+            AND (about.services = '[]' OR about.services ? request.service)
+            AND (about.actions = '[]' OR about.actions ?| request.actions)
+            AND (about.reasons = '[]' OR about.reasons ? request.reason_code)
+            AND (about.resources = '[]' OR EXISTS (SELECT FROM jsonb_array_elements_text(about.resources) AS pattern,
+                unnest(request.resources) AS resource WHERE fits(pattern, resource)))
+            AND (about.levels = '[]' OR request.level IS NULL OR about.levels ? request.level)
+            AND NOT EXISTS (SELECT FROM jsonb_each(about.context) AS parameter
+                WHERE NOT parameter.value @> (request.context -> parameter.key))
+            AND (about.severities = '[]' OR coalesce(about.severities ? request.severity, false))
+            AND (about.countries = '[]' OR NOT (coalesce(about.countries ? request.office_country, false)
+                AND coalesce(about.countries ? request.physical_country, false)))
+            AND (about.entities = '[]' OR NOT coalesce(about.entities ? request.employing_entity, false)))
+$$;
+REVOKE ALL ON FUNCTION demands_passkeys(jsonb, requests) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION demands_passkeys(jsonb, requests)
+    TO lockbox_api, lockbox_worker, lockbox_notifications, lockbox_connectors;
+
 CREATE OR REPLACE FUNCTION refuse_unsigned() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = public, pg_temp AS $$
 BEGIN
     IF EXISTS (SELECT FROM tenants t JOIN policies p ON p.tenant_id = t.id
             AND p.version IN (t.policy_version, NEW.policy_version)
         WHERE t.id = NEW.tenant_id
-            AND demands_passkeys(p.body, NEW.service, NEW.actions, NEW.reason_code, NEW.resources, NEW.level,
-                NEW.context)) THEN
+            AND demands_passkeys(p.body, NEW)) THEN
         RAISE EXCEPTION 'the policy demands signed approvals for request %', NEW.id
             USING ERRCODE = 'serialization_failure';
     END IF;
@@ -830,7 +915,7 @@ DROP FUNCTION lock_earlier_request;
 CREATE FUNCTION lock_earlier_request(of_request uuid) RETURNS TABLE (
     tenant text, requester_id uuid, service text, resources text[], actions text[], reason_code text,
     justification text, case_ref text, case_system text, case_url text, access_window integer, max_uses integer,
-    not_before timestamptz, state text, open_follower uuid, context jsonb
+    not_before timestamptz, state text, open_follower uuid, context jsonb, severity text
 ) LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
     r requests;
@@ -846,7 +931,7 @@ BEGIN
         r.justification::text, r.case_ref::text, r.case_system::text, r.case_url::text, r.access_window, r.max_uses,
         r.not_before,
         r.state::text,
-        (SELECT f.id FROM requests f WHERE f.follows = r.id AND f.closed_at IS NULL), r.context
+        (SELECT f.id FROM requests f WHERE f.follows = r.id AND f.closed_at IS NULL), r.context, r.severity::text
     FROM tenants t WHERE t.id = r.tenant_id;
 END $$;
 REVOKE ALL ON FUNCTION lock_earlier_request FROM PUBLIC;

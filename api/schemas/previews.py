@@ -1,0 +1,62 @@
+"""Bodies of previews: what a request would meet, of the vendor's and of a tenant's side."""
+
+from typing import Annotated
+from uuid import UUID
+
+from pydantic import BaseModel, Field
+
+from api.schemas.parts import IS_LINE, Context, RequestBody, Resource, Word
+from config.service_catalogue import Level
+from lockbox.countries import Country
+from lockbox.identity.roles import Mode
+from lockbox.requests.lifecycle import State
+from lockbox.requests.policy import Terms
+from lockbox.requests.policy_parts import Reason
+from lockbox.requests.preview import PreviewGroup, RecipientMailboxes
+from lockbox.requests.requester import Severity
+
+
+class MissingField(BaseModel):
+    """A field of the submission and what it lacks under the tenant's policy."""
+
+    field: str
+    message: str
+
+
+class PreviewView(BaseModel):
+    """What a request would meet and whom it would reach: names and counts, no addresses; nothing was written.
+
+    `can_be_submitted` is whether it would be accepted. `notified_first` are the people of the customer whom it would
+    reach first, asked or notified of a window opened without them; `endpoints` is how many of its webhooks.
+    """
+
+    can_be_submitted: bool
+    policy_version: int
+    mode: Mode
+    first_state: State
+    terms: Terms
+    reviewers: list[str]
+    reviewers_asked_first: list[str]
+    asked_first: list[str]
+    could_approve: list[str]
+    notified_first: list[RecipientMailboxes]
+    endpoints: int
+    stages: list[PreviewGroup]
+    lacks: list[MissingField]
+    obstacles: list[str]
+    duplicate_of: UUID | None
+    level: Level
+
+
+class WhatIfInput(RequestBody):
+    """A hypothetical request to a tenant, as far as its policy looks at it; what is left out is not known."""
+
+    service: Word
+    resources: list[Resource] = Field(min_length=1, max_length=50)
+    actions: list[Word] = Field(default=["read"], min_length=1, max_length=20)
+    reason_code: Reason
+    context: Context = Field(default={})
+    severity: Severity | None = None
+    employing_entity: Annotated[str, Field(max_length=100), IS_LINE] | None = None
+    office_country: Country | None = None
+    physical_country: Country | None = None

@@ -1,0 +1,67 @@
+"""Keep what the vendor's directory says of people: who employs them, where their office is, and where they are."""
+
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlmodel import col, select
+
+from lockbox.audit import events
+from lockbox.audit.canonical import Value
+from lockbox.audit.events import Actor, AuditEvent
+from lockbox.database import UnitOfWork, now
+from lockbox.identity import row_macs
+from lockbox.identity.models import DirectoryRecord
+
+CHANGED = "directory_record_changed"
+LONGEST_ENTITY = 100
+# Of two sources the one that said it last counts; what is older than what is kept changes nothing.
+KEPT = text("""
+INSERT INTO directory_records AS d (person_id, employing_entity, office_country, physical_country, source, as_of, mac)
+VALUES (:person_id, :employing_entity, :office_country, :physical_country, :source, :as_of, :mac)
+ON CONFLICT (person_id) DO UPDATE SET employing_entity = excluded.employing_entity,
+    office_country = excluded.office_country, physical_country = excluded.physical_country, source = excluded.source,
+    as_of = excluded.as_of, mac = excluded.mac
+WHERE d.as_of < excluded.as_of RETURNING d.person_id
+""")
+RECORDED = text(f"WITH {events.APPEND} SELECT 1")
+
+
+@dataclass(frozen=True)
+class DirectoryEntry:
+    """What a directory says of one person; None is what it does not say. Countries are ISO 3166-1 alpha-2 codes."""
+
+    employing_entity: str | None = None
+    office_country: str | None = None
+    physical_country: str | None = None
+
+
+def find(session: UnitOfWork, person_id: UUID) -> DirectoryRecord | None:
+    """Return what is kept of somebody, as far as the caller may see it; None without a valid mark."""
+    query = select(DirectoryRecord).where(col(DirectoryRecord.person_id) == person_id)
+    row = session.orm.exec(query.execution_options(populate_existing=True)).one_or_none()
+    if row is None or not row_macs.is_held(session, row.mac, row_macs.directory_record(row), person_id):
+        return None
+    return row
+
+
+def keep(
+    session: UnitOfWork, actor: Actor, person_id: UUID, entry: DirectoryEntry, *, source: str, as_of: datetime
+) -> None:
+    """Keep what a source says of somebody, as a whole; a change is an event of the vendor's log.
+
+    What is older than what is kept, or as old, changes nothing.
+    """
+    held = find(session, person_id)
+    if held is not None and held.as_of >= as_of:
+        return
+    row = DirectoryRecord(person_id=person_id, source=source, as_of=as_of, **asdict(entry))
+    row.mac = row_macs.mark(session, row_macs.directory_record(row))
+    is_kept = session.execute(KEPT, row.model_dump()).one_or_none() is not None
+    before = DirectoryEntry(held.employing_entity, held.office_country, held.physical_country) if held else None
+    if is_kept and entry != before:
+        personal = {name: value for name, value in asdict(entry).items() if value is not None}
+        facts: dict[str, Value] = {"person_id": person_id, "source": source, "as_of": as_of}
+        changed = AuditEvent(at=now(session), action=CHANGED, actor=actor, facts=facts, personal=personal)
+        session.execute(RECORDED, events.append([changed]))
