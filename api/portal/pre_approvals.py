@@ -101,22 +101,24 @@ def propose(
     return done(work, slug, deed, lambda at, refused: _shown(at, refused, written), _place(slug))
 
 
-@router.post("/{one}/approve")
-def approve(work: AccountContextDep, slug: Slug, one: UUID, comment: Comment = "") -> Response:
+@router.post("/{pre_approval_id}/approve")
+def approve(work: AccountContextDep, slug: Slug, pre_approval_id: UUID, comment: Comment = "") -> Response:
     """Approve one."""
 
     def deed(session: UnitOfWork, caller: Caller, origin: Origin) -> None:
-        pre_approvals.approve(session, caller, origin, slug, one, read(CommentInput, comment=_said(comment)).comment)
+        because = read(CommentInput, comment=_said(comment)).comment
+        pre_approvals.approve(session, caller, origin, slug, pre_approval_id, because)
 
     return done(work, slug, deed, _shown, _place(slug))
 
 
-@router.post("/{one}/revoke")
-def revoke(work: AccountContextDep, slug: Slug, one: UUID, comment: Comment = "") -> Response:
+@router.post("/{pre_approval_id}/revoke")
+def revoke(work: AccountContextDep, slug: Slug, pre_approval_id: UUID, comment: Comment = "") -> Response:
     """Revoke one, and what it has open."""
 
     def deed(session: UnitOfWork, caller: Caller, origin: Origin) -> None:
-        pre_approvals.revoke(session, caller, origin, slug, one, read(CommentInput, comment=_said(comment)).comment)
+        because = read(CommentInput, comment=_said(comment)).comment
+        pre_approvals.revoke(session, caller, origin, slug, pre_approval_id, because)
 
     return done(work, slug, deed, _shown, _place(slug))
 

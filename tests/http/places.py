@@ -20,6 +20,7 @@ from lockbox.admin import (
     legal_holds,
     members,
     observers,
+    policies,
     pre_approvals,
     recovery,
     tenant_data,
@@ -36,6 +37,7 @@ from lockbox.identity.sessions import ClientInfo as Spot
 from lockbox.notifications import addresses
 from lockbox.notifications.endpoints import SecretVault
 from lockbox.requests import questions
+from lockbox.requests.lifecycle import Action
 from lockbox.sql import new_id
 from tests.database.tenancy import does, id_of, manages
 from tests.http.door import Door
@@ -71,6 +73,9 @@ TRIED = """
 INSERT INTO deliveries (id, notification_id, endpoint_id, event_type, at, took_ms, status, answer)
 SELECT :d, id, endpoint_id, 'endpoint.test', now(), 5, 204, '' FROM notifications WHERE id = :n
 """
+BREAK_GLASS = WITHOUT_REVIEW.model_copy(
+    update={"break_glass_services": ("exchange-online",), "break_glass_monthly": 20}
+)
 REACH = WebhookUrlPolicy(SecretVault([key.get_secret_value() for key in SETTINGS.secret_keys]))
 SOMEBODY = {"name": "Nina", "address": "nina@contoso.example"}
 
@@ -179,6 +184,14 @@ def question(door: Door, request_id: UUID | str) -> UUID:
     """Let Ann have asked something about a request."""
     with door.db.transaction() as session:
         return questions.ask(session, door.world.people["ann"], HERE, UUID(str(request_id)), "Which mails?").id
+
+
+def opened_by_break_glass(door: Door) -> UUID:
+    """Let a window have been opened by break-glass, and be over; the customer allows as many of them as it takes."""
+    does(door.world, "tara", policies.change, BREAK_GLASS)
+    request = door.world.fresh(break_glass=True, access_window=600)
+    door.world.act("max", Action.BREAK_GLASS, request.id, comment="Mail is down")
+    return door.world.act("ann", Action.REVOKE, request.id).id
 
 
 def observer(door: Door) -> UUID:

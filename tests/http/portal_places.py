@@ -82,6 +82,17 @@ def _timed_out(stage: Stage, _: str) -> Errand:
     return Errand({"request_id": request_id})
 
 
+def _extending(stage: Stage, _: str) -> Errand:
+    request_id = stage.door.active(resources=[_resource()], access_window=600)
+    return Errand({"request_id": request_id}, {"more": "600", "why": "It takes longer"})
+
+
+def _by_break_glass(stage: Stage, _: str) -> Errand:
+    return Errand(
+        {"request_id": places.opened_by_break_glass(stage.door)}, {"finding": "justified", "comment": "As agreed"}
+    )
+
+
 def _looked_at(stage: Stage, _: str) -> Errand:
     return Errand({"request_id": stage.door.pending()}, {"looking": "on"})
 
@@ -138,7 +149,7 @@ def _pre_approval(*_: object) -> Errand:
 
 
 def _pre_approved(stage: Stage, _: str) -> Errand:
-    return Errand({"one": places.pre_approval_proposed(stage.door)})
+    return Errand({"pre_approval_id": places.pre_approval_proposed(stage.door)})
 
 
 def _delegate(stage: Stage, _: str) -> Errand:
@@ -211,6 +222,8 @@ def _data(prepare: Callable[[Door], object], **fields: str) -> Placed:
 
 PLACES: dict[str, Placed] = {
     "POST /requests/{request_id}/ask-again": _timed_out,
+    "POST /requests/{request_id}/extend": _extending,
+    "POST /requests/{request_id}/finding": _by_break_glass,
     "POST /requests/{request_id}/look": _looked_at,
     "POST /requests/{request_id}/approve": _approving,
     "POST /requests/{request_id}/deny": _pending,
@@ -262,8 +275,8 @@ PLACES: dict[str, Placed] = {
     ),
     "POST /tenants/{slug}/tiers": lambda stage, _: Errand(fields=stage.form("/tiers", "/tiers")),
     "POST /tenants/{slug}/pre-approvals": _pre_approval,
-    "POST /tenants/{slug}/pre-approvals/{one}/approve": _pre_approved,
-    "POST /tenants/{slug}/pre-approvals/{one}/revoke": _pre_approved,
+    "POST /tenants/{slug}/pre-approvals/{pre_approval_id}/approve": _pre_approved,
+    "POST /tenants/{slug}/pre-approvals/{pre_approval_id}/revoke": _pre_approved,
     "POST /tenants/{slug}/delegates": _delegate,
     "POST /tenants/{slug}/delegates/end": lambda stage, _: Errand(fields={"id": str(places.delegated(stage.door))}),
     "GET /tenants/{slug}/endpoints/{endpoint_id}": lambda stage, _: Errand(

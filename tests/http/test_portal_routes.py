@@ -40,6 +40,8 @@ MATRIX = {
     "GET /requests": "sign-in 200 200 200 200 200 200 200 200 200 200",
     "GET /requests/{request_id}": "sign-in 200 404 200 404 200 404 200 200 200 404",
     "POST /requests/{request_id}/ask-again": "sign-in 303 404 403 404 403 404 403 403 403 404",
+    "POST /requests/{request_id}/extend": "sign-in 303 404 403 404 403 404 403 403 403 404",
+    "POST /requests/{request_id}/finding": "sign-in 403 404 403 404 403 404 303 303 403 404",
     "POST /requests/{request_id}/look": "sign-in 303 404 303 404 303 404 303 303 403 404",
     "POST /requests/{request_id}/approve": "sign-in 403 404 403 404 403 404 403 303 403 404",
     "POST /requests/{request_id}/deny": "sign-in 403 404 403 404 403 404 303 303 403 404",
@@ -113,8 +115,8 @@ MATRIX = {
     "POST /tenants/{slug}/tiers": "sign-in 403 403 403 403 403 403 200 403 403 404",
     "GET /tenants/{slug}/pre-approvals": "sign-in 403 403 403 403 403 403 200 200 200 404",
     "POST /tenants/{slug}/pre-approvals": "sign-in 403 403 403 403 403 403 303 403 403 404",
-    "POST /tenants/{slug}/pre-approvals/{one}/approve": "sign-in 403 403 403 403 403 403 403 303 403 404",
-    "POST /tenants/{slug}/pre-approvals/{one}/revoke": "sign-in 403 403 403 403 403 403 303 303 403 404",
+    "POST /tenants/{slug}/pre-approvals/{pre_approval_id}/approve": "sign-in 403 403 403 403 403 403 403 303 403 404",
+    "POST /tenants/{slug}/pre-approvals/{pre_approval_id}/revoke": "sign-in 403 403 403 403 403 403 303 303 403 404",
     "GET /tenants/{slug}/delegates": "sign-in 403 403 403 403 403 403 200 200 200 404",
     "POST /tenants/{slug}/delegates": "sign-in 403 403 403 403 403 403 303 303 403 404",
     "POST /tenants/{slug}/delegates/end": "sign-in 403 403 403 403 403 403 303 303 403 404",
@@ -323,7 +325,7 @@ def _signed_in(stage: Stage, who: str) -> Browser:
 
 def _path(stage: Stage, route: str, about: Errand) -> str:
     known: dict[str, object] = {
-        name: new_id() for name in ("request_id", "question_id", "invitation_id", "endpoint_id")
+        name: new_id() for name in ("request_id", "question_id", "invitation_id", "endpoint_id", "pre_approval_id")
     }
     known |= {
         "slug": stage.slug,
