@@ -25,6 +25,8 @@ TAKES_IDS = sorted(
 BODIES = {
     "POST /v1/requests/{request_id}/questions": SAYS,
     "POST /v1/requests/{request_id}/questions/{question_id}/answer": SAYS,
+    "POST /v1/requests/{request_id}/extend": {"access_window": 600},
+    "POST /v1/requests/{request_id}/finding": {"finding": "justified", "comment": "OK"},
     "POST /v1/requests/{request_id}/activity": {"entries": [done()]},
     "POST /v1/requests/{request_id}/credential": {"verifier": verifier_of("secret")},
     "POST /v1/me/addresses/{address_id}/confirm": {"code": "x"},
