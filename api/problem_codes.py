@@ -4,7 +4,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from api.problems import STATUS
+from lockbox import errors
 from lockbox.errors import LockboxError
+from lockbox.requests import cases
+
+HOMES = (errors, cases)
+"""The modules that define errors with a code: the list does not depend on what else a process has imported."""
 
 
 @dataclass(frozen=True, order=True)
@@ -40,12 +45,17 @@ OF_THE_SERVER = (
 
 def every() -> Sequence[ProblemCode]:
     """Return all codes by status and name."""
-    return sorted([*_of_classes(LockboxError), *OF_THE_SERVER])
+    return sorted([*_of_classes(), *OF_THE_SERVER])
 
 
-def _of_classes(kind: type[LockboxError]) -> Iterator[ProblemCode]:
-    for one in kind.__subclasses__():
-        if "code" in vars(one):
-            status = next(STATUS[base] for base in one.__mro__ if base in STATUS)
-            yield ProblemCode(status, one.code, " ".join((one.__doc__ or "").split()))
-        yield from _of_classes(one)
+def _of_classes() -> Iterator[ProblemCode]:
+    for home in HOMES:
+        for one in vars(home).values():
+            if isinstance(one, type) and issubclass(one, LockboxError) and one.__module__ == home.__name__:
+                yield from _own_code(one)
+
+
+def _own_code(kind: type[LockboxError]) -> Iterator[ProblemCode]:
+    if "code" in vars(kind) and kind is not LockboxError:
+        status = next(STATUS[base] for base in kind.__mro__ if base in STATUS)
+        yield ProblemCode(status, kind.code, " ".join((kind.__doc__ or "").split()))
