@@ -29,8 +29,8 @@ PASSED = {
     **dict.fromkeys(("sign_ins_per_account_and_network", "sign_ins_per_account", "sign_ins_per_address"), API),
     **dict.fromkeys(("submissions_per_person", "submissions_per_tenant", "invitations_a_day"), API),
     **dict.fromkeys(("metrics_token", "trusted_proxies", "api_processes", "gate_compare_every"), API),
-    **dict.fromkeys(("gate_streams", "gate_streams_per_token", "vendor_name", "case_url"), API),
-    **dict.fromkeys(("vendor_colour", "vendor_logo"), API),
+    **dict.fromkeys(("gate_streams", "gate_streams_per_token", "vendor_name", "vendor_colour"), API),
+    **dict.fromkeys(("vendor_logo", "case_url", "case_adapter_secret", "retention_days"), API),
 }
 """Which processes get a setting."""
 FILES = frozenset({"catalogue", "connector_targets", "smtp_ca_file", "vendor_logo"})
