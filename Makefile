@@ -98,7 +98,7 @@ tracing: $(READY) ## add OpenTelemetry to .venv, which LOCKBOX_OTLP_ENDPOINT nee
 screens: $(DEV_READY) ## write pictures of the pages and of a mail, from a browser, into docs/screens
 	@mkdir -p docs/screens && SCREENS=docs/screens $(BIN)/python -m pytest -q tests/whole/test_screens.py tests/whole/test_play.py
 
-mails: $(READY) ## write twenty mails, as page, text and whole, and an index into var/mails to look at
+mails: $(READY) ## write the mails of the gallery, as page, text and whole, and an index into var/mails to look at
 	@$(BIN)/python -m cli.mails
 
 openapi: $(READY) ## write api/openapi.json anew
