@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import BaseModel, Field
 
 from api.schemas.parts import IS_TEXT, RequestBody
-from lockbox.requests.models import AfterReviewFinding
+from lockbox.requests.lifecycle import AfterReviewFinding
 
 
 class FindingBody(RequestBody):

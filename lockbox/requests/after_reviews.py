@@ -26,8 +26,8 @@ from lockbox.requests import decide, decisions, queries
 from lockbox.requests.available_moves import now_is, parties
 from lockbox.requests.break_glass import next_reminder
 from lockbox.requests.decisions import DecisionContext
-from lockbox.requests.lifecycle import Party, State
-from lockbox.requests.models import AccessRequest, AfterReviewFinding
+from lockbox.requests.lifecycle import AfterReviewFinding, Party, State
+from lockbox.requests.models import AccessRequest
 from lockbox.requests.on_behalf_of import names_of, personal_names
 from lockbox.requests.transition import Origin, actor_for
 

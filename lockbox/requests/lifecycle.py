@@ -57,6 +57,13 @@ class Party(StrEnum):
     OWNER = "owner"
 
 
+class AfterReviewFinding(StrEnum):
+    """What the customer finds of a window that was opened by break-glass."""
+
+    JUSTIFIED = "justified"
+    NOT_JUSTIFIED = "not_justified"
+
+
 @dataclass(frozen=True)
 class MoveRule:
     """One row of the table.

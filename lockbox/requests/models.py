@@ -1,7 +1,6 @@
 """Tables of the requests package: requests with their clock, decisions, idempotency keys."""
 
 from datetime import datetime
-from enum import StrEnum
 from typing import Any, Self
 from uuid import UUID
 
@@ -13,7 +12,7 @@ from sqlmodel import Field, SQLModel, col
 from lockbox.audit.canonical import canonical
 from lockbox.identity.roles import SEE_ALL, SEE_THEIR_TENANTS, AuthMethod, Caller, Mode, SignInKind
 from lockbox.requests.deadlines import RequestClock, whole_seconds
-from lockbox.requests.lifecycle import Action, State
+from lockbox.requests.lifecycle import Action, AfterReviewFinding, State
 from lockbox.requests.policy import AT_ONCE, Timing
 from lockbox.requests.policy_parts import ApproveMeans, CaseCheck
 from lockbox.requests.requester import RequesterFacts, Severity
@@ -280,13 +279,6 @@ class PreApprovalVote(SQLModel, table=True):
     means: AuthMethod = Field(sa_type=words(AuthMethod))
     decided_at: datetime = Field(sa_type=Instant)
     mac: bytes | None = None
-
-
-class AfterReviewFinding(StrEnum):
-    """What the customer finds of a window that was opened by break-glass."""
-
-    JUSTIFIED = "justified"
-    NOT_JUSTIFIED = "not_justified"
 
 
 class AfterReview(SQLModel, table=True):

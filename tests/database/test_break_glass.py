@@ -29,8 +29,8 @@ from lockbox.identity.roles import AuthMethod
 from lockbox.requests import after_reviews, extend
 from lockbox.requests.after_reviews import AfterReviewEntry, FindingInput
 from lockbox.requests.extend import ExtensionInput
-from lockbox.requests.lifecycle import Action, State
-from lockbox.requests.models import AccessRequest, AfterReviewFinding
+from lockbox.requests.lifecycle import Action, AfterReviewFinding, State
+from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy_parts import ReasonedDecision
 from lockbox.requests.policy_rules import Policy
 from tests.database.scenes import as_caller, assert_audit_logs_are_whole, door, read, write_unchecked
