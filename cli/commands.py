@@ -139,7 +139,7 @@ MEMBER_COMMANDS["review"] = RouteCommand(
     "GET /v1/tenants/{slug}/access-review",
     (TENANT,),
     TableOf(REVIEWED),
-    "Review who may approve, through what, and when everybody signed in last, as a tenant admin or auditor.",
+    "Review who may approve, as a tenant admin or auditor. It says through what, and who signed in when.",
 )
 
 

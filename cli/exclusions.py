@@ -53,7 +53,7 @@ EXCLUSIONS_COMMANDS = {
         f"GET {EXCLUSIONS}",
         (optional("version", "--version", "another version than the one in force", int),),
         FactsOf(STATED),
-        "Show what Lockbox does not cover, as anybody who is signed in.",
+        "Show what Lockbox does not cover, to anybody signed in.",
     ),
     "versions": RouteCommand(
         f"GET {EXCLUSIONS}/versions",
@@ -68,7 +68,7 @@ EXCLUSIONS_COMMANDS = {
         f"GET {OF_TENANT}",
         (TENANT,),
         FactsOf(STANDING),
-        "Show what a tenant has acknowledged, as one of its members.",
+        "Show what a tenant has acknowledged, as its member.",
     ),
     "acknowledge": RouteCommand(
         f"PUT {OF_TENANT}",
@@ -83,7 +83,7 @@ EXCLUSIONS_COMMANDS = {
         f"GET {EXCLUSIONS}/acknowledgements",
         PAGE,
         TableOf({"Tenant": "tenant", "Name": "name", "Version": "version", "Acknowledged": moment_of("at")}),
-        "List which version each tenant has acknowledged, as an operator or auditor of the vendor.",
+        "List what each tenant has acknowledged, as an operator. Auditors of the vendor can too.",
     ),
 }
 

@@ -15,7 +15,7 @@ from cli.request_ids import RequestId, RequestIds, request_id
 from cli.route_command import ids_at
 from cli.terminal import Cursor, Limit, Output, OutputFormat, Part
 from connectors.scram import new_password, verifier_of
-from lockbox.requests.models import AfterReviewFinding
+from lockbox.requests.lifecycle import AfterReviewFinding
 
 app = typer.Typer(no_args_is_help=True, help="Access requests.")
 app.add_typer(request_watch.app)
@@ -236,7 +236,7 @@ def credential(
     wait: Annotated[int, duration_option("--wait", WAIT_HELP, partial(seconds, most=300), show_default=False)] = 30,
     output: Output = OutputFormat.TABLE,
 ) -> None:
-    """Get a login at the target, for as long as your access lasts.
+    """Get a login at the target while your access lasts.
 
     The password is made here, and printed once: only a verifier of it is sent. An earlier login is closed.
     """
@@ -330,7 +330,7 @@ def close_case(
     case: Annotated[str, typer.Argument(metavar="CASE", help="the case number", show_default=False)],
     output: Output = OutputFormat.TABLE,
 ) -> None:
-    """Say that a case is closed: its pending requests are cancelled, its access ends.
+    """Say that a case is closed. Its pending requests are cancelled, its access ends.
 
     For service accounts: LOCKBOX_TOKEN has the scope case:close, and is bound to tenants.
     """

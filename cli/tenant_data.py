@@ -49,7 +49,7 @@ DATA_COMMANDS = {
         f"GET {AT_TENANT}/data",
         (TENANT,),
         FactsOf(DATA),
-        "Show what becomes of a tenant's data, as one of its members, an operator or an auditor.",
+        "Show what becomes of a tenant's data, as its member. Operators and auditors can too.",
     ),
     "retention": RouteCommand(
         f"PUT {AT_TENANT}/retention",
@@ -74,7 +74,7 @@ DATA_COMMANDS = {
         f"DELETE {AT_TENANT}/hold",
         (TENANT,),
         Sentence("Released."),
-        "Release the hold of your side, as the tenant's admin or as an operator.",
+        "Release the hold of your side, as an admin or operator.",
     ),
     "leave": RouteCommand(
         f"PUT {AT_TENANT}/off-boarding",
@@ -89,7 +89,7 @@ DATA_COMMANDS = {
         f"DELETE {AT_TENANT}/off-boarding",
         (TENANT,),
         Sentence("Withdrawn: the tenant stays."),
-        "Withdraw that a tenant leaves, as its admin, while the vendor has not begun.",
+        "Withdraw that a tenant leaves, as its admin. That is possible until the vendor begins.",
     ),
 }
 

@@ -65,7 +65,7 @@ VENDOR_COMMANDS = {
         "GET /v1/vendor/access-review",
         (),
         TableOf(REVIEWED),
-        "Review who has a role at the vendor, and when everybody signed in last, as an operator or auditor.",
+        "Review who has a role at the vendor, as an operator. Auditors can too; it says who signed in when.",
     ),
     "roles": RouteCommand(
         f"PUT {COLLEAGUE}",
