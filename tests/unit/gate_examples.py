@@ -77,5 +77,6 @@ def open_window(number: int, service: str) -> RequestEntry:
         open_actions=["read"],
         deadline_at=datetime(2100, 1, 1, tzinfo=UTC),
         max_uses=None,
+        break_glass=False,
     )
     return RequestEntry(cast("AccessRequest", request), "fabrikam", "Erin", open=True)

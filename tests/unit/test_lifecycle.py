@@ -31,6 +31,7 @@ TABLE = {
     ("reviewing", "deny", "tenant_admin"): ("denied", None),
     ("reviewing", "cancel", "requester"): ("cancelled", None),
     ("reviewing", "cancel", "operator"): ("cancelled", None),
+    ("reviewing", "cancel", "system"): ("cancelled", None),
     ("reviewing", "time_out", "clock"): ("timed_out", None),
     ("reviewing", "time_out", "owner"): ("timed_out", None),
     ("pending", "approve", "approver"): ("active", "pending"),
@@ -38,6 +39,7 @@ TABLE = {
     ("pending", "deny", "tenant_admin"): ("denied", None),
     ("pending", "cancel", "requester"): ("cancelled", None),
     ("pending", "cancel", "operator"): ("cancelled", None),
+    ("pending", "cancel", "system"): ("cancelled", None),
     ("pending", "time_out", "clock"): ("timed_out", None),
     ("pending", "time_out", "owner"): ("timed_out", None),
     ("active", "complete", "requester"): ("completed", None),
@@ -46,6 +48,7 @@ TABLE = {
     ("active", "revoke", "manager"): ("revoked", None),
     ("active", "revoke", "operator"): ("revoked", None),
     ("active", "revoke", "owner"): ("revoked", None),
+    ("active", "revoke", "system"): ("revoked", None),
     ("active", "expire", "clock"): ("expired", None),
 }
 STARTS: dict[str, set[str | None]] = {
@@ -62,7 +65,7 @@ STARTS: dict[str, set[str | None]] = {
 }
 EVER_DOES = {
     "engineer": {"submit"},
-    "system": {"submit"},
+    "system": {"submit", "cancel", "revoke"},
     "requester": {"cancel", "complete"},
     "manager": {"endorse", "break_glass", "deny", "revoke"},
     "approver": {"approve", "deny", "revoke"},

@@ -342,15 +342,19 @@ def test_what_another_program_would_misread_is_refused(
         load()
 
 
-def test_issuers_of_the_catalogue_must_be_https_in_production(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.mark.parametrize(
+    "called",
+    [
+        "issuers: [{issuer: 'https://a.example', audience: x, jwks_url: 'http://localhost/keys'}]",
+        "case_systems: {desk: {title: Desk, address: 'https://a.example/', adapter: 'http://localhost/cases'}}",
+    ],
+)
+def test_what_the_catalogue_has_called_must_be_https_in_production(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, called: str
 ) -> None:
     own = tmp_path / "own.yaml"
-    own.write_text(
-        "services: {mail: {title: Mail}}\nplans: {standard: {}}\n"
-        "issuers: [{issuer: 'https://a.example', audience: x, jwks_url: 'http://localhost/keys'}]\n"
-    )
+    own.write_text(f"services: {{mail: {{title: Mail}}}}\nplans: {{standard: {{}}}}\n{called}\n")
     set_up(monkeypatch, LOCKBOX_CATALOGUE=str(own))
 
-    with pytest.raises(UnsafeSettings, match="LOCKBOX_CATALOGUE: issuers must be https"):
+    with pytest.raises(UnsafeSettings, match="LOCKBOX_CATALOGUE: issuers and adapters must be https"):
         load()
