@@ -73,7 +73,7 @@ def test_a_request_decided_elsewhere_greys_out_its_buttons_and_says_who_did(live
     expect(page.get_by_role("status")).to_contain_text("Amir denied it")
     expect(deny).to_be_disabled()
     expect(page.get_by_role("button", name="Approve")).to_be_disabled()
-    expect(page.locator("#state .state")).to_have_text("Denied")
+    expect(page.locator("#state .eyebrow .state")).to_have_text("Denied")
     expect(comment).to_have_value("My long thoughts")
     expect(comment).to_be_focused()
 

@@ -232,7 +232,7 @@
     try {
       const answer = await fetch(`/requests/${row.dataset.row}`, { headers: BY_ITSELF, cache: "no-store" });
       const page = new DOMParser().parseFromString(answer.ok ? await answer.text() : "", "text/html");
-      return page.querySelector(isTimeOver ? "#state .state" : "#last")?.textContent.trim() || GONE;
+      return page.querySelector(isTimeOver ? "#state .eyebrow .state:not(.glass)" : "#last")?.textContent.trim() || GONE;
     } catch {
       return GONE;
     }
