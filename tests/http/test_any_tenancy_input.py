@@ -39,6 +39,10 @@ FIELDS = st.sampled_from(
         "description",
         "format",
         "with_justification",
+        "days",
+        "reason",
+        "text",
+        "version",
     ]
 )
 CHANGES = st.dictionaries(FIELDS | TEXTS, ANYTHING, max_size=4)
@@ -53,6 +57,10 @@ CALLS = [
     ("tara", "PUT", "/v1/tenants/{slug}/members/{person_id}"),
     ("tara", "POST", "/v1/tenants/{slug}/delegations"),
     ("tara", "POST", "/v1/tenants/{slug}/pre-approvals"),
+    ("tara", "PUT", "/v1/tenants/{slug}/retention"),
+    ("tara", "PUT", "/v1/tenants/{slug}/hold"),
+    ("olga", "PUT", "/v1/exclusions"),
+    ("tara", "PUT", "/v1/tenants/{slug}/exclusions"),
     ("olga", "POST", "/v1/tenants/{slug}/recovery"),
     ("olga", "POST", "/v1/vendor/members"),
     ("tara", "POST", "/v1/tenants/{slug}/endpoints"),
@@ -73,6 +81,10 @@ def test_any_body_is_taken_or_refused(door: Door, who: str, method: str, path: s
         "/v1/tenants/{slug}/members/{person_id}": {"roles": ["approver"]},
         "/v1/tenants/{slug}/delegations": {"delegate": str(eligible(door)), "ends_at": "2030-01-01T00:00:00Z"},
         "/v1/tenants/{slug}/pre-approvals": pre_approval(),
+        "/v1/tenants/{slug}/retention": {"days": 400},
+        "/v1/tenants/{slug}/hold": {"reason": "A dispute"},
+        "/v1/exclusions": {"text": "Demands by law are not covered."},
+        "/v1/tenants/{slug}/exclusions": {"version": 1},
         "/v1/tenants/{slug}/recovery": somebody(),
         "/v1/vendor/members": somebody() | {"roles": ["engineer"]},
         "/v1/tenants/{slug}/endpoints": {"url": "https://hooks.contoso.example/"},
