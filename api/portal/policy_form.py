@@ -10,8 +10,8 @@ from pydantic import ValidationError
 
 from api.portal import phrases
 from lockbox.errors import Invalid
+from lockbox.notifications.policy_wording import TERMS
 from lockbox.requests import policy_diff
-from lockbox.requests.policy_diff import TERMS
 from lockbox.requests.policy_parts import ApproveMeans, RequesterMeans
 from lockbox.requests.policy_rules import Policy
 

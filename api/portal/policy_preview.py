@@ -4,7 +4,7 @@ from fastapi import Response
 
 from api.portal.tenant_admin import TenantAdminPage
 from lockbox.admin import what_if
-from lockbox.requests import policy_diff
+from lockbox.notifications import policy_wording
 from lockbox.requests.policy_rules import Policy
 
 
@@ -24,7 +24,7 @@ def page(at: TenantAdminPage, policy: Policy, seen: int) -> Response:
         raise found.refusal
     return at.page(
         "policy_preview",
-        lines=list(policy_diff.lines(found.changes, found.names)),
+        lines=list(policy_wording.lines(found.changes, found.names)),
         found=found,
         text=policy.model_dump_json(indent=2),
         version=seen,

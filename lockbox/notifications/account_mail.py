@@ -11,7 +11,7 @@ from uuid import UUID
 from lockbox.audit.report import ENGINEER
 from lockbox.identity.roles import Role
 from lockbox.identity.time_zones import DEFAULT, clock_time, deadline
-from lockbox.notifications import mail_text
+from lockbox.notifications import mail_text, policy_wording
 from lockbox.notifications.mail_text import (
     ACCOUNT_LABELS,
     ACCOUNT_SUBJECTS,
@@ -36,6 +36,7 @@ REVIEW_UNREACHED = "review_unreached"
 INVARIANT_BROKEN = "invariant_broken"
 INVARIANT_TYPE = f"operate.{INVARIANT_BROKEN}"
 OUTSIDE_ACCESS = "outside_access"
+POLICY_CHANGED = "policy_changed"
 PATHS = {
     ADDRESS_CODE: "/account",
     "recovery_proposed": "/proposals",
@@ -125,7 +126,10 @@ def named_in(body: bytes | None, details: Mapping[str, str]) -> dict[str, str]:
 
 
 def worded_changes(mail: AccountMail, zone: str = DEFAULT) -> dict[str, str]:
-    """Return the diff for people, with times in a zone."""
+    """Return the diff for people, with times in a zone, and what a policy says in the words of its page."""
+    if mail.template == POLICY_CHANGED:
+        found = policy_wording.lines(mail.changes, {})
+        return {one.title: f"{one.was}{policy_wording.ARROW}{one.now}" for one in found}
     if mail.template != OUTSIDE_ACCESS:
         return dict(mail.changes)
     times = (FROM, UNTIL)

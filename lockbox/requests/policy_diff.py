@@ -3,72 +3,17 @@
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
-from uuid import UUID
 
 from pydantic import ValidationError
 
 from lockbox.audit.canonical import instant
 from lockbox.notifications.mail_text import duration
+from lockbox.notifications.policy_wording import ABSENT, SECONDS
 from lockbox.requests.policy import Terms
 from lockbox.requests.policy_parts import FIRST_STEP
 from lockbox.requests.policy_rules import Policy, Rule
 
-ABSENT = "none"
-ARROW = " → "
-ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-SECONDS = frozenset(
-    {
-        *("review_window", "approval_window", "access_ceiling", "closing_warning"),
-        *("total_access_ceiling", "start_ahead"),
-        *("sign_in_age", "revoke_sign_in_age", "requester_sign_in_age", "break_glass_ceiling"),
-    }
-)
-TERMS = {
-    "vendor_review": "The vendor's managers review first",
-    "review_window": "Time for the vendor's review",
-    "approval_window": "Time to answer",
-    "access_ceiling": "Longest access",
-    "total_access_ceiling": "Longest access with extensions",
-    "start_ahead": "How far ahead access may begin",
-    "max_uses": "Most uses of a window",
-    "quorum": "Approvals needed",
-    "stages": "Must also agree",
-    "tiers": "Asked in tier",
-    "escalation": "When the next tiers are asked, in percent",
-    "approval_reminders": "Reminders to approvers, in percent",
-    "review_reminders": "Reminders to the vendor's managers, in percent",
-    "review_escalation": "When the vendor's next tiers are asked, in percent",
-    "closing_warning": "Warning before a window closes",
-    "report_on_close": "A report on each window",
-    "reasons": "Accepted reasons",
-    "require_case": "Require a support case",
-    "case_patterns": "What a case looks like",
-    "unconfirmed_case": "A case that its ticket system does not confirm",
-    "justification_least": "Minimum justification length",
-    "mail_link": "Mails link to the request",
-    "mail_justification": "Mails quote the justification",
-    "mail_suffices": "A code from a mail is enough to approve",
-    "approve_means": "Proof of an approval",
-    "sign_in_age": "Re-authenticate to approve after",
-    "revoke_sign_in_age": "Re-authenticate to revoke after",
-    "comment_required": "Reason required to",
-    "countries": "Countries of the requester",
-    "requester_means": "How the requester must sign in",
-    "requester_sign_in_age": "Requester must have signed in within",
-    "questions_stop_clock": "The time to answer pauses while a question is unanswered",
-    "break_glass_services": "Break-glass for",
-    "break_glass_people": "Who of the vendor may use break-glass",
-    "break_glass_ceiling": "Longest access by break-glass",
-    "break_glass_monthly": "Break-glass at most, within 30 days",
-    "groups": "The group",
-    "consent": "The vendor decides for a time",
-    "name": "its name",
-    "match": "about",
-}
-PLAIN = {"true": "yes", "false": "no", ABSENT: "nothing"}
-PROOFS = {"passkey-signed": "signed with the approver's passkey", "attested": "attested by the vendor's server"}
 VALUE = "Value error, "
 RULE = re.compile(r"(?:Input|Value|String|List|Tuple|Set|Dictionary|Datetime|UUID) (?:should|must) (?P<what>.+)")
 QUOTED = re.compile(r"'([^']*)'")
@@ -160,55 +105,6 @@ def _terms(prefix: str, terms: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _listed(values: Iterable[object]) -> str:
     return ", ".join(str(value) for value in values)
-
-
-@dataclass(frozen=True)
-class DiffLine:
-    """One line of a diff: `name` as the policy's text has it, what that is called, and what it was and will be."""
-
-    name: str
-    title: str
-    was: str
-    now: str
-
-
-def lines(changes: Mapping[str, str], people: Mapping[UUID, str]) -> Iterator[DiffLine]:
-    """Yield the lines of a diff in words; people whose names are not given stay their ids.
-
-    Words count rules and tiers from 1, as the forms of the pages do; names count them from 0, as JSON does.
-    """
-    for name, change in changes.items():
-        was, _, now = change.partition(ARROW)
-        yield DiffLine(name, _title(name), _value(name, was, people), _value(name, now, people))
-
-
-def _title(name: str) -> str:
-    first, *rest = name.split(".")
-    if first == "rules" and rest:
-        return f"Rule {_place(rest[0])}: {_title('.'.join(part for part in rest[1:] if part != 'terms'))}"
-    if first == "tiers":
-        rest = [_place(part) for part in rest]
-    return " ".join([TERMS.get(first, first), *rest])
-
-
-def _place(number: str) -> str:
-    return str(int(number) + 1) if number.isdecimal() else number
-
-
-def _value(name: str, value: str, people: Mapping[UUID, str]) -> str:
-    if name.rpartition(".")[2] in SECONDS and value.isdigit():
-        return _span(int(value))
-    if name.rpartition(".")[2] == "approve_means":
-        return PROOFS.get(value, value)
-    named = ID.sub(lambda found: people.get(UUID(found[0]), found[0]), value)
-    return PLAIN.get(named, named)
-
-
-def _span(seconds: int) -> str:
-    hours, rest = divmod(seconds, 3600)
-    minutes, left = divmod(rest, 60)
-    parts = [f"{count} {unit}" for count, unit in ((hours, "h"), (minutes, "min"), (left, "s")) if count]
-    return " ".join(parts) or "never"
 
 
 def say(error: Mapping[str, Any]) -> str:

@@ -2,8 +2,9 @@
 
 from uuid import UUID
 
+from lockbox.notifications.policy_wording import TERMS, lines
 from lockbox.requests.policy import Terms
-from lockbox.requests.policy_diff import TERMS, changes, lines
+from lockbox.requests.policy_diff import changes
 from lockbox.requests.policy_rules import Policy
 from tests.each import each
 

@@ -420,7 +420,7 @@ def test_a_user_agent_cannot_leave_its_line_or_be_run(agent: str) -> None:
 
     assert "<script" not in made.html
     assert "\u202e" not in made.text + made.html
-    (line,) = [line for line in made.text.splitlines() if line.startswith("By ")]
+    (line,) = [line for line in made.text.splitlines() if line.startswith("With ")]
     assert len(line) <= 300
 
 
