@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from api.problems import STATUS
 from lockbox import errors
 from lockbox.errors import LockboxError
-from lockbox.requests import cases
+from lockbox.requests import cases, extend, resubmission
 
-HOMES = (errors, cases)
+HOMES = (errors, cases, extend, resubmission)
 """The modules that define errors with a code: the list does not depend on what else a process has imported."""
 
 

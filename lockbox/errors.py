@@ -235,24 +235,6 @@ class InvalidMove(Conflict):
     code = "invalid-move"
 
 
-class NotTimedOut(Conflict):
-    """Only a request that timed out can be resubmitted."""
-
-    code = "not-timed-out"
-
-
-class AlreadyAskedAgain(Conflict):
-    """The request was resubmitted already, and that one is open; `request_id` is its id."""
-
-    code = "asked-again"
-
-
-class AlreadyExtended(Conflict):
-    """An extension of the window was requested already, and that request is open; `request_id` is its id."""
-
-    code = "already-extended"
-
-
 class TooLate(Conflict):
     """The deadline has passed."""
 

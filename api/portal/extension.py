@@ -11,9 +11,9 @@ from api.portal import phrases
 from api.portal.pages import TAG, go, origin
 from api.portal.request import request_id_of, show_request
 from api.schemas.requests import ExtensionRequest
-from lockbox.errors import AlreadyExtended, Conflict, Invalid, NotYours, TooMany
+from lockbox.errors import Conflict, Invalid, NotYours, TooMany
 from lockbox.requests import extend
-from lockbox.requests.extend import ExtensionInput
+from lockbox.requests.extend import AlreadyExtended, ExtensionInput
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.submit import SubmissionLimits
 

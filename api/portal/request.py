@@ -29,7 +29,6 @@ from lockbox.audit import event_search
 from lockbox.audit.report import FIRST_USED, LAST_USED, NOTIFIED, mailed
 from lockbox.database import Database, UnitOfWork, now
 from lockbox.errors import (
-    AlreadyAskedAgain,
     Conflict,
     EarlierStepFirst,
     Invalid,
@@ -68,6 +67,7 @@ from lockbox.requests.models import AccessRequest
 from lockbox.requests.on_behalf_of import OnBehalfOf, approval_limits, on_behalf_of
 from lockbox.requests.policy import Terms, customer_decides
 from lockbox.requests.policy_parts import ReasonedDecision
+from lockbox.requests.resubmission import AlreadyAskedAgain
 from lockbox.requests.submit import SubmissionLimits
 
 router = APIRouter(prefix="/requests", tags=[TAG], include_in_schema=False)

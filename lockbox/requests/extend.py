@@ -10,7 +10,7 @@ from sqlmodel import col, select
 
 from config.service_catalogue import Service
 from lockbox.database import UnitOfWork, now
-from lockbox.errors import AlreadyExtended, InvalidMove, NotYours
+from lockbox.errors import Conflict, InvalidMove, NotYours
 from lockbox.identity import authentication
 from lockbox.identity.roles import Caller, Side
 from lockbox.requests import policy_store, queries
@@ -30,6 +30,12 @@ EXTENDED = text("SELECT * FROM lock_extended_request(:id)")
 NOT_OPEN = "Only an open window can be extended. Request access again."
 NEVER_EXTENDED = "Access by break-glass cannot be extended. Submit a request that the customer approves."
 TWICE = "An extension of this window was requested already, and that request is still open."
+
+
+class AlreadyExtended(Conflict):
+    """An extension of the window was requested already, and that request is open; `request_id` is its id."""
+
+    code = "already-extended"
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from sqlmodel import col
 
 from config.service_catalogue import Service
 from lockbox.database import UnitOfWork, now
-from lockbox.errors import AlreadyAskedAgain, Conflict, NotTimedOut, NotYours
+from lockbox.errors import Conflict, NotYours
 from lockbox.identity import authentication
 from lockbox.identity.roles import Caller
 from lockbox.requests import queries
@@ -24,6 +24,18 @@ from lockbox.requests.transition import Origin
 ERASED = "erased:"
 """How a resource begins that was erased."""
 ASKED_BEFORE = text("SELECT * FROM lock_earlier_request(:id)")
+
+
+class NotTimedOut(Conflict):
+    """Only a request that timed out can be resubmitted."""
+
+    code = "not-timed-out"
+
+
+class AlreadyAskedAgain(Conflict):
+    """The request was resubmitted already, and that one is open; `request_id` is its id."""
+
+    code = "asked-again"
 
 
 def ask_again(

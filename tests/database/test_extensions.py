@@ -13,9 +13,9 @@ from sqlalchemy.exc import DBAPIError
 from harness.clocks import StoppedClock
 from harness.people import HERE, SETTINGS, World
 from lockbox.database import Database
-from lockbox.errors import AlreadyExtended, Invalid, InvalidMove, LockboxError, NotFound, NotYours, WindowTooLong
+from lockbox.errors import Invalid, InvalidMove, LockboxError, NotFound, NotYours, WindowTooLong
 from lockbox.requests import extend, timers
-from lockbox.requests.extend import ExtensionInput
+from lockbox.requests.extend import AlreadyExtended, ExtensionInput
 from lockbox.requests.lifecycle import Action, State
 from lockbox.requests.models import AccessRequest
 from tests.database.scenes import at_once, door, moves_of, read, state_of, write, write_unchecked

@@ -12,12 +12,13 @@ from sqlalchemy.exc import DBAPIError
 from harness.clocks import ShiftedClock
 from harness.people import HERE, SETTINGS, World
 from lockbox.database import Database
-from lockbox.errors import AlreadyAskedAgain, NobodyCanApprove, NotFound, NotTimedOut, NotYours, PolicyNotMet, TooMany
+from lockbox.errors import NobodyCanApprove, NotFound, NotYours, PolicyNotMet, TooMany
 from lockbox.identity import authentication
 from lockbox.identity.roles import Caller, Role, Scope
 from lockbox.requests import resubmission, submit, timers
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest
+from lockbox.requests.resubmission import AlreadyAskedAgain, NotTimedOut
 from lockbox.requests.submit import SubmissionLimits, SubmittedRequest
 from tests.database.scenes import as_caller, assert_audit_logs_are_whole, at_once, read, set_back, write
 from tests.policy_setup import lay_down
