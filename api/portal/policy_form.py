@@ -1,9 +1,10 @@
 """The form of a policy's default terms: its fields, and the policy that they make."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any
+from uuid import UUID
 
 from fastapi import Form
 from pydantic import ValidationError
@@ -17,8 +18,8 @@ from lockbox.requests.policy_rules import Policy
 
 HOUR, MINUTE = 3600, 60
 WINDOWS = ("review_window", "approval_window", "access_ceiling", "total_access_ceiling", "start_ahead")
-MINUTES = ("closing_warning", "sign_in_age")
-NUMBERS = ("quorum", "justification_least")
+MINUTES = ("closing_warning", "sign_in_age", "break_glass_ceiling")
+NUMBERS = ("quorum", "justification_least", "break_glass_monthly")
 MOMENTS = ("approval_reminders", "review_reminders")
 SWITCHES = (
     *("vendor_review", "questions_stop_clock", "report_on_close", "require_case"),
@@ -30,6 +31,7 @@ USES = "max_uses"
 PATTERNS = "case_patterns"
 UNCONFIRMED = "unconfirmed_case"
 MEANS = "approve_means"
+GLASS_SERVICES, GLASS_PEOPLE, NOBODY = "break_glass_services", "break_glass_people", "nobody"
 COUNTRIES, REQUESTERS, REQUESTERS_AGE = "countries", "requester_means", "requester_sign_in_age"
 NUMBER = re.compile(r"[0-9]{1,9}")
 BETWEEN = re.compile(r"[\s,;%]+")
@@ -64,6 +66,8 @@ class PolicyForm:
         fields[REQUESTERS] = policy.requester_means.value
         fields[COUNTRIES] = ", ".join(sorted(policy.countries or ()))
         fields[USES] = "" if policy.max_uses is None else str(policy.max_uses)
+        fields[GLASS_SERVICES] = ", ".join(policy.break_glass_services)
+        fields[GLASS_PEOPLE] = _people(policy.break_glass_people)
         fields |= {name: ", ".join(map(str, getattr(policy, name))) for name in MOMENTS}
         fields[PATTERNS] = ", ".join(policy.case_patterns)
         fields[UNCONFIRMED] = policy.unconfirmed_case.value
@@ -96,7 +100,10 @@ class PolicyForm:
             is_asked = self.fields[name].strip()
             yield name, _seconds(self._number(name), getattr(policy, name) or 0) if is_asked else None
         yield REQUESTERS, self.fields[REQUESTERS] or RequesterMeans.ANY
-        yield COUNTRIES, [one for one in BETWEEN.split(self.fields[COUNTRIES].strip().upper()) if one] or None
+        yield COUNTRIES, _named(self.fields[COUNTRIES].upper()) or None
+        yield GLASS_SERVICES, _named(self.fields[GLASS_SERVICES])
+        people = _named(self.fields[GLASS_PEOPLE])
+        yield GLASS_PEOPLE, [] if people == [NOBODY] else people or None
         yield USES, self._number(USES) if self.fields[USES].strip() else None
         yield UNCONFIRMED, self.fields[UNCONFIRMED] or policy.unconfirmed_case
         yield PATTERNS, [one.strip() for one in self.fields[PATTERNS].split(",") if one.strip()]
@@ -133,6 +140,10 @@ async def policy_form_of(
     revoke_sign_in_age: Field = "",
     max_uses: Field = "",
     countries: Annotated[str, Form(max_length=1000)] = "",
+    break_glass_services: Annotated[str, Form(max_length=4000)] = "",
+    break_glass_people: Annotated[str, Form(max_length=8000)] = "",
+    break_glass_ceiling: Field = "",
+    break_glass_monthly: Field = "",
     requester_means: Field = "",
     requester_sign_in_age: Field = "",
     quorum: Field = "",
@@ -162,6 +173,10 @@ async def policy_form_of(
         REVOKE: revoke_sign_in_age,
         USES: max_uses,
         COUNTRIES: countries,
+        GLASS_SERVICES: break_glass_services,
+        GLASS_PEOPLE: break_glass_people,
+        "break_glass_ceiling": break_glass_ceiling,
+        "break_glass_monthly": break_glass_monthly,
         REQUESTERS: requester_means,
         REQUESTERS_AGE: requester_sign_in_age,
         "quorum": quorum,
@@ -226,6 +241,14 @@ def _title(where: Place, what: str) -> str:
     if first == "groups" and len(where) > 1:
         return phrases.OF_GROUP.format(name=where[1], what=rest)
     return f"{TERMS[first]}: {rest}" if first in TERMS else what
+
+
+def _named(text: str) -> list[str]:
+    return [one for one in BETWEEN.split(text.strip()) if one]
+
+
+def _people(some: Collection[UUID] | None) -> str:
+    return "" if some is None else ", ".join(map(str, some)) or NOBODY
 
 
 def _minutes_or_none(seconds: int | None) -> str:

@@ -95,6 +95,27 @@ def test_common_terms_are_changed_by_a_form_and_saved_after_the_diff(portal: Por
     )
 
 
+def test_break_glass_is_switched_on_by_the_form_and_stays_as_it_is(portal: Portal) -> None:
+    browser, max_ = entered(portal), id_of(portal.world, "max")
+    wanted = {"break_glass_services": "exchange-online", "break_glass_ceiling": "30", "break_glass_monthly": "1"}
+
+    asked = terms(portal, browser, **wanted, break_glass_people=str(max_))
+    browser.submit(asked, "/policy/save")
+    again = terms(portal, browser)
+    browser.submit(terms(portal, browser, break_glass_people="nobody"), "/policy/save")
+
+    assert "Break-glass for break_glass_services nothing → exchange-online" in asked.words
+    assert "Nothing changes: this is the policy in force." in again.words
+    assert held(portal) == Policy(
+        vendor_review=False,
+        break_glass_services=("exchange-online",),
+        break_glass_people=(),
+        break_glass_ceiling=1800,
+        break_glass_monthly=1,
+    )
+    assert "Nothing changes: this is the policy in force." in terms(portal, browser).words
+
+
 def test_seconds_and_all_that_the_form_has_no_field_for_stay(portal: Portal) -> None:
     lay_down(portal.world, access_ceiling=3601, groups={"legal": group(portal.world, "ann")})
     browser = entered(portal)
@@ -113,6 +134,8 @@ def test_seconds_and_all_that_the_form_has_no_field_for_stay(portal: Portal) -> 
         ({"quorum": "9"}, "has 3 people who could approve"),
         ({"approval_window_hours": "9999"}, "Time to answer: this may be 336 h (1209600 seconds) at most."),
         ({"approval_reminders": "soon"}, "Reminders to approvers"),
+        ({"break_glass_ceiling": "61"}, "Longest access by break-glass: this may be 1 h (3600 seconds) at most."),
+        ({"break_glass_people": "Max"}, "Who of the vendor may use break-glass: write an id as it was given to you."),
         ({"reasons": []}, "Accepted reasons: choose at least one."),
     ],
 )

@@ -12,7 +12,9 @@ from lockbox.requests.policy_parts import (
     DAY,
     HARD_ACCESS_LIMIT,
     HARD_ANSWER_LIMIT,
+    HARD_BREAK_GLASS_LIMIT,
     MOST_APPROVALS,
+    MOST_BREAK_GLASS,
     MOST_STEPS,
     MOST_TIERS,
     MOST_USES,
@@ -64,6 +66,8 @@ PLAIN: dict[str, st.SearchStrategy[Any]] = {
     "review_window": st.integers(1, HARD_ANSWER_LIMIT),
     "approval_window": st.integers(1, HARD_ANSWER_LIMIT),
     "access_ceiling": st.integers(1, HARD_ACCESS_LIMIT),
+    "total_access_ceiling": st.integers(1, HARD_ACCESS_LIMIT),
+    "start_ahead": st.integers(0, 30 * DAY),
     "quorum": st.integers(1, MOST_APPROVALS),
     "max_uses": st.integers(1, MOST_USES),
     "require_case": st.booleans(),
@@ -80,6 +84,10 @@ PLAIN: dict[str, st.SearchStrategy[Any]] = {
     "questions_stop_clock": st.booleans(),
     "requester_means": st.sampled_from(RequesterMeans),
     "requester_sign_in_age": st.integers(60, DAY),
+    "break_glass_services": st.lists(st.sampled_from(SERVICES), unique=True).map(tuple),
+    "break_glass_people": st.lists(st.sampled_from(PEOPLE), unique=True).map(tuple),
+    "break_glass_ceiling": st.integers(60, HARD_BREAK_GLASS_LIMIT),
+    "break_glass_monthly": st.integers(1, MOST_BREAK_GLASS),
 }
 PERCENTS = st.lists(st.integers(1, 99), max_size=MOST_TIERS - 1, unique=True).map(tuple)
 TIMED = dict.fromkeys(("escalation", "approval_reminders", "review_reminders", "review_escalation"), PERCENTS)
@@ -104,6 +112,7 @@ UNLIMITED = {
     "revoke_sign_in_age": st.none() | st.integers(60, DAY),
     "max_uses": st.none() | st.integers(1, MOST_USES),
     "requester_sign_in_age": st.none() | st.integers(60, DAY),
+    "break_glass_people": st.none() | st.lists(st.sampled_from(PEOPLE), unique=True).map(tuple),
 }
 TERMS = st.builds(Terms, **(PLAIN | UNLIMITED), **MERGED, **TIMED, stages=quorums(MOST_APPROVALS, 0))
 OVERRIDES = (

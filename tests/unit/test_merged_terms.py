@@ -75,6 +75,13 @@ ORDER = [
     ("requester_sign_in_age", 61, 60),
     ("requester_sign_in_age", None, 86_400),
     ("comment_required", set(), {"revoke"}),
+    ("break_glass_services", ("files", "mail"), ("mail",)),
+    ("break_glass_services", ("mail",), ()),
+    ("break_glass_people", None, PEOPLE),
+    ("break_glass_people", PEOPLE, PEOPLE[:1]),
+    ("break_glass_people", PEOPLE, ()),
+    ("break_glass_ceiling", 61, 60),
+    ("break_glass_monthly", 2, 1),
 ]
 
 

@@ -85,6 +85,9 @@ def test_the_defaults_are_safe() -> None:
         ("justification_least", 1, 1000),
         ("sign_in_age", 60, 86_400),
         ("revoke_sign_in_age", 60, 86_400),
+        ("requester_sign_in_age", 60, 86_400),
+        ("break_glass_ceiling", 60, 3600),
+        ("break_glass_monthly", 1, 31),
     ],
 )
 @each("model", [Terms, Overrides])
