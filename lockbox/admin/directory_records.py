@@ -45,7 +45,7 @@ def write(session: UnitOfWork, caller: Caller, origin: Origin, person_id: UUID, 
 
     Raises:
         NotYours: the caller is a person, or the token lacks the scope.
-        NotFound: there is nobody of that id at the vendor, or it is a service account.
+        NotFound: there is nobody of that id at the vendor, or it is a service account or a disabled one.
     """
     authentication.enter(session, caller)
     _may_write(caller)
@@ -73,6 +73,6 @@ def _may_write(caller: Caller) -> None:
 
 def _name(session: UnitOfWork, person_id: UUID, *, is_written: bool = False) -> str:
     member = memberships.find(session, None, person_id)
-    if member is None or (is_written and Role.SYSTEM in member.roles):
+    if member is None or (is_written and (member.is_disabled or Role.SYSTEM in member.roles)):
         raise NotFound(NOBODY)
     return member.name

@@ -18,7 +18,7 @@ TEXTS_ERASED = "texts_erased"
 PURPOSE = text("SELECT set_config('lockbox.owner_command', 'erase', true)")
 PEOPLE = ("name", "address", "user_agent", "engineer", "credential", "gateway_name")
 """The personal values of a request's events that say who it was, with those that `NUMBERED` matches. All others are
-texts: what somebody wrote, or what they named."""
+texts: what somebody wrote or named, and where the requester worked."""
 NUMBERED = "^(principal|recipient|engineer)_[0-9]+$"
 SETTLED: timedelta = LATE
 """How long a request has to be closed: until then activity in it may be reported, which names resources."""
@@ -50,7 +50,7 @@ ROWS = tuple(
         """,
         """
         UPDATE requests r SET justification = 'erased', case_ref = CASE WHEN r.case_ref IS NOT NULL THEN 'erased' END,
-            case_url = NULL, context = NULL,
+            case_url = NULL, context = NULL, employing_entity = NULL, office_country = NULL, physical_country = NULL,
             duplicate_reason = CASE WHEN r.duplicate_reason IS NOT NULL THEN 'erased' END,
             resources = ARRAY(SELECT 'erased:' || place FROM generate_subscripts(r.resources, 1) AS place
                 ORDER BY place),
@@ -81,8 +81,9 @@ class TextErasure:
 def erase(session: UnitOfWork, request_id: UUID) -> TextErasure:
     """Erase what was written and named in one closed request: reason, case, resources, comments, questions.
 
-    Events stay as they are, without the salted details. Who asked and decided, when, and for how long stays. The
-    tenant's log says that it was erased; the vendor's does where the customer was never asked.
+    So does where its requester worked. Events stay as they are, without the salted details. Who asked and decided,
+    when, and for how long stays. The tenant's log says that it was erased; the vendor's does where the customer was
+    never asked.
 
     Raises:
         NotFound: there is no such request.

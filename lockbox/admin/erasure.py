@@ -55,15 +55,17 @@ FROM requests r WHERE r.id = d.request_id AND d.person_id = :id AND r.closed_at 
 CALLED = text("SELECT lower(name) FROM people WHERE id = :id")
 PLACES = text("SELECT DISTINCT tenant_id FROM memberships WHERE person_id = :id")
 # In their own events: their name and address. In events about them: how they were named.
-# In delegates' events: their name, by its position among the principals. The origin of a refused sign-in goes
-# with the account that it was for.
+# In delegates' events: their name, by its position among the principals. Where they worked: in what the directory
+# said of them, and in what they asked for. The origin of a refused sign-in goes with the account that it was for.
 DETAILS = text("""
 WITH said AS MATERIALIZED (
-    SELECT d.event_id, f.field, e.log_id, e.actor_id, nullif(convert_from(e.body, 'UTF8'), '')::jsonb AS body,
+    SELECT d.event_id, f.field, e.log_id, e.actor_id, e.request_id,
+        nullif(convert_from(e.body, 'UTF8'), '')::jsonb AS body,
         lower(coalesce(CASE WHEN f.field = 'from_address' THEN d.fields #>> '{account,1}' END, f.said ->> 1)) AS value
     FROM event_details d JOIN events e ON e.id = d.event_id CROSS JOIN jsonb_each(d.fields) AS f (field, said)
     WHERE f.field IN ('name', 'address', 'user_agent', 'member', 'mailbox', 'observer', 'account', 'from_address',
-        'wanted', 'principal', 'delegate', 'engineer', 'credential', 'subject') OR starts_with(f.field, 'principal_')
+        'wanted', 'principal', 'delegate', 'engineer', 'credential', 'subject', 'employing_entity', 'office_country',
+        'physical_country') OR starts_with(f.field, 'principal_')
         OR starts_with(f.field, 'recipient_') OR starts_with(f.field, 'engineer_')
         OR (f.field = 'comment' AND (e.action IN ('question', 'answer') OR :texts))
         OR (f.field = 'signed_content' AND :texts)
@@ -82,6 +84,8 @@ WITH said AS MATERIALIZED (
         WHEN starts_with(s.field, 'recipient_') THEN s.body -> 'mails' -> substr(s.field, 11) ->> 0
             = CAST(:id AS text) OR substring(s.value FROM '<([^<>]*)>$') = ANY(:addresses)
         WHEN s.field = 'wanted' THEN s.value ~ ANY(:mentions)
+        WHEN s.field IN ('employing_entity', 'office_country', 'physical_country') THEN s.body ->> 'person_id'
+            = CAST(:id AS text) OR s.request_id IN (SELECT r.id FROM requests r WHERE r.requester_id = :id)
         WHEN s.field IN ('member', 'observer') THEN s.body ->> 'person_id' = CAST(:id AS text)
             OR substring(s.value FROM '<([^<>]*)>$') = ANY(:addresses)
         ELSE s.body ->> 'person_id' = CAST(:id AS text) OR (s.actor_id = :id AND s.field = 'mailbox')
@@ -127,6 +131,11 @@ ROWS = tuple(
     for statement in (
         *MAILS,
         "UPDATE decisions SET address = NULL, user_agent = NULL WHERE person_id = :id",
+        """
+        UPDATE requests SET employing_entity = NULL, office_country = NULL, physical_country = NULL
+        WHERE requester_id = :id AND num_nonnulls(employing_entity, office_country, physical_country) > 0
+        """,
+        "DELETE FROM directory_records WHERE person_id = :id",
         "DELETE FROM sessions WHERE person_id = :id",
         "DELETE FROM device_logins WHERE answered_by = :id",
         "DELETE FROM identities WHERE person_id = :id",
@@ -179,7 +188,8 @@ def erase(session: UnitOfWork, person_id: UUID, *, texts: bool = False) -> Erasu
     for. Where a reason, a comment, a case or a resource of a closed request holds one of their addresses, all such
     texts of that request are erased. Others stay, because they are not theirs alone, unless `texts` says to erase
     also what they wrote: the texts of all that they asked for, and their comments. Their questions and answers are
-    deleted. Each tenant of theirs, or whose log has lost details, gets an event.
+    deleted, and so is where the vendor's directory said that they work. Each tenant of theirs, or whose log has lost
+    details, gets an event.
 
     Raises:
         NotFound: there is no such person, or they were erased before.

@@ -12,11 +12,13 @@ from sqlalchemy.exc import DBAPIError
 from cli.owner_transaction import as_owner
 from harness.people import HERE, SETTINGS, World
 from harness.stage import Urls
-from lockbox.admin import erased_texts, erasure, retention
+from lockbox.admin import directory_records, erased_texts, erasure, retention
 from lockbox.audit.verifier.verify import GOOD
 from lockbox.database import Database
 from lockbox.errors import Conflict, NotFound
 from lockbox.identity import authentication
+from lockbox.identity.directory import DirectoryEntry
+from lockbox.identity.roles import Role, Scope
 from lockbox.requests import questions, resubmission
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
@@ -87,6 +89,14 @@ def as_api(world: World, statement: str) -> None:
         authentication.enter(session, world.people["ann"])
         session.execute(erased_texts.PURPOSE)
         session.connection().exec_driver_sql(statement)
+
+
+def says(world: World, entry: DirectoryEntry) -> None:
+    """Write what the directory says of erin."""
+    if "copier" not in world.people:
+        world.add("copier", Role.SYSTEM, scopes={Scope.DIRECTORY_WRITE})
+    with world.db.transaction() as session:
+        directory_records.write(session, world.people["copier"], HERE, id_of(world, "erin"), entry)
 
 
 def row(world: World, request_id: UUID) -> Any:
@@ -191,10 +201,68 @@ def test_with_texts_all_that_an_engineer_asked_for_is_erased(world: World, urls:
     assert mentions(world.db, MARK) == set()
 
 
+WORKED = """
+SELECT num_nonnulls(employing_entity, office_country, physical_country) AS said, sign_in, directory_as_of
+FROM requests WHERE id = :id
+"""
+SAID = """
+SELECT f.key FROM event_details d, jsonb_each(d.fields) AS f
+WHERE f.key IN ('employing_entity', 'office_country', 'physical_country')
+"""
+THERE = DirectoryEntry(f"{MARK} GmbH", "DE", "PL")
+
+
+def test_where_a_requester_worked_goes_with_the_texts(world: World, urls: Urls, superuser: Engine) -> None:
+    says(world, THERE)
+    request_id = used(world)
+    as_long_ago(superuser, *AN_HOUR_AGO)
+
+    erase_texts(urls, request_id)
+
+    (worked,) = read(world.db, WORKED, id=request_id)
+    assert (worked.said, worked.sign_in) == (0, "token")
+    assert worked.directory_as_of is not None
+    assert mentions(world.db, MARK) == {"directory_records.employing_entity", "event_details.employing_entity"}
+
+
+def test_where_they_worked_goes_with_them_for_ever(world: World, worker: Database, urls: Urls) -> None:
+    says(world, THERE)
+    request_id = world.act("ann", Action.DENY, asked(world)).id
+    says(world, DirectoryEntry(f"{MARK} Inc", "US", "US"))
+    sealed(worker)
+    assert len(read(world.db, SAID)) > 6
+
+    with as_owner(urls.owner) as session:
+        erasure.erase(session, id_of(world, "erin"))
+    sealed(worker)
+
+    assert mentions(world.db, MARK) == set()
+    assert read(world.db, SAID) == []
+    assert read(world.db, "SELECT FROM directory_records") == []
+    assert read(world.db, WORKED, id=request_id)[0].said == 0
+    for export in (exported(world), vendors_log(world)):
+        assert verified(export).exit_code == GOOD
+    with pytest.raises(NotFound):
+        says(world, THERE)
+
+
+def test_where_others_worked_stays(world: World, urls: Urls) -> None:
+    says(world, THERE)
+    request_id = world.act("ann", Action.DENY, asked(world)).id
+    before = len(read(world.db, SAID))
+
+    with as_owner(urls.owner) as session:
+        erasure.erase(session, id_of(world, "ann"))
+
+    assert read(world.db, WORKED, id=request_id)[0].said == 3
+    assert len(read(world.db, SAID)) == before
+
+
 @pytest.mark.parametrize(
     "statement",
     [
         "UPDATE requests SET justification = 'erased'",
+        "UPDATE requests SET physical_country = NULL",
         "UPDATE requests SET granted_resources = NULL",
         "UPDATE decisions SET comment = NULL",
         "UPDATE decisions SET signed_content = NULL",
@@ -216,6 +284,7 @@ def test_not_even_the_owner_changes_what_is_open_or_was_decided(world: World, ur
         "UPDATE requests SET justification = 'erased'",
         "UPDATE decisions SET decision = 'deny'",
         "UPDATE requests SET quorum = 9",
+        "UPDATE requests SET physical_country = 'DE'",
     ):
         with pytest.raises(DBAPIError):
             by_hand(urls, "SELECT set_config('lockbox.owner_command', 'erase', true)", statement)

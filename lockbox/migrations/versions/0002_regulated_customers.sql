@@ -673,7 +673,7 @@ CREATE TABLE offboardings (
 -- A row of requests or decisions without what the owner may erase of it once the request is closed.
 CREATE FUNCTION without_texts(of_row jsonb) RETURNS jsonb LANGUAGE sql IMMUTABLE AS $$
     SELECT of_row - '{justification,case_ref,case_url,duplicate_reason,resources,granted_resources,context,comment,signed_content,
-        address,user_agent}'::text[]
+        address,user_agent,employing_entity,office_country,physical_country}'::text[]
 $$;
 
 -- Whether `new` is `old` but for texts that are erased: gone, said to be erased, or named by their place alone.
