@@ -15,6 +15,8 @@ POINTS = {
     "decide.after_update": "request, decision, event and its row in the outbox are written, and nothing is committed",
     "case.after_lock": "the requests of a closed case are locked, and none has ended",
     "case.after_end": "a request of a closed case has ended, and others have not; nothing is committed",
+    "after_review.after_finding": "a finding about break-glass is written with its event, and nothing is committed",
+    "after_review.after_reminder": "reminders of findings are written with their events, and nothing is committed",
     "pipeline.before_commit": "a call on the event loop, or a group, is judged, and what it writes is not sent",
     "pipeline.after_commit": "a call on the event loop, or a group, is committed, and nothing is armed or answered",
     "pipeline.before_arm": "calls on the event loop are committed and may be answered, and no index knows of them",

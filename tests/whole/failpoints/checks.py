@@ -34,7 +34,8 @@ SELECT event_id, template FROM notifications WHERE tenant_id = :tenant AND event
 GROUP BY event_id, person_id, address_id, observer_id, endpoint_id, template HAVING count(*) > 1
 """
 REMINDED_TWICE = """
-SELECT request_id FROM events WHERE tenant_id = :tenant AND action = 'remind' GROUP BY request_id HAVING count(*) > 1
+SELECT request_id FROM events WHERE tenant_id = :tenant AND action IN ('remind', 'after_review_reminder')
+GROUP BY request_id HAVING count(*) > 1
 """
 UNTOLD = """
 SELECT e.id FROM events e WHERE e.tenant_id = :tenant AND e.seq IS NOT NULL

@@ -8,6 +8,7 @@ from uuid import UUID
 
 import httpx
 
+from harness.wait import within
 from lockbox.identity.roles import BOUND_TO, Role, Scope
 from lockbox.requests.lifecycle import Action
 from tests.whole.failpoints.hall import FailpointStage
@@ -17,6 +18,9 @@ from tests.whole.failpoints.hall import FailpointStage
 LONG = 90
 # Twice as long as it may take to find what was not armed: who is not told before the time is over never is.
 FOUND = 12
+REMINDED_WITHIN = 40.0
+BY_BREAK_GLASS: dict[str, Any] = {"break_glass_services": ("exchange-online",)}
+REMIND_NOW = "UPDATE after_reviews SET remind_at = clock_timestamp() WHERE tenant_id = :tenant RETURNING request_id"
 
 Step = Callable[[FailpointStage], None]
 
@@ -110,6 +114,36 @@ def _close_the_case(hall: FailpointStage) -> None:
     hall.post("desk", f"/v1/cases/helpdesk/{hall.key}/closed", {})
 
 
+def _broken_glass(hall: FailpointStage) -> None:
+    request = hall.submit(break_glass=True, access_window=LONG)
+    hall.world.act("max", Action.BREAK_GLASS, request, comment="Mail is down for everybody")
+    hall.world.act("ann", Action.REVOKE, request)
+
+
+def _find(hall: FailpointStage) -> None:
+    for request in hall.asked:
+        hall.post("ann", f"/v1/requests/{request}/finding", {"finding": "justified", "comment": "As agreed"})
+
+
+def _finding_is_there(hall: FailpointStage) -> None:
+    rows = hall.stage.rows("SELECT finding FROM after_reviews WHERE tenant_id = :tenant", tenant=hall.tenant)
+    assert [row.finding for row in rows] == ["justified"] * len(hall.asked)
+
+
+def _finding_due_soon(hall: FailpointStage) -> None:
+    _broken_glass(hall)
+    hall.stage.rows(REMIND_NOW, tenant=hall.tenant)
+
+
+def _reminded_once(hall: FailpointStage) -> None:
+    def reminders() -> list[int]:
+        rows = hall.stage.rows("SELECT reminders FROM after_reviews WHERE tenant_id = :tenant", tenant=hall.tenant)
+        return [row.reminders for row in rows]
+
+    within(REMINDED_WITHIN, lambda: 0 not in reminders())
+    assert reminders() == [1] * len(hall.asked)
+
+
 def _revoke_what_was_used_once(hall: FailpointStage) -> None:
     for request in hall.asked:
         (row,) = hall.stage.rows("SELECT used FROM requests WHERE id = :id", id=str(request))
@@ -122,6 +156,8 @@ FILE = FailpointPlay("api", "timed_out", nothing, _file, policy={"approval_windo
 DECIDE = FailpointPlay("api", "expired", _ask, _decide, policy={"approval_window": LONG})
 USE = FailpointPlay("api", "revoked", _open_for_one_use, _use, _revoke_what_was_used_once)
 CLOSE = FailpointPlay("api", "cancelled", _of_a_case, _close_the_case, policy={"approval_window": LONG})
+FIND = FailpointPlay("api", "revoked", _broken_glass, _find, _finding_is_there, policy=BY_BREAK_GLASS)
+AWAIT = FailpointPlay("worker", "revoked", _finding_due_soon, after=_reminded_once, policy=BY_BREAK_GLASS)
 TIME_OUT = FailpointPlay("worker", "timed_out", _submit, policy={"approval_window": 4})
 EXPIRE = FailpointPlay("worker", "expired", _open)
 REMIND = FailpointPlay("worker", "timed_out", _submit, policy={"approval_window": 12, "approval_reminders": (10,)})

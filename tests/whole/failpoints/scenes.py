@@ -13,10 +13,12 @@ from tests.whole.conftest import RunningStack, stage_of
 from tests.whole.failpoints import checks, retention
 from tests.whole.failpoints.hall import CHECKPOINTS, FailpointStage, kill
 from tests.whole.failpoints.plays import (
+    AWAIT,
     CLOSE,
     DECIDE,
     EXPIRE,
     FILE,
+    FIND,
     HOOK,
     MAIL,
     REBUILD,
@@ -52,6 +54,8 @@ PLAYED = {
         "pipeline.after_arm",
     ),
     USE: ("window.after_use",),
+    FIND: ("after_review.after_finding",),
+    AWAIT: ("after_review.after_reminder",),
     CLOSE: ("case.after_lock", "case.after_end", "case.after_end:2"),
     TIME_OUT: (
         "schedule.after_claim",
