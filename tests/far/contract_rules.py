@@ -18,6 +18,7 @@ RULES = (
     r"use at most \d+ stars in a pattern",
     r"set at least one of the terms",
     r"put a group into each tier",
+    r"name the services whose parameters these are",
 )
 """Rules that no pattern can express, by what callers are told; private-use characters are too many for one."""
 BEYOND_SCHEMA = re.compile("|".join(RULES))
