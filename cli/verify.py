@@ -17,13 +17,14 @@ from cli import verify_memory
 from cli.verify_memory import UnreadableMemory, VerifiedCheckpoint
 from lockbox.audit.log import checkpoint as notes
 from lockbox.audit.log.checkpoint import LONGEST_NOTE, BadNote, VerifierKey
+from lockbox.audit.verifier import approver_keys as key_files
 from lockbox.audit.verifier import consistency, export_format
-from lockbox.audit.verifier import signed_approvals as approvers_keys
 from lockbox.audit.verifier import verify as verifier
 from lockbox.audit.verifier.approval_checks import NAME
+from lockbox.audit.verifier.approver_keys import BadKeys
 from lockbox.audit.verifier.consistency import SavedCheckpoint
 from lockbox.audit.verifier.export_format import ExportHeader, FindingKind, Unreadable
-from lockbox.audit.verifier.signed_approvals import Approvers, BadKeys
+from lockbox.audit.verifier.signed_approvals import Approvers
 from lockbox.audit.verifier.verify import BAD, CANNOT_TELL, GOOD, NO_EXPORT, VerificationResult, remarks, whole, word
 
 LONG_FILE = 4 << 20
@@ -91,7 +92,7 @@ def verify(
     try:
         given = [consistency.read(_start(path)) for path in checkpoint or ()]
         keys = [one for text in key or () for one in _keys(text)]
-        files = tuple(approvers_keys.read(_start(path)) for path in approver_keys or ())
+        files = tuple(key_files.read(_start(path)) for path in approver_keys or ())
         with file.open("rb") as opened:
             by = Approvers(files, require_signed)
             size, accepted = file.stat().st_size, None

@@ -19,8 +19,8 @@ from api.portal.pages import REFUSED, TAG, go, local, page, status_of
 from api.portal.sign_in_passkey import Credential
 from api.schemas.parts import Line
 from config.settings import Settings
+from lockbox.audit.verifier.approver_keys import grouped
 from lockbox.audit.verifier.passkey_assertion import fingerprint
-from lockbox.audit.verifier.signed_approvals import grouped
 from lockbox.database import Database, UnitOfWork, now
 from lockbox.errors import Invalid, LockboxError, NotSignedIn, SignInAgain
 from lockbox.identity import api_tokens, credentials, identities, passkeys, sessions, time_zones

@@ -11,7 +11,7 @@ from api.portal.pages import TAG, protect
 from api.portal.tenant_admin import tenant_admin_page
 from api.schemas.parts import Slug
 from lockbox.admin import audit_access
-from lockbox.audit.verifier import signed_approvals as files
+from lockbox.audit.verifier import approver_keys as files
 from lockbox.identity.roles import Role
 
 router = APIRouter(prefix="/tenants/{slug}/approver-keys", tags=[TAG], include_in_schema=False)

@@ -24,10 +24,11 @@ from config.settings import Settings
 from lockbox.admin.audit_access import READERS
 from lockbox.audit.log import proofs
 from lockbox.audit.log.checkpoint import BadNote, VerifierKey
-from lockbox.audit.verifier import consistency, export_format, signed_approvals
+from lockbox.audit.verifier import approver_keys, consistency, export_format
 from lockbox.audit.verifier import verify as verifier
+from lockbox.audit.verifier.approver_keys import LONGEST_FILE, ApproverKeys, BadKeys
 from lockbox.audit.verifier.export_format import MOST, Unreadable
-from lockbox.audit.verifier.signed_approvals import LONGEST_FILE, ApproverKeys, Approvers, BadKeys
+from lockbox.audit.verifier.signed_approvals import Approvers
 from lockbox.audit.verifier.verify import VerificationResult, remarks, whole, word
 from lockbox.database import Database, UnitOfWork
 from lockbox.errors import Busy, Invalid, LockboxError, NotYours
@@ -178,7 +179,7 @@ async def _approver_keys(form: FormData) -> AsyncIterator[ApproverKeys]:
                 field="approver_keys",
             )
         try:
-            yield signed_approvals.read(content)
+            yield approver_keys.read(content)
         except BadKeys as error:
             raise Invalid(phrases.UNREADABLE.format(why=error), field="approver_keys") from None
 

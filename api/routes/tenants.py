@@ -27,7 +27,7 @@ from api.schemas.tenants import (
 from lockbox.admin import audit_access, emergency_stop, policies, tenants
 from lockbox.admin.policies import PolicyEdition, VersionedPolicy
 from lockbox.admin.tenants import TenantInput, TenantOverview
-from lockbox.audit.verifier import signed_approvals as files
+from lockbox.audit.verifier import approver_keys as files
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy_rules import Policy
 

@@ -19,7 +19,7 @@ from lockbox.audit.export import Export, Pages
 from lockbox.audit.log import proofs
 from lockbox.audit.log.proofs import LogHead
 from lockbox.audit.report import ACTIVITY, Report, RequestRecord
-from lockbox.audit.verifier.signed_approvals import ApproverKey, ApproverKeys
+from lockbox.audit.verifier.approver_keys import ApproverKey, ApproverKeys
 from lockbox.database import Database, UnitOfWork, now
 from lockbox.errors import Invalid, NotFound, NotYours
 from lockbox.identity import authentication, passkeys, row_macs

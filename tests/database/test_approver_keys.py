@@ -12,10 +12,11 @@ from harness.stage import Urls
 from lockbox.admin import audit_access, erasure
 from lockbox.audit import export
 from lockbox.audit.event_search import EventFilter
+from lockbox.audit.verifier import approver_keys as files
 from lockbox.audit.verifier import export_format
-from lockbox.audit.verifier import signed_approvals as files
+from lockbox.audit.verifier.approver_keys import ApproverKeys
 from lockbox.audit.verifier.export_format import FindingKind
-from lockbox.audit.verifier.signed_approvals import ApproverKeys, Approvers
+from lockbox.audit.verifier.signed_approvals import Approvers
 from lockbox.audit.verifier.verify import BAD, VerificationResult, verify
 from lockbox.database import Database
 from lockbox.errors import NotYours

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from lockbox.audit.verifier import signed_approvals
-from lockbox.audit.verifier.signed_approvals import LONGEST_FILE
+from lockbox.audit.verifier import approver_keys
+from lockbox.audit.verifier.approver_keys import LONGEST_FILE
 from lockbox.database import Database
 from lockbox.identity import keyring
 from tests.http.portal import HOME, Browser, OpenPortal, PortalPage
@@ -83,7 +83,7 @@ def test_a_signature_by_no_key_of_the_files_is_tampered_with_and_an_older_file_m
     [
         ([b"{"], "the file of approvers' keys is no JSON"),
         ([b"\xff\xfe"], "the file of approvers' keys is no JSON"),
-        ([b"{}"], f"has the format {signed_approvals.KEY_FILE_FORMAT}"),
+        ([b"{}"], f"has the format {approver_keys.KEY_FILE_FORMAT}"),
         ([b" " * (LONGEST_FILE + 1)], "A file of approvers' keys has at most 1 MB"),
         ([b"{}"] * 6, "Choose at most 5 files of approvers' keys"),
     ],

@@ -7,7 +7,7 @@ from uuid import UUID
 
 import pytest
 
-from lockbox.audit.verifier import signed_approvals
+from lockbox.audit.verifier import approver_keys
 from lockbox.audit.verifier.passkey_assertion import fingerprint
 from lockbox.identity import passkeys
 from lockbox.identity.roles import AuthMethod
@@ -229,7 +229,7 @@ def test_a_passkey_without_a_key_that_can_be_read_is_shown_as_unusable_and_remov
     ann, tara, slug = signed_in(demanding), signed_in(demanding, "tara"), demanding.world.tenant.slug
 
     page = ann.get("/account")
-    keys = signed_approvals.read(tara.call("GET", f"/tenants/{slug}/approver-keys/file").text).keys
+    keys = approver_keys.read(tara.call("GET", f"/tenants/{slug}/approver-keys/file").text).keys
     listed = tara.get(f"/tenants/{slug}/approver-keys")
     gone = ann.submit_first(page, "/account/passkeys/remove")
 
@@ -244,7 +244,7 @@ def test_a_passkey_without_a_key_that_can_be_read_is_shown_as_unusable_and_remov
 def test_an_admin_compares_and_exports_the_keys_that_approvers_see_on_their_own_pages(demanding: Portal) -> None:
     authenticator = enrol(demanding.world, "ann")
     ann, tara, slug = signed_in(demanding), signed_in(demanding, "tara"), demanding.world.tenant.slug
-    print_ = signed_approvals.grouped(fingerprint(passkeys.public_key(cose_bytes(authenticator))))
+    print_ = approver_keys.grouped(fingerprint(passkeys.public_key(cose_bytes(authenticator))))
 
     own = ann.get("/account")
     page = tara.get(f"/tenants/{slug}/approver-keys")
@@ -255,6 +255,6 @@ def test_an_admin_compares_and_exports_the_keys_that_approvers_see_on_their_own_
     assert print_ in own.words
     assert print_ in page.words
     assert "attachment" in file.headers["content-disposition"]
-    assert [one.name for one in signed_approvals.read(file.text).keys] == ["Ann"]
-    assert signed_approvals.read(given.text).keys == signed_approvals.read(file.text).keys
+    assert [one.name for one in approver_keys.read(file.text).keys] == ["Ann"]
+    assert approver_keys.read(given.text).keys == approver_keys.read(file.text).keys
     assert foreign.status == 403

@@ -13,10 +13,11 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from lockbox.audit.canonical import canonical
-from lockbox.audit.verifier import signed_approvals
+from lockbox.audit.verifier import approver_keys
+from lockbox.audit.verifier.approver_keys import ApproverKey, ApproverKeys, BadKeys
 from lockbox.audit.verifier.export_format import FindingKind
 from lockbox.audit.verifier.passkey_assertion import Assertion, BadAssertion, check, fingerprint
-from lockbox.audit.verifier.signed_approvals import ApproverKey, ApproverKeys, Approvers, BadKeys
+from lockbox.audit.verifier.signed_approvals import Approvers
 from lockbox.audit.verifier.verify import BAD, CANNOT_TELL, GOOD, VerificationResult, remarks
 from tests.authenticator import Authenticator, decoded
 from tests.each import each
@@ -454,12 +455,12 @@ def test_an_older_file_vouches_for_a_key_that_is_gone() -> None:
 
 
 def test_a_file_of_keys_is_read_as_it_was_written() -> None:
-    text = json.dumps(signed_approvals.document(FILE))
+    text = json.dumps(approver_keys.document(FILE))
 
-    assert signed_approvals.read(text) == FILE
+    assert approver_keys.read(text) == FILE
 
 
-DOCUMENT = signed_approvals.document(FILE)
+DOCUMENT = approver_keys.document(FILE)
 ENTRY = DOCUMENT["keys"][0]
 
 
@@ -476,12 +477,12 @@ ENTRY = DOCUMENT["keys"][0]
 )
 def test_a_file_that_is_none_is_refused(changed: dict[str, Any], said: str) -> None:
     with pytest.raises(BadKeys, match=said):
-        signed_approvals.read(json.dumps(DOCUMENT | changed))
+        approver_keys.read(json.dumps(DOCUMENT | changed))
 
 
 def test_what_is_no_json_is_no_file_of_keys() -> None:
     with pytest.raises(BadKeys, match="no JSON"):
-        signed_approvals.read("name+id+base64")
+        approver_keys.read("name+id+base64")
 
 
 def _ed25519() -> tuple[bytes, Callable[[bytes], bytes]]:
