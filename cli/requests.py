@@ -8,7 +8,7 @@ from uuid import UUID
 
 import typer
 
-from cli import request_table, request_watch, terminal
+from cli import preview_table, request_table, request_watch, terminal
 from cli.client import at, call
 from cli.inputs import duration_option, id_argument, instant, parameters, seconds, the_one
 from cli.request_ids import RequestId, RequestIds, request_id
@@ -179,7 +179,7 @@ def preview(
         "severity": severity,
     }
     found = call("POST", at("requests", "preview"), body=body)
-    terminal.show(output, found, request_table.preview(found))
+    terminal.show(output, found, preview_table.preview(found))
     if not found["can_be_submitted"]:
         raise typer.Exit(1)
 

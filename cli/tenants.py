@@ -6,7 +6,7 @@ from uuid import UUID
 
 import typer
 
-from cli import request_table, terminal
+from cli import preview_table, terminal
 from cli.client import at, call
 from cli.terminal import Cursor, Facts, Limit, Listing, Output, OutputFormat, say
 from cli.values import Identifier, Phrase, moment, phrase
@@ -147,7 +147,7 @@ def preview(
         "physical_country": located,
     }
     found = call("POST", at("tenants", tenant, "preview"), body=body)
-    terminal.show(output, found, request_table.what_if(found))
+    terminal.show(output, found, preview_table.what_if(found))
     if found["warnings"]:
         raise typer.Exit(1)
 
