@@ -2,35 +2,32 @@
 
 import asyncio
 import json
-import re
 import secrets
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Form, Query, Request, Response
+from fastapi import APIRouter, Form, Query, Request, Response
 from fastapi.responses import HTMLResponse
-from pydantic import ValidationError
 
 from api import browser, case_checks
 from api.browser import Visitor
 from api.deps import SessionDep, SettingsDep
-from api.portal import phrases
+from api.portal import phrases, request_form
 from api.portal.account import AccountContextDep
 from api.portal.pages import TAG, go, origin, page, status_of
+from api.portal.request_form import MINUTE, RequestForm, RequestFormDep
 from api.routes.requests import request_input
 from api.schemas.requests import NewRequest
-from config.context_schema import MOST_PARAMETERS, ContextValue
-from config.service_catalogue import LEVELS, MOST_SERVICES, Level, Service
+from config.service_catalogue import LEVELS, Level
 from config.settings import Settings
 from lockbox.admin import tenants
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import Conflict, Invalid, KeyInUse, LockboxError, NotFound, NotYours, TooMany
-from lockbox.identity import time_zones
 from lockbox.identity.roles import Caller, Role
-from lockbox.requests import idempotency, policy_diff, preview, queries, submit
+from lockbox.requests import idempotency, preview, submit
 from lockbox.requests.cases import CaseSystemDown, CaseUnchecked
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_parts import DAY, HOUR, CaseCheck, Reason
@@ -42,91 +39,11 @@ from lockbox.requests.submit import SubmissionLimits
 router = APIRouter(prefix="/ask", tags=[TAG], include_in_schema=False)
 
 MOST_LISTED = 100
-MINUTE = 60
 WINDOWS = (5 * MINUTE, 15 * MINUTE, 30 * MINUTE, HOUR, 2 * HOUR, 4 * HOUR, 8 * HOUR, DAY, 3 * DAY, 7 * DAY)
-MOST_DIGITS = 9
-MOST_COLUMNS = MOST_SERVICES * MOST_PARAMETERS
-WHOLE = re.compile(r"-?[0-9]{1,16}")
-SWITCHES = ("true", "false")
 KEY = r"[A-Za-z0-9_-]{22}"
 
-Column = Annotated[list[str], Form(max_length=MOST_COLUMNS)]
 FormFields = dict[str, list[str]]
 """Errors by field."""
-
-
-@dataclass(frozen=True)
-class RequestForm:
-    """The form as typed, unchecked; `parameters` are those of all services, by `service:parameter`."""
-
-    tenant: str = ""
-    service: str = ""
-    resources: str = ""
-    actions: tuple[str, ...] = ()
-    reason_code: str = Reason.SUPPORT_CASE.value
-    justification: str = ""
-    case_ref: str = ""
-    access_window: str = str(15 * MINUTE)
-    max_uses: str = ""
-    case_system: str = ""
-    case_url: str = ""
-    duplicate_reason: str = ""
-    not_before: str = ""
-    break_glass: str = ""
-    parameters: Mapping[str, str] = field(default_factory=dict)
-    severity: str = ""
-
-    @property
-    def lines(self) -> list[str]:
-        """The resources, one a line."""
-        return [line.strip() for line in self.resources.splitlines() if line.strip()]
-
-
-async def request_form(
-    tenant: Annotated[str, Form()] = "",
-    service: Annotated[str, Form()] = "",
-    resources: Annotated[str, Form()] = "",
-    actions: Annotated[list[str] | None, Form()] = None,
-    reason_code: Annotated[str, Form()] = "",
-    justification: Annotated[str, Form()] = "",
-    case_ref: Annotated[str, Form()] = "",
-    access_window: Annotated[str, Form()] = "",
-    max_uses: Annotated[str, Form()] = "",
-    break_glass: Annotated[str, Form(max_length=3)] = "",
-    case_system: Annotated[str, Form()] = "",
-    case_url: Annotated[str, Form()] = "",
-    duplicate_reason: Annotated[str, Form()] = "",
-    not_before: Annotated[str, Form(max_length=19)] = "",
-    parameter: Column = [],  # noqa: B006 - FastAPI copies it
-    value: Column = [],  # noqa: B006 - likewise
-    severity: Annotated[str, Form()] = "",
-) -> RequestForm:
-    """Return the content of a form; entries of `parameter` and `value` with one index belong together."""
-    return RequestForm(
-        tenant.strip(),
-        service,
-        resources,
-        tuple(actions or ()),
-        reason_code,
-        justification.replace("\r\n", "\n"),
-        case_ref.strip(),
-        access_window,
-        max_uses.strip(),
-        case_system,
-        case_url.strip(),
-        duplicate_reason.replace("\r\n", "\n").strip(),
-        not_before,
-        break_glass,
-        dict(zip(parameter, (one.strip() for one in value), strict=False)),
-        severity,
-    )
-
-
-RequestFormDep = Annotated[RequestForm, Depends(request_form)]
-
-
-class FormRejected(Invalid):
-    """A form has invalid fields; `errors` says which."""
 
 
 @router.get("")
@@ -144,7 +61,7 @@ def show(
     visitor = browser.visitor(request, session, chosen)
     _check_engineer(visitor.caller)
     named = RequestForm(tenant, service, resource, (action,) if action else _least(chosen, service))
-    written = _earlier(session, visitor, earlier) if earlier else named
+    written = request_form.earlier(session, visitor, earlier) if earlier else named
     return _shown(request, session, chosen, visitor, written)
 
 
@@ -155,7 +72,7 @@ def look(work: AccountContextDep, written: RequestFormDep) -> Response:
         _check_engineer(visitor.caller)
         try:
             services = work.chosen.catalogue.services
-            asked = request_input(_read(written, visitor.time_zone, services), work.chosen)
+            asked = request_input(request_form.read(written, visitor.time_zone, services), work.chosen)
             found = preview.preview(session, visitor.caller, asked, work.chosen.catalogue.services)
         except Invalid as refused:
             return _shown(work.request, session, work.chosen, visitor, written, refused=refused)
@@ -181,14 +98,23 @@ def _filed(work: AccountContextDep, written: RequestForm, key: str) -> str:
     try:
         with work.open() as (session, visitor):
             return _file(
-                work, session, visitor, _read(written, visitor.time_zone, work.chosen.catalogue.services), key
+                work,
+                session,
+                visitor,
+                request_form.read(written, visitor.time_zone, work.chosen.catalogue.services),
+                key,
             )
     except CaseUnchecked as refused:
         unchecked = refused
     said = asyncio.run(case_checks.confirmed(work.chosen, unchecked))
     with work.open() as (session, visitor):
         return _file(
-            work, session, visitor, _read(written, visitor.time_zone, work.chosen.catalogue.services), key, said
+            work,
+            session,
+            visitor,
+            request_form.read(written, visitor.time_zone, work.chosen.catalogue.services),
+            key,
+            said,
         )
 
 
@@ -277,107 +203,14 @@ def _ceiling(session: UnitOfWork, visitor: Visitor, slug: str, longest: Mapping[
 
 def _closest(windows: Sequence[int], typed: str) -> int:
     """Return the initial window: the chosen one, or the longest offered below it."""
-    wanted = int(typed) if _is_seconds(typed) else min(windows)
+    wanted = int(typed) if request_form.is_seconds(typed) else min(windows)
     return max((one for one in windows if one <= wanted), default=min(windows))
 
 
 def _windows(typed: str, ceiling: int) -> list[int]:
     """Return the windows to choose from, in seconds, up to the ceiling."""
-    offered = {*WINDOWS, *([int(typed)] if _is_seconds(typed) else [])}
+    offered = {*WINDOWS, *([int(typed)] if request_form.is_seconds(typed) else [])}
     return sorted({one for one in offered if one <= ceiling} | {min(ceiling, max(WINDOWS))})
-
-
-def _earlier(session: UnitOfWork, visitor: Visitor, request_id: UUID) -> RequestForm:
-    """Return one of the person's own requests as form content."""
-    entry = queries.find(session, visitor.caller, request_id)
-    asked = entry.request
-    if asked.requester_id != visitor.caller.person_id:
-        raise NotFound(phrases.NO_OWN_REQUEST)
-    return RequestForm(
-        entry.tenant,
-        asked.service,
-        "\n".join(asked.resources),
-        tuple(asked.actions),
-        asked.reason_code,
-        asked.justification,
-        asked.case_ref or "",
-        str(asked.access_window),
-        str(asked.max_uses or ""),
-        asked.case_system or "",
-        asked.case_url or "",
-        severity=asked.severity or "",
-        parameters={f"{asked.service}:{name}": _typed(value) for name, value in (asked.context or {}).items()},
-    )
-
-
-def _typed(value: ContextValue) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _context(written: RequestForm, services: Mapping[str, Service]) -> dict[str, ContextValue]:
-    """Return the parameters of the chosen service that were filled in, as their types have them where they can be."""
-    service = services.get(written.service)
-    found: dict[str, ContextValue] = {}
-    for name, parameter in (service.context.properties if service and service.context else {}).items():
-        typed = written.parameters.get(f"{written.service}:{name}", "")
-        if not typed:
-            continue
-        found[name] = typed
-        if parameter.type == "boolean" and typed in SWITCHES:
-            found[name] = typed == "true"
-        if parameter.type == "integer" and WHOLE.fullmatch(typed):
-            found[name] = int(typed)
-    return found
-
-
-def _read(written: RequestForm, zone: str, services: Mapping[str, Service]) -> NewRequest:
-    """Validate a form with the API's own body; a start is in that time zone."""
-    try:
-        start = time_zones.instant(written.not_before, zone) if written.not_before else None
-    except ValueError:
-        errors = [{"field": "not_before", "message": phrases.REQUEST_ADVICE["not_before"]}]
-        raise FormRejected(phrases.LOOK_AGAIN, errors=errors) from None
-    try:
-        return NewRequest.model_validate(
-            {
-                "tenant": written.tenant,
-                "service": written.service,
-                "resources": written.lines,
-                "actions": list(written.actions),
-                "reason_code": written.reason_code,
-                "justification": written.justification,
-                "case_ref": written.case_ref or None,
-                "case_system": (written.case_ref and written.case_system) or None,
-                "case_url": written.case_url or None,
-                "duplicate_reason": written.duplicate_reason or None,
-                "access_window": int(written.access_window) if _is_seconds(written.access_window) else None,
-                "not_before": start,
-                "break_glass": bool(written.break_glass),
-                "context": _context(written, services),
-                "severity": written.severity or None,
-                "max_uses": int(written.max_uses) if _is_seconds(written.max_uses) else written.max_uses or None,
-            }
-        )
-    except ValidationError as error:
-        errors = [{"field": _field(where), "message": _message(where, said)} for where, said in policy_diff.of(error)]
-        raise FormRejected(phrases.LOOK_AGAIN, errors=errors) from None
-
-
-def _field(where: Sequence[int | str]) -> str:
-    """Return where it is wrong: a parameter by its name, another list as a whole."""
-    return f"context.{where[1]}" if where[0] == "context" and len(where) > 1 else str(where[0])
-
-
-def _message(where: Sequence[int | str], said: str) -> str:
-    field, *rest = where
-    plain = phrases.REQUEST_ADVICE.get(str(field)) or said
-    line = phrases.LINE.format(number=int(rest[0]) + 1) if field == "resources" and rest else ""
-    text = f"{line}{said}" if line else plain
-    return f"{text[0].upper()}{text[1:].rstrip('.')}."
-
-
-def _is_seconds(written: str) -> bool:
-    return written.isascii() and written.isdecimal() and len(written) <= MOST_DIGITS and int(written) > 0
 
 
 def _wrong(refused: LockboxError | None, found: Preview | None) -> FormFields:
