@@ -52,6 +52,7 @@ from lockbox.requests import (
     decisions,
     extend,
     inbox,
+    offered_moves,
     policy_diff,
     policy_store,
     queries,
@@ -229,7 +230,7 @@ def show_request(
     before = inbox.earlier_requests(session, visitor.caller, entry.request)
     at = now(session)
     is_open = entry.request.state in OPEN_STATES and at < entry.request.deadline_at
-    offered = _offered(decide.moves_of(session, visitor.caller, entry.request)) if is_open else {}
+    offered = _offered(offered_moves.moves_of(session, visitor.caller, entry.request)) if is_open else {}
     service = chosen.catalogue.services.get(entry.request.service)
     title = service.title if service else entry.request.service
     tallies = inbox.count(session, visitor.caller, entry.request) if _is_asked(entry.request) else []

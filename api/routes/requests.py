@@ -63,6 +63,7 @@ from lockbox.requests import (
     decide,
     extend,
     idempotency,
+    offered_moves,
     preview,
     queries,
     request_list,
@@ -175,7 +176,7 @@ def get_request(
     entry = queries.find(session, who, request_id)
     response.headers.update(etag(entry.request.version))
     detail = _detail(session, entry, who)
-    available, tallies = decide.moves_and_tallies(session, who, entry.request)
+    available, tallies = offered_moves.moves_and_tallies(session, who, entry.request)
     moves = [
         AvailableMoveView(action=one.action, allowed=one.allowed, reason=one.refusal.detail if one.refusal else None)
         for one in available

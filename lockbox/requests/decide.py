@@ -9,26 +9,25 @@ from sqlalchemy import text
 
 from lockbox.audit.canonical import Value
 from lockbox.audit.events import Actor
-from lockbox.database import Query, UnitOfWork, now
+from lockbox.database import Query, UnitOfWork
 from lockbox.errors import NotFound, NotYours
 from lockbox.failpoints import failpoint
 from lockbox.identity import authentication, keyring, row_macs
 from lockbox.identity.passkeys import RelyingParty
-from lockbox.identity.roles import AuthMethod, Caller, Side
-from lockbox.notifications import recipients
+from lockbox.identity.roles import AuthMethod, Caller
 from lockbox.notifications.audience import Reminder
-from lockbox.requests import approvals, decisions, policy_store, pre_approvals, queries, quorum, submit, transition
-from lockbox.requests.available_moves import OPENING, REVIEWERS_OPENING, AvailableMove, available_moves, permitted
-from lockbox.requests.break_glass import BreakGlassRecord, begin_after_review, record_of_review
+from lockbox.requests import approvals, decisions, pre_approvals, queries, quorum, submit, transition
+from lockbox.requests.available_moves import OPENING, REVIEWERS_OPENING, permitted
+from lockbox.requests.break_glass import BreakGlassRecord, begin_after_review
 from lockbox.requests.deadlines import deadline, wake_at
-from lockbox.requests.decisions import ASKED_STATES, DecisionContext, DecisionInput
+from lockbox.requests.decisions import DecisionContext, DecisionInput
 from lockbox.requests.lifecycle import DECISIONS, FINAL_STATES, Action, MoveRule, Party, State
 from lockbox.requests.models import IS_VISIBLE, AccessRequest, Decision
 from lockbox.requests.on_behalf_of import names_of, personal_names
 from lockbox.requests.policy import customer_decides, fewest, longest_window
 from lockbox.requests.policy_store import EffectivePolicy
 from lockbox.requests.queries import NOT_KNOWN, RequestEntry
-from lockbox.requests.quorum import ApprovalTally, Vote, granted_start, granted_window, quorum_met
+from lockbox.requests.quorum import Vote, granted_start, granted_window, quorum_met
 from lockbox.requests.submit import SubmissionFacts
 from lockbox.requests.transition import Move, Origin, actor_for
 from lockbox.sql import new_id
@@ -306,34 +305,6 @@ def _principals(session: UnitOfWork, principals: frozenset[UUID]) -> Mapping[str
 def _actor(scene: DecisionContext, party: Party, principals: frozenset[UUID]) -> Actor:
     """Name both where a delegate acts, also one who approves too; all whom they stand for are in the facts."""
     return actor_for(scene.caller, party, scene.origin, on_behalf_of=min(principals, key=str, default=None))
-
-
-def moves_of(session: UnitOfWork, caller: Caller, request: AccessRequest) -> tuple[AvailableMove, ...]:
-    """Return which moves the caller may make on a request that was just read, and why not the others.
-
-    Nothing is locked. The caller may know of the request. Somebody of the vendor deals with its tenant from here on.
-    """
-    return available_moves(_read(session, caller, request).situation(request))
-
-
-def moves_and_tallies(
-    session: UnitOfWork, caller: Caller, request: AccessRequest
-) -> tuple[tuple[AvailableMove, ...], list[ApprovalTally]]:
-    """Return the same, and how far the votes have come where the customer is asked: see `inbox.count`."""
-    scene = _read(session, caller, request)
-    is_asked = request.state is State.PENDING and customer_decides(request.mode)
-    return available_moves(scene.situation(request)), scene.tallies(request) if is_asked else []
-
-
-def _read(session: UnitOfWork, caller: Caller, request: AccessRequest) -> DecisionContext:
-    at = now(session)
-    if caller.side is Side.VENDOR:
-        authentication.turn_to(session, request.tenant_id)
-    known = recipients.look_up(session, {request.tenant_id}, at)
-    effective = policy_store.effective_policy(session, request)
-    votes = decisions.votes_of(session, request, known, effective.terms) if request.state in ASKED_STATES else ()
-    record = record_of_review(session, request, caller)
-    return DecisionContext(caller, Origin(""), known, effective, at, votes, record)
 
 
 def locked(session: UnitOfWork, caller: Caller, request_id: UUID) -> AccessRequest:

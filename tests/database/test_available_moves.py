@@ -13,7 +13,7 @@ from harness.people import HERE, World
 from lockbox.database import Database, UnitOfWork, now
 from lockbox.errors import LockboxError, NotFound
 from lockbox.identity.roles import AuthMethod, Caller
-from lockbox.requests import decide, queries
+from lockbox.requests import decide, offered_moves, queries
 from lockbox.requests.available_moves import AvailableMove
 from lockbox.requests.decisions import DecisionInput
 from lockbox.requests.lifecycle import OPEN_STATES, PEOPLES_ACTIONS, Action, State
@@ -92,7 +92,7 @@ def _undo() -> NoReturn:
 
 def _told(db: Database, caller: Caller, request_id: UUID) -> tuple[AvailableMove, ...]:
     with db.transaction() as session:
-        return decide.moves_of(session, caller, queries.find(session, caller, request_id).request)
+        return offered_moves.moves_of(session, caller, queries.find(session, caller, request_id).request)
 
 
 def _differs(told: AvailableMove, tried: LockboxError | None) -> bool:

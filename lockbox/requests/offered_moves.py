@@ -1,0 +1,43 @@
+"""Which moves a reader of a request may make now, and how far the votes have come; nothing is locked."""
+
+from lockbox.database import UnitOfWork, now
+from lockbox.identity import authentication
+from lockbox.identity.roles import Caller, Side
+from lockbox.notifications import recipients
+from lockbox.requests import decisions, policy_store
+from lockbox.requests.available_moves import AvailableMove, available_moves
+from lockbox.requests.break_glass import record_of_review
+from lockbox.requests.decisions import ASKED_STATES, DecisionContext
+from lockbox.requests.lifecycle import State
+from lockbox.requests.models import AccessRequest
+from lockbox.requests.policy import customer_decides
+from lockbox.requests.quorum import ApprovalTally
+from lockbox.requests.transition import Origin
+
+
+def moves_of(session: UnitOfWork, caller: Caller, request: AccessRequest) -> tuple[AvailableMove, ...]:
+    """Return which moves the caller may make on a request that was just read, and why not the others.
+
+    Nothing is locked. The caller may know of the request. Somebody of the vendor deals with its tenant from here on.
+    """
+    return available_moves(_read(session, caller, request).situation(request))
+
+
+def moves_and_tallies(
+    session: UnitOfWork, caller: Caller, request: AccessRequest
+) -> tuple[tuple[AvailableMove, ...], list[ApprovalTally]]:
+    """Return the same, and how far the votes have come where the customer is asked: see `inbox.count`."""
+    scene = _read(session, caller, request)
+    is_asked = request.state is State.PENDING and customer_decides(request.mode)
+    return available_moves(scene.situation(request)), scene.tallies(request) if is_asked else []
+
+
+def _read(session: UnitOfWork, caller: Caller, request: AccessRequest) -> DecisionContext:
+    at = now(session)
+    if caller.side is Side.VENDOR:
+        authentication.turn_to(session, request.tenant_id)
+    known = recipients.look_up(session, {request.tenant_id}, at)
+    effective = policy_store.effective_policy(session, request)
+    votes = decisions.votes_of(session, request, known, effective.terms) if request.state in ASKED_STATES else ()
+    record = record_of_review(session, request, caller)
+    return DecisionContext(caller, Origin(""), known, effective, at, votes, record)
