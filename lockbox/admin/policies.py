@@ -20,8 +20,9 @@ from lockbox.notifications import recipients
 from lockbox.requests import policy_store as versions
 from lockbox.requests.policy import Terms, effective_mode
 from lockbox.requests.policy_diff import changes
-from lockbox.requests.policy_rules import Policy, stricter
+from lockbox.requests.policy_rules import Policy
 from lockbox.requests.quorum import who_lacks
+from lockbox.requests.strictness import stricter
 from lockbox.requests.transition import Origin
 
 MOST_A_PAGE = 200

@@ -25,8 +25,8 @@ from lockbox.identity.roles import AuthMethod, Caller, Role, Scope
 from lockbox.requests.deadlines import too_late_at
 from lockbox.requests.lifecycle import DECISIONS, MOVES, PEOPLES_ACTIONS, Action, MoveRule, Party, State
 from lockbox.requests.policy import UNVERIFIED, Terms
-from lockbox.requests.policy_rules import stricter
 from lockbox.requests.quorum import Vote, has_steps, has_turn, lacking, step_of, tallies
+from lockbox.requests.strictness import stricter
 
 OPENING = frozenset({Action.ENDORSE, Action.BREAK_GLASS, Action.APPROVE})
 REVIEWERS_OPENING = OPENING - {Action.APPROVE}

@@ -30,9 +30,10 @@ from lockbox.requests.policy import (
     stricter_mode,
 )
 from lockbox.requests.policy_parts import Reason
-from lockbox.requests.policy_rules import Policy, RequestFacts, merged, stricter, terms_for
+from lockbox.requests.policy_rules import Policy, RequestFacts, merged, terms_for
 from lockbox.requests.quorum import has_steps
 from lockbox.requests.requester import RequesterFacts
+from lockbox.requests.strictness import stricter
 
 MOST_KEPT = 1024
 MatchingRules = tuple[int, ...]

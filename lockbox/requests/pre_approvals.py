@@ -21,9 +21,10 @@ from lockbox.requests.models import AccessRequest, PreApproval
 from lockbox.requests.patterns import fits
 from lockbox.requests.policy import Terms, customer_decides
 from lockbox.requests.policy_parts import ApproveMeans, Reason
-from lockbox.requests.policy_rules import Policy, RequestFacts, stricter, strictest_for
+from lockbox.requests.policy_rules import Policy, RequestFacts, strictest_for
 from lockbox.requests.policy_store import EffectivePolicy
 from lockbox.requests.quorum import Vote, quorum_met
+from lockbox.requests.strictness import stricter
 
 USABLE = text("""
 SELECT usable_pre_approvals(:tenant_id, :service, :reason) AS pre_approvals,

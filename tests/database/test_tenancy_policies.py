@@ -15,7 +15,8 @@ from lockbox.database import Database
 from lockbox.errors import Invalid, NobodyCanApprove, NotFound, NotYours, StaleVersion
 from lockbox.identity.roles import Mode, Role
 from lockbox.requests.lifecycle import Action, State
-from lockbox.requests.policy import Consent, Overrides
+from lockbox.requests.overrides import Overrides
+from lockbox.requests.policy import Consent
 from lockbox.requests.policy_parts import ApprovalStage
 from lockbox.requests.policy_rules import Match, Policy, Rule
 from lockbox.sql import new_id

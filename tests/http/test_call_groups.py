@@ -24,7 +24,7 @@ from lockbox import pipelines
 from lockbox.database import Database, UnitOfWork
 from lockbox.pipelines import SET_CONTEXT, VARIABLES, GroupMember, MemberFailed, SharedTransaction
 from lockbox.requests import transition
-from lockbox.requests.policy import Overrides
+from lockbox.requests.overrides import Overrides
 from lockbox.requests.policy_rules import Match, Policy, Rule
 from tests.http.door import Door, OpenDoor, facts
 

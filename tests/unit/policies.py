@@ -7,7 +7,8 @@ from uuid import UUID
 from hypothesis import strategies as st
 
 from lockbox.identity.roles import Mode
-from lockbox.requests.policy import Consent, Overrides, Terms
+from lockbox.requests.overrides import Overrides
+from lockbox.requests.policy import Consent, Terms
 from lockbox.requests.policy_parts import (
     DAY,
     HARD_ACCESS_LIMIT,

@@ -10,7 +10,8 @@ from pydantic import ValidationError
 
 from lockbox.audit.canonical import canonical
 from lockbox.identity.roles import Mode
-from lockbox.requests.policy import Consent, Overrides
+from lockbox.requests.overrides import Overrides
+from lockbox.requests.policy import Consent
 from lockbox.requests.policy_diff import changes
 from lockbox.requests.policy_parts import ApprovalStage, Reason
 from lockbox.requests.policy_rules import Match, Policy, Rule

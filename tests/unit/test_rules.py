@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from lockbox.identity.roles import Mode
+from lockbox.requests.overrides import Overrides
 from lockbox.requests.patterns import fits
-from lockbox.requests.policy import Consent, Overrides, effective_mode
+from lockbox.requests.policy import Consent, effective_mode
 from lockbox.requests.policy_parts import Reason
 from lockbox.requests.policy_rules import Match, Policy, RequestFacts, Rule
 from tests.each import each

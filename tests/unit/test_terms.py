@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from pydantic import ValidationError
 
 from lockbox.identity.roles import AuthMethod, SignInKind
-from lockbox.requests.policy import Overrides, Terms, defects
+from lockbox.requests.overrides import Overrides
+from lockbox.requests.policy import Terms, defects
 from lockbox.requests.policy_parts import ApprovalStage, Reason
 from lockbox.requests.requester import UNKNOWN, RequesterFacts
 from tests.each import each
