@@ -31,7 +31,7 @@ REACH = WebhookUrlPolicy(SecretVault([DEVELOPMENT_KEY.get_secret_value()]), allo
 LOOKS: tuple[tuple[Literal["light", "dark"], ViewportSize], ...] = (("light", WIDE), ("dark", WIDE), ("dark", PHONE))
 OF_THE_TENANT = (
     *("policy", "tiers", "members", "delegates", "endpoints", "endpoints/{endpoint}", "observers", "mode"),
-    *("emergency-stop", "gates", "approver-keys"),
+    *("emergency-stop", "gates", "approver-keys", "pre-approvals", "exclusions", "data", "access-review"),
 )
 PAGES = {
     "erin": (
@@ -46,9 +46,10 @@ PAGES = {
     ),
     "tara": ("/tenants/{slug}", *(f"/tenants/{{slug}}/{name}" for name in OF_THE_TENANT), "/welcome"),
     "aude": ("/statistics", "/audit-log", "/audit-log?text=nothing", "/audit-log/checkpoint", "/audit-log/verify"),
-    "olga": ("/operations", "/gates"),
+    "olga": ("/operations", "/gates", "/exclusions", "/access-review"),
 }
 NO_PAGE = {
+    *("/access-review/export", "/tenants/{slug}/access-review/export"),
     *("/", "/requests.csv", "/statistics/export", "/audit-log/export", "/tenants/{slug}/approver-keys/file"),
     *("/static/{name}", "/live", "/sign-in/oidc/callback", "/sign-in/oidc/{number}"),
 }
