@@ -1,4 +1,4 @@
-"""The inbox: requests pending the person's decision, and open windows."""
+"""The inbox: requests pending the person's decision, findings that are due, and open windows."""
 
 from typing import Annotated
 
@@ -13,7 +13,7 @@ from lockbox.admin import recovery
 from lockbox.database import now
 from lockbox.identity import roles
 from lockbox.identity.roles import ProtectedField
-from lockbox.requests import inbox
+from lockbox.requests import after_reviews, inbox
 from lockbox.requests.models import AccessRequest
 
 router = APIRouter(tags=[TAG], include_in_schema=False)
@@ -23,7 +23,7 @@ Cursor = Annotated[str, Query(max_length=60)]
 
 @router.get("/waiting")
 def show_waiting(request: Request, chosen: SettingsDep, session: SessionDep, after: Cursor = "") -> Response:
-    """Show the requests pending the person's decision, the nearest deadline first."""
+    """Show the findings that are due and the requests pending the person's decision, the nearest deadline first."""
     visitor = browser.visitor(request, session, chosen)
 
     def reads_why(asked: AccessRequest) -> bool:
@@ -39,6 +39,7 @@ def show_waiting(request: Request, chosen: SettingsDep, session: SessionDep, aft
         groups=grouped(waiting, lambda one: one.entry),
         next_cursor=beyond,
         is_first=not after,
+        findings=after_reviews.due_findings(session, visitor.caller),
         proposals=recovery.open_for(session, visitor.caller),
         titles=titles(chosen),
         reads_why=reads_why,

@@ -46,7 +46,10 @@ FROM after_reviews a WHERE a.request_id = :request_id
 """)
 LOCK = text("SELECT finding FROM after_reviews WHERE request_id = :request_id FOR UPDATE")
 OPEN = text("""
-SELECT a.request_id FROM after_reviews a JOIN requests r ON r.id = a.request_id
+SELECT a.request_id, a.opened_at, a.due_at, a.due_at <= clock_timestamp() AS is_overdue,
+    (SELECT d.fields #>> '{name,1}' FROM events e JOIN event_details d ON d.event_id = e.id
+        WHERE e.request_id = a.request_id AND e.action = 'break_glass') AS opened_by
+FROM after_reviews a JOIN requests r ON r.id = a.request_id
 WHERE a.finding IS NULL AND a.tenant_id = ANY (CAST(:tenants AS uuid[]))
     AND (r.state <> 'active' OR r.deadline_at <= clock_timestamp())
 ORDER BY a.due_at LIMIT :most
@@ -98,6 +101,20 @@ class FindingInput:
     comment: str
 
 
+@dataclass(frozen=True)
+class DueFinding:
+    """A window that was opened by break-glass and has ended: when and by whom, and until when its finding is due.
+
+    `opened_by` is None where the name was erased.
+    """
+
+    entry: queries.RequestEntry
+    opened_at: datetime
+    opened_by: str | None
+    due_at: datetime
+    is_overdue: bool
+
+
 def read(session: UnitOfWork, caller: Caller, request: AccessRequest) -> AfterReviewEntry | None:
     """Return the after-review of a request that the caller may know of; None where there was no break-glass."""
     row = session.execute(READ, {"request_id": request.id}).one_or_none() if request.break_glass else None
@@ -121,14 +138,22 @@ def _entry(row: Row[Any], *, reads: bool, may_find: bool) -> AfterReviewEntry:
     return AfterReviewEntry(row.due_at, row.is_overdue, finding, row.found_at, row.found_by, comment, may_find)
 
 
-def open_reviews(session: UnitOfWork, caller: Caller) -> list[queries.RequestEntry]:
-    """Return the windows about which the caller may give a finding, the one that is due first first."""
-    tenants = caller.tenants({Role.TENANT_ADMIN, Role.APPROVER})
-    if not tenants:
-        return []
+def due_findings(session: UnitOfWork, caller: Caller) -> list[DueFinding]:
+    """Return the windows about which the caller may give a finding now, the one that is due first first."""
     authentication.enter(session, caller)
-    ids = session.execute(OPEN, {"tenants": sorted(tenants), "most": MOST_LISTED}).scalars().all()
-    return queries.some(session, caller, ids)
+    of_customer = caller.tenants()
+    if not of_customer:
+        return []
+    delegates = recipients.look_up(session, of_customer, now(session)).delegates
+    theirs = caller.tenants({Role.TENANT_ADMIN, Role.APPROVER})
+    theirs |= {one for one in of_customer if caller.person_id in delegates[one]}
+    rows = session.execute(OPEN, {"tenants": sorted(theirs), "most": MOST_LISTED}).all()
+    entries = {one.request.id: one for one in queries.some(session, caller, [row.request_id for row in rows])}
+    return [
+        DueFinding(entries[row.request_id], row.opened_at, row.opened_by, row.due_at, row.is_overdue)
+        for row in rows
+        if row.request_id in entries
+    ]
 
 
 def find(

@@ -2,10 +2,12 @@
 
 from typing import Any
 
-from lockbox.identity.roles import AuthMethod
+from lockbox.identity.roles import AuthMethod, Role
+from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from tests.http.door import OpenDoor, facts
 from tests.http.portal import OpenPortal
+from tests.policy_setup import stand_in
 
 ON = Policy(vendor_review=False, break_glass_services=("exchange-online",))
 ASK: dict[str, Any] = {"break_glass": True, "access_window": 900}
@@ -33,6 +35,31 @@ def test_without_the_policys_leave_the_answer_says_so(open_door: OpenDoor) -> No
     refused = facts(open_door().file("erin", **ASK), 422, "policy-not-met")
 
     assert [one["field"] for one in refused["errors"]] == ["break_glass"]
+
+
+def test_the_inbox_has_what_is_due_for_whoever_may_find_it_until_they_have(open_portal: OpenPortal) -> None:
+    portal = open_portal(ON)
+    stand_in(portal.world, "aude", "ann")
+    portal.world.add("rob", Role.AUDITOR, portal.world.tenant.id)
+    request = portal.world.submit(**ASK)
+    portal.world.act("max", Action.BREAK_GLASS, request.id, comment="Mail is down")
+    readers = {name: portal.browser() for name in ("ann", "aude", "tara", "rob", "max", "erin")}
+    for name, browser in readers.items():
+        browser.enter(name, AuthMethod.PASSKEY)
+
+    assert "about break-glass due" not in readers["ann"].get("/waiting").words
+    portal.world.act("ann", Action.REVOKE, request.id)
+    shown = {name: browser.get("/waiting") for name, browser in readers.items()}
+
+    told = {name for name, page in shown.items() if f"/requests/{request.id}#glass" in page.read.links}
+    assert told == {"ann", "aude", "tara"}
+    assert "alert glass" in shown["ann"].text
+    assert "1 finding about break-glass due" in shown["ann"].words
+    assert "Erin: access to Exchange Online at" in shown["ann"].words
+    assert "Opened by Max" in shown["ann"].words
+    page = readers["ann"].get(f"/requests/{request.id}")
+    readers["ann"].submit(page, "/finding", finding="not_justified", comment="We were awake")
+    assert "about break-glass due" not in readers["tara"].get("/waiting").words
 
 
 def test_on_the_pages_it_is_red_and_both_sides_do_their_part(open_portal: OpenPortal) -> None:
