@@ -23,6 +23,8 @@ VIEW: dict[str, Any] = {
     "service": "exchange-online",
     "resources": ["mailbox:anna@contoso.example"],
     "actions": ["read"],
+    "level": None,
+    "context": {},
     "reason_code": "other",
     "justification": "Why",
     "case_ref": None,

@@ -29,7 +29,7 @@ PRODUCT = ("api", "cli", "config", "connectors", "gate", "guard", "lockbox", "wo
 MOST_LINES = 400
 CLASS_LINE = re.compile(r"^[ \t]*class[ \t]+(\w+)", re.MULTILINE)
 
-NOUNS = {"keyring", "logging", "mapping", "wording"}
+NOUNS = {"keyring", "logging", "mapping", "policy_wording", "wording"}
 """File names in -ing that are nouns: a ring of keys, the log's settings as Python calls them, a map, and words."""
 
 

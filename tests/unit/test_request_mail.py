@@ -404,8 +404,8 @@ def test_an_admin_is_told_who_decided_and_nothing_of_sessions() -> None:
 def test_a_receipt_for_the_other_side_says_nothing_of_where() -> None:
     made = mail(**RECEIPT_OF_A_VOTE | {"address": None, "user_agent": None})
 
-    assert not re.search(r"^(From|By) ", made.text, re.MULTILINE)
-    assert not re.search(r">(From|By)<", made.html)
+    assert not re.search(r"^(From|With) ", made.text, re.MULTILINE)
+    assert not re.search(r">(From|With)<", made.html)
 
 
 def test_a_receipt_without_link_holds_none() -> None:
