@@ -60,7 +60,7 @@ Context = Annotated[
         | Annotated[int, Field(ge=-LARGEST, le=LARGEST, strict=True)]
         | Annotated[bool, Field(strict=True)],
     ],
-    Field(max_length=MOST_PARAMETERS),
+    Field(max_length=MOST_PARAMETERS, json_schema_extra={"additionalProperties": False}),
 ]
 """The parameters that a service declares; what each can be, its catalogue says."""
 Seconds = Annotated[int, Field(ge=1, le=HARD_ACCESS_LIMIT, strict=True), IS_WHOLE]
