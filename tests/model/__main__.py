@@ -11,6 +11,7 @@ from tests.model.explorer import (
     FEW,
     GLASS,
     LATER,
+    SEVERE,
     SILENCE,
     STEPS,
     YES,
@@ -30,7 +31,7 @@ def main() -> int:
     parser.add_argument("--ticks", type=int, default=4, help="how far the clock goes")
     given = parser.parse_args()
     bound, out, bad = Bound(given.states, given.ticks, given.faults), Console(highlight=False), False
-    for case in (*FEW, GLASS, YES, STEPS, SILENCE, *EVERYBODY, LATER, EXTENSION):
+    for case in (*FEW, GLASS, YES, STEPS, SILENCE, *EVERYBODY, LATER, EXTENSION, SEVERE):
         began = time.monotonic()
         explored = explore(case, ModelRules(), bound)
         out.print(f"{case.name}: {explored} ({time.monotonic() - began:.0f} s)")

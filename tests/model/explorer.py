@@ -10,6 +10,7 @@ from lockbox.notifications.outbox import NotifiedMove
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy import Terms
 from lockbox.requests.policy_parts import ApprovalStage
+from lockbox.requests.requester import Severity
 from tests.model.invariants import CHECKS, Check
 from tests.model.outbox import OUTBOX_CHECKS, OutboxCheck, OutboxModel, OutboxRules, OutboxWorld
 from tests.model.plant import ModelWorld, begin, steps
@@ -53,6 +54,12 @@ FEW = (
     Case("max alone", Terms(**TICK, **QUIET, **REVIEWED), Mode.OBSERVE, acts_of(ERIN, MAX)),
 )
 GLASS = Case("break-glass", Terms(**TICKS, **QUIET, **UNREVIEWED), acts=acts_of(ERIN, MAX, ANN), break_glass=True)
+SEVERE = Case(
+    "a severe case",
+    Terms(**TICKS | {"approval_window": 4}, **NOW_AND_THEN, **UNREVIEWED),
+    acts=acts_of(ERIN, ANN),
+    severity=Severity.S2,
+)
 LATER = Case("a later start", Terms(**TICKS, **NOW_AND_THEN, **UNREVIEWED), acts=acts_of(ERIN, ANN), start=2)
 EXTENSION = Case(
     "an extension", Terms(**TICKS, **QUIET, **UNREVIEWED), acts=acts_of(ERIN, ANN), start=2, extends=True

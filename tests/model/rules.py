@@ -14,6 +14,7 @@ from lockbox.requests.deadlines import Phase
 from lockbox.requests.lifecycle import CLOCK_ACTIONS, DECISIONS, FINAL_STATES, OPEN_STATES, Action, Party, State
 from lockbox.requests.policy import Terms
 from lockbox.requests.quorum import Vote, granted_window
+from lockbox.requests.requester import Severity
 
 STATES = tuple(State)
 ACTIONS = tuple(Action)
@@ -91,6 +92,7 @@ class Case:
     `extends` that is the end of a window that may be revoked before: by code that ends its extension too, or not.
     What is `pre_approved` opens without the customer being asked, until an approver revokes that, at any time.
     With `break_glass` a manager may open it without the customer, or have the customer asked.
+    Its `severity` has the clock wake earlier.
     """
 
     name: str
@@ -103,6 +105,7 @@ class Case:
     start: int = NEVER
     extends: bool = False
     break_glass: bool = False
+    severity: Severity | None = None
 
     @property
     def first(self) -> State:
@@ -303,7 +306,7 @@ class RuleModel:
         since = row.since if row.begins == NEVER else row.begins
         opens_at = instant(row.begins) if row.begins > row.since else None
         phase = STATES[row.state], instant(since), instant(row.deadline)
-        return Phase(*phase, 0, 1, bool(row.warned), opens_at)
+        return Phase(*phase, 0, 1, bool(row.warned), opens_at, self.case.severity)
 
 
 def _votes(row: ModelRow) -> tuple[Vote, ...]:

@@ -17,6 +17,7 @@ from tests.model.explorer import (
     GLASS,
     LATER,
     PRE_APPROVED,
+    SEVERE,
     SILENCE,
     STEPS,
     YES,
@@ -76,6 +77,11 @@ def _any_yes(votes: list[Vote], *_: object) -> bool:
 
 BROKEN: dict[str, tuple[Case, ModelRules, str]] = {
     "a clock that ends early": (ONE, ModelRules(is_due=lambda at, ends: at >= ends - 1), "before its deadline"),
+    "a clock that ends what it is to remind of": (
+        SEVERE,
+        ModelRules(is_due=lambda at, ends: at == ends - 3 or at >= ends),
+        "before its deadline",
+    ),
     "a window that is too short": (ONE, ModelRules(deadline=_one_tick_short), "before its deadline"),
     "a window that is too long": (ONE, ModelRules(deadline=_one_tick_long), "the window ended"),
     "a window of the vendor's that is too long": (VENDOR, ModelRules(deadline=_one_tick_long), "the window ended"),
@@ -130,7 +136,7 @@ BROKEN: dict[str, tuple[Case, ModelRules, str]] = {
 }
 
 
-@pytest.mark.parametrize("case", [*EVERYBODY, LATER, EXTENSION], ids=lambda case: case.name)
+@pytest.mark.parametrize("case", [*EVERYBODY, LATER, EXTENSION, SEVERE], ids=lambda case: case.name)
 def test_every_state_near_is_as_it_must_be(case: Case) -> None:
     explored = explore(case, REAL, NEAR)
 
