@@ -20,12 +20,12 @@ from lockbox.requests import deadlines, evaluate, policy_store, quorum
 from lockbox.requests.approvals import SignedStatement
 from lockbox.requests.available_moves import Situation
 from lockbox.requests.break_glass import BreakGlassRecord, obstacles_to
-from lockbox.requests.evaluate import PromptedApprovers
 from lockbox.requests.lifecycle import Action, State
 from lockbox.requests.models import AccessRequest, Decision
 from lockbox.requests.policy import Terms, fewest, lacking_today
 from lockbox.requests.policy_parts import ApproveMeans, ReasonedDecision
 from lockbox.requests.policy_store import EffectivePolicy
+from lockbox.requests.prompt_tiers import PromptedApprovers
 from lockbox.requests.quorum import ApprovalTally, Vote
 from lockbox.requests.transition import Origin
 from lockbox.sql import new_id

@@ -1,7 +1,6 @@
 """Evaluate a request against the policy without writing: its terms, who is asked, and what prevents it."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from collections.abc import Set as AbstractSet
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -27,6 +26,7 @@ from lockbox.requests.policy import AT_ONCE, Terms, Timing, customer_decides, ef
 from lockbox.requests.policy_parts import FIRST_STEP, Reason
 from lockbox.requests.policy_rules import Policy, RequestFacts
 from lockbox.requests.pre_approvals import CoverageContext, CoveringPreApproval
+from lockbox.requests.prompt_tiers import PromptedApprovers, first_reviewers
 from lockbox.requests.quorum import has_steps, has_turn, who_lacks
 from lockbox.requests.request_input import RequestInput
 from lockbox.requests.requester import DIRECTORYS, RequesterFacts
@@ -56,14 +56,6 @@ WHERE t.id = coalesce(CAST(:tenant_id AS uuid), at_tenant())
 
 
 Groups = Mapping[str, Sequence[UUID]]
-
-
-@dataclass(frozen=True)
-class PromptedApprovers:
-    """Who is asked, and how many tiers that makes; 0 where everybody is, since no tier has anybody who can decide."""
-
-    tiers: int
-    people: frozenset[UUID]
 
 
 @dataclass(frozen=True)
@@ -351,59 +343,9 @@ def approvers_so_far(
     return frozenset(one for one in asked if has_turn(one, seats[one], terms.stages, groups, step))
 
 
-def added_by_tier(
-    asked: Callable[[int], frozenset[UUID]], most: int, *, informed: AbstractSet[UUID], tiers: int, to: int
-) -> PromptedApprovers:
-    """Return who is added from one tier to another of so many, by who is asked with each count of them.
-
-    A tier that adds nobody lets the next one in.
-    """
-    added: frozenset[UUID] = frozenset()
-    while tiers < min(to, most) or (not added and tiers < most):
-        tiers += 1
-        added = asked(tiers) - informed
-    return PromptedApprovers(tiers, added)
-
-
 def _willing(
     asked: frozenset[UUID], terms: Terms, groups: Groups, known: RecipientDirectory, tenant_id: UUID
 ) -> frozenset[UUID]:
     willing = asked - known.quiet
     seats = {person: seats for person, seats in known.seats(tenant_id).items() if person in willing}
     return asked if list(who_lacks(terms.quorum, terms.stages, groups, seats)) else willing
-
-
-def first_reviewers(known: RecipientDirectory, requester_id: UUID) -> PromptedApprovers:
-    """Return whom to prompt first: the lowest tier that has anybody other than the requester."""
-    return wider_reviewers(known, requester_id, informed=frozenset(), asked=0, to=1)
-
-
-def reviewers_so_far(known: RecipientDirectory, requester_id: UUID, asked: int) -> frozenset[UUID]:
-    """Return who of the first so many tiers is asked, the requester never; 0 is everybody.
-
-    Who wants no prompts gets none, unless nobody else would be asked.
-    """
-    if not asked:
-        others = frozenset(known.managers.keys() - {requester_id})
-        return others - known.quiet or others
-    people = frozenset[UUID]()
-    for tier in range(1, asked + 1):
-        members = {person for person, theirs in known.managers.items() if theirs == tier} - {requester_id}
-        people |= (members - known.quiet) if people else (members - known.quiet or members)
-    return people
-
-
-def wider_reviewers(
-    known: RecipientDirectory, requester_id: UUID, *, informed: AbstractSet[UUID], asked: int, to: int
-) -> PromptedApprovers:
-    """Return who is added to those who have been `informed` as the audience goes from `asked` tiers to `to`.
-
-    A tier that adds nobody lets the next one in.
-    """
-    return added_by_tier(
-        lambda number: reviewers_so_far(known, requester_id, number),
-        known.review_tiers,
-        informed=informed,
-        tiers=asked,
-        to=to,
-    )

@@ -18,13 +18,13 @@ from lockbox.notifications.account_mail import NOBODY_NOTIFIED, REVIEW_UNREACHED
 from lockbox.notifications.audience import ASKING, Reminder
 from lockbox.notifications.delivery_status import DeliveryReach
 from lockbox.notifications.recipients import RecipientDirectory
-from lockbox.requests import decisions, evaluate, policy_store, transition
+from lockbox.requests import decisions, evaluate, policy_store, prompt_tiers, transition
 from lockbox.requests.deadlines import DueReminders, due_reminders, wake_at
-from lockbox.requests.evaluate import PromptedApprovers
 from lockbox.requests.lifecycle import State
 from lockbox.requests.policy import Terms
 from lockbox.requests.policy_parts import FIRST_STEP
 from lockbox.requests.policy_store import EffectivePolicy
+from lockbox.requests.prompt_tiers import PromptedApprovers
 from lockbox.requests.quorum import has_steps, has_turn, step_of, tallies
 from lockbox.requests.transition import Move, ReminderUpdate
 
@@ -258,7 +258,7 @@ def _still_needed(
 
 def _so_far(row: Row[Any], effective: EffectivePolicy, known: RecipientDirectory, step: int) -> frozenset[UUID]:
     if row.state == State.REVIEWING:
-        return evaluate.reviewers_so_far(known, row.requester_id, row.tiers_asked)
+        return prompt_tiers.reviewers_so_far(known, row.requester_id, row.tiers_asked)
     terms, groups = effective.terms, effective.groups
     return evaluate.approvers_so_far(terms, groups, known, row.tenant_id, row.tiers_asked, step=step)
 
@@ -280,7 +280,7 @@ def _wider(
     step: int,
 ) -> PromptedApprovers:
     if row.state == State.REVIEWING:
-        return evaluate.wider_reviewers(known, row.requester_id, informed=informed, asked=row.tiers_asked, to=to)
+        return prompt_tiers.wider_reviewers(known, row.requester_id, informed=informed, asked=row.tiers_asked, to=to)
     terms, groups = effective.terms, effective.groups
     return _wider_approvers(
         terms, groups, known, row.tenant_id, informed=informed, tiers=row.tiers_asked, to=to, step=step
@@ -306,4 +306,4 @@ def _wider_approvers(
     def asked(count: int) -> frozenset[UUID]:
         return evaluate.approvers_so_far(terms, groups, known, tenant_id, count, step=step)
 
-    return evaluate.added_by_tier(asked, len(terms.tiers), informed=informed, tiers=tiers, to=to)
+    return prompt_tiers.added_by_tier(asked, len(terms.tiers), informed=informed, tiers=tiers, to=to)

@@ -30,16 +30,12 @@ from lockbox.requests import approvals, break_glass, idempotency, pre_approvals,
 from lockbox.requests.break_glass import BreakGlassAsk, obstacles
 from lockbox.requests.cases import DUPLICATE, CaseUnchecked, DuplicateRequest
 from lockbox.requests.deadlines import deadline, wake_at
-from lockbox.requests.evaluate import (
-    Evaluation,
-    PromptedApprovers,
-    ahead_of_evaluation,
-    evaluate_request,
-)
+from lockbox.requests.evaluate import Evaluation, ahead_of_evaluation, evaluate_request
 from lockbox.requests.lifecycle import Action, Party, State
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy import SIGN_IN, fewest, longest_window
 from lockbox.requests.policy_parts import ApproveMeans, UnconfirmedCase
+from lockbox.requests.prompt_tiers import PromptedApprovers
 from lockbox.requests.request_input import RequestInput
 from lockbox.requests.transition import Move, Origin, actor_for
 from lockbox.sql import new_id
