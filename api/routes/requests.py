@@ -16,7 +16,6 @@ from api.deps import (
     CurrentUser,
     DatabaseDep,
     GroupedRoute,
-    IfMatch,
     RequestOrigin,
     SessionDep,
     SettingsDep,
@@ -34,7 +33,6 @@ from api.schemas.requests import (
     ApprovalInput,
     ApprovalTallyView,
     AvailableMoveView,
-    ChallengeView,
     CommentInput,
     DecisionView,
     DeliveryReachView,
@@ -218,41 +216,10 @@ async def approve_request(
         session.foresee([decide.ahead_of_act(request_id)])
         who, seen = caller(request, session), if_match(request)
         signed = _signed(said.signed, who, chosen, db) if said.signed else None
-        decision_input = _approval(said, seen, signed)
+        decision_input = approval(said, seen, signed)
         return _acted(request, session, who, came, request_id, decision_input)
 
     return await groups.run(judge, key=str(request_id))
-
-
-@router.post("/{request_id}/approve/challenge", responses=problems(404, 409, 412), openapi_extra=MAY_MATCH)
-def create_approval_challenge(
-    request: Request,
-    request_id: UUID,
-    who: CurrentUser,
-    came: RequestOrigin,
-    session: SessionDep,
-    chosen: SettingsDep,
-    seen: IfMatch,
-    response: Response,
-    body: ApprovalInput | None = None,
-) -> ChallengeView:
-    """Return what a passkey of the caller's has to sign for an approval with this body, checked as if given now.
-
-    Passkeys only answer pages of this server's own origin. Send the answer with the same body to `approve`.
-    """
-    said = body or ApprovalInput()
-    decision_input = _approval(said, seen)
-    request.state.tried = AttemptedAction(who, came, request_id, decision_input.action)
-    asked = decide.to_sign(session, who, came, request_id, decision_input, party=partial(relying_party, chosen))
-    stub = sessions.begin_login(session, AuthMethod.PASSKEY, tied_to=who.key_id, challenge=asked.question.challenge)
-    response.headers["cache-control"] = "no-store"
-    return ChallengeView(
-        ticket=f"{stub.id}.{stub.secret}",
-        statement=asked.statement,
-        content=asked.content,
-        options=json.loads(asked.question.options),
-        is_demanded=asked.is_demanded,
-    )
 
 
 def _commented(action: Action) -> Callable[..., Awaitable[Response]]:
@@ -380,7 +347,8 @@ def _decision(row: Row[Any], voice: OnBehalfOf) -> DecisionView:
     )
 
 
-def _approval(said: ApprovalInput, seen: int | None, signed: SignedStatement | None = None) -> DecisionInput:
+def approval(said: ApprovalInput, seen: int | None, signed: SignedStatement | None = None) -> DecisionInput:
+    """Return an approval as it is decided about."""
     kept = said.resources, said.actions
     allowed = said.access_window, seen, *kept
     limits = signed, said.max_uses, said.opens_at

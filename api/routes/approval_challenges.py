@@ -1,0 +1,49 @@
+"""The route that has an approver's passkey asked: what it signs, judged as if the approval were given now."""
+
+import json
+from functools import partial
+from uuid import UUID
+
+from fastapi import APIRouter, Request, Response
+
+from api.deps import CurrentUser, IfMatch, RequestOrigin, SessionDep, SettingsDep, relying_party
+from api.refusal_log import AttemptedAction
+from api.routes.requests import approval
+from api.schemas.parts import MAY_MATCH, problems
+from api.schemas.requests import ApprovalInput, ChallengeView
+from lockbox.identity import sessions
+from lockbox.identity.roles import AuthMethod
+from lockbox.requests import decide
+
+router = APIRouter(prefix="/v1/requests", tags=["requests"])
+
+
+@router.post("/{request_id}/approve/challenge", responses=problems(404, 409, 412), openapi_extra=MAY_MATCH)
+def create_approval_challenge(
+    request: Request,
+    request_id: UUID,
+    who: CurrentUser,
+    came: RequestOrigin,
+    session: SessionDep,
+    chosen: SettingsDep,
+    seen: IfMatch,
+    response: Response,
+    body: ApprovalInput | None = None,
+) -> ChallengeView:
+    """Return what a passkey of the caller's has to sign for an approval with this body, checked as if given now.
+
+    Passkeys only answer pages of this server's own origin. Send the answer with the same body to `approve`.
+    """
+    said = body or ApprovalInput()
+    decision_input = approval(said, seen)
+    request.state.tried = AttemptedAction(who, came, request_id, decision_input.action)
+    asked = decide.to_sign(session, who, came, request_id, decision_input, party=partial(relying_party, chosen))
+    stub = sessions.begin_login(session, AuthMethod.PASSKEY, tied_to=who.key_id, challenge=asked.question.challenge)
+    response.headers["cache-control"] = "no-store"
+    return ChallengeView(
+        ticket=f"{stub.id}.{stub.secret}",
+        statement=asked.statement,
+        content=asked.content,
+        options=json.loads(asked.question.options),
+        is_demanded=asked.is_demanded,
+    )
