@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from cli import requests
+from cli import requests, submission
 from cli.app import app
 from tests.unit.test_cli_extensions import ASKED, ONE, VIEW
 
@@ -32,6 +32,7 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         return FOUND if path.endswith("/finding") else VIEW | OPENED
 
     monkeypatch.setattr(requests, "call", call)
+    monkeypatch.setattr(submission, "call", call)
     return calls
 
 

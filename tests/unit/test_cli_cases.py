@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from cli import requests, tokens
+from cli import requests, submission, tokens
 from cli.app import app
 from tests.unit.test_cli_extensions import ASKED, ONE, VIEW
 
@@ -27,6 +27,7 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         return SHOWN
 
     monkeypatch.setattr(requests, "call", call)
+    monkeypatch.setattr(submission, "call", call)
     monkeypatch.setattr(tokens, "call", call)
     return calls
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from cli import requests
+from cli import requests, submission
 from cli.app import app
 
 ONE = "01a2223a-d0f0-74e5-9a98-488fa0f86c5e"
@@ -50,6 +50,7 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         return VIEW
 
     monkeypatch.setattr(requests, "call", call)
+    monkeypatch.setattr(submission, "call", call)
     return calls
 
 
