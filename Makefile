@@ -26,7 +26,7 @@ FAR_JOBS ?= 2
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: $(READY) $(DEMO_READY) ## play five requests on real servers, prove how each ended, and exit
+demo: $(READY) $(DEMO_READY) ## play nine requests on real servers, prove how each ended, and exit
 	@echo "lockbox: starting the demo ..."
 	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m demo
 

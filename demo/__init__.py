@@ -1,1 +1,1 @@
-"""The demo: six requests at once on real servers, and a proof of how each of them ended."""
+"""The demo: nine requests on real servers, and a proof of how each of them ended."""

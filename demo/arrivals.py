@@ -1,9 +1,10 @@
 """What arrives: the demo's mails and webhook calls, as its stories speak of them."""
 
+import re
 from email.message import EmailMessage
 
 from demo.evidence import DemoMail, DemoWebhookCall
-from demo.story import OUT_OF_ORDER, STATUSES, SUBJECTS
+from demo.story import MARK, OUT_OF_ORDER, STATUSES, SUBJECTS
 from harness.webhook_receiver import Call, ScriptedAnswer, WebhookReceiver
 
 PATH = "/demo/"
@@ -34,13 +35,15 @@ class DemoReceiver(WebhookReceiver):
         return DemoWebhookCall(call.id, self.endpoint, kind, request_id, call.is_signed, call.status)
 
 
-def mail(message: EmailMessage) -> DemoMail:
-    """Return what a mail tells of, and whom."""
+def mail(message: EmailMessage, at: float) -> DemoMail:
+    """Return what a mail tells of, and whom; `at` is when it came."""
     subject = str(message["Subject"]).strip()
+    told = subject.removeprefix(MARK)
     return DemoMail(
         message_id=str(message["Message-ID"]),
         request_id=str(message["In-Reply-To"]).strip("<> ").partition("@")[0],
         to=str(message["X-RcptTo"]).partition("@")[0],
-        state=next((state for state, begins in SUBJECTS.items() if subject.startswith(begins)), "?"),
+        state=next((state for state, begins in SUBJECTS.items() if re.match(begins, told)), "?"),
         subject=subject,
+        at=at,
     )

@@ -80,4 +80,11 @@ def _verified(export: Path, note: Path, key: Path) -> DemoVerification:
     said = ended.stdout + ended.stderr
     good = re.match(r"Intact, .*?\. (\d+) events", said)
     found = re.search(r"^  (edited: line \d+)", said, re.MULTILINE)
-    return DemoVerification(ended.returncode, int(good[1]) if good else 0, found[1] if found else "", said)
+    glass = re.search(r"opened by break-glass, without your approval: (\d+) window", said)
+    return DemoVerification(
+        ended.returncode,
+        events=int(good[1]) if good else 0,
+        found=found[1] if found else "",
+        said=said,
+        by_break_glass=int(glass[1]) if glass else 0,
+    )

@@ -7,13 +7,17 @@ from typing import Any
 
 @dataclass(frozen=True)
 class DemoMail:
-    """A mail that arrived: to whom (the part before the @), about which request, and what it tells of."""
+    """A mail that arrived: to whom (the part before the @), about which request, and what it tells of.
+
+    `at` is when it came, on the database's clock.
+    """
 
     message_id: str
     request_id: str
     to: str
     state: str
     subject: str
+    at: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -49,12 +53,16 @@ class Probe:
 
 @dataclass(frozen=True)
 class DemoVerification:
-    """How `lockbox audit verify` ended: how many events it found good, or the first thing that it found wrong."""
+    """How `lockbox audit verify` ended: how many events it found good, or the first thing that it found wrong.
+
+    `by_break_glass` is how many windows it says were opened by break-glass.
+    """
 
     code: int
     events: int = 0
     found: str = ""
     said: str = ""
+    by_break_glass: int = 0
 
 
 @dataclass(frozen=True)
@@ -74,7 +82,8 @@ class DemoAuditLog:
 class DemoEvidence:
     """All of it; by the number of the story where it belongs to one.
 
-    `closed_at` is when somebody who closed a request had the answer that it is closed. `deliveries` is the log of the
+    `closed_at` is when somebody who closed a request had the answer that it is closed. `after_reviews` are
+    what the customer found about access by break-glass, as the API shows it. `deliveries` is the log of the
     customer's endpoint, as the API shows it.
     """
 
@@ -82,6 +91,7 @@ class DemoEvidence:
     events: dict[int, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     probes: dict[int, Sequence[Probe]] = field(default_factory=dict)
     closed_at: dict[int, float] = field(default_factory=dict)
+    after_reviews: dict[int, Mapping[str, Any]] = field(default_factory=dict)
     mails: Sequence[DemoMail] = ()
     hooks: Sequence[DemoWebhookCall] = ()
     deliveries: Sequence[Mapping[str, Any]] = ()

@@ -1,4 +1,4 @@
-"""Playing the stories: submits all at once, lets each person act when it is time, and watches until all is quiet."""
+"""Playing the stories: submits them, lets each person act when it is time, and watches until all is quiet."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -12,7 +12,7 @@ import httpx
 from demo import arrivals, audit_log
 from demo.evidence import DemoEvidence, DemoMail, DemoWebhookCall
 from demo.stage import DemoFailure, DemoStack, mailbox
-from demo.story import ACCESS_SECONDS, CLOSE, DESK, STORIES, TASKS, Cue, Story
+from demo.story import ACCESS_SECONDS, CLOSE, DESK, EXTEND, FIND, JUSTIFIED, STORIES, TASKS, Cue, Story
 from harness.people import client_of, submission
 from lockbox.requests.lifecycle import FINAL_STATES
 
@@ -66,19 +66,22 @@ class DemoRun:
         """
         self._stage.doors.start()
         time.sleep(TICK_SECONDS * 2)
-        with ThreadPoolExecutor(len(STORIES)) as pool:
-            for story, request in zip(STORIES, pool.map(self._submit, STORIES), strict=True):
+        at_the_start = [story for story in STORIES if not story.extends]
+        with ThreadPoolExecutor(len(at_the_start)) as pool:
+            for story, request in zip(at_the_start, pool.map(self._submit, at_the_start), strict=True):
                 self.evidence.requests[story.number] = request
         self._began = time.monotonic()
         closed_since: float | None = None
         while not self._over(closed_since):
             self._stage.check()
             self._look()
-            if closed_since is None and all(r["state"] in FINAL_STATES for r in self.evidence.requests.values()):
+            if closed_since is None and self._played_out():
                 closed_since = time.monotonic()
             self._cue()
-            yield [self._row(story) for story in STORIES]
+            yield [self._row(story) for story in self._submitted()]
             time.sleep(TICK_SECONDS)
+        if len(self._submitted()) < len(STORIES):
+            raise DemoFailure(f"not all requests were submitted; {'; '.join(self.evidence.surprises) or 'too slow'}")
 
     def gather(self) -> DemoEvidence:
         """Collect what is left to collect, and return all that was seen."""
@@ -88,6 +91,8 @@ class DemoRun:
         for number, request in seen.requests.items():
             items = self._get("ann", f"/v1/requests/{request['id']}/events")["items"]
             seen.events[number] = [item for item in items if item["seq"]]
+            if request["break_glass"]:
+                seen.after_reviews[number] = self._get("ann", f"/v1/requests/{request['id']}")["after_review"]
         seen.submitted = len(self._get("ann", "/v1/requests", limit=200)["items"])
         seen.mails, seen.hooks = self._mails(), self._hooks()
         seen.deliveries = self._log()
@@ -96,6 +101,16 @@ class DemoRun:
         for client in self._people.values():
             client.close()
         return seen
+
+    def _submitted(self) -> list[Story]:
+        return [story for story in STORIES if story.number in self.evidence.requests]
+
+    def _played_out(self) -> bool:
+        """Whether every request is closed, and nobody has anything left to say about one."""
+        requests = self.evidence.requests
+        closed = [story for story in self._submitted() if requests[story.number]["state"] in FINAL_STATES]
+        left = (cue.action for cues in self._cues.values() for cue in cues)
+        return len(closed) == len(STORIES) and FIND not in left
 
     def _over(self, closed_since: float | None) -> bool:
         if closed_since is None:
@@ -114,7 +129,8 @@ class DemoRun:
             justification=f"Mails to {story.mailbox} bounce since this morning.",
             case_ref=_case(story),
             case_system="helpdesk",
-            access_window=ACCESS_SECONDS,
+            access_window=story.seconds,
+            **({"break_glass": True} if story.break_glass else {}),
         )
         headers = {"idempotency-key": f"{self._cast.tenant}-{story.number}"} if story.twice else {}
         answers = [self._post("erin", "/v1/requests", body, headers) for _ in range(2 if story.twice else 1)]
@@ -136,37 +152,40 @@ class DemoRun:
                 self._since[number] = self._now()
 
     def _cue(self) -> None:
-        for story in STORIES:
+        for story in self._submitted():
             cues = self._cues[story.number]
             if cues and time.monotonic() - self._began >= cues[0].after and self._is_time(story, cues[0]):
                 self._act(story, cues.pop(0))
 
     def _is_time(self, story: Story, cue: Cue) -> bool:
-        """Whether everyone who is asked has heard of it, and a window that is revoked was seen open at its door."""
-        if cue.action in {"revoke", CLOSE}:
+        """Whether everyone who is asked has heard of it, or a window that somebody ends or extends was seen open."""
+        if cue.action == FIND:
+            return self.evidence.requests[story.number]["state"] in FINAL_STATES
+        if cue.action in {"revoke", CLOSE, EXTEND}:
             return any(probe.said == "serves" for probe in self._stage.doors.seen[story.number])
         return self._asked_have_heard(story)
 
     def _act(self, story: Story, cue: Cue) -> None:
+        path = f"/v1/requests/{self.evidence.requests[story.number]['id']}/{cue.action}"
         if cue.action == CLOSE:
-            answer = self._post(cue.who, f"/v1/cases/helpdesk/{_case(story)}/{CLOSE}", {}, {})
-        else:
-            path = f"/v1/requests/{self.evidence.requests[story.number]['id']}/{cue.action}"
-            answer = self._post(cue.who, path, {"comment": f"Story {story.number}: {story.title}."}, {})
+            path = f"/v1/cases/helpdesk/{_case(story)}/{CLOSE}"
+        answer = self._post(cue.who, path, _body(story, cue), {})
         if answer.is_success:
-            if cue.action == CLOSE or answer.json()["state"] in FINAL_STATES:
+            if cue.action == EXTEND:
+                extension = next(one for one in STORIES if one.extends == story.number)
+                self.evidence.requests[extension.number] = answer.json()
+            elif cue.action == CLOSE or answer.json().get("state") in FINAL_STATES:
                 self.evidence.closed_at[story.number] = self._now()
         else:
             told = f"{cue.who} could not {cue.action} story {story.number}: {answer.status_code} {answer.text[:200]}"
             self.evidence.surprises.append(told)
 
     def _asked_have_heard(self, story: Story) -> bool:
-        """Whether the last step's mails are there, which an answer would make moot, and the calls of the first."""
+        """Whether the last step's mails are there, which an answer would make moot."""
         request_id = self.evidence.requests[story.number]["id"]
         last = story.steps[len(story.cues) - len(self._cues[story.number])]
         mails = {(mail.state, mail.to) for mail in self._mails() if mail.request_id == request_id}
-        hooks = {hook.endpoint for hook in self._hooks() if hook.request_id == request_id}
-        return mails >= {(last.state, who) for who in last.mails.split()} and hooks >= set(story.steps[0].hooks)
+        return mails >= {(last.state, who) for who in last.mails.split()}
 
     def _row(self, story: Story) -> StoryRow:
         request = self.evidence.requests[story.number]
@@ -184,7 +203,9 @@ class DemoRun:
 
     def _mails(self) -> list[DemoMail]:
         ids = {request["id"] for request in self.evidence.requests.values()}
-        self._read += map(arrivals.mail, self._stage.mailbox.all()[len(self._read) :])
+        box = self._stage.mailbox
+        came = zip(box.all()[len(self._read) :], box.times()[len(self._read) :], strict=True)
+        self._read += [arrivals.mail(message, at + self._cast.ahead) for message, at in came]
         return [mail for mail in self._read if mail.request_id in ids]
 
     def _hooks(self) -> list[DemoWebhookCall]:
@@ -202,6 +223,15 @@ class DemoRun:
 
     def _get(self, who: str, path: str, **params: int) -> Any:  # noqa: ANN401 - JSON
         return self._people[who].get(path, params=params).raise_for_status().json()
+
+
+def _body(story: Story, cue: Cue) -> dict[str, str | int]:
+    if cue.action == CLOSE:
+        return {}
+    if cue.action == EXTEND:
+        return {"access_window": ACCESS_SECONDS}
+    found = {"finding": JUSTIFIED} if cue.action == FIND else {}
+    return {"comment": f"Story {story.number}: {story.title}.", **found}
 
 
 def _case(story: Story) -> str:

@@ -11,11 +11,24 @@ from typing import Any
 from cli.flower import CONTROL_CALLS
 from cli.request_table import WORDS
 from demo.evidence import DemoAuditLog, DemoEvidence, DemoVerification, Probe
-from demo.story import OUT_OF_ORDER, REMINDED, STATUSES, STORIES, TASKS, Story
+from demo.story import (
+    ALARMED,
+    BREAK_GLASS,
+    JUSTIFIED,
+    MARK,
+    OUT_OF_ORDER,
+    REMINDED,
+    STATUSES,
+    STORIES,
+    TASKS,
+    Story,
+)
 
 FORBIDDEN = 403
 GATE_SECONDS = 1.0
 """A call that begins so long after a window was closed early is refused."""
+TOLD_SECONDS = 5.0
+"""So long after access was opened by break-glass everybody of the customer who must hear of it has a mail."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +61,8 @@ def of_evidence(seen: DemoEvidence) -> list[ProofLine]:
         _reminders(seen),
         _twice(seen),
         *_doors(seen),
+        *_goes_on(seen),
+        *_break_glass(seen),
         _tasks(seen),
         _control(seen),
         *_audit_log(seen.audit_log),
@@ -108,7 +123,7 @@ def _events(seen: DemoEvidence) -> ProofLine:
 
 
 def _reminders(seen: DemoEvidence) -> ProofLine:
-    counts = (seen.requests[s.number] for s in STORIES if s.reminders)
+    counts = (seen.requests[s.number] for s in STORIES if any(step.event == "reminded" for step in s.beside))
     said = " / ".join(f"{one['reminders']} reminder, {one['tiers_asked']} tiers" for one in counts)
     off = () if said == REMINDED else (f"the clock's reminders were {said}, not {REMINDED}",)
     return ProofLine("reminders while 3 waited", REMINDED, said, off)
@@ -130,7 +145,7 @@ def _twice(seen: DemoEvidence) -> ProofLine:
 
 def _doors(seen: DemoEvidence) -> Iterator[ProofLine]:
     for opens, title, must in (
-        (True, "calls of 1, 4, 6 let in", "no, yes, no"),
+        (True, "calls of 1, 4, 6-9 let in", "no, yes, no"),
         (False, "calls of 2, 3, 5 let in", "no"),
     ):
         phases = {s.number: _phases(seen.probes[s.number]) for s in STORIES if s.opens is opens}
@@ -139,7 +154,10 @@ def _doors(seen: DemoEvidence) -> Iterator[ProofLine]:
         )
         yield ProofLine(title, must, " / ".join(sorted(set(phases.values()))), off)
     served = {story: [p for p in seen.probes[story.number] if p.said == "serves"] for story in STORIES}
-    outside = {story: sum(not _inside(p, story, seen) for p in found) for story, found in served.items()}
+    outside = {
+        story: sum(not any(_inside(p, one, seen) for one in _same_mailbox(story)) for p in found)
+        for story, found in served.items()
+    }
     off = tuple(f"story {s.number} was served {n} times outside its window" for s, n in outside.items() if n)
     yield _moment(seen)
     total = sum(len(found) for found in served.values())
@@ -159,9 +177,48 @@ def _moment(seen: DemoEvidence) -> ProofLine:
     return ProofLine("Caddy refuses after revoke", must, f"{max(took, 0):.2f} s", off)
 
 
+def _goes_on(seen: DemoEvidence) -> Iterator[ProofLine]:
+    """From the end of the window that was extended on, calls are let in by the extension's own, without a gap."""
+    for story in (story for story in STORIES if story.extends):
+        begins, ends = (_instant(seen.requests[number]["deadline_at"]) for number in (story.extends, story.number))
+        said = {probe.said for probe in seen.probes[story.number] if begins <= probe.sent and probe.answered < ends}
+        was = "never tried" if not said else "yes" if said == {"serves"} else "no"
+        off = () if was == "yes" else (f"calls of story {story.extends} after its window were let in: {was}",)
+        if seen.requests[story.number]["extends"] != seen.requests[story.extends]["id"]:
+            off = (*off, f"story {story.number} does not extend story {story.extends}")
+        yield ProofLine(f"{story.extends} goes on by {story.number}, no gap", "yes", was, off)
+
+
+def _break_glass(seen: DemoEvidence) -> Iterator[ProofLine]:
+    """How soon all of the customer had a mail that says so, and what the customer found once it had ended."""
+    (number,) = (story.number for story in STORIES if story.break_glass)
+    yield _alarmed(number, seen)
+    found = seen.after_reviews.get(number) or {}
+    must = f"{JUSTIFIED}, by Ann"
+    said = f"{found['finding']}, by {str(found['found_by']).partition(' ')[0]}" if found.get("finding") else "none"
+    off = () if said == must else (f"the finding about story {number} was {said}",)
+    yield ProofLine("finding about break-glass", must, said, off)
+
+
+def _alarmed(number: int, seen: DemoEvidence) -> ProofLine:
+    mails = [mail for mail in seen.mails if mail.request_id == seen.requests[number]["id"]]
+    had = {mail.to: mail.at for mail in mails if mail.state == BREAK_GLASS and mail.to in ALARMED}
+    opened = next((_instant(event["at"]) for event in seen.events[number] if event["to_state"] == "active"), inf)
+    took = max((at - opened for at in had.values()), default=inf)
+    in_time = took <= TOLD_SECONDS and len(had) == len(ALARMED)
+    off = [] if in_time else [f"of {len(ALARMED)} people {len(had)} heard of break-glass, after {took:.2f} s"]
+    off += [f"the mail {mail.subject!r} is not marked" for mail in mails if not mail.subject.startswith(MARK)]
+    said = f"{max(took, 0):.2f} s" if had else "never"
+    return ProofLine("all told of break-glass", f"within {TOLD_SECONDS:.0f} s", said, tuple(off))
+
+
 def _phases(probes: Iterable[Probe]) -> str:
     words = {"serves": "yes", "refuses": "no"}
     return ", ".join(words.get(said, said) for said, _ in groupby(probe.said for probe in probes)) or "never tried"
+
+
+def _same_mailbox(story: Story) -> Iterator[Story]:
+    return (one for one in STORIES if one.mailbox == story.mailbox)
 
 
 def _inside(probe: Probe, story: Story, seen: DemoEvidence) -> bool:
@@ -173,8 +230,9 @@ def _inside(probe: Probe, story: Story, seen: DemoEvidence) -> bool:
     opened = next((event for event in seen.events[story.number] if event["to_state"] == "active"), None)
     if opened is None:
         return False
+    begins = seen.requests[story.number].get("opens_at") or opened["at"]
     ends = min(_instant(opened["deadline_at"]), seen.closed_at.get(story.number, inf) + GATE_SECONDS)
-    return probe.answered > _instant(opened["at"]) and probe.sent < ends
+    return probe.answered > _instant(begins) and probe.sent < ends
 
 
 def _tasks(seen: DemoEvidence) -> ProofLine:
@@ -200,6 +258,9 @@ def _audit_log(audit_log: DemoAuditLog) -> Iterator[ProofLine]:
     must = f"good, {audit_log.recorded} events" if audit_log.recorded else "sealed, and good"
     said = f"good, {whole.events} events" if whole.code == 0 else whole.found or "never sealed"
     off = () if said == must else (f"the audit log was {said}, not {must}: {_first_line(whole)}",)
+    glasses = sum(story.break_glass for story in STORIES)
+    if whole.by_break_glass != glasses:
+        off = (*off, f"the audit log has {whole.by_break_glass} windows by break-glass instead of {glasses}")
     yield ProofLine("audit log verified offline", must, said, off)
     must = f"edited: line {audit_log.line}"
     said = "good" if flipped.code == 0 else flipped.found or "never tried"

@@ -1,12 +1,19 @@
-"""The six stories: what is asked, who does what and when, and who must hear of it; written out, never derived."""
+"""The nine stories: what is asked, who does what and when, and who must hear of it; written out, never derived."""
 
 from dataclasses import dataclass
 
 APPROVAL_SECONDS = 8
 ACCESS_SECONDS = 5
+FIRST_SECONDS = 8
+"""A window that is long enough for somebody to ask for more time, and for somebody to approve it."""
 RECEIPT = "receipt"
 DESK, CLOSE = "helpdesk", "closed"
 """The ticket system, and what it says of a case."""
+EXTEND, BREAK_GLASS, FIND = "extend", "break-glass", "finding"
+"""More time is asked for, a manager opens access in an emergency, and the customer says what it finds about that."""
+JUSTIFIED = "justified"
+ALARMED = ("amir", "ann", "tara")
+"""Who of the customer must hear of break-glass at once."""
 REMINDED = "1 reminder, 2 tiers"
 """What the clock does to a request that is left unanswered: those asked are reminded, then others are asked too."""
 ENDPOINTS = ("customer", "vendor")
@@ -19,7 +26,7 @@ STATUSES = (503, 503, 204)
 
 @dataclass(frozen=True)
 class Cue:
-    """What somebody does so many seconds after the submit, once everyone who is asked has heard of it."""
+    """What somebody does so many seconds after the start, once everyone who is asked has heard of it."""
 
     after: float
     who: str
@@ -31,7 +38,7 @@ class StoryStep:
     """One move: the state that it leads to, who makes it, who gets a mail about it, and whose endpoint is called.
 
     `receipts` are for whoever decided, and for the tenant's admin where it was decided for the tenant. `event` is
-    what endpoints call it, where that is not the state.
+    what endpoints call it, and `mail` what mails tell of, where that is not the state.
     """
 
     state: str
@@ -40,6 +47,7 @@ class StoryStep:
     hooks: tuple[str, ...] = ENDPOINTS
     receipts: str = ""
     event: str = ""
+    mail: str = ""
 
     @property
     def event_type(self) -> str:
@@ -49,21 +57,28 @@ class StoryStep:
     @property
     def all_mails(self) -> list[tuple[str, str]]:
         """Every mail about it: what it tells of, and to whom."""
-        outcomes = [(self.state, who) for who in self.mails.split()]
+        outcomes = [(self.mail or self.state, who) for who in self.mails.split()]
         return outcomes + [(RECEIPT, who) for who in self.receipts.split()]
 
 
 @dataclass(frozen=True)
 class Story:
-    """One request, from what is asked to how it must end; `reminders` are what the clock does in between."""
+    """One request, from what is asked to how it must end.
+
+    `beside` is of what people are told beside the moves: reminders, that a window begins, a finding. A story that
+    `extends` another, by its number, is submitted as that one plays, for the same mailbox; all others at the start.
+    """
 
     number: int
     title: str
     mailbox: str
     cues: tuple[Cue, ...]
     steps: tuple[StoryStep, ...]
-    reminders: tuple[StoryStep, ...] = ()
+    beside: tuple[StoryStep, ...] = ()
     twice: bool = False
+    seconds: int = ACCESS_SECONDS
+    extends: int = 0
+    break_glass: bool = False
 
     @property
     def end(self) -> str:
@@ -73,7 +88,7 @@ class Story:
     @property
     def told(self) -> tuple[StoryStep, ...]:
         """All of which somebody must hear."""
-        return (*self.steps, *self.reminders)
+        return (*self.steps, *self.beside)
 
     @property
     def opens(self) -> bool:
@@ -99,7 +114,7 @@ STORIES = (
         2,
         "denied",
         "boris",
-        (Cue(2.5, "amir", "deny"),),
+        (Cue(4.5, "amir", "deny"),),
         (
             StoryStep("pending", "erin", "ann amir", event="submitted"),
             StoryStep("denied", "amir", "ann erin", receipts="amir tara"),
@@ -114,7 +129,7 @@ STORIES = (
             StoryStep("pending", "erin", "ann", event="submitted"),
             StoryStep("timed_out", "the clock", "ann amir erin"),
         ),
-        reminders=(
+        beside=(
             StoryStep("answer_reminder", "the clock", "ann", event="reminded"),
             StoryStep("pending", "the clock", "amir", event="escalated"),
         ),
@@ -143,7 +158,7 @@ STORIES = (
     ),
     Story(
         6,
-        "approved, then its case is closed",
+        "approved, then case closed",
         "felix",
         (Cue(2.0, "ann", "approve"), Cue(4.5, DESK, CLOSE)),
         (
@@ -152,13 +167,54 @@ STORIES = (
             StoryStep("revoked", DESK, "ann amir erin"),
         ),
     ),
+    Story(
+        7,
+        "approved, extended by 8",
+        "gina",
+        (Cue(1.0, "ann", "approve"), Cue(1.5, "erin", EXTEND)),
+        (
+            StoryStep("pending", "erin", "ann amir", event="submitted"),
+            StoryStep("active", "ann", "amir erin", receipts="ann tara", event="approved"),
+            StoryStep("expired", "the clock", "ann amir erin"),
+        ),
+        seconds=FIRST_SECONDS,
+    ),
+    Story(
+        8,
+        "approved, goes on from 7",
+        "gina",
+        (Cue(2.0, "amir", "approve"),),
+        (
+            StoryStep("pending", "erin", "ann amir", event="submitted"),
+            StoryStep("active", "amir", "ann erin", receipts="amir tara", event="approved"),
+            StoryStep("expired", "the clock", "ann amir erin"),
+        ),
+        beside=(StoryStep("begun", "the clock", "ann amir erin"),),
+        extends=7,
+    ),
+    Story(
+        9,
+        "break-glass, then a finding",
+        "heidi",
+        (Cue(3.0, "max", BREAK_GLASS), Cue(8.0, "ann", FIND)),
+        (
+            StoryStep("reviewing", "erin", "max", ("vendor",), event="submitted"),
+            StoryStep("active", "max", "ann amir tara erin", receipts="max", event="break_glass", mail=BREAK_GLASS),
+            StoryStep("expired", "the clock", "ann amir tara erin"),
+        ),
+        beside=(StoryStep("after_review", "ann", "amir tara max erin"),),
+        break_glass=True,
+    ),
 )
 
 SUBJECTS = {
     "reviewing": "Review needed",
     "pending": "Approval needed",
     "answer_reminder": "Reminder",
+    "begun": "Access to .* is open now",
     "active": "Access to ",
+    BREAK_GLASS: ".* has access to .* without your approval",
+    "after_review": "Found justified",
     "denied": "Denied",
     "cancelled": "Cancelled by vendor",
     "timed_out": "Timed out",
@@ -166,7 +222,9 @@ SUBJECTS = {
     "expired": "Expired",
     RECEIPT: "Receipt",
 }
-"""How the subject of a mail begins, by the state that it tells of."""
+"""How the subject of a mail begins, as a pattern, by what it tells of; the first that fits."""
+MARK = "BREAK-GLASS: "
+"""What comes before that in each mail about break-glass."""
 
 TASKS = ("lockbox.notify", "lockbox.time_out", "lockbox.expire")
 """What operators must see in Flower as the stories run."""

@@ -21,7 +21,7 @@ WIDE = 110
 GUARD_WIDTH = 28
 LEGEND = "Caddy: how the gateway answers the engineer's calls now"
 MAILS = sum(len(step.all_mails) for story in STORIES for step in story.told)
-HOOKS = sum(len(step.hooks) for story in STORIES for step in story.steps)
+HOOKS = sum(len(step.hooks) for story in STORIES for step in story.told)
 
 
 class View(AbstractContextManager["View"], Protocol):
@@ -91,7 +91,7 @@ class LiveTable:
         wide = self._console.width >= WIDE
         table = Table(
             box=box.SIMPLE_HEAD,
-            title="Lockbox demo: six requests at once",
+            title="Lockbox demo: nine requests",
             caption=f"mails {mails} of {MAILS}, webhooks {hooks} of {HOOKS}\n{LEGEND}",
             title_style="bold",
             padding=(0, 1),

@@ -241,5 +241,9 @@ class CaughtMails:
         self._messages += [message_from_string(text, policy=default) for text in texts]
         return self._messages
 
+    def times(self) -> list[float]:
+        """Return when each of them came, on this machine's clock."""
+        return [(self._folder / name).stat().st_mtime for name in self._texts]
+
     def _names(self) -> list[str]:
         return sorted(path.name for path in self._folder.iterdir()) if self._folder.is_dir() else []

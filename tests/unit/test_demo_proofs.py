@@ -8,13 +8,17 @@ from typing import Any
 from cli.flower import CONTROL_CALLS
 from demo import proofs
 from demo.evidence import DemoAuditLog, DemoEvidence, DemoMail, DemoVerification, DemoWebhookCall, Probe
-from demo.story import OUT_OF_ORDER, STATUSES, STORIES, TASKS
+from demo.story import BREAK_GLASS, JUSTIFIED, MARK, OUT_OF_ORDER, STATUSES, STORIES, TASKS, Story
 from tests.each import each
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
-OPENED, DEADLINE, CLOSED = 2, 7, 4
+OPENED, DEADLINE, CLOSED, FURTHER = 2, 7, 4, 9
 NAMES = {"erin": "Erin Engel", "max": "Max Marsh", "ann": "Ann Archer", "amir": "Amir Aziz", "tara": "Tara Todd"}
 NAMES["helpdesk"] = "Helpdesk"
+
+
+def moment(number: float) -> str:
+    return (START + timedelta(seconds=number)).isoformat()
 
 
 def second(number: float) -> float:
@@ -25,17 +29,33 @@ def event(seq: int, state: str, by: str) -> dict[str, Any]:
     at = {"active": OPENED, "expired": DEADLINE, "revoked": CLOSED}.get(state, 0)
     return {
         "seq": seq,
-        "at": (START + timedelta(seconds=at)).isoformat(),
+        "at": moment(at),
         "to_state": state,
         "actor": {"name": NAMES[by]} if by in NAMES else None,
         "role": "clock" if by == "the clock" else "approver",
-        "deadline_at": (START + timedelta(seconds=DEADLINE)).isoformat(),
+        "deadline_at": moment(DEADLINE),
     }
 
 
 def answers(story: int) -> list[Probe]:
-    ends = {1: DEADLINE, 4: CLOSED, 6: CLOSED}.get(story, 0)
+    ends = {1: DEADLINE, 4: CLOSED, 6: CLOSED, 7: FURTHER, 8: FURTHER, 9: DEADLINE}.get(story, 0)
     return [Probe(second(t), second(t + 0.1), 200 if OPENED <= t < ends else 403) for t in range(10)]
+
+
+def request(story: Story) -> dict[str, Any]:
+    further = {"opens_at": moment(DEADLINE), "deadline_at": moment(FURTHER), "extends": f"r{story.extends}"}
+    one = {"id": f"r{story.number}", "state": story.end, "reminders": 1, "tiers_asked": 2}
+    return one | {"deadline_at": moment(DEADLINE), "extends": None} | (further if story.extends else {})
+
+
+def events(story: Story) -> list[dict[str, Any]]:
+    found = [event(seq, step.state, step.by) for seq, step in enumerate(story.steps, 1)]
+    return [one | {"deadline_at": moment(FURTHER)} for one in found] if story.extends else found
+
+
+def mail(number: int, story: Story, of: str, to: str) -> DemoMail:
+    subject = MARK if story.break_glass else ""
+    return DemoMail(f"m{number}", f"r{story.number}", to, of, subject, second(OPENED + 1))
 
 
 def good() -> DemoEvidence:
@@ -49,13 +69,12 @@ def good() -> DemoEvidence:
     ]
     (late,) = (hook for hook in hooks if (hook.endpoint, hook.type) == OUT_OF_ORDER)
     return DemoEvidence(
-        requests={
-            s.number: {"id": f"r{s.number}", "state": s.end, "reminders": 1, "tiers_asked": 2} for s in STORIES
-        },
-        events={s.number: [event(n, step.state, step.by) for n, step in enumerate(s.steps, 1)] for s in STORIES},
+        requests={story.number: request(story) for story in STORIES},
+        events={story.number: events(story) for story in STORIES},
         probes={s.number: answers(s.number) for s in STORIES},
         closed_at={4: second(CLOSED), 6: second(CLOSED)},
-        mails=[DemoMail(f"m{n}", f"r{s.number}", who, of, "") for n, (s, of, who) in enumerate(told)],
+        after_reviews={9: {"finding": JUSTIFIED, "found_by": "Ann Archer"}},
+        mails=[mail(n, s, of, who) for n, (s, of, who) in enumerate(told)],
         hooks=[replace(late, status=status) for status in STATUSES[:-1]] + hooks,
         deliveries=[
             {"webhook_id": late.hook_id, "event_type": late.type, "status": status, "at": f"2026-01-01T00:00:0{n}Z"}
@@ -67,7 +86,7 @@ def good() -> DemoEvidence:
         control=dict.fromkeys(CONTROL_CALLS, 403),
         audit_log=DemoAuditLog(
             40,
-            DemoVerification(0, 40, "", "Intact, as signed. 40 events"),
+            DemoVerification(0, 40, "", "Intact, as signed. 40 events", 1),
             23,
             DemoVerification(1, 0, "edited: line 23"),
         ),
@@ -230,7 +249,7 @@ def never_seal(seen: DemoEvidence) -> None:
 
 
 def lose_an_event_of_the_audit_log(seen: DemoEvidence) -> None:
-    seen.audit_log = replace(seen.audit_log, verified=DemoVerification(0, 39))
+    seen.audit_log = replace(seen.audit_log, verified=DemoVerification(0, 39, by_break_glass=1))
 
 
 def find_the_audit_log_edited(seen: DemoEvidence) -> None:
@@ -245,6 +264,53 @@ def name_another_line(seen: DemoEvidence) -> None:
     seen.audit_log = replace(seen.audit_log, flipped=DemoVerification(1, 0, "edited: line 24"))
 
 
+def miss_break_glass_in_the_audit_log(seen: DemoEvidence) -> None:
+    seen.audit_log = replace(seen.audit_log, verified=DemoVerification(0, 40))
+
+
+def leave_a_gap_at_the_seam(seen: DemoEvidence) -> None:
+    refused = replace(seen.probes[8][DEADLINE], status=403)
+    seen.probes[8] = [*seen.probes[8][:DEADLINE], refused, *seen.probes[8][DEADLINE + 1 :]]
+
+
+def end_with_the_first_window(seen: DemoEvidence) -> None:
+    for number in (7, 8):
+        seen.probes[number] = [
+            replace(one, status=403) if one.sent >= second(DEADLINE) else one for one in seen.probes[number]
+        ]
+
+
+def never_try_the_second_window(seen: DemoEvidence) -> None:
+    seen.probes[8] = [one for one in seen.probes[8] if not second(DEADLINE) <= one.sent < second(FURTHER)]
+
+
+def serve_after_the_second_window(seen: DemoEvidence) -> None:
+    late = Probe(second(FURTHER), second(FURTHER + 0.01), 200)
+    seen.probes[7] = [*seen.probes[7][:FURTHER], late, *seen.probes[7][FURTHER:]]
+
+
+def extend_another(seen: DemoEvidence) -> None:
+    seen.requests[8] = {**seen.requests[8], "extends": "r1"}
+
+
+def tell_late(seen: DemoEvidence) -> None:
+    seen.mails = [replace(one, at=second(OPENED + 6)) if one.request_id == "r9" else one for one in seen.mails]
+
+
+def tell_one_fewer(seen: DemoEvidence) -> None:
+    lost = next(one for one in seen.mails if one.state == BREAK_GLASS and one.to == "tara")
+    seen.mails = [one for one in seen.mails if one is not lost]
+
+
+def leave_the_mark_out(seen: DemoEvidence) -> None:
+    seen.mails = [replace(one, subject="Expired") if one.request_id == "r9" else one for one in seen.mails]
+
+
+def find_nothing(seen: DemoEvidence) -> None:
+    seen.after_reviews = {9: {"finding": None, "found_by": None}}
+
+
+OPEN, ON, TOLD = "calls of 1, 4, 6-9 let in", "7 goes on by 8, no gap", "all told of break-glass"
 AUDIT_LOG, FLIPPED = "audit log verified offline", "one byte of it flipped"
 REVOKED = "Caddy refuses after revoke"
 OUTSIDE, RETRIED = "served outside a window", "a webhook that failed twice"
@@ -269,14 +335,14 @@ TAMPERINGS: list[tuple[Callable[[DemoEvidence], None], set[str]]] = [
     (end_otherwise, {"3 left unanswered"}),
     (remind_nobody, {"reminders while 3 waited"}),
     (be_refused_an_action, {"2 denied"}),
-    (never_open, {"calls of 1, 4, 6 let in"}),
-    (flicker, {"calls of 1, 4, 6 let in"}),
+    (never_open, {OPEN}),
+    (flicker, {OPEN}),
     (never_ask, {"calls of 2, 3, 5 let in"}),
     (serve_the_denied, {"calls of 2, 3, 5 let in", OUTSIDE}),
     (serve_after_the_deadline, {OUTSIDE}),
     (serve_after_it_was_closed, {OUTSIDE, REVOKED}),
     (refuse_late_after_the_revoke, {REVOKED}),
-    (never_refuse_after_the_revoke, {"calls of 1, 4, 6 let in", REVOKED}),
+    (never_refuse_after_the_revoke, {OPEN, REVOKED}),
     (see_no_task, {"tasks seen in Flower"}),
     (let_flower_act, {"Flower's control calls"}),
     (never_seal, {AUDIT_LOG, FLIPPED}),
@@ -284,6 +350,16 @@ TAMPERINGS: list[tuple[Callable[[DemoEvidence], None], set[str]]] = [
     (find_the_audit_log_edited, {AUDIT_LOG}),
     (overlook_the_flipped_byte, {FLIPPED}),
     (name_another_line, {FLIPPED}),
+    (miss_break_glass_in_the_audit_log, {AUDIT_LOG}),
+    (leave_a_gap_at_the_seam, {OPEN, ON}),
+    (end_with_the_first_window, {ON}),
+    (never_try_the_second_window, {ON}),
+    (serve_after_the_second_window, {OUTSIDE}),
+    (extend_another, {ON}),
+    (tell_late, {TOLD}),
+    (tell_one_fewer, {"mails received", TOLD}),
+    (leave_the_mark_out, {TOLD}),
+    (find_nothing, {"finding about break-glass"}),
     (leave_a_control_call_untried, {"Flower's control calls"}),
 ]
 
