@@ -48,7 +48,7 @@ FROM requests WHERE id = ANY(:ids) ORDER BY id FOR UPDATE SKIP LOCKED
 
 LOCK_TO_REMIND = text("""
 SELECT id, tenant_id, requester_id, mode, service, state, version, deadline_at, wake_at, created_at, asked_at,
-    opened_at, opens_at, reminders, tiers_asked, warned
+    opened_at, opens_at, reminders, tiers_asked, warned, severity
 FROM requests WHERE id = ANY(:ids) ORDER BY id FOR UPDATE SKIP LOCKED
 """)
 
