@@ -1,8 +1,10 @@
 """Break-glass: who opens it, what the customer's policy allows of it, and the finding that has to follow."""
 
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -26,6 +28,7 @@ from lockbox.errors import (
     WindowTooLong,
 )
 from lockbox.identity.roles import AuthMethod
+from lockbox.monitoring.invariants import ScanPosition
 from lockbox.requests import after_reviews, extend
 from lockbox.requests.after_reviews import AfterReviewEntry, FindingInput
 from lockbox.requests.extend import ExtensionInput
@@ -33,7 +36,8 @@ from lockbox.requests.lifecycle import Action, AfterReviewFinding, State
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy_parts import ReasonedDecision
 from lockbox.requests.policy_rules import Policy
-from tests.database.scenes import as_caller, assert_audit_logs_are_whole, door, read, write_unchecked
+from tests.database.scenes import as_caller, assert_audit_logs_are_whole, at_once, door, read, write_unchecked
+from worker import alerts
 
 ON = Policy(vendor_review=False, break_glass_services=("exchange-online",))
 WHY = "Mail is down for everybody"
@@ -166,6 +170,52 @@ def test_there_are_no_more_within_thirty_days_than_the_policy_says(world: World)
         asked(world)
     with pytest.raises(PolicyNotMet, match="2 times within 30 days"):
         world.act("max", Action.BREAK_GLASS, third.id, comment=WHY)
+
+
+@pytest.mark.far
+def test_of_two_at_once_for_the_last_of_thirty_days_one_wins(api: Database, superuser: Engine) -> None:
+    world = World.make(api, ON.model_copy(update={"break_glass_monthly": 1}))
+    with ThreadPoolExecutor(2) as pool:
+        for _ in range(5):
+            pairs = [(by, asked(world, who).id) for by, who in (("max", "erin"), ("mia", "eve"))]
+            moves = [partial(world.act, by, Action.BREAK_GLASS, id_, comment=WHY) for by, id_ in pairs]
+
+            won = at_once(pool, *moves)
+
+            assert sorted(type(one).__name__ for one in won) == ["AccessRequest", "PolicyNotMet"], won
+            (row,) = read(world.db, "SELECT count(*) AS opened FROM after_reviews")
+            assert row.opened == 1
+            write_unchecked(superuser, "DELETE FROM after_reviews")
+
+
+PLANTED = (
+    "DELETE FROM decisions",
+    "DELETE FROM after_reviews",
+    "DELETE FROM events WHERE action = 'break_glass'",
+    "UPDATE events SET actor_id = (SELECT requester_id FROM requests) WHERE action = 'break_glass'",
+    "UPDATE decisions SET person_id = requester_id FROM requests",
+    "UPDATE decisions SET person_id = (SELECT id FROM people WHERE name = 'Ann')",
+    "UPDATE decisions SET decided_at = decided_at + interval '1 minute'",
+    "UPDATE requests SET break_glass = false",
+    (
+        "INSERT INTO decisions (id, request_id, person_id, principals, means, decision, channel, decided_at) SELECT "
+        "uuidv7(), request_id, (SELECT id FROM people WHERE name = 'Ann'), '{}', 'oidc', 'deny', 'api', decided_at "
+        "FROM decisions"
+    ),
+)
+
+
+@pytest.mark.parametrize("statement", PLANTED)
+def test_a_window_that_was_planted_so_is_found_within_a_minute(
+    world: World, worker: Database, superuser: Engine, statement: str
+) -> None:
+    opened(world)
+    before = {one.rule for one in alerts.find_violations(worker, ScanPosition())[0]}
+
+    write_unchecked(superuser, statement)
+
+    assert "I1" not in before
+    assert "I1" in {one.rule for one in alerts.find_violations(worker, ScanPosition())[0]}
 
 
 def test_there_is_none_while_a_finding_is_overdue(world: World, superuser: Engine) -> None:

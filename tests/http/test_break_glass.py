@@ -2,14 +2,19 @@
 
 from typing import Any
 
+from harness.gateway_world import ANNA, PATIENCE
+from harness.wait import wait_for
 from lockbox.identity.roles import AuthMethod, Role
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from tests.http.door import OpenDoor, facts
+from tests.http.gate_door import gate_before
+from tests.http.guard_streams import GuardReader
 from tests.http.portal import OpenPortal
 from tests.policy_setup import stand_in
 
 ON = Policy(vendor_review=False, break_glass_services=("exchange-online",))
+BOB = "bob@contoso.example"
 ASK: dict[str, Any] = {"break_glass": True, "access_window": 900}
 
 
@@ -29,6 +34,27 @@ def test_by_the_api_a_manager_opens_and_the_customer_finds(open_door: OpenDoor) 
     assert door.call("ann", "POST", path, json=body).json()["finding"] == "not_justified"
     shown = door.get("max", f"/v1/requests/{request_id}").json()["after_review"]
     assert (shown["finding"], shown["found_by"], shown["comment"]) == ("not_justified", "Ann", "We were awake")
+
+
+def test_the_gate_and_the_stream_of_guards_say_so_and_of_no_other_window(open_door: OpenDoor) -> None:
+    door = open_door(ON)
+    plain = door.world.submit(resources=[f"mailbox:{BOB}"])
+    door.world.act("ann", Action.APPROVE, plain.id)
+    glass = door.world.submit(resources=[f"mailbox:{ANNA}"], **ASK)
+    door.world.act("max", Action.BREAK_GLASS, glass.id, comment="Mail is down")
+
+    with gate_before(door.world, door.db) as gate:
+        wanted = {plain.id, glass.id}
+        wait_for("the windows are in memory", lambda: wanted <= set(gate.gateway.memory.requests()), PATIENCE)
+        answers = {name: gate.until(200, path=gate.path(name)).headers for name in (ANNA, BOB)}
+        stream = GuardReader(gate)
+        windows = [one for event in stream.snapshot() for one in event.said["windows"]]
+        stream.close()
+
+    told = {one["request"]: one.get("break_glass") for one in windows}
+    assert answers[ANNA]["lockbox-break-glass"] == "true"
+    assert "lockbox-break-glass" not in answers[BOB]
+    assert (told[str(glass.id)], told[str(plain.id)]) == (True, None)
 
 
 def test_without_the_policys_leave_the_answer_says_so(open_door: OpenDoor) -> None:

@@ -1,0 +1,33 @@
+"""The second verifier of what was opened by break-glass, written from docs/audit-format.md alone."""
+
+import json
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from typing import Any
+
+from tests.second_verifier import must
+
+HOUR = timedelta(hours=1)
+
+
+def check(lines: Iterable[dict[str, Any]]) -> None:
+    """Stop where a window was opened by break-glass otherwise than two people of the vendor may."""
+    engineers: dict[str, str] = {}
+    for fields in (json.loads(line["body"]) for line in lines if "body" in line):
+        request = fields.get("request_id")
+        if fields["action"] == "submit":
+            engineers[request] = fields.get("on_behalf_of") or fields.get("actor_id")
+        if isinstance(submission := fields.get("submission"), dict):
+            engineers[request] = submission["engineer"]
+        if fields.get("seq") is not None and fields.get("to_state") == "active":
+            _opened(fields, engineers.get(request))
+
+
+def _opened(fields: dict[str, Any], engineer: str | None) -> None:
+    is_so = fields["action"] == "break_glass"
+    must(is_so is (fields.get("break_glass") is True), "a window says that it is break-glass, or hides it")
+    if is_so:
+        must(fields["approved_by"] == [fields["actor_id"]], "another signed for break-glass than opened it")
+        must(fields["actor_id"] != engineer, "the requester opened break-glass")
+        lasts = datetime.fromisoformat(fields["deadline_at"]) - datetime.fromisoformat(fields["at"])
+        must(lasts <= HOUR, "break-glass lasts for more than an hour")
