@@ -9,7 +9,7 @@ local file = assert(io.open(TOKEN_FILE))
 local TOKEN = file:read("l")
 file:close()
 
-local TOLD = { "decision", "request", "engineer", "tenant", "resource", "action", "until" }
+local TOLD = { "decision", "request", "engineer", "tenant", "resource", "action", "until", "break-glass" }
 local SHOWN = { "content-type", "lockbox-reason", "lockbox-form", "www-authenticate", "cache-control", "vary" }
 
 local function refuse(txn, status, headers, body)

@@ -88,6 +88,7 @@ FORGED = [
     ("Lockbox-Engineer", "evil"),
     ("Lockbox-Until", "9999-12-31T00:00:00Z"),
     ("Lockbox-Decision", "evil"),
+    ("Lockbox-Break-Glass", "true"),
     ("Lockbox_Request", "evil"),
     ("Lockbox.Request", "evil"),
     ("X_Forwarded_Uri", "evil"),
