@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from cli import requests, route_command
+from cli import route_command, submission
 from cli.app import app
 from tests.unit.test_cli_extensions import ASKED, ONE, VIEW
 
@@ -32,7 +32,7 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         calls.append((method, path, body))
         return RECORD if path.endswith("/directory") else VIEW | ON_RECORD
 
-    monkeypatch.setattr(requests, "call", call)
+    monkeypatch.setattr(submission, "call", call)
     monkeypatch.setattr(route_command, "call", call)
     return calls
 
