@@ -45,7 +45,7 @@ SET_CONTEXT = text(
         for number, one in enumerate(VARIABLES, 1)
     )
 )
-COLUMNS: dict[TextClause | str, SimpleResultMetaData] = {}
+COLUMNS: dict[tuple[TextClause | str, int], SimpleResultMetaData] = {}
 """The names of the columns of each statement: the driver takes as long to name them as to read a row."""
 DIALECT = make_url("postgresql+psycopg://").get_dialect()()
 
@@ -370,9 +370,11 @@ def _resting(members: Sequence[GroupMember[Any]]) -> list[GroupMember[Any]]:
 
 async def _result(statement: TextClause | str, cursor: AsyncCursor[Any]) -> Result[*tuple[Any, ...]]:
     """Return the rows that a statement found, as SQLAlchemy would."""
-    columns = COLUMNS.get(statement)
+    # A migration may add columns while this process runs.
+    width = cursor.pgresult.nfields if cursor.pgresult else 0
+    columns = COLUMNS.get((statement, width))
     if columns is None:
-        columns = COLUMNS[statement] = SimpleResultMetaData([one.name for one in cursor.description or ()])
+        columns = COLUMNS[statement, width] = SimpleResultMetaData([one.name for one in cursor.description or ()])
     return IteratorResult(columns, iter(await cursor.fetchall()))
 
 

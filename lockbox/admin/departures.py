@@ -117,7 +117,10 @@ COUNTS = text("SELECT count(*) AS requests FROM requests WHERE tenant_id = :tena
 
 
 SNAPSHOT = {
-    "tenant": text("SELECT id, slug, name, plan, mode, created_at, retention_days FROM tenants WHERE id = :tenant"),
+    "tenant": text("""
+    SELECT t.id, t.slug, t.name, t.plan, t.mode, t.created_at, k.days AS retention_days
+    FROM tenants t LEFT JOIN retentions k ON k.tenant_id = t.id WHERE t.id = :tenant
+    """),
     "members": text("""
     SELECT p.id, p.name, p.email, m.role FROM memberships m JOIN people p ON p.id = m.person_id WHERE
     m.tenant_id = :tenant ORDER BY p.name, m.role

@@ -23,8 +23,8 @@ from lockbox.notifications import announcements
 
 RETENTION = text("SELECT set_config('lockbox.owner_command', 'retain', true)")
 LOGS = text("""
-SELECT l.id, l.tenant_id, l.size, l.kept_from, l.cleared_to, t.retention_days
-FROM logs l LEFT JOIN tenants t ON t.id = l.tenant_id WHERE l.size > l.cleared_to ORDER BY l.id
+SELECT l.id, l.tenant_id, l.size, l.kept_from, l.cleared_to, t.days AS retention_days
+FROM logs l LEFT JOIN retentions t ON t.tenant_id = l.tenant_id WHERE l.size > l.cleared_to ORDER BY l.id
 """)
 FIRST_TO_STAY = text("""
 SELECT s.number FROM seals s JOIN events e ON e.id = s.event_id LEFT JOIN requests r ON r.id = e.request_id

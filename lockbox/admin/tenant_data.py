@@ -9,7 +9,7 @@ from lockbox.admin.legal_holds import HoldSummary
 from lockbox.admin.permissions import AdminActor, AdminChange, audit_event_of, change
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import Conflict, Invalid, NotFound
-from lockbox.identity.models import Offboarding, Person, Tenant
+from lockbox.identity.models import Offboarding, Person, Retention, Tenant
 from lockbox.identity.roles import TENANT_ROLES, Caller, Role, Side
 from lockbox.notifications import announcements
 from lockbox.requests.transition import Origin
@@ -63,8 +63,13 @@ def read(session: UnitOfWork, caller: Caller, slug: str, *, most: int | None) ->
     else:
         permissions.capacity(caller, tuple(TENANT_ROLES), tenant.id)
     return TenantData(
-        tenant.retention_days, most, legal_holds.listed(session, tenant, caller.side), _offboarding(session, tenant)
+        _days(session, tenant), most, legal_holds.listed(session, tenant, caller.side), _offboarding(session, tenant)
     )
+
+
+def _days(session: UnitOfWork, tenant: Tenant) -> int | None:
+    found = session.orm.get(Retention, tenant.id)
+    return found.days if found else None
 
 
 def keep_for(
@@ -80,15 +85,16 @@ def keep_for(
     tenant = permissions.known(session, caller, slug)
     actor = permissions.acting_as(session, caller, origin, ADMINS, tenant)
     tenant = permissions.locked(session, tenant)
-    if days == tenant.retention_days:
+    was = session.orm.get(Retention, tenant.id) or Retention(tenant_id=tenant.id)
+    if days == was.days:
         return
     permissions.require_fresh_admin(session, actor, tenant)
     limit = most or MOST_DAYS
     if days is not None and not LEAST_DAYS <= days <= limit:
         raise Invalid(f"Keep the log for {LEAST_DAYS} to {limit} days.", field="days")
-    changes = {"retention": change(_words(tenant.retention_days, most), _words(days, most))}
-    tenant.retention_days = days
-    session.orm.add(tenant)
+    changes = {"retention": change(_words(was.days, most), _words(days, most))}
+    was.days = days
+    session.orm.add(was)
     session.orm.flush()
     permissions.record_change(session, actor, AdminChange(RETENTION_CHANGED, now(session), changes))
 

@@ -16,9 +16,8 @@ from lockbox.sql import Instant, Texts, new_id, words
 class Tenant(SQLModel, table=True):
     """A customer. `policy_version` is the version of its policy in force.
 
-    `mac` is the mark of everything but the name and the retention (see `row_macs`); each change of that raises
-    `revision`, so that no mark is made twice. `retention_days` is for how long its log is kept, None for as
-    long as the installation says.
+    `mac` is the mark of everything but the name (see `row_macs`); each change of that raises `revision`, so that no
+    mark is made twice.
     """
 
     __tablename__ = "tenants"
@@ -33,7 +32,15 @@ class Tenant(SQLModel, table=True):
     revision: int = 1
     mac: bytes | None = None
     created_at: datetime = Field(sa_type=Instant)
-    retention_days: int | None = None
+
+
+class Retention(SQLModel, table=True):
+    """For how many days a tenant's log is kept, as its admins say; None where the installation says so alone."""
+
+    __tablename__ = "retentions"
+
+    tenant_id: UUID = Field(primary_key=True, foreign_key="tenants.id")
+    days: int | None = None
 
 
 class ExclusionsVersion(SQLModel, table=True):

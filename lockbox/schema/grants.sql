@@ -17,9 +17,9 @@ GRANT SELECT ON events TO lockbox_api;
 GRANT SELECT ON logs, seals, tiles, checkpoints, deliveries, gate_answers, reported_calls, window_uses, window_refusals
     TO lockbox_api;
 GRANT INSERT ON invitations, audit_keys, enforcement_switches TO lockbox_api;
-GRANT SELECT, INSERT ON exclusions, exclusion_acknowledgements, legal_holds, offboardings TO lockbox_api;
+GRANT SELECT, INSERT ON exclusions, exclusion_acknowledgements, retentions, legal_holds, offboardings TO lockbox_api;
 GRANT DELETE ON offboardings TO lockbox_api;
-GRANT UPDATE (retention_days) ON tenants TO lockbox_api;
+GRANT UPDATE (days) ON retentions TO lockbox_api;
 GRANT UPDATE (released_by, released_at) ON legal_holds TO lockbox_api;
 GRANT DELETE ON memberships, eligible_delegates, passkeys, identities, gate_identities, report_consents,
     sign_in_counts, idempotency_keys TO lockbox_api;

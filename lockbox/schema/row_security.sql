@@ -95,6 +95,15 @@ CREATE POLICY api_select ON exclusion_acknowledgements FOR SELECT TO lockbox_api
 CREATE POLICY api_insert ON exclusion_acknowledgements FOR INSERT TO lockbox_api
     WITH CHECK (tenant_id = ANY ((SELECT at_administers())::uuid[]) AND person_id = (SELECT at_person()));
 
+-- Its admins say for how long a tenant's log is kept.
+CREATE POLICY api_select ON retentions FOR SELECT TO lockbox_api
+    USING (tenant_id = ANY ((SELECT at_tenants())::uuid[])
+        OR (SELECT at_roles()) && '{operator,vendor_auditor}'::text[]);
+CREATE POLICY api_insert ON retentions FOR INSERT TO lockbox_api
+    WITH CHECK (tenant_id = ANY ((SELECT at_administers())::uuid[]));
+CREATE POLICY api_update ON retentions FOR UPDATE TO lockbox_api
+    USING (tenant_id = ANY ((SELECT at_administers())::uuid[]));
+
 -- Either side holds for itself: the customer's admins, and the vendor's operators.
 CREATE POLICY api_select ON legal_holds FOR SELECT TO lockbox_api
     USING (tenant_id = ANY ((SELECT at_tenants())::uuid[])

@@ -23,7 +23,6 @@ CREATE TABLE people (
 );
 CREATE UNIQUE INDEX uq_people_email ON people (lower(email));
 
--- `retention_days` is for how long its log is kept, null for as long as the installation says.
 CREATE TABLE tenants (
     id uuid CONSTRAINT pk_tenants PRIMARY KEY,
     slug varchar(63) NOT NULL CONSTRAINT uq_tenants_slug UNIQUE
@@ -35,8 +34,7 @@ CREATE TABLE tenants (
     policy_version integer NOT NULL,
     revision integer NOT NULL DEFAULT 1,
     created_at timestamptz NOT NULL,
-    mac bytea,
-    retention_days integer CONSTRAINT ck_tenants_retention_days CHECK (retention_days BETWEEN 30 AND 36500)
+    mac bytea
 );
 
 -- Versions are only added. The first has no author: an operator adds it with the tenant.
@@ -72,6 +70,13 @@ CREATE TABLE exclusion_acknowledgements (
     person_id uuid NOT NULL CONSTRAINT fk_exclusion_acknowledgements_person_id REFERENCES people (id),
     created_at timestamptz NOT NULL,
     CONSTRAINT pk_exclusion_acknowledgements PRIMARY KEY (tenant_id, version)
+);
+
+-- For how many days a tenant's log is kept, where its admins have said so; null is as long as the installation says.
+CREATE TABLE retentions (
+    tenant_id uuid CONSTRAINT pk_retentions PRIMARY KEY
+        CONSTRAINT fk_retentions_tenant_id REFERENCES tenants (id),
+    days integer CONSTRAINT ck_retentions_days CHECK (days BETWEEN 30 AND 36500)
 );
 
 -- While a hold of either side is open, nothing of the tenant is removed or erased.

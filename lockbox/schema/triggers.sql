@@ -17,9 +17,8 @@ END $$;
 
 CREATE TRIGGER only_its_admins BEFORE UPDATE ON tenants FOR EACH ROW
     WHEN (current_user = 'lockbox_api' AND (NEW.mode <> OLD.mode OR NEW.policy_version <> OLD.policy_version
-        OR NEW.name <> OLD.name OR NEW.retention_days IS DISTINCT FROM OLD.retention_days)
-        AND NOT NEW.id = ANY (at_administers()))
-    EXECUTE FUNCTION refuse('only the admins of tenant %s change its mode, its policy, its name and its retention');
+        OR NEW.name <> OLD.name) AND NOT NEW.id = ANY (at_administers()))
+    EXECUTE FUNCTION refuse('only the admins of tenant %s change its mode, its policy and its name');
 CREATE TRIGGER only_operators BEFORE UPDATE ON tenants FOR EACH ROW
     WHEN (current_user = 'lockbox_api' AND (NEW.suspended <> OLD.suspended OR NEW.plan <> OLD.plan)
         AND NOT 'operator' = ANY (at_roles()))

@@ -94,6 +94,7 @@ THE_REST = (
     INSERT INTO exclusion_acknowledgements (tenant_id, version, person_id, created_at)
     SELECT :tenant, max(version), :tara, now() FROM exclusions
     """,
+    "INSERT INTO retentions (tenant_id, days) VALUES (:tenant, 90)",
     """
     INSERT INTO legal_holds (id, tenant_id, side, reason, set_by, set_at, released_by, released_at)
     VALUES (uuidv7(), :tenant, 'customer', 'A dispute', :tara, now(), :tara, now())

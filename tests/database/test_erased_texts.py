@@ -163,7 +163,7 @@ def test_retention_takes_what_a_request_named_from_its_row_and_from_the_other_lo
     sealed(worker)
     as_long_ago(superuser, *LONG_AGO)
     # The vendor keeps its own log for ever; the tenant's is kept for thirty days.
-    write(superuser, "UPDATE tenants SET retention_days = 30 WHERE id = :t", t=world.tenant.id)
+    write(superuser, "INSERT INTO retentions (tenant_id, days) VALUES (:t, 30)", t=world.tenant.id)
 
     (removed,) = retention.retain(partial(as_owner, urls.owner), None)
 

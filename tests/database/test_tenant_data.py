@@ -69,7 +69,7 @@ def test_only_an_admin_with_a_fresh_sign_in_sets_it(world: World) -> None:
         with pytest.raises(NotYours):
             does(world, who, tenant_data.keep_for, 30, most=None)
     with pytest.raises(DBAPIError):
-        on_the_database(world, "olga", "UPDATE tenants SET retention_days = 30 WHERE id = at_tenant()")
+        on_the_database(world, "olga", "INSERT INTO retentions (tenant_id, days) VALUES (at_tenant(), 30)")
     world.people["tara"] = signed_in(world, "tara", AuthMethod.MAIL)
     with pytest.raises(SignInAgain):
         does(world, "tara", tenant_data.keep_for, 30, most=None)

@@ -619,9 +619,6 @@ GRANT EXECUTE ON FUNCTION marked_directory_records TO lockbox_api;
 
 -- Exclusions, retention and leaving
 
-ALTER TABLE tenants ADD COLUMN retention_days integer
-    CONSTRAINT ck_tenants_retention_days CHECK (retention_days BETWEEN 30 AND 36500);
-
 -- What the vendor says that Lockbox does not cover; versions are only added. `announced_to` is the last tenant, in the
 -- order of ids, whose log tells of a version; null before the first, all ones after the last.
 CREATE TABLE exclusions (
@@ -639,6 +636,13 @@ CREATE TABLE exclusion_acknowledgements (
     person_id uuid NOT NULL CONSTRAINT fk_exclusion_acknowledgements_person_id REFERENCES people (id),
     created_at timestamptz NOT NULL,
     CONSTRAINT pk_exclusion_acknowledgements PRIMARY KEY (tenant_id, version)
+);
+
+-- For how many days a tenant's log is kept, where its admins have said so; null is as long as the installation says.
+CREATE TABLE retentions (
+    tenant_id uuid CONSTRAINT pk_retentions PRIMARY KEY
+        CONSTRAINT fk_retentions_tenant_id REFERENCES tenants (id),
+    days integer CONSTRAINT ck_retentions_days CHECK (days BETWEEN 30 AND 36500)
 );
 
 -- While a hold of either side is open, nothing of the tenant is removed or erased.
@@ -707,6 +711,8 @@ ALTER TABLE exclusions ENABLE ROW LEVEL SECURITY;
 ALTER TABLE exclusions FORCE ROW LEVEL SECURITY;
 ALTER TABLE exclusion_acknowledgements ENABLE ROW LEVEL SECURITY;
 ALTER TABLE exclusion_acknowledgements FORCE ROW LEVEL SECURITY;
+ALTER TABLE retentions ENABLE ROW LEVEL SECURITY;
+ALTER TABLE retentions FORCE ROW LEVEL SECURITY;
 ALTER TABLE legal_holds ENABLE ROW LEVEL SECURITY;
 ALTER TABLE legal_holds FORCE ROW LEVEL SECURITY;
 ALTER TABLE offboardings ENABLE ROW LEVEL SECURITY;
@@ -723,6 +729,15 @@ CREATE POLICY api_select ON exclusion_acknowledgements FOR SELECT TO lockbox_api
         OR (SELECT at_roles()) && '{operator,vendor_auditor}'::text[]);
 CREATE POLICY api_insert ON exclusion_acknowledgements FOR INSERT TO lockbox_api
     WITH CHECK (tenant_id = ANY ((SELECT at_administers())::uuid[]) AND person_id = (SELECT at_person()));
+
+-- Its admins say for how long a tenant's log is kept.
+CREATE POLICY api_select ON retentions FOR SELECT TO lockbox_api
+    USING (tenant_id = ANY ((SELECT at_tenants())::uuid[])
+        OR (SELECT at_roles()) && '{operator,vendor_auditor}'::text[]);
+CREATE POLICY api_insert ON retentions FOR INSERT TO lockbox_api
+    WITH CHECK (tenant_id = ANY ((SELECT at_administers())::uuid[]));
+CREATE POLICY api_update ON retentions FOR UPDATE TO lockbox_api
+    USING (tenant_id = ANY ((SELECT at_administers())::uuid[]));
 
 -- Either side holds for itself: the customer's admins, and the vendor's operators.
 CREATE POLICY api_select ON legal_holds FOR SELECT TO lockbox_api
@@ -760,11 +775,6 @@ CREATE TRIGGER released_once BEFORE UPDATE ON legal_holds FOR EACH ROW
 CREATE TRIGGER never_goes BEFORE DELETE ON legal_holds FOR EACH ROW
     EXECUTE FUNCTION refuse('legal_holds is append-only');
 
-CREATE OR REPLACE TRIGGER only_its_admins BEFORE UPDATE ON tenants FOR EACH ROW
-    WHEN (current_user = 'lockbox_api' AND (NEW.mode <> OLD.mode OR NEW.policy_version <> OLD.policy_version
-        OR NEW.name <> OLD.name OR NEW.retention_days IS DISTINCT FROM OLD.retention_days)
-        AND NOT NEW.id = ANY (at_administers()))
-    EXECUTE FUNCTION refuse('only the admins of tenant %s change its mode, its policy, its name and its retention');
 CREATE OR REPLACE TRIGGER append_only BEFORE UPDATE ON policies FOR EACH ROW
     WHEN (NEW.mac IS NULL OR NEW.mac IS NOT DISTINCT FROM OLD.mac
         OR to_jsonb(OLD) - '{mac,body}'::text[] <> to_jsonb(NEW) - '{mac,body}'::text[]
@@ -794,9 +804,9 @@ CREATE OR REPLACE TRIGGER never_revived BEFORE UPDATE ON endpoints FOR EACH ROW
     WHEN (OLD.removed_at IS NOT NULL AND NOT is_owner_command('erase'))
     EXECUTE FUNCTION refuse('endpoint %s was removed');
 
-GRANT SELECT, INSERT ON exclusions, exclusion_acknowledgements, legal_holds, offboardings TO lockbox_api;
+GRANT SELECT, INSERT ON exclusions, exclusion_acknowledgements, retentions, legal_holds, offboardings TO lockbox_api;
 GRANT DELETE ON offboardings TO lockbox_api;
-GRANT UPDATE (retention_days) ON tenants TO lockbox_api;
+GRANT UPDATE (days) ON retentions TO lockbox_api;
 GRANT UPDATE (released_by, released_at) ON legal_holds TO lockbox_api;
 GRANT SELECT ON exclusions TO lockbox_worker;
 GRANT UPDATE (announced_to) ON exclusions TO lockbox_worker;
