@@ -29,7 +29,7 @@ Answer = TypeVar("Answer")
 
 VARIABLES = (
     *("person", "tenants", "administers", "roles", "at", "invitation", "sign_in", "device_login"),
-    *("leaving", "suspending", "owner_command"),
+    *("leaving", "suspending", "owner_command", "closing", "directory"),
 )
 """The session variables that row-level security and its functions read."""
 BEGIN, COMMIT, ROLLBACK = "BEGIN", "COMMIT", "ROLLBACK"

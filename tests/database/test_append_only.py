@@ -104,7 +104,7 @@ def test_no_column_of_an_event_a_decision_or_a_policy_can_be_changed(world: Worl
 
     said = [_refused(mighty, ERASE.format(table=row.table_name, column=row.column_name)) for row in columns]
 
-    assert len(said) == 15 + 21 + 6
+    assert len(said) == 15 + 22 + 6
     assert all("append-only" in line or 'column "log_id" can only be updated to DEFAULT' in line for line in said)
 
 

@@ -114,7 +114,7 @@ def world(api: Database) -> World:
 
 
 def _request(world: World, state: str) -> UUID:
-    (row,) = read(world.db, "SELECT id FROM requests WHERE state = :state", state=state)
+    (row,) = read(world.db, "SELECT id FROM requests WHERE state = :state AND NOT break_glass", state=state)
     return UUID(str(row.id))
 
 

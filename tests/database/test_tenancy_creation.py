@@ -11,7 +11,7 @@ from lockbox.admin.tenants import TenantInput, TenantOverview
 from lockbox.database import Database
 from lockbox.errors import LicenceRequired, NotYours, OtherSide, SlugTaken, UnknownPlan
 from lockbox.identity.roles import Mode, Role
-from lockbox.requests.policy_rules import Policy
+from lockbox.requests.policy_rules import Policy, stored
 from tests.database.audit_logs import last_change, recorded_changes
 from tests.database.postbag import address
 from tests.database.scenes import read
@@ -32,7 +32,7 @@ def test_a_new_tenant_is_in_enforce_with_the_default_policy_and_no_member(world:
 
     assert (added.slug, added.mode, added.policy_version) == ("fabrikam", Mode.ENFORCE, 1)
     (policy,) = read(world.db, "SELECT body, author_id FROM policies WHERE tenant_id = :id", id=added.id)
-    assert (policy.body, policy.author_id) == (Policy().model_dump(mode="json"), None)
+    assert (policy.body, policy.author_id) == (stored(Policy()), None)
     assert read(world.db, "SELECT FROM memberships WHERE tenant_id = :id", id=added.id) == []
 
 

@@ -40,7 +40,7 @@ def test_an_open_window_is_answered_with_its_request_and_its_end(door: Door) -> 
         "action": "read",
         "engineer": str(door.world.people["erin"].person_id),
     }
-    assert body.keys() == {"open", "request_id", "deadline_at", "uses_left"}
+    assert body.keys() == {"open", "request_id", "deadline_at", "uses_left", "break_glass"}
     assert (body["open"], body["request_id"]) == (True, request_id)
     assert datetime.fromisoformat(body["deadline_at"]) == opened_at + timedelta(seconds=600)
     assert answer.headers["cache-control"] == "no-store"

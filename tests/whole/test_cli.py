@@ -203,6 +203,8 @@ def test_a_list_is_printed_as_csv_with_whole_ids_and_utc(shell: Shell) -> None:
         "Customer": shell.world.tenant.slug,
         "Service": "exchange-online",
         "Requester": "Erin",
+        "Severity": "",
+        "Level": "read",
         "Deadline": item["deadline_at"],
     }
 
