@@ -57,7 +57,7 @@ Context = Annotated[
     dict[
         Annotated[str, Field(pattern=rf"^{CONTEXT_NAME.pattern}$")],
         Annotated[str, Field(max_length=LONGEST_TEXT), IS_LINE]
-        | Annotated[int, Field(ge=-LARGEST, le=LARGEST, strict=True)]
+        | Annotated[int, Field(ge=-LARGEST, le=LARGEST, strict=True), IS_WHOLE]
         | Annotated[bool, Field(strict=True)],
     ],
     Field(max_length=MOST_PARAMETERS, json_schema_extra={"additionalProperties": False}),

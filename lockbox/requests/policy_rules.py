@@ -30,7 +30,7 @@ from lockbox.requests.policy_parts import (
 )
 from lockbox.requests.requester import UNKNOWN, RequesterFacts, Severity
 from lockbox.requests.strictness import stricter
-from lockbox.text_rules import LINE_PATTERN, WILDCARD_PATTERN, check_line, check_resource_pattern
+from lockbox.text_rules import IS_WHOLE, LINE_PATTERN, WILDCARD_PATTERN, check_line, check_resource_pattern
 
 MOST_RULES = 100
 MOST_GROUPS = 50
@@ -135,7 +135,7 @@ Groups = Annotated[
 ContextName = Annotated[str, Field(max_length=32, pattern=rf"^{NAME.pattern}$")]
 ContextChoice = (
     Annotated[str, Field(max_length=LONGEST_TEXT)]
-    | Annotated[int, Field(ge=-LARGEST, le=LARGEST, strict=True)]
+    | Annotated[int, Field(ge=-LARGEST, le=LARGEST, strict=True), IS_WHOLE]
     | Annotated[bool, Field(strict=True)]
 )
 
