@@ -342,6 +342,8 @@ def must_match(request: Request) -> int | None:
         Invalid: it is not an ETag of ours.
     """
     _has_if_match(request)
+    if request.headers["if-match"].strip().isdigit():
+        raise Invalid('Send If-Match as it came in ETag, such as "3".', field="If-Match")
     return if_match(request)
 
 
