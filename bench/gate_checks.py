@@ -11,8 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import cycle, islice
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 from uuid import UUID
 
 import psutil
@@ -215,17 +214,16 @@ def held_mib(count: int = HELD) -> float:
     process = psutil.Process()
     before = process.memory_info().rss
     for number in range(count):
-        request = SimpleNamespace(
-            id=UUID(int=(7 << 76) + number),
-            tenant_id=UUID(int=number // 100),
-            requester_id=UUID(int=number % 500),
-            service=SERVICE,
-            open_resources=[f"mailbox:person-{number}@contoso.example"],
-            open_actions=["read", "export"],
-            deadline_at=at,
-            max_uses=None,
-        )
-        entry = RequestEntry(cast("AccessRequest", request), f"tenant-{number // 100}", "Erin", open=True)
+        named: dict[str, Any] = {
+            "id": UUID(int=(7 << 76) + number),
+            "tenant_id": UUID(int=number // 100),
+            "requester_id": UUID(int=number % 500),
+            "service": SERVICE,
+            "resources": [f"mailbox:person-{number}@contoso.example"],
+            "actions": ["read", "export"],
+            "deadline_at": at,
+        }
+        entry = RequestEntry(AccessRequest(**named), f"tenant-{number // 100}", "Erin", open=True)
         memory.put([entry])
     gc.collect()
     assert len(memory) == count  # noqa: S101 - else nothing was measured

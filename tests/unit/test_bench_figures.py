@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.figures import Comparison, Figure, medians, quantile
+from bench.gate_checks import held_mib
 
 VALUES = st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1)
 
@@ -78,3 +79,7 @@ def test_without_others_there_is_no_ratio_to_them() -> None:
 
 def test_whoever_takes_nothing_is_infinitely_better_than_who_takes_something() -> None:
     assert Comparison("bytes", "", 0, None, {"other": 8}, more_is_better=False).times_best_peer == math.inf
+
+
+def test_windows_in_memory_are_measured_as_the_gate_holds_them() -> None:
+    assert held_mib(100) < 10
