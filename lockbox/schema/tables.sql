@@ -975,7 +975,7 @@ CREATE INDEX ix_notifications_blocked_by ON notifications (blocked_by) WHERE blo
 CREATE INDEX ix_notifications_dead ON notifications (id) WHERE outcome = 'dead';
 -- Who was notified of a request is also notified of its end.
 CREATE INDEX ix_notifications_notified ON notifications (request_id) INCLUDE (person_id)
-    WHERE template IN ('pending', 'answer_reminder', 'active') AND person_id IS NOT NULL;
+    WHERE template IN ('pending', 'answer_reminder', 'active', 'break_glass') AND person_id IS NOT NULL;
 
 -- Mails of an event of a request, or with `of_report` the reports on its window, of which no event says yet how they
 -- ended. At `settle_by` one says so, even of what is open; `left_open` are the notifications that were open then, and

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, TextClause, text
+from sqlalchemy import Connection, Engine, TextClause, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 
@@ -19,6 +19,7 @@ import connectors
 import gate
 import lockbox
 import worker
+from lockbox.notifications.recipients import PROMPTED
 
 PACKAGES = (api, cli, config, connectors, gate, lockbox, worker)
 # Alembic alone imports it.
@@ -34,6 +35,35 @@ COMPOSED = {
     "lockbox.requests.questions._statement": "makes the statements at the top of its module, prepared here",
     "lockbox.requests.transition._statement": "makes the statements at the top of its module, prepared here",
 }
+# Tables that grow with each request.
+GROWING = [
+    "decisions",
+    "deliveries",
+    "event_details",
+    "events",
+    "notifications",
+    "outbox",
+    "questions",
+    "requests",
+    "seals",
+]
+# What reads one of them as a whole, and why it may.
+WHOLE = {
+    "lockbox.admin.departures.CLOSE7": "what is left in the outbox of a tenant that leaves",
+    "lockbox.admin.erased_texts.DETAILS": "an erasure looks at all that there is",
+    "lockbox.admin.erased_texts.ROWS2": "an erasure looks at all that there is",
+    "lockbox.admin.erased_texts.ROWS3": "an erasure looks at all that there is",
+    "lockbox.admin.erasure.DETAILS": "an erasure looks at all that there is",
+    "lockbox.admin.erasure.NAMING": "an erasure looks at all that there is",
+    "lockbox.admin.erasure.ROWS": "an erasure looks at all that there is",
+    "lockbox.admin.erasure.ROWS1": "an erasure looks at all that there is",
+    "lockbox.admin.statistics.OF_ALL": "it joins a part that is cut off before",
+    "lockbox.audit.log.sealer.SEALED_BEFORE": "it joins a part that is cut off before",
+    "lockbox.monitoring.invariants.FORGOTTEN": "the outbox holds what is open",
+    "lockbox.monitoring.invariants.QUERIES3": "the outbox holds what is open",
+    "lockbox.notifications.queue.DUE": "the outbox holds what is open",
+}
+PARTIAL = text("SELECT indexrelid::regclass::text FROM pg_index WHERE indpred IS NOT NULL")
 # Parameters as PREPARE has them: $1, $2, …
 NUMBERED = make_url("postgresql+asyncpg://").get_dialect()()
 
@@ -74,6 +104,31 @@ def _prepare(engine: Engine, statement: TextClause) -> str:
             connection.rollback()
             connection.exec_driver_sql("DEALLOCATE ALL")
     return ""
+
+
+def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for one in plan.get("Plans", ()):
+        yield from _nodes(one)
+
+
+def _plan(connection: Connection, statement: TextClause) -> list[dict[str, Any]]:
+    compiled = str(statement.compile(dialect=NUMBERED)).strip()
+    if not compiled.startswith(("SELECT", "WITH", "INSERT", "UPDATE", "DELETE")):
+        return []
+    explained = f"EXPLAIN (GENERIC_PLAN, FORMAT JSON) {compiled}".replace("%", "%%")
+    return list(_nodes(connection.exec_driver_sql(explained).scalar_one()[0]["Plan"]))
+
+
+def _reads_whole(connection: Connection, statement: TextClause, partial: set[str]) -> bool:
+    """Whether a statement can only read a growing table as a whole; an index of some of its rows counts as less."""
+    return any(
+        node.get("Relation Name") in GROWING
+        and node["Node Type"] in {"Seq Scan", "Index Scan", "Index Only Scan"}
+        and "Index Cond" not in node
+        and node.get("Index Name") not in partial
+        for node in _plan(connection, statement)
+    )
 
 
 class _Calls(ast.NodeVisitor):
@@ -120,6 +175,21 @@ def test_postgres_accepts_every_statement(superuser: Engine) -> None:
     refused = {name: said for name, one in _statements().items() if (said := _prepare(superuser, one))}
 
     assert [f"{name}: {said}" for name, said in refused.items()] == []
+
+
+def test_no_statement_reads_all_that_ever_was_asked_but_those_named_with_a_reason(superuser: Engine) -> None:
+    with superuser.connect() as connection:
+        connection.exec_driver_sql("SET enable_seqscan = off")
+        partial = set(connection.execute(PARTIAL).scalars())
+
+        assert {name for name, one in _statements().items() if _reads_whole(connection, one, partial)} == WHOLE.keys()
+
+
+def test_who_was_notified_of_a_request_is_found_by_the_index_for_it(superuser: Engine) -> None:
+    with superuser.connect() as connection:
+        connection.exec_driver_sql("SET enable_seqscan = off")
+
+        assert "ix_notifications_notified" in {node.get("Index Name") for node in _plan(connection, PROMPTED)}
 
 
 def test_every_statement_stands_at_the_top_of_a_module_or_is_named_with_a_reason() -> None:

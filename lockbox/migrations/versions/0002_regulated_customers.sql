@@ -136,6 +136,11 @@ CREATE TABLE after_reviews (
 CREATE INDEX ix_after_reviews_tenant_id_opened_at ON after_reviews (tenant_id, opened_at);
 CREATE INDEX ix_after_reviews_remind_at ON after_reviews (remind_at) WHERE remind_at IS NOT NULL;
 
+-- Queries of 0.2.0, which name three of the templates, find it as well.
+DROP INDEX ix_notifications_notified;
+CREATE INDEX ix_notifications_notified ON notifications (request_id) INCLUDE (person_id)
+    WHERE template IN ('pending', 'answer_reminder', 'active', 'break_glass') AND person_id IS NOT NULL;
+
 DROP TRIGGER only_where_the_customer_lets ON requests;
 CREATE TRIGGER only_where_the_customer_lets BEFORE UPDATE ON requests FOR EACH ROW
     WHEN (OLD.state = 'reviewing' AND NEW.state = 'active' AND NOT NEW.break_glass)
