@@ -223,6 +223,7 @@ def test_more_calls_than_one_row_takes_all_come_in_order(
     assert numbers(receiver.calls) == list(range(1, MOST_IN_TURN * 2 + 6))
 
 
+@pytest.mark.far
 def test_many_workers_at_once_leave_no_gap_and_keep_the_order(
     world: World, worker: Database, post: Postbag, receiver: WebhookReceiver
 ) -> None:

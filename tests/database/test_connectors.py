@@ -440,6 +440,7 @@ def test_another_engineers_session_does_not_hold_a_close_up(world: World, plant:
     target.sign_in(other.id, password).close()
 
 
+@pytest.mark.far
 def test_a_session_whose_role_was_dropped_by_hand_is_still_open(
     driver: ConnectionDriver, window: OrdersWindow, target: PostgresTarget, superuser: Engine
 ) -> None:

@@ -129,6 +129,7 @@ def test_nothing_is_erased_that_the_folder_has_no_export_of(
     assert mentions(world.db, MARK) != set()
 
 
+@pytest.mark.far
 @pytest.mark.parametrize("at", ["_people", "_rows", "remove"])
 def test_interrupted_it_goes_on(
     world: World, superuser: Engine, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, at: str

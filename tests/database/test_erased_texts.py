@@ -172,6 +172,7 @@ def test_retention_takes_what_a_request_named_from_its_row_and_from_the_other_lo
     assert row(world, request_id).resources == ["erased:1", "erased:2", "erased:3"]
 
 
+@pytest.mark.far
 @pytest.mark.parametrize("texts", [False, True])
 def test_a_persons_address_goes_from_texts_and_with_texts_all_that_they_wrote(
     world: World, urls: Urls, superuser: Engine, *, texts: bool

@@ -126,6 +126,7 @@ def test_an_endpoint_and_a_mail_domain_that_hang_delay_no_other_notification(wor
     assert_notifications_are_held(worker)
 
 
+@pytest.mark.far
 def test_a_relay_that_greets_slowly_delays_no_webhook_and_mails_flow_side_by_side(
     world: World, worker: Database
 ) -> None:

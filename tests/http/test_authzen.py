@@ -220,6 +220,7 @@ def test_forward_auth_gets_no_decision(point: AuthzenDoor, path: str, headers: d
     facts(point.send(path, json=asked(), headers=headers), 400, "malformed-evaluation")
 
 
+@pytest.mark.far
 @each("path", [EVALUATION, EVALUATIONS])
 @each("method", ["GET", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND"])
 def test_only_post_is_answered(point: AuthzenDoor, path: str, method: str) -> None:

@@ -126,6 +126,7 @@ def _waiting(stream: GuardReader) -> list[ToldEvent]:
     return found
 
 
+@pytest.mark.far
 def test_a_guard_goes_on_where_it_was_and_without_old_heartbeats(gate: GateDoor, reader: Opener) -> None:
     stream = reader()
     seen = stream.until("heartbeat")
@@ -154,6 +155,7 @@ def test_a_guard_that_was_elsewhere_begins_with_all_that_is_open(gate: GateDoor,
     assert requests_in(gate, reader(last=ids[last]).snapshot()) == [window]
 
 
+@pytest.mark.far
 def test_a_guard_gets_the_present_where_memory_began_anew_meanwhile(gate: GateDoor, reader: Opener) -> None:
     window = opened(gate)
     in_memory(gate, window)
@@ -175,6 +177,7 @@ def test_a_guard_that_was_away_for_too_long_begins_anew(gate: GateDoor, reader: 
     assert reader(last=seen.id).snapshot()
 
 
+@pytest.mark.far
 def test_a_snapshot_comes_in_parts_of_which_only_the_last_can_be_gone_on_from(
     gate: GateDoor, reader: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -190,6 +193,7 @@ def test_a_snapshot_comes_in_parts_of_which_only_the_last_can_be_gone_on_from(
     assert [one.id.endswith("-0") for one in parts] == [True] * (len(parts) - 1) + [False]
 
 
+@pytest.mark.far
 def test_a_server_that_begins_anew_says_so_and_opens_again(gate: GateDoor, reader: Opener) -> None:
     window = opened(gate)
     in_memory(gate, window)

@@ -231,6 +231,7 @@ def test_nobody_listens_without_a_session_or_from_another_site(live: Live) -> No
     assert answers == [401, 401, 403, 403, 403, 401]
 
 
+@pytest.mark.far
 def test_what_was_missed_is_told_from_the_last_event_on(live: Live) -> None:
     world, secret = live.portal.world, live.secret("ann")
     request, other = world.fresh(), world.fresh()
@@ -255,6 +256,7 @@ def test_what_was_missed_is_told_from_the_last_event_on(live: Live) -> None:
     assert missed.until("news").topics >= {_topic(request)}
 
 
+@pytest.mark.far
 @pytest.mark.parametrize("last", ["0", "abc-1", "x" * 3000, "-", "0123456789ab-999999999999999999"])
 def test_from_an_event_that_nobody_knows_a_page_looks_again(live: Live, last: str) -> None:
     stays = live.settled(live.secret("amir"), "list")
@@ -265,6 +267,7 @@ def test_from_an_event_that_nobody_knows_a_page_looks_again(live: Live, last: st
     assert [told.name for told in (stream.next(), stream.next()) if told] == ["ready", "again"]
 
 
+@pytest.mark.far
 def test_a_page_that_was_just_made_is_not_told_to_look_again(live: Live) -> None:
     stays = live.settled(live.secret("amir"), "list")
     secret = live.secret("ann")

@@ -93,6 +93,7 @@ def test_a_window_that_is_opened_meanwhile_comes_where_nobody_was_inside(place: 
     expect(page.get_by_role("status")).to_have_text("New here: Erin's access to Exchange Online.")
 
 
+@pytest.mark.far
 def test_a_window_comes_at_its_place_beside_a_comment_that_is_being_written(place: LiveWorld) -> None:
     first, last = place.inside(access_window=600), place.inside(access_window=3600)
     page = place.opened("ann", "/open")

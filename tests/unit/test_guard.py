@@ -275,6 +275,7 @@ def test_many_threads_and_loops_share_one_stream(lockbox: SmallLockbox, guard: G
     assert len(lockbox.began) == 1
 
 
+@pytest.mark.far
 def test_the_loop_goes_on_while_lockbox_is_asked(lockbox: SmallLockbox, guard: Guard) -> None:
     wait_until(guard, "no_window", engineer=ERIN)
     lockbox.how = "late"
@@ -292,6 +293,7 @@ def test_the_loop_goes_on_while_lockbox_is_asked(lockbox: SmallLockbox, guard: G
     assert asyncio.run(ticks()) > 100
 
 
+@pytest.mark.far
 def test_few_questions_are_asked_at_once(lockbox: SmallLockbox, guard: Guard) -> None:
     wait_until(guard, "no_window", engineer=ERIN)
     lockbox.how = "late"

@@ -123,6 +123,7 @@ def test_a_caller_who_does_not_record_is_followed_and_a_share_of_the_rest_is_sen
     assert [span.parent_id for span in collector.spans] == [SPAN]
 
 
+@pytest.mark.far
 def test_a_collector_that_does_not_answer_delays_nothing() -> None:
     with socket.create_server((HOST, 0)) as deaf:
         traces.start(to(f"http://{HOST}:{deaf.getsockname()[1]}"), "lockbox-test")

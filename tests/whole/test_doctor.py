@@ -254,6 +254,7 @@ def test_a_standby_that_nobody_waits_for_is_found(monkeypatch: pytest.MonkeyPatc
     assert "name it in synchronous_standby_names" in {one.fix for one in bad(found)}
 
 
+@pytest.mark.far
 @pytest.mark.skipif(not PROGRAM, reason="PgBouncer is not installed")
 def test_a_server_whose_name_nobody_checks_is_found(urls: Urls, monkeypatch: pytest.MonkeyPatch) -> None:
     with own_folder("doctor") as place:
