@@ -271,42 +271,30 @@ CREATE FUNCTION leads_to(state text) RETURNS text[] LANGUAGE sql IMMUTABLE AS $$
         ELSE '{}' END::text[]
 $$;
 
--- Whether a policy requires signed approvals: as `fits` in lockbox/requests/patterns.py and `Match.matches` in
--- policy_rules.py beside it. By these parameters processes of 0.2.0 ask.
+-- As `fits` in lockbox/requests/patterns.py.
 CREATE FUNCTION fits(pattern text, resource text) RETURNS boolean LANGUAGE sql IMMUTABLE AS $$
     SELECT resource LIKE replace(replace(replace(replace(pattern, '\', '\\'), '%', '\%'), '_', '\_'), '*', '%')
 $$;
 
--- A level or a parameter that is not known meets every rule that names one.
-CREATE FUNCTION demands_passkeys(policy jsonb, service text, actions text[], reason text, resources text[],
-    level text, context jsonb)
+-- Whether a policy requires signed approvals, as the invariants of 0.2.0 ask: what it does not name meets every rule.
+CREATE FUNCTION demands_passkeys(policy jsonb, service text, actions text[], reason text, resources text[])
 RETURNS boolean LANGUAGE sql IMMUTABLE AS $$
     SELECT coalesce(policy ->> 'approve_means', '') = 'passkey-signed' OR EXISTS (
         SELECT FROM jsonb_array_elements(coalesce(policy -> 'rules', '[]')) AS rule
         CROSS JOIN LATERAL (SELECT coalesce(rule #> '{match,services}', '[]') AS services,
             coalesce(rule #> '{match,actions}', '[]') AS actions,
             coalesce(rule #> '{match,reasons}', '[]') AS reasons,
-            coalesce(rule #> '{match,resources}', '[]') AS resources,
-            coalesce(rule #> '{match,levels}', '[]') AS levels,
-            coalesce(rule #> '{match,context}', '{}') AS context) AS about
+            coalesce(rule #> '{match,resources}', '[]') AS resources) AS about
         WHERE rule #>> '{terms,approve_means}' = 'passkey-signed'
             AND (about.services = '[]' OR about.services ? demands_passkeys.service)
             AND (about.actions = '[]' OR about.actions ?| demands_passkeys.actions)
             AND (about.reasons = '[]' OR about.reasons ? demands_passkeys.reason)
-            AND (about.levels = '[]' OR demands_passkeys.level IS NULL OR about.levels ? demands_passkeys.level)
-            AND NOT EXISTS (SELECT FROM jsonb_each(about.context) AS parameter
-                WHERE NOT parameter.value @> (demands_passkeys.context -> parameter.key))
             AND (about.resources = '[]' OR EXISTS (SELECT FROM jsonb_array_elements_text(about.resources) AS pattern,
                 unnest(demands_passkeys.resources) AS resource WHERE fits(pattern, resource))))
 $$;
 
--- As the code of 0.2.0 asks.
-CREATE FUNCTION demands_passkeys(policy jsonb, service text, actions text[], reason text, resources text[])
-RETURNS boolean LANGUAGE sql IMMUTABLE AS $$
-    SELECT demands_passkeys(policy, service, actions, reason, resources, NULL, NULL)
-$$;
-
--- The same of a request as it was submitted, and by whom.
+-- The same of a request, as `Match.matches` in policy_rules.py: a level or a parameter that is not known meets every
+-- rule that names one.
 CREATE FUNCTION demands_passkeys(policy jsonb, request requests) RETURNS boolean LANGUAGE sql IMMUTABLE AS $$
     SELECT coalesce(policy ->> 'approve_means', '') = 'passkey-signed' OR EXISTS (
         SELECT FROM jsonb_array_elements(coalesce(policy -> 'rules', '[]')) AS rule

@@ -151,8 +151,7 @@ REVOKE ALL ON ALL FUNCTIONS IN SCHEMA public FROM PUBLIC;
 
 GRANT EXECUTE ON FUNCTION at_person, at_tenants, at_administers, at_roles, at_tenant, at_reach, at_invitation,
     at_sign_in, at_device_login, at_leaving, at_suspending, at_directory, is_owner_command, at_decides, strictness, leads_to, fits,
-    demands_passkeys(jsonb, text, text[], text, text[]),
-    demands_passkeys(jsonb, text, text[], text, text[], text, jsonb), demands_passkeys(jsonb, requests), is_decided, ran_to_its_end, is_pre_approved, notified_of, webhook_receivers, mail_addresses, observers_of, is_still_there, record_heartbeat,
+    demands_passkeys(jsonb, text, text[], text, text[]), demands_passkeys(jsonb, requests), is_decided, ran_to_its_end, is_pre_approved, notified_of, webhook_receivers, mail_addresses, observers_of, is_still_there, record_heartbeat,
     connection_budget, oldest_revision
     TO lockbox_api, lockbox_worker, lockbox_notifications, lockbox_connectors;
 

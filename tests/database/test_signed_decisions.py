@@ -25,6 +25,7 @@ from lockbox.requests.models import AccessRequest
 from lockbox.requests.patterns import fits
 from lockbox.requests.policy_parts import ApproveMeans, Reason
 from lockbox.requests.policy_rules import Policy, RequestFacts, terms_for
+from lockbox.requests.requester import Severity
 from tests.authenticator import Authenticator
 from tests.database.scenes import as_caller, door, read, telling
 from tests.passkey_approvals import DEMANDED, approve, asked, cose_bytes, enrol, signed
@@ -391,6 +392,15 @@ def test_the_database_reads_patterns_as_the_rules_do(api: Database, pattern: str
     assert row.is_so is fits(pattern, resource)
 
 
+DEMANDS = """
+SELECT demands_passkeys(CAST(:body AS jsonb), r) AS is_so,
+    demands_passkeys(CAST(:body AS jsonb), r.service, r.actions, r.reason_code, r.resources) AS is_so_to_older
+FROM jsonb_populate_record(NULL::requests, CAST(:request AS jsonb)) r
+"""
+LATER = {"levels", "context", "severities"}
+"""What processes of 0.2.0 do not name: a rule about it is about every request to them."""
+
+
 @pytest.mark.parametrize(
     ("match", "demands"),
     [
@@ -404,6 +414,8 @@ def test_the_database_reads_patterns_as_the_rules_do(api: Database, pattern: str
         ({"resources": ["mailbox:anna"]}, False),
         ({"levels": ["read", "admin"]}, True),
         ({"levels": ["admin"]}, False),
+        ({"severities": ["S1", "S2"]}, True),
+        ({"severities": ["S1"]}, False),
         ({"services": ["exchange-online"], "context": {"environment": ["production", "test"]}}, True),
         ({"services": ["exchange-online"], "context": {"environment": ["test"]}}, False),
         ({"services": ["exchange-online"], "context": {"rows": [2, 10]}}, True),
@@ -417,22 +429,16 @@ def test_the_database_matches_rules_as_the_house_does(api: Database, match: dict
     rule = {"name": "A", "match": match, "terms": {"approve_means": "passkey-signed"}}
     policy = Policy.model_validate({"rules": [rule]})
     ask = RequestFacts("exchange-online", ("read",), Reason.SUPPORT_CASE, ("disk:b", "mailbox:anna@contoso.example"))
-    ask = replace(ask, level=Level.READ, context={"environment": "production", "rows": 10})
+    ask = replace(ask, level=Level.READ, context={"environment": "production", "rows": 10}, severity=Severity.S2)
+    request = {
+        name: getattr(ask, name) for name in ("service", "actions", "resources", "level", "context", "severity")
+    }
+    request["reason_code"] = ask.reason
 
-    (row,) = read(
-        api,
-        "SELECT demands_passkeys(CAST(:body AS jsonb), :service, :actions, :reason, :resources, :level, "
-        "CAST(:context AS jsonb)) AS is_so",
-        body=policy.model_dump_json(),
-        service=ask.service,
-        actions=list(ask.actions),
-        reason=ask.reason.value,
-        resources=list(ask.resources),
-        level=ask.level,
-        context=json.dumps(ask.context),
-    )
+    (row,) = read(api, DEMANDS, body=policy.model_dump_json(), request=json.dumps(request))
 
     assert row.is_so is demands
+    assert row.is_so_to_older is (demands or bool(match.keys() & LATER))
     assert (terms_for(policy, ask).approve_means is ApproveMeans.PASSKEY_SIGNED) is demands
 
 

@@ -332,35 +332,6 @@ ALTER TABLE requests
     ADD COLUMN context jsonb CONSTRAINT ck_requests_context CHECK (jsonb_typeof(context) = 'object');
 ALTER TABLE decisions ADD COLUMN knows_context boolean NOT NULL DEFAULT false;
 
-CREATE FUNCTION demands_passkeys(policy jsonb, service text, actions text[], reason text, resources text[],
-    level text, context jsonb)
-RETURNS boolean LANGUAGE sql IMMUTABLE AS $$
-    SELECT coalesce(policy ->> 'approve_means', '') = 'passkey-signed' OR EXISTS (
-        SELECT FROM jsonb_array_elements(coalesce(policy -> 'rules', '[]')) AS rule
-        CROSS JOIN LATERAL (SELECT coalesce(rule #> '{match,services}', '[]') AS services,
-            coalesce(rule #> '{match,actions}', '[]') AS actions,
-            coalesce(rule #> '{match,reasons}', '[]') AS reasons,
-            coalesce(rule #> '{match,resources}', '[]') AS resources,
-            coalesce(rule #> '{match,levels}', '[]') AS levels,
-            coalesce(rule #> '{match,context}', '{}') AS context) AS about
-        WHERE rule #>> '{terms,approve_means}' = 'passkey-signed'
-            AND (about.services = '[]' OR about.services ? demands_passkeys.service)
-            AND (about.actions = '[]' OR about.actions ?| demands_passkeys.actions)
-            AND (about.reasons = '[]' OR about.reasons ? demands_passkeys.reason)
-            AND (about.levels = '[]' OR demands_passkeys.level IS NULL OR about.levels ? demands_passkeys.level)
-            AND NOT EXISTS (SELECT FROM jsonb_each(about.context) AS parameter
-                WHERE NOT parameter.value @> (demands_passkeys.context -> parameter.key))
-            AND (about.resources = '[]' OR EXISTS (SELECT FROM jsonb_array_elements_text(about.resources) AS pattern,
-                unnest(demands_passkeys.resources) AS resource WHERE fits(pattern, resource))))
-$$;
-CREATE OR REPLACE FUNCTION demands_passkeys(policy jsonb, service text, actions text[], reason text, resources text[])
-RETURNS boolean LANGUAGE sql IMMUTABLE AS $$
-    SELECT demands_passkeys(policy, service, actions, reason, resources, NULL, NULL)
-$$;
-REVOKE ALL ON FUNCTION demands_passkeys(jsonb, text, text[], text, text[], text, jsonb) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION demands_passkeys(jsonb, text, text[], text, text[], text, jsonb)
-    TO lockbox_api, lockbox_worker, lockbox_notifications, lockbox_connectors;
-
 CREATE FUNCTION refuse_unknown_context() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 BEGIN
