@@ -15,12 +15,20 @@ from config.unsafe_settings import UnsafeSettings
 
 SECONDS = 15
 COMMENT_REQUIRED = "comment-required"
+ANY_VERSION = "*"
 TOO_BUSY = frozenset({429, 502, 503, 504})
 
 
 def at(*parts: object) -> str:
     """Return a path of the API; each part is quoted."""
     return "/".join(["/v1", *(quote(str(part), safe="") for part in parts)])
+
+
+def headers(*, key: str | None = None, version: object = None) -> dict[str, str]:
+    """Return the headers by which a call is made once, and only if something is still at a version; `*` is any."""
+    version = version if version in {None, ANY_VERSION} else f'"{version}"'
+    given = {"idempotency-key": key, "if-match": version}
+    return {name: str(value) for name, value in given.items() if value is not None}
 
 
 def chosen() -> ClientSettings:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cli.client import at, call, stop
+from cli.client import ANY_VERSION, at, call, headers, stop
 from cli.route_command import (
     PAGE,
     TENANT,
@@ -104,8 +104,8 @@ def state(
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise stop(f"{file} cannot be read: {error}") from None
-    seen = "*" if version is None else f'"{version}"'
-    stated = call("PUT", at("exclusions"), body={"text": text}, headers={"if-match": seen})
+    seen = ANY_VERSION if version is None else version
+    stated = call("PUT", at("exclusions"), body={"text": text}, headers=headers(version=seen))
     facts = Facts({"Version": stated["version"], "Stated": moment(stated["created_at"])})
     show(output, stated, facts, "Customers are told within minutes.")
 

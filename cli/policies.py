@@ -9,7 +9,7 @@ import typer
 from pydantic import ValidationError
 
 from cli import terminal
-from cli.client import at, call, stop
+from cli.client import at, call, headers, stop
 from cli.route_command import PAGE, TENANT, RouteCommand, TableOf, moment_of, optional
 from cli.tenants import Tenant
 from cli.terminal import Facts, Listing, Output, OutputFormat
@@ -76,7 +76,7 @@ def set_policy(
     written = _read(file)
     held = call("GET", at("tenants", tenant, "policy"))
     seen = next(one for one in (version, written.version, held["version"]) if one is not None)
-    answer = call("PUT", at("tenants", tenant, "policy"), body=written.body, headers={"if-match": f'"{seen}"'})
+    answer = call("PUT", at("tenants", tenant, "policy"), body=written.body, headers=headers(version=seen))
     said = f"The policy is at version {answer['version']}."
     terminal.show(output, answer, _table_of(_changes(held, written)), said)
 

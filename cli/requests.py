@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from cli import request_table, request_watch, submission, terminal
-from cli.client import at, call
+from cli.client import at, call, headers
 from cli.inputs import duration_option, id_argument, instant, seconds, the_one
 from cli.request_ids import RequestId, RequestIds, request_id
 from cli.route_command import ids_at
@@ -228,8 +228,8 @@ def finding(
 
 
 def _act(action: str, request: str, body: dict[str, Any], version: int | None, output: OutputFormat) -> None:
-    headers = {} if version is None else {"if-match": f'"{version}"'}
-    _show(call("POST", at("requests", request_id(request), action), body=body, headers=headers), output)
+    sent = {"body": body, "headers": headers(version=version)}
+    _show(call("POST", at("requests", request_id(request), action), **sent), output)
 
 
 def _read(request: str, part: str, parts: Callable[[Any], Sequence[Part]], output: OutputFormat) -> None:

@@ -13,7 +13,7 @@ from uuid import UUID
 import typer
 
 from cli import terminal, values
-from cli.client import call, warn
+from cli.client import ANY_VERSION, call, headers, warn
 from cli.inputs import id_argument, the_one
 from cli.terminal import Cursor, Facts, Limit, Listing, Output, OutputFormat
 from cli.values import Identifier, Word
@@ -180,7 +180,7 @@ class RouteCommand:
             _filled(path, said),
             params=sent if self.method == "GET" else None,
             body=sent if sent and self.method != "GET" else None,
-            headers={"if-match": f'"{said[IF_MATCH]}"' if IF_MATCH in said else "*"} if IF_MATCH in given else None,
+            headers=headers(version=said.get(IF_MATCH, ANY_VERSION)) if IF_MATCH in given else None,
         )
         self.view.show(output, answer, said)
 
