@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, func
+from sqlalchemy import ColumnElement, func, or_
 from sqlmodel import col, select
 
 from config.service_catalogue import Plan
@@ -198,12 +198,14 @@ def in_review(session: UnitOfWork, tenant: Tenant, at: datetime) -> int:
 
 
 def close_vendor_opened_windows(session: UnitOfWork, actor: AdminActor, tenant: Tenant) -> list[AccessRequest]:
-    """Revoke every open window that the vendor opened without the customer, as the tenant's admin; return them.
+    """Revoke every open window that the vendor opened without the customer, and what was to go on from one.
 
-    Windows of concurrent transactions are included.
+    The actor is the tenant's admin. Windows of concurrent transactions are included; all that ended is returned.
     """
-    alone = col(AccessRequest.mode) != Mode.ENFORCE
-    return _close(session, actor, tenant, VENDOR_OPENED, {State.ACTIVE}, alone)
+    alone, is_open = col(AccessRequest.mode) != Mode.ENFORCE, col(AccessRequest.state) == State.ACTIVE
+    theirs = select(AccessRequest.id).where(col(AccessRequest.tenant_id) == tenant.id, alone, is_open)
+    which = or_(alone, col(AccessRequest.extends).in_(theirs))
+    return _close(session, actor, tenant, VENDOR_OPENED, {State.ACTIVE}, which)
 
 
 def _firmly_loosened(session: UnitOfWork, actor: AdminActor, tenant: Tenant) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import text
+from sqlalchemy import or_, text
 from sqlmodel import col, select
 
 from config.service_catalogue import Service
@@ -67,6 +67,7 @@ PROPOSED, APPROVED = "pre_approval_proposed", "pre_approval_approved"
 REVOKED, ENDED = "pre_approval_revoked", "pre_approval_ended"
 NO_SUCH = "There is no such pre-approval."
 OWN = "You have proposed this pre-approval. Somebody else has to approve it."
+PROPOSERS_DELEGATE = "You stand in for whoever has proposed this pre-approval. Somebody else has to approve it."
 CLOSED = "The pre-approval by which this access was opened was revoked."
 TOO_WIDE = re.compile(r"[^:]*:\**")
 
@@ -97,6 +98,7 @@ def propose(  # noqa: PLR0917 - who proposes what, where
 
     Raises:
         NotFound, NotYours: there is no such tenant, or the caller is no admin there.
+        SignInAgain: the admin's sign-in is too weak or too old.
         UnknownService: the service or an action of it is not in the catalogue.
         Invalid: the pattern names nothing, the window is longer than the policy allows, or the end is no end.
         NobodyCanApprove: too few people could approve it; the sentence says why.
@@ -105,6 +107,7 @@ def propose(  # noqa: PLR0917 - who proposes what, where
     """
     tenant = permissions.known(session, caller, slug)
     actor = permissions.acting_as(session, caller, origin, (Role.TENANT_ADMIN,), tenant)
+    permissions.require_fresh_admin(session, actor, tenant)
     at = now(session)
     _in_catalogue(wanted, services)
     if TOO_WIDE.fullmatch(wanted.resource):
@@ -153,12 +156,15 @@ def approve(  # noqa: PLR0917 - who approves what, where
     at = now(session)
     judged = judged_by(session, tenant, at)
     principals = judged.known.delegates[tenant.id].get(caller.person_id, frozenset())
-    if not judged.known.seats(tenant.id).get(caller.person_id):
+    seats = judged.known.seats(tenant.id).get(caller.person_id)
+    if not seats:
         raise NotYours("Only approvers of this tenant can approve a pre-approval.")
     row = _locked(session, tenant, which)
     terms = terms_for(judged, row)
     if row.proposed_by == caller.person_id:
         raise OwnRequest(OWN)
+    if seats == {row.proposed_by}:
+        raise OwnRequest(PROPOSERS_DELEGATE)
     if refused := sign_in_obstacle(caller, Action.APPROVE, terms, at):
         raise refused
     before = summary(session, row, judged)
@@ -329,11 +335,16 @@ def _revoke(
 
 
 def _close(session: UnitOfWork, actor: AdminActor, which: UUID, comment: str | None) -> list[UUID]:
-    """Revoke each window that a pre-approval has open, by the function that makes every move; return their ids."""
-    opened = col(AccessRequest.pre_approval_id) == which, col(AccessRequest.state) == State.ACTIVE
+    """Revoke each window that a pre-approval has open, and what was approved to go on from it; return their ids.
+
+    That is by the function that makes every move.
+    """
+    is_open, by_it = col(AccessRequest.state) == State.ACTIVE, col(AccessRequest.pre_approval_id) == which
+    goes_on = col(AccessRequest.extends).in_(select(AccessRequest.id).where(by_it, is_open))
     party = Party.TENANT_ADMIN if actor.role == Role.TENANT_ADMIN else Party.APPROVER
     closed = []
-    query = select(AccessRequest).where(*opened).order_by(col(AccessRequest.id)).with_for_update()
+    theirs = select(AccessRequest).where(is_open, or_(by_it, goes_on))
+    query = theirs.order_by(col(AccessRequest.id)).with_for_update()
     for request in session.orm.exec(query).all():
         session.orm.expunge(request)
         why = DecisionInput(Action.REVOKE, comment or CLOSED)

@@ -14,10 +14,10 @@ from lockbox.audit import events
 from lockbox.audit.canonical import Value
 from lockbox.audit.events import THE_CLOCK, Actor, AuditEvent
 from lockbox.database import Database, UnitOfWork, array, now
-from lockbox.errors import AlreadyDecided, CommentRequired, InvalidMove, NotYours
+from lockbox.errors import AlreadyDecided, CommentRequired, InvalidMove, NotYours, SignInAgain
 from lockbox.failpoints import failpoint
 from lockbox.identity import authentication, roles
-from lockbox.identity.roles import Caller, Mode, ProtectedField, Role, Side
+from lockbox.identity.roles import AuthMethod, Caller, Mode, ProtectedField, Role, Side
 from lockbox.notifications import outbox, recipients
 from lockbox.notifications.audience import AFTER_REVIEW, AFTER_REVIEW_OVERDUE, AFTER_REVIEW_REMINDER
 from lockbox.notifications.outbox import NotifiedMove
@@ -34,6 +34,7 @@ from lockbox.requests.transition import Origin, actor_for
 MOST_REMINDED = 200
 MOST_LISTED = 50
 FINDERS = (Party.APPROVER, Party.TENANT_ADMIN)
+BY_SIGN_IN = "An API token cannot give the finding. Sign in with a browser or use a token of your identity provider."
 SAY_WHY = "Say in a comment why you find this: the vendor reads it, and it is on record. Nothing was done yet."
 NO_REVIEW = "This request was not opened by break-glass. There is nothing to find about it."
 STILL_OPEN = "This access is still open. Revoke it, or wait for its end: the finding is about all of it."
@@ -164,6 +165,7 @@ def find(
     Raises:
         NotFound: there is no such request that the caller may know of.
         NotYours: the caller is not the one to say so.
+        SignInAgain: an API token was shown.
         InvalidMove: it was not opened by break-glass, or is still open.
         AlreadyDecided: there is a finding.
         CommentRequired: it does not say why.
@@ -174,6 +176,8 @@ def find(
     party = _party(scene.caller, request, scene.known)
     if party is None:
         raise NotYours("Only the customer's approvers and admins can give the finding.")
+    if scene.caller.means is AuthMethod.TOKEN:
+        raise SignInAgain(BY_SIGN_IN)
     state = now_is(State(request.state), request.version)
     row = session.execute(LOCK, {"request_id": request.id}).one_or_none() if request.break_glass else None
     if row is None:

@@ -135,13 +135,14 @@ def votes_on(
     """Return the approvals of a pre-approval; only those that people could still give so fill a seat.
 
     As with requests, a delegate speaks for those for whom they spoke then and still stand in, a code from a mail only
-    where it suffices, and a vote without a mark of ours for nobody. So does whoever has proposed it.
+    where it suffices, and a vote without a mark of ours for nobody. So do whoever has proposed it, and a delegate in
+    their place.
     """
-    seats = known.seats(UUID(str(row.tenant_id)))
+    proposer, seats = UUID(str(row.proposed_by)), known.seats(UUID(str(row.tenant_id)))
     return tuple(
-        Vote(person, Action.APPROVE, None, _seats(session, vote, terms) & seats.get(person, frozenset()))
+        Vote(person, Action.APPROVE, None, _seats(session, vote, terms) & seats.get(person, frozenset()) - {proposer})
         for vote in votes
-        if (person := UUID(str(vote.person_id))) != UUID(str(row.proposed_by))
+        if (person := UUID(str(vote.person_id))) != proposer
     )
 
 

@@ -162,6 +162,14 @@ def test_what_is_denied_meanwhile_is_not_overruled_either(world: World) -> None:
         world.act("max", Action.BREAK_GLASS, request.id, comment=WHY)
 
 
+def test_a_token_gives_no_finding(world: World) -> None:
+    request = ended(world)
+    world.people["ann"] = replace(world.people["ann"], means=AuthMethod.TOKEN)
+
+    with pytest.raises(SignInAgain, match="API token"):
+        find(world, "ann", request)
+
+
 def test_there_are_no_more_within_thirty_days_than_the_policy_says(world: World) -> None:
     third = asked(world)
     ended(world), ended(world, access_window=60)

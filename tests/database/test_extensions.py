@@ -12,6 +12,7 @@ from sqlalchemy.exc import DBAPIError
 
 from harness.clocks import StoppedClock
 from harness.people import HERE, SETTINGS, World
+from lockbox.admin import policies
 from lockbox.database import Database
 from lockbox.errors import Invalid, InvalidMove, LockboxError, NotFound, NotYours, WindowTooLong
 from lockbox.requests import extend, timers
@@ -19,6 +20,7 @@ from lockbox.requests.extend import AlreadyExtended, ExtensionInput
 from lockbox.requests.lifecycle import Action, State
 from lockbox.requests.models import AccessRequest
 from tests.database.scenes import at_once, door, moves_of, read, state_of, write, write_unchecked
+from tests.database.tenancy import does
 from tests.policy_setup import lay_down
 
 HOUR, MOMENT = timedelta(hours=1), timedelta(microseconds=1)
@@ -201,3 +203,17 @@ def test_a_window_for_break_glass_is_not_extended(world: World) -> None:
 
     with pytest.raises(InvalidMove, match="cannot be extended"):
         extended(world, first.id)
+
+
+def test_what_goes_on_from_a_window_that_the_vendor_opened_ends_as_the_customer_decides_again(
+    world: World, still: StoppedClock
+) -> None:
+    policy = lay_down(world, consent={"mode": "observe", "until": still.at + HOUR})
+    window = world.act("max", Action.ENDORSE, world.submit().id)
+    further = extended(world, window.id)
+    world.act("ann", Action.APPROVE, further.id)
+
+    does(world, "tara", policies.change, policy.model_copy(update={"consent": None}))
+
+    assert (further.mode, state_of(world.db, window.id)) == ("enforce", "revoked")
+    assert state_of(world.db, further.id) == "revoked"

@@ -15,15 +15,16 @@ from lockbox.admin import emergency_stop, pre_approvals, tenants
 from lockbox.admin.pre_approval_status import PreApprovalStatus, PreApprovalSummary
 from lockbox.admin.pre_approvals import PreApprovalInput
 from lockbox.database import Database
-from lockbox.errors import NobodyCanApprove, OwnRequest, PasskeyMustSign
-from lockbox.identity.roles import Role
+from lockbox.errors import NobodyCanApprove, OwnRequest, PasskeyMustSign, SignInAgain
+from lockbox.identity.roles import AuthMethod, Role
 from lockbox.requests.lifecycle import Action, State
 from lockbox.requests.models import AccessRequest
 from tests.database.scenes import MAILBOX, as_caller, at_once, door, moves_of, read, state_of, write, write_unchecked
+from tests.database.test_extensions import extended
 from tests.database.test_invariants import looked
 from tests.database.test_outcome_recipients import told
 from tests.database.verified_log import check_log_of_one_window
-from tests.policy_setup import lay_down, stand_in
+from tests.policy_setup import group, lay_down, signed_in, stand_in
 
 HOUR = 3600
 ALSO_APPROVER = "INSERT INTO memberships (id, person_id, tenant_id, role) VALUES (uuidv7(), :p, :t, 'approver')"
@@ -145,6 +146,37 @@ def test_everybody_who_would_be_asked_is_told_at_once_and_so_are_admins(world: W
     request = world.submit()
 
     assert told(world, request.id, "active") == dict.fromkeys(("erin", "ann", "amir", "abe", "tara"), 1)
+
+
+def test_a_delegate_of_whoever_proposes_it_gives_them_no_voice(world: World, superuser: Engine) -> None:
+    write(superuser, ALSO_APPROVER, p=world.people["tara"].person_id, t=world.tenant.id)
+    stand_in(world, "aude", "tara")
+    which = propose(world)
+
+    with pytest.raises(OwnRequest, match="stand in for whoever has proposed"):
+        approve(world, which, "aude")
+
+    stand_in(world, "aude", "amir")
+    lay_down(world, groups={"admins": group(world, "tara")}, stages=[{"group": "admins"}])
+    assert "1 more approval of the group admins" in approve(world, which, "aude").lacks
+
+
+def test_a_token_proposes_none(world: World) -> None:
+    world.people["tara"] = signed_in(world, "tara", AuthMethod.TOKEN)
+
+    with pytest.raises(SignInAgain):
+        propose(world)
+
+
+def test_what_was_to_go_on_from_its_window_ends_with_it(world: World) -> None:
+    which = in_force(world)
+    window = world.submit()
+    further = world.act("ann", Action.APPROVE, extended(world, window.id).id)
+
+    revoke(world, which)
+
+    assert [state_of(world.db, one.id) for one in (window, further)] == ["revoked", "revoked"]
+    assert events(world, "pre_approval_revoked")[0]["closed"] == [str(window.id), str(further.id)]
 
 
 def test_of_two_submits_at_once_for_the_last_use_one_opens(world: World, pool: ThreadPoolExecutor) -> None:

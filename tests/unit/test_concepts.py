@@ -1,10 +1,12 @@
 """The table of moves of docs/concepts.md is the table of moves."""
 
 import re
+from operator import attrgetter
 from pathlib import Path
 
 from lockbox.requests.lifecycle import MOVES, State
 
+_states_after = attrgetter("to", "instead", "pre_approved")
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "concepts.md"
 ROW = re.compile(r"^\| (\N{EN DASH}|[a-z]+) \| ([a-z_]+) \| ([a-z_, ]+) \| ([^|]+) \| [^|]+ \|$", re.MULTILINE)
 
@@ -17,7 +19,7 @@ def test_every_move_is_shown_and_no_other() -> None:
         shown[(None if state == "\N{EN DASH}" else state, action)] = (set(parties.split(", ")), set(words))
 
     known = {
-        (state, action): ({str(party) for party in move.by}, {str(to) for to in (move.to, move.instead) if to})
+        (state, action): (set(map(str, move.by)), {str(to) for to in _states_after(move) if to})
         for (state, action), move in MOVES.items()
     }
     assert shown == known
