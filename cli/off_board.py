@@ -73,7 +73,7 @@ def _export(transactions: OwnerTransactions, leaving: LeavingTenant, folder: Pat
     if leaving.erased_at is not None:
         raise stop("This tenant was erased. With --erase you get its statement.")
     with transactions() as session:
-        if leaving.closed_at is None:
+        if leaving.closed_at is None or not (folder / SNAPSHOT).exists():
             there = departures.snapshot(session, leaving.id)
             _write(folder / SNAPSHOT, json.dumps(there, ensure_ascii=False, indent=1).encode())
         departures.close(session, leaving.id, unasked=unasked)
@@ -86,6 +86,8 @@ def _erase(transactions: OwnerTransactions, leaving: LeavingTenant, folder: Path
     if leaving.erased_at is None:
         if leaving.digest is None:
             raise stop("Nothing was exported yet. Run this without --erase first.")
+        if not (folder / SNAPSHOT).exists():
+            raise stop(f"There is no {folder / SNAPSHOT}. Run this without --erase first.")
         if _digest(folder / LOG) != leaving.digest:
             raise stop(f"{folder / LOG} is not what was exported last. Run this without --erase first.")
         for done in departures.erase(transactions, leaving):

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import text
+from sqlalchemy import any_, literal, text
 from sqlmodel import col, select
 
 from lockbox.admin import erased_texts, erasure, legal_holds, retention
@@ -25,7 +25,9 @@ from lockbox.database import UnitOfWork, now
 from lockbox.errors import Conflict, NotFound
 from lockbox.identity import row_macs
 from lockbox.identity import tenants as registry
+from lockbox.identity.credentials import Token
 from lockbox.identity.models import PolicyVersion, Tenant
+from lockbox.identity.roles import BOUND_TO
 from lockbox.notifications import announcements
 from lockbox.requests.policy_rules import Policy
 
@@ -62,15 +64,19 @@ CLOSE = tuple(
         """,
         "DELETE FROM outbox WHERE tenant_id = :tenant",
         "DELETE FROM unsettled WHERE tenant_id = :tenant",
+        "UPDATE pre_approvals SET ended_at = :at WHERE tenant_id = :tenant AND ended_at IS NULL",
+        # Nobody is there any more to give a finding, or to be reminded of it.
+        """
+        UPDATE after_reviews SET remind_at = CAST('9999-12-31' AS timestamptz)
+        WHERE tenant_id = :tenant AND finding IS NULL
+        """,
         "UPDATE offboardings SET closed_at = :at WHERE tenant_id = :tenant",
     )
 )
 UNSEALED = text("SELECT count(*) FROM unsealed u JOIN events e ON e.id = u.event_id WHERE e.log_id = :tenant")
 EXPORTED = text("UPDATE offboardings SET size = :size, digest = :digest WHERE tenant_id = :tenant")
 LOG = text("SELECT id, tenant_id, size, kept_from, cleared_to FROM logs WHERE id = :tenant")
-NAMED_IN = text(
-    "SELECT id FROM requests WHERE tenant_id = :tenant AND justification <> 'erased' ORDER BY id LIMIT :most"
-)
+REQUESTS = text("SELECT id FROM requests WHERE tenant_id = :tenant AND id > :after ORDER BY id LIMIT :most")
 BEGAN = text(
     "SELECT body FROM events WHERE log_id = :tenant AND action = 'offboarding_begun' ORDER BY id DESC LIMIT 1"
 )
@@ -122,8 +128,14 @@ SNAPSHOT = {
     FROM tenants t LEFT JOIN retentions k ON k.tenant_id = t.id WHERE t.id = :tenant
     """),
     "members": text("""
-    SELECT p.id, p.name, p.email, m.role FROM memberships m JOIN people p ON p.id = m.person_id WHERE
-    m.tenant_id = :tenant ORDER BY p.name, m.role
+    SELECT p.id, p.name, p.email, m.role FROM memberships m JOIN people p ON p.id = m.person_id
+    WHERE m.tenant_id = :tenant
+    UNION ALL
+    SELECT p.id, p.name, p.email, NULL FROM events e
+    CROSS JOIN jsonb_array_elements_text(convert_from(e.body, 'UTF8')::jsonb -> 'members') AS k (id)
+    JOIN people p ON p.id = CAST(k.id AS uuid)
+    WHERE e.log_id = :tenant AND e.action = 'offboarding_begun'
+    ORDER BY name, role
     """),
     "policies": text("SELECT version, body, created_at FROM policies WHERE tenant_id = :tenant ORDER BY version"),
     "delegations": text("""
@@ -175,7 +187,10 @@ def find(session: UnitOfWork, slug: str, tenant_id: UUID | None = None) -> Leavi
 
 
 def snapshot(session: UnitOfWork, tenant_id: UUID) -> dict[str, Any]:
-    """Return what there is of a tenant beside its log: its members, policies, webhooks, observers and requests."""
+    """Return what there is of a tenant beside its log: its members, policies, webhooks, observers and requests.
+
+    Once it is closed, its members are those of before, without their roles.
+    """
     found = {
         name: [dict(row._mapping) for row in session.execute(query, {"tenant": tenant_id})]  # noqa: SLF001 - documented
         for name, query in SNAPSHOT.items()
@@ -268,15 +283,18 @@ def erase(transactions: Transactions, leaving: LeavingTenant) -> Iterator[str]:
 
 
 def _texts(transactions: Transactions, tenant_id: UUID) -> Iterator[str]:
-    count = 0
+    count, after = 0, UUID(int=0)
     while True:
         with transactions() as session:
-            ids = session.execute(NAMED_IN, {"tenant": tenant_id, "most": AT_ONCE}).scalars().all()
+            legal_holds.refuse_held(session.connection(), [tenant_id])
+            values = {"tenant": tenant_id, "after": after, "most": AT_ONCE}
+            ids = session.execute(REQUESTS, values).scalars().all()
             erased_texts.blank(session.connection(), ids)
         count += len(ids)
         if len(ids) < AT_ONCE:
             yield f"The texts of {count} requests were erased."
             return
+        after = ids[-1]
 
 
 def _members(session: UnitOfWork, tenant_id: UUID) -> list[UUID]:
@@ -290,7 +308,8 @@ def _people(transactions: Transactions, tenant_id: UUID, members: Sequence[UUID]
 
 
 def _rows(session: UnitOfWork, leaving: LeavingTenant, people: int) -> None:
-    """Erase the rows that name somebody, and say in both logs that it was done."""
+    """Erase the rows that name somebody, and say in both logs that it was done; nothing of it under a hold."""
+    legal_holds.refuse_held(session.connection(), [leaving.id])
     session.execute(erased_texts.PURPOSE)
     values = {"tenant": leaving.id, "slug": leaving.slug}
     for statement in BLANK:
@@ -302,6 +321,7 @@ def _rows(session: UnitOfWork, leaving: LeavingTenant, people: int) -> None:
             version.body = body
             version.mac = row_macs.mark(session, row_macs.policy(leaving.id, version.version, body))
             session.orm.add(version)
+    _unbind_tokens(session, f"{BOUND_TO}{leaving.slug}")
     tenant.slug = tenant.name = f"erased-{leaving.id.hex[-12:]}"
     registry.mark(session, tenant)
     at = now(session)
@@ -315,6 +335,15 @@ def _rows(session: UnitOfWork, leaving: LeavingTenant, people: int) -> None:
     }
     event = AuditEvent(at=at, action=TENANT_ERASED, actor=THE_OWNER, tenant_id=leaving.id, facts=facts)
     announcements.record(session, event)
+
+
+def _unbind_tokens(session: UnitOfWork, bound: str) -> None:
+    """Take a tenant out of the scopes of tokens: they name it, and its slug may be another customer's one day."""
+    for token in session.orm.exec(select(Token).where(literal(bound) == any_(col(Token.scopes)))):
+        is_ours = row_macs.is_held(session, token.mac, row_macs.token(token), token.id)
+        token.scopes = [one for one in token.scopes if one != bound]
+        token.mac = row_macs.mark(session, row_macs.token(token)) if is_ours else None
+        session.orm.add(token)
 
 
 def _names(statement: Any) -> set[str]:  # noqa: ANN401 - a statement

@@ -59,7 +59,7 @@ PLACES = text("SELECT DISTINCT tenant_id FROM memberships WHERE person_id = :id"
 # said of them, and in what they asked for. The origin of a refused sign-in goes with the account that it was for.
 DETAILS = text("""
 WITH said AS MATERIALIZED (
-    SELECT d.event_id, f.field, e.log_id, e.actor_id, e.request_id,
+    SELECT d.event_id, f.field, e.log_id, e.tenant_id, e.actor_id, e.request_id,
         nullif(convert_from(e.body, 'UTF8'), '')::jsonb AS body,
         lower(coalesce(CASE WHEN f.field = 'from_address' THEN d.fields #>> '{account,1}' END, f.said ->> 1)) AS value
     FROM event_details d JOIN events e ON e.id = d.event_id CROSS JOIN jsonb_each(d.fields) AS f (field, said)
@@ -70,7 +70,7 @@ WITH said AS MATERIALIZED (
         OR (f.field = 'comment' AND (e.action IN ('question', 'answer') OR :texts))
         OR (f.field = 'signed_content' AND :texts)
 ), theirs AS (
-    SELECT s.event_id, s.log_id, array_agg(s.field) AS fields FROM said s
+    SELECT s.event_id, s.log_id, s.tenant_id, array_agg(s.field) AS fields FROM said s
     WHERE CASE
         WHEN s.field IN ('address', 'user_agent', 'comment', 'credential', 'signed_content') THEN s.actor_id = :id
         WHEN s.field = 'name'
@@ -91,12 +91,13 @@ WITH said AS MATERIALIZED (
         ELSE s.body ->> 'person_id' = CAST(:id AS text) OR (s.actor_id = :id AND s.field = 'mailbox')
             OR s.value = ANY(:addresses)
         END
-    GROUP BY s.event_id, s.log_id
+    GROUP BY s.event_id, s.log_id, s.tenant_id
 ), gone AS (
     UPDATE event_details d SET fields = d.fields - t.fields FROM theirs t WHERE d.event_id = t.event_id
-    RETURNING t.log_id, cardinality(t.fields) AS number
+    RETURNING t.log_id, t.tenant_id, cardinality(t.fields) AS number
 )
-SELECT nullif(log_id, :vendor) AS tenant_id, sum(number) AS details FROM gone GROUP BY log_id
+SELECT nullif(log_id, :vendor) AS tenant_id, array_agg(DISTINCT tenant_id) AS about, sum(number) AS details
+FROM gone GROUP BY log_id
 """)
 # Mails to them: the server's answer may hold anything. Other people's answers may contain their address.
 TO_THEM = """
@@ -210,7 +211,8 @@ def erase(session: UnitOfWork, person_id: UUID, *, texts: bool = False) -> Erasu
     if texts:
         connection.execute(OWN_WORDS, {"id": person_id})
     places = {*connection.execute(PLACES, {"id": person_id}).scalars(), *(row.tenant_id for row in (*gone, *naming))}
-    legal_holds.refuse_held(connection, places)
+    # A hold also keeps what the vendor's own log says of the tenant.
+    legal_holds.refuse_held(connection, places.union(*(row.about for row in gone)))
     pseudonym = f"person {person_id.hex[-8:]}"
     values = {**named, "at": at, "name": pseudonym, "email": f"{person_id}@{DOMAIN}"}
     session.orm.expunge(person)

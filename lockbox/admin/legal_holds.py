@@ -23,6 +23,14 @@ LONGEST_REASON = 2000
 ADMINS = (Role.TENANT_ADMIN,)
 NO_HOLD = "Your side holds nothing of this tenant."
 HELD_ALREADY = "Your side holds this tenant already. Release it first, to give another reason."
+# Whoever erases shares it until their commit, so that nothing is erased once a hold was set.
+WAIT_FOR_ERASURE = text(
+    "SELECT pg_advisory_xact_lock(hashtextextended('legal hold of ' || CAST(:tenant AS uuid), 0))"
+)
+ERASING = text("""
+SELECT pg_advisory_xact_lock_shared(hashtextextended('legal hold of ' || one, 0))
+FROM unnest(CAST(:tenants AS uuid[])) AS one
+""")
 HELD = text("""
 SELECT DISTINCT t.slug FROM legal_holds h JOIN tenants t ON t.id = h.tenant_id
 WHERE h.tenant_id = ANY(:tenants) AND h.released_at IS NULL ORDER BY t.slug
@@ -70,6 +78,7 @@ def hold(session: UnitOfWork, caller: Caller, origin: Origin, slug: str, reason:
         permissions.require_fresh_operator(session, actor)
     else:
         permissions.require_fresh_admin(session, actor, tenant)
+    session.execute(WAIT_FOR_ERASURE, {"tenant": tenant.id})
     if _held(session, tenant, side) is not None:
         raise Conflict(HELD_ALREADY)
     at = now(session)
@@ -105,12 +114,14 @@ def release(session: UnitOfWork, caller: Caller, origin: Origin, slug: str) -> N
 
 
 def refuse_held(connection: Connection, tenants: Collection[UUID | None]) -> None:
-    """Check, as the database's owner, that none of these tenants is held.
+    """Check, as the database's owner, that none of these tenants is held, nor will be before the transaction ends.
 
     Raises:
         Conflict: one is; the sentence names them.
     """
-    held = connection.execute(HELD, {"tenants": [one for one in tenants if one]}).scalars().all()
+    of_tenants = {"tenants": sorted(one for one in tenants if one)}
+    connection.execute(ERASING, of_tenants)
+    held = connection.execute(HELD, of_tenants).scalars().all()
     if held:
         raise Conflict(
             f"Nothing was erased: there is a legal hold at {', '.join(held)}. Whoever set it has to release it first."

@@ -120,14 +120,14 @@ def remove(transactions: Transactions, log: Row[Any], end: int, since: datetime)
     `log` has the columns `id`, `tenant_id`, `kept_from` and `cleared_to`.
     """
     with transactions() as session:
+        if session.execute(IS_HELD, {"log_id": log.id, "start": log.cleared_to, "end": end}).scalar_one():
+            return
         marks = {"log_id": log.id, "end": end, "since": since}
         if end > log.kept_from and session.execute(KEPT, marks).scalar():
             announcements.record(session, _audit_event(session, log.id, log.tenant_id, end))
         failpoint("retention.before_record")
-        within = {"log_id": log.id, "start": log.cleared_to, "end": end}
-        is_held = session.execute(IS_HELD, within).scalar_one()
     failpoint("retention.after_record")
-    if end > log.cleared_to and not is_held:
+    if end > log.cleared_to:
         _clear(transactions, log.id, log.cleared_to, end)
         yield RemovedRange(log.id, log.cleared_to, end)
 

@@ -1,5 +1,6 @@
 """A tenant's data: how long its log is kept, legal holds that stop all of it, and asking to leave."""
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from functools import partial
 
@@ -16,6 +17,8 @@ from lockbox.admin.tenant_data import TenantData
 from lockbox.database import Database
 from lockbox.errors import Conflict, Invalid, NotFound, NotYours, SignInAgain
 from lockbox.identity.roles import AuthMethod, Side
+from lockbox.requests.lifecycle import Action
+from lockbox.requests.policy_rules import Policy
 from tests.database.audit_logs import last_change, recorded_changes
 from tests.database.mentions import mentions
 from tests.database.scenes import write_unchecked
@@ -173,3 +176,31 @@ def test_nobody_leaves_while_there_is_a_hold(world: World) -> None:
     with pytest.raises(Conflict):
         does(world, "tara", tenant_data.ask_to_leave)
     assert mentions(world.db, "offboarding_asked") == set()
+
+
+def test_a_hold_keeps_what_the_vendors_log_says_of_a_request_that_the_customer_never_saw(
+    api: Database, urls: Urls
+) -> None:
+    world = World.make(api, Policy())
+    world.act("erin", Action.CANCEL, world.fresh().id)
+    does(world, "tara", legal_holds.hold, WHY)
+
+    with pytest.raises(Conflict, match=f"legal hold at {world.tenant.slug}"):
+        erase(urls, world.people["erin"].person_id)
+
+
+def test_a_hold_waits_for_what_is_being_erased(
+    world: World, urls: Urls, superuser: Engine, pool: ThreadPoolExecutor
+) -> None:
+    """Nothing is erased any more once whoever sets it has an answer."""
+    request = denied(world, superuser)
+
+    with as_owner(urls.owner) as session:
+        erased_texts.erase(session, request)
+        held = pool.submit(does, world, "tara", legal_holds.hold, WHY)
+        with pytest.raises(TimeoutError):
+            held.result(timeout=0.2)
+
+    held.result(timeout=10)
+    with as_owner(urls.owner) as session, pytest.raises(Conflict):
+        erased_texts.erase(session, request)
