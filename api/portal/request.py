@@ -26,7 +26,8 @@ from config.settings import Settings
 from connectors.credential_requests import connections_of
 from gate import report_consents
 from lockbox.audit import event_search
-from lockbox.audit.report import FIRST_USED, LAST_USED, NOTIFIED, mailed
+from lockbox.audit.report import FIRST_USED, LAST_USED
+from lockbox.audit.reported_mails import NOTIFIED, mailed
 from lockbox.database import Database, UnitOfWork, now
 from lockbox.errors import (
     Conflict,

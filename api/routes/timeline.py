@@ -20,7 +20,7 @@ from api.schemas.requests import (
 )
 from lockbox.audit import event_search
 from lockbox.audit.event_search import RECIPIENT
-from lockbox.audit.report import NOTIFIED
+from lockbox.audit.reported_mails import NOTIFIED
 from lockbox.identity.roles import ProtectedField, ReaderRole, Side, may_read, origin_of, reader_roles
 from lockbox.notifications import delivery_status
 from lockbox.notifications.audience import knows_of

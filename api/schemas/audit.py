@@ -7,7 +7,8 @@ from uuid import UUID
 from pydantic import BaseModel
 
 from api.schemas.parts import PersonView
-from lockbox.audit.report import ReportedMails, ReportedUse
+from lockbox.audit.report import ReportedUse
+from lockbox.audit.reported_mails import ReportedMails
 
 
 class AuditEventView(BaseModel):

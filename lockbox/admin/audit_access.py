@@ -19,6 +19,7 @@ from lockbox.audit.export import Export, Pages
 from lockbox.audit.log import proofs
 from lockbox.audit.log.proofs import LogHead
 from lockbox.audit.report import ACTIVITY, Report, RequestRecord
+from lockbox.audit.reported_mails import NOTIFIED
 from lockbox.audit.verifier.approver_keys import ApproverKey, ApproverKeys
 from lockbox.database import Database, UnitOfWork, now
 from lockbox.errors import Invalid, NotFound, NotYours
@@ -242,7 +243,7 @@ def report(session: UnitOfWork, caller: Caller, origin: Origin, request_id: UUID
         _events(session, who, EventFilter(request=request_id, action=one), MOST_SAID) for one in reports.CONVERSED
     ]
     asked = [event for some in said for event in some]
-    told = _events(session, who, EventFilter(request=request_id, action=reports.NOTIFIED), MOST_SAID)
+    told = _events(session, who, EventFilter(request=request_id, action=NOTIFIED), MOST_SAID)
     ended = _events(session, who, EventFilter(request=request_id, action=reports.LAST_USED), 1)
     count = len(moves) + len(used) + len(asked) + len(told) + len(ended)
     record_read(session, who, origin, events.AUDIT_LOG_READ, asked={"request": str(request_id)}, count=count)
@@ -263,7 +264,7 @@ def _kept(request: AccessRequest) -> RequestRecord:
         reason_code=request.reason_code,
         state=request.state,
         moves=request.version,
-        opened_at=request.opened_at,
+        opened_at=request.opens_at or request.opened_at,
         closed_at=request.closed_at,
     )
 

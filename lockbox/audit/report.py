@@ -1,7 +1,7 @@
 """Report on one request: who asked, who decided, when it was open, and what was done inside."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -9,8 +9,9 @@ from uuid import UUID
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from lockbox.audit.event_search import RECIPIENT, RecordedEvent
-from lockbox.audit.verifier.approval_checks import SUBMISSION
+from lockbox.audit.event_search import RecordedEvent
+from lockbox.audit.reported_mails import ReportedMails, mailed
+from lockbox.audit.verifier.approval_checks import OPENS_AT, SUBMISSION
 from lockbox.audit.verifier.event_checks import submitted
 
 ACTIVITY = "activity"
@@ -36,6 +37,7 @@ DEEDS = {
     "submit": "submitted it",
     "endorse": "endorsed it",
     "approve": "approved it",
+    "break_glass": "opened it by break-glass",
     "deny": "denied it",
     "cancel": "cancelled it",
     "time_out": "timed it out",
@@ -46,14 +48,6 @@ DEEDS = {
     "answer": "answered",
 }
 CONVERSED = ("question", "answer")
-NOTIFIED = "notified"
-MAILED = {
-    "dead": "not delivered to",
-    "open": "still being sent to",
-    "moot": "no longer needed by",
-    "sent": "mailed to",
-}
-"""How a mail ended, as the audit log and a reader say it; what may matter to a reader comes first."""
 PAGES = Environment(
     loader=PackageLoader("lockbox.audit"),
     autoescape=True,
@@ -81,15 +75,6 @@ class ReportStep:
     def deed(self) -> str:
         """The action in words."""
         return DEEDS.get(self.action, self.action)
-
-
-@dataclass(frozen=True)
-class ReportedMails:
-    """How the mails about a step ended, in words; `deed` is the step, None for a reminder or a report."""
-
-    at: datetime
-    deed: str | None
-    said: str
 
 
 @dataclass(frozen=True)
@@ -131,7 +116,8 @@ class Report:
     `more` is whether there was more activity than listed; `sealed` is whether a checkpoint covers every step. `lost`
     are moves missing from the audit log, described by the request's row. `altered` are events whose columns
     contradict the body or whose body is not the sealed one. `questions` are the questions and answers in order.
-    `granted_actions` and `granted_resources` are what was granted if that is less than was asked. `mails` is who was
+    `opened_at` is when the window begins, None where it ended before. `granted_actions` and `granted_resources` are
+    what was granted if that is less than was asked. `mails` is who was
     notified by mail, `let_in` how often the gate let the engineer in, as a sentence.
     """
 
@@ -214,12 +200,13 @@ def report(
     steps = (*_submitted(first), *map(step, events))
     lost = _lost(events, kept)
     known = kept if kept and lost else None
-    opened = next((step.at for step in steps if step.to_state == OPEN), known.opened_at if known else None)
+    opening = next((event for event in events if event.to_state == OPEN), None)
     ended = next(
         (one.at for one in steps if one.from_state == OPEN != one.to_state), known.closed_at if known else None
     )
+    begins = _opens_at(opening) if opening else known.opened_at if known else None
+    opened = None if begins and ended and ended <= begins else begins
     facts = asked_for or (vars(kept) if kept else {})
-    opening = next((event for event in events if event.to_state == OPEN), None)
     return Report(
         tenant=tenant,
         **{name: facts[name] for name in ("request_id", "service", "actions", "resources", "reason_code")},
@@ -241,6 +228,11 @@ def report(
         granted_actions=_granted_actions(opening),
         granted_resources=_granted_resources(opening),
     )
+
+
+def _opens_at(opening: RecordedEvent) -> datetime:
+    """Return when the window begins that a move opens: at once, or at the time for which it was approved."""
+    return _moment(opening.said.get(OPENS_AT), opening.at)
 
 
 def _granted_actions(opening: RecordedEvent | None) -> tuple[str, ...] | None:
@@ -357,35 +349,6 @@ def _moment(said: object, otherwise: datetime) -> datetime:
         return datetime.fromisoformat(said) if isinstance(said, str) else otherwise
     except ValueError:
         return otherwise
-
-
-def mailed(said: Mapping[str, Any], recipients: Mapping[str, str]) -> str:
-    """Return how the mails about an event ended, by name as far as these are known, by their fields, else in numbers.
-
-    Args:
-        said: the body of an event `notified`.
-        recipients: its personal values.
-    """
-    listed = [(number, one) for number, one in _listed(said) if f"{RECIPIENT}_{number}" in recipients]
-    parts = []
-    for outcome, words in MAILED.items():
-        names = [recipients[f"{RECIPIENT}_{number}"].rpartition(" <")[0] for number, one in listed if one == outcome]
-        count = said.get(outcome)
-        others = (count if isinstance(count, int) else 0) - len(names)
-        if others > 0:
-            names.append(f"{others} {'person' if others == 1 else 'people'}")
-        if names:
-            parts.append(f"{words} {', '.join(names)}")
-    return "; ".join(parts)
-
-
-def _listed(said: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield the number and the outcome of each mail that an event lists, in their order."""
-    mails = said.get("mails")
-    for number, one in mails.items() if isinstance(mails, dict) else ():
-        match one:
-            case [str(_), str(_), str(outcome), *_]:
-                yield number, outcome
 
 
 def _mails(steps: Iterable[RecordedEvent], told: Iterable[RecordedEvent]) -> tuple[ReportedMails, ...]:

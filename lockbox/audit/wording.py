@@ -7,7 +7,8 @@ from datetime import datetime
 from typing import Any
 
 from lockbox.audit.event_search import RecordedEvent
-from lockbox.audit.report import ENGINEER, ERASED, NOTIFIED, PRINCIPAL, mailed, moment
+from lockbox.audit.report import ENGINEER, ERASED, PRINCIPAL, moment
+from lockbox.audit.reported_mails import NOTIFIED, mailed
 
 WORDS = {
     "submit": "submitted a request for access",

@@ -18,7 +18,7 @@ from lockbox.audit import events
 from lockbox.audit.canonical import Plain, Value, instant
 from lockbox.audit.event_search import RECIPIENT
 from lockbox.audit.events import THE_CLOCK, AuditEvent
-from lockbox.audit.report import NOTIFIED
+from lockbox.audit.reported_mails import NOTIFIED
 from lockbox.database import UnitOfWork, array, now
 from lockbox.failpoints import failpoint
 from lockbox.notifications.audience import REPORT

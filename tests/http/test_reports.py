@@ -1,6 +1,7 @@
 """The report on a request over HTTP: who asked, who decided, when it was open, what was done inside."""
 
 import json
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -77,6 +78,21 @@ def test_a_report_says_who_asked_who_decided_and_when_it_was_open(open_door: Ope
         "revoked",
         "exchange-online",
     )
+
+
+def test_a_window_that_was_approved_for_later_is_open_from_then_on_and_not_from_its_approval(door: Door) -> None:
+    start = datetime.now(UTC) + timedelta(hours=1)
+    request_id = door.file(not_before=start.isoformat()).json()["id"]
+    door.act("ann", "approve", request_id)
+
+    approved = reported(door, request_id)
+    door.act("ann", "revoke", request_id)
+    revoked = reported(door, request_id)
+
+    assert datetime.fromisoformat(approved["opened_at"]) == start
+    assert f"Open</th><td>from {start:%Y-%m-%d %H:%M:%S}Z on" in approved["page"]
+    assert (revoked["opened_at"], revoked["closed_at"]) == (None, None)
+    assert revoked["use"] == "It was never open: nobody had access."
 
 
 def test_a_report_says_who_of_ones_own_was_notified(open_door: OpenDoor, worker: Database) -> None:
