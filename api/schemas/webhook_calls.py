@@ -5,6 +5,7 @@ from uuid import UUID
 
 from pydantic import BaseModel
 
+from config.service_catalogue import Level
 from lockbox.requests.requester import Severity
 
 
@@ -36,18 +37,25 @@ class CaseFacts(BaseModel):
 
 
 class RequestCallData(BaseModel):
-    """The facts of a request: ids, state and clocks; no names."""
+    """The facts of a request: ids, state and clocks; no names of people.
+
+    `extends` is the request whose window it goes on from, `pre_approval_id` what opened it without asking, and
+    `opens_at` when an approved window begins, where that is later.
+    """
 
     request_id: UUID
     tenant: str
     tenant_id: UUID
     state: str
     severity: Severity | None = None
+    level: Level | None = None
+    context_names: list[str] = []
     mixed_alphabets: bool = False
     nobody_notified: bool = False
     break_glass: bool = False
     connection: ConnectionFacts | None = None
     extends: UUID | None = None
+    pre_approval_id: UUID | None = None
     opens_at: datetime | None = None
     case: CaseFacts | None = None
     answer_by: datetime | None

@@ -45,7 +45,8 @@ CHANGES = sorted(ACCOUNT_TITLES.keys() - PERSONAL)
 REPLAY = text("""
 SELECT s.number, e.id, e.at, e.action, e.from_state, e.to_state, e.deadline_at, e.request_id, e.tenant_id, e.body,
     t.slug, coalesce(r.granted_resources, r.resources, '{}') AS resources,
-    coalesce(r.break_glass, false) AS break_glass, r.severity
+    coalesce(r.break_glass, false) AS break_glass, r.severity, r.level, r.context, r.extends, r.opens_at,
+    r.pre_approval_id
 FROM seals s JOIN events e ON e.id = s.event_id LEFT JOIN tenants t ON t.id = e.tenant_id
 LEFT JOIN requests r ON r.id = e.request_id
 WHERE s.log_id = :log_id AND s.number >= :first AND s.number < :last
@@ -261,8 +262,13 @@ def _body(row: Row[Any], public_url: str) -> dict[str, Any]:
         mixed_alphabets=bool(mixed(row.resources)),
         nobody_notified="nobody_notified" in said,
         connection=TargetFailure.of(said) if row.action in CONNECTED else None,
+        opens_at=row.opens_at,
+        extends=row.extends,
         break_glass=row.break_glass,
         severity=row.severity,
+        level=row.level,
+        context_names=tuple(row.context or ()),
+        pre_approval_id=row.pre_approval_id,
     ).body(row.id, {}, public_url)
 
 

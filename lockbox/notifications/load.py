@@ -58,7 +58,7 @@ FROM_ROW = (
     *("reason_code", "justification", "case_ref", "access_window", "max_uses", "recipient_id", "recipient_name"),
     *("not_before", "opens_at", "extends", "break_glass", "finding", "finding_due", "level", "context"),
     *("recipient_address", "is_copy", "time_zone", "address", "user_agent", "submitted_at", "severity"),
-    *("case_system", "case_check", "case_url", "duplicate_of", "duplicate_reason"),
+    *("case_system", "case_check", "case_url", "duplicate_of", "duplicate_reason", "pre_approval_id"),
     *("employing_entity", "office_country", "physical_country", "directory_as_of"),
     *("sign_in", "sign_in_means", "signed_in_at"),
 )
@@ -133,7 +133,7 @@ SELECT n.id AS notification_id, n.channel, n.template, n.until_at, n.attempts, n
     r.severity, r.employing_entity, r.office_country, r.physical_country, r.directory_as_of, r.sign_in,
     r.sign_in_means, r.signed_in_at, r.created_at AS submitted_at,
     r.access_window, r.max_uses, r.not_before, r.opens_at, r.extends, r.break_glass, r.level, r.context, v.finding,
-    v.due_at AS finding_due, r.requester_id,
+    v.due_at AS finding_due, r.requester_id, r.pre_approval_id,
     t.name AS tenant, t.slug, t.id AS tenant_id, q.name AS requester,
     p.id AS recipient_id, coalesce(p.name, w.name, '') AS recipient_name,
     coalesce(x.email, p.email, w.email, '') AS recipient_address, w.id IS NOT NULL AS is_copy,

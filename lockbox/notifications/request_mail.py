@@ -18,10 +18,7 @@ from lockbox.identity.time_zones import clock_time, deadline
 from lockbox.notifications import mail_text, requester_text, window_report
 from lockbox.notifications.audience import AFTER_REVIEWS, BREAK_GLASS, CONVERSED, OPERATED, PROMPTS, RECEIPT, REPORT
 from lockbox.notifications.earlier_requests import EarlierRequest
-from lockbox.notifications.mail_text import (
-    counted,
-    duration,
-)
+from lockbox.notifications.mail_text import counted, duration
 from lockbox.notifications.models import Channel
 from lockbox.notifications.senders.protocol import OutgoingMail
 from lockbox.notifications.window_report import ClosedWindow
@@ -158,6 +155,7 @@ class RequestMail(LoadedNotification):
     duplicate_reason: str | None = None
     level: str | None = None
     context: Mapping[str, Any] | None = None
+    pre_approval_id: UUID | None = None
     submitted_at: datetime | None = None
     severity: str | None = None
     employing_entity: str | None = None

@@ -25,6 +25,7 @@ from lockbox.failpoints import failpoint
 from lockbox.identity.time_zones import clock_time
 from lockbox.notifications import account_mail, chat_text, mail_text
 from lockbox.notifications.account_mail import AccountMail
+from lockbox.notifications.audience import OPEN
 from lockbox.notifications.endpoints import PRIVATE_KEY, SecretVault, signers
 from lockbox.notifications.models import Format
 from lockbox.notifications.request_mail import RequestMail, TargetFailure, portal_address
@@ -40,6 +41,7 @@ GONE = 410
 WORTH_ANOTHER_TRY = frozenset({408, 425, 429})
 """The client errors that say nothing against the call itself; any other one settles it."""
 ASKS_TO_WAIT = frozenset({429, 503})
+WAITING = frozenset({"reviewing", "pending"})
 LONGEST_WAIT = timedelta(days=1)
 
 READ = text("""
@@ -134,10 +136,12 @@ def request_payload(
 
 @dataclass(frozen=True, kw_only=True)
 class RequestEvent:
-    """What a webhook says of an event of a request: ids, states and clocks; no reason, no names.
+    """What a webhook says of an event of a request: ids, states and clocks; no reason, no names of people.
 
     `mixed_alphabets` is whether the id of a resource mixes alphabets, `connection` what a target has to do with it,
-    `break_glass` whether it is, or was opened, by break-glass.
+    `break_glass` whether it is, or was opened, by break-glass. `context_names` are of the parameters that the
+    request gives, without what it gives for them: that is personal. `pre_approval_id` and `opens_at` are of the
+    window, and said from its opening on.
     """
 
     event_id: UUID
@@ -155,6 +159,9 @@ class RequestEvent:
     extends: UUID | None = None
     break_glass: bool = False
     severity: str | None = None
+    level: str | None = None
+    context_names: Sequence[str] = ()
+    pre_approval_id: UUID | None = None
 
     def body(self, call_id: UUID, place: Mapping[str, Any], public_url: str) -> dict[str, Any]:
         """Return the body of a call, which has its place among all of its endpoint's."""
@@ -166,16 +173,26 @@ class RequestEvent:
                 "tenant_id": str(self.tenant_id),
                 "state": self.state,
                 **({"severity": self.severity} if self.severity else {}),
+                **({"level": self.level} if self.level else {}),
+                **({"context_names": sorted(self.context_names)} if self.context_names else {}),
                 **({"mixed_alphabets": True} if self.mixed_alphabets else {}),
                 **({"nobody_notified": self.nobody_notified} if self.state == "timed_out" else {}),
                 **({"break_glass": True} if self.break_glass else {}),
                 **({"connection": asdict(self.connection)} if self.connection else {}),
                 **({"extends": str(self.extends)} if self.extends else {}),
-                **({"opens_at": instant(self.opens_at)} if self.opens_at else {}),
-                "answer_by": self._deadline("reviewing", "pending"),
-                "open_until": self._deadline("active"),
+                **self._opening(),
+                "answer_by": self._deadline(*WAITING),
+                "open_until": self._deadline(OPEN),
                 "url": portal_address(public_url, self.request_id),
             },
+        }
+
+    def _opening(self) -> dict[str, str]:
+        by = self.pre_approval_id if self.state not in WAITING else None
+        begins = self.opens_at if self.state == OPEN else None
+        return {
+            **({"pre_approval_id": str(by)} if by else {}),
+            **({"opens_at": instant(begins)} if begins else {}),
         }
 
     def _deadline(self, *states: str) -> str | None:
@@ -195,10 +212,13 @@ def _event_of(mail: RequestMail) -> RequestEvent:
         mixed_alphabets=bool(mixed(mail.resources)),
         nobody_notified=mail.nobody_notified,
         connection=mail.connection,
-        opens_at=mail.opens_at if mail.to_state == "active" else None,
+        opens_at=mail.opens_at,
         extends=mail.extends,
         break_glass=mail.break_glass,
         severity=mail.severity,
+        level=mail.level,
+        context_names=tuple(mail.context or ()),
+        pre_approval_id=mail.pre_approval_id,
     )
 
 

@@ -1,6 +1,7 @@
 """Events are replayed to whoever may read their log: as webhooks get them, in order, and none is ever left out."""
 
 import json
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -52,7 +53,9 @@ def test_a_replay_says_what_the_webhook_was_called_with(fresh_door: Door, worker
     post = Postbag(public_url="http://127.0.0.1:8000")
     world = fresh_door.world
     post.endpoint(world, "https://customer.example/", tenant_id=world.tenant.id)
-    opened = fresh_door.file(resources=["mailbox:аnna@contoso.example"]).json()["id"]  # noqa: RUF001
+    start = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+    names = ["mailbox:аnna@contoso.example"]  # noqa: RUF001
+    opened = fresh_door.file(resources=names, not_before=start, severity="S2").json()["id"]
     fresh_door.act("ann", "approve", opened)
     fresh_door.act("ann", "revoke", opened)
     added = fresh_door.call("tara", "POST", f"/v1/tenants/{world.tenant.slug}/observers", json={
@@ -73,6 +76,7 @@ def test_a_replay_says_what_the_webhook_was_called_with(fresh_door: Door, worker
         "request.revoked",
         "tenant.observer_added",
     ]
+    assert {"opens_at", "severity", "level"} <= items[1]["data"].keys()
     for call, item in zip(called, items, strict=True):
         assert item["id"] == item["event_id"] == call["event_id"]
         own = {name: value for name, value in call.items() if name not in {"id", "sequence", "previous"}}

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from datetime import UTC, datetime
 from uuid import UUID
 
 import pytest
@@ -13,6 +14,7 @@ from lockbox.requests.lifecycle import State
 from tests.each import each
 from tests.unit.sample_mail import ERIN, NUMBER, PAGE, PUBLIC, sample_mail
 
+OF_WINDOW = {"pre_approval_id": str(UUID(int=8)), "opens_at": "2026-11-24T12:00:00.000000Z"}
 TARGET = webhook.WebhookTarget(UUID(int=3), "https://calls.example", Format.JSON, False, b"", None, 7, UUID(int=97))
 
 
@@ -53,6 +55,27 @@ def test_only_the_vendors_webhooks_name_the_case() -> None:
 
     assert told["case"] == {"system": "helpdesk", "ref": "CASE-7", "url": page}
     assert "case" not in json.loads(payload(mail))["data"]
+
+
+def test_a_webhook_names_the_parameters_of_a_request_and_none_of_their_values() -> None:
+    mail = sample_mail(level="admin", context={"rows": 10, "environment": "s3cret"})
+
+    assert b"s3cret" not in payload(mail)
+    told = json.loads(payload(mail))["data"]
+    assert (told["level"], told["context_names"]) == ("admin", ["environment", "rows"])
+
+
+@pytest.mark.parametrize(
+    ("state", "is_said"), [("reviewing", set()), ("active", set(OF_WINDOW)), ("revoked", {"pre_approval_id"})]
+)
+def test_a_webhook_says_from_its_opening_on_what_opened_a_window(state: str, is_said: set[str]) -> None:
+    opens_at = datetime(2026, 11, 24, 12, tzinfo=UTC)
+    mail = sample_mail(template=state, to_state=state, pre_approval_id=UUID(int=8), opens_at=opens_at)
+
+    told = json.loads(payload(mail))["data"]
+
+    assert told.keys() & set(OF_WINDOW) == is_said
+    assert told.items() >= {name: OF_WINDOW[name] for name in is_said}.items()
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,8 @@ CHANGES: list[dict[str, Any]] = [
     {"state": "timed_out", "nobody_notified": True, "deadline_at": None},
     {"connection": TargetFailure(str(ONE), "orders-db", "unreachable")},
     {"connection": TargetFailure(str(ONE), "orders-db", None)},
+    {"extends": ONE, "opens_at": AT, "break_glass": True, "severity": "S1"},
+    {"level": "admin", "context_names": ("rows", "environment"), "pre_approval_id": ONE},
 ]
 
 
