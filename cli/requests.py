@@ -40,12 +40,13 @@ Words = Annotated[str, typer.Argument(help="the text; kept in the audit log", sh
 def list_requests(
     state: Annotated[str | None, typer.Option(help="pending, active, …")] = None,
     service: Annotated[str | None, typer.Option(help="such as exchange-online")] = None,
+    level: Annotated[str | None, typer.Option(help="read, change, export or admin")] = None,
     limit: Limit = 50,
     cursor: Cursor = None,
     output: Output = OutputFormat.TABLE,
 ) -> None:
     """List the requests that you may see, newest first."""
-    asked = {"state": state, "service": service, "limit": limit, "cursor": cursor}
+    asked = {"state": state, "service": service, "level": level, "limit": limit, "cursor": cursor}
     page = call("GET", at("requests"), params=asked)
     listing = request_table.requests(page["items"], in_file=output is OutputFormat.CSV)
     terminal.show(output, page, listing)

@@ -17,6 +17,7 @@ from api.portal import phrases
 from api.portal.pages import TAG, page, protect, status_of
 from api.portal.request import titles
 from api.schemas.parts import Words
+from config.service_catalogue import LEVELS, Level
 from config.settings import Settings
 from lockbox.admin import recovery
 from lockbox.audit.canonical import instant
@@ -82,6 +83,7 @@ class HistorySearchForm:
     since: str
     until: str
     text: str
+    level: str
 
     def query(self, **more: str) -> str:
         """Return the filters as a URL query."""
@@ -97,9 +99,10 @@ async def search_form(
     since: Annotated[str, Query(alias="from")] = "",
     until: Annotated[str, Query(alias="to")] = "",
     text: str = "",
+    level: str = "",
 ) -> HistorySearchForm:
     """Return the filters."""
-    return HistorySearchForm(*(value.strip() for value in (state, service, engineer, since, until, text)))
+    return HistorySearchForm(*(value.strip() for value in (state, service, engineer, since, until, text, level)))
 
 
 SearchFormDep = Annotated[HistorySearchForm, Depends(search_form)]
@@ -130,6 +133,7 @@ def list_all(
         is_filtered=any(asdict(sought).values()),
         is_first=not cursor,
         names=list(State),
+        levels=LEVELS,
         older=sought.query(cursor=found.next_cursor) if found.next_cursor else None,
         most_rows=MOST_ROWS,
         tallies=inbox.tallies_of(session, visitor.caller, [one.request for one in found.entries]),
@@ -180,6 +184,8 @@ def _filter(sought: HistorySearchForm, services: Mapping[str, str], zone: str) -
         raise Invalid(phrases.NO_STATE)
     if sought.service not in {"", *services}:
         raise Invalid(phrases.NO_SERVICE)
+    if sought.level not in {"", *LEVELS}:
+        raise Invalid(phrases.NO_LEVEL)
     first, last = _day(sought.since), _day(sought.until)
     if first and last and first > last:
         raise Invalid(phrases.DAYS_REVERSED)
@@ -193,7 +199,8 @@ def _filter(sought: HistorySearchForm, services: Mapping[str, str], zone: str) -
     except ValidationError:
         raise Invalid(phrases.TOO_LONG_A_SEARCH) from None
     state = State(sought.state) if sought.state else None
-    return RequestFilter(state, sought.service or None, None, after, until, engineer, text)
+    level = Level(sought.level) if sought.level else None
+    return RequestFilter(state, sought.service or None, None, after, until, engineer, text, level)
 
 
 def _day(written: str) -> date | None:

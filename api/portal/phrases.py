@@ -89,6 +89,7 @@ HISTORY_COLUMNS = (
 )
 NO_STATE = "There is no such state. Choose one from the list."
 NO_SERVICE = "There is no such service. Choose one from the list."
+NO_LEVEL = "There is no such level. Choose one from the list."
 DAYS_REVERSED = "The first day is after the last day. Choose an earlier first day."
 DAY_TOO_OLD = "Choose a day of this age."
 NO_DAY = "Write days as year, month and day, such as 2026-11-24."

@@ -46,6 +46,7 @@ from api.schemas.requests import (
     SignedApproval,
     WindowUsageView,
 )
+from config.service_catalogue import Level
 from config.settings import Settings
 from lockbox import text_rules
 from lockbox.audit import event_search
@@ -137,6 +138,7 @@ def list_requests(
     created_before: Instant | None = None,
     engineer: Words | None = None,
     text: Words | None = None,
+    level: Level | None = None,
     cursor: Annotated[str | None, Query(max_length=100)] = None,
     limit: Annotated[int, Query(ge=1, le=request_list.MOST_A_PAGE)] = 50,
 ) -> RequestPage:
@@ -147,7 +149,7 @@ def list_requests(
     other filter is searched in the newest 1,000 at a time: a page may hold fewer matches, or none, and its cursor
     goes on.
     """
-    wanted = RequestFilter(state, service, requester, created_after, created_before, engineer, text)
+    wanted = RequestFilter(state, service, requester, created_after, created_before, engineer, text, level)
     page = request_list.page(session, who, wanted, cursor=cursor, most=limit)
     items = [view(entry, who) for entry in page.entries]
     return RequestPage(items=items, next_cursor=page.next_cursor)

@@ -24,7 +24,7 @@ def get_statistics(who: CurrentUser, session: SessionDep, tenant: Slug | None = 
 
 @router.get("/export", response_class=Response, responses=problems(404) | {200: {"content": {"text/csv": {}}}})
 def export_statistics(who: CurrentUser, session: SessionDep, tenant: Slug | None = None) -> Response:
-    """Export the same figures as CSV: a row for the total, each month, service, engineer and reason."""
+    """Export the same figures as CSV: a row for the total, each month, service, engineer, reason, severity, level."""
     return csv_answer(statistics.read(session, who, tenant))
 
 

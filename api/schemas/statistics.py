@@ -7,7 +7,9 @@ from uuid import UUID
 from pydantic import BaseModel, Field
 
 from api.schemas.parts import PersonView
+from config.service_catalogue import Level
 from lockbox.admin.statistics import CountedGroup, RequestFigures, Statistics
+from lockbox.requests.requester import Severity
 
 Count = Annotated[int, Field(ge=0)]
 
@@ -59,6 +61,20 @@ class ReasonFiguresView(BaseModel):
     figures: FiguresView
 
 
+class SeverityFiguresView(BaseModel):
+    """The requests of one severity, or without one."""
+
+    severity: Severity | None
+    figures: FiguresView
+
+
+class LevelFiguresView(BaseModel):
+    """The requests of one level; those from before levels have none."""
+
+    level: Level | None
+    figures: FiguresView
+
+
 class StatisticsView(BaseModel):
     """Twelve months of requests, by the month of their submission; the last month goes on.
 
@@ -75,6 +91,8 @@ class StatisticsView(BaseModel):
     services: list[ServiceFiguresView]
     engineers: list[EngineerFiguresView]
     reasons: list[ReasonFiguresView]
+    severities: list[SeverityFiguresView]
+    levels: list[LevelFiguresView]
 
     @classmethod
     def of(cls, found: Statistics) -> "StatisticsView":
@@ -89,6 +107,14 @@ class StatisticsView(BaseModel):
             services=[ServiceFiguresView(service=one.name, figures=_figures(one.figures)) for one in found.services],
             engineers=[_engineer(one, one.id) for one in found.engineers if one.id],
             reasons=[ReasonFiguresView(reason_code=one.name, figures=_figures(one.figures)) for one in found.reasons],
+            severities=[
+                SeverityFiguresView(severity=Severity(one.name) if one.name else None, figures=_figures(one.figures))
+                for one in found.severities
+            ],
+            levels=[
+                LevelFiguresView(level=Level(one.name) if one.name else None, figures=_figures(one.figures))
+                for one in found.levels
+            ],
         )
 
 

@@ -1,6 +1,6 @@
 """Count what became of a tenant's requests, month by month, from a bounded number of the newest."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import Any
@@ -8,6 +8,7 @@ from uuid import UUID
 
 from sqlalchemy import Row, text
 
+from config.service_catalogue import LEVELS
 from lockbox.admin import permissions, tenants
 from lockbox.audit.export import row
 from lockbox.database import UnitOfWork, now
@@ -15,6 +16,7 @@ from lockbox.errors import Invalid, NotYours
 from lockbox.identity import authentication
 from lockbox.identity.models import Tenant
 from lockbox.identity.roles import Caller, Role
+from lockbox.requests.requester import Severity
 
 MOST_COUNTED = 10_000
 """How many of the newest requests are counted: the statement reads no more, however long the history is."""
@@ -27,13 +29,13 @@ NEWEST_OF_ALL = "ORDER BY id DESC"
 # A bound by time would have Postgres read everybody's requests of that time: the newest are read, then filtered.
 COUNTED = """
 WITH looked AS MATERIALIZED (
-    SELECT service, requester_id, reason_code, mode, state, break_glass,
+    SELECT service, requester_id, reason_code, severity, level, mode, state, break_glass,
         created_at, asked_at, opened_at, opens_at, closed_at,
         deadline_at
     FROM requests {newest} LIMIT {most}
 ), counted AS MATERIALIZED (
-    SELECT date_trunc('month', created_at, 'UTC') AS month, service, requester_id, reason_code, state,
-        opened_at IS NOT NULL AS was_opened, mode = 'enforce' AND NOT break_glass AS was_asked,
+    SELECT date_trunc('month', created_at, 'UTC') AS month, service, requester_id, reason_code, severity, level,
+        state, opened_at IS NOT NULL AS was_opened, mode = 'enforce' AND NOT break_glass AS was_asked,
         break_glass AND opened_at IS NOT NULL AS by_break_glass,
         CASE WHEN mode = 'enforce' AND NOT break_glass AND (opened_at IS NOT NULL OR state = 'denied')
             THEN extract(epoch FROM coalesce(opened_at, closed_at) - asked_at) END AS answered_after,
@@ -41,7 +43,8 @@ WITH looked AS MATERIALIZED (
             - coalesce(opens_at, opened_at))) AS open_for
     FROM looked WHERE created_at >= :since AND asked_at IS NOT NULL
 ), grouped AS (
-    SELECT month, service, requester_id, reason_code, grouping(month, service, requester_id, reason_code) AS kind,
+    SELECT month, service, requester_id, reason_code, severity, level,
+        grouping(month, service, requester_id, reason_code, severity, level) AS kind,
         count(*) AS requests,
         count(*) FILTER (WHERE was_opened AND was_asked) AS approved,
         count(*) FILTER (WHERE state = 'denied') AS denied,
@@ -56,7 +59,7 @@ WITH looked AS MATERIALIZED (
         count(*) FILTER (WHERE state = 'expired') AS expired,
         percentile_cont(0.5) WITHIN GROUP (ORDER BY answered_after) AS median_answer_seconds,
         coalesce(sum(open_for), 0) AS open_seconds
-    FROM counted GROUP BY GROUPING SETS ((), (month), (service), (requester_id), (reason_code))
+    FROM counted GROUP BY GROUPING SETS ((), (month), (service), (requester_id), (reason_code), (severity), (level))
 ), placed AS (
     SELECT *,
         row_number() OVER (PARTITION BY kind ORDER BY requests DESC, service, reason_code, requester_id) AS place
@@ -69,7 +72,7 @@ WHERE g.month IS NOT NULL OR g.place <= {top} ORDER BY g.kind, g.month, g.place
 """
 OF_TENANT = text(COUNTED.format(newest=NEWEST_OF_TENANT, most=MOST_COUNTED, top=MOST_TOP))
 OF_ALL = text(COUNTED.format(newest=NEWEST_OF_ALL, most=MOST_COUNTED, top=MOST_TOP))
-MONTH, SERVICE, ENGINEER, REASON, TOTAL = 7, 11, 13, 14, 15
+MONTH, SERVICE, ENGINEER, REASON, SEVERITY, LEVEL, TOTAL = 31, 47, 55, 59, 61, 62, 63
 """What a row is grouped by: the bits of what it is not."""
 
 
@@ -101,7 +104,10 @@ class RequestFigures:
 
 @dataclass(frozen=True)
 class CountedGroup:
-    """The requests of one service, engineer or reason; `id` is the engineer's, `name` what people read."""
+    """The requests of one service, engineer, reason, severity or level; `id` is the engineer's.
+
+    `name` is what people read, empty where requests name no severity or, of earlier versions, no level.
+    """
 
     name: str
     figures: RequestFigures
@@ -125,6 +131,8 @@ class Statistics:
     services: Sequence[CountedGroup]
     engineers: Sequence[CountedGroup]
     reasons: Sequence[CountedGroup]
+    severities: Sequence[CountedGroup]
+    levels: Sequence[CountedGroup]
 
 
 def read(session: UnitOfWork, caller: Caller, slug: str | None) -> Statistics:
@@ -147,7 +155,7 @@ def read(session: UnitOfWork, caller: Caller, slug: str | None) -> Statistics:
 
 
 def table(found: Statistics) -> Iterator[bytes]:
-    """Yield the same figures as CSV: one row for the total, each month, service, engineer and reason."""
+    """Yield the same figures as CSV: a row for the total, each month, service, engineer, reason, severity, level."""
     columns = [one.name for one in fields(RequestFigures)]
     yield row(["group", "name", *columns])
     months = [CountedGroup(f"{month:%Y-%m}", figures) for month, figures in found.months]
@@ -157,6 +165,8 @@ def table(found: Statistics) -> Iterator[bytes]:
         "service": found.services,
         "engineer": found.engineers,
         "reason": found.reasons,
+        "severity": found.severities,
+        "level": found.levels,
     }
     for name, members in groups.items():
         for one in members:
@@ -192,7 +202,14 @@ def _statistics(tenant: Tenant | None, since: datetime, until: datetime, rows: S
             if one.kind == ENGINEER
         ],
         [CountedGroup(one.reason_code, _figures(one)) for one in rows if one.kind == REASON],
+        _in_order(Severity, {one.severity: one for one in rows if one.kind == SEVERITY}),
+        _in_order(LEVELS, {one.level: one for one in rows if one.kind == LEVEL}),
     )
+
+
+def _in_order(names: Iterable[str], found: Mapping[str | None, Row[Any]]) -> list[CountedGroup]:
+    """Return groups in the order of these names, that without a name last."""
+    return [CountedGroup(name or "", _figures(found[name])) for name in (*names, None) if name in found]
 
 
 def _figures(found: Row[Any]) -> RequestFigures:

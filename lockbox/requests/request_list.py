@@ -40,6 +40,7 @@ from sqlalchemy.orm import aliased
 from sqlalchemy.sql.elements import SQLCoreOperations
 from sqlmodel import col
 
+from config.service_catalogue import Level
 from lockbox.database import UnitOfWork
 from lockbox.errors import Invalid
 from lockbox.identity import authentication
@@ -87,6 +88,7 @@ class RequestFilter:
     created_before: datetime | None = None
     engineer: str | None = None
     text: str | None = None
+    level: Level | None = None
 
 
 @dataclass(frozen=True)
@@ -296,6 +298,7 @@ def _filters(caller: Caller, wanted: RequestFilter, rows: type[AccessRequest]) -
     filters = (
         None if wanted.requester is None else col(rows.requester_id) == wanted.requester,
         None if wanted.state is None or wanted.state in OPEN_STATES else col(rows.state) == wanted.state,
+        None if wanted.level is None else col(rows.level) == wanted.level,
         None if wanted.service is None else col(rows.service) == wanted.service,
         None if wanted.created_after is None else col(rows.created_at) > wanted.created_after,
         None if wanted.created_before is None else col(rows.created_at) < wanted.created_before,

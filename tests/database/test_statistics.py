@@ -16,6 +16,7 @@ from lockbox.identity import authentication
 from lockbox.identity.roles import Mode, Role, RoleGrant
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
+from lockbox.requests.requester import Severity
 from tests.database.scenes import write_unchecked
 
 MOVED = """
@@ -123,6 +124,16 @@ def test_services_engineers_and_reasons_come_the_most_frequent_first(world: Worl
     assert [(one.name, one.figures.approved) for one in found.reasons] == [("vendor_alert", 2), ("support_case", 1)]
 
 
+def test_severities_and_levels_are_counted_in_their_order_and_what_names_none_last(world: World) -> None:
+    for severity, action in ((None, "read"), (Severity.S3, "export"), (Severity.S1, "read"), (Severity.S3, "read")):
+        opened(world, severity=severity, actions=[action])
+
+    found = read(world)
+
+    assert [(one.name, one.figures.requests) for one in found.severities] == [("S1", 1), ("S3", 2), ("", 1)]
+    assert [(one.name, one.figures.approved) for one in found.levels] == [("read", 3), ("export", 1)]
+
+
 def test_what_opened_without_the_customers_answer_is_no_approval(api: Database) -> None:
     world = World.make(api, Policy(), Mode.OBSERVE)
     world.act("max", Action.ENDORSE, world.submit().id)
@@ -215,6 +226,8 @@ def test_the_table_has_the_same_figures_and_no_formula(world: World, superuser: 
     head, total, *rest = (line.split(",") for line in lines)
     assert head[:4] == ["group", "name", "requests", "approved"]
     assert total[:4] == ["total", "", "1", "1"]
-    assert [line[0] for line in rest] == ["month"] * MONTHS + ["service", "engineer", "reason"]
+    assert [line[0] for line in rest[MONTHS - 1 :]] == [
+        *("month", "service", "engineer", "reason", "severity", "level")
+    ]
     assert all(len(line) == len(head) for line in rest)
-    assert rest[-2][1] == "'=HYPERLINK(1)"
+    assert rest[-4][1] == "'=HYPERLINK(1)"

@@ -37,6 +37,7 @@ FILTERS = (
     {},
     *({"state": state} for state in STATES),
     {"service": "onedrive"},
+    {"level": "admin"},
     {"text": "nowhere to be found"},
     {"text": "CASE-0000"},
     {"created_after": "2026-03-01T00:00:00Z", "created_before": "2026-03-02T00:00:00Z"},

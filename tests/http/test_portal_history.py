@@ -70,12 +70,13 @@ def test_each_filter_leaves_what_fits_it_alone(open_portal: OpenPortal) -> None:
     world = portal.world
     denied = world.fresh(case_ref="CASE-7")
     world.act("ann", Action.DENY, denied.id)
-    other = world.fresh("eve", service="sharepoint-online", justification="A library is locked")
+    other = world.fresh("eve", service="sharepoint-online", justification="A library is locked", actions=["export"])
     browser = reader(portal)
     looked_for = {
         "state=denied&text=CASE-7": denied,
         "service=sharepoint-online": other,
         "engineer=EVE": other,
+        "level=export": other,
         "text=library": other,
         f"text={denied.resources[0].partition('@')[0]}": denied,
         f"text={other.id}": other,
@@ -112,6 +113,7 @@ def test_days_are_those_of_the_readers_time_zone(open_portal: OpenPortal) -> Non
     ("query", "sentence"),
     [
         ("service=exchange-online&state=open", "There is no such state"),
+        ("level=nothing", "There is no such level"),
         ("service=nothing", "There is no such service"),
         ("from=24.11.2026", "Write days as year, month and day"),
         ("from=2026-02-30", "Write days as year, month and day"),
@@ -229,7 +231,7 @@ def test_a_table_is_refused_for_a_filter_that_is_none(portal: Portal) -> None:
 def test_what_was_looked_for_is_text_and_nothing_else(portal: Portal) -> None:
     browser = reader(portal)
 
-    for name in ("text", "engineer", "state", "service", "from", "to"):
+    for name in ("text", "engineer", "state", "service", "level", "from", "to"):
         page = browser.get(f"/requests?{name}={quote(HOSTILE)}")
 
         assert "<img" not in page.text

@@ -79,6 +79,8 @@ def test_filters_narrow_and_combine(fresh_door: Door) -> None:
     assert ids(door, "ann", state="active") == [opened]
     assert ids(door, "ann", state="pending") == [other, mine]
     assert ids(door, "ann", service="onedrive") == [other]
+    assert ids(door, "ann", service="onedrive", level="read") == [other]
+    assert ids(door, "ann", level="admin") == []
     assert ids(door, "ann", requester=eve) == [opened, other]
     assert ids(door, "ann", requester=eve, state="pending") == [other]
     assert ids(door, "ann", created_after=when) == [opened]

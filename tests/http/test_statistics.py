@@ -46,6 +46,8 @@ def test_the_api_and_its_csv_say_the_same(fresh_door: Door) -> None:
     assert [one["month"] for one in found["months"]] == [one["name"] for one in rows if one["group"] == "month"]
     assert found["engineers"][0]["engineer"]["name"] == "Erin"
     assert found["total"]["approved"] == 1
+    assert [one["severity"] for one in found["severities"]] == [None]
+    assert [one["level"] or "" for one in found["levels"]] == [one["name"] for one in rows if one["group"] == "level"]
 
 
 def test_another_tenants_figures_are_not_found(fresh_door: Door) -> None:
@@ -62,7 +64,15 @@ def test_the_page_shows_figures_charts_and_the_top_lists(portal: Portal) -> None
     assert "Statistics of Contoso" in page.words
     assert "Requests 2" in page.words
     assert "Approved 1" in page.words
-    for words in ("Requests and answers by the month", "Exchange Online", "Erin", "Eve", "Support case"):
+    for words in (
+        "Requests and answers by the month",
+        "Exchange Online",
+        "Erin",
+        "Eve",
+        "Support case",
+        "None given",
+        "Levels",
+    ):
         assert words in page.words
     assert "exchange-online" not in page.words
     assert "/statistics" in page.read.links
