@@ -19,6 +19,7 @@ def preview(found: Mapping[str, Any]) -> Facts:
             "First state": WORDS[found["first_state"]][0],
             "Mode": found["mode"],
             "Level": found["level"],
+            "Pre-approval": _opened_by(found),
             "Policy": f"version {found['policy_version']}",
             "Reviewed by": ", ".join(found["reviewers"]),
             "Reviewers asked first": ", ".join(found["reviewers_asked_first"]),
@@ -56,6 +57,14 @@ def what_if(found: Mapping[str, Any]) -> Facts:
             "Time to answer": Duration(terms["approval_window"]),
         }
     )
+
+
+def _opened_by(found: Mapping[str, Any]) -> str:
+    """Return the pre-approval that would open it, and when."""
+    if not found["pre_approval_id"]:
+        return ""
+    when = "at once" if found["first_state"] == "active" else "once a manager has endorsed it"
+    return f"{found['pre_approval_id']} opens it {when}; nobody of the customer is asked"
 
 
 def _stage(one: Mapping[str, Any]) -> str:

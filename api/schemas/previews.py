@@ -28,6 +28,7 @@ class PreviewView(BaseModel):
 
     `can_be_submitted` is whether it would be accepted. `notified_first` are the people of the customer whom it would
     reach first, asked or notified of a window opened without them; `endpoints` is how many of its webhooks.
+    `pre_approval_id` would open it without asking them, at once or, if it is reviewed first, as it is endorsed.
     """
 
     can_be_submitted: bool
@@ -46,6 +47,7 @@ class PreviewView(BaseModel):
     obstacles: list[str]
     duplicate_of: UUID | None
     level: Level
+    pre_approval_id: UUID | None
 
 
 class WhatIfInput(RequestBody):

@@ -227,8 +227,9 @@ def _evaluation(  # noqa: PLR0917 - what is asked, by whom, and what it meets
     begins, found = submission.not_before if submission else None, rules.break_glasses
     mode = effective_mode(tenant.mode, policy.consent, max(at, begins or at))
     covered = None
-    # What begins later, or extends a window, is asked as ever; so is what was denied.
-    if submission and rules.pre_approvals and begins is None and customer_decides(mode) and not rules.was_denied:
+    # What begins later, or extends a window, is asked as ever; so is what was denied, and break-glass asks nobody.
+    is_coverable = begins is None and not rules.was_denied and not found and customer_decides(mode)
+    if submission and rules.pre_approvals and is_coverable:
         scene = CoverageContext(tenant.id, ask, submission.access_window, policy, terms, policy.groups, known)
         covered = pre_approvals.covering(session, rules.pre_approvals, scene)
     return Evaluation(

@@ -199,6 +199,7 @@ class Preview:
     """What a submission would meet now: `obstacles` say why nobody could approve it, `lacks` what it misses.
 
     `notified_first` are those of the customer whom it would reach first, `endpoints` how many of its webhooks.
+    `pre_approval_id` is what would open it without asking them, as it is submitted or, in review, as it is endorsed.
     """
 
     tenant_name: str
@@ -217,6 +218,7 @@ class Preview:
     obstacles: tuple[str, ...]
     level: Level | None
     duplicate_of: UUID | None = None
+    pre_approval_id: UUID | None = None
 
 
 def preview(
@@ -228,7 +230,7 @@ def preview(
         NotYours, UnknownTenant, TenantSuspended, UnknownService, UnknownEngineer: as when it is submitted.
     """
     evaluation = evaluate_request(session, caller, submission, services)
-    decides = customer_decides(evaluation.mode) and not evaluation.break_glass
+    decides = _is_asked(evaluation)
     reviewing = evaluation.first_state is State.REVIEWING
     names, found = _names(session, evaluation), first_recipients(session, evaluation)
     return Preview(
@@ -250,7 +252,13 @@ def preview(
         obstacles=tuple(evaluation.obstacles()),
         duplicate_of=evaluation.duplicate,
         level=evaluation.level,
+        pre_approval_id=evaluation.pre_approval.id if evaluation.pre_approval else None,
     )
+
+
+def _is_asked(evaluation: Evaluation) -> bool:
+    """Whether the customer would be asked."""
+    return customer_decides(evaluation.mode) and not (evaluation.break_glass or evaluation.pre_approval)
 
 
 def _duplicate(submission: RequestInput, evaluation: Evaluation) -> Iterator[tuple[str, str]]:
@@ -259,18 +267,19 @@ def _duplicate(submission: RequestInput, evaluation: Evaluation) -> Iterator[tup
 
 
 def first_recipients(session: UnitOfWork, evaluation: Evaluation) -> PreviewRecipients:
-    """Return whom of the customer it would reach first: by asking, or by saying that the vendor opened it alone."""
-    asks = customer_decides(evaluation.mode) and not evaluation.break_glass
+    """Return whom of the customer it would reach first: by asking, or by saying that it was opened unasked."""
+    asks = _is_asked(evaluation)
+    is_first = asks or evaluation.first_state is State.ACTIVE
     opens = Action.BREAK_GLASS if evaluation.break_glass else Action.ENDORSE
     move = NotifiedMove(
         request_id=NOBODY,
         tenant_id=evaluation.tenant.id,
         requester_id=evaluation.requester_id,
-        actor=Actor(None, Party.ENGINEER if asks else Party.MANAGER),
-        action=Action.SUBMIT if asks else opens,
+        actor=Actor(None, Party.ENGINEER if is_first else Party.MANAGER),
+        action=Action.SUBMIT if is_first else opens,
         mode=evaluation.mode,
         service=evaluation.service,
-        from_state=None if asks else State.REVIEWING,
+        from_state=None if is_first else State.REVIEWING,
         to_state=State.PENDING if asks else State.ACTIVE,
         asked_at=evaluation.at,
         at=evaluation.at,

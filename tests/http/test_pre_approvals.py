@@ -10,6 +10,7 @@ from lockbox.requests.lifecycle import State
 from tests.http.door import Door
 from tests.http.places import pre_approval
 from tests.http.portal import Portal
+from tests.http.test_portal_new_request import asks, previewed
 from tests.http.test_portal_tenant_admin import entered
 
 BAD: dict[str, tuple[dict[str, Any], str]] = {
@@ -42,11 +43,14 @@ def test_what_is_proposed_and_approved_opens_a_request_at_once_until_it_is_revok
     one = made.json()["id"]
     before = door.file(access_window=900).json()
     approved = post(door, "ann", f"/{one}/approve")
+    previewed = door.call("erin", "POST", "/v1/requests/preview", json=door.world.body(access_window=900)).json()
     opened = door.file(access_window=900, resources=["mailbox:anna@x.example"])
 
     assert (made.status_code, made.json()["status"], made.json()["lacks"]) == (201, "pending", ["1 more approval"])
     assert before["state"] == "pending"
     assert (approved.status_code, approved.json()["status"]) == (200, "in_force")
+    assert (previewed["pre_approval_id"], previewed["first_state"], previewed["asked_first"]) == (one, "active", [])
+    assert {"Ann", "Tara"} <= {reached["name"] for reached in previewed["notified_first"]}
     said = opened.json()
     assert (said["state"], said["open"], said["pre_approval_id"], said["asked"]) == ("active", True, one, 0)
 
@@ -92,6 +96,7 @@ def test_an_admin_proposes_on_the_page_and_an_approver_approves_and_revokes_ther
     proposed = tara.submit(tara.get(here), here, **fields)
     waiting = ann.get(here)
     approved = ann.submit(waiting, "/approve")
+    preview = previewed(asks(portal), portal, access_window="900", resources="mailbox:anna@contoso.example")
     opened = portal.world.submit(access_window=900)
     request = ann.get(f"/requests/{opened.id}")
     revoked = ann.submit(ann.get(here), "/revoke")
@@ -101,6 +106,8 @@ def test_an_admin_proposes_on_the_page_and_an_approver_approves_and_revokes_ther
     assert "waits for approval" in waiting.words
     assert "Needs 1 more approval." in waiting.words
     assert "in force" in approved.words
+    assert "has approved such requests beforehand. Access opens at once" in preview.words
+    assert "Approvals needed" not in preview.words
     assert opened.state is State.ACTIVE
     assert "nobody was asked" in request.words
     assert "revoked" in revoked.words
