@@ -159,8 +159,6 @@ def check(export: bytes, keys: list[str], seen: tuple[str, ...] = ()) -> int:
     _events(events, first["log"], whole=first["whole"], gone=gone)
     _approvals(in_order(events) if first["whole"] else events, [key for key in keys if key not in of_logs])
     _uses(events)
-    if first["whole"] and not gone:
-        _pre_approved(said)
     return len(events)
 
 
@@ -308,23 +306,6 @@ def _file(submitted: dict[str, Any], line: dict[str, Any], fields: dict[str, Any
         submitted, resources = submitted[request]
         must(order.index(submitted["mode"]) < order.index(fields["mode"]), "a mode got looser")
         submitted[request] = submitted | {"mode": fields["mode"]}, resources
-
-
-def _pre_approved(events: list[dict[str, Any]]) -> None:
-    """Check that what a pre-approval opened is within it, and was approved by somebody else than its proposer."""
-    of = [one for one in events if "pre_approval_id" in one]
-    for which in {one["pre_approval_id"] for one in of}:
-        mine = [one for one in of if one["pre_approval_id"] == which]
-        (proposed,) = [one for one in mine if one["action"] == "pre_approval_proposed"]
-        yes = {one["actor_id"] for one in mine if one["action"] == "pre_approval_approved"} - {proposed["actor_id"]}
-        ended = min((one["at"] for one in mine if one["action"] == "pre_approval_revoked"), default="9")
-        windows = [one for one in mine if one["seq"] is not None and one["to_state"] == "active"]
-        must(len(windows) <= proposed["max_uses"], "a pre-approval was used too often")
-        for one in windows:
-            asked = one.get("submission", one)
-            must(bool(one["approved_by"]) and set(one["approved_by"]) <= yes, "nobody approved the pre-approval")
-            must(one["at"] <= ended and one["deadline_at"] <= proposed["ends_at"], "the pre-approval was over")
-            must(set(asked["actions"]) <= set(proposed["actions"]), "other actions than were approved beforehand")
 
 
 def _uses(events: list[dict[str, Any]]) -> None:

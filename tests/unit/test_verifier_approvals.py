@@ -53,6 +53,7 @@ def approval(signer: Ed25519PrivateKey = SIGNER, **changes: Any) -> dict[str, st
     }
     hashed = hashlib.sha256(canonical(said | changes)).hexdigest()
     window = {name: (said | changes)[name] for name in ("request_id", "tenant_id", "opened_at", "until", "by")}
+    window |= {"opens_at": changes["opens_at"]} if "opens_at" in changes else {}
     signed = canonical(window | {"format": "lockbox signed approval 1", "statement": hashed})
     return {
         "statement": hashed,

@@ -114,7 +114,7 @@ class SignedApprovalExample:
         actions = self.shown.get("granted_actions", ASKED["actions"])
         by = self.shown.get("approved_by", [ANN])
         asked = {name: value for name, value in ASKED.items() if name != "access_window"}
-        asked |= {"max_uses": self.shown["max_uses"]} if "max_uses" in self.shown else {}
+        asked |= {name: self.shown[name] for name in ("max_uses", "opens_at") if name in self.shown}
         given = approval(**asked | {"resources": resources, "actions": actions, "by": by, "until": self.until})
         opening = {
             "action": "approve",
@@ -142,6 +142,8 @@ def said_of(result: VerificationResult) -> str:
 
 
 TWICE = {"max_uses": 2}
+SOON, LATER = "2026-01-01T00:05:00.000000Z", "2026-01-01T00:06:00.000000Z"
+FROM_LATER = {"kept_opens_at": LATER}
 
 
 @pytest.mark.parametrize(
@@ -161,6 +163,9 @@ TWICE = {"max_uses": 2}
         SignedApprovalExample(said=TWICE, shown={"kept_max_uses": 2, "max_uses": 2}, requested={"max_uses": 5}),
         SignedApprovalExample(said=TWICE, shown={"kept_max_uses": 2, "max_uses": 1}),
         SignedApprovalExample(shown={"max_uses": 1}),
+        SignedApprovalExample(said={"opens_at": LATER}, shown=FROM_LATER | {"opens_at": LATER}),
+        SignedApprovalExample(said={"opens_at": SOON}, shown={"kept_opens_at": SOON, "opens_at": LATER}),
+        SignedApprovalExample(shown={"opens_at": LATER}, requested={"not_before": SOON}),
     ],
 )
 def test_a_genuine_signature_is_good_by_the_customers_own_key_also_once_values_are_erased(
@@ -240,6 +245,20 @@ FORGED: list[tuple[SignedApprovalExample, str]] = [
     (SignedApprovalExample(said=TWICE), "malformed"),
     (SignedApprovalExample(shown={"kept_max_uses": 2, "max_uses": 2}), "malformed"),
     (SignedApprovalExample(said=TWICE, shown={"kept_max_uses": 3, "max_uses": 3}), "another max_uses"),
+    # A start that she moved later, and a window that begins before, or beside an event that says another or none.
+    (
+        SignedApprovalExample(
+            signs={"opens_at": SOON}, said={"opens_at": LATER}, shown=FROM_LATER | {"opens_at": LATER}
+        ),
+        "over another statement",
+    ),
+    (SignedApprovalExample(said={"opens_at": LATER}, shown=FROM_LATER), "begins earlier"),
+    (SignedApprovalExample(said={"opens_at": LATER}, shown=FROM_LATER | {"opens_at": SOON}), "begins earlier"),
+    (SignedApprovalExample(said={"opens_at": LATER}, shown={"opens_at": LATER}), "malformed"),
+    (SignedApprovalExample(shown=FROM_LATER | {"opens_at": LATER}), "malformed"),
+    (SignedApprovalExample(said={"opens_at": SOON}, shown=FROM_LATER | {"opens_at": LATER}), "another opens_at"),
+    (SignedApprovalExample(requested={"not_before": SOON}), "begins earlier"),
+    (SignedApprovalExample(requested={"not_before": LATER}, shown={"opens_at": SOON}), "begins earlier"),
     # Votes that were never given.
     (SignedApprovalExample(shown={"approved_by": [ANN, BEN]}), f"an approval of {BEN}, and the log has none"),
     (SignedApprovalExample(shown={"approved_by": [], "action": "endorse"}), "no approver of the customer approved"),
