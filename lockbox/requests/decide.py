@@ -40,7 +40,8 @@ SELECT requests.*, t.slug AS tenant, p.name AS requester, t.name AS tenant_name
 FROM requests JOIN tenants t ON t.id = requests.tenant_id JOIN people p ON p.id = requests.requester_id
 WHERE requests.id = :id AND {IS_VISIBLE} FOR UPDATE OF requests
 """)  # noqa: S608 - ours
-EXTENSIONS = text("SELECT * FROM requests WHERE extends = :id AND state = ANY(:states) ORDER BY id FOR UPDATE")
+# One that somebody is approving at this moment is waited for, and read as it is then.
+EXTENSIONS = text("SELECT * FROM requests WHERE extends = :id AND closed_at IS NULL ORDER BY id FOR UPDATE")
 CANCELLED_WITH = dict.fromkeys((State.REVIEWING, State.PENDING), Action.CANCEL)
 ENDED_EARLY: Mapping[State, Mapping[State, Action]] = {
     State.REVOKED: {State.ACTIVE: Action.REVOKE},
@@ -117,10 +118,11 @@ def _end_extensions(
 ) -> None:
     """End what was to go on from a window that somebody has just ended, as far as the same person may."""
     ends = ENDED_EARLY[ended.state]
-    for row in session.execute(EXTENSIONS, {"id": ended.id, "states": list(ends)}).all():
+    for row in session.execute(EXTENSIONS, {"id": ended.id}).all():
         extension = AccessRequest.of(row)
-        further = DecisionInput(ends[extension.state], decision_input.comment)
-        act_on(session, caller, origin, extension, further)
+        if extension.state in ends:
+            further = DecisionInput(ends[extension.state], decision_input.comment)
+            act_on(session, caller, origin, extension, further)
 
 
 def to_sign(

@@ -12,17 +12,21 @@ from sqlalchemy.exc import DBAPIError
 
 from harness.clocks import StoppedClock
 from harness.people import HERE, SETTINGS, World
+from harness.stage import unbound
+from harness.wait import within
 from lockbox.admin import policies
 from lockbox.database import Database
 from lockbox.errors import Invalid, InvalidMove, LockboxError, NotFound, NotYours, WindowTooLong
-from lockbox.requests import extend, timers
+from lockbox.requests import decide, extend, timers
+from lockbox.requests.decisions import DecisionInput
 from lockbox.requests.extend import AlreadyExtended, ExtensionInput
 from lockbox.requests.lifecycle import Action, State
 from lockbox.requests.models import AccessRequest
-from tests.database.scenes import at_once, door, moves_of, read, state_of, write, write_unchecked
+from tests.database.scenes import PATIENCE, at_once, door, moves_of, read, state_of, write, write_unchecked
 from tests.database.tenancy import does
 from tests.policy_setup import lay_down
 
+WAITS = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
 HOUR, MOMENT = timedelta(hours=1), timedelta(microseconds=1)
 
 
@@ -166,6 +170,18 @@ def test_it_ends_with_the_window_that_somebody_ends(
             world.act("ann", Action.APPROVE, second.id)
     still.at += HOUR
     assert door(world) is None
+
+
+def test_one_that_is_approved_at_this_moment_ends_with_the_window(world: World, pool: ThreadPoolExecutor) -> None:
+    first = opened(world)
+    second = extended(world, first.id)
+    with world.db.transaction() as session:
+        decide.act(session, world.people["ann"], HERE, second.id, DecisionInput(Action.APPROVE))
+        revoking = pool.submit(world.act, "amir", Action.REVOKE, first.id)
+        assert within(PATIENCE, lambda: read(unbound(world.db), WAITS))
+
+    assert revoking.result(PATIENCE).state is State.REVOKED
+    assert state_of(world.db, second.id) == "revoked"
 
 
 def test_it_lets_nobody_in_where_older_code_has_ended_the_window_alone(
