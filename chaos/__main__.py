@@ -69,7 +69,7 @@ def patience(word: str) -> float:
 
 def _checked(results: Sequence[run.Result], console: Console) -> int:
     """Print what happened sometimes over all seeds; return 0 where all is well."""
-    total = {name: sum(one.sometimes[name] for one in results) for name in sometimes.NAMES}
+    total = {name: sum(one.sometimes[name] for one in results) for name in (*sometimes.NAMES, *sometimes.FURTHER)}
     never = report.show_sometimes(console, total)
     return int(bool(never) or not all(one.good for one in results))
 

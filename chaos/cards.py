@@ -3,8 +3,9 @@
 import random
 from typing import NamedTuple
 
-ENFORCING, TALKATIVE, OBSERVING = range(3)
-"""The places of the customers in the cast: one yes, a review and two, a review alone."""
+ENFORCING, TALKATIVE, OBSERVING, STEPWISE, URGENT, OWING = range(6)
+"""The places of the customers in the cast: one yes, a review and two, a review alone, two one after the other,
+break-glass, and break-glass while a finding is overdue."""
 
 CLOSE = {
     "late_yes": (*[ENFORCING] * 8, TALKATIVE),
@@ -34,6 +35,19 @@ PLAIN = {
     "nosy": (ENFORCING, TALKATIVE),
 }
 
+FURTHER = {
+    "extended": (ENFORCING, ENFORCING, OBSERVING),
+    "more_and_revoke": (ENFORCING, ENFORCING),
+    "later": (ENFORCING, TALKATIVE),
+    "case_closed": (ENFORCING, ENFORCING),
+    "pre_approved": (ENFORCING, ENFORCING),
+    "broken_glass": (URGENT, URGENT, URGENT),
+    "owing": (OWING,),
+    "steps": (STEPWISE, STEPWISE),
+    "acknowledged": (ENFORCING,),
+}
+"""Endings by further ways to access (`further_stories`)."""
+
 
 class Card(NamedTuple):
     """One story: at which of the customers, and how it ends."""
@@ -42,7 +56,9 @@ class Card(NamedTuple):
     ending: str
 
 
-DECK = tuple(Card(customer, ending) for ending, customers in (CLOSE | PLAIN).items() for customer in customers)
+DECK = tuple(
+    Card(customer, ending) for ending, customers in (CLOSE | PLAIN | FURTHER).items() for customer in customers
+)
 
 
 def dealt(seed: int, number: int) -> Card:

@@ -7,13 +7,14 @@ import time
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
 import httpx
 
-from chaos.journal import CONFLICT, DONE, AcknowledgedAct, AttemptedAct, Journal
+from chaos.journal import CONFLICT, DONE, AcknowledgedAct, AttemptedAct, Journal, Sight
 from chaos.people import ChaosCustomer, ChaosPeople
 from harness.people import question
 
@@ -26,6 +27,11 @@ ORDINARY = {200, 201, 409, 412, UNAVAILABLE}
 IN_USE, SUSPENDED = "key-in-use", "tenant-suspended"
 FIRST_GUESS, LONGEST_GUESS = 0.02, 1.0
 NEWEST = 15
+Refusals = Mapping[str, Sight | None]
+"""Codes of refusals that are as they should be, and what each of them shows."""
+TOO_LATE_TO_BEGIN: Refusals = {"policy-not-met": None}
+"""Access cannot begin in the past; an answer may be long in coming."""
+NONE: Refusals = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -81,13 +87,39 @@ class Clients:
         """Hang up."""
         await self._http.aclose()
 
-    async def file(
-        self, customer: ChaosCustomer, resource: str, body: Mapping[str, Any], key: str, who: str = "erin"
+    async def file(  # noqa: PLR0917 - as much makes a submission
+        self,
+        customer: ChaosCustomer,
+        resource: str,
+        body: Mapping[str, Any],
+        key: str,
+        who: str = "erin",
+        refusals: Refusals = NONE,
     ) -> dict[str, Any] | None:
         """File a request by a key, and return it once it is acknowledged."""
         self._journal.resources[resource] = customer.tenant_id
+        return await self._submitted(customer, who, "/v1/requests", body, key, refusals)
+
+    async def extend(
+        self, customer: ChaosCustomer, window: Mapping[str, Any], seconds: int, key: str, who: str = "erin"
+    ) -> dict[str, Any] | None:
+        """Ask for more time for an open window, and return that request once it is acknowledged."""
+        return await self._submitted(
+            customer, who, f"/v1/requests/{window['id']}/extend", {"access_window": seconds}, key, NONE
+        )
+
+    async def _submitted(  # noqa: PLR0917 - as much makes a submission
+        self,
+        customer: ChaosCustomer,
+        who: str,
+        path: str,
+        body: Mapping[str, Any],
+        key: str,
+        refusals: Refusals,
+    ) -> dict[str, Any] | None:
         began = time.time()
-        tried = await self._tried(customer, who, "POST", "/v1/requests", body=body, headers={"idempotency-key": key})
+        headers = {"idempotency-key": key}
+        tried = await self._tried(customer, who, "POST", path, body=body, headers=headers, refusals=refusals)
         if found := tried.found:
             self._journal.acts.append(
                 AttemptedAct(UUID(found["id"]), "submit", who, tried.status, tried.sent, tried.at)
@@ -95,17 +127,19 @@ class Clients:
             self._note(found, customer, "submit", who, began)
         return found
 
-    async def act(
+    async def act(  # noqa: PLR0917 - as much makes an act
         self,
         customer: ChaosCustomer,
         who: str,
         action: str,
         request: Mapping[str, Any],
         body: Mapping[str, Any] | None = None,
+        refusals: Refusals = NONE,
     ) -> dict[str, Any] | None:
         """Act on a request, and return it once acknowledged; None where it could not be done, or nobody knows."""
         began = time.time()
-        tried = await self._tried(customer, who, "POST", f"/v1/requests/{request['id']}/{action}", body=body or {})
+        path = f"/v1/requests/{request['id']}/{action.replace('_', '-')}"
+        tried = await self._tried(customer, who, "POST", path, body=body or {}, refusals=refusals)
         times = tried.sent, tried.at, deadline(request), tried.late
         self._journal.acts.append(AttemptedAct(UUID(request["id"]), action, who, tried.status, *times))
         if found := tried.found:
@@ -119,9 +153,11 @@ class Clients:
         if tried.status not in {0, *expected}:
             self._journal.surprises.append(f"GET {path} by {who}: {tried.status}")
 
-    async def call(self, customer: ChaosCustomer, who: str, method: str, path: str) -> dict[str, Any] | None:
+    async def call(
+        self, customer: ChaosCustomer, who: str, method: str, path: str, body: Mapping[str, Any] | None = None
+    ) -> dict[str, Any] | None:
         """Call something else, and return what was answered; None where it was refused, or nobody knows."""
-        return (await self._tried(customer, who, method, path)).found
+        return (await self._tried(customer, who, method, path, body=body)).found
 
     async def ask(self, customer: ChaosCustomer, resource: str) -> tuple[int, str]:
         """Ask for access as a guarded system does: the status, 0 where there is no answer, and the body."""
@@ -142,6 +178,7 @@ class Clients:
         *,
         body: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
+        refusals: Refusals = NONE,
     ) -> LastAnswer:
         """Try until there is an answer that says something, or patience is over."""
         shown = {"authorization": f"Bearer {customer.tokens[who]}", **(headers or {})}
@@ -154,14 +191,26 @@ class Clients:
                 self._journal.statuses[0] += 1
             else:
                 self._journal.statuses[answer.status_code] += 1
-                self._examine(customer, who, method, path, answer)
+                self._examine(customer, who, method, path, answer, refusals)
                 if answer.status_code < FAILED and IN_USE not in answer.text:
                     return LastAnswer(answer, sent, time.time())
             await asyncio.sleep(pause * random.uniform(0.7, 1.3))  # noqa: S311 - a pause
         return LastAnswer(None, sent, time.time())
 
-    def _examine(self, customer: ChaosCustomer, who: str, method: str, path: str, answer: httpx.Response) -> None:
+    def _examine(  # noqa: PLR0917 - as much is known of an answer
+        self,
+        customer: ChaosCustomer,
+        who: str,
+        method: str,
+        path: str,
+        answer: httpx.Response,
+        refusals: Refusals,
+    ) -> None:
         status = answer.status_code
+        if refusals and status not in DONE and (code := answer.json().get("code")) in refusals:
+            if (sight := refusals[code]) is not None:
+                self._journal.seen[sight] += 1
+            return
         # Who reviews may do nothing more to what the review has passed on.
         is_past = who == "max" and status == httpx.codes.FORBIDDEN
         # A suspension whose answer was lost may come into force late.
@@ -185,6 +234,11 @@ class Clients:
                 time.time(),
             )
         )
+
+
+def seconds_ahead(seconds: float) -> str:
+    """Return the instant so many seconds ahead by the wall clock, as the API takes it."""
+    return datetime.fromtimestamp(time.time() + seconds, UTC).isoformat()
 
 
 def deadline(request: Mapping[str, Any]) -> float:

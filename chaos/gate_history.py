@@ -92,7 +92,10 @@ class PostgresTime:
 
 @dataclass(frozen=True)
 class TrueWindow:
-    """A window as Postgres knows it, once it has opened; `opened_at` in seconds since 1970."""
+    """A window as Postgres knows it, once it was approved.
+
+    `opened_at` is when it begins, in seconds since 1970, and `extends` the request whose window it goes on from.
+    """
 
     request_id: UUID
     tenant: str
@@ -102,12 +105,13 @@ class TrueWindow:
     actions: frozenset[str]
     opened_at: float
     deadline: datetime
+    extends: UUID | None = None
 
     @classmethod
     def of(cls, row: Any) -> Self:  # noqa: ANN401 - a row, as SQLAlchemy has them
         """Return a row of `questions.GATE_WINDOWS`."""
         named = row.id, row.tenant, row.service, row.requester_id, frozenset(row.resources), frozenset(row.actions)
-        return cls(*named, row.opened_at, row.deadline_at)
+        return cls(*named, row.opened_at, row.deadline_at, row.extends)
 
     @cached_property
     def ends_at(self) -> float:

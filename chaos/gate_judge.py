@@ -35,7 +35,10 @@ AWAY = frozenset({"busy", "behind"})
 LEAST_QUIET, LEAST_LET_IN = 10, 0.9
 YES_SAID, NO_WINDOW, REVOKED, PAST_DEADLINE = "let in", "without a window", "past a revoke", "past a deadline"
 OTHERS = "away or not open yet"
+NOT_BEGUN, HANDED_OVER = "before a later start", "as one window follows another"
 """What an answer shows."""
+JUST_SECONDS = 1.0
+"""For so long after its beginning a yes shows that a window goes on from another one."""
 Windows = Mapping[UUID, TrueWindow]
 
 
@@ -84,6 +87,8 @@ class HistoryJudge:
         for one in self._answers:
             if one.status == YES:
                 found[one.door, YES_SAID] += 1
+                if self._is_handed_over(one):
+                    found[one.door, HANDED_OVER] += 1
             elif one.status in NO:
                 found[one.door, self._why_not(one)] += 1
         return found
@@ -123,10 +128,30 @@ class HistoryJudge:
         # What was stopped meanwhile may give an answer that it had asked for before.
         return (
             one.began > opened + remembered
+            and self._has_begun(one, window)
             and not self._history.was_frozen(one.began - remembered, one.ended)
             and one.ended < self._history.ending.get(window.request_id, float("inf"))
             and self._clock.latest(one.ended) < window.ends_at - EARLY_SECONDS[one.door]
         )
+
+    def _has_begun(self, one: RecordedAnswer, window: TrueWindow) -> bool:
+        """Whether a window had surely begun when the call did, or whether the one was open that it goes on from.
+
+        From one to the other nobody is kept out at the gate. The guard may be early for one, and late for the other.
+        """
+        before = self._windows.get(window.extends) if window.extends else None
+        if before is not None and one.door == GATE:
+            is_open = one.began > self._history.opened.get(before.request_id, float("inf")) + REMEMBERED_SECONDS[GATE]
+            return is_open and one.ended < self._history.ending.get(before.request_id, float("inf"))
+        is_later = self._clock.latest(self._history.opened.get(window.request_id, 0.0)) < window.opened_at
+        return not is_later or self._clock.earliest(one.began) > window.opened_at + REMEMBERED_SECONDS[one.door]
+
+    def _is_handed_over(self, one: RecordedAnswer) -> bool:
+        """Whether a yes is by a window that has just followed another."""
+        window = self._windows.get(one.yes.request_id) if one.yes else None
+        if window is None or window.extends is None:
+            return False
+        return 0 <= self._clock.earliest(one.began) - window.opened_at < JUST_SECONDS
 
     def _counts_as_quiet(self, one: RecordedAnswer) -> bool:
         return self._history.is_quiet(one.began, one.ended) and self._surely_open(one) is not None
@@ -140,8 +165,14 @@ class HistoryJudge:
             return NO_WINDOW
         if any(self._is_revoked(one, window) for window in covering):
             return REVOKED
-        past = any(self._clock.earliest(one.began) >= window.ends_at for window in covering)
-        return PAST_DEADLINE if past else OTHERS
+        if any(self._clock.earliest(one.began) >= window.ends_at for window in covering):
+            return PAST_DEADLINE
+        return NOT_BEGUN if any(self._is_early(one, window) for window in covering) else OTHERS
+
+    def _is_early(self, one: RecordedAnswer, window: TrueWindow) -> bool:
+        """Whether a window was approved and had surely not begun."""
+        is_approved = one.began > self._history.opened.get(window.request_id, float("inf"))
+        return is_approved and self._clock.latest(one.ended) < window.opened_at
 
     def _is_revoked(self, one: RecordedAnswer, window: TrueWindow) -> bool:
         """Whether the revoke alone, and no deadline, is what keeps a call out."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID, uuid4
 
-from chaos.clients import Clients
+from chaos.clients import NONE, TOO_LATE_TO_BEGIN, Clients, deadline, seconds_ahead
 from chaos.gate_history import GateHistory, ProbedCall
 from chaos.gate_prober import GateProber
 from chaos.people import CALM_SECONDS, COMMENT, ENGINEERS, REASON, SERVICES, ChaosCustomer, ChaosPeople
@@ -23,7 +23,13 @@ LEAVES_SECONDS = 2.0
 MAILBOX = "mailbox:"
 SAID = {"comment": COMMENT}
 FINAL = frozenset({"revoked", "completed", "expired"})
-DECK = (*["revoked"] * 4, "completed", "expired", "expired", "narrowed", "narrowed", "suspended")
+EXTENDED, EXTENDED_REVOKED, LATER = "extended", "extended_and_revoked", "later"
+LATER_SECONDS = 3
+DECK = (
+    *(*["revoked"] * 4, "completed", "expired", "expired", "narrowed", "narrowed", "suspended"),
+    *(EXTENDED, EXTENDED, EXTENDED_REVOKED, LATER),
+)
+SHORT = frozenset({"expired", EXTENDED, EXTENDED_REVOKED, LATER})
 Request = Mapping[str, Any]
 
 
@@ -74,6 +80,9 @@ class GateStories:
             "completed": self._by("", "complete"),
             "expired": self._left,
             "suspended": self._suspended,
+            EXTENDED: self._extended,
+            EXTENDED_REVOKED: self._extended_and_revoked,
+            LATER: self._left,
         }
 
     async def settle_in(self) -> None:
@@ -110,25 +119,28 @@ class GateStories:
             await self._told(ending, self._cast.gated[1], who)
 
     async def _told(self, ending: str, customer: ChaosCustomer, who: str) -> None:
-        seconds = SHORT_SECONDS if ending == "expired" else LONG_SECONDS
-        if window := await self._opened(customer, who, seconds, is_narrowed=ending == "narrowed"):
+        seconds = SHORT_SECONDS if ending in SHORT else LONG_SECONDS
+        ahead = LATER_SECONDS if ending == LATER else 0
+        if window := await self._opened(customer, who, seconds, is_narrowed=ending == "narrowed", ahead=ahead):
             await self._endings[ending](window)
 
     async def _opened(
-        self, customer: ChaosCustomer, who: str, seconds: int, *, is_narrowed: bool
+        self, customer: ChaosCustomer, who: str, seconds: int, *, is_narrowed: bool, ahead: int = 0
     ) -> ProbedWindow | None:
-        """Ask for a window and have it approved; None where it was not, or nobody knows."""
+        """Ask for a window, that begins so much later, and have it approved; None where nobody knows that it was."""
         key = uuid4().hex
         resource, other = (f"{MAILBOX}{one}@{customer.slug}.example" for one in (key, f"other-{key}"))
         asked = [resource, other] if is_narrowed else [resource]
-        body = submission(customer.slug, resources=asked, justification=REASON, access_window=seconds)
-        request = await self._clients.file(customer, resource, body, key, who)
+        starts = {"not_before": seconds_ahead(ahead)} if ahead else {}
+        body = submission(customer.slug, resources=asked, justification=REASON, access_window=seconds, **starts)
+        refusals = TOO_LATE_TO_BEGIN if ahead else NONE
+        request = await self._clients.file(customer, resource, body, key, who, refusals)
         if request is None:
             return None
         mine = ProbedCall(customer.slug, body["service"], resource, "read", customer.people[who])
         others = [replace(mine, resource=other), *self._others(customer, mine)]
         window = ProbedWindow(customer, who, request, mine, others)
-        self._prober.follow((window.mine, *window.others), time.monotonic() + seconds + AFTER_SECONDS)
+        self._prober.follow((window.mine, *window.others), time.monotonic() + ahead + seconds + AFTER_SECONDS)
         self._prober.heat(window.watched, HOT_SECONDS)
         kept = {"resources": [resource]} if is_narrowed else {}
         if is_narrowed:
@@ -166,6 +178,35 @@ class GateStories:
     async def _left(self, window: ProbedWindow) -> None:
         await asyncio.sleep(SHORT_SECONDS - 1)
         self._prober.heat([window.mine], HOT_SECONDS)
+
+    async def _more_time(self, window: ProbedWindow) -> UUID | None:
+        """Have more time approved; return its request, and None where nobody knows that it was."""
+        more = await self._clients.extend(window.customer, window.request, SHORT_SECONDS, uuid4().hex, who=window.who)
+        if more is None or await self._clients.act(window.customer, "ann", "approve", more, SAID) is None:
+            return None
+        extension = UUID(more["id"])
+        self._history.opened[extension] = time.monotonic()
+        self._prober.follow((window.mine, *window.others), time.monotonic() + 2 * SHORT_SECONDS + AFTER_SECONDS)
+        return extension
+
+    async def _extended(self, window: ProbedWindow) -> None:
+        """Ask most as the window that was extended ends, and as its extension does."""
+        if await self._more_time(window):
+            ends = deadline(window.request)
+            for moment in (ends, ends + SHORT_SECONDS):
+                await asyncio.sleep(max(0.0, moment - 1 - time.time()))
+                self._prober.heat([window.mine], HOT_SECONDS)
+
+    async def _extended_and_revoked(self, window: ProbedWindow) -> None:
+        """Revoke the window that was extended; nobody is let in when its extension would have begun."""
+        extension = await self._more_time(window)
+        if extension:
+            self._history.ending[extension] = time.monotonic()
+        await self._by("tara", "revoke")(window)
+        if extension and window.id in self._history.ended:
+            self._history.ended[extension] = self._history.ended[window.id]
+            await asyncio.sleep(max(0.0, deadline(window.request) - 1 - time.time()))
+            self._prober.heat([window.mine], HOT_SECONDS)
 
     async def _suspended(self, window: ProbedWindow) -> None:
         """Have an operator suspend the tenant, which ends its windows, and lift that again."""

@@ -44,7 +44,8 @@ class InvariantWatch(threading.Thread):
         self.join()
 
     def _late(self) -> list[str]:
-        return [f"{row.id} was decided too late" for row in self._asked(questions.LATE)]
+        late = [f"{row.id} was decided too late" for row in self._asked(questions.LATE)]
+        return late + [f"{row.id} was approved before its step" for row in self._asked(questions.OUT_OF_STEP)]
 
     def _gates(self) -> Iterator[str]:
         # What was answered first, then what Postgres knows: a window opens before anybody is let in by it.

@@ -11,7 +11,7 @@ from chaos.evidence import ChaosEvidence, by_id
 from chaos.gate_history import DOORS
 from chaos.gate_judge import NO_WINDOW, PAST_DEADLINE, REVOKED, YES_SAID
 from chaos.journal import AcknowledgedAct, AttemptedAct, Journal
-from lockbox.notifications.audience import PROMPTS, REPORT
+from lockbox.notifications.audience import AWAITING_FINDING, PROMPTS, REPORT
 
 MOST_SHOWN = 5
 ENOUGH = 10
@@ -21,7 +21,8 @@ MOST_GROWN_REDIS = 32 << 20
 FORBIDDEN = CLOSED = 403
 ENDING = ("complete", "revoke")
 SHOWN = (YES_SAID, NO_WINDOW, REVOKED, PAST_DEADLINE)
-OPENING = ("endorse", "approve")
+OPENING = ("endorse", "break_glass", "approve")
+MAY_BE_MOOT = frozenset({*PROMPTS, *AWAITING_FINDING, REPORT})
 SEALS, TOLD = ("unsealed",), ("notifications", "reports")
 # Whatever is not of these is somebody's leavings: the schedule, kombu's own, queues, and mailboxes of answers.
 OURS = re.compile(
@@ -147,7 +148,7 @@ def _undelivered(seen: ChaosEvidence) -> Iterator[str]:
             yield f"{row.id} ({row.template}) is still open"
         elif row.outcome == "sent" and str(row.id) not in arrived:
             yield f"{row.id} ({row.template}) is said to be sent and never arrived"
-        elif row.outcome == "moot" and row.template not in PROMPTS and row.template != REPORT:
+        elif row.outcome == "moot" and row.template not in MAY_BE_MOOT:
             yield f"{row.id} ({row.template}) was dropped though it is no prompt"
 
 
@@ -171,8 +172,15 @@ def acknowledged_is_kept(seen: ChaosEvidence) -> tuple[str, Iterable[str]]:
         if (one.request_id, one.version, one.action, one.by) not in moves
         or requests[one.request_id].tenant_id != one.tenant_id
     ]
-    twice = [name for name, count in Counter(row.resource for row in submitted).items() if count > 1]
+    first = Counter(row.resource for row in submitted if row.extends is None)
+    twice = [name for name, count in first.items() if count > 1]
     off += [f"{name} was submitted twice" for name in twice]
+    given = {row.id for row in seen.rows(questions.FINDINGS)}
+    off += [
+        f"the finding about {one} was acknowledged and is not there"
+        for one in seen.journal.findings
+        if one not in given
+    ]
     return f"{len(seen.journal.acknowledged)} acknowledged", [*off, *seen.journal.surprises]
 
 
@@ -245,6 +253,22 @@ def gates_let_in(seen: ChaosEvidence) -> tuple[str, Iterable[str]]:
     return " and ".join(f"{tested[door, YES_SAID]:,} yes" for door in DOORS), seen.gates.too_few_let_in()
 
 
+def as_was_allowed(seen: ChaosEvidence) -> tuple[str, Iterable[str]]:
+    """I13: steps come in order, and no extension, pre-approval or break-glass goes beyond what allows it."""
+    off = _asked(
+        seen,
+        approved_before_its_step=questions.OUT_OF_STEP,
+        begins_elsewhere_than_what_it_extends_ends=questions.ELSEWHERE,
+        goes_on_from_a_window_that_somebody_ended=questions.OUTLIVED,
+        used_more_often_than_allowed_or_counted=questions.OVERUSED,
+        beyond_its_pre_approval=questions.BEYOND,
+        break_glass_for_too_long_or_without_a_review=questions.GLASS_TOO_LONG,
+        break_glass_too_often=questions.GLASS_TOO_OFTEN,
+        break_glass_while_a_finding_was_overdue=questions.GLASS_WHILE_OVERDUE,
+    )
+    return f"{seen.journal.seen.total()} further ways seen", off
+
+
 def enough_happened(seen: ChaosEvidence) -> tuple[str, Iterable[str]]:
     """Run: that much was submitted, opened, told and struck that the others show something."""
     journal = seen.journal
@@ -286,6 +310,7 @@ INVARIANTS: tuple[tuple[str, str, Callable[[ChaosEvidence], tuple[str, Iterable[
     ("I10", "memory and keys back to base", back_to_base),
     ("I11", "the gate and the guard say yes to an open window alone", gates_hold),
     ("I12", "an open window is let in while nothing is struck", gates_let_in),
+    ("I13", "more time, pre-approvals, break-glass and steps as allowed", as_was_allowed),
     ("run", "enough happened to show it", enough_happened),
     ("crew", "no process ended unasked", none_ended),
 )

@@ -4,10 +4,31 @@ import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from enum import StrEnum
 from uuid import UUID
 
 DONE = (200, 201)
 CONFLICT = 409
+
+
+class Sight(StrEnum):
+    """What people see of the further ways to access; each has to happen sometimes."""
+
+    EXTENDED = "more time approved for an open window"
+    EXTENSION_ENDED = "more time ended with the window that was revoked"
+    LATER = "access approved that begins later"
+    CASE_CANCELLED = "a request cancelled as its case was closed"
+    CASE_REVOKED = "a window revoked as its case was closed"
+    PRE_APPROVED = "a request opened by a pre-approval"
+    USED_UP = "a request asked about as its pre-approval was used up"
+    PRE_APPROVAL_REVOKED = "a pre-approval revoked with what it had opened"
+    GLASS = "a window opened by break-glass"
+    GLASS_TOO_OFTEN = "break-glass refused as often as it was used"
+    GLASS_OVERDUE = "break-glass refused while a finding was overdue"
+    GLASS_AFTER_FINDING = "break-glass once the overdue finding was given"
+    FOUND = "a finding given about break-glass"
+    BEFORE_ITS_STEP = "an approval refused before its step"
+    ACKNOWLEDGED = "the exclusions acknowledged"
 
 
 @dataclass(frozen=True)
@@ -77,7 +98,9 @@ class Journal:
 
     `statuses` counts every answer to the load, `surprises` are those that nobody should ever get, and `foreign` are
     places in which somebody was shown something of another customer. `checks` counts the prober's questions by their
-    answer; 0 is none at all. `acts` are all that people did, and `closed` the doors that had been open.
+    answer; 0 is none at all. `acts` are all that people did, and `closed` the doors that had been open. `ended` is
+    when somebody had the answer that something had ended with which a request ends, `findings` are the requests about
+    which a finding was acknowledged, and `seen` counts the further ways.
     """
 
     acknowledged: list[AcknowledgedAct] = field(default_factory=list)
@@ -89,8 +112,11 @@ class Journal:
     opened: list[OpenAnswer] = field(default_factory=list)
     closed: list[ClosedAnswer] = field(default_factory=list)
     checks: Counter[int] = field(default_factory=Counter)
+    ended: dict[UUID, float] = field(default_factory=dict)
+    findings: list[UUID] = field(default_factory=list)
+    seen: Counter[Sight] = field(default_factory=Counter)
 
     def closed_at(self, actions: Iterable[str]) -> dict[UUID, float]:
-        """Return for each request when somebody who ended it by one of these acts had the answer."""
+        """Return for each request when somebody who ended it, by one of these acts or so, had the answer."""
         wanted = set(actions)
-        return {one.request_id: one.answered for one in self.acknowledged if one.action in wanted}
+        return self.ended | {one.request_id: one.answered for one in self.acknowledged if one.action in wanted}

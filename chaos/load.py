@@ -8,7 +8,8 @@ from typing import Any
 from uuid import uuid4
 
 from chaos import cards
-from chaos.clients import Clients, deadline
+from chaos.clients import NONE, Clients, Refusals, deadline
+from chaos.further_stories import FurtherStories
 from chaos.journal import Journal
 from chaos.people import ACCESS_SECONDS, COMMENT, REASON, ChaosCustomer, ChaosPeople
 from chaos.prober import Prober
@@ -44,7 +45,7 @@ class Load:
         self._number = 0
         self._endings: dict[str, Ending] = {
             "left": self._left,
-            "expired": self._open,
+            "expired": self.open,
             "completed": self._completed,
             "revoked": self._revoked,
             "denied": self._denied,
@@ -65,13 +66,16 @@ class Load:
             "two_yeses": self._two_yeses,
             "yes_twice": self._at_once(("ann", "approve"), ("ann", "approve")),
         }
+        self._further = FurtherStories(self, clients, prober, journal)
+        self._endings |= self._further.endings
 
     async def settle_in(self) -> None:
         """File what stays open all along."""
         for _ in range(CALM_REQUESTS):
-            submitted = await self._file(self._cast.calm, uuid4().hex)
+            submitted = await self.submit(self._cast.calm, uuid4().hex)
             if submitted:
                 self.calm.append(submitted)
+        await self._further.owe(self._cast.quick[cards.OWING])
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Begin a story every so often, until told to stop; then let all of them end."""
@@ -88,6 +92,7 @@ class Load:
         """Cancel what has stayed open."""
         for request in self.calm:
             await self._clients.act(self._cast.calm, "erin", "cancel", request)
+        await self._further.settle(self._cast.quick[cards.OWING])
 
     async def _told(self, number: int) -> None:
         try:
@@ -100,7 +105,7 @@ class Load:
         customer = self._cast.quick[place]
         key = f"{self._seed}-{number}-{uuid4().hex}"
         times = 5 if ending == "five_times" else 1
-        answers = await asyncio.gather(*(self._file(customer, key) for _ in range(times)))
+        answers = await asyncio.gather(*(self.submit(customer, key) for _ in range(times)))
         ids = {one["id"] for one in answers if one}
         if len(ids) > 1:
             self._journal.surprises.append(f"one key submitted {len(ids)} requests")
@@ -108,10 +113,14 @@ class Load:
             await self._endings[ending](customer, request)
             self._prober.cool(request["resources"][0])
 
-    async def _file(self, customer: ChaosCustomer, key: str) -> Request | None:
+    async def submit(
+        self, customer: ChaosCustomer, key: str, *, refusals: Refusals = NONE, **changes: object
+    ) -> Request | None:
+        """Submit a request by a key, and try its door from now on."""
         resource = f"mailbox:{key}@{customer.slug}.example"
-        body = submission(customer.slug, resources=[resource], justification=REASON, access_window=ACCESS_SECONDS)
-        submitted = await self._clients.file(customer, resource, body, key)
+        facts = {"justification": REASON, "access_window": ACCESS_SECONDS} | changes
+        body = submission(customer.slug, resources=[resource], **facts)
+        submitted = await self._clients.file(customer, resource, body, key, refusals=refusals)
         self._prober.follow(customer, resource)
         return submitted
 
@@ -122,7 +131,7 @@ class Load:
         """Bring it before the customer; return it as it is then."""
         return await self._clients.act(customer, "max", "endorse", request, SAID) if customer.is_reviewed else request
 
-    async def _open(self, customer: ChaosCustomer, request: Request) -> Request | None:
+    async def open(self, customer: ChaosCustomer, request: Request) -> Request | None:
         """Give every yes that it takes; return the open request if all of them were acknowledged."""
         self._prober.heat(request["resources"][0])
         found = await self._endorsed(customer, request)
@@ -131,7 +140,7 @@ class Load:
         return found
 
     async def _opened(self, customer: ChaosCustomer, request: Request) -> Request | None:
-        found = await self._open(customer, request)
+        found = await self.open(customer, request)
         await asyncio.sleep(1)
         return found
 
@@ -171,7 +180,7 @@ class Load:
 
     def _at_the_end(self, who: str, action: str) -> Ending:
         async def ending(customer: ChaosCustomer, request: Request) -> None:
-            if found := await self._open(customer, request):
+            if found := await self.open(customer, request):
                 await self._at_the_deadline(customer, found, [(who, action)])
 
         return ending

@@ -1,5 +1,6 @@
 """Who is on the stage: customers with their people and the vendor's, gateways, and where webhooks go."""
 
+import json
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,12 +16,14 @@ from cli.owner_transaction import as_owner
 from cli.stack import StackPlan
 from config.catalogue_file import read_catalogue
 from harness.network import EventLoopThread
-from harness.people import add_endpoint
+from harness.people import SERVICE, add_endpoint
 from harness.webhook_receiver import WebhookReceiver
-from lockbox.database import UnitOfWork
+from lockbox.admin.exclusions import EVERYBODY
+from lockbox.database import UnitOfWork, now
 from lockbox.identity import api_tokens, tenants
 from lockbox.identity.api_tokens import TokenTerms
-from lockbox.identity.roles import Mode, Role, Scope, Side
+from lockbox.identity.models import ExclusionsVersion
+from lockbox.identity.roles import BOUND_TO, Mode, Role, Scope, Side
 from lockbox.requests.policy_rules import Policy
 
 ANSWER_SECONDS = 4
@@ -49,6 +52,15 @@ GATED: dict[str, object] = QUICK | {
     "access_ceiling": CALM_SECONDS,
     "closing_warning": 0,
 }
+BY_BREAK_GLASS: dict[str, object] = QUICK | {"break_glass_services": [SERVICE]}
+OFTEN = 3
+"""How often the urgent customer allows break-glass."""
+STEPS = {"first": "ann", "then": "amir"}
+"""The groups of the stepwise customer, whose steps come in this order."""
+DESK, HELPDESK = "desk", "helpdesk"
+"""The service account of the ticket system, and the system."""
+EXCLUSIONS = 1
+"""The version of the exclusions that is in force."""
 CATALOGUE = Path(__file__).with_name("catalogue.yaml")
 SERVICES = tuple(read_catalogue(CATALOGUE).services)
 ENGINEERS = ("erin", "eve")
@@ -125,13 +137,16 @@ class GatewayAccount:
 def gather(plan: StackPlan, loop: EventLoopThread) -> ChaosPeople:
     """Write everybody into the database, and open the endpoints."""
     end = secrets.token_hex(3)
-    hooks = [WebhookReceiver(path="/chaos/") for _ in range(7)]
+    hooks = [WebhookReceiver(path="/chaos/") for _ in range(10)]
     for hook in hooks:
         loop.do(hook.open())
     scripts = (
         ("enforcing", QUICK, Mode.ENFORCE, ("ann",), False, False),
         ("talkative", QUICK | TALKATIVE, Mode.ENFORCE, ("ann", "amir"), True, False),
         ("observing", QUICK, Mode.OBSERVE, (), True, False),
+        ("stepwise", QUICK, Mode.ENFORCE, tuple(STEPS.values()), False, False),
+        ("urgent", BY_BREAK_GLASS | {"break_glass_monthly": OFTEN}, Mode.ENFORCE, ("ann",), False, False),
+        ("owing", BY_BREAK_GLASS, Mode.ENFORCE, ("ann",), False, False),
         ("calm", QUICK | {"approval_window": CALM_SECONDS}, Mode.ENFORCE, ("ann",), False, True),
         ("gated", GATED, Mode.ENFORCE, ("ann",), False, False),
         ("suspended", GATED, Mode.ENFORCE, ("ann",), False, False),
@@ -157,12 +172,35 @@ def gather(plan: StackPlan, loop: EventLoopThread) -> ChaosPeople:
             _add(session, plan, one.name.lower(), Role.SYSTEM, scopes=[one], services=SERVICES) for one in scopes
         )
         gateways = [GatewayAccount(id_, one, token) for one, (id_, token) in zip(scopes, added, strict=True)]
-    *quick, calm_db, gated, suspended = customers
-    both = [
-        replace(one, people={**one.people, "eve": eve_id}, tokens={**one.tokens, "eve": eve_token})
-        for one in (gated, replace(suspended, is_suspended_at_times=True))
-    ]
+        desk = _add(session, plan, DESK, Role.SYSTEM, scopes=_of_desk(customers))
+        _lay_down_steps(session, next(one for one in customers if one.slug.startswith("stepwise")))
+        _state_exclusions(session, customers[0].people["olga"])
+    *quick, calm_db, gated, suspended = [_with(one, DESK, *desk) for one in customers]
+    both = [_with(one, "eve", eve_id, eve_token) for one in (gated, replace(suspended, is_suspended_at_times=True))]
     return ChaosPeople(quick, calm_db, hooks, both, gateways)
+
+
+def _with(customer: ChaosCustomer, name: str, person_id: UUID, token: str) -> ChaosCustomer:
+    return replace(customer, people={**customer.people, name: person_id}, tokens={**customer.tokens, name: token})
+
+
+def _state_exclusions(session: UnitOfWork, author: UUID) -> None:
+    """State them as if all were told by now."""
+    said = ExclusionsVersion(version=EXCLUSIONS, body="Demands by law", author_id=author, created_at=now(session))
+    said.announced_to = EVERYBODY
+    session.orm.add(said)
+
+
+def _of_desk(customers: Sequence[ChaosCustomer]) -> list[str]:
+    return [Scope.CASE_CLOSE, *(f"{BOUND_TO}{one.slug}" for one in customers)]
+
+
+def _lay_down_steps(session: UnitOfWork, customer: ChaosCustomer) -> None:
+    """Give a customer a policy whose groups, which are known by now, approve one after the other."""
+    groups = {name: [str(customer.people[who])] for name, who in STEPS.items()}
+    stages = [{"group": name, "order": order} for order, name in enumerate(STEPS, 1)]
+    policy = Policy.model_validate_json(json.dumps(QUICK | {"groups": groups, "stages": stages}))
+    sample.lay_down(session, customer.tenant_id, policy)
 
 
 def _add(session: UnitOfWork, plan: StackPlan, name: str, role: Role, **bounds: Any) -> tuple[UUID, str]:  # noqa: ANN401 - the bounds of its token

@@ -15,6 +15,7 @@ from gate.window_memory import WindowMemory
 from lockbox.requests import available_moves, deadlines
 from lockbox.requests.available_moves import OPENING
 from lockbox.requests.lifecycle import Action
+from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy import Terms
 
 NEVER = datetime(9999, 1, 1, tzinfo=UTC)
@@ -69,6 +70,20 @@ def _open_guard() -> None:
     vars(database_clock)["QUIET_SECONDS"] = A_DAY
 
 
+def _early_gate() -> None:
+    """Let windows begin as they are approved, whenever access is to begin."""
+
+    def runs(request: AccessRequest, at: datetime) -> bool:
+        return at < request.deadline_at
+
+    _patch(AccessRequest, "runs_at", runs)
+
+
+def _any_step() -> None:
+    """Let whoever is of a later step approve at once. Nothing but this one rule refuses it."""
+    vars(available_moves)["has_turn"] = lambda *_: True
+
+
 def _patch(owner: type, name: str, function: Callable[..., object]) -> None:
     setattr(owner, name, function)
 
@@ -87,6 +102,8 @@ BUGS = {
     "late-gate": PlantedBug("api", _late_gate),
     "other-mailbox": PlantedBug("api", _other_mailbox),
     "open-guard": PlantedBug("guard", _open_guard),
+    "early-gate": PlantedBug("api", _early_gate),
+    "any-step": PlantedBug("api", _any_step),
 }
 
 

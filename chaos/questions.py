@@ -1,27 +1,86 @@
 """What Postgres is asked afterwards; each question finds what must not be there."""
 
 UNFOUNDED = """
-SELECT r.id FROM requests r WHERE r.opened_at IS NOT NULL
-AND (SELECT count(DISTINCT e.actor_id) FROM events e JOIN memberships m ON m.person_id = e.actor_id
+SELECT r.id FROM requests r WHERE r.opened_at IS NOT NULL AND NOT CASE
+WHEN r.break_glass THEN EXISTS (SELECT FROM events e JOIN memberships m ON m.person_id = e.actor_id
+    WHERE e.request_id = r.id AND e.seq IS NOT NULL AND e.action = 'break_glass' AND e.actor_id <> r.requester_id
+        AND m.role = 'manager' AND m.tenant_id IS NULL AND e.at <= r.opened_at)
+WHEN r.pre_approval_id IS NOT NULL THEN r.quorum <= (SELECT count(DISTINCT v.person_id)
+    FROM pre_approval_votes v JOIN pre_approvals p ON p.id = v.pre_approval_id
+    JOIN memberships m ON m.person_id = v.person_id AND m.role = 'approver' AND m.tenant_id = r.tenant_id
+    WHERE p.id = r.pre_approval_id AND v.person_id NOT IN (p.proposed_by, r.requester_id)
+        AND v.decided_at <= r.opened_at)
+ELSE CASE r.mode WHEN 'enforce' THEN r.quorum ELSE 1 END <= (SELECT count(DISTINCT e.actor_id)
+    FROM events e JOIN memberships m ON m.person_id = e.actor_id
     WHERE e.request_id = r.id AND e.seq IS NOT NULL AND e.actor_id <> r.requester_id AND e.at <= r.opened_at
     AND CASE r.mode WHEN 'enforce' THEN e.action = 'approve' AND m.role = 'approver' AND m.tenant_id = r.tenant_id
-        ELSE e.action = 'endorse' AND m.role = 'manager' AND m.tenant_id IS NULL END)
-    < CASE r.mode WHEN 'enforce' THEN r.quorum ELSE 1 END
+        ELSE e.action = 'endorse' AND m.role = 'manager' AND m.tenant_id IS NULL END) END
 """
 LATE = """
 SELECT e.request_id AS id FROM events e JOIN events b ON b.request_id = e.request_id AND b.seq = e.seq - 1
-WHERE e.action IN ('endorse', 'approve') AND e.at >= b.deadline_at
+WHERE e.action IN ('endorse', 'break_glass', 'approve') AND e.at >= b.deadline_at
 """
+OUT_OF_STEP = """
+SELECT e.request_id AS id FROM events e JOIN requests r ON r.id = e.request_id
+JOIN policies p ON p.tenant_id = r.tenant_id AND p.version = r.policy_version
+CROSS JOIN LATERAL jsonb_array_elements(p.body -> 'stages') AS theirs
+CROSS JOIN LATERAL jsonb_array_elements(p.body -> 'stages') AS earlier
+WHERE e.action = 'approve' AND p.body -> 'groups' -> (theirs ->> 'group') ? CAST(e.actor_id AS text)
+AND coalesce(CAST(earlier ->> 'order' AS integer), 1) < coalesce(CAST(theirs ->> 'order' AS integer), 1)
+AND NOT EXISTS (SELECT FROM events b WHERE b.request_id = e.request_id AND b.action = 'approve' AND b.seq < e.seq
+    AND p.body -> 'groups' -> (earlier ->> 'group') ? CAST(b.actor_id AS text))
+"""
+ELSEWHERE = """
+SELECT x.id FROM requests x JOIN requests r ON r.id = x.extends
+WHERE x.opened_at IS NOT NULL AND x.opens_at IS DISTINCT FROM r.deadline_at
+"""
+OUTLIVED = """
+SELECT x.id FROM requests x JOIN requests r ON r.id = x.extends
+WHERE x.opened_at IS NOT NULL AND x.state IN ('active', 'expired') AND r.state NOT IN ('active', 'expired')
+"""
+OVERUSED = """
+SELECT p.id FROM pre_approvals p
+WHERE p.used > p.max_uses OR p.used <> (SELECT count(*) FROM requests r WHERE r.pre_approval_id = p.id)
+"""
+BEYOND = """
+SELECT r.id FROM requests r JOIN pre_approvals p ON p.id = r.pre_approval_id
+WHERE r.opened_at > p.revoked_at OR r.deadline_at > p.ends_at OR (r.state = 'active' AND p.revoked_at IS NOT NULL)
+    OR r.deadline_at > r.opened_at + p.access_window * interval '1 second'
+"""
+GLASS_TOO_LONG = """
+SELECT r.id FROM requests r WHERE r.break_glass AND r.opened_at IS NOT NULL
+AND (r.deadline_at > r.opened_at + interval '1 hour'
+    OR NOT EXISTS (SELECT FROM after_reviews a WHERE a.request_id = r.id))
+"""
+GLASS_TOO_OFTEN = """
+SELECT r.id FROM requests r JOIN policies p ON p.tenant_id = r.tenant_id AND p.version = r.policy_version
+WHERE r.break_glass AND r.opened_at IS NOT NULL
+AND coalesce(CAST(p.body ->> 'break_glass_monthly' AS integer), 2) < (SELECT count(*) FROM requests o
+    WHERE o.tenant_id = r.tenant_id AND o.break_glass
+    AND o.opened_at > r.opened_at - interval '30 days' AND o.opened_at <= r.opened_at)
+"""
+GLASS_WHILE_OVERDUE = """
+SELECT r.id FROM requests r JOIN after_reviews a ON a.tenant_id = r.tenant_id AND a.request_id <> r.id
+WHERE r.break_glass AND r.opened_at >= a.due_at AND r.opened_at < coalesce(a.found_at, 'infinity')
+"""
+FINDINGS = "SELECT request_id AS id FROM after_reviews WHERE finding IS NOT NULL"
+OVERDUE = """
+UPDATE after_reviews SET opened_at = opened_at - interval '25 hours', due_at = due_at - interval '25 hours',
+    remind_at = clock_timestamp()
+WHERE finding IS NULL
+"""
+"""No question: it lets a day pass for each finding that is due."""
 WINDOWS = """
-SELECT r.id, e.at AS opened_at, e.deadline_at, r.resources[1] AS resource
+SELECT r.id, coalesce(r.opens_at, e.at) AS opened_at, e.deadline_at, r.resources[1] AS resource
 FROM events e JOIN requests r ON r.id = e.request_id
-WHERE e.seq IS NOT NULL AND e.to_state = 'active' AND e.from_state <> 'active'
+WHERE e.seq IS NOT NULL AND e.to_state = 'active' AND e.from_state IS DISTINCT FROM 'active'
 """
 GATE_WINDOWS = """
 SELECT r.id, t.slug AS tenant, r.service, r.requester_id, coalesce(r.granted_resources, r.resources) AS resources,
-    coalesce(r.granted_actions, r.actions) AS actions, extract(epoch FROM e.at)::float AS opened_at, e.deadline_at
+    coalesce(r.granted_actions, r.actions) AS actions, e.deadline_at, r.extends,
+    extract(epoch FROM coalesce(r.opens_at, e.at))::float AS opened_at
 FROM events e JOIN requests r ON r.id = e.request_id JOIN tenants t ON t.id = r.tenant_id
-WHERE e.seq IS NOT NULL AND e.to_state = 'active' AND e.from_state <> 'active'
+WHERE e.seq IS NOT NULL AND e.to_state = 'active' AND e.from_state IS DISTINCT FROM 'active'
 """
 OPEN = "SELECT id, state FROM requests WHERE wake_at IS NOT NULL OR state IN ('reviewing', 'pending', 'active')"
 GAPS = """
@@ -58,10 +117,14 @@ AND NOT EXISTS (SELECT FROM notifications n JOIN endpoints h ON h.id = n.endpoin
 """
 NOT_ASKED = """
 SELECT e.id FROM events e JOIN memberships m ON m.tenant_id = e.tenant_id AND m.role = 'approver'
+JOIN requests r ON r.id = e.request_id
+JOIN policies p ON p.tenant_id = r.tenant_id AND p.version = r.policy_version
 WHERE e.seq IS NOT NULL AND e.to_state = 'pending' AND e.from_state IS DISTINCT FROM 'pending'
-AND NOT EXISTS (SELECT FROM notifications n WHERE n.event_id = e.id AND n.person_id = m.person_id AND n.channel =
-'mail')
+AND EXISTS (SELECT FROM notifications n WHERE n.event_id = e.id AND n.person_id = m.person_id AND n.channel = 'mail')
+    = EXISTS (SELECT FROM jsonb_array_elements(p.body -> 'stages') s WHERE CAST(s ->> 'order' AS integer) > 1
+        AND p.body -> 'groups' -> (s ->> 'group') ? CAST(m.person_id AS text))
 """
+"""An approver of the first step was not asked at once, or one of a later step was."""
 REQUESTER_NOT_TOLD = """
 SELECT e.id FROM events e JOIN requests r ON r.id = e.request_id
 WHERE e.seq IS NOT NULL AND e.from_state IS DISTINCT FROM e.to_state AND e.to_state NOT IN ('reviewing', 'pending')
@@ -90,7 +153,7 @@ FROM notifications n LEFT JOIN endpoints h ON h.id = n.endpoint_id LEFT JOIN peo
 LEFT JOIN events e ON e.id = n.event_id
 """
 ALARMED = "SELECT id FROM events WHERE action = 'invariant_broken'"
-SUBMITTED = "SELECT id, tenant_id, resources[1] AS resource FROM requests"
+SUBMITTED = "SELECT id, tenant_id, resources[1] AS resource, extends FROM requests"
 MOVES = "SELECT request_id, seq, action, actor_id FROM events WHERE seq IS NOT NULL"
 COUNTS = """
 SELECT (SELECT count(*) FROM requests) AS requests, (SELECT count(*) FROM events WHERE seq IS NOT NULL) AS moves,

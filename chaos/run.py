@@ -54,6 +54,7 @@ def play(stage: ChaosStack, patience: float, tell: Tell) -> Result:
         clock.start()
         tell("settling in", 0)
         crowd.settle_in()
+        stage.let_a_day_pass()
         base = evidence.plant(stage)
         striker = Striker(stage)
         crowd.begin()
@@ -87,7 +88,8 @@ def play(stage: ChaosStack, patience: float, tell: Tell) -> Result:
         findings=findings,
         struck=seen.struck,
         counts=_counts(seen, stage),
-        sometimes=sometimes.counted(crowd.journal, _windows(seen)),
+        sometimes=sometimes.counted(crowd.journal, _windows(seen))
+        | sometimes.further(crowd.journal, seen.gates.tested()),
         ended=seen.ended,
         seconds=time.monotonic() - began,
     )

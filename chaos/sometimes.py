@@ -5,7 +5,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain, combinations
 from uuid import UUID
 
-from chaos.journal import AttemptedAct, Journal
+from chaos.gate_history import DOORS
+from chaos.gate_judge import HANDED_OVER, NOT_BEGUN
+from chaos.journal import AttemptedAct, Journal, Sight
 
 NEAR = 0.1
 """Seconds: how close to a deadline, or to each other, is close."""
@@ -27,6 +29,9 @@ NAMES = (
     "filings by one key met, one request",
     *CHECKS,
 )
+AT_DOORS = tuple((door, shown) for door in DOORS for shown in (HANDED_OVER, NOT_BEGUN))
+FURTHER = (*Sight, *(f"{door}: {shown}" for door, shown in AT_DOORS))
+"""What is seen of the further ways to access, by whoever asks for it and at the gate and the guard."""
 
 
 def counted(journal: Journal, windows: Mapping[UUID, float]) -> dict[str, int]:
@@ -36,6 +41,12 @@ def counted(journal: Journal, windows: Mapping[UUID, float]) -> dict[str, int]:
     for name in chain(_at_deadlines(journal.acts), _met(acts.values()), _at_doors(journal, windows)):
         counts[name] += 1
     return counts
+
+
+def further(journal: Journal, tested: Mapping[tuple[str, str], int]) -> dict[str, int]:
+    """Return how often each of `FURTHER` was seen; `tested` is what the answers of the gate and the guard show."""
+    at_doors = {f"{door}: {shown}": tested.get((door, shown), 0) for door, shown in AT_DOORS}
+    return {one.value: journal.seen[one] for one in Sight} | at_doors
 
 
 def close(acts: Iterable[AttemptedAct]) -> tuple[int, int]:

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from redis import Redis
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 from sqlalchemy.engine import make_url
 
-from chaos import people
+from chaos import people, questions
 from chaos.celery_messages import MessageFate, MessageLog
 from chaos.crew import Crew, GuardProcess
 from chaos.gate_calls import GateAddresses
@@ -61,6 +61,12 @@ class ChaosStack:
     def sinks(self, target: str) -> list[Sink]:
         """Return the sinks that a fault strikes."""
         return [self.mail] if target == "mail" else [*self.cast.hooks]
+
+    def let_a_day_pass(self) -> None:
+        """Make the findings about break-glass overdue that are due by now."""
+        with self.superuser.connect().execution_options(isolation_level="READ COMMITTED") as owner, owner.begin():
+            owner.execute(text("SET LOCAL session_replication_role = replica"))
+            owner.execute(text(questions.OVERDUE))
 
     def calm(self) -> None:
         """Let everything pass and be taken again."""

@@ -8,10 +8,28 @@ from chaos import planted, questions
 from harness.clocks import ShiftedClock
 from harness.people import World
 from lockbox.database import Database
-from lockbox.errors import TooLate
-from lockbox.requests import available_moves, deadlines
+from lockbox.errors import EarlierStepFirst, TooLate
+from lockbox.requests import available_moves, deadlines, quorum
 from lockbox.requests.lifecycle import Action, State
+from lockbox.requests.policy_parts import ApprovalStage
 from tests.database.scenes import read
+from tests.policy_setup import lay_down
+
+
+def test_a_yes_before_its_step_counts_where_the_bug_is_planted_and_is_found(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    groups = {name: (world.people[who].person_id,) for name, who in (("first", "ann"), ("then", "amir"))}
+    lay_down(world, groups=groups, stages=(ApprovalStage(group="first"), ApprovalStage(group="then", order=2)))
+    request = world.submit()
+    monkeypatch.setitem(vars(available_moves), "has_turn", quorum.has_turn)
+    with pytest.raises(EarlierStepFirst):
+        world.act("amir", Action.APPROVE, request.id)
+
+    planted.BUGS["any-step"].plant()
+    world.act("amir", Action.APPROVE, request.id)
+
+    assert [row.id for row in read(world.db, questions.OUT_OF_STEP)] == [request.id]
 
 
 def test_a_late_yes_counts_where_the_bug_is_planted_and_is_found(

@@ -12,8 +12,12 @@ from lockbox.database import Database
 from lockbox.notifications import endpoints
 from lockbox.notifications.endpoints import SecretVault
 from lockbox.requests.lifecycle import Action
+from lockbox.requests.policy_parts import ApprovalStage
 from tests.database.scenes import read
+from tests.database.test_extensions import extended
+from tests.database.test_pre_approvals import in_force
 from tests.logs import sealed
+from tests.policy_setup import lay_down
 
 WRONGS = (
     "UNFOUNDED",
@@ -30,24 +34,42 @@ WRONGS = (
     "REQUESTER_NOT_TOLD",
     "PROMISED_TWICE",
     "NOT_NOTED",
+    "OUT_OF_STEP",
+    "ELSEWHERE",
+    "OUTLIVED",
+    "OVERUSED",
+    "BEYOND",
+    "GLASS_TOO_LONG",
+    "GLASS_TOO_OFTEN",
+    "GLASS_WHILE_OVERDUE",
 )
 BREAKS = {
     "UNFOUNDED": "UPDATE events SET actor_id = (SELECT requester_id FROM requests LIMIT 1) WHERE action = 'approve'",
     "LATE": "UPDATE events SET at = at + interval '1 day' WHERE action = 'approve'",
-    "GAPS": "UPDATE events SET seq = 7 WHERE action = 'approve'",
+    "GAPS": "UPDATE events SET seq = seq + 7 WHERE action = 'approve'",
     "OTHER_STATE": "UPDATE events SET to_state = 'expired' WHERE action = 'complete'",
     "BROKEN_SEALS": "UPDATE logs SET size = size + 1",
     "NOT_SEALED_ONCE": "DELETE FROM seals",
     "UNSEALED": "WITH forgotten AS (UPDATE events SET at = at - interval '1 minute' RETURNING id)"
     " INSERT INTO unsealed (event_id) SELECT id FROM forgotten",
     "MOVED_TWICE": "INSERT INTO events (id, tenant_id, request_id, seq, at, action, actor_id, actor_role, from_state,"
-    " to_state, body) SELECT uuidv7(), tenant_id, request_id, 9, at, action, actor_id, actor_role, from_state,"
+    " to_state, body) SELECT uuidv7(), tenant_id, request_id, seq + 9, at, action, actor_id, actor_role, from_state,"
     " to_state, body FROM events WHERE action = 'approve'",
-    "ENDED_TWICE": "UPDATE events SET to_state = 'expired' WHERE seq IS NOT NULL",
+    "ENDED_TWICE": "UPDATE events SET to_state = 'expired' WHERE from_state IN ('pending', 'active')",
     "VENDOR_NOT_TOLD": "DELETE FROM notifications WHERE channel = 'webhook'",
     "NOT_ASKED": "DELETE FROM notifications WHERE template = 'pending' AND channel = 'mail'",
     "REQUESTER_NOT_TOLD": "DELETE FROM notifications n USING requests r WHERE n.person_id = r.requester_id",
     "NOT_NOTED": "DELETE FROM unsettled",
+    "OUT_OF_STEP": "UPDATE events SET seq = seq + 7 WHERE action = 'approve' AND actor_id IN"
+    " (SELECT CAST(body -> 'groups' -> 'first' ->> 0 AS uuid) FROM policies)",
+    "ELSEWHERE": "UPDATE requests SET opens_at = opens_at + interval '1 second' WHERE extends IS NOT NULL",
+    "OUTLIVED": "UPDATE requests SET state = 'expired' WHERE extends IS NOT NULL",
+    "OVERUSED": "UPDATE pre_approvals SET used = used - 1",
+    "BEYOND": "UPDATE requests SET deadline_at = deadline_at + interval '1 hour' WHERE pre_approval_id IS NOT NULL",
+    "GLASS_TOO_LONG": "DELETE FROM after_reviews",
+    "GLASS_TOO_OFTEN": "UPDATE policies SET body = body || '{\"break_glass_monthly\": 1}'",
+    "GLASS_WHILE_OVERDUE": "UPDATE after_reviews SET opened_at = opened_at - interval '1 day', due_at = opened_at"
+    " WHERE finding IS NULL",
     "PROMISED_TWICE": "UPDATE notifications SET person_id = (SELECT id FROM people LIMIT 1), template = 'pending'"
     " WHERE channel = 'mail'",
 }
@@ -67,9 +89,29 @@ def honest(world: World, worker: Database) -> World:
     request = world.submit()
     world.act("ann", Action.APPROVE, request.id)
     world.act("erin", Action.COMPLETE, request.id)
+    _further(world)
     fan_out_all(as_sender(world.db))
     sealed(worker)
     return world
+
+
+def _further(world: World) -> None:
+    """Let there be access by each further way, all of it ended."""
+    groups = {name: (world.people[who].person_id,) for name, who in (("first", "ann"), ("then", "amir"))}
+    stages = (ApprovalStage(group="first"), ApprovalStage(group="then", order=2))
+    first = world.act("ann", Action.APPROVE, world.fresh().id)
+    world.act("ann", Action.APPROVE, extended(world, first.id).id)
+    world.act("ann", Action.REVOKE, first.id)
+    in_force(world)
+    world.act("erin", Action.COMPLETE, world.submit().id)
+    lay_down(world, groups=groups, stages=stages, break_glass_services=["exchange-online"])
+    request = world.fresh()
+    for who in ("ann", "amir"):
+        world.act(who, Action.APPROVE, request.id)
+    world.act("erin", Action.COMPLETE, request.id)
+    for _ in range(2):
+        window = world.act("max", Action.BREAK_GLASS, world.fresh(break_glass=True).id, comment="It is down")
+        world.act("ann", Action.REVOKE, window.id)
 
 
 def _found(world: World, name: str) -> bool:

@@ -3,7 +3,7 @@
 from collections import Counter
 
 from chaos import cards
-from chaos.cards import CLOSE, DECK, PLAIN
+from chaos.cards import CLOSE, DECK, FURTHER, PLAIN
 from tests.each import each
 
 ROUND = len(DECK)
@@ -33,4 +33,4 @@ def test_at_least_a_third_of_any_minute_of_stories_comes_close_to_a_deadline_or_
 
 
 def test_no_ending_is_both_close_and_plain() -> None:
-    assert not CLOSE.keys() & PLAIN.keys()
+    assert len({*CLOSE, *PLAIN, *FURTHER}) == len(CLOSE) + len(PLAIN) + len(FURTHER)

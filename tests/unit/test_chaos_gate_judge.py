@@ -18,7 +18,16 @@ from chaos.gate_history import (
     RecordedAnswer,
     TrueWindow,
 )
-from chaos.gate_judge import NO_WINDOW, OTHERS, PAST_DEADLINE, REVOKED, YES_SAID, HistoryJudge
+from chaos.gate_judge import (
+    HANDED_OVER,
+    NO_WINDOW,
+    NOT_BEGUN,
+    OTHERS,
+    PAST_DEADLINE,
+    REVOKED,
+    YES_SAID,
+    HistoryJudge,
+)
 from tests.each import each
 
 AHEAD = 1_000_000.0
@@ -38,6 +47,15 @@ TRUE = TrueWindow(
     frozenset({"read"}),
     AHEAD + OPENED,
     UNTIL,
+)
+MORE, LONGER = UUID(int=11), 160.0
+"""A request for more time, and when the window ends that it opens."""
+EXTENSION = replace(
+    TRUE,
+    request_id=MORE,
+    opened_at=AHEAD + DEADLINE,
+    deadline=datetime.fromtimestamp(AHEAD + LONGER, UTC),
+    extends=WINDOW,
 )
 FOREIGN = {
     "tenant": replace(CALL, tenant="fabrikam"),
@@ -203,6 +221,63 @@ def test_doors_that_only_say_no_are_found_once_all_is_quiet() -> None:
     assert list(judge(*away, quiet=(OPENED + 40, OPENED + 50)).too_few_let_in()) == [
         f"only 0 calls by open windows at the {door} while all was quiet" for door in DOORS
     ]
+
+
+def handed_over(*answers: RecordedAnswer, opened: float = DEADLINE - 10, is_revoked: bool = False) -> HistoryJudge:
+    """Judge a history in which the window was extended, and that was approved at this moment."""
+    moments = dict.fromkeys((WINDOW, MORE), REVOKE) if is_revoked else {}
+    approvals = {WINDOW: OPENED, MORE: opened}
+    history = GateHistory(list(answers), readings(last=170), approvals, moments, moments)
+    return HistoryJudge(history, [TRUE, EXTENSION])
+
+
+def by_extension(began: float, door: str = GATE) -> RecordedAnswer:
+    return replace(yes(began, door), yes=GateYes(MORE, CALL, EXTENSION.deadline))
+
+
+def test_from_a_window_to_its_extension_nobody_is_kept_out_at_the_gate() -> None:
+    honest = [yes(DEADLINE - 0.02), by_extension(DEADLINE + 0.005), by_extension(DEADLINE + 0.3, GUARD)]
+    judged = handed_over(*honest, no(DEADLINE + 0.005), no(DEADLINE - 0.005), no(DEADLINE + 0.005, door=GUARD))
+
+    assert list(judged.wrong_yeses()) == []
+    assert [line.partition(": ")[2].partition(" s ")[0] for line in judged.wrong_noes()] == [
+        "no, no_window, 10.005",
+        "no, no_window, 9.995",
+    ]
+    assert judged.tested()[GATE, HANDED_OVER] == judged.tested()[GUARD, HANDED_OVER] == 1
+
+
+def test_an_extension_lets_nobody_in_before_it_begins_and_keeps_nobody_out_who_came_before_its_approval() -> None:
+    late = handed_over(no(DEADLINE + 0.005), by_extension(DEADLINE - 0.1), opened=DEADLINE - 0.1)
+
+    assert list(late.wrong_noes()) == []
+    (line,) = late.wrong_yeses()
+    assert line.endswith(f"yes by {MORE}, 0.089 s before it opened")
+
+
+def test_an_extension_of_a_window_that_was_revoked_lets_nobody_in_and_must_not() -> None:
+    judged = handed_over(no(DEADLINE + 0.005), by_extension(DEADLINE + 1), is_revoked=True)
+
+    assert list(judged.wrong_noes()) == []
+    (line,) = judged.wrong_yeses()
+    assert line.endswith(f"yes by {MORE}, 21.000 s after its revoke was answered")
+
+
+@each(("door", "seconds"), [(GATE, 1.0), (GUARD, 3.0)])
+def test_a_window_that_begins_later_is_open_from_then_on(door: str, seconds: float) -> None:
+    begins = OPENED + 10
+    later = replace(TRUE, opened_at=AHEAD + begins)
+    answers = [
+        no(begins - 1, door=door),
+        no(begins + seconds - 0.1, door=door),
+        no(begins + seconds + 0.1, door=door),
+    ]
+    judged = HistoryJudge(GateHistory([yes(begins - 1, door), *answers], readings(), {WINDOW: OPENED}), [later])
+
+    (yes_,), (no_,) = judged.wrong_yeses(), judged.wrong_noes()
+    assert yes_.endswith("0.989 s before it opened")
+    assert f", {10 + seconds + 0.1:.3f} s after" in no_
+    assert judged.tested()[door, NOT_BEGUN] == 1
 
 
 def test_an_answer_counts_for_the_rule_that_it_shows_to_hold() -> None:

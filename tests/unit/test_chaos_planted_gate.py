@@ -1,5 +1,6 @@
 """The bugs that chaos plants in the gate and the guard: each has its effect on the code as it is now."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -11,6 +12,7 @@ from chaos.people import CATALOGUE
 from config.catalogue_file import read_catalogue
 from gate.mapping import GateCall, ServiceMapping
 from gate.window_memory import WindowMemory
+from lockbox.requests.models import AccessRequest
 from tests.unit.gate_examples import open_window
 
 AT = datetime(2026, 11, 28, 12, tzinfo=UTC)
@@ -29,7 +31,12 @@ class Seconds:
 @pytest.fixture(autouse=True)
 def healed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Put back what a bug has changed, once the test is over."""
-    for owner, name in ((WindowMemory, "forget"), (WindowMemory, "note_read"), (ServiceMapping, "map")):
+    for owner, name in (
+        (AccessRequest, "runs_at"),
+        (WindowMemory, "forget"),
+        (WindowMemory, "note_read"),
+        (ServiceMapping, "map"),
+    ):
         monkeypatch.setattr(owner, name, getattr(owner, name))
     monkeypatch.setattr(database_clock, "QUIET_SECONDS", database_clock.QUIET_SECONDS)
 
@@ -56,6 +63,18 @@ def test_a_late_gate_takes_the_clock_to_be_an_hour_behind() -> None:
     memory.note_read(clock.now, AT)
 
     assert right - memory.now() == timedelta(hours=1)
+
+
+def test_an_early_gate_lets_windows_begin_as_they_are_approved() -> None:
+    early, begins, late = (AT + timedelta(seconds=number) for number in range(3))
+    of_times: Callable[..., AccessRequest] = AccessRequest
+    request = of_times(opens_at=begins, deadline_at=late)
+    right = [request.runs_at(at) for at in (early, begins, late)]
+
+    planted.BUGS["early-gate"].plant()
+
+    assert right == [False, True, False]
+    assert [request.runs_at(at) for at in (early, begins, late)] == [True, True, False]
 
 
 def test_a_gate_takes_one_mailbox_for_another() -> None:

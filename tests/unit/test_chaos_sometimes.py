@@ -1,12 +1,14 @@
 """What has to happen sometimes is counted where it happened, and nowhere else."""
 
+from collections import Counter
 from dataclasses import replace
 from itertools import chain
 from uuid import UUID
 
 from chaos import enough, sometimes
+from chaos.gate_judge import HANDED_OVER, YES_SAID
 from chaos.invariants import late_and_counted
-from chaos.journal import AttemptedAct, ClosedAnswer, Journal, OpenAnswer
+from chaos.journal import AttemptedAct, ClosedAnswer, Journal, OpenAnswer, Sight
 from tests.each import each
 
 END = 1000.0
@@ -62,6 +64,18 @@ def test_what_happens_is_counted_under_its_name_alone(name: str) -> None:
 def test_each_name_is_counted_by_some_case() -> None:
     assert {*CASES, *sometimes.CHECKS} == {*sometimes.NAMES}
     assert len(sometimes.NAMES) >= 20
+
+
+def test_what_is_seen_of_further_ways_is_counted_by_whoever_sees_it() -> None:
+    journal = Journal(seen=Counter({Sight.LATER: 2}))
+
+    seen = sometimes.further(journal, {("gate", HANDED_OVER): 3, ("gate", YES_SAID): 9})
+
+    assert seen.keys() == {*sometimes.FURTHER}
+    assert {name: count for name, count in seen.items() if count} == {
+        "access approved that begins later": 2,
+        "gate: as one window follows another": 3,
+    }
 
 
 @each("name", CASES)
