@@ -23,6 +23,7 @@ from lockbox.audit.export import Export
 from lockbox.audit.log import proofs
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import Conflict, NotFound
+from lockbox.failpoints import failpoint
 from lockbox.identity import row_macs
 from lockbox.identity import tenants as registry
 from lockbox.identity.credentials import Token
@@ -228,6 +229,7 @@ def close(session: UnitOfWork, tenant_id: UUID, *, unasked: bool = False) -> Non
         session.execute(statement, {name: {"tenant": tenant_id, "at": at}[name] for name in _names(statement)})
     facts: dict[str, Value] = {"members": members, "asked_by": row.asked_by if row else None}
     announcements.record(session, AuditEvent(at=at, action=BEGUN, actor=THE_OWNER, tenant_id=tenant_id, facts=facts))
+    failpoint("departure.before_close")
 
 
 def is_sealed(session: UnitOfWork, tenant_id: UUID) -> bool:
@@ -241,6 +243,7 @@ def export(session: UnitOfWork, tenant_id: UUID) -> Export:
     Raises:
         Conflict: nothing was sealed yet.
     """
+    failpoint("departure.before_export")
     log = proofs.head(session, tenant_id)
     if log is None:
         raise Conflict("This log has no sealed events yet. Start the core worker, and run this again.")
@@ -250,6 +253,7 @@ def export(session: UnitOfWork, tenant_id: UUID) -> Export:
 def exported(session: UnitOfWork, tenant_id: UUID, size: int, digest: str) -> None:
     """Record what was exported: the size of the log, and the file's SHA-256 in hex."""
     session.execute(EXPORTED, {"tenant": tenant_id, "size": size, "digest": digest})
+    failpoint("departure.before_exported")
 
 
 def erase(transactions: Transactions, leaving: LeavingTenant) -> Iterator[str]:
@@ -273,6 +277,7 @@ def erase(transactions: Transactions, leaving: LeavingTenant) -> Iterator[str]:
     for one in _people(transactions, leaving.id, members):
         with transactions() as session:
             erasure.erase(session, one)
+        failpoint("departure.after_person")
         people += 1
     yield f"{people} people were erased."
     for removed in retention.remove(transactions, log, leaving.size or 0, at):
@@ -290,6 +295,7 @@ def _texts(transactions: Transactions, tenant_id: UUID) -> Iterator[str]:
             values = {"tenant": tenant_id, "after": after, "most": AT_ONCE}
             ids = session.execute(REQUESTS, values).scalars().all()
             erased_texts.blank(session.connection(), ids)
+        failpoint("departure.after_texts")
         count += len(ids)
         if len(ids) < AT_ONCE:
             yield f"The texts of {count} requests were erased."
@@ -335,6 +341,7 @@ def _rows(session: UnitOfWork, leaving: LeavingTenant, people: int) -> None:
     }
     event = AuditEvent(at=at, action=TENANT_ERASED, actor=THE_OWNER, tenant_id=leaving.id, facts=facts)
     announcements.record(session, event)
+    failpoint("departure.before_erased")
 
 
 def _unbind_tokens(session: UnitOfWork, bound: str) -> None:

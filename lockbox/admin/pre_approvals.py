@@ -38,6 +38,7 @@ from lockbox.errors import (
     TooLate,
     UnknownService,
 )
+from lockbox.failpoints import failpoint
 from lockbox.identity import authentication, row_macs
 from lockbox.identity.models import Tenant
 from lockbox.identity.roles import AuthMethod, Caller, Role
@@ -354,6 +355,7 @@ def _close(session: UnitOfWork, actor: AdminActor, which: UUID, comment: str | N
             # Its deadline has passed, and the clock will end it.
             continue
         closed.append(request.id)
+        failpoint("pre_approval.after_end")
     return closed
 
 

@@ -123,6 +123,7 @@ def _end_extensions(
         if extension.state in ends:
             further = DecisionInput(ends[extension.state], decision_input.comment)
             act_on(session, caller, origin, extension, further)
+            failpoint("extension.after_end")
 
 
 def to_sign(

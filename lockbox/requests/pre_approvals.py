@@ -11,6 +11,7 @@ from sqlalchemy import text
 
 from lockbox.audit.events import Actor, AuditEvent
 from lockbox.database import Query, UnitOfWork
+from lockbox.failpoints import failpoint
 from lockbox.identity import row_macs
 from lockbox.identity.roles import AuthMethod
 from lockbox.notifications import announcements
@@ -95,6 +96,7 @@ def use(
     session.wait()
     values = {"id": which.id, "policy_version": policy_version, "engineer_id": engineer}
     left: int | None = session.execute(USE, values).scalar_one()
+    failpoint("pre_approval.after_use")
     return None if left is None else replace(which, uses_left=left)
 
 

@@ -23,18 +23,12 @@ SELECT r.id FROM requests r LEFT JOIN events e ON e.request_id = r.id AND e.seq 
 WHERE r.tenant_id = :tenant GROUP BY r.id, r.version
 HAVING count(e.id) <> r.version OR max(e.seq) <> r.version OR min(e.seq) <> 1
 """
-UNAPPROVED = """
-SELECT e.request_id FROM events e JOIN requests r ON r.id = e.request_id
-WHERE e.tenant_id = :tenant AND e.to_state = 'active' AND e.from_state = 'pending' AND NOT EXISTS (
-    SELECT FROM decisions d WHERE d.request_id = r.id AND d.decision = 'approve' AND d.person_id <> r.requester_id
-        AND d.decided_at <= e.at)
-"""
 TWICE_TOLD = """
 SELECT event_id, template FROM notifications WHERE tenant_id = :tenant AND event_id IS NOT NULL
 GROUP BY event_id, person_id, address_id, observer_id, endpoint_id, template HAVING count(*) > 1
 """
 REMINDED_TWICE = """
-SELECT request_id FROM events WHERE tenant_id = :tenant AND action IN ('remind', 'after_review_reminder')
+SELECT request_id FROM events WHERE tenant_id = :tenant AND action IN ('remind', 'begin', 'after_review_reminder')
 GROUP BY request_id HAVING count(*) > 1
 """
 UNTOLD = """
@@ -108,7 +102,7 @@ def _unfinished(hall: FailpointStage) -> Found:
 
 def _open(hall: FailpointStage) -> Found:
     yield from (f"{one} is open, and it is {hall.expected}" for one in hall.asked if hall.is_let_in(one))
-    yield from (f"{row.request_id} opened without an approval" for row in _rows(hall, UNAPPROVED))
+    yield from (f"{row.id} opened without an approval" for row in hall.stage.rows(questions.UNFOUNDED))
 
 
 def _notifications(hall: FailpointStage) -> Found:
@@ -121,6 +115,10 @@ def _notifications(hall: FailpointStage) -> Found:
 def _doubled(hall: FailpointStage) -> Found:
     yield from (f"{row.id} has not one event a move" for row in _rows(hall, BROKEN_AUDIT_LOGS))
     yield from (f"{row.event_id} was told twice as {row.template}" for row in _rows(hall, TWICE_TOLD))
+    yield from (
+        f"pre-approval {row.id} is not used as its requests say" for row in hall.stage.rows(questions.OVERUSED)
+    )
+    yield from (f"{row.id} goes on from a window that was ended" for row in hall.stage.rows(questions.OUTLIVED))
     yield from (f"{row.request_id} was reminded twice" for row in _rows(hall, REMINDED_TWICE))
 
 

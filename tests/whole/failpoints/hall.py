@@ -19,6 +19,8 @@ from lockbox.notifications.outbox import KIND
 from lockbox.requests.lifecycle import Action
 from lockbox.schedule import NOTIFICATIONS, IndexEntry
 from lockbox.sql import new_id
+from tests.database.test_extensions import extended
+from tests.database.test_pre_approvals import in_force
 from tests.whole.conftest import RunningStack
 
 CHECKPOINTS = "checkpoints"
@@ -41,6 +43,7 @@ class FailpointStage:
     acknowledged: list[str] = field(default_factory=list)
     answers: list[httpx.Response] = field(default_factory=list)
     expected: str = "timed_out"
+    pre_approval: UUID | None = None
 
     @classmethod
     def of(cls, stage: RunningStack, receiver: WebhookReceiver, **policy: Any) -> "FailpointStage":
@@ -66,6 +69,14 @@ class FailpointStage:
     def approve(self, request_id: UUID) -> None:
         """Approve past the API."""
         self.world.act("ann", Action.APPROVE, request_id)
+
+    def extend(self, request_id: UUID) -> None:
+        """Ask for more time past the API."""
+        self.asked.append(extended(self.world, request_id).id)
+
+    def pre_approve(self, **rule: Any) -> None:
+        """Have something approved beforehand, past the API."""
+        self.pre_approval = in_force(self.world, resource=f"mailbox:{self.key}*", **rule)
 
     def post(self, who: str, path: str, body: dict[str, Any], **headers: str) -> httpx.Response | None:
         """Call the API; None where it ended before it answered."""
@@ -94,11 +105,11 @@ class FailpointStage:
         self.stage.db.schedule.arm(NOTIFICATIONS, promises)
 
     def is_let_in(self, request_id: UUID) -> bool:
-        """Whether the guarded system would let the engineer in."""
+        """Whether the guarded system would let the engineer in by the window of this request."""
         (row,) = self.stage.rows("SELECT resources[1] AS resource FROM requests WHERE id = :id", id=str(request_id))
         with self.stage.as_(self.world, "gate") as gate:
             answer = gate.get("/v1/access", params=self.world.question(resource=row.resource))
-            return answer.status_code == httpx.codes.OK
+            return answer.is_success and answer.json()["request_id"] == str(request_id)
 
     def mailed(self) -> set[str]:
         """Return the ids of all notifications that arrived as a mail."""

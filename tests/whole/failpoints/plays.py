@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -144,6 +145,91 @@ def _reminded_once(hall: FailpointStage) -> None:
     assert reminders() == [1] * len(hall.asked)
 
 
+def _post_extension(hall: FailpointStage) -> None:
+    """Ask for more time, whether or not that was taken before."""
+    answer = hall.post("erin", f"/v1/requests/{hall.asked[0]}/extend", {"access_window": 2})
+    if answer is not None:
+        said = answer.json()
+        hall.asked = [*hall.asked[:1], UUID(said.get("id") or said["request_id"])]
+
+
+def _extend(hall: FailpointStage) -> None:
+    hall.extend(hall.asked[0])
+
+
+def _extended(hall: FailpointStage) -> None:
+    hall.approve(hall.submit(access_window=LONG))
+    _extend(hall)
+
+
+def _extended_for_long(hall: FailpointStage) -> None:
+    _extended(hall)
+    hall.approve(hall.asked[1])
+
+
+def _open_for_long(hall: FailpointStage) -> None:
+    hall.approve(hall.submit(access_window=LONG))
+
+
+def _approve_extension(hall: FailpointStage) -> None:
+    hall.post("ann", f"/v1/requests/{hall.asked[1]}/approve", {})
+
+
+def _revoke_the_first(hall: FailpointStage) -> None:
+    hall.post("ann", f"/v1/requests/{hall.asked[0]}/revoke", {})
+
+
+def _revoke_both(hall: FailpointStage) -> None:
+    """End the window that was extended, and with it what goes on from it."""
+    if hall.stage.state(hall.asked[1]) == "pending":
+        hall.approve(hall.asked[1])
+    hall.world.act("ann", Action.REVOKE, hall.asked[0])
+
+
+def _opens_soon(hall: FailpointStage) -> None:
+    begins = datetime.now(UTC) + timedelta(seconds=4)
+    hall.approve(hall.submit(not_before=begins, access_window=LONG))
+
+
+def _begun_once(hall: FailpointStage) -> None:
+    query = "SELECT id FROM events WHERE tenant_id = :tenant AND action = 'begin'"
+    within(REMINDED_WITHIN, lambda: hall.stage.rows(query, tenant=hall.tenant))
+    assert len(hall.stage.rows(query, tenant=hall.tenant)) == len(hall.asked)
+    for request in hall.asked:
+        assert hall.is_let_in(request)
+        hall.world.act("ann", Action.REVOKE, request)
+
+
+def _approved_beforehand(hall: FailpointStage) -> None:
+    hall.pre_approve(max_uses=2, access_window=LONG)
+
+
+def _submit_covered(hall: FailpointStage) -> None:
+    body = hall.world.body(resources=[f"mailbox:{hall.key}@contoso.example"], access_window=LONG)
+    answer = hall.post("erin", "/v1/requests", body, **{"idempotency-key": hall.key})
+    if answer is not None and answer.status_code == httpx.codes.CREATED:
+        hall.acknowledged.append(answer.json()["id"])
+        hall.asked = list({*hall.asked, UUID(answer.json()["id"])})
+
+
+def _used_once(hall: FailpointStage) -> None:
+    (row,) = hall.stage.rows("SELECT used FROM pre_approvals WHERE id = :id", id=str(hall.pre_approval))
+    assert row.used == len(hall.asked) == 1
+    assert hall.is_let_in(hall.asked[0])
+    _revoke_pre_approval(hall)
+
+
+def _used_twice(hall: FailpointStage) -> None:
+    _approved_beforehand(hall)
+    for number in range(2):
+        request = hall.submit(resources=[f"mailbox:{hall.key}-{number}@contoso.example"], access_window=LONG)
+        assert hall.stage.state(request) == "active"
+
+
+def _revoke_pre_approval(hall: FailpointStage) -> None:
+    hall.post("amir", f"/v1/tenants/{hall.world.tenant.slug}/pre-approvals/{hall.pre_approval}/revoke", {})
+
+
 def _revoke_what_was_used_once(hall: FailpointStage) -> None:
     for request in hall.asked:
         (row,) = hall.stage.rows("SELECT used FROM requests WHERE id = :id", id=str(request))
@@ -155,6 +241,14 @@ def _revoke_what_was_used_once(hall: FailpointStage) -> None:
 FILE = FailpointPlay("api", "timed_out", nothing, _file, policy={"approval_window": FOUND})
 DECIDE = FailpointPlay("api", "expired", _ask, _decide, policy={"approval_window": LONG})
 USE = FailpointPlay("api", "revoked", _open_for_one_use, _use, _revoke_what_was_used_once)
+UNHURRIED: dict[str, Any] = {"approval_window": LONG}
+EXTEND = FailpointPlay("api", "revoked", _open_for_long, _post_extension, _revoke_both, policy=UNHURRIED)
+APPROVE_EXTENSION = FailpointPlay("api", "revoked", _extended, _approve_extension, _revoke_both, policy=UNHURRIED)
+END_EXTENSION = FailpointPlay("api", "revoked", _extended_for_long, _revoke_the_first)
+BEGIN = FailpointPlay("worker", "revoked", _opens_soon, after=_begun_once)
+USE_PRE_APPROVAL = FailpointPlay("api", "revoked", _approved_beforehand, _submit_covered, _used_once)
+REVOKE_PRE_APPROVAL = FailpointPlay("api", "revoked", _used_twice, _revoke_pre_approval)
+LEAVE = FailpointPlay("off-board", "cancelled", nothing, policy={"approval_window": LONG})
 CLOSE = FailpointPlay("api", "cancelled", _of_a_case, _close_the_case, policy={"approval_window": LONG})
 FIND = FailpointPlay("api", "revoked", _broken_glass, _find, _finding_is_there, policy=BY_BREAK_GLASS)
 AWAIT = FailpointPlay("worker", "revoked", _finding_due_soon, after=_reminded_once, policy=BY_BREAK_GLASS)

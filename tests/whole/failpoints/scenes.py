@@ -10,24 +10,31 @@ from harness.wait import within
 from harness.webhook_receiver import WebhookReceiver, receiving
 from lockbox.failpoints import mark
 from tests.whole.conftest import RunningStack, stage_of
-from tests.whole.failpoints import checks, retention
+from tests.whole.failpoints import checks, departure, retention
 from tests.whole.failpoints.hall import CHECKPOINTS, FailpointStage, kill
 from tests.whole.failpoints.plays import (
+    APPROVE_EXTENSION,
     AWAIT,
+    BEGIN,
     CLOSE,
     DECIDE,
+    END_EXTENSION,
     EXPIRE,
+    EXTEND,
     FILE,
     FIND,
     HOOK,
+    LEAVE,
     MAIL,
     REBUILD,
     REMIND,
     RETAIN,
+    REVOKE_PRE_APPROVAL,
     SEAL,
     SETTLE,
     TIME_OUT,
     USE,
+    USE_PRE_APPROVAL,
     FailpointPlay,
 )
 
@@ -54,6 +61,12 @@ PLAYED = {
         "pipeline.after_arm",
     ),
     USE: ("window.after_use",),
+    EXTEND: ("intake.after_insert", "transaction.before_arm"),
+    APPROVE_EXTENSION: ("decide.after_update", "pipeline.after_commit"),
+    END_EXTENSION: ("extension.after_end",),
+    BEGIN: ("clock.after_reminder",),
+    USE_PRE_APPROVAL: ("pre_approval.after_use", "pipeline.after_commit"),
+    REVOKE_PRE_APPROVAL: ("pre_approval.after_end", "pre_approval.after_end:2"),
     FIND: ("after_review.after_finding",),
     AWAIT: ("after_review.after_reminder",),
     CLOSE: ("case.after_lock", "case.after_end", "case.after_end:2"),
@@ -123,6 +136,14 @@ PLAYED = {
         "retention.after_step",
         "retention.after_step:2",
     ),
+    LEAVE: (
+        "departure.before_close",
+        "departure.before_export",
+        "departure.before_exported",
+        "departure.after_texts",
+        "departure.after_person:2",
+        "departure.before_erased",
+    ),
 }
 
 
@@ -161,6 +182,8 @@ class Theatre:
         hall.expected = play.expected
         if play is RETAIN:
             return retention.play(hall, scene.point)
+        if play is LEAVE:
+            return departure.play(hall, scene.point)
         down = ("worker", "notifications") if play.alone else (process,)
         for name in down:
             kill(self.stage, name)
