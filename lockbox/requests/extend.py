@@ -23,6 +23,7 @@ from lockbox.requests.policy import Timing, longest_window
 from lockbox.requests.policy_parts import HARD_ACCESS_LIMIT, CaseCheck
 from lockbox.requests.queries import RequestEntry
 from lockbox.requests.request_input import RequestInput
+from lockbox.requests.requester import Severity
 from lockbox.requests.submit import SubmissionLimits, SubmittedRequest, submit
 from lockbox.requests.transition import Origin
 
@@ -134,6 +135,7 @@ def _further(earlier: Row[Any], request_id: UUID, wanted: ExtensionInput) -> Req
         case_url=earlier.case_url,
         case_check=CaseCheck(earlier.case_check) if earlier.case_check else None,
         context=earlier.context or {},
+        severity=Severity(earlier.severity) if earlier.severity else None,
         access_window=wanted.access_window,
         max_uses=earlier.max_uses,
         engineer=earlier.requester_id,

@@ -21,6 +21,7 @@ from lockbox.notifications.recipients import RecipientDirectory
 from lockbox.requests import decisions, evaluate, policy_store, prompt_tiers, transition
 from lockbox.requests.deadlines import DueReminders, due_reminders, wake_at
 from lockbox.requests.lifecycle import State
+from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy import Terms
 from lockbox.requests.policy_parts import FIRST_STEP
 from lockbox.requests.policy_store import EffectivePolicy
@@ -34,6 +35,9 @@ SELECT e.request_id FROM events e JOIN requests r ON r.id = e.request_id
 WHERE e.request_id = ANY(:ids) AND e.seq IS NULL AND e.action = :action AND e.to_state = r.state
 """)
 NAMES = text("SELECT id, name FROM tenants WHERE id = ANY(:ids)")
+BEGUN = text("""
+SELECT requests.*, extends IS NULL OR ran_to_its_end(extends) AS goes_on FROM requests WHERE id = ANY(:ids)
+""")
 VOTED = text("SELECT request_id, person_id FROM decisions WHERE request_id = ANY(:ids)")
 
 
@@ -130,10 +134,17 @@ def remind(session: UnitOfWork, rows: Sequence[Row[Any]], at: datetime) -> None:
     for vote in session.execute(VOTED, {"ids": [row.id for row in rows]}):
         voted[vote.request_id].add(vote.person_id)
     silent = undelivered_requests(session, rows)
-    steps = _steps(session, rows, policies, known)
+    steps, held_back = _steps(session, rows, policies, known), _held_back(session, rows, at)
     updates = [
         _reminded(
-            row, policies[row.id], known, at, voted=voted[row.id], silence=silent.get(row.id), step=steps[row.id]
+            row,
+            policies[row.id],
+            known,
+            at,
+            voted=voted[row.id],
+            silence=silent.get(row.id),
+            step=steps[row.id],
+            is_held_back=row.id in held_back,
         )
         for row in rows
     ]
@@ -144,6 +155,17 @@ def remind(session: UnitOfWork, rows: Sequence[Row[Any]], at: datetime) -> None:
         if any(move.reminder is Reminder.UNREACHED for move in one.moves)
     ]
     notify_unreached_reviews(session, unreviewed, silent, at)
+
+
+def _held_back(session: UnitOfWork, rows: Sequence[Row[Any]], at: datetime) -> AbstractSet[UUID]:
+    """Return which of these windows let nobody in though they were approved for a start that has come.
+
+    The policy in force then would not have opened them, or somebody has ended the window that they go on from.
+    """
+    ids = [row.id for row in rows if row.state == State.ACTIVE and row.opens_at and row.opens_at <= at]
+    found = session.execute(BEGUN, {"ids": ids}).all() if ids else ()
+    outlived = {row.id for row in found if not row.goes_on}
+    return outlived | policy_store.outgrown(session, map(AccessRequest.of, found))
 
 
 def _steps(
@@ -170,9 +192,12 @@ def _reminded(
     voted: AbstractSet[UUID],
     silence: UndeliveredRequest | None,
     step: int,
+    is_held_back: bool,
 ) -> ReminderUpdate:
     phase = transition.phase_of(row, known)
     due = due_reminders(phase, effective.terms, row.wake_at, at)
+    if is_held_back:
+        due = replace(due, begin=False, warn=False)
     if silence and phase.tiers_asked:
         due = replace(due, escalate=max(due.escalate, phase.tiers_asked + 1))
     prompts, tiers_asked = _recipients(row, due, effective, known, voted=voted, step=step)

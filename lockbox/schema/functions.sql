@@ -440,7 +440,7 @@ CREATE FUNCTION lock_extended_request(of_request uuid) RETURNS TABLE (
     tenant text, requester_id uuid, service text, resources text[], actions text[], reason_code text,
     justification text, case_ref text, case_system text, case_url text, case_check text, max_uses integer,
     first_opened_at timestamptz, deadline_at timestamptz, begins_at timestamptz, version integer, state text,
-    open_extension uuid, break_glass boolean, context jsonb
+    open_extension uuid, break_glass boolean, context jsonb, severity text
 ) LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
     r requests;
@@ -457,7 +457,8 @@ BEGIN
         r.case_system::text, r.case_url::text, r.case_check::text, r.max_uses,
         coalesce(r.first_opened_at, r.opens_at, r.opened_at), r.deadline_at,
         coalesce(r.opens_at, r.opened_at), r.version, r.state::text,
-        (SELECT f.id FROM requests f WHERE f.extends = r.id AND f.closed_at IS NULL), r.break_glass, r.context
+        (SELECT f.id FROM requests f WHERE f.extends = r.id AND f.closed_at IS NULL), r.break_glass, r.context,
+        r.severity::text
     FROM tenants t WHERE t.id = r.tenant_id;
 END $$;
 
@@ -468,7 +469,8 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     SELECT EXISTS (SELECT FROM requests r WHERE r.id = of_request AND r.state IN ('active', 'expired'))
 $$;
 
--- Whether the customer's last decision about a resource was a denial, ignoring case and by what was granted.
+-- Whether the customer's last decision about a resource was a denial, ignoring case and by what was granted. What was
+-- opened without asking anybody is no decision.
 CREATE FUNCTION was_denied(of_tenant uuid, of_service text, of_resources text[]) RETURNS boolean
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     WITH asked AS (SELECT array_agg(lower(one)) AS names FROM unnest(of_resources) AS one)
@@ -478,6 +480,7 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
             AND lower(resource) = ANY (asked.names)
             AND NOT EXISTS (SELECT FROM requests o, unnest(coalesce(o.granted_resources, o.resources)) AS opened
                 WHERE o.tenant_id = of_tenant AND o.service = of_service AND o.opened_at > d.closed_at
+                AND o.mode = 'enforce' AND o.pre_approval_id IS NULL AND NOT o.break_glass
                 AND lower(opened) = lower(resource)))
 $$;
 
@@ -570,10 +573,12 @@ CREATE FUNCTION policies_at_start(of_requests uuid[]) RETURNS TABLE (
     FROM requests r
     CROSS JOIN LATERAL (SELECT p.* FROM policies p WHERE p.tenant_id = r.tenant_id AND p.created_at <= r.opens_at
         ORDER BY p.version DESC LIMIT 1) p
-    CROSS JOIN LATERAL (SELECT p.* FROM policies p WHERE p.tenant_id = r.tenant_id AND p.created_at <= r.opened_at
-        ORDER BY p.version DESC LIMIT 1) b
+    LEFT JOIN events e ON e.request_id = r.id AND e.seq = r.version
+    JOIN policies b ON b.tenant_id = r.tenant_id AND b.version
+        = coalesce(CAST(convert_from(e.body, 'UTF8')::jsonb ->> 'policy_version' AS integer), r.policy_version)
     WHERE r.id = ANY (of_requests) AND r.state = 'active' AND r.opens_at IS NOT NULL AND p.version <> b.version
-        AND (r.tenant_id = ANY (at_reach()) OR cardinality(at_roles()) > 0)
+        AND (r.tenant_id = ANY (at_reach()) OR cardinality(at_roles()) > 0
+            OR session_user = 'lockbox_worker')
 $$;
 
 -- The access check sees neither the deciders nor their passkeys: it gets what it needs to verify a window.

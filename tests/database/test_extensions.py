@@ -22,6 +22,7 @@ from lockbox.requests.decisions import DecisionInput
 from lockbox.requests.extend import AlreadyExtended, ExtensionInput
 from lockbox.requests.lifecycle import Action, State
 from lockbox.requests.models import AccessRequest
+from lockbox.requests.requester import Severity
 from tests.database.scenes import PATIENCE, at_once, door, moves_of, read, state_of, write, write_unchecked
 from tests.database.tenancy import does
 from tests.policy_setup import lay_down
@@ -233,3 +234,14 @@ def test_what_goes_on_from_a_window_that_the_vendor_opened_ends_as_the_customer_
 
     assert (further.mode, state_of(world.db, window.id)) == ("enforce", "revoked")
     assert state_of(world.db, further.id) == "revoked"
+
+
+def test_it_is_as_severe_as_the_request_that_it_extends(world: World) -> None:
+    """The rules are the same, and so are the approvers."""
+    lay_down(world, rules=[{"name": "S1", "match": {"severities": ["S1"]}, "terms": {"quorum": 2}}])
+    first = opened(world, severity=Severity.S1)
+    world.act("amir", Action.APPROVE, first.id)
+
+    second = extended(world, first.id)
+
+    assert (second.severity, second.quorum) == (Severity.S1, 2)

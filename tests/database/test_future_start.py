@@ -69,6 +69,21 @@ def test_the_clock_says_that_it_begins_and_makes_no_move(world: World, worker: D
     assert (row.state, row.wake_at) == ("active", request.deadline_at - timedelta(seconds=600))
 
 
+def test_nobody_is_told_that_it_begins_where_the_policy_holds_it_back(
+    world: World, worker: Database, still: StoppedClock
+) -> None:
+    request = scheduled(world, still)
+    lay_down(world, quorum=2)
+    still.at += 2 * HOUR
+
+    timers.run(worker, [request.id])
+
+    assert door(world) is None
+    assert read(world.db, "SELECT action FROM events WHERE seq IS NULL AND action <> 'notified'") == []
+    (row,) = read(world.db, "SELECT state, wake_at > deadline_at - interval '1 hour' AS later FROM requests")
+    assert (row.state, row.later) == ("active", True)
+
+
 @pytest.mark.parametrize("ahead", [-HOUR, timedelta(days=7, seconds=1)])
 def test_a_start_is_to_come_and_not_too_far_away(world: World, still: StoppedClock, ahead: timedelta) -> None:
     with pytest.raises(PolicyNotMet) as refused:

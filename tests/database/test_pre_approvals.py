@@ -3,6 +3,7 @@
 import json
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -16,10 +17,11 @@ from lockbox.admin.pre_approval_status import PreApprovalStatus, PreApprovalSumm
 from lockbox.admin.pre_approvals import PreApprovalInput
 from lockbox.database import Database
 from lockbox.errors import NobodyCanApprove, OwnRequest, PasskeyMustSign, SignInAgain
-from lockbox.identity.roles import AuthMethod, Role
+from lockbox.identity.roles import AuthMethod, Mode, Role
 from lockbox.requests.lifecycle import Action, State
 from lockbox.requests.models import AccessRequest
 from tests.database.scenes import MAILBOX, as_caller, at_once, door, moves_of, read, state_of, write, write_unchecked
+from tests.database.tenancy import does
 from tests.database.test_extensions import extended
 from tests.database.test_invariants import looked
 from tests.database.test_outcome_recipients import told
@@ -177,6 +179,18 @@ def test_what_was_to_go_on_from_its_window_ends_with_it(world: World) -> None:
 
     assert [state_of(world.db, one.id) for one in (window, further)] == ["revoked", "revoked"]
     assert events(world, "pre_approval_revoked")[0]["closed"] == [str(window.id), str(further.id)]
+
+
+def test_a_window_that_the_vendor_opened_alone_takes_back_no_denial(world: World) -> None:
+    in_force(world)
+    world.act("ann", Action.DENY, world.submit(access_window=2 * HOUR).id)
+    switch = partial(does, world, "tara", emergency_stop.switch_mode, plans=SETTINGS.catalogue.plans)
+
+    switch(Mode.OBSERVE)
+    assert world.act("max", Action.ENDORSE, world.submit().id).state is State.ACTIVE
+    switch(Mode.ENFORCE)
+
+    assert world.submit().state is State.REVIEWING
 
 
 def test_of_two_submits_at_once_for_the_last_use_one_opens(world: World, pool: ThreadPoolExecutor) -> None:

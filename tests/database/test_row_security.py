@@ -156,6 +156,7 @@ def test_what_sees_past_row_security_is_not_for_everybody_and_looks_nowhere_else
         "is_still_there",
         "credentials_of",
         "was_removed",
+        "policies_at_start",
         "is_pre_approved",
         "ran_to_its_end",
     }

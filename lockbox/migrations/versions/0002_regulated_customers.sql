@@ -30,7 +30,7 @@ CREATE FUNCTION lock_extended_request(of_request uuid) RETURNS TABLE (
     tenant text, requester_id uuid, service text, resources text[], actions text[], reason_code text,
     justification text, case_ref text, case_system text, case_url text, case_check text, max_uses integer,
     first_opened_at timestamptz, deadline_at timestamptz, begins_at timestamptz, version integer, state text,
-    open_extension uuid, break_glass boolean, context jsonb
+    open_extension uuid, break_glass boolean, context jsonb, severity text
 ) LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
     r requests;
@@ -47,7 +47,8 @@ BEGIN
         r.case_system::text, r.case_url::text, r.case_check::text, r.max_uses,
         coalesce(r.first_opened_at, r.opens_at, r.opened_at), r.deadline_at,
         coalesce(r.opens_at, r.opened_at), r.version, r.state::text,
-        (SELECT f.id FROM requests f WHERE f.extends = r.id AND f.closed_at IS NULL), r.break_glass, r.context
+        (SELECT f.id FROM requests f WHERE f.extends = r.id AND f.closed_at IS NULL), r.break_glass, r.context,
+        r.severity::text
     FROM tenants t WHERE t.id = r.tenant_id;
 END $$;
 
@@ -93,17 +94,19 @@ CREATE FUNCTION policies_at_start(of_requests uuid[]) RETURNS TABLE (
     FROM requests r
     CROSS JOIN LATERAL (SELECT p.* FROM policies p WHERE p.tenant_id = r.tenant_id AND p.created_at <= r.opens_at
         ORDER BY p.version DESC LIMIT 1) p
-    CROSS JOIN LATERAL (SELECT p.* FROM policies p WHERE p.tenant_id = r.tenant_id AND p.created_at <= r.opened_at
-        ORDER BY p.version DESC LIMIT 1) b
+    LEFT JOIN events e ON e.request_id = r.id AND e.seq = r.version
+    JOIN policies b ON b.tenant_id = r.tenant_id AND b.version
+        = coalesce(CAST(convert_from(e.body, 'UTF8')::jsonb ->> 'policy_version' AS integer), r.policy_version)
     WHERE r.id = ANY (of_requests) AND r.state = 'active' AND r.opens_at IS NOT NULL AND p.version <> b.version
-        AND (r.tenant_id = ANY (at_reach()) OR cardinality(at_roles()) > 0)
+        AND (r.tenant_id = ANY (at_reach()) OR cardinality(at_roles()) > 0
+            OR session_user = 'lockbox_worker')
 $$;
 
 GRANT UPDATE (opens_at) ON requests TO lockbox_api;
 GRANT SELECT (opens_at) ON decisions TO lockbox_notifications;
 REVOKE ALL ON FUNCTION lock_extended_request, ran_to_its_end, policies_at_start, refuse_stray_extension,
     refuse_outlived_extension FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION policies_at_start TO lockbox_api, lockbox_connectors;
+GRANT EXECUTE ON FUNCTION policies_at_start TO lockbox_api, lockbox_worker, lockbox_connectors;
 GRANT EXECUTE ON FUNCTION lock_extended_request TO lockbox_api;
 GRANT EXECUTE ON FUNCTION ran_to_its_end TO lockbox_api, lockbox_worker, lockbox_notifications, lockbox_connectors;
 
@@ -897,6 +900,20 @@ BEGIN
 END $$;
 
 -- What the columns of a function's answer are is never replaced: it goes, and comes again with its rights.
+-- What was opened without asking anybody is no decision of the customer's.
+CREATE OR REPLACE FUNCTION was_denied(of_tenant uuid, of_service text, of_resources text[]) RETURNS boolean
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    WITH asked AS (SELECT array_agg(lower(one)) AS names FROM unnest(of_resources) AS one)
+    SELECT of_tenant = ANY (at_reach()) AND EXISTS (
+        SELECT FROM asked, requests d, unnest(d.resources) AS resource
+        WHERE d.tenant_id = of_tenant AND d.service = of_service AND d.state = 'denied' AND d.asked_at IS NOT NULL
+            AND lower(resource) = ANY (asked.names)
+            AND NOT EXISTS (SELECT FROM requests o, unnest(coalesce(o.granted_resources, o.resources)) AS opened
+                WHERE o.tenant_id = of_tenant AND o.service = of_service AND o.opened_at > d.closed_at
+                AND o.mode = 'enforce' AND o.pre_approval_id IS NULL AND NOT o.break_glass
+                AND lower(opened) = lower(resource)))
+$$;
+
 DROP FUNCTION lock_earlier_request;
 CREATE FUNCTION lock_earlier_request(of_request uuid) RETURNS TABLE (
     tenant text, requester_id uuid, service text, resources text[], actions text[], reason_code text,
