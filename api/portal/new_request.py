@@ -15,7 +15,7 @@ from fastapi.responses import HTMLResponse
 from api import browser, case_checks
 from api.browser import Visitor
 from api.deps import SessionDep, SettingsDep
-from api.portal import phrases, request_form
+from api.portal import form_errors, phrases, request_form
 from api.portal.account import AccountContextDep
 from api.portal.pages import TAG, go, origin, page, status_of
 from api.portal.request_form import MINUTE, RequestForm, RequestFormDep
@@ -41,9 +41,6 @@ router = APIRouter(prefix="/ask", tags=[TAG], include_in_schema=False)
 MOST_LISTED = 100
 WINDOWS = (5 * MINUTE, 15 * MINUTE, 30 * MINUTE, HOUR, 2 * HOUR, 4 * HOUR, 8 * HOUR, DAY, 3 * DAY, 7 * DAY)
 KEY = r"[A-Za-z0-9_-]{22}"
-
-FormFields = dict[str, list[str]]
-"""Errors by field."""
 
 
 @router.get("")
@@ -161,7 +158,8 @@ def _shown(
     longest = {one.tenant.slug: one.longest_window or max(WINDOWS) for one in customers.overviews}
     ceiling = found.terms.access_ceiling if found else _ceiling(session, visitor, written.tenant, longest)
     windows = _windows(written.access_window, ceiling)
-    wrong = _wrong(refused, found)
+    # Mistakes in the form, or what the customer's policy requires.
+    wrong = form_errors.by_field([*form_errors.mistakes_of(refused), *(found.lacks if found else ())])
     return page(
         request,
         "new_request",
@@ -211,18 +209,6 @@ def _windows(typed: str, ceiling: int) -> list[int]:
     """Return the windows to choose from, in seconds, up to the ceiling."""
     offered = {*WINDOWS, *([int(typed)] if request_form.is_seconds(typed) else [])}
     return sorted({one for one in offered if one <= ceiling} | {min(ceiling, max(WINDOWS))})
-
-
-def _wrong(refused: LockboxError | None, found: Preview | None) -> FormFields:
-    """Return the errors by field: validation errors, or what the customer's policy requires."""
-    said = defaultdict[str, list[str]](list)
-    facts = refused.facts if refused else {}
-    mistakes = [(one["field"], one["message"]) for one in facts.get("errors", ())]
-    if refused and not mistakes and "field" in facts:
-        mistakes = [(facts["field"], refused.detail)]
-    for place, message in (*mistakes, *(found.lacks if found else ())):
-        said[place].append(message)
-    return dict(said)
 
 
 def _duplicate(refused: LockboxError | None, found: Preview | None) -> UUID | str | None:

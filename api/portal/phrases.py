@@ -36,6 +36,7 @@ STATISTICS = "Statistics"
 ORGANISATION = "Your organisation"
 OPERATIONS = "Operations"
 GATES = "Gates"
+DATA = "Data"
 EXCLUSIONS = "Exclusions"
 ACCESS_REVIEW = "Access review"
 YOUR_ACCOUNT = "your account"
@@ -130,10 +131,11 @@ FORM_LABELS = {
     "max_uses": "How many windows",
 }
 CONSENT_IN_THE_PAST = "Choose a time that is still to come: until then the vendor would decide."
-NOT_JSON = "This is not JSON: look for a comma or a quote that is missing or one too many."
-BAD_POLICY = "Not a valid policy: {why}."
-NO_NUMBER = "{term}: write a whole number"
-NO_PERCENTS = "{term}: write whole numbers with commas between them, such as 50, 83"
+NOT_JSON = "this is not JSON: look for a comma or a quote that is missing or one too many"
+NOT_JSON_AT = "line {line}, column {column}: " + NOT_JSON
+BAD_POLICY = "This is not a valid policy."
+NO_NUMBER = "write a whole number"
+NO_PERCENTS = "write whole numbers with commas between them, such as 50, 83"
 OF_GROUP = "The group {name}: {what}"
 TIER_ASKED = "Asked"
 TIER_AGREES = "Must also agree"

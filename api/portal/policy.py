@@ -1,24 +1,23 @@
 """The policy pages: read, edit, preview and save a tenant's policy."""
 
-import json
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Form, Request, Response
 
 from api import browser
 from api.deps import SessionDep, SettingsDep
-from api.portal import phrases, policy_form, policy_preview
+from api.portal import form_errors, policy_form, policy_preview
 from api.portal.account import AccountContextDep
 from api.portal.pages import REFUSED, TAG
-from api.portal.policy_form import PolicyForm, policy_form_of
+from api.portal.policy_form import PLACES, PolicyForm, policy_form_of
 from api.portal.tenant_admin import TenantAdminPage, done, tenant_admin_page
 from api.schemas.parts import Slug
 from lockbox.admin import policies
 from lockbox.database import UnitOfWork
-from lockbox.errors import Invalid, LockboxError
+from lockbox.errors import LockboxError
 from lockbox.identity.roles import Caller, Role
+from lockbox.notifications.policy_wording import TERMS
 from lockbox.requests.policy_parts import Reason
-from lockbox.requests.policy_rules import Policy
 from lockbox.requests.transition import Origin
 
 router = APIRouter(prefix="/tenants/{slug}/policy", tags=[TAG], include_in_schema=False)
@@ -43,7 +42,7 @@ def look(work: AccountContextDep, slug: Slug, text: Text = "", version: PolicyVe
     with work.open() as (session, visitor):
         at = tenant_admin_page(work.request, session, visitor, slug, Role.TENANT_ADMIN)
         try:
-            return policy_preview.page(at, _read(text), version)
+            return policy_preview.page(at, policy_form.read(text), version)
         except REFUSED as refused:
             return _shown(at, refused, text=text, version=version)
 
@@ -67,20 +66,12 @@ def save(work: AccountContextDep, slug: Slug, text: Text = "", version: PolicyVe
     """Save the policy in place of the version that was shown; a refusal keeps what was written."""
 
     def deed(session: UnitOfWork, caller: Caller, origin: Origin) -> None:
-        policies.change(session, caller, origin, slug, _read(text), seen=version)
+        policies.change(session, caller, origin, slug, policy_form.read(text), seen=version)
 
     def shown(at: TenantAdminPage, refused: LockboxError) -> Response:
         return _shown(at, refused, text=text, version=version)
 
     return done(work, slug, deed, shown, f"/tenants/{slug}/policy")
-
-
-def _read(text: str) -> Policy:
-    try:
-        said = json.loads(text)
-    except (ValueError, RecursionError):
-        raise Invalid(phrases.NOT_JSON) from None
-    return policy_form.read(said)
 
 
 def _shown(
@@ -102,6 +93,8 @@ def _shown(
         is_text=text is not None,
         form=shown,
         reasons=Reason,
+        wrong=form_errors.by_field(form_errors.mistakes_of(refused)),
+        mistakes=form_errors.summary(refused, TERMS, PLACES),
         version=version or held.edition.version,
         longest=LONGEST,
     )

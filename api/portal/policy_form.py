@@ -1,19 +1,20 @@
 """The form of a policy's default terms: its fields, and the policy that they make."""
 
+import json
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import Form
 from pydantic import ValidationError
 
-from api.portal import phrases
-from lockbox.errors import Invalid
+from api.portal import form_errors, phrases
 from lockbox.notifications.policy_wording import TERMS
 from lockbox.requests import policy_diff
-from lockbox.requests.policy_parts import ApproveMeans, RequesterMeans
+from lockbox.requests.policy_parts import ApproveMeans, Reason, ReasonedDecision, RequesterMeans
 from lockbox.requests.policy_rules import Policy
 
 HOUR, MINUTE = 3600, 60
@@ -31,6 +32,8 @@ USES = "max_uses"
 PATTERNS = "case_patterns"
 UNCONFIRMED = "unconfirmed_case"
 MEANS = "approve_means"
+TEXT = "text"
+"""The field of the whole policy as text."""
 GLASS_SERVICES, GLASS_PEOPLE, NOBODY = "break_glass_services", "break_glass_people", "nobody"
 COUNTRIES, REQUESTERS, REQUESTERS_AGE = "countries", "requester_means", "requester_sign_in_age"
 NUMBER = re.compile(r"[0-9]{1,9}")
@@ -81,47 +84,71 @@ class PolicyForm:
         Seconds that the form has no field for stay too, if the minutes are unchanged.
 
         Raises:
-            Invalid: with a sentence for each field that cannot be parsed.
+            FormRejected: with what to do about each field that is wrong.
         """
-        said: dict[str, Any] = policy.model_dump(mode="json")
-        try:
-            said |= dict(self._terms(policy))
-        except ValueError as error:
-            raise Invalid(phrases.NOT_ACCEPTED.format(why=error)) from None
-        return checked(said)
+        said, wrong = policy.model_dump(mode="json") | self._chosen(policy), list[tuple[str, str]]()
+        for name, read_field in self._typed(policy):
+            try:
+                said[name] = read_field()
+            except ValueError as error:
+                wrong.append((name, str(error)))
+        return checked(said, wrong)
 
-    def _terms(self, policy: Policy) -> Iterator[tuple[str, Any]]:
+    def _typed(self, policy: Policy) -> Iterator[tuple[str, Callable[[], Any]]]:
+        """Yield the terms that are typed as numbers, each with what reads it."""
         for name in WINDOWS:
-            minutes = 60 * self._number(name, "_hours") + self._number(name, "_minutes")
-            yield name, _seconds(minutes, getattr(policy, name))
+            yield name, partial(self._window, name, getattr(policy, name))
         for name in MINUTES:
-            yield name, _seconds(self._number(name), getattr(policy, name))
+            yield name, partial(self._minutes, name, getattr(policy, name))
         for name in (REVOKE, REQUESTERS_AGE):
-            is_asked = self.fields[name].strip()
-            yield name, _seconds(self._number(name), getattr(policy, name) or 0) if is_asked else None
-        yield REQUESTERS, self.fields[REQUESTERS] or RequesterMeans.ANY
-        yield COUNTRIES, _named(self.fields[COUNTRIES].upper()) or None
-        yield GLASS_SERVICES, _named(self.fields[GLASS_SERVICES])
-        people = _named(self.fields[GLASS_PEOPLE])
-        yield GLASS_PEOPLE, [] if people == [NOBODY] else people or None
-        yield USES, self._number(USES) if self.fields[USES].strip() else None
-        yield UNCONFIRMED, self.fields[UNCONFIRMED] or policy.unconfirmed_case
-        yield PATTERNS, [one.strip() for one in self.fields[PATTERNS].split(",") if one.strip()]
-        for name in NUMBERS:
-            yield name, self._number(name)
+            if self.fields[name].strip():
+                yield name, partial(self._minutes, name, getattr(policy, name) or 0)
+        for name in (*NUMBERS, *((USES,) if self.fields[USES].strip() else ())):
+            yield name, partial(self._number, name)
         for name in MOMENTS:
-            yield name, percents(name, self.fields[name])
-        for name in SWITCHES:
-            yield name, name in self.switched
-        yield MEANS, ApproveMeans.PASSKEY_SIGNED if MEANS in self.switched else ApproveMeans.ATTESTED
-        yield "reasons", list(self.reasons)
-        yield COMMENTS, list(self.comments)
+            yield name, partial(percents, self.fields[name])
+
+    def _chosen(self, policy: Policy) -> dict[str, Any]:
+        """Return the other terms; a number that may be left empty is none."""
+        people = _named(self.fields[GLASS_PEOPLE])
+        is_signed = MEANS in self.switched
+        return {
+            **dict.fromkeys((REVOKE, REQUESTERS_AGE, USES)),
+            **{name: name in self.switched for name in SWITCHES},
+            REQUESTERS: self.fields[REQUESTERS] or RequesterMeans.ANY,
+            COUNTRIES: _named(self.fields[COUNTRIES].upper()) or None,
+            GLASS_SERVICES: _named(self.fields[GLASS_SERVICES]),
+            GLASS_PEOPLE: [] if people == [NOBODY] else people or None,
+            UNCONFIRMED: self.fields[UNCONFIRMED] or policy.unconfirmed_case,
+            PATTERNS: [one.strip() for one in self.fields[PATTERNS].split(",") if one.strip()],
+            MEANS: ApproveMeans.PASSKEY_SIGNED if is_signed else ApproveMeans.ATTESTED,
+            "reasons": list(self.reasons),
+            COMMENTS: list(self.comments),
+        }
+
+    def _window(self, name: str, held: int) -> int:
+        return _seconds(60 * self._number(name, "_hours") + self._number(name, "_minutes"), held)
+
+    def _minutes(self, name: str, held: int) -> int:
+        return _seconds(self._number(name), held)
 
     def _number(self, name: str, tail: str = "") -> int:
         text = self.fields[name + tail].strip() or ("0" if tail else "")
         if not NUMBER.fullmatch(text):
-            raise ValueError(phrases.NO_NUMBER.format(term=TERMS[name]))
+            raise ValueError(phrases.NO_NUMBER)
         return int(text)
+
+
+PLACES: Mapping[str, str] = {
+    **{name: f"{name}-hours" for name in WINDOWS},
+    **{name: name for name in (*MINUTES, *NUMBERS, *MOMENTS, REVOKE, USES, PATTERNS, UNCONFIRMED)},
+    **{name: name for name in (GLASS_SERVICES, GLASS_PEOPLE, COUNTRIES, REQUESTERS, REQUESTERS_AGE)},
+    **{name: f"is-{name}" for name in (*SWITCHES, MEANS)},
+    "reasons": f"reason-{next(iter(Reason)).value}",
+    COMMENTS: f"comment-{ReasonedDecision.APPROVE.value}",
+    TEXT: TEXT,
+}
+"""Where on the page each term stands, by the id of its first field."""
 
 
 async def policy_form_of(
@@ -189,42 +216,49 @@ async def policy_form_of(
     return PolicyForm(fields, tuple(switched), tuple(reasons), tuple(comment_required))
 
 
-def percents(name: str, text: str) -> list[int]:
+def percents(text: str) -> list[int]:
     """Parse a list of percentages, such as `50, 83`; empty is none.
 
     Raises:
-        ValueError: with the name of the term, if it is malformed.
+        ValueError: with what to write, if it is malformed.
     """
     parts = [part for part in BETWEEN.split(text.strip()) if part]
     if not all(NUMBER.fullmatch(part) for part in parts):
-        raise ValueError(phrases.NO_PERCENTS.format(term=TERMS[name]))
+        raise ValueError(phrases.NO_PERCENTS)
     return [int(part) for part in parts]
 
 
-def checked(said: object) -> Policy:
-    """Return the filled-in policy.
+def checked(said: object, wrong: Iterable[tuple[str, str]] = ()) -> Policy:
+    """Return the filled-in policy; `wrong` is what could not be read, by term.
 
     Raises:
-        Invalid: with a sentence for each wrong part, named as in the form.
+        FormRejected: with what to do about each part that is wrong, by its term.
     """
-    return _policy(said, phrases.NOT_ACCEPTED, _title)
+    mistakes, policy = list(wrong), None
+    try:
+        policy = Policy.model_validate(said)
+    except ValidationError as error:
+        mistakes += [_of_term(where, what) for where, what in policy_diff.of(error)]
+    if policy is None or mistakes:
+        raise form_errors.rejected(phrases.LOOK_AGAIN, mistakes) from None
+    return policy
 
 
-def read(said: object) -> Policy:
+def read(text: str) -> Policy:
     """Return the policy written as text.
 
     Raises:
-        Invalid: with a sentence for each wrong part, named as in the text.
+        FormRejected: with what to do about each part that is wrong, named as in the text.
     """
-    return _policy(said, phrases.BAD_POLICY, _place)
-
-
-def _policy(said: object, sentence: str, called: Callable[[Place, str], str]) -> Policy:
     try:
-        return Policy.model_validate(said)
+        return Policy.model_validate(json.loads(text))
     except ValidationError as error:
-        lines = dict.fromkeys(called(where, what) for where, what in policy_diff.of(error))
-        raise Invalid(sentence.format(why="; ".join(lines))) from None
+        lines = [_place(where, what) for where, what in policy_diff.of(error)]
+    except json.JSONDecodeError as error:
+        lines = [phrases.NOT_JSON_AT.format(line=error.lineno, column=error.colno)]
+    except (ValueError, RecursionError):
+        lines = [phrases.NOT_JSON]
+    raise form_errors.rejected(phrases.BAD_POLICY, [(TEXT, line) for line in lines])
 
 
 def _place(where: Place, what: str) -> str:
@@ -235,12 +269,12 @@ def _place(where: Place, what: str) -> str:
     return f"{named} ({TERMS[named]}): {what}" if named in TERMS else f"{named}: {what}"
 
 
-def _title(where: Place, what: str) -> str:
-    """Return an error under the form's label; errors about a policy as a whole begin with the term."""
+def _of_term(where: Place, what: str) -> tuple[str, str]:
+    """Return an error with its term; errors about a policy as a whole begin with the term."""
     first, _, rest = (str(where[0]), "", what) if where else what.partition(": ")
     if first == "groups" and len(where) > 1:
-        return phrases.OF_GROUP.format(name=where[1], what=rest)
-    return f"{TERMS[first]}: {rest}" if first in TERMS else what
+        return f"groups.{where[1]}", phrases.OF_GROUP.format(name=where[1], what=rest)
+    return (first, rest) if first in TERMS else ("", what)
 
 
 def _named(text: str) -> list[str]:

@@ -10,12 +10,12 @@ from fastapi import Depends, Form
 from pydantic import ValidationError
 
 from api.browser import Visitor
-from api.portal import phrases
+from api.portal import form_errors, phrases
 from api.schemas.requests import NewRequest
 from config.context_schema import MOST_PARAMETERS, ContextValue
 from config.service_catalogue import MOST_SERVICES, Service
 from lockbox.database import UnitOfWork
-from lockbox.errors import Invalid, NotFound
+from lockbox.errors import NotFound
 from lockbox.identity import time_zones
 from lockbox.requests import policy_diff, queries
 from lockbox.requests.policy_parts import Reason
@@ -98,10 +98,6 @@ async def request_form(
 RequestFormDep = Annotated[RequestForm, Depends(request_form)]
 
 
-class FormRejected(Invalid):
-    """A form has invalid fields; `errors` says which."""
-
-
 def earlier(session: UnitOfWork, visitor: Visitor, request_id: UUID) -> RequestForm:
     """Return one of the person's own requests as form content."""
     entry = queries.find(session, visitor.caller, request_id)
@@ -150,8 +146,8 @@ def read(written: RequestForm, zone: str, services: Mapping[str, Service]) -> Ne
     try:
         start = time_zones.instant(written.not_before, zone) if written.not_before else None
     except ValueError:
-        errors = [{"field": "not_before", "message": phrases.REQUEST_ADVICE["not_before"]}]
-        raise FormRejected(phrases.LOOK_AGAIN, errors=errors) from None
+        mistake = "not_before", phrases.REQUEST_ADVICE["not_before"]
+        raise form_errors.rejected(phrases.LOOK_AGAIN, [mistake]) from None
     try:
         return NewRequest.model_validate(
             {
@@ -174,8 +170,8 @@ def read(written: RequestForm, zone: str, services: Mapping[str, Service]) -> Ne
             }
         )
     except ValidationError as error:
-        errors = [{"field": _field(where), "message": _message(where, said)} for where, said in policy_diff.of(error)]
-        raise FormRejected(phrases.LOOK_AGAIN, errors=errors) from None
+        mistakes = [(_field(where), _message(where, said)) for where, said in policy_diff.of(error)]
+        raise form_errors.rejected(phrases.LOOK_AGAIN, mistakes) from None
 
 
 def _field(where: Sequence[int | str]) -> str:
@@ -187,8 +183,7 @@ def _message(where: Sequence[int | str], said: str) -> str:
     field, *rest = where
     plain = phrases.REQUEST_ADVICE.get(str(field)) or said
     line = phrases.LINE.format(number=int(rest[0]) + 1) if field == "resources" and rest else ""
-    text = f"{line}{said}" if line else plain
-    return f"{text[0].upper()}{text[1:].rstrip('.')}."
+    return f"{line}{said}" if line else plain
 
 
 def is_seconds(written: str) -> bool:

@@ -1,6 +1,6 @@
 """The page of groups, tiers and stages: who is asked when, and who must also agree."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -9,7 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from api import browser
 from api.deps import SessionDep, SettingsDep
-from api.portal import phrases, policy_preview
+from api.portal import form_errors, phrases, policy_preview
 from api.portal.account import AccountContextDep
 from api.portal.pages import REFUSED, TAG
 from api.portal.policy import PolicyVersionField
@@ -17,8 +17,9 @@ from api.portal.policy_form import NUMBER, checked, percents
 from api.portal.tenant_admin import TenantAdminPage, tenant_admin_page
 from api.schemas.parts import Slug
 from lockbox.admin import policies
-from lockbox.errors import Invalid, LockboxError
+from lockbox.errors import LockboxError
 from lockbox.identity.roles import Role
+from lockbox.notifications.policy_wording import TERMS
 from lockbox.requests import policy_diff
 from lockbox.requests.policy_parts import FIRST_STEP, MOST_APPROVALS, MOST_STEPS, MOST_TIERS, GroupName
 from lockbox.requests.policy_rules import MOST_GROUPS, Policy
@@ -26,6 +27,7 @@ from lockbox.requests.policy_rules import MOST_GROUPS, Policy
 router = APIRouter(prefix="/tenants/{slug}/tiers", tags=[TAG], include_in_schema=False)
 
 MOST_PLACES = 2_000
+ESCALATION = "escalation"
 GROUP_NAMES = TypeAdapter[str](GroupName)
 
 Column = Annotated[list[str], Form(max_length=MOST_GROUPS + 1)]
@@ -72,38 +74,39 @@ class TierForm:
         """Return a policy with these groups, tiers and stages; a group without a name is ignored.
 
         Raises:
-            Invalid: with a sentence that says what cannot be parsed.
+            FormRejected: with what to do about each field that is wrong.
         """
-        named = [row for row in self.rows if row.name.strip()]
-        names = [row.name.strip() for row in named]
-        if len(set(names)) < len(names):
-            raise Invalid(phrases.SAME_GROUP_NAME)
-        if any(row.people for row in self.rows if not row.name.strip()):
-            raise Invalid(phrases.NO_GROUP_NAME)
-        for name in names:
-            _can_be_a_name(name)
+        rows = [(number, row) for number, row in enumerate(self.rows) if row.name.strip()]
+        wrong = [*self._misnamed(), *(one for number, row in rows for one in _misread(number, row))]
+        said = policy.model_dump(mode="json")
         try:
-            said = (
-                policy.model_dump(mode="json")
-                | _said(named)
-                | {"escalation": percents("escalation", self.escalation)}
-            )
+            said["escalation"] = percents(self.escalation)
         except ValueError as error:
-            raise Invalid(phrases.NOT_ACCEPTED.format(why=error)) from None
-        return checked(said)
+            wrong.append((ESCALATION, str(error)))
+        if wrong:
+            raise form_errors.rejected(phrases.LOOK_AGAIN, wrong)
+        return checked(said | _said([row for _, row in rows]))
+
+    def _misnamed(self) -> Iterator[tuple[str, str]]:
+        names = [row.name.strip() for row in self.rows]
+        for number, name in enumerate(names):
+            if name and name in names[:number]:
+                yield f"group-{number}", phrases.SAME_GROUP_NAME
+            elif not name and self.rows[number].people:
+                yield f"group-{number}", phrases.NO_GROUP_NAME
+            elif name and (why := _why_no_name(name)):
+                yield f"group-{number}", phrases.BAD_GROUP_NAME.format(name=name, why=why)
 
 
 def _said(rows: Sequence[TierRow]) -> dict[str, Any]:
     tiers: list[list[str]] = [[] for _ in range(MOST_TIERS)]
     stages = []
     for row in rows:
-        tier = _number(row, phrases.TIER_ASKED, row.tier, MOST_TIERS)
-        quorum = _number(row, phrases.TIER_AGREES, row.quorum, MOST_APPROVALS)
+        tier, quorum, step = (_number(text, most) for _, text, _, most in _columns(row))
         if tier:
             tiers[tier - 1].append(row.name.strip())
-        step = _number(row, phrases.TIER_STEP, row.step, MOST_STEPS) or FIRST_STEP
         if quorum:
-            stages.append({"group": row.name.strip(), "quorum": quorum, "order": step})
+            stages.append({"group": row.name.strip(), "quorum": quorum, "order": step or FIRST_STEP})
     return {
         "groups": {row.name.strip(): sorted(row.people) for row in rows},
         # Empty tiers are skipped: those after them move up.
@@ -112,18 +115,48 @@ def _said(rows: Sequence[TierRow]) -> dict[str, Any]:
     }
 
 
-def _can_be_a_name(name: str) -> None:
+def _columns(row: TierRow) -> Sequence[tuple[str, str, str, int]]:
+    """Return the numbers of a group: the column's name, what was typed, its label, and the highest."""
+    return (
+        ("tier", row.tier, phrases.TIER_ASKED, MOST_TIERS),
+        ("quorum", row.quorum, phrases.TIER_AGREES, MOST_APPROVALS),
+        ("step", row.step, phrases.TIER_STEP, MOST_STEPS),
+    )
+
+
+def _misread(number: int, row: TierRow) -> Iterator[tuple[str, str]]:
+    for column, text, label, most in _columns(row):
+        try:
+            _number(text, most)
+        except ValueError:
+            name = row.name.strip()
+            yield f"{column}-{number}", phrases.NO_NUMBER_OF_GROUP.format(label=label, name=name, most=most)
+
+
+def _number(text: str, most: int) -> int:
+    said = text.strip() or "0"
+    if not NUMBER.fullmatch(said) or int(said) > most:
+        raise ValueError(said)
+    return int(said)
+
+
+def _why_no_name(name: str) -> str:
     try:
         GROUP_NAMES.validate_python(name)
     except ValidationError as error:
-        raise Invalid(phrases.BAD_GROUP_NAME.format(name=name, why=policy_diff.advice(error))) from None
+        return policy_diff.advice(error)
+    return ""
 
 
-def _number(row: TierRow, label: str, text: str, most: int) -> int:
-    said = text.strip() or "0"
-    if not NUMBER.fullmatch(said) or int(said) > most:
-        raise ValueError(phrases.NO_NUMBER_OF_GROUP.format(label=label, name=row.name.strip(), most=most))
-    return int(said)
+def places_of(form: TierForm) -> dict[str, str]:
+    """Return where each field of the form stands, by the ids of the page."""
+    numbers = range(len(form.rows))
+    places = {ESCALATION: ESCALATION} | {
+        f"groups.{row.name.strip()}": f"g-{one}" for one, row in enumerate(form.rows)
+    }
+    of_columns = {f"{column}-{one}" for one in numbers for column in ("tier", "quorum", "step")}
+    last = {f"group-{one}": f"group-{one}" if one == numbers[-1] else f"g-{one}" for one in numbers}
+    return {ESCALATION: ESCALATION} | places | {one: one for one in of_columns} | last
 
 
 async def tier_form(
@@ -183,12 +216,14 @@ def _shown(
     version: int | None = None,
 ) -> Response:
     held = policies.read(at.session, at.caller, at.tenant.slug)
-    everybody = at.members()
+    everybody, filled = at.members(), form or TierForm.of(held.policy)
     return at.page(
         "tiers",
         refused,
         held=held,
-        form=form or TierForm.of(held.policy),
+        form=filled,
+        wrong=form_errors.by_field(form_errors.mistakes_of(refused)),
+        mistakes=form_errors.summary(refused, {**TERMS, "groups": ""}, places_of(filled)),
         version=version or held.edition.version,
         deciders=[one for one in everybody if Role.APPROVER in one.roles or one.is_eligible],
         names={one.person_id: one.name for one in everybody},

@@ -129,14 +129,14 @@ def test_seconds_and_all_that_the_form_has_no_field_for_stay(portal: Portal) -> 
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"quorum": "many"}, "Approvals needed: write a whole number"),
-        ({"quorum": "0"}, "Not accepted: Approvals needed: write 1 or more."),
+        ({"quorum": "many"}, "Approvals needed: Write a whole number."),
+        ({"quorum": "0"}, "Approvals needed: Write 1 or more."),
         ({"quorum": "9"}, "has 3 people who could approve"),
-        ({"approval_window_hours": "9999"}, "Time to answer: this may be 336 h (1209600 seconds) at most."),
+        ({"approval_window_hours": "9999"}, "Time to answer: This may be 336 h (1209600 seconds) at most."),
         ({"approval_reminders": "soon"}, "Reminders to approvers"),
-        ({"break_glass_ceiling": "61"}, "Longest access by break-glass: this may be 1 h (3600 seconds) at most."),
-        ({"break_glass_people": "Max"}, "Who of the vendor may use break-glass: write an id as it was given to you."),
-        ({"reasons": []}, "Accepted reasons: choose at least one."),
+        ({"break_glass_ceiling": "61"}, "Longest access by break-glass: This may be 1 h (3600 seconds) at most."),
+        ({"break_glass_people": "Max"}, "Who of the vendor may use break-glass: Write an id as it was given to you."),
+        ({"reasons": []}, "Accepted reasons: Choose at least one."),
     ],
 )
 def test_terms_that_cannot_be_are_said_before_anything_is_saved_and_are_still_there(
@@ -149,6 +149,56 @@ def test_terms_that_cannot_be_are_said_before_anything_is_saved_and_are_still_th
     assert form["access_ceiling_minutes"] == "7"
     assert all(form[name] == value for name, value in changes.items() if isinstance(value, str))
     assert held(portal) == Policy(vendor_review=False)
+
+
+def test_each_mistake_stands_at_its_field_and_all_are_linked_above(portal: Portal) -> None:
+    page = terms(
+        portal,
+        entered(portal),
+        quorum="many",
+        approval_window_minutes="x",
+        break_glass_ceiling="61",
+        approval_reminders="soon",
+        reasons=[],
+    )
+
+    places = (
+        "quorum",
+        "approval_window-hours",
+        "break_glass_ceiling",
+        "approval_reminders",
+        "reason-support_case",
+    )
+    wrong = ("quorum", "approval_window", "break_glass_ceiling", "approval_reminders", "reasons")
+    assert page.status == 422
+    assert "Correct the fields that are marked below." in page.words
+    assert {f"#{place}" for place in places} <= set(page.read.links)
+    assert all(f'id="{place}"' in page.text for place in places)
+    for name in wrong:
+        assert f'id="wrong-{name}-1"' in page.text
+    assert 'aria-invalid="true" aria-describedby="wrong-quorum-1 quorum-hint"' in page.text
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('{\n  "quorum": 1,,\n}', "Line 2, column 15: this is not JSON"),
+        (
+            '{"quorum": 0, "rules": [{"name": "x", "match": {}, "terms": {"quorum": 0}}]}',
+            "rules.0.terms.quorum: write 1",
+        ),
+        ("[" * 20_000, "This is not JSON"),
+    ],
+)
+def test_mistakes_in_the_text_of_a_policy_stand_at_the_text(portal: Portal, text: str, says: str) -> None:
+    browser = entered(portal)
+
+    page = browser.submit(browser.get(here(portal, "/policy")), "/policy", text=text)
+
+    assert (page.status, says.lower() in page.words.lower()) == (422, True)
+    assert "#text" in page.read.links
+    assert '<textarea id="text" name="text" aria-invalid="true" aria-describedby="wrong-text-1' in page.text
+    assert page.form("/policy").fields["version"] == "1"
 
 
 def test_what_waits_is_said_with_what_would_change_for_it(portal: Portal) -> None:
@@ -264,11 +314,11 @@ def test_a_group_is_taken_away_and_the_tiers_behind_it_move_up(portal: Portal) -
             "A group cannot be called “Legal Desk”: use small letters, digits and hyphens, and begin",
         ),
         ({"quorum": ["0", "x"]}, "“Must also agree” of the group legal: write a whole number up to 20."),
-        ({"quorum": ["0", "2"]}, "Not accepted: Must also agree: the group legal cannot give 2 approvals"),
+        ({"quorum": ["0", "2"]}, "Must also agree: The group legal cannot give 2 approvals"),
         ({"people": ["0:x"]}, "The group desk: write an id as it was given to you"),
-        ({"people": []}, "the group legal is empty"),
-        ({"escalation": "x"}, "write whole numbers"),
-        ({"escalation": "100"}, "When the next tiers are asked, in percent: write 99 or less."),
+        ({"people": []}, "he group legal is empty"),
+        ({"escalation": "x"}, "Write whole numbers"),
+        ({"escalation": "100"}, "When the next tiers are asked, in percent: Write 99 or less."),
     ],
 )
 def test_groups_that_cannot_be_are_said_and_what_was_written_is_still_there(
