@@ -9,7 +9,7 @@ from api.deps import SessionDep, SettingsDep
 from api.portal.pages import TAG, page
 from api.portal.request import titles
 from api.portal.selection import grouped
-from lockbox.admin import recovery
+from lockbox.admin import pre_approval_status, recovery
 from lockbox.database import now
 from lockbox.identity import roles
 from lockbox.identity.roles import ProtectedField
@@ -23,7 +23,7 @@ Cursor = Annotated[str, Query(max_length=60)]
 
 @router.get("/waiting")
 def show_waiting(request: Request, chosen: SettingsDep, session: SessionDep, after: Cursor = "") -> Response:
-    """Show the findings that are due and the requests pending the person's decision, the nearest deadline first."""
+    """Show the findings that are due and what waits for the person's decision, the nearest deadline first."""
     visitor = browser.visitor(request, session, chosen)
 
     def reads_why(asked: AccessRequest) -> bool:
@@ -40,6 +40,7 @@ def show_waiting(request: Request, chosen: SettingsDep, session: SessionDep, aft
         next_cursor=beyond,
         is_first=not after,
         findings=after_reviews.due_findings(session, visitor.caller),
+        beforehand=pre_approval_status.awaiting(session, visitor.caller),
         proposals=recovery.open_for(session, visitor.caller),
         titles=titles(chosen),
         reads_why=reads_why,

@@ -45,10 +45,11 @@ REFUSED = (Conflict, NotYours, Invalid, TooMany)
 LOCAL_PATH = re.compile(r"/[a-z][a-z0-9-]{0,31}(?:/[a-z0-9-]{1,64}){0,3}")
 LOCAL_QUERY = re.compile(r"[A-Za-z0-9._~=&%+:@,-]{1,300}")
 OWN_PAGE = re.compile(
-    r"/(?:account|welcome|proposals|device|waiting|review|ask|mine|open|operations|statistics|exclusions|access-review|play|inbox"
+    r"/(?:account|welcome|proposals|device|waiting|review|ask|mine|open|operations|gates|statistics|exclusions|access-review|play|inbox"
+    r"|data(?:/[a-z0-9][a-z0-9-]{0,62})?"
     r"|audit-log(?:/checkpoint|/verify)?|requests(?:/[0-9a-f-]{36}(?:/questions)?)?"
     r"|tenants(?:/[a-z0-9][a-z0-9-]{0,62}(?:/(?:policy|mode|members|tiers|delegates|endpoints(?:/[0-9a-f-]{36})?"
-    r"|observers|exclusions|data|access-review|shut))?)?)(?=[/.]|$)"
+    r"|pre-approvals|observers|gates|exclusions|data|access-review|approver-keys|emergency-stop))?)?)(?=[/.]|$)"
 )
 
 POLICY = (

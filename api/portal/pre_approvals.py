@@ -16,12 +16,12 @@ from api.schemas.parts import Slug
 from api.schemas.pre_approvals import NewPreApproval
 from api.schemas.requests import CommentInput
 from lockbox.admin import pre_approvals
-from lockbox.admin.pre_approval_status import OPEN
+from lockbox.admin.pre_approval_status import OPEN, approval_obstacle, judged_by, summaries
 from lockbox.admin.pre_approvals import LONGEST, PreApprovalInput
-from lockbox.database import UnitOfWork
+from lockbox.database import UnitOfWork, now
 from lockbox.errors import Invalid, LockboxError
 from lockbox.identity import time_zones
-from lockbox.identity.roles import Caller, Role
+from lockbox.identity.roles import Caller
 from lockbox.notifications import addresses
 from lockbox.requests.policy_parts import DAY, HOUR, Reason
 from lockbox.requests.transition import Origin
@@ -139,14 +139,17 @@ def _number(typed: str) -> int | str:
 def _shown(
     at: TenantAdminPage, refused: LockboxError | None = None, written: PreApprovalForm | None = None
 ) -> Response:
-    found = pre_approvals.listed(at.session, at.caller, at.tenant.slug)
+    judged = judged_by(at.session, at.tenant, now(at.session))
+    found = summaries(at.session, at.tenant, judged)
+    obstacles = {one.row.id: approval_obstacle(at.caller, one, judged) for one in found if one.status in OPEN}
     services = deps.settings(at.request).catalogue.services
     return at.page(
         "pre_approvals",
         refused,
         current=[one for one in found if one.status in OPEN],
         over=[one for one in found if one.status not in OPEN],
-        is_approver=at.caller.holds(Role.APPROVER, tenant_id=at.tenant.id),
+        approves=bool(judged.known.seats(at.tenant.id).get(at.caller.person_id)),
+        obstacles=obstacles,
         written=written or PreApprovalForm(),
         actions=sorted({action for service in services.values() for action in service.actions}),
         reasons=list(Reason),

@@ -6,15 +6,28 @@ from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
+from sqlalchemy import func
 from sqlmodel import col, select
 
-from lockbox.database import UnitOfWork
-from lockbox.errors import PolicyUnverified
-from lockbox.identity import row_macs
+from lockbox.database import UnitOfWork, now
+from lockbox.errors import (
+    AlreadyDecided,
+    LockboxError,
+    NotYours,
+    OwnRequest,
+    PasskeyMustSign,
+    PolicyUnverified,
+    SignInAgain,
+    TooLate,
+)
+from lockbox.identity import authentication, row_macs
 from lockbox.identity.models import Person, Tenant
+from lockbox.identity.roles import Caller
 from lockbox.notifications import recipients
 from lockbox.notifications.recipients import RecipientDirectory
 from lockbox.requests import policy_store, pre_approvals
+from lockbox.requests.available_moves import sign_in_obstacle
+from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import PreApproval, PreApprovalVote
 from lockbox.requests.policy import UNVERIFIED, Terms
 from lockbox.requests.policy_parts import ApproveMeans
@@ -27,6 +40,11 @@ MUST_SIGN = (
     "The policy requires each approval to be signed with a passkey, which a pre-approval cannot be: requests that it "
     "would cover are decided one by one."
 )
+NO_APPROVER = "Only approvers of this tenant, and those who stand in for one, can approve a pre-approval."
+OWN = "You have proposed this pre-approval. Somebody else has to approve it."
+PROPOSERS_DELEGATE = "You stand in for whoever has proposed this pre-approval. Somebody else has to approve it."
+OVER = "This pre-approval is over."
+TWICE = "You have already approved this pre-approval. It counts once."
 ALTERED = "It was changed in the database, and not by Lockbox: it opens nothing. Revoke it."
 
 
@@ -62,6 +80,14 @@ class PreApprovalSummary:
     proposed_by: str
     approvers: tuple[PreApprovalApprover, ...]
     lacks: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class AwaitingPreApproval:
+    """A pre-approval that waits for somebody's approval, and at which tenant."""
+
+    tenant: Tenant
+    summary: PreApprovalSummary
 
 
 @dataclass(frozen=True)
@@ -101,6 +127,49 @@ def summaries(session: UnitOfWork, tenant: Tenant, judged: PreApprovalContext) -
 def summary(session: UnitOfWork, row: PreApproval, judged: PreApprovalContext) -> PreApprovalSummary:
     """Return one pre-approval as a reader sees it."""
     return _summarised(session, [row], judged)[0]
+
+
+def approval_obstacle(caller: Caller, one: PreApprovalSummary, judged: PreApprovalContext) -> LockboxError | None:
+    """Return why somebody cannot approve a pre-approval now; None where they can."""
+    if refused := _no_seat(caller, one, judged):
+        return refused
+    if one.status not in OPEN:
+        return TooLate(OVER, current_state=one.status.value)
+    if any(by.person_id == caller.person_id for by in one.approvers):
+        return AlreadyDecided(TWICE)
+    terms = terms_for(judged, one.row)
+    if refused := sign_in_obstacle(caller, Action.APPROVE, terms, judged.at):
+        return refused
+    return PasskeyMustSign(MUST_SIGN) if terms.approve_means is ApproveMeans.PASSKEY_SIGNED else None
+
+
+def _no_seat(caller: Caller, one: PreApprovalSummary, judged: PreApprovalContext) -> LockboxError | None:
+    seats = judged.known.seats(judged.tenant.id).get(caller.person_id)
+    if not seats:
+        return NotYours(NO_APPROVER)
+    if one.row.proposed_by == caller.person_id:
+        return OwnRequest(OWN)
+    return OwnRequest(PROPOSERS_DELEGATE) if seats == {one.row.proposed_by} else None
+
+
+def awaiting(session: UnitOfWork, caller: Caller) -> list[AwaitingPreApproval]:
+    """Return the pre-approvals that wait for the caller's approval, by this sign-in or a fresh one."""
+    authentication.enter(session, caller)
+    query = select(PreApproval.tenant_id).where(
+        col(PreApproval.tenant_id).in_(caller.tenants()),
+        col(PreApproval.proposed_by) != caller.person_id,
+        col(PreApproval.revoked_at).is_(None),
+        col(PreApproval.ends_at) > func.clock_timestamp(),
+    )
+    found: list[AwaitingPreApproval] = []
+    for tenant_id in session.orm.exec(query.distinct()).all() if caller.tenants() else ():
+        tenant = session.orm.exec(select(Tenant).where(col(Tenant.id) == tenant_id)).one()
+        judged = judged_by(session, tenant, now(session))
+        for one in summaries(session, tenant, judged):
+            refused = approval_obstacle(caller, one, judged)
+            if one.status is PreApprovalStatus.PENDING and (refused is None or isinstance(refused, SignInAgain)):
+                found.append(AwaitingPreApproval(tenant, one))
+    return sorted(found, key=lambda one: one.summary.row.id)
 
 
 def _summarised(

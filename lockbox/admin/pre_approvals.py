@@ -14,10 +14,12 @@ from lockbox.admin import permissions
 from lockbox.admin.permissions import ABSENT, AdminActor, AdminChange, change
 from lockbox.admin.pre_approval_status import (
     MUST_SIGN,
+    NO_APPROVER,
     OPEN,
     PreApprovalContext,
     PreApprovalStatus,
     PreApprovalSummary,
+    approval_obstacle,
     judged_by,
     summaries,
     summary,
@@ -27,13 +29,11 @@ from lockbox.audit.canonical import Value, instant
 from lockbox.audit.events import THE_CLOCK, AuditEvent
 from lockbox.database import Database, UnitOfWork, now
 from lockbox.errors import (
-    AlreadyDecided,
     Conflict,
     Invalid,
     NobodyCanApprove,
     NotFound,
     NotYours,
-    OwnRequest,
     PasskeyMustSign,
     TooLate,
     UnknownService,
@@ -45,7 +45,6 @@ from lockbox.identity.roles import AuthMethod, Caller, Role
 from lockbox.notifications import announcements
 from lockbox.notifications.mail_text import duration
 from lockbox.requests import decide
-from lockbox.requests.available_moves import sign_in_obstacle
 from lockbox.requests.decisions import DecisionInput
 from lockbox.requests.lifecycle import Action, Party, State
 from lockbox.requests.models import AccessRequest, PreApproval, PreApprovalVote
@@ -67,8 +66,7 @@ RETURNING p.id, p.tenant_id, p.resource, p.used, p.max_uses,
 PROPOSED, APPROVED = "pre_approval_proposed", "pre_approval_approved"
 REVOKED, ENDED = "pre_approval_revoked", "pre_approval_ended"
 NO_SUCH = "There is no such pre-approval."
-OWN = "You have proposed this pre-approval. Somebody else has to approve it."
-PROPOSERS_DELEGATE = "You stand in for whoever has proposed this pre-approval. Somebody else has to approve it."
+NO_REVOKER = "Only admins and approvers of this tenant, and those who stand in for one, can revoke a pre-approval."
 CLOSED = "The pre-approval by which this access was opened was revoked."
 TOO_WIDE = re.compile(r"[^:]*:\**")
 
@@ -136,7 +134,10 @@ def propose(  # noqa: PLR0917 - who proposes what, where
     session.orm.add(row)
     session.orm.flush()
     changes = {name: change(ABSENT, said) for name, said in _said(row).items()}
-    _record(session, actor, row, AdminChange(PROPOSED, at, changes, {"comment": wanted.comment}, _facts(row)))
+    # Whoever stands in for an approver is asked too; all admins and approvers are told of any change.
+    asked = judged.known.able(tenant.id)
+    told = AdminChange(PROPOSED, at, changes, {"comment": wanted.comment}, _facts(row), asked)
+    _record(session, actor, row, told)
     return summary(session, row, judged)
 
 
@@ -151,30 +152,15 @@ def approve(  # noqa: PLR0917 - who approves what, where
         PasskeyMustSign: the policy demands signed approvals for something that it covers.
         AlreadyDecided, TooLate: the caller has approved it, or it is over.
     """
-    tenant = permissions.readable(session, caller, slug)
-    permissions.lock_members(session, tenant.id)
-    caller = authentication.as_of_now(session, caller)
-    at = now(session)
-    judged = judged_by(session, tenant, at)
+    caller, judged = _scene(session, caller, slug)
+    tenant, at = judged.tenant, judged.at
     principals = judged.known.delegates[tenant.id].get(caller.person_id, frozenset())
-    seats = judged.known.seats(tenant.id).get(caller.person_id)
-    if not seats:
-        raise NotYours("Only approvers of this tenant can approve a pre-approval.")
+    if not judged.known.seats(tenant.id).get(caller.person_id):
+        raise NotYours(NO_APPROVER)
     row = _locked(session, tenant, which)
-    terms = terms_for(judged, row)
-    if row.proposed_by == caller.person_id:
-        raise OwnRequest(OWN)
-    if seats == {row.proposed_by}:
-        raise OwnRequest(PROPOSERS_DELEGATE)
-    if refused := sign_in_obstacle(caller, Action.APPROVE, terms, at):
-        raise refused
     before = summary(session, row, judged)
-    if before.status not in OPEN:
-        raise TooLate("This pre-approval is over.", current_state=before.status.value)
-    if any(one.person_id == caller.person_id for one in before.approvers):
-        raise AlreadyDecided("You have already approved this pre-approval. It counts once.")
-    if terms.approve_means is ApproveMeans.PASSKEY_SIGNED:
-        raise PasskeyMustSign(MUST_SIGN)
+    if refused := approval_obstacle(caller, before, judged):
+        raise refused
     vote = PreApprovalVote(
         id=new_id(),
         pre_approval_id=row.id,
@@ -202,7 +188,7 @@ def approve(  # noqa: PLR0917 - who approves what, where
 def revoke(  # noqa: PLR0917 - who revokes what, where
     session: UnitOfWork, caller: Caller, origin: Origin, slug: str, which: UUID, comment: str | None = None
 ) -> PreApprovalSummary:
-    """Revoke a pre-approval and every window that it has open, as an admin or any approver of the tenant.
+    """Revoke a pre-approval and every window that it has open, as an admin or whoever could approve it.
 
     One that is over stays as it is.
 
@@ -210,12 +196,16 @@ def revoke(  # noqa: PLR0917 - who revokes what, where
         NotFound, NotYours: there is no such pre-approval, or the caller is neither.
         SignInAgain: it has a window open, and the policy asks for a fresh sign-in to revoke.
     """
-    tenant = permissions.known(session, caller, slug)
-    actor = permissions.acting_as(session, caller, origin, (Role.TENANT_ADMIN, Role.APPROVER), tenant)
-    row, at = _locked(session, tenant, which), now(session)
+    caller, judged = _scene(session, caller, slug)
+    tenant = judged.tenant
+    is_admin = caller.holds(Role.TENANT_ADMIN, tenant_id=tenant.id)
+    if not is_admin and not judged.known.seats(tenant.id).get(caller.person_id):
+        raise NotYours(NO_REVOKER)
+    row = _locked(session, tenant, which)
     if row.revoked_at is None:
-        _revoke(session, actor, [row], comment, at)
-    return summary(session, row, judged_by(session, tenant, at))
+        actor = AdminActor(caller, Role.TENANT_ADMIN if is_admin else Role.APPROVER, origin, tenant.id)
+        _revoke(session, actor, [row], comment, now(session))
+    return summary(session, row, judged_by(session, tenant, now(session)))
 
 
 def revoke_all(session: UnitOfWork, actor: AdminActor, tenant: Tenant, comment: str | None) -> int:
@@ -308,13 +298,20 @@ def _could_be_approved(row: PreApproval, judged: PreApprovalContext) -> None:
         raise NobodyCanApprove(f"{' '.join(lacks)} Whoever proposes it cannot approve it.", reasons=lacks)
 
 
+def _scene(session: UnitOfWork, caller: Caller, slug: str) -> tuple[Caller, PreApprovalContext]:
+    """Return a member of a tenant as they stand now, and by what its pre-approvals are judged; people are locked."""
+    tenant = permissions.readable(session, caller, slug)
+    permissions.lock_members(session, tenant.id)
+    return authentication.as_of_now(session, caller), judged_by(session, tenant, now(session))
+
+
 def _locked(session: UnitOfWork, tenant: Tenant, which: UUID) -> PreApproval:
     """Return a pre-approval locked: requests that use it at this moment come before, or find it as it is then."""
     mine = col(PreApproval.id) == which, col(PreApproval.tenant_id) == tenant.id
     row = session.orm.exec(select(PreApproval).where(*mine).with_for_update(key_share=True)).one_or_none()
     if row is None:
         if session.orm.exec(select(PreApproval.id).where(*mine)).one_or_none():
-            raise NotYours("Only admins and approvers of this tenant can change a pre-approval.")
+            raise NotYours(NO_REVOKER)
         raise NotFound(NO_SUCH)
     return row
 

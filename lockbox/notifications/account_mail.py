@@ -37,9 +37,11 @@ INVARIANT_BROKEN = "invariant_broken"
 INVARIANT_TYPE = f"operate.{INVARIANT_BROKEN}"
 OUTSIDE_ACCESS = "outside_access"
 POLICY_CHANGED = "policy_changed"
+PRE_APPROVAL_PROPOSED = "pre_approval_proposed"
 PATHS = {
     ADDRESS_CODE: "/account",
     "recovery_proposed": "/proposals",
+    PRE_APPROVAL_PROPOSED: "/tenants/{slug}/pre-approvals",
     DIGEST: "/audit-log/checkpoint",
     **dict.fromkeys((NOBODY_NOTIFIED, REVIEW_UNREACHED, INVARIANT_BROKEN), "/operations"),
 }
@@ -225,4 +227,4 @@ def _link(mail: AccountMail, public_url: str) -> str:
     if mail.template == INVITATION:
         # No server gets what stands behind the #, so the code is in no log.
         return f"{base}/invitations/{mail.about_id}#{(mail.secret or '').replace('-', '')}"
-    return f"{base}{PATHS.get(mail.template, '/sign-in')}"
+    return f"{base}{PATHS.get(mail.template, '/sign-in').format(slug=mail.slug)}"

@@ -276,7 +276,7 @@ VENDOR_TITLES = {
 EXPLANATIONS = {
     "pre_approval_proposed": (
         "Once enough approvers have approved it, requests that it covers open without asking anybody. "
-        "Approvers find it on the page Pre-approvals."
+        "Approvers, and those who stand in for one, approve it on the page Pre-approvals."
     ),
     "pre_approval_approved": (
         "In force, it opens the requests that it covers without asking anybody, and you are told of each. "

@@ -6,12 +6,14 @@ from typing import Any
 import pytest
 from httpx import Response
 
+from lockbox.identity.roles import AuthMethod
 from lockbox.requests.lifecycle import State
 from tests.http.door import Door
 from tests.http.places import pre_approval
-from tests.http.portal import Portal
+from tests.http.portal import OpenPortal, Portal
 from tests.http.test_portal_new_request import asks, previewed
 from tests.http.test_portal_tenant_admin import entered
+from tests.policy_setup import stand_in
 
 BAD: dict[str, tuple[dict[str, Any], str]] = {
     "no pattern": ({"resource": "mailbox"}, "kind:id"),
@@ -112,3 +114,48 @@ def test_an_admin_proposes_on_the_page_and_an_approver_approves_and_revokes_ther
     assert "nobody was asked" in request.words
     assert "revoked" in revoked.words
     assert portal.sql("SELECT state FROM requests WHERE id = :id", id=opened.id)[0].state == "revoked"
+
+
+def test_who_stands_in_for_an_approver_is_told_and_approves_and_revokes_on_the_page(open_portal: OpenPortal) -> None:
+    portal = open_portal()
+    stand_in(portal.world, "aude", "ann")
+    here = f"/tenants/{portal.world.tenant.slug}/pre-approvals"
+    tara, aude = entered(portal), entered(portal, "aude")
+    ends = f"{datetime.now(UTC) + timedelta(days=3):%Y-%m-%dT%H:%M}"
+    tara.submit(tara.get(here), here, resource="mailbox:anna@*", ends=ends)
+
+    inbox, own, page = aude.get("/waiting"), tara.get("/waiting"), aude.get(here)
+    told = portal.sql(
+        "SELECT n.person_id FROM notifications n JOIN people p ON p.id = n.person_id"
+        " WHERE n.template = 'pre_approval_proposed' AND n.tenant_id = :t AND p.id = :p",
+        t=portal.world.tenant.id,
+        p=portal.world.people["aude"].person_id,
+    )
+    approved = aude.submit(page, "/approve", comment="Only searches")
+    opened = portal.world.submit(access_window=900)
+    revoked = aude.submit(aude.get(here), "/revoke", comment="Enough")
+
+    assert "1 pre-approval waits for your approval" in inbox.words
+    assert "for your approval" not in own.words.replace("Waiting for your approval", "")
+    assert len(told) == 1
+    assert "in force" in approved.words
+    assert "waits for your approval" not in aude.get("/waiting").words
+    assert opened.state is State.ACTIVE
+    assert "revoked" in revoked.words
+    assert portal.sql("SELECT state FROM requests WHERE id = :id", id=opened.id)[0].state == "revoked"
+
+
+def test_who_cannot_approve_by_this_sign_in_or_their_own_is_told_so_on_the_page(open_portal: OpenPortal) -> None:
+    portal = open_portal()
+    here = f"/tenants/{portal.world.tenant.slug}/pre-approvals"
+    stand_in(portal.world, "tara", "amir")
+    tara, ann = entered(portal), entered(portal, "ann", AuthMethod.MAIL)
+    ends = f"{datetime.now(UTC) + timedelta(days=3):%Y-%m-%dT%H:%M}"
+    own = tara.submit(tara.get(here), here, resource="mailbox:anna@*", ends=ends)
+    weak, inbox = ann.get(here), ann.get("/waiting")
+
+    assert "Somebody else has to approve it." in own.words
+    assert "A code from a mail is not enough here" in weak.words
+    assert f"/sign-in?next={here}" in weak.read.links
+    assert not [form for page in (own, weak) for form in page.read.forms if form.action.endswith("/approve")]
+    assert "1 pre-approval waits for your approval" in inbox.words

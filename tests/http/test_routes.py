@@ -103,7 +103,7 @@ MATRIX = {
     "POST /v1/tenants/{slug}/pre-approvals": "403 403 403 403 403 403 201 403 403 404 403",
     "GET /v1/tenants/{slug}/pre-approvals/{pre_approval_id}": "403 403 403 403 403 403 200 200 200 404 200",
     "POST /v1/tenants/{slug}/pre-approvals/{pre_approval_id}/approve": "403 403 403 403 403 403 403 200 403 404 200",
-    "POST /v1/tenants/{slug}/pre-approvals/{pre_approval_id}/revoke": "403 403 403 403 403 403 200 200 403 404 403",
+    "POST /v1/tenants/{slug}/pre-approvals/{pre_approval_id}/revoke": "403 403 403 403 403 403 200 200 403 404 200",
     "POST /v1/tenants/{slug}/recovery": "403 403 403 201 403 403 403 403 403 404 403",
     "DELETE /v1/tenants/{slug}/recovery/{invitation_id}": "403 403 403 204 403 403 403 403 403 404 403",
     "POST /v1/tenants/{slug}/recovery/{invitation_id}/object": "403 403 403 403 403 403 204 204 403 404 403",
