@@ -43,6 +43,7 @@ from api.portal import (
     tenant_data,
     tenants,
     tiers,
+    vendor_data,
     verify_export,
     webhooks,
     welcome,
@@ -93,6 +94,7 @@ ROUTERS = (
     static.router,
     gates.of_vendor,
     exclusions.of_vendor,
+    vendor_data.router,
     access_review.of_vendor,
     request.front,
 )

@@ -23,6 +23,7 @@ SECTIONS = {
     "/tenants": "building-2",
     "/operations": "activity",
     "/gates": "shield",
+    "/data": "lock",
     "/exclusions": "lock-open",
     "/access-review": "users-round",
 }

@@ -54,6 +54,7 @@ SECTIONS = (
     Section("/operations", phrases.OPERATIONS, _vendor(Role.OPERATOR)),
     Section("/gates", phrases.GATES, _vendor(Role.OPERATOR, Role.VENDOR_AUDITOR)),
     Section("/access-review", phrases.ACCESS_REVIEW, _vendor(Role.OPERATOR, Role.VENDOR_AUDITOR)),
+    Section("/data", phrases.DATA, _vendor(Role.OPERATOR, Role.VENDOR_AUDITOR)),
     Section("/exclusions", phrases.EXCLUSIONS, _vendor(Role.OPERATOR, Role.VENDOR_AUDITOR)),
 )
 EVERYBODYS = Section("/requests", phrases.HISTORY, _customers)

@@ -4,11 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from sqlalchemy import text
+
 from lockbox.admin import legal_holds, permissions
 from lockbox.admin.legal_holds import HoldSummary
 from lockbox.admin.permissions import AdminActor, AdminChange, audit_event_of, change
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import Conflict, Invalid, NotFound
+from lockbox.identity import authentication
 from lockbox.identity.models import Offboarding, Person, Retention, Tenant
 from lockbox.identity.roles import TENANT_ROLES, Caller, Role, Side
 from lockbox.notifications import announcements
@@ -21,6 +24,16 @@ ADMINS = (Role.TENANT_ADMIN,)
 READERS = (Role.OPERATOR, Role.VENDOR_AUDITOR)
 FOR_EVER = "for ever"
 BEGUN = "The vendor has begun to off-board the tenant; this cannot be undone."
+MOST_A_PAGE = 200
+OF_TENANTS = text("""
+SELECT t.slug, t.name, r.days, o.asked_at, o.closed_at, array(SELECT h.side FROM legal_holds h
+    WHERE h.tenant_id = t.id AND h.released_at IS NULL ORDER BY h.side DESC) AS held_by
+FROM tenants t LEFT JOIN retentions r ON r.tenant_id = t.id LEFT JOIN offboardings o ON o.tenant_id = t.id
+WHERE (CAST(:cursor AS text) IS NULL OR t.slug > :cursor) AND o.erased_at IS NULL AND (r.days IS NOT NULL
+    OR o.tenant_id IS NOT NULL
+    OR EXISTS (SELECT FROM legal_holds h WHERE h.tenant_id = t.id AND h.released_at IS NULL))
+ORDER BY t.slug LIMIT :most
+""")
 NOT_ASKED = "Nobody has asked to off-board the tenant."
 
 
@@ -47,6 +60,47 @@ class TenantData:
     def kept_days(self) -> int | None:
         """For how many days the log is kept; None for ever."""
         return min([one for one in (self.retention_days, self.most_days) if one], default=None)
+
+
+@dataclass(frozen=True)
+class TenantDataEntry:
+    """A tenant whose data are held, are kept for a time of its own, or are to be erased.
+
+    `held_by` is which sides hold them, `leaving` since when they are to be erased, `is_closed` whether it has begun.
+    """
+
+    slug: str
+    name: str
+    retention_days: int | None
+    held_by: Sequence[Side]
+    leaving: datetime | None
+    is_closed: bool
+
+
+@dataclass(frozen=True)
+class TenantDataListing:
+    """Some of these tenants, by slug, and the cursor of those that follow."""
+
+    items: Sequence[TenantDataEntry]
+    next_cursor: str | None
+
+
+def listed(session: UnitOfWork, caller: Caller, *, cursor: str | None, most: int) -> TenantDataListing:
+    """Return the tenants with a hold, a retention of their own, or an off-boarding, to operators and auditors.
+
+    Raises:
+        NotYours: the caller is neither.
+    """
+    authentication.enter(session, caller)
+    permissions.capacity(caller, READERS)
+    rows = session.execute(OF_TENANTS, {"cursor": cursor, "most": most + 1}).all()
+    shown = [
+        TenantDataEntry(
+            row.slug, row.name, row.days, [Side(one) for one in row.held_by], row.asked_at, row.closed_at is not None
+        )
+        for row in rows[:most]
+    ]
+    return TenantDataListing(shown, shown[-1].slug if len(rows) > most else None)
 
 
 def read(session: UnitOfWork, caller: Caller, slug: str, *, most: int | None) -> TenantData:

@@ -303,6 +303,8 @@ PLACES: dict[str, Placed] = {
     "POST /tenants/{slug}/data/retention": lambda *_: Errand(fields={"days": str(30 + next(NUMBERS))}),
     "POST /tenants/{slug}/data/hold": _data(places.free, reason="A dispute"),
     "POST /tenants/{slug}/data/release": _data(places.held),
+    "POST /data/{slug}/hold": _data(places.free, reason="A dispute"),
+    "POST /data/{slug}/release": _data(places.held),
     "POST /tenants/{slug}/data/off-board": lambda stage, _: _of_data(stage, places.free, typed=stage.slug),
     "POST /tenants/{slug}/data/stay": _data(places.leaving),
     "POST /tenants/{slug}/gates/allow": lambda stage, _: _gate(places.asked_back(stage.door), revision="2"),

@@ -56,6 +56,7 @@ FORMS = [
     "/tenants/{slug}/exclusions",
     "/tenants/{slug}/data/retention",
     "/tenants/{slug}/data/hold",
+    "/data/{slug}/hold",
     "/tenants/{slug}/data/off-board",
     "/tenants/{slug}/delegates",
     "/tenants/{slug}/delegates/end",

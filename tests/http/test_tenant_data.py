@@ -91,3 +91,35 @@ def test_a_number_that_is_none_is_refused_on_the_page(portal: Portal, days: str)
         "Write a whole number of days, or nothing."
         in admin.submit(admin.get(here), f"{here}/retention", days=days).words
     )
+
+
+def test_an_operator_holds_on_a_page_and_each_side_reads_its_own_reason(portal: Portal) -> None:
+    slug = portal.world.tenant.slug
+    here, theirs = f"/data/{slug}", f"/tenants/{slug}/data"
+    operator, admin, auditor = (entered(portal, name) for name in ("olga", "tara", "vera"))
+    admin.submit(admin.get(theirs), f"{theirs}/retention", days="60")
+
+    page = operator.get(f"/data?tenant={slug.upper()}")
+    empty = operator.submit(page, f"{here}/hold", reason=" ")
+    operator.submit(empty, f"{here}/hold", reason="Dispute 4711")
+    held, shown = operator.get(here), admin.get(theirs)
+    listed = auditor.get("/data")
+    operator.submit(held, f"{here}/release")
+
+    assert page.path == here
+    assert "kept for 60 days, as an admin of the customer says" in page.words
+    assert (empty.status, "Reason: " in empty.words) == (422, True)
+    assert "the vendor's , since" in held.words
+    assert "by Olga: Dispute 4711" in held.words
+    assert "the vendor's , since" in shown.words
+    assert "Dispute 4711" not in shown.words + listed.words
+    assert f"{slug} legal hold of the vendor log kept for 60 days" in listed.words
+    assert not [form for form in auditor.get(here).read.forms if form.action.startswith("/data/")]
+    assert "none" in operator.get(here).words
+
+
+@pytest.mark.parametrize("typed", ["nobody", "%00", "../x", "x" * 64])
+def test_a_customer_that_there_is_not_is_said_with_what_was_typed(portal: Portal, typed: str) -> None:
+    page = entered(portal, "olga").get(f"/data?tenant={typed}")
+
+    assert (page.status, "There is no such tenant." in page.words) == (404, True)
