@@ -138,18 +138,25 @@ def tallies_of(session: UnitOfWork, caller: Caller, requests: Iterable[AccessReq
 
     What is said of a state is said with it, in lists as on a request's own page. The caller may know of all of them.
     """
+    return {one: found[0] for one, found in all_tallies_of(session, caller, requests).items()}
+
+
+def all_tallies_of(
+    session: UnitOfWork, caller: Caller, requests: Iterable[AccessRequest]
+) -> dict[UUID, list[ApprovalTally]]:
+    """Return the same with how far each group has come that must also agree."""
     by_tenant = defaultdict[UUID, list[AccessRequest]](list)
     for request in requests:
         if request.state == State.PENDING and customer_decides(request.mode):
             by_tenant[request.tenant_id].append(request)
     if not by_tenant:
         return {}
-    at, counted = now(session), dict[UUID, ApprovalTally]()
+    at, counted = now(session), dict[UUID, list[ApprovalTally]]()
     for tenant_id, some in by_tenant.items():
         if caller.side is Side.VENDOR:
             authentication.turn_to(session, tenant_id)
         known = recipients.look_up(session, {tenant_id}, at)
-        counted |= {one: found[0] for one, found in count_all(session, some, known).items()}
+        counted |= count_all(session, some, known)
     return counted
 
 

@@ -3,7 +3,7 @@
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from uuid import UUID
 
@@ -16,16 +16,28 @@ from lockbox.identity.roles import Caller, Role
 from lockbox.notifications import delivery_status
 from lockbox.notifications.audience import ASKING
 from lockbox.notifications.delivery_status import DeliveryReach
-from lockbox.requests import inbox, policy_store, queries, questions, reminders, request_list
+from lockbox.requests import (
+    after_reviews,
+    extend,
+    inbox,
+    policy_store,
+    queries,
+    questions,
+    quorum,
+    reminders,
+    request_list,
+)
+from lockbox.requests.after_reviews import AfterReviewEntry
 from lockbox.requests.available_moves import available_moves, is_open_to, parties, sign_in_obstacle
 from lockbox.requests.decisions import situation_of
+from lockbox.requests.extend import ExtensionOutlook
 from lockbox.requests.lifecycle import OPEN_STATES, Action, Party, State
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.on_behalf_of import names_of
 from lockbox.requests.policy import Terms
 from lockbox.requests.policy_store import EffectivePolicy
 from lockbox.requests.queries import RequestEntry
-from lockbox.requests.quorum import ApprovalTally
+from lockbox.requests.quorum import ApprovalStep, ApprovalTally
 
 CURSOR = re.compile(r"(open|closed)-([0-9a-f]{32})")
 LATEST = UUID(int=2**128 - 1)
@@ -38,6 +50,7 @@ class OwnRequestEntry:
 
     `waits_for` are names of those who were asked and have not answered; `reach` is a sentence where somebody could
     not be told, `unreached` are the colleagues whose mail did not arrive. `unanswered` questions wait for an answer.
+    `steps` are those of its approval, `outlook` is of an open window, and `after_review` of one by break-glass.
     """
 
     entry: RequestEntry
@@ -46,6 +59,9 @@ class OwnRequestEntry:
     unreached: tuple[str, ...] = ()
     unanswered: int = 0
     actions: tuple[Action, ...] = ()
+    steps: Sequence[ApprovalStep] = ()
+    outlook: ExtensionOutlook | None = None
+    after_review: AfterReviewEntry | None = None
 
 
 @dataclass(frozen=True)
@@ -98,8 +114,9 @@ def own_requests(session: UnitOfWork, caller: Caller, *, cursor: str | None, mos
     shown = rows[:most]
     entries = queries.some(session, caller, [one for _, one in shown])
     last = f"{shown[-1][0]}-{shown[-1][1].hex}" if len(rows) > most else None
-    items = _own_entries(session, caller, entries)
-    return OwnRequestListing(items, last, inbox.tallies_of(session, caller, [one.request for one in entries]))
+    counted = inbox.all_tallies_of(session, caller, [one.request for one in entries])
+    items = [_with_next(session, caller, one, counted) for one in _own_entries(session, caller, entries)]
+    return OwnRequestListing(items, last, {one: found[0] for one, found in counted.items()})
 
 
 def to_review(session: UnitOfWork, caller: Caller, *, cursor: str | None, most: int) -> ReviewListing:
@@ -163,6 +180,19 @@ def _own_entries(session: UnitOfWork, caller: Caller, entries: Sequence[RequestE
         )
         for entry in entries
     ]
+
+
+def _with_next(
+    session: UnitOfWork, caller: Caller, own: OwnRequestEntry, counted: Mapping[UUID, Sequence[ApprovalTally]]
+) -> OwnRequestEntry:
+    """Return an own request with what comes next for it."""
+    request = own.entry.request
+    return replace(
+        own,
+        steps=quorum.steps_of(counted.get(request.id, ())),
+        outlook=extend.outlook(session, caller, own.entry) if request.state is State.ACTIVE else None,
+        after_review=after_reviews.read(session, caller, request),
+    )
 
 
 def _own_actions(caller: Caller, request: AccessRequest, at: datetime) -> tuple[Action, ...]:

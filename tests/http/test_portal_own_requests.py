@@ -5,12 +5,18 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from sqlalchemy import Engine
 
 from harness.people import HERE
 from lockbox.requests import questions
 from lockbox.requests.lifecycle import Action
+from lockbox.requests.policy_parts import ApprovalStage
 from lockbox.requests.policy_rules import Policy
+from tests.database.scenes import write_unchecked
+from tests.http.door import Door
+from tests.http.places import opened_by_break_glass
 from tests.http.portal import Browser, OpenPortal, Portal, PortalPage
+from tests.policy_setup import group, lay_down
 
 DEAD = """
 UPDATE notifications SET outcome = 'dead', closed_at = now()
@@ -182,3 +188,46 @@ def test_hostile_words_stay_words(portal: Portal) -> None:
     assert "<script>alert" not in page.text
     assert "<img/src" not in page.text
     assert page.read.forms
+
+
+def test_what_comes_next_is_said_of_steps_and_of_more_time(open_portal: OpenPortal) -> None:
+    portal = open_portal()
+    world = portal.world
+    opened = world.act("ann", Action.APPROVE, world.fresh().id)
+    erin = signed_in(portal)
+    before = erin.get("/mine")
+    shown = erin.get(f"/requests/{opened.id}")
+    lay_down(
+        world,
+        groups={"desk": group(world, "ann"), "legal": group(world, "amir")},
+        stages=(ApprovalStage(group="desk", quorum=1), ApprovalStage(group="legal", quorum=1, order=2)),
+    )
+    erin.submit(shown, "/extend")
+    after = erin.get("/mine")
+
+    assert "Request more time : up to 4 h after this window." in before.words
+    assert f"/requests/{opened.id}#extend" in before.read.links
+    assert "allows 4 h more at most" in shown.words
+    assert "Step 1 of 2 is asked now: desk 0 of 1." in after.words
+    assert "More time was requested: +5 min until" in after.words
+    assert "More time for an open window : +5 min from" in after.words
+    assert "#extend" not in after.text
+
+
+def test_of_break_glass_the_finding_is_said_with_what_it_bars(open_portal: OpenPortal, superuser: Engine) -> None:
+    portal = open_portal()
+    request_id = opened_by_break_glass(Door(portal.world, portal.db, portal.root, portal.runner))
+    erin = signed_in(portal)
+
+    due = erin.get("/mine")
+    write_unchecked(
+        superuser,
+        "UPDATE after_reviews SET opened_at = opened_at - interval '25 h', due_at = due_at - interval '25 h'"
+        " WHERE request_id = :request_id",
+        request_id=request_id,
+    )
+    overdue = erin.get("/mine")
+
+    assert "The customer says by" in due.words
+    assert "there is no other break-glass" not in due.words
+    assert "this is overdue, and until it is said there is no other break-glass." in overdue.words
