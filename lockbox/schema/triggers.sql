@@ -286,8 +286,7 @@ CREATE TRIGGER extends_its_own BEFORE INSERT ON requests FOR EACH ROW
 CREATE FUNCTION refuse_outlived_extension() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 BEGIN
-    IF NEW.opens_at IS DISTINCT FROM NEW.not_before
-        OR NOT EXISTS (SELECT FROM requests r WHERE r.id = NEW.extends AND r.state = 'active') THEN
+    IF NEW.opens_at IS DISTINCT FROM NEW.not_before OR NOT ran_to_its_end(NEW.extends) THEN
         RAISE EXCEPTION 'what request % extends is over', NEW.id USING ERRCODE = 'insufficient_privilege';
     END IF;
     RETURN NEW;

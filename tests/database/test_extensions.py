@@ -245,3 +245,24 @@ def test_it_is_as_severe_as_the_request_that_it_extends(world: World) -> None:
     second = extended(world, first.id)
 
     assert (second.severity, second.quorum) == (Severity.S1, 2)
+
+
+def test_an_approval_in_time_counts_though_the_window_ends_before_it_is_written(
+    world: World, worker: Database, still: StoppedClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = opened(world)
+    second = extended(world, first.id)
+    still.at = first.deadline_at - MOMENT
+
+    def ends(point: str) -> None:
+        if point == "decide.after_evaluation":
+            still.at += MOMENT
+            timers.run(worker, [first.id])
+
+    monkeypatch.setattr(decide, "failpoint", ends)
+    world.act("ann", Action.APPROVE, second.id)
+
+    assert state_of(world.db, first.id) == "expired"
+    found = door(world)
+    assert found is not None
+    assert found.id == second.id
