@@ -99,12 +99,15 @@ def _pattern(value: str) -> str:
 
 
 def _about_something(schema: dict[str, Any]) -> None:
-    """Say in JSON Schema that one dimension at least is not empty."""
-    schema["anyOf"] = [
-        {"required": [name], "properties": {name: {"minItems": 1}}}
-        for name in schema["properties"]
-        if name != "context"
-    ]
+    """Say in JSON Schema that one dimension at least is not empty, and that parameters are of named services."""
+    named = {name: _names(name) for name in schema["properties"] if name != "context"}
+    of_none = {"properties": {"context": {"maxProperties": 0}}}
+    schema["anyOf"] = list(named.values())
+    schema["allOf"] = [{"anyOf": [of_none, named["services"]]}]
+
+
+def _names(dimension: str) -> dict[str, Any]:
+    return {"required": [dimension], "properties": {dimension: {"minItems": 1}}}
 
 
 def _in_order(levels: tuple[Level, ...]) -> tuple[Level, ...]:

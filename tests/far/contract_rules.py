@@ -18,8 +18,6 @@ RULES = (
     r"use at most \d+ stars in a pattern",
     r"set at least one of the terms",
     r"put a group into each tier",
-    r"name the services whose parameters these are",
-    r"write a country as the two capital letters of ISO 3166-1",
 )
 """Rules that no pattern can express, by what callers are told; private-use characters are too many for one."""
 BEYOND_SCHEMA = re.compile("|".join(RULES))

@@ -1,11 +1,13 @@
 """What a tenant may lay down, which asks a rule is about, and dated consent."""
 
 import random
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 from uuid import UUID
 
+import jsonschema_rs
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -251,6 +253,23 @@ def test_one_person_is_enough_for_a_group_that_is_only_asked_first() -> None:
 
 
 PATTERN = "write a pattern as kind:id, with * for any part of the id, such as mailbox:*@contoso.example"
+
+
+@each(
+    ("match", "is_taken"),
+    [
+        ({"services": ["mail"], "context": {"environment": ["test"]}}, True),
+        ({"actions": ["read"], "context": {"environment": ["test"]}}, False),
+        ({"actions": ["read"], "context": {}}, True),
+        ({"context": {}}, False),
+        ({"outside_countries": ["DE"]}, True),
+        ({"outside_countries": ["XX"]}, False),
+    ],
+)
+def test_the_schema_of_a_match_takes_what_a_policy_takes(match: dict[str, Any], *, is_taken: bool) -> None:
+    assert jsonschema_rs.Draft202012Validator(Match.model_json_schema()).is_valid(match) is is_taken
+    with nullcontext() if is_taken else pytest.raises(ValidationError):
+        Match.model_validate(match)
 
 
 @pytest.mark.parametrize(
