@@ -9,9 +9,9 @@ from pydantic import ValidationError
 from api.portal import phrases
 from api.portal.account import AccountContextDep
 from api.portal.pages import TAG, go, origin
-from api.portal.request import show_request
+from api.portal.request import DecisionForm, show_request
 from api.schemas.after_reviews import FindingBody
-from lockbox.errors import Conflict, Invalid, NotYours
+from lockbox.errors import CommentRequired, Conflict, Invalid, NotYours
 from lockbox.requests import after_reviews, policy_diff
 from lockbox.requests.after_reviews import FindingInput
 
@@ -32,11 +32,14 @@ def find(
             after_reviews.find(session, visitor.caller, came, request_id, _said(finding, comment))
     except (Conflict, NotYours, Invalid) as refused:
         with work.open() as (session, visitor):
-            return show_request(work.request, session, work.chosen, visitor, request_id, refused=refused)
+            said = DecisionForm("finding", comment, finding=finding)
+            return show_request(work.request, session, work.chosen, visitor, request_id, refused=refused, said=said)
     return go(work.request, f"/requests/{request_id}", done="after_review")
 
 
 def _said(finding: str, comment: str) -> FindingInput:
+    if not comment.strip():
+        raise CommentRequired(after_reviews.SAY_WHY, field="comment")
     try:
         body = FindingBody.model_validate({"finding": finding, "comment": comment.replace("\r\n", "\n")})
     except ValidationError as error:

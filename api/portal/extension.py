@@ -3,13 +3,13 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Form, Request, Response
-from pydantic import ValidationError
 
 from api import browser
 from api.deps import DatabaseDep, SettingsDep
 from api.portal import phrases
 from api.portal.pages import TAG, go, origin
-from api.portal.request import request_id_of, show_request
+from api.portal.request import DecisionForm, request_id_of, show_request
+from api.portal.tenant_admin import read
 from api.schemas.requests import ExtensionRequest
 from lockbox.errors import Conflict, Invalid, NotYours, TooMany
 from lockbox.requests import extend
@@ -18,6 +18,8 @@ from lockbox.requests.lifecycle import Action
 from lockbox.requests.submit import SubmissionLimits
 
 router = APIRouter(prefix="/requests", tags=[TAG], include_in_schema=False)
+
+EXTEND = "extend"
 
 
 @router.post("/{request_id}/extend")
@@ -32,9 +34,9 @@ def request_more_time(
 ) -> Response:
     """Submit the extension and go to it, or to the one that is open already; a refusal is shown with the window."""
     browser.check_same_site(request, chosen)
-    one = request_id_of(request_id)
+    one, said = request_id_of(request_id), DecisionForm(EXTEND, comment=why, window=more)
     try:
-        wanted = _read(more, why)
+        wanted = _read(said)
         with db.transaction() as session:
             visitor = browser.visitor(request, session, chosen)
             browser.check_form(visitor, csrf)
@@ -46,13 +48,12 @@ def request_more_time(
     except (Conflict, NotYours, Invalid, TooMany) as refused:
         with db.transaction() as session:
             visitor = browser.visitor(request, session, chosen)
-            return show_request(request, session, chosen, visitor, one, refused=refused)
+            return show_request(request, session, chosen, visitor, one, refused=refused, said=said)
     return go(request, f"/requests/{submitted.request.id}", done=Action.SUBMIT.value)
 
 
-def _read(more: str, why: str) -> ExtensionInput:
-    try:
-        body = ExtensionRequest(access_window=int(more.encode("ascii")), justification=why.strip() or None)
-    except (ValidationError, ValueError):
-        raise Invalid(phrases.NO_DURATION, field="more") from None
+def _read(said: DecisionForm) -> ExtensionInput:
+    if not (said.window.isascii() and said.window.isdecimal() and int(said.window)):
+        raise Invalid(phrases.NO_DURATION, field="more")
+    body = read(ExtensionRequest, access_window=int(said.window), justification=said.comment.strip() or None)
     return ExtensionInput(**dict(body))

@@ -124,6 +124,7 @@ FORM_LABELS = {
     "comment": "Why",
     "text": "Text",
     "reason": "Reason",
+    "justification": "Justification",
     "resource": "Resources",
     "actions": "Actions",
     "reason_code": "Reason",

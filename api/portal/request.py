@@ -98,6 +98,7 @@ class DecisionForm:
     actions: Sequence[str] | None = None
     uses: str = ""
     start: str = ""
+    finding: str = ""
 
     def keeps(self, field: str, name: str) -> bool:
         """Return whether a resource or action is ticked; all are at first."""

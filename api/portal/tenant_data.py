@@ -72,7 +72,7 @@ def off_board(work: AccountContextDep, slug: Slug, typed: Annotated[str, Form(ma
             raise Invalid(phrases.TYPE_THE_SLUG.format(slug=slug))
         tenant_data.ask_to_leave(session, caller, origin, slug)
 
-    return done(work, slug, deed, _shown, _here(slug))
+    return done(work, slug, deed, lambda at, refused: _shown(at, refused, typed=typed), _here(slug))
 
 
 @router.post("/stay")
@@ -98,7 +98,11 @@ def _days(typed: str) -> int | None:
 
 
 def _shown(
-    at: TenantAdminPage, refused: LockboxError | None = None, days: str | None = None, reason: str = ""
+    at: TenantAdminPage,
+    refused: LockboxError | None = None,
+    days: str | None = None,
+    reason: str = "",
+    typed: str = "",
 ) -> Response:
     most = deps.settings(at.request).retention_days or None
     found = tenant_data.read(at.session, at.caller, at.tenant.slug, most=most)
@@ -110,4 +114,5 @@ def _shown(
         least=tenant_data.LEAST_DAYS,
         days=(found.retention_days or "") if days is None else days,
         reason=reason,
+        typed=typed,
     )

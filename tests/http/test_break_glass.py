@@ -95,8 +95,10 @@ def test_on_the_pages_it_is_red_and_both_sides_do_their_part(open_portal: OpenPo
     manager.enter("max", AuthMethod.PASSKEY)
     approver.enter("ann", AuthMethod.PASSKEY)
 
+    listed = manager.get("/review")
     page = manager.submit(manager.get(f"/requests/{request_id}"), "/break_glass", comment="Mail is down")
 
+    assert "state glass" in listed.text
     assert "alert glass" in page.text
     assert "You opened it by break-glass." in page.words
     seen = approver.get(f"/requests/{request_id}")
@@ -104,6 +106,7 @@ def test_on_the_pages_it_is_red_and_both_sides_do_their_part(open_portal: OpenPo
     ended = approver.submit(seen, "/revoke")
     refused = approver.submit(ended, "/finding", finding="justified", comment="")
     assert refused.status == 422
+    assert 'value="justified" required checked' in refused.text
     found = approver.submit(refused, "/finding", finding="justified", comment="As agreed by phone")
     assert "You gave the finding." in found.words
     assert "Found justified by Ann" in found.words

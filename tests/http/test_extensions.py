@@ -112,9 +112,10 @@ def test_a_page_that_sends_no_duration_is_told_so(portal: Portal, more: str) -> 
     portal.world.act("ann", Action.APPROVE, first.id)
     browser, page = opened(portal, "erin", first.id)
 
-    page = browser.submit(page, f"/requests/{first.id}/extend", more=more)
+    page = browser.submit(page, f"/requests/{first.id}/extend", more=more, why="It takes longer")
 
     assert "Choose how much more time you need." in page.words
+    assert 'value="It takes longer"' in page.text
 
 
 def test_a_start_is_chosen_on_the_form_and_moved_by_an_approver(by_mail: Portal) -> None:

@@ -60,10 +60,11 @@ CRAWL = f"""async ([first, most]) => {{
 }}"""
 
 WRITTEN = """(form) => {
-  const typed = form.querySelectorAll("input:not([type=hidden], [type=checkbox], [type=file]), textarea");
+  const none = "[type=hidden], [type=checkbox], [type=radio], [type=file]";
+  const typed = form.querySelectorAll(`input:not(${none}), textarea`);
   return {
     texts: [...typed].filter((one) => one.value !== one.defaultValue).map((one) => one.value),
-    boxes: [...form.querySelectorAll("input[type=checkbox]")].map((one) => [one.id, one.checked]),
+    boxes: [...form.querySelectorAll("input[type=checkbox], input[type=radio]")].map((one) => [one.id, one.checked]),
     chosen: [...form.querySelectorAll("select")].map((one) => [one.id, one.value]),
   };
 }"""

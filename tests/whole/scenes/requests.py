@@ -1,5 +1,7 @@
 """Scenes around requests: asking, looking them over, answering, questions, closing; and others who are faster."""
 
+from urllib.parse import urlsplit
+
 from playwright.sync_api import expect
 
 from lockbox.requests.lifecycle import Action
@@ -241,3 +243,53 @@ def somebody_looks_for_an_earlier_request(book: Book) -> None:
         page.get_by_label(name).fill("")
     page.get_by_label("Engineer").fill("eri")
     book.rightly(page.get_by_role("button", name="Show", exact=True), "for Erin")
+
+
+@scene
+def an_engineer_asks_for_more_time(book: Book) -> None:
+    world = book.stage.world(**SLOW)
+    request = world.fresh(access_window=3600)
+    world.act("ann", Action.APPROVE, request.id)
+    page = book.at(f"/requests/{request.id}", world, "erin")
+    more = page.get_by_role("button", name="Request more time")
+
+    page.get_by_label("More time").select_option("1800")
+    page.get_by_label("Justification").fill("It takes\u202e longer")
+    book.wrongly(more, "Justification: ")
+    page.get_by_label("Justification").fill("It takes longer")
+    book.rightly(more, "This goes on from the end of")
+
+    assert book.stage.state(request.id) == "active"
+
+
+@scene
+def a_manager_breaks_the_glass_and_an_approver_gives_the_finding(book: Book) -> None:
+    world = book.stage.world(**SLOW, break_glass_services=("exchange-online",))
+    erin = book.at("/ask", world, "erin")
+    erin.get_by_label("Customer", exact=True).select_option(world.tenant.slug)
+    erin.get_by_label("Service", exact=True).select_option("exchange-online")
+    erin.get_by_label("Resources").fill(TWO[0])
+    erin.get_by_label("Justification").fill("Mail is down")
+    erin.get_by_label("Duration").select_option("900")
+    erin.get_by_text("Emergency: break-glass").click()
+    erin.get_by_label("A manager may open this without the customer").check()
+    book.rightly(erin.get_by_role("button", name="Preview"), "What would happen")
+    book.rightly(erin.get_by_role("button", name="Submit"), "Break-glass.")
+    path = urlsplit(erin.url).path
+    boss = book.at(path, world, "max")
+    opens = boss.get_by_role("button", name="Break the glass")
+    boss.locator("#break_glass-comment").fill("  ")
+    book.wrongly(opens, "Say in a comment why")
+    boss.locator("#break_glass-comment").fill("Nobody of theirs can be reached")
+    book.rightly(opens, "You opened it by break-glass")
+
+    ann = book.at(path, world, "ann")
+    ann.locator("#revoke-comment").fill("I am here")
+    book.rightly(ann.locator("#revoke").get_by_role("button"), "I am here")
+    gives = ann.get_by_role("button", name="Give the finding")
+    book.unsendable(gives, ann.get_by_label("Justified", exact=True))
+    ann.get_by_label("Not justified").check()
+    ann.get_by_label("Reason").fill("  ")
+    book.wrongly(gives, "Say in a comment why you find this")
+    ann.get_by_label("Reason").fill("I could have been asked")
+    book.rightly(gives, "Found not justified by Ann")

@@ -1,0 +1,56 @@
+"""Scenes of what becomes of a tenant's data: exclusions, retention, holds, off-boarding, and who has access."""
+
+import re
+
+from tests.whole.forms import Book
+from tests.whole.scenes import scene
+from tests.whole.scenes.tenant_admin import governs
+
+LAW = "Demands by law that forbid us to tell you"
+
+
+@scene
+def an_operator_states_exclusions_and_an_admin_acknowledges_them(book: Book) -> None:
+    world = book.stage.world()
+    olga = book.at("/exclusions", world, "olga")
+    states = olga.get_by_role("button", name=re.compile(r"^State version \d"))
+
+    olga.get_by_label("Text").fill("Demands\u202e by law")
+    book.wrongly(states, "Text: ")
+    olga.get_by_label("Text").fill(LAW)
+    book.rightly(states, LAW)
+    tara = book.at(f"/tenants/{world.tenant.slug}/exclusions", world, "tara")
+    book.rightly(tara.get_by_role("button", name=re.compile(r"^Acknowledge version \d")), "Tara acknowledged version")
+
+
+@scene
+def an_admin_keeps_holds_and_asks_to_leave_and_stays(book: Book) -> None:
+    page = governs(book, "/data")
+    days, typed = page.get_by_label("Keep the log for (days)"), page.get_by_label("To confirm, write")
+    slug = page.url.split("/")[-2]
+    leaves = page.get_by_role("button", name="Ask to be off-boarded")
+
+    days.fill("7")
+    book.wrongly(page.get_by_role("button", name="Save"), "Keep the log for 30 to")
+    days.fill("400")
+    book.rightly(page.get_by_role("button", name="Save"), "kept for 400 days")
+    page.get_by_label("Reason").fill("  ")
+    book.wrongly(page.get_by_role("button", name="Hold all data"), "Reason: ")
+    page.get_by_label("Reason").fill("A dispute about an invoice")
+    book.rightly(page.get_by_role("button", name="Hold all data"), "A dispute about an invoice")
+    typed.fill(slug)
+    book.wrongly(leaves, "There is a legal hold")
+    book.rightly(page.get_by_role("button", name="Release the hold"))
+    typed.fill("Contoso")
+    book.wrongly(leaves, f"To confirm, write the short name {slug}")
+    typed.fill(slug)
+    book.rightly(leaves, "is to be off-boarded")
+    book.rightly(page.get_by_role("button", name="Stay with Lockbox"), "Leave Lockbox")
+
+
+@scene
+def an_admin_and_an_operator_export_who_has_access(book: Book) -> None:
+    world = book.stage.world()
+    for who, path, name in (("tara", f"/tenants/{world.tenant.slug}", b"Ann"), ("olga", "", b"Erin")):
+        page = book.at(f"{path}/access-review", world, who)
+        assert name in book.downloads(page.get_by_role("button", name="Export as CSV"))
