@@ -17,6 +17,7 @@ from api.browser import Visitor
 from api.deps import SessionDep, SettingsDep
 from api.portal import form_errors, phrases, request_form
 from api.portal.account import AccountContextDep
+from api.portal.form_errors import FormRejected
 from api.portal.pages import TAG, go, origin, page, status_of
 from api.portal.request_form import MINUTE, RequestForm, RequestFormDep
 from api.routes.requests import request_input
@@ -25,7 +26,7 @@ from config.service_catalogue import LEVELS, Level
 from config.settings import Settings
 from lockbox.admin import tenants
 from lockbox.database import UnitOfWork, now
-from lockbox.errors import Conflict, Invalid, KeyInUse, LockboxError, NotFound, NotYours, TooMany
+from lockbox.errors import Conflict, Invalid, InvalidContext, KeyInUse, LockboxError, NotFound, NotYours, TooMany
 from lockbox.identity.roles import Caller, Role
 from lockbox.requests import idempotency, preview, submit
 from lockbox.requests.cases import CaseSystemDown, CaseUnchecked
@@ -154,6 +155,9 @@ def _shown(
     found: Preview | None = None,
     asked: RequestInput | None = None,
 ) -> HTMLResponse:
+    if isinstance(refused, InvalidContext):
+        # Each parameter says at its field what is wrong with it.
+        refused = FormRejected(phrases.LOOK_AGAIN, errors=refused.facts["errors"])
     customers = tenants.page(session, visitor.caller, cursor=None, most=MOST_LISTED)
     longest = {one.tenant.slug: one.longest_window or max(WINDOWS) for one in customers.overviews}
     ceiling = found.terms.access_ceiling if found else _ceiling(session, visitor, written.tenant, longest)

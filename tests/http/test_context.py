@@ -173,7 +173,8 @@ def test_the_form_takes_parameters_and_the_page_shows_them_with_the_level(open_p
 
     assert "Parameters of Exchange Online" in form.words
     assert "Add this parameter." in wrong.words
+    assert "context.environment" not in wrong.words
     assert "Write a whole number." in wrong.words
-    assert "Level read Parameters environment: staging; rows: 7" in preview.words
+    assert "Level read Parameters Environment: staging; rows: 7" in preview.words
     assert "Level read" in page.words
     assert "Parameters Environment: staging rows: 7" in page.words

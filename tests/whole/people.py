@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Page, ViewportSize, expect, sync_playwright
@@ -30,6 +30,7 @@ AUTHENTICATOR = {
     "isUserVerified": True,
     "automaticPresenceSimulation": True,
 }
+LOOKS: tuple[tuple[Literal["light", "dark"], ViewportSize], ...] = (("light", WIDE), ("dark", WIDE), ("dark", PHONE))
 SCREENS = os.environ.get("SCREENS")
 
 
@@ -105,6 +106,20 @@ def picture(page: Page, name: str) -> None:
     """Write a picture of a page into the folder that SCREENS names, if it does."""
     if SCREENS:
         page.screenshot(path=Path(SCREENS) / f"{name}.png", full_page=True)
+
+
+def swept(page: Page, name: str = "") -> list[str]:
+    """Return what is wrong with an open page on a desktop, light and dark, and on a dark phone."""
+    wrong = []
+    for scheme, size in LOOKS:
+        page.set_viewport_size(size)
+        page.emulate_media(color_scheme=scheme)
+        wrong += violations(page)
+        wrong += [f"{page.url} is {wider} px too wide" for wider in [overflow(page)] if wider > 0]
+        if name:
+            picture(page, f"{name}, {scheme}, {size['width']}")
+    page.set_viewport_size(WIDE)
+    return wrong
 
 
 def _quiet(kind: str, said: str) -> None:

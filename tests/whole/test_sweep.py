@@ -2,11 +2,10 @@
 
 import re
 from collections.abc import Iterator
-from typing import Literal
 from uuid import UUID
 
 import pytest
-from playwright.sync_api import Page, ViewportSize, expect
+from playwright.sync_api import expect
 
 from config.setting_fields import DEVELOPMENT_KEY
 from harness.people import World, sign_in
@@ -19,7 +18,7 @@ from tests.database.tenancy import does, invites
 from tests.http.test_portal_routes import MATRIX
 from tests.whole import people
 from tests.whole.conftest import RunningStack
-from tests.whole.people import PHONE, WIDE, BrowserDesk, desk_of, overflow, violations
+from tests.whole.people import BrowserDesk, desk_of, swept
 
 pytestmark = [
     pytest.mark.far,
@@ -28,7 +27,6 @@ pytestmark = [
 ]
 
 REACH = WebhookUrlPolicy(SecretVault([DEVELOPMENT_KEY.get_secret_value()]), allow_http=True)
-LOOKS: tuple[tuple[Literal["light", "dark"], ViewportSize], ...] = (("light", WIDE), ("dark", WIDE), ("dark", PHONE))
 OF_THE_TENANT = (
     *("policy", "tiers", "members", "delegates", "endpoints", "endpoints/{endpoint}", "observers", "mode"),
     *("emergency-stop", "gates", "approver-keys", "pre-approvals", "exclusions", "data", "access-review"),
@@ -76,18 +74,6 @@ def furnished(stage: RunningStack) -> tuple[World, dict[str, str]]:
     invitation = invites(world)
     ids = {"request": request.id, "denied": denied.id, "invitation": invitation.id, "endpoint": endpoint.id}
     return world, {name: str(one) for name, one in ids.items()} | {"slug": world.tenant.slug}
-
-
-def swept(page: Page) -> list[str]:
-    """Return what is wrong with an open page on a desktop, light and dark, and on a dark phone."""
-    wrong = []
-    for scheme, size in LOOKS:
-        page.set_viewport_size(size)
-        page.emulate_media(color_scheme=scheme)
-        wrong += violations(page)
-        wrong += [f"{page.url} is {wider} px too wide" for wider in [overflow(page)] if wider > 0]
-    page.set_viewport_size(WIDE)
-    return wrong
 
 
 @pytest.mark.parametrize("who", PAGES)
