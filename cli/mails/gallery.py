@@ -5,30 +5,32 @@ from pathlib import Path
 
 from jinja2 import Environment
 
-from cli.mails.specimens import PLAIN, SENDER, Specimen, specimens
+from cli.mails.specimens import SENDER, Specimen, specimens
+from cli.mails.writing_styles import PLAIN
 from lockbox.notifications.senders.smtp import compose
 
 SHOWN: Mapping[str, str] = {
     "pending": "An approver is asked.",
     "pending-no-link": "The same, where the policy keeps links and the justification out of mails.",
+    "pending-steps": "Groups are asked one after the other about an export, whose service declares parameters.",
+    "pending-extension": "An approver is asked for more time.",
     "answer_reminder": "Nobody has answered yet.",
-    "answer": "The engineer has answered an approver's question.",
+    "question": "The engineer is asked a question.",
     "receipt-of-an-approval": "Whoever decided, and the admins, get a receipt.",
     "active": "Access is open.",
     "active-later": "Access was approved, and opens later.",
-    "begun": "It opens.",
-    "pending-extension": "An approver is asked for more time.",
+    "active-pre-approved": "Access is open that was approved beforehand.",
     "closing": "Access is about to end.",
     "report": "Access has ended, and this was done inside.",
+    "break_glass": "Two people of the vendor have opened access without the customer.",
+    "after_review_reminder": "The customer has to say whether that was justified.",
+    "after_review": "The customer has said so.",
     "connection_close_failed": "A target did not close the access.",
-    "copied": "An observer gets a copy.",
-    "question": "The engineer is asked a question.",
     "denied": "The request was denied.",
     "reviewing": "The vendor's manager is asked first.",
-    "target_close_failed": "The vendor's operators have to look at a target.",
     "invitation": "Somebody is invited.",
     "sign_in_code": "Somebody signs in by a code.",
-    "delegate_begins": "Somebody stands in for an approver from now on.",
+    "pre_approval_proposed": "An admin proposes what approvers are to approve beforehand.",
     "policy_changed": "The customer's policy was changed.",
     "recovery_proposed": "The vendor proposes an admin, to which the customer can object.",
     "audit_digest": "The customer's own copy of a checkpoint of the audit log.",

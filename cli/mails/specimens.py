@@ -1,12 +1,13 @@
 """Specimens of every mail, made from plain, long, right-to-left and hostile input."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 from cli.mails.windows import windows
+from cli.mails.writing_styles import HANDS, LONG, PLAIN, WritingStyle
 from lockbox.identity.roles import Mode, Role
 from lockbox.monitoring.invariants import audit_log_rolled_back
 from lockbox.notifications import account_mail, request_mail
@@ -18,11 +19,24 @@ from lockbox.notifications.account_mail import (
     INVARIANT_BROKEN,
     INVITATION,
     OUTSIDE_ACCESS,
+    PRE_APPROVALS,
     SIGN_IN_CODE,
     AccountMail,
     DelegatedRequest,
 )
-from lockbox.notifications.audience import CONVERSED, COPIED, OPERATED, QUESTION, RECEIPT, REPORT
+from lockbox.notifications.audience import (
+    AFTER_REVIEW,
+    AFTER_REVIEW_OVERDUE,
+    AFTER_REVIEW_REMINDER,
+    AFTER_REVIEWS,
+    BREAK_GLASS,
+    CONVERSED,
+    COPIED,
+    OPERATED,
+    QUESTION,
+    RECEIPT,
+    REPORT,
+)
 from lockbox.notifications.delivery_status import undelivered_sentence
 from lockbox.notifications.earlier_requests import EarlierRequest
 from lockbox.notifications.mail_text import ACCOUNT_TITLES, REQUEST_SUBJECTS
@@ -66,89 +80,20 @@ ALIKE = {
     DIGEST: SIGNED,
     OUTSIDE_ACCESS: TAKEN,
     RECOVERY_PROPOSED: {"roles": "none \u2192 tenant_admin"},
+    "pre_approval_proposed": {
+        "service": "none \u2192 exchange-online",
+        "actions": "none \u2192 read",
+        "reason": "none \u2192 support case",
+        "access window": "none \u2192 30 min",
+        "uses": "none \u2192 5",
+        "ends": f"none \u2192 {(AT + timedelta(days=7)).isoformat()}",
+    },
+    "pre_approval_approved": {"pre-approval": "pending \u2192 in_force"},
+    "pre_approval_revoked": {"pre-approval": "open \u2192 revoked", "open windows": "1 \u2192 0"},
+    "pre_approval_used_up": {"pre-approval": "open \u2192 used up"},
+    "pre_approval_ended": {"pre-approval": "open \u2192 ended"},
 }
 """The changes that are the same whoever writes."""
-
-
-@dataclass(frozen=True)
-class WritingStyle:
-    """What people wrote that a mail repeats."""
-
-    name: str
-    requester: str
-    actor: str
-    reader: str
-    tenant: str
-    words: str
-    case_ref: str | None
-    resources: tuple[str, ...]
-    user_agent: str
-    zone: str = "Europe/Berlin"
-    comments: Mapping[str, str] = field(default_factory=dict)
-
-
-PLAIN = WritingStyle(
-    name="plain",
-    requester="Erin Engineer",
-    actor="Amir Approver",
-    reader="Ann Approver",
-    tenant="Contoso",
-    words="The mailbox does not open since the last update, and Anna has a deadline on Thursday.",
-    case_ref="CASE-4711",
-    resources=("mailbox:anna@contoso.example", "mailbox:bob@contoso.example"),
-    user_agent="Mozilla/5.0 (X11; Linux x86_64; rv:150.0) Gecko/20100101 Firefox/150.0",
-    comments={
-        "active": "Tell Anna when you are done.",
-        "denied": "Anna's mailbox is on legal hold. Submit it again without hers.",
-        "question": "Which of the two mailboxes do you need first?",
-        "answer": "Anna's. Bob's can wait until tomorrow.",
-        "report": "GET /mailboxes",
-    },
-)
-LONG = WritingStyle(
-    name="long",
-    requester="Wolfeschlegelsteinhausenbergerdorff " * 6,
-    actor="M" * 200,
-    reader="Ann-Sophie-Charlotte " * 10,
-    tenant="C" * 200,
-    words="W" * 1000 + " " + "It does not open. " * 160,
-    case_ref="C" * 100,
-    resources=tuple(f"mailbox:{'a' * 200}-{number}@contoso.example" for number in range(20)),
-    user_agent="U" * 256,
-    zone="America/Argentina/ComodRivadavia",
-)
-RIGHT_TO_LEFT = WritingStyle(
-    name="right-to-left",
-    requester="\u05d0\u05e8\u05d9\u05df \u05de\u05d4\u05e0\u05d3\u05e1\u05ea",
-    actor="\u0623\u0645\u064a\u0631 \u0627\u0644\u0645\u0648\u0627\u0641\u0642",
-    reader="\u05e2\u05e0\u05ea \u05d4\u05de\u05d0\u05e9\u05e8\u05ea",
-    tenant="Contoso",
-    words="\u062a\u0639\u0630\u0631 \u0641\u062a\u062d \u0635\u0646\u062f\u0648\u0642 "
-    "\u0627\u0644\u0628\u0631\u064a\u062f (CASE-4711) "
-    "\u05d0\u05d9\u05df \u05d2\u05d9\u05e9\u05d4 \u05dc\u05ea\u05d9\u05d1\u05d4.",
-    case_ref="\u062d\u0627\u0644\u0629-4711",
-    resources=("mailbox:\u05d0\u05e0\u05d4@contoso.example",),
-    user_agent="\u05d3\u05e4\u05d3\u05e4\u05df/1",
-    zone="Asia/Jerusalem",
-)
-HTML = '<script>alert(1)</script><img src="https://evil.example/x" onerror="x">"\'&{{7*7}}{% raw %}'
-BREAKS = (
-    "Erin\r\nBcc: everyone@contoso.example\r\n\r\n<h1>Approve</h1>\u202egnp.exe\u2066"
-    "\u2028Request          0\x1b[31m\x00"
-)
-HOSTILE = WritingStyle(
-    name="hostile",
-    requester=BREAKS,
-    actor=HTML + BREAKS,
-    reader=BREAKS,
-    tenant=HTML[:200],
-    words=f"{HTML}\r\nAnswer by        never\r\n.\r\nTo decide, sign in at evil.example {BREAKS}",
-    case_ref=HTML[:100],
-    resources=(HTML, "</td></table><a href=evil>mailbox</a>"),
-    user_agent=f"{HTML}\r\nX: y",
-    zone="../../etc/passwd",
-)
-HANDS = (PLAIN, LONG, RIGHT_TO_LEFT, HOSTILE)
 
 
 @dataclass(frozen=True)
@@ -164,7 +109,7 @@ def specimens() -> Iterator[Specimen]:
     for hand in HANDS:
         for name, mail in _request_mails(hand):
             for wording, tail in ((MailWording(), ""), (MailWording(link=False, justification=False), "-no-link")):
-                said = replace(wording, link=wording.link and not mail.is_copy)
+                said = replace(wording, link=wording.link and not mail.is_copy, steps=mail.wording.steps)
                 yield Specimen(f"{name}-{hand.name}{tail}", _mail(replace(mail, wording=said)))
         for template in ACCOUNT_TITLES:
             rendered = account_mail.render(
@@ -187,6 +132,8 @@ def _request_mails(hand: WritingStyle) -> Iterator[tuple[str, RequestMail]]:
         "unreached",
         *CONVERSED.values(),
         *of_targets,
+        BREAK_GLASS,
+        *AFTER_REVIEWS,
     }:
         yield template, _request_mail(hand, template=template, to_state=template)
     for (said, state), template in CONVERSED.items():
@@ -210,10 +157,13 @@ def _request_mails(hand: WritingStyle) -> Iterator[tuple[str, RequestMail]]:
     yield "reviewing-observe", _request_mail(hand, template="reviewing", to_state="reviewing", mode=Mode.OBSERVE)
     yield "pending-first", _request_mail(hand, template="pending", to_state="pending", earlier=())
     later = {"not_before": AT + timedelta(days=2), "opens_at": AT + timedelta(days=2)}
-    yield "active-later", _request_mail(hand, template="active", to_state="active", **later)
+    ends = {"deadline_at": later["opens_at"] + WINDOW}
+    yield "active-later", _request_mail(hand, template="active", to_state="active", **later, **ends)
     yield "pending-later", _request_mail(hand, template="pending", to_state="pending", not_before=later["not_before"])
     further = {"not_before": AT + timedelta(hours=12), "extends": UUID(int=NUMBER.int - 1)}
     yield "pending-extension", _request_mail(hand, template="pending", to_state="pending", earlier=(), **further)
+    yield from _narrow_mails(hand)
+    yield from _break_glass_mails(hand)
     for name, closed in windows(
         hand.requester, hand.actor, hand.words, hand.resources, hand.comments.get(REPORT, hand.words[:30])
     ):
@@ -222,6 +172,46 @@ def _request_mails(hand: WritingStyle) -> Iterator[tuple[str, RequestMail]]:
     for name, facts in _receipts().items():
         receipt: dict[str, Any] = {"template": RECEIPT, "actor_id": ANN, "address": "2001:db8::7", **facts}
         yield f"receipt-{name}", _request_mail(hand, user_agent=hand.user_agent, **receipt)
+
+
+def _narrow_mails(hand: WritingStyle) -> Iterator[tuple[str, RequestMail]]:
+    """Yield what is said of parameters and of steps, and of a window that nobody was asked about."""
+    asked: dict[str, Any] = {
+        "actions": ["export"],
+        "level": "export",
+        "context": {"environment": "production", "rows": 5000},
+        "severity": "S1",
+        "earlier": (),
+        "wording": MailWording(steps=(((1, "security"),), ((2, "legal"),))),
+    }
+    yield "pending-steps", _request_mail(hand, template="pending", to_state="pending", **asked)
+    opened: dict[str, Any] = {
+        "action": "submit",
+        "actor_id": ERIN,
+        "actor_name": hand.requester,
+        "actor_role": "engineer",
+    }
+    opened |= {"is_pre_approved": True, "comment": None}
+    yield "active-pre-approved", _request_mail(hand, template="active", to_state="active", **opened)
+
+
+def _break_glass_mails(hand: WritingStyle) -> Iterator[tuple[str, RequestMail]]:
+    """Yield the alarm, what reminds of the finding, and the finding."""
+    glass: dict[str, Any] = {"break_glass": True, "finding_due": AT + timedelta(days=1), "actions": ["read"]}
+    glass |= {"access_window": 1800, "deadline_at": AT + 30 * MINUTE, "earlier": ()}
+    opener = {"action": BREAK_GLASS, "actor_name": hand.manager or hand.actor, "actor_role": "manager"}
+    opened = _request_mail(hand, template=BREAK_GLASS, to_state="active", **glass, **opener)
+    yield BREAK_GLASS, opened
+    yield f"{BREAK_GLASS}-to-the-engineer", replace(opened, recipient_id=ERIN)
+    yield f"{BREAK_GLASS}-copy", replace(opened, **COPY)
+    clock = {"actor_id": None, "actor_name": None, "actor_role": "clock", "comment": None}
+    for template in (AFTER_REVIEW_REMINDER, AFTER_REVIEW_OVERDUE):
+        now = AT + timedelta(hours=25 if template == AFTER_REVIEW_OVERDUE else 12)
+        facts = {"action": template, "now": now, **glass, **clock}
+        yield template, _request_mail(hand, template=template, to_state="expired", **facts)
+    for name, finding in ((AFTER_REVIEW, "not_justified"), (f"{AFTER_REVIEW}-justified", "justified")):
+        facts = {"action": AFTER_REVIEW, "finding": finding, **glass}
+        yield name, _request_mail(hand, template=AFTER_REVIEW, to_state="expired", **facts)
 
 
 def _receipts() -> Mapping[str, Mapping[str, Any]]:
@@ -351,8 +341,9 @@ def _changes(template: str, hand: WritingStyle) -> dict[str, str]:
 def _named(template: str, hand: WritingStyle) -> dict[str, str]:
     if template in {CHECKPOINT, DIGEST, INVARIANT_BROKEN, "tenant_suspended", "policy_changed"}:
         return {}
-    if template == "emergency_stop":
-        return {"comment": hand.words}
+    if template == "emergency_stop" or template.startswith(PRE_APPROVALS):
+        pattern = "mailbox:*@contoso.example" if hand is PLAIN else hand.resources[0]
+        return {"comment": hand.words} | ({"resource": pattern} if template.startswith(PRE_APPROVALS) else {})
     if template == OUTSIDE_ACCESS:
         return {"engineer": hand.requester, "resource": ", ".join(hand.resources), "justification": hand.words}
     if template.startswith("address_"):

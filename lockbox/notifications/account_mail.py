@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
+from types import MappingProxyType
 from urllib.parse import urlsplit
 from uuid import UUID
 
@@ -38,6 +39,8 @@ INVARIANT_TYPE = f"operate.{INVARIANT_BROKEN}"
 OUTSIDE_ACCESS = "outside_access"
 POLICY_CHANGED = "policy_changed"
 PRE_APPROVAL_PROPOSED = "pre_approval_proposed"
+PRE_APPROVALS = "pre_approval_"
+"""How the templates about pre-approvals begin."""
 PATHS = {
     ADDRESS_CODE: "/account",
     "recovery_proposed": "/proposals",
@@ -56,7 +59,8 @@ PERSONAL = frozenset(
 )
 """Notifications for people only, or for endpoints under a type of their own."""
 OWN_TYPES = {CHECKPOINT: CHECKPOINT_TYPE, INVARIANT_BROKEN: INVARIANT_TYPE}
-FROM, UNTIL = "from", "until"
+SERVICE, FROM, UNTIL, ROLES = "service", "from", "until", "roles"
+TIMES = frozenset({FROM, UNTIL, "ends"})
 LONGEST_REASON = 2000
 
 
@@ -127,18 +131,35 @@ def named_in(body: bytes | None, details: Mapping[str, str]) -> dict[str, str]:
     return named
 
 
-def worded_changes(mail: AccountMail, zone: str = DEFAULT) -> dict[str, str]:
-    """Return the diff for people, with times in a zone, and what a policy says in the words of its page."""
+def worded_changes(
+    mail: AccountMail, zone: str = DEFAULT, services: Mapping[str, str] = MappingProxyType({})
+) -> dict[str, str]:
+    """Return the diff for people, with times in a zone, services by name, and what a policy says as its page does."""
     if mail.template == POLICY_CHANGED:
         found = policy_wording.lines(mail.changes, {})
         return {one.title: f"{one.was}{policy_wording.ARROW}{one.now}" for one in found}
+    if mail.template.startswith(PRE_APPROVALS):
+        return _pre_approval(mail, zone, services)
     if mail.template != OUTSIDE_ACCESS:
-        return dict(mail.changes)
-    times = (FROM, UNTIL)
+        return {name: one.replace("_", " ") if name == ROLES else one for name, one in mail.changes.items()}
+    return {name: _worded(name, one, zone, services) for name, one in mail.changes.items()}
+
+
+def _pre_approval(mail: AccountMail, zone: str, services: Mapping[str, str]) -> dict[str, str]:
+    """Return what a pre-approval covers, or what has become of it, as its page does."""
+    absent = f"{policy_wording.ABSENT}{policy_wording.ARROW}"
     return {
-        name: clock_time(datetime.fromisoformat(one), zone) if name in times else one
+        mail_text.PRE_APPROVAL_LABELS.get(name, name.capitalize()): _worded(
+            name, one.removeprefix(absent), zone, services
+        )
         for name, one in mail.changes.items()
     }
+
+
+def _worded(name: str, said: str, zone: str, services: Mapping[str, str]) -> str:
+    if name in TIMES:
+        return clock_time(datetime.fromisoformat(said), zone)
+    return services.get(said, said) if name == SERVICE else said.replace("_", " ")
 
 
 def render(mail: AccountMail, *, public_url: str, services: Mapping[str, str], sender: str) -> OutgoingMail:
@@ -163,8 +184,8 @@ def render(mail: AccountMail, *, public_url: str, services: Mapping[str, str], s
         "actor": one_line(mail.actor) if mail.actor else None,
         "roles": roles_in_words(mail.roles),
         "duties": [wording.duty for role, wording in ROLE_WORDINGS.items() if role in mail.roles],
-        "named": _declared(mail) if mail.template == OUTSIDE_ACCESS else _named(mail),
-        "changes": {} if mail.template == OUTSIDE_ACCESS else _changes(mail),
+        "named": _declared(mail, services) if mail.template == OUTSIDE_ACCESS else _named(mail),
+        "changes": {} if mail.template == OUTSIDE_ACCESS else _changes(mail, services),
         "principal": one_line(mail.named.get("principal", mail_text.AN_APPROVER)),
         "waiting": [_said_of(one, services, mail.time_zone, public_url) for one in mail.waiting],
         "link": _link(mail, public_url),
@@ -187,13 +208,15 @@ def _named(mail: AccountMail, longest: int = LONGEST_NAME) -> list[tuple[str, st
     return [(label, one_line(mail.named[one], longest)) for one, label in ACCOUNT_LABELS.items() if one in mail.named]
 
 
-def _changes(mail: AccountMail) -> dict[str, str]:
-    return {one_line(name): prose(one) for name, one in worded_changes(mail, mail.time_zone).items()}
+def _changes(mail: AccountMail, services: Mapping[str, str]) -> dict[str, str]:
+    return {one_line(name): prose(one) for name, one in worded_changes(mail, mail.time_zone, services).items()}
 
 
-def _declared(mail: AccountMail) -> list[tuple[str, str]]:
+def _declared(mail: AccountMail, services: Mapping[str, str]) -> list[tuple[str, str]]:
     """Return who had access around Lockbox, to what, when and why, in this order."""
-    known = dict(_named(mail, LONGEST_REASON)) | {name.capitalize(): one for name, one in _changes(mail).items()}
+    known = dict(_named(mail, LONGEST_REASON)) | {
+        name.capitalize(): one for name, one in _changes(mail, services).items()
+    }
     return [(label, known[label]) for label in mail_text.DECLARED if label in known]
 
 

@@ -140,6 +140,7 @@ REQUEST_SUBJECTS = {
     **{name: f"{STATE_WORDINGS[name].others}: access to {{service}} at {{tenant}}" for name in ENDINGS},
 }
 NOBODY_NOTIFIED_SUBJECT = f"{STATE_WORDINGS[NOBODY_NOTIFIED].others}: access to {{service}} at {{tenant}}"
+PRE_APPROVED_SUBJECT = "Approved beforehand: access to {service} at {tenant} is open until {by}"
 OPENS_LATER_SUBJECT = "Access to {service} at {tenant} is approved, and opens {by}"
 BREAK_GLASS_MARK = "BREAK-GLASS: "
 """How the subject of each mail about a request begins that is, or was opened, by break-glass."""
@@ -320,6 +321,8 @@ ACCOUNT_LABELS = {
     "resource": "Resource",
     "justification": "Why",
 }
+PRE_APPROVAL_LABELS = {"access window": "Longest window", "uses": "Windows at most", "ends": "Until"}
+"""What a pre-approval covers, where its event does not say it in the words of the page."""
 DECLARED = ("Engineer", "Service", "Resource", "From", "Until", "Why")
 """The facts of access around Lockbox, in their order; the labels are of ACCOUNT_LABELS, or of what was declared."""
 VENDOR, AN_APPROVER, AN_OPERATOR = "the vendor", "an approver", "An operator of the vendor"

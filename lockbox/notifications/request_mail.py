@@ -264,6 +264,8 @@ def _subject(mail: RequestMail, said: Mapping[str, Any]) -> str:
     if mail.template == "active" and mail.opens_at and mail.opens_later:
         subject = mail_text.OPENS_LATER_SUBJECT
         words["by"] = deadline(mail.opens_at, mail.now, mail.time_zone)
+    elif mail.is_pre_approved:
+        subject = mail_text.PRE_APPROVED_SUBJECT
     elif mail.nobody_notified:
         subject = mail_text.NOBODY_NOTIFIED_SUBJECT
     else:

@@ -192,7 +192,7 @@ def test_mails_say_who_when_where_and_why(world: World, worker: Database, post: 
 
     (mail,) = (one for one in post.mail.sent if one.to_name == "Ann")
     assert mail.subject == f"Access to {world.tenant.name} was taken around Lockbox"
-    for said in ("without a request in Lockbox", "Erin, Eve", SERVICE, ", ".join(BOXES), WHY, "Olga"):
+    for said in ("without a request in Lockbox", "Erin, Eve", "Exchange Online", ", ".join(BOXES), WHY, "Olga"):
         assert said in mail.text
     assert f"{clock_time(taken.began_at, 'UTC')}" in mail.text
     labels = re.findall(r"^([A-Za-z]+) {3,}\S", mail.text, flags=re.MULTILINE)

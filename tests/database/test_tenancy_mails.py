@@ -62,7 +62,7 @@ def test_an_approver_is_mailed_every_change_with_who_what_and_from_what_to_what(
         "The roles of a member of Contoso AG were changed": ("Tara", "approver → auditor"),
         "A member of Contoso AG was removed": ("Tara", "auditor → none"),
         "Object by … UTC if this is wrong: the vendor proposes a new admin for Contoso AG": ("Olga", "Rita"),
-        "Somebody objected to the proposed admin for Contoso AG": ("Tara", "tenant_admin → none"),
+        "Somebody objected to the proposed admin for Contoso AG": ("Tara", "tenant admin → none"),
     }
     assert said.keys() == lines.keys()
     for subject, words in lines.items():
