@@ -1,25 +1,41 @@
-"""Ask the ticket system about a case between two tries of a submission, while no transaction is open."""
+"""Wait for what a ticket system says of a case, between two tries of a submission; no thread waits."""
 
+import asyncio
+import time
+from dataclasses import replace
+from functools import partial
+
+from api.incoming_request import CallGroups
 from config.settings import Settings
 from lockbox.requests import case_check
-from lockbox.requests.case_check import CaseAdapter
-from lockbox.requests.cases import CaseUnchecked
+from lockbox.requests.case_check import CaseAnswer
+from lockbox.requests.cases import CaseQuestion, CaseUnchecked
 from lockbox.requests.policy_parts import CaseCheck
 
+FIRST_PAUSE, LONGEST_PAUSE = 0.02, 0.25
 
-async def confirmed(chosen: Settings, unchecked: CaseUnchecked) -> CaseCheck:
-    """Return what the adapter of the case's ticket system says, with which the submission is tried again.
+
+async def confirmed(groups: CallGroups, chosen: Settings, unchecked: CaseUnchecked) -> CaseCheck:
+    """Have the case's ticket system asked, and return what it says, with which the submission is tried again.
 
     Raises:
         CaseNotConfirmed, CaseSystemDown: it is refused for that.
+        TooMany: the caller has had too many cases checked within a minute.
     """
-    systems = chosen.catalogue.case_systems
-    named = unchecked.question["case_system"] or (next(iter(systems)) if len(systems) == 1 else "")
-    system, secret = systems.get(named), chosen.case_adapter_secret
-    adapter = CaseAdapter(
-        url=system.adapter if system else None,
-        secret=secret.get_secret_value() if secret else None,
-        allow_http=chosen.webhooks_allow_http,
-    )
-    unchecked.question["case_system"] = named or None
-    return await case_check.check(adapter, unchecked)
+    systems, question = chosen.catalogue.case_systems, unchecked.question
+    named = question.case_system or (next(iter(systems)) if len(systems) == 1 else "")
+    has_adapter = named in systems and systems[named].adapter
+    most = chosen.submissions_per_person
+    answer = await _answer(groups, replace(question, case_system=named), most) if has_adapter else None
+    return case_check.judged(answer, unchecked.demand)
+
+
+async def _answer(groups: CallGroups, question: CaseQuestion, most: int) -> CaseAnswer | None:
+    """Ask, and look for the answer until it is there, or too late."""
+    until, pause, answer = time.monotonic() + case_check.SECONDS, FIRST_PAUSE, None
+    number = await groups.run(partial(case_check.ask, question=question, most=most))
+    while answer is None and (left := until - time.monotonic()) > 0:
+        await asyncio.sleep(min(pause, left))
+        pause = min(2 * pause, LONGEST_PAUSE)
+        answer = await groups.run(partial(case_check.read, number=number, question=question))
+    return answer

@@ -77,7 +77,7 @@ SUBMITS = Budget("submits", 24, alone=2)
 WRITES = Budget("writes", 3)
 UPLOADS = Budget("uploads", 8, alone=4)
 KNOWN = (CHECKS, CLOSING_MOVES, CLOSINGS, HEALTH, OPENING_MOVES, READS, SUBMITS, WRITES, UPLOADS)
-POSTED = {"/v1/requests": SUBMITS, "/audit-log/verify": UPLOADS}
+POSTED = {"/v1/requests": SUBMITS, "/ask": SUBMITS, "/audit-log/verify": UPLOADS}
 STRANGERS = Budget("strangers", 6)
 VITAL_STRANGERS = Budget("vital strangers", 4, LONG, vital=True)
 """For requests without a credential, or with one not found valid by this process; they use no other budget."""

@@ -35,6 +35,7 @@ DROPPED = "Items in Redis that were no messages of ours, by where they stood."
 ATTEMPTS = "How tries to send a notification ended."
 GATE_ANSWERS = "Answers of the gate; those without a gateway had no valid token of one."
 USES_LOST = "Uses of windows that were not counted, because Postgres was away for too long."
+CASE_CHECKS = "Questions to ticket systems whether a case is open and assigned, within a day, by what came of them."
 OUTSIDE = "Declarations of access that was taken around Lockbox."
 REPORTS = "For how many tenants the gate of a service only reports, where the catalogue says so."
 UNWRITTEN = "Answers that the gate of this process has counted and not written to Postgres yet."
@@ -88,6 +89,7 @@ FIGURES = (
     ShownFigure(MetricName.USES_LOST, "gate_uses_lost", USES_LOST, kind=COUNTER),
     ShownFigure(MetricName.OUTSIDE_ACCESS, "outside_access", OUTSIDE, kind=COUNTER),
     ShownFigure(MetricName.GATE_REPORTS, "gate_reporting_tenants", REPORTS, ("service",)),
+    ShownFigure(MetricName.CASE_CHECKS, "case_checks", CASE_CHECKS, ("outcome",)),
     ShownFigure(MetricName.DROPPED, "messages_dropped", DROPPED, ("where",), COUNTER),
 )
 

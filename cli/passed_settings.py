@@ -30,7 +30,8 @@ PASSED = {
     **dict.fromkeys(("submissions_per_person", "submissions_per_tenant", "invitations_a_day"), API),
     **dict.fromkeys(("metrics_token", "trusted_proxies", "api_processes", "gate_compare_every"), API),
     **dict.fromkeys(("gate_streams", "gate_streams_per_token", "vendor_name", "vendor_colour"), API),
-    **dict.fromkeys(("vendor_logo", "case_url", "case_adapter_secret", "retention_days"), API),
+    **dict.fromkeys(("vendor_logo", "case_url", "retention_days"), API),
+    "case_adapter_secret": frozenset({"notifications"}),
 }
 """Which processes get a setting."""
 FILES = frozenset({"catalogue", "connector_targets", "smtp_ca_file", "vendor_logo"})

@@ -71,7 +71,7 @@ class SettingFields(BaseSettings):
     """The pages of cases, such as `https://desk.example/cases/{case}`: a request's case becomes a link."""
 
     case_adapter_secret: SecretStr | None = None
-    """The secret (`whsec_...`) that signs calls of ticket systems' adapters, and their answers. For the API only."""
+    """The secret (`whsec_...`) of calls to ticket systems' adapters and of answers; for the notifications worker."""
 
     public_url: str = "http://127.0.0.1:8000"
     """The address under which people reach the pages. Production needs https."""

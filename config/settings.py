@@ -1,6 +1,7 @@
 """Read all settings of a process from the environment once, and refuse unsafe values."""
 
 import json
+from base64 import b64decode
 from email.policy import SMTP
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from pathlib import Path
@@ -92,6 +93,16 @@ class Settings(SettingFields):
     def _case_pages(cls, value: str | None) -> str | None:
         if value is not None:
             check_case_url(value)
+        return value
+
+    @field_validator("case_adapter_secret")
+    @classmethod
+    def _webhook_secret(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            kind, _, encoded = value.get_secret_value().partition("_")
+            size = len(b64decode(encoded, validate=True))
+            if kind != "whsec" or not 24 <= size <= 64:  # noqa: PLR2004 - as Standard Webhooks says
+                raise ValueError("use `whsec_` and 24 to 64 random bytes in base64: `openssl rand -base64 32`")
         return value
 
     @field_validator("public_url")
@@ -221,6 +232,16 @@ class Settings(SettingFields):
                 "LOCKBOX_CATALOGUE: name the file of your services and plans; see docs/catalogue.md",
                 (self._judges or self.notifications_database_url is not None)
                 and "catalogue" not in self.model_fields_set,
+            ),
+            (
+                "LOCKBOX_CASE_ADAPTER_SECRET: it is for the notifications worker alone; unset it here",
+                self.case_adapter_secret is not None and self.notifications_database_url is None,
+            ),
+            (
+                "LOCKBOX_CASE_ADAPTER_SECRET: the catalogue names an adapter, whose calls it signs",
+                self.case_adapter_secret is None
+                and self.notifications_database_url is not None
+                and any(system.adapter for system in self.catalogue.case_systems.values()),
             ),
             ("LOCKBOX_CATALOGUE: issuers and adapters must be https", self.catalogue.is_plain_http),
             ("LOCKBOX_PUBLIC_URL: must be https", not self.is_https),

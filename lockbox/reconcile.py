@@ -97,6 +97,7 @@ FORGET_OLD = tuple(
         "DELETE FROM device_logins WHERE expires_at < clock_timestamp() - interval '1 day'",
         "DELETE FROM sign_in_counts WHERE since < clock_timestamp() - interval '1 hour'",
         "DELETE FROM sessions WHERE expires_at < clock_timestamp() - interval '30 days'",
+        "DELETE FROM case_checks WHERE asked_at < (SELECT clock_timestamp()) - interval '1 day'",
         "DELETE FROM gate_answers WHERE span = 'minute' AND at < (SELECT clock_timestamp()) - interval '2 hours'",
         "DELETE FROM gate_answers WHERE span = 'hour' AND at < (SELECT clock_timestamp()) - interval '30 days'",
         "DELETE FROM reported_calls WHERE last_at < (SELECT clock_timestamp()) - interval '30 days'",

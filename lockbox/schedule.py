@@ -70,7 +70,7 @@ CLOCK = ScheduleIndex(
     publishes=True,
 )
 NOTIFICATIONS = ScheduleIndex(
-    "notifications", ("notify",), lease=timedelta(seconds=60), budget=2000, yields_to=CLOCK, has_urgent=True
+    "notifications", ("notify", "case_check"), timedelta(seconds=60), budget=2000, yields_to=CLOCK, has_urgent=True
 )
 CONNECTIONS = ScheduleIndex("connections", ("connect",), lease=timedelta(seconds=30), budget=500)
 INDEXES = (CLOCK, NOTIFICATIONS, CONNECTIONS)

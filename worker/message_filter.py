@@ -16,12 +16,13 @@ TASKS = {
     "lockbox.expire": "core",
     "lockbox.remind": "core",
     "lockbox.notify": "notify",
+    "lockbox.case_check": "notify",
     "lockbox.connect": "connect",
     "lockbox.reconcile": "maintenance",
     "lockbox.seal": "maintenance",
 }
 """The tasks and the queue in which each comes."""
-TAKES_IDS = frozenset({"lockbox.time_out", "lockbox.expire", "lockbox.remind", "lockbox.notify", "lockbox.connect"})
+TAKES_IDS = frozenset(TASKS) - {"lockbox.reconcile", "lockbox.seal"}
 QUEUES = frozenset(TASKS.values())
 INSPECTION = frozenset(
     {

@@ -13,11 +13,12 @@ from lockbox import reconcile
 from lockbox.failpoints import failpoint
 from lockbox.pubsub import Bell
 from lockbox.redis_scripts import RedisUnavailable
+from lockbox.requests import case_check
 from lockbox.schedule import CLOCK, CONNECTIONS, NOTIFICATIONS, ScheduleClaim, ScheduleIndex
 from worker import messages
 from worker.loop import IDLE_SECONDS, WorkerLoop
 from worker.runtime import Runtime
-from worker.tasks import MOST_CONNECTIONS, MOST_IDS, MOST_NOTIFICATIONS
+from worker.tasks import MOST_CASES, MOST_CONNECTIONS, MOST_IDS, MOST_NOTIFICATIONS
 from worker.without_redis import DirectConnector, DirectSender
 
 AWAY_SECONDS = 0.5
@@ -95,7 +96,8 @@ class Poller(WorkerLoop):
     def _send(self, claim: ScheduleClaim, priority: int) -> None:
         for kind, ids in claim.ids.items():
             failpoint("poller.before_send")
-            messages.send(self.app, kind, _parts(ids, IDS_A_MESSAGE[self.index]), priority=priority)
+            most = MOST_CASES if kind == case_check.KIND else IDS_A_MESSAGE[self.index]
+            messages.send(self.app, kind, _parts(ids, most), priority=priority)
             failpoint("poller.after_send")
 
     def _is_full(self) -> bool:

@@ -31,6 +31,7 @@ from lockbox.notifications.send_job import Senders
 from lockbox.notifications.senders.smtp import SmtpMail
 from lockbox.notifications.webhook import HttpWebhooks
 from lockbox.requests import policy_store
+from lockbox.requests.case_check import CaseAdapters
 from lockbox.schedule import Schedule
 
 KEPT_CONNECTIONS = 4
@@ -84,7 +85,7 @@ class SealingSettings:
 class Runtime:
     """The tools of one process. `senders` is None where no mail relay is configured, `sealing` where no key is.
 
-    `driver` is the connector worker's alone.
+    `driver` is the connector worker's alone, `cases` the notifications worker's.
 
     `deliveries_kept` is for how long the log of what was sent is kept.
     """
@@ -94,6 +95,7 @@ class Runtime:
     deliveries_kept: timedelta
     sealing: SealingSettings | None
     driver: ConnectionDriver | None = None
+    cases: CaseAdapters | None = None
 
 
 def make(chosen: Settings) -> Runtime:
@@ -110,7 +112,8 @@ def make(chosen: Settings) -> Runtime:
     keys = _judging_keys(chosen) if chosen.connectors_database_url else ProcessKeys(Keyring([]))
     db = Database(engine, Schedule(chosen.require("redis_url")), keys=keys, direct=_direct(chosen))
     driver = _driver(chosen, db) if chosen.connectors_database_url else None
-    return Runtime(db, _senders(chosen), timedelta(days=chosen.deliveries_kept_days), _sealing(chosen), driver)
+    cases = _cases(chosen) if chosen.notifications_database_url else None
+    return Runtime(db, _senders(chosen), timedelta(days=chosen.deliveries_kept_days), _sealing(chosen), driver, cases)
 
 
 SERVICES = {
@@ -206,6 +209,15 @@ def _senders(chosen: Settings) -> Senders | None:
         audit_keys=signing_keys.trusted(chosen.audit_public_keys),
         codes=_codes(chosen),
         approval_keys=chosen.approval_public_keys,
+    )
+
+
+def _cases(chosen: Settings) -> CaseAdapters:
+    secret = chosen.case_adapter_secret
+    return CaseAdapters(
+        chosen.catalogue.case_systems,
+        secret.get_secret_value() if secret else None,
+        allow_http=chosen.webhooks_allow_http,
     )
 
 

@@ -5,6 +5,7 @@ where the work could not be done; what is to be done stays promised in Postgres,
 """
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -20,7 +21,7 @@ from config.traces import SpanKind
 from lockbox.audit.log.sealer import RollbackDetected
 from lockbox.notifications import delivery
 from lockbox.notifications.senders.protocol import SEND_SECONDS
-from lockbox.requests import timers
+from lockbox.requests import case_check, timers
 from lockbox.schedule import UUID_FORM
 from worker import maintenance
 from worker.maintenance import RECONCILE, SEAL, MaintenanceJob
@@ -30,12 +31,14 @@ log = structlog.get_logger(__name__)
 
 MOST_IDS = 500
 MOST_NOTIFICATIONS = 200
+MOST_CASES = 1
 MOST_CONNECTIONS = 1
 """A target that does not answer holds up one connection, and not those that came with it."""
 HURRIED_SECONDS = 0.5
 AWAY = (OperationalError, InterfaceError, PoolTimeout)
 
 _patient = threading.BoundedSemaphore(NOTIFY_THREADS // 2)
+_asking = threading.BoundedSemaphore(NOTIFY_THREADS // 4)
 
 
 class TaskFailed(Exception):  # noqa: N818 - Flower shows the name
@@ -83,6 +86,12 @@ def notify(ids: list[str]) -> dict[str, int]:
     return _run("notify", lambda: _notify(_uuids(ids, MOST_NOTIFICATIONS)))
 
 
+@_task("case_check")
+def check_case(ids: list[str]) -> dict[str, int]:
+    """Ask a ticket system about the case of this row, and record once what it says; somebody waits for it."""
+    return _run("case_check", lambda: _check_case(_uuids(ids, MOST_CASES)))
+
+
 @_task("connect")
 def connect(ids: list[str]) -> dict[str, int]:
     """Take the next step of the given connections: open at the target what a window allows, close what has ended."""
@@ -120,6 +129,18 @@ def _notify(ids: list[UUID]) -> Mapping[str, int]:
             return {"sent": 0} | delivery.notify(tools.database, ids, tools.senders, stall)
         except delivery.NotRecorded as error:
             raise TaskFailed(str(error)) from None
+
+
+def _check_case(ids: list[UUID]) -> Mapping[str, int]:
+    tools = runtime()
+    if tools.cases is None:
+        raise TaskFailed("this worker asks no ticket systems")
+    if not _asking.acquire(timeout=HURRIED_SECONDS):
+        return {"skipped": len(ids)}
+    try:
+        return Counter(case_check.run(tools.database, one, tools.cases) for one in ids)
+    finally:
+        _asking.release()
 
 
 def _connect(ids: list[UUID]) -> Mapping[str, int]:

@@ -50,9 +50,13 @@ class AccountContext:
     def open(self) -> Iterator[tuple[UnitOfWork, Visitor]]:
         """Open a transaction of the signed-in person, if the form is from a page of their session."""
         with self.db.transaction() as session:
-            visitor = browser.visitor(self.request, session, self.chosen)
-            browser.check_form(visitor, self.csrf)
-            yield session, visitor
+            yield session, self.visitor(session)
+
+    def visitor(self, session: UnitOfWork) -> Visitor:
+        """Return the signed-in person, if the form is from a page of their session."""
+        visitor = browser.visitor(self.request, session, self.chosen)
+        browser.check_form(visitor, self.csrf)
+        return visitor
 
     @property
     def place(self) -> ClientInfo:

@@ -1,11 +1,11 @@
 """The page on which an engineer writes a request, previews its recipients, and submits it once."""
 
-import asyncio
 import json
 import secrets
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Annotated
 from uuid import UUID
 
@@ -14,14 +14,14 @@ from fastapi.responses import HTMLResponse
 
 from api import browser, case_checks
 from api.browser import Visitor
-from api.deps import SessionDep, SettingsDep
+from api.deps import CallGroupsDep, SessionDep, SettingsDep
+from api.incoming_request import CallGroups
 from api.portal import form_errors, phrases, request_form
-from api.portal.account import AccountContextDep
+from api.portal.account import AccountContext, AccountContextDep
 from api.portal.form_errors import FormRejected
 from api.portal.pages import TAG, go, origin, page, status_of
 from api.portal.request_form import MINUTE, RequestForm, RequestFormDep
 from api.routes.requests import request_input
-from api.schemas.requests import NewRequest
 from config.service_catalogue import LEVELS, Level
 from config.settings import Settings
 from lockbox.admin import tenants
@@ -78,54 +78,51 @@ def look(work: AccountContextDep, written: RequestFormDep) -> Response:
 
 
 @router.post("")
-def send(
-    work: AccountContextDep, written: RequestFormDep, key: Annotated[str, Form(pattern=rf"^{KEY}$")]
+async def send(
+    work: AccountContextDep,
+    written: RequestFormDep,
+    groups: CallGroupsDep,
+    key: Annotated[str, Form(pattern=rf"^{KEY}$")],
 ) -> Response:
     """Submit the form and go to the request; the same form sent twice is submitted once."""
     try:
-        one = _filed(work, written, key)
+        one = await _filed(work, written, groups, key)
     except (Invalid, NotYours, Conflict, TooMany, KeyInUse, CaseSystemDown) as refused:
-        with work.open() as (session, visitor):
-            _check_engineer(visitor.caller)
-            return _shown(work.request, session, work.chosen, visitor, written, refused=refused)
+        return await groups.run(partial(_refused, work, written, refused))
     return go(work.request, f"/requests/{one}", done=Action.SUBMIT.value)
 
 
-def _filed(work: AccountContextDep, written: RequestForm, key: str) -> str:
+async def _filed(work: AccountContext, written: RequestForm, groups: CallGroups, key: str) -> str:
     """Submit; where the policy demands that the case is confirmed, have that done and submit again."""
+    file = partial(_file, work, written, key)
     try:
-        with work.open() as (session, visitor):
-            return _file(
-                work,
-                session,
-                visitor,
-                request_form.read(written, visitor.time_zone, work.chosen.catalogue.services),
-                key,
-            )
+        return await groups.run(file)
     except CaseUnchecked as refused:
         unchecked = refused
-    said = asyncio.run(case_checks.confirmed(work.chosen, unchecked))
-    with work.open() as (session, visitor):
-        return _file(
-            work,
-            session,
-            visitor,
-            request_form.read(written, visitor.time_zone, work.chosen.catalogue.services),
-            key,
-            said,
-        )
+    said = await case_checks.confirmed(groups, work.chosen, unchecked)
+    return await groups.run(partial(file, case_check=said))
+
+
+def _refused(work: AccountContext, written: RequestForm, refused: LockboxError, session: UnitOfWork) -> Response:
+    """Show the form with what is wrong: to make a page takes too long for others to wait."""
+    session.wait()
+    visitor = work.visitor(session)
+    _check_engineer(visitor.caller)
+    return _shown(work.request, session, work.chosen, visitor, written, refused=refused)
 
 
 def _file(
-    work: AccountContextDep,
-    session: UnitOfWork,
-    visitor: Visitor,
-    body: NewRequest,
+    work: AccountContext,
+    written: RequestForm,
     key: str,
+    session: UnitOfWork,
+    *,
     case_check: CaseCheck | None = None,
 ) -> str:
     """Submit under the form's key; return the request's id, the first one if it is repeated."""
+    visitor = work.visitor(session)
     _check_engineer(visitor.caller)
+    body = request_form.read(written, visitor.time_zone, work.chosen.catalogue.services)
     person, plain = visitor.caller.person_id, b"ask " + body.model_dump_json().encode()
     answer = idempotency.earlier_answer(session, f"ask-{key}", plain)
     if answer is not None:

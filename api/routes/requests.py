@@ -124,7 +124,7 @@ async def submit_request(
         return await submitted(None)
     except CaseUnchecked as refused:
         unchecked = refused
-    return await submitted(await case_checks.confirmed(chosen, unchecked))
+    return await submitted(await case_checks.confirmed(groups, chosen, unchecked))
 
 
 @router.get("", responses=problems())

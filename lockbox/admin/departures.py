@@ -71,6 +71,7 @@ CLOSE = tuple(
         UPDATE after_reviews SET remind_at = CAST('9999-12-31' AS timestamptz)
         WHERE tenant_id = :tenant AND finding IS NULL
         """,
+        "DELETE FROM case_checks WHERE tenant_id = :tenant",
         "UPDATE offboardings SET closed_at = :at WHERE tenant_id = :tenant",
     )
 )

@@ -64,6 +64,7 @@ ROWS = tuple(
         WHERE n.id = d.notification_id AND n.request_id = ANY(:ids) AND d.answer <> ''
         """,
         "UPDATE notifications SET last_error = NULL WHERE request_id = ANY(:ids) AND last_error IS NOT NULL",
+        "DELETE FROM case_checks WHERE request_id = ANY(:ids)",
         "UPDATE refused SET personal = '{}' WHERE request_id = ANY(:ids)",
         "DELETE FROM idempotency_keys WHERE answer ->> 'id' = ANY(CAST(:ids AS text[]))",
     )

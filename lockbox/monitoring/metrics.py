@@ -82,6 +82,7 @@ class MetricName(StrEnum):
     OUTSIDE_ACCESS = "outside_access"
     OUTSIDE_ACCESS_LATELY = "outside_access_lately"
     GATE_REPORTS = "gate_reports"
+    CASE_CHECKS = "case_checks"
     DEADLINE_LAG = sql.DEADLINE_LAG
     DEADLINE_LAG_TOTAL = "deadline_lag_total"
 

@@ -1,11 +1,18 @@
 """The case of a submission: its ticket system and page, and how it may be refused for its case."""
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from sqlmodel import Field, SQLModel
 
 from config.service_catalogue import CaseSystem
 from lockbox.errors import Busy, Conflict, Invalid
+from lockbox.identity.roles import Caller
+from lockbox.requests.policy_parts import UnconfirmedCase
 from lockbox.requests.request_input import RequestInput
+from lockbox.sql import Instant
 
 DUPLICATE = (
     "You have an open request for this case and one of these resources. Follow that one, or say in "
@@ -20,14 +27,44 @@ class DuplicateRequest(Conflict):
     code = "duplicate-request"
 
 
+@dataclass(frozen=True)
+class CaseQuestion:
+    """What a ticket system is asked: is the case open, and assigned to the engineer; `caller` is who submits."""
+
+    tenant_id: UUID
+    case_system: str | None
+    case_ref: str
+    engineer_id: UUID
+    caller: Caller
+
+
+class CaseCheckRow(SQLModel, table=True):
+    """A question to the adapter of a ticket system, its answer or why there is none, and the request confirmed."""
+
+    __tablename__ = "case_checks"
+
+    id: UUID = Field(primary_key=True)
+    tenant_id: UUID = Field(foreign_key="tenants.id")
+    engineer_id: UUID = Field(foreign_key="people.id")
+    asked_by: UUID = Field(foreign_key="people.id")
+    case_system: str = Field(max_length=63)
+    case_ref: str = Field(max_length=100)
+    asked_at: datetime = Field(sa_type=Instant)
+    answered_at: datetime | None = Field(default=None, sa_type=Instant)
+    is_open: bool | None = None
+    is_assigned: bool | None = None
+    failure: str | None = Field(default=None, max_length=24)
+    request_id: UUID | None = Field(default=None, foreign_key="requests.id", unique=True)
+
+
 class CaseUnchecked(Invalid):
     """The policy demands that the ticket system confirms the case, and nobody has asked it yet.
 
-    Doors ask it, without a transaction, and submit again: `question` is what to ask, `demand` what the policy says of
-    a case that could not be confirmed.
+    Doors have it asked, without a transaction, and submit again: `question` is what to ask, `demand` what the policy
+    says of a case that could not be confirmed.
     """
 
-    def __init__(self, question: dict[str, Any], demand: str) -> None:
+    def __init__(self, question: CaseQuestion, demand: UnconfirmedCase) -> None:
         super().__init__(UNCHECKED, field="case_ref")
         self.question = question
         self.demand = demand

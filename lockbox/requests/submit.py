@@ -28,7 +28,7 @@ from lockbox.identity import keyring
 from lockbox.identity.roles import AuthMethod, Caller
 from lockbox.requests import approvals, break_glass, idempotency, pre_approvals, transition
 from lockbox.requests.break_glass import BreakGlassAsk, obstacles
-from lockbox.requests.cases import DUPLICATE, CaseUnchecked, DuplicateRequest
+from lockbox.requests.cases import DUPLICATE, CaseQuestion, CaseUnchecked, DuplicateRequest
 from lockbox.requests.deadlines import deadline, wake_at
 from lockbox.requests.evaluate import Evaluation, ahead_of_evaluation, evaluate_request
 from lockbox.requests.lifecycle import Action, Party, State
@@ -48,7 +48,6 @@ SELECT e.id, e.seq, e.actor_id, encode(sha256('\\x00'::bytea || e.body), 'hex') 
 FROM events e WHERE e.request_id = :id AND e.internal AND e.action <> 'notified'
 ORDER BY e.at, e.id
 """)
-MAIL_OF = text("SELECT email FROM people WHERE id = :id")
 WHO_ASKS = ("severity", "directory_as_of", "sign_in", "sign_in_means", "signed_in_at")
 WORKS_AT = ("employing_entity", "office_country", "physical_country")
 MINUTE = timedelta(minutes=1)
@@ -198,7 +197,7 @@ def submit(
         raise DuplicateRequest(DUPLICATE, field="duplicate_reason", request_id=str(evaluation.duplicate))
     if limits:
         _within(session, limits, evaluation)
-    _is_checked(session, submission, evaluation)
+    _is_checked(caller, submission, evaluation)
     failpoint("intake.after_evaluation")
     evaluation = _used(session, evaluation)
     request = _new(caller, submission, evaluation)
@@ -259,7 +258,7 @@ def _meets(submission: RequestInput, evaluation: Evaluation) -> None:
     raise PolicyNotMet(sentence, field=lacks[0][0], errors=errors)
 
 
-def _is_checked(session: UnitOfWork, submission: RequestInput, evaluation: Evaluation) -> None:
+def _is_checked(caller: Caller, submission: RequestInput, evaluation: Evaluation) -> None:
     """Check that the ticket system was asked about the case, where the policy demands that.
 
     Raises:
@@ -268,15 +267,8 @@ def _is_checked(session: UnitOfWork, submission: RequestInput, evaluation: Evalu
     demand = evaluation.terms.unconfirmed_case
     if demand is UnconfirmedCase.ACCEPT or submission.case_ref is None or submission.case_check is not None:
         return
-    session.wait()
-    mail = session.execute(MAIL_OF, {"id": evaluation.requester_id}).scalar_one()
-    question = {
-        "tenant": evaluation.tenant.slug,
-        "case_system": submission.case_system,
-        "case_ref": submission.case_ref,
-        "engineer": {"id": str(evaluation.requester_id), "email": mail},
-    }
-    raise CaseUnchecked(question, demand)
+    asked_for = (evaluation.tenant.id, submission.case_system, submission.case_ref, evaluation.requester_id)
+    raise CaseUnchecked(CaseQuestion(*asked_for, caller), demand)
 
 
 def _within(session: UnitOfWork, limits: SubmissionLimits, evaluation: Evaluation) -> None:

@@ -1249,6 +1249,9 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
         THEN (SELECT count(*) FROM (SELECT FROM tenants LIMIT 100000) t)
         ELSE (SELECT count(*) FROM report_consents c WHERE c.enforcement_id = e.id AND c.revision = e.revision) END
         FROM enforcements e WHERE e.wanted = 'report'
+    UNION ALL SELECT 'case_checks', outcome, count(*) FROM (SELECT CASE WHEN failure IS NOT NULL THEN 'failed'
+        WHEN answered_at IS NULL THEN 'unanswered' WHEN is_open AND is_assigned THEN 'confirmed' ELSE 'refused' END
+        AS outcome FROM case_checks LIMIT 100000) c GROUP BY outcome
     UNION ALL SELECT 'deadline_lag_total', '', sum(t.total) FROM counters t
         WHERE t.name = 'deadline_lag' HAVING count(*) > 0
 $$;

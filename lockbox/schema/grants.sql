@@ -173,3 +173,8 @@ GRANT EXECUTE ON FUNCTION signed_decisions, policies_at_start, log_heads, log_ti
 -- Cases and duplicates
 GRANT EXECUTE ON FUNCTION at_closing TO lockbox_api, lockbox_worker, lockbox_notifications, lockbox_connectors;
 GRANT EXECUTE ON FUNCTION closing_tenants, open_duplicate TO lockbox_api;
+-- The API asks, and can neither answer nor say when it has asked; the notifications worker answers; the worker forgets.
+GRANT SELECT, INSERT (id, tenant_id, engineer_id, asked_by, case_system, case_ref) ON case_checks TO lockbox_api;
+GRANT SELECT ON case_checks TO lockbox_notifications;
+GRANT UPDATE (answered_at, is_open, is_assigned, failure) ON case_checks TO lockbox_notifications;
+GRANT SELECT (id, asked_at), DELETE ON case_checks TO lockbox_worker;

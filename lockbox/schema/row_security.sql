@@ -22,7 +22,8 @@ DECLARE
     seen text;
     for_both CONSTANT text[] := '{people,tenants,policies,memberships,invitations,eligible_delegates,delegations,
         sign_ins,requests,decisions,events,event_details,logs,seals,checkpoints,addresses,observers,endpoints,notifications,
-        outbox,unsettled,reports_due,deliveries,counters,window_uses,after_reviews}';
+        outbox,unsettled,reports_due,deliveries,counters,window_uses,after_reviews,
+        case_checks}';
     for_one CONSTANT text[] := '{sessions,sign_in_counts,device_logins,idempotency_keys,unsealed,refused,tiles,audit_keys,
         lag_samples,alarms,gate_answers,reported_calls,enforcements,enforcement_switches,
         pre_approvals,pre_approval_votes,exclusions}';
@@ -51,6 +52,8 @@ CREATE POLICY connectors ON outbox FOR INSERT TO lockbox_connectors
 -- Whoever holds the worker's login wipes no trace of today.
 CREATE POLICY worker_forgets ON deliveries AS RESTRICTIVE FOR DELETE TO lockbox_worker
     USING (at < now() - interval '1 day');
+CREATE POLICY worker_forgets ON case_checks AS RESTRICTIVE FOR DELETE TO lockbox_worker
+    USING (asked_at < now() - interval '1 day');
 CREATE POLICY worker_forgets ON gate_answers AS RESTRICTIVE FOR DELETE TO lockbox_worker
     USING (at < now() - CASE span WHEN 'minute' THEN interval '2 hours' WHEN 'hour' THEN interval '30 days' END);
 CREATE POLICY worker_forgets ON reported_calls AS RESTRICTIVE FOR DELETE TO lockbox_worker
@@ -291,6 +294,13 @@ CREATE POLICY api_insert ON requests FOR INSERT TO lockbox_api
                     AND CAST(p.body -> 'consent' ->> 'until' AS timestamptz) = requests.consent_until)))));
 CREATE POLICY api_insert_own ON requests AS RESTRICTIVE FOR INSERT TO lockbox_api
     WITH CHECK (submitted_by = (SELECT at_person()));
+
+-- Whoever submits has a case checked, for themselves or, as a system, for an engineer. It is used by use_case_check().
+CREATE POLICY api_select ON case_checks FOR SELECT TO lockbox_api USING (asked_by = (SELECT at_person()));
+CREATE POLICY api_insert ON case_checks FOR INSERT TO lockbox_api
+    WITH CHECK (asked_by = (SELECT at_person()) AND tenant_id = (SELECT at_tenant())
+        AND ((SELECT at_roles()) && '{system}'::text[]
+            OR (engineer_id = (SELECT at_person()) AND (SELECT at_roles()) && '{engineer}'::text[])));
 -- Who decides is one text with three uses: a function for the triggers and for questions, and a part of two policies
 -- that Postgres plans with their statements. By a call of the function each approval would take half as long again.
 -- The caller is an approver of the tenant, or has been named by one as delegate; when, is the server's to judge.

@@ -697,6 +697,31 @@ CREATE TABLE idempotency_keys (
 );
 CREATE INDEX ix_idempotency_keys_created_at ON idempotency_keys (created_at);
 
+-- Questions to the adapters of ticket systems: is this case open, and assigned to the engineer? The API asks, the
+-- notifications worker answers once, and an answer confirms one request. `failure` is why there is none. Kept for a day.
+CREATE TABLE case_checks (
+    id uuid CONSTRAINT pk_case_checks PRIMARY KEY,
+    tenant_id uuid NOT NULL CONSTRAINT fk_case_checks_tenant_id REFERENCES tenants (id),
+    engineer_id uuid NOT NULL CONSTRAINT fk_case_checks_engineer_id REFERENCES people (id),
+    asked_by uuid NOT NULL CONSTRAINT fk_case_checks_asked_by REFERENCES people (id),
+    case_system varchar(63) NOT NULL,
+    case_ref varchar(100) NOT NULL,
+    asked_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    answered_at timestamptz,
+    is_open boolean,
+    is_assigned boolean,
+    failure varchar(24),
+    request_id uuid CONSTRAINT uq_case_checks_request_id UNIQUE
+        CONSTRAINT fk_case_checks_request_id REFERENCES requests (id),
+    CONSTRAINT ck_case_checks_answer CHECK (CASE
+        WHEN answered_at IS NULL THEN num_nonnulls(is_open, is_assigned, failure) = 0
+        WHEN failure IS NULL THEN num_nonnulls(is_open, is_assigned) = 2
+        ELSE num_nonnulls(is_open, is_assigned) = 0 END),
+    CONSTRAINT ck_case_checks_used CHECK (request_id IS NULL OR coalesce(is_open AND is_assigned, false))
+);
+CREATE INDEX ix_case_checks_asked_at ON case_checks (asked_at);
+CREATE INDEX ix_case_checks_asked_by_asked_at ON case_checks (asked_by, asked_at);
+
 
 -- The audit log
 

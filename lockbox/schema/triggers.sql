@@ -283,6 +283,34 @@ BEGIN
 END $$;
 CREATE TRIGGER extends_its_own BEFORE INSERT ON requests FOR EACH ROW
     WHEN (NEW.extends IS NOT NULL) EXECUTE FUNCTION refuse_stray_extension();
+
+-- A case counts as confirmed by an answer to this very question, a fresh one by which no other request was confirmed. An
+-- extension goes on by what was confirmed for the window that it extends.
+CREATE FUNCTION use_case_check() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+BEGIN
+    IF EXISTS (SELECT FROM requests r WHERE r.id = NEW.extends AND r.case_check = 'confirmed'
+        AND r.case_ref = NEW.case_ref AND r.case_system IS NOT DISTINCT FROM NEW.case_system) THEN
+        RETURN NULL;
+    END IF;
+    UPDATE case_checks SET request_id = NEW.id WHERE id = (SELECT c.id FROM case_checks c
+        WHERE c.asked_by = NEW.submitted_by AND c.asked_at > clock_timestamp() - interval '30 seconds'
+            AND c.tenant_id = NEW.tenant_id AND c.engineer_id = NEW.requester_id AND c.case_ref = NEW.case_ref
+            AND c.case_system = coalesce(NEW.case_system, c.case_system) AND c.is_open AND c.is_assigned
+            AND c.request_id IS NULL
+        LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED);
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'no ticket system has confirmed the case of request %', NEW.id
+            USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER only_confirmed_by_an_answer AFTER INSERT ON requests FOR EACH ROW
+    WHEN (NEW.case_check = 'confirmed') EXECUTE FUNCTION use_case_check();
+CREATE TRIGGER answered_once BEFORE UPDATE ON case_checks FOR EACH ROW
+    WHEN (OLD.request_id IS NOT NULL OR (OLD.answered_at IS NOT NULL
+        AND to_jsonb(NEW) - 'request_id' <> to_jsonb(OLD) - 'request_id'))
+    EXECUTE FUNCTION refuse('case check %s is answered once, and confirms one request');
 CREATE FUNCTION refuse_outlived_extension() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 BEGIN

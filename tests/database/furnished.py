@@ -139,6 +139,10 @@ THE_REST = (
     SELECT p.id, 'key', 'hash', '{}', now() FROM unnest(CAST(:everybody AS uuid[])) AS p (id)
     """,
     """
+    INSERT INTO case_checks (id, tenant_id, engineer_id, asked_by, case_system, case_ref)
+    SELECT uuidv7(), :tenant, p.id, p.id, 'helpdesk', 'CASE-7' FROM unnest(CAST(:everybody AS uuid[])) AS p (id)
+    """,
+    """
     INSERT INTO connections (id, request_id, tenant_id, kind, target, state, run_at, created_at)
     SELECT uuidv7(), r.id, r.tenant_id, 'webhook', 'target', 'opening', now(), now()
     FROM requests r WHERE r.tenant_id = :tenant

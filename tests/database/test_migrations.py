@@ -28,6 +28,7 @@ MODELS = (
     "identity.models",
     "identity.credentials",
     "requests.models",
+    "requests.cases",
     "notifications.models",
     "audit.models",
     "monitoring.heartbeats",
@@ -46,6 +47,7 @@ ONLY_IN_THE_SCHEMA = {
     "modify_default pre_approvals.used",
     "modify_default people.wants_prompts",
     "modify_default after_reviews.reminders",
+    "modify_default case_checks.asked_at",
     "modify_default requests.approve_means",
     "modify_default requests.break_glass",
     "modify_default requests.reminders",
@@ -86,6 +88,8 @@ ONLY_IN_THE_SCHEMA = {
     "remove_index uq_connections_open",
     "remove_index ix_addresses_email",
     "remove_index ix_after_reviews_remind_at",
+    "remove_index ix_case_checks_asked_at",
+    "remove_index ix_case_checks_asked_by_asked_at",
     "remove_index ix_after_reviews_tenant_id_opened_at",
     "remove_index ix_window_uses_look_at",
     "remove_index uq_events_uses",
@@ -221,7 +225,7 @@ def test_the_migrations_from_nothing_give_what_the_models_say(fresh: str, owner:
     migrations.upgrade(fresh)
 
     assert _differences(owner) == ONLY_IN_THE_SCHEMA
-    assert len(SQLModel.metadata.tables) == 61
+    assert len(SQLModel.metadata.tables) == 62
 
 
 def test_the_files_alone_make_what_the_migrations_make(fresh: str, owner: Engine, superuser: Engine) -> None:

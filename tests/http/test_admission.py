@@ -256,6 +256,8 @@ async def _all(found: AsyncIterator[int]) -> list[int]:
         ("POST", "/requests/x/approve", WRITES),
         ("POST", "/v1/requests/x/revoke/y", WRITES),
         ("POST", "/v1/requests", SUBMITS),
+        ("POST", "/ask", SUBMITS),
+        ("POST", "/ask/preview", WRITES),
         ("PUT", "/v1/requests", WRITES),
         ("GET", "/v1/requests", READS),
         ("POST", "/audit-log/verify", UPLOADS),

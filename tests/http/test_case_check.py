@@ -1,93 +1,56 @@
 """A ticket system is asked about a case where a policy demands it: signed both ways, while no row is locked."""
 
-import json
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
-from pydantic import SecretStr
-from standardwebhooks import Webhook
 
-from config.service_catalogue import CaseSystem
+from api.incoming_request import WRITES
+from harness.wait import within
+from lockbox.database import Database
 from lockbox.notifications.endpoints import new_secret
+from lockbox.requests import case_check
 from lockbox.requests.policy_rules import Policy
+from tests.case_adapter import OPEN, SECRET, CaseAdapterServer, answering, case_adapter, system_at
+from tests.database.scenes import read
 from tests.http.door import Door, OpenDoor, facts
 from tests.http.portal import SETTINGS, OpenPortal
 from tests.policy_setup import lay_down
 
-SECRET = new_secret()
-OPEN = {"open": True, "assigned": True}
-
-
-class Adapter(HTTPServer):
-    """The adapter of a ticket system; `says` is what it answers, `signs` by what secret, None for nothing at all."""
-
-    says: dict[str, Any] = OPEN
-    signs: str = SECRET
-    status = 200
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Answers)
-        self.asked: list[dict[str, Any]] = []
-
-    @property
-    def url(self) -> str:
-        """Where it is."""
-        return f"http://127.0.0.1:{self.server_port}/lockbox"
-
-
-class Answers(BaseHTTPRequestHandler):
-    """Verifies a question, and answers it signed."""
-
-    server: Adapter
-
-    def do_POST(self) -> None:
-        """Answer."""
-        body = self.rfile.read(int(self.headers["content-length"]))
-        self.server.asked.append(Webhook(SECRET).verify(body, dict(self.headers)))
-        said, number, at = json.dumps(self.server.says), self.headers["webhook-id"], datetime.now(UTC)
-        self.send_response(self.server.status)
-        self.send_header("webhook-id", number)
-        self.send_header("webhook-timestamp", str(int(at.timestamp())))
-        self.send_header("webhook-signature", Webhook(self.server.signs).sign(number, at, said))
-        self.send_header("content-length", str(len(said)))
-        self.end_headers()
-        self.wfile.write(said.encode())
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
-
-
-@contextmanager
-def adapter() -> Iterator[Adapter]:
-    """Run an adapter."""
-    with Adapter() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+CHECKS_OF = "SELECT FROM case_checks WHERE tenant_id = :tenant"
+NOWHERE = "http://127.0.0.1:9/lockbox"
+FORM = {
+    "service": "exchange-online",
+    "resources": "mailbox:anna@contoso.example",
+    "actions": "read",
+    "reason_code": "support_case",
+    "justification": "It does not open",
+    "case_ref": "CASE-7",
+    "case_system": "helpdesk",
+    "access_window": "1800",
+}
 
 
 @pytest.fixture
-def asked() -> Iterator[Adapter]:
-    """An adapter of the test's own."""
-    with adapter() as server:
+def work(api: Database) -> Iterator[Callable[[str | None], None]]:
+    """Return what begins to do the notifications worker's part, with an adapter at this address."""
+    with ExitStack() as running:
+        yield lambda url: running.enter_context(answering(api, url))
+
+
+@pytest.fixture
+def asked(work: Callable[[str | None], None]) -> Iterator[CaseAdapterServer]:
+    """An adapter of the test's own, and a worker that asks it."""
+    with case_adapter() as server:
+        work(server.url)
         yield server
 
 
 def settings_of(url: str | None) -> dict[str, Any]:
-    """Return the settings with which a ticket system has this adapter."""
-    system = CaseSystem(title="Helpdesk", address="https://helpdesk.vendor.example/", adapter=url)
-    catalogue = SETTINGS.catalogue.model_copy(update={"case_systems": {"helpdesk": system}})
-    secret = SecretStr(SECRET)
-    return {"catalogue": catalogue, "case_adapter_secret": secret, "webhooks_allow_http": True}
+    """Return the settings of an API whose ticket system has this adapter."""
+    return {"catalogue": SETTINGS.catalogue.model_copy(update={"case_systems": {"helpdesk": system_at(url)}})}
 
 
 def demanding(open_door: OpenDoor, demand: str, url: str | None) -> Door:
@@ -96,7 +59,7 @@ def demanding(open_door: OpenDoor, demand: str, url: str | None) -> Door:
     return door.with_settings(**settings_of(url))
 
 
-def test_a_case_that_is_open_and_assigned_is_confirmed(open_door: OpenDoor, asked: Adapter) -> None:
+def test_a_case_that_is_open_and_assigned_is_confirmed(open_door: OpenDoor, asked: CaseAdapterServer) -> None:
     door = demanding(open_door, "refuse", asked.url)
 
     view = door.file(case_ref="CASE-7", case_system="helpdesk").json()
@@ -113,7 +76,9 @@ def test_a_case_that_is_open_and_assigned_is_confirmed(open_door: OpenDoor, aske
 
 
 @pytest.mark.parametrize("demand", ["flag", "refuse"])
-def test_a_case_that_is_closed_or_somebody_elses_is_refused(open_door: OpenDoor, asked: Adapter, demand: str) -> None:
+def test_a_case_that_is_closed_or_somebody_elses_is_refused(
+    open_door: OpenDoor, asked: CaseAdapterServer, demand: str
+) -> None:
     door = demanding(open_door, demand, asked.url)
     before = door.rows()
 
@@ -124,7 +89,9 @@ def test_a_case_that_is_closed_or_somebody_elses_is_refused(open_door: OpenDoor,
     assert door.rows() == before
 
 
-def test_what_is_no_signed_answer_to_this_question_confirms_nothing(open_door: OpenDoor, asked: Adapter) -> None:
+def test_what_is_no_signed_answer_to_this_question_confirms_nothing(
+    open_door: OpenDoor, asked: CaseAdapterServer
+) -> None:
     door = demanding(open_door, "refuse", asked.url)
 
     asked.signs = new_secret()
@@ -137,22 +104,15 @@ def test_what_is_no_signed_answer_to_this_question_confirms_nothing(open_door: O
     facts(without.file(case_system="helpdesk"), 503, "case-system-down")
 
 
-def test_without_an_answer_a_flag_is_shown_to_the_approvers(open_portal: OpenPortal) -> None:
+def test_without_an_answer_a_flag_is_shown_to_the_approvers(
+    open_portal: OpenPortal, work: Callable[[str | None], None]
+) -> None:
     policy = Policy.model_validate({"vendor_review": False, "unconfirmed_case": "flag"})
-    portal = open_portal(policy, SETTINGS.model_copy(update=settings_of("http://127.0.0.1:9/lockbox")))
+    work(NOWHERE)
+    portal = open_portal(policy, SETTINGS.model_copy(update=settings_of(NOWHERE)))
     browser = portal.browser()
     browser.enter("erin")
-    form = {
-        "tenant": portal.world.tenant.slug,
-        "service": "exchange-online",
-        "resources": "mailbox:anna@contoso.example",
-        "actions": "read",
-        "reason_code": "support_case",
-        "justification": "It does not open",
-        "case_ref": "CASE-7",
-        "case_system": "helpdesk",
-        "access_window": "1800",
-    }
+    form = FORM | {"tenant": portal.world.tenant.slug}
 
     page = browser.submit(browser.submit(browser.get("/ask"), "/ask/preview", **form), "/ask")
 
@@ -172,9 +132,80 @@ def test_a_request_that_was_not_confirmed_is_not_approved_once_the_policy_refuse
     facts(door.act("ann", "approve", view["id"]), 422, "policy-not-met")
 
 
-def test_where_the_policy_asks_for_nothing_nobody_is_asked(open_door: OpenDoor, asked: Adapter) -> None:
+def test_where_the_policy_asks_for_nothing_nobody_is_asked(open_door: OpenDoor, asked: CaseAdapterServer) -> None:
     door = demanding(open_door, "accept", asked.url)
 
     assert door.file(case_system="helpdesk").json()["case_check"] is None
     assert door.file(case_ref=None).json()["case_check"] is None
     assert asked.asked == []
+
+
+def test_who_gets_no_answer_in_time_is_told_what_the_policy_says(
+    open_door: OpenDoor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(case_check, "SECONDS", 0.2)
+    nobody_answers = NOWHERE
+    before = demanding(open_door, "refuse", nobody_answers)
+    rows = before.rows()
+
+    assert facts(before.file(case_system="helpdesk"), 503, "case-system-down")["field"] == "case_ref"
+    assert before.rows() == rows
+    assert demanding(open_door, "flag", nobody_answers).file(case_system="helpdesk").json()["case_check"] == (
+        "unconfirmed"
+    )
+
+
+def test_forms_that_wait_for_an_adapter_take_no_place_of_others(
+    open_portal: OpenPortal, asked: CaseAdapterServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(case_check, "SECONDS", 60.0)
+    policy = Policy.model_validate({"vendor_review": False, "unconfirmed_case": "refuse"})
+    portal = open_portal(policy, SETTINGS.model_copy(update=settings_of(asked.url)))
+    forms = [FORM | {"tenant": portal.world.tenant.slug, "case_ref": f"CASE-{one}"} for one in range(WRITES.most + 1)]
+    browsers = [portal.browser() for _ in forms]
+    for browser in browsers:
+        browser.enter("erin")
+    pages = [
+        browser.submit(browser.get("/ask"), "/ask/preview", **form)
+        for browser, form in zip(browsers, forms, strict=True)
+    ]
+    asked.goes_on.clear()
+    with ThreadPoolExecutor() as pool:
+        waiting = [pool.submit(browser.submit, page, "/ask") for browser, page in zip(browsers, pages, strict=True)]
+        try:
+            assert within(30, lambda: len(read(portal.db, CHECKS_OF, tenant=portal.world.tenant.id)) == len(forms))
+            assert browsers[0].submit(pages[0], "/ask/preview").status == 200
+        finally:
+            asked.goes_on.set()
+        answered = [one.result(60) for one in waiting]
+
+    assert all(page.path.startswith("/requests/") for page in answered)
+
+
+def test_a_form_is_submitted_once_its_case_is_confirmed(open_portal: OpenPortal, asked: CaseAdapterServer) -> None:
+    policy = Policy.model_validate({"vendor_review": False, "unconfirmed_case": "refuse"})
+    portal = open_portal(policy, SETTINGS.model_copy(update=settings_of(asked.url)))
+    browser = portal.browser()
+    browser.enter("erin")
+    form = FORM | {"tenant": portal.world.tenant.slug}
+    asked.says = {"open": False, "assigned": True}
+
+    page = browser.submit(browser.submit(browser.get("/ask"), "/ask/preview", **form), "/ask")
+    assert page.status == 422
+    assert "this case is not open" in page.words
+
+    asked.says = OPEN
+    page = browser.submit(browser.submit(page, "/ask/preview"), "/ask")
+    assert "confirmed" in page.words
+    assert page.path.startswith("/requests/")
+
+
+def test_nobody_has_cases_checked_without_end(open_door: OpenDoor, asked: CaseAdapterServer) -> None:
+    door = demanding(open_door, "refuse", asked.url).with_settings(submissions_per_person=3)
+    asked.says = {"open": False, "assigned": True}
+
+    answers = [door.file(case_system="helpdesk") for _ in range(4)]
+
+    assert [answer.status_code for answer in answers] == [422, 422, 422, 429]
+    assert answers[-1].headers["retry-after"] == "60"
+    assert len(asked.asked) == 3

@@ -170,4 +170,4 @@ def test_no_task_has_a_soft_time_limit(stage: RunningStack) -> None:
     """A parent that waits for the broker sends it late, to a child that has long done its task and dies of it."""
     ended = stage.python(SOFT_LIMITS)
 
-    assert ended.stdout.split() == ["None"] * 8, ended.stderr
+    assert ended.stdout.split() == ["None"] * 9, ended.stderr

@@ -27,7 +27,7 @@ from worker.message_filter import TASKS
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
 WORKERS = {"worker": "LOCKBOX_WORKER_DATABASE_URL", "notifications": "LOCKBOX_NOTIFICATIONS_DATABASE_URL"}
 STARTED = {"core", "notifications"}
-SENT = TASKS.keys() - {"lockbox.connect"}
+SENT = TASKS.keys() - {"lockbox.connect", "lockbox.case_check"}
 BROKER_AWAY_SECONDS = 12
 MAINTENANCE = ("lockbox.seal", "lockbox.reconcile")
 HELD = 4711

@@ -326,6 +326,79 @@ REVOKE ALL ON FUNCTION at_closing, closing_tenants FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION at_closing TO lockbox_api, lockbox_worker, lockbox_notifications, lockbox_connectors;
 GRANT EXECUTE ON FUNCTION closing_tenants TO lockbox_api;
 
+-- Questions to the adapters of ticket systems: is this case open, and assigned to the engineer? The API asks, the
+-- notifications worker answers once, and an answer confirms one request. `failure` is why there is none. Kept for a day.
+CREATE TABLE case_checks (
+    id uuid CONSTRAINT pk_case_checks PRIMARY KEY,
+    tenant_id uuid NOT NULL CONSTRAINT fk_case_checks_tenant_id REFERENCES tenants (id),
+    engineer_id uuid NOT NULL CONSTRAINT fk_case_checks_engineer_id REFERENCES people (id),
+    asked_by uuid NOT NULL CONSTRAINT fk_case_checks_asked_by REFERENCES people (id),
+    case_system varchar(63) NOT NULL,
+    case_ref varchar(100) NOT NULL,
+    asked_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    answered_at timestamptz,
+    is_open boolean,
+    is_assigned boolean,
+    failure varchar(24),
+    request_id uuid CONSTRAINT uq_case_checks_request_id UNIQUE
+        CONSTRAINT fk_case_checks_request_id REFERENCES requests (id),
+    CONSTRAINT ck_case_checks_answer CHECK (CASE
+        WHEN answered_at IS NULL THEN num_nonnulls(is_open, is_assigned, failure) = 0
+        WHEN failure IS NULL THEN num_nonnulls(is_open, is_assigned) = 2
+        ELSE num_nonnulls(is_open, is_assigned) = 0 END),
+    CONSTRAINT ck_case_checks_used CHECK (request_id IS NULL OR coalesce(is_open AND is_assigned, false))
+);
+CREATE INDEX ix_case_checks_asked_at ON case_checks (asked_at);
+CREATE INDEX ix_case_checks_asked_by_asked_at ON case_checks (asked_by, asked_at);
+ALTER TABLE case_checks ENABLE ROW LEVEL SECURITY;
+ALTER TABLE case_checks FORCE ROW LEVEL SECURITY;
+CREATE POLICY worker ON case_checks FOR ALL TO lockbox_worker USING (true);
+CREATE POLICY notifications ON case_checks FOR ALL TO lockbox_notifications USING (true);
+CREATE POLICY worker_forgets ON case_checks AS RESTRICTIVE FOR DELETE TO lockbox_worker
+    USING (asked_at < now() - interval '1 day');
+
+-- Whoever submits has a case checked, for themselves or, as a system, for an engineer. It is used by use_case_check().
+CREATE POLICY api_select ON case_checks FOR SELECT TO lockbox_api USING (asked_by = (SELECT at_person()));
+CREATE POLICY api_insert ON case_checks FOR INSERT TO lockbox_api
+    WITH CHECK (asked_by = (SELECT at_person()) AND tenant_id = (SELECT at_tenant())
+        AND ((SELECT at_roles()) && '{system}'::text[]
+            OR (engineer_id = (SELECT at_person()) AND (SELECT at_roles()) && '{engineer}'::text[])));
+
+-- A case counts as confirmed by an answer to this very question, a fresh one by which no other request was confirmed. An
+-- extension goes on by what was confirmed for the window that it extends.
+CREATE FUNCTION use_case_check() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+BEGIN
+    IF EXISTS (SELECT FROM requests r WHERE r.id = NEW.extends AND r.case_check = 'confirmed'
+        AND r.case_ref = NEW.case_ref AND r.case_system IS NOT DISTINCT FROM NEW.case_system) THEN
+        RETURN NULL;
+    END IF;
+    UPDATE case_checks SET request_id = NEW.id WHERE id = (SELECT c.id FROM case_checks c
+        WHERE c.asked_by = NEW.submitted_by AND c.asked_at > clock_timestamp() - interval '30 seconds'
+            AND c.tenant_id = NEW.tenant_id AND c.engineer_id = NEW.requester_id AND c.case_ref = NEW.case_ref
+            AND c.case_system = coalesce(NEW.case_system, c.case_system) AND c.is_open AND c.is_assigned
+            AND c.request_id IS NULL
+        LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED);
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'no ticket system has confirmed the case of request %', NEW.id
+            USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER only_confirmed_by_an_answer AFTER INSERT ON requests FOR EACH ROW
+    WHEN (NEW.case_check = 'confirmed') EXECUTE FUNCTION use_case_check();
+CREATE TRIGGER answered_once BEFORE UPDATE ON case_checks FOR EACH ROW
+    WHEN (OLD.request_id IS NOT NULL OR (OLD.answered_at IS NOT NULL
+        AND to_jsonb(NEW) - 'request_id' <> to_jsonb(OLD) - 'request_id'))
+    EXECUTE FUNCTION refuse('case check %s is answered once, and confirms one request');
+
+REVOKE ALL ON FUNCTION use_case_check FROM PUBLIC;
+-- The API asks, and can neither answer nor say when it has asked; the notifications worker answers; the worker forgets.
+GRANT SELECT, INSERT (id, tenant_id, engineer_id, asked_by, case_system, case_ref) ON case_checks TO lockbox_api;
+GRANT SELECT ON case_checks TO lockbox_notifications;
+GRANT UPDATE (answered_at, is_open, is_assigned, failure) ON case_checks TO lockbox_notifications;
+GRANT SELECT (id, asked_at), DELETE ON case_checks TO lockbox_worker;
+
 
 -- Ordered stages, context and levels
 
@@ -1123,6 +1196,9 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
         THEN (SELECT count(*) FROM (SELECT FROM tenants LIMIT 100000) t)
         ELSE (SELECT count(*) FROM report_consents c WHERE c.enforcement_id = e.id AND c.revision = e.revision) END
         FROM enforcements e WHERE e.wanted = 'report'
+    UNION ALL SELECT 'case_checks', outcome, count(*) FROM (SELECT CASE WHEN failure IS NOT NULL THEN 'failed'
+        WHEN answered_at IS NULL THEN 'unanswered' WHEN is_open AND is_assigned THEN 'confirmed' ELSE 'refused' END
+        AS outcome FROM case_checks LIMIT 100000) c GROUP BY outcome
     UNION ALL SELECT 'deadline_lag_total', '', sum(t.total) FROM counters t
         WHERE t.name = 'deadline_lag' HAVING count(*) > 0
 $$;

@@ -12,6 +12,7 @@ import httpx
 from harness.wait import within
 from lockbox.identity.roles import BOUND_TO, Role, Scope
 from lockbox.requests.lifecycle import Action
+from lockbox.sql import new_id
 from tests.whole.failpoints.hall import FailpointStage
 
 # Longer than a play takes, and shorter than its end waits for the index: what Redis was too busy to drop stays there
@@ -109,6 +110,26 @@ def _of_a_case(hall: FailpointStage) -> None:
     hall.world.add("desk", Role.SYSTEM, scopes=bounds)
     for _ in range(2):
         hall.submit(case_ref=hall.key, case_system="helpdesk")
+
+
+def _of_a_case_that_is_checked(hall: FailpointStage) -> None:
+    for _ in range(3):
+        _submitted_for_a_case(hall)
+
+
+def _submitted_for_a_case(hall: FailpointStage) -> str:
+    one = str(new_id())
+    body = hall.world.body(resources=[f"mailbox:{one}"], case_ref=one, case_system="helpdesk")
+    answer = hall.post("erin", "/v1/requests", body)
+    assert answer is not None
+    assert answer.status_code == httpx.codes.CREATED
+    hall.acknowledged.append(answer.json()["id"])
+    hall.asked.append(UUID(answer.json()["id"]))
+    return str(answer.json()["case_check"])
+
+
+def _is_confirmed_again(hall: FailpointStage) -> None:
+    assert within(REMINDED_WITHIN, lambda: _submitted_for_a_case(hall) == "confirmed")
 
 
 def _close_the_case(hall: FailpointStage) -> None:
@@ -250,6 +271,14 @@ USE_PRE_APPROVAL = FailpointPlay("api", "revoked", _approved_beforehand, _submit
 REVOKE_PRE_APPROVAL = FailpointPlay("api", "revoked", _used_twice, _revoke_pre_approval)
 LEAVE = FailpointPlay("off-board", "cancelled", nothing, policy={"approval_window": LONG})
 CLOSE = FailpointPlay("api", "cancelled", _of_a_case, _close_the_case, policy={"approval_window": LONG})
+CHECK = FailpointPlay(
+    "notifications",
+    "timed_out",
+    nothing,
+    _of_a_case_that_is_checked,
+    _is_confirmed_again,
+    policy={"approval_window": FOUND, "unconfirmed_case": "flag"},
+)
 FIND = FailpointPlay("api", "revoked", _broken_glass, _find, _finding_is_there, policy=BY_BREAK_GLASS)
 AWAIT = FailpointPlay("worker", "revoked", _finding_due_soon, after=_reminded_once, policy=BY_BREAK_GLASS)
 TIME_OUT = FailpointPlay("worker", "timed_out", _submit, policy={"approval_window": 4})

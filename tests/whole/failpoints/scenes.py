@@ -9,6 +9,7 @@ from config.embedded import ServerAddresses
 from harness.wait import within
 from harness.webhook_receiver import WebhookReceiver, receiving
 from lockbox.failpoints import mark
+from tests.case_adapter import SECRET, case_adapter, catalogue_at
 from tests.whole.conftest import RunningStack, stage_of
 from tests.whole.failpoints import checks, departure, retention
 from tests.whole.failpoints.hall import CHECKPOINTS, FailpointStage, kill
@@ -16,6 +17,7 @@ from tests.whole.failpoints.plays import (
     APPROVE_EXTENSION,
     AWAIT,
     BEGIN,
+    CHECK,
     CLOSE,
     DECIDE,
     END_EXTENSION,
@@ -67,6 +69,7 @@ PLAYED = {
     BEGIN: ("clock.after_reminder",),
     USE_PRE_APPROVAL: ("pre_approval.after_use", "pipeline.after_commit"),
     REVOKE_PRE_APPROVAL: ("pre_approval.after_end", "pre_approval.after_end:2"),
+    CHECK: ("case_check.before_call", "case_check.after_answer", "case_check.after_record"),
     FIND: ("after_review.after_finding",),
     AWAIT: ("after_review.after_reminder",),
     CLOSE: ("case.after_lock", "case.after_end", "case.after_end:2"),
@@ -240,9 +243,19 @@ class Theatre:
 def theatre(servers: ServerAddresses, logs: Path) -> Iterator[Theatre]:
     """Open a theatre on servers that run: a stage with a database of its own, and a folder for checkpoints."""
     (logs / CHECKPOINTS).mkdir(parents=True)
-    with stage_of(servers, logs, names=()) as stage, receiving() as receiver:
-        stage.processes.extra["LOCKBOX_CHECKPOINT_FOLDER"] = str(logs / CHECKPOINTS)
-        for process in PROCESSES:
-            stage.processes.start(process)
-        stage.processes.wait_until_ready()
-        yield Theatre(stage, receiver)
+    with case_adapter() as adapter, receiving() as receiver:
+        settings = {
+            "LOCKBOX_CATALOGUE": str(catalogue_at(adapter.url, logs)),
+            "LOCKBOX_CASE_ADAPTER_SECRET": SECRET,
+        }
+        with stage_of(servers, logs, names=(), settings=settings) as stage:
+            yield _begun(stage, logs, receiver)
+
+
+def _begun(stage: RunningStack, logs: Path, receiver: WebhookReceiver) -> Theatre:
+    """Start the processes."""
+    stage.processes.extra["LOCKBOX_CHECKPOINT_FOLDER"] = str(logs / CHECKPOINTS)
+    for process in PROCESSES:
+        stage.processes.start(process)
+    stage.processes.wait_until_ready()
+    return Theatre(stage, receiver)

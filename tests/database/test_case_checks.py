@@ -1,0 +1,186 @@
+"""A question to a ticket system: one answer, by the notifications worker alone, for one request and no other."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError
+
+from harness.people import World
+from harness.stage import as_sender
+from lockbox import reconcile
+from lockbox.database import Database
+from lockbox.identity.roles import Role
+from lockbox.requests import case_check
+from lockbox.requests.case_check import CaseAnswer
+from lockbox.requests.cases import CaseQuestion
+from lockbox.requests.policy_parts import CaseCheck
+from lockbox.schedule import NOTIFICATIONS
+from lockbox.sql import new_id
+from tests.case_adapter import CaseAdapterServer, adapters_of, case_adapter
+from tests.database.scenes import as_caller, read, write, write_unchecked
+
+STATES = "SELECT answered_at IS NOT NULL AS answered, is_open, is_assigned, failure, request_id FROM case_checks"
+MOST = 100
+HELD = "no ticket system has confirmed the case"
+CONFIRMED: dict[str, Any] = {"case_ref": "CASE-7", "case_system": "helpdesk", "case_check": CaseCheck.CONFIRMED}
+
+
+@pytest.fixture
+def adapter() -> Iterator[CaseAdapterServer]:
+    """The adapter of a ticket system, which says yes."""
+    with case_adapter() as server:
+        yield server
+
+
+def _question(world: World, who: str = "erin", **changes: Any) -> CaseQuestion:
+    caller = world.people[who]
+    return replace(CaseQuestion(world.tenant.id, "helpdesk", "CASE-7", caller.person_id, caller), **changes)
+
+
+def _asked(world: World, **changes: Any) -> UUID:
+    with world.db.transaction() as session:
+        return case_check.ask(session, _question(world, **changes), MOST)
+
+
+def _answer(world: World, number: UUID) -> CaseAnswer | None:
+    with world.db.transaction() as session:
+        return case_check.read(session, number, _question(world))
+
+
+def _run(world: World, number: UUID, adapter: CaseAdapterServer) -> str:
+    return case_check.run(as_sender(world.db), number, adapters_of(adapter.url))
+
+
+def test_a_question_is_answered_once_however_often_its_message_comes(
+    world: World, adapter: CaseAdapterServer
+) -> None:
+    number = _asked(world)
+    assert _answer(world, number) is None
+    assert world.db.schedule.members(NOTIFICATIONS).keys() == {f"case_check:{number}"}
+
+    assert [_run(world, number, adapter) for _ in range(3)] == ["confirmed", "skipped", "skipped"]
+
+    assert len(adapter.asked) == 1
+    assert _answer(world, number) == CaseAnswer(is_open=True, is_assigned=True)
+    assert world.db.schedule.members(NOTIFICATIONS) == {}
+    assert _run(world, new_id(), adapter) == "skipped"
+
+
+def test_for_whom_nobody_waits_any_more_nobody_is_called(
+    world: World, adapter: CaseAdapterServer, superuser: Engine
+) -> None:
+    number = _asked(world)
+    write_unchecked(superuser, "UPDATE case_checks SET asked_at = asked_at - interval '3 seconds'")
+
+    assert _run(world, number, adapter) == "skipped"
+
+    assert adapter.asked == []
+    assert _answer(world, number) is None
+    assert world.db.schedule.members(NOTIFICATIONS) == {}
+
+
+def test_an_answer_confirms_one_request(world: World, adapter: CaseAdapterServer) -> None:
+    _run(world, _asked(world), adapter)
+
+    request = world.fresh(**CONFIRMED)
+
+    (row,) = read(world.db, STATES)
+    assert row.request_id == request.id
+    with pytest.raises(DBAPIError, match=HELD):
+        world.fresh(**CONFIRMED)
+    _run(world, _asked(world), adapter)
+    assert world.fresh(**CONFIRMED | {"case_system": None}).case_check is CaseCheck.CONFIRMED
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        "tenant_id = (SELECT id FROM tenants WHERE id <> case_checks.tenant_id LIMIT 1)",
+        "engineer_id = (SELECT id FROM people WHERE id <> engineer_id LIMIT 1)",
+        "asked_by = (SELECT id FROM people WHERE id <> asked_by LIMIT 1)",
+        "case_ref = 'CASE-8'",
+        "case_system = 'servicenow'",
+        "asked_at = asked_at - interval '31 seconds'",
+        "is_open = false",
+        "is_assigned = false",
+        "answered_at = NULL, is_open = NULL, is_assigned = NULL",
+    ],
+)
+def test_an_answer_to_another_question_an_old_one_and_a_no_confirm_nothing(
+    world: World, adapter: CaseAdapterServer, superuser: Engine, changed: str
+) -> None:
+    World.make(world.db)
+    _run(world, _asked(world), adapter)
+    write_unchecked(superuser, f"UPDATE case_checks SET {changed}")  # noqa: S608 - ours
+
+    with pytest.raises(DBAPIError, match=HELD):
+        world.fresh(**CONFIRMED)
+
+    (row,) = read(world.db, STATES)
+    assert row.request_id is None
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE case_checks SET answered_at = now(), is_open = true, is_assigned = true",
+        "UPDATE case_checks SET request_id = NULL",
+        "UPDATE case_checks SET asked_at = now()",
+        "DELETE FROM case_checks",
+        "INSERT INTO case_checks (asked_at) VALUES (now())",
+        "INSERT INTO case_checks (is_open) VALUES (true)",
+        "INSERT INTO case_checks SELECT * FROM case_checks",
+    ],
+)
+def test_the_api_answers_no_question_and_takes_none_back(world: World, statement: str) -> None:
+    _asked(world)
+
+    with (
+        pytest.raises(DBAPIError, match="permission denied for table case_checks"),
+        as_caller(world.db, world.people["erin"], at=world.tenant.id) as connection,
+    ):
+        connection.exec_driver_sql(statement)
+
+
+def test_nobody_asks_in_anothers_name_and_only_who_has_asked_reads_it(world: World) -> None:
+    world.add("eve", Role.ENGINEER)
+    number = _asked(world)
+
+    for question in (
+        _question(world, "eve", engineer_id=world.people["erin"].person_id),
+        _question(world, "ann"),
+        _question(world, "gate", tenant_id=new_id()),
+    ):
+        with pytest.raises(DBAPIError), world.db.transaction() as session:
+            case_check.ask(session, question, MOST)
+    for who in ("eve", "ann", "tara", "max", "olga", "vera"):
+        with as_caller(world.db, world.people[who], at=world.tenant.id) as connection:
+            assert connection.exec_driver_sql("SELECT id FROM case_checks").all() == []
+    with as_caller(world.db, world.people["erin"], at=world.tenant.id) as connection:
+        assert [row.id for row in connection.exec_driver_sql("SELECT id FROM case_checks")] == [number]
+
+
+def test_what_was_answered_stays_as_it_is(world: World, adapter: CaseAdapterServer) -> None:
+    adapter.says = {"open": False, "assigned": True}
+    _run(world, _asked(world), adapter)
+
+    with pytest.raises(DBAPIError, match="answered once"):
+        write(as_sender(world.db).engine, "UPDATE case_checks SET is_open = true")
+
+
+def test_questions_are_forgotten_after_a_day_and_no_sooner(world: World, worker: Database, superuser: Engine) -> None:
+    old, young = _asked(world), _asked(world)
+    age = "UPDATE case_checks SET asked_at = asked_at - CAST(:age AS interval) WHERE id = :id"
+    write_unchecked(superuser, age, age=timedelta(hours=25), id=old)
+    write_unchecked(superuser, age, age=timedelta(hours=23), id=young)
+    write(worker.engine, "DELETE FROM case_checks WHERE id = :id", id=young)
+
+    for _ in reconcile.reconcile(worker, None):
+        pass
+
+    assert [row.id for row in read(world.db, "SELECT id FROM case_checks")] == [young]

@@ -1,0 +1,114 @@
+"""A notifications worker that is killed while an engineer waits for a ticket system: as one that is down."""
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import pytest
+
+from config.embedded import ServerAddresses
+from harness.people import World
+from harness.wait import within
+from tests.case_adapter import SECRET, CaseAdapterServer, case_adapter, catalogue_at
+from tests.whole.conftest import RunningStack, stage_of
+
+PROCESSES = ("api", "notifications")
+PATIENCE = 6.0
+CHECKS = """
+SELECT count(*) AS asked, count(*) FILTER (WHERE answered_at IS NULL) AS unanswered, count(request_id) AS used
+FROM case_checks WHERE tenant_id = ANY(CAST(:tenants AS uuid[]))
+"""
+CONFIRMED = "SELECT id FROM requests WHERE case_check = 'confirmed' AND tenant_id = :tenant"
+
+
+@pytest.fixture(scope="module")
+def adapter() -> Iterator[CaseAdapterServer]:
+    """The adapter of the ticket system."""
+    with case_adapter() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def stage(
+    template: ServerAddresses, adapter: CaseAdapterServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RunningStack]:
+    """The API and the notifications worker, which alone has the adapter's secret."""
+    folder = tmp_path_factory.mktemp("checks")
+    settings = {"LOCKBOX_CATALOGUE": str(catalogue_at(adapter.url, folder))}
+    with stage_of(template, folder / "logs", names=("api",), settings=settings) as found:
+        start_worker(found)
+        yield found
+
+
+def start_worker(stage: RunningStack) -> None:
+    """Start the notifications worker with the adapter's secret, and wait until it takes tasks."""
+    log = stage.processes.logs / "notifications.log"
+    log.touch()
+    before = log.stat().st_size
+    stage.processes.extra["LOCKBOX_CASE_ADAPTER_SECRET"] = SECRET
+    stage.processes.start("notifications")
+    del stage.processes.extra["LOCKBOX_CASE_ADAPTER_SECRET"]
+    assert within(60, lambda: b" ready." in log.read_bytes()[before:])
+
+
+def submit(stage: RunningStack, world: World, case: str) -> tuple[httpx.Response, float]:
+    """Submit a request for a case; return the answer, and how many seconds it took."""
+    began = time.monotonic()
+    with stage.as_(world, "erin") as client:
+        body: dict[str, Any] = world.body(case_ref=case, case_system="helpdesk")
+        answer = client.post("/v1/requests", json=body)
+    return answer, time.monotonic() - began
+
+
+def test_an_engineer_who_waits_while_the_worker_is_killed_is_told_so_in_time_and_comes_again(
+    stage: RunningStack, adapter: CaseAdapterServer
+) -> None:
+    world = stage.world(unconfirmed_case="refuse", approval_window=600)
+    flagging = stage.world(unconfirmed_case="flag", approval_window=600)
+    tenants, asked = [str(one.tenant.id) for one in (world, flagging)], len(adapter.asked)
+    first, _ = submit(stage, world, "CASE-1")
+    assert (first.status_code, first.json()["case_check"]) == (201, "confirmed")
+
+    adapter.goes_on.clear()
+    with ThreadPoolExecutor() as pool:
+        waiting: list[Future[tuple[httpx.Response, float]]] = [
+            pool.submit(submit, stage, one, "CASE-2") for one in (world, flagging)
+        ]
+        assert within(2.5, lambda: len(adapter.asked) == asked + 3)
+        stage.processes.kill("notifications")
+        (refused, took), (flagged, took_too) = (one.result(60) for one in waiting)
+    adapter.goes_on.set()
+
+    assert (refused.status_code, refused.json()["code"]) == (503, "case-system-down")
+    assert (flagged.status_code, flagged.json()["case_check"]) == (201, "unconfirmed")
+    assert max(took, took_too) < PATIENCE
+    (row,) = stage.rows(CHECKS, tenants=tenants)
+    assert (row.asked, row.unanswered, row.used) == (3, 2, 1)
+
+    stopped, _ = submit(stage, world, "CASE-2")
+    assert stopped.status_code == 503
+
+    start_worker(stage)
+    again, _ = submit(stage, world, "CASE-2")
+    assert (again.status_code, again.json()["case_check"]) == (201, "confirmed")
+    # Nobody waits for the questions of before: the adapter hears none of them again.
+    assert len(adapter.asked) == asked + 4
+    (row,) = stage.rows(CHECKS, tenants=tenants)
+    assert (row.asked, row.unanswered, row.used) == (5, 3, 2)
+    assert len(stage.rows(CONFIRMED, tenant=str(world.tenant.id))) == 2
+
+
+def test_without_redis_it_is_down_and_comes_back_by_itself(stage: RunningStack, adapter: CaseAdapterServer) -> None:
+    world = stage.world(unconfirmed_case="refuse", approval_window=600)
+    asked = len(adapter.asked)
+    with stage.redis() as redis:
+        redis.execute_command("CLIENT", "PAUSE", 5000, "ALL")
+
+        refused, took = submit(stage, world, "CASE-3")
+
+    assert (refused.status_code, refused.json()["code"]) == (503, "case-system-down")
+    assert took < PATIENCE
+    assert len(adapter.asked) == asked
+    assert within(60, lambda: submit(stage, world, "CASE-3")[0].status_code == 201)
