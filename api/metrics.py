@@ -38,6 +38,8 @@ USES_LOST = "Uses of windows that were not counted, because Postgres was away fo
 CASE_CHECKS = "Questions to ticket systems whether a case is open and assigned, within a day, by what came of them."
 OUTSIDE = "Declarations of access that was taken around Lockbox."
 REPORTS = "For how many tenants the gate of a service only reports, where the catalogue says so."
+FINDINGS = "Windows that were opened by break-glass and await the customer's finding: in time, or overdue."
+OFFBOARDINGS = "Customers that asked to be off-boarded, or whose off-boarding has begun."
 UNWRITTEN = "Answers that the gate of this process has counted and not written to Postgres yet."
 NEEDED = "Whether a connector worker has to run: the catalogue has connectors, or access at a target is not closed."
 DRIFT = "By how much an index in Redis differs from Postgres; it heals within seconds."
@@ -90,6 +92,9 @@ FIGURES = (
     ShownFigure(MetricName.OUTSIDE_ACCESS, "outside_access", OUTSIDE, kind=COUNTER),
     ShownFigure(MetricName.GATE_REPORTS, "gate_reporting_tenants", REPORTS, ("service",)),
     ShownFigure(MetricName.CASE_CHECKS, "case_checks", CASE_CHECKS, ("outcome",)),
+    ShownFigure(MetricName.FINDINGS, "break_glass_findings", FINDINGS, ("state",)),
+    ShownFigure(MetricName.LEGAL_HOLDS, "legal_holds", "Legal holds, of either side, that are not released."),
+    ShownFigure(MetricName.OFFBOARDINGS, "offboardings", OFFBOARDINGS, ("state",)),
     ShownFigure(MetricName.DROPPED, "messages_dropped", DROPPED, ("where",), COUNTER),
 )
 

@@ -11,14 +11,14 @@ from api.portal import charts, phrases
 from api.portal.charts import Chart, Series
 from api.portal.pages import TAG, page
 from lockbox.database import now
-from lockbox.monitoring import metrics, status
+from lockbox.monitoring import metrics, operations, status
 from lockbox.monitoring.metrics import MOST_SILENT, HourlyCounts
 from lockbox.monitoring.status import ProcessHeartbeat
 
 router = APIRouter(prefix="/operations", tags=[TAG], include_in_schema=False)
 
 MOST_PAGES = 10_000
-PAGES_OF = {status.GATES_REPORTING: "/gates"}
+PAGES_OF = {status.GATES_REPORTING: "/gates", status.LEGAL_HOLDS: "/data", status.OFFBOARDINGS: "/data"}
 """The pages that say more about a line."""
 
 
@@ -32,7 +32,7 @@ def show(
     """Show what `lockbox operate status` and the metrics show, and charts of 24 hours."""
     with db.transaction() as session:
         visitor, at = browser.visitor(request, session, chosen), now(session)
-    found = status.read_operations(db, visitor.caller, failing_page=failing)
+    found = operations.read_operations(db, visitor.caller, failing_page=failing)
     return page(
         request,
         "operations",

@@ -83,6 +83,9 @@ class MetricName(StrEnum):
     OUTSIDE_ACCESS_LATELY = "outside_access_lately"
     GATE_REPORTS = "gate_reports"
     CASE_CHECKS = "case_checks"
+    FINDINGS = "findings"
+    LEGAL_HOLDS = "legal_holds"
+    OFFBOARDINGS = "offboardings"
     DEADLINE_LAG = sql.DEADLINE_LAG
     DEADLINE_LAG_TOTAL = "deadline_lag_total"
 

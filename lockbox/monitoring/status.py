@@ -1,24 +1,19 @@
 """The status of an installation for its operators, from whichever servers answer."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from typing import Any
-from uuid import UUID
 
 import structlog
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from lockbox import migrations, startup_checks
-from lockbox.admin import permissions
 from lockbox.database import Database, UnitOfWork
-from lockbox.identity import authentication
-from lockbox.identity.roles import Caller, Role
 from lockbox.monitoring import metrics
 from lockbox.monitoring.heartbeats import ProcessPart
 from lockbox.monitoring.invariants import audit_log_rolled_back, unverified
-from lockbox.monitoring.metrics import MOST_SILENT, HourlyCounts, MetricName, MetricSnapshot
+from lockbox.monitoring.metrics import MOST_SILENT, MetricName, MetricSnapshot
 from lockbox.notifications.models import Channel
 from lockbox.redis_scripts import RedisUnavailable
 from lockbox.startup_checks import StartupCheckFailed
@@ -43,10 +38,16 @@ CONNECTING = {ProcessPart.CONNECTORS: "Connector workers"}
 UNKNOWN = "not known"
 GATES_REPORTING = "Gates that only report"
 OUTSIDE_ACCESS = "Access around Lockbox, 30 days"
+LEGAL_HOLDS = "Legal holds"
+OFFBOARDINGS = "Customers that asked to be off-boarded"
+CUSTOMERS = (
+    ("Findings about break-glass due", MetricName.FINDINGS, "due"),
+    ("Findings about break-glass overdue", MetricName.FINDINGS, "overdue"),
+    (LEGAL_HOLDS, MetricName.LEGAL_HOLDS, ""),
+    (OFFBOARDINGS, MetricName.OFFBOARDINGS, "asked"),
+    ("Off-boardings that have begun", MetricName.OFFBOARDINGS, "begun"),
+)
 MINUTE = 60.0
-MOST_FAILING = 50
-FAILING = text("SELECT * FROM failing_webhooks(:most, :skipped)")
-FINDINGS = text("SELECT rule, about, raised_at FROM operating_findings()")
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,9 @@ class Status:
             "webhooks_failing": of.one(MetricName.WEBHOOKS_FAILING),
             "gates_reporting": of.labelled(MetricName.GATE_REPORTS),
             "outside_access_30_days": of.one(MetricName.OUTSIDE_ACCESS_LATELY),
+            "findings": of.labelled(MetricName.FINDINGS),
+            "legal_holds": of.one(MetricName.LEGAL_HOLDS),
+            "offboardings": of.labelled(MetricName.OFFBOARDINGS),
             "audit_log": {
                 "unsealed": of.one(MetricName.UNSEALED),
                 "seal_lag_seconds": of.one(MetricName.SEAL_LAG),
@@ -250,6 +254,7 @@ def lines(found: Status, schedule_lag: float | None = None) -> Iterator[StatusLi
     yield StatusLine("Webhooks failing", _count(of.one(MetricName.WEBHOOKS_FAILING)))
     yield StatusLine(GATES_REPORTING, of.gates_reporting() or UNKNOWN)
     yield StatusLine(OUTSIDE_ACCESS, _count(of.one(MetricName.OUTSIDE_ACCESS_LATELY)))
+    yield from _customer_lines(of)
     yield StatusLine("Events to seal", _count(of.one(MetricName.UNSEALED)))
     yield _within("Seal lag", of.one(MetricName.SEAL_LAG), MOST_SEAL_LAG)
     yield StatusLine("Newest checkpoint", _ago(of.one(MetricName.CHECKPOINT_AGE)))
@@ -258,6 +263,12 @@ def lines(found: Status, schedule_lag: float | None = None) -> Iterator[StatusLi
     for part, name in (ALIVE | CONNECTING if of.one(MetricName.NEEDS_CONNECTORS) else ALIVE).items():
         yield StatusLine(f"{name} alive", _count(alive.get(part, 0.0)), bool(alive.get(part)))
     yield from _redis_lines(found)
+
+
+def _customer_lines(of: MetricSnapshot) -> Iterator[StatusLine]:
+    """Yield the lines of what customers or the operators have begun, and what is neither good nor bad."""
+    for name, figure, label in CUSTOMERS:
+        yield StatusLine(name, UNKNOWN if of.postgres is None else _count(of.one(figure, label) or 0.0))
 
 
 def _notification_lines(of: MetricSnapshot) -> Iterator[StatusLine]:
@@ -307,92 +318,3 @@ def _none_of(name: str, number: float | None) -> StatusLine:
 
 def _within(name: str, seconds: float | None, most: float) -> StatusLine:
     return StatusLine(name, UNKNOWN if seconds is None else lag(seconds), (seconds or 0.0) <= most)
-
-
-@dataclass(frozen=True)
-class InvariantFinding:
-    """A violation: which invariant, of which request or log, and when its last alarm was raised."""
-
-    rule: str
-    about: UUID
-    raised_at: datetime
-
-
-@dataclass(frozen=True)
-class FailingWebhook:
-    """A webhook whose last call failed: the tenant's name, None for the vendor's own, and where it leads.
-
-    `leads_to` is scheme, host and port, for a path may hold a secret. `unsent` is how many
-    calls wait, `error` the word of the last try.
-    """
-
-    id: UUID
-    tenant: str | None
-    leads_to: str
-    failing_since: datetime
-    unsent: int
-    error: str | None
-
-
-@dataclass(frozen=True)
-class FailingWebhooks:
-    """A page of failing webhooks, the longest failing first.
-
-    `first` is the place of the first of them, from 1 on; `in_all` is how many there are.
-    """
-
-    webhooks: Sequence[FailingWebhook]
-    first: int
-    in_all: int
-
-    @property
-    def last(self) -> int:
-        """The place of the last one on the page."""
-        return self.first + len(self.webhooks) - 1
-
-
-@dataclass(frozen=True)
-class OperationsStatus:
-    """Counts, ages and failing webhooks; all but `status` are None if Postgres does not answer."""
-
-    status: Status
-    day: HourlyCounts | None
-    findings: Sequence[InvariantFinding] | None
-    failing: FailingWebhooks | None
-
-
-def read_operations(database: Database, caller: Caller, *, failing_page: int = 1) -> OperationsStatus:
-    """Read from whichever servers answer; no query takes longer than a few seconds.
-
-    `failing_page` is which page of the failing webhooks, from 1 on.
-
-    Raises:
-        NotYours: the caller is no operator.
-    """
-    permissions.capacity(caller, (Role.OPERATOR,))
-    stands = read(database, with_redis=True)
-    failing = _failing(database, caller, failing_page, int(stands.figures.one(MetricName.WEBHOOKS_FAILING) or 0))
-    return OperationsStatus(stands, metrics.read_day(database), _findings(database), failing)
-
-
-def _findings(database: Database) -> Sequence[InvariantFinding] | None:
-    try:
-        with database.transaction() as session:
-            rows = session.execute(FINDINGS).all()
-    except SQLAlchemyError:
-        return None
-    return [InvariantFinding(row.rule, row.about, row.raised_at) for row in rows]
-
-
-def _failing(database: Database, caller: Caller, number: int, in_all: int) -> FailingWebhooks | None:
-    skipped = (number - 1) * MOST_FAILING
-    try:
-        with database.transaction() as session:
-            authentication.enter(session, caller)
-            rows = session.execute(FAILING, {"most": MOST_FAILING, "skipped": skipped}).all()
-    except SQLAlchemyError:
-        return None
-    found = [
-        FailingWebhook(row.id, row.tenant, row.leads_to, row.failing_since, row.unsent, row.error) for row in rows
-    ]
-    return FailingWebhooks(found, skipped + 1, in_all)

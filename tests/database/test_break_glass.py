@@ -28,7 +28,9 @@ from lockbox.errors import (
     WindowTooLong,
 )
 from lockbox.identity.roles import AuthMethod
+from lockbox.monitoring import metrics
 from lockbox.monitoring.invariants import ScanPosition
+from lockbox.monitoring.metrics import MetricName
 from lockbox.requests import after_reviews, extend
 from lockbox.requests.after_reviews import AfterReviewEntry, FindingInput
 from lockbox.requests.extend import ExtensionInput
@@ -228,12 +230,15 @@ def test_a_window_that_was_planted_so_is_found_within_a_minute(
 
 def test_there_is_none_while_a_finding_is_overdue(world: World, superuser: Engine) -> None:
     first = ended(world)
+    counted = [metrics.read(world.db).labelled(MetricName.FINDINGS)]
     overdue(superuser)
+    counted.append(metrics.read(world.db).labelled(MetricName.FINDINGS))
 
     with pytest.raises(PolicyNotMet, match="overdue"):
         asked(world)
 
     find(world, "ann", first)
+    assert [*counted, metrics.read(world.db).labelled(MetricName.FINDINGS)] == [{"due": 1}, {"overdue": 1}, {}]
     assert asked(world).state is State.REVIEWING
 
 

@@ -10,7 +10,7 @@ from harness.people import World
 from harness.stage import unbound
 from lockbox.database import Database, make_engine
 from lockbox.errors import NotYours
-from lockbox.monitoring import metrics, status
+from lockbox.monitoring import metrics, operations, status
 from lockbox.monitoring.metrics import HourlyCounts
 from lockbox.requests.lifecycle import Action
 from lockbox.sql import new_id
@@ -132,19 +132,19 @@ def test_operators_see_what_was_found_by_its_id_and_nobody_else_sees_anything(wo
     one = new_id()
     write(unbound(api), "INSERT INTO alarms (key, raised_at) VALUES (:key, now())", key=f"I2:{one}")
 
-    found = status.read_operations(api, world.people["olga"])
+    found = operations.read_operations(api, world.people["olga"])
 
     assert [(finding.rule, finding.about) for finding in found.findings or ()] == [("I2", one)]
     assert found.status.postgres == found.status.redis == "ok"
     for who in world.people.keys() - {"olga"}:
         with pytest.raises(NotYours):
-            status.read_operations(api, world.people[who])
+            operations.read_operations(api, world.people[who])
 
 
 def test_where_postgres_is_away_nothing_is_known_and_nothing_raised(world: World) -> None:
     away = Database(make_engine("postgresql+psycopg://x:y@127.0.0.1:1/x", role="away"), world.db.schedule)
 
-    found = status.read_operations(away, world.people["olga"])
+    found = operations.read_operations(away, world.people["olga"])
 
     assert (found.day, found.findings, found.status.figures.postgres) == (None, None, None)
     assert found.status.redis == "ok"

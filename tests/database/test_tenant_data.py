@@ -17,6 +17,8 @@ from lockbox.admin.tenant_data import TenantData
 from lockbox.database import Database
 from lockbox.errors import Conflict, Invalid, NotFound, NotYours, SignInAgain
 from lockbox.identity.roles import AuthMethod, Side
+from lockbox.monitoring import metrics, status
+from lockbox.monitoring.status import Status
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from tests.database.audit_logs import last_change, recorded_changes
@@ -168,6 +170,16 @@ def test_who_asks_to_leave_may_stay_until_the_owner_begins(world: World, superus
         *("offboarding_asked", "offboarding_asked", "offboarding_withdrawn", "offboarding_withdrawn"),
         *("offboarding_asked", "offboarding_asked"),
     ]
+
+
+def test_operators_see_how_many_are_held_and_how_many_leave(world: World) -> None:
+    does(world, "tara", tenant_data.ask_to_leave)
+    does(world, "olga", legal_holds.hold, "A dispute")
+    found = metrics.read(world.db)
+    shown = {line.name: line.value for line in status.lines(Status("ok", "ok", "1", "1", found))}
+
+    assert (shown["Legal holds"], shown["Customers that asked to be off-boarded"]) == ("1", "1")
+    assert (shown["Off-boardings that have begun"], shown["Findings about break-glass overdue"]) == ("0", "0")
 
 
 def test_nobody_leaves_while_there_is_a_hold(world: World) -> None:

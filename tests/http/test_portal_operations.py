@@ -13,7 +13,7 @@ from harness.outbox import fan_out_all
 from harness.stage import as_sender, unbound
 from lockbox.database import Database
 from lockbox.identity import authentication
-from lockbox.monitoring import status
+from lockbox.monitoring import operations, status
 from lockbox.monitoring.status import MOST_UNSENT_AGE
 from lockbox.notifications.senders.protocol import SendFailed
 from lockbox.requests.lifecycle import Action
@@ -228,7 +228,7 @@ def test_which_webhooks_fail_is_for_operators_alone(portal: Portal) -> None:
     for who, caller in world.people.items():
         with portal.db.transaction() as session:
             authentication.enter(session, caller)
-            found[who] = len(session.execute(status.FAILING, {"most": 50, "skipped": 0}).all())
+            found[who] = len(session.execute(operations.FAILING, {"most": 50, "skipped": 0}).all())
 
     assert {who for who, number in found.items() if number} == {"olga"}
 

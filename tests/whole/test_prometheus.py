@@ -66,6 +66,9 @@ HEALTHY: dict[tuple[str, str], float] = {
     (MetricName.CONNECTIONS_PROMISED, "core"): 40,
     (MetricName.CONNECTIONS_ALLOWED, ""): 297,
     (MetricName.LAGGING_STANDBY, ""): 0,
+    (MetricName.FINDINGS, "due"): 1,
+    (MetricName.LEGAL_HOLDS, ""): 1,
+    (MetricName.OFFBOARDINGS, "asked"): 1,
     (MetricName.ATTEMPT, "mail sent"): 100,
     (MetricName.ATTEMPT, "mail dead"): 9,
     (MetricName.ATTEMPT, "webhook again"): 7,
@@ -151,6 +154,7 @@ WRONG: dict[str, list[Series]] = {
     "LockboxAuditLogRolledBack": [{'lockbox_audit_logs_rolled_back{role="api"}': changing(0, 1)}],
     "LockboxRowsUnverified": [{'lockbox_powers_unverified{role="api"}': changing(0, 1)}],
     "LockboxStandbyAsynchronous": [{"lockbox_standby_asynchronous{}": changing(0, 1)}],
+    "LockboxFindingOverdue": [{'lockbox_break_glass_findings{state="overdue"}': changing("_", 1)}],
     "LockboxIndexDrift": [{'lockbox_index_drift{direction="missing", index="clock"}': changing(0, 5)}],
     "LockboxMessagesDropped": [{'lockbox_messages_dropped_total{where="keys"}': each} for each in (COUNTED, APPEARS)],
     "LockboxGateUnanswered": [
