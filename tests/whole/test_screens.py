@@ -17,7 +17,7 @@ from config.embedded import ServerAddresses
 from harness.people import HERE, World
 from lockbox.requests import questions
 from lockbox.requests.lifecycle import Action
-from tests.whole import people
+from tests.whole import people, special_states
 from tests.whole.conftest import RunningStack, stage_of
 from tests.whole.people import BrowserDesk, desk_of, overflow
 from tests.whole.warm import WarmProcesses
@@ -66,6 +66,8 @@ SHOTS = (
     Shot("phone-request", "ann", "/requests/{pending}", "phone"),
     Shot("phone-request-dark", "ann", "/requests/{pending}", "phone", "dark"),
     Shot("request-open", "ann", "/requests/{open}"),
+    Shot("request-extension", "ann", "/requests/{extension}"),
+    Shot("phone-break-glass", "ann", "/requests/{glass}", "phone"),
     Shot("approvals", "ann", "/waiting"),
     Shot("phone-approvals-dark", "ann", "/waiting", "phone", "dark"),
     Shot("deny-several", "ann", "/waiting/deny"),
@@ -116,7 +118,7 @@ def desk(stage: RunningStack) -> Iterator[BrowserDesk]:
 @pytest.fixture(scope="module")
 def day(stage: RunningStack) -> tuple[World, dict[str, str]]:
     """The world of a day on which much was asked, and the ids of it."""
-    world = stage.world(approval_window=12 * 3600, review_window=4 * 3600)
+    world = stage.world(approval_window=12 * 3600, review_window=4 * 3600, **special_states.GLASS)
     for key, name in NAMES.items():
         assert stage.rows(NAMED, name=name, id=world.people[key].person_id)
         world.people[key] = replace(world.people[key], name=name)
@@ -141,6 +143,18 @@ def day(stage: RunningStack) -> tuple[World, dict[str, str]]:
         access_window=3600,
     )
     world.act("ann", Action.APPROVE, opened.id)
+    extension = special_states.extension(
+        world,
+        resources=["mailbox:fred@contoso.example"],
+        justification="Rules of this mailbox delete what they should move.",
+        case_ref="3098",
+    )
+    glass = special_states.by_break_glass(
+        world,
+        resources=["mailbox:gateway@contoso.example"],
+        justification="All mail to contoso.example is rejected.",
+        case_ref="3100",
+    )
     for address in ("carla", "dora", "emil"):
         world.submit(
             "eve",
@@ -160,7 +174,7 @@ def day(stage: RunningStack) -> tuple[World, dict[str, str]]:
         questions.answer(
             session, world.people["erin"], HERE, pending.id, asked.id, "No, but each read is in your log."
         )
-    ids = {"pending": pending, "open": opened, "denied": denied}
+    ids = {"pending": pending, "open": opened, "denied": denied, "extension": extension, "glass": glass}
     return world, {name: str(one.id) for name, one in ids.items()} | {"slug": world.tenant.slug}
 
 
