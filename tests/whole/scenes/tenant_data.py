@@ -49,6 +49,24 @@ def an_admin_keeps_holds_and_asks_to_leave_and_stays(book: Book) -> None:
 
 
 @scene
+def an_operator_finds_a_customer_and_holds_all_of_its_data(book: Book) -> None:
+    world = book.stage.world()
+    olga = book.at("/data", world, "olga")
+    customer = olga.get_by_role("textbox", name="Customer")
+    shows = olga.get_by_role("button", name="Show", exact=True)
+
+    customer.fill("nobody-at-all")
+    book.wrongly(shows, "no")
+    customer.fill(world.tenant.slug)
+    book.rightly(shows, world.tenant.name)
+    olga.get_by_label("Reason").fill("  ")
+    book.wrongly(olga.get_by_role("button", name="Hold all data"), "Reason: ")
+    olga.get_by_label("Reason").fill("A court has asked for it")
+    book.rightly(olga.get_by_role("button", name="Hold all data"), "A court has asked for it")
+    book.rightly(olga.get_by_role("button", name="Release the hold"), "Hold all data")
+
+
+@scene
 def an_admin_and_an_operator_export_who_has_access(book: Book) -> None:
     world = book.stage.world()
     for who, path, name in (("tara", f"/tenants/{world.tenant.slug}", b"Ann"), ("olga", "", b"Erin")):
