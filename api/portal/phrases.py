@@ -134,6 +134,7 @@ FORM_LABELS = {
 CONSENT_IN_THE_PAST = "Choose a time that is still to come: until then the vendor would decide."
 NOT_JSON = "this is not JSON: look for a comma or a quote that is missing or one too many"
 NOT_JSON_AT = "line {line}, column {column}: " + NOT_JSON
+IN_PLACE = "in {place}: {what}"
 BAD_POLICY = "This is not a valid policy."
 NO_NUMBER = "write a whole number"
 NO_PERCENTS = "write whole numbers with commas between them, such as 50, 83"

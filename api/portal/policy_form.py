@@ -262,11 +262,12 @@ def read(text: str) -> Policy:
 
 
 def _place(where: Place, what: str) -> str:
-    """Return the place of an error in a policy's text."""
-    if not where:
+    """Return an error with its place in a policy's text; errors about a policy as a whole begin with the term."""
+    first, _, rest = what.partition(": ")
+    if not where and first not in TERMS:
         return what
-    named = ".".join(map(str, where[:-1] if where[-1] == KEY else where))
-    return f"{named} ({TERMS[named]}): {what}" if named in TERMS else f"{named}: {what}"
+    named, said = (".".join(map(str, where[:-1] if where[-1] == KEY else where)), what) if where else (first, rest)
+    return phrases.IN_PLACE.format(place=f"{named} ({TERMS[named]})" if named in TERMS else named, what=said)
 
 
 def _of_term(where: Place, what: str) -> tuple[str, str]:

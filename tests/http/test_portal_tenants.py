@@ -216,14 +216,14 @@ def test_a_policy_is_shown_as_a_diff_before_it_is_saved(portal: Portal) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("{", "This is not JSON"),
-        ("[]", "Not a valid policy"),
-        ('{"quorum": 0}', "quorum (Approvals needed): write 1 or more."),
+        ("{", "Line 1, column 2: this is not JSON"),
+        ("[]", "This is not a valid policy. Write an object"),
+        ('{"quorum": 0}', "In quorum (Approvals needed): write 1 or more."),
         (
             '{"approval_window": 9999999}',
-            "approval_window (Time to answer): this may be 336 h (1209600 seconds) at most.",
+            "In approval_window (Time to answer): this may be 336 h (1209600 seconds) at most.",
         ),
-        ('{"stages": [{"group": "legal"}]}', "Not a valid policy: stages: there is no group legal;"),
+        ('{"stages": [{"group": "legal"}]}', "In stages (Must also agree): there is no group legal;"),
         ("[" * 20000, "not JSON"),
     ],
 )
