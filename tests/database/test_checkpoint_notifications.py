@@ -54,6 +54,7 @@ def test_a_webhook_gets_each_kept_checkpoint_once(world: World, sender: Database
         assert said.origin.endswith(str(world.tenant.id))
 
 
+@pytest.mark.far
 def test_a_checkpoint_that_was_told_does_not_make_a_silent_log_grow(
     world: World, sender: Database, later: ShiftedClock, post: Postbag
 ) -> None:

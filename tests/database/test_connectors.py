@@ -347,6 +347,7 @@ LOCKS = (ADVISORY, "BEGIN; ALTER ROLE CURRENT_USER PASSWORD {password}")
 COMMITTED = "ALTER ROLE CURRENT_USER PASSWORD {password}"
 
 
+@pytest.mark.far
 @pytest.mark.parametrize("locks", LOCKS)
 def test_a_session_that_holds_what_a_close_waits_for_is_ended(locks: str, plant: Plant) -> None:
     window, driver, target, _, _ = plant.parts

@@ -233,6 +233,7 @@ def test_interrupted_it_goes_on(
     assert run("--erase", "--yes").exit_code == 0
 
 
+@pytest.mark.far
 def test_others_keep_what_they_have(world: World, superuser: Engine, run: Run) -> None:
     """Somebody who is a member elsewhere too is not erased, and neither is the vendor's engineer."""
     other = World.make(world.db, Policy())

@@ -163,6 +163,7 @@ def test_an_expiry_says_nothing_of_it(world: World, sender: Database, later: Shi
     assert not {"asked", "reached", "nobody_notified"} & said.keys()
 
 
+@pytest.mark.far
 def test_many_time_outs_at_mixed_reach_take_a_few_statements_and_one_mail_an_operator(
     world: World, sender: Database, later: ShiftedClock
 ) -> None:

@@ -207,6 +207,7 @@ def test_a_server_that_begins_anew_says_so_and_opens_again(gate: GateDoor, reade
         pass
 
 
+@pytest.mark.far
 def test_a_tenant_whose_log_is_doubted_is_closed_until_it_is_not(gate: GateDoor, reader: Opener) -> None:
     window = opened(gate)
     in_memory(gate, window)
@@ -221,6 +222,7 @@ def test_a_tenant_whose_log_is_doubted_is_closed_until_it_is_not(gate: GateDoor,
     assert stream.until("open").said["request"] == window
 
 
+@pytest.mark.far
 def test_a_suspended_tenants_windows_close_and_do_not_open_again(gate: GateDoor, reader: Opener) -> None:
     window = opened(gate)
     in_memory(gate, window)
@@ -233,6 +235,7 @@ def test_a_suspended_tenants_windows_close_and_do_not_open_again(gate: GateDoor,
         assert stream.until("open", "heartbeat").kind == "heartbeat"
 
 
+@pytest.mark.far
 def test_a_guard_learns_of_its_own_services_alone(gate: GateDoor, reader: Opener) -> None:
     gate.world.add("other", Role.SYSTEM, scopes={Scope.GATE_GUARD}, services={"onedrive"})
     window = opened(gate)

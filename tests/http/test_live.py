@@ -94,6 +94,7 @@ def test_a_stream_says_what_it_is_and_is_kept_by_nobody(live: Live) -> None:
     assert 3000 <= stream.retry < 7000
 
 
+@pytest.mark.far
 @pytest.mark.parametrize("who", ["ann", "aude", "erin", "max", "vera"])
 def test_a_list_is_told_of_what_its_reader_may_see(live: Live, who: str) -> None:
     stream = live.settled(live.secret(who), "list")
@@ -132,6 +133,7 @@ def test_an_approver_is_told_of_the_own_tenant_in_the_midst_of_anothers_news(
     assert stream.until("news").topics == {"list"}
 
 
+@pytest.mark.far
 def test_what_the_vendor_reviews_is_no_news_for_the_customer(open_portal: OpenPortal) -> None:
     with serving(open_portal(Policy(mail_suffices=True), settings=SETTINGS), own_port(), pause=0.2) as live:
         world = live.portal.world
@@ -329,6 +331,7 @@ def test_a_stream_ends_with_the_role_that_it_rests_on(live: Live) -> None:
     assert stream.next() is None
 
 
+@pytest.mark.far
 def test_an_open_page_does_not_keep_its_session_alive(live: Live) -> None:
     secret, ann = live.secret("ann"), live.portal.world.people["ann"].person_id
     stream = live.settled(secret, "list")

@@ -144,6 +144,7 @@ def test_of_many_that_are_closed_at_once_three_are_named(place: LiveWorld) -> No
     assert page.get_by_role("status").inner_text().count("Amir revoked the access") == 3
 
 
+@pytest.mark.far
 def test_a_card_whose_comment_is_being_written_stays_and_says_who_closed_the_window(place: LiveWorld) -> None:
     request, other = place.inside(), place.inside("eve")
     page = place.opened("ann", "/open")
@@ -209,6 +210,7 @@ def test_a_request_that_is_submitted_meanwhile_comes_to_whoever_reviews(reviewed
     expect(page.get_by_role("status")).to_contain_text("New here: Eve requests access to Exchange Online")
 
 
+@pytest.mark.far
 def test_a_review_that_is_done_elsewhere_says_who_did_it(reviewed: LiveWorld) -> None:
     written, other = reviewed.world.fresh(), reviewed.world.fresh("eve")
     page = reviewed.opened("max", "/review")
@@ -229,6 +231,7 @@ def test_a_review_that_is_done_elsewhere_says_who_did_it(reviewed: LiveWorld) ->
     assert violations(page) == []
 
 
+@pytest.mark.far
 def test_what_was_refused_stays_beside_its_form_while_others_come(reviewed: LiveWorld) -> None:
     request = reviewed.world.fresh()
     page = reviewed.opened("max", "/review")

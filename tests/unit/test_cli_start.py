@@ -93,6 +93,7 @@ def bash_script() -> str:
     ).stdout
 
 
+@pytest.mark.far
 @each(
     ("line", "offered"),
     [

@@ -194,6 +194,7 @@ def test_what_no_header_can_hold_is_refused_without_being_sent(
     assert lockbox.asked == []
 
 
+@pytest.mark.far
 def test_without_heartbeats_all_is_refused_within_three_seconds(lockbox: SmallLockbox, guard: Guard) -> None:
     lockbox.open(window())
     wait_until(guard, None, engineer=ERIN)

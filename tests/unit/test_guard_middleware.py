@@ -230,6 +230,7 @@ def test_a_stream_is_broken_off_with_its_window(
     assert service.pieces == pieces
 
 
+@pytest.mark.far
 def test_an_upload_is_refused_with_its_window(
     lockbox: SmallLockbox, opened: Opener, port: int, service: GuardedService
 ) -> None:

@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 # Forks, so it has a process of its own. It prints what it finds, one word a line.
 POOL = """
 import os, signal, sys, time
@@ -38,6 +40,7 @@ finally:
 """
 
 
+@pytest.mark.far
 def test_a_child_that_is_alive_stays_watched_after_a_stale_event_and_a_lost_connection() -> None:
     asked = subprocess.run([sys.executable, "-c", POOL], capture_output=True, text=True, timeout=60, check=False)
 

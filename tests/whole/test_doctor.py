@@ -503,6 +503,7 @@ def test_a_certificate_that_browsers_refuse_or_that_ends_soon_is_found(
     assert says in one.says
 
 
+@pytest.mark.far
 def test_pages_that_do_not_answer_or_are_in_the_clear_are_found(urls: Urls, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOCKBOX_API_PORT", str(own_port()))
     away = only(

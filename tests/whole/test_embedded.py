@@ -141,6 +141,7 @@ def test_no_server_runs_as_root(servers: ServerAddresses) -> None:
         assert 0 not in psutil.Process(pid).gids()
 
 
+@pytest.mark.far
 def test_roles_can_do_no_more_than_they_need(servers: ServerAddresses) -> None:
     sql = """SELECT rolname, rolsuper OR rolcreatedb OR rolcreaterole OR rolreplication, rolbypassrls, rolinherit
              FROM pg_roles WHERE rolname LIKE 'lockbox%' ORDER BY rolname"""
