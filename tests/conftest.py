@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 from xdist.remote import Producer
-from xdist.scheduler import LoadFileScheduling
+from xdist.scheduler import LoadFileScheduling, LoadScopeScheduling
 from xdist.workermanage import WorkerController
 
 from config.embedded import ServerAddresses
@@ -28,6 +28,7 @@ os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 FOLDER = pytest.StashKey[str]()
 LATE = 0.85
 KILLS_SERVERS = frozenset({"test_embedded.py"})
+NEEDS_A_MILLION = frozenset({"test_list_plans.py"})
 FOLDERS = ("tests/whole/", "tests/http/", "tests/database/", "tests/whole/", "tests/http/")
 COLLECTED = [f"tests/{folder}" for folder in ("unit", "database", "http", "whole", "model")]
 # How long the longest files take, of those that `make test` runs: seconds, on two cores beside three others.
@@ -115,10 +116,20 @@ class FolderScheduling(LoadFileScheduling):  # type: ignore[misc]
         super()._assign_work_unit(node)
 
 
+class FarScheduling(LoadScopeScheduling):  # type: ignore[misc]
+    """Gives each process one test after the other, and all that needs a million requests to one that makes them."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return file if Path(file).name in NEEDS_A_MILLION else nodeid
+
+
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> FolderScheduling | None:
-    """Schedule whole files by their folders."""
-    return FolderScheduling(config, log) if config.getoption("dist") == "loadfile" else None
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling | None:
+    """Schedule near tests by files and their folders, far ones each by itself."""
+    kinds = {"loadfile": FolderScheduling, "loadscope": FarScheduling}
+    kind = kinds.get(config.getoption("dist"))
+    return kind(config, log) if kind else None
 
 
 def _name(path: Path) -> str:

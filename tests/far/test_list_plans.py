@@ -24,8 +24,6 @@ from tests.http.door import LoopThread
 from tests.http.portal import Browser, Portal
 from tests.list_plans import PlanLog, growing_tables, note_plans, plans_of
 
-# One process makes the million, and runs all that looks at them.
-pytestmark = pytest.mark.xdist_group("list_plans")
 REQUESTS = 1_000_000
 CLOSED = "SELECT id FROM requests WHERE tenant_id = :tenant AND state = 'expired' ORDER BY id LIMIT 1 OFFSET 5000"
 WAITING = "SELECT id FROM requests WHERE tenant_id = :tenant AND state = 'pending' LIMIT 1"

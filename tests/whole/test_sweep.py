@@ -44,7 +44,7 @@ PAGES = {
     ),
     "tara": ("/tenants/{slug}", *(f"/tenants/{{slug}}/{name}" for name in OF_THE_TENANT), "/welcome"),
     "aude": ("/statistics", "/audit-log", "/audit-log?text=nothing", "/audit-log/checkpoint", "/audit-log/verify"),
-    "olga": ("/operations", "/gates", "/exclusions", "/access-review"),
+    "olga": ("/operations", "/gates", "/exclusions", "/access-review", "/data", "/data/{slug}"),
 }
 NO_PAGE = {
     *("/access-review/export", "/tenants/{slug}/access-review/export"),
