@@ -71,6 +71,7 @@ def test_arming_something_later_lets_sleep(schedule: Schedule) -> None:
     assert slept[0] > NOT_RUNG - 0.05
 
 
+@pytest.mark.far
 def test_the_bell_of_another_index_lets_sleep(schedule: Schedule) -> None:
     with _sleeper(schedule, CLOCK, NOT_RUNG) as slept:
         _arm(schedule, 1, NOTIFICATIONS)

@@ -79,6 +79,7 @@ def reached(worker: Database, night: StoppedClock, request_id: Any, at: datetime
     return reminders(worker, request_id)
 
 
+@pytest.mark.far
 @BOTH
 @pytest.mark.parametrize("stage", [REVIEW, APPROVAL], ids=["review", "approval"])
 def test_reminders_the_next_tier_and_the_deadline_come_at_their_shares_of_the_time_that_passes(

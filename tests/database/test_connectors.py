@@ -604,6 +604,7 @@ def test_what_an_engineer_has_made_goes_with_the_role_and_runs_as_nobody_else(
     assert target.roles() == []
 
 
+@pytest.mark.far
 def test_a_new_credential_closes_the_earlier_one(
     driver: ConnectionDriver, window: OrdersWindow, target: PostgresTarget
 ) -> None:
@@ -804,6 +805,7 @@ def test_a_target_that_hangs_delays_no_close_at_another(
     assert MOST_AT_A_TARGET <= counts["failed"] < len(waiting), "and that one was not tried by all at once"
 
 
+@pytest.mark.far
 def test_a_server_that_stands_still_is_left(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
     window, driver, target, _, superuser = plant.parts
     found, _ = window.credential()

@@ -123,6 +123,7 @@ def test_somebody_who_was_disabled_or_left_the_tenant_is_not_written_to(
     assert {mail.to_name for mail in post.mail.sent} == {"Amir", "Abe"}
 
 
+@pytest.mark.far
 def test_two_senders_with_the_same_notifications_send_each_once(
     world: World, worker: Database, pool: ThreadPoolExecutor, post: Postbag
 ) -> None:

@@ -235,6 +235,7 @@ def test_a_vote_that_is_about_to_open_a_window_is_waited_for_and_revoked(
     assert state_of(api, request_id) == "revoked"
 
 
+@pytest.mark.far
 @pytest.mark.parametrize("mode", [Mode.ENFORCE, Mode.OBSERVE])
 def test_leaving_beside_many_moves_at_once_ends_without_a_deadlock(
     api: Database, pool: ThreadPoolExecutor, mode: Mode

@@ -66,6 +66,7 @@ def bodies(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line["body"]) for line in lines if "body" in line]
 
 
+@pytest.mark.far
 def test_all_of_a_tenant_goes_and_its_log_proves_it(
     world: World, superuser: Engine, run: Run, tmp_path: Path
 ) -> None:
@@ -92,6 +93,7 @@ def test_all_of_a_tenant_goes_and_its_log_proves_it(
     }
 
 
+@pytest.mark.far
 def test_without_an_admins_word_a_suspension_or_an_hour_nothing_is_closed(
     world: World, superuser: Engine, run: Run
 ) -> None:
@@ -118,6 +120,7 @@ def test_without_an_admins_word_a_suspension_or_an_hour_nothing_is_closed(
     assert read(world.db, "SELECT closed_at FROM offboardings WHERE closed_at IS NOT NULL") == []
 
 
+@pytest.mark.far
 def test_nothing_is_erased_that_the_folder_has_no_export_of(
     world: World, superuser: Engine, run: Run, tmp_path: Path
 ) -> None:

@@ -156,6 +156,7 @@ def test_what_was_erased_is_not_submitted_again(world: World, urls: Urls, superu
         resubmission.ask_again(session, world.people["erin"], HERE, request_id, SETTINGS.catalogue.services)
 
 
+@pytest.mark.far
 def test_retention_takes_what_a_request_named_from_its_row_and_from_the_other_log(
     world: World, worker: Database, urls: Urls, superuser: Engine
 ) -> None:
@@ -192,6 +193,7 @@ def test_a_persons_address_goes_from_texts_and_with_texts_all_that_they_wrote(
     assert mentions(world.db, MARK) & comments == (set() if texts else comments)
 
 
+@pytest.mark.far
 def test_with_texts_all_that_an_engineer_asked_for_is_erased(world: World, urls: Urls, superuser: Engine) -> None:
     used(world)
     as_long_ago(superuser, *AN_HOUR_AGO)
@@ -213,6 +215,7 @@ WHERE f.key IN ('employing_entity', 'office_country', 'physical_country')
 THERE = DirectoryEntry(f"{MARK} GmbH", "DE", "PL")
 
 
+@pytest.mark.far
 def test_where_a_requester_worked_goes_with_the_texts(world: World, urls: Urls, superuser: Engine) -> None:
     says(world, THERE)
     request_id = used(world)
@@ -226,6 +229,7 @@ def test_where_a_requester_worked_goes_with_the_texts(world: World, urls: Urls, 
     assert mentions(world.db, MARK) == {"directory_records.employing_entity", "event_details.employing_entity"}
 
 
+@pytest.mark.far
 def test_where_they_worked_goes_with_them_for_ever(world: World, worker: Database, urls: Urls) -> None:
     says(world, THERE)
     request_id = world.act("ann", Action.DENY, asked(world)).id

@@ -59,6 +59,7 @@ def erase(urls: Urls, person_id: UUID) -> ErasureResult:
         return erasure.erase(session, person_id)
 
 
+@pytest.mark.far
 def test_nothing_names_them_any_more_and_what_was_hashed_is_untouched(
     api: Database, urls: Urls, superuser: Engine
 ) -> None:

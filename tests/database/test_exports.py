@@ -430,6 +430,7 @@ def test_a_database_that_was_put_back_is_older_than_what_left_the_house(story: W
     assert verified(dump, note(story)).findings.first[0].kind is FindingKind.OLDER
 
 
+@pytest.mark.far
 @pytest.mark.parametrize("end", [20, 256, 300, 512, 700])
 def test_what_retention_removed_is_told_apart_from_what_is_missing(
     world: World, worker: Database, superuser: Engine, end: int

@@ -114,6 +114,7 @@ def test_the_last_approver_is_not_taken_away_by_a_weak_sign_in(world: World, mea
         _as(world, weak, members.invite, **NINA)
 
 
+@pytest.mark.far
 @pytest.mark.parametrize("means", [AuthMethod.TOKEN, AuthMethod.MAIL])
 @pytest.mark.parametrize("switched", [True, False])
 def test_consent_is_taken_back_by_any_sign_in_also_by_the_switch(

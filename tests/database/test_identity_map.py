@@ -157,6 +157,7 @@ def test_certificates_and_headers_of_a_gateway_are_mapped_like_issuers(world: Wo
     assert named(world.db, "erin", issuer="header:other") is None
 
 
+@pytest.mark.far
 def test_a_person_has_so_many_identities_and_no_more(world: World) -> None:
     for number in range(MOST_A_PERSON):
         add(world, subject=f"e-{number}")

@@ -111,6 +111,7 @@ def test_rebuilding_and_notifications_are_no_news(ear: ChannelListener, world: W
     assert ear.heard() == []
 
 
+@pytest.mark.far
 @pytest.mark.parametrize("outcome", [Outcome.MOOT, None])
 def test_a_notification_that_has_ended_is_news_to_operators_alone(
     ear: ChannelListener, world: World, worker: Database, outcome: Outcome | None
@@ -126,6 +127,7 @@ def test_a_notification_that_has_ended_is_news_to_operators_alone(
     assert ear.heard() == ([(f"{ear.everyone}:{OPERATORS}", {str(notification.id)})] if outcome else [])
 
 
+@pytest.mark.far
 def test_a_listener_that_fails_at_what_it_hears_goes_on(urls: Urls) -> None:
     schedule, heard, turns = Schedule(urls.redis), list[frozenset[str]](), list[bool]()
 

@@ -119,6 +119,7 @@ def test_a_job_that_ran_elsewhere_is_neither_sent_nor_done(
     assert state_of(worker, overdue.id) == "pending"
 
 
+@pytest.mark.far
 def test_a_queue_that_nobody_empties_gets_no_more_than_a_few(
     world: World, worker: Database, broker: "Redis", looping: Looping
 ) -> None:

@@ -259,6 +259,7 @@ def test_a_window_that_somebody_holds_is_offered_again_as_what_it_wakes_for(
     assert _claimed_within(late, 2) == {"remind": [str(request.id)]}
 
 
+@pytest.mark.far
 @pytest.mark.usefixtures("alone")
 @pytest.mark.parametrize("timing", ["BEFORE", "AFTER", "DEFERRED"])
 def test_one_bad_row_never_holds_the_others(world: World, late: Database, superuser: Engine, timing: str) -> None:

@@ -52,6 +52,7 @@ def test_only_the_bell_of_the_same_database_wakes(schedule: Schedule, other: Sch
     assert time.monotonic() - began < 30
 
 
+@pytest.mark.far
 def test_a_listener_hears_what_was_told_and_armed_in_its_own_database_alone(
     schedule: Schedule, other: Schedule
 ) -> None:

@@ -72,6 +72,7 @@ def _arm_one_by_one(worker: Database, index: ScheduleIndex, count: int) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.far
 def test_clocks_that_nobody_takes_wait_in_the_schedule_and_go_out_together(
     worker: Database, broker: "Redis", polling: Polling, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -146,6 +146,7 @@ def test_a_lock_is_held_by_the_direct_connection(urls: Urls, between: Pooler) ->
         schedule.close()
 
 
+@pytest.mark.far
 def test_a_client_for_whom_no_connection_is_free_is_refused_soon(urls: Urls) -> None:
     with pooler(urls.api, default_pool_size="1", query_wait_timeout="1") as narrow:
         url = narrow.through(urls.api)

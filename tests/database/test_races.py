@@ -120,6 +120,7 @@ def test_of_several_answers_at_once_exactly_one_wins(
     assert_audit_logs_are_whole(world.db)
 
 
+@pytest.mark.far
 @pytest.mark.parametrize("race", RACES_FOR_THE_END, ids=_named)
 def test_of_several_ends_of_a_window_exactly_one_wins(
     world: World, hasty: Database, later: ShiftedClock, pool: ThreadPoolExecutor, race: tuple[Contender, ...]
@@ -150,6 +151,7 @@ def test_the_loser_of_a_race_tells_nobody(world: World, hasty: Database, pool: T
     assert [(row.events, row.templates) for row in outcomes] == [(1, 1)] * ROUNDS
 
 
+@pytest.mark.far
 def test_two_votes_at_once_meet_a_quorum_of_two_once(api: Database, pool: ThreadPoolExecutor) -> None:
     world = World.make(api, Policy(vendor_review=False, quorum=2))
     requests = many(world, ROUNDS)

@@ -100,6 +100,7 @@ def test_what_is_lost_while_it_is_rebuilt_is_rebuilt_in_the_next_round(
     assert_indexes_are_true(worker)
 
 
+@pytest.mark.far
 @pytest.mark.parametrize("index", [CLOCK, NOTIFICATIONS], ids=["clock", "notifications"])
 def test_after_one_index_was_deleted_one_round_makes_it_true(
     world: World, worker: Database, redis: "Redis", index: ScheduleIndex
@@ -213,6 +214,7 @@ def test_a_large_index_is_rebuilt_in_pages(world: World, worker: Database, super
     assert_indexes_are_true(worker)
 
 
+@pytest.mark.far
 def test_moves_that_go_on_during_a_rebuild_are_in_the_index_after_it(
     world: World, worker: Database, redis: "Redis"
 ) -> None:

@@ -42,6 +42,7 @@ def dbs(api: Database, worker: Database, own: ServerAddresses) -> tuple[World, D
     return world, worker
 
 
+@pytest.mark.far
 @pytest.mark.parametrize("empty", [True, False], ids=["without its data", "with its data"])
 def test_after_a_restart_one_round_makes_both_indexes_true(
     dbs: tuple[World, Database], own: ServerAddresses, *, empty: bool

@@ -170,6 +170,7 @@ def test_a_window_that_was_revoked_since_the_back_up_stays_shut_after_a_restore(
         plant_seals(restored)
 
 
+@pytest.mark.far
 def test_a_log_behind_what_was_shipped_of_it_is_in_status_metrics_and_an_alarm_with_the_way_out(
     plant: RestorableWorld,
 ) -> None:
@@ -364,6 +365,7 @@ def plant_seals(plant: RestorableWorld) -> None:
     plant.seal()
 
 
+@pytest.mark.far
 def test_after_the_command_all_of_the_older_state_is_over_and_the_audit_log_goes_on(
     plant: RestorableWorld, post: Postbag
 ) -> None:
@@ -408,6 +410,7 @@ def test_what_was_shipped_of_the_older_story_is_kept_beside(plant: RestorableWor
     assert kept.read_text() == before
 
 
+@pytest.mark.far
 def test_restored_a_second_time_from_before_the_first_it_is_seen_again(plant: RestorableWorld) -> None:
     revoked_since(plant)
     restored = plant.restore()
@@ -427,6 +430,7 @@ def test_restored_a_second_time_from_before_the_first_it_is_seen_again(plant: Re
     assert (log.origin.endswith("/3"), log.generation) == (True, 3)
 
 
+@pytest.mark.far
 def test_a_log_that_the_back_up_does_not_know_at_all_is_behind(plant: RestorableWorld) -> None:
     plant.back_up()
     plant.world.act("ann", Action.APPROVE, plant.world.submit().id)
@@ -527,6 +531,7 @@ def test_the_command_compares_with_nothing_only_when_it_is_told_to(
     assert (done.exit_code, "1 windows were revoked" in done.stdout) == (0, True)
 
 
+@pytest.mark.far
 def test_the_command_asks_first_and_says_what_it_did(plant: RestorableWorld, monkeypatch: pytest.MonkeyPatch) -> None:
     revoked_since(plant)
     restored = plant.restore()

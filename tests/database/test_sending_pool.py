@@ -173,6 +173,7 @@ def test_a_shut_breaker_costs_no_try_and_no_line_in_the_log_and_loses_nothing(
     assert (first.outcome, len(receiver.calls)) == (Outcome.SENT, 1)
 
 
+@pytest.mark.far
 def test_what_was_let_in_and_given_back_keeps_its_attempt(world: World, worker: Database, clock: PoolClock) -> None:
     post = sending(seconds=0.5, clock=clock)
     with black_hole() as hole:

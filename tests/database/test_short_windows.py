@@ -45,6 +45,7 @@ def deliver_all(worker: Database, post: Postbag, still: StoppedClock, until: dat
         post.deliver(worker, waiting)
 
 
+@pytest.mark.far
 @pytest.mark.parametrize(("seconds", "tries"), [(1, 1), (2, 2), (3, 3)])
 def test_a_prompt_is_tried_as_often_as_the_window_lets_and_the_outcome_is_told_all_the_same(
     still: StoppedClock, api: Database, worker: Database, receiver: WebhookReceiver, *, seconds: int, tries: int

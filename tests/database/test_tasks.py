@@ -156,6 +156,7 @@ def test_notify_ends_when_all_is_recorded_and_counts_how_each_went(
     assert len({*notifications} & {*open_notifications(sender)}) == 1
 
 
+@pytest.mark.far
 def test_notify_puts_off_what_finds_no_room(world: World, sender: Database, run_as: RunAs) -> None:
     several = many(world, FIRST_LOAD)
     Postbag().deliver(sender, open_notifications(sender))

@@ -252,6 +252,7 @@ def test_what_is_refused_counts_for_the_newest_window_that_was_open_within_an_ho
     assert {row.request_id for row in read(api, "SELECT request_id FROM window_refusals")} == {request_id, other}
 
 
+@pytest.mark.far
 def test_what_is_refused_counts_for_an_open_window_however_many_requests_came_after_it(
     world: World, api: Database
 ) -> None:

@@ -322,6 +322,7 @@ def test_a_damaged_question_is_never_a_yes(point: AuthzenDoor, body: dict[str, A
         assert [one["decision"] for one in in_a_batch.json()["evaluations"]] == [False]
 
 
+@pytest.mark.far
 @settings(max_examples=examples(200, near=30), deadline=None)
 @given(st.data())
 def test_a_body_of_which_a_part_is_lost_is_never_a_yes(point: AuthzenDoor, data: st.DataObject) -> None:

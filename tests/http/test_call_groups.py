@@ -171,6 +171,7 @@ def test_twins_that_come_at_once_submit_once(door: Door) -> None:
     assert door.rows()["requests"] == before + 1
 
 
+@pytest.mark.far
 def test_a_limit_is_met_exactly_by_those_who_come_at_once(door: Door, other: World) -> None:
     narrow = replace(door, world=other).with_settings(submissions_per_person=10)
 

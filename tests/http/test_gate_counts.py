@@ -38,6 +38,7 @@ def counted(gate: GateDoor) -> Counts:
     }
 
 
+@pytest.mark.far
 def test_each_answer_of_the_gate_is_counted(gate: GateDoor) -> None:
     request = gate.world.submit(resources=[f"mailbox:{ANNA}"])
     request_id = gate.world.act("ann", Action.APPROVE, request.id).id

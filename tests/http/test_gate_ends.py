@@ -85,6 +85,7 @@ def disable(world: World) -> None:
         vendor_staff.disable(session, world.people["olga"], HERE, world.people["erin"].person_id)
 
 
+@pytest.mark.far
 def test_a_revoked_window_is_shut_within_a_second(gate: GateDoor) -> None:
     request_id = opened(gate)
 
@@ -93,12 +94,14 @@ def test_a_revoked_window_is_shut_within_a_second(gate: GateDoor) -> None:
     assert (answer.status, answer.reason) == (403, "no_window")
 
 
+@pytest.mark.far
 def test_a_suspended_tenant_is_shut_within_a_second(gate: GateDoor) -> None:
     opened(gate)
 
     assert ended(gate, lambda: suspend(gate.world)).reason == "suspended"
 
 
+@pytest.mark.far
 def test_a_disabled_engineer_is_shut_out_within_a_second(gate: GateDoor) -> None:
     opened(gate)
 

@@ -205,6 +205,7 @@ def test_a_gateway_without_a_token_for_the_service_gets_nothing_though_the_gate_
     check(unbound, GateReason.UNMAPPED, is_let_in=False)
 
 
+@pytest.mark.far
 def test_from_the_answer_of_a_switch_on_every_call_a_second_later_is_refused(
     gates: ReportingDoor, door: Door
 ) -> None:
@@ -231,6 +232,7 @@ def test_from_the_answer_of_a_switch_on_every_call_a_second_later_is_refused(
     assert 200 in {status for _, status in answers}
 
 
+@pytest.mark.far
 def test_taking_the_yes_back_enforces_within_a_second(gates: ReportingDoor) -> None:
     world = gates.gate.world
     assert gates.ask(TAKEN, "/boxes/1", ERIN).status == 200

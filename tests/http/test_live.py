@@ -67,6 +67,7 @@ def _topic(request: object) -> str:
     return f"request:{request.id}"  # type: ignore[attr-defined]
 
 
+@pytest.mark.far
 def test_a_page_is_told_that_its_request_changed_and_of_no_other(live: Live) -> None:
     world = live.portal.world
     request, other = world.fresh(), world.fresh()
@@ -118,6 +119,7 @@ def test_a_list_is_never_told_of_what_its_reader_may_not_see(live: Live, open_po
     assert stream.quiet()
 
 
+@pytest.mark.far
 def test_an_approver_is_told_of_the_own_tenant_in_the_midst_of_anothers_news(
     live: Live, open_portal: OpenPortal
 ) -> None:
@@ -168,6 +170,7 @@ def test_operators_are_told_that_something_happened_once_in_a_while(live: Live) 
     assert 1 <= later <= took / (PAUSES_OF_OPERATIONS * PAUSE)
 
 
+@pytest.mark.far
 def test_operators_are_told_of_what_changes_figures_alone_and_nobody_else_is(live: Live) -> None:
     schedule = live.portal.db.schedule
     operator, manager = live.settled(live.secret("olga"), "operations"), live.settled(live.secret("max"), "list")
@@ -183,6 +186,7 @@ def test_nobody_but_operators_listens_to_operations(live: Live, who: str) -> Non
     assert live.open(live.secret(who), "operations").status == 403
 
 
+@pytest.mark.far
 def test_a_look_is_told_to_the_own_side_alone(live: Live) -> None:
     world, db = live.portal.world, live.portal.db
     request = world.fresh()
@@ -208,6 +212,7 @@ def test_whose_request_it_is_not_finds_none(live: Live, open_portal: OpenPortal)
     assert SINCE.sub("", foreign.body) == SINCE.sub("", nobodys.body)
 
 
+@pytest.mark.far
 @pytest.mark.parametrize(
     "topics",
     ["", "list list list list list list list list list", "request:", "request:x", "x", "request:list", "\x00"],
@@ -298,6 +303,7 @@ def _names(stream: LiveStream, seconds: float) -> list[str]:
     return found
 
 
+@pytest.mark.far
 def test_a_stream_beats_while_nothing_happens(live: Live) -> None:
     stream = live.settled(live.secret("ann"), "list")
 
@@ -419,6 +425,7 @@ def test_who_takes_nothing_of_what_is_written_is_dropped(
     room.stop()
 
 
+@pytest.mark.far
 def test_while_redis_is_away_pages_are_told_and_afterwards_look_again(live: Live, urls: Urls) -> None:
     stream = live.settled(live.secret("ann"), "list")
 

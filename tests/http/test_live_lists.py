@@ -81,6 +81,7 @@ def _order(page: Page) -> list[str | None]:
     return [one.get_attribute("data-row") for one in page.locator("[data-row]").all()]
 
 
+@pytest.mark.far
 def test_a_window_that_is_opened_meanwhile_comes_where_nobody_was_inside(place: LiveWorld) -> None:
     page = place.opened("ann", "/open")
     expect(page.locator("main")).to_contain_text("There are no open windows")
@@ -112,6 +113,7 @@ def test_a_window_comes_at_its_place_beside_a_comment_that_is_being_written(plac
     expect(comment).to_have_value("They>  are done, says")
 
 
+@pytest.mark.far
 def test_a_window_that_is_closed_elsewhere_goes_with_a_word_about_who_did_it(place: LiveWorld) -> None:
     request = place.inside()
     page = place.opened("ann", "/open")
@@ -249,6 +251,7 @@ def test_what_was_refused_stays_beside_its_form_while_others_come(reviewed: Live
     expect(reason).to_have_value("  \u202e ")
 
 
+@pytest.mark.far
 def test_what_one_has_asked_for_elsewhere_comes_and_what_becomes_of_it_is_shown(place: LiveWorld) -> None:
     page = place.opened("erin", "/mine")
     expect(page.locator("main")).to_contain_text("You have no requests yet")
@@ -299,6 +302,7 @@ def test_what_falls_to_the_next_page_is_not_said_to_be_over(place: LiveWorld) ->
     expect(page.get_by_role("status")).to_contain_text("What comes after these is on the next page now.")
 
 
+@pytest.mark.far
 def test_a_page_that_cannot_add_around_a_form_says_that_there_is_more(place: LiveWorld) -> None:
     first = place.inside()
     page = place.opened("ann", "/open")

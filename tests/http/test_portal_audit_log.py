@@ -167,6 +167,7 @@ def test_a_moment_that_no_calendar_holds_in_the_readers_zone_is_said(
     assert "that a calendar holds" in page.words
 
 
+@pytest.mark.far
 def test_pages_follow_one_another_without_a_gap(open_portal: OpenPortal) -> None:
     portal = open_portal()
     for number in range(55):

@@ -68,6 +68,7 @@ def test_what_is_left_ticked_is_what_opens_and_what_was_asked_stays_readable(por
     assert f"Ann (approver) approved for 15 min, only to read, only in {B}" in after.words
 
 
+@pytest.mark.far
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [

@@ -166,6 +166,7 @@ def test_only_who_may_read_the_justification_finds_anything_by_it(portal: Portal
     assert "Numbat" not in reader(portal, "vera").get("/requests.csv").text
 
 
+@pytest.mark.far
 def test_older_ones_are_reached_by_a_link_that_keeps_the_filters(open_portal: OpenPortal) -> None:
     portal = open_portal()
     ids = [str(portal.world.fresh(case_ref="MANY").id) for _ in range(51)]

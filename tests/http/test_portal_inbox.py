@@ -195,6 +195,7 @@ def test_what_somebody_wrote_is_text_and_nothing_else(open_portal: OpenPortal) -
         assert "7 * 7" in page.text
 
 
+@pytest.mark.far
 @pytest.mark.parametrize(("path", "who"), [("/waiting", "ann"), ("/open", "ann"), ("/open", "max")])
 def test_what_does_not_fit_on_a_page_is_on_the_next(open_portal: OpenPortal, path: str, who: str) -> None:
     portal = open_portal()

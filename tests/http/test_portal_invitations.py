@@ -212,6 +212,7 @@ def test_the_mail_says_who_invites_to_what_as_what_and_its_code_reaches_no_log(p
     assert mail.html.count("href=") == 1
 
 
+@pytest.mark.far
 @pytest.mark.parametrize(
     ("roles", "words", "onward"),
     [

@@ -65,6 +65,7 @@ def test_open_ones_come_first_and_those_of_others_never(portal: Portal) -> None:
     assert str(others.id) not in page.text
 
 
+@pytest.mark.far
 def test_pages_follow_one_another_without_a_gap(portal: Portal) -> None:
     world = portal.world
     ids = [world.fresh().id for _ in range(43)]

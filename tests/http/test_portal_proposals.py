@@ -76,6 +76,7 @@ def test_the_list_of_requests_leads_there(proposed: Portal) -> None:
     assert "/proposals" in page.read.links
 
 
+@pytest.mark.far
 @pytest.mark.parametrize("who", ["olga", "max", "aude", "zoe"])
 def test_nobody_else_sees_it_or_can_object_to_it(proposed: Portal, open_portal: OpenPortal, who: str) -> None:
     proposed.world.add("zoe", Role.APPROVER, open_portal().world.tenant.id)

@@ -65,6 +65,7 @@ def test_a_manager_asks_during_the_review_and_the_customer_sees_none_of_it(open_
     assert "Is it needed?" not in signed_in(portal, "ann").get(f"{here}/questions").words
 
 
+@pytest.mark.far
 @pytest.mark.parametrize("words", ["  ", "x" * 2001, "evil\u202etxt"])
 def test_what_is_refused_is_said_with_what_was_written(portal: Portal, words: str) -> None:
     request = portal.world.submit()

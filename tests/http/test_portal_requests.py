@@ -149,6 +149,7 @@ def test_a_request_that_waits_is_ended(easy: Portal, name: str, action: str, wor
     assert offered(after) == set()
 
 
+@pytest.mark.far
 @pytest.mark.parametrize(
     ("name", "action"),
     [("ann", "revoke"), ("tara", "revoke"), ("max", "revoke"), ("erin", "complete")],
@@ -359,6 +360,7 @@ def test_the_list_shows_what_one_may_see_with_its_state(easy: Portal) -> None:
     assert "Denied" in approvers.words
 
 
+@pytest.mark.far
 @pytest.mark.parametrize(
     "changes",
     [

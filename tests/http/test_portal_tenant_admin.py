@@ -358,6 +358,7 @@ def test_the_log_says_what_became_of_each_call_and_what_ended_is_sent_again(port
     assert (too_soon.status, "still being retried" in too_soon.words) == (409, True)
 
 
+@pytest.mark.far
 @pytest.mark.parametrize(("means", "minutes"), [(AuthMethod.MAIL, 0), (AuthMethod.PASSKEY, 16)])
 def test_a_weak_or_an_old_sign_in_is_led_to_a_better_one_and_back(
     portal: Portal, means: AuthMethod, minutes: int

@@ -155,6 +155,7 @@ def test_the_mode_is_switched(portal: Portal) -> None:
     assert mode_of(portal.world) is Mode.OBSERVE
 
 
+@pytest.mark.far
 @pytest.mark.parametrize(("means", "minutes"), WEAK)
 def test_a_weak_or_an_old_sign_in_changes_nothing_and_is_led_to_a_better_one(
     portal: Portal, means: AuthMethod, minutes: int

@@ -67,6 +67,7 @@ def test_the_first_sign_in_uses_the_zone_of_the_browser_at_once_and_in_mails(por
     assert not offers(browser, "/waiting")
 
 
+@pytest.mark.far
 @pytest.mark.parametrize("name", ["", "Nowhere/Land", "../UTC", "CEST+99", "<b>"])
 def test_a_zone_that_there_is_none_of_changes_nothing(portal: Portal, name: str) -> None:
     address = f"nora-{new_id().hex[-8:]}@contoso.example"

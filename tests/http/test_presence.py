@@ -101,6 +101,7 @@ def test_the_vendors_managers_see_each_other_and_the_customer_sees_nothing_of_it
     assert "reviewing this" not in later.words
 
 
+@pytest.mark.far
 @pytest.mark.parametrize("who", ["erin", "vera", "aude"])
 def test_who_cannot_answer_cannot_say_that_they_look(portal: Portal, who: str) -> None:
     request = portal.world.fresh()

@@ -50,6 +50,7 @@ def test_an_empty_list_is_a_list(fresh_door: Door) -> None:
     assert fresh_door.get("erin", "/v1/requests").json() == {"items": [], "next_cursor": None}
 
 
+@pytest.mark.far
 @pytest.mark.parametrize("size", [1, 3, 7, 10])
 def test_pages_lose_nothing_and_show_nothing_twice_while_more_is_submitted(fresh_door: Door, size: int) -> None:
     submitted = [fresh_door.pending() for _ in range(7)]
@@ -206,6 +207,7 @@ def test_what_no_index_answers_is_looked_through_to_the_end(
     assert seen == [submitted[place] for place in (8, 4, 3, 0)]
 
 
+@pytest.mark.far
 @pytest.mark.parametrize("most", [1, 4])
 def test_a_member_of_several_tenants_sees_all_of_them_in_one_order(
     fresh_door: Door, open_door: OpenDoor, monkeypatch: pytest.MonkeyPatch, most: int

@@ -482,6 +482,7 @@ def test_an_identity_is_added_in_the_session_that_asked_for_it(scene: IssuerScen
     assert browser.get("/account").form("/account/identities/remove").fields["subject"] == "ann"
 
 
+@pytest.mark.far
 def test_an_identity_that_a_mailbox_adds_later_opens_nothing_for_three_days(scene: IssuerScene) -> None:
     scene.was_invited("ann")
     reader, browser = scene.portal.browser(), scene.portal.browser()

@@ -56,6 +56,7 @@ def refused(portal: Portal, authenticator: Authenticator, **lies: Any) -> bool:
     return browser.session is None and page.status == 401 and NOT_ACCEPTED in page.words
 
 
+@pytest.mark.far
 @pytest.mark.parametrize("form", ["none", "packed"])
 @pytest.mark.parametrize("counts", [True, False])
 def test_a_passkey_is_added_and_signs_its_person_in(portal: Portal, form: str, *, counts: bool) -> None:
@@ -95,6 +96,7 @@ def test_what_is_asked_names_us_wants_a_verified_user_and_leaves_out_what_is_the
     assert len(any_["challenge"]) >= 43
 
 
+@pytest.mark.far
 def test_an_approval_by_passkey_counts_where_one_by_mail_does_not(portal: Portal, enrolled: Authenticator) -> None:
     request_id = portal.world.submit().id
     by_mail, by_passkey = portal.browser(), portal.browser()
@@ -134,6 +136,7 @@ def test_an_answer_for_somebody_else_or_without_its_user_is_refused(
     assert refused(portal, enrolled)
 
 
+@pytest.mark.far
 @pytest.mark.parametrize(
     "lie",
     [
@@ -226,6 +229,7 @@ def test_a_passkey_made_for_somebody_else_is_not_added(portal: Portal, lie: dict
     assert (portal.count().passkeys, portal.count().events) == (before.passkeys, before.events)
 
 
+@pytest.mark.far
 @pytest.mark.parametrize("lie", [{"kind": "webauthn.get"}, {"challenge": encoded(bytes(64))}, {"id": b"another"}])
 def test_a_passkey_that_answers_another_question_is_not_added(portal: Portal, lie: dict[str, Any]) -> None:
     browser = portal.browser()

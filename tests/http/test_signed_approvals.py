@@ -150,6 +150,7 @@ def test_an_answer_after_ten_minutes_is_refused(demanding: Portal) -> None:
     assert (late.status, "has expired" in late.words) == (422, True)
 
 
+@pytest.mark.far
 @pytest.mark.parametrize(
     "changed", [{"comment": "Another"}, {"window": "300"}, {"uses": "1"}, {"resources": "mailbox:else"}]
 )
@@ -216,6 +217,7 @@ def test_a_ticket_that_is_none_is_refused(demanding: Portal) -> None:
         assert refused.status_code == 422
 
 
+@pytest.mark.far
 @pytest.mark.parametrize("key", [b"", b"no key", b"\xa0", b"\xa5\x01\x02\x03&\x20\x01"])
 def test_a_passkey_without_a_key_that_can_be_read_is_shown_as_unusable_and_removed(
     demanding: Portal, key: bytes

@@ -225,6 +225,7 @@ def test_a_request_that_drips_is_closed_in_time(runner: LoopThread, begun: bytes
     run(runner, test)
 
 
+@pytest.mark.far
 def test_a_slow_but_honest_upload_goes_on(runner: LoopThread) -> None:
     async def test() -> None:
         async with serving(head_seconds=0.3, body_seconds=0.3, body_bytes=50) as connect:
@@ -241,6 +242,7 @@ def test_a_slow_but_honest_upload_goes_on(runner: LoopThread) -> None:
     run(runner, test)
 
 
+@pytest.mark.far
 def test_a_body_that_we_do_not_read_costs_its_sender_nothing(runner: LoopThread) -> None:
     async def late(scope: Scope, receive: Receive, send: Send) -> None:
         await asyncio.sleep(1)
@@ -258,6 +260,7 @@ def test_a_body_that_we_do_not_read_costs_its_sender_nothing(runner: LoopThread)
     run(runner, test)
 
 
+@pytest.mark.far
 def test_a_stream_goes_on_for_longer_than_any_request_may_take(runner: LoopThread) -> None:
     async def test() -> None:
         async with serving(streaming, head_seconds=0.2, body_seconds=0.2, unread_seconds=0.2) as connect:
@@ -361,6 +364,7 @@ def test_requests_on_one_connection_each_have_their_own_time(runner: LoopThread)
     run(runner, test)
 
 
+@pytest.mark.far
 @pytest.mark.parametrize("path", ["/v1/requests", "/audit-log/verify"])
 def test_a_client_that_hangs_up_is_no_error(
     portal: Portal, path: str, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]

@@ -31,6 +31,7 @@ def without_redis(door: Door) -> Iterator[Door]:
     db.schedule.close()
 
 
+@pytest.mark.far
 @pytest.mark.parametrize(
     ("state", "status", "code"),
     [

@@ -197,6 +197,7 @@ def test_what_redis_must_never_be_told_is_seen_and_passwords_of_its_own_are_not(
     assert messages.leaks == ["SET"]
 
 
+@pytest.mark.far
 @pytest.mark.parametrize("shift", [-300, 300])
 def test_a_process_whose_clock_is_off_is_off_by_just_so_much_and_works(shift: int) -> None:
     script = """

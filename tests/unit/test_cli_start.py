@@ -75,6 +75,7 @@ def seconds_of(*command: str) -> float:
     return min(spent)
 
 
+@pytest.mark.far
 def test_help_takes_little_more_than_python_and_typer_do() -> None:
     bare = seconds_of(sys.executable, "-c", "import typer.main, typer.completion")
 

@@ -105,6 +105,7 @@ def test_a_token_is_remembered_no_longer_than_said(lockbox: SmallLockbox, guard:
     assert wait_until(guard, "bad_token", token=token) < 0.7
 
 
+@pytest.mark.far
 def test_a_no_of_memory_is_asked_once_and_remembered_for_a_second(lockbox: SmallLockbox, guard: Guard) -> None:
     token = lockbox.knows("erin's")
     with pytest.raises(Refused) as refused:
@@ -364,6 +365,7 @@ def test_a_call_may_go_on_until_its_window_ends(lockbox: SmallLockbox, guard: Gu
     assert time.monotonic() - began < 0.8
 
 
+@pytest.mark.far
 def test_a_call_goes_on_while_its_window_is_verified_again(lockbox: SmallLockbox, guard: Guard) -> None:
     again = window()
     request = lockbox.open(again)
@@ -389,6 +391,7 @@ def test_a_call_ends_at_once_when_its_window_is_narrowed(lockbox: SmallLockbox, 
     assert not watch.may_go_on()
 
 
+@pytest.mark.far
 def test_a_call_may_be_let_to_its_end_for_a_bounded_time(lockbox: SmallLockbox, guard: Guard) -> None:
     request = lockbox.open(window())
     watch = guard.watch(guard.check(**USE, engineer=ERIN), drain_seconds=1)

@@ -72,6 +72,7 @@ def test_what_is_done_is_reported_with_its_request_and_counts(
     assert len(lockbox.reported) <= 3
 
 
+@pytest.mark.far
 def test_a_report_is_repeated_under_its_key_until_it_is_taken(
     lockbox: SmallLockbox, guard: Guard, allowed: Allowed
 ) -> None:

@@ -139,6 +139,7 @@ def test_before_a_stream_was_heard_an_answer_says_nothing() -> None:
     assert found.is_quiet
 
 
+@pytest.mark.far
 def test_a_call_that_lockbox_lets_in_is_not_cut_since_the_connection_began_slowly(
     lockbox: SmallLockbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -165,6 +166,7 @@ def test_a_call_that_lockbox_lets_in_is_not_cut_since_the_connection_began_slowl
         assert time.time() <= allowed.until.timestamp() + 0.3
 
 
+@pytest.mark.far
 def test_a_connection_that_began_too_slowly_is_given_up_for_another(
     lockbox: SmallLockbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -212,6 +212,7 @@ def talk(port: int) -> OpenCall:
     return call
 
 
+@pytest.mark.far
 def test_a_stream_is_broken_off_with_its_window(
     lockbox: SmallLockbox, opened: Opener, port: int, service: GuardedService
 ) -> None:
@@ -249,6 +250,7 @@ def test_an_upload_is_refused_with_its_window(
     assert b"connection: close" in call.read
 
 
+@pytest.mark.far
 def test_a_websocket_is_closed_with_its_window(lockbox: SmallLockbox, opened: Opener, port: int) -> None:
     request = opened(window())
     call = talk(port)
@@ -276,6 +278,7 @@ def test_a_websocket_without_a_window_is_refused_before_it_opens(port: int) -> N
     assert end_of(call) == 403
 
 
+@pytest.mark.far
 def test_a_call_ends_with_the_deadline(opened: Opener, port: int) -> None:
     opened(window(seconds=1.5))
     began = time.monotonic()
@@ -342,6 +345,7 @@ def test_wsgi_breaks_a_stream_off(lockbox: SmallLockbox, opened: Opener, wsgi: i
     assert call.wait_for_end() - began < CUT_SECONDS + SLACK
 
 
+@pytest.mark.far
 def test_wsgi_refuses_an_upload(lockbox: SmallLockbox, opened: Opener, wsgi: int) -> None:
     request = opened(window())
     call = get(wsgi, "/mailboxes/anna", BEARER, "Content-Length: 1000000", method="POST")

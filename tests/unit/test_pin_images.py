@@ -126,6 +126,7 @@ def test_a_new_release_replaces_the_digests_of_the_last_one(registry: Registry, 
     assert files[0].read_text() == before[0]
 
 
+@pytest.mark.far
 @pytest.mark.parametrize(
     ("change", "why"),
     [

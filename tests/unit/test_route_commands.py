@@ -170,6 +170,7 @@ def api() -> Iterator[RecordingApi]:
 ROLES = ("--role", "approver", "--role", "auditor")
 
 
+@pytest.mark.far
 @pytest.mark.parametrize(("version", "header"), [((), "*"), (("--version", "7"), '"7"')])
 def test_the_version_that_is_replaced_is_a_header_and_no_part_of_the_body(
     api: RecordingApi, version: tuple[str, ...], header: str
@@ -203,6 +204,7 @@ def test_a_list_is_asked_for_by_its_query(api: RecordingApi) -> None:
     assert more.stdout == "None.\nThere are more: --cursor n\n"
 
 
+@pytest.mark.far
 @pytest.mark.parametrize(
     ("whose", "path"),
     [((), "/v1/vendor/endpoints"), (("--tenant", "a/../b?"), "/v1/tenants/a%2F..%2Fb%3F/endpoints")],
@@ -215,6 +217,7 @@ def test_the_first_path_whose_parts_are_given_is_called_and_a_part_stays_one(
     assert api.sent("endpoint", "list", *whose).path == path
 
 
+@pytest.mark.far
 @pytest.mark.parametrize(
     ("options", "body"),
     [
@@ -241,6 +244,7 @@ def test_a_change_of_nothing_is_refused_and_nothing_is_sent(api: RecordingApi) -
     assert "name what to change" in refused.stderr
 
 
+@pytest.mark.far
 @pytest.mark.parametrize("as_json", [(), ("--output", "json")])
 def test_a_secret_is_printed_alone_and_what_to_know_of_it_is_no_part_of_the_output(
     api: RecordingApi, as_json: tuple[str, ...]
@@ -272,6 +276,7 @@ def test_marking_a_delegate_keeps_their_roles_at_the_version_that_was_read(api: 
     assert written == RecordedCall("PUT", read.path, {"roles": ["auditor"], "eligible": False}, '"5"')
 
 
+@pytest.mark.far
 @pytest.mark.parametrize(("version", "header"), [((), "*"), (("--version", "0"), '"0"')])
 def test_exclusions_are_stated_from_a_file(
     api: RecordingApi, tmp_path: Path, version: tuple[str, ...], header: str
@@ -298,6 +303,7 @@ def test_a_retention_that_is_left_out_is_the_installations(api: RecordingApi) ->
 OTHER_ID = "0197f3a0-a0a1-7a0a-8a0a-0a0a0a0a0a0a"
 
 
+@pytest.mark.far
 @each(
     ("words", "listed"),
     [

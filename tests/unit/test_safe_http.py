@@ -177,6 +177,7 @@ def test_the_environment_cannot_name_a_proxy(monkeypatch: pytest.MonkeyPatch, is
     assert fetch(f"{issuer.url}/jwks", allow_loopback=True)
 
 
+@pytest.mark.far
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [

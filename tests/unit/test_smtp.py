@@ -238,6 +238,7 @@ def test_a_greeting_in_another_language_is_no_mail_relay() -> None:
     assert (failure.kind, failure.reply.status) == ("connection", None)
 
 
+@pytest.mark.far
 def test_one_that_hangs_holds_up_no_other() -> None:
     with relaying(hangs_for="hangs.example") as relay:
         mail = mailing(relay, seconds=1.5)

@@ -80,6 +80,7 @@ def test_a_table_is_printed(shell: Shell) -> None:
     assert [row["Activity"] for row in rows] == ["submit", "approve", "complete"]
 
 
+@pytest.mark.far
 def test_the_audit_log_is_searched(shell: Shell) -> None:
     shown = shell.does("aude", "audit", "list", "--text", "be QUICK")
     found = shell.reads("aude", "audit", "list", "--action", "complete")

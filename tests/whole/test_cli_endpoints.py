@@ -58,6 +58,7 @@ def test_a_test_is_called_and_the_log_is_empty_until_a_worker_has_been_there(she
     shell.is_refused("tara", "not-found: ", "endpoint", "redeliver", known)
 
 
+@pytest.mark.far
 def test_what_leads_inside_and_whoever_has_no_say_is_refused(shell: Shell) -> None:
     slug = shell.world.tenant.slug
     _, known = printed(shell.run("tara", "endpoint", "add", URL, "--tenant", slug))

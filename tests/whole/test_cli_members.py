@@ -65,6 +65,7 @@ def test_an_admin_withdraws_an_invitation(shell: Shell) -> None:
     shell.is_refused("tara", "not-found: ", "invitation", "withdraw", slug, uuid4())
 
 
+@pytest.mark.far
 def test_members_are_listed_to_their_own_side_page_by_page(shell: Shell) -> None:
     slug = shell.world.tenant.slug
 

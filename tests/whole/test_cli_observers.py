@@ -34,6 +34,7 @@ def test_a_observer_is_added_listed_foreseen_and_removed(shell: Shell) -> None:
     assert shell.does("ann", "observer", "list", slug) == "None.\n"
 
 
+@pytest.mark.far
 def test_whoever_has_no_say_is_refused(shell: Shell) -> None:
     slug = shell.world.tenant.slug
 

@@ -137,6 +137,7 @@ def test_a_file_that_is_not_there_is_said_so(shell: Shell, tmp_path: Path) -> No
     assert "none.json" in ended.err
 
 
+@pytest.mark.far
 def test_a_policy_under_which_nobody_could_approve_is_refused_by_the_api(shell: Shell, tmp_path: Path) -> None:
     file = written(tmp_path, quorum=4)
 

@@ -111,6 +111,7 @@ def test_what_is_no_api_token_is_not_taken_for_one(shell: Shell, token: str, say
     assert token not in ended.err
 
 
+@pytest.mark.far
 def test_a_token_that_is_piped_on_comes_alone(shell: Shell) -> None:
     made = lockbox(shell.token("max"), "token", "make", "laptop")
 

@@ -222,6 +222,7 @@ def test_the_proxy_leads_to_every_api_container_and_believes_no_client() -> None
     assert int(re.findall(r"client_max_body_size (\d+)m", text)[0]) << 20 > MOST_UPLOAD_BYTES
 
 
+@pytest.mark.far
 def test_nginx_understands_the_file_of_the_proxy(tmp_path: Path) -> None:
     program = nginx()
     if program is None and not is_demanded():

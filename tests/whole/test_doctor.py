@@ -187,6 +187,7 @@ def test_a_login_of_another_process_is_found(
     assert one.fix.startswith(fix)
 
 
+@pytest.mark.far
 def test_a_database_without_migrations_is_found(
     urls: Urls, superuser: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -201,6 +201,7 @@ def test_folder_and_its_secrets_are_closed_to_others(servers: ServerAddresses) -
     assert not (servers.folder / "initdb.password").exists()
 
 
+@pytest.mark.far
 def test_second_start_finds_the_running_servers(servers: ServerAddresses) -> None:
     before = servers.pids
 

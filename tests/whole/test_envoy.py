@@ -103,6 +103,7 @@ def asked(
     return ask(home.api, f"{method} {gate.http_service.path_prefix}{target} HTTP/1.1", headers)
 
 
+@pytest.mark.far
 def test_lockbox_answers_what_envoy_asks(home: Installation, manager: HttpConnectionManager) -> None:
     gate, mailbox = gate_of(manager), address()
     request = home.world.submit(resources=[f"mailbox:{mailbox}"])

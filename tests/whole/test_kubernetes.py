@@ -133,6 +133,7 @@ def test_the_example_is_built_without_connectors_as_it_stands(built: Built, tmp_
     assert built.pods().keys() == COMPONENTS
 
 
+@pytest.mark.far
 @pytest.mark.parametrize("version", VERSIONS)
 def test_everything_fits_the_schemas_of_kubernetes(built: Built, version: str) -> None:
     for one in built.documents:
