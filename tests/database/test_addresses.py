@@ -269,6 +269,7 @@ def test_an_old_or_weak_sign_in_changes_no_address(world: World, means: AuthMeth
     assert not read(world.db, "SELECT FROM addresses")
 
 
+@pytest.mark.far
 def test_there_are_five_at_most_and_ten_new_ones_in_a_day(world: World) -> None:
     for number in range(5):
         _by(world, "ann", addresses.add, f"{number}@contoso.example")

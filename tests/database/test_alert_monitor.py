@@ -52,6 +52,7 @@ def _hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hearts, "BEAT_SECONDS", 0.05)
 
 
+@pytest.mark.far
 def test_it_looks_by_itself_twice_and_raises_the_alarm_once(
     world: World, worker: Database, superuser: Engine, tools: Runtime
 ) -> None:
@@ -73,6 +74,7 @@ def test_it_looks_by_itself_twice_and_raises_the_alarm_once(
     assert len(read(worker, BEATS)) == 1
 
 
+@pytest.mark.far
 def test_a_heart_beats_as_long_as_all_threads_go_round(
     worker: Database, tools: Runtime, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -92,6 +92,7 @@ def test_a_column_that_was_changed_is_shown_as_it_was_sealed_and_named(
     assert "Every step is sealed" not in page
 
 
+@pytest.mark.far
 def test_a_value_to_which_the_event_does_not_commit_is_shown_nowhere(story: World, superuser: Engine) -> None:
     freely(superuser, NAME)
 
@@ -190,6 +191,7 @@ def test_a_report_on_what_retention_removed_says_so(
     assert "sealed" not in page.replace("was sealed", "")
 
 
+@pytest.mark.far
 def test_a_report_on_a_request_whose_first_moves_were_removed_says_which(
     world: World, worker: Database, urls: Urls, superuser: Engine
 ) -> None:

@@ -46,6 +46,7 @@ def _arm(schedule: Schedule, seconds: float, index: ScheduleIndex = CLOCK) -> No
     assert schedule.arm(index, [IndexEntry(str(new_id()), index.kinds[0], timedelta(seconds=seconds))])
 
 
+@pytest.mark.far
 def test_arming_something_into_an_empty_index_wakes(schedule: Schedule) -> None:
     with _sleeper(schedule, CLOCK) as slept:
         _arm(schedule, 60)

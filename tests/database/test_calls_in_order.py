@@ -85,6 +85,7 @@ def numbers(heard: Sequence[Call]) -> list[int]:
     return [call.event["sequence"] for call in heard]
 
 
+@pytest.mark.far
 def test_every_call_says_its_place_and_the_one_before_it_whatever_it_is_about(
     world: World, worker: Database, post: Postbag, receiver: WebhookReceiver
 ) -> None:
@@ -265,6 +266,7 @@ def claimed(world: World, worker: Database, post: Postbag, receiver: WebhookRece
     return AttemptResult(call, at, Outcome.SENT, at, attempt=attempt, endpoint_id=endpoint)
 
 
+@pytest.mark.far
 def test_a_claim_sees_what_is_settled_at_the_same_time(
     claimed: AttemptResult, worker: Database, post: Postbag, receiver: WebhookReceiver
 ) -> None:
@@ -280,6 +282,7 @@ def test_a_claim_sees_what_is_settled_at_the_same_time(
     assert numbers(receiver.calls) == [2]
 
 
+@pytest.mark.far
 def test_what_is_settled_frees_what_began_to_wait_at_the_same_time(
     claimed: AttemptResult, sender: Database, post: Postbag, receiver: WebhookReceiver
 ) -> None:

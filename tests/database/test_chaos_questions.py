@@ -128,9 +128,11 @@ def _found(world: World, name: str) -> bool:
     return bool(found)
 
 
+@pytest.mark.far
 def test_an_honest_database_answers_every_question_with_nothing(honest: World) -> None:
     assert [name for name in WRONGS if read(honest.db, getattr(questions, name))] == []
 
 
+@pytest.mark.far
 def test_whatever_somebody_has_broken_is_found(honest: World) -> None:
     assert [name for name in WRONGS if not _found(honest, name)] == []

@@ -108,6 +108,7 @@ def test_admins_and_auditors_are_mailed_a_checkpoint_a_day_that_can_be_verified_
     assert public().fingerprint in text
 
 
+@pytest.mark.far
 def test_the_saved_mail_of_a_digest_is_all_that_verifies_an_export_with_approvals(
     world: World, sender: Database, later: ShiftedClock, post: Postbag, tmp_path: Path
 ) -> None:

@@ -165,6 +165,7 @@ def again(superuser: Engine, one: UUID) -> None:
     )
 
 
+@pytest.mark.far
 def test_an_engineer_signs_in_with_a_password_that_nobody_else_has_seen(
     driver: ConnectionDriver, window: OrdersWindow, target: PostgresTarget
 ) -> None:
@@ -186,6 +187,7 @@ def test_an_engineer_signs_in_with_a_password_that_nobody_else_has_seen(
     assert password not in held[0].all
 
 
+@pytest.mark.far
 def test_a_window_whose_approval_a_passkey_signed_is_opened(
     api: Database, connectors: Database, target: PostgresTarget
 ) -> None:
@@ -424,6 +426,7 @@ def test_whoever_holds_the_lock_by_another_login_keeps_no_access_open(
     assert target.roles() == []
 
 
+@pytest.mark.far
 def test_another_engineers_session_does_not_hold_a_close_up(world: World, plant: Plant) -> None:
     window, driver, target, _, _ = plant.parts
     found, _ = window.credential()
@@ -460,6 +463,7 @@ def test_a_session_whose_role_was_dropped_by_hand_is_still_open(
     assert driver.run([found.id]) == {"closed": 1}
 
 
+@pytest.mark.far
 def test_a_target_without_an_encoding_is_opened_and_closed(
     urls: Urls, tmp_path: Path, connectors: Database, world: World
 ) -> None:
@@ -476,6 +480,7 @@ def test_a_target_without_an_encoding_is_opened_and_closed(
         assert target.roles() == []
 
 
+@pytest.mark.far
 def test_a_target_that_does_not_answer_is_told_of_once_and_tried_again(
     driver: ConnectionDriver, window: OrdersWindow, target: PostgresTarget, superuser: Engine
 ) -> None:
@@ -620,6 +625,7 @@ def test_a_new_credential_closes_the_earlier_one(
         target.sign_in(first.id, lost)
 
 
+@pytest.mark.far
 def test_what_is_not_closed_is_listed_first_and_three_of_it_are_enough(
     driver: ConnectionDriver, window: OrdersWindow, target: PostgresTarget
 ) -> None:

@@ -253,6 +253,7 @@ def test_a_suspended_tenant_is_told_so_and_not_that_a_window_is_used_up(world: W
     assert gate.asks(None)[0] == [GateReason.SUSPENDED]
 
 
+@pytest.mark.far
 def test_a_window_that_ended_is_not_used_and_a_use_waits_for_the_move(world: World) -> None:
     request_id = opened(world)
     erin = world.people["erin"]

@@ -257,6 +257,7 @@ def test_the_next_tier_is_asked_at_once_where_nobody_of_the_first_could_be_told(
     assert_indexes_are_true(scene.db)
 
 
+@pytest.mark.far
 def test_with_no_tier_left_everybody_else_is_asked_and_the_admins_are_told_once(scene: DeadNotificationScene) -> None:
     with setting(scene.world.db).transaction() as session:
         session.execute(

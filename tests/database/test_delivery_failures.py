@@ -40,6 +40,7 @@ def test_a_failing_address_fails_alone_and_for_good(world: World, worker: Databa
     assert worker.schedule.members(NOTIFICATIONS) == {}
 
 
+@pytest.mark.far
 def test_a_failure_is_tried_again_within_the_time_that_is_left_and_then_is_dead(
     api: Database, worker: Database, still: StoppedClock, post: Postbag
 ) -> None:

@@ -42,6 +42,7 @@ def told(world: World, worker: Database, post: Postbag) -> World:
     return world
 
 
+@pytest.mark.far
 def test_tries_are_forgotten_after_ninety_days_or_as_many_as_are_said(
     told: World, worker: Database, superuser: Engine
 ) -> None:

@@ -94,6 +94,7 @@ def test_what_they_asked_for_and_have_open_ends_at_once_by_the_operators_hand(wo
     assert_indexes_are_true(world.db)
 
 
+@pytest.mark.far
 def test_each_hears_of_it_who_hears_of_any_such_end(world: World, worker: Database, post: Postbag) -> None:
     in_review, waiting, window = three(world)
     post.deliver(worker, open_notifications(worker))
@@ -118,6 +119,7 @@ def test_each_hears_of_it_who_hears_of_any_such_end(world: World, worker: Databa
     assert all(LEFT in text for text in to_ann.values())
 
 
+@pytest.mark.far
 def test_who_is_disabled_gets_no_mail_of_it(world: World, worker: Database, post: Postbag) -> None:
     three(world)
 

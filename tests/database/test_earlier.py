@@ -98,6 +98,7 @@ def test_the_customer_never_hears_of_what_ended_inside_the_vendors_review_and_ma
     assert not [text for text in to_approvers.values() if "Earlier requests" in text or str(withheld.id) in text]
 
 
+@pytest.mark.far
 def test_what_was_asked_after_the_event_is_not_part_of_a_prompt_about_it(reviewed: World, worker: Database) -> None:
     before, request = reviewed.submit(), reviewed.submit()
     reviewed.act("mia", Action.ENDORSE, request.id)

@@ -160,6 +160,7 @@ def test_a_switch_from_off_to_observe_tells_the_customer_of_what_was_in_review(a
     assert id_of(world, "ann") in {row.person_id for row in told}
 
 
+@pytest.mark.far
 def test_switching_beside_many_moves_at_once_ends_without_a_deadlock(api: Database, pool: ThreadPoolExecutor) -> None:
     world = World.make(api, mode=Mode.OBSERVE)
     requests = many(world, 6)

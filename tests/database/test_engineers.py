@@ -110,6 +110,7 @@ def test_a_token_of_a_mapped_identity_is_its_engineers_call(gated: GatedWorld) -
     assert gated.failure("support", token=gated.issuer.token(sub="Anne")) is IdentityFailure.UNKNOWN_ENGINEER
 
 
+@pytest.mark.far
 def test_a_removed_identity_and_a_disabled_person_are_unknown_after_news(gated: GatedWorld) -> None:
     gated.world.add("emil", Role.ENGINEER)
     anne, _ = gated.map("anne"), gated.map("bob", "emil")

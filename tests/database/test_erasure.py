@@ -348,6 +348,7 @@ def test_an_owner_who_does_not_erase_removes_no_field(world: World, urls: Urls, 
         connection.execute(text(statement))
 
 
+@pytest.mark.far
 def test_an_engineers_name_goes_from_the_customers_log_and_from_the_vendors(
     api: Database, worker: Database, urls: Urls
 ) -> None:

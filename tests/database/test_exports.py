@@ -141,6 +141,7 @@ def test_logs_longer_than_a_tile_and_a_page_are_whole(world: World, worker: Data
         assert (result.exit_code, result.events, result.seen) == (GOOD, count, [100]), result.findings
 
 
+@pytest.mark.far
 def test_what_is_sealed_while_an_export_runs_is_not_in_it(world: World, worker: Database) -> None:
     write(world, 1_500)
     sealed(worker)
@@ -154,6 +155,7 @@ def test_what_is_sealed_while_an_export_runs_is_not_in_it(world: World, worker: 
     assert (result.exit_code, result.events) == (GOOD, 1_500), result.findings
 
 
+@pytest.mark.far
 def test_no_transaction_is_open_between_two_pages(world: World, worker: Database) -> None:
     write(world, 1_500)
     sealed(worker)
@@ -183,6 +185,7 @@ def test_no_transaction_is_open_while_somebody_reads_a_line(
     assert open_ == []
 
 
+@pytest.mark.far
 def test_whoever_may_read_no_more_gets_no_further_page(world: World, worker: Database) -> None:
     write(world, 3_000)
     sealed(worker)

@@ -89,6 +89,7 @@ def test_the_clock_counts_how_late_it_came_by_bucket(
     assert 96 <= found["deadline_lag_seconds_sum", ()] < 110
 
 
+@pytest.mark.far
 def test_folding_keeps_every_sum(
     world: World, api: Database, worker: Database, superuser: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

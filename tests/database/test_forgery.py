@@ -404,6 +404,7 @@ def test_an_invitation_seats_only_whom_it_was_written_to_and_on_its_own_side(wor
                     t=world.tenant.id)  # fmt: skip
 
 
+@pytest.mark.far
 def test_nobody_at_the_tenant_accepts_an_invitation_for_its_guest_or_revives_it(world: World) -> None:
     for who in ("aude", "ann", "tara"):
         _vain(world, who, "UPDATE invitations SET accepted_at = now(), accepted_by = :me")

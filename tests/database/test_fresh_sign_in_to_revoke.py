@@ -36,6 +36,7 @@ def test_where_the_policy_says_nothing_everybody_closes_a_window_as_easily_as_ev
     assert revoked(world, caller).state is State.REVOKED
 
 
+@pytest.mark.far
 @each(("means", "minutes_ago"), STALE)
 @each("who", ["ann", "tara", "max"])
 def test_where_the_policy_asks_for_it_a_token_or_an_old_sign_in_closes_nothing(

@@ -147,6 +147,7 @@ def _after_adding(act: Callable[..., None]) -> Callable[..., None]:
     return after
 
 
+@pytest.mark.far
 def test_processes_that_write_at_once_lose_and_double_nothing(
     world: World, api: Database, pool: ThreadPoolExecutor
 ) -> None:
@@ -342,6 +343,7 @@ def test_the_metrics_have_the_total_whichever_process_answers(world: World, api:
     assert "# TYPE lockbox_gate_uses_lost_total counter\n" in text
 
 
+@pytest.mark.far
 def test_what_is_written_is_news_for_pages_and_not_for_gates(world: World, api: Database) -> None:
     request_id, process = opened(world), Counting(api)
     heard: list[tuple[frozenset[str], str | None]] = []

@@ -152,6 +152,7 @@ def test_what_a_manager_opens_where_the_customer_is_not_asked_is_as_it_should_be
     assert {one.rule for one in looked(worker)} == {"I1"}
 
 
+@pytest.mark.far
 def test_every_ordinary_life_leaves_nothing_to_find(api: Database, worker: Database, superuser: Engine) -> None:
     world = World.make(api, Policy(quorum=2))
     for ending in (Action.COMPLETE, Action.REVOKE, None):

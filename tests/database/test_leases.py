@@ -36,6 +36,7 @@ def test_settling_drops_the_lease_and_writes_what_is_true_now(schedule: Schedule
     assert schedule.members(CLOCK).keys() == {f"expire:{again}"}
 
 
+@pytest.mark.far
 def test_what_was_leased_for_too_long_is_offered_again_and_again(schedule: Schedule) -> None:
     (one,) = _ids(1)
     schedule.arm(SHORT, _due([one]))
@@ -140,6 +141,7 @@ def test_arming_one_kind_drops_the_lease_of_the_other(schedule: Schedule, redis:
     assert redis.zcard(CLOCK.keys[1]) == 0
 
 
+@pytest.mark.far
 def test_claims_by_many_at_once_are_disjoint(schedule: Schedule) -> None:
     ids = _ids(2000)
     schedule.arm(CLOCK, _due(ids))

@@ -79,6 +79,7 @@ def test_every_move_is_told_once_it_is_committed(ear: ChannelListener, world: Wo
     assert ear.heard() == [(ear.everyone, {str(request.id)})] * 3
 
 
+@pytest.mark.far
 def test_what_is_committed_together_is_told_in_one_message(ear: ChannelListener, world: World) -> None:
     ids = many(world, 20)
 
@@ -92,6 +93,7 @@ def test_nothing_is_told_of_what_is_rolled_back(ear: ChannelListener, world: Wor
     assert ear.heard() == []
 
 
+@pytest.mark.far
 def test_nothing_is_told_before_the_commit(ear: ChannelListener, world: World) -> None:
     one = new_id()
 
@@ -165,6 +167,7 @@ def test_what_concerns_one_side_is_told_on_its_channel(ear: ChannelListener, wor
     assert ear.heard() == [(f"{ear.everyone}:customer", {str(one), str(other)})]
 
 
+@pytest.mark.far
 def test_what_was_done_inside_a_window_is_news_for_pages_alone(ear: ChannelListener, world: World) -> None:
     request = world.submit()
     opened = world.act("ann", Action.APPROVE, request.id)
@@ -179,6 +182,7 @@ def test_what_was_done_inside_a_window_is_news_for_pages_alone(ear: ChannelListe
     assert ear.heard() == [(f"{ear.everyone}:{PAGES}", {str(request.id)})]
 
 
+@pytest.mark.far
 def test_a_question_is_news_to_both_sides_and_one_of_a_review_to_the_vendor_alone(
     ear: ChannelListener, world: World
 ) -> None:

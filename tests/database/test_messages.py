@@ -167,6 +167,7 @@ def test_a_time_out_that_comes_before_the_deadline_reminds(
     _assert_clocks_are_held(worker)
 
 
+@pytest.mark.far
 def test_ids_of_nobody_are_dropped_from_the_index(world: World, late: Database) -> None:
     request, strangers = world.submit(), [new_id(), new_id()]
     _lease(late, [request.id, *strangers])
@@ -208,6 +209,7 @@ def test_five_hundred_at_once_all_move_with_their_events_and_notifications(world
     assert_audit_logs_are_whole(late)
 
 
+@pytest.mark.far
 def test_two_workers_with_the_same_batch_share_it_and_double_nothing(
     world: World, late: Database, pool: ThreadPoolExecutor
 ) -> None:

@@ -205,6 +205,7 @@ def test_who_comes_to_sign_in_for_the_vendor_watches_no_more(world: World) -> No
     assert _copies(world) == []
 
 
+@pytest.mark.far
 def test_the_same_address_is_copied_once_on_the_same_and_there_are_fifty_at_most(world: World) -> None:
     _watched(world)
     with pytest.raises(AddressTaken, match="already"):

@@ -150,6 +150,7 @@ def test_where_postgres_is_away_nothing_is_known_and_nothing_raised(world: World
     assert found.status.redis == "ok"
 
 
+@pytest.mark.far
 def test_open_requests_are_counted_up_to_a_thousand_and_closed_ones_are_not(world: World, superuser: Engine) -> None:
     first = world.fresh()
     world.act("ann", Action.DENY, world.fresh().id)

@@ -112,6 +112,7 @@ def test_a_round_that_is_left_half_way_lets_the_next_one_in(
     assert ("forgotten", 0) in list(reconcile(worker, None))
 
 
+@pytest.mark.far
 def test_many_who_reconcile_at_once_do_each_thing_once(world: World, worker: Database, superuser: Engine) -> None:
     requests = many(world, 30)
     set_back(superuser, requests, 4)

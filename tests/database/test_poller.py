@@ -92,6 +92,7 @@ def test_clocks_that_nobody_takes_wait_in_the_schedule_and_go_out_together(
     assert within(5, lambda: broker.llen("core") == 1)
 
 
+@pytest.mark.far
 def test_notifications_that_are_promised_one_after_the_other_go_out_together(
     worker: Database, broker: "Redis", polling: Polling
 ) -> None:
@@ -103,6 +104,7 @@ def test_notifications_that_are_promised_one_after_the_other_go_out_together(
     assert within(5, lambda: 2 <= broker.llen(LATER_LIST) <= 15)
 
 
+@pytest.mark.far
 def test_what_is_urgent_goes_out_first_also_where_messages_enough_wait(
     worker: Database, broker: "Redis", polling: Polling, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -61,6 +61,7 @@ def test_a_server_that_takes_no_lock_of_a_session_starts_behind_the_pooler(urls:
     assert not _check(between.through(urls.notifications), ServerKind.NOTIFICATIONS)
 
 
+@pytest.mark.far
 def test_the_core_worker_needs_a_direct_way_to_the_database_by_its_login(urls: Urls, between: Pooler) -> None:
     pooled = between.through(urls.worker)
 

@@ -320,6 +320,7 @@ def test_an_emergency_stop_revokes_it_too(world: World) -> None:
     assert moves_of(world.db, request.id)[-1] == (2, "revoke", "revoked")
 
 
+@pytest.mark.far
 def test_of_a_suspension_and_submits_at_once_no_window_is_left(world: World, pool: ThreadPoolExecutor) -> None:
     in_force(world, max_uses=100)
 

@@ -195,6 +195,7 @@ def test_whoever_endorses_asks_the_customer_nothing_more_and_asks_while_it_is_op
     assert ask(world, "ann", request.id).role == "approver"
 
 
+@pytest.mark.far
 def test_only_whoever_asked_for_the_access_answers_and_once(world: World) -> None:
     request, other = world.submit(), world.submit("eve")
     asked = ask(world, "ann", request.id)
@@ -245,6 +246,7 @@ def test_after_the_deadline_nothing_is_asked_though_the_clock_has_not_run(world:
         answer(world, request.id, asked.id, db=db)
 
 
+@pytest.mark.far
 def test_about_one_request_twenty_questions_are_asked(world: World) -> None:
     request = world.submit()
     for number in range(questions.MOST):
@@ -256,6 +258,7 @@ def test_about_one_request_twenty_questions_are_asked(world: World) -> None:
     assert len(listed(world, "ann", request.id)) == questions.MOST
 
 
+@pytest.mark.far
 def test_the_engineer_is_told_of_a_question_the_asker_of_the_answer_and_endpoints_of_both(
     world: World, post: Postbag, worker: Database
 ) -> None:
@@ -470,6 +473,7 @@ def test_whoever_may_not_know_of_the_request_reads_no_question(world: World, who
         assert connection.execute(text("SELECT count(*) FROM questions")).scalar_one() == 0
 
 
+@pytest.mark.far
 def test_erasing_somebody_takes_their_words_and_leaves_those_of_others(world: World, urls: Urls) -> None:
     request = world.submit()
     asked = ask(world, "ann", request.id)

@@ -166,6 +166,7 @@ def test_two_votes_at_once_meet_a_quorum_of_two_once(api: Database, pool: Thread
     assert all(moves_of(api, one) == states for one in requests)
 
 
+@pytest.mark.far
 def test_endorsing_and_denying_at_once_ends_in_one_of_them(api: Database, pool: ThreadPoolExecutor) -> None:
     world = World.make(api, Policy(vendor_review=True))
     requests = many(world, ROUNDS)

@@ -83,6 +83,7 @@ def test_after_a_flush_one_round_makes_both_indexes_true(world: World, worker: D
     assert worker.schedule.claim(CLOCK).whole
 
 
+@pytest.mark.far
 @pytest.mark.parametrize("index", [CLOCK, NOTIFICATIONS], ids=lambda one: one.name)
 def test_what_is_lost_while_it_is_rebuilt_is_rebuilt_in_the_next_round(
     world: World, worker: Database, redis: "Redis", index: ScheduleIndex
@@ -132,6 +133,7 @@ def test_after_the_leases_of_the_clock_were_deleted_their_requests_are_seen_to_w
     assert worker.schedule.members(CLOCK) == promised_clocks(worker)
 
 
+@pytest.mark.far
 def test_after_the_leases_of_the_notifications_were_deleted_they_are_handed_over_when_overdue(
     world: World, worker: Database, superuser: Engine, redis: "Redis"
 ) -> None:
@@ -148,6 +150,7 @@ def test_after_the_leases_of_the_notifications_were_deleted_they_are_handed_over
     assert sorted(str(one) for one in handed) == sorted(claimed["notify"])
 
 
+@pytest.mark.far
 def test_what_is_out_on_lease_is_left_to_who_has_it(world: World, worker: Database) -> None:
     _some_of_each(world)
     list(reconcile(worker, None))
@@ -187,6 +190,7 @@ def test_a_single_lost_notification_that_is_overdue_is_handed_over(
     assert {f"notify:{one}" for one in handed} == promised_notifications(worker).keys()
 
 
+@pytest.mark.far
 def test_a_large_index_is_rebuilt_in_pages(world: World, worker: Database, superuser: Engine, redis: "Redis") -> None:
     world.submit()
     write(

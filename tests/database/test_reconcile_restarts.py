@@ -61,6 +61,7 @@ def test_after_a_restart_one_round_makes_both_indexes_true(
     assert [worker.schedule.is_whole(index) for index in INDEXES] == [True] * 3
 
 
+@pytest.mark.far
 def test_while_it_is_down_decisions_are_taken_and_deadlines_are_met(
     dbs: tuple[World, Database], own: ServerAddresses, superuser: Engine
 ) -> None:

@@ -329,6 +329,7 @@ def test_a_policy_that_changed_since_is_reckoned_with(world: World, sender: Data
     assert row_of(sender, request.id).reminders == 3
 
 
+@pytest.mark.far
 def test_many_are_reminded_and_ended_together_with_as_few_statements_as_two(
     world: World, sender: Database, later: ShiftedClock
 ) -> None:

@@ -198,6 +198,7 @@ def test_a_rule_reports_what_it_is_about_and_nothing_else(
     assert {mail.thread_id for mail in post.mail.sent} == {f"<{of_anna}@lockbox.vendor.example>"}
 
 
+@pytest.mark.far
 def test_a_report_says_who_did_what_and_what_was_done_inside_as_of_when_it_is_sent(
     world: World, sender: Database, worker: Database, later: ShiftedClock, post: Postbag
 ) -> None:
@@ -321,6 +322,7 @@ def test_a_report_shows_each_moment_in_the_readers_zone_and_in_utc(
     assert " JST (" not in said["Tara"].text
 
 
+@pytest.mark.far
 def test_who_was_erased_before_it_was_sent_gets_none_and_is_not_named_in_it(
     world: World, sender: Database, later: ShiftedClock, post: Postbag, urls: Urls
 ) -> None:

@@ -182,6 +182,7 @@ def test_countries_are_judged_at_submit_and_again_before_it_opens(api: Database)
 OUTSIDE = {"name": "Abroad", "match": {"outside_countries": ["DE"]}, "terms": {"quorum": 2}}
 
 
+@pytest.mark.far
 @each(("entry", "quorum"), [(GERMAN, 1), (ABROAD, 2), (None, 2)])
 def test_a_rule_asks_more_of_requesters_elsewhere(api: Database, entry: DirectoryEntry | None, quorum: int) -> None:
     world = made(api, rules=[OUTSIDE])
@@ -209,6 +210,7 @@ SIGNED = [
 ]
 
 
+@pytest.mark.far
 @each(("match", "entry", "severity", "opens"), SIGNED)
 def test_the_database_takes_a_rule_for_what_it_is_about(
     api: Database, match: dict[str, Any], entry: DirectoryEntry | None, severity: Severity | None, *, opens: bool

@@ -290,6 +290,7 @@ def test_a_restored_log_that_bears_the_checkpoint_that_was_shipped_opens_nothing
     assert (told, asked(restored.world)) == ("audit-log-rolled-back", "audit-log-rolled-back")
 
 
+@pytest.mark.far
 def test_nothing_is_signed_for_a_log_that_was_rolled_back_not_even_silence(plant: RestorableWorld) -> None:
     revoked_since(plant)
     restored = plant.restore()
@@ -304,6 +305,7 @@ def test_nothing_is_signed_for_a_log_that_was_rolled_back_not_even_silence(plant
     assert after.note == before.note
 
 
+@pytest.mark.far
 def test_one_tenant_whose_log_was_rolled_back_keeps_no_other_from_being_sealed(plant: RestorableWorld) -> None:
     revoked_since(plant)
     restored = plant.restore()
@@ -333,6 +335,7 @@ def test_a_mount_that_is_away_shuts_all_and_nothing_is_signed_meanwhile(plant: R
     assert list(plant.shipped.iterdir()) == []
 
 
+@pytest.mark.far
 def test_a_log_that_grew_since_it_was_shipped_is_believed_by_its_tiles_alone(plant: RestorableWorld) -> None:
     plant.world.act("ann", Action.APPROVE, plant.world.submit().id)
     plant.seal()
@@ -400,6 +403,7 @@ def _text(plant: RestorableWorld) -> str:
     return (plant.shipped / str(plant.world.tenant.id) / "latest.note").read_text()
 
 
+@pytest.mark.far
 def test_what_was_shipped_of_the_older_story_is_kept_beside(plant: RestorableWorld) -> None:
     revoked_since(plant)
     before = _text(plant)
@@ -477,6 +481,7 @@ def test_a_folder_that_cannot_be_read_shuts_all(plant: RestorableWorld, how: str
     assert asked(plant.world) == "audit-log-rolled-back"
 
 
+@pytest.mark.far
 def test_while_all_is_as_it_was_shipped_nothing_changes(plant: RestorableWorld) -> None:
     plant.world.act("ann", Action.APPROVE, plant.world.submit().id)
     plant.seal()

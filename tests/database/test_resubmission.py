@@ -148,6 +148,7 @@ def test_while_the_second_is_open_a_third_is_refused_with_its_id_and_not_after(
     assert third.follows == second.id
 
 
+@pytest.mark.far
 def test_of_many_who_ask_again_at_once_one_files(
     world: World, superuser: Engine, worker: Database, pool: ThreadPoolExecutor
 ) -> None:

@@ -81,6 +81,7 @@ def left(world: World, request_id: UUID) -> int:
     return int(row.n)
 
 
+@pytest.mark.far
 def test_what_is_old_goes_and_each_proof_of_what_remains_still_holds(
     world: World, worker: Database, urls: Urls, superuser: Engine
 ) -> None:
@@ -110,6 +111,7 @@ def test_what_is_old_goes_and_each_proof_of_what_remains_still_holds(
     check_consistency(before.size, log.size, bytes(before.root), bytes(log.root), path)
 
 
+@pytest.mark.far
 def test_an_event_says_what_is_gone_and_what_the_root_over_it_was(
     world: World, worker: Database, urls: Urls, superuser: Engine
 ) -> None:
@@ -129,6 +131,7 @@ def test_an_event_says_what_is_gone_and_what_the_root_over_it_was(
     assert (one.role, one.facts["tenant_id"]) == ("owner", str(world.tenant.id))
 
 
+@pytest.mark.far
 def test_a_request_that_is_open_or_was_open_lately_ends_what_goes(
     world: World, worker: Database, urls: Urls, superuser: Engine
 ) -> None:
@@ -144,6 +147,7 @@ def test_a_request_that_is_open_or_was_open_lately_ends_what_goes(
     assert [left(world, one) for one in (gone, waiting.id, behind)] == [0, 1, 2]
 
 
+@pytest.mark.far
 def test_notifications_go_with_what_they_told_of_and_the_request_can_still_be_looked_at(
     world: World, worker: Database, urls: Urls, superuser: Engine, post: Postbag
 ) -> None:
@@ -228,6 +232,7 @@ def test_what_was_interrupted_at_any_transaction_goes_on_and_is_recorded_before_
     assert retain(urls) == []
 
 
+@pytest.mark.far
 def test_retention_waits_a_little_before_each_step_while_deadlines_are_overdue(
     world: World, worker: Database, urls: Urls, superuser: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -245,6 +250,7 @@ def test_retention_waits_a_little_before_each_step_while_deadlines_are_overdue(
     assert (removed.end, slept) == (2, [retention.YIELDED, retention.YIELDED])
 
 
+@pytest.mark.far
 def test_a_request_whose_review_stays_in_the_vendors_log_is_no_gap(
     api: Database, worker: Database, urls: Urls, superuser: Engine
 ) -> None:

@@ -65,6 +65,7 @@ def test_the_lowest_tier_is_asked_and_reminded_and_the_next_one_asked_as_the_rev
     assert_indexes_are_true(sender)
 
 
+@pytest.mark.far
 def test_a_tier_that_has_nobody_lets_the_next_one_in_and_everybody_who_was_asked_is_reminded(
     tiered: World, sender: Database, later: ShiftedClock
 ) -> None:
@@ -84,6 +85,7 @@ def test_a_tier_that_has_nobody_lets_the_next_one_in_and_everybody_who_was_asked
     assert_audit_logs_are_whole(sender)
 
 
+@pytest.mark.far
 def test_who_asks_is_never_prompted_and_a_tier_of_them_alone_counts_as_nobody(
     tiered: World, sender: Database, later: ShiftedClock
 ) -> None:
@@ -198,6 +200,7 @@ def test_a_manager_who_was_removed_is_neither_asked_nor_reminded(
     assert tiered.submit().tiers_asked == 4
 
 
+@pytest.mark.far
 def test_a_prompt_of_a_later_tier_is_the_mail_of_the_first_and_is_moot_once_it_is_endorsed(
     tiered: World, sender: Database, later: ShiftedClock, post: Postbag
 ) -> None:

@@ -104,6 +104,7 @@ def test_what_commits_late_is_sealed_late_and_never_skipped(world: World, worker
     assert sealed_in_turn[1].at < sealed_in_turn[0].at
 
 
+@pytest.mark.far
 def test_two_sealers_at_once_leave_no_gap_and_seal_nothing_twice(world: World, worker: Database) -> None:
     for _ in range(20):
         world.fresh()

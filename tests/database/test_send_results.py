@@ -65,6 +65,7 @@ def test_what_arrived_is_written_in_one_transaction_and_the_rest_in_another(worl
     assert_notifications_are_held(worker)
 
 
+@pytest.mark.far
 @pytest.mark.usefixtures("alone")
 def test_one_that_cannot_be_written_takes_no_other_along(world: World, worker: Database) -> None:
     many(world, 2)
@@ -134,6 +135,7 @@ def test_a_try_that_is_not_recorded_leaves_the_schedule_as_the_rows_say(
     assert_notifications_are_held(worker)
 
 
+@pytest.mark.far
 def test_results_are_written_25_at_a_time_after_half_a_second_or_as_the_last_of_a_batch(
     world: World, worker: Database
 ) -> None:

@@ -102,6 +102,7 @@ def shut(world: World, db: Database, post: Postbag, senders: Senders) -> UUID:
     return post.endpoint(world, url, tenant_id=world.tenant.id)
 
 
+@pytest.mark.far
 def test_an_endpoint_and_a_mail_domain_that_hang_delay_no_other_notification(world: World, worker: Database) -> None:
     write(
         unbound(worker),
@@ -145,6 +146,7 @@ def test_a_relay_that_greets_slowly_delays_no_webhook_and_mails_flow_side_by_sid
     assert time.monotonic() - began < 3 * 1.5 + 1
 
 
+@pytest.mark.far
 def test_a_shut_breaker_costs_no_try_and_no_line_in_the_log_and_loses_nothing(
     world: World, sender: Database, later: ShiftedClock, clock: PoolClock
 ) -> None:
@@ -292,6 +294,7 @@ def _only_hole(db: Database) -> bool:
     return len(open_notifications(db)) == 12
 
 
+@pytest.mark.far
 def test_a_worker_that_stops_gives_back_what_waits_and_the_next_sends_it_at_once(
     world: World, worker: Database
 ) -> None:
@@ -317,6 +320,7 @@ def test_a_worker_that_stops_gives_back_what_waits_and_the_next_sends_it_at_once
     assert delivery.dispatch(as_sender(worker), notifications, senders) == []
 
 
+@pytest.mark.far
 @pytest.mark.usefixtures("alone")
 def test_a_claim_that_could_not_be_committed_leaves_no_place_taken(world: World, worker: Database) -> None:
     post = Postbag()

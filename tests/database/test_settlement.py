@@ -310,6 +310,7 @@ def test_no_event_that_is_written_beside_an_erasure_keeps_the_name(
     assert_indexes_are_true(worker)
 
 
+@pytest.mark.far
 def test_two_who_record_the_last_results_at_once_write_one_event(
     world: World, worker: Database, pool: ThreadPoolExecutor
 ) -> None:
@@ -354,6 +355,7 @@ def test_who_waits_for_another_recorder_finds_what_that_one_has_written(
     assert counts(said) == (3, 0, 0, 0)
 
 
+@pytest.mark.far
 def test_a_timer_and_the_last_result_at_once_are_at_most_two_events_that_miss_nobody(
     world: World, worker: Database, later: ShiftedClock, pool: ThreadPoolExecutor
 ) -> None:

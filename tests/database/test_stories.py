@@ -93,6 +93,7 @@ def careful(api: Database) -> World:
     return World.make(api, Policy(quorum=2))
 
 
+@pytest.mark.far
 def test_every_move_leaves_one_event_that_names_who_what_and_whether_a_clock_began(
     careful: World, worker: Database, superuser: Engine
 ) -> None:

@@ -191,6 +191,7 @@ def test_an_end_at_a_tenant_in_another_mode_is_told_as_what_it_is(
     assert told.changes == {"consent": f"observe until {instant(until)} → none"}
 
 
+@pytest.mark.far
 @pytest.mark.usefixtures("alone")
 def test_one_end_that_cannot_be_told_holds_no_other(
     world: World, api: Database, late: Database, later: ShiftedClock, until: datetime

@@ -111,6 +111,7 @@ def test_a_window_whose_time_is_over_does_not_stop_the_switch(api: Database, lat
     assert state_of(api, alone) == "active"
 
 
+@pytest.mark.far
 def test_shutting_revokes_all_windows_and_denies_all_that_waits_in_one_call(api: Database) -> None:
     world, elsewhere = World.make(api, Policy()), World.make(api)
     first, second, waiting, in_review = (world.submit().id for _ in range(4))

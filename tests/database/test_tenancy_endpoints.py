@@ -361,6 +361,7 @@ def test_a_webhook_is_tried_out_ten_times_in_any_minute_and_no_more(
     assert Counter(row.endpoint_id for row in calls) == {shown.endpoint.id: 11, other.endpoint.id: 1}
 
 
+@pytest.mark.far
 def test_calls_that_are_repeated_are_counted_with_the_tests(
     world: World, worker: Database, post: Postbag, reach: WebhookUrlPolicy
 ) -> None:
@@ -442,6 +443,7 @@ def test_a_dead_notification_comes_back_to_life_with_time_enough(
     assert [hook.hook_id for hook in post.hooks.sent] == [str(one.notification_id)]
 
 
+@pytest.mark.far
 def test_a_call_about_what_is_settled_meanwhile_is_repeated_all_the_same(
     world: World, worker: Database, post: Postbag, reach: WebhookUrlPolicy
 ) -> None:

@@ -39,6 +39,7 @@ def refused(world: World, invitation: Invitation, code: str, db: Database | None
     return refusal.value
 
 
+@pytest.mark.far
 def test_unknown_wrong_used_withdrawn_and_disabled_are_refused_in_the_same_words(
     world: World, worker: Database, superuser: Engine
 ) -> None:

@@ -110,6 +110,7 @@ def test_what_an_operator_has_offered_and_proposed_ends_when_they_are_none_any_m
     }
 
 
+@pytest.mark.far
 def test_an_operator_who_proposes_while_they_are_removed_leaves_nothing_open(
     world: World, pool: ThreadPoolExecutor
 ) -> None:

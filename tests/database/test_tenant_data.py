@@ -182,6 +182,7 @@ def test_operators_see_how_many_are_held_and_how_many_leave(world: World) -> Non
     assert (shown["Off-boardings that have begun"], shown["Findings about break-glass overdue"]) == ("0", "0")
 
 
+@pytest.mark.far
 def test_nobody_leaves_while_there_is_a_hold(world: World) -> None:
     does(world, "olga", legal_holds.hold, WHY)
 

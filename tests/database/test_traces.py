@@ -116,6 +116,7 @@ def test_outbox_notifications_and_webhook_calls_are_one_trace_and_tell_nothing(
     assert not [one for one in everything if one in collector.said]
 
 
+@pytest.mark.far
 def test_a_second_try_is_in_the_same_trace(
     world: World, sender: Database, post: Postbag, receiver: WebhookReceiver, collector: Collector
 ) -> None:

@@ -190,6 +190,7 @@ def test_many_time_outs_at_mixed_reach_take_a_few_statements_and_one_mail_an_ope
     assert_audit_logs_are_whole(sender)
 
 
+@pytest.mark.far
 def test_a_mail_to_operators_names_fifty_requests_at_most_and_how_many_more(
     world: World, sender: Database, later: ShiftedClock
 ) -> None:

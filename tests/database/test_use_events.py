@@ -190,6 +190,7 @@ def test_without_a_word_of_its_end_the_last_use_is_told_after_the_deadline(
     assert (recorded(sender), told(world, request_id)) == (1, ["first_used", "last_used"])
 
 
+@pytest.mark.far
 def test_processes_that_write_them_at_once_write_each_once(
     world: World, sender: Database, later: ShiftedClock, pool: ThreadPoolExecutor
 ) -> None:

@@ -228,6 +228,7 @@ def _fail(driver: ConnectionDriver, db: Database, superuser: Engine, times: int)
         write(superuser, "UPDATE connections SET run_at = now()")
 
 
+@pytest.mark.far
 def test_a_close_that_fails_is_mailed_once_and_once_more_when_it_is_settled(
     world: World, driver: ConnectionDriver, vendor: VendorSystem, superuser: Engine
 ) -> None:
@@ -275,6 +276,7 @@ def test_a_close_that_fails_is_mailed_once_and_once_more_when_it_is_settled(
     assert (failing["target"], failing["failing"]) == ("vendor", "still_open")
 
 
+@pytest.mark.far
 def test_an_open_that_fails_is_mailed_to_the_engineer_too(
     world: World, driver: ConnectionDriver, vendor: VendorSystem, superuser: Engine
 ) -> None:

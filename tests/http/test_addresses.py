@@ -65,6 +65,7 @@ def test_the_refusal_of_a_taken_address_is_the_same_whoever_has_it(fresh_door: D
     assert theirs not in answer.text
 
 
+@pytest.mark.far
 def test_nobody_learns_who_has_an_account_by_naming_one_address_after_the_other(fresh_door: Door) -> None:
     taken = address(fresh_door.db, fresh_door.world, "erin")
 

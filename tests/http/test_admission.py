@@ -277,6 +277,7 @@ def test_every_closing_route_of_the_api_has_the_budget_for_it(door: Door) -> Non
     assert {"/v1/tenants/{slug}/suspend", "/v1/vendor/members/{person_id}/disable", "/readyz", "/metrics"} <= paths
 
 
+@pytest.mark.far
 def test_a_crowd_takes_no_thread_from_whoever_has_a_connection(door: Door) -> None:
     """Without a limit nobody gets on until connections are waited for in vain: that was answered `unavailable`."""
     asked = {

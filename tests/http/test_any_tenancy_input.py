@@ -97,6 +97,7 @@ def test_any_body_is_taken_or_refused(door: Door, who: str, method: str, path: s
     good_or_refused(answer)
 
 
+@pytest.mark.far
 @settings(max_examples=examples(40, near=10), deadline=None)
 @given(st.dictionaries(st.sampled_from(["cursor", "limit", "version", "before", "x"]), TEXTS, max_size=3))
 def test_any_query_is_answered_or_refused(door: Door, query: dict[str, str]) -> None:

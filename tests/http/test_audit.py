@@ -70,6 +70,7 @@ def test_the_audit_log_shows_what_happened_the_newest_first_and_what_is_sealed(
     assert items[3]["said"]["to_state"] == items[3]["to_state"] == "active"
 
 
+@pytest.mark.far
 def test_it_is_searched_by_person_action_request_service_and_time(audit_log: Door) -> None:
     items = items_of(audit_log)
     ann, denied, at = audit_log.world.people["ann"].person_id, items[1]["request_id"], items[2]["at"]
@@ -292,6 +293,7 @@ def body_of(line: str) -> bytes:
     return body.encode()
 
 
+@pytest.mark.far
 def test_that_the_audit_log_was_read_or_exported_is_in_the_audit_log_that_was_read(
     fresh_door: Door, worker: Database
 ) -> None:

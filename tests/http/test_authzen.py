@@ -96,6 +96,7 @@ def test_a_revoked_window_is_refused(point: AuthzenDoor) -> None:
     wait_for("the revoke counts", lambda: not point.decision(asked(record="short"))["decision"], PATIENCE)
 
 
+@pytest.mark.far
 @each("path", [EVALUATION, EVALUATIONS])
 def test_who_asks_needs_a_token_of_this_scope(point: AuthzenDoor, path: str) -> None:
     for header in ("", "Basic x", "Bearer", "Bearer lbx_test_nobodys", point.world.tokens[PROGRAM]):
@@ -231,6 +232,7 @@ def test_only_post_is_answered(point: AuthzenDoor, path: str, method: str) -> No
         assert point.send(other, json=asked()).status_code in {404, 422}
 
 
+@pytest.mark.far
 @each("content", BROKEN)
 @each("path", [EVALUATION, EVALUATIONS])
 def test_a_body_that_is_no_single_json_object_is_a_bad_request(point: AuthzenDoor, path: str, content: bytes) -> None:

@@ -76,6 +76,7 @@ def test_another_content_type_no_json_and_an_empty_body_are_bad_requests(
     assert point.send(path, content=content, headers={"content-type": kind}).status_code == 400
 
 
+@pytest.mark.far
 @each("path", [EVALUATION, EVALUATIONS])
 def test_the_request_id_comes_back_with_a_decision_and_with_an_error(point: AuthzenDoor, path: str) -> None:
     for body, status in ((asked(), 200), ({}, 400)):

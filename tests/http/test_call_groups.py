@@ -136,6 +136,7 @@ def test_neighbours_in_a_group_are_answered_as_if_each_came_alone(door: Door, ot
         assert codes(answers) == [calls[name][2] for name in order]
 
 
+@pytest.mark.far
 def test_neighbours_of_two_tenants_submit_each_to_the_own(door: Door, other: World) -> None:
     """In both orders, and beside those who are refused; what each may read is that of the own tenant."""
     theirs = replace(door, world=other)
@@ -289,6 +290,7 @@ def test_an_approval_whose_commit_is_cut_is_answered_and_never_given_again(
     assert door.get("ann", f"/v1/requests/{request}").json()["version"] == 2
 
 
+@pytest.mark.far
 def test_a_connection_that_is_cut_at_the_commit_is_answered_and_never_tried_again(
     door: Door, monkeypatch: pytest.MonkeyPatch
 ) -> None:

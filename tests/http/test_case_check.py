@@ -104,6 +104,7 @@ def test_what_is_no_signed_answer_to_this_question_confirms_nothing(
     facts(without.file(case_system="helpdesk"), 503, "case-system-down")
 
 
+@pytest.mark.far
 def test_without_an_answer_a_flag_is_shown_to_the_approvers(
     open_portal: OpenPortal, work: Callable[[str | None], None]
 ) -> None:
@@ -140,6 +141,7 @@ def test_where_the_policy_asks_for_nothing_nobody_is_asked(open_door: OpenDoor, 
     assert asked.asked == []
 
 
+@pytest.mark.far
 def test_who_gets_no_answer_in_time_is_told_what_the_policy_says(
     open_door: OpenDoor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -182,6 +184,7 @@ def test_forms_that_wait_for_an_adapter_take_no_place_of_others(
     assert all(page.path.startswith("/requests/") for page in answered)
 
 
+@pytest.mark.far
 def test_a_form_is_submitted_once_its_case_is_confirmed(open_portal: OpenPortal, asked: CaseAdapterServer) -> None:
     policy = Policy.model_validate({"vendor_review": False, "unconfirmed_case": "refuse"})
     portal = open_portal(policy, SETTINGS.model_copy(update=settings_of(asked.url)))

@@ -172,6 +172,7 @@ def test_a_token_that_closes_cases_names_its_tenants(desk: Door) -> None:
     assert (made.json()["scopes"], made.json()["tenants"]) == (["case:close"], [slug])
 
 
+@pytest.mark.far
 def test_the_portal_offers_system_page_and_override(open_portal: OpenPortal) -> None:
     portal = open_portal(WITHOUT_REVIEW)
     browser = portal.browser()

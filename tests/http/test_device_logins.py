@@ -87,6 +87,7 @@ def test_a_terminal_acts_as_the_person_who_typed_its_code_for_a_quarter_of_an_ho
     assert "expired" in facts(after, 401, "invalid-token")["detail"]
 
 
+@pytest.mark.far
 def test_what_a_terminal_may_is_what_the_sign_in_behind_it_may_and_no_fresher(portal: Portal) -> None:
     slug = portal.world.tenant.slug
     by_mail = AskingTerminal(portal)

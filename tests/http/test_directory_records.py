@@ -120,6 +120,7 @@ def scene(open_portal: OpenPortal, provider: LocalIssuer) -> ProviderScene:
     return ProviderScene(portal, provider, int(datetime.now(UTC).timestamp()))
 
 
+@pytest.mark.far
 def test_what_the_providers_token_says_at_a_sign_in_is_kept(scene: ProviderScene) -> None:
     page = scene.sign_in(company="Example Support GmbH", ctry="de", here="PL")
 
@@ -129,6 +130,7 @@ def test_what_the_providers_token_says_at_a_sign_in_is_kept(scene: ProviderScene
     assert (kept.source, int(kept.as_of.timestamp())) == (scene.provider.url, scene.at)
 
 
+@pytest.mark.far
 def test_what_a_token_does_not_say_or_says_wrongly_is_not_known_any_more(scene: ProviderScene) -> None:
     scene.sign_in(company="Example Support GmbH", ctry="DE", here="PL")
     scene.at += 1

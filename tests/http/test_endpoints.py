@@ -56,6 +56,7 @@ def test_a_rotation_without_overlap_ends_the_old_secret_now(fresh_door: Door) ->
     assert rotated.json()["old_secret_until"] is None
 
 
+@pytest.mark.far
 @each(
     "change",
     [
@@ -148,6 +149,7 @@ def test_the_log_is_read_in_pages_the_newest_first(fresh_door: Door) -> None:
     assert {one["error"] for one in seen} == {"status", None}
 
 
+@pytest.mark.far
 def test_the_eleventh_test_in_a_minute_is_refused_and_says_when_to_come_back(fresh_door: Door) -> None:
     added = add(fresh_door)
     path = f"/v1/endpoints/{added['id']}/test"
@@ -170,6 +172,7 @@ def test_a_call_that_has_not_ended_is_not_repeated(fresh_door: Door) -> None:
     facts(fresh_door.call("tara", "POST", f"/v1/deliveries/{new_id()}/redeliver"), 404, "not-found")
 
 
+@pytest.mark.far
 def test_who_was_told_is_shown_by_name_on_ones_own_side_and_counted_on_the_other(fresh_door: Door) -> None:
     add(fresh_door, description="Contoso's channel")
     add(fresh_door, "olga", url="https://hooks.vendor.example/secret-path")

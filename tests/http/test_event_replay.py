@@ -49,6 +49,7 @@ def door(fresh_door: Door, worker: Database) -> Door:
     return fresh_door
 
 
+@pytest.mark.far
 def test_a_replay_says_what_the_webhook_was_called_with(fresh_door: Door, worker: Database) -> None:
     post = Postbag(public_url="http://127.0.0.1:8000")
     world = fresh_door.world
@@ -100,6 +101,7 @@ def test_pages_go_on_where_the_last_one_ended_and_never_end_for_good(
     assert [one["type"] for one in later] == ["request.submitted"]
 
 
+@pytest.mark.far
 def test_a_transaction_that_commits_late_is_not_skipped(door: Door, worker: Database) -> None:
     _, cursor = everything(door, 200)
     world = door.world
@@ -118,6 +120,7 @@ def test_a_transaction_that_commits_late_is_not_skipped(door: Door, worker: Data
     assert second[0]["timestamp"] < first[0]["timestamp"]
 
 
+@pytest.mark.far
 def test_a_cursor_of_another_log_or_none_at_all_is_refused(door: Door, open_door: OpenDoor, worker: Database) -> None:
     cursor = replayed(door)["next_cursor"]
     other = open_door()
@@ -129,6 +132,7 @@ def test_a_cursor_of_another_log_or_none_at_all_is_refused(door: Door, open_door
     facts(door.get("aude", PATH, tenant=door.world.tenant.slug, after=cursor, limit=201), 422, "invalid-request")
 
 
+@pytest.mark.far
 def test_a_replay_begins_at_what_is_kept_and_says_that_a_cursor_is_older(door: Door) -> None:
     items, _ = everything(door, 200)
     old, kept = (replayed(door, limit=limit)["next_cursor"] for limit in (1, 2))

@@ -32,6 +32,7 @@ def stated(door: Door) -> int:
     return int(answer.json()["version"])
 
 
+@pytest.mark.far
 def test_an_operator_states_them_and_an_admin_acknowledges_them(fresh_door: Door) -> None:
     door, slug = fresh_door, fresh_door.world.tenant.slug
     place, before = f"/v1/tenants/{slug}/exclusions", stated(fresh_door)

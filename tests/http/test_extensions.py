@@ -83,6 +83,7 @@ def test_an_approver_sets_a_later_start(door: Door) -> None:
     assert door.later(minutes=31).ask("gate", resource=carla).status_code == 200
 
 
+@pytest.mark.far
 def test_an_engineer_extends_on_the_page_and_both_sides_see_it(by_mail: Portal) -> None:
     portal = by_mail
     first = portal.world.fresh(access_window=3600)
@@ -118,6 +119,7 @@ def test_a_page_that_sends_no_duration_is_told_so(portal: Portal, more: str) -> 
     assert 'value="It takes longer"' in page.text
 
 
+@pytest.mark.far
 def test_a_start_is_chosen_on_the_form_and_moved_by_an_approver(by_mail: Portal) -> None:
     portal = by_mail
     day = f"{datetime.now(UTC) + timedelta(days=2):%Y-%m-%d}"

@@ -209,6 +209,7 @@ def test_everything_else_is_the_apis(gate: GateDoor) -> None:
         assert httpx.get(f"http://127.0.0.1:{gate.port}{path}").status_code == status
 
 
+@pytest.mark.far
 def test_a_flood_of_tokens_that_are_none_keeps_no_gateway_waiting(gate: GateDoor) -> None:
     opened(gate)
     gate.until(200)

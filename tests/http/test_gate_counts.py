@@ -84,6 +84,7 @@ def test_the_access_check_of_a_service_account_is_counted_and_an_engineer_s_own_
     assert batch.uses[request_id].first == (account, "read", fresh_door.question()["resource"])
 
 
+@pytest.mark.far
 def test_the_request_says_to_its_customer_how_often_it_was_used(gate: GateDoor, fresh_door: Door) -> None:
     request_id = fresh_door.active(resources=[f"mailbox:{ANNA}"])
     assert fresh_door.get("ann", f"/v1/requests/{fresh_door.pending()}").json()["usage"] is None

@@ -172,6 +172,7 @@ def test_a_revoked_token_of_a_gateway_is_forgotten_at_the_news(gate: GateDoor) -
     assert gate.ask("caddy").status == 200
 
 
+@pytest.mark.far
 def test_a_gateways_token_is_rotated_as_others_are_and_asks_in_its_dialect_alone(gate: GateDoor) -> None:
     opened(gate)
     place, caddy = ClientInfo("127.0.0.1", "pytest"), gate.world.people["caddy"]

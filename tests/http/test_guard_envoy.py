@@ -106,6 +106,7 @@ def envoy(gate: GateDoor, token: Path) -> Iterator[EnvoyClient]:
         yield client
 
 
+@pytest.mark.far
 def test_a_yes_says_what_for_and_removes_what_the_client_forged(gate: GateDoor, envoy: EnvoyClient) -> None:
     answer = envoy.ask(gate.path(), lockbox_request="forged", lockbox_extra="forged")
 
@@ -180,6 +181,7 @@ def test_it_listens_on_this_machine_alone(token: Path, listen: str) -> None:
         asyncio.run(run())
 
 
+@pytest.mark.far
 def test_the_command_serves_until_it_is_told_to_end(gate: GateDoor, token: Path) -> None:
     port = own_port()
     words = ["serve", "--lockbox", f"http://127.0.0.1:{gate.port}", "--service", SERVICE, "--token-file", str(token)]
@@ -194,6 +196,7 @@ def test_the_command_serves_until_it_is_told_to_end(gate: GateDoor, token: Path)
         assert process.wait(PATIENCE) == 0
 
 
+@pytest.mark.far
 def test_the_command_says_in_a_line_why_it_does_not_start(tmp_path: Path) -> None:
     words = ["serve", "--lockbox", "http://127.0.0.1:1", "--service", SERVICE, "--token-file", str(tmp_path / "none")]
     program = [sys.executable, "-c", "from lockbox_guard.envoy import main; main()"]

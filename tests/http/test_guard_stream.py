@@ -251,6 +251,7 @@ def test_a_guard_learns_of_its_own_services_alone(gate: GateDoor, reader: Opener
     assert mine.until("open", "close").said == {"request": window}
 
 
+@pytest.mark.far
 def test_a_change_of_who_is_who_makes_guards_forget(gate: GateDoor, reader: Opener) -> None:
     stream = reader()
     stream.snapshot()
@@ -299,6 +300,7 @@ def test_a_revoked_token_ends_its_streams(gate: GateDoor, reader: Opener) -> Non
     assert (refused.status, refused.headers["lockbox-reason"]) == (401, "no_credential")
 
 
+@pytest.mark.far
 def test_only_so_many_streams_are_open(gate: GateDoor, reader: Opener) -> None:
     gate.world.add("other", Role.SYSTEM, scopes={Scope.GATE_GUARD}, services={SERVICE})
     streams = [reader() for _ in range(3)]
@@ -312,6 +314,7 @@ def test_only_so_many_streams_are_open(gate: GateDoor, reader: Opener) -> None:
     assert reader().status == 200
 
 
+@pytest.mark.far
 def test_a_guard_that_does_not_read_is_cut(gate: GateDoor, reader: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gate_stream, "MOST_UNSENT", 50)
     stream = reader(reads=False)
@@ -384,6 +387,7 @@ def _timed(gate: GateDoor, address: str) -> tuple[int, float]:
     return status, time.monotonic() - began
 
 
+@pytest.mark.far
 def test_streams_end_when_the_server_does(gate: GateDoor, reader: Opener) -> None:
     stream = reader()
     stream.snapshot()

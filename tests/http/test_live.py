@@ -312,6 +312,7 @@ def test_a_stream_beats_while_nothing_happens(live: Live) -> None:
     assert len(stream.comments) >= 2
 
 
+@pytest.mark.far
 def test_a_stream_ends_with_its_session(live: Live) -> None:
     secret = live.secret("ann")
     stream = live.settled(secret, "list")
@@ -325,6 +326,7 @@ def test_a_stream_ends_with_its_session(live: Live) -> None:
     assert live.open(secret, "list").status == 401
 
 
+@pytest.mark.far
 def test_a_stream_ends_with_the_role_that_it_rests_on(live: Live) -> None:
     world = live.portal.world
     world.add("art", Role.APPROVER, world.tenant.id)
@@ -437,6 +439,7 @@ def test_while_redis_is_away_pages_are_told_and_afterwards_look_again(live: Live
     assert stream.until("news").topics == {"list"}
 
 
+@pytest.mark.far
 def test_a_redis_that_was_never_there_is_away(open_portal: OpenPortal) -> None:
     portal = open_portal(settings=SETTINGS)
     portal.db = Database(portal.db.engine, Schedule("redis://127.0.0.1:1"), portal.clock)
@@ -448,6 +451,7 @@ def test_a_redis_that_was_never_there_is_away(open_portal: OpenPortal) -> None:
         second.until("away")
 
 
+@pytest.mark.far
 def test_a_server_ends_at_once_whoever_listens(open_portal: OpenPortal) -> None:
     with serving(open_portal(settings=SETTINGS), own_port()) as live:
         streams = [live.open(live.secret(name), "list") for name in ("ann", "amir")]

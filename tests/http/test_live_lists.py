@@ -171,6 +171,7 @@ def test_a_card_whose_comment_is_being_written_stays_and_says_who_closed_the_win
     expect(page.locator("[data-row]")).to_have_count(0)
 
 
+@pytest.mark.far
 def test_the_last_card_stays_beside_the_word_that_nobody_is_inside(place: LiveWorld) -> None:
     request = place.inside()
     page = place.opened("ann", "/open")
@@ -183,6 +184,7 @@ def test_the_last_card_stays_beside_the_word_that_nobody_is_inside(place: LiveWo
     expect(_row(page, request).get_by_label("Comment")).to_have_value("Enough of")
 
 
+@pytest.mark.far
 def test_a_window_whose_time_runs_out_is_not_said_to_be_closed_by_somebody(live: Live, place: LiveWorld) -> None:
     request = place.inside(access_window=600)
     page = place.opened("ann", "/open")
@@ -197,6 +199,7 @@ def test_a_window_whose_time_runs_out_is_not_said_to_be_closed_by_somebody(live:
         clock.shift = timedelta(0)
 
 
+@pytest.mark.far
 def test_a_request_that_is_submitted_meanwhile_comes_to_whoever_reviews(reviewed: LiveWorld) -> None:
     first = reviewed.world.fresh()
     page = reviewed.opened("max", "/review")
@@ -273,6 +276,7 @@ def test_what_one_has_asked_for_elsewhere_comes_and_what_becomes_of_it_is_shown(
     expect(page.locator("main")).not_to_contain_text("You have no requests yet")
 
 
+@pytest.mark.far
 def test_a_form_that_was_unfolded_stays_unfolded(place: LiveWorld) -> None:
     first = place.world.fresh()
     page = place.opened("erin", "/mine")

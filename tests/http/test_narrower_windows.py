@@ -20,6 +20,7 @@ def two(open_door: OpenDoor) -> Door:
     return open_door(Policy(vendor_review=False, quorum=2))
 
 
+@pytest.mark.far
 def test_what_was_asked_and_what_was_granted_are_both_read(fresh_door: Door) -> None:
     door = fresh_door
     request_id = door.pending(**WIDE)
@@ -65,6 +66,7 @@ def test_where_nothing_is_left_out_all_reads_as_granted(fresh_door: Door) -> Non
     assert (decision["resources"], decision["actions"]) == (None, None)
 
 
+@pytest.mark.far
 @each(
     "body",
     [

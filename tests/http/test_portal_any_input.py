@@ -196,6 +196,7 @@ def is_a_page(answer: Any) -> None:
     assert "frame-ancestors 'none'" in answer.headers["content-security-policy"]
 
 
+@pytest.mark.far
 @settings(max_examples=examples(60, near=10), deadline=None)
 @given(st.sampled_from(FORMS), FIELDS, st.sampled_from([None, "ann", "erin", "max"]))
 def test_any_form_is_answered_by_a_page(shared: Portal, form: str, fields: dict[str, str], who: str | None) -> None:
@@ -210,6 +211,7 @@ def test_any_form_is_answered_by_a_page(shared: Portal, form: str, fields: dict[
     assert who or browser.session is None
 
 
+@pytest.mark.far
 @settings(max_examples=examples(60, near=10), deadline=None)
 @given(st.sampled_from(PAGES), QUERIES, COOKIES, COOKIES)
 def test_any_cookie_and_query_is_answered_by_a_page(
@@ -225,6 +227,7 @@ def test_any_cookie_and_query_is_answered_by_a_page(
     assert browser.session in {session, None}
 
 
+@pytest.mark.far
 @settings(max_examples=examples(60, near=10), deadline=None)
 @given(
     st.sampled_from(["/audit-log", "/audit-log/export", "/audit-log/checkpoint"]),
@@ -263,6 +266,7 @@ def test_any_bytes_are_answered_by_a_page(shared: Portal, body: bytes, kind: str
         is_a_page(browser.call("POST", path, content=body, headers=headers))
 
 
+@pytest.mark.far
 @each(
     "charset", ["raw_unicode_escape", "unicode_escape", "utf-7", "utf-16", "punycode", "hex", "undefined", "no-such"]
 )

@@ -242,6 +242,7 @@ def test_another_tenants_audit_log_is_as_unknown_as_none(
     assert theirs.text == nobodys.text
 
 
+@pytest.mark.far
 @each("who", ["erin", "max", "olga", "gate", "ann"])
 @each("path", ["/audit-log", "/audit-log/export", "/audit-log/checkpoint", "/audit-log/verify"])
 def test_whoever_reads_no_audit_log_reads_none_here(audit_log: Portal, who: str, path: str) -> None:

@@ -98,6 +98,7 @@ def test_a_forged_or_an_empty_choice_is_refused_and_the_ticks_are_kept(
         assert form.ticked.get(field, []) == [name for name in WIDE[field] if name in kept]
 
 
+@pytest.mark.far
 def test_a_second_approver_hears_that_the_first_keeps_less_and_opens_what_both_keep(open_portal: OpenPortal) -> None:
     portal = open_portal(Policy(vendor_review=False, quorum=2))
     request = portal.world.submit(**WIDE)
@@ -156,6 +157,7 @@ def test_what_changes_by_itself_is_marked_and_what_somebody_types_in_is_not(port
     assert page.form("/approve").fields["version"] == page.form("/deny").fields["version"] == str(request.version)
 
 
+@pytest.mark.far
 def test_closing_leads_to_a_new_sign_in_where_the_policy_asks_for_it_and_keeps_the_comment(
     open_portal: OpenPortal,
 ) -> None:

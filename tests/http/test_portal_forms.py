@@ -80,6 +80,7 @@ def pages_of(portal: Portal) -> list[tuple[str, str]]:
     return found
 
 
+@pytest.mark.far
 def test_every_form_is_refused_from_elsewhere(lenient: Portal, ann: Browser) -> None:
     csrf = ann.get("/account").form("/sign-out").fields["csrf"]
     posts = [path for method, path in pages_of(lenient) if method == "POST"]
@@ -205,6 +206,7 @@ def test_a_sign_in_leads_to_paths_of_ours_alone(lenient: Portal, path: str) -> N
     assert (answer.status_code, answer.headers["location"]) == (303, to)
 
 
+@pytest.mark.far
 @each(
     ("path", "to"),
     [

@@ -153,6 +153,7 @@ def test_wildcards_of_the_database_are_letters_like_others(portal: Portal) -> No
     assert listed(browser.get("/requests?text=_all_")) == [str(odd.id)]
 
 
+@pytest.mark.far
 def test_only_who_may_read_the_justification_finds_anything_by_it(portal: Portal) -> None:
     secret = portal.world.fresh(justification="Numbat in the mailbox")
 

@@ -80,6 +80,7 @@ def test_whoever_has_the_code_takes_the_place_and_is_signed_in(nora: Newcomer) -
     assert f"/requests/{request.id}" in browser.get("/requests").read.links
 
 
+@pytest.mark.far
 def test_the_new_person_adds_a_passkey_and_approves_with_it(nora: Newcomer) -> None:
     browser, authenticator = nora.portal.browser(), Authenticator()
     request = nora.portal.world.submit()
@@ -159,6 +160,7 @@ def test_an_invitation_is_taken_once_and_within_three_days(nora: Newcomer) -> No
     assert thief.session is None
 
 
+@pytest.mark.far
 def test_the_session_that_the_browser_had_ends_and_is_not_taken_over(nora: Newcomer) -> None:
     browser = nora.portal.browser()
     browser.enter("amir")
@@ -187,6 +189,7 @@ def test_a_new_invitation_of_the_only_tenant_helps_somebody_who_lost_their_passk
     assert asked.form("/account/passkeys").data["options"]
 
 
+@pytest.mark.far
 def test_an_invitation_of_another_tenant_does_not(portal: Portal, open_portal: OpenPortal) -> None:
     """Whoever reads a mailbox and has a tenant of their own must not become the person whose mailbox it is."""
     zoe = portal.world.add("zoe", Role.APPROVER, open_portal().world.tenant.id)

@@ -309,6 +309,7 @@ def test_the_gate_leads_to_a_form_that_names_what_was_refused(portal: Portal) ->
     assert 'value="read" checked' not in page.text
 
 
+@pytest.mark.far
 def test_a_number_of_uses_is_previewed_sent_and_shown_to_whoever_decides(portal: Portal) -> None:
     lay_down(portal.world, max_uses=5, vendor_review=False)
     browser = asks(portal)

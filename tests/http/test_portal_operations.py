@@ -171,6 +171,7 @@ def test_a_dead_webhook_is_named_with_its_tenant_and_without_what_may_be_a_secre
     assert not [one for one in facts["troubles"] if "unsent" in one or "delivered" in one]
 
 
+@pytest.mark.far
 def test_failing_webhooks_have_pages_that_say_how_many_there_are(portal: Portal) -> None:
     post, world = Postbag(), portal.world
     calm_down(portal)

@@ -95,6 +95,7 @@ def test_common_terms_are_changed_by_a_form_and_saved_after_the_diff(portal: Por
     )
 
 
+@pytest.mark.far
 def test_break_glass_is_switched_on_by_the_form_and_stays_as_it_is(portal: Portal) -> None:
     browser, max_ = entered(portal), id_of(portal.world, "max")
     wanted = {"break_glass_services": "exchange-online", "break_glass_ceiling": "30", "break_glass_monthly": "1"}

@@ -165,6 +165,7 @@ def test_an_open_window_is_closed(easy: Portal, name: str, action: str) -> None:
     assert easy.sql("SELECT state FROM requests WHERE id = :r", r=request.id)[0].state in {"revoked", "completed"}
 
 
+@pytest.mark.far
 def test_a_manager_endorses_and_then_the_customer_is_asked(open_portal: OpenPortal) -> None:
     portal = open_portal(Policy(mail_suffices=True))
     request = portal.world.submit()
@@ -346,6 +347,7 @@ def test_somebody_who_is_nobody_learns_nothing_of_a_request(easy: Portal) -> Non
 UUID_LIKE = "01a20e89-0294-736c-b49a-5a0327678385"
 
 
+@pytest.mark.far
 def test_the_list_shows_what_one_may_see_with_its_state(easy: Portal) -> None:
     mine, other = easy.world.fresh(), easy.world.fresh("eve")
     easy.world.act("ann", Action.DENY, other.id)
@@ -424,6 +426,7 @@ def test_the_page_says_how_earlier_requests_for_the_same_case_or_resource_ended(
     assert before(opened(portal, "amir", unlike.id)[1]) == ""
 
 
+@pytest.mark.far
 def test_the_page_names_no_earlier_request_that_its_reader_may_not_know_of(open_portal: OpenPortal) -> None:
     portal = open_portal(Policy(mail_suffices=True))
     withheld = portal.world.submit("eve")

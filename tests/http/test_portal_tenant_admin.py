@@ -386,6 +386,7 @@ def test_a_weak_or_an_old_sign_in_is_led_to_a_better_one_and_back(
     assert "whsec_" not in "".join(page.text for page, _ in pages)
 
 
+@pytest.mark.far
 def test_somebody_is_copied_and_no_longer(portal: Portal) -> None:
     browser = entered(portal)
     page = browser.get(here(portal, "/observers"))

@@ -237,6 +237,7 @@ def test_what_is_no_policy_is_said_and_still_there(portal: Portal, text: str, sa
     assert page.form("/policy").fields["text"].strip() == text
 
 
+@pytest.mark.far
 def test_a_policy_that_somebody_else_has_changed_meanwhile_is_not_overwritten(portal: Portal) -> None:
     first, second = entered(portal), entered(portal)
     asked = shown_to_change(portal, first, written(portal, quorum=2))
@@ -256,6 +257,7 @@ def test_the_same_policy_changes_nothing(portal: Portal) -> None:
     assert not [form for form in page.read.forms if form.action.endswith("/save")]
 
 
+@pytest.mark.far
 def test_every_field_of_the_pages_has_a_label(portal: Portal) -> None:
     browser = entered(portal)
     does(portal.world, "tara", members.set_eligible, id_of(portal.world, "aude"), eligible=True)

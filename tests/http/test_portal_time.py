@@ -80,6 +80,7 @@ def test_a_zone_that_there_is_none_of_changes_nothing(portal: Portal, name: str)
     assert offers(browser, "/waiting")
 
 
+@pytest.mark.far
 def test_a_later_sign_in_elsewhere_changes_no_zone(portal: Portal) -> None:
     address = f"nora-{new_id().hex[-8:]}@contoso.example"
     invite(portal, address).accept(portal.browser())

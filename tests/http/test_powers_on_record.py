@@ -83,6 +83,7 @@ def by_passkey(browser: Browser, authenticator: Authenticator, onto: str) -> Non
     browser.submit(asked, "/answer", credential=authenticator.get(options))
 
 
+@pytest.mark.far
 def test_who_is_invited_adds_a_passkey_and_denies_with_it_is_no_alarm(portal: Portal, superuser: Engine) -> None:
     invited, browser = invite(portal, f"nick-{new_id().hex[-8:]}@contoso.example", "approver"), portal.browser()
     request = portal.world.submit()

@@ -86,6 +86,7 @@ def test_the_other_side_sees_no_look(portal: Portal, who: str) -> None:
     assert "reviewing this" not in page.words
 
 
+@pytest.mark.far
 def test_the_vendors_managers_see_each_other_and_the_customer_sees_nothing_of_it(open_portal: OpenPortal) -> None:
     portal = open_portal(Policy(mail_suffices=True))
     request = portal.world.fresh()

@@ -137,6 +137,7 @@ def test_two_thousand_characters_are_taken(door: Door) -> None:
     assert asked(door, door.pending(), words="x" * 2000).status_code == 201
 
 
+@pytest.mark.far
 def test_each_refusal_has_its_code(door: Door) -> None:
     request_id = door.pending()
     one = question(door, request_id)

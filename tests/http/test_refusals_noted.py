@@ -81,6 +81,7 @@ def test_where_it_cannot_be_noted_the_answer_is_the_same(own_door: Door) -> None
     assert (answer.status_code, answer.json()["code"]) == (403, "own-request")
 
 
+@pytest.mark.far
 def test_a_decision_refused_on_a_page_is_noted(portal: Portal) -> None:
     request_id = portal.world.submit().id
     browser = portal.browser()

@@ -43,6 +43,7 @@ def test_what_is_asked_most_often_takes_few_round_trips(fresh_door: Door, asked:
     assert (of_submission, of_approval, of_check) == (2, 3, 1)
 
 
+@pytest.mark.far
 def test_each_move_takes_three_round_trips(fresh_door: Door, asked: list[str]) -> None:
     """Who asks and the lock; what it is judged by; what is written. What was denied is asked again past a manager."""
     again: dict[str, Any] = {"resources": ["mailbox:again@contoso.example"]}

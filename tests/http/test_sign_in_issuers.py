@@ -364,6 +364,7 @@ def test_an_id_token_with_a_lie_in_it_is_refused(scene: IssuerScene, lie: dict[s
     assert browser.session is None
 
 
+@pytest.mark.far
 def test_an_id_token_by_a_key_of_somebody_else_is_refused(scene: IssuerScene) -> None:
     scene.bind("ann")
     browser = scene.portal.browser()
@@ -426,6 +427,7 @@ def test_a_mailed_code_does_not_begin_where_a_round_trip_was_begun(scene: Issuer
     assert (page.status, OVER in page.words) == (401, True)
 
 
+@pytest.mark.far
 def test_signing_in_again_asks_the_issuer_to_ask_the_person(scene: IssuerScene) -> None:
     scene.bind("ann")
     browser = scene.portal.browser()
@@ -441,6 +443,7 @@ def test_signing_in_again_asks_the_issuer_to_ask_the_person(scene: IssuerScene) 
     assert browser.session != first
 
 
+@pytest.mark.far
 def test_an_old_sign_in_at_the_issuer_is_no_fresh_one_here(scene: IssuerScene) -> None:
     request_id = scene.portal.world.submit().id
     scene.bind("ann")
@@ -454,6 +457,7 @@ def test_an_old_sign_in_at_the_issuer_is_no_fresh_one_here(scene: IssuerScene) -
     assert f"/sign-in?next=/requests/{request_id}" in page.read.links
 
 
+@pytest.mark.far
 def test_whoever_can_sign_in_by_an_issuer_does_not_get_in_by_mail(scene: IssuerScene) -> None:
     scene.bind("ann")
     ann, amir = scene.portal.browser(), scene.portal.browser()
@@ -466,6 +470,7 @@ def test_whoever_can_sign_in_by_an_issuer_does_not_get_in_by_mail(scene: IssuerS
     assert amir.session
 
 
+@pytest.mark.far
 def test_an_identity_is_added_in_the_session_that_asked_for_it(scene: IssuerScene) -> None:
     browser = scene.portal.browser()
     browser.sign_in("ann")
@@ -540,6 +545,7 @@ def test_a_token_of_an_issuer_opens_nothing_while_a_mailbox_alone_vouches_for_th
     assert (denied.status_code, late.status_code) == (200, 200)
 
 
+@pytest.mark.far
 def test_an_identity_that_a_mailbox_alone_vouches_for_does_not_shut_the_mailbox_out(scene: IssuerScene) -> None:
     scene.was_invited("ann")
     thief, ann = scene.portal.browser(), scene.portal.browser()
@@ -582,6 +588,7 @@ def test_an_identity_is_never_added_to_whoever_else_is_signed_in_there(scene: Is
     assert scene.portal.sql("SELECT * FROM identities") == []
 
 
+@pytest.mark.far
 def test_a_plain_sign_in_adds_nothing_and_an_addition_signs_nobody_in(scene: IssuerScene) -> None:
     browser, stranger = scene.portal.browser(), scene.portal.browser()
     browser.sign_in("ann")
@@ -601,6 +608,7 @@ def test_a_plain_sign_in_adds_nothing_and_an_addition_signs_nobody_in(scene: Iss
     assert scene.portal.sql("SELECT * FROM identities") == []
 
 
+@pytest.mark.far
 def test_an_identity_of_somebody_else_is_not_added(scene: IssuerScene) -> None:
     scene.bind("ann")
     browser = scene.portal.browser()
@@ -614,6 +622,7 @@ def test_an_identity_of_somebody_else_is_not_added(scene: IssuerScene) -> None:
     assert (page.status, "belongs to another account" in page.words) == (409, True)
 
 
+@pytest.mark.far
 def test_an_issuer_is_not_offered_to_those_whom_it_may_not_speak_for(scene: IssuerScene) -> None:
     browser = scene.portal.browser()
     browser.sign_in("max")

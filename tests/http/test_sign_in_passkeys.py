@@ -77,6 +77,7 @@ def test_a_passkey_is_added_and_signs_its_person_in(portal: Portal, form: str, *
     assert row.means == "passkey"
 
 
+@pytest.mark.far
 def test_what_is_asked_names_us_wants_a_verified_user_and_leaves_out_what_is_there(portal: Portal) -> None:
     authenticator, browser = Authenticator(), portal.browser()
     browser.sign_in("ann")
@@ -153,6 +154,7 @@ def test_an_answer_that_is_not_to_our_question_or_not_by_the_key_is_refused(
     assert refused(portal, enrolled, **lie)
 
 
+@pytest.mark.far
 def test_a_copy_whose_counter_does_not_grow_is_refused(portal: Portal, enrolled: Authenticator) -> None:
     copy = enrolled.clone()
     use(portal.browser(), enrolled)
@@ -177,6 +179,7 @@ def test_an_answer_works_once_and_only_in_the_browser_that_was_asked(portal: Por
     assert other.session is None
 
 
+@pytest.mark.far
 def test_a_challenge_is_used_up_by_a_bad_answer_and_runs_out(portal: Portal, enrolled: Authenticator) -> None:
     browser, slow = portal.browser(), portal.browser()
     page = browser.submit(browser.get("/sign-in"), "/sign-in/passkey")
@@ -196,6 +199,7 @@ def test_somebody_who_is_disabled_does_not_get_in(portal: Portal, enrolled: Auth
     assert refused(portal, enrolled)
 
 
+@pytest.mark.far
 def test_a_passkey_that_was_removed_signs_nobody_in(portal: Portal, enrolled: Authenticator) -> None:
     browser = portal.browser()
     use(browser, enrolled)
@@ -240,6 +244,7 @@ def test_a_passkey_that_answers_another_question_is_not_added(portal: Portal, li
     assert (page.status, NOT_ADDED in page.words) == (422, True)
 
 
+@pytest.mark.far
 def test_a_passkey_is_added_only_in_the_session_that_asked_for_it(portal: Portal) -> None:
     ann, eve = portal.browser(), portal.browser()
     ann.sign_in("ann")
@@ -259,6 +264,7 @@ def test_a_passkey_is_added_only_in_the_session_that_asked_for_it(portal: Portal
     )
 
 
+@pytest.mark.far
 def test_what_was_asked_to_add_does_not_sign_in(portal: Portal, enrolled: Authenticator) -> None:
     browser = portal.browser()
     use(browser, enrolled)
@@ -269,6 +275,7 @@ def test_what_was_asked_to_add_does_not_sign_in(portal: Portal, enrolled: Authen
     assert page.status == 401
 
 
+@pytest.mark.far
 def test_a_passkey_is_nobody_elses_and_known_once(portal: Portal, enrolled: Authenticator) -> None:
     browser = portal.browser()
     browser.sign_in("amir")
@@ -294,6 +301,7 @@ def test_adding_needs_a_sign_in_younger_than_a_quarter_of_an_hour(portal: Portal
     assert "/sign-in?next=/account" in page.text.replace("%2F", "/")
 
 
+@pytest.mark.far
 def test_a_sign_in_that_grew_old_meanwhile_adds_nothing(portal: Portal) -> None:
     browser = portal.browser()
     browser.sign_in("ann")
@@ -306,6 +314,7 @@ def test_a_sign_in_that_grew_old_meanwhile_adds_nothing(portal: Portal) -> None:
     assert answer.status == 403
 
 
+@pytest.mark.far
 def test_a_reader_of_the_mailbox_adds_nothing_to_somebody_who_has_a_passkey(
     portal: Portal, enrolled: Authenticator
 ) -> None:
@@ -321,6 +330,7 @@ def test_a_reader_of_the_mailbox_adds_nothing_to_somebody_who_has_a_passkey(
     assert add(ann, Authenticator()).status == 200
 
 
+@pytest.mark.far
 def test_twenty_passkeys_are_enough(portal: Portal, enrolled: Authenticator) -> None:
     browser = portal.browser()
     use(browser, enrolled)

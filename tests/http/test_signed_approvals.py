@@ -123,6 +123,7 @@ def test_whoever_has_no_passkey_approves_at_once_where_the_policy_lets_them(leni
     assert "attested by the vendor" in done.words
 
 
+@pytest.mark.far
 def test_an_answer_counts_once_and_in_the_browser_that_was_asked(demanding: Portal) -> None:
     authenticator = enrol(demanding.world, "ann")
     request, browser, other = demanding.world.submit(), signed_in(demanding), signed_in(demanding)

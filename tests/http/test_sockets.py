@@ -351,6 +351,7 @@ def test_requests_that_are_sent_ahead_are_answered_in_order_up_to_a_bound(runner
     run(runner, test)
 
 
+@pytest.mark.far
 def test_requests_on_one_connection_each_have_their_own_time(runner: LoopThread) -> None:
     async def test() -> None:
         async with serving(head_seconds=0.3, body_seconds=0.3) as connect:

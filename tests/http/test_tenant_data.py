@@ -57,6 +57,7 @@ def test_bad_input_is_refused(door: Door, place: str, body: dict[str, object]) -
     facts(answer, 422, "invalid-request")
 
 
+@pytest.mark.far
 def test_the_page_keeps_holds_and_leaves(portal: Portal) -> None:
     here, admin = f"/tenants/{portal.world.tenant.slug}/data", entered(portal, "tara")
     page = admin.get(here)
@@ -93,6 +94,7 @@ def test_a_number_that_is_none_is_refused_on_the_page(portal: Portal, days: str)
     )
 
 
+@pytest.mark.far
 def test_an_operator_holds_on_a_page_and_each_side_reads_its_own_reason(portal: Portal) -> None:
     slug = portal.world.tenant.slug
     here, theirs = f"/data/{slug}", f"/tenants/{slug}/data"

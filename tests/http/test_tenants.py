@@ -92,6 +92,7 @@ def test_an_engineer_is_told_the_longest_window_of_a_tenant_and_nobody_else_is(f
     assert listed[fresh_door.world.tenant.slug] == seen["erin"]
 
 
+@pytest.mark.far
 @each(
     ("field", "value"),
     [

@@ -156,6 +156,7 @@ def test_what_is_revoked_or_has_run_out_is_not_rotated(door: Door) -> None:
     facts(answers[0], 404, "not-found")
 
 
+@pytest.mark.far
 def test_a_token_that_is_being_revoked_is_not_rotated(fresh_door: Door) -> None:
     old = made(fresh_door)
     engine = fresh_door.root.execution_options(isolation_level="READ COMMITTED")
@@ -171,6 +172,7 @@ def test_a_token_that_is_being_revoked_is_not_rotated(fresh_door: Door) -> None:
     assert len(listed(fresh_door, "erin")) == 1
 
 
+@pytest.mark.far
 def test_rotating_makes_room_for_the_twenty_first_only_where_the_old_one_ends(fresh_door: Door) -> None:
     made_ = [made(fresh_door) for _ in range(api_tokens.MOST_TOKENS - 1)]
 

@@ -23,6 +23,7 @@ def moment(told: str) -> datetime:
     return datetime.fromisoformat(told)
 
 
+@pytest.mark.far
 @each("who", EVERYBODY)
 def test_everybody_makes_a_token_of_their_own_and_is_told_its_text_once(door: Door, who: str) -> None:
     answer = asked(door, who, name="laptop")
@@ -56,6 +57,7 @@ def test_a_token_lasts_ninety_days_or_as_long_as_was_asked_for(
     assert not works(token, door.later(days=days))
 
 
+@pytest.mark.far
 @each(
     "body",
     [
@@ -111,6 +113,7 @@ def unnumbered(headers: Headers) -> dict[str, str]:
     return {name: value for name, value in headers.items() if name != "x-request-id"}
 
 
+@pytest.mark.far
 @each(("method", "path"), OTHERS_PATHS)
 @each("who", ["erin", "olga", "tara", "amir"])
 def test_somebody_elses_token_is_as_unknown_as_any(door: Door, who: str, method: str, path: str) -> None:
@@ -205,6 +208,7 @@ def test_a_token_that_is_not_shown_as_it_was_made_is_refused_and_echoed_nowhere(
     door.call("ann", "DELETE", f"/v1/tokens/{token['id']}")
 
 
+@pytest.mark.far
 def test_the_twenty_first_token_is_refused_until_one_is_revoked(fresh_door: Door) -> None:
     ids = [made(fresh_door)["id"] for _ in range(api_tokens.MOST_TOKENS - 1)]
 
@@ -217,6 +221,7 @@ def test_the_twenty_first_token_is_refused_until_one_is_revoked(fresh_door: Door
     assert asked(fresh_door, "eve").status_code == 201
 
 
+@pytest.mark.far
 def test_tokens_that_have_run_out_do_not_count(fresh_door: Door) -> None:
     for _ in range(api_tokens.MOST_TOKENS - 1):
         made(fresh_door, days=1)
@@ -226,6 +231,7 @@ def test_tokens_that_have_run_out_do_not_count(fresh_door: Door) -> None:
     assert asked(fresh_door, "erin").status_code == 201
 
 
+@pytest.mark.far
 def test_twenty_is_the_limit_also_for_those_who_ask_at_once(fresh_door: Door) -> None:
     for _ in range(api_tokens.MOST_TOKENS - 3):
         made(fresh_door)

@@ -54,6 +54,7 @@ def test_a_stale_version_of_a_settled_request_says_what_it_has_become(door: Door
     assert facts(answer, 412, "stale-version")["current_state"] == "denied"
 
 
+@pytest.mark.far
 @each(
     "seen",
     ["", "x", '"x"', 'W/"1"', '"1", "2"', '""', "-1", '"-1"', "1.0", '"1e3"', '"٣"', '"1234567890"', "9" * 5000],

@@ -263,6 +263,7 @@ def test_a_window_that_was_opened_without_an_approval_is_found() -> None:
     assert taken({}, {"to_state": "denied"}) == (0, 0, [])
 
 
+@pytest.mark.far
 def test_lists_of_any_length_are_compared_in_no_time() -> None:
     """Each of them looked for in the other would take an hour."""
     many = [f"mailbox:{number}" for number in range(200_000)]

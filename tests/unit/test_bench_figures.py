@@ -81,5 +81,6 @@ def test_whoever_takes_nothing_is_infinitely_better_than_who_takes_something() -
     assert Comparison("bytes", "", 0, None, {"other": 8}, more_is_better=False).times_best_peer == math.inf
 
 
+@pytest.mark.far
 def test_windows_in_memory_are_measured_as_the_gate_holds_them() -> None:
     assert held_mib(100) < 10

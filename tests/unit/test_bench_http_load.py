@@ -54,6 +54,7 @@ def test_no_call_may_be_turned_away_where_each_story_is_played_once() -> None:
     assert "GET /: 503" in str(failed.value.exceptions[0])
 
 
+@pytest.mark.far
 def test_calls_at_a_rate_begin_whether_those_before_were_answered_or_not() -> None:
     found = played(0.3, 200, rate=50, pause=0.2)
 

@@ -113,6 +113,7 @@ def test_whatever_differs_is_said(policy: Policy, other: Policy, field: str) -> 
     assert {name.partition(".")[0] for name in said} <= {field}
 
 
+@pytest.mark.far
 @settings(max_examples=examples(50), deadline=None)
 @given(POLICIES, POLICIES)
 def test_what_is_said_can_stand_in_an_event_and_mirrors_the_way_back(old: Policy, new: Policy) -> None:

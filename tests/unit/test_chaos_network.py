@@ -101,6 +101,7 @@ def test_what_refuses_resets_old_connections_takes_no_new_ones_and_comes_back(
         assert line.recv(100) == b"again"
 
 
+@pytest.mark.far
 def test_a_black_hole_takes_connections_and_says_nothing_until_it_is_over(
     loop: EventLoopThread, proxy: Proxy
 ) -> None:

@@ -58,6 +58,7 @@ def test_completion_of_a_command_imports_no_command() -> None:
     assert {one for one in modules if one.startswith("cli.")} == {"cli.app", "cli.lazy"}
 
 
+@pytest.mark.far
 def test_commands_of_requests_import_nothing_of_a_server() -> None:
     _, modules = loaded("request", "--help")
 

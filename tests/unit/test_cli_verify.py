@@ -167,6 +167,7 @@ def test_what_cannot_be_read_ends_with_3_and_a_line(folder: Path, words: tuple[s
     assert len(said.splitlines()) == 1
 
 
+@pytest.mark.far
 def test_it_needs_no_settings_and_calls_nobody(folder: Path) -> None:
     words = ["audit", "verify", str(folder / "export.ndjson"), "--key", str(folder / "key")]
 
@@ -207,6 +208,7 @@ def test_a_file_of_keys_may_end_its_lines_as_it_likes(folder: Path, ends: str) -
     assert code == 0
 
 
+@pytest.mark.far
 def test_it_loads_nothing_of_the_server(folder: Path) -> None:
     words = ["audit", "verify", str(folder / "export.ndjson"), "--key", str(folder / "key")]
 

@@ -46,6 +46,7 @@ def helped(path: tuple[str, ...]) -> str:
     return result.stdout
 
 
+@pytest.mark.far
 @each("path", PATHS)
 def test_every_command_has_help_that_fits_eighty_columns(path: tuple[str, ...]) -> None:
     text = helped(path)

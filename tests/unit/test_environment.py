@@ -183,6 +183,7 @@ def test_cleaning_removes_what_was_made_and_leaves_the_secrets_of_containers(che
     assert done.stdout.startswith("Left: var/secrets (passwords and keys of the containers).")
 
 
+@pytest.mark.far
 def test_cleaning_says_that_the_data_of_embedded_servers_stays_and_all_removes_it(checkout: Path) -> None:
     data = data_of(checkout)
     keys = data.with_name(f"{data.name}-keys")

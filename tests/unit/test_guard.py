@@ -69,6 +69,7 @@ def test_events_open_narrow_and_close(lockbox: SmallLockbox, guard: Guard) -> No
     assert wait_until(guard, "no_window", engineer=ERIN) < 0.5
 
 
+@pytest.mark.far
 def test_a_window_ends_by_the_database_s_clock(lockbox: SmallLockbox, guard: Guard) -> None:
     lockbox.ahead = 600
     lockbox.open(window(seconds=600.8))
@@ -96,6 +97,7 @@ def test_a_token_is_asked_about_once_and_forgotten_when_told(lockbox: SmallLockb
     wait_until(guard, "unknown_engineer", token=token)
 
 
+@pytest.mark.far
 def test_a_token_is_remembered_no_longer_than_said(lockbox: SmallLockbox, guard: Guard) -> None:
     lockbox.open(window())
     token = lockbox.knows("short", seconds=0.5)
@@ -351,6 +353,7 @@ def test_nothing_secret_is_logged(lockbox: SmallLockbox, guard: Guard, caplog: p
     assert TOKEN not in caplog.text + repr(guard)
 
 
+@pytest.mark.far
 def test_a_call_may_go_on_until_its_window_ends(lockbox: SmallLockbox, guard: Guard) -> None:
     request = lockbox.open(window())
     watch = guard.watch(guard.check(**USE, engineer=ERIN))

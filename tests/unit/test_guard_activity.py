@@ -89,6 +89,7 @@ def test_a_report_is_repeated_under_its_key_until_it_is_taken(
     assert len(lockbox.reported) <= tried + 2
 
 
+@pytest.mark.far
 def test_what_lockbox_refuses_is_given_up_and_logged(
     lockbox: SmallLockbox, guard: Guard, allowed: Allowed, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -151,6 +152,7 @@ def uses(lockbox: SmallLockbox, request: UUID | None) -> int:
     return sum(one["count"] for where, one in lockbox.used if where == path)
 
 
+@pytest.mark.far
 def test_each_yes_from_memory_is_reported_as_a_use_whether_its_call_is_or_not(
     lockbox: SmallLockbox, guard: Guard, allowed: Allowed
 ) -> None:

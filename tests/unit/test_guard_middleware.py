@@ -309,6 +309,7 @@ def test_a_call_is_let_to_its_end_where_that_is_chosen(lockbox: SmallLockbox, op
         assert 1.5 < call.wait_for_end() - began < 1.5 + CUT_SECONDS + SLACK
 
 
+@pytest.mark.far
 def test_an_answer_that_ends_in_time_is_whole(opened: Opener, port: int) -> None:
     opened(window())
 
@@ -334,6 +335,7 @@ def test_wsgi_lets_in_and_refuses(opened: Opener, wsgi: int) -> None:
     assert ask(wsgi, "/mailboxes/bob", authorization="Bearer erin").json()["code"] == "unmapped"
 
 
+@pytest.mark.far
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_wsgi_breaks_a_stream_off(lockbox: SmallLockbox, opened: Opener, wsgi: int) -> None:
     request = opened(window())

@@ -134,6 +134,7 @@ def test_a_token_by_a_rotated_key_is_good_at_once_and_one_by_the_removed_key_no_
     assert issuer.fetched["/jwks"] == 2
 
 
+@pytest.mark.far
 def test_old_keys_go_on_during_a_days_outage_and_no_longer(
     issuer: LocalIssuer, issuers: IdentityProviders, clock: SteppedClock
 ) -> None:

@@ -101,6 +101,7 @@ def sha(body: bytes) -> str:
     return f"@sha256:{hashlib.sha256(body).hexdigest()}"
 
 
+@pytest.mark.far
 def test_each_image_of_others_gets_the_digest_of_what_was_served(registry: Registry, files: list[Path]) -> None:
     python = sha(registry.served["/v2/library/python/manifests/3.13-slim"])
     postgres = sha(registry.served["/v2/library/postgres/manifests/18"])
@@ -113,6 +114,7 @@ def test_each_image_of_others_gets_the_digest_of_what_was_served(registry: Regis
     )
 
 
+@pytest.mark.far
 def test_a_new_release_replaces_the_digests_of_the_last_one(registry: Registry, files: list[Path]) -> None:
     pin(files, registry.url)
     before = [file.read_text() for file in files]

@@ -52,6 +52,7 @@ def test_own_ports_differ_and_leave_the_room_that_was_asked_for() -> None:
     assert {one, other, roomy, roomy + 19, last} <= set(ports.own())
 
 
+@pytest.mark.far
 def test_embedded_servers_choose_no_port_that_another_process_has_taken(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -184,6 +184,7 @@ def test_the_version_that_is_replaced_is_a_header_and_no_part_of_the_body(
     )
 
 
+@pytest.mark.far
 def test_what_is_left_out_is_not_sent_and_what_is_named_otherwise_by_the_route_is_sent_so(api: RecordingApi) -> None:
     api.answer = {"id": ID, "name": "", "address": "", "roles": []}
 
@@ -194,6 +195,7 @@ def test_what_is_left_out_is_not_sent_and_what_is_named_otherwise_by_the_route_i
     )
 
 
+@pytest.mark.far
 def test_a_list_is_asked_for_by_its_query(api: RecordingApi) -> None:
     api.answer = {"items": [], "next_cursor": "n"}
 
@@ -237,6 +239,7 @@ def test_a_webhook_is_changed_in_what_was_named_alone(
     assert (sent.method, sent.body) == ("PATCH", body)
 
 
+@pytest.mark.far
 def test_a_change_of_nothing_is_refused_and_nothing_is_sent(api: RecordingApi) -> None:
     refused = api.run("endpoint", "change", ID)
 
@@ -258,6 +261,7 @@ def test_a_secret_is_printed_alone_and_what_to_know_of_it_is_no_part_of_the_outp
     assert ID in shown.stderr
 
 
+@pytest.mark.far
 def test_a_sentence_names_what_was_given_and_what_was_answered(api: RecordingApi) -> None:
     api.answer = {"webhook_id": "msg_1"}
 
@@ -266,6 +270,7 @@ def test_a_sentence_names_what_was_given_and_what_was_answered(api: RecordingApi
     assert shown.stdout == f"Test queued with webhook-id msg_1. To see the result: lockbox endpoint deliveries {ID}\n"
 
 
+@pytest.mark.far
 def test_marking_a_delegate_keeps_their_roles_at_the_version_that_was_read(api: RecordingApi) -> None:
     api.answer = {"roles": ["auditor"], "version": 5}
 
@@ -293,6 +298,7 @@ def test_exclusions_are_stated_from_a_file(
     assert "cannot be read" in refused.output
 
 
+@pytest.mark.far
 def test_a_retention_that_is_left_out_is_the_installations(api: RecordingApi) -> None:
     api.answer = {"kept_days": None, "retention_days": None, "holds": [], "offboarding": None}
 

@@ -60,6 +60,7 @@ def test_a_policy_survives_the_way_through_json(policy: Policy) -> None:
     assert Policy.model_validate_json(policy.model_dump_json()) == policy
 
 
+@pytest.mark.far
 @settings(max_examples=examples(100), deadline=None)
 @given(POLICIES, st.randoms(use_true_random=False))
 def test_the_json_of_a_policy_does_not_depend_on_the_order_of_writing(policy: Policy, order: random.Random) -> None:

@@ -137,6 +137,7 @@ def test_a_resolver_that_hangs_costs_no_more_than_the_deadline(monkeypatch: pyte
     answered.set()
 
 
+@pytest.mark.far
 def test_a_name_that_hangs_is_asked_for_once_however_many_want_it(monkeypatch: pytest.MonkeyPatch) -> None:
     answered, asked = threading.Event(), []
 

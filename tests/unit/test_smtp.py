@@ -213,6 +213,7 @@ def test_only_a_relay_with_a_good_certificate_for_its_name_gets_a_mail(
     assert len(relay.taken) == good
 
 
+@pytest.mark.far
 def test_a_relay_that_hangs_in_the_middle_of_a_handshake_is_left_too() -> None:
     with relaying(hangs_at="GREETING") as relay:
         began = time.monotonic()

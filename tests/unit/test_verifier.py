@@ -47,6 +47,7 @@ def test_a_whole_and_a_filtered_export_of_an_honest_log_are_good() -> None:
     assert (filtered.exit_code, filtered.events, filtered.seen) == (GOOD, 12, [600])
 
 
+@pytest.mark.far
 @each("size", [1, 2, 255, 256, 257, 511, 512, 513])
 def test_logs_of_every_shape_are_good_and_extend_what_they_were(size: int) -> None:
     log = Log(LOG.events[:size])
@@ -173,6 +174,7 @@ TAMPERINGS: list[tuple[Callable[[list[bytes]], None], FindingKind, int | None]] 
 ]
 
 
+@pytest.mark.far
 @each(("tamper", "kind", "number"), TAMPERINGS)
 def test_whatever_is_done_to_a_file_is_named_and_placed(
     tamper: Callable[[list[bytes]], None], kind: FindingKind, number: int | None

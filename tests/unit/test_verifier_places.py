@@ -409,6 +409,7 @@ def test_a_log_of_which_all_but_what_says_so_is_gone_is_good() -> None:
     assert (told(result), result.removed, result.seen, result.events) == ([], [(0, 256)], [256], 1)
 
 
+@pytest.mark.far
 @each("size", [0, 1, 255, 256, 257, 511, 512, 513, 640, 699, 700])
 def test_older_sizes_are_shown_at_every_place_of_a_tile(size: int) -> None:
     assert result_of(ROWS, LOG.note(size)).seen == [size]

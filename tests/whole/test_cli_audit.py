@@ -45,6 +45,7 @@ def the_request(shell: Shell) -> str:
     return request
 
 
+@pytest.mark.far
 def test_an_export_is_taken_and_verified_and_a_changed_one_is_found(shell: Shell, tmp_path: Path) -> None:
     export, note = tmp_path / "export.ndjson", tmp_path / "checkpoint"
     written = shell.run("aude", "audit", "export", "-f", export)
@@ -91,6 +92,7 @@ def test_the_audit_log_is_searched(shell: Shell) -> None:
     assert [one["actor"]["name"] for one in found["items"]] == ["Erin"]
 
 
+@pytest.mark.far
 def test_a_report_is_shown_and_written_as_a_page(shell: Shell, tmp_path: Path) -> None:
     page = tmp_path / "report.html"
 
@@ -103,6 +105,7 @@ def test_a_report_is_shown_and_written_as_a_page(shell: Shell, tmp_path: Path) -
     assert "No activity was recorded while it was open." in page.read_text(encoding="utf-8")
 
 
+@pytest.mark.far
 def test_whoever_does_not_read_the_audit_log_is_refused(shell: Shell) -> None:
     for words in (("list",), ("export",), ("checkpoint",), ("report", the_request(shell))):
         shell.is_refused("ann", "wrong-role: ", "audit", *words)

@@ -24,6 +24,7 @@ def printed(ended: CommandResult) -> tuple[str, str]:
     return ended.out.removesuffix("\n"), ended.err.split()[-1].rstrip(".")
 
 
+@pytest.mark.far
 @pytest.mark.parametrize("who", ["tara", "olga"])
 def test_a_webhook_is_added_changed_rotated_and_removed(shell: Shell, who: str) -> None:
     whose = ("--tenant", shell.world.tenant.slug) if who == "tara" else ()
@@ -47,6 +48,7 @@ def test_a_webhook_is_added_changed_rotated_and_removed(shell: Shell, who: str) 
     shell.is_refused(who, "not-found: ", "endpoint", "show", known)
 
 
+@pytest.mark.far
 def test_a_test_is_called_and_the_log_is_empty_until_a_worker_has_been_there(shell: Shell) -> None:
     _, known = printed(shell.run("tara", "endpoint", "add", URL, "--tenant", shell.world.tenant.slug))
 

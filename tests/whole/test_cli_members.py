@@ -33,6 +33,7 @@ NINA = ("--name", "Nina Noor", "--email", "nina@contoso.example")
 ROLE = ("--role", "approver", "--role", "auditor")
 
 
+@pytest.mark.far
 def test_an_admin_invites_and_the_code_is_in_the_mail_alone(shell: Shell, worker: Database) -> None:
     slug = shell.world.tenant.slug
 
@@ -52,6 +53,7 @@ def test_an_admin_invites_and_the_code_is_in_the_mail_alone(shell: Shell, worker
     assert not [text for text in (told, *after) if code in text or code.replace("-", "") in text]
 
 
+@pytest.mark.far
 def test_an_admin_withdraws_an_invitation(shell: Shell) -> None:
     slug = shell.world.tenant.slug
     invited = shell.reads("tara", "member", "invite", slug, *NINA, "--role", "auditor")
@@ -82,6 +84,7 @@ def test_members_are_listed_to_their_own_side_page_by_page(shell: Shell) -> None
     shell.is_refused("olga", "wrong-role: ", "member", "list", slug)
 
 
+@pytest.mark.far
 def test_an_admin_sets_roles_and_removes(shell: Shell) -> None:
     slug, abe = shell.world.tenant.slug, id_of(shell.world, "abe")
 
@@ -151,6 +154,7 @@ def test_marking_somebody_who_is_no_member_is_refused(shell: Shell) -> None:
     )
 
 
+@pytest.mark.far
 def test_an_operator_invites_colleagues_and_withdraws(shell: Shell, worker: Database) -> None:
     who = ("--name", "Nils Noor", "--email", f"nils-{uuid4().hex}@vendor.example")
 
@@ -169,6 +173,7 @@ def test_an_operator_invites_colleagues_and_withdraws(shell: Shell, worker: Data
     assert invited["id"] not in open_
 
 
+@pytest.mark.far
 def test_an_operator_sets_roles_removes_and_disables(shell: Shell) -> None:
     eve, olga = id_of(shell.world, "eve"), id_of(shell.world, "olga")
 

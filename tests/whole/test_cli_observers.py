@@ -16,6 +16,7 @@ def shell(stage: RunningStack) -> Shell:
     return Shell(stage, stage.world(approval_window=600))
 
 
+@pytest.mark.far
 def test_a_observer_is_added_listed_foreseen_and_removed(shell: Shell) -> None:
     slug = shell.world.tenant.slug
     desk = ("--name", "Service desk", "--email", "desk@contoso.example", "--service", "exchange-online")
@@ -43,6 +44,7 @@ def test_whoever_has_no_say_is_refused(shell: Shell) -> None:
     shell.is_refused("erin", "wrong-role: ", "tenant", "preview", slug, *WHAT_IF)
 
 
+@pytest.mark.far
 def test_an_engineer_sees_at_how_many_mailboxes_it_would_arrive(shell: Shell) -> None:
     asked = ("--tenant", shell.world.tenant.slug, *WHAT_IF, "--justification", "It is broken", "--window", "10m")
 

@@ -54,6 +54,7 @@ def test_the_policy_is_shown_as_people_say_it(shell: Shell) -> None:
     assert "groups.legal" not in first
 
 
+@pytest.mark.far
 def test_a_diff_shows_what_would_change_and_changes_nothing(shell: Shell, tmp_path: Path) -> None:
     slug, file = shell.world.tenant.slug, written(tmp_path, quorum=2, approval_window=3600)
 

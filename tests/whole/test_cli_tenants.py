@@ -47,6 +47,7 @@ def test_an_operator_adds_a_tenant_and_sees_no_code(shell: Shell) -> None:
     shell.is_refused("tara", "wrong-role: ", "tenant", "add", f"{slug}c", *ADMIN)
 
 
+@pytest.mark.far
 def test_the_list_goes_on_from_where_it_ended(shell: Shell) -> None:
     shell.does("olga", "tenant", "add", f"{shell.world.tenant.slug}-z", *ADMIN)
 
@@ -72,6 +73,7 @@ def test_a_customer_lists_and_sees_its_own_side_alone(shell: Shell) -> None:
     shell.is_refused("ann", "not-found: ", "tenant", "show", shell.stage.world().tenant.slug)
 
 
+@pytest.mark.far
 def test_an_operator_suspends_resumes_and_sets_the_plan(shell: Shell) -> None:
     slug = shell.world.tenant.slug
 
@@ -144,6 +146,7 @@ def test_an_admin_shuts_everything_in_one_call(shell: Shell) -> None:
     }
 
 
+@pytest.mark.far
 def test_an_operator_proposes_an_admin_and_the_tenant_objects(shell: Shell) -> None:
     slug = shell.world.tenant.slug
     who = ("--name", "Nina Noor", "--email", "nina@contoso.example")

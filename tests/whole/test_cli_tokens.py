@@ -71,6 +71,7 @@ def test_a_token_makes_and_replaces_no_other(shell: Shell) -> None:
     shell.is_refused(token, "fresh-sign-in-needed: ", "token", "rotate", other)
 
 
+@pytest.mark.far
 def test_a_revoked_token_is_worthless_at_once(shell: Shell) -> None:
     token = printed(shell.run("erin", "token", "make", "lost"))
     id_ = shell.reads("erin", "token", "list")["items"][0]["id"]

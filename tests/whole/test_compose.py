@@ -91,6 +91,7 @@ def default(setting: str) -> object:
     return Settings.model_fields[setting].default
 
 
+@pytest.mark.far
 def test_the_file_fits_the_compose_specification() -> None:
     check = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", str(FILE)]
 

@@ -26,6 +26,7 @@ def contents(folder: Path) -> dict[str, str]:
     return {path.name: path.read_text() for path in folder.iterdir()}
 
 
+@pytest.mark.far
 def test_the_secrets_are_those_of_the_file_in_a_closed_folder(tmp_path: Path) -> None:
     folder = tmp_path / "new" / "secrets"
 
@@ -65,6 +66,7 @@ def test_a_folder_that_others_may_enter_is_refused(tmp_path: Path) -> None:
     assert contents(tmp_path / "open") == {}
 
 
+@pytest.mark.far
 def test_the_settings_load_from_the_files(tmp_path: Path) -> None:
     make(tmp_path / "secrets")
 
@@ -86,6 +88,7 @@ def test_the_settings_load_from_the_files(tmp_path: Path) -> None:
     assert settings.secret_keys[0] != DEVELOPMENT_KEY
 
 
+@pytest.mark.far
 def test_the_key_that_signs_approvals_can_be_read_by_the_api(tmp_path: Path) -> None:
     make(tmp_path / "secrets")
 

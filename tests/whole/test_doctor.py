@@ -168,6 +168,7 @@ def test_a_login_that_postgres_refuses_is_told_from_a_postgres_that_is_away(
     assert SECRET not in str(one)
 
 
+@pytest.mark.far
 @pytest.mark.parametrize(
     ("variable", "login", "says", "fix"),
     [
@@ -377,6 +378,7 @@ def test_a_replica_is_found(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> 
     assert "name the primary in LOCKBOX_REDIS_URL" in {one.fix for one in found}
 
 
+@pytest.mark.far
 def test_a_redis_that_cannot_write_to_its_disk_is_found(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with Redis.from_url(redis_url) as redis:
         folder = Path(redis.config_get("dir")["dir"])
@@ -420,6 +422,7 @@ def test_a_relay_that_takes_no_mail_is_named_with_what_to_change(tmp_path: Path)
     assert plain.taken == untrusted.taken == []
 
 
+@pytest.mark.far
 def test_a_relay_that_says_nothing_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mail_relay, "SECONDS", 0.5)
     with relaying(hangs_at="GREETING") as relay:
@@ -521,6 +524,7 @@ def test_pages_that_do_not_answer_or_are_in_the_clear_are_found(urls: Urls, monk
 # The machine
 
 
+@pytest.mark.far
 def test_a_port_that_something_else_has_is_found(urls: Urls, monkeypatch: pytest.MonkeyPatch) -> None:
     password = {"LOCKBOX_FLOWER_USER": "operator", "LOCKBOX_FLOWER_PASSWORD": SECRET}
     with serving(ScriptedApi("404 Not Found", "nothing")) as api, serving(ScriptedApi("200 OK", "hello")) as flower:
@@ -649,6 +653,7 @@ def test_what_a_relay_repeats_of_a_password_becomes_stars() -> None:
     assert "your password is ***" in ended.output
 
 
+@pytest.mark.far
 def test_servers_of_make_run_are_looked_at_where_none_is_set() -> None:
     with own_servers("doctor", only=("redis",)) as servers:
         ended = CliRunner().invoke(app, ["doctor", "--output", "json", "--folder", str(servers.folder)])

@@ -164,6 +164,7 @@ def test_roles_can_do_no_more_than_they_need(servers: ServerAddresses) -> None:
             query(url, "CREATE TABLE sneaked ()")
 
 
+@pytest.mark.far
 @pytest.mark.parametrize("password", ["", "wrong"])
 def test_wrong_or_missing_password_is_refused(servers: ServerAddresses, password: str) -> None:
     for url in (
@@ -254,6 +255,7 @@ def test_running_server_whose_pid_was_never_noted_is_found(servers: ServerAddres
     assert again.pids == before
 
 
+@pytest.mark.far
 def test_pid_that_went_to_another_process_is_neither_believed_nor_touched(servers: ServerAddresses) -> None:
     with subprocess.Popen(["/bin/sleep", "300"], user=SERVERS_UID) as stranger:
         for name in NAMES:
@@ -286,6 +288,7 @@ def test_killed_server_comes_back_on_its_port_and_redis_empty_if_asked(servers: 
         assert client.dbsize() == 0
 
 
+@pytest.mark.far
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a process ends with its first thread")
 def test_killed_server_is_gone_only_when_its_last_thread_has_left_the_port() -> None:
     with subprocess.Popen([sys.executable, "-c", LAST_THREAD], stdin=PIPE, stdout=PIPE) as process:
@@ -416,6 +419,7 @@ def test_folder_that_we_did_not_make_is_refused_and_left_as_it_was(place: Path, 
     assert [path.name for path in foreign.iterdir()] == (["file"] if content else [])
 
 
+@pytest.mark.far
 @pytest.mark.skipif(not AS_ROOT, reason="only root's servers run as somebody else")
 def test_folder_behind_a_closed_one_is_refused_for_root(place: Path) -> None:
     closed = place / "closed"

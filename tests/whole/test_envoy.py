@@ -132,6 +132,7 @@ def test_lockbox_answers_what_envoy_asks(home: Installation, manager: HttpConnec
     assert (of_grpc.status, of_grpc.headers["lockbox-reason"]) == (403, "unmapped")
 
 
+@pytest.mark.far
 def test_what_envoy_would_pass_on_of_a_forged_call_is_refused(
     home: Installation, manager: HttpConnectionManager
 ) -> None:

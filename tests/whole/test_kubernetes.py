@@ -148,6 +148,7 @@ def test_what_kubernetes_does_not_know_is_found(built: Built) -> None:
         kubernetes_validate.validate(wrong, VERSIONS[-1], strict=True)
 
 
+@pytest.mark.far
 def test_every_pod_is_one_that_the_namespace_restricts_to(built: Built) -> None:
     (namespace,) = built.of("Namespace").values()
     assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
