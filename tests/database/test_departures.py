@@ -18,6 +18,8 @@ from lockbox.audit.verifier.verify import GOOD
 from lockbox.database import Database
 from lockbox.identity import authentication
 from lockbox.identity.roles import BOUND_TO, Role, Scope
+from lockbox.monitoring import metrics
+from lockbox.monitoring.metrics import MetricName
 from lockbox.requests import after_reviews
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
@@ -210,6 +212,7 @@ def test_nobody_is_reminded_of_a_finding_once_it_is_closed(
     )
 
     assert list(after_reviews.remind(worker)) == []
+    assert metrics.read(api).labelled(MetricName.FINDINGS) == {}
 
 
 @pytest.mark.far
