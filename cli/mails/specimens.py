@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from cli.mails.windows import windows
-from cli.mails.writing_styles import HANDS, LONG, PLAIN, WritingStyle
+from cli.mails.writing_styles import LONG, PLAIN, STYLES, WritingStyle
 from lockbox.identity.roles import Mode, Role
 from lockbox.monitoring.invariants import audit_log_rolled_back
 from lockbox.notifications import account_mail, request_mail
@@ -106,24 +106,24 @@ class Specimen:
 
 def specimens() -> Iterator[Specimen]:
     """Yield every mail: each template, by every writing style, with and without a link."""
-    for hand in HANDS:
-        for name, mail in _request_mails(hand):
+    for style in STYLES:
+        for name, mail in _request_mails(style):
             for wording, tail in ((MailWording(), ""), (MailWording(link=False, justification=False), "-no-link")):
                 said = replace(wording, link=wording.link and not mail.is_copy, steps=mail.wording.steps)
-                yield Specimen(f"{name}-{hand.name}{tail}", _mail(replace(mail, wording=said)))
+                yield Specimen(f"{name}-{style.name}{tail}", _mail(replace(mail, wording=said)))
         for template in ACCOUNT_TITLES:
             rendered = account_mail.render(
-                _account_mail(template, hand), public_url=PUBLIC_URL, services=SERVICES, sender=SENDER
+                _account_mail(template, style), public_url=PUBLIC_URL, services=SERVICES, sender=SENDER
             )
-            yield Specimen(f"{template}-{hand.name}", rendered)
-        for name, waiting in (("-no-link", _waiting(hand, link=False)), ("", ())):
-            alone = replace(_account_mail(DELEGATE_BEGINS, hand), waiting=waiting)
+            yield Specimen(f"{template}-{style.name}", rendered)
+        for name, waiting in (("-no-link", _waiting(style, link=False)), ("", ())):
+            alone = replace(_account_mail(DELEGATE_BEGINS, style), waiting=waiting)
             kind = DELEGATE_BEGINS if waiting else f"{DELEGATE_BEGINS}-idle"
             rendered = account_mail.render(alone, public_url=PUBLIC_URL, services=SERVICES, sender=SENDER)
-            yield Specimen(f"{kind}-{hand.name}{name}", rendered)
+            yield Specimen(f"{kind}-{style.name}{name}", rendered)
 
 
-def _request_mails(hand: WritingStyle) -> Iterator[tuple[str, RequestMail]]:
+def _request_mails(style: WritingStyle) -> Iterator[tuple[str, RequestMail]]:
     of_targets = {*OPERATED, *OPERATED.values()}
     for template in REQUEST_SUBJECTS.keys() - {
         RECEIPT,
@@ -135,46 +135,51 @@ def _request_mails(hand: WritingStyle) -> Iterator[tuple[str, RequestMail]]:
         BREAK_GLASS,
         *AFTER_REVIEWS,
     }:
-        yield template, _request_mail(hand, template=template, to_state=template)
+        yield template, _request_mail(style, template=template, to_state=template)
     for (said, state), template in CONVERSED.items():
         name = f"{template}-while-open" if state == "active" else template
         reader = ERIN if said == QUESTION else ANN
-        yield name, _request_mail(hand, template=template, action=said, to_state=state, recipient_id=reader)
+        yield name, _request_mail(style, template=template, action=said, to_state=state, recipient_id=reader)
     for template in of_targets:
         told = TargetFailure(str(EVENT), "orders-contoso", "too_slow" if template.endswith("failed") else None)
         state = "active" if "open" in template else "revoked"
-        mail = _request_mail(hand, template=template, to_state=state, connection=told, comment=None, actor_name=None)
+        mail = _request_mail(style, template=template, to_state=state, connection=told, comment=None, actor_name=None)
         yield template, mail
         if template.startswith("connection_open"):
             yield f"{template}-to-the-engineer", replace(mail, recipient_id=ERIN)
-    yield COPIED, _request_mail(hand, template=COPIED, to_state="pending", **COPY)
+    yield COPIED, _request_mail(style, template=COPIED, to_state="pending", **COPY)
     for copy in ("active", "denied", "expired"):
-        yield f"{copy}-copy", _request_mail(hand, template=copy, to_state=copy, **COPY)
-    yield "unreached", _request_mail(hand, template="unreached", to_state="pending", in_vain=IN_VAIN, comment=None)
+        yield f"{copy}-copy", _request_mail(style, template=copy, to_state=copy, **COPY)
+    yield "unreached", _request_mail(style, template="unreached", to_state="pending", in_vain=IN_VAIN, comment=None)
     for name, reader in (("the-customer", ANN), ("who-asked", ERIN)):
-        untold = _request_mail(hand, template="timed_out", to_state="timed_out", in_vain=IN_VAIN, recipient_id=reader)
+        untold = _request_mail(
+            style, template="timed_out", to_state="timed_out", in_vain=IN_VAIN, recipient_id=reader
+        )
         yield f"nobody-notified-{name}", replace(untold, comment=None)
-    yield "reviewing-observe", _request_mail(hand, template="reviewing", to_state="reviewing", mode=Mode.OBSERVE)
-    yield "pending-first", _request_mail(hand, template="pending", to_state="pending", earlier=())
+    yield "reviewing-observe", _request_mail(style, template="reviewing", to_state="reviewing", mode=Mode.OBSERVE)
+    yield "pending-first", _request_mail(style, template="pending", to_state="pending", earlier=())
     later = {"not_before": AT + timedelta(days=2), "opens_at": AT + timedelta(days=2)}
     ends = {"deadline_at": later["opens_at"] + WINDOW}
-    yield "active-later", _request_mail(hand, template="active", to_state="active", **later, **ends)
-    yield "pending-later", _request_mail(hand, template="pending", to_state="pending", not_before=later["not_before"])
+    yield "active-later", _request_mail(style, template="active", to_state="active", **later, **ends)
+    yield (
+        "pending-later",
+        _request_mail(style, template="pending", to_state="pending", not_before=later["not_before"]),
+    )
     further = {"not_before": AT + timedelta(hours=12), "extends": UUID(int=NUMBER.int - 1)}
-    yield "pending-extension", _request_mail(hand, template="pending", to_state="pending", earlier=(), **further)
-    yield from _narrow_mails(hand)
-    yield from _break_glass_mails(hand)
+    yield "pending-extension", _request_mail(style, template="pending", to_state="pending", earlier=(), **further)
+    yield from _narrow_mails(style)
+    yield from _break_glass_mails(style)
     for name, closed in windows(
-        hand.requester, hand.actor, hand.words, hand.resources, hand.comments.get(REPORT, hand.words[:30])
+        style.requester, style.actor, style.words, style.resources, style.comments.get(REPORT, style.words[:30])
     ):
         now = AT + MINUTE * (90 if name == "report-erased" else 1)
-        yield name, _request_mail(hand, template=REPORT, to_state="expired", now=now, comment=None, closed=closed)
+        yield name, _request_mail(style, template=REPORT, to_state="expired", now=now, comment=None, closed=closed)
     for name, facts in _receipts().items():
         receipt: dict[str, Any] = {"template": RECEIPT, "actor_id": ANN, "address": "2001:db8::7", **facts}
-        yield f"receipt-{name}", _request_mail(hand, user_agent=hand.user_agent, **receipt)
+        yield f"receipt-{name}", _request_mail(style, user_agent=style.user_agent, **receipt)
 
 
-def _narrow_mails(hand: WritingStyle) -> Iterator[tuple[str, RequestMail]]:
+def _narrow_mails(style: WritingStyle) -> Iterator[tuple[str, RequestMail]]:
     """Yield what is said of parameters and of steps, and of a window that nobody was asked about."""
     asked: dict[str, Any] = {
         "actions": ["export"],
@@ -184,23 +189,23 @@ def _narrow_mails(hand: WritingStyle) -> Iterator[tuple[str, RequestMail]]:
         "earlier": (),
         "wording": MailWording(steps=(((1, "security"),), ((2, "legal"),))),
     }
-    yield "pending-steps", _request_mail(hand, template="pending", to_state="pending", **asked)
+    yield "pending-steps", _request_mail(style, template="pending", to_state="pending", **asked)
     opened: dict[str, Any] = {
         "action": "submit",
         "actor_id": ERIN,
-        "actor_name": hand.requester,
+        "actor_name": style.requester,
         "actor_role": "engineer",
     }
     opened |= {"is_pre_approved": True, "comment": None}
-    yield "active-pre-approved", _request_mail(hand, template="active", to_state="active", **opened)
+    yield "active-pre-approved", _request_mail(style, template="active", to_state="active", **opened)
 
 
-def _break_glass_mails(hand: WritingStyle) -> Iterator[tuple[str, RequestMail]]:
+def _break_glass_mails(style: WritingStyle) -> Iterator[tuple[str, RequestMail]]:
     """Yield the alarm, what reminds of the finding, and the finding."""
     glass: dict[str, Any] = {"break_glass": True, "finding_due": AT + timedelta(days=1), "actions": ["read"]}
     glass |= {"access_window": 1800, "deadline_at": AT + 30 * MINUTE, "earlier": ()}
-    opener = {"action": BREAK_GLASS, "actor_name": hand.manager or hand.actor, "actor_role": "manager"}
-    opened = _request_mail(hand, template=BREAK_GLASS, to_state="active", **glass, **opener)
+    opener = {"action": BREAK_GLASS, "actor_name": style.manager or style.actor, "actor_role": "manager"}
+    opened = _request_mail(style, template=BREAK_GLASS, to_state="active", **glass, **opener)
     yield BREAK_GLASS, opened
     yield f"{BREAK_GLASS}-to-the-engineer", replace(opened, recipient_id=ERIN)
     yield f"{BREAK_GLASS}-copy", replace(opened, **COPY)
@@ -208,10 +213,10 @@ def _break_glass_mails(hand: WritingStyle) -> Iterator[tuple[str, RequestMail]]:
     for template in (AFTER_REVIEW_REMINDER, AFTER_REVIEW_OVERDUE):
         now = AT + timedelta(hours=25 if template == AFTER_REVIEW_OVERDUE else 12)
         facts = {"action": template, "now": now, **glass, **clock}
-        yield template, _request_mail(hand, template=template, to_state="expired", **facts)
+        yield template, _request_mail(style, template=template, to_state="expired", **facts)
     for name, finding in ((AFTER_REVIEW, "not_justified"), (f"{AFTER_REVIEW}-justified", "justified")):
         facts = {"action": AFTER_REVIEW, "finding": finding, **glass}
-        yield name, _request_mail(hand, template=AFTER_REVIEW, to_state="expired", **facts)
+        yield name, _request_mail(style, template=AFTER_REVIEW, to_state="expired", **facts)
 
 
 def _receipts() -> Mapping[str, Mapping[str, Any]]:
@@ -225,9 +230,9 @@ def _receipts() -> Mapping[str, Mapping[str, Any]]:
     }
 
 
-def _request_mail(hand: WritingStyle, **facts: Any) -> RequestMail:  # noqa: ANN401 - whatever a specimen has of its own
+def _request_mail(style: WritingStyle, **facts: Any) -> RequestMail:  # noqa: ANN401 - whatever a specimen has of its own
     template, is_open = facts["template"], facts.get("to_state") in {"active", "closing"}
-    comment = None if template in {"reviewing", "pending", COPIED} else hand.comments.get(template, hand.words)
+    comment = None if template in {"reviewing", "pending", COPIED} else style.comments.get(template, style.words)
     usual: dict[str, Any] = {
         "notification_id": UUID(int=99),
         "until_at": AT + timedelta(hours=12),
@@ -237,27 +242,27 @@ def _request_mail(hand: WritingStyle, **facts: Any) -> RequestMail:  # noqa: ANN
         "deadline_at": AT + (WINDOW if is_open else timedelta(hours=12)),
         "action": "approve",
         "actor_id": UUID(int=4),
-        "actor_name": hand.actor,
+        "actor_name": style.actor,
         "actor_role": "approver",
         "comment": comment,
         "event_type": "request.approved",
         "request_id": NUMBER,
-        "tenant": hand.tenant,
+        "tenant": style.tenant,
         "slug": "contoso",
         "tenant_id": UUID(int=5),
         "mode": Mode.ENFORCE,
-        "requester": hand.requester,
+        "requester": style.requester,
         "requester_id": ERIN,
         "service": "exchange-online",
-        "resources": list(hand.resources),
+        "resources": list(style.resources),
         "actions": ["read", "export"],
         "reason_code": "support_case",
-        "justification": hand.words,
-        "case_ref": hand.case_ref,
+        "justification": style.words,
+        "case_ref": style.case_ref,
         "access_window": int(WINDOW.total_seconds()),
         "submitted_at": AT,
         "severity": "S2",
-        "employing_entity": hand.tenant,
+        "employing_entity": style.tenant,
         "office_country": "DE",
         "physical_country": "PL",
         "directory_as_of": AT - timedelta(hours=3),
@@ -265,63 +270,63 @@ def _request_mail(hand: WritingStyle, **facts: Any) -> RequestMail:  # noqa: ANN
         "sign_in_means": "passkey",
         "signed_in_at": AT - timedelta(minutes=7),
         "recipient_id": ANN,
-        "recipient_name": hand.reader,
+        "recipient_name": style.reader,
         "recipient_address": "ann@contoso.example",
         "wording": MailWording(),
-        "time_zone": hand.zone,
-        "earlier": _earlier(hand),
+        "time_zone": style.zone,
+        "earlier": _earlier(style),
     }
     return RequestMail(**(usual | facts))
 
 
-def _earlier(hand: WritingStyle) -> tuple[EarlierRequest, ...]:
+def _earlier(style: WritingStyle) -> tuple[EarlierRequest, ...]:
     states = ("denied", "timed_out", "nobody_notified", "expired", "active")
     return tuple(
-        EarlierRequest(UUID(int=NUMBER.int - days), hand.requester, state, AT - timedelta(days=days), hand.actor)
+        EarlierRequest(UUID(int=NUMBER.int - days), style.requester, state, AT - timedelta(days=days), style.actor)
         for days, state in enumerate(states, start=1)
     )
 
 
-def _waiting(hand: WritingStyle, *, link: bool) -> tuple[DelegatedRequest, ...]:
+def _waiting(style: WritingStyle, *, link: bool) -> tuple[DelegatedRequest, ...]:
     """Return the pending requests as a delegation begins; one has a policy without links."""
     return tuple(
         DelegatedRequest(
-            UUID(int=NUMBER.int + hours), hand.requester, "exchange-online", AT + 60 * hours * MINUTE, may
+            UUID(int=NUMBER.int + hours), style.requester, "exchange-online", AT + 60 * hours * MINUTE, may
         )
         for hours, may in ((2, link), (5, link), (26, False))
     )
 
 
-def _account_mail(template: str, hand: WritingStyle) -> AccountMail:
+def _account_mail(template: str, style: WritingStyle) -> AccountMail:
     long_code = "ABCD-EFGH-IJKL-MNOP-QRST-UVWX-YZ23-4567"
     secrets = {INVITATION: long_code, ADDRESS_CODE: long_code, SIGN_IN_CODE: "1234 5678"}
     tells = template not in {*secrets, DELEGATE_BEGINS}
-    named = _named(template, hand) if tells else {}
+    named = _named(template, style) if tells else {}
     return AccountMail(
         notification_id=UUID(int=98),
         template=template,
         at=AT,
         until=AT + (timedelta(days=3) if template == RECOVERY_PROPOSED else 15 * MINUTE),
-        tenant=None if template in {SIGN_IN_CODE, ADDRESS_CODE} else hand.tenant,
+        tenant=None if template in {SIGN_IN_CODE, ADDRESS_CODE} else style.tenant,
         slug=None if template in {SIGN_IN_CODE, ADDRESS_CODE} else "contoso",
         tenant_id=UUID(int=5),
         event_id=EVENT,
         about_id=UUID(int=97),
-        actor=hand.actor,
+        actor=style.actor,
         role="operator" if template == RECOVERY_PROPOSED else "tenant_admin",
-        changes=_changes(template, hand) if tells else {},
-        named={"principal": hand.actor} if template == DELEGATE_BEGINS else named,
-        recipient_name=hand.reader,
+        changes=_changes(template, style) if tells else {},
+        named={"principal": style.actor} if template == DELEGATE_BEGINS else named,
+        recipient_name=style.reader,
         recipient_address="ann@contoso.example",
-        time_zone=hand.zone,
+        time_zone=style.zone,
         secret=secrets.get(template),
         fingerprint=FINGERPRINT if template == INVITATION else None,
         roles=(Role.APPROVER,) if template == INVITATION else (),
-        waiting=_waiting(hand, link=True) if template == DELEGATE_BEGINS else (),
+        waiting=_waiting(style, link=True) if template == DELEGATE_BEGINS else (),
     )
 
 
-def _changes(template: str, hand: WritingStyle) -> dict[str, str]:
+def _changes(template: str, style: WritingStyle) -> dict[str, str]:
     if template.startswith("address_"):
         return {"prompts": "sent \u2192 not sent"} if template == "address_changed" else {}
     if template in ALIKE:
@@ -335,23 +340,23 @@ def _changes(template: str, hand: WritingStyle) -> dict[str, str]:
             str(NUMBER): "I1 at contoso: it is open without the approval that it needs",
             str(UUID(int=0)): f"audit-log-rolled-back at the vendor: {audit_log_rolled_back(1, ROLLED_BACK)}",
         }
-    return {"quorum": "1 \u2192 2", "rules.0.name": f'none \u2192 "{hand.words}"'}
+    return {"quorum": "1 \u2192 2", "rules.0.name": f'none \u2192 "{style.words}"'}
 
 
-def _named(template: str, hand: WritingStyle) -> dict[str, str]:
+def _named(template: str, style: WritingStyle) -> dict[str, str]:
     if template in {CHECKPOINT, DIGEST, INVARIANT_BROKEN, "tenant_suspended", "policy_changed"}:
         return {}
     if template == "emergency_stop" or template.startswith(PRE_APPROVALS):
-        pattern = "mailbox:*@contoso.example" if hand is PLAIN else hand.resources[0]
-        return {"comment": hand.words} | ({"resource": pattern} if template.startswith(PRE_APPROVALS) else {})
+        pattern = "mailbox:*@contoso.example" if style is PLAIN else style.resources[0]
+        return {"comment": style.words} | ({"resource": pattern} if template.startswith(PRE_APPROVALS) else {})
     if template == OUTSIDE_ACCESS:
-        return {"engineer": hand.requester, "resource": ", ".join(hand.resources), "justification": hand.words}
+        return {"engineer": style.requester, "resource": ", ".join(style.resources), "justification": style.words}
     if template.startswith("address_"):
-        return {"mailbox": f"{'a' * 240}@contoso.example" if hand is LONG else "desk@contoso.example"}
+        return {"mailbox": f"{'a' * 240}@contoso.example" if style is LONG else "desk@contoso.example"}
     if template.startswith("observer_"):
-        return {"observer": f"{hand.requester} <desk@contoso.example>"}
-    comment = {} if template == RECOVERY_PROPOSED else {"comment": hand.words}
-    return {"member": f"{hand.requester} <erin@contoso.example>", **comment}
+        return {"observer": f"{style.requester} <desk@contoso.example>"}
+    comment = {} if template == RECOVERY_PROPOSED else {"comment": style.words}
+    return {"member": f"{style.requester} <erin@contoso.example>", **comment}
 
 
 def _mail(mail: RequestMail) -> OutgoingMail:

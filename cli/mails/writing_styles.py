@@ -86,4 +86,4 @@ HOSTILE = WritingStyle(
     user_agent=f"{HTML}\r\nX: y",
     zone="../../etc/passwd",
 )
-HANDS = (PLAIN, LONG, RIGHT_TO_LEFT, HOSTILE)
+STYLES = (PLAIN, LONG, RIGHT_TO_LEFT, HOSTILE)

@@ -1,4 +1,4 @@
-"""The gallery: every mail is made, by every hand, and none of them breaks its form."""
+"""The gallery: every mail is made, by every style, and none of them breaks its form."""
 
 import email
 import re
@@ -12,11 +12,11 @@ import pytest
 
 from cli.mails import gallery
 from cli.mails.specimens import SENDER, Specimen, specimens
-from cli.mails.writing_styles import HANDS
+from cli.mails.writing_styles import STYLES
 from lockbox.notifications.mail_text import ACCOUNT_TITLES, REQUEST_SUBJECTS
 from lockbox.notifications.senders.smtp import compose
 
-HAND_NAMES = [hand.name for hand in HANDS]
+STYLE_NAMES = [style.name for style in STYLES]
 LARGEST = 64 * 1024
 # What a mail may be made of: anything else could run, load or send.
 TAGS = {
@@ -107,14 +107,14 @@ def raw(one: Specimen) -> bytes:
     return compose(one.mail, SENDER).content
 
 
-def by(hand: str) -> list[Specimen]:
-    """Return the mails that repeat what one hand has written."""
-    return [one for one in every_mail() if one.name.removesuffix("-no-link").endswith(f"-{hand}")]
+def by(style: str) -> list[Specimen]:
+    """Return the mails that repeat what one style has written."""
+    return [one for one in every_mail() if one.name.removesuffix("-no-link").endswith(f"-{style}")]
 
 
-@pytest.mark.parametrize("hand", HAND_NAMES)
-def test_the_page_of_a_mail_holds_nothing_but_text_and_links_of_ours(hand: str) -> None:
-    for one in by(hand):
+@pytest.mark.parametrize("style", STYLE_NAMES)
+def test_the_page_of_a_mail_holds_nothing_but_text_and_links_of_ours(style: str) -> None:
+    for one in by(style):
         markup = MarkupParser(one.mail.html)
 
         assert markup.tags <= TAGS, one.name
@@ -127,9 +127,9 @@ def test_the_page_of_a_mail_holds_nothing_but_text_and_links_of_ours(hand: str) 
             assert "https://lockbox" not in one.mail.text, one.name
 
 
-@pytest.mark.parametrize("hand", HAND_NAMES)
-def test_a_mail_keeps_its_form_whatever_people_wrote(hand: str) -> None:
-    for one in by(hand):
+@pytest.mark.parametrize("style", STYLE_NAMES)
+def test_a_mail_keeps_its_form_whatever_people_wrote(style: str) -> None:
+    for one in by(style):
         message = email.message_from_bytes(raw(one), policy=default)
 
         assert sorted(message.keys()) == HEADERS, one.name
@@ -142,16 +142,16 @@ def test_a_mail_keeps_its_form_whatever_people_wrote(hand: str) -> None:
         assert max(map(len, raw(one).split(b"\r\n"))) <= 998, one.name
 
 
-@pytest.mark.parametrize("hand", HAND_NAMES)
-def test_nothing_that_turns_text_around_or_commands_a_terminal_is_left(hand: str) -> None:
-    for one in by(hand):
+@pytest.mark.parametrize("style", STYLE_NAMES)
+def test_nothing_that_turns_text_around_or_commands_a_terminal_is_left(style: str) -> None:
+    for one in by(style):
         for said in (one.mail.subject, one.mail.to_name, one.mail.text, one.mail.html):
             assert not UNTURNED.search(said), one.name
 
 
-@pytest.mark.parametrize("hand", HAND_NAMES)
-def test_every_mail_says_from_where_those_of_ours_come(hand: str) -> None:
-    for one in by(hand):
+@pytest.mark.parametrize("style", STYLE_NAMES)
+def test_every_mail_says_from_where_those_of_ours_come(style: str) -> None:
+    for one in by(style):
         said = " ".join(one.mail.text.split())
 
         assert "sender ends in @vendor.example and its Message-ID in @lockbox.vendor.example" in said, one.name
@@ -160,15 +160,15 @@ def test_every_mail_says_from_where_those_of_ours_come(hand: str) -> None:
 
 def test_every_template_is_there_by_every_hand_and_with_and_without_a_link() -> None:
     names = {one.name for one in every_mail()}
-    by_hand = [one.name for hand in HAND_NAMES for one in by(hand)]
+    by_style = [one.name for style in STYLE_NAMES for one in by(style)]
 
-    assert sorted(by_hand) == sorted(names)
+    assert sorted(by_style) == sorted(names)
     assert len(names) == len(every_mail())
-    for hand in HANDS:
+    for style in STYLES:
         for state in REQUEST_SUBJECTS.keys() - {"receipt"}:
-            assert {f"{state}-{hand.name}", f"{state}-{hand.name}-no-link"} <= names
-        assert {f"{template}-{hand.name}" for template in ACCOUNT_TITLES} <= names
-        assert {name for name in names if name.startswith("receipt-") and f"-{hand.name}" in name}
+            assert {f"{state}-{style.name}", f"{state}-{style.name}-no-link"} <= names
+        assert {f"{template}-{style.name}" for template in ACCOUNT_TITLES} <= names
+        assert {name for name in names if name.startswith("receipt-") and f"-{style.name}" in name}
 
 
 def test_the_gallery_is_written_as_pages_texts_and_mails_with_an_index(tmp_path: Path) -> None:
