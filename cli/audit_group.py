@@ -14,6 +14,9 @@ class AuditGroup(LazyGroup):
         "list": CommandPlace("cli.audit:list", "Search the audit log, newest events first."),
         "export": CommandPlace("cli.audit:export", "Export sealed events, with proofs."),
         "checkpoint": CommandPlace("cli.audit:checkpoint", "Print the newest checkpoint of the log."),
+        "statistics": CommandPlace(
+            "cli.statistics:statistics", "Count what became of requests, as an admin or auditor."
+        ),
         "report": CommandPlace("cli.audit:report", "Report on one request."),
         "verify": CommandPlace("cli.verify:verify", "Verify an export offline."),
     }

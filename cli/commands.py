@@ -6,6 +6,7 @@ from uuid import UUID
 
 import typer
 
+from cli.access_review import ACCESS_REVIEW
 from cli.client import at, call, stop
 from cli.inputs import duration_option, hours, id_argument, the_one
 from cli.route_command import (
@@ -127,18 +128,10 @@ def delegate_eligible(
     MEMBER_COMMANDS["roles"].run(**given, eligible=eligible, output=output)
 
 
-REVIEWED: Mapping[str, Field] = {
-    "Name": "name",
-    "Roles": "roles",
-    "May approve": "may_approve",
-    "Through": lambda one: ", ".join(one["through"]),
-    "Last sign-in": lambda one: moment(one["last_sign_in"]) if one["last_sign_in"] else None,
-    "By": "signed_in_by",
-}
 MEMBER_COMMANDS["review"] = RouteCommand(
     "GET /v1/tenants/{slug}/access-review",
     (TENANT,),
-    TableOf(REVIEWED),
+    ACCESS_REVIEW,
     "Review who may approve, as a tenant admin or auditor. It says through what, and who signed in when.",
 )
 

@@ -15,7 +15,7 @@ import typer
 from cli import terminal, values
 from cli.client import ANY_VERSION, call, headers, warn
 from cli.inputs import id_argument, the_one
-from cli.terminal import Cursor, Facts, Limit, Listing, Output, OutputFormat
+from cli.terminal import Cursor, Facts, Limit, Listing, Output, OutputFormat, Part
 from cli.values import Identifier, Word
 
 IF_MATCH = "if_match"
@@ -75,7 +75,7 @@ def optional(name: str, flag: str, help_: str, kind: type = str) -> CommandParam
 
 @dataclass(frozen=True)
 class TableOf:
-    """Shows the items of an answer as a table, and how to go on where there are more."""
+    """Shows the items of an answer as a table, what is to be said below it, and how to go on where there are more."""
 
     fields: Mapping[str, Field]
     is_read: ClassVar = True
@@ -86,9 +86,13 @@ class TableOf:
             terminal.as_json(answer)
             return
         rows = ([_shown(one, field) for field in self.fields.values()] for one in answer["items"])
-        terminal.show(output, answer, Listing.of(self.fields, rows))
+        terminal.show(output, answer, Listing.of(self.fields, rows), *self.below(answer))
         if "next_cursor" in answer:
             terminal.more(output, answer)
+
+    def below(self, _: Values) -> Iterable[Part]:
+        """Return what people read below the table."""
+        return ()
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from cli.commands import INVITED, INVITEE, NAMED, OPEN, REVIEWED, VERSION, WITHDRAWN
+from cli.access_review import ACCESS_REVIEW
+from cli.commands import INVITED, INVITEE, NAMED, OPEN, VERSION, WITHDRAWN
 from cli.route_command import (
     PAGE,
     CommandParameter,
@@ -64,7 +65,7 @@ VENDOR_COMMANDS = {
     "review": RouteCommand(
         "GET /v1/vendor/access-review",
         (),
-        TableOf(REVIEWED),
+        ACCESS_REVIEW,
         "Review who has a role at the vendor, as an operator. Auditors can too; it says who signed in when.",
     ),
     "roles": RouteCommand(

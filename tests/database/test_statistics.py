@@ -144,6 +144,20 @@ def test_what_opened_without_the_customers_answer_is_no_approval(api: Database) 
     assert total.median_answer_seconds is None
 
 
+def test_what_was_opened_by_break_glass_is_counted_by_itself(api: Database) -> None:
+    world = World.make(api, Policy(vendor_review=False, break_glass_services=("exchange-online",)))
+    opened(world)
+    asked = world.submit(break_glass=True, access_window=900)
+    world.act("max", Action.BREAK_GLASS, asked.id, comment="Mail is down")
+
+    found = read(world)
+
+    total = found.total
+    assert (total.requests, total.approved, total.opened_by_break_glass) == (2, 1, 1)
+    assert total.opened_without_approval == 1
+    assert [one.figures.opened_by_break_glass for one in found.services] == [1]
+
+
 def test_what_the_customer_never_heard_of_is_in_nobodys_figures(api: Database) -> None:
     world = World.make(api, Policy())
     world.act("max", Action.DENY, world.submit().id)

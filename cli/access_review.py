@@ -1,0 +1,33 @@
+"""What is printed of access reviews: who may approve, and who of the vendor has more than one role."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cli.route_command import TableOf
+from cli.terminal import Listing, Part
+from cli.values import moment
+
+
+@dataclass(frozen=True)
+class AccessReviewTable(TableOf):
+    """Shows everybody with a role, and below that who has more than one at the vendor."""
+
+    def below(self, answer: Mapping[str, Any]) -> Iterator[Part]:
+        """Yield who has more than one role at the vendor."""
+        yield ""
+        yield "People of the vendor with more than one role:"
+        rows = ((one["name"], one["roles"]) for one in answer["vendor_with_two_roles"])
+        yield Listing.of(("Name", "Roles"), rows, "Nobody.")
+
+
+ACCESS_REVIEW = AccessReviewTable(
+    {
+        "Name": "name",
+        "Roles": "roles",
+        "May approve": "may_approve",
+        "Through": lambda one: ", ".join(one["through"]),
+        "Last sign-in": lambda one: moment(one["last_sign_in"]),
+        "By": "signed_in_by",
+    }
+)

@@ -1,0 +1,61 @@
+"""The command `lockbox audit statistics`: what became of requests, in numbers."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Annotated, Any
+
+import typer
+
+from cli import terminal
+from cli.client import at, call
+from cli.terminal import Listing, Output, OutputFormat, Part
+from cli.values import NOTHING, Duration, moment, phrase, words
+
+app = typer.Typer()
+
+Tenant = Annotated[str | None, typer.Option(help="the customer; left out: your only one, or all of them")]
+Item = Mapping[str, Any]
+
+GROUPS: Mapping[str, Callable[[Item], str | None]] = {
+    "months": lambda one: one["month"],
+    "services": lambda one: one["service"],
+    "engineers": lambda one: one["engineer"]["name"],
+    "reasons": lambda one: words(one["reason_code"]),
+    "severities": lambda one: one["severity"],
+    "levels": lambda one: one["level"],
+}
+"""What requests are grouped by, in the plural as the API has it, and the name of a group."""
+COUNTS = {
+    "Requests": "requests",
+    "Approved": "approved",
+    "Denied": "denied",
+    "Timed out": "timed_out",
+    "Not asked": "opened_without_approval",
+    "Break-glass": "opened_by_break_glass",
+    "Revoked": "revoked",
+}
+
+
+@app.command()
+def statistics(tenant: Tenant = None, output: Output = OutputFormat.TABLE) -> None:
+    """Count what became of requests, as an admin or auditor.
+
+    Requests of the last twelve months that reached the customer. "Not asked" are those that were opened without the
+    customer's approval, by break-glass too; the median is of the time until the customer answered.
+    """
+    found = call("GET", at("statistics"), params={"tenant": tenant})
+    terminal.show(output, found, *_parts(found))
+
+
+def _parts(found: Item) -> Iterator[Part]:
+    """Yield all figures, and since when requests were counted where that is not all of the time."""
+    rows = [("all", "", found["total"])]
+    rows += [(part, name(one) or NOTHING, one["figures"]) for part, name in GROUPS.items() for one in found[part]]
+    yield Listing.of(("Of", "Name", *COUNTS, "Median answer"), (_row(*row) for row in rows))
+    if found["counted_from"]:
+        yield phrase("Requests from before ", moment(found["counted_from"]), " are not counted.")
+
+
+def _row(part: str, name: str, figures: Item) -> Iterator[object]:
+    median = figures["median_answer_seconds"]
+    yield from (part, name, *(figures[count] for count in COUNTS.values()))
+    yield None if median is None else Duration(median)
