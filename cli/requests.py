@@ -11,7 +11,7 @@ from cli import request_table, request_watch, submission, terminal
 from cli.client import at, call, headers
 from cli.inputs import duration_option, id_argument, instant, seconds, the_one
 from cli.request_ids import RequestId, RequestIds, request_id
-from cli.route_command import ids_at
+from cli.route_command import IdField, RouteCommand, TableOf, ids_at, moment_of
 from cli.terminal import Cursor, Limit, Output, OutputFormat, Part
 from connectors.scram import new_password, verifier_of
 from lockbox.requests.lifecycle import AfterReviewFinding
@@ -211,6 +211,26 @@ for _action, _help in (
     ("break-glass", "Open a request by break-glass, and say why."),
 ):
     _acting(_action, _help)
+
+
+FINDINGS = RouteCommand(
+    "GET /v1/findings",
+    (),
+    TableOf(
+        {
+            "Request": IdField("request_id"),
+            "Customer": "tenant",
+            "Service": "service",
+            "Requester": "requester.name",
+            "Opened": moment_of("opened_at"),
+            "By": "opened_by",
+            "Due": moment_of("due_at"),
+            "Overdue": "is_overdue",
+        }
+    ),
+    "List the findings about break-glass that you may give.",
+)
+app.command("findings", help=FINDINGS.help)(FINDINGS.function())
 
 
 @app.command()

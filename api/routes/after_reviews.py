@@ -1,22 +1,45 @@
-"""The route of the customer's finding about access that was opened by break-glass."""
+"""The routes of the customer's findings about access that was opened by break-glass."""
 
 from uuid import UUID
 
 from fastapi import APIRouter
 
 from api.deps import CurrentUser, RequestOrigin, SessionDep
-from api.schemas.after_reviews import AfterReviewView, FindingBody
-from api.schemas.parts import problems
+from api.schemas.after_reviews import AfterReviewView, DueFindingList, DueFindingView, FindingBody
+from api.schemas.parts import PersonView, problems
 from lockbox.requests import after_reviews
-from lockbox.requests.after_reviews import FindingInput
+from lockbox.requests.after_reviews import DueFinding, FindingInput
 
-router = APIRouter(prefix="/v1/requests", tags=["requests"])
+router = APIRouter(prefix="/v1", tags=["requests"])
 
 
-@router.post("/{request_id}/finding", responses=problems(400, 404, 409))
+@router.get("/findings", responses=problems())
+def list_due_findings(who: CurrentUser, session: SessionDep) -> DueFindingList:
+    """List the findings about break-glass that the caller may give now, the one that is due first at the top.
+
+    While one is overdue there is no other break-glass at that customer. At most 50 are listed.
+    """
+    return DueFindingList(items=[_due(one) for one in after_reviews.due_findings(session, who)])
+
+
+@router.post("/requests/{request_id}/finding", responses=problems(400, 404, 409))
 def record_finding(
     request_id: UUID, who: CurrentUser, came: RequestOrigin, session: SessionDep, body: FindingBody
 ) -> AfterReviewView:
     """Say as an approver or admin whether access by break-glass was justified, once it has ended."""
     found = after_reviews.find(session, who, came, request_id, FindingInput(body.finding, body.comment))
     return AfterReviewView(**vars(found))
+
+
+def _due(one: DueFinding) -> DueFindingView:
+    request = one.entry.request
+    return DueFindingView(
+        request_id=request.id,
+        tenant=one.entry.tenant,
+        service=request.service,
+        requester=PersonView(id=request.requester_id, name=one.entry.requester),
+        opened_at=one.opened_at,
+        opened_by=one.opened_by,
+        due_at=one.due_at,
+        is_overdue=one.is_overdue,
+    )

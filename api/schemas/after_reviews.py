@@ -1,11 +1,12 @@
-"""Bodies of after-reviews: the customer's finding about access that was opened by break-glass."""
+"""Bodies of after-reviews: the customer's findings about access that was opened by break-glass."""
 
 from datetime import datetime
 from typing import Annotated
+from uuid import UUID
 
 from pydantic import BaseModel, Field
 
-from api.schemas.parts import IS_TEXT, RequestBody
+from api.schemas.parts import IS_TEXT, PersonView, RequestBody
 from lockbox.requests.lifecycle import AfterReviewFinding
 
 
@@ -29,3 +30,22 @@ class AfterReviewView(BaseModel):
     found_by: str | None
     comment: str | None
     may_find: bool
+
+
+class DueFindingView(BaseModel):
+    """Access that was opened by break-glass and has ended, about which the reader may give the finding."""
+
+    request_id: UUID
+    tenant: str
+    service: str
+    requester: PersonView
+    opened_at: datetime
+    opened_by: str | None
+    due_at: datetime
+    is_overdue: bool
+
+
+class DueFindingList(BaseModel):
+    """The findings that the reader may give, the one that is due first at the top."""
+
+    items: list[DueFindingView]

@@ -353,8 +353,8 @@ class NotifiedView(BaseModel):
 class EventView(BaseModel):
     """An event of a request's timeline; the actor is a person, or null for the clock.
 
-    Moves are numbered by `seq` without a gap; other events have none: `remind`, `escalate`, `warn`, `unreached`,
-    `notified`, `decision_refused`, `first_used`, `last_used`, `question` and `answer`, whose text is in `comment`.
+    Moves are numbered by `seq` without a gap; other events have none, such as `remind`, `escalate`, `begin`, `warn`,
+    `notified`, `first_used`, `after_review`, `question` and `answer`, whose text is in `comment`.
     `notified` says who of the
     reader's own side got a mail about an event before it, and is not shown to the other side. `on_behalf_of` is for
     whom a service account or a delegate acted, `principals` all principals of a delegate, `means` how the decider had

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from harness.gateway_world import ANNA, PATIENCE
 from harness.wait import wait_for
 from lockbox.identity.roles import AuthMethod, Role
@@ -11,6 +13,7 @@ from tests.http.door import OpenDoor, facts
 from tests.http.gate_door import gate_before
 from tests.http.guard_streams import GuardReader
 from tests.http.portal import OpenPortal
+from tests.http.test_portal_new_request import asks, previewed, submitted
 from tests.policy_setup import stand_in
 
 ON = Policy(vendor_review=False, break_glass_services=("exchange-online",))
@@ -63,6 +66,27 @@ def test_without_the_policys_leave_the_answer_says_so(open_door: OpenDoor) -> No
     assert [one["field"] for one in refused["errors"]] == ["break_glass"]
 
 
+def test_what_is_due_is_listed_to_whoever_may_find_it_until_they_have(open_door: OpenDoor) -> None:
+    door = open_door(ON)
+    stand_in(door.world, "aude", "ann")
+    door.world.add("rob", Role.AUDITOR, door.world.tenant.id)
+    request_id = door.file("erin", **ASK).json()["id"]
+    door.act("max", "break-glass", request_id, comment="Mail is down")
+    still_open = door.get("ann", "/v1/findings").json()["items"]
+    door.act("ann", "revoke", request_id)
+
+    shown = {who: door.get(who, "/v1/findings").json()["items"] for who in ("ann", "aude", "tara", "rob", "max")}
+    said = {"finding": "justified", "comment": "As agreed"}
+    door.call("tara", "POST", f"/v1/requests/{request_id}/finding", json=said)
+
+    assert still_open == []
+    assert {who for who, items in shown.items() if items} == {"ann", "aude", "tara"}
+    (due,) = shown["ann"]
+    assert (due["request_id"], due["requester"]["name"], due["opened_by"]) == (request_id, "Erin", "Max")
+    assert (due["tenant"], due["is_overdue"]) == (door.world.tenant.slug, False)
+    assert door.get("ann", "/v1/findings").json() == {"items": []}
+
+
 def test_the_inbox_has_what_is_due_for_whoever_may_find_it_until_they_have(open_portal: OpenPortal) -> None:
     portal = open_portal(ON)
     stand_in(portal.world, "aude", "ann")
@@ -86,6 +110,21 @@ def test_the_inbox_has_what_is_due_for_whoever_may_find_it_until_they_have(open_
     page = readers["ann"].get(f"/requests/{request.id}")
     readers["ann"].submit(page, "/finding", finding="not_justified", comment="We were awake")
     assert "about break-glass due" not in readers["tara"].get("/waiting").words
+
+
+@pytest.mark.far
+def test_an_engineer_asks_for_it_on_the_form_where_the_customer_allows_it(open_portal: OpenPortal) -> None:
+    allowed, other = open_portal(ON), open_portal()
+
+    refused = previewed(asks(other), other, break_glass="yes")
+    browser = allowed.browser()
+    browser.enter("erin", AuthMethod.PASSKEY)
+    browser.submit(previewed(browser, allowed, break_glass="yes"), "/ask")
+
+    assert "This customer does not allow break-glass for this. Submit a request without it." in refused.words
+    (request,) = submitted(allowed)
+    assert (request.break_glass, request.state) == (True, "reviewing")
+    assert submitted(other) == []
 
 
 def test_on_the_pages_it_is_red_and_both_sides_do_their_part(open_portal: OpenPortal) -> None:

@@ -59,6 +59,7 @@ MATRIX = {
     "POST /v1/requests/{request_id}/approve/challenge": "403 404 403 404 403 404 403 403 403 404 403",
     "POST /v1/requests/{request_id}/endorse": "403 404 409 404 403 404 403 403 403 404 403",
     "POST /v1/requests/{request_id}/break-glass": "403 404 409 404 403 404 403 403 403 404 403",
+    "GET /v1/findings": "200 200 200 200 200 200 200 200 200 200 200",
     "POST /v1/requests/{request_id}/finding": "403 404 403 404 403 404 409 409 403 404 409",
     "POST /v1/requests/{request_id}/deny": "403 404 403 404 403 404 200 200 403 404 200",
     "POST /v1/requests/{request_id}/cancel": "200 404 403 404 403 404 403 403 403 404 403",

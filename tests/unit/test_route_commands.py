@@ -20,6 +20,7 @@ from cli.gate_identities import IDENTITY_COMMANDS
 from cli.outside_access import OUTSIDE_COMMANDS
 from cli.policies import VERSIONS
 from cli.pre_approvals import PRE_APPROVAL_COMMANDS
+from cli.requests import FINDINGS
 from cli.route_command import IF_MATCH, PART, FactsOf, Once, RouteCommand, TableOf
 from cli.tenant_data import DATA_COMMANDS
 from cli.vendor_staff import VENDOR_COMMANDS
@@ -34,7 +35,7 @@ ROWS |= {f"exclusions {name}": row for name, row in EXCLUSIONS_COMMANDS.items()}
 ROWS |= {f"data {name}": row for name, row in DATA_COMMANDS.items()}
 ROWS |= {f"pre-approval {name}": row for name, row in PRE_APPROVAL_COMMANDS.items()}
 ROWS |= {f"vendor {name}": row for name, row in VENDOR_COMMANDS.items()}
-ROWS |= {"audit list": SEARCH, "policy versions": VERSIONS}
+ROWS |= {"audit list": SEARCH, "policy versions": VERSIONS, "request findings": FINDINGS}
 ROUTES = [(name, path) for name, row in ROWS.items() for path in row.paths]
 ID = "0197f3a0-a0a0-7a0a-8a0a-0a0a0a0a0a0a"
 
