@@ -1,7 +1,7 @@
 """What is printed of requests, their timelines and previews; each state has one wording and one colour."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from cli.terminal import Facts, Listing, Part
@@ -149,15 +149,16 @@ def _moves(moves: Sequence[Mapping[str, Any]]) -> str:
     return ", ".join(words(one["action"]) for one in moves if one["allowed"])
 
 
-def _shown_where_there(item: Mapping[str, Any]) -> dict[str, str]:
+def _shown_where_there(item: Mapping[str, Any]) -> dict[str, object]:
     """Return what only some requests have: answers, who could not be reached, and what asks again for what."""
-    found = {
+    found: dict[str, object] = {
+        "Pre-approval": item.get("pre_approval_id"),
         "Granted": _granted(item),
         "Decisions": "\n".join(map(_answer, item.get("decisions") or ())),
         "Approvals": "\n".join(map(_tally, item.get("approvals") or ())),
         "Finding": _finding(item.get("after_review")),
         "Reached": (item.get("reach") or {}).get("sentence"),
-        "Extends": item.get("extends"),
+        "Extends": _extension(item),
         "Extended by": item.get("extended_by"),
         "Resubmits": item["follows"],
         "Duplicate of": _duplicate(item),
@@ -165,6 +166,18 @@ def _shown_where_there(item: Mapping[str, Any]) -> dict[str, str]:
         "Your actions": _moves(item.get("available_moves") or ()),
     }
     return {name: value for name, value in found.items() if value}
+
+
+def _extension(item: Mapping[str, Any]) -> Phrase | None:
+    """Return which window a request goes on from, how much longer access lasts by it, and until when."""
+    if not item.get("extends"):
+        return None
+    begins = datetime.fromisoformat(item["not_before"])
+    until = begins + timedelta(seconds=item["access_window"])
+    if item.get("opened_at"):
+        until = datetime.fromisoformat(item["deadline_at"])
+    more = Duration(int((until - begins).total_seconds()))
+    return phrase(item["extends"], ": +", more, " until ", moment(until.isoformat().replace("+00:00", "Z")))
 
 
 def _case(item: Mapping[str, Any]) -> str | None:

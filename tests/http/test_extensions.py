@@ -55,6 +55,21 @@ def test_bad_input_to_an_extension_is_told_so(door: Door, body: dict[str, Any], 
     facts(extend(door, "erin", door.active(case_ref=None), **body), status, code)
 
 
+def test_what_is_shortened_is_shown_by_what_it_was_opened_for(portal: Portal) -> None:
+    first = portal.world.fresh(access_window=3600)
+    portal.world.act("ann", Action.APPROVE, first.id)
+    browser, page = opened(portal, "erin", first.id)
+    browser.submit(page, f"/requests/{first.id}/extend", more="7200", why="It takes longer")
+    (second,) = portal.sql("SELECT id FROM requests WHERE extends = :id", id=first.id)
+    portal.world.act("ann", Action.APPROVE, second.id, access_window=1800)
+
+    _, shown = opened(portal, "erin", second.id)
+    _, window = opened(portal, "ann", first.id)
+
+    assert "This goes on from the end of an open window : +30 min until" in shown.words
+    assert "More time was requested: +30 min until" in window.words
+
+
 def test_what_is_not_open_is_not_extended(door: Door) -> None:
     assert facts(extend(door, "erin", door.pending()), 409, "invalid-move")["current_state"] == "pending"
 

@@ -211,7 +211,7 @@ def test_what_comes_next_is_said_of_steps_and_of_more_time(open_portal: OpenPort
     assert "allows 4 h more at most" in shown.words
     assert "Step 1 of 2 is asked now: desk 0 of 1." in after.words
     assert "More time was requested: +5 min until" in after.words
-    assert "More time for an open window : +5 min from" in after.words
+    assert "More time for an open window : +5 min until" in after.words
     assert "#extend" not in after.text
 
 
