@@ -59,6 +59,14 @@ def test_the_form_offers_what_there_is_and_labels_all_of_it(portal: Portal) -> N
     assert set(page.read.named) <= page.read.labels
 
 
+def test_the_form_offers_reading_and_nothing_more(portal: Portal) -> None:
+    page = asks(portal).get("/ask")
+    named = asks(portal).get("/ask?service=sharepoint-online")
+
+    for one in (page, named):
+        assert one.form("/ask/preview").ticked["actions"] == ["read"]
+
+
 def test_as_it_stands_the_form_asks_for_no_longer_than_the_sample_customer_takes(portal: Portal) -> None:
     page = asks(portal).get("/ask")
 

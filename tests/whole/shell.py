@@ -1,65 +1,22 @@
 """A terminal in which people of a small world run the command `lockbox` against a real API."""
 
-import json
 import subprocess
-from dataclasses import dataclass
-from typing import Any
 
 from typer.testing import CliRunner
 
 from cli.app import app
 from harness.people import World
+from tests.commands import WIDE, Commands
 from tests.whole.conftest import RunningStack
 from tests.whole.warm import warm
 
-WIDE = "200"
 
+class Shell(Commands):
+    """Runs commands against the API of a stage."""
 
-@dataclass(frozen=True)
-class CommandResult:
-    """How a command ended, and what it printed."""
-
-    code: int
-    out: str
-    err: str
-
-
-@dataclass
-class Shell:
-    """Runs the command in this very process, as somebody of the world."""
-
-    stage: RunningStack
-    world: World
-
-    def token(self, who: str | None) -> dict[str, str]:
-        """Return what is set for somebody: for nobody, nothing but the API's address."""
-        known = {"LOCKBOX_URL": self.stage.plan.public_url}
-        return known | ({"LOCKBOX_TOKEN": self.world.tokens.get(who, who)} if who else {})
-
-    def run(self, who: str | None, *words: object, stdin: str | None = None, columns: str = WIDE) -> CommandResult:
-        """Run the command as somebody of the world, or with a token."""
-        variables: dict[str, str | None] = {"COLUMNS": columns, **self.token(who)}
-        result = CliRunner().invoke(app, [str(word) for word in words], input=stdin, env=variables)
-        assert result.exception is None or isinstance(result.exception, SystemExit), result.output
-        return CommandResult(result.exit_code, result.stdout, result.stderr)
-
-    def does(self, who: str | None, *words: object, stdin: str | None = None) -> str:
-        """Run the command, which is to go well and to have nothing to complain of, and return what it printed."""
-        ended = self.run(who, *words, stdin=stdin)
-        assert (ended.code, ended.err) == (0, ""), ended
-        return ended.out
-
-    def reads(self, who: str | None, *words: object, stdin: str | None = None) -> Any:
-        """Run the command with --output json and return what it printed."""
-        return json.loads(self.does(who, *words, "--output", "json", stdin=stdin))
-
-    def is_refused(self, who: str | None, code: str, *words: object, stdin: str | None = None) -> str:
-        """Run the command, which is to end with 1 and one line that begins with the code; return the line."""
-        ended = self.run(who, *words, stdin=stdin)
-        assert (ended.code, ended.out) == (1, ""), ended
-        assert ended.err.startswith(code), ended.err
-        assert ended.err.count("\n") == 1
-        return ended.err
+    def __init__(self, stage: RunningStack, world: World) -> None:
+        super().__init__(world, stage.plan.public_url)
+        self.stage = stage
 
     def log(self) -> str:
         """Return what the API has logged."""

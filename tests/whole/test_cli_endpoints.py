@@ -2,8 +2,9 @@
 
 import pytest
 
+from tests.commands import CommandResult
 from tests.whole.conftest import RunningStack
-from tests.whole.shell import CommandResult, Shell
+from tests.whole.shell import Shell
 
 PROCESSES = ("api",)
 

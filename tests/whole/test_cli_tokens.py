@@ -5,9 +5,10 @@ import re
 import pytest
 
 from lockbox.identity.authentication import TOKEN_FORM
+from tests.commands import CommandResult
 from tests.database.tenancy import id_of
 from tests.whole.conftest import RunningStack
-from tests.whole.shell import CommandResult, Shell, lockbox
+from tests.whole.shell import Shell, lockbox
 
 PROCESSES = ("api",)
 
