@@ -74,7 +74,7 @@ class GateStories:
         # A suspension whose answer was lost may come into force at any later time.
         self._may_be_suspended = False
         self._windows: list[ProbedWindow] = []
-        self._endings: dict[str, Callable[[ProbedWindow], Awaitable[None]]] = {
+        self._endings: dict[str, Callable[[ProbedWindow], Awaitable[object]]] = {
             "revoked": self._by("tara", "revoke"),
             "narrowed": self._by("tara", "revoke"),
             "completed": self._by("", "complete"),
@@ -160,18 +160,20 @@ class GateStories:
         yield replace(mine, tenant=next(one.slug for one in self._cast.gated if one is not customer))
         yield replace(mine, engineer=next(one for one in self._cast.engineers() if one != mine.engineer))
 
-    def _by(self, who: str, action: str) -> Callable[[ProbedWindow], Awaitable[None]]:
-        """Return what ends a window by an act; without a name it is the requester's."""
+    def _by(self, who: str, action: str) -> Callable[[ProbedWindow], Awaitable[str]]:
+        """Return what ends a window by an act, and how it ended, if it did; without a name it is the requester's."""
 
-        async def ending(window: ProbedWindow) -> None:
+        async def ending(window: ProbedWindow) -> str:
             await asyncio.sleep(self._chance.uniform(*OPEN_SECONDS))
             self._history.ending[window.id] = time.monotonic()
             found = await self._clients.act(window.customer, who or window.who, action, window.request, SAID)
             if found is None:
                 path = f"/v1/requests/{window.id}"
                 found = await self._clients.call(window.customer, "tara", "GET", path) or {}
-            if found.get("state") in FINAL:
+            state: str = found.get("state", "")
+            if state in FINAL:
                 self._ended(window)
+            return state
 
         return ending
 
@@ -198,12 +200,15 @@ class GateStories:
                 self._prober.heat([window.mine], HOT_SECONDS)
 
     async def _extended_and_revoked(self, window: ProbedWindow) -> None:
-        """Revoke the window that was extended; nobody is let in when its extension would have begun."""
+        """Revoke the window that was extended; nobody is let in when its extension would have begun.
+
+        A window that had run out by then ends no extension: that is open.
+        """
         extension = await self._more_time(window)
         if extension:
             self._history.ending[extension] = time.monotonic()
-        await self._by("tara", "revoke")(window)
-        if extension and window.id in self._history.ended:
+        state = await self._by("tara", "revoke")(window)
+        if extension and state == "revoked":
             self._history.ended[extension] = self._history.ended[window.id]
             await asyncio.sleep(max(0.0, deadline(window.request) - 1 - time.time()))
             self._prober.heat([window.mine], HOT_SECONDS)
