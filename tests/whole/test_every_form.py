@@ -45,6 +45,8 @@ COMMENTS_ALONE = {
     ("post", "/requests/{id}/complete"),
     ("post", "/requests/{id}/revoke"),
     ("post", "/inbox"),
+    ("post", "/tenants/{slug}/pre-approvals/{id}/approve"),
+    ("post", "/tenants/{slug}/pre-approvals/{id}/revoke"),
 }
 SERVICE = "the sign-in of the vendor"
 MODULES = (requests, sign_in, tenant_admin, own, audit_log, pre_approvals, tenant_data)
