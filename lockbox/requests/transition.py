@@ -24,34 +24,23 @@ from lockbox.requests.lifecycle import Party, State, end_by
 from lockbox.requests.models import AccessRequest, Decision
 from lockbox.schedule import CLOCK, IndexEntry
 
-NEW_REQUEST = """
+# A row goes as one value: psycopg reads a statement anew each time that has more than fifty.
+ROW = "jsonb_populate_record(CAST(NULL AS requests), CAST(:request AS jsonb)) AS n"
+COLUMNS = ", ".join(AccessRequest.model_fields)
+NEW_REQUEST = f"""
 new_request AS (
-    INSERT INTO requests (id, tenant_id, requester_id, service, resources, actions, reason_code, justification,
-        case_ref, case_system, case_url, case_check, duplicate_of, duplicate_reason, mode, policy_version, token_id,
-        submitted_by, consent_until, quorum, approval_window, access_window, max_uses, state, version, deadline_at,
-        wake_at, created_at, asked_at, tiers_asked, follows, opened_at, approve_means, pre_approval_id,
-        extends, first_opened_at, not_before, break_glass, level, context, severity, employing_entity, office_country,
-        physical_country, directory_as_of, sign_in, sign_in_means, signed_in_at)
-    VALUES (:id, :tenant_id, :requester_id, :service, CAST(:resources AS text[]), CAST(:actions AS text[]),
-        :reason_code, :justification, :case_ref, :case_system, :case_url, :case_check, :duplicate_of,
-        :duplicate_reason, :mode, :policy_version, :token_id, :submitted_by, :consent_until, :quorum,
-        :approval_window, :access_window, :max_uses, :state, :version, :deadline_at, :wake_at, :created_at, :asked_at,
-        :tiers_asked, :follows, :opened_at, :approve_means, :pre_approval_id, :extends, :first_opened_at,
-        :not_before, :break_glass, :level, CAST(:context AS jsonb), :severity, :employing_entity, :office_country,
-        :physical_country, :directory_as_of, :sign_in, :sign_in_means, :signed_in_at)
-)"""
+    INSERT INTO requests ({COLUMNS}) SELECT {COLUMNS} FROM {ROW}
+)"""  # noqa: S608 - names of our own columns
 
-MOVED = """
+CHANGED = (
+    *("state", "version", "mode", "consent_until", "deadline_at", "wake_at", "asked_at", "opened_at", "opens_at"),
+    *("closed_at", "quorum", "max_uses", "reminders", "tiers_asked", "warned", "stopped_at", "stopped_deadline"),
+    *("stopped_for", "granted_resources", "granted_actions", "approve_means", "pre_approval_id", "break_glass"),
+)
+MOVED = f"""
 moved AS (
-    UPDATE requests SET state = :state, version = :version, mode = :mode, consent_until = :consent_until,
-        deadline_at = :deadline_at, wake_at = :wake_at, asked_at = :asked_at,
-        opened_at = :opened_at, opens_at = :opens_at, closed_at = :closed_at, quorum = :quorum, max_uses = :max_uses,
-        reminders = :reminders, tiers_asked = :tiers_asked, warned = :warned, stopped_at = :stopped_at,
-        stopped_deadline = :stopped_deadline, stopped_for = :stopped_for,
-        granted_resources = CAST(:granted_resources AS text[]), granted_actions = CAST(:granted_actions AS text[]),
-        approve_means = :approve_means, pre_approval_id = :pre_approval_id, break_glass = :break_glass
-    WHERE id = :id
-)"""
+    UPDATE requests r SET {", ".join(f"{name} = n.{name}" for name in CHANGED)} FROM {ROW} WHERE r.id = n.id
+)"""  # noqa: S608 - names of our own columns
 
 DECIDED = """
 decided AS (
@@ -241,7 +230,7 @@ def insert(session: UnitOfWork, request: AccessRequest, move: Move, approval_key
 
     `approval_key` is the public key that signed the approval by which its window is open at once: see `update`.
     """
-    row = request.model_dump() | {"context": request.context_text}
+    row = _row(request)
     if approval_key is None:
         _write(session, SUBMITTED, [move], row)
     else:
@@ -262,7 +251,7 @@ def update(
     `approval_key` is the public key that signs approvals; it is listed with the first decision made by it. `beside`
     are reminders that follow from the move.
     """
-    row = request.model_dump()
+    row = _row(request)
     if decision is None:
         _write(session, MOVED_ALONE, [move, *beside], row)
     else:
@@ -310,6 +299,10 @@ def _write(
     }
     session.write(statement, _plain(parameters))
     database.arm_after_commit(session, CLOCK, promises or [move.promise() for move in moves])
+
+
+def _row(request: AccessRequest) -> dict[str, Any]:
+    return {"request": request.model_dump_json()}
 
 
 def _plain(parameters: Mapping[str, Any]) -> dict[str, Any]:

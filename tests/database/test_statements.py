@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from psycopg._queries import MAX_CACHED_STATEMENT_LENGTH, MAX_CACHED_STATEMENT_PARAMS
 from sqlalchemy import Connection, Engine, TextClause, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
@@ -175,6 +176,14 @@ def test_postgres_accepts_every_statement(superuser: Engine) -> None:
     refused = {name: said for name, one in _statements().items() if (said := _prepare(superuser, one))}
 
     assert [f"{name}: {said}" for name, said in refused.items()] == []
+
+
+def test_no_statement_is_too_large_to_be_kept_as_it_is_read() -> None:
+    """Others are read anew by psycopg, letter by letter, each time that they are sent."""
+    compiled = {name: one.compile() for name, one in _statements().items()}
+
+    assert [name for name, one in compiled.items() if len(one.params) > MAX_CACHED_STATEMENT_PARAMS] == []
+    assert [name for name, one in compiled.items() if len(str(one)) > MAX_CACHED_STATEMENT_LENGTH] == []
 
 
 # What other tests left would change the plans.
