@@ -4,13 +4,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from cli.route_command import (
+    PAGE,
     TENANT,
     CommandParameter,
     FactsOf,
     Field,
     RouteCommand,
     Sentence,
+    TableOf,
     group,
+    moment_of,
     option,
     optional,
 )
@@ -44,7 +47,24 @@ DATA: Mapping[str, Field] = {
     "Off-boarding": _offboarding,
 }
 DAYS: CommandParameter = optional("days", "--days", "for how many days; as the installation says if left out", int)
+LISTED: Mapping[str, Field] = {
+    "Tenant": "tenant",
+    "Name": "name",
+    "Legal holds": "held_by",
+    "Log kept (days)": "retention_days",
+    "Asked to leave": moment_of("offboarding_asked_at"),
+    "Off-boarding begun": moment_of("offboarding_closed_at"),
+}
 DATA_COMMANDS = {
+    "list": RouteCommand(
+        "GET /v1/vendor/data",
+        PAGE,
+        TableOf(LISTED),
+        """List the customers that are held or leave, as an operator.
+
+        Those with a retention of their own too. Auditors of the vendor can do this as well.
+        """,
+    ),
     "show": RouteCommand(
         f"GET {AT_TENANT}/data",
         (TENANT,),

@@ -1,19 +1,37 @@
-"""Routes for a tenant's data: for how long its log is kept, legal holds, and leaving."""
+"""Routes for tenants' data: for how long logs are kept, legal holds, leaving, and the list of all of these."""
 
-from fastapi import APIRouter
+from typing import Annotated
+
+from fastapi import APIRouter, Query
 
 from api.deps import CurrentUser, RequestOrigin, SessionDep, SettingsDep
 from api.schemas.parts import Slug, problems
-from api.schemas.tenant_data import HoldInput, RetentionInput, TenantDataView
+from api.schemas.tenant_data import HoldInput, RetentionInput, TenantDataPage, TenantDataView
 from config.settings import Settings
 from lockbox.admin import legal_holds, tenant_data
 from lockbox.database import UnitOfWork
 from lockbox.identity.roles import Caller
 
-router = APIRouter(prefix="/v1/tenants/{slug}", tags=["tenants"])
+router = APIRouter()
+
+AT_TENANT = "/v1/tenants/{slug}"
 
 
-@router.get("/data", responses=problems(404))
+@router.get("/v1/vendor/data", tags=["vendor"], responses=problems())
+def list_tenant_data(
+    who: CurrentUser,
+    session: SessionDep,
+    cursor: Slug | None = None,
+    limit: Annotated[int, Query(ge=1, le=tenant_data.MOST_A_PAGE)] = 50,
+) -> TenantDataPage:
+    """List the tenants with a legal hold, a retention of their own, or an off-boarding, by slug.
+
+    For the vendor's operators and auditors.
+    """
+    return TenantDataPage.of(tenant_data.listed(session, who, cursor=cursor, most=limit))
+
+
+@router.get(f"{AT_TENANT}/data", tags=["tenants"], responses=problems(404))
 def get_tenant_data(slug: Slug, who: CurrentUser, session: SessionDep, chosen: SettingsDep) -> TenantDataView:
     """Show for how long a tenant's log is kept, its legal holds, and whether it is leaving.
 
@@ -22,7 +40,7 @@ def get_tenant_data(slug: Slug, who: CurrentUser, session: SessionDep, chosen: S
     return _shown(session, who, slug, chosen)
 
 
-@router.put("/retention", responses=problems(400, 404))
+@router.put(f"{AT_TENANT}/retention", tags=["tenants"], responses=problems(400, 404))
 def change_retention(
     slug: Slug,
     body: RetentionInput,
@@ -40,7 +58,7 @@ def change_retention(
     return _shown(session, who, slug, chosen)
 
 
-@router.put("/hold", responses=problems(400, 404, 409))
+@router.put(f"{AT_TENANT}/hold", tags=["tenants"], responses=problems(400, 404, 409))
 def start_legal_hold(
     slug: Slug, body: HoldInput, who: CurrentUser, came: RequestOrigin, session: SessionDep, chosen: SettingsDep
 ) -> TenantDataView:
@@ -52,13 +70,13 @@ def start_legal_hold(
     return _shown(session, who, slug, chosen)
 
 
-@router.delete("/hold", status_code=204, responses=problems(404))
+@router.delete(f"{AT_TENANT}/hold", tags=["tenants"], status_code=204, responses=problems(404))
 def end_legal_hold(slug: Slug, who: CurrentUser, came: RequestOrigin, session: SessionDep) -> None:
     """Release the hold of the caller's side, as a tenant admin or an operator with a fresh sign-in."""
     legal_holds.release(session, who, came, slug)
 
 
-@router.put("/off-boarding", responses=problems(400, 404, 409))
+@router.put(f"{AT_TENANT}/off-boarding", tags=["tenants"], responses=problems(400, 404, 409))
 def request_off_boarding(
     slug: Slug, who: CurrentUser, came: RequestOrigin, session: SessionDep, chosen: SettingsDep
 ) -> TenantDataView:
@@ -70,7 +88,7 @@ def request_off_boarding(
     return _shown(session, who, slug, chosen)
 
 
-@router.delete("/off-boarding", status_code=204, responses=problems(404, 409))
+@router.delete(f"{AT_TENANT}/off-boarding", tags=["tenants"], status_code=204, responses=problems(404, 409))
 def withdraw_off_boarding(slug: Slug, who: CurrentUser, came: RequestOrigin, session: SessionDep) -> None:
     """Withdraw that the tenant leaves, as a tenant admin, while the owner has not begun."""
     tenant_data.stay(session, who, came, slug)

@@ -1,14 +1,14 @@
-"""Bodies of a tenant's data: for how long its log is kept, legal holds, and leaving."""
+"""Bodies of tenants' data: for how long logs are kept, legal holds, leaving, and the list of all of these."""
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, Field
 
 from api.schemas.parts import IS_TEXT, RequestBody
 from lockbox.admin import legal_holds, tenant_data
 from lockbox.admin.legal_holds import HoldSummary
-from lockbox.admin.tenant_data import OffboardingState, TenantData
+from lockbox.admin.tenant_data import OffboardingState, TenantData, TenantDataEntry, TenantDataListing
 from lockbox.text_rules import IS_WHOLE
 
 
@@ -61,6 +61,41 @@ class TenantDataView(BaseModel):
             holds=[_hold(one) for one in found.holds],
             offboarding=_offboarding(found.offboarding) if found.offboarding else None,
         )
+
+
+class TenantDataEntryView(BaseModel):
+    """A tenant whose data are held, are kept for a time of its own, or are to be erased."""
+
+    tenant: str
+    name: str
+    held_by: list[Literal["vendor", "customer"]]
+    retention_days: int | None
+    offboarding_asked_at: datetime | None
+    offboarding_closed_at: datetime | None
+
+    @classmethod
+    def of(cls, one: TenantDataEntry) -> Self:
+        """Return it as a body."""
+        return cls(
+            tenant=one.slug,
+            name=one.name,
+            held_by=[side.value for side in one.held_by],
+            retention_days=one.retention_days,
+            offboarding_asked_at=one.offboarding_asked_at,
+            offboarding_closed_at=one.offboarding_closed_at,
+        )
+
+
+class TenantDataPage(BaseModel):
+    """Tenants by slug, and the cursor of those that follow."""
+
+    items: list[TenantDataEntryView]
+    next_cursor: str | None
+
+    @classmethod
+    def of(cls, found: TenantDataListing) -> Self:
+        """Return it as a body."""
+        return cls(items=[TenantDataEntryView.of(one) for one in found.items], next_cursor=found.next_cursor)
 
 
 def _hold(one: HoldSummary) -> HoldView:

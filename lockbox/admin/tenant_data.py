@@ -66,15 +66,15 @@ class TenantData:
 class TenantDataEntry:
     """A tenant whose data are held, are kept for a time of its own, or are to be erased.
 
-    `held_by` is which sides hold them, `leaving` since when they are to be erased, `is_closed` whether it has begun.
+    `held_by` is which sides hold them; the off-boarding was asked for, and begun by the vendor, at these moments.
     """
 
     slug: str
     name: str
     retention_days: int | None
     held_by: Sequence[Side]
-    leaving: datetime | None
-    is_closed: bool
+    offboarding_asked_at: datetime | None
+    offboarding_closed_at: datetime | None
 
 
 @dataclass(frozen=True)
@@ -95,9 +95,7 @@ def listed(session: UnitOfWork, caller: Caller, *, cursor: str | None, most: int
     permissions.capacity(caller, READERS)
     rows = session.execute(OF_TENANTS, {"cursor": cursor, "most": most + 1}).all()
     shown = [
-        TenantDataEntry(
-            row.slug, row.name, row.days, [Side(one) for one in row.held_by], row.asked_at, row.closed_at is not None
-        )
+        TenantDataEntry(row.slug, row.name, row.days, [Side(one) for one in row.held_by], row.asked_at, row.closed_at)
         for row in rows[:most]
     ]
     return TenantDataListing(shown, shown[-1].slug if len(rows) > most else None)

@@ -148,6 +148,7 @@ MATRIX = {
     "DELETE /v1/tenants/{slug}/off-boarding": "403 403 403 403 403 403 204 403 403 404 403",
     "GET /v1/tenants/{slug}/access-review": "403 403 403 403 403 403 200 403 200 404 200",
     "GET /v1/tenants/{slug}/access-review/export": "403 403 403 403 403 403 200 403 200 404 200",
+    "GET /v1/vendor/data": "403 403 403 200 200 403 403 403 403 403 403",
     "GET /v1/vendor/access-review": "403 403 403 200 200 403 403 403 403 403 403",
     "GET /v1/vendor/access-review/export": "403 403 403 200 200 403 403 403 403 403 403",
     "GET /v1/vendor/members": "403 403 403 200 200 403 403 403 403 403 403",

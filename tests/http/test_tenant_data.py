@@ -1,10 +1,15 @@
 """A tenant's data over HTTP and on its page: retention, legal holds, asking to leave."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
 
 from lockbox.identity.roles import AuthMethod
-from tests.http.door import Door, facts
+from tests.http.door import Door, OpenDoor, facts
 from tests.http.portal import Browser, OpenPortal, Portal
+
+LIST = "/v1/vendor/data"
 
 
 def entered(portal: Portal, who: str) -> Browser:
@@ -36,6 +41,41 @@ def test_an_admin_sets_the_retention_and_a_hold_over_the_api(fresh_door: Door) -
     assert door.call("tara", "DELETE", f"{at}/hold").status_code == 204
     facts(door.call("tara", "DELETE", f"{at}/hold"), 404, "not-found")
     assert door.call("tara", "PUT", f"{at}/retention", json={"days": None}).json()["kept_days"] is None
+
+
+def pages(door: Door, who: str) -> Iterator[dict[str, Any]]:
+    """Yield the tenants of the list, which is read one by one."""
+    cursor: dict[str, str] = {}
+    while True:
+        page = door.get(who, LIST, limit=1, **cursor).json()
+        yield from page["items"]
+        if page["next_cursor"] is None:
+            return
+        cursor = {"cursor": page["next_cursor"]}
+
+
+def test_operators_and_auditors_list_whose_data_are_held_kept_or_to_be_erased(open_door: OpenDoor) -> None:
+    door, other, plain = open_door(), open_door(), open_door()
+    slug, at = door.world.tenant.slug, f"/v1/tenants/{door.world.tenant.slug}"
+    other.call("tara", "PUT", f"/v1/tenants/{other.world.tenant.slug}/retention", json={"days": 60})
+    door.call("tara", "PUT", f"{at}/off-boarding")
+    door.call("olga", "PUT", f"{at}/hold", json={"reason": "A demand by law"})
+    door.call("tara", "PUT", f"{at}/hold", json={"reason": "Dispute 4711"})
+
+    found = {one["tenant"]: one for one in pages(door, "olga")}
+    one, kept = found[slug], found[other.world.tenant.slug]
+
+    assert list(found) == sorted(found)
+    assert found == {one["tenant"]: one for one in pages(door, "vera")}
+    assert plain.world.tenant.slug not in found
+    assert (one["held_by"], one["retention_days"]) == (["vendor", "customer"], None)
+    assert (one["offboarding_asked_at"] is None, one["offboarding_closed_at"]) == (False, None)
+    assert (kept["held_by"], kept["retention_days"], kept["offboarding_asked_at"]) == ([], 60, None)
+
+
+@pytest.mark.parametrize("query", [{"limit": 0}, {"limit": 201}, {"cursor": "No slug"}, {"held": "true"}])
+def test_a_page_that_there_cannot_be_is_refused(door: Door, query: dict[str, object]) -> None:
+    facts(door.get("olga", LIST, **query), 422, "invalid-request")
 
 
 @pytest.mark.parametrize(

@@ -307,6 +307,20 @@ def test_a_retention_that_is_left_out_is_the_installations(api: RecordingApi) ->
     assert api.sent("data", "retention", "contoso", "--days", "90").body == {"days": 90}
 
 
+@pytest.mark.far
+def test_the_customers_whose_data_are_held_or_to_be_erased_are_a_table(api: RecordingApi) -> None:
+    asked_at = "2026-11-29T08:00:00Z"
+    one = {"tenant": "contoso", "name": "Contoso", "held_by": ["vendor", "customer"], "retention_days": 90}
+    one |= {"offboarding_asked_at": asked_at, "offboarding_closed_at": None}
+    api.answer = {"items": [one], "next_cursor": "contoso"}
+
+    shown = api.run("data", "list", "--output", "csv")
+
+    assert api.calls[-1].path == "/v1/vendor/data?limit=50"
+    assert f'contoso,Contoso,"vendor, customer",90,{asked_at},' in shown.stdout
+    assert "--cursor contoso" in shown.output
+
+
 OTHER_ID = "0197f3a0-a0a1-7a0a-8a0a-0a0a0a0a0a0a"
 
 
