@@ -15,6 +15,7 @@ from cli.tenants import Tenant
 from cli.terminal import Facts, Listing, Output, OutputFormat
 from cli.values import Duration, moment, phrase
 from lockbox.requests import policy_diff
+from lockbox.requests.policy import SECONDS
 from lockbox.requests.policy_diff import changes
 from lockbox.requests.policy_rules import Policy
 
@@ -26,18 +27,6 @@ File = Annotated[
         encoding="utf-8", help="a policy, or what `policy show -o json` printed; - for stdin", show_default=False
     ),
 ]
-SECONDS = frozenset(
-    {
-        "review_window",
-        "approval_window",
-        "access_ceiling",
-        "total_access_ceiling",
-        "start_ahead",
-        "closing_warning",
-        "sign_in_age",
-        "revoke_sign_in_age",
-    }
-)
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,9 @@
 
 from uuid import UUID
 
+from lockbox.notifications import policy_wording
 from lockbox.notifications.policy_wording import TERMS, lines
-from lockbox.requests.policy import Terms
+from lockbox.requests.policy import SECONDS, Terms
 from lockbox.requests.policy_diff import changes
 from lockbox.requests.policy_rules import Policy
 from tests.each import each
@@ -58,3 +59,9 @@ def test_a_line_of_a_diff_is_said_in_words(name: str, said: tuple[str, str, str]
 @each("name", Terms.model_fields)
 def test_every_term_has_a_name(name: str) -> None:
     assert name in TERMS
+
+
+def test_the_terms_that_are_read_as_lengths_of_time_are_those_that_are_declared_as_seconds() -> None:
+    assert policy_wording.SECONDS == SECONDS
+    assert {"approval_window", "break_glass_ceiling", "requester_sign_in_age"} <= SECONDS
+    assert not {"quorum", "max_uses", "justification_least", "break_glass_monthly"} & SECONDS

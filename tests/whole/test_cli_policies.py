@@ -46,6 +46,7 @@ def test_the_policy_is_shown_as_people_say_it(shell: Shell) -> None:
     assert facts["approval_window"].strip() == "12 h"
     assert facts["vendor_review"].strip() == "yes"
     assert facts["sign_in_age"].strip() == "15 min"
+    assert facts["break_glass_ceiling"].strip() == "1 h"
     assert facts["rules.0.match.actions"].strip() == "export"
     assert facts["rules.0.terms.approval_window"].strip() == "15 min"
     assert facts["stages.0.group"].strip() == "legal"
