@@ -91,13 +91,20 @@ TEXT_PATTERN = f"^[ {_class(BREAKS, SPACES)}]*[^ {_class(BREAKS, SPACES)}{HIDDEN
 LINE_PATTERN = f"^ *[^ {_class(BREAKS, SPACES)}{HIDDEN}][^{_class(BREAKS, SPACES)}{HIDDEN}]*$"
 
 
-RESOURCE_PATTERN = f"^[a-z][a-z0-9-]{{0,31}}:[^* {_class(BREAKS, SPACES)}{HIDDEN}]{{1,220}}$"
+NOT_IN_IDS = f" {_class(BREAKS, SPACES)}{HIDDEN}"
+
+
+RESOURCE_PATTERN = f"^[a-z][a-z0-9-]{{0,31}}:[^*{NOT_IN_IDS}]{{1,220}}$"
 
 
 HTTPS_PATTERN = r"^https://[A-Za-z0-9.-]+(:[0-9]{1,5})?/[A-Za-z0-9._~:/?#@!$&'()*+,;=%\[\]-]*$"
 
 
-WILDCARD_PATTERN = f"^[a-z][a-z0-9-]{{0,31}}:[^ {_class(BREAKS, SPACES)}{HIDDEN}]+$"
+WILDCARD_PATTERN = f"^[a-z][a-z0-9-]{{0,31}}:[^{NOT_IN_IDS}]+$"
+
+
+NARROW_PATTERN = f"^[a-z][a-z0-9-]{{0,31}}:\\**[^*{NOT_IN_IDS}][^{NOT_IN_IDS}]*$"
+"""A wildcard pattern with more than stars."""
 
 
 HTTPS = re.compile(HTTPS_PATTERN)

@@ -10,7 +10,7 @@ from api.portal import phrases
 from api.portal.pages import TAG, go, origin
 from api.portal.request import DecisionForm, request_id_of, show_request
 from api.portal.tenant_admin import read
-from api.schemas.requests import ExtensionRequest
+from api.schemas.submissions import ExtensionRequest
 from lockbox.errors import Conflict, Invalid, NotYours, TooMany
 from lockbox.requests import extend
 from lockbox.requests.extend import AlreadyExtended, ExtensionInput

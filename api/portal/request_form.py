@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from api.browser import Visitor
 from api.portal import form_errors, phrases
-from api.schemas.requests import NewRequest
+from api.schemas.submissions import NewRequest
 from config.context_schema import MOST_PARAMETERS, ContextValue
 from config.service_catalogue import MOST_SERVICES, Service
 from lockbox.database import UnitOfWork

@@ -7,7 +7,8 @@ from fastapi import APIRouter, Response
 from api.deps import CurrentUser, RequestOrigin, SessionDep, SettingsDep
 from api.routes.requests import Key, submission_answer
 from api.schemas.parts import problems
-from api.schemas.requests import ExtensionRequest, NewRequestView
+from api.schemas.requests import NewRequestView
+from api.schemas.submissions import ExtensionRequest
 from lockbox.requests import extend, resubmission
 from lockbox.requests.extend import ExtensionInput
 from lockbox.requests.submit import SubmissionLimits, SubmittedRequest

@@ -36,7 +36,6 @@ from api.schemas.requests import (
     CommentInput,
     DecisionView,
     DeliveryReachView,
-    NewRequest,
     NewRequestView,
     NotificationCount,
     RequestDetail,
@@ -46,6 +45,7 @@ from api.schemas.requests import (
     SignedApproval,
     WindowUsageView,
 )
+from api.schemas.submissions import NewRequest
 from config.service_catalogue import Level
 from config.settings import Settings
 from lockbox import text_rules

@@ -5,9 +5,10 @@ from datetime import datetime
 from typing import Annotated, Literal
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic.config import JsonDict
 
-from api.schemas.parts import IS_LINE, IS_NAME, PersonView, RequestBody, TextRule
+from api.schemas.parts import IS_LINE, IS_NAME, PersonView, RequestBody, TextRule, has
 from lockbox.countries import Country
 from lockbox.identity.directory import LONGEST_ENTITY
 from lockbox.identity.roles import Role
@@ -44,6 +45,10 @@ VendorRoles = Annotated[
     Field(min_length=1, max_length=5, json_schema_extra={"anyOf": ALONE}),
     AfterValidator(_machine_or_person),
 ]
+TIERS_ARE_FOR_MANAGERS: JsonDict = {
+    "if": has(review_tier={"type": "integer"}),
+    "then": has(roles={"contains": {"const": Role.MANAGER.value}}),
+}
 
 
 class Invitee(RequestBody):
@@ -77,6 +82,8 @@ class ColleagueChange(RequestBody):
 
     `review_tier` is for managers and stays if left out: the lowest is asked first.
     """
+
+    model_config = ConfigDict(json_schema_extra=TIERS_ARE_FOR_MANAGERS)
 
     roles: VendorRoles
     review_tier: ReviewTier | None = None

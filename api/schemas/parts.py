@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic.config import JsonDict, JsonValue
 from pydantic.json_schema import JsonSchemaValue, SkipJsonSchema
 from pydantic_core import CoreSchema
 from pydantic_core.core_schema import no_info_after_validator_function
@@ -83,6 +84,11 @@ Absent = SkipJsonSchema[None]
 def absent() -> Any:  # noqa: ANN401 - as pydantic's own Field
     """Return the default of a member that may be left out, without a default in the OpenAPI document."""
     return Field(default=None, json_schema_extra=_without_default)
+
+
+def has(**rules: JsonValue) -> JsonDict:
+    """Return the JSON Schema of what has these fields, each by its rule; for rules about fields that go together."""
+    return {"required": [*rules], "properties": {**rules}}
 
 
 class PersonView(BaseModel):

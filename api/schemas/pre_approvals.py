@@ -10,17 +10,18 @@ from api.schemas.parts import IS_TEXT, PersonView, RequestBody, Seconds, Word
 from lockbox.admin.pre_approval_status import PreApprovalStatus
 from lockbox.requests.policy_parts import Reason, Uses
 from lockbox.requests.policy_rules import Pattern
-from lockbox.text_rules import Instant
+from lockbox.text_rules import NARROW_PATTERN, Instant
 
 
 class NewPreApproval(RequestBody):
     """A pre-approval to propose; `access_window` in seconds is the longest window, and `resource` a pattern.
 
-    In a pattern `*` is any text, also none. `ends_at` is at most 90 days ahead. `comment` says why.
+    In a pattern `*` is any text, also none; it names at least a part of the id. `ends_at` is at most 90 days ahead.
+    `comment` says why.
     """
 
     service: Word
-    resource: Pattern
+    resource: Annotated[Pattern, Field(json_schema_extra={"pattern": NARROW_PATTERN})]
     actions: list[Word] = Field(min_length=1, max_length=20)
     reason_code: Reason
     access_window: Seconds

@@ -4,14 +4,31 @@ from datetime import datetime
 from typing import Annotated
 from uuid import UUID
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.config import JsonDict, JsonValue
 
-from api.schemas.parts import IS_LINE, RequestBody, Slug, Word
+from api.schemas.parts import IS_LINE, RequestBody, Slug, Word, has
 from lockbox.identity.roles import Scope
 from lockbox.text_rules import IS_WHOLE
 
 Days = Annotated[int, Field(ge=1, le=365, strict=True), IS_WHOLE]
 Hours = Annotated[int, Field(ge=0, le=168, strict=True), IS_WHOLE]
+
+OF_GATES: list[JsonValue] = [one.value for one in Scope if one.dialect]
+SOME: JsonDict = {"minItems": 1}
+NONE: JsonDict = {"maxItems": 0}
+BOUND_RIGHTLY: list[JsonValue] = [
+    {
+        "if": has(scopes={"contains": {"const": Scope.CASE_CLOSE.value}}),
+        "then": has(tenants=SOME),
+        "else": {"properties": {"tenants": NONE}},
+    },
+    {
+        "if": has(scopes={"contains": {"enum": OF_GATES}}),
+        "then": has(services=SOME, scopes={"anyOf": [{"items": {"const": one}} for one in OF_GATES]}),
+    },
+]
+"""As `token_creation` has it."""
 
 
 class NewToken(RequestBody):
@@ -20,6 +37,8 @@ class NewToken(RequestBody):
     `scopes`, `services` and `tenants` are for service accounts: people's tokens are bound by their roles. `tenants`
     are those whose cases a token with the scope `case:close` closes.
     """
+
+    model_config = ConfigDict(json_schema_extra={"allOf": BOUND_RIGHTLY})
 
     name: Annotated[str, Field(max_length=100), IS_LINE]
     days: Days | None = None

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Self
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from lockbox.requests.policy_parts import (
     AccessWindow,
@@ -35,6 +35,8 @@ from lockbox.requests.policy_parts import (
 
 class Overrides(PolicyPart):
     """Some of the terms, for what a rule matches; None is no opinion."""
+
+    model_config = ConfigDict(json_schema_extra={"not": {"additionalProperties": {"type": "null"}}})
 
     vendor_review: Switch | None = None
     review_window: AnswerWindow | None = None

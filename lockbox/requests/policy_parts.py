@@ -161,6 +161,10 @@ def _none_empty(tiers: tuple[tuple[str, ...], ...]) -> tuple[tuple[str, ...], ..
     return tiers
 
 
+def _with_no_empty_tier(schema: dict[str, Any]) -> None:
+    schema["items"]["minItems"] = 1
+
+
 def _given_once(values: object) -> object:
     if isinstance(values, list) and len({str(value) for value in values}) < len(values):
         raise ValueError("name each only once")
@@ -178,7 +182,7 @@ def _by_name(decisions: frozenset[ReasonedDecision]) -> list[ReasonedDecision]:
 Stages = Annotated[tuple[ApprovalStage, ...], AfterValidator(_by_group)]
 _Tiers = Annotated[tuple[tuple[GroupName, ...], ...], Field(max_length=MOST_TIERS), AfterValidator(_each_group_once)]
 Tiers = Annotated[_Tiers, AfterValidator(_without_an_empty_end)]
-ChosenTiers = Annotated[_Tiers, AfterValidator(_none_empty)]
+ChosenTiers = Annotated[_Tiers, AfterValidator(_none_empty), Field(json_schema_extra=_with_no_empty_tier)]
 Reasons = Annotated[
     frozenset[Reason],
     BeforeValidator(_given_once),

@@ -7,7 +7,8 @@ import pytest
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from api.schemas.members import NewDelegation, NewMember
-from api.schemas.requests import ApprovalInput, NewRequest
+from api.schemas.requests import ApprovalInput
+from api.schemas.submissions import NewRequest
 from api.schemas.webhooks import NewEndpoint, NewSecret
 from lockbox.requests import policy_diff
 from lockbox.requests.policy_parts import GroupName

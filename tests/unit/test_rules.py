@@ -17,7 +17,7 @@ from lockbox.identity.roles import Mode
 from lockbox.requests.overrides import Overrides
 from lockbox.requests.patterns import fits
 from lockbox.requests.policy import Consent, effective_mode
-from lockbox.requests.policy_parts import Reason
+from lockbox.requests.policy_parts import PolicyPart, Reason
 from lockbox.requests.policy_rules import Match, Policy, RequestFacts, Rule
 from tests.each import each
 from tests.examples import examples
@@ -271,6 +271,28 @@ def test_the_schema_of_a_match_takes_what_a_policy_takes(match: dict[str, Any], 
     assert jsonschema_rs.Draft202012Validator(Match.model_json_schema()).is_valid(match) is is_taken
     with nullcontext() if is_taken else pytest.raises(ValidationError):
         Match.model_validate(match)
+
+
+@each(
+    ("part", "facts", "is_taken"),
+    [
+        (Overrides, {"quorum": 2, "stages": None}, True),
+        (Overrides, {"quorum": None, "stages": None}, False),
+        (Overrides, {}, False),
+        (Overrides, {"tiers": [["legal"]]}, True),
+        (Overrides, {"tiers": [["legal"], []]}, False),
+        (Policy, {"tiers": [["legal"]]}, True),
+        (Policy, {"tiers": [[]]}, False),
+    ],
+)
+def test_the_schema_of_terms_takes_what_a_policy_takes(
+    part: type[PolicyPart], facts: dict[str, Any], *, is_taken: bool
+) -> None:
+    groups = {"groups": {"legal": [str(ANN)]}} if part is Policy else {}
+
+    assert jsonschema_rs.Draft202012Validator(part.model_json_schema()).is_valid(facts | groups) is is_taken
+    with nullcontext() if is_taken else pytest.raises(ValidationError):
+        part.model_validate(facts | groups)
 
 
 @pytest.mark.parametrize(
