@@ -48,7 +48,12 @@ SELECT e.id, e.seq, e.actor_id, encode(sha256('\\x00'::bytea || e.body), 'hex') 
 FROM events e WHERE e.request_id = :id AND e.internal AND e.action <> 'notified'
 ORDER BY e.at, e.id
 """)
-WHO_ASKS = ("severity", "directory_as_of", "sign_in", "sign_in_means", "signed_in_at")
+OPTIONAL_FACTS = (
+    *("max_uses", "follows", "pre_approval_id", "not_before", "extends", "case_system", "case_check"),
+    *("duplicate_of", "break_glass", "level"),
+    *("severity", "directory_as_of", "sign_in", "sign_in_means", "signed_in_at"),
+)
+"""What an event says of a submission only where it is so."""
 WORKS_AT = ("employing_entity", "office_country", "physical_country")
 MINUTE = timedelta(minutes=1)
 NTH_SUBMISSION = text("SELECT tenant_at, person_at FROM nth_submission(at_tenant(), :most_tenant, :most_person)")
@@ -82,23 +87,13 @@ def facts(request: AccessRequest) -> dict[str, Plain]:
         "approval_window": request.approval_window,
         "quorum": request.quorum,
         "mode": request.mode.value,
-        **({"max_uses": request.max_uses} if request.max_uses else {}),
-        **({"follows": request.follows} if request.follows else {}),
-        **({"pre_approval_id": request.pre_approval_id} if request.pre_approval_id else {}),
-        **({"not_before": request.not_before} if request.not_before else {}),
-        **({"extends": request.extends} if request.extends else {}),
-        **({"case_system": request.case_system} if request.case_system else {}),
-        **({"case_check": str(request.case_check)} if request.case_check else {}),
-        **({"duplicate_of": request.duplicate_of} if request.duplicate_of else {}),
-        **({"break_glass": True} if request.break_glass else {}),
-        **({"level": request.level} if request.level else {}),
-        **_known(request, WHO_ASKS),
+        **_given(request, OPTIONAL_FACTS),
     }
 
 
-def _known(request: AccessRequest, names: Iterable[str]) -> dict[str, Any]:
-    """Return what the request says of its requester under these names, and no more than is known."""
-    return {name: value for name in names if (value := getattr(request, name)) is not None}
+def _given(request: AccessRequest, names: Iterable[str]) -> dict[str, Any]:
+    """Return what the request says under these names, and nothing for the rest."""
+    return {name: value for name in names if (value := getattr(request, name))}
 
 
 def personal(request: AccessRequest) -> dict[str, str | None]:
@@ -110,7 +105,7 @@ def personal(request: AccessRequest) -> dict[str, str | None]:
         "duplicate_reason": request.duplicate_reason,
         "resources": json.dumps(request.resources, ensure_ascii=False),
         **({"context": request.context_text} if request.context else {}),
-        **_known(request, WORKS_AT),
+        **_given(request, WORKS_AT),
     }
 
 
