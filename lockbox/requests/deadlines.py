@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from math import ceil
 
 from lockbox.requests.lifecycle import CLOCK_ACTIONS, FINAL_STATES, Action, State
-from lockbox.requests.policy import Terms
+from lockbox.requests.policy import AT_ONCE, Terms, Timing
 from lockbox.requests.requester import Severity
 
 EARLIER = {Severity.S1: 4, Severity.S2: 2}
@@ -206,6 +206,15 @@ def stood(clock: RequestClock, at: datetime) -> timedelta:
 def whole_seconds(span: timedelta) -> int:
     """Return a length of time in whole seconds, rounded up."""
     return -(-span // timedelta(seconds=1))
+
+
+def timing_of(start: datetime | None, first_opened_at: datetime | None, submitted_at: datetime) -> Timing:
+    """Return when a window is to begin, as terms look at it; `first_opened_at` is of those that it extends."""
+    if start is None:
+        return AT_ONCE
+    if first_opened_at is None:
+        return Timing(ahead=whole_seconds(start - submitted_at))
+    return Timing(used=whole_seconds(start - first_opened_at))
 
 
 def _moved(clock: RequestClock, at: datetime) -> int:

@@ -33,7 +33,7 @@ from lockbox.requests.transition import Move, Origin, actor_for
 from lockbox.sql import new_id
 
 UNSAID = SubmissionFacts({}, {}, {})
-
+OPENED_FACTS = ("max_uses", "pre_approval_id", "opens_at", "break_glass")
 
 LOCK = text(f"""
 SELECT requests.*, t.slug AS tenant, p.name AS requester, t.name AS tenant_name
@@ -68,7 +68,7 @@ def act_and_show(
     Raises:
         NotFound: there is no such request that the caller may know of.
         NotYours, OwnRequest, AlreadyEndorsed, SignInAgain: the caller is not the one to do this, or not so.
-        Stale, InvalidMove, TooLate, AlreadyDecided: the request is not, or no longer, what the caller takes it for.
+        StaleVersion, InvalidMove, TooLate, AlreadyDecided: it is not, or no longer, what the caller takes it for.
         CommentRequired: the policy asks for a reason.
         WindowTooLong: the window would be longer than what was asked.
         Invalid, NothingLeft: what an approver keeps of what was asked was never asked, or is nothing; or more uses.
@@ -76,6 +76,7 @@ def act_and_show(
         PolicyUnverified: likewise, while a mark of what the customer laid down does not hold.
         PolicyNotMet: what was asked no longer meets the customer's policy, or was not reviewed as it asks by now.
         PasskeyMustSign: the policy demands that a passkey signs the approval, and none has.
+        EarlierStepFirst: the policy asks other groups before.
     """
     authentication.enter(session, caller)
     entry = locked_entry(session, caller, request_id)
@@ -97,7 +98,7 @@ def act_on(
     With `as_party` it is that one alone, which the caller has judged: see `admin.emergency_stop`.
 
     Raises:
-        As `act`, but for Unknown.
+        As `act_and_show`, but for NotFound.
     """
     failpoint("decide.after_lock")
     scene, taken = _evaluated(session, caller, origin, request, decision_input, as_party=as_party)
@@ -179,9 +180,27 @@ def _evaluated(
 def _decided(
     scene: DecisionContext, request: AccessRequest, decision_input: DecisionInput, principals: frozenset[UUID]
 ) -> Decision:
-    """Return the decision that a decision makes, signed by nobody yet."""
+    """Return the row of a decision, not signed yet."""
     of_request, terms = (scene.caller, scene.origin, request, decision_input), scene.effective.terms
     return decisions.decide(*of_request, votes=scene.votes, principals=principals, terms=terms, at=scene.at)
+
+
+def _signed_decision(
+    session: UnitOfWork,
+    scene: DecisionContext,
+    request: AccessRequest,
+    decision_input: DecisionInput,
+    principals: frozenset[UUID],
+) -> tuple[Decision, approvals.Proof]:
+    """Return the row of a decision with its mark, and who vouches for it."""
+    decision, proof = _decided(scene, request, decision_input, principals), approvals.NO_PROOF
+    if decision_input.action is Action.APPROVE:
+        decisions.signed_where_demanded(decision_input, scene.effective.terms)
+        proof = approvals.check_signature(
+            session, scene.caller, request, decision, signed=decision_input.signed, effective=scene.effective
+        )
+    decision.mac = keyring.of(session).powers.mark(*row_macs.decision(decision))
+    return decision, proof
 
 
 def _moved(
@@ -195,19 +214,13 @@ def _moved(
     row, party = taken
     action, before, mode = decision_input.action, request.state, request.mode
     votes: tuple[Vote, ...] = ()
-    decision = None
+    decision: Decision | None = None
     principals = scene.principals(request) if party is Party.APPROVER else frozenset[UUID]()
     proof: approvals.Proof = approvals.NO_PROOF
     covered = None
     submitted = submit.read(session, request) if action in REVIEWERS_OPENING else UNSAID
     if action in DECISIONS:
-        decision = _decided(scene, request, decision_input, principals)
-        if action is Action.APPROVE:
-            decisions.signed_where_demanded(decision_input, scene.effective.terms)
-            proof = approvals.check_signature(
-                session, scene.caller, request, decision, signed=decision_input.signed, effective=scene.effective
-            )
-        decision.mac = keyring.of(session).powers.mark(*row_macs.decision(decision))
+        decision, proof = _signed_decision(session, scene, request, decision_input, principals)
         if action is Action.ENDORSE:
             begins = max(scene.at, request.not_before or scene.at)
             request.mode, request.consent_until = scene.effective.mode_for(request, begins)
@@ -237,10 +250,7 @@ def _moved(
             **_facts(scene, decision_input, principals),
             **({} if request.mode is mode else {"mode": request.mode.value}),
             **approvals.kept(decision, request),
-            **({"max_uses": request.max_uses} if opens and request.max_uses else {}),
-            **({"pre_approval_id": request.pre_approval_id} if opens and request.pre_approval_id else {}),
-            **({"opens_at": request.opens_at} if opens and request.opens_at else {}),
-            **({"break_glass": True} if opens and request.break_glass else {}),
+            **(request.given(OPENED_FACTS) if opens else {}),
             **signed,
             **proof.facts,
         },

@@ -20,9 +20,9 @@ from lockbox.notifications.recipients import RecipientDirectory
 from lockbox.requests import policy_store, pre_approvals
 from lockbox.requests.available_moves import move, submitting_parties
 from lockbox.requests.break_glass import BreakGlassRecord
-from lockbox.requests.deadlines import whole_seconds
+from lockbox.requests.deadlines import timing_of
 from lockbox.requests.lifecycle import Action, Party, State
-from lockbox.requests.policy import AT_ONCE, Terms, Timing, customer_decides, effective_mode, lacking, reviewed_first
+from lockbox.requests.policy import Terms, Timing, customer_decides, effective_mode, lacking, reviewed_first
 from lockbox.requests.policy_parts import FIRST_STEP, Reason
 from lockbox.requests.policy_rules import Policy, RequestFacts
 from lockbox.requests.pre_approvals import CoverageContext, CoveringPreApproval
@@ -126,11 +126,7 @@ class Evaluation:
 
     def timing(self, submission: RequestInput) -> Timing:
         """Return when the submission wants its window to begin, as terms look at it."""
-        if submission.not_before is None:
-            return AT_ONCE
-        if submission.first_opened_at is None:
-            return Timing(ahead=whole_seconds(submission.not_before - self.at))
-        return Timing(used=whole_seconds(submission.not_before - submission.first_opened_at))
+        return timing_of(submission.not_before, submission.first_opened_at, self.at)
 
     def obstacles(self) -> Iterator[str]:
         """Say why nobody could approve it; nothing to say means that it could be approved."""
@@ -149,11 +145,11 @@ class Evaluation:
 def evaluate_request(
     session: UnitOfWork, caller: Caller, submission: RequestInput, services: Mapping[str, Service]
 ) -> Evaluation:
-    """Judge a submission against the tenant's policy, as of now.
+    """Evaluate a submission against the tenant's policy, as of now.
 
     Raises:
-        NotYours: the caller is neither an engineer nor a system that may file for one.
-        UnknownTenant, TenantSuspended, PolicyUnverified, UnknownService, UnknownEngineer: as named.
+        NotYours: the caller is neither an engineer nor a service account that may submit for one.
+        UnknownTenant, TenantSuspended, PolicyUnverified, UnknownService, UnknownEngineer, InvalidContext: as named.
     """
     authentication.enter(session, caller)
     _, party = move(None, Action.SUBMIT, submitting_parties(caller))
@@ -199,7 +195,7 @@ def _facts_of(session: UnitOfWork, caller: Caller, rules: Row[Any]) -> Requester
 def evaluate_what_if(
     session: UnitOfWork, tenant: Tenant, ask: RequestFacts, services: Mapping[str, Service]
 ) -> Evaluation:
-    """Judge what anybody could ask of a tenant as of now, for the tenant's own people; nobody in particular asks.
+    """Evaluate what anybody could request from a tenant, as of now, for the tenant's own people; nobody requests it.
 
     Raises:
         UnknownService, PolicyUnverified: as named.

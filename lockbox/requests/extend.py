@@ -22,8 +22,7 @@ from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy import Timing, longest_window
 from lockbox.requests.policy_parts import HARD_ACCESS_LIMIT, CaseCheck
 from lockbox.requests.queries import RequestEntry
-from lockbox.requests.request_input import RequestInput
-from lockbox.requests.requester import Severity
+from lockbox.requests.request_input import RequestInput, repeated
 from lockbox.requests.submit import SubmissionLimits, SubmittedRequest, submit
 from lockbox.requests.transition import Origin
 
@@ -123,22 +122,11 @@ def extension_of(session: UnitOfWork, caller: Caller, request_id: UUID) -> Acces
 
 
 def _further(earlier: Row[Any], request_id: UUID, wanted: ExtensionInput) -> RequestInput:
-    return RequestInput(
-        tenant=earlier.tenant,
-        service=earlier.service,
-        resources=earlier.resources,
-        actions=earlier.actions,
-        reason_code=earlier.reason_code,
+    return repeated(
+        earlier,
         justification=wanted.justification or earlier.justification,
-        case_ref=earlier.case_ref,
-        case_system=earlier.case_system,
-        case_url=earlier.case_url,
         case_check=CaseCheck(earlier.case_check) if earlier.case_check else None,
-        context=earlier.context or {},
-        severity=Severity(earlier.severity) if earlier.severity else None,
         access_window=wanted.access_window,
-        max_uses=earlier.max_uses,
-        engineer=earlier.requester_id,
         not_before=earlier.deadline_at,
         extends=request_id,
         first_opened_at=earlier.first_opened_at,

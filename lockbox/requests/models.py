@@ -1,5 +1,6 @@
 """Tables of the requests package: requests with their clock, decisions, idempotency keys."""
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, Self
 from uuid import UUID
@@ -11,9 +12,9 @@ from sqlmodel import Field, SQLModel, col
 
 from lockbox.audit.canonical import canonical
 from lockbox.identity.roles import SEE_ALL, SEE_THEIR_TENANTS, AuthMethod, Caller, Mode, SignInKind
-from lockbox.requests.deadlines import RequestClock, whole_seconds
+from lockbox.requests.deadlines import RequestClock, timing_of
 from lockbox.requests.lifecycle import Action, AfterReviewFinding, State
-from lockbox.requests.policy import AT_ONCE, Timing
+from lockbox.requests.policy import Timing
 from lockbox.requests.policy_parts import ApproveMeans, CaseCheck
 from lockbox.requests.requester import RequesterFacts, Severity
 from lockbox.sql import Ids, Instant, Texts, words
@@ -132,6 +133,10 @@ class AccessRequest(SQLModel, table=True):
         """The actions for which its window is, was or would be open."""
         return self.actions if self.granted_actions is None else self.granted_actions
 
+    def given(self, names: Iterable[str]) -> dict[str, Any]:
+        """Return what it says under these names, and nothing for the rest."""
+        return {name: value for name in names if (value := getattr(self, name))}
+
     @property
     def context_text(self) -> str | None:
         """Its context as events and signed statements have it: JSON in the canonical form of RFC 8785."""
@@ -150,11 +155,7 @@ class AccessRequest(SQLModel, table=True):
     @property
     def timing(self) -> Timing:
         """When it wants its window to begin, as terms look at it."""
-        if self.not_before is None:
-            return AT_ONCE
-        if self.first_opened_at is None:
-            return Timing(ahead=whole_seconds(self.not_before - self.created_at))
-        return Timing(used=whole_seconds(self.not_before - self.first_opened_at))
+        return timing_of(self.not_before, self.first_opened_at, self.created_at)
 
     def runs_at(self, at: datetime) -> bool:
         """Whether the window has begun and not ended at this moment of the database's clock."""

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from config.context_schema import ContextValue
@@ -43,3 +44,17 @@ class RequestInput:
     case_check: CaseCheck | None = None
     severity: Severity | None = None
     context: Mapping[str, ContextValue] = field(default_factory=dict)
+
+
+REPEATED = (
+    *("tenant", "service", "resources", "actions", "reason_code", "justification"),
+    *("case_ref", "case_system", "case_url", "max_uses"),
+)
+
+
+def repeated(earlier: Any, **changes: Any) -> RequestInput:  # noqa: ANN401 - a row
+    """Return what an earlier request asked for, and what is asked otherwise now; its row has its tenant's slug."""
+    values = {name: getattr(earlier, name) for name in REPEATED}
+    values |= {"context": earlier.context or {}, "engineer": earlier.requester_id}
+    values["severity"] = Severity(earlier.severity) if earlier.severity else None
+    return RequestInput(**values | changes)

@@ -16,8 +16,7 @@ from lockbox.identity.roles import Caller
 from lockbox.requests import queries
 from lockbox.requests.lifecycle import State
 from lockbox.requests.models import AccessRequest
-from lockbox.requests.request_input import RequestInput
-from lockbox.requests.requester import Severity
+from lockbox.requests.request_input import RequestInput, repeated
 from lockbox.requests.submit import SubmissionLimits, SubmittedRequest, submit
 from lockbox.requests.transition import Origin
 
@@ -85,21 +84,10 @@ def follower(session: UnitOfWork, caller: Caller, request_id: UUID) -> UUID | No
 
 def _same(earlier: Row[Any], request_id: UUID, at: datetime) -> RequestInput:
     """Return the same again; a start that is past by now is at once."""
-    return RequestInput(
-        tenant=earlier.tenant,
-        service=earlier.service,
-        resources=earlier.resources,
-        actions=earlier.actions,
-        reason_code=earlier.reason_code,
-        justification=earlier.justification,
-        case_ref=earlier.case_ref,
-        case_system=earlier.case_system,
-        case_url=earlier.case_url,
-        context=earlier.context or {},
+    start = earlier.not_before
+    return repeated(
+        earlier,
         access_window=earlier.access_window,
-        max_uses=earlier.max_uses,
-        engineer=earlier.requester_id,
         follows=request_id,
-        severity=Severity(earlier.severity) if earlier.severity else None,
-        not_before=earlier.not_before if earlier.not_before and earlier.not_before > at else None,
+        not_before=start if start and start > at else None,
     )

@@ -2,11 +2,10 @@
 
 import json
 from base64 import b64decode
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from math import ceil
-from typing import Any
 from uuid import UUID
 
 from sqlalchemy import text
@@ -87,13 +86,8 @@ def facts(request: AccessRequest) -> dict[str, Plain]:
         "approval_window": request.approval_window,
         "quorum": request.quorum,
         "mode": request.mode.value,
-        **_given(request, OPTIONAL_FACTS),
+        **request.given(OPTIONAL_FACTS),
     }
-
-
-def _given(request: AccessRequest, names: Iterable[str]) -> dict[str, Any]:
-    """Return what the request says under these names, and nothing for the rest."""
-    return {name: value for name in names if (value := getattr(request, name))}
 
 
 def personal(request: AccessRequest) -> dict[str, str | None]:
@@ -105,7 +99,7 @@ def personal(request: AccessRequest) -> dict[str, str | None]:
         "duplicate_reason": request.duplicate_reason,
         "resources": json.dumps(request.resources, ensure_ascii=False),
         **({"context": request.context_text} if request.context else {}),
-        **_given(request, WORKS_AT),
+        **request.given(WORKS_AT),
     }
 
 
@@ -174,7 +168,7 @@ def submit(
 
     Raises:
         NotYours: the caller is neither an engineer nor a service account that may submit for one.
-        UnknownTenant, TenantSuspended, UnknownService, UnknownEngineer: as named.
+        UnknownTenant, TenantSuspended, PolicyUnverified, UnknownService, UnknownEngineer, InvalidContext: as named.
         PolicyNotMet, WindowTooLong: the tenant's policy asks for something else; `errors` says what.
         SignInAgain: the engineer's sign-in is not good enough, for the policy or for break-glass.
         NobodyCanApprove: too few people could ever approve it; the sentence says why.
