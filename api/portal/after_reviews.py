@@ -29,7 +29,7 @@ def find(
     try:
         with work.open() as (session, visitor):
             came = origin(work.request)
-            after_reviews.find(session, visitor.caller, came, request_id, _said(finding, comment))
+            after_reviews.give_finding(session, visitor.caller, came, request_id, _said(finding, comment))
     except (Conflict, NotYours, Invalid) as refused:
         with work.open() as (session, visitor):
             said = DecisionForm("finding", comment, finding=finding)

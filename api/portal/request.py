@@ -142,7 +142,7 @@ def ask_again(
             visitor = browser.visitor(request, session, chosen)
             browser.check_form(visitor, csrf)
             limits = SubmissionLimits(chosen.submissions_per_person, chosen.submissions_per_tenant)
-            submitted = resubmission.ask_again(
+            submitted = resubmission.resubmit(
                 session, visitor.caller, origin(request), one, chosen.catalogue.services, limits=limits
             )
     except AlreadyAskedAgain as done:

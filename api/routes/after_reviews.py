@@ -27,7 +27,7 @@ def record_finding(
     request_id: UUID, who: CurrentUser, came: RequestOrigin, session: SessionDep, body: FindingBody
 ) -> AfterReviewView:
     """Say as an approver or admin whether access by break-glass was justified, once it has ended."""
-    found = after_reviews.find(session, who, came, request_id, FindingInput(body.finding, body.comment))
+    found = after_reviews.give_finding(session, who, came, request_id, FindingInput(body.finding, body.comment))
     return AfterReviewView(**vars(found))
 
 

@@ -33,7 +33,7 @@ def resubmit_request(
     limits = SubmissionLimits(chosen.submissions_per_person, chosen.submissions_per_tenant)
 
     def file() -> SubmittedRequest:
-        return resubmission.ask_again(session, who, came, request_id, chosen.catalogue.services, limits=limits)
+        return resubmission.resubmit(session, who, came, request_id, chosen.catalogue.services, limits=limits)
 
     return submission_answer(session, who, key, f"ask-again {request_id}".encode(), file)
 

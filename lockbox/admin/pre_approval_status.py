@@ -106,7 +106,7 @@ def judged_by(session: UnitOfWork, tenant: Tenant, at: datetime) -> PreApprovalC
     return PreApprovalContext(tenant, policy, recipients.look_up(session, {tenant.id}, at), at)
 
 
-def terms_for(judged: PreApprovalContext, row: PreApproval) -> Terms:
+def todays_terms(judged: PreApprovalContext, row: PreApproval) -> Terms:
     """Return the strictest terms that a request could meet which it covers.
 
     Raises:
@@ -114,7 +114,7 @@ def terms_for(judged: PreApprovalContext, row: PreApproval) -> Terms:
     """
     if judged.policy is None:
         raise PolicyUnverified(UNVERIFIED)
-    return pre_approvals.terms_for(judged.policy, row)
+    return pre_approvals.strictest_terms(judged.policy, row)
 
 
 def summaries(session: UnitOfWork, tenant: Tenant, judged: PreApprovalContext) -> list[PreApprovalSummary]:
@@ -137,7 +137,7 @@ def approval_obstacle(caller: Caller, one: PreApprovalSummary, judged: PreApprov
         return TooLate(OVER, current_state=one.status.value)
     if any(by.person_id == caller.person_id for by in one.approvers):
         return AlreadyDecided(TWICE)
-    terms = terms_for(judged, one.row)
+    terms = todays_terms(judged, one.row)
     if refused := sign_in_obstacle(caller, Action.APPROVE, terms, judged.at):
         return refused
     return PasskeyMustSign(MUST_SIGN) if terms.approve_means is ApproveMeans.PASSKEY_SIGNED else None
@@ -196,7 +196,7 @@ def _with(
     counted: tuple[Vote, ...] = ()
     lacks = [UNVERIFIED]
     if judged.policy is not None:
-        terms = terms_for(judged, row)
+        terms = todays_terms(judged, row)
         counted = pre_approvals.votes_on(session, row, votes, judged.known, terms)
         lacks = _lacks(counted, terms, judged.policy)
     if not row_macs.is_held(session, row.mac, row_macs.pre_approval(row), row.id):

@@ -23,7 +23,7 @@ from lockbox.admin.pre_approval_status import (
     judged_by,
     summaries,
     summary,
-    terms_for,
+    todays_terms,
 )
 from lockbox.audit.canonical import Value, instant
 from lockbox.audit.events import THE_CLOCK, AuditEvent
@@ -282,7 +282,7 @@ def _in_catalogue(wanted: PreApprovalInput, services: Mapping[str, Service]) -> 
 
 def _could_be_approved(row: PreApproval, judged: PreApprovalContext) -> None:
     """Check that the policy of today lets somebody else than the proposer approve it."""
-    terms = terms_for(judged, row)
+    terms = todays_terms(judged, row)
     if terms.approve_means is ApproveMeans.PASSKEY_SIGNED:
         raise PasskeyMustSign(MUST_SIGN)
     if row.access_window > terms.access_ceiling:

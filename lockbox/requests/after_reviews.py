@@ -157,7 +157,7 @@ def due_findings(session: UnitOfWork, caller: Caller) -> list[DueFinding]:
     ]
 
 
-def find(
+def give_finding(
     session: UnitOfWork, caller: Caller, origin: Origin, request_id: UUID, said: FindingInput
 ) -> AfterReviewEntry:
     """Give the customer's finding about a window that was opened by break-glass, as an approver or admin.

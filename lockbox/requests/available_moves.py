@@ -65,9 +65,9 @@ class Situation:
     `paused` is for how long questions have stopped the approval clock, `terms` the request's own terms and today's
     merged to the strictest, `lacks` what the request no longer meets by them (field and sentence), `votes` those
     given so far, and `principals` the approvers for whom the caller stands in. `groups` are those of the stages,
-    and `is_outlived` is whether the window is no longer open that the request extends. `glass_lacks` is what it does
-    not meet for break-glass, None where nobody has looked. Whoever makes a move has read all of it after the
-    request's row was locked.
+    and `is_outlived` is whether the window is no longer open that the request extends. `break_glass_lacks` is
+    what it does not meet for break-glass, None where nobody has looked. Whoever makes a move has read all of it after
+    the request's row was locked.
     """
 
     caller: Caller
@@ -89,7 +89,7 @@ class Situation:
     is_verified: bool = True
     is_outlived: bool = False
     break_glass: bool = False
-    glass_lacks: Sequence[tuple[str, str]] | None = None
+    break_glass_lacks: Sequence[tuple[str, str]] | None = None
 
     def now_is(self) -> dict[str, str | int]:
         """Return what a caller who was too late needs to know."""
@@ -130,7 +130,7 @@ def permitted(
 
     Raises:
         NotYours, OwnRequest, AlreadyEndorsed, SignInAgain: the caller is not the one to do this, or not so.
-        Stale, InvalidMove, TooLate, AlreadyDecided: the request is not, or no longer, what the caller takes it for.
+        StaleVersion, InvalidMove, TooLate, AlreadyDecided: it is not, or no longer, what the caller takes it for.
         TenantSuspended, PolicyUnverified, PolicyNotMet: nothing may be opened, or not this.
         EarlierStepFirst: the policy asks other groups before.
     """
@@ -215,16 +215,6 @@ def submitting_parties(caller: Caller) -> set[Party]:
     return {Party.SYSTEM}
 
 
-def check_engineer(caller: Caller) -> None:
-    """Check that somebody asks for access themselves, as a page has them do.
-
-    Raises:
-        NotYours: they are no engineer.
-    """
-    if not caller.holds(Role.ENGINEER):
-        raise NotYours("Only engineers of the vendor can request access.")
-
-
 def is_open_to(held: AbstractSet[Party], state: State, action: Action) -> bool:
     """Whether the table of moves opens an action in this state to one of these parties."""
     rule = MOVES.get((state, action))
@@ -257,7 +247,7 @@ def _names(action: Action) -> str:
 
 
 def _verb(action: Action) -> str:
-    return "break the glass for" if action is Action.BREAK_GLASS else action.value
+    return "use break-glass for" if action is Action.BREAK_GLASS else action.value
 
 
 def _may_open(here: Situation, action: Action) -> None:
@@ -284,11 +274,11 @@ def _may_open(here: Situation, action: Action) -> None:
 
 
 def _may_break_glass(here: Situation) -> None:
-    if not here.break_glass or here.glass_lacks is None:
+    if not here.break_glass or here.break_glass_lacks is None:
         raise InvalidMove(NO_BREAK_GLASS, **here.now_is())
-    if here.glass_lacks:
-        errors = [{"field": field, "message": message} for field, message in here.glass_lacks]
-        raise PolicyNotMet(" ".join(message for _, message in here.glass_lacks), errors=errors)
+    if here.break_glass_lacks:
+        errors = [{"field": field, "message": message} for field, message in here.break_glass_lacks]
+        raise PolicyNotMet(" ".join(message for _, message in here.break_glass_lacks), errors=errors)
 
 
 def _first_answer(here: Situation, action: Action) -> None:

@@ -100,8 +100,8 @@ class DecisionContext:
         found = situation_of(request, self.caller, self.at, self.effective, self.votes, self.principals(request))
         if self.break_glass is None:
             return found
-        opener = self.caller.person_id
-        return replace(found, glass_lacks=obstacles_to(request, self.effective, self.break_glass, opener, self.at))
+        lacks = obstacles_to(request, self.effective, self.break_glass, self.caller.person_id, self.at)
+        return replace(found, break_glass_lacks=lacks)
 
     def principals(self, request: AccessRequest) -> frozenset[UUID]:
         """Return the approvers for whom the caller stands in now."""
@@ -254,7 +254,7 @@ def decide(
     terms: Terms,
     at: datetime,
 ) -> Decision:
-    """Return the decision that a decision makes under these terms.
+    """Return the row of a decision under these terms, not signed yet.
 
     Raises:
         WindowTooLong: the window would be longer than what was asked.

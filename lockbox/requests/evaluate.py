@@ -29,7 +29,7 @@ from lockbox.requests.pre_approvals import CoverageContext, CoveringPreApproval
 from lockbox.requests.prompt_tiers import PromptedApprovers, first_reviewers
 from lockbox.requests.quorum import has_steps, has_turn, who_lacks
 from lockbox.requests.request_input import RequestInput
-from lockbox.requests.requester import DIRECTORYS, RequesterFacts
+from lockbox.requests.requester import DIRECTORY_FACTS, RequesterFacts
 
 GOOD_ENGINEER = text("""
 SELECT p.name FROM memberships m JOIN people p ON p.id = m.person_id
@@ -41,14 +41,14 @@ NOBODY = UUID(int=0)
 TURN_TO = text("SELECT set_config('lockbox.at', t.id::text, true) FROM tenants t WHERE t.slug = :slug")
 # The tenant's row and its policy in one snapshot: a new version may be laid down at any moment.
 RULES = text("""
-SELECT t.*, p.body::text AS body, p.mac AS policys_mac, clock_timestamp() AS at,
+SELECT t.*, p.body::text AS body, p.mac AS policy_mac, clock_timestamp() AS at,
     was_denied(t.id, :service, CAST(:resources AS text[])) AS was_denied,
     usable_pre_approvals(t.id, :service, :reason) AS pre_approvals,
     CASE WHEN CAST(:case_ref AS text) IS NOT NULL THEN open_duplicate(t.id, coalesce(CAST(:engineer AS uuid),
         at_person()), :service, CAST(:resources AS text[]), :case_system, :case_ref) END AS duplicate,
     CASE WHEN CAST(:break_glass AS boolean) THEN
         (SELECT ARRAY[b.lately, b.overdue] FROM break_glass_record(t.id) b) END AS break_glasses,
-    d.person_id, d.employing_entity, d.office_country, d.physical_country, d.source, d.as_of, d.mac AS directorys_mac
+    d.person_id, d.employing_entity, d.office_country, d.physical_country, d.source, d.as_of, d.mac AS directory_mac
 FROM tenants t JOIN policies p ON p.tenant_id = t.id AND p.version = t.policy_version
 LEFT JOIN directory_records d ON d.person_id = coalesce(CAST(:engineer AS uuid), at_person())
 WHERE t.id = coalesce(CAST(:tenant_id AS uuid), at_tenant())
@@ -186,10 +186,10 @@ def _values(ask: RequestFacts, tenant_id: UUID | None = None, of: RequestInput |
 def _facts_of(session: UnitOfWork, caller: Caller, rules: Row[Any]) -> RequesterFacts:
     """Return what is on record of the requester; a record of the directory without a mark of ours says nothing."""
     facts, parts = RequesterFacts(**caller.sign_in), row_macs.directory_record(rules)
-    if not (rules.person_id and row_macs.is_believed(session, rules.directorys_mac, parts, rules.person_id)):
+    if not (rules.person_id and row_macs.is_believed(session, rules.directory_mac, parts, rules.person_id)):
         return facts
     said = rules.employing_entity, rules.office_country, rules.physical_country, rules.as_of
-    return replace(facts, **dict(zip(DIRECTORYS, said, strict=True)))
+    return replace(facts, **dict(zip(DIRECTORY_FACTS, said, strict=True)))
 
 
 def evaluate_what_if(
@@ -216,7 +216,7 @@ def _evaluation(  # noqa: PLR0917 - what is asked, by whom, and what it meets
 ) -> Evaluation:
     tenant = Tenant(**{name: getattr(rules, name) for name in Tenant.model_fields})
     tenant.mode = Mode(rules.mode)
-    policy, terms = policy_store.todays(session, tenant, rules.body, rules.policys_mac, ask)
+    policy, terms = policy_store.todays(session, tenant, rules.body, rules.policy_mac, ask)
     at = read_at(session, rules.at)
     tenants, moment = {tenant.id} if requester[0] == NOBODY else None, None if at is rules.at else at
     known = recipients.look_up(session, tenants, moment)

@@ -62,7 +62,7 @@ SELECT r.id, r.tenant_id, r.policy_version, r.service, r.actions, r.reason_code,
 FROM requests r JOIN tenants t ON t.id = r.tenant_id WHERE r.id = ANY(:ids)
 """)
 READ_MANY = text("""
-SELECT p.version, p.body::text AS body, p.mac AS policys_mac,
+SELECT p.version, p.body::text AS body, p.mac AS policy_mac,
     t.id, t.slug, t.mode, t.plan, t.suspended, t.policy_version, t.revision, t.mac
 FROM policies p JOIN tenants t ON t.id = p.tenant_id
 JOIN unnest(CAST(:tenants AS uuid[]), CAST(:versions AS integer[])) AS w (tenant_id, version)
@@ -193,7 +193,7 @@ def effective_policies(session: UnitOfWork, request_ids: Sequence[UUID]) -> dict
     doubted = {
         (row.id, row.version)
         for row in found
-        if not (_is_verified(session, row) and _holds(session, row.id, row.version, row.body, row.policys_mac))
+        if not (_is_verified(session, row) and _holds(session, row.id, row.version, row.body, row.policy_mac))
     }
     answered: dict[tuple[object, ...], EffectivePolicy] = {}
     answers = {}

@@ -107,7 +107,7 @@ def record_last_use(session: UnitOfWork, actor: Actor, request: AccessRequest, a
     announcements.announce(session, last)
 
 
-def used_by_endorsed(
+def use_at_endorsement(
     session: UnitOfWork, request: AccessRequest, effective: EffectivePolicy, known: RecipientDirectory
 ) -> CoveringPreApproval | None:
     """Use what opens a request as it is endorsed, and name it in its row; None where the customer is asked.
@@ -126,7 +126,7 @@ def used_by_endorsed(
     return used
 
 
-def terms_for(policy: Policy, row: Row) -> Terms:
+def strictest_terms(policy: Policy, row: Row) -> Terms:
     """Return the strictest terms that a request could meet which a pre-approval covers."""
     return strictest_for(policy, RequestFacts(row.service, row.actions, Reason(row.reason_code), (row.resource,)))
 
@@ -157,7 +157,7 @@ def is_enough(votes: Collection[Vote], terms: Terms, groups: Mapping[str, Sequen
 def _covering(session: UnitOfWork, row: SimpleNamespace, scene: CoverageContext) -> CoveringPreApproval | None:
     if not _covers(row, scene) or not row_macs.is_held(session, row.mac, row_macs.pre_approval(row), row.id):
         return None
-    terms = stricter(terms_for(scene.policy, row), scene.terms)
+    terms = stricter(strictest_terms(scene.policy, row), scene.terms)
     votes = votes_on(session, row, row.votes, scene.known, terms)
     if not is_enough(votes, terms, scene.groups):
         return None

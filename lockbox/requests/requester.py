@@ -39,5 +39,5 @@ class RequesterFacts:
 
 
 UNKNOWN = RequesterFacts()
-DIRECTORYS = ("employing_entity", "office_country", "physical_country", "directory_as_of")
+DIRECTORY_FACTS = ("employing_entity", "office_country", "physical_country", "directory_as_of")
 """The facts that the vendor's directory says."""

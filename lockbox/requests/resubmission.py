@@ -37,7 +37,7 @@ class AlreadyAskedAgain(Conflict):
     code = "asked-again"
 
 
-def ask_again(
+def resubmit(
     session: UnitOfWork,
     caller: Caller,
     origin: Origin,
@@ -75,7 +75,7 @@ def ask_again(
 
 
 def follower(session: UnitOfWork, caller: Caller, request_id: UUID) -> UUID | None:
-    """Return the newest request by which this one was asked again, if the caller may know of one."""
+    """Return the newest request that resubmits this one, if the caller may know of one."""
     theirs = (col(AccessRequest.follows) == request_id, AccessRequest.visible_to(caller))
     query = select(col(AccessRequest.id)).where(*theirs).order_by(col(AccessRequest.id).desc()).limit(1)
     found: UUID | None = session.orm.execute(query).scalar_one_or_none()

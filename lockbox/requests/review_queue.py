@@ -225,7 +225,7 @@ def _awaited_names(
 
 
 def _todays(session: UnitOfWork, entries: Sequence[RequestEntry]) -> dict[UUID, EffectivePolicy]:
-    """Return the effective on each of these, with today's policy of its tenant."""
+    """Return the effective policy of each of these requests."""
     effective_policies = {}
     for entry in entries:
         authentication.turn_to(session, entry.request.tenant_id)

@@ -186,7 +186,7 @@ def submit(
         raise DuplicateRequest(DUPLICATE, field="duplicate_reason", request_id=str(evaluation.duplicate))
     if limits:
         _within(session, limits, evaluation)
-    _is_checked(caller, submission, evaluation)
+    _require_case_check(caller, submission, evaluation)
     failpoint("intake.after_evaluation")
     evaluation = _used(session, evaluation)
     request = _new(caller, submission, evaluation)
@@ -247,7 +247,7 @@ def _meets(submission: RequestInput, evaluation: Evaluation) -> None:
     raise PolicyNotMet(sentence, field=lacks[0][0], errors=errors)
 
 
-def _is_checked(caller: Caller, submission: RequestInput, evaluation: Evaluation) -> None:
+def _require_case_check(caller: Caller, submission: RequestInput, evaluation: Evaluation) -> None:
     """Check that the ticket system was asked about the case, where the policy demands that.
 
     Raises:

@@ -75,7 +75,7 @@ def find(
     """Let somebody give the finding."""
     with world.db.transaction() as session:
         said = FindingInput(finding, comment)
-        return after_reviews.find(session, world.people[who], HERE, request.id, said)
+        return after_reviews.give_finding(session, world.people[who], HERE, request.id, said)
 
 
 def overdue(superuser: Engine) -> None:

@@ -52,7 +52,7 @@ def test_a_request_that_is_asked_again_has_the_same_context(
     timers.run(worker, [request.id])
 
     with world.db.transaction() as session:
-        again = resubmission.ask_again(session, world.people["erin"], HERE, request.id, SERVICES).request
+        again = resubmission.resubmit(session, world.people["erin"], HERE, request.id, SERVICES).request
 
     (row,) = read(world.db, "SELECT context, level FROM requests WHERE id = :id", id=again.id)
     assert (row.context, row.level) == (CONTEXT, "read")

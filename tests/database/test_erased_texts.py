@@ -153,7 +153,7 @@ def test_what_was_erased_is_not_submitted_again(world: World, urls: Urls, superu
     erase_texts(urls, request_id)
 
     with world.db.transaction() as session, pytest.raises(Conflict, match="was erased"):
-        resubmission.ask_again(session, world.people["erin"], HERE, request_id, SETTINGS.catalogue.services)
+        resubmission.resubmit(session, world.people["erin"], HERE, request_id, SETTINGS.catalogue.services)
 
 
 @pytest.mark.far

@@ -268,6 +268,6 @@ def test_what_is_asked_again_keeps_its_severity(api: Database, superuser: Engine
     write_unchecked(superuser, TIMED_OUT, id=earlier)
 
     with api.transaction() as session:
-        again = resubmission.ask_again(session, world.people["erin"], HERE, earlier, SETTINGS.catalogue.services)
+        again = resubmission.resubmit(session, world.people["erin"], HERE, earlier, SETTINGS.catalogue.services)
 
     assert again.request.severity is Severity.S1

@@ -49,7 +49,7 @@ def asks_again(
     """Ask again as somebody."""
     caller = world.people[who] if isinstance(who, str) else who
     with world.db.transaction() as session:
-        return resubmission.ask_again(session, caller, HERE, request_id, SETTINGS.catalogue.services, limits=limits)
+        return resubmission.resubmit(session, caller, HERE, request_id, SETTINGS.catalogue.services, limits=limits)
 
 
 def test_the_same_is_submitted_anew_and_follows_the_first(world: World, superuser: Engine, worker: Database) -> None:

@@ -123,7 +123,7 @@ def found_unjustified(world: World, **changes: Any) -> AccessRequest:
     request = awaiting_finding(world, **changes)
     said = FindingInput(AfterReviewFinding.NOT_JUSTIFIED, "Ann was on call and could have been asked.")
     with world.db.transaction() as session:
-        after_reviews.find(session, world.people["ann"], HERE, request.id, said)
+        after_reviews.give_finding(session, world.people["ann"], HERE, request.id, said)
     return request
 
 
