@@ -17,7 +17,7 @@ CLIENT ?= var/client
 UV ?= uv
 TESTS ?= tests
 JOBS ?= 4
-FAR_JOBS ?= 2
+FAR_JOBS ?= 3
 
 .PHONY: help demo run test test-far check format migrate bench bench-quick bench-full trace tracing chaos soak explore stateful failpoints mutants screens mails \
 	lock lock-bench lock-mutants lock-client client openapi reference pin-images clean
