@@ -28,7 +28,8 @@ os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 FOLDER = pytest.StashKey[str]()
 LATE = 0.85
 KILLS_SERVERS = frozenset({"test_embedded.py"})
-NEEDS_A_MILLION = frozenset({"test_list_plans.py"})
+# One makes a million requests first; the last test of the other plays what its process has not played.
+STAY_TOGETHER = frozenset({"test_list_plans.py", "test_every_form.py"})
 FOLDERS = ("tests/whole/", "tests/http/", "tests/database/", "tests/whole/", "tests/http/")
 COLLECTED = [f"tests/{folder}" for folder in ("unit", "database", "http", "whole", "model")]
 # How long the longest files take, of those that `make test` runs: seconds, on two cores beside three others.
@@ -117,11 +118,11 @@ class FolderScheduling(LoadFileScheduling):  # type: ignore[misc]
 
 
 class FarScheduling(LoadScopeScheduling):  # type: ignore[misc]
-    """Gives each process one test after the other, and all that needs a million requests to one that makes them."""
+    """Gives each process one test after the other, and the whole of a file that had to make anew what it needs."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
-        return file if Path(file).name in NEEDS_A_MILLION else nodeid
+        return file if Path(file).name in STAY_TOGETHER else nodeid
 
 
 @pytest.hookimpl(optionalhook=True)
