@@ -142,6 +142,23 @@ def _broken_glass(hall: FailpointStage) -> None:
     hall.world.act("ann", Action.REVOKE, request)
 
 
+def _for_break_glass(hall: FailpointStage) -> None:
+    hall.submit(break_glass=True, access_window=LONG)
+
+
+def _break_the_glass(hall: FailpointStage) -> None:
+    for request in hall.asked:
+        hall.post("max", f"/v1/requests/{request}/break-glass", {"comment": "Mail is down for everybody"})
+
+
+def _one_finding_is_due(hall: FailpointStage) -> None:
+    rows = hall.stage.rows("SELECT finding FROM after_reviews WHERE tenant_id = :tenant", tenant=hall.tenant)
+    assert [row.finding for row in rows] == [None] * len(hall.asked)
+    for request in hall.asked:
+        assert hall.is_let_in(request)
+        hall.world.act("ann", Action.REVOKE, request)
+
+
 def _find(hall: FailpointStage) -> None:
     for request in hall.asked:
         hall.post("ann", f"/v1/requests/{request}/finding", {"finding": "justified", "comment": "As agreed"})
@@ -278,6 +295,14 @@ CHECK = FailpointPlay(
     _of_a_case_that_is_checked,
     _is_confirmed_again,
     policy={"approval_window": FOUND, "unconfirmed_case": "flag"},
+)
+BREAK_GLASS = FailpointPlay(
+    "api",
+    "revoked",
+    _for_break_glass,
+    _break_the_glass,
+    _one_finding_is_due,
+    policy=BY_BREAK_GLASS | UNHURRIED,
 )
 FIND = FailpointPlay("api", "revoked", _broken_glass, _find, _finding_is_there, policy=BY_BREAK_GLASS)
 AWAIT = FailpointPlay("worker", "revoked", _finding_due_soon, after=_reminded_once, policy=BY_BREAK_GLASS)
