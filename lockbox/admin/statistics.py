@@ -29,7 +29,7 @@ NEWEST_OF_ALL = "ORDER BY id DESC"
 # A bound by time would have Postgres read everybody's requests of that time: the newest are read, then filtered.
 COUNTED = """
 WITH looked AS MATERIALIZED (
-    SELECT service, requester_id, reason_code, severity, level, mode, state, break_glass,
+    SELECT service, requester_id, reason_code, severity, level, mode, state, break_glass, pre_approval_id,
         created_at, asked_at, opened_at, opens_at, closed_at,
         deadline_at
     FROM requests {newest} LIMIT {most}
@@ -37,7 +37,8 @@ WITH looked AS MATERIALIZED (
     SELECT date_trunc('month', created_at, 'UTC') AS month, service, requester_id, reason_code, severity, level,
         state, opened_at IS NOT NULL AS was_opened, mode = 'enforce' AND NOT break_glass AS was_asked,
         break_glass AND opened_at IS NOT NULL AS by_break_glass,
-        CASE WHEN mode = 'enforce' AND NOT break_glass AND (opened_at IS NOT NULL OR state = 'denied')
+        CASE WHEN mode = 'enforce' AND NOT break_glass AND pre_approval_id IS NULL
+                AND (opened_at IS NOT NULL OR state = 'denied')
             THEN extract(epoch FROM coalesce(opened_at, closed_at) - asked_at) END AS answered_after,
         greatest(0, extract(epoch FROM least(coalesce(closed_at, :at), deadline_at)
             - coalesce(opens_at, opened_at))) AS open_for
@@ -83,7 +84,8 @@ class RequestFigures:
     `approved` by the customer, or `opened_without_approval` in the modes `observe` and `off` or, as counted too by
     `opened_by_break_glass`, in an emergency. `pending` and `active`
     go on; `completed`, `revoked` and `expired` windows are over. The median is from the moment at which the customer
-    was asked to the approval that opened the window, or the denial; None where nobody answered.
+    was asked to the approval that opened the window, or the denial; None where nobody answered. What a pre-approval
+    opened was approved, and answered by nobody.
     """
 
     requests: int = 0

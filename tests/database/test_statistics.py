@@ -14,10 +14,11 @@ from lockbox.database import Database, now
 from lockbox.errors import Invalid, NotFound, NotYours
 from lockbox.identity import authentication
 from lockbox.identity.roles import Mode, Role, RoleGrant
-from lockbox.requests.lifecycle import Action
+from lockbox.requests.lifecycle import Action, State
 from lockbox.requests.policy_rules import Policy
 from lockbox.requests.requester import Severity
 from tests.database.scenes import write_unchecked
+from tests.database.test_pre_approvals import in_force
 
 MOVED = """
 UPDATE requests SET created_at = created_at - :by, asked_at = asked_at - :by, opened_at = opened_at - :by,
@@ -142,6 +143,17 @@ def test_what_opened_without_the_customers_answer_is_no_approval(api: Database) 
 
     assert (total.requests, total.approved, total.opened_without_approval) == (1, 0, 1)
     assert total.median_answer_seconds is None
+
+
+def test_what_a_pre_approval_opened_was_approved_and_answered_by_nobody(world: World, superuser: Engine) -> None:
+    lasting(world, superuser, timedelta(minutes=10), timedelta(hours=1))
+    in_force(world)
+    for _ in range(2):
+        assert world.submit().state is State.ACTIVE
+
+    total = read(world).total
+
+    assert (total.approved, total.median_answer_seconds) == (3, 600)
 
 
 def test_what_was_opened_by_break_glass_is_counted_by_itself(api: Database) -> None:
