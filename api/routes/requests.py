@@ -71,7 +71,7 @@ from lockbox.requests import (
     submit,
 )
 from lockbox.requests.approvals import SignedStatement
-from lockbox.requests.cases import CaseUnchecked, check_case
+from lockbox.requests.cases import CaseUnchecked, in_its_system
 from lockbox.requests.decisions import DecisionInput
 from lockbox.requests.lifecycle import DECISIONS, Action, State
 from lockbox.requests.on_behalf_of import OnBehalfOf, approval_limits, on_behalf_of
@@ -298,7 +298,7 @@ def request_input(body: NewRequest, chosen: Settings) -> RequestInput:
     """
     submission = RequestInput(**dict(body))
     if body.case_system or body.case_url:
-        check_case(submission, chosen.catalogue.case_systems)
+        return in_its_system(submission, chosen.catalogue.case_systems)
     return submission
 
 

@@ -1,7 +1,7 @@
 """The case of a submission: its ticket system and page, and how it may be refused for its case."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from uuid import UUID
 
@@ -82,19 +82,23 @@ class CaseSystemDown(Busy):
     code = "case-system-down"
 
 
-def check_case(submission: RequestInput, systems: Mapping[str, CaseSystem]) -> None:
-    """Check that a case is in one of the vendor's ticket systems, and its page is one of that system's.
+def in_its_system(submission: RequestInput, systems: Mapping[str, CaseSystem]) -> RequestInput:
+    """Return a submission with the ticket system of its case; a page without one is of the only one that there is.
 
     Raises:
         Invalid: no case is named, there is no such system, or the page is none of its pages.
     """
     if submission.case_ref is None:
         raise Invalid("Name the case too.", field="case_ref")
-    system = systems.get(submission.case_system or "")
+    only = next(iter(systems)) if len(systems) == 1 else ""
+    named = submission.case_system or only
+    system = systems.get(named)
     if system is None:
         choice = (
             f"Choose one of {', '.join(sorted(systems))}." if systems else "The catalogue has none: leave it out."
         )
-        raise Invalid(f"There is no such ticket system. {choice}", field="case_system")
+        said = "There is no such ticket system." if named else "Name the ticket system of this page."
+        raise Invalid(f"{said} {choice}", field="case_system")
     if submission.case_url and not submission.case_url.startswith(system.address):
         raise Invalid(f"Pages of {system.title} begin with {system.address}", field="case_url")
+    return replace(submission, case_system=named)

@@ -59,7 +59,6 @@ def test_a_case_is_named_with_its_system_and_its_page(desk: Door) -> None:
         ({"case_url": "https://helpdesk.vendor.example@evil.example/7"}, "case_url"),
         ({"case_url": "javascript:alert(1)"}, "case_url"),
         ({"case_system": "zendesk"}, "case_system"),
-        ({"case_url": PAGE, "case_system": None}, "case_system"),
         ({"case_ref": None, "case_url": PAGE}, "case_ref"),
     ],
 )
@@ -209,10 +208,14 @@ def test_a_case_that_names_no_system_is_in_the_only_one(desk: Door) -> None:
     other = desk.with_settings(catalogue=catalogue)
 
     unnamed = desk.file(case_ref="CASE-40").json()["id"]
+    page = PAGE.replace("CASE-7", "CASE-40")
+    paged = desk.file(case_ref="CASE-40", case_url=page).json()
 
     assert "jira, zendesk" in facts(other.file(case_system="helpdesk"), 422, "invalid-request")["detail"]
+    assert "Name the ticket system" in facts(other.file(case_url=PAGE), 422, "invalid-request")["detail"]
+    assert (paged["case_system"], paged["case_url"]) == ("helpdesk", page)
     assert closed(other, "CASE-40", system="jira").json()["ended"] == []
-    assert [one["request_id"] for one in closed(desk, "CASE-40").json()["ended"]] == [unnamed]
+    assert [one["request_id"] for one in closed(desk, "CASE-40").json()["ended"]] == [unnamed, paged["id"]]
 
 
 def _bodies(door: Door, request_id: str) -> list[str]:
