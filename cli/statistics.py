@@ -15,15 +15,15 @@ app = typer.Typer()
 Tenant = Annotated[str | None, typer.Option(help="the customer; left out: your only one, or all of them")]
 Item = Mapping[str, Any]
 
-GROUPS: Mapping[str, Callable[[Item], str | None]] = {
-    "months": lambda one: one["month"],
-    "services": lambda one: one["service"],
-    "engineers": lambda one: one["engineer"]["name"],
-    "reasons": lambda one: words(one["reason_code"]),
-    "severities": lambda one: one["severity"],
-    "levels": lambda one: one["level"],
+GROUPS: Mapping[str, tuple[str, Callable[[Item], str | None]]] = {
+    "month": ("months", lambda one: one["month"]),
+    "service": ("services", lambda one: one["service"]),
+    "engineer": ("engineers", lambda one: one["engineer"]["name"]),
+    "reason": ("reasons", lambda one: words(one["reason_code"])),
+    "severity": ("severities", lambda one: one["severity"]),
+    "level": ("levels", lambda one: one["level"]),
 }
-"""What requests are grouped by, in the plural as the API has it, and the name of a group."""
+"""What requests are grouped by, what the API calls these groups, and the name of one."""
 COUNTS = {
     "Requests": "requests",
     "Approved": "approved",
@@ -49,13 +49,14 @@ def statistics(tenant: Tenant = None, output: Output = OutputFormat.TABLE) -> No
 def _parts(found: Item) -> Iterator[Part]:
     """Yield all figures, and since when requests were counted where that is not all of the time."""
     rows = [("all", "", found["total"])]
-    rows += [(part, name(one) or NOTHING, one["figures"]) for part, name in GROUPS.items() for one in found[part]]
+    for of, (part, name) in GROUPS.items():
+        rows += [(of, name(one) or NOTHING, one["figures"]) for one in found[part]]
     yield Listing.of(("Of", "Name", *COUNTS, "Median answer"), (_row(*row) for row in rows))
     if found["counted_from"]:
         yield phrase("Requests from before ", moment(found["counted_from"]), " are not counted.")
 
 
-def _row(part: str, name: str, figures: Item) -> Iterator[object]:
+def _row(of: str, name: str, figures: Item) -> Iterator[object]:
     median = figures["median_answer_seconds"]
-    yield from (part, name, *(figures[count] for count in COUNTS.values()))
+    yield from (of, name, *(figures[count] for count in COUNTS.values()))
     yield None if median is None else Duration(median)

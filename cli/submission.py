@@ -115,4 +115,5 @@ def _body(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _submitted(item: dict[str, Any]) -> Sequence[Part]:
-    return f"Submitted; {item['asked']} people are asked.", request_table.request(item)
+    people = "1 person is" if item["asked"] == 1 else f"{item['asked']} people are"
+    return f"Submitted; {people} asked.", request_table.request(item)

@@ -25,15 +25,18 @@ ONCE = "This is the only time that the token is shown: keep it where nobody else
 def list_tokens(output: Output = OutputFormat.TABLE) -> None:
     """List your tokens."""
     found = call("GET", at("tokens"))
+    is_system = any(one["scopes"] for one in found["items"])
     rows = (
         (
             Identifier(one["id"]),
             one["name"],
+            *((_limits(one),) if is_system else ()),
             *(moment(one[name]) for name in ("last_used_at", "expires_at", "created_at")),
         )
         for one in found["items"]
     )
-    terminal.show(output, found, Listing.of(("Token", "Name", "Last used", "Expires", "Created"), rows))
+    columns = ("Token", "Name", *(("For",) if is_system else ()), "Last used", "Expires", "Created")
+    terminal.show(output, found, Listing.of(columns, rows))
 
 
 @app.command()
@@ -83,6 +86,12 @@ def revoke(token: TokenId) -> None:
     """Revoke a token."""
     call("DELETE", at("tokens", _whole(token)))
     say("Revoked.")
+
+
+def _limits(token: dict[str, Any]) -> str:
+    """Return what a service account's token is for: its scopes, and of which services or customers."""
+    bound = [*token["services"], *token["tenants"]]
+    return ", ".join(token["scopes"]) + (f" of {', '.join(bound)}" if bound else "")
 
 
 def _whole(token: str) -> str:

@@ -101,7 +101,7 @@ def test_break_glass_is_opened_found_and_counted(open_terminal: OpenTerminal) ->
     assert "not justified, by Ann" in shown
     assert terminal.does("ann", "request", "findings") == "None.\n"
     assert re.search(r"^all +- +1 +0 +0 +0 +1 +1 +1 +- *$", counted, re.MULTILINE)
-    assert re.search(r"^services +exchange-online +1 ", counted, re.MULTILINE)
+    assert re.search(r"^service +exchange-online +1 ", counted, re.MULTILINE)
 
 
 @pytest.mark.far
@@ -123,6 +123,8 @@ def test_a_duplicate_says_why_and_a_closed_case_ends_both(open_terminal: OpenTer
     assert re.findall(r"cancelled|revoked", closed) == ["revoked", "cancelled"]
     assert "The support case was closed." in timeline
     assert terminal.does("desk", "request", "close-case", "helpdesk", "CASE-7").startswith("Nothing was open")
+    slug = terminal.world.tenant.slug
+    assert f" case:close of {slug} " in terminal.does("desk", "token", "list")
     terminal.is_refused("erin", "wrong-role: ", "request", "close-case", "helpdesk", "CASE-7")
 
 
