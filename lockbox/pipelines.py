@@ -188,9 +188,10 @@ class GroupMember(Generic[Answer]):
 
     @property
     def changes_nothing(self) -> bool:
-        """Whether it is done and writes nothing, so that its answer is valid whatever happens to the group."""
-        unwritten = self._error is not None or not self.work.writes
-        return not (self.rests or self.needs_alone or self.work.has_written) and unwritten
+        """Whether it is done, and nothing is written or follows: its answer holds whatever happens to the group."""
+        work = self.work
+        unwritten = self._error is not None or not (work.writes or work.promises or work.news)
+        return not (self.rests or self.needs_alone or work.has_written) and unwritten
 
     def tell(self) -> None:
         """Pass its outcome to the caller."""

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from importlib.resources import files
 from itertools import permutations
 from types import SimpleNamespace
@@ -21,11 +22,13 @@ from structlog.contextvars import bind_contextvars, get_contextvars
 from api.incoming_request import CallGroups, LoopConnections
 from harness.people import World
 from lockbox import pipelines
-from lockbox.database import Database, UnitOfWork
+from lockbox.database import Database, UnitOfWork, arm_after_commit
 from lockbox.pipelines import SET_CONTEXT, VARIABLES, GroupMember, MemberFailed, SharedTransaction
 from lockbox.requests import transition
 from lockbox.requests.overrides import Overrides
 from lockbox.requests.policy_rules import Match, Policy, Rule
+from lockbox.schedule import NOTIFICATIONS, IndexEntry
+from lockbox.sql import new_id
 from tests.http.door import Door, OpenDoor, facts
 
 KEY = {"idempotency-key": "twins"}
@@ -480,6 +483,23 @@ def test_what_is_logged_in_a_group_names_the_call_that_it_belongs_to(door: Door,
         return await asyncio.gather(*(asyncio.create_task(call(name)) for name in "abcdef"))
 
     assert door.runner.run(calls()) == [(name, name) for name in "abcdef"]
+
+
+def test_what_is_promised_by_a_call_that_writes_nothing_is_armed(door: Door) -> None:
+    groups, schedule = CallGroups(door.db, places_alone=1), door.db.schedule
+    promised = IndexEntry(str(new_id()), "notify", timedelta(hours=1))
+
+    def use_case(session: UnitOfWork) -> None:
+        session.execute(ONE)
+        arm_after_commit(session, NOTIFICATIONS, [promised])
+
+    async def call() -> None:
+        await groups.run(use_case)
+        async with asyncio.timeout(5):
+            while f"notify:{promised.id}" not in schedule.members(NOTIFICATIONS):  # noqa: ASYNC110 - it is Redis
+                await asyncio.sleep(0.005)
+
+    door.runner.run(call())
 
 
 def test_who_hangs_up_takes_only_the_own_answer_away(door: Door) -> None:
