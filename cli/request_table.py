@@ -200,8 +200,8 @@ def closed_case(found: Mapping[str, Any]) -> Sequence[Part]:
     if not found["ended"]:
         return ("Nothing was open for this case.",)
     rows = ((Identifier(one["request_id"]), one["tenant"], Word(one["state"])) for one in found["ended"])
-    more = ("There is more: run the command again.",) if found["more"] else ()
-    return Listing.of(("Request", "Customer", "State"), rows), *more
+    left = (f"{found['left']} are still open: run the command again.",) if found["left"] else ()
+    return Listing.of(("Request", "Customer", "State"), rows), *left
 
 
 def _finding(review: Mapping[str, Any] | None) -> str:

@@ -187,7 +187,11 @@ def close_case(
 
     For service accounts: LOCKBOX_TOKEN has the scope case:close, and is bound to tenants.
     """
-    found = call("POST", at("cases", case_system, case, "closed"))
+    path = at("cases", case_system, case, "closed")
+    found = part = call("POST", path)
+    while part["left"] and part["ended"]:
+        part = call("POST", path)
+        found = part | {"ended": [*found["ended"], *part["ended"]]}
     terminal.show(output, found, *request_table.closed_case(found))
 
 

@@ -40,4 +40,4 @@ def end_case(
         EndedRequestView(request_id=one.request.id, tenant=one.tenant, state=one.request.state)
         for one in closing.ended
     ]
-    return CaseClosingView(case_system=case_system, case_ref=case_ref, ended=ended, more=closing.more)
+    return CaseClosingView(case_system=case_system, case_ref=case_ref, ended=ended, left=closing.left)

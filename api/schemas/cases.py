@@ -18,10 +18,10 @@ class EndedRequestView(BaseModel):
 class CaseClosingView(BaseModel):
     """What ended with a case: `cancelled` requests and `revoked` windows, by id; nothing in a repetition.
 
-    `more` is whether there are others, after a hundred of them: repeat the call.
+    A call ends a hundred at most; `left` is how many are still open: repeat it until that is 0.
     """
 
     case_system: str
     case_ref: str
     ended: list[EndedRequestView]
-    more: bool
+    left: int

@@ -20,13 +20,22 @@ MOST_ENDED = 100
 CASE_CLOSED = "case_closed"
 WHY = "The support case was closed."
 WAYS_TO_END = {State.REVIEWING: Action.CANCEL, State.PENDING: Action.CANCEL, State.ACTIVE: Action.REVOKE}
+IS_OPEN_IN_CASE = """
+requests.tenant_id = ANY ((SELECT closing_tenants())::uuid[]) AND requests.case_ref = :case_ref
+AND (requests.case_system = :system OR :is_only AND requests.case_system IS NULL) AND requests.closed_at IS NULL
+"""
 # A row that an open transaction is moving is waited for, and read as it is then: nothing but its end takes it out.
-OF_CASE = text("""
-SELECT requests.*, t.slug AS tenant FROM requests JOIN tenants t ON t.id = requests.tenant_id
-WHERE requests.tenant_id = ANY ((SELECT closing_tenants())::uuid[]) AND (requests.case_system = :system
-        OR :is_only AND requests.case_system IS NULL) AND requests.case_ref = :case_ref AND requests.closed_at IS NULL
-ORDER BY requests.id LIMIT :most FOR UPDATE OF requests
-""")
+# What is overdue comes last, for it is skipped: a clock that is behind must not hold up the rest.
+OF_CASE = text(f"""
+WITH portion AS (SELECT requests.id FROM requests WHERE {IS_OPEN_IN_CASE}
+    ORDER BY requests.deadline_at <= clock_timestamp(), requests.id LIMIT :most)
+SELECT requests.*, t.slug AS tenant FROM portion JOIN requests ON requests.id = portion.id
+    JOIN tenants t ON t.id = requests.tenant_id
+WHERE requests.closed_at IS NULL ORDER BY requests.id FOR UPDATE OF requests
+""")  # noqa: S608 - ours
+LEFT = text(f"""
+SELECT count(*) FROM requests WHERE {IS_OPEN_IN_CASE} AND requests.deadline_at > clock_timestamp()
+""")  # noqa: S608 - ours
 
 
 @dataclass(frozen=True)
@@ -39,20 +48,20 @@ class EndedRequest:
 
 @dataclass(frozen=True)
 class CaseClosing:
-    """The requests that ended with a case, by id; `more` is whether there are others: the call is to be repeated."""
+    """The requests that ended with a case, by id; `left` is how many are still open: the call is to be repeated."""
 
     ended: Sequence[EndedRequest]
-    more: bool
+    left: int
 
 
 def close_case(
     session: UnitOfWork, caller: Caller, origin: Origin, system: str, case_ref: str, *, is_only: bool = False
 ) -> CaseClosing:
-    """Cancel the pending requests of a case and revoke its open windows, as its ticket system.
+    """Cancel the pending requests of a case and revoke its open windows, as its ticket system: a hundred at most.
 
     Where that is the only one there is (`is_only`), it is the system of cases that name none. It reaches the tenants
-    that the token is bound to, and says nothing of others. A repetition ends what has been asked since, and nothing
-    twice. A request that is submitted at this very moment may be missed.
+    that the token is bound to, and says nothing of others. A repetition ends what is left or has been asked since,
+    and nothing twice. A request that is submitted at this very moment may be missed.
 
     Raises:
         NotYours: the caller is no service account whose token has the scope and names tenants.
@@ -62,10 +71,10 @@ def close_case(
     authentication.enter(session, caller)
     authentication.close_cases(session, caller)
     named = {"system": system, "case_ref": case_ref, "is_only": is_only}
-    rows = session.execute(OF_CASE, named | {"most": MOST_ENDED + 1}).all()
+    rows = session.execute(OF_CASE, named | {"most": MOST_ENDED}).all()
     failpoint("case.after_lock")
     ended = []
-    for row in rows[:MOST_ENDED]:
+    for row in rows:
         request = AccessRequest.of(row)
         decision_input = DecisionInput(WAYS_TO_END[request.state], WHY, reason=CASE_CLOSED)
         try:
@@ -75,4 +84,5 @@ def close_case(
             continue
         ended.append(EndedRequest(request, row.tenant))
         failpoint("case.after_end")
-    return CaseClosing(ended, more=len(rows) > MOST_ENDED)
+    left = session.execute(LEFT, named).scalar_one()
+    return CaseClosing(ended, left)

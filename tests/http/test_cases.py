@@ -10,6 +10,7 @@ from harness.people import WITHOUT_REVIEW
 from lockbox.identity.roles import BOUND_TO, Role, Scope
 from lockbox.requests.policy_rules import Policy
 from lockbox.sql import new_id
+from tests.database.scenes import many, set_back
 from tests.each import each
 from tests.http.door import Door, OpenDoor, facts
 from tests.http.portal import OpenPortal
@@ -126,7 +127,7 @@ def test_a_closed_case_cancels_what_waits_and_revokes_what_is_open(desk: Door) -
             {"request_id": waiting, "tenant": tenant, "state": "cancelled"},
             {"request_id": opened, "tenant": tenant, "state": "revoked"},
         ],
-        "more": False,
+        "left": 0,
     }
     assert desk.get("erin", f"/v1/requests/{other}").json()["state"] == "pending"
     for request_id in (waiting, opened):
@@ -156,6 +157,32 @@ def test_a_system_reaches_its_tenants_and_its_cases_alone(desk: Door) -> None:
     assert desk.get("erin", f"/v1/requests/{request_id}").json()["state"] == "pending"
     for path in ("/v1/requests", f"/v1/requests/{request_id}"):
         assert request_id not in desk.get("desk", path).text
+
+
+@each(
+    "ref", ["CASE-3%25", "CASE-3*", "CASE-3_", "case-34", "CASE-34%CC%81", "%EF%BC%A3ASE-34", "CASE-3%27%20OR%20%271"]
+)
+def test_a_reference_is_compared_to_the_letter(desk: Door, ref: str) -> None:
+    request_id = of_case(desk, "CASE-34")
+
+    assert closed(desk, ref).json()["ended"] == []
+    assert desk.get("erin", f"/v1/requests/{request_id}").json()["state"] == "pending"
+
+
+@each("ref", ["C" * 101, "CASE%00", "CASE%0A34", "CASE-%E2%80%AE43"])
+def test_what_is_no_reference_is_refused(desk: Door, ref: str) -> None:
+    facts(closed(desk, ref), 422, "invalid-request")
+
+
+@pytest.mark.far
+def test_a_case_of_many_requests_is_closed_in_portions_though_the_clock_is_behind(desk: Door) -> None:
+    ids = many(desk.world, 250, case_ref="CASE-35", case_system="helpdesk")
+    set_back(desk.root, ids[:120], 60)
+
+    answers = [closed(desk, "CASE-35").json() for _ in range(3)]
+
+    assert [(len(answer["ended"]), answer["left"]) for answer in answers] == [(100, 30), (30, 0), (0, 0)]
+    assert sorted(one["request_id"] for answer in answers for one in answer["ended"]) == sorted(map(str, ids[120:]))
 
 
 def test_a_token_that_closes_cases_names_its_tenants(desk: Door) -> None:

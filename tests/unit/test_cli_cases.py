@@ -9,6 +9,7 @@ from cli import requests, submission, tokens
 from cli.app import app
 from tests.unit.test_cli_extensions import ASKED, ONE, VIEW
 
+PORTIONS = 3
 PAGE = "https://helpdesk.vendor.example/7"
 CASE = {"case_ref": "CASE-7", "case_system": "helpdesk", "case_url": PAGE}
 SHOWN = VIEW | CASE | {"case_check": "unconfirmed", "duplicate_of": ONE, "duplicate_reason": "It is read-only"}
@@ -22,8 +23,9 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     def call(method: str, path: str, *, body: object = None, **_: object) -> Any:
         calls.append((method, path, body))
         if path.startswith("/v1/cases/"):
-            ended = [{"request_id": ONE, "tenant": "contoso", "state": "revoked"}] if len(calls) == 1 else []
-            return {"case_system": "helpdesk", "case_ref": "CASE/7", "ended": ended, "more": False}
+            ended = [{"request_id": ONE, "tenant": "contoso", "state": "revoked"}] if len(calls) <= PORTIONS else []
+            left = max(PORTIONS - len(calls), 0)
+            return {"case_system": "helpdesk", "case_ref": "CASE/7", "ended": ended, "left": left}
         return SHOWN
 
     monkeypatch.setattr(requests, "call", call)
@@ -53,7 +55,8 @@ def test_a_ticket_system_closes_a_case(sent: list[Any]) -> None:
 
     assert sent[0][:2] == ("POST", "/v1/cases/helpdesk/CASE%2F7/closed")
     assert (first.exit_code, again.exit_code) == (0, 0)
-    assert "revoked" in first.stdout
+    assert first.stdout.count("revoked") == PORTIONS
+    assert [path for _, path, _ in sent] == [sent[0][1]] * (PORTIONS + 1)
     assert again.stdout == "Nothing was open for this case.\n"
 
 
