@@ -8,7 +8,7 @@ from functools import partial
 from api.incoming_request import CallGroups
 from config.settings import Settings
 from lockbox.requests import case_check
-from lockbox.requests.case_check import CaseAnswer
+from lockbox.requests.case_adapter import CaseAnswer
 from lockbox.requests.cases import CaseQuestion, CaseUnchecked
 from lockbox.requests.policy_parts import CaseCheck
 
@@ -32,10 +32,11 @@ async def confirmed(groups: CallGroups, chosen: Settings, unchecked: CaseUncheck
 
 async def _answer(groups: CallGroups, question: CaseQuestion, most: int) -> CaseAnswer | None:
     """Ask, and look for the answer until it is there, or too late."""
-    until, pause, answer = time.monotonic() + case_check.SECONDS, FIRST_PAUSE, None
+    until, pause = time.monotonic() + case_check.SECONDS, FIRST_PAUSE
     number = await groups.run(partial(case_check.ask, question=question, most=most))
-    while answer is None and (left := until - time.monotonic()) > 0:
+    while (left := until - time.monotonic()) > 0:
         await asyncio.sleep(min(pause, left))
         pause = min(2 * pause, LONGEST_PAUSE)
-        answer = await groups.run(partial(case_check.read, number=number, question=question))
-    return answer
+        if answer := await groups.run(partial(case_check.read, number=number, question=question)):
+            return answer
+    return await groups.run(partial(case_check.read_last, number=number, question=question))

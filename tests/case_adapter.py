@@ -18,7 +18,7 @@ from harness.stage import as_sender, unbound
 from lockbox.database import Database
 from lockbox.notifications.endpoints import new_secret
 from lockbox.requests import case_check
-from lockbox.requests.case_check import CaseAdapters
+from lockbox.requests.case_adapter import CaseAdapters
 
 CATALOGUE = CHECKOUT / "config" / "catalogue.yaml"
 ADDRESS = "    address: https://helpdesk.vendor.example/\n"
@@ -105,7 +105,7 @@ def adapters_of(url: str | None) -> CaseAdapters:
 @contextmanager
 def answering(db: Database, url: str | None) -> Iterator[None]:
     """Do in this process what the notifications worker does about questions, without a schedule and a broker."""
-    stopped, sender = threading.Event(), as_sender(db)
+    stopped, sender, adapters = threading.Event(), as_sender(db), adapters_of(url)
     with unbound(db).connect() as connection:
         since = connection.execute(NOW).scalar_one()
 
@@ -114,7 +114,7 @@ def answering(db: Database, url: str | None) -> Iterator[None]:
             with unbound(db).connect() as connection:
                 ids = connection.execute(UNANSWERED, {"since": since}).scalars().all()
             for one in ids:
-                case_check.run(sender, one, adapters_of(url))
+                case_check.run(sender, one, adapters)
 
     thread = threading.Thread(target=answer, daemon=True)
     thread.start()

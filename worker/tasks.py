@@ -135,12 +135,12 @@ def _check_case(ids: list[UUID]) -> Mapping[str, int]:
     tools = runtime()
     if tools.cases is None:
         raise TaskFailed("this worker asks no ticket systems")
-    if not _asking.acquire(timeout=HURRIED_SECONDS):
-        return {"skipped": len(ids)}
+    may_wait = _asking.acquire(timeout=HURRIED_SECONDS)
     try:
-        return Counter(case_check.run(tools.database, one, tools.cases) for one in ids)
+        return Counter(case_check.run(tools.database, one, tools.cases, may_wait=may_wait) for one in ids)
     finally:
-        _asking.release()
+        if may_wait:
+            _asking.release()
 
 
 def _connect(ids: list[UUID]) -> Mapping[str, int]:

@@ -4,31 +4,18 @@ The worker calls the system's adapter, signed both ways. An answer counts for on
 question: a trigger holds that. Who gets none in time is told what the policy says of a system that is down.
 """
 
-import asyncio
-import json
-import time
-from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any
 from uuid import UUID
 
 import structlog
-from sqlalchemy import Row, text
-from standardwebhooks import Webhook, WebhookVerificationError
+from sqlalchemy import text
 
-from config.service_catalogue import CaseSystem
-from lockbox import safe_http
-from lockbox.audit.canonical import instant
 from lockbox.database import Database, UnitOfWork, arm_after_commit
 from lockbox.errors import TooMany
 from lockbox.failpoints import failpoint
 from lockbox.identity import authentication
-from lockbox.notifications.senders.protocol import WebhookCall
-from lockbox.notifications.webhook import signed
+from lockbox.requests.case_adapter import AdapterQuestion, AdapterSilent, CaseAdapters, CaseAnswer
 from lockbox.requests.cases import CaseNotConfirmed, CaseQuestion, CaseSystemDown
 from lockbox.requests.policy_parts import CaseCheck, UnconfirmedCase
-from lockbox.safe_http import FetchFailed, FetchResponse
 from lockbox.schedule import BEFORE_OTHERS, NOTIFICATIONS, IndexEntry
 from lockbox.sql import new_id
 
@@ -39,9 +26,7 @@ SECONDS = 3.0
 """How long the engineer waits, from the question on; the adapter has what is left of it."""
 TO_RECORD = 0.1
 """How much of that is left for recording the answer, and for reading it."""
-MOST_BYTES = 4096
-TYPE = "case.check"
-OK = 200
+BUSY = "busy"
 DOWN = "The ticket system could not be asked about the case. Try again, or submit once it answers."
 CLOSED = "The ticket system says that this case is not open. Name an open one."
 NOT_YOURS = "The ticket system says that this case is not assigned to the engineer. Have it assigned, and try again."
@@ -66,30 +51,6 @@ UPDATE case_checks SET answered_at = clock_timestamp(), is_open = :is_open, is_a
     failure = :failure
 WHERE id = :id AND answered_at IS NULL
 """)
-
-
-class AdapterSilent(Exception):  # noqa: N818 - it is an outcome that is planned for
-    """The adapter is not set up, or did not answer as it has to; the message is a word that says which."""
-
-
-@dataclass(frozen=True)
-class CaseAnswer:
-    """Whether the case is open, and assigned to the engineer; both None where the adapter did not say."""
-
-    is_open: bool | None = None
-    is_assigned: bool | None = None
-
-
-@dataclass(frozen=True)
-class CaseAdapters:
-    """The ticket systems with the addresses of their adapters, and the secret that signs calls and answers.
-
-    With `allow_http` they may be on this machine, without TLS.
-    """
-
-    systems: Mapping[str, CaseSystem]
-    secret: str | None
-    allow_http: bool = False
 
 
 def ask(session: UnitOfWork, question: CaseQuestion, most: int) -> UUID:
@@ -127,6 +88,14 @@ def read(session: UnitOfWork, number: UUID, question: CaseQuestion) -> CaseAnswe
     return CaseAnswer(row.is_open, row.is_assigned) if row else None
 
 
+def read_last(session: UnitOfWork, number: UUID, question: CaseQuestion) -> CaseAnswer | None:
+    """Return the same for the last time: where there is no answer, no worker is told of the question any more."""
+    answer = read(session, number, question)
+    if answer is None:
+        _settle(session, number)
+    return answer
+
+
 def judged(answer: CaseAnswer | None, demand: UnconfirmedCase) -> CaseCheck:
     """Return whether the case of a submission is confirmed.
 
@@ -143,78 +112,41 @@ def judged(answer: CaseAnswer | None, demand: UnconfirmedCase) -> CaseCheck:
     return CaseCheck.CONFIRMED
 
 
-def run(database: Database, number: UUID, adapters: CaseAdapters) -> str:
+def run(database: Database, number: UUID, adapters: CaseAdapters, *, may_wait: bool = True) -> str:
     """Ask the adapter, and record once what it says; return that in a word. Nothing is locked meanwhile.
 
-    A question that somebody has answered, or for whose answer nobody waits any more, is `skipped`.
+    A question that somebody has answered, or for whose answer nobody waits any more, is `skipped`. Without `may_wait`
+    no adapter is called, and it is recorded that there was no room for that: whoever waits is told at once.
     """
-    settled = [IndexEntry(str(number), KIND, None)]
     with database.transaction() as session:
         row = session.execute(QUESTION, {"id": number, "within": f"{SECONDS - TO_RECORD} s"}).one_or_none()
         if row is None or row.seconds <= 0:
-            arm_after_commit(session, NOTIFICATIONS, settled)
+            _settle(session, number)
             return "skipped"
+    question = AdapterQuestion(
+        row.id, row.tenant, row.case_system, row.case_ref, row.engineer_id, row.email, row.seconds
+    )
     failpoint("case_check.before_call")
-    answer, failure = _answered(row, adapters)
+    answer, failure = _answered(question, adapters, may_wait=may_wait)
     failpoint("case_check.after_answer")
     with database.transaction() as session:
         session.execute(RECORD, {"id": number, **vars(answer), "failure": failure})
-        arm_after_commit(session, NOTIFICATIONS, settled)
+        _settle(session, number)
     failpoint("case_check.after_record")
     return "failed" if failure else "confirmed" if answer.is_open and answer.is_assigned else "refused"
 
 
-def _answered(row: Row[Any], adapters: CaseAdapters) -> tuple[CaseAnswer, str | None]:
+def _settle(session: UnitOfWork, number: UUID) -> None:
+    arm_after_commit(session, NOTIFICATIONS, [IndexEntry(str(number), KIND, None)])
+
+
+def _answered(question: AdapterQuestion, adapters: CaseAdapters, *, may_wait: bool) -> tuple[CaseAnswer, str | None]:
     """Return what the adapter says, or a word for why it says nothing."""
-    try:
-        return asyncio.run(_asked(row, adapters)), None
-    except AdapterSilent as silent:
-        log.warning("case_check.failed", system=row.case_system, failure=str(silent))
-        return CaseAnswer(), str(silent)
-
-
-async def _asked(row: Row[Any], adapters: CaseAdapters) -> CaseAnswer:
-    """Return what the adapter says.
-
-    Raises:
-        AdapterSilent: it says nothing that counts.
-    """
-    system = adapters.systems.get(row.case_system)
-    if system is None or system.adapter is None or adapters.secret is None:
-        raise AdapterSilent("no_adapter")
-    at, number = datetime.fromtimestamp(int(time.time()), tz=UTC), str(row.id)
-    question = {
-        "tenant": row.tenant,
-        "case_system": row.case_system,
-        "case_ref": row.case_ref,
-        "engineer": {"id": str(row.engineer_id), "email": row.email},
-    }
-    body = json.dumps({"id": number, "type": TYPE, "timestamp": instant(at), "data": question}).encode()
-    call = WebhookCall(hook_id=number, url=system.adapter, body=body, secrets=(adapters.secret,))
-    try:
-        answer = await safe_http.post(
-            call.url,
-            body,
-            signed(call, at),
-            most_bytes=MOST_BYTES,
-            seconds=row.seconds,
-            allow_loopback=adapters.allow_http,
-        )
-    except FetchFailed as failed:
-        raise AdapterSilent(failed.trouble.value) from None
-    return _verified(adapters.secret, number, answer)
-
-
-def _verified(secret: str, number: str, answer: FetchResponse) -> CaseAnswer:
-    if answer.status != OK:
-        raise AdapterSilent("status")
-    if answer.signed.get("webhook-id") != number:
-        raise AdapterSilent("another_question")
-    try:
-        said = Webhook(secret).verify(answer.body, dict(answer.signed))
-    except (WebhookVerificationError, ValueError):
-        raise AdapterSilent("not_signed") from None
-    match said:
-        case {"open": bool(is_open), "assigned": bool(is_assigned)}:
-            return CaseAnswer(is_open, is_assigned)
-    raise AdapterSilent("unreadable")
+    failure = BUSY
+    if may_wait:
+        try:
+            return adapters.ask(question), None
+        except AdapterSilent as silent:
+            failure = str(silent)
+    log.warning("case_check.failed", system=question.case_system, failure=failure)
+    return CaseAnswer(), failure

@@ -9,6 +9,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
+from structlog.testing import capture_logs
 
 from harness.people import World
 from harness.stage import as_sender
@@ -16,7 +17,7 @@ from lockbox import reconcile
 from lockbox.database import Database
 from lockbox.identity.roles import Role
 from lockbox.requests import case_check
-from lockbox.requests.case_check import CaseAnswer
+from lockbox.requests.case_adapter import CaseAnswer
 from lockbox.requests.cases import CaseQuestion
 from lockbox.requests.policy_parts import CaseCheck
 from lockbox.schedule import NOTIFICATIONS
@@ -69,6 +70,37 @@ def test_a_question_is_answered_once_however_often_its_message_comes(
     assert _answer(world, number) == CaseAnswer(is_open=True, is_assigned=True)
     assert world.db.schedule.members(NOTIFICATIONS) == {}
     assert _run(world, new_id(), adapter) == "skipped"
+
+
+def test_a_question_that_no_adapter_is_asked_is_answered_at_once_and_leaves_nothing_behind(
+    world: World, adapter: CaseAdapterServer
+) -> None:
+    number = _asked(world)
+
+    with capture_logs() as lines:
+        came_to = case_check.run(as_sender(world.db), number, adapters_of(adapter.url), may_wait=False)
+
+    assert (came_to, adapter.asked) == ("failed", [])
+    assert _answer(world, number) == CaseAnswer()
+    assert [row.failure for row in read(world.db, STATES)] == ["busy"]
+    assert world.db.schedule.members(NOTIFICATIONS) == {}
+    assert lines == [{"event": "case_check.failed", "log_level": "warning", "system": "helpdesk", "failure": "busy"}]
+
+
+def test_who_waits_no_longer_takes_the_question_out_of_the_schedule(world: World, adapter: CaseAdapterServer) -> None:
+    number = _asked(world)
+    claimed = world.db.schedule.claim(NOTIFICATIONS, urgent=True)
+    other = _asked(world)
+
+    for one in (number, other):
+        with world.db.transaction() as session:
+            assert case_check.read_last(session, one, _question(world)) is None
+
+    assert claimed.ids == {"case_check": [str(number)]}
+    assert (world.db.schedule.members(NOTIFICATIONS), world.db.schedule.leased(NOTIFICATIONS)) == ({}, 0)
+    _run(world, number, adapter)
+    with world.db.transaction() as session:
+        assert case_check.read_last(session, number, _question(world)) == CaseAnswer(is_open=True, is_assigned=True)
 
 
 def test_for_whom_nobody_waits_any_more_nobody_is_called(

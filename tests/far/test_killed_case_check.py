@@ -11,8 +11,12 @@ import pytest
 from config.embedded import ServerAddresses
 from harness.people import World
 from harness.wait import within
+from lockbox.notifications.circuit_breaker import FIRST_OPEN, MOST_SILENCES
+from lockbox.requests import case_check
+from lockbox.requests.case_adapter import CHANNEL
+from lockbox.schedule import NOTIFICATIONS
 from tests.case_adapter import SECRET, CaseAdapterServer, case_adapter, catalogue_at
-from tests.whole.conftest import RunningStack, stage_of
+from tests.whole.conftest import RunningStack, log_lines, stage_of
 
 PROCESSES = ("api", "notifications")
 PATIENCE = 6.0
@@ -62,6 +66,19 @@ def submit(stage: RunningStack, world: World, case: str) -> tuple[httpx.Response
     return answer, time.monotonic() - began
 
 
+def left_to_ask(stage: RunningStack) -> list[bytes]:
+    """Return the questions that are still in the schedule, claimed or not."""
+    with stage.redis() as redis:
+        members = [member for key in NOTIFICATIONS.keys for member in redis.zrange(key, 0, -1)]
+    return [one for one in members if one.startswith(b"case_check:")]
+
+
+def told_of_breakers(stage: RunningStack) -> list[str]:
+    """Return what the worker has logged of the circuit breakers of adapters."""
+    lines = log_lines(stage.processes.logs / "notifications.log")
+    return [line["event"] for line in lines if line.get("channel") == CHANNEL]
+
+
 def test_an_engineer_who_waits_while_the_worker_is_killed_is_told_so_in_time_and_comes_again(
     stage: RunningStack, adapter: CaseAdapterServer
 ) -> None:
@@ -89,6 +106,7 @@ def test_an_engineer_who_waits_while_the_worker_is_killed_is_told_so_in_time_and
 
     stopped, _ = submit(stage, world, "CASE-2")
     assert stopped.status_code == 503
+    assert within(2, lambda: not left_to_ask(stage))
 
     start_worker(stage)
     again, _ = submit(stage, world, "CASE-2")
@@ -112,3 +130,27 @@ def test_without_redis_it_is_down_and_comes_back_by_itself(stage: RunningStack, 
     assert took < PATIENCE
     assert len(adapter.asked) == asked
     assert within(60, lambda: submit(stage, world, "CASE-3")[0].status_code == 201)
+
+
+def test_an_adapter_that_stays_silent_costs_nobody_any_time_until_it_speaks_again(
+    stage: RunningStack, adapter: CaseAdapterServer
+) -> None:
+    world = stage.world(unconfirmed_case="refuse", approval_window=600)
+    known, _ = submit(stage, world, "CASE-3")
+    asked = len(adapter.asked)
+    adapter.goes_on.clear()
+    try:
+        with ThreadPoolExecutor() as pool:
+            waited = list(pool.map(lambda case: submit(stage, world, case), ["CASE-4", "CASE-5", "CASE-6"]))
+        assert within(5, lambda: told_of_breakers(stage))
+        at_once, took = submit(stage, world, "CASE-7")
+    finally:
+        adapter.goes_on.set()
+
+    answers = [known, *(answer for answer, _ in waited), at_once]
+    assert [answer.status_code for answer in answers] == [201, 503, 503, 503, 503]
+    assert took < case_check.SECONDS / 2
+    assert len(adapter.asked) == asked + MOST_SILENCES
+    time.sleep(FIRST_OPEN)
+    assert within(20, lambda: submit(stage, world, "CASE-8")[0].status_code == 201, pause=0.5)
+    assert told_of_breakers(stage) == ["circuit_breaker.opened", "circuit_breaker.closed"]

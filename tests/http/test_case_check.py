@@ -13,6 +13,7 @@ from lockbox.database import Database
 from lockbox.notifications.endpoints import new_secret
 from lockbox.requests import case_check
 from lockbox.requests.policy_rules import Policy
+from lockbox.schedule import NOTIFICATIONS
 from tests.case_adapter import OPEN, SECRET, CaseAdapterServer, answering, case_adapter, system_at
 from tests.database.scenes import read
 from tests.http.door import Door, OpenDoor, facts
@@ -155,6 +156,7 @@ def test_who_gets_no_answer_in_time_is_told_what_the_policy_says(
     assert demanding(open_door, "flag", nobody_answers).file(case_system="helpdesk").json()["case_check"] == (
         "unconfirmed"
     )
+    assert not [one for one in before.db.schedule.members(NOTIFICATIONS) if one.startswith("case_check:")]
 
 
 def test_forms_that_wait_for_an_adapter_take_no_place_of_others(

@@ -1,6 +1,6 @@
 """The protocol of senders: what they take and how they fail."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Protocol
 
@@ -78,7 +78,7 @@ class WebhookCall:
     hook_id: str
     url: str
     body: bytes
-    secrets: tuple[str, ...]
+    secrets: tuple[str, ...] = field(repr=False)
 
 
 class MailSender(Protocol):
