@@ -338,6 +338,7 @@ def test_a_connection_that_is_lost_after_the_commit_failed_is_never_tried_again(
     door: Door, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     request = door.pending()
+    _replace_cut(door, request)
     send = SharedTransaction.send
 
     async def failing(shared: SharedTransaction, statements: Any) -> Any:
@@ -354,14 +355,15 @@ def test_a_connection_that_is_lost_after_the_commit_failed_is_never_tried_again(
     assert door.get("ann", f"/v1/requests/{request}").json()["version"] == 2
 
 
-def _cut_at_commit(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have the connection of the next transaction cut when it has committed, and nobody knows yet.
-
-    First those are found and replaced that an earlier test has cut: on one of them it would begin again, by itself.
-    """
-    request = door.pending()
+def _replace_cut(door: Door, request: str) -> None:
+    """Find and replace the connections that an earlier test has cut: on one of them a call begins again by itself."""
     for _ in range(IDLE_CONNECTIONS):
         assert door.act("erin", "approve", request).status_code == 403
+
+
+def _cut_at_commit(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the connection of the next transaction cut when it has committed, and nobody knows yet."""
+    _replace_cut(door, door.pending())
     sent = pipelines.SharedTransaction.send
     cut: list[object] = []
 
