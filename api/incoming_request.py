@@ -21,6 +21,7 @@ from lockbox import database
 from lockbox.database import CONNECT_ARGS, Database, UnitOfWork
 from lockbox.errors import Busy
 from lockbox.pipelines import GroupMember, SharedTransaction
+from lockbox.use_cases import run_alone
 
 Answer = TypeVar("Answer")
 
@@ -280,8 +281,7 @@ class CallGroups:
             self._places_alone.release()
 
     def _in_thread(self, member: GroupMember[Answer]) -> Answer:
-        with self._db.transaction() as session:
-            return member.use_case(session)
+        return run_alone(self._db, member.use_case)
 
 
 def _keep(tasks: set[asyncio.Task[None]], work: Coroutine[Any, Any, None], context: Context) -> None:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
 from uuid import UUID
@@ -18,6 +19,7 @@ from api import browser, deps
 from api.browser import Visitor
 from api.deps import DatabaseDep, SessionDep, SettingsDep
 from api.portal import act_banner, navigation, phrases, signed_approvals
+from api.portal.account import AccountContext
 from api.portal.pages import TAG, go, origin, page, status_of
 from api.portal.signed_approvals import NOTHING_SHOWN, ApprovalProofForm, shown_proof
 from api.refusal_log import AttemptedAction, note
@@ -71,6 +73,7 @@ from lockbox.requests.policy import Terms, customer_decides
 from lockbox.requests.policy_parts import ReasonedDecision
 from lockbox.requests.resubmission import AlreadyAskedAgain
 from lockbox.requests.submit import SubmissionLimits
+from lockbox.use_cases import run_alone
 
 router = APIRouter(prefix="/requests", tags=[TAG], include_in_schema=False)
 front = APIRouter(tags=[TAG], include_in_schema=False)
@@ -190,11 +193,7 @@ def act(
             if not proof.is_final and (asked := desk.ask(one, decision_input, said)):
                 return asked
             decision_input = replace(decision_input, signed=desk.taken(proof))
-        with db.transaction() as session:
-            visitor = browser.visitor(request, session, chosen)
-            browser.check_form(visitor, csrf)
-            request.state.tried = AttemptedAction(visitor.caller, origin(request), one, decision_input.action)
-            decide.act(session, visitor.caller, origin(request), one, decision_input)
+        run_alone(db, partial(_acted, AccountContext(request, chosen, db, csrf), one, decision_input))
     except (Conflict, NotYours, Invalid) as refused:
         note(request, refused)
         with db.transaction() as session:
@@ -204,6 +203,12 @@ def act(
     if decision_input.signed:
         browser.drop_oauth_state(answer, chosen)
     return answer
+
+
+def _acted(work: AccountContext, one: UUID, decision_input: DecisionInput, session: UnitOfWork) -> None:
+    caller, came = work.visitor(session).caller, origin(work.request)
+    work.request.state.tried = AttemptedAction(caller, came, one, decision_input.action)
+    decide.act(session, caller, came, one, decision_input)
 
 
 def show_request(

@@ -1,8 +1,7 @@
 """Deny or cancel several requests at once: choose up to 50, give one reason, and see what became of each."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 from uuid import UUID
@@ -235,13 +234,11 @@ def do(work: AccountContext, request_id: UUID, action: Action, comment: str, ver
     except Invalid as refused:
         return refused
 
-    @contextmanager
-    def opened() -> Iterator[tuple[UnitOfWork, Caller]]:
-        with work.open() as (session, visitor):
-            yield session, visitor.caller
+    def who(session: UnitOfWork) -> Caller:
+        return work.visitor(session).caller
 
     came = origin(work.request)
-    return attempt(work.request, opened, came, request_id, decision_input, shown=lambda *_: None)
+    return attempt(work.request, work.db, who, request_id, decision_input, came=came, shown=lambda *_: None)
 
 
 def comment_of(typed: str) -> str | None:

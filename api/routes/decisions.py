@@ -1,7 +1,6 @@
 """The route that decides several requests at once, each by itself."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import partial
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Request
@@ -12,9 +11,8 @@ from api.routes.requests import view
 from api.schemas.decisions import DecisionResult, DecisionResults, SeveralDecisions
 from api.schemas.parts import Problem, problems
 from api.separate_moves import attempt
-from lockbox.database import Database, UnitOfWork
+from lockbox.database import Database
 from lockbox.errors import LockboxError
-from lockbox.identity.roles import Caller
 from lockbox.requests.decisions import DecisionInput
 from lockbox.requests.transition import Origin
 
@@ -50,12 +48,7 @@ def decide_requests(
 def _result(
     request: Request, db: Database, came: Origin, request_id: UUID, decision_input: DecisionInput
 ) -> DecisionResult:
-    @contextmanager
-    def opened() -> Iterator[tuple[UnitOfWork, Caller]]:
-        with db.transaction() as session:
-            yield session, caller(request, session)
-
-    done = attempt(request, opened, came, request_id, decision_input, shown=view)
+    done = attempt(request, db, partial(caller, request), request_id, decision_input, came=came, shown=view)
     if isinstance(done, LockboxError):
         return DecisionResult(request_id=request_id, request=None, problem=Problem(**problem_of(done)))
     return DecisionResult(request_id=request_id, request=done, problem=None)

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -210,15 +210,15 @@ async def approve_request(
     If the policy requires a passkey's signature and there is none, the answer is `passkey-must-sign`.
     """
     said = body or ApprovalInput()
+    signed_by = cache(partial(_signed, said.signed, chosen, db))
 
     def judge(session: UnitOfWork) -> Response:
         if said.signed:
-            # The challenge is used up in a transaction of its own.
+            # The challenge is used up in a transaction of its own, once, however often this is judged.
             session.wait()
         session.foresee([decide.ahead_of_act(request_id)])
         who, seen = caller(request, session), if_match(request)
-        signed = _signed(said.signed, who, chosen, db) if said.signed else None
-        decision_input = approval(said, seen, signed)
+        decision_input = approval(said, seen, signed_by(who.key_id))
         return _acted(request, session, who, came, request_id, decision_input)
 
     return await groups.run(judge, key=str(request_id))
@@ -268,12 +268,16 @@ for each in ACTIONS:
     )(_commented(each))
 
 
-def _signed(said: SignedApproval, who: Caller, chosen: Settings, db: Database) -> SignedStatement:
-    """Return a passkey's answer; the challenge is used up whatever the answer."""
+def _signed(
+    said: SignedApproval | None, chosen: Settings, db: Database, key_id: UUID | None
+) -> SignedStatement | None:
+    """Return a passkey's answer, if there is one; the challenge is used up whatever the answer."""
+    if said is None:
+        return None
     one, _, secret = said.ticket.partition(".")
     try:
         with db.transaction() as session:
-            row = sessions.use(session, LoginStub(UUID(one), secret), AuthMethod.PASSKEY, tied_to=who.key_id)
+            row = sessions.use(session, LoginStub(UUID(one), secret), AuthMethod.PASSKEY, tied_to=key_id)
             used = row.challenge or b""
     except (NotSignedIn, ValueError):
         raise Invalid(OVER, field="signed") from None

@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from harness.people import World
 from harness.stage import RETRIED, Urls
 from lockbox import database
-from lockbox.database import Database, ProcessKeys, array, make_engine
+from lockbox.database import Database, ProcessKeys, UnitOfWork, array, make_engine
 from lockbox.errors import WindowTooLong
 from lockbox.identity import authentication, keyring
 from lockbox.identity.keyring import Keyring
@@ -20,6 +20,7 @@ from lockbox.reconcile import reconcile
 from lockbox.requests.lifecycle import Action, State
 from lockbox.schedule import CLOCK, NOTIFICATIONS, IndexEntry, Schedule
 from lockbox.sql import new_id
+from lockbox.use_cases import run_alone
 from tests.database.scenes import (
     assert_indexes_are_true,
     many,
@@ -250,3 +251,19 @@ def test_an_array_of_bytes_is_read_as_it_was_written(worker: Database, values: l
 def test_text_goes_into_an_array_as_bytes_alone(value: str) -> None:
     with pytest.raises(ValueError, match="plain words"):
         array([value])
+
+
+@pytest.mark.parametrize(("statement", "times"), [("DELETE FROM decisions", 2), ("SELECT 1 / 0", 1)])
+def test_what_postgres_refuses_is_judged_once_more_and_what_fails_is_not(
+    api: Database, statement: str, times: int
+) -> None:
+    judged = []
+
+    def use_case(session: UnitOfWork) -> None:
+        judged.append(statement)
+        session.execute(text(statement))
+
+    with pytest.raises(DBAPIError):
+        run_alone(api, use_case)
+
+    assert len(judged) == times

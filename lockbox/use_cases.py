@@ -1,0 +1,40 @@
+"""Run a use case alone, in its own transaction: judged once more where Postgres refuses what was judged right."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import structlog
+from sqlalchemy.exc import DBAPIError
+
+from lockbox.database import Database, UnitOfWork
+
+log = structlog.get_logger(__name__)
+
+Answer = TypeVar("Answer")
+
+CHANGED_SINCE = frozenset({"40001", "42501"})
+"""How triggers and row policies refuse what does not hold any more, such as by a policy that became stricter."""
+
+
+def run_alone(db: Database, use_case: Callable[[UnitOfWork], Answer]) -> Answer:
+    """Run a use case in a transaction of its own, and return its answer once that is committed.
+
+    Postgres looks once more at the policy and at people's roles, at the latest at the commit. What it refuses runs
+    a second time: it reads what was changed since it was judged, and refuses in its own words.
+
+    Raises:
+        DBAPIError: it is refused a second time, or has failed.
+    """
+    try:
+        return _run(db, use_case)
+    except DBAPIError as error:
+        state = getattr(error.orig, "sqlstate", None)
+        if state not in CHANGED_SINCE:
+            raise
+        log.info("use_case.judged_anew", sqlstate=state)
+    return _run(db, use_case)
+
+
+def _run(db: Database, use_case: Callable[[UnitOfWork], Answer]) -> Answer:
+    with db.transaction() as session:
+        return use_case(session)
