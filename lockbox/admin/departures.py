@@ -67,10 +67,7 @@ CLOSE = tuple(
         "DELETE FROM unsettled WHERE tenant_id = :tenant",
         "UPDATE pre_approvals SET ended_at = :at WHERE tenant_id = :tenant AND ended_at IS NULL",
         # Nobody is there any more to give a finding, or to be reminded of it.
-        """
-        UPDATE after_reviews SET remind_at = CAST('9999-12-31' AS timestamptz)
-        WHERE tenant_id = :tenant AND finding IS NULL
-        """,
+        "UPDATE after_reviews SET remind_at = NULL WHERE tenant_id = :tenant AND finding IS NULL",
         "DELETE FROM case_checks WHERE tenant_id = :tenant",
         "UPDATE offboardings SET closed_at = :at WHERE tenant_id = :tenant",
     )

@@ -285,7 +285,8 @@ class PreApprovalVote(SQLModel, table=True):
 class AfterReview(SQLModel, table=True):
     """What the customer finds of a window that was opened by break-glass, and until when that is due.
 
-    `remind_at` is when somebody is reminded next, None once there is a finding. The comment stands with its event.
+    `remind_at` is when somebody is reminded next, None once there is a finding or nobody is left to give one. The
+    comment stands with its event.
     """
 
     __tablename__ = "after_reviews"

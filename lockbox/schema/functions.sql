@@ -1253,7 +1253,7 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
         WHEN answered_at IS NULL THEN 'unanswered' WHEN is_open AND is_assigned THEN 'confirmed' ELSE 'refused' END
         AS outcome FROM case_checks LIMIT 100000) c GROUP BY outcome
     UNION ALL SELECT 'findings', CASE WHEN due_at <= at THEN 'overdue' ELSE 'due' END, count(*)
-        FROM (SELECT due_at FROM after_reviews WHERE remind_at < timestamptz '9999-12-31' LIMIT 100000) f, clock GROUP BY 2
+        FROM (SELECT due_at FROM after_reviews WHERE remind_at IS NOT NULL LIMIT 100000) f, clock GROUP BY 2
     UNION ALL SELECT 'legal_holds', '', count(*) FROM legal_holds WHERE released_at IS NULL
     UNION ALL SELECT 'offboardings', CASE WHEN closed_at IS NULL THEN 'asked' ELSE 'begun' END, count(*)
         FROM offboardings WHERE erased_at IS NULL GROUP BY 2

@@ -575,7 +575,7 @@ CREATE TABLE decisions (
 );
 
 -- What the customer finds of a window that was opened by break-glass, due a day after it was opened. `remind_at` is
--- when somebody is reminded next, null once there is a finding.
+-- when somebody is reminded next, null once there is a finding, or nobody is left to give one.
 CREATE TABLE after_reviews (
     request_id uuid CONSTRAINT pk_after_reviews PRIMARY KEY
         CONSTRAINT fk_after_reviews_request_id REFERENCES requests (id),
@@ -590,7 +590,7 @@ CREATE TABLE after_reviews (
     found_event uuid,
     CONSTRAINT ck_after_reviews_due_at CHECK (due_at BETWEEN opened_at AND opened_at + interval '1 day'),
     CONSTRAINT ck_after_reviews_found CHECK (num_nulls(finding, found_by, found_at, found_event) IN (0, 4)
-        AND (finding IS NULL) = (remind_at IS NOT NULL))
+        AND (finding IS NULL OR remind_at IS NULL))
 );
 CREATE INDEX ix_after_reviews_tenant_id_opened_at ON after_reviews (tenant_id, opened_at);
 CREATE INDEX ix_after_reviews_remind_at ON after_reviews (remind_at) WHERE remind_at IS NOT NULL;

@@ -133,7 +133,7 @@ CREATE TABLE after_reviews (
     found_event uuid,
     CONSTRAINT ck_after_reviews_due_at CHECK (due_at BETWEEN opened_at AND opened_at + interval '1 day'),
     CONSTRAINT ck_after_reviews_found CHECK (num_nulls(finding, found_by, found_at, found_event) IN (0, 4)
-        AND (finding IS NULL) = (remind_at IS NOT NULL))
+        AND (finding IS NULL OR remind_at IS NULL))
 );
 CREATE INDEX ix_after_reviews_tenant_id_opened_at ON after_reviews (tenant_id, opened_at);
 CREATE INDEX ix_after_reviews_remind_at ON after_reviews (remind_at) WHERE remind_at IS NOT NULL;
@@ -1200,7 +1200,7 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
         WHEN answered_at IS NULL THEN 'unanswered' WHEN is_open AND is_assigned THEN 'confirmed' ELSE 'refused' END
         AS outcome FROM case_checks LIMIT 100000) c GROUP BY outcome
     UNION ALL SELECT 'findings', CASE WHEN due_at <= at THEN 'overdue' ELSE 'due' END, count(*)
-        FROM (SELECT due_at FROM after_reviews WHERE remind_at < timestamptz '9999-12-31' LIMIT 100000) f, clock GROUP BY 2
+        FROM (SELECT due_at FROM after_reviews WHERE remind_at IS NOT NULL LIMIT 100000) f, clock GROUP BY 2
     UNION ALL SELECT 'legal_holds', '', count(*) FROM legal_holds WHERE released_at IS NULL
     UNION ALL SELECT 'offboardings', CASE WHEN closed_at IS NULL THEN 'asked' ELSE 'begun' END, count(*)
         FROM offboardings WHERE erased_at IS NULL GROUP BY 2
