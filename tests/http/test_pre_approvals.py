@@ -2,18 +2,22 @@
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from httpx import Response
+from typer.testing import CliRunner
 
+from cli.app import app
+from lockbox.admin.pre_approval_status import MUST_SIGN
 from lockbox.identity.roles import AuthMethod
 from lockbox.requests.lifecycle import State
-from tests.http.door import Door
+from tests.http.door import Door, facts
 from tests.http.places import pre_approval
 from tests.http.portal import OpenPortal, Portal
 from tests.http.test_portal_new_request import asks, previewed
 from tests.http.test_portal_tenant_admin import entered
-from tests.policy_setup import stand_in
+from tests.policy_setup import lay_down, stand_in
 
 BAD: dict[str, tuple[dict[str, Any], str]] = {
     "no pattern": ({"resource": "mailbox"}, "kind:id"),
@@ -159,3 +163,41 @@ def test_who_cannot_approve_by_this_sign_in_or_their_own_is_told_so_on_the_page(
     assert f"/sign-in?next={here}" in weak.read.links
     assert not [form for page in (own, weak) for form in page.read.forms if form.action.endswith("/approve")]
     assert "1 pre-approval waits for your approval" in inbox.words
+
+
+def test_where_passkeys_must_sign_the_api_and_the_command_line_refuse_to_propose_and_to_approve(
+    fresh_door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    door = fresh_door
+    one = post(door, "tara", "", pre_approval()).json()["id"]
+    lay_down(door.world, approve_means="passkey-signed")
+
+    def request(method: str, url: str, **parts: Any) -> Response:
+        return door.call("ann", method, urlsplit(url).path, json=parts["json"])
+
+    monkeypatch.setattr("httpx.request", request)
+    where = {"LOCKBOX_URL": "http://127.0.0.1:1", "LOCKBOX_TOKEN": "lbx_test"}
+    words = ["pre-approval", "approve", door.world.tenant.slug, one]
+    shown = CliRunner().invoke(app, words, env=where)
+
+    for answer in (post(door, "tara", "", pre_approval()), post(door, "ann", f"/{one}/approve")):
+        assert MUST_SIGN in facts(answer, 403, "passkey-must-sign")["detail"]
+    assert door.get("ann", place(door, f"/{one}")).json()["lacks"] == [MUST_SIGN]
+    assert (shown.exit_code, MUST_SIGN in shown.stderr) == (1, True)
+
+
+def test_where_passkeys_must_sign_the_page_says_so_and_offers_no_approval(portal: Portal) -> None:
+    here = f"/tenants/{portal.world.tenant.slug}/pre-approvals"
+    tara, ann = entered(portal), entered(portal, "ann")
+    ends = f"{datetime.now(UTC) + timedelta(days=3):%Y-%m-%dT%H:%M}"
+    fields = {"resource": "mailbox:anna@*", "ends": ends}
+    tara.submit(tara.get(here), here, **fields)
+    before = ann.get(here)
+    lay_down(portal.world, approve_means="passkey-signed")
+
+    seen, late, proposed = ann.get(here), ann.submit(before, "/approve"), tara.submit(tara.get(here), here, **fields)
+
+    assert [MUST_SIGN in page.words for page in (seen, late, proposed)] == [True] * 3
+    assert "Needs The" not in seen.words
+    assert not [form for form in seen.read.forms if form.action.endswith("/approve")]
+    assert (late.status, proposed.status) == (403, 403)
