@@ -326,22 +326,22 @@ def _revoke(
         session.orm.add(row)
     session.orm.flush()
     for row in rows:
-        closed = _close(session, actor, row.id, comment)
+        closed = _close(session, actor, row.id, comment, at)
         facts: dict[str, Value] = {"pre_approval_id": row.id, "closed": [str(one) for one in closed]}
         changes = {"pre-approval": change("open", "revoked"), "open windows": change(len(closed), 0)}
         _record(session, actor, row, AdminChange(REVOKED, at, changes, {"comment": comment}, facts))
 
 
-def _close(session: UnitOfWork, actor: AdminActor, which: UUID, comment: str | None) -> list[UUID]:
+def _close(session: UnitOfWork, actor: AdminActor, which: UUID, comment: str | None, at: datetime) -> list[UUID]:
     """Revoke each window that a pre-approval has open, and what was approved to go on from it; return their ids.
 
-    That is by the function that makes every move.
+    That is by the function that makes every move. What goes on from a window that ran to its end stays.
     """
     is_open, by_it = col(AccessRequest.state) == State.ACTIVE, col(AccessRequest.pre_approval_id) == which
-    goes_on = col(AccessRequest.extends).in_(select(AccessRequest.id).where(by_it, is_open))
+    runs = select(AccessRequest.id).where(by_it, is_open, col(AccessRequest.deadline_at) > at)
     party = Party.TENANT_ADMIN if actor.role == Role.TENANT_ADMIN else Party.APPROVER
     closed = []
-    theirs = select(AccessRequest).where(is_open, or_(by_it, goes_on))
+    theirs = select(AccessRequest).where(is_open, or_(by_it, col(AccessRequest.extends).in_(runs)))
     query = theirs.order_by(col(AccessRequest.id)).with_for_update()
     for request in session.orm.exec(query).all():
         session.orm.expunge(request)

@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
+from harness.clocks import ShiftedClock
 from harness.people import HERE, SETTINGS, World
 from lockbox.admin import emergency_stop, pre_approvals, tenants
 from lockbox.admin.pre_approval_status import PreApprovalStatus, PreApprovalSummary
@@ -179,6 +180,21 @@ def test_what_was_to_go_on_from_its_window_ends_with_it(world: World) -> None:
 
     assert [state_of(world.db, one.id) for one in (window, further)] == ["revoked", "revoked"]
     assert events(world, "pre_approval_revoked")[0]["closed"] == [str(window.id), str(further.id)]
+
+
+def test_what_goes_on_from_a_window_that_ran_to_its_end_stays_though_the_clock_is_late(
+    world: World, later: ShiftedClock
+) -> None:
+    which = in_force(world)
+    window = world.submit()
+    further = world.act("ann", Action.APPROVE, extended(world, window.id).id)
+    world.db.clock = later
+    later.shift = timedelta(hours=1, seconds=1)
+
+    revoke(world, which)
+
+    assert [state_of(world.db, one.id) for one in (window, further)] == ["active", "active"]
+    assert events(world, "pre_approval_revoked")[0]["closed"] == []
 
 
 def test_a_window_that_the_vendor_opened_alone_takes_back_no_denial(world: World) -> None:
