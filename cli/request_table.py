@@ -7,11 +7,17 @@ from typing import Any
 from cli.terminal import Facts, Listing, Part
 from cli.values import NOTHING, Duration, Identifier, Phrase, Word, moment, phrase, words
 from lockbox.notifications import requester_text
-from lockbox.notifications.mail_text import BREAK_GLASS_MARK, NOBODY_NOTIFIED, STATE_WORDINGS, Tone, parameters
+from lockbox.notifications.mail_text import (
+    BREAK_GLASS_MARK,
+    CASE_CHECKS,
+    NOBODY_NOTIFIED,
+    STATE_WORDINGS,
+    Tone,
+    parameters,
+)
 from lockbox.text_rules import flagged
 
 MAIL_OUTCOMES = {"dead": "not delivered to", "open": "still open to", "moot": "not needed by", "sent": "mailed to"}
-CASE_CHECKS = {"confirmed": "confirmed by it", "unconfirmed": "not confirmed: it could not be asked"}
 NOBODYS = {"owner": "the installation's owner"}
 COLOURS = {
     Tone.WAITS: "bold",
@@ -185,7 +191,7 @@ def _case(item: Mapping[str, Any]) -> str | None:
     if not item["case_ref"]:
         return None
     where = f" in {item['case_system']}" if item["case_system"] else ""
-    checked = f", {CASE_CHECKS[item['case_check']]}" if item["case_check"] else ""
+    checked = f" {CASE_CHECKS[item['case_check']]}" if item["case_check"] else ""
     return f"{item['case_ref']}{where}{checked}" + (f"\n{item['case_url']}" if item["case_url"] else "")
 
 

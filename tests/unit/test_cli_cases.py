@@ -45,7 +45,7 @@ def test_a_request_names_its_case_and_why_it_is_another_one(sent: list[Any]) -> 
     assert {name: body[name] for name in CASE} == CASE
     assert body["duplicate_reason"] == "It is read-only"
     assert ended.exit_code == 0
-    assert "CASE-7 in helpdesk, not confirmed: it could not be asked" in ended.stdout
+    assert "CASE-7 in helpdesk (NOT confirmed: the ticket system could not be asked)" in ended.stdout
     assert PAGE in ended.stdout
     assert f"{ONE}: It is read-only" in ended.stdout
 
