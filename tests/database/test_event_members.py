@@ -1,0 +1,102 @@
+"""Every member of what the further ways to access write into a log is in the description of its format."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine, text
+
+from harness.people import HERE, World
+from lockbox.admin import exclusions, legal_holds, tenant_data
+from lockbox.identity.roles import BOUND_TO, Role, Scope
+from lockbox.requests import after_reviews, closed_cases
+from lockbox.requests.after_reviews import FindingInput
+from lockbox.requests.lifecycle import Action, AfterReviewFinding
+from lockbox.requests.requester import Severity
+from tests.database.tenancy import does, manages
+from tests.database.test_extensions import extended
+from tests.database.test_pre_approvals import in_force, revoke
+from tests.policy_setup import group, lay_down
+
+FORMAT = (Path(__file__).parents[2] / "docs" / "audit-format.md").read_text(encoding="utf-8")
+BODIES = text("SELECT action, convert_from(body, 'UTF8') AS body FROM events")
+CASE = {"case_ref": "CASE-7", "case_system": "helpdesk"}
+
+
+def extended_narrowed_and_ended(world: World) -> None:
+    """Have a window approved for less than was asked, extended, and ended."""
+    first = world.submit(severity=Severity.S1, actions=["read", "export"], max_uses=5)
+    world.act("ann", Action.APPROVE, first.id, access_window=1800, actions=["read"])
+    world.act("ann", Action.APPROVE, extended(world, first.id).id)
+    world.act("erin", Action.COMPLETE, first.id)
+
+
+def opened_beforehand(world: World) -> None:
+    """Have a pre-approval open a window, and revoke it."""
+    which = in_force(world)
+    world.submit()
+    revoke(world, which)
+
+
+def approved_by_steps(world: World) -> None:
+    """Have the first of two steps approve."""
+    groups = {"first": group(world, "abe"), "then": group(world, "ann")}
+    lay_down(world, stages=[{"group": "first"}, {"group": "then", "order": 2}], groups=groups)
+    world.act("abe", Action.APPROVE, world.fresh().id)
+
+
+def opened_by_break_glass(world: World) -> None:
+    """Have a window opened by break-glass, ended, and found justified."""
+    lay_down(world, break_glass_services=["exchange-online"])
+    request = world.fresh(break_glass=True, access_window=900)
+    world.act("max", Action.BREAK_GLASS, request.id, comment="Mail is down")
+    world.act("ann", Action.REVOKE, request.id)
+    said = FindingInput(AfterReviewFinding.JUSTIFIED, "As agreed")
+    with world.db.transaction() as session:
+        after_reviews.give_finding(session, world.people["ann"], HERE, request.id, said)
+
+
+def reviewed_for_a_case_that_closes(world: World) -> None:
+    """Have what was endorsed for a case end with it."""
+    lay_down(world, vendor_review=True)
+    world.act("max", Action.ENDORSE, world.fresh(**CASE).id)
+    desk = world.add("desk", Role.SYSTEM, scopes={Scope.CASE_CLOSE.value, f"{BOUND_TO}{world.tenant.slug}"})
+    with world.db.transaction() as session:
+        closed_cases.close_case(session, desk, HERE, "helpdesk", "CASE-7", is_only=True)
+
+
+def kept_and_left(world: World) -> None:
+    """Have the exclusions acknowledged, the log kept for less, held, and the tenant leave."""
+    version = manages(world, "olga", exclusions.state, "Demands by law are not covered").version
+    does(world, "tara", exclusions.acknowledge, version=version)
+    does(world, "tara", tenant_data.keep_for, 90, most=None)
+    does(world, "tara", legal_holds.hold, "A dispute")
+    does(world, "tara", legal_holds.release)
+    does(world, "tara", tenant_data.ask_to_leave)
+
+
+@pytest.mark.far
+def test_each_member_of_an_event_is_in_the_format(world: World, superuser: Engine) -> None:
+    for happens in (
+        extended_narrowed_and_ended,
+        opened_beforehand,
+        approved_by_steps,
+        opened_by_break_glass,
+        reviewed_for_a_case_that_closes,
+        kept_and_left,
+    ):
+        happens(world)
+
+    with superuser.connect() as connection:
+        rows = [(row.action, json.loads(row.body)) for row in connection.execute(BODIES)]
+    named = set(re.findall(r"`([a-z_0-9]+)`", FORMAT))
+    members = {
+        (action, name)
+        for action, body in rows
+        for part in (body, body["personal"], body.get("submission", {}))
+        for name in part
+    }
+
+    assert {action for action, _ in rows} >= {"break_glass", "after_review", "escalate", "pre_approval_revoked"}
+    assert {one for one in members if one[1] not in named} == set()
