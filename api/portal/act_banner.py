@@ -65,7 +65,7 @@ def on_a_list(
         entry = queries.find(session, caller, request_id)
     except NotFound:
         return None
-    tally = inbox.tallies_of(session, caller, [entry.request]).get(request_id)
+    tallies = inbox.all_tallies_of(session, caller, [entry.request]).get(request_id, ())
     title = titles.get(entry.request.service, entry.request.service)
     happened = event_search.events(session, request_id)
-    return banner_of(action, happened, caller, entry, title, [tally] if tally else ())
+    return banner_of(action, happened, caller, entry, title, tallies)

@@ -30,6 +30,7 @@ from lockbox.identity.roles import Side
 from lockbox.notifications import requester_text
 from lockbox.notifications.mail_text import STATE_WORDINGS, StateWording, approved, duration, joined
 from lockbox.requests.models import AccessRequest
+from lockbox.requests.quorum import sole
 from lockbox.requests.transition import Origin
 from lockbox.text_rules import alphabets, flagged, warning
 
@@ -135,6 +136,7 @@ TEMPLATES.filters["day_clock"] = _day_clock
 TEMPLATES.filters["away"] = _from_now(phrases.away)
 TEMPLATES.filters["left"] = _from_now(phrases.left)
 TEMPLATES.filters["things"] = phrases.things
+TEMPLATES.filters["some"] = phrases.some
 TEMPLATES.filters["joined"] = joined
 TEMPLATES.filters["full_duration"] = phrases.full_duration
 TEMPLATES.filters["words"] = _state_words
@@ -146,6 +148,7 @@ TEMPLATES.tests["mixed"] = alphabets
 TEMPLATES.tests["long"] = lambda text: len(text) > MOST_SHOWN or text.count("\n") >= MOST_LINES
 TEMPLATES.globals["states"] = STATE_WORDINGS
 TEMPLATES.globals["approved"] = approved
+TEMPLATES.globals["sole"] = sole
 TEMPLATES.globals["sections"] = navigation.of
 TEMPLATES.globals["icon"] = icons.icon
 TEMPLATES.globals["section_icon"] = icons.section_icon

@@ -322,7 +322,7 @@ def _timeline(happened: Iterable[Row[Any]], side: Side) -> Iterator[dict[str, An
         mails = None
         if event.action == NOTIFIED:
             beside = event.internal is (side is Side.VENDOR)
-            mails = mailed(said, event.recipients or {})
+            mails = mailed(said, event.recipients or {}, phrases.MOST_NAMED)
         if event.seq is not None or beside:
             further = {"kept": approval_limits(event), "mails": mails, "step": said.get("step")}
             further["action"] = f"{event.action}{why}"

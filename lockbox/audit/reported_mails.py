@@ -26,19 +26,22 @@ class ReportedMails:
     said: str
 
 
-def mailed(said: Mapping[str, Any], recipients: Mapping[str, str]) -> str:
+def mailed(said: Mapping[str, Any], recipients: Mapping[str, str], most: int | None = None) -> str:
     """Return how the mails about an event ended, by name as far as these are known, by their fields, else in numbers.
 
     Args:
         said: the body of an event `notified`.
         recipients: its personal values.
+        most: how many people are named of each outcome at most; the rest is counted.
     """
     listed = [(number, one) for number, one in _listed(said) if f"{RECIPIENT}_{number}" in recipients]
     parts = []
     for outcome, words in MAILED.items():
         names = [recipients[f"{RECIPIENT}_{number}"].rpartition(" <")[0] for number, one in listed if one == outcome]
         count = said.get(outcome)
-        others = (count if isinstance(count, int) else 0) - len(names)
+        count = max(count if isinstance(count, int) else 0, len(names))
+        names = names[:most]
+        others = count - len(names)
         if others > 0:
             names.append(f"{others} {'person' if others == 1 else 'people'}")
         if names:

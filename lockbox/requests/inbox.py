@@ -1,7 +1,7 @@
 """The inbox: pending requests that a person can answer, open windows, and earlier requests like one of them."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -26,7 +26,7 @@ from lockbox.requests.policy import customer_decides
 from lockbox.requests.policy_parts import ReasonedDecision
 from lockbox.requests.policy_store import EffectivePolicy
 from lockbox.requests.queries import RequestEntry
-from lockbox.requests.quorum import ApprovalTally, has_turn, lacking, step_of, tallies
+from lockbox.requests.quorum import ApprovalTally, has_turn, lacking, sole, step_of, tallies
 from lockbox.schedule import Schedule
 from lockbox.sql import written
 
@@ -134,11 +134,16 @@ def count(session: UnitOfWork, caller: Caller, request: AccessRequest) -> list[A
 
 
 def tallies_of(session: UnitOfWork, caller: Caller, requests: Iterable[AccessRequest]) -> dict[UUID, ApprovalTally]:
-    """Return how far the votes of all approvers have come on those of a list about which the customer decides.
+    """Return how far the votes have come on those of a list about which approvers decide, and no group.
 
     What is said of a state is said with it, in lists as on a request's own page. The caller may know of all of them.
     """
-    return {one: found[0] for one, found in all_tallies_of(session, caller, requests).items()}
+    return sole_tallies(all_tallies_of(session, caller, requests))
+
+
+def sole_tallies(counted: Mapping[UUID, Sequence[ApprovalTally]]) -> dict[UUID, ApprovalTally]:
+    """Return the tallies of those requests of which one says it all."""
+    return {one: tally for one, found in counted.items() if (tally := sole(found))}
 
 
 def all_tallies_of(

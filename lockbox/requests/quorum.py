@@ -105,6 +105,11 @@ class ApprovalTally:
         return self.approvals >= self.needed
 
 
+def sole(counted: Sequence[ApprovalTally]) -> ApprovalTally | None:
+    """Return the tally that alone says how far a request has come; there is none where a group must also agree."""
+    return counted[0] if len(counted) == 1 else None
+
+
 def missing(
     votes: Iterable[Vote], terms_quorum: int, stages: Iterable[ApprovalStage], groups: Mapping[str, Collection[UUID]]
 ) -> list[tuple[str | None, int]]:

@@ -116,7 +116,7 @@ def own_requests(session: UnitOfWork, caller: Caller, *, cursor: str | None, mos
     last = f"{shown[-1][0]}-{shown[-1][1].hex}" if len(rows) > most else None
     counted = inbox.all_tallies_of(session, caller, [one.request for one in entries])
     items = [_with_next(session, caller, one, counted) for one in _own_entries(session, caller, entries)]
-    return OwnRequestListing(items, last, {one: found[0] for one, found in counted.items()})
+    return OwnRequestListing(items, last, inbox.sole_tallies(counted))
 
 
 def to_review(session: UnitOfWork, caller: Caller, *, cursor: str | None, most: int) -> ReviewListing:

@@ -130,3 +130,18 @@ def test_lists_count_each_tenants_votes_for_the_vendor_and_none_where_the_vendor
     assert "Waiting for the customer's approval (0 of 2 approved)" in page
     assert "Waiting for the customer's approval (0 of 3 approved)" in page
     assert "In vendor review (" not in page
+
+
+def test_no_list_gives_one_number_where_a_group_must_also_agree(open_portal: OpenPortal) -> None:
+    portal = open_portal()
+    lay_down(portal.world, stages=[{"group": "legal"}], groups={"legal": group(portal.world, "abe")})
+    request = portal.world.submit()
+    portal.world.act("ann", Action.APPROVE, request.id)
+    browser = portal.browser()
+    browser.enter("abe", AuthMethod.PASSKEY)
+
+    pages = [browser.get(path).words for path in ("/waiting", "/requests", f"/requests/{request.id}")]
+
+    assert all("Waiting for your approval" in page for page in pages)
+    assert not any("of 1 approved)" in page for page in pages)
+    assert "Approvals 1 of 1 Approvals of legal 0 of 1" in pages[-1]

@@ -6,6 +6,8 @@ import pytest
 
 from api.portal import phrases
 from api.portal.request import case_link
+from lockbox.audit.event_search import RECIPIENT
+from lockbox.audit.reported_mails import mailed
 from lockbox.notifications.mail_text import joined
 
 AT = datetime(2026, 11, 28, 20, 0, tzinfo=UTC)
@@ -113,3 +115,26 @@ def test_a_countdown_begins_with_what_is_left(after: timedelta, said: str) -> No
 )
 def test_a_case_leads_to_the_page_that_the_vendor_named(template: str | None, case: str | None, link: str) -> None:
     assert case_link(template, case) == link
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        ([], ""),
+        (["Ann"], "Ann"),
+        (["Ann", "Abe", "Amir", "Max", "Mia", "Eve"], "Ann, Abe, Amir, Max, Mia, Eve"),
+        (["Ann", "Abe", "Amir", "Max", "Mia", "Eve", "Erin"], "Ann, Abe, Amir, Max, Mia and 2 others"),
+    ],
+)
+def test_of_many_people_five_are_named(names: list[str], said: str) -> None:
+    assert phrases.some(names) == said
+
+
+def test_of_many_mails_a_few_are_named_and_the_others_counted() -> None:
+    said = {"sent": 4, "mails": {str(number): ["", "mail", "sent"] for number in range(4)}}
+    recipients = {
+        f"{RECIPIENT}_{number}": f"{name} <x@example>" for number, name in enumerate(("Ann", "Abe", "Amir"))
+    }
+
+    assert mailed(said, recipients) == "mailed to Ann, Abe, Amir, 1 person"
+    assert mailed(said, recipients, 2) == "mailed to Ann, Abe, 2 people"
