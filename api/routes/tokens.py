@@ -12,7 +12,6 @@ from api.schemas.tokens import IssuedTokenView, NewToken, Rotation, TokenList, T
 from lockbox.identity import api_tokens, token_creation
 from lockbox.identity.api_tokens import IssuedToken
 from lockbox.identity.credentials import Token
-from lockbox.identity.roles import BOUND_TO
 from lockbox.identity.token_creation import TokenInput, TokenRules
 
 router = APIRouter(prefix="/v1/tokens", tags=["tokens"])
@@ -86,10 +85,7 @@ def _days(days: int | None) -> timedelta | None:
 
 
 def _facts(token: Token) -> dict[str, object]:
-    found = {name: getattr(token, name) for name in TokenView.model_fields if name != "tenants"}
-    bound = [one for one in token.scopes if one.startswith(BOUND_TO)]
-    scopes = [one for one in token.scopes if one not in bound]
-    return found | {"scopes": scopes, "tenants": [one.removeprefix(BOUND_TO) for one in bound]}
+    return {name: getattr(token, name) for name in TokenView.model_fields} | {"scopes": token.uses}
 
 
 def _issued(issued: IssuedToken, response: Response) -> IssuedTokenView:

@@ -8,7 +8,7 @@ from sqlmodel import Field, SQLModel
 
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import SignInAgain
-from lockbox.identity.roles import AuthMethod, Caller
+from lockbox.identity.roles import BOUND_TO, AuthMethod, Caller
 from lockbox.sql import Instant, Texts, words
 
 FRESH = timedelta(minutes=15)
@@ -121,6 +121,16 @@ class Token(SQLModel, table=True):
     means: AuthMethod | None = Field(default=None, sa_type=words(AuthMethod))
     signed_in_at: datetime | None = Field(default=None, sa_type=Instant)
     mac: bytes | None = None
+
+    @property
+    def tenants(self) -> list[str]:
+        """The slugs of the tenants to which it is bound."""
+        return [one.removeprefix(BOUND_TO) for one in self.scopes if one.startswith(BOUND_TO)]
+
+    @property
+    def uses(self) -> list[str]:
+        """What it may be used for: its scopes but those that bind it to tenants."""
+        return [one for one in self.scopes if not one.startswith(BOUND_TO)]
 
 
 class DeviceLogin(SQLModel, table=True):

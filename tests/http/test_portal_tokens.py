@@ -60,6 +60,19 @@ def test_a_service_account_makes_a_gateways_token(portal: Portal) -> None:
     assert [tuple(row) for row in newest] == [(["gate:nginx"], ["exchange-online"])]
 
 
+def test_a_ticket_systems_token_says_whose_cases_it_closes(portal: Portal) -> None:
+    browser, slug = portal.browser(), portal.world.tenant.slug
+    browser.enter("gate", AuthMethod.PASSKEY)
+    form = browser.get("/account")
+
+    unbound = browser.submit(form, "/account/tokens/new", name="desk", scopes="case:close")
+    shown = browser.submit(form, "/account/tokens/new", name="desk", scopes="case:close", tenants=slug)
+
+    assert unbound.status == 422
+    assert f"It is for case:close of {slug}." in shown.words
+    assert f"for case:close of {slug}" in browser.get("/account").words
+
+
 def test_a_gateways_token_without_its_service_is_refused_beside_the_boxes_as_ticked(portal: Portal) -> None:
     browser = portal.browser()
     browser.enter("gate", AuthMethod.PASSKEY)
