@@ -206,7 +206,7 @@ def closed_case(found: Mapping[str, Any]) -> Sequence[Part]:
     if not found["ended"]:
         return ("Nothing was open for this case.",)
     rows = ((Identifier(one["request_id"]), one["tenant"], Word(one["state"])) for one in found["ended"])
-    left = (f"{found['left']} are still open: run the command again.",) if found["left"] else ()
+    left = (f"Still open: {found['left']}. Run the command again.",) if found["left"] else ()
     return Listing.of(("Request", "Customer", "State"), rows), *left
 
 

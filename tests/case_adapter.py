@@ -29,11 +29,10 @@ NOW = text("SELECT clock_timestamp()")
 
 
 class CaseAdapterServer(ThreadingHTTPServer):
-    """`says` is what it answers, `signs` by what secret; with `holds` it answers once that is set."""
+    """`says` is what it answers, `signs` by what secret; it answers once `goes_on` is set."""
 
     says: dict[str, Any] = OPEN
     signs: str = SECRET
-    status = 200
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Answers)
@@ -56,7 +55,7 @@ class _Answers(BaseHTTPRequestHandler):
         self.server.asked.append(Webhook(SECRET).verify(body, dict(self.headers)))
         self.server.goes_on.wait(20)
         said, number, at = json.dumps(self.server.says), self.headers["webhook-id"], datetime.now(UTC)
-        self.send_response(self.server.status)
+        self.send_response(200)
         self.send_header("webhook-id", number)
         self.send_header("webhook-timestamp", str(int(at.timestamp())))
         self.send_header("webhook-signature", Webhook(self.server.signs).sign(number, at, said))

@@ -14,7 +14,7 @@ from lockbox.notifications.endpoints import new_secret
 from lockbox.requests import case_check
 from lockbox.requests.policy_rules import Policy
 from lockbox.schedule import NOTIFICATIONS
-from tests.case_adapter import OPEN, SECRET, CaseAdapterServer, answering, case_adapter, system_at
+from tests.case_adapter import OPEN, CaseAdapterServer, answering, case_adapter, system_at
 from tests.database.scenes import read
 from tests.http.door import Door, OpenDoor, facts
 from tests.http.portal import SETTINGS, OpenPortal
@@ -96,10 +96,6 @@ def test_what_is_no_signed_answer_to_this_question_confirms_nothing(
     door = demanding(open_door, "refuse", asked.url)
 
     asked.signs = new_secret()
-    facts(door.file(case_system="helpdesk"), 503, "case-system-down")
-    asked.signs, asked.says = SECRET, {"open": True}
-    facts(door.file(case_system="helpdesk"), 503, "case-system-down")
-    asked.says, asked.status = OPEN, 500
     facts(door.file(case_system="helpdesk"), 503, "case-system-down")
     without = door.with_settings(**settings_of(None))
     facts(without.file(case_system="helpdesk"), 503, "case-system-down")
