@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import (
     AfterValidator,
@@ -12,9 +12,11 @@ from pydantic import (
     StringConstraints,
     TypeAdapter,
     ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
     model_validator,
 )
-from pydantic_core import SchemaError
+from pydantic_core import PydanticKnownError, SchemaError
 
 from config.gate_document import CataloguePart
 
@@ -26,6 +28,20 @@ LONGEST_PATTERN = 200
 LARGEST = 2**53 - 1
 ContextValue = str | int | bool
 """What a parameter can have for a value."""
+
+
+def _refuse_once(value: object, check: ValidatorFunctionWrapHandler) -> object:
+    try:
+        return check(value)
+    except ValidationError as refused:
+        for error in refused.errors(include_url=False):
+            if not error["type"].endswith("_type"):
+                raise PydanticKnownError(cast("Any", error["type"]), error.get("ctx")) from None
+        raise ValueError("write a text, a whole number, true or false") from None
+
+
+REFUSED_ONCE = WrapValidator(_refuse_once)
+"""Of a value that may be of several types: it is refused for what is wrong with its own, and not for each of them."""
 
 
 def _check_name(name: str) -> str:

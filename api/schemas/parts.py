@@ -12,7 +12,7 @@ from pydantic.json_schema import JsonSchemaValue, SkipJsonSchema
 from pydantic_core import CoreSchema
 from pydantic_core.core_schema import no_info_after_validator_function
 
-from config.context_schema import LARGEST, LONGEST_TEXT, MOST_PARAMETERS
+from config.context_schema import LARGEST, LONGEST_TEXT, MOST_PARAMETERS, REFUSED_ONCE
 from config.context_schema import NAME as CONTEXT_NAME
 from lockbox.requests.policy_parts import HARD_ACCESS_LIMIT
 from lockbox.text_rules import (
@@ -57,9 +57,12 @@ Resource = Annotated[str, Field(max_length=256), TextRule(check_resource, RESOUR
 Context = Annotated[
     dict[
         Annotated[str, Field(pattern=rf"^{CONTEXT_NAME.pattern}$")],
-        Annotated[str, Field(max_length=LONGEST_TEXT), IS_LINE]
-        | Annotated[int, Field(ge=-LARGEST, le=LARGEST, strict=True), IS_WHOLE]
-        | Annotated[bool, Field(strict=True)],
+        Annotated[
+            Annotated[str, Field(max_length=LONGEST_TEXT), IS_LINE]
+            | Annotated[int, Field(ge=-LARGEST, le=LARGEST, strict=True), IS_WHOLE]
+            | Annotated[bool, Field(strict=True)],
+            REFUSED_ONCE,
+        ],
     ],
     Field(max_length=MOST_PARAMETERS, json_schema_extra={"additionalProperties": False}),
 ]

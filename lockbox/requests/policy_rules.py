@@ -9,7 +9,7 @@ from uuid import UUID
 
 from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, model_validator
 
-from config.context_schema import LARGEST, LONGEST_TEXT, MOST_PARAMETERS, NAME, ContextValue
+from config.context_schema import LARGEST, LONGEST_TEXT, MOST_PARAMETERS, NAME, REFUSED_ONCE, ContextValue
 from config.service_catalogue import LEVELS, Level
 from lockbox.countries import Country
 from lockbox.requests.overrides import Overrides
@@ -136,11 +136,12 @@ Groups = Annotated[
 
 
 ContextName = Annotated[str, Field(max_length=32, pattern=rf"^{NAME.pattern}$")]
-ContextChoice = (
+ContextChoice = Annotated[
     Annotated[str, Field(max_length=LONGEST_TEXT)]
     | Annotated[int, Field(ge=-LARGEST, le=LARGEST, strict=True), IS_WHOLE]
-    | Annotated[bool, Field(strict=True)]
-)
+    | Annotated[bool, Field(strict=True)],
+    REFUSED_ONCE,
+]
 
 
 def _is_empty(value: object) -> bool:

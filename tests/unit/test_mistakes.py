@@ -77,6 +77,23 @@ def test_a_mistake_is_told_as_what_to_do(kind: type[BaseModel], facts: Any, wher
     assert told(kind, facts)[where].startswith(what)
 
 
+@each(
+    ("value", "what"),
+    [
+        ("a\u200bb", "leave out the character U+200B"),
+        ("x" * 501, "write at most 500 characters"),
+        (2**60, "write 9007199254740991 or less"),
+        (1.5, "write a text, a whole number, true or false"),
+        (None, "write a text, a whole number, true or false"),
+        (["x"], "write a text, a whole number, true or false"),
+    ],
+)
+def test_a_value_of_several_types_is_refused_for_one_thing_and_by_its_own_name(value: object, what: str) -> None:
+    (where, said), *more = told(NewRequest, ASKED | {"context": {"environment": value}}).items()
+
+    assert (where, said.startswith(what), more) == ("context.environment", True, [])
+
+
 def test_a_name_is_told_of_which_signs_it_is_made() -> None:
     with pytest.raises(ValidationError) as refused:
         TypeAdapter[str](GroupName).validate_python("Legal")
