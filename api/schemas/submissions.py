@@ -12,11 +12,11 @@ from lockbox.requests.requester import Severity
 from lockbox.text_rules import Instant
 
 GIVEN: JsonDict = {"type": "string"}
-CASE_AS_A_WHOLE: JsonDict = {
+NAMES_ITS_CASE: JsonDict = {
     "if": {"anyOf": [has(case_system=GIVEN), has(case_url=GIVEN)]},
-    "then": has(case_system=GIVEN, case_ref=GIVEN),
+    "then": has(case_ref=GIVEN),
 }
-"""As `cases.check_case` has it."""
+"""As `cases.in_its_system` has it."""
 
 
 class NewRequest(RequestBody):
@@ -30,7 +30,7 @@ class NewRequest(RequestBody):
     moves. Where the requester works, and how they signed in, is looked up and cannot be submitted.
     """
 
-    model_config = ConfigDict(json_schema_extra=CASE_AS_A_WHOLE)
+    model_config = ConfigDict(json_schema_extra=NAMES_ITS_CASE)
 
     tenant: Slug
     service: Word

@@ -40,11 +40,12 @@ def is_said_to_be_taken(schema: str, body: dict[str, Any]) -> bool:
         ({"case_system": "helpdesk", "case_url": PAGE}, True),
         ({"case_ref": None, "case_system": None, "case_url": None}, True),
         ({"case_ref": None, "case_system": "helpdesk"}, False),
-        ({"case_url": PAGE}, False),
+        ({"case_url": PAGE}, True),
+        ({"case_ref": None, "case_url": PAGE}, False),
         ({"case_ref": None, "case_system": "helpdesk", "case_url": PAGE}, False),
     ],
 )
-def test_a_case_has_its_system_and_a_page_has_both(shared: Door, changes: dict[str, Any], *, is_taken: bool) -> None:
+def test_a_system_and_a_page_are_of_a_case(shared: Door, changes: dict[str, Any], *, is_taken: bool) -> None:
     body = shared.world.body(**changes)
 
     answer = shared.call("erin", "POST", "/v1/requests/preview", json=body)
