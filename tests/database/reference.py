@@ -1,17 +1,23 @@
 """The reference: a request's life in plain Python, written out once more without a line of the house's own code."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Self
 
 MANAGERS, APPROVERS, ADMINS = ("max", "mia"), ("ann", "amir", "abe"), ("tara",)
 ENGINEERS = ("erin", "eve")
 EVERYBODY = (*ENGINEERS, *MANAGERS, *APPROVERS, *ADMINS, "aude", "olga")
-DECISIONS = ("endorse", "approve", "deny")
+DECISIONS = ("endorse", "break_glass", "approve", "deny")
+OPENING = ("endorse", "break_glass", "approve")
 OPEN = ("reviewing", "pending", "active")
+FIRST, THEN = "abe", "ann"
+"""Where approvals go by steps: who has to approve first, and who after that."""
 
 # from, action: who may, by what they are to the request
 TABLE = {
     ("reviewing", "endorse"): {"manager"},
+    ("reviewing", "break_glass"): {"manager"},
     ("reviewing", "deny"): {"manager"},
     ("reviewing", "cancel"): {"requester"},
     ("pending", "approve"): {"approver"},
@@ -20,12 +26,36 @@ TABLE = {
     ("active", "complete"): {"requester"},
     ("active", "revoke"): {"approver", "admin", "manager"},
 }
+WITH_IT = {
+    "revoke": {"active": "revoked"},
+    "complete": {"active": "completed", "pending": "cancelled", "reviewing": "cancelled"},
+}
+"""What becomes of an extension as somebody ends its window."""
+WITH_ITS_CASE = {"reviewing": "cancelled", "pending": "cancelled", "active": "revoked"}
 ENDS = {"deny": "denied", "cancel": "cancelled", "complete": "completed", "revoke": "revoked"}
+
+
+@dataclass(eq=False)
+class Beforehand:
+    """What was approved beforehand, which covers all: by whom, and how often it has opened something."""
+
+    most: int
+    approved_by: set[str] = field(default_factory=set)
+    used: int = 0
+    is_revoked: bool = False
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it opens nothing any more."""
+        return self.is_revoked or self.used == self.most
 
 
 @dataclass
 class ReferenceRules:
-    """What the tenant has laid down; windows in seconds. `able` are the approvers who may approve now."""
+    """What the tenant has laid down; windows in seconds. `able` are the approvers who may approve now.
+
+    `glass` are the requests that were opened by break-glass, of which there may be so many.
+    """
 
     quorum: int
     review: bool
@@ -33,16 +63,35 @@ class ReferenceRules:
     review_window: int
     approval_window: int
     able: set[str] = field(default_factory=lambda: set(APPROVERS))
+    most_glass: int = 2
+    glass: list["Request"] = field(default_factory=list)
+    beforehand: Beforehand | None = None
+    steps: bool = False
 
     @property
     def first(self) -> str:
         """The state in which a request begins."""
         return "reviewing" if self.review or not self.enforce else "pending"
 
+    @property
+    def covers(self) -> bool:
+        """Whether what was approved beforehand opens a request now."""
+        rule = self.beforehand
+        return rule is not None and not rule.is_over and self.is_enough(rule.approved_by & self.able)
 
-@dataclass
+    def is_enough(self, approvers: Iterable[str]) -> bool:
+        """Whether a request opens once these have approved it."""
+        needed = {FIRST, THEN} if self.steps else set()
+        return len({*approvers}) >= self.quorum and needed <= {*approvers}
+
+
+@dataclass(eq=False)
 class Request:
-    """One request as it must be."""
+    """One request as it must be.
+
+    `starts` is when access is to begin, if later, `extends` the request whose window it goes on from, `by` what was
+    approved beforehand and opened it.
+    """
 
     who: str
     state: str
@@ -52,6 +101,12 @@ class Request:
     votes: dict[str, "ReferenceAct"] = field(default_factory=dict)
     moves: int = 1
     used: int = 0
+    starts: datetime | None = None
+    extends: Self | None = None
+    extension: Self | None = None
+    break_glass: bool = False
+    is_found: bool = False
+    by: Beforehand | None = None
 
     @property
     def is_open(self) -> bool:
@@ -76,19 +131,70 @@ class ReferenceAct:
 
 
 def submitted(
-    rules: ReferenceRules, who: str, access: int, at: datetime, most_uses: int | None = None
+    rules: ReferenceRules,
+    who: str,
+    access: int,
+    at: datetime,
+    most_uses: int | None = None,
+    *,
+    starts: datetime | None = None,
+    break_glass: bool = False,
 ) -> Request | None:
     """Return a new request, None where it has to be refused: nobody could ever open it."""
-    if rules.enforce and len(rules.able) < rules.quorum:
+    if rules.enforce and not break_glass and not rules.is_enough(rules.able):
         return None
-    window = rules.review_window if rules.first == "reviewing" else rules.approval_window
-    return Request(who, rules.first, at + timedelta(seconds=window), access, most_uses)
+    if break_glass and not _allows_glass(rules):
+        return None
+    first = "reviewing" if break_glass else rules.first
+    window = rules.review_window if first == "reviewing" else rules.approval_window
+    ends = min(filter(None, (at + timedelta(seconds=window), starts)))
+    request = Request(who, first, ends, access, most_uses, starts=starts, break_glass=break_glass)
+    if first == "pending" and _is_covered(rules, request):
+        _open_beforehand(rules, request, at)
+    return request
+
+
+def extended(rules: ReferenceRules, window: Request, access: int, at: datetime) -> Request | None:
+    """Return a request that extends a window, None where it has to be refused."""
+    earlier = window.extension
+    if not _runs(window, at) or window.break_glass or (earlier is not None and earlier.is_open):
+        return None
+    request = submitted(rules, window.who, access, at, window.most_uses, starts=window.deadline)
+    if request is not None:
+        request.extends, window.extension = window, request
+    return request
+
+
+def close_case(requests: Iterable[Request], at: datetime) -> None:
+    """End what has not run out of time, as their case is closed."""
+    for request in requests:
+        if request.is_open and at < request.deadline:
+            _end(request, WITH_ITS_CASE[request.state])
+
+
+def revoke_beforehand(rules: ReferenceRules, requests: Iterable[Request], at: datetime) -> None:
+    """Revoke what was approved beforehand, and what it has open."""
+    rule = rules.beforehand
+    if rule is None or rule.is_revoked:
+        return
+    rule.is_revoked = True
+    opened = [one for one in requests if one.by is rule and one.state == "active" and at < one.deadline]
+    for one in opened:
+        _end_with_extension(one, "revoke")
+        one.moves += 1
+
+
+def found(request: Request, at: datetime) -> bool:
+    """Note the finding about break-glass; return False, and leave it, where it is not due."""
+    is_due = not request.is_found and (request.state != "active" or at >= request.deadline)
+    request.is_found = request.is_found or is_due
+    return is_due
 
 
 def acted(rules: ReferenceRules, request: Request, act: ReferenceAct) -> bool:
     """Change a request as a person's act must change it; return False, and leave it alone, where it is refused."""
     may = TABLE.get((request.state, act.action), set()) & _parties(rules, request, act.who)
-    if not may or act.at >= request.deadline:
+    if not may or act.at >= request.deadline or not _may_open(rules, request, act):
         return False
     if act.action in DECISIONS:
         if act.who in request.votes and request.votes[act.who].action == act.action:
@@ -98,10 +204,10 @@ def acted(rules: ReferenceRules, request: Request, act: ReferenceAct) -> bool:
         request.votes[act.who] = act
     request.moves += 1
     if act.action in ENDS:
-        request.state = ENDS[act.action]
-    elif act.action == "endorse":
-        _begin(rules, request, "pending" if rules.enforce else "active", act.at)
-    elif len(_counting(rules, request)) >= rules.quorum:
+        _end_with_extension(request, act.action)
+    elif act.action in {"endorse", "break_glass"}:
+        _pass_on(rules, request, act)
+    elif rules.is_enough(_counting(rules, request)):
         _begin(rules, request, "active", act.at)
     return True
 
@@ -117,7 +223,7 @@ def clocked(request: Request, at: datetime) -> bool:
 
 def lets_in(request: Request, at: datetime) -> bool:
     """Whether the door is open."""
-    return request.state == "active" and at < request.deadline and not request.is_used_up
+    return _runs(request, at) and not request.is_used_up
 
 
 def used(request: Request, at: datetime) -> bool:
@@ -128,6 +234,59 @@ def used(request: Request, at: datetime) -> bool:
     return True
 
 
+def _runs(request: Request, at: datetime) -> bool:
+    begun = request.starts is None or request.starts <= at
+    goes_on = request.extends is None or request.extends.state in {"active", "expired"}
+    return request.state == "active" and begun and at < request.deadline and goes_on
+
+
+def _allows_glass(rules: ReferenceRules) -> bool:
+    return rules.enforce and len(rules.glass) < rules.most_glass
+
+
+def _is_covered(rules: ReferenceRules, request: Request) -> bool:
+    return rules.enforce and rules.covers and request.starts is None
+
+
+def _open_beforehand(rules: ReferenceRules, request: Request, at: datetime) -> None:
+    assert rules.beforehand is not None
+    request.by = rules.beforehand
+    request.by.used += 1
+    _begin(rules, request, "active", at)
+
+
+def _may_open(rules: ReferenceRules, request: Request, act: ReferenceAct) -> bool:
+    if act.action == "break_glass" and not (request.break_glass and _allows_glass(rules)):
+        return False
+    if act.action == "approve" and rules.steps and act.who == THEN and FIRST not in _counting(rules, request):
+        return False
+    return act.action not in OPENING or request.extends is None or request.extends.state == "active"
+
+
+def _pass_on(rules: ReferenceRules, request: Request, act: ReferenceAct) -> None:
+    if act.action == "break_glass":
+        rules.glass.append(request)
+        _begin(rules, request, "active", act.at)
+        return
+    request.break_glass = False
+    if _is_covered(rules, request):
+        _open_beforehand(rules, request, act.at)
+    else:
+        _begin(rules, request, "pending" if rules.enforce else "active", act.at)
+
+
+def _end_with_extension(request: Request, action: str) -> None:
+    request.state = ENDS[action]
+    extension = request.extension
+    if extension is not None and (state := WITH_IT.get(action, {}).get(extension.state)):
+        _end(extension, state)
+
+
+def _end(request: Request, state: str) -> None:
+    request.state = state
+    request.moves += 1
+
+
 def _begin(rules: ReferenceRules, request: Request, state: str, at: datetime) -> None:
     seconds = rules.approval_window
     if state == "active":
@@ -135,7 +294,9 @@ def _begin(rules: ReferenceRules, request: Request, state: str, at: datetime) ->
         seconds = min([request.access, *(act.window for act in counting if act.window)])
         limits = [request.most_uses, *(act.uses for act in counting)]
         request.most_uses = min((one for one in limits if one), default=None)
-    request.state, request.deadline = state, at + timedelta(seconds=seconds)
+        at = max(at, request.starts or at)
+    ends = at + timedelta(seconds=seconds)
+    request.state, request.deadline = state, ends if state == "active" else min(ends, request.starts or ends)
 
 
 def _counting(rules: ReferenceRules, request: Request) -> dict[str, ReferenceAct]:

@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -18,30 +18,43 @@ from hypothesis.stateful import run_state_machine_as_test as play
 from redis import Redis
 from sqlalchemy import Engine
 
+from harness import people
 from harness.clocks import StoppedClock
 from harness.outbox import fan_out_all
-from harness.people import World
+from harness.people import HERE, SERVICE, World
 from harness.stage import as_sender, unbound
 from lockbox import reconcile as repairing
 from lockbox.audit.verifier.verify import GOOD, VerificationResult
 from lockbox.database import Database
 from lockbox.errors import LockboxError
 from lockbox.identity import keyring
-from lockbox.identity.roles import Mode
+from lockbox.identity.roles import BOUND_TO, Mode, Role, Scope
 from lockbox.notifications import fan_out
 from lockbox.notifications.delivery import LEASE
 from lockbox.notifications.senders.protocol import SendFailed
-from lockbox.requests import queries, timers
-from lockbox.requests.lifecycle import Action
+from lockbox.requests import after_reviews, closed_cases, extend, queries, timers
+from lockbox.requests.after_reviews import FindingInput
+from lockbox.requests.extend import ExtensionInput
+from lockbox.requests.lifecycle import Action, AfterReviewFinding
 from lockbox.requests.models import AccessRequest
-from lockbox.requests.policy_rules import Policy
 from lockbox.requests.queries import AccessCheck, RequestEntry
 from lockbox.schedule import CLOCK, IndexEntry
 from lockbox.sql import new_id
 from tests.database import reference
 from tests.database.conftest import SharedDatabase
 from tests.database.postbag import DyingMail, Postbag
-from tests.database.reference import APPROVERS, DECISIONS, ENGINEERS, EVERYBODY, ReferenceRules, Request
+from tests.database.reference import (
+    APPROVERS,
+    DECISIONS,
+    ENGINEERS,
+    EVERYBODY,
+    FIRST,
+    MANAGERS,
+    THEN,
+    Beforehand,
+    ReferenceRules,
+    Request,
+)
 from tests.database.scenes import (
     assert_audit_logs_are_whole,
     assert_indexes_are_true,
@@ -53,8 +66,10 @@ from tests.database.scenes import (
     write,
 )
 from tests.database.test_exports import exported
+from tests.database.test_pre_approvals import approve, propose, revoke
 from tests.examples import FAR
 from tests.logs import sealed
+from tests.policy_setup import group, lay_down
 from tests.verification_results import verified
 
 LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
@@ -69,7 +84,10 @@ SETTINGS = settings(
     suppress_health_check=list(HealthCheck),
 )
 
-ACTIONS = ("endorse", "approve", "approve", "deny", "cancel", "complete", "revoke")
+ACTIONS = ("endorse", "break_glass", "approve", "approve", "deny", "cancel", "complete", "revoke")
+# Of each, a seed alone is drawn: how many there are to choose from may depend on who of two at once was faster.
+CHOICES = st.randoms(use_true_random=True)
+IN_TURN = (FIRST, "amir", THEN)
 WINDOWS = st.sampled_from((None, None, 1, 30, 3601))
 USES = st.sampled_from((None, None, 1, 2, 5))
 # Postgres judges a use by its own clock, which goes on by itself: one that is so near to the end proves nothing.
@@ -134,11 +152,22 @@ class Life(RuleBasedStateMachine):
         self.told: list[UUID] = []
         self.notes: list[str] = []
 
-    @initialize(quorum=st.integers(1, 3), review=st.booleans(), enforce=st.booleans())
-    def begin(self, quorum: int, review: bool, enforce: bool) -> None:  # noqa: FBT001 - drawn by name
-        self.laid_down = ReferenceRules(quorum, review, enforce, review_window=4 * 3600, approval_window=12 * 3600)
-        policy = Policy(vendor_review=review, quorum=quorum, report_on_close=False)
-        self.world = World.make(self.plant.api, policy, Mode.ENFORCE if enforce else Mode.OBSERVE)
+    @initialize(quorum=st.integers(1, 3), review=st.booleans(), enforce=st.booleans(), steps=st.booleans())
+    def begin(self, quorum: int, review: bool, enforce: bool, steps: bool) -> None:  # noqa: FBT001 - drawn by name
+        self.laid_down = ReferenceRules(quorum, review, enforce, 4 * 3600, 12 * 3600, steps=steps)
+        self.world = World.make(self.plant.api, mode=Mode.ENFORCE if enforce else Mode.OBSERVE)
+        lay_down(
+            self.world,
+            vendor_review=review,
+            quorum=quorum,
+            report_on_close=False,
+            break_glass_services=[SERVICE],
+            groups={one: group(self.world, one) for one in (FIRST, THEN)},
+            stages=[{"group": FIRST}, {"group": THEN, "order": 2}] if steps else [],
+        )
+        bounds = {Scope.CASE_CLOSE.value, f"{BOUND_TO}{self.world.tenant.slug}"}
+        self.world.add("desk", Role.SYSTEM, scopes=bounds)
+        self.which: UUID | None = None
 
     # People.
 
@@ -149,18 +178,102 @@ class Life(RuleBasedStateMachine):
     @rule(target=requests, who=st.sampled_from(ENGINEERS), uses=USES, kept=st.lists(USES, min_size=3, max_size=3))
     def submit_and_approve(self, who: str, uses: int | None, kept: list[int | None]) -> UUID | None:
         """Few requests get as far by steps that know nothing of each other."""
-        request = self._submit(who, 3600, uses)
+        return self._opened(self._submit(who, 3600, uses), kept)
+
+    def _opened(self, request: UUID | None, kept: Sequence[int | None] = (None, None, None)) -> UUID | None:
         if request is not None and self.known[request].state == "reviewing":
             self._act(request, "max", "endorse", None, None)
-        for approver, fewer in zip(APPROVERS, kept, strict=True):
+        for approver, fewer in zip(IN_TURN, kept, strict=True):
             if request is not None and self.known[request].state == "pending":
                 self._act(request, approver, "approve", None, fewer)
         return request
 
-    def _submit(self, who: str, access: int, uses: int | None) -> UUID | None:
-        expected = reference.submitted(self.laid_down, who, access, self.clock.at, uses)
-        submit = partial(self.world.fresh, who, access_window=access, max_uses=uses)
-        row: AccessRequest | None = self._tried(submit)
+    @rule(target=requests, who=st.sampled_from(ENGINEERS), ahead=st.sampled_from((60, 3600)))
+    def submit_for_later_and_approve(self, who: str, ahead: int) -> UUID | None:
+        return self._opened(self._submit(who, 3600, None, starts=self.clock.at + timedelta(seconds=ahead)))
+
+    @precondition(lambda self: not any(one.is_found is False for one in self.laid_down.glass))
+    @rule(target=requests, who=st.sampled_from(ENGINEERS), manager=st.sampled_from((*MANAGERS, None)))
+    def submit_for_break_glass(self, who: str, manager: str | None) -> UUID | None:
+        """Ask for it, and have a manager open it at once or not."""
+        request = self._submit(who, 60, None, break_glass=True)
+        if request is not None and manager:
+            self._act(request, manager, "break_glass", None, None)
+        return request
+
+    @precondition(lambda self: self.laid_down.glass)
+    @rule(who=st.sampled_from((*APPROVERS, "tara", "max")))
+    def give_finding(self, who: str) -> None:
+        """Say whether the last break-glass was justified."""
+        expected = self.laid_down.glass[-1]
+        (request,) = [one for one, known in self.known.items() if known is expected]
+        said = FindingInput(AfterReviewFinding.JUSTIFIED, "As agreed")
+
+        given = self._tried(partial(self._called, after_reviews.give_finding, who, request, said))
+
+        may = who in {*self.laid_down.able, "tara"}
+        assert (given is not None) == (may and reference.found(expected, self.clock.at))
+
+    @rule(target=requests, choice=CHOICES, is_approved=st.booleans())
+    def extend(self, choice: Any, is_approved: bool) -> UUID | None:  # noqa: FBT001 - drawn by name
+        """Ask for more time for a window, one that there is or a new one, and have it approved or not."""
+        active = [one for one, known in self.known.items() if known.state == "active"]
+        first = choice.choice(active) if active else self._opened(self._submit("erin", 3600, None))
+        if first is None:
+            return None
+        expected = reference.extended(self.laid_down, self.known[first], 60, self.clock.at)
+        who, services = self.known[first].who, people.SETTINGS.catalogue.services
+        made = self._tried(partial(self._called, extend.extend, who, first, ExtensionInput(60), services))
+        request = self._know(made.request if made else None, expected)
+        return self._opened(request) if is_approved else request
+
+    @rule()
+    def close_the_case(self) -> None:
+        """Have the ticket system say that the case of all requests is closed."""
+        with self.plant.api.transaction() as session:
+            desk = self.world.people["desk"]
+            closed_cases.close_case(session, desk, HERE, "helpdesk", "CASE-1", is_only=True)
+        reference.close_case(self.known.values(), self.clock.at)
+
+    @precondition(lambda self: self.laid_down.enforce)
+    @rule(target=requests, most=st.integers(1, 3))
+    def approve_beforehand_and_submit(self, most: int) -> UUID | None:
+        """Have whatever is submitted approved beforehand, by all approvers, and submit something."""
+        if self.laid_down.beforehand is None or self.laid_down.beforehand.is_over:
+            self._approve_beforehand(most)
+        request = self._submit("erin", 60, None)
+        if request is not None and self.known[request].state == "reviewing":
+            self._act(request, "max", "endorse", None, None)
+        return request
+
+    def _approve_beforehand(self, most: int) -> None:
+        ends = self.clock.at + timedelta(days=60)
+        which = self._tried(
+            partial(propose, self.world, resource="mailbox:*@contoso.example", max_uses=most, ends_at=ends)
+        )
+        assert (which is not None) == self.laid_down.is_enough(self.laid_down.able)
+        if which is None:
+            return
+        self.which, self.laid_down.beforehand = which, Beforehand(most)
+        for who in APPROVERS:
+            given = self._tried(partial(approve, self.world, which, who))
+            assert (given is not None) == (who in self.laid_down.able)
+            self.laid_down.beforehand.approved_by |= {who} if given else set()
+
+    @precondition(lambda self: self.which)
+    @rule()
+    def revoke_beforehand(self) -> None:
+        assert self.which
+        revoke(self.world, self.which, "tara")
+        reference.revoke_beforehand(self.laid_down, self.known.values(), self.clock.at)
+
+    def _submit(self, who: str, access: int, uses: int | None, **further: Any) -> UUID | None:
+        expected = reference.submitted(self.laid_down, who, access, self.clock.at, uses, **further)
+        asked = {"not_before" if name == "starts" else name: value for name, value in further.items()}
+        submit = partial(self.world.fresh, who, access_window=access, max_uses=uses, **asked)
+        return self._know(self._tried(submit), expected)
+
+    def _know(self, row: AccessRequest | None, expected: Request | None) -> UUID | None:
         assert (row is None) == (expected is None)
         if row is None or expected is None:
             return None
@@ -175,7 +288,7 @@ class Life(RuleBasedStateMachine):
         if request is not None:
             self._act(request, who, action, *((window, uses) if action == "approve" else (None, None)))
 
-    @rule(request=requests, action=st.sampled_from(ACTIONS), choice=st.randoms(use_true_random=False), uses=USES)
+    @rule(request=requests, action=st.sampled_from(ACTIONS), choice=CHOICES, uses=USES)
     def act_as_one_may(self, request: UUID | None, action: str, choice: Any, uses: int | None) -> None:
         """Most acts of most people are refused; this one is by somebody who may."""
         if request is not None:
@@ -187,7 +300,7 @@ class Life(RuleBasedStateMachine):
     # Uses.
 
     @precondition(lambda self: self._usable())
-    @rule(choice=st.randoms(use_true_random=False), is_asked_again=st.booleans())
+    @rule(choice=CHOICES, is_asked_again=st.booleans())
     def use(self, choice: Any, is_asked_again: bool) -> None:  # noqa: FBT001 - drawn by name
         request = choice.choice(self._usable())
         asked = partial(self._use, request, str(new_id()))
@@ -200,7 +313,7 @@ class Life(RuleBasedStateMachine):
             assert self._tried(asked).uses_left == found.uses_left
 
     @precondition(lambda self: self._usable())
-    @rule(choice=st.randoms(use_true_random=False), times=st.integers(2, 4))
+    @rule(choice=CHOICES, times=st.integers(2, 4))
     def use_at_once(self, choice: Any, times: int) -> None:
         request = choice.choice(self._usable())
         expected = sum(reference.used(self.known[request], self.clock.at) for _ in range(times))
@@ -208,7 +321,7 @@ class Life(RuleBasedStateMachine):
         assert self._let_in(request, times) == expected
 
     @precondition(lambda self: self._usable())
-    @rule(choice=st.randoms(use_true_random=False), times=st.integers(1, 3))
+    @rule(choice=CHOICES, times=st.integers(1, 3))
     def revoke_while_it_is_used(self, choice: Any, times: int) -> None:
         """Each use is before the revoke or is none."""
         request = choice.choice(self._usable())
@@ -251,7 +364,7 @@ class Life(RuleBasedStateMachine):
     # Messages.
 
     @precondition(lambda self: self.messages)
-    @rule(choice=st.randoms(use_true_random=False))
+    @rule(choice=CHOICES)
     def deliver(self, choice: Any) -> None:
         self._run(self.messages.pop(choice.randrange(len(self.messages))))
 
@@ -269,7 +382,7 @@ class Life(RuleBasedStateMachine):
         self.messages.pop(0)
 
     @precondition(lambda self: self.old)
-    @rule(choice=st.randoms(use_true_random=False))
+    @rule(choice=CHOICES)
     def replay(self, choice: Any) -> None:
         self._run(choice.choice(self.old))
 
@@ -310,7 +423,7 @@ class Life(RuleBasedStateMachine):
 
     # The outbox.
 
-    @rule(choice=st.randoms(use_true_random=False))
+    @rule(choice=CHOICES)
     def fan_out(self, choice: Any) -> None:
         """The messages of some events arrive, those of others are lost."""
         waiting = self._waiting()
@@ -326,7 +439,7 @@ class Life(RuleBasedStateMachine):
         assert not self._waiting()
 
     @precondition(lambda self: self.told)
-    @rule(choice=st.randoms(use_true_random=False))
+    @rule(choice=CHOICES)
     def replay_what_was_told(self, choice: Any) -> None:
         before = read_as_is(self.plant.api, "SELECT count(*) AS number FROM notifications")
         self.post.deliver(self.plant.worker, choice.sample(self.told, 1))
@@ -387,7 +500,7 @@ class Life(RuleBasedStateMachine):
         assert result.exit_code == GOOD, result.findings
 
     @precondition(lambda self: self.notes)
-    @rule(choice=st.randoms(use_true_random=False))
+    @rule(choice=CHOICES)
     def tamper(self, choice: Any) -> None:
         victims = read(unbound(self.plant.api), VICTIM, id=self.world.tenant.id)
         if not victims:
@@ -413,6 +526,12 @@ class Life(RuleBasedStateMachine):
             assert not expected.is_open or rows[one].deadline_at == expected.deadline
 
     @invariant()
+    def what_was_approved_beforehand_is_used_as_often_as_it_must_be(self) -> None:
+        if self.which and self.laid_down.beforehand:
+            (row,) = read(self.plant.api, "SELECT used FROM pre_approvals WHERE id = :id", id=self.which)
+            assert row.used == self.laid_down.beforehand.used
+
+    @invariant()
     def the_audit_log_is_whole(self) -> None:
         assert_audit_logs_are_whole(self.plant.api)
         assert not read(self.plant.api, UNAPPROVED)
@@ -434,7 +553,9 @@ class Life(RuleBasedStateMachine):
                 # An engineer who looks uses nothing.
                 asker = "gate" if expected.most_uses is None else expected.who
                 opened = door(self.world, expected.who, resource, asker=asker)
-                assert (opened is not None) == reference.lets_in(expected, self.clock.at), one
+                # An extension is for the same resource as the window that it goes on from.
+                beside = [known for other, known in self.known.items() if resource in self.rows[other].resources]
+                assert (opened is not None) == any(reference.lets_in(known, self.clock.at) for known in beside), one
 
     def teardown(self) -> None:
         """Let all that was left alone run: in the end every request is final."""
@@ -448,12 +569,17 @@ class Life(RuleBasedStateMachine):
 
     def _act(self, request: UUID, who: str, action: str, window: int | None, uses: int | None) -> None:
         changes: dict[str, Any] = {"access_window": window, "max_uses": uses}
+        changes |= {"comment": "It is down"} if action == "break_glass" else {}
         found = self._tried(partial(self.world.act, who, Action(action), request, **changes))
         said = reference.ReferenceAct(who, action, window, uses, self.clock.at)
         accepted = reference.acted(self.laid_down, self.known[request], said)
         assert (found is not None) == accepted, (who, action, action in DECISIONS)
         if accepted:
             self._send([request])
+
+    def _called(self, use_case: Callable[..., Any], who: str, *given: object) -> Any:
+        with self.plant.api.transaction() as session:
+            return use_case(session, self.world.people[who], HERE, *given)
 
     def _use(self, request: UUID, call: str) -> RequestEntry:
         engineer, (resource,) = self.known[request].who, self.rows[request].resources
@@ -471,7 +597,8 @@ class Life(RuleBasedStateMachine):
     def _usable(self) -> list[UUID]:
         """Return the active requests whose end is not too near for a use to be told from none."""
         ends = max(datetime.now(UTC) + NEAR, self.clock.at)
-        return [one for one, known in self.known.items() if known.state == "active" and known.deadline > ends]
+        active = {one: known for one, known in self.known.items() if known.state == "active" and known.starts is None}
+        return [one for one, known in active.items() if known.deadline > ends]
 
     def _tried(self, call: Callable[[], Any]) -> Any:
         try:
