@@ -4,7 +4,7 @@ from fastapi import APIRouter, Request, Response
 
 from api import browser
 from api.deps import SessionDep, SettingsDep
-from api.portal.pages import TAG, page, protect
+from api.portal.pages import NO_PAGE, TAG, page, protect
 from api.portal.tenant_admin import tenant_admin_page
 from api.routes.access_review import csv_answer
 from api.schemas.parts import Slug
@@ -23,7 +23,7 @@ def show(request: Request, slug: Slug, chosen: SettingsDep, session: SessionDep)
     return at.page("access_review", found=found)
 
 
-@router.get("/export")
+@router.get("/export", tags=[NO_PAGE])
 def export(request: Request, slug: Slug, chosen: SettingsDep, session: SessionDep) -> Response:
     """Send the same as CSV."""
     visitor = browser.visitor(request, session, chosen)
@@ -41,7 +41,7 @@ def show_vendors(request: Request, chosen: SettingsDep, session: SessionDep) -> 
     )
 
 
-@of_vendor.get("/export")
+@of_vendor.get("/export", tags=[NO_PAGE])
 def export_vendors(request: Request, chosen: SettingsDep, session: SessionDep) -> Response:
     """Send the same as CSV."""
     visitor = browser.visitor(request, session, chosen)

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request, Response
 
 from api import browser
 from api.deps import SessionDep, SettingsDep, relying_party
-from api.portal.pages import TAG, protect
+from api.portal.pages import NO_PAGE, TAG, protect
 from api.portal.tenant_admin import tenant_admin_page
 from api.schemas.parts import Slug
 from lockbox.admin import audit_access
@@ -25,7 +25,7 @@ def show(request: Request, slug: Slug, chosen: SettingsDep, session: SessionDep)
     return at.page("approver_keys", keys=[(one, files.grouped(one.fingerprint)) for one in given.keys])
 
 
-@router.get("/file")
+@router.get("/file", tags=[NO_PAGE])
 def export(request: Request, slug: Slug, chosen: SettingsDep, session: SessionDep) -> Response:
     """Return the file that `lockbox audit verify --approver-keys` reads."""
     visitor = browser.visitor(request, session, chosen)

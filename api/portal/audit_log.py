@@ -16,7 +16,7 @@ from api import browser, deps, export_limits
 from api.browser import Visitor
 from api.deps import DatabaseDep, SessionDep, SettingsDep
 from api.portal import phrases
-from api.portal.pages import TAG, origin, page, protect, status_of
+from api.portal.pages import NO_PAGE, TAG, origin, page, protect, status_of
 from api.routes.audit import LARGEST, NAMES, asked_for
 from api.schemas.parts import Line, Slug, Word
 from config.settings import Settings
@@ -130,7 +130,7 @@ def search(
     return _shown(request, session, visitor, what, readable, who=who, found=found)
 
 
-@router.get("/export")
+@router.get("/export", tags=[NO_PAGE])
 def export(
     request: Request,
     chosen: SettingsDep,

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from api import browser, export_limits
 from api.deps import DatabaseDep, SessionDep, SettingsDep
 from api.portal import phrases
-from api.portal.pages import TAG, page, protect, status_of
+from api.portal.pages import NO_PAGE, TAG, page, protect, status_of
 from api.portal.request import titles
 from api.schemas.parts import Words
 from config.service_catalogue import LEVELS, Level
@@ -140,7 +140,7 @@ def list_all(
     )
 
 
-@router.get("/requests.csv")
+@router.get("/requests.csv", tags=[NO_PAGE])
 def list_as_table(
     request: Request, chosen: SettingsDep, session: SessionDep, db: DatabaseDep, sought: SearchFormDep
 ) -> Response:

@@ -14,7 +14,7 @@ from api.browser import Visitor
 from api.deps import SessionDep, SettingsDep
 from api.live import LiveUpdates
 from api.portal import phrases
-from api.portal.pages import HEADERS, TAG
+from api.portal.pages import HEADERS, NO_PAGE, TAG
 from api.subscription import LIST, OPERATIONS, REQUEST, Subscription
 from lockbox.admin import permissions
 from lockbox.database import UnitOfWork
@@ -116,7 +116,7 @@ def _subscription(session: UnitOfWork, visitor: Visitor, topics: list[str]) -> S
     return Subscription(visitor.caller, visitor.secret, wanted, LIST in topics, OPERATIONS in topics)
 
 
-@router.get("/live")
+@router.get("/live", tags=[NO_PAGE])
 async def listen(
     request: Request,
     seat: Annotated[Subscription, Depends(subscribe)],

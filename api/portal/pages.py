@@ -35,6 +35,9 @@ from lockbox.requests.transition import Origin
 from lockbox.text_rules import alphabets, flagged, warning
 
 TAG = "pages"
+NO_PAGE = "no-page"
+"""The tag of a page's route whose GET answers with no page: a file, live updates, a step of a sign-in."""
+
 HOME = "/"
 """Leads to the page on which the person works."""
 SIGN_IN = "/sign-in"
@@ -45,13 +48,8 @@ REFUSED = (Conflict, NotYours, Invalid, TooMany)
 # A sign-in may lead only to paths of ours that no browser can take for another host.
 LOCAL_PATH = re.compile(r"/[a-z][a-z0-9-]{0,31}(?:/[a-z0-9-]{1,64}){0,3}")
 LOCAL_QUERY = re.compile(r"[A-Za-z0-9._~=&%+:@,-]{1,300}")
-OWN_PAGE = re.compile(
-    r"/(?:account|welcome|proposals|device|waiting|review|ask|mine|open|operations|gates|statistics|exclusions|access-review|play|inbox"
-    r"|data(?:/[a-z0-9][a-z0-9-]{0,62})?"
-    r"|audit-log(?:/checkpoint|/verify)?|requests(?:/[0-9a-f-]{36}(?:/questions)?)?"
-    r"|tenants(?:/[a-z0-9][a-z0-9-]{0,62}(?:/(?:policy|mode|members|tiers|delegates|endpoints(?:/[0-9a-f-]{36})?"
-    r"|pre-approvals|observers|gates|exclusions|data|access-review|approver-keys|emergency-stop))?)?)(?=[/.]|$)"
-)
+MOST_SEGMENTS = 6
+"""More than the path of any page has, and so where a search for one begins."""
 
 POLICY = (
     "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self'; "
@@ -202,7 +200,7 @@ def page(
 def _live(request: Request) -> Mapping[str, str]:
     """Return the URL with which the page's script fetches it again, and its live-updates position."""
     path, query = request.url.path, request.url.query
-    again = (f"{path}?{query}" if query else path) if request.method == "GET" else own_page(path)
+    again = (f"{path}?{query}" if query else path) if request.method == "GET" else own_page(request, path)
     return {"again": again, "since": request.app.state.live_updates.position}
 
 
@@ -237,16 +235,26 @@ def origin(request: Request) -> Origin:
     return Origin("portal", place.address, place.user_agent)
 
 
-def own_page(path: str) -> str:
-    """Return the page to which a form's path belongs."""
-    found = OWN_PAGE.match(path)
-    return found[0] if found else HOME
+def own_page(request: Request, path: str) -> str:
+    """Return the page to which a form's path belongs: the longest beginning of it at which there is a page."""
+    parts = path.partition(".")[0].split("/")[:MOST_SEGMENTS]
+    beginnings = ("/".join(parts[:length]) for length in range(len(parts), 1, -1))
+    return next((one for one in beginnings if _is_page(request, one)), HOME)
+
+
+def _is_page(request: Request, path: str) -> bool:
+    """Return whether a GET shows a page there; where routes overlap, those with the fewest parameters say so."""
+    found = [route for route in request.app.state.addresses.routes if TAG in getattr(route, "tags", ())]
+    found = [route for route in found if route.path_regex.fullmatch(path)]
+    fewest = min((route.path.count("{") for route in found), default=0)
+    there = [route for route in found if route.path.count("{") == fewest]
+    return any("GET" in route.methods and NO_PAGE not in route.tags for route in there)
 
 
 def _wanted(request: Request) -> str:
     """Return where a person who has to sign in first wanted to go, with its query if it is a page."""
     path, query = request.url.path, request.url.query
-    page_of = own_page(path)
+    page_of = own_page(request, path)
     return local(f"{path}?{query}" if query and request.method == "GET" and page_of == path else page_of)
 
 
@@ -315,7 +323,7 @@ def _problem(
     back: str | None = None,
     needs_sign_in: bool = False,
 ) -> HTMLResponse:
-    origin_page = OWN_PAGE.match(request.url.path) if request.method not in browser.SAFE_METHODS else None
+    origin_page = HOME if request.method in browser.SAFE_METHODS else own_page(request, request.url.path)
     return page(
         request,
         "problem",
@@ -323,7 +331,7 @@ def _problem(
         visitor=visitor,
         title=phrases.TITLES.get(status, phrases.WENT_WRONG),
         detail=detail,
-        back=back or (origin_page[0] if origin_page else None),
+        back=back or (origin_page if origin_page != HOME else None),
         onward=navigation.first(visitor.caller) if visitor else None,
         wanted=_wanted(request),
         needs_sign_in=needs_sign_in,

@@ -12,7 +12,7 @@ from api import refusal_log as note
 from api.browser import OAuthState, SignInPurpose
 from api.deps import ANY_QUERY, DatabaseDep, IdentityProvidersDep, SettingsDep
 from api.portal import pages, phrases, sign_in_session
-from api.portal.pages import TAG, go
+from api.portal.pages import NO_PAGE, TAG, go
 from config.issuers import IdentityProvider
 from config.settings import Settings
 from lockbox.database import Database, now
@@ -30,7 +30,7 @@ CALLBACK = "/sign-in/oidc/callback"
 ACCOUNT = "/account"
 
 
-@router.get(CALLBACK, tags=[ANY_QUERY])
+@router.get(CALLBACK, tags=[ANY_QUERY, NO_PAGE])
 def come_back(
     request: Request,
     chosen: SettingsDep,
@@ -64,7 +64,7 @@ def come_back(
     return sign_in_session.signed_in(request, chosen, secret, errand.path if errand else pages.HOME)
 
 
-@router.get("/sign-in/oidc/{number}")
+@router.get("/sign-in/oidc/{number}", tags=[NO_PAGE])
 def ask(
     request: Request,
     number: int,

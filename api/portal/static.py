@@ -12,7 +12,7 @@ from fastapi import APIRouter, Request, Response
 
 from api.deps import SettingsDep
 from api.portal import brand, phrases
-from api.portal.pages import HEADERS, TAG
+from api.portal.pages import HEADERS, NO_PAGE, TAG
 from lockbox.errors import NotFound
 
 router = APIRouter(tags=[TAG], include_in_schema=False)
@@ -70,7 +70,7 @@ def _branded(name: str, colour: str | None, logo: Path | None) -> StaticFile | N
     return None
 
 
-@router.get("/static/{name}")
+@router.get("/static/{name}", tags=[NO_PAGE])
 def show(request: Request, name: str, chosen: SettingsDep) -> Response:
     """Return a file, which browsers may cache: ours for an hour, versioned ones for a year."""
     file = FILES.get(name)

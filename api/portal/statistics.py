@@ -12,7 +12,7 @@ from api.browser import Visitor
 from api.deps import SessionDep, SettingsDep
 from api.portal import charts, phrases
 from api.portal.charts import MONTHS, Chart, Series
-from api.portal.pages import TAG, page, protect
+from api.portal.pages import NO_PAGE, TAG, page, protect
 from api.portal.request import titles
 from api.routes.statistics import csv_answer
 from api.schemas.parts import Slug
@@ -53,7 +53,7 @@ def show_statistics(request: Request, chosen: SettingsDep, session: SessionDep, 
     )
 
 
-@router.get("/export")
+@router.get("/export", tags=[NO_PAGE])
 def export_statistics(
     request: Request, chosen: SettingsDep, session: SessionDep, tenant: TenantField = ""
 ) -> Response:

@@ -1,9 +1,9 @@
 """The data pages of the vendor: which customers are held or leaving, and the vendor's legal hold of one."""
 
-import re
 from typing import Annotated
 
 from fastapi import APIRouter, Form, Query, Request, Response
+from pydantic import TypeAdapter, ValidationError
 
 from api import browser
 from api.browser import Visitor
@@ -26,7 +26,7 @@ router = APIRouter(prefix="/data", tags=[TAG], include_in_schema=False)
 
 HERE = "/data"
 Text = Annotated[str, Form(max_length=5000)]
-SLUG = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+SLUG = TypeAdapter[str](Slug)
 Cursor = Annotated[str, Query(max_length=63, pattern="^[a-z0-9-]*$")]
 
 
@@ -81,9 +81,10 @@ def release(work: AccountContextDep, slug: Slug) -> Response:
 
 
 def _known(session: UnitOfWork, caller: Caller, typed: str) -> Tenant:
-    if not SLUG.fullmatch(typed):
-        raise NotFound(phrases.NO_TENANT)
-    return permissions.known(session, caller, typed)
+    try:
+        return permissions.known(session, caller, SLUG.validate_python(typed))
+    except ValidationError:
+        raise NotFound(phrases.NO_TENANT) from None
 
 
 def _done(work: AccountContext, slug: str, deed: AdminAction, reason: str = "") -> Response:

@@ -1,0 +1,55 @@
+"""Every form of the portal belongs to a page: where whoever has to sign in first, or was refused, goes on."""
+
+import re
+from types import SimpleNamespace
+from uuid import UUID
+
+import pytest
+from fastapi import Request
+
+from api.app import ROUTES
+from api.deps import RouteTable
+from api.portal.pages import NO_PAGE, TAG, own_page
+from tests.each import each
+
+APP = SimpleNamespace(state=SimpleNamespace(addresses=RouteTable(ROUTES)))
+REQUEST = Request({"type": "http", "app": APP})
+OF_PORTAL = [route for route in APP.state.addresses.routes if TAG in getattr(route, "tags", ())]
+ONE = str(UUID(int=7))
+ANYWHERE = {"/", "/live", "/sign-out", "/static/{name}"}
+"""What belongs to no page of its own."""
+
+
+def filled(path: str) -> str:
+    """Return a path with something for each of its parameters."""
+    return re.sub(r"\{\w+\}", ONE, path)
+
+
+@each("path", sorted({route.path for route in OF_PORTAL if "GET" in route.methods and NO_PAGE not in route.tags}))
+def test_each_page_is_its_own(path: str) -> None:
+    assert own_page(REQUEST, filled(path)) == filled(path)
+
+
+@each("path", sorted({route.path for route in OF_PORTAL}))
+def test_each_form_and_each_file_belongs_to_a_page(path: str) -> None:
+    found = own_page(REQUEST, filled(path))
+
+    assert (found == "/") is (path in ANYWHERE)
+    assert filled(path).startswith(found)
+
+
+@pytest.mark.parametrize(
+    ("path", "page"),
+    [
+        ("/tenants/contoso/endpoints/change", "/tenants/contoso/endpoints"),
+        (f"/tenants/contoso/endpoints/{ONE}", f"/tenants/contoso/endpoints/{ONE}"),
+        (f"/requests/{ONE}/approve", f"/requests/{ONE}"),
+        ("/requests.csv", "/requests"),
+        ("/waiting/deny", "/waiting/deny"),
+        ("/nowhere/else", "/"),
+        ("//elsewhere.example", "/"),
+        ("/" + "a/" * 5_000, "/"),
+    ],
+)
+def test_a_form_leads_back_to_the_nearest_page(path: str, page: str) -> None:
+    assert own_page(REQUEST, path) == page
