@@ -290,7 +290,7 @@ def _parcel(
         return account_mail.render(
             prepared, public_url=senders.public_url, services=senders.services, sender=senders.sender
         )
-    body = webhook.account_payload(prepared, target, public_url=senders.public_url)
+    body = webhook.account_payload(prepared, target, public_url=senders.public_url, services=senders.services)
     return webhook.call(one.notification_id, target, body, senders.vault)
 
 

@@ -22,8 +22,7 @@ from lockbox import safe_http
 from lockbox.audit.canonical import instant
 from lockbox.database import UnitOfWork
 from lockbox.failpoints import failpoint
-from lockbox.identity.time_zones import clock_time
-from lockbox.notifications import account_mail, chat_text, mail_text
+from lockbox.notifications import account_mail, chat_message
 from lockbox.notifications.account_mail import AccountMail
 from lockbox.notifications.audience import OPEN
 from lockbox.notifications.endpoints import PRIVATE_KEY, SecretVault, signers
@@ -31,11 +30,10 @@ from lockbox.notifications.models import Format
 from lockbox.notifications.request_mail import RequestMail, TargetFailure, portal_address
 from lockbox.notifications.senders.protocol import SEND_SECONDS, Reply, SendFailed, WebhookCall
 from lockbox.safe_http import FetchFailed, FetchFailure, FetchResponse
-from lockbox.text_rules import mixed, one_line
+from lockbox.text_rules import mixed
 
 TEST = "endpoint_tested"
 TEST_TYPE = "endpoint.test"
-MOST_WORDS = 1500
 MOST_ANSWER_BYTES = 1024
 GONE = 410
 WORTH_ANOTHER_TRY = frozenset({408, 425, 429})
@@ -125,7 +123,7 @@ def request_payload(
     """
     justification = mail.justification if target.with_justification and mail.wording.justification else None
     if target.format is Format.SLACK:
-        return _slack_of(mail, justification, public_url, services)
+        return _json(chat_message.of_request(mail, justification, public_url=public_url, services=services))
     content = _event_of(mail).body(mail.notification_id, target.place, public_url)
     if justification is not None:
         content["data"]["justification"] = justification
@@ -240,70 +238,23 @@ def account_data(slug: str | None, tenant_id: UUID | None, changes: Mapping[str,
     return {"data": {"tenant": slug, "tenant_id": tenant_id and str(tenant_id), "changes": dict(changes)}}
 
 
-def account_payload(mail: AccountMail, target: WebhookTarget, *, public_url: str) -> bytes:
+def account_payload(
+    mail: AccountMail, target: WebhookTarget, *, public_url: str, services: Mapping[str, str]
+) -> bytes:
     """Return the body about anything else: ids, the kind of change and its diff."""
     if mail.template == TEST:
         return _test(mail, target)
     if target.format is Format.JSON:
         begun = head(mail.notification_id, account_mail.type_of(mail.template), mail.at, mail.event_id, target.place)
         return _json(begun | account_data(mail.slug, mail.tenant_id, mail.changes))
-    title = mail_text.ACCOUNT_TITLES[mail.template].format(tenant=one_line(mail.tenant or "")).strip()
-    lines = [f"{_plain(name)}: {_plain(change)}" for name, change in account_mail.worded_changes(mail).items()]
-    text_ = "\n".join([f"*{_plain(title)}*", *lines])[:MOST_WORDS]
-    return _message(title, text_, f"{public_url.rstrip('/')}/sign-in", chat_text.CHAT_SIGN_IN)
+    return _json(chat_message.of_account(mail, public_url=public_url, services=services))
 
 
 def _test(mail: AccountMail, target: WebhookTarget) -> bytes:
     if target.format is Format.SLACK:
-        return _json({"text": chat_text.CHAT_TEST, "blocks": [_section(chat_text.CHAT_TEST)]})
+        return _json(chat_message.of_test())
     data = {"endpoint_id": str(target.endpoint_id), "tenant": mail.slug}
     return _json(head(mail.notification_id, TEST_TYPE, mail.at, mail.event_id, target.place) | {"data": data})
-
-
-def _slack_of(mail: RequestMail, justification: str | None, public_url: str, services: Mapping[str, str]) -> bytes:
-    service = services.get(mail.service, mail.service)
-    said = _sentence(mail).format(service=_plain(one_line(service)), tenant=_plain(one_line(mail.tenant)))
-    lines = [said]
-    if (did := chat_text.CHAT_BY.get(mail.event_type)) and mail.actor_name:
-        lines.append(chat_text.CHAT_ACTOR.format(did=did, name=_plain(one_line(mail.actor_name))))
-    if mail.opens_later and mail.opens_at:
-        lines.append(chat_text.CHAT_DEADLINE.format(what=chat_text.CHAT_OPENS, time=clock_time(mail.opens_at)))
-    if (what := chat_text.CHAT_DEADLINES.get(mail.to_state)) and mail.deadline_at:
-        lines.append(chat_text.CHAT_DEADLINE.format(what=what, time=clock_time(mail.deadline_at)))
-    if mail.severity:
-        lines.append(chat_text.CHAT_SEVERITY.format(severity=mail.severity))
-    if mixed(mail.resources):
-        lines.append(chat_text.CHAT_MIXED)
-    if justification is not None:
-        lines.append(chat_text.CHAT_WHY.format(why=_plain(" ".join(justification.split())))[:MOST_WORDS])
-    lines.append(chat_text.CHAT_SOURCE.format(time=clock_time(mail.at), number=mail.request_id))
-    return _message(said, "\n".join(lines), portal_address(public_url, mail.request_id), chat_text.CHAT_OPEN)
-
-
-def _sentence(mail: RequestMail) -> str:
-    if mail.nobody_notified:
-        return chat_text.CHAT_NOBODY_NOTIFIED
-    if mail.event_type == "request.approved" and mail.to_state == "pending":
-        return chat_text.CHAT_VOTE
-    if mail.to_state == "active" and mail.opens_later:
-        return chat_text.CHAT_OPENS_LATER
-    said = chat_text.CHAT_SENTENCES.get(mail.event_type) or chat_text.CHAT_STATES[mail.to_state]
-    return chat_text.CHAT_STARTS.get(mail.event_type, "") + said
-
-
-def _message(summary: str, words: str, address: str, label: str) -> bytes:
-    """Return a message of Slack's blocks; its button opens a page that asks to sign in, and does nothing itself."""
-    button = {"type": "button", "text": {"type": "plain_text", "text": label}, "url": address}
-    return _json({"text": summary, "blocks": [_section(words), {"type": "actions", "elements": [button]}]})
-
-
-def _section(words: str) -> dict[str, Any]:
-    return {"type": "section", "text": {"type": "mrkdwn", "text": words}}
-
-
-def _plain(words: str) -> str:
-    """Return words in which Slack finds no link, no mention and no command."""
-    return words.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def _json(content: Mapping[str, Any]) -> bytes:

@@ -8,14 +8,16 @@ from uuid import UUID
 import pytest
 
 from lockbox.notifications import webhook
+from lockbox.notifications.account_mail import AccountMail
 from lockbox.notifications.models import Format
 from lockbox.notifications.request_mail import RequestMail
 from lockbox.requests.lifecycle import State
 from tests.each import each
-from tests.unit.sample_mail import ERIN, NUMBER, PAGE, PUBLIC, sample_mail
+from tests.unit.sample_mail import AT, ERIN, NUMBER, PAGE, PUBLIC, SERVICES, sample_mail
 
 OF_WINDOW = {"pre_approval_id": str(UUID(int=8)), "opens_at": "2026-11-24T12:00:00.000000Z"}
 TARGET = webhook.WebhookTarget(UUID(int=3), "https://calls.example", Format.JSON, False, b"", None, 7, UUID(int=97))
+CHAT = webhook.WebhookTarget(UUID(int=3), "https://chat.example", Format.SLACK, False, b"", None)
 
 
 def payload(mail: RequestMail) -> bytes:
@@ -117,6 +119,30 @@ def test_a_webhook_and_a_chat_message_flag_a_resource_of_mixed_alphabets() -> No
 
     assert json.loads(payload(mixed))["data"]["mixed_alphabets"] is True
     assert "mixed_alphabets" not in json.loads(payload(sample_mail()))["data"]
-    target = webhook.WebhookTarget(UUID(int=3), "https://chat.example", Format.SLACK, False, b"", None)
-    said = webhook.request_payload(mixed, target, public_url=PUBLIC, services={})
+    said = webhook.request_payload(mixed, CHAT, public_url=PUBLIC, services={})
     assert "mixes alphabets" in json.loads(said)["blocks"][0]["text"]["text"]
+
+
+def test_a_chat_message_names_the_service_of_a_pre_approval_by_its_title() -> None:
+    mail = AccountMail(
+        notification_id=UUID(int=99),
+        template="pre_approval_proposed",
+        at=AT,
+        until=None,
+        tenant="Contoso",
+        slug="contoso",
+        tenant_id=UUID(int=5),
+        event_id=UUID(int=98),
+        about_id=None,
+        actor="Tara",
+        role="tenant_admin",
+        changes={"service": "none → exchange-online", "uses": "none → 5"},
+        named={},
+        recipient_name="",
+        recipient_address="",
+        time_zone="UTC",
+    )
+
+    said = json.loads(webhook.account_payload(mail, CHAT, public_url=PUBLIC, services=SERVICES))
+
+    assert "Service: Exchange Online" in said["blocks"][0]["text"]["text"]

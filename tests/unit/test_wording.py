@@ -14,7 +14,7 @@ from tests.each import each
 
 PORTAL, MAILS = Path(phrases.__file__).parent, Path(mail_text.__file__).parent
 PLAYGROUND = PORTAL.with_name("playground")
-RENDERS = ("account_mail", "delivery_status", "request_mail", "webhook", "window_report")
+RENDERS = ("account_mail", "chat_message", "delivery_status", "request_mail", "webhook", "window_report")
 """The modules that make mails and messages; the others of their folder send them."""
 FILES = sorted(
     [
