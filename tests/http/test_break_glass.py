@@ -149,3 +149,16 @@ def test_on_the_pages_it_is_red_and_both_sides_do_their_part(open_portal: OpenPo
     found = approver.submit(refused, "/finding", finding="justified", comment="As agreed by phone")
     assert "You gave the finding." in found.words
     assert "Found justified by Ann" in found.words
+
+
+def test_the_preview_says_who_opens_it_and_who_is_told(open_portal: OpenPortal) -> None:
+    portal = open_portal(ON)
+    browser = portal.browser()
+    browser.enter("erin", AuthMethod.PASSKEY)
+
+    page = previewed(browser, portal, break_glass="yes", access_window="900")
+
+    assert "Asked first nobody" not in page.words
+    assert "Asked then" not in page.words
+    assert "The customer is not asked: a manager of the vendor opens access, and Abe, Amir, Ann, Tara" in page.words
+    assert "15 min after it is opened, or sooner; if opened now, until" in page.words
