@@ -199,6 +199,7 @@ def test_a_delegate_is_mailed_what_waits_when_the_time_begins(
         assert f"You are the delegate of Ann at Contoso from now until {until}" in words
         assert "Erin requests access to Exchange Online" in words
         assert "did this on" not in said
+        assert "Pre-approvals may wait for you as well" in words
         assert "/sign-in" not in said
         assert f"{PUBLIC_URL}/requests/{waiting.id}" in said
         assert str(denied.id) not in said
