@@ -119,8 +119,8 @@ def test_the_page_keeps_holds_and_leaves(portal: Portal) -> None:
     assert "yours" in held.words
     assert "Dispute 4711" in held.words
     assert "To confirm, write the short name" in wrong.words
-    assert "is to be off-boarded, as Tara asked" in leaving.words
-    assert "Stay with Lockbox" not in approver.words
+    assert "by Tara. The vendor will export all data of this organisation, and then erase it." in leaving.words
+    assert "Withdraw off-boarding" not in approver.words
     assert "as Tara asked" not in admin.get(here).words
 
 

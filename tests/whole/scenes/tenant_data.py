@@ -28,7 +28,7 @@ def an_admin_keeps_holds_and_asks_to_leave_and_stays(book: Book) -> None:
     page = governs(book, "/data")
     days, typed = page.get_by_label("Keep the log for (days)"), page.get_by_label("To confirm, write")
     slug = page.url.split("/")[-2]
-    leaves = page.get_by_role("button", name="Ask to be off-boarded")
+    leaves = page.get_by_role("button", name="Request off-boarding")
 
     days.fill("7")
     book.wrongly(page.get_by_role("button", name="Save"), "Keep the log for 30 to")
@@ -44,8 +44,8 @@ def an_admin_keeps_holds_and_asks_to_leave_and_stays(book: Book) -> None:
     typed.fill("Contoso")
     book.wrongly(leaves, f"To confirm, write the short name {slug}")
     typed.fill(slug)
-    book.rightly(leaves, "is to be off-boarded")
-    book.rightly(page.get_by_role("button", name="Stay with Lockbox"), "Leave Lockbox")
+    book.rightly(leaves, "Off-boarding was requested")
+    book.rightly(page.get_by_role("button", name="Withdraw off-boarding"), "Request off-boarding")
 
 
 @scene
