@@ -28,6 +28,7 @@ REQUESTS: Mapping[str, str] = {
     "reminded": "Approvers were reminded of a request",
     "escalated": "A request was escalated",
     "begun": "Access that was approved for later is open now",
+    "held_back": "Access that was approved for later is held back",
     "closing": "Access ends soon",
     "unreached": "None of the approvers could be notified",
     "question": "A question was asked about a request",

@@ -6,7 +6,7 @@ from typing import Any
 
 from cli.terminal import Facts, Listing, Part
 from cli.values import NOTHING, Duration, Identifier, Phrase, Word, moment, phrase, words
-from lockbox.notifications import requester_text
+from lockbox.notifications import held_back_text, requester_text
 from lockbox.notifications.mail_text import (
     BREAK_GLASS_MARK,
     CASE_CHECKS,
@@ -28,6 +28,7 @@ COLOURS = {
 }
 """Yellow, cyan and green letters are hard to read on white; bright black is the background of some dark schemes."""
 GLASS = "white on red"
+HELD_BACK = "Held back, approved from "
 WORDS = {
     name: (wording.others, COLOURS[wording.tone])
     for name, wording in STATE_WORDINGS.items()
@@ -39,6 +40,10 @@ WORDS = {
 def state(request: Mapping[str, Any]) -> Phrase:
     """Return the state in people's words and its colour."""
     shown, colour = WORDS[request["state"]]
+    if request.get("held_back"):
+        begins = moment(request.get("opens_at") or request["opened_at"])
+        approved = (HELD_BACK, begins, " until ", moment(request["deadline_at"]))
+        return phrase(*_glass(request), *approved, style=COLOURS[Tone.REFUSED])
     if request["state"] == "active" and not request["open"] and request.get("opens_at"):
         return phrase(
             "Open from ", moment(request["opens_at"]), " until ", moment(request["deadline_at"]), style=colour
@@ -160,6 +165,7 @@ def _shown_where_there(item: Mapping[str, Any]) -> dict[str, object]:
     found: dict[str, object] = {
         "Pre-approval": item.get("pre_approval_id"),
         "Granted": _granted(item),
+        "Held back": _held_back(item),
         "Decisions": "\n".join(map(_answer, item.get("decisions") or ())),
         "Approvals": "\n".join(map(_tally, item.get("approvals") or ())),
         "Finding": _finding(item.get("after_review")),
@@ -184,6 +190,12 @@ def _extension(item: Mapping[str, Any]) -> Phrase | None:
         until = datetime.fromisoformat(item["deadline_at"])
     more = Duration(int((until - begins).total_seconds()))
     return phrase(item["extends"], ": +", more, " until ", moment(until.isoformat().replace("+00:00", "Z")))
+
+
+def _held_back(item: Mapping[str, Any]) -> str:
+    """Return why nobody is let in by a window that was approved."""
+    names = {"tenant": item["tenant"], "requester": item["requester"]["name"]}
+    return held_back_text.why(item["held_back"], **names) if item.get("held_back") else ""
 
 
 def _case(item: Mapping[str, Any]) -> str | None:
@@ -293,6 +305,13 @@ def beside(item: Mapping[str, Any]) -> str:
         return _told(notified)
     if item["step"]:
         return f"step {item['step']} began, and its approvers were asked"
+    if item.get("held_back"):
+        return f"nobody is let in: {words(item['held_back'])}"
+    return _reached(item)
+
+
+def _reached(item: Mapping[str, Any]) -> str:
+    """Return how many of those who were asked were reached, where an entry says so."""
     if item["nobody_notified"]:
         return f"nobody could be notified: none of {item['asked']} was reached"
     if item["asked"] is not None:
@@ -362,29 +381,3 @@ def notifications(found: Mapping[str, Any]) -> Sequence[Part]:
     columns = ("Recipient", "Address", "Channel", "Template", "Outcome", "Attempts", "Last error")
     others = ", ".join(f"{number} {outcome}" for outcome, number in found["other"].items())
     return Listing.of(columns, rows), f"The other side: {others}"
-
-
-def connections(items: Iterable[Mapping[str, Any]]) -> Listing:
-    """Return what is, or was, opened at targets for a request."""
-    rows = (
-        (
-            item["id"],
-            item["target"],
-            item["state"],
-            item["failing"],
-            moment(item["opened_at"]),
-            moment(item["closed_at"]),
-        )
-        for item in items
-    )
-    return Listing.of(("Id", "Target", "State", "Failing", "Opened", "Closed"), rows)
-
-
-def credential(item: Mapping[str, Any], password: str) -> Sequence[Part]:
-    """Return a login at a target, and what to do where it is not good yet."""
-    at = {"Address": item["address"], "User": item["role"], "Password": password, "Until": moment(item["until"])}
-    login = Facts({"State": Word(item["state"]), **at})
-    if item["state"] == "open":
-        return (login,)
-    failing = f" ({item['failing']})" if item["failing"] else ""
-    return login, f"It is not good yet{failing}: look with `lockbox request connections`, and keep the password."

@@ -34,6 +34,7 @@ REQUEST_EVENTS = {
     "request.reminded": "The approvers were reminded.",
     "request.escalated": "More approvers were asked.",
     "request.begun": "An access window that was approved for a later start is open.",
+    "request.held_back": "An access window that was approved for a later start lets nobody in. `data.held_back` says why.",
     "request.closing": "The access window ends soon.",
     "request.unreached": "None of the approvers could be notified.",
     "request.question": "Someone asked a question about it.",

@@ -27,9 +27,10 @@ from api.problems import problem as plain_problem
 from lockbox.errors import Conflict, Invalid, LockboxError, NotSignedIn, NotYours, SignInAgain, TooMany
 from lockbox.identity import time_zones
 from lockbox.identity.roles import Side
-from lockbox.notifications import requester_text
+from lockbox.notifications import held_back_text, requester_text
 from lockbox.notifications.mail_text import STATE_WORDINGS, StateWording, approved, duration, joined
 from lockbox.requests.models import AccessRequest
+from lockbox.requests.queries import RequestEntry
 from lockbox.requests.quorum import sole
 from lockbox.requests.transition import Origin
 from lockbox.text_rules import alphabets, flagged, warning
@@ -124,6 +125,16 @@ def _signed_in(asked: AccessRequest) -> str:
     return requester_text.signed_in(asked.sign_in, asked.sign_in_means, asked.signed_in_at, at)
 
 
+def _held_back(entry: RequestEntry) -> str:
+    asked, at = entry.request, MADE_AT.get()
+    is_ahead = bool(at and asked.opens_at and asked.opens_at > at)
+    if entry.held_back is None:
+        return ""
+    return held_back_text.sentence(
+        entry.held_back, tenant=entry.tenant_name, requester=entry.requester, is_ahead=is_ahead
+    )
+
+
 TEMPLATES.filters["duration"] = duration
 TEMPLATES.filters["warning"] = warning
 TEMPLATES.filters["flagged"] = flagged
@@ -140,6 +151,7 @@ TEMPLATES.filters["full_duration"] = phrases.full_duration
 TEMPLATES.filters["words"] = _state_words
 TEMPLATES.filters["located"] = _located
 TEMPLATES.filters["signed_in"] = _signed_in
+TEMPLATES.filters["held_back"] = _held_back
 TEMPLATES.filters["browser"] = agents.known_as
 TEMPLATES.filters["seconds"] = lambda count: timedelta(seconds=count)
 TEMPLATES.tests["mixed"] = alphabets

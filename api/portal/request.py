@@ -81,7 +81,7 @@ front = APIRouter(tags=[TAG], include_in_schema=False)
 MINUTE, HOUR = 60, 3600
 SHORTER = (5 * MINUTE, 15 * MINUTE, 30 * MINUTE, HOUR, 2 * HOUR, 4 * HOUR, 8 * HOUR, 24 * HOUR)
 
-BESIDE = frozenset({"begin", "escalate", "unreached", "question", "answer", FIRST_USED, LAST_USED})
+BESIDE = frozenset({"begin", "hold_back", "escalate", "unreached", "question", "answer", FIRST_USED, LAST_USED})
 """The events shown beside the moves of a request."""
 
 SHOWN_REFUSALS = (EarlierStepFirst, SignInAgain, PolicyNotMet, PolicyUnverified, TenantSuspended)
@@ -324,7 +324,8 @@ def _timeline(happened: Iterable[Row[Any]], side: Side) -> Iterator[dict[str, An
             beside = event.internal is (side is Side.VENDOR)
             mails = mailed(said, event.recipients or {}, phrases.MOST_NAMED)
         if event.seq is not None or beside:
-            further = {"kept": approval_limits(event), "mails": mails, "step": said.get("step")}
+            further = {"kept": approval_limits(event), "mails": mails}
+            further |= {"step": said.get("step"), "held_back": said.get("held_back")}
             further["action"] = f"{event.action}{why}"
             yield {**event._mapping, **further}  # noqa: SLF001 - its public name
 

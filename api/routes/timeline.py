@@ -86,9 +86,8 @@ def _event(
         facts["comment"] = None
     if not may_read(origin_of(row.actor_role), held):
         facts |= {"address": None, "user_agent": None}
-    facts |= {
-        name: said.get(name) for name in ("follows", "asked", "reached", "unreached", "step")
-    } | on_behalf_of_fields(voice)
+    told = ("follows", "asked", "reached", "unreached", "step", "held_back")
+    facts |= {name: said.get(name) for name in told} | on_behalf_of_fields(voice)
     return EventView(
         **facts,
         actor=actor,

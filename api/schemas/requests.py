@@ -17,7 +17,7 @@ from api.schemas.parts import (
 )
 from lockbox.identity.roles import AuthMethod, Mode, SignInKind
 from lockbox.notifications.delivery_status import NotificationStatus
-from lockbox.requests.lifecycle import Action, State
+from lockbox.requests.lifecycle import Action, HeldBack, State
 from lockbox.requests.policy_parts import CaseCheck, Uses
 from lockbox.requests.requester import Severity
 from lockbox.text_rules import Instant
@@ -111,18 +111,19 @@ class RequestView(BaseModel):
     were sent in this state, `tiers_asked` how many tiers of approvers were asked, 0 without tiers, and `warned`
     whether the end of the open window was announced. `follows` is the request that timed out and was resubmitted as
     this one. `resources` and `actions` are what was asked; `granted_resources` and `granted_actions` what a window
-    was opened for, or null. `not_before` is when access was to begin, if later than the approval, and `opens_at` when
-    it does. `extends` is the request whose window this one goes on from. `max_uses` is how often it can be used and
+    was opened for, or null. `not_before` is when access was to begin, if later than the approval, and `opens_at`
+    when it does. `held_back` is why an approved window lets nobody in, or would not if it began now, else null.
+    `extends` is the request whose window this one goes on from. `max_uses` is how often it can be used, and
     `uses_left` how often still, null for any number. `break_glass` is whether two people of the vendor may open it,
     or have opened it, in an emergency without the customer. `mixed_alphabets` are the resources whose letters come
-    from several alphabets: a Cyrillic letter among Latin ones looks the same and names something else. `duplicate_of`
-    is the open request for the same case and resource beside which this one was submitted, `duplicate_reason` why;
-    null for readers who may not see it. `pre_approval_id` is what the customer approved beforehand, where that opened
-    it. `level` is the highest of the actions' by the catalogue, null for requests of before that was known, and
-    `context` the parameters that the service declares. `employing_entity`, `office_country` and
-    `physical_country` (ISO 3166-1 alpha-2) are what the vendor's
-    directory said of the requester as of `directory_as_of`, when this was submitted; `sign_in` is with what they came
-    then, `sign_in_means` and `signed_in_at` how and when they had signed in. Null is not known.
+    from several alphabets: a Cyrillic letter among Latin ones looks the same and names something else.
+    `duplicate_of` is the open request for the same case and resource beside which this one was submitted,
+    `duplicate_reason` why; null for readers who may not see it. `pre_approval_id` is what the customer approved
+    beforehand, where that opened it. `level` is the highest of the actions' by the catalogue, null for requests of
+    before that was known, and `context` the parameters that the service declares. `employing_entity`,
+    `office_country` and `physical_country` (ISO 3166-1 alpha-2) are what the vendor's directory said of the
+    requester as of `directory_as_of`, when this was submitted; `sign_in` is with what they came then,
+    `sign_in_means` and `signed_in_at` how and when they had signed in. Null is not known.
     """
 
     id: UUID
@@ -143,6 +144,7 @@ class RequestView(BaseModel):
     policy_version: int
     state: State
     open: bool
+    held_back: HeldBack | None = None
     version: int
     quorum: int
     access_window: int
@@ -312,14 +314,14 @@ class NotifiedView(BaseModel):
 class EventView(BaseModel):
     """An event of a request's timeline; the actor is a person, or null for the clock.
 
-    Moves are numbered by `seq` without a gap; other events have none, such as `remind`, `escalate`, `begin`, `warn`,
-    `notified`, `first_used`, `after_review`, `question` and `answer`, whose text is in `comment`.
-    `notified` says who of the
-    reader's own side got a mail about an event before it, and is not shown to the other side. `on_behalf_of` is for
-    whom a service account or a delegate acted, `principals` all principals of a delegate, `means` how the decider had
-    signed in: `mail-only` is a mailed code. Address and user agent are shown to the actor's own side, comments to
-    both parties; others get null. A time-out says how many people were `asked` and `reached`; `unreached` is how many
-    could not be, if that caused an escalation, and `step` the step of approvals that it began.
+    Moves are numbered by `seq` without a gap; other events have none, such as `remind`, `escalate`, `begin`,
+    `hold_back`, `warn`, `notified`, `first_used`, `after_review`, `question` and `answer`, whose text is in
+    `comment`. `notified` says who of the reader's own side got a mail about an event before it, and is not shown to
+    the other side. `on_behalf_of` is for whom a service account or a delegate acted, `principals` all principals of
+    a delegate, `means` how the decider had signed in: `mail-only` is a mailed code. Address and user agent are shown
+    to the actor's own side, comments to both parties; others get null. A time-out says how many people were `asked`
+    and `reached`; `unreached` is how many could not be, if that caused an escalation, `step` the step of approvals
+    that it began, and `held_back` why a window lets nobody in though its time has come.
     """
 
     seq: int | None
@@ -342,6 +344,7 @@ class EventView(BaseModel):
     reached: int | None
     unreached: int | None
     step: int | None
+    held_back: HeldBack | None
     nobody_notified: bool
     notified: NotifiedView | None
 

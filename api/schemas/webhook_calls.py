@@ -6,6 +6,7 @@ from uuid import UUID
 from pydantic import BaseModel
 
 from config.service_catalogue import Level
+from lockbox.requests.lifecycle import HeldBack
 from lockbox.requests.requester import Severity
 
 
@@ -40,7 +41,7 @@ class RequestCallData(BaseModel):
     """The facts of a request: ids, state and clocks; no names of people.
 
     `extends` is the request whose window it goes on from, `pre_approval_id` what opened it without asking, and
-    `opens_at` when an approved window begins, where that is later.
+    `opens_at` when an approved window begins, where that is later. `held_back` is why it lets nobody in then.
     """
 
     request_id: UUID
@@ -57,6 +58,7 @@ class RequestCallData(BaseModel):
     extends: UUID | None = None
     pre_approval_id: UUID | None = None
     opens_at: datetime | None = None
+    held_back: HeldBack | None = None
     case: CaseFacts | None = None
     answer_by: datetime | None
     open_until: datetime | None

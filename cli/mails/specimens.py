@@ -40,8 +40,9 @@ from lockbox.notifications.audience import (
 from lockbox.notifications.delivery_status import undelivered_sentence
 from lockbox.notifications.earlier_requests import EarlierRequest
 from lockbox.notifications.mail_text import ACCOUNT_TITLES, REQUEST_SUBJECTS
-from lockbox.notifications.request_mail import MailWording, RequestMail, TargetFailure
+from lockbox.notifications.request_mail import MailWording, RequestMail
 from lockbox.notifications.senders.protocol import OutgoingMail
+from lockbox.notifications.target_failure import TargetFailure
 
 PUBLIC_URL = "https://lockbox.vendor.example"
 SENDER = "Lockbox <lockbox@vendor.example>"
@@ -130,6 +131,7 @@ def _request_mails(style: WritingStyle) -> Iterator[tuple[str, RequestMail]]:
         REPORT,
         COPIED,
         "unreached",
+        "held_back",
         *CONVERSED.values(),
         *of_targets,
         BREAK_GLASS,
@@ -161,6 +163,9 @@ def _request_mails(style: WritingStyle) -> Iterator[tuple[str, RequestMail]]:
     later = {"not_before": AT + timedelta(days=2), "opens_at": AT + timedelta(days=2)}
     ends = {"deadline_at": later["opens_at"] + WINDOW}
     yield "active-later", _request_mail(style, template="active", to_state="active", **later, **ends)
+    for name, why in (("held_back", "stricter_policy"), ("held_back-engineer", "engineer_inactive")):
+        held: dict[str, Any] = {"action": "hold_back", "at": later["opens_at"], "held_back": why, "comment": None}
+        yield name, _request_mail(style, template="held_back", to_state="active", **later, **ends, **held)
     yield (
         "pending-later",
         _request_mail(style, template="pending", to_state="pending", not_before=later["not_before"]),

@@ -29,7 +29,7 @@ from lockbox.notifications.mail_text import ACCOUNT_TITLES
 from lockbox.notifications.models import Delivery, Endpoint, Notification, Outcome
 from lockbox.notifications.outbox import KIND
 from lockbox.notifications.outcome_events import TOO_LATE
-from lockbox.notifications.request_mail import TargetFailure
+from lockbox.notifications.target_failure import TargetFailure
 from lockbox.notifications.webhook import TEST, RequestEvent
 from lockbox.requests.transition import Origin
 from lockbox.schedule import NOTIFICATIONS, IndexEntry
@@ -262,6 +262,7 @@ def _body(row: Row[Any], public_url: str) -> dict[str, Any]:
         mixed_alphabets=bool(mixed(row.resources)),
         nobody_notified="nobody_notified" in said,
         connection=TargetFailure.of(said) if row.action in CONNECTED else None,
+        held_back=said.get("held_back"),
         opens_at=row.opens_at,
         extends=row.extends,
         break_glass=row.break_glass,

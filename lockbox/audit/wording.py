@@ -25,6 +25,7 @@ WORDS = {
     "remind": "reminded the approvers",
     "escalate": "escalated to more approvers",
     "begin": "opened the access at the time for which it was approved",
+    "hold_back": "held the access back at the time for which it was approved",
     "warn": "warned that the access ends soon",
     "unreached": "could reach none of the approvers",
     "question": "asked the engineer a question",
@@ -177,6 +178,7 @@ FACTS = {
     "code": "Why",
     "count": "How many",
     "template": "Of",
+    "held_back": "Why",
     "error": "Because",
 }
 NOTIFICATIONS_SENT = "notifications_sent"

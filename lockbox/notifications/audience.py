@@ -17,6 +17,7 @@ PROMPTS = {
     "answer_reminder": "pending",
     "closing": "active",
     "begun": "active",
+    "held_back": "active",
     "unreached": "pending",
     "review_unreached": "reviewing",
 }
@@ -34,6 +35,7 @@ class Reminder(StrEnum):
     ESCALATE = "escalate"
     WARN = "warn"
     BEGIN = "begin"
+    HOLD_BACK = "hold_back"
     UNREACHED = "unreached"
 
 
@@ -44,6 +46,7 @@ REMINDER_TEMPLATES = {
     (Reminder.ESCALATE, "pending"): "pending",
     (Reminder.WARN, "active"): "closing",
     (Reminder.BEGIN, "active"): "begun",
+    (Reminder.HOLD_BACK, "active"): "held_back",
     (Reminder.UNREACHED, "pending"): "unreached",
     (Reminder.UNREACHED, "reviewing"): "review_unreached",
 }
@@ -107,6 +110,7 @@ EVENTS = {
     Reminder.ESCALATE: "escalated",
     Reminder.WARN: "closing",
     Reminder.BEGIN: "begun",
+    Reminder.HOLD_BACK: "held_back",
     Reminder.UNREACHED: "unreached",
     QUESTION: "question",
     ANSWER: "answer",
@@ -216,13 +220,13 @@ def endpoints_to_notify(*, customer_knows: bool) -> frozenset[AudienceGroup]:
 def people_to_remind(reminder: Reminder, state: str, mode: Mode) -> frozenset[AudienceGroup]:
     """Return which people get a reminder.
 
-    Of managers and approvers it is those who are asked and have not answered; that a window begins, or is about to
-    close, is for the people who were told of its approval. That no approver could be reached is for the tenant's
-    admins; that no manager could be, for the vendor's operators, by an account mail.
+    Of managers and approvers it is those who are asked and have not answered; that a window begins, is held back, or
+    is about to close, is for the people who were told of its approval. That no approver could be reached is for the
+    tenant's admins; that no manager could be, for the vendor's operators, by an account mail.
     """
     if reminder is Reminder.UNREACHED:
         return frozenset({AudienceGroup.ADMINS}) if state == "pending" else frozenset()
-    if reminder in {Reminder.WARN, Reminder.BEGIN}:
+    if reminder in {Reminder.WARN, Reminder.BEGIN, Reminder.HOLD_BACK}:
         return (AFTERWARDS[mode] - COPIES) | {AudienceGroup.REQUESTER}
     return frozenset({AudienceGroup.ASKED})
 

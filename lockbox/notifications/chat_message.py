@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lockbox.identity.time_zones import clock_time
-from lockbox.notifications import account_mail, chat_text, mail_text
+from lockbox.notifications import account_mail, chat_text, held_back_text, mail_text
 from lockbox.notifications.account_mail import AccountMail
 from lockbox.notifications.request_mail import RequestMail, portal_address
 from lockbox.text_rules import mixed, one_line
@@ -23,7 +23,10 @@ def of_request(
         lines.append(chat_text.CHAT_ACTOR.format(did=did, name=_plain(one_line(mail.actor_name))))
     if mail.opens_later and mail.opens_at:
         lines.append(chat_text.CHAT_DEADLINE.format(what=chat_text.CHAT_OPENS, time=clock_time(mail.opens_at)))
-    if (what := chat_text.CHAT_DEADLINES.get(mail.to_state)) and mail.deadline_at:
+    if mail.held_back:
+        tenant, requester = _plain(one_line(mail.tenant)), chat_text.CHAT_REQUESTER
+        lines.append(held_back_text.sentence(mail.held_back, tenant=tenant, requester=requester))
+    elif (what := chat_text.CHAT_DEADLINES.get(mail.to_state)) and mail.deadline_at:
         lines.append(chat_text.CHAT_DEADLINE.format(what=what, time=clock_time(mail.deadline_at)))
     if mail.severity:
         lines.append(chat_text.CHAT_SEVERITY.format(severity=mail.severity))

@@ -11,6 +11,7 @@ CHAT_SENTENCES = {
     "request.revoked": f"{ACCESS} was revoked.",
     "request.expired": f"{ACCESS} has expired.",
     "request.begun": f"{ACCESS} is open now.",
+    "request.held_back": f"{ACCESS} is held back.",
     "request.closing": f"{ACCESS} ends soon.",
     "request.unreached": f"{REQUEST} is waiting for an answer, and none of the approvers could be notified.",
     "request.break_glass": f"BREAK-GLASS: {ACCESS} was opened without the customer's approval.",
@@ -35,6 +36,7 @@ CHAT_STATES = {
 }
 CHAT_OPENS_LATER = f"{ACCESS} was approved, and opens later."
 CHAT_OPENS = "Opens at"
+CHAT_REQUESTER = "the requester"
 CHAT_STARTS = {
     "request.reminded": "Reminder: ",
     "request.escalated": "Escalated: ",

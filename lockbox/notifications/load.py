@@ -41,13 +41,9 @@ from lockbox.notifications.audience import CONNECTED, OPEN, PROMPTS, REPORT, is_
 from lockbox.notifications.checkpoint_digest import Keys
 from lockbox.notifications.earlier_requests import EarlierRequest
 from lockbox.notifications.models import Channel
-from lockbox.notifications.request_mail import (
-    LoadedNotification,
-    MailWording,
-    RequestMail,
-    TargetFailure,
-)
+from lockbox.notifications.request_mail import LoadedNotification, MailWording, RequestMail
 from lockbox.notifications.senders.protocol import SendFailed
+from lockbox.notifications.target_failure import TargetFailure
 from lockbox.notifications.window_report import ClosedWindow
 
 Wordings = Callable[[UnitOfWork, Sequence[UUID]], Mapping[UUID, MailWording]]
@@ -357,6 +353,7 @@ def _request_mail(
         in_vain=_undelivered_count(row),
         closed=window,
         connection=TargetFailure.of(json.loads(row.body)) if row.action in CONNECTED else None,
+        held_back=json.loads(row.body).get("held_back"),
         is_moot=is_moot(
             row.template,
             row.state,

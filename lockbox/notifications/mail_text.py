@@ -117,6 +117,7 @@ REQUEST_SUBJECTS = {
     "review_reminder": "Reminder, review needed by {by}: {requester} requests {access} to {service} at {tenant}",
     "answer_reminder": "Reminder, approval needed by {by}: {requester} requests {access} to {service}",
     "begun": "Access to {service} at {tenant} is open now, until {by}",
+    "held_back": "Held back: access to {service} at {tenant} is not open",
     "closing": "Ends at {by}: access to {service} at {tenant}",
     "unreached": "No approver could be reached, answer needed by {by}: {requester} requests {access} to {service}",
     REPORT: "Report: access to {service} at {tenant} has ended, {found}",

@@ -15,12 +15,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from config.traces import NOWHERE, CallOrigin
 from lockbox.identity.roles import Mode
 from lockbox.identity.time_zones import clock_time, deadline
-from lockbox.notifications import mail_text, requester_text, window_report
+from lockbox.notifications import held_back_text, mail_text, requester_text, window_report
 from lockbox.notifications.audience import AFTER_REVIEWS, BREAK_GLASS, CONVERSED, OPERATED, PROMPTS, RECEIPT, REPORT
 from lockbox.notifications.earlier_requests import EarlierRequest
 from lockbox.notifications.mail_text import counted, duration
 from lockbox.notifications.models import Channel
 from lockbox.notifications.senders.protocol import OutgoingMail
+from lockbox.notifications.target_failure import TargetFailure
 from lockbox.notifications.window_report import ClosedWindow
 from lockbox.text_rules import flagged, one_line, prose
 
@@ -42,7 +43,7 @@ LONGEST_AGENT = 256
 LONGEST_RESOURCE = 256
 NAMED_BY = frozenset({"active", "denied", "revoked"})
 TEMPLATE_FILES = {
-    **{name: name for name in ("begun", "closing", "unreached", RECEIPT, REPORT, BREAK_GLASS)},
+    **{name: name for name in ("begun", "held_back", "closing", "unreached", RECEIPT, REPORT, BREAK_GLASS)},
     **dict.fromkeys(AFTER_REVIEWS, "after_review"),
     **dict.fromkeys(("review_reminder", "answer_reminder"), "reminder"),
     **dict.fromkeys(CONVERSED.values(), "question"),
@@ -64,22 +65,6 @@ class MailWording:
     justification: bool = True
     report: bool = True
     steps: Sequence[Sequence[tuple[int, str]]] = ()
-
-
-@dataclass(frozen=True)
-class TargetFailure:
-    """What became of access at a target: of which connection, and the word for why it failed, while it does."""
-
-    connection_id: str
-    target: str
-    failing: str | None
-
-    @classmethod
-    def of(cls, said: Mapping[str, Any]) -> "TargetFailure | None":
-        """Return what the body of an event says of it; None where that is about something else."""
-        if "connection" not in said:
-            return None
-        return cls(str(said["connection"]), str(said.get("target", "")), said.get("reason"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,8 +93,8 @@ class RequestMail(LoadedNotification):
     if none of them could be notified. `closed` is what a report is about, `connection` what a mail about a target is.
     `not_before` is when access was to begin, `opens_at` when a window that was approved does, and `extends` the
     request whose window this one goes on from. `break_glass` is whether it is, or was opened, by break-glass;
-    `finding` what the customer has found of it, due at `finding_due`. From `employing_entity` on it is what was on
-    record of the requester at `submitted_at`.
+    `finding` what the customer has found of it, due at `finding_due`. `held_back` is why nobody is let in though
+    the time has come. From `employing_entity` on it is what was on record of the requester at `submitted_at`.
     """
 
     now: datetime
@@ -174,6 +159,7 @@ class RequestMail(LoadedNotification):
     break_glass: bool = False
     finding: str | None = None
     finding_due: datetime | None = None
+    held_back: str | None = None
 
     @property
     def nobody_notified(self) -> bool:
@@ -309,6 +295,7 @@ def _said(mail: RequestMail, services: Mapping[str, str]) -> dict[str, Any]:
         "yes": _yes(mail, services.get(mail.service, mail.service)),
         "target": mail.connection.target if mail.connection else "",
         "advice": mail_text.FAILING.get(mail.connection.failing or "", mail_text.IN_LOG) if mail.connection else "",
+        "held_back": _held_back(mail, mail.held_back) if mail.held_back else "",
         "located": _located(mail, time),
         "signed_in": _signed_in(mail),
         "outcome": mail_text.OPENS_LATER if mail.opens_later else mail_text.OUTCOMES.get(mail.to_state, ""),
@@ -348,6 +335,11 @@ def _duplicate(mail: RequestMail) -> str:
         return ""
     why = prose(mail.duplicate_reason) if mail.duplicate_reason and mail.wording.justification else ""
     return f"{mail.duplicate_of}: {why}" if why else str(mail.duplicate_of)
+
+
+def _held_back(mail: RequestMail, reason: str) -> str:
+    tenant, requester = one_line(mail.tenant), one_line(mail.requester)
+    return held_back_text.sentence(reason, tenant=tenant, requester=requester)
 
 
 def _located(mail: RequestMail, time: Callable[[datetime], str]) -> str:

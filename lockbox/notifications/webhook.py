@@ -27,8 +27,9 @@ from lockbox.notifications.account_mail import AccountMail
 from lockbox.notifications.audience import OPEN
 from lockbox.notifications.endpoints import PRIVATE_KEY, SecretVault, signers
 from lockbox.notifications.models import Format
-from lockbox.notifications.request_mail import RequestMail, TargetFailure, portal_address
+from lockbox.notifications.request_mail import RequestMail, portal_address
 from lockbox.notifications.senders.protocol import SEND_SECONDS, Reply, SendFailed, WebhookCall
+from lockbox.notifications.target_failure import TargetFailure
 from lockbox.safe_http import FetchFailed, FetchFailure, FetchResponse
 from lockbox.text_rules import mixed
 
@@ -139,7 +140,7 @@ class RequestEvent:
     `mixed_alphabets` is whether the id of a resource mixes alphabets, `connection` what a target has to do with it,
     `break_glass` whether it is, or was opened, by break-glass. `context_names` are of the parameters that the
     request gives, without what it gives for them: that is personal. `pre_approval_id` and `opens_at` are of the
-    window, and said from its opening on.
+    window, and said from its opening on; `held_back` is why it lets nobody in though its time has come.
     """
 
     event_id: UUID
@@ -160,6 +161,7 @@ class RequestEvent:
     level: str | None = None
     context_names: Sequence[str] = ()
     pre_approval_id: UUID | None = None
+    held_back: str | None = None
 
     def body(self, call_id: UUID, place: Mapping[str, Any], public_url: str) -> dict[str, Any]:
         """Return the body of a call, which has its place among all of its endpoint's."""
@@ -179,6 +181,7 @@ class RequestEvent:
                 **({"connection": asdict(self.connection)} if self.connection else {}),
                 **({"extends": str(self.extends)} if self.extends else {}),
                 **self._opening(),
+                **({"held_back": self.held_back} if self.held_back else {}),
                 "answer_by": self._deadline(*WAITING),
                 "open_until": self._deadline(OPEN),
                 "url": portal_address(public_url, self.request_id),
@@ -217,6 +220,7 @@ def _event_of(mail: RequestMail) -> RequestEvent:
         level=mail.level,
         context_names=tuple(mail.context or ()),
         pre_approval_id=mail.pre_approval_id,
+        held_back=mail.held_back,
     )
 
 

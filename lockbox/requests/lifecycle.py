@@ -64,6 +64,17 @@ class AfterReviewFinding(StrEnum):
     NOT_JUSTIFIED = "not_justified"
 
 
+class HeldBack(StrEnum):
+    """Why a window that was approved lets nobody in, or would not if it began now."""
+
+    TENANT_SUSPENDED = "tenant_suspended"
+    ENGINEER_INACTIVE = "engineer_inactive"
+    EXTENDED_WINDOW_ENDED = "extended_window_ended"
+    APPROVAL_UNVERIFIED = "approval_unverified"
+    STRICTER_POLICY = "stricter_policy"
+    DATABASE_RESTORED = "database_restored"
+
+
 @dataclass(frozen=True)
 class MoveRule:
     """One row of the table.

@@ -1,16 +1,17 @@
 """Read requests, and check whether a window is open."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import cache
 from typing import Any, NamedTuple, Self
 from uuid import UUID
 
 from sqlalchemy import (
-    Boolean,
     LargeBinary,
     Row,
     Select,
+    String,
     any_,
     literal,
     literal_column,
@@ -33,19 +34,23 @@ from lockbox.identity.roles import (
     Scope,
 )
 from lockbox.requests import approvals, policy_store
-from lockbox.requests.lifecycle import State
+from lockbox.requests.lifecycle import HeldBack, State
 from lockbox.requests.models import IS_VISIBLE, AccessRequest
 from lockbox.sql import Ids
 
-RequestQuery = Select[AccessRequest, str, str, str, bool, bytes | None]
-# The state is written out, for the index of open windows is of those alone, and a plan that takes any state cannot
-# use it. The state alone is not believed: the decisions must be there, and engineer and tenant in good standing.
-GRANTED = """
-(requests.state = 'active' AND is_decided(requests) AND NOT tenants.suspended AND people.disabled_at IS NULL
-    AND EXISTS (SELECT FROM memberships m
+RequestQuery = Select[AccessRequest, str, str, str, str | None, bytes | None]
+CLOSED = "closed"
+# The state alone is not believed: the decisions must be there, and engineer and tenant in good standing.
+OBSTACLE = """
+CASE WHEN requests.state <> 'active' THEN 'closed' WHEN tenants.suspended IS NOT FALSE THEN 'tenant_suspended'
+    WHEN people.disabled_at IS NOT NULL OR NOT EXISTS (SELECT FROM memberships m
         WHERE m.person_id = requests.requester_id AND m.tenant_id IS NULL AND m.role = 'engineer')
-    AND (requests.extends IS NULL OR ran_to_its_end(requests.extends)))
+        THEN 'engineer_inactive'
+    WHEN requests.extends IS NOT NULL AND NOT ran_to_its_end(requests.extends) THEN 'extended_window_ended'
+    WHEN is_decided(requests) IS NOT TRUE THEN 'approval_unverified' END
 """
+# The state is written out again: a plan that takes any state cannot use the index of open windows.
+GRANTED = f"(requests.state = 'active' AND {OBSTACLE} IS NULL)"
 # The event that opened the window is that of the last move as long as it is open.
 OPENING = """
 (SELECT e.body FROM events e
@@ -53,7 +58,7 @@ OPENING = """
 """
 WITH_PROOF = f"""
 SELECT requests.*, tenants.slug AS tenant, people.name AS requester, tenants.name AS tenant_name,
-    {GRANTED} AS is_granted, {OPENING} AS opening
+    {OBSTACLE} AS obstacle, {OPENING} AS opening
 FROM requests JOIN tenants ON tenants.id = requests.tenant_id JOIN people ON people.id = requests.requester_id
 """  # noqa: S608 - ours
 WINDOWS = text(f"""{WITH_PROOF}
@@ -93,15 +98,15 @@ class RequestEntry:
     """A request as a reader sees it: the row, the requester's name, and whether it is open.
 
     `tenant` is the tenant's slug, and `tenant_name` what it is called now.
-    `is_rolled_back` is whether it would be open if the database were not behind what was shipped of its audit log,
-    `is_same_use` whether the call has used it before, within five seconds.
+    `held_back` is why a window that was approved lets nobody in, or would not if it began now; `is_same_use` whether
+    the call has used it before, within five seconds.
     """
 
     request: AccessRequest
     tenant: str
     requester: str
     open: bool
-    is_rolled_back: bool = False
+    held_back: HeldBack | None = None
     tenant_name: str = ""
     uses_left: int | None = None
     is_same_use: bool = False
@@ -202,7 +207,7 @@ def open_window(session: UnitOfWork, question: AccessCheck, *, whatever_is_left:
     """
     found = _judged(session, [RequestRow.of(row) for row in session.execute(WINDOWS, question.values)])
     windows = [entry for entry in found if entry.open]
-    if any(entry.is_rolled_back for entry in found):
+    if any(entry.held_back is HeldBack.DATABASE_RESTORED for entry in found):
         raise AuditLogRolledBack(RESTORED, reason="restored")
     if not windows:
         raise NoOpenWindow("No window is open for this engineer, tenant, service, resource and action.")
@@ -290,9 +295,9 @@ def _may_ask(caller: Caller, question: AccessCheck) -> None:
 @cache
 def entries() -> RequestQuery:
     """Return the query for requests, with all that `read` judges them by."""
-    granted, opening = literal_column(GRANTED, Boolean), literal_column(OPENING, LargeBinary)
+    obstacle, opening = literal_column(OBSTACLE, String), literal_column(OPENING, LargeBinary)
     return (
-        select(AccessRequest, col(Tenant.slug), col(Person.name), col(Tenant.name), granted, opening)
+        select(AccessRequest, col(Tenant.slug), col(Person.name), col(Tenant.name), obstacle, opening)
         .join(Tenant, col(Tenant.id) == col(AccessRequest.tenant_id))
         .join(Person, col(Person.id) == col(AccessRequest.requester_id))
     )
@@ -300,19 +305,22 @@ def entries() -> RequestQuery:
 
 @dataclass(frozen=True)
 class RequestRow:
-    """A row of such a query: `opening` is the body of the event that opened the window."""
+    """A row of such a query: `opening` is the body of the event that opened the window.
+
+    `obstacle` is why the rows alone let nobody in: `closed` where it is not active, or a word of `HeldBack`.
+    """
 
     request: AccessRequest
     tenant: str
     requester: str
     tenant_name: str
-    is_granted: bool
+    obstacle: str | None
     opening: bytes | None
 
     @classmethod
     def of(cls, row: Row[Any]) -> Self:
         """Return a row of `WINDOWS`."""
-        return cls(AccessRequest.of(row), row.tenant, row.requester, row.tenant_name, row.is_granted, row.opening)
+        return cls(AccessRequest.of(row), row.tenant, row.requester, row.tenant_name, row.obstacle, row.opening)
 
 
 def read(session: UnitOfWork, query: RequestQuery) -> list[RequestEntry]:
@@ -322,25 +330,52 @@ def read(session: UnitOfWork, query: RequestQuery) -> list[RequestEntry]:
 
 def _judged(session: UnitOfWork, rows: Sequence[RequestRow]) -> list[RequestEntry]:
     signed = [row for row in rows if approvals.is_signed(session, row.request, row.opening)]
-    held = approvals.hold_by_signatures(session, [(row.request, row.opening) for row in signed])
-    if later := [row.request for row in signed if row.request.opens_at]:
-        held -= policy_store.outgrown(session, later)
+    proven = approvals.hold_by_signatures(session, [(row.request, row.opening) for row in signed])
+    later = [row.request for row in signed if row.request.opens_at]
+    outgrown = policy_store.outgrown(session, later) if later else frozenset()
     # The clock is read last: an answer may not be older than the clock that it was judged by.
     at = now(session)
-    good = {row.request.id for row in signed if row.is_granted and row.request.runs_at(at) and row.request.id in held}
-    rolled_back = _rolled_back(session, {row.request.tenant_id for row in rows if row.request.id in good})
+    found = [_entry(row, at, proven, outgrown) for row in rows]
+    rolled_back = _rolled_back(session, {entry.request.tenant_id for entry in found if entry.open})
     return [
-        RequestEntry(
-            row.request,
-            row.tenant,
-            row.requester,
-            open=row.request.id in good and row.request.tenant_id not in rolled_back,
-            is_rolled_back=row.request.id in good and row.request.tenant_id in rolled_back,
-            tenant_name=row.tenant_name,
-            uses_left=row.request.uses_left,
-        )
-        for row in rows
+        replace(entry, open=False, held_back=HeldBack.DATABASE_RESTORED)
+        if entry.open and entry.request.tenant_id in rolled_back
+        else entry
+        for entry in found
     ]
+
+
+def _entry(row: RequestRow, at: datetime, proven: Container[UUID], outgrown: Container[UUID]) -> RequestEntry:
+    request, is_active = row.request, row.obstacle != CLOSED
+    why = _obstacle(row, proven, outgrown) if is_active else None
+    return RequestEntry(
+        request,
+        row.tenant,
+        row.requester,
+        open=is_active and why is None and request.runs_at(at),
+        held_back=why if at < request.deadline_at else None,
+        tenant_name=row.tenant_name,
+        uses_left=request.uses_left,
+    )
+
+
+def _obstacle(row: RequestRow, proven: Container[UUID], outgrown: Container[UUID]) -> HeldBack | None:
+    if row.obstacle is not None:
+        return HeldBack(row.obstacle)
+    if row.request.id not in proven:
+        return HeldBack.APPROVAL_UNVERIFIED
+    return HeldBack.STRICTER_POLICY if row.request.id in outgrown else None
+
+
+def held_back(session: UnitOfWork, ids: Collection[UUID]) -> dict[UUID, HeldBack]:
+    """Return which of these active requests let nobody in, or would not if they began now, and why.
+
+    It is for the clock, which has no key to verify approvals by: what is said is what the rows and the policy say.
+    """
+    rows = [RequestRow.of(row) for row in session.execute(WINDOWS_BY_ID, {"ids": list(ids)})] if ids else []
+    outgrown = policy_store.outgrown(session, [row.request for row in rows])
+    found = {row.request.id: _obstacle(row, {row.request.id}, outgrown) for row in rows}
+    return {one: why for one, why in found.items() if why}
 
 
 def _rolled_back(session: UnitOfWork, tenants: Collection[UUID]) -> Collection[UUID]:

@@ -18,10 +18,9 @@ from lockbox.notifications.account_mail import NOBODY_NOTIFIED, REVIEW_UNREACHED
 from lockbox.notifications.audience import ASKING, Reminder
 from lockbox.notifications.delivery_status import DeliveryReach
 from lockbox.notifications.recipients import RecipientDirectory
-from lockbox.requests import decisions, evaluate, policy_store, prompt_tiers, transition
+from lockbox.requests import decisions, evaluate, policy_store, prompt_tiers, queries, transition
 from lockbox.requests.deadlines import DueReminders, due_reminders, wake_at
-from lockbox.requests.lifecycle import State
-from lockbox.requests.models import AccessRequest
+from lockbox.requests.lifecycle import HeldBack, State
 from lockbox.requests.policy import Terms
 from lockbox.requests.policy_parts import FIRST_STEP
 from lockbox.requests.policy_store import EffectivePolicy
@@ -35,9 +34,6 @@ SELECT e.request_id FROM events e JOIN requests r ON r.id = e.request_id
 WHERE e.request_id = ANY(:ids) AND e.seq IS NULL AND e.action = :action AND e.to_state = r.state
 """)
 NAMES = text("SELECT id, name FROM tenants WHERE id = ANY(:ids)")
-BEGUN = text("""
-SELECT requests.*, extends IS NULL OR ran_to_its_end(extends) AS goes_on FROM requests WHERE id = ANY(:ids)
-""")
 VOTED = text("SELECT request_id, person_id FROM decisions WHERE request_id = ANY(:ids)")
 
 
@@ -134,7 +130,7 @@ def remind(session: UnitOfWork, rows: Sequence[Row[Any]], at: datetime) -> None:
     for vote in session.execute(VOTED, {"ids": [row.id for row in rows]}):
         voted[vote.request_id].add(vote.person_id)
     silent = undelivered_requests(session, rows)
-    steps, held_back = _steps(session, rows, policies, known), _held_back(session, rows, at)
+    steps, held_back = _steps(session, rows, policies, known), queries.held_back(session, _begun(rows, at))
     updates = [
         _reminded(
             row,
@@ -144,7 +140,7 @@ def remind(session: UnitOfWork, rows: Sequence[Row[Any]], at: datetime) -> None:
             voted=voted[row.id],
             silence=silent.get(row.id),
             step=steps[row.id],
-            is_held_back=row.id in held_back,
+            held_back=held_back.get(row.id),
         )
         for row in rows
     ]
@@ -157,15 +153,9 @@ def remind(session: UnitOfWork, rows: Sequence[Row[Any]], at: datetime) -> None:
     notify_unreached_reviews(session, unreviewed, silent, at)
 
 
-def _held_back(session: UnitOfWork, rows: Sequence[Row[Any]], at: datetime) -> AbstractSet[UUID]:
-    """Return which of these windows let nobody in though they were approved for a start that has come.
-
-    The policy in force then would not have opened them, or somebody has ended the window that they go on from.
-    """
-    ids = [row.id for row in rows if row.state == State.ACTIVE and row.opens_at and row.opens_at <= at]
-    found = session.execute(BEGUN, {"ids": ids}).all() if ids else ()
-    outlived = {row.id for row in found if not row.goes_on}
-    return outlived | policy_store.outgrown(session, map(AccessRequest.of, found))
+def _begun(rows: Sequence[Row[Any]], at: datetime) -> list[UUID]:
+    """Return which of these were approved for a start that has come."""
+    return [row.id for row in rows if row.state == State.ACTIVE and row.opens_at and row.opens_at <= at]
 
 
 def _steps(
@@ -192,20 +182,20 @@ def _reminded(
     voted: AbstractSet[UUID],
     silence: UndeliveredRequest | None,
     step: int,
-    is_held_back: bool,
+    held_back: HeldBack | None,
 ) -> ReminderUpdate:
     phase = transition.phase_of(row, known)
     due = due_reminders(phase, effective.terms, row.wake_at, at)
-    if is_held_back:
-        due = replace(due, begin=False, warn=False)
+    if held_back:
+        due = replace(due, warn=False)
     if silence and phase.tiers_asked:
         due = replace(due, escalate=max(due.escalate, phase.tiers_asked + 1))
-    prompts, tiers_asked = _recipients(row, due, effective, known, voted=voted, step=step)
+    prompts, tiers_asked = _recipients(row, due, effective, known, voted=voted, step=step, held_back=held_back)
     if silence and Reminder.ESCALATE not in prompts:
         prompts |= last_resort(row, silence, known, voted, _waiting(row, effective, known, step))
     after = replace(phase, tiers_asked=tiers_asked, warned=row.warned or due.warn)
     reminded = row.reminders + (Reminder.REMIND in prompts)
-    facts = _facts(reminded, tiers_asked, silence)
+    facts = _facts(reminded, tiers_asked, silence, held_back)
     moves = [
         Move.of(
             row,
@@ -233,7 +223,7 @@ def _reminded(
 
 
 def _facts(
-    reminders: int, tiers_asked: int, silence: UndeliveredRequest | None
+    reminders: int, tiers_asked: int, silence: UndeliveredRequest | None, held_back: HeldBack | None
 ) -> dict[Reminder, Mapping[str, Value]]:
     """Return the facts of each kind of reminder; that nobody could be reached is a reason for two of them."""
     unreached: dict[str, Value] = {"unreached": len(silence.asked)} if silence else {}
@@ -241,6 +231,7 @@ def _facts(
         Reminder.REMIND: {"reminders": reminders},
         Reminder.ESCALATE: {"tiers_asked": tiers_asked, **unreached},
         Reminder.UNREACHED: unreached,
+        Reminder.HOLD_BACK: {"held_back": held_back} if held_back else {},
     }
 
 
@@ -252,6 +243,7 @@ def _recipients(
     *,
     voted: AbstractSet[UUID],
     step: int,
+    held_back: HeldBack | None,
 ) -> tuple[dict[Reminder, frozenset[UUID]], int]:
     """Return who is asked by what, and how many tiers are asked after it."""
     prompts: dict[Reminder, frozenset[UUID]] = {}
@@ -265,7 +257,7 @@ def _recipients(
         if asked.people:
             prompts[Reminder.ESCALATE] = asked.people
     if due.begin:
-        prompts[Reminder.BEGIN] = frozenset()
+        prompts[Reminder.HOLD_BACK if held_back else Reminder.BEGIN] = frozenset()
     if due.warn:
         prompts[Reminder.WARN] = frozenset()
     return prompts, tiers_asked

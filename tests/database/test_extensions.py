@@ -17,10 +17,10 @@ from harness.wait import within
 from lockbox.admin import policies
 from lockbox.database import Database
 from lockbox.errors import Invalid, InvalidMove, LockboxError, NotFound, NotYours, WindowTooLong
-from lockbox.requests import decide, extend, timers
+from lockbox.requests import decide, extend, queries, timers
 from lockbox.requests.decisions import DecisionInput
 from lockbox.requests.extend import AlreadyExtended, ExtensionInput
-from lockbox.requests.lifecycle import Action, State
+from lockbox.requests.lifecycle import Action, HeldBack, State
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.requester import Severity
 from tests.database.scenes import PATIENCE, at_once, door, moves_of, read, state_of, write, write_unchecked
@@ -189,12 +189,15 @@ def test_it_lets_nobody_in_where_older_code_has_ended_the_window_alone(
     world: World, still: StoppedClock, superuser: Engine
 ) -> None:
     first = opened(world)
-    world.act("ann", Action.APPROVE, extended(world, first.id).id)
+    second = world.act("ann", Action.APPROVE, extended(world, first.id).id)
     write_alone = "UPDATE requests SET state = 'revoked', closed_at = now(), wake_at = NULL WHERE id = :id"
     write_unchecked(superuser, write_alone, id=first.id)
 
     still.at += HOUR
     assert door(world) is None
+    with world.db.transaction() as session:
+        shown = queries.find(session, world.people["ann"], second.id)
+    assert shown.held_back is HeldBack.EXTENDED_WINDOW_ENDED
 
 
 def test_the_database_takes_no_extension_of_something_else(world: World, superuser: Engine) -> None:

@@ -13,8 +13,8 @@ from harness.clocks import ShiftedClock, StoppedClock
 from harness.people import World
 from lockbox.database import Database
 from lockbox.errors import Invalid, PolicyNotMet, TooLate
-from lockbox.requests import timers
-from lockbox.requests.lifecycle import Action
+from lockbox.requests import queries, timers
+from lockbox.requests.lifecycle import Action, HeldBack
 from lockbox.requests.models import AccessRequest
 from tests.database.scenes import MAILBOX, door, moves_of, read, write, write_unchecked
 from tests.database.test_window_checks import Checked, granted
@@ -69,7 +69,13 @@ def test_the_clock_says_that_it_begins_and_makes_no_move(world: World, worker: D
     assert (row.state, row.wake_at) == ("active", request.deadline_at - timedelta(seconds=600))
 
 
-def test_nobody_is_told_that_it_begins_where_the_policy_holds_it_back(
+def told_by_the_clock(world: World) -> list[tuple[str, str | None]]:
+    """Return what the clock has recorded that is no move, with why access is held back."""
+    rows = read(world.db, "SELECT action, body FROM events WHERE seq IS NULL AND action <> 'notified' ORDER BY id")
+    return [(row.action, json.loads(row.body).get("held_back")) for row in rows]
+
+
+def test_who_would_be_told_that_it_begins_is_told_why_it_is_held_back(
     world: World, worker: Database, still: StoppedClock
 ) -> None:
     request = scheduled(world, still)
@@ -79,9 +85,52 @@ def test_nobody_is_told_that_it_begins_where_the_policy_holds_it_back(
     timers.run(worker, [request.id])
 
     assert door(world) is None
-    assert read(world.db, "SELECT action FROM events WHERE seq IS NULL AND action <> 'notified'") == []
-    (row,) = read(world.db, "SELECT state, wake_at > deadline_at - interval '1 hour' AS later FROM requests")
-    assert (row.state, row.later) == ("active", True)
+    assert told_by_the_clock(world) == [("hold_back", "stricter_policy")]
+    told = read(world.db, "SELECT template, person_id FROM notifications WHERE template = 'held_back'")
+    assert {world.people[name].person_id for name in ("ann", "erin")} <= {row.person_id for row in told}
+    (row,) = read(world.db, "SELECT state, wake_at FROM requests")
+    assert (row.state, row.wake_at) == ("active", request.deadline_at - timedelta(seconds=600))
+    still.at = row.wake_at
+    timers.run(worker, [request.id])
+    assert len(told_by_the_clock(world)) == 1
+
+
+@pytest.mark.parametrize(
+    ("statement", "why"),
+    [
+        ("UPDATE tenants SET suspended = true", HeldBack.TENANT_SUSPENDED),
+        ("UPDATE people SET disabled_at = clock_timestamp() WHERE name = 'Erin'", HeldBack.ENGINEER_INACTIVE),
+        ("DELETE FROM memberships WHERE role = 'engineer'", HeldBack.ENGINEER_INACTIVE),
+    ],
+)
+def test_the_check_the_page_and_the_clock_agree_why_it_is_held_back(
+    world: World, worker: Database, superuser: Engine, still: StoppedClock, *, statement: str, why: HeldBack
+) -> None:
+    request = scheduled(world, still)
+    assert held_back(world, request) is None
+    write_unchecked(superuser, statement)
+
+    assert held_back(world, request) is why
+    still.at += 2 * HOUR
+    assert (door(world), held_back(world, request)) == (None, why)
+    timers.run(worker, [request.id])
+    assert told_by_the_clock(world) == [("hold_back", why)]
+    still.at += HOUR
+    assert held_back(world, request) is None
+
+
+def test_what_is_not_approved_any_more_is_held_back(world: World, superuser: Engine, still: StoppedClock) -> None:
+    request = scheduled(world, still)
+
+    write_unchecked(superuser, "DELETE FROM decisions")
+
+    assert held_back(world, request) is HeldBack.APPROVAL_UNVERIFIED
+
+
+def held_back(world: World, request: AccessRequest) -> HeldBack | None:
+    """Return why nobody is let in, as an approver sees it."""
+    with world.db.transaction() as session:
+        return queries.find(session, world.people["ann"], request.id).held_back
 
 
 @pytest.mark.parametrize("ahead", [-HOUR, timedelta(days=7, seconds=1)])

@@ -32,7 +32,7 @@ from lockbox.errors import NoOpenWindow
 from lockbox.monitoring import metrics, status
 from lockbox.monitoring.invariants import ScanPosition
 from lockbox.requests import queries
-from lockbox.requests.lifecycle import Action
+from lockbox.requests.lifecycle import Action, HeldBack
 from lockbox.requests.queries import AccessCheck
 from lockbox.schedule import Schedule
 from tests.database.audit_logs import recorded_changes
@@ -165,7 +165,7 @@ def test_a_window_that_was_revoked_since_the_back_up_stays_shut_after_a_restore(
     assert asked(restored.world) == "audit-log-rolled-back"
     with restored.world.db.transaction() as session:
         entry = queries.find(session, restored.world.people["ann"], request_id)
-    assert (entry.open, entry.is_rolled_back) == (False, True)
+    assert (entry.open, entry.held_back) == (False, HeldBack.DATABASE_RESTORED)
     with pytest.raises(RollbackDetected):
         plant_seals(restored)
 

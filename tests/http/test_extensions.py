@@ -11,6 +11,7 @@ from tests.http.door import Door, facts
 from tests.http.portal import OpenPortal, Portal
 from tests.http.test_portal_new_request import asks, previewed, submitted
 from tests.http.test_portal_requests import BY_MAIL, opened
+from tests.policy_setup import lay_down
 
 MINUTE = timedelta(minutes=1)
 
@@ -120,6 +121,42 @@ def test_an_engineer_extends_on_the_page_and_both_sides_see_it(by_mail: Portal) 
     portal.wait(minutes=61)
     _, page = opened(portal, "erin", second.id)
     assert "Open until" in page.words
+
+
+@pytest.mark.far
+def test_each_side_reads_why_access_is_held_back(by_mail: Portal) -> None:
+    portal = by_mail
+    request = portal.world.fresh(not_before=datetime.now(UTC) + 120 * MINUTE)
+    portal.world.act("ann", Action.APPROVE, request.id)
+    lay_down(portal.world, mail_suffices=True, quorum=2)
+    why = "has made its policy stricter since the approval, which does not meet it"
+    for name in ("ann", "erin", "max"):
+        _, page = opened(portal, name, request.id)
+        assert "As things stand, access will be held back:" in page.words
+        assert why in page.words
+        assert "automatically" not in page.words
+
+    portal.wait(minutes=121)
+
+    for name, listed in (("ann", "/open"), ("erin", "/mine"), ("max", "/open")):
+        browser, page = opened(portal, name, request.id)
+        for shown in (page, browser.get(listed)):
+            assert "Held back" in shown.words
+            assert "Access is held back: nobody is let in, because" in shown.words
+            assert f"{why}. Access takes a new request, under the policy in force now." in shown.words
+
+
+def test_the_api_says_why_access_is_held_back(fresh_door: Door) -> None:
+    start, greta = datetime.now(UTC) + 10 * MINUTE, "mailbox:greta@contoso.example"
+    request_id = fresh_door.file(not_before=start.isoformat(), resources=[greta]).json()["id"]
+    fresh_door.act("ann", "approve", request_id)
+    assert fresh_door.get("ann", f"/v1/requests/{request_id}").json()["held_back"] is None
+
+    fresh_door.run_sql("UPDATE tenants SET suspended = true WHERE id = :id", id=fresh_door.world.tenant.id)
+
+    for name in ("ann", "erin"):
+        view = fresh_door.later(minutes=11).get(name, f"/v1/requests/{request_id}").json()
+        assert (view["state"], view["open"], view["held_back"]) == ("active", False, "tenant_suspended")
 
 
 @pytest.mark.parametrize("more", ["", "soon", "-5"])

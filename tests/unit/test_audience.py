@@ -210,6 +210,7 @@ EVENT_TYPES = {
     ("escalate", "pending"): "request.escalated",
     ("warn", "active"): "request.closing",
     ("begin", "active"): "request.begun",
+    ("hold_back", "active"): "request.held_back",
     ("unreached", "pending"): "request.unreached",
     ("unreached", "reviewing"): "request.unreached",
     ("after_review", "expired"): "request.after_review",

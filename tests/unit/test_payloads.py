@@ -123,6 +123,18 @@ def test_a_webhook_and_a_chat_message_flag_a_resource_of_mixed_alphabets() -> No
     assert "mixes alphabets" in json.loads(said)["blocks"][0]["text"]["text"]
 
 
+def test_a_chat_message_says_why_access_is_held_back() -> None:
+    mail = sample_mail(event_type="request.held_back", to_state="active", held_back="engineer_inactive")
+
+    message = json.loads(webhook.request_payload(mail, CHAT, public_url=PUBLIC, services={}))
+
+    said = message["blocks"][0]["text"]["text"]
+    assert "is held back." in said
+    assert "nobody is let in, because the requester is no longer an active engineer of the vendor." in said
+    assert "Erin" not in said
+    assert "Open until" not in said
+
+
 def test_a_chat_message_names_the_service_of_a_pre_approval_by_its_title() -> None:
     mail = AccountMail(
         notification_id=UUID(int=99),

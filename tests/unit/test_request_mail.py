@@ -10,7 +10,7 @@ from uuid import UUID
 import pytest
 
 from lockbox.identity.roles import Mode
-from lockbox.notifications import mail_text
+from lockbox.notifications import held_back_text, mail_text
 from lockbox.notifications.audience import (
     AFTER_REVIEWS,
     BREAK_GLASS,
@@ -24,7 +24,7 @@ from lockbox.notifications.audience import (
 from lockbox.notifications.earlier_requests import EarlierRequest
 from lockbox.notifications.mail_text import REQUEST_SUBJECTS
 from lockbox.notifications.request_mail import MailWording
-from lockbox.requests.lifecycle import State
+from lockbox.requests.lifecycle import HeldBack, State
 from tests.each import each
 from tests.unit.sample_mail import ANN, AT, ERIN, NUMBER, PAGE, mail
 
@@ -67,7 +67,7 @@ def test_every_state_has_a_letter_with_a_text_part_and_a_subject(state: State) -
 
     of_targets = {*OPERATED, *OPERATED.values()}
     others = {*REMINDERS, *CONVERSED.values(), *of_targets, "begun", "closing", "unreached", RECEIPT, REPORT, COPIED}
-    others |= {BREAK_GLASS, *AFTER_REVIEWS}
+    others |= {BREAK_GLASS, "held_back", *AFTER_REVIEWS}
     assert set(REQUEST_SUBJECTS) == {*State, *others}
     assert made.text.strip()
     assert made.html.lstrip().startswith("<!doctype html>")
@@ -467,3 +467,18 @@ def test_a_prompt_says_for_how_many_uses_access_is_asked(template: str, uses: in
     for body in (made.text, seen(made.html)):
         assert " ".join(body.split()).count(said) == 3
     assert "at most 3 uses" not in mail(template=template).text
+
+
+def test_a_mail_says_why_access_is_held_back_and_what_to_do() -> None:
+    made = mail(template="held_back", action="hold_back", to_state="active", held_back="engineer_inactive")
+
+    for body in (" ".join(made.text.split()), seen(made.html)):
+        assert (
+            "Access is held back: nobody is let in, because Erin Engineer is no longer an active engineer of the "
+            "vendor. Access opens if Erin Engineer becomes an active engineer again in time."
+        ) in body
+    assert made.subject == "Held back: access to Exchange Online at Contoso is not open"
+
+
+def test_each_reason_to_hold_access_back_has_words() -> None:
+    assert set(HeldBack) == held_back_text.WHY.keys() == held_back_text.NEXT.keys()

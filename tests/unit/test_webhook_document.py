@@ -11,7 +11,7 @@ from api import openapi
 from lockbox.admin.webhooks import OF_REQUESTS, OF_TENANTS
 from lockbox.notifications import webhook
 from lockbox.notifications.account_mail import CHECKPOINT_TYPE, INVARIANT_TYPE
-from lockbox.notifications.request_mail import TargetFailure
+from lockbox.notifications.target_failure import TargetFailure
 from lockbox.notifications.webhook import TEST_TYPE, RequestEvent
 from tests.each import each
 
@@ -58,7 +58,7 @@ CHANGES: list[dict[str, Any]] = [
     {"state": "timed_out", "nobody_notified": True, "deadline_at": None},
     {"connection": TargetFailure(str(ONE), "orders-db", "unreachable")},
     {"connection": TargetFailure(str(ONE), "orders-db", None)},
-    {"extends": ONE, "opens_at": AT, "break_glass": True, "severity": "S1"},
+    {"extends": ONE, "opens_at": AT, "break_glass": True, "severity": "S1", "held_back": "stricter_policy"},
     {"level": "admin", "context_names": ("rows", "environment"), "pre_approval_id": ONE},
 ]
 

@@ -9,7 +9,7 @@ from types import ModuleType
 import pytest
 
 from api.portal import phrases
-from lockbox.notifications import chat_text, mail_text
+from lockbox.notifications import chat_text, held_back_text, mail_text
 from tests.each import each
 
 PORTAL, MAILS = Path(phrases.__file__).parent, Path(mail_text.__file__).parent
@@ -100,7 +100,7 @@ def used(name: str) -> Iterator[str]:
                     yield one.id
 
 
-@each("module", [phrases, mail_text, chat_text])
+@each("module", [phrases, mail_text, chat_text, held_back_text])
 def test_each_phrase_is_said_somewhere(module: ModuleType) -> None:
     constants = {one for one in vars(module) if one.isupper()}
 

@@ -89,6 +89,13 @@ def later(world: World, **changes: Any) -> AccessRequest:
     return world.fresh(not_before=_at(world) + timedelta(days=2), access_window=HOUR, **changes)
 
 
+def held_back(world: World, request: AccessRequest) -> AccessRequest:
+    """Approve what begins later, and make the policy stricter before it does."""
+    opened = approved(world, request)
+    lay_down(world, quorum=2)
+    return opened
+
+
 def emergency(world: World, **changes: Any) -> AccessRequest:
     """Ask for break-glass."""
     said: dict[str, Any] = {

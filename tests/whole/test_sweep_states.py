@@ -87,6 +87,7 @@ STATES: dict[str, tuple[Scenery, tuple[str, ...]]] = {
     "more time is approved": (of_request(special_states.extension, special_states.approved), ("erin", "ann")),
     "a later start is asked for": (of_request(special_states.later), ("erin", "ann")),
     "a window that begins later": (of_request(special_states.later, special_states.approved), EVERYBODY),
+    "a window that is held back": (of_request(special_states.later, special_states.held_back), EVERYBODY),
     "break-glass is asked for": (of_request(special_states.emergency, **GLASS), ("erin", "max")),
     "break-glass is open": (of_request(special_states.by_break_glass, **GLASS), (*EVERYBODY, "aude")),
     "a finding is due": (of_request(special_states.awaiting_finding, **GLASS), EVERYBODY),
