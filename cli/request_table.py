@@ -215,7 +215,7 @@ def _duplicate(item: Mapping[str, Any]) -> str:
 
 def closed_case(found: Mapping[str, Any]) -> Sequence[Part]:
     """Return what ended with a case."""
-    if not found["ended"]:
+    if not (found["ended"] or found["left"]):
         return ("Nothing was open for this case.",)
     rows = ((Identifier(one["request_id"]), one["tenant"], Word(one["state"])) for one in found["ended"])
     left = (f"Still open: {found['left']}. Run the command again.",) if found["left"] else ()

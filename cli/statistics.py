@@ -29,7 +29,7 @@ COUNTS = {
     "Approved": "approved",
     "Denied": "denied",
     "Timed out": "timed_out",
-    "Not asked": "opened_without_approval",
+    "Opened without approval": "opened_without_approval",
     "Break-glass": "opened_by_break_glass",
     "Revoked": "revoked",
 }
@@ -39,8 +39,8 @@ COUNTS = {
 def statistics(tenant: Tenant = None, output: Output = OutputFormat.TABLE) -> None:
     """Count what became of requests, as an admin or auditor.
 
-    Requests of the last twelve months that reached the customer. "Not asked" are those that were opened without the
-    customer's approval, by break-glass too; the median is of the time until the customer answered.
+    Requests of the last twelve months that reached the customer. Those "opened without approval" were opened by the
+    vendor alone, by break-glass too; the median is of the time until the customer answered.
     """
     found = call("GET", at("statistics"), params={"tenant": tenant})
     terminal.show(output, found, *_parts(found))

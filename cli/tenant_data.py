@@ -37,7 +37,9 @@ def _offboarding(one: Mapping[str, Any]) -> object:
         return "no"
     if found["erased_at"]:
         return phrase("erased at ", moment(found["erased_at"]))
-    return phrase("begun at " if found["closed_at"] else "asked at ", moment(found["closed_at"] or found["asked_at"]))
+    return phrase(
+        "begun at " if found["closed_at"] else "requested at ", moment(found["closed_at"] or found["asked_at"])
+    )
 
 
 DATA: Mapping[str, Field] = {
@@ -52,7 +54,7 @@ LISTED: Mapping[str, Field] = {
     "Name": "name",
     "Legal holds": "held_by",
     "Log kept (days)": "retention_days",
-    "Asked to leave": moment_of("offboarding_asked_at"),
+    "Off-boarding requested": moment_of("offboarding_asked_at"),
     "Off-boarding begun": moment_of("offboarding_closed_at"),
 }
 DATA_COMMANDS = {

@@ -16,7 +16,7 @@ class EndedRequestView(BaseModel):
 
 
 class CaseClosingView(BaseModel):
-    """What ended with a case: `cancelled` requests and `revoked` windows, by id; nothing in a repetition.
+    """What ended with a case: `cancelled` requests and `revoked` windows, by id.
 
     A call ends a hundred at most; `left` is how many are still open: repeat it until that is 0.
     """

@@ -8,15 +8,17 @@ WHY = {
     "engineer_inactive": "{requester} is no longer an active engineer of the vendor",
     "extended_window_ended": "the window that it extends was ended",
     "approval_unverified": "its approval can no longer be verified",
-    "stricter_policy": "{tenant} has made its policy stricter since the approval, which does not meet it",
+    "stricter_policy": "{tenant} has made its policy stricter since the approval, and the request no longer meets it",
+    "policy_unverified": "the policy of {tenant} can no longer be verified",
     "database_restored": "the database was restored from a back-up and is behind its own audit log",
 }
 NEXT = {
     "tenant_suspended": "Access opens if the suspension is lifted in time.",
     "engineer_inactive": "Access opens if {requester} becomes an active engineer again in time.",
-    "extended_window_ended": "Further access takes a new request.",
-    "approval_unverified": "Access takes a new request.",
-    "stricter_policy": "Access takes a new request, under the policy in force now.",
+    "extended_window_ended": "Further access needs a new request.",
+    "approval_unverified": "Access needs a new request. Report this to the vendor's operators.",
+    "stricter_policy": "Access needs a new request, under the policy in force now.",
+    "policy_unverified": "Report this to the vendor's operators.",
     "database_restored": "An operator of the vendor has to finish the restore first.",
 }
 NOW = "Access is held back: nobody is let in, because {why}. {next}"

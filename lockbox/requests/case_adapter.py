@@ -142,7 +142,11 @@ class CaseAdapters:
         if self.pool.enter(host):
             raise AdapterSilent(CIRCUIT_OPEN)
         self.pool.send(host, job)
-        return _verified(self.secret, call.hook_id, job.response.result(question.seconds + SPARE_SECONDS))
+        try:
+            answer = job.response.result(question.seconds + SPARE_SECONDS)
+        except TimeoutError:
+            raise AdapterSilent("time") from None
+        return _verified(self.secret, call.hook_id, answer)
 
 
 def _verified(secret: str, number: str, answer: FetchResponse) -> CaseAnswer:

@@ -90,6 +90,8 @@ def in_its_system(submission: RequestInput, systems: Mapping[str, CaseSystem]) -
     """
     if submission.case_ref is None:
         raise Invalid("Name the case too.", field="case_ref")
+    if submission.case_url and not systems:
+        raise Invalid("No ticket system is configured. Remove the page of the case.", field="case_url")
     only = next(iter(systems)) if len(systems) == 1 else ""
     named = submission.case_system or only
     system = systems.get(named)

@@ -72,6 +72,7 @@ class HeldBack(StrEnum):
     EXTENDED_WINDOW_ENDED = "extended_window_ended"
     APPROVAL_UNVERIFIED = "approval_unverified"
     STRICTER_POLICY = "stricter_policy"
+    POLICY_UNVERIFIED = "policy_unverified"
     DATABASE_RESTORED = "database_restored"
 
 

@@ -17,7 +17,7 @@ from lockbox.identity import row_macs
 from lockbox.identity.models import Tenant
 from lockbox.identity.roles import Mode
 from lockbox.notifications.request_mail import MailWording
-from lockbox.requests.lifecycle import State
+from lockbox.requests.lifecycle import HeldBack, State
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy import (
     UNVERIFIED,
@@ -210,16 +210,20 @@ def effective_policies(session: UnitOfWork, request_ids: Sequence[UUID]) -> dict
     return answers
 
 
-def outgrown(session: UnitOfWork, requests: Iterable[AccessRequest]) -> frozenset[UUID]:
-    """Return which of these windows, approved for later, the policy holds back that was in force as they began."""
+def held_back(session: UnitOfWork, requests: Iterable[AccessRequest]) -> dict[UUID, HeldBack]:
+    """Return which of these windows, approved for later, the policy holds back that was in force as they began.
+
+    One whose mark does not verify holds back whatever it was in force for.
+    """
     later = {request.id: request for request in requests if request.opens_at is not None}
     rows = session.execute(AT_START, {"ids": list(later)}).all() if later else ()
-    return frozenset(
-        row.request_id
-        for row in rows
-        if not _holds(session, row.tenant_id, row.version, row.body, row.mac)
-        or _is_outgrown(later[row.request_id], row.body, row.before)
-    )
+    found = {}
+    for row in rows:
+        if not _holds(session, row.tenant_id, row.version, row.body, row.mac):
+            found[row.request_id] = HeldBack.POLICY_UNVERIFIED
+        elif _is_outgrown(later[row.request_id], row.body, row.before):
+            found[row.request_id] = HeldBack.STRICTER_POLICY
+    return found
 
 
 def _is_outgrown(request: AccessRequest, body: str, before: str) -> bool:

@@ -332,10 +332,10 @@ def _judged(session: UnitOfWork, rows: Sequence[RequestRow]) -> list[RequestEntr
     signed = [row for row in rows if approvals.is_signed(session, row.request, row.opening)]
     proven = approvals.hold_by_signatures(session, [(row.request, row.opening) for row in signed])
     later = [row.request for row in signed if row.request.opens_at]
-    outgrown = policy_store.outgrown(session, later) if later else frozenset()
+    by_policy = policy_store.held_back(session, later) if later else {}
     # The clock is read last: an answer may not be older than the clock that it was judged by.
     at = now(session)
-    found = [_entry(row, at, proven, outgrown) for row in rows]
+    found = [_entry(row, at, proven, by_policy) for row in rows]
     rolled_back = _rolled_back(session, {entry.request.tenant_id for entry in found if entry.open})
     return [
         replace(entry, open=False, held_back=HeldBack.DATABASE_RESTORED)
@@ -345,9 +345,11 @@ def _judged(session: UnitOfWork, rows: Sequence[RequestRow]) -> list[RequestEntr
     ]
 
 
-def _entry(row: RequestRow, at: datetime, proven: Container[UUID], outgrown: Container[UUID]) -> RequestEntry:
+def _entry(
+    row: RequestRow, at: datetime, proven: Container[UUID], by_policy: Mapping[UUID, HeldBack]
+) -> RequestEntry:
     request, is_active = row.request, row.obstacle != CLOSED
-    why = _obstacle(row, proven, outgrown) if is_active else None
+    why = _obstacle(row, proven, by_policy) if is_active else None
     return RequestEntry(
         request,
         row.tenant,
@@ -359,12 +361,12 @@ def _entry(row: RequestRow, at: datetime, proven: Container[UUID], outgrown: Con
     )
 
 
-def _obstacle(row: RequestRow, proven: Container[UUID], outgrown: Container[UUID]) -> HeldBack | None:
+def _obstacle(row: RequestRow, proven: Container[UUID], by_policy: Mapping[UUID, HeldBack]) -> HeldBack | None:
     if row.obstacle is not None:
         return HeldBack(row.obstacle)
     if row.request.id not in proven:
         return HeldBack.APPROVAL_UNVERIFIED
-    return HeldBack.STRICTER_POLICY if row.request.id in outgrown else None
+    return by_policy.get(row.request.id)
 
 
 def held_back(session: UnitOfWork, ids: Collection[UUID]) -> dict[UUID, HeldBack]:
@@ -373,8 +375,8 @@ def held_back(session: UnitOfWork, ids: Collection[UUID]) -> dict[UUID, HeldBack
     It is for the clock, which has no key to verify approvals by: what is said is what the rows and the policy say.
     """
     rows = [RequestRow.of(row) for row in session.execute(WINDOWS_BY_ID, {"ids": list(ids)})] if ids else []
-    outgrown = policy_store.outgrown(session, [row.request for row in rows])
-    found = {row.request.id: _obstacle(row, {row.request.id}, outgrown) for row in rows}
+    by_policy = policy_store.held_back(session, [row.request for row in rows])
+    found = {row.request.id: _obstacle(row, {row.request.id}, by_policy) for row in rows}
     return {one: why for one, why in found.items() if why}
 
 

@@ -127,6 +127,18 @@ def test_what_is_not_approved_any_more_is_held_back(world: World, superuser: Eng
     assert held_back(world, request) is HeldBack.APPROVAL_UNVERIFIED
 
 
+def test_a_policy_whose_mark_does_not_verify_is_not_called_a_stricter_one(
+    world: World, superuser: Engine, still: StoppedClock
+) -> None:
+    request = scheduled(world, still)
+    lay_down(world, report_on_close=True)
+    assert held_back(world, request) is None
+
+    write_unchecked(superuser, "UPDATE policies SET mac = mac || '1'")
+
+    assert held_back(world, request) is HeldBack.POLICY_UNVERIFIED
+
+
 def held_back(world: World, request: AccessRequest) -> HeldBack | None:
     """Return why nobody is let in, as an approver sees it."""
     with world.db.transaction() as session:

@@ -241,6 +241,9 @@ def test_a_case_that_names_no_system_is_in_the_only_one(desk: Door) -> None:
     assert "jira, zendesk" in facts(other.file(case_system="helpdesk"), 422, "invalid-request")["detail"]
     assert "Name the ticket system" in facts(other.file(case_url=PAGE), 422, "invalid-request")["detail"]
     assert (paged["case_system"], paged["case_url"]) == ("helpdesk", page)
+    without = desk.with_settings(catalogue=desk.settings.catalogue.model_copy(update={"case_systems": {}}))
+    refused = facts(without.file(case_url=PAGE), 422, "invalid-request")
+    assert (refused["field"], "No ticket system is configured" in refused["detail"]) == ("case_url", True)
     assert closed(other, "CASE-40", system="jira").json()["ended"] == []
     assert [one["request_id"] for one in closed(desk, "CASE-40").json()["ended"]] == [unnamed, paged["id"]]
 

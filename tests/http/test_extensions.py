@@ -129,7 +129,7 @@ def test_each_side_reads_why_access_is_held_back(by_mail: Portal) -> None:
     request = portal.world.fresh(not_before=datetime.now(UTC) + 120 * MINUTE)
     portal.world.act("ann", Action.APPROVE, request.id)
     lay_down(portal.world, mail_suffices=True, quorum=2)
-    why = "has made its policy stricter since the approval, which does not meet it"
+    why = "has made its policy stricter since the approval, and the request no longer meets it"
     for name in ("ann", "erin", "max"):
         _, page = opened(portal, name, request.id)
         assert "As things stand, access will be held back:" in page.words
@@ -143,7 +143,7 @@ def test_each_side_reads_why_access_is_held_back(by_mail: Portal) -> None:
         for shown in (page, browser.get(listed)):
             assert "Held back" in shown.words
             assert "Access is held back: nobody is let in, because" in shown.words
-            assert f"{why}. Access takes a new request, under the policy in force now." in shown.words
+            assert f"{why}. Access needs a new request, under the policy in force now." in shown.words
 
 
 def test_the_api_says_why_access_is_held_back(fresh_door: Door) -> None:
