@@ -17,6 +17,7 @@ from harness.sinks import Manner
 from harness.webhook_receiver import Call, ScriptedAnswer, WebhookReceiver
 from lockbox.notifications.circuit_breaker import FIRST_OPEN, MOST_SILENCES
 from lockbox.notifications.endpoints import new_secret
+from lockbox.notifications.senders.protocol import WebhookCall
 from lockbox.notifications.sending_pool import ChannelPool
 from lockbox.requests.case_adapter import CHANNEL, AdapterQuestion, AdapterSilent, CaseAdapters, CaseAnswer
 from lockbox.sql import new_id
@@ -226,4 +227,7 @@ def test_in_production_no_adapter_of_this_machine_is_called(adapter: ScriptedAda
 
 
 def test_what_is_shown_of_adapters_and_calls_holds_no_secret(adapters: CaseAdapters) -> None:
-    assert SECRET.removeprefix("whsec_") not in repr(adapters)
+    call = WebhookCall("1", "https://helpdesk.vendor.example/", YES, (SECRET,))
+    assert call.hook_id in repr(call)
+    for shown in (adapters, call):
+        assert SECRET.removeprefix("whsec_") not in repr(shown)
