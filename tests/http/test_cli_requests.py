@@ -1,7 +1,7 @@
 """The command `lockbox` against the API in process: further ways to access, from the request to its end."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -26,8 +26,9 @@ OpenTerminal = Callable[..., Commands]
 
 
 @pytest.fixture
-def open_terminal(open_door: OpenDoor, monkeypatch: pytest.MonkeyPatch) -> OpenTerminal:
-    """Return what makes a new world with a policy, and a terminal in it."""
+def open_terminal(open_door: OpenDoor, monkeypatch: pytest.MonkeyPatch) -> Iterator[OpenTerminal]:
+    """Return what makes a new world with a policy, and a terminal in it; logs are as they were after the test."""
+    kept = structlog.get_config()
     # A terminal prints what the command says, and not what the API logs in this process.
     structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
 
@@ -40,7 +41,8 @@ def open_terminal(open_door: OpenDoor, monkeypatch: pytest.MonkeyPatch) -> OpenT
         monkeypatch.setattr("cli.client.httpx.request", request)
         return Commands(door.world, URL)
 
-    return opened
+    yield opened
+    structlog.configure(**kept)
 
 
 def asking(terminal: Commands, *more: object) -> list[object]:
