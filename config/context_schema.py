@@ -41,7 +41,7 @@ def _refuse_once(value: object, check: ValidatorFunctionWrapHandler) -> object:
 
 
 REFUSED_ONCE = WrapValidator(_refuse_once)
-"""Of a value that may be of several types: it is refused for what is wrong with its own, and not for each of them."""
+"""Reports one error for a union: that of the value's own type."""
 
 
 def _check_name(name: str) -> str:

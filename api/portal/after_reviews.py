@@ -19,7 +19,7 @@ router = APIRouter(prefix="/requests", tags=[TAG], include_in_schema=False)
 
 
 @router.post("/{request_id}/finding")
-def find(
+def give_finding(
     work: AccountContextDep,
     request_id: UUID,
     finding: Annotated[str, Form()] = "",

@@ -134,7 +134,7 @@ def show(
 
 
 @router.post("/{request_id}/ask-again")
-def ask_again(
+def resubmit(
     request: Request, request_id: str, chosen: SettingsDep, db: DatabaseDep, csrf: Annotated[str, Form()] = ""
 ) -> Response:
     """Resubmit the request and go to the new one, or to the open one that was resubmitted before."""

@@ -15,17 +15,17 @@ Days = Annotated[int, Field(ge=1, le=365, strict=True), IS_WHOLE]
 Hours = Annotated[int, Field(ge=0, le=168, strict=True), IS_WHOLE]
 
 OF_GATES: list[JsonValue] = [one.value for one in Scope if one.dialect]
-SOME: JsonDict = {"minItems": 1}
-NONE: JsonDict = {"maxItems": 0}
-BOUND_RIGHTLY: list[JsonValue] = [
+AT_LEAST_ONE: JsonDict = {"minItems": 1}
+EMPTY: JsonDict = {"maxItems": 0}
+BINDING_RULES: list[JsonValue] = [
     {
         "if": has(scopes={"contains": {"const": Scope.CASE_CLOSE.value}}),
-        "then": has(tenants=SOME),
-        "else": {"properties": {"tenants": NONE}},
+        "then": has(tenants=AT_LEAST_ONE),
+        "else": {"properties": {"tenants": EMPTY}},
     },
     {
         "if": has(scopes={"contains": {"enum": OF_GATES}}),
-        "then": has(services=SOME, scopes={"anyOf": [{"items": {"const": one}} for one in OF_GATES]}),
+        "then": has(services=AT_LEAST_ONE, scopes={"anyOf": [{"items": {"const": one}} for one in OF_GATES]}),
     },
 ]
 """As `token_creation` has it."""
@@ -38,7 +38,7 @@ class NewToken(RequestBody):
     are those whose cases a token with the scope `case:close` closes.
     """
 
-    model_config = ConfigDict(json_schema_extra={"allOf": BOUND_RIGHTLY})
+    model_config = ConfigDict(json_schema_extra={"allOf": BINDING_RULES})
 
     name: Annotated[str, Field(max_length=100), IS_LINE]
     days: Days | None = None

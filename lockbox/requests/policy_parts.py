@@ -27,7 +27,7 @@ MOST_PEOPLE = 100
 HARD_BREAK_GLASS_LIMIT = HOUR
 MOST_BREAK_GLASS = 31
 IN_SECONDS = "in seconds"
-"""What types are marked with whose numbers are seconds."""
+"""Marks types whose numbers are seconds."""
 T = TypeVar("T")
 Switch = Annotated[bool, Field(strict=True)]
 GroupName = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9][a-z0-9-]*$")]

@@ -52,7 +52,7 @@ OPTIONAL_FACTS = (
     *("duplicate_of", "break_glass", "level"),
     *("severity", "directory_as_of", "sign_in", "sign_in_means", "signed_in_at"),
 )
-"""What an event says of a submission only where it is so."""
+"""Facts that an event omits when empty."""
 WORKS_AT = ("employing_entity", "office_country", "physical_country")
 MINUTE = timedelta(minutes=1)
 NTH_SUBMISSION = text("SELECT tenant_at, person_at FROM nth_submission(at_tenant(), :most_tenant, :most_person)")
