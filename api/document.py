@@ -39,7 +39,8 @@ TAGS = {
     "audit": "Search, export and verify the audit log.",
     "tenants": "Set up customers: their policy, mode, observers and gates.",
     "members": "Manage the people of a customer: members, invitations, delegations, recovery.",
-    "vendor": "Manage the vendor's people and gates; list what could not be delivered and which customers leave.",
+    "vendor": "Manage the vendor's people and gates; list what could not be delivered, and customers with a legal "
+    "hold, an off-boarding or their own retention.",
     "webhooks": "Set up webhooks, read their delivery log, and replay events.",
     "account": "Read and change the caller's own account.",
     "tokens": "Create, rotate and revoke the caller's own tokens, and sign in on a device.",

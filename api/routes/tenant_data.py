@@ -24,7 +24,7 @@ def list_tenant_data(
     cursor: Slug | None = None,
     limit: Annotated[int, Query(ge=1, le=tenant_data.MOST_A_PAGE)] = 50,
 ) -> TenantDataPage:
-    """List the tenants with a legal hold, a retention of their own, or an off-boarding, by slug.
+    """List the tenants with a legal hold, an off-boarding or a retention of their own, by slug.
 
     For the vendor's operators and auditors.
     """

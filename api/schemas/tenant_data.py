@@ -64,7 +64,7 @@ class TenantDataView(BaseModel):
 
 
 class TenantDataEntryView(BaseModel):
-    """A tenant whose data are held, are kept for a time of its own, or are to be erased."""
+    """A tenant with a legal hold, an off-boarding or a retention of its own."""
 
     tenant: str
     name: str

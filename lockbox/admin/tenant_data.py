@@ -64,7 +64,7 @@ class TenantData:
 
 @dataclass(frozen=True)
 class TenantDataEntry:
-    """A tenant whose data are held, are kept for a time of its own, or are to be erased.
+    """A tenant with a legal hold, an off-boarding or a retention of its own.
 
     `held_by` is which sides hold them; the off-boarding was asked for, and begun by the vendor, at these moments.
     """
@@ -86,7 +86,7 @@ class TenantDataListing:
 
 
 def listed(session: UnitOfWork, caller: Caller, *, cursor: str | None, most: int) -> TenantDataListing:
-    """Return the tenants with a hold, a retention of their own, or an off-boarding, to operators and auditors.
+    """Return the tenants with a legal hold, an off-boarding or a retention of their own, to operators and auditors.
 
     Raises:
         NotYours: the caller is neither.
