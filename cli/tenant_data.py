@@ -50,7 +50,7 @@ DATA: Mapping[str, Field] = {
 }
 DAYS: CommandParameter = optional("days", "--days", "for how many days; as the installation says if left out", int)
 LISTED: Mapping[str, Field] = {
-    "Tenant": "tenant",
+    "Customer": "tenant",
     "Name": "name",
     "Legal holds": "held_by",
     "Log kept (days)": "retention_days",
@@ -62,9 +62,9 @@ DATA_COMMANDS = {
         "GET /v1/vendor/data",
         PAGE,
         TableOf(LISTED),
-        """List the customers that are held or leave, as an operator.
+        """List customers with a hold, an off-boarding or own retention.
 
-        Those with a retention of their own too. Auditors of the vendor can do this as well.
+        As an operator or auditor of the vendor.
         """,
     ),
     "show": RouteCommand(

@@ -85,7 +85,7 @@ def _days(days: int | None) -> timedelta | None:
 
 
 def _facts(token: Token) -> dict[str, object]:
-    return {name: getattr(token, name) for name in TokenView.model_fields} | {"scopes": token.uses}
+    return {name: getattr(token, name) for name in TokenView.model_fields} | {"scopes": token.plain_scopes}
 
 
 def _issued(issued: IssuedToken, response: Response) -> IssuedTokenView:

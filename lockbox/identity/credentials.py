@@ -128,7 +128,7 @@ class Token(SQLModel, table=True):
         return [one.removeprefix(BOUND_TO) for one in self.scopes if one.startswith(BOUND_TO)]
 
     @property
-    def uses(self) -> list[str]:
+    def plain_scopes(self) -> list[str]:
         """What it may be used for: its scopes but those that bind it to tenants."""
         return [one for one in self.scopes if not one.startswith(BOUND_TO)]
 

@@ -224,7 +224,7 @@ def _moved(
         if action is Action.ENDORSE:
             begins = max(scene.at, request.not_before or scene.at)
             request.mode, request.consent_until = scene.effective.mode_for(request, begins)
-            covered = pre_approvals.use_at_endorsement(session, request, scene.effective, scene.known)
+            covered = pre_approvals.use_at_endorsement(session, request, scene.effective, scene.known, scene.at)
         kept = decision.resources, decision.actions, decision.max_uses, decision.opens_at
         vote = Vote(scene.caller.person_id, action, decision_input.access_window, scene.seats(request), *kept)
         votes = (*scene.votes, vote)

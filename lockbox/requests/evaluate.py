@@ -226,7 +226,7 @@ def _evaluation(  # noqa: PLR0917 - what is asked, by whom, and what it meets
     # What begins later, or extends a window, is asked as ever; so is what was denied, and break-glass asks nobody.
     is_coverable = begins is None and not rules.was_denied and not found and customer_decides(mode)
     if submission and rules.pre_approvals and is_coverable:
-        scene = CoverageContext(tenant.id, ask, submission.access_window, policy, terms, policy.groups, known)
+        scene = CoverageContext(tenant.id, ask, submission.access_window, policy, terms, policy.groups, known, at)
         covered = pre_approvals.covering(session, rules.pre_approvals, scene)
     return Evaluation(
         party=party,

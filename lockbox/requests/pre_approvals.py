@@ -52,7 +52,10 @@ class CoveringPreApproval:
 
 @dataclass(frozen=True)
 class CoverageContext:
-    """What is asked, and by what a pre-approval is judged: today's policy, and the terms that the request meets."""
+    """What is asked, and by what a pre-approval is judged: today's policy, and the terms that the request meets.
+
+    `at` is when. An approval that is dated later, since the clock was set back, does not count yet.
+    """
 
     tenant_id: UUID
     ask: RequestFacts
@@ -61,6 +64,7 @@ class CoverageContext:
     terms: Terms
     groups: Mapping[str, Sequence[UUID]]
     known: RecipientDirectory
+    at: datetime
 
 
 def ahead_of_covering(request: AccessRequest) -> Query:
@@ -108,7 +112,7 @@ def record_last_use(session: UnitOfWork, actor: Actor, request: AccessRequest, a
 
 
 def use_at_endorsement(
-    session: UnitOfWork, request: AccessRequest, effective: EffectivePolicy, known: RecipientDirectory
+    session: UnitOfWork, request: AccessRequest, effective: EffectivePolicy, known: RecipientDirectory, at: datetime
 ) -> CoveringPreApproval | None:
     """Use what opens a request as it is endorsed, and name it in its row; None where the customer is asked.
 
@@ -119,7 +123,7 @@ def use_at_endorsement(
     if not found.pre_approvals or not is_coverable:
         return None
     ask, window = policy_store.facts_of(request), min(request.access_window, effective.terms.access_ceiling)
-    by = effective.today, effective.terms, effective.groups, known
+    by = effective.today, effective.terms, effective.groups, known, at
     which = covering(session, found.pre_approvals, CoverageContext(request.tenant_id, ask, window, *by))
     used = use(session, which) if which else None
     request.pre_approval_id = used.id if used else None
@@ -158,7 +162,7 @@ def _covering(session: UnitOfWork, row: SimpleNamespace, scene: CoverageContext)
     if not _covers(row, scene) or not row_macs.is_held(session, row.mac, row_macs.pre_approval(row), row.id):
         return None
     terms = stricter(strictest_terms(scene.policy, row), scene.terms)
-    votes = votes_on(session, row, row.votes, scene.known, terms)
+    votes = votes_on(session, row, (vote for vote in row.votes if vote.decided_at <= scene.at), scene.known, terms)
     if not is_enough(votes, terms, scene.groups):
         return None
     return CoveringPreApproval(UUID(row.id), frozenset(vote.person_id for vote in votes if vote.seats), row.ends_at)

@@ -37,9 +37,10 @@ ENDS = {"deny": "denied", "cancel": "cancelled", "complete": "completed", "revok
 
 @dataclass(eq=False)
 class Beforehand:
-    """What was approved beforehand, which covers all: by whom, and how often it has opened something."""
+    """What was approved beforehand, which covers all: when, by whom, and how often it has opened something."""
 
     most: int
+    at: datetime
     approved_by: set[str] = field(default_factory=set)
     used: int = 0
     is_revoked: bool = False
@@ -73,11 +74,12 @@ class ReferenceRules:
         """The state in which a request begins."""
         return "reviewing" if self.review or not self.enforce else "pending"
 
-    @property
-    def covers(self) -> bool:
-        """Whether what was approved beforehand opens a request now."""
+    def covers(self, at: datetime) -> bool:
+        """Whether what was approved beforehand opens a request; the clock may have been set back since."""
         rule = self.beforehand
-        return rule is not None and not rule.is_over and self.is_enough(rule.approved_by & self.able)
+        if rule is None or rule.is_over or at < rule.at:
+            return False
+        return self.is_enough(rule.approved_by & self.able)
 
     def is_enough(self, approvers: Iterable[str]) -> bool:
         """Whether a request opens once these have approved it."""
@@ -149,7 +151,7 @@ def submitted(
     window = rules.review_window if first == "reviewing" else rules.approval_window
     ends = min(filter(None, (at + timedelta(seconds=window), starts)))
     request = Request(who, first, ends, access, most_uses, starts=starts, break_glass=break_glass)
-    if first == "pending" and _is_covered(rules, request):
+    if first == "pending" and _is_covered(rules, request, at):
         _open_beforehand(rules, request, at)
     return request
 
@@ -244,8 +246,8 @@ def _allows_glass(rules: ReferenceRules) -> bool:
     return rules.enforce and len(rules.glass) < rules.most_glass
 
 
-def _is_covered(rules: ReferenceRules, request: Request) -> bool:
-    return rules.enforce and rules.covers and request.starts is None
+def _is_covered(rules: ReferenceRules, request: Request, at: datetime) -> bool:
+    return rules.enforce and rules.covers(at) and request.starts is None
 
 
 def _open_beforehand(rules: ReferenceRules, request: Request, at: datetime) -> None:
@@ -269,7 +271,7 @@ def _pass_on(rules: ReferenceRules, request: Request, act: ReferenceAct) -> None
         _begin(rules, request, "active", act.at)
         return
     request.break_glass = False
-    if _is_covered(rules, request):
+    if _is_covered(rules, request, act.at):
         _open_beforehand(rules, request, act.at)
     else:
         _begin(rules, request, "pending" if rules.enforce else "active", act.at)

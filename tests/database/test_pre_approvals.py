@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
-from harness.clocks import ShiftedClock
+from harness.clocks import ShiftedClock, StoppedClock
 from harness.people import HERE, SETTINGS, World
 from lockbox.admin import emergency_stop, pre_approvals, tenants
 from lockbox.admin.pre_approval_status import PreApprovalStatus, PreApprovalSummary
@@ -272,6 +272,16 @@ def test_a_policy_that_becomes_stricter_suspends_it_until_more_have_approved(wor
     assert (suspended.state, world.submit().state) == (State.PENDING, State.ACTIVE)
     lay_down(world, approve_means="passkey-signed")
     assert (status(world, which), world.submit().state) == (PreApprovalStatus.PENDING, State.PENDING)
+
+
+def test_an_approval_counts_once_a_clock_that_was_set_back_has_come_to_it(world: World, still: StoppedClock) -> None:
+    in_force(world)
+    still.at -= timedelta(milliseconds=1)
+
+    before = world.fresh()
+    still.at += timedelta(milliseconds=1)
+
+    assert (before.state, world.fresh().state) == (State.PENDING, State.ACTIVE)
 
 
 def test_an_approver_who_leaves_counts_no_more(world: World, superuser: Engine) -> None:

@@ -254,7 +254,7 @@ class Life(RuleBasedStateMachine):
         assert (which is not None) == self.laid_down.is_enough(self.laid_down.able)
         if which is None:
             return
-        self.which, self.laid_down.beforehand = which, Beforehand(most)
+        self.which, self.laid_down.beforehand = which, Beforehand(most, self.clock.at)
         for who in APPROVERS:
             given = self._tried(partial(approve, self.world, which, who))
             assert (given is not None) == (who in self.laid_down.able)
