@@ -19,7 +19,14 @@ from lockbox.notifications.circuit_breaker import FIRST_OPEN, MOST_SILENCES
 from lockbox.notifications.endpoints import new_secret
 from lockbox.notifications.senders.protocol import WebhookCall
 from lockbox.notifications.sending_pool import ChannelPool
-from lockbox.requests.case_adapter import CHANNEL, AdapterQuestion, AdapterSilent, CaseAdapters, CaseAnswer
+from lockbox.requests.case_adapter import (
+    CHANNEL,
+    SPARE_SECONDS,
+    AdapterQuestion,
+    AdapterSilent,
+    CaseAdapters,
+    CaseAnswer,
+)
 from lockbox.sql import new_id
 from tests.each import each
 from tests.unit.test_sending_pool import HandClock
@@ -231,3 +238,7 @@ def test_what_is_shown_of_adapters_and_calls_holds_no_secret(adapters: CaseAdapt
     assert call.hook_id in repr(call)
     for shown in (adapters, call):
         assert SECRET.removeprefix("whsec_") not in repr(shown)
+
+
+def test_an_answer_for_which_nobody_waits_any_more_counts_as_silence(adapters: CaseAdapters) -> None:
+    assert ask(adapters, -SPARE_SECONDS) == "time"
