@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import or_, text
+from sqlalchemy import func, or_, text
 from sqlmodel import col, select
 
 from config.service_catalogue import Service
@@ -204,17 +204,16 @@ def revoke(  # noqa: PLR0917 - who revokes what, where
     row = _locked(session, tenant, which)
     if row.revoked_at is None:
         actor = AdminActor(caller, Role.TENANT_ADMIN if is_admin else Role.APPROVER, origin, tenant.id)
-        _revoke(session, actor, [row], comment, now(session))
+        _revoke(session, actor, [row], comment)
     return summary(session, row, judged_by(session, tenant, now(session)))
 
 
 def revoke_all(session: UnitOfWork, actor: AdminActor, tenant: Tenant, comment: str | None) -> int:
     """Revoke every pre-approval that could still open something, and the windows that they have open."""
-    at = now(session)
     theirs = col(PreApproval.tenant_id) == tenant.id, col(PreApproval.revoked_at).is_(None)
-    query = select(PreApproval).where(*theirs, col(PreApproval.ends_at) > at).order_by(col(PreApproval.id))
+    query = select(PreApproval).where(*theirs, col(PreApproval.ends_at) > now(session)).order_by(col(PreApproval.id))
     rows = session.orm.exec(query.with_for_update()).all()
-    _revoke(session, actor, rows, comment, at)
+    _revoke(session, actor, rows, comment)
     return len(rows)
 
 
@@ -316,10 +315,9 @@ def _locked(session: UnitOfWork, tenant: Tenant, which: UUID) -> PreApproval:
     return row
 
 
-def _revoke(
-    session: UnitOfWork, actor: AdminActor, rows: Sequence[PreApproval], comment: str | None, at: datetime
-) -> None:
+def _revoke(session: UnitOfWork, actor: AdminActor, rows: Sequence[PreApproval], comment: str | None) -> None:
     """Revoke pre-approvals, which are locked, then what each has open: no request can use one any more by then."""
+    at = _after_their_windows(session, rows)
     for row in rows:
         row.revoked_at, row.revoked_by = at, actor.caller.person_id
         row.mac = row_macs.mark(session, row_macs.pre_approval(row))
@@ -330,6 +328,18 @@ def _revoke(
         facts: dict[str, Value] = {"pre_approval_id": row.id, "closed": [str(one) for one in closed]}
         changes = {"pre-approval": change("open", "revoked"), "open windows": change(len(closed), 0)}
         _record(session, actor, row, AdminChange(REVOKED, at, changes, {"comment": comment}, facts))
+
+
+def _after_their_windows(session: UnitOfWork, rows: Sequence[PreApproval]) -> datetime:
+    """Return the time, or that of the last window that one of them has opened, if the clock was set back since.
+
+    The audit log would say otherwise that a window was opened after the revoking.
+    """
+    ids = [row.id for row in rows]
+    opened = session.orm.exec(
+        select(func.max(col(AccessRequest.opened_at))).where(col(AccessRequest.pre_approval_id).in_(ids))
+    ).one()
+    return max(now(session), opened) if opened else now(session)
 
 
 def _close(session: UnitOfWork, actor: AdminActor, which: UUID, comment: str | None, at: datetime) -> list[UUID]:

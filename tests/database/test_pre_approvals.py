@@ -284,6 +284,18 @@ def test_an_approval_counts_once_a_clock_that_was_set_back_has_come_to_it(world:
     assert (before.state, world.fresh().state) == (State.PENDING, State.ACTIVE)
 
 
+def test_it_is_revoked_after_the_windows_that_it_opened_though_the_clock_was_set_back(
+    world: World, worker: Database, still: StoppedClock
+) -> None:
+    which = in_force(world)
+    world.submit()
+    still.at -= timedelta(milliseconds=1)
+
+    revoke(world, which)
+
+    check_log_of_one_window(world, worker)
+
+
 def test_an_approver_who_leaves_counts_no_more(world: World, superuser: Engine) -> None:
     which = in_force(world)
     write_unchecked(
