@@ -109,6 +109,9 @@ def running(site: Site) -> Iterator[Bench]:
 
 
 def add_world(plan: StackPlan, db: Database, policy: Policy) -> World:
-    """Add a tenant with two approvers, and an engineer and a manager of the vendor, for a day."""
+    """Add a tenant with two approvers, and an engineer and a manager of the vendor, for a day.
+
+    There is no operator, who would be mailed an alarm of what `backlog` gives up.
+    """
     with all_rights(superuser_url(plan)):
-        return World.make(db, policy, without=("eve", "mia", "abe"), lifetime=A_DAY)
+        return World.make(db, policy, without=("eve", "mia", "abe", "olga"), lifetime=A_DAY)
