@@ -2,8 +2,9 @@
 
 from collections import deque
 from dataclasses import dataclass, field
-from enum import Enum, auto
+from enum import Enum, StrEnum, auto
 from typing import Generic, TypeVar
+from urllib.parse import urlsplit
 
 WIDTH = 4
 FIRST_PACE = 0.5
@@ -22,6 +23,7 @@ LEAST_DEFERRAL = 0.25
 LONGEST_DEFERRAL = 120.0
 LONGEST_GAP = 0.001
 OPEN_GAP = 0.02
+PORTS = {"http": 80, "https": 443}
 
 T = TypeVar("T")
 
@@ -32,6 +34,16 @@ class PeerResponse(Enum):
     ANSWER = auto()
     SILENCE = auto()
     NOTHING = auto()
+
+
+class NotSent(StrEnum):
+    """Why a job was not sent: its destination is not called, or has no slot free, or the pool gave the job back."""
+
+    CIRCUIT_OPEN = "circuit_open"
+    FULL = "full"
+    STOPPING = "stopping"
+    TOO_OLD = "too_old"
+    WITHDRAWN = "withdrawn"
 
 
 @dataclass
@@ -128,3 +140,17 @@ class CircuitBreaker(Generic[T]):
         elif now >= self.open_until:
             self.open_for = min(self.open_for * 2, LONGEST_OPEN)
             self.open_until = now + self.open_for
+
+
+def host_of(url: str) -> str:
+    """Return the destination of a webhook: host and port, in small letters."""
+    try:
+        parts = urlsplit(url)
+        return f"{parts.hostname or ''}:{parts.port or PORTS.get(parts.scheme, 0)}"
+    except ValueError:
+        return ":0"
+
+
+def domain_of(address: str) -> str:
+    """Return the destination of a mail: its domain, in small letters."""
+    return address.rpartition("@")[2].strip().lower()

@@ -19,9 +19,10 @@ from lockbox.database import UnitOfWork, now
 from lockbox.failpoints import failpoint
 from lockbox.notifications.account_mail import SIGN_IN_CODE
 from lockbox.notifications.audience import ALARMING, ENDINGS, PROMPTS
+from lockbox.notifications.circuit_breaker import domain_of, host_of
 from lockbox.notifications.models import Channel
 from lockbox.notifications.outbox import KIND
-from lockbox.notifications.sending_pool import ChannelPool, SendingPool, domain_of, host_of
+from lockbox.notifications.sending_pool import ChannelPool, SendingPool
 from lockbox.schedule import NOTIFICATIONS, IndexEntry
 
 LEASE = NOTIFICATIONS.lease

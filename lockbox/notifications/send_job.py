@@ -16,7 +16,7 @@ from lockbox.failpoints import failpoint
 from lockbox.identity.keyring import CodeKeys
 from lockbox.notifications import account_mail, load, request_mail, results, webhook
 from lockbox.notifications.checkpoint_digest import Keys
-from lockbox.notifications.circuit_breaker import PeerResponse
+from lockbox.notifications.circuit_breaker import NotSent, PeerResponse
 from lockbox.notifications.endpoints import SecretVault
 from lockbox.notifications.load import AccountNotification, Wordings
 from lockbox.notifications.models import Outcome
@@ -178,7 +178,12 @@ class NotificationSendJob:
         """Take all that is behind it and is to be sent."""
         return [one for one in self._taken() if one.result is None]
 
-    def give_back(self, seconds: float, others: Sequence["NotificationSendJob"] = ()) -> None:
+    def give_back(
+        self,
+        why: NotSent,  # noqa: ARG002 - the pool's
+        seconds: float,
+        others: Sequence["NotificationSendJob"] = (),
+    ) -> None:
         """Give up the claim, and those of others with it; the attempts do not count."""
         ours = (self, *others)
         self._give_back([*ours, *(behind for one in ours for behind in one.take_behind())], seconds)

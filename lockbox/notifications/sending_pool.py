@@ -8,11 +8,10 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any, NamedTuple, Protocol
-from urllib.parse import urlsplit
 
 import structlog
 
-from lockbox.notifications.circuit_breaker import FIRST_LOAD, CircuitBreaker, PeerResponse
+from lockbox.notifications.circuit_breaker import FIRST_LOAD, CircuitBreaker, NotSent, PeerResponse
 
 log = structlog.get_logger(__name__)
 
@@ -28,7 +27,6 @@ FORGOTTEN_SECONDS = 600.0
 SWEEP_SECONDS = 60.0
 STOPPED_WAIT = 1.0
 WITHDRAWN_WAIT = 1.0
-PORTS = {"http": 80, "https": 443}
 
 Clock = Callable[[], float]
 
@@ -42,7 +40,7 @@ class SendJob(Protocol):
     def finish(self, recorded: Callable[[], None]) -> None:
         """Hand its result to the recorder, and call back once it is recorded; its slot is already free."""
 
-    def give_back(self, seconds: float, others: Sequence[Any] = ()) -> None:
+    def give_back(self, why: NotSent, seconds: float, others: Sequence[Any] = ()) -> None:
         """Take back this job and others: they were not tried, and there is no slot for that many seconds."""
 
     async def rest(self) -> None:
@@ -177,6 +175,13 @@ class ChannelPool:
             )
             return breaker.enter(now, urgent=urgent)
 
+    def obstacle(self, name: str) -> NotSent:
+        """Return why there was no slot of a destination."""
+        with self._change:
+            if self._stopping:
+                return NotSent.STOPPING
+            return NotSent.FULL if self._breakers[name].open_until is None else NotSent.CIRCUIT_OPEN
+
     def leave(self, name: str) -> None:
         """Give back a slot that was promised and is not needed."""
         with self._change:
@@ -192,8 +197,8 @@ class ChannelPool:
                 self._wake()
                 return
             breaker.load -= 1
-            wait = 0.0 if self._stopping else breaker.wait(now)
-        job.give_back(wait)
+            why, wait = (NotSent.STOPPING, 0.0) if self._stopping else (NotSent.CIRCUIT_OPEN, breaker.wait(now))
+        job.give_back(why, wait)
 
     def withdraw(self, jobs: Collection[SendJob]) -> None:
         """Give back those of these jobs that still wait."""
@@ -201,7 +206,7 @@ class ChannelPool:
         with self._change:
             left = [one for breaker in self._waiting.values() for one in _taken(breaker, wanted)]
             self._forget_empty()
-        _give_back(left, WITHDRAWN_WAIT)
+        _give_back(left, NotSent.WITHDRAWN, WITHDRAWN_WAIT)
 
     def give_back_old(self) -> None:
         """Give back jobs that were queued for so long that what they say may no longer be true."""
@@ -209,7 +214,7 @@ class ChannelPool:
             oldest = self._clock() - LONGEST_IN_QUEUE
             left = [one for breaker in self._waiting.values() for one in _older(breaker, oldest)]
             self._forget_empty()
-        _give_back(left, 0.0)
+        _give_back(left, NotSent.TOO_OLD)
 
     def stop(self, seconds: float) -> bool:
         """Take no more jobs, give back queued ones, and return whether all running sends end within that time."""
@@ -217,7 +222,7 @@ class ChannelPool:
             self._stopping = True
             left = [one for breaker in self._waiting.values() for one in self._emptied(breaker)]
             self._waiting.clear()
-        _give_back(left, 0.0)
+        _give_back(left, NotSent.STOPPING)
         with self._change:
             return self._change.wait_for(lambda: not self._running, seconds)
 
@@ -307,7 +312,7 @@ class ChannelPool:
             )
         elif was_shut and breaker.open_until is None:
             log.info("circuit_breaker.closed", channel=self._channel, destination=breaker.name)
-        _give_back(left, wait)
+        _give_back(left, NotSent.CIRCUIT_OPEN, wait)
 
     def _note_recorded(self) -> None:
         with self._change:
@@ -359,20 +364,6 @@ class SendingPool:
         return self.mail.stop(seconds) & self.hooks.stop(max(0.0, until - time.monotonic()))
 
 
-def host_of(url: str) -> str:
-    """Return the destination of a webhook: host and port, in small letters."""
-    try:
-        parts = urlsplit(url)
-        return f"{parts.hostname or ''}:{parts.port or PORTS.get(parts.scheme, 0)}"
-    except ValueError:
-        return ":0"
-
-
-def domain_of(address: str) -> str:
-    """Return the destination of a mail: its domain, in small letters."""
-    return address.rpartition("@")[2].strip().lower()
-
-
 def _queue(breaker: CircuitBreaker[QueuedJob], one: QueuedJob) -> None:
     before = takewhile(lambda other: other.is_urgent, breaker.queue)
     breaker.queue.insert(sum(1 for _ in before) if one.is_urgent else len(breaker.queue), one)
@@ -394,7 +385,7 @@ def _older(breaker: CircuitBreaker[QueuedJob], oldest: float) -> list[QueuedJob]
     return left
 
 
-def _give_back(left: Sequence[QueuedJob], seconds: float) -> None:
+def _give_back(left: Sequence[QueuedJob], why: NotSent, seconds: float = 0.0) -> None:
     if left:
         first, *others = (one.job for one in left)
-        first.give_back(seconds, others)
+        first.give_back(why, seconds, others)

@@ -13,9 +13,9 @@ from standardwebhooks import Webhook, WebhookVerificationError
 from config.service_catalogue import CaseSystem
 from lockbox import safe_http
 from lockbox.audit.canonical import instant
-from lockbox.notifications.circuit_breaker import PeerResponse
+from lockbox.notifications.circuit_breaker import NotSent, PeerResponse, host_of
 from lockbox.notifications.senders.protocol import SILENT, WebhookCall
-from lockbox.notifications.sending_pool import ChannelPool, host_of
+from lockbox.notifications.sending_pool import ChannelPool
 from lockbox.notifications.webhook import signed
 from lockbox.safe_http import FetchFailed, FetchResponse
 
@@ -27,7 +27,6 @@ SPARE_SECONDS = 1.0
 MOST_BYTES = 4096
 TYPE = "case.check"
 OK = 200
-CIRCUIT_OPEN = "circuit_open"
 
 
 class AdapterSilent(Exception):  # noqa: N818 - it is an outcome that is planned for
@@ -74,7 +73,7 @@ class AdapterCall:
         self._headers = headers
         self._until = time.monotonic() + seconds
         self._allow_http = allow_http
-        self._failure: Exception | None = None
+        self._failure: Exception = AdapterSilent("time")
         self._answer: FetchResponse | None = None
 
     async def run(self) -> PeerResponse:
@@ -104,12 +103,17 @@ class AdapterCall:
         if self._answer:
             self.response.set_result(self._answer)
         else:
-            self.response.set_exception(self._failure or AdapterSilent(CIRCUIT_OPEN))
+            self.response.set_exception(self._failure)
 
-    def give_back(self, seconds: float, others: "Sequence[AdapterCall]" = ()) -> None:  # noqa: ARG002 - the pool's
-        """Say that this and the others are not made: the circuit breaker has opened, or the process ends."""
+    def give_back(
+        self,
+        why: NotSent,
+        seconds: float,  # noqa: ARG002 - the pool's
+        others: "Sequence[AdapterCall]" = (),
+    ) -> None:
+        """Say that this and the others are not made, and why."""
         for one in (self, *others):
-            one.response.set_exception(AdapterSilent(CIRCUIT_OPEN))
+            one.response.set_exception(AdapterSilent(why))
 
     async def rest(self) -> None:
         """Keep nothing open."""
@@ -131,7 +135,7 @@ class CaseAdapters:
         """Return what the adapter of the question's system says.
 
         Raises:
-            AdapterSilent: it says nothing that counts, or is not called while its circuit breaker is open.
+            AdapterSilent: it says nothing that counts, or is not called, such as while its circuit breaker is open.
         """
         system = self.systems.get(question.case_system)
         if system is None or system.adapter is None or self.secret is None:
@@ -140,7 +144,7 @@ class CaseAdapters:
         call = WebhookCall(str(question.number), system.adapter, question.body(at), (self.secret,))
         job = AdapterCall(call, signed(call, at), question.seconds, allow_http=self.allow_http)
         if self.pool.enter(host):
-            raise AdapterSilent(CIRCUIT_OPEN)
+            raise AdapterSilent(self.pool.obstacle(host))
         self.pool.send(host, job)
         try:
             answer = job.response.result(question.seconds + SPARE_SECONDS)

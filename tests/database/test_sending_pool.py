@@ -18,13 +18,13 @@ from harness.wait import within
 from harness.webhook_receiver import receiving
 from lockbox.database import Database, now
 from lockbox.notifications import delivery
-from lockbox.notifications.circuit_breaker import FIRST_LOAD, FIRST_OPEN, MOST_SILENCES
+from lockbox.notifications.circuit_breaker import FIRST_LOAD, FIRST_OPEN, MOST_SILENCES, domain_of
 from lockbox.notifications.models import Outcome
 from lockbox.notifications.results import AttemptResult
 from lockbox.notifications.send_job import Senders
 from lockbox.notifications.senders.protocol import SendFailed
 from lockbox.notifications.senders.smtp import SmtpMail
-from lockbox.notifications.sending_pool import SendingPool, domain_of
+from lockbox.notifications.sending_pool import SendingPool
 from lockbox.notifications.webhook import HttpWebhooks
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy

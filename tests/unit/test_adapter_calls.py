@@ -15,7 +15,7 @@ from config.service_catalogue import CaseSystem
 from harness.network import serving
 from harness.sinks import Manner
 from harness.webhook_receiver import Call, ScriptedAnswer, WebhookReceiver
-from lockbox.notifications.circuit_breaker import FIRST_OPEN, MOST_SILENCES
+from lockbox.notifications.circuit_breaker import FIRST_OPEN, MOST_SILENCES, NotSent
 from lockbox.notifications.endpoints import new_secret
 from lockbox.notifications.senders.protocol import WebhookCall
 from lockbox.notifications.sending_pool import ChannelPool
@@ -242,3 +242,15 @@ def test_what_is_shown_of_adapters_and_calls_holds_no_secret(adapters: CaseAdapt
 
 def test_an_answer_for_which_nobody_waits_any_more_counts_as_silence(adapters: CaseAdapters) -> None:
     assert ask(adapters, -SPARE_SECONDS) == "time"
+
+
+def test_a_call_that_is_not_made_says_what_happened(adapters: CaseAdapters, adapter: ScriptedAdapter) -> None:
+    host = f"127.0.0.1:{adapter.port}"
+    while not adapters.pool.enter(host):
+        pass
+    assert ask(adapters) == NotSent.FULL
+
+    adapters.pool.stop(0.0)
+
+    assert ask(adapters) == NotSent.STOPPING
+    assert adapter.callers == 0

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from lockbox.notifications import sending_pool as breakers_module
-from lockbox.notifications.circuit_breaker import FIRST_OPEN, PeerResponse
+from lockbox.notifications.circuit_breaker import FIRST_OPEN, NotSent, PeerResponse, domain_of, host_of
 from lockbox.notifications.sending_pool import (
     FORGOTTEN_SECONDS,
     LONGEST_IN_QUEUE,
@@ -18,8 +18,6 @@ from lockbox.notifications.sending_pool import (
     ChannelPool,
     SendingLoop,
     SendingPool,
-    domain_of,
-    host_of,
 )
 
 PATIENCE = 10.0
@@ -44,7 +42,7 @@ class HangingJob:
     let_go: threading.Event = field(default_factory=threading.Event)
     begun: threading.Event = field(default_factory=threading.Event)
     over: threading.Event = field(default_factory=threading.Event)
-    returned: list[float] = field(default_factory=list)
+    returned: list[tuple[NotSent, float]] = field(default_factory=list)
     company: int = 0
     is_unrecorded: bool = False
     recorded: Callable[[], None] = lambda: None
@@ -64,10 +62,10 @@ class HangingJob:
             recorded()
         self.over.set()
 
-    def give_back(self, seconds: float, others: "Sequence[HangingJob]" = ()) -> None:
+    def give_back(self, why: NotSent, seconds: float, others: "Sequence[HangingJob]" = ()) -> None:
         """Note that it came back, and others with it."""
         for one in (self, *others):
-            one.returned.append(seconds)
+            one.returned.append((why, seconds))
             one.company = len(others)
 
     async def rest(self) -> None:
@@ -198,8 +196,8 @@ def test_when_a_breaker_shuts_what_waits_in_it_comes_back_and_what_was_promised_
     way.send("dead:443", promised)
 
     # The first two of the three silences let the next two begin.
-    assert wait(lambda: sum(one.returned == [FIRST_OPEN] for one in waiting) >= 5)
-    assert promised.returned == [FIRST_OPEN]
+    assert wait(lambda: sum(one.returned == [(NotSent.CIRCUIT_OPEN, FIRST_OPEN)] for one in waiting) >= 5)
+    assert promised.returned == [(NotSent.CIRCUIT_OPEN, FIRST_OPEN)]
     assert max(one.company for one in waiting) >= 4, "they came back in one call"
     assert not any(one.begun.is_set() for one in waiting if one.returned)
     assert way.enter("dead:443") >= FIRST_OPEN
@@ -233,7 +231,7 @@ def test_what_has_waited_for_too_long_comes_back_rather_than_tell_what_was_true_
 
     clock.now += LONGEST_IN_QUEUE + 1
 
-    assert wait(lambda: late.returned == [0.0])
+    assert wait(lambda: late.returned == [(NotSent.TOO_OLD, 0.0)])
     for one in trying:
         one.let_go.set()
     assert all(one.over.wait(PATIENCE) for one in trying)
@@ -251,7 +249,7 @@ def test_stopping_gives_back_what_waits_takes_nothing_more_and_waits_for_what_ru
     way.send("other:443", promised)
 
     assert not ended
-    assert (waiting.returned, promised.returned) == ([0.0], [0.0])
+    assert waiting.returned == promised.returned == [(NotSent.STOPPING, 0.0)]
     assert way.enter("slow:443") > 0
     for one in running:
         one.let_go.set()
@@ -266,7 +264,7 @@ def test_what_is_withdrawn_comes_back_and_what_runs_goes_on(way: ChannelPool) ->
 
     way.withdraw([*running, mine])
 
-    assert mine.returned == [WITHDRAWN_WAIT]
+    assert mine.returned == [(NotSent.WITHDRAWN, WITHDRAWN_WAIT)]
     for one in running:
         one.let_go.set()
     assert all(one.over.wait(PATIENCE) for one in (*running, another))
