@@ -62,6 +62,7 @@ def test_what_waits_is_there_for_whoever_may_answer_with_the_soonest_deadline_fi
     found = {name: listed(reader(portal, name).get("/waiting")) for name in ("ann", "aude", "tara", "rob", "max")}
 
     assert found == {"ann": ids, "aude": ids, "tara": ids, "rob": [], "max": []}
+    assert "Approvals There are no requests for you to decide." in reader(portal, "rob").get("/waiting").words
 
 
 def test_it_says_who_what_why_until_when_and_what_happens_otherwise(open_portal: OpenPortal) -> None:
@@ -115,7 +116,7 @@ def test_an_admin_is_told_that_approving_is_for_others(portal: Portal) -> None:
 def test_where_nothing_waits_it_says_where_to_look(open_portal: OpenPortal) -> None:
     page = reader(open_portal(), "ann").get("/waiting")
 
-    assert "There are no pending requests" in page.words
+    assert "There are no requests for you to decide" in page.words
     assert {"/open", "/requests"} <= set(page.read.links)
 
 

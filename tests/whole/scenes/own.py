@@ -22,7 +22,7 @@ def somebody_adds_a_passkey_signs_in_by_it_and_removes_it(book: Book) -> None:
     book.sees(page, "my laptop", at="/account")
     book.open(page, "/sign-in")
     page.get_by_role("button", name="Sign in with a passkey").click()
-    book.sees(page, "Waiting for your approval", at="/waiting")
+    book.sees(page, "There are no requests for you to decide", at="/waiting")
     book.open(page, "/account")
     book.rightly(page.get_by_role("button", name="Remove the passkey my laptop"))
 

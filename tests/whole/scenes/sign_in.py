@@ -30,7 +30,7 @@ def somebody_signs_in_by_a_mailed_code_and_out_again(book: Book) -> None:
     page.get_by_label("Code from the mail").fill("0000 0000")
     book.wrongly(page.get_by_role("button", name="Sign in"), "code")
     page.get_by_label("Code from the mail").fill(code)
-    book.rightly(page.get_by_role("button", name="Sign in"), "Waiting for your approval")
+    book.rightly(page.get_by_role("button", name="Sign in"), "There are no requests for you to decide")
     book.rightly(page.get_by_role("button", name="Sign out"), "Sign in")
 
     assert page.url.endswith("/sign-in")
@@ -57,7 +57,7 @@ def somebody_accepts_an_invitation(book: Book) -> None:
     page.get_by_role("button", name="Add a passkey").click()
     book.sees(page, "You are an approver at", at="/welcome*")
     page.get_by_role("link", name="Go to Approvals").click()
-    book.sees(page, "Waiting for your approval", at="/waiting")
+    book.sees(page, "There are no requests for you to decide", at="/waiting")
 
 
 @scene
