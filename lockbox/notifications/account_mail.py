@@ -58,6 +58,8 @@ PERSONAL = frozenset(
     }
 )
 """Notifications for people only, or for endpoints under a type of their own."""
+UNLABELLED = frozenset({CHECKPOINT, DIGEST, NOBODY_NOTIFIED, REVIEW_UNREACHED, INVARIANT_BROKEN})
+"""The mails that place each of their facts themselves, or list requests and alarms."""
 OWN_TYPES = {CHECKPOINT: CHECKPOINT_TYPE, INVARIANT_BROKEN: INVARIANT_TYPE}
 SERVICE, FROM, UNTIL, ROLES = "service", "from", "until", "roles"
 TIMES = frozenset({FROM, UNTIL, "ends"})
@@ -134,29 +136,23 @@ def named_in(body: bytes | None, details: Mapping[str, str]) -> dict[str, str]:
 def worded_changes(
     mail: AccountMail, zone: str = DEFAULT, services: Mapping[str, str] = MappingProxyType({})
 ) -> dict[str, str]:
-    """Return the diff for people, with times in a zone, services by name, and what a policy says as its page does."""
+    """Return the diff for people, by its labels: times in a zone, services by name, a policy as its page says it."""
     if mail.template == POLICY_CHANGED:
         found = policy_wording.lines(mail.changes, {})
         return {one.title: f"{one.was}{policy_wording.ARROW}{one.now}" for one in found}
-    if mail.template.startswith(PRE_APPROVALS):
-        return _pre_approval(mail, zone, services)
-    if mail.template != OUTSIDE_ACCESS:
-        return {name: one.replace("_", " ") if name == ROLES else one for name, one in mail.changes.items()}
-    return {name: _worded(name, one, zone, services) for name, one in mail.changes.items()}
+    if mail.template in UNLABELLED:
+        return dict(mail.changes)
+    return {_label(name): _worded(mail.template, name, one, zone, services) for name, one in mail.changes.items()}
 
 
-def _pre_approval(mail: AccountMail, zone: str, services: Mapping[str, str]) -> dict[str, str]:
-    """Return what a pre-approval covers, or what has become of it, as its page does."""
-    absent = f"{policy_wording.ABSENT}{policy_wording.ARROW}"
-    return {
-        mail_text.PRE_APPROVAL_LABELS.get(name, name.capitalize()): _worded(
-            name, one.removeprefix(absent), zone, services
-        )
-        for name, one in mail.changes.items()
-    }
+def _label(name: str) -> str:
+    return mail_text.PRE_APPROVAL_LABELS.get(name) or f"{name[:1].upper()}{name[1:]}"
 
 
-def _worded(name: str, said: str, zone: str, services: Mapping[str, str]) -> str:
+def _worded(template: str, name: str, said: str, zone: str, services: Mapping[str, str]) -> str:
+    if template != OUTSIDE_ACCESS and not template.startswith(PRE_APPROVALS):
+        return said.replace("_", " ") if name == ROLES else said
+    said = said.removeprefix(f"{policy_wording.ABSENT}{policy_wording.ARROW}")
     if name in TIMES:
         return clock_time(datetime.fromisoformat(said), zone)
     return services.get(said, said) if name == SERVICE else said.replace("_", " ")
@@ -214,9 +210,7 @@ def _changes(mail: AccountMail, services: Mapping[str, str]) -> dict[str, str]:
 
 def _declared(mail: AccountMail, services: Mapping[str, str]) -> list[tuple[str, str]]:
     """Return who had access around Lockbox, to what, when and why, in this order."""
-    known = dict(_named(mail, LONGEST_REASON)) | {
-        name.capitalize(): one for name, one in _changes(mail, services).items()
-    }
+    known = dict(_named(mail, LONGEST_REASON)) | _changes(mail, services)
     return [(label, known[label]) for label in mail_text.DECLARED if label in known]
 
 

@@ -155,6 +155,12 @@ def test_a_chat_message_names_the_service_of_a_pre_approval_by_its_title() -> No
         time_zone="UTC",
     )
 
-    said = json.loads(webhook.account_payload(mail, CHAT, public_url=PUBLIC, services=SERVICES))
+    proposed = replace(mail, template="recovery_proposed", changes={"roles": "none → tenant_admin"})
 
-    assert "Service: Exchange Online" in said["blocks"][0]["text"]["text"]
+    said = [
+        json.loads(webhook.account_payload(one, CHAT, public_url=PUBLIC, services=SERVICES))
+        for one in (mail, proposed)
+    ]
+
+    assert "Service: Exchange Online" in said[0]["blocks"][0]["text"]["text"]
+    assert "Roles: none → tenant admin" in said[1]["blocks"][0]["text"]["text"]
