@@ -82,7 +82,7 @@ EXCLUSIONS_COMMANDS = {
     "acknowledgements": RouteCommand(
         f"GET {EXCLUSIONS}/acknowledgements",
         PAGE,
-        TableOf({"Tenant": "tenant", "Name": "name", "Version": "version", "Acknowledged": moment_of("at")}),
+        TableOf({"Customer": "tenant", "Name": "name", "Version": "version", "Acknowledged": moment_of("at")}),
         "List what each tenant has acknowledged, as an operator. Auditors of the vendor can too.",
     ),
 }

@@ -21,7 +21,7 @@ app.add_typer(gate_probe.app)
 app.add_typer(gate_report.app)
 
 NAMES = ("service", "actions", "tenant_from", "paths")
-COLUMNS = ("Service", "Actions", "Tenant from", "Paths")
+COLUMNS = ("Service", "Actions", "Customer from", "Paths")
 File = Annotated[
     Path | None, typer.Option("--catalogue", help="the file, if not LOCKBOX_CATALOGUE", show_default=False)
 ]
@@ -80,7 +80,8 @@ def try_request(
         "resource": mapped.resource,
         "action": mapped.action,
     }
-    show(output, found, Facts({name.capitalize(): value for name, value in found.items()}))
+    labels = ("Customer", "Service", "Resource", "Action")
+    show(output, found, Facts(dict(zip(labels, found.values(), strict=True))))
 
 
 def _catalogue(file: Path | None) -> Catalogue:

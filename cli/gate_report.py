@@ -11,7 +11,7 @@ from cli.inputs import days, duration_option
 from cli.terminal import Listing, Output, OutputFormat, show
 from cli.values import Word, moment, words
 
-COLUMNS = ("Reason", "Calls", "Path", "Tenant", "Engineer", "First", "Last")
+COLUMNS = ("Reason", "Calls", "Path", "Customer", "Engineer", "First", "Last")
 OTHERS = "all others"
 LAST_HELP = "how far back to look, at most 30d; 30d if left out"
 

@@ -39,7 +39,7 @@ def list_tenants(limit: Limit = 50, cursor: Cursor = None, output: Output = Outp
     """List the tenants that you may see."""
     page = call("GET", at("tenants"), params={"limit": limit, "cursor": cursor})
     rows = ((one["slug"], one["name"], _mode(one), one["plan"], one["suspended"]) for one in page["items"])
-    terminal.show(output, page, Listing.of(("Tenant", "Name", "Mode", "Plan", "Suspended"), rows))
+    terminal.show(output, page, Listing.of(("Customer", "Name", "Mode", "Plan", "Suspended"), rows))
     terminal.more(output, page)
 
 
@@ -232,7 +232,7 @@ def _show(tenant: Mapping[str, Any], output: OutputFormat, *above: str) -> None:
         "In vendor review": tenant["in_review"],
     }
     there = {name: value for name, value in known.items() if value is not None}
-    terminal.show(output, tenant, *above, Facts({"Tenant": tenant["slug"], "Name": tenant["name"], **there}))
+    terminal.show(output, tenant, *above, Facts({"Customer": tenant["slug"], "Name": tenant["name"], **there}))
 
 
 def _mode(tenant: Mapping[str, Any]) -> str | Phrase:

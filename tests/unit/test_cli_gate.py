@@ -27,7 +27,7 @@ def test_a_request_is_shown_with_what_it_uses() -> None:
 
     assert shown.exit_code == 0
     assert [line.split() for line in shown.stdout.splitlines()] == [
-        ["Tenant", "contoso"],
+        ["Customer", "contoso"],
         ["Service", "exchange-online"],
         ["Resource", "mailbox:anna@contoso.example"],
         ["Action", "read"],
