@@ -14,8 +14,8 @@ from cli.route_command import PAGE, TENANT, RouteCommand, TableOf, moment_of, op
 from cli.tenants import Tenant
 from cli.terminal import Facts, Listing, Output, OutputFormat
 from cli.values import Duration, moment, phrase
+from lockbox.notifications.policy_wording import SECONDS
 from lockbox.requests import policy_diff
-from lockbox.requests.policy import SECONDS
 from lockbox.requests.policy_diff import changes
 from lockbox.requests.policy_rules import Policy
 

@@ -3,10 +3,9 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Annotated, Protocol, get_args
+from typing import Annotated, Protocol
 
 from pydantic import AfterValidator, Field
-from pydantic.fields import FieldInfo
 
 from lockbox.identity.roles import AuthMethod, Mode, SignInKind
 from lockbox.notifications.mail_text import duration
@@ -15,7 +14,6 @@ from lockbox.requests.policy_parts import (
     DAY,
     HARD_BREAK_GLASS_LIMIT,
     HOUR,
-    IN_SECONDS,
     AccessWindow,
     AnswerWindow,
     Approvals,
@@ -146,15 +144,6 @@ class Terms(PolicyPart):
     countries: Countries | None = None
     requester_means: RequesterMeans = RequesterMeans.ANY
     requester_sign_in_age: SignInAge | None = None
-
-
-def _is_in_seconds(field: FieldInfo) -> bool:
-    marks = [field.metadata, *(getattr(kind, "__metadata__", ()) for kind in get_args(field.annotation))]
-    return any(IN_SECONDS in some for some in marks)
-
-
-SECONDS = frozenset(name for name, field in Terms.model_fields.items() if _is_in_seconds(field))
-"""The terms that are numbers of seconds."""
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from pydantic import ValidationError
 
 from lockbox.audit.canonical import instant
 from lockbox.notifications.mail_text import duration
-from lockbox.notifications.policy_wording import ABSENT
-from lockbox.requests.policy import SECONDS, Terms
+from lockbox.notifications.policy_wording import ABSENT, SECONDS
+from lockbox.requests.policy import Terms
 from lockbox.requests.policy_parts import FIRST_STEP
 from lockbox.requests.policy_rules import Policy, Rule
 

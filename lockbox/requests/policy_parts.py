@@ -26,8 +26,6 @@ MOST_SERVICES = 50
 MOST_PEOPLE = 100
 HARD_BREAK_GLASS_LIMIT = HOUR
 MOST_BREAK_GLASS = 31
-IN_SECONDS = "in seconds"
-"""Marks types whose numbers are seconds."""
 T = TypeVar("T")
 Switch = Annotated[bool, Field(strict=True)]
 GroupName = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9][a-z0-9-]*$")]
@@ -105,11 +103,11 @@ def _sorted_once(values: tuple[Any, ...]) -> tuple[Any, ...]:
 
 Once = Annotated[tuple[T, ...], Field(json_schema_extra={"uniqueItems": True}), AfterValidator(_sorted_once)]
 Approvals = Annotated[int, Field(ge=1, le=MOST_APPROVALS, strict=True), IS_WHOLE]
-AnswerWindow = Annotated[int, Field(ge=1, le=HARD_ANSWER_LIMIT, strict=True), IS_WHOLE, IN_SECONDS]
-AccessWindow = Annotated[int, Field(ge=1, le=HARD_ACCESS_LIMIT, strict=True), IS_WHOLE, IN_SECONDS]
-StartAhead = Annotated[int, Field(ge=0, le=HARD_START_LIMIT, strict=True), IS_WHOLE, IN_SECONDS]
-SignInAge = Annotated[int, Field(ge=60, le=DAY, strict=True), IS_WHOLE, IN_SECONDS]
-WarningTime = Annotated[int, Field(ge=0, le=DAY, strict=True), IS_WHOLE, IN_SECONDS]
+AnswerWindow = Annotated[int, Field(ge=1, le=HARD_ANSWER_LIMIT, strict=True), IS_WHOLE]
+AccessWindow = Annotated[int, Field(ge=1, le=HARD_ACCESS_LIMIT, strict=True), IS_WHOLE]
+StartAhead = Annotated[int, Field(ge=0, le=HARD_START_LIMIT, strict=True), IS_WHOLE]
+SignInAge = Annotated[int, Field(ge=60, le=DAY, strict=True), IS_WHOLE]
+WarningTime = Annotated[int, Field(ge=0, le=DAY, strict=True), IS_WHOLE]
 Percent = Annotated[int, Field(ge=1, le=99, strict=True), IS_WHOLE]
 Moments = Once[Percent]
 Reminders = Annotated[Moments, Field(max_length=MOST_REMINDERS)]
@@ -122,7 +120,7 @@ Step = Annotated[int, Field(ge=FIRST_STEP, le=MOST_STEPS, strict=True), IS_WHOLE
 Characters = Annotated[int, Field(ge=1, le=1000, strict=True), IS_WHOLE]
 BreakGlassServices = Annotated[Once[Word], Field(max_length=MOST_SERVICES)]
 BreakGlassPeople = Annotated[Once[UUID], Field(max_length=MOST_PEOPLE)]
-BreakGlassWindow = Annotated[int, Field(ge=60, le=HARD_BREAK_GLASS_LIMIT, strict=True), IS_WHOLE, IN_SECONDS]
+BreakGlassWindow = Annotated[int, Field(ge=60, le=HARD_BREAK_GLASS_LIMIT, strict=True), IS_WHOLE]
 BreakGlassNumber = Annotated[int, Field(ge=1, le=MOST_BREAK_GLASS, strict=True), IS_WHOLE]
 
 
