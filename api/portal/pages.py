@@ -24,6 +24,7 @@ from api.browser import Visitor
 from api.portal import agents, icons, navigation, phrases
 from api.problems import STATUS
 from api.problems import problem as plain_problem
+from lockbox.audit import reported_mails
 from lockbox.errors import Conflict, Invalid, LockboxError, NotSignedIn, NotYours, SignInAgain, TooMany
 from lockbox.identity import time_zones
 from lockbox.identity.roles import Side
@@ -145,7 +146,7 @@ TEMPLATES.filters["day_clock"] = _day_clock
 TEMPLATES.filters["away"] = _from_now(phrases.away)
 TEMPLATES.filters["left"] = _from_now(phrases.left)
 TEMPLATES.filters["things"] = phrases.things
-TEMPLATES.filters["some"] = phrases.some
+TEMPLATES.filters["some"] = reported_mails.some
 TEMPLATES.filters["joined"] = joined
 TEMPLATES.filters["full_duration"] = phrases.full_duration
 TEMPLATES.filters["words"] = _state_words

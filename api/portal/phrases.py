@@ -228,7 +228,6 @@ LEFT, OVER = "{span} left", "over"
 WEEK = 7 * UNITS["d"]
 """From here on a time is so many days away, without hours."""
 
-MOST_NAMED = 5
 SECONDS = {"hour": 3600, "minute": 60, "second": 1}
 
 
@@ -238,12 +237,6 @@ def things(resources: Sequence[str]) -> str:
         return named
     kinds = {resource.partition(":")[0] for resource in resources}
     return counted(len(resources), kinds.pop() if len(kinds) == 1 else "resource")
-
-
-def some(names: Sequence[str]) -> str:
-    """Return the names of people, such as `Ann, Abe`; of many, how many there are beside the first five."""
-    others = len(names) - MOST_NAMED
-    return ", ".join(names) if others <= 1 else f"{', '.join(names[:MOST_NAMED])} and {others} others"
 
 
 def counted(number: int, noun: str) -> str:

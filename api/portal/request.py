@@ -29,7 +29,7 @@ from connectors.credential_requests import connections_of
 from gate import report_consents
 from lockbox.audit import event_search
 from lockbox.audit.report import FIRST_USED, LAST_USED
-from lockbox.audit.reported_mails import NOTIFIED, mailed
+from lockbox.audit.reported_mails import MOST_NAMED, NOTIFIED, mailed
 from lockbox.database import Database, UnitOfWork, now
 from lockbox.errors import (
     Conflict,
@@ -322,7 +322,7 @@ def _timeline(happened: Iterable[Row[Any]], side: Side) -> Iterator[dict[str, An
         mails = None
         if event.action == NOTIFIED:
             beside = event.internal is (side is Side.VENDOR)
-            mails = mailed(said, event.recipients or {}, phrases.MOST_NAMED)
+            mails = mailed(said, event.recipients or {}, MOST_NAMED)
         if event.seq is not None or beside:
             further = {"kept": approval_limits(event), "mails": mails}
             further |= {"step": said.get("step"), "held_back": said.get("held_back")}

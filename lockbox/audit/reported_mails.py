@@ -1,6 +1,6 @@
-"""Say how the mails about an event ended, as the audit log, the pages and a report do."""
+"""Say how the mails about an event ended, and whom a list names, as the audit log, the pages and a report do."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -8,6 +8,9 @@ from typing import Any
 from lockbox.audit.event_search import RECIPIENT
 
 NOTIFIED = "notified"
+MOST_NAMED = 5
+PERSON, PEOPLE = "1 person", "{number} people"
+OTHER, OTHERS = "{names} and 1 other", "{names} and {number} others"
 MAILED = {
     "dead": "not delivered to",
     "open": "still being sent to",
@@ -32,21 +35,34 @@ def mailed(said: Mapping[str, Any], recipients: Mapping[str, str], most: int | N
     Args:
         said: the body of an event `notified`.
         recipients: its personal values.
-        most: how many people are named of each outcome at most; the rest is counted.
+        most: how many people are named of each outcome at most; all whose names are known if left out.
     """
     listed = [(number, one) for number, one in _listed(said) if f"{RECIPIENT}_{number}" in recipients]
     parts = []
     for outcome, words in MAILED.items():
         names = [recipients[f"{RECIPIENT}_{number}"].rpartition(" <")[0] for number, one in listed if one == outcome]
         count = said.get(outcome)
-        count = max(count if isinstance(count, int) else 0, len(names))
-        names = names[:most]
-        others = count - len(names)
-        if others > 0:
-            names.append(f"{others} {'person' if others == 1 else 'people'}")
-        if names:
-            parts.append(f"{words} {', '.join(names)}")
+        if people := some(names, count if isinstance(count, int) else 0, most):
+            parts.append(f"{words} {people}")
     return "; ".join(parts)
+
+
+def some(names: Sequence[str], count: int = 0, most: int | None = MOST_NAMED) -> str:
+    """Return people by name, such as `Ann, Abe`, and the number of others, such as `Ann, Abe and 2 others`.
+
+    Args:
+        names: those that are known.
+        count: how many people there are, if more.
+        most: how many are named where there are still more, None for all.
+    """
+    count = max(count, len(names))
+    if most is not None and count > most + 1:
+        names = names[:most]
+    others, shown = count - len(names), ", ".join(names)
+    if not others:
+        return shown
+    one, several = (OTHER, OTHERS) if shown else (PERSON, PEOPLE)
+    return (one if others == 1 else several).format(names=shown, number=others)
 
 
 def _listed(said: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

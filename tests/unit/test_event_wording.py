@@ -93,7 +93,7 @@ def test_who_was_notified_is_said_in_numbers_and_by_name_where_the_names_are_kno
     )
 
     assert told.deed == "notified people: not delivered to 1 person; mailed to 7 people"
-    assert told.about == (("Mails", "not delivered to Abe; mailed to Ann, 6 people"),)
+    assert told.about == (("Mails", "not delivered to Abe; mailed to Ann and 6 others"),)
 
 
 @pytest.mark.parametrize("mails", [None, 7, {"1": "x"}, {"1": []}, {"1": [1, 2, 3]}])

@@ -7,7 +7,7 @@ import pytest
 from api.portal import phrases
 from api.portal.request import case_link
 from lockbox.audit.event_search import RECIPIENT
-from lockbox.audit.reported_mails import mailed
+from lockbox.audit.reported_mails import mailed, some
 from lockbox.notifications.mail_text import joined
 
 AT = datetime(2026, 11, 28, 20, 0, tzinfo=UTC)
@@ -127,7 +127,7 @@ def test_a_case_leads_to_the_page_that_the_vendor_named(template: str | None, ca
     ],
 )
 def test_of_many_people_five_are_named(names: list[str], said: str) -> None:
-    assert phrases.some(names) == said
+    assert some(names) == said
 
 
 def test_of_many_mails_a_few_are_named_and_the_others_counted() -> None:
@@ -136,5 +136,6 @@ def test_of_many_mails_a_few_are_named_and_the_others_counted() -> None:
         f"{RECIPIENT}_{number}": f"{name} <x@example>" for number, name in enumerate(("Ann", "Abe", "Amir"))
     }
 
-    assert mailed(said, recipients) == "mailed to Ann, Abe, Amir, 1 person"
-    assert mailed(said, recipients, 2) == "mailed to Ann, Abe, 2 people"
+    assert mailed(said, recipients) == "mailed to Ann, Abe, Amir and 1 other"
+    assert mailed(said, recipients, 2) == "mailed to Ann, Abe and 2 others"
+    assert mailed(said, {}) == "mailed to 4 people"
