@@ -306,7 +306,7 @@ def beside(item: Mapping[str, Any]) -> str:
     if item["step"]:
         return f"step {item['step']} began, and its approvers were asked"
     if item.get("held_back"):
-        return f"nobody is let in: {words(item['held_back'])}"
+        return f"nobody is let in, because {held_back_text.why(item['held_back'])}"
     return _reached(item)
 
 

@@ -136,6 +136,10 @@ def _held_back(entry: RequestEntry) -> str:
     )
 
 
+def _why_held_back(reason: str, entry: RequestEntry) -> str:
+    return held_back_text.why(reason, tenant=entry.tenant_name, requester=entry.requester)
+
+
 TEMPLATES.filters["duration"] = duration
 TEMPLATES.filters["warning"] = warning
 TEMPLATES.filters["flagged"] = flagged
@@ -153,6 +157,7 @@ TEMPLATES.filters["words"] = _state_words
 TEMPLATES.filters["located"] = _located
 TEMPLATES.filters["signed_in"] = _signed_in
 TEMPLATES.filters["held_back"] = _held_back
+TEMPLATES.filters["why_held_back"] = _why_held_back
 TEMPLATES.filters["browser"] = agents.known_as
 TEMPLATES.filters["seconds"] = lambda count: timedelta(seconds=count)
 TEMPLATES.tests["mixed"] = alphabets

@@ -24,8 +24,7 @@ def of_request(
     if mail.opens_later and mail.opens_at:
         lines.append(chat_text.CHAT_DEADLINE.format(what=chat_text.CHAT_OPENS, time=clock_time(mail.opens_at)))
     if mail.held_back:
-        tenant, requester = _plain(one_line(mail.tenant)), chat_text.CHAT_REQUESTER
-        lines.append(held_back_text.sentence(mail.held_back, tenant=tenant, requester=requester))
+        lines.append(held_back_text.sentence(mail.held_back, tenant=_plain(one_line(mail.tenant))))
     elif (what := chat_text.CHAT_DEADLINES.get(mail.to_state)) and mail.deadline_at:
         lines.append(chat_text.CHAT_DEADLINE.format(what=what, time=clock_time(mail.deadline_at)))
     if mail.severity:

@@ -36,7 +36,6 @@ CHAT_STATES = {
 }
 CHAT_OPENS_LATER = f"{ACCESS} was approved, and opens later."
 CHAT_OPENS = "Opens at"
-CHAT_REQUESTER = "the requester"
 CHAT_STARTS = {
     "request.reminded": "Reminder: ",
     "request.escalated": "Escalated: ",

@@ -21,16 +21,18 @@ NEXT = {
     "policy_unverified": "Report this to the vendor's operators.",
     "database_restored": "An operator of the vendor has to finish the restore first.",
 }
+CUSTOMER, REQUESTER = "the customer", "the requester"
+"""Where the names are not known."""
 NOW = "Access is held back: nobody is let in, because {why}. {next}"
 AHEAD = "As things stand, access will be held back: {why}."
 
 
-def why(reason: str, *, tenant: str, requester: str) -> str:
+def why(reason: str, *, tenant: str = CUSTOMER, requester: str = REQUESTER) -> str:
     """Return why nobody is let in, as a part of a sentence."""
     return WHY[reason].format(tenant=tenant, requester=requester)
 
 
-def sentence(reason: str, *, tenant: str, requester: str, is_ahead: bool = False) -> str:
+def sentence(reason: str, *, tenant: str, requester: str = REQUESTER, is_ahead: bool = False) -> str:
     """Return why nobody is let in and what can be done, or before the window begins, why nobody will be."""
     because, then = why(reason, tenant=tenant, requester=requester), NEXT[reason].format(requester=requester)
     return AHEAD.format(why=because) if is_ahead else NOW.format(why=because, next=then)

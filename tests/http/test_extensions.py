@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from httpx import Response
 
+from lockbox.requests import timers
 from lockbox.requests.lifecycle import Action
 from tests.http.door import Door, facts
 from tests.http.portal import OpenPortal, Portal
@@ -130,6 +131,7 @@ def test_each_side_reads_why_access_is_held_back(by_mail: Portal) -> None:
     portal.world.act("ann", Action.APPROVE, request.id)
     lay_down(portal.world, mail_suffices=True, quorum=2)
     why = "has made its policy stricter since the approval, and the request no longer meets it"
+    tenant = portal.world.tenant.name
     for name in ("ann", "erin", "max"):
         _, page = opened(portal, name, request.id)
         assert "As things stand, access will be held back:" in page.words
@@ -137,6 +139,7 @@ def test_each_side_reads_why_access_is_held_back(by_mail: Portal) -> None:
         assert "automatically" not in page.words
 
     portal.wait(minutes=121)
+    timers.run(portal.worker, [request.id])
 
     for name, listed in (("ann", "/open"), ("erin", "/mine"), ("max", "/open")):
         browser, page = opened(portal, name, request.id)
@@ -144,6 +147,7 @@ def test_each_side_reads_why_access_is_held_back(by_mail: Portal) -> None:
             assert "Held back" in shown.words
             assert "Access is held back: nobody is let in, because" in shown.words
             assert f"{why}. Access needs a new request, under the policy in force now." in shown.words
+        assert f"Access that was approved for this time is held back, because {tenant} {why}" in page.words
 
 
 def test_the_api_says_why_access_is_held_back(fresh_door: Door) -> None:

@@ -91,6 +91,14 @@ def test_each_event_is_a_line_and_the_end_is_the_end(watched: Callable[..., Resu
     ]
 
 
+def test_a_window_that_is_held_back_says_why_in_a_sentence(watched: Callable[..., Result]) -> None:
+    held = event(None, "hold_back", None, actor=None, role="clock", held_back="tenant_suspended")
+
+    ended = watched([[SUBMITTED, APPROVED, held, REVOKED]])
+
+    assert "nobody is let in, because the customer is suspended by the vendor" in ended.stdout
+
+
 def test_it_ends_well_once_access_is_open_if_that_is_waited_for(watched: Callable[..., Result]) -> None:
     ended = watched(LIFE, "--until", "active")
 
