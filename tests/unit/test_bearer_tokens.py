@@ -21,7 +21,8 @@ from gate.bearer_tokens import (
     VerifiedToken,
 )
 from lockbox.errors import Busy, NotSignedIn
-from lockbox.identity.oidc_providers import PAUSE_SECONDS, RENEW_SECONDS, IdentityProviders
+from lockbox.identity.cached_fetch import PAUSE_SECONDS, RENEW_SECONDS
+from lockbox.identity.oidc_providers import IdentityProviders
 from tests.each import each
 from tests.oidc_issuer import AT, AUDIENCE, BROKEN, HELD, NOON, LocalIssuer, ec_key, ed_key, local_issuer, rsa_key
 

@@ -1,4 +1,4 @@
-"""What is fetched and kept: fresh for an hour, usable for a day, one fetch at a time and few who wait for it."""
+"""A cached fetch: fresh for an hour, usable for a day, one fetch at a time and a limit of waiting calls."""
 
 import threading
 import time
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from lockbox.identity.oidc_providers import MOST_FETCHES, CachedFetch
+from lockbox.identity.cached_fetch import MOST_FETCHES, CachedFetch
 from lockbox.safe_http import FetchFailed
 
 HOUR, DAY = 3600.0, 24 * 3600.0
