@@ -69,6 +69,7 @@ from lockbox.requests import (
     request_reads,
     resubmission,
     submit,
+    transition,
 )
 from lockbox.requests.approvals import SignedStatement
 from lockbox.requests.cases import CaseUnchecked, in_its_system
@@ -216,7 +217,7 @@ async def approve_request(
         if said.signed:
             # The challenge is used up in a transaction of its own, once, however often this is judged.
             session.wait()
-        session.foresee([decide.ahead_of_act(request_id)])
+        session.foresee([transition.ahead_of_lock(request_id)])
         who, seen = caller(request, session), if_match(request)
         decision_input = approval(said, seen, signed_by(who.key_id))
         return _acted(request, session, who, came, request_id, decision_input)
@@ -235,7 +236,7 @@ def _commented(action: Action) -> Callable[..., Awaitable[Response]]:
         body: CommentInput | None = None,
     ) -> Response:
         def judge(session: UnitOfWork) -> Response:
-            session.foresee([decide.ahead_of_act(request_id)])
+            session.foresee([transition.ahead_of_lock(request_id)])
             who, seen = caller(request, session), if_match(request)
             decision_input = DecisionInput(action, body.comment if body else None, None, seen)
             return _acted(request, session, who, came, request_id, decision_input)

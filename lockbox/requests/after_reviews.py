@@ -22,7 +22,7 @@ from lockbox.notifications import outbox, recipients
 from lockbox.notifications.audience import AFTER_REVIEW, AFTER_REVIEW_OVERDUE, AFTER_REVIEW_REMINDER
 from lockbox.notifications.outbox import NotifiedMove
 from lockbox.notifications.recipients import RecipientDirectory
-from lockbox.requests import decide, decisions, queries
+from lockbox.requests import decisions, queries, transition
 from lockbox.requests.available_moves import now_is, parties
 from lockbox.requests.break_glass import next_reminder
 from lockbox.requests.decisions import DecisionContext
@@ -171,7 +171,7 @@ def give_finding(
         CommentRequired: it does not say why.
     """
     authentication.enter(session, caller)
-    request = decide.locked(session, caller, request_id)
+    request = transition.locked(session, caller, request_id)
     scene = decisions.after_lock(session, caller, origin, request)
     party = _party(scene.caller, request, scene.known)
     if party is None:

@@ -5,28 +5,25 @@ from dataclasses import replace
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import text
-
 from lockbox.audit.canonical import Value
 from lockbox.audit.events import Actor
 from lockbox.database import Query, UnitOfWork
-from lockbox.errors import NotFound, NotYours
 from lockbox.failpoints import failpoint
 from lockbox.identity import authentication, keyring, row_macs
 from lockbox.identity.passkeys import RelyingParty
 from lockbox.identity.roles import AuthMethod, Caller
 from lockbox.notifications.audience import Reminder
-from lockbox.requests import approvals, decisions, pre_approvals, queries, quorum, submit, transition
+from lockbox.requests import approvals, decisions, extend, pre_approvals, quorum, submit, transition
 from lockbox.requests.available_moves import OPENING, REVIEWERS_OPENING, permitted
 from lockbox.requests.break_glass import BreakGlassRecord, begin_after_review
 from lockbox.requests.deadlines import deadline, wake_at
 from lockbox.requests.decisions import DecisionContext, DecisionInput
 from lockbox.requests.lifecycle import DECISIONS, FINAL_STATES, Action, MoveRule, Party, State
-from lockbox.requests.models import IS_VISIBLE, AccessRequest, Decision
+from lockbox.requests.models import AccessRequest, Decision
 from lockbox.requests.on_behalf_of import names_of, personal_names
 from lockbox.requests.policy import customer_decides, fewest, longest_window
 from lockbox.requests.policy_store import EffectivePolicy
-from lockbox.requests.queries import NOT_KNOWN, RequestEntry
+from lockbox.requests.queries import RequestEntry
 from lockbox.requests.quorum import Vote, granted_start, granted_window, quorum_met
 from lockbox.requests.submit import SubmissionFacts
 from lockbox.requests.transition import Move, Origin, actor_for
@@ -34,20 +31,6 @@ from lockbox.sql import new_id
 
 UNSAID = SubmissionFacts({}, {}, {})
 OPENED_FACTS = ("max_uses", "pre_approval_id", "opens_at", "break_glass")
-
-LOCK = text(f"""
-SELECT requests.*, t.slug AS tenant, p.name AS requester, t.name AS tenant_name
-FROM requests JOIN tenants t ON t.id = requests.tenant_id JOIN people p ON p.id = requests.requester_id
-WHERE requests.id = :id AND {IS_VISIBLE} FOR UPDATE OF requests
-""")  # noqa: S608 - ours
-# One that somebody is approving at this moment is waited for, and read as it is then.
-EXTENSIONS = text("SELECT * FROM requests WHERE extends = :id AND closed_at IS NULL ORDER BY id FOR UPDATE")
-CANCELLED_WITH = dict.fromkeys((State.REVIEWING, State.PENDING), Action.CANCEL)
-ENDED_EARLY: Mapping[State, Mapping[State, Action]] = {
-    State.REVOKED: {State.ACTIVE: Action.REVOKE},
-    State.COMPLETED: {State.ACTIVE: Action.COMPLETE, **CANCELLED_WITH},
-}
-"""How a window ends before its time, and by which actions its extensions then end, by their states."""
 
 
 def act(
@@ -79,7 +62,7 @@ def act_and_show(
         EarlierStepFirst: the policy asks other groups before.
     """
     authentication.enter(session, caller)
-    entry = locked_entry(session, caller, request_id)
+    entry = transition.locked_entry(session, caller, request_id)
     request = act_on(session, caller, origin, entry.request, decision_input)
     return replace(entry, request=request, open=request.state is State.ACTIVE and request.opens_at is None)
 
@@ -109,22 +92,11 @@ def act_on(
     if decision_input.action is Action.BREAK_GLASS:
         begin_after_review(session, request, moved.at)
     failpoint("decide.after_update")
-    if scene.is_extended and as_party is None and request.state in ENDED_EARLY:
-        _end_extensions(session, caller, origin, request, decision_input)
-    return request
-
-
-def _end_extensions(
-    session: UnitOfWork, caller: Caller, origin: Origin, ended: AccessRequest, decision_input: DecisionInput
-) -> None:
-    """End what was to go on from a window that somebody has just ended, as far as the same person may."""
-    ends = ENDED_EARLY[ended.state]
-    for row in session.execute(EXTENSIONS, {"id": ended.id}).all():
-        extension = AccessRequest.of(row)
-        if extension.state in ends:
-            further = DecisionInput(ends[extension.state], decision_input.comment)
-            act_on(session, caller, origin, extension, further)
+    if scene.is_extended and as_party is None:
+        for extension, ends_by in extend.ended_with(session, request):
+            act_on(session, caller, origin, extension, DecisionInput(ends_by, decision_input.comment))
             failpoint("extension.after_end")
+    return request
 
 
 def to_sign(
@@ -144,7 +116,7 @@ def to_sign(
         As `act`, but for PasskeyMustSign; NotYours too where they have no passkey that can sign here.
     """
     authentication.enter(session, caller)
-    request = locked(session, caller, request_id)
+    request = transition.locked(session, caller, request_id)
     scene, (_, taken_as) = _evaluated(session, caller, origin, request, decision_input)
     principals = scene.principals(request) if taken_as is Party.APPROVER else frozenset[UUID]()
     decision = _decided(scene, request, decision_input, principals)
@@ -318,35 +290,6 @@ def _principals(session: UnitOfWork, principals: frozenset[UUID]) -> Mapping[str
 def _actor(scene: DecisionContext, party: Party, principals: frozenset[UUID]) -> Actor:
     """Name both where a delegate acts, also one who approves too; all whom they stand for are in the facts."""
     return actor_for(scene.caller, party, scene.origin, on_behalf_of=min(principals, key=str, default=None))
-
-
-def locked(session: UnitOfWork, caller: Caller, request_id: UUID) -> AccessRequest:
-    """Lock a request's row and return it, as `locked_entry` does.
-
-    Raises:
-        As `locked_entry`.
-    """
-    return locked_entry(session, caller, request_id).request
-
-
-def locked_entry(session: UnitOfWork, caller: Caller, request_id: UUID) -> RequestEntry:
-    """Lock a request's row and return it with the names of its tenant and requester; `open` is not judged.
-
-    Raises:
-        NotFound: there is no such request that the caller may know of.
-        NotYours: they may look at it and do nothing to it.
-    """
-    row = session.execute(*ahead_of_act(request_id)).one_or_none()
-    if row is None:
-        if not queries.known(session, caller, [request_id]):
-            raise NotFound(NOT_KNOWN)
-        raise NotYours("You have read-only access to this request.")
-    return RequestEntry(AccessRequest.of(row), row.tenant, row.requester, open=False, tenant_name=row.tenant_name)
-
-
-def ahead_of_act(request_id: UUID) -> Query:
-    """Return what is read, and locked, once it is known who acts."""
-    return LOCK, {"id": request_id}
 
 
 def _next_state(

@@ -17,7 +17,7 @@ from lockbox.requests import policy_store, queries
 from lockbox.requests.available_moves import now_is
 from lockbox.requests.deadlines import whole_seconds
 from lockbox.requests.decisions import ASKED_STATES
-from lockbox.requests.lifecycle import State
+from lockbox.requests.lifecycle import Action, State
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy import Timing, longest_window
 from lockbox.requests.policy_parts import HARD_ACCESS_LIMIT, CaseCheck
@@ -27,6 +27,14 @@ from lockbox.requests.submit import SubmissionLimits, SubmittedRequest, submit
 from lockbox.requests.transition import Origin
 
 EXTENDED = text("SELECT * FROM lock_extended_request(:id)")
+# One that somebody is approving at this moment is waited for, and read as it is then.
+EXTENSIONS = text("SELECT * FROM requests WHERE extends = :id AND closed_at IS NULL ORDER BY id FOR UPDATE")
+CANCELLED_WITH = dict.fromkeys((State.REVIEWING, State.PENDING), Action.CANCEL)
+ENDED_EARLY: Mapping[State, Mapping[State, Action]] = {
+    State.REVOKED: {State.ACTIVE: Action.REVOKE},
+    State.COMPLETED: {State.ACTIVE: Action.COMPLETE, **CANCELLED_WITH},
+}
+"""How a window ends before its time, and by which actions its extensions then end, by their states."""
 NOT_OPEN = "Only an open window can be extended. Request access again."
 NEVER_EXTENDED = "Access by break-glass cannot be extended. Submit a request that the customer approves."
 TWICE = "An extension of this window was requested already, and that request is still open."
@@ -119,6 +127,14 @@ def extension_of(session: UnitOfWork, caller: Caller, request_id: UUID) -> Acces
     theirs = (col(AccessRequest.extends) == request_id, AccessRequest.visible_to(caller))
     query = select(AccessRequest).where(*theirs).order_by(col(AccessRequest.id).desc()).limit(1)
     return session.orm.exec(query).one_or_none()
+
+
+def ended_with(session: UnitOfWork, ended: AccessRequest) -> list[tuple[AccessRequest, Action]]:
+    """Return, locked, what was to go on from a window that somebody has just ended, and by which action each ends."""
+    ends = ENDED_EARLY.get(ended.state, {})
+    rows = session.execute(EXTENSIONS, {"id": ended.id}).all() if ends else ()
+    extensions = [AccessRequest.of(row) for row in rows]
+    return [(extension, ends[extension.state]) for extension in extensions if extension.state in ends]
 
 
 def _further(earlier: Row[Any], request_id: UUID, wanted: ExtensionInput) -> RequestInput:

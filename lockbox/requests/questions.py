@@ -20,7 +20,7 @@ from lockbox.notifications import outbox, recipients
 from lockbox.notifications.audience import ANSWER, QUESTION
 from lockbox.notifications.outbox import NotifiedMove
 from lockbox.notifications.recipients import RecipientDirectory
-from lockbox.requests import deadlines, decide, decisions, queries, transition
+from lockbox.requests import deadlines, decisions, queries, transition
 from lockbox.requests.available_moves import now_is, parties
 from lockbox.requests.deadlines import RequestClock, clock_task, wake_at
 from lockbox.requests.lifecycle import OPEN_STATES, Party, State
@@ -270,7 +270,7 @@ def answer(  # noqa: PLR0917 - as many things name a question
 
 def _enter(session: UnitOfWork, caller: Caller, origin: Origin, request_id: UUID) -> QuestionContext:
     authentication.enter(session, caller)
-    request = decide.locked(session, caller, request_id)
+    request = transition.locked(session, caller, request_id)
     scene = decisions.after_lock(session, caller, origin, request)
     if request.state not in OPEN_STATES:
         raise InvalidMove(

@@ -1,4 +1,4 @@
-"""Write moves: request rows, decisions, events and rows of the outbox, of many moves in one statement."""
+"""Lock a request, and write moves: rows, decisions, events and rows of the outbox, of many moves in one statement."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,16 +14,24 @@ from lockbox import database, sql
 from lockbox.audit import events
 from lockbox.audit.canonical import Value
 from lockbox.audit.events import Actor, AuditEvent
-from lockbox.database import UnitOfWork, array
+from lockbox.database import Query, UnitOfWork, array
+from lockbox.errors import NotFound, NotYours
 from lockbox.identity.roles import Caller, Mode
 from lockbox.notifications import outbox
 from lockbox.notifications.outbox import NotifiedMove
 from lockbox.notifications.recipients import RecipientDirectory
+from lockbox.requests import queries
 from lockbox.requests.deadlines import Phase, clock_task
 from lockbox.requests.lifecycle import Party, State, end_by
-from lockbox.requests.models import AccessRequest, Decision
+from lockbox.requests.models import IS_VISIBLE, AccessRequest, Decision
+from lockbox.requests.queries import NOT_KNOWN, RequestEntry
 from lockbox.schedule import CLOCK, IndexEntry
 
+LOCK = text(f"""
+SELECT requests.*, t.slug AS tenant, p.name AS requester, t.name AS tenant_name
+FROM requests JOIN tenants t ON t.id = requests.tenant_id JOIN people p ON p.id = requests.requester_id
+WHERE requests.id = :id AND {IS_VISIBLE} FOR UPDATE OF requests
+""")  # noqa: S608 - ours
 # A row goes as one value: psycopg reads a statement anew each time that has more than fifty.
 ROW = "jsonb_populate_record(CAST(NULL AS requests), CAST(:request AS jsonb)) AS n"
 COLUMNS = ", ".join(AccessRequest.model_fields)
@@ -223,6 +231,35 @@ def actor_for(caller: Caller, party: Party, origin: Origin, on_behalf_of: UUID |
         user_agent=origin.user_agent,
         on_behalf_of=on_behalf_of,
     )
+
+
+def locked(session: UnitOfWork, caller: Caller, request_id: UUID) -> AccessRequest:
+    """Lock a request's row and return it, as `locked_entry` does.
+
+    Raises:
+        As `locked_entry`.
+    """
+    return locked_entry(session, caller, request_id).request
+
+
+def locked_entry(session: UnitOfWork, caller: Caller, request_id: UUID) -> RequestEntry:
+    """Lock a request's row and return it with the names of its tenant and requester; `open` is not judged.
+
+    Raises:
+        NotFound: there is no such request that the caller may know of.
+        NotYours: they may look at it and do nothing to it.
+    """
+    row = session.execute(*ahead_of_lock(request_id)).one_or_none()
+    if row is None:
+        if not queries.known(session, caller, [request_id]):
+            raise NotFound(NOT_KNOWN)
+        raise NotYours("You have read-only access to this request.")
+    return RequestEntry(AccessRequest.of(row), row.tenant, row.requester, open=False, tenant_name=row.tenant_name)
+
+
+def ahead_of_lock(request_id: UUID) -> Query:
+    """Return what is read, and locked, once it is known who acts."""
+    return LOCK, {"id": request_id}
 
 
 def insert(session: UnitOfWork, request: AccessRequest, move: Move, approval_key: str | None = None) -> None:
