@@ -164,7 +164,7 @@ class Tracer:
             hooks=MemoryWebhooks(),
             vault=SecretVault([Fernet.generate_key().decode()]),
             public_url=plan.public_url,
-            services={name: service.title for name, service in settings.catalogue.services.items()},
+            services=settings.catalogue.titles,
             wordings=policy_store.wordings,
             sender=settings.mail_from,
             audit_keys={},

@@ -1,7 +1,7 @@
 """Define the catalogue of an installation: the services, for which engineers request access, and the plans."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import Annotated, Self
 from urllib.parse import urlsplit
@@ -130,6 +130,11 @@ class Catalogue(CataloguePart):
         if problems := list(self._problems()):
             raise InconsistentCatalogue(problems)
         return self
+
+    @property
+    def titles(self) -> Mapping[str, str]:
+        """The titles of the services, by name."""
+        return {name: service.title for name, service in self.services.items()}
 
     @property
     def is_plain_http(self) -> bool:

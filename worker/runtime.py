@@ -203,7 +203,7 @@ def _senders(chosen: Settings) -> Senders | None:
         hooks=HttpWebhooks(allow_http=chosen.webhooks_allow_http),
         vault=SecretVault([key.get_secret_value() for key in chosen.secret_keys]),
         public_url=chosen.public_url,
-        services={name: service.title for name, service in chosen.catalogue.services.items()},
+        services=chosen.catalogue.titles,
         wordings=policy_store.wordings,
         sender=chosen.mail_from,
         audit_keys=signing_keys.trusted(chosen.audit_public_keys),

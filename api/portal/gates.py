@@ -1,6 +1,5 @@
 """The gates pages: of a tenant, with an admin's yes to a gate that only reports; of the vendor, with its reports."""
 
-from collections.abc import Mapping
 from typing import Annotated
 
 from fastapi import APIRouter, Form, Request, Response
@@ -11,7 +10,6 @@ from api.portal.account import AccountContextDep
 from api.portal.pages import TAG, page
 from api.portal.tenant_admin import TenantAdminPage, done, tenant_admin_page
 from api.schemas.parts import Slug, Word
-from config.settings import Settings
 from gate import enforcement, gate_report, probe_records, report_consents
 from lockbox.database import UnitOfWork
 from lockbox.errors import LockboxError
@@ -66,7 +64,7 @@ def list_all(request: Request, chosen: SettingsDep, session: SessionDep) -> Resp
     """Show the vendor's operators and auditors what each gate does, and for how many tenants it only reports."""
     visitor = browser.visitor(request, session, chosen)
     gates = enforcement.overviews(session, visitor.caller)
-    return page(request, "vendor_gates", visitor=visitor, gates=gates, services=_titles(chosen))
+    return page(request, "vendor_gates", visitor=visitor, gates=gates, services=chosen.catalogue.titles)
 
 
 @of_vendor.get("/{service}")
@@ -74,11 +72,7 @@ def show_report(request: Request, service: Word, chosen: SettingsDep, session: S
     """Show them what the gate of a service would have refused."""
     visitor = browser.visitor(request, session, chosen)
     found = gate_report.of_service(session, visitor.caller, service)
-    title = _titles(chosen).get(service, service)
+    title = chosen.catalogue.titles.get(service, service)
     return page(
         request, "gate_report", visitor=visitor, found=found, title=title, service=service, days=gate_report.MOST_DAYS
     )
-
-
-def _titles(chosen: Settings) -> Mapping[str, str]:
-    return {name: service.title for name, service in chosen.catalogue.services.items()}

@@ -15,7 +15,6 @@ from api import browser, export_limits
 from api.deps import DatabaseDep, SessionDep, SettingsDep
 from api.portal import phrases
 from api.portal.pages import NO_PAGE, TAG, page, protect, status_of
-from api.portal.request import titles
 from api.schemas.parts import Words
 from config.service_catalogue import LEVELS, Level
 from config.settings import Settings
@@ -116,7 +115,7 @@ def list_all(
     visitor = browser.visitor(request, session, chosen)
     found, refused = RequestListing((), None), None
     try:
-        wanted = _filter(sought, titles(chosen), visitor.time_zone)
+        wanted = _filter(sought, chosen.catalogue.titles, visitor.time_zone)
         found = request_list.page(session, visitor.caller, wanted, cursor=cursor or None, most=MOST)
     except Invalid as error:
         refused = error
@@ -127,7 +126,7 @@ def list_all(
         visitor=visitor,
         entries=found.entries,
         proposals=recovery.open_for(session, visitor.caller),
-        titles=titles(chosen),
+        titles=chosen.catalogue.titles,
         refused=refused,
         sought=sought,
         is_filtered=any(asdict(sought).values()),
@@ -146,7 +145,7 @@ def list_as_table(
 ) -> Response:
     """Download the same selection as CSV, 10,000 rows at most; rights are checked for each part."""
     visitor = browser.visitor(request, session, chosen)
-    wanted = _filter(sought, titles(chosen), visitor.time_zone)
+    wanted = _filter(sought, chosen.catalogue.titles, visitor.time_zone)
     export_limits.count(db, visitor.caller)
     first = request_list.page(session, visitor.caller, wanted, cursor=None, most=ROWS_AT_ONCE)
     begun = [table_head(), *table_rows(visitor.caller, first.entries)]

@@ -7,7 +7,6 @@ from fastapi import APIRouter, Query, Request, Response
 from api import browser
 from api.deps import SessionDep, SettingsDep
 from api.portal.pages import TAG, page
-from api.portal.request import titles
 from api.portal.selection import grouped
 from lockbox.admin import pre_approval_status, recovery
 from lockbox.database import now
@@ -42,7 +41,7 @@ def show_waiting(request: Request, chosen: SettingsDep, session: SessionDep, aft
         findings=after_reviews.due_findings(session, visitor.caller),
         beforehand=pre_approval_status.awaiting(session, visitor.caller),
         proposals=recovery.open_for(session, visitor.caller),
-        titles=titles(chosen),
+        titles=chosen.catalogue.titles,
         reads_why=reads_why,
         at=now(session),
     )
@@ -60,6 +59,6 @@ def show_open(request: Request, chosen: SettingsDep, session: SessionDep, after:
         inside=inside,
         next_cursor=beyond,
         is_first=not after,
-        titles=titles(chosen),
+        titles=chosen.catalogue.titles,
         at=now(session),
     )

@@ -1,7 +1,7 @@
 """The page of a request: read, decide and resubmit."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -374,11 +374,6 @@ def _instant(written: str, zone: str) -> datetime:
         return time_zones.instant(written, zone)
     except ValueError as error:
         raise Invalid(phrases.NO_START.format(why=error)) from None
-
-
-def titles(chosen: Settings) -> Mapping[str, str]:
-    """Return the titles of the catalogue's services."""
-    return {name: service.title for name, service in chosen.catalogue.services.items()}
 
 
 def case_link(template: str | None, case: str | None) -> str:

@@ -15,7 +15,6 @@ from api.portal import act_banner
 from api.portal.account import AccountContext, AccountContextDep
 from api.portal.act_banner import ActBanner
 from api.portal.pages import TAG, go, page, status_of
-from api.portal.request import titles
 from api.portal.selection import do, grouped
 from config.settings import Settings
 from lockbox.database import UnitOfWork, now
@@ -74,7 +73,7 @@ class RequestListPage:
             groups=grouped(found.items, lambda one: one.entry),
             is_first=not after,
             most=self.most,
-            titles=titles(chosen),
+            titles=chosen.catalogue.titles,
             refused=refused,
             done=done,
             needs_sign_in=refused is not None and isinstance(refused.why, SignInAgain),
@@ -108,7 +107,7 @@ def show_own(
 ) -> Response:
     """Show the person's own requests, the open ones first."""
     visitor = browser.visitor(request, session, chosen)
-    banner = act_banner.on_a_list(session, visitor.caller, done, about, titles(chosen))
+    banner = act_banner.on_a_list(session, visitor.caller, done, about, chosen.catalogue.titles)
     return OWN.show(request, session, visitor, chosen, after, done=banner)
 
 
@@ -135,7 +134,7 @@ def show_to_review(
 ) -> Response:
     """Show a manager the requests in review, the nearest deadline first."""
     visitor = browser.visitor(request, session, chosen)
-    banner = act_banner.on_a_list(session, visitor.caller, done, about, titles(chosen))
+    banner = act_banner.on_a_list(session, visitor.caller, done, about, chosen.catalogue.titles)
     return TO_REVIEW.show(request, session, visitor, chosen, after, done=banner)
 
 

@@ -16,7 +16,6 @@ from api.deps import SessionDep, SettingsDep
 from api.portal import phrases
 from api.portal.account import AccountContext, AccountContextDep
 from api.portal.pages import TAG, origin, page, status_of
-from api.portal.request import titles
 from api.schemas.decisions import MOST_AT_ONCE
 from api.schemas.requests import CommentInput
 from api.separate_moves import attempt
@@ -104,7 +103,7 @@ class SelectionPage:
             ticked=ticked,
             said=said or SelectionForm(),
             refused=refused,
-            titles=titles(chosen),
+            titles=chosen.catalogue.titles,
             most=MOST,
         )
 
@@ -136,7 +135,7 @@ class SelectionPage:
             failed=[one for one in results if one.refused],
             done=[one for one in results if not one.refused],
             needs_sign_in=any(isinstance(one, SignInAgain) for one in refused),
-            titles=titles(work.chosen),
+            titles=work.chosen.catalogue.titles,
         )
 
 

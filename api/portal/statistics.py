@@ -13,7 +13,6 @@ from api.deps import SessionDep, SettingsDep
 from api.portal import charts, phrases
 from api.portal.charts import MONTHS, Chart, Series
 from api.portal.pages import NO_PAGE, TAG, page, protect
-from api.portal.request import titles
 from api.routes.statistics import csv_answer
 from api.schemas.parts import Slug
 from lockbox.admin import statistics, tenants
@@ -46,7 +45,7 @@ def show_statistics(request: Request, chosen: SettingsDep, session: SessionDep, 
         readable=readable,
         is_vendors=visitor.caller.holds(Role.VENDOR_AUDITOR),
         charts=_charts(found),
-        titles=titles(chosen),
+        titles=chosen.catalogue.titles,
         most=statistics.MOST_COUNTED,
         hours=hours,
         lag=status.lag,

@@ -54,7 +54,7 @@ class TenantAdminPage:
     @property
     def services(self) -> Mapping[str, str]:
         """The titles of the services, by name."""
-        return {name: service.title for name, service in deps.settings(self.request).catalogue.services.items()}
+        return deps.settings(self.request).catalogue.titles
 
     def page(
         self,
