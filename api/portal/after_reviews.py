@@ -8,8 +8,9 @@ from pydantic import ValidationError
 
 from api.portal import phrases
 from api.portal.account import AccountContextDep
+from api.portal.decision_form import DecisionForm
 from api.portal.pages import TAG, go, origin
-from api.portal.request import DecisionForm, show_request
+from api.portal.request import show_request
 from api.schemas.after_reviews import FindingBody
 from lockbox.errors import CommentRequired, Conflict, Invalid, NotYours
 from lockbox.requests import after_reviews, policy_diff

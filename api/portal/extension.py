@@ -7,8 +7,9 @@ from fastapi import APIRouter, Form, Request, Response
 from api import browser
 from api.deps import DatabaseDep, SettingsDep
 from api.portal import phrases
+from api.portal.decision_form import DecisionForm
 from api.portal.pages import TAG, go, origin
-from api.portal.request import DecisionForm, request_id_of, show_request
+from api.portal.request import request_id_of, show_request
 from api.portal.tenant_admin import read
 from api.schemas.submissions import ExtensionRequest
 from lockbox.errors import Conflict, Invalid, NotYours, TooMany

@@ -1,9 +1,9 @@
 """The page of a request: read, decide and resubmit."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from datetime import timedelta
 from functools import partial
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
@@ -11,19 +11,18 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Form, Query, Request, Response
 from fastapi.responses import HTMLResponse
-from pydantic import ValidationError
 from sqlalchemy import Row
 from sqlmodel import col, select
 
 from api import browser, deps
 from api.browser import Visitor
 from api.deps import DatabaseDep, SessionDep, SettingsDep
-from api.portal import act_banner, navigation, phrases, signed_approvals
+from api.portal import act_banner, decision_form, navigation, phrases, signed_approvals
 from api.portal.account import AccountContext
+from api.portal.decision_form import DecisionForm
 from api.portal.pages import TAG, go, origin, page, status_of
 from api.portal.signed_approvals import NOTHING_SHOWN, ApprovalProofForm, shown_proof
 from api.refusal_log import AttemptedAction, note
-from api.schemas.requests import ApprovalInput
 from config.settings import Settings
 from connectors.credential_requests import connections_of
 from gate import report_consents
@@ -56,7 +55,6 @@ from lockbox.requests import (
     extend,
     inbox,
     offered_moves,
-    policy_diff,
     policy_store,
     queries,
     questions,
@@ -88,30 +86,6 @@ SHOWN_REFUSALS = (EarlierStepFirst, SignInAgain, PolicyNotMet, PolicyUnverified,
 """Refusals that the page explains to people who would otherwise decide."""
 
 RequestAction = Literal["endorse", "break_glass", "approve", "deny", "cancel", "revoke", "complete"]
-
-
-@dataclass(frozen=True)
-class DecisionForm:
-    """A form as sent, so that a refusal keeps it."""
-
-    action: str = ""
-    comment: str = ""
-    window: str = ""
-    resources: Sequence[str] | None = None
-    actions: Sequence[str] | None = None
-    uses: str = ""
-    start: str = ""
-    finding: str = ""
-
-    def keeps(self, field: str, name: str) -> bool:
-        """Return whether a resource or action is ticked; all are at first."""
-        kept: Sequence[str] | None = getattr(self, field)
-        return kept is None or name in kept
-
-    def is_narrower_than(self, asked: AccessRequest) -> bool:
-        """Return whether the form allows less than was asked for, but for its time."""
-        kept = ((self.resources, asked.resources), (self.actions, asked.actions))
-        return bool(self.uses) or any(some is not None and len(some) < len(every) for some, every in kept)
 
 
 @front.get("/")
@@ -187,7 +161,8 @@ def act(
         DecisionForm(action, comment, window, resources, actions, uses.strip(), start),
     )
     try:
-        decision_input = _decision_input(said, version, _zone(request, chosen, db) if start else time_zones.DEFAULT)
+        zone = _zone(request, chosen, db) if start else time_zones.DEFAULT
+        decision_input = decision_form.read(said, version, zone)
         if decision_input.action is Action.APPROVE:
             desk = signed_approvals.SigningContext(request, chosen, db, csrf)
             if not proof.is_final and (asked := desk.ask(one, decision_input, said)):
@@ -348,32 +323,6 @@ def _required(session: UnitOfWork, caller: Caller, asked: AccessRequest) -> froz
 def _zone(request: Request, chosen: Settings, db: Database) -> str:
     with db.transaction() as session:
         return browser.visitor(request, session, chosen).time_zone
-
-
-def _decision_input(said: DecisionForm, version: int, zone: str) -> DecisionInput:
-    """Validate a form with the API's own bodies."""
-    is_yes = said.action == Action.APPROVE
-    try:
-        limits = (said.window, said.uses) if is_yes else ("", "")
-        window, uses = (int(one.encode("ascii")) if one else None for one in limits)
-        comment = said.comment.replace("\r\n", "\n").strip() or None
-        opens_at = _instant(said.start, zone) if said.start and is_yes else None
-        body = ApprovalInput(comment=comment, access_window=window, max_uses=uses, opens_at=opens_at)
-    except ValidationError as error:
-        raise Invalid(phrases.TERMS_NOT_ACCEPTED.format(why=policy_diff.advice(error))) from None
-    except ValueError:
-        raise Invalid(phrases.TERMS_NOT_NUMBERS) from None
-    if not is_yes:
-        return DecisionInput(Action(said.action), body.comment, version=version)
-    allowed = body.access_window, version, said.resources, said.actions
-    return DecisionInput(Action.APPROVE, body.comment, *allowed, max_uses=body.max_uses, opens_at=body.opens_at)
-
-
-def _instant(written: str, zone: str) -> datetime:
-    try:
-        return time_zones.instant(written, zone)
-    except ValueError as error:
-        raise Invalid(phrases.NO_START.format(why=error)) from None
 
 
 def case_link(template: str | None, case: str | None) -> str:

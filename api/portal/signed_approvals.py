@@ -1,11 +1,11 @@
 """The page on which an approver signs an approval with a passkey."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from typing import Annotated, Protocol
+from typing import Annotated
 from uuid import UUID
 
 from fastapi import Form, Request, Response
@@ -13,6 +13,7 @@ from fastapi import Form, Request, Response
 from api import browser, deps
 from api.browser import OAuthState, SignInPurpose
 from api.portal import phrases
+from api.portal.decision_form import DecisionForm
 from api.portal.pages import origin, page
 from api.portal.sign_in_passkey import LONGEST_ANSWER
 from api.refusal_log import AttemptedAction
@@ -27,34 +28,6 @@ from lockbox.requests.decisions import DecisionInput
 from lockbox.requests.models import AccessRequest
 
 LONGEST_TEXT = 200_000
-
-
-class ApprovalForm(Protocol):
-    """The content of an approval's form."""
-
-    @property
-    def comment(self) -> str:
-        """The approver's comment."""
-
-    @property
-    def window(self) -> str:
-        """The window in seconds, if shortened."""
-
-    @property
-    def uses(self) -> str:
-        """How many uses it is for, if lowered."""
-
-    @property
-    def start(self) -> str:
-        """A later start, as typed."""
-
-    @property
-    def resources(self) -> Sequence[str] | None:
-        """The resources that are kept."""
-
-    @property
-    def actions(self) -> Sequence[str] | None:
-        """The actions that are kept."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +67,7 @@ class SigningContext:
     db: Database
     csrf: str
 
-    def ask(self, request_id: UUID, decision_input: DecisionInput, filled: ApprovalForm) -> Response | None:
+    def ask(self, request_id: UUID, decision_input: DecisionInput, filled: DecisionForm) -> Response | None:
         """Return the page whose script has a passkey sign the approval; None if the approver has none that can.
 
         Raises:
@@ -158,7 +131,7 @@ class SigningContext:
         return SignedStatement(shown.statement, shown.content, shown.credential, challenge, party)
 
 
-def _fields(filled: ApprovalForm, version: int) -> Iterator[tuple[str, str]]:
+def _fields(filled: DecisionForm, version: int) -> Iterator[tuple[str, str]]:
     """Yield the approval form's fields, for this page's forms to send again."""
     yield from (
         ("version", str(version)),
