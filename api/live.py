@@ -23,7 +23,7 @@ from lockbox.identity.roles import Caller
 from lockbox.pubsub import PAGES, Listener
 from lockbox.requests import queries, request_reads
 from lockbox.requests.request_reads import LiveReader
-from lockbox.schedule import UUID_FORM
+from lockbox.text_rules import UUID_FORM
 
 log = structlog.get_logger(__name__)
 

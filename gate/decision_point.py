@@ -24,8 +24,7 @@ from gate.window_checks import WindowChecks
 from lockbox.errors import Busy
 from lockbox.identity.credentials import LONGEST_GATE_SUBJECT
 from lockbox.requests.queries import AccessCheck, UsingCaller
-from lockbox.schedule import UUID_FORM
-from lockbox.text_rules import check_resource
+from lockbox.text_rules import UUID_FORM, check_resource
 
 MOST_EVALUATIONS = 50
 """How many evaluations one question may hold."""

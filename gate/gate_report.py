@@ -17,7 +17,7 @@ from lockbox.database import UnitOfWork
 from lockbox.errors import NotFound
 from lockbox.identity import authentication
 from lockbox.identity.roles import Caller
-from lockbox.schedule import UUID_FORM
+from lockbox.text_rules import UUID_FORM
 
 MOST_DAYS = 30
 """So long is kept what was reported, counted from when it last came."""

@@ -25,8 +25,8 @@ from lockbox.identity.roles import Caller, Role
 from lockbox.notifications import announcements
 from lockbox.pubsub import GATES
 from lockbox.requests.transition import Origin
-from lockbox.schedule import UUID_FORM
 from lockbox.sql import new_id
+from lockbox.text_rules import UUID_FORM
 
 log = structlog.get_logger(__name__)
 KEPT_SECONDS = 5.0

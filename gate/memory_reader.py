@@ -19,7 +19,7 @@ from lockbox.identity import authentication
 from lockbox.identity.roles import AuthMethod, Caller, Role, RoleGrant, Side
 from lockbox.requests import queries
 from lockbox.requests.queries import RequestEntry
-from lockbox.schedule import UUID_FORM
+from lockbox.text_rules import UUID_FORM
 
 log = structlog.get_logger(__name__)
 

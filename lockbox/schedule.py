@@ -2,7 +2,6 @@
 
 import asyncio
 import math
-import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,11 +17,11 @@ from lockbox import pubsub, redis_scripts
 from lockbox.failpoints import failpoint
 from lockbox.pubsub import Bell, Listener, OnConnection, OnMessage
 from lockbox.redis_scripts import ARM, CLAIM, MARK, QueueDepth, RedisUnavailable, redis_errors
+from lockbox.text_rules import UUID_FORM
 
 log = structlog.get_logger(__name__)
 
 EPOCH, BEGUN = "epoch", "begun"
-UUID_FORM = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 MOST_A_CALL = 500
 BEFORE_OTHERS = timedelta(days=3650)
 """How much earlier than it is due something stands in an index that is to go before all that is merely late."""

@@ -34,6 +34,7 @@ INVISIBLE: Ranges = (
 )  # fmt: skip
 PRIVATE: Ranges = ((0xE000, 0xF8FF), (0xFDD0, 0xFDEF), (0xFFFE, 0xFFFF), (0xF0000, 0x10FFFF))
 """Private-use code points: each font shows something else, or nothing. The patterns leave them out."""
+UUID_FORM = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 RESOURCE = re.compile(r"[a-z][a-z0-9-]{0,31}:\S{1,220}")
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 DOTS = str.maketrans("\u3002\u2024\ufe52", "...")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import uuid4
 
-from lockbox.schedule import UUID_FORM
+from lockbox.text_rules import UUID_FORM
 
 MOST_BYTES = 256 * 1024
 MOST_IDS = 500

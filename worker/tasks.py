@@ -22,7 +22,7 @@ from lockbox.audit.log.sealer import RollbackDetected
 from lockbox.notifications import delivery
 from lockbox.notifications.senders.protocol import SEND_SECONDS
 from lockbox.requests import case_check, timers
-from lockbox.schedule import UUID_FORM
+from lockbox.text_rules import UUID_FORM
 from worker import maintenance
 from worker.maintenance import RECONCILE, SEAL, MaintenanceJob
 from worker.runtime import NOTIFY_THREADS, runtime

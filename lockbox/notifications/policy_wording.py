@@ -1,13 +1,13 @@
 """The diff of a policy in words, for pages, mails and webhooks; pure."""
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from uuid import UUID
 
+from lockbox.text_rules import UUID_FORM
+
 ABSENT = "none"
 ARROW = " → "
-ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 SECONDS = frozenset(
     {
         *("review_window", "approval_window", "access_ceiling", "closing_warning"),
@@ -100,7 +100,7 @@ def _value(name: str, value: str, people: Mapping[UUID, str]) -> str:
         return _span(int(value))
     if name.rpartition(".")[2] == "approve_means":
         return PROOFS.get(value, value)
-    named = ID.sub(lambda found: people.get(UUID(found[0]), found[0]), value)
+    named = UUID_FORM.sub(lambda found: people.get(UUID(found[0]), found[0]), value)
     return PLAIN.get(named, named)
 
 
