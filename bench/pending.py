@@ -69,7 +69,7 @@ def rebuild(bench: Bench) -> dict[str, float]:
     with Redis.from_url(bench.processes.plan.redis_url) as redis:
         redis.flushall()
     began = time.monotonic()
-    wait_for("the schedule is whole again", lambda: bench.db.schedule.is_whole(CLOCK), PATIENCE)
+    wait_for("the schedule is whole again", lambda: bench.db.schedule.rebuild(CLOCK).is_whole(), PATIENCE)
     seconds = time.monotonic() - began
     late = _late(bench, meanwhile.ids)
     with bench.superuser.connect() as connection:

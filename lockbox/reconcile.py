@@ -127,7 +127,7 @@ def reconcile(
             yield "reports", count
         try:
             for index in INDEXES:
-                if database.schedule.is_whole(index):
+                if database.schedule.rebuild(index).is_whole():
                     yield from _arm_soon(database, index)
                 else:
                     yield from _rebuild(database, index, send)
@@ -148,7 +148,7 @@ def reconcile_notifications(database: Database, send: Send) -> Iterator[Step]:
     """Deliver what nobody has taken, and arm what is due soon; the rest of the schedule is the core worker's."""
     yield from act_on_overdue_notifications(database, send, grace=GRACE)
     try:
-        if database.schedule.is_whole(NOTIFICATIONS):
+        if database.schedule.rebuild(NOTIFICATIONS).is_whole():
             yield from _arm_soon(database, NOTIFICATIONS)
     except RedisUnavailable as away:
         log.warning("reconcile.redis_away", error=str(away))
@@ -194,7 +194,8 @@ def _arm_soon(database: Database, index: ScheduleIndex) -> Iterator[Step]:
 
 def _rebuild(database: Database, index: ScheduleIndex, send: Send | None) -> Iterator[Step]:
     """Arm all that is promised, page by page, from where an earlier run has stopped."""
-    mark, after = database.schedule.begin_rebuild(index)
+    rebuild = database.schedule.rebuild(index)
+    mark, after = rebuild.begin()
     log.warning("reconcile.rebuilding", index=index.name, after=str(after))
     count = 0
     failpoint("reconcile.epoch_changed")
@@ -207,13 +208,13 @@ def _rebuild(database: Database, index: ScheduleIndex, send: Send | None) -> Ite
             raise RedisUnavailable("arming was refused")
         failpoint("reconcile.mid_rebuild")
         after, count = rows[-1].id, count + len(rows)
-        if not (mark := database.schedule.move_rebuild(index, mark, after)):
+        if not (mark := rebuild.move(mark, after)):
             log.warning("reconcile.lost_again", index=index.name)
             return
         yield f"rebuilt_{index.name}", len(rows)
         yield from act_on_overdue(database, send, grace=GRACE)
     failpoint("reconcile.before_whole")
-    if not database.schedule.mark_whole(index, mark):
+    if not rebuild.complete(mark):
         log.warning("reconcile.lost_again", index=index.name)
         return
     failpoint("reconcile.after_whole")

@@ -8,20 +8,19 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import groupby
 from typing import Any, TypeVar
-from uuid import UUID, uuid4
 
 import structlog
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from lockbox import pubsub, redis_scripts
 from lockbox.failpoints import failpoint
+from lockbox.index_rebuild import BEGUN, EPOCH, IndexRebuild
 from lockbox.pubsub import Bell, Listener, OnConnection, OnMessage
-from lockbox.redis_scripts import ARM, CLAIM, MARK, QueueDepth, RedisUnavailable, redis_errors
+from lockbox.redis_scripts import ARM, CLAIM, QueueDepth, RedisUnavailable, redis_errors
 from lockbox.text_rules import UUID_FORM
 
 log = structlog.get_logger(__name__)
 
-EPOCH, BEGUN = "epoch", "begun"
 MOST_A_CALL = 500
 BEFORE_OTHERS = timedelta(days=3650)
 """How much earlier than it is due something stands in an index that is to go before all that is merely late."""
@@ -115,7 +114,6 @@ class Schedule:
         self._polling = redis_scripts.connect(url, timeout=POLL_TIMEOUT)
         self._arm = self._arming.register_script(ARM)
         self._claim = self._polling.register_script(CLAIM)
-        self._mark = self._polling.register_script(MARK)
         self._number = pubsub.database_number(self._arming)
         self._bell, self._news = pubsub.bell_of(self._number), pubsub.channel_of(self._number)
         self._skip_until = 0.0
@@ -298,55 +296,9 @@ class Schedule:
             except RedisError:
                 return
 
-    def is_whole(self, index: ScheduleIndex) -> bool:
-        """Return whether the index was completed under the server process that answers now.
-
-        Raises:
-            RedisUnavailable: Redis can't be reached.
-        """
-        with redis_errors():
-            return self._polling.zscore(index.keys[0], self._epoch()) is not None
-
-    def begin_rebuild(self, index: ScheduleIndex) -> tuple[str, UUID]:
-        """Return the mark of a rebuild in the index, and the last id that it has armed; begin one if there is none.
-
-        The index is incomplete from now on. The mark names the server process; it is lost when data is lost.
-
-        Raises:
-            RedisUnavailable: Redis can't be reached.
-        """
-        with redis_errors():
-            begun = f"{BEGUN}:{self._run_id()}:"
-            marks: Any = self._polling.zrangebyscore(index.keys[0], "+inf", "+inf")
-            known = [mark for one in marks if (mark := one.decode(errors="replace")).startswith(begun)]
-            if len(marks) == len(known) == 1 and UUID_FORM.fullmatch(after := known[0].rpartition(":")[2]):
-                return known[0], UUID(after)
-            after = UUID(int=0)
-            mark = f"{begun}{uuid4().hex}:{after}"
-            self._polling.zremrangebyscore(index.keys[0], "+inf", "+inf")
-            self._polling.zadd(index.keys[0], {mark: math.inf})
-        return mark, after
-
-    def move_rebuild(self, index: ScheduleIndex, mark: str, after: UUID) -> str:
-        """Note how far a rebuild has come; return its new mark, or nothing where the index was lost since.
-
-        Raises:
-            RedisUnavailable: Redis can't be reached.
-        """
-        moved = f"{mark.rpartition(':')[0]}:{after}"
-        return moved if self._replace_mark(index, mark, moved) else ""
-
-    def mark_whole(self, index: ScheduleIndex, begun: str) -> bool:
-        """Note that the index holds all that Postgres promises; return False if it was lost since the rebuild began.
-
-        Raises:
-            RedisUnavailable: Redis can't be reached.
-        """
-        return self._replace_mark(index, begun, self._epoch())
-
-    def _replace_mark(self, index: ScheduleIndex, mark: str, by: str) -> bool:
-        with redis_errors():
-            return bool(self._mark(keys=[index.keys[0]], args=[mark, by]))
+    def rebuild(self, index: ScheduleIndex) -> IndexRebuild:
+        """Return the mark of an index, which says whether it is whole, or how far a rebuild has come."""
+        return IndexRebuild(self._polling, index.keys[0])
 
     def ping(self) -> None:
         """Raise RedisUnavailable unless Redis answers and would not evict its data."""
@@ -389,11 +341,3 @@ class Schedule:
         self._polling.close()
         if self._following is not None and (loop := self._following.get_loop()).is_running():
             asyncio.run_coroutine_threadsafe(self.followed(), loop).result(POLL_TIMEOUT)
-
-    def _epoch(self) -> str:
-        return f"{EPOCH}:{self._run_id()}"
-
-    def _run_id(self) -> str:
-        with redis_errors():
-            server: Any = self._polling.info("server")
-        return str(server["run_id"])

@@ -81,7 +81,7 @@ def test_the_bell_of_another_index_lets_sleep(schedule: Schedule) -> None:
 
 
 def test_the_epoch_at_the_end_of_an_index_does_not_keep_the_bell_silent(schedule: Schedule) -> None:
-    schedule.mark_whole(CLOCK, schedule.begin_rebuild(CLOCK)[0])
+    schedule.rebuild(CLOCK).complete(schedule.rebuild(CLOCK).begin()[0])
 
     with _sleeper(schedule, CLOCK) as slept:
         _arm(schedule, 60)

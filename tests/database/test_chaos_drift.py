@@ -16,7 +16,7 @@ def unarmed(world: World, worker: Database) -> str:
     """A request that is due in hours, committed by a process that could not arm it; both indexes are whole."""
     list(reconcile(worker, None))
     request = world.submit()
-    assert all(worker.schedule.is_whole(index) for index in INDEXES)
+    assert all(worker.schedule.rebuild(index).is_whole() for index in INDEXES)
     worker.schedule.arm(CLOCK, [IndexEntry(str(request.id), "time_out", None)])
     return f"remind:{request.id}"
 

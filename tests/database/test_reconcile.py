@@ -78,8 +78,8 @@ def test_after_a_flush_one_round_makes_both_indexes_true(world: World, worker: D
 
     assert not whole_before
     assert_indexes_are_true(worker)
-    assert worker.schedule.is_whole(CLOCK)
-    assert worker.schedule.is_whole(NOTIFICATIONS)
+    assert worker.schedule.rebuild(CLOCK).is_whole()
+    assert worker.schedule.rebuild(NOTIFICATIONS).is_whole()
     assert worker.schedule.claim(CLOCK).whole
 
 
@@ -93,11 +93,11 @@ def test_what_is_lost_while_it_is_rebuilt_is_rebuilt_in_the_next_round(
     for name, _ in reconcile(worker, None):
         if name == f"rebuilt_{index.name}":
             redis.flushdb()
-    assert not worker.schedule.is_whole(index)
+    assert not worker.schedule.rebuild(index).is_whole()
 
     list(reconcile(worker, None))
 
-    assert worker.schedule.is_whole(index)
+    assert worker.schedule.rebuild(index).is_whole()
     assert_indexes_are_true(worker)
 
 
@@ -113,7 +113,7 @@ def test_after_one_index_was_deleted_one_round_makes_it_true(
     list(reconcile(worker, None))
 
     assert_indexes_are_true(worker)
-    assert worker.schedule.is_whole(index)
+    assert worker.schedule.rebuild(index).is_whole()
 
 
 def test_after_the_leases_of_the_clock_were_deleted_their_requests_are_seen_to_when_overdue(

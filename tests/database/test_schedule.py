@@ -7,7 +7,8 @@ import pytest
 from redis import Redis
 
 from harness.wait import within
-from lockbox.schedule import BEFORE_OTHERS, CLOCK, EPOCH, NOTIFICATIONS, IndexEntry, Schedule, ScheduleIndex
+from lockbox.index_rebuild import EPOCH
+from lockbox.schedule import BEFORE_OTHERS, CLOCK, NOTIFICATIONS, IndexEntry, Schedule, ScheduleIndex
 from lockbox.sql import new_id
 
 LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
@@ -122,7 +123,7 @@ def test_a_delay_counts_on_the_servers_own_clock(schedule: Schedule, redis: "Red
 def test_a_claim_says_how_long_there_is_nothing_to_do(schedule: Schedule) -> None:
     nothing = schedule.claim(CLOCK).idle
     schedule.arm(CLOCK, [IndexEntry(one, "expire", timedelta(seconds=30)) for one in _ids(1)])
-    schedule.mark_whole(CLOCK, schedule.begin_rebuild(CLOCK)[0])
+    schedule.rebuild(CLOCK).complete(schedule.rebuild(CLOCK).begin()[0])
 
     something = schedule.claim(CLOCK).idle
 
@@ -131,49 +132,49 @@ def test_a_claim_says_how_long_there_is_nothing_to_do(schedule: Schedule) -> Non
 
 
 def test_an_index_is_whole_under_the_server_that_it_was_completed_on(schedule: Schedule, redis: "Redis") -> None:
-    before = schedule.is_whole(CLOCK), schedule.claim(CLOCK).whole
-    schedule.mark_whole(CLOCK, schedule.begin_rebuild(CLOCK)[0])
-    schedule.mark_whole(CLOCK, schedule.begin_rebuild(CLOCK)[0])
-    after = schedule.is_whole(CLOCK), schedule.claim(CLOCK).whole
+    before = schedule.rebuild(CLOCK).is_whole(), schedule.claim(CLOCK).whole
+    schedule.rebuild(CLOCK).complete(schedule.rebuild(CLOCK).begin()[0])
+    schedule.rebuild(CLOCK).complete(schedule.rebuild(CLOCK).begin()[0])
+    after = schedule.rebuild(CLOCK).is_whole(), schedule.claim(CLOCK).whole
 
     assert before == (False, False)
     assert after == (True, True)
-    assert not schedule.is_whole(NOTIFICATIONS)
+    assert not schedule.rebuild(NOTIFICATIONS).is_whole()
     assert redis.zcard(CLOCK.keys[0]) == 1
     assert schedule.members(CLOCK) == {}
 
 
 def test_an_index_that_was_completed_on_another_server_is_not_whole(schedule: Schedule, redis: "Redis") -> None:
     redis.zadd(CLOCK.keys[0], {f"{EPOCH}:0123456789abcdef": float("inf")})
-    before = schedule.is_whole(CLOCK)
+    before = schedule.rebuild(CLOCK).is_whole()
 
-    schedule.mark_whole(CLOCK, schedule.begin_rebuild(CLOCK)[0])
+    schedule.rebuild(CLOCK).complete(schedule.rebuild(CLOCK).begin()[0])
 
     assert not before
-    assert schedule.is_whole(CLOCK)
+    assert schedule.rebuild(CLOCK).is_whole()
     assert redis.zcard(CLOCK.keys[0]) == 1
 
 
 def test_an_index_that_was_lost_in_the_midst_of_its_rebuild_is_not_whole(schedule: Schedule, redis: "Redis") -> None:
-    begun, after = schedule.begin_rebuild(CLOCK)
+    begun, after = schedule.rebuild(CLOCK).begin()
     redis.flushdb()
 
-    assert not schedule.mark_whole(CLOCK, begun)
-    assert not schedule.move_rebuild(CLOCK, begun, after)
-    assert not schedule.is_whole(CLOCK)
+    assert not schedule.rebuild(CLOCK).complete(begun)
+    assert not schedule.rebuild(CLOCK).move(begun, after)
+    assert not schedule.rebuild(CLOCK).is_whole()
     assert redis.zcard(CLOCK.keys[0]) == 0
 
 
 def test_a_rebuild_goes_on_where_the_last_one_has_stopped(schedule: Schedule) -> None:
-    begun, start = schedule.begin_rebuild(CLOCK)
+    begun, start = schedule.rebuild(CLOCK).begin()
     reached = new_id()
-    mark = schedule.move_rebuild(CLOCK, begun, reached)
+    mark = schedule.rebuild(CLOCK).move(begun, reached)
 
     assert start.int == 0
-    assert schedule.begin_rebuild(CLOCK) == (mark, reached)
+    assert schedule.rebuild(CLOCK).begin() == (mark, reached)
     assert not schedule.claim(CLOCK).whole
-    assert (schedule.mark_whole(CLOCK, begun), schedule.mark_whole(CLOCK, mark)) == (False, True)
-    assert schedule.is_whole(CLOCK)
+    assert (schedule.rebuild(CLOCK).complete(begun), schedule.rebuild(CLOCK).complete(mark)) == (False, True)
+    assert schedule.rebuild(CLOCK).is_whole()
     assert schedule.members(CLOCK) == {}
 
 
@@ -183,14 +184,14 @@ def test_a_rebuild_begins_anew_where_its_mark_is_not_of_this_server(
 ) -> None:
     redis.zadd(CLOCK.keys[0], {mark.format(run="x", id=new_id()): float("inf")})
 
-    begun, after = schedule.begin_rebuild(CLOCK)
+    begun, after = schedule.rebuild(CLOCK).begin()
 
     assert after.int == 0
     assert redis.zrange(CLOCK.keys[0], 0, -1) == [begun.encode()]
 
 
 def test_the_epoch_is_never_claimed_and_lost_only_with_the_index(schedule: Schedule, redis: "Redis") -> None:
-    schedule.mark_whole(CLOCK, schedule.begin_rebuild(CLOCK)[0])
+    schedule.rebuild(CLOCK).complete(schedule.rebuild(CLOCK).begin()[0])
     schedule.arm(CLOCK, _due(_ids(3)))
 
     claims = [schedule.claim(CLOCK) for _ in range(3)]
