@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol
 import structlog
 
 from lockbox.notifications.circuit_breaker import FIRST_LOAD, CircuitBreaker, NotSent, PeerResponse
+from lockbox.notifications.sending_loop import SendingLoop
 
 log = structlog.get_logger(__name__)
 
@@ -21,8 +22,6 @@ UNPROVEN_SHARE = 0.75
 MOST_UNRECORDED = 50
 """How many of a channel are being sent, or sent and not recorded: what a process that is killed sends twice."""
 LONGEST_IN_QUEUE = 4.0
-IDLE_SECONDS = 2.0
-TICK_SECONDS = 0.25
 FORGOTTEN_SECONDS = 600.0
 SWEEP_SECONDS = 60.0
 STOPPED_WAIT = 1.0
@@ -64,68 +63,6 @@ class StartedSend(NamedTuple):
     was_proven: bool
 
 
-class SendingLoop:
-    """An asyncio loop in a thread of its own, which runs while there is something to send and two seconds longer.
-
-    It is started by the first send: in the process that sends, and never before a fork.
-    """
-
-    def __init__(self) -> None:
-        self.channels: list[ChannelPool] = []
-        self.last: SendJob | None = None
-        self._changing = threading.Lock()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._was_called = False
-
-    def call(self, work: Callable[[], object]) -> None:
-        """Have the loop call this; start the loop if it does not run.
-
-        Raises:
-            RuntimeError: there is no thread for it.
-        """
-        with self._changing:
-            if self._loop is None:
-                loop = asyncio.new_event_loop()
-                try:
-                    threading.Thread(target=self._run, args=(loop,), name="sending-loop", daemon=True).start()
-                except RuntimeError:
-                    loop.close()
-                    raise
-                self._loop = loop
-            self._was_called = True
-            self._loop.call_soon_threadsafe(work)
-
-    @property
-    def is_running(self) -> bool:
-        """Whether its thread lives."""
-        with self._changing:
-            return self._loop is not None
-
-    def _run(self, loop: asyncio.AbstractEventLoop) -> None:
-        with asyncio.Runner(loop_factory=lambda: loop) as runner:
-            runner.run(self._live())
-
-    async def _live(self) -> None:
-        busy_at = time.monotonic()
-        while time.monotonic() - busy_at <= IDLE_SECONDS or not await self._ended():
-            await asyncio.sleep(min(TICK_SECONDS, IDLE_SECONDS))
-            with self._changing:
-                self._was_called = False
-            for channel in self.channels:
-                channel.give_back_old()
-            # Not under our own lock: whoever calls us holds that of a channel.
-            if any(channel.is_busy for channel in self.channels):
-                busy_at = time.monotonic()
-
-    async def _ended(self) -> bool:
-        """Close what sending holds open before another loop can take it; end, unless somebody called meanwhile."""
-        if self.last:
-            await self.last.rest()
-        with self._changing:
-            self._loop = self._loop if self._was_called else None
-            return self._loop is None
-
-
 class ChannelPool:
     """All destinations of one channel, served in turn, with a limit of sends at once.
 
@@ -148,7 +85,7 @@ class ChannelPool:
         self._clock = clock
         self._first_load = first_load
         self._loop = loop or SendingLoop()
-        self._loop.channels.append(self)
+        self._loop.channels.append(self.tend)
         self._change = threading.Condition()
         self._breakers: dict[str, CircuitBreaker[QueuedJob]] = {}
         self._waiting: dict[str, CircuitBreaker[QueuedJob]] = {}
@@ -208,13 +145,14 @@ class ChannelPool:
             self._forget_empty()
         _give_back(left, NotSent.WITHDRAWN, WITHDRAWN_WAIT)
 
-    def give_back_old(self) -> None:
-        """Give back jobs that were queued for so long that what they say may no longer be true."""
+    def tend(self) -> bool:
+        """Give back jobs queued for so long that what they say may no longer be true; return whether it is busy."""
         with self._change:
             oldest = self._clock() - LONGEST_IN_QUEUE
             left = [one for breaker in self._waiting.values() for one in _older(breaker, oldest)]
             self._forget_empty()
         _give_back(left, NotSent.TOO_OLD)
+        return self.is_busy
 
     def stop(self, seconds: float) -> bool:
         """Take no more jobs, give back queued ones, and return whether all running sends end within that time."""
@@ -261,7 +199,8 @@ class ChannelPool:
     async def _work(self, started: StartedSend | None) -> None:
         """Send this job, and then the next ones while there are any."""
         while started:
-            job = self._loop.last = started.job
+            job = started.job
+            self._loop.rest = job.rest
             began = self._clock()
             said = await job.run()
             self._end(started, self._clock() - began, said)
