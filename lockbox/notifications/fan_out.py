@@ -32,11 +32,18 @@ from lockbox.notifications.audience import (
     is_reported,
     matters_until,
 )
+from lockbox.notifications.event_recipients import (
+    AudienceCache,
+    AudienceMember,
+    NotificationRecipient,
+    at_each_address,
+    notified_groups,
+)
 from lockbox.notifications.load import Wordings
 from lockbox.notifications.models import Channel
 from lockbox.notifications.outbox import KIND, NotifiedMove
 from lockbox.notifications.queue import ClaimedBatch, LetIn, NotificationClaim, ReadyNotification, Slot
-from lockbox.notifications.recipients import AudienceCache, AudienceMember, NotificationRecipient, RecipientDirectory
+from lockbox.notifications.recipients import RecipientDirectory
 from lockbox.notifications.sending_pool import SendingPool
 from lockbox.notifications.settlement import SETTLED_WITHIN
 from lockbox.schedule import NOTIFICATIONS, IndexEntry
@@ -228,7 +235,8 @@ def _write(  # noqa: PLR0917 - as many things meet here
 ) -> list[IndexEntry]:
     """Write the notifications of these events; return what the schedule holds for the events from now on."""
     informed = recipients.prompted(
-        session, [move.request_id for move in moves if AudienceGroup.INFORMED in recipients.notified_groups(move)]
+        session,
+        [move.request_id for move in moves if AudienceGroup.INFORMED in notified_groups(move)],
     )
     audiences = AudienceCache(known)
     chosen = [audiences.of(move, informed[move.request_id]) for move in moves]
@@ -374,7 +382,7 @@ def _promise_reports(session: UnitOfWork, ended: Sequence[Row[Any]], at: datetim
         if key not in audiences:
             first, until = len(due) + 1, matters_until(REPORT, at, at)
             for person in sorted(_readers(known, *key)):
-                due += [AudienceMember(one, until) for one in recipients.at_each_address(known, person, REPORT)]
+                due += [AudienceMember(one, until) for one in at_each_address(known, person, REPORT)]
             audiences[key] = range(first, len(due) + 1)
         chosen.append(audiences[key])
     pairs = list(_pairs(ended, chosen, due))

@@ -12,7 +12,7 @@ from lockbox.audit.events import Actor
 from lockbox.database import UnitOfWork
 from lockbox.identity.models import Person, Tenant
 from lockbox.identity.roles import Caller, Mode
-from lockbox.notifications import recipients
+from lockbox.notifications import event_recipients, recipients
 from lockbox.notifications.mail_text import duration
 from lockbox.notifications.outbox import NotifiedMove
 from lockbox.notifications.recipients import RecipientDirectory
@@ -287,7 +287,7 @@ def first_recipients(session: UnitOfWork, evaluation: Evaluation) -> PreviewReci
         asked=evaluation.prompted,
     )
     known = recipients.with_places(session, evaluation.known, {evaluation.tenant.id}, also=frozenset())
-    notified = recipients.preview_recipients(known, move)
+    notified = event_recipients.preview_recipients(known, move)
     people: dict[UUID, tuple[UUID | None, ...]] = {}
     for one in notified:
         if one.person_id and one.person_id != evaluation.requester_id:

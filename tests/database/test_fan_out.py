@@ -17,7 +17,7 @@ from lockbox.database import Database
 from lockbox.identity.roles import Role
 from lockbox.notifications import delivery, fan_out
 from lockbox.notifications.delivery import NotRecorded
-from lockbox.notifications.recipients import NotificationRecipient
+from lockbox.notifications.event_recipients import NotificationRecipient
 from lockbox.requests import timers
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy

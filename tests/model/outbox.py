@@ -8,8 +8,9 @@ from uuid import UUID
 
 from lockbox.audit.events import Actor
 from lockbox.identity.roles import Mode
+from lockbox.notifications.event_recipients import AudienceCache, NotificationRecipient
 from lockbox.notifications.outbox import NotifiedMove
-from lockbox.notifications.recipients import AudienceCache, NotificationRecipient, RecipientDirectory
+from lockbox.notifications.recipients import RecipientDirectory
 from lockbox.requests.lifecycle import Action
 from tests.model.rules import AMIR, ANN, ERIN, IDS, MAX, NAMES, START, TARA
 
