@@ -13,7 +13,7 @@ from lockbox.admin import pre_approvals, vendor_consent
 from lockbox.audit import refusals_log
 from lockbox.database import Database
 from lockbox.failpoints import failpoint
-from lockbox.notifications import fan_out, queue
+from lockbox.notifications import due_reports, queue
 from lockbox.redis_scripts import RedisUnavailable
 from lockbox.requests import policy_store, timers
 from lockbox.requests.deadlines import clock_task
@@ -123,7 +123,7 @@ def reconcile(
             yield "ended", number
         for _ in vendor_consent.record_expired_consents(database):
             yield "consents", 1
-        for count in fan_out.promise_reports(database, policy_store.wordings):
+        for count in due_reports.promise(database, policy_store.wordings):
             yield "reports", count
         try:
             for index in INDEXES:

@@ -14,32 +14,28 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Row, text
+from sqlalchemy import text
 
 from config import traces
 from config.traces import NOWHERE, CallOrigin, SpanKind
 from lockbox import database
 from lockbox.audit.report import USES_SETTLE
-from lockbox.database import Database, UnitOfWork, array, listed, now
+from lockbox.database import UnitOfWork, array, listed, now
 from lockbox.failpoints import failpoint
 from lockbox.notifications import outbox, queue, recipients, settlement
 from lockbox.notifications.announcements import OPERATORS
 from lockbox.notifications.audience import (
     OPERATED,
-    REPORT,
     REPORTED_AFTER,
     AudienceGroup,
     is_reported,
-    matters_until,
 )
 from lockbox.notifications.event_recipients import (
     AudienceCache,
     AudienceMember,
     NotificationRecipient,
-    at_each_address,
     notified_groups,
 )
-from lockbox.notifications.load import Wordings
 from lockbox.notifications.models import Channel
 from lockbox.notifications.outbox import KIND, NotifiedMove
 from lockbox.notifications.queue import ClaimedBatch, LetIn, NotificationClaim, ReadyNotification, Slot
@@ -47,10 +43,8 @@ from lockbox.notifications.recipients import RecipientDirectory
 from lockbox.notifications.sending_pool import SendingPool
 from lockbox.notifications.settlement import SETTLED_WITHIN
 from lockbox.schedule import NOTIFICATIONS, IndexEntry
-from lockbox.sql import new_id
 
 BUSY_AGAIN = timedelta(milliseconds=250)
-MOST_REPORTS = 500
 
 # One process at a time fans a request out; a lock that does not wait says which.
 FIND = text("""
@@ -115,21 +109,6 @@ reported AS (
     WHERE w.request_id = r.id AND w.look_at > r.at
 )"""
 WRITE = text(f"WITH {ADDRESSED},{REPORTED} SELECT id FROM addressed")  # noqa: S608 - our own SQL
-WRITE_REPORTS = text(f"WITH {ADDRESSED} SELECT id FROM addressed")  # noqa: S608 - our own SQL
-TAKE_REPORTS = text("""
-WITH taken AS (
-    DELETE FROM reports_due WHERE event_id IN (SELECT event_id FROM reports_due WHERE due_at <= :at
-        ORDER BY due_at LIMIT :most)
-    RETURNING event_id
-)
-SELECT t.event_id, e.tenant_id, e.request_id, v.voters
-FROM taken t LEFT JOIN events e ON e.id = t.event_id AND e.seq IS NOT NULL AND e.from_state = 'active'
-    AND e.to_state <> 'active'
-    AND NOT EXISTS (SELECT FROM notifications n WHERE n.event_id = e.id AND n.template = 'report')
-LEFT JOIN LATERAL (SELECT array_agg(DISTINCT d.person_id) AS voters FROM decisions d
-    WHERE d.request_id = e.request_id AND d.decision <> 'endorse' AND EXISTS (SELECT FROM memberships m
-        WHERE m.person_id = d.person_id AND m.tenant_id = e.tenant_id)) v ON true
-""")
 
 
 class FannedCall(NamedTuple):
@@ -240,7 +219,7 @@ def _write(  # noqa: PLR0917 - as many things meet here
     )
     audiences = AudienceCache(known)
     chosen = [audiences.of(move, informed[move.request_id]) for move in moves]
-    pairs = list(_pairs(moves, chosen, audiences.due))
+    pairs = list(notifications_of(moves, chosen, audiences.due))
     claims, put_off = let_in(*_ready(session, pairs, audiences.due), at)
     leases = {claim.notification_id: claim.lease for claim in claims}
     closed = [move for move in moves if is_reported(move.from_state, move.to_state)]
@@ -251,8 +230,8 @@ def _write(  # noqa: PLR0917 - as many things meet here
         "r_look_at": array(move.at + USES_SETTLE for move in closed),
     }
     due = put_off | leases
-    unsettled = _mailed(pairs, audiences.due, [move.event_id for move in moves])
-    values = _addressed(
+    unsettled = mailed_causes(pairs, audiences.due, [move.event_id for move in moves])
+    values = addressed(
         moves, pairs, audiences.due, [due.get(one.id, at) for one in pairs], leases, origins=batch.origins
     )
     values |= {"c_unsettled": array(unsettled), "settle_by": at + SETTLED_WITHIN}
@@ -275,8 +254,8 @@ def _write(  # noqa: PLR0917 - as many things meet here
 
 
 @dataclass(frozen=True)
-class _Pair:
-    """A notification: which cause, told to which member of all audiences; both are counted from one."""
+class NewNotification:
+    """A notification to write: which cause, told to which member of all audiences; both are counted from one."""
 
     id: UUID
     cause: int
@@ -284,14 +263,20 @@ class _Pair:
     is_call: bool
 
 
-def _pairs(causes: Sequence[Any], chosen: Sequence[Iterable[int]], due: Sequence[AudienceMember]) -> Iterator[_Pair]:
+def notifications_of(
+    causes: Sequence[Any], chosen: Sequence[Iterable[int]], due: Sequence[AudienceMember]
+) -> Iterator[NewNotification]:
+    """Yield the notifications of these causes, each with the numbers of those who are told of it."""
     for number, (cause, audience) in enumerate(zip(causes, chosen, strict=True), 1):
         for one in audience:
             recipient = due[one - 1].recipient
-            yield _Pair(notification_id(cause.event_id, recipient), number, one, recipient.endpoint_id is not None)
+            id_ = notification_id(cause.event_id, recipient)
+            yield NewNotification(id_, number, one, recipient.endpoint_id is not None)
 
 
-def _mailed(pairs: Sequence[_Pair], due: Sequence[AudienceMember], ids: Sequence[UUID]) -> list[UUID | None]:
+def mailed_causes(
+    pairs: Sequence[NewNotification], due: Sequence[AudienceMember], ids: Sequence[UUID]
+) -> list[UUID | None]:
     """Return the id of each cause of which somebody is told by mail, and None for the others."""
     mailed = {pair.cause for pair in pairs if due[pair.member - 1].recipient.endpoint_id is None}
     return [one if number in mailed else None for number, one in enumerate(ids, 1)]
@@ -306,7 +291,7 @@ def notification_id(event_id: UUID, recipient: NotificationRecipient) -> UUID:
 
 
 def _ready(
-    session: UnitOfWork, pairs: Sequence[_Pair], due: Sequence[AudienceMember]
+    session: UnitOfWork, pairs: Sequence[NewNotification], due: Sequence[AudienceMember]
 ) -> tuple[list[ReadyNotification], Mapping[UUID, str]]:
     """Return the new mails as they are let in or put off, and where each leads to."""
     ids = {one.recipient.place_id for one in due if one.recipient.endpoint_id is None}
@@ -321,9 +306,9 @@ def _ready(
     return ready, leads_to
 
 
-def _addressed(
+def addressed(
     causes: Sequence[Any],
-    pairs: Sequence[_Pair],
+    pairs: Sequence[NewNotification],
     due: Sequence[AudienceMember],
     run_at: Sequence[datetime],
     claimed: Container[UUID] = (),
@@ -350,51 +335,3 @@ def _addressed(
         "t_template": array(one.recipient.template for one in due),
         "t_until_at": array(one.until_at for one in due),
     }
-
-
-def promise_reports(database_: Database, wordings: Wordings) -> Iterator[int]:
-    """Promise the reports that are due, batch by batch, where the policy that is laid down by now wants one."""
-    while taken := _report_batch(database_, wordings):
-        yield taken
-
-
-def _report_batch(database_: Database, wordings: Wordings) -> int:
-    with database_.transaction() as session:
-        at = now(session)
-        rows = session.execute(TAKE_REPORTS, {"at": at, "most": MOST_REPORTS}).all()
-        ended = [row for row in rows if row.request_id]
-        worded = wordings(session, [row.request_id for row in ended]) if ended else {}
-        wanted = [row for row in ended if worded[row.request_id].report]
-        if wanted:
-            _promise_reports(session, wanted, at)
-        return len(rows)
-
-
-def _promise_reports(session: UnitOfWork, ended: Sequence[Row[Any]], at: datetime) -> None:
-    tenants, voters = {row.tenant_id for row in ended}, {person for row in ended for person in row.voters or ()}
-    known = recipients.look_up(session, tenants, at, with_auditors=True)
-    recipients.with_places(session, known, tenants, also=voters)
-    due: list[AudienceMember] = []
-    audiences: dict[tuple[UUID, frozenset[UUID]], range] = {}
-    chosen = []
-    for row in ended:
-        key = row.tenant_id, frozenset(row.voters or ())
-        if key not in audiences:
-            first, until = len(due) + 1, matters_until(REPORT, at, at)
-            for person in sorted(_readers(known, *key)):
-                due += [AudienceMember(one, until) for one in at_each_address(known, person, REPORT)]
-            audiences[key] = range(first, len(due) + 1)
-        chosen.append(audiences[key])
-    pairs = list(_pairs(ended, chosen, due))
-    unsettled = _mailed(pairs, due, [new_id() for _ in ended])
-    values = _addressed(ended, pairs, due, [at] * len(pairs))
-    values |= {"c_unsettled": array(unsettled), "settle_by": at + SETTLED_WITHIN}
-    session.execute(WRITE_REPORTS, values)
-    promises = [IndexEntry(str(one.id), KIND, at) for one in pairs]
-    promises += [IndexEntry(str(one), KIND, at + SETTLED_WITHIN) for one in unsettled if one]
-    database.arm_after_commit(session, NOTIFICATIONS, promises)
-
-
-def _readers(known: RecipientDirectory, tenant_id: UUID, voters: frozenset[UUID]) -> frozenset[UUID]:
-    """Return who gets the report: those who have approved or denied, the tenant's admins and its auditors."""
-    return voters | known.admins[tenant_id] | known.auditors[tenant_id]

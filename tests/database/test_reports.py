@@ -15,7 +15,7 @@ from harness.stage import Urls, as_sender, unbound
 from lockbox.admin import erasure
 from lockbox.database import Database, now
 from lockbox.identity.roles import Mode, Role, Scope
-from lockbox.notifications import fan_out, window_report
+from lockbox.notifications import due_reports, window_report
 from lockbox.notifications.senders.protocol import OutgoingMail
 from lockbox.notifications.window_report import ClosedWindow
 from lockbox.requests import activity, policy_store, timers
@@ -47,7 +47,7 @@ def promise(sender: Database, later: ShiftedClock, after: int) -> None:
     """Let reports be promised that are due so many seconds later."""
     later.shift += timedelta(seconds=after)
     fan_out_all(as_sender(sender))
-    for _ in fan_out.promise_reports(sender, policy_store.wordings):
+    for _ in due_reports.promise(sender, policy_store.wordings):
         pass
 
 

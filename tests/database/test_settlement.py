@@ -20,7 +20,7 @@ from lockbox import reconcile
 from lockbox.admin import erasure
 from lockbox.audit.events import THE_CLOCK, VENDORS_LOG, AuditEvent
 from lockbox.database import Database, now
-from lockbox.notifications import announcements, fan_out, queue, results, settlement
+from lockbox.notifications import announcements, due_reports, queue, results, settlement
 from lockbox.notifications.models import Outcome
 from lockbox.notifications.outbox import KIND
 from lockbox.notifications.outcome_events import DeliveryAttempt
@@ -504,7 +504,7 @@ def test_reports_are_an_event_of_their_own(
     before = told(worker)
 
     later.shift = timedelta(seconds=62)
-    for _ in fan_out.promise_reports(worker, policy_store.wordings):
+    for _ in due_reports.promise(worker, policy_store.wordings):
         pass
     (row,) = unsettled(worker)
     assert_indexes_are_true(worker)
