@@ -1,8 +1,11 @@
 """An incoming request: its budget, the group that it runs in, whether its credential is known, its client."""
 
 import asyncio
+import hashlib
+import os
 import re
-from collections import Counter, deque
+import time
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Coroutine, Sequence
 from contextvars import Context
 from dataclasses import dataclass
@@ -27,6 +30,7 @@ Answer = TypeVar("Answer")
 
 SHORT, LONG = 2.0, 5.0
 ENTRY = "lockbox.entry"
+MOST_KNOWN, KNOWN_SECONDS = 20_000, 900.0
 Networks = Sequence[IPv4Network | IPv6Network]
 READING = frozenset({"GET", "HEAD", "OPTIONS"})
 ACCESS_PATHS = frozenset({"/v1/access", "/access/v1/evaluation", "/access/v1/evaluations"})
@@ -88,10 +92,14 @@ MOST_COMMON = sum(budget.connections for budget in (*KNOWN, STRANGERS) if not bu
 
 @dataclass
 class IncomingRequest:
-    """The budget of a request, and whether its credential is valid, which the code that authenticates it sets."""
+    """The budget of a request, and whether its credential is valid, which the code that authenticates it sets.
+
+    `found_valid` is called, from whatever thread, as soon as that is so.
+    """
 
     budget: Budget
     is_known: bool = False
+    found_valid: Callable[[], object] = lambda: None
 
 
 def budget_of(method: str, path: str) -> Budget:
@@ -116,14 +124,44 @@ def _budget_of_post(path: str) -> Budget:
 def vouch(connection: HTTPConnection) -> None:
     """Record that the credential of this request is valid."""
     entry: IncomingRequest | None = connection.scope.get(ENTRY)
-    if entry is not None:
+    if entry is not None and not entry.is_known:
         entry.is_known = True
+        entry.found_valid()
 
 
 def is_vital(connection: HTTPConnection) -> bool:
     """Whether this request uses the database connections that are kept for access checks and closing moves."""
     entry: IncomingRequest | None = connection.scope.get(ENTRY)
     return entry is not None and entry.budget.vital
+
+
+class KnownCredentials:
+    """Digests, under a key of this process, of the credentials that were good within the last quarter of an hour."""
+
+    def __init__(self) -> None:
+        self._key = os.urandom(32)
+        self._until: OrderedDict[bytes, float] = OrderedDict()
+
+    def __contains__(self, shown: bytes | None) -> bool:
+        return shown is not None and self._until.get(shown, 0.0) > time.monotonic()
+
+    def digest(self, credential: str | None) -> bytes | None:
+        """Return what a credential is known by; None for none."""
+        if credential is None:
+            return None
+        return hashlib.blake2b(credential.encode(), key=self._key, digest_size=16).digest()
+
+    def note(self, shown: bytes | None, *, is_good: bool, is_bad: bool) -> None:
+        """Remember a good credential, and forget one that is good no more."""
+        if shown is None:
+            return
+        if is_good:
+            self._until[shown] = time.monotonic() + KNOWN_SECONDS
+            self._until.move_to_end(shown)
+            if len(self._until) > MOST_KNOWN:
+                self._until.popitem(last=False)
+        elif is_bad:
+            self._until.pop(shown, None)
 
 
 def client_address(connection: HTTPConnection, trusted: Networks) -> str | None:

@@ -1,11 +1,9 @@
 """The one HTTP middleware: early refusals, body limits, admission, HEAD, and a log line for each request."""
 
 import asyncio
-import hashlib
 import os
 import re
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 
 import structlog
@@ -23,8 +21,8 @@ from api.incoming_request import (
     KNOWN,
     STRANGERS,
     VITAL_STRANGERS,
-    Budget,
     IncomingRequest,
+    KnownCredentials,
     budget_of,
     client_address,
 )
@@ -54,7 +52,6 @@ UNTRACED = frozenset({"/livez", "/readyz", "/metrics"})
 
 ALWAYS = frozenset({"/livez"})
 UNAUTHORIZED, INTERNAL = 401, 500
-MOST_KNOWN, KNOWN_SECONDS = 20_000, 900.0
 PER_ADDRESS = 2
 SPARE_THREADS = 8
 THREADS = incoming_request.MOST_VITAL + incoming_request.MOST_COMMON + SPARE_THREADS
@@ -270,13 +267,14 @@ class Admission:
     requests that wait for a connection take every thread, those that have one wait for a thread, and the API stops.
     Access checks and closing moves have places, and connections, that no other request takes. So have requests with a
     credential that this process has not seen to be good, two of an address at once: wrong ones cost others nothing.
+    Such a request goes on in a place of its own budget once its credential is found valid, if one is free.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._places = {budget: asyncio.Semaphore(budget.most) for budget in KNOWN}
         self._strangers = {budget.vital: _ByAddress(budget.most) for budget in (STRANGERS, VITAL_STRANGERS)}
-        self._known = _KnownCredentials()
+        self._known = KnownCredentials()
 
     async def admit(self, scope: Scope) -> Callable[[int | None], None]:
         """Wait for a place; return what to call with the status of the answer once that begins, or with None.
@@ -290,7 +288,7 @@ class Admission:
         entry = scope[incoming_request.ENTRY] = IncomingRequest(budget_of(scope["method"], scope["path"]))
         connection = HTTPConnection(scope)
         shown = self._known.digest(_credential(connection, self._settings))
-        leave = await self._place(entry.budget, shown, client_address(connection, self._settings.trusted_proxies))
+        leave = await self._place(entry, shown, client_address(connection, self._settings.trusted_proxies))
         if leave is None:
             raise EarlyAnswer(early(scope, 503, "busy", "The server is busy. Try again.", {"retry-after": "1"}))
 
@@ -301,8 +299,9 @@ class Admission:
 
         return left
 
-    async def _place(self, budget: Budget, shown: bytes | None, address: str | None) -> Leave | None:
+    async def _place(self, entry: IncomingRequest, shown: bytes | None, address: str | None) -> Leave | None:
         """Wait for a place and return how to leave it; None where that took too long."""
+        budget = entry.budget
         if shown in self._known and not (free := self._places[budget]).locked():
             await free.acquire()
             return _once(free.release)
@@ -311,13 +310,27 @@ class Admission:
                 if budget is not HEALTH and shown not in self._known:
                     leave = await self._strangers[budget.vital].enter(address or "")
                     if shown not in self._known:
-                        return leave
+                        return self._until_valid(entry, leave)
                     # Another request has shown it to be good meanwhile.
                     leave()
                 await self._places[budget].acquire()
                 return _once(self._places[budget].release)
         except TimeoutError:
             return None
+
+    def _until_valid(self, entry: IncomingRequest, leave: Leave) -> Leave:
+        """Return how to leave a stranger's place, or the one of its budget for which the request has left that."""
+        held, free = [leave], self._places[entry.budget]
+        loop = asyncio.get_running_loop()
+
+        async def move() -> None:
+            if held and not free.locked():
+                await free.acquire()
+                held.pop()()
+                held.append(free.release)
+
+        entry.found_valid = lambda: asyncio.run_coroutine_threadsafe(move(), loop)
+        return lambda: held.pop()() if held else None
 
 
 class _ByAddress:
@@ -349,35 +362,6 @@ class _ByAddress:
             leave()
             raise
         return _once(leave)
-
-
-class _KnownCredentials:
-    """Digests, under a key of this process, of the credentials that were good within the last quarter of an hour."""
-
-    def __init__(self) -> None:
-        self._key = os.urandom(32)
-        self._until: OrderedDict[bytes, float] = OrderedDict()
-
-    def __contains__(self, shown: bytes | None) -> bool:
-        return shown is not None and self._until.get(shown, 0.0) > time.monotonic()
-
-    def digest(self, credential: str | None) -> bytes | None:
-        """Return what a credential is known by; None for none."""
-        if credential is None:
-            return None
-        return hashlib.blake2b(credential.encode(), key=self._key, digest_size=16).digest()
-
-    def note(self, shown: bytes | None, *, is_good: bool, is_bad: bool) -> None:
-        """Remember a good credential, and forget one that is good no more."""
-        if shown is None:
-            return
-        if is_good:
-            self._until[shown] = time.monotonic() + KNOWN_SECONDS
-            self._until.move_to_end(shown)
-            if len(self._until) > MOST_KNOWN:
-                self._until.popitem(last=False)
-        elif is_bad:
-            self._until.pop(shown, None)
 
 
 def _credential(connection: HTTPConnection, settings: Settings) -> str | None:

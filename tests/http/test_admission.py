@@ -9,6 +9,7 @@ import pytest
 from fastapi.routing import iter_route_contexts
 from httpx import Response
 from sqlalchemy import event, text
+from starlette.requests import HTTPConnection
 from starlette.types import Message, Receive, Scope, Send
 
 from api.app import OVERFLOW, make_app
@@ -26,6 +27,7 @@ from api.incoming_request import (
     UPLOADS,
     WRITES,
     budget_of,
+    vouch,
 )
 from api.middleware import PER_ADDRESS, HttpGuard
 from harness.people import SETTINGS, World
@@ -47,6 +49,7 @@ class SlowApp:
     def __init__(self) -> None:
         self.inside = self.most_inside = 0
         self.status = 200
+        self.vouches_first = False
         self.may_answer = asyncio.Event()
         self.may_end = asyncio.Event()
 
@@ -54,11 +57,12 @@ class SlowApp:
         await receive()
         self.inside += 1
         self.most_inside = max(self.inside, self.most_inside)
+        if self.vouches_first:
+            await asyncio.to_thread(vouch, HTTPConnection(scope))
         await self.may_answer.wait()
         self.inside -= 1
-        entry = scope.get(ENTRY)
-        if entry and (b"authorization", b"good") in scope["headers"]:
-            entry.is_known = True
+        if (b"authorization", b"good") in scope["headers"]:
+            vouch(HTTPConnection(scope))
         await send({"type": "http.response.start", "status": self.status, "headers": []})
         await self.may_end.wait()
         await send({"type": "http.response.body", "body": b""})
@@ -175,6 +179,25 @@ def test_wrong_credentials_take_two_places_of_an_address_and_none_of_known_ones(
         return taken, await right
 
     assert runner.run(asyncio.wait_for(told(), LIVENESS_SECONDS)) == (STRANGERS.most, [200] * READS.most)
+
+
+def test_whoever_is_found_valid_makes_room_for_other_strangers_of_their_address(
+    slow: SlowApp, runner: LoopThread
+) -> None:
+    """As engineers behind one address do, right after a restart, while a slow ticket system is asked."""
+    app = HttpGuard(slow, settings=SETTINGS)
+    slow.vouches_first = True
+
+    async def told() -> list[int]:
+        calls = asyncio.create_task(_all(statuses(app, count=READS.most + PER_ADDRESS + 1, shown="good")))
+        await until(lambda: slow.inside >= READS.most + PER_ADDRESS)
+        slow.may_answer.set()
+        slow.may_end.set()
+        return await calls
+
+    answers = runner.run(asyncio.wait_for(told(), LIVENESS_SECONDS))
+    assert answers == [200] * (READS.most + PER_ADDRESS + 1)
+    assert slow.most_inside == READS.most + PER_ADDRESS
 
 
 def test_a_network_of_ipv6_counts_as_one_address(slow: SlowApp, runner: LoopThread) -> None:
