@@ -1,4 +1,7 @@
-"""The links of all pages: each leads to a file and a heading that is there, and every page can be reached."""
+"""The links of all pages: each leads to a file and a heading that is there, and every page can be reached.
+
+A command that a page shows is still right next year.
+"""
 
 import re
 from functools import cache
@@ -16,6 +19,8 @@ INDENTED = re.compile(r"^(?:    |\t).*$", re.MULTILINE)
 LINK = re.compile(r"\]\(([^()\s]+)\)|<img[^>]* src=\"([^\"]+)\"")
 HEADING = re.compile(r"^#{1,6} +(.+?) *$", re.MULTILINE)
 MENTIONED = re.compile(r"`((?:docs|deploy|bench/results)/[\w./-]+\.(?:md|py|mjs|go|yaml|yml|conf|ini|lua|cfg|json))`")
+
+DATED = re.compile(r"--[a-z-]+[ =][\"']?20\d\d-\d\d.*")
 
 
 def prose(page: Path) -> str:
@@ -84,3 +89,9 @@ def test_headings_become_anchors_as_on_github(tmp_path: Path) -> None:
     )
 
     assert anchors(page) == {"the-a-b-command-and-c", "try-it", "try-it-1", "linked-one"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(HOME)))
+def test_no_command_names_a_day_that_passes(page: Path) -> None:
+    if page.name != "CHANGELOG.md":
+        assert DATED.findall(page.read_text()) == []
