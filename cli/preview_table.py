@@ -7,6 +7,8 @@ from cli.request_table import WORDS
 from cli.terminal import Facts
 from cli.values import Duration
 
+BY_BREAK_GLASS = "a manager opens it; the customer is not asked, and notified at once"
+
 
 def preview(found: Mapping[str, Any]) -> Facts:
     """Return the preview of a request."""
@@ -20,6 +22,7 @@ def preview(found: Mapping[str, Any]) -> Facts:
             "Mode": found["mode"],
             "Level": found["level"],
             "Pre-approval": _opened_by(found),
+            "Break-glass": BY_BREAK_GLASS if found["break_glass"] else "",
             "Policy": f"version {found['policy_version']}",
             "Reviewed by": ", ".join(found["reviewers"]),
             "Reviewers asked first": ", ".join(found["reviewers_asked_first"]),

@@ -232,7 +232,7 @@ FINDINGS = RouteCommand(
             "Overdue": "is_overdue",
         }
     ),
-    "List the findings about break-glass that you may give.",
+    "List the findings about break-glass that you may give. An API token may give none.",
 )
 app.command("findings", help=FINDINGS.help)(FINDINGS.function())
 

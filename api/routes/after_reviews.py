@@ -17,7 +17,8 @@ router = APIRouter(prefix="/v1", tags=["requests"])
 def list_due_findings(who: CurrentUser, session: SessionDep) -> DueFindingList:
     """List the findings about break-glass that the caller may give now, the one that is due first at the top.
 
-    While one is overdue there is no other break-glass at that customer. At most 50 are listed.
+    While one is overdue there is no other break-glass at that customer. At most 50 are listed, and none to an API
+    token, which cannot give a finding.
     """
     return DueFindingList(items=[_due(one) for one in after_reviews.due_findings(session, who)])
 

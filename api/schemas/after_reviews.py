@@ -20,7 +20,8 @@ class FindingBody(RequestBody):
 class AfterReviewView(BaseModel):
     """The after-review of access that was opened by break-glass: until when a finding is due, and what was found.
 
-    `may_find` is whether the reader may give it now: approvers and admins may, once the access has ended.
+    `may_find` is whether the reader may give it now: approvers and admins may, once the access has ended, but not
+    by an API token.
     """
 
     due_at: datetime

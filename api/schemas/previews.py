@@ -29,6 +29,7 @@ class PreviewView(BaseModel):
     `can_be_submitted` is whether it would be accepted. `notified_first` are the people of the customer whom it would
     reach first, asked or notified of a window opened without them; `endpoints` is how many of its webhooks.
     `pre_approval_id` would open it without asking them, at once or, if it is reviewed first, as it is endorsed.
+    With `break_glass` a manager would open it without them.
     """
 
     can_be_submitted: bool
@@ -48,6 +49,7 @@ class PreviewView(BaseModel):
     duplicate_of: UUID | None
     level: Level
     pre_approval_id: UUID | None
+    break_glass: bool
 
 
 class WhatIfInput(RequestBody):

@@ -122,15 +122,11 @@ def read(session: UnitOfWork, caller: Caller, request: AccessRequest) -> AfterRe
     if row is None:
         return None
     held, at = roles.reader_roles(caller, request.requester_id, request.tenant_id), now(session)
-    may_find = row.finding is None and not _is_open(request, at)
-    if may_find and caller.side is Side.CUSTOMER:
+    may_find = _may_give(caller) and row.finding is None and not _is_open(request, at)
+    if may_find:
         known = recipients.look_up(session, {request.tenant_id}, at)
         may_find = _party(caller, request, known) is not None
-    return _entry(
-        row,
-        reads=roles.may_read(ProtectedField.COMMENT, held),
-        may_find=may_find and caller.side is Side.CUSTOMER,
-    )
+    return _entry(row, reads=roles.may_read(ProtectedField.COMMENT, held), may_find=may_find)
 
 
 def _entry(row: Row[Any], *, reads: bool, may_find: bool) -> AfterReviewEntry:
@@ -143,7 +139,7 @@ def due_findings(session: UnitOfWork, caller: Caller) -> list[DueFinding]:
     """Return the windows about which the caller may give a finding now, the one that is due first first."""
     authentication.enter(session, caller)
     of_customer = caller.tenants()
-    if not of_customer:
+    if not of_customer or not _may_give(caller):
         return []
     delegates = recipients.look_up(session, of_customer, now(session)).delegates
     theirs = caller.tenants({Role.TENANT_ADMIN, Role.APPROVER})
@@ -224,6 +220,11 @@ def _reminded(row: Row[Any]) -> dict[str, Value]:
 
 def _is_open(request: AccessRequest, at: datetime) -> bool:
     return request.state == State.ACTIVE and at < request.deadline_at
+
+
+def _may_give(caller: Caller) -> bool:
+    """Whether somebody who came like this may give a finding at all."""
+    return caller.side is Side.CUSTOMER and caller.means is not AuthMethod.TOKEN
 
 
 def _party(caller: Caller, request: AccessRequest, known: RecipientDirectory) -> Party | None:

@@ -200,6 +200,7 @@ class Preview:
 
     `notified_first` are those of the customer whom it would reach first, `endpoints` how many of its webhooks.
     `pre_approval_id` is what would open it without asking them, as it is submitted or, in review, as it is endorsed.
+    With `break_glass` a manager would open it without them.
     """
 
     tenant_name: str
@@ -219,6 +220,7 @@ class Preview:
     level: Level | None
     duplicate_of: UUID | None = None
     pre_approval_id: UUID | None = None
+    break_glass: bool = False
 
 
 def preview(
@@ -253,6 +255,7 @@ def preview(
         duplicate_of=evaluation.duplicate,
         level=evaluation.level,
         pre_approval_id=evaluation.pre_approval.id if evaluation.pre_approval else None,
+        break_glass=evaluation.break_glass is not None,
     )
 
 

@@ -14,6 +14,7 @@ from tests.http.gate_door import gate_before
 from tests.http.guard_streams import GuardReader
 from tests.http.portal import OpenPortal
 from tests.http.test_portal_new_request import asks, previewed, submitted
+from tests.http.tokens import by, made
 from tests.policy_setup import stand_in
 
 ON = Policy(vendor_review=False, break_glass_services=("exchange-online",))
@@ -23,8 +24,10 @@ ASK: dict[str, Any] = {"break_glass": True, "access_window": 900}
 
 def test_by_the_api_a_manager_opens_and_the_customer_finds(open_door: OpenDoor) -> None:
     door = open_door(ON)
+    foreseen = door.call("erin", "POST", "/v1/requests/preview", json=door.world.body(**ASK)).json()
     request_id = door.file("erin", **ASK).json()["id"]
 
+    assert (foreseen["break_glass"], foreseen["could_approve"], foreseen["first_state"]) == (True, [], "reviewing")
     assert facts(door.act("max", "break-glass", request_id), 422, "comment-required")["field"] == "comment"
     opened = door.act("max", "break-glass", request_id, comment="Mail is down").json()
 
@@ -76,11 +79,16 @@ def test_what_is_due_is_listed_to_whoever_may_find_it_until_they_have(open_door:
     door.act("ann", "revoke", request_id)
 
     shown = {who: door.get(who, "/v1/findings").json()["items"] for who in ("ann", "aude", "tara", "rob", "max")}
+    token = made(door, "ann")
+    by_token = by(token, door, "GET", "/v1/findings").json()["items"]
+    seen = by(token, door, "GET", f"/v1/requests/{request_id}").json()["after_review"]
     said = {"finding": "justified", "comment": "As agreed"}
+    facts(by(token, door, "POST", f"/v1/requests/{request_id}/finding", json=said), 403, "fresh-sign-in-needed")
     door.call("tara", "POST", f"/v1/requests/{request_id}/finding", json=said)
 
-    assert still_open == []
+    assert still_open == by_token == []
     assert {who for who, items in shown.items() if items} == {"ann", "aude", "tara"}
+    assert seen["may_find"] is False
     (due,) = shown["ann"]
     assert (due["request_id"], due["requester"]["name"], due["opened_by"]) == (request_id, "Erin", "Max")
     assert (due["tenant"], due["is_overdue"]) == (door.world.tenant.slug, False)
