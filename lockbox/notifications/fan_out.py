@@ -59,9 +59,9 @@ WITH taken AS (DELETE FROM outbox WHERE request_id = ANY(:ids) RETURNING *)
 SELECT o.event_id, o.request_id, o.tenant_id, o.number, o.at, o.mode, o.asked, o.template, o.http_request_id,
     o.traceparent, e.action, e.actor_id, e.actor_role, e.from_state, e.to_state,
     coalesce(e.deadline_at, o.at) AS deadline_at, r.requester_id, r.service,
-    CASE WHEN r.asked_at <= o.at THEN r.asked_at END AS asked_at
-FROM taken o CROSS JOIN LATERAL (SELECT e.action, e.actor_id, e.actor_role, e.from_state, e.to_state, e.deadline_at
-    FROM events e WHERE e.id = o.event_id OFFSET 0) e
+    CASE WHEN NOT e.internal THEN r.asked_at END AS asked_at
+FROM taken o CROSS JOIN LATERAL (SELECT e.action, e.actor_id, e.actor_role, e.from_state, e.to_state, e.deadline_at,
+    e.internal FROM events e WHERE e.id = o.event_id OFFSET 0) e
 CROSS JOIN LATERAL (SELECT r.requester_id, r.service, r.asked_at FROM requests r WHERE r.id = o.request_id OFFSET 0) r
 ORDER BY o.request_id, o.number
 """)

@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Engine, Row, text
 
-from harness.clocks import ShiftedClock
+from harness.clocks import ShiftedClock, StoppedClock
 from harness.outbox import fan_out_all
 from harness.people import World
 from harness.stage import as_sender
@@ -138,6 +138,19 @@ def test_events_of_one_request_are_fanned_out_together_and_in_order(world: World
     amir, abe = (world.people[name].person_id for name in ("amir", "abe"))
     # Who is told of the end are those who were asked, as the rows before it say.
     assert {("pending", amir), ("pending", abe), ("denied", amir), ("denied", abe)} <= told
+
+
+def test_the_customer_is_told_of_what_a_clock_that_was_set_back_dates_before_they_were_asked(
+    world: World, worker: Database, still: StoppedClock
+) -> None:
+    request = world.submit()
+    still.at -= timedelta(milliseconds=1)
+
+    world.act("ann", Action.DENY, request.id)
+    fan_out_all(as_sender(worker))
+
+    told = {row.person_id for row in written(world.db) if row.template == "denied"}
+    assert {world.people[name].person_id for name in ("erin", "amir", "abe")} <= told
 
 
 def test_what_another_process_is_at_comes_again(world: World, worker: Database) -> None:
