@@ -81,7 +81,9 @@ def extend(  # noqa: PLR0917 - as much names an extension
     if earlier is None:
         queries.find(session, caller, request_id)
         raise NotYours("Only the requester can extend a window.")
-    if earlier.state != State.ACTIVE or not earlier.begins_at <= now(session) < earlier.deadline_at:
+    at = now(session)
+    has_begun = earlier.opens_at is None or earlier.opens_at <= at
+    if earlier.state != State.ACTIVE or not has_begun or at >= earlier.deadline_at:
         raise InvalidMove(NOT_OPEN, **now_is(State(earlier.state), earlier.version))
     if earlier.break_glass:
         raise InvalidMove(NEVER_EXTENDED, **now_is(State(earlier.state), earlier.version))

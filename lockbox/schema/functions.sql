@@ -439,7 +439,7 @@ END $$;
 CREATE FUNCTION lock_extended_request(of_request uuid) RETURNS TABLE (
     tenant text, requester_id uuid, service text, resources text[], actions text[], reason_code text,
     justification text, case_ref text, case_system text, case_url text, case_check text, max_uses integer,
-    first_opened_at timestamptz, deadline_at timestamptz, begins_at timestamptz, version integer, state text,
+    first_opened_at timestamptz, deadline_at timestamptz, opens_at timestamptz, version integer, state text,
     open_extension uuid, break_glass boolean, context jsonb, severity text
 ) LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
@@ -455,8 +455,7 @@ BEGIN
     RETURN QUERY SELECT t.slug::text, r.requester_id, r.service::text, coalesce(r.granted_resources, r.resources),
         coalesce(r.granted_actions, r.actions), r.reason_code::text, r.justification::text, r.case_ref::text,
         r.case_system::text, r.case_url::text, r.case_check::text, r.max_uses,
-        coalesce(r.first_opened_at, r.opens_at, r.opened_at), r.deadline_at,
-        coalesce(r.opens_at, r.opened_at), r.version, r.state::text,
+        coalesce(r.first_opened_at, r.opens_at, r.opened_at), r.deadline_at, r.opens_at, r.version, r.state::text,
         (SELECT f.id FROM requests f WHERE f.extends = r.id AND f.closed_at IS NULL), r.break_glass, r.context,
         r.severity::text
     FROM tenants t WHERE t.id = r.tenant_id;

@@ -277,11 +277,12 @@ def _pass_on(rules: ReferenceRules, request: Request, act: ReferenceAct) -> None
         _begin(rules, request, "pending" if rules.enforce else "active", act.at)
 
 
-def _end_with_extension(request: Request, action: str) -> None:
-    request.state = ENDS[action]
+def _end_with_extension(request: Request, action: str, state: str | None = None) -> None:
+    request.state = state or ENDS[action]
     extension = request.extension
     if extension is not None and (state := WITH_IT.get(action, {}).get(extension.state)):
-        _end(extension, state)
+        _end_with_extension(extension, action, state)
+        extension.moves += 1
 
 
 def _end(request: Request, state: str) -> None:

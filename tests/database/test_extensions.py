@@ -77,6 +77,15 @@ def test_an_extension_goes_on_from_the_end_of_the_window_which_stays_as_it_is(
     assert body["extends"] == str(first.id)
 
 
+def test_a_window_can_be_extended_though_the_clock_was_set_back_since_it_was_opened(
+    world: World, still: StoppedClock
+) -> None:
+    first = opened(world)
+    still.at -= MOMENT
+
+    assert extended(world, first.id).state == State.PENDING
+
+
 def test_without_an_answer_before_the_end_it_times_out(world: World, worker: Database, still: StoppedClock) -> None:
     first = opened(world)
     second = extended(world, first.id)
