@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import func, or_, text
+from sqlalchemy import ColumnElement, func, text
 from sqlmodel import col, select
 
 from config.service_catalogue import Service
@@ -324,7 +324,7 @@ def _revoke(session: UnitOfWork, actor: AdminActor, rows: Sequence[PreApproval],
         session.orm.add(row)
     session.orm.flush()
     for row in rows:
-        closed = _close(session, actor, row.id, comment, at)
+        closed = _close(session, actor, col(AccessRequest.pre_approval_id) == row.id, comment)
         facts: dict[str, Value] = {"pre_approval_id": row.id, "closed": [str(one) for one in closed]}
         changes = {"pre-approval": change("open", "revoked"), "open windows": change(len(closed), 0)}
         _record(session, actor, row, AdminChange(REVOKED, at, changes, {"comment": comment}, facts))
@@ -342,18 +342,15 @@ def _after_their_windows(session: UnitOfWork, rows: Sequence[PreApproval]) -> da
     return max(now(session), opened) if opened else now(session)
 
 
-def _close(session: UnitOfWork, actor: AdminActor, which: UUID, comment: str | None, at: datetime) -> list[UUID]:
-    """Revoke each window that a pre-approval has open, and what was approved to go on from it; return their ids.
+def _close(session: UnitOfWork, actor: AdminActor, theirs: ColumnElement[bool], comment: str | None) -> list[UUID]:
+    """Revoke each open window of these, and what was approved to go on from it; return their ids.
 
     That is by the function that makes every move. What goes on from a window that ran to its end stays.
     """
-    is_open, by_it = col(AccessRequest.state) == State.ACTIVE, col(AccessRequest.pre_approval_id) == which
-    runs = select(AccessRequest.id).where(by_it, is_open, col(AccessRequest.deadline_at) > at)
     party = Party.TENANT_ADMIN if actor.role == Role.TENANT_ADMIN else Party.APPROVER
     closed = []
-    theirs = select(AccessRequest).where(is_open, or_(by_it, col(AccessRequest.extends).in_(runs)))
-    query = theirs.order_by(col(AccessRequest.id)).with_for_update()
-    for request in session.orm.exec(query).all():
+    query = select(AccessRequest).where(col(AccessRequest.state) == State.ACTIVE, theirs)
+    for request in session.orm.exec(query.order_by(col(AccessRequest.id)).with_for_update()).all():
         session.orm.expunge(request)
         why = DecisionInput(Action.REVOKE, comment or CLOSED)
         try:
@@ -361,8 +358,8 @@ def _close(session: UnitOfWork, actor: AdminActor, which: UUID, comment: str | N
         except TooLate:
             # Its deadline has passed, and the clock will end it.
             continue
-        closed.append(request.id)
         failpoint("pre_approval.after_end")
+        closed += [request.id, *_close(session, actor, col(AccessRequest.extends) == request.id, comment)]
     return closed
 
 

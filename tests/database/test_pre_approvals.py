@@ -296,6 +296,21 @@ def test_it_is_revoked_after_the_windows_that_it_opened_though_the_clock_was_set
     check_log_of_one_window(world, worker)
 
 
+def test_what_extends_a_window_ends_with_it_though_another_was_opened_before_the_clock_was_set_back(
+    world: World, still: StoppedClock
+) -> None:
+    which = in_force(world)
+    first = world.fresh()
+    further = world.act("ann", Action.APPROVE, extended(world, first.id).id)
+    still.at = first.deadline_at
+    second = world.fresh()
+    still.at -= timedelta(milliseconds=1)
+
+    revoke(world, which)
+
+    assert {state_of(world.db, one.id) for one in (first, further, second)} == {"revoked"}
+
+
 def test_an_approver_who_leaves_counts_no_more(world: World, superuser: Engine) -> None:
     which = in_force(world)
     write_unchecked(
