@@ -196,7 +196,7 @@ def _is_good(request: AccessRequest, row: Row[Any]) -> bool:
         set(request.open_resources) <= set(row.resources or request.resources)
         and set(request.open_actions) <= set(row.actions or request.actions)
         and fewest(request.max_uses, row.max_uses) == request.max_uses
-        and (row.opens_at is None or (request.opens_at is not None and request.opens_at >= row.opens_at))
+        and (row.opens_at is None or (request.window_from is not None and request.window_from >= row.opens_at))
     )
     try:
         met = _circumstances(row.statement, row.signed_content)

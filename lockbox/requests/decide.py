@@ -332,7 +332,7 @@ def _advance(
     request.asked_at = request.asked_at or at
     request.reminders = 0
     if to is State.ACTIVE:
-        request.opened_at, request.opens_at = at, start
+        request.opened_at, request.opens_at = at, start if start and start > at else None
         counted = [vote for vote in approvals_ if vote.seats]
         request.max_uses = fewest(request.max_uses, *(vote.max_uses for vote in counted))
         request.granted_resources = quorum.granted(request.resources, (v.resources for v in counted), "resources")

@@ -174,6 +174,21 @@ def test_an_approver_moves_the_start_later_and_never_earlier(world: World, still
     assert body["opens_at"] == body["kept_opens_at"] == f"{opened.opens_at:%Y-%m-%dT%H:%M:%S.%f}Z"
 
 
+def test_a_start_that_has_passed_by_the_last_approval_is_at_once(
+    world: World, worker: Database, still: StoppedClock
+) -> None:
+    lay_down(world, quorum=2)
+    request = world.submit()
+    world.act("ann", Action.APPROVE, request.id, opens_at=still.at + MOMENT)
+    still.at += MOMENT
+
+    opened = world.act("amir", Action.APPROVE, request.id)
+
+    assert (opened.opened_at, opened.opens_at, opened.deadline_at) == (still.at, None, still.at + HOUR)
+    assert door(world) is not None
+    check_log_of_one_window(world, worker)
+
+
 def test_what_was_approved_for_later_can_be_revoked_before(world: World, still: StoppedClock) -> None:
     request = scheduled(world, still)
 

@@ -72,7 +72,7 @@ class ApprovalBounds:
             _resources(GRANTED, fields, shown, asked),
             GRANTED in fields["personal"],
             _uses(fields.get(USES), malformed=sys.maxsize),
-            _start(fields.get(OPENS_AT), malformed=None),
+            _start(fields.get(OPENS_AT, fields.get("at")), malformed=None),
         )
 
     def beyond(self, approved: Self) -> str | None:

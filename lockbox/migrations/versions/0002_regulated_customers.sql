@@ -885,7 +885,7 @@ DECLARE
             AND (d.resources IS NULL OR coalesce(request.granted_resources, request.resources) <@ d.resources)
             AND (d.actions IS NULL OR coalesce(request.granted_actions, request.actions) <@ d.actions)
             AND (d.max_uses IS NULL OR request.max_uses <= d.max_uses)
-            AND (d.opens_at IS NULL OR request.opens_at >= d.opens_at)
+            AND (d.opens_at IS NULL OR coalesce(request.opens_at, request.opened_at) >= d.opens_at)
             AND NOT EXISTS (SELECT FROM decisions e WHERE e.request_id = request.id
                 AND e.decision = 'endorse' AND e.person_id = d.person_id))
     ELSE
