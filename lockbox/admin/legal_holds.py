@@ -106,7 +106,7 @@ def release(session: UnitOfWork, caller: Caller, origin: Origin, slug: str) -> N
     held = _held(session, tenant, side)
     if held is None:
         raise NotFound(NO_HOLD)
-    held.released_by, held.released_at = actor.caller.person_id, now(session)
+    held.released_by, held.released_at = actor.caller.person_id, max(now(session), held.set_at)
     session.orm.add(held)
     session.orm.flush()
     changes = {"hold": change(side, permissions.ABSENT)}

@@ -125,7 +125,7 @@ def check_signature(
         return Proof({"approve_means": demanded, "proof": ATTESTED})
     content, said = _rebuilt(request, decision, signed, effective.version)
     if said != signed.statement.encode() or passkey_assertion.challenge(said) != signed.challenge:
-        raise StaleVersion(ANOTHER, current_state=request.state.value, current_version=request.version)
+        raise _another(request)
     made = passkeys.signed(
         session,
         caller,
@@ -216,11 +216,17 @@ def _rebuilt(
 ) -> tuple[bytes, bytes]:
     try:
         said = _circumstances(signed.statement, signed.content)
+        if said.issued_at > instant(decision.decided_at):
+            raise _another(request)
         met = StatementContext(request.version, policy_version, said.issued_at, said.salt)
         content = _content(request, decision, met)
         return content, _statement(request, decision, met, content)
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
-        raise StaleVersion(ANOTHER, current_state=request.state.value, current_version=request.version) from None
+        raise _another(request) from None
+
+
+def _another(request: AccessRequest) -> StaleVersion:
+    return StaleVersion(ANOTHER, current_state=request.state.value, current_version=request.version)
 
 
 def _circumstances(statement: str, content: str) -> StatementContext:

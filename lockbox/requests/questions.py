@@ -62,7 +62,8 @@ INSERT INTO questions (id, tenant_id, request_id, state, stops_clock, asked_by, 
 VALUES (:id, :tenant_id, :request_id, :state, :stops_clock, :person_id, :at, :event_id)
 """
 NEW_ANSWER = """
-UPDATE questions SET answered_by = :person_id, answered_at = :at, answer_event = :event_id WHERE id = :id
+UPDATE questions SET answered_by = :person_id, answered_at = greatest(asked_at, :at), answer_event = :event_id
+WHERE id = :id
 """
 ASKED = text("""
 SELECT id, state, stops_clock, asked_by, answered_at FROM questions WHERE request_id = :request_id

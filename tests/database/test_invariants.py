@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Engine, TextClause, text
 
-from harness.clocks import ShiftedClock
+from harness.clocks import ShiftedClock, StoppedClock
 from harness.people import World
 from harness.stage import Urls, setting
 from lockbox.database import Database, make_engine, now
@@ -150,6 +150,18 @@ def test_what_a_manager_opens_where_the_customer_is_not_asked_is_as_it_should_be
     freely(superuser, "DELETE FROM decisions")
 
     assert {one.rule for one in looked(worker)} == {"I1"}
+
+
+def test_a_clock_that_is_set_back_between_decisions_leaves_nothing_to_find(
+    api: Database, worker: Database, still: StoppedClock
+) -> None:
+    world = World.make(api, Policy(quorum=2))
+    request = world.fresh()
+    for who, action in (("max", Action.ENDORSE), ("ann", Action.APPROVE), ("amir", Action.APPROVE)):
+        still.at -= timedelta(seconds=1)
+        world.act(who, action, request.id)
+
+    assert looked(worker) == set()
 
 
 @pytest.mark.far

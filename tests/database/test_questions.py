@@ -11,7 +11,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from cli.owner_transaction import as_owner
-from harness.clocks import ShiftedClock
+from harness.clocks import ShiftedClock, StoppedClock
 from harness.people import HERE, World
 from harness.stage import Urls
 from lockbox.admin import erasure
@@ -210,6 +210,14 @@ def test_only_whoever_asked_for_the_access_answers_and_once(world: World) -> Non
     answer(world, request.id, asked.id)
     with pytest.raises(AlreadyAnswered):
         answer(world, request.id, asked.id)
+
+
+def test_an_answer_is_never_dated_before_its_question(world: World, still: StoppedClock) -> None:
+    request = world.submit()
+    asked = ask(world, "ann", request.id)
+    still.at -= timedelta(milliseconds=1)
+
+    assert answer(world, request.id, asked.id).answered_at == asked.asked_at
 
 
 def test_of_two_answers_at_once_one_counts(world: World, pool: ThreadPoolExecutor) -> None:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from config.service_catalogue import Level
+from harness.clocks import StoppedClock
 from harness.people import WITHOUT_REVIEW, World
 from lockbox.audit.verifier.passkey_assertion import Assertion, check
 from lockbox.database import Database
@@ -150,6 +152,18 @@ def test_a_signature_over_another_request_or_an_older_version_is_refused(api: Da
     for said in (other, old):
         with pytest.raises(StaleVersion, match="What your passkey signed"):
             world.act("ann", Action.APPROVE, second.id, signed=said)
+
+
+def test_a_signature_that_was_asked_for_before_the_clock_was_set_back_is_refused(
+    demanding: World, still: StoppedClock
+) -> None:
+    authenticator, request = enrol(demanding, "ann"), demanding.submit()
+    still.at += timedelta(seconds=1)
+    said = signed(asked(demanding, "ann", request.id), authenticator)
+    still.at -= timedelta(milliseconds=1)
+
+    with pytest.raises(StaleVersion, match="What your passkey signed"):
+        demanding.act("ann", Action.APPROVE, request.id, signed=said)
 
 
 def test_a_signature_from_before_the_policy_changed_is_refused(demanding: World) -> None:

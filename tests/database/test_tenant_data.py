@@ -9,6 +9,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
 from cli.owner_transaction import as_owner
+from harness.clocks import StoppedClock
 from harness.people import World
 from harness.stage import Urls
 from lockbox.admin import erased_texts, legal_holds, retention, tenant_data
@@ -23,7 +24,7 @@ from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from tests.database.audit_logs import last_change, recorded_changes
 from tests.database.mentions import mentions
-from tests.database.scenes import write_unchecked
+from tests.database.scenes import read, write_unchecked
 from tests.database.tenancy import does, on_the_database, reads
 from tests.database.test_erased_texts import by_hand
 from tests.database.test_erasure import erase
@@ -101,6 +102,16 @@ def test_a_hold_of_either_side_stops_retention_and_erasure_until_it_is_released(
     with pytest.raises(NotFound):
         does(world, who, legal_holds.release)
     assert [one.log_id for one in retained(urls, most=30)] == [world.tenant.id]
+
+
+def test_a_hold_is_released_though_the_clock_was_set_back(world: World, still: StoppedClock) -> None:
+    does(world, "tara", legal_holds.hold, WHY)
+    still.at -= timedelta(milliseconds=1)
+
+    does(world, "tara", legal_holds.release)
+
+    (held,) = read(world.db, "SELECT set_at, released_at FROM legal_holds")
+    assert held.released_at == held.set_at
 
 
 def test_a_hold_stops_what_was_begun(world: World, worker: Database, urls: Urls, superuser: Engine) -> None:
