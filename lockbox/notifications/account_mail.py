@@ -58,7 +58,7 @@ PERSONAL = frozenset(
     }
 )
 """Notifications for people only, or for endpoints under a type of their own."""
-UNLABELLED = frozenset({CHECKPOINT, DIGEST, NOBODY_NOTIFIED, REVIEW_UNREACHED, INVARIANT_BROKEN})
+UNLABELLED = frozenset({DIGEST, NOBODY_NOTIFIED, REVIEW_UNREACHED, INVARIANT_BROKEN})
 """The mails that place each of their facts themselves, or list requests and alarms."""
 OWN_TYPES = {CHECKPOINT: CHECKPOINT_TYPE, INVARIANT_BROKEN: INVARIANT_TYPE}
 SERVICE, FROM, UNTIL, ROLES = "service", "from", "until", "roles"
@@ -146,7 +146,7 @@ def worded_changes(
 
 
 def _label(name: str) -> str:
-    return mail_text.PRE_APPROVAL_LABELS.get(name) or f"{name[:1].upper()}{name[1:]}"
+    return mail_text.PRE_APPROVAL_LABELS.get(name) or f"{name[:1].upper()}{name[1:]}".replace("_", " ")
 
 
 def _worded(template: str, name: str, said: str, zone: str, services: Mapping[str, str]) -> str:

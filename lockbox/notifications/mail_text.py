@@ -134,7 +134,7 @@ REQUEST_SUBJECTS = {
     "target_open_settled": "Target {target} has opened access to {service} for {tenant} now",
     "target_close_failed": "Act now: target {target} did not close access to {service} for {tenant}",
     "target_close_settled": "Target {target} has closed access to {service} for {tenant} now",
-    "break_glass": "{requester} has access to {service} at {tenant} without your approval, until {by}",
+    "break_glass": "{requester} has access to {service} at {tenant} without the customer's approval, until {by}",
     "after_review_reminder": "Say by {finding_by} whether access to {service} at {tenant} was justified",
     "after_review_overdue": "Overdue: was access to {service} at {tenant} justified?",
     "after_review": "Found {found_of}: access to {service} at {tenant}",
@@ -197,6 +197,8 @@ OPENS = (
 )
 APPROVING_OPENS, ENDORSING_OPENS, ENDORSING_ASKS = "Approving opens", "Endorsing opens", "Endorsing asks the customer"
 TO_OPEN = "to open {opens}"
+ASKED_AFTER = "The customer is asked only after a manager of the vendor has endorsed the request."
+LEFT_TO_VENDOR = "The customer has left this decision to the vendor."
 ASK_TO_DENY = "Ask the customer to deny the request, and revoke the access on its page if it was opened."
 SECURE_ACCOUNT = "{remedy} Then end your sessions and remove unknown passkeys and tokens in your account."
 
@@ -248,11 +250,11 @@ ACCOUNT_TITLES = {
     "gate_report_ended": "An admin of {tenant} had a gate enforce again",
     "exclusions_changed": "The vendor asks {tenant} to acknowledge what Lockbox does not cover",
     "exclusions_acknowledged": "An admin of {tenant} acknowledged what Lockbox does not cover",
-    "retention_changed": "The audit log of {tenant} is kept for another time",
+    "retention_changed": "The retention of the audit log of {tenant} was changed",
     "hold_set": "A legal hold was set at {tenant}",
     "hold_released": "A legal hold at {tenant} was released",
     "offboarding_asked": "{tenant} is to be off-boarded: all of its data will be erased",
-    "offboarding_withdrawn": "{tenant} is not off-boarded",
+    "offboarding_withdrawn": "The off-boarding of {tenant} was withdrawn",
     "outside_access": "Access to {tenant} was taken around Lockbox",
     "nobody_notified": "Requests timed out, and nobody could be notified",
     "review_unreached": "Requests are waiting for review, and no manager could be reached",

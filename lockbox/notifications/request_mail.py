@@ -292,6 +292,7 @@ def _said(mail: RequestMail, services: Mapping[str, str]) -> dict[str, Any]:
         "finding_by": deadline(mail.finding_due, mail.now, mail.time_zone) if mail.finding_due else "",
         "found_of": mail_text.FINDINGS.get(mail.finding or "", ""),
         "time": time,
+        "who_decides": mail_text.ASKED_AFTER if mail.mode is Mode.ENFORCE else mail_text.LEFT_TO_VENDOR,
         "yes": _yes(mail, services.get(mail.service, mail.service)),
         "target": mail.connection.target if mail.connection else "",
         "advice": mail_text.FAILING.get(mail.connection.failing or "", mail_text.IN_LOG) if mail.connection else "",

@@ -159,4 +159,4 @@ def test_prompts_are_declined_and_wanted_again_on_the_accounts_page(portal: Port
     wanted = browser.submit(declined, "/account/preferences/prompts")
 
     assert "only when there are too few other approvers" in declined.words
-    assert "whenever you can approve something" in wanted.words
+    assert "for each request that you can decide" in wanted.words

@@ -331,6 +331,12 @@ def test_a_manager_is_told_whether_endorsing_asks_the_customer_or_opens(mode: Mo
 
     for body in (" ".join(made.text.split()), seen(made.html)):
         assert f"{words} exactly this access" in body
+        assert ("The customer is asked only after" in body) is (mode is Mode.ENFORCE)
+
+
+def test_whoever_gets_an_answer_while_access_is_open_is_not_told_to_decide() -> None:
+    for state, way in (("pending", "To decide, sign in"), ("active", "To view it, sign in")):
+        assert way in mail(template="answer", action="answer", to_state=state).text
 
 
 @pytest.mark.parametrize("template", PROMPTS)
