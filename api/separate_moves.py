@@ -14,7 +14,7 @@ from lockbox.errors import Busy, Conflict, Invalid, LockboxError, NotFound, NotY
 from lockbox.identity.roles import Caller
 from lockbox.requests import decide
 from lockbox.requests.decisions import DecisionInput
-from lockbox.requests.queries import RequestEntry
+from lockbox.requests.request_entry import RequestEntry
 from lockbox.requests.transition import Origin
 from lockbox.use_cases import run_alone
 

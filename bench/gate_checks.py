@@ -29,7 +29,7 @@ from harness.stage import fresh_database, migrated_servers, own_folder
 from harness.wait import wait_for
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest
-from lockbox.requests.queries import RequestEntry
+from lockbox.requests.request_entry import RequestEntry
 
 CLIENTS = 16
 A_SECOND = 200

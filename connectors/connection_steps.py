@@ -25,8 +25,9 @@ from lockbox.failpoints import failpoint
 from lockbox.identity import authentication, row_macs
 from lockbox.identity.roles import AuthMethod, Caller, Role, RoleGrant, Side
 from lockbox.pubsub import PAGES
-from lockbox.requests import queries
-from lockbox.requests.queries import GRANTED, RequestEntry
+from lockbox.requests import access_check
+from lockbox.requests.access_check import GRANTED
+from lockbox.requests.request_entry import RequestEntry
 from lockbox.schedule import CONNECTIONS, IndexEntry
 from lockbox.sql import new_id
 
@@ -303,7 +304,7 @@ def _close(connector: Connector, step: ClaimedStep) -> None:
 def _open_window(session: UnitOfWork, request_id: UUID) -> RequestEntry | None:
     """Return the window if it is open, by the rule of access checks and the clock that they read last."""
     authentication.enter(session, CONNECTOR)
-    return next((entry for entry in queries.windows(session, [request_id]) if entry.open), None)
+    return next((entry for entry in access_check.windows(session, [request_id]) if entry.open), None)
 
 
 def _arm(session: UnitOfWork, connection_id: UUID, due_at: datetime | timedelta | None) -> None:

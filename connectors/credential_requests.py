@@ -24,7 +24,7 @@ from lockbox.identity.roles import Caller
 from lockbox.pubsub import PAGES
 from lockbox.requests import queries
 from lockbox.requests.lifecycle import Party
-from lockbox.requests.queries import RequestEntry
+from lockbox.requests.request_entry import RequestEntry
 from lockbox.requests.transition import Origin, actor_for
 from lockbox.schedule import CONNECTIONS, IndexEntry
 

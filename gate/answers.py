@@ -11,7 +11,7 @@ from uuid import UUID
 
 from gate.asgi import Send
 from gate.reasons import REQUESTABLE, SENTENCES, UNAUTHENTICATED, GateReason
-from lockbox.requests.queries import AccessCheck
+from lockbox.requests.access_check import AccessCheck
 
 SAFE = "".join(chr(one) for one in range(0x20, 0x7F) if chr(one) != "%")
 NO_STORE = (b"cache-control", b"no-store")

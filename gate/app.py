@@ -28,7 +28,7 @@ from gate.mapping import GateCall, MappedCall, MappingRefused, ServiceMapping
 from gate.reasons import REPORTABLE, GateReason
 from gate.sent_headers import SentHeaders
 from gate.window_checks import GrantedAccess, WindowChecks
-from lockbox.requests.queries import AccessCheck, UsingCaller
+from lockbox.requests.access_check import AccessCheck, UsingCaller
 
 log = structlog.get_logger(__name__)
 

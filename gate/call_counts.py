@@ -10,7 +10,7 @@ from uuid import UUID
 
 from gate.reasons import GateReason
 from gate.window_memory import BOOT_CLOCK
-from lockbox.requests.queries import AccessCheck
+from lockbox.requests.access_check import AccessCheck
 
 MOST_WINDOWS = 100_000
 """Of how many windows uses are kept that are not written yet; the answers are counted all the same."""

@@ -23,7 +23,7 @@ from gate.reasons import GateReason
 from gate.window_checks import WindowChecks
 from lockbox.errors import Busy
 from lockbox.identity.credentials import LONGEST_GATE_SUBJECT
-from lockbox.requests.queries import AccessCheck, UsingCaller
+from lockbox.requests.access_check import AccessCheck, UsingCaller
 from lockbox.text_rules import UUID_FORM, check_resource
 
 MOST_EVALUATIONS = 50

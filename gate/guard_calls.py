@@ -19,7 +19,7 @@ from gate.reasons import GateReason
 from gate.sent_headers import SentHeaders
 from gate.stream import WindowStreams
 from gate.window_memory import FRESH_SECONDS, WindowMemory
-from lockbox.requests.queries import AccessCheck, UsingCaller
+from lockbox.requests.access_check import AccessCheck, UsingCaller
 from lockbox.text_rules import check_resource
 
 STREAM, ENGINEER, CHECK = ("stream", b""), b"/engineer", b"/check"

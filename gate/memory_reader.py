@@ -17,8 +17,8 @@ from lockbox.audit.log import witness
 from lockbox.database import Database, UnitOfWork
 from lockbox.identity import authentication
 from lockbox.identity.roles import AuthMethod, Caller, Role, RoleGrant, Side
-from lockbox.requests import queries
-from lockbox.requests.queries import RequestEntry
+from lockbox.requests import access_check
+from lockbox.requests.request_entry import RequestEntry
 from lockbox.text_rules import UUID_FORM
 
 log = structlog.get_logger(__name__)
@@ -216,11 +216,11 @@ class MemoryReader(threading.Thread):
         self._memory.begin_round()
         some = list(self._unverified)[:VERIFIED_AT_ONCE]
         if some:
-            self._put(queries.windows(session, some), at)
+            self._put(access_check.windows(session, some), at)
             for one in some:
                 self._unverified.pop(one, None)
         elif self._loaded_to is not None:
-            found = queries.windows_after(session, self._loaded_to, VERIFIED_AT_ONCE)
+            found = access_check.windows_after(session, self._loaded_to, VERIFIED_AT_ONCE)
             self._put(found, at)
             self._loaded_to = found[-1].request.id if len(found) == VERIFIED_AT_ONCE else None
 

@@ -20,8 +20,9 @@ from gate.window_memory import BOOT_CLOCK, FRESH_SECONDS, RememberedWindow, Wind
 from lockbox.database import UnitOfWork
 from lockbox.errors import Busy, NoOpenWindow, WindowUsedUp
 from lockbox.identity import authentication
-from lockbox.requests import queries
-from lockbox.requests.queries import AccessCheck, RequestEntry, UsingCaller
+from lockbox.requests import access_check
+from lockbox.requests.access_check import AccessCheck, UsingCaller
+from lockbox.requests.request_entry import RequestEntry
 
 log = structlog.get_logger(__name__)
 Answer = TypeVar("Answer")
@@ -230,19 +231,19 @@ class WindowChecks:
 
 
 def _judge(session: UnitOfWork, question: AccessCheck) -> GrantedAccess | GateReason:
-    session.foresee([(IN_RECOVERY, {}), *queries.ahead_of_refusal(question)])
+    session.foresee([(IN_RECOVERY, {}), *access_check.ahead_of_refusal(question)])
     authentication.enter(session, GATE)
     if session.execute(IN_RECOVERY, {}).scalar_one():
         return GateReason.BEHIND
-    return _found(session, question, partial(queries.open_window, session, question))
+    return _found(session, question, partial(access_check.open_window, session, question))
 
 
 def _use(session: UnitOfWork, question: AccessCheck, caller: UsingCaller, until: float) -> GrantedAccess | GateReason:
     if time.monotonic() >= until:
         return GateReason.BUSY
-    session.foresee(queries.ahead_of_check(question, caller.call))
+    session.foresee(access_check.ahead_of_check(question, caller.call))
     authentication.enter(session, replace(GATE, person_id=caller.account_id))
-    return _found(session, question, partial(queries.use, session, question, caller))
+    return _found(session, question, partial(access_check.use, session, question, caller))
 
 
 def _found(
@@ -253,6 +254,6 @@ def _found(
     except WindowUsedUp:
         return GateReason.USED_UP
     except NoOpenWindow:
-        return GateReason(queries.refusal(session, question) or GateReason.NO_WINDOW)
+        return GateReason(access_check.refusal(session, question) or GateReason.NO_WINDOW)
     request = entry.request
     return GrantedAccess(request.id, request.deadline_at, entry.uses_left, entry.is_same_use, request.break_glass)

@@ -11,7 +11,8 @@ from enum import StrEnum
 from functools import partial
 from uuid import UUID
 
-from lockbox.requests.queries import AccessCheck, RequestEntry
+from lockbox.requests.access_check import AccessCheck
+from lockbox.requests.request_entry import RequestEntry
 
 FRESH_SECONDS = 1.0
 HEARTBEAT_SECONDS = 0.4

@@ -10,8 +10,8 @@ from lockbox.database import UnitOfWork
 from lockbox.errors import NotFound
 from lockbox.identity.roles import Caller
 from lockbox.requests import inbox, queries
-from lockbox.requests.queries import RequestEntry
 from lockbox.requests.quorum import ApprovalTally
+from lockbox.requests.request_entry import RequestEntry
 
 ACTS = frozenset(
     {

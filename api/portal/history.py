@@ -29,7 +29,7 @@ from lockbox.notifications.mail_text import STATE_WORDINGS
 from lockbox.notifications.requester_text import signed_in
 from lockbox.requests import inbox, request_list
 from lockbox.requests.lifecycle import State
-from lockbox.requests.queries import RequestEntry
+from lockbox.requests.request_entry import RequestEntry
 from lockbox.requests.request_list import RequestFilter, RequestListing
 
 router = APIRouter(tags=[TAG], include_in_schema=False)

@@ -31,8 +31,8 @@ from lockbox.identity.roles import Side
 from lockbox.notifications import held_back_text, requester_text
 from lockbox.notifications.mail_text import STATE_WORDINGS, StateWording, approved, duration, joined
 from lockbox.requests.models import AccessRequest
-from lockbox.requests.queries import RequestEntry
 from lockbox.requests.quorum import sole
+from lockbox.requests.request_entry import RequestEntry
 from lockbox.requests.transition import Origin
 from lockbox.text_rules import alphabets, flagged, warning
 

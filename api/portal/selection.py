@@ -26,7 +26,7 @@ from lockbox.identity.roles import Caller
 from lockbox.requests import inbox, policy_diff, queries, review_queue
 from lockbox.requests.decisions import DecisionInput
 from lockbox.requests.lifecycle import Action
-from lockbox.requests.queries import RequestEntry
+from lockbox.requests.request_entry import RequestEntry
 
 router = APIRouter(tags=[TAG], include_in_schema=False)
 

@@ -13,8 +13,9 @@ from gate.reasons import GateReason
 from lockbox.database import UnitOfWork
 from lockbox.errors import NoOpenWindow, WindowUsedUp
 from lockbox.identity.roles import Caller, Role
-from lockbox.requests import queries
-from lockbox.requests.queries import AccessCheck, RequestEntry
+from lockbox.requests import access_check
+from lockbox.requests.access_check import AccessCheck
+from lockbox.requests.request_entry import RequestEntry
 
 router = APIRouter(tags=["access"], route_class=GroupedRoute)
 
@@ -40,10 +41,10 @@ async def check_access(
     asked = AccessCheck(tenant, service, resource, action, engineer)
 
     def judge(session: UnitOfWork) -> tuple[Caller, RequestEntry | NoOpenWindow]:
-        session.foresee(queries.ahead_of_check(asked, call))
+        session.foresee(access_check.ahead_of_check(asked, call))
         asking = caller(request, session)
         try:
-            return asking, queries.check(session, asking, asked, call)
+            return asking, access_check.check(session, asking, asked, call)
         except NoOpenWindow as refused:
             return asking, refused
 

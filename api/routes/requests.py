@@ -77,7 +77,7 @@ from lockbox.requests.decisions import DecisionInput
 from lockbox.requests.lifecycle import DECISIONS, Action, State
 from lockbox.requests.on_behalf_of import OnBehalfOf, approval_limits, on_behalf_of
 from lockbox.requests.policy_parts import CaseCheck
-from lockbox.requests.queries import RequestEntry
+from lockbox.requests.request_entry import RequestEntry
 from lockbox.requests.request_input import RequestInput
 from lockbox.requests.request_list import RequestFilter
 from lockbox.requests.submit import SubmissionLimits, SubmittedRequest

@@ -20,7 +20,7 @@ from lockbox.identity import authentication, row_macs
 from lockbox.identity import tenants as registry
 from lockbox.identity.models import Membership, Person, Tenant
 from lockbox.identity.roles import Caller, Mode, Role
-from lockbox.requests import queries
+from lockbox.requests import access_check
 from lockbox.requests.lifecycle import State
 from lockbox.requests.models import IS_OPEN, AccessRequest
 from lockbox.requests.policy import UNVERIFIED
@@ -314,7 +314,7 @@ def _open_windows(session: UnitOfWork, tenant_ids: frozenset[UUID]) -> dict[UUID
         .join(Tenant, col(Tenant.id) == col(AccessRequest.tenant_id))
         .join(Person, col(Person.id) == col(AccessRequest.requester_id))
         .where(
-            literal_column(queries.GRANTED, Boolean),
+            literal_column(access_check.GRANTED, Boolean),
             IS_OPEN,
             col(AccessRequest.tenant_id).in_(tenant_ids),
             col(AccessRequest.deadline_at) > now(session),

@@ -29,6 +29,7 @@ from lockbox.requests.decisions import DecisionContext
 from lockbox.requests.lifecycle import AfterReviewFinding, Party, State
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.on_behalf_of import names_of, personal_names
+from lockbox.requests.request_entry import RequestEntry
 from lockbox.requests.transition import Origin, actor_for
 
 MOST_REMINDED = 200
@@ -109,7 +110,7 @@ class DueFinding:
     `opened_by` is None where the name was erased.
     """
 
-    entry: queries.RequestEntry
+    entry: RequestEntry
     opened_at: datetime
     opened_by: str | None
     due_at: datetime

@@ -23,8 +23,8 @@ from lockbox.requests.models import AccessRequest, Decision
 from lockbox.requests.on_behalf_of import names_of, personal_names
 from lockbox.requests.policy import customer_decides, fewest, longest_window
 from lockbox.requests.policy_store import EffectivePolicy
-from lockbox.requests.queries import RequestEntry
 from lockbox.requests.quorum import Vote, granted_start, granted_window, quorum_met
+from lockbox.requests.request_entry import RequestEntry
 from lockbox.requests.submit import SubmissionFacts
 from lockbox.requests.transition import Move, Origin, actor_for
 from lockbox.sql import new_id

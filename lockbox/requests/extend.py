@@ -21,7 +21,7 @@ from lockbox.requests.lifecycle import Action, State
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy import Timing, longest_window
 from lockbox.requests.policy_parts import HARD_ACCESS_LIMIT, CaseCheck
-from lockbox.requests.queries import RequestEntry
+from lockbox.requests.request_entry import RequestEntry
 from lockbox.requests.request_input import RequestInput, repeated
 from lockbox.requests.submit import SubmissionLimits, SubmittedRequest, submit
 from lockbox.requests.transition import Origin

@@ -25,8 +25,8 @@ from lockbox.requests.models import AccessRequest, Decision
 from lockbox.requests.policy import customer_decides
 from lockbox.requests.policy_parts import ReasonedDecision
 from lockbox.requests.policy_store import EffectivePolicy
-from lockbox.requests.queries import RequestEntry
 from lockbox.requests.quorum import ApprovalTally, has_turn, lacking, sole, step_of, tallies
+from lockbox.requests.request_entry import RequestEntry
 from lockbox.schedule import Schedule
 from lockbox.sql import written
 

@@ -27,7 +27,7 @@ from lockbox.requests.lifecycle import OPEN_STATES, Party, State
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.on_behalf_of import names_of, personal_names
 from lockbox.requests.policy_store import EffectivePolicy
-from lockbox.requests.queries import RequestEntry
+from lockbox.requests.request_entry import RequestEntry
 from lockbox.requests.transition import Origin, actor_for
 from lockbox.schedule import CLOCK, IndexEntry
 from lockbox.sql import new_id

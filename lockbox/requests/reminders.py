@@ -18,7 +18,7 @@ from lockbox.notifications.account_mail import NOBODY_NOTIFIED, REVIEW_UNREACHED
 from lockbox.notifications.audience import ASKING, Reminder
 from lockbox.notifications.delivery_status import DeliveryReach
 from lockbox.notifications.recipients import RecipientDirectory
-from lockbox.requests import decisions, evaluate, policy_store, prompt_tiers, queries, transition
+from lockbox.requests import access_check, decisions, evaluate, policy_store, prompt_tiers, transition
 from lockbox.requests.deadlines import DueReminders, due_reminders, wake_at
 from lockbox.requests.lifecycle import HeldBack, State
 from lockbox.requests.policy import Terms
@@ -130,7 +130,7 @@ def remind(session: UnitOfWork, rows: Sequence[Row[Any]], at: datetime) -> None:
     for vote in session.execute(VOTED, {"ids": [row.id for row in rows]}):
         voted[vote.request_id].add(vote.person_id)
     silent = undelivered_requests(session, rows)
-    steps, held_back = _steps(session, rows, policies, known), queries.held_back(session, _begun(rows, at))
+    steps, held_back = _steps(session, rows, policies, known), access_check.held_back(session, _begun(rows, at))
     updates = [
         _reminded(
             row,

@@ -36,8 +36,8 @@ from lockbox.requests.models import AccessRequest
 from lockbox.requests.on_behalf_of import names_of
 from lockbox.requests.policy import Terms
 from lockbox.requests.policy_store import EffectivePolicy
-from lockbox.requests.queries import RequestEntry
 from lockbox.requests.quorum import ApprovalStep, ApprovalTally
+from lockbox.requests.request_entry import RequestEntry
 
 CURSOR = re.compile(r"(open|closed)-([0-9a-f]{32})")
 LATEST = UUID(int=2**128 - 1)

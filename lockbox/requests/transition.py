@@ -24,7 +24,8 @@ from lockbox.requests import queries
 from lockbox.requests.deadlines import Phase, clock_task
 from lockbox.requests.lifecycle import Party, State, end_by
 from lockbox.requests.models import IS_VISIBLE, AccessRequest, Decision
-from lockbox.requests.queries import NOT_KNOWN, RequestEntry
+from lockbox.requests.queries import NOT_KNOWN
+from lockbox.requests.request_entry import RequestEntry
 from lockbox.schedule import CLOCK, IndexEntry
 
 LOCK = text(f"""

@@ -19,11 +19,11 @@ from lockbox.database import NO_KEYS, Database, UnitOfWork, WarnedSession, postg
 from lockbox.errors import LockboxError, NoOpenWindow
 from lockbox.identity import authentication
 from lockbox.identity.roles import Caller
-from lockbox.requests import queries, submit
+from lockbox.requests import access_check, submit
+from lockbox.requests.access_check import AccessCheck
 from lockbox.requests.deadlines import clock_task
 from lockbox.requests.lifecycle import State
 from lockbox.requests.models import AccessRequest
-from lockbox.requests.queries import AccessCheck
 from lockbox.schedule import CLOCK, NOTIFICATIONS
 
 PATIENCE = 20.0
@@ -191,6 +191,6 @@ def door(world: World, who: str = "erin", resource: str = MAILBOX, *, asker: str
     question = AccessCheck(world.tenant.slug, "exchange-online", resource, "read", world.people[who].person_id)
     with world.db.transaction() as session:
         try:
-            return queries.check(session, world.people[asker], question).request
+            return access_check.check(session, world.people[asker], question).request
         except NoOpenWindow:
             return None

@@ -21,11 +21,11 @@ from lockbox.admin import tenants
 from lockbox.database import Database
 from lockbox.errors import NoOpenWindow, WindowUsedUp
 from lockbox.identity.roles import Role, Scope
-from lockbox.requests import decide, queries
+from lockbox.requests import access_check, decide
+from lockbox.requests.access_check import AccessCheck, UsingCaller
 from lockbox.requests.decisions import DecisionInput
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
-from lockbox.requests.queries import AccessCheck, UsingCaller
 from tests.database.scenes import MAILBOX, as_caller, at_once, read, write
 from tests.database.test_window_checks import Checked
 from tests.database.verified_log import check_log_of_one_window
@@ -49,7 +49,7 @@ def question(world: World, resource: str = MAILBOX) -> AccessCheck:
 def check(world: World, call: str | None = None, who: str = "gate", resource: str = MAILBOX) -> int | None:
     """Check as the API does; return how many uses are left."""
     with world.db.transaction() as session:
-        return queries.check(session, world.people[who], question(world, resource), call).uses_left
+        return access_check.check(session, world.people[who], question(world, resource), call).uses_left
 
 
 def used(world: World, request_id: UUID) -> int:
@@ -280,7 +280,7 @@ def test_who_dies_before_the_commit_has_used_nothing(world: World, monkeypatch: 
             raise RuntimeError(name)
 
     with monkeypatch.context() as patched:
-        patched.setattr(queries, "failpoint", die)
+        patched.setattr(access_check, "failpoint", die)
         with pytest.raises(RuntimeError):
             check(world, "a")
     assert failpoints.failpoint is not die

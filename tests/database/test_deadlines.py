@@ -12,10 +12,11 @@ from harness.people import World
 from harness.stage import Urls
 from lockbox.database import Database, make_engine, now
 from lockbox.errors import Conflict, TooLate
-from lockbox.requests import queries, request_list
+from lockbox.requests import request_list
 from lockbox.requests.lifecycle import Action, State
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy_rules import Policy
+from lockbox.requests.request_entry import RequestEntry
 from tests.database.scenes import door, many, moves_of, read, set_back, state_of
 
 WAITING_FOR_LOCKS = """
@@ -141,7 +142,7 @@ def test_an_answer_is_refused_at_the_deadline_and_taken_just_before_it(
     assert opened.state is State.ACTIVE
 
 
-def _entries(world: World) -> list[queries.RequestEntry]:
+def _entries(world: World) -> list[RequestEntry]:
     with world.db.transaction() as session:
         page = request_list.page(session, world.people["max"], request_list.RequestFilter(), cursor=None, most=100)
         return list(page.entries)

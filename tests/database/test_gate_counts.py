@@ -28,8 +28,8 @@ from lockbox.identity.roles import Role, Scope
 from lockbox.monitoring.metrics import read as read_metrics
 from lockbox.monitoring.metrics import read_gate
 from lockbox.pubsub import PAGES
+from lockbox.requests.access_check import AccessCheck
 from lockbox.requests.lifecycle import Action
-from lockbox.requests.queries import AccessCheck
 from lockbox.schedule import Schedule
 from lockbox.sql import new_id
 from tests.database.scenes import at_once, read, write

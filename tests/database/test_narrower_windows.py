@@ -13,11 +13,11 @@ from sqlalchemy.exc import DBAPIError
 from harness.people import World
 from lockbox.database import Database
 from lockbox.errors import Invalid, NoOpenWindow, NothingLeft
-from lockbox.requests import queries
+from lockbox.requests import access_check
+from lockbox.requests.access_check import AccessCheck
 from lockbox.requests.lifecycle import Action, State
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy_rules import Policy
-from lockbox.requests.queries import AccessCheck
 from tests.database.postbag import Postbag
 from tests.database.scenes import as_caller, read, state_of, write
 from tests.database.test_signed_approvals import as_owner_of_all
@@ -33,7 +33,7 @@ def let_in(world: World, resource: str, action: str = "read") -> bool:
     question = AccessCheck(world.tenant.slug, "exchange-online", resource, action, world.people["erin"].person_id)
     with world.db.transaction() as session:
         try:
-            return queries.check(session, world.people["gate"], question).open
+            return access_check.check(session, world.people["gate"], question).open
         except NoOpenWindow:
             return False
 

@@ -31,9 +31,9 @@ from lockbox.database import Database, ProcessKeys, make_engine
 from lockbox.errors import NoOpenWindow
 from lockbox.monitoring import metrics, status
 from lockbox.monitoring.invariants import ScanPosition
-from lockbox.requests import queries
+from lockbox.requests import access_check, queries
+from lockbox.requests.access_check import AccessCheck
 from lockbox.requests.lifecycle import Action, HeldBack
-from lockbox.requests.queries import AccessCheck
 from lockbox.schedule import Schedule
 from tests.database.audit_logs import recorded_changes
 from tests.database.postbag import Postbag, open_notifications
@@ -140,7 +140,7 @@ def asked(world: World) -> str:
     question = AccessCheck(world.tenant.slug, "exchange-online", MAILBOX, "read", world.people["erin"].person_id)
     try:
         with world.db.transaction() as session:
-            queries.check(session, world.people["gate"], question)
+            access_check.check(session, world.people["gate"], question)
     except NoOpenWindow as refused:
         return refused.code
     return "open"

@@ -32,12 +32,13 @@ from lockbox.identity.roles import BOUND_TO, Mode, Role, Scope
 from lockbox.notifications import fan_out
 from lockbox.notifications.delivery import LEASE
 from lockbox.notifications.senders.protocol import SendFailed
-from lockbox.requests import after_reviews, closed_cases, extend, queries, timers
+from lockbox.requests import access_check, after_reviews, closed_cases, extend, timers
+from lockbox.requests.access_check import AccessCheck
 from lockbox.requests.after_reviews import FindingInput
 from lockbox.requests.extend import ExtensionInput
 from lockbox.requests.lifecycle import Action, AfterReviewFinding
 from lockbox.requests.models import AccessRequest
-from lockbox.requests.queries import AccessCheck, RequestEntry
+from lockbox.requests.request_entry import RequestEntry
 from lockbox.schedule import CLOCK, IndexEntry
 from lockbox.sql import new_id
 from tests.database import reference
@@ -586,7 +587,7 @@ class Life(RuleBasedStateMachine):
         of_engineer = "read", self.world.people[engineer].person_id
         with self.plant.api.transaction() as session:
             asked = AccessCheck(self.world.tenant.slug, "exchange-online", resource, *of_engineer)
-            return queries.check(session, self.world.people["gate"], asked, call)
+            return access_check.check(session, self.world.people["gate"], asked, call)
 
     def _let_in(self, request: UUID, times: int, *beside: Callable[[], object]) -> int:
         """Ask as often at once, beside something else, and return how often the answer was yes."""

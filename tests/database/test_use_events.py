@@ -21,9 +21,9 @@ from lockbox.identity.roles import Role, Scope
 from lockbox.monitoring import invariants
 from lockbox.monitoring.invariants import ScanPosition
 from lockbox.requests import activity
+from lockbox.requests.access_check import AccessCheck
 from lockbox.requests.activity import ActivityEntry, GuardUse
 from lockbox.requests.lifecycle import Action
-from lockbox.requests.queries import AccessCheck
 from tests.database.scenes import at_once, read, write
 
 SERVICE = "exchange-online"

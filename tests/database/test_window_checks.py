@@ -20,8 +20,8 @@ from harness.people import World
 from harness.stage import Urls
 from lockbox.database import Database, UnitOfWork, make_engine
 from lockbox.errors import Busy
+from lockbox.requests.access_check import AccessCheck, UsingCaller
 from lockbox.requests.lifecycle import Action
-from lockbox.requests.queries import AccessCheck, UsingCaller
 from tests.database.scenes import MAILBOX, write
 
 pytestmark = pytest.mark.usefixtures("patient_gate")

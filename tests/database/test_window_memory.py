@@ -22,10 +22,11 @@ from lockbox.identity import authentication, sessions
 from lockbox.identity import tenants as all_tenants
 from lockbox.identity.roles import Role, RoleGrant
 from lockbox.identity.sessions import ClientInfo
-from lockbox.requests import decide, queries, timers
+from lockbox.requests import access_check, decide, timers
+from lockbox.requests.access_check import AccessCheck
 from lockbox.requests.decisions import DecisionInput
 from lockbox.requests.lifecycle import Action
-from lockbox.requests.queries import AccessCheck, RequestEntry
+from lockbox.requests.request_entry import RequestEntry
 from tests.database.scenes import MAILBOX, door, many, read, write
 from tests.passkey_approvals import DEMANDED, approve, enrol
 
@@ -438,13 +439,13 @@ def test_what_has_ended_is_not_judged_again(watched: Watched, world: World, monk
     ended, goes_on = opened(world), opened(world, "eve", resources=["site:HR"])
     watched.settle()
     judged: list[UUID] = []
-    windows = queries.windows
+    windows = access_check.windows
 
     def noting(session: UnitOfWork, ids: list[UUID]) -> list[RequestEntry]:
         judged.extend(ids)
         return windows(session, ids)
 
-    monkeypatch.setattr(queries, "windows", noting)
+    monkeypatch.setattr(access_check, "windows", noting)
 
     world.act("tara", Action.REVOKE, ended)
     watched.reader.hear([str(ended), str(goes_on)])

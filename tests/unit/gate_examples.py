@@ -9,7 +9,7 @@ from config.gate_document import PathRule, ServiceGate, TenantSource, TokenIssue
 from config.service_catalogue import Catalogue, Plan, Service
 from gate.mapping import GateCall, MappedCall, MappingRefused, ServiceMapping
 from lockbox.requests.models import AccessRequest
-from lockbox.requests.queries import RequestEntry
+from lockbox.requests.request_entry import RequestEntry
 
 HOST = "contoso.mail.example"
 ACTIONS = ("read", "change", "export")

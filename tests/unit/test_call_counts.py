@@ -7,7 +7,7 @@ import pytest
 from gate import call_counts
 from gate.call_counts import OTHER_CALLS, CallCounts, CountedCall, GateDecision, ReportedCall, kept
 from gate.reasons import GateReason
-from lockbox.requests.queries import AccessCheck
+from lockbox.requests.access_check import AccessCheck
 
 NGINX = UUID(int=1)
 CALL = CountedCall(NGINX, "files")

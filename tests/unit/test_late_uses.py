@@ -14,7 +14,7 @@ from gate.reasons import GateReason
 from gate.window_checks import GrantedAccess, WindowChecks
 from gate.window_memory import WindowMemory
 from lockbox.database import UnitOfWork
-from lockbox.requests.queries import AccessCheck, UsingCaller
+from lockbox.requests.access_check import AccessCheck, UsingCaller
 
 QUESTION = AccessCheck("contoso", "files", "box:1", "read", UUID(int=1))
 COUNTED = GrantedAccess(UUID(int=2), datetime(2030, 1, 1, tzinfo=UTC), uses_left=1)

@@ -1,0 +1,300 @@
+"""Check access: whether a window is open, and which one lets an engineer in."""
+
+from collections.abc import Collection, Container, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any, NamedTuple, Self
+from uuid import UUID
+
+from sqlalchemy import Row, text
+
+from lockbox.audit import events
+from lockbox.audit.events import RECORD, Actor, AuditEvent
+from lockbox.audit.log.witness import WitnessCheck
+from lockbox.database import CLOCK_TIME, Query, UnitOfWork, now, publish_after_commit
+from lockbox.errors import AuditLogRolledBack, NoOpenWindow, NotYours, WindowUsedUp
+from lockbox.failpoints import failpoint
+from lockbox.identity import authentication
+from lockbox.identity.roles import Caller, Role, Scope
+from lockbox.requests import approvals, policy_store
+from lockbox.requests.lifecycle import HeldBack
+from lockbox.requests.models import AccessRequest
+from lockbox.requests.request_entry import RequestEntry
+
+CLOSED = "closed"
+# The state alone is not believed: the decisions must be there, and engineer and tenant in good standing.
+OBSTACLE = """
+CASE WHEN requests.state <> 'active' THEN 'closed' WHEN tenants.suspended IS NOT FALSE THEN 'tenant_suspended'
+    WHEN people.disabled_at IS NOT NULL OR NOT EXISTS (SELECT FROM memberships m
+        WHERE m.person_id = requests.requester_id AND m.tenant_id IS NULL AND m.role = 'engineer')
+        THEN 'engineer_inactive'
+    WHEN requests.extends IS NOT NULL AND NOT ran_to_its_end(requests.extends) THEN 'extended_window_ended'
+    WHEN is_decided(requests) IS NOT TRUE THEN 'approval_unverified' END
+"""
+# The state is written out again: a plan that takes any state cannot use the index of open windows.
+GRANTED = f"(requests.state = 'active' AND {OBSTACLE} IS NULL)"
+# The event that opened the window is that of the last move as long as it is open.
+OPENING = """
+(SELECT e.body FROM events e
+    WHERE requests.state = 'active' AND e.request_id = requests.id AND e.seq = requests.version)
+"""
+WITH_PROOF = f"""
+SELECT requests.*, tenants.slug AS tenant, people.name AS requester, tenants.name AS tenant_name,
+    {OBSTACLE} AS obstacle, {OPENING} AS opening
+FROM requests JOIN tenants ON tenants.id = requests.tenant_id JOIN people ON people.id = requests.requester_id
+"""  # noqa: S608 - ours
+WINDOWS = text(f"""{WITH_PROOF}
+WHERE requests.requester_id = :engineer AND requests.state = 'active' AND requests.service = :service
+    AND (requests.granted_resources @> CAST(:resource AS text[])
+        OR requests.granted_resources IS NULL AND requests.resources @> CAST(:resource AS text[]))
+    AND (requests.granted_actions @> CAST(:action AS text[])
+        OR requests.granted_actions IS NULL AND requests.actions @> CAST(:action AS text[]))
+    AND tenants.slug = :tenant
+""")
+WINDOWS_BY_ID = text(f"{WITH_PROOF} WHERE requests.id = ANY(:ids) AND requests.state = 'active'")
+WINDOWS_AFTER = text(f"""{WITH_PROOF}
+WHERE requests.id > :after AND requests.state = 'active' ORDER BY requests.id LIMIT :most
+""")
+REFUSAL = text("""
+SELECT tenants.suspended, EXISTS (SELECT FROM requests r WHERE r.requester_id = :engineer AND r.state = 'active'
+    AND r.service = :service AND r.tenant_id = tenants.id
+    AND r.resources @> CAST(:resource AS text[]) AND r.actions @> CAST(:action AS text[])
+    AND NOT (coalesce(r.granted_resources, r.resources) @> CAST(:resource AS text[])
+        AND coalesce(r.granted_actions, r.actions) @> CAST(:action AS text[]))) AS narrowed
+FROM tenants WHERE tenants.slug = :tenant
+""")
+USE = text("SELECT * FROM use_window(:of_request, :by_call)")
+USED_BY = text("SELECT windows_used_by(:by_call)")
+USED_UP_EVENT = "used_up"
+USED_UP = "This access was approved for a number of uses, and all of them are used. Request access again."
+RESTORED = (
+    "The database was restored from a back-up and is behind its own audit log: no access is granted until the "
+    "operator of this installation has run `lockbox operate after-restore`."
+)
+
+
+class AccessCheck(NamedTuple):
+    """The question of a gateway: may this engineer do this to that resource, now?"""
+
+    tenant: str
+    service: str
+    resource: str
+    action: str
+    engineer: UUID
+
+    @property
+    def values(self) -> Mapping[str, object]:
+        """The parameters of the query for windows."""
+        return {**self._asdict(), "resource": [self.resource], "action": [self.action]}
+
+
+class UsingCaller(NamedTuple):
+    """The service account that asks for a use, and its own name for the call, if it has one."""
+
+    account_id: UUID
+    call: str | None = None
+
+
+def ahead_of_check(question: AccessCheck, call: str | None = None) -> list[Query]:
+    """Return the queries that `check` runs once the caller is known, to be read ahead."""
+    used_by: list[Query] = [(USED_BY, {"by_call": call})] if call else []
+    return [(WINDOWS, question.values), (CLOCK_TIME, {}), *used_by]
+
+
+def ahead_of_refusal(question: AccessCheck) -> list[Query]:
+    """Return the queries that `open_window` runs, and then `refusal` where it finds none."""
+    return [*ahead_of_check(question), (REFUSAL, question.values)]
+
+
+def check(session: UnitOfWork, caller: Caller, question: AccessCheck, call: str | None = None) -> RequestEntry:
+    """Return the open window that lets the engineer in; of several the one that lasts longest.
+
+    Windows are independent: the end of one does not affect the others. Names are compared exactly. A service
+    account's yes uses a window of few uses once; an engineer who looks at their own access uses none. `call` is what
+    the account calls the call that it asks for.
+
+    Raises:
+        NotYours: a service account lacks the scope or is not bound to the service, or an engineer asks about another.
+        NoOpenWindow: no window is open, for whatever reason.
+        WindowUsedUp: the window was used as often as it may be.
+        AuditLogRolledBack: there is a window, but the database was restored and is behind what was shipped of its
+            audit log.
+    """
+    authentication.enter(session, caller)
+    _may_ask(caller, question)
+    if not caller.holds(Role.SYSTEM):
+        return open_window(session, question)
+    return use(session, question, UsingCaller(caller.person_id, call))
+
+
+def open_window(session: UnitOfWork, question: AccessCheck, *, whatever_is_left: bool = False) -> RequestEntry:
+    """Return the same to whoever the transaction was entered for, and use no window.
+
+    Windows of any number of uses come first. One that is used up is returned only if asked for.
+
+    Raises:
+        NoOpenWindow, WindowUsedUp, AuditLogRolledBack: as `check` does.
+    """
+    found = judged(session, [RequestRow.of(row) for row in session.execute(WINDOWS, question.values)])
+    windows = [entry for entry in found if entry.open]
+    if any(entry.held_back is HeldBack.DATABASE_RESTORED for entry in found):
+        raise AuditLogRolledBack(RESTORED, reason="restored")
+    if not windows:
+        raise NoOpenWindow("No window is open for this engineer, tenant, service, resource and action.")
+    best = max(windows, key=lambda one: (one.uses_left is None, one.uses_left != 0, one.request.deadline_at))
+    if best.uses_left == 0 and not whatever_is_left:
+        raise WindowUsedUp(USED_UP)
+    return best
+
+
+def use(session: UnitOfWork, question: AccessCheck, caller: UsingCaller) -> RequestEntry:
+    """Return the open window, used once more where its uses are limited, in the transaction of the judgement.
+
+    The last use is an event. A call that has used it within five seconds is the same use.
+
+    Raises:
+        NoOpenWindow, WindowUsedUp, AuditLogRolledBack: as `check` does.
+    """
+    entry = open_window(session, question, whatever_is_left=True)
+    if entry.uses_left is None:
+        return entry
+    by_call = {"by_call": caller.call}
+    if not entry.uses_left and entry.request.id not in session.execute(USED_BY, by_call).scalars().all():
+        raise WindowUsedUp(USED_UP)
+    session.wait()
+    row = session.execute(USE, {"of_request": entry.request.id, **by_call}).one_or_none()
+    if row is None:
+        raise WindowUsedUp(USED_UP)
+    failpoint("window.after_use")
+    if row.is_new and not row.uses_left:
+        _record_last_use(session, entry.request, Actor(caller.account_id, Role.SYSTEM, row.name))
+    if row.is_new:
+        publish_after_commit(session, [entry.request.id])
+    return replace(entry, uses_left=row.uses_left, is_same_use=not row.is_new)
+
+
+def _record_last_use(session: UnitOfWork, request: AccessRequest, actor: Actor) -> None:
+    authentication.turn_to(session, request.tenant_id)
+    actor = replace(actor, on_behalf_of=request.requester_id)
+    last = AuditEvent(
+        at=now(session),
+        action=USED_UP_EVENT,
+        actor=actor,
+        tenant_id=request.tenant_id,
+        request_id=request.id,
+        facts={"max_uses": request.max_uses},
+    )
+    session.execute(RECORD, events.append([last]))
+
+
+def refusal(session: UnitOfWork, question: AccessCheck) -> str | None:
+    """Return why an access check found no window, if more can be said than that: `suspended` or `narrowed`.
+
+    Narrowed is a window that was asked for with this resource and action, and was approved without.
+    """
+    row = session.execute(REFUSAL, question.values).one_or_none()
+    if row is None:
+        return None
+    return "suspended" if row.suspended else "narrowed" if row.narrowed else None
+
+
+def windows(session: UnitOfWork, ids: Collection[UUID]) -> list[RequestEntry]:
+    """Return those of these requests that are active, each judged as an access check judges it."""
+    rows = session.execute(WINDOWS_BY_ID, {"ids": list(ids)}) if ids else ()
+    return judged(session, [RequestRow.of(row) for row in rows])
+
+
+def windows_after(session: UnitOfWork, after: UUID, most: int) -> list[RequestEntry]:
+    """Return the next active requests by id, each judged as an access check judges it."""
+    rows = session.execute(WINDOWS_AFTER, {"after": after, "most": most})
+    return judged(session, [RequestRow.of(row) for row in rows])
+
+
+def _may_ask(caller: Caller, question: AccessCheck) -> None:
+    if caller.holds(Role.SYSTEM):
+        if Scope.ACCESS_CHECK not in caller.scopes:
+            raise NotYours(f"This token needs the scope {Scope.ACCESS_CHECK}: create a token that has it.")
+        if question.service not in caller.services:
+            raise NotYours(f"This token is not bound to the service {question.service}: create a token that is.")
+    elif not caller.holds(Role.ENGINEER):
+        raise NotYours("Only a service account of the vendor, or an engineer, can check access.")
+    elif caller.person_id != question.engineer:
+        raise NotYours("Engineers can only check their own access.")
+
+
+@dataclass(frozen=True)
+class RequestRow:
+    """A row of such a query: `opening` is the body of the event that opened the window.
+
+    `obstacle` is why the rows alone let nobody in: `closed` where it is not active, or a word of `HeldBack`.
+    """
+
+    request: AccessRequest
+    tenant: str
+    requester: str
+    tenant_name: str
+    obstacle: str | None
+    opening: bytes | None
+
+    @classmethod
+    def of(cls, row: Row[Any]) -> Self:
+        """Return a row of `WINDOWS`."""
+        return cls(AccessRequest.of(row), row.tenant, row.requester, row.tenant_name, row.obstacle, row.opening)
+
+
+def judged(session: UnitOfWork, rows: Sequence[RequestRow]) -> list[RequestEntry]:
+    """Return what these rows say, each judged on the database's clock: whether it is open, and what holds it back."""
+    signed = [row for row in rows if approvals.is_signed(session, row.request, row.opening)]
+    proven = approvals.hold_by_signatures(session, [(row.request, row.opening) for row in signed])
+    later = [row.request for row in signed if row.request.opens_at]
+    by_policy = policy_store.held_back(session, later) if later else {}
+    # The clock is read last: an answer may not be older than the clock that it was judged by.
+    at = now(session)
+    found = [_entry(row, at, proven, by_policy) for row in rows]
+    rolled_back = _rolled_back(session, {entry.request.tenant_id for entry in found if entry.open})
+    return [
+        replace(entry, open=False, held_back=HeldBack.DATABASE_RESTORED)
+        if entry.open and entry.request.tenant_id in rolled_back
+        else entry
+        for entry in found
+    ]
+
+
+def _entry(
+    row: RequestRow, at: datetime, proven: Container[UUID], by_policy: Mapping[UUID, HeldBack]
+) -> RequestEntry:
+    request, is_active = row.request, row.obstacle != CLOSED
+    why = _obstacle(row, proven, by_policy) if is_active else None
+    return RequestEntry(
+        request,
+        row.tenant,
+        row.requester,
+        open=is_active and why is None and request.runs_at(at),
+        held_back=why if at < request.deadline_at else None,
+        tenant_name=row.tenant_name,
+        uses_left=request.uses_left,
+    )
+
+
+def _obstacle(row: RequestRow, proven: Container[UUID], by_policy: Mapping[UUID, HeldBack]) -> HeldBack | None:
+    if row.obstacle is not None:
+        return HeldBack(row.obstacle)
+    if row.request.id not in proven:
+        return HeldBack.APPROVAL_UNVERIFIED
+    return by_policy.get(row.request.id)
+
+
+def held_back(session: UnitOfWork, ids: Collection[UUID]) -> dict[UUID, HeldBack]:
+    """Return which of these active requests let nobody in, or would not if they began now, and why.
+
+    It is for the clock, which has no key to verify approvals by: what is said is what the rows and the policy say.
+    """
+    rows = [RequestRow.of(row) for row in session.execute(WINDOWS_BY_ID, {"ids": list(ids)})] if ids else []
+    by_policy = policy_store.held_back(session, [row.request for row in rows])
+    found = {row.request.id: _obstacle(row, {row.request.id}, by_policy) for row in rows}
+    return {one: why for one, why in found.items() if why}
+
+
+def _rolled_back(session: UnitOfWork, tenants: Collection[UUID]) -> Collection[UUID]:
+    shipped = session.keys.get(WitnessCheck)
+    return shipped.rolled_back(session, tenants) if shipped else ()
