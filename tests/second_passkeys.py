@@ -87,7 +87,7 @@ def _within(
     begins = opened.get("opens_at", opened["at"])
     lasts = datetime.fromisoformat(opened["deadline_at"]) - datetime.fromisoformat(begins)
     earliest = approved.get("kept_opens_at", submitted.get("not_before"))
-    must(earliest is None or opened.get("opens_at", "") >= earliest, "it begins earlier than was approved")
+    must(earliest is None or begins >= earliest, "it begins earlier than was approved")
     window = approved.get("access_window", submitted["access_window"])
     must(lasts.total_seconds() <= window, "it is open for longer than was approved")
     some = set(opened.get("granted_actions", submitted["actions"]))
