@@ -107,7 +107,7 @@ def state(
     seen = ANY_VERSION if version is None else version
     stated = call("PUT", at("exclusions"), body={"text": text}, headers=headers(version=seen))
     facts = Facts({"Version": stated["version"], "Stated": moment(stated["created_at"])})
-    show(output, stated, facts, "Customers are told within minutes.")
+    show(output, stated, facts, "Customers are notified within minutes.")
 
 
 app = group("What Lockbox does not cover.", EXCLUSIONS_COMMANDS, {"state": state})

@@ -283,7 +283,7 @@ EXPLANATIONS = {
         "Approvers, and those who stand in for one, approve it on the page Pre-approvals."
     ),
     "pre_approval_approved": (
-        "In force, it opens the requests that it covers without asking anybody, and you are told of each. "
+        "In force, it opens the requests that it covers without asking anybody, and you are notified of each. "
         "Any approver or admin can revoke it."
     ),
     "pre_approval_revoked": "It opens nothing any more, and the access that it had opened has ended.",

@@ -204,7 +204,7 @@ def test_an_approver_names_their_own_delegate_in_their_time_zone_and_ends_it(por
     assert "Aude for Ann now" in page.words
     assert (named, standing_in(portal)) == ([("Aude", "Ann")], [])
     assert row.ends_at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M") == f"{day:%Y-%m-%d}T00:00"
-    assert "There are no delegates" in ended.words
+    assert "There are no current or planned delegates" in ended.words
 
 
 def test_an_admin_names_a_delegate_for_somebody_who_is_absent(portal: Portal) -> None:

@@ -61,7 +61,7 @@ def test_what_is_needed_is_the_stricter_of_then_and_today_and_names_each_group(o
     voted = seen(portal, "ann", request.id)
 
     assert "Access opens only if an approver approves." in before.words
-    assert "Access opens only if 2 approvers approve, and 1 of legal." in after.words
+    assert "Access opens only if 2 approvers approve, among them 1 of legal." in after.words
     assert "Approvals 0 of 2 Approvals of legal 0 of 1" in after.words
     assert "Approvals 1 of 2 Approvals of legal 1 of 1" in voted.words
     assert "Policy version 1, in force when this was submitted; the stricter terms of a later version" in after.words

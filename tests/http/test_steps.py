@@ -55,6 +55,7 @@ def test_the_page_shows_steps_and_who_is_asked_first(open_portal: OpenPortal) ->
 
     assert "Step 1: asked now security 0 of 1" in page.words
     assert "Step 2: asked later legal 0 of 1" in page.words
+    assert "Access opens only if these approve: 1 of security, then 1 of legal." in page.words
     assert "It is not your turn yet: the policy first asks for 1 of security." in page.words
     assert "First asked: security (0 of 1). You can deny this request now." in inbox.words
 
