@@ -320,6 +320,45 @@ def test_no_login_makes_it_longer_or_forgets_it(world: World, worker: Database, 
     assert read(world.db, state) == before
 
 
+INTO = (
+    "INSERT INTO after_reviews (request_id, tenant_id, opened_at, due_at, remind_at, reminders) SELECT id, tenant_id,"
+)
+PROPER = "opened_at, opened_at + interval '1 day', opened_at + interval '12 h', 0 FROM requests WHERE break_glass"
+
+
+@pytest.mark.parametrize(
+    ("who", "asked_for", "is_taken"),
+    [
+        ("max", PROPER, True),
+        ("max", PROPER.replace("opened_at + interval '12 h'", "NULL"), False),
+        ("max", PROPER.replace("'12 h'", "'25 h'"), False),
+        ("max", PROPER.replace("opened_at", "opened_at - interval '1 h'"), False),
+        ("max", PROPER.replace(" 0 ", " 1 "), False),
+        ("ann", PROPER, False),
+    ],
+)
+def test_the_login_of_the_api_asks_for_no_finding_without_reminders_or_of_another_time(
+    world: World, superuser: Engine, who: str, asked_for: str, *, is_taken: bool
+) -> None:
+    opened(world)
+    write_unchecked(superuser, "DELETE FROM after_reviews")
+
+    with suppress(DBAPIError), as_caller(world.db, world.people[who], at=world.tenant.id) as connection:
+        connection.execute(text(f"{INTO} {asked_for}"))
+
+    assert len(read(world.db, "SELECT FROM after_reviews")) == is_taken
+
+
+def test_no_finding_is_asked_for_about_what_nobody_has_opened(world: World) -> None:
+    asked(world)
+
+    with (
+        pytest.raises(DBAPIError, match="row-level security"),
+        as_caller(world.db, world.people["max"]) as connection,
+    ):
+        connection.execute(text(f"{INTO} {PROPER.replace('opened_at', 'created_at')}"))
+
+
 def test_the_clock_reminds_until_there_is_a_finding(world: World, worker: Database, superuser: Engine) -> None:
     request = ended(world)
     assert list(after_reviews.remind(worker)) == []

@@ -219,13 +219,15 @@ ALTER TABLE after_reviews ENABLE ROW LEVEL SECURITY;
 ALTER TABLE after_reviews FORCE ROW LEVEL SECURITY;
 CREATE POLICY worker ON after_reviews FOR ALL TO lockbox_worker USING (true);
 CREATE POLICY notifications ON after_reviews FOR ALL TO lockbox_notifications USING (true);
--- Who opens by break-glass has the customer asked for a finding, which is that of its approvers and admins.
+-- Who opens by break-glass has the customer asked for a finding, and reminded of it; the finding is that of its
+-- approvers and admins.
 CREATE POLICY api_select ON after_reviews FOR SELECT TO lockbox_api
     USING (EXISTS (SELECT FROM requests r WHERE r.id = request_id OFFSET 0));
 CREATE POLICY api_insert ON after_reviews FOR INSERT TO lockbox_api
-    WITH CHECK (finding IS NULL AND reminders = 0 AND (SELECT at_roles()) && '{manager}'::text[]
+    WITH CHECK (finding IS NULL AND reminders = 0 AND remind_at <= due_at
+        AND (SELECT at_roles()) && '{manager}'::text[]
         AND EXISTS (SELECT FROM requests r WHERE r.id = request_id AND r.tenant_id = after_reviews.tenant_id
-            AND r.break_glass));
+            AND r.break_glass AND r.state = 'active' AND r.opened_at = after_reviews.opened_at));
 CREATE POLICY api_update ON after_reviews FOR UPDATE TO lockbox_api
     USING (tenant_id = ANY ((SELECT at_administers())::uuid[]) OR at_decides(tenant_id))
     WITH CHECK (found_by = (SELECT at_person()));
