@@ -7,14 +7,12 @@ of a dependency at each mention of it, even if the result is known already.
 
 import re
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial, wraps
 from itertools import islice
 from typing import Annotated, Any, TypeVar
 
-from anyio import CancelScope, CapacityLimiter, to_thread
 from fastapi import Depends, HTTPException, Request, Response
 from fastapi._compat import ModelField, field_annotation_is_sequence
 from fastapi.dependencies.models import Dependant
@@ -24,7 +22,7 @@ from fastapi.params import Form, Query
 from fastapi.routing import APIRoute, iter_route_contexts
 from starlette.routing import BaseRoute
 
-from api import browser, incoming_request
+from api import browser, call_routes, incoming_request
 from api.incoming_request import CallGroups, client_address
 from config.settings import Settings
 from lockbox.database import Database, UnitOfWork, now
@@ -200,31 +198,12 @@ IdentityProvidersDep = Annotated[IdentityProviders, Depends(without_thread(issue
 VaultDep = Annotated[SecretVault, Depends(without_thread(vault))]
 
 
-async def unit_of_work(request: Request) -> AsyncIterator[UnitOfWork]:
-    """Open the one transaction of a request; it commits before the answer leaves, or the answer is an error.
-
-    To open it waits for nothing, for it takes a connection with its first statement.
-    """
-    opened = database(request).transaction()
-    session = opened.__enter__()
-    try:
-        yield session
-    except BaseException as error:
-        if not await _ended(opened, error):
-            raise
-    else:
-        await _ended(opened, None)
+async def unit_of_work(request: Request) -> UnitOfWork:
+    """Begin the one transaction of a request; it commits before the answer leaves, or the answer is an error."""
+    return call_routes.begin(request, database(request))
 
 
-async def _ended(opened: AbstractContextManager[UnitOfWork], error: BaseException | None) -> bool:
-    """End it in a thread beside the limit: all within it may be taken by those that wait for its connection."""
-    end = partial(opened.__exit__, type(error) if error else None, error, error.__traceback__ if error else None)
-    with CancelScope(shield=True):
-        forgiven = await to_thread.run_sync(end, limiter=CapacityLimiter(1))
-    return bool(forgiven)
-
-
-SessionDep = Annotated[UnitOfWork, Depends(unit_of_work, scope="function")]
+SessionDep = Annotated[UnitOfWork, Depends(unit_of_work)]
 
 
 def caller(request: Request, session: SessionDep) -> Caller:

@@ -28,11 +28,15 @@ def run_alone(db: Database, use_case: Callable[[UnitOfWork], Answer]) -> Answer:
     try:
         return _run(db, use_case)
     except DBAPIError as error:
-        state = getattr(error.orig, "sqlstate", None)
-        if state not in CHANGED_SINCE:
+        if not has_changed_since(error):
             raise
-        log.info("use_case.judged_anew", sqlstate=state)
+        log.info("use_case.judged_anew", sqlstate=getattr(error.orig, "sqlstate", None))
     return _run(db, use_case)
+
+
+def has_changed_since(error: DBAPIError) -> bool:
+    """Whether Postgres refuses what was judged right: a second judgement reads what has changed."""
+    return getattr(error.orig, "sqlstate", None) in CHANGED_SINCE
 
 
 def _run(db: Database, use_case: Callable[[UnitOfWork], Answer]) -> Answer:

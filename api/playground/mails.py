@@ -4,9 +4,10 @@ import re
 from collections.abc import Sequence
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import Depends, Query, Request, Response
 from fastapi.responses import HTMLResponse
 
+from api.call_routes import CallRouter
 from api.deps import SessionDep, SettingsDep
 from api.loopback import require_loopback
 from api.playground.demo_users import DemoUsers
@@ -16,7 +17,7 @@ from api.portal import phrases, sign_in_session
 from api.portal.pages import LOCAL_PATH, POLICY, TAG, page, protect
 from lockbox.errors import NotFound
 
-router = APIRouter(prefix="/inbox", tags=[TAG], include_in_schema=False, dependencies=[Depends(require_loopback)])
+router = CallRouter(prefix="/inbox", tags=[TAG], include_in_schema=False, dependencies=[Depends(require_loopback)])
 
 LONGEST_ADDRESS = 320
 # A mail's page runs, fetches and sends nothing and is framed only by our pages. Its links, when followed,

@@ -3,9 +3,10 @@
 from dataclasses import replace
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Form, Request, Response
+from fastapi import Depends, Form, Request, Response
 
 from api import browser
+from api.call_routes import CallRouter
 from api.deps import DatabaseDep, SessionDep, SettingsDep, without_thread
 from api.loopback import require_loopback
 from api.playground.demo_users import DemoUsers
@@ -16,7 +17,7 @@ from lockbox.errors import Invalid, NotFound, NotSignedIn, NotYours
 from lockbox.identity import authentication
 from lockbox.identity.roles import AuthMethod
 
-router = APIRouter(tags=[TAG], include_in_schema=False, dependencies=[Depends(require_loopback)])
+router = CallRouter(tags=[TAG], include_in_schema=False, dependencies=[Depends(require_loopback)])
 
 
 def cast_of(request: Request) -> DemoUsers:

@@ -1,8 +1,9 @@
 """The access review pages: of a tenant, and of the vendor."""
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 
 from api import browser
+from api.call_routes import CallRouter
 from api.deps import SessionDep, SettingsDep
 from api.portal.pages import NO_PAGE, TAG, page, protect
 from api.portal.tenant_admin import tenant_admin_page
@@ -10,8 +11,8 @@ from api.routes.access_review import csv_answer
 from api.schemas.parts import Slug
 from lockbox.admin import access_review
 
-router = APIRouter(prefix="/tenants/{slug}/access-review", tags=[TAG], include_in_schema=False)
-of_vendor = APIRouter(prefix="/access-review", tags=[TAG], include_in_schema=False)
+router = CallRouter(prefix="/tenants/{slug}/access-review", tags=[TAG], include_in_schema=False)
+of_vendor = CallRouter(prefix="/access-review", tags=[TAG], include_in_schema=False)
 
 
 @router.get("")

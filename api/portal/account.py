@@ -7,12 +7,13 @@ from datetime import timedelta
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Form, Request, Response
+from fastapi import Depends, Form, Request, Response
 from fastapi.responses import HTMLResponse
 from pydantic import TypeAdapter, ValidationError
 
-from api import browser, deps
+from api import browser, call_routes, deps
 from api.browser import OAuthState, SignInPurpose, Visitor
+from api.call_routes import CallRouter
 from api.deps import DatabaseDep, IdentityProvidersDep, SessionDep, SettingsDep
 from api.portal import phrases, sign_in_oidc, sign_in_passkey, sign_in_session
 from api.portal.pages import REFUSED, TAG, go, local, page, status_of
@@ -30,7 +31,7 @@ from lockbox.identity.roles import AuthMethod, Caller, Role, Scope
 from lockbox.identity.sessions import ClientInfo
 from lockbox.notifications import addresses
 
-router = APIRouter(prefix="/account", tags=[TAG], include_in_schema=False)
+router = CallRouter(prefix="/account", tags=[TAG], include_in_schema=False)
 
 HERE = "/account"
 NAMES = TypeAdapter[str](Line)
@@ -49,7 +50,7 @@ class AccountContext:
     @contextmanager
     def open(self) -> Iterator[tuple[UnitOfWork, Visitor]]:
         """Open a transaction of the signed-in person, if the form is from a page of their session."""
-        with self.db.transaction() as session:
+        with call_routes.transaction(self.request, self.db) as session:
             yield session, self.visitor(session)
 
     def visitor(self, session: UnitOfWork) -> Visitor:

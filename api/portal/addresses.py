@@ -3,11 +3,12 @@
 from typing import Annotated, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Form, Response
+from fastapi import Form, Response
 from pydantic import TypeAdapter, ValidationError
 
 from api import address_limits
 from api.browser import Visitor
+from api.call_routes import CallRouter
 from api.portal import phrases
 from api.portal.account import AccountContextDep, done
 from api.portal.pages import TAG
@@ -16,7 +17,7 @@ from lockbox.database import UnitOfWork
 from lockbox.errors import Invalid
 from lockbox.notifications import addresses
 
-router = APIRouter(prefix="/account/addresses", tags=[TAG], include_in_schema=False)
+router = CallRouter(prefix="/account/addresses", tags=[TAG], include_in_schema=False)
 
 ADDRESSES = TypeAdapter[str](Address)
 

@@ -3,9 +3,10 @@
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Form, Response
+from fastapi import Form, Response
 from pydantic import ValidationError
 
+from api.call_routes import CallRouter
 from api.portal import phrases
 from api.portal.account import AccountContextDep
 from api.portal.decision_form import DecisionForm
@@ -16,7 +17,7 @@ from lockbox.errors import CommentRequired, Conflict, Invalid, NotYours
 from lockbox.requests import after_reviews, policy_diff
 from lockbox.requests.after_reviews import FindingInput
 
-router = APIRouter(prefix="/requests", tags=[TAG], include_in_schema=False)
+router = CallRouter(prefix="/requests", tags=[TAG], include_in_schema=False)
 
 
 @router.post("/{request_id}/finding")

@@ -4,9 +4,10 @@ import re
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Form, Response
+from fastapi import Form, Response
 
 from api.browser import Visitor
+from api.call_routes import CallRouter
 from api.portal import phrases
 from api.portal.account import HERE, AccountContextDep, done, line
 from api.portal.pages import TAG, page
@@ -17,7 +18,7 @@ from lockbox.identity import token_creation
 from lockbox.identity.roles import Scope
 from lockbox.identity.token_creation import TokenInput
 
-router = APIRouter(prefix="/account/tokens", tags=[TAG], include_in_schema=False)
+router = CallRouter(prefix="/account/tokens", tags=[TAG], include_in_schema=False)
 
 LONGEST_NAME = 100
 MOST_SERVICES = 200

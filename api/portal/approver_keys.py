@@ -3,9 +3,10 @@
 import json
 from functools import partial
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 
 from api import browser
+from api.call_routes import CallRouter
 from api.deps import SessionDep, SettingsDep, relying_party
 from api.portal.pages import NO_PAGE, TAG, protect
 from api.portal.tenant_admin import tenant_admin_page
@@ -14,7 +15,7 @@ from lockbox.admin import audit_access
 from lockbox.audit.verifier import approver_keys as files
 from lockbox.identity.roles import Role
 
-router = APIRouter(prefix="/tenants/{slug}/approver-keys", tags=[TAG], include_in_schema=False)
+router = CallRouter(prefix="/tenants/{slug}/approver-keys", tags=[TAG], include_in_schema=False)
 
 
 @router.get("")

@@ -8,12 +8,13 @@ from typing import Annotated, Literal
 from urllib.parse import urlencode
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import Depends, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import TypeAdapter, ValidationError
 
 from api import browser, deps, export_limits
 from api.browser import Visitor
+from api.call_routes import CallRouter
 from api.deps import DatabaseDep, SessionDep, SettingsDep
 from api.portal import phrases
 from api.portal.pages import NO_PAGE, TAG, origin, page, protect, status_of
@@ -36,7 +37,7 @@ from lockbox.identity.models import Tenant
 from lockbox.identity.roles import Role
 from lockbox.notifications import addresses
 
-router = APIRouter(prefix="/audit-log", tags=[TAG], include_in_schema=False)
+router = CallRouter(prefix="/audit-log", tags=[TAG], include_in_schema=False)
 
 MOST = 50
 MOST_TENANTS = 200

@@ -5,9 +5,10 @@ from datetime import datetime
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Form, Request, Response
+from fastapi import Form, Request, Response
 
 from api import browser
+from api.call_routes import CallRouter
 from api.deps import SessionDep, SettingsDep
 from api.portal import phrases
 from api.portal.account import AccountContextDep
@@ -23,7 +24,7 @@ from lockbox.identity.roles import Caller, Role
 from lockbox.notifications import addresses
 from lockbox.requests.transition import Origin
 
-router = APIRouter(prefix="/tenants/{slug}/delegates", tags=[TAG], include_in_schema=False)
+router = CallRouter(prefix="/tenants/{slug}/delegates", tags=[TAG], include_in_schema=False)
 
 One = Annotated[str, Form(max_length=40)]
 

@@ -2,9 +2,10 @@
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Form, Request, Response
+from fastapi import Form, Request, Response
 
 from api import browser, deps
+from api.call_routes import CallRouter
 from api.deps import SessionDep, SettingsDep
 from api.portal import sign_in_session
 from api.portal.account import AccountContext, AccountContextDep
@@ -12,7 +13,7 @@ from api.portal.pages import TAG, page, status_of
 from lockbox.errors import Invalid, NotYours, SignInAgain
 from lockbox.identity import device_login
 
-router = APIRouter(prefix="/device", tags=[TAG], include_in_schema=False)
+router = CallRouter(prefix="/device", tags=[TAG], include_in_schema=False)
 
 Code = Annotated[str, Form(max_length=100)]
 Answer = Annotated[Literal["allow", "refuse"], Form()]

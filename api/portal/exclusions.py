@@ -2,10 +2,11 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Form, Request, Response
+from fastapi import Form, Request, Response
 
 from api import browser
 from api.browser import Visitor
+from api.call_routes import CallRouter
 from api.deps import SessionDep, SettingsDep
 from api.portal import phrases
 from api.portal.account import AccountContextDep
@@ -19,8 +20,8 @@ from lockbox.errors import LockboxError, NotYours, SignInAgain
 from lockbox.identity.roles import Caller, Role, Side
 from lockbox.requests.transition import Origin
 
-router = APIRouter(prefix="/tenants/{slug}/exclusions", tags=[TAG], include_in_schema=False)
-of_vendor = APIRouter(prefix="/exclusions", tags=[TAG], include_in_schema=False)
+router = CallRouter(prefix="/tenants/{slug}/exclusions", tags=[TAG], include_in_schema=False)
+of_vendor = CallRouter(prefix="/exclusions", tags=[TAG], include_in_schema=False)
 
 HERE = "/exclusions"
 Number = Annotated[int, Form(ge=0, le=2**31 - 2)]

@@ -2,11 +2,11 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Form, Request, Response
+from fastapi import Form, Response
 
-from api import browser
-from api.deps import DatabaseDep, SettingsDep
+from api.call_routes import CallRouter
 from api.portal import phrases
+from api.portal.account import AccountContextDep
 from api.portal.decision_form import DecisionForm
 from api.portal.pages import TAG, go, origin
 from api.portal.request import request_id_of, show_request
@@ -18,37 +18,31 @@ from lockbox.requests.extend import AlreadyExtended, ExtensionInput
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.submit import SubmissionLimits
 
-router = APIRouter(prefix="/requests", tags=[TAG], include_in_schema=False)
+router = CallRouter(prefix="/requests", tags=[TAG], include_in_schema=False)
 
 EXTEND = "extend"
 
 
 @router.post("/{request_id}/extend")
 def request_more_time(
-    request: Request,
+    work: AccountContextDep,
     request_id: str,
-    chosen: SettingsDep,
-    db: DatabaseDep,
-    csrf: Annotated[str, Form()] = "",
     more: Annotated[str, Form(max_length=9)] = "",
     why: Annotated[str, Form()] = "",
 ) -> Response:
     """Submit the extension and go to it, or to the one that is open already; a refusal is shown with the window."""
-    browser.check_same_site(request, chosen)
+    request, chosen = work.request, work.chosen
     one, said = request_id_of(request_id), DecisionForm(EXTEND, comment=why, window=more)
     try:
         wanted = _read(said)
-        with db.transaction() as session:
-            visitor = browser.visitor(request, session, chosen)
-            browser.check_form(visitor, csrf)
+        with work.open() as (session, visitor):
             limits = SubmissionLimits(chosen.submissions_per_person, chosen.submissions_per_tenant)
             by = visitor.caller, origin(request)
             submitted = extend.extend(session, *by, one, wanted, chosen.catalogue.services, limits=limits)
     except AlreadyExtended as done:
         return go(request, f"/requests/{done.facts['request_id']}")
     except (Conflict, NotYours, Invalid, TooMany) as refused:
-        with db.transaction() as session:
-            visitor = browser.visitor(request, session, chosen)
+        with work.open() as (session, visitor):
             return show_request(request, session, chosen, visitor, one, refused=refused, said=said)
     return go(request, f"/requests/{submitted.request.id}", done=Action.SUBMIT.value)
 

@@ -2,9 +2,10 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Form, Request, Response
+from fastapi import Form, Request, Response
 
 from api import browser
+from api.call_routes import CallRouter
 from api.deps import SessionDep, SettingsDep
 from api.portal.account import AccountContextDep
 from api.portal.pages import TAG, page
@@ -16,8 +17,8 @@ from lockbox.errors import LockboxError
 from lockbox.identity.roles import Caller
 from lockbox.requests.transition import Origin
 
-router = APIRouter(prefix="/tenants/{slug}/gates", tags=[TAG], include_in_schema=False)
-of_vendor = APIRouter(prefix="/gates", tags=[TAG], include_in_schema=False)
+router = CallRouter(prefix="/tenants/{slug}/gates", tags=[TAG], include_in_schema=False)
+of_vendor = CallRouter(prefix="/gates", tags=[TAG], include_in_schema=False)
 
 ServiceName = Annotated[str, Form(max_length=63)]
 

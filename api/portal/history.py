@@ -7,11 +7,12 @@ from datetime import date, timedelta
 from typing import Annotated
 from urllib.parse import urlencode
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import Depends, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import TypeAdapter, ValidationError
 
 from api import browser, export_limits
+from api.call_routes import CallRouter
 from api.deps import DatabaseDep, SessionDep, SettingsDep
 from api.portal import phrases
 from api.portal.pages import NO_PAGE, TAG, page, protect, status_of
@@ -32,7 +33,7 @@ from lockbox.requests.lifecycle import State
 from lockbox.requests.request_entry import RequestEntry
 from lockbox.requests.request_list import RequestFilter, RequestListing
 
-router = APIRouter(tags=[TAG], include_in_schema=False)
+router = CallRouter(tags=[TAG], include_in_schema=False)
 MOST = 50
 MOST_ROWS, ROWS_AT_ONCE = 10_000, 200
 DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")

@@ -2,9 +2,10 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import Query, Request, Response
 
 from api import browser
+from api.call_routes import CallRouter
 from api.deps import SessionDep, SettingsDep
 from api.portal.pages import TAG, page
 from api.portal.selection import grouped
@@ -15,7 +16,7 @@ from lockbox.identity.roles import ProtectedField
 from lockbox.requests import after_reviews, inbox
 from lockbox.requests.models import AccessRequest
 
-router = APIRouter(tags=[TAG], include_in_schema=False)
+router = CallRouter(tags=[TAG], include_in_schema=False)
 
 Cursor = Annotated[str, Query(max_length=60)]
 

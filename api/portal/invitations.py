@@ -3,16 +3,17 @@
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Form, Request, Response
+from fastapi import Form, Request, Response
 
 from api import browser
+from api.call_routes import CallRouter
 from api.deps import DatabaseDep, SettingsDep
 from api.portal import phrases, sign_in_session, welcome
 from api.portal.pages import TAG, origin, page, status_of
 from lockbox.admin import invitations
 from lockbox.errors import NotFound, NotYours, SignInAgain
 
-router = APIRouter(prefix="/invitations", tags=[TAG], include_in_schema=False)
+router = CallRouter(prefix="/invitations", tags=[TAG], include_in_schema=False)
 
 
 @router.get("/{invitation_id}")

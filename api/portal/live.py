@@ -6,11 +6,12 @@ from typing import Annotated
 from uuid import UUID
 
 import structlog
-from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
+from fastapi import Depends, HTTPException, Query, Request, Response
 from starlette.types import Receive, Scope, Send
 
 from api import browser
 from api.browser import Visitor
+from api.call_routes import CallRouter
 from api.deps import SessionDep, SettingsDep
 from api.live import LiveUpdates
 from api.portal import phrases
@@ -24,7 +25,7 @@ from lockbox.requests import queries
 
 log = structlog.get_logger(__name__)
 
-router = APIRouter(tags=[TAG], include_in_schema=False)
+router = CallRouter(tags=[TAG], include_in_schema=False)
 
 MOST_TOPICS = 8
 SLOW_SECONDS = 20.0

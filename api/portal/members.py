@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Form, Query, Request, Response
+from fastapi import Form, Query, Request, Response
 
 from api import browser
+from api.call_routes import CallRouter
 from api.deps import SessionDep, SettingsDep
 from api.portal.account import AccountContextDep
 from api.portal.pages import TAG
@@ -19,7 +20,7 @@ from lockbox.errors import LockboxError, StaleVersion
 from lockbox.identity.roles import Caller, Role
 from lockbox.requests.transition import Origin
 
-router = APIRouter(prefix="/tenants/{slug}/members", tags=[TAG], include_in_schema=False)
+router = CallRouter(prefix="/tenants/{slug}/members", tags=[TAG], include_in_schema=False)
 
 MOST = 100
 CUSTOMERS_ROLES = (Role.TENANT_ADMIN, Role.APPROVER, Role.AUDITOR)

@@ -3,9 +3,10 @@
 from datetime import datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Form, Request, Response
+from fastapi import Form, Request, Response
 
 from api import browser
+from api.call_routes import CallRouter
 from api.deps import SessionDep, SettingsDep
 from api.portal import phrases, policy_form, policy_preview
 from api.portal.account import AccountContextDep
@@ -21,7 +22,7 @@ from lockbox.identity.roles import Caller, Mode, Role
 from lockbox.requests.policy_rules import Policy
 from lockbox.requests.transition import Origin
 
-router = APIRouter(prefix="/tenants/{slug}/mode", tags=[TAG], include_in_schema=False)
+router = CallRouter(prefix="/tenants/{slug}/mode", tags=[TAG], include_in_schema=False)
 
 ModeName = Annotated[str, Form(max_length=20)]
 

@@ -9,11 +9,12 @@ from functools import partial
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Form, Query, Request, Response
+from fastapi import Form, Query, Request, Response
 from fastapi.responses import HTMLResponse
 
 from api import browser, case_checks
 from api.browser import Visitor
+from api.call_routes import CallRouter
 from api.deps import CallGroupsDep, SessionDep, SettingsDep
 from api.incoming_request import CallGroups
 from api.portal import form_errors, phrases, request_form
@@ -37,7 +38,7 @@ from lockbox.requests.request_input import RequestInput
 from lockbox.requests.requester import Severity
 from lockbox.requests.submit import SubmissionLimits
 
-router = APIRouter(prefix="/ask", tags=[TAG], include_in_schema=False)
+router = CallRouter(prefix="/ask", tags=[TAG], include_in_schema=False)
 
 MOST_LISTED = 100
 WINDOWS = (5 * MINUTE, 15 * MINUTE, 30 * MINUTE, HOUR, 2 * HOUR, 4 * HOUR, 8 * HOUR, DAY, 3 * DAY, 7 * DAY)

@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Form, Request, Response
+from fastapi import Form, Request, Response
 
 from api import address_limits, browser
+from api.call_routes import CallRouter
 from api.deps import SessionDep, SettingsDep
 from api.portal.account import AccountContextDep
 from api.portal.pages import TAG
@@ -20,7 +21,7 @@ from lockbox.errors import LockboxError
 from lockbox.identity.roles import Caller
 from lockbox.requests.transition import Origin
 
-router = APIRouter(prefix="/tenants/{slug}/observers", tags=[TAG], include_in_schema=False)
+router = CallRouter(prefix="/tenants/{slug}/observers", tags=[TAG], include_in_schema=False)
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import Query, Request, Response
 
 from api import browser
+from api.call_routes import CallRouter
 from api.deps import DatabaseDep, SettingsDep
 from api.portal import charts, phrases
 from api.portal.charts import Chart, Series
@@ -15,7 +16,7 @@ from lockbox.monitoring import metrics, operations, status
 from lockbox.monitoring.metrics import MOST_SILENT, HourlyCounts
 from lockbox.monitoring.status import ProcessHeartbeat
 
-router = APIRouter(prefix="/operations", tags=[TAG], include_in_schema=False)
+router = CallRouter(prefix="/operations", tags=[TAG], include_in_schema=False)
 
 MOST_PAGES = 10_000
 PAGES_OF = {status.GATES_REPORTING: "/gates", status.LEGAL_HOLDS: "/data", status.OFFBOARDINGS: "/data"}

@@ -2,9 +2,10 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Form, Request, Response
+from fastapi import Depends, Form, Request, Response
 
 from api import browser
+from api.call_routes import CallRouter
 from api.deps import SessionDep, SettingsDep
 from api.portal import form_errors, policy_form, policy_preview
 from api.portal.account import AccountContextDep
@@ -20,7 +21,7 @@ from lockbox.notifications.policy_wording import TERMS
 from lockbox.requests.policy_parts import Reason
 from lockbox.requests.transition import Origin
 
-router = APIRouter(prefix="/tenants/{slug}/policy", tags=[TAG], include_in_schema=False)
+router = CallRouter(prefix="/tenants/{slug}/policy", tags=[TAG], include_in_schema=False)
 
 LONGEST = 30_000
 MOST_VERSIONS = 20

@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Form, Request, Response
+from fastapi import Form, Request, Response
 
 from api import browser, deps
+from api.call_routes import CallRouter
 from api.deps import SessionDep, SettingsDep
 from api.portal import phrases
 from api.portal.account import AccountContextDep
@@ -26,7 +27,7 @@ from lockbox.notifications import addresses
 from lockbox.requests.policy_parts import DAY, HOUR, Reason
 from lockbox.requests.transition import Origin
 
-router = APIRouter(prefix="/tenants/{slug}/pre-approvals", tags=[TAG], include_in_schema=False)
+router = CallRouter(prefix="/tenants/{slug}/pre-approvals", tags=[TAG], include_in_schema=False)
 
 MINUTE = 60
 WINDOWS = (15 * MINUTE, 30 * MINUTE, HOUR, 2 * HOUR, 4 * HOUR, 8 * HOUR, DAY)

@@ -2,16 +2,17 @@
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Form, Response
+from fastapi import Form, Response
 
 from api.browser import Visitor
+from api.call_routes import CallRouter
 from api.portal.account import HERE, LONGEST_PATH, AccountContextDep, done
 from api.portal.pages import TAG, go, local
 from lockbox.database import UnitOfWork
 from lockbox.identity import time_zones
 from lockbox.notifications import addresses
 
-router = APIRouter(prefix="/account/preferences", tags=[TAG], include_in_schema=False)
+router = CallRouter(prefix="/account/preferences", tags=[TAG], include_in_schema=False)
 
 
 @router.post("")

@@ -3,15 +3,16 @@
 from typing import Annotated, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Form, Response
+from fastapi import Form, Response
 
+from api.call_routes import CallRouter
 from api.portal import phrases
 from api.portal.account import AccountContextDep
 from api.portal.pages import TAG, go
 from lockbox.errors import NotFound
 from lockbox.requests import inbox
 
-router = APIRouter(prefix="/requests", tags=[TAG], include_in_schema=False)
+router = CallRouter(prefix="/requests", tags=[TAG], include_in_schema=False)
 
 
 @router.post("/{request_id}/look")

@@ -3,16 +3,17 @@
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Form, Request, Response
+from fastapi import Form, Request, Response
 
 from api import browser
+from api.call_routes import CallRouter
 from api.deps import SessionDep, SettingsDep
 from api.portal.account import AccountContextDep
 from api.portal.pages import TAG, go, origin, page
 from api.schemas.parts import Slug
 from lockbox.admin import recovery
 
-router = APIRouter(prefix="/proposals", tags=[TAG], include_in_schema=False)
+router = CallRouter(prefix="/proposals", tags=[TAG], include_in_schema=False)
 
 HERE = "/proposals"
 

@@ -4,12 +4,13 @@ from dataclasses import dataclass
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Form, Request, Response
+from fastapi import Form, Request, Response
 from fastapi.responses import HTMLResponse
 from pydantic import ValidationError
 
 from api import browser
 from api.browser import Visitor
+from api.call_routes import CallRouter
 from api.deps import SessionDep, SettingsDep
 from api.portal import phrases
 from api.portal.account import AccountContextDep
@@ -20,7 +21,7 @@ from lockbox.database import UnitOfWork, now
 from lockbox.errors import Conflict, Invalid, LockboxError, NotYours
 from lockbox.requests import inbox, policy_diff, queries, questions, request_reads
 
-router = APIRouter(prefix="/requests/{request_id}/questions", tags=[TAG], include_in_schema=False)
+router = CallRouter(prefix="/requests/{request_id}/questions", tags=[TAG], include_in_schema=False)
 
 Text = Annotated[str, Form()]
 

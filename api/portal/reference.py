@@ -10,17 +10,18 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import Depends, Query, Request, Response
 from markupsafe import Markup, escape
 
 from api import problem_codes
 from api.browser import Visitor
+from api.call_routes import CallRouter
 from api.portal import phrases
 from api.portal.pages import TAG, TEMPLATES, page, signed_in
 from api.routes.openapi_document import FILE
 from lockbox.errors import NotFound
 
-router = APIRouter(prefix="/docs", tags=[TAG], include_in_schema=False)
+router = CallRouter(prefix="/docs", tags=[TAG], include_in_schema=False)
 
 SCHEMA = "#/components/schemas/"
 MOST_FOUND = 60

@@ -9,16 +9,17 @@ from typing import Annotated, Any, Literal
 from urllib.parse import quote
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Form, Query, Request, Response
+from fastapi import Depends, Form, Query, Request, Response
 from fastapi.responses import HTMLResponse
 from sqlalchemy import Row
 from sqlmodel import col, select
 
 from api import browser, deps
 from api.browser import Visitor
+from api.call_routes import CallRouter
 from api.deps import DatabaseDep, SessionDep, SettingsDep
 from api.portal import act_banner, decision_form, navigation, phrases, signed_approvals
-from api.portal.account import AccountContext
+from api.portal.account import AccountContext, AccountContextDep
 from api.portal.decision_form import DecisionForm
 from api.portal.pages import TAG, go, origin, page, status_of
 from api.portal.signed_approvals import NOTHING_SHOWN, ApprovalProofForm, shown_proof
@@ -73,8 +74,8 @@ from lockbox.requests.resubmission import AlreadyAskedAgain
 from lockbox.requests.submit import SubmissionLimits
 from lockbox.use_cases import run_alone
 
-router = APIRouter(prefix="/requests", tags=[TAG], include_in_schema=False)
-front = APIRouter(tags=[TAG], include_in_schema=False)
+router = CallRouter(prefix="/requests", tags=[TAG], include_in_schema=False)
+front = CallRouter(tags=[TAG], include_in_schema=False)
 
 MINUTE, HOUR = 60, 3600
 SHORTER = (5 * MINUTE, 15 * MINUTE, 30 * MINUTE, HOUR, 2 * HOUR, 4 * HOUR, 8 * HOUR, 24 * HOUR)
@@ -108,16 +109,11 @@ def show(
 
 
 @router.post("/{request_id}/ask-again")
-def resubmit(
-    request: Request, request_id: str, chosen: SettingsDep, db: DatabaseDep, csrf: Annotated[str, Form()] = ""
-) -> Response:
+def resubmit(work: AccountContextDep, request_id: str) -> Response:
     """Resubmit the request and go to the new one, or to the open one that was resubmitted before."""
-    browser.check_same_site(request, chosen)
-    one = request_id_of(request_id)
+    request, chosen, one = work.request, work.chosen, request_id_of(request_id)
     try:
-        with db.transaction() as session:
-            visitor = browser.visitor(request, session, chosen)
-            browser.check_form(visitor, csrf)
+        with work.open() as (session, visitor):
             limits = SubmissionLimits(chosen.submissions_per_person, chosen.submissions_per_tenant)
             submitted = resubmission.resubmit(
                 session, visitor.caller, origin(request), one, chosen.catalogue.services, limits=limits
@@ -125,8 +121,7 @@ def resubmit(
     except AlreadyAskedAgain as done:
         return go(request, f"/requests/{done.facts['request_id']}")
     except (Conflict, NotYours, Invalid, TooMany) as refused:
-        with db.transaction() as session:
-            visitor = browser.visitor(request, session, chosen)
+        with work.open() as (session, visitor):
             return show_request(request, session, chosen, visitor, one, refused=refused)
     return go(request, f"/requests/{submitted.request.id}", done=Action.SUBMIT.value)
 

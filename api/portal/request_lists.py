@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Form, Query, Request, Response
+from fastapi import Form, Query, Request, Response
 from fastapi.responses import HTMLResponse
 
 from api import browser
 from api.browser import Visitor
+from api.call_routes import CallRouter
 from api.deps import SessionDep, SettingsDep
 from api.portal import act_banner
 from api.portal.account import AccountContext, AccountContextDep
@@ -22,7 +23,7 @@ from lockbox.errors import LockboxError, NotFound, SignInAgain
 from lockbox.requests import review_queue
 from lockbox.requests.lifecycle import Action
 
-router = APIRouter(tags=[TAG], include_in_schema=False)
+router = CallRouter(tags=[TAG], include_in_schema=False)
 
 MOST_OWN, MOST_TO_REVIEW = 20, 20
 

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Form, Query, Request, Response
+from fastapi import Form, Query, Request, Response
 from fastapi.responses import HTMLResponse
 from pydantic import Field, TypeAdapter, ValidationError
 
 from api import browser
 from api.browser import Visitor
+from api.call_routes import CallRouter
 from api.deps import SessionDep, SettingsDep
 from api.portal import phrases
 from api.portal.account import AccountContext, AccountContextDep
@@ -28,7 +29,7 @@ from lockbox.requests.decisions import DecisionInput
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.request_entry import RequestEntry
 
-router = APIRouter(tags=[TAG], include_in_schema=False)
+router = CallRouter(tags=[TAG], include_in_schema=False)
 
 MOST = MOST_AT_ONCE
 CHOSEN = TypeAdapter(tuple[UUID, Annotated[int, Field(ge=1, le=999_999_999)]])

@@ -3,10 +3,11 @@
 import re
 from typing import Annotated
 
-from fastapi import APIRouter, Form, Query, Request, Response
+from fastapi import Form, Query, Request, Response
 
 from api import browser, deps, refusal_log
 from api.browser import OAuthState, SignInPurpose
+from api.call_routes import CallRouter
 from api.deps import DatabaseDep, SessionDep, SettingsDep
 from api.portal import pages, phrases, sign_in_session
 from api.portal.pages import TAG, go, page
@@ -18,7 +19,7 @@ from lockbox.identity.roles import AuthMethod, Caller
 from lockbox.identity.sessions import OVER
 from lockbox.notifications import load
 
-router = APIRouter(tags=[TAG], include_in_schema=False)
+router = CallRouter(tags=[TAG], include_in_schema=False)
 
 ADDRESS = re.compile(r"[^@\s]{1,64}@[^@\s]{1,255}")
 

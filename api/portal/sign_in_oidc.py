@@ -4,12 +4,13 @@ from typing import Annotated
 from uuid import UUID
 
 import httpx
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import Query, Request, Response
 from fastapi.responses import RedirectResponse
 
 from api import browser, deps
 from api import refusal_log as note
 from api.browser import OAuthState, SignInPurpose
+from api.call_routes import CallRouter
 from api.deps import ANY_QUERY, DatabaseDep, IdentityProvidersDep, SettingsDep
 from api.portal import pages, phrases, sign_in_session
 from api.portal.pages import NO_PAGE, TAG, go
@@ -24,7 +25,7 @@ from lockbox.identity.oidc_providers import IdentityProviders
 from lockbox.identity.roles import AuthMethod
 from lockbox.identity.sessions import OVER
 
-router = APIRouter(tags=[TAG], include_in_schema=False)
+router = CallRouter(tags=[TAG], include_in_schema=False)
 
 CALLBACK = "/sign-in/oidc/callback"
 ACCOUNT = "/account"

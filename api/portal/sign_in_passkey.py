@@ -2,11 +2,12 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Form, Request, Response
+from fastapi import Form, Request, Response
 from fastapi.responses import HTMLResponse
 
 from api import browser, refusal_log
 from api.browser import OAuthState, SignInPurpose
+from api.call_routes import CallRouter
 from api.deps import DatabaseDep, SettingsDep, relying_party
 from api.portal import pages, sign_in_session
 from api.portal.pages import TAG, page
@@ -15,7 +16,7 @@ from lockbox.identity import passkeys, sessions
 from lockbox.identity.passkeys import PasskeyChallenge
 from lockbox.identity.roles import AuthMethod
 
-router = APIRouter(tags=[TAG], include_in_schema=False)
+router = CallRouter(tags=[TAG], include_in_schema=False)
 
 LONGEST_ANSWER = 20_000
 

@@ -8,14 +8,15 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Self
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 
+from api.call_routes import CallRouter
 from api.deps import SettingsDep
 from api.portal import brand, phrases
 from api.portal.pages import HEADERS, NO_PAGE, TAG
 from lockbox.errors import NotFound
 
-router = APIRouter(tags=[TAG], include_in_schema=False)
+router = CallRouter(tags=[TAG], include_in_schema=False)
 
 KINDS = {
     "tokens.css": "text/css; charset=utf-8",

@@ -4,11 +4,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import Query, Request, Response
 from pydantic import TypeAdapter, ValidationError
 
 from api import browser
 from api.browser import Visitor
+from api.call_routes import CallRouter
 from api.deps import SessionDep, SettingsDep
 from api.portal import charts, phrases
 from api.portal.charts import MONTHS, Chart, Series
@@ -23,7 +24,7 @@ from lockbox.identity.models import Tenant
 from lockbox.identity.roles import Role
 from lockbox.monitoring import status
 
-router = APIRouter(prefix="/statistics", tags=[TAG], include_in_schema=False)
+router = CallRouter(prefix="/statistics", tags=[TAG], include_in_schema=False)
 
 MOST_TENANTS = 200
 SLUG = TypeAdapter[str](Slug)

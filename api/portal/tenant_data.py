@@ -2,9 +2,10 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Form, Request, Response
+from fastapi import Form, Request, Response
 
 from api import browser, deps
+from api.call_routes import CallRouter
 from api.deps import SessionDep, SettingsDep
 from api.portal import phrases
 from api.portal.account import AccountContextDep
@@ -18,7 +19,7 @@ from lockbox.errors import Invalid, LockboxError
 from lockbox.identity.roles import Caller, Role, Side
 from lockbox.requests.transition import Origin
 
-router = APIRouter(prefix="/tenants/{slug}/data", tags=[TAG], include_in_schema=False)
+router = CallRouter(prefix="/tenants/{slug}/data", tags=[TAG], include_in_schema=False)
 
 Text = Annotated[str, Form(max_length=5000)]
 

@@ -2,9 +2,10 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Form, Request, Response
+from fastapi import Form, Request, Response
 
 from api import browser
+from api.call_routes import CallRouter
 from api.deps import SessionDep, SettingsDep
 from api.portal.account import AccountContextDep
 from api.portal.pages import TAG, go, page
@@ -29,7 +30,7 @@ from lockbox.errors import LockboxError
 from lockbox.identity.roles import Caller, Role
 from lockbox.requests.transition import Origin
 
-router = APIRouter(prefix="/tenants", tags=[TAG], include_in_schema=False)
+router = CallRouter(prefix="/tenants", tags=[TAG], include_in_schema=False)
 
 MOST_OUTSIDE = 5
 

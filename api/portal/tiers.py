@@ -4,10 +4,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Form, Request, Response
+from fastapi import Depends, Form, Request, Response
 from pydantic import TypeAdapter, ValidationError
 
 from api import browser
+from api.call_routes import CallRouter
 from api.deps import SessionDep, SettingsDep
 from api.portal import form_errors, phrases, policy_preview
 from api.portal.account import AccountContextDep
@@ -24,7 +25,7 @@ from lockbox.requests import policy_diff
 from lockbox.requests.policy_parts import FIRST_STEP, MOST_APPROVALS, MOST_STEPS, MOST_TIERS, GroupName
 from lockbox.requests.policy_rules import MOST_GROUPS, Policy
 
-router = APIRouter(prefix="/tenants/{slug}/tiers", tags=[TAG], include_in_schema=False)
+router = CallRouter(prefix="/tenants/{slug}/tiers", tags=[TAG], include_in_schema=False)
 
 MOST_PLACES = 2_000
 ESCALATION = "escalation"

@@ -2,11 +2,12 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Form, Query, Request, Response
+from fastapi import Form, Query, Request, Response
 from pydantic import TypeAdapter, ValidationError
 
 from api import browser
 from api.browser import Visitor
+from api.call_routes import CallRouter
 from api.deps import SessionDep, SettingsDep
 from api.portal import phrases
 from api.portal.account import AccountContext, AccountContextDep
@@ -22,7 +23,7 @@ from lockbox.identity.models import Tenant
 from lockbox.identity.roles import Caller, Role, Side
 from lockbox.requests.transition import Origin
 
-router = APIRouter(prefix="/data", tags=[TAG], include_in_schema=False)
+router = CallRouter(prefix="/data", tags=[TAG], include_in_schema=False)
 
 HERE = "/data"
 Text = Annotated[str, Form(max_length=5000)]

@@ -9,12 +9,13 @@ from datetime import UTC, datetime
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import Depends, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from starlette.datastructures import FormData, UploadFile
 
 from api import browser
 from api.browser import Visitor
+from api.call_routes import CallRouter
 from api.client_counts import ClientCounts
 from api.deps import DatabaseDep, SessionDep, SettingsDep
 from api.middleware import MOST_UPLOAD_BYTES
@@ -36,7 +37,7 @@ from lockbox.identity import attempt_limits, authentication
 from lockbox.identity.attempt_limits import AttemptLimits
 from lockbox.identity.roles import Caller, Role
 
-router = APIRouter(prefix="/audit-log/verify", tags=[TAG], include_in_schema=False)
+router = CallRouter(prefix="/audit-log/verify", tags=[TAG], include_in_schema=False)
 
 PATIENCE = 60.0
 MOST_KEYS = 50

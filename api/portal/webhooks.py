@@ -6,9 +6,10 @@ from datetime import timedelta
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Form, Query, Request, Response
+from fastapi import Form, Query, Request, Response
 
 from api import browser, deps
+from api.call_routes import CallRouter
 from api.deps import SessionDep, SettingsDep
 from api.portal import phrases
 from api.portal.account import AccountContext, AccountContextDep
@@ -24,7 +25,7 @@ from lockbox.identity.roles import Caller, Role
 from lockbox.notifications.models import Endpoint, Format
 from lockbox.requests.transition import Origin
 
-router = APIRouter(prefix="/tenants/{slug}/endpoints", tags=[TAG], include_in_schema=False)
+router = CallRouter(prefix="/tenants/{slug}/endpoints", tags=[TAG], include_in_schema=False)
 
 MOST_TRIES = 50
 HOURS = "24"

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import Query, Request, Response
 
 from api import browser
+from api.call_routes import CallRouter
 from api.deps import SessionDep, SettingsDep
 from api.portal import navigation
 from api.portal.agents import known_as
@@ -17,7 +18,7 @@ from lockbox.identity import identities
 from lockbox.identity.roles import AuthMethod, Caller, Role, Side
 from lockbox.notifications.mail_text import ROLE_WORDINGS, RoleWording, roles_in_words
 
-router = APIRouter(prefix="/welcome", tags=[TAG], include_in_schema=False)
+router = CallRouter(prefix="/welcome", tags=[TAG], include_in_schema=False)
 
 HERE = "/welcome"
 DECIDES = frozenset({Role.APPROVER, Role.TENANT_ADMIN, Role.MANAGER, Role.ENGINEER})

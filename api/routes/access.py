@@ -3,8 +3,9 @@
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import Query, Request, Response
 
+from api.call_routes import CallRouter
 from api.deps import CallGroupsDep, GroupedRoute, caller
 from api.schemas.access import AccessView
 from api.schemas.parts import Resource, Slug, Word, problems
@@ -17,7 +18,7 @@ from lockbox.requests import access_check
 from lockbox.requests.access_check import AccessCheck
 from lockbox.requests.request_entry import RequestEntry
 
-router = APIRouter(tags=["access"], route_class=GroupedRoute)
+router = CallRouter(tags=["access"], route_class=GroupedRoute)
 
 
 @router.get("/v1/access", responses=problems())

@@ -1,14 +1,15 @@
 """Routes for access reviews: who may approve at a tenant, or works at the vendor, and when they signed in last."""
 
-from fastapi import APIRouter, Response
+from fastapi import Response
 
+from api.call_routes import CallRouter
 from api.deps import CurrentUser, SessionDep
 from api.schemas.access_review import AccessReviewView
 from api.schemas.parts import Slug, problems
 from lockbox.admin import access_review
 from lockbox.admin.access_review import AccessReview
 
-router = APIRouter()
+router = CallRouter()
 
 CSV = "text/csv; charset=utf-8"
 TABLE = problems() | {200: {"content": {"text/csv": {}}}}

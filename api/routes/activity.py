@@ -2,8 +2,9 @@
 
 from uuid import UUID
 
-from fastapi import APIRouter, Response
+from fastapi import Response
 
+from api.call_routes import CallRouter
 from api.deps import CurrentUser, RequestOrigin, SessionDep
 from api.routes.requests import Key
 from api.schemas.activity import ActivityList, ActivityReceipt, NewActivity
@@ -11,7 +12,7 @@ from api.schemas.parts import problems
 from lockbox.errors import Invalid
 from lockbox.requests import activity, idempotency, queries, request_reads
 
-router = APIRouter(prefix="/v1/requests", tags=["requests"])
+router = CallRouter(prefix="/v1/requests", tags=["requests"])
 
 
 @router.post(

@@ -2,16 +2,17 @@
 
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import Depends, Response
 
 from api.address_limits import name_an_address
+from api.call_routes import CallRouter
 from api.deps import ClientInfoDep, CurrentUser, SessionDep
 from api.schemas.addresses import AddressChange, AddressList, AddressView, ConfirmationCode, NewAddress
 from api.schemas.parts import problems
 from lockbox.identity.models import Address
 from lockbox.notifications import addresses
 
-router = APIRouter(prefix="/v1/me/addresses", tags=["account"])
+router = CallRouter(prefix="/v1/me/addresses", tags=["account"])
 
 
 @router.get("", responses=problems())

@@ -2,15 +2,14 @@
 
 from uuid import UUID
 
-from fastapi import APIRouter
-
+from api.call_routes import CallRouter
 from api.deps import CurrentUser, RequestOrigin, SessionDep
 from api.schemas.after_reviews import AfterReviewView, DueFindingList, DueFindingView, FindingBody
 from api.schemas.parts import PersonView, problems
 from lockbox.requests import after_reviews
 from lockbox.requests.after_reviews import DueFinding, FindingInput
 
-router = APIRouter(prefix="/v1", tags=["requests"])
+router = CallRouter(prefix="/v1", tags=["requests"])
 
 
 @router.get("/findings", responses=problems())

@@ -4,8 +4,9 @@ import json
 from functools import partial
 from uuid import UUID
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 
+from api.call_routes import CallRouter
 from api.deps import CurrentUser, IfMatch, RequestOrigin, SessionDep, SettingsDep, relying_party
 from api.refusal_log import AttemptedAction
 from api.routes.requests import approval
@@ -15,7 +16,7 @@ from lockbox.identity import sessions
 from lockbox.identity.roles import AuthMethod
 from lockbox.requests import decide
 
-router = APIRouter(prefix="/v1/requests", tags=["requests"])
+router = CallRouter(prefix="/v1/requests", tags=["requests"])
 
 
 @router.post("/{request_id}/approve/challenge", responses=problems(404, 409, 412), openapi_extra=MAY_MATCH)

@@ -5,10 +5,11 @@ import binascii
 from typing import Annotated, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import Depends, Query
 from fastapi.responses import StreamingResponse
 
 from api import export_limits
+from api.call_routes import CallRouter
 from api.deps import CurrentUser, DatabaseDep, RequestOrigin, SessionDep
 from api.routes.timeline import ERASED
 from api.schemas.audit import (
@@ -36,8 +37,8 @@ from lockbox.database import now
 from lockbox.errors import Invalid
 from lockbox.text_rules import Instant
 
-router = APIRouter(prefix="/v1/audit", tags=["audit"])
-known = APIRouter(tags=["audit"])
+router = CallRouter(prefix="/v1/audit", tags=["audit"])
+known = CallRouter(tags=["audit"])
 
 LARGEST = 2**53 - 1
 NAMES = {"ndjson": "application/x-ndjson", "csv": "text/csv; charset=utf-8"}

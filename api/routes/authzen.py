@@ -8,11 +8,12 @@ from collections.abc import Mapping, Sequence
 from email.message import Message
 from typing import Any, TypeVar
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 
 from api import incoming_request
+from api.call_routes import CallRouter
 from api.deps import SettingsDep
 from api.problems import problem
 from api.schemas.authzen import (
@@ -33,7 +34,7 @@ from gate.dialects import OF_FORWARD_AUTH
 from gate.reasons import SENTENCES, GateReason
 from lockbox.requests import policy_diff
 
-router = APIRouter(tags=["authzen"])
+router = CallRouter(tags=["authzen"])
 Body = TypeVar("Body", EvaluationBody, EvaluationsBody)
 
 REQUEST_ID = "x-request-id"

@@ -2,15 +2,16 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Response
+from fastapi import Path, Response
 
+from api.call_routes import CallRouter
 from api.deps import CurrentUser, RequestOrigin, SessionDep, SettingsDep
 from api.schemas.cases import CaseClosingView, EndedRequestView
 from api.schemas.parts import IS_LINE, Word, problems
 from lockbox.errors import NotFound
 from lockbox.requests import closed_cases
 
-router = APIRouter(prefix="/v1/cases", tags=["requests"])
+router = CallRouter(prefix="/v1/cases", tags=["requests"])
 
 CaseRef = Annotated[str, Path(min_length=1, max_length=100), IS_LINE]
 

@@ -2,15 +2,14 @@
 
 from uuid import UUID
 
-from fastapi import APIRouter
-
+from api.call_routes import CallRouter
 from api.deps import CurrentUser, RequestOrigin, SessionDep, SettingsDep
 from api.schemas.connections import ConnectionList, NewCredential
 from api.schemas.parts import problems
 from connectors import credential_requests
 from connectors.credential_requests import ConnectionStatus
 
-router = APIRouter(prefix="/v1/requests", tags=["requests"])
+router = CallRouter(prefix="/v1/requests", tags=["requests"])
 
 
 @router.post("/{request_id}/credential", status_code=202, responses=problems(400, 404, 409))

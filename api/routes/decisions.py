@@ -3,8 +3,9 @@
 from functools import partial
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import Depends, Request
 
+from api.call_routes import CallRouter
 from api.deps import DatabaseDep, RequestOrigin, caller
 from api.problems import problem_of
 from api.routes.requests import view
@@ -23,7 +24,7 @@ def _signed_in(request: Request, db: DatabaseDep) -> None:
         caller(request, session)
 
 
-router = APIRouter(prefix="/v1/requests", tags=["requests"], dependencies=[Depends(_signed_in)])
+router = CallRouter(prefix="/v1/requests", tags=["requests"], dependencies=[Depends(_signed_in)])
 
 
 @router.post("/decisions", responses=problems(400))

@@ -1,15 +1,16 @@
 """Routes of the device login: request a code, and poll its state."""
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 
 from api import deps
+from api.call_routes import CallRouter
 from api.deps import ClientInfoDep, DatabaseDep, SessionDep, SettingsDep
 from api.schemas.device_login import DeviceAuthorizationView, DeviceLoginStateView, DeviceToken
 from api.schemas.parts import problems
 from lockbox.identity import attempt_limits, device_login
 from lockbox.identity.attempt_limits import AttemptLimits
 
-router = APIRouter(prefix="/v1/device-logins", tags=["tokens"])
+router = CallRouter(prefix="/v1/device-logins", tags=["tokens"])
 
 PAGE = "/device"
 EVERY_SECONDS = 2

@@ -2,8 +2,9 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Response
+from fastapi import Query, Response
 
+from api.call_routes import CallRouter
 from api.deps import CurrentUser, RequestOrigin, RequiredIfMatch, SessionDep, etag
 from api.schemas.exclusions import (
     AcknowledgementInput,
@@ -18,7 +19,7 @@ from api.schemas.parts import MUST_MATCH, Slug, problems
 from lockbox.admin import exclusions
 from lockbox.admin.exclusions import Exclusions
 
-router = APIRouter()
+router = CallRouter()
 
 Version = Annotated[int | None, Query(ge=1, le=2**31 - 2)]
 

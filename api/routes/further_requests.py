@@ -2,8 +2,9 @@
 
 from uuid import UUID
 
-from fastapi import APIRouter, Response
+from fastapi import Response
 
+from api.call_routes import CallRouter
 from api.deps import CurrentUser, RequestOrigin, SessionDep, SettingsDep
 from api.routes.requests import Key, submission_answer
 from api.schemas.parts import problems
@@ -13,7 +14,7 @@ from lockbox.requests import extend, resubmission
 from lockbox.requests.extend import ExtensionInput
 from lockbox.requests.submit import SubmissionLimits, SubmittedRequest
 
-router = APIRouter(prefix="/v1/requests", tags=["requests"])
+router = CallRouter(prefix="/v1/requests", tags=["requests"])
 
 
 @router.post("/{request_id}/ask-again", status_code=201, response_model=NewRequestView, responses=problems(404, 409))

@@ -2,8 +2,9 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 
+from api.call_routes import CallRouter
 from api.deps import CurrentUser, RequestOrigin, SessionDep
 from api.schemas.gate import (
     EnforcementList,
@@ -21,7 +22,7 @@ from gate.enforcement import EnforcementOverview
 from gate.gate_report import WouldDenyCall, WouldDenyReason
 from gate.report_consents import TenantGate
 
-router = APIRouter()
+router = CallRouter()
 
 
 @router.get("/v1/gate/enforcement", tags=["vendor"], responses=problems())

@@ -3,15 +3,16 @@
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 
+from api.call_routes import CallRouter
 from api.deps import CurrentUser, RequestOrigin, SessionDep, SettingsDep
 from api.schemas.gate import GateIdentityPage, GateIdentityView, NewGateIdentity
 from api.schemas.parts import PersonView, problems
 from gate import engineers, identity_map
 from gate.identity_map import MappedIdentity, MappingInput
 
-router = APIRouter(prefix="/v1/gate/identities", tags=["vendor"])
+router = CallRouter(prefix="/v1/gate/identities", tags=["vendor"])
 
 
 @router.get("", responses=problems())

@@ -1,14 +1,13 @@
 """Routes for what probes of gateways found, by the vendor's operators."""
 
-from fastapi import APIRouter
-
+from api.call_routes import CallRouter
 from api.deps import CurrentUser, RequestOrigin, SessionDep, SettingsDep
 from api.schemas.gate import GateProbeView, NewGateProbe
 from api.schemas.parts import Slug, problems
 from gate import probe_records
 from gate.probe_records import ProbeResult
 
-router = APIRouter(prefix="/v1/tenants/{slug}/gate-probes", tags=["vendor"])
+router = CallRouter(prefix="/v1/tenants/{slug}/gate-probes", tags=["vendor"])
 
 
 @router.post("", status_code=201, responses=problems(400, 404))

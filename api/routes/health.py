@@ -2,17 +2,18 @@
 
 from typing import Literal
 
-from fastapi import APIRouter, Response
+from fastapi import Response
 from pydantic import BaseModel
 from sqlalchemy.exc import SQLAlchemyError
 
+from api.call_routes import CallRouter
 from api.deps import DatabaseDep
 from lockbox.audit.log import witness
 from lockbox.database import Database
 from lockbox.redis_scripts import RedisUnavailable
 from lockbox.startup_checks import StartupCheckFailed, fits
 
-router = APIRouter(tags=["health"])
+router = CallRouter(tags=["health"])
 
 
 class Liveness(BaseModel):

@@ -1,7 +1,8 @@
 """Routes for the caller's own identity and preferences."""
 
-from fastapi import APIRouter, Response
+from fastapi import Response
 
+from api.call_routes import CallRouter
 from api.deps import ClientInfoDep, CurrentUser, SessionDep
 from api.schemas.parts import problems
 from api.schemas.people import MeView, Preferences
@@ -9,7 +10,7 @@ from lockbox.identity import tenants
 from lockbox.identity.roles import AuthMethod
 from lockbox.notifications import addresses
 
-router = APIRouter(tags=["account"])
+router = CallRouter(tags=["account"])
 
 
 @router.get("/v1/me", responses=problems())

@@ -3,8 +3,9 @@
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Query, Response
+from fastapi import Query, Response
 
+from api.call_routes import CallRouter
 from api.deps import CurrentUser, RequestOrigin, RequiredIfMatchTag, SessionDep, SettingsDep, etag
 from api.schemas.members import (
     DelegationList,
@@ -26,7 +27,7 @@ from lockbox.admin.memberships import Member
 from lockbox.identity.models import Invitation
 from lockbox.identity.roles import Role
 
-router = APIRouter(prefix="/v1/tenants/{slug}", tags=["members"])
+router = CallRouter(prefix="/v1/tenants/{slug}", tags=["members"])
 
 
 @router.get("/members", responses=problems(404))

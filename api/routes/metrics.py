@@ -2,16 +2,17 @@
 
 import hmac
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from api import loopback, metrics
+from api.call_routes import CallRouter
 from api.deps import DatabaseDep, SettingsDep
 from config.settings import Settings
 from lockbox.errors import MetricsClosed
 from lockbox.monitoring.metrics import read, read_gate
 
-router = APIRouter(tags=["health"])
+router = CallRouter(tags=["health"])
 
 
 @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})

@@ -2,9 +2,10 @@
 
 from uuid import UUID
 
-from fastapi import APIRouter, Depends
+from fastapi import Depends
 
 from api.address_limits import name_an_address
+from api.call_routes import CallRouter
 from api.deps import CurrentUser, RequestOrigin, SessionDep, SettingsDep
 from api.schemas.addresses import NewObserver, ObserverList, ObserverView
 from api.schemas.parts import PersonView, Slug, problems
@@ -15,8 +16,8 @@ from lockbox.admin.what_if import WhatIfResult
 from lockbox.requests.policy_rules import RequestFacts
 from lockbox.requests.requester import RequesterFacts
 
-router = APIRouter(prefix="/v1/tenants/{slug}/observers", tags=["tenants"])
-what_if_router = APIRouter(prefix="/v1/tenants/{slug}/preview", tags=["tenants"])
+router = CallRouter(prefix="/v1/tenants/{slug}/observers", tags=["tenants"])
+what_if_router = CallRouter(prefix="/v1/tenants/{slug}/preview", tags=["tenants"])
 
 
 @router.get("", responses=problems(404))

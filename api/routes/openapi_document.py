@@ -3,9 +3,11 @@
 from functools import cache
 from pathlib import Path
 
-from fastapi import APIRouter, Response
+from fastapi import Response
 
-router = APIRouter(include_in_schema=False)
+from api.call_routes import CallRouter
+
+router = CallRouter(include_in_schema=False)
 
 FILE = Path(__file__).parents[1] / "openapi.json"
 

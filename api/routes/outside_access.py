@@ -1,7 +1,8 @@
 """Routes for access that was taken around Lockbox: operators declare it, the customer reads it."""
 
-from fastapi import APIRouter, Response
+from fastapi import Response
 
+from api.call_routes import CallRouter
 from api.deps import CurrentUser, RequestOrigin, SessionDep, SettingsDep
 from api.routes.requests import Key
 from api.schemas.gate import NewOutsideAccess, OutsideAccessList, OutsideAccessReceipt, OutsideAccessView
@@ -10,7 +11,7 @@ from gate import outside_access
 from gate.outside_access import DeclaredAccess
 from lockbox.requests import idempotency
 
-router = APIRouter(prefix="/v1/tenants/{slug}/outside-access")
+router = CallRouter(prefix="/v1/tenants/{slug}/outside-access")
 
 
 @router.post(

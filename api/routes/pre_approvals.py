@@ -2,8 +2,9 @@
 
 from uuid import UUID
 
-from fastapi import APIRouter, Response
+from fastapi import Response
 
+from api.call_routes import CallRouter
 from api.deps import CurrentUser, RequestOrigin, SessionDep, SettingsDep
 from api.schemas.parts import PersonView, Slug, problems
 from api.schemas.pre_approvals import NewPreApproval, PreApprovalApproverView, PreApprovalList, PreApprovalView
@@ -12,7 +13,7 @@ from lockbox.admin import pre_approvals
 from lockbox.admin.pre_approval_status import PreApprovalSummary
 from lockbox.admin.pre_approvals import PreApprovalInput
 
-router = APIRouter(prefix="/v1/tenants/{slug}/pre-approvals", tags=["tenants"])
+router = CallRouter(prefix="/v1/tenants/{slug}/pre-approvals", tags=["tenants"])
 
 
 @router.get("", responses=problems(404))

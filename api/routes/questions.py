@@ -2,8 +2,9 @@
 
 from uuid import UUID
 
-from fastapi import APIRouter, Response
+from fastapi import Response
 
+from api.call_routes import CallRouter
 from api.deps import CurrentUser, RequestOrigin, SessionDep
 from api.routes.requests import Key
 from api.routes.timeline import ERASED
@@ -12,7 +13,7 @@ from api.schemas.questions import QuestionList, QuestionText, QuestionView
 from lockbox.requests import idempotency, queries, questions, request_reads
 from lockbox.requests.questions import Exchange
 
-router = APIRouter(prefix="/v1/requests", tags=["requests"])
+router = CallRouter(prefix="/v1/requests", tags=["requests"])
 
 
 @router.post(

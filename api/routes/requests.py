@@ -7,10 +7,11 @@ from functools import cache, partial
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import Header, Query, Request, Response
 from sqlalchemy import Row
 
 from api import case_checks
+from api.call_routes import CallRouter
 from api.deps import (
     CallGroupsDep,
     CurrentUser,
@@ -84,8 +85,8 @@ from lockbox.requests.submit import SubmissionLimits, SubmittedRequest
 from lockbox.requests.transition import Origin
 from lockbox.text_rules import Instant
 
-grouped = APIRouter(prefix="/v1/requests", tags=["requests"], route_class=GroupedRoute)
-router = APIRouter(prefix="/v1/requests", tags=["requests"])
+grouped = CallRouter(prefix="/v1/requests", tags=["requests"], route_class=GroupedRoute)
+router = CallRouter(prefix="/v1/requests", tags=["requests"])
 
 OVER = "This challenge was used, has expired, or belongs to someone else. Request a new one and sign that."
 SAID_IN = frozenset({State.REVIEWING, State.PENDING, State.TIMED_OUT})

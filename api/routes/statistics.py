@@ -1,13 +1,14 @@
 """Routes for statistics: what became of a tenant's requests, month by month."""
 
-from fastapi import APIRouter, Response
+from fastapi import Response
 
+from api.call_routes import CallRouter
 from api.deps import CurrentUser, SessionDep
 from api.schemas.parts import Slug, problems
 from api.schemas.statistics import StatisticsView
 from lockbox.admin import statistics
 
-router = APIRouter(prefix="/v1/statistics", tags=["audit"])
+router = CallRouter(prefix="/v1/statistics", tags=["audit"])
 
 CSV = "text/csv; charset=utf-8"
 

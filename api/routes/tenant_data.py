@@ -2,8 +2,9 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 
+from api.call_routes import CallRouter
 from api.deps import CurrentUser, RequestOrigin, SessionDep, SettingsDep
 from api.schemas.parts import Slug, problems
 from api.schemas.tenant_data import HoldInput, RetentionInput, TenantDataPage, TenantDataView
@@ -12,7 +13,7 @@ from lockbox.admin import legal_holds, tenant_data
 from lockbox.database import UnitOfWork
 from lockbox.identity.roles import Caller
 
-router = APIRouter()
+router = CallRouter()
 
 AT_TENANT = "/v1/tenants/{slug}"
 

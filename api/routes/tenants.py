@@ -4,8 +4,9 @@ from collections.abc import Iterable
 from functools import partial
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Response
+from fastapi import Query, Response
 
+from api.call_routes import CallRouter
 from api.deps import CurrentUser, RequestOrigin, RequiredIfMatch, SessionDep, SettingsDep, etag, relying_party
 from api.schemas.parts import MUST_MATCH, PersonView, Slug, problems
 from api.schemas.requests import CommentInput
@@ -31,7 +32,7 @@ from lockbox.audit.verifier import approver_keys as files
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy_rules import Policy
 
-router = APIRouter(prefix="/v1/tenants", tags=["tenants"])
+router = CallRouter(prefix="/v1/tenants", tags=["tenants"])
 
 Version = Annotated[int | None, Query(ge=1, le=2**31 - 2)]
 

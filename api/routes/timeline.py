@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
-from fastapi import APIRouter
 from sqlalchemy import Row
 
+from api.call_routes import CallRouter
 from api.deps import CurrentUser, RequestOrigin, SessionDep
 from api.schemas.parts import PersonView, problems
 from api.schemas.requests import (
@@ -27,7 +27,7 @@ from lockbox.notifications.audience import knows_of
 from lockbox.requests import queries, request_reads
 from lockbox.requests.on_behalf_of import EventPerson, OnBehalfOf, on_behalf_of
 
-router = APIRouter(prefix="/v1/requests", tags=["requests"])
+router = CallRouter(prefix="/v1/requests", tags=["requests"])
 
 ERASED = "erased"
 """The placeholder of an erased name."""

@@ -4,8 +4,9 @@ from datetime import timedelta
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import Depends, Response
 
+from api.call_routes import CallRouter
 from api.deps import ClientInfoDep, CurrentUser, SessionDep, SettingsDep
 from api.schemas.parts import problems
 from api.schemas.tokens import IssuedTokenView, NewToken, Rotation, TokenList, TokenView
@@ -14,7 +15,7 @@ from lockbox.identity.api_tokens import IssuedToken
 from lockbox.identity.credentials import Token
 from lockbox.identity.token_creation import TokenInput, TokenRules
 
-router = APIRouter(prefix="/v1/tokens", tags=["tokens"])
+router = CallRouter(prefix="/v1/tokens", tags=["tokens"])
 
 
 async def rules(chosen: SettingsDep) -> TokenRules:

@@ -3,8 +3,9 @@
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Query, Response
+from fastapi import Query, Response
 
+from api.call_routes import CallRouter
 from api.deps import CurrentUser, RequestOrigin, RequiredIfMatchTag, SessionDep, SettingsDep, etag
 from api.routes.members import invitation_view
 from api.schemas.members import (
@@ -25,7 +26,7 @@ from lockbox.admin.memberships import Member
 from lockbox.identity.directory import DirectoryEntry
 from lockbox.identity.roles import Role
 
-router = APIRouter(prefix="/v1/vendor", tags=["vendor"])
+router = CallRouter(prefix="/v1/vendor", tags=["vendor"])
 
 
 @router.get("/members", responses=problems())

@@ -4,8 +4,9 @@ from datetime import timedelta
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Query, Response
+from fastapi import Depends, Query, Response
 
+from api.call_routes import CallRouter
 from api.deps import CurrentUser, RequestOrigin, SessionDep, SettingsDep, VaultDep
 from api.routes.audit import AuditReaderDep
 from api.schemas.parts import Slug, problems
@@ -25,7 +26,7 @@ from lockbox.admin import delivery_log, webhooks
 from lockbox.admin.webhooks import WebhookInput, WebhookUrlPolicy, WebhookWithSecret
 from lockbox.notifications.models import Delivery, Endpoint
 
-router = APIRouter(prefix="/v1", tags=["webhooks"])
+router = CallRouter(prefix="/v1", tags=["webhooks"])
 
 MOST_CURSOR = 64
 

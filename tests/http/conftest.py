@@ -1,12 +1,14 @@
 """One database for all tests over HTTP, each in a world of its own; those that break it get one to break."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import structlog
 from jinja2 import FileSystemBytecodeCache
+from psycopg import errors
 from redis import Redis
-from sqlalchemy import Engine, create_engine
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 from structlog.typing import Processor
 
@@ -171,3 +173,21 @@ def point(door: Door) -> Iterator[AuthzenDoor]:
     """A decision point of AuthZEN, with the people and records of its certification scenario."""
     with decision_point_of(door.world, door.db) as opened:
         yield opened
+
+
+@pytest.fixture
+def refuse_commit(api: Database) -> Iterator[Callable[..., None]]:
+    """Have Postgres refuse a commit, once, after so many others."""
+    left: list[type[errors.Error] | None] = []
+
+    def refuse(_: Connection) -> None:
+        if left and (kind := left.pop(0)):
+            raise DBAPIError("COMMIT", None, kind("planted"))
+
+    def arranged(kind: type[errors.Error] = errors.InsufficientPrivilege, *, after: int = 0) -> None:
+        left[:] = [*[None] * after, kind]
+
+    event.listen(api.engine, "commit", refuse)
+    yield arranged
+    event.remove(api.engine, "commit", refuse)
+    assert not left

@@ -1,27 +1,34 @@
-"""A move whose policy becomes another one between its judgement and its commit is judged by that, and answered so."""
+"""A call whose policy becomes another one between its judgement and its commit is judged by that, and answered so."""
 
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from fastapi import FastAPI, Request
+from sqlalchemy import text
 
+from api import call_routes, problems
+from api.call_routes import CallRouter
 from harness.people import World
 from harness.stage import setting
+from lockbox.database import Database
 from lockbox.identity import tenants
 from lockbox.identity.models import Tenant
 from lockbox.identity.roles import AuthMethod, Mode
 from lockbox.pipelines import AloneNeeded
-from lockbox.requests import decide
+from lockbox.requests import decide, submit
+from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from tests.database.scenes import read
-from tests.http.door import OpenDoor, facts
+from tests.http.door import Door, LoopThread, OpenDoor, client, facts
 from tests.http.portal import OpenPortal
 from tests.policy_setup import lay_down
 
 ON = Policy(vendor_review=False, break_glass_services=("exchange-online",))
 ASK: dict[str, Any] = {"break_glass": True, "access_window": 900}
 REFUSED = "This customer does not allow break-glass for this."
-JUDGED = "decide.after_evaluation"
+ONE = text("SELECT 1")
+JUDGED = {"decide.after_evaluation", "intake.after_evaluation"}
 Between = Callable[..., None]
 
 
@@ -33,10 +40,11 @@ def between(monkeypatch: pytest.MonkeyPatch) -> Between:
         left = list(happens)
 
         def reach(name: str) -> None:
-            if name == JUDGED and left:
+            if name in JUDGED and left:
                 left.pop(0)()
 
-        monkeypatch.setattr(decide, "failpoint", reach)
+        for one in (decide, submit):
+            monkeypatch.setattr(one, "failpoint", reach)
 
     return arranged
 
@@ -45,10 +53,10 @@ def _needs_a_thread() -> None:
     raise AloneNeeded
 
 
-def _let_the_customer_decide(world: World) -> None:
+def _switch(world: World, mode: Mode) -> None:
     with setting(world.db).transaction() as session:
         tenant = session.orm.get_one(Tenant, world.tenant.id)
-        tenant.mode = Mode.ENFORCE
+        tenant.mode = mode
         tenants.mark(session, tenant)
 
 
@@ -86,9 +94,99 @@ def test_what_managers_endorse_goes_to_the_customer_who_has_just_taken_over(
 ) -> None:
     door = open_door(mode=Mode.OBSERVE)
     request = door.world.submit()
-    between(lambda: _let_the_customer_decide(door.world))
+    between(lambda: _switch(door.world, Mode.ENFORCE))
     body = {"action": "endorse", "requests": [{"id": str(request.id)}]}
 
     (item,) = door.call("max", "POST", "/v1/requests/decisions", json=body).json()["items"]
 
     assert (item["problem"], item["request"]["state"]) == (None, "pending")
+
+
+@pytest.mark.parametrize("is_form", [False, True], ids=["by the API", "by a form"])
+def test_more_time_is_asked_of_the_customer_who_has_just_taken_over(
+    open_portal: OpenPortal, between: Between, *, is_form: bool
+) -> None:
+    portal = open_portal()
+    _switch(portal.world, Mode.OBSERVE)
+    first = portal.world.submit()
+    portal.world.act("max", Action.ENDORSE, first.id)
+    engineer = portal.browser()
+    engineer.enter("erin", AuthMethod.PASSKEY)
+    page = engineer.get(f"/requests/{first.id}")
+    between(lambda: _switch(portal.world, Mode.ENFORCE))
+
+    if is_form:
+        assert engineer.submit(page, f"/requests/{first.id}/extend", more="900", why="Longer").status == 200
+    else:
+        door = Door(portal.world, portal.db, portal.root, portal.runner)
+        assert door.call("erin", "POST", f"/v1/requests/{first.id}/extend", json={"access_window": 900}).is_success
+
+    rows = read(portal.db, "SELECT mode FROM requests WHERE extends = :id", id=first.id)
+    assert [row.mode for row in rows] == ["enforce"]
+
+
+ADMINISTERED: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "mode_switched": ("PUT", "mode", {"mode": "observe"}),
+    "emergency_stop": ("POST", "emergency-stop", {}),
+}
+
+
+@pytest.mark.parametrize("action", ADMINISTERED)
+def test_what_an_admin_does_is_done_once_though_postgres_refused_it_first(
+    open_door: OpenDoor, refuse_commit: Callable[..., None], action: str
+) -> None:
+    door = open_door()
+    method, path, body = ADMINISTERED[action]
+    refuse_commit()
+
+    answer = door.call("tara", method, f"/v1/tenants/{door.world.tenant.slug}/{path}", json=body)
+
+    ask = "SELECT FROM events WHERE action = :action AND tenant_id = :id"
+    assert answer.is_success, answer.text
+    assert len(read(door.db, ask, action=action, id=door.world.tenant.id)) == 1
+
+
+@pytest.mark.parametrize("is_form", [False, True], ids=["by the API", "by a form"])
+def test_a_finding_is_given_once_though_postgres_refused_it_first(
+    open_portal: OpenPortal, refuse_commit: Callable[..., None], *, is_form: bool
+) -> None:
+    portal = open_portal(ON)
+    request = portal.world.submit(**ASK)
+    portal.world.act("max", Action.BREAK_GLASS, request.id, comment="Mail is down")
+    portal.world.act("ann", Action.REVOKE, request.id)
+    approver = portal.browser()
+    approver.enter("ann", AuthMethod.PASSKEY)
+    page = approver.get(f"/requests/{request.id}")
+    refuse_commit()
+
+    if is_form:
+        assert approver.submit(page, "/finding", finding="justified", comment="As agreed").status == 200
+    else:
+        door = Door(portal.world, portal.db, portal.root, portal.runner)
+        said = {"finding": "justified", "comment": "As agreed"}
+        assert door.call("ann", "POST", f"/v1/requests/{request.id}/finding", json=said).is_success
+
+    ask = "SELECT FROM events WHERE action = 'after_review' AND request_id = :id"
+    assert len(read(portal.db, ask, id=request.id)) == 1
+
+
+@pytest.mark.parametrize(("after", "times"), [(0, 2), (1, 1)])
+def test_a_call_of_which_something_is_committed_is_not_repeated(
+    api: Database, runner: LoopThread, refuse_commit: Callable[..., None], after: int, times: int
+) -> None:
+    app, router, called = FastAPI(), CallRouter(), []
+
+    @router.post("/twice")
+    def twice(request: Request) -> None:
+        called.append(request)
+        for _ in "ab":
+            with call_routes.transaction(request, api) as session:
+                session.execute(ONE)
+
+    app.include_router(router)
+    problems.install(app)
+    refuse_commit(after=after)
+
+    answer = runner.run(client(app).post("/twice"))
+
+    assert (answer.status_code, len(called)) == (200 if times > 1 else 500, times)

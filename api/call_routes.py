@@ -1,0 +1,106 @@
+"""A route and its transaction: committed before the answer leaves, and judged once more where Postgres refuses it."""
+
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import structlog
+from anyio import CancelScope, CapacityLimiter, to_thread
+from fastapi import APIRouter, Request, Response
+from fastapi.routing import APIRoute
+from sqlalchemy.exc import DBAPIError
+
+from lockbox.database import Database, UnitOfWork
+from lockbox.use_cases import has_changed_since
+
+log = structlog.get_logger(__name__)
+
+Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+
+
+@dataclass
+class CallTransactions:
+    """What became of the transactions of a call, but for those that are opened past this.
+
+    `opened` is the one that ends with the route. A call `may_be_repeated` where Postgres refused the first of them:
+    then nothing was committed that would happen twice.
+    """
+
+    opened: AbstractContextManager[UnitOfWork] | None = None
+    has_committed: bool = False
+    may_be_repeated: bool = False
+
+
+@contextmanager
+def transaction(request: Request, db: Database) -> Iterator[UnitOfWork]:
+    """Open a transaction of a call; what must not be repeated, such as using up a code, goes past this."""
+    noted: CallTransactions = request.state.transactions
+    try:
+        with db.transaction() as session:
+            yield session
+    except DBAPIError as error:
+        noted.may_be_repeated = has_changed_since(error) and not noted.has_committed
+        raise
+    noted.has_committed = True
+
+
+def begin(request: Request, db: Database) -> UnitOfWork:
+    """Begin the one transaction of a call, which its route ends; it takes a connection with its first statement."""
+    request.state.transactions.opened = opened = transaction(request, db)
+    return opened.__enter__()
+
+
+class CallRoute(APIRoute):
+    """A route that ends its transaction before the answer leaves, and handles a call twice where it may be repeated.
+
+    Triggers and row policies refuse what was judged by a policy or a role that has changed since. Handled once more,
+    the call reads what has changed, and is refused in words, or done.
+    """
+
+    def get_route_handler(self) -> Handler:
+        """Return the handler of a call."""
+        handle = partial(_to_the_end, super().get_route_handler())
+
+        async def handled(request: Request) -> Response:
+            try:
+                return await handle(request)
+            except DBAPIError as error:
+                if not request.state.transactions.may_be_repeated:
+                    raise
+                log.info("call.judged_anew", sqlstate=getattr(error.orig, "sqlstate", None))
+            return await handle(request)
+
+        return handled
+
+
+class CallRouter(APIRouter):
+    """A router of such routes, unless it names another class."""
+
+    def __init__(self, *, route_class: type[APIRoute] = CallRoute, **given: Any) -> None:  # noqa: ANN401 - FastAPI's
+        super().__init__(route_class=route_class, **given)
+
+
+async def _to_the_end(handle: Handler, request: Request) -> Response:
+    request.state.transactions = CallTransactions()
+    try:
+        answer = await handle(request)
+    except BaseException as error:
+        await _end(request, error)
+        raise
+    await _end(request)
+    return answer
+
+
+async def _end(request: Request, error: BaseException | None = None) -> None:
+    """End the transaction, if there is one, in a thread beside the limit.
+
+    All within the limit may be taken by those that wait for its connection.
+    """
+    opened = request.state.transactions.opened
+    if opened is None:
+        return
+    end = partial(opened.__exit__, type(error) if error else None, error, error.__traceback__ if error else None)
+    with CancelScope(shield=True):
+        await to_thread.run_sync(end, limiter=CapacityLimiter(1))
