@@ -2,10 +2,12 @@
 
 import json
 import re
+from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
 import pytest
+from psycopg import errors
 
 from lockbox.audit.verifier import approver_keys
 from lockbox.audit.verifier.passkey_assertion import fingerprint
@@ -205,6 +207,25 @@ def test_the_answer_that_a_client_sends_back_opens_the_window_and_is_shown_as_si
     assert (done.status_code, done.json()["open"]) == (200, True)
     (decision,) = call(browser, "GET", f"/v1/requests/{request.id}").json()["decisions"]
     assert decision["proof"] == "passkey-signed"
+
+
+def test_a_signature_counts_once_where_the_approval_is_judged_a_second_time(
+    demanding: Portal, refuse_commit: Callable[..., None]
+) -> None:
+    authenticator, request = enrol(demanding.world, "ann"), demanding.world.submit()
+    browser, path = signed_in(demanding), f"/v1/requests/{request.id}/approve"
+    challenge = call(browser, "POST", f"{path}/challenge").json()
+    credential = json.loads(authenticator.get(challenge["options"]))
+    signed = {name: challenge[name] for name in ("ticket", "statement", "content")} | {"credential": credential}
+    # A page for the form's token, the challenge that is used up, and then the approval.
+    refuse_commit(errors.SerializationFailure, after=2)
+
+    done = call(browser, "POST", path, {"signed": signed})
+    again = call(browser, "POST", path, {"signed": signed})
+
+    assert (done.status_code, again.status_code) == (200, 422)
+    assert "was used" in again.json()["detail"]
+    assert proofs(demanding) == ["passkey-signed"]
 
 
 def test_a_ticket_that_is_none_is_refused(demanding: Portal) -> None:
