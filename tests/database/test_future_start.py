@@ -11,8 +11,9 @@ from sqlalchemy.exc import DBAPIError
 from gate.reasons import GateReason
 from harness.clocks import ShiftedClock, StoppedClock
 from harness.people import World
-from lockbox.database import Database
+from lockbox.database import Database, ProcessKeys
 from lockbox.errors import Invalid, PolicyNotMet, TooLate
+from lockbox.identity.keyring import Keyring
 from lockbox.requests import queries, timers
 from lockbox.requests.lifecycle import Action, HeldBack
 from lockbox.requests.models import AccessRequest
@@ -137,6 +138,20 @@ def test_a_policy_whose_mark_does_not_verify_is_not_called_a_stricter_one(
     write_unchecked(superuser, "UPDATE policies SET mac = mac || '1'")
 
     assert held_back(world, request) is HeldBack.POLICY_UNVERIFIED
+
+
+def test_what_was_changed_past_lockbox_holds_back_though_the_clock_says_that_it_is_open(
+    world: World, worker: Database, superuser: Engine, still: StoppedClock
+) -> None:
+    request = scheduled(world, still)
+    lay_down(world, report_on_close=True)
+    write_unchecked(superuser, "UPDATE policies SET mac = mac || '1'")
+    still.at += 2 * HOUR
+
+    timers.run(Database(worker.engine, worker.schedule, still, keys=ProcessKeys(Keyring([]))), [request.id])
+
+    assert told_by_the_clock(world) == [("begin", None)]
+    assert (door(world), held_back(world, request)) == (None, HeldBack.POLICY_UNVERIFIED)
 
 
 def held_back(world: World, request: AccessRequest) -> HeldBack | None:
