@@ -10,7 +10,7 @@ from lockbox.admin import memberships
 from lockbox.database import now
 from lockbox.identity import row_macs, tenants
 from lockbox.identity.models import Delegation, EligibleDelegate, Tenant
-from lockbox.identity.roles import AuthMethod, Caller
+from lockbox.identity.roles import AuthMethod, Caller, Mode
 from lockbox.requests.policy_rules import Policy
 from lockbox.sql import new_id
 
@@ -24,6 +24,14 @@ def lay_down(world: World, **changes: Any) -> Policy:
         tenants.add_policy(session, tenant, policy.model_dump(mode="json"), now(session))
         tenants.mark(session, tenant)
     return policy
+
+
+def set_mode(world: World, mode: Mode) -> None:
+    """Give the world's tenant another mode, which ends nothing that is open."""
+    with setting(world.db).transaction() as session:
+        tenant = session.orm.get_one(Tenant, world.tenant.id)
+        tenant.mode = mode
+        tenants.mark(session, tenant)
 
 
 def group(world: World, *names: str) -> list[str]:

@@ -1,11 +1,11 @@
 """End access at once: switch a mode, stop a tenant, suspend it, or remove an engineer."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, func, or_
+from sqlalchemy import ColumnElement, func, or_, true
 from sqlmodel import col, select
 
 from config.service_catalogue import Plan
@@ -38,6 +38,11 @@ VENDOR_OPENED = "The tenant decides again. Windows that the vendor opened alone 
 STOP_ACTIONS = {State.ACTIVE: Action.REVOKE, State.PENDING: Action.DENY, State.REVIEWING: Action.DENY}
 
 
+def every(_: datetime) -> ColumnElement[bool]:
+    """Leave out no request."""
+    return true()
+
+
 def end_all_of(session: UnitOfWork, operator: Caller, origin: Origin, requester_id: UUID) -> list[AccessRequest]:
     """Cancel what somebody of the vendor waits for and revoke their open windows, as an operator; return them, by id.
 
@@ -60,17 +65,11 @@ def end_all_of(session: UnitOfWork, operator: Caller, origin: Origin, requester_
 def end_windows_at(session: UnitOfWork, operator: Caller, origin: Origin, tenant_id: UUID) -> list[AccessRequest]:
     """Revoke every open window at a tenant, as the operator who has just suspended it; return them, by id.
 
-    The caller has judged the operator and has suspended the tenant. A move that is about to be committed is waited
-    for: a row that leaves another state meanwhile would be passed over, so all that are open are locked first.
+    The caller has judged the operator and has suspended the tenant.
     """
     authentication.enter(session, operator)
     authentication.suspend(session, tenant_id)
-    theirs = col(AccessRequest.tenant_id) == tenant_id, IS_OPEN
-    ids = select(col(AccessRequest.id)).where(*theirs)
-    session.orm.exec(ids.order_by(col(AccessRequest.id)).with_for_update()).all()
-    windows = select(AccessRequest).where(*theirs, col(AccessRequest.state) == State.ACTIVE)
-    found = session.orm.exec(windows.order_by(col(AccessRequest.id)).with_for_update()).all()
-    return _end(session, operator, origin, found, SUSPENDED)
+    return _end(session, operator, origin, _settled(session, tenant_id, {State.ACTIVE}), SUSPENDED)
 
 
 def _end(
@@ -200,12 +199,16 @@ def in_review(session: UnitOfWork, tenant: Tenant, at: datetime) -> int:
 def close_vendor_opened_windows(session: UnitOfWork, actor: AdminActor, tenant: Tenant) -> list[AccessRequest]:
     """Revoke every open window that the vendor opened without the customer, and what was to go on from one.
 
-    The actor is the tenant's admin. Windows of concurrent transactions are included; all that ended is returned.
+    What goes on from a window that ran to its end stays, if the customer has approved it. The actor is the tenant's
+    admin. Windows of concurrent transactions are included; all that ended is returned.
     """
-    alone, is_open = col(AccessRequest.mode) != Mode.ENFORCE, col(AccessRequest.state) == State.ACTIVE
-    theirs = select(AccessRequest.id).where(col(AccessRequest.tenant_id) == tenant.id, alone, is_open)
-    which = or_(alone, col(AccessRequest.extends).in_(theirs))
-    return _close(session, actor, tenant, VENDOR_OPENED, {State.ACTIVE}, which)
+
+    def which(at: datetime) -> ColumnElement[bool]:
+        alone, is_open = col(AccessRequest.mode) != Mode.ENFORCE, col(AccessRequest.state) == State.ACTIVE
+        runs = col(AccessRequest.tenant_id) == tenant.id, alone, is_open, col(AccessRequest.deadline_at) > at
+        return or_(alone, col(AccessRequest.extends).in_(select(AccessRequest.id).where(*runs)))
+
+    return _close(session, actor, tenant, VENDOR_OPENED, {State.ACTIVE}, which=which)
 
 
 def _firmly_loosened(session: UnitOfWork, actor: AdminActor, tenant: Tenant) -> None:
@@ -219,11 +222,12 @@ def _close(
     tenant: Tenant,
     comment: str | None,
     states: Collection[State],
-    *which: ColumnElement[bool],
+    *,
+    which: Callable[[datetime], ColumnElement[bool]] = every,
 ) -> list[AccessRequest]:
     """Apply the action to each request, by id, through the function that makes every move; return the ended ones."""
     done = []
-    for request in _settled(session, tenant, states, *which):
+    for request in _settled(session, tenant.id, states, which):
         session.orm.expunge(request)
         decision_input = DecisionInput(STOP_ACTIONS[request.state], comment)
         try:
@@ -239,15 +243,18 @@ def _close(
 
 
 def _settled(
-    session: UnitOfWork, tenant: Tenant, states: Collection[State], *which: ColumnElement[bool]
+    session: UnitOfWork,
+    tenant_id: UUID,
+    states: Collection[State],
+    which: Callable[[datetime], ColumnElement[bool]] = every,
 ) -> Sequence[AccessRequest]:
     """Return the requests in these states, by id and locked, after concurrent moves have finished.
 
     A filter on the state would skip a row that an open transaction is moving into it. So all requests that are not
-    closed are locked first, and read again.
+    closed are locked first, and read again: `which` are meant depends on the moment after that.
     """
-    theirs = col(AccessRequest.tenant_id) == tenant.id, IS_OPEN, *which
+    theirs = col(AccessRequest.tenant_id) == tenant_id, IS_OPEN
     ids = select(AccessRequest.id).where(*theirs)
     session.orm.exec(ids.order_by(col(AccessRequest.id)).with_for_update()).all()
-    settled = select(AccessRequest).where(*theirs, col(AccessRequest.state).in_(states))
+    settled = select(AccessRequest).where(*theirs, col(AccessRequest.state).in_(states), which(now(session)))
     return session.orm.exec(settled.order_by(col(AccessRequest.id)).with_for_update()).all()

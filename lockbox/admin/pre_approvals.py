@@ -152,12 +152,9 @@ def approve(  # noqa: PLR0917 - who approves what, where
         PasskeyMustSign: the policy demands signed approvals for something that it covers.
         AlreadyDecided, TooLate: the caller has approved it, or it is over.
     """
-    caller, judged = _scene(session, caller, slug)
+    caller, row, judged = _scene(session, caller, slug, which, others=NO_APPROVER)
     tenant, at = judged.tenant, judged.at
     principals = judged.known.delegates[tenant.id].get(caller.person_id, frozenset())
-    if not judged.known.seats(tenant.id).get(caller.person_id):
-        raise NotYours(NO_APPROVER)
-    row = _locked(session, tenant, which)
     before = summary(session, row, judged)
     if refused := approval_obstacle(caller, before, judged):
         raise refused
@@ -196,13 +193,12 @@ def revoke(  # noqa: PLR0917 - who revokes what, where
         NotFound, NotYours: there is no such pre-approval, or the caller is neither.
         SignInAgain: it has a window open, and the policy asks for a fresh sign-in to revoke.
     """
-    caller, judged = _scene(session, caller, slug)
+    caller, row, judged = _scene(session, caller, slug, which, others=NO_REVOKER)
     tenant = judged.tenant
     is_admin = caller.holds(Role.TENANT_ADMIN, tenant_id=tenant.id)
     if not is_admin and not judged.known.seats(tenant.id).get(caller.person_id):
         raise NotYours(NO_REVOKER)
-    row = _locked(session, tenant, which)
-    if row.revoked_at is None:
+    if row.revoked_at is None and row.ends_at > judged.at:
         actor = AdminActor(caller, Role.TENANT_ADMIN if is_admin else Role.APPROVER, origin, tenant.id)
         _revoke(session, actor, [row], comment)
     return summary(session, row, judged_by(session, tenant, now(session)))
@@ -211,8 +207,9 @@ def revoke(  # noqa: PLR0917 - who revokes what, where
 def revoke_all(session: UnitOfWork, actor: AdminActor, tenant: Tenant, comment: str | None) -> int:
     """Revoke every pre-approval that could still open something, and the windows that they have open."""
     theirs = col(PreApproval.tenant_id) == tenant.id, col(PreApproval.revoked_at).is_(None)
-    query = select(PreApproval).where(*theirs, col(PreApproval.ends_at) > now(session)).order_by(col(PreApproval.id))
-    rows = session.orm.exec(query.with_for_update()).all()
+    query = select(PreApproval).where(*theirs, col(PreApproval.ended_at).is_(None)).order_by(col(PreApproval.id))
+    locked, at = session.orm.exec(query.with_for_update()).all(), now(session)
+    rows = [row for row in locked if row.ends_at > at]
     _revoke(session, actor, rows, comment)
     return len(rows)
 
@@ -297,22 +294,23 @@ def _could_be_approved(row: PreApproval, judged: PreApprovalContext) -> None:
         raise NobodyCanApprove(f"{' '.join(lacks)} Whoever proposes it cannot approve it.", reasons=lacks)
 
 
-def _scene(session: UnitOfWork, caller: Caller, slug: str) -> tuple[Caller, PreApprovalContext]:
-    """Return a member of a tenant as they stand now, and by what its pre-approvals are judged; people are locked."""
+def _scene(
+    session: UnitOfWork, caller: Caller, slug: str, which: UUID, *, others: str
+) -> tuple[Caller, PreApproval, PreApprovalContext]:
+    """Return a member of a tenant as they stand now, a pre-approval, and by what it is judged once all are locked.
+
+    Requests that use it at this moment come before, or find it as it is then. `others` is what members are told who
+    may see it alone.
+    """
     tenant = permissions.readable(session, caller, slug)
     permissions.lock_members(session, tenant.id)
-    return authentication.as_of_now(session, caller), judged_by(session, tenant, now(session))
-
-
-def _locked(session: UnitOfWork, tenant: Tenant, which: UUID) -> PreApproval:
-    """Return a pre-approval locked: requests that use it at this moment come before, or find it as it is then."""
     mine = col(PreApproval.id) == which, col(PreApproval.tenant_id) == tenant.id
     row = session.orm.exec(select(PreApproval).where(*mine).with_for_update(key_share=True)).one_or_none()
     if row is None:
         if session.orm.exec(select(PreApproval.id).where(*mine)).one_or_none():
-            raise NotYours(NO_REVOKER)
+            raise NotYours(others)
         raise NotFound(NO_SUCH)
-    return row
+    return authentication.as_of_now(session, caller), row, judged_by(session, tenant, now(session))
 
 
 def _revoke(session: UnitOfWork, actor: AdminActor, rows: Sequence[PreApproval], comment: str | None) -> None:
@@ -345,12 +343,16 @@ def _after_their_windows(session: UnitOfWork, rows: Sequence[PreApproval]) -> da
 def _close(session: UnitOfWork, actor: AdminActor, theirs: ColumnElement[bool], comment: str | None) -> list[UUID]:
     """Revoke each open window of these, and what was approved to go on from it; return their ids.
 
-    That is by the function that makes every move. What goes on from a window that ran to its end stays.
+    That is by the function that makes every move. What goes on from a window that ran to its end stays. What is being
+    approved at this moment is waited for: what could become active is locked first, and read again.
     """
     party = Party.TENANT_ADMIN if actor.role == Role.TENANT_ADMIN else Party.APPROVER
     closed = []
-    query = select(AccessRequest).where(col(AccessRequest.state) == State.ACTIVE, theirs)
-    for request in session.orm.exec(query.order_by(col(AccessRequest.id)).with_for_update()).all():
+    state, in_turn = col(AccessRequest.state), col(AccessRequest.id)
+    coming = select(AccessRequest.id).where(theirs, state.in_((State.PENDING, State.ACTIVE)))
+    session.orm.exec(coming.order_by(in_turn).with_for_update()).all()
+    query = select(AccessRequest).where(theirs, state == State.ACTIVE)
+    for request in session.orm.exec(query.order_by(in_turn).with_for_update()).all():
         session.orm.expunge(request)
         why = DecisionInput(Action.REVOKE, comment or CLOSED)
         try:

@@ -20,6 +20,8 @@ from tests.database.audit_logs import last_change
 from tests.database.postbag import Postbag, open_notifications
 from tests.database.scenes import door, read, state_of
 from tests.database.tenancy import does, id_of, mode_of
+from tests.database.test_extensions import extended
+from tests.policy_setup import set_mode
 
 PLANS = {"standard": Plan(), "basic": Plan(lockbox=False)}
 EVERYBODY = {"Tara", "Ann", "Amir", "Abe"}
@@ -195,3 +197,18 @@ def test_an_admin_who_was_removed_a_moment_ago_may_nothing(world: World) -> None
         does(world, "tara", policies.change, Policy())
     with pytest.raises(NotYours):
         does(world, "tara", emergency_stop.stop_all)
+
+
+def test_what_the_customer_let_go_on_from_a_window_that_ran_to_its_end_stays_though_the_clock_is_late(
+    api: Database, later: ShiftedClock
+) -> None:
+    world = World.make(api, mode=Mode.OBSERVE)
+    window = world.act("max", Action.ENDORSE, world.submit(access_window=3600).id)
+    set_mode(world, Mode.ENFORCE)
+    further = world.act("ann", Action.APPROVE, extended(world, window.id).id)
+    set_mode(world, Mode.OBSERVE)
+    world.db.clock = later
+    later.shift = timedelta(hours=1, seconds=1)
+
+    assert switch(world, Mode.ENFORCE).closed == []
+    assert state_of(api, further.id) == "active"

@@ -9,11 +9,7 @@ from sqlalchemy import text
 
 from api import call_routes, problems
 from api.call_routes import CallRouter
-from harness.people import World
-from harness.stage import setting
 from lockbox.database import Database
-from lockbox.identity import tenants
-from lockbox.identity.models import Tenant
 from lockbox.identity.roles import AuthMethod, Mode
 from lockbox.pipelines import AloneNeeded
 from lockbox.requests import decide, submit
@@ -22,7 +18,7 @@ from lockbox.requests.policy_rules import Policy
 from tests.database.scenes import read
 from tests.http.door import Door, LoopThread, OpenDoor, client, facts
 from tests.http.portal import OpenPortal
-from tests.policy_setup import lay_down
+from tests.policy_setup import lay_down, set_mode
 
 ON = Policy(vendor_review=False, break_glass_services=("exchange-online",))
 ASK: dict[str, Any] = {"break_glass": True, "access_window": 900}
@@ -51,13 +47,6 @@ def between(monkeypatch: pytest.MonkeyPatch) -> Between:
 
 def _needs_a_thread() -> None:
     raise AloneNeeded
-
-
-def _switch(world: World, mode: Mode) -> None:
-    with setting(world.db).transaction() as session:
-        tenant = session.orm.get_one(Tenant, world.tenant.id)
-        tenant.mode = mode
-        tenants.mark(session, tenant)
 
 
 @pytest.mark.parametrize("before", [(), (_needs_a_thread,)], ids=["in a group", "in a thread"])
@@ -94,7 +83,7 @@ def test_what_managers_endorse_goes_to_the_customer_who_has_just_taken_over(
 ) -> None:
     door = open_door(mode=Mode.OBSERVE)
     request = door.world.submit()
-    between(lambda: _switch(door.world, Mode.ENFORCE))
+    between(lambda: set_mode(door.world, Mode.ENFORCE))
     body = {"action": "endorse", "requests": [{"id": str(request.id)}]}
 
     (item,) = door.call("max", "POST", "/v1/requests/decisions", json=body).json()["items"]
@@ -107,13 +96,13 @@ def test_more_time_is_asked_of_the_customer_who_has_just_taken_over(
     open_portal: OpenPortal, between: Between, *, is_form: bool
 ) -> None:
     portal = open_portal()
-    _switch(portal.world, Mode.OBSERVE)
+    set_mode(portal.world, Mode.OBSERVE)
     first = portal.world.submit()
     portal.world.act("max", Action.ENDORSE, first.id)
     engineer = portal.browser()
     engineer.enter("erin", AuthMethod.PASSKEY)
     page = engineer.get(f"/requests/{first.id}")
-    between(lambda: _switch(portal.world, Mode.ENFORCE))
+    between(lambda: set_mode(portal.world, Mode.ENFORCE))
 
     if is_form:
         assert engineer.submit(page, f"/requests/{first.id}/extend", more="900", why="Longer").status == 200
