@@ -1,0 +1,113 @@
+"""A call whose connection is cut is tried again alone where nothing can have been committed, and else answered so."""
+
+from typing import Any
+
+import pytest
+
+from lockbox import pipelines
+from lockbox.pipelines import MemberFailed, SharedTransaction
+from tests.http.door import Door, facts
+
+CUT = """
+SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+WHERE application_name = 'lockbox-loop' AND datname = current_database()
+"""
+IDLE_CONNECTIONS = 8
+"""As many as the loop keeps, and more."""
+
+
+def test_an_approval_whose_commit_is_cut_is_answered_and_never_given_again(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = door.pending()
+    _cut_at_commit(door, monkeypatch)
+
+    answer = door.act("ann", "approve", request)
+
+    assert facts(answer, 503, "unavailable")
+    assert door.get("ann", f"/v1/requests/{request}").json()["state"] == "active"
+    assert door.get("ann", f"/v1/requests/{request}").json()["version"] == 2
+
+
+@pytest.mark.far
+def test_a_connection_that_is_cut_at_the_commit_is_answered_and_never_tried_again(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    door.file()
+    _cut_at_commit(door, monkeypatch)
+    before = door.rows()["requests"]
+    answer = door.file()
+
+    assert facts(answer, 503, "unavailable")
+    assert door.rows()["requests"] == before + 1
+    assert door.file().status_code == 201
+    assert door.rows()["requests"] == before + 2
+
+
+def test_a_connection_that_is_cut_before_the_commit_is_tried_again_alone(door: Door) -> None:
+    door.file()
+    before = door.rows()["requests"]
+    door.run_sql(CUT)
+
+    assert door.file().status_code == 201
+    assert door.rows()["requests"] == before + 1
+
+
+@pytest.mark.parametrize("action", ["approve", "deny"])
+def test_a_connection_that_is_lost_before_the_rollback_is_tried_again_alone(
+    door: Door, monkeypatch: pytest.MonkeyPatch, action: str
+) -> None:
+    request = door.pending()
+    send = SharedTransaction.send
+
+    async def failing(shared: SharedTransaction, statements: Any) -> Any:
+        await send(shared, statements)
+        door.run_sql("SELECT pg_terminate_backend(:pid, 5000)", pid=shared._connection.info.backend_pid)  # noqa: SLF001
+        raise MemberFailed(None)
+
+    monkeypatch.setattr(SharedTransaction, "send", failing)
+
+    assert door.act("ann", action, request).status_code == 200
+
+
+def test_a_connection_that_is_lost_after_the_commit_failed_is_never_tried_again(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = door.pending()
+    _replace_cut(door, request)
+    send = SharedTransaction.send
+
+    async def failing(shared: SharedTransaction, statements: Any) -> Any:
+        found = await send(shared, statements)
+        if shared._is_committing:  # noqa: SLF001
+            door.run_sql("SELECT pg_terminate_backend(:pid, 5000)", pid=shared._connection.info.backend_pid)  # noqa: SLF001
+            raise MemberFailed(None)
+        return found
+
+    monkeypatch.setattr(SharedTransaction, "send", failing)
+    answer = door.act("ann", "approve", request)
+
+    assert facts(answer, 503, "unavailable")
+    assert door.get("ann", f"/v1/requests/{request}").json()["version"] == 2
+
+
+def _replace_cut(door: Door, request: str) -> None:
+    """Find and replace the connections that an earlier test has cut: on one of them a call begins again by itself."""
+    for _ in range(IDLE_CONNECTIONS):
+        assert door.act("erin", "approve", request).status_code == 403
+
+
+def _cut_at_commit(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the connection of the next transaction cut when it has committed, and nobody knows yet."""
+    _replace_cut(door, door.pending())
+    sent = pipelines.SharedTransaction.send
+    cut: list[object] = []
+
+    async def cutting(shared: pipelines.SharedTransaction, statements: Any) -> Any:
+        if statements[-1].statement == pipelines.COMMIT and not cut:
+            cut.append(await sent(shared, statements))
+            door.run_sql("SELECT pg_terminate_backend(:pid, 5000)", pid=shared._connection.info.backend_pid)  # noqa: SLF001
+            return await sent(shared, statements)
+        return await sent(shared, statements)
+
+    monkeypatch.setattr(pipelines.SharedTransaction, "send", cutting)
