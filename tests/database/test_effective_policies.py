@@ -1,4 +1,4 @@
-"""Policies at work: the stricter of then and now, stages, tiers, delegates, dated consent, and limits."""
+"""Policies at work: the stricter of then and now, stages, tiers, delegates and dated consent."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -6,12 +6,11 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import text
 
 from config.service_catalogue import Plan
 from harness.clocks import ShiftedClock
-from harness.people import HERE, SETTINGS, World
-from harness.stage import setting, unbound
+from harness.people import HERE, World
+from harness.stage import setting
 from lockbox.admin import emergency_stop
 from lockbox.database import Database
 from lockbox.errors import (
@@ -21,18 +20,14 @@ from lockbox.errors import (
     PolicyNotMet,
     SignInAgain,
     TooLate,
-    TooMany,
     WindowTooLong,
 )
-from lockbox.identity import authentication
-from lockbox.identity.roles import AuthMethod, Caller, Mode, Role, RoleGrant, Scope
-from lockbox.requests import decide, submit
+from lockbox.identity.roles import AuthMethod, Caller, Mode, Role, RoleGrant
+from lockbox.requests import decide
 from lockbox.requests.decisions import DecisionInput
 from lockbox.requests.lifecycle import Action, State
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy_rules import Policy
-from lockbox.requests.submit import SubmissionLimits
-from lockbox.sql import new_id
 from tests.database.scenes import read, write
 from tests.database.tenancy import does
 from tests.policy_setup import group, lay_down, signed_in, stand_in
@@ -53,15 +48,6 @@ def prompted(world: World, request_id: UUID) -> set[str]:
     )
     names = {caller.person_id: name for name, caller in world.people.items()}
     return {names[row.person_id] for row in rows}
-
-
-def submitted_at(world: World, caller: Caller, nth: int) -> datetime | None:
-    """Return when the caller submitted the nth newest of their requests."""
-    values = {"most_tenant": 1, "most_person": nth}
-    with world.db.transaction() as session:
-        authentication.enter(session, caller)
-        found: datetime | None = session.execute(submit.NTH_SUBMISSION, values).one().person_at
-        return found
 
 
 def test_a_request_keeps_the_version_that_checked_it(world: World) -> None:
@@ -486,117 +472,6 @@ def test_an_approver_and_a_delegate_of_the_same_are_one_voice(world: World) -> N
     after_another = world.act("amir", Action.APPROVE, request.id).state
 
     assert (after_both, after_another) == (State.PENDING, State.ACTIVE)
-
-
-@pytest.mark.parametrize(("limits", "who"), [(SubmissionLimits(3, 1000), "erin"), (SubmissionLimits(1000, 3), "eve")])
-def test_more_than_the_limit_in_a_minute_is_refused_until_it_is_over(
-    world: World, later: ShiftedClock, limits: SubmissionLimits, who: str
-) -> None:
-    for _ in range(3):
-        world.submit("erin")
-    shifted = Database(world.db.engine, world.db.schedule, later)
-
-    with pytest.raises(TooMany) as refused, world.db.transaction() as session:
-        submit.submit(
-            session, world.people[who], HERE, world.submission(), SETTINGS.catalogue.services, limits=limits
-        )
-    later.shift = timedelta(seconds=61)
-    with shifted.transaction() as session:
-        taken = submit.submit(
-            session, world.people[who], HERE, world.submission(), SETTINGS.catalogue.services, limits=limits
-        )
-
-    assert 1 <= refused.value.facts["retry_after"] <= 60
-    assert taken.request.state is State.PENDING
-
-
-def test_a_limit_by_person_does_not_bind_another_person(world: World) -> None:
-    for _ in range(3):
-        world.submit("erin")
-
-    with world.db.transaction() as session:
-        taken = submit.submit(
-            session,
-            world.people["eve"],
-            HERE,
-            world.submission(),
-            SETTINGS.catalogue.services,
-            limits=SubmissionLimits(3, 1000),
-        )
-
-    assert taken.request.version == 1
-
-
-@pytest.mark.parametrize("means", AuthMethod)
-def test_a_limit_by_person_binds_them_whatever_they_show(world: World, means: AuthMethod) -> None:
-    for _ in range(3):
-        world.submit("erin")
-    another = replace(world.people["erin"], means=means, key_id=new_id() if means is not AuthMethod.OIDC else None)
-
-    with pytest.raises(TooMany), world.db.transaction() as session:
-        submit.submit(
-            session, another, HERE, world.submission(), SETTINGS.catalogue.services, limits=SubmissionLimits(3, 1000)
-        )
-
-
-def test_what_a_system_files_counts_as_the_systems_own_and_not_as_the_engineers(world: World) -> None:
-    bot = world.add("bot", Role.SYSTEM, scopes={Scope.REQUESTS_FILE}, services=set(SETTINGS.catalogue.services))
-    for _ in range(3):
-        world.submit("bot", engineer=world.people["erin"].person_id)
-
-    with world.db.transaction() as session:
-        submit.submit(
-            session,
-            world.people["erin"],
-            HERE,
-            world.submission(),
-            SETTINGS.catalogue.services,
-            limits=SubmissionLimits(3, 1000),
-        )
-    named = world.submission(engineer=world.people["eve"].person_id)
-    with pytest.raises(TooMany), world.db.transaction() as session:
-        submit.submit(session, bot, HERE, named, SETTINGS.catalogue.services, limits=SubmissionLimits(3, 1000))
-
-
-def test_submissions_are_counted_by_indexes_whoever_submitted_them(world: World) -> None:
-    world.submit("erin")
-
-    with unbound(world.db).begin() as connection:
-        body = connection.execute(text("SELECT prosrc FROM pg_proc WHERE proname = 'nth_submission'")).scalar_one()
-        # Of the few rows of a test, sorting them is as good: the question is whether indexes give their order.
-        for way in ("seqscan", "bitmapscan", "sort"):
-            connection.execute(text(f"SET LOCAL enable_{way} = off"))
-        for name, value in (
-            ("of_tenant", f"CAST('{world.tenant.id}' AS uuid)"),
-            ("most_tenant", 30),
-            ("most_person", 30),
-        ):
-            body = body.replace(name, str(value))
-        plan = "".join(connection.execute(text(f"EXPLAIN {body}")).scalars())
-
-    for index in ("tenant_id_id", "requester_id_id", "submitted_by_id"):
-        assert f"Index Scan Backward using ix_requests_{index} on requests" in plan
-    # That of the filings of both kinds, as many of each as there may be.
-    assert plan.count("Sort Key") == 1
-
-
-def test_of_what_somebody_submitted_the_nth_newest_counts_and_nothing_that_others_submitted_for_them(
-    world: World,
-) -> None:
-    bot = world.add("bot", Role.SYSTEM, scopes={Scope.REQUESTS_FILE}, services=set(SETTINGS.catalogue.services))
-    erin = world.people["erin"]
-    own = [world.submit("erin"), world.submit("erin")]
-    named = [world.submit("bot", engineer=erin.person_id) for _ in range(2)]
-    own.append(world.submit("erin"))
-
-    assert [submitted_at(world, erin, nth) for nth in (1, 2, 3, 4)] == [
-        *(one.created_at for one in reversed(own)),
-        None,
-    ]
-    assert [submitted_at(world, bot, nth) for nth in (1, 2, 3)] == [
-        *(one.created_at for one in reversed(named)),
-        None,
-    ]
 
 
 def test_a_tenant_admin_denies_what_waits(world: World) -> None:
