@@ -137,6 +137,7 @@ def test_each_side_reads_why_access_is_held_back(by_mail: Portal) -> None:
         assert "As things stand, access will be held back:" in page.words
         assert why in page.words
         assert "automatically" not in page.words
+        assert "It will not open." in page.words
 
     portal.wait(minutes=121)
     timers.run(portal.worker, [request.id])
