@@ -91,7 +91,9 @@ def test_what_managers_endorse_goes_to_the_customer_who_has_just_taken_over(
     assert (item["problem"], item["request"]["state"]) == (None, "pending")
 
 
-@pytest.mark.parametrize("is_form", [False, True], ids=["by the API", "by a form"])
+@pytest.mark.parametrize(
+    "is_form", [False, pytest.param(True, marks=pytest.mark.far)], ids=["by the API", "by a form"]
+)
 def test_more_time_is_asked_of_the_customer_who_has_just_taken_over(
     open_portal: OpenPortal, between: Between, *, is_form: bool
 ) -> None:

@@ -209,6 +209,7 @@ def test_the_answer_that_a_client_sends_back_opens_the_window_and_is_shown_as_si
     assert decision["proof"] == "passkey-signed"
 
 
+@pytest.mark.far
 def test_a_signature_counts_once_where_the_approval_is_judged_a_second_time(
     demanding: Portal, refuse_commit: Callable[..., None]
 ) -> None:
