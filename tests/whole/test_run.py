@@ -170,23 +170,14 @@ def workers(running: "subprocess.Popen[str]") -> set[int]:
 
 
 @pytest.mark.far
-def test_a_worker_that_dies_is_started_again(here: ModuleRunner) -> None:
+def test_a_worker_that_dies_is_started_again_and_an_api_that_dies_ends_the_others_and_fails(
+    here: ModuleRunner,
+) -> None:
     with run(here) as running:
         read_until(running, "curl ")
         (worker,) = workers(running)
         psutil.Process(worker).kill()
         wait_until(lambda: workers(running) - {worker}, "another worker")
-        running.send_signal(signal.SIGINT)
-        running.communicate(timeout=SECONDS)
-
-    assert running.returncode == 0
-    assert here.left() == []
-
-
-@pytest.mark.far
-def test_an_api_that_dies_ends_the_others_and_fails(here: ModuleRunner) -> None:
-    with run(here) as running:
-        read_until(running, "curl ")
         [api] = [one for one in psutil.Process(running.pid).children(recursive=True) if "api" in one.cmdline()]
         api.kill()
         said, _ = running.communicate(timeout=SECONDS)
