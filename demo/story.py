@@ -213,7 +213,7 @@ SUBJECTS = {
     "answer_reminder": "Reminder",
     "begun": "Access to .* is open now",
     "active": "Access to ",
-    BREAK_GLASS: ".* has access to .* without your approval",
+    BREAK_GLASS: ".* has access to .* without the customer's approval",
     "after_review": "Found justified",
     "denied": "Denied",
     "cancelled": "Cancelled by vendor",

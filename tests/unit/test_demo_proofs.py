@@ -1,5 +1,6 @@
 """The demo's judge is tried itself: whatever is missing, too much, too late or wrong must show."""
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -8,7 +9,8 @@ from typing import Any
 from cli.flower import CONTROL_CALLS
 from demo import proofs
 from demo.evidence import DemoAuditLog, DemoEvidence, DemoMail, DemoVerification, DemoWebhookCall, Probe
-from demo.story import BREAK_GLASS, JUSTIFIED, MARK, OUT_OF_ORDER, STATUSES, STORIES, TASKS, Story
+from demo.story import BREAK_GLASS, JUSTIFIED, MARK, OUT_OF_ORDER, STATUSES, STORIES, SUBJECTS, TASKS, Story
+from lockbox.notifications.mail_text import REQUEST_SUBJECTS as SUBJECTS_SENT
 from tests.each import each
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -371,3 +373,11 @@ def test_anything_that_is_off_shows_on_its_line(tamper: Callable[[DemoEvidence],
     tamper(seen)
 
     assert failed(seen) == lines
+
+
+def test_it_knows_the_mails_by_their_subjects() -> None:
+    subjects = {BREAK_GLASS if name == "break_glass" else name: told for name, told in SUBJECTS_SENT.items()}
+    subjects["after_review"] = subjects["after_review"].replace("{found_of}", JUSTIFIED)
+
+    for name in SUBJECTS:
+        assert next(state for state, begins in SUBJECTS.items() if re.match(begins, subjects[name])) == name
