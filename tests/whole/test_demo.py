@@ -81,11 +81,17 @@ def check_details(details: str) -> None:
     assert len(re.findall(r"^  \d \d{4}-\S+ \S+ (?:200|403)$", details, re.MULTILINE)) > 30
 
 
-def test_every_story_ends_as_it_must_and_every_proof_holds(here: ModuleRunner) -> None:
-    with play(here) as demo:
+def test_every_story_ends_as_it_must_every_proof_holds_and_nothing_is_left_but_what_was_seen(
+    here: ModuleRunner,
+) -> None:
+    scratch = here.place / "tmp"
+    scratch.mkdir()
+    scratch.chmod(0o777)
+    with here.start("demo", TMPDIR=str(scratch)) as demo:
         said, complained = demo.communicate(timeout=PATIENCE)
 
     assert (demo.returncode, complained) == (0, ""), said
+    assert re.match(r" +\d\.\d s  Starting Postgres, Redis and a mail catcher\n", said)
     screen = said[said.index("Lockbox demo") :].splitlines()
     for title, value in {**STORIES, **PROOFS}.items():
         assert any(re.fullmatch(rf"{re.escape(title)} +{value} +{value} +✓", line.rstrip()) for line in screen), title
@@ -96,22 +102,10 @@ def test_every_story_ends_as_it_must_and_every_proof_holds(here: ModuleRunner) -
     assert "make run" in screen[-1]
     assert len(screen) <= 32
     assert max(map(len, screen)) <= 80
-    assert here.left() == []
-    check_details(DETAILS.read_text())
-
-
-def test_without_a_folder_nothing_is_left_but_what_was_seen(here: ModuleRunner) -> None:
-    scratch = here.place / "tmp"
-    scratch.mkdir()
-    scratch.chmod(0o777)
-    with here.start("demo", TMPDIR=str(scratch)) as demo:
-        said, complained = demo.communicate(timeout=PATIENCE)
-
-    assert (demo.returncode, complained) == (0, ""), said
-    assert re.match(r" +\d\.\d s  Starting Postgres, Redis and a mail catcher\n", said)
     assert [path.name for path in scratch.iterdir() if not path.name.startswith("lockbox-ports-")] == []
     assert not LOGS.exists()
     assert here.left() == []
+    check_details(DETAILS.read_text())
 
 
 @pytest.mark.far
