@@ -1,6 +1,7 @@
 """Reminders, the next tier and the closing warning on the real stack, by windows of seconds."""
 
 import pytest
+from celery import Celery
 
 from harness.people import World
 from lockbox.requests.lifecycle import Action
@@ -61,6 +62,8 @@ def test_a_yes_ends_the_reminders_and_the_window_says_when_it_is_about_to_close(
 
     stage.ends(request.id, "expired")
     wait_until(lambda: stage.rows(A_MINUTE_AGO, tenant=str(world.tenant.id)), "the reports are noted")
+    with Celery("impatient", broker=stage.urls.redis, set_as_current=False) as app:
+        app.send_task("lockbox.reconcile", queue="maintenance")
     wait_until(lambda: stage.rows(REPORTS, tenant=str(world.tenant.id)), "the reports are promised")
     wait_until(lambda: not stage.open_notifications(world), "every notification is closed")
 
