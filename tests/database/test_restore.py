@@ -12,11 +12,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import Engine, text
 from sqlalchemy.engine import URL, make_url
-from typer.testing import CliRunner
 
 from api.heartbeat import HeartbeatThread
 from api.metrics import exposition
-from cli.operate import app as operate
 from cli.owner_transaction import as_owner
 from config.service_catalogue import Plan as SoldPlan
 from harness.people import World
@@ -24,7 +22,7 @@ from harness.stage import ALL_RIGHTS, Urls, all_rights, empty_database
 from lockbox.admin import restore, tenants
 from lockbox.admin.restore import RestoreResult
 from lockbox.admin.tenants import TenantInput
-from lockbox.audit.log import checkpoint, sealer
+from lockbox.audit.log import sealer
 from lockbox.audit.log.sealer import RollbackDetected, Signer
 from lockbox.audit.log.witness import WitnessCheck, WitnessFolder
 from lockbox.database import Database, ProcessKeys, make_engine
@@ -35,9 +33,8 @@ from lockbox.requests import access_check, queries
 from lockbox.requests.access_check import AccessCheck
 from lockbox.requests.lifecycle import Action, HeldBack
 from lockbox.schedule import Schedule
-from tests.database.audit_logs import recorded_changes
 from tests.database.postbag import Postbag, open_notifications
-from tests.database.scenes import MAILBOX, assert_audit_logs_are_whole, door, read, state_of, write
+from tests.database.scenes import MAILBOX, read, state_of, write
 from tests.database.tenancy import manages
 from worker import alerts
 
@@ -146,6 +143,11 @@ def asked(world: World) -> str:
     return "open"
 
 
+def shipped(plant: RestorableWorld) -> str:
+    """Return the newest checkpoint that left the house."""
+    return (plant.shipped / str(plant.world.tenant.id) / "latest.note").read_text()
+
+
 def revoked_since(plant: RestorableWorld) -> UUID:
     """Open a window, back up, and revoke it after that; return the request."""
     request = plant.world.act("ann", Action.APPROVE, plant.world.submit().id)
@@ -225,7 +227,7 @@ def test_a_back_up_of_an_earlier_generation_opens_nothing_however_it_is_sealed(p
     plant.folder.set_aside(plant.world.tenant.id)
     plant.world.act("ann", Action.REVOKE, request.id)
     plant.seal()
-    shipped = _text(plant)
+    note = shipped(plant)
     restored = plant.restore()
     before = asked(restored.world)
 
@@ -233,7 +235,7 @@ def test_a_back_up_of_an_earlier_generation_opens_nothing_however_it_is_sealed(p
         restored.seal()
 
     assert (before, asked(restored.world)) == ("audit-log-rolled-back", "audit-log-rolled-back")
-    assert _text(plant) == shipped
+    assert shipped(plant) == note
 
 
 @pytest.mark.far
@@ -250,7 +252,7 @@ def test_whatever_the_owner_says_of_a_restored_log_opens_nothing_and_is_not_sign
     plant: RestorableWorld, claim: str
 ) -> None:
     revoked_since(plant)
-    shipped = _text(plant)
+    note = shipped(plant)
     restored = plant.restore()
     before = asked(restored.world)
 
@@ -267,13 +269,13 @@ def test_whatever_the_owner_says_of_a_restored_log_opens_nothing_and_is_not_sign
         "audit-log-rolled-back",
         "audit-log-rolled-back",
     )
-    assert _text(plant) == shipped
+    assert shipped(plant) == note
 
 
 def test_a_restored_log_that_bears_the_checkpoint_that_was_shipped_opens_nothing(plant: RestorableWorld) -> None:
     revoked_since(plant)
     restored = plant.restore()
-    said, note = plant.folder.newest(plant.world.tenant.id), _text(plant)
+    said, note = plant.folder.newest(plant.world.tenant.id), shipped(plant)
     assert said is not None
 
     write(
@@ -369,72 +371,6 @@ def plant_seals(plant: RestorableWorld) -> None:
 
 
 @pytest.mark.far
-def test_after_the_command_all_of_the_older_state_is_over_and_the_audit_log_goes_on(
-    plant: RestorableWorld, post: Postbag
-) -> None:
-    revoked_since(plant)
-    restored = plant.restore()
-    waiting, world = restored.world.fresh(), restored.world
-
-    done = restored.after_restore()
-
-    assert (done.revoked, done.timed_out) == (1, 1)
-    assert set(done.logs) == {world.tenant.id}
-    assert {row.state for row in read(world.db, "SELECT state FROM requests")} == {"revoked", "timed_out"}
-    assert_audit_logs_are_whole(world.db)
-    (event,) = [one for one in recorded_changes(world.db) if one.action == "restored"]
-    assert event.role == "owner"
-    assert event.facts["shipped_size"] > event.facts["size"]
-    assert asked(world) == "no-open-window"
-    again = world.act("ann", Action.APPROVE, world.submit().id)
-    restored.seal()
-    assert door(world) is not None
-    note = restored.folder.newest(world.tenant.id)
-    assert note is not None
-    assert note.origin == f"lockbox.test/audit/{world.tenant.id}{NEW}"
-    assert checkpoint.verify(_text(restored), {SIGNER.public.id: SIGNER.public})[0].size == note.size
-    assert again.id != waiting.id
-    post.deliver(restored.worker, open_notifications(world.db))
-    told = [mail.text for mail in post.mail.sent if str(waiting.id) in mail.text]
-    assert any("restored from a back-up" in text for text in told)
-
-
-def _text(plant: RestorableWorld) -> str:
-    return (plant.shipped / str(plant.world.tenant.id) / "latest.note").read_text()
-
-
-@pytest.mark.far
-def test_what_was_shipped_of_the_older_story_is_kept_beside(plant: RestorableWorld) -> None:
-    revoked_since(plant)
-    before = _text(plant)
-
-    plant.restore().after_restore()
-
-    (kept,) = (plant.shipped / str(plant.world.tenant.id)).glob("*.given-up.note")
-    assert kept.read_text() == before
-
-
-@pytest.mark.far
-def test_restored_a_second_time_from_before_the_first_it_is_seen_again(plant: RestorableWorld) -> None:
-    revoked_since(plant)
-    restored = plant.restore()
-    restored.after_restore()
-    restored.world.fresh()
-    restored.seal()
-
-    # The first database is the back-up's state once more, and grew on: its log is the larger one, of another origin.
-    for _ in range(9):
-        plant.world.fresh()
-    write(unbound_of(plant.urls), "UPDATE logs SET size = size + 100, root = sha256('x')")
-    plant.world.act("ann", Action.APPROVE, plant.world.submit().id)
-
-    assert asked(plant.world) == "audit-log-rolled-back"
-    assert {log.hex for log in plant.after_restore().logs} == {plant.world.tenant.id.hex}
-    (log,) = read(plant.worker, "SELECT origin, generation FROM logs WHERE id = :id", id=plant.world.tenant.id)
-    assert (log.origin.endswith("/3"), log.generation) == (True, 3)
-
-
-@pytest.mark.far
 def test_a_log_that_the_back_up_does_not_know_at_all_is_behind(plant: RestorableWorld) -> None:
     plant.back_up()
     plant.world.act("ann", Action.APPROVE, plant.world.submit().id)
@@ -493,22 +429,6 @@ def test_while_all_is_as_it_was_shipped_nothing_changes(plant: RestorableWorld) 
     assert asked(plant.world) == "no-open-window"
 
 
-def test_sessions_of_the_older_state_end(plant: RestorableWorld) -> None:
-    write(
-        unbound_of(plant.urls),
-        """
-        INSERT INTO sessions (id, person_id, secret_hash, means, signed_in_at, last_seen_at, expires_at)
-        VALUES (uuidv7(), :id, 'test'::bytea || sha256('x'), 'passkey', now(), now(), now() + interval '1 hour')
-        """,
-        id=plant.world.people["ann"].person_id,
-    )
-
-    plant.after_restore(anyway=True)
-
-    (row,) = read(plant.world.db, "SELECT revoked_at FROM sessions")
-    assert row.revoked_at is not None
-
-
 def test_what_was_found_is_believed_for_a_moment_and_no_longer(plant: RestorableWorld) -> None:
     plant.world.act("ann", Action.APPROVE, plant.world.submit().id)
     plant.seal()
@@ -519,36 +439,3 @@ def test_what_was_found_is_believed_for_a_moment_and_no_longer(plant: Restorable
     assert (before, asked(plant.world)) == ("open", "open")
     plant.world.db.keys = ProcessKeys(plant.believed())
     assert asked(plant.world) == "audit-log-rolled-back"
-
-
-def test_the_command_compares_with_nothing_only_when_it_is_told_to(
-    plant: RestorableWorld, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    plant.world.act("ann", Action.APPROVE, plant.world.submit().id)
-    monkeypatch.setenv("LOCKBOX_OWNER_DATABASE_URL", plant.urls.owner)
-
-    refused = CliRunner().invoke(operate, ["after-restore", "--yes"])
-    before = asked(plant.world)
-    done = CliRunner().invoke(operate, ["after-restore", "--yes", "--anyway"])
-
-    assert (refused.exit_code, refused.stdout, before) == (1, "", "open")
-    assert refused.stderr == "LOCKBOX_CHECKPOINT_FOLDER is not set; name the folder that the API has\n"
-    assert (done.exit_code, "1 windows were revoked" in done.stdout) == (0, True)
-
-
-@pytest.mark.far
-def test_the_command_asks_first_and_says_what_it_did(plant: RestorableWorld, monkeypatch: pytest.MonkeyPatch) -> None:
-    revoked_since(plant)
-    restored = plant.restore()
-    monkeypatch.setenv("LOCKBOX_OWNER_DATABASE_URL", restored.urls.owner)
-    monkeypatch.setenv("LOCKBOX_CHECKPOINT_FOLDER", str(plant.shipped))
-    monkeypatch.setenv("LOCKBOX_AUDIT_PUBLIC_KEYS", f'["{SIGNER.public.text}"]')
-
-    refused = CliRunner().invoke(operate, ["after-restore"], input="n\n")
-    before = asked(restored.world)
-    done = CliRunner().invoke(operate, ["after-restore", "--yes"])
-
-    assert refused.exit_code == 1
-    assert before == "audit-log-rolled-back"
-    assert (done.exit_code, "1 windows were revoked, 0 requests timed out, 1 logs begun" in done.stdout) == (0, True)
-    assert asked(restored.world) == "no-open-window"

@@ -7,7 +7,7 @@ from lockbox.requests.lifecycle import Action
 from tests import second_verifier
 from tests.database import test_exports as exports
 from tests.database import test_restore as scene
-from tests.database.test_restore import SIGNER, RestorableWorld
+from tests.database.test_restore import SIGNER, RestorableWorld, shipped
 
 plant = scene.plant
 
@@ -18,11 +18,6 @@ def verified(found: bytes, *seen: str) -> VerificationResult:
     if result.exit_code == GOOD:
         assert second_verifier.check(found, [key.text for key in keys], seen) == result.events
     return result
-
-
-def shipped(plant: RestorableWorld) -> str:
-    """Return the newest checkpoint that left the house."""
-    return (plant.shipped / str(plant.world.tenant.id) / "latest.note").read_text()
 
 
 def test_after_a_restore_the_common_part_is_proven_and_the_rest_is_said_to_be_given_up(
