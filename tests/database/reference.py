@@ -224,8 +224,9 @@ def clocked(request: Request, at: datetime) -> bool:
 
 
 def lets_in(request: Request, at: datetime) -> bool:
-    """Whether the door is open."""
-    return _runs(request, at) and not request.is_used_up
+    """Whether the door is open; what was revoked opens nothing, though the clock was set back since."""
+    is_revoked = request.by is not None and request.by.is_revoked
+    return _runs(request, at) and not request.is_used_up and not is_revoked
 
 
 def used(request: Request, at: datetime) -> bool:
