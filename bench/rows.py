@@ -31,8 +31,6 @@ OF_EACH = {
     "created_at": "now()",
     "asked_at": "now()",
 }
-# As the invariants want it: decided before it was opened, and after it was submitted.
-DECIDED = {"decisions": {"decided_at": "now()"}}
 OPENED = {"active": "now()", "pending": "NULL::timestamptz"}
 REQUESTS, EVENTS = "requests", "events"
 # A table belongs to requests if it names a request or an event; what a trigger fills nobody else may write.
@@ -248,7 +246,7 @@ def _statement(pattern: Footprint, state: str) -> str:
     """Return what copies the rows of a request that was submitted, or approved too, so many times."""
     wanted = pattern.until(VERSIONS[state])
     row = {"state": f"'{state}'", "version": str(VERSIONS[state]), "opened_at": OPENED[state], **OF_EACH}
-    inserts = [f"{table}_rows AS ({insert})" for table, insert in wanted.inserts({REQUESTS: row, **DECIDED})]
+    inserts = [f"{table}_rows AS ({insert})" for table, insert in wanted.inserts({REQUESTS: row})]
     due = "%(due)s::timestamptz + (number - 1) * %(step)s::interval AS due"
     numbers = "generate_series(1, %(count)s) AS number"
     made = f"SELECT uuidv7() AS request_id, {wanted.fresh()}, number, {due} FROM {numbers}"
