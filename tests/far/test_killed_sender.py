@@ -23,7 +23,7 @@ from tests.database.postbag import Postbag
 from tests.database.scenes import many, read, write
 
 REQUESTS = 120
-MORE_REQUESTS = 150
+MORE_REQUESTS = 300
 CALLED_REQUESTS = 150
 KILLED_AT = 40
 PATIENCE = 150.0
