@@ -7,18 +7,24 @@ from lockbox.sql import new_id
 from tests.http import issuer_scene
 from tests.http.door import facts
 from tests.http.issuer_scene import IssuerScene
-from tests.http.portal import BEGUN, PortalPage
+from tests.http.portal import BEGUN, Browser, PortalPage
 
 running = issuer_scene.running
 scene = issuer_scene.scene
+
+
+def asked_to_add(scene: IssuerScene, browser: Browser) -> str:
+    """Ask to add an identity, and return where the browser is sent for it."""
+    leaving = browser.submit(browser.get("/account"), "/account/identities/new")
+    (url,) = (link for link in leaving.read.links if link.startswith(scene.tenants.url))
+    return url
 
 
 @pytest.mark.far
 def test_an_identity_is_added_in_the_session_that_asked_for_it(scene: IssuerScene) -> None:
     browser = scene.portal.browser()
     browser.sign_in("ann")
-    leaving = browser.submit(browser.get("/account"), "/account/identities/new")
-    (url,) = (link for link in leaving.read.links if link.startswith(scene.tenants.url))
+    url = asked_to_add(scene, browser)
     scene.tenants.subject = "ann"
 
     added = scene.come_back(browser, url)
@@ -120,8 +126,7 @@ def test_an_identity_is_never_added_to_whoever_else_is_signed_in_there(scene: Is
     thief, victim = scene.portal.browser(), scene.portal.browser()
     thief.sign_in("amir")
     victim.sign_in("ann")
-    leaving = thief.submit(thief.get("/account"), "/account/identities/new")
-    (url,) = (link for link in leaving.read.links if link.startswith(scene.tenants.url))
+    url = asked_to_add(scene, thief)
     scene.tenants.subject = "amir"
     victim.put(BEGUN, thief.client.cookies[BEGUN])
 
@@ -141,8 +146,7 @@ def test_a_plain_sign_in_adds_nothing_and_an_addition_signs_nobody_in(scene: Iss
     scene.tenants.subject = "ann"
 
     as_addition = scene.come_back(browser, url)
-    leaving = browser.submit(browser.get("/account"), "/account/identities/new")
-    (url,) = (link for link in leaving.read.links if link.startswith(scene.tenants.url))
+    url = asked_to_add(scene, browser)
     parts = browser.client.cookies[BEGUN].split(".")
     stranger.put(BEGUN, ".".join(["in", *parts[1:]]))
     as_sign_in = scene.come_back(stranger, url)
@@ -156,8 +160,7 @@ def test_an_identity_of_somebody_else_is_not_added(scene: IssuerScene) -> None:
     scene.bind("ann")
     browser = scene.portal.browser()
     browser.sign_in("amir")
-    leaving = browser.submit(browser.get("/account"), "/account/identities/new")
-    (url,) = (link for link in leaving.read.links if link.startswith(scene.tenants.url))
+    url = asked_to_add(scene, browser)
     scene.tenants.subject = "ann"
 
     page = scene.come_back(browser, url)

@@ -19,7 +19,15 @@ from tests.http.portal import HOME, Browser, Portal, PortalPage
 from tests.http.test_portal_audit_log import entered
 from tests.logs import OTHER_KEY, public
 
+HEADERS = {"origin": HOME, "content-type": "multipart/form-data; boundary=b"}
+FIRST_PART, REST = b"--b\r\n", b'content-disposition: form-data; name="csrf"\r\n\r\nx\r\n--b--\r\n'
+
 audit_log = reading.audit_log
+
+
+def send(browser: Browser, content: bytes | AsyncIterator[bytes]) -> Any:
+    """Begin to send an upload in parts."""
+    return browser.client.post("/audit-log/verify", content=content, headers=HEADERS)
 
 
 def upload(browser: Browser, file: bytes | None, **fields: str) -> PortalPage:
@@ -126,26 +134,21 @@ def test_a_file_that_is_too_large_is_refused_before_it_is_read(audit_log: Portal
 
 def test_files_that_are_slow_to_arrive_keep_no_more_than_a_few_places_from_others(audit_log: Portal) -> None:
     browsers = [entered(audit_log), entered(audit_log), entered(audit_log, "vera")]
-    headers = {"origin": HOME, "content-type": "multipart/form-data; boundary=b"}
-    first_part, rest = b"--b\r\n", b'content-disposition: form-data; name="csrf"\r\n\r\nx\r\n--b--\r\n'
 
     async def sent() -> list[int]:
         is_here, goes_on = asyncio.Event(), asyncio.Event()
 
         async def slowly() -> AsyncIterator[bytes]:
-            yield first_part
+            yield FIRST_PART
             is_here.set()
             await goes_on.wait()
-            yield rest
-
-        def send(browser: Browser, content: bytes | AsyncIterator[bytes]) -> Any:
-            return browser.client.post("/audit-log/verify", content=content, headers=headers)
+            yield REST
 
         first = asyncio.create_task(send(browsers[0], slowly()))
         await is_here.wait()
-        meanwhile = [(await send(one, first_part + rest)).status_code for one in browsers[1:]]
+        meanwhile = [(await send(one, FIRST_PART + REST)).status_code for one in browsers[1:]]
         goes_on.set()
-        return [(await first).status_code, *meanwhile, (await send(browsers[1], first_part + rest)).status_code]
+        return [(await first).status_code, *meanwhile, (await send(browsers[1], FIRST_PART + REST)).status_code]
 
     assert audit_log.runner.run(sent()) == [403, 503, 403, 403]
 
@@ -153,27 +156,22 @@ def test_files_that_are_slow_to_arrive_keep_no_more_than_a_few_places_from_other
 def test_a_tenants_files_are_refused_for_its_own_alone(audit_log: Portal) -> None:
     audit_log.world.add("alma", Role.AUDITOR, audit_log.world.tenant.id)
     browsers = [entered(audit_log, who) for who in ("aude", "tara", "alma", "vera")]
-    headers = {"origin": HOME, "content-type": "multipart/form-data; boundary=b"}
-    first_part, rest = b"--b\r\n", b'content-disposition: form-data; name="csrf"\r\n\r\nx\r\n--b--\r\n'
 
     async def sent() -> list[int]:
         goes_on = asyncio.Event()
 
         async def slowly(is_here: asyncio.Event) -> AsyncIterator[bytes]:
-            yield first_part
+            yield FIRST_PART
             is_here.set()
             await goes_on.wait()
-            yield rest
-
-        def send(browser: Browser, content: bytes | AsyncIterator[bytes]) -> Any:
-            return browser.client.post("/audit-log/verify", content=content, headers=headers)
+            yield REST
 
         held = []
         for browser in browsers[:2]:
             is_here = asyncio.Event()
             held.append(asyncio.create_task(send(browser, slowly(is_here))))
             await is_here.wait()
-        meanwhile = [(await send(one, first_part + rest)).status_code for one in browsers[2:]]
+        meanwhile = [(await send(one, FIRST_PART + REST)).status_code for one in browsers[2:]]
         goes_on.set()
         return meanwhile + [answer.status_code for answer in await asyncio.gather(*held)]
 
