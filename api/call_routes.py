@@ -22,10 +22,11 @@ Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 @dataclass
 class CallTransactions:
-    """What became of the transactions of a call, but for those that are opened past this.
+    """The transactions of a call, and whether the call may be handled again.
 
-    `opened` is the one that ends with the route. A call `may_be_repeated` where Postgres refused the first of them:
-    then nothing was committed that would happen twice.
+    `opened` is the one that ends with the route. A call `may_be_repeated` if Postgres refused its first transaction:
+    nothing was committed that would happen twice. What must not be repeated, such as using up a code, is opened by
+    `Database.transaction` instead, which is not counted here.
     """
 
     opened: AbstractContextManager[UnitOfWork] | None = None
@@ -35,7 +36,7 @@ class CallTransactions:
 
 @contextmanager
 def transaction(request: Request, db: Database) -> Iterator[UnitOfWork]:
-    """Open a transaction of a call; what must not be repeated, such as using up a code, goes past this."""
+    """Open a transaction of a call, which is handled again if Postgres refuses this one before any is committed."""
     noted: CallTransactions = request.state.transactions
     try:
         with db.transaction() as session:
