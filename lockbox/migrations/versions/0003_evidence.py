@@ -1,0 +1,17 @@
+"""Add what makes evidence and enforcement complete: see the headings of its SQL. It only expands."""
+
+from contextlib import closing
+from pathlib import Path
+
+from alembic import op
+
+revision = "0003_evidence"
+down_revision = "0002_regulated_customers"
+
+SCRIPT = Path(__file__).with_suffix(".sql")
+
+
+def upgrade() -> None:
+    """Run the script."""
+    with closing(op.get_bind().connection.cursor()) as cursor:
+        cursor.execute(SCRIPT.read_text(encoding="utf-8"))

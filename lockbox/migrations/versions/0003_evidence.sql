@@ -1,0 +1,3 @@
+-- What revision 2 lacks of the schema, by noun. Processes of 0.2.0 run on it: see CONTRIBUTING.md, Migrations.
+--
+-- A function or a trigger that several nouns change stands in the last part, as it is after all of them.
