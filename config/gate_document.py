@@ -172,8 +172,8 @@ class ServiceGate(CataloguePart):
 class TokenIssuer(CataloguePart):
     """Whose tokens name engineers at the gate; a token's `iss` is `issuer` exactly.
 
-    `audience` must be in its `aud`, and its `azp` in `azp` if that names any; `longest_token` is how many seconds may
-    be between its `iat` and its `exp`; a mail address counts only if it is `mail_is_authoritative`.
+    `audience` must be in its `aud`, and its client in `azp` if that names any; `longest_token` is how many seconds
+    may be between its `iat` and its `exp`; a mail address counts only if it is `mail_is_authoritative`.
     """
 
     issuer: Url

@@ -24,10 +24,11 @@ class IdentityProvider(BaseModel):
     """One identity provider; a token's `iss` names it exactly.
 
     `audience` is what bearer tokens must be meant for; an ID token of a browser sign-in must be meant for
-    `client_id`. A token's `azp`, if present, must be `client_id`, `audience` or, for a bearer token, one of
-    `authorized_parties`. `tenant` is the slug of the one tenant whose people it serves, or None for the vendor's own;
-    no claim of a token overrides it. The claims are those by which the vendor's own provider says who employs
-    somebody and where they work and are; a customer's provider says nothing of that.
+    `client_id`. The client that a token names must be `client_id`, `audience` or, for a bearer token, one of
+    `authorized_parties`; a token that names none must be meant for `client_id` alone. `tenant` is the slug of the one
+    tenant whose people it serves, or None for the vendor's own; no claim of a token overrides it. The claims are
+    those by which the vendor's own provider says who employs somebody and where they work; a customer's provider
+    says nothing of that.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)

@@ -40,7 +40,7 @@ class GateIssuer:
     """An issuer of the tokens of one service's callers.
 
     `longest_seconds` is how long its tokens may be issued for. Where `authorized_parties` of the provider are named,
-    each token has to name one of them as its `azp`. `vouches_for_mail` is whether its mail addresses name people.
+    each token has to name one of them as its client. `vouches_for_mail` is whether its mail addresses name people.
     """
 
     provider: IdentityProvider
@@ -230,6 +230,6 @@ class TokenVerifier:
 def _checked(shown: UnverifiedToken, issuer: GateIssuer, keys: KeySet, now: datetime) -> dict[str, Any]:
     provider, longest = issuer.provider, issuer.longest_seconds
     claims = oidc.verified_claims(shown, provider, keys, audience=provider.audience, now=now, longest=longest)
-    if provider.authorized_parties and claims.get("azp") not in provider.authorized_parties:
+    if provider.authorized_parties and oidc.client_of(claims) not in provider.authorized_parties:
         raise NotSignedIn(NOT_OF_THIS_PARTY)
     return claims

@@ -87,6 +87,8 @@ class LocalIssuer:
     def claims(self, **changes: Any) -> dict[str, Any]:
         """Good claims of an access token, with changes; None leaves a claim out."""
         claims = {"iss": self.url, "sub": self.subject, "aud": AUDIENCE, "iat": AT, "exp": AT + 300} | changes
+        if claims["aud"] == AUDIENCE:
+            claims = {"azp": AUDIENCE} | claims
         return {name: value for name, value in claims.items() if value is not None}
 
     def token(self, *, key: Key | None = None, header: dict[str, Any] | None = None, **changes: Any) -> str:

@@ -5,7 +5,7 @@ import hashlib
 import json
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -49,6 +49,9 @@ SCOPE = "openid profile email"
 
 ID_TOKEN_TYPES = frozenset({"jwt"})
 BEARER_TYPES = frozenset({"jwt", "at+jwt"})
+BEARER_CLIENTS = ("azp", "client_id", "cid", "appid")
+"""The claims that name a bearer token's client: OpenID Connect, RFC 9068, Okta, and version 1 of Entra."""
+ID_TOKEN_CLIENTS = ("azp",)
 # A logout token has `events`; a token with `cnf` is worthless without its bound key (RFC 7800).
 NEVER_BEARERS = frozenset({"events", "cnf"})
 
@@ -195,7 +198,15 @@ def finish(
         raise NotSignedIn(NOT_COMPLETED)
     form = {"grant_type": "authorization_code", "code": code, "code_verifier": verifier, "redirect_uri": redirect_uri}
     token = _exchange(issuers, issuer, issuer.client_id, form)
-    claims = _claims(parse(token), issuer, issuers, audience=issuer.client_id, types=ID_TOKEN_TYPES, now=now)
+    claims = _claims(
+        parse(token),
+        issuer,
+        issuers,
+        audience=issuer.client_id,
+        types=ID_TOKEN_TYPES,
+        now=now,
+        clients=ID_TOKEN_CLIENTS,
+    )
     if claims.get("nonce") != nonce or claims.get("azp", issuer.client_id) != issuer.client_id:
         raise NotSignedIn(NOT_COMPLETED)
     return _with_directory(verified_identity(claims), issuer, claims)
@@ -268,6 +279,7 @@ def verified_claims(
     audience: str,
     now: datetime,
     longest: int = MOST_LIFE_SECONDS,
+    clients: Sequence[str] = BEARER_CLIENTS,
 ) -> dict[str, Any]:
     """Return the claims of a token that one of these keys signed for that audience and that is valid now.
 
@@ -278,6 +290,7 @@ def verified_claims(
         audience: whom it must be meant for.
         now: the present, aware.
         longest: for how many seconds it may have been issued.
+        clients: the claims that can name the client to which it was issued.
 
     Raises:
         UnexplainedSignature: none of these keys made its signature.
@@ -302,15 +315,27 @@ def verified_claims(
         raise NotSignedIn(EXPIRED) from None
     except MALFORMED:
         raise NotSignedIn(NOT_ACCEPTED) from None
-    meant_for, parties = claims["aud"], (issuer.client_id or audience, audience, *issuer.authorized_parties)
-    is_for_several = isinstance(meant_for, list) and len(meant_for) > 1
-    if (is_for_several or "azp" in claims) and claims.get("azp") not in parties:
+    ours, client = issuer.client_id or audience, client_of(claims, clients)
+    is_ours = claims["aud"] in (ours, [ours]) if client is None else client in (ours, audience)
+    if not is_ours and client not in issuer.authorized_parties:
         raise NotSignedIn(NOT_ACCEPTED)
     if claims["exp"] - claims["iat"] > longest:
         raise NotSignedIn(TOO_LONG.format(longest=_duration(longest)))
     if NEVER_BEARERS & claims.keys():
         raise NotSignedIn(NOT_ACCEPTED)
     return claims
+
+
+def client_of(claims: Mapping[str, Any], named_by: Sequence[str] = BEARER_CLIENTS) -> str | None:
+    """Return the client to which a token was issued, None if it names none.
+
+    Raises:
+        NotSignedIn: it names two, or something that is no client.
+    """
+    named = [claims[name] for name in named_by if name in claims]
+    if any(not isinstance(one, str) or one != named[0] for one in named):
+        raise NotSignedIn(NOT_ACCEPTED)
+    return named[0] if named else None
 
 
 def _duration(seconds: int) -> str:
@@ -325,17 +350,18 @@ def _claims(
     audience: str,
     types: frozenset[str],
     now: datetime,
+    clients: Sequence[str] = BEARER_CLIENTS,
 ) -> dict[str, Any]:
     """Return the verified claims of a token; the provider's keys may be fetched, and once more if it replaced one."""
     kid = key_id(shown, issuer, types)
     keys = issuers.keys(issuer, kid)
     try:
-        return verified_claims(shown, issuer, keys, audience=audience, now=now)
+        return verified_claims(shown, issuer, keys, audience=audience, now=now, clients=clients)
     except UnexplainedSignature:
         newer = issuers.newer_keys(issuer, keys) if has_key(keys, kid) else None
     if newer is None:
         raise NotSignedIn(NOT_ACCEPTED)
-    return verified_claims(shown, issuer, newer, audience=audience, now=now)
+    return verified_claims(shown, issuer, newer, audience=audience, now=now, clients=clients)
 
 
 def verified_identity(claims: Mapping[str, Any]) -> VerifiedIdentity:

@@ -22,6 +22,7 @@ from gate.bearer_tokens import (
 )
 from lockbox.errors import Busy, NotSignedIn
 from lockbox.identity.cached_fetch import PAUSE_SECONDS, RENEW_SECONDS
+from lockbox.identity.oidc import BEARER_CLIENTS
 from lockbox.identity.oidc_providers import IdentityProviders
 from tests.each import each
 from tests.oidc_issuer import AT, AUDIENCE, BROKEN, HELD, NOON, LocalIssuer, ec_key, ed_key, local_issuer, rsa_key
@@ -126,7 +127,8 @@ def test_a_mail_address_counts_only_of_an_issuer_that_vouches_for_it_and_verifie
         ({}, {"aud": ["https://other.example", "https://another.example"]}),
         ({}, {"aud": [AUDIENCE, "https://other.example"], "azp": None}),
         ({}, {"aud": None}),
-        ({}, {"azp": "somebody"}),
+        *(({}, {"azp": None, name: "somebody"}) for name in BEARER_CLIENTS),
+        *(({}, {name: "somebody"}) for name in BEARER_CLIENTS[1:]),
         ({}, {"azp": ["console"]}),
         ({}, {"azp": None}),
         ({}, {"iss": "https://elsewhere.example"}),
@@ -158,6 +160,21 @@ def test_a_token_that_is_not_for_this_call_is_refused(
 
     with pytest.raises(NotSignedIn):
         calls.read(issuer.token(header=header, **{"azp": "console"} | claims))
+
+
+@each("name", BEARER_CLIENTS)
+def test_each_claim_that_names_a_client_names_it_to_the_gate(issuer: LocalIssuer, name: str) -> None:
+    calls = VerifiedCalls([issuer], {"authorized_parties": ("console",)})
+    unlisted = VerifiedCalls([issuer])
+
+    def naming(client: str) -> str:
+        claims: dict[str, Any] = {"azp": None, name: client}
+        return issuer.token(**claims)
+
+    assert calls.read(naming("console"))
+    assert unlisted.read(naming(AUDIENCE))
+    with pytest.raises(NotSignedIn):
+        unlisted.read(naming("console"))
 
 
 def test_a_token_without_a_signature_or_signed_by_a_public_key_is_refused(issuer: LocalIssuer) -> None:

@@ -1,7 +1,9 @@
 """Sign-in by OpenID Connect: a token proves somebody only if it is for us, for now, and of an issuer of ours."""
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
+from itertools import combinations, product
 from typing import Any, get_args
 
 import pytest
@@ -9,7 +11,7 @@ from joserfc.jwk import generate_key
 
 from config.issuers import Algorithm
 from lockbox.errors import NotSignedIn
-from lockbox.identity.oidc import VerifiedIdentity, verify
+from lockbox.identity.oidc import BEARER_CLIENTS, VerifiedIdentity, verify
 from lockbox.identity.oidc_providers import IdentityProviders
 from tests.oidc_issuer import (
     AT,
@@ -179,6 +181,41 @@ def test_a_token_of_another_client_is_taken_where_the_settings_list_that_client(
     for claims in bad:
         with pytest.raises(NotSignedIn):
             verify(issuer.token(**claims), issuers, NOON)
+
+
+LISTED = "cli"
+CLIENTS = [None, CLIENT_ID, AUDIENCE, LISTED, "other", "", 7, ["cli"]]
+"""What a claim can name: nothing, our client, an authorized party, another's, and what is no client."""
+
+
+@pytest.mark.parametrize("claims", list(combinations(BEARER_CLIENTS, 2)), ids="-".join)
+def test_a_bearer_token_counts_if_all_that_names_its_client_names_one_of_ours(
+    issuer: LocalIssuer, claims: tuple[str, str]
+) -> None:
+    issuers = IdentityProviders([issuer.configured(authorized_parties=(LISTED,))])
+
+    for values in product(CLIENTS, repeat=2):
+        named: dict[str, Any] = {"azp": None} | dict(zip(claims, values, strict=True))
+        clients = [one for one in values if one is not None]
+        is_one_of_ours = bool(clients) and all(one == clients[0] for one in clients) and clients[0] in CLIENTS[1:4]
+        for meant_for in (AUDIENCE, [AUDIENCE], [AUDIENCE, "https://other.example"]):
+            token = issuer.token(aud=meant_for, **named)
+            with nullcontext() if is_one_of_ours else pytest.raises(NotSignedIn):
+                assert verify(token, issuers, NOON).subject == "anne", named
+
+
+@pytest.mark.parametrize("meant_for", [CLIENT_ID, [CLIENT_ID]])
+def test_an_id_token_for_our_client_alone_need_not_name_it(issuer: LocalIssuer, meant_for: str | list[str]) -> None:
+    issuers = IdentityProviders([issuer.configured(audience=CLIENT_ID)])
+
+    def naming(**clients: Any) -> str:
+        return issuer.token(aud=meant_for, **clients)
+
+    assert verify(naming(), issuers, NOON).subject == "anne"
+    for name in BEARER_CLIENTS:
+        assert verify(naming(**{name: CLIENT_ID}), issuers, NOON).subject == "anne"
+        with pytest.raises(NotSignedIn):
+            verify(naming(**{name: "other"}), issuers, NOON)
 
 
 @pytest.mark.parametrize("name", ["https://other.example", None, 7, ["x"], "{url}/", "{upper}"])
