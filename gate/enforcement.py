@@ -39,13 +39,13 @@ SELECT s.id, s.wanted, s.was_enforced, s.switched_at, s.announced_to, s.enforcem
 FROM enforcement_switches s JOIN enforcements e ON e.id = s.enforcement_id
 WHERE NOT e.id = ANY (CAST(:failed AS uuid[])) AND (s.announced_to IS NULL OR EXISTS (SELECT FROM tenants t
     WHERE t.id > s.announced_to AND t.created_at < (SELECT clock_timestamp()) - CAST(:settled AS interval)
-    AND (t.created_at <= s.switched_at OR s.wanted = 'report' AND s.revision = e.revision)))
+    AND NOT is_erased(t.id) AND (t.created_at <= s.switched_at OR s.wanted = 'report' AND s.revision = e.revision)))
 ORDER BY e.service, s.revision LIMIT 1 FOR UPDATE OF s
 """)
 """Of two workers the second waits: a switch that it skipped would be told behind the next one."""
 NEXT = text("""
 SELECT t.id FROM tenants t
-WHERE t.id > :after AND t.created_at < (SELECT clock_timestamp()) - CAST(:settled AS interval)
+WHERE t.id > :after AND NOT is_erased(t.id) AND t.created_at < (SELECT clock_timestamp()) - CAST(:settled AS interval)
     AND (:reports OR t.created_at <= :switched_at)
 ORDER BY t.id LIMIT :most
 """)
@@ -53,7 +53,7 @@ ANNOUNCED = text("UPDATE enforcement_switches SET announced_to = :to WHERE id = 
 OVERVIEW = text("""
 SELECT e.service, e.wanted, e.revision, e.enforced_at, e.changed_at,
     (SELECT count(*) FROM report_consents c WHERE c.enforcement_id = e.id AND c.revision = e.revision) AS consents,
-    (SELECT count(*) FROM tenants) AS tenants
+    (SELECT count(*) FROM tenants t WHERE NOT is_erased(t.id)) AS tenants
 FROM enforcements e ORDER BY e.service
 """)
 

@@ -229,6 +229,12 @@ class Conflict(LockboxError):
     code = "conflict"
 
 
+class TenantErased(Conflict):
+    """The tenant was off-boarded and erased: nothing of it changes any more, and its log stays readable."""
+
+    code = "tenant-erased"
+
+
 class InvalidMove(Conflict):
     """The table of moves does not allow this."""
 

@@ -10,7 +10,7 @@ from gate.probe_records import ProbeResult
 router = CallRouter(prefix="/v1/tenants/{slug}/gate-probes", tags=["vendor"])
 
 
-@router.post("", status_code=201, responses=problems(400, 404))
+@router.post("", status_code=201, responses=problems(400, 404, 409))
 def record_gate_probe(
     slug: Slug,
     body: NewGateProbe,

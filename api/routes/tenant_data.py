@@ -71,7 +71,7 @@ def start_legal_hold(
     return _shown(session, who, slug, chosen)
 
 
-@router.delete(f"{AT_TENANT}/hold", tags=["tenants"], status_code=204, responses=problems(404))
+@router.delete(f"{AT_TENANT}/hold", tags=["tenants"], status_code=204, responses=problems(404, 409))
 def end_legal_hold(slug: Slug, who: CurrentUser, came: RequestOrigin, session: SessionDep) -> None:
     """Release the hold of the caller's side, as a tenant admin or an operator with a fresh sign-in."""
     legal_holds.release(session, who, came, slug)

@@ -74,7 +74,7 @@ def get_tenant(slug: Slug, who: CurrentUser, session: SessionDep) -> TenantView:
     return _tenant(tenants.show(session, who, slug))
 
 
-@router.post("/{slug}/suspend", responses=problems(404))
+@router.post("/{slug}/suspend", responses=problems(404, 409))
 def suspend_tenant(slug: Slug, who: CurrentUser, came: RequestOrigin, session: SessionDep) -> TenantView:
     """Suspend a tenant, as an operator: nothing can be submitted for it, and its open windows are revoked.
 
@@ -83,13 +83,13 @@ def suspend_tenant(slug: Slug, who: CurrentUser, came: RequestOrigin, session: S
     return _tenant(tenants.suspend(session, who, came, slug))
 
 
-@router.post("/{slug}/resume", responses=problems(404))
+@router.post("/{slug}/resume", responses=problems(404, 409))
 def resume_tenant(slug: Slug, who: CurrentUser, came: RequestOrigin, session: SessionDep) -> TenantView:
     """End a suspension, as an operator."""
     return _tenant(tenants.resume(session, who, came, slug))
 
 
-@router.put("/{slug}/plan", responses=problems(400, 404))
+@router.put("/{slug}/plan", responses=problems(400, 404, 409))
 def change_tenant_plan(
     slug: Slug, body: NewPlan, who: CurrentUser, came: RequestOrigin, session: SessionDep, chosen: SettingsDep
 ) -> TenantView:

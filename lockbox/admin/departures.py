@@ -102,6 +102,10 @@ BLANK = tuple(
         UPDATE invitations SET name = 'erased', email = 'erased@erased.invalid' WHERE tenant_id = :tenant
         """,
         """
+        UPDATE invitations SET withdrawn_at = clock_timestamp()
+        WHERE tenant_id = :tenant AND withdrawn_at IS NULL AND accepted_at IS NULL
+        """,
+        """
         UPDATE observers SET name = 'erased', email = id || '@erased.invalid' WHERE tenant_id = :tenant
         """,
         """

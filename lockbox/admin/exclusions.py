@@ -50,7 +50,7 @@ OF_TENANTS = text("""
 SELECT t.slug, t.name, a.version, a.created_at FROM tenants t
 LEFT JOIN LATERAL (SELECT c.version, c.created_at FROM exclusion_acknowledgements c WHERE c.tenant_id = t.id
     ORDER BY c.version DESC LIMIT 1) a ON true
-WHERE CAST(:cursor AS text) IS NULL OR t.slug > :cursor ORDER BY t.slug LIMIT :most
+WHERE (CAST(:cursor AS text) IS NULL OR t.slug > :cursor) AND NOT is_erased(t.id) ORDER BY t.slug LIMIT :most
 """)
 UNTOLD = text("""
 SELECT x.version, x.body, x.created_at, coalesce(x.announced_to, :nobody) AS announced_to FROM exclusions x
@@ -58,7 +58,9 @@ WHERE (x.announced_to IS NULL OR x.announced_to < :everybody)
     AND x.created_at < (SELECT clock_timestamp()) - CAST(:settled AS interval)
 ORDER BY x.version LIMIT 1 FOR UPDATE OF x
 """)
-NEXT = text("SELECT id FROM tenants WHERE id > :after AND created_at <= :at ORDER BY id LIMIT :most")
+NEXT = text("""
+SELECT id FROM tenants WHERE id > :after AND created_at <= :at AND NOT is_erased(id) ORDER BY id LIMIT :most
+""")
 TOLD = text("UPDATE exclusions SET announced_to = :to WHERE version = :version")
 
 

@@ -12,7 +12,7 @@ from config.service_catalogue import Plan
 from lockbox.audit.canonical import Value
 from lockbox.audit.events import Actor, AuditEvent
 from lockbox.database import UnitOfWork, now
-from lockbox.errors import LicenceRequired, NotFound, NotYours
+from lockbox.errors import LicenceRequired, NotFound, NotYours, TenantErased
 from lockbox.identity import authentication, tenants
 from lockbox.identity import tenants as registry
 from lockbox.identity.models import PolicyVersion, Tenant
@@ -20,6 +20,7 @@ from lockbox.identity.roles import TENANT_ROLES, Caller, Role
 from lockbox.notifications import announcements, recipients
 from lockbox.requests import policy_store
 from lockbox.requests.available_moves import strong_enough
+from lockbox.requests.evaluate import ERASED
 from lockbox.requests.policy_rules import Policy, stored, strictest
 from lockbox.requests.transition import Origin
 from lockbox.sql import new_id
@@ -31,6 +32,7 @@ MANY = {role: f"{role.value}s" for role in Role} | {Role.TENANT_ADMIN: "admins",
 # Not everyone who may change people could lock a row: row-level security hides it from updates.
 HOLD = text("SELECT pg_advisory_xact_lock(hashtextextended('lockbox people of ' || :whose, 0))")
 SHARE = text("SELECT pg_advisory_xact_lock_shared(hashtextextended('lockbox people of ' || :whose, 0))")
+IS_ERASED = text("SELECT is_erased(:tenant)")
 ABSENT = "none"
 
 
@@ -133,6 +135,7 @@ def operate(session: UnitOfWork, caller: Caller, origin: Origin, slug: str) -> t
 
     Raises:
         NotFound, NotYours: there is no such tenant or row, or the caller lacks the role.
+        TenantErased: nothing of it changes any more.
     """
     tenant = known(session, caller, slug)
     capacity(caller, (Role.OPERATOR,))
@@ -141,6 +144,8 @@ def operate(session: UnitOfWork, caller: Caller, origin: Origin, slug: str) -> t
     lock_members(session, tenant.id)
     caller = authentication.as_of_now(session, caller)
     role = capacity(caller, (Role.OPERATOR,))
+    if session.execute(IS_ERASED, {"tenant": tenant.id}).scalar_one():
+        raise TenantErased(ERASED)
     authentication.turn_to(session, tenant.id)
     return AdminActor(caller, role, origin, tenant.id), tenant
 

@@ -30,7 +30,7 @@ from lockbox.pubsub import GATES
 MOST_BY_MAIL = timedelta(days=7)
 
 HOLD = text("SELECT pg_advisory_xact_lock(hashtextextended('lockbox tokens of ' || :whose, 0))")
-KNOWN = text("SELECT slug FROM tenants WHERE slug = ANY (:slugs)")
+KNOWN = text("SELECT slug FROM tenants WHERE slug = ANY (:slugs) AND NOT is_erased(id)")
 RECORDED = text(f"WITH {events.APPEND} SELECT 1")
 
 

@@ -11,7 +11,15 @@ from sqlalchemy import Row, text
 from config.context_schema import defects
 from config.service_catalogue import LEVELS, Level, Service
 from lockbox.database import Query, UnitOfWork, read_at
-from lockbox.errors import InvalidContext, NotYours, TenantSuspended, UnknownEngineer, UnknownService, UnknownTenant
+from lockbox.errors import (
+    InvalidContext,
+    NotYours,
+    TenantErased,
+    TenantSuspended,
+    UnknownEngineer,
+    UnknownService,
+    UnknownTenant,
+)
 from lockbox.identity import authentication, row_macs
 from lockbox.identity.models import Tenant
 from lockbox.identity.roles import Caller, Mode
@@ -38,10 +46,11 @@ WHERE p.id = :id AND m.tenant_id IS NULL AND m.role = 'engineer' AND p.disabled_
 
 
 NOBODY = UUID(int=0)
+ERASED = "This tenant was off-boarded and erased. Nothing of it changes any more; its audit log can be read."
 TURN_TO = text("SELECT set_config('lockbox.at', t.id::text, true) FROM tenants t WHERE t.slug = :slug")
 # The tenant's row and its policy in one snapshot: a new version may be laid down at any moment.
 RULES = text("""
-SELECT t.*, p.body::text AS body, p.mac AS policy_mac, clock_timestamp() AS at,
+SELECT t.*, p.body::text AS body, p.mac AS policy_mac, clock_timestamp() AS at, is_erased(t.id) AS is_erased,
     was_denied(t.id, :service, CAST(:resources AS text[])) AS was_denied,
     usable_pre_approvals(t.id, :service, :reason) AS pre_approvals,
     CASE WHEN CAST(:case_ref AS text) IS NOT NULL THEN open_duplicate(t.id, coalesce(CAST(:engineer AS uuid),
@@ -149,7 +158,8 @@ def evaluate_request(
 
     Raises:
         NotYours: the caller is neither an engineer nor a service account that may submit for one.
-        UnknownTenant, TenantSuspended, PolicyUnverified, UnknownService, UnknownEngineer, InvalidContext: as named.
+        UnknownTenant, TenantErased, TenantSuspended, PolicyUnverified, UnknownService, UnknownEngineer: as named.
+        InvalidContext: it has other parameters than the service declares.
     """
     authentication.enter(session, caller)
     _, party = move(None, Action.SUBMIT, submitting_parties(caller))
@@ -158,6 +168,8 @@ def evaluate_request(
     if session.execute(TURN_TO, {"slug": submission.tenant}).one_or_none() is None:
         raise UnknownTenant(f"No tenant is called {submission.tenant!r}.", field="tenant")
     rules = session.execute(RULES, _values(ask, of=submission)).one()
+    if rules.is_erased:
+        raise TenantErased(ERASED)
     if rules.suspended:
         raise TenantSuspended("The tenant is suspended. Requests can be submitted once it is resumed.")
     _in_catalogue(caller, party, submission, services)

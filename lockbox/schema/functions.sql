@@ -253,6 +253,12 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     SELECT EXISTS (SELECT FROM legal_holds h WHERE h.tenant_id = tenant AND h.released_at IS NULL)
 $$;
 
+-- Whether all of a tenant was erased: then nothing of it changes any more.
+CREATE FUNCTION is_erased(tenant uuid) RETURNS boolean
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    SELECT EXISTS (SELECT FROM offboardings o WHERE o.tenant_id = tenant AND o.erased_at IS NOT NULL)
+$$;
+
 -- A statement does not see the rows that it writes, so this finds only events of earlier statements.
 CREATE FUNCTION event_exists(event uuid) RETURNS boolean
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$

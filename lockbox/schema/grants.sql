@@ -166,6 +166,7 @@ GRANT EXECUTE ON FUNCTION authenticate, credential_scope, find_device_login, per
 
 GRANT EXECUTE ON FUNCTION without_texts, only_erases TO lockbox_api, lockbox_worker, lockbox_notifications, lockbox_connectors;
 GRANT EXECUTE ON FUNCTION is_held, last_sign_ins TO lockbox_api;
+GRANT EXECUTE ON FUNCTION is_erased TO lockbox_api, lockbox_worker, lockbox_notifications, lockbox_connectors;
 
 GRANT EXECUTE ON FUNCTION credentials_of, was_removed, seal_lag, needs_connectors, policies_at_start TO lockbox_worker;
 GRANT EXECUTE ON FUNCTION signed_decisions, policies_at_start, log_heads, log_tiles, event_exists TO lockbox_connectors;

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 from uuid import UUID
 
-from sqlalchemy import text
+from sqlalchemy import Engine, text
 
 from harness.people import HERE, World
 from lockbox.admin import delegates, invitations, members, tenants, vendor_staff
@@ -15,9 +15,19 @@ from lockbox.database import Database
 from lockbox.identity import authentication
 from lockbox.identity.models import Invitation
 from lockbox.identity.roles import Caller, Mode, Role
+from tests.database.scenes import write_unchecked
 from tests.mailbox import code_of
 
 T = TypeVar("T")
+ERASED = (
+    "DELETE FROM memberships WHERE tenant_id = :t",
+    "UPDATE tenants SET suspended = true WHERE id = :t",
+    """
+    INSERT INTO offboardings (tenant_id, asked_at, closed_at, size, digest, erased_at)
+    VALUES (:t, now(), now(), 1, repeat('0', 64), now())
+    """,
+)
+"""What the owner's command leaves of a tenant, as far as it says that it was erased."""
 
 
 def does(
@@ -116,3 +126,9 @@ def with_delegates(db: Database) -> World:
     for name in ("aude", "abe"):
         does(made, "tara", members.set_eligible, id_of(made, name), eligible=True)
     return made
+
+
+def is_erased_now(world: World, superuser: Engine) -> None:
+    """Leave the world's tenant as one that was off-boarded and erased."""
+    for statement in ERASED:
+        write_unchecked(superuser, statement, t=world.tenant.id)
