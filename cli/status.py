@@ -15,7 +15,7 @@ from config.settings import Settings
 from config.unsafe_settings import UnsafeSettings
 from lockbox.database import Database, make_engine
 from lockbox.monitoring import metrics, status
-from lockbox.monitoring.heartbeats import ProcessPart
+from lockbox.monitoring.heartbeats import JOBS
 from lockbox.monitoring.metrics import MOST_SILENT
 from lockbox.monitoring.status import Status
 from lockbox.schedule import Schedule
@@ -89,6 +89,6 @@ def _figures(found: Status) -> Iterator[Line]:
 
 def _processes(found: Status) -> Iterator[Line]:
     for beat in found.beats:
-        if beat.part not in {ProcessPart.RECONCILE, ProcessPart.SEAL, ProcessPart.INVARIANTS}:
+        if beat.part not in JOBS:
             name = beat.node if beat.node.startswith(f"{beat.part}@") else f"{beat.node} ({beat.part})"
             yield name, f"{status.lag(beat.age)} ago, clock {beat.skew:+.3f} s", beat.age <= MOST_SILENT

@@ -8,7 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
-from sqlalchemy import BigInteger, text
+from sqlalchemy import BigInteger, Connection, text
 from sqlmodel import Field, SQLModel
 
 from lockbox.database import Database
@@ -133,6 +133,10 @@ class ProcessPart(StrEnum):
     INVARIANTS = "invariants"
 
 
+JOBS = frozenset({ProcessPart.RECONCILE, ProcessPart.SEAL, ProcessPart.INVARIANTS})
+"""What a process does that sends heartbeats of its own, which count its connections."""
+
+
 def age(database: Database, part: ProcessPart) -> float:
     """Return how many seconds ago this part last ran; infinity if it never did, or only by a clock that was set back.
 
@@ -182,6 +186,11 @@ class HeartbeatSender:
             skew = (before + time.time()) / 2 - at.timestamp()
             values = {"role": part.value, "id": self.id, "node": self.node, "skew": skew}
             found = {"rolled_back": None if doubts is None else len(doubts), "doubt": doubts[0] if doubts else None}
-            most = {"connections": 0 if is_pooled(connection) else self.connections}
+            most = {"connections": self._connections(connection, part)}
             known = {"gate_differs": gate_differs, "needs_connectors": needs_connectors}
             connection.execute(BEAT, values | found | most | known)
+
+    def _connections(self, connection: Connection, part: ProcessPart) -> int | None:
+        if part in JOBS:
+            return None
+        return 0 if is_pooled(connection) else self.connections

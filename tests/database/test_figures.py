@@ -192,14 +192,16 @@ def test_heartbeats_age_and_say_how_far_a_clock_is_off(api: Database, worker: Da
 def test_what_the_living_processes_may_open_is_added_up_beside_what_there_is(api: Database, worker: Database) -> None:
     for node in ("api@here", "api@there", "api@gone"):
         HeartbeatSender(node, connections=58).beat(api, ProcessPart.API)
-    HeartbeatSender("core@here", connections=20).beat(worker, ProcessPart.CORE)
-    HeartbeatSender("core@here").beat(worker, ProcessPart.SEAL)
+    core = HeartbeatSender("core@here", connections=20)
+    for part in (ProcessPart.CORE, ProcessPart.SEAL, ProcessPart.INVARIANTS, ProcessPart.RECONCILE):
+        core.beat(worker, part)
     write(unbound(worker), "UPDATE heartbeats SET beat_at = beat_at - interval '61 seconds' WHERE node = 'api@gone'")
 
     found = shown(read(api))
 
     assert (found["connections_promised", ("api",)], found["connections_promised", ("core",)]) == (116, 20)
-    assert ("connections_promised", ("seal",)) not in found
+    jobs = ("seal", "invariants", "reconcile")
+    assert not [job for job in jobs if found.get(("connections_promised", (job,)))], "they are the core worker's"
     assert found["connections_allowed", ()] > 20
 
 
