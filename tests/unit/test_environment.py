@@ -52,6 +52,14 @@ def test_what_runs_is_what_was_decided_on() -> None:
     assert sorted(locked(RUN)) == sorted(TO_RUN)
 
 
+def test_a_package_whose_inner_class_is_subclassed_has_an_upper_bound() -> None:
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
+    (uvicorn,) = [one for one in map(Requirement, project["dependencies"]) if one.name == "uvicorn"]
+
+    assert {clause.operator for clause in uvicorn.specifier} == {">=", "<"}
+    assert uvicorn.specifier.contains(locked(RUN)["uvicorn"])
+
+
 def test_developers_get_the_same_versions_and_the_rest() -> None:
     project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
     wanted = {canonicalize_name(Requirement(line).name) for line in project["optional-dependencies"]["dev"]}
