@@ -2,13 +2,14 @@
 
 import socket
 import time
+from dataclasses import dataclass
 from enum import StrEnum
 
 import structlog
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import OperationalError
 
-from lockbox import migrations
+from lockbox import migrations, postgres_version
 from lockbox.database import BOUNDS
 from lockbox.sql import is_pooled
 
@@ -16,6 +17,8 @@ log = structlog.get_logger(__name__)
 
 WAIT_SECONDS = 30
 LOGIN_REFUSED = ("authentication failed", "does not exist", "no pg_hba.conf entry", "no password supplied")
+STATEMENT_MODE = "not allowed in statement pooling mode"
+NONE_LEFT = ("too many clients already", "remaining connection slots", "too many connections for")
 
 
 UNAWAITED_STANDBY = (
@@ -129,9 +132,10 @@ def check(
         sqlalchemy.exc.OperationalError: Postgres can't be reached.
     """
     with engine.connect() as connection:
+        is_new_enough(connection)
         _refuse_owner(connection, server)
         fits(connection)
-        _has_room(connection, server, connections, node or f"{ROLES[server]}@{socket.gethostname()}")
+        _has_room(connection, server, connections, node or node_here(server))
         _is_bound(connection, server)
         if is_pooled(connection):
             _has_own_statements(connection, server)
@@ -168,8 +172,8 @@ def wait_until_fit(
         try:
             check(engine, server, connections=connections, direct=direct, node=node)
         except OperationalError as error:
-            if any(words in str(error.orig) for words in LOGIN_REFUSED):
-                raise login_refused(server) from None
+            if (refused := refusal(server, error)) is not None:
+                raise refused from None
             if second == WAIT_SECONDS:
                 log.warning("startup.waiting_for_postgres", seconds=WAIT_SECONDS, why=_why(error))
             if second == 0:
@@ -179,8 +183,35 @@ def wait_until_fit(
             return
 
 
-def login_refused(server: str) -> StartupCheckFailed:
-    """Return what to say where Postgres answers and refuses the login."""
+def node_here(server: ServerKind) -> str:
+    """Return under which name a process of this kind sends heartbeats from this machine, by default."""
+    return f"{ROLES[server]}@{socket.gethostname()}"
+
+
+def is_new_enough(connection: Connection) -> None:
+    """Check the version of Postgres before anything is asked that an older one doesn't know.
+
+    Raises:
+        StartupCheckFailed: it is older than 18.
+    """
+    if old := postgres_version.too_old(postgres_version.read_number(connection)):
+        raise StartupCheckFailed(old, postgres_version.GET_IT)
+
+
+def refusal(server: str, error: OperationalError) -> StartupCheckFailed | None:
+    """Return what to say where something answers that will not serve this login; None where waiting may help."""
+    said = str(error.orig)
+    if any(words in said for words in LOGIN_REFUSED):
+        return _login_refused(server)
+    if STATEMENT_MODE in said:
+        return StartupCheckFailed(
+            f"{server}: the pooler is in statement mode, in which no transaction can begin",
+            "set pool_mode = transaction in PgBouncer's file, and reload it",
+        )
+    return None
+
+
+def _login_refused(server: str) -> StartupCheckFailed:
     return StartupCheckFailed(
         f"{server}: Postgres refuses this login or knows no such database",
         f"check the user, the password and the database in {server}, and pg_hba.conf",
@@ -188,7 +219,12 @@ def login_refused(server: str) -> StartupCheckFailed:
 
 
 def unreachable(server: str, error: OperationalError) -> StartupCheckFailed:
-    """Return what to say where Postgres does not answer."""
+    """Return what to say where Postgres does not answer, or has no connection left."""
+    if any(words in str(error.orig) for words in NONE_LEFT):
+        return StartupCheckFailed(
+            f"{server}: Postgres has no connection left for this login: {_why(error)}",
+            "raise max_connections or what limits the login or the database, and restart Postgres",
+        )
     return StartupCheckFailed(
         f"Postgres cannot be reached at {server}: {_why(error)}", f"start it, or check the host and port in {server}"
     )
@@ -279,11 +315,26 @@ def _refuse_owner(connection: Connection, server: ServerKind) -> None:
         raise StartupCheckFailed(f"{server}: {row.name} is {' and '.join(excess)}", "use a login without such rights")
 
 
+@dataclass(frozen=True)
+class ConnectionBudget:
+    """How many connections Postgres gives to all logins together and to this one, and what others may open."""
+
+    allowed: int
+    of_login: int | None
+    promised: int
+
+
+def connection_budget(connection: Connection, server: ServerKind, node: str) -> ConnectionBudget:
+    """Return what there is for a process of this kind, which sends heartbeats from this node."""
+    row = connection.execute(BUDGET, {"role": ROLES[server], "node": node}).one()
+    return ConnectionBudget(row.allowed, row.of_login, int(row.promised))
+
+
 def _has_room(connection: Connection, server: ServerKind, wanted: int, node: str) -> None:
     """Refuse where Postgres gives fewer connections than this process opens; warn where all together open more."""
     if is_pooled(connection):
         return
-    found = connection.execute(BUDGET, {"role": ROLES[server], "node": node}).one()
+    found = connection_budget(connection, server, node)
     given = found.allowed if found.of_login is None else min(found.allowed, found.of_login)
     if given < wanted:
         raise StartupCheckFailed(

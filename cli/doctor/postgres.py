@@ -12,7 +12,7 @@ from cli.doctor.findings import DoctorFinding, failure, warning, well
 from config.settings import LOOPBACK, Settings
 from lockbox import migrations, startup_checks
 from lockbox.database import make_engine
-from lockbox.startup_checks import LOGIN_REFUSED, UNAWAITED_STANDBY, ServerKind, StartupCheckFailed
+from lockbox.startup_checks import UNAWAITED_STANDBY, ServerKind, StartupCheckFailed
 
 CLOCK = text("SELECT clock_timestamp()")
 KEEPS = text("SELECT name FROM pg_settings WHERE name IN ('fsync', 'full_page_writes') AND setting = 'off'")
@@ -37,10 +37,7 @@ def check_postgres(settings: Settings) -> Iterator[DoctorFinding]:
                     is_known = True
                     yield from _server(connection)
         except OperationalError as error:
-            is_login = any(words in str(error.orig) for words in LOGIN_REFUSED)
-            refused = (
-                startup_checks.login_refused(variable) if is_login else startup_checks.unreachable(variable, error)
-            )
+            refused = startup_checks.refusal(variable, error) or startup_checks.unreachable(variable, error)
             yield failure(check, refused.found, refused.fix)
         except SQLAlchemyError as error:
             yield failure(check, f"{variable}: {type(error).__name__}", "see the log of Postgres")

@@ -10,6 +10,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.pool import NullPool
 
+from lockbox import postgres_version
 from lockbox.sql import is_pooled
 
 FOLDER = Path(__file__).parent
@@ -20,6 +21,13 @@ WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND pg_relation_si
 NUMBERED = re.compile(r"(\d{1,9})(?:_|$)")
 HAS_OLDEST = text("SELECT to_regprocedure('public.oldest_revision()') IS NOT NULL")
 OLDEST = text("SELECT oldest_revision()")
+# Each migration notes, beside the number of whom it serves, by which revisions the schema came to be.
+CAME_BY = text("SELECT obj_description('public.oldest_revision()'::regprocedure, 'pg_proc')")
+NOTE_HISTORY = text("""
+DO $$ BEGIN
+    EXECUTE format('COMMENT ON FUNCTION public.oldest_revision() IS %L', current_setting('lockbox.history'));
+END $$
+""")
 LOGIN = text("""
 SELECT current_user AS name, r.rolbypassrls OR r.rolsuper AS passes,
     pg_has_role(current_user, n.nspowner, 'USAGE') AS owns
@@ -48,8 +56,10 @@ def check_owner(connection: Connection) -> None:
     nothing to do, and say that it is done.
 
     Raises:
-        OwnerRefused: the connection is a pooler's, or of another login.
+        OwnerRefused: the connection is a pooler's or of another login, or Postgres is too old.
     """
+    if old := postgres_version.too_old(postgres_version.read_number(connection)):
+        raise OwnerRefused(f"LOCKBOX_OWNER_DATABASE_URL: {old}: {postgres_version.GET_IT}")
     if is_pooled(connection):
         raise OwnerRefused(
             "LOCKBOX_OWNER_DATABASE_URL leads through a pooler such as PgBouncer: set it to the address of Postgres "
@@ -77,7 +87,7 @@ def upgrade(owner_url: str) -> str:
 
     Raises:
         UnknownRevision: another version made it.
-        OwnerRefused: the URL names a pooler, or another login than the owner's.
+        OwnerRefused: the URL names a pooler, a Postgres that is too old, or another login than the owner's.
         sqlalchemy.exc.DBAPIError: the database is away, or the login may not.
     """
     engine = create_engine(owner_url, poolclass=NullPool)
@@ -90,6 +100,7 @@ def upgrade(owner_url: str) -> str:
         config = _config()
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
+        _note_history(connection)
     analyze(owner_url)
     return head()
 
@@ -120,9 +131,15 @@ def current(connection: Connection) -> str | None:
 
 
 def serves_older_code(connection: Connection, found: str) -> bool:
-    """Return whether a later version has made this revision, on which this code may still run."""
+    """Return whether a later version has made this revision, on which this code may still run.
+
+    A higher number alone says nothing: what made it has to have come by our revision, and to say so.
+    """
     ours = number_of(head())
     if number_of(found) <= ours or not connection.execute(HAS_OLDEST).scalar_one():
+        return False
+    came_by = (connection.execute(CAME_BY).scalar_one() or "").split()
+    if head() not in came_by or came_by[-1] != found:
         return False
     return int(connection.execute(OLDEST).scalar_one()) <= ours
 
@@ -133,7 +150,17 @@ def number_of(revision: str) -> int:
     return int(found[1]) if found else 0
 
 
+def history() -> list[str]:
+    """Return the revisions of this code, the first one first."""
+    walked = ScriptDirectory.from_config(_config()).walk_revisions()
+    return [str(script.revision) for script in walked][::-1]
+
+
+def _note_history(connection: Connection) -> None:
+    connection.execute(text("SELECT set_config('lockbox.history', :names, true)"), {"names": " ".join(history())})
+    connection.execute(NOTE_HISTORY)
+
+
 def _refuse_unknown(found: str | None) -> None:
-    known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
-    if found is not None and found not in known:
+    if found is not None and found not in history():
         raise UnknownRevision(found)

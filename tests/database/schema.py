@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from sqlalchemy import Engine
 
 from cli.stack import CHECKOUT
+from lockbox import migrations
 from tests.database.scenes import read
 
 FOLDER = CHECKOUT / "lockbox" / "schema"
@@ -41,7 +42,13 @@ ORDER BY 1
 """
 # What a migration does that takes away what processes of this version use.
 ENDS_SERVICE = "CREATE OR REPLACE FUNCTION oldest_revision() RETURNS integer LANGUAGE sql IMMUTABLE AS 'SELECT 9999'"
-LATER = "UPDATE alembic_version SET version_num = '9999_later'"
+HISTORY = " ".join([*migrations.history(), "9999_later"])
+LATER = f"""
+DO $$ BEGIN
+    UPDATE alembic_version SET version_num = '9999_later';
+    COMMENT ON FUNCTION oldest_revision() IS '{HISTORY}';
+END $$
+"""  # noqa: S608 - our own names
 
 
 def objects(engine: Engine) -> list[str]:

@@ -379,6 +379,26 @@ def test_a_later_schema_that_still_serves_this_version_stays_as_it_is(urls: Urls
 
 
 @pytest.mark.usefixtures("alone")
+@pytest.mark.parametrize("came_by", ["", "0001_schema 0031", "{head} 0031 0032", "{head}"])
+def test_a_higher_number_that_nothing_led_to_is_refused(urls: Urls, superuser: Engine, came_by: str) -> None:
+    write(superuser, "UPDATE alembic_version SET version_num = '0031'")
+    write(superuser, f"COMMENT ON FUNCTION oldest_revision() IS '{came_by.format(head=migrations.head())}'")
+
+    refused = CliRunner(env={"LOCKBOX_OWNER_DATABASE_URL": urls.owner}).invoke(app, ["migrate"])
+
+    assert (refused.exit_code, refused.stdout) == (1, "")
+    assert "at migration 0031, which this version of Lockbox does not know" in refused.stderr
+
+
+def test_a_migration_notes_by_which_revisions_the_schema_came_to_be(fresh: str, owner: Engine) -> None:
+    migrations.upgrade(fresh)
+
+    (note,) = read(owner, "SELECT obj_description('oldest_revision()'::regprocedure) AS history")
+    assert note.history.split() == migrations.history()
+    assert migrations.history()[-1] == migrations.head()
+
+
+@pytest.mark.usefixtures("alone")
 def test_an_owners_command_takes_no_later_schema_than_it_was_built_for(urls: Urls, superuser: Engine) -> None:
     write(superuser, LATER)
 

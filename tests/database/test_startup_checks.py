@@ -1,6 +1,7 @@
 """What a server process finds out about its login and its schema before it serves."""
 
 import os
+import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,9 +9,14 @@ from contextlib import contextmanager
 import pytest
 from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 from structlog.testing import capture_logs
+from typer.testing import CliRunner
 
+from cli.app import app
+from harness.network import Filter, Proxy, serving
+from harness.pooler import PROGRAM, pooler
 from harness.stage import Urls, empty_database
 from lockbox import migrations, startup_checks
 from lockbox.database import BOUNDS, Database
@@ -114,6 +120,58 @@ def test_a_superuser_is_refused(urls: Urls, server: ServerKind) -> None:
 
     assert "a superuser" in said
     assert server in said
+
+
+@contextmanager
+def older(url: str) -> Iterator[str]:
+    """Give the address of a Postgres that calls itself 17."""
+
+    def filters() -> tuple[Filter, Filter]:
+        return bytes, lambda data: re.sub(rb"18(\d{4})", rb"17\1", data)
+
+    with serving(Proxy(int(make_url(url).port or 0), filters)) as proxy:
+        yield make_url(url).set(port=proxy.port).render_as_string(hide_password=False)
+
+
+@pytest.mark.parametrize("server", list(ServerKind))
+def test_a_postgres_older_than_18_is_named_with_where_to_get_18(urls: Urls, server: ServerKind) -> None:
+    with older(_url(urls, server)) as url, _engine(url) as engine, pytest.raises(StartupCheckFailed) as refused:
+        startup_checks.wait_until_fit(engine, server)
+
+    assert re.fullmatch(r"this is Postgres 17\.\d+, and Lockbox needs 18 or later", refused.value.found)
+    assert "postgresql-18" in refused.value.fix
+
+
+def test_the_migration_names_a_postgres_older_than_18_in_one_line(urls: Urls) -> None:
+    with older(urls.owner) as url:
+        refused = CliRunner(env={"LOCKBOX_OWNER_DATABASE_URL": url}).invoke(app, ["migrate"])
+
+    assert (refused.exit_code, refused.stdout, refused.stderr.count("\n")) == (1, "", 1)
+    assert "this is Postgres 17." in refused.stderr
+    assert "postgresql-18" in refused.stderr
+
+
+@pytest.mark.skipif(not PROGRAM, reason="PgBouncer is not installed")
+def test_a_pooler_in_statement_mode_is_named_at_once(urls: Urls) -> None:
+    with (
+        pooler(urls.worker, pool_mode="statement") as pooled,
+        _engine(pooled.through(urls.worker)) as engine,
+        pytest.raises(StartupCheckFailed, match="the pooler is in statement mode"),
+    ):
+        startup_checks.wait_until_fit(engine, ServerKind.WORKER)
+
+
+def test_a_login_without_a_connection_left_is_not_told_to_start_postgres(
+    another_worker: str, superuser: Engine
+) -> None:
+    with superuser.begin() as connection:
+        connection.execute(text(f"ALTER ROLE {LOGIN} CONNECTION LIMIT 0"))
+    with _engine(another_worker) as engine, pytest.raises(OperationalError) as refused:
+        startup_checks.check(engine, ServerKind.WORKER)
+
+    said = startup_checks.unreachable(ServerKind.WORKER, refused.value)
+    assert "no connection left" in said.found
+    assert "raise max_connections" in said.fix
 
 
 def test_a_postgres_that_takes_too_few_connections_is_refused(urls: Urls) -> None:
