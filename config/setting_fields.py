@@ -78,7 +78,7 @@ class SettingFields(BaseSettings):
     api_processes: int = Field(default=1, ge=1, le=64)
     """How many API processes share the port: about one for each core."""
     trusted_proxies: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode] = ()
-    """The networks of the proxies in front of the API, as a JSON list, or `none`. Production needs it."""
+    """The networks of the API's proxies, as a JSON list such as `["10.0.0.7/32"]`, or `none`. Production needs it."""
     webhooks_allow_http: bool = False
     """Whether webhooks may use http, to this machine alone. Refused in production."""
     secret_keys: tuple[SecretStr, ...] = (DEVELOPMENT_KEY,)

@@ -10,8 +10,11 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.pool import NullPool
 from typer.testing import CliRunner
 
+from api.app import CONNECTIONS
 from cli.app import app
+from cli.stack import CHECKOUT
 from tests.whole.machine import Machine, machine
+from worker.runtime import CONNECTIONS as OF_WORKERS
 
 TEXT = (Path(__file__).parents[2] / "docs" / "operating.md").read_text()
 FENCES = re.findall(r"^```(\w+)\n(.*?)^```$", TEXT, flags=re.MULTILINE | re.DOTALL)
@@ -22,6 +25,8 @@ NOT_HERE = {
     'export PATH="$PWD/.venv': "the tests know where it is",
     "git checkout ": "there is one version here, and it is what is tested",
 }
+OF_SUPERUSERS, OF_COMMANDS = 3, 10
+"""Connections that Postgres keeps for superusers, and those of back-ups, `lockbox operate` and whoever looks."""
 INLINE = re.findall(r"`(lockbox [^`]+)`", TEXT)
 
 
@@ -78,6 +83,25 @@ def test_every_command_that_is_named_in_passing_exists() -> None:
 
     assert unknown == []
     assert len(INLINE) > 10
+
+
+def test_postgres_has_a_connection_for_all_that_the_guide_starts() -> None:
+    (most,) = re.findall(r"ALTER SYSTEM SET max_connections = (\d+)", TEXT)
+    started = set(re.findall(r"lockbox-(?:api|(?:worker|notifications|connectors)@\w+)", "\n".join(BLOCKS)))
+    opened = {"api": CONNECTIONS, "worker": OF_WORKERS["core"], **OF_WORKERS}
+
+    wanted = sum(opened[name.removeprefix("lockbox-").partition("@")[0]] for name in started)
+
+    assert started >= {"lockbox-api", "lockbox-worker@1", "lockbox-worker@2", "lockbox-notifications@1"}
+    assert wanted + OF_SUPERUSERS + OF_COMMANDS <= int(most)
+
+
+def test_the_passwords_of_all_roles_are_counted() -> None:
+    roles = (CHECKOUT / "config" / "roles.sql").read_text()
+
+    assert len(set(re.findall(r"LOCKBOX_\w+_PASSWORD", roles))) == 5
+    assert "with the five passwords in the environment" in TEXT
+    assert "its five roles" in TEXT
 
 
 def test_the_proxy_bounds_what_one_client_takes() -> None:
