@@ -1,5 +1,6 @@
 """Erasing what requests named and why: from rows and both logs, so that what is left still verifies."""
 
+import json
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -19,7 +20,7 @@ from lockbox.errors import Conflict, NotFound
 from lockbox.identity import authentication
 from lockbox.identity.directory import DirectoryEntry
 from lockbox.identity.roles import Role, Scope
-from lockbox.requests import questions, resubmission
+from lockbox.requests import idempotency, questions, resubmission
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from tests.database.audit_logs import last_change
@@ -102,6 +103,20 @@ def says(world: World, entry: DirectoryEntry) -> None:
 def row(world: World, request_id: UUID) -> Any:
     (found,) = read(world.db, ROW, id=request_id)
     return found
+
+
+def test_the_answer_that_an_idempotency_key_repeats_goes_too(world: World, urls: Urls, superuser: Engine) -> None:
+    request_id, other = used(world), asked(world)
+    with world.db.transaction() as session:
+        authentication.enter(session, world.people["erin"])
+        for key, one in (("first", request_id), ("second", other)):
+            answer = {"id": str(one), "justification": f"Because of {MARK}"}
+            idempotency.keep(session, id_of(world, "erin"), key, b"body", json.dumps(answer))
+    as_long_ago(superuser, *AN_HOUR_AGO)
+
+    erase_texts(urls, request_id)
+
+    assert [row.key for row in read(world.db, "SELECT key FROM idempotency_keys")] == ["second"]
 
 
 def test_nothing_names_it_any_more_and_both_logs_still_verify(
