@@ -8,7 +8,8 @@ from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Any, ClassVar
 
 from starlette.responses import Response
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from api.client_counts import ClientCounts
 from api.problems import problem
@@ -58,6 +59,8 @@ class BoundedProtocol(HttpToolsProtocol):
         # How many bytes have come since the parser last reported something: it keeps what is not whole.
         self._kept = 0
         self._body_bytes = 0
+        # The request that is worked on: of several that a client has pipelined, uvicorn knows the last alone.
+        self._running: RequestResponseCycle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Count the connection, and expect a head."""
@@ -77,6 +80,10 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._address is not None:
             self.bounds.counts.give_back(self._address)
             self._address = None
+        if self._running is not None and not self._running.response_complete:
+            # Else its next part would be written to a closed connection, and each one be a traceback in the log.
+            self._running.disconnected = True
+            self._running.message_event.set()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -151,6 +158,10 @@ class BoundedProtocol(HttpToolsProtocol):
         """Go on."""
         super().resume_writing()
         self._stop_unread()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
 
     def _expect(self) -> None:
         if self._in_body:

@@ -98,7 +98,9 @@ NOT_IN_IDS = f" {_class(BREAKS, SPACES)}{HIDDEN}"
 RESOURCE_PATTERN = f"^[a-z][a-z0-9-]{{0,31}}:[^*{NOT_IN_IDS}]{{1,220}}$"
 
 
-HTTPS_PATTERN = r"^https://[A-Za-z0-9.-]+(:[0-9]{1,5})?/[A-Za-z0-9._~:/?#@!$&'()*+,;=%\[\]-]*$"
+DOT_SEGMENT = r"/([^?#]*/)?(\.|%2[Ee]){1,2}([/?#]|$)"
+"""By such a part of a path a browser goes elsewhere than the beginning of an address says."""
+HTTPS_PATTERN = rf"^https://[A-Za-z0-9.-]+(:[0-9]{{1,5}})?(?!{DOT_SEGMENT})/[A-Za-z0-9._~:/?#@!$&'()*+,;=%\[\]-]*$"
 
 
 WILDCARD_PATTERN = f"^[a-z][a-z0-9-]{{0,31}}:[^{NOT_IN_IDS}]+$"
@@ -177,10 +179,11 @@ def check_https(value: str) -> str:
     """Return the address of a page unchanged.
 
     Raises:
-        ValueError: it is no https address, names a user, or has characters that an address writes otherwise.
+        ValueError: it is no https address, names a user, has a dot segment in its path, or characters that an address
+            writes otherwise.
     """
     if not HTTPS.fullmatch(value):
-        raise ValueError("write a whole https address, such as https://desk.example/cases/4711")
+        raise ValueError("write a whole https address without dot segments, such as https://desk.example/cases/4711")
     return value
 
 

@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+import socket
+import struct
 from asyncio import StreamReader as Reader
 from asyncio import StreamWriter as Writer
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -11,6 +13,7 @@ from typing import Any
 
 import pytest
 import uvicorn
+import uvloop
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.server import ServerState
 
@@ -21,6 +24,7 @@ from tests.http.portal import SESSION, Portal
 
 LIVENESS_SECONDS = 60
 MIB = 1 << 20
+RESETS = struct.pack("ii", 1, 0)
 HEAD = b"GET / HTTP/1.1\r\nhost: lockbox.test\r\n"
 POST = b"POST / HTTP/1.1\r\nhost: lockbox.test\r\ncontent-length: %d\r\n\r\n"
 
@@ -397,3 +401,22 @@ def test_a_client_that_hangs_up_is_no_error(
     said = caplog.text + "".join(capfd.readouterr())
     assert "Traceback" not in said
     assert "api.failed" not in said
+
+
+def test_a_client_that_pipelines_and_hangs_up_leaves_no_traceback(caplog: pytest.LogCaptureFixture) -> None:
+    """On the loop that servers run on: it refuses to write to what is closed."""
+
+    async def test() -> None:
+        async with serving(streaming) as connect:
+            for behind in (b"", POST % 100 + b"abc", b"GET / HT"):
+                _, writer = await connect()
+                writer.write((HEAD + b"\r\n") * 4 + behind)
+                await asyncio.sleep(0.15)
+                writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESETS)
+                writer.transport.abort()
+            await asyncio.sleep(1.2)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as looped:
+        looped.run(asyncio.wait_for(test(), LIVENESS_SECONDS))
+
+    assert [record.message for record in caplog.records if record.levelno >= logging.ERROR] == []
