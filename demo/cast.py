@@ -15,7 +15,7 @@ from cli import sample
 from cli.stack import StackPlan
 from config.settings import Settings
 from demo.arrivals import PATH, DemoReceiver
-from demo.story import APPROVAL_SECONDS, DESK, FIRST_SECONDS
+from demo.story import APPROVAL_SECONDS, DESK, REVOKED_SECONDS
 from harness.people import SERVICE, add_endpoint
 from lockbox import migrations
 from lockbox.database import Database, UnitOfWork, make_engine, now
@@ -35,7 +35,7 @@ IN_TURN = Rule(name="Carla's mailbox", match=Match(resources=("mailbox:carla*",)
 POLICY = Policy(
     vendor_review=False,
     approval_window=APPROVAL_SECONDS,
-    access_ceiling=FIRST_SECONDS,
+    access_ceiling=REVOKED_SECONDS,
     approval_reminders=(),
     review_reminders=(),
     report_on_close=False,

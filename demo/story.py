@@ -6,6 +6,8 @@ APPROVAL_SECONDS = 8
 ACCESS_SECONDS = 5
 FIRST_SECONDS = 8
 """A window that is long enough for somebody to ask for more time, and for somebody to approve it."""
+REVOKED_SECONDS = 20
+"""A window that runs on long after its revoke, so that a refusal then comes of the revoke alone."""
 RECEIPT = "receipt"
 DESK, CLOSE = "helpdesk", "closed"
 """The ticket system, and what it says of a case."""
@@ -144,6 +146,7 @@ STORIES = (
             StoryStep("active", "amir", "ann erin", receipts="amir tara", event="approved"),
             StoryStep("revoked", "tara", "ann amir erin"),
         ),
+        seconds=REVOKED_SECONDS,
     ),
     Story(
         5,
