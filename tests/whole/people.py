@@ -12,11 +12,12 @@ from axe_playwright_python.base import AXE_SCRIPT
 from playwright.sync_api import Browser, BrowserContext, Page, ViewportSize, expect, sync_playwright
 
 from harness.people import World, sign_in
+from tests.programs import absent
 from tests.whole.conftest import RunningStack
 
 # The shell is the same engine without the windows and menus that nobody sees, of which each context has its own.
 PROGRAM = shutil.which("chromium-headless-shell") or shutil.which("chromium")
-MISSING = "there is no Chromium on this machine: apt-get install chromium-headless-shell"
+MISSING = absent("chromium-headless-shell")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-sync"]
 PATIENCE_MS = 20_000
 # Less than the fifteen seconds after which a page that may not listen looks again: live is something else.
@@ -112,6 +113,14 @@ def overflow(page: Page) -> int:
     return int(page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth"))
 
 
+def choose(page: Page, count: int, *, checked: bool = True) -> None:
+    """Check or uncheck all boxes of a page, once so many are there: a click returns when the first byte has come."""
+    boxes = page.get_by_role("checkbox")
+    expect(boxes).to_have_count(count)
+    for box in boxes.all():
+        box.set_checked(checked)
+
+
 def picture(page: Page, name: str) -> None:
     """Write a picture of a page into the folder that SCREENS names, if it does."""
     if SCREENS:
@@ -121,6 +130,7 @@ def picture(page: Page, name: str) -> None:
 def swept(page: Page, name: str = "") -> list[str]:
     """Return what is wrong with an open page on a desktop, light and dark, and on a dark phone."""
     wrong = []
+    page.wait_for_load_state()
     for scheme, size, *rules in LOOKS:
         page.set_viewport_size(size)
         page.emulate_media(color_scheme=scheme)

@@ -18,7 +18,7 @@ from tests.database.tenancy import does, invites
 from tests.http.test_portal_routes import MATRIX
 from tests.whole import people
 from tests.whole.conftest import RunningStack
-from tests.whole.people import BrowserDesk, desk_of, swept
+from tests.whole.people import BrowserDesk, choose, desk_of, swept
 
 pytestmark = [
     pytest.mark.far,
@@ -193,14 +193,12 @@ def test_several_are_denied_and_what_could_not_be_is_listed(stage: RunningStack,
     wrong = swept(page)
     page.get_by_role("link", name="Deny all 3").click()
     wrong += swept(page)
-    for box in page.get_by_role("checkbox").all():
-        box.uncheck()
+    choose(page, 3, checked=False)
     page.get_by_label("Reason").fill("Not today")
     page.get_by_role("button", name="Deny the chosen requests").click()
     expect(page.get_by_role("alert")).to_be_focused()
     wrong += swept(page)
-    for box in page.get_by_role("checkbox").all():
-        box.check()
+    choose(page, 3)
     world.act("abe", Action.APPROVE, gone.id)
 
     page.get_by_role("button", name="Deny the chosen requests").click()
@@ -218,8 +216,7 @@ def test_an_engineer_cancels_several(stage: RunningStack, desk: BrowserDesk) -> 
     page.goto("/mine")
     wrong = swept(page)
     page.get_by_role("link", name="Cancel several requests").click()
-    for box in page.get_by_role("checkbox").all():
-        box.check()
+    choose(page, 2)
     wrong += swept(page)
 
     page.get_by_role("button", name="Cancel the chosen requests").click()

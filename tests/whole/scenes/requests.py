@@ -6,7 +6,7 @@ from playwright.sync_api import expect
 
 from lockbox.requests.lifecycle import Action
 from tests.whole.forms import Book
-from tests.whole.people import with_authenticator
+from tests.whole.people import choose, with_authenticator
 from tests.whole.scenes import scene
 
 TWO = ["mailbox:anna@contoso.example", "mailbox:bob@contoso.example"]
@@ -96,8 +96,7 @@ def _several_at_once(book: Book, who: str, path: str, comment: str, *, act: str,
     button = page.get_by_role("button", name=f"{act} the chosen requests")
 
     book.wrongly(button, "Choose at least one request")
-    for box in page.get_by_role("checkbox").all():
-        box.check()
+    choose(page, 2)
     book.rightly(button, f"You {done} 2 requests")
 
     assert [book.stage.state(it.id) for it in some] == [done, done]
