@@ -20,7 +20,7 @@ from harness.people import World
 from harness.stage import Urls, fresh_database, migrated_servers, shared_folder, shared_servers, superuser_at
 from lockbox.database import Database, make_engine
 from lockbox.schedule import Schedule
-from tests.programs import left_out
+from tests.programs import left_out, missing
 
 # gRPC's handlers of a fork end the child where a call is under way; what we fork for runs another program at once.
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
@@ -137,9 +137,19 @@ def _name(path: Path) -> str:
     return f"{path.parent.name}/{path.stem.removeprefix('test_')}"
 
 
+def pytest_report_header() -> str:
+    """Say before the run what will be left out for want of a program."""
+    return missing()
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Say in the last line what was left out for want of a program."""
-    if not hasattr(config, "workerinput") and (line := left_out()):
+    """Say in the last line how many tests were left out for want of a program, and how to install it."""
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    if hasattr(config, "workerinput") or reporter is None:
+        return
+    skipped = (report.longrepr for report in reporter.stats.get("skipped", ()))
+    counted = left_out(why[2] for why in skipped if isinstance(why, tuple))
+    if line := " ".join(filter(None, [counted, missing()])):
         sys.stdout.write(f"{line}\n")
 
 

@@ -1,8 +1,9 @@
-"""Programs that some tests need and a machine may lack, and the line that says what was left out for want of them."""
+"""Programs that some tests need and a machine may lack: what they leave out, said before a run, counted after it."""
 
 import os
 import shutil
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import pytest
@@ -33,20 +34,37 @@ NEEDED = (
 )
 
 
+ABSENT = " is not installed"
+
+
+def absent(name: str) -> str:
+    """Return why a test is skipped that needs this program; what is skipped for such a reason is counted."""
+    return f"{name}{ABSENT}"
+
+
 def need(name: str) -> str:
     """Return where a program is; a test of one that is missing is left out, and fails in CI."""
     found = shutil.which(name)
     if found is None and os.environ.get("CI"):
         pytest.fail(f"{name} is missing; .ci/run installs it")
     if found is None:
-        pytest.skip(f"{name} is not installed")
+        pytest.skip(absent(name))
     return found
 
 
-def left_out(which: Callable[[str], str | None] = shutil.which) -> str:
-    """Return a line that names what was not tested and how to install what is missing; empty where nothing is."""
-    missing = [program for program in NEEDED if not any(which(name) for name in program.names)]
-    if not missing:
+def missing(which: Callable[[str], str | None] = shutil.which) -> str:
+    """Return a line that names what will not be tested and how to install what is missing; empty where nothing is."""
+    lacking = [program for program in NEEDED if not any(which(name) for name in program.names)]
+    if not lacking:
         return ""
-    what = " and ".join(program.leaves_out for program in missing)
-    return f"Not tested here: {what}. Install it: apt-get install {' '.join(program.package for program in missing)}"
+    what = " and ".join(program.leaves_out for program in lacking)
+    return f"Not tested here: {what}. Install it: apt-get install {' '.join(program.package for program in lacking)}"
+
+
+def left_out(reasons: Iterable[str]) -> str:
+    """Return a line that counts what was skipped for want of programs; empty where nothing was."""
+    names = Counter(why.removesuffix(ABSENT).removeprefix("Skipped: ") for why in reasons if why.endswith(ABSENT))
+    if not names:
+        return ""
+    total = f"{names.total()} tests were" if names.total() > 1 else "1 test was"
+    return f"{total} left out, for want of {', '.join(f'{name} ({n})' for name, n in names.most_common())}."

@@ -29,9 +29,10 @@ from lockbox import schedule as schedule_module
 from lockbox.database import Database, make_engine
 from lockbox.schedule import Schedule
 from tests.database.postbag import Postbag
+from tests.programs import absent
 
 REDIS_SERVER = shutil.which("redis-server")
-KINDS = ["valkey", "redis"] if REDIS_SERVER else ["valkey"]
+KINDS = ["valkey", "redis"]
 START_SECONDS = 10
 # What is idle holds no lock and nothing that the next test could find; the rest is ended.
 END_OTHERS = text("""
@@ -243,7 +244,7 @@ def own_valkey() -> Iterator[str]:
 def real_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Redis itself, where it is installed, with a password; its URL."""
     if REDIS_SERVER is None:
-        pytest.skip("no redis-server on PATH")
+        pytest.skip(absent("redis-server"))
     folder, port, password = tmp_path_factory.mktemp("redis"), own_port(), secrets.token_urlsafe(16)
     settings = folder / "redis.conf"
     settings.write_text(

@@ -22,8 +22,9 @@ from lockbox.monitoring.heartbeats import HeartbeatSender, ProcessPart
 from lockbox.requests.lifecycle import Action
 from lockbox.schedule import Schedule
 from lockbox.startup_checks import ServerKind, StartupCheckFailed
+from tests.programs import absent
 
-pytestmark = pytest.mark.skipif(PROGRAM is None, reason="install pgbouncer")
+pytestmark = pytest.mark.skipif(PROGRAM is None, reason=absent("pgbouncer"))
 
 NUMBER = 77
 LONGEST = 10

@@ -1,26 +1,32 @@
-"""The last line of a run: what a missing program left out, and how to install it."""
+"""What a missing program leaves out, and how to install it: said before a run, and counted in its last line."""
+
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
-from tests.programs import left_out, need
+from tests.programs import absent, left_out, missing, need
+
+CHECKOUT = Path(__file__).parents[2]
 
 
 def test_where_nothing_is_missing_nothing_is_said() -> None:
-    assert left_out(lambda name: f"/usr/bin/{name}") == ""
+    assert missing(lambda name: f"/usr/bin/{name}") == ""
 
 
 def test_one_browser_is_as_good_as_the_other() -> None:
-    assert left_out(lambda name: None if name == "chromium-headless-shell" else f"/usr/bin/{name}") == ""
+    assert missing(lambda name: None if name == "chromium-headless-shell" else f"/usr/bin/{name}") == ""
 
 
 def test_what_is_missing_is_named_with_how_to_install_it() -> None:
-    assert left_out(lambda _: None) == (
+    assert missing(lambda _: None) == (
         "Not tested here: the pages in a browser and Redis itself beside Valkey and PgBouncer before Postgres and "
         "the rules for Prometheus and the files for Kubernetes and the units of systemd and "
         "the webhook receiver in Node. "
         "Install it: apt-get install chromium-headless-shell redis-server pgbouncer promtool kustomize systemd nodejs"
     )
-    assert left_out(lambda name: None if name == "redis-server" else f"/usr/bin/{name}") == (
+    assert missing(lambda name: None if name == "redis-server" else f"/usr/bin/{name}") == (
         "Not tested here: Redis itself beside Valkey. Install it: apt-get install redis-server"
     )
 
@@ -32,3 +38,38 @@ def test_a_missing_program_fails_in_ci_and_is_left_out_elsewhere(monkeypatch: py
     monkeypatch.delenv("CI")
     with pytest.raises(pytest.skip.Exception):
         need("no-such-program")
+
+
+def test_what_was_left_out_is_counted_by_the_program_that_was_missing() -> None:
+    reasons = [f"Skipped: {absent('promtool')}", absent("pgbouncer"), absent("pgbouncer"), "Skipped: only on Linux"]
+
+    assert left_out(reasons) == "3 tests were left out, for want of pgbouncer (2), promtool (1)."
+    assert left_out(reasons[:1]) == "1 test was left out, for want of promtool (1)."
+    assert left_out(reasons[3:]) == ""
+
+
+def test_a_run_says_before_it_begins_what_is_missing_and_counts_in_its_last_line_what_was_left_out(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "conftest.py").write_text("from tests.conftest import *\n")
+    (tmp_path / "test_tried.py").write_text(
+        "import pytest\nfrom tests.programs import need\n\n"
+        "@pytest.mark.parametrize('n', range(3))\n"
+        "def test_tried(n):\n    need('promtool') if n else None\n"
+    )
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--numprocesses", "1", "-c", "/dev/null"]
+    ran = subprocess.run(
+        [*command, "--rootdir", tmp_path, tmp_path],
+        cwd=CHECKOUT,
+        env={"PATH": "/nowhere", "PYTHONPATH": str(CHECKOUT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    said = ran.stdout.splitlines()
+
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    before = said[: next(place for place, line in enumerate(said) if "created" in line or "worker" in line)]
+    assert missing(lambda _: None) in before
+    assert said[-1] == f"2 tests were left out, for want of promtool (2). {missing(lambda _: None)}"

@@ -20,6 +20,7 @@ from api.middleware import MOST_UPLOAD_BYTES
 from cli.app import CommandGroup
 from cli.stack import CHECKOUT, prepare
 from config.settings import Settings
+from tests.programs import absent
 from tests.whole.compose import FILE, IMAGE, SCRIPTS, compose, option, ours, seconds, services
 from tests.whole.gateways import is_demanded, nginx
 from worker import runtime
@@ -227,7 +228,7 @@ def test_the_proxy_leads_to_every_api_container_and_believes_no_client() -> None
 def test_nginx_understands_the_file_of_the_proxy(tmp_path: Path) -> None:
     program = nginx()
     if program is None and not is_demanded():
-        pytest.skip("nginx is not installed")
+        pytest.skip(absent("nginx"))
     assert program is not None, "CI needs nginx"
     written = tmp_path / "proxy.conf"
     written.write_text((SCRIPTS / "proxy.conf").read_text().replace("/tmp/", f"{tmp_path}/"))  # noqa: S108 - the container's own

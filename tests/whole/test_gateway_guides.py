@@ -14,6 +14,7 @@ import pytest
 
 from harness.network import HOST
 from harness.ports import own_port
+from tests.programs import absent
 from tests.whole import terminal
 from tests.whole.conftest import wait_until
 from tests.whole.gateways import KINDS, is_demanded
@@ -109,7 +110,7 @@ def is_free(port: str) -> bool:
 @pytest.mark.parametrize("kind", ["nginx", "caddy", "traefik"])
 def test_a_gateway_serves_by_a_window_alone(reader: GuideReader, kind: str) -> None:
     if KINDS[kind].find() is None:
-        (pytest.fail if is_demanded() else pytest.skip)(f"install {kind}")
+        (pytest.fail if is_demanded() else pytest.skip)(absent(kind))
     start, stop = (
         trial(f"docs/gateways/{kind}.md")[-3 if kind == "nginx" else 0],
         trial(f"docs/gateways/{kind}.md")[-1],

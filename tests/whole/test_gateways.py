@@ -25,6 +25,7 @@ from lockbox.admin import tenants
 from lockbox.database import Database, make_engine
 from lockbox.requests.lifecycle import Action
 from lockbox.schedule import Schedule
+from tests.programs import absent
 from tests.whole.entrances import PATIENCE, Entrance, Installation, address, api_of, entered, installed
 from tests.whole.gateways import KINDS, LONGEST_SECONDS, is_demanded
 from tests.whole.recording_service import ENDLESS, HELLO
@@ -117,7 +118,7 @@ def entrance(
     gateway = KINDS[kind]
     program = gateway.find()
     if program is None:
-        (pytest.fail if is_demanded() else pytest.skip)(f"install {kind}")
+        (pytest.fail if is_demanded() else pytest.skip)(absent(kind))
     with entered(home, kind, gateway, program, tmp_path_factory.mktemp(kind)) as entrance:
         yield entrance
 

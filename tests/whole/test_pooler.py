@@ -13,10 +13,11 @@ from harness.mail_relay import CaughtMails
 from harness.pooler import PROGRAM, pooler
 from harness.stage import fresh_database, plan_for, running
 from lockbox.audit.log import sealer
+from tests.programs import absent
 from tests.whole.conftest import RunningStack, wait_until
 from tests.whole.warm import WarmProcesses, warm
 
-pytestmark = [pytest.mark.far, pytest.mark.skipif(PROGRAM is None, reason="install pgbouncer")]
+pytestmark = [pytest.mark.far, pytest.mark.skipif(PROGRAM is None, reason=absent("pgbouncer"))]
 
 NEXT_SEAL_SECONDS = 5.0
 DIRECT = "LOCKBOX_DATABASE_DIRECT_URL"

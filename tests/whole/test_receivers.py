@@ -18,6 +18,7 @@ from harness.ports import own_port, wait_until_listening
 from lockbox.notifications.endpoints import new_key, new_secret
 from lockbox.notifications.senders.protocol import WebhookCall
 from lockbox.notifications.webhook import signed
+from tests.programs import absent
 from tests.whole.gateways import is_demanded
 from tests.whole.terminal import CHECKOUT
 
@@ -84,7 +85,7 @@ def command(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     """Return how a receiver is started."""
     found = LANGUAGES[request.param](tmp_path_factory.mktemp("program"))
     if found is None:
-        (pytest.fail if request.param in DEMANDED and is_demanded() else pytest.skip)(f"install {request.param}")
+        (pytest.fail if request.param in DEMANDED and is_demanded() else pytest.skip)(absent(request.param))
     return found
 
 
