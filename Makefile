@@ -30,9 +30,9 @@ demo: $(READY) $(DEMO_READY) ## play nine requests on real servers, prove how ea
 	@echo "lockbox: starting the demo ..."
 	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m demo
 
-run: $(READY) ## keep the whole stack up: API, workers, Flower and embedded servers; Ctrl-C stops it (VERBOSE=1 shows the logs)
+run: $(READY) ## keep the whole stack up: API, workers, Flower and embedded servers; Ctrl-C stops it (PORT=; VERBOSE=1 shows the logs)
 	@echo "lockbox: starting everything ..."
-	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m cli.run $(if $(filter-out 0,$(VERBOSE)),--verbose)
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m cli.run $(if $(PORT),--port $(PORT)) $(if $(filter-out 0,$(VERBOSE)),--verbose)
 
 # Compiled files are kept even where the machine says otherwise: each process of the tests, and each that they start,
 # would compile all modules anew, which takes longer than half of the tests.

@@ -35,16 +35,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m api", description=__doc__)
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=_port, default=8000)
+    parser.add_argument("--fd", type=int, help="serve on this socket, which whoever starts it has bound")
     where = parser.parse_args()
+    given = None if where.fd is None else _given(where.fd)
     try:
-        settings = _for(load(), where.host)
+        settings = _for(load(), given.getsockname()[0] if given else where.host)
         failpoints.arm(settings.failpoint)
         traces.check(settings)
     except (UnsafeSettings, UnknownFailpoint) as refused:
         raise SystemExit(f"lockbox: {refused}") from None
     counts = ClientCounts(settings.api_processes)
     app = _checked_app(settings, counts)
-    listener = _listener(where.host, where.port)
+    listener = given or _listener(where.host, where.port)
     config = _config(settings, counts)
     if settings.api_processes == 1:
         _serve(settings, config, app, listener)
@@ -60,6 +62,17 @@ def _port(text: str) -> int:
     if not (text.isdecimal() and 1 <= int(text) <= MOST_PORT):
         raise argparse.ArgumentTypeError(f"name a port from 1 to {MOST_PORT}")
     return int(text)
+
+
+def _given(number: int) -> socket.socket:
+    try:
+        listener = socket.socket(fileno=number)
+        is_internet = listener.family in {socket.AF_INET, socket.AF_INET6} and listener.type == socket.SOCK_STREAM
+    except OSError:
+        is_internet = False
+    if not is_internet:
+        raise SystemExit(f"lockbox: --fd {number} is no socket that a TCP server can listen on")
+    return listener
 
 
 def _listener(host: str, port: int) -> socket.socket:

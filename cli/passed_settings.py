@@ -54,7 +54,7 @@ REFUSED = {
     **dict.fromkeys(("audit_key_files", "audit_public_keys", "approval_public_keys"), OWN_KEYS),
     "audit_name": "the audit log is named after the address of make run",
     "checkpoint_folder": "make run keeps no checkpoints outside of its database",
-    "public_url": "it follows from the port; choose one by `python -m cli.run --port N`",
+    "public_url": "it follows from the port; choose one by `make run PORT=N`",
     "flower_port": "choose it by `python -m cli.run --flower-port N`",
     **dict.fromkeys(("flower_user", "flower_password"), "make run keeps one in var/flower-password"),
     **dict.fromkeys(("flower_address", "flower_url"), "make run keeps Flower on this machine"),
@@ -95,7 +95,7 @@ def _why(name: str) -> str:
     if name in REFUSED:
         return REFUSED[name]
     if name == "api_port":
-        return "choose it by `python -m cli.run --port N`"
+        return "choose it by `make run PORT=N`"
     if name in ClientSettings.model_fields:
         return "it is for the command `lockbox`"
     near = get_close_matches(name, Settings.model_fields, n=1)

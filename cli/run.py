@@ -3,16 +3,19 @@
 import argparse
 import shlex
 import signal
+import socket
 import sys
 import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from string import Template
 
 import honcho.manager
+import honcho.process
 from rich.console import Console
 from rich.status import Status
 
@@ -24,6 +27,7 @@ from cli.run_log import LogPrinter, new_log
 from cli.sample import Sample
 from cli.signals import end_on_signals, ignore_signals, unbroken
 from cli.stack import StackPlan
+from config import ports
 from config.children import environment, given
 from config.embedded import EmbeddedRefused
 from config.settings import Settings, load
@@ -72,9 +76,12 @@ def main(arguments: list[str] | None = None) -> int:
         settings = _for_this_machine(load())
         passed = _passed()
         with ExitStack() as ends:
+            # Held from here on: until the API could bind it, minutes later, somebody else might have taken the port.
+            listener = ends.enter_context(ports.hold(asked.port))
+            api_port = listener.getsockname()[1]
             with unbroken():
                 plan = stack.prepare(
-                    settings, asked.folder, api_port=asked.port, flower_port=asked.flower_port, say=steps.say
+                    settings, asked.folder, api_port=api_port, flower_port=asked.flower_port, say=steps.say
                 )
                 ends.callback(_leave, plan)
             ends.callback(steps.end)
@@ -83,7 +90,7 @@ def main(arguments: list[str] | None = None) -> int:
             plan = _furnished(plan, seeded, settings, asked.tokens)
             steps.end()
             log = None if asked.verbose else asked.log
-            return _kept_up(RunPlan(plan, seeded, settings, passed, asked.tokens, log))
+            return _kept_up(RunPlan(plan, seeded, settings, passed, asked.tokens, log, listener))
     except (EmbeddedRefused, UnsafeSettings, sample.NotInProduction, OSError) as refused:
         steps.end()
         sys.stderr.write(f"run: {refused}\n")
@@ -92,7 +99,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 @dataclass(frozen=True)
 class RunPlan:
-    """All that one `make run` goes by; without a `log` the terminal shows what the processes say."""
+    """All that one `make run` goes by; without a `log` the terminal shows what the processes say.
+
+    `listener` is what the API serves on.
+    """
 
     stack: StackPlan
     seeded: Sample
@@ -100,6 +110,7 @@ class RunPlan:
     passed: PassedSettings
     tokens: Path
     log: Path | None
+    listener: socket.socket
 
 
 class Steps:
@@ -192,7 +203,8 @@ def _kept_up(run: RunPlan) -> int:
             if process != API:
                 words = [sys.executable, "-m", "cli.restart", *words]
             # exec: the pid that is reported and signalled is that of the process itself, not of a shell around it.
-            manager.add_process(process, f"exec {shlex.join(words)}", env=environment(own), cwd=str(stack.CHECKOUT))
+            line, served = f"exec {shlex.join(words)}", run.listener if process == API else None
+            manager.add_process(process, line, env=environment(own), cwd=str(stack.CHECKOUT)).listener = served
         signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
         manager.loop()
     if manager.returncode in STOPPED_ON_REQUEST:
@@ -211,6 +223,19 @@ def _why_not_connected(plan: StackPlan, settings: Settings) -> str | None:
     return None if plan.connectors_database_url else NO_LOGIN
 
 
+class _ListeningProcess(honcho.process.Process):  # type: ignore[misc] # honcho has no types
+    """honcho's process, which may be given a socket to serve on: it arrives here however this process was made."""
+
+    listener: socket.socket | None = None
+
+    def run(self, *arguments: object) -> None:
+        """Start it, and pass on what it says."""
+        if self.listener is not None:
+            self.cmd += f" --fd {self.listener.fileno()}"
+            self._child_ctor = partial(honcho.process.Popen, pass_fds=[self.listener.fileno()])
+        super().run(*arguments)
+
+
 class _PatientManager(honcho.manager.Manager):  # type: ignore[misc] # honcho has no types
     """honcho's manager; a signal that comes while processes are being started waits until all are.
 
@@ -222,6 +247,7 @@ class _PatientManager(honcho.manager.Manager):  # type: ignore[misc] # honcho ha
 
     def __init__(self, starting: int, when_started: Callable[[], None], printer: LogPrinter) -> None:
         super().__init__(printer)
+        self._process_ctor = _ListeningProcess
         printer.tell = self._hear
         self._lines = printer
         self._starting = starting

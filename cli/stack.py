@@ -146,13 +146,15 @@ def prepare(
     settings: Settings,
     folder: Path | None = None,
     *,
-    api_port: int = 8000,
+    api_port: int,
     flower_port: int = 5555,
     say: Callable[[str], object] | None = None,
 ) -> StackPlan:
     """Start an embedded server for every URL that is not set, bring the schema up, and choose ports.
 
     `say` is told what is being done now.
+
+    The API's port is the caller's to find; Flower has the first from its own on that is free.
 
     Raises:
         EmbeddedRefused: in production, where the servers can't be started, or where another version of Lockbox made
@@ -183,7 +185,7 @@ def prepare(
         **(urls | ours),
         servers=servers,
         keys=make_keys(place.with_name(f"{place.name}-keys")),
-        api_port=free_port(api_port),
+        api_port=api_port,
         flower_port=free_port(flower_port),
         environment=settings.environment,
         found=found,

@@ -41,6 +41,27 @@ def own() -> range:
     raise NoPortsError(f"other processes have taken all ports from {STARTS.start} to {STARTS.stop}; end some of them")
 
 
+def hold(first: int, room: int = 200) -> socket.socket:
+    """Return a socket that listens on the first free port from this one on: whoever serves there is given it.
+
+    It listens at once, for what is only bound others could bind as well.
+
+    Raises:
+        NoPortsError: none of so many ports is free.
+    """
+    for port in range(first, first + room):
+        listener = socket.socket()
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(("127.0.0.1", port))
+            listener.listen()
+        except OSError:
+            listener.close()
+        else:
+            return listener
+    raise NoPortsError(f"no free port between {first} and {first + room - 1}")
+
+
 def is_free(port: int) -> bool:
     """Return whether nobody listens on a port."""
     with socket.socket() as probe:

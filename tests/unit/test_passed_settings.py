@@ -45,8 +45,8 @@ def test_the_folder_of_targets_reaches_the_connector_worker_alone(tmp_path: Path
 @pytest.mark.parametrize(
     ("variable", "why"),
     [
-        ("LOCKBOX_PUBLIC_URL", "--port"),
-        ("LOCKBOX_API_PORT", "--port"),
+        ("LOCKBOX_PUBLIC_URL", "make run PORT=N"),
+        ("LOCKBOX_API_PORT", "make run PORT=N"),
         ("LOCKBOX_SECRET_KEYS", "keys of its own"),
         ("LOCKBOX_TOKEN", "the command `lockbox`"),
         ("LOCKBOX_CATALOG", "did you mean LOCKBOX_CATALOGUE?"),

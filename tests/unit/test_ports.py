@@ -52,6 +52,17 @@ def test_own_ports_differ_and_leave_the_room_that_was_asked_for() -> None:
     assert {one, other, roomy, roomy + 19, last} <= set(ports.own())
 
 
+def test_a_port_that_is_held_is_taken_and_the_next_one_is_found() -> None:
+    with ports.hold(own_port(2)) as held:
+        port = held.getsockname()[1]
+        is_free = ports.is_free(port)
+        with ports.hold(port) as other:
+            found = other.getsockname()[1]
+
+    assert not is_free
+    assert found > port
+
+
 @pytest.mark.far
 def test_embedded_servers_choose_no_port_that_another_process_has_taken(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch

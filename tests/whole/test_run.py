@@ -3,6 +3,7 @@
 import json
 import re
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import psutil
 import pytest
 
 from config.children import environment
+from harness.network import HOST
 from harness.ports import own_port
 from tests.whole import terminal
 from tests.whole.conftest import wait_until
@@ -81,6 +83,23 @@ def play(said: str, who: str, path: str) -> tuple[str, str]:
         inbox = browser.get("/inbox?to=ann@contoso.example").text
         (mail,) = re.findall(r'href="(/inbox/\w+)"><b>Approval needed', inbox)
         return browser.get("/account").text, browser.get(mail).text
+
+
+@pytest.mark.far
+def test_nobody_can_take_the_port_of_the_api_before_it_serves_there(here: ModuleRunner) -> None:
+    port = own_port()
+    with run(here, "--port", str(port)) as running:
+        read_until(running, "Starting Postgres")
+        with pytest.raises(OSError, match="in use"):
+            socket.create_server((HOST, port))
+        said = read_until(running, "curl ")
+        ready = httpx.get(f"http://{HOST}:{port}/readyz", trust_env=False)
+        running.send_signal(signal.SIGINT)
+        running.communicate(timeout=SECONDS)
+
+    assert playground(said) == f"http://localhost:{port}"
+    assert ready.status_code == 200
+    assert running.returncode == 0
 
 
 @pytest.mark.far

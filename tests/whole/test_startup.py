@@ -194,6 +194,15 @@ def test_a_port_that_is_taken_is_named(urls: Urls, processes: str) -> None:
 
 
 @pytest.mark.far
+def test_a_descriptor_that_is_no_socket_is_refused(urls: Urls) -> None:
+    good = {"LOCKBOX_DATABASE_URL": urls.api, "LOCKBOX_REDIS_URL": urls.redis}
+
+    ended = warm().run(good, module="api", options=["--fd", "2"])
+
+    refused(ended, "--fd 2 is no socket that a TCP server can listen on")
+
+
+@pytest.mark.far
 @pytest.mark.parametrize("port", ["0", "65536", "80000", "-1", "http"])
 def test_a_port_that_there_is_not_is_refused(urls: Urls, port: str) -> None:
     good = {"LOCKBOX_DATABASE_URL": urls.api, "LOCKBOX_REDIS_URL": urls.redis}
