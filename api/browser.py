@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from enum import StrEnum
 from uuid import UUID
 
 from fastapi import Request, Response
@@ -18,7 +17,7 @@ from lockbox.database import UnitOfWork
 from lockbox.errors import ForeignForm, NotSignedIn
 from lockbox.identity import sessions, time_zones
 from lockbox.identity.roles import AuthMethod, Caller
-from lockbox.identity.sessions import LoginStub
+from lockbox.identity.sessions import LoginStub, SignInPurpose
 from lockbox.notifications import addresses
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -29,14 +28,6 @@ API = "/v1"
 HTML = frozenset({"text/html", "application/xhtml+xml"})
 WEIGHT = re.compile(r"[01](?:\.[0-9]{0,3})?")
 FOREIGN = "This form did not come from a page of this Lockbox. Open the page again and repeat what you did."
-
-
-class SignInPurpose(StrEnum):
-    """The purpose of a pending login: to sign in, to add a sign-in method, or to sign an approval."""
-
-    SIGN_IN = "in"
-    ADD = "add"
-    APPROVE = "approve"
 
 
 @dataclass(frozen=True)

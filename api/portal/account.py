@@ -12,7 +12,7 @@ from fastapi.responses import HTMLResponse
 from pydantic import TypeAdapter, ValidationError
 
 from api import browser, call_routes, deps
-from api.browser import OAuthState, SignInPurpose, Visitor
+from api.browser import OAuthState, Visitor
 from api.call_routes import CallRouter
 from api.deps import DatabaseDep, IdentityProvidersDep, SessionDep, SettingsDep
 from api.portal import phrases, sign_in_oidc, sign_in_passkey, sign_in_session
@@ -27,8 +27,8 @@ from lockbox.errors import Invalid, LockboxError, NotSignedIn, SignInAgain
 from lockbox.identity import api_tokens, credentials, identities, passkeys, sessions, time_zones
 from lockbox.identity.credentials import Passkey
 from lockbox.identity.passkeys import LONGEST_NAME
-from lockbox.identity.roles import AuthMethod, Caller, Role, Scope
-from lockbox.identity.sessions import ClientInfo
+from lockbox.identity.roles import Caller, Role, Scope
+from lockbox.identity.sessions import ClientInfo, SignInPurpose
 from lockbox.notifications import addresses
 
 router = CallRouter(prefix="/account", tags=[TAG], include_in_schema=False)
@@ -36,6 +36,8 @@ router = CallRouter(prefix="/account", tags=[TAG], include_in_schema=False)
 HERE = "/account"
 NAMES = TypeAdapter[str](Line)
 LONGEST_PATH = 400
+VOUCHING = frozenset({SignInPurpose.VOUCH})
+ADDING = frozenset({SignInPurpose.ADD, SignInPurpose.ADD_VOUCHED})
 
 
 @dataclass(frozen=True)
@@ -182,22 +184,30 @@ def ask_for_passkey(
     work: AccountContextDep,
     name: Annotated[str, Form(max_length=LONGEST_NAME)] = "",
     path: Annotated[str, Form(alias="next", max_length=LONGEST_PATH)] = HERE,
+    credential: Credential = "",
+    unsigned: Annotated[str, Form(max_length=3)] = "",
 ) -> Response:
-    """Show the page whose script creates a passkey, and then leads on to a page of ours."""
+    """Show the page whose script creates a passkey, and then leads on to a page of ours.
+
+    A customer's person who has a passkey is first asked to sign with it that another is added.
+    """
     party, onward = deps.relying_party(work.chosen), local(path)
 
     def deed(session: UnitOfWork, visitor: Visitor) -> Response:
         named = line(name, phrases.PASSKEY) or phrases.PASSKEY
-        asked = passkeys.registration_challenge(session, visitor.caller, party)
-        stub = sessions.begin_login(
-            session, AuthMethod.PASSKEY, tied_to=visitor.caller.key_id, challenge=asked.challenge
-        )
-        answer = sign_in_passkey.ceremony(
-            work.request, asked, kind="create", action="/account/passkeys", back=onward, visitor=visitor, name=named
-        )
-        browser.keep_oauth_state(answer, work.chosen, OAuthState(stub, SignInPurpose.ADD, onward))
-        return answer
+        passkeys.check_addition(session, visitor.caller)
+        purpose = SignInPurpose.ADD
+        if credential:
+            passkeys.check_vouched(session, visitor.caller, party, challenge=challenge, shown=credential)
+            purpose = SignInPurpose.ADD_VOUCHED
+        elif not unsigned and passkeys.has_voucher(session, visitor.caller):
+            purpose = SignInPurpose.VOUCH
+        return _ceremony(work, session, visitor, purpose, named, onward)
 
+    challenge = b""
+    if credential:
+        with work.open() as (session, visitor):
+            challenge, _ = _challenge(session, visitor, browser.oauth_state(work.request, work.chosen), VOUCHING)
     return done(work, "passkeys", deed, name)
 
 
@@ -209,7 +219,7 @@ def add_passkey(
     party = deps.relying_party(work.chosen)
     named, errand = line(name, phrases.PASSKEY) or phrases.PASSKEY, browser.oauth_state(work.request, work.chosen)
     with work.open() as (session, visitor):
-        challenge = _challenge(session, visitor, errand)
+        challenge, purpose = _challenge(session, visitor, errand, ADDING)
     with work.open() as (session, visitor):
         passkeys.add(
             session,
@@ -219,6 +229,7 @@ def add_passkey(
             shown=credential,
             name=named,
             place=work.place,
+            is_vouched=purpose is SignInPurpose.ADD_VOUCHED,
         )
     answer = go(work.request, local(errand.path) if errand else HERE)
     browser.drop_oauth_state(answer, work.chosen)
@@ -257,10 +268,46 @@ def remove_identity(
     return done(work, "identities", deed)
 
 
-def _challenge(session: UnitOfWork, visitor: Visitor, errand: OAuthState | None) -> bytes:
-    stub = errand.stub if errand and errand.purpose is SignInPurpose.ADD else None
+def _ceremony(
+    work: AccountContext, session: UnitOfWork, visitor: Visitor, purpose: SignInPurpose, named: str, onward: str
+) -> Response:
+    """Return the page that asks for the new passkey, or for an older one that signs that it is added."""
+    party, caller = deps.relying_party(work.chosen), visitor.caller
+    stub, challenge = sessions.begin_ceremony(session, purpose, tied_to=caller.key_id)
+    if purpose is SignInPurpose.VOUCH:
+        answer = sign_in_passkey.ceremony(
+            work.request,
+            passkeys.vouching_challenge(session, caller, party, challenge),
+            kind="get",
+            action="/account/passkeys/new",
+            back=onward,
+            visitor=visitor,
+            fields={"name": named, "next": onward},
+            is_vouching=True,
+        )
+    else:
+        answer = sign_in_passkey.ceremony(
+            work.request,
+            passkeys.registration_challenge(session, caller, party, challenge),
+            kind="create",
+            action="/account/passkeys",
+            back=onward,
+            visitor=visitor,
+            fields={"name": named},
+        )
+    browser.keep_oauth_state(answer, work.chosen, OAuthState(stub, purpose, onward))
+    return answer
+
+
+def _challenge(
+    session: UnitOfWork, visitor: Visitor, errand: OAuthState | None, purposes: Collection[SignInPurpose]
+) -> tuple[bytes, SignInPurpose]:
+    """Use up what this browser began for one of these purposes, and return its challenge and purpose."""
+    stub, purpose = None, SignInPurpose.ADD
+    if errand and errand.purpose in purposes:
+        stub, purpose = errand.stub, errand.purpose
     try:
-        return sessions.use(session, stub, AuthMethod.PASSKEY, tied_to=visitor.caller.key_id).challenge or b""
+        return sessions.use_ceremony(session, stub, purpose, tied_to=visitor.caller.key_id), purpose
     except NotSignedIn:
         raise Invalid(phrases.PASSKEY_OVER) from None
 

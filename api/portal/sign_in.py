@@ -6,7 +6,7 @@ from typing import Annotated
 from fastapi import Form, Query, Request, Response
 
 from api import browser, deps, refusal_log
-from api.browser import OAuthState, SignInPurpose
+from api.browser import OAuthState
 from api.call_routes import CallRouter
 from api.deps import DatabaseDep, SessionDep, SettingsDep
 from api.portal import pages, phrases, sign_in_session
@@ -16,7 +16,7 @@ from lockbox.database import UnitOfWork
 from lockbox.errors import NotSignedIn, NotYours, TooMany
 from lockbox.identity import identities, sessions
 from lockbox.identity.roles import AuthMethod, Caller
-from lockbox.identity.sessions import OVER
+from lockbox.identity.sessions import OVER, SignInPurpose
 from lockbox.notifications import load
 
 router = CallRouter(tags=[TAG], include_in_schema=False)

@@ -9,7 +9,7 @@ from fastapi.responses import RedirectResponse
 
 from api import browser, deps
 from api import refusal_log as note
-from api.browser import OAuthState, SignInPurpose
+from api.browser import OAuthState
 from api.call_routes import CallRouter
 from api.deps import ANY_QUERY, DatabaseDep, IdentityProvidersDep, SettingsDep
 from api.portal import pages, phrases, sign_in_session
@@ -23,7 +23,7 @@ from lockbox.identity.credentials import PendingLogin
 from lockbox.identity.oidc import NOT_COMPLETED, VerifiedIdentity
 from lockbox.identity.oidc_providers import IdentityProviders
 from lockbox.identity.roles import AuthMethod
-from lockbox.identity.sessions import OVER
+from lockbox.identity.sessions import OVER, SignInPurpose
 
 router = CallRouter(tags=[TAG], include_in_schema=False)
 
@@ -116,10 +116,12 @@ def begin(
         Busy: the provider cannot be reached.
     """
     asked = oidc.begin(issuer, known.metadata(issuer), chosen.public_url + CALLBACK)
+    purpose = SignInPurpose.ADD if tied_to else SignInPurpose.SIGN_IN
     with db.transaction() as session:
         stub = sessions.begin_login(
             session,
             AuthMethod.OIDC,
+            purpose,
             tied_to=tied_to,
             issuer=issuer.issuer,
             state=asked.state,
@@ -129,7 +131,7 @@ def begin(
     # OpenID Connect Core 1.0 section 3.1.2.1: authenticate the person again, and report when.
     again = {"prompt": "login", "max_age": "0"} if is_again else {}
     url = str(httpx.URL(asked.url).copy_merge_params(again))
-    return url, OAuthState(stub, SignInPurpose.ADD if tied_to else SignInPurpose.SIGN_IN, path)
+    return url, OAuthState(stub, purpose, path)
 
 
 def _taken(request: Request, db: Database, chosen: Settings, errand: OAuthState | None) -> PendingLogin:
@@ -139,7 +141,8 @@ def _taken(request: Request, db: Database, chosen: Settings, errand: OAuthState 
     with db.transaction() as session:
         is_adding = errand.purpose is SignInPurpose.ADD
         tied_to = browser.visitor(request, session, chosen).caller.key_id if is_adding else None
-        return sessions.use(session, errand.stub, AuthMethod.OIDC, tied_to=tied_to)
+        purpose = SignInPurpose.ADD if is_adding else SignInPurpose.SIGN_IN
+        return sessions.use(session, errand.stub, AuthMethod.OIDC, purpose, tied_to=tied_to)
 
 
 def _finished(

@@ -1,12 +1,13 @@
 """Pages to sign in with a passkey."""
 
+from collections.abc import Mapping
 from typing import Annotated
 
 from fastapi import Form, Request, Response
 from fastapi.responses import HTMLResponse
 
 from api import browser, refusal_log
-from api.browser import OAuthState, SignInPurpose
+from api.browser import OAuthState
 from api.call_routes import CallRouter
 from api.deps import DatabaseDep, SettingsDep, relying_party
 from api.portal import pages, sign_in_session
@@ -15,6 +16,7 @@ from lockbox.errors import NotSignedIn
 from lockbox.identity import passkeys, sessions
 from lockbox.identity.passkeys import PasskeyChallenge
 from lockbox.identity.roles import AuthMethod
+from lockbox.identity.sessions import SignInPurpose
 
 router = CallRouter(tags=[TAG], include_in_schema=False)
 
@@ -31,9 +33,9 @@ def ask(
     browser.check_same_site(request, chosen)
     party = relying_party(chosen)
     sign_in_session.count(request, chosen, db)
-    asked = passkeys.sign_in_challenge(party)
     with db.transaction() as session:
-        stub = sessions.begin_login(session, AuthMethod.PASSKEY, challenge=asked.challenge)
+        stub, challenge = sessions.begin_ceremony(session, SignInPurpose.SIGN_IN)
+    asked = passkeys.sign_in_challenge(party, challenge)
     answer = ceremony(request, asked, kind="get", action="/sign-in/passkey/answer", back=pages.SIGN_IN)
     browser.keep_oauth_state(answer, chosen, OAuthState(stub, SignInPurpose.SIGN_IN, pages.local(path)))
     return answer
@@ -48,7 +50,7 @@ def take(request: Request, chosen: SettingsDep, db: DatabaseDep, credential: Cre
     try:
         errand = sign_in_session.own(errand, SignInPurpose.SIGN_IN)
         with db.transaction() as session:
-            challenge = sessions.use(session, errand.stub, AuthMethod.PASSKEY).challenge or b""
+            challenge = sessions.use_ceremony(session, errand.stub, SignInPurpose.SIGN_IN)
         with db.transaction() as session:
             caller = passkeys.caller_of(session, party, challenge=challenge, shown=credential)
             secret = sign_in_session.begin(request, session, chosen, caller)
@@ -66,9 +68,13 @@ def ceremony(
     action: str,
     back: str,
     visitor: browser.Visitor | None = None,
-    name: str | None = None,
+    fields: Mapping[str, str] | None = None,
+    is_vouching: bool = False,
 ) -> HTMLResponse:
-    """Return the page that asks an authenticator to `get` or `create` a passkey and posts its answer."""
+    """Return the page that asks an authenticator to `get` or `create` a passkey and posts its answer with the fields.
+
+    `is_vouching` is whether an older passkey is asked to sign that one is added; the person may go on without.
+    """
     return page(
         request,
         "passkey",
@@ -76,6 +82,7 @@ def ceremony(
         kind=kind,
         options=asked.options,
         action=action,
-        name=name,
+        fields=fields or {},
+        is_vouching=is_vouching,
         back=back,
     )

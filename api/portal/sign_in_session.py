@@ -8,7 +8,7 @@ from fastapi import Request, Response
 from fastapi.responses import HTMLResponse
 
 from api import browser, deps, refusal_log
-from api.browser import OAuthState, SignInPurpose, Visitor
+from api.browser import OAuthState, Visitor
 from api.portal import pages
 from api.portal.pages import go, page
 from config.issuers import IdentityProvider
@@ -18,7 +18,7 @@ from lockbox.errors import NotSignedIn, TooMany
 from lockbox.identity import attempt_limits, sessions
 from lockbox.identity.attempt_limits import AttemptLimits
 from lockbox.identity.roles import Caller
-from lockbox.identity.sessions import OVER
+from lockbox.identity.sessions import OVER, SignInPurpose
 from lockbox.notifications import addresses
 
 ANY_MEANS = "any"

@@ -11,7 +11,7 @@ from uuid import UUID
 from fastapi import Form, Request, Response
 
 from api import browser, deps
-from api.browser import OAuthState, SignInPurpose
+from api.browser import OAuthState
 from api.portal import phrases
 from api.portal.decision_form import DecisionForm
 from api.portal.pages import origin, page
@@ -22,6 +22,7 @@ from lockbox.database import Database
 from lockbox.errors import Invalid, NotSignedIn
 from lockbox.identity import passkeys, sessions
 from lockbox.identity.roles import AuthMethod
+from lockbox.identity.sessions import SignInPurpose
 from lockbox.requests import decide, queries
 from lockbox.requests.approvals import SignedStatement
 from lockbox.requests.decisions import DecisionInput
@@ -87,7 +88,8 @@ class SigningContext:
             self.request.state.tried = AttemptedAction(who, came, request_id, decision_input.action)
             asked = decide.to_sign(session, who, came, request_id, decision_input, party=party)
             challenge = asked.question.challenge
-            stub = sessions.begin_login(session, AuthMethod.PASSKEY, tied_to=who.key_id, challenge=challenge)
+            purpose = SignInPurpose.APPROVE
+            stub = sessions.begin_login(session, AuthMethod.PASSKEY, purpose, tied_to=who.key_id, challenge=challenge)
             entry = queries.find(session, who, request_id)
             service = self.chosen.catalogue.services.get(row.service)
         answer = page(
@@ -102,9 +104,7 @@ class SigningContext:
             holds=json.loads(asked.content),
             fields=list(_fields(filled, row.version if decision_input.version is None else decision_input.version)),
         )
-        browser.keep_oauth_state(
-            answer, self.chosen, OAuthState(stub, SignInPurpose.APPROVE, f"/requests/{request_id}")
-        )
+        browser.keep_oauth_state(answer, self.chosen, OAuthState(stub, purpose, f"/requests/{request_id}"))
         return answer
 
     def taken(self, shown: ApprovalProofForm) -> SignedStatement | None:
@@ -122,7 +122,8 @@ class SigningContext:
             with self.db.transaction() as session:
                 visitor = browser.visitor(self.request, session, self.chosen)
                 browser.check_form(visitor, self.csrf)
-                begun_here = sessions.use(session, stub, AuthMethod.PASSKEY, tied_to=visitor.caller.key_id)
+                key_id = visitor.caller.key_id
+                begun_here = sessions.use(session, stub, AuthMethod.PASSKEY, SignInPurpose.APPROVE, tied_to=key_id)
                 challenge = begun_here.challenge or b""
         except NotSignedIn as refused:
             if refused.detail != sessions.OVER:

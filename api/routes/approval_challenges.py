@@ -14,6 +14,7 @@ from api.schemas.parts import MAY_MATCH, problems
 from api.schemas.requests import ApprovalInput, ChallengeView
 from lockbox.identity import sessions
 from lockbox.identity.roles import AuthMethod
+from lockbox.identity.sessions import SignInPurpose
 from lockbox.requests import decide
 
 router = CallRouter(prefix="/v1/requests", tags=["requests"])
@@ -39,7 +40,10 @@ def create_approval_challenge(
     decision_input = approval(said, seen)
     request.state.tried = AttemptedAction(who, came, request_id, decision_input.action)
     asked = decide.to_sign(session, who, came, request_id, decision_input, party=partial(relying_party, chosen))
-    stub = sessions.begin_login(session, AuthMethod.PASSKEY, tied_to=who.key_id, challenge=asked.question.challenge)
+    challenge = asked.question.challenge
+    stub = sessions.begin_login(
+        session, AuthMethod.PASSKEY, SignInPurpose.APPROVE, tied_to=who.key_id, challenge=challenge
+    )
     response.headers["cache-control"] = "no-store"
     return ChallengeView(
         ticket=f"{stub.id}.{stub.secret}",

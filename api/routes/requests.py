@@ -55,7 +55,7 @@ from lockbox.database import Database, UnitOfWork
 from lockbox.errors import Invalid, NotSignedIn
 from lockbox.identity import sessions
 from lockbox.identity.roles import AuthMethod, Caller, ProtectedField, may_read, reader_roles
-from lockbox.identity.sessions import LoginStub
+from lockbox.identity.sessions import LoginStub, SignInPurpose
 from lockbox.notifications import delivery_status
 from lockbox.requests import (
     activity,
@@ -279,7 +279,8 @@ def _signed(
     one, _, secret = said.ticket.partition(".")
     try:
         with db.transaction() as session:
-            row = sessions.use(session, LoginStub(UUID(one), secret), AuthMethod.PASSKEY, tied_to=key_id)
+            stub = LoginStub(UUID(one), secret)
+            row = sessions.use(session, stub, AuthMethod.PASSKEY, SignInPurpose.APPROVE, tied_to=key_id)
             used = row.challenge or b""
     except (NotSignedIn, ValueError):
         raise Invalid(OVER, field="signed") from None

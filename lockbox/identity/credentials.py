@@ -230,7 +230,8 @@ class PendingLogin(SQLModel, table=True):
     """A login that a browser has begun: bound to it by the keyed hash of a cookie, used once.
 
     For a mailed code: the address, and the nonce from which the code is made. For OIDC: the issuer,
-    the state's hash, nonce and PKCE verifier. For a passkey: the challenge.
+    the state's hash, nonce and PKCE verifier. For a decision by passkey: the challenge; another ceremony's is
+    derived. `mac` covers all that the login means, its purpose, and the browser's secret.
     """
 
     __tablename__ = "sign_ins"
@@ -250,6 +251,7 @@ class PendingLogin(SQLModel, table=True):
     expires_at: datetime = Field(sa_type=Instant)
     proven_at: datetime | None = Field(default=None, sa_type=Instant)
     used_at: datetime | None = Field(default=None, sa_type=Instant)
+    mac: bytes | None = None
 
 
 class SignInCount(SQLModel, table=True):

@@ -42,7 +42,7 @@ from lockbox.errors import Conflict, Invalid, NotFound, NotSignedIn, NotYours, T
 from lockbox.identity import authentication, credentials, keyring, row_macs, sessions
 from lockbox.identity.authentication import CredentialKind
 from lockbox.identity.credentials import Passkey
-from lockbox.identity.roles import AuthMethod, Caller
+from lockbox.identity.roles import AuthMethod, Caller, Side
 from lockbox.identity.sessions import ClientInfo
 from lockbox.sql import new_id
 
@@ -52,10 +52,11 @@ LONGEST_NAME = 100
 FORMATS = frozenset({AttestationFormat.NONE, AttestationFormat.PACKED})
 NOT_ACCEPTED = "The passkey was not accepted; try again, or sign in another way."
 NOT_ADDED = "The passkey could not be added; try again."
+NOT_VOUCHED = "The signature of your older passkey was not accepted, so nothing was added. Try again."
 NOT_SIGNED = "The signature of your passkey was not accepted, so nothing was decided. Try again."
 NO_PASSKEY = (
-    "You have no passkey that can sign an approval here. Add one on your account page, signed in with a passkey or a "
-    "identity provider; one that was added by a mailed code alone can sign after 72 hours."
+    "You have no passkey that can sign an approval here. Add one on your account page, signed in with a passkey or "
+    "an identity provider; one that a mailed code or no older one vouched for can sign after 72 hours."
 )
 
 # py_webauthn 3.0 raises these for malformed input, besides its own errors.
@@ -102,18 +103,47 @@ class PasskeySignature:
     assertion: Assertion
 
 
-def registration_challenge(session: UnitOfWork, caller: Caller, party: RelyingParty) -> PasskeyChallenge:
-    """Return the options to create a discoverable passkey for the caller.
+def check_addition(session: UnitOfWork, caller: Caller) -> None:
+    """Check that the caller may add a passkey.
 
     Raises:
         SignInAgain: the session's sign-in is too old or too weak.
         TooManyPasskeys: the caller has twenty.
     """
     credentials.check(session, caller)
-    known = session.orm.exec(_of(caller)).all()
-    if len(known) >= MOST_PASSKEYS:
+    if len(session.orm.exec(_of(caller)).all()) >= MOST_PASSKEYS:
         raise TooManyPasskeys(f"You have {MOST_PASSKEYS} passkeys; remove one that you no longer use.")
+
+
+def has_voucher(session: UnitOfWork, caller: Caller) -> bool:
+    """Return whether a further passkey of the caller counts at once only if an older one has signed its adding."""
+    return caller.side is Side.CUSTOMER and session.orm.exec(_vouchers(session, caller)).first() is not None
+
+
+def vouching_challenge(
+    session: UnitOfWork, caller: Caller, party: RelyingParty, challenge: bytes
+) -> PasskeyChallenge:
+    """Return the options for an older passkey of the caller's to sign that another is added."""
+    return _any_of(session.orm.exec(_vouchers(session, caller)).all(), party, challenge)
+
+
+def check_vouched(session: UnitOfWork, caller: Caller, party: RelyingParty, *, challenge: bytes, shown: str) -> None:
+    """Check that an older passkey of the caller's has signed that another is added.
+
+    Raises:
+        Invalid: the answer is no good, or of a passkey that cannot vouch here.
+    """
+    if _answered(session, _vouchers(session, caller), party, challenge=challenge, shown=shown) is None:
+        raise Invalid(NOT_VOUCHED)
+
+
+def registration_challenge(
+    session: UnitOfWork, caller: Caller, party: RelyingParty, challenge: bytes
+) -> PasskeyChallenge:
+    """Return the options to create a discoverable passkey for the caller, who may add one."""
+    known = session.orm.exec(_of(caller)).all()
     options = generate_registration_options(
+        challenge=challenge,
         rp_id=party.domain,
         rp_name="Lockbox",
         user_id=caller.person_id.bytes,
@@ -135,8 +165,11 @@ def add(
     shown: str,
     name: str,
     place: ClientInfo,
+    is_vouched: bool = False,
 ) -> None:
     """Add the passkey that an authenticator created for the caller; it counts where the sign-in that adds it counts.
+
+    If the caller has an older one that has not signed this addition, it counts as the mailbox for three days.
 
     Args:
         session: the open transaction.
@@ -146,6 +179,7 @@ def add(
         shown: the browser's answer, JSON.
         name: the owner's name for it.
         place: the caller's address and user agent.
+        is_vouched: whether an older passkey has signed the addition.
 
     Raises:
         SignInAgain: the session's sign-in is too old or too weak.
@@ -162,7 +196,7 @@ def add(
         sign_count=made.sign_count,
         name=name,
         created_at=now(session),
-        trusted_at=credentials.trusted_from(session, caller),
+        trusted_at=_trusted_from(session, caller, is_vouched=is_vouched),
         only_at=caller.only_at,
     )
     row.mac = keyring.of(session).powers.mark(*row_macs.passkey(row))
@@ -171,12 +205,9 @@ def add(
     sessions.record(session, caller, place, "passkey_added")
 
 
-def sign_in_challenge(party: RelyingParty) -> PasskeyChallenge:
+def sign_in_challenge(party: RelyingParty, challenge: bytes) -> PasskeyChallenge:
     """Return the options for any authenticator that has a passkey for us."""
-    options = generate_authentication_options(
-        rp_id=party.domain, user_verification=UserVerificationRequirement.REQUIRED
-    )
-    return PasskeyChallenge(options_to_json(options), options.challenge)
+    return _any_of((), party, challenge)
 
 
 def caller_of(session: UnitOfWork, party: RelyingParty, *, challenge: bytes, shown: str) -> Caller:
@@ -226,13 +257,7 @@ def signing_challenge(
     keys = session.orm.exec(_signers(session, caller, tenant_id)).all()
     if not keys:
         raise NotYours(NO_PASSKEY)
-    options = generate_authentication_options(
-        rp_id=party.domain,
-        challenge=challenge,
-        allow_credentials=[PublicKeyCredentialDescriptor(id=one.credential_id) for one in keys],
-        user_verification=UserVerificationRequirement.REQUIRED,
-    )
-    return PasskeyChallenge(options_to_json(options), options.challenge)
+    return _any_of(keys, party, challenge)
 
 
 def signed(
@@ -243,19 +268,10 @@ def signed(
     Raises:
         Invalid: the answer is no good, or of a passkey that cannot sign here.
     """
-    try:
-        answer = parse_authentication_credential_json(shown)
-        _in_our_window(answer.response.client_data_json)
-        query = _signers(session, caller, tenant_id).where(col(Passkey.credential_id) == answer.raw_id)
-        key = session.orm.exec(query.with_for_update()).one_or_none()
-        if key is None or not row_macs.holds(session, key.mac, row_macs.passkey(key), key.id):
-            raise Invalid(NOT_SIGNED)
-        _use(session, key, answer, party, challenge)
-        said = answer.response
-        parts = (said.authenticator_data, said.client_data_json, said.signature)
-        return PasskeySignature(key.id, key.credential_id, Assertion(*parts, fingerprint(public_key(key.public_key))))
-    except MALFORMED:
-        raise Invalid(NOT_SIGNED) from None
+    made = _answered(session, _signers(session, caller, tenant_id), party, challenge=challenge, shown=shown)
+    if made is None:
+        raise Invalid(NOT_SIGNED)
+    return made
 
 
 def public_key(cose: bytes) -> bytes:
@@ -311,6 +327,56 @@ def _use(
     session.orm.add(key)
     session.orm.flush()
     return at
+
+
+def _any_of(keys: Sequence[Passkey], party: RelyingParty, challenge: bytes) -> PasskeyChallenge:
+    """Return the options for one of these passkeys, or for any of ours if none are named."""
+    options = generate_authentication_options(
+        rp_id=party.domain,
+        challenge=challenge,
+        allow_credentials=[PublicKeyCredentialDescriptor(id=one.credential_id) for one in keys],
+        user_verification=UserVerificationRequirement.REQUIRED,
+    )
+    return PasskeyChallenge(options_to_json(options), options.challenge)
+
+
+def _answered(
+    session: UnitOfWork, keys: SelectOfScalar[Passkey], party: RelyingParty, *, challenge: bytes, shown: str
+) -> PasskeySignature | None:
+    """Return the signature by one of these passkeys over the challenge; None if it is no good."""
+    try:
+        answer = parse_authentication_credential_json(shown)
+        _in_our_window(answer.response.client_data_json)
+        query = keys.where(col(Passkey.credential_id) == answer.raw_id)
+        key = session.orm.exec(query.with_for_update()).one_or_none()
+        if key is None or not row_macs.holds(session, key.mac, row_macs.passkey(key), key.id):
+            return None
+        _use(session, key, answer, party, challenge)
+        said = answer.response
+        parts = (said.authenticator_data, said.client_data_json, said.signature)
+        return PasskeySignature(key.id, key.credential_id, Assertion(*parts, fingerprint(public_key(key.public_key))))
+    except MALFORMED:
+        return None
+
+
+def _trusted_from(session: UnitOfWork, caller: Caller, *, is_vouched: bool) -> datetime:
+    """Return from when a new passkey counts as one.
+
+    An older passkey is the only thing of an approver's that nobody at the vendor has: a session is not enough, nor is
+    that of a passkey which has just been removed.
+    """
+    if is_vouched:
+        return now(session)
+    is_left_out = caller.side is Side.CUSTOMER and caller.means is AuthMethod.PASSKEY
+    if is_left_out or has_voucher(session, caller):
+        return now(session) + credentials.TRUSTED_AFTER
+    return credentials.trusted_from(session, caller)
+
+
+def _vouchers(session: UnitOfWork, caller: Caller) -> SelectOfScalar[Passkey]:
+    """Return the query for the caller's trusted passkeys that count wherever one that is added now would."""
+    there = or_(col(Passkey.only_at).is_(None), col(Passkey.only_at) == caller.only_at)
+    return _of(caller).where(there, col(Passkey.trusted_at) <= now(session)).order_by(col(Passkey.id))
 
 
 def _signers(session: UnitOfWork, caller: Caller, tenant_id: UUID) -> SelectOfScalar[Passkey]:

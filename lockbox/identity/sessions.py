@@ -7,6 +7,8 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from enum import StrEnum
+from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
@@ -22,6 +24,7 @@ from lockbox.errors import NotFound, NotSignedIn
 from lockbox.identity import authentication, keyring, row_macs
 from lockbox.identity.authentication import CredentialKind, CredentialLookup
 from lockbox.identity.credentials import BrowserSession, PendingLogin
+from lockbox.identity.keyring import ID_BYTES, Part
 from lockbox.identity.roles import AuthMethod, Caller
 from lockbox.sql import new_id
 
@@ -35,6 +38,34 @@ UPDATE sessions SET last_seen_at = :at
 WHERE id = :id AND last_seen_at <= CAST(:at AS timestamptz) - interval '1 minute'
 """)
 RECORDED = text(f"WITH {events.APPEND} SELECT 1")
+MEANING = (
+    "means",
+    "email",
+    "code_nonce",
+    "issuer",
+    "state_hash",
+    "nonce",
+    "verifier",
+    "challenge",
+    "created_at",
+    "expires_at",
+)
+"""What a pending login means, beside its purpose."""
+meaning = attrgetter(*MEANING)
+
+
+class SignInPurpose(StrEnum):
+    """The purpose of a pending login: it counts for no other.
+
+    To sign in; to add a sign-in method; to have an older passkey sign that one is added, and to add that one; to sign
+    an approval.
+    """
+
+    SIGN_IN = "in"
+    ADD = "add"
+    VOUCH = "vouch"
+    ADD_VOUCHED = "add-vouched"
+    APPROVE = "approve"
 
 
 @dataclass(frozen=True)
@@ -48,6 +79,7 @@ class LoginStub:
 def begin_login(
     session: UnitOfWork,
     means: AuthMethod,
+    purpose: SignInPurpose = SignInPurpose.SIGN_IN,
     *,
     tied_to: UUID | None = None,
     state: str | None = None,
@@ -58,6 +90,7 @@ def begin_login(
     Args:
         session: the open transaction.
         means: the sign-in method.
+        purpose: what it is for.
         tied_to: the browser session that has to finish it, if it adds a method to a signed-in person.
         state: what the identity provider has to send back, stored as a keyed hash.
         facts: the row's values for this method.
@@ -73,13 +106,27 @@ def begin_login(
         expires_at=at + LASTS,
         **facts,
     )
+    row.mac = keyring.of(session).secrets.mark(*_covered(stub, purpose, row, tied_to))
     session.orm.add(row)
     session.orm.flush()
     return stub
 
 
+def begin_ceremony(
+    session: UnitOfWork, purpose: SignInPurpose, *, tied_to: UUID | None = None
+) -> tuple[LoginStub, bytes]:
+    """Begin a login by passkey, and return the challenge that its answer must contain."""
+    stub = begin_login(session, AuthMethod.PASSKEY, purpose, tied_to=tied_to)
+    return stub, _challenge(session, stub, purpose, keyring.of(session).secrets.newest)
+
+
 def find(
-    session: UnitOfWork, stub: LoginStub | None, means: AuthMethod, *, tied_to: UUID | None = None
+    session: UnitOfWork,
+    stub: LoginStub | None,
+    means: AuthMethod,
+    purpose: SignInPurpose = SignInPurpose.SIGN_IN,
+    *,
+    tied_to: UUID | None = None,
 ) -> PendingLogin:
     """Return this browser's pending login, locked, if it is neither used nor expired.
 
@@ -94,22 +141,44 @@ def find(
     ).one_or_none()
     if row is None or row.used_at is not None or now(session) >= row.expires_at:
         raise NotSignedIn(OVER)
+    # A row of a process of 0.2.0, or of a login of the database, has no mark.
+    if not keyring.of(session).secrets.is_mark(row.mac, *_covered(stub, purpose, row, tied_to)):
+        raise NotSignedIn(OVER)
     return row
 
 
 def use(
-    session: UnitOfWork, stub: LoginStub | None, means: AuthMethod, *, tied_to: UUID | None = None
+    session: UnitOfWork,
+    stub: LoginStub | None,
+    means: AuthMethod,
+    purpose: SignInPurpose = SignInPurpose.SIGN_IN,
+    *,
+    tied_to: UUID | None = None,
 ) -> PendingLogin:
     """Return the pending login and use it up; commit before checking what came with it.
 
     Raises:
         NotSignedIn: it was used, has run out, or is another browser's or another session's.
     """
-    row = find(session, stub, means, tied_to=tied_to)
+    row = find(session, stub, means, purpose, tied_to=tied_to)
     row.used_at = now(session)
     session.orm.add(row)
     session.orm.flush()
     return row
+
+
+def use_ceremony(
+    session: UnitOfWork, stub: LoginStub | None, purpose: SignInPurpose, *, tied_to: UUID | None = None
+) -> bytes:
+    """Use up a login by passkey, and return its challenge; commit before checking the answer.
+
+    Raises:
+        NotSignedIn: as `use`.
+    """
+    row = use(session, stub, AuthMethod.PASSKEY, purpose, tied_to=tied_to)
+    if stub is None or row.mac is None:
+        raise NotSignedIn(OVER)
+    return _challenge(session, stub, purpose, row.mac[:ID_BYTES])
 
 
 def is_state(session: UnitOfWork, row: PendingLogin, shown: str) -> bool:
@@ -127,6 +196,19 @@ def look_up_login(session: UnitOfWork, stub: LoginStub, tied_to: UUID | None = N
 def hashes(session: UnitOfWork, stub: LoginStub, tied_to: UUID | None = None) -> list[bytes]:
     """Return a stub's hash under each key, the newest first; the hashes are useless to a reader."""
     return keyring.of(session).secrets.marks("sign-in", stub.id, stub.secret, tied_to)
+
+
+def _covered(stub: LoginStub, purpose: SignInPurpose, row: PendingLogin, tied_to: UUID | None) -> Sequence[Part]:
+    return ("pending sign-in", purpose, stub.id, stub.secret, tied_to, *meaning(row))
+
+
+def _challenge(session: UnitOfWork, stub: LoginStub, purpose: SignInPurpose, key_id: bytes) -> bytes:
+    """Return a ceremony's challenge, of which nothing is stored.
+
+    What a decision is signed with is a SHA-256 alone (`docs/audit-format.md`): behind the purpose's name it is none.
+    """
+    digest = keyring.of(session).secrets.digest(key_id, "challenge", purpose, stub.id, stub.secret)
+    return f"lockbox passkey {purpose} 1\n".encode() + (digest or secrets.token_bytes(32))
 
 
 @dataclass(frozen=True)

@@ -334,7 +334,8 @@ CREATE TABLE sign_ins (
     created_at timestamptz NOT NULL,
     expires_at timestamptz NOT NULL,
     proven_at timestamptz,
-    used_at timestamptz
+    used_at timestamptz,
+    mac bytea
 );
 CREATE INDEX ix_sign_ins_expires_at ON sign_ins (expires_at);
 

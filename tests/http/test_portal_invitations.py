@@ -184,8 +184,10 @@ def test_a_new_invitation_of_the_only_tenant_helps_somebody_who_lost_their_passk
     browser = portal.browser()
     account = invite(portal, portal.address("ann")).accept(browser)
 
-    asked = browser.submit(account, "/account/passkeys/new", name="new phone")
+    confirm = browser.submit(account, "/account/passkeys/new", name="new phone")
+    asked = browser.submit_first(confirm, "/account/passkeys/new", unsigned="yes")
 
+    assert "without that, it counts only as much as a mailed code for 72 hours" in confirm.words.lower()
     assert asked.form("/account/passkeys").data["options"]
 
 

@@ -14,6 +14,8 @@ from tests.http.portal import BEGUN, HOME, SETTINGS, Browser, OpenPortal, Portal
 
 NOT_ACCEPTED = "The passkey was not accepted"
 NOT_ADDED = "The passkey could not be added"
+VOUCH = "Confirm first with a passkey that you have"
+LATER = "counts as a code from a mail until"
 
 
 def options(page: PortalPage) -> dict[str, Any]:
@@ -23,14 +25,20 @@ def options(page: PortalPage) -> dict[str, Any]:
     return found
 
 
-def asked_to_add(browser: Browser, name: str = "laptop") -> PortalPage:
-    """Go to the page that lets an authenticator make a passkey."""
-    return browser.submit(browser.get("/account"), "/account/passkeys/new", name=name)
+def asked_to_add(browser: Browser, name: str = "laptop", older: Authenticator | None = None) -> PortalPage:
+    """Go to the page that lets an authenticator make a passkey; an older one signs that, if it is given."""
+    page = browser.submit(browser.get("/account"), "/account/passkeys/new", name=name)
+    if VOUCH not in page.words:
+        return page
+    answer = {"credential": older.get(options(page))} if older else {"unsigned": "yes"}
+    return browser.submit_first(page, "/account/passkeys/new", **answer)
 
 
-def add(browser: Browser, authenticator: Authenticator, **lies: Any) -> PortalPage:
+def add(
+    browser: Browser, authenticator: Authenticator, older: Authenticator | None = None, **lies: Any
+) -> PortalPage:
     """Add a passkey."""
-    page = asked_to_add(browser)
+    page = asked_to_add(browser, older=older)
     return browser.submit(page, "/account/passkeys", credential=authenticator.create(options(page), **lies))
 
 
@@ -288,6 +296,55 @@ def test_a_passkey_is_nobody_elses_and_known_once(portal: Portal, enrolled: Auth
 
     assert (page.status, "known here already" in page.words) == (409, True)
     assert use(portal.browser(), enrolled).status == 200
+
+
+def test_a_further_passkey_counts_at_once_only_if_an_older_one_has_signed_that_it_is_added(
+    portal: Portal, enrolled: Authenticator
+) -> None:
+    browser, unsigned, signed = portal.browser(), Authenticator(), Authenticator()
+    use(browser, enrolled)
+
+    later = add(browser, unsigned)
+    by_it = asked_to_add(browser, older=unsigned)
+    at_once = add(browser, signed, older=enrolled)
+
+    assert LATER in later.words
+    assert (by_it.status, "The signature of your older passkey was not accepted" in by_it.words) == (422, True)
+    assert at_once.words.count(LATER) == 1
+    means = []
+    for one in (unsigned, signed):
+        other = portal.browser()
+        use(other, one)
+        means.append(other.call("GET", "/v1/me").json()["means"])
+    assert means == ["mail", "passkey"]
+
+
+def test_what_an_older_passkey_signed_for_one_addition_is_no_good_for_anything_else(
+    portal: Portal, enrolled: Authenticator
+) -> None:
+    browser, stranger = portal.browser(), portal.browser()
+    use(browser, enrolled)
+    page = browser.submit(browser.get("/account"), "/account/passkeys/new")
+    answer = enrolled.get(options(page))
+
+    cookie = browser.client.cookies[BEGUN]
+    stranger.put(BEGUN, cookie.replace("vouch", "in", 1))
+    signed_in = stranger.post("/sign-in/passkey/answer", {"credential": answer})
+    browser.put(BEGUN, cookie.replace("vouch", "add-vouched", 1))
+    csrf = page.read.forms[-1].fields["csrf"]
+    added = browser.post("/account/passkeys", {"credential": answer, "name": "x", "csrf": csrf})
+
+    assert (signed_in.status, stranger.session, added.status) == (401, None, 422)
+
+
+def test_removing_the_older_passkey_does_not_make_a_new_one_count_at_once(
+    portal: Portal, enrolled: Authenticator
+) -> None:
+    browser = portal.browser()
+    use(browser, enrolled)
+    browser.submit(browser.get("/account"), "/account/passkeys/remove")
+
+    assert LATER in add(browser, Authenticator()).words
 
 
 def test_adding_needs_a_sign_in_younger_than_a_quarter_of_an_hour(portal: Portal) -> None:

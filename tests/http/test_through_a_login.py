@@ -1,6 +1,8 @@
 """What somebody can do with a login to the database and none of our keys: each test tries it through that login."""
 
+import base64
 import hashlib
+import json
 import secrets
 from typing import Any
 from uuid import UUID
@@ -16,17 +18,22 @@ from lockbox.identity.keyring import Keyring
 from lockbox.identity.roles import AuthMethod, Caller, Mode, Role
 from lockbox.requests.policy_rules import Policy
 from lockbox.sql import new_id
-from tests.authenticator import Authenticator
+from tests.authenticator import Authenticator, encoded
 from tests.database.scenes import as_caller, read, write
 from tests.http.door import Door, OpenDoor
 from tests.http.portal import SESSION, Browser, Portal
 from tests.http.test_sign_in_passkeys import add, use
 from tests.http.test_sign_in_sessions import is_in, signed_in
 from tests.mailbox import code_of
+from tests.passkey_approvals import approve, enrol
 
 OPEN = """
 INSERT INTO sessions (id, person_id, secret_hash, means, signed_in_at, last_seen_at, expires_at, mac)
 VALUES (:id, :ann, :hash, 'passkey', now(), now(), now() + interval '1 hour', :mac)
+"""
+PENDING = """
+INSERT INTO sign_ins (id, browser_hash, means, challenge, created_at, expires_at)
+VALUES (:id, :hash, :means, :challenge, now(), now() + interval '1 hour')
 """
 ISSUE = """
 INSERT INTO tokens (id, person_id, name, is_sample, by_mail, secret_hash, scopes, services, expires_at, created_at,
@@ -55,6 +62,38 @@ def through_the_api(db: Any, whose: Caller, statement: str, **values: Any) -> No
     """Run a statement by the API's login, which may take any context."""
     with as_caller(db, whose) as connection:
         connection.execute(text(statement), values)
+
+
+@pytest.mark.parametrize("mac", ["none", "that of what was begun"])
+def test_an_old_signature_of_an_approval_signs_nobody_in(portal: Portal, mac: str) -> None:
+    """A day later the row of what was begun is gone, and its browser's hash can be inserted with any challenge."""
+    world, ann = portal.world, portal.world.people["ann"]
+    request, own = world.submit(), enrol(world, "ann")
+    approve(world, "ann", request.id, own)
+    browser = portal.browser()
+    browser.submit(browser.get("/sign-in"), "/sign-in/passkey")
+    (begun,) = portal.sql("SELECT * FROM sign_ins WHERE id = :id", id=browser.begun)
+    portal.sql("DELETE FROM sign_ins WHERE id = :id", id=browser.begun)
+    (vote,) = portal.sql("SELECT statement, assertion FROM decisions WHERE request_id = :r", r=request.id)
+    values = {"id": begun.id, "hash": begun.browser_hash, "means": "passkey"}
+    values["challenge"] = hashlib.sha256(vote.statement.encode()).digest()
+    through_the_api(portal.db, ann, PENDING, **values)
+    if mac != "none":
+        portal.sql("UPDATE sign_ins SET mac = :mac WHERE id = :id", mac=begun.mac, id=begun.id)
+    through_the_api(portal.db, ann, "UPDATE passkeys SET sign_count = 0")
+
+    page = browser.post("/sign-in/passkey/answer", {"credential": posted(own.credentials[-1].id, vote.assertion)})
+
+    assert (page.status, browser.session) == (401, None)
+
+
+def posted(credential_id: bytes, assertion: str) -> str:
+    """Return what a browser would post with the assertion that a decision holds."""
+    said = json.loads(assertion)
+    names = {"clientDataJSON": "client_data", "authenticatorData": "authenticator_data", "signature": "signature"}
+    response = {name: encoded(base64.b64decode(said[part])) for name, part in names.items()}
+    one = encoded(credential_id)
+    return json.dumps({"id": one, "rawId": one, "type": "public-key", "response": response})
 
 
 @pytest.fixture

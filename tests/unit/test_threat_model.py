@@ -26,6 +26,7 @@ FAR = "pytest.mark.far"
 ATTACKERS = {
     "a stolen mailbox",
     "a stolen token",
+    "a stolen session",
     "an engineer",
     "a manager",
     "an approver",

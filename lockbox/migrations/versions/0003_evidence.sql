@@ -50,3 +50,6 @@ CREATE TRIGGER none_after_erasure BEFORE INSERT ON events FOR EACH ROW
         'lockbox_connectors') AND NEW.action NOT IN ('audit_log_read', 'audit_log_exported')
         AND is_erased(NEW.tenant_id))
     EXECUTE FUNCTION refuse_erased();
+-- SIGN-INS
+
+ALTER TABLE sign_ins ADD COLUMN mac bytea;
