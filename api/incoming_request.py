@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import psycopg
+import structlog
 from anyio import CapacityLimiter, to_thread
 from psycopg import AsyncConnection
 from psycopg.pq import TransactionStatus
@@ -23,8 +24,10 @@ from starlette.requests import HTTPConnection
 from lockbox import database
 from lockbox.database import CONNECT_ARGS, Database, UnitOfWork
 from lockbox.errors import Busy
-from lockbox.pipelines import GroupMember, SharedTransaction
+from lockbox.pipelines import GroupMember, PlansOutdated, SharedTransaction
 from lockbox.use_cases import run_alone
+
+log = structlog.get_logger(__name__)
 
 Answer = TypeVar("Answer")
 
@@ -185,7 +188,7 @@ class LoopConnections:
     def __init__(self, engine: Engine) -> None:
         self._url = engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
         self._free: list[AsyncConnection[Any]] = []
-        event.listen(engine, "engine_disposed", lambda _: self._close())
+        event.listen(engine, "engine_disposed", lambda _: self.close())
 
     async def take(self) -> AsyncConnection[Any]:
         """Return a free connection, or a new one.
@@ -210,7 +213,8 @@ class LoopConnections:
         else:
             self._free.append(connection)
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Close the free connections."""
         for connection in self._free:
             connection.pgconn.finish()
         self._free.clear()
@@ -280,20 +284,39 @@ class CallGroups:
         return taken
 
     async def _run_group(self, members: Sequence[GroupMember[Any]]) -> None:
+        try:
+            await self._share(members)
+        except PlansOutdated as outdated:
+            log.info("group.plans_outdated")
+            await self._share_again(outdated.members)
+        for one in members:
+            if one.needs_alone:
+                self._leave(one)
+
+    async def _share_again(self, members: Sequence[GroupMember[Any]]) -> None:
+        """Run these once more on a new connection, and alone if the schema changes once more meanwhile."""
+        try:
+            await self._share(members)
+        except PlansOutdated as outdated:
+            for one in outdated.members:
+                one.needs_alone = True
+
+    async def _share(self, members: Sequence[GroupMember[Any]]) -> None:
         pool = _pool(self._db.engine)
         try:
             connection = await pool.take()
         except psycopg.Error:
             for one in members:
                 one.needs_alone = True
-        else:
-            try:
-                await SharedTransaction(self._db, connection, in_one_round=self._in_one_round).run(members)
-            finally:
-                await pool.give(connection)
-        for one in members:
-            if one.needs_alone:
-                self._leave(one)
+            return
+        try:
+            await SharedTransaction(self._db, connection, in_one_round=self._in_one_round).run(members)
+        except PlansOutdated:
+            # The others hold the same statements.
+            pool.close()
+            raise
+        finally:
+            await pool.give(connection)
 
     def _leave(self, member: GroupMember[Any]) -> None:
         self._keys_alone[member.key] += 1

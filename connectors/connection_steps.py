@@ -16,7 +16,7 @@ from sqlalchemy import Row, text
 
 from config.service_catalogue import Catalogue
 from connectors.connection_outcomes import done, failed, record
-from connectors.models import ConnectionState, ConnectorKind
+from connectors.models import Connection, ConnectionState, ConnectorKind
 from connectors.protocol import ConnectedWindow, Connector, ConnectorFailed, NotWanted
 from connectors.target_slots import TargetSlots
 from lockbox import database as database_
@@ -29,7 +29,7 @@ from lockbox.requests import access_check
 from lockbox.requests.access_check import GRANTED
 from lockbox.requests.request_entry import RequestEntry
 from lockbox.schedule import CONNECTIONS, IndexEntry
-from lockbox.sql import new_id
+from lockbox.sql import columns, new_id
 
 log = structlog.get_logger(__name__)
 
@@ -54,7 +54,9 @@ CONNECTOR = Caller(
 )
 """As whom windows are judged: a system, which is told what passkeys signed. Nobody can sign in as it."""
 
-LOCK = text("SELECT * FROM connections WHERE id = :id FOR UPDATE")
+LOCK = text(
+    f"SELECT {columns(Connection, 'connections')} FROM connections WHERE id = :id FOR UPDATE"  # noqa: S608 - ours
+)
 CLAIM = text("""
 UPDATE connections SET state = :state, run_at = :run_at, attempts = :attempts, failures = :failures WHERE id = :id
 """)

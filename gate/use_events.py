@@ -13,21 +13,23 @@ from lockbox.audit.report import FIRST_USED, LAST_USED, USES_SETTLE
 from lockbox.database import Database, UnitOfWork, now
 from lockbox.notifications import announcements
 from lockbox.pubsub import PAGES
+from lockbox.requests.models import WindowUse
+from lockbox.sql import columns
 
 MOST = 200
 CHANNEL = "gate"
 # The lock is that of the counts. What is due is asked once more of the row as it is when it is locked: whoever wrote
 # its events in between has moved it on.
-DUE = text("""
+DUE = text(f"""
 WITH due AS MATERIALIZED (SELECT request_id FROM window_uses WHERE look_at <= :at ORDER BY look_at LIMIT :most)
-SELECT w.*, w.count AS times, r.tenant_id, r.requester_id, r.closed_at, r.deadline_at,
+SELECT {columns(WindowUse, "w")}, w.count AS times, r.tenant_id, r.requester_id, r.closed_at, r.deadline_at,
     coalesce(r.granted_resources, r.resources) AS resources,
     (SELECT p.name FROM people p WHERE p.id = w.first_gateway) AS first_name,
     (SELECT p.name FROM people p WHERE p.id = w.last_gateway) AS last_name
 FROM due d JOIN window_uses w ON w.request_id = d.request_id JOIN requests r ON r.id = d.request_id
 WHERE w.look_at <= :at
 ORDER BY w.request_id FOR UPDATE OF w SKIP LOCKED
-""")
+""")  # noqa: S608 - ours
 TOLD = text("""
 UPDATE window_uses w SET first_told = true, look_at = t.look_at
 FROM unnest(CAST(:ids AS uuid[]), CAST(:look_at AS timestamptz[])) AS t (id, look_at) WHERE w.request_id = t.id

@@ -18,7 +18,7 @@ from psycopg._queries import PostgresQuery
 from psycopg.errors import Diagnostic
 from psycopg.pq.abc import PGresult
 from sqlalchemy import Connection, Engine, Executable, Result, TextClause, create_engine, event, text
-from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.engine.interfaces import DBAPIConnection, ExceptionContext
 from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.pool import ConnectionPoolEntry
 from sqlmodel import Session
@@ -64,6 +64,12 @@ WARNED = "warned"
 NOT_REPLICATED = ("WARNING", "01000")
 """How Postgres says that it gave up waiting for the standby: the commit itself is reported as done all the same."""
 
+PLANS_OUTDATED = "0A000"
+"""How Postgres refuses a prepared statement that would return other columns since a migration.
+
+Only a new connection helps.
+"""
+
 USED_AT = "used_at"
 ASKED_AFTER = 1.0
 """A connection that was used within so many seconds is not asked first whether it is still there."""
@@ -102,6 +108,7 @@ def make_engine(url: str, *, role: str, pool_size: int = 2, overflow: int = 2) -
     event.listen(engine, "connect", _collect_warnings)
     event.listen(engine, "checkout", partial(_see_if_there, engine))
     event.listen(engine, "checkin", _note_use)
+    event.listen(engine, "handle_error", _drop_outdated)
     return engine
 
 
@@ -174,6 +181,17 @@ def _see_if_there(engine: Engine, connection: DBAPIConnection, record: Connectio
         engine.dialect.do_ping(connection)
     except psycopg.Error as error:
         raise InvalidatePoolError from error
+
+
+def are_plans_outdated(error: BaseException | None) -> bool:
+    """Whether a migration has changed what a prepared statement of this connection returns."""
+    return getattr(error, "sqlstate", None) == PLANS_OUTDATED
+
+
+def _drop_outdated(context: ExceptionContext) -> None:
+    """Have the pool close all its connections: the others hold the same statements."""
+    if are_plans_outdated(context.original_exception):
+        context.is_disconnect = True
 
 
 class ProcessKeys:

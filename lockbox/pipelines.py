@@ -229,6 +229,14 @@ class Sent:
     is_read: bool = False
 
 
+class PlansOutdated(Exception):  # noqa: N818 - a state of affairs
+    """A migration changed what statements of this connection return: these members have to run on another one."""
+
+    def __init__(self, members: Sequence[GroupMember[Any]]) -> None:
+        super().__init__()
+        self.members = members
+
+
 class SharedTransaction:
     """One transaction for several members: rounds of their statements, each round one pipeline.
 
@@ -247,6 +255,7 @@ class SharedTransaction:
 
         Raises:
             OperationalError: the connection was lost during the commit; nobody knows what became of it.
+            PlansOutdated: nothing is committed, and the connection is closed.
         """
         left = members
         try:
@@ -268,6 +277,9 @@ class SharedTransaction:
         is_lost = self._connection.closed or not await self._is_rolled_back()
         if is_lost and self._is_committing:
             raise OperationalError("COMMIT", None, failed.__cause__ or failed) from failed
+        if not is_lost and database.are_plans_outdated(failed.__cause__):
+            await self._connection.close()
+            raise PlansOutdated([one for one in left if not one.needs_alone])
         for one in left:
             one.drop()
         for one in left if is_lost or failed.member is None else [failed.member]:

@@ -75,6 +75,14 @@ new_id = uuid7
 """Return a fresh UUIDv7."""
 
 
+def columns(kind: type[SQLModel], of: str) -> str:
+    """Return the columns of a table for a select list, under the table's name or alias in the statement.
+
+    A prepared statement that says `*` is refused by Postgres from the migration on that adds a column.
+    """
+    return ", ".join(f"{of}.{name}" for name in kind.model_fields)
+
+
 def lags(seconds: Iterable[float]) -> dict[str, Any]:
     """Return the parameters of ADD_LAGS for deadlines that the clock handled so many seconds late."""
     counts: Counter[float] = Counter()

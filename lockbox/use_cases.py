@@ -6,14 +6,17 @@ from typing import TypeVar
 import structlog
 from sqlalchemy.exc import DBAPIError
 
-from lockbox.database import Database, UnitOfWork
+from lockbox.database import PLANS_OUTDATED, Database, UnitOfWork
 
 log = structlog.get_logger(__name__)
 
 Answer = TypeVar("Answer")
 
-CHANGED_SINCE = frozenset({"40001", "42501"})
-"""How triggers and row policies refuse what does not hold any more, such as by a policy that became stricter."""
+CHANGED_SINCE = frozenset({"40001", "42501", PLANS_OUTDATED})
+"""How triggers and row policies refuse what does not hold any more, such as by a policy that became stricter.
+
+And how Postgres refuses statements that were prepared before a migration.
+"""
 
 
 def run_alone(db: Database, use_case: Callable[[UnitOfWork], Answer]) -> Answer:

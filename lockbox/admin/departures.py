@@ -35,7 +35,9 @@ from lockbox.requests.policy_rules import Policy
 BEGUN, TENANT_ERASED = "offboarding_begun", "tenant_erased"
 ALL = EventScope()
 AT_ONCE = 500
-ROW = text("SELECT * FROM offboardings WHERE tenant_id = :tenant FOR UPDATE")
+ROW = text(
+    "SELECT asked_by, closed_at, size, digest, erased_at FROM offboardings WHERE tenant_id = :tenant FOR UPDATE"
+)
 UNASKED = text("INSERT INTO offboardings (tenant_id, asked_at) VALUES (:tenant, :at)")
 OPEN = text("""
 SELECT count(*) FILTER (WHERE closed_at IS NULL) AS open,

@@ -310,23 +310,54 @@ class UnverifiedRow:
         return f"a {self.kind} of {'tenant' if self.kind in OF_TENANTS.marked else 'person'} {self.whose}"
 
 
+READ: Mapping[MarkedRowKind, tuple[str, Sequence[str]]] = {
+    MarkedRowKind.MEMBERSHIP: ("memberships", ["id", "person_id", "tenant_id", "role"]),
+    MarkedRowKind.POLICY: ("policies", ["tenant_id", "version", "body"]),
+    MarkedRowKind.PRE_APPROVAL_VOTE: (
+        "pre_approval_votes",
+        [*COVERED[MarkedRowKind.PRE_APPROVAL_VOTE], "tenant_id"],
+    ),
+    **{
+        kind: (table, COVERED[kind])
+        for kind, table in (
+            (MarkedRowKind.PASSKEY, "passkeys"),
+            (MarkedRowKind.IDENTITY, "identities"),
+            (MarkedRowKind.GATE_IDENTITY, "gate_identities"),
+            (MarkedRowKind.DIRECTORY_RECORD, "directory_records"),
+            (MarkedRowKind.SESSION, "sessions"),
+            (MarkedRowKind.TOKEN, "tokens"),
+            (MarkedRowKind.TENANT, "tenants"),
+            (MarkedRowKind.DELEGATION, "delegations"),
+            (MarkedRowKind.ELIGIBLE_DELEGATE, "eligible_delegates"),
+            (MarkedRowKind.REPORT_CONSENT, "report_consents"),
+            (MarkedRowKind.PRE_APPROVAL, "pre_approvals"),
+        )
+    },
+}
+"""For kinds whose rows are scanned: the table, and the columns that say whose a row is and what its mark covers."""
+ROWS = {
+    kind: text(f"SELECT {', '.join(names)}, mac FROM marked_{table}(:ids)")  # noqa: S608 - ours
+    for kind, (table, names) in READ.items()
+}
+
+
 @dataclass(frozen=True)
 class RowOwners:
     """The owners of marked rows: how to read the next of them, who has new rows, and the rows of each kind.
 
-    `marked` has for each kind the table, the row's owner, and what its mark covers.
+    `marked` has for each kind the row's owner, and what its mark covers.
     """
 
     next: TextClause
     fresh: TextClause
-    marked: Mapping[MarkedRowKind, tuple[str, Callable[[Any], UUID], Callable[[Any], Sequence[Part]]]]
+    marked: Mapping[MarkedRowKind, tuple[Callable[[Any], UUID], Callable[[Any], Sequence[Part]]]]
 
     def unverified(self, session: UnitOfWork, ids: Iterable[UUID]) -> list[UnverifiedRow]:
         """Return the owners' rows without a valid mark."""
         is_mark, values = keyring.of(session).powers.is_mark, {"ids": list(ids)}
         found = []
-        for kind, (table, whose, parts) in self.marked.items():
-            rows = session.execute(text(f"SELECT * FROM marked_{table}(:ids)"), values)  # noqa: S608 - ours
+        for kind, (whose, parts) in self.marked.items():
+            rows = session.execute(ROWS[kind], values)
             found += [UnverifiedRow(whose(row), kind) for row in rows if not is_mark(row.mac, *parts(row))]
         return sorted(found)
 
@@ -336,16 +367,15 @@ OF_PEOPLE = RowOwners(
     text("SELECT * FROM people_with_new_powers(:lately, :most) AS id"),
     {
         MarkedRowKind.MEMBERSHIP: (
-            "memberships",
             PERSON_ID,
             lambda row: membership(row.id, row.person_id, row.tenant_id, row.role),
         ),
-        MarkedRowKind.PASSKEY: ("passkeys", PERSON_ID, passkey),
-        MarkedRowKind.IDENTITY: ("identities", PERSON_ID, identity),
-        MarkedRowKind.GATE_IDENTITY: ("gate_identities", PERSON_ID, gate_identity),
-        MarkedRowKind.DIRECTORY_RECORD: ("directory_records", PERSON_ID, directory_record),
-        MarkedRowKind.SESSION: ("sessions", PERSON_ID, browser_session),
-        MarkedRowKind.TOKEN: ("tokens", PERSON_ID, token),
+        MarkedRowKind.PASSKEY: (PERSON_ID, passkey),
+        MarkedRowKind.IDENTITY: (PERSON_ID, identity),
+        MarkedRowKind.GATE_IDENTITY: (PERSON_ID, gate_identity),
+        MarkedRowKind.DIRECTORY_RECORD: (PERSON_ID, directory_record),
+        MarkedRowKind.SESSION: (PERSON_ID, browser_session),
+        MarkedRowKind.TOKEN: (PERSON_ID, token),
     },
 )
 
@@ -354,12 +384,12 @@ OF_TENANTS = RowOwners(
     text("SELECT * FROM tenants_to_check(:after, :page) AS id ORDER BY id"),
     text("SELECT * FROM tenants_with_new_powers(:lately, :most) AS id"),
     {
-        MarkedRowKind.TENANT: ("tenants", attrgetter("id"), tenant),
-        MarkedRowKind.POLICY: ("policies", TENANT_ID, lambda row: policy(row.tenant_id, row.version, row.body)),
-        MarkedRowKind.DELEGATION: ("delegations", TENANT_ID, delegation),
-        MarkedRowKind.ELIGIBLE_DELEGATE: ("eligible_delegates", TENANT_ID, eligible_delegate),
-        MarkedRowKind.REPORT_CONSENT: ("report_consents", TENANT_ID, report_consent),
-        MarkedRowKind.PRE_APPROVAL: ("pre_approvals", TENANT_ID, pre_approval),
-        MarkedRowKind.PRE_APPROVAL_VOTE: ("pre_approval_votes", TENANT_ID, pre_approval_vote),
+        MarkedRowKind.TENANT: (attrgetter("id"), tenant),
+        MarkedRowKind.POLICY: (TENANT_ID, lambda row: policy(row.tenant_id, row.version, row.body)),
+        MarkedRowKind.DELEGATION: (TENANT_ID, delegation),
+        MarkedRowKind.ELIGIBLE_DELEGATE: (TENANT_ID, eligible_delegate),
+        MarkedRowKind.REPORT_CONSENT: (TENANT_ID, report_consent),
+        MarkedRowKind.PRE_APPROVAL: (TENANT_ID, pre_approval),
+        MarkedRowKind.PRE_APPROVAL_VOTE: (TENANT_ID, pre_approval_vote),
     },
 )

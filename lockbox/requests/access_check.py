@@ -20,6 +20,7 @@ from lockbox.requests import approvals, policy_store
 from lockbox.requests.lifecycle import HeldBack
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.request_entry import RequestEntry
+from lockbox.sql import columns
 
 CLOSED = "closed"
 # The state alone is not believed: the decisions must be there, and engineer and tenant in good standing.
@@ -39,8 +40,8 @@ OPENING = """
     WHERE requests.state = 'active' AND e.request_id = requests.id AND e.seq = requests.version)
 """
 WITH_PROOF = f"""
-SELECT requests.*, tenants.slug AS tenant, people.name AS requester, tenants.name AS tenant_name,
-    {OBSTACLE} AS obstacle, {OPENING} AS opening
+SELECT {columns(AccessRequest, "requests")}, tenants.slug AS tenant, people.name AS requester,
+    tenants.name AS tenant_name, {OBSTACLE} AS obstacle, {OPENING} AS opening
 FROM requests JOIN tenants ON tenants.id = requests.tenant_id JOIN people ON people.id = requests.requester_id
 """  # noqa: S608 - ours
 WINDOWS = text(f"""{WITH_PROOF}

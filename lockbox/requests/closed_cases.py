@@ -15,6 +15,7 @@ from lockbox.requests.decisions import DecisionInput
 from lockbox.requests.lifecycle import Action, Party, State
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.transition import Origin
+from lockbox.sql import columns
 
 MOST_ENDED = 100
 CASE_CLOSED = "case_closed"
@@ -29,7 +30,7 @@ AND (requests.case_system = :system OR :is_only AND requests.case_system IS NULL
 OF_CASE = text(f"""
 WITH portion AS (SELECT requests.id FROM requests WHERE {IS_OPEN_IN_CASE}
     ORDER BY requests.deadline_at <= clock_timestamp(), requests.id LIMIT :most)
-SELECT requests.*, t.slug AS tenant FROM portion JOIN requests ON requests.id = portion.id
+SELECT {columns(AccessRequest, "requests")}, t.slug AS tenant FROM portion JOIN requests ON requests.id = portion.id
     JOIN tenants t ON t.id = requests.tenant_id
 WHERE requests.closed_at IS NULL ORDER BY requests.id FOR UPDATE OF requests
 """)  # noqa: S608 - ours

@@ -28,7 +28,7 @@ from lockbox.requests.policy_store import EffectivePolicy
 from lockbox.requests.prompt_tiers import PromptedApprovers
 from lockbox.requests.quorum import ApprovalTally, Vote
 from lockbox.requests.transition import Origin
-from lockbox.sql import new_id
+from lockbox.sql import columns, new_id
 
 AFTER_LOCK = text(f"""
 WITH {policy_store.RULED}, {authentication.HELD}
@@ -42,7 +42,9 @@ SELECT id, request_id, person_id, decision, access_window, principals, means, re
 FROM decisions
 WHERE request_id = ANY(:request_ids)
 """)
-LATELY = text("SELECT * FROM decided_lately(:lately, :most)")
+LATELY = text(
+    f"SELECT {columns(Decision, 'd')} FROM decided_lately(:lately, :most) d"  # noqa: S608 - ours
+)
 DECIDED_FOR = timedelta(minutes=3)
 MOST_DECIDED = 1_000
 WHY = {

@@ -38,6 +38,7 @@ from lockbox.requests.prompt_tiers import PromptedApprovers, first_reviewers
 from lockbox.requests.quorum import has_steps, has_turn, who_lacks
 from lockbox.requests.request_input import RequestInput
 from lockbox.requests.requester import DIRECTORY_FACTS, RequesterFacts
+from lockbox.sql import columns
 
 GOOD_ENGINEER = text("""
 SELECT p.name FROM memberships m JOIN people p ON p.id = m.person_id
@@ -49,8 +50,9 @@ NOBODY = UUID(int=0)
 ERASED = "This tenant was off-boarded and erased. Nothing of it changes any more; its audit log can be read."
 TURN_TO = text("SELECT set_config('lockbox.at', t.id::text, true) FROM tenants t WHERE t.slug = :slug")
 # The tenant's row and its policy in one snapshot: a new version may be laid down at any moment.
-RULES = text("""
-SELECT t.*, p.body::text AS body, p.mac AS policy_mac, clock_timestamp() AS at, is_erased(t.id) AS is_erased,
+RULES = text(f"""
+SELECT {columns(Tenant, "t")}, p.body::text AS body, p.mac AS policy_mac, clock_timestamp() AS at,
+    is_erased(t.id) AS is_erased,
     was_denied(t.id, :service, CAST(:resources AS text[])) AS was_denied,
     usable_pre_approvals(t.id, :service, :reason) AS pre_approvals,
     CASE WHEN CAST(:case_ref AS text) IS NOT NULL THEN open_duplicate(t.id, coalesce(CAST(:engineer AS uuid),
@@ -61,7 +63,7 @@ SELECT t.*, p.body::text AS body, p.mac AS policy_mac, clock_timestamp() AS at, 
 FROM tenants t JOIN policies p ON p.tenant_id = t.id AND p.version = t.policy_version
 LEFT JOIN directory_records d ON d.person_id = coalesce(CAST(:engineer AS uuid), at_person())
 WHERE t.id = coalesce(CAST(:tenant_id AS uuid), at_tenant())
-""")
+""")  # noqa: S608 - ours
 
 
 Groups = Mapping[str, Sequence[UUID]]

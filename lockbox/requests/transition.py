@@ -29,7 +29,7 @@ from lockbox.requests.request_entry import RequestEntry
 from lockbox.schedule import CLOCK, IndexEntry
 
 LOCK = text(f"""
-SELECT requests.*, t.slug AS tenant, p.name AS requester, t.name AS tenant_name
+SELECT {sql.columns(AccessRequest, "requests")}, t.slug AS tenant, p.name AS requester, t.name AS tenant_name
 FROM requests JOIN tenants t ON t.id = requests.tenant_id JOIN people p ON p.id = requests.requester_id
 WHERE requests.id = :id AND {IS_VISIBLE} FOR UPDATE OF requests
 """)  # noqa: S608 - ours

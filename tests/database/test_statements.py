@@ -1,7 +1,7 @@
 """Postgres accepts every SQL statement of the project, so that a renamed column fails here and not at run time."""
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -28,7 +28,6 @@ MIGRATING = "lockbox.migrations.env"
 # What is no whole statement, or put together where it runs; each with the tests that run it.
 COMPOSED = {
     "lockbox.audit.event_search._filters": "two conditions of an ORM's SELECT: tests/database/test_audit_log.py",
-    "lockbox.identity.row_macs.unverified": "a function for each kind of row: tests/http/test_powers_on_record.py",
     MIGRATING: "how long a migration waits for a lock",
     "lockbox.startup_checks.fits": "whether the database has revisions: tests/database/test_startup_checks.py",
     "lockbox.startup_checks.has_lagging_standby": "what a server asks: tests/database/test_startup_checks.py",
@@ -64,6 +63,8 @@ WHOLE = {
     "lockbox.monitoring.invariants.QUERIES3": "the outbox holds what is open",
     "lockbox.notifications.queue.DUE": "the outbox holds what is open",
 }
+PARAMETERS = text("SELECT name, coalesce(cardinality(parameter_types), 0) AS number FROM pg_prepared_statements")
+TABLES = text("SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'alembic_version'")
 PARTIAL = text("SELECT indexrelid::regclass::text FROM pg_index WHERE indpred IS NOT NULL")
 # Parameters as PREPARE has them: $1, $2, …
 NUMBERED = make_url("postgresql+asyncpg://").get_dialect()()
@@ -202,6 +203,49 @@ def test_every_statement_stands_at_the_top_of_a_module_or_is_named_with_a_reason
 
     assert set().union(*(one.found for one in calls)) == COMPOSED.keys()
     assert len(_statements()) >= sum(one.at_the_top for one in calls) > 200
+
+
+def _changed_by_columns(connection: Connection, statements: Mapping[str, TextClause]) -> dict[str, str]:
+    """Return what Postgres says against statements that were prepared before each table got a column."""
+    prepared: dict[str, str] = {}
+    for number, (name, statement) in enumerate(statements.items()):
+        compiled = str(statement.compile(dialect=NUMBERED)).strip()
+        if not compiled.startswith(("SET ", "LOCK ", "DO ")):
+            connection.exec_driver_sql(f"PREPARE kept{number} AS {compiled}".replace("%", "%%"))
+            prepared[name] = f"kept{number}"
+    values = {one.name: one.number for one in connection.execute(PARAMETERS)}
+    for table in connection.execute(TABLES).scalars():
+        connection.exec_driver_sql(f"ALTER TABLE {table} ADD COLUMN added text")
+    # Whatever it reads by functions alone, each is looked at anew.
+    connection.exec_driver_sql("CREATE SCHEMA added")
+    connection.exec_driver_sql("SET LOCAL search_path = public, added")
+    refused = {}
+    for name, kept in prepared.items():
+        given = f"({', '.join(['NULL'] * values[kept])})" if values[kept] else ""
+        tried = connection.begin_nested()
+        try:
+            connection.exec_driver_sql(f"EXPLAIN EXECUTE {kept}{given}")
+        except DBAPIError as error:
+            refused[name] = str(error.orig).splitlines()[0]
+        tried.rollback()
+    return refused
+
+
+# The planted ones show that this finds what it looks for.
+@pytest.mark.usefixtures("alone")
+def test_no_statement_is_refused_when_columns_are_added_after_it_was_prepared(superuser: Engine) -> None:
+    planted = (
+        "SELECT * FROM requests WHERE id = :id",
+        "SELECT r.*, 1 FROM requests r",
+        "SELECT * FROM marked_tokens(:ids)",
+        "UPDATE requests SET reminders = 0 RETURNING *",
+    )
+    statements = {one: text(one) for one in planted} | _statements()
+    with superuser.connect().execution_options(isolation_level="READ COMMITTED") as connection:
+        found = _changed_by_columns(connection, statements)
+        connection.rollback()
+
+    assert found == dict.fromkeys(planted, "cached plan must not change result type")
 
 
 @pytest.mark.parametrize(
