@@ -7,7 +7,7 @@ from starlette.types import ASGIApp
 
 from api.incoming_request import CallGroups
 from config.settings import Settings
-from gate import enforcement
+from gate import enforcement, gate_definition
 from gate.app import Gate, GateApp
 from gate.call_counts import CallCounts
 from gate.count_writer import CountWriter
@@ -33,7 +33,8 @@ class GateRuntime:
         self.counts = CallCounts()
         self.writer = CountWriter(database, self.counts)
         self.modes = EnforcementMemory(enforcement.of_catalogue(settings.catalogue))
-        self.reader = MemoryReader(reading, self.memory, self.modes)
+        definitions = gate_definition.definitions(settings.catalogue)
+        self.reader = MemoryReader(reading, self.memory, self.modes, definitions=definitions)
         self.mappings = _mappings(settings)
         self.engineers = EngineerResolver(callers_of(settings.catalogue), database, self.memory.now, clock=BOOT_CLOCK)
         self.credentials = GatewayCredentials(calls, settings.environment)

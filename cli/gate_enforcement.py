@@ -1,7 +1,9 @@
 """The commands `lockbox gate enforcement`: what gates do, and an admin's yes to one that only reports."""
 
 from collections.abc import Mapping
+from typing import Any
 
+from cli import values
 from cli.route_command import (
     TENANT,
     FactsOf,
@@ -14,6 +16,14 @@ from cli.route_command import (
     moment_of,
     option,
 )
+
+
+def _changed(definition: Mapping[str, Any] | None) -> str | None:
+    """Say which parts of a gate's definition were changed last, and when."""
+    if definition is None or definition["first"]:
+        return None
+    return f"{', '.join(one['part'] for one in definition['changes'])} since {values.moment(definition['since'])}"
+
 
 TENANT_GATES = "/v1/tenants/{slug}/gates"
 SERVICE = argument("service", "service", "the service's name in the catalogue", str)
@@ -30,6 +40,9 @@ GATE: Mapping[str, Field] = {
     "Asked": lambda one: "to report only" if one["report_asked"] else None,
     "Revision": "revision",
     "Since": moment_of("since"),
+    "Last asked": moment_of("last_asked_at"),
+    "Changed": lambda one: _changed(one["definition"]),
+    "Probed": lambda one: one["probe"] and f"{one['probe']['let_through']} calls not refused",
 }
 ENFORCEMENT_COMMANDS = {
     "list": RouteCommand(

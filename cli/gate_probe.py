@@ -14,6 +14,7 @@ from rich.text import Text
 
 from cli.client import at, call, stop, warn
 from cli.probe_calls import ProbeCall, probe_calls
+from cli.route_command import PAGE, TENANT, RouteCommand, TableOf, group, moment_of
 from cli.terminal import Listing, Output, OutputFormat, show
 
 SECONDS = 10.0
@@ -23,7 +24,22 @@ BAD_REQUEST = 400
 PORTS = {"http": 80, "https": 443}
 COLOURS = {"refused": "green", "no answer": "yellow", "HOLE": "bold red"}
 
-app = typer.Typer()
+PROBES = RouteCommand(
+    "GET /v1/tenants/{slug}/gate-probes",
+    (TENANT, *PAGE),
+    TableOf(
+        {
+            "Recorded": moment_of("at"),
+            "Service": "service",
+            "Gateway": "gateway",
+            "Refused": "refused",
+            "Let through": "let_through",
+        }
+    ),
+    "List what probes found, as a member of the tenant.",
+)
+
+app = group("", {"probes": PROBES}, {})
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,12 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 from uuid import UUID
 
-import structlog
 from sqlalchemy import Row, text
-from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlmodel import col, select
 
 from config.service_catalogue import Catalogue
+from gate import gate_news
+from gate.gate_news import HOLD, SETTLED, GateNews
 from lockbox.admin import permissions
 from lockbox.admin.permissions import ABSENT, change
 from lockbox.audit.events import THE_CLOCK, AuditEvent
@@ -22,30 +22,23 @@ from lockbox.identity.roles import Caller, Role
 from lockbox.notifications import announcements
 from lockbox.sql import new_id
 
-log = structlog.get_logger(__name__)
-
 REPORT: Literal["report"] = "report"
 ENFORCE: Literal["enforce"] = "enforce"
 BEGAN, ENFORCED, ASKED = "gate_report_began", "gate_enforced", "gate_report_asked"
 READERS = (Role.OPERATOR, Role.VENDOR_AUDITOR)
-NOBODY = UUID(int=0)
-SETTLED = timedelta(minutes=1)
-"""A tenant's log is looked for once the tenant is so old: ids are in the order of commits then."""
-AT_ONCE = 20
-HOLD = text("SELECT pg_advisory_xact_lock(hashtextextended('lockbox enforcement of gates', 0))")
 WAITING = text("""
-SELECT s.id, s.wanted, s.was_enforced, s.switched_at, s.announced_to, s.enforcement_id, e.service,
+SELECT s.id, s.wanted, s.was_enforced, s.switched_at, s.announced_to, e.service,
     s.wanted = 'report' AND s.revision = e.revision AS reports
 FROM enforcement_switches s JOIN enforcements e ON e.id = s.enforcement_id
-WHERE NOT e.id = ANY (CAST(:failed AS uuid[])) AND (s.announced_to IS NULL OR EXISTS (SELECT FROM tenants t
+WHERE NOT e.service = ANY (CAST(:failed AS text[])) AND (s.announced_to IS NULL OR EXISTS (SELECT FROM tenants t
     WHERE t.id > s.announced_to AND t.created_at < (SELECT clock_timestamp()) - CAST(:settled AS interval)
     AND NOT is_erased(t.id) AND (t.created_at <= s.switched_at OR s.wanted = 'report' AND s.revision = e.revision)))
 ORDER BY e.service, s.revision LIMIT 1 FOR UPDATE OF s
 """)
-"""Of two workers the second waits: a switch that it skipped would be told behind the next one."""
 NEXT = text("""
 SELECT t.id FROM tenants t
-WHERE t.id > :after AND NOT is_erased(t.id) AND t.created_at < (SELECT clock_timestamp()) - CAST(:settled AS interval)
+WHERE t.id > :announced_to AND NOT is_erased(t.id)
+    AND t.created_at < (SELECT clock_timestamp()) - CAST(:settled AS interval)
     AND (:reports OR t.created_at <= :switched_at)
 ORDER BY t.id LIMIT :most
 """)
@@ -140,51 +133,15 @@ def _tell_of(session: UnitOfWork, row: ServiceEnforcement) -> None:
 
 
 def announce(database: Database, *, settled: timedelta = SETTLED) -> Iterator[int]:
-    """Write each switch into the vendor's log and those of all tenants, and tell people; yield how many after each.
-
-    It may run anywhere and any number of times: a row says how far it has come. Switches of a gate are told one after
-    the other, also those that others have overtaken. New tenants are told of gates that report.
-
-    Raises:
-        sqlalchemy.exc.OperationalError: Postgres is away.
-    """
-    failed: list[UUID] = []
-    while True:
-        found: Row[Any] | None = None
-        try:
-            with database.transaction() as session:
-                found = session.execute(WAITING, {"failed": failed, "settled": settled}).one_or_none()
-                if found is None:
-                    return
-                count = _announce_some(session, found, settled)
-        except (OperationalError, InterfaceError):
-            raise
-        except Exception:
-            if found is None:
-                raise
-            log.exception("gate.not_announced", service=found.service)
-            failed.append(found.enforcement_id)
-        else:
-            yield count
+    """Tell of each switch, as `gate_news.announce` says; new tenants are told of gates that report."""
+    return gate_news.announce(database, NEWS, settled=settled)
 
 
-def _announce_some(session: UnitOfWork, row: Row[Any], settled: timedelta) -> int:
-    if row.announced_to is None:
+def _tell(session: UnitOfWork, row: Row[Any], tenant: Row[Any] | None) -> None:
+    if tenant is None:
         announcements.notify_operators(session, _event(session, row, None))
-        session.execute(ANNOUNCED, {"id": row.id, "to": NOBODY})
-        return 1
-    values = {
-        "after": row.announced_to,
-        "settled": settled,
-        "reports": row.reports,
-        "switched_at": row.switched_at,
-        "most": AT_ONCE,
-    }
-    tenants = session.execute(NEXT, values).scalars().all()
-    for one in tenants:
-        announcements.announce(session, _event(session, row, one))
-    session.execute(ANNOUNCED, {"id": row.id, "to": tenants[-1] if tenants else row.announced_to})
-    return len(tenants)
+    else:
+        announcements.announce(session, _event(session, row, tenant.id))
 
 
 def _event(session: UnitOfWork, row: Row[Any], tenant_id: UUID | None) -> AuditEvent:
@@ -196,6 +153,9 @@ def _event(session: UnitOfWork, row: Row[Any], tenant_id: UUID | None) -> AuditE
         action, words = ASKED, change(ENFORCE, f"{REPORT}, once an admin of the tenant allows it")
     facts = {"service": row.service, "changes": {f"gate of {row.service}": words}}
     return AuditEvent(at=now(session), action=action, actor=THE_CLOCK, tenant_id=tenant_id, facts=facts)
+
+
+NEWS = GateNews(WAITING, NEXT, ANNOUNCED, _tell)
 
 
 def overviews(session: UnitOfWork, caller: Caller) -> list[EnforcementOverview]:

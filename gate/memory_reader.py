@@ -2,16 +2,17 @@
 
 import threading
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from gate import change_feed, enforcement
+from gate import change_feed, definition_records, enforcement
 from gate.change_feed import ChangeBatch, WindowChange
 from gate.enforcement_memory import EnforcementMemory
+from gate.gate_definition import GateDefinition
 from gate.window_memory import ChangeKind, RememberedWindow, WindowMemory
 from lockbox.audit.log import witness
 from lockbox.database import Database, UnitOfWork
@@ -29,6 +30,7 @@ VERIFIED_AT_ONCE = 100
 LOGS_AT_ONCE = 50
 MOST_HEARD = 10_000
 DIFFERS_SECONDS = 600.0
+DEFINED_SECONDS = 300.0
 NOBODY = UUID(int=0)
 GATE = Caller(
     NOBODY,
@@ -55,13 +57,16 @@ class MemoryReader(threading.Thread):
         memory: WindowMemory,
         modes: EnforcementMemory | None = None,
         *,
+        definitions: Mapping[str, GateDefinition] | None = None,
         every: float = READ_SECONDS,
     ) -> None:
         super().__init__(name="gate-memory", daemon=True)
         self._database = database
         self._memory = memory
         self._modes = modes or EnforcementMemory({}, memory.clock)
+        self._definitions = definitions or {}
         self._is_recorded = not self._modes.wanted
+        self._defined_at = float("-inf")
         self._every = every
         self._stopping = threading.Event()
         self._woken = threading.Event()
@@ -128,6 +133,8 @@ class MemoryReader(threading.Thread):
         Raises:
             sqlalchemy.exc.SQLAlchemyError: Postgres is away.
         """
+        # First: no call is judged by what is not on record.
+        self._define()
         began = self._memory.clock()
         with self._database.transaction() as session:
             authentication.enter(session, GATE)
@@ -152,6 +159,16 @@ class MemoryReader(threading.Thread):
             enforcement.record(session, self._modes.wanted)
         self._is_recorded = True
         self._woken.set()
+
+    def _define(self) -> None:
+        """Record what this process' gates mean, and every few minutes that it still has it."""
+        at = self._memory.clock()
+        if not self._definitions or at - self._defined_at < DEFINED_SECONDS:
+            return
+        with self._database.transaction() as session:
+            authentication.enter(session, GATE)
+            definition_records.record(session, self._definitions)
+        self._defined_at = at
 
     def _apply(self, batch: ChangeBatch) -> None:
         if batch.is_standby or not batch.follows(self._last):

@@ -22,6 +22,7 @@ from lockbox.requests.transition import Origin
 PROBED = "gate_probed"
 IS_PROBE = col(Event.action) == literal_column(f"'{PROBED}'", String)
 """Part of the statement, not a parameter: a plan for any action reads all events of all tenants."""
+MOST_A_PAGE = 200
 MOST_READ = 50
 """How many of the newest records are looked through for the newest of each service."""
 
@@ -43,10 +44,19 @@ class ProbeResult:
 
 @dataclass(frozen=True)
 class RecordedProbe:
-    """A result, and when it was recorded."""
+    """A result, when it was recorded, and the id of the event that says so."""
 
+    id: UUID
     at: datetime
     result: ProbeResult
+
+
+@dataclass(frozen=True)
+class ProbePage:
+    """Some of a tenant's probes, the newest first; `next_cursor` leads to those before."""
+
+    probes: Sequence[RecordedProbe]
+    next_cursor: UUID | None
 
 
 def record(
@@ -71,16 +81,37 @@ def record(
     }
     changes = {f"gateway of {result.service}": f"{result.refused} of {result.calls} refused"}
     at = now(session)
-    announcements.record(session, permissions.audit_event_of(actor, AdminChange(PROBED, at, changes, facts=facts)))
-    return RecordedProbe(at, result)
+    event = permissions.audit_event_of(actor, AdminChange(PROBED, at, changes, facts=facts))
+    announcements.record(session, event)
+    return RecordedProbe(event.id, at, result)
+
+
+def page(session: UnitOfWork, caller: Caller, slug: str, *, cursor: UUID | None, most: int) -> ProbePage:
+    """Return what was recorded at a tenant, to its members, the newest first.
+
+    Raises:
+        NotFound, NotYours: there is no such tenant, or the caller has no role there.
+    """
+    found = _newest(session, permissions.readable(session, caller, slug).id, most + 1, before=cursor)
+    return ProbePage(found[:most], found[most - 1].id if len(found) > most else None)
 
 
 def newest(session: UnitOfWork, tenant_id: UUID) -> Sequence[RecordedProbe]:
     """Return the newest record of each service, by its name, to whoever reads the tenant's log."""
-    query = select(Event).where(col(Event.tenant_id) == tenant_id, IS_PROBE)
     found: dict[str, RecordedProbe] = {}
-    for event in session.orm.exec(query.order_by(col(Event.id).desc()).limit(MOST_READ)):
-        said = json.loads(event.body)
-        result = ProbeResult(said["service"], said["gateway"], said["refused"], said["let_through"])
-        found.setdefault(result.service, RecordedProbe(event.at, result))
+    for one in _newest(session, tenant_id, MOST_READ):
+        found.setdefault(one.result.service, one)
     return [found[name] for name in sorted(found)]
+
+
+def _newest(session: UnitOfWork, tenant_id: UUID, most: int, *, before: UUID | None = None) -> list[RecordedProbe]:
+    query = select(Event).where(col(Event.tenant_id) == tenant_id, IS_PROBE)
+    if before is not None:
+        query = query.where(col(Event.id) < before)
+    return [_probe(event) for event in session.orm.exec(query.order_by(col(Event.id).desc()).limit(most))]
+
+
+def _probe(event: Event) -> RecordedProbe:
+    said = json.loads(event.body)
+    result = ProbeResult(said["service"], said["gateway"], said["refused"], said["let_through"])
+    return RecordedProbe(event.id, event.at, result)

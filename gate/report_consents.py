@@ -1,6 +1,6 @@
 """A tenant's yes to it that a gate which was enforced only reports: given by an admin, and taken back at any time."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -8,13 +8,16 @@ from uuid import UUID
 from sqlalchemy import Row, text
 from sqlmodel import col, select
 
+from gate import definition_records, probe_records
+from gate.definition_records import DefinitionChange
 from gate.enforcement import ENFORCE, REPORT
+from gate.probe_records import RecordedProbe
 from lockbox.admin import permissions
 from lockbox.admin.permissions import AdminActor, AdminChange, change
 from lockbox.database import UnitOfWork, now, publish_after_commit
 from lockbox.errors import Conflict, NotFound
 from lockbox.identity import row_macs
-from lockbox.identity.models import ReportConsent, ServiceEnforcement
+from lockbox.identity.models import ReportConsent, ServiceEnforcement, Tenant
 from lockbox.identity.roles import Caller, Role
 from lockbox.notifications import announcements
 from lockbox.requests.transition import Origin
@@ -28,6 +31,7 @@ FROM enforcements e LEFT JOIN report_consents c
 WHERE CAST(:service AS text) IS NULL OR e.service = :service
 ORDER BY e.service
 """)
+LAST_ASKED = text("SELECT service, at FROM gates_last_asked()")
 NO_GATE = "There is no gate of this service."
 OUTDATED = "The vendor has changed what it asks for. Check the gates of your tenant again."
 
@@ -37,7 +41,8 @@ class TenantGate:
     """What the gate of a service does for a tenant.
 
     It `is_enforced`, or only reports. Where it was enforced before, the vendor has asked for that (`is_asked`), and
-    an admin decides. `revision` is what a yes is about.
+    an admin decides. `revision` is what a yes is about. `last_asked_at` is when any gateway last asked, for whichever
+    tenant: to the minute, and after two hours to the hour.
     """
 
     service: str
@@ -46,6 +51,9 @@ class TenantGate:
     revision: int
     since: datetime
     consented_at: datetime | None
+    last_asked_at: datetime | None = None
+    definition: DefinitionChange | None = None
+    probe: RecordedProbe | None = None
 
 
 def of_tenant(session: UnitOfWork, caller: Caller, slug: str) -> list[TenantGate]:
@@ -55,7 +63,22 @@ def of_tenant(session: UnitOfWork, caller: Caller, slug: str) -> list[TenantGate
         NotFound, NotYours: there is no such tenant, or the caller has no role there.
     """
     tenant = permissions.readable(session, caller, slug)
-    return [_gate(row) for row in session.execute(GATES, {"tenant": tenant.id, "service": None})]
+    return _gates(session, tenant)
+
+
+def _gates(session: UnitOfWork, tenant: Tenant, service: str | None = None) -> list[TenantGate]:
+    asked: dict[str, datetime] = {row.service: row.at for row in session.execute(LAST_ASKED)}
+    defined = definition_records.of_tenant(session, tenant.slug)
+    probes = {one.result.service: one for one in probe_records.newest(session, tenant.id)}
+    return [
+        replace(
+            _gate(row),
+            last_asked_at=asked.get(row.service),
+            definition=defined.get(row.service),
+            probe=probes.get(row.service),
+        )
+        for row in session.execute(GATES, {"tenant": tenant.id, "service": service})
+    ]
 
 
 def is_unenforced(session: UnitOfWork, tenant_id: UUID, service: str) -> bool:
@@ -82,7 +105,7 @@ def allow(
         raise Conflict(OUTDATED)
     if (given := _consent(session, gate.id, tenant.id)) is not None:
         if given.revision == revision:
-            return _shown(session, tenant.id, service)
+            return _gates(session, tenant, service)[0]
         session.orm.delete(given)
         session.orm.flush()
     consent = ReportConsent(
@@ -97,7 +120,7 @@ def allow(
     session.orm.add(consent)
     session.orm.flush()
     _record(session, actor, gate, ALLOWED, change(ENFORCE, REPORT))
-    return _shown(session, tenant.id, service)
+    return _gates(session, tenant, service)[0]
 
 
 def end(session: UnitOfWork, caller: Caller, origin: Origin, slug: str, service: str) -> None:
@@ -141,10 +164,6 @@ def _record(session: UnitOfWork, actor: AdminActor, gate: ServiceEnforcement, ac
     event = permissions.audit_event_of(actor, said)
     announcements.notify_operators(session, permissions.for_the_vendor(event))
     publish_after_commit(session, [gate.id])
-
-
-def _shown(session: UnitOfWork, tenant_id: UUID, service: str) -> TenantGate:
-    return _gate(session.execute(GATES, {"tenant": tenant_id, "service": service}).one())
 
 
 def _gate(row: Row[Any]) -> TenantGate:

@@ -159,6 +159,7 @@ def check(export: bytes, keys: list[str], seen: tuple[str, ...] = ()) -> int:
     _events(events, first["log"], whole=first["whole"], gone=gone)
     _approvals(in_order(events) if first["whole"] else events, [key for key in keys if key not in of_logs])
     _uses(events)
+    _gates(events, is_all_there=first["whole"] and not gone)
     return len(events)
 
 
@@ -323,6 +324,23 @@ def _uses(events: list[dict[str, Any]]) -> None:
         elif fields["seq"] is None and request in allowed and fields["action"] == "last_used":
             count = fields.get("count")
             must(type(count) is int and count <= allowed[request], "it was used too often")
+
+
+def _gates(events: list[dict[str, Any]], *, is_all_there: bool) -> None:
+    told: dict[str, list[str]] = {}
+    named: list[tuple[str, str]] = []
+    for line in events:
+        fields = json.loads(line["body"])
+        if fields["action"] in {"gate_defined", "gate_redefined"} and fields["seq"] is None:
+            service, digest, before = fields["service"], fields["sha256"], fields.get("before")
+            must(type(service) is str, "a definition is of no gate")
+            for one in (digest, before or digest):
+                must(re.fullmatch("[0-9a-f]{64}", one), "a definition has no digest")
+            if before and service in told:
+                named.append((service, before))
+            told.setdefault(service, []).append(digest)
+    for service, before in named if is_all_there else ():
+        must(before in told[service], "a gate had a definition that the log leaves out")
 
 
 def _approvals(lines: list[dict[str, Any]], keys: list[str]) -> None:

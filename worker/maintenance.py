@@ -20,7 +20,7 @@ from kombu.exceptions import BatchPublishError  # type: ignore[attr-defined]  # 
 from kombu.exceptions import OperationalError as BrokerAway
 from sqlalchemy.exc import DBAPIError
 
-from gate import enforcement, use_events
+from gate import definition_records, enforcement, use_events
 from lockbox import reconcile as reconciler
 from lockbox.admin import exclusions
 from lockbox.audit.log import sealer
@@ -78,6 +78,8 @@ def _reconcile(tools: Runtime) -> Generator[Step, None, None]:
             yield step
     if has_lock:
         for count in enforcement.announce(tools.database):
+            yield "announced", count
+        for count in definition_records.announce(tools.database):
             yield "announced", count
         for count in exclusions.announce(tools.database):
             yield "announced", count

@@ -11,7 +11,7 @@ from api.portal.account import AccountContextDep
 from api.portal.pages import TAG, page
 from api.portal.tenant_admin import TenantAdminPage, done, tenant_admin_page
 from api.schemas.parts import Slug, Word
-from gate import enforcement, gate_report, probe_records, report_consents
+from gate import enforcement, gate_report, report_consents
 from lockbox.database import UnitOfWork
 from lockbox.errors import LockboxError
 from lockbox.identity.roles import Caller
@@ -56,8 +56,7 @@ def end(work: AccountContextDep, slug: Slug, service: ServiceName = "") -> Respo
 
 def _shown(at: TenantAdminPage, refused: LockboxError | None = None) -> Response:
     gates = report_consents.of_tenant(at.session, at.caller, at.tenant.slug)
-    probes = {one.result.service: one for one in probe_records.newest(at.session, at.tenant.id)}
-    return at.page("gates", refused, gates=gates, probes=probes)
+    return at.page("gates", refused, gates=gates)
 
 
 @of_vendor.get("")

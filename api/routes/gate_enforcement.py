@@ -9,6 +9,8 @@ from api.deps import CurrentUser, RequestOrigin, SessionDep
 from api.schemas.gate import (
     EnforcementList,
     EnforcementView,
+    GateDefinitionView,
+    GateProbeView,
     GateReportView,
     ReportConsentInput,
     TenantGateList,
@@ -112,4 +114,7 @@ def _gate(one: TenantGate) -> TenantGateView:
         revision=one.revision,
         since=one.since,
         consented_at=one.consented_at,
+        last_asked_at=one.last_asked_at,
+        definition=one.definition and GateDefinitionView.of(one.definition),
+        probe=one.probe and GateProbeView.of(one.probe),
     )

@@ -1,16 +1,21 @@
-"""Routes for what probes of gateways found, by the vendor's operators."""
+"""Routes for what probes of gateways found: the vendor's operators record it, the customer reads it."""
+
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import Query
 
 from api.call_routes import CallRouter
 from api.deps import CurrentUser, RequestOrigin, SessionDep, SettingsDep
-from api.schemas.gate import GateProbeView, NewGateProbe
+from api.schemas.gate import GateProbePage, GateProbeView, NewGateProbe
 from api.schemas.parts import Slug, problems
 from gate import probe_records
 from gate.probe_records import ProbeResult
 
-router = CallRouter(prefix="/v1/tenants/{slug}/gate-probes", tags=["vendor"])
+router = CallRouter(prefix="/v1/tenants/{slug}/gate-probes")
 
 
-@router.post("", status_code=201, responses=problems(400, 404, 409))
+@router.post("", tags=["vendor"], status_code=201, responses=problems(400, 404, 409))
 def record_gate_probe(
     slug: Slug,
     body: NewGateProbe,
@@ -25,4 +30,17 @@ def record_gate_probe(
     """
     result = ProbeResult(body.service, body.gateway, body.refused, body.let_through)
     recorded = probe_records.record(session, who, came, slug, result, services=chosen.catalogue.services)
-    return GateProbeView(**body.model_dump(), at=recorded.at)
+    return GateProbeView.of(recorded)
+
+
+@router.get("", tags=["tenants"], responses=problems(404))
+def list_gate_probes(
+    slug: Slug,
+    who: CurrentUser,
+    session: SessionDep,
+    cursor: UUID | None = None,
+    limit: Annotated[int, Query(ge=1, le=probe_records.MOST_A_PAGE)] = 50,
+) -> GateProbePage:
+    """List what probes of gateways found, to the tenant's members, the newest first."""
+    page = probe_records.page(session, who, slug, cursor=cursor, most=limit)
+    return GateProbePage(items=[GateProbeView.of(one) for one in page.probes], next_cursor=page.next_cursor)

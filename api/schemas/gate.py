@@ -2,13 +2,15 @@
 
 import re
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 from uuid import UUID
 
 from pydantic import BaseModel, Field
 
 from api.schemas.parts import IS_TEXT, PersonView, RequestBody, Resource, TextRule, Word
+from gate.definition_records import DefinitionChange
 from gate.outside_access import OutsideAccess
+from gate.probe_records import RecordedProbe
 from gate.reasons import GateReason
 from lockbox.identity.credentials import LONGEST_GATE_SUBJECT, LONGEST_ISSUER
 from lockbox.text_rules import IS_WHOLE, Instant
@@ -64,6 +66,25 @@ class GateProbeView(BaseModel):
     let_through: int
     at: datetime
 
+    @classmethod
+    def of(cls, recorded: RecordedProbe) -> Self:
+        """Return the view of one."""
+        said = recorded.result
+        return cls(
+            service=said.service,
+            gateway=said.gateway,
+            refused=said.refused,
+            let_through=said.let_through,
+            at=recorded.at,
+        )
+
+
+class GateProbePage(BaseModel):
+    """A page of recorded probes; `next_cursor` leads to the next page."""
+
+    items: list[GateProbeView]
+    next_cursor: UUID | None
+
 
 class GateIdentityView(BaseModel):
     """A mapped identity."""
@@ -107,8 +128,40 @@ class EnforcementList(BaseModel):
     items: list[EnforcementView]
 
 
+class DefinitionPartView(BaseModel):
+    """A part of a gate's definition that was changed: what only the one `before` said, and what it says `now`."""
+
+    part: str
+    before: str
+    now: str
+
+
+class GateDefinitionView(BaseModel):
+    """What decides which resource and action a call at a gate uses, and whose call it is: since when it is in use.
+
+    `changes` says how the definition before it differed; there are none for the `first` on record. While the one
+    before is `beside` it, a process of the vendor's may still have that. `sha256` is that of the events.
+    """
+
+    since: datetime
+    sha256: str
+    first: bool
+    beside: bool
+    changes: list[DefinitionPartView]
+
+    @classmethod
+    def of(cls, said: DefinitionChange) -> Self:
+        """Return the view of one."""
+        changes = [DefinitionPartView(part=part, before=was, now=now) for part, (was, now) in said.changes.items()]
+        return cls(since=said.since, sha256=said.sha256, first=said.is_first, beside=said.is_beside, changes=changes)
+
+
 class TenantGateView(BaseModel):
-    """What the gate of a service does for a tenant, and whether an admin is asked to let it only report."""
+    """What the gate of a service does for a tenant, and whether an admin is asked to let it only report.
+
+    `last_asked_at` is when any gateway or guard of the service last asked, for whichever tenant: to the minute, after
+    two hours to the hour, and null after a month. `probe` is the newest that the vendor has recorded for the tenant.
+    """
 
     service: str
     enforced: bool
@@ -116,6 +169,9 @@ class TenantGateView(BaseModel):
     revision: int
     since: datetime
     consented_at: datetime | None
+    last_asked_at: datetime | None
+    definition: GateDefinitionView | None
+    probe: GateProbeView | None
 
 
 class TenantGateList(BaseModel):

@@ -56,6 +56,8 @@ WORDS = {
     "gate_identity_added": "mapped an identity at the gate to an engineer",
     "gate_identity_removed": "removed an identity of an engineer at the gate",
     "gate_probed": "probed a gateway",
+    "gate_defined": "recorded what calls at the gate of a service use",
+    "gate_redefined": "changed what calls at the gate of a service use",
     "gate_report_began": "let the gate of a service report only",
     "gate_enforced": "had the gate of a service enforce",
     "gate_report_asked": "asked to let the gate of a service report only",

@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger
+from sqlalchemy import BigInteger, Text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field, SQLModel
 
@@ -126,6 +126,25 @@ class EnforcementSwitch(SQLModel, table=True):
     wanted: str = Field(max_length=24)
     was_enforced: bool
     switched_at: datetime = Field(sa_type=Instant)
+    announced_to: UUID | None = None
+
+
+class GateDefinitionRecord(SQLModel, table=True):
+    """A revision of what a gate's part of the catalogue says; `used_at` is when a process last had it.
+
+    `only_for` are the slugs of the tenants for whom calls can be; `announced_to` is the last tenant whose log tells.
+    """
+
+    __tablename__ = "gate_definitions"
+
+    id: UUID = Field(primary_key=True)
+    service: str = Field(max_length=63)
+    revision: int
+    digest: bytes
+    body: str = Field(sa_type=Text)
+    only_for: list[str] | None = Field(default=None, sa_type=Texts)
+    recorded_at: datetime = Field(sa_type=Instant)
+    used_at: datetime = Field(sa_type=Instant)
     announced_to: UUID | None = None
 
 

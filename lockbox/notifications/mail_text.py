@@ -243,6 +243,7 @@ ACCOUNT_TITLES = {
     "person_disabled": "A person at {tenant} was disabled",
     "gate_identity_added": "An identity at the gate was mapped to an engineer",
     "gate_identity_removed": "An identity of an engineer at the gate was removed",
+    "gate_redefined": "The vendor changed what calls at a gate use at {tenant}",
     "gate_report_began": "A gate does not enforce access to {tenant} yet",
     "gate_enforced": "A gate now enforces access to {tenant}",
     "gate_report_asked": "The vendor asks {tenant} to let a gate report only",
@@ -273,6 +274,7 @@ ACCOUNT_SUBJECTS = {
 """The subjects that say more than the title."""
 VENDOR_TITLES = {
     "exclusions_changed": "What Lockbox does not cover was stated anew",
+    "gate_redefined": "What calls at a gate use was changed",
     "gate_report_began": "A gate does not enforce yet",
     "gate_enforced": "A gate now enforces",
     "gate_report_asked": "A gate enforces until its tenants let it report only",
@@ -297,6 +299,10 @@ EXPLANATIONS = {
     "exclusions_changed": (
         "It says when the vendor may reach a customer's data without a request in Lockbox. The customer's members "
         "read it on the page Exclusions, where an admin acknowledges it."
+    ),
+    "gate_redefined": (
+        "By this the gate judges which resource and action a call uses, and whose call it is, for windows that are "
+        "open already too. The page Gates shows it."
     ),
     "gate_report_began": "For now this gate lets in calls without an open access window, and records them.",
     "gate_enforced": "From now on this gate refuses calls without an open access window.",

@@ -704,6 +704,14 @@ BEGIN
     WHERE r.path = '' AND r.service = g.service AND r.reason = g.reason;
 END $$;
 
+-- When the gate of each service was last asked with a gateway's or a guard's token: to the minute within two hours, to
+-- the hour within a month. A member of a tenant may know that, and no more of what is counted.
+CREATE FUNCTION gates_last_asked() RETURNS TABLE (service text, at timestamptz)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    SELECT g.service, max(g.at) FROM gate_answers g WHERE g.span <> 'all'
+        AND g.gateway_id <> '00000000-0000-0000-0000-000000000000' GROUP BY g.service
+$$;
+
 -- Add what a process of the API has counted; a batch that comes twice counts once. Without a process it is a part of a
 -- transaction that counts once. Rows are taken in the order of
 -- their keys, so that processes never wait for each other in a circle. No login changes or lowers a count.

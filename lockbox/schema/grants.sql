@@ -30,6 +30,10 @@ GRANT UPDATE (name, plan, mode, suspended, policy_version, revision, mac) ON ten
 GRANT UPDATE (review_tier) ON memberships TO lockbox_api;
 GRANT UPDATE (employing_entity, office_country, physical_country, source, as_of, mac) ON directory_records TO lockbox_api;
 GRANT UPDATE (wanted, revision, enforced_at, changed_at, mac) ON enforcements TO lockbox_api;
+-- When a definition was recorded says Postgres, and how far it was told the worker.
+GRANT SELECT ON gate_definitions TO lockbox_api;
+GRANT INSERT (id, service, revision, digest, body, only_for) ON gate_definitions TO lockbox_api;
+GRANT UPDATE (used_at) ON gate_definitions TO lockbox_api;
 GRANT SELECT (id, tenant_id, email, name, roles, is_recovery, invited_by, created_at, takes_effect_at, code_nonce,
     expires_at, accepted_at, accepted_by, withdrawn_at, withdrawn_by, mac) ON invitations TO lockbox_api;
 GRANT UPDATE (accepted_at, accepted_by, withdrawn_at, withdrawn_by) ON invitations TO lockbox_api;
@@ -93,6 +97,7 @@ GRANT UPDATE (hashes) ON tiles TO lockbox_worker;
 GRANT UPDATE (notified_at) ON checkpoints TO lockbox_worker;
 GRANT UPDATE (raised_at) ON alarms TO lockbox_worker;
 GRANT UPDATE (announced_to) ON enforcement_switches TO lockbox_worker;
+GRANT SELECT, UPDATE (announced_to) ON gate_definitions TO lockbox_worker;
 GRANT SELECT ON exclusions TO lockbox_worker;
 GRANT UPDATE (announced_to) ON exclusions TO lockbox_worker;
 GRANT UPDATE (first_told, look_at) ON window_uses TO lockbox_worker;
@@ -165,7 +170,7 @@ GRANT EXECUTE ON FUNCTION authenticate, credential_scope, find_device_login, per
     operating_figures, operating_states, operating_day, operating_gate, operating_findings TO lockbox_api;
 
 GRANT EXECUTE ON FUNCTION without_texts, only_erases TO lockbox_api, lockbox_worker, lockbox_notifications, lockbox_connectors;
-GRANT EXECUTE ON FUNCTION is_held, last_sign_ins TO lockbox_api;
+GRANT EXECUTE ON FUNCTION is_held, last_sign_ins, gates_last_asked TO lockbox_api;
 GRANT EXECUTE ON FUNCTION is_erased TO lockbox_api, lockbox_worker, lockbox_notifications, lockbox_connectors;
 
 GRANT EXECUTE ON FUNCTION credentials_of, was_removed, seal_lag, needs_connectors, policies_at_start TO lockbox_worker;

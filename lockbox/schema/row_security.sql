@@ -25,7 +25,7 @@ DECLARE
         outbox,unsettled,reports_due,deliveries,counters,window_uses,after_reviews,
         case_checks}';
     for_one CONSTANT text[] := '{sessions,sign_in_counts,device_logins,idempotency_keys,unsealed,refused,tiles,audit_keys,
-        lag_samples,alarms,gate_answers,reported_calls,enforcements,enforcement_switches,
+        lag_samples,alarms,gate_answers,reported_calls,enforcements,enforcement_switches,gate_definitions,
         pre_approvals,pre_approval_votes,exclusions}';
 BEGIN
     FOREACH seen IN ARRAY for_both || for_one LOOP
@@ -247,6 +247,15 @@ CREATE POLICY api_insert ON report_consents FOR INSERT TO lockbox_api
             AND e.wanted = 'report' AND e.enforced_at IS NOT NULL));
 CREATE POLICY api_delete ON report_consents FOR DELETE TO lockbox_api
     USING (tenant_id = ANY ((SELECT at_administers())::uuid[]));
+
+-- What gates mean is recorded by the gate; a customer reads of the gates whose calls can be theirs.
+CREATE POLICY api_select ON gate_definitions FOR SELECT TO lockbox_api
+    USING (cardinality((SELECT at_roles())) > 0 OR ((SELECT at_person()) IS NOT NULL AND (only_for IS NULL
+        OR EXISTS (SELECT FROM tenants t WHERE t.slug = ANY (only_for) AND t.id = ANY ((SELECT at_tenants())::uuid[])))));
+CREATE POLICY api_insert ON gate_definitions FOR INSERT TO lockbox_api
+    WITH CHECK ((SELECT at_person()) = '00000000-0000-0000-0000-000000000000' AND (SELECT at_roles()) && '{system}'::text[]);
+CREATE POLICY api_update ON gate_definitions FOR UPDATE TO lockbox_api
+    USING ((SELECT at_person()) = '00000000-0000-0000-0000-000000000000' AND (SELECT at_roles()) && '{system}'::text[]);
 
 -- The token of a terminal is as good as the session that allowed it, and no better.
 CREATE POLICY api_insert ON tokens FOR INSERT TO lockbox_api

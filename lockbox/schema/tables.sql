@@ -276,6 +276,22 @@ CREATE TABLE report_consents (
 );
 CREATE INDEX ix_report_consents_tenant_id ON report_consents (tenant_id);
 
+-- What each gate's part of the catalogue says, as the API has recorded it: a revision for each change. `used_at` is when
+-- a process last had it, to five minutes; `only_for` are the slugs of the tenants for whom calls can be, null for all.
+-- `announced_to` is as in `enforcement_switches`.
+CREATE TABLE gate_definitions (
+    id uuid CONSTRAINT pk_gate_definitions PRIMARY KEY,
+    service varchar(63) NOT NULL,
+    revision integer NOT NULL CONSTRAINT ck_gate_definitions_revision CHECK (revision >= 1),
+    digest bytea NOT NULL CONSTRAINT ck_gate_definitions_digest CHECK (digest = sha256(convert_to(body, 'UTF8'))),
+    body text NOT NULL CONSTRAINT ck_gate_definitions_body CHECK (body <> ''),
+    only_for text[],
+    recorded_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    used_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    announced_to uuid,
+    CONSTRAINT uq_gate_definitions_service_revision UNIQUE (service, revision)
+);
+
 -- A token of the API. One with `means` is a terminal's: it lasts as long as the sign-in that allowed it, at most.
 CREATE TABLE tokens (
     id uuid CONSTRAINT pk_tokens PRIMARY KEY,

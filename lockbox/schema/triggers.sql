@@ -187,6 +187,14 @@ CREATE TRIGGER never_unenforced BEFORE UPDATE ON enforcements FOR EACH ROW
         OR (NEW.wanted <> OLD.wanted AND NEW.revision = OLD.revision)
         OR (OLD.enforced_at IS NOT NULL AND NEW.enforced_at IS DISTINCT FROM OLD.enforced_at))
     EXECUTE FUNCTION refuse('what gate %s has enforced stays on record, and each switch is a revision');
+-- That a definition was in use is only ever found out now, and what it says stays on record.
+CREATE TRIGGER never_rewritten BEFORE UPDATE ON gate_definitions FOR EACH ROW
+    WHEN (NEW.id <> OLD.id OR NEW.service <> OLD.service OR NEW.revision <> OLD.revision OR NEW.body <> OLD.body
+        OR NEW.digest <> OLD.digest OR NEW.only_for IS DISTINCT FROM OLD.only_for OR NEW.recorded_at <> OLD.recorded_at
+        OR NEW.used_at < OLD.used_at OR NEW.used_at > clock_timestamp() + interval '1 minute')
+    EXECUTE FUNCTION refuse('what gate %s meant stays on record');
+CREATE TRIGGER never_goes BEFORE DELETE ON gate_definitions FOR EACH ROW
+    EXECUTE FUNCTION refuse('what gate %s meant stays on record');
 
 
 -- Requests

@@ -72,6 +72,11 @@ THE_REST = (
     WHERE e.service = 'gate-' || CAST(:tenant AS text)
     """,
     """
+    INSERT INTO gate_definitions (id, service, revision, digest, body, only_for)
+    SELECT uuidv7(), 'gate-' || t.slug, 1, sha256(convert_to('{"tenant":{}}', 'UTF8')), '{"tenant":{}}', ARRAY[t.slug]
+    FROM tenants t WHERE t.id = :tenant
+    """,
+    """
     INSERT INTO report_consents (id, enforcement_id, tenant_id, revision, person_id, created_at)
     SELECT uuidv7(), e.id, :tenant, e.revision, :tara, now() FROM enforcements e
     WHERE e.service = 'gate-' || CAST(:tenant AS text)

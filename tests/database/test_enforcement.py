@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
-from gate import enforcement, report_consents
+from gate import enforcement, gate_news, report_consents
 from gate.enforcement import ENFORCE, REPORT
 from gate.enforcement_memory import EnforcementMemory
 from gate.memory_reader import GATE, MemoryReader
@@ -324,7 +324,7 @@ def test_a_switch_that_another_overtakes_is_in_every_log_too(world: World, worke
 def test_an_announcement_that_broke_off_goes_on_with_the_older_switch(
     world: World, worker: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(enforcement, "AT_ONCE", 1)
+    monkeypatch.setattr(gate_news, "AT_ONCE", 1)
     another_tenant(world)
     says(world.db, REPORT)
     begun = enforcement.announce(worker, settled=timedelta(0))

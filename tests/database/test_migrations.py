@@ -38,6 +38,8 @@ MODELS = (
 ONLY_IN_THE_SCHEMA = {
     "modify_default connections.attempts",
     "modify_default connections.failures",
+    "modify_default gate_definitions.recorded_at",
+    "modify_default gate_definitions.used_at",
     "modify_default eligible_delegates.id",
     "modify_default events.internal",
     "modify_default logs.cleared_to",
@@ -65,6 +67,7 @@ ONLY_IN_THE_SCHEMA = {
     "remove_constraint uq_decisions_request_id_person_id_decision",
     "remove_constraint uq_events_request_id_seq",
     "remove_constraint uq_memberships_person_id_tenant_id_role",
+    "remove_constraint uq_gate_definitions_service_revision",
     "remove_constraint uq_gate_identities_issuer_subject",
     "remove_constraint uq_enforcement_switches_enforcement_id_revision",
     "remove_constraint uq_report_consents_enforcement_id_tenant_id",
@@ -225,7 +228,7 @@ def test_the_migrations_from_nothing_give_what_the_models_say(fresh: str, owner:
     migrations.upgrade(fresh)
 
     assert _differences(owner) == ONLY_IN_THE_SCHEMA
-    assert len(SQLModel.metadata.tables) == 62
+    assert len(SQLModel.metadata.tables) == 63
 
 
 def test_the_files_alone_make_what_the_migrations_make(fresh: str, owner: Engine, superuser: Engine) -> None:

@@ -25,10 +25,11 @@ ROUTES = sorted(
 APPROVAL = "POST /v1/tenants/{slug}/pre-approvals/{pre_approval_id}/approve"
 PROPOSAL = "DELETE /v1/tenants/{slug}/recovery/{invitation_id}"
 DECLARED = "POST /v1/tenants/{slug}/outside-access"
+PROBED = "POST /v1/tenants/{slug}/gate-probes"
 OPERATORS = [
     r
     for r in ROUTES
-    if r.endswith(("/suspend", "/resume", "/plan", "/recovery", "/gate-probes")) or r in {PROPOSAL, DECLARED}
+    if r.endswith(("/suspend", "/resume", "/plan", "/recovery")) or r in {PROPOSAL, DECLARED, PROBED}
 ]
 # What either side does for itself: nobody else of the vendor.
 BOTH_SIDES = {

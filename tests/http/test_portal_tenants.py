@@ -1,13 +1,15 @@
 """The pages of a tenant: its admins govern from them, others read, and nothing is lost where something is refused."""
 
 import json
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import pytest
 
-from gate import enforcement, outside_access, probe_records
+from config.service_catalogue import Catalogue
+from gate import definition_records, enforcement, gate_definition, outside_access, probe_records
 from gate.enforcement import ENFORCE, REPORT
 from gate.memory_reader import GATE
 from gate.outside_access import OutsideAccess
@@ -18,8 +20,9 @@ from lockbox.identity.roles import AuthMethod, Mode, Role
 from lockbox.requests.policy_rules import Policy
 from lockbox.sql import new_id
 from tests.database.tenancy import does, id_of, members_of, mode_of, reads
+from tests.database.test_definition_records import SERVICE, A, B
 from tests.http.places import REACH
-from tests.http.portal import Browser, Portal, PortalPage
+from tests.http.portal import Browser, OpenPortal, Portal, PortalPage
 from tests.policy_setup import group, lay_down
 
 WEAK = [(AuthMethod.MAIL, 0), (AuthMethod.PASSKEY, 16)]
@@ -313,6 +316,28 @@ def test_the_page_of_gates_says_what_each_does_and_what_its_last_probe_found(por
     assert before.text.count("Not probed yet") == 2
     assert after.text.count("Not probed yet") == 1
     assert "all 74 calls were refused" in after.text
+
+
+def test_the_page_of_gates_says_since_when_what_calls_use_was_changed(open_portal: OpenPortal) -> None:
+    portal = open_portal()
+
+    def starts(with_this: Catalogue) -> PortalPage:
+        with portal.world.db.transaction() as session:
+            authentication.enter(session, GATE)
+            enforcement.record(session, {SERVICE: ENFORCE})
+            definition_records.record(session, gate_definition.definitions(with_this))
+        return entered(portal, "ann").get(here(portal, "/gates"))
+
+    first, changed = starts(A), starts(B)
+
+    assert "and has not been changed" in first.words
+    assert "paths changed" not in first.words
+    assert re.search(
+        r"Since .*, paths changed: GET /boxes/\{box\} is read of mailbox:\{box\} → "
+        r"GET /boxes/\{box\} is read of mailbox:of-\{box\}",
+        changed.words,
+    )
+    assert "and has not been changed" not in changed.words
 
 
 def test_access_around_lockbox_stands_on_the_page_for_every_member(portal: Portal) -> None:

@@ -124,6 +124,7 @@ MATRIX = {
     "GET /v1/endpoints/{endpoint_id}/deliveries": "404 404 404 404 404 404 200 403 403 404 403",
     "POST /v1/deliveries/{delivery_id}/redeliver": "404 404 404 404 404 404 202 403 403 404 403",
     "POST /v1/tenants/{slug}/gate-probes": "403 403 403 201 403 403 403 403 403 404 403",
+    "GET /v1/tenants/{slug}/gate-probes": "403 403 403 403 403 403 200 200 200 404 200",
     "POST /v1/tenants/{slug}/outside-access": "403 403 403 201 403 403 403 403 403 404 403",
     "GET /v1/tenants/{slug}/outside-access": "403 403 403 403 403 403 200 200 200 404 200",
     "GET /v1/gate/identities": "403 403 403 200 200 403 403 403 403 403 403",

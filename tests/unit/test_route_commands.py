@@ -17,6 +17,7 @@ from cli.commands import GROUPS
 from cli.exclusions import EXCLUSIONS_COMMANDS
 from cli.gate_enforcement import ENFORCEMENT_COMMANDS
 from cli.gate_identities import IDENTITY_COMMANDS
+from cli.gate_probe import PROBES
 from cli.outside_access import OUTSIDE_COMMANDS
 from cli.policies import VERSIONS
 from cli.pre_approvals import PRE_APPROVAL_COMMANDS
@@ -35,7 +36,7 @@ ROWS |= {f"exclusions {name}": row for name, row in EXCLUSIONS_COMMANDS.items()}
 ROWS |= {f"data {name}": row for name, row in DATA_COMMANDS.items()}
 ROWS |= {f"pre-approval {name}": row for name, row in PRE_APPROVAL_COMMANDS.items()}
 ROWS |= {f"vendor {name}": row for name, row in VENDOR_COMMANDS.items()}
-ROWS |= {"audit list": SEARCH, "policy versions": VERSIONS, "request findings": FINDINGS}
+ROWS |= {"gate probes": PROBES, "audit list": SEARCH, "policy versions": VERSIONS, "request findings": FINDINGS}
 ROUTES = [(name, path) for name, row in ROWS.items() for path in row.paths]
 ID = "0197f3a0-a0a0-7a0a-8a0a-0a0a0a0a0a0a"
 

@@ -12,6 +12,7 @@ from uuid import UUID
 from lockbox.audit.canonical import commitment, decoded, instant
 from lockbox.audit.log.checkpoint import VerifierKey
 from lockbox.audit.verifier.approval_checks import SUBMISSION, ApprovalChecker
+from lockbox.audit.verifier.definition_checks import DefinitionChecker
 from lockbox.audit.verifier.export_format import EventLine, FindingKind, Findings, PersonalDetail
 from lockbox.audit.verifier.move_checks import MoveChecker, MoveSequencer, UseChecker
 from lockbox.audit.verifier.pre_approval_checks import PreApprovalChecker
@@ -228,6 +229,7 @@ class EventChecker:
     signed: PasskeyApprovalChecker = field(init=False)
     uses: UseChecker = field(init=False)
     pre_approved: PreApprovalChecker = field(init=False)
+    defined: DefinitionChecker = field(init=False)
     _ids: set[bytes | str] = field(default_factory=set)
     _in_order: MoveSequencer[Taken] = field(default_factory=MoveSequencer)
 
@@ -237,6 +239,7 @@ class EventChecker:
         self.signed = PasskeyApprovalChecker(self.tenant, self.approvers, self.findings)
         self.uses = UseChecker(self.findings)
         self.pre_approved = PreApprovalChecker(self.findings)
+        self.defined = DefinitionChecker(self.findings)
 
     def check(self, line: int, entry: EventLine) -> None:
         """Check one event."""
@@ -259,6 +262,7 @@ class EventChecker:
             self._note_restore(fields, entry.number)
         self.uses.take(fields, where)
         self.pre_approved.take(fields, shown, where)
+        self.defined.take(fields, where)
         if fields["seq"] is not None:
             self._take(fields, shown, where)
 
@@ -267,7 +271,9 @@ class EventChecker:
         for move in self._in_order.rest():
             self._check(move)
         self.requests.finish()
-        self.pre_approved.finish(is_all_there=self.whole and not self.requests.removed_before)
+        is_all_there = self.whole and not self.requests.removed_before
+        self.pre_approved.finish(is_all_there=is_all_there)
+        self.defined.finish(is_all_there=is_all_there)
         self.signed.finish()
 
     def _take(self, fields: dict[str, Any], shown: dict[str, str], where: dict[str, Any]) -> None:

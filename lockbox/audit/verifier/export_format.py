@@ -44,6 +44,7 @@ class FindingKind(StrEnum):
     APPROVAL = "approval"
     PASSKEY = "signature by passkey"
     USES = "uses"
+    GATE = "gate"
 
 
 UNSURE = frozenset({FindingKind.UNPROVEN, FindingKind.RESTORED, FindingKind.FUTURE, FindingKind.NEWER_KNOWN})

@@ -53,3 +53,61 @@ CREATE TRIGGER none_after_erasure BEFORE INSERT ON events FOR EACH ROW
 -- SIGN-INS
 
 ALTER TABLE sign_ins ADD COLUMN mac bytea;
+-- Gate definitions
+
+-- What each gate's part of the catalogue says, as the API has recorded it: a revision for each change. `used_at` is when
+-- a process last had it, to five minutes; `only_for` are the slugs of the tenants for whom calls can be, null for all.
+-- `announced_to` is as in `enforcement_switches`.
+CREATE TABLE gate_definitions (
+    id uuid CONSTRAINT pk_gate_definitions PRIMARY KEY,
+    service varchar(63) NOT NULL,
+    revision integer NOT NULL CONSTRAINT ck_gate_definitions_revision CHECK (revision >= 1),
+    digest bytea NOT NULL CONSTRAINT ck_gate_definitions_digest CHECK (digest = sha256(convert_to(body, 'UTF8'))),
+    body text NOT NULL CONSTRAINT ck_gate_definitions_body CHECK (body <> ''),
+    only_for text[],
+    recorded_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    used_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    announced_to uuid,
+    CONSTRAINT uq_gate_definitions_service_revision UNIQUE (service, revision)
+);
+
+ALTER TABLE gate_definitions ENABLE ROW LEVEL SECURITY;
+ALTER TABLE gate_definitions FORCE ROW LEVEL SECURITY;
+-- What gates mean is recorded by the gate; a customer reads of the gates whose calls can be theirs.
+CREATE POLICY api_select ON gate_definitions FOR SELECT TO lockbox_api
+    USING (cardinality((SELECT at_roles())) > 0 OR ((SELECT at_person()) IS NOT NULL AND (only_for IS NULL
+        OR EXISTS (SELECT FROM tenants t WHERE t.slug = ANY (only_for) AND t.id = ANY ((SELECT at_tenants())::uuid[])))));
+CREATE POLICY api_insert ON gate_definitions FOR INSERT TO lockbox_api
+    WITH CHECK ((SELECT at_person()) = '00000000-0000-0000-0000-000000000000' AND (SELECT at_roles()) && '{system}'::text[]);
+CREATE POLICY api_update ON gate_definitions FOR UPDATE TO lockbox_api
+    USING ((SELECT at_person()) = '00000000-0000-0000-0000-000000000000' AND (SELECT at_roles()) && '{system}'::text[]);
+CREATE POLICY worker ON gate_definitions FOR ALL TO lockbox_worker USING (true);
+
+-- That a definition was in use is only ever found out now, and what it says stays on record.
+CREATE TRIGGER never_rewritten BEFORE UPDATE ON gate_definitions FOR EACH ROW
+    WHEN (NEW.id <> OLD.id OR NEW.service <> OLD.service OR NEW.revision <> OLD.revision OR NEW.body <> OLD.body
+        OR NEW.digest <> OLD.digest OR NEW.only_for IS DISTINCT FROM OLD.only_for OR NEW.recorded_at <> OLD.recorded_at
+        OR NEW.used_at < OLD.used_at OR NEW.used_at > clock_timestamp() + interval '1 minute')
+    EXECUTE FUNCTION refuse('what gate %s meant stays on record');
+CREATE TRIGGER never_goes BEFORE DELETE ON gate_definitions FOR EACH ROW
+    EXECUTE FUNCTION refuse('what gate %s meant stays on record');
+
+-- When a definition was recorded says Postgres, and how far it was told the worker.
+GRANT SELECT ON gate_definitions TO lockbox_api;
+GRANT INSERT (id, service, revision, digest, body, only_for) ON gate_definitions TO lockbox_api;
+GRANT UPDATE (used_at) ON gate_definitions TO lockbox_api;
+GRANT SELECT, UPDATE (announced_to) ON gate_definitions TO lockbox_worker;
+
+
+-- When gates were asked
+
+-- When the gate of each service was last asked with a gateway's or a guard's token: to the minute within two hours, to
+-- the hour within a month. A member of a tenant may know that, and no more of what is counted.
+CREATE FUNCTION gates_last_asked() RETURNS TABLE (service text, at timestamptz)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    SELECT g.service, max(g.at) FROM gate_answers g WHERE g.span <> 'all'
+        AND g.gateway_id <> '00000000-0000-0000-0000-000000000000' GROUP BY g.service
+$$;
+
+REVOKE ALL ON FUNCTION gates_last_asked FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION gates_last_asked TO lockbox_api;

@@ -1,0 +1,276 @@
+"""What a gate means is on record: each change once, in every log that it concerns, and a rolling start is one."""
+
+from concurrent.futures import ThreadPoolExecutor, wait
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import Engine, text
+from sqlalchemy.exc import DBAPIError
+
+from config.service_catalogue import Catalogue
+from gate import definition_records, gate_definition, gate_news
+from gate.enforcement_memory import EnforcementMemory
+from gate.gate_definition import GateDefinition
+from gate.memory_reader import DEFINED_SECONDS, GATE, MemoryReader
+from gate.window_memory import BOOT_CLOCK, WindowMemory
+from harness.people import World
+from lockbox.database import Database
+from lockbox.identity import authentication
+from tests.database.audit_logs import recorded_changes
+from tests.database.scenes import read, write_unchecked
+from tests.database.tenancy import on_the_database
+from tests.database.test_enforcement import another_tenant
+
+SERVICE = "mail"
+LOCK = "hashtextextended('lockbox enforcement of gates', 0)"
+EVENTS = """
+SELECT t.slug, e.action, convert_from(e.body, 'UTF8')::jsonb AS said FROM events e
+LEFT JOIN tenants t ON t.id = e.tenant_id WHERE e.action IN ('gate_defined', 'gate_redefined') ORDER BY e.id
+"""
+
+
+def catalogue(resource: str = "mailbox:{box}", *, fixed: str | None = None) -> Catalogue:
+    tenant = {"fixed": fixed} if fixed else {"host": "{tenant}.mail.example"}
+    path = {"methods": ("GET",), "path": "/boxes/{box}", "resource": resource, "action": "read"}
+    issuer = {"issuer": "https://idp.example", "audience": "mail", "jwks_url": "https://idp.example/keys"}
+    return Catalogue.model_validate(
+        {
+            "services": {SERVICE: {"title": "Mail", "gate": {"tenant": tenant, "paths": (path,)}}},
+            "plans": {"basic": {}},
+            "issuers": (issuer,),
+        }
+    )
+
+
+A, B, C = catalogue(), catalogue("mailbox:of-{box}"), catalogue("mailbox:x-{box}")
+
+
+def starts(db: Database, with_this: Catalogue) -> None:
+    """Let a process start with this catalogue, or say again that it has it."""
+    with db.transaction() as session:
+        authentication.enter(session, GATE)
+        definition_records.record(session, gate_definition.definitions(with_this))
+
+
+def announced(worker: Database) -> list[int]:
+    return list(definition_records.announce(worker, settled=timedelta(0)))
+
+
+def told(world: World) -> list[tuple[str | None, str]]:
+    return [(row.slug, row.action) for row in read(world.db, EVENTS)]
+
+
+def pass_hours(superuser: Engine) -> None:
+    """Let so much time pass for what is recorded that all of it is out of use."""
+    write_unchecked(superuser, "UPDATE gate_definitions SET used_at = used_at - interval '2 hours'")
+
+
+def bodies(world: World) -> list[str]:
+    found = read(world.db, "SELECT body FROM gate_definitions ORDER BY service, revision")
+    return [row.body for row in found]
+
+
+def body(of: Catalogue) -> str:
+    return GateDefinition.of(of, SERVICE).body
+
+
+def test_the_first_definition_is_a_baseline_in_every_log_that_nobody_is_mailed(
+    world: World, worker: Database
+) -> None:
+    starts(world.db, A)
+    announced(worker)
+
+    assert told(world) == [(None, "gate_defined"), (world.tenant.slug, "gate_defined")]
+    said = read(world.db, EVENTS)[1].said
+    assert said["sha256"] == GateDefinition.of(A, SERVICE).digest.hex()
+    assert "before" not in said
+    assert said["changes"] == {"gate of mail": "none → 1 paths"}
+    assert {who for one in recorded_changes(world.db) for who in one.told} == set()
+
+
+def test_a_start_with_an_unchanged_catalogue_records_nothing(
+    world: World, worker: Database, superuser: Engine
+) -> None:
+    starts(world.db, A)
+    announced(worker)
+    pass_hours(superuser)
+    for _ in range(3):
+        starts(world.db, A)
+
+    assert announced(worker) == []
+    assert bodies(world) == [body(A)]
+
+
+def test_a_change_is_in_every_log_with_its_difference_and_is_told(world: World, worker: Database) -> None:
+    another_tenant(world)
+    starts(world.db, A)
+    starts(world.db, B)
+    announced(worker)
+
+    ours = [
+        row.said for row in read(world.db, EVENTS) if (row.slug, row.action) == (world.tenant.slug, "gate_redefined")
+    ]
+    assert len(ours) == 1
+    assert ours[0]["before"] == GateDefinition.of(A, SERVICE).digest.hex()
+    assert ours[0]["sha256"] == GateDefinition.of(B, SERVICE).digest.hex()
+    assert ours[0]["changes"] == {
+        "paths at the gate of mail": "GET /boxes/{box} is read of mailbox:{box} → "
+        "GET /boxes/{box} is read of mailbox:of-{box}"
+    }
+    assert sorted(told(world), key=str) == sorted(
+        [
+            (slug, action)
+            for slug in (None, world.tenant.slug, "fabrikam")
+            for action in ("gate_defined", "gate_redefined")
+        ],
+        key=str,
+    )
+    hears = {frozenset(one.told) for one in recorded_changes(world.db) if one.action == "gate_redefined"}
+    assert hears == {frozenset(), frozenset({"Olga"}), frozenset({"Abe", "Amir", "Ann", "Tara"})}
+
+
+def test_a_rolling_start_with_both_catalogues_alternating_is_one_event(world: World, worker: Database) -> None:
+    starts(world.db, A)
+    for _ in range(5):
+        starts(world.db, B)
+        starts(world.db, A)
+    announced(worker)
+
+    assert bodies(world) == [body(A), body(B)]
+    assert told(world).count((world.tenant.slug, "gate_redefined")) == 1
+
+
+def test_several_processes_that_start_at_once_record_one_change(world: World) -> None:
+    starts(world.db, A)
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(lambda _: starts(world.db, B), range(12)))
+
+    assert bodies(world) == [body(A), body(B)]
+
+
+def test_what_went_out_of_use_and_comes_back_is_told_each_time(world: World, superuser: Engine) -> None:
+    starts(world.db, A)
+    starts(world.db, B)
+    pass_hours(superuser)
+    starts(world.db, B)
+    starts(world.db, A)
+    pass_hours(superuser)
+    starts(world.db, B)
+
+    assert bodies(world) == [body(one) for one in (A, B, A, B)]
+
+
+def test_a_roll_back_is_told_once_the_newer_one_is_out_of_use(world: World, superuser: Engine) -> None:
+    starts(world.db, A)
+    starts(world.db, B)
+    starts(world.db, A)
+    assert bodies(world) == [body(A), body(B)]
+    pass_hours(superuser)
+    starts(world.db, A)
+
+    assert bodies(world) == [body(A), body(B), body(A)]
+
+
+def test_a_tenant_that_comes_later_has_the_newest_definition_in_its_log(world: World, worker: Database) -> None:
+    starts(world.db, A)
+    starts(world.db, B)
+    announced(worker)
+    another_tenant(world)
+
+    assert announced(worker) == [1]
+    assert told(world)[-1] == ("fabrikam", "gate_defined")
+    assert read(world.db, EVENTS)[-1].said["sha256"] == GateDefinition.of(B, SERVICE).digest.hex()
+
+
+def test_a_gate_of_one_customer_is_told_to_that_one_alone_and_to_its_next(world: World, worker: Database) -> None:
+    ours = world.tenant.slug
+    for slug in ("fabrikam", "woodgrove"):
+        another_tenant(world, slug)
+    starts(world.db, catalogue(fixed=ours))
+    starts(world.db, catalogue("mailbox:of-{box}", fixed=ours))
+    starts(world.db, catalogue("mailbox:of-{box}", fixed="fabrikam"))
+    announced(worker)
+
+    told_to = [slug for slug, _ in told(world) if slug]
+    assert (told_to.count(ours), told_to.count("fabrikam"), told_to.count("woodgrove")) == (3, 1, 0)
+    last = {row.slug: row.said for row in read(world.db, EVENTS)}
+    assert last[ours]["changes"] == {"customer at the gate of mail": f"fixed: {ours} → fixed: another customer"}
+    assert ours not in str(last["fabrikam"]["changes"])
+    assert "before" not in last["fabrikam"]
+
+
+def test_an_announcement_that_broke_off_goes_on_where_it_was(
+    world: World, worker: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gate_news, "AT_ONCE", 1)
+    another_tenant(world)
+    starts(world.db, A)
+    begun = definition_records.announce(worker, settled=timedelta(0))
+    assert [next(begun), next(begun)] == [1, 1]
+    starts(world.db, B)
+    del begun
+    announced(worker)
+
+    for slug in (None, world.tenant.slug, "fabrikam"):
+        assert [action for log, action in told(world) if log == slug] == ["gate_defined", "gate_redefined"]
+
+
+def test_no_call_is_judged_by_what_is_not_on_record(world: World, superuser: Engine) -> None:
+    """The reader records first: where it cannot, memory is not filled, and the gate says no."""
+    later = BOOT_CLOCK()
+    memory = WindowMemory(lambda: later)
+    said = gate_definition.definitions(A)
+    reader = MemoryReader(world.db, memory, EnforcementMemory({}, memory.clock), definitions=said)
+    with ThreadPoolExecutor(1) as pool, superuser.connect() as held:
+        held.execute(text(f"SELECT pg_advisory_lock({LOCK})"))
+        reading = pool.submit(reader.read)
+        wait([reading], 0.5)
+        was_read = memory.was_read
+        held.execute(text(f"SELECT pg_advisory_unlock({LOCK})"))
+        reading.result(20)
+    assert not was_read
+    assert memory.was_read
+
+    assert bodies(world) == [body(A)]
+    later += DEFINED_SECONDS + 1
+    reader.read()
+    assert bodies(world) == [body(A)]
+
+
+FORGED = {
+    "another body": "UPDATE gate_definitions SET body = 'x'",
+    "told already": "UPDATE gate_definitions SET announced_to = uuidv7()",
+    "in use for ever": "UPDATE gate_definitions SET used_at = now() + interval '1 year'",
+    "gone": "DELETE FROM gate_definitions",
+    "told before it is there": """
+        INSERT INTO gate_definitions (id, service, revision, digest, body, announced_to)
+        VALUES (uuidv7(), 'mail', 2, sha256('x'), 'x', uuidv7())
+    """,
+    "from long ago": """
+        INSERT INTO gate_definitions (id, service, revision, digest, body, recorded_at)
+        VALUES (uuidv7(), 'mail', 2, sha256('x'), 'x', 'epoch')
+    """,
+    "another digest": """
+        INSERT INTO gate_definitions (id, service, revision, digest, body)
+        VALUES (uuidv7(), 'mail', 2, sha256('y'), 'x')
+    """,
+}
+
+
+@pytest.mark.parametrize("forgery", FORGED)
+def test_the_login_of_the_api_changes_nothing_on_record(world: World, forgery: str) -> None:
+    starts(world.db, A)
+
+    with world.db.transaction() as session:
+        authentication.enter(session, GATE)
+        with pytest.raises(DBAPIError):
+            session.execute(text(FORGED[forgery]))
+
+
+def test_nobody_but_the_gate_records_what_gates_mean(world: World) -> None:
+    added = """
+    INSERT INTO gate_definitions (id, service, revision, digest, body) VALUES (uuidv7(), 'x', 1, sha256('x'), 'x')
+    """
+    for who in ("tara", "olga", "erin", "gate"):
+        with pytest.raises(DBAPIError, match="row-level security"):
+            on_the_database(world, who, added)
