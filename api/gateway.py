@@ -22,7 +22,7 @@ from gate.stream import StreamLimits, WindowStreams
 from gate.window_checks import WindowChecks
 from gate.window_memory import BOOT_CLOCK, ChangeKind, WindowMemory
 from lockbox.database import Database
-from lockbox.pubsub import GATES, Listener
+from lockbox.pubsub import ENDS, GATES, Listener
 
 
 class GateRuntime:
@@ -79,8 +79,9 @@ class GateRuntime:
         loop = asyncio.get_running_loop()
 
         def hear(ids: frozenset[str], side: str | None) -> None:
-            # Each end of a window is news for both sides.
-            if side is None:
+            if side == ENDS:
+                self.reader.hear_ended(ids)
+            elif side is None:
                 self.reader.hear(ids)
             elif side == GATES and not loop.is_closed():
                 loop.call_soon_threadsafe(self._forget, ids)

@@ -20,7 +20,7 @@ from lockbox.database import Database
 from lockbox.errors import Busy, NotSignedIn, TooMany
 from lockbox.identity import sessions
 from lockbox.identity.roles import Caller
-from lockbox.pubsub import PAGES, Listener
+from lockbox.pubsub import ENDS, PAGES, Listener
 from lockbox.requests import queries, request_reads
 from lockbox.requests.request_reads import LiveReader
 from lockbox.text_rules import UUID_FORM
@@ -154,6 +154,8 @@ class LiveUpdates:
 
     def _hear(self, ids: frozenset[str], side: str | None) -> None:
         """Receive updates; anything but ids of requests is ignored."""
+        if side == ENDS:
+            return
         good = frozenset(one for one in ids if UUID_FORM.fullmatch(one))
         self._recent.add(good, side)
         if self._seats:

@@ -2,18 +2,17 @@
 
 import threading
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from uuid import UUID
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from gate import change_feed, definition_records, enforcement
-from gate.change_feed import ChangeBatch, WindowChange
 from gate.enforcement_memory import EnforcementMemory
 from gate.gate_definition import GateDefinition
-from gate.window_memory import ChangeKind, RememberedWindow, WindowMemory
+from gate.window_memory import MICROSECOND, RememberedWindow, WindowMemory
+from gate.window_verification import MOST_HEARD, NOBODY, WindowVerification
 from lockbox.audit.log import witness
 from lockbox.database import Database, UnitOfWork
 from lockbox.identity import authentication
@@ -26,12 +25,9 @@ log = structlog.get_logger(__name__)
 
 READ_SECONDS = 0.5
 PAUSE_SECONDS = 0.05
-VERIFIED_AT_ONCE = 100
 LOGS_AT_ONCE = 50
-MOST_HEARD = 10_000
 DIFFERS_SECONDS = 600.0
 DEFINED_SECONDS = 300.0
-NOBODY = UUID(int=0)
 GATE = Caller(
     NOBODY,
     "gate",
@@ -44,11 +40,26 @@ GATE = Caller(
 """As whom the gate reads: a system, which sees open windows and nothing else. Nobody can sign in as it."""
 
 
+class SessionJudge:
+    """Judges windows in the transaction of a read."""
+
+    def __init__(self, session: UnitOfWork) -> None:
+        self._session = session
+
+    def windows(self, ids: Collection[UUID]) -> Sequence[RequestEntry]:
+        """Return those of these requests that are active."""
+        return access_check.windows(self._session, ids)
+
+    def windows_after(self, after: UUID, most: int) -> Sequence[RequestEntry]:
+        """Return the next ones by id."""
+        return access_check.windows_after(self._session, after, most)
+
+
 class MemoryReader(threading.Thread):
     """Reads on one connection of its own until stopped; without Postgres it keeps trying, and memory gets old.
 
-    At the start, and when another server answers, memory is filled anew, in the order of the ids. What changed is
-    dropped with each read first, and then verified again, a hundred windows a read, so that no read waits for long.
+    At the start, and when another server answers, memory is filled anew, in the order of the ids. It reads when that
+    is due, when a window begins, and at once at news of a window in memory.
     """
 
     def __init__(
@@ -70,22 +81,17 @@ class MemoryReader(threading.Thread):
         self._every = every
         self._stopping = threading.Event()
         self._woken = threading.Event()
-        self._last: ChangeBatch | None = None
-        self._unverified: dict[UUID, None] = {}
-        self._heard = deque[UUID](maxlen=MOST_HEARD)
-        self._loaded_to: UUID | None = NOBODY
+        self._windows = WindowVerification(memory)
         self._logs_from = 0
         self._suspected = deque[tuple[float, RememberedWindow]](maxlen=MOST_HEARD)
         self._differed_at = float("-inf")
-        # Windows that were approved and have not begun, in the order of their beginning.
-        self._scheduled: dict[UUID, datetime] = {}
 
     def differs(self) -> bool:
         """Return whether within the last ten minutes memory held a window that Postgres had not."""
         return self._memory.clock() - self._differed_at < DIFFERS_SECONDS
 
     def run(self) -> None:
-        """Read, then sleep until the next read is due, or until a window is suspected."""
+        """Read, then sleep until the next read is due, or until it is woken."""
         while not self._stopping.is_set():
             began = self._memory.clock()
             has_more = False
@@ -95,11 +101,19 @@ class MemoryReader(threading.Thread):
                 log.warning("gate.postgres_away", error=type(error).__name__)
             except Exception:
                 log.exception("gate.read_failed")
-                self._begin_anew()
+                self._windows.begin_anew()
             if not has_more:
                 self._stopping.wait(PAUSE_SECONDS)
-                self._woken.wait(max(0.0, self._every - (self._memory.clock() - began)))
+                self._woken.wait(self._seconds_left(began))
             self._woken.clear()
+
+    def _seconds_left(self, began: float) -> float:
+        """Return how long to rest until the next read is due, or a window begins, by the database's clock."""
+        left = self._every - (self._memory.clock() - began)
+        begins = self._windows.next_begin
+        if begins is not None and self._memory.was_read:
+            left = min(left, (begins - self._memory.now()) / MICROSECOND / 1e6)
+        return max(0.0, left)
 
     def stop(self) -> None:
         """Ask the thread to end, and wait briefly for it."""
@@ -109,15 +123,18 @@ class MemoryReader(threading.Thread):
             self.join(1)
 
     def hear(self, ids: Iterable[str]) -> None:
-        """Drop the windows of these requests at once; what are no ids is ignored.
+        """Have the windows of these requests verified at once, and nothing dropped; what are no ids is ignored.
 
-        The next read verifies those that were dropped. It comes when it is due: there is news of every move. One that
-        says what gates do comes at once, and until then they enforce.
+        What the ids say gates do counts no more until the read: they enforce.
         """
         ids = frozenset(ids)
-        if self._modes.forget(ids):
+        is_mode = self._modes.forget(ids)
+        if self._windows.hear(_ids(ids)) or is_mode:
             self._woken.set()
-        self._heard.extend(self._memory.forget([UUID(one) for one in ids if UUID_FORM.fullmatch(one)]))
+
+    def hear_ended(self, ids: Iterable[str]) -> None:
+        """Drop the windows of these requests at once; the next read, when it is due, verifies that."""
+        self._windows.hear(_ids(ids), end=True)
 
     def suspect(self, window: RememberedWindow) -> None:
         """Look into it that Postgres says no where this window in memory said yes.
@@ -138,19 +155,21 @@ class MemoryReader(threading.Thread):
         began = self._memory.clock()
         with self._database.transaction() as session:
             authentication.enter(session, GATE)
-            batch = change_feed.read(session, self._last)
-            self._apply(batch)
+            batch = change_feed.read(session, self._windows.last)
+            self._windows.apply(batch)
             if batch.is_standby:
                 return False
+            judge = SessionJudge(session)
+            # Only then is memory as new as this read: what may have ended was verified, or is dropped.
+            self._windows.settle(judge, batch.at)
             self._memory.note_read(began, batch.at)
             self._modes.read(session, began)
             self._judge_suspected(began)
-            self._begin_windows(batch.at)
             self._check_logs(session)
-            self._verify(session, batch.at)
+            self._windows.go_on(judge, batch.at)
         if not self._is_recorded:
             self._record()
-        return bool(self._unverified or self._loaded_to is not None)
+        return self._windows.has_more
 
     def _record(self) -> None:
         """Record what this process' catalogue says of gates; the next read finds it."""
@@ -170,12 +189,6 @@ class MemoryReader(threading.Thread):
             definition_records.record(session, self._definitions)
         self._defined_at = at
 
-    def _apply(self, batch: ChangeBatch) -> None:
-        if batch.is_standby or not batch.follows(self._last):
-            self._begin_anew()
-        self._drop(batch.changes)
-        self._last = batch
-
     def _judge_suspected(self, began: float) -> None:
         """Raise an alarm for each window that this read has left in memory, though it was suspected before."""
         while self._suspected and self._suspected[0][0] < began:
@@ -183,63 +196,7 @@ class MemoryReader(threading.Thread):
             if self._memory.holds(window):
                 self._differed_at = self._memory.clock()
                 log.critical("gate.memory_differs", request=str(window.request_id))
-                self._memory.forget([window.request_id])
-                self._unverified[window.request_id] = None
-
-    def _begin_anew(self) -> None:
-        self._memory.clear()
-        self._last = None
-        self._unverified, self._loaded_to = {}, NOBODY
-        self._scheduled = {}
-
-    def _drop(self, changes: Sequence[WindowChange]) -> None:
-        """Drop what changed, to be verified again unless it has ended."""
-        changed = {one.request_id for one in changes if one.request_id}
-        ended = {one.request_id for one in changes if one.request_id and one.ends}
-        wider = [one for one in changes if one.request_id is None]
-        if wider:
-            self._memory.announce(ChangeKind.FORGET)
-        if any(one.tenant_id is None and one.person_id is None for one in wider):
-            self._loaded_to = NOBODY
-            changed |= set(self._memory.requests())
-        tenants = {one.tenant_id for one in wider if one.tenant_id}
-        people = {one.person_id for one in wider if one.person_id}
-        if tenants or people:
-            changed |= set(self._memory.of(tenants=tenants, people=people))
-        self._memory.forget(changed)
-        while self._heard:
-            changed.add(self._heard.popleft())
-        for one in changed:
-            self._scheduled.pop(one, None)
-        self._unverified |= dict.fromkeys(changed - ended)
-
-    def _begin_windows(self, at: datetime) -> None:
-        """Have the windows verified that begin now: they open by themselves, as Postgres judges them then."""
-        due = [one for one, begins in self._scheduled.items() if begins <= at]
-        for one in due:
-            del self._scheduled[one]
-        self._unverified |= dict.fromkeys(due)
-
-    def _put(self, entries: Sequence[RequestEntry], at: datetime) -> None:
-        """Take in windows as they were judged; those that have not begun are looked at again when they do."""
-        self._memory.put(entries)
-        for entry in entries:
-            begins = entry.request.opens_at
-            if begins is not None and begins > at:
-                self._scheduled[entry.request.id] = begins
-
-    def _verify(self, session: UnitOfWork, at: datetime) -> None:
-        """Verify some of the windows that changed, or else the next ones of those that were never loaded."""
-        self._memory.begin_round()
-        some = list(self._unverified)[:VERIFIED_AT_ONCE]
-        if some:
-            self._put(access_check.windows(session, some), at)
-            for one in some:
-                self._unverified.pop(one, None)
-        elif self._loaded_to is not None:
-            found = access_check.windows_after(session, self._loaded_to, VERIFIED_AT_ONCE)
-            self._put(found, at)
-            self._loaded_to = found[-1].request.id if len(found) == VERIFIED_AT_ONCE else None
+                self._windows.verify_again(window.request_id)
 
     def _check_logs(self, session: UnitOfWork) -> None:
         """Check in turn whether tenants' logs are behind what was shipped of them: such a database grants nothing."""
@@ -250,3 +207,7 @@ class MemoryReader(threading.Thread):
         some = tenants[self._logs_from : self._logs_from + LOGS_AT_ONCE]
         self._logs_from = self._logs_from + LOGS_AT_ONCE if len(some) == LOGS_AT_ONCE else 0
         self._memory.doubt(some, shipped.rolled_back(session, some))
+
+
+def _ids(said: Iterable[str]) -> list[UUID]:
+    return [UUID(one) for one in said if UUID_FORM.fullmatch(one)]

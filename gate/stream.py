@@ -55,6 +55,7 @@ def described(window: RememberedWindow) -> dict[str, Any]:
         "actions": sorted(window.actions),
         "until": written(window.until),
         **({"break_glass": True} if window.break_glass else {}),
+        **({"extended": True} if window.extended else {}),
     }
 
 

@@ -4,7 +4,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -29,9 +29,10 @@ BOOT_CLOCK: Callable[[], float] = (
 
 @dataclass(frozen=True, slots=True)
 class RememberedWindow:
-    """A window that was verified when it came into memory. `deadline` is in microseconds since 1970.
+    """A window as it was when last verified. `deadline` is in microseconds since 1970.
 
-    A dataclass of numbers and shared words: a hundred thousand of them have to fit.
+    `extended` is whether an approved extension goes on from its end. A dataclass of numbers and shared words: a
+    hundred thousand of them have to fit.
     """
 
     request: int
@@ -41,6 +42,7 @@ class RememberedWindow:
     actions: frozenset[str]
     keys: tuple[Key, ...]
     break_glass: bool = False
+    extended: bool = False
 
     @property
     def request_id(self) -> UUID:
@@ -116,7 +118,7 @@ class WindowMemory:
         self._actions: dict[frozenset[str], frozenset[str]] = {}
         self._doubted: frozenset[UUID] = frozenset()
         self._changing = threading.Lock()
-        self._heard: set[int] | None = None
+        self._forgotten: set[int] = set()
         self._unknown_changes = 0
         self._openings = Counter[int]()
         self._listener: Listener = lambda _: None
@@ -169,6 +171,10 @@ class WindowMemory:
         """Return what is another pair of numbers once any window of an engineer may have opened."""
         return self._unknown_changes, self._openings[engineer.int]
 
+    def has(self, request_id: UUID) -> bool:
+        """Whether the window of this request is in memory."""
+        return request_id.int in self._by_request
+
     def holds(self, window: RememberedWindow) -> bool:
         """Whether this very window is in memory and not past its end."""
         latest = self.clock() * 1e6 + self._read[1]
@@ -207,31 +213,39 @@ class WindowMemory:
     def begin_round(self) -> None:
         """Begin to note what `forget` says, so that no window comes back that was read before it."""
         with self._changing:
-            self._heard = set()
+            self._forgotten = set()
 
-    def put(self, entries: Iterable[RequestEntry]) -> None:
-        """Take in windows that were judged in this round to be open; the others of these requests are left out.
+    def put(
+        self, entries: Iterable[RequestEntry], judged: Iterable[UUID] = (), extended: Container[UUID] = ()
+    ) -> list[UUID]:
+        """Take in windows that were judged in this round to be open, and drop the others of what was `judged`.
 
-        So are those for a number of uses: each use is counted in Postgres.
+        So are dropped those for a number of uses: each use is counted in Postgres. A window that is as it was stays,
+        and nobody is told. `extended` are requests whose window goes on with another one. Returns the requests that
+        `forget` has named since the round began: their windows are left out, and have to be judged again.
         """
         with self._changing:
-            for entry in entries:
-                self._forget(entry.request.id.int)
-                is_counted = entry.request.max_uses is not None
-                if entry.open:
-                    self._openings[entry.request.requester_id.int] += 1
-                if entry.open and not is_counted and entry.request.id.int not in (self._heard or ()):
-                    self._put(entry)
+            found = dict.fromkeys(judged) | {one.request.id: one for one in entries}
+            left_out = []
+            for one, entry in found.items():
+                window = self._window(entry, extended) if entry is not None and entry.open else None
+                if window is not None and window != self._by_request.get(one.int):
+                    self._openings[window.engineer] += 1
+                if one.int in self._forgotten:
+                    left_out.append(one)
+                    continue
+                is_counted = entry is not None and entry.request.max_uses is not None
+                self._replace(one.int, None if is_counted else window)
             self._tell()
+            return left_out
 
     def forget(self, request_ids: Collection[UUID]) -> list[UUID]:
         """Drop the windows of these requests at once, and return which were there."""
         with self._changing:
             known = [one for one in request_ids if one.int in self._by_request]
             for one in request_ids:
-                self._forget(one.int)
-                if self._heard is not None:
-                    self._heard.add(one.int)
+                self._replace(one.int, None)
+                self._forgotten.add(one.int)
             self._tell()
             return known
 
@@ -273,13 +287,11 @@ class WindowMemory:
                         self._note(ChangeKind.OPEN if window.tenant_id in before else ChangeKind.CLOSE, window)
                 self._tell()
 
-    def _put(self, entry: RequestEntry) -> None:
+    def _window(self, entry: RequestEntry, extended: Container[UUID]) -> RememberedWindow:
         request = entry.request
-        if len(self._by_key) + len(request.open_resources) > MOST_KEYS:
-            return
         tenant, service = sys.intern(entry.tenant), sys.intern(request.service)
         actions = frozenset(sys.intern(one) for one in request.open_actions)
-        window = RememberedWindow(
+        return RememberedWindow(
             request.id.int,
             request.tenant_id,
             request.requester_id.int,
@@ -287,18 +299,32 @@ class WindowMemory:
             self._actions.setdefault(actions, actions),
             tuple((tenant, service, request.requester_id.int, one) for one in dict.fromkeys(request.open_resources)),
             request.break_glass,
+            request.id in extended,
         )
+
+    def _replace(self, request: int, window: RememberedWindow | None) -> None:
+        """Put a window, or none, in the place of what is known of its request, and tell what is new of it."""
+        known = self._by_request.get(request)
+        if known == window:
+            return
+        if window is not None and len(self._by_key) + len(window.keys) > MOST_KEYS:
+            window = None
+        if known is not None:
+            self._remove(known)
+        if window is not None:
+            self._insert(window)
+        told, kind = (known, ChangeKind.CLOSE) if window is None else (window, ChangeKind.OPEN)
+        if told is not None and told.tenant_id not in self._doubted:
+            self._note(kind, told)
+
+    def _insert(self, window: RememberedWindow) -> None:
         self._by_request[window.request] = window
         self._tenants[window.tenant_id] += 1
         for key in window.keys:
             self._by_key[key] = (*self._by_key.get(key, ()), window)
-        if window.tenant_id not in self._doubted:
-            self._note(ChangeKind.OPEN, window)
 
-    def _forget(self, request: int) -> None:
-        window = self._by_request.pop(request, None)
-        if window is None:
-            return
+    def _remove(self, window: RememberedWindow) -> None:
+        del self._by_request[window.request]
         self._tenants[window.tenant_id] -= 1
         if not self._tenants[window.tenant_id]:
             del self._tenants[window.tenant_id]
@@ -308,8 +334,6 @@ class WindowMemory:
                 self._by_key[key] = left
             else:
                 self._by_key.pop(key, None)
-        if window.tenant_id not in self._doubted:
-            self._note(ChangeKind.CLOSE, window)
 
     def _note(self, kind: ChangeKind, window: RememberedWindow | None = None) -> None:
         self._number += 1

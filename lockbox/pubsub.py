@@ -23,6 +23,8 @@ PAGES = "pages"
 """The channel for requests whose pages show more now, such as uses and activity; no window opens or ends by that."""
 GATES = "gates"
 """The channel for tokens and identities that changed, which gates remember for some seconds."""
+ENDS = "ends"
+"""The channel for requests that have ended, which is told before everybody learns that they have changed."""
 OnMessage = Callable[[frozenset[str], str | None], None]
 OnConnection = Callable[[bool], None]
 
@@ -126,7 +128,7 @@ class Listener(threading.Thread):
         self._stopping = threading.Event()
         number = database_number(client)
         self._sides: dict[bytes, str | None] = {
-            channel_of(number, one).encode(): one for one in (None, *SIDES, OPERATORS, PAGES, GATES)
+            channel_of(number, one).encode(): one for one in (None, *SIDES, OPERATORS, PAGES, GATES, ENDS)
         }
 
     def run(self) -> None:

@@ -63,8 +63,13 @@ for at = first, #ARGV, 3 do
   end
 end
 if news ~= '' then
-  local told = {}
-  for at = first, #ARGV, 3 do told[#told + 1] = ARGV[at + 2] end
+  local told, ended = {}, {}
+  for at = first, #ARGV, 3 do
+    told[#told + 1] = ARGV[at + 2]
+    -- What is due for nothing any more has ended.
+    if ARGV[at + 1] == '' then ended[#ended + 1] = ARGV[at + 2] end
+  end
+  if #ended > 0 then redis.call('PUBLISH', news .. ':ends', table.concat(ended, ' ')) end
   redis.call('PUBLISH', news, table.concat(told, ' '))
 end
 if soonest < earliest then redis.call('PUBLISH', bell, name) end

@@ -16,7 +16,7 @@ from lockbox.identity.roles import Role
 from lockbox.notifications import results
 from lockbox.notifications.models import Outcome
 from lockbox.notifications.results import AttemptResult
-from lockbox.pubsub import OPERATORS, PAGES, channel_of, database_number
+from lockbox.pubsub import ENDS, OPERATORS, PAGES, channel_of, database_number
 from lockbox.requests import activity, questions, request_reads
 from lockbox.requests.activity import ActivityEntry
 from lockbox.requests.lifecycle import Action
@@ -76,7 +76,8 @@ def test_every_move_is_told_once_it_is_committed(ear: ChannelListener, world: Wo
     world.act("ann", Action.APPROVE, request.id)
     world.act("erin", Action.COMPLETE, request.id)
 
-    assert ear.heard() == [(ear.everyone, {str(request.id)})] * 3
+    moved = (ear.everyone, {str(request.id)})
+    assert ear.heard() == [moved, moved, (f"{ear.everyone}:{ENDS}", {str(request.id)}), moved]
 
 
 @pytest.mark.far

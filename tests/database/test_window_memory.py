@@ -11,8 +11,9 @@ from sqlalchemy.exc import DBAPIError
 
 from gate import change_feed, identity_map
 from gate.identity_map import HEADER, MappingInput
-from gate.memory_reader import GATE, VERIFIED_AT_ONCE, MemoryReader
+from gate.memory_reader import GATE, MemoryReader
 from gate.window_memory import BOOT_CLOCK, ChangeKind, MemoryChange, RememberedWindow, WindowMemory
+from gate.window_verification import VERIFIED_AT_ONCE
 from harness.clocks import ShiftedClock
 from harness.people import HERE, World
 from harness.stage import setting
@@ -68,6 +69,18 @@ def opened(world: World, who: str = "erin", **changes: Any) -> UUID:
     """Open a window."""
     request = world.submit(who, **changes)
     return world.act("ann", Action.APPROVE, request.id).id
+
+
+def tell(superuser: Engine, action: str, tenant: UUID | None, body: str = "{}") -> None:
+    """Write an event that may have ended windows."""
+    write(
+        superuser,
+        "INSERT INTO events (id, tenant_id, at, action, actor_role, body) VALUES (uuidv7(), :tenant, now(), :action, "
+        "'owner', convert_to(:body, 'UTF8'))",
+        tenant=tenant,
+        action=action,
+        body=body,
+    )
 
 
 def test_a_window_is_found_once_it_was_read_and_for_exactly_what_it_is(watched: Watched, world: World) -> None:
@@ -237,29 +250,47 @@ def test_what_may_end_a_window_beside_its_moves_has_it_verified_again(
     watched.settle()
     assert watched.find(world) is not None, "nothing says so"
 
-    write(
-        superuser,
-        "INSERT INTO events (id, tenant_id, at, action, actor_role, body) VALUES (uuidv7(), :tenant, now(), :action, "
-        "'owner', convert_to(:body, 'UTF8'))",
-        tenant=world.tenant.id if about == "the tenant" else None,
-        action=action,
-        body=f'{{"person_id":"{erin}"}}' if about == "the person" else "{}",
-    )
+    body = f'{{"person_id":"{erin}"}}' if about == "the person" else "{}"
+    tell(superuser, action, world.tenant.id if about == "the tenant" else None, body)
     watched.settle()
 
     assert watched.find(world) is None
     assert watched.find(world, "eve", "site:HR") is not None
 
 
-def test_news_drop_a_window_at_once_and_it_comes_back_with_the_next_read(watched: Watched, world: World) -> None:
+def test_news_of_an_end_drop_a_window_at_once_and_it_comes_back_if_they_were_wrong(
+    watched: Watched, world: World
+) -> None:
     request_id = opened(world)
     watched.settle()
 
-    watched.reader.hear(["not an id", str(request_id)])
+    watched.reader.hear_ended(["not an id", str(request_id)])
 
     assert watched.find(world) is None
     watched.settle()
     assert watched.find(world) is not None
+
+
+def test_other_news_drop_nothing_and_have_the_window_verified_again(
+    watched: Watched, world: World, superuser: Engine
+) -> None:
+    request_id = opened(world)
+    watched.settle()
+    told: list[MemoryChange] = []
+    watched.memory.listen(told.extend)
+
+    watched.reader.hear(["not an id", str(request_id)])
+    watched.settle()
+    assert watched.find(world) is not None
+    write(superuser, "UPDATE people SET disabled_at = now() WHERE id = :id", id=world.people["erin"].person_id)
+    watched.settle()
+    before = [one.kind for one in told if one.kind is not ChangeKind.HEARTBEAT]
+    watched.reader.hear([str(request_id)])
+    watched.settle()
+
+    assert before == []
+    assert watched.find(world) is None
+    assert [one.kind for one in told if one.kind is not ChangeKind.HEARTBEAT] == [ChangeKind.CLOSE]
 
 
 def test_news_bring_a_window_whose_change_was_not_read_yet(watched: Watched, world: World) -> None:
@@ -271,21 +302,44 @@ def test_news_bring_a_window_whose_change_was_not_read_yet(watched: Watched, wor
     assert watched.find(world) is not None
 
 
-def test_a_window_that_was_read_before_the_news_of_its_end_does_not_come_back(
-    watched: Watched, world: World, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("ended", [True, False])
+def test_a_window_that_was_read_before_news_of_it_comes_back_unless_it_has_ended(
+    watched: Watched, world: World, monkeypatch: pytest.MonkeyPatch, *, ended: bool
 ) -> None:
     request_id = opened(world)
     put = watched.memory.put
 
-    def late(entries: list[object]) -> None:
-        assert entries
+    def late(*judged: Any) -> list[UUID]:
+        monkeypatch.setattr(watched.memory, "put", put)
+        if ended:
+            world.act("tara", Action.REVOKE, request_id)
+            watched.reader.hear_ended([str(request_id)])
         watched.reader.hear([str(request_id)])
-        put(entries)  # type: ignore[arg-type]
+        return put(*judged)
 
     monkeypatch.setattr(watched.memory, "put", late)
     watched.reader.read()
+    after_the_news = watched.find(world)
+    watched.settle()
+    watched.settle()
 
-    assert watched.find(world) is None
+    assert (after_the_news is None, watched.find(world) is None) == (ended, ended)
+
+
+@pytest.mark.parametrize("told", ["tenant_resumed", "passkey_removed"])
+def test_what_may_have_ended_and_has_not_is_told_to_nobody(
+    watched: Watched, world: World, superuser: Engine, told: str
+) -> None:
+    opened(world)
+    watched.settle()
+    changes: list[MemoryChange] = []
+    watched.memory.listen(changes.extend)
+
+    tell(superuser, told, world.tenant.id)
+    watched.settle()
+
+    assert {one.kind for one in changes} - {ChangeKind.HEARTBEAT} == {ChangeKind.FORGET}
+    assert watched.find(world) is not None
 
 
 def test_a_change_that_commits_late_is_read_though_later_ones_were_read_before_it(
@@ -448,6 +502,7 @@ def test_what_has_ended_is_not_judged_again(watched: Watched, world: World, monk
     monkeypatch.setattr(access_check, "windows", noting)
 
     world.act("tara", Action.REVOKE, ended)
+    watched.reader.hear_ended([str(ended)])
     watched.reader.hear([str(ended), str(goes_on)])
     watched.settle()
 

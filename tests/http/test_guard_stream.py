@@ -32,7 +32,6 @@ from tests.http.guard_streams import GuardReader, ToldEvent, requests_in
 from tests.unit.gate_examples import open_window
 
 FEW = SETTINGS.model_copy(update={"gate_compare_every": 1_000_000, "gate_streams": 4, "gate_streams_per_token": 3})
-NEWS_SECONDS = 0.7
 Opener = Callable[..., GuardReader]
 
 
@@ -64,10 +63,8 @@ def opened(gate: GateDoor, address: str = ANNA, **changes: Any) -> str:
 
 
 def in_memory(gate: GateDoor, *requests: str) -> None:
-    """Wait until the gate knows these windows, and no news of their moves drop them for a moment any more."""
+    """Wait until the gate knows these windows."""
     wanted = {UUID(one) for one in requests}
-    wait_for("the windows are in memory", lambda: wanted <= set(gate.gateway.memory.requests()), PATIENCE)
-    time.sleep(NEWS_SECONDS)
     wait_for("the windows are in memory", lambda: wanted <= set(gate.gateway.memory.requests()), PATIENCE)
 
 
@@ -200,7 +197,7 @@ def test_a_server_that_begins_anew_says_so_and_opens_again(gate: GateDoor, reade
     stream = reader()
     assert requests_in(gate, stream.snapshot()) == [window]
 
-    gate.gateway.reader._begin_anew()  # noqa: SLF001 - as when another server answers
+    gate.gateway.reader._windows.begin_anew()  # noqa: SLF001 - as when another server answers
 
     assert requests_in(gate, stream.snapshot()) == []
     while stream.until("open").said["request"] != window:

@@ -78,5 +78,7 @@ def open_window(number: int, service: str) -> RequestEntry:
         deadline_at=datetime(2100, 1, 1, tzinfo=UTC),
         max_uses=None,
         break_glass=False,
+        opens_at=None,
+        extends=None,
     )
     return RequestEntry(cast("AccessRequest", request), "fabrikam", "Erin", open=True)

@@ -1,0 +1,163 @@
+"""Which windows have to be verified, and when: all that Postgres or news say of them goes through here."""
+
+from collections import deque
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+from uuid import UUID
+
+from gate.change_feed import ChangeBatch, WindowChange
+from gate.window_memory import ChangeKind, WindowMemory
+from lockbox.requests.request_entry import RequestEntry
+
+VERIFIED_AT_ONCE = 100
+AGAIN_SECONDS = 0.25
+"""For so long a read verifies windows that may have ended; the others are dropped until they are verified."""
+MOST_HEARD = 10_000
+NOBODY = UUID(int=0)
+
+
+class WindowJudge(Protocol):
+    """What judges requests that are active, as an access check does."""
+
+    def windows(self, ids: Collection[UUID]) -> Sequence[RequestEntry]:
+        """Return those of these requests that are active."""
+        ...
+
+    def windows_after(self, after: UUID, most: int) -> Sequence[RequestEntry]:
+        """Return the next ones by id."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduledWindow:
+    """A window that was approved and has not begun, and the request whose window it goes on from, if it does."""
+
+    begins: datetime
+    extends: UUID | None
+
+
+class WindowVerification:
+    """Keeps memory as Postgres judges windows, a hundred at a time.
+
+    What has ended is dropped at once, by news or by a read. Every other change has a window verified again, and it
+    stays in memory until that says that it is not open: with the same read where it may have ended, and else with one
+    of the next. `hear` is for any thread, all else for the one that reads.
+    """
+
+    def __init__(self, memory: WindowMemory) -> None:
+        self._memory = memory
+        self.last: ChangeBatch | None = None
+        self._heard = deque[UUID](maxlen=MOST_HEARD)
+        self._doubtful: dict[UUID, None] = {}
+        self._unverified: dict[UUID, None] = {}
+        self._loaded_to: UUID | None = NOBODY
+        self._scheduled: dict[UUID, ScheduledWindow] = {}
+
+    @property
+    def has_more(self) -> bool:
+        """Whether more waits to be verified."""
+        return bool(self._unverified or self._loaded_to is not None)
+
+    @property
+    def next_begin(self) -> datetime | None:
+        """When the next window begins that was approved for later."""
+        return min((one.begins for one in self._scheduled.values()), default=None)
+
+    def hear(self, ids: Iterable[UUID], *, end: bool = False) -> bool:
+        """Drop windows that have ended, as news say; else return whether any is in memory, to be verified again.
+
+        News may be wrong: what they drop is verified too.
+        """
+        heard = self._memory.forget(list(ids)) if end else [one for one in ids if self._memory.has(one)]
+        self._heard.extend(heard)
+        return bool(heard)
+
+    def begin_anew(self) -> None:
+        """Forget everything, and load it again."""
+        self._memory.clear()
+        self.last = None
+        self._doubtful, self._unverified, self._loaded_to, self._scheduled = {}, {}, NOBODY, {}
+
+    def verify_again(self, request_id: UUID) -> None:
+        """Drop a window until it is verified again."""
+        self._memory.forget([request_id])
+        self._unverified[request_id] = None
+
+    def apply(self, batch: ChangeBatch) -> None:
+        """Take in what has changed: drop what ended, and have the rest verified."""
+        if batch.is_standby or not batch.follows(self.last):
+            self.begin_anew()
+        changes = batch.changes
+        ended = {one.request_id for one in changes if one.request_id and one.ends}
+        changed = {one.request_id for one in changes if one.request_id}
+        self._memory.forget(ended)
+        doubtful = {one for one in changed if self._memory.has(one)}
+        doubtful |= self._in_doubt([one for one in changes if one.request_id is None])
+        while self._heard:
+            changed.add(self._heard.popleft())
+        for one in changed:
+            self._scheduled.pop(one, None)
+        self._doubtful |= dict.fromkeys(doubtful)
+        self._unverified = dict.fromkeys(changed - ended - doubtful) | self._unverified
+        self.last = batch
+
+    def _in_doubt(self, changes: Sequence[WindowChange]) -> set[UUID]:
+        """Return the windows in memory that changes of tenants, of people or of everything may have ended."""
+        if not changes:
+            return set()
+        self._memory.announce(ChangeKind.FORGET)
+        if any(one.tenant_id is None and one.person_id is None for one in changes):
+            self._loaded_to = NOBODY
+            return set(self._memory.requests())
+        tenants = {one.tenant_id for one in changes if one.tenant_id}
+        people = {one.person_id for one in changes if one.person_id}
+        return set(self._memory.of(tenants=tenants, people=people))
+
+    def settle(self, judge: WindowJudge, at: datetime) -> None:
+        """Verify the windows that may have ended; those that are left when time is over are dropped."""
+        until = self._memory.clock() + AGAIN_SECONDS
+        while self._doubtful:
+            self._verify(judge, self._doubtful, at)
+            if self._memory.clock() >= until:
+                break
+        self._memory.forget(list(self._doubtful))
+        self._unverified = self._doubtful | self._unverified
+        self._doubtful = {}
+
+    def go_on(self, judge: WindowJudge, at: datetime) -> None:
+        """Verify some of the other windows that changed, or else the next ones of those that were never loaded."""
+        due = [one for one, scheduled in self._scheduled.items() if scheduled.begins <= at]
+        for one in due:
+            del self._scheduled[one]
+        # They open by themselves, as Postgres judges them then.
+        self._unverified = dict.fromkeys(due) | self._unverified
+        if self._unverified:
+            self._verify(judge, self._unverified, at)
+        elif self._loaded_to is not None:
+            self._memory.begin_round()
+            found = judge.windows_after(self._loaded_to, VERIFIED_AT_ONCE)
+            self._put(found, [], at)
+            self._loaded_to = found[-1].request.id if len(found) == VERIFIED_AT_ONCE else None
+
+    def _verify(self, judge: WindowJudge, waiting: dict[UUID, None], at: datetime) -> None:
+        some = list(waiting)[:VERIFIED_AT_ONCE]
+        self._memory.begin_round()
+        found = judge.windows(some)
+        for one in some:
+            del waiting[one]
+        self._put(found, some, at)
+
+    def _put(self, entries: Sequence[RequestEntry], judged: Sequence[UUID], at: datetime) -> None:
+        """Take in windows as they were judged; those that have not begun are looked at again when they do."""
+        for entry in entries:
+            begins, extends = entry.request.opens_at, entry.request.extends
+            if begins is not None and begins > at:
+                goes_on = extends if entry.held_back is None else None
+                self._scheduled[entry.request.id] = ScheduledWindow(begins, goes_on)
+                if goes_on is not None and self._memory.has(goes_on):
+                    # It is told anew, as one that goes on.
+                    self._unverified[goes_on] = None
+        extended = {one.extends for one in self._scheduled.values() if one.extends}
+        self._unverified |= dict.fromkeys(self._memory.put(entries, judged, extended))

@@ -1,0 +1,240 @@
+"""News and reads of windows in every order: what is open is in memory, told once, and what has ended is not."""
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from itertools import combinations_with_replacement
+from uuid import UUID
+
+import pytest
+
+from gate import window_verification
+from gate.change_feed import ChangeBatch, WindowChange
+from gate.window_memory import ChangeKind, MemoryChange, WindowMemory
+from gate.window_verification import WindowVerification
+from lockbox.requests.lifecycle import HeldBack
+from lockbox.requests.request_entry import RequestEntry
+from tests.unit.gate_examples import open_window
+
+AT = datetime(2026, 11, 28, 12, tzinfo=UTC)
+WINDOW = open_window(1, "files")
+ID = WINDOW.request.id
+READS = 2
+MOMENTS = 6
+
+
+class ScriptedRows:
+    """What Postgres has committed, and reads of it, in the middle of which something else happens."""
+
+    def __init__(self) -> None:
+        self.moves: list[WindowChange] = []
+        self.active: dict[UUID, RequestEntry] = {}
+        self.moment: Callable[[], object] = lambda: None
+
+    def commit(self, entry: RequestEntry) -> None:
+        """Open a window, or have it begin later."""
+        self.active[entry.request.id] = entry
+        self.moves.append(WindowChange(entry.request.id, False, None, None))
+
+    def end(self, request_id: UUID) -> None:
+        """End it."""
+        del self.active[request_id]
+        self.moves.append(WindowChange(request_id, True, None, None))
+
+    def batch(self, earlier: ChangeBatch | None, at: datetime = AT) -> ChangeBatch:
+        """Return what has changed since an earlier read."""
+        seen = len(self.moves)
+        since = int(earlier.seen.split(":")[1]) if earlier else seen
+        return ChangeBatch("a server", f"1:{seen}:", tuple(self.moves[since:]), at)
+
+    def windows(self, ids: Collection[UUID]) -> Sequence[RequestEntry]:
+        """Return those that are active, as they were before what happens next."""
+        self.moment()
+        found = [self.active[one] for one in ids if one in self.active]
+        self.moment()
+        return found
+
+    def windows_after(self, after: UUID, most: int) -> Sequence[RequestEntry]:
+        """Return the next ones by id."""
+        self.moment()
+        found = sorted(
+            (one for one in self.active.values() if one.request.id > after), key=lambda one: one.request.id
+        )
+        self.moment()
+        return found[:most]
+
+
+class Scene:
+    """A memory that was loaded when nothing was open, and all that it told since."""
+
+    def __init__(self) -> None:
+        self.rows = ScriptedRows()
+        self.memory = WindowMemory()
+        self.windows = WindowVerification(self.memory)
+        self.told: list[MemoryChange] = []
+        self.read()
+        self.memory.listen(self.told.extend)
+
+    def read(self, at: datetime = AT) -> None:
+        """Read once, as the thread does."""
+        moment = self.rows.moment
+        moment()
+        batch = self.rows.batch(self.windows.last, at)
+        moment()
+        self.windows.apply(batch)
+        self.windows.settle(self.rows, at)
+        moment()
+        self.windows.go_on(self.rows, at)
+        moment()
+
+    def settle(self, at: datetime = AT) -> None:
+        """Read until nothing waits any more."""
+        self.rows.moment = lambda: None
+        self.read(at)
+        while self.windows.has_more:
+            self.read(at)
+
+    @property
+    def kinds(self) -> list[ChangeKind]:
+        """What was told, in order."""
+        return [one.kind for one in self.told]
+
+
+@dataclass
+class Happening:
+    """What happens, each at one of the moments of some reads."""
+
+    actions: Sequence[Callable[[], object]]
+    places: Sequence[int]
+    now: int = -1
+
+    def moment(self) -> None:
+        """Do what is to happen now."""
+        self.now += 1
+        for action, place in zip(self.actions, self.places, strict=True):
+            if place == self.now:
+                action()
+
+
+def played(actions: Callable[[Scene], Sequence[Callable[[], object]]]) -> Iterator[Scene]:
+    """Yield a scene for each way in which the actions, in this order, can fall between the steps of the reads."""
+    count = len(actions(Scene()))
+    for places in combinations_with_replacement(range(READS * MOMENTS), count):
+        scene = Scene()
+        happening = Happening(actions(scene), places)
+        scene.rows.moment = happening.moment
+        for _ in range(READS):
+            scene.read()
+        while happening.now < READS * MOMENTS:
+            happening.moment()
+        scene.settle()
+        yield scene
+
+
+def test_an_approved_window_is_told_once_whenever_its_news_and_warnings_arrive() -> None:
+    def story(scene: Scene) -> Sequence[Callable[[], object]]:
+        return [
+            lambda: scene.rows.commit(WINDOW),
+            lambda: scene.windows.hear([ID]),
+            lambda: scene.windows.hear([ID]),
+        ]
+
+    for scene in played(story):
+        assert scene.memory.has(ID)
+        assert scene.kinds == [ChangeKind.OPEN]
+
+
+def test_a_window_that_has_ended_never_comes_back_whenever_news_arrive() -> None:
+    def story(scene: Scene) -> Sequence[Callable[[], object]]:
+        def heard() -> None:
+            scene.windows.hear([ID], end=True)
+            assert not scene.memory.has(ID)
+            scene.told.clear()
+            scene.windows.hear([ID])
+
+        return [
+            lambda: scene.rows.commit(WINDOW),
+            lambda: scene.windows.hear([ID]),
+            lambda: scene.rows.end(ID),
+            heard,
+        ]
+
+    for scene in played(story):
+        assert not scene.memory.has(ID)
+        assert scene.told == []
+
+
+def test_news_that_are_wrong_about_an_end_lose_no_window() -> None:
+    def story(scene: Scene) -> Sequence[Callable[[], object]]:
+        return [lambda: scene.rows.commit(WINDOW), lambda: scene.windows.hear([ID], end=True)]
+
+    assert all(scene.memory.has(ID) for scene in played(story))
+
+
+def test_news_of_a_window_in_memory_are_worth_a_read_and_no_others() -> None:
+    scene = Scene()
+    scene.rows.commit(WINDOW)
+    before = scene.windows.hear([ID])
+    scene.settle()
+
+    assert (before, scene.windows.hear([ID])) == (False, True)
+
+
+def test_what_may_have_ended_is_told_only_if_it_cannot_be_verified_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = Scene()
+    for number in (1, 2):
+        scene.rows.commit(open_window(number, "files"))
+    scene.settle()
+    scene.told.clear()
+    of_tenant = WindowChange(None, False, WINDOW.request.tenant_id, None)
+
+    scene.rows.moves.append(of_tenant)
+    scene.settle()
+    in_time = scene.kinds
+    monkeypatch.setattr(window_verification, "VERIFIED_AT_ONCE", 1)
+    monkeypatch.setattr(window_verification, "AGAIN_SECONDS", 0.0)
+    scene.rows.moves.append(of_tenant)
+    scene.settle()
+
+    assert in_time == [ChangeKind.FORGET]
+    assert scene.kinds == [ChangeKind.FORGET] * 2 + [ChangeKind.CLOSE, ChangeKind.OPEN]
+    assert len(scene.memory) == 2
+
+
+def later(number: int, begins: datetime, extends: UUID | None = None) -> RequestEntry:
+    """Return a window that was approved and begins later."""
+    entry = open_window(number, "files")
+    vars(entry.request).update(opens_at=begins, extends=extends)
+    return replace(entry, open=False)
+
+
+@pytest.mark.parametrize("is_held_back", [False, True])
+def test_a_window_that_an_approved_one_goes_on_from_is_told_anew(*, is_held_back: bool) -> None:
+    scene = Scene()
+    scene.rows.commit(WINDOW)
+    scene.settle()
+    extension = later(2, AT + timedelta(hours=1), ID)
+    if is_held_back:
+        extension = replace(extension, held_back=HeldBack.STRICTER_POLICY)
+
+    scene.rows.commit(extension)
+    scene.settle()
+
+    told = [one.window.extended for one in scene.told if one.window]
+    assert told == ([False] if is_held_back else [False, True])
+    assert scene.kinds == [ChangeKind.OPEN] * len(told)
+
+
+def test_a_window_that_begins_later_is_read_when_it_begins() -> None:
+    scene = Scene()
+    begins = AT + timedelta(hours=1)
+    entry = later(2, begins)
+    scene.rows.commit(entry)
+    scene.settle()
+    before = (scene.windows.next_begin, scene.memory.requests())
+
+    scene.rows.active[entry.request.id] = replace(entry, open=True)
+    scene.settle(begins)
+
+    assert before == (begins, [])
+    assert (scene.windows.next_begin, scene.memory.requests()) == (None, [entry.request.id])
