@@ -106,12 +106,14 @@ class QuietHandler(WSGIRequestHandler):
 
 
 @contextmanager
-def served_wsgi(guard: Guard, subject: str | None = None) -> Iterator[int]:
-    """Serve a WSGI service behind a guard in a thread, and yield its port."""
+def served_wsgi(
+    guard: Guard, subject: str | None = None, *, tenant: str = "contoso", seconds: float = PIECE_SECONDS
+) -> Iterator[int]:
+    """Serve a WSGI service behind a guard in a thread, and yield its port; a piece of a stream takes so long."""
 
     def call(environ: dict[str, object]) -> GuardedCall:
         address = {"/mailboxes/anna": "anna@contoso.example"}[str(environ["PATH_INFO"]).removesuffix("/live")]
-        return GuardedCall("contoso", f"mailbox:{address}", "read", subject=subject)
+        return GuardedCall(tenant, f"mailbox:{address}", "read", subject=subject)
 
     def app(environ: dict[str, object], start_response: object) -> Iterable[bytes]:
         assert callable(start_response)
@@ -127,7 +129,7 @@ def served_wsgi(guard: Guard, subject: str | None = None) -> Iterator[int]:
     def pieces() -> Iterator[bytes]:
         while True:
             yield PIECE
-            time.sleep(PIECE_SECONDS)
+            time.sleep(seconds)
 
     server = make_server("127.0.0.1", 0, WsgiGuard(app, guard, call), handler_class=QuietHandler)
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)

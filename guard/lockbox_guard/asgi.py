@@ -11,7 +11,7 @@ from lockbox_guard.calls import CallCut, GuardedCall
 from lockbox_guard.decisions import Allowed, NoAccess, Refused
 from lockbox_guard.guard import Guard
 from lockbox_guard.refusal_answers import answer_for
-from lockbox_guard.watches import CallWatch
+from lockbox_guard.watches import CallStanding, CallWatch
 
 log = logging.getLogger("lockbox_guard")
 Scope = MutableMapping[str, Any]
@@ -21,6 +21,7 @@ Send = Callable[[Message], Awaitable[None]]
 AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 CallReader = Callable[[Scope], GuardedCall | Awaitable[GuardedCall]]
 LOOK_SECONDS = 0.25
+HELD_SECONDS = 0.05
 END_SECONDS = 0.5
 POLICY_VIOLATION = 1008
 WEBSOCKET = "WEBSOCKET"
@@ -31,10 +32,11 @@ BY_SERVER = frozenset({"http.response.pathsend", "http.response.zerocopysend"})
 
 
 class AsgiGuard:
-    """Refuses calls without a window with 401 or 403, and cuts those that go on when their window ends.
+    """Refuses calls without a window with 401 or 403, and cuts those that go on when no window allows them any more.
 
-    The application finds the `Allowed` in `scope["lockbox"]`. It must run on asyncio. Where the guard has a
-    `reports_token_file`, each call is reported as `served`, by its method or as WEBSOCKET, and as `cut` if it is.
+    The application finds the `Allowed` in `scope["lockbox"]`, a new one once the call goes on under another window.
+    It must run on asyncio. Where the guard has a `reports_token_file`, each call is reported as `served`, by its
+    method or as WEBSOCKET, and as `cut` if it is.
     """
 
     def __init__(self, app: AsgiApp, guard: Guard, call: CallReader, *, drain_seconds: float = 0.0) -> None:
@@ -61,20 +63,25 @@ class AsgiGuard:
         except Refused as refused:
             await _refuse(scope, receive, send, refused.no)
             return
-        scope["lockbox"] = allowed
         if allowed.is_gated:
             offered = scope.get("extensions") or {}
             scope["extensions"] = {name: one for name, one in offered.items() if name not in BY_SERVER}
-            watch = self._guard.watch(allowed, drain_seconds=self._drain_seconds)
             method = str(scope.get("method", WEBSOCKET))
-            self._guard.report_call(allowed, method)
+
+            def begin(under: Allowed) -> None:
+                scope["lockbox"] = under
+                self._guard.report_call(under, method)
+
+            watch = self._guard.watch(allowed, drain_seconds=self._drain_seconds, on_change=begin)
+            begin(allowed)
             running = RunningCall(scope, receive, send, watch)
             try:
                 await running.run(self._app)
             finally:
                 if running.is_cut:
-                    self._guard.report_call(allowed, method, "cut")
+                    self._guard.report_call(watch.allowed, method, "cut")
         else:
+            scope["lockbox"] = allowed
             await self._app(scope, receive, send)
 
     async def _check(self, scope: Scope) -> Allowed:
@@ -157,11 +164,20 @@ class RunningCall:
     async def _take(self) -> Message:
         if self.is_cut:
             raise CallCut(CUT)
-        return await self._receive()
+        message = await self._receive()
+        await self._hold()
+        return message
 
-    async def _give(self, message: Message) -> None:
+    async def _hold(self) -> None:
+        """Pass nothing while the call has no window: until the next one comes, or the call is cut."""
+        # Windows come in another thread, which no event of this loop could tell of.
+        while not (self.is_cut or self._has_ended) and self._watch.look() is not CallStanding.GOES_ON:  # noqa: ASYNC110
+            await asyncio.sleep(HELD_SECONDS)
         if self.is_cut:
             raise CallCut(CUT)
+
+    async def _give(self, message: Message) -> None:
+        await self._hold()
         kind = message["type"]
         if kind == "http.response.start":
             self._has_begun = True

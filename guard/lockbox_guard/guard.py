@@ -149,12 +149,26 @@ class Guard:
                 found = BEHIND
         return _decided(running, found)
 
-    def watch(self, allowed: Allowed, *, drain_seconds: float = 0.0) -> CallWatch:
+    def watch(
+        self,
+        allowed: Allowed,
+        *,
+        drain_seconds: float = 0.0,
+        on_change: Callable[[Allowed], object] = lambda _: None,
+    ) -> CallWatch:
         """Return what says, as often as it is asked, whether a call that was just allowed may go on.
 
-        `drain_seconds` is how long it may go on after the end of its window.
+        `drain_seconds` is how long it may go on after the end of its window. `on_change` is called with the new yes
+        where it goes on under another window, such as an extension.
         """
-        return CallWatch(self.start().knowledge, allowed, self._clock, drain_seconds)
+        running = self.start()
+
+        def changed(now: Allowed) -> None:
+            if running.reports is not None:
+                running.reports.add_use(now)
+            on_change(now)
+
+        return CallWatch(running.knowledge, allowed, self._clock, drain_seconds, changed)
 
     def report(self, allowed: Allowed, *, method: str, outcome: str = "served") -> None:
         """Note for the customer what was done by this yes; it is sent within seconds, and this never waits.

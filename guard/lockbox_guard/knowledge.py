@@ -7,13 +7,13 @@ from typing import Any
 from uuid import UUID
 
 from lockbox_guard.database_clock import BOOT_CLOCK, DatabaseClock, microseconds, read_instant
-from lockbox_guard.decisions import Allowed
 from lockbox_guard.stream_events import LockboxEvent, MalformedStream
 from lockbox_guard.windows import KnownWindow, WindowSet, read_window
 
 READ_AGE = 1_000_000
 """How many microseconds before its time Lockbox may have read what a snapshot or a heartbeat says."""
 MOST_IDENTITIES = 20_000
+MOST_CLOSINGS = 10_000
 IdentityKey = tuple[str, bytes]
 """A service, and the digest of what a call shows."""
 
@@ -24,6 +24,14 @@ class KnownCaller:
 
     engineer: UUID | None
     end: int
+
+
+@dataclass(frozen=True, slots=True)
+class WindowClosing:
+    """A window that the stream has closed, and when, by the guard's clock."""
+
+    window: KnownWindow
+    at: float
 
 
 class Identities:
@@ -61,7 +69,10 @@ class Knowledge:
     def __init__(self, clock: Callable[[], float] = BOOT_CLOCK) -> None:
         self.clock = DatabaseClock(clock)
         self.windows = WindowSet()
+        self.closings = OrderedDict[UUID, WindowClosing]()
+        """The last windows that were closed and have not opened again, by their requests."""
         self.identities = Identities()
+        self._now = clock
         self.last_id: str | None = None
         self.was_filled = False
         self._generation: str | None = None
@@ -92,18 +103,6 @@ class Knowledge:
             raise MalformedStream(f"an event {event.kind} cannot be read: {type(error).__name__}") from None
         self.last_id = event.id
 
-    def still_allows(self, allowed: Allowed) -> bool | None:
-        """Return whether a call that was allowed may go on; None if the stream does not know its window."""
-        if allowed.request is None:
-            return True
-        latest = self.clock.latest()
-        if latest is None:
-            return False
-        window = self.windows.of(allowed.request)
-        if window is None:
-            return None
-        return window.end > latest and window.covers(allowed.use, allowed.engineer)
-
     def _take(self, event: LockboxEvent) -> None:
         data, generation = event.data, event.id.rpartition("-")[0]
         if event.kind == "snapshot":
@@ -124,15 +123,22 @@ class Knowledge:
 
     def _open(self, window: KnownWindow) -> None:
         self.windows.open(window)
+        self.closings.pop(window.request, None)
         if self._coming is not None:
             self._closed.discard(window.request)
             self._coming.open(window)
 
     def _close(self, request: UUID) -> None:
-        self.windows.close(request)
+        self._note_closed(self.windows.close(request))
         if self._coming is not None:
             self._closed.add(request)
             self._coming.close(request)
+
+    def _note_closed(self, window: KnownWindow | None) -> None:
+        if window is not None:
+            self.closings[window.request] = WindowClosing(window, self._now())
+            if len(self.closings) > MOST_CLOSINGS:
+                self.closings.popitem(last=False)
 
     def _snapshot(self, data: dict[str, Any], generation: str) -> None:
         windows, at = [read_window(one) for one in data["windows"]], microseconds(read_instant(data["at"]))
@@ -145,6 +151,11 @@ class Knowledge:
             if window.request not in self._closed:
                 self._coming.open(window)
         if is_last:
-            self.windows, self._coming = self._coming, None
+            before, self.windows, self._coming = self.windows, self._coming, None
+            for window in before:
+                if self.windows.of(window.request) is None:
+                    self._note_closed(window)
+            for window in self.windows:
+                self.closings.pop(window.request, None)
             self.was_filled = True
         self.clock.hear(at, current=at - READ_AGE if is_last else None)

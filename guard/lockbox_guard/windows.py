@@ -1,7 +1,7 @@
 """The open windows that a guard knows of."""
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -17,7 +17,8 @@ WindowKey = tuple[str, str, int, str]
 class KnownWindow:
     """A window that Lockbox has verified; `end` is `until` in microseconds since 1970.
 
-    `break_glass` is whether it was opened in an emergency, without the customer.
+    `break_glass` is whether it was opened in an emergency, without the customer, `extended` whether an approved one
+    goes on from its end.
     """
 
     request: UUID
@@ -29,6 +30,7 @@ class KnownWindow:
     until: datetime
     end: int
     break_glass: bool = False
+    extended: bool = False
 
     @property
     def keys(self) -> list[WindowKey]:
@@ -67,6 +69,7 @@ def read_window(said: Mapping[str, Any]) -> KnownWindow:
         until=until,
         end=microseconds(until),
         break_glass=said.get("break_glass") is True,
+        extended=said.get("extended") is True,
     )
 
 
@@ -78,6 +81,10 @@ class WindowSet:
         self._by_request: dict[UUID, KnownWindow] = {}
         for window in windows:
             self.open(window)
+
+    def __iter__(self) -> Iterator[KnownWindow]:
+        """Go through them."""
+        return iter(self._by_request.values())
 
     def __len__(self) -> int:
         """Return how many there are."""
@@ -102,14 +109,15 @@ class WindowSet:
         for key in window.keys:
             self._by_key[key] = (*self._by_key.get(key, ()), window)
 
-    def close(self, request: UUID) -> None:
-        """Drop the window of a request."""
+    def close(self, request: UUID) -> KnownWindow | None:
+        """Drop the window of a request, and return it."""
         window = self._by_request.pop(request, None)
         if window is None:
-            return
+            return None
         for key in window.keys:
             left = tuple(one for one in self._by_key[key] if one is not window)
             if left:
                 self._by_key[key] = left
             else:
                 del self._by_key[key]
+        return window

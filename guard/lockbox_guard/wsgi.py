@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,7 @@ from lockbox_guard.calls import CallCut, GuardedCall
 from lockbox_guard.decisions import Allowed, NoAccess, Refused
 from lockbox_guard.guard import Guard
 from lockbox_guard.refusal_answers import answer_for
-from lockbox_guard.watches import CallWatch
+from lockbox_guard.watches import CallStanding, CallWatch
 
 if TYPE_CHECKING:
     from _typeshed import OptExcInfo
@@ -18,14 +19,16 @@ if TYPE_CHECKING:
 log = logging.getLogger("lockbox_guard")
 EnvironReader = Callable[["WSGIEnvironment"], GuardedCall]
 CUT = "the access window has ended"
+HELD_SECONDS = 0.05
 
 
 class WsgiGuard:
-    """Refuses calls without a window with 401 or 403, and cuts those that go on when their window ends.
+    """Refuses calls without a window with 401 or 403, and cuts those that go on when no window allows them any more.
 
-    The application finds the `Allowed` in `environ["lockbox"]`. A call ends at the next piece that it reads of its
-    body or sends of its answer: nothing can interrupt an application that waits in between. Where the guard has a
-    `reports_token_file`, each call is reported as `served` by its method.
+    The application finds the `Allowed` in `environ["lockbox"]`, a new one once the call goes on under another window.
+    A call ends at the next piece that it reads of its body or sends of its answer: nothing can interrupt an
+    application that waits in between. Where the guard has a `reports_token_file`, each call is reported as `served`
+    by its method.
     """
 
     def __init__(
@@ -54,8 +57,13 @@ class WsgiGuard:
         environ["lockbox"] = allowed
         if not allowed.is_gated:
             return self._app(environ, start_response)
-        watch = self._guard.watch(allowed, drain_seconds=self._drain_seconds)
-        self._guard.report_call(allowed, str(environ["REQUEST_METHOD"]))
+
+        def begin(under: Allowed) -> None:
+            environ["lockbox"] = under
+            self._guard.report_call(under, str(environ["REQUEST_METHOD"]))
+
+        watch = self._guard.watch(allowed, drain_seconds=self._drain_seconds, on_change=begin)
+        begin(allowed)
         environ["wsgi.input"] = WatchedBody(environ["wsgi.input"], watch)
         try:
             return WatchedAnswer(self._app(environ, _watched(start_response, watch)), watch)
@@ -139,7 +147,10 @@ class WatchedAnswer:
 
 
 def _check(watch: CallWatch) -> None:
-    if not watch.may_go_on():
+    """Wait while the call has no window and the next one may come; a call that is over is cut."""
+    while (standing := watch.look()) is CallStanding.WAITS:
+        time.sleep(HELD_SECONDS)
+    if standing is CallStanding.IS_OVER:
         raise CallCut(CUT)
 
 

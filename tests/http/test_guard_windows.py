@@ -1,0 +1,168 @@
+"""Guards and the real API while windows are open: nothing closes early, and an approved extension carries on."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from lockbox_guard import Allowed, Guard, Refused
+
+from harness.gateway_world import ANNA, ENGINEER, GUARD, SERVICE
+from harness.people import HERE, SETTINGS, World
+from harness.wait import wait_for
+from lockbox.database import Database
+from lockbox.requests import extend, timers
+from lockbox.requests.extend import ExtensionInput
+from lockbox.requests.lifecycle import Action
+from lockbox.requests.models import AccessRequest
+from lockbox.requests.policy_rules import Policy
+from tests.guarded_apps import PIECE, GuardedService, get, served, served_wsgi
+from tests.http.door import OpenDoor
+from tests.http.gate_door import GateDoor, gate_before
+from tests.http.guard_streams import GuardReader
+
+PATIENCE = 20.0
+WARNING = Policy(vendor_review=False, closing_warning=4)
+MAILBOX = f"mailbox:{ANNA}"
+CUT_SECONDS = 2.5
+"""By when a call has ended whose window is over, and whose next one never came."""
+
+
+class GuardScene:
+    """A gate with a world of its own, and a guard of it."""
+
+    def __init__(self, gate: GateDoor, guard: Guard) -> None:
+        self.gate, self.guard, self.world = gate, guard, gate.world
+        self.use = {"tenant": gate.world.tenant.slug, "resource": MAILBOX, "action": "read"}
+
+    def opened(self, seconds: int) -> AccessRequest:
+        """Open a window, and wait until the guard knows it."""
+        request = self.world.submit(resources=[MAILBOX], access_window=seconds)
+        request = self.world.act("ann", Action.APPROVE, request.id)
+        wait_for("the guard knows it", lambda: self.knows(request.id), PATIENCE)
+        return request
+
+    def knows(self, request_id: UUID) -> bool:
+        """Whether the stream has brought a window."""
+        return self.guard.start().knowledge.windows.of(request_id) is not None
+
+    def check(self) -> Allowed:
+        """Check as a service that knows the engineer."""
+        return self.guard.check(**self.use, engineer=self.world.people["erin"].person_id)
+
+
+@pytest.fixture
+def scene(open_door: OpenDoor, tmp_path: Path) -> Iterator[GuardScene]:
+    """A scene whose closing warnings come four seconds before the end."""
+    door = open_door(WARNING)
+    file = tmp_path / "token"
+    with gate_before(door.world, door.db) as gate:
+        file.write_text(gate.world.tokens[GUARD])
+        guard = Guard(f"http://127.0.0.1:{gate.port}", service=SERVICE, token_file=file, engineer_header=ENGINEER)
+        yield GuardScene(gate, guard)
+        guard.stop()
+
+
+def sleep_until(at: datetime, seconds: float = 0.0) -> None:
+    """Sleep until so long after a time."""
+    time.sleep(max(0.0, at.timestamp() + seconds - time.time()))
+
+
+@contextmanager
+def told(gate: GateDoor) -> Iterator[list[tuple[float, str, dict[str, Any]]]]:
+    """Yield all that a stream tells of windows meanwhile, each with the time."""
+    reader, found = GuardReader(gate), list[tuple[float, str, dict[str, Any]]]()
+    try:
+        yield found
+    finally:
+        reader.close()
+        offset = time.time() - time.monotonic()
+        while (one := reader.next()) is not None:
+            if one.kind in {"open", "close"}:
+                found.append((one.came + offset, one.kind, one.said))
+
+
+@pytest.mark.far
+def test_an_access_with_a_closing_warning_is_never_closed_before_its_end(scene: GuardScene, worker: Database) -> None:
+    with (
+        told(scene.gate) as events,
+        served_wsgi(scene.guard, "erin", tenant=scene.world.tenant.slug, seconds=0.7) as port,
+    ):
+        request = scene.opened(6)
+        ended = request.deadline_at
+        call = get(port, "/mailboxes/anna/live", "Connection: close")
+        call.wait_for(PIECE)
+        sleep_until(ended, -3.9)
+        assert timers.run(worker, [request.id])["reminded"] == 1
+        refused, checks = 0, 0
+        while time.time() < ended.timestamp() - 0.5:
+            checks += 1
+            try:
+                scene.check()
+            except Refused:
+                refused += 1
+        assert call.ended_at is None
+        assert (refused, checks > 0) == (0, True)
+        over = call.wait_for_end() - time.monotonic() + time.time()
+
+    assert [(kind, said["request"]) for at, kind, said in events if at < ended.timestamp()] == [
+        ("open", str(request.id))
+    ]
+    assert -0.3 < over - ended.timestamp() < CUT_SECONDS
+
+
+def extended(world: World, request: AccessRequest, seconds: int) -> AccessRequest:
+    """Have more time approved."""
+    with world.db.transaction() as session:
+        wanted = ExtensionInput(seconds, None)
+        asked = extend.extend(
+            session, world.people["erin"], HERE, request.id, wanted, SETTINGS.catalogue.services
+        ).request
+    return world.act("ann", Action.APPROVE, asked.id)
+
+
+@pytest.mark.far
+@pytest.mark.parametrize("kind", ["asgi", "wsgi"])
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_an_approved_extension_carries_what_is_under_way(scene: GuardScene, worker: Database, kind: str) -> None:
+    tenant = scene.world.tenant.slug
+    services: dict[str, Callable[[], Any]] = {
+        "asgi": lambda: served(GuardedService(scene.guard, tenant, subject="erin")),
+        "wsgi": lambda: served_wsgi(scene.guard, "erin", tenant=tenant),
+    }
+    with services[kind]() as port:
+        first = scene.opened(5)
+        call = get(port, "/mailboxes/anna/live", "Connection: close")
+        call.wait_for(PIECE)
+        second = extended(scene.world, first, 3)
+        assert second.opens_at == first.deadline_at
+
+        sleep_until(first.deadline_at)
+        timers.run(worker, [first.id])
+        sleep_until(second.deadline_at, -0.5)
+        assert call.ended_at is None
+        read = len(call.read)
+        assert scene.check().request == second.id
+
+        over = call.wait_for_end() - time.monotonic() + time.time()
+
+    assert len(call.read) >= read
+    assert -0.3 < over - second.deadline_at.timestamp() < CUT_SECONDS
+
+
+@pytest.mark.far
+def test_an_extension_that_is_revoked_carries_nothing(scene: GuardScene) -> None:
+    with served(GuardedService(scene.guard, scene.world.tenant.slug, subject="erin")) as port:
+        first = scene.opened(5)
+        call = get(port, "/mailboxes/anna/live")
+        call.wait_for(PIECE)
+        second = extended(scene.world, first, 60)
+        scene.world.act("ann", Action.REVOKE, second.id)
+
+        over = call.wait_for_end() - time.monotonic() + time.time()
+
+    assert over - first.deadline_at.timestamp() < CUT_SECONDS

@@ -1,0 +1,208 @@
+"""Whether a call goes on: counted from what the stream said, by any window that allows it, and over none."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+from lockbox_guard.decisions import Allowed, Use
+from lockbox_guard.knowledge import Knowledge
+from lockbox_guard.stream_events import LockboxEvent
+from lockbox_guard.watches import CallStanding, CallWatch
+
+from tests.unit.guard_lockbox import ANNA, ERIN, SERVICE
+
+USE = Use("contoso", SERVICE, ANNA, "read")
+BEGIN = datetime(2026, 11, 28, 12, tzinfo=UTC)
+FIRST, SECOND = (UUID(int=(7 << 76) + number) for number in (1, 2))
+GOES_ON, WAITS, IS_OVER = CallStanding
+Opener = Callable[..., None]
+
+
+class ToldGuard:
+    """What a guard knows of a stream whose clock is a test's; its own clock is as far as the database's."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.knowledge = Knowledge(lambda: self.seconds)
+        self.knowledge.clock.note_sent()
+        self.number = 0
+        self.tell("snapshot", at=self.at(), windows=[], more=False)
+        self.changes: list[Allowed] = []
+
+    def at(self, seconds: float | None = None) -> str:
+        """Return a time by the database's clock."""
+        return (BEGIN + timedelta(seconds=self.seconds if seconds is None else seconds)).isoformat()
+
+    def tell(self, kind: str, **said: Any) -> None:
+        """Have an event come."""
+        self.number += 1
+        self.knowledge.take(LockboxEvent(kind, said, f"g1-{self.number}"))
+
+    def window(self, request: UUID, until: float, **more: Any) -> dict[str, Any]:
+        """Return a window as the stream has it."""
+        said = {"request": str(request), "tenant": "contoso", "service": SERVICE, "engineer": str(ERIN)}
+        return {**said, "resources": [ANNA], "actions": ["read"], "until": self.at(until), **more}
+
+    def open(self, request: UUID, until: float, **more: Any) -> None:
+        """Have a window open."""
+        self.tell("open", **self.window(request, until, **more))
+
+    def close(self, request: UUID) -> None:
+        """Have a window close."""
+        self.tell("close", request=str(request))
+
+    def go_to(self, seconds: float) -> None:
+        """Let time go on, and Lockbox be heard."""
+        self.seconds = seconds
+        self.tell("heartbeat", at=self.at())
+
+    def watch(self, request: UUID = FIRST, *, is_known: bool = True, drain: float = 0.0) -> CallWatch:
+        """Watch a call that a window lets in."""
+        allowed = Allowed(USE, request, ERIN, is_known=is_known)
+        return CallWatch(self.knowledge, allowed, lambda: self.seconds, drain, self.changes.append)
+
+
+@pytest.fixture
+def told() -> ToldGuard:
+    return ToldGuard()
+
+
+def test_a_window_that_is_verified_again_is_waited_for_from_its_close_and_not_from_the_last_look(
+    told: ToldGuard,
+) -> None:
+    told.open(FIRST, until=3600)
+    watch = told.watch()
+    assert watch.look() is GOES_ON
+
+    told.go_to(30)
+    told.close(FIRST)
+    told.go_to(30.5)
+    just_closed = watch.look()
+    told.open(FIRST, until=3600)
+
+    assert (just_closed, watch.look()) == (WAITS, GOES_ON)
+    assert watch.may_go_on()
+
+
+def test_a_window_that_was_closed_long_before_the_look_is_waited_for_no_more(told: ToldGuard) -> None:
+    told.open(FIRST, until=3600)
+    watch = told.watch()
+
+    told.close(FIRST)
+    told.go_to(0.7)
+
+    assert watch.look() is IS_OVER
+    told.open(FIRST, until=3600)
+    assert watch.look() is IS_OVER
+
+
+def test_a_window_that_a_new_snapshot_leaves_out_is_closed_by_it(told: ToldGuard) -> None:
+    told.open(FIRST, until=3600)
+    watch = told.watch()
+    told.go_to(10)
+
+    told.tell("snapshot", at=told.at(), windows=[], more=False)
+
+    assert watch.look() is WAITS
+    told.go_to(10.7)
+    assert watch.look() is IS_OVER
+
+
+@pytest.mark.parametrize("ending", ["close", "time"])
+def test_a_call_goes_on_under_another_window_that_allows_it(told: ToldGuard, ending: str) -> None:
+    told.open(FIRST, until=20)
+    told.open(SECOND, until=60, break_glass=True)
+    watch = told.watch()
+
+    told.go_to(10 if ending == "close" else 20)
+    if ending == "close":
+        told.close(FIRST)
+
+    assert watch.look() is GOES_ON
+    (now,) = told.changes
+    assert watch.allowed == now
+    assert (now.request, now.until, now.is_known, now.break_glass, now.use) == (
+        SECOND,
+        BEGIN + timedelta(seconds=60),
+        True,
+        True,
+        USE,
+    )
+    told.go_to(60)
+    assert watch.look() is IS_OVER
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"tenant": "fabrikam"},
+        {"service": "onedrive"},
+        {"engineer": str(UUID(int=1))},
+        {"resources": ["mailbox:bob@contoso.example"]},
+        {"actions": ["export"]},
+    ],
+    ids="".join,
+)
+def test_a_window_that_does_not_allow_the_same_use_carries_nothing(told: ToldGuard, other: dict[str, Any]) -> None:
+    told.open(FIRST, until=20)
+    told.open(SECOND, until=60, **other)
+    watch = told.watch()
+
+    told.go_to(20)
+
+    assert (watch.look(), told.changes) == (IS_OVER, [])
+
+
+def test_at_the_seam_of_an_extension_a_call_waits_for_the_next_window(told: ToldGuard) -> None:
+    told.open(FIRST, until=20)
+    watch = told.watch()
+    told.open(FIRST, until=20, extended=True)
+
+    told.go_to(20)
+    at_the_end = watch.look()
+    told.close(FIRST)
+    told.go_to(21)
+    before_it_opens = watch.look()
+    told.open(SECOND, until=40)
+
+    assert (at_the_end, before_it_opens, watch.look()) == (WAITS, WAITS, GOES_ON)
+    assert watch.allowed.request == SECOND
+
+
+@pytest.mark.parametrize("ended", [None, 20.1])
+def test_an_extension_that_does_not_open_is_not_waited_for_for_long(told: ToldGuard, ended: float | None) -> None:
+    told.open(FIRST, until=20, extended=True)
+    watch = told.watch()
+
+    if ended:
+        told.go_to(ended)
+        told.close(FIRST)
+    told.go_to(21.9)
+    waits = watch.look()
+    told.go_to(22.1)
+
+    assert (waits, watch.look()) == (WAITS, IS_OVER)
+
+
+def test_a_window_that_is_revoked_is_not_waited_for_though_it_was_extended(told: ToldGuard) -> None:
+    told.open(FIRST, until=20, extended=True)
+    watch = told.watch()
+    told.go_to(10)
+    told.close(FIRST)
+
+    told.go_to(10.7)
+
+    assert watch.look() is IS_OVER
+
+
+def test_the_time_to_end_counts_from_the_end_of_the_window(told: ToldGuard) -> None:
+    told.open(FIRST, until=20)
+    watch = told.watch(drain=5)
+
+    told.go_to(24.9)
+    drains = watch.look()
+    told.go_to(25.1)
+
+    assert (drains, watch.look()) == (GOES_ON, IS_OVER)
