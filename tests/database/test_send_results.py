@@ -11,9 +11,10 @@ import pytest
 from sqlalchemy.exc import IntegrityError
 
 from harness.clocks import ShiftedClock
+from harness.network import serving
 from harness.people import World
-from harness.stage import as_sender, unbound
-from lockbox.database import Database
+from harness.stage import Urls, as_sender, unbound
+from lockbox.database import Database, make_engine
 from lockbox.notifications import queue
 from lockbox.notifications.models import Outcome
 from lockbox.notifications.outcome_events import DeliveryAttempt
@@ -21,6 +22,7 @@ from lockbox.notifications.queue import ReturnedClaim
 from lockbox.notifications.results import ENOUGH, LONGEST_UNRECORDED, AttemptResult, ClaimResult, ResultRecorder
 from lockbox.notifications.sending_pool import SendingPool
 from tests.database.postbag import assert_notifications_are_held, notification, open_notifications
+from tests.database.relay import CommitLosingProxy
 from tests.database.scenes import many, read, write
 
 
@@ -63,6 +65,26 @@ def test_what_arrived_is_written_in_one_transaction_and_the_rest_in_another(worl
     assert [one.recorded.result(0) is None for one in ended] == [False] * 11 + [True]
     assert notification(worker, notifications[-1]) == (None, 0, None)
     assert_notifications_are_held(worker)
+
+
+def test_what_arrived_while_postgres_was_away_is_written_once_it_is_back(
+    world: World, worker: Database, urls: Urls
+) -> None:
+    world.submit()
+    ended = claim(worker, open_notifications(worker))[:-1]
+    recorder = ResultRecorder()
+    with serving(CommitLosingProxy(urls.notifications)) as relay:
+        db = Database(make_engine(relay.url, role="relayed"), world.db.schedule)
+        relay.losing = True
+        recorder.record([replace(one, database=db) for one in ended])
+        is_done = recorder.finish(LONGEST_UNRECORDED)
+        relay.losing = False
+        is_done_later = recorder.finish(10)
+        db.engine.dispose()
+
+    assert (is_done, is_done_later) == (False, True)
+    assert [one.recorded.result(0) for one in ended] == [one.result for one in ended]
+    assert {notification(worker, one.result.notification_id)[0] for one in ended} == {"sent"}
 
 
 @pytest.mark.far
