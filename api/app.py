@@ -242,7 +242,7 @@ def make_app(
     }
     gateway = GateRuntime(settings, database, reading or database, app.state.groups[CHECKS])
     app.state.gateway = gateway
-    app.state.issuers = IdentityProviders(settings.issuers)
+    app.state.issuers = IdentityProviders(settings.issuers, route=settings.outbound)
     app.state.vault = SecretVault([key.get_secret_value() for key in settings.secret_keys])
     problems.install(app)
     app.router.routes += ROUTES

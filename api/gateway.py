@@ -36,7 +36,9 @@ class GateRuntime:
         definitions = gate_definition.definitions(settings.catalogue)
         self.reader = MemoryReader(reading, self.memory, self.modes, definitions=definitions)
         self.mappings = _mappings(settings)
-        self.engineers = EngineerResolver(callers_of(settings.catalogue), database, self.memory.now, clock=BOOT_CLOCK)
+        self.engineers = EngineerResolver(
+            callers_of(settings.catalogue), database, self.memory.now, clock=BOOT_CLOCK, route=settings.outbound
+        )
         self.credentials = GatewayCredentials(calls, settings.environment)
         checks = WindowChecks(self.memory, self.reader, calls, compare_every=settings.gate_compare_every)
         self.gate = Gate(

@@ -31,6 +31,7 @@ PASSED = {
     **dict.fromkeys(("metrics_token", "trusted_proxies", "api_processes", "gate_compare_every"), API),
     **dict.fromkeys(("gate_streams", "gate_streams_per_token", "vendor_name", "vendor_colour"), API),
     **dict.fromkeys(("vendor_logo", "case_url", "retention_days"), API),
+    **dict.fromkeys(("private_networks", "outbound_proxy"), frozenset({"api", "notifications", "connectors"})),
     "case_adapter_secret": frozenset({"notifications"}),
 }
 """Which processes get a setting."""

@@ -4,11 +4,12 @@ from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, SecretStr
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from config.catalogue_file import CatalogueUnreadable, read_catalogue, sample_catalogue
 from config.issuers import IssuerList
+from config.outbound import check_private
 from config.public_keys import ApprovalKey, PublicKey
 from config.service_catalogue import Catalogue
 
@@ -79,6 +80,10 @@ class SettingFields(BaseSettings):
     """How many API processes share the port: about one for each core."""
     trusted_proxies: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode] = ()
     """The networks of the API's proxies, as a JSON list such as `["10.0.0.7/32"]`, or `none`. Production needs it."""
+    private_networks: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode, AfterValidator(check_private)] = ()
+    """Private networks in which issuers, adapters, connectors and the vendor's webhooks may be, as a JSON list."""
+    outbound_proxy: SecretStr | None = None
+    """The proxy by which public addresses are called, such as `http://proxy.example:3128`; it is told no name."""
     webhooks_allow_http: bool = False
     """Whether webhooks may use http, to this machine alone. Refused in production."""
     secret_keys: tuple[SecretStr, ...] = (DEVELOPMENT_KEY,)

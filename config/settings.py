@@ -14,6 +14,7 @@ from pydantic_settings import SettingsError
 
 from config.colours import LEAST_CONTRAST, PAPER, contrast
 from config.logo import check_logo
+from config.outbound import OutboundProxy, OutboundRoute
 from config.server_urls import (
     check_case_url,
     check_collector,
@@ -105,12 +106,19 @@ class Settings(SettingFields):
                 raise ValueError("use `whsec_` and 24 to 64 random bytes in base64: `openssl rand -base64 32`")
         return value
 
+    @field_validator("outbound_proxy")
+    @classmethod
+    def _proxy(cls, value: SecretStr | None) -> SecretStr | None:
+        if value:
+            OutboundProxy.of(value.get_secret_value())
+        return value
+
     @field_validator("public_url")
     @classmethod
     def _names_an_origin(cls, value: str) -> str:
         return check_origin(value)
 
-    @field_validator("trusted_proxies", mode="before")
+    @field_validator("trusted_proxies", "private_networks", mode="before")
     @classmethod
     def _networks_or_none(cls, value: object) -> object:
         if not isinstance(value, str):
@@ -292,6 +300,12 @@ class Settings(SettingFields):
         host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
         usual = {"https": 443, "http": 80}[parts.scheme]
         return f"{parts.scheme}://{host}" + (f":{parts.port}" if parts.port not in {None, usual} else "")
+
+    @property
+    def outbound(self) -> OutboundRoute:
+        """Where calls may go beside public addresses, and by which proxy."""
+        proxy = OutboundProxy.of(self.outbound_proxy.get_secret_value()) if self.outbound_proxy else None
+        return OutboundRoute(self.private_networks, proxy)
 
     @property
     def log_name(self) -> str:

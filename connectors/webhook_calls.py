@@ -62,6 +62,7 @@ class WebhookCalls:
             url=url,
             body=json.dumps(body, separators=(",", ":")).encode(),
             secrets=tuple(secrets),
+            is_vendors=True,
         )
         try:
             return asyncio.run(self._sender.send(hook))

@@ -11,6 +11,7 @@ from uuid import UUID
 
 from config.gate_document import GateCallers, TokenIssuer
 from config.issuers import IdentityProvider
+from config.outbound import OutboundRoute
 from config.service_catalogue import Catalogue
 from gate.bearer_tokens import GateIssuer, TokenRealm, TokenVerifier, VerifiedToken
 from gate.identity_map import HEADER, MTLS, IdentityKey, IdentityMap, MapUnreadable
@@ -19,6 +20,7 @@ from lockbox.database import Database
 from lockbox.errors import Busy, NotSignedIn
 from lockbox.identity.credentials import LONGEST_GATE_SUBJECT
 from lockbox.identity.oidc_providers import IdentityProviders
+from lockbox.safe_http import NO_WAY_ASIDE
 
 AUTHORIZATION = "authorization"
 BEARER = b"bearer"
@@ -157,6 +159,7 @@ class EngineerResolver:
         *,
         clock: Callable[[], float] = time.monotonic,
         token_header: str = AUTHORIZATION,
+        route: OutboundRoute = NO_WAY_ASIDE,
     ) -> None:
         """Make one.
 
@@ -166,6 +169,7 @@ class EngineerResolver:
             now: the present by the database's clock, aware.
             clock: seconds that only go forward.
             token_header: where a caller's token is, after the word Bearer; in small letters.
+            route: how issuers are reached.
         """
         providers = {one.provider.issuer: one.provider for callers in services.values() for one in callers.issuers}
         self._services = services
@@ -178,7 +182,7 @@ class EngineerResolver:
             name: frozenset([self._token_header] if callers.issuers else []) | callers.headers
             for name, callers in services.items()
         }
-        self.tokens = TokenVerifier(IdentityProviders(providers.values()), now, clock=clock)
+        self.tokens = TokenVerifier(IdentityProviders(providers.values(), route=route), now, clock=clock)
         self.map = IdentityMap(database, clock=clock)
 
     async def identify(

@@ -1,4 +1,4 @@
-"""Fetch and post to URLs that others choose: https, public addresses only, limited in size and time."""
+"""Fetch and post to URLs that others choose: https, public addresses, limited in size and time."""
 
 import asyncio
 import functools
@@ -15,6 +15,9 @@ from typing import TypeVar
 from urllib.parse import urlencode
 
 import httpx
+
+from config.outbound import OutboundRoute
+from lockbox.proxy_tunnel import TunnelFailed, TunnelTransport
 
 MOST_BYTES = 256 * 1024
 SECONDS = 5.0
@@ -43,6 +46,7 @@ LOOK_UPS = threading.BoundedSemaphore(MOST_LOOK_UPS)
 ASKING = threading.Lock()
 UNDER_WAY: dict[str, "Future[Sequence[Address]]"] = {}
 T = TypeVar("T")
+NO_WAY_ASIDE = OutboundRoute()
 
 
 class FetchFailure(StrEnum):
@@ -89,11 +93,12 @@ def fetch(
     form: Mapping[str, str] | None = None,
     authorization: str | None = None,
     tls: ssl.SSLContext | None = None,
+    route: OutboundRoute = NO_WAY_ASIDE,
 ) -> bytes:
     """Return the body of a JSON answer with status 200, by GET or, with a form, by POST.
 
     The host is resolved once, and the call goes to a checked address under the host's own name in TLS and HTTP. It
-    follows no redirect, uses no proxy and accepts no encoding.
+    follows no redirect, uses no proxy but the route's and accepts no encoding.
 
     Args:
         url: https, on port 443 or one from 1024 on; http only to loopback, if allowed.
@@ -103,6 +108,7 @@ def fetch(
         form: what to post, form-encoded.
         authorization: the value of the header of that name.
         tls: trusts other authorities than those of the system.
+        route: which private networks may be called, and by which proxy public addresses are.
 
     Raises:
         FetchFailed: the address may not be called, or the answer is missing, late, long or not JSON.
@@ -115,7 +121,7 @@ def fetch(
         content = urlencode(form).encode()
     request = _request(target, headers, content)
     read = functools.partial(_read, most_bytes=most_bytes)
-    return asyncio.run(_guarded(request, read, seconds, tls, allow=allow_loopback))
+    return asyncio.run(_guarded(request, read, seconds, tls, route, allow=allow_loopback))
 
 
 async def post(
@@ -127,6 +133,7 @@ async def post(
     seconds: float = SECONDS,
     allow_loopback: bool = False,
     tls: ssl.SSLContext | None = None,
+    route: OutboundRoute = NO_WAY_ASIDE,
 ) -> FetchResponse:
     """Post JSON and return the answer, whatever its status; the checks are those of `fetch`.
 
@@ -140,6 +147,7 @@ async def post(
         seconds: the time limit, from the name look-up to the last byte that is kept.
         allow_loopback: as for `fetch`.
         tls: as for `fetch`.
+        route: as for `fetch`.
 
     Raises:
         FetchFailed: the address may not be called, or no answer came in time.
@@ -147,10 +155,10 @@ async def post(
     target = _target(url, allow_loopback=allow_loopback)
     request = _request(target, {**headers, "content-type": "application/json"}, body)
     read = functools.partial(_begin, most_bytes=most_bytes)
-    return await _guarded(request, read, seconds, tls, allow=allow_loopback)
+    return await _guarded(request, read, seconds, tls, route, allow=allow_loopback)
 
 
-def check(url: str, *, allow_loopback: bool = False) -> None:
+def check(url: str, *, allow_loopback: bool = False, route: OutboundRoute = NO_WAY_ASIDE) -> None:
     """Check a URL before it is saved, without resolving its name.
 
     Raises:
@@ -164,7 +172,7 @@ def check(url: str, *, allow_loopback: bool = False) -> None:
         if not allow_loopback and (host == "localhost" or host.endswith(".localhost")):
             raise FetchFailed("the address is not a public one", trouble=FetchFailure.NOT_PUBLIC) from None
         return
-    _check(address, plain=target.scheme == "http", allow_loopback=allow_loopback)
+    _check(address, route, plain=target.scheme == "http", allow_loopback=allow_loopback)
 
 
 async def _guarded(
@@ -172,16 +180,19 @@ async def _guarded(
     read: Callable[[httpx.Response], Awaitable[T]],
     seconds: float,
     tls: ssl.SSLContext | None,
+    route: OutboundRoute,
     *,
     allow: bool,
 ) -> T:
     until = time.monotonic() + seconds
     addresses = await _look_up(request.url.raw_host.decode("ascii"), min(seconds, LOOK_UP_SECONDS))
     for address in addresses:
-        _check(address, plain=request.url.scheme == "http", allow_loopback=allow)
+        _check(address, route, plain=request.url.scheme == "http", allow_loopback=allow)
     try:
         async with asyncio.timeout(max(0.0, until - time.monotonic())):
-            return await _call(request, addresses[:MOST_ADDRESSES], tls or _system_trust(), read, seconds)
+            return await _call(
+                request, addresses[:MOST_ADDRESSES], tls or _system_trust(), read, seconds, route=route
+            )
     except (TimeoutError, httpx.TimeoutException):
         raise FetchFailed("it took too long", trouble=FetchFailure.TIME) from None
     except (httpx.HTTPError, OSError, ValueError) as error:
@@ -260,10 +271,12 @@ def _ask(host: str, answer: "Future[Sequence[Address]]") -> None:
         answer.set_result(addresses)
 
 
-def _check(address: Address, *, plain: bool, allow_loopback: bool) -> None:
+def _check(address: Address, route: OutboundRoute, *, plain: bool, allow_loopback: bool) -> None:
     # Later Pythons also count a mapped ::ffff:127.0.0.1 as loopback; nobody needs that form.
     is_mapped = isinstance(address, IPv6Address) and address.ipv4_mapped is not None
     if address.is_loopback and allow_loopback and not is_mapped:
+        return
+    if not plain and route.leads_inside(address):
         return
     if plain or not address.is_global or address.is_multicast or not _is_unicast(address):
         raise FetchFailed("the address is not a public one", trouble=FetchFailure.NOT_PUBLIC)
@@ -293,19 +306,23 @@ async def _call(
     tls: ssl.SSLContext,
     read: Callable[[httpx.Response], Awaitable[T]],
     seconds: float,
+    *,
+    route: OutboundRoute,
 ) -> T:
     """Try the addresses in turn until one accepts the connection; nothing is sent twice."""
     timeout = httpx.Timeout(seconds, connect=seconds / len(addresses))
     target = request.url
     reason, trouble = "no connection could be made", FetchFailure.CONNECTION
-    async with httpx.AsyncClient(verify=tls, trust_env=False, follow_redirects=False, timeout=timeout) as http:
-        for address in addresses:
-            request.url = target.copy_with(host=str(address))
-            request.extensions["timeout"] = timeout.as_dict()
+    for address in addresses:
+        request.url = target.copy_with(host=str(address))
+        request.extensions["timeout"] = timeout.as_dict()
+        async with _client(address, route, tls, timeout) as http:
             try:
                 answer = await http.send(request, stream=True)
             except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-                if _is_of_certificate(error):
+                if isinstance(error.__cause__, TunnelFailed):
+                    reason = str(error.__cause__)
+                elif _is_of_certificate(error):
                     reason, trouble = "its certificate was not accepted", FetchFailure.CERTIFICATE
                 continue
             try:
@@ -313,6 +330,15 @@ async def _call(
             finally:
                 await answer.aclose()
     raise FetchFailed(reason, trouble=trouble)
+
+
+def _client(address: Address, route: OutboundRoute, tls: ssl.SSLContext, timeout: httpx.Timeout) -> httpx.AsyncClient:
+    # A private network is reached as this machine reaches it; to a proxy loopback would be its own.
+    is_near = address.is_loopback or route.leads_inside(address)
+    transport = TunnelTransport(route.proxy, tls) if route.proxy and not is_near else None
+    return httpx.AsyncClient(
+        verify=tls, trust_env=False, follow_redirects=False, timeout=timeout, transport=transport
+    )
 
 
 def _is_of_certificate(error: BaseException | None) -> bool:

@@ -133,7 +133,7 @@ def _login(chosen: Settings) -> str:
 def _driver(chosen: Settings, db: Database) -> ConnectionDriver:
     targets = TargetFolder(chosen.connector_targets)
     roles = PostgresRoles(targets, needs_tls=chosen.environment == "production")
-    calls = WebhookCalls(targets, HttpWebhooks(allow_http=chosen.webhooks_allow_http))
+    calls = WebhookCalls(targets, HttpWebhooks(allow_http=chosen.webhooks_allow_http, route=chosen.outbound))
     return ConnectionDriver(db, chosen.catalogue, {ConnectorKind.POSTGRES: roles, ConnectorKind.WEBHOOK: calls})
 
 
@@ -200,7 +200,7 @@ def _senders(chosen: Settings) -> Senders | None:
     mail = SmtpMail(chosen.require("smtp_url"), sender=chosen.mail_from, ca_file=chosen.smtp_ca_file)
     return Senders(
         mail=mail,
-        hooks=HttpWebhooks(allow_http=chosen.webhooks_allow_http),
+        hooks=HttpWebhooks(allow_http=chosen.webhooks_allow_http, route=chosen.outbound),
         vault=SecretVault([key.get_secret_value() for key in chosen.secret_keys]),
         public_url=chosen.public_url,
         services=chosen.catalogue.titles,
@@ -218,6 +218,7 @@ def _cases(chosen: Settings) -> CaseAdapters:
         chosen.catalogue.case_systems,
         secret.get_secret_value() if secret else None,
         allow_http=chosen.webhooks_allow_http,
+        route=chosen.outbound,
     )
 
 

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from math import floor
 
+from config.issuers import IdentityProvider
 from lockbox.identity.time_zones import local, wall_clock
+from lockbox.safe_http import FetchFailure
 from lockbox.text_rules import flagged
 
 # Titles of the pages of refusals, by status.
@@ -54,6 +56,20 @@ TYPE_THE_SLUG = "To confirm, write the short name {slug}."
 NO_DAYS = "Write a whole number of days, or nothing."
 NO_SECTION = "There is no such section."
 NO_PROVIDER = "There is no such identity provider. Choose one from the sign-in page."
+PROVIDER_UNAVAILABLE = "You cannot sign in with {title} now: {why}. {whom}"
+PROVIDER_TROUBLE = {
+    FetchFailure.FORM: "Lockbox does not call its address",
+    FetchFailure.NAME: "Lockbox cannot look up the name of its address",
+    FetchFailure.BUSY: "too many people are signing in",
+    FetchFailure.NOT_PUBLIC: "its address is in a private network that Lockbox may not call",
+    FetchFailure.CONNECTION: "Lockbox cannot connect to it",
+    FetchFailure.CERTIFICATE: "Lockbox does not trust its certificate",
+    FetchFailure.TIME: "it does not answer in time",
+    FetchFailure.ANSWER: "it does not answer as an identity provider has to",
+}
+TRY_AGAIN = "Try again in a moment."
+TURN_TO_OPERATORS = "If it stays so, ask the operator of this installation{of}."
+TURN_TO_PROVIDER = "If it stays so, ask whoever runs your organisation's identity provider."
 TOPICS = "Name topics such as list, or request: and the id of a request, {most} at most."
 NOT_ACCEPTED = "Not accepted: {why}."
 NO_TIME = "Choose until when: {why}."
@@ -296,3 +312,14 @@ def _span(seconds: int, units: Sequence[str]) -> str:
         if count:
             parts.append(f"{count} {unit}")
     return " ".join(parts[:2])
+
+
+def provider_unavailable(issuer: IdentityProvider, trouble: FetchFailure, vendor: str) -> str:
+    """Return what is wrong with an identity provider, and to whom to turn: a tenant's own is the tenant's to mend."""
+    if trouble is FetchFailure.BUSY:
+        whom = TRY_AGAIN
+    elif issuer.tenant is None:
+        whom = TURN_TO_OPERATORS.format(of=f" at {vendor}" if vendor else "")
+    else:
+        whom = TURN_TO_PROVIDER
+    return PROVIDER_UNAVAILABLE.format(title=issuer.title, why=PROVIDER_TROUBLE[trouble], whom=whom)

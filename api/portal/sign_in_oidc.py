@@ -21,7 +21,7 @@ from lockbox.errors import Conflict, Invalid, NotFound, NotSignedIn, NotYours, S
 from lockbox.identity import identities, oidc, sessions
 from lockbox.identity.credentials import PendingLogin
 from lockbox.identity.oidc import NOT_COMPLETED, VerifiedIdentity
-from lockbox.identity.oidc_providers import IdentityProviders
+from lockbox.identity.oidc_providers import IdentityProviders, ProviderUnavailable
 from lockbox.identity.roles import AuthMethod
 from lockbox.identity.sessions import OVER, SignInPurpose
 
@@ -55,6 +55,8 @@ def come_back(
         with db.transaction() as session:
             caller = identities.caller_of(session, issuer, proven)
             secret = sign_in_session.begin(request, session, chosen, caller)
+    except ProviderUnavailable as away:
+        return _unavailable(request, chosen, errand.path if errand else None, away)
     except (NotSignedIn, NotYours, Conflict) as refused:
         if is_adding:
             needs_sign_in = isinstance(refused, NotSignedIn | SignInAgain)
@@ -81,10 +83,20 @@ def ask(
     sign_in_session.count(request, chosen, db)
     with db.transaction() as session:
         is_again = sign_in_session.visitor(request, session, chosen) is not None
-    url, errand = begin(db, known, chosen, issuer, is_again=is_again, path=pages.local(path))
+    try:
+        url, errand = begin(db, known, chosen, issuer, is_again=is_again, path=pages.local(path))
+    except ProviderUnavailable as away:
+        return _unavailable(request, chosen, path, away)
     answer = RedirectResponse(url, 303)
     pages.protect(request, answer)
     browser.keep_oauth_state(answer, chosen, errand)
+    return answer
+
+
+def _unavailable(request: Request, chosen: Settings, path: str | None, away: ProviderUnavailable) -> Response:
+    why = phrases.provider_unavailable(away.issuer, away.trouble, chosen.vendor_name)
+    answer = sign_in_session.ways(request, chosen, path, pages.status_of(away), error=why)
+    answer.headers["retry-after"] = "1"
     return answer
 
 

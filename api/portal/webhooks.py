@@ -210,7 +210,7 @@ def _of_this(session: UnitOfWork, caller: Caller, slug: str, one: UUID) -> Endpo
 
 
 def _url_policy(work: AccountContext) -> WebhookUrlPolicy:
-    return WebhookUrlPolicy(deps.vault(work.request), work.chosen.webhooks_allow_http)
+    return WebhookUrlPolicy(deps.vault(work.request), work.chosen.webhooks_allow_http, work.chosen.outbound)
 
 
 def _done(

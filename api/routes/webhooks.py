@@ -33,7 +33,7 @@ MOST_CURSOR = 64
 
 async def webhook_url_policy(chosen: SettingsDep, keys: VaultDep) -> WebhookUrlPolicy:
     """Return which URLs may be called."""
-    return WebhookUrlPolicy(keys, chosen.webhooks_allow_http)
+    return WebhookUrlPolicy(keys, chosen.webhooks_allow_http, chosen.outbound)
 
 
 WebhookUrlPolicyDep = Annotated[WebhookUrlPolicy, Depends(webhook_url_policy)]

@@ -14,6 +14,7 @@ from rich.text import Text
 from cli.doctor import environment
 from cli.doctor.findings import DoctorFinding, FindingLevel, failure, worst
 from cli.doctor.https import check_https
+from cli.doctor.issuers import check_issuers
 from cli.doctor.machine import check_disk, check_keys, check_ports
 from cli.doctor.mail_relay import check_mail_relay
 from cli.doctor.postgres import check_postgres
@@ -78,6 +79,7 @@ def _checked(settings: Settings, given: Mapping[str, str]) -> Iterator[DoctorFin
     yield from check_redis(settings)
     yield from check_mail_relay(settings)
     yield from check_https(settings)
+    yield from check_issuers(settings)
     yield from check_keys(settings)
     yield from check_disk(settings)
 

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from sqlmodel import col, select
 
+from config.outbound import OutboundRoute
 from lockbox import safe_http
 from lockbox.admin import permissions
 from lockbox.admin.permissions import AdminActor, AdminChange
@@ -39,10 +40,14 @@ HARMLESS = frozenset({"description"})
 
 @dataclass(frozen=True)
 class WebhookUrlPolicy:
-    """Which URLs may be called: plain HTTP only to loopback, and only if the development setting allows it."""
+    """Which URLs may be called: plain HTTP only to loopback, and only if the development setting allows it.
+
+    Those of the vendor may be in the private networks of `route`.
+    """
 
     vault: SecretVault
     allow_http: bool = False
+    route: OutboundRoute = safe_http.NO_WAY_ASIDE
 
 
 @dataclass(frozen=True)
@@ -260,7 +265,8 @@ def _firmly(session: UnitOfWork, actor: AdminActor, tenant: Tenant | None) -> No
 
 def _good(url: str, event_types: Iterable[str], tenant_id: UUID | None, reach: WebhookUrlPolicy) -> None:
     try:
-        safe_http.check(url, allow_loopback=reach.allow_http)
+        route = reach.route.to_tenants if tenant_id else reach.route
+        safe_http.check(url, allow_loopback=reach.allow_http, route=route)
     except FetchFailed as failed:
         raise Invalid(f"This URL cannot be called: {failed.reason}.", field="url") from None
     known = OF_REQUESTS | {CHECKPOINT_TYPE} | (OF_TENANTS if tenant_id else {INVARIANT_TYPE})

@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 import structlog
 
-from lockbox.safe_http import FetchFailed
+from lockbox.safe_http import FetchFailed, FetchFailure
 
 log = structlog.get_logger(__name__)
 RENEW_SECONDS = 3600.0
@@ -43,6 +43,7 @@ class CachedFetch(Generic[T]):
         self._waiting = places or threading.BoundedSemaphore(MOST_FETCHES)
         self._under_way: Future[None] | None = None
         self._value: T | None = None
+        self._failure = FetchFailed("nothing usable is kept")
         self._loaded_at = self._failed_at = self._asked_again_at = float("-inf")
 
     def due(self) -> Future[None] | None:
@@ -104,7 +105,7 @@ class CachedFetch(Generic[T]):
     def _present(self) -> T:
         value = self.usable()
         if value is None:
-            raise FetchFailed("nothing usable is kept")
+            raise FetchFailed(self._failure.reason, trouble=self._failure.trouble)
         return value
 
     def _fetch(self) -> Future[None]:
@@ -119,11 +120,11 @@ class CachedFetch(Generic[T]):
         if fetching is None:
             return
         if not self._waiting.acquire(blocking=False):
-            raise FetchFailed("too many calls are waiting")
+            raise FetchFailed("too many calls are waiting", trouble=FetchFailure.BUSY)
         try:
             fetching.result(timeout=self._wait_seconds)
         except TimeoutError:
-            raise FetchFailed("it took too long") from None
+            raise FetchFailed("it took too long", trouble=FetchFailure.TIME) from None
         finally:
             self._waiting.release()
 
@@ -132,6 +133,7 @@ class CachedFetch(Generic[T]):
         try:
             value, failed = self._load(), False
         except FetchFailed as error:
+            self._failure = error
             log.warning("oidc.fetch_failed", name=self._name, reason=error.reason)
         finally:
             with self._lock:

@@ -26,12 +26,12 @@ from joserfc.jwk import KeySet
 
 from config.issuers import IdentityProvider
 from lockbox.countries import COUNTRIES
-from lockbox.errors import Busy, NotSignedIn
+from lockbox.errors import NotSignedIn
 from lockbox.identity.directory import LONGEST_ENTITY, DirectoryEntry
 from lockbox.identity.oidc_providers import (
-    UNREACHABLE,
     IdentityProviders,
     ProviderMetadata,
+    ProviderUnavailable,
     SignatureRegistry,
     has_key,
     read_object,
@@ -226,7 +226,7 @@ def _exchange(issuers: IdentityProviders, issuer: IdentityProvider, client_id: s
         if failed.status == httpx.codes.BAD_REQUEST:
             raise NotSignedIn(NOT_COMPLETED) from None
         log.warning("oidc.exchange_failed", issuer=issuer.issuer, reason=failed.reason)
-        raise Busy(UNREACHABLE) from None
+        raise ProviderUnavailable(issuer, failed) from None
     if not isinstance(token, str):
         raise NotSignedIn(NOT_COMPLETED)
     return token

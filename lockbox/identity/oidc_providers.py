@@ -19,9 +19,10 @@ from joserfc.jwk import Key, KeySet, import_key
 from joserfc.util import urlsafe_b64decode
 
 from config.issuers import Algorithm, IdentityProvider
+from config.outbound import OutboundRoute
 from lockbox.errors import Busy
 from lockbox.identity.cached_fetch import CachedFetch
-from lockbox.safe_http import SECONDS, FetchFailed, fetch
+from lockbox.safe_http import NO_WAY_ASIDE, SECONDS, FetchFailed, fetch
 
 MOST_EXCHANGES = 4
 MOST_EXCHANGES_TOGETHER = 8
@@ -64,6 +65,15 @@ class ProviderMetadata:
     names_itself: bool
 
 
+class ProviderUnavailable(Busy):
+    """A provider cannot be used now: `trouble` says why. What callers read says no more than that."""
+
+    def __init__(self, issuer: IdentityProvider, failed: FetchFailed) -> None:
+        super().__init__(UNREACHABLE)
+        self.issuer = issuer
+        self.trouble = failed.trouble
+
+
 class IdentityProviders:
     """The configured identity providers with their metadata and keys: one object a process, shared by its threads."""
 
@@ -75,11 +85,13 @@ class IdentityProviders:
         seconds: float = SECONDS,
         wait_seconds: float = WAIT_SECONDS,
         tls: ssl.SSLContext | None = None,
+        route: OutboundRoute = NO_WAY_ASIDE,
     ) -> None:
         places = threading.BoundedSemaphore(MOST_WAITING)
         self._configured = {issuer.issuer: issuer for issuer in configured}
         self._seconds = seconds
         self._tls = tls
+        self._route = route
         self._metadata: dict[str, CachedFetch[ProviderMetadata]] = {}
         self._keys: dict[str, CachedFetch[KeySet]] = {}
         for name, issuer in self._configured.items():
@@ -102,7 +114,7 @@ class IdentityProviders:
         try:
             return self._metadata[issuer.issuer].get()
         except FetchFailed as error:
-            raise Busy(UNREACHABLE) from error
+            raise ProviderUnavailable(issuer, error) from error
 
     def keys(self, issuer: IdentityProvider, kid: str | None) -> KeySet:
         """Return the provider's keys; for an unknown key id they are fetched again, at most once a minute.
@@ -116,7 +128,7 @@ class IdentityProviders:
             keys = kept.get()
             return keys if was_empty or has_key(keys, kid) else kept.again()
         except FetchFailed as error:
-            raise Busy(UNREACHABLE) from error
+            raise ProviderUnavailable(issuer, error) from error
 
     def fetch_for(self, issuer: IdentityProvider, kid: str | None) -> Future[None] | None:
         """Return the fetch to wait for before a key of that id can be found, None if there is nothing to wait for.
@@ -146,7 +158,7 @@ class IdentityProviders:
         try:
             newest = self._keys[issuer.issuer].again()
         except FetchFailed as error:
-            raise Busy(UNREACHABLE) from error
+            raise ProviderUnavailable(issuer, error) from error
         return None if newest is keys else newest
 
     def exchange(self, issuer: IdentityProvider, form: Mapping[str, str], authorization: str | None) -> bytes:
@@ -193,6 +205,8 @@ class IdentityProviders:
             form=form,
             authorization=authorization,
             tls=self._tls,
+            # A tenant's own provider is the tenant's, and what its metadata names too.
+            route=self._route if issuer.tenant is None else self._route.to_tenants,
         )
 
 

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import text
 from standardwebhooks import Webhook
 
+from config.outbound import OutboundRoute
 from config.traces import SpanKind, propagated, span
 from lockbox import safe_http
 from lockbox.audit.canonical import instant
@@ -112,7 +113,7 @@ def call(notification_id: UUID, target: WebhookTarget, body: bytes, vault: Secre
         secrets = signers(vault, target.secret, target.old_secret)
     except InvalidToken:
         raise SendFailed("no key opens the endpoint's secret", kind="secret") from None
-    return WebhookCall(hook_id=str(notification_id), url=target.url, body=body, secrets=secrets)
+    return WebhookCall(str(notification_id), target.url, body, secrets, is_vendors=target.is_vendors)
 
 
 def request_payload(
@@ -269,11 +270,17 @@ class HttpWebhooks:
     """Calls webhooks over HTTPS; plain HTTP, and only to loopback, where a development setting allows it."""
 
     def __init__(
-        self, *, allow_http: bool = False, tls: ssl.SSLContext | None = None, seconds: float = SEND_SECONDS
+        self,
+        *,
+        allow_http: bool = False,
+        tls: ssl.SSLContext | None = None,
+        seconds: float = SEND_SECONDS,
+        route: OutboundRoute = safe_http.NO_WAY_ASIDE,
     ) -> None:
         self._seconds = seconds
         self._allow_http = allow_http
         self._tls = tls
+        self._route = route
 
     async def send(self, hook: WebhookCall) -> Reply:
         """Deliver the call; only a 2xx answer counts, and redirects are not followed.
@@ -294,6 +301,7 @@ class HttpWebhooks:
                     seconds=self._seconds,
                     allow_loopback=self._allow_http,
                     tls=self._tls,
+                    route=self._route if hook.is_vendors else self._route.to_tenants,
                 )
                 told["http.response.status_code"] = answer.status
         except FetchFailed as failed:

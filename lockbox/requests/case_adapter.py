@@ -10,6 +10,7 @@ from uuid import UUID
 
 from standardwebhooks import Webhook, WebhookVerificationError
 
+from config.outbound import OutboundRoute
 from config.service_catalogue import CaseSystem
 from lockbox import safe_http
 from lockbox.audit.canonical import instant
@@ -67,12 +68,21 @@ class AdapterQuestion:
 class AdapterCall:
     """One call as a job of the sending pool; `response` is what came of it: an answer, or `AdapterSilent`."""
 
-    def __init__(self, call: WebhookCall, headers: Mapping[str, str], seconds: float, *, allow_http: bool) -> None:
+    def __init__(
+        self,
+        call: WebhookCall,
+        headers: Mapping[str, str],
+        seconds: float,
+        *,
+        allow_http: bool,
+        route: OutboundRoute = safe_http.NO_WAY_ASIDE,
+    ) -> None:
         self.response: Future[FetchResponse] = Future()
         self._call = call
         self._headers = headers
         self._until = time.monotonic() + seconds
         self._allow_http = allow_http
+        self._route = route
         self._failure: Exception = AdapterSilent("time")
         self._answer: FetchResponse | None = None
 
@@ -87,6 +97,7 @@ class AdapterCall:
                 most_bytes=MOST_BYTES,
                 seconds=left,
                 allow_loopback=self._allow_http,
+                route=self._route,
             )
         except FetchFailed as failed:
             self._failure = AdapterSilent(failed.trouble.value)
@@ -123,12 +134,14 @@ class AdapterCall:
 class CaseAdapters:
     """The ticket systems with the addresses of their adapters, and the secret that signs calls and answers.
 
-    With `allow_http` they may be on this machine, without TLS. `pool` has a circuit breaker for each host.
+    With `allow_http` they may be on this machine, without TLS, and by `route` in a private network. `pool` has a
+    circuit breaker for each host.
     """
 
     systems: Mapping[str, CaseSystem]
     secret: str | None = field(repr=False)
     allow_http: bool = False
+    route: OutboundRoute = safe_http.NO_WAY_ASIDE
     pool: ChannelPool = field(default_factory=lambda: ChannelPool(CHANNEL, MOST_AT_ONCE), repr=False)
 
     def ask(self, question: AdapterQuestion) -> CaseAnswer:
@@ -142,7 +155,7 @@ class CaseAdapters:
             raise AdapterSilent("no_adapter")
         at, host = datetime.fromtimestamp(int(time.time()), tz=UTC), host_of(system.adapter)
         call = WebhookCall(str(question.number), system.adapter, question.body(at), (self.secret,))
-        job = AdapterCall(call, signed(call, at), question.seconds, allow_http=self.allow_http)
+        job = AdapterCall(call, signed(call, at), question.seconds, allow_http=self.allow_http, route=self.route)
         if self.pool.enter(host):
             raise AdapterSilent(self.pool.obstacle(host))
         self.pool.send(host, job)

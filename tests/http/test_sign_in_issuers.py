@@ -1,11 +1,13 @@
 """Signing in by an issuer: the round trip of this browser alone, and only people whom the issuer may speak for."""
 
 import json
+from dataclasses import replace
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pytest
 
+from config.issuers import IdentityProvider
 from lockbox.identity.roles import AuthMethod, Role
 from tests.authenticator import Authenticator
 from tests.http import issuer_scene
@@ -390,3 +392,29 @@ def test_an_issuer_that_is_away_is_said_so(scene: IssuerScene) -> None:
     assert page.status == 503
     assert page.answer.headers["retry-after"]
     assert "stack trace" not in page.text
+    assert "sign in with Contoso now: it does not answer as an identity provider has to." in page.text
+    assert "ask whoever runs your organisation&#39;s identity provider" in page.text
+    assert "Mail me a code" in page.text
+
+
+@pytest.mark.parametrize(
+    ("tenant", "whom"),
+    [
+        (None, "ask the operator of this installation at Fabrikam Support."),
+        ("contoso", "ask whoever runs your organisation&#39;s identity provider."),
+    ],
+)
+def test_the_sign_in_page_says_what_is_wrong_with_an_issuer_and_whom_to_ask(
+    open_portal: OpenPortal, tenant: str | None, whom: str
+) -> None:
+    portal = open_portal()
+    inside = IdentityProvider(issuer="https://10.20.0.7", audience="a", client_id="c", tenant=tenant, title="Acme ID")
+    changes = {"issuers": (inside,), "vendor_name": "Fabrikam Support"}
+    portal = replace(portal, settings=portal.settings.model_copy(update=changes))
+
+    page = portal.browser().get("/sign-in/oidc/0?next=/requests")
+
+    assert page.status == 503
+    assert page.answer.headers["retry-after"]
+    assert "Acme ID now: its address is in a private network that Lockbox may not call." in page.text
+    assert whom in page.text

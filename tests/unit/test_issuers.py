@@ -17,7 +17,13 @@ from config.issuers import IdentityProvider
 from harness.webhook_receiver import ScriptedAnswer
 from lockbox.errors import Busy, NotSignedIn
 from lockbox.identity.oidc import verify
-from lockbox.identity.oidc_providers import MOST_EXCHANGES_TOGETHER, MOST_WAITING, IdentityProviders, read_metadata
+from lockbox.identity.oidc_providers import (
+    MOST_EXCHANGES_TOGETHER,
+    MOST_WAITING,
+    IdentityProviders,
+    ProviderUnavailable,
+    read_metadata,
+)
 from tests.oidc_issuer import (
     BROKEN,
     DISCOVERY,
@@ -297,7 +303,7 @@ def test_forged_tokens_of_many_slow_issuers_wait_in_few_places_and_not_for_long(
             until(lambda: sum(call.done() for call in calls) == 30 - MOST_WAITING)
             verify(issuer.token(), issuers, NOON)
             assert sum(call.done() for call in calls) == 30 - MOST_WAITING
-            assert {type(call.exception(timeout=10)) for call in calls} == {Busy}
+            assert {type(call.exception(timeout=10)) for call in calls} == {ProviderUnavailable}
 
         for one in slow:
             one.released.set()

@@ -73,12 +73,16 @@ class OutgoingMail:
 
 @dataclass(frozen=True)
 class WebhookCall:
-    """One webhook call. `hook_id` is the same for every attempt; each of the `secrets` signs it, the newest first."""
+    """One webhook call. `hook_id` is the same for every attempt; each of the `secrets` signs it, the newest first.
+
+    `is_vendors` is whether the vendor chose its URL, which may then be in a private network.
+    """
 
     hook_id: str
     url: str
     body: bytes
     secrets: tuple[str, ...] = field(repr=False)
+    is_vendors: bool = False
 
 
 class MailSender(Protocol):

@@ -1,0 +1,80 @@
+"""Validate where calls may go beside public addresses, and by which proxy: the operator's choice."""
+
+from base64 import b64encode
+from dataclasses import dataclass, field, replace
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from typing import Self
+from urllib.parse import unquote, urlsplit
+
+Network = IPv4Network | IPv6Network
+MOST_PORT = 65535
+PRIVATE_USE: tuple[Network, ...] = (
+    IPv4Network("10.0.0.0/8"),
+    IPv4Network("172.16.0.0/12"),
+    IPv4Network("192.168.0.0/16"),
+    IPv4Network("100.64.0.0/10"),
+    IPv6Network("fc00::/7"),
+)
+# Clouds give a machine's own credentials to whoever asks there; the rest of their kind is link-local.
+NEVER = frozenset({IPv6Address("fd00:ec2::254"), IPv4Address("100.100.100.200")})
+
+
+@dataclass(frozen=True)
+class OutboundProxy:
+    """A proxy that is asked to CONNECT; `credentials` is the value of `Proxy-Authorization`, if it wants one."""
+
+    host: str
+    port: int
+    is_tls: bool = False
+    credentials: str | None = field(default=None, repr=False)
+
+    @classmethod
+    def of(cls, url: str) -> Self:
+        """Read the URL of a proxy; no message quotes it.
+
+        Raises:
+            ValueError: it is none.
+        """
+        try:
+            parts = urlsplit(url)
+            port = parts.port
+        except ValueError:
+            parts, port = urlsplit(""), None
+        if parts.scheme not in {"http", "https"} or not parts.hostname or not port or port > MOST_PORT:
+            raise ValueError("use a URL such as http://proxy.vendor.example:3128, with the port")
+        if parts.path not in {"", "/"} or parts.query or parts.fragment:
+            raise ValueError("leave out what follows the port: a proxy has no path")
+        pair = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}"
+        credentials = f"Basic {b64encode(pair.encode()).decode()}" if parts.username else None
+        return cls(parts.hostname, port, parts.scheme == "https", credentials)
+
+
+@dataclass(frozen=True)
+class OutboundRoute:
+    """Networks of private use that may be called, and the proxy to public addresses; none of both by default."""
+
+    private: tuple[Network, ...] = ()
+    proxy: OutboundProxy | None = None
+
+    @property
+    def to_tenants(self) -> Self:
+        """The route to what a tenant names: it leads into no private network."""
+        return replace(self, private=())
+
+    def leads_inside(self, address: IPv4Address | IPv6Address) -> bool:
+        """Return whether it is an address of a private network that may be called."""
+        return address not in NEVER and any(address in network for network in self.private)
+
+
+def check_private(networks: tuple[Network, ...]) -> tuple[Network, ...]:
+    """Check that networks are of private use alone: never this machine's, link-local or public ones.
+
+    Raises:
+        ValueError: one is not.
+    """
+    for one in networks:
+        kin = (block for block in PRIVATE_USE if block.version == one.version)
+        if not any(one.subnet_of(block) for block in kin):  # type: ignore[arg-type] # of one version, as mypy cannot see
+            blocks = ", ".join(map(str, PRIVATE_USE))
+            raise ValueError(f"{one} is not of private use: name networks within {blocks}")
+    return networks

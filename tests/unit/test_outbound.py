@@ -1,0 +1,273 @@
+"""The operator's two exceptions: private networks, and a proxy that is told a checked address and never a name."""
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Iterator
+from ipaddress import ip_network
+from urllib.parse import urlsplit
+
+import pytest
+from pydantic import SecretStr, ValidationError
+
+from config.outbound import OutboundProxy, OutboundRoute
+from config.settings import Settings
+from harness.connect_proxy import ConnectProxy
+from harness.network import HOST, serving
+from lockbox import safe_http
+from lockbox.admin.webhooks import WebhookUrlPolicy
+from lockbox.identity.oidc_providers import IdentityProviders, ProviderUnavailable
+from lockbox.notifications.senders.protocol import SendFailed, WebhookCall
+from lockbox.notifications.webhook import HttpWebhooks
+from lockbox.safe_http import FetchFailed, FetchFailure, fetch
+from tests.each import each
+from tests.oidc_issuer import REDIRECT, LocalIssuer, local_issuer
+from tests.unit.test_safe_http import INNER, INWARD, certified, resolve_to
+
+NAME = "sso.example"
+PUBLIC = "8.8.8.8"
+PRIVATE = "10.20.0.7"
+INSIDE = OutboundRoute(private=(ip_network("10.20.0.0/16"), ip_network("fd12::/16")))
+# fmt: off
+NOT_PRIVATE = [
+    "0.0.0.0/0", "127.0.0.0/8", "169.254.0.0/16", "169.254.169.254/32", "10.0.0.0/7", "8.8.8.0/24", "224.0.0.0/4",
+    "::/0", "::1/128", "fe80::/10", "::ffff:10.0.0.0/104", "64:ff9b::/96", "2002:a00::/24", "2000::/3", "10.0.0.1/8",
+]
+# fmt: on
+
+
+@pytest.fixture(scope="module")
+def tls(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """A certificate for the name alone, and who trusts it."""
+    return certified(tmp_path_factory.mktemp("tls"), NAME)
+
+
+@pytest.fixture
+def issuer(tls: tuple[ssl.SSLContext, ssl.SSLContext]) -> Iterator[LocalIssuer]:
+    """An issuer that serves over TLS under the name."""
+    with local_issuer(name=NAME, tls=tls[0]) as running:
+        yield running
+
+
+@pytest.fixture
+def proxy(issuer: LocalIssuer) -> Iterator[ConnectProxy]:
+    """A proxy that leads the public address, and a second one, to the issuer."""
+    port = port_of(issuer)
+    with serving(ConnectProxy({f"{PUBLIC}:{port}": port, f"[2001:4860::1]:{port}": port})) as running:
+        yield running
+
+
+def port_of(issuer: LocalIssuer) -> int:
+    return urlsplit(issuer.url).port or 443
+
+
+def by(proxy: ConnectProxy, **more: str) -> OutboundRoute:
+    return OutboundRoute(proxy=OutboundProxy(HOST, proxy.port, **more))  # type: ignore[arg-type] # credentials alone
+
+
+def test_the_proxy_is_asked_for_the_checked_address_and_the_name_is_in_tls_and_http_alone(
+    monkeypatch: pytest.MonkeyPatch,
+    issuer: LocalIssuer,
+    proxy: ConnectProxy,
+    tls: tuple[ssl.SSLContext, ssl.SSLContext],
+) -> None:
+    asked = resolve_to(monkeypatch, [PUBLIC], ["10.0.0.1"])
+
+    said = fetch(f"{issuer.url}/jwks", tls=tls[1], route=by(proxy))
+
+    assert said.startswith(b'{"keys": [')
+    assert proxy.targets == [f"{PUBLIC}:{port_of(issuer)}"]
+    assert NAME not in proxy.asked[0]
+    assert "authorization" not in proxy.asked[0].lower()
+    assert issuer.heard[-1]["host"] == urlsplit(issuer.url).netloc
+    assert asked.count(NAME) == 1
+
+
+def test_an_address_of_ipv6_is_asked_for_in_brackets(
+    monkeypatch: pytest.MonkeyPatch,
+    issuer: LocalIssuer,
+    proxy: ConnectProxy,
+    tls: tuple[ssl.SSLContext, ssl.SSLContext],
+) -> None:
+    resolve_to(monkeypatch, ["2001:4860::1"])
+
+    assert fetch(f"{issuer.url}/jwks", tls=tls[1], route=by(proxy, credentials="Basic eDp5"))
+
+    assert proxy.targets == [f"[2001:4860::1]:{port_of(issuer)}"]
+    assert "Proxy-Authorization: Basic eDp5\r\n" in proxy.asked[0]
+
+
+def test_the_certificate_of_the_far_end_is_verified_for_the_name(
+    monkeypatch: pytest.MonkeyPatch, issuer: LocalIssuer, proxy: ConnectProxy
+) -> None:
+    resolve_to(monkeypatch, [PUBLIC])
+
+    with pytest.raises(FetchFailed) as failed:
+        fetch(f"{issuer.url}/jwks", route=by(proxy))
+
+    assert failed.value.trouble is FetchFailure.CERTIFICATE
+
+
+@pytest.mark.parametrize(("url", "allow_loopback", "addresses"), INWARD.values(), ids=INWARD)
+def test_behind_a_proxy_no_inner_address_is_called_and_the_proxy_is_not_asked(
+    monkeypatch: pytest.MonkeyPatch, proxy: ConnectProxy, url: str, addresses: list[str], *, allow_loopback: bool
+) -> None:
+    resolve_to(monkeypatch, addresses)
+
+    with pytest.raises(FetchFailed, match="not a public one"):
+        fetch(url, allow_loopback=allow_loopback, route=by(proxy))
+
+    assert proxy.asked == []
+
+
+@each("host", ["2130706433", "0x7f000001", "0177.1", "127.1", "localhost", "[::1]", "[::ffff:7f00:1]"])
+def test_behind_a_proxy_other_ways_to_write_loopback_are_refused(proxy: ConnectProxy, host: str) -> None:
+    with pytest.raises(FetchFailed):
+        fetch(f"https://{host}/jwks", route=by(proxy))
+
+    assert proxy.asked == []
+
+
+def test_behind_a_proxy_a_redirect_leads_nowhere(
+    monkeypatch: pytest.MonkeyPatch,
+    issuer: LocalIssuer,
+    proxy: ConnectProxy,
+    tls: tuple[ssl.SSLContext, ssl.SSLContext],
+) -> None:
+    resolve_to(monkeypatch, [PUBLIC])
+    issuer.troubles["/jwks"] = REDIRECT
+
+    with pytest.raises(FetchFailed, match="it answered 302"):
+        fetch(f"{issuer.url}/jwks", tls=tls[1], route=by(proxy))
+
+    assert len(proxy.asked) == 1
+
+
+@each(
+    ("says", "reason"),
+    [
+        (None, "the outbound proxy answered 403"),
+        (b"HTTP/1.1 407 Who are you?\r\nX: secret\r\n\r\n", "the outbound proxy answered 407"),
+        (b"secret\r\n\r\n", "the outbound proxy did not answer as one"),
+        (b"HTTP/1.1 200 OK\r\n\r\nsecret", "the outbound proxy did not answer as one"),
+        (b"HTTP/1.1 200 OK\r\nX: " + b"secret" * 2000, "the outbound proxy did not answer as one"),
+        (b"", "the outbound proxy did not answer as one"),
+    ],
+)
+def test_a_proxy_that_leads_nowhere_is_named_and_not_quoted(
+    monkeypatch: pytest.MonkeyPatch, proxy: ConnectProxy, says: bytes | None, reason: str
+) -> None:
+    resolve_to(monkeypatch, ["9.9.9.9"])
+    proxy.says = says
+
+    with pytest.raises(FetchFailed, match=reason) as failed:
+        fetch(f"https://{NAME}/jwks", route=by(proxy))
+
+    assert failed.value.trouble is FetchFailure.CONNECTION
+    assert "secret" not in str(failed.value)
+
+
+def test_a_proxy_that_is_away_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as taken:
+        taken.bind((HOST, 0))
+        resolve_to(monkeypatch, [PUBLIC])
+        away = OutboundRoute(proxy=OutboundProxy(HOST, taken.getsockname()[1]))
+
+        with pytest.raises(FetchFailed, match="the outbound proxy cannot be reached"):
+            fetch(f"https://{NAME}/jwks", route=away)
+
+
+@each("address", [PRIVATE, "fd12::7"])
+def test_a_private_network_that_is_named_is_called_without_the_proxy(
+    monkeypatch: pytest.MonkeyPatch, proxy: ConnectProxy, address: str
+) -> None:
+    resolve_to(monkeypatch, [address])
+    route = OutboundRoute(INSIDE.private, by(proxy).proxy)
+
+    with pytest.raises(FetchFailed) as failed:
+        fetch(f"https://{NAME}/jwks", seconds=0.3, route=route)
+
+    assert failed.value.trouble is not FetchFailure.NOT_PUBLIC
+    assert proxy.asked == []
+
+
+@each("address", [*INNER, "fd12::7"])
+def test_no_other_inner_address_is_called_whatever_networks_are_named(
+    monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    named = address in {"10.0.0.1", "fd12::7"}
+    route = OutboundRoute(private=(ip_network("10.0.0.0/8"), ip_network("fc00::/7")))
+    resolve_to(monkeypatch, [address])
+
+    with pytest.raises(FetchFailed) as failed:
+        fetch(f"https://{NAME}/jwks", seconds=0.3, route=route)
+    with pytest.raises(FetchFailed, match="not a public one"):
+        fetch(f"https://{NAME}/jwks", route=route.to_tenants)
+
+    assert (failed.value.trouble is FetchFailure.NOT_PUBLIC) is not named
+
+
+def test_plain_http_to_a_private_network_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    resolve_to(monkeypatch, [PRIVATE])
+
+    with pytest.raises(FetchFailed, match="not a public one"):
+        fetch(f"http://{NAME}/jwks", allow_loopback=True, route=INSIDE)
+
+
+@each(("tenant", "is_called"), [(None, True), ("contoso", False)])
+def test_private_networks_are_for_the_vendors_issuers_and_not_for_a_tenants(
+    monkeypatch: pytest.MonkeyPatch, tenant: str | None, *, is_called: bool
+) -> None:
+    resolve_to(monkeypatch, [PRIVATE])
+    issuer = LocalIssuer(f"https://{NAME}").configured(tenant=tenant)
+
+    with pytest.raises(ProviderUnavailable) as away:
+        IdentityProviders([issuer], seconds=0.3, route=INSIDE).metadata(issuer)
+
+    assert (away.value.trouble is not FetchFailure.NOT_PUBLIC) is is_called
+
+
+@each("is_vendors", [True, False])
+def test_private_networks_are_for_the_vendors_webhooks_and_not_for_a_tenants(
+    monkeypatch: pytest.MonkeyPatch, *, is_vendors: bool
+) -> None:
+    resolve_to(monkeypatch, [PRIVATE])
+    hooks = HttpWebhooks(seconds=0.3, route=INSIDE)
+
+    with pytest.raises(SendFailed) as failed:
+        asyncio.run(hooks.send(WebhookCall("1", f"https://{NAME}/", b"{}", ("whsec_" + "a" * 32,), is_vendors)))
+
+    assert (failed.value.kind != FetchFailure.NOT_PUBLIC) is is_vendors
+
+
+def test_the_url_of_a_vendors_webhook_may_name_an_address_of_such_a_network() -> None:
+    safe_http.check(f"https://{PRIVATE}/hook", route=INSIDE)
+
+    with pytest.raises(FetchFailed):
+        safe_http.check(f"https://{PRIVATE}/hook", route=INSIDE.to_tenants)
+    with pytest.raises(FetchFailed):
+        safe_http.check("https://10.21.0.7/hook", route=INSIDE)
+    assert WebhookUrlPolicy.route.to_tenants == WebhookUrlPolicy.route
+
+
+@each("network", NOT_PRIVATE)
+def test_only_networks_of_private_use_can_be_named(network: str) -> None:
+    with pytest.raises(ValidationError):
+        Settings(private_networks=(network,))
+
+
+@each("url", ["proxy.example:3128", "http://proxy.example", "socks5://proxy.example:1080", "http://proxy:0",
+              "http://proxy:99999", "http://proxy:1/path", "http://:3128", "http://s3cret@[proxy:1"])  # fmt: skip
+def test_a_proxy_that_is_none_is_refused_and_not_quoted(url: str) -> None:
+    with pytest.raises(ValidationError) as refused:
+        Settings(outbound_proxy=SecretStr(url))
+
+    assert "s3cret" not in str(refused.value)
+
+
+def test_the_password_of_a_proxy_is_in_no_text() -> None:
+    settings = Settings(outbound_proxy=SecretStr("https://lockbox:p%40ss@proxy.example:3128"))
+
+    assert settings.outbound.proxy == OutboundProxy("proxy.example", 3128, True, "Basic bG9ja2JveDpwQHNz")
+    assert "bG9ja2JveDpwQHNz" not in repr(settings.outbound)
+    assert "p%40ss" not in repr(settings)
