@@ -214,7 +214,10 @@ def caller(request: Request, session: SessionDep) -> Caller:
         ForeignForm: a browser's session would change something, and the call is not from a page of ours.
     """
     chosen = settings(request)
-    authorization = request.headers.get("authorization")
+    sent = request.headers.getlist("authorization")
+    if len(sent) > 1:
+        raise NotSignedIn("Send one header Authorization: there are several.")
+    authorization = sent[0] if sent else None
     if authorization is None and browser.session_secret(request, chosen) is not None:
         return _of_browser(request, session, chosen)
     scheme, _, shown = (authorization or "").partition(" ")

@@ -13,6 +13,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from api.client_counts import ClientCounts
 from api.problems import problem
+from gate.dialects import TARGET
 from lockbox.identity.attempt_limits import network
 
 
@@ -130,6 +131,8 @@ class BoundedProtocol(HttpToolsProtocol):
             raise BoundExceeded
         self._stop_waiting()
         self._in_body, self._kept, self._body_bytes = True, 0, 0
+        # As it was sent: of the path and the query the parser leaves out what follows a #.
+        self.scope[TARGET] = self.url  # type: ignore[literal-required] # an extension of ours
         super().on_headers_complete()
 
     def on_chunk_header(self) -> None:

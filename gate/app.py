@@ -103,12 +103,10 @@ class Gate:
             RefusedCall: it is not.
             MalformedQuestion: the gateway's question is none that can be answered.
         """
-        service, rest = dialects.service_in(scope["raw_path"])
+        service, rest, query = dialects.asked_at(scope)
         mapping = self._mapping(credential, service)
         call.service = service
-        asked = dialects.read(
-            credential.dialect, GateQuestion(scope["method"], service, rest, scope["query_string"], headers)
-        )
+        asked = dialects.read(credential.dialect, GateQuestion(scope["method"], service, rest, query, headers))
         asked_about = GateCall(asked.method, asked.target, asked.host, headers)
         try:
             found = await self.caller(service, headers, credential, call)

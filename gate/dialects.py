@@ -6,9 +6,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
+from gate.asgi import Scope
 from gate.sent_headers import SentHeaders
 
 ROOT = b"/gate/v1/"
+TARGET = "lockbox.target"
+"""Where a server's scope has the target of a request as it was sent: parsers cut it."""
 
 
 class Dialect(StrEnum):
@@ -80,13 +83,29 @@ class AskedCall(NamedTuple):
 
 
 class GateQuestion(NamedTuple):
-    """A question as it came: the service in its path, what follows that, and all headers."""
+    """A question as it came: the service in its path, what follows that, the query if any, and all headers."""
 
     method: str
     service: str
     rest: bytes
-    query: bytes
+    query: bytes | None
     headers: SentHeaders
+
+
+def asked_at(scope: Scope) -> tuple[str, bytes, bytes | None]:
+    """Return the service that a question's target names, what follows it, and the query, None without a ?.
+
+    Raises:
+        MalformedQuestion: it names none.
+    """
+    path, query = scope["raw_path"], scope["query_string"]
+    sent: bytes | None = scope.get(TARGET)
+    if sent is None:
+        return (*service_in(path), query or None)
+    if not sent.startswith(ROOT):
+        raise MalformedQuestion("The question's address must begin with /gate/v1/, without a scheme or a host.")
+    path, mark, query = sent.partition(b"?")
+    return (*service_in(path), query if mark else None)
 
 
 def service_in(path: bytes) -> tuple[str, bytes]:
@@ -170,5 +189,5 @@ def _of_headers(question: GateQuestion, headers: DialectHeaders, sent: Mapping[b
 def _of_envoy(question: GateQuestion, sent: Mapping[bytes, bytes]) -> AskedCall:
     if not question.rest:
         raise MalformedQuestion("The path of the call is missing: set path_prefix, so that Envoy appends it.")
-    target = question.rest + (b"?" + question.query if question.query else b"")
+    target = question.rest + (b"" if question.query is None else b"?" + question.query)
     return AskedCall(question.method, target.decode("latin-1"), sent.get(b"host", b"").decode("latin-1"))

@@ -28,6 +28,7 @@ VALUE = re.compile(rb"[!-~](?:[ -~]*[!-~])?")
 SIGN_IN = "Sign in first: the call shows no token. Send Authorization: Bearer and a token of your identity provider."
 NO_HEADER = "The gateway does not say whose call it is: the header {name} is missing."
 NOT_ONE_HEADER = "The header {name} must be there once, with 1 to 500 visible characters. Look at the gateway."
+ONE_AUTHORIZATION = "The call has more than one header Authorization. Send one."
 SEVERAL_WAYS = "The call says in more than one way whose it is. Send either a token or the gateway's header."
 NO_GATEWAY = "Only a gateway that has authenticated itself may say whose call it is."
 UNKNOWN = "This identity is not that of an engineer at Lockbox. Ask an operator to map it: lockbox gate identity add."
@@ -232,6 +233,9 @@ class EngineerResolver:
         self, service: str, headers: SentHeaders, gateway: UUID | None, ends: float | None
     ) -> NotApplicable | UnidentifiedCall | _Identity:
         callers = self._services[service]
+        if self._token_header in headers.repeated:
+            # The service may take another one than we do, also where we look at none.
+            return UnidentifiedCall(IdentityFailure.MALFORMED, ONE_AUTHORIZATION)
         sent = self._watched[service].intersection(headers.values)
         if not sent:
             names = b" or ".join(sorted(callers.headers)).decode()

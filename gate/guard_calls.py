@@ -53,9 +53,9 @@ class GuardCalls:
             RefusedCall: the answer is no.
             MalformedQuestion: it is no question that can be answered.
         """
-        service, rest = dialects.service_in(scope["raw_path"])
+        service, rest, query = dialects.asked_at(scope)
         headers = SentHeaders(scope["headers"])
-        question = GateQuestion(scope["method"], service, rest, scope["query_string"], headers)
+        question = GateQuestion(scope["method"], service, rest, query, headers)
         dialects.check_direct(question)
         if (service, rest) == STREAM:
             _has_no_query(question)
@@ -87,7 +87,7 @@ class GuardCalls:
         self, question: GateQuestion, credential: GatewayCredential, call: CountedCall
     ) -> AllowedCall | NotApplicable:
         service = question.service
-        asked = _asked(question.query, self._services[service])
+        asked = _asked(question.query or b"", self._services[service])
         found = await self._gate.caller(service, question.headers, credential, call)
         if isinstance(found, NotApplicable):
             return found

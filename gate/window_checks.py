@@ -138,7 +138,8 @@ class WindowChecks:
         if found is None:
             return self._still_refused(question) or await self._ask(question, ends)
         self._found += 1
-        if self._found % self._compare_every == 0:
+        # An answer that is under way may be from before the window opened.
+        if self._found % self._compare_every == 0 and question not in self._asked:
             return await self._compare(question, found, ends)
         return _granted(found.request, found.deadline, break_glass=found.break_glass)
 
@@ -149,9 +150,10 @@ class WindowChecks:
         answer = await self._ask(question, ends)
         if isinstance(answer, GrantedAccess) and answer.uses_left is None:
             return answer
-        if answer in {GateReason.BUSY, GateReason.BEHIND} and (still := self._memory.find(question)) is not None:
+        if answer not in NOT_KEPT:
+            self._reader.suspect(found)
+        elif (still := self._memory.find(question)) is not None:
             return _granted(still.request, still.deadline, break_glass=still.break_glass)
-        self._reader.suspect(found)
         return answer
 
     async def _use(

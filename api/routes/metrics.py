@@ -32,7 +32,8 @@ def get_metrics(request: Request, chosen: SettingsDep, db: DatabaseDep) -> Respo
 
 
 def _has_token(request: Request, chosen: Settings) -> bool:
-    scheme, _, shown = request.headers.get("authorization", "").partition(" ")
+    sent = request.headers.getlist("authorization")
+    scheme, _, shown = sent[0].partition(" ") if len(sent) == 1 else ("", "", "")
     if chosen.metrics_token is None or scheme.lower() != "bearer":
         return False
     return hmac.compare_digest(shown.strip().encode(), chosen.metrics_token.get_secret_value().encode())

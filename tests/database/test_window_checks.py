@@ -15,7 +15,7 @@ from gate import window_checks
 from gate.memory_reader import MemoryReader
 from gate.reasons import GateReason
 from gate.window_checks import GrantedAccess, WindowChecks
-from gate.window_memory import BOOT_CLOCK, WindowMemory
+from gate.window_memory import BOOT_CLOCK, FRESH_SECONDS, WindowMemory
 from harness.people import World
 from harness.stage import Urls
 from lockbox.database import Database, UnitOfWork, make_engine
@@ -41,14 +41,22 @@ class CountedCalls:
         self.count = 0
         self.error: Exception | None = None
         self.waits = 0.0
+        self.meanwhile: Callable[[], None] = lambda: None
+        self.is_slow = False
+        self.answered, self.slow = asyncio.Event(), asyncio.Event()
 
     async def run(self, use_case: Callable[[UnitOfWork], Answer], *, key: str | None = None) -> Answer:
         """Run a use case and return its answer."""
         self.count += 1
         await asyncio.sleep(self.waits)
+        self.meanwhile()
         if self.error is not None:
             raise self.error
-        return await self.groups.run(use_case, key=key)
+        answer = await self.groups.run(use_case, key=key)
+        self.answered.set()
+        if self.is_slow:
+            await self.slow.wait()
+        return answer
 
 
 class Checked:
@@ -93,12 +101,13 @@ class Checked:
         return asyncio.run(ended())
 
     async def _in_turn(self, resources: tuple[str, ...]) -> list[GrantedAccess | GateReason]:
-        return [await self.checks.check(self._question(one), GATEWAY) for one in resources]
+        return [await self.checks.check(self.question(one), GATEWAY) for one in resources]
 
     async def _at_once(self, resources: tuple[str, ...]) -> list[GrantedAccess | GateReason]:
-        return list(await asyncio.gather(*(self.checks.check(self._question(one), GATEWAY) for one in resources)))
+        return list(await asyncio.gather(*(self.checks.check(self.question(one), GATEWAY) for one in resources)))
 
-    def _question(self, resource: str) -> AccessCheck:
+    def question(self, resource: str) -> AccessCheck:
+        """Return whether erin may read this."""
         engineer = self.world.people["erin"].person_id
         return AccessCheck(self.world.tenant.slug, "exchange-online", resource, "read", engineer)
 
@@ -136,7 +145,7 @@ def test_a_no_is_asked_of_postgres_and_remembered_for_a_second(world: World) -> 
     checked = Checked(world)
 
     async def asked() -> list[GrantedAccess | GateReason]:
-        question = checked._question(MAILBOX)  # noqa: SLF001 - this file's own
+        question = checked.question(MAILBOX)
         before = [await checked.checks.check(question, GATEWAY) for _ in range(3)]
         assert checked.calls.count == 1
         opened(world)
@@ -260,6 +269,45 @@ def test_what_cannot_be_compared_is_answered_from_memory(world: World) -> None:
 
     assert isinstance(checked.ask(MAILBOX)[0], GrantedAccess)
     assert not checked.reader.differs()
+
+
+def test_a_pause_of_postgres_is_no_difference(world: World) -> None:
+    opened(world)
+    checked = Checked(world, compare_every=1)
+    checked.calls.error = OSError()
+
+    def wait_longer_than_memory_counts() -> None:
+        checked.later += FRESH_SECONDS
+
+    checked.calls.meanwhile = wait_longer_than_memory_counts
+    assert checked.ask(MAILBOX) == [GateReason.BEHIND]
+    checked.settle()
+
+    assert not checked.reader.differs()
+    assert len(checked.memory) == 1
+
+
+def test_a_no_that_was_asked_for_before_the_window_opened_is_no_difference(world: World) -> None:
+    checked = Checked(world, compare_every=1)
+
+    async def overtaken() -> list[GrantedAccess | GateReason]:
+        checked.calls.is_slow = True
+        early = asyncio.create_task(checked.checks.check(checked.question(MAILBOX), GATEWAY))
+        await checked.calls.answered.wait()
+        opened(world)
+        checked.settle()
+        late = asyncio.create_task(checked.checks.check(checked.question(MAILBOX), GATEWAY))
+        await asyncio.sleep(0.05)
+        checked.calls.slow.set()
+        return list(await asyncio.gather(early, late))
+
+    early, late = checked.run(overtaken())
+    checked.settle()
+
+    assert early is GateReason.NO_WINDOW
+    assert isinstance(late, GrantedAccess)
+    assert not checked.reader.differs()
+    assert len(checked.memory) == 1
 
 
 def test_the_thread_reads_by_itself_and_outlives_a_lost_connection(

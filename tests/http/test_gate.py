@@ -109,6 +109,19 @@ def test_a_call_of_grpc_is_refused_though_its_path_is_mapped_and_a_window_is_ope
     assert b"the service's own code has to check access" in answer.body
 
 
+@pytest.mark.parametrize("kind", dialect_scopes())
+def test_a_call_with_two_headers_authorization_is_refused(gate: GateDoor, kind: str) -> None:
+    opened(gate)
+    gate.until(200, kind=kind)
+    shown = ("Authorization", "Bearer some-token")
+    assert gate.ask(kind, None, shown).status == 200
+
+    answer = gate.ask(kind, None, shown, shown)
+
+    assert (answer.status, answer.reason) == (403, "malformed")
+    assert b"Authorization" in answer.body
+
+
 def test_the_headers_that_say_what_is_asked_about_must_be_there(gate: GateDoor) -> None:
     for kind in dialect_scopes():
         if kind != "envoy":
@@ -137,6 +150,10 @@ def test_no_method_of_the_question_itself_lets_in(gate: GateDoor, method: str) -
         f"/%s/mailboxes/{ANNA}/",
         "/%s/mailboxes/%%61nna@contoso.example",
         f"/%s/mailboxes/{ANNA};a=b",
+        f"/%s/mailboxes/{ANNA}#x",
+        f"/%s/mailboxes/{ANNA}#",
+        f"/%s/mailboxes/{ANNA}?",
+        f"/%s/mailboxes/{ANNA}?#x",
         "/%s/mailboxes/a%%2Fb",
         f"/%s/mailbox/{ANNA}",
         f"http://x/%s/mailboxes/{ANNA}",

@@ -83,6 +83,15 @@ def test_a_good_token_in_the_wrong_place_is_none(door: Door) -> None:
     facts(door.call(None, "GET", f"/v1/requests?access_token={good}"), 422, "invalid-request")
 
 
+def test_two_headers_authorization_are_refused_also_where_one_is_good(door: Door) -> None:
+    good, bad = f"Bearer {door.world.tokens['erin']}", "Bearer x"
+
+    for sent in ([good, bad], [bad, good], [good, good]):
+        headers = [("authorization", one) for one in sent]
+        said = facts(door.runner.run(door.client.get("/v1/requests", headers=headers)), 401, "invalid-token")
+        assert "one header Authorization" in said["detail"]
+
+
 @pytest.mark.parametrize("scheme", ["Bearer ", "bearer ", "BEARER ", "Bearer  "])
 def test_the_scheme_is_read_in_any_case(door: Door, scheme: str) -> None:
     header = {"authorization": scheme + door.world.tokens["erin"]}
