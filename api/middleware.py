@@ -1,6 +1,7 @@
 """The one HTTP middleware: early refusals, body limits, admission, HEAD, and a log line for each request."""
 
 import asyncio
+import logging
 import os
 import re
 import time
@@ -47,11 +48,11 @@ NO_SNIFF = (b"x-content-type-options", b"nosniff")
 REQUEST_ID = "x-request-id"
 WELL_FORMED = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 TRACEPARENT = "traceparent"
-UNTRACED = frozenset({"/livez", "/readyz", "/metrics"})
+PROBES = frozenset({"/livez", "/readyz", "/metrics"})
 """What machines ask every few seconds; there is nothing to see in it."""
 
 ALWAYS = frozenset({"/livez"})
-UNAUTHORIZED, INTERNAL = 401, 500
+BAD_REQUEST, UNAUTHORIZED, INTERNAL = 400, 401, 500
 PER_ADDRESS = 2
 SPARE_THREADS = 8
 THREADS = incoming_request.MOST_VITAL + incoming_request.MOST_COMMON + SPARE_THREADS
@@ -133,7 +134,7 @@ class GuardedAnswer:
         self.has_begun = False
         self.origin = _origin_of(scope)
         self._span: Span | None = None
-        if TRACING.tracer and scope["path"] not in UNTRACED:
+        if TRACING.tracer and scope["path"] not in PROBES:
             self._span = TRACING.tracer.begin(self._method, SpanKind.SERVER, self.origin.traceparent)
             self.origin = self.origin._replace(traceparent=self._span.traceparent)
         self._told: dict[str, str | int] = {"http.request.method": self._method}
@@ -156,7 +157,9 @@ class GuardedAnswer:
     def _log(self, status: int) -> None:
         route = getattr(self.scope.get("route"), "path", None) or "unknown"
         took = round((time.perf_counter() - self._began) * 1000, 1)
-        log.info("http", method=self._method, route=route, status=status, ms=took)
+        # A probe asks every few seconds; one that is refused says something.
+        level = logging.DEBUG if self.scope["path"] in PROBES and status < BAD_REQUEST else logging.INFO
+        log.log(level, "http", method=self._method, route=route, status=status, ms=took)
         self._told |= {"http.route": route, "http.response.status_code": status}
         if status >= INTERNAL:
             self._told["error.type"] = str(status)

@@ -16,6 +16,7 @@ from config.unsafe_settings import UnsafeSettings
 from lockbox import failpoints
 from lockbox.failpoints import UnknownFailpoint
 from lockbox.startup_checks import ServerKind, StartupCheckFailed, wait_until_fit
+from worker import journal
 from worker.app import CONNECT, CORE, MAINTENANCE, NOTIFY, app
 from worker.prefork import PreforkPool
 from worker.runtime import CONNECTIONS, CONNECTOR_THREADS, CORE_CHILDREN, NOTIFY_THREADS, make, settings
@@ -49,12 +50,14 @@ def main() -> None:
     parser.add_argument("--name", help="node name, unique on this host")
     chosen = parser.parse_args()
     node = f"{chosen.name or chosen.kind}@{socket.gethostname()}"
+    journal.begin(settings())
     _wait_until_fit(chosen.kind, node)
     _give_way(NICE[chosen.kind])
     worker = app.Worker(
         hostname=node,
         concurrency=CONCURRENCY[chosen.kind],
         loglevel=logging.INFO,
+        quiet=settings().log_format == "json",
         without_gossip=True,
         without_mingle=True,
         heartbeat_interval=HEARTBEAT_SECONDS,

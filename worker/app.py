@@ -9,9 +9,9 @@ from celery.worker.control import Panel
 from kombu import Queue
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
-from config import logging as lockbox_logging
 from config.settings import Settings
 from config.unsafe_settings import UnsafeSettings
+from worker import journal
 from worker.bootstep import Pollers
 from worker.message_filter import INSPECTION, TASKS
 from worker.runtime import settings
@@ -111,7 +111,7 @@ def _answer_questions_only() -> None:
 
 @setup_logging.connect(weak=False)
 def _our_logs(**_: object) -> None:
-    lockbox_logging.configure(settings())
+    journal.begin(settings())
     logging.getLogger("celery.app.trace").setLevel(logging.WARNING)
     logging.getLogger("celery.worker.strategy").setLevel(logging.WARNING)
 

@@ -41,6 +41,15 @@ def test_a_call_leaves_one_line_with_route_status_and_time(door: Door) -> None:
     assert request_id not in str(line)
 
 
+@pytest.mark.parametrize(
+    ("path", "level"), [("/livez", "debug"), ("/readyz", "debug"), ("/metrics", "info"), ("/v1/me", "info")]
+)
+def test_probes_that_are_answered_leave_their_line_at_debug(door: Door, path: str, level: str) -> None:
+    (line,) = lines_of(door, "GET", path)
+
+    assert line["log_level"] == level
+
+
 def test_no_line_holds_a_path_a_query_a_body_or_a_token(door: Door) -> None:
     secret = "s3cret"
     calls: list[tuple[str, str, dict[str, Any]]] = [

@@ -1,0 +1,67 @@
+"""A worker's journal: where logs are JSON, what Celery and Python print by themselves is JSON too."""
+
+import io
+import json
+import logging
+import os
+import sys
+import threading
+import time
+from types import TracebackType
+from typing import TextIO
+
+import structlog
+from celery.apps import worker as celery_worker
+
+from config import logging as lockbox_logging
+from config.logging import masked
+from config.settings import Settings
+
+log = structlog.get_logger(__name__)
+STDERR = 2
+
+
+class JournalStream(io.TextIOBase):
+    """Takes the place of stdout and stderr: each line that is printed there is logged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._rest = ""
+
+    def write(self, text: str) -> int:
+        """Log the lines that are whole by now."""
+        *lines, self._rest = (self._rest + text).split("\n")
+        for line in lines:
+            if line.strip():
+                log.warning("process.printed", text=line)
+        return len(text)
+
+
+def begin(chosen: Settings) -> None:
+    """Configure the logs of this process; a child does it again, for what it inherited is its parent's."""
+    sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
+    lockbox_logging.configure(chosen)
+    if chosen.log_format != "json":
+        return
+    logging.captureWarnings(capture=True)
+    sys.stdout = sys.stderr = JournalStream()
+    sys.excepthook = _crashed
+    threading.excepthook = _thread_crashed
+    # It writes to the descriptor, past any stream.
+    celery_worker.safe_say = _say  # type: ignore[attr-defined] # the stubs lack it
+
+
+def _crashed(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    log.critical("process.crashed", exc_info=(kind, error, trace))
+
+
+def _thread_crashed(failed: threading.ExceptHookArgs) -> None:
+    if failed.exc_value is not None:
+        _crashed(failed.exc_type, failed.exc_value, failed.exc_traceback)
+
+
+def _say(message: str, _: TextIO | None = None) -> None:
+    """Write in one go what Celery says in a signal's handler, where a logger's lock could be held."""
+    at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    line = {"text": masked(message), "event": "process.printed", "logger": __name__, "level": "info", "timestamp": at}
+    os.write(STDERR, f"{json.dumps(line)}\n".encode())
