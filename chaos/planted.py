@@ -2,16 +2,15 @@
 
 import runpy
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import UUID
 
 from lockbox_guard import database_clock
 
 from gate.mapping import GateCall, MappedCall, ServiceMapping
-from gate.window_memory import WindowMemory
+from gate.window_memory import RememberedWindow, WindowMemory
 from lockbox.requests import available_moves, deadlines
 from lockbox.requests.available_moves import OPENING
 from lockbox.requests.lifecycle import Action
@@ -35,11 +34,13 @@ def _late_yes() -> None:
 
 def _deaf_gate() -> None:
     """Let the gate's memory go on as if nothing ended: it takes windows in, and drops none before its deadline."""
+    replace = WindowMemory._replace
 
-    def keep(_: WindowMemory, __: Collection[UUID]) -> list[UUID]:
-        return []
+    def keep(memory: WindowMemory, request: int, window: RememberedWindow | None) -> None:
+        if window is not None:
+            replace(memory, request, window)
 
-    _patch(WindowMemory, "forget", keep)
+    _patch(WindowMemory, "_replace", keep)
 
 
 def _late_gate() -> None:
