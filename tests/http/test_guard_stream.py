@@ -32,6 +32,7 @@ from tests.http.guard_streams import GuardReader, ToldEvent, requests_in
 from tests.unit.gate_examples import open_window
 
 FEW = SETTINGS.model_copy(update={"gate_compare_every": 1_000_000, "gate_streams": 4, "gate_streams_per_token": 3})
+CLIENTS, WINDOWS_A_CLIENT = 16, 12
 Opener = Callable[..., GuardReader]
 
 
@@ -279,6 +280,25 @@ def test_what_pages_show_and_figures_count_closes_no_window_and_makes_nobody_for
     assert told == ["heartbeat"] * 3
     gate.map("eve", GUARD)
     assert stream.until("open", "close", "forget").kind == "forget"
+
+
+@pytest.mark.far
+def test_each_window_that_many_clients_open_at_once_is_told_and_in_memory(gate: GateDoor, reader: Opener) -> None:
+    stream = reader()
+    stream.snapshot()
+
+    def open_some(client: int) -> list[str]:
+        return [opened(gate, f"{client}-{number}@contoso.example") for number in range(WINDOWS_A_CLIENT)]
+
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        windows = {one for some in pool.map(open_some, range(CLIENTS)) for one in some}
+
+    in_memory(gate, *windows)
+    told = set[str]()
+    while not windows <= told:
+        event = stream.until("open", "close")
+        assert event.kind == "open"
+        told.add(event.said["request"])
 
 
 def test_a_revoked_token_ends_its_streams(gate: GateDoor, reader: Opener) -> None:

@@ -207,6 +207,36 @@ def test_middleware_reports_each_call_and_what_was_cut(lockbox: SmallLockbox, gu
     soon(lambda: counts(lockbox) == served_twice | {("GET", "cut"): 1, ("WEBSOCKET", "cut"): 1})
 
 
+@pytest.mark.parametrize("kind", ["asgi", "wsgi"])
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_at_the_seam_nothing_passes_until_the_next_window_under_which_the_call_is_reported(
+    lockbox: SmallLockbox, guard: Guard, kind: str
+) -> None:
+    lockbox.knows("erin", seconds=3600)
+    first = lockbox.open(window(seconds=1.2, extended=True))
+    wait_until(guard, None, engineer=ERIN)
+    with served(GuardedService(guard)) if kind == "asgi" else served_wsgi(guard) as port:
+        call = get(port, "/mailboxes/anna/live", "Authorization: Bearer erin")
+        call.wait_for(PIECE)
+        wait_until(guard, "no_window", engineer=ERIN)
+        time.sleep(0.2)
+        at_the_seam = len(call.read)
+        time.sleep(0.3)
+        before_the_next, is_cut = len(call.read), call.ended_at is not None
+
+        second = lockbox.open(window())
+        soon(lambda: len(call.read) > before_the_next)
+        lockbox.shut(second)
+        call.wait_for_end()
+
+    def reported() -> set[str]:
+        return {path for path, entries, _ in lockbox.reported if any(one["outcome"] == "served" for one in entries)}
+
+    assert (before_the_next, is_cut) == (at_the_seam, False)
+    soon(lambda: reported() == {f"/v1/requests/{one}/activity" for one in (first, second)})
+    assert {path for path, _ in lockbox.used} == reported()
+
+
 def test_middleware_without_a_token_for_reports_reports_nothing(
     lockbox: SmallLockbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
