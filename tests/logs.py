@@ -90,6 +90,7 @@ class Log:
     removed: list[range] = field(default_factory=list)
     generation: int = 1
     name: str = NAME
+    at: str = "2026-01-01T00:00:00.000000Z"
 
     @property
     def leaves(self) -> list[bytes]:
@@ -102,7 +103,7 @@ class Log:
     def note(self, size: int | None = None) -> str:
         """Return the checkpoint of the log when it had that size."""
         leaves = self.leaves[:size]
-        said = Checkpoint(self.origin, len(leaves), root_of(leaves), "2026-01-01T00:00:00.000000Z")
+        said = Checkpoint(self.origin, len(leaves), root_of(leaves), self.at)
         return sign(said, self.name, [self.key])
 
     def whole(self, since: Iterable[int] = ()) -> bytes:

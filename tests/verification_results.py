@@ -15,13 +15,17 @@ WRONG = (second_verifier.VerificationFailed, KeyError, ValueError, TypeError)
 
 
 def verified(
-    export: bytes, *seen: str, keys: Sequence[VerifierKey] = (), approvers: Approvers = NO_APPROVERS
+    export: bytes,
+    *seen: str,
+    keys: Sequence[VerifierKey] = (),
+    approvers: Approvers = NO_APPROVERS,
+    last: str | None = None,
 ) -> VerificationResult:
     """Return the result; the second verifier agrees on whether anything is wrong."""
     trusted = [public(), *keys]
-    result = verify(export_format.lines_of(io.BytesIO(export)), trusted, seen, approvers=approvers)
+    result = verify(export_format.lines_of(io.BytesIO(export)), trusted, seen, last=last, approvers=approvers)
     try:
-        second_verifier.check(export, [key.text for key in trusted], seen)
+        second_verifier.check(export, [key.text for key in trusted], (*seen, *([last] if last else [])))
         _, *lines = (json.loads(one) for one in export.splitlines())
         second_break_glass.check(lines)
         if json.loads(export.splitlines()[0])["whole"] and not any("removed" in one for one in lines):

@@ -430,7 +430,7 @@ def test_a_database_that_was_put_back_is_older_than_what_left_the_house(story: W
     story.submit()
     sealed(worker)
 
-    assert verified(dump, note(story)).findings.first[0].kind is FindingKind.OLDER
+    assert verified(dump, note(story)).findings.first[0].kind is FindingKind.NEWER_KNOWN
 
 
 @pytest.mark.far

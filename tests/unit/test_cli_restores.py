@@ -83,7 +83,7 @@ def test_only_the_restore_that_is_named_is_accepted(folder: Path) -> None:
 
 def test_what_no_event_says_was_restored_or_was_changed_is_tampered_with_all_the_same(folder: Path) -> None:
     silent = Log([*BEFORE.events[:COMMON], event(20_000)], generation=2)
-    cut_back = Log(BEFORE.events[:COMMON])
+    cut_back = Log(BEFORE.events[:COMMON], at="2025-12-31T00:00:00.000000Z")
     changed = AFTER.whole().replace(b"Erin 7", b"Eric 7", 1)
     for name, content in (("silent", silent.whole()), ("changed", changed), ("cut back", cut_back.whole())):
         (folder / name).write_bytes(content)

@@ -258,12 +258,14 @@ def test_the_next_export_has_to_continue_what_was_verified_before(folder: Path) 
 
 def test_an_export_that_is_older_than_what_was_verified_is_told_from_a_fresh_one(folder: Path) -> None:
     verify(folder, "export.ndjson", "--key", "key")
-    (folder / "export.ndjson").write_bytes(Log(LOG.events[:12]).whole())
+    (folder / "export.ndjson").write_bytes(Log(LOG.events[:12], at="2025-12-31T00:00:00.000000Z").whole())
 
     code, said = verify(folder, "export.ndjson", "--key", "key")
 
     assert (code, said.startswith("Not fully verified.")) == (2, True)
-    assert "you have verified a newer export of this log, of 20 events" in said
+    assert "has 20. That is well for a file that you kept from before; a fresh one is never shorter" in said
+    again = verify(folder, "export.ndjson", "--checkpoint", "note", "--key", "key")
+    assert (again[0], "a fresh one is never shorter" in again[1]) == (2, True)
     (folder / "export.ndjson").write_bytes(LOG.whole())
     assert verify(folder, "export.ndjson")[1].startswith(CONTINUES)
 

@@ -259,10 +259,19 @@ def test_what_is_missing_is_named_beside_what_could_not_be_shown() -> None:
     assert (result.exit_code, result.findings.kinds) == (BAD, {FindingKind.UNPROVEN, FindingKind.REMOVED})
 
 
-def test_what_ends_before_a_checkpoint_that_was_seen_is_older() -> None:
-    (only,) = found(verified(Log(LOG.events[:400]).whole(), LOG.note(500)))
+@pytest.mark.parametrize(
+    ("at", "code", "kind"),
+    [("2025-12-31T23:59:59.999999Z", CANNOT_TELL, FindingKind.NEWER_KNOWN), (LOG.at, BAD, FindingKind.OLDER)],
+)
+def test_what_ends_before_a_checkpoint_gets_one_verdict_whether_it_was_given_or_remembered(
+    at: str, code: int, kind: FindingKind
+) -> None:
+    lines = Log(LOG.events[:400], at=at).whole()
 
-    assert only.kind is FindingKind.OLDER
+    given, remembered = verified(lines, LOG.note(500)), verified(lines, last=LOG.note(500))
+
+    assert given.findings == remembered.findings
+    assert (given.exit_code, given.findings.kinds) == (remembered.exit_code, {kind}) == (code, {kind})
 
 
 def test_a_checkpoint_of_another_log_proves_nothing() -> None:

@@ -85,19 +85,13 @@ class ConsistencyChecker:
 
     def take_last(self, last: Checkpoint) -> None:
         """Take the last verified checkpoint: the export may be an older file, or the log was cut back."""
-        own, (base, generation) = self._own, named(last.origin)
+        base, _ = named(last.origin)
         if base != self._base:
             message = (
                 f"you have verified this log as {base}; here it is called {self._base}, and a log never changes its "
                 "name: ask why, before you trust it"
             )
             self._findings.add(FindingKind.UNPROVEN, message)
-        elif (generation, last.size) > (self._generation, own.size):
-            message = (
-                f"you have verified a newer export of this log, of {last.size} events ({last.at}); this one has "
-                f"{own.size}. That is well for a file that you kept from before; a fresh one is never shorter"
-            )
-            self._findings.add(FindingKind.NEWER_KNOWN, message)
         else:
             self.take(last)
 
@@ -107,18 +101,25 @@ class ConsistencyChecker:
         if base != self._base:
             message = f"the checkpoint that you gave is of {before.origin}, not {own.origin}"
             self._findings.add(FindingKind.ANOTHER_LOG, message)
-        elif generation > self._generation:
-            message = f"the checkpoint that you gave is of {before.origin}, which began after {own.origin} had ended"
-            self._findings.add(FindingKind.OLDER, message)
         elif generation < self._generation:
             self._earlier.append((generation, before))
-        elif before.size > own.size:
-            message = (
-                f"the export ends at {own.size} events; a checkpoint seen before ({before.at}) has {before.size}"
-            )
-            self._findings.add(FindingKind.OLDER, message)
+        elif (generation, before.size) > (self._generation, own.size):
+            self._is_shorter(before)
         else:
             self._waiting.append(before)
+
+    def _is_shorter(self, before: Checkpoint) -> None:
+        """Report an export that ends before what was seen: a file from before, unless it was signed since."""
+        own = self._own
+        message = (
+            f"the export ends at {own.size} events ({own.at}); a checkpoint of {before.origin} that was seen before "
+            f"({before.at}) has {before.size}"
+        )
+        if own.at >= before.at:
+            self._findings.add(FindingKind.OLDER, f"{message}, and was signed no later: the log was cut back")
+        else:
+            message += ". That is well for a file that you kept from before; a fresh one is never shorter"
+            self._findings.add(FindingKind.NEWER_KNOWN, message)
 
     def finish(self, roots: Mapping[int, bytes], restores: Iterable[RestoreRecord]) -> None:
         """Judge the checkpoints by the log's roots; `restores` are its events about restored back-ups."""
