@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from enum import StrEnum
 from functools import lru_cache, partial
@@ -19,7 +19,7 @@ from psycopg.errors import Diagnostic
 from psycopg.pq.abc import PGresult
 from sqlalchemy import Connection, Engine, Executable, Result, TextClause, create_engine, event, text
 from sqlalchemy.engine.interfaces import DBAPIConnection, ExceptionContext
-from sqlalchemy.exc import InvalidatePoolError
+from sqlalchemy.exc import DBAPIError, InvalidatePoolError
 from sqlalchemy.pool import ConnectionPoolEntry
 from sqlmodel import Session
 
@@ -75,9 +75,13 @@ ASKED_AFTER = 1.0
 """A connection that was used within so many seconds is not asked first whether it is still there."""
 
 CLOCK_TIME = text("SELECT clock_timestamp()")
-TRY_LOCK = text("SELECT pg_try_advisory_lock(:number)")
 ASYNC_COMMIT = text("SET LOCAL synchronous_commit = off")
-UNLOCK = text("SELECT pg_advisory_unlock(:number)")
+# Any login can hold an advisory lock; a row is locked by whoever may change it. A machine that is gone for minutes
+# loses its turn.
+TAKE_TURN = text("""
+SELECT set_config('idle_in_transaction_session_timeout', '5min', true) FROM turns WHERE name = :name
+FOR NO KEY UPDATE SKIP LOCKED
+""")
 
 NULL = "NULL"
 WORDS_KEPT = 1024
@@ -303,15 +307,18 @@ class Database:
             self.schedule.tell(ids, side)
 
     @contextmanager
-    def advisory_lock(self, number: int) -> Iterator[bool]:
-        """Try to hold the advisory lock with this number until the end; yield whether it is held."""
-        with self.direct.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            is_held = bool(connection.execute(TRY_LOCK, {"number": number}).scalar())
+    def turn(self, name: str) -> Iterator[bool]:
+        """Try to lock this row of `turns` until the end; yield whether it is held."""
+        with self.direct.connect() as connection:
+            is_held = connection.execute(TAKE_TURN, {"name": name}).first() is not None
+            if not is_held:
+                connection.rollback()
             try:
                 yield is_held
             finally:
-                if is_held:
-                    connection.execute(UNLOCK, {"number": number})
+                # A connection that is gone holds nothing.
+                with suppress(DBAPIError):
+                    connection.rollback()
 
     def beside(self, engine: Engine) -> "Database":
         """Return the same by connections of another pool."""

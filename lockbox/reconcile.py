@@ -32,7 +32,7 @@ RECENT = timedelta(seconds=15)
 BATCH = 500
 PAGE = 2000
 MOST_SOON = 5_000
-LOCK_NUMBER = 0x10CB0C
+TURN = "reconcile"
 KEEP_KEYS = timedelta(hours=24)
 KEEP_DELIVERIES = timedelta(days=90)
 
@@ -110,11 +110,11 @@ def reconcile(
 ) -> Generator[Step, None, None]:
     """Repair in small steps; whoever calls may pause between them, or stop: the next run goes on.
 
-    One process at a time does it, by advisory lock; others return at once, without a step. `send` delivers
+    One process at a time does it, in its turn; others return at once, without a step. `send` delivers
     notifications that nobody has taken; None leaves them to the processes that send. The log of tries is forgotten
     after `deliveries_kept`.
     """
-    with database.advisory_lock(LOCK_NUMBER) as is_held:
+    with database.turn(TURN) as is_held:
         if not is_held:
             return
         yield from act_on_overdue(database, send, grace=GRACE)

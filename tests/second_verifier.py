@@ -251,6 +251,7 @@ def _events(lines: list[dict[str, Any]], log: str, *, whole: bool, gone: bool) -
     moves: dict[str, list[int]] = {}
     begins: dict[str, list[int]] = {}
     ends: dict[str, int] = {}
+    named: set[str] = set()
     ids = [json.loads(line["body"])["id"] for line in lines]
     must(len(ids) == len(set(ids)), "two events have one id")
     for line in lines:
@@ -269,6 +270,7 @@ def _events(lines: list[dict[str, Any]], log: str, *, whole: bool, gone: bool) -
         _details(line["personal"], fields["personal"])
         request, seq, state = fields.get("request_id"), fields["seq"], fields.get("to_state")
         must(all(type(one) is str or (one is None and seq is None) for one in (request, state)), "not of a request")
+        named |= {request} - {None}
         if seq is not None:
             must(type(seq) is int and seq > 0, "a move has no number")
             moves.setdefault(request, []).append(seq)
@@ -281,6 +283,7 @@ def _events(lines: list[dict[str, Any]], log: str, *, whole: bool, gone: bool) -
         must(begins.get(request) == [start] or (gone and request not in begins), "a request begins elsewhere")
         must(sorted(seqs) == list(range(start, start + len(seqs))), "a request's moves have a gap")
         must(ends.get(request, max(seqs)) == max(seqs), "a request goes on behind its end")
+    must(not whole or gone or log == NOBODY or named == moves.keys(), "a request is named, and has no moves")
 
 
 def _details(shown: dict[str, Any], committed: dict[str, Any]) -> None:

@@ -29,7 +29,7 @@ class AlertMonitor(WorkerLoop):
         """Look if nobody has within the minute; what is still so a quarter of a minute later is an alarm."""
         database = self.tools.database
         if self._is_due():
-            with database.advisory_lock(alerts.LOCK_NUMBER) as is_held:
+            with database.turn(alerts.TURN) as is_held:
                 # Another worker may have looked while this one came to the lock.
                 if is_held and self._is_due():
                     self._look()

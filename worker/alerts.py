@@ -17,7 +17,7 @@ from lockbox.notifications.account_mail import INVARIANT_BROKEN
 
 log = structlog.get_logger(__name__)
 
-LOCK_NUMBER = 0x10CBA1A
+TURN = "alarm"
 EVERY = timedelta(seconds=60)
 SAID_FOR = timedelta(hours=1)
 MOST_LINES = 50
@@ -58,7 +58,7 @@ def confirm(database: Database, found: set[InvariantViolation], rota: ScanPositi
         still = found & invariants.scan(session, rota)
         at = now(session)
         session.execute(FORGET, {"at": at})
-        values = {"keys": [one.key for one in still], "at": at, "said_for": SAID_FOR}
+        values = {"keys": list({one.key for one in still}), "at": at, "said_for": SAID_FOR}
         fresh = set(session.execute(RAISE, values).scalars()) if still else set()
         said = sorted((one for one in still if one.key in fresh), key=lambda one: (one.key, one.what))
         if said:

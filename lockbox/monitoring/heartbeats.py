@@ -70,6 +70,14 @@ class Alarm(SQLModel, table=True):
     raised_at: datetime = Field(sa_type=Instant)
 
 
+class WorkTurn(SQLModel, table=True):
+    """Work that one process does at a time: it has locked the row."""
+
+    __tablename__ = "turns"
+
+    name: str = Field(primary_key=True, max_length=24)
+
+
 class GateAnswerCount(SQLModel, table=True):
     """How often the gate gave an answer, by gateway, service, decision and reason: in a minute, an hour or in all."""
 

@@ -1,11 +1,11 @@
 """Check invariants by queries: no window without approval, end or sign-in, nobody forgotten, no gap in an audit log.
 
 A window is open without approval, or without the signature that the policy demands (I1), or past its end (I2), an
-audit log has a gap (I4), an event is told to nobody, or no event says how that ended (I5), a gate let somebody in by
-a window that was not open (used-outside), nobody closes access at targets (no-connector-worker), or somebody decided
-who had not signed in, or has a power that nobody on record gave (I12). Each looks at all windows that are open, at
-what changed in the last minutes, and at a part of everything that moves on from minute to minute; none at more rows
-than `MOST`.
+audit log has a gap, or an event that is not sealed (I4), an event is told to nobody, or no event says how that ended
+(I5), a gate let somebody in by a window that was not open (used-outside), nobody closes access at targets
+(no-connector-worker), or somebody decided who had not signed in, or has a power that nobody on record gave (I12).
+Each looks at all windows that are open, at what changed in the last minutes, and at a part of everything that moves
+on from minute to minute; none at more rows than `MOST`.
 """
 
 from dataclasses import dataclass
@@ -139,6 +139,26 @@ WITH page AS MATERIALIZED (
 )
 SELECT 'I4' AS rule, id, tenant_id, 'has a gap in its seals' AS what FROM logs WHERE id IN (SELECT log_id FROM gaps)
 """)
+UNSEALED = text("""
+WITH looked AS MATERIALIZED (
+    (SELECT id, log_id FROM events
+        WHERE id >= (SELECT uuidv7(-CAST(:lately AS interval))) ORDER BY id DESC LIMIT :most)
+    UNION (SELECT id, log_id FROM events WHERE id > :event ORDER BY id LIMIT :page)
+), forgotten AS (
+    SELECT l.log_id FROM looked l
+    WHERE NOT EXISTS (SELECT FROM seals s WHERE s.event_id = l.id OFFSET 0)
+        AND NOT EXISTS (SELECT FROM unsealed u WHERE u.event_id = l.id OFFSET 0)
+), waiting AS (
+    SELECT e.log_id FROM (SELECT event_id FROM unsealed ORDER BY event_id LIMIT :most) u
+    CROSS JOIN LATERAL (SELECT log_id, at FROM events WHERE id = u.event_id OFFSET 0) e
+    WHERE e.at < (SELECT clock_timestamp()) - CAST(:overdue AS interval)
+)
+SELECT DISTINCT 'I4' AS rule, log_id AS id, nullif(log_id, :vendor) AS tenant_id,
+    'has an event that is not sealed and does not wait for it' AS what FROM forgotten
+UNION ALL
+SELECT DISTINCT 'I4', log_id, nullif(log_id, :vendor), 'has an event that has waited for over a minute to be sealed'
+FROM waiting
+""")
 # Who is told of an event waits in the outbox, then how it ended in `unsettled`, and then an event says it. Of what
 # opens or ends a request the requester is told at least.
 FORGOTTEN = text("""
@@ -261,6 +281,7 @@ NEXT_SEAL = text("""
 SELECT log_id, number FROM seals WHERE (log_id, number) > (:log, :number) ORDER BY log_id, number
 OFFSET :page - 1 LIMIT 1
 """)
+NEXT_EVENT = text("SELECT id FROM events WHERE id > :event ORDER BY id OFFSET :page - 1 LIMIT 1")
 NEXT_PERSON = text("SELECT id FROM people WHERE id > :person ORDER BY id OFFSET :page - 1 LIMIT 1")
 GATE_WAS_WRONG = (
     "a gate remembered a window that was not open in the database, and has dropped it: look for gate.memory_differs "
@@ -270,7 +291,7 @@ NOBODY_CONNECTS = (
     "no connector worker has sent a heartbeat within a minute, though the catalogue has connectors or access at a "
     "target is not closed: nothing is opened there, and nothing is closed. Start `python -m worker connectors`"
 )
-QUERIES = (UNAPPROVED, TOO_LONG, NOT_WHOLE, FORGOTTEN, GAP_IN_SEALS, UNSIGNED, UNGIVEN, USED_OUTSIDE)
+QUERIES = (UNAPPROVED, TOO_LONG, NOT_WHOLE, FORGOTTEN, GAP_IN_SEALS, UNSEALED, UNSIGNED, UNGIVEN, USED_OUTSIDE)
 
 
 @dataclass(frozen=True)
@@ -290,12 +311,13 @@ class InvariantViolation:
 
 @dataclass(frozen=True)
 class ScanPosition:
-    """How far the rolling part of the scan has come: the last request, seal and person."""
+    """How far the rolling part of the scan has come: the last request, seal, person and event."""
 
     request: UUID = NOBODY
     log: UUID = VENDORS_LOG
     number: int = -1
     person: UUID = NOBODY
+    event: UUID = NOBODY
 
     @property
     def values(self) -> dict[str, Any]:
@@ -305,6 +327,7 @@ class ScanPosition:
             "log": self.log,
             "number": self.number,
             "person": self.person,
+            "event": self.event,
             "skew": SKEW,
             "lately": LATELY,
             "overdue": OVERDUE,
@@ -359,7 +382,7 @@ def scan(session: UnitOfWork, rota: ScanPosition) -> set[InvariantViolation]:
 
 
 def _page(query: TextClause) -> int:
-    if query is GAP_IN_SEALS:
+    if query in (GAP_IN_SEALS, UNSEALED):
         return PAGE_OF_SEALS
     return PAGE_OF_PEOPLE if query is UNGIVEN else PAGE
 
@@ -370,5 +393,6 @@ def next_position(session: UnitOfWork, rota: ScanPosition) -> ScanPosition:
     request = session.execute(NEXT_REQUEST, values | {"page": PAGE}).scalar_one_or_none()
     seal = session.execute(NEXT_SEAL, values | {"page": PAGE_OF_SEALS}).one_or_none()
     person = session.execute(NEXT_PERSON, values | {"page": PAGE_OF_PEOPLE}).scalar_one_or_none()
+    event = session.execute(NEXT_EVENT, values | {"page": PAGE_OF_SEALS}).scalar_one_or_none()
     log, number = (seal.log_id, seal.number) if seal else (VENDORS_LOG, -1)
-    return ScanPosition(request or NOBODY, log, number, person or NOBODY)
+    return ScanPosition(request or NOBODY, log, number, person or NOBODY, event or NOBODY)

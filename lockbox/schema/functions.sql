@@ -874,6 +874,25 @@ LANGUAGE sql SECURITY DEFINER SET search_path = public, pg_temp AS $$
     ON CONFLICT (key) DO UPDATE SET count = r.count + 1
 $$;
 
+-- The sealer takes what waits, but for the logs that it holds back: two at once share the rows. It may delete none.
+CREATE FUNCTION take_unsealed(held uuid[], most integer) RETURNS SETOF uuid
+LANGUAGE sql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    SELECT u.event_id FROM unsealed u WHERE cardinality(held) = 0 OR NOT EXISTS (
+        SELECT FROM events e WHERE e.id = u.event_id AND e.log_id = ANY (held))
+    ORDER BY u.event_id LIMIT most FOR UPDATE SKIP LOCKED
+$$;
+
+-- Each row is looked up by its keys (OFFSET 0): a join may be planned as a loop over whole tables.
+CREATE FUNCTION forget_sealed(events uuid[]) RETURNS bigint
+LANGUAGE sql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    WITH gone AS (DELETE FROM unsealed WHERE event_id = ANY (ARRAY(
+        SELECT t.id FROM unnest(events) AS t (id) WHERE EXISTS (SELECT FROM seals s WHERE s.event_id = t.id
+            AND s.number < (SELECT l.size FROM logs l WHERE l.id = s.log_id)
+            AND s.log_id = (SELECT e.log_id FROM events e WHERE e.id = t.id) OFFSET 0)))
+        RETURNING 1)
+    SELECT count(*) FROM gone
+$$;
+
 
 -- Notifications
 

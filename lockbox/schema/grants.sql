@@ -74,9 +74,10 @@ GRANT SELECT ON people, tenants, policies, memberships, eligible_delegates, dele
     idempotency_keys, events, event_details, unsealed, refused, logs, seals, tiles, checkpoints, audit_keys, observers,
     endpoints, notifications, outbox, unsettled, reports_due, heartbeats, counters, lag_samples, alarms, gate_answers,
     reported_calls, window_uses, enforcements, enforcement_switches, pre_approvals,
-    pre_approval_votes TO lockbox_worker;
+    pre_approval_votes, turns TO lockbox_worker;
 GRANT INSERT ON event_details, logs, seals, tiles, checkpoints, audit_keys, notifications, outbox, unsettled,
     counters, lag_samples, alarms TO lockbox_worker;
+-- Of `unsealed` for core workers of 0.2.0, while a trigger refuses what is not sealed.
 GRANT DELETE ON sessions, sign_ins, sign_in_counts, device_logins, idempotency_keys, unsealed, refused, deliveries,
     reports_due, counters, lag_samples, alarms, gate_answers, reported_calls TO lockbox_worker;
 
@@ -102,6 +103,8 @@ GRANT SELECT ON exclusions TO lockbox_worker;
 GRANT UPDATE (announced_to) ON exclusions TO lockbox_worker;
 GRANT UPDATE (first_told, look_at) ON window_uses TO lockbox_worker;
 GRANT UPDATE (ended_at) ON pre_approvals TO lockbox_worker;
+-- To lock a row takes the right to change it; a trigger refuses the change.
+GRANT UPDATE (name) ON turns TO lockbox_worker;
 GRANT SELECT ON after_reviews TO lockbox_worker;
 GRANT UPDATE (remind_at, reminders) ON after_reviews TO lockbox_worker;
 
@@ -173,7 +176,8 @@ GRANT EXECUTE ON FUNCTION without_texts, only_erases TO lockbox_api, lockbox_wor
 GRANT EXECUTE ON FUNCTION is_held, last_sign_ins, gates_last_asked TO lockbox_api;
 GRANT EXECUTE ON FUNCTION is_erased TO lockbox_api, lockbox_worker, lockbox_notifications, lockbox_connectors;
 
-GRANT EXECUTE ON FUNCTION credentials_of, was_removed, seal_lag, needs_connectors, policies_at_start TO lockbox_worker;
+GRANT EXECUTE ON FUNCTION credentials_of, was_removed, seal_lag, needs_connectors, policies_at_start, take_unsealed,
+    forget_sealed TO lockbox_worker;
 GRANT EXECUTE ON FUNCTION signed_decisions, policies_at_start, log_heads, log_tiles, event_exists TO lockbox_connectors;
 
 -- Cases and duplicates

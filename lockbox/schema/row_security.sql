@@ -24,7 +24,7 @@ DECLARE
         sign_ins,requests,decisions,events,event_details,logs,seals,checkpoints,addresses,observers,endpoints,notifications,
         outbox,unsettled,reports_due,deliveries,counters,window_uses,after_reviews,
         case_checks}';
-    for_one CONSTANT text[] := '{sessions,sign_in_counts,device_logins,idempotency_keys,unsealed,refused,tiles,audit_keys,
+    for_one CONSTANT text[] := '{sessions,sign_in_counts,device_logins,idempotency_keys,unsealed,turns,refused,tiles,audit_keys,
         lag_samples,alarms,gate_answers,reported_calls,enforcements,enforcement_switches,gate_definitions,
         pre_approvals,pre_approval_votes,exclusions}';
 BEGIN

@@ -809,6 +809,12 @@ CREATE TABLE unsealed (
     event_id uuid CONSTRAINT pk_unsealed PRIMARY KEY
 );
 
+-- Who seals, reconciles or looks for alarms locks the row: the core worker's login may, and no other.
+CREATE TABLE turns (
+    name varchar(24) CONSTRAINT pk_turns PRIMARY KEY
+);
+INSERT INTO turns (name) VALUES ('seal'), ('reconcile'), ('alarm');
+
 -- Refusals that are counted together in one minute; once that is over, a worker makes an event of each row.
 CREATE TABLE refused (
     key bytea CONSTRAINT pk_refused PRIMARY KEY CONSTRAINT ck_refused_key CHECK (octet_length(key) = 32),

@@ -244,7 +244,9 @@ class FurnishedRows:
 
 
 FURNISHED: list[FurnishedRows] = []
-NAMES = "SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'alembic_version'"
+NAMES = (
+    "SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename NOT IN ('alembic_version', 'turns')"
+)
 SEQUENCES = "SELECT sequencename, last_value FROM pg_sequences WHERE schemaname = 'public' AND last_value IS NOT NULL"
 COPY_OUT = sql.SQL("COPY {} TO STDOUT (FORMAT binary)")
 COPY_IN = sql.SQL("COPY {} FROM STDIN (FORMAT binary)")

@@ -68,6 +68,9 @@ BREAKS: dict[str, tuple[str, str]] = {
     "DELETE FROM seals WHERE number = 1": ("I4", "gap in its seals"),
     "DELETE FROM seals WHERE number = (SELECT max(number) FROM seals)": ("I4", "gap in its seals"),
     "DELETE FROM events WHERE id = (SELECT event_id FROM seals WHERE number = 0 LIMIT 1)": ("I4", "gap in its seals"),
+    "DELETE FROM seals WHERE number = 0": ("I4", "is not sealed and does not wait"),
+    "WITH late AS (UPDATE events SET at = at - interval '61 seconds' RETURNING id) "
+    "INSERT INTO unsealed SELECT id FROM late": ("I4", "waited for over a minute to be sealed"),
     "UPDATE decisions SET means = 'passkey'": ("I12", "without a sign-in on record"),
     "UPDATE decisions SET means = 'token'": ("I12", "without a sign-in on record"),
     "UPDATE tokens SET created_at = now() + interval '1 minute'": ("I12", "without a sign-in on record"),
@@ -315,6 +318,7 @@ def test_old_seals_are_looked_at_page_by_page(
 ) -> None:
     monkeypatch.setattr(invariants, "PAGE_OF_SEALS", 3)
     monkeypatch.setattr(invariants, "TAIL", 1)
+    monkeypatch.setattr(invariants, "LATELY", timedelta(0))
     many(world, 9)
     sealed(worker)
     freely(superuser, "DELETE FROM seals WHERE number = 6")
@@ -374,7 +378,9 @@ def test_each_minute_one_worker_looks(worker: Database) -> None:
 
 
 @pytest.mark.parametrize(
-    "query", invariants.QUERIES, ids=["I1", "I2", "I4", "I5", "I4-seals", "I12", "I12-powers", "used-outside"]
+    "query",
+    invariants.QUERIES,
+    ids=["I1", "I2", "I4", "I5", "I4-seals", "I4-unsealed", "I12", "I12-powers", "used-outside"],
 )
 def test_no_query_walks_through_a_large_table(worker: Database, query: TextClause) -> None:
     values = ScanPosition().values | {"page": 10}

@@ -186,7 +186,7 @@ def test_a_run_while_another_process_seals_is_skipped_and_not_recorded(world: Wo
     world.fresh()
     assert sealed(worker)  # of which nobody was told yet
 
-    with worker.advisory_lock(sealer.LOCK_NUMBER) as is_held:
+    with worker.turn(sealer.TURN) as is_held:
         assert is_held
         assert maintenance.run(tools, SEAL) == {"skipped": 1}
 

@@ -13,7 +13,7 @@ from harness.people import World
 from harness.stage import Urls, as_sender
 from lockbox.database import Database
 from lockbox.notifications import delivery
-from lockbox.reconcile import LOCK_NUMBER, reconcile
+from lockbox.reconcile import TURN, reconcile
 from lockbox.requests import timers
 from lockbox.requests.lifecycle import Action
 from lockbox.schedule import NOTIFICATIONS, Schedule
@@ -87,11 +87,8 @@ def test_only_one_reconciles_at_a_time(world: World, worker: Database, superuser
     request = world.submit()
     set_back(superuser, [request.id], 4)
 
-    with superuser.connect() as other:
-        other.execute(text("SELECT pg_advisory_lock(:number)"), {"number": LOCK_NUMBER})
+    with worker.turn(TURN):
         meanwhile = list(reconcile(worker, None))
-        # By hand: a connection that was closed may hold it a moment longer.
-        other.execute(text("SELECT pg_advisory_unlock(:number)"), {"number": LOCK_NUMBER})
 
     assert meanwhile == []
     assert ("forgotten", 0) in list(reconcile(worker, None))

@@ -26,7 +26,7 @@ from tests.programs import absent
 
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason=absent("pgbouncer"))
 
-NUMBER = 77
+TURN = "seal"
 LONGEST = 10
 SETTINGS = text("SELECT name, current_setting(name) FROM unnest(CAST(:names AS text[])) AS b (name)")
 PROMISED = text("SELECT promised FROM connection_budget('', '')")
@@ -141,9 +141,9 @@ def test_a_lock_is_held_by_the_direct_connection(urls: Urls, between: Pooler) ->
         schedule = Schedule(urls.redis)
         holder, other = (Database(engine, schedule, direct=direct) for direct in (one, two))
 
-        with holder.advisory_lock(NUMBER) as first, other.advisory_lock(NUMBER) as second:
+        with holder.turn(TURN) as first, other.turn(TURN) as second:
             assert (first, second) == (True, False)
-        with other.advisory_lock(NUMBER) as third:
+        with other.turn(TURN) as third:
             assert third
         schedule.close()
 

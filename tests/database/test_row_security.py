@@ -159,6 +159,9 @@ def test_what_sees_past_row_security_is_not_for_everybody_and_looks_nowhere_else
         "policies_at_start",
         "is_pre_approved",
         "ran_to_its_end",
+        "take_unsealed",
+        "forget_sealed",
+        "is_erased",
     }
     assert {row.name for row in rows if row.worker} == workers
     assert {row.name for row in rows if row.anybody} == set()

@@ -58,7 +58,6 @@ WHOLE = {
     "lockbox.admin.erasure.ROWS": "an erasure looks at all that there is",
     "lockbox.admin.erasure.ROWS1": "an erasure looks at all that there is",
     "lockbox.admin.statistics.OF_ALL": "it joins a part that is cut off before",
-    "lockbox.audit.log.sealer.SEALED_BEFORE": "it joins a part that is cut off before",
     "lockbox.monitoring.invariants.FORGOTTEN": "the outbox holds what is open",
     "lockbox.monitoring.invariants.QUERIES3": "the outbox holds what is open",
     "lockbox.notifications.queue.DUE": "the outbox holds what is open",

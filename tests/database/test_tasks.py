@@ -320,16 +320,14 @@ def test_reconcile_and_seal_count_what_they_did_and_record_that_they_ran(
     assert tasks.seal() == {"events": 0}
 
 
-@pytest.mark.parametrize(("name", "number"), [("reconcile", reconcile.LOCK_NUMBER), ("seal", sealer.LOCK_NUMBER)])
+@pytest.mark.parametrize(("name", "turn"), [("reconcile", reconcile.TURN), ("seal", sealer.TURN)])
 def test_a_run_that_finds_another_one_at_work_is_skipped(
-    worker: Database, superuser: Engine, run_as: RunAs, name: str, number: int
+    worker: Database, run_as: RunAs, name: str, turn: str
 ) -> None:
     run_as(worker, None)
 
-    with superuser.connect() as other:
-        other.execute(text("SELECT pg_advisory_lock(:number)"), {"number": number})
+    with worker.turn(turn):
         counts = getattr(tasks, name)()
-        other.execute(text("SELECT pg_advisory_unlock(:number)"), {"number": number})
 
     assert counts == {"skipped": 1}
 

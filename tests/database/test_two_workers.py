@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
+from sqlalchemy import TextClause, text
 from sqlalchemy.exc import DBAPIError
 
 from harness.outbox import fan_out_all
@@ -16,6 +17,7 @@ from lockbox.sql import new_id
 from tests.database.postbag import Postbag, open_notifications
 from tests.database.scenes import read, write
 from tests.each import each
+from tests.logs import sealed
 
 NOT_THE_CORES = (
     "UPDATE notifications SET outcome = 'moot', closed_at = now()",
@@ -146,6 +148,117 @@ def test_no_body_by_the_notifications_worker_says_something_else_than_its_row(
         write(notifications.engine, told, **columns, body=canonical(good | changes))
 
     write(notifications.engine, told, **columns, body=canonical(good))
+
+
+LIES: dict[str, dict[str, Value]] = {
+    "Ann found break-glass justified": {"action": "after_review", "finding": "justified", "actor_role": "approver"},
+    "Tara allowed the gate to report": {"action": "gate_report_allowed", "actor_role": "tenant_admin"},
+    "it is another request's": {"request_id": new_id()},
+    "it is a move": {"seq": 2, "to_state": "expired"},
+    "another end was asked for": {"deadline_at": "2030-01-01T00:00:00.000000Z"},
+    "the oldest events were removed": {"action": "audit_events_removed", "removed_from": 0, "removed_to": 1},
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_no_body_by_the_core_worker_says_something_else_than_its_row(
+    world: World, worker: Database, lie: str
+) -> None:
+    request = world.submit()
+    columns: dict[str, Value] = {"id": new_id(), "tenant_id": world.tenant.id, "request_id": request.id}
+    columns |= {"at": request.created_at}
+    told = """
+        INSERT INTO events (id, tenant_id, request_id, at, action, actor_role, body)
+        VALUES (:id, :tenant_id, :request_id, :at, 'remind', 'clock', :body)
+    """
+    body = columns | {"log": world.tenant.id, "action": "remind", "actor_role": "clock", "format": 1, "personal": {}}
+
+    with pytest.raises(DBAPIError, match="says something else"):
+        write(worker.engine, told, **columns, body=canonical(body | LIES[lie]))
+
+    write(worker.engine, told, **columns, body=canonical(body))
+
+
+@each(
+    "action", ["after_review", "gate_report_allowed", "mode_switched", "hold_released", "member_added", "signed_in"]
+)
+def test_the_core_worker_says_of_nobody_what_the_api_alone_does(world: World, worker: Database, action: str) -> None:
+    told = """
+        INSERT INTO events (id, tenant_id, at, action, actor_role, body)
+        VALUES (uuidv7(), :tenant, now(), :action, 'clock', '{}')
+    """
+
+    with pytest.raises(DBAPIError, match="none that the clock makes"):
+        write(worker.engine, told, tenant=world.tenant.id, action=action)
+
+
+SEAL_BEYOND = """
+INSERT INTO seals (log_id, number, event_id)
+SELECT e.log_id, l.size + 5, e.id FROM events e JOIN logs l ON l.id = e.log_id JOIN unsealed u ON u.event_id = e.id
+"""
+SEAL_ELSEWHERE = """
+WITH other AS (UPDATE logs SET size = size + 1, root = sha256('mine') WHERE id <> :log RETURNING id, size)
+INSERT INTO seals (log_id, number, event_id) SELECT o.id, o.size - 1, u.event_id FROM other o, unsealed u LIMIT 1
+"""
+SEAL_ALL = """
+WITH grown AS (UPDATE logs SET size = size + 1, root = sha256('next') WHERE id = :log RETURNING id, size)
+INSERT INTO seals (log_id, number, event_id) SELECT g.id, g.size - 1, e.id FROM grown g, events e
+WHERE NOT EXISTS (SELECT FROM seals s WHERE s.event_id = e.id)
+"""
+HIDE = "DELETE FROM unsealed"
+FORGET_ALL = "SELECT forget_sealed(ARRAY(SELECT event_id FROM unsealed))"
+WAITING = "SELECT e.request_id FROM unsealed u JOIN events e ON e.id = u.event_id"
+
+
+def _do(db: Database, *statements: TextClause) -> None:
+    with db.transaction() as session:
+        for one in statements:
+            session.execute(one)
+
+
+@pytest.mark.parametrize("first", [None, SEAL_BEYOND, SEAL_ELSEWHERE], ids=["none", "beyond", "elsewhere"])
+def test_the_core_workers_login_hides_no_event_from_the_log(
+    world: World, worker: Database, first: str | None
+) -> None:
+    World.make(world.db).submit()
+    world.submit()
+    sealed(worker)
+    hidden = world.submit()
+    forge = text(first or "SELECT 1").bindparams(**({"log": world.tenant.id} if first == SEAL_ELSEWHERE else {}))
+
+    with pytest.raises(DBAPIError, match="is not sealed yet"):
+        _do(worker, forge, text(HIDE))
+    _do(worker, forge, text(FORGET_ALL))
+
+    assert [row.request_id for row in read(worker, WAITING)] == [hidden.id]
+
+
+def test_a_core_worker_that_deletes_before_it_seals_goes_on(world: World, worker: Database) -> None:
+    world.submit()
+    sealed(worker)
+    world.submit()
+
+    with worker.transaction() as session:
+        assert session.execute(text(HIDE)).rowcount == 1  # type: ignore[attr-defined]
+        session.execute(text(SEAL_ALL), {"log": world.tenant.id})
+
+    assert read(worker, WAITING) == []
+
+
+def test_no_other_login_holds_the_turn_of_whoever_seals(
+    world: World, worker: Database, notifications: Database
+) -> None:
+    world.submit()
+    with world.db.transaction() as one, notifications.transaction() as other:
+        one.execute(text("SELECT pg_advisory_xact_lock(281763489)"))
+        for login in (one, other):
+            with pytest.raises(DBAPIError, match="permission denied"), login.orm.begin_nested():
+                login.execute(text("SELECT FROM turns FOR NO KEY UPDATE"))
+        sealed(worker)
+
+    assert read(worker, "SELECT FROM unsealed") == []
+    with pytest.raises(DBAPIError, match="only locked"):
+        write(worker.engine, "UPDATE turns SET name = 'mine'")
 
 
 def test_the_notifications_worker_puts_no_deadline_off(world: World, notifications: Database) -> None:

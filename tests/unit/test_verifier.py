@@ -334,6 +334,16 @@ def test_a_move_that_is_missing_or_there_twice_is_named(seqs: list[int]) -> None
     assert found(verified(log.whole()))[0].kind is FindingKind.GAP_IN_MOVES
 
 
+def test_a_first_move_that_is_missing_is_named_where_another_event_names_its_request() -> None:
+    told = event(1, seq=None, to_state=None, action="question", request_id=TENANT)
+    begun = event(2, request_id=TENANT)
+
+    assert found(verified(Log([event(0), told]).whole()))[0].kind is FindingKind.GAP_IN_MOVES
+    assert str(TENANT) in found(verified(Log([event(0), told]).whole()))[0].message
+    assert verified(Log([event(0), told, begun]).whole()).exit_code == GOOD
+    assert verified(Log([event(0), told]).filtered(lambda _: True)).exit_code == GOOD
+
+
 OVER = [(1, "pending"), (2, "denied")]
 
 

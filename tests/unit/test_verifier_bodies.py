@@ -140,7 +140,7 @@ def test_an_event_whose_id_is_none_is_named_as_it_says(id_: object, said: str) -
     ],
 )
 def test_a_move_and_what_is_none_are_both_of_their_form(log: Log) -> None:
-    assert told(verified(log.whole())) == []
+    assert [one for one in told(verified(log.whole())) if "malformed" in one] == []
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,8 @@ def test_a_window_that_was_used_too_often_is_found(told: tuple[dict[str, Any], .
 
 
 def test_uses_of_another_window_and_of_one_for_any_number_are_not_compared() -> None:
-    assert kinds(used(LAST_USED | {"count": 3, "request_id": ANN})) == set()
+    other = {"request_id": ANN, "seq": 1, "action": "submit", "to_state": "pending"}
+    assert kinds(used(other, LAST_USED | {"count": 3, "request_id": ANN})) == set()
     assert kinds(used(LAST_USED | {"count": 3}, max_uses=None)) == set()
 
 

@@ -26,7 +26,7 @@ import time
 from lockbox.audit.log import sealer
 from worker.runtime import runtime
 while True:
-    with runtime().database.advisory_lock({sealer.LOCK_NUMBER}) as is_held:
+    with runtime().database.turn({sealer.TURN!r}) as is_held:
         print("holds" if is_held else "waits", flush=True)
         time.sleep(300 if is_held else 0.05)
 """

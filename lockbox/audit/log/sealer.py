@@ -27,24 +27,18 @@ MOST_NAMED = 5
 MOST_SHIPPED = 100
 HEARTBEAT = timedelta(hours=1)
 CLOCK_STEPS = timedelta(seconds=10)
-LOCK_NUMBER = 0x10CB5EA1
+TURN = "seal"
 
 # A plan made while there were no events would loop over all of them for each row.
 PLANNED_ANEW = text("SET LOCAL plan_cache_mode = force_custom_plan")
 # An array is selected once and looked up; a join may be planned as a loop over both, which never ends.
 TAKE = text("""
-WITH taken AS (
-    DELETE FROM unsealed WHERE event_id = ANY (ARRAY(
-        SELECT u.event_id FROM unsealed u WHERE cardinality(CAST(:held AS uuid[])) = 0 OR NOT EXISTS (
-            SELECT FROM events e WHERE e.id = u.event_id AND e.log_id = ANY(CAST(:held AS uuid[])))
-        ORDER BY u.event_id LIMIT :most))
-    RETURNING event_id
-)
-SELECT e.id, e.log_id, sha256('\\x00'::bytea || e.body) AS leaf
-FROM taken t JOIN events e ON e.id = t.event_id ORDER BY e.log_id, e.at, e.id
+SELECT e.id, e.log_id, sha256('\\x00'::bytea || e.body) AS leaf FROM events e
+WHERE e.id = ANY (ARRAY(SELECT take_unsealed(CAST(:held AS uuid[]), :most))) ORDER BY e.log_id, e.at, e.id
 """)
+FORGET = text("SELECT forget_sealed(CAST(:ids AS uuid[]))")
 # Nobody queues sealed events; if the owner did, nothing more would be sealed.
-SEALED_BEFORE = text("DELETE FROM unsealed u USING seals s WHERE s.event_id = u.event_id")
+SEALED_BEFORE = text("SELECT forget_sealed(ARRAY(SELECT event_id FROM unsealed))")
 LOCK = text("""
 SELECT id, origin, generation, size, root, note FROM logs WHERE id = ANY(:ids) ORDER BY id FOR NO KEY UPDATE
 """)
@@ -107,6 +101,10 @@ class RollbackDetected(Exception):  # noqa: N818 - a state of affairs that calle
     """
 
 
+class IncompleteSeal(Exception):  # noqa: N818 - it ends a transaction before anything is signed
+    """An event that was taken stands in no log: nothing of its batch is sealed."""
+
+
 class _UnsealableLog(Exception):  # noqa: N818 - it ends a transaction, and is caught by whoever began that
     """A log of the batch does not match its checkpoints; the other logs' events are taken again."""
 
@@ -119,16 +117,17 @@ def seal(
 ) -> Generator[list[LatestCheckpoint], None, None]:
     """Seal written events in batches; after each commit, ship and yield the new checkpoints.
 
-    One process at a time seals, by advisory lock; others return at once. Should two run, each takes rows by deleting
-    them, so no row is taken twice. An event waits in `unsealed` from the moment it is visible, whatever its id and
-    time, so late commits are sealed late. Whoever begins ships what another process signed and may not have shipped.
+    One process at a time seals, in its turn; others return at once. Should two run, each takes rows by locking them,
+    so no row is taken twice. An event waits in `unsealed` from the moment it is visible until it is sealed, whatever
+    its id and time, so late commits are sealed late. Whoever begins ships what another process signed and may not
+    have shipped.
     `held` takes each log that is not signed, and why, as it is found.
 
     Raises:
         RollbackDetected: logs are not what was signed or shipped of them, or cannot be shipped; others are sealed.
         OSError: nothing at all can be read or shipped.
     """
-    with database.advisory_lock(LOCK_NUMBER) as is_held:
+    with database.turn(TURN) as is_held:
         if not is_held:
             return
         yield []
@@ -190,7 +189,7 @@ class SealPass:
             return self._batch()
         except IntegrityError:
             with self.database.transaction() as session:
-                if not session.connection().execute(SEALED_BEFORE).rowcount:
+                if not session.execute(SEALED_BEFORE).scalar_one():
                     raise
             return []
 
@@ -205,7 +204,10 @@ class SealPass:
             fresh: dict[UUID, list[tuple[UUID, bytes]]] = defaultdict(list)
             for row in rows:
                 fresh[row.log_id].append((row.id, bytes(row.leaf)))
-            return self._grown(session, fresh)
+            noted = self._grown(session, fresh)
+            if session.execute(FORGET, {"ids": [row.id for row in rows]}).scalar_one() != len(rows):
+                raise IncompleteSeal
+            return noted
         return []
 
     def heartbeats(self) -> list[LatestCheckpoint] | None:

@@ -265,6 +265,8 @@ class EventChecker:
         self.defined.take(fields, where)
         if fields["seq"] is not None:
             self._take(fields, shown, where)
+        elif self.whole and self.tenant is not None and (request := fields.get("request_id")) is not None:
+            self.requests.name(request, where)
 
     def finish(self) -> None:
         """Report the moves that never came."""

@@ -68,9 +68,16 @@ class MoveChecker:
     removed_before: bool = False
     _known: dict[str, KnownMoves] = field(default_factory=dict)
     _over: set[str] = field(default_factory=set)
+    _named: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def name(self, request: str, where: Mapping[str, Any]) -> None:
+        """Note an event that names a request and is none of its moves."""
+        if request not in self._known and request not in self._over:
+            self._named.setdefault(request, where)
 
     def take(self, request: str, seq: int, to_state: str, where: Mapping[str, Any], *, begins: bool) -> None:
         """Take one move; `begins` is whether the request's log begins with it."""
+        self._named.pop(request, None)
         if request in self._over:
             self._say(f"request {request} has its move {seq} after its final state, or twice", where)
             return
@@ -103,6 +110,8 @@ class MoveChecker:
             if lacks is not None:
                 message = f"request {request} lacks its move {lacks}; others up to {known.last} are there"
                 self.findings.add(FindingKind.GAP_IN_MOVES, message)
+        for request, where in self._named.items() if not self.removed_before else ():
+            self._say(f"request {request} lacks its first move, and all others: this event names it", where)
 
     def _say(self, message: str, where: Mapping[str, Any]) -> None:
         self.findings.add(FindingKind.GAP_IN_MOVES, message, **where)

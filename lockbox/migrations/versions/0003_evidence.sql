@@ -111,3 +111,83 @@ $$;
 
 REVOKE ALL ON FUNCTION gates_last_asked FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION gates_last_asked TO lockbox_api;
+-- Sealing
+
+CREATE TABLE turns (
+    name varchar(24) CONSTRAINT pk_turns PRIMARY KEY
+);
+INSERT INTO turns (name) VALUES ('seal'), ('reconcile'), ('alarm');
+ALTER TABLE turns ENABLE ROW LEVEL SECURITY;
+ALTER TABLE turns FORCE ROW LEVEL SECURITY;
+CREATE POLICY worker ON turns FOR ALL TO lockbox_worker USING (true);
+GRANT SELECT, UPDATE (name) ON turns TO lockbox_worker;
+CREATE TRIGGER never_changes BEFORE UPDATE OR DELETE ON turns FOR EACH ROW
+    EXECUTE FUNCTION refuse('turns is only locked');
+
+-- The sealer takes what waits, but for the logs that it holds back: two at once share the rows. It may delete none.
+CREATE FUNCTION take_unsealed(held uuid[], most integer) RETURNS SETOF uuid
+LANGUAGE sql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    SELECT u.event_id FROM unsealed u WHERE cardinality(held) = 0 OR NOT EXISTS (
+        SELECT FROM events e WHERE e.id = u.event_id AND e.log_id = ANY (held))
+    ORDER BY u.event_id LIMIT most FOR UPDATE SKIP LOCKED
+$$;
+
+-- Each row is looked up by its keys (OFFSET 0): a join may be planned as a loop over whole tables.
+CREATE FUNCTION forget_sealed(events uuid[]) RETURNS bigint
+LANGUAGE sql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    WITH gone AS (DELETE FROM unsealed WHERE event_id = ANY (ARRAY(
+        SELECT t.id FROM unnest(events) AS t (id) WHERE EXISTS (SELECT FROM seals s WHERE s.event_id = t.id
+            AND s.number < (SELECT l.size FROM logs l WHERE l.id = s.log_id)
+            AND s.log_id = (SELECT e.log_id FROM events e WHERE e.id = t.id) OFFSET 0)))
+        RETURNING 1)
+    SELECT count(*) FROM gone
+$$;
+REVOKE ALL ON FUNCTION take_unsealed, forget_sealed FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION take_unsealed, forget_sealed TO lockbox_worker;
+
+-- What waits is deleted once it is sealed. Core workers of 0.2.0 delete first and seal then; others ask forget_sealed.
+CREATE FUNCTION refuse_hiding() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM seals s WHERE s.event_id = OLD.event_id
+            AND s.number < (SELECT l.size FROM logs l WHERE l.id = s.log_id)
+            AND s.log_id = (SELECT e.log_id FROM events e WHERE e.id = OLD.event_id)) THEN
+        RAISE EXCEPTION 'event % is not sealed yet', OLD.event_id USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    RETURN NULL;
+END $$;
+REVOKE ALL ON FUNCTION refuse_hiding FROM PUBLIC;
+CREATE CONSTRAINT TRIGGER only_once_sealed AFTER DELETE ON unsealed DEFERRABLE INITIALLY DEFERRED FOR EACH ROW
+    WHEN (current_user = 'lockbox_worker') EXECUTE FUNCTION refuse_hiding();
+
+-- The rules for rows bind the columns; what is sealed is the body. Only the owner removes what is old.
+CREATE OR REPLACE FUNCTION refuse_contradicting() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF EXISTS (
+        SELECT FROM fresh e, LATERAL jsonb_to_record(convert_from(e.body, 'UTF8')::jsonb) AS b (id uuid, log uuid,
+            tenant_id uuid, request_id uuid, seq integer, at timestamptz, action text, actor_id uuid,
+            actor_role text, from_state text, to_state text, deadline_at timestamptz)
+        WHERE (e.action = 'audit_events_removed' AND current_user <> 'lockbox_owner')
+            OR (b.id, b.log, b.tenant_id, b.request_id, b.seq, b.at, b.action, b.actor_id, b.actor_role, b.from_state,
+                b.to_state, b.deadline_at)
+            IS DISTINCT FROM (e.id, e.log_id, e.tenant_id, e.request_id, e.seq, e.at, e.action::text, e.actor_id,
+                e.actor_role::text, e.from_state::text, e.to_state::text, e.deadline_at)
+    ) THEN
+        RAISE EXCEPTION 'the body of an event says something else than its row'
+            USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    RETURN NULL;
+END $$;
+DROP TRIGGER true_to_its_row ON events;
+CREATE TRIGGER true_to_its_row AFTER INSERT ON events REFERENCING NEW TABLE AS fresh FOR EACH STATEMENT
+    WHEN (current_user IN ('lockbox_owner', 'lockbox_api', 'lockbox_worker', 'lockbox_notifications',
+        'lockbox_connectors'))
+    EXECUTE FUNCTION refuse_contradicting();
+CREATE TRIGGER clocks_own BEFORE INSERT ON events FOR EACH ROW
+    WHEN (current_user = 'lockbox_worker' AND NEW.action NOT IN ('time_out', 'expire', 'remind', 'escalate', 'begin',
+        'hold_back', 'warn', 'unreached', 'after_review_reminder', 'after_review_overdue', 'first_used', 'last_used',
+        'gate_report_began', 'gate_report_asked', 'gate_enforced', 'gate_defined', 'gate_redefined', 'exclusions_changed',
+        'consent_ended', 'pre_approval_ended', 'decision_refused', 'sign_in_refused', 'nobody_notified', 'review_unreached',
+        'invariant_broken'))
+    EXECUTE FUNCTION refuse('event %s is none that the clock makes: see clocks_own in triggers.sql');
+
