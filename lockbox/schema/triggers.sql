@@ -51,6 +51,32 @@ CREATE TRIGGER released_once BEFORE UPDATE ON legal_holds FOR EACH ROW
 CREATE TRIGGER never_goes BEFORE DELETE ON legal_holds FOR EACH ROW
     EXECUTE FUNCTION refuse('legal_holds is append-only');
 
+-- How long a tenant's log is kept, what holds it and that the tenant leaves stands in that log, by the same transaction.
+CREATE FUNCTION refuse_unsaid() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+DECLARE
+    changed CONSTANT jsonb := coalesce(to_jsonb(NEW), to_jsonb(OLD));
+BEGIN
+    IF NOT EXISTS (SELECT FROM events e WHERE e.log_id = (changed ->> 'tenant_id')::uuid
+            AND e.id >= (SELECT uuidv7(-interval '15 minutes'))
+            AND e.xid = CAST(pg_current_xact_id()::text AS bigint) AND e.action = TG_ARGV[0]
+            AND e.actor_id = coalesce((changed ->> TG_ARGV[1])::uuid, at_person())) THEN
+        RAISE EXCEPTION 'a change of % has no event %', TG_TABLE_NAME, TG_ARGV[0]
+            USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE CONSTRAINT TRIGGER set_is_said AFTER INSERT ON legal_holds DEFERRABLE INITIALLY DEFERRED FOR EACH ROW
+    WHEN (current_user = 'lockbox_api') EXECUTE FUNCTION refuse_unsaid('hold_set', 'set_by');
+CREATE CONSTRAINT TRIGGER release_is_said AFTER UPDATE ON legal_holds DEFERRABLE INITIALLY DEFERRED FOR EACH ROW
+    WHEN (current_user = 'lockbox_api') EXECUTE FUNCTION refuse_unsaid('hold_released', 'released_by');
+CREATE CONSTRAINT TRIGGER is_said AFTER INSERT OR UPDATE ON retentions DEFERRABLE INITIALLY DEFERRED FOR EACH ROW
+    WHEN (current_user = 'lockbox_api') EXECUTE FUNCTION refuse_unsaid('retention_changed', '');
+CREATE CONSTRAINT TRIGGER asked_is_said AFTER INSERT ON offboardings DEFERRABLE INITIALLY DEFERRED FOR EACH ROW
+    WHEN (current_user = 'lockbox_api') EXECUTE FUNCTION refuse_unsaid('offboarding_asked', 'asked_by');
+CREATE CONSTRAINT TRIGGER withdrawn_is_said AFTER DELETE ON offboardings DEFERRABLE INITIALLY DEFERRED FOR EACH ROW
+    WHEN (current_user = 'lockbox_api') EXECUTE FUNCTION refuse_unsaid('offboarding_withdrawn', '');
+
 
 -- People
 

@@ -194,13 +194,14 @@ def test_one_that_is_approved_at_this_moment_ends_with_the_window(world: World, 
     assert state_of(world.db, second.id) == "revoked"
 
 
+@pytest.mark.parametrize("how", ["revoked", "completed"])
 def test_it_lets_nobody_in_where_older_code_has_ended_the_window_alone(
-    world: World, still: StoppedClock, superuser: Engine
+    world: World, still: StoppedClock, superuser: Engine, how: str
 ) -> None:
     first = opened(world)
     second = world.act("ann", Action.APPROVE, extended(world, first.id).id)
-    write_alone = "UPDATE requests SET state = 'revoked', closed_at = now(), wake_at = NULL WHERE id = :id"
-    write_unchecked(superuser, write_alone, id=first.id)
+    write_alone = "UPDATE requests SET state = :how, closed_at = now(), wake_at = NULL WHERE id = :id"
+    write_unchecked(superuser, write_alone, id=first.id, how=how)
 
     still.at += HOUR
     assert door(world) is None

@@ -160,6 +160,41 @@ def test_a_hold_counts_even_for_the_database(world: World) -> None:
     assert [one.reason for one in kept(world).holds] == [WHY]
 
 
+HOLD = """
+INSERT INTO legal_holds (id, tenant_id, side, reason, set_by, set_at)
+SELECT uuidv7(), at_tenant(), '{side}', 'x', p.id, now() FROM people p WHERE p.name = '{by}'
+"""
+RELEASE = "UPDATE legal_holds SET released_at = now(), released_by = at_person()"
+KEEP = "INSERT INTO retentions (tenant_id, days) VALUES (at_tenant(), 30)"
+KEEP_LESS = "UPDATE retentions SET days = 31"
+LEAVE = "INSERT INTO offboardings (tenant_id, asked_by, asked_at) VALUES (at_tenant(), at_person(), now())"
+STAY = "DELETE FROM offboardings"
+
+
+@pytest.mark.parametrize(("who", "side", "other"), [("tara", "customer", "Ann"), ("olga", "vendor", "Erin")])
+def test_nobody_holds_in_anothers_name(world: World, who: str, side: str, other: str) -> None:
+    with pytest.raises(DBAPIError, match="row-level security"):
+        on_the_database(world, who, HOLD.format(side=side, by=other))
+
+
+@pytest.mark.parametrize(
+    "statement", [HOLD.format(side="customer", by="Tara"), RELEASE, KEEP, KEEP_LESS, LEAVE, STAY]
+)
+def test_the_apis_login_changes_nothing_of_a_tenants_data_without_an_event(world: World, statement: str) -> None:
+    if statement == RELEASE:
+        does(world, "tara", legal_holds.hold, WHY)
+    if statement == KEEP_LESS:
+        does(world, "tara", tenant_data.keep_for, 60, most=None)
+    if statement == STAY:
+        does(world, "tara", tenant_data.ask_to_leave)
+    before = kept(world)
+
+    with pytest.raises(DBAPIError, match="has no event"):
+        on_the_database(world, "tara", statement)
+
+    assert kept(world) == before
+
+
 def test_who_asks_to_leave_may_stay_until_the_owner_begins(world: World, superuser: Engine) -> None:
     with pytest.raises(NotYours):
         does(world, "ann", tenant_data.ask_to_leave)
