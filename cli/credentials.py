@@ -48,6 +48,24 @@ def code_key(
     say(f"{file} holds the key of codes that belongs to {root}.")
 
 
+@app.command("mark-key")
+def mark_key(
+    root: Annotated[Path, typer.Argument(help="the file of the credential key", show_default=False)],
+    file: Annotated[Path, typer.Argument(help="a new file", show_default=False)],
+) -> None:
+    """Derive the key of marks into a file.
+
+    From a credential key, for LOCKBOX_MARK_KEY_FILES, which the connector
+    worker has. It checks that roles, policies and decisions are the API's,
+    and signs nobody in.
+    """
+    try:
+        keyring.make_marks(root, file)
+    except BadKey as bad:
+        raise stop(str(bad)) from None
+    say(f"{file} holds the key of marks that belongs to {root}.")
+
+
 def keyring_of(settings: Settings) -> Keyring:
     """Return the keys by which the owner's commands add people and roles.
 

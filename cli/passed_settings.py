@@ -51,7 +51,9 @@ TAKEN = frozenset(
 """What `cli.stack` uses itself, and gives to each process as far as it needs it."""
 OWN_KEYS = "make run makes keys of its own, or uses those of development"
 REFUSED = {
-    **dict.fromkeys(("secret_keys", "approval_key_files", "credential_key_files", "code_key_files"), OWN_KEYS),
+    **dict.fromkeys(
+        ("secret_keys", "approval_key_files", "credential_key_files", "code_key_files", "mark_key_files"), OWN_KEYS
+    ),
     **dict.fromkeys(("audit_key_files", "audit_public_keys", "approval_public_keys"), OWN_KEYS),
     "audit_name": "the audit log is named after the address of make run",
     "checkpoint_folder": "make run keeps no checkpoints outside of its database",

@@ -94,6 +94,8 @@ class SettingFields(BaseSettings):
     """Files of the keys behind sessions, tokens and roles, as a JSON list, the newest first."""
     code_key_files: tuple[Path, ...] = ()
     """Files of the keys that make mailed codes, as a JSON list, the newest first. For the notifications worker."""
+    mark_key_files: tuple[Path, ...] = ()
+    """Files of the keys that check marks of rows, as a JSON list, the newest first. For the connector worker."""
     connector_targets: Path | None = None
     """The folder with a file of secrets for each target. For the connector worker only."""
 

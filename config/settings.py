@@ -213,7 +213,15 @@ class Settings(SettingFields):
             ),
             (
                 "LOCKBOX_CREDENTIAL_KEY_FILES: sign-ins need a key; make it by `lockbox operate new-credential-key`",
-                self._judges and not self.credential_key_files,
+                self.database_url is not None and not self.credential_key_files,
+            ),
+            (
+                "LOCKBOX_MARK_KEY_FILES: rows are checked by a key; make it by `lockbox operate mark-key`",
+                self.connectors_database_url is not None and not self.mark_key_files,
+            ),
+            (
+                "LOCKBOX_CREDENTIAL_KEY_FILES: the connector worker has the key of marks instead; unset it here",
+                self.connectors_database_url is not None and self.database_url is None and self.credential_key_files,
             ),
             (
                 "LOCKBOX_CODE_KEY_FILES: mailed codes are made by a key; make it by `lockbox operate code-key`",

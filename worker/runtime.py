@@ -145,9 +145,9 @@ def _judging_keys(chosen: Settings) -> ProcessKeys:
         folder = WitnessFolder(chosen.checkpoint_folder)
         shipped = WitnessCheck(folder, signing_keys.trusted(chosen.audit_public_keys))
     try:
-        ring = keyring.read(chosen.credential_key_files) if chosen.credential_key_files else keyring.development()
+        ring = keyring.read_marks(chosen.mark_key_files) if chosen.mark_key_files else keyring.development()
     except BadKey as bad:
-        raise UnsafeSettings(f"LOCKBOX_CREDENTIAL_KEY_FILES: {bad}") from None
+        raise UnsafeSettings(f"LOCKBOX_MARK_KEY_FILES: {bad}") from None
     return ProcessKeys(ApprovalKeys([], list(approvals)) if approvals else None, shipped, ring)
 
 

@@ -19,7 +19,7 @@ SECONDS = 2.0
 WARNED_BYTES, LEAST_BYTES = 1 << 30, 100 << 20
 MEGABYTE = 10**6
 OTHERS = stat.S_IRWXG | stat.S_IRWXO
-KEY_FILES = ("approval_key_files", "credential_key_files", "code_key_files", "audit_key_files")
+KEY_FILES = ("approval_key_files", "credential_key_files", "code_key_files", "mark_key_files", "audit_key_files")
 
 
 def check_ports(settings: Settings, given: Mapping[str, str]) -> Iterator[DoctorFinding]:

@@ -31,8 +31,10 @@ NONCE_BYTES = 16
 LONG_BYTES = 20
 GROUP = 4
 CODE_DIGITS = 8
-ROOT, CODES = "lockbox-credential-key-1", "lockbox-code-key-1"
+ROOT, CODES, MARKS = "lockbox-credential-key-1", "lockbox-code-key-1", "lockbox-mark-key-1"
 """The first bytes of a key file: its kind and its format version."""
+COMMANDS = {ROOT: "new-credential-key", CODES: "code-key", MARKS: "mark-key"}
+"""The command of `lockbox operate` that makes each kind."""
 
 Part = object
 """Values that can be hashed: text, bytes, numbers, ids, times, lists of these, or None."""
@@ -117,13 +119,14 @@ class CodeKeys:
 class Keyring:
     """All keys derived from the root keys of an installation, the newest root first.
 
-    A worker's keyring is empty: it accepts no mark, and `can_check` is false.
+    A worker's keyring is empty: it accepts no mark, and `can_check` is false. That of the connector worker has the
+    keys of marks alone, `marks`, and no root.
     """
 
-    def __init__(self, roots: Sequence[bytes]) -> None:
-        self.can_check = bool(roots)
+    def __init__(self, roots: Sequence[bytes], marks: Sequence[bytes] = ()) -> None:
+        self.can_check = bool(roots or marks)
         self.secrets = Keys([derived(root, KeyPurpose.SECRETS) for root in roots])
-        self.powers = Keys([derived(root, KeyPurpose.POWERS) for root in roots])
+        self.powers = Keys([*(derived(root, KeyPurpose.POWERS) for root in roots), *marks])
         self.codes = CodeKeys([derived(root, KeyPurpose.CODES) for root in roots])
 
 
@@ -231,6 +234,15 @@ def read_codes(files: Sequence[Path]) -> CodeKeys:
     return CodeKeys([_read(file, CODES) for file in files])
 
 
+def read_marks(files: Sequence[Path]) -> Keyring:
+    """Return the keys of marks in these files, the newest first: they verify rows, and know no secret and no code.
+
+    Raises:
+        BadKey: a file cannot be read, or holds something else.
+    """
+    return Keyring([], [_read(file, MARKS) for file in files])
+
+
 def make(file: Path) -> None:
     """Create a root key in a new file that only its owner can read.
 
@@ -247,6 +259,15 @@ def make_codes(root_file: Path, file: Path) -> None:
         BadKey: the root key cannot be read, or the file is there already or cannot be written.
     """
     _write(file, CODES, derived(_read(root_file, ROOT), KeyPurpose.CODES))
+
+
+def make_marks(root_file: Path, file: Path) -> None:
+    """Write the key of marks derived from a root key into a new file, for the connector worker.
+
+    Raises:
+        BadKey: the root key cannot be read, or the file is there already or cannot be written.
+    """
+    _write(file, MARKS, derived(_read(root_file, ROOT), KeyPurpose.POWERS))
 
 
 def _write(file: Path, kind: str, key: bytes) -> None:
@@ -272,8 +293,7 @@ def _read(file: Path, kind: str) -> bytes:
     except (binascii.Error, ValueError):
         key = b""
     if found != kind or len(key) != KEY_BYTES:
-        how = "new-credential-key" if kind == ROOT else "code-key"
-        raise BadKey(f"{file} holds no {kind}; make one by `lockbox operate {how}`")
+        raise BadKey(f"{file} holds no {kind}; make one by `lockbox operate {COMMANDS[kind]}`")
     return key
 
 

@@ -113,6 +113,22 @@ def test_the_workers_file_makes_the_codes_of_the_root_and_holds_nothing_else(tmp
         keyring.read_codes([root])
 
 
+def test_the_connector_workers_file_checks_the_marks_of_the_root_and_holds_nothing_else(tmp_path: Path) -> None:
+    root, marks = tmp_path / "root", tmp_path / "marks"
+    keyring.make(root)
+    keyring.make_marks(root, marks)
+
+    ring, of_the_worker = keyring.read([root]), keyring.read_marks([marks])
+
+    assert of_the_worker.can_check
+    assert of_the_worker.powers.is_mark(ring.powers.mark("token"), "token")
+    assert of_the_worker.secrets.marks("token") == []
+    assert of_the_worker.codes.long(ring.codes.nonce(), ABOUT) is None
+    for read, file in ((keyring.read, marks), (keyring.read_codes, marks), (keyring.read_marks, root)):
+        with pytest.raises(BadKey, match="holds no lockbox-"):
+            read([file])
+
+
 @pytest.mark.parametrize("content", ["", "lockbox-credential-key-1:", "lockbox-credential-key-1:AAAA", "\u00e4"])
 def test_what_is_no_key_is_refused_with_what_to_do(tmp_path: Path, content: str) -> None:
     (tmp_path / "key").write_text(content, encoding="utf-8")

@@ -12,6 +12,7 @@ from config.unsafe_settings import UnsafeSettings
 SECRET = "hunter2-hunter2-hunter2"
 KEY = "5gwSJ-ElMIWEDZ496xR9jv9WQR2Le1ymPVl18MewFss="
 AUDIT_KEY = "lockbox.local+3d5b522f+AToOnYvnRgNhaBMNmUT/5VS/qMqNj3Qo+9/ORxYwwjl4"
+APPROVAL_KEY = "lockbox/approvals+1e2bf31c+AQABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f"
 PRODUCTION = {
     "LOCKBOX_ENVIRONMENT": "production",
     "LOCKBOX_DATABASE_URL": f"postgresql://lockbox_api:{SECRET}@db.example/lockbox",
@@ -60,6 +61,17 @@ UNSAFE = [
     ("LOCKBOX_WORKER_DATABASE_URL", "postgresql://lockbox_worker@db.example/lockbox"),
     ("LOCKBOX_NOTIFICATIONS_DATABASE_URL", "postgresql://lockbox_notifications@db.example/lockbox"),
 ]
+CONNECTORS = {
+    name: PRODUCTION[name]
+    for name in (
+        *("LOCKBOX_ENVIRONMENT", "LOCKBOX_REDIS_URL", "LOCKBOX_PUBLIC_URL", "LOCKBOX_AUDIT_PUBLIC_KEYS"),
+        *("LOCKBOX_CHECKPOINT_FOLDER", "LOCKBOX_CATALOGUE"),
+    )
+} | {
+    "LOCKBOX_CONNECTORS_DATABASE_URL": f"postgresql://lockbox_connectors:{SECRET}@db.example/lockbox",
+    "LOCKBOX_APPROVAL_PUBLIC_KEYS": f'["{APPROVAL_KEY}"]',
+    "LOCKBOX_MARK_KEY_FILES": '["/run/secrets/lockbox_mark_key"]',
+}
 MALFORMED = [
     ("LOCKBOX_ENVIRONMENT", "staging"),
     ("LOCKBOX_AUDIT_PUBLIC_KEYS", f'["{SECRET}"]'),
@@ -224,6 +236,23 @@ def test_everything_that_is_unsafe_is_named_at_once(monkeypatch: pytest.MonkeyPa
 
     for name in ("LOCKBOX_EMBEDDED", "LOCKBOX_PUBLIC_URL", "LOCKBOX_REDIS_URL"):
         assert name in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("LOCKBOX_MARK_KEY_FILES", None), ("LOCKBOX_CREDENTIAL_KEY_FILES", PRODUCTION["LOCKBOX_CREDENTIAL_KEY_FILES"])],
+)
+def test_the_connector_worker_has_the_key_of_marks_and_not_the_credential_key(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str | None
+) -> None:
+    given = dict.fromkeys(PRODUCTION) | CONNECTORS
+    set_up(monkeypatch, **given)
+    assert load().mark_key_files
+
+    set_up(monkeypatch, **given | {name: value})
+    with pytest.raises(UnsafeSettings, match=name) as refused:
+        load()
+    assert str(refused.value).count("LOCKBOX_") == 1
 
 
 @pytest.mark.parametrize(("name", "value"), UNSAFE)

@@ -66,7 +66,7 @@ HOLDERS = {
     "connectors": {
         "lockbox_connectors_database_url",
         "lockbox_redis_url",
-        "lockbox_credential_key",
+        "lockbox_mark_key",
         "lockbox_audit_public_keys",
         "lockbox_approval_public_keys",
     },

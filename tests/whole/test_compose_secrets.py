@@ -111,6 +111,16 @@ def test_the_key_of_codes_is_the_one_that_the_api_derives(tmp_path: Path) -> Non
 
 
 @pytest.mark.far
+def test_the_key_of_marks_is_the_one_that_the_api_derives(tmp_path: Path) -> None:
+    make(tmp_path / "secrets")
+
+    ring = keyring.read([tmp_path / "secrets" / "lockbox_credential_key"])
+    marks = keyring.read_marks([tmp_path / "secrets" / "lockbox_mark_key"])
+
+    assert marks.powers.is_mark(ring.powers.mark("membership", 1), "membership", 1)
+
+
+@pytest.mark.far
 def test_the_public_key_is_that_of_the_audit_key_under_the_name_of_the_file(tmp_path: Path) -> None:
     make(tmp_path / "secrets")
 

@@ -291,6 +291,7 @@ def test_each_process_takes_its_settings_in_production(
         *chosen.approval_key_files,
         *chosen.credential_key_files,
         *chosen.code_key_files,
+        *chosen.mark_key_files,
         *chosen.audit_key_files,
     )
     assert all(file.is_file() for file in files)
