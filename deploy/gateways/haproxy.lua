@@ -25,8 +25,8 @@ end
 local function no_answer(txn)
     local headers = { ["content-type"] = "application/problem+json", ["lockbox-reason"] = "no_answer" }
     headers["cache-control"] = "no-store"
-    local detail = "Lockbox does not answer. Try again in a minute."
-    refuse(txn, 503, headers, '{"title":"No access","code":"no_answer","detail":"' .. detail .. '"}\n')
+    local kind = '{"type":"urn:lockbox:problem:gate-no-answer","title":"No access","status":503,"code":"no_answer"'
+    refuse(txn, 503, headers, kind .. ',"detail":"Lockbox does not answer. Try again in a minute."}\n')
 end
 
 -- All values of a header, so that the gate sees one that is repeated.

@@ -1,5 +1,6 @@
 """One table of calls against each real gateway: what is refused never reaches the service, what is judged does."""
 
+import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -172,6 +173,8 @@ def test_who_is_refused_is_told_why_and_where_to_ask(entrance: Entrance) -> None
     assert (answer.status, page.status) == (403, 403)
     assert answer.headers["lockbox-reason"] == page.headers["lockbox-reason"] == "no_window"
     assert answer.headers["content-type"] == "application/problem+json"
+    said = json.loads(answer.body)
+    assert (said["type"], said["status"], said["code"]) == ("urn:lockbox:problem:gate-no-window", 403, "no_window")
     assert page.headers["content-type"] == "text/html; charset=utf-8"
     assert answer.headers["cache-control"] == page.headers["cache-control"] == "no-store"
     assert form.encode() in answer.body
@@ -192,6 +195,9 @@ def test_without_a_good_token_nobody_is_anybody(entrance: Entrance) -> None:
     ):
         answer = entrance.refused(f"/mailboxes/{mailbox}", token=token)
         assert (answer.status, answer.headers["lockbox-reason"]) == (status, reason)
+        said = json.loads(answer.body)
+        assert said["type"] == f"urn:lockbox:problem:gate-{reason.replace('_', '-')}"
+        assert said["status"] == status
     entrance.refused(f"/mailboxes/{mailbox}", ("Authorization", f"Bearer {entrance.home.token('mallory')}"))
 
 
