@@ -20,6 +20,7 @@ from cli.terminal import Listing, Output, OutputFormat, show
 SECONDS = 10.0
 REASON = "lockbox-reason"
 NO_ANSWER = "no_answer"
+NO_WINDOW = "no_window"
 BAD_REQUEST = 400
 PORTS = {"http": 80, "https": 443}
 COLOURS = {"refused": "green", "no answer": "yellow", "HOLE": "bold red"}
@@ -103,7 +104,8 @@ def probe_gateway(
     """Call a deployed gateway in ways that must all be refused.
 
     Each call is a GET without a body, for a resource that should not exist; no answer's body is read. With a token of
-    an engineer without any window, each is made with it too. The exit code is 1 if anything is not refused.
+    an engineer without any window, each is made with it too: the plain call must be refused as `no_window`, or the
+    token proves nothing, and nothing is recorded. The exit code is 1 if anything is not refused.
     """
     gateway = _gateway(url, host)
     if bool(record) != bool(service):
@@ -120,12 +122,29 @@ def probe_gateway(
     rows = map(_row, sorted(answers, key=lambda one: not one.is_refused))
     calls = Listing.of(("Call", "Status", "Reason", "Result"), rows)
     show(output, _summary(url, answers, holes), calls, f"{len(answers) - len(holes)} of {len(answers)} refused.")
-    for tenant in record or ():
+    proves_nothing = _proves_nothing(answers)
+    for tenant in record or () if not proves_nothing else ():
         body = {"service": service, "gateway": url, "refused": len(answers) - len(holes), "let_through": len(holes)}
         call("POST", at("tenants", tenant, "gate-probes"), body=body)
         warn(f"Recorded in the log of {tenant}.")
+    if proves_nothing:
+        warn(f"{proves_nothing}{' Nothing was recorded.' if record else ''}")
     if holes:
         raise stop(f"{len(holes)} calls were not refused, the first: {holes[0].call.name}")
+    if proves_nothing:
+        raise stop("the calls with the token were refused for another reason than that there is no window")
+
+
+def _proves_nothing(answers: Sequence[ProbeAnswer]) -> str:
+    """Say why the token proves nothing; empty where it does, or where there is none."""
+    plain = next((one for one in answers if one.call.is_plain), None)
+    if plain is None or plain.reason == NO_WINDOW:
+        return ""
+    said = f"refused as {plain.reason}" if plain.is_refused else f"answered with {plain.status or 'nothing'}"
+    return (
+        f"The token proves nothing: the plain call with it must be refused as {NO_WINDOW}, and was {said}. Show a "
+        "good token of a mapped engineer without a window, and a path that the catalogue maps."
+    )
 
 
 def _summary(url: str, answers: Sequence[ProbeAnswer], holes: Sequence[ProbeAnswer]) -> dict[str, object]:

@@ -25,13 +25,15 @@ UNSIGNED = "eyJhbGciOiJub25lIn0.eyJzdWIiOiJsb2NrYm94LXByb2JlIn0."
 class ProbeCall:
     """One call: a GET without a body, of a target as it is written here.
 
-    `is_odd` is whether a gateway may refuse it as a bad request without asking Lockbox.
+    `is_odd` is whether a gateway may refuse it as a bad request without asking Lockbox, `is_plain` whether it is the
+    call with the token that nothing but the missing window is wrong with.
     """
 
     name: str
     target: str
     headers: tuple[tuple[str, str], ...] = ()
     is_odd: bool = False
+    is_plain: bool = False
 
 
 def probe_calls(target: str, token: str | None) -> Iterator[ProbeCall]:
@@ -49,7 +51,7 @@ def probe_calls(target: str, token: str | None) -> Iterator[ProbeCall]:
         bearer = _bearer(shown) if shown else ()
         if shown:
             yield ProbeCall("the token twice", target, bearer + bearer, is_odd=True)
-            yield ProbeCall("no window", target, bearer)
+            yield ProbeCall("no window", target, bearer, is_plain=True)
         for spelling, spelled in _spellings(target).items():
             yield ProbeCall(f"{spelling}{name}", spelled, bearer, is_odd=True)
         for header in FORGED:

@@ -36,7 +36,8 @@ GROUP BY a.reason ORDER BY number DESC, a.reason
 """)
 NO_GATE = "There is no gate of this service."
 REMEDIES: Mapping[GateReason, str] = {
-    GateReason.UNMAPPED: "Add these paths and parameters to the service's mapping in the catalogue.",
+    GateReason.UNMAPPED: "Add these paths and parameters to the service's mapping in the catalogue. Where a content "
+    "type is named, the gate cannot judge the call: check access in the service's code, with lockbox-guard.",
     GateReason.MALFORMED: "Have clients write these paths and parameters as docs/catalogue.md says, each in one way.",
     GateReason.UNKNOWN_ENGINEER: "Map these identities to engineers: lockbox gate identity add.",
     GateReason.NO_WINDOW: "These engineers have to request access before they call; so does a batch job.",

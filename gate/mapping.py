@@ -22,6 +22,8 @@ PORT = re.compile(r":[0-9]*$")
 PLAIN_WORD = re.compile(r"(?=.{1,24}$)\$?[a-z]+(?:[A-Z][a-z]+|[_-][a-z]+)*")
 """A segment or parameter that is likely a word of the service's interface, and no name of a thing and no secret."""
 MOST_SEGMENTS, MOST_NAMES = 12, 8
+MOST_BESIDE_A_TYPE = 120
+"""Characters of an outline that also names a content type: reports keep 200."""
 CONTENT_TYPE = b"content-type"
 IN_BODY = re.compile(
     rb"(?:^|[,\s])(application/(?:grpc|graphql|connect\+|json-?rpc|soap)|multipart/mixed)", re.IGNORECASE
@@ -152,7 +154,7 @@ class ServiceMapping:
         """Return the path of a request that is not mapped, and the names of its parameters.
 
         Values are written `{}`: what stands where the catalogue has a variable, and what is neither a word of the
-        catalogue nor a plain one.
+        catalogue nor a plain one. A content type for which the call is refused is named.
         """
         path, _, query = call.target.partition("?")
         shown, node = [""], self._every
@@ -165,7 +167,9 @@ class ServiceMapping:
             shown.append("{}" if is_value else self._plain(segment))
             node = literal or (node.variable if is_value else None) or _Node()
         names = sorted({self._plain(pair.partition("=")[0]) for pair in query.split("&")}) if query else []
-        return "/".join(shown) + (f"?{'&'.join(names[:MOST_NAMES])}" if names else "")
+        outlined = "/".join(shown) + (f"?{'&'.join(names[:MOST_NAMES])}" if names else "")
+        kind = _told_by_body(call.headers)
+        return f"{outlined[:MOST_BESIDE_A_TYPE]} with the content type {kind}" if kind else outlined
 
     def _plain(self, part: str) -> str:
         return part if part in self._words or PLAIN_WORD.fullmatch(part) else "{}"
@@ -203,13 +207,18 @@ def _ends(node: _Node, segments: list[str], at: int) -> tuple[_Node, ...]:
 def _check_is_told_by_path(headers: SentHeaders) -> None:
     if CONTENT_TYPE in headers.repeated:
         raise MappingRefused("malformed", "send one Content-Type")
-    if found := IN_BODY.search(headers.values[CONTENT_TYPE]):
-        kind = found[1].decode().lower()
+    if kind := _told_by_body(headers):
         raise MappingRefused(
             "unmapped",
             f"what a call with the content type {kind} does stands in its body, which the gate does not read: the "
             "service's own code has to check access",
         )
+
+
+def _told_by_body(headers: SentHeaders) -> str:
+    """Return a content type whose calls say in their bodies what they do; empty for others."""
+    found = IN_BODY.search(headers.values.get(CONTENT_TYPE, b""))
+    return found[1].decode().lower() if found else ""
 
 
 def _check_encoded(target: str) -> None:

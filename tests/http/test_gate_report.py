@@ -274,6 +274,8 @@ def test_what_was_let_in_is_reported_by_path_and_caller_without_names_and_secret
     gates.ask(NEVER, "/boxes/report-me", (ENGINEER, "stranger"))
     gates.ask(NEVER, "/boxes/report-me")
     gates.ask(ASKED, "/boxes/report-me", ERIN)
+    for kind in ("application/grpc+proto; x=s3cret", "application/json"):
+        gates.ask(NEVER, "/boxes/report-me", ERIN, ("Content-Type", kind))
     assert gates.gate.gateway.writer.round()
 
     answer = door.get("olga", f"/v1/gate/enforcement/{NEVER}/report")
@@ -287,6 +289,9 @@ def test_what_was_let_in_is_reported_by_path_and_caller_without_names_and_secret
     org = tenant if tenant.isalpha() else "{}"
     unmapped = {f"GET /{org}/boxes/{{}}?key", f"GET /{org}/crates/{{}}/labels?key"}
     assert unmapped <= {one["path"] for one in found["unmapped"]}
+    assert f"GET /{org}/boxes/{{}} with the content type application/grpc" in {
+        one["path"] for one in found["unmapped"]
+    }
     assert f"GET /{org}/boxes/{{}}?{{}}" in {one["path"] for one in found["malformed"]}
     assert ("GET /{org}/boxes/{id}", tenant, "Erin") in {
         (one["path"], one["tenant"], one["engineer"]["name"]) for one in found["no_window"]

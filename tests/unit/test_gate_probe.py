@@ -15,6 +15,7 @@ from cli import gate_probe
 from cli.app import app
 
 TARGET = "/mailboxes/nobody"
+TOKEN = "probe.probe.probe"
 NO = {"Lockbox-Reason": "no_token"}
 
 
@@ -25,6 +26,7 @@ class StubGateway:
         self.seen: list[tuple[str, str, dict[str, str]]] = []
         self.status, self.headers = 401, dict(NO)
         self.holes: Mapping[str, int] = {}
+        self.said_of_the_token = "no_window"
         outer = self
 
         class StubHandler(BaseHTTPRequestHandler):
@@ -33,7 +35,10 @@ class StubGateway:
                 outer.seen.append((self.command, self.path, sent))
                 hole = next((status for one, status in outer.holes.items() if one in (self.path, *sent)), None)
                 self.send_response(hole or outer.status)
-                for name, value in ({} if hole else outer.headers).items():
+                headers = dict(outer.headers)
+                if headers and sent.get("authorization") == f"Bearer {TOKEN}":
+                    headers = {"Lockbox-Reason": outer.said_of_the_token}
+                for name, value in ({} if hole else headers).items():
                     self.send_header(name, value)
                 self.end_headers()
 
@@ -62,6 +67,13 @@ def gateway() -> Iterator[StubGateway]:
 def probe(url: str, *words: str) -> Result:
     """Run the command."""
     return CliRunner().invoke(app, ["gate", "probe", url, "--target", TARGET, *words], env={"COLUMNS": "120"})
+
+
+def written_token(folder: Path) -> Path:
+    """Return a file with the token."""
+    file = folder / "token"
+    file.write_text(f"{TOKEN}\n")
+    return file
 
 
 def test_a_gateway_that_refuses_everything_passes(gateway: StubGateway) -> None:
@@ -106,15 +118,14 @@ def test_a_403_that_does_not_come_from_the_gate_is_a_hole(gateway: StubGateway) 
 
 
 def test_with_a_token_each_call_is_made_with_it_too(gateway: StubGateway, tmp_path: Path) -> None:
-    file = tmp_path / "token"
-    file.write_text("probe.probe.probe\n")
+    file = written_token(tmp_path)
     without = json.loads(probe(gateway.url, "--output", "json").stdout)["calls"]
 
     found = probe(gateway.url, "--output", "json", "--token-file", str(file))
 
-    shown = sum("Bearer probe.probe.probe" in headers.get("authorization", "") for _, _, headers in gateway.seen)
+    shown = sum(f"Bearer {TOKEN}" in headers.get("authorization", "") for _, _, headers in gateway.seen)
     assert json.loads(found.stdout)["calls"] == without + shown
-    assert "probe.probe.probe" not in found.output
+    assert TOKEN not in found.output
 
 
 def test_a_gateway_that_does_not_answer_does_not_pass() -> None:
@@ -154,3 +165,32 @@ def test_a_result_is_recorded_at_each_tenant_with_the_service(
 def test_a_record_needs_the_service(gateway: StubGateway) -> None:
     assert probe(gateway.url, "--record", "contoso").exit_code == 1
     assert gateway.seen == []
+
+
+@pytest.mark.parametrize("said", ["bad_token", "unknown_engineer", "unmapped", "narrowed", "behind"])
+def test_a_token_that_proves_nothing_is_said_so_and_nothing_is_recorded(
+    gateway: StubGateway, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, said: str
+) -> None:
+    calls: list[str] = []
+    monkeypatch.setattr(gate_probe, "call", lambda _, path, **__: calls.append(path))
+    recorded = ("--record", "contoso", "--service", "exchange-online", "--token-file", str(written_token(tmp_path)))
+    good = probe(gateway.url, *recorded)
+    assert (good.exit_code, len(calls)) == (0, 1)
+    gateway.said_of_the_token = said
+
+    found = probe(gateway.url, *recorded)
+
+    assert found.exit_code == 1
+    assert f"must be refused as no_window, and was refused as {said}." in " ".join(found.output.split())
+    assert "Nothing was recorded." in " ".join(found.output.split())
+    assert len(calls) == 1
+
+
+def test_a_token_that_gets_in_proves_nothing_and_is_a_hole(gateway: StubGateway, tmp_path: Path) -> None:
+    gateway.holes = {"authorization": 200}
+
+    found = probe(gateway.url, "--token-file", str(written_token(tmp_path)))
+
+    assert found.exit_code == 1
+    assert "was answered with 200" in " ".join(found.output.split())
+    assert "calls were not refused" in found.output
