@@ -1,7 +1,8 @@
 """The gate's memory of open windows: what it takes in, when it lets go, and when it says nothing."""
 
+from collections.abc import Iterator
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -17,6 +18,7 @@ from gate.window_verification import VERIFIED_AT_ONCE
 from harness.clocks import ShiftedClock
 from harness.people import HERE, World
 from harness.stage import setting
+from harness.wait import wait_for
 from lockbox.admin import tenants, vendor_staff
 from lockbox.database import Database, UnitOfWork
 from lockbox.identity import authentication, sessions
@@ -28,7 +30,7 @@ from lockbox.requests.access_check import AccessCheck
 from lockbox.requests.decisions import DecisionInput
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.request_entry import RequestEntry
-from tests.database.scenes import MAILBOX, door, many, read, write
+from tests.database.scenes import MAILBOX, PATIENCE, door, many, read, write
 from tests.passkey_approvals import DEMANDED, approve, enrol
 
 
@@ -291,6 +293,37 @@ def test_other_news_drop_nothing_and_have_the_window_verified_again(
     assert before == []
     assert watched.find(world) is None
     assert [one.kind for one in told if one.kind is not ChangeKind.HEARTBEAT] == [ChangeKind.CLOSE]
+
+
+@pytest.fixture
+def idle(api: Database, world: World) -> Iterator[MemoryReader]:
+    """A reader whose next read is due in an hour; it has read once, and erin's window is in its memory."""
+    opened(world)
+    reader = MemoryReader(api, WindowMemory(), every=3600)
+    reader.start()
+    wait_for("it has read", lambda: bool(reader._memory.requests()), PATIENCE)  # noqa: SLF001
+    yield reader
+    reader.stop()
+
+
+def test_news_of_a_window_in_memory_wake_the_reader(idle: MemoryReader, world: World, superuser: Engine) -> None:
+    (request_id,) = idle._memory.requests()  # noqa: SLF001
+    write(superuser, "UPDATE people SET disabled_at = now() WHERE id = :id", id=world.people["erin"].person_id)
+
+    idle.hear([str(request_id)])
+
+    wait_for("it was verified again", lambda: not idle._memory.requests(), PATIENCE)  # noqa: SLF001
+
+
+def test_the_reader_wakes_when_a_window_begins(idle: MemoryReader, world: World) -> None:
+    (first,) = idle._memory.requests()  # noqa: SLF001
+    begins = datetime.now(UTC) + timedelta(seconds=1.5)
+    later = opened(world, "eve", resources=["site:HR"], not_before=begins)
+
+    idle.hear([str(first)])
+
+    wait_for("it has begun", lambda: later in idle._memory.requests(), PATIENCE)  # noqa: SLF001
+    assert datetime.now(UTC) >= begins
 
 
 def test_news_bring_a_window_whose_change_was_not_read_yet(watched: Watched, world: World) -> None:
