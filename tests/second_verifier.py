@@ -356,6 +356,7 @@ def _approvals(lines: list[dict[str, Any]], keys: list[str]) -> None:
         fields = json.loads(line["body"])
         request = fields.get("request_id")
         _file(submitted, line, fields)
+        must(fields["action"] != "approve" or fields.get("side") == "customer", "somebody else approves")
         opens = fields["seq"] is not None and fields["to_state"] == "active"
         must(not opens or "approval" in fields, "a window is opened without an approval")
         if "approval" not in fields:

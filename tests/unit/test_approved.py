@@ -42,6 +42,7 @@ OPENED: dict[str, Any] = {
     "request_id": "A",
     "tenant_id": "T",
     "action": "approve",
+    "side": "customer",
     "to_state": "active",
     "at": "then",
     "deadline_at": "later",

@@ -25,6 +25,7 @@ WIDE: dict[str, Any] = {"resources": [*RESOURCES, "mailbox:bob@contoso.example"]
 SUBMITTED: dict[str, Any] = {"actor_id": ENGINEER, "on_behalf_of": None}
 OPENING: dict[str, Any] = {
     "action": "approve",
+    "side": "customer",
     "to_state": "active",
     "at": OPENED,
     "deadline_at": UNTIL,
@@ -159,6 +160,18 @@ def test_a_signature_that_is_none_is_wrong(signature: str) -> None:
 @pytest.mark.parametrize("given", [None, "yes", {}, {"statement": "a", "signature": "b"}])
 def test_an_approval_of_another_form_is_found(given: object) -> None:
     assert result_of(history(given), SIGNER).findings.kinds == {FindingKind.APPROVAL}
+
+
+@pytest.mark.parametrize("side", ["vendor", None])
+@pytest.mark.parametrize("to_state", ["active", "pending"])
+def test_an_approval_of_another_side_than_the_customers_is_found(side: str | None, to_state: str) -> None:
+    submitted = history(None)[0]
+    approved = OPENING | {"side": side, "to_state": to_state}
+    approval_of_it = {"approval": approval()} if to_state == "active" else {}
+
+    result = result_of([submitted, event(1, {}, request_id=REQUEST, seq=2, **approved, **approval_of_it)], SIGNER)
+
+    assert (result.exit_code, result.findings.kinds) == (BAD, {FindingKind.APPROVAL})
 
 
 @pytest.mark.parametrize("action", ["approve", "endorse"])

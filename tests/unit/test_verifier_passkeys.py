@@ -118,6 +118,7 @@ class SignedApprovalExample:
         given = approval(**asked | {"resources": resources, "actions": actions, "by": by, "until": self.until})
         opening = {
             "action": "approve",
+            "side": "customer",
             "to_state": "active",
             "at": OPENED,
             "deadline_at": self.until,

@@ -27,7 +27,8 @@ NAME = "lockbox/approvals"
 APPROVAL_FORMAT = "lockbox approval 1"
 SUBMIT, SUBMISSION, RESOURCES = "submit", "submission", "resources"
 ACTIVE = "active"
-ENDORSE, BREAK_GLASS = "endorse", "break_glass"
+APPROVE, ENDORSE, BREAK_GLASS = "approve", "endorse", "break_glass"
+CUSTOMER = "customer"
 LONGEST_BREAK_GLASS = 3600
 LOOSER = {"enforce": frozenset({"observe", "off"}), "observe": frozenset({"off"})}
 """Modes, each with the less strict ones that a request may have come from."""
@@ -154,6 +155,9 @@ class ApprovalChecker:
             self._asked[request] = asked
         if fields["action"] == ENDORSE and "mode" in fields and request in self._asked:
             self._get_stricter(request, fields["mode"])
+        if fields["action"] == APPROVE and fields.get("side") != CUSTOMER:
+            message = "this approval is not of the customer's side: nobody else approves"
+            self._findings.add(FindingKind.APPROVAL, message, **where)
         if fields["to_state"] == ACTIVE and (how := _wrong_break_glass(fields, self._asked.get(request))):
             self._findings.add(FindingKind.APPROVAL, f"this opens a window by break-glass {how}", **where)
         if "approval" in fields:
