@@ -160,7 +160,8 @@ def emergency_stop(
 ) -> None:
     """Emergency stop: revoke all access, deny all requests.
 
-    As a tenant admin. Requests that are still in the vendor's review are denied too.
+    As a tenant admin. Requests that are still in the vendor's review are denied too, and
+    break-glass is barred until `lockbox tenant end-emergency-stop`.
     """
     done = call("POST", at("tenants", tenant, "emergency-stop"), body={"comment": comment})
     said = (
@@ -169,6 +170,16 @@ def emergency_stop(
     )
     ended = [*_closed("Revoked:", done["revoked"]), *_closed("Denied:", done["denied"])]
     terminal.show(output, done, said, *ended)
+
+
+@app.command()
+def end_emergency_stop(tenant: Tenant) -> None:
+    """End an emergency stop, as a tenant admin: break-glass is as the policy says again.
+
+    It reopens nothing.
+    """
+    call("DELETE", at("tenants", tenant, "emergency-stop"))
+    say("Ended: break-glass is as the policy says again.")
 
 
 @app.command()
@@ -229,6 +240,7 @@ def _show(tenant: Mapping[str, Any], output: OutputFormat, *above: str) -> None:
         "Policy": tenant["policy_version"] and f"version {tenant['policy_version']}",
         "Members": tenant["members"],
         "Open windows": tenant["open_windows"],
+        "Emergency stop": (stopped := tenant.get("stopped_since")) and phrase("since ", moment(stopped)),
         "In vendor review": tenant["in_review"],
     }
     there = {name: value for name, value in known.items() if value is not None}

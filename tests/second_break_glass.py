@@ -13,8 +13,15 @@ HOUR = timedelta(hours=1)
 def check(lines: Iterable[dict[str, Any]]) -> None:
     """Stop where a window was opened by break-glass otherwise than two people of the vendor may."""
     engineers: dict[str, str] = {}
+    stopped = ""
     for fields in (json.loads(line["body"]) for line in lines if "body" in line):
         request = fields.get("request_id")
+        if fields["action"] == "emergency_stop" and fields.get("bars_break_glass"):
+            stopped = stopped or fields["at"]
+        if fields["action"] == "emergency_stop_ended":
+            stopped = ""
+        is_barred = stopped and fields["action"] == "break_glass" and fields["at"] > stopped
+        must(not is_barred, "break-glass during an emergency stop")
         if fields["action"] == "submit":
             engineers[request] = fields.get("on_behalf_of") or fields.get("actor_id")
         if isinstance(submission := fields.get("submission"), dict):

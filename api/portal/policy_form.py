@@ -30,7 +30,7 @@ COMMENTS = "comment_required"
 REVOKE = "revoke_sign_in_age"
 USES = "max_uses"
 PATTERNS = "case_patterns"
-UNCONFIRMED = "unconfirmed_case"
+UNCONFIRMED, OVERDUE = "unconfirmed_case", "overdue_finding"
 MEANS = "approve_means"
 TEXT = "text"
 """The field of the whole policy as text."""
@@ -74,6 +74,7 @@ class PolicyForm:
         fields |= {name: ", ".join(map(str, getattr(policy, name))) for name in MOMENTS}
         fields[PATTERNS] = ", ".join(policy.case_patterns)
         fields[UNCONFIRMED] = policy.unconfirmed_case.value
+        fields[OVERDUE] = policy.overdue_finding.value
         switched = [name for name in SWITCHES if getattr(policy, name)]
         switched += [MEANS] if policy.approve_means is ApproveMeans.PASSKEY_SIGNED else []
         return cls(fields, tuple(switched), tuple(sorted(policy.reasons)), tuple(sorted(policy.comment_required)))
@@ -120,6 +121,7 @@ class PolicyForm:
             GLASS_SERVICES: _named(self.fields[GLASS_SERVICES]),
             GLASS_PEOPLE: [] if people == [NOBODY] else people or None,
             UNCONFIRMED: self.fields[UNCONFIRMED] or policy.unconfirmed_case,
+            OVERDUE: self.fields[OVERDUE] or policy.overdue_finding,
             PATTERNS: [one.strip() for one in self.fields[PATTERNS].split(",") if one.strip()],
             MEANS: ApproveMeans.PASSKEY_SIGNED if is_signed else ApproveMeans.ATTESTED,
             "reasons": list(self.reasons),
@@ -177,6 +179,7 @@ async def policy_form_of(
     justification_least: Field = "",
     case_patterns: Field = "",
     unconfirmed_case: Field = "",
+    overdue_finding: Field = "",
     approval_reminders: Field = "",
     review_reminders: Field = "",
     switched: Several = [],  # noqa: B006 - FastAPI copies it
@@ -210,6 +213,7 @@ async def policy_form_of(
         "justification_least": justification_least,
         PATTERNS: case_patterns,
         UNCONFIRMED: unconfirmed_case,
+        OVERDUE: overdue_finding,
         "approval_reminders": approval_reminders,
         "review_reminders": review_reminders,
     }

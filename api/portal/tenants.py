@@ -79,6 +79,16 @@ def stop(work: AccountContextDep, slug: Slug, comment: Annotated[str, Form(max_l
     return done(work, slug, deed, lambda at, refused: _emergency_stop_page(at, refused, comment), f"/tenants/{slug}")
 
 
+@router.post("/{slug}/emergency-stop/end")
+def end_stop(work: AccountContextDep, slug: Slug) -> Response:
+    """End the emergency stop, which bars break-glass."""
+
+    def deed(session: UnitOfWork, caller: Caller, origin: Origin) -> None:
+        emergency_stop.end_stop(session, caller, origin, slug)
+
+    return done(work, slug, deed, _shown, f"/tenants/{slug}")
+
+
 @router.post("/{slug}/leave")
 def leave(work: AccountContextDep, slug: Slug) -> Response:
     """Leave the tenant."""

@@ -121,11 +121,20 @@ def rename_tenant(
 def start_emergency_stop(
     slug: Slug, who: CurrentUser, came: RequestOrigin, session: SessionDep, body: CommentInput | None = None
 ) -> EmergencyStopView:
-    """Revoke all open windows and deny all pending requests and those in review, as a tenant admin."""
+    """Revoke all open windows and deny all pending requests and those in review, as a tenant admin.
+
+    Nobody opens anything by break-glass from then on, until an admin ends the stop.
+    """
     done = emergency_stop.stop_all(session, who, came, slug, body.comment if body else None)
     return EmergencyStopView(
         revoked=_closed(done.revoked), denied=_closed(done.denied), denied_in_review=done.denied_in_review
     )
+
+
+@router.delete("/{slug}/emergency-stop", status_code=204, responses=problems(404))
+def end_emergency_stop(slug: Slug, who: CurrentUser, came: RequestOrigin, session: SessionDep) -> None:
+    """End an emergency stop, as a tenant admin: break-glass is as the policy says again. It reopens nothing."""
+    emergency_stop.end_stop(session, who, came, slug)
 
 
 @router.get("/{slug}/policy", responses=problems(404))
@@ -191,6 +200,7 @@ def _tenant(overview: TenantOverview) -> TenantView:
         open_windows=overview.open_windows,
         in_review=overview.in_review,
         longest_window=overview.longest_window,
+        stopped_since=overview.stopped_since,
     )
 
 

@@ -49,6 +49,8 @@ class TenantView(BaseModel):
     `open_windows` is for operators too, because suspending the tenant ends them. `longest_window` is for engineers:
     no request may ask for more seconds of access, and rules of the policy may allow less.
 
+    `stopped_since` is for its members: since then an emergency stop bars break-glass, until an admin ends it.
+
     `effective_mode` is the mode in force: it differs from `mode` during temporary consent, until `consent_until`.
     Modes, plan and suspension are for its members and for the vendor's operators and auditors.
     """
@@ -65,6 +67,7 @@ class TenantView(BaseModel):
     open_windows: int | None = None
     in_review: int | None = None
     longest_window: int | None = None
+    stopped_since: datetime | None = None
 
 
 class TenantPage(BaseModel):

@@ -60,12 +60,16 @@ LATER = {"answer_reminder": timedelta(hours=9), "review_reminder": timedelta(hou
 COPY: Mapping[str, Any] = {"is_copy": True, "recipient_id": None}
 ROLLED_BACK = "1204 events of it were shipped, and 1180 are here"
 OF_A_STOP = {
-    "tenant_suspended": {"suspended": "no \u2192 yes"},
+    "tenant_suspended": {"open windows": "2 \u2192 0", "suspended": "no \u2192 yes"},
+    "emergency_stop_ended": {"break-glass": "barred \u2192 as the policy says"},
     "emergency_stop": {
+        "open windows": "2 \u2192 0",
         "requests that waited for an answer": "3 \u2192 0",
         "requests in the vendor's review": "1 \u2192 0",
+        "break-glass": "as the policy says \u2192 barred",
     },
 }
+NAMELESS = {CHECKPOINT, DIGEST, INVARIANT_BROKEN, "tenant_suspended", "policy_changed", "emergency_stop_ended"}
 IN_VAIN = undelivered_sentence("pending", 3)
 SIGNED = {
     "events": "1204",
@@ -214,6 +218,7 @@ def _break_glass_mails(style: WritingStyle) -> Iterator[tuple[str, RequestMail]]
     yield BREAK_GLASS, opened
     yield f"{BREAK_GLASS}-to-the-engineer", replace(opened, recipient_id=ERIN)
     yield f"{BREAK_GLASS}-copy", replace(opened, **COPY)
+    yield f"{BREAK_GLASS}-overdue", replace(opened, overdue_findings=1)
     clock = {"actor_id": None, "actor_name": None, "actor_role": "clock", "comment": None}
     for template in (AFTER_REVIEW_REMINDER, AFTER_REVIEW_OVERDUE):
         now = AT + timedelta(hours=25 if template == AFTER_REVIEW_OVERDUE else 12)
@@ -339,7 +344,7 @@ def _changes(template: str, style: WritingStyle) -> dict[str, str]:
     if template.startswith("observer_"):
         return {"copied on": "none \u2192 all services"}
     if template in OF_A_STOP:
-        return {"open windows": "2 \u2192 0", **OF_A_STOP[template]}
+        return OF_A_STOP[template]
     if template == INVARIANT_BROKEN:
         return {
             str(NUMBER): "I1 at contoso: it is open without the approval that it needs",
@@ -349,7 +354,7 @@ def _changes(template: str, style: WritingStyle) -> dict[str, str]:
 
 
 def _named(template: str, style: WritingStyle) -> dict[str, str]:
-    if template in {CHECKPOINT, DIGEST, INVARIANT_BROKEN, "tenant_suspended", "policy_changed"}:
+    if template in NAMELESS:
         return {}
     if template == "emergency_stop" or template.startswith(PRE_APPROVALS):
         pattern = "mailbox:*@contoso.example" if style is PLAIN else style.resources[0]

@@ -5,19 +5,20 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, func, or_, true
+from sqlalchemy import ColumnElement, func, or_, text, true
 from sqlmodel import col, select
 
 from config.service_catalogue import Plan
 from lockbox.admin import permissions, pre_approvals
 from lockbox.admin.permissions import AdminActor, AdminChange, change
 from lockbox.database import UnitOfWork, now
-from lockbox.errors import TooLate
+from lockbox.errors import NotFound, TooLate
 from lockbox.identity import authentication, tenants
-from lockbox.identity.models import Tenant
+from lockbox.identity.models import EmergencyStop, Tenant
 from lockbox.identity.roles import Caller, Mode, Role
 from lockbox.requests import decide, policy_store
 from lockbox.requests.available_moves import strong_enough
+from lockbox.requests.break_glass import IN_TURN
 from lockbox.requests.decisions import DecisionInput
 from lockbox.requests.lifecycle import Action, Party, State
 from lockbox.requests.models import IS_OPEN, AccessRequest
@@ -33,7 +34,11 @@ WAYS_TO_LEAVE = {
     State.ACTIVE: Action.REVOKE,
 }
 ADMINS = (Role.TENANT_ADMIN,)
-STOPPED = "emergency_stop"
+STOPPED, STOP_ENDED = "emergency_stop", "emergency_stop_ended"
+NOT_STOPPED = "There is no emergency stop to end: break-glass is as the policy says."
+OPENED_MEANWHILE = text("""
+SELECT id FROM requests WHERE tenant_id = :tenant AND state = 'active' AND break_glass ORDER BY id FOR UPDATE
+""")
 VENDOR_OPENED = "The tenant decides again. Windows that the vendor opened alone were revoked."
 STOP_ACTIONS = {State.ACTIVE: Action.REVOKE, State.PENDING: Action.DENY, State.REVIEWING: Action.DENY}
 
@@ -158,7 +163,8 @@ def stop_all(
 ) -> EmergencyStopResult:
     """Revoke a tenant's windows and pre-approvals, and deny its pending requests and those in review, as its admin.
 
-    Concurrent reviews and votes are waited for.
+    Concurrent reviews and votes are waited for. From then on nobody opens anything by break-glass, until an admin
+    ends the stop.
 
     Raises:
         NotFound, NotYours: there is no such tenant or row, or the caller lacks the role.
@@ -166,6 +172,7 @@ def stop_all(
     tenant = permissions.known(session, caller, slug)
     actor = permissions.acting_as(session, caller, origin, ADMINS, tenant)
     done = _close(session, actor, tenant, comment, STOP_ACTIONS)
+    done += _opened_meanwhile(session, actor, tenant, comment)
     # After what is open is locked, lest somebody waits for the other; what was opened meanwhile is revoked with it.
     withdrawn = pre_approvals.revoke_all(session, actor, tenant, comment)
     ended = EmergencyStopResult(
@@ -178,11 +185,48 @@ def stop_all(
         "requests that waited for an answer": change(len(ended.denied), 0),
         "requests in the vendor's review": change(ended.denied_in_review, 0),
         **({"pre-approvals": change(withdrawn, 0)} if withdrawn else {}),
+        "break-glass": change("as the policy says", "barred"),
     }
-    permissions.record_change(
-        session, actor, AdminChange(STOPPED, now(session), changes, personal={"comment": comment})
-    )
+    stopped = AdminChange(STOPPED, now(session), changes, {"comment": comment}, {"bars_break_glass": True})
+    permissions.record_change(session, actor, stopped)
     return ended
+
+
+def end_stop(session: UnitOfWork, caller: Caller, origin: Origin, slug: str) -> None:
+    """End a tenant's emergency stop, as its admin: break-glass is as the policy says again. It reopens nothing.
+
+    Raises:
+        NotFound, NotYours: there is no such tenant or stop, or the caller lacks the role.
+        SignInAgain: the admin's sign-in is too weak or too old.
+    """
+    tenant = permissions.known(session, caller, slug)
+    actor = permissions.acting_as(session, caller, origin, ADMINS, tenant)
+    permissions.require_fresh_admin(session, actor, tenant)
+    query = select(EmergencyStop).where(
+        col(EmergencyStop.tenant_id) == tenant.id, col(EmergencyStop.ended_at).is_(None)
+    )
+    stop = session.orm.exec(query.with_for_update()).one_or_none()
+    if stop is None:
+        raise NotFound(NOT_STOPPED)
+    at = max(now(session), stop.stopped_at)
+    said = AdminChange(STOP_ENDED, at, {"break-glass": change("barred", "as the policy says")})
+    stop.ended_event = permissions.record_change(session, actor, said)
+    stop.ended_by, stop.ended_at = actor.caller.person_id, at
+    session.orm.add(stop)
+    session.orm.flush()
+
+
+def _opened_meanwhile(
+    session: UnitOfWork, actor: AdminActor, tenant: Tenant, comment: str | None
+) -> list[AccessRequest]:
+    """Revoke what break-glass has opened since the rest was locked; whoever comes later finds the stop.
+
+    Break-glass locks its request and then waits for its turn at the tenant: none is locked here that waits for ours.
+    """
+    session.execute(IN_TURN, {"tenant_id": tenant.id})
+    ids = session.execute(OPENED_MEANWHILE, {"tenant": tenant.id}).scalars().all()
+    query = select(AccessRequest).where(col(AccessRequest.id).in_(ids)).order_by(col(AccessRequest.id))
+    return _end_each(session, actor, comment, session.orm.exec(query).all()) if ids else []
 
 
 def in_review(session: UnitOfWork, tenant: Tenant, at: datetime) -> int:
@@ -226,8 +270,14 @@ def _close(
     which: Callable[[datetime], ColumnElement[bool]] = every,
 ) -> list[AccessRequest]:
     """Apply the action to each request, by id, through the function that makes every move; return the ended ones."""
+    return _end_each(session, actor, comment, _settled(session, tenant.id, states, which))
+
+
+def _end_each(
+    session: UnitOfWork, actor: AdminActor, comment: str | None, requests: Sequence[AccessRequest]
+) -> list[AccessRequest]:
     done = []
-    for request in _settled(session, tenant.id, states, which):
+    for request in requests:
         session.orm.expunge(request)
         decision_input = DecisionInput(STOP_ACTIONS[request.state], comment)
         try:

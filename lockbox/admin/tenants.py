@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy import Boolean, func, literal_column, text
@@ -18,7 +19,7 @@ from lockbox.database import UnitOfWork, now
 from lockbox.errors import NotFound, PolicyUnverified, SlugTaken, UnknownPlan
 from lockbox.identity import authentication, row_macs
 from lockbox.identity import tenants as registry
-from lockbox.identity.models import Membership, Person, Tenant
+from lockbox.identity.models import EmergencyStop, Membership, Person, Tenant
 from lockbox.identity.roles import Caller, Mode, Role
 from lockbox.requests import access_check
 from lockbox.requests.lifecycle import State
@@ -47,6 +48,8 @@ class TenantInput:
 class TenantOverview:
     """A tenant as a reader sees it; the counts are for its members, `in_review` for its admins only.
 
+    For them is also `stopped_since`, since when an emergency stop bars break-glass.
+
     Operators see how many windows are open, because suspending the tenant ends them.
 
     `consented` is the temporary consent in force, if any. Engineers and managers of the vendor see only its slug and
@@ -61,6 +64,7 @@ class TenantOverview:
     open_windows: int | None = None
     in_review: int | None = None
     longest_window: int | None = None
+    stopped_since: datetime | None = None
 
     @property
     def effective_mode(self) -> Mode:
@@ -274,6 +278,10 @@ def _seen(session: UnitOfWork, caller: Caller, tenants: Sequence[Tenant]) -> lis
             for tenant in tenants
         ]
     members, windows = _members(session, own), _open_windows(session, own)
+    stopped = select(EmergencyStop).where(
+        col(EmergencyStop.tenant_id).in_(own), col(EmergencyStop.ended_at).is_(None)
+    )
+    stops = {one.tenant_id: one.stopped_at for one in session.orm.exec(stopped).all()}
     administered = own & caller.tenants({Role.TENANT_ADMIN})
     reviews = _in_review(session, administered)
     return [
@@ -284,6 +292,7 @@ def _seen(session: UnitOfWork, caller: Caller, tenants: Sequence[Tenant]) -> lis
             members=members.get(tenant.id, 0) if tenant.id in own else None,
             open_windows=windows.get(tenant.id, 0) if tenant.id in own else None,
             in_review=reviews.get(tenant.id, 0) if tenant.id in administered else None,
+            stopped_since=stops.get(tenant.id),
         )
         for tenant in tenants
     ]

@@ -92,6 +92,7 @@ WORDS = {
     "plan_changed": "changed the plan",
     "mode_switched": "switched the mode",
     "emergency_stop": "triggered an emergency stop",
+    "emergency_stop_ended": "ended the emergency stop",
     "policy_changed": "changed the policy",
     "consent_ended": "ended temporary consent",
     "member_invited": "invited a member",

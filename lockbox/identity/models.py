@@ -84,6 +84,20 @@ class LegalHold(SQLModel, table=True):
     released_at: datetime | None = Field(default=None, sa_type=Instant)
 
 
+class EmergencyStop(SQLModel, table=True):
+    """An emergency stop: until an admin ends it, nobody opens a window by break-glass at the tenant."""
+
+    __tablename__ = "emergency_stops"
+
+    id: UUID = Field(primary_key=True)
+    tenant_id: UUID = Field(foreign_key="tenants.id")
+    stopped_by: UUID = Field(foreign_key="people.id")
+    stopped_at: datetime = Field(sa_type=Instant)
+    ended_by: UUID | None = Field(default=None, foreign_key="people.id")
+    ended_at: datetime | None = Field(default=None, sa_type=Instant)
+    ended_event: UUID | None = None
+
+
 class Offboarding(SQLModel, table=True):
     """A tenant that leaves, and how far the owner's command has come. `size` and `digest` are of its export."""
 

@@ -354,6 +354,7 @@ def _request_mail(
         closed=window,
         connection=TargetFailure.of(json.loads(row.body)) if row.action in CONNECTED else None,
         held_back=json.loads(row.body).get("held_back"),
+        overdue_findings=json.loads(row.body).get("overdue_findings", 0),
         is_moot=is_moot(
             row.template,
             row.state,

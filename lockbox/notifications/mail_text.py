@@ -211,6 +211,7 @@ ACCOUNT_TITLES = {
     "plan_changed": "The plan of {tenant} was changed",
     "mode_switched": "The lockbox of {tenant} was switched",
     "emergency_stop": "Emergency stop at {tenant}",
+    "emergency_stop_ended": "The emergency stop at {tenant} was ended",
     "policy_changed": "The policy of {tenant} was changed",
     "consent_ended": "The dated consent of {tenant} has ended",
     "member_added": "A member of {tenant} was added",

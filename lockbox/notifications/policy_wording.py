@@ -53,6 +53,7 @@ TERMS = {
     "break_glass_people": "Who of the vendor may use break-glass",
     "break_glass_ceiling": "Longest access by break-glass",
     "break_glass_monthly": "Break-glass at most, within 30 days",
+    "overdue_finding": "An overdue finding about break-glass",
     "groups": "The group",
     "consent": "The vendor decides for a time",
     "name": "its name",

@@ -93,8 +93,9 @@ class RequestMail(LoadedNotification):
     if none of them could be notified. `closed` is what a report is about, `connection` what a mail about a target is.
     `not_before` is when access was to begin, `opens_at` when a window that was approved does, and `extends` the
     request whose window this one goes on from. `break_glass` is whether it is, or was opened, by break-glass;
-    `finding` what the customer has found of it, due at `finding_due`. `held_back` is why nobody is let in though
-    the time has come. From `employing_entity` on it is what was on record of the requester at `submitted_at`.
+    `finding` what the customer has found of it, due at `finding_due`; `overdue_findings` is how many others were
+    overdue when it was opened. `held_back` is why nobody is let in though the time has come.
+    From `employing_entity` on it is what was on record of the requester at `submitted_at`.
     """
 
     now: datetime
@@ -159,6 +160,7 @@ class RequestMail(LoadedNotification):
     break_glass: bool = False
     finding: str | None = None
     finding_due: datetime | None = None
+    overdue_findings: int = 0
     held_back: str | None = None
 
     @property

@@ -16,6 +16,7 @@ from lockbox.requests.available_moves import sign_in_obstacle
 from lockbox.requests.lifecycle import Action, State
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy import Terms, customer_decides
+from lockbox.requests.policy_parts import OverdueFinding
 from lockbox.requests.policy_store import EffectivePolicy
 
 FIELD = "break_glass"
@@ -32,7 +33,8 @@ FRESH_AND_STRONG = "Break-glass needs a recent and strong sign-in of both people
 # Several at once are judged one after the other: the statement after this one sees what was committed meanwhile.
 IN_TURN = text("SELECT pg_advisory_xact_lock(hashtextextended('break-glass at ' || CAST(:tenant_id AS uuid), 0))")
 RECORD = text("""
-SELECT lately, overdue, was_denied(:tenant_id, :service, CAST(:resources AS text[])) AS denied
+SELECT lately, overdue, stopped_since(:tenant_id) IS NOT NULL AS is_stopped,
+    was_denied(:tenant_id, :service, CAST(:resources AS text[])) AS denied
 FROM break_glass_record(:tenant_id)
 """)
 
@@ -41,12 +43,14 @@ FROM break_glass_record(:tenant_id)
 class BreakGlassRecord:
     """What has come of break-glass at a tenant: how many windows within 30 days, and how many findings are overdue.
 
-    `is_denied` is whether the customer's last word about one of the resources was no.
+    `is_denied` is whether the customer's last word about one of the resources was no, `is_stopped` whether an
+    emergency stop is open there.
     """
 
     lately: int
     overdue: int
     is_denied: bool
+    is_stopped: bool
 
     @classmethod
     def read(cls, session: UnitOfWork, request: AccessRequest, *, in_turn: bool = False) -> Self:
@@ -55,7 +59,7 @@ class BreakGlassRecord:
             session.execute(IN_TURN, {"tenant_id": request.tenant_id})
         values = {"tenant_id": request.tenant_id, "service": request.service, "resources": request.resources}
         row = session.execute(RECORD, values).one()
-        return cls(row.lately, row.overdue, row.denied)
+        return cls(row.lately, row.overdue, row.denied, row.is_stopped)
 
 
 def record_of_review(session: UnitOfWork, request: AccessRequest, caller: Caller) -> BreakGlassRecord | None:
@@ -125,12 +129,14 @@ def obstacles(terms: Terms, mode: Mode, record: BreakGlassRecord, ask: BreakGlas
         yield FIELD, "This customer allows break-glass to named people only, and not to both of you."
     if ask.window > terms.break_glass_ceiling:
         yield "access_window", f"By break-glass access may last at most {duration(terms.break_glass_ceiling)}."
+    if record.is_stopped:
+        yield FIELD, "The customer's emergency stop bars break-glass until one of its admins ends it."
     if record.is_denied:
         yield (
             FIELD,
             "The customer's last answer about one of these resources was no: break-glass cannot overrule it.",
         )
-    if record.overdue:
+    if record.overdue and terms.overdue_finding is OverdueFinding.BLOCK:
         yield (
             FIELD,
             "The customer's finding about an earlier break-glass is overdue: there is none before it is given.",

@@ -275,6 +275,8 @@ def _facts(scene: DecisionContext, decision_input: DecisionInput, principals: fr
         facts["reason"] = decision_input.reason
     if principals:
         facts["principals"] = sorted(map(str, principals))
+    if decision_input.action is Action.BREAK_GLASS and scene.break_glass and scene.break_glass.overdue:
+        facts["overdue_findings"] = scene.break_glass.overdue
     if decision_input.action in DECISIONS:
         facts["means"] = "mail-only" if scene.caller.means is AuthMethod.MAIL else scene.caller.means.value
     return facts

@@ -58,7 +58,8 @@ SELECT {columns(Tenant, "t")}, p.body::text AS body, p.mac AS policy_mac, clock_
     CASE WHEN CAST(:case_ref AS text) IS NOT NULL THEN open_duplicate(t.id, coalesce(CAST(:engineer AS uuid),
         at_person()), :service, CAST(:resources AS text[]), :case_system, :case_ref) END AS duplicate,
     CASE WHEN CAST(:break_glass AS boolean) THEN
-        (SELECT ARRAY[b.lately, b.overdue] FROM break_glass_record(t.id) b) END AS break_glasses,
+        (SELECT ARRAY[b.lately, b.overdue, CAST(stopped_since(t.id) IS NOT NULL AS integer)]
+            FROM break_glass_record(t.id) b) END AS break_glasses,
     d.person_id, d.employing_entity, d.office_country, d.physical_country, d.source, d.as_of, d.mac AS directory_mac
 FROM tenants t JOIN policies p ON p.tenant_id = t.id AND p.version = t.policy_version
 LEFT JOIN directory_records d ON d.person_id = coalesce(CAST(:engineer AS uuid), at_person())
@@ -256,7 +257,7 @@ def _evaluation(  # noqa: PLR0917 - what is asked, by whom, and what it meets
         was_denied=rules.was_denied,
         pre_approval=covered,
         duplicate=rules.duplicate,
-        break_glass=found and BreakGlassRecord(found[0], found[1], rules.was_denied),
+        break_glass=found and BreakGlassRecord(found[0], found[1], rules.was_denied, bool(found[2])),
         level=ask.level,
         requester_facts=ask.requester,
     )

@@ -20,6 +20,7 @@ from lockbox.requests.policy_parts import (
     ChosenTiers,
     Comments,
     EscalationMoments,
+    OverdueFinding,
     PolicyPart,
     Reminders,
     RequesterMeans,
@@ -71,6 +72,7 @@ class Overrides(PolicyPart):
     break_glass_people: BreakGlassPeople | None = None
     break_glass_ceiling: BreakGlassWindow | None = None
     break_glass_monthly: BreakGlassNumber | None = None
+    overdue_finding: OverdueFinding | None = None
     countries: ChosenCountries | None = None
     requester_means: RequesterMeans | None = None
     requester_sign_in_age: SignInAge | None = None

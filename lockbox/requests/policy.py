@@ -29,6 +29,7 @@ from lockbox.requests.policy_parts import (
     Countries,
     EscalationMoments,
     Moments,
+    OverdueFinding,
     PolicyPart,
     Reason,
     ReasonedDecision,
@@ -102,6 +103,7 @@ class Terms(PolicyPart):
         break_glass_people: who of the vendor may take part in it; None is every engineer and manager.
         break_glass_ceiling: how long such a window may last.
         break_glass_monthly: how many of them may open within 30 days.
+        overdue_finding: whether an overdue finding about one bars the next, or the next one's alarm says so.
         countries: where the requester's office must be and the requester too; None is anywhere. Where the vendor's
             directory does not say it, it is not there.
         requester_means: how the requester must have signed in to submit.
@@ -141,6 +143,7 @@ class Terms(PolicyPart):
     break_glass_people: BreakGlassPeople | None = None
     break_glass_ceiling: BreakGlassWindow = HARD_BREAK_GLASS_LIMIT
     break_glass_monthly: BreakGlassNumber = 2
+    overdue_finding: OverdueFinding = OverdueFinding.BLOCK
     countries: Countries | None = None
     requester_means: RequesterMeans = RequesterMeans.ANY
     requester_sign_in_age: SignInAge | None = None

@@ -71,6 +71,16 @@ class UnconfirmedCase(StrEnum):
     REFUSE = "refuse"
 
 
+class OverdueFinding(StrEnum):
+    """What an overdue finding does to further break-glass: bar it, or be told of with it.
+
+    In the order of their letters, which is also that of their strictness.
+    """
+
+    ALLOW_AND_ALARM = "allow_and_alarm"
+    BLOCK = "block"
+
+
 class CaseCheck(StrEnum):
     """What its ticket system says of a case: it is open and the engineer's, or it could not be asked."""
 

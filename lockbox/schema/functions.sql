@@ -552,6 +552,12 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
         AND (a.finding IS NULL OR a.opened_at > clock_timestamp() - interval '30 days')
 $$;
 
+-- Since when an emergency stop bars break-glass at a tenant; null where none does.
+CREATE FUNCTION stopped_since(of_tenant uuid) RETURNS timestamptz
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    SELECT s.stopped_at FROM emergency_stops s WHERE s.tenant_id = of_tenant AND s.ended_at IS NULL
+$$;
+
 -- When a tenant's consent ends, and under which mode it lets the vendor open.
 CREATE FUNCTION consents(of_tenants uuid[]) RETURNS TABLE (tenant_id uuid, mode text, until_at timestamptz)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$

@@ -188,3 +188,7 @@ GRANT SELECT, INSERT (id, tenant_id, engineer_id, asked_by, case_system, case_re
 GRANT SELECT ON case_checks TO lockbox_notifications;
 GRANT UPDATE (answered_at, is_open, is_assigned, failure) ON case_checks TO lockbox_notifications;
 GRANT SELECT (id, asked_at), DELETE ON case_checks TO lockbox_worker;
+
+-- Emergency stops
+GRANT SELECT, UPDATE (ended_by, ended_at, ended_event) ON emergency_stops TO lockbox_api;
+GRANT EXECUTE ON FUNCTION stopped_since TO lockbox_api;

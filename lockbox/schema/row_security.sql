@@ -400,6 +400,13 @@ CREATE POLICY api_update ON questions FOR UPDATE TO lockbox_api
         AND r.closed_at IS NULL))
     WITH CHECK (answered_by = (SELECT at_person()));
 
+-- The tenant's members see its emergency stops; an admin ends one.
+CREATE POLICY api_select ON emergency_stops FOR SELECT TO lockbox_api
+    USING (tenant_id = ANY ((SELECT at_tenants())::uuid[]));
+CREATE POLICY api_update ON emergency_stops FOR UPDATE TO lockbox_api
+    USING (tenant_id = ANY ((SELECT at_administers())::uuid[]))
+    WITH CHECK (ended_by = (SELECT at_person()));
+
 -- Who opens by break-glass has the customer asked for a finding, and reminded of it; the finding is that of its
 -- approvers and admins.
 CREATE POLICY api_select ON after_reviews FOR SELECT TO lockbox_api

@@ -612,6 +612,19 @@ CREATE TABLE after_reviews (
 CREATE INDEX ix_after_reviews_tenant_id_opened_at ON after_reviews (tenant_id, opened_at);
 CREATE INDEX ix_after_reviews_remind_at ON after_reviews (remind_at) WHERE remind_at IS NOT NULL;
 
+-- While an emergency stop is open, nobody opens a window by break-glass there: the event adds the row, an admin ends it.
+CREATE TABLE emergency_stops (
+    id uuid CONSTRAINT pk_emergency_stops PRIMARY KEY,
+    tenant_id uuid NOT NULL CONSTRAINT fk_emergency_stops_tenant_id REFERENCES tenants (id),
+    stopped_by uuid NOT NULL CONSTRAINT fk_emergency_stops_stopped_by REFERENCES people (id),
+    stopped_at timestamptz NOT NULL,
+    ended_by uuid CONSTRAINT fk_emergency_stops_ended_by REFERENCES people (id),
+    ended_at timestamptz CONSTRAINT ck_emergency_stops_ended_at CHECK (ended_at >= stopped_at),
+    ended_event uuid,
+    CONSTRAINT ck_emergency_stops_ended CHECK (num_nulls(ended_by, ended_at, ended_event) IN (0, 3))
+);
+CREATE UNIQUE INDEX uq_emergency_stops_open ON emergency_stops (tenant_id) WHERE ended_at IS NULL;
+
 CREATE TABLE questions (
     id uuid CONSTRAINT pk_questions PRIMARY KEY,
     tenant_id uuid NOT NULL CONSTRAINT fk_questions_tenant_id REFERENCES tenants (id),

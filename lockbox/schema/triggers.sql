@@ -391,7 +391,8 @@ CREATE TRIGGER never_break_glass_later BEFORE UPDATE ON requests FOR EACH ROW
         AND NOT (OLD.break_glass AND OLD.state = 'reviewing' AND NEW.state IN ('pending', 'active')))
     EXECUTE FUNCTION refuse('whether request %s is for break-glass was said when it was submitted');
 -- Break-glass is what the customer's policy of today allows: for which service, whom, how long and how often, by two
--- people, with a finding that is due within a day, and while none is overdue. Of several at once all are counted: each
+-- people, with a finding that is due within a day, while none is overdue unless the policy lets that be, and no emergency stop
+-- is open. Of several at once all are counted: each
 -- waits for the commit of the one before.
 CREATE FUNCTION refuse_break_glass() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
@@ -410,8 +411,9 @@ BEGIN
                 OR policy -> 'break_glass_people' ?& ARRAY[d.person_id::text, NEW.requester_id::text]))
         OR NOT EXISTS (SELECT FROM after_reviews a WHERE a.request_id = NEW.id AND a.tenant_id = NEW.tenant_id
             AND a.opened_at = NEW.opened_at AND a.finding IS NULL)
-        OR EXISTS (SELECT FROM after_reviews a WHERE a.tenant_id = NEW.tenant_id AND a.finding IS NULL
-            AND a.due_at <= NEW.opened_at)
+        OR stopped_since(NEW.tenant_id) IS NOT NULL
+        OR (coalesce(policy ->> 'overdue_finding', 'block') = 'block' AND EXISTS (SELECT FROM after_reviews a
+            WHERE a.tenant_id = NEW.tenant_id AND a.finding IS NULL AND a.due_at <= NEW.opened_at))
         OR (SELECT count(*) FROM after_reviews a WHERE a.tenant_id = NEW.tenant_id
             AND a.opened_at > NEW.opened_at - interval '30 days')
             > coalesce(CAST(policy ->> 'break_glass_monthly' AS integer), 2) THEN
@@ -600,6 +602,35 @@ CREATE CONSTRAINT TRIGGER findings_are_recorded AFTER UPDATE ON after_reviews DE
     FOR EACH ROW WHEN (NEW.finding IS NOT NULL) EXECUTE FUNCTION refuse_unrecorded_finding();
 CREATE TRIGGER never_goes BEFORE DELETE ON after_reviews FOR EACH ROW
     EXECUTE FUNCTION refuse('after_reviews is append-only');
+
+CREATE FUNCTION bar_break_glass() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+BEGIN
+    INSERT INTO emergency_stops (id, tenant_id, stopped_by, stopped_at)
+    VALUES (NEW.id, NEW.tenant_id, NEW.actor_id, NEW.at)
+    ON CONFLICT (tenant_id) WHERE ended_at IS NULL DO NOTHING;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER bars_break_glass AFTER INSERT ON events FOR EACH ROW
+    WHEN (NEW.action = 'emergency_stop' AND NEW.tenant_id IS NOT NULL) EXECUTE FUNCTION bar_break_glass();
+-- A stop is ended once, by whom the event names that says so.
+CREATE FUNCTION refuse_unrecorded_end() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM events e WHERE e.id = NEW.ended_event AND e.tenant_id = NEW.tenant_id
+        AND e.action = 'emergency_stop_ended' AND e.actor_id = NEW.ended_by) THEN
+        RAISE EXCEPTION 'the end of emergency stop % has no event', NEW.id USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE CONSTRAINT TRIGGER ends_are_recorded AFTER UPDATE ON emergency_stops DEFERRABLE INITIALLY DEFERRED
+    FOR EACH ROW EXECUTE FUNCTION refuse_unrecorded_end();
+CREATE TRIGGER ended_once BEFORE UPDATE ON emergency_stops FOR EACH ROW
+    WHEN (OLD.ended_at IS NOT NULL OR to_jsonb(NEW) - '{ended_by,ended_at,ended_event}'::text[]
+        <> to_jsonb(OLD) - '{ended_by,ended_at,ended_event}'::text[])
+    EXECUTE FUNCTION refuse('emergency stop %s is ended once, and nothing else of it changes');
+CREATE TRIGGER never_goes BEFORE DELETE ON emergency_stops FOR EACH ROW
+    EXECUTE FUNCTION refuse('emergency_stops is append-only');
 
 CREATE TRIGGER answered_once BEFORE UPDATE ON questions FOR EACH ROW
     WHEN (OLD.answered_at IS NOT NULL) EXECUTE FUNCTION refuse('question %s was answered');

@@ -16,6 +16,7 @@ from harness.people import HERE, SETTINGS, WITHOUT_REVIEW
 from lockbox.admin import (
     delegates,
     delivery_log,
+    emergency_stop,
     exclusions,
     legal_holds,
     members,
@@ -189,6 +190,7 @@ def question(door: Door, request_id: UUID | str) -> UUID:
 def opened_by_break_glass(door: Door) -> UUID:
     """Let a window have been opened by break-glass, and be over; the customer allows as many of them as it takes."""
     does(door.world, "tara", policies.change, BREAK_GLASS)
+    door.run_sql("DELETE FROM emergency_stops WHERE tenant_id = :t", t=door.world.tenant.id)
     request = door.world.fresh(break_glass=True, access_window=600)
     door.world.act("max", Action.BREAK_GLASS, request.id, comment="Mail is down")
     return door.world.act("ann", Action.REVOKE, request.id).id
@@ -263,6 +265,12 @@ def held(door: Door) -> RouteExample:
     free(door)
     for who in ("tara", "olga"):
         does(door.world, who, legal_holds.hold, "A dispute")
+    return RouteExample()
+
+
+def stopped(door: Door) -> RouteExample:
+    """Let an emergency stop of the world's tenant be open."""
+    does(door.world, "tara", emergency_stop.stop_all)
     return RouteExample()
 
 
@@ -407,6 +415,7 @@ PLACES: dict[str, Callable[[Door], RouteExample]] = {
     "PUT /v1/tenants/{slug}/retention": lambda _: RouteExample(body={"days": 30 + next(NUMBERS)}),
     "PUT /v1/tenants/{slug}/hold": lambda door: free(door, {"reason": "A dispute"}),
     "DELETE /v1/tenants/{slug}/hold": held,
+    "DELETE /v1/tenants/{slug}/emergency-stop": stopped,
     "PUT /v1/tenants/{slug}/off-boarding": free,
     "DELETE /v1/tenants/{slug}/off-boarding": leaving,
     "POST /v1/tenants/{slug}/gate-probes": lambda _: RouteExample(body=PROBE),

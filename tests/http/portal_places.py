@@ -249,6 +249,7 @@ PLACES: dict[str, Placed] = {
     "POST /device/answer": _terminal(said="allow"),
     "POST /tenants/{slug}/name": _holding(name="Contoso"),
     "POST /tenants/{slug}/emergency-stop": _holding(comment="Because of the audit"),
+    "POST /tenants/{slug}/emergency-stop/end": _data(places.stopped),
     "POST /tenants/{slug}/mode": _holding(mode="enforce"),
     "POST /tenants/{slug}/mode/save": _holding(mode="enforce"),
     "POST /tenants/{slug}/mode/consent": _consent,

@@ -76,6 +76,7 @@ MATRIX = {
     "POST /tenants/{slug}/name": "sign-in 403 403 403 403 403 403 303 403 403 404",
     "GET /tenants/{slug}/emergency-stop": "sign-in 403 403 403 403 403 403 200 403 403 404",
     "POST /tenants/{slug}/emergency-stop": "sign-in 403 403 403 403 403 403 303 403 403 404",
+    "POST /tenants/{slug}/emergency-stop/end": "sign-in 403 403 403 403 403 403 303 403 403 404",
     "POST /tenants/{slug}/leave": "sign-in 403 403 403 403 403 403 403 303 303 404",
     "GET /tenants/{slug}/mode": "sign-in 403 403 403 403 403 403 200 200 200 404",
     "POST /tenants/{slug}/mode": "sign-in 403 403 403 403 403 403 200 403 403 404",

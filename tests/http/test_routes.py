@@ -85,6 +85,7 @@ MATRIX = {
     "PUT /v1/tenants/{slug}/mode": "403 403 403 403 403 403 200 403 403 404 403",
     "PUT /v1/tenants/{slug}/name": "403 403 403 403 403 403 200 403 403 404 403",
     "POST /v1/tenants/{slug}/emergency-stop": "403 403 403 403 403 403 200 403 403 404 403",
+    "DELETE /v1/tenants/{slug}/emergency-stop": "403 403 403 403 403 403 204 403 403 404 403",
     "GET /v1/tenants/{slug}/policy": "403 403 403 403 403 403 200 200 200 404 200",
     "PUT /v1/tenants/{slug}/policy": "403 403 403 403 403 403 200 403 403 404 403",
     "GET /v1/tenants/{slug}/policy/versions": "403 403 403 403 403 403 200 200 200 404 200",

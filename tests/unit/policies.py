@@ -21,6 +21,7 @@ from lockbox.requests.policy_parts import (
     MOST_USES,
     ApprovalStage,
     ApproveMeans,
+    OverdueFinding,
     Reason,
     ReasonedDecision,
     RequesterMeans,
@@ -89,6 +90,7 @@ PLAIN: dict[str, st.SearchStrategy[Any]] = {
     "break_glass_people": st.lists(st.sampled_from(PEOPLE), unique=True).map(tuple),
     "break_glass_ceiling": st.integers(60, HARD_BREAK_GLASS_LIMIT),
     "break_glass_monthly": st.integers(1, MOST_BREAK_GLASS),
+    "overdue_finding": st.sampled_from(OverdueFinding),
 }
 PERCENTS = st.lists(st.integers(1, 99), max_size=MOST_TIERS - 1, unique=True).map(tuple)
 TIMED = dict.fromkeys(("escalation", "approval_reminders", "review_reminders", "review_escalation"), PERCENTS)

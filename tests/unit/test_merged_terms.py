@@ -58,6 +58,7 @@ ORDER = [
     ("break_glass_people", PEOPLE[:1], ()),
     ("break_glass_ceiling", 61, 60),
     ("break_glass_monthly", 2, 1),
+    ("overdue_finding", "allow_and_alarm", "block"),
     ("countries", None, {"DE", "FR"}),
     ("countries", {"DE", "FR"}, {"DE"}),
     ("countries", {"DE"}, set()),

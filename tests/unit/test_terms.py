@@ -67,6 +67,7 @@ def test_the_defaults_are_safe() -> None:
         "break_glass_people": None,
         "break_glass_ceiling": 3600,
         "break_glass_monthly": 2,
+        "overdue_finding": "block",
         "countries": None,
         "requester_means": "any",
         "requester_sign_in_age": None,

@@ -14,7 +14,7 @@ from lockbox.audit.log.checkpoint import VerifierKey
 from lockbox.audit.verifier.approval_checks import SUBMISSION, ApprovalChecker
 from lockbox.audit.verifier.definition_checks import DefinitionChecker
 from lockbox.audit.verifier.export_format import EventLine, FindingKind, Findings, PersonalDetail
-from lockbox.audit.verifier.move_checks import MoveChecker, MoveSequencer, UseChecker
+from lockbox.audit.verifier.move_checks import MoveChecker, MoveSequencer, StopChecker, UseChecker
 from lockbox.audit.verifier.pre_approval_checks import PreApprovalChecker
 from lockbox.audit.verifier.signed_approvals import NO_APPROVERS, Approvers, PasskeyApprovalChecker
 
@@ -228,6 +228,7 @@ class EventChecker:
     approved: ApprovalChecker = field(init=False)
     signed: PasskeyApprovalChecker = field(init=False)
     uses: UseChecker = field(init=False)
+    stops: StopChecker = field(init=False)
     pre_approved: PreApprovalChecker = field(init=False)
     defined: DefinitionChecker = field(init=False)
     _ids: set[bytes | str] = field(default_factory=set)
@@ -237,7 +238,7 @@ class EventChecker:
         self.requests = MoveChecker(self.findings)
         self.approved = ApprovalChecker(self.keys, self.findings)
         self.signed = PasskeyApprovalChecker(self.tenant, self.approvers, self.findings)
-        self.uses = UseChecker(self.findings)
+        self.uses, self.stops = UseChecker(self.findings), StopChecker(self.findings)
         self.pre_approved = PreApprovalChecker(self.findings)
         self.defined = DefinitionChecker(self.findings)
 
@@ -261,6 +262,7 @@ class EventChecker:
         elif fields["action"] == RESTORED:
             self._note_restore(fields, entry.number)
         self.uses.take(fields, where)
+        self.stops.take(fields, where)
         self.pre_approved.take(fields, shown, where)
         self.defined.take(fields, where)
         if fields["seq"] is not None:

@@ -9,6 +9,7 @@ from lockbox.audit.verifier.export_format import FindingKind, Findings
 ACTIVE = "active"
 OPEN = frozenset({"reviewing", "pending", ACTIVE})
 USED_UP, LAST_USED = "used_up", "last_used"
+STOPPED, STOP_ENDED, BREAK_GLASS = "emergency_stop", "emergency_stop_ended", "break_glass"
 
 
 @dataclass
@@ -156,6 +157,27 @@ class UseChecker:
 
     def _say(self, message: str, where: Mapping[str, Any]) -> None:
         self.findings.add(FindingKind.USES, message, **where)
+
+
+@dataclass
+class StopChecker:
+    """Report windows that break-glass opened while an emergency stop barred it, as the log says both."""
+
+    findings: Findings
+    _stopped_at: str | None = None
+
+    def take(self, fields: Mapping[str, Any], where: Mapping[str, Any]) -> None:
+        """Take an event in the order of the log; older stops do not say that they bar break-glass."""
+        action, at = fields.get("action"), str(fields.get("at"))
+        if action == STOPPED and fields.get("bars_break_glass") is True:
+            self._stopped_at = self._stopped_at or at
+        elif action == STOP_ENDED:
+            self._stopped_at = None
+        elif (
+            action == BREAK_GLASS and fields.get("to_state") == ACTIVE and self._stopped_at and at > self._stopped_at
+        ):
+            message = f"request {fields.get('request_id')} was opened by break-glass during an emergency stop"
+            self.findings.add(FindingKind.APPROVAL, message, **where)
 
 
 Move = TypeVar("Move")

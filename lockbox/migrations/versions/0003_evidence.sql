@@ -220,3 +220,91 @@ CREATE CONSTRAINT TRIGGER asked_is_said AFTER INSERT ON offboardings DEFERRABLE 
     WHEN (current_user = 'lockbox_api') EXECUTE FUNCTION refuse_unsaid('offboarding_asked', 'asked_by');
 CREATE CONSTRAINT TRIGGER withdrawn_is_said AFTER DELETE ON offboardings DEFERRABLE INITIALLY DEFERRED FOR EACH ROW
     WHEN (current_user = 'lockbox_api') EXECUTE FUNCTION refuse_unsaid('offboarding_withdrawn', '');
+
+
+-- Emergency stops
+
+-- While an emergency stop is open, nobody opens a window by break-glass there: the event adds the row, an admin ends it.
+CREATE TABLE emergency_stops (
+    id uuid CONSTRAINT pk_emergency_stops PRIMARY KEY,
+    tenant_id uuid NOT NULL CONSTRAINT fk_emergency_stops_tenant_id REFERENCES tenants (id),
+    stopped_by uuid NOT NULL CONSTRAINT fk_emergency_stops_stopped_by REFERENCES people (id),
+    stopped_at timestamptz NOT NULL,
+    ended_by uuid CONSTRAINT fk_emergency_stops_ended_by REFERENCES people (id),
+    ended_at timestamptz CONSTRAINT ck_emergency_stops_ended_at CHECK (ended_at >= stopped_at),
+    ended_event uuid,
+    CONSTRAINT ck_emergency_stops_ended CHECK (num_nulls(ended_by, ended_at, ended_event) IN (0, 3))
+);
+CREATE UNIQUE INDEX uq_emergency_stops_open ON emergency_stops (tenant_id) WHERE ended_at IS NULL;
+ALTER TABLE emergency_stops ENABLE ROW LEVEL SECURITY;
+ALTER TABLE emergency_stops FORCE ROW LEVEL SECURITY;
+-- The tenant's members see its emergency stops; an admin ends one.
+CREATE POLICY api_select ON emergency_stops FOR SELECT TO lockbox_api
+    USING (tenant_id = ANY ((SELECT at_tenants())::uuid[]));
+CREATE POLICY api_update ON emergency_stops FOR UPDATE TO lockbox_api
+    USING (tenant_id = ANY ((SELECT at_administers())::uuid[]))
+    WITH CHECK (ended_by = (SELECT at_person()));
+-- Since when an emergency stop bars break-glass at a tenant; null where none does.
+CREATE FUNCTION stopped_since(of_tenant uuid) RETURNS timestamptz
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    SELECT s.stopped_at FROM emergency_stops s WHERE s.tenant_id = of_tenant AND s.ended_at IS NULL
+$$;
+CREATE FUNCTION bar_break_glass() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+BEGIN
+    INSERT INTO emergency_stops (id, tenant_id, stopped_by, stopped_at)
+    VALUES (NEW.id, NEW.tenant_id, NEW.actor_id, NEW.at)
+    ON CONFLICT (tenant_id) WHERE ended_at IS NULL DO NOTHING;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER bars_break_glass AFTER INSERT ON events FOR EACH ROW
+    WHEN (NEW.action = 'emergency_stop' AND NEW.tenant_id IS NOT NULL) EXECUTE FUNCTION bar_break_glass();
+-- A stop is ended once, by whom the event names that says so.
+CREATE FUNCTION refuse_unrecorded_end() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM events e WHERE e.id = NEW.ended_event AND e.tenant_id = NEW.tenant_id
+        AND e.action = 'emergency_stop_ended' AND e.actor_id = NEW.ended_by) THEN
+        RAISE EXCEPTION 'the end of emergency stop % has no event', NEW.id USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE CONSTRAINT TRIGGER ends_are_recorded AFTER UPDATE ON emergency_stops DEFERRABLE INITIALLY DEFERRED
+    FOR EACH ROW EXECUTE FUNCTION refuse_unrecorded_end();
+CREATE TRIGGER ended_once BEFORE UPDATE ON emergency_stops FOR EACH ROW
+    WHEN (OLD.ended_at IS NOT NULL OR to_jsonb(NEW) - '{ended_by,ended_at,ended_event}'::text[]
+        <> to_jsonb(OLD) - '{ended_by,ended_at,ended_event}'::text[])
+    EXECUTE FUNCTION refuse('emergency stop %s is ended once, and nothing else of it changes');
+CREATE TRIGGER never_goes BEFORE DELETE ON emergency_stops FOR EACH ROW
+    EXECUTE FUNCTION refuse('emergency_stops is append-only');
+REVOKE ALL ON FUNCTION stopped_since, bar_break_glass, refuse_unrecorded_end FROM PUBLIC;
+GRANT SELECT, UPDATE (ended_by, ended_at, ended_event) ON emergency_stops TO lockbox_api;
+GRANT EXECUTE ON FUNCTION stopped_since TO lockbox_api;
+CREATE OR REPLACE FUNCTION refuse_break_glass() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+DECLARE
+    policy jsonb;
+BEGIN
+    PERFORM pg_advisory_xact_lock(hashtextextended('break-glass at ' || NEW.tenant_id, 0));
+    SELECT p.body INTO policy FROM tenants t JOIN policies p ON p.tenant_id = t.id AND p.version = t.policy_version
+        WHERE t.id = NEW.tenant_id AND NOT t.suspended;
+    IF NOT coalesce(policy -> 'break_glass_services' ? NEW.service, false)
+        OR NEW.deadline_at > NEW.opened_at
+            + coalesce(CAST(policy ->> 'break_glass_ceiling' AS integer), 3600) * interval '1 second'
+        OR NOT EXISTS (SELECT FROM decisions d JOIN people p ON p.id = d.person_id WHERE d.request_id = NEW.id
+            AND d.decision = 'break_glass' AND d.person_id <> NEW.requester_id AND p.side = 'vendor'
+            AND (coalesce(policy -> 'break_glass_people', 'null') = 'null'
+                OR policy -> 'break_glass_people' ?& ARRAY[d.person_id::text, NEW.requester_id::text]))
+        OR NOT EXISTS (SELECT FROM after_reviews a WHERE a.request_id = NEW.id AND a.tenant_id = NEW.tenant_id
+            AND a.opened_at = NEW.opened_at AND a.finding IS NULL)
+        OR stopped_since(NEW.tenant_id) IS NOT NULL
+        OR (coalesce(policy ->> 'overdue_finding', 'block') = 'block' AND EXISTS (SELECT FROM after_reviews a
+            WHERE a.tenant_id = NEW.tenant_id AND a.finding IS NULL AND a.due_at <= NEW.opened_at))
+        OR (SELECT count(*) FROM after_reviews a WHERE a.tenant_id = NEW.tenant_id
+            AND a.opened_at > NEW.opened_at - interval '30 days')
+            > coalesce(CAST(policy ->> 'break_glass_monthly' AS integer), 2) THEN
+        RAISE EXCEPTION 'the customer does not allow break-glass for request %', NEW.id
+            USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    RETURN NULL;
+END $$;

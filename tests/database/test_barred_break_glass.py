@@ -1,0 +1,161 @@
+"""An emergency stop bars break-glass until an admin ends it; a policy says what an overdue finding does."""
+
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import pytest
+from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError
+
+from harness.people import HERE, World
+from lockbox.admin import emergency_stop, tenants
+from lockbox.audit.verifier.verify import BAD, GOOD
+from lockbox.database import Database
+from lockbox.errors import NotFound, NotYours, PolicyNotMet, SignInAgain
+from lockbox.identity.roles import AuthMethod
+from lockbox.requests import decide
+from lockbox.requests.decisions import DecisionInput
+from lockbox.requests.lifecycle import Action, State
+from lockbox.requests.policy_parts import OverdueFinding
+from tests.database.audit_logs import last_change
+from tests.database.scenes import at_once, read, write_unchecked
+from tests.database.tenancy import does, id_of, on_the_database
+from tests.database.test_break_glass import ON, WHY, asked, ended, find, opened, overdue
+from tests.database.test_exports import exported, verified
+from tests.logs import sealed
+from tests.policy_setup import signed_in
+
+
+@pytest.fixture(name="world")
+def _world(api: Database) -> World:
+    return World.make(api, ON.model_copy(update={"break_glass_monthly": 20}))
+
+
+def stop(world: World, db: Database | None = None) -> None:
+    does(world, "tara", emergency_stop.stop_all, "Something is wrong", db=db)
+
+
+def test_a_second_after_a_stop_nothing_opens_by_break_glass_until_an_admin_ends_it(world: World) -> None:
+    first = opened(world)
+    stop(world)
+
+    assert read(world.db, "SELECT state FROM requests WHERE id = :id", id=first.id)[0].state == State.REVOKED
+    with pytest.raises(PolicyNotMet, match="emergency stop bars break-glass"):
+        asked(world, resources=["mailbox:other@contoso.example"])
+    does(world, "tara", emergency_stop.end_stop)
+
+    event = last_change(world.db)
+    assert (event.action, event.changes) == ("emergency_stop_ended", {"break-glass": "barred → as the policy says"})
+    find(world, "ann", first)
+    assert opened(world, resources=["mailbox:other@contoso.example"]).state is State.ACTIVE
+
+
+def test_a_second_stop_begins_no_second_bar_and_one_act_ends_it(world: World) -> None:
+    stop(world)
+    stop(world)
+    does(world, "tara", emergency_stop.end_stop)
+
+    with pytest.raises(NotFound, match="no emergency stop"):
+        does(world, "tara", emergency_stop.end_stop)
+    assert len(read(world.db, "SELECT FROM emergency_stops")) == 1
+
+
+@pytest.mark.parametrize("who", ["ann", "aude", "olga", "max"])
+def test_only_an_admin_ends_it(world: World, who: str) -> None:
+    stop(world)
+    with pytest.raises((NotYours, NotFound)):
+        does(world, who, emergency_stop.end_stop)
+
+
+def test_an_admin_ends_it_with_the_sign_in_that_an_approval_needs(world: World) -> None:
+    stop(world)
+    world.people["tara"] = signed_in(world, "tara", AuthMethod.MAIL)
+    with pytest.raises(SignInAgain):
+        does(world, "tara", emergency_stop.end_stop)
+
+
+def test_members_are_shown_it_and_the_vendor_is_not(world: World) -> None:
+    stop(world)
+    with world.db.transaction() as session:
+        own = tenants.show(session, world.people["ann"], world.tenant.slug)
+    with world.db.transaction() as session:
+        theirs = tenants.show(session, world.people["olga"], world.tenant.slug)
+
+    assert own.stopped_since is not None
+    assert theirs.stopped_since is None
+
+
+def test_the_database_bars_what_was_judged_before_the_stop(world: World, superuser: Engine) -> None:
+    request = asked(world)
+    said = DecisionInput(Action.BREAK_GLASS, WHY)
+    stopped = "INSERT INTO emergency_stops (id, tenant_id, stopped_by, stopped_at) VALUES (uuidv7(), :t, :by, now())"
+
+    def breaks_the_glass() -> None:
+        with world.db.transaction() as session:
+            decide.act(session, world.people["max"], HERE, request.id, said)
+            write_unchecked(superuser, stopped, t=world.tenant.id, by=id_of(world, "tara"))
+
+    with pytest.raises(DBAPIError, match="does not allow break-glass"):
+        breaks_the_glass()
+
+
+def test_of_a_stop_and_break_glass_at_once_nothing_stays_open(world: World) -> None:
+    with ThreadPoolExecutor(3) as pool:
+        for number in range(4):
+            request = asked(world, resources=[f"mailbox:box{number}@contoso.example"])
+            moves = partial(world.act, "max", Action.BREAK_GLASS, request.id, comment=WHY), partial(stop, world)
+            at_once(pool, *moves)
+            assert read(world.db, "SELECT FROM requests WHERE state = 'active'") == []
+            does(world, "tara", emergency_stop.end_stop)
+
+
+def test_the_api_ends_no_stop_without_its_event(world: World) -> None:
+    stop(world)
+    ends = """
+    UPDATE emergency_stops SET ended_by = :by, ended_at = clock_timestamp(), ended_event = uuidv7()
+    """
+    with pytest.raises(DBAPIError, match="has no event"):
+        on_the_database(world, "tara", ends, by=id_of(world, "tara"))
+    with pytest.raises(DBAPIError, match="permission denied"):
+        on_the_database(world, "tara", "DELETE FROM emergency_stops")
+
+
+@pytest.mark.parametrize("term", OverdueFinding)
+def test_an_overdue_finding_bars_the_next_one_or_is_told_with_it(
+    api: Database, superuser: Engine, term: OverdueFinding
+) -> None:
+    world = World.make(api, ON.model_copy(update={"overdue_finding": term}))
+    ended(world)
+    overdue(superuser)
+
+    if term is OverdueFinding.BLOCK:
+        with pytest.raises(PolicyNotMet, match="is overdue"):
+            asked(world)
+        return
+    request = opened(world)
+
+    told = "SELECT body FROM events WHERE action = 'break_glass' AND request_id = :id"
+    (event,) = read(world.db, told, id=request.id)
+    assert b'"overdue_findings":1' in event.body
+
+
+def test_the_verifier_names_break_glass_during_a_stop(world: World, worker: Database, superuser: Engine) -> None:
+    """As root at the vendor could open it: past use cases and triggers."""
+    stop(world)
+    write_unchecked(superuser, "DELETE FROM emergency_stops")
+    opened(world)
+    sealed(worker)
+
+    result = verified(exported(world))
+
+    assert result.exit_code == BAD
+    assert "during an emergency stop" in str(result.findings)
+
+
+def test_the_verifier_finds_nothing_in_a_stop_that_was_ended(world: World, worker: Database) -> None:
+    stop(world)
+    does(world, "tara", emergency_stop.end_stop)
+    opened(world)
+    sealed(worker)
+
+    assert verified(exported(world)).exit_code == GOOD
