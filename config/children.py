@@ -8,6 +8,26 @@ from pathlib import Path
 OURS = ("LOCKBOX_", "FLOWER_")
 
 
+UNIT_FOLDERS = (
+    "/etc/systemd/system",
+    "/run/systemd/system",
+    "/usr/local/lib/systemd/system",
+    "/usr/lib/systemd/system",
+)
+
+
+def unit_folders() -> list[Path]:
+    """Return where systemd looks for units: its own folders, or those of its SYSTEMD_UNIT_PATH."""
+    chosen = os.environ.get("SYSTEMD_UNIT_PATH", "").split(":")
+    return [Path(one) for one in chosen if one] or [Path(one) for one in UNIT_FOLDERS]
+
+
+def replace_own(values: Mapping[str, str]) -> None:
+    """Replace the environment of this process; for a child that becomes another user's."""
+    os.environ.clear()
+    os.environ.update(values)
+
+
 def given() -> dict[str, str]:
     """Return the LOCKBOX_ variables of this process, which its children get only by `environment`'s values."""
     return {name: value for name, value in os.environ.items() if name.upper().startswith("LOCKBOX_")}

@@ -52,6 +52,10 @@ ROLES = {
     ServerKind.CONNECTORS: "connectors",
 }
 """As what each sends heartbeats, from a node named so before its machine."""
+OPENS = {ServerKind.API: 58, ServerKind.WORKER: 20, ServerKind.NOTIFICATIONS: 20, ServerKind.CONNECTORS: 12}
+"""How many connections a process of each kind opens at most; a test compares it with their pools."""
+ALWAYS = (ServerKind.API, ServerKind.WORKER, ServerKind.NOTIFICATIONS)
+"""The kinds of which every installation has one."""
 FINAL = tuple((table, right) for table in ("events", "decisions") for right in ("UPDATE", "DELETE", "TRUNCATE"))
 FORBIDDEN = {
     ServerKind.API: FINAL,

@@ -1,7 +1,11 @@
 """The command `lockbox doctor`."""
 
+import json
+import os
+import sys
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -11,14 +15,17 @@ import typer
 from pydantic import SecretStr
 from rich.text import Text
 
+from cli.client import stop
 from cli.doctor import environment
+from cli.doctor.files import check_folders, check_keys
 from cli.doctor.findings import DoctorFinding, FindingLevel, failure, worst
 from cli.doctor.https import check_https
 from cli.doctor.issuers import check_issuers
-from cli.doctor.machine import check_disk, check_keys, check_ports
+from cli.doctor.machine import check_disk, check_ports
 from cli.doctor.mail_relay import check_mail_relay
 from cli.doctor.postgres import check_postgres
 from cli.doctor.redis_server import check_redis
+from cli.doctor.unit import ServiceUnit, UnitRefused
 from cli.stack import CHECKOUT
 from cli.terminal import as_json, paper
 from config import embedded
@@ -45,19 +52,41 @@ class DoctorOutput(StrEnum):
 def doctor(
     output: Annotated[DoctorOutput, typer.Option(help="for people, or for programs")] = DoctorOutput.TABLE,
     folder: Annotated[Path | None, typer.Option(help="data folder of embedded servers", show_default=False)] = None,
+    unit: Annotated[
+        str | None, typer.Option(help="a unit of systemd, such as lockbox-api, as whose process it looks; as root")
+    ] = None,
 ) -> None:
     """Check the settings and servers of this machine.
 
-    It says how to mend what is wrong. Run it with the environment of the processes, and as their user. Where no
-    server is set it looks at those of `make run`. It changes nothing and sends no mail; no password is printed.
+    It says how to mend what is wrong. Run it with the environment of the processes and as their user, or as root with
+    --unit, which does both. Where no server is set it looks at those of `make run`. It changes nothing and sends no
+    mail; no password is printed.
     The exit code is 1 if anything keeps a process from its work or endangers data.
     """
-    findings = examine(given_variables(), folder)
+    findings = examine(given_variables(), folder) if unit is None else examine_unit(unit)
     if output is DoctorOutput.JSON:
         as_json({"ok": worst(findings) is not FindingLevel.FAILURE, "findings": [vars(one) for one in findings]})
     else:
         show(findings)
     raise typer.Exit(1 if worst(findings) is FindingLevel.FAILURE else 0)
+
+
+def examine_unit(name: str) -> list[DoctorFinding]:
+    """Return what all checks find as the process of a unit, and what is wrong with its files of settings.
+
+    Raises:
+        typer.Exit: there is no such unit, or this is not root; a line says what to do.
+    """
+    command = [sys.executable, "-m", "cli", "doctor"]
+    try:
+        unit = ServiceUnit.read(name)
+        if os.geteuid() != 0:
+            raise stop(f"--unit takes root, which becomes the user of the unit. As root: {unit.transient(command)}")
+        said = unit.run(lambda: json.dumps([vars(one) for one in examine(given_variables())]))
+    except UnitRefused as refused:
+        raise stop(str(refused)) from None
+    found = [DoctorFinding(**one) for one in json.loads(said)]
+    return [*unit.check_files(), *(replace(one, level=FindingLevel(one.level)) for one in found)]
 
 
 def examine(given: Mapping[str, str], folder: Path | None = None) -> list[DoctorFinding]:
@@ -69,7 +98,9 @@ def examine(given: Mapping[str, str], folder: Path | None = None) -> list[Doctor
         settings = _embedded(settings, folder)
     if environment.is_empty(settings):
         found.append(failure("Servers", "no server is set, and none of `make run` runs", environment.UNSET))
-    found += _checked(settings, given)
+    # What is checked as a process does it is logged as by a process, and findings alone go to stdout.
+    with redirect_stdout(sys.stderr):
+        found += _checked(settings, given)
     return [_without_secrets(finding, _secrets(settings)) for finding in found]
 
 
@@ -81,6 +112,7 @@ def _checked(settings: Settings, given: Mapping[str, str]) -> Iterator[DoctorFin
     yield from check_https(settings)
     yield from check_issuers(settings)
     yield from check_keys(settings)
+    yield from check_folders(settings)
     yield from check_disk(settings)
 
 

@@ -1,9 +1,6 @@
-"""This machine: ports that are free or ours, files of keys that nobody else reads, and room on its disks."""
+"""This machine: ports that are free or ours, and room on its disks."""
 
-import os
 import shutil
-import stat
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -11,15 +8,13 @@ import httpx
 
 from cli.doctor.findings import DoctorFinding, failure, warning, well
 from config import ports
-from config.settings import SECRETS_FOLDER, Settings
+from config.settings import Settings
 
-PORTS, KEYS, DISK = "Ports", "Key files", "Disk"
+PORTS, DISK = "Ports", "Disk"
 API_PORT = "LOCKBOX_API_PORT"
 SECONDS = 2.0
 WARNED_BYTES, LEAST_BYTES = 1 << 30, 100 << 20
 MEGABYTE = 10**6
-OTHERS = stat.S_IRWXG | stat.S_IRWXO
-KEY_FILES = ("approval_key_files", "credential_key_files", "code_key_files", "mark_key_files", "audit_key_files")
 
 
 def check_ports(settings: Settings, given: Mapping[str, str]) -> Iterator[DoctorFinding]:
@@ -49,50 +44,11 @@ def _port(process: str, port: int, path: str, expected: str, fix: str) -> Doctor
     return failure(PORTS, f"something else listens at {port}, where {process} is to listen", fix)
 
 
-def check_keys(settings: Settings) -> Iterator[DoctorFinding]:
-    """Check that each file of keys can be read by this user and by nobody else; containers mount theirs otherwise."""
-    files = [(name, file) for name in KEY_FILES for file in getattr(settings, name)]
-    findings = [finding for name, file in files for finding in _key(f"LOCKBOX_{name.upper()}", file)]
-    if files:
-        yield from findings or [well(KEYS, f"{len(files)}, and nobody else reads them")]
-
-
-def _key(variable: str, file: Path) -> Iterator[DoctorFinding]:
-    try:
-        with file.open("rb") as opened:
-            mode = os.fstat(opened.fileno()).st_mode
-    except PermissionError:
-        yield failure(KEYS, f"{variable}: this user can't read {file}", "chown it to the user of the process")
-        return
-    except OSError as error:
-        yield failure(KEYS, f"{variable}: {file} can't be read: {error.strerror}", "name the file, or restore it")
-        return
-    if mode & OTHERS and SECRETS_FOLDER not in file.parents:
-        yield failure(
-            KEYS, f"{variable}: others may read {file} (mode {stat.S_IMODE(mode):04o})", f"chmod 600 {file}"
-        )
-
-
-def _can_write(folder: Path) -> bool:
-    try:
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError:
-        return False
-    return True
-
-
 def check_disk(
     settings: Settings, *, warned_bytes: int = WARNED_BYTES, least_bytes: int = LEAST_BYTES
 ) -> Iterator[DoctorFinding]:
-    """Check that the folder of checkpoints is there and can be written, and that no disk of ours is nearly full."""
+    """Check that no disk of ours is nearly full."""
     folder = settings.checkpoint_folder
-    if folder is not None:
-        if not folder.is_dir():
-            fix = "mount or make it, on a disk that no restore of the database touches"
-            yield failure(DISK, f"LOCKBOX_CHECKPOINT_FOLDER: there is no folder {folder}", fix)
-        elif not _can_write(folder):
-            fix = "chown it to the user of the core worker"
-            yield failure(DISK, f"LOCKBOX_CHECKPOINT_FOLDER: this user can't write {folder}", fix)
     places = {folder, Path.cwd()} if folder is not None and folder.is_dir() else {Path.cwd()}
     for place in sorted(places):
         free = shutil.disk_usage(place).free

@@ -10,6 +10,7 @@ from cli.doctor.findings import DoctorFinding, failure, warning, well
 from config.settings import LOOPBACK, Settings
 from lockbox.notifications.senders.protocol import SendFailed
 from lockbox.notifications.senders.smtp import SmtpMail
+from lockbox.notifications.senders.smtp_client import WANTS_LOGIN
 
 CHECK = "Mail relay"
 VARIABLE = "LOCKBOX_SMTP_URL"
@@ -20,6 +21,7 @@ FIXES = {
     "unsupported": f"check the scheme in {VARIABLE}: smtps:// encrypts at once, smtp+starttls:// after the greeting",
     "status": f"check the user and the password in {VARIABLE}",
 }
+LOG_IN = f"the relay wants a login: write its user and password into {VARIABLE}, as smtps://USER:PASSWORD@HOST"
 
 
 def check_mail_relay(settings: Settings) -> Iterator[DoctorFinding]:
@@ -30,7 +32,8 @@ def check_mail_relay(settings: Settings) -> Iterator[DoctorFinding]:
     try:
         asyncio.run(_try_out(settings, url))
     except SendFailed as failed:
-        yield failure(CHECK, str(failed), FIXES.get(failed.kind, REACH))
+        wants_login = failed.reply.status == WANTS_LOGIN
+        yield failure(CHECK, str(failed), LOG_IN if wants_login else FIXES.get(failed.kind, REACH))
     except (OSError, ssl.SSLError) as error:
         yield failure(CHECK, f"LOCKBOX_SMTP_CA_FILE can't be used: {error}", "name a file of certificates in PEM")
     else:

@@ -7,16 +7,17 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
-from cli.doctor import clock
+from cli.doctor import clock, rights
 from cli.doctor.findings import DoctorFinding, failure, warning, well
+from cli.doctor.written_keys import check_written_keys
 from config.settings import LOOPBACK, Settings
-from lockbox import migrations, startup_checks
+from lockbox import migrations, postgres_version, startup_checks
 from lockbox.database import make_engine
+from lockbox.sql import is_pooled
 from lockbox.startup_checks import UNAWAITED_STANDBY, ServerKind, StartupCheckFailed
 
 CLOCK = text("SELECT clock_timestamp()")
 KEEPS = text("SELECT name FROM pg_settings WHERE name IN ('fsync', 'full_page_writes') AND setting = 'off'")
-VERSION = text("SELECT current_setting('server_version_num')::int / 10000")
 OWNER, DIRECT = "LOCKBOX_OWNER_DATABASE_URL", startup_checks.DIRECT
 CHECKED_NAMES = frozenset({"verify-full"})
 
@@ -32,6 +33,9 @@ def check_postgres(settings: Settings) -> Iterator[DoctorFinding]:
                 yield from _encryption(
                     check, variable, url, connection, is_strict=settings.environment == "production"
                 )
+                if old := postgres_version.too_old(postgres_version.read_number(connection)):
+                    yield failure(check, old, postgres_version.GET_IT)
+                    continue
                 yield from _rights(check, variable, settings, engine, connection)
                 if not is_known:
                     is_known = True
@@ -84,7 +88,59 @@ def _rights(
         found, _, fix = str(refused).rpartition(": ")
         yield failure(check, found, fix)
     else:
-        yield well(check, "reached, with the rights that it needs and no others, and the schema of this version")
+        yield from _process_findings(check, variable, settings, connection) or [
+            well(check, "reached, with the rights that it needs and no others, and the schema of this version")
+        ]
+        if variable != OWNER:
+            yield from check_written_keys(settings, ServerKind(variable), engine)
+
+
+def _process_findings(check: str, variable: str, settings: Settings, connection: Connection) -> list[DoctorFinding]:
+    if variable == OWNER:
+        return []
+    kind = ServerKind(variable)
+    return [*_missing_rights(check, kind, connection), *_room(check, kind, settings, connection)]
+
+
+def _missing_rights(check: str, kind: ServerKind, connection: Connection) -> Iterator[DoctorFinding]:
+    """Find rights that the schema of this version grants; a later schema may grant others."""
+    if migrations.current(connection) != migrations.head():
+        return
+    missing = rights.lacking(connection, kind)
+    if missing:
+        more = f" and {len(missing) - 1} more rights" if len(missing) > 1 else ""
+        login = connection.engine.url.username
+        yield failure(
+            check,
+            f"{kind}: this login lacks {missing[0].right} on {missing[0].thing}{more}",
+            f"as lockbox_owner: {'; '.join(f'{one.statement} TO {login}' for one in missing)}",
+        )
+
+
+def _room(check: str, kind: ServerKind, settings: Settings, connection: Connection) -> Iterator[DoctorFinding]:
+    """Find a Postgres with too few connections for this process, or for one of each and all that live."""
+    if is_pooled(connection):
+        return
+    opens = dict(startup_checks.OPENS)
+    opens[ServerKind.API] *= settings.api_processes
+    found = startup_checks.connection_budget(connection, kind, startup_checks.node_here(kind))
+    given = found.allowed if found.of_login is None else min(found.allowed, found.of_login)
+    # How a worker's node is called is not known here: what is promised may hold this one.
+    living = found.promised + (opens[kind] if kind is ServerKind.API else 0)
+    together = max(living, sum(opens[one] for one in startup_checks.ALWAYS))
+    fix = "raise max_connections (200 holds two of each process) and restart Postgres, or put PgBouncer before it"
+    if given < opens[kind]:
+        yield failure(
+            check,
+            f"{kind}: this process opens up to {opens[kind]} connections, and Postgres gives this login {given}",
+            fix,
+        )
+    elif found.allowed < together:
+        yield failure(
+            check,
+            f"all processes together open up to {together} connections, and Postgres gives {found.allowed}",
+            fix,
+        )
 
 
 def _check_process(settings: Settings, kind: ServerKind, engine: Engine) -> None:
@@ -118,5 +174,5 @@ def _server(connection: Connection) -> Iterator[DoctorFinding]:
     ]
     if startup_checks.has_lagging_standby(connection):
         findings.append(warning(check, UNAWAITED_STANDBY, "name it in synchronous_standby_names"))
-    version = connection.execute(VERSION).scalar_one()
+    version = postgres_version.named(postgres_version.read_number(connection))
     yield from findings or [well(check, f"version {version}, keeps what it commits")]

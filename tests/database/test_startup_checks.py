@@ -14,6 +14,7 @@ from sqlalchemy.pool import NullPool
 from structlog.testing import capture_logs
 from typer.testing import CliRunner
 
+from api.app import CONNECTIONS as OF_THE_API
 from cli.app import app
 from harness.network import Filter, Proxy, serving
 from harness.pooler import PROGRAM, pooler
@@ -24,6 +25,7 @@ from lockbox.monitoring.heartbeats import HeartbeatSender, ProcessPart
 from lockbox.startup_checks import ServerKind, StartupCheckFailed
 from tests.database.scenes import write
 from tests.database.schema import ENDS_SERVICE, LATER
+from worker.runtime import CONNECTIONS as OF_WORKERS
 
 pytestmark = pytest.mark.usefixtures("alone")
 
@@ -172,6 +174,18 @@ def test_a_login_without_a_connection_left_is_not_told_to_start_postgres(
     said = startup_checks.unreachable(ServerKind.WORKER, refused.value)
     assert "no connection left" in said.found
     assert "raise max_connections" in said.fix
+
+
+def test_what_a_process_opens_at_most_is_what_its_pools_hold() -> None:
+    workers = {
+        ServerKind.WORKER: "core",
+        ServerKind.NOTIFICATIONS: "notifications",
+        ServerKind.CONNECTORS: "connectors",
+    }
+
+    pools = {ServerKind.API: OF_THE_API} | {kind: OF_WORKERS[name] for kind, name in workers.items()}
+
+    assert pools == startup_checks.OPENS
 
 
 def test_a_postgres_that_takes_too_few_connections_is_refused(urls: Urls) -> None:

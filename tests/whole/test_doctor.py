@@ -1,6 +1,7 @@
 """`lockbox doctor` on real servers, each broken in one way: what it finds, how to mend it, and no secret."""
 
 import asyncio
+import grp
 import json
 import os
 import shutil
@@ -28,8 +29,9 @@ from typer.testing import CliRunner
 from cli.app import app
 from cli.doctor import mail_relay
 from cli.doctor.command import examine
+from cli.doctor.files import check_folders, check_keys
 from cli.doctor.findings import DoctorFinding, FindingLevel
-from cli.doctor.machine import check_disk, check_keys
+from cli.doctor.machine import check_disk
 from cli.doctor.mail_relay import check_mail_relay
 from config.children import given
 from config.settings import Settings
@@ -587,7 +589,9 @@ def test_a_file_of_keys_that_is_missing_or_readable_by_others_is_found(
 
     found = [one for one in findings(monkeypatch, LOCKBOX_AUDIT_KEY_FILES=files) if one.check == "Key files"]
 
-    assert [one.fix for one in found] == [f"chmod 600 {public}", "name the file, or restore it"]
+    group = "GROUP" if os.geteuid() == 0 else grp.getgrgid(os.getegid()).gr_name
+    mend = f"chown root:{group} {public} && chmod 640 {public}"
+    assert [one.fix for one in found] == [mend, "name the file, or restore it"]
     assert SECRET not in str(found)
 
 
@@ -600,11 +604,14 @@ def test_a_file_of_keys_and_a_folder_of_checkpoints_of_another_user_are_found() 
         folder.chmod(0o755 if os.geteuid() == 0 else 0o500)
         settings = Settings(environment="test", audit_key_files=(key,), checkpoint_folder=folder)
         with as_nobody():
-            found = [*check_keys(settings), *check_disk(settings, warned_bytes=0)]
+            found = [*check_keys(settings), *check_folders(settings)]
         folder.chmod(0o700)
 
-    fixes = [one.fix for one in found if one.level is FindingLevel.FAILURE]
-    assert fixes == ["chown it to the user of the process", "chown it to the user of the core worker"]
+    says = [one.says for one in found if one.level is FindingLevel.FAILURE]
+    assert says == [
+        f"LOCKBOX_AUDIT_KEY_FILES: this user can't read {key}",
+        f"LOCKBOX_CHECKPOINT_FOLDER: this user can't write {folder}",
+    ]
 
 
 def test_a_folder_of_checkpoints_that_is_not_there_and_a_full_disk_are_found(tmp_path: Path) -> None:
@@ -612,7 +619,7 @@ def test_a_folder_of_checkpoints_that_is_not_there_and_a_full_disk_are_found(tmp
     missing = Settings(environment="test", checkpoint_folder=tmp_path / "not-mounted")
     there = Settings(environment="test", checkpoint_folder=tmp_path)
 
-    gone = [one for one in check_disk(missing, warned_bytes=0) if one.fix]
+    gone = list(check_folders(missing))
     tight = [one for one in check_disk(there, warned_bytes=2 * free, least_bytes=0) if str(tmp_path) in one.says]
     full = [
         one for one in check_disk(there, warned_bytes=4 * free, least_bytes=2 * free) if str(tmp_path) in one.says
@@ -651,6 +658,17 @@ def test_what_a_relay_repeats_of_a_password_becomes_stars() -> None:
     assert ended.exit_code == 1
     assert SECRET not in ended.output
     assert "your password is ***" in ended.output
+
+
+def test_what_is_logged_meanwhile_is_not_among_the_findings() -> None:
+    issuers = '[{"issuer": "https://login.nowhere.invalid", "audience": "x"}]'
+    redis = f"redis://127.0.0.1:{own_port()}/0"
+    ended = CliRunner().invoke(
+        app, ["doctor", "--output", "json"], env={"LOCKBOX_ISSUERS": issuers, "LOCKBOX_REDIS_URL": redis}
+    )
+
+    says = [one["says"] for one in json.loads(ended.stdout)["findings"]]
+    assert [one for one in says if one.startswith("nobody can sign in by https://login.nowhere.invalid")]
 
 
 @pytest.mark.far

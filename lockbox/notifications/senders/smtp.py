@@ -211,14 +211,21 @@ class SmtpMail:
             raise _failed(error) from error
 
     async def check(self) -> None:
-        """Connect, encrypt and log in as for a mail, and hand over none.
+        """Connect, encrypt, log in and name sender and recipient as for a mail to the sender, and hand over none.
 
         Raises:
             SendFailed: the relay would not take a mail.
         """
         try:
             async with asyncio.timeout(self._seconds):
-                self._keep(await self._client())
+                client = await self._client()
+                try:
+                    if (address := _from(self._sender).address).isascii():
+                        await client.try_out(address)
+                except BaseException:
+                    client.abort()
+                    raise
+                self._keep(client)
         except (smtplib.SMTPException, OSError) as error:
             raise _failed(error) from error
 

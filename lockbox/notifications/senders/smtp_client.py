@@ -25,6 +25,10 @@ CLOSING = 421
 LONGEST_LINE = 8192
 MOST_LINES = 100
 CODE_DIGITS = 3
+WANTS_LOGIN = 530
+NOT_FROM_US = frozenset({WANTS_LOGIN, 535, 538})
+NO_POLICY = b"5.7."
+"""How the text begins of what a relay refuses by its rules (RFC 3463): a login is missing, or it does not relay."""
 LOGIN_ORDER = ("CRAM-MD5", "PLAIN", "LOGIN")
 
 
@@ -171,6 +175,22 @@ class SmtpClient(asyncio.Protocol):
         if reply.code // 100 != 2:  # noqa: PLR2004 - the class of what was done
             raise smtplib.SMTPDataError(*reply)
         self._has_sent_mail = True
+
+    async def try_out(self, address: str) -> None:
+        """Begin a mail from an address to itself, and take it back before anything of it was sent.
+
+        Raises:
+            smtplib.SMTPException, OSError: the relay takes no mail of ours from here. That it does not know the
+                recipient is no reason.
+        """
+        reply = await self._ask(f"MAIL FROM:<{address}>")
+        if reply.code < FIRST_REFUSAL:
+            reply = await self._ask(f"RCPT TO:<{address}>")
+            if reply.code in NOT_FROM_US or reply.text.startswith(NO_POLICY):
+                raise smtplib.SMTPSenderRefused(*reply, address)
+        else:
+            raise smtplib.SMTPSenderRefused(*reply, address)
+        await self._ask("RSET")
 
     async def _started(self, commands: Sequence[bytes]) -> list[SmtpReply]:
         """Send the commands, all at once where the relay takes that, else until one is refused."""

@@ -1,0 +1,144 @@
+"""Key files and folders: this process reads them, nobody else does, and the advice takes no right from a process."""
+
+import grp
+import os
+import pwd
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from cli.doctor.findings import DoctorFinding, failure, well
+from config.settings import SECRETS_FOLDER, Settings
+
+KEYS, FOLDERS = "Key files", "Folders"
+GROUP, EVERYBODY = stat.S_IRWXG, stat.S_IRWXO
+ROOT = 0
+KEY_FILES = ("approval_key_files", "credential_key_files", "code_key_files", "mark_key_files", "audit_key_files")
+SHARED = {"credential_key_files": "lockbox-credential", "checkpoint_folder": "lockbox-checkpoints"}
+"""What several processes read has a group of its own in deploy/systemd."""
+
+
+def check_keys(settings: Settings) -> Iterator[DoctorFinding]:
+    """Check that each file of keys can be read by this process and by nobody else; containers mount theirs otherwise.
+
+    The install has them as root's, with the process's group and mode 0640.
+    """
+    files = [(name, file) for name in KEY_FILES for file in getattr(settings, name)]
+    targets = settings.connector_targets
+    if targets is not None and targets.is_dir() and may_enter(targets):
+        files += [("connector_targets", file) for file in sorted(targets.iterdir())]
+    findings = [finding for name, file in files for finding in _key(name, file)]
+    if files:
+        yield from findings or [well(KEYS, f"{len(files)}, and nobody else reads them")]
+
+
+def _key(setting: str, file: Path) -> Iterator[DoctorFinding]:
+    variable = f"LOCKBOX_{setting.upper()}"
+    mend = f"chown root:{_own_group(setting)} {file} && chmod 640 {file}"
+    try:
+        with file.open("rb") as opened:
+            found = os.fstat(opened.fileno())
+    except PermissionError:
+        yield _unreadable(variable, file, mend)
+        return
+    except OSError as error:
+        yield failure(KEYS, f"{variable}: {file} can't be read: {error.strerror}", "name the file, or restore it")
+        return
+    if found.st_gid in _own_groups() and found.st_uid == ROOT and found.st_mode & stat.S_IRGRP and os.geteuid():
+        # It is right but for what others may: its group stays, for other processes may read by it.
+        mend = f"chmod o= {file}"
+    if SECRETS_FOLDER not in file.parents and (who := _others(found)):
+        yield failure(KEYS, f"{variable}: {who} may read {file} (mode {stat.S_IMODE(found.st_mode):04o})", mend)
+
+
+def _unreadable(variable: str, file: Path, mend: str) -> DoctorFinding:
+    shut = [folder for folder in reversed(file.parents) if not os.access(folder, os.X_OK, effective_ids=True)]
+    if shut:
+        return failure(KEYS, f"{variable}: this user can't enter {shut[0]}", f"chmod 755 {shut[0]}")
+    return failure(KEYS, f"{variable}: this user can't read {file}", mend)
+
+
+def _others(found: os.stat_result) -> str | None:
+    """Return who else may read a file; root cannot know which group is that of a process."""
+    if found.st_mode & EVERYBODY:
+        return "everybody"
+    if os.geteuid() == ROOT:
+        return None
+    if found.st_uid not in {ROOT, os.geteuid()} and found.st_mode & stat.S_IRUSR:
+        return f"the user {_user(found.st_uid)}"
+    if found.st_mode & GROUP and found.st_gid not in {ROOT, *_own_groups()}:
+        return f"the group {_group(found.st_gid)}"
+    return None
+
+
+def check_folders(settings: Settings) -> Iterator[DoctorFinding]:
+    """Check the folder of checkpoints, which the core worker writes and others read, and that of targets."""
+    folder = settings.checkpoint_folder
+    if folder is not None:
+        is_writer = bool(settings.audit_key_files) or settings.worker_database_url is not None
+        yield from _checkpoints(folder, is_writer=is_writer)
+    targets = settings.connector_targets
+    if targets is not None and not may_enter(targets):
+        if not targets.is_dir():
+            yield failure(FOLDERS, f"LOCKBOX_CONNECTOR_TARGETS: there is no folder {targets}", f"mkdir -p {targets}")
+        else:
+            mend = f"chown root:{_own_group('connector_targets')} {targets} && chmod 750 {targets}"
+            yield failure(FOLDERS, f"LOCKBOX_CONNECTOR_TARGETS: this user can't read {targets}", mend)
+
+
+def _checkpoints(folder: Path, *, is_writer: bool) -> Iterator[DoctorFinding]:
+    variable = "LOCKBOX_CHECKPOINT_FOLDER"
+    if not folder.is_dir():
+        fix = "mount or make it, on a disk that no restore of the database touches"
+        yield failure(FOLDERS, f"{variable}: there is no folder {folder}", fix)
+        return
+    if is_writer and not os.access(folder, os.R_OK | os.W_OK | os.X_OK, effective_ids=True):
+        mend = f"chown {_user(os.geteuid())} {folder} && chmod u+rwx {folder}"
+        yield failure(FOLDERS, f"{variable}: this user can't write {folder}", mend)
+        return
+    if folder.stat().st_mode & stat.S_IWOTH:
+        yield failure(FOLDERS, f"{variable}: everybody may write {folder}", f"chmod o-w {folder}")
+    group = _own_group("checkpoint_folder")
+    if not may_enter(folder):
+        is_ours = folder.stat().st_gid in _own_groups()
+        mend = f"chmod g+rxs {folder}" if is_ours else f"chgrp {group} {folder} && chmod g+rxs {folder}"
+        yield failure(FOLDERS, f"{variable}: this user can't read {folder}", mend)
+    elif shut := [one for one in sorted(folder.iterdir()) if not _may_read(one)]:
+        mend = f"chgrp -R {group} {folder} && chmod -R g+rX {folder}"
+        yield failure(FOLDERS, f"{variable}: this user can't read {shut[0]}", mend)
+
+
+def may_enter(folder: Path) -> bool:
+    """Return whether this user may list and enter a folder."""
+    return os.access(folder, os.R_OK | os.X_OK, effective_ids=True)
+
+
+def _may_read(path: Path) -> bool:
+    return may_enter(path) if path.is_dir() else os.access(path, os.R_OK, effective_ids=True)
+
+
+def _own_groups() -> list[int]:
+    return [os.getegid(), *os.getgroups()]
+
+
+def _own_group(setting: str) -> str:
+    """Return by which of its groups this process is to read something."""
+    if os.geteuid() == ROOT:
+        return "GROUP"
+    own = [_group(number) for number in _own_groups()]
+    wanted = SHARED.get(setting)
+    return wanted if wanted in own else own[0]
+
+
+def _user(number: int) -> str:
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return str(number)
+
+
+def _group(number: int) -> str:
+    try:
+        return grp.getgrgid(number).gr_name
+    except KeyError:
+        return str(number)

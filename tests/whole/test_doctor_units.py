@@ -1,0 +1,254 @@
+"""`lockbox doctor --unit` on the files of deploy/systemd: no false alarm, and each planted fault with its mend."""
+
+import os
+import re
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+from sqlalchemy.engine import make_url
+
+from config.embedded import ServerAddresses
+from harness.mail_relay import MailRelay
+from harness.network import serving
+from harness.pooler import PROGRAM, pooler
+from harness.stage import fresh_database, run_as_superuser
+from tests.database.test_startup_checks import older
+from tests.whole.machine_of_units import UNITS, MachineOfUnits, machine_of_units
+
+API, WORKER, NOTIFICATIONS, CONNECTORS, FLOWER = UNITS
+
+pytestmark = [pytest.mark.far, pytest.mark.timeout(300)]
+
+
+@pytest.fixture(scope="module")
+def machine(template: ServerAddresses) -> Iterator[MachineOfUnits]:
+    """One for all: each fault is mended."""
+    with fresh_database(template) as urls, machine_of_units(urls) as made:
+        yield made
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_an_install_by_the_book_is_well_as_each_units_user(machine: MachineOfUnits, unit: str) -> None:
+    found = machine.examines(unit)
+
+    assert [one for one in found if one["level"] != "ok"] == []
+    checked = {one["check"] for one in found}
+    assert {"Settings", "Redis", "Disk"} <= checked
+    assert ("Key files" in checked) is (unit != FLOWER)
+    assert ("Keys" in checked) is (unit != FLOWER)
+
+
+# Each fault: in which unit it shows, what plants it, and the words of the finding. What mends it is the finding's own
+# command, or what the fault says where that is a setting or a statement.
+FILES: dict[str, tuple[str, Callable[[MachineOfUnits], None], str]] = {
+    "a key that the process can't read": (
+        API, lambda m: _owned(m.etc / "approval.pem", 0, 0, 0o600), "this user can't read",
+    ),
+    "a key that everybody reads": (
+        WORKER, lambda m: (m.etc / "audit.pem").chmod(0o644), "everybody may read",
+    ),
+    "a key that everybody reads, and the process by that alone": (
+        API, lambda m: _owned(m.etc / "approval.pem", 0, 0, 0o644), "everybody may read",
+    ),
+    "a key of another group": (
+        API,
+        lambda m: _owned(m.etc / "credential.key", 0, m.users["lockbox-flower"][1], 0o640),
+        "this user can't read",
+    ),
+    "a key that another process owns": (
+        NOTIFICATIONS,
+        lambda m: _owned(m.etc / "code.key", m.users["lockbox-api"][0], m.users["lockbox-notifications"][1], 0o640),
+        "may read",
+    ),
+    "a target's secret that everybody reads": (
+        CONNECTORS, lambda m: (m.etc / "targets" / "orders").chmod(0o644), "everybody may read",
+    ),
+    "targets that the process can't read": (
+        CONNECTORS, lambda m: _owned(m.etc / "targets", 0, 0, 0o700), "this user can't read",
+    ),
+    "a folder that nobody enters": (
+        WORKER, lambda m: m.etc.chmod(0o700), "this user can't enter",
+    ),
+    "checkpoints that the core worker can't write": (
+        WORKER, lambda m: _owned(m.checkpoints, 0, m.groups["lockbox-checkpoints"], 0o2750), "this user can't write",
+    ),
+    "checkpoints that the API can't read": (
+        API, lambda m: m.checkpoints.chmod(0o700), "this user can't read",
+    ),
+    "settings that everybody reads": (
+        API, lambda m: (m.etc / "api.env").chmod(0o644), "others than root may read",
+    ),
+}  # fmt: skip
+
+
+def _owned(path: Path, uid: int, gid: int, mode: int) -> None:
+    os.chown(path, uid, gid)
+    path.chmod(mode)
+
+
+@contextmanager
+def kept(machine: MachineOfUnits) -> Iterator[None]:
+    """Give every file back to whom it belonged."""
+    paths = [machine.etc, machine.checkpoints, *machine.etc.rglob("*"), *machine.checkpoints.rglob("*")]
+    before = {path: path.stat() for path in paths}
+    try:
+        yield
+    finally:
+        for path, found in before.items():
+            _owned(path, found.st_uid, found.st_gid, found.st_mode & 0o7777)
+
+
+@pytest.mark.parametrize("fault", FILES)
+def test_a_wrong_file_is_found_and_its_command_mends_it_and_breaks_none(machine: MachineOfUnits, fault: str) -> None:
+    unit, plant, says = FILES[fault]
+    with kept(machine):
+        plant(machine)
+        found = machine.finds(unit)
+        others = [name for name in (API, CONNECTORS) if name != unit and machine.finds(name) == []]
+        assert any(says in one["says"] for one in found), found
+        for one in found:
+            done = subprocess.run(["/bin/sh", "-c", one["fix"]], capture_output=True, text=True, check=False)
+            assert done.returncode == 0, (one, done.stderr)
+        assert machine.finds(unit) == []
+        assert {name: machine.finds(name) for name in others} == {name: [] for name in others}
+
+
+Planted = Callable[[MachineOfUnits], dict[str, str]]
+SETTINGS: dict[str, tuple[str, str, Planted, tuple[str, str]]] = {
+    "another credential key": (
+        API, "api.env", lambda m: {"LOCKBOX_CREDENTIAL_KEY_FILES": f"'[\"{m.etc}/another.key\"]'"},
+        ("bear no mark of these keys", "name the file of that key as well"),
+    ),
+    "another approval key": (
+        API, "api.env", lambda m: {"LOCKBOX_APPROVAL_KEY_FILES": f"'[\"{m.etc}/other.pem\"]'"},
+        ("none of these keys has signed an approval", "name the file of the key that did"),
+    ),
+    "other public keys": (
+        API, "api.env", lambda m: {"LOCKBOX_AUDIT_PUBLIC_KEYS": f"'{m.other_audit}'"},
+        ("no key of this list has signed the logs", "lockbox operate public-keys"),
+    ),
+    "an audit key that nobody trusts": (
+        WORKER, "worker.env", lambda m: {"LOCKBOX_AUDIT_KEY_FILES": f"'[\"{m.etc}/other.pem\"]'"},
+        ("no public half of these keys is in LOCKBOX_AUDIT_PUBLIC_KEYS", "name the files of the keys"),
+    ),
+    "another code key": (
+        NOTIFICATIONS, "notifications.env",
+        lambda m: {"LOCKBOX_CODE_KEY_FILES": f"'[\"{m.etc}/code-of-another.key\"]'"},
+        ("codes that wait to be entered are of another key", "lockbox operate code-key"),
+    ),
+    "another secret key": (
+        NOTIFICATIONS, "notifications.env",
+        lambda _: {"LOCKBOX_SECRET_KEYS": "'[\"MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=\"]'"},
+        ("a webhook's secret was encrypted with a key that is not in the list", "add the older key"),
+    ),
+    "an issuer that there is not": (
+        API, "api.env",
+        lambda _: {"LOCKBOX_ISSUERS": "'[{\"issuer\": \"https://login.nowhere.invalid\", \"audience\": \"x\"}]'"},
+        ("nobody can sign in by https://login.nowhere.invalid", "check the name"),
+    ),
+    "a setting that there is not": (
+        API, "api.env", lambda _: {"LOCKBOX_CATALOG": "x"},
+        ("LOCKBOX_CATALOG is no setting", "did you mean LOCKBOX_CATALOGUE?"),
+    ),
+    "the login of another process": (
+        WORKER, "worker.env", lambda m: {"LOCKBOX_WORKER_DATABASE_URL": m.urls.api},
+        ("this login may", "use its own login"),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", SETTINGS)
+def test_a_wrong_setting_is_found_and_without_it_all_is_well(machine: MachineOfUnits, fault: str) -> None:
+    unit, file, settings, (says, fix) = SETTINGS[fault]
+    with kept(machine):
+        for key in ("other.pem", "another.key", "code-of-another.key"):
+            readers = {API: "lockbox-api", WORKER: "lockbox-worker", NOTIFICATIONS: "lockbox-notifications"}
+            if key in str(settings(machine)):
+                _owned(machine.etc / key, 0, machine.users[readers[unit]][1], 0o640)
+        with machine.changed(file, **settings(machine)):
+            found = machine.finds(unit)
+
+    assert [one for one in found if says in one["says"] and fix in one["fix"]], found
+    assert machine.finds(unit) == []
+
+
+def test_a_right_that_was_revoked_is_found_and_its_statement_gives_it_back(machine: MachineOfUnits) -> None:
+    run_as_superuser(
+        machine.urls.superuser,
+        "REVOKE SELECT ON people FROM lockbox_api",
+        "REVOKE SELECT (id) ON invitations FROM lockbox_api",
+        "REVOKE EXECUTE ON FUNCTION use_window FROM lockbox_api",
+    )
+
+    found = [one for one in machine.finds(API) if "this login lacks" in one["says"]]
+
+    (one,) = found
+    who, _, statements = one["fix"].partition(": ")
+    assert who == "as lockbox_owner"
+    run_as_superuser(make_url(machine.urls.owner), *statements.split("; "))
+    assert machine.finds(API) == []
+
+
+@pytest.mark.parametrize(("limit", "says"), [(97, "all processes together open up to 98"), (57, "opens up to 58")])
+def test_too_few_connections_are_found(machine: MachineOfUnits, limit: int, says: str) -> None:
+    name = make_url(machine.urls.superuser).database
+    run_as_superuser(machine.urls.superuser, f"ALTER DATABASE {name} CONNECTION LIMIT {limit}")
+    try:
+        found = machine.finds(API)
+    finally:
+        run_as_superuser(machine.urls.superuser, f"ALTER DATABASE {name} CONNECTION LIMIT 200")
+
+    assert [one for one in found if says in one["says"] and "raise max_connections" in one["fix"]], found
+    assert machine.finds(API) == []
+
+
+class LoginRelay(MailRelay):
+    """Takes mail of those alone who have logged in."""
+
+    async def _to_recipient(self, recipient: str) -> str:
+        if not any(line.startswith("AUTH") for line in self.said):
+            return "530 5.7.0 Authentication required"
+        return await super()._to_recipient(recipient)
+
+
+def test_a_relay_that_wants_a_login_is_found_and_gets_no_mail(machine: MachineOfUnits) -> None:
+    with serving(LoginRelay(offers=("AUTH PLAIN",))) as relay:
+        with machine.changed("notifications.env", LOCKBOX_SMTP_URL=f"smtp://127.0.0.1:{relay.port}"):
+            (found,) = machine.finds(NOTIFICATIONS)
+        relay.said.clear()
+        with machine.changed("notifications.env", LOCKBOX_SMTP_URL=f"smtp://me:word@127.0.0.1:{relay.port}"):
+            assert machine.finds(NOTIFICATIONS) == []
+
+    assert "530" in found["says"]
+    assert found["fix"].startswith("the relay wants a login: write its user and password into LOCKBOX_SMTP_URL")
+    assert relay.count == 0
+
+
+def other_postgres(machine: MachineOfUnits, url: str) -> AbstractContextManager[None]:
+    """Let the API use another address."""
+    return machine.changed("api.env", LOCKBOX_DATABASE_URL=url)
+
+
+@pytest.mark.skipif(not PROGRAM, reason="PgBouncer is not installed")
+def test_pgbouncer_in_statement_mode_is_named_and_in_transaction_mode_it_is_well(machine: MachineOfUnits) -> None:
+    with ExitStack() as stack:
+        pooled = stack.enter_context(pooler(machine.urls.api, pool_mode="statement"))
+        stack.enter_context(other_postgres(machine, pooled.through(machine.urls.api)))
+        (found,) = machine.finds(API)
+    with pooler(machine.urls.api) as pooled, other_postgres(machine, pooled.through(machine.urls.api)):
+        assert machine.finds(API) == []
+
+    assert "the pooler is in statement mode" in found["says"]
+    assert found["fix"].startswith("set pool_mode = transaction")
+
+
+def test_postgres_17_is_said_as_such(machine: MachineOfUnits) -> None:
+    with older(machine.urls.api) as url, other_postgres(machine, url):
+        (found,) = machine.finds(API)
+
+    assert re.fullmatch(r"this is Postgres 17\.\d+, and Lockbox needs 18 or later", found["says"])
+    assert "postgresql-18" in found["fix"]
+    assert machine.finds(API) == []
