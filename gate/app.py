@@ -161,6 +161,10 @@ class Gate:
             raise RefusedCall(Denial(GateReason(found.code.value), found.detail))
         return found
 
+    def shows_caller(self, service: str, headers: SentHeaders) -> bool:
+        """Return whether these headers say whose call it is."""
+        return self._engineers.is_shown(service, headers)
+
     async def check(self, question: AccessCheck, caller: UsingCaller, call: CountedCall) -> AllowedCall:
         """Return the window that lets a call in.
 

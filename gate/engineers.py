@@ -220,6 +220,10 @@ class EngineerResolver:
             return UnidentifiedCall(IdentityFailure.UNKNOWN_ENGINEER, UNKNOWN, f"{issuer} {subject}")
         return EngineerCall(person_id, found.key[0], found.key[1], found.expires_at)
 
+    def is_shown(self, service: str, headers: SentHeaders) -> bool:
+        """Return whether a question shows in any way whose call it is about."""
+        return not (self._watched[service] | {self._token_header}).isdisjoint(headers.values)
+
     def forget(self) -> None:
         """Forget what the identity map said: after news that it, a person or a role has changed."""
         self.map.forget()

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import parse_qsl
+from uuid import UUID
 
 from config.gate_document import SLUG
 from config.service_catalogue import Service
@@ -20,15 +21,16 @@ from gate.sent_headers import SentHeaders
 from gate.stream import WindowStreams
 from gate.window_memory import FRESH_SECONDS, WindowMemory
 from lockbox.requests.access_check import AccessCheck, UsingCaller
-from lockbox.text_rules import check_resource
+from lockbox.text_rules import UUID_FORM, check_resource
 
 STREAM, ENGINEER, CHECK = ("stream", b""), b"/engineer", b"/check"
 ENGINEER_SECONDS = timedelta(seconds=60)
 """How long a guard may remember whose token it was, if it is told nothing else."""
-ASKED = frozenset({"tenant", "resource", "action"})
+ASKED, ENGINEER_ID = frozenset({"tenant", "resource", "action"}), "engineer"
 NOT_BOUND = "The guard's token is not bound to this service, or the catalogue has no such service."
 NO_ADDRESS = "A guard asks at /gate/v1/stream, /gate/v1/SERVICE/engineer or /gate/v1/SERVICE/check."
-NOT_ONCE = "Send tenant, resource and action, each exactly once and with a value."
+NOT_ONCE = "Send tenant, resource and action, and engineer if you know the id, each exactly once and with a value."
+SEVERAL_WAYS = "Say who calls in one way: by engineer, or by what the call shows."
 
 
 class GuardCalls:
@@ -88,13 +90,25 @@ class GuardCalls:
     ) -> AllowedCall | NotApplicable:
         service = question.service
         asked = _asked(question.query or b"", self._services[service])
-        found = await self._gate.caller(service, question.headers, credential, call)
-        if isinstance(found, NotApplicable):
-            return found
-        use = AccessCheck(asked["tenant"], service, asked["resource"], asked["action"], found.person_id)
+        if ENGINEER_ID in asked:
+            engineer = self._named(service, asked[ENGINEER_ID], question.headers)
+        else:
+            found = await self._gate.caller(service, question.headers, credential, call)
+            if isinstance(found, NotApplicable):
+                return found
+            engineer = found.person_id
+        use = AccessCheck(asked["tenant"], service, asked["resource"], asked["action"], engineer)
         # By an older read, a clock that was set forward since would not show.
         at = self._memory.now() if self._memory.age < FRESH_SECONDS else None
         return (await self._gate.check(use, UsingCaller(credential.account_id), call))._replace(at=at)
+
+    def _named(self, service: str, engineer: str, headers: SentHeaders) -> UUID:
+        """Return the engineer whom a guard has authenticated itself."""
+        if self._gate.shows_caller(service, headers):
+            raise MalformedQuestion(SEVERAL_WAYS)
+        if not UUID_FORM.fullmatch(engineer):
+            raise RefusedCall(Denial(GateReason.UNKNOWN_ENGINEER))
+        return UUID(engineer)
 
 
 def _has_no_query(question: GateQuestion) -> None:
@@ -105,11 +119,11 @@ def _has_no_query(question: GateQuestion) -> None:
 def _asked(query: bytes, service: Service) -> dict[str, str]:
     """Return what a check is about."""
     try:
-        pairs = parse_qsl(query.decode("ascii"), strict_parsing=True, errors="strict", max_num_fields=len(ASKED))
+        pairs = parse_qsl(query.decode("ascii"), strict_parsing=True, errors="strict", max_num_fields=len(ASKED) + 1)
     except ValueError:
         raise MalformedQuestion(NOT_ONCE) from None
     asked = dict(pairs)
-    if len(pairs) != len(ASKED) or asked.keys() != ASKED:
+    if len(pairs) != len(asked) or asked.keys() - {ENGINEER_ID} != ASKED:
         raise MalformedQuestion(NOT_ONCE)
     if SLUG.fullmatch(asked["tenant"]) is None:
         raise MalformedQuestion("The tenant must be a slug: small letters, digits and hyphens only.")

@@ -65,9 +65,9 @@ class RunningGuard:
         if latest is None:
             return self._network.submit(self._wait(use, caller)) if self._is_starting else BEHIND
         found = self._find(use, caller, latest)
-        if found is not None or isinstance(caller, UUID):
-            return found or NoAccess("no_window")
-        refused = self._refused.get((use, caller.digest))
+        if found is not None:
+            return found
+        refused = self._refused.get((use, _digest(caller)))
         if refused is not None and self._clock() < refused[0]:
             return refused[1]
         return self._network.submit(self._ask(use, caller))
@@ -106,9 +106,6 @@ class RunningGuard:
         return await self._ask(use, caller)
 
     async def _ask(self, use: Use, caller: CallerProof | UUID) -> Allowed | NoAccess:
-        if isinstance(caller, UUID):
-            latest = self.knowledge.clock.latest()
-            return BEHIND if latest is None else self._find(use, caller, latest) or NoAccess("no_window")
         if self._asked >= MOST_ASKED:
             return NoAccess("busy")
         self._asked += 1
@@ -117,11 +114,12 @@ class RunningGuard:
         finally:
             self._asked -= 1
 
-    async def _asked_once(self, use: Use, caller: CallerProof) -> Allowed | NoAccess:
-        question = (use, caller.digest)
-        said = await self._engineer(use.service, caller)
-        if isinstance(said, NoAccess):
-            return self._remember(question, said)
+    async def _asked_once(self, use: Use, caller: CallerProof | UUID) -> Allowed | NoAccess:
+        question = (use, _digest(caller))
+        if isinstance(caller, CallerProof):
+            said = await self._engineer(use.service, caller)
+            if isinstance(said, NoAccess):
+                return self._remember(question, said)
         latest = self.knowledge.clock.latest()
         if latest is None:
             return BEHIND
@@ -167,3 +165,7 @@ class RunningGuard:
         if len(self._refused) > MOST_REFUSED:
             self._refused.popitem(last=False)
         return no
+
+
+def _digest(caller: CallerProof | UUID) -> bytes:
+    return caller.bytes if isinstance(caller, UUID) else caller.digest

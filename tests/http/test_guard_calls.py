@@ -71,6 +71,42 @@ def test_a_yes_does_not_say_what_time_it_is_by_an_old_read(gate: GateDoor, monke
     assert "lockbox-at" not in answer.headers
 
 
+def test_a_guard_may_name_the_engineer_whom_it_has_authenticated(gate: GateDoor) -> None:
+    erin, eve = (str(gate.world.people[who].person_id) for who in ("erin", "eve"))
+
+    answer = asked(gate, about(gate, engineer=erin), who=None)
+    other = asked(gate, about(gate, engineer=eve), who=None)
+
+    assert answer.status == 200
+    assert answer.headers["lockbox-engineer"] == erin
+    assert (other.status, other.reason) == (403, "no_window")
+    assert other.headers["lockbox-form"].startswith(f"{PUBLIC}/ask?tenant={gate.world.tenant.slug}")
+
+
+def test_a_guard_that_names_an_engineer_is_told_that_all_uses_are_used(gate: GateDoor) -> None:
+    resource = "mailbox:once@contoso.example"
+    request = gate.world.submit(resources=[resource], max_uses=1)
+    gate.world.act("ann", Action.APPROVE, request.id)
+    query = about(gate, resource=resource, engineer=str(gate.world.people["erin"].person_id))
+
+    answers = [asked(gate, query, who=None) for _ in range(2)]
+
+    assert [(one.status, one.reason) for one in answers] == [(200, None), (403, "used_up")]
+    assert answers[1].headers["lockbox-form"].startswith(PUBLIC)
+
+
+def test_who_calls_is_said_in_one_way_and_an_engineer_by_an_id(gate: GateDoor) -> None:
+    erin = str(gate.world.people["erin"].person_id)
+
+    by_header = asked(gate, about(gate, engineer=erin))
+    by_token = asked(gate, about(gate, engineer=erin), ("Authorization", "Bearer x"), who=None)
+    twice = asked(gate, f"{about(gate, engineer=erin)}&engineer={erin}", who=None)
+    by_name = asked(gate, about(gate, engineer="erin"), who=None)
+
+    assert [one.reason for one in (by_header, by_token, twice)] == ["malformed"] * 3
+    assert (by_name.status, by_name.reason) == (403, "unknown_engineer")
+
+
 def test_a_no_says_why_and_where_to_request_access(gate: GateDoor) -> None:
     answer = asked(gate, about(gate, action="change"))
 

@@ -61,6 +61,7 @@ class SmallLockbox:
         self.windows: dict[str, dict[str, Any]] = {}
         self.engineers: dict[str, dict[str, Any]] = {}
         self.open_by_check: dict[str, dict[str, str]] = {}
+        self.reasons: dict[str, str] = {}
         self.how = "as asked"
         self.generation = "g1"
         self.counter = 0
@@ -201,11 +202,12 @@ class SmallLockbox:
             else:
                 self.reply(handler, 200, {}, json.dumps(said).encode())
             return
-        yes = self.open_by_check.get(shown)
+        named = "".join(parse_qs(urlsplit(handler.path).query).get("engineer", []))
+        yes = self.open_by_check.get(shown or named)
         if yes:
             self.reply(handler, 200, {"lockbox-at": self.now(), **yes})
         else:
-            self.no(handler, "no_window", 403)
+            self.no(handler, self.reasons.get(named, "no_window"), 403)
 
     def no(self, handler: BaseHTTPRequestHandler, reason: str, status: int) -> None:
         """Refuse as the gate does."""

@@ -46,13 +46,39 @@ def test_an_open_window_lets_its_engineer_in_and_nobody_else(lockbox: SmallLockb
 
     assert (allowed.request, allowed.engineer) == (request, ERIN)
     assert allowed.until is not None
+    assert lockbox.asked == []
     assert reason(guard, engineer=uuid4()) == "no_window"
     for wrong in ({"tenant": "other"}, {"resource": "mailbox:ceo@contoso.example"}, {"action": "export"}):
         with pytest.raises(Refused):
             guard.check(**USE | wrong, engineer=ERIN)
     with pytest.raises(Refused):
         guard.check(**USE, engineer=ERIN, service="onedrive")
-    assert lockbox.asked == []
+
+
+def test_a_no_to_an_engineer_says_the_true_reason_and_where_to_request_access(
+    lockbox: SmallLockbox, guard: Guard
+) -> None:
+    lockbox.reasons[str(ERIN)] = "used_up"
+
+    for _ in range(3):
+        with pytest.raises(Refused) as refused:
+            guard.check(**USE, engineer=ERIN)
+
+    assert refused.value.reason == "used_up"
+    assert refused.value.form == "https://lockbox.example/ask?tenant=contoso"
+    ((path, asked, headers),) = lockbox.asked
+    assert path == f"/gate/v1/{SERVICE}/check"
+    assert asked == {name: [value] for name, value in {**USE, "engineer": str(ERIN)}.items()}
+    assert "authorization" not in headers
+
+
+def test_a_yes_to_another_engineer_than_was_asked_about_is_a_no(lockbox: SmallLockbox, guard: Guard) -> None:
+    other = uuid4()
+    lockbox.says_yes(str(ERIN))
+    lockbox.says_yes(str(other))
+
+    assert guard.check(**USE, engineer=ERIN).engineer == ERIN
+    assert reason(guard, engineer=other) == "behind"
 
 
 def test_events_open_narrow_and_close(lockbox: SmallLockbox, guard: Guard) -> None:
