@@ -14,6 +14,7 @@ from chaos.journal import Journal
 from chaos.load import Load
 from chaos.people import ChaosPeople
 from chaos.prober import Prober
+from chaos.stream_watch import StreamWatch
 from harness.network import EventLoopThread
 
 PATIENCE = 240.0
@@ -32,6 +33,7 @@ class Crowd:
         self._load = Load(seed, cast, self._clients, self._prober, self.journal)
         self._gate_client = ProbeClient(gates, cast.engineers())
         self._gate_prober = GateProber(self._gate_client, self.history)
+        self._stream_watch = StreamWatch(gates, self.history)
         self._gate_stories = GateStories(seed, cast, self._clients, self._gate_prober, self.history)
         self._running: list[tuple[asyncio.Event, Future[None]]] = []
 
@@ -51,7 +53,7 @@ class Crowd:
 
     def begin(self) -> None:
         """Begin to ask for access, to decide and to try doors."""
-        for run in (*self._stories, self._prober.run, self._gate_prober.run):
+        for run in (*self._stories, self._prober.run, self._gate_prober.run, self._stream_watch.run):
             self._start(run)
 
     def begin_nothing_more(self) -> None:
@@ -84,6 +86,7 @@ class Crowd:
     def _hang_up(self) -> None:
         self._loop.do(self._clients.close())
         self._loop.do(self._gate_client.close())
+        self._loop.do(self._stream_watch.close())
         self._loop.close()
 
     def _start(self, run: Play) -> None:

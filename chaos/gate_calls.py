@@ -21,11 +21,12 @@ NAMES = ("tenant", "service", "resource", "action")
 
 @dataclass(frozen=True)
 class GateAddresses:
-    """Where the API and the guarded service are, and the gateway's token."""
+    """Where the API and the guarded service are, and the tokens of the gateway and of the guard."""
 
     api: str
     guarded: str
     gateway_token: str
+    guard_token: str
 
 
 class ProbeClient:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, Self
 from uuid import UUID
 
@@ -135,6 +136,7 @@ class GateHistory:
     `opened` is when an approval was answered that opened a window, `ending` when somebody first tried to end it, and
     `ended` when the first of these was answered. In `quiet` times nothing was struck, nor had been for a while;
     in `frozen` ones the API or the guard stood still. `withheld` is the resource that an approver has left out.
+    `told` is when a window first stood on the gate's stream, and `beats` the heartbeats of each stream that was read.
     """
 
     answers: list[RecordedAnswer] = field(default_factory=list)
@@ -145,10 +147,21 @@ class GateHistory:
     quiet: list[tuple[float, float]] = field(default_factory=list)
     frozen: list[tuple[float, float]] = field(default_factory=list)
     withheld: dict[UUID, str] = field(default_factory=dict)
+    told: dict[UUID, float] = field(default_factory=dict)
+    beats: list[list[float]] = field(default_factory=list)
 
     def is_quiet(self, began: float, ended: float) -> bool:
         """Whether all of this was in one quiet time."""
         return any(first <= began and ended <= last for first, last in self.quiet)
+
+    def was_heard(self, began: float, ended: float, pause: float) -> bool:
+        """Whether one stream was read all along, from its first heartbeat on, without a longer pause between two."""
+        for beats in self.beats:
+            inside = [one for one in beats if began - pause <= one <= ended + pause]
+            is_around = inside and inside[0] <= began and ended <= inside[-1]
+            if is_around and all(later - one <= pause for one, later in pairwise(inside)):
+                return True
+        return False
 
     def was_frozen(self, began: float, ended: float) -> bool:
         """Whether the API or the guard stood still at some moment between these."""

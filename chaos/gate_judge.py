@@ -30,6 +30,10 @@ remembers for one."""
 EARLY_SECONDS = {GATE: 0.0, GUARD: 3.0}
 """So long before its deadline a window may be taken to be over. The guard takes Postgres' clock to be as far ahead as
 it can be; if that may be more than this, it is behind. The gate asks Postgres itself by then."""
+TOLD_SECONDS = 2.0
+"""So long after an approval was answered its window stands on the gate's stream, where that is read all along."""
+BEAT_SECONDS = 1.0
+"""So far apart two heartbeats may be, of which there is one each half second, while all goes as it should."""
 AWAY = frozenset({"busy", "behind"})
 """Reasons of a no that are about Lockbox, and not about the window."""
 LEAST_QUIET, LEAST_LET_IN = 10, 0.9
@@ -37,6 +41,7 @@ YES_SAID, NO_WINDOW, REVOKED, PAST_DEADLINE = "let in", "without a window", "pas
 OTHERS = "away or not open yet"
 NOT_BEGUN, HANDED_OVER = "before a later start", "as one window follows another"
 """What an answer shows."""
+STREAM, TOLD_IN_TIME = "stream", "an open window within 2 s"
 JUST_SECONDS = 1.0
 """For so long after its beginning a yes shows that a window goes on from another one."""
 Windows = Mapping[UUID, TrueWindow]
@@ -69,6 +74,28 @@ class HistoryJudge:
                 since = one.began - self._history.opened[window.request_id]
                 yield f"{one}: no, {one.reason or 'for no reason'}, {since:.3f} s after {window.request_id} opened"
 
+    def not_told(self) -> Iterator[str]:
+        """Yield a line for each open window that did not stand on the gate's stream in time."""
+        for request_id, opened in self._told_by_now():
+            told = self._history.told.get(request_id)
+            if told is None or told > opened + TOLD_SECONDS:
+                late = f"only {told - opened:.3f} s after it opened" if told else "never"
+                yield f"{request_id} was open, and {late} on the gate's stream"
+
+    def _told_by_now(self) -> Iterator[tuple[UUID, float]]:
+        """Yield the windows that had to stand on the stream, and when their approval was answered."""
+        for request_id, opened in list(self._history.opened.items()):
+            window, until = self._windows.get(request_id), opened + TOLD_SECONDS
+            if (
+                window is not None
+                and self._clock.latest(opened) >= window.opened_at
+                and self._clock.latest(until) < window.ends_at
+                and self._history.ending.get(request_id, float("inf")) > until
+                and not self._history.was_frozen(opened, until)
+                and self._history.was_heard(opened, until, BEAT_SECONDS)
+            ):
+                yield request_id, opened
+
     def too_few_let_in(self) -> Iterator[str]:
         """Yield a line for the gate and the guard each, if open windows did not let in while all was quiet."""
         if not self._history.quiet:
@@ -84,6 +111,8 @@ class HistoryJudge:
     def tested(self) -> Counter[tuple[str, str]]:
         """Count the answers by the door and by what they show."""
         found = Counter[tuple[str, str]]()
+        if in_time := sum(1 for _ in self._told_by_now()) - sum(1 for _ in self.not_told()):
+            found[STREAM, TOLD_IN_TIME] = in_time
         for one in self._answers:
             if one.status == YES:
                 found[one.door, YES_SAID] += 1

@@ -51,7 +51,8 @@ class InvariantWatch(threading.Thread):
         # What was answered first, then what Postgres knows: a window opens before anybody is let in by it.
         history = replace(self._crowd.history, answers=list(self._crowd.history.answers))
         rows = self._asked(questions.GATE_WINDOWS)
-        return HistoryJudge(history, map(TrueWindow.of, rows)).wrong_yeses() if rows else iter(())
+        judge = HistoryJudge(history, map(TrueWindow.of, rows))
+        return chain(judge.wrong_yeses(), judge.not_told()) if rows else iter(())
 
     def _asked(self, question: str) -> Sequence[Any]:
         try:

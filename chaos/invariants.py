@@ -236,14 +236,17 @@ def acts_in_stories(seen: ChaosEvidence) -> list[AttemptedAct]:
 
 
 def gates_hold(seen: ChaosEvidence) -> tuple[str, Iterable[str]]:
-    """I11: no yes of the gate or the guard past a deadline or a revoke, nor for anything but its window."""
+    """I11: no yes of the gate or the guard past a deadline or a revoke, nor for anything but its window.
+
+    Nor a no to a window that is open, which stands on the stream in time.
+    """
     tested = seen.gates.tested()
     says = [
         f"{tested[door, REVOKED]:,} past a revoke and {tested[door, PAST_DEADLINE]:,} past a deadline"
         for door in DOORS
     ]
     return f"{len(seen.history.answers):,} calls; {' and '.join(says)}", chain(
-        seen.gates.wrong_yeses(), seen.gates.wrong_noes()
+        seen.gates.wrong_yeses(), seen.gates.wrong_noes(), seen.gates.not_told()
     )
 
 

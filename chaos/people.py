@@ -50,7 +50,7 @@ TALKATIVE: dict[str, object] = {
 GATED: dict[str, object] = QUICK | {
     "approval_window": GATED_ANSWER_SECONDS,
     "access_ceiling": CALM_SECONDS,
-    "closing_warning": 0,
+    "closing_warning": 2,
 }
 BY_BREAK_GLASS: dict[str, object] = QUICK | {"break_glass_services": [SERVICE]}
 OFTEN = 3

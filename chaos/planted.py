@@ -43,6 +43,16 @@ def _deaf_gate() -> None:
     _patch(WindowMemory, "_replace", keep)
 
 
+def _lost_window() -> None:
+    """Let the gate's memory take in no more than three windows of four; about the others Postgres is asked."""
+    replace = WindowMemory._replace
+
+    def lose(memory: WindowMemory, request: int, window: RememberedWindow | None) -> None:
+        replace(memory, request, window if request % 4 else None)
+
+    _patch(WindowMemory, "_replace", lose)
+
+
 def _late_gate() -> None:
     """Let the gate take the database's clock to be an hour behind, so that no deadline is over."""
     note_read = WindowMemory.note_read
@@ -100,6 +110,7 @@ class PlantedBug:
 BUGS = {
     "late-yes": PlantedBug("api", _late_yes),
     "deaf-gate": PlantedBug("api", _deaf_gate),
+    "lost-window": PlantedBug("api", _lost_window),
     "late-gate": PlantedBug("api", _late_gate),
     "other-mailbox": PlantedBug("api", _other_mailbox),
     "open-guard": PlantedBug("guard", _open_guard),

@@ -51,8 +51,8 @@ class ChaosStack:
     @property
     def gates(self) -> GateAddresses:
         """Where the gate and the guarded service are asked."""
-        token = self.cast.gateway_token(Scope.GATE_NGINX)
-        return GateAddresses(self.plan.public_url, self.guarded.url, token)
+        tokens = (self.cast.gateway_token(scope) for scope in (Scope.GATE_NGINX, Scope.GATE_GUARD))
+        return GateAddresses(self.plan.public_url, self.guarded.url, *tokens)
 
     def redis(self) -> Redis:
         """Return a client of Redis itself."""

@@ -25,6 +25,8 @@ from chaos.gate_judge import (
     OTHERS,
     PAST_DEADLINE,
     REVOKED,
+    STREAM,
+    TOLD_IN_TIME,
     YES_SAID,
     HistoryJudge,
 )
@@ -308,3 +310,48 @@ def test_without_a_reading_no_yes_is_late_and_no_no_is_wrong() -> None:
     blind = HistoryJudge(GateHistory([yes(DEADLINE + 9), no(OPENED + 5)], opened={WINDOW: OPENED}), [TRUE])
 
     assert list(blind.wrong_yeses()) == list(blind.wrong_noes()) == []
+
+
+BEATS = [OPENED - 1 + number / 2 for number in range(10)]
+"""Heartbeats from a second before the window opened to some time after."""
+
+
+def watched(told: float | None, **changes: object) -> HistoryJudge:
+    """Return the judge of a stream on which the window stood from this moment on."""
+    facts = {"opened": {WINDOW: OPENED}, "told": {} if told is None else {WINDOW: told}, "beats": [BEATS]}
+    readings = [ClockReading(at, AHEAD + at, at) for at in (OPENED - 5, DEADLINE + 5)]
+    return HistoryJudge(GateHistory(readings=readings, **(facts | changes)), [TRUE])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("told", [OPENED - 0.1, OPENED + 1.9])
+def test_a_window_that_stands_on_the_stream_in_time_is_counted(told: float) -> None:
+    judge = watched(told)
+
+    assert list(judge.not_told()) == []
+    assert judge.tested()[STREAM, TOLD_IN_TIME] == 1
+
+
+@pytest.mark.parametrize(("told", "late"), [(None, "never"), (OPENED + 2.5, "only 2.500 s after it opened")])
+def test_a_window_that_does_not_stand_on_the_stream_in_time_is_found(told: float | None, late: str) -> None:
+    judge = watched(told)
+
+    assert list(judge.not_told()) == [f"{WINDOW} was open, and {late} on the gate's stream"]
+    assert judge.tested()[STREAM, TOLD_IN_TIME] == 0
+
+
+@each(
+    "excuse",
+    (
+        {"ending": {WINDOW: OPENED + 1}},
+        {"frozen": [(OPENED + 0.5, OPENED + 1)]},
+        {"beats": []},
+        {"beats": [BEATS[:4], BEATS[5:]]},
+        {"beats": [[*BEATS[:3], *BEATS[5:]]]},
+        {"opened": {WINDOW: OPENED - 20}, "beats": [[OPENED - 30 + one / 2 for one in range(60)]]},
+    ),
+)
+def test_a_window_need_not_stand_on_a_stream_that_was_not_read_all_along(excuse: dict[str, object]) -> None:
+    judge = watched(None, **excuse)
+
+    assert list(judge.not_told()) == []
+    assert judge.tested()[STREAM, TOLD_IN_TIME] == 0

@@ -55,6 +55,15 @@ def test_a_deaf_gate_forgets_no_window() -> None:
     assert (left, len(memory)) == (1, 1)
 
 
+def test_a_lost_window_never_comes_into_memory() -> None:
+    entries = [open_window(number, "files") for number in range(1, 9)]
+    planted.BUGS["lost-window"].plant()
+    memory = WindowMemory()
+    memory.put(entries)
+
+    assert len(memory) == sum(entry.request.id.int % 4 > 0 for entry in entries) < len(entries)
+
+
 def test_a_late_gate_takes_the_clock_to_be_an_hour_behind() -> None:
     clock = Seconds()
     memory = WindowMemory(clock)

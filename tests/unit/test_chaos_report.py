@@ -6,9 +6,10 @@ from dataclasses import dataclass, replace
 from uuid import UUID
 
 import pytest
+from rich.console import Console
 
 from chaos import __main__ as command
-from chaos import dead, enough, exports, plan, report
+from chaos import dead, enough, exports, plan, report, run, sometimes
 from chaos.crew import ProcessExit
 from chaos.plan import AppliedFault, Fault
 from tests.each import each
@@ -177,3 +178,14 @@ def test_patience_has_bounds(word: str) -> None:
 
 def test_patience_is_read_in_seconds() -> None:
     assert [command.patience(word) for word in ("0", "12.5", "600")] == [0, 12.5, 600]
+
+
+@pytest.mark.parametrize(("seeds", "code"), [(1, 0), (2, 1)])
+def test_one_seed_may_miss_what_has_to_happen_sometimes_in_several(
+    seeds: int, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    counts = {**dict.fromkeys((*sometimes.NAMES, *sometimes.FURTHER), 1), "two yeses met, both counted": 0}
+    result = run.Result(plan.make(1, 5), [], (), {}, counts, (), 5.0)
+
+    assert command._checked([result] * seeds, Console()) == code  # noqa: SLF001 - what the exit code is made of
+    assert "never happened: two yeses met, both counted" in capsys.readouterr().out

@@ -14,6 +14,7 @@ FOUND = {
     "late-gate": "past its deadline",
     "other-mailbox": "about something else",
     "open-guard": "the guard,",
+    "lost-window": "on the gate's stream",
     "early-gate": "before it opened",
     "any-step": "before its step",
 }
