@@ -69,6 +69,7 @@ from lockbox.database import Database, ProcessKeys, make_engine
 from lockbox.identity import keyring
 from lockbox.identity.keyring import ApprovalKeys, Keyring
 from lockbox.identity.oidc_providers import IdentityProviders
+from lockbox.monitoring.write_trial import WriteTrial
 from lockbox.notifications.endpoints import SecretVault
 from lockbox.schedule import Schedule
 
@@ -243,6 +244,7 @@ def make_app(
     gateway = GateRuntime(settings, database, reading or database, app.state.groups[CHECKS])
     app.state.gateway = gateway
     app.state.issuers = IdentityProviders(settings.issuers, route=settings.outbound)
+    app.state.write_trial = WriteTrial()
     app.state.vault = SecretVault([key.get_secret_value() for key in settings.secret_keys])
     problems.install(app)
     app.router.routes += ROUTES

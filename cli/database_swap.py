@@ -13,6 +13,7 @@ from psycopg import Connection, sql
 from sqlalchemy import URL
 
 from config.children import environment
+from config.server_urls import libpq_url
 
 ROOT = "postgres"
 OWNER = "lockbox_owner"
@@ -85,7 +86,7 @@ def superuser(owner: URL) -> Iterator["Connection[tuple[object, ...]]"]:
             f"Postgres' superuser cannot connect: {_first_line(error)}; set PGHOST, PGPORT, PGUSER and PGPASSWORD"
         ) from None
     with root:
-        url = owner.set(drivername="postgresql", database=ROOT).render_as_string(hide_password=False)
+        url = libpq_url(owner).set(database=ROOT).render_as_string(hide_password=False)
         try:
             with psycopg.connect(url, autocommit=True) as own:
                 is_same = own.execute(SAME_SERVER).fetchone() == root.execute(SAME_SERVER).fetchone()
@@ -189,7 +190,7 @@ class DatabaseSwap:
     @property
     def _target(self) -> str:
         """The new database's address without the password, which others would see in the list of processes."""
-        of = self.owner
+        of = libpq_url(self.owner)
         plain = URL.create("postgresql", of.username, None, of.host, of.port, self.made, of.query)
         return plain.render_as_string()
 

@@ -10,7 +10,7 @@ DRIVER = "postgresql+psycopg"
 POSTGRES = frozenset({"postgresql", "postgres", DRIVER})
 REDIS = frozenset({"redis", "rediss"})
 SMTP = frozenset({"smtp", "smtp+starttls", "smtps"})
-MOST_PORT = 65535
+POSTGRES_PORT, MOST_PORT = 5432, 65535
 ENCODED = "write @ in a password as %40, / as %2F, # as %23 and : as %3A"
 
 
@@ -23,6 +23,7 @@ def postgres_url(value: str) -> str:
     scheme, _, rest = value.partition("://")
     if scheme not in POSTGRES or not rest:
         raise ValueError("use a URL such as postgresql://user:password@host:5432/lockbox")
+    rest = _of_several(rest)
     try:
         found = make_url(f"{DRIVER}://{rest}")
     except (ArgumentError, ValueError):
@@ -30,6 +31,33 @@ def postgres_url(value: str) -> str:
     if not _is_server(found.host, found.port):
         raise ValueError(f"name a host and a port from 1 to {MOST_PORT}; {ENCODED}")
     return f"{DRIVER}://{rest}"
+
+
+def _of_several(rest: str) -> str:
+    """Return what follows the scheme, with several hosts as SQLAlchemy takes them: of those, the one that writes."""
+    place, slash, more = rest.partition("/")
+    user, at, hosts = place.rpartition("@")
+    if "," not in hosts:
+        return rest
+    if not re.fullmatch(r"[\w.-]+(:\d+)?(,[\w.-]+(:\d+)?)+", hosts) or not slash:
+        raise ValueError(f"name several hosts as in postgresql://user:password@db1:5432,db2:5432/lockbox; {ENCODED}")
+    name, _, query = more.partition("?")
+    # Without a port for each, SQLAlchemy would give none to any.
+    found = [f"host={host if ':' in host else f'{host}:{POSTGRES_PORT}'}" for host in hosts.split(",")]
+    if any(not 1 <= int(host.rpartition(":")[2]) <= MOST_PORT for host in found):
+        raise ValueError(f"name ports from 1 to {MOST_PORT}")
+    found += [query] if query else []
+    found += [] if "target_session_attrs=" in query else ["target_session_attrs=read-write"]
+    return f"{user}{at}/{name}?{'&'.join(found)}"
+
+
+def libpq_url(url: URL) -> URL:
+    """Return a URL as libpq and its programs take it, which have hosts and ports in lists of their own."""
+    several = url.query.get("host")
+    if not isinstance(several, tuple):
+        return url.set(drivername="postgresql")
+    hosts, ports = zip(*(one.rpartition(":")[::2] for one in several), strict=True)
+    return url.set(drivername="postgresql", query={**url.query, "host": ",".join(hosts), "port": ",".join(ports)})
 
 
 def has_password(database_url: str) -> bool:
@@ -44,6 +72,11 @@ def check_redis_url(value: str) -> None:
         ValueError: it is none; the message says how to write it.
     """
     parts = _parts(value)
+    if "sentinel" in parts.scheme or "cluster" in parts.scheme or "," in parts.netloc.rpartition("@")[2]:
+        raise ValueError(
+            "Redis Sentinel, Redis Cluster and several hosts are not supported: name one address that leads to the "
+            "primary, such as a proxy's, as in redis://:password@host:6379/0"
+        )
     if parts.scheme not in REDIS:
         raise ValueError("use a URL such as redis://:password@host:6379/0, or rediss:// for TLS")
     if not _is_server(parts.hostname, _port(parts)) or not re.fullmatch(r"/?\d{0,4}", parts.path):

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from fastapi import Response
+from fastapi import Request, Response
 from pydantic import BaseModel
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -10,6 +10,7 @@ from api.call_routes import CallRouter
 from api.deps import DatabaseDep
 from lockbox.audit.log import witness
 from lockbox.database import Database
+from lockbox.monitoring.write_trial import WriteTrial
 from lockbox.redis_scripts import RedisUnavailable
 from lockbox.startup_checks import StartupCheckFailed, fits
 
@@ -26,10 +27,12 @@ class Readiness(BaseModel):
     """Whether requests can be served: Postgres is required; without Redis everything works, more slowly.
 
     `audit_log` is `behind` if the database, after a restore, holds less than was shipped: no access is granted.
+    `writes` is what came of a trial, such as where commits wait for a standby that is dead; reads go on.
     """
 
     status: Literal["ready", "degraded", "down"]
     postgres: str
+    writes: str
     redis: str
     audit_log: str
 
@@ -42,15 +45,21 @@ async def get_liveness() -> Liveness:
 
 
 @router.get("/readyz", responses={503: {"model": Readiness}})
-def get_readiness(db: DatabaseDep, response: Response) -> Readiness:
-    """Answer 200 with Postgres and the right schema; *degraded* without Redis or with the audit log behind."""
+def get_readiness(request: Request, db: DatabaseDep, response: Response) -> Readiness:
+    """Answer 200 with Postgres and the right schema; *degraded* without Redis or writes, or with the log behind."""
     postgres, redis = _postgres(db), _redis(db)
     if postgres != "ok":
         response.status_code = 503
-        return Readiness(status="down", postgres=postgres, redis=redis, audit_log="unknown")
-    audit_log = _audit_log(db)
-    is_well = redis == audit_log == "ok"
-    return Readiness(status="ready" if is_well else "degraded", postgres=postgres, redis=redis, audit_log=audit_log)
+        return Readiness(status="down", postgres=postgres, writes="unknown", redis=redis, audit_log="unknown")
+    trial: WriteTrial = request.app.state.write_trial
+    writes, audit_log = trial.outcome(db.engine).value, _audit_log(db)
+    return Readiness(
+        status="ready" if redis == audit_log == writes == "ok" else "degraded",
+        postgres=postgres,
+        writes=writes,
+        redis=redis,
+        audit_log=audit_log,
+    )
 
 
 def _postgres(db: Database) -> str:

@@ -59,10 +59,11 @@ def _logins(settings: Settings) -> Iterator[tuple[str, str]]:
 def _encryption(
     check: str, variable: str, url: str, connection: Connection, *, is_strict: bool
 ) -> Iterator[DoctorFinding]:
-    host = make_url(url).host
+    driver = connection.connection.driver_connection
+    # Of several hosts, the one that was connected to.
+    host = make_url(url).host or (driver.info.host if driver else None)
     if not host or host in LOOPBACK or host.startswith("/"):
         return
-    driver = connection.connection.driver_connection
     found = driver.info.get_parameters().get("sslmode") if driver else None
     is_encrypted = bool(driver and driver.pgconn.ssl_in_use)
     fix = f"add ?sslmode=verify-full&sslrootcert=FILE to {variable}, with the authority of Postgres' certificate"

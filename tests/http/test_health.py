@@ -29,7 +29,7 @@ def test_with_both_servers_there_it_is_ready(door: Door) -> None:
 
     assert (answer.status_code, answer.json()) == (
         200,
-        {"status": "ready", "postgres": "ok", "redis": "ok", "audit_log": "ok"},
+        {"status": "ready", "postgres": "ok", "writes": "ok", "redis": "ok", "audit_log": "ok"},
     )
 
 
@@ -42,6 +42,7 @@ def test_with_redis_away_it_is_degraded_and_not_down(door: Door, closed_port: Sc
     assert answer.json() == {
         "status": "degraded",
         "postgres": "ok",
+        "writes": "ok",
         "redis": "away: ConnectionError",
         "audit_log": "ok",
     }
@@ -53,7 +54,13 @@ def test_with_postgres_away_it_is_down(door: Door) -> None:
     answer = Door(door.world, db, door.root, door.runner).get(None, "/readyz")
 
     assert answer.status_code == 503
-    assert answer.json() == {"status": "down", "postgres": "away", "redis": "ok", "audit_log": "unknown"}
+    assert answer.json() == {
+        "status": "down",
+        "postgres": "away",
+        "writes": "unknown",
+        "redis": "ok",
+        "audit_log": "unknown",
+    }
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ FENCES = re.findall(r"^```(\w+)\n(.*?)^```$", TEXT, flags=re.MULTILINE | re.DOTA
 BLOCKS = [block for kind, block in FENCES if kind == "sh"]
 # What cannot run here, by how its line begins, and why. systemd's part is played by `tests.whole.machine`.
 NOT_HERE = {
-    "make .venv/ready": "the tests run in it, and making it anew takes it away from them",
+    "make production": "the tests run in it, and making it anew takes it away from them",
     'export PATH="$PWD/.venv': "the tests know where it is",
     "git checkout ": "there is one version here, and it is what is tested",
 }

@@ -1,0 +1,83 @@
+"""Try whether a write is confirmed: who only reads sees nothing where the standby that commits wait for is dead."""
+
+import threading
+import time
+from contextlib import suppress
+from enum import StrEnum
+
+import psycopg
+import structlog
+from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import SQLAlchemyError
+
+from lockbox.database import WARNED
+
+log = structlog.get_logger(__name__)
+KEPT_SECONDS = 2.0
+SECONDS = 1.0
+# A record of the write-ahead log that nobody reads: no table grows, and its commit waits as every other one does.
+WRITE = text("SELECT pg_logical_emit_message(true, 'lockbox', '')")
+
+
+class WriteOutcome(StrEnum):
+    """What came of a trial: it is on disk and on the standby, on disk alone, or nowhere."""
+
+    OK = "ok"
+    UNCONFIRMED = "the standby does not confirm writes: see synchronous_standby_names"
+    REFUSED = "writes are refused"
+
+
+class WriteTrial:
+    """Tries at most every two seconds, for anybody may ask."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._outcome = WriteOutcome.OK
+        self._tried_at = float("-inf")
+
+    def outcome(self, engine: Engine) -> WriteOutcome:
+        """Return what came of the last trial, or of one more that takes a second at most."""
+        with self._lock:
+            if time.monotonic() - self._tried_at >= KEPT_SECONDS:
+                before, self._outcome = self._outcome, _try(engine)
+                self._tried_at = time.monotonic()
+                if self._outcome is not before:
+                    level = log.info if self._outcome is WriteOutcome.OK else log.critical
+                    level("database.writes", outcome=self._outcome.value)
+            return self._outcome
+
+
+def _try(engine: Engine) -> WriteOutcome:
+    try:
+        with engine.connect() as connection:
+            warnings: list[str | None] = []
+            connection.info[WARNED] = warnings
+            connection.execute(WRITE)
+            _commit(connection)
+    except SQLAlchemyError:
+        return WriteOutcome.REFUSED
+    return WriteOutcome.UNCONFIRMED if warnings else WriteOutcome.OK
+
+
+def _commit(connection: Connection) -> None:
+    """Commit, and have the server wait for the standby for a second at most: no time limit of its own covers that."""
+    driver = connection.connection.driver_connection
+    if driver is None:
+        return
+    is_late = threading.Event()
+
+    def end() -> None:
+        is_late.set()
+        with suppress(psycopg.Error, OSError):
+            driver.cancel_safe(timeout=SECONDS)
+
+    waiting = threading.Timer(SECONDS, end)
+    waiting.start()
+    try:
+        connection.commit()
+    finally:
+        waiting.cancel()
+        waiting.join()
+        if is_late.is_set():
+            # The cancellation may arrive after the commit: it is to hit nothing else.
+            connection.invalidate()

@@ -1,0 +1,55 @@
+"""Commits wait for a standby that is not there: `/readyz` tells so in about a second, and reads go on."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import psycopg
+import pytest
+
+from cli.stack import Processes, StackPlan
+from harness.stage import own_stack, servers_of
+from harness.wait import within
+
+PATIENCE = 60.0
+UNCONFIRMED = "the standby does not confirm writes: see synchronous_standby_names"
+
+
+@pytest.fixture
+def api(tmp_path: Path) -> Iterator[StackPlan]:
+    """The API on servers of its own."""
+    with own_stack("standby") as plan:
+        processes = Processes(plan, tmp_path)
+        try:
+            processes.start("api")
+            processes.wait_until_ready()
+            yield plan
+        finally:
+            waits_for(plan, "")
+            processes.stop()
+
+
+def waits_for(plan: StackPlan, names: str) -> None:
+    """Set for which standbys commits wait."""
+    with psycopg.connect(servers_of(plan).superuser_url.replace("+psycopg", ""), autocommit=True) as connection:
+        connection.execute(f"ALTER SYSTEM SET synchronous_standby_names = '{names}'".encode())
+        connection.execute("SELECT pg_reload_conf()")
+
+
+def readiness(plan: StackPlan) -> dict[str, str]:
+    answer = httpx.get(f"{plan.public_url}/readyz", timeout=PATIENCE, trust_env=False)
+    found: dict[str, str] = answer.json() | {"code": str(answer.status_code)}
+    return found
+
+
+def test_writes_that_hang_on_a_dead_standby_are_told_by_readyz(api: StackPlan) -> None:
+    well = readiness(api)
+    waits_for(api, "gone")
+
+    assert within(PATIENCE, lambda: readiness(api)["writes"] == UNCONFIRMED)
+    hung = readiness(api)
+    waits_for(api, "")
+
+    assert (well["status"], well["writes"]) == ("ready", "ok")
+    assert (hung["status"], hung["code"], hung["postgres"]) == ("degraded", "200", "ok")
+    assert within(PATIENCE, lambda: readiness(api)["status"] == "ready")

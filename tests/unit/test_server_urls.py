@@ -1,0 +1,72 @@
+"""Several hosts: of Postgres' the one that writes is found; of Redis they are refused with what to do."""
+
+import pytest
+from psycopg.conninfo import conninfo_to_dict
+from sqlalchemy.engine import make_url
+
+from config.server_urls import check_redis_url, libpq_url, postgres_url
+from tests.each import each
+
+HOSTS = "db1.example:5432,db2.example:5433"
+OTHERS = "host=db1:5432&host=db2:1&target_session_attrs=primary"
+
+
+@each(
+    ("url", "host", "port", "attrs"),
+    [
+        (f"postgresql://u:p%40@{HOSTS}/lockbox", "db1.example,db2.example", "5432,5433", "read-write"),
+        ("postgresql://u:p%40@db1,db2/lockbox", "db1,db2", "5432,5432", "read-write"),
+        ("postgresql://u:p%40@10.0.0.1,10.0.0.2:6/lockbox", "10.0.0.1,10.0.0.2", "5432,6", "read-write"),
+        ("postgresql://u:p%40@db1:1,db2:2/lockbox?target_session_attrs=any", "db1,db2", "1,2", "any"),
+        (f"postgresql://u:p%40@/lockbox?{OTHERS}", "db1,db2", "5432,1", "primary"),
+    ],
+)  # fmt: skip
+def test_several_hosts_of_postgres_are_passed_on_and_the_one_that_writes_is_asked_for(
+    url: str, host: str, port: str, attrs: str
+) -> None:
+    found = make_url(postgres_url(url))
+    _, given = found.get_dialect()().create_connect_args(found)
+
+    assert given == {
+        "user": "u", "password": "p@", "dbname": "lockbox", "host": host, "port": port, "target_session_attrs": attrs
+    }  # fmt: skip
+
+
+def test_one_host_of_postgres_stays_as_it_is() -> None:
+    url = "postgresql://u:p,p@db1:5432/lockbox?sslmode=verify-full"
+
+    assert postgres_url(url) == url.replace("postgresql", "postgresql+psycopg")
+
+
+@each("hosts", ["db1:5432,", "db1:0,db2", "db1:99999,db2", "[::1]:5432,db2", "db1:x,db2"])
+def test_hosts_of_postgres_that_cannot_be_are_refused_and_not_quoted(hosts: str) -> None:
+    with pytest.raises(ValueError, match="name ") as refused:
+        postgres_url(f"postgresql://u:s3cret@{hosts}/lockbox")
+
+    assert "s3cret" not in str(refused.value)
+    assert "db" not in str(refused.value).replace("db1:5432,db2:5432", "")
+
+
+@each(
+    "url",
+    [
+        "sentinel://:s3cret@s1:26379,s2:26379/mymaster/0",
+        "redis+sentinel://:s3cret@s1:26379/mymaster",
+        "redis://:s3cret@r1:6379,r2:6379/0",
+        "rediss+cluster://r1:6379",
+    ],
+)
+def test_sentinel_a_cluster_and_several_hosts_of_redis_are_refused_with_what_to_name_instead(url: str) -> None:
+    with pytest.raises(ValueError, match="not supported: name one address that leads to the primary") as refused:
+        check_redis_url(url)
+
+    assert "s3cret" not in str(refused.value)
+
+
+def test_programs_of_postgres_get_hosts_and_ports_in_lists_of_their_own() -> None:
+    url = libpq_url(make_url(postgres_url("postgresql://u:p@db1:5432,db2:5433/lockbox?sslmode=require")))
+
+    told = conninfo_to_dict(url.render_as_string(hide_password=False))
+
+    assert (told["host"], told["port"], told["dbname"]) == ("db1,db2", "5432,5433", "lockbox")
+    assert (told["sslmode"], told["target_session_attrs"]) == ("require", "read-write")
