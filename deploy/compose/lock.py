@@ -1,5 +1,7 @@
 """Prints the part of a lock that an image needs: `lock.py` for the servers, `lock.py EXTRA [LOCK]` for an extra.
 
+`lock.py production` prints what production needs in a checkout: the servers, and what builds the project itself.
+
 The lock is requirements.lock unless one that has the extra is named. It follows the lock's own notes of what was
 required by what, so it needs nothing but Python; with --require-hashes pip then refuses to install if anything were
 missing.
@@ -11,6 +13,7 @@ import tomllib
 from collections.abc import Iterable
 from pathlib import Path
 
+PRODUCTION = "production"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -38,7 +41,8 @@ def main() -> None:
     """Read the project and a lock in this folder."""
     project = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["project"]
     extra, lock = (*sys.argv[1:], None, None)[:2]
-    roots = project["optional-dependencies"][extra] if extra else project["dependencies"]
+    servers, extras = project["dependencies"], project["optional-dependencies"]
+    roots = [*servers, *extras["build"]] if extra == PRODUCTION else extras[extra] if extra else servers
     sys.stdout.write(part(Path(lock or "requirements.lock").read_text(encoding="utf-8"), roots))
 
 

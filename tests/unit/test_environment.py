@@ -20,6 +20,7 @@ from cli.stack import CHECKOUT
 ENTRY = re.compile(r"^([a-z0-9][a-z0-9._-]*)==([^ ]+)", re.MULTILINE)
 IMPORTS = re.compile(r"^(?:from|import) ([A-Za-z_]\w*)", re.MULTILINE)
 RUN, DEV, DEMO = "requirements.lock", "requirements-dev.lock", "requirements-demo.lock"
+PRODUCTION = "requirements-production.lock"
 # What `make run` installs, 172 MB on Linux before anything is compiled. A new name is a decision: look at its size.
 # fmt: off
 TO_RUN = [
@@ -241,3 +242,48 @@ def test_a_folder_that_is_not_ours_is_not_removed(checkout: Path) -> None:
     finally:
         shutil.rmtree(data, ignore_errors=True)
         shutil.rmtree(keys, ignore_errors=True)
+
+
+def test_production_gets_what_runs_without_the_servers_of_the_demo() -> None:
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
+    servers = {canonicalize_name(Requirement(line).name) for line in project["optional-dependencies"]["embedded"]}
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["build"]]
+    run, production = locked(RUN), locked(PRODUCTION)
+
+    command = [sys.executable, "deploy/compose/lock.py", "production"]
+    made = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=True).stdout
+
+    assert (CHECKOUT / PRODUCTION).read_text() == made
+    assert {canonicalize_name(Requirement(line).name) for line in wanted} <= set(production)
+    assert {name: run.get(name) for name in production} == production
+    assert servers
+    assert not servers & set(production)
+
+
+WITHOUT = """
+import sys
+class Nowhere:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {lacking}:
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Nowhere())
+import cli.app, cli.doctor.command, cli.operate, cli.requests, api.app, worker.runtime
+"""
+
+
+def test_commands_and_processes_run_without_what_production_leaves_out() -> None:
+    left_out = set(locked(RUN)) - set(locked(PRODUCTION))
+    lacking = {
+        module for module, names in packages_distributions().items() if left_out & {*map(canonicalize_name, names)}
+    }
+
+    ran = subprocess.run(
+        [sys.executable, "-c", WITHOUT.replace("{lacking}", repr(lacking))],
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert {"aiosmtpd", "honcho"} <= lacking
+    assert ran.returncode == 0, ran.stderr
