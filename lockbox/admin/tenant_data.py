@@ -145,10 +145,10 @@ def keep_for(
     if days is not None and not LEAST_DAYS <= days <= limit:
         raise Invalid(f"Keep the log for {LEAST_DAYS} to {limit} days.", field="days")
     changes = {"retention": change(_words(was.days, most), _words(days, most))}
-    was.days = days
+    was.days, was.set_at = days, now(session)
     session.orm.add(was)
     session.orm.flush()
-    permissions.record_change(session, actor, AdminChange(RETENTION_CHANGED, now(session), changes))
+    permissions.record_change(session, actor, AdminChange(RETENTION_CHANGED, was.set_at, changes))
 
 
 def ask_to_leave(session: UnitOfWork, caller: Caller, origin: Origin, slug: str) -> None:

@@ -41,6 +41,7 @@ class Retention(SQLModel, table=True):
 
     tenant_id: UUID = Field(primary_key=True, foreign_key="tenants.id")
     days: int | None = None
+    set_at: datetime | None = Field(default=None, sa_type=Instant)
 
 
 class ExclusionsVersion(SQLModel, table=True):

@@ -3,9 +3,10 @@
 A window is open without approval, or without the signature that the policy demands (I1), or past its end (I2), an
 audit log has a gap, or an event that is not sealed (I4), an event is told to nobody, or no event says how that ended
 (I5), a gate let somebody in by a window that was not open (used-outside), nobody closes access at targets
-(no-connector-worker), or somebody decided who had not signed in, or has a power that nobody on record gave (I12).
-Each looks at all windows that are open, at what changed in the last minutes, and at a part of everything that moves
-on from minute to minute; none at more rows than `MOST`.
+(no-connector-worker), somebody decided who had not signed in, or has a power that nobody on record gave (I12), or no
+event says a legal hold, a retention or an off-boarding (unsaid). Each looks at all windows that are open, at what
+changed in the last minutes, and at a part of everything that moves on from minute to minute; none at more rows than
+`MOST`.
 """
 
 from dataclasses import dataclass
@@ -253,6 +254,25 @@ WHERE s.kind IN ('passkey', 'identity') AND (s.was_removed OR (s.at > k.since
         AND e.action = CASE s.kind WHEN 'passkey' THEN 'passkey_added' ELSE 'identity_bound' END
         AND e.at BETWEEN s.at - interval '1 minute' AND s.at + interval '1 minute')))
 """)
+# Each is in its tenant's log at the moment that the row says, until retention removes the event.
+UNSAID = text("""
+WITH changed AS (
+    SELECT tenant_id, 'hold_set' AS action, set_by AS who, set_at AS at, 'a legal hold' AS what FROM legal_holds
+    UNION ALL SELECT tenant_id, 'hold_released', released_by, released_at, 'the end of a legal hold'
+        FROM legal_holds WHERE released_at IS NOT NULL
+    UNION ALL SELECT tenant_id, 'retention_changed', NULL, set_at, 'for how long the log is kept'
+        FROM retentions WHERE set_at IS NOT NULL
+    UNION ALL SELECT tenant_id, 'offboarding_asked', asked_by, asked_at, 'that somebody asked to off-board the tenant'
+        FROM offboardings WHERE asked_by IS NOT NULL AND erased_at IS NULL
+), near AS (
+    SELECT r.*, uuidv7(r.at - clock_timestamp() - CAST(:skew AS interval)) AS first,
+        uuidv7(r.at - clock_timestamp() + CAST(:skew AS interval)) AS last FROM changed r LIMIT :most
+)
+SELECT DISTINCT 'unsaid' AS rule, n.tenant_id AS id, n.tenant_id, 'no event says ' || n.what AS what FROM near n
+WHERE n.at > coalesce((SELECT kept_since FROM logs WHERE id = n.tenant_id), '-infinity')
+    AND NOT EXISTS (SELECT FROM events e WHERE e.log_id = n.tenant_id AND e.id BETWEEN n.first AND n.last
+        AND e.action = n.action AND e.at = n.at AND e.actor_id = coalesce(n.who, e.actor_id) OFFSET 0)
+""")
 # What an API that lives has found by the checkpoints that left the house; it answers no check of those logs.
 AUDIT_LOG_BEHIND = text("""
 SELECT
@@ -291,7 +311,18 @@ NOBODY_CONNECTS = (
     "no connector worker has sent a heartbeat within a minute, though the catalogue has connectors or access at a "
     "target is not closed: nothing is opened there, and nothing is closed. Start `python -m worker connectors`"
 )
-QUERIES = (UNAPPROVED, TOO_LONG, NOT_WHOLE, FORGOTTEN, GAP_IN_SEALS, UNSEALED, UNSIGNED, UNGIVEN, USED_OUTSIDE)
+QUERIES = (
+    UNAPPROVED,
+    TOO_LONG,
+    NOT_WHOLE,
+    FORGOTTEN,
+    GAP_IN_SEALS,
+    UNSEALED,
+    UNSIGNED,
+    UNGIVEN,
+    USED_OUTSIDE,
+    UNSAID,
+)
 
 
 @dataclass(frozen=True)

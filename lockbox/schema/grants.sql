@@ -19,7 +19,7 @@ GRANT SELECT ON logs, seals, tiles, checkpoints, deliveries, gate_answers, repor
 GRANT INSERT ON invitations, audit_keys, enforcement_switches TO lockbox_api;
 GRANT SELECT, INSERT ON exclusions, exclusion_acknowledgements, retentions, legal_holds, offboardings TO lockbox_api;
 GRANT DELETE ON offboardings TO lockbox_api;
-GRANT UPDATE (days) ON retentions TO lockbox_api;
+GRANT UPDATE (days, set_at) ON retentions TO lockbox_api;
 GRANT UPDATE (released_by, released_at) ON legal_holds TO lockbox_api;
 GRANT DELETE ON memberships, eligible_delegates, passkeys, identities, gate_identities, report_consents,
     sign_in_counts, idempotency_keys TO lockbox_api;
@@ -91,6 +91,10 @@ GRANT SELECT (key, since) ON sign_in_counts TO lockbox_worker;
 GRANT SELECT (id, at) ON deliveries TO lockbox_worker;
 
 GRANT SELECT (id, state, run_at) ON connections TO lockbox_worker;
+-- To see that each stands in its tenant's log; not why.
+GRANT SELECT (tenant_id, days, set_at) ON retentions TO lockbox_worker;
+GRANT SELECT (tenant_id, set_by, set_at, released_by, released_at) ON legal_holds TO lockbox_worker;
+GRANT SELECT (tenant_id, asked_by, asked_at, erased_at) ON offboardings TO lockbox_worker;
 
 GRANT UPDATE (state, version, closed_at, wake_at, reminders, tiers_asked, warned) ON requests TO lockbox_worker;
 GRANT UPDATE (origin, size, root, note, noted_at, kept_at, digest_at) ON logs TO lockbox_worker;

@@ -37,6 +37,9 @@ BEGIN
 END $$;
 CREATE POLICY worker ON heartbeats FOR SELECT TO lockbox_worker USING (true);
 CREATE POLICY worker ON connections FOR SELECT TO lockbox_worker USING (true);
+CREATE POLICY worker ON retentions FOR SELECT TO lockbox_worker USING (true);
+CREATE POLICY worker ON legal_holds FOR SELECT TO lockbox_worker USING (true);
+CREATE POLICY worker ON offboardings FOR SELECT TO lockbox_worker USING (true);
 DO $$
 DECLARE
     seen text;

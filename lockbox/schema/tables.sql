@@ -76,7 +76,8 @@ CREATE TABLE exclusion_acknowledgements (
 CREATE TABLE retentions (
     tenant_id uuid CONSTRAINT pk_retentions PRIMARY KEY
         CONSTRAINT fk_retentions_tenant_id REFERENCES tenants (id),
-    days integer CONSTRAINT ck_retentions_days CHECK (days BETWEEN 30 AND 36500)
+    days integer CONSTRAINT ck_retentions_days CHECK (days BETWEEN 30 AND 36500),
+    set_at timestamptz
 );
 
 -- While a hold of either side is open, nothing of the tenant is removed or erased.

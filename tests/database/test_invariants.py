@@ -11,6 +11,7 @@ from sqlalchemy import Engine, TextClause, text
 from harness.clocks import ShiftedClock, StoppedClock
 from harness.people import World
 from harness.stage import Urls, setting
+from lockbox.admin import legal_holds, tenant_data
 from lockbox.database import Database, make_engine, now
 from lockbox.identity import sessions
 from lockbox.identity.roles import AuthMethod, Mode
@@ -25,6 +26,7 @@ from lockbox.requests.policy_rules import Policy
 from lockbox.requests.transition import Origin
 from tests.database.postbag import Postbag, open_notifications
 from tests.database.scenes import many, read, set_back, write
+from tests.database.tenancy import does
 from tests.database.test_exports import freely
 from tests.database.test_signed_decisions import BY_A_RULE, past_all_triggers
 from tests.logs import sealed
@@ -296,6 +298,28 @@ def test_mails_of_which_no_event_says_how_they_ended_are_found(
     assert {(one.rule, one.id) for one in looked(worker)} == {("I5", forgotten.id)}
 
 
+@pytest.mark.parametrize(
+    ("broken", "what"),
+    [
+        ("UPDATE legal_holds SET released_at = now(), released_by = set_by", "the end of a legal hold"),
+        ("UPDATE legal_holds SET set_by = (SELECT id FROM people WHERE name = 'Ann' LIMIT 1)", "a legal hold"),
+        ("UPDATE retentions SET days = 31, set_at = now()", "for how long the log is kept"),
+        ("UPDATE offboardings SET asked_at = now()", "that somebody asked to off-board the tenant"),
+    ],
+)
+def test_what_becomes_of_a_tenants_data_without_an_event_is_found(
+    world: World, worker: Database, superuser: Engine, broken: str, what: str
+) -> None:
+    does(world, "tara", tenant_data.keep_for, 30, most=None)
+    does(world, "tara", tenant_data.ask_to_leave)
+    does(world, "olga", legal_holds.hold, "A dispute")
+    assert looked(worker) == set()
+
+    freely(superuser, broken)
+
+    assert looked(worker) == {InvariantViolation("unsaid", world.tenant.id, world.tenant.id, f"no event says {what}")}
+
+
 def test_old_requests_are_looked_at_page_by_page(
     world: World, worker: Database, superuser: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -380,7 +404,7 @@ def test_each_minute_one_worker_looks(worker: Database) -> None:
 @pytest.mark.parametrize(
     "query",
     invariants.QUERIES,
-    ids=["I1", "I2", "I4", "I5", "I4-seals", "I4-unsealed", "I12", "I12-powers", "used-outside"],
+    ids=["I1", "I2", "I4", "I5", "I4-seals", "I4-unsealed", "I12", "I12-powers", "used-outside", "unsaid"],
 )
 def test_no_query_walks_through_a_large_table(worker: Database, query: TextClause) -> None:
     values = ScanPosition().values | {"page": 10}

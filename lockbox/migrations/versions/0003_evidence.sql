@@ -308,3 +308,11 @@ BEGIN
     END IF;
     RETURN NULL;
 END $$;
+ALTER TABLE retentions ADD COLUMN set_at timestamptz;
+GRANT UPDATE (set_at) ON retentions TO lockbox_api;
+CREATE POLICY worker ON retentions FOR SELECT TO lockbox_worker USING (true);
+CREATE POLICY worker ON legal_holds FOR SELECT TO lockbox_worker USING (true);
+CREATE POLICY worker ON offboardings FOR SELECT TO lockbox_worker USING (true);
+GRANT SELECT (tenant_id, days, set_at) ON retentions TO lockbox_worker;
+GRANT SELECT (tenant_id, set_by, set_at, released_by, released_at) ON legal_holds TO lockbox_worker;
+GRANT SELECT (tenant_id, asked_by, asked_at, erased_at) ON offboardings TO lockbox_worker;
