@@ -31,6 +31,7 @@ COUNTS = {
     "Timed out": "timed_out",
     "Opened without approval": "opened_without_approval",
     "Break-glass": "opened_by_break_glass",
+    "Pre-approved": "pre_approved",
     "Revoked": "revoked",
 }
 

@@ -31,6 +31,7 @@ class FiguresView(BaseModel):
     expired: Count
     median_answer_seconds: int | None
     open_seconds: Count
+    pre_approved: Count
 
 
 class MonthView(BaseModel):

@@ -37,6 +37,7 @@ WITH looked AS MATERIALIZED (
     SELECT date_trunc('month', created_at, 'UTC') AS month, service, requester_id, reason_code, severity, level,
         state, opened_at IS NOT NULL AS was_opened, mode = 'enforce' AND NOT break_glass AS was_asked,
         break_glass AND opened_at IS NOT NULL AS by_break_glass,
+        pre_approval_id IS NOT NULL AND opened_at IS NOT NULL AS was_pre_approved,
         CASE WHEN mode = 'enforce' AND NOT break_glass AND pre_approval_id IS NULL
                 AND (opened_at IS NOT NULL OR state = 'denied')
             THEN extract(epoch FROM coalesce(opened_at, closed_at) - asked_at) END AS answered_after,
@@ -59,7 +60,8 @@ WITH looked AS MATERIALIZED (
         count(*) FILTER (WHERE state = 'revoked') AS revoked,
         count(*) FILTER (WHERE state = 'expired') AS expired,
         percentile_cont(0.5) WITHIN GROUP (ORDER BY answered_after) AS median_answer_seconds,
-        coalesce(sum(open_for), 0) AS open_seconds
+        coalesce(sum(open_for), 0) AS open_seconds,
+        count(*) FILTER (WHERE was_pre_approved) AS pre_approved
     FROM counted GROUP BY GROUPING SETS ((), (month), (service), (requester_id), (reason_code), (severity), (level))
 ), placed AS (
     SELECT *,
@@ -84,8 +86,8 @@ class RequestFigures:
     `approved` by the customer, or `opened_without_approval` in the modes `observe` and `off` or, as counted too by
     `opened_by_break_glass`, in an emergency. `pending` and `active`
     go on; `completed`, `revoked` and `expired` windows are over. The median is from the moment at which the customer
-    was asked to the approval that opened the window, or the denial; None where nobody answered. What a pre-approval
-    opened was approved, and answered by nobody.
+    was asked to the approval that opened the window, or the denial; None where nobody answered. `pre_approved` are
+    those of the approved that a pre-approval opened: nobody was asked.
     """
 
     requests: int = 0
@@ -102,6 +104,7 @@ class RequestFigures:
     expired: int = 0
     median_answer_seconds: int | None = None
     open_seconds: int = 0
+    pre_approved: int = 0
 
 
 @dataclass(frozen=True)

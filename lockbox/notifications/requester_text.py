@@ -7,6 +7,7 @@ from lockbox.notifications.mail_text import duration
 NOT_KNOWN = "not known"
 AS_OF = "{said}, by the vendor's directory as of {time}"
 OFFICE, LOCATED = "office in {country}", "located in {country}"
+OF_A_DEMO = "a demo token, without a sign-in"
 NO_SIGN_IN = {
     "token": "an API token, without a sign-in",
     "system": "submitted by a service account; how the engineer had signed in is not known",
@@ -32,6 +33,8 @@ def located(entity: str | None, office: str | None, country: str | None) -> str:
 
 def signed_in(sign_in: str | None, means: str | None, at: datetime | None, submitted_at: datetime) -> str:
     """Return how and when somebody had signed in when they submitted a request."""
+    if means == "sample" and (sign_in == "token" or at is None):
+        return OF_A_DEMO
     if sign_in not in THROUGH or at is None:
         return NO_SIGN_IN.get(sign_in or "", NOT_KNOWN)
     age = duration(max(int((submitted_at - at).total_seconds()), 0)) or JUST

@@ -10,7 +10,7 @@ from sqlalchemy import text
 
 from lockbox.database import UnitOfWork
 from lockbox.errors import NotYours, SignInAgain
-from lockbox.identity.roles import Caller, Mode, Role, Side
+from lockbox.identity.roles import AuthMethod, Caller, Mode, Role, Side
 from lockbox.notifications.mail_text import duration
 from lockbox.requests.available_moves import sign_in_obstacle
 from lockbox.requests.lifecycle import Action, State
@@ -29,6 +29,8 @@ INSERT INTO after_reviews (request_id, tenant_id, opened_at, due_at, remind_at)
 VALUES (:request_id, :tenant_id, :opened_at, :due_at, :remind_at)
 """)
 NOT_BY_MACHINES = "A service account cannot request break-glass. An engineer has to, after signing in."
+NOT_BY_API_ACCESS = "An API token cannot submit it. Sign in with a browser or use a token of your identity provider."
+NOT_BY_A_DEVICE = "A device login cannot submit it. Use the browser or a token of your identity provider."
 FRESH_AND_STRONG = "Break-glass needs a recent and strong sign-in of both people. {why}"
 # Several at once are judged one after the other: the statement after this one sees what was committed meanwhile.
 IN_TURN = text("SELECT pg_advisory_xact_lock(hashtextextended('break-glass at ' || CAST(:tenant_id AS uuid), 0))")
@@ -95,7 +97,9 @@ def check_submitter(caller: Caller, terms: Terms, at: datetime) -> None:
         raise NotYours(NOT_BY_MACHINES)
     refused = sign_in_obstacle(caller, Action.BREAK_GLASS, terms, at)
     if refused:
-        raise SignInAgain(FRESH_AND_STRONG.format(why=refused.detail), **refused.facts)
+        why = NOT_BY_A_DEVICE if caller.by_device_login else refused.detail
+        why = NOT_BY_API_ACCESS if caller.means is AuthMethod.TOKEN else why
+        raise SignInAgain(FRESH_AND_STRONG.format(why=why), **refused.facts)
 
 
 def obstacles_to(

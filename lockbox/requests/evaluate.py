@@ -134,7 +134,12 @@ class Evaluation:
 
     def lacks(self, submission: RequestInput) -> list[tuple[str, str]]:
         """Return what the submission lacks under the terms: fields, each with a sentence."""
-        return lacking(submission, self.terms, self.timing(submission), self.requester_facts, self.at)
+        found = lacking(submission, self.terms, self.timing(submission), self.requester_facts, self.at)
+        asked, most = submission.max_uses, self.terms.max_uses
+        # What repeats an earlier request asks for its uses: a lower limit of today only lowers them.
+        if asked and most and asked > most and not (submission.extends or submission.follows):
+            found.append(("max_uses", f"A window may be for at most {most} uses here. Ask for fewer."))
+        return found
 
     def timing(self, submission: RequestInput) -> Timing:
         """Return when the submission wants its window to begin, as terms look at it."""

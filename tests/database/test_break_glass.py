@@ -116,6 +116,13 @@ def test_who_opens_it_says_why(world: World) -> None:
         world.act("max", Action.BREAK_GLASS, asked(world).id, comment=" ")
 
 
+def test_an_api_token_is_told_that_it_cannot_submit_it(world: World) -> None:
+    world.people["erin"] = replace(world.people["erin"], means=AuthMethod.TOKEN)
+    with pytest.raises(SignInAgain, match="An API token cannot submit it") as refused:
+        asked(world)
+    assert "approve" not in refused.value.detail
+
+
 @pytest.mark.parametrize("means", [AuthMethod.TOKEN, AuthMethod.MAIL, AuthMethod.PASSKEY])
 def test_both_have_signed_in_strongly_and_a_short_time_ago(world: World, means: AuthMethod) -> None:
     request = asked(world)

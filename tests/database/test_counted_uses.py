@@ -19,7 +19,7 @@ from harness.stage import unbound
 from lockbox import failpoints
 from lockbox.admin import tenants
 from lockbox.database import Database
-from lockbox.errors import NoOpenWindow, WindowUsedUp
+from lockbox.errors import NoOpenWindow, PolicyNotMet, WindowUsedUp
 from lockbox.identity.roles import Role, Scope
 from lockbox.requests import access_check, decide
 from lockbox.requests.access_check import AccessCheck, UsingCaller
@@ -299,7 +299,10 @@ def test_an_engineer_who_looks_at_their_own_access_uses_nothing(world: World) ->
 def test_the_strictest_of_request_policy_and_todays_policy_counts(world: World, api: Database) -> None:
     strict = World.make(api, Policy(vendor_review=False, max_uses=5))
 
-    assert [strict.submit(max_uses=one).max_uses for one in (None, 3, 9)] == [5, 3, 5]
+    assert [strict.submit(max_uses=one).max_uses for one in (None, 3, 5)] == [5, 3, 5]
+    with pytest.raises(PolicyNotMet, match="at most 5 uses") as refused:
+        strict.submit(max_uses=9)
+    assert refused.value.facts["errors"][0]["field"] == "max_uses"
     assert [world.submit(max_uses=one).max_uses for one in (None, 3)] == [None, 3]
     pending = strict.submit(max_uses=4)
     lay_down(strict, max_uses=2)

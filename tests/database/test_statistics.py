@@ -154,6 +154,7 @@ def test_what_a_pre_approval_opened_was_approved_and_answered_by_nobody(world: W
     total = read(world).total
 
     assert (total.approved, total.median_answer_seconds) == (3, 600)
+    assert total.pre_approved == 2
 
 
 def test_what_was_opened_by_break_glass_is_counted_by_itself(api: Database) -> None:

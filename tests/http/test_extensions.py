@@ -72,6 +72,22 @@ def test_what_is_shortened_is_shown_by_what_it_was_opened_for(portal: Portal) ->
     assert "More time was requested: +30 min until" in window.words
 
 
+def test_an_extension_of_a_revoked_window_says_that_there_is_nothing_to_decide(portal: Portal) -> None:
+    first = portal.world.fresh(access_window=3600)
+    portal.world.act("ann", Action.APPROVE, first.id)
+    browser, page = opened(portal, "erin", first.id)
+    browser.submit(page, f"/requests/{first.id}/extend", more="7200", why="It takes longer")
+    (second,) = portal.sql("SELECT id FROM requests WHERE extends = :id", id=first.id)
+    _, before = opened(portal, "ann", second.id)
+    portal.world.act("ann", Action.REVOKE, first.id)
+
+    _, shown = opened(portal, "ann", second.id)
+
+    assert "Nothing to decide: the window was revoked" in shown.words
+    assert "Waiting for your approval" not in shown.words
+    assert "Nothing to decide" not in before.words
+
+
 def test_what_is_not_open_is_not_extended(door: Door) -> None:
     assert facts(extend(door, "erin", door.pending()), 409, "invalid-move")["current_state"] == "pending"
 
