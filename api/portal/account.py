@@ -16,10 +16,11 @@ from api.browser import OAuthState, Visitor
 from api.call_routes import CallRouter
 from api.deps import DatabaseDep, IdentityProvidersDep, SessionDep, SettingsDep
 from api.portal import phrases, sign_in_oidc, sign_in_passkey, sign_in_session
-from api.portal.pages import REFUSED, TAG, go, local, page, status_of
+from api.portal.pages import REFUSED, TAG, go, local, origin, page, status_of
 from api.portal.sign_in_passkey import Credential
 from api.schemas.parts import Line
 from config.settings import Settings
+from lockbox.admin import first_passkeys
 from lockbox.audit.verifier.approver_keys import grouped
 from lockbox.audit.verifier.passkey_assertion import fingerprint
 from lockbox.database import Database, UnitOfWork, now
@@ -145,6 +146,7 @@ def _shown(
         needs_sign_in=refused is not None and isinstance(refused.why, SignInAgain),
         sessions=sessions.mine(session, visitor.caller, idle=idle),
         passkeys=mine,
+        waits=first_passkeys.waits(session, visitor.caller),
         fingerprints={one.id: _fingerprint(one) for one in mine},
         identities=[(one, titles.get(one.issuer, one.issuer)) for one in identities.mine(session, visitor.caller)],
         issuers={
@@ -221,7 +223,7 @@ def add_passkey(
     with work.open() as (session, visitor):
         challenge, purpose = _challenge(session, visitor, errand, ADDING)
     with work.open() as (session, visitor):
-        passkeys.add(
+        is_first = passkeys.add(
             session,
             visitor.caller,
             party,
@@ -231,6 +233,8 @@ def add_passkey(
             place=work.place,
             is_vouched=purpose is SignInPurpose.ADD_VOUCHED,
         )
+        if is_first:
+            first_passkeys.announce(session, visitor.caller, origin(work.request))
     answer = go(work.request, local(errand.path) if errand else HERE)
     browser.drop_oauth_state(answer, work.chosen)
     return answer

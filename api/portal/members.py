@@ -55,6 +55,14 @@ def show(
     return _shown(tenant_admin_page(request, session, browser.visitor(request, session, chosen), slug), after=after)
 
 
+@router.get("/{person_id}")
+def show_member(request: Request, slug: Slug, person_id: UUID, chosen: SettingsDep, session: SessionDep) -> Response:
+    """Show one member to the others, with a form for the admins to disable them."""
+    at = tenant_admin_page(request, session, browser.visitor(request, session, chosen), slug)
+    member = members.show(session, at.caller, slug, person_id)
+    return at.page("member", member=member, admins=[one for one in at.members() if Role.TENANT_ADMIN in one.roles])
+
+
 @router.post("")
 def invite(
     work: AccountContextDep,

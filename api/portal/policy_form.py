@@ -18,7 +18,14 @@ from lockbox.requests.policy_parts import ApproveMeans, Reason, ReasonedDecision
 from lockbox.requests.policy_rules import Policy
 
 HOUR, MINUTE = 3600, 60
-WINDOWS = ("review_window", "approval_window", "access_ceiling", "total_access_ceiling", "start_ahead")
+WINDOWS = (
+    "review_window",
+    "approval_window",
+    "access_ceiling",
+    "total_access_ceiling",
+    "start_ahead",
+    "first_passkey_wait",
+)
 MINUTES = ("closing_warning", "sign_in_age", "break_glass_ceiling")
 NUMBERS = ("quorum", "justification_least", "break_glass_monthly")
 MOMENTS = ("approval_reminders", "review_reminders")
@@ -164,6 +171,8 @@ async def policy_form_of(
     total_access_ceiling_minutes: Field = "",
     start_ahead_hours: Field = "",
     start_ahead_minutes: Field = "",
+    first_passkey_wait_hours: Field = "",
+    first_passkey_wait_minutes: Field = "",
     closing_warning: Field = "",
     sign_in_age: Field = "",
     revoke_sign_in_age: Field = "",
@@ -198,6 +207,8 @@ async def policy_form_of(
         "total_access_ceiling_minutes": total_access_ceiling_minutes,
         "start_ahead_hours": start_ahead_hours,
         "start_ahead_minutes": start_ahead_minutes,
+        "first_passkey_wait_hours": first_passkey_wait_hours,
+        "first_passkey_wait_minutes": first_passkey_wait_minutes,
         "closing_warning": closing_warning,
         "sign_in_age": sign_in_age,
         REVOKE: revoke_sign_in_age,

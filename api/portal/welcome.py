@@ -12,7 +12,7 @@ from api.deps import SessionDep, SettingsDep
 from api.portal import navigation
 from api.portal.agents import known_as
 from api.portal.pages import TAG, page
-from lockbox.admin import tenants
+from lockbox.admin import first_passkeys, tenants
 from lockbox.database import UnitOfWork
 from lockbox.identity import identities
 from lockbox.identity.roles import AuthMethod, Caller, Role, Side
@@ -50,6 +50,7 @@ def show(
         asks_for_passkey=is_weak and chosen.passkey_domain is not None and not later,
         device=known_as(request.headers.get("user-agent")),
         places=_places(session, caller),
+        waits=first_passkeys.waits(session, caller),
         decides=bool(held & DECIDES),
         reads_the_log=bool(held & READS_THE_LOG),
         onward=navigation.first(caller),

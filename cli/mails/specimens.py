@@ -323,6 +323,7 @@ def _account_mail(template: str, style: WritingStyle) -> AccountMail:
         event_id=EVENT,
         about_id=UUID(int=97),
         actor=style.actor,
+        actor_id=TARA,
         role="operator" if template == RECOVERY_PROPOSED else "tenant_admin",
         changes=_changes(template, style) if tells else {},
         named={"principal": style.actor} if template == DELEGATE_BEGINS else named,

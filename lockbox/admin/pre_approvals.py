@@ -44,7 +44,7 @@ from lockbox.identity.models import Tenant
 from lockbox.identity.roles import AuthMethod, Caller, Role
 from lockbox.notifications import announcements
 from lockbox.notifications.mail_text import duration
-from lockbox.requests import decide
+from lockbox.requests import decide, passkey_wait
 from lockbox.requests.decisions import DecisionInput
 from lockbox.requests.lifecycle import Action, Party, State
 from lockbox.requests.models import AccessRequest, PreApproval, PreApprovalVote
@@ -158,6 +158,7 @@ def approve(  # noqa: PLR0917 - who approves what, where
     before = summary(session, row, judged)
     if refused := approval_obstacle(caller, before, judged):
         raise refused
+    passkey_wait.check(session, caller, todays_terms(judged, row), at)
     vote = PreApprovalVote(
         id=new_id(),
         pre_approval_id=row.id,

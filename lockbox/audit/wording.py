@@ -51,6 +51,7 @@ WORDS = {
     "session_revoked": "signed a browser out",
     "passkey_added": "added a passkey",
     "passkey_removed": "removed a passkey",
+    "first_passkey_added": "added their first passkey, after an invitation",
     "identity_bound": "bound an identity provider",
     "identity_removed": "removed an identity provider",
     "gate_identity_added": "mapped an identity at the gate to an engineer",

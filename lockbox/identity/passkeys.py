@@ -166,7 +166,7 @@ def add(
     name: str,
     place: ClientInfo,
     is_vouched: bool = False,
-) -> None:
+) -> bool:
     """Add the passkey that an authenticator created for the caller; it counts where the sign-in that adds it counts.
 
     If the caller has an older one that has not signed this addition, it counts as the mailbox for three days.
@@ -181,6 +181,9 @@ def add(
         place: the caller's address and user agent.
         is_vouched: whether an older passkey has signed the addition.
 
+    Returns:
+        Whether it is their first.
+
     Raises:
         SignInAgain: the session's sign-in is too old or too weak.
         Invalid: the answer is no good.
@@ -188,6 +191,7 @@ def add(
     """
     credentials.check(session, caller)
     made = _registered(party, challenge, shown)
+    is_first = session.orm.exec(_of(caller)).first() is None
     row = Passkey(
         id=new_id(),
         person_id=caller.person_id,
@@ -203,6 +207,14 @@ def add(
     if session.execute(ADDED, row.model_dump(exclude={"last_used_at"})).one_or_none() is None:
         raise Conflict("This passkey is known here already.")
     sessions.record(session, caller, place, "passkey_added")
+    return is_first
+
+
+def first_added(session: UnitOfWork, person_id: UUID) -> datetime | None:
+    """Return when the oldest of somebody's passkeys was added; None if they have none that counts."""
+    keys = session.orm.exec(select(Passkey).where(col(Passkey.person_id) == person_id)).all()
+    held = [one for one in keys if row_macs.is_held(session, one.mac, row_macs.passkey(one), one.id)]
+    return min((one.created_at for one in held), default=None)
 
 
 def sign_in_challenge(party: RelyingParty, challenge: bytes) -> PasskeyChallenge:

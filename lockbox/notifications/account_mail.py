@@ -17,6 +17,7 @@ from lockbox.notifications.mail_text import (
     ACCOUNT_LABELS,
     ACCOUNT_SUBJECTS,
     ACCOUNT_TITLES,
+    FROM_WHERE,
     ROLE_WORDINGS,
     VENDOR_TITLES,
     roles_in_words,
@@ -38,12 +39,14 @@ INVARIANT_BROKEN = "invariant_broken"
 INVARIANT_TYPE = f"operate.{INVARIANT_BROKEN}"
 OUTSIDE_ACCESS = "outside_access"
 POLICY_CHANGED = "policy_changed"
+FIRST_PASSKEY = "first_passkey_added"
 PRE_APPROVAL_PROPOSED = "pre_approval_proposed"
 PRE_APPROVALS = "pre_approval_"
 """How the templates about pre-approvals begin."""
 PATHS = {
     ADDRESS_CODE: "/account",
     "recovery_proposed": "/proposals",
+    FIRST_PASSKEY: "/tenants/{slug}/members/{actor_id}",
     PRE_APPROVAL_PROPOSED: "/tenants/{slug}/pre-approvals",
     DIGEST: "/audit-log/checkpoint",
     **dict.fromkeys((NOBODY_NOTIFIED, REVIEW_UNREACHED, INVARIANT_BROKEN), "/operations"),
@@ -103,6 +106,7 @@ class AccountMail:
     recipient_name: str
     recipient_address: str
     time_zone: str
+    actor_id: UUID | None = None
     secret: str | None = None
     fingerprint: str | None = None
     roles: Sequence[Role] = ()
@@ -125,10 +129,12 @@ def facts_of(body: bytes | None) -> tuple[str, dict[str, str]]:
 
 def named_in(body: bytes | None, details: Mapping[str, str]) -> dict[str, str]:
     """Return whom and what a mail names, from an event's canonical bytes and its personal values."""
-    named = {label: details[label] for label in ACCOUNT_LABELS if label in details}
+    facts = json.loads(body) if body is not None else {}
+    labels = ACCOUNT_LABELS | (FROM_WHERE if facts.get("action") == FIRST_PASSKEY else {})
+    named = {label: details[label] for label in labels if label in details}
     if engineers := [value for name, value in sorted(details.items()) if name.startswith(ENGINEER)]:
         named["engineer"] = ", ".join(engineers)
-    if body is not None and json.loads(body).get("reason_in_mails") is False:
+    if facts.get("reason_in_mails") is False:
         named.pop("justification", None)
     return named
 
@@ -201,7 +207,8 @@ def render(mail: AccountMail, *, public_url: str, services: Mapping[str, str], s
 
 
 def _named(mail: AccountMail, longest: int = LONGEST_NAME) -> list[tuple[str, str]]:
-    return [(label, one_line(mail.named[one], longest)) for one, label in ACCOUNT_LABELS.items() if one in mail.named]
+    labels = ACCOUNT_LABELS | FROM_WHERE
+    return [(label, one_line(mail.named[one], longest)) for one, label in labels.items() if one in mail.named]
 
 
 def _changes(mail: AccountMail, services: Mapping[str, str]) -> dict[str, str]:
@@ -244,4 +251,4 @@ def _link(mail: AccountMail, public_url: str) -> str:
     if mail.template == INVITATION:
         # No server gets what stands behind the #, so the code is in no log.
         return f"{base}/invitations/{mail.about_id}#{(mail.secret or '').replace('-', '')}"
-    return f"{base}{PATHS.get(mail.template, '/sign-in').format(slug=mail.slug)}"
+    return f"{base}{PATHS.get(mail.template, '/sign-in').format(slug=mail.slug, actor_id=mail.actor_id)}"

@@ -74,7 +74,7 @@ IS_SETTLED = """CASE WHEN i.id IS NOT NULL THEN i.accepted_at IS NOT NULL OR i.w
         ELSE n.about_id IS NOT NULL END"""
 READ_ACCOUNT = text(f"""
 SELECT n.id, n.request_id, n.channel, n.template, n.until_at, n.attempts, n.about_id, n.event_id, n.http_request_id,
-    n.traceparent, e.at, e.body,
+    n.traceparent, e.at, e.body, e.actor_id,
     t.id AS tenant_id, t.name AS tenant, t.slug, h.url, h.secret, h.disabled_at AS endpoint_disabled,
     coalesce(p.name, i.name, w.name, g.name, f.name, '') AS recipient_name,
     coalesce(x.email, p.email, i.email, w.email, g.email, f.email) AS recipient_address,
@@ -200,6 +200,7 @@ def prepared(
         about_id=row.about_id,
         actor=details.get("name") or (OURSELVES if role == CLOCK else None),
         role=role,
+        actor_id=row.actor_id,
         changes=changes | of_checkpoint,
         named=named_in(row.body, details),
         recipient_name=row.recipient_name,

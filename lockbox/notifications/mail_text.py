@@ -218,6 +218,7 @@ ACCOUNT_TITLES = {
     "member_changed": "The roles of a member of {tenant} were changed",
     "member_removed": "A member of {tenant} was removed",
     "member_invited": "Somebody was invited to {tenant}",
+    "first_passkey_added": "A new member of {tenant} can sign in with a passkey: disable it if it is not them",
     "invitation_withdrawn": "An invitation to {tenant} was withdrawn",
     "recovery_proposed": "The vendor proposes a new admin for {tenant}: object if this is wrong",
     "recovery_withdrawn": "The vendor withdrew the proposed admin for {tenant}",
@@ -281,6 +282,10 @@ VENDOR_TITLES = {
     "gate_report_asked": "A gate enforces until its tenants let it report only",
 }
 EXPLANATIONS = {
+    "first_passkey_added": (
+        "They were invited by mail, and signed in with the code of that mail. If you do not know of it, or are not "
+        "sure that it was them, have an admin disable them at once: ask them on another way than by mail."
+    ),
     "pre_approval_proposed": (
         "Once enough approvers have approved it, requests that it covers open without asking anybody. "
         "Approvers, and those who stand in for one, approve it on the page Pre-approvals."
@@ -331,6 +336,8 @@ ACCOUNT_LABELS = {
     "resource": "Resource",
     "justification": "Why",
 }
+FROM_WHERE = {"address": "From the address", "user_agent": "With the browser"}
+"""The labels of where somebody was, of mails that say it."""
 PRE_APPROVAL_LABELS = {"access window": "Longest window", "uses": "Windows at most", "ends": "Until"}
 """What a pre-approval covers, where its event does not say it in the words of the page."""
 DECLARED = ("Engineer", "Service", "Resource", "From", "Until", "Why")

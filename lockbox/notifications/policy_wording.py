@@ -12,7 +12,7 @@ SECONDS = frozenset(
     {
         *("review_window", "approval_window", "access_ceiling", "closing_warning"),
         *("total_access_ceiling", "start_ahead"),
-        *("sign_in_age", "revoke_sign_in_age", "requester_sign_in_age", "break_glass_ceiling"),
+        *("sign_in_age", "revoke_sign_in_age", "requester_sign_in_age", "break_glass_ceiling", "first_passkey_wait"),
     }
 )
 """The terms that are numbers of seconds; other numbers are read as they stand."""
@@ -42,6 +42,7 @@ TERMS = {
     "mail_justification": "Mails quote the justification",
     "mail_suffices": "A code from a mail is enough to approve",
     "approve_means": "Proof of an approval",
+    "first_passkey_wait": "A person's first passkey approves nothing for",
     "sign_in_age": "Re-authenticate to approve after",
     "revoke_sign_in_age": "Re-authenticate to revoke after",
     "comment_required": "Reason required to",

@@ -21,6 +21,7 @@ from lockbox.requests.policy_parts import (
     Comments,
     EscalationMoments,
     OverdueFinding,
+    PasskeyWait,
     PolicyPart,
     Reminders,
     RequesterMeans,
@@ -64,6 +65,7 @@ class Overrides(PolicyPart):
     mail_justification: Switch | None = None
     mail_suffices: Switch | None = None
     approve_means: ApproveMeans | None = None
+    first_passkey_wait: PasskeyWait | None = None
     sign_in_age: SignInAge | None = None
     revoke_sign_in_age: SignInAge | None = None
     questions_stop_clock: Switch | None = None

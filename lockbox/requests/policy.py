@@ -30,6 +30,7 @@ from lockbox.requests.policy_parts import (
     EscalationMoments,
     Moments,
     OverdueFinding,
+    PasskeyWait,
     PolicyPart,
     Reason,
     ReasonedDecision,
@@ -94,6 +95,7 @@ class Terms(PolicyPart):
         mail_suffices: a code from a mail is enough to approve, without a sign-in.
         approve_means: whether each approval must be signed with a passkey of the approver, or the vendor's server may
             attest it.
+        first_passkey_wait: how long after a person has added their first passkey it approves nothing.
         sign_in_age: how old the sign-in of somebody who approves may be.
         revoke_sign_in_age: the same for whoever closes an open window; None asks for no fresh sign-in.
         questions_stop_clock: the approval clock stands while a question of theirs waits for its answer.
@@ -135,6 +137,7 @@ class Terms(PolicyPart):
     mail_justification: Switch = True
     mail_suffices: Switch = False
     approve_means: ApproveMeans = ApproveMeans.ATTESTED
+    first_passkey_wait: PasskeyWait = 0
     sign_in_age: SignInAge = 900
     revoke_sign_in_age: SignInAge | None = None
     questions_stop_clock: Switch = False

@@ -117,6 +117,7 @@ AnswerWindow = Annotated[int, Field(ge=1, le=HARD_ANSWER_LIMIT, strict=True), IS
 AccessWindow = Annotated[int, Field(ge=1, le=HARD_ACCESS_LIMIT, strict=True), IS_WHOLE]
 StartAhead = Annotated[int, Field(ge=0, le=HARD_START_LIMIT, strict=True), IS_WHOLE]
 SignInAge = Annotated[int, Field(ge=60, le=DAY, strict=True), IS_WHOLE]
+PasskeyWait = Annotated[int, Field(ge=0, le=HARD_ANSWER_LIMIT, strict=True), IS_WHOLE]
 WarningTime = Annotated[int, Field(ge=0, le=DAY, strict=True), IS_WHOLE]
 Percent = Annotated[int, Field(ge=1, le=99, strict=True), IS_WHOLE]
 Moments = Once[Percent]

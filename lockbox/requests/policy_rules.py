@@ -53,7 +53,7 @@ LATER_TERMS = frozenset(
     {
         *("total_access_ceiling", "start_ahead", "case_patterns", "unconfirmed_case"),
         *("break_glass_services", "break_glass_people", "break_glass_ceiling", "break_glass_monthly"),
-        *("overdue_finding", "countries", "requester_means", "requester_sign_in_age"),
+        *("overdue_finding", "countries", "requester_means", "requester_sign_in_age", "first_passkey_wait"),
     }
 )
 """The terms that processes of the last release do not know: what is stored names them only where they are set."""

@@ -152,6 +152,8 @@ def _rest(scene: PreviewContext) -> Iterator[str]:
         yield f"A reason is required to {decision} it."
     if after.approve_means > before.approve_means:
         yield NOT_SIGNED
+    if after.first_passkey_wait > before.first_passkey_wait:
+        yield f"A person's first passkey approves it only {duration(after.first_passkey_wait)} after it was added."
     if after.sign_in_age < before.sign_in_age:
         yield f"Approvers must have signed in within the last {duration(after.sign_in_age)}."
     if _asks(before) != _asks(after) or _groups(scene.before) != _groups(scene.after):

@@ -31,7 +31,7 @@ EITHER_SAYS = ("approval_reminders", "review_reminders", "case_patterns")
 EARLIEST = ("escalation", "review_escalation")
 MORE_IS_STRICTER = (
     *("vendor_review", "quorum", "require_case", "justification_least", "report_on_close"),
-    *("approve_means", "unconfirmed_case", "requester_means", "overdue_finding"),
+    *("approve_means", "first_passkey_wait", "unconfirmed_case", "requester_means", "overdue_finding"),
 )
 
 

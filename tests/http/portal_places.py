@@ -266,6 +266,9 @@ PLACES: dict[str, Placed] = {
     "POST /review/{request_id}/endorse": _pending,
     "POST /review/{request_id}/deny": _pending,
     "POST /tenants/{slug}/members": lambda *_: Errand(fields=places.somebody() | {"roles": ["auditor"]}),
+    "GET /tenants/{slug}/members/{person_id}": lambda stage, _: Errand(
+        {"person_id": id_of(stage.portal.world, "abe")}
+    ),
     "POST /tenants/{slug}/members/roles": _roles,
     "POST /tenants/{slug}/members/eligible": lambda stage, _: Errand(
         fields={"id": str(id_of(stage.portal.world, "aude")), "eligible": "yes"}

@@ -69,6 +69,7 @@ def pages_of(portal: Portal) -> list[tuple[str, str]]:
                 number=0,
                 slug=portal.world.tenant.slug,
                 endpoint_id=NOWHERE,
+                person_id=NOWHERE,
                 pre_approval_id=NOWHERE,
                 question_id=NOWHERE,
                 name="portal.css",

@@ -108,6 +108,7 @@ MATRIX = {
     "GET /operations": "sign-in 403 403 403 200 403 403 403 403 403 403",
     "GET /tenants/{slug}/members": "sign-in 403 403 403 403 403 403 200 200 200 404",
     "POST /tenants/{slug}/members": "sign-in 403 403 403 403 403 403 303 403 403 404",
+    "GET /tenants/{slug}/members/{person_id}": "sign-in 403 403 403 403 403 403 200 200 200 404",
     "POST /tenants/{slug}/members/roles": "sign-in 403 403 403 403 403 403 303 403 403 404",
     "POST /tenants/{slug}/members/eligible": "sign-in 403 403 403 403 403 403 303 403 403 404",
     "POST /tenants/{slug}/members/remove": "sign-in 403 403 403 403 403 403 303 403 403 404",
@@ -329,9 +330,8 @@ def _signed_in(stage: Stage, who: str) -> Browser:
 
 
 def _path(stage: Stage, route: str, about: Errand) -> str:
-    known: dict[str, object] = {
-        name: new_id() for name in ("request_id", "question_id", "invitation_id", "endpoint_id", "pre_approval_id")
-    }
+    ids = ("request_id", "question_id", "invitation_id", "endpoint_id", "pre_approval_id", "person_id")
+    known: dict[str, object] = {name: new_id() for name in ids}
     known |= {
         "slug": stage.slug,
         "service": "no-gate",

@@ -79,6 +79,7 @@ PLAIN: dict[str, st.SearchStrategy[Any]] = {
     "mail_justification": st.booleans(),
     "mail_suffices": st.booleans(),
     "approve_means": st.sampled_from(ApproveMeans),
+    "first_passkey_wait": st.integers(0, HARD_ANSWER_LIMIT),
     "sign_in_age": st.integers(60, DAY),
     "revoke_sign_in_age": st.integers(60, DAY),
     "closing_warning": st.integers(0, DAY),

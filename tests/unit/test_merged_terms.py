@@ -44,6 +44,8 @@ ORDER = [
     ("mail_justification", True, False),
     ("mail_suffices", True, False),
     ("approve_means", ApproveMeans.ATTESTED, ApproveMeans.PASSKEY_SIGNED),
+    ("first_passkey_wait", 0, 60),
+    ("first_passkey_wait", 60, 61),
     ("sign_in_age", 61, 60),
     ("revoke_sign_in_age", 61, 60),
     ("revoke_sign_in_age", None, 86_400),

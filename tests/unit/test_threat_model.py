@@ -39,6 +39,7 @@ ATTACKERS = {
     "someone with the API's Postgres login",
     "someone with the core worker's Postgres login",
     "someone with the notifications worker's Postgres login",
+    "someone with the files of the notifications process",
     "the owner of the database",
     "root at the vendor",
     "a stranger on the network",

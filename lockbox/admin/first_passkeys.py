@@ -1,0 +1,77 @@
+"""Tell a tenant at once that somebody who was invited has added their first passkey, and from when it approves."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import text
+
+from lockbox.admin import permissions
+from lockbox.admin.permissions import AdminActor, AdminChange
+from lockbox.database import UnitOfWork, now
+from lockbox.errors import NotFound
+from lockbox.identity import passkeys
+from lockbox.identity.models import Person, Tenant
+from lockbox.identity.roles import Caller, Role, Side
+from lockbox.notifications.account_mail import FIRST_PASSKEY
+from lockbox.notifications.mail_text import duration
+from lockbox.requests import passkey_wait, policy_store
+from lockbox.requests.policy import Terms
+from lockbox.requests.policy_rules import Policy, strictest
+from lockbox.requests.transition import Origin
+
+DECIDING = (Role.APPROVER, Role.TENANT_ADMIN)
+"""Who decides, or sets by what is decided: whoever opens their invitation could do so."""
+AT_ONCE = "at once"
+INVITED = text("""
+SELECT DISTINCT tenant_id FROM invitations WHERE accepted_by = :id AND tenant_id = ANY(CAST(:tenants AS uuid[]))
+""")
+
+
+@dataclass(frozen=True)
+class FirstPasskeyWait:
+    """A tenant at which somebody's first passkey does not approve yet, and from when it does."""
+
+    tenant: str
+    until: datetime
+
+
+def announce(session: UnitOfWork, caller: Caller, origin: Origin) -> None:
+    """Record that somebody has added their first passkey, and tell all admins and approvers where they decide.
+
+    Each tenant hears of it that has invited them: whoever reads an invitation's code could be somebody else.
+    """
+    held = {place for place in caller.tenants(set(DECIDING)) if place is not None}
+    invited = session.execute(INVITED, {"id": caller.person_id, "tenants": sorted(held)}).scalars().all()
+    person, at = session.orm.get_one(Person, caller.person_id), now(session)
+    for place in sorted(invited):
+        wait = _terms(session, place).first_passkey_wait
+        role = permissions.capacity(caller, DECIDING, place)
+        change = AdminChange(
+            FIRST_PASSKEY,
+            at,
+            {"approves": f"after {duration(wait)}" if wait else AT_ONCE},
+            {"member": permissions.person(person.name, person.email)},
+            {"person_id": caller.person_id},
+        )
+        permissions.record_change(session, AdminActor(caller, role, origin, place), change)
+
+
+def waits(session: UnitOfWork, caller: Caller) -> Sequence[FirstPasskeyWait]:
+    """Return where the caller's first passkey does not approve yet."""
+    if caller.side is not Side.CUSTOMER:
+        return ()
+    added, at = passkeys.first_added(session, caller.person_id), now(session)
+    if added is None:
+        return ()
+    held = sorted(caller.tenants({Role.APPROVER}))
+    ends = [(place, passkey_wait.approves_from(added, _terms(session, place))) for place in held]
+    return [FirstPasskeyWait(session.orm.get_one(Tenant, place).name, until) for place, until in ends if at < until]
+
+
+def _terms(session: UnitOfWork, tenant_id: UUID) -> Terms:
+    tenant = session.orm.get(Tenant, tenant_id)
+    if tenant is None:
+        raise NotFound("There is no such tenant.")
+    return strictest(policy_store.verified(session, tenant) or Policy())
