@@ -111,8 +111,8 @@ def status(output: Output = OutputFormat.TABLE, folder: RunFolder = None) -> Non
     """Show the status of the installation.
 
     Ends with 1 if something needs attention. Needs the API's LOCKBOX_DATABASE_URL (or the owner's login) and
-    LOCKBOX_REDIS_URL; if neither login is set, it reads what `make run` started here. If a server is away, it says so
-    and shows the rest.
+    LOCKBOX_REDIS_URL; with LOCKBOX_SMTP_URL it tries the relay, too. If neither login is set, it reads what
+    `make run` started here. If a server is away, it says so and shows the rest.
     """
     try:
         found = shown.read(load(), folder)

@@ -1,7 +1,9 @@
 """The status of an installation, as the terminal shows it."""
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from rich.text import Text
@@ -18,9 +20,12 @@ from lockbox.monitoring import metrics, status
 from lockbox.monitoring.heartbeats import JOBS
 from lockbox.monitoring.metrics import MOST_SILENT
 from lockbox.monitoring.status import Status
+from lockbox.notifications.senders.protocol import SendFailed
+from lockbox.notifications.senders.smtp import SmtpMail
 from lockbox.schedule import Schedule
 
 WELL, BAD = "green", "bold red"
+RELAY_SECONDS = 4.0
 NOWHERE = "redis://127.0.0.1:1/0"
 
 Line = tuple[str, str, bool | None]
@@ -39,7 +44,27 @@ def read(settings: Settings, folder: Path | None = None) -> Status:
         return _asked(servers.database_url, servers.redis_url)
     if login is None:
         raise UnsafeSettings("set LOCKBOX_DATABASE_URL (or LOCKBOX_OWNER_DATABASE_URL), and LOCKBOX_REDIS_URL")
-    return _asked(login.get_secret_value(), settings.redis_url.get_secret_value() if settings.redis_url else None)
+    found = _asked(login.get_secret_value(), settings.redis_url.get_secret_value() if settings.redis_url else None)
+    return replace(found, relay=asyncio.run(_relay(settings)))
+
+
+async def _relay(settings: Settings) -> str:
+    """Return whether the relay lets us in, as for a mail; nothing is sent."""
+    if settings.smtp_url is None:
+        return "not asked"
+    url = settings.smtp_url.get_secret_value()
+    relay = SmtpMail(url, sender=settings.mail_from, ca_file=settings.smtp_ca_file, seconds=RELAY_SECONDS)
+    try:
+        async with asyncio.timeout(RELAY_SECONDS):
+            await relay.check()
+    except SendFailed as failed:
+        return str(failed)
+    except OSError as error:
+        return type(error).__name__
+    else:
+        return "ok"
+    finally:
+        await relay.close()
 
 
 def _running(settings: Settings, folder: Path | None) -> ServerAddresses | None:
@@ -74,6 +99,7 @@ def parts(found: Status) -> Iterator[Part]:
 
 def _servers(found: Status) -> Iterator[Line]:
     yield "Postgres", found.postgres, found.postgres == "ok"
+    yield "Mail relay", found.relay, None if found.relay == "not asked" else found.relay == "ok"
     yield "Redis", found.redis, None if found.redis == "not asked" else found.redis == "ok"
     both = f"database {found.migration or NOTHING}, code {found.wanted}"
     yield "Migrations", both, found.migration == found.wanted

@@ -23,6 +23,12 @@ STATES = text("SELECT state, number FROM operating_states()")
 PROCESSES = text("""
 SELECT role AS part, node, age, skew, rolled_back, doubt, unverified, unverified_first FROM operating_processes()
 """)
+# A process that ended has no session: that is seen at once, where its heartbeat is still young.
+CONNECTED = text("""
+SELECT DISTINCT usename::text FROM pg_stat_activity
+WHERE datname = current_database() AND usename IN ('lockbox_worker', 'lockbox_notifications')
+""")
+LOGINS = {ProcessPart.CORE: "lockbox_worker", ProcessPart.NOTIFICATIONS: "lockbox_notifications"}
 MOST_SEAL_LAG = 60.0
 MOST_UNSENT_AGE = MOST_UNACKED_AGE = 300.0
 OUTBOX = "outbox"
@@ -79,6 +85,8 @@ class Status:
     figures: MetricSnapshot
     states: dict[str, int] = field(default_factory=dict)
     beats: tuple[ProcessHeartbeat, ...] = ()
+    connected: frozenset[str] = frozenset(LOGINS.values())
+    relay: str = "not asked"
 
     @property
     def troubles(self) -> list[str]:
@@ -89,6 +97,8 @@ class Status:
             found += _doubts(self.beats)
             found += [said for said, is_so in _late(self.figures) if is_so]
             found += _silent(self.figures)
+            found += _gone(self.beats, self.connected)
+        found += [f"Mail relay: {self.relay}"] if self.relay not in {"ok", "not asked"} else []
         return found
 
     def as_facts(self) -> dict[str, Any]:
@@ -99,6 +109,7 @@ class Status:
             "troubles": self.troubles,
             "postgres": self.postgres,
             "redis": self.redis,
+            "relay": self.relay,
             "migration": {"database": self.migration, "code": self.wanted},
             "requests": {state: min(number, metrics.MOST_SHOWN) for state, number in self.states.items()},
             "deadlines": {
@@ -147,12 +158,13 @@ def read(database: Database, *, with_redis: bool) -> Status:
         with database.transaction() as session:
             session.execute(metrics.LIMITS)
             states, beats = _states(session), _heartbeats(session)
+            connected = frozenset(session.execute(CONNECTED).scalars())
     except StartupCheckFailed as unfit:
         return Status(str(unfit), redis, found, wanted, MetricSnapshot(None, None))
     except SQLAlchemyError as error:
         said = getattr(getattr(error, "orig", None), "sqlstate", None) or type(error).__name__
         return Status(f"unavailable ({said})", redis, found, wanted, MetricSnapshot(None, None))
-    return Status("ok", redis, found, wanted, metrics.read(database), states, beats)
+    return Status("ok", redis, found, wanted, metrics.read(database), states, beats, connected)
 
 
 def _redis(database: Database) -> str:
@@ -228,6 +240,16 @@ def _silent(of: MetricSnapshot) -> list[str]:
         f"{part}: a clock is off by {skew:+.1f} s: set it right (NTP)"
         for part, skew in of.labelled(MetricName.SKEW).items()
         if abs(skew) > MOST_SKEW
+    ]
+
+
+def _gone(beats: Iterable[ProcessHeartbeat], connected: frozenset[str]) -> list[str]:
+    """Name the kinds of worker of which none is connected to Postgres, though one said lately that it runs."""
+    alive = {beat.part for beat in beats if beat.age <= MOST_SILENT}
+    return [
+        f"{part}: no such worker is connected to Postgres: has it ended?"
+        for part, login in LOGINS.items()
+        if part in alive and login not in connected
     ]
 
 

@@ -8,12 +8,14 @@ import pytest
 
 from config.embedded import ServerAddresses
 from lockbox.monitoring.heartbeats import ProcessPart
+from lockbox.monitoring.metrics import MOST_SILENT
 from tests.whole.conftest import RunningStack, stage_of, wait_until
 from tests.whole.shell import at_once, lockbox
 
 PARTS = set(ProcessPart) - {ProcessPart.CONNECTORS}
 """Those of an installation whose catalogue has no connectors."""
 FRESH = "SELECT count(*) AS n FROM heartbeats WHERE role = 'notifications' AND beat_at > now() - interval '1 minute'"
+YOUNGEST = "SELECT extract(epoch FROM now() - max(beat_at))::float AS seconds FROM heartbeats WHERE role = 'core'"
 AWAY_REDIS = {"LOCKBOX_REDIS_URL": "redis://:x@127.0.0.1:1/0"}
 AWAY_POSTGRES = {"LOCKBOX_DATABASE_URL": "postgresql://lockbox_api:s3cret@127.0.0.1:1/lockbox"}
 
@@ -136,3 +138,27 @@ def test_a_worker_that_was_killed_is_missed(stage: RunningStack) -> None:
 
     assert ended.returncode == 1
     assert "! notifications: the last heartbeat is " in ended.stdout
+
+
+@pytest.mark.far
+def test_a_core_worker_that_was_just_killed_is_missed_though_its_heartbeat_is_young(stage: RunningStack) -> None:
+    stage.processes.kill("worker")
+    try:
+        wait_until(
+            lambda: "! core: no such worker is connected" in at_once(known(stage), "operate", "status").stdout,
+            "it is missed",
+        )
+        (age,) = stage.rows(YOUNGEST)
+    finally:
+        stage.processes.start("worker")
+        wait_until(lambda: "All is well." in at_once(known(stage), "operate", "status").stdout, "another one lives")
+
+    assert age.seconds < MOST_SILENT
+
+
+@pytest.mark.far
+def test_a_relay_that_refuses_is_told(stage: RunningStack) -> None:
+    ended = at_once(known(stage) | {"LOCKBOX_SMTP_URL": "smtp://127.0.0.1:1"}, "operate", "status")
+
+    assert ended.returncode == 1
+    assert "! Mail relay: " in ended.stdout
