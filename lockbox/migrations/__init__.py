@@ -1,12 +1,14 @@
 """Migrate the database, and say whether this code may run at the revision at which it is."""
 
 import re
+from contextlib import closing
 from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from psycopg import sql
 from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.pool import NullPool
 
@@ -23,11 +25,7 @@ HAS_OLDEST = text("SELECT to_regprocedure('public.oldest_revision()') IS NOT NUL
 OLDEST = text("SELECT oldest_revision()")
 # Each migration notes, beside the number of whom it serves, by which revisions the schema came to be.
 CAME_BY = text("SELECT obj_description('public.oldest_revision()'::regprocedure, 'pg_proc')")
-NOTE_HISTORY = text("""
-DO $$ BEGIN
-    EXECUTE format('COMMENT ON FUNCTION public.oldest_revision() IS %L', current_setting('lockbox.history'));
-END $$
-""")
+NOTE_HISTORY = sql.SQL("COMMENT ON FUNCTION public.oldest_revision() IS {}")
 LOGIN = text("""
 SELECT current_user AS name, r.rolbypassrls OR r.rolsuper AS passes,
     pg_has_role(current_user, n.nspowner, 'USAGE') AS owns
@@ -157,8 +155,8 @@ def history() -> list[str]:
 
 
 def _note_history(connection: Connection) -> None:
-    connection.execute(text("SELECT set_config('lockbox.history', :names, true)"), {"names": " ".join(history())})
-    connection.execute(NOTE_HISTORY)
+    with closing(connection.connection.cursor()) as cursor:
+        cursor.execute(NOTE_HISTORY.format(" ".join(history())))
 
 
 def _refuse_unknown(found: str | None) -> None:
