@@ -26,6 +26,12 @@ OLDEST = text("SELECT oldest_revision()")
 # Each migration notes, beside the number of whom it serves, by which revisions the schema came to be.
 CAME_BY = text("SELECT obj_description('public.oldest_revision()'::regprocedure, 'pg_proc')")
 NOTE_HISTORY = sql.SQL("COMMENT ON FUNCTION public.oldest_revision() IS {}")
+NAMES_BY_PLACE = 1
+"""The number of the revision whose processes name a statement's columns as they were when it was first sent."""
+CONNECTED = text("""
+SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+    AND usename IN ('lockbox_api', 'lockbox_worker', 'lockbox_notifications', 'lockbox_connectors')
+""")
 LOGIN = text("""
 SELECT current_user AS name, r.rolbypassrls OR r.rolsuper AS passes,
     pg_has_role(current_user, n.nspowner, 'USAGE') AS owns
@@ -85,7 +91,8 @@ def upgrade(owner_url: str) -> str:
 
     Raises:
         UnknownRevision: another version made it.
-        OwnerRefused: the URL names a pooler, a Postgres that is too old, or another login than the owner's.
+        OwnerRefused: the URL names a pooler, a Postgres that is too old, or another login than the owner's, or
+            processes of 0.2.0 are running.
         sqlalchemy.exc.DBAPIError: the database is away, or the login may not.
     """
     engine = create_engine(owner_url, poolclass=NullPool)
@@ -95,12 +102,24 @@ def upgrade(owner_url: str) -> str:
         if found is not None and serves_older_code(connection, found):
             return found
         _refuse_unknown(found)
+        _refuse_beside_running(connection, found)
         config = _config()
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
         _note_history(connection)
     analyze(owner_url)
     return head()
+
+
+def _refuse_beside_running(connection: Connection, found: str | None) -> None:
+    """Refuse to add columns beside processes of 0.2.0: they would read them under the names of others."""
+    is_read_by_them = found is not None and number_of(found) == NAMES_BY_PLACE
+    if is_read_by_them and (running := connection.execute(CONNECTED).scalar_one()):
+        raise OwnerRefused(
+            f"processes of 0.2.0 hold {running} connections to this database and cannot go on after this migration: "
+            "stop them, migrate, and start them again, or the new version. Behind a pooler, have it close its "
+            "connections (RECONNECT)"
+        )
 
 
 def analyze(owner_url: str) -> None:

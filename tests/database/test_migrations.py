@@ -10,6 +10,7 @@ import psycopg
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, create_engine
 from sqlalchemy.engine import make_url
 from sqlalchemy.pool import NullPool
@@ -19,7 +20,8 @@ from typer.testing import CliRunner
 from cli.app import app
 from harness.stage import Urls, empty_database
 from lockbox import migrations
-from lockbox.migrations import UnknownRevision
+from lockbox.database import Database
+from lockbox.migrations import OwnerRefused, UnknownRevision
 from lockbox.requests.lifecycle import MOVES, State
 from tests.database.scenes import read, write
 from tests.database.schema import ENDS_SERVICE, LATER, OBJECTS, objects, scripts
@@ -368,6 +370,19 @@ def test_a_database_of_another_version_is_named_and_left_as_it_is(urls: Urls, su
 
     assert objects(superuser) == before
     assert [row.version_num for row in read(superuser, "SELECT version_num FROM alembic_version")] == [other]
+
+
+@pytest.mark.usefixtures("alone")
+def test_nothing_is_migrated_beside_processes_of_0_2_0(urls: Urls, superuser: Engine, api: Database) -> None:
+    first = ScriptDirectory(str(migrations.FOLDER)).get_base()
+    write(superuser, "UPDATE alembic_version SET version_num = :first", first=first)
+    before = objects(superuser)
+
+    with api.engine.connect(), pytest.raises(OwnerRefused, match=r"processes of 0\.2\.0 hold \d+ connections"):
+        migrations.upgrade(urls.owner)
+
+    assert objects(superuser) == before
+    assert [row.version_num for row in read(superuser, "SELECT version_num FROM alembic_version")] == [first]
 
 
 @pytest.mark.usefixtures("alone")
