@@ -250,6 +250,8 @@ def test_a_long_seal_and_a_long_reconcile_hold_up_no_time_out(stage: RunningStac
         for statement in HOLD_MAINTENANCE:
             looking.execute(text(statement))
         try:
+            # What is sealed is what waits: the job that forgets it is held up.
+            stage.world().submit()
             with Celery("impatient", broker=stage.urls.redis, set_as_current=False) as app:
                 for task in MAINTENANCE:
                     app.send_task(task, queue="maintenance")
