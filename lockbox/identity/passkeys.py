@@ -77,6 +77,9 @@ VALUES (:id, :person_id, :credential_id, :public_key, :sign_count, :name, :creat
 ON CONFLICT DO NOTHING RETURNING id
 """)
 
+# Each of the person's tenants has an event of its own.
+EVER_ADDED = text("SELECT count(DISTINCT at) FROM events WHERE actor_id = :id AND action = 'passkey_added'")
+
 
 @dataclass(frozen=True)
 class RelyingParty:
@@ -169,7 +172,7 @@ def add(
 ) -> bool:
     """Add the passkey that an authenticator created for the caller; it counts where the sign-in that adds it counts.
 
-    If the caller has an older one that has not signed this addition, it counts as the mailbox for three days.
+    If the caller has or had an older one that has not signed this addition, it counts as the mailbox for three days.
 
     Args:
         session: the open transaction.
@@ -374,15 +377,29 @@ def _answered(
 def _trusted_from(session: UnitOfWork, caller: Caller, *, is_vouched: bool) -> datetime:
     """Return from when a new passkey counts as one.
 
-    An older passkey is the only thing of an approver's that nobody at the vendor has: a session is not enough, nor is
-    that of a passkey which has just been removed.
+    An older passkey is the only thing of an approver's that nobody at the vendor has: a session is not enough, and is
+    not for whoever removes that passkey first.
     """
     if is_vouched:
         return now(session)
-    is_left_out = caller.side is Side.CUSTOMER and caller.means is AuthMethod.PASSKEY
-    if is_left_out or has_voucher(session, caller):
-        return now(session) + credentials.TRUSTED_AFTER
+    if caller.side is Side.CUSTOMER:
+        is_left_out = caller.means is AuthMethod.PASSKEY or (
+            caller.means is AuthMethod.OIDC and _has_lost_one(session, caller)
+        )
+        if is_left_out or has_voucher(session, caller):
+            return now(session) + credentials.TRUSTED_AFTER
     return credentials.trusted_from(session, caller)
+
+
+def _has_lost_one(session: UnitOfWork, caller: Caller) -> bool:
+    """Return whether a passkey that the caller once added, by the audit log, is not there any more."""
+    here = [
+        one
+        for one in session.orm.exec(_of(caller)).all()
+        if row_macs.is_held(session, one.mac, row_macs.passkey(one), one.id)
+    ]
+    added: int = session.execute(EVER_ADDED, {"id": caller.person_id}).scalar_one()
+    return added > len(here)
 
 
 def _vouchers(session: UnitOfWork, caller: Caller) -> SelectOfScalar[Passkey]:

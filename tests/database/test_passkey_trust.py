@@ -1,0 +1,74 @@
+"""From when a passkey counts that no older one has vouched for, whatever was done to the older one first."""
+
+import json
+from datetime import timedelta
+
+import pytest
+
+from harness.people import World
+from lockbox.identity import authentication, passkeys, sessions
+from lockbox.identity.passkeys import RelyingParty
+from lockbox.identity.roles import AuthMethod
+from lockbox.identity.sessions import ClientInfo, SignInPurpose
+from tests.authenticator import Authenticator
+from tests.database.scenes import read
+from tests.database.tenancy import on_the_database
+from tests.policy_setup import signed_in
+
+PARTY = RelyingParty("lockbox.example", "https://lockbox.example")
+PLACE = ClientInfo("192.0.2.7", "Firefox")
+BOGUS = """
+INSERT INTO passkeys (id, person_id, credential_id, public_key, sign_count, name, created_at, trusted_at)
+SELECT uuidv7(), at_person(), convert_to(uuidv7()::text, 'UTF8'), '', 0, 'bogus', now(), '2100-01-01'
+"""
+
+
+@pytest.fixture(name="world")
+def _world(world: World) -> World:
+    world.people["ann"] = signed_in(world, "ann", AuthMethod.OIDC)
+    return world
+
+
+def counts_from(world: World) -> timedelta:
+    """Have Ann add a passkey by her identity provider's session, and return how long it has to wait."""
+    ann = world.people["ann"]
+    with world.db.transaction() as session:
+        authentication.enter(session, ann)
+        _, challenge = sessions.begin_ceremony(session, SignInPurpose.ADD, tied_to=ann.key_id)
+        asked = passkeys.registration_challenge(session, ann, PARTY, challenge)
+        shown = Authenticator().create(json.loads(asked.options))
+        passkeys.add(session, ann, PARTY, challenge=challenge, shown=shown, name="new", place=PLACE)
+    waits = "SELECT trusted_at - created_at AS wait FROM passkeys WHERE mac IS NOT NULL ORDER BY id DESC LIMIT 1"
+    (row,) = read(world.db, waits)
+    found: timedelta = row.wait
+    return found
+
+
+def remove_all(world: World) -> None:
+    """Have Ann remove her passkeys on her page."""
+    ann = world.people["ann"]
+    with world.db.transaction() as session:
+        authentication.enter(session, ann)
+        for one in passkeys.mine(session, ann):
+            passkeys.remove(session, ann, one.id, PLACE)
+
+
+def test_an_identity_provider_vouches_for_the_first_passkey_alone(world: World) -> None:
+    assert counts_from(world) < timedelta(minutes=1)
+    assert counts_from(world) > timedelta(hours=71)
+
+
+def test_whoever_removes_the_older_passkeys_first_waits_all_the_same(world: World) -> None:
+    counts_from(world)
+    remove_all(world)
+
+    assert counts_from(world) > timedelta(hours=71)
+
+
+@pytest.mark.parametrize("after", [[], [BOGUS]], ids=["", "and adds a row without a mark"])
+def test_so_does_a_login_of_the_database_that_deletes_them(world: World, after: list[str]) -> None:
+    counts_from(world)
+    for statement in ["DELETE FROM passkeys", *after]:
+        on_the_database(world, "ann", statement)
+
+    assert counts_from(world) > timedelta(hours=71)
