@@ -120,6 +120,19 @@ def test_the_api_ends_no_stop_without_its_event(world: World) -> None:
         on_the_database(world, "tara", "DELETE FROM emergency_stops")
 
 
+def test_the_event_of_an_earlier_end_ends_no_later_stop(world: World) -> None:
+    stop(world)
+    does(world, "tara", emergency_stop.end_stop)
+    stop(world)
+    ends = """
+    UPDATE emergency_stops SET ended_by = :by, ended_at = clock_timestamp(),
+        ended_event = (SELECT id FROM events WHERE action = 'emergency_stop_ended') WHERE ended_at IS NULL
+    """
+
+    with pytest.raises(DBAPIError, match="has no event"):
+        on_the_database(world, "tara", ends, by=id_of(world, "tara"))
+
+
 @pytest.mark.parametrize("term", OverdueFinding)
 def test_an_overdue_finding_bars_the_next_one_or_is_told_with_it(
     api: Database, superuser: Engine, term: OverdueFinding

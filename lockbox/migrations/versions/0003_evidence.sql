@@ -259,12 +259,13 @@ BEGIN
 END $$;
 CREATE TRIGGER bars_break_glass AFTER INSERT ON events FOR EACH ROW
     WHEN (NEW.action = 'emergency_stop' AND NEW.tenant_id IS NOT NULL) EXECUTE FUNCTION bar_break_glass();
--- A stop is ended once, by whom the event names that says so.
+-- A stop is ended once, by whom the event names that says so in the same transaction: one of an earlier end says nothing.
 CREATE FUNCTION refuse_unrecorded_end() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 BEGIN
-    IF NOT EXISTS (SELECT FROM events e WHERE e.id = NEW.ended_event AND e.tenant_id = NEW.tenant_id
-        AND e.action = 'emergency_stop_ended' AND e.actor_id = NEW.ended_by) THEN
+    IF NOT EXISTS (SELECT FROM events e WHERE e.id = NEW.ended_event AND e.log_id = NEW.tenant_id
+        AND e.xid = CAST(pg_current_xact_id()::text AS bigint) AND e.action = 'emergency_stop_ended'
+        AND e.actor_id = NEW.ended_by) THEN
         RAISE EXCEPTION 'the end of emergency stop % has no event', NEW.id USING ERRCODE = 'insufficient_privilege';
     END IF;
     RETURN NULL;
