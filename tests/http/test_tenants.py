@@ -46,6 +46,7 @@ def test_an_operator_adds_a_tenant_and_is_told_where_it_is(fresh_door: Door) -> 
         "open_windows": 0,
         "in_review": None,
         "longest_window": None,
+        "stopped_since": None,
     }
     assert fresh_door.get("olga", at(fresh_door, slug=slug)).json() == answer.json()
     facts(fresh_door.call("olga", "POST", "/v1/tenants", json=body), 409, "slug-taken")

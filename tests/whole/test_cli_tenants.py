@@ -40,6 +40,7 @@ def test_an_operator_adds_a_tenant_and_sees_no_code(shell: Shell) -> None:
         "open_windows": 0,
         "in_review": None,
         "longest_window": None,
+        "stopped_since": None,
     }
     shell.is_refused("olga", "slug-taken: ", "tenant", "add", slug, *ADMIN)
     shell.is_refused("olga", "unknown-plan: ", "tenant", "add", f"{slug}c", *ADMIN, "--plan", "gold")
