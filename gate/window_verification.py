@@ -97,10 +97,12 @@ class WindowVerification:
         doubtful |= self._in_doubt([one for one in changes if one.request_id is None])
         while self._heard:
             changed.add(self._heard.popleft())
-        for one in changed:
-            self._scheduled.pop(one, None)
+        scheduled = [self._scheduled.pop(one) for one in changed if one in self._scheduled]
+        # What may go on no more is told anew, once it is known what became of the window that was to follow.
+        extended = {one.extends for one in scheduled if one.extends and self._memory.has(one.extends)}
         self._doubtful |= dict.fromkeys(doubtful)
-        self._unverified = dict.fromkeys(changed - ended - doubtful) | self._unverified
+        fresh = dict.fromkeys(changed - ended - doubtful) | dict.fromkeys(extended - changed)
+        self._unverified = fresh | self._unverified
         self.last = batch
 
     def _in_doubt(self, changes: Sequence[WindowChange]) -> set[UUID]:

@@ -225,6 +225,21 @@ def test_a_window_that_an_approved_one_goes_on_from_is_told_anew(*, is_held_back
     assert scene.kinds == [ChangeKind.OPEN] * len(told)
 
 
+def test_a_window_is_told_anew_once_nothing_goes_on_from_it_any_more() -> None:
+    """Else guards would hold calls at its end for an extension that the customer has revoked."""
+    scene = Scene()
+    extension = later(2, AT + timedelta(hours=1), ID)
+    scene.rows.commit(WINDOW)
+    scene.rows.commit(extension)
+    scene.settle()
+
+    scene.rows.end(extension.request.id)
+    scene.settle()
+
+    assert [one.window.extended for one in scene.told if one.window][-2:] == [True, False]
+    assert scene.memory.has(ID)
+
+
 def test_a_window_that_begins_later_is_read_when_it_begins() -> None:
     scene = Scene()
     begins = AT + timedelta(hours=1)
