@@ -73,8 +73,9 @@ THE_REST = (
     """,
     """
     INSERT INTO gate_definitions (id, service, revision, digest, body, only_for)
-    SELECT uuidv7(), 'gate-' || t.slug, 1, sha256(convert_to('{"tenant":{}}', 'UTF8')), '{"tenant":{}}', ARRAY[t.slug]
-    FROM tenants t WHERE t.id = :tenant
+    SELECT uuidv7(), 'gate-' || t.slug, 1, sha256(convert_to(b.body, 'UTF8')), b.body, ARRAY[t.slug]
+    FROM tenants t, LATERAL (SELECT json_build_object('tenant', json_build_object('fixed', t.slug))::text) AS b (body)
+    WHERE t.id = :tenant
     """,
     """
     INSERT INTO report_consents (id, enforcement_id, tenant_id, revision, person_id, created_at)

@@ -274,3 +274,21 @@ def test_nobody_but_the_gate_records_what_gates_mean(world: World) -> None:
     for who in ("tara", "olga", "erin", "gate"):
         with pytest.raises(DBAPIError, match="row-level security"):
             on_the_database(world, who, added)
+
+
+def test_a_login_of_the_database_cannot_have_a_change_told_to_nobody(world: World, worker: Database) -> None:
+    """Were its row the newest, a process that means the same would only say that it uses it."""
+    starts(world.db, A)
+    announced(worker)
+    planted = """
+    INSERT INTO gate_definitions (id, service, revision, digest, body, only_for)
+    VALUES (uuidv7(), 'mail', 2, :digest, :body, '{nobody}')
+    """
+    meant = GateDefinition.of(B, SERVICE)
+    with pytest.raises(DBAPIError, match="ck_gate_definitions_only_for"), world.db.transaction() as session:
+        authentication.enter(session, GATE)
+        session.execute(text(planted), {"digest": meant.digest, "body": meant.body})
+    starts(world.db, B)
+    announced(worker)
+
+    assert told(world)[2:] == [(None, "gate_redefined"), (world.tenant.slug, "gate_redefined")]

@@ -64,7 +64,8 @@ CREATE TABLE gate_definitions (
     revision integer NOT NULL CONSTRAINT ck_gate_definitions_revision CHECK (revision >= 1),
     digest bytea NOT NULL CONSTRAINT ck_gate_definitions_digest CHECK (digest = sha256(convert_to(body, 'UTF8'))),
     body text NOT NULL CONSTRAINT ck_gate_definitions_body CHECK (body <> ''),
-    only_for text[],
+    only_for text[] CONSTRAINT ck_gate_definitions_only_for
+        CHECK (only_for IS NULL OR coalesce(CAST(body AS jsonb) #>> '{tenant,fixed}' = ANY (only_for), false)),
     recorded_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     used_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     announced_to uuid,
