@@ -78,6 +78,10 @@ THE_REST = (
     WHERE t.id = :tenant
     """,
     """
+    INSERT INTO emergency_stops (id, tenant_id, stopped_by, stopped_at, ended_by, ended_at, ended_event)
+    VALUES (uuidv7(), :tenant, :tara, now(), :tara, now(), uuidv7())
+    """,
+    """
     INSERT INTO report_consents (id, enforcement_id, tenant_id, revision, person_id, created_at)
     SELECT uuidv7(), e.id, :tenant, e.revision, :tara, now() FROM enforcements e
     WHERE e.service = 'gate-' || CAST(:tenant AS text)
