@@ -60,7 +60,9 @@ BEGIN
     IF NOT EXISTS (SELECT FROM events e WHERE e.log_id = (changed ->> 'tenant_id')::uuid
             AND e.id >= (SELECT uuidv7(-interval '15 minutes'))
             AND e.xid = CAST(pg_current_xact_id()::text AS bigint) AND e.action = TG_ARGV[0]
-            AND e.actor_id = coalesce((changed ->> TG_ARGV[1])::uuid, at_person())) THEN
+            AND e.actor_id = coalesce((changed ->> TG_ARGV[1])::uuid, at_person())
+            AND convert_from(e.body, 'UTF8')::jsonb ->> 'side'
+                = coalesce(changed ->> 'side', convert_from(e.body, 'UTF8')::jsonb ->> 'side')) THEN
         RAISE EXCEPTION 'a change of % has no event %', TG_TABLE_NAME, TG_ARGV[0]
             USING ERRCODE = 'insufficient_privilege';
     END IF;

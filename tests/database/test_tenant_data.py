@@ -5,18 +5,19 @@ from datetime import timedelta
 from functools import partial
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
 from cli.owner_transaction import as_owner
 from harness.clocks import StoppedClock
-from harness.people import World
+from harness.people import HERE, World
 from harness.stage import Urls
 from lockbox.admin import erased_texts, legal_holds, retention, tenant_data
 from lockbox.admin.retention import RemovedRange
 from lockbox.admin.tenant_data import TenantData
 from lockbox.database import Database
 from lockbox.errors import Conflict, Invalid, NotFound, NotYours, SignInAgain
+from lockbox.identity import authentication
 from lockbox.identity.roles import AuthMethod, Side
 from lockbox.monitoring import metrics, status
 from lockbox.monitoring.status import Status
@@ -175,6 +176,25 @@ STAY = "DELETE FROM offboardings"
 def test_nobody_holds_in_anothers_name(world: World, who: str, side: str, other: str) -> None:
     with pytest.raises(DBAPIError, match="row-level security"):
         on_the_database(world, who, HOLD.format(side=side, by=other))
+
+
+def test_the_event_of_one_sides_release_releases_no_hold_of_the_other(world: World) -> None:
+    for who in ("tara", "olga"):
+        does(world, who, legal_holds.hold, WHY)
+
+    def releases_both() -> None:
+        with world.db.transaction() as session:
+            tara = world.people["tara"]
+            authentication.enter(session, tara)
+            legal_holds.release(session, tara, HERE, world.tenant.slug)
+            authentication.turn_to(session, world.tenant.id)
+            session.execute(text("SELECT set_config('lockbox.roles', '{operator}', true)"))
+            session.execute(text(f"{RELEASE} WHERE released_at IS NULL"))
+
+    with pytest.raises(DBAPIError, match="has no event"):
+        releases_both()
+
+    assert len(read(world.db, "SELECT FROM legal_holds WHERE released_at IS NULL")) == 2
 
 
 @pytest.mark.parametrize(
