@@ -11,6 +11,7 @@ from lockbox.notifications.mail_text import (
     BREAK_GLASS_MARK,
     CASE_CHECKS,
     NOBODY_NOTIFIED,
+    OUTLIVED,
     STATE_WORDINGS,
     Tone,
     parameters,
@@ -39,7 +40,7 @@ WORDS = {
 
 def state(request: Mapping[str, Any]) -> Phrase:
     """Return the state in people's words and its colour."""
-    shown, colour = WORDS[request["state"]]
+    shown, colour = WORDS[OUTLIVED if request.get("is_outlived") else request["state"]]
     if request.get("held_back"):
         begins = moment(request.get("opens_at") or request["opened_at"])
         approved = (HELD_BACK, begins, " until ", moment(request["deadline_at"]))

@@ -26,7 +26,7 @@ from lockbox.database import Database
 from lockbox.errors import Invalid
 from lockbox.identity import time_zones
 from lockbox.identity.roles import Caller, ProtectedField, may_read, reader_roles
-from lockbox.notifications.mail_text import STATE_WORDINGS
+from lockbox.notifications.mail_text import OUTLIVED, STATE_WORDINGS
 from lockbox.notifications.requester_text import signed_in
 from lockbox.requests import inbox, request_list
 from lockbox.requests.lifecycle import State
@@ -55,7 +55,7 @@ def _cells(caller: Caller, entry: RequestEntry) -> Iterator[object]:
     held = reader_roles(caller, asked.requester_id, asked.tenant_id)
     yield asked.id
     yield entry.tenant
-    yield STATE_WORDINGS[asked.state].to(caller.side)
+    yield STATE_WORDINGS[OUTLIVED if entry.is_outlived else asked.state].to(caller.side)
     yield entry.requester
     yield asked.service
     yield "\n".join(asked.resources)

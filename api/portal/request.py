@@ -262,7 +262,6 @@ def show_request(
         open_until=max(at, entry.request.not_before or at) + timedelta(seconds=entry.request.access_window),
         is_to_come=entry.request.state == State.ACTIVE and (entry.request.opens_at or at) > at,
         extension=outlook.extension,
-        is_outlived=outlook.is_outlived,
         namesakes=look_alikes(session, visitor.caller.person_id, others) if others else [],
         further=(further := [*(one for one in SHORTER if one < outlook.longest), outlook.longest]),
         may_extend=bool(outlook.longest and further),

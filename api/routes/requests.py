@@ -322,7 +322,7 @@ def _facts(entry: RequestEntry, who: Caller, justification: str | None = None) -
         justification = request.justification
     named = PersonView(id=request.requester_id, name=entry.requester)
     own = {"tenant": entry.tenant, "requester": named, "open": entry.open, "justification": justification}
-    own["held_back"] = entry.held_back
+    own |= {"held_back": entry.held_back, "is_outlived": entry.is_outlived}
     own["duplicate_reason"] = request.duplicate_reason if justification is not None else None
     own |= {"uses_left": request.uses_left, "context": request.context or {}}
     own["mixed_alphabets"] = [] if "".join(request.resources).isascii() else text_rules.mixed(request.resources)

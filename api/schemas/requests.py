@@ -113,8 +113,9 @@ class RequestView(BaseModel):
     this one. `resources` and `actions` are what was asked; `granted_resources` and `granted_actions` what a window
     was opened for, or null. `not_before` is when access was to begin, if later than the approval, and `opens_at`
     when it does. `held_back` is why an approved window lets nobody in, or would not if it began now, else null.
-    `extends` is the request whose window this one goes on from. `max_uses` is how often it can be used, and
-    `uses_left` how often still, null for any number. `break_glass` is whether two people of the vendor may open it,
+    `extends` is the request whose window this one goes on from, and `is_outlived` whether it waits for an answer
+    though that window was ended. `max_uses` is how often it can be used, and `uses_left` how often still, null for
+    any number. `break_glass` is whether two people of the vendor may open it,
     or have opened it, in an emergency without the customer. `mixed_alphabets` are the resources whose letters come
     from several alphabets: a Cyrillic letter among Latin ones looks the same and names something else.
     `duplicate_of` is the open request for the same case and resource beside which this one was submitted,
@@ -145,6 +146,7 @@ class RequestView(BaseModel):
     state: State
     open: bool
     held_back: HeldBack | None = None
+    is_outlived: bool = False
     version: int
     quorum: int
     access_window: int

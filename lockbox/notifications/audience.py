@@ -295,7 +295,9 @@ def matters_until(template: str, at: datetime, deadline_at: datetime) -> datetim
     return deadline_at if template in PROMPTS else at + OUTCOME_MATTERS_FOR
 
 
-def is_moot(template: str, state: str, *, has_decided: bool, wants_report: bool, is_found: bool) -> bool:
+def is_moot(
+    template: str, state: str, *, has_decided: bool, wants_report: bool, is_found: bool, is_outlived: bool
+) -> bool:
     """Whether nobody needs a mail any more: the state that it asks about is over, or its recipient has decided.
 
     Args:
@@ -304,11 +306,14 @@ def is_moot(template: str, state: str, *, has_decided: bool, wants_report: bool,
         has_decided: whether the recipient has.
         wants_report: whether the policy wants a report and there is a window to report on.
         is_found: whether there is a finding about a window that was opened by break-glass.
+        is_outlived: whether somebody has ended the window that it extends.
     """
     if template in AWAITING_FINDING:
         return is_found
     if template == REPORT:
         return not wants_report
     if template in REMINDERS and has_decided:
+        return True
+    if is_outlived and PROMPTS.get(template) in ASKING:
         return True
     return template in PROMPTS and state != PROMPTS[template]

@@ -109,7 +109,8 @@ WHERE n.id = ANY(:ids) AND n.request_id IS NULL ORDER BY n.id
 """)  # noqa: S608 - put together from parts of our own
 WAITING = text("""
 SELECT r.id, q.name, r.service, r.deadline_at FROM requests r JOIN people q ON q.id = r.requester_id
-WHERE r.tenant_id = :tenant_id AND r.state = 'pending' ORDER BY r.deadline_at LIMIT :most
+WHERE r.tenant_id = :tenant_id AND r.state = 'pending' AND (r.extends IS NULL OR ran_to_its_end(r.extends))
+ORDER BY r.deadline_at LIMIT :most
 """)
 MOST_TRIES = 5
 WRONG = "That is not the code of the newest mail. Look again, or ask for another one."
@@ -128,8 +129,9 @@ SELECT n.id AS notification_id, n.channel, n.template, n.until_at, n.attempts, n
     r.case_system, r.case_check, r.case_url, r.duplicate_of, r.duplicate_reason,
     r.severity, r.employing_entity, r.office_country, r.physical_country, r.directory_as_of, r.sign_in,
     r.sign_in_means, r.signed_in_at, r.created_at AS submitted_at,
-    r.access_window, r.max_uses, r.not_before, r.opens_at, r.extends, r.break_glass, r.level, r.context, v.finding,
-    v.due_at AS finding_due, r.requester_id, r.pre_approval_id,
+    r.access_window, r.max_uses, r.not_before, r.opens_at, r.extends,
+    r.extends IS NOT NULL AND NOT ran_to_its_end(r.extends) AS is_outlived, r.break_glass, r.level, r.context,
+    v.finding, v.due_at AS finding_due, r.requester_id, r.pre_approval_id,
     t.name AS tenant, t.slug, t.id AS tenant_id, q.name AS requester,
     p.id AS recipient_id, coalesce(p.name, w.name, '') AS recipient_name,
     coalesce(x.email, p.email, w.email, '') AS recipient_address, w.id IS NOT NULL AS is_copy,
@@ -362,6 +364,7 @@ def _request_mail(
             has_decided=row.has_decided,
             wants_report=wants_report,
             is_found=row.finding is not None,
+            is_outlived=row.is_outlived,
         ),
     )
 

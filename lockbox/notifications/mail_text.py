@@ -11,8 +11,8 @@ from lockbox.identity.roles import Role, Side
 from lockbox.notifications.audience import COPIED, ENDINGS, RECEIPT, REPORT
 from lockbox.text_rules import one_line
 
-NOBODY_NOTIFIED = "nobody_notified"
-"""The key of a request that timed out before anybody could be notified."""
+NOBODY_NOTIFIED, OUTLIVED = "nobody_notified", "outlived"
+"""The keys of a request that timed out before anybody could be notified, and of more time for an ended window."""
 
 
 class Tone(StrEnum):
@@ -53,6 +53,7 @@ STATE_WORDINGS: Mapping[str, StateWording] = {
     "revoked": _alike("Revoked", Tone.REFUSED),
     "expired": _alike("Expired", Tone.GIVEN_BACK),
     NOBODY_NOTIFIED: _alike("Nobody could be notified", Tone.LAPSED),
+    OUTLIVED: _alike("Nothing to decide: the window was revoked", Tone.REFUSED),
 }
 
 

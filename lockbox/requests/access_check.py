@@ -18,14 +18,15 @@ from lockbox.identity import authentication
 from lockbox.identity.roles import Caller, Role, Scope
 from lockbox.requests import approvals, policy_store
 from lockbox.requests.lifecycle import HeldBack
-from lockbox.requests.models import AccessRequest
+from lockbox.requests.models import IS_OUTLIVED, AccessRequest
 from lockbox.requests.request_entry import RequestEntry
 from lockbox.sql import columns
 
-CLOSED = "closed"
+CLOSED, OUTLIVED = "closed", "outlived"
 # The state alone is not believed: the decisions must be there, and engineer and tenant in good standing.
-OBSTACLE = """
-CASE WHEN requests.state <> 'active' THEN 'closed' WHEN tenants.suspended IS NOT FALSE THEN 'tenant_suspended'
+OBSTACLE = f"""
+CASE WHEN requests.state <> 'active' AND {IS_OUTLIVED} THEN 'outlived' WHEN requests.state <> 'active' THEN 'closed'
+    WHEN tenants.suspended IS NOT FALSE THEN 'tenant_suspended'
     WHEN people.disabled_at IS NOT NULL OR NOT EXISTS (SELECT FROM memberships m
         WHERE m.person_id = requests.requester_id AND m.tenant_id IS NULL AND m.role = 'engineer')
         THEN 'engineer_inactive'
@@ -227,7 +228,8 @@ def _may_ask(caller: Caller, question: AccessCheck) -> None:
 class RequestRow:
     """A row of such a query: `opening` is the body of the event that opened the window.
 
-    `obstacle` is why the rows alone let nobody in: `closed` where it is not active, or a word of `HeldBack`.
+    `obstacle` is why the rows alone let nobody in: a word of `HeldBack`, or where it is not active `closed`, or
+    `outlived` where nobody can use an answer any more.
     """
 
     request: AccessRequest
@@ -264,7 +266,7 @@ def judged(session: UnitOfWork, rows: Sequence[RequestRow]) -> list[RequestEntry
 def _entry(
     row: RequestRow, at: datetime, proven: Container[UUID], by_policy: Mapping[UUID, HeldBack]
 ) -> RequestEntry:
-    request, is_active = row.request, row.obstacle != CLOSED
+    request, is_active = row.request, row.obstacle not in {CLOSED, OUTLIVED}
     why = _obstacle(row, proven, by_policy) if is_active else None
     return RequestEntry(
         request,
@@ -274,6 +276,7 @@ def _entry(
         held_back=why if at < request.deadline_at else None,
         tenant_name=row.tenant_name,
         uses_left=request.uses_left,
+        is_outlived=row.obstacle == OUTLIVED,
     )
 
 

@@ -16,7 +16,6 @@ from lockbox.identity.roles import Caller, Side
 from lockbox.requests import policy_store, queries
 from lockbox.requests.available_moves import now_is
 from lockbox.requests.deadlines import whole_seconds
-from lockbox.requests.decisions import ASKED_STATES
 from lockbox.requests.lifecycle import Action, State
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy import Timing, longest_window
@@ -100,30 +99,25 @@ def extend(  # noqa: PLR0917 - as much names an extension
 class ExtensionOutlook:
     """What a reader of a request is shown of more time: the newest request for it, and how much can be asked now.
 
-    `longest` is in seconds, 0 where the reader cannot ask. `is_outlived` is whether the request can no longer be
-    approved because the window was ended that it extends.
+    `longest` is in seconds, 0 where the reader cannot ask.
     """
 
     extension: AccessRequest | None
     longest: int = 0
-    is_outlived: bool = False
 
 
 def outlook(session: UnitOfWork, caller: Caller, entry: RequestEntry) -> ExtensionOutlook:
-    """Return what somebody who reads a request is shown of its extension, and of what it extends."""
+    """Return what somebody who reads a request is shown of its extension."""
     request = entry.request
     extension = extension_of(session, caller, request.id)
     is_own = request.requester_id == caller.person_id and not request.break_glass
     may_ask = entry.open and is_own and not (extension and extension.wake_at)
-    waits = request.extends is not None and request.state in ASKED_STATES
-    if not may_ask and not waits:
+    began = request.first_opened_at or request.window_from
+    if not may_ask or began is None:
         return ExtensionOutlook(extension)
     if caller.side is Side.VENDOR:
         authentication.turn_to(session, request.tenant_id)
     effective = policy_store.effective_policy(session, request)
-    began = request.first_opened_at or request.window_from
-    if not may_ask or began is None:
-        return ExtensionOutlook(extension, is_outlived=effective.is_outlived)
     timing = Timing(used=whole_seconds(request.deadline_at - began))
     return ExtensionOutlook(extension, max(longest_window(HARD_ACCESS_LIMIT, effective.terms, timing), 0))
 

@@ -21,7 +21,7 @@ from lockbox.notifications.recipients import RecipientDirectory
 from lockbox.requests import decisions, policy_store, queries, request_list
 from lockbox.requests.available_moves import is_open_to, parties
 from lockbox.requests.lifecycle import Action, State
-from lockbox.requests.models import AccessRequest, Decision
+from lockbox.requests.models import IS_OUTLIVED, AccessRequest, Decision
 from lockbox.requests.policy import customer_decides
 from lockbox.requests.policy_parts import ReasonedDecision
 from lockbox.requests.policy_store import EffectivePolicy
@@ -34,16 +34,16 @@ MOST = 20
 MOST_EARLIER = 5
 # Row-level security lets no index help with arrays: the newest of the tenant are looked through, and no more, by a
 # range of one, for which Postgres takes the index of tenants, however many newer requests others have.
-EARLIER = text("""
-SELECT r.id, q.name AS requester, v.at, d.fields #>> '{name,1}' AS actor,
+EARLIER = text(f"""
+SELECT requests.id, q.name AS requester, v.at, d.fields #>> '{{name,1}}' AS actor,
     CASE WHEN v.to_state = 'timed_out' AND convert_from(v.body, 'UTF8') LIKE '%"nobody_notified"%' THEN
     'nobody_notified'
-        ELSE v.to_state END AS state
-FROM requests r JOIN people q ON q.id = r.requester_id
-JOIN events v ON v.request_id = r.id AND v.seq = r.version
+        WHEN {IS_OUTLIVED} THEN 'outlived' ELSE v.to_state END AS state
+FROM requests JOIN people q ON q.id = requests.requester_id
+JOIN events v ON v.request_id = requests.id AND v.seq = requests.version
 LEFT JOIN event_details d ON d.event_id = v.id
-WHERE r.id = ANY(:ids) ORDER BY r.id DESC
-""")
+WHERE requests.id = ANY(:ids) ORDER BY requests.id DESC
+""")  # noqa: S608 - ours
 
 
 @dataclass(frozen=True)
@@ -247,6 +247,7 @@ def pending_requests(
         col(AccessRequest.deadline_at) > at,
         col(AccessRequest.requester_id) != caller.person_id,
         ~exists().where(*decided),
+        AccessRequest.can_be_answered(),
     ]
     ids, beyond = request_list.soonest(session, branches, State.PENDING, conditions, cursor=cursor, most=most)
     found = queries.some(session, caller, ids, State.PENDING)

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any, Self
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Boolean, ColumnElement, Row, Text, and_, literal_column, or_, true
+from sqlalchemy import BigInteger, Boolean, ColumnElement, Row, Text, and_, func, literal_column, or_, true
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import class_mapper
 from sqlmodel import Field, SQLModel, col
@@ -180,6 +180,11 @@ class AccessRequest(SQLModel, table=True):
         return own
 
     @classmethod
+    def can_be_answered(cls) -> ColumnElement[bool]:
+        """Return the condition for the requests, of those that wait for an answer, to which a yes can be of use."""
+        return or_(col(cls.extends).is_(None), func.ran_to_its_end(col(cls.extends), type_=Boolean))
+
+    @classmethod
     def of(cls, row: Row[Any]) -> Self:
         """Return what a row with all columns of the table says."""
         values = {name: getattr(row, name) for name in cls.model_fields}
@@ -199,6 +204,10 @@ IS_VISIBLE = f"""
     OR requests.asked_at IS NOT NULL AND requests.tenant_id = ANY ((SELECT at_tenants())::uuid[]))
 """
 """`visible_to` for one request, and for whom the transaction was entered: a statement that names nobody."""
+IS_OUTLIVED = """
+(requests.extends IS NOT NULL AND requests.state IN ('reviewing', 'pending') AND NOT ran_to_its_end(requests.extends))
+"""
+"""Whether a request waits for an answer that nobody can use: the window was ended that it extends."""
 IS_OPEN: ColumnElement[bool] = literal_column("requests.state IN ('reviewing', 'pending', 'active')", Boolean)
 """The condition for requests that are not closed, written out, for the indexes of what is open are of those alone."""
 

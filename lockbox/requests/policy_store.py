@@ -58,7 +58,8 @@ And the state of the request that this one extends, if it does.
 OWN_AND_TODAYS = text(f"WITH {RULED} SELECT * FROM ruled")  # noqa: S608 - ours
 ASKS = text("""
 SELECT r.id, r.tenant_id, r.policy_version, r.service, r.actions, r.reason_code, r.resources, r.level, r.context,
-    r.severity, r.employing_entity, r.office_country, r.physical_country, t.policy_version AS todays
+    r.severity, r.employing_entity, r.office_country, r.physical_country, t.policy_version AS todays,
+    r.extends IS NOT NULL AND NOT ran_to_its_end(r.extends) AS is_outlived
 FROM requests r JOIN tenants t ON t.id = r.tenant_id WHERE r.id = ANY(:ids)
 """)
 READ_MANY = text("""
@@ -206,7 +207,7 @@ def effective_policies(session: UnitOfWork, request_ids: Sequence[UUID]) -> dict
             ruled = _effective_for_row(own, today, row.todays, modes[row.tenant_id], row)
             is_doubted = not doubted.isdisjoint((row.tenant_id, one) for one in (row.policy_version, row.todays))
             answered[key] = _unverified(ruled) if is_doubted else ruled
-        answers[row.id] = answered[key]
+        answers[row.id] = replace(answered[key], is_outlived=row.is_outlived)
     return answers
 
 

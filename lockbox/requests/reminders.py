@@ -121,7 +121,8 @@ def _notify_operators(session: UnitOfWork, action: str, lines: Mapping[UUID, tup
 def remind(session: UnitOfWork, rows: Sequence[Row[Any]], at: datetime) -> None:
     """Remind, escalate and warn for these locked rows whose clock is due before the deadline; set their clocks.
 
-    Where nobody who was asked could be told, the next tier is asked whenever its time would be. Policies, people,
+    Where nobody who was asked could be told, the next tier is asked whenever its time would be. Nobody is asked about
+    more time for a window that was ended. Policies, people,
     votes and how notifications fared are read once for all of them.
     """
     policies = policy_store.effective_policies(session, [row.id for row in rows])
@@ -129,7 +130,7 @@ def remind(session: UnitOfWork, rows: Sequence[Row[Any]], at: datetime) -> None:
     voted = defaultdict[UUID, set[UUID]](set)
     for vote in session.execute(VOTED, {"ids": [row.id for row in rows]}):
         voted[vote.request_id].add(vote.person_id)
-    silent = undelivered_requests(session, rows)
+    silent = undelivered_requests(session, [row for row in rows if not policies[row.id].is_outlived])
     steps, held_back = _steps(session, rows, policies, known), access_check.held_back(session, _begun(rows, at))
     updates = [
         _reminded(
@@ -188,6 +189,8 @@ def _reminded(
     due = due_reminders(phase, effective.terms, row.wake_at, at)
     if held_back:
         due = replace(due, warn=False)
+    if effective.is_outlived:
+        due = replace(due, remind=False, escalate=row.tiers_asked)
     if silence and phase.tiers_asked:
         due = replace(due, escalate=max(due.escalate, phase.tiers_asked + 1))
     prompts, tiers_asked = _recipients(row, due, effective, known, voted=voted, step=step, held_back=held_back)

@@ -12,7 +12,8 @@ class RequestEntry:
 
     `tenant` is the tenant's slug, and `tenant_name` what it is called now.
     `held_back` is why a window that was approved lets nobody in, or would not if it began now; `is_same_use` whether
-    the call has used it before, within five seconds.
+    the call has used it before, within five seconds. `is_outlived` is whether it waits for an answer that nobody can
+    use: somebody has ended the window that it extends.
     """
 
     request: AccessRequest
@@ -23,3 +24,4 @@ class RequestEntry:
     tenant_name: str = ""
     uses_left: int | None = None
     is_same_use: bool = False
+    is_outlived: bool = False

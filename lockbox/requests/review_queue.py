@@ -130,7 +130,9 @@ def to_review(session: UnitOfWork, caller: Caller, *, cursor: str | None, most: 
         raise NotYours("Only managers of the vendor can review requests.")
     authentication.enter(session, caller)
     everybody = [request_list.Branch()]
-    ids, beyond = request_list.soonest(session, everybody, State.REVIEWING, [], cursor=cursor, most=most)
+    ids, beyond = request_list.soonest(
+        session, everybody, State.REVIEWING, [AccessRequest.can_be_answered()], cursor=cursor, most=most
+    )
     entries = queries.some(session, caller, ids, State.REVIEWING)
     at = now(session)
     todays = _todays(session, entries)

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
-from harness.clocks import StoppedClock
+from harness.clocks import ShiftedClock, StoppedClock
 from harness.people import HERE, SETTINGS, World
 from harness.stage import unbound
 from harness.wait import within
@@ -23,6 +23,7 @@ from lockbox.requests.extend import AlreadyExtended, ExtensionInput
 from lockbox.requests.lifecycle import Action, HeldBack, State
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.requester import Severity
+from tests.database.postbag import Postbag, open_notifications
 from tests.database.scenes import PATIENCE, at_once, door, moves_of, read, state_of, write, write_unchecked
 from tests.database.tenancy import does
 from tests.policy_setup import lay_down
@@ -279,3 +280,23 @@ def test_an_approval_in_time_counts_though_the_window_ends_before_it_is_written(
     found = door(world)
     assert found is not None
     assert found.id == second.id
+
+
+def test_nobody_is_asked_about_more_time_for_a_window_that_was_revoked(
+    world: World, sender: Database, later: ShiftedClock, post: Postbag
+) -> None:
+    first, other = opened(world), opened(world, case_ref="CASE-2")
+    second, still_wanted = extended(world, first.id), extended(world, other.id)
+    world.act("ann", Action.REVOKE, first.id)
+
+    post.deliver(sender, open_notifications(sender))
+    later.shift = timedelta(minutes=35)
+    timers.run(sender, [second.id, still_wanted.id])
+
+    asks = "SELECT request_id FROM notifications WHERE template = 'pending' AND outcome = 'sent'"
+    assert {row.request_id for row in read(sender, asks)} & {second.id, still_wanted.id} == {still_wanted.id}
+    reminded = "SELECT request_id FROM events WHERE request_id = ANY(:ids) AND action = 'remind'"
+    assert [row.request_id for row in read(sender, reminded, ids=[second.id, still_wanted.id])] == [still_wanted.id]
+    later.shift = timedelta(minutes=61)
+    timers.run(sender, [second.id])
+    assert state_of(sender, second.id) == "timed_out"

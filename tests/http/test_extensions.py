@@ -88,6 +88,43 @@ def test_an_extension_of_a_revoked_window_says_that_there_is_nothing_to_decide(p
     assert "Nothing to decide" not in before.words
 
 
+def test_lists_and_moves_say_that_more_time_for_a_revoked_window_is_nothing_to_decide(fresh_door: Door) -> None:
+    first = fresh_door.active(case_ref=None)
+    second = extend(fresh_door, "erin", first).json()["id"]
+    before = fresh_door.get("ann", f"/v1/requests/{second}").json()
+
+    fresh_door.act("ann", "revoke", first)
+
+    view = fresh_door.get("ann", f"/v1/requests/{second}").json()
+    assert (before["is_outlived"], view["is_outlived"], view["state"]) == (False, True, "pending")
+    assert {one["action"] for one in view["available_moves"] if one["allowed"]} == {"deny"}
+    listed = fresh_door.get("ann", "/v1/requests").json()["items"]
+    assert [one["is_outlived"] for one in listed if one["id"] in {first, second}] == [True, False]
+    assert fresh_door.act("ann", "deny", second).json()["state"] == "denied"
+
+
+def test_more_time_for_a_revoked_window_is_in_no_inbox(portal: Portal) -> None:
+    first = portal.world.fresh(access_window=3600)
+    portal.world.act("ann", Action.APPROVE, first.id)
+    browser, page = opened(portal, "erin", first.id)
+    browser.submit(page, f"/requests/{first.id}/extend", more="7200", why="It takes longer")
+    (second,) = portal.sql("SELECT id FROM requests WHERE extends = :id", id=first.id)
+    ann, _ = opened(portal, "ann", second.id)
+    before = ann.get("/waiting")
+    portal.world.act("ann", Action.REVOKE, first.id)
+
+    inbox, history, window = ann.get("/waiting"), ann.get("/requests"), ann.get(f"/requests/{first.id}")
+    own = browser.get("/mine")
+
+    assert str(second.id) in before.text
+    assert str(second.id) not in inbox.text
+    assert all("Nothing to decide: the window was revoked" in page.words for page in (history, window, own))
+    assert "Waiting for your approval" not in window.words
+    assert "Waiting for the customer's approval" not in own.words
+    assert "Waiting for:" not in own.words
+    assert "Cancel the request" in own.words
+
+
 def test_what_is_not_open_is_not_extended(door: Door) -> None:
     assert facts(extend(door, "erin", door.pending()), 409, "invalid-move")["current_state"] == "pending"
 

@@ -4,7 +4,14 @@ import pytest
 
 from cli.request_table import COLOURS, WORDS
 from lockbox.identity.roles import Side
-from lockbox.notifications.mail_text import NOBODY_NOTIFIED, REQUEST_SUBJECTS, STATE_WORDINGS, Tone, approved
+from lockbox.notifications.mail_text import (
+    NOBODY_NOTIFIED,
+    OUTLIVED,
+    REQUEST_SUBJECTS,
+    STATE_WORDINGS,
+    Tone,
+    approved,
+)
 from lockbox.requests.lifecycle import State
 
 PRODUCT = {
@@ -21,7 +28,7 @@ PRODUCT = {
 
 
 def test_every_state_has_its_words_and_its_tone() -> None:
-    assert STATE_WORDINGS.keys() == {*State, NOBODY_NOTIFIED}
+    assert STATE_WORDINGS.keys() == {*State, NOBODY_NOTIFIED, OUTLIVED}
     assert {name: STATE_WORDINGS[name].to(Side.CUSTOMER) for name in PRODUCT} == PRODUCT
     assert {saying.tone for saying in STATE_WORDINGS.values()} == set(Tone) == set(COLOURS)
 
