@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from itertools import pairwise
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 from uuid import UUID
 
 GATE, GUARD = DOORS = ("gate", "guard")
@@ -61,6 +61,13 @@ class ClockReading:
     before: float
     at: float
     after: float
+
+
+class StreamBeat(NamedTuple):
+    """A heartbeat of the gate's stream: when it was heard, and the time that it names, in seconds since 1970."""
+
+    heard: float
+    at: float
 
 
 class PostgresTime:
@@ -148,7 +155,7 @@ class GateHistory:
     frozen: list[tuple[float, float]] = field(default_factory=list)
     withheld: dict[UUID, str] = field(default_factory=dict)
     told: dict[UUID, float] = field(default_factory=dict)
-    beats: list[list[float]] = field(default_factory=list)
+    beats: list[list[StreamBeat]] = field(default_factory=list)
 
     def is_quiet(self, began: float, ended: float) -> bool:
         """Whether all of this was in one quiet time."""
@@ -157,7 +164,7 @@ class GateHistory:
     def was_heard(self, began: float, ended: float, pause: float) -> bool:
         """Whether one stream was read all along, from its first heartbeat on, without a longer pause between two."""
         for beats in self.beats:
-            inside = [one for one in beats if began - pause <= one <= ended + pause]
+            inside = [one.heard for one in beats if began - pause <= one.heard <= ended + pause]
             is_around = inside and inside[0] <= began and ended <= inside[-1]
             if is_around and all(later - one <= pause for one, later in pairwise(inside)):
                 return True

@@ -6,6 +6,7 @@ moment is known between bounds only, the answer gets the benefit of them.
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from uuid import UUID
 
 from chaos.gate_history import (
@@ -32,6 +33,9 @@ EARLY_SECONDS = {GATE: 0.0, GUARD: 3.0}
 it can be; if that may be more than this, it is behind. The gate asks Postgres itself by then."""
 TOLD_SECONDS = 2.0
 """So long after an approval was answered its window stands on the gate's stream, where that is read all along."""
+REMEMBERED_BY, MOST_BEATS = 1.0, 1
+"""So long after an approval was answered its window is in the gate's memory, which the stream tells in order: one
+heartbeat of a later time may come before it, as Postgres may go away in the midst of a read."""
 BEAT_SECONDS = 1.0
 """So far apart two heartbeats may be, of which there is one each half second, while all goes as it should."""
 AWAY = frozenset({"busy", "behind"})
@@ -41,7 +45,7 @@ YES_SAID, NO_WINDOW, REVOKED, PAST_DEADLINE = "let in", "without a window", "pas
 OTHERS = "away or not open yet"
 NOT_BEGUN, HANDED_OVER = "before a later start", "as one window follows another"
 """What an answer shows."""
-STREAM, TOLD_IN_TIME = "stream", "an open window within 2 s"
+STREAM, TOLD_IN_TIME, IN_MEMORY = "stream", "an open window within 2 s", "in memory within 1 s"
 JUST_SECONDS = 1.0
 """For so long after its beginning a yes shows that a window goes on from another one."""
 Windows = Mapping[UUID, TrueWindow]
@@ -76,16 +80,31 @@ class HistoryJudge:
 
     def not_told(self) -> Iterator[str]:
         """Yield a line for each open window that did not stand on the gate's stream in time."""
-        for request_id, opened in self._told_by_now():
+        for request_id, opened in self._open_after(TOLD_SECONDS):
             told = self._history.told.get(request_id)
-            if told is None or told > opened + TOLD_SECONDS:
+            if not self._is_told(request_id, opened + TOLD_SECONDS):
                 late = f"only {told - opened:.3f} s after it opened" if told else "never"
                 yield f"{request_id} was open, and {late} on the gate's stream"
 
-    def _told_by_now(self) -> Iterator[tuple[UUID, float]]:
-        """Yield the windows that had to stand on the stream, and when their approval was answered."""
+    def not_remembered(self) -> Iterator[str]:
+        """Yield a line for each open window that the gate did not take into memory in time."""
+        for request_id, opened in self._open_after(TOLD_SECONDS):
+            if (late := self._beats_without(request_id, opened)) > MOST_BEATS:
+                yield f"{request_id} was open, and not in the gate's memory at {late} heartbeats past a second"
+
+    def _beats_without(self, request_id: UUID, opened: float) -> int:
+        """Return how many heartbeats that name a later time than the first second came before a window.
+
+        Of the stream that was read since it opened: the next one may be of a memory that is still being filled.
+        """
+        by, until = self._clock.latest(opened) + REMEMBERED_BY, opened + TOLD_SECONDS
+        before = min(self._history.told.get(request_id, until), until)
+        return sum(by <= one.at and one.heard < before for one in chain.from_iterable(self._history.beats))
+
+    def _open_after(self, seconds: float) -> Iterator[tuple[UUID, float]]:
+        """Yield the windows that were open for so long, while the stream was read, and when that began."""
         for request_id, opened in list(self._history.opened.items()):
-            window, until = self._windows.get(request_id), opened + TOLD_SECONDS
+            window, until = self._windows.get(request_id), opened + seconds
             if (
                 window is not None
                 and self._clock.latest(opened) >= window.opened_at
@@ -95,6 +114,10 @@ class HistoryJudge:
                 and self._history.was_heard(opened, until, BEAT_SECONDS)
             ):
                 yield request_id, opened
+
+    def _is_told(self, request_id: UUID, by: float) -> bool:
+        """Whether a window stood on the stream, and so in memory, by a moment."""
+        return self._history.told.get(request_id, float("inf")) <= by
 
     def too_few_let_in(self) -> Iterator[str]:
         """Yield a line for the gate and the guard each, if open windows did not let in while all was quiet."""
@@ -111,8 +134,9 @@ class HistoryJudge:
     def tested(self) -> Counter[tuple[str, str]]:
         """Count the answers by the door and by what they show."""
         found = Counter[tuple[str, str]]()
-        if in_time := sum(1 for _ in self._told_by_now()) - sum(1 for _ in self.not_told()):
-            found[STREAM, TOLD_IN_TIME] = in_time
+        for shown, seconds in ((TOLD_IN_TIME, TOLD_SECONDS), (IN_MEMORY, REMEMBERED_BY)):
+            if in_time := sum(self._is_told(one, opened + seconds) for one, opened in self._open_after(seconds)):
+                found[STREAM, shown] = in_time
         for one in self._answers:
             if one.status == YES:
                 found[one.door, YES_SAID] += 1

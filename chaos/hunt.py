@@ -52,7 +52,7 @@ class InvariantWatch(threading.Thread):
         history = replace(self._crowd.history, answers=list(self._crowd.history.answers))
         rows = self._asked(questions.GATE_WINDOWS)
         judge = HistoryJudge(history, map(TrueWindow.of, rows))
-        return chain(judge.wrong_yeses(), judge.not_told()) if rows else iter(())
+        return chain(judge.wrong_yeses(), judge.not_told(), judge.not_remembered()) if rows else iter(())
 
     def _asked(self, question: str) -> Sequence[Any]:
         try:

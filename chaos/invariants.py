@@ -238,7 +238,7 @@ def acts_in_stories(seen: ChaosEvidence) -> list[AttemptedAct]:
 def gates_hold(seen: ChaosEvidence) -> tuple[str, Iterable[str]]:
     """I11: no yes of the gate or the guard past a deadline or a revoke, nor for anything but its window.
 
-    Nor a no to a window that is open, which stands on the stream in time.
+    Nor a no to a window that is open, which is in the gate's memory and on its stream in time.
     """
     tested = seen.gates.tested()
     says = [
@@ -246,7 +246,7 @@ def gates_hold(seen: ChaosEvidence) -> tuple[str, Iterable[str]]:
         for door in DOORS
     ]
     return f"{len(seen.history.answers):,} calls; {' and '.join(says)}", chain(
-        seen.gates.wrong_yeses(), seen.gates.wrong_noes(), seen.gates.not_told()
+        seen.gates.wrong_yeses(), seen.gates.wrong_noes(), seen.gates.not_told(), seen.gates.not_remembered()
     )
 
 

@@ -6,7 +6,7 @@ from itertools import chain, combinations
 from uuid import UUID
 
 from chaos.gate_history import DOORS
-from chaos.gate_judge import HANDED_OVER, NOT_BEGUN, STREAM, TOLD_IN_TIME
+from chaos.gate_judge import HANDED_OVER, IN_MEMORY, NOT_BEGUN, STREAM, TOLD_IN_TIME
 from chaos.journal import AttemptedAct, Journal, Sight
 
 NEAR = 0.1
@@ -29,7 +29,10 @@ NAMES = (
     "filings by one key met, one request",
     *CHECKS,
 )
-AT_DOORS = (*((door, shown) for door in DOORS for shown in (HANDED_OVER, NOT_BEGUN)), (STREAM, TOLD_IN_TIME))
+AT_DOORS = (
+    *((door, shown) for door in DOORS for shown in (HANDED_OVER, NOT_BEGUN)),
+    *((STREAM, shown) for shown in (TOLD_IN_TIME, IN_MEMORY)),
+)
 FURTHER = (*Sight, *(f"{door}: {shown}" for door, shown in AT_DOORS))
 """What is seen of the further ways to access, by whoever asks for it at the gate and the guard, and on the stream."""
 

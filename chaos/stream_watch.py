@@ -4,13 +4,14 @@ import asyncio
 import json
 import time
 from contextlib import suppress
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 import httpx
 
 from chaos.gate_calls import OK, GateAddresses
-from chaos.gate_history import GateHistory
+from chaos.gate_history import GateHistory, StreamBeat
 
 AGAIN_SECONDS = 0.3
 ANSWER_SECONDS = 4.0
@@ -58,4 +59,5 @@ class StreamWatch:
         for one in windows:
             self._history.told.setdefault(UUID(one["request"]), now)
         if kind == "heartbeat":
-            self._history.beats[-1].append(now)
+            at = datetime.fromisoformat(said["at"]).timestamp()
+            self._history.beats[-1].append(StreamBeat(now, at))

@@ -16,10 +16,12 @@ from chaos.gate_history import (
     PostgresTime,
     ProbedCall,
     RecordedAnswer,
+    StreamBeat,
     TrueWindow,
 )
 from chaos.gate_judge import (
     HANDED_OVER,
+    IN_MEMORY,
     NO_WINDOW,
     NOT_BEGUN,
     OTHERS,
@@ -312,7 +314,7 @@ def test_without_a_reading_no_yes_is_late_and_no_no_is_wrong() -> None:
     assert list(blind.wrong_yeses()) == list(blind.wrong_noes()) == []
 
 
-BEATS = [OPENED - 1 + number / 2 for number in range(10)]
+BEATS = [StreamBeat(at, AHEAD + at) for at in (OPENED - 1 + number / 2 for number in range(10))]
 """Heartbeats from a second before the window opened to some time after."""
 
 
@@ -331,12 +333,36 @@ def test_a_window_that_stands_on_the_stream_in_time_is_counted(told: float) -> N
     assert judge.tested()[STREAM, TOLD_IN_TIME] == 1
 
 
-@pytest.mark.parametrize(("told", "late"), [(None, "never"), (OPENED + 2.5, "only 2.500 s after it opened")])
-def test_a_window_that_does_not_stand_on_the_stream_in_time_is_found(told: float | None, late: str) -> None:
+@pytest.mark.parametrize(("told", "is_soon"), [(OPENED - 0.1, 1), (OPENED + 0.9, 1), (OPENED + 1.4, 0)])
+def test_a_window_that_stands_on_the_stream_within_a_second_was_in_memory_by_then(told: float, is_soon: int) -> None:
     judge = watched(told)
 
-    assert list(judge.not_told()) == [f"{WINDOW} was open, and {late} on the gate's stream"]
-    assert judge.tested()[STREAM, TOLD_IN_TIME] == 0
+    assert list(judge.not_remembered()) == []
+    assert judge.tested()[STREAM, IN_MEMORY] == is_soon
+
+
+@pytest.mark.parametrize("told", [None, OPENED + 1.9])
+def test_a_window_that_comes_after_two_heartbeats_of_a_later_second_was_not_in_memory(told: float | None) -> None:
+    judge = watched(told)
+
+    (line,) = judge.not_remembered()
+    assert line == f"{WINDOW} was open, and not in the gate's memory at 2 heartbeats past a second"
+    assert judge.tested()[STREAM, IN_MEMORY] == 0
+
+
+def test_a_stream_that_arrives_late_says_nothing_of_memory() -> None:
+    delayed = [StreamBeat(one.heard + 0.9, one.at) for one in BEATS]
+
+    assert list(watched(OPENED + 1.9, beats=[delayed]).not_remembered()) == []
+
+
+def test_a_memory_that_is_still_being_filled_says_nothing_of_the_one_before() -> None:
+    again = [StreamBeat(OPENED + 3 + number / 2, AHEAD + OPENED + 3 + number / 2) for number in range(6)]
+
+    assert list(watched(OPENED + 6, beats=[BEATS[:7], again]).not_remembered()) == [
+        f"{WINDOW} was open, and not in the gate's memory at 2 heartbeats past a second"
+    ]
+    assert list(watched(OPENED + 6, beats=[BEATS[:6], again]).not_remembered()) == []
 
 
 @each(
@@ -347,11 +373,11 @@ def test_a_window_that_does_not_stand_on_the_stream_in_time_is_found(told: float
         {"beats": []},
         {"beats": [BEATS[:4], BEATS[5:]]},
         {"beats": [[*BEATS[:3], *BEATS[5:]]]},
-        {"opened": {WINDOW: OPENED - 20}, "beats": [[OPENED - 30 + one / 2 for one in range(60)]]},
+        {"opened": {WINDOW: OPENED - 20}, "beats": [[StreamBeat(OPENED - 30 + one / 2, 0) for one in range(60)]]},
     ),
 )
 def test_a_window_need_not_stand_on_a_stream_that_was_not_read_all_along(excuse: dict[str, object]) -> None:
     judge = watched(None, **excuse)
 
-    assert list(judge.not_told()) == []
+    assert list(judge.not_told()) == list(judge.not_remembered()) == []
     assert judge.tested()[STREAM, TOLD_IN_TIME] == 0
