@@ -464,7 +464,7 @@ def test_no_other_login_says_who_was_notified(world: World, worker: Database, ap
     """
 
     if login == "worker":
-        with pytest.raises(DBAPIError, match="speaks for the clock"), worker.transaction() as session:
+        with pytest.raises(DBAPIError, match="none that the clock makes"), worker.transaction() as session:
             session.execute(text(says.format(actor="NULL", role="clock")), values)
     else:
         with (
