@@ -40,6 +40,7 @@ class Notification(SQLModel, table=True):
     it is about no request. `about_id` is the invitation, begun sign-in, delegate or unconfirmed address of the mail.
     `address_id` is the person's further address that it goes to, None where it is the one to sign in with.
     `sequence` counts the calls of an endpoint, and `blocked_by` is the one before it while it waits for that.
+    `failed_at` is when a try failed for the first time.
     `http_request_id` and `traceparent` say what caused it.
     """
 
@@ -63,6 +64,7 @@ class Notification(SQLModel, table=True):
     sequence: int | None = Field(default=None, sa_type=BigInteger)
     numbered_at: datetime | None = Field(default=None, sa_type=Instant)
     blocked_by: UUID | None = None
+    failed_at: datetime | None = Field(default=None, sa_type=Instant)
     closed_at: datetime | None = Field(default=None, sa_type=Instant)
     outcome: Outcome | None = Field(default=None, sa_type=words(Outcome))
     last_error: str | None = Field(default=None, max_length=200)

@@ -1,7 +1,7 @@
 """Claim due notifications that find a free slot, and defer the others without counting an attempt.
 
-The calls of a webhook endpoint are numbered and claimed in order: one waits until the one before it was settled, for
-a bounded time.
+The calls of a webhook endpoint are numbered and claimed in order: one waits until the one before it was settled, and
+while that one fails for a bounded time.
 """
 
 import random
@@ -35,7 +35,10 @@ URGENT = frozenset({*PROMPTS, *ALARMING, SIGN_IN_CODE})
 
 LONGEST_BLOCKED = timedelta(minutes=15)
 LONGEST_END_BLOCKED = timedelta(seconds=60)
-"""For how long a call waits behind an earlier one of its endpoint; the second where it says that access has ended."""
+"""For how long a call waits behind one that fails; the second where it says that access has ended.
+
+Behind one that no worker has tried, any call waits for the first, since that one got its number.
+"""
 MOST_IN_TURN = 50
 """How many calls of an endpoint are claimed at once, to be made one after the other."""
 
@@ -86,10 +89,13 @@ WITH locked AS MATERIALIZED (
 )
 SELECT count(*) FROM locked
 """)
-# With these calls come those that are blocked, of endpoints that work: each with the one that is open before it.
+# With these calls come those that are blocked, of endpoints that work: each with the one that is open before it, and
+# since when that one fails. One that was not tried fails with its endpoint. The earlier of both: a call that always
+# fails begins the failure of its endpoint again and again, and during an outage each call fails for the first time.
 CALLS = text("""
 SELECT n.id, n.run_at, n.until_at, n.attempts, n.template, n.channel, n.endpoint_id, n.blocked_by, h.url AS place,
-    h.failing_since IS NULL AS answers, b.id AS before_id, b.numbered_at AS before_at
+    h.failing_since IS NULL AS answers, b.id AS before_id, b.numbered_at AS before_at, least(b.failed_at,
+        CASE WHEN h.failing_since IS NOT NULL THEN greatest(b.numbered_at, h.failing_since) END) AS before_fails_since
 FROM (
     SELECT unnest(CAST(:ids AS uuid[])) AS id
     UNION SELECT x.id FROM endpoints e CROSS JOIN LATERAL (
@@ -99,7 +105,7 @@ FROM (
     ) x WHERE e.id = ANY(:endpoints) AND e.failing_since IS NULL
 ) c JOIN notifications n ON n.id = c.id JOIN endpoints h ON h.id = n.endpoint_id
 LEFT JOIN LATERAL (
-    SELECT o.id, o.numbered_at FROM notifications o
+    SELECT o.id, o.numbered_at, o.failed_at FROM notifications o
     WHERE o.endpoint_id = n.endpoint_id AND o.sequence < n.sequence AND o.closed_at IS NULL
     ORDER BY o.sequence DESC LIMIT 1
 ) b ON true
@@ -208,13 +214,12 @@ def claim(session: UnitOfWork, ids: Sequence[UUID], sending_pool: SendingPool, a
     ready = [row for row in rows if row.closed_at is None and row.run_at <= at]
     mails = [row for row in ready if row.endpoint_id is None]
     found = session.execute(LEADS_TO, {"ids": [row.id for row in mails]}) if mails else ()
+    leads_to = {row.id: row.place or "" for row in found}
     calls = _calls(session, [row for row in ready if row.endpoint_id], ids, at)
-    leads_to = {row.id: row.place or "" for row in (*found, *calls)}
-    heads = [row for row in calls if _blocked_until(row, at) <= at]
-    claims, put_off = let_in(sending_pool, at_once, [_ready(row) for row in (*mails, *heads)], leads_to, at)
-    followers, blocked = _in_turn(calls, heads, claims, sending_pool, at)
-    claims += followers
-    put_off |= {row.id: _blocked_until(row, at) for row in blocked}
+    claims, put_off = let_in(sending_pool, at_once, [_ready(row) for row in mails], leads_to, at)
+    of_calls, full, blocked = _in_turn(calls, sending_pool, at_once, at)
+    claims += of_calls
+    put_off |= full | {row.id: _tried_again(row, at) for row in blocked}
     _write(session, claims, put_off, {row.id: row.before_id for row in blocked})
     database.arm_after_commit(session, NOTIFICATIONS, _settled(session, ids, rows, ready, at))
     # The index has leased what it was asked for; calls may be fresh, or come with others.
@@ -240,37 +245,52 @@ def _calls(session: UnitOfWork, ready: Sequence[Row[Any]], ids: Sequence[UUID], 
     return found.all()
 
 
-def _blocked_until(row: Row[Any], at: datetime) -> datetime:
-    """Return when a call has waited long enough behind the one that is open before it; now where there is none."""
-    longest = LONGEST_END_BLOCKED if row.template in ENDINGS else LONGEST_BLOCKED
-    return min(row.before_at + longest, row.until_at - LAST_MOMENT) if row.before_at else at
+def _blocked_until(row: Row[Any]) -> datetime:
+    """Return when a call has waited long enough behind the one that is open before it."""
+    fails_since, is_end = row.before_fails_since, row.template in ENDINGS
+    longest = LONGEST_END_BLOCKED if is_end and fails_since else LONGEST_BLOCKED
+    until: datetime = min((fails_since or row.before_at) + longest, row.until_at - LAST_MOMENT)
+    return until
+
+
+def _tried_again(row: Row[Any], at: datetime) -> datetime:
+    """Return when to look at a blocked call again, unless it is freed before."""
+    until = _blocked_until(row)
+    if until <= at:
+        return at + LEASE
+    # Should the call before it begin to fail meanwhile, an end is due within a minute of that.
+    return min(until, at + LONGEST_END_BLOCKED) if row.template in ENDINGS else until
 
 
 def _in_turn(
-    calls: Sequence[Row[Any]],
-    heads: Sequence[Row[Any]],
-    claims: Sequence[NotificationClaim],
-    sending_pool: SendingPool,
-    at: datetime,
-) -> tuple[list[NotificationClaim], list[Row[Any]]]:
-    """Return claims on the calls that follow one that is claimed, and the other calls, which are blocked.
+    calls: Sequence[Row[Any]], sending_pool: SendingPool, at_once: list[Slot], at: datetime
+) -> tuple[list[NotificationClaim], dict[UUID, datetime], list[Row[Any]]]:
+    """Return claims on the calls that nothing blocks, when those come again that find no slot, and what is blocked.
 
-    An endpoint that fails gets one call at a time.
+    A call follows the one before it where that is claimed here, and else overtakes it if it has waited long enough.
+    What follows one that overtakes has waited long enough too. An endpoint that fails gets one call at a time.
     """
-    done = {row.id for row in heads}
-    turns = Counter({one.notification_id: 1 for one in claims})
-    followers, blocked = [], []
+    claims: list[NotificationClaim] = []
+    full: dict[UUID, datetime] = {}
+    blocked, turns, overtakes = [], Counter[UUID](), set[UUID]()
     for row in calls:
-        if row.id in done:
-            continue
         turn = turns[row.before_id] if row.answers else 0
-        if 0 < turn < MOST_IN_TURN:
+        may_overtake = row.before_id is not None and _blocked_until(row) <= at
+        if row.before_id is None or (may_overtake and not turn):
+            head, put_off = let_in(sending_pool, at_once, [_ready(row)], {row.id: row.place}, at)
+            claims += head
+            full |= put_off
+            turns[row.id] = len(head)
+        elif 0 < turn < MOST_IN_TURN and (may_overtake or row.before_id not in overtakes):
             turns[row.id] = turn + 1
             slot = Slot(sending_pool.hooks, host_of(row.place))
-            followers.append(NotificationClaim(row.id, _lease(row, at), slot, row.before_id))
+            claims.append(NotificationClaim(row.id, _lease(row, at), slot, row.before_id))
+            may_overtake = row.before_id in overtakes
         elif row.run_at <= at or row.blocked_by != row.before_id:
             blocked.append(row)
-    return followers, blocked
+        if may_overtake and turns[row.id]:
+            overtakes.add(row.id)
+    return claims, full, blocked
 
 
 def _write(

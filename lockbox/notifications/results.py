@@ -44,6 +44,7 @@ SELECT id FROM endpoints WHERE id IN (SELECT endpoint_id FROM ours) ORDER BY id 
 RECORD = text(f"""
 WITH recorded AS (
     UPDATE notifications n SET outcome = s.outcome, closed_at = s.closed_at, run_at = s.run_at, blocked_by = NULL,
+        failed_at = CASE WHEN s.outcome IS NULL THEN coalesce(n.failed_at, :at) ELSE n.failed_at END,
         last_error = CASE WHEN s.last_error = :too_late AND n.last_error IS NOT NULL
             THEN left(s.last_error || '; the last try failed: ' || n.last_error, :longest) ELSE s.last_error END
     FROM unnest(CAST(:id AS uuid[]), CAST(:outcome AS text[]), CAST(:closed_at AS timestamptz[]),

@@ -140,8 +140,8 @@ GRANT UPDATE (wake_at) ON requests TO lockbox_notifications;
 GRANT UPDATE (last_sequence, failing_since, disabled_at, why_disabled) ON endpoints TO lockbox_notifications;
 GRANT UPDATE (settle_by, left_open) ON unsettled TO lockbox_notifications;
 GRANT UPDATE (look_at) ON window_uses TO lockbox_notifications;
-GRANT UPDATE (attempts, run_at, sequence, numbered_at, blocked_by, last_error, closed_at, outcome) ON notifications
-    TO lockbox_notifications;
+GRANT UPDATE (attempts, run_at, sequence, numbered_at, blocked_by, failed_at, last_error, closed_at, outcome)
+    ON notifications TO lockbox_notifications;
 
 
 -- The connector worker opens and closes at targets, judges windows as an access check does, and moves nothing.

@@ -991,6 +991,7 @@ CREATE INDEX ix_outbox_request_id ON outbox (request_id);
 -- to confirm). It is due at `run_at` and pointless from `until_at` on. A notification to a further address
 -- names its person too, one to an observer nobody. A webhook call has a `sequence`, which counts the calls of its
 -- endpoint from one without a gap, since `numbered_at`; `blocked_by` is the call before it while it waits for that one.
+-- A try failed at `failed_at` for the first time.
 -- `http_request_id` and `traceparent` are as in the outbox.
 CREATE TABLE notifications (
     id uuid CONSTRAINT pk_notifications PRIMARY KEY,
@@ -1011,6 +1012,7 @@ CREATE TABLE notifications (
     sequence bigint,
     numbered_at timestamptz,
     blocked_by uuid,
+    failed_at timestamptz,
     last_error varchar(200),
     closed_at timestamptz,
     outcome varchar(24) CONSTRAINT ck_notifications_outcome CHECK (outcome IN ('sent', 'moot', 'dead')),

@@ -328,6 +328,107 @@ def test_what_a_dead_process_had_claimed_comes_again_in_order_under_the_same_ids
     assert {UUID(call.id) for call in receiver.calls} == claimed
 
 
+@pytest.fixture
+def abandoned(
+    world: World, post: Postbag, sender: Database, receiver: WebhookReceiver, monkeypatch: pytest.MonkeyPatch
+) -> Sequence[Row[Any]]:
+    """Six calls that a worker has numbered and no server has heard of: the fourth says that access has ended."""
+    listen(world, post, receiver)
+    first, *others = many(world, 3)
+    world.act("ann", Action.DENY, first)
+    for one in others:
+        world.act("ann", Action.APPROVE, one)
+    with monkeypatch.context() as dying:
+        dying.setattr(delivery, "failpoint", _die_after_claim)
+        with pytest.raises(SystemExit):
+            deliver(post, sender)
+    rows = calls(sender)
+    assert [row.template for row in rows] == [*["pending"] * 3, "denied", *["active"] * 2]
+    return rows
+
+
+@pytest.mark.parametrize("order", [slice(None, None, -1), slice(1, None)], ids=["last_first", "first_last"])
+def test_nothing_overtakes_when_workers_were_away_for_over_a_minute(
+    abandoned: Sequence[Row[Any]], sender: Database, later: ShiftedClock, post: Postbag, receiver: WebhookReceiver,
+    *, order: slice,
+) -> None:  # fmt: skip
+    later.shift = LONGEST_BLOCKED - 5 * SECONDS
+
+    for row in abandoned[order]:
+        post.deliver(sender, [row.id])
+    assert_notifications_are_held(sender, later.shift)
+    deliver_due(post, sender, later)
+
+    assert numbers(receiver.calls) == [1, 2, 3, 4, 5, 6]
+
+
+def test_what_no_worker_has_tried_holds_the_others_up_for_a_quarter_of_an_hour(
+    abandoned: Sequence[Row[Any]], sender: Database, later: ShiftedClock, post: Postbag, receiver: WebhookReceiver
+) -> None:
+    later.shift = LONGEST_BLOCKED + 5 * SECONDS
+
+    post.deliver(sender, [row.id for row in abandoned[1:]])
+
+    assert numbers(receiver.calls) == [2, 3, 4, 5, 6]
+
+
+@pytest.mark.usefixtures("abandoned")
+def test_the_minute_of_an_end_is_counted_from_the_first_failure_of_what_is_before_it(
+    sender: Database, later: ShiftedClock, post: Postbag, receiver: WebhookReceiver
+) -> None:
+    receiver.answers = [FAILED]
+    later.shift = 5 * LONGEST_END_BLOCKED
+    deliver_due(post, sender, later)
+    later.shift += LONGEST_END_BLOCKED - 5 * SECONDS
+    deliver_due(post, sender, later)
+    early = numbers(receiver.calls)
+    later.shift += 10 * SECONDS
+    deliver_due(post, sender, later)
+
+    assert set(early) == {1}
+    assert set(numbers(receiver.calls)) == {1, 4}
+
+
+def test_an_end_that_overtakes_takes_nothing_along_that_has_to_wait(
+    world: World, sender: Database, later: ShiftedClock, post: Postbag, receiver: WebhookReceiver
+) -> None:
+    receiver.answers = [TAKEN, FAILED, TAKEN]
+    endpoint = listen(world, post, receiver)
+    first, second = many(world, 2)
+    deliver(post, sender)
+    # As once another call has arrived.
+    write(unbound(sender), "UPDATE endpoints SET failing_since = NULL WHERE id = :id", id=endpoint)
+    world.act("ann", Action.DENY, first)
+    world.act("ann", Action.APPROVE, second)
+    deliver(post, sender)
+    later.shift = LONGEST_END_BLOCKED + 5 * SECONDS
+
+    post.deliver(sender, [row.id for row in calls(sender) if row.sequence > 2])
+
+    assert numbers(receiver.calls) == [1, 2, 3]
+    assert_notifications_are_held(sender, later.shift)
+
+
+@pytest.mark.far
+def test_a_call_that_fails_again_and_again_keeps_the_others_in_order(
+    world: World, sender: Database, later: ShiftedClock, post: Postbag, receiver: WebhookReceiver
+) -> None:
+    receiver.answers = [FAILED]
+    listen(world, post, receiver)
+    many(world, 1)
+    deliver(post, sender)
+    later.shift = LONGEST_BLOCKED + 5 * SECONDS
+    deliver_due(post, sender, later)
+    receiver.answers = [TAKEN]
+    receiver.calls.clear()
+
+    many(world, 5)
+    deliver(post, sender)
+    deliver_due(post, sender, later)
+
+    assert numbers(receiver.calls) == [2, 3, 4, 5, 6]
+
+
 def _die_after_claim(name: str) -> None:
     if name == "notify.after_claim":
         raise SystemExit(137)

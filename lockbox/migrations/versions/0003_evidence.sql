@@ -53,6 +53,13 @@ CREATE TRIGGER none_after_erasure BEFORE INSERT ON events FOR EACH ROW
 -- SIGN-INS
 
 ALTER TABLE sign_ins ADD COLUMN mac bytea;
+
+-- Webhook calls
+
+-- A later call waits for a bounded time from the first failure of the one before it.
+ALTER TABLE notifications ADD COLUMN failed_at timestamptz;
+GRANT UPDATE (failed_at) ON notifications TO lockbox_notifications;
+
 -- Gate definitions
 
 -- What each gate's part of the catalogue says, as the API has recorded it: a revision for each change. `used_at` is when
