@@ -71,6 +71,11 @@ BREAKS: dict[str, tuple[str, str]] = {
     "DELETE FROM seals WHERE number = (SELECT max(number) FROM seals)": ("I4", "gap in its seals"),
     "DELETE FROM events WHERE id = (SELECT event_id FROM seals WHERE number = 0 LIMIT 1)": ("I4", "gap in its seals"),
     "DELETE FROM seals WHERE number = 0": ("I4", "is not sealed and does not wait"),
+    "INSERT INTO events (id, tenant_id, at, action, actor_role, body) "
+    "SELECT uuidv7(interval '-2 days'), tenant_id, at, 'policy_changed', 'clock', body FROM events LIMIT 1": (
+        "I4",
+        "is not sealed and does not wait",
+    ),
     "WITH late AS (UPDATE events SET at = at - interval '61 seconds' RETURNING id) "
     "INSERT INTO unsealed SELECT id FROM late": ("I4", "waited for over a minute to be sealed"),
     "UPDATE decisions SET means = 'passkey'": ("I12", "without a sign-in on record"),

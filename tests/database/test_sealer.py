@@ -39,6 +39,8 @@ IN_TURN = """
 SELECT e.request_id, e.at FROM seals s JOIN events e ON e.id = s.event_id WHERE s.log_id = :log ORDER BY s.number
 """
 LATE = "SELECT event_id FROM unsealed"
+WRITTEN = "SELECT id FROM events WHERE log_id = :log ORDER BY at, id"
+IN_ORDER = "SELECT event_id AS id FROM seals WHERE log_id = :log ORDER BY number"
 
 
 def sealed(db: Database, folder: WitnessFolder | None = None) -> list[LatestCheckpoint]:
@@ -69,6 +71,20 @@ def test_each_event_has_its_place_and_the_signed_root_is_that_of_their_bytes(wor
     assert signer == SIGNER.public
     assert not read(unbound(world.db), LATE)
     assert all(row.count == row.next for row in read(unbound(world.db), NUMBERS))
+
+
+@pytest.mark.parametrize("count", [1, 4, 7])
+def test_each_event_of_a_batch_is_sealed_in_the_order_of_its_time(world: World, worker: Database, count: int) -> None:
+    sealed(worker)
+    for _ in range(count):
+        world.fresh()
+
+    grown = [one.grown for one in sealed(worker) if one.log_id == world.tenant.id and one.grown]
+
+    written = read(unbound(world.db), WRITTEN, log=world.tenant.id)
+    assert grown == [len(written)] == [count]
+    assert read(unbound(world.db), IN_ORDER, log=world.tenant.id) == written
+    assert not read(unbound(world.db), LATE)
 
 
 def test_a_log_that_grew_extends_what_it_was_and_proves_each_event(world: World, worker: Database) -> None:
