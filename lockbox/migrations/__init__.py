@@ -1,6 +1,7 @@
 """Migrate the database, and say whether this code may run at the revision at which it is."""
 
 import re
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -28,6 +29,9 @@ CAME_BY = text("SELECT obj_description('public.oldest_revision()'::regprocedure,
 NOTE_HISTORY = sql.SQL("COMMENT ON FUNCTION public.oldest_revision() IS {}")
 NAMES_BY_PLACE = 1
 """The number of the revision whose processes name a statement's columns as they were when it was first sent."""
+LEAVE_SECONDS, LOOK_SECONDS = 5.0, 0.25
+"""So long are processes waited for that were just stopped, and those of the new version that refuse to start yet."""
+LOOK_ANEW = text("SELECT pg_stat_clear_snapshot()")
 CONNECTED = text("""
 SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
     AND usename IN ('lockbox_api', 'lockbox_worker', 'lockbox_notifications', 'lockbox_connectors')
@@ -113,13 +117,18 @@ def upgrade(owner_url: str) -> str:
 
 def _refuse_beside_running(connection: Connection, found: str | None) -> None:
     """Refuse to add columns beside processes of 0.2.0: they would read them under the names of others."""
-    is_read_by_them = found is not None and number_of(found) == NAMES_BY_PLACE
-    if is_read_by_them and (running := connection.execute(CONNECTED).scalar_one()):
-        raise OwnerRefused(
-            f"processes of 0.2.0 hold {running} connections to this database and cannot go on after this migration: "
-            "stop them, migrate, and start them again, or the new version. Behind a pooler, have it close its "
-            "connections (RECONNECT)"
-        )
+    if found is None or number_of(found) != NAMES_BY_PLACE:
+        return
+    until = time.monotonic() + LEAVE_SECONDS
+    while running := connection.execute(CONNECTED).scalar_one():
+        if time.monotonic() >= until:
+            raise OwnerRefused(
+                f"processes of 0.2.0 hold {running} connections to this database and cannot go on after this "
+                "migration: stop them, migrate, and start them again, or the new version. Behind a pooler, have it "
+                "close its connections (RECONNECT)"
+            )
+        time.sleep(LOOK_SECONDS)
+        connection.execute(LOOK_ANEW)
 
 
 def analyze(owner_url: str) -> None:

@@ -4,10 +4,12 @@ import os
 import re
 from collections.abc import Iterator
 from importlib import import_module
+from threading import Timer
 from typing import Any
 
 import psycopg
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
@@ -18,7 +20,7 @@ from sqlmodel import SQLModel
 from typer.testing import CliRunner
 
 from cli.app import app
-from harness.stage import Urls, empty_database
+from harness.stage import Urls, empty_database, on_database
 from lockbox import migrations
 from lockbox.database import Database
 from lockbox.migrations import OwnerRefused, UnknownRevision
@@ -373,7 +375,10 @@ def test_a_database_of_another_version_is_named_and_left_as_it_is(urls: Urls, su
 
 
 @pytest.mark.usefixtures("alone")
-def test_nothing_is_migrated_beside_processes_of_0_2_0(urls: Urls, superuser: Engine, api: Database) -> None:
+def test_nothing_is_migrated_beside_processes_of_0_2_0(
+    urls: Urls, superuser: Engine, api: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(migrations, "LEAVE_SECONDS", 0.0)
     first = ScriptDirectory(str(migrations.FOLDER)).get_base()
     write(superuser, "UPDATE alembic_version SET version_num = :first", first=first)
     before = objects(superuser)
@@ -383,6 +388,20 @@ def test_nothing_is_migrated_beside_processes_of_0_2_0(urls: Urls, superuser: En
 
     assert objects(superuser) == before
     assert [row.version_num for row in read(superuser, "SELECT version_num FROM alembic_version")] == [first]
+
+
+def test_a_process_of_0_2_0_that_was_just_stopped_is_waited_for(urls: Urls, fresh: str, owner: Engine) -> None:
+    with owner.begin() as connection:
+        config = migrations._config()  # noqa: SLF001 - as `upgrade` runs it
+        config.attributes["connection"] = connection
+        command.upgrade(config, migrations.history()[0])
+    stopped = psycopg.connect(on_database(urls.api, str(make_url(fresh).database)).replace("+psycopg", ""))
+    leaves = Timer(0.5, stopped.close)
+
+    leaves.start()
+
+    assert migrations.upgrade(fresh) == migrations.head()
+    leaves.join()
 
 
 @pytest.mark.usefixtures("alone")
