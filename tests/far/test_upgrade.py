@@ -3,11 +3,13 @@
 import io
 import os
 import re
+import secrets
 import shutil
 import subprocess
 import sys
 import tarfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,14 +19,17 @@ import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.pool import NullPool
 
-from cli.stack import CHECKOUT, Processes, StackPlan
+from cli.stack import CHECKOUT, Processes, StackPlan, is_ready
 from config.children import environment
 from config.embedded import ServerAddresses
+from harness.mail_relay import CaughtMails
 from harness.people import MAILBOX, SERVICE
 from harness.ports import own_port
 from harness.stage import Urls, empty_database, fresh_database, plan_for, superuser_url
 from lockbox import migrations
+from lockbox.migrations import OwnerRefused
 from tests.whole.conftest import wait_until
+from tests.whole.post import CODE
 
 GIT = shutil.which("git") or "/usr/bin/git"
 CHANGELOG = CHECKOUT / "CHANGELOG.md"
@@ -33,7 +38,14 @@ PACKAGES = ("api", "cli", "config", "connectors", "gate", "lockbox", "worker")
 LOCKBOX = "from cli.app import main; main()"
 TENANT = "contoso"
 LOCK = "requirements.lock"
-SECONDS = 60
+SECONDS, START_SECONDS = 60, 120
+CLIENTS, LIVES = 6, 3
+PLENTY = {
+    "LOCKBOX_SHUTDOWN_SECONDS": "1",
+    "LOCKBOX_SUBMISSIONS_PER_PERSON": "1000",
+    "LOCKBOX_SUBMISSIONS_PER_TENANT": "1000",
+}
+APPROVER = f"ann@{TENANT}.example"
 REVISION = '''"""Made up."""
 
 from alembic import op
@@ -62,12 +74,17 @@ CONNECTED = """
 SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND usename IN
     ('lockbox_api', 'lockbox_worker', 'lockbox_notifications', 'lockbox_connectors')
 """
+FAILED = re.compile(r'"level": ?"(error|critical)"|\[(error|critical) *\]|Traceback')
+UNSEALED = "SELECT event_id FROM unsealed"
+SIGNED_IN = "SELECT id FROM sign_ins WHERE used_at IS NOT NULL AND mac IS NULL"
+KEPT = "SELECT id FROM legal_holds UNION ALL SELECT tenant_id FROM retentions"
+UNSENT = "SELECT id FROM notifications WHERE outcome IS NULL UNION ALL SELECT event_id FROM outbox"
 WHOLE = """
 SELECT r.id FROM requests r LEFT JOIN events e ON e.request_id = r.id AND e.seq IS NOT NULL
 GROUP BY r.id, r.version HAVING count(e.id) <> r.version OR max(e.seq) <> r.version
 """
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
 
 def git(*arguments: str) -> "subprocess.CompletedProcess[bytes]":
@@ -146,10 +163,12 @@ class PlayedStack:
     processes: Processes
     tokens: dict[str, str]
 
-    def ask(self, name: str, path: str, body: Any = None, query: Any = None) -> httpx.Response:
+    def ask(
+        self, name: str, path: str, body: Any = None, query: Any = None, method: str | None = None
+    ) -> httpx.Response:
         """Call the API as somebody; with a body it is a POST."""
         return httpx.request(
-            "GET" if body is None else "POST",
+            method or ("GET" if body is None else "POST"),
             f"{self.plan.public_url}{path}",
             json=body,
             params=query,
@@ -158,9 +177,9 @@ class PlayedStack:
             trust_env=False,
         )
 
-    def does(self, name: str, path: str, body: dict[str, Any] | None = None) -> Any:
+    def does(self, name: str, path: str, body: dict[str, Any] | None = None, method: str | None = None) -> Any:
         """Return what a call that has to succeed answers."""
-        answer = self.ask(name, path, body or {})
+        answer = self.ask(name, path, body or {}, method=method)
         assert answer.is_success, answer.text
         return answer.json()
 
@@ -173,7 +192,7 @@ class PlayedStack:
             "actions": ["read"],
             "reason_code": "support_case",
             "justification": "The mailbox does not open",
-            "case_ref": "CASE-1",
+            "case_ref": f"CASE-{secrets.token_hex(4)}",
             "access_window": 600,
         }
         request_id = str(self.does("ERIN", "/v1/requests", asked)["id"])
@@ -203,11 +222,45 @@ class PlayedStack:
         assert answer.is_success, answer.text
         return str(answer.json()["state"])
 
+    def lives(self, count: int = CLIENTS * LIVES) -> None:
+        """Play so many requests from their submission to a revoke, with parallel clients."""
+        with ThreadPoolExecutor(CLIENTS) as clients:
+            list(clients.map(lambda _: self.lives_once(), range(count)))
+
+    def lives_once(self) -> None:
+        """Play one request over the hot paths; others may be open beside it."""
+        request_id = self.submits()
+        self.approves(request_id, 300)
+        assert self.is_let_in()
+        assert self.state(request_id) == "active"
+        self.does("ANN", f"/v1/requests/{request_id}/revoke")
+        self.is_let_in()
+        assert self.state(request_id) == "revoked"
+
+    def signs_in(self, mails: CaughtMails) -> None:
+        """Sign in as an approver on the pages, by a mailed code."""
+        with httpx.Client(
+            base_url=self.plan.public_url,
+            headers={"origin": self.plan.public_url},
+            follow_redirects=True,
+            trust_env=False,
+        ) as browser:
+            before = len(codes(mails))
+            assert browser.post("/sign-in", data={"address": APPROVER}).is_success
+            wait_until(lambda: len(codes(mails)) > before, "a mail with a code")
+            page = browser.post("/sign-in/code", data={"code": codes(mails)[-1]})
+            assert (page.status_code, page.url.path) == (200, "/waiting"), page.text
+
     def finds(self, query: str, **values: str) -> list[Any]:
         """Return what a query finds, with every right."""
         engine = create_engine(superuser_url(self.plan), poolclass=NullPool)
         with engine.connect() as connection:
             return list(connection.execute(text(query), values))
+
+    def failures(self) -> list[str]:
+        """Return what the processes say that they could not do."""
+        logs = sorted(self.processes.logs.glob("*.log"))
+        return [line for log in logs for line in log.read_text().splitlines() if FAILED.search(line)]
 
     def plays(self) -> None:
         """Play requests to each kind of end: completed, revoked, denied, and ended by the clock."""
@@ -225,6 +278,12 @@ class PlayedStack:
         wait_until(lambda: self.state(request_id) == "expired", f"{request_id} is expired")
         wait_until(lambda: self.finds(MAILED, id=request_id), f"mails about {request_id}")
         assert not self.is_let_in()
+
+
+def codes(mails: CaughtMails) -> list[str]:
+    """Return the codes that were mailed to the approver."""
+    bodies = [caught.get_body(("plain",)) for caught in mails.all() if APPROVER in str(caught["to"])]
+    return [code for body in bodies if body for code in CODE.findall(str(body.get_content()))]
 
 
 @pytest.fixture(scope="module")
@@ -265,7 +324,7 @@ def old(released: VersionFolder, urls: Urls, template: ServerAddresses, tmp_path
     owner = {"LOCKBOX_ENVIRONMENT": "test", "LOCKBOX_OWNER_DATABASE_URL": urls.owner}
     said = released.runs(owner, "-c", LOCKBOX, "sample")
     plan = plan_for(urls, template, tmp_path / "keys")
-    processes = Processes(plan, tmp_path / "old", {"LOCKBOX_SHUTDOWN_SECONDS": "1"}, released.folder)
+    processes = Processes(plan, tmp_path / "old", PLENTY, released.folder)
     yield PlayedStack(plan, processes, dict(line.split("=", 1) for line in said.splitlines()))
     processes.stop()
 
@@ -274,7 +333,7 @@ def old(released: VersionFolder, urls: Urls, template: ServerAddresses, tmp_path
 def new(old: PlayedStack, tmp_path: Path) -> Iterator[PlayedStack]:
     """The version of this checkout beside it, on the same database; none of its processes runs yet."""
     plan = replace(old.plan, api_port=own_port())
-    processes = Processes(plan, tmp_path / "new", {"LOCKBOX_SHUTDOWN_SECONDS": "1"})
+    processes = Processes(plan, tmp_path / "new", PLENTY)
     yield PlayedStack(plan, processes, old.tokens)
     processes.stop()
 
@@ -283,7 +342,8 @@ def start(stack: PlayedStack, *names: str) -> None:
     """Start processes and wait for the API."""
     for name in names:
         stack.processes.start(name)
-    stack.processes.wait_until_ready()
+    wait_until(lambda: is_ready(stack.plan) or stack.processes.ended(), "the API is ready", START_SECONDS)
+    assert stack.processes.ended() == {}
 
 
 def test_the_files_that_run_are_those_of_the_release(released: VersionFolder) -> None:
@@ -325,6 +385,54 @@ def test_processes_of_the_last_release_work_on_a_schema_that_is_to_come(
     new.plays()
     assert old.finds(WHOLE) == []
     assert old.processes.ended() == new.processes.ended() == {}
+
+
+def test_processes_of_the_last_release_that_are_started_anew_work_on_the_schema_of_today(
+    old: PlayedStack, new: PlayedStack, urls: Urls
+) -> None:
+    start(old, "api", "worker", "notifications")
+    old.lives()
+    with pytest.raises(OwnerRefused, match=r"processes of 0\.2\.0 hold"):
+        migrations.upgrade(urls.owner)
+    old.processes.stop()
+    wait_until(lambda: not old.finds(CONNECTED), "the connections are closed")
+    migrations.upgrade(urls.owner)
+
+    start(new, "api", "worker", "notifications")
+    for path, body in (("hold", {"reason": "A lawsuit"}), ("retention", {"days": 30})):
+        new.does("TARA", f"/v1/tenants/{TENANT}/{path}", body, method="PUT")
+    assert len(new.finds(KEPT)) == 2
+    wait_until(lambda: not new.finds(UNSENT), "the mails about them are sent")
+    new.processes.stop()
+
+    start(old, "api", "worker", "notifications")
+    old.lives()
+    old.plays()
+    old.signs_in(CaughtMails(urls.maildir))
+    assert old.finds(SIGNED_IN)
+    wait_until(lambda: not old.finds(UNSEALED), "all is sealed")
+    assert old.finds(WHOLE) == []
+    assert old.processes.ended() == {}
+    assert old.failures() == new.failures() == []
+
+
+def test_processes_of_today_go_on_while_a_schema_to_come_is_made(
+    new: PlayedStack, coming: VersionFolder, urls: Urls
+) -> None:
+    migrations.upgrade(urls.owner)
+    start(new, "api", "worker", "notifications")
+    new.lives()
+
+    later = coming.adds(*EXPANDS)
+    with ThreadPoolExecutor(1) as working:
+        lives = working.submit(new.lives)
+        assert later in coming.migrates(urls)
+        lives.result()
+    new.lives()
+    new.plays()
+    assert new.finds(WHOLE) == []
+    assert new.processes.ended() == {}
+    assert new.failures() == []
 
 
 def test_a_migration_that_breaks_the_last_release_would_be_seen(
