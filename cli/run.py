@@ -51,6 +51,7 @@ NO_LOGIN = (
     "The catalogue has a connector, and no connector worker is started: set LOCKBOX_CONNECTORS_DATABASE_URL to its "
     "login at your Postgres. Nothing is opened at targets."
 )
+API_PORT = 8000
 API = "api"
 """All processes end with this one; the others are restarted when they end by themselves."""
 VENDOR = {"LOCKBOX_VENDOR_NAME": "Fabrikam Support"}
@@ -66,7 +67,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--log", type=Path, default=stack.LOGS / "run.log", help="where the logs go (%(default)s)")
     parser.add_argument("--verbose", action="store_true", help="show the logs here instead")
     parser.add_argument(
-        "--port", type=int, default=8000, help="of the API, or the next one that is free (%(default)s)"
+        "--port", type=int, default=API_PORT, help="of the API, or the next one that is free (%(default)s)"
     )
     parser.add_argument("--flower-port", type=int, default=5555, help="of Flower, likewise (%(default)s)")
     asked = parser.parse_args(arguments)

@@ -102,7 +102,7 @@ def test_break_glass_is_opened_found_and_counted(open_terminal: OpenTerminal) ->
     assert "We were awake" in found
     assert "not justified, by Ann" in shown
     assert terminal.does("ann", "request", "findings") == "None.\n"
-    assert re.search(r"^all +- +1 +0 +0 +0 +1 +1 +1 +- *$", counted, re.MULTILINE)
+    assert re.search(r"^all +- +1 +0 +0 +0 +1 +1 +0 +1 +- *$", counted, re.MULTILINE)
     assert re.search(r"^service +exchange-online +1 ", counted, re.MULTILINE)
 
 

