@@ -163,6 +163,12 @@ class PasskeyMustSign(NotYours):
     code = "passkey-must-sign"
 
 
+class PasskeyTooNew(NotYours):
+    """By the customer's policy the caller's first passkey does not approve yet; the detail says from when it does."""
+
+    code = "passkey-too-new"
+
+
 class ForeignForm(NotYours):
     """A cookie came with a form that no page of ours sent."""
 

@@ -142,12 +142,13 @@ def _shown(
 ) -> Response:
     judged = judged_by(at.session, at.tenant, now(at.session))
     found = summaries(at.session, at.tenant, judged)
-    obstacles = {one.row.id: approval_obstacle(at.caller, one, judged) for one in found if one.status in OPEN}
+    current = [one for one in found if one.status in OPEN]
+    obstacles = {one.row.id: approval_obstacle(at.session, at.caller, one, judged) for one in current}
     services = deps.settings(at.request).catalogue.services
     return at.page(
         "pre_approvals",
         refused,
-        current=[one for one in found if one.status in OPEN],
+        current=current,
         over=[one for one in found if one.status not in OPEN],
         approves=bool(judged.known.seats(at.tenant.id).get(at.caller.person_id)),
         obstacles=obstacles,

@@ -38,6 +38,7 @@ from lockbox.errors import (
     LockboxError,
     NotFound,
     NotYours,
+    PasskeyTooNew,
     PolicyNotMet,
     PolicyUnverified,
     SignInAgain,
@@ -86,7 +87,7 @@ BESIDE = frozenset({"begin", "hold_back", "escalate", "unreached", "question", "
 
 SECOND = {Action.ENDORSE, Action.BREAK_GLASS, Action.APPROVE}
 """What takes a second person."""
-SHOWN_REFUSALS = (EarlierStepFirst, SignInAgain, PolicyNotMet, PolicyUnverified, TenantSuspended)
+SHOWN_REFUSALS = (EarlierStepFirst, SignInAgain, PasskeyTooNew, PolicyNotMet, PolicyUnverified, TenantSuspended)
 """Refusals that the page explains to people who would otherwise decide."""
 
 RequestAction = Literal["endorse", "break_glass", "approve", "deny", "cancel", "revoke", "complete"]

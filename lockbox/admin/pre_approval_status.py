@@ -25,7 +25,7 @@ from lockbox.identity.models import Person, Tenant
 from lockbox.identity.roles import Caller
 from lockbox.notifications import recipients
 from lockbox.notifications.recipients import RecipientDirectory
-from lockbox.requests import policy_store, pre_approvals
+from lockbox.requests import passkey_wait, policy_store, pre_approvals
 from lockbox.requests.available_moves import sign_in_obstacle
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import PreApproval, PreApprovalVote
@@ -129,7 +129,9 @@ def summary(session: UnitOfWork, row: PreApproval, judged: PreApprovalContext) -
     return _summarised(session, [row], judged)[0]
 
 
-def approval_obstacle(caller: Caller, one: PreApprovalSummary, judged: PreApprovalContext) -> LockboxError | None:
+def approval_obstacle(
+    session: UnitOfWork, caller: Caller, one: PreApprovalSummary, judged: PreApprovalContext
+) -> LockboxError | None:
     """Return why somebody cannot approve a pre-approval now; None where they can."""
     if refused := _no_seat(caller, one, judged):
         return refused
@@ -140,7 +142,9 @@ def approval_obstacle(caller: Caller, one: PreApprovalSummary, judged: PreApprov
     terms = todays_terms(judged, one.row)
     if refused := sign_in_obstacle(caller, Action.APPROVE, terms, judged.at):
         return refused
-    return PasskeyMustSign(MUST_SIGN) if terms.approve_means is ApproveMeans.PASSKEY_SIGNED else None
+    if terms.approve_means is ApproveMeans.PASSKEY_SIGNED:
+        return PasskeyMustSign(MUST_SIGN)
+    return passkey_wait.obstacle(session, caller, terms, judged.at)
 
 
 def _no_seat(caller: Caller, one: PreApprovalSummary, judged: PreApprovalContext) -> LockboxError | None:
@@ -166,7 +170,7 @@ def awaiting(session: UnitOfWork, caller: Caller) -> list[AwaitingPreApproval]:
         tenant = session.orm.exec(select(Tenant).where(col(Tenant.id) == tenant_id)).one()
         judged = judged_by(session, tenant, now(session))
         for one in summaries(session, tenant, judged):
-            refused = approval_obstacle(caller, one, judged)
+            refused = approval_obstacle(session, caller, one, judged)
             if one.status is PreApprovalStatus.PENDING and (refused is None or isinstance(refused, SignInAgain)):
                 found.append(AwaitingPreApproval(tenant, one))
     return sorted(found, key=lambda one: one.summary.row.id)

@@ -44,7 +44,7 @@ from lockbox.identity.models import Tenant
 from lockbox.identity.roles import AuthMethod, Caller, Role
 from lockbox.notifications import announcements
 from lockbox.notifications.mail_text import duration
-from lockbox.requests import decide, passkey_wait
+from lockbox.requests import decide
 from lockbox.requests.decisions import DecisionInput
 from lockbox.requests.lifecycle import Action, Party, State
 from lockbox.requests.models import AccessRequest, PreApproval, PreApprovalVote
@@ -148,7 +148,7 @@ def approve(  # noqa: PLR0917 - who approves what, where
 
     Raises:
         NotFound, NotYours, OwnRequest: there is no such pre-approval, or the caller is not the one to approve it.
-        SignInAgain: the sign-in is too weak or too old.
+        SignInAgain, PasskeyTooNew: the sign-in is too weak or too old, or by a first passkey that is too new.
         PasskeyMustSign: the policy demands signed approvals for something that it covers.
         AlreadyDecided, TooLate: the caller has approved it, or it is over.
     """
@@ -156,9 +156,8 @@ def approve(  # noqa: PLR0917 - who approves what, where
     tenant, at = judged.tenant, judged.at
     principals = judged.known.delegates[tenant.id].get(caller.person_id, frozenset())
     before = summary(session, row, judged)
-    if refused := approval_obstacle(caller, before, judged):
+    if refused := approval_obstacle(session, caller, before, judged):
         raise refused
-    passkey_wait.check(session, caller, todays_terms(judged, row), at)
     vote = PreApprovalVote(
         id=new_id(),
         pre_approval_id=row.id,

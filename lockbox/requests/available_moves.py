@@ -14,6 +14,7 @@ from lockbox.errors import (
     LockboxError,
     NotYours,
     OwnRequest,
+    PasskeyTooNew,
     PolicyNotMet,
     PolicyUnverified,
     SignInAgain,
@@ -66,7 +67,8 @@ class Situation:
     merged to the strictest, `lacks` what the request no longer meets by them (field and sentence), `votes` those
     given so far, and `principals` the approvers for whom the caller stands in. `groups` are those of the stages,
     and `is_outlived` is whether the window is no longer open that the request extends. `break_glass_lacks` is
-    what it does not meet for break-glass, None where nobody has looked. Whoever makes a move has read all of it after
+    what it does not meet for break-glass, None where nobody has looked, and `too_new` why the caller's passkey does
+    not approve yet. Whoever makes a move has read all of it after
     the request's row was locked.
     """
 
@@ -90,6 +92,7 @@ class Situation:
     is_outlived: bool = False
     break_glass: bool = False
     break_glass_lacks: Sequence[tuple[str, str]] | None = None
+    too_new: PasskeyTooNew | None = None
 
     def now_is(self) -> dict[str, str | int]:
         """Return what a caller who was too late needs to know."""
@@ -129,7 +132,8 @@ def permitted(
         seen: the version of the request that the caller saw, if they said so.
 
     Raises:
-        NotYours, OwnRequest, AlreadyEndorsed, SignInAgain: the caller is not the one to do this, or not so.
+        NotYours, OwnRequest, AlreadyEndorsed, SignInAgain, PasskeyTooNew: the caller is not the one to do this, or
+            not so, or not yet.
         StaleVersion, InvalidMove, TooLate, AlreadyDecided: it is not, or no longer, what the caller takes it for.
         TenantSuspended, PolicyUnverified, PolicyNotMet: nothing may be opened, or not this.
         EarlierStepFirst: the policy asks other groups before.
@@ -260,6 +264,8 @@ def _may_open(here: Situation, action: Action) -> None:
         raise InvalidMove(OUTLIVED, **here.now_is())
     if refused := sign_in_obstacle(here.caller, action, here.terms, here.at):
         raise refused
+    if here.too_new and action is Action.APPROVE:
+        raise here.too_new
     if here.lacks:
         errors = [{"field": field, "message": message} for field, message in here.lacks]
         said = " ".join(message for _, message in here.lacks)

@@ -50,7 +50,8 @@ def act_and_show(
 
     Raises:
         NotFound: there is no such request that the caller may know of.
-        NotYours, OwnRequest, AlreadyEndorsed, SignInAgain: the caller is not the one to do this, or not so.
+        NotYours, OwnRequest, AlreadyEndorsed, SignInAgain, PasskeyTooNew: the caller is not the one to do this, or
+            not so, or not yet.
         StaleVersion, InvalidMove, TooLate, AlreadyDecided: it is not, or no longer, what the caller takes it for.
         CommentRequired: the policy asks for a reason.
         WindowTooLong: the window would be longer than what was asked.
@@ -142,11 +143,12 @@ def _evaluated(
     scene = decisions.after_lock(session, caller, origin, request, with_votes=with_votes, ahead=ahead)
     if decision_input.action is Action.BREAK_GLASS:
         scene = replace(scene, break_glass=BreakGlassRecord.read(session, request, in_turn=True))
+    if decision_input.action is Action.APPROVE:
+        is_signed, terms = decision_input.signed is not None, scene.effective.terms
+        too_new = passkey_wait.obstacle(session, scene.caller, terms, scene.at, is_signed=is_signed)
+        scene = replace(scene, too_new=too_new)
     parties = None if as_party is None else {as_party}
     taken = permitted(scene.situation(request), decision_input.action, parties=parties, seen=decision_input.version)
-    if decision_input.action is Action.APPROVE:
-        is_signed = decision_input.signed is not None
-        passkey_wait.check(session, scene.caller, scene.effective.terms, scene.at, is_signed=is_signed)
     if as_party is None and not (request.break_glass and request.opened_at):
         decisions.reasoned(decision_input, scene.effective.terms, by_the_vendor=taken[1] is Party.MANAGER)
     return scene, taken

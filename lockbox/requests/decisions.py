@@ -9,7 +9,7 @@ from uuid import UUID
 from sqlalchemy import Row, text
 
 from lockbox.database import Query, UnitOfWork, read_at
-from lockbox.errors import CommentRequired, Invalid, PasskeyMustSign, WindowTooLong
+from lockbox.errors import CommentRequired, Invalid, PasskeyMustSign, PasskeyTooNew, WindowTooLong
 from lockbox.identity import authentication, keyring, row_macs
 from lockbox.identity.roles import AuthMethod, Caller, Side
 from lockbox.identity.row_macs import MarkedRowKind, UnverifiedRow
@@ -86,7 +86,10 @@ class DecisionInput:
 
 @dataclass(frozen=True)
 class DecisionContext:
-    """All that an act is judged by, read after the lock; `is_extended` is whether an open request extends it."""
+    """All that an act is judged by, read after the lock; `is_extended` is whether an open request extends it.
+
+    `too_new` is why the caller's passkey does not approve yet.
+    """
 
     caller: Caller
     origin: Origin
@@ -96,10 +99,12 @@ class DecisionContext:
     votes: tuple[Vote, ...] = ()
     break_glass: BreakGlassRecord | None = None
     is_extended: bool = False
+    too_new: PasskeyTooNew | None = None
 
     def situation(self, request: AccessRequest) -> Situation:
         """Return what decides which moves the caller may make on the request."""
         found = situation_of(request, self.caller, self.at, self.effective, self.votes, self.principals(request))
+        found = replace(found, too_new=self.too_new)
         if self.break_glass is None:
             return found
         lacks = obstacles_to(request, self.effective, self.break_glass, self.caller.person_id, self.at)

@@ -4,7 +4,7 @@ from lockbox.database import UnitOfWork, now
 from lockbox.identity import authentication
 from lockbox.identity.roles import Caller, Side
 from lockbox.notifications import recipients
-from lockbox.requests import decisions, policy_store
+from lockbox.requests import decisions, passkey_wait, policy_store
 from lockbox.requests.available_moves import AvailableMove, available_moves
 from lockbox.requests.break_glass import record_of_review
 from lockbox.requests.decisions import ASKED_STATES, DecisionContext
@@ -40,4 +40,6 @@ def _read(session: UnitOfWork, caller: Caller, request: AccessRequest) -> Decisi
     effective = policy_store.effective_policy(session, request)
     votes = decisions.votes_of(session, request, known, effective.terms) if request.state in ASKED_STATES else ()
     record = record_of_review(session, request, caller)
-    return DecisionContext(caller, Origin(""), known, effective, at, votes, record)
+    is_asked = request.state is State.PENDING
+    too_new = passkey_wait.obstacle(session, caller, effective.terms, at) if is_asked else None
+    return DecisionContext(caller, Origin(""), known, effective, at, votes, record, too_new=too_new)

@@ -15,6 +15,7 @@ from lockbox.requests.policy_rules import Policy
 from lockbox.sql import new_id
 from tests.authenticator import Authenticator
 from tests.database.postbag import Postbag
+from tests.database.test_pre_approvals import propose
 from tests.http.portal import Browser, OpenPortal, Portal, PortalPage
 from tests.http.test_portal_invitations import invite, sign
 from tests.http.test_sign_in_passkeys import add, use
@@ -193,6 +194,49 @@ def test_a_row_of_an_older_passkey_that_a_login_wrote_shortens_no_wait(waiting: 
     waiting.sql("UPDATE passkeys SET mac = NULL WHERE person_id = :p AND credential_id = 'x'", p=nora.person_id)
 
     assert nora.approve(request).status == 403
+
+
+def test_the_request_page_and_the_moves_say_from_when_a_first_passkey_approves(waiting: Portal) -> None:
+    nora, request = joined(waiting), waiting.world.submit()
+    (row,) = waiting.sql("SELECT created_at FROM passkeys WHERE person_id = :p", p=nora.person_id)
+    until = f"approves from {clock_time(row.created_at + timedelta(seconds=HOUR))} on"
+    use(nora.browser, nora.authenticator)
+
+    page = nora.browser.get(f"/requests/{request.id}")
+    view = json.loads(nora.browser.call("GET", f"/v1/requests/{request.id}").text)
+    waiting.wait(hours=1)
+    use(nora.browser, nora.authenticator)
+    later = nora.browser.get(f"/requests/{request.id}")
+
+    assert until in page.words
+    assert not [form for form in page.read.forms if form.action.endswith("/approve")]
+    assert [form for form in page.read.forms if form.action.endswith("/deny")]
+    moves = {one["action"]: one for one in view["available_moves"]}
+    assert (moves["approve"]["allowed"], until in moves["approve"]["reason"]) == (False, True)
+    assert moves["deny"]["allowed"]
+    assert "first passkey is new" not in later.words
+    assert [form for form in later.read.forms if form.action.endswith("/approve")]
+
+
+def test_a_pre_approval_waits_for_a_first_passkey_too(waiting: Portal) -> None:
+    nora, slug = joined(waiting), waiting.world.tenant.slug
+    which, place = propose(waiting.world), f"/tenants/{slug}/pre-approvals"
+    use(nora.browser, nora.authenticator)
+    csrf = nora.browser.get(place).form(f"{which}/revoke").fields["csrf"]
+
+    page = nora.browser.get(place)
+    refused = nora.browser.post(f"{place}/{which}/approve", {"csrf": csrf, "comment": ""})
+    inbox = nora.browser.get("/waiting")
+    waiting.wait(hours=1)
+    use(nora.browser, nora.authenticator)
+    later = nora.browser.get(place)
+    approved = nora.browser.submit(later, f"{place}/{which}/approve")
+
+    assert "Your first passkey is new." in page.words
+    assert not [form for form in page.read.forms if form.action.endswith(f"{which}/approve")]
+    assert (refused.status, "approves from" in refused.words) == (403, True)
+    assert "waits for your approval" not in inbox.words
+    assert "in force" in approved.words
 
 
 def test_the_api_refuses_a_new_passkeys_approval_too(waiting: Portal) -> None:
