@@ -57,6 +57,7 @@ from api.routes import (
     tenants,
     timeline,
     tokens,
+    unapproved_access,
     vendor,
     webhooks,
 )
@@ -160,6 +161,7 @@ def _routes() -> list[BaseRoute]:
         pre_approvals.router,
         vendor.router,
         access_review.router,
+        unapproved_access.router,
         after_reviews.router,
         exclusions.router,
         tenant_data.router,

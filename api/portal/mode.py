@@ -14,7 +14,7 @@ from api.portal.pages import REFUSED, TAG
 from api.portal.tenant_admin import TenantAdminPage, done, read, tenant_admin_page
 from api.schemas.parts import Slug
 from api.schemas.tenants import NewMode
-from lockbox.admin import emergency_stop, policies, tenants, what_if
+from lockbox.admin import emergency_stop, policies, tenants, unapproved_access, what_if
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import Invalid, LockboxError
 from lockbox.identity import time_zones
@@ -91,6 +91,7 @@ def _shown(
         "mode",
         refused,
         overview=tenants.show(at.session, at.caller, at.tenant.slug),
+        unapproved=unapproved_access.of_tenant(at.session, at.caller, at.tenant.slug),
         until=until,
         consented=consented,
         modes=Mode,
@@ -103,4 +104,5 @@ def _confirmation_page(at: TenantAdminPage, mode: Mode) -> Response:
         mode=mode,
         switch=what_if.preview_mode_change(at.session, at.caller, at.tenant.slug, mode),
         overview=tenants.show(at.session, at.caller, at.tenant.slug),
+        unapproved=unapproved_access.of_tenant(at.session, at.caller, at.tenant.slug),
     )

@@ -15,13 +15,13 @@ from api.schemas.requests import CommentInput
 from api.schemas.tenants import NewName
 from gate import outside_access, probe_records, report_consents
 from lockbox.admin import (
-    delegates,
     emergency_stop,
     exclusions,
     members,
     observers,
     policies,
     tenants,
+    unapproved_access,
     webhooks,
     what_if,
 )
@@ -100,12 +100,14 @@ def leave(work: AccountContextDep, slug: Slug) -> Response:
 def _shown(at: TenantAdminPage, refused: LockboxError | None = None, name: str | None = None) -> Response:
     session, caller, slug = at.session, at.caller, at.tenant.slug
     held = policies.read(session, caller, slug)
+    unapproved = unapproved_access.of_tenant(session, caller, slug)
     return at.page(
         "tenant",
         refused,
         overview=tenants.show(session, caller, slug),
         held=held,
-        delegates=len(delegates.current(session, caller, slug)),
+        unapproved=unapproved,
+        delegates=len(unapproved.delegations),
         endpoints=webhooks.listed(session, caller, slug) if at.is_admin else [],
         gates=report_consents.of_tenant(session, caller, slug),
         probes=probe_records.newest(session, at.tenant.id),

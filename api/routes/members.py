@@ -113,7 +113,7 @@ def withdraw_invitation(
 @router.get("/delegations", responses=problems(404))
 def list_delegations(slug: Slug, who: CurrentUser, session: SessionDep) -> DelegationList:
     """List current and future delegations to the tenant's own people."""
-    return DelegationList(items=[_delegation(entry) for entry in delegates.current(session, who, slug)])
+    return DelegationList(items=[delegation_view(entry) for entry in delegates.current(session, who, slug)])
 
 
 @router.post("/delegations", status_code=201, responses=problems(400, 404, 409))
@@ -122,7 +122,7 @@ def add_delegation(
 ) -> DelegationView:
     """Name a delegate for yourself, as an approver, or for an absent approver, as a tenant admin."""
     wanted = DelegationInput(body.delegate, body.ends_at, body.starts_at, body.principal)
-    return _delegation(delegates.add_delegation(session, who, came, slug, wanted))
+    return delegation_view(delegates.add_delegation(session, who, came, slug, wanted))
 
 
 @router.delete("/delegations/{delegation_id}", status_code=204, responses=problems(404))
@@ -189,7 +189,8 @@ def _member(member: Member) -> MemberView:
     )
 
 
-def _delegation(entry: DelegationSummary) -> DelegationView:
+def delegation_view(entry: DelegationSummary) -> DelegationView:
+    """Return a delegation as a body."""
     delegation = entry.delegation
     return DelegationView(
         id=delegation.id,

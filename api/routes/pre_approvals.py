@@ -19,7 +19,7 @@ router = CallRouter(prefix="/v1/tenants/{slug}/pre-approvals", tags=["tenants"])
 @router.get("", responses=problems(404))
 def list_pre_approvals(slug: Slug, who: CurrentUser, session: SessionDep) -> PreApprovalList:
     """List what the tenant has approved beforehand, or is asked to, to its members."""
-    return PreApprovalList(items=[_view(one) for one in pre_approvals.listed(session, who, slug)])
+    return PreApprovalList(items=[pre_approval_view(one) for one in pre_approvals.listed(session, who, slug)])
 
 
 @router.post("", status_code=201, responses=problems(400, 404, 409))
@@ -39,13 +39,13 @@ def propose_pre_approval(
     wanted = PreApprovalInput(**dict(body))
     made = pre_approvals.propose(session, who, came, slug, wanted, chosen.catalogue.services)
     response.headers["location"] = f"/v1/tenants/{slug}/pre-approvals/{made.row.id}"
-    return _view(made)
+    return pre_approval_view(made)
 
 
 @router.get("/{pre_approval_id}", responses=problems(404))
 def get_pre_approval(slug: Slug, pre_approval_id: UUID, who: CurrentUser, session: SessionDep) -> PreApprovalView:
     """Show one pre-approval to the tenant's members."""
-    return _view(pre_approvals.find(session, who, slug, pre_approval_id))
+    return pre_approval_view(pre_approvals.find(session, who, slug, pre_approval_id))
 
 
 @router.post("/{pre_approval_id}/approve", responses=problems(400, 404, 409))
@@ -59,7 +59,7 @@ def approve_pre_approval(
 ) -> PreApprovalView:
     """Approve a pre-approval, as an approver with a fresh sign-in."""
     comment = body.comment if body else None
-    return _view(pre_approvals.approve(session, who, came, slug, pre_approval_id, comment))
+    return pre_approval_view(pre_approvals.approve(session, who, came, slug, pre_approval_id, comment))
 
 
 @router.post("/{pre_approval_id}/revoke", responses=problems(400, 404, 409))
@@ -73,10 +73,11 @@ def revoke_pre_approval(
 ) -> PreApprovalView:
     """Revoke a pre-approval and the access that it has open, as an approver or a tenant admin."""
     comment = body.comment if body else None
-    return _view(pre_approvals.revoke(session, who, came, slug, pre_approval_id, comment))
+    return pre_approval_view(pre_approvals.revoke(session, who, came, slug, pre_approval_id, comment))
 
 
-def _view(one: PreApprovalSummary) -> PreApprovalView:
+def pre_approval_view(one: PreApprovalSummary) -> PreApprovalView:
+    """Return a pre-approval as a body."""
     row = one.row
     return PreApprovalView(
         id=row.id,

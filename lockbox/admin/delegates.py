@@ -19,6 +19,7 @@ from lockbox.identity.models import Delegation, Person, Tenant
 from lockbox.identity.roles import Caller, Role
 from lockbox.notifications import announcements, recipients
 from lockbox.notifications.account_mail import DELEGATE_BEGINS
+from lockbox.notifications.recipients import RecipientDirectory
 from lockbox.requests.transition import Origin
 from lockbox.sql import new_id
 
@@ -132,12 +133,19 @@ def current(session: UnitOfWork, caller: Caller, slug: str) -> Sequence[Delegati
     """
     tenant = permissions.readable(session, caller, slug)
     at = now(session)
+    return lasting(session, tenant.id, recipients.look_up(session, {tenant.id}, at), at)
+
+
+def lasting(
+    session: UnitOfWork, tenant_id: UUID, known: RecipientDirectory, at: datetime
+) -> Sequence[DelegationSummary]:
+    """Return a tenant's current and future delegations by their start, judged by who stands in for whom."""
     query = select(Delegation).where(
-        col(Delegation.tenant_id) == tenant.id, col(Delegation.ended_at).is_(None), col(Delegation.ends_at) > at
+        col(Delegation.tenant_id) == tenant_id, col(Delegation.ended_at).is_(None), col(Delegation.ends_at) > at
     )
     found = session.orm.exec(query.order_by(col(Delegation.starts_at), col(Delegation.id))).all()
     names = _names(session, found)
-    stands = recipients.look_up(session, {tenant.id}, at).delegates[tenant.id]
+    stands = known.delegates[tenant_id]
     return [
         DelegationSummary(
             one,

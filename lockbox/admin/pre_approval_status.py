@@ -203,7 +203,7 @@ def _with(
         terms = todays_terms(judged, row)
         counted = pre_approvals.votes_on(session, row, votes, judged.known, terms)
         lacks = _lacks(counted, terms, judged.policy)
-    if not row_macs.is_held(session, row.mac, row_macs.pre_approval(row), row.id):
+    if not row_macs.is_believed(session, row.mac, row_macs.pre_approval(row), row.id):
         lacks = [ALTERED]
     good = {vote.person_id for vote in counted if vote.seats}
     approvers = tuple(

@@ -181,7 +181,7 @@ def _covers(row: Row, scene: CoverageContext) -> bool:
 
 def _seats(session: UnitOfWork, vote: Any, terms: Terms) -> frozenset[UUID]:  # noqa: ANN401 - a row, or what it says
     in_vain = vote.means == AuthMethod.MAIL and not terms.mail_suffices
-    if in_vain or not row_macs.is_held(session, vote.mac, row_macs.pre_approval_vote(vote), vote.id):
+    if in_vain or not row_macs.is_believed(session, vote.mac, row_macs.pre_approval_vote(vote), vote.id):
         return frozenset()
     return frozenset(UUID(str(one)) for one in (vote.person_id, *vote.principals))
 

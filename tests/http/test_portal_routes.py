@@ -155,6 +155,7 @@ MATRIX = {
     "POST /data/{slug}/release": "sign-in 403 403 403 303 403 403 403 403 403 403",
     "GET /access-review": "sign-in 403 403 403 200 200 403 403 403 403 403",
     "GET /access-review/export": "sign-in 403 403 403 200 200 403 403 403 403 403",
+    "GET /tenants/{slug}/unapproved-access": "sign-in 403 403 403 403 403 403 200 200 200 404",
     "GET /tenants/{slug}/access-review": "sign-in 403 403 403 403 403 403 200 403 200 404",
     "GET /tenants/{slug}/access-review/export": "sign-in 403 403 403 403 403 403 200 403 200 404",
     "GET /statistics": "sign-in 403 403 403 403 200 403 200 403 200 403",

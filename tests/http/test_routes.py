@@ -148,6 +148,7 @@ MATRIX = {
     "DELETE /v1/tenants/{slug}/hold": "403 403 403 204 403 403 204 403 403 404 403",
     "PUT /v1/tenants/{slug}/off-boarding": "403 403 403 403 403 403 200 403 403 404 403",
     "DELETE /v1/tenants/{slug}/off-boarding": "403 403 403 403 403 403 204 403 403 404 403",
+    "GET /v1/tenants/{slug}/unapproved-access": "403 403 403 403 403 403 200 200 200 404 200",
     "GET /v1/tenants/{slug}/access-review": "403 403 403 403 403 403 200 403 200 404 200",
     "GET /v1/tenants/{slug}/access-review/export": "403 403 403 403 403 403 200 403 200 404 200",
     "GET /v1/vendor/data": "403 403 403 200 200 403 403 403 403 403 403",

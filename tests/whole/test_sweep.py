@@ -29,7 +29,16 @@ pytestmark = [
 REACH = WebhookUrlPolicy(SecretVault([DEVELOPMENT_KEY.get_secret_value()]), allow_http=True)
 OF_THE_TENANT = (
     *("policy", "tiers", "members", "delegates", "endpoints", "endpoints/{endpoint}", "observers", "mode"),
-    *("emergency-stop", "gates", "approver-keys", "pre-approvals", "exclusions", "data", "access-review"),
+    *(
+        "emergency-stop",
+        "gates",
+        "approver-keys",
+        "pre-approvals",
+        "exclusions",
+        "data",
+        "access-review",
+        "unapproved-access",
+    ),
 )
 PAGES = {
     "erin": (

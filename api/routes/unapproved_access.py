@@ -1,0 +1,59 @@
+"""The route for what can open at a tenant without its approval."""
+
+from api.call_routes import CallRouter
+from api.deps import CurrentUser, SessionDep
+from api.routes.members import delegation_view
+from api.routes.pre_approvals import pre_approval_view
+from api.schemas.parts import PersonView, Slug, problems
+from api.schemas.unapproved_access import (
+    BreakGlassAllowanceView,
+    GivenConsentView,
+    OpenedLatelyView,
+    ReportingGateView,
+    UnapprovedAccessView,
+)
+from lockbox.admin import unapproved_access
+from lockbox.admin.unapproved_access import BreakGlassAllowance, UnapprovedWay
+
+router = CallRouter()
+
+
+@router.get("/v1/tenants/{slug}/unapproved-access", tags=["tenants"], responses=problems(404))
+def get_unapproved_access(slug: Slug, who: CurrentUser, session: SessionDep) -> UnapprovedAccessView:
+    """Show what can open at a tenant without its approval: who can give it, how often and until when.
+
+    For its admins, approvers and auditors. `opened` says for each way what was opened in the last 90 days.
+    """
+    found = unapproved_access.of_tenant(session, who, slug)
+    return UnapprovedAccessView(
+        tenant=found.tenant.slug,
+        at=found.at,
+        since=found.since,
+        ways=sorted(found.ways),
+        mode=found.mode,
+        consent=GivenConsentView(mode=found.consent.mode, until=found.consent.until) if found.consent else None,
+        policy_verified=found.is_verified,
+        gates=[ReportingGateView(service=one.service, since=one.since) for one in found.gates],
+        pre_approvals=[pre_approval_view(one) for one in found.pre_approvals],
+        break_glass=_break_glass(found.break_glass) if found.break_glass else None,
+        delegations=[delegation_view(one) for one in found.delegations],
+        opened=[
+            OpenedLatelyView(way=way, count=one.count, newest=one.newest, at=one.at)
+            for way in UnapprovedWay
+            for one in [found.opened[way]]
+        ],
+    )
+
+
+def _break_glass(allowed: BreakGlassAllowance) -> BreakGlassAllowanceView:
+    people = allowed.people
+    return BreakGlassAllowanceView(
+        services=list(allowed.services),
+        people=None if people is None else [PersonView(id=one, name=name) for one, name in people.items()],
+        access_window=allowed.ceiling,
+        monthly=allowed.monthly,
+        lately=allowed.lately,
+        overdue_finding=allowed.overdue_finding,
+        overdue=allowed.overdue,
+        stopped_since=allowed.stopped_since,
+    )

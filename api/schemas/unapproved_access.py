@@ -1,0 +1,74 @@
+"""Bodies of what can open at a tenant without its approval."""
+
+from datetime import datetime
+from uuid import UUID
+
+from pydantic import BaseModel
+
+from api.schemas.members import DelegationView
+from api.schemas.parts import PersonView
+from api.schemas.pre_approvals import PreApprovalView
+from lockbox.admin.unapproved_access import UnapprovedWay
+from lockbox.identity.roles import Mode
+from lockbox.requests.policy_parts import OverdueFinding
+
+
+class GivenConsentView(BaseModel):
+    """Temporary consent in force: the mode that it puts in the place of `enforce`, and until when."""
+
+    mode: Mode
+    until: datetime
+
+
+class ReportingGateView(BaseModel):
+    """A gate that lets in calls without an open window and records them, and since when it does."""
+
+    service: str
+    since: datetime
+
+
+class BreakGlassAllowanceView(BaseModel):
+    """What the policy allows of break-glass; `people` is null for every engineer and manager of the vendor.
+
+    A window lasts at most `access_window` seconds, and `monthly` of them may open within 30 days; `lately` did. A
+    finding of the customer is `overdue`, and an emergency stop bars it all since `stopped_since`.
+    """
+
+    services: list[str]
+    people: list[PersonView] | None
+    access_window: int
+    monthly: int
+    lately: int
+    overdue_finding: OverdueFinding
+    overdue: bool
+    stopped_since: datetime | None
+
+
+class OpenedLatelyView(BaseModel):
+    """How many windows were opened in one way since `since`, and the newest of them; null where there is none."""
+
+    way: UnapprovedWay
+    count: int
+    newest: UUID | None
+    at: datetime | None
+
+
+class UnapprovedAccessView(BaseModel):
+    """All that can open at a tenant without its approval, as of a moment, and what was opened so lately.
+
+    `ways` are those in which something can open now; `delegate` is none of them, for there an approver's delegate is
+    asked. Where `policy_verified` is false, the policy was changed in the database and nothing opens by it.
+    """
+
+    tenant: str
+    at: datetime
+    since: datetime
+    ways: list[UnapprovedWay]
+    mode: Mode
+    consent: GivenConsentView | None
+    policy_verified: bool
+    gates: list[ReportingGateView]
+    pre_approvals: list[PreApprovalView]
+    break_glass: BreakGlassAllowanceView | None
+    delegations: list[DelegationView]
+    opened: list[OpenedLatelyView]

@@ -1,0 +1,218 @@
+"""What can open at a tenant without its approval, who can give it and until when, and what was opened so lately.
+
+Its page, the API, the mode's page and the monthly event of its log say the same, for they all ask here.
+"""
+
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row, text
+
+from lockbox.admin import delegates, permissions, pre_approval_status
+from lockbox.admin.delegates import DelegationSummary
+from lockbox.admin.pre_approval_status import PreApprovalStatus, PreApprovalSummary
+from lockbox.admin.vendor_consent import ActiveConsent
+from lockbox.database import UnitOfWork, now
+from lockbox.identity.models import Tenant
+from lockbox.identity.roles import Caller, Mode
+from lockbox.requests.policy import customer_decides, effective_mode
+from lockbox.requests.policy_parts import OverdueFinding
+from lockbox.requests.policy_rules import Policy
+from lockbox.sql import id_at
+
+LATELY = timedelta(days=90)
+LONGEST_WAY = timedelta(days=60)
+"""From a request to its window at most: a review, an answer whose clock stands for as long again, a later start."""
+GATES, PEOPLE, RECORD, OPENED = "gate", "person", "record", "opened"
+# `looked` reads the index of a tenant's requests from an id on. Of a gate counts what report_consents counts.
+FOUND = text("""
+WITH looked AS MATERIALIZED (
+    SELECT r.id, r.mode, r.consent_until, r.break_glass, r.pre_approval_id, r.opened_at FROM requests r
+    WHERE r.tenant_id = :tenant AND r.id >= :first AND r.opened_at >= :since
+), opened AS (
+    SELECT CASE WHEN break_glass THEN 'break_glass' WHEN pre_approval_id IS NOT NULL THEN 'pre_approval'
+        WHEN mode = 'enforce' THEN NULL WHEN consent_until IS NOT NULL THEN 'consent' ELSE 'mode' END AS way,
+        id, opened_at FROM looked
+    UNION ALL
+    SELECT 'delegate', l.id, l.opened_at FROM looked l WHERE EXISTS (SELECT FROM decisions d
+        WHERE d.request_id = l.id AND d.decision = 'approve' AND cardinality(d.principals) > 0)
+)
+SELECT 'opened' AS kind, way AS name, (array_agg(id ORDER BY opened_at DESC, id DESC))[1] AS id,
+    count(*) AS number, max(opened_at) AS at FROM opened WHERE way IS NOT NULL GROUP BY way
+UNION ALL
+SELECT 'gate', e.service, NULL, NULL, coalesce(c.created_at, e.changed_at) FROM enforcements e
+LEFT JOIN report_consents c ON c.enforcement_id = e.id AND c.tenant_id = :tenant AND c.revision = e.revision
+WHERE e.wanted = 'report' AND (e.enforced_at IS NULL OR c.created_at IS NOT NULL)
+UNION ALL
+SELECT 'person', p.name, p.id, NULL, NULL FROM people p WHERE p.id = ANY (CAST(:people AS uuid[]))
+UNION ALL
+SELECT 'record', CASE WHEN a.finding IS NULL AND a.due_at <= :at THEN 'overdue' ELSE 'given' END, NULL,
+    count(*) FILTER (WHERE a.opened_at > CAST(:at AS timestamptz) - interval '30 days'), NULL
+FROM after_reviews a WHERE a.tenant_id = :tenant
+    AND (a.finding IS NULL OR a.opened_at > CAST(:at AS timestamptz) - interval '30 days') GROUP BY 2
+UNION ALL
+SELECT 'record', 'stopped', NULL, NULL, s.stopped_at FROM emergency_stops s
+WHERE s.tenant_id = :tenant AND s.ended_at IS NULL
+ORDER BY 1, 2, 3
+""")
+
+
+class UnapprovedWay(StrEnum):
+    """A way to a customer's content that asks nobody of the customer; by a delegate somebody else is asked."""
+
+    MODE = "mode"
+    CONSENT = "consent"
+    GATE_REPORT = "gate_report"
+    PRE_APPROVAL = "pre_approval"
+    BREAK_GLASS = "break_glass"
+    DELEGATE = "delegate"
+
+
+OF_THE_VENDOR = frozenset({UnapprovedWay.MODE, UnapprovedWay.CONSENT})
+"""The ways that are over once the customer decides again."""
+
+
+@dataclass(frozen=True)
+class OpenedLately:
+    """How many windows were opened in one way, and the newest of them."""
+
+    count: int = 0
+    newest: UUID | None = None
+    at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class ReportingGate:
+    """A gate that only reports for a tenant, since an admin has allowed it or since the vendor has set it so."""
+
+    service: str
+    since: datetime
+
+
+@dataclass(frozen=True)
+class BreakGlassAllowance:
+    """What a policy allows of break-glass: for which services, to whom, for how long and how often.
+
+    `people` are ids with names, and None for every engineer and manager. `lately` were opened within 30 days, and of
+    `overdue` the customer's finding is due. An emergency stop bars it since `stopped_since`.
+    """
+
+    services: Sequence[str]
+    people: Mapping[UUID, str] | None
+    ceiling: int
+    monthly: int
+    overdue_finding: OverdueFinding
+    lately: int = 0
+    overdue: bool = False
+    stopped_since: datetime | None = None
+
+
+@dataclass(frozen=True)
+class UnapprovedAccess:
+    """All that can open at a tenant without its approval at a moment, and what was opened so since `since`.
+
+    Where the policy's mark does not hold (`is_verified`), nothing opens by it. `pre_approvals` are those in force,
+    `delegations` those in force or to come.
+    """
+
+    tenant: Tenant
+    at: datetime
+    since: datetime
+    mode: Mode
+    consent: ActiveConsent | None
+    is_verified: bool
+    gates: Sequence[ReportingGate] = ()
+    pre_approvals: Sequence[PreApprovalSummary] = ()
+    break_glass: BreakGlassAllowance | None = None
+    delegations: Sequence[DelegationSummary] = ()
+    opened: Mapping[UnapprovedWay, OpenedLately] = field(default_factory=dict)
+
+    @property
+    def ways(self) -> AbstractSet[UnapprovedWay]:
+        """In which ways something can open now; what a stop or a finding bars for the moment is one of them."""
+        leaves = UnapprovedWay.CONSENT if self.consent else UnapprovedWay.MODE
+        can = {
+            leaves: not customer_decides(self.mode),
+            UnapprovedWay.GATE_REPORT: bool(self.gates),
+            UnapprovedWay.PRE_APPROVAL: bool(self.pre_approvals),
+            UnapprovedWay.BREAK_GLASS: self.break_glass is not None,
+        }
+        return frozenset(way for way, is_so in can.items() if is_so)
+
+    @property
+    def ways_if_enforced(self) -> AbstractSet[UnapprovedWay]:
+        """In which ways something could open if the customer decided from now on."""
+        return self.ways - OF_THE_VENDOR
+
+
+def of_tenant(session: UnitOfWork, caller: Caller, slug: str) -> UnapprovedAccess:
+    """Return what can open at a tenant without its approval, to its admins, approvers and auditors.
+
+    Raises:
+        NotFound, NotYours: there is no such tenant, or the caller has no role there.
+    """
+    return read(session, permissions.readable(session, caller, slug), now(session))
+
+
+def read(session: UnitOfWork, tenant: Tenant, at: datetime) -> UnapprovedAccess:
+    """Return what can open at a tenant without its approval; the transaction must be entered, or a worker's."""
+    judged = pre_approval_status.judged_by(session, tenant, at)
+    policy, since = judged.policy, at - LATELY
+    values = {
+        "tenant": tenant.id,
+        "first": id_at(since, -LONGEST_WAY),
+        "since": since,
+        "at": at,
+        "people": list(policy.break_glass_people or ()) if policy else [],
+    }
+    rows = session.execute(FOUND, values).all()
+    pre_approvals = pre_approval_status.summaries(session, tenant, judged)
+    consent = _consent(tenant, policy, at)
+    return UnapprovedAccess(
+        tenant,
+        at,
+        since,
+        consent.mode if consent else tenant.mode if policy else Mode.ENFORCE,
+        consent,
+        is_verified=policy is not None,
+        gates=[ReportingGate(row.name, row.at) for row in rows if row.kind == GATES],
+        pre_approvals=[one for one in pre_approvals if one.status is PreApprovalStatus.IN_FORCE],
+        break_glass=_break_glass(policy, rows) if policy else None,
+        delegations=delegates.lasting(session, tenant.id, judged.known, at),
+        opened={way: OpenedLately() for way in UnapprovedWay}
+        | {UnapprovedWay(row.name): OpenedLately(row.number, row.id, row.at) for row in _of(rows, OPENED)},
+    )
+
+
+def _consent(tenant: Tenant, policy: Policy | None, at: datetime) -> ActiveConsent | None:
+    given = policy.consent if policy else None
+    is_active = given is not None and effective_mode(tenant.mode, given, at) is not tenant.mode
+    return ActiveConsent(given.mode, given.until) if given and is_active else None
+
+
+def _break_glass(policy: Policy, rows: Sequence[Row[Any]]) -> BreakGlassAllowance | None:
+    """Return what the policy allows; None where it names no service, or fewer than the two people that it takes."""
+    named = policy.break_glass_people
+    if not policy.break_glass_services or (named is not None and len(named) < 2):  # noqa: PLR2004 - as is said
+        return None
+    names = {row.id: row.name for row in _of(rows, PEOPLE)}
+    record = {row.name: row for row in _of(rows, RECORD)}
+    return BreakGlassAllowance(
+        policy.break_glass_services,
+        None if named is None else {one: names.get(one, pre_approval_status.FORMER) for one in named},
+        policy.break_glass_ceiling,
+        policy.break_glass_monthly,
+        policy.overdue_finding,
+        lately=sum(row.number or 0 for row in record.values()),
+        overdue="overdue" in record,
+        stopped_since=record["stopped"].at if "stopped" in record else None,
+    )
+
+
+def _of(rows: Sequence[Row[Any]], kind: str) -> list[Row[Any]]:
+    return [row for row in rows if row.kind == kind]

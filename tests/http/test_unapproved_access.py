@@ -1,0 +1,239 @@
+"""What can open without the customer's approval: the page, the API and the mode's page say it, and it is true."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, event
+
+from gate import enforcement
+from gate.memory_reader import GATE
+from harness.people import World
+from lockbox.database import Database
+from lockbox.identity import authentication
+from lockbox.identity.roles import AuthMethod, Mode
+from lockbox.requests.lifecycle import Action
+from lockbox.requests.policy_rules import Policy
+from tests.database.scenes import write_unchecked
+from tests.database.test_pre_approvals import in_force
+from tests.http.door import Door, OpenDoor, facts
+from tests.http.portal import Browser, OpenPortal, Portal
+from tests.policy_setup import lay_down, set_mode, stand_in
+
+SERVICE = "exchange-online"
+GLASS = Policy(vendor_review=False, break_glass_services=(SERVICE,), break_glass_ceiling=900)
+ASK: dict[str, Any] = {"break_glass": True, "access_window": 900}
+NOBODY = "Nobody from the vendor gets access without your approval."
+FROM_NOW_ON = "From now on nobody gets access without your approval."
+
+
+def place(world: World) -> str:
+    return f"/tenants/{world.tenant.slug}/unapproved-access"
+
+
+def said(door: Door, who: str = "aude") -> dict[str, Any]:
+    answer = door.get(who, f"/v1{place(door.world)}")
+    assert answer.status_code == 200, answer.text
+    return dict(answer.json())
+
+
+def opened(found: dict[str, Any]) -> dict[str, tuple[int, str | None]]:
+    return {one["way"]: (one["count"], one["newest"]) for one in found["opened"] if one["count"]}
+
+
+def entered(portal: Portal, who: str) -> Browser:
+    browser = portal.browser()
+    browser.enter(who, AuthMethod.PASSKEY)
+    return browser
+
+
+@pytest.fixture(autouse=True)
+def _no_gate_reports(root: Engine) -> None:
+    """Begin without gates: what one does concerns the tenants of all tests."""
+    write_unchecked(root, "DELETE FROM enforcement_switches")
+    write_unchecked(root, "DELETE FROM enforcements")
+
+
+def reports(db: Database) -> None:
+    """Let the gate of a service only report, as one that has never enforced may."""
+    with db.transaction() as session:
+        authentication.enter(session, GATE)
+        enforcement.record(session, {"mail": enforcement.REPORT})
+
+
+def breaks_glass(world: World) -> str:
+    """Open a window by break-glass."""
+    request = world.submit(**ASK)
+    return str(world.act("max", Action.BREAK_GLASS, request.id, comment="Mail is down").id)
+
+
+def test_where_nothing_is_allowed_the_api_says_so(open_door: OpenDoor) -> None:
+    door = open_door()
+
+    found = said(door)
+
+    assert (found["ways"], found["mode"], found["policy_verified"]) == ([], "enforce", True)
+    assert (found["consent"], found["gates"], found["pre_approvals"], found["break_glass"]) == (None, [], [], None)
+    assert opened(found) == {}
+    assert {one["way"] for one in found["opened"]} >= {"mode", "break_glass", "delegate"}
+    facts(door.get("erin", f"/v1{place(door.world)}"), 403, "wrong-role")
+
+
+def test_the_api_says_who_how_often_until_when_and_what_was_opened_so(open_door: OpenDoor) -> None:
+    door = open_door()
+    world = door.world
+    lay_down(world, break_glass_services=(SERVICE,), break_glass_ceiling=900, break_glass_people=None)
+    stand_in(world, "aude", "ann")
+    covered = in_force(world)
+    by_glass = breaks_glass(world)
+    by_pre_approval = str(world.submit(access_window=900).id)
+    by_delegate = str(world.submit(resources=["mailbox:bob@elsewhere.example"]).id)
+    door.act("aude", "approve", by_delegate)
+    reports(door.db)
+
+    found = said(door, "tara")
+
+    assert found["ways"] == ["break_glass", "gate_report", "pre_approval"]
+    glass, (one,), (delegation,) = found["break_glass"], found["pre_approvals"], found["delegations"]
+    assert (glass["services"], glass["people"], glass["access_window"]) == ([SERVICE], None, 900)
+    assert (glass["monthly"], glass["lately"], glass["overdue"], glass["stopped_since"]) == (2, 1, False, None)
+    assert (one["id"], one["status"], one["used"]) == (str(covered), "in_force", 1)
+    assert (delegation["delegate"]["name"], delegation["principal"]["name"], delegation["counts"]) == (
+        *("Aude", "Ann", True),
+    )
+    assert [gate["service"] for gate in found["gates"]] == ["mail"]
+    assert opened(found) == {
+        "break_glass": (1, by_glass),
+        "pre_approval": (1, by_pre_approval),
+        "delegate": (1, by_delegate),
+    }
+
+
+def test_named_people_are_named_and_one_alone_opens_nothing(open_door: OpenDoor) -> None:
+    door = open_door()
+    both = [str(door.world.people[who].person_id) for who in ("erin", "max")]
+    lay_down(door.world, break_glass_services=(SERVICE,), break_glass_people=both)
+    named = said(door)["break_glass"]["people"]
+    lay_down(door.world, break_glass_services=(SERVICE,), break_glass_people=both[:1])
+
+    assert {one["name"] for one in named} == {"Erin", "Max"}
+    assert (said(door)["break_glass"], said(door)["ways"]) == (None, [])
+
+
+def test_what_the_vendor_opened_by_consent_and_by_the_mode_is_told_apart(open_door: OpenDoor) -> None:
+    door = open_door()
+    until = datetime.now(UTC) + timedelta(hours=1)
+    lay_down(door.world, consent={"mode": "observe", "until": until})
+    by_consent = door.world.submit()
+    door.world.act("max", Action.ENDORSE, by_consent.id)
+    consented = said(door)
+    lay_down(door.world)
+    set_mode(door.world, Mode.OFF)
+    by_mode = door.world.submit(resources=["mailbox:bob@contoso.example"])
+    door.world.act("max", Action.ENDORSE, by_mode.id)
+
+    found = said(door)
+
+    assert (consented["ways"], consented["mode"]) == (["consent"], "observe")
+    assert datetime.fromisoformat(consented["consent"]["until"]) == until
+    assert (found["ways"], found["mode"], found["consent"]) == (["mode"], "off", None)
+    assert opened(found) == {"consent": (1, str(by_consent.id)), "mode": (1, str(by_mode.id))}
+
+
+@pytest.mark.parametrize("who", ["tara", "ann", "aude"])
+def test_where_nothing_can_open_the_pages_promise_that_nobody_gets_in(open_portal: OpenPortal, who: str) -> None:
+    portal = open_portal()
+    browser, root = entered(portal, who), f"/tenants/{portal.world.tenant.slug}"
+
+    mode, page, overview = browser.get(f"{root}/mode"), browser.get(place(portal.world)), browser.get(root)
+
+    assert NOBODY in mode.words
+    assert NOBODY in page.words
+    assert "can open" not in page.words.split("Last 90 days", 1)[1]
+    assert all(place(portal.world) in one.read.links for one in (mode, overview))
+    assert "nothing can open" in overview.words
+
+
+ALLOWED: dict[str, tuple[Callable[[Portal], object], str]] = {
+    "break-glass": (lambda portal: lay_down(portal.world, break_glass_services=(SERVICE,)), "break-glass"),
+    "a pre-approval": (lambda portal: in_force(portal.world), "pre-approvals"),
+    "consent": (
+        lambda portal: lay_down(
+            portal.world, consent={"mode": "observe", "until": datetime.now(UTC) + timedelta(hours=1)}
+        ),
+        "your consent for a time",
+    ),
+    "the mode": (lambda portal: set_mode(portal.world, Mode.OBSERVE), "the mode"),
+    "a gate that reports": (lambda portal: reports(portal.db), "gates that only report"),
+}
+
+
+@pytest.mark.parametrize(("allow", "words"), ALLOWED.values(), ids=ALLOWED)
+def test_where_something_can_open_no_page_promises_otherwise_and_each_links_to_it(
+    open_portal: OpenPortal, allow: Callable[[Portal], object], words: str
+) -> None:
+    portal = open_portal(Policy(vendor_review=False))
+    allow(portal)
+    admin, root = entered(portal, "tara"), f"/tenants/{portal.world.tenant.slug}"
+
+    mode, page, overview = admin.get(f"{root}/mode"), admin.get(place(portal.world)), admin.get(root)
+
+    for one in (mode, page, overview):
+        assert NOBODY not in one.words
+        assert FROM_NOW_ON not in one.words
+    assert f"Without your approval, access can open by {words} (" in mode.words
+    assert f"can open by {words} (" in overview.words
+    assert all(place(portal.world) in one.read.links for one in (mode, overview))
+    assert page.text.count("can open</span>") == 1
+
+
+def test_a_switch_to_enforce_promises_nothing_that_break_glass_breaks(open_portal: OpenPortal) -> None:
+    portal = open_portal(Policy(vendor_review=False))
+    set_mode(portal.world, Mode.OBSERVE)
+    admin, here = entered(portal, "tara"), f"/tenants/{portal.world.tenant.slug}/mode"
+    without = admin.submit(admin.get(here), here, mode="enforce")
+    lay_down(portal.world, break_glass_services=(SERVICE,))
+
+    preview = admin.submit(admin.get(here), here, mode="enforce")
+
+    assert FROM_NOW_ON in without.words
+    assert FROM_NOW_ON not in preview.words
+    assert "From now on access needs your approval, but for break-glass (" in preview.words
+    assert place(portal.world) in preview.read.links
+
+
+def test_the_page_links_the_newest_window_and_says_what_a_stop_bars(open_portal: OpenPortal) -> None:
+    portal = open_portal(GLASS)
+    newest = breaks_glass(portal.world)
+    admin, root = entered(portal, "tara"), f"/tenants/{portal.world.tenant.slug}"
+
+    page = admin.get(place(portal.world))
+    admin.submit(admin.get(f"{root}/emergency-stop"), f"{root}/emergency-stop")
+    stopped = admin.get(place(portal.world))
+
+    assert "1 window opened; the newest" in page.words
+    assert f"/requests/{newest}" in page.read.links
+    assert "any engineer together with any manager of the vendor" in page.words
+    assert "at most 15 min each" in page.words
+    assert "at most 2 within 30 days; 1 so far" in page.words
+    assert "Emergency stop bars it since" in stopped.words
+
+
+def test_it_takes_few_statements_however_much_there_is(open_door: OpenDoor) -> None:
+    door = open_door()
+    in_force(door.world)
+    stand_in(door.world, "aude", "ann")
+    said(door)
+    asked: list[str] = []
+
+    def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        asked.append(statement)
+
+    event.listen(door.db.engine, "before_cursor_execute", note)
+    try:
+        said(door)
+    finally:
+        event.remove(door.db.engine, "before_cursor_execute", note)
+
+    assert len(asked) <= 14, asked
