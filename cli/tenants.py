@@ -6,7 +6,7 @@ from uuid import UUID
 
 import typer
 
-from cli import preview_table, terminal
+from cli import preview_table, terminal, unapproved_access
 from cli.client import at, call
 from cli.terminal import Cursor, Facts, Limit, Listing, Output, OutputFormat, say
 from cli.values import Identifier, Phrase, moment, phrase
@@ -47,6 +47,17 @@ def list_tenants(limit: Limit = 50, cursor: Cursor = None, output: Output = Outp
 def show(tenant: Tenant, output: Output = OutputFormat.TABLE) -> None:
     """Show one tenant."""
     _show(call("GET", at("tenants", tenant)), output)
+
+
+@app.command("unapproved-access")
+def show_unapproved_access(tenant: Tenant, output: Output = OutputFormat.TABLE) -> None:
+    """Show what can open without a tenant's approval.
+
+    To its admins, approvers and auditors: who can give it, how often, until when,
+    and what was opened so in the last 90 days.
+    """
+    found = call("GET", at("tenants", tenant, "unapproved-access"))
+    terminal.show(output, found, *unapproved_access.parts(found))
 
 
 @app.command("approver-keys")

@@ -8,12 +8,14 @@ from typing import Any
 import pytest
 import structlog
 from httpx import Response
+from sqlalchemy import Engine
 
 from harness.people import SETTINGS
 from lockbox.identity.roles import BOUND_TO, Role, Scope
+from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from tests.commands import Commands
-from tests.database.tenancy import id_of
+from tests.database.tenancy import id_of, is_erased_now
 from tests.http.door import OpenDoor
 from tests.http.test_context import catalogue
 from tests.policy_setup import group, lay_down
@@ -228,3 +230,38 @@ def test_what_is_kept_not_covered_and_who_may_approve(open_terminal: OpenTermina
         review,
         re.DOTALL | re.MULTILINE,
     )
+
+
+def test_what_can_open_without_approval_is_shown_with_who_and_how_often(open_terminal: OpenTerminal) -> None:
+    terminal = open_terminal()
+    slug = terminal.world.tenant.slug
+    nothing = terminal.does("aude", "tenant", "unapproved-access", slug)
+    lay_down(terminal.world, break_glass_services=("exchange-online",))
+    request = terminal.world.submit(break_glass=True, access_window=900)
+    terminal.world.act("max", Action.BREAK_GLASS, request.id, comment="Mail is down")
+
+    shown = terminal.does("ann", "tenant", "unapproved-access", slug)
+    said = terminal.reads("tara", "tenant", "unapproved-access", slug)
+
+    assert "Nothing: nobody from the vendor gets access without the customer's approval." in nothing
+    assert re.search(r"^Can open without approval +break-glass *$", shown, re.MULTILINE)
+    assert re.search(
+        r"^Break-glass +exchange-online, two of the vendor \(anybody\), 1 of 2 within 30", shown, re.MULTILINE
+    )
+    assert f"1, the newest {request.id}, " in shown
+    assert said["ways"] == ["break_glass"]
+    terminal.is_refused("erin", "wrong-role: ", "tenant", "unapproved-access", slug)
+
+
+def test_a_tenant_that_was_erased_is_refused_with_why_and_listed_nowhere(
+    open_terminal: OpenTerminal, root: Engine
+) -> None:
+    terminal = open_terminal()
+    slug = terminal.world.tenant.slug
+    is_erased_now(terminal.world, root)
+
+    for words in (["resume", slug], ["plan", slug, "standard"], ["suspend", slug, "--yes"]):
+        terminal.is_refused("olga", "tenant-erased: ", "tenant", *words)
+    named = ["--name", "Nina", "--email", "nina@contoso.example"]
+    terminal.is_refused("olga", "tenant-erased: ", "tenant", "recover", slug, *named)
+    assert slug not in terminal.does("olga", "tenant", "list", "--limit", "200")

@@ -1,6 +1,6 @@
 """What can open without the customer's approval: the page, the API and the mode's page say it, and it is true."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -24,6 +24,7 @@ from tests.policy_setup import lay_down, set_mode, stand_in
 SERVICE = "exchange-online"
 GLASS = Policy(vendor_review=False, break_glass_services=(SERVICE,), break_glass_ceiling=900)
 ASK: dict[str, Any] = {"break_glass": True, "access_window": 900}
+WITHOUT_GATES = "WITH gone AS (DELETE FROM enforcement_switches) DELETE FROM enforcements"
 NOBODY = "Nobody from the vendor gets access without your approval."
 FROM_NOW_ON = "From now on nobody gets access without your approval."
 
@@ -49,10 +50,11 @@ def entered(portal: Portal, who: str) -> Browser:
 
 
 @pytest.fixture(autouse=True)
-def _no_gate_reports(root: Engine) -> None:
-    """Begin without gates: what one does concerns the tenants of all tests."""
-    write_unchecked(root, "DELETE FROM enforcement_switches")
-    write_unchecked(root, "DELETE FROM enforcements")
+def _no_gate_reports(root: Engine) -> Iterator[None]:
+    """Begin without gates, and leave none: what one does concerns the tenants of all tests."""
+    write_unchecked(root, WITHOUT_GATES)
+    yield
+    write_unchecked(root, WITHOUT_GATES)
 
 
 def reports(db: Database) -> None:
