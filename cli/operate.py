@@ -176,15 +176,16 @@ def re_key(
 ) -> None:
     """Mark rows that give power with the newest key.
 
-    Of roles, passkeys, identities, delegates, modes and policies. As the
-    database's owner, with LOCKBOX_CREDENTIAL_KEY_FILES set as the API
-    has it. Before an older key is taken out of that setting; with
+    Of roles, passkeys, identities, delegates, modes, policies, retentions,
+    legal holds and off-boardings. As the database's owner, with
+    LOCKBOX_CREDENTIAL_KEY_FILES set as the API has it. Before an older key is taken out of that setting; with
     --key-is-lost after it was lost: every sign-in, token and open invitation
     by it ends, and the rows are taken as they are. Look through them first.
     """
     if key_is_lost and not yes:
         typer.confirm(
-            "Believe every role, passkey, identity, delegate, mode and policy as it stands in the database",
+            "Believe every role, passkey, identity, delegate, mode, policy, retention, legal hold and off-boarding "
+            "as it stands in the database",
             abort=True,
         )
     with owner_session() as (session, _):

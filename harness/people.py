@@ -24,9 +24,12 @@ from lockbox.identity.models import (
     DirectoryRecord,
     EligibleDelegate,
     Invitation,
+    LegalHold,
     Membership,
+    Offboarding,
     PolicyVersion,
     ReportConsent,
+    Retention,
     Tenant,
 )
 from lockbox.identity.roles import AuthMethod, Caller, Mode, Role, RoleGrant, Scope, Side
@@ -144,15 +147,21 @@ def _vouch_for_tenants(session: UnitOfWork) -> None:
         eligible.mac = ours.mark(*row_macs.eligible_delegate(eligible))
     for consent in session.orm.exec(select(ReportConsent).where(col(ReportConsent.mac).is_(None))):
         consent.mac = ours.mark(*row_macs.report_consent(consent))
-    _vouch_for_pre_approvals(session)
+    _vouch_for_what_was_said(session)
 
 
-def _vouch_for_pre_approvals(session: UnitOfWork) -> None:
+def _vouch_for_what_was_said(session: UnitOfWork) -> None:
     ours = keyring.of(session).powers
     for approved in session.orm.exec(select(PreApproval).where(col(PreApproval.mac).is_(None))):
         approved.mac = ours.mark(*row_macs.pre_approval(approved))
     for vote in session.orm.exec(select(PreApprovalVote).where(col(PreApprovalVote.mac).is_(None))):
         vote.mac = ours.mark(*row_macs.pre_approval_vote(vote))
+    for kept in session.orm.exec(select(Retention).where(col(Retention.mac).is_(None))):
+        row_macs.mark_data(session, kept)
+    for hold in session.orm.exec(select(LegalHold).where(col(LegalHold.mac).is_(None))):
+        row_macs.mark_data(session, hold)
+    for asked in session.orm.exec(select(Offboarding).where(col(Offboarding.mac).is_(None))):
+        row_macs.mark_data(session, asked)
 
 
 GIVES_POWER = re.compile(

@@ -27,7 +27,7 @@ from lockbox.failpoints import failpoint
 from lockbox.identity import row_macs
 from lockbox.identity import tenants as registry
 from lockbox.identity.credentials import Token
-from lockbox.identity.models import PolicyVersion, Tenant
+from lockbox.identity.models import Offboarding, PolicyVersion, Tenant
 from lockbox.identity.roles import BOUND_TO
 from lockbox.notifications import announcements
 from lockbox.requests.policy_rules import Policy
@@ -38,7 +38,10 @@ AT_ONCE = 500
 ROW = text(
     "SELECT asked_by, closed_at, size, digest, erased_at FROM offboardings WHERE tenant_id = :tenant FOR UPDATE"
 )
-UNASKED = text("INSERT INTO offboardings (tenant_id, asked_at) VALUES (:tenant, :at)")
+FORGED = (
+    "That this tenant leaves has no valid mark: it was written past Lockbox, or LOCKBOX_CREDENTIAL_KEY_FILES lacks a "
+    "key. Have an admin of it withdraw that and ask again (page Data, `lockbox data stay` and `leave`)."
+)
 OPEN = text("""
 SELECT count(*) FILTER (WHERE closed_at IS NULL) AS open,
     count(*) FILTER (WHERE closed_at > CAST(:at AS timestamptz) - CAST(:settled AS interval)) AS fresh
@@ -207,10 +210,14 @@ def close(session: UnitOfWork, tenant_id: UUID, *, unasked: bool = False) -> Non
     """Close a tenant: nobody is a member of it any more, and nothing is sent for it; once more changes nothing.
 
     Raises:
-        Conflict: nobody has asked for it, it is not suspended, requests are open or fresh, or there is a hold.
+        Conflict: nobody has asked for it, or by a row without a valid mark; it is not suspended, requests are open or
+            fresh, or there is a hold.
     """
     at = now(session)
-    row = session.execute(ROW, {"tenant": tenant_id}).one_or_none()
+    row = session.orm.get(Offboarding, tenant_id, with_for_update=True)
+    is_ours = row is not None and row_macs.is_vouched_for(session, row)
+    if row is not None and not is_ours and (row.closed_at is not None or not unasked):
+        raise Conflict(FORGED)
     if row is not None and row.closed_at is not None:
         return
     tenant = session.orm.get_one(Tenant, tenant_id)
@@ -218,7 +225,7 @@ def close(session: UnitOfWork, tenant_id: UUID, *, unasked: bool = False) -> Non
         raise Conflict("No admin of this tenant has asked to leave (page Data, `lockbox data leave`).")
     if not tenant.suspended:
         raise Conflict("Have an operator suspend the tenant first: lockbox tenant suspend.")
-    legal_holds.refuse_held(session.connection(), [tenant_id])
+    legal_holds.refuse_held(session, [tenant_id])
     found = session.execute(OPEN, {"tenant": tenant_id, "at": at, "settled": erased_texts.SETTLED}).one()
     if found.open or found.fresh:
         raise Conflict(
@@ -226,12 +233,17 @@ def close(session: UnitOfWork, tenant_id: UUID, *, unasked: bool = False) -> Non
             "last one has ended; an admin's emergency stop ends all."
         )
     if row is None:
-        session.execute(UNASKED, {"tenant": tenant_id, "at": at})
+        row = Offboarding(tenant_id=tenant_id, asked_at=at)
+    elif not is_ours:
+        row.asked_by, row.asked_at = None, at
+    row_macs.mark_data(session, row)
+    session.orm.add(row)
+    session.orm.flush()
     members = [str(one) for one in session.execute(MEMBERS, {"tenant": tenant_id}).scalars()]
     session.execute(erased_texts.PURPOSE)
     for statement in CLOSE:
         session.execute(statement, {name: {"tenant": tenant_id, "at": at}[name] for name in _names(statement)})
-    facts: dict[str, Value] = {"members": members, "asked_by": row.asked_by if row else None}
+    facts: dict[str, Value] = {"members": members, "asked_by": row.asked_by}
     announcements.record(session, AuditEvent(at=at, action=BEGUN, actor=THE_OWNER, tenant_id=tenant_id, facts=facts))
     failpoint("departure.before_close")
 
@@ -267,10 +279,12 @@ def erase(transactions: Transactions, leaving: LeavingTenant) -> Iterator[str]:
     the log that all was erased. What remains are ids, times, states and hashes.
 
     Raises:
-        Conflict: there is a hold, or the log has events that the export lacks.
+        Conflict: there is a hold, the off-boarding has no valid mark, or the log has events that the export lacks.
     """
     with transactions() as session:
-        legal_holds.refuse_held(session.connection(), [leaving.id])
+        if not row_macs.is_vouched_for(session, session.orm.get_one(Offboarding, leaving.id)):
+            raise Conflict(FORGED)
+        legal_holds.refuse_held(session, [leaving.id])
         log = session.execute(LOG, {"tenant": leaving.id}).one()
         members = _members(session, leaving.id) if log.cleared_to == 0 else []
         if session.execute(HAS_GROWN, {"tenant": leaving.id, "size": leaving.size or 0}).scalar_one():
@@ -295,7 +309,7 @@ def _texts(transactions: Transactions, tenant_id: UUID) -> Iterator[str]:
     count, after = 0, UUID(int=0)
     while True:
         with transactions() as session:
-            legal_holds.refuse_held(session.connection(), [tenant_id])
+            legal_holds.refuse_held(session, [tenant_id])
             values = {"tenant": tenant_id, "after": after, "most": AT_ONCE}
             ids = session.execute(REQUESTS, values).scalars().all()
             erased_texts.blank(session.connection(), ids)
@@ -319,7 +333,7 @@ def _people(transactions: Transactions, tenant_id: UUID, members: Sequence[UUID]
 
 def _rows(session: UnitOfWork, leaving: LeavingTenant, people: int) -> None:
     """Erase the rows that name somebody, and say in both logs that it was done; nothing of it under a hold."""
-    legal_holds.refuse_held(session.connection(), [leaving.id])
+    legal_holds.refuse_held(session, [leaving.id])
     session.execute(erased_texts.PURPOSE)
     values = {"tenant": leaving.id, "slug": leaving.slug}
     for statement in BLANK:

@@ -96,7 +96,7 @@ def erase(session: UnitOfWork, request_id: UUID) -> TextErasure:
         raise NotFound("There is no such request.")
     if row.closed_at is None or row.closed_at > at - SETTLED:
         raise Conflict("This request is open, or was closed within the hour. Erase it an hour after its end.")
-    legal_holds.refuse_held(connection, [row.tenant_id])
+    legal_holds.refuse_held(session, [row.tenant_id])
     details = blank(connection, [request_id])
     event = AuditEvent(
         at=at,

@@ -212,7 +212,7 @@ def erase(session: UnitOfWork, person_id: UUID, *, texts: bool = False) -> Erasu
         connection.execute(OWN_WORDS, {"id": person_id})
     places = {*connection.execute(PLACES, {"id": person_id}).scalars(), *(row.tenant_id for row in (*gone, *naming))}
     # A hold also keeps what the vendor's own log says of the tenant.
-    legal_holds.refuse_held(connection, places.union(*(row.about for row in gone)))
+    legal_holds.refuse_held(session, places.union(*(row.about for row in gone)))
     pseudonym = f"person {person_id.hex[-8:]}"
     values = {**named, "at": at, "name": pseudonym, "email": f"{person_id}@{DOMAIN}"}
     session.orm.expunge(person)

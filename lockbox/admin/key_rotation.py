@@ -17,12 +17,16 @@ from lockbox.identity.models import (
     DirectoryRecord,
     EligibleDelegate,
     Invitation,
+    LegalHold,
     Membership,
+    Offboarding,
     PolicyVersion,
     ReportConsent,
+    Retention,
     ServiceEnforcement,
     Tenant,
 )
+from lockbox.identity.row_macs import TenantDataRow
 from lockbox.notifications import announcements
 from lockbox.requests.models import PreApproval, PreApprovalVote
 
@@ -40,6 +44,7 @@ Row = (
     | ReportConsent
     | PreApproval
     | PreApprovalVote
+    | TenantDataRow
 )
 
 
@@ -58,7 +63,7 @@ class RotationResult:
 
 
 def rekey(session: UnitOfWork, *, key_is_lost: bool = False) -> RotationResult:
-    """Mark roles, passkeys, identities, delegates, modes and policies under the newest key, as the database's owner.
+    """Mark what grants rights, binds, or says what becomes of tenants' data under the newest key, as the owner.
 
     A row without a valid mark stays as it is and counts for nothing. If the key is lost, such rows are accepted and
     marked, while tokens and browser sessions without a valid mark are revoked and invitations withdrawn: the
@@ -90,7 +95,7 @@ def rekey(session: UnitOfWork, *, key_is_lost: bool = False) -> RotationResult:
 
 
 def _mark(ring: Keyring, row: Row, parts: Sequence[Part], done: RotationResult, *, key_is_lost: bool) -> None:
-    if not ring.powers.is_mark(row.mac, *parts):
+    if not row_macs.is_from_before(row) and not ring.powers.is_mark(row.mac, *parts):
         done.unverified.append(_named(row))
         if not key_is_lost:
             return
@@ -133,6 +138,17 @@ def _gates(session: UnitOfWork) -> Iterator[tuple[Row, Sequence[Part]]]:
         yield one, row_macs.pre_approval(one)
     for vote in session.orm.exec(select(PreApprovalVote).order_by(col(PreApprovalVote.id))):
         yield vote, row_macs.pre_approval_vote(vote)
+    yield from _data(session)
+
+
+def _data(session: UnitOfWork) -> Iterator[tuple[Row, Sequence[Part]]]:
+    for kept in session.orm.exec(select(Retention).order_by(col(Retention.tenant_id))):
+        yield kept, row_macs.tenant_data(kept)
+    for hold in session.orm.exec(select(LegalHold).order_by(col(LegalHold.id))):
+        yield hold, row_macs.tenant_data(hold)
+    leaving = select(Offboarding).where(col(Offboarding.erased_at).is_(None))
+    for asked in session.orm.exec(leaving.order_by(col(Offboarding.tenant_id))):
+        yield asked, row_macs.tenant_data(asked)
 
 
 def _named(row: Row) -> str:
@@ -151,9 +167,8 @@ def _named(row: Row) -> str:
             named = f"eligible delegate: person {row.person_id} at tenant {row.tenant_id}"
         case ServiceEnforcement():
             named = f"gate in {row.wanted}: service {row.service}"
-        case ReportConsent() | PreApproval():
-            what = "consent to a gate in report" if isinstance(row, ReportConsent) else f"pre-approval {row.id}"
-            named = f"{what}: tenant {row.tenant_id}"
+        case ReportConsent() | PreApproval() | Retention() | LegalHold() | Offboarding():
+            named = f"{_of_tenant(row)}: tenant {row.tenant_id}"
         case Passkey() | PreApprovalVote():
             what = "passkey" if isinstance(row, Passkey) else "vote on a pre-approval"
             named = f"{what} {row.id}: person {row.person_id}"
@@ -161,6 +176,16 @@ def _named(row: Row) -> str:
             what = "directory record" if isinstance(row, DirectoryRecord) else f"identity at {row.issuer}"
             named = f"{what}: person {row.person_id}"
     return named
+
+
+def _of_tenant(row: ReportConsent | PreApproval | TenantDataRow) -> str:
+    match row:
+        case ReportConsent():
+            return "consent to a gate in report"
+        case PreApproval():
+            return f"pre-approval {row.id}"
+        case _:
+            return row_macs.KIND_OF[type(row)]
 
 
 def _secrets(session: UnitOfWork, at: datetime) -> Iterator[Token | BrowserSession]:

@@ -1,17 +1,21 @@
-"""Legal holds: while either side has one, nothing of a tenant is removed by retention or erased."""
+"""Legal holds: while either side has one, nothing of a tenant is removed by retention or erased.
 
-from collections.abc import Collection, Sequence
+One without a valid mark holds, too, even if it says that it was released.
+"""
+
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import Connection, text
+from sqlalchemy import text
 from sqlmodel import col, select
 
 from lockbox.admin import permissions
 from lockbox.admin.permissions import AdminActor, AdminChange, change
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import Conflict, NotFound
+from lockbox.identity import row_macs
 from lockbox.identity.models import LegalHold, Person, Tenant
 from lockbox.identity.roles import Caller, Role, Side
 from lockbox.notifications import announcements
@@ -31,15 +35,12 @@ ERASING = text("""
 SELECT pg_advisory_xact_lock_shared(hashtextextended('legal hold of ' || one, 0))
 FROM unnest(CAST(:tenants AS uuid[])) AS one
 """)
-HELD = text("""
-SELECT DISTINCT t.slug FROM legal_holds h JOIN tenants t ON t.id = h.tenant_id
-WHERE h.tenant_id = ANY(:tenants) AND h.released_at IS NULL ORDER BY t.slug
-""")
+SLUGS = text("SELECT slug FROM tenants WHERE id = ANY(:tenants) ORDER BY slug")
 
 
 @dataclass(frozen=True)
 class HoldSummary:
-    """An open hold; the reason and the name are None to the other side."""
+    """A hold that counts; the reason and the name are None to the other side."""
 
     side: Side
     since: datetime
@@ -48,8 +49,8 @@ class HoldSummary:
 
 
 def listed(session: UnitOfWork, tenant: Tenant, side: Side) -> list[HoldSummary]:
-    """Return the open holds of a tenant to somebody of one side; the caller has checked who reads."""
-    found = _open(session, tenant)
+    """Return the holds of a tenant that count to somebody of one side; the caller has checked who reads."""
+    found = _counting(session, tenant)
     people = select(Person.id, Person.name).where(col(Person.id).in_([one.set_by for one in found]))
     names = dict(session.orm.exec(people).all())
     return [
@@ -79,14 +80,14 @@ def hold(session: UnitOfWork, caller: Caller, origin: Origin, slug: str, reason:
     else:
         permissions.require_fresh_admin(session, actor, tenant)
     session.execute(WAIT_FOR_ERASURE, {"tenant": tenant.id})
-    if _held(session, tenant, side) is not None:
+    if _held(session, tenant, side):
         raise Conflict(HELD_ALREADY)
     at = now(session)
-    session.orm.add(
-        LegalHold(
-            id=new_id(), tenant_id=tenant.id, side=side, reason=reason, set_by=actor.caller.person_id, set_at=at
-        )
+    row = LegalHold(
+        id=new_id(), tenant_id=tenant.id, side=side, reason=reason, set_by=actor.caller.person_id, set_at=at
     )
+    row_macs.mark_data(session, row)
+    session.orm.add(row)
     session.orm.flush()
     _record(session, actor, side, AdminChange(SET, at, {"hold": change(permissions.ABSENT, side)}), reason)
 
@@ -103,29 +104,35 @@ def release(session: UnitOfWork, caller: Caller, origin: Origin, slug: str) -> N
         permissions.require_fresh_operator(session, actor)
     else:
         permissions.require_fresh_admin(session, actor, tenant)
-    held = _held(session, tenant, side)
-    if held is None:
+    found = _held(session, tenant, side)
+    if not found:
         raise NotFound(NO_HOLD)
-    held.released_by, held.released_at = actor.caller.person_id, max(now(session), held.set_at)
-    session.orm.add(held)
+    at = max(now(session), *(one.released_at or one.set_at for one in found))
+    for one in found:
+        one.released_by, one.released_at = actor.caller.person_id, at
+        row_macs.mark_data(session, one)
+        session.orm.add(one)
     session.orm.flush()
     changes = {"hold": change(side, permissions.ABSENT)}
-    _record(session, actor, side, AdminChange(RELEASED, held.released_at, changes), None)
+    _record(session, actor, side, AdminChange(RELEASED, at, changes), None)
 
 
-def refuse_held(connection: Connection, tenants: Collection[UUID | None]) -> None:
+def held(session: UnitOfWork) -> list[UUID]:
+    """Return which tenants are held, to the database's owner."""
+    return sorted({one.tenant_id for one in session.orm.exec(select(LegalHold)) if _counts(session, one)})
+
+
+def refuse_held(session: UnitOfWork, tenants: Collection[UUID | None]) -> None:
     """Check, as the database's owner, that none of these tenants is held, nor will be before the transaction ends.
 
     Raises:
         Conflict: one is; the sentence names them.
     """
-    of_tenants = {"tenants": sorted(one for one in tenants if one)}
-    connection.execute(ERASING, of_tenants)
-    held = connection.execute(HELD, of_tenants).scalars().all()
-    if held:
-        raise Conflict(
-            f"Nothing was erased: there is a legal hold at {', '.join(held)}. Whoever set it has to release it first."
-        )
+    session.execute(ERASING, {"tenants": sorted(one for one in tenants if one)})
+    found = [one for one in held(session) if one in tenants]
+    if found:
+        at = ", ".join(session.execute(SLUGS, {"tenants": found}).scalars())
+        raise Conflict(f"Nothing was erased: there is a legal hold at {at}. Whoever set it has to release it first.")
 
 
 def _acting(session: UnitOfWork, caller: Caller, origin: Origin, slug: str) -> tuple[AdminActor, Tenant, Side]:
@@ -137,13 +144,17 @@ def _acting(session: UnitOfWork, caller: Caller, origin: Origin, slug: str) -> t
     return permissions.acting_as(session, caller, origin, ADMINS, tenant), tenant, Side.CUSTOMER
 
 
-def _open(session: UnitOfWork, tenant: Tenant) -> Sequence[LegalHold]:
-    query = select(LegalHold).where(col(LegalHold.tenant_id) == tenant.id, col(LegalHold.released_at).is_(None))
-    return session.orm.exec(query.order_by(col(LegalHold.side))).all()
+def _counting(session: UnitOfWork, tenant: Tenant) -> list[LegalHold]:
+    query = select(LegalHold).where(col(LegalHold.tenant_id) == tenant.id).order_by(col(LegalHold.side))
+    return [one for one in session.orm.exec(query) if _counts(session, one)]
 
 
-def _held(session: UnitOfWork, tenant: Tenant, side: Side) -> LegalHold | None:
-    return next((one for one in _open(session, tenant) if one.side is side), None)
+def _counts(session: UnitOfWork, hold: LegalHold) -> bool:
+    return hold.released_at is None or not row_macs.is_vouched_for(session, hold)
+
+
+def _held(session: UnitOfWork, tenant: Tenant, side: Side) -> list[LegalHold]:
+    return [one for one in _counting(session, tenant) if one.side is side]
 
 
 def _record(session: UnitOfWork, actor: AdminActor, side: Side, said: AdminChange, reason: str | None) -> None:

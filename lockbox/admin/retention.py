@@ -10,8 +10,9 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Row, text
+from sqlmodel import select
 
-from lockbox.admin import erased_texts
+from lockbox.admin import erased_texts, legal_holds
 from lockbox.audit.events import THE_OWNER, AuditEvent
 from lockbox.audit.log import merkle
 from lockbox.audit.log.merkle import Place
@@ -19,23 +20,24 @@ from lockbox.audit.verifier.event_checks import AUDIT_EVENTS_REMOVED
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import Conflict
 from lockbox.failpoints import failpoint
+from lockbox.identity import row_macs
+from lockbox.identity.models import Retention
 from lockbox.notifications import announcements
 
 RETENTION = text("SELECT set_config('lockbox.owner_command', 'retain', true)")
 LOGS = text("""
-SELECT l.id, l.tenant_id, l.size, l.kept_from, l.cleared_to, t.days AS retention_days
-FROM logs l LEFT JOIN retentions t ON t.tenant_id = l.tenant_id WHERE l.size > l.cleared_to ORDER BY l.id
+SELECT l.id, l.tenant_id, l.size, l.kept_from, l.cleared_to FROM logs l WHERE l.size > l.cleared_to ORDER BY l.id
 """)
 FIRST_TO_STAY = text("""
 SELECT s.number FROM seals s JOIN events e ON e.id = s.event_id LEFT JOIN requests r ON r.id = e.request_id
 WHERE s.log_id = :log_id AND s.number >= :start AND s.number < :end
     AND (e.at >= :since OR (r.id IS NOT NULL AND (r.closed_at IS NULL OR r.closed_at >= :since))
-        OR EXISTS (SELECT FROM legal_holds h WHERE h.tenant_id = e.tenant_id AND h.released_at IS NULL))
+        OR e.tenant_id = ANY(CAST(:held AS uuid[])))
 ORDER BY s.number LIMIT 1
 """)
 IS_HELD = text("""
-SELECT EXISTS (SELECT FROM seals s JOIN events e ON e.id = s.event_id JOIN legal_holds h ON h.tenant_id = e.tenant_id
-    WHERE s.log_id = :log_id AND s.number >= :start AND s.number < :end AND h.released_at IS NULL)
+SELECT EXISTS (SELECT FROM seals s JOIN events e ON e.id = s.event_id
+    WHERE s.log_id = :log_id AND s.number >= :start AND s.number < :end AND e.tenant_id = ANY(CAST(:held AS uuid[])))
 """)
 # What a request named and why goes with its last move: from its row, and from the other log's events.
 ENDED = text("""
@@ -94,19 +96,21 @@ class RemovedRange:
 def retain(transactions: Transactions, keep: timedelta | None) -> Iterator[RemovedRange]:
     """Remove the sealed events older than that, in each log from its beginning without a gap; yield what is gone.
 
-    A tenant's log is kept for as long as its admins say, and no longer than `keep`; None keeps what nobody set a time
-    for. The range ends at the first event that is younger, or whose request was still open then, or of a tenant with
-    a legal hold. With a request's last move goes what it named and why, in its row and in the other log. Seals, tiles
-    and checkpoints stay, so that proofs of the rest stay valid. An event records the whole removed range each time,
-    and its root, before the first of it is removed.
+    A tenant's log is kept for as long as its admins say, by a row with a valid mark, and no longer than `keep`; None
+    keeps what nobody set a time for. The range ends at the first event that is younger, or whose request was still
+    open then, or of a tenant with a legal hold. With a request's last move goes what it named and why, in its row and
+    in the other log. Seals, tiles and checkpoints stay, so that proofs of the rest stay valid. An event records the
+    whole removed range each time, and its root, before the first of it is removed.
 
     A transaction removes a thousand events and no more; while deadlines are overdue, each waits for a second. What
     was interrupted goes on when it is called again.
     """
     with transactions() as session:
         at, logs = now(session), session.execute(LOGS).all()
+        set_by_admins = [one for one in session.orm.exec(select(Retention)) if row_macs.is_vouched_for(session, one)]
+    days = {one.tenant_id: one.days for one in set_by_admins}
     for log in logs:
-        kept_for = kept(log.retention_days, keep)
+        kept_for = kept(days.get(log.tenant_id), keep)
         if kept_for is None:
             continue
         since = at - kept_for
@@ -120,7 +124,8 @@ def remove(transactions: Transactions, log: Row[Any], end: int, since: datetime)
     `log` has the columns `id`, `tenant_id`, `kept_from` and `cleared_to`.
     """
     with transactions() as session:
-        if session.execute(IS_HELD, {"log_id": log.id, "start": log.cleared_to, "end": end}).scalar_one():
+        span = {"log_id": log.id, "start": log.cleared_to, "end": end, "held": legal_holds.held(session)}
+        if session.execute(IS_HELD, span).scalar_one():
             return
         marks = {"log_id": log.id, "end": end, "since": since}
         if end > log.kept_from and session.execute(KEPT, marks).scalar():
@@ -141,7 +146,8 @@ def _first_to_stay(transactions: Transactions, log: Row[Any], since: datetime) -
     """Return the number of the first event that stays: what may go now may also go later, so no lock is needed."""
     for start in range(log.kept_from, log.size, A_LOOK):
         with transactions() as session:
-            values = {"log_id": log.id, "start": start, "end": min(log.size, start + A_LOOK), "since": since}
+            span = {"log_id": log.id, "start": start, "end": min(log.size, start + A_LOOK)}
+            values = span | {"since": since, "held": legal_holds.held(session)}
             stays = session.execute(FIRST_TO_STAY, values).scalar()
         if stays is not None:
             return int(stays)

@@ -11,7 +11,7 @@ from lockbox.admin.legal_holds import HoldSummary
 from lockbox.admin.permissions import AdminActor, AdminChange, audit_event_of, change
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import Conflict, Invalid, NotFound
-from lockbox.identity import authentication
+from lockbox.identity import authentication, row_macs
 from lockbox.identity.models import Offboarding, Person, Retention, Tenant
 from lockbox.identity.roles import TENANT_ROLES, Caller, Role, Side
 from lockbox.notifications import announcements
@@ -34,6 +34,7 @@ WHERE (CAST(:cursor AS text) IS NULL OR t.slug > :cursor) AND o.erased_at IS NUL
     OR EXISTS (SELECT FROM legal_holds h WHERE h.tenant_id = t.id AND h.released_at IS NULL))
 ORDER BY t.slug LIMIT :most
 """)
+UNVERIFIED = "That this tenant leaves was written past Lockbox and counts for nothing. Withdraw it first."
 NOT_ASKED = "Nobody has asked to off-board the tenant."
 
 
@@ -121,7 +122,7 @@ def read(session: UnitOfWork, caller: Caller, slug: str, *, most: int | None) ->
 
 def _days(session: UnitOfWork, tenant: Tenant) -> int | None:
     found = session.orm.get(Retention, tenant.id)
-    return found.days if found else None
+    return found.days if found and row_macs.is_vouched_for(session, found) else None
 
 
 def keep_for(
@@ -137,15 +138,17 @@ def keep_for(
     tenant = permissions.known(session, caller, slug)
     actor = permissions.acting_as(session, caller, origin, ADMINS, tenant)
     tenant = permissions.locked(session, tenant)
-    was = session.orm.get(Retention, tenant.id) or Retention(tenant_id=tenant.id)
-    if days == was.days:
+    found, before = session.orm.get(Retention, tenant.id), _days(session, tenant)
+    if days == before and (found is None or row_macs.is_vouched_for(session, found)):
         return
+    was = found or Retention(tenant_id=tenant.id)
     permissions.require_fresh_admin(session, actor, tenant)
     limit = most or MOST_DAYS
     if days is not None and not LEAST_DAYS <= days <= limit:
         raise Invalid(f"Keep the log for {LEAST_DAYS} to {limit} days.", field="days")
-    changes = {"retention": change(_words(was.days, most), _words(days, most))}
+    changes = {"retention": change(_words(before, most), _words(days, most))}
     was.days, was.set_at = days, now(session)
+    row_macs.mark_data(session, was)
     session.orm.add(was)
     session.orm.flush()
     permissions.record_change(session, actor, AdminChange(RETENTION_CHANGED, was.set_at, changes))
@@ -159,17 +162,22 @@ def ask_to_leave(session: UnitOfWork, caller: Caller, origin: Origin, slug: str)
     Raises:
         NotFound, NotYours: there is no such tenant, or the caller is no admin there.
         SignInAgain: the admin's sign-in is too weak or too old.
-        Conflict: there is a legal hold.
+        Conflict: there is a legal hold, or what was asked before has no valid mark.
     """
     tenant = permissions.known(session, caller, slug)
     actor = permissions.acting_as(session, caller, origin, ADMINS, tenant)
     permissions.require_fresh_admin(session, actor, tenant)
-    if session.orm.get(Offboarding, tenant.id) is not None:
+    there = session.orm.get(Offboarding, tenant.id)
+    if there is not None and not row_macs.is_vouched_for(session, there):
+        raise Conflict(UNVERIFIED)
+    if there is not None:
         return
     if legal_holds.listed(session, tenant, Side.CUSTOMER):
         raise Conflict("There is a legal hold at this tenant. Whoever set it has to release it first.")
     at = now(session)
-    session.orm.add(Offboarding(tenant_id=tenant.id, asked_by=actor.caller.person_id, asked_at=at))
+    row = Offboarding(tenant_id=tenant.id, asked_by=actor.caller.person_id, asked_at=at)
+    row_macs.mark_data(session, row)
+    session.orm.add(row)
     session.orm.flush()
     _record(session, actor, AdminChange(ASKED, at, {"off-boarding": change(permissions.ABSENT, "asked")}))
 

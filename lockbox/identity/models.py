@@ -42,6 +42,7 @@ class Retention(SQLModel, table=True):
     tenant_id: UUID = Field(primary_key=True, foreign_key="tenants.id")
     days: int | None = None
     set_at: datetime | None = Field(default=None, sa_type=Instant)
+    mac: bytes | None = None
 
 
 class ExclusionsVersion(SQLModel, table=True):
@@ -83,6 +84,7 @@ class LegalHold(SQLModel, table=True):
     set_at: datetime = Field(sa_type=Instant)
     released_by: UUID | None = Field(default=None, foreign_key="people.id")
     released_at: datetime | None = Field(default=None, sa_type=Instant)
+    mac: bytes | None = None
 
 
 class EmergencyStop(SQLModel, table=True):
@@ -111,6 +113,7 @@ class Offboarding(SQLModel, table=True):
     size: int | None = Field(default=None, sa_type=BigInteger)
     digest: str | None = Field(default=None, max_length=64)
     erased_at: datetime | None = Field(default=None, sa_type=Instant)
+    mac: bytes | None = None
 
 
 class ServiceEnforcement(SQLModel, table=True):

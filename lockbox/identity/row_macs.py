@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import lru_cache
+from functools import lru_cache, partial
 from operator import attrgetter
 from types import SimpleNamespace
 from typing import Any
@@ -23,7 +23,10 @@ from lockbox.identity.models import (
     DirectoryRecord,
     EligibleDelegate,
     Invitation,
+    LegalHold,
+    Offboarding,
     ReportConsent,
+    Retention,
     ServiceEnforcement,
     Tenant,
 )
@@ -32,6 +35,9 @@ log = structlog.get_logger(__name__)
 MOST_KEPT = 1024
 CREDENTIAL_KEY_GUIDE = "see The credential key in docs/operating.md"
 REMARK = text("SELECT renew_mark(:kind, :which, :old, :new, :new_hash)")
+FROM_BEFORE = b""
+"""The mark of a tenant's data that was written before it had marks. Postgres lets no login write it."""
+TenantDataRow = Retention | LegalHold | Offboarding
 PERSON_ID, TENANT_ID = attrgetter("person_id"), attrgetter("tenant_id")
 
 
@@ -56,6 +62,9 @@ class MarkedRowKind(StrEnum):
     REPORT_CONSENT = "consent to a report"
     PRE_APPROVAL = "pre-approval"
     PRE_APPROVAL_VOTE = "vote on a pre-approval"
+    RETENTION = "retention"
+    LEGAL_HOLD = "legal hold"
+    OFFBOARDING = "off-boarding"
 
 
 COVERED: Mapping[MarkedRowKind, Sequence[str]] = {
@@ -137,8 +146,17 @@ COVERED: Mapping[MarkedRowKind, Sequence[str]] = {
         "revoked_at",
     ],
     MarkedRowKind.PRE_APPROVAL_VOTE: ["id", "pre_approval_id", "person_id", "principals", "means", "decided_at"],
+    MarkedRowKind.RETENTION: ["tenant_id", "days", "set_at"],
+    # The reason goes with a tenant that has left, and stops nothing.
+    MarkedRowKind.LEGAL_HOLD: ["id", "tenant_id", "side", "set_by", "set_at", "released_by", "released_at"],
+    MarkedRowKind.OFFBOARDING: ["tenant_id", "asked_by", "asked_at"],
 }
 """For kinds that are marked by columns: the columns that a mark covers."""
+KIND_OF = {
+    Retention: MarkedRowKind.RETENTION,
+    LegalHold: MarkedRowKind.LEGAL_HOLD,
+    Offboarding: MarkedRowKind.OFFBOARDING,
+}
 UNORDERED = frozenset({"scopes", "services", "principals"})
 
 
@@ -229,6 +247,26 @@ def pre_approval(row: object) -> Sequence[Part]:
 def pre_approval_vote(row: object) -> Sequence[Part]:
     """Return what the mark of a vote on a pre-approval covers."""
     return _covered(MarkedRowKind.PRE_APPROVAL_VOTE, row)
+
+
+def tenant_data(row: TenantDataRow) -> Sequence[Part]:
+    """Return what the mark of a retention, a legal hold or an off-boarding covers: who set it, when, and its end."""
+    return _covered(KIND_OF[type(row)], row)
+
+
+def mark_data(session: UnitOfWork, row: TenantDataRow) -> None:
+    """Mark a retention, a legal hold or an off-boarding as it is now."""
+    row.mac = mark(session, tenant_data(row))
+
+
+def is_from_before(row: object) -> bool:
+    """Return whether a row was written before its kind had marks."""
+    return isinstance(row, TenantDataRow) and row.mac == FROM_BEFORE
+
+
+def is_vouched_for(session: UnitOfWork, row: TenantDataRow) -> bool:
+    """Return whether a row has a valid mark, or was written before its kind had marks."""
+    return is_from_before(row) or is_held(session, row.mac, tenant_data(row), row.tenant_id)
 
 
 def connection(row: object) -> Sequence[Part]:
@@ -331,6 +369,9 @@ READ: Mapping[MarkedRowKind, tuple[str, Sequence[str]]] = {
             (MarkedRowKind.ELIGIBLE_DELEGATE, "eligible_delegates"),
             (MarkedRowKind.REPORT_CONSENT, "report_consents"),
             (MarkedRowKind.PRE_APPROVAL, "pre_approvals"),
+            (MarkedRowKind.RETENTION, "retentions"),
+            (MarkedRowKind.LEGAL_HOLD, "legal_holds"),
+            (MarkedRowKind.OFFBOARDING, "offboardings"),
         )
     },
 }
@@ -391,5 +432,6 @@ OF_TENANTS = RowOwners(
         MarkedRowKind.REPORT_CONSENT: (TENANT_ID, report_consent),
         MarkedRowKind.PRE_APPROVAL: (TENANT_ID, pre_approval),
         MarkedRowKind.PRE_APPROVAL_VOTE: (TENANT_ID, pre_approval_vote),
+        **{kind: (TENANT_ID, partial(_covered, kind)) for kind in KIND_OF.values()},
     },
 )

@@ -383,8 +383,8 @@ def unverified(rows: int, first: str) -> str:
     """Say that rows would give power by no mark of ours, and the way out."""
     return (
         f"{rows} rows that would give power carry no mark of this installation's keys ({first}): they count for "
-        "nothing. Somebody has written them past the API, or LOCKBOX_CREDENTIAL_KEY_FILES lacks a key: see The "
-        "credential key in docs/operating.md"
+        "nothing, but a legal hold goes on. Somebody has written them past the API, or LOCKBOX_CREDENTIAL_KEY_FILES "
+        "lacks a key: see The credential key in docs/operating.md"
     )
 
 

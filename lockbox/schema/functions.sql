@@ -1137,6 +1137,23 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     WHERE p.tenant_id = ANY (which) AND p.revoked_at IS NULL AND p.ends_at > clock_timestamp()
 $$;
 
+-- What was written before these had marks has the empty one, and counts.
+CREATE FUNCTION marked_retentions(which uuid[]) RETURNS SETOF retentions
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    SELECT t.* FROM retentions t WHERE t.tenant_id = ANY (which) AND t.mac IS DISTINCT FROM ''
+$$;
+
+CREATE FUNCTION marked_legal_holds(which uuid[]) RETURNS SETOF legal_holds
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    SELECT h.* FROM legal_holds h WHERE h.tenant_id = ANY (which) AND h.mac IS DISTINCT FROM ''
+$$;
+
+CREATE FUNCTION marked_offboardings(which uuid[]) RETURNS SETOF offboardings
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    SELECT o.* FROM offboardings o
+    WHERE o.tenant_id = ANY (which) AND o.erased_at IS NULL AND o.mac IS DISTINCT FROM ''
+$$;
+
 -- The monitor sees which credentials a person has and since when, but not the secrets.
 CREATE FUNCTION credentials_of(who uuid) RETURNS TABLE (kind text, at timestamptz, was_removed boolean)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$

@@ -19,8 +19,8 @@ GRANT SELECT ON logs, seals, tiles, checkpoints, deliveries, gate_answers, repor
 GRANT INSERT ON invitations, audit_keys, enforcement_switches TO lockbox_api;
 GRANT SELECT, INSERT ON exclusions, exclusion_acknowledgements, retentions, legal_holds, offboardings TO lockbox_api;
 GRANT DELETE ON offboardings TO lockbox_api;
-GRANT UPDATE (days, set_at) ON retentions TO lockbox_api;
-GRANT UPDATE (released_by, released_at) ON legal_holds TO lockbox_api;
+GRANT UPDATE (days, set_at, mac) ON retentions TO lockbox_api;
+GRANT UPDATE (released_by, released_at, mac) ON legal_holds TO lockbox_api;
 GRANT DELETE ON memberships, eligible_delegates, passkeys, identities, gate_identities, report_consents,
     sign_in_counts, idempotency_keys TO lockbox_api;
 GRANT UPDATE ON sign_in_counts, idempotency_keys TO lockbox_api;
@@ -173,7 +173,8 @@ GRANT EXECUTE ON FUNCTION authenticate, credential_scope, find_device_login, per
     log_heads, log_tiles, count_refused, is_sign_in, is_across, reopen, dead_notifications, failing_webhooks, renew_mark,
     people_to_check, people_with_new_powers, marked_memberships, marked_passkeys, marked_identities,
     marked_gate_identities, marked_directory_records, marked_sessions, marked_tokens, tenants_to_check, tenants_with_new_powers, marked_tenants, marked_policies, marked_delegations,
-    marked_eligible_delegates, marked_report_consents, marked_pre_approvals, marked_pre_approval_votes, decided_lately, report_unverified, operating_processes,
+    marked_eligible_delegates, marked_report_consents, marked_pre_approvals, marked_pre_approval_votes,
+    marked_retentions, marked_legal_holds, marked_offboardings, decided_lately, report_unverified, operating_processes,
     operating_figures, operating_states, operating_day, operating_gate, operating_findings TO lockbox_api;
 
 GRANT EXECUTE ON FUNCTION without_texts, only_erases TO lockbox_api, lockbox_worker, lockbox_notifications, lockbox_connectors;

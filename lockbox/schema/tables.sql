@@ -77,7 +77,8 @@ CREATE TABLE retentions (
     tenant_id uuid CONSTRAINT pk_retentions PRIMARY KEY
         CONSTRAINT fk_retentions_tenant_id REFERENCES tenants (id),
     days integer CONSTRAINT ck_retentions_days CHECK (days BETWEEN 30 AND 36500),
-    set_at timestamptz
+    set_at timestamptz,
+    mac bytea
 );
 
 -- While a hold of either side is open, nothing of the tenant is removed or erased.
@@ -90,6 +91,7 @@ CREATE TABLE legal_holds (
     set_at timestamptz NOT NULL,
     released_by uuid CONSTRAINT fk_legal_holds_released_by REFERENCES people (id),
     released_at timestamptz CONSTRAINT ck_legal_holds_released_at CHECK (released_at >= set_at),
+    mac bytea,
     CONSTRAINT ck_legal_holds_released CHECK ((released_by IS NULL) = (released_at IS NULL))
 );
 CREATE UNIQUE INDEX uq_legal_holds_open ON legal_holds (tenant_id, side) WHERE released_at IS NULL;
@@ -105,6 +107,7 @@ CREATE TABLE offboardings (
     size bigint,
     digest varchar(64) CONSTRAINT ck_offboardings_digest CHECK (digest ~ '^[0-9a-f]{64}$'),
     erased_at timestamptz,
+    mac bytea,
     CONSTRAINT ck_offboardings_exported CHECK ((size IS NULL) = (digest IS NULL)),
     CONSTRAINT ck_offboardings_erased CHECK (erased_at IS NULL OR (closed_at IS NOT NULL AND size IS NOT NULL))
 );

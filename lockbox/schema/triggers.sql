@@ -43,11 +43,14 @@ CREATE TRIGGER never_goes BEFORE DELETE ON exclusions FOR EACH ROW
 CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON exclusion_acknowledgements FOR EACH ROW
     EXECUTE FUNCTION refuse('exclusion_acknowledgements is append-only');
 
--- A hold is released once. Its reason goes with a tenant that has left.
+-- A hold that was released stays so; an end without a valid mark is said again. Its reason goes with a tenant that has
+-- left.
 CREATE TRIGGER released_once BEFORE UPDATE ON legal_holds FOR EACH ROW
-    WHEN (NOT is_owner_command('erase') AND (OLD.released_at IS NOT NULL OR to_jsonb(NEW)
-        - '{released_by,released_at}'::text[] <> to_jsonb(OLD) - '{released_by,released_at}'::text[]))
-    EXECUTE FUNCTION refuse('hold %s is released once, and nothing else of it changes');
+    WHEN (NOT is_owner_command('erase') AND ((OLD.released_at IS NOT NULL
+            AND (NEW.released_at IS NULL OR NEW.released_at < OLD.released_at))
+        OR to_jsonb(NEW) - '{released_by,released_at,mac}'::text[]
+            <> to_jsonb(OLD) - '{released_by,released_at,mac}'::text[]))
+    EXECUTE FUNCTION refuse('hold %s stays released, and nothing else of it changes');
 CREATE TRIGGER never_goes BEFORE DELETE ON legal_holds FOR EACH ROW
     EXECUTE FUNCTION refuse('legal_holds is append-only');
 
@@ -78,6 +81,19 @@ CREATE CONSTRAINT TRIGGER asked_is_said AFTER INSERT ON offboardings DEFERRABLE 
     WHEN (current_user = 'lockbox_api') EXECUTE FUNCTION refuse_unsaid('offboarding_asked', 'asked_by');
 CREATE CONSTRAINT TRIGGER withdrawn_is_said AFTER DELETE ON offboardings DEFERRABLE INITIALLY DEFERRED FOR EACH ROW
     WHEN (current_user = 'lockbox_api') EXECUTE FUNCTION refuse_unsaid('offboarding_withdrawn', '');
+
+-- The empty mark is of rows from before they had marks: they count. No login writes it, and the first change ends it.
+CREATE FUNCTION unmark() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    NEW.mac = NULL;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER only_from_before BEFORE INSERT OR UPDATE ON retentions FOR EACH ROW
+    WHEN (NEW.mac = '' AND current_user = 'lockbox_api') EXECUTE FUNCTION unmark();
+CREATE TRIGGER only_from_before BEFORE INSERT OR UPDATE ON legal_holds FOR EACH ROW
+    WHEN (NEW.mac = '' AND current_user = 'lockbox_api') EXECUTE FUNCTION unmark();
+CREATE TRIGGER only_from_before BEFORE INSERT OR UPDATE ON offboardings FOR EACH ROW
+    WHEN (NEW.mac = '' AND current_user = 'lockbox_api') EXECUTE FUNCTION unmark();
 
 
 -- People
@@ -193,7 +209,7 @@ DECLARE
     marked text;
 BEGIN
     FOREACH marked IN ARRAY '{memberships,passkeys,identities,gate_identities,tenants,eligible_delegates,
-        enforcements,report_consents,pre_approvals}'::text[] LOOP
+        enforcements,report_consents,pre_approvals,retentions,offboardings}'::text[] LOOP
         EXECUTE format('CREATE TRIGGER removed_for_good AFTER DELETE ON %I FOR EACH ROW
             WHEN (OLD.mac IS NOT NULL) EXECUTE FUNCTION remember_ended_power()', marked);
         EXECUTE format('CREATE TRIGGER marked_anew AFTER UPDATE ON %I FOR EACH ROW

@@ -122,6 +122,32 @@ def test_without_an_admins_word_a_suspension_or_an_hour_nothing_is_closed(
     assert read(world.db, "SELECT closed_at FROM offboardings WHERE closed_at IS NOT NULL") == []
 
 
+def test_by_a_row_without_a_valid_mark_nobody_is_off_boarded_unless_the_owner_says_so(
+    world: World, superuser: Engine, run: Run
+) -> None:
+    leaving(world, superuser)
+    write_unchecked(superuser, "UPDATE offboardings SET mac = NULL")
+
+    refused = run()
+    assert (refused.exit_code, "no valid mark" in " ".join(refused.output.split())) == (1, True)
+    assert read(world.db, "SELECT closed_at FROM offboardings WHERE closed_at IS NOT NULL") == []
+
+    assert run("--unasked").exit_code == 0
+    assert [row.asked_by for row in read(world.db, "SELECT asked_by FROM offboardings")] == [None]
+    write_unchecked(superuser, "UPDATE offboardings SET mac = NULL")
+    assert (run("--erase", "--yes").exit_code, run("--unasked").exit_code) == (1, 1)
+    assert read(world.db, "SELECT erased_at FROM offboardings WHERE erased_at IS NOT NULL") == []
+
+
+@pytest.mark.far
+def test_who_asked_to_leave_before_there_were_marks_leaves(world: World, superuser: Engine, run: Run) -> None:
+    leaving(world, superuser)
+    write_unchecked(superuser, "UPDATE offboardings SET mac = ''")
+
+    assert run().exit_code == 0
+    assert run("--erase", "--yes").exit_code == 0
+
+
 @pytest.mark.far
 def test_nothing_is_erased_that_the_folder_has_no_export_of(
     world: World, superuser: Engine, run: Run, tmp_path: Path

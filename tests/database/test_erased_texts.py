@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from cli.owner_transaction import as_owner
 from harness.people import HERE, SETTINGS, World
 from harness.stage import Urls
-from lockbox.admin import directory_records, erased_texts, erasure, retention
+from lockbox.admin import directory_records, erased_texts, erasure, retention, tenant_data
 from lockbox.audit.verifier.verify import GOOD
 from lockbox.database import Database
 from lockbox.errors import Conflict, NotFound
@@ -25,8 +25,8 @@ from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from tests.database.audit_logs import last_change
 from tests.database.mentions import mentions
-from tests.database.scenes import read, write
-from tests.database.tenancy import id_of
+from tests.database.scenes import read
+from tests.database.tenancy import does, id_of
 from tests.database.test_exports import exported, vendors_log, verified
 from tests.database.test_retention import as_long_ago
 from tests.logs import sealed
@@ -179,7 +179,7 @@ def test_retention_takes_what_a_request_named_from_its_row_and_from_the_other_lo
     sealed(worker)
     as_long_ago(superuser, *LONG_AGO)
     # The vendor keeps its own log for ever; the tenant's is kept for thirty days.
-    write(superuser, "INSERT INTO retentions (tenant_id, days) VALUES (:t, 30)", t=world.tenant.id)
+    does(world, "tara", tenant_data.keep_for, 30, most=None)
 
     (removed,) = retention.retain(partial(as_owner, urls.owner), None)
 

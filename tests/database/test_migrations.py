@@ -11,6 +11,7 @@ import psycopg
 import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, create_engine
@@ -23,6 +24,7 @@ from cli.app import app
 from harness.stage import Urls, empty_database, on_database
 from lockbox import migrations
 from lockbox.database import Database
+from lockbox.identity import row_macs
 from lockbox.migrations import OwnerRefused, UnknownRevision
 from lockbox.requests.lifecycle import MOVES, State
 from tests.database.scenes import read, write
@@ -178,6 +180,22 @@ MEASURED = "SELECT relname, reltuples FROM pg_class WHERE relname IN ('people', 
 SOMEBODY = """
 INSERT INTO people (id, side, name, email, created_at)
 VALUES (uuidv7(), 'vendor', 'Erin', 'erin@vendor.example', now())
+"""
+
+# As an older version wrote them, of a tenant that is not there.
+SET_BEFORE = (
+    "ALTER TABLE retentions DROP CONSTRAINT fk_retentions_tenant_id",
+    "ALTER TABLE offboardings DROP CONSTRAINT fk_offboardings_tenant_id",
+    "ALTER TABLE legal_holds DROP CONSTRAINT fk_legal_holds_tenant_id, DROP CONSTRAINT fk_legal_holds_set_by",
+    "INSERT INTO retentions (tenant_id, days) VALUES (uuidv7(), 30)",
+    "INSERT INTO offboardings (tenant_id, asked_at) VALUES (uuidv7(), now())",
+    """
+    INSERT INTO legal_holds (id, tenant_id, side, reason, set_by, set_at)
+    VALUES (uuidv7(), uuidv7(), 'vendor', 'x', uuidv7(), now())
+    """,
+)
+MARKS_OF_DATA = """
+SELECT mac FROM retentions UNION ALL SELECT mac FROM legal_holds UNION ALL SELECT mac FROM offboardings
 """
 
 
@@ -434,6 +452,20 @@ def test_a_migration_notes_by_which_revisions_the_schema_came_to_be(fresh: str, 
     (note,) = read(owner, "SELECT obj_description('oldest_revision()'::regprocedure) AS history")
     assert note.history.split() == migrations.history()
     assert migrations.history()[-1] == migrations.head()
+
+
+def test_what_was_set_before_there_were_marks_has_the_mark_of_before(fresh: str, owner: Engine) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(migrations.FOLDER))
+    with owner.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0002_regulated_customers")
+        for statement in SET_BEFORE:
+            connection.exec_driver_sql(statement)
+
+    migrations.upgrade(fresh)
+
+    assert [bytes(row.mac) for row in read(owner, MARKS_OF_DATA)] == [row_macs.FROM_BEFORE] * 3
 
 
 @pytest.mark.usefixtures("alone")

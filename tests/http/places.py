@@ -67,7 +67,8 @@ WHAT_IF = {
     "reason_code": "support_case",
 }
 NO_HOLDS = """
-UPDATE legal_holds SET released_at = clock_timestamp(), released_by = :p WHERE tenant_id = :t AND released_at IS NULL
+UPDATE legal_holds SET released_at = clock_timestamp(), released_by = :p, mac = ''
+WHERE tenant_id = :t AND released_at IS NULL
 """
 SENT = "UPDATE notifications SET closed_at = now(), outcome = 'sent' WHERE id = :n"
 TRIED = """

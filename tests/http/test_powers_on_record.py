@@ -153,9 +153,21 @@ MARKS = {
     "policy": "UPDATE policies SET mac = mac || '1' WHERE tenant_id = :tenant",
     "delegation": "UPDATE delegations SET ends_at = ends_at + interval '1 day' WHERE tenant_id = :tenant",
     "eligible delegate": "UPDATE eligible_delegates SET mac = NULL WHERE tenant_id = :tenant",
+    "retention": "INSERT INTO retentions (tenant_id, days) VALUES (:tenant, 30)",
+    "legal hold": """
+    INSERT INTO legal_holds (id, tenant_id, side, reason, set_by, set_at)
+    VALUES (uuidv7(), :tenant, 'customer', 'x', :who, now())
+    """,
+    "off-boarding": "INSERT INTO offboardings (tenant_id, asked_by, asked_at) VALUES (:tenant, :who, now())",
 }
-LAID_DOWN = ("tenants", "policies", "delegations", "eligible_delegates")
-OF_TENANTS = {"setting", "policy", "delegation", "eligible delegate"}
+LAID_DOWN = (
+    *("tenants", "policies", "delegations", "eligible_delegates"),
+    *("retentions", "legal_holds", "offboardings"),
+)
+OF_TENANTS = {
+    *("setting", "policy", "delegation", "eligible delegate"),
+    *("retention", "legal hold", "off-boarding"),
+}
 
 
 @pytest.mark.far

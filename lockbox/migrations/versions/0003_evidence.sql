@@ -327,3 +327,70 @@ CREATE POLICY worker ON offboardings FOR SELECT TO lockbox_worker USING (true);
 GRANT SELECT (tenant_id, days, set_at) ON retentions TO lockbox_worker;
 GRANT SELECT (tenant_id, set_by, set_at, released_by, released_at) ON legal_holds TO lockbox_worker;
 GRANT SELECT (tenant_id, asked_by, asked_at, erased_at) ON offboardings TO lockbox_worker;
+
+
+-- Marks of a tenant's data
+
+-- What is there has the empty mark, so that it counts as before.
+ALTER TABLE retentions ADD COLUMN mac bytea DEFAULT '';
+ALTER TABLE retentions ALTER COLUMN mac DROP DEFAULT;
+ALTER TABLE legal_holds ADD COLUMN mac bytea DEFAULT '';
+ALTER TABLE legal_holds ALTER COLUMN mac DROP DEFAULT;
+ALTER TABLE offboardings ADD COLUMN mac bytea DEFAULT '';
+ALTER TABLE offboardings ALTER COLUMN mac DROP DEFAULT;
+GRANT UPDATE (mac) ON retentions, legal_holds TO lockbox_api;
+-- The empty mark is of rows from before they had marks: they count. No login writes it, and the first change ends it.
+CREATE FUNCTION unmark() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    NEW.mac = NULL;
+    RETURN NEW;
+END $$;
+REVOKE ALL ON FUNCTION unmark FROM PUBLIC;
+CREATE TRIGGER only_from_before BEFORE INSERT OR UPDATE ON retentions FOR EACH ROW
+    WHEN (NEW.mac = '' AND current_user = 'lockbox_api') EXECUTE FUNCTION unmark();
+CREATE TRIGGER only_from_before BEFORE INSERT OR UPDATE ON legal_holds FOR EACH ROW
+    WHEN (NEW.mac = '' AND current_user = 'lockbox_api') EXECUTE FUNCTION unmark();
+CREATE TRIGGER only_from_before BEFORE INSERT OR UPDATE ON offboardings FOR EACH ROW
+    WHEN (NEW.mac = '' AND current_user = 'lockbox_api') EXECUTE FUNCTION unmark();
+-- A hold that was released stays so; an end without a valid mark is said again. Its reason goes with a tenant that has
+-- left.
+CREATE OR REPLACE TRIGGER released_once BEFORE UPDATE ON legal_holds FOR EACH ROW
+    WHEN (NOT is_owner_command('erase') AND ((OLD.released_at IS NOT NULL
+            AND (NEW.released_at IS NULL OR NEW.released_at < OLD.released_at))
+        OR to_jsonb(NEW) - '{released_by,released_at,mac}'::text[]
+            <> to_jsonb(OLD) - '{released_by,released_at,mac}'::text[]))
+    EXECUTE FUNCTION refuse('hold %s stays released, and nothing else of it changes');
+DO $$
+DECLARE
+    marked text;
+BEGIN
+    FOREACH marked IN ARRAY '{retentions,offboardings}'::text[] LOOP
+        EXECUTE format('CREATE TRIGGER removed_for_good AFTER DELETE ON %I FOR EACH ROW
+            WHEN (OLD.mac IS NOT NULL) EXECUTE FUNCTION remember_ended_power()', marked);
+        EXECUTE format('CREATE TRIGGER marked_anew AFTER UPDATE ON %I FOR EACH ROW
+            WHEN (OLD.mac IS NOT NULL AND OLD.mac IS DISTINCT FROM NEW.mac)
+            EXECUTE FUNCTION remember_ended_power()', marked);
+        EXECUTE format('CREATE TRIGGER never_put_back BEFORE INSERT ON %I FOR EACH ROW
+            WHEN (NEW.mac IS NOT NULL) EXECUTE FUNCTION refuse_ended_power()', marked);
+        EXECUTE format('CREATE TRIGGER never_marked_back BEFORE UPDATE ON %I FOR EACH ROW
+            WHEN (NEW.mac IS NOT NULL AND NEW.mac IS DISTINCT FROM OLD.mac)
+            EXECUTE FUNCTION refuse_ended_power()', marked);
+    END LOOP;
+END $$;
+CREATE FUNCTION marked_retentions(which uuid[]) RETURNS SETOF retentions
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    SELECT t.* FROM retentions t WHERE t.tenant_id = ANY (which) AND t.mac IS DISTINCT FROM ''
+$$;
+
+CREATE FUNCTION marked_legal_holds(which uuid[]) RETURNS SETOF legal_holds
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    SELECT h.* FROM legal_holds h WHERE h.tenant_id = ANY (which) AND h.mac IS DISTINCT FROM ''
+$$;
+
+CREATE FUNCTION marked_offboardings(which uuid[]) RETURNS SETOF offboardings
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    SELECT o.* FROM offboardings o
+    WHERE o.tenant_id = ANY (which) AND o.erased_at IS NULL AND o.mac IS DISTINCT FROM ''
+$$;
+REVOKE ALL ON FUNCTION marked_retentions, marked_legal_holds, marked_offboardings FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION marked_retentions, marked_legal_holds, marked_offboardings TO lockbox_api;
