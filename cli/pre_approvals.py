@@ -19,7 +19,7 @@ from cli.route_command import (
     optional,
     words_of,
 )
-from cli.values import Duration
+from cli.values import LOOK_ALIKES, Duration
 
 PRE_APPROVALS = "/v1/tenants/{slug}/pre-approvals"
 PRE_APPROVAL: Mapping[str, Field] = {
@@ -38,6 +38,7 @@ WHOLE: Mapping[str, Field] = {
     "Proposed by": "proposed_by.name",
     "Approved by": lambda one: ", ".join(by["by"]["name"] for by in one["approvers"] if by["counts"]) or None,
     "Needs": lambda one: "; ".join(one["lacks"]) or None,
+    LOOK_ALIKES: lambda one: ", ".join(one.get("look_alikes") or ()) or None,
 }
 ONE = listed_id("pre_approval_id", "PRE-APPROVAL", "its id", PRE_APPROVALS)
 COMMENT = optional("comment", "--comment", "why; it is on record")

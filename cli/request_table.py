@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from cli.terminal import Facts, Listing, Part
-from cli.values import NOTHING, Duration, Identifier, Phrase, Word, moment, phrase, words
+from cli.values import LOOK_ALIKES, NOTHING, Duration, Identifier, Phrase, Word, moment, phrase, words
 from lockbox.notifications import held_back_text, requester_text
 from lockbox.notifications.mail_text import (
     BREAK_GLASS_MARK,
@@ -167,6 +167,7 @@ def _shown_where_there(item: Mapping[str, Any]) -> dict[str, object]:
         "Pre-approval": item.get("pre_approval_id"),
         "Granted": _granted(item),
         "Held back": _held_back(item),
+        LOOK_ALIKES: ", ".join(item.get("look_alikes") or ()),
         "Decisions": "\n".join(map(_answer, item.get("decisions") or ())),
         "Approvals": "\n".join(map(_tally, item.get("approvals") or ())),
         "Finding": _finding(item.get("after_review")),

@@ -10,6 +10,8 @@ from datetime import datetime
 from rich.text import Text
 
 NOTHING = "-"
+LOOK_ALIKES = "Your name or mailbox"
+"""The label of people who look like the reader, who would be the second of two."""
 SHORTEST_ID = 13
 """Ids begin with their time: so much of one tells those apart that were made in different milliseconds."""
 UNITS = {"d": 86400, "h": 3600, "min": 60}

@@ -17,7 +17,7 @@ from api.schemas.parts import Slug
 from api.schemas.pre_approvals import NewPreApproval
 from api.schemas.requests import CommentInput
 from lockbox.admin import pre_approvals
-from lockbox.admin.pre_approval_status import OPEN, approval_obstacle, judged_by, summaries
+from lockbox.admin.pre_approval_status import OPEN, approval_obstacle, judged_by, namesakes, summaries
 from lockbox.admin.pre_approvals import LONGEST, PreApprovalInput
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import Invalid, LockboxError
@@ -152,6 +152,7 @@ def _shown(
         over=[one for one in found if one.status not in OPEN],
         approves=bool(judged.known.seats(at.tenant.id).get(at.caller.person_id)),
         obstacles=obstacles,
+        alike={one.row.id: namesakes(at.session, at.caller, one) for one in current},
         written=written or PreApprovalForm(),
         actions=sorted({action for service in services.values() for action in service.actions}),
         reasons=list(Reason),

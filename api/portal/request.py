@@ -46,7 +46,6 @@ from lockbox.errors import (
     TooMany,
 )
 from lockbox.identity import roles, time_zones
-from lockbox.identity.look_alikes import look_alikes
 from lockbox.identity.roles import Caller, ProtectedField, Side
 from lockbox.notifications import delivery_status
 from lockbox.notifications.audience import ASKING, knows_of
@@ -85,8 +84,6 @@ SHORTER = (5 * MINUTE, 15 * MINUTE, 30 * MINUTE, HOUR, 2 * HOUR, 4 * HOUR, 8 * H
 BESIDE = frozenset({"begin", "hold_back", "escalate", "unreached", "question", "answer", FIRST_USED, LAST_USED})
 """The events shown beside the moves of a request."""
 
-SECOND = {Action.ENDORSE, Action.BREAK_GLASS, Action.APPROVE}
-"""What takes a second person."""
 SHOWN_REFUSALS = (EarlierStepFirst, SignInAgain, PasskeyTooNew, PolicyNotMet, PolicyUnverified, TenantSuspended)
 """Refusals that the page explains to people who would otherwise decide."""
 
@@ -211,13 +208,12 @@ def show_request(
     before = inbox.earlier_requests(session, visitor.caller, entry.request)
     at = now(session)
     is_open = entry.request.state in OPEN_STATES and at < entry.request.deadline_at
-    offered = _offered(offered_moves.moves_of(session, visitor.caller, entry.request)) if is_open else {}
+    available = offered_moves.moves_of(session, visitor.caller, entry.request) if is_open else ()
+    offered = _offered(available)
     service = chosen.catalogue.services.get(entry.request.service)
     title = service.title if service else entry.request.service
     tallies = inbox.count(session, visitor.caller, entry.request) if _is_asked(entry.request) else []
     outlook = extend.outlook(session, visitor.caller, entry)
-    took_part = {entry.request.requester_id, *(move.actor_id for move in moves if move.actor_id)}
-    others = took_part - {visitor.caller.person_id} if SECOND & offered.keys() else set()
     shown = page(
         request,
         "request",
@@ -263,7 +259,7 @@ def show_request(
         open_until=max(at, entry.request.not_before or at) + timedelta(seconds=entry.request.access_window),
         is_to_come=entry.request.state == State.ACTIVE and (entry.request.opens_at or at) > at,
         extension=outlook.extension,
-        namesakes=look_alikes(session, visitor.caller.person_id, others) if others else [],
+        namesakes=offered_moves.namesakes(session, visitor.caller, entry.request, available),
         further=(further := [*(one for one in SHORTER if one < outlook.longest), outlook.longest]),
         may_extend=bool(outlook.longest and further),
         shorter=[seconds for seconds in SHORTER if seconds < entry.request.access_window],

@@ -10,8 +10,10 @@ from api.schemas.parts import PersonView, Slug, problems
 from api.schemas.pre_approvals import NewPreApproval, PreApprovalApproverView, PreApprovalList, PreApprovalView
 from api.schemas.requests import CommentInput
 from lockbox.admin import pre_approvals
-from lockbox.admin.pre_approval_status import PreApprovalSummary
+from lockbox.admin.pre_approval_status import PreApprovalSummary, namesakes
 from lockbox.admin.pre_approvals import PreApprovalInput
+from lockbox.database import UnitOfWork
+from lockbox.identity.roles import Caller
 
 router = CallRouter(prefix="/v1/tenants/{slug}/pre-approvals", tags=["tenants"])
 
@@ -19,7 +21,7 @@ router = CallRouter(prefix="/v1/tenants/{slug}/pre-approvals", tags=["tenants"])
 @router.get("", responses=problems(404))
 def list_pre_approvals(slug: Slug, who: CurrentUser, session: SessionDep) -> PreApprovalList:
     """List what the tenant has approved beforehand, or is asked to, to its members."""
-    return PreApprovalList(items=[pre_approval_view(one) for one in pre_approvals.listed(session, who, slug)])
+    return PreApprovalList(items=[_seen_by(session, who, one) for one in pre_approvals.listed(session, who, slug)])
 
 
 @router.post("", status_code=201, responses=problems(400, 404, 409))
@@ -39,13 +41,13 @@ def propose_pre_approval(
     wanted = PreApprovalInput(**dict(body))
     made = pre_approvals.propose(session, who, came, slug, wanted, chosen.catalogue.services)
     response.headers["location"] = f"/v1/tenants/{slug}/pre-approvals/{made.row.id}"
-    return pre_approval_view(made)
+    return _seen_by(session, who, made)
 
 
 @router.get("/{pre_approval_id}", responses=problems(404))
 def get_pre_approval(slug: Slug, pre_approval_id: UUID, who: CurrentUser, session: SessionDep) -> PreApprovalView:
     """Show one pre-approval to the tenant's members."""
-    return pre_approval_view(pre_approvals.find(session, who, slug, pre_approval_id))
+    return _seen_by(session, who, pre_approvals.find(session, who, slug, pre_approval_id))
 
 
 @router.post("/{pre_approval_id}/approve", responses=problems(400, 404, 409))
@@ -59,7 +61,7 @@ def approve_pre_approval(
 ) -> PreApprovalView:
     """Approve a pre-approval, as an approver with a fresh sign-in."""
     comment = body.comment if body else None
-    return pre_approval_view(pre_approvals.approve(session, who, came, slug, pre_approval_id, comment))
+    return _seen_by(session, who, pre_approvals.approve(session, who, came, slug, pre_approval_id, comment))
 
 
 @router.post("/{pre_approval_id}/revoke", responses=problems(400, 404, 409))
@@ -73,7 +75,7 @@ def revoke_pre_approval(
 ) -> PreApprovalView:
     """Revoke a pre-approval and the access that it has open, as an approver or a tenant admin."""
     comment = body.comment if body else None
-    return pre_approval_view(pre_approvals.revoke(session, who, came, slug, pre_approval_id, comment))
+    return _seen_by(session, who, pre_approvals.revoke(session, who, came, slug, pre_approval_id, comment))
 
 
 def pre_approval_view(one: PreApprovalSummary) -> PreApprovalView:
@@ -99,3 +101,7 @@ def pre_approval_view(one: PreApprovalSummary) -> PreApprovalView:
         ],
         revoked_at=row.revoked_at,
     )
+
+
+def _seen_by(session: UnitOfWork, who: Caller, one: PreApprovalSummary) -> PreApprovalView:
+    return pre_approval_view(one).model_copy(update={"look_alikes": namesakes(session, who, one)})

@@ -183,13 +183,14 @@ def get_request(
         AvailableMoveView(action=one.action, allowed=one.allowed, reason=one.refusal.detail if one.refusal else None)
         for one in available
     ]
+    alike = offered_moves.namesakes(session, who, entry.request, available)
     approvals = [ApprovalTallyView.model_validate(one, from_attributes=True) for one in tallies]
     request_reads.record_read(session, who, came, entry.request)
     used = activity.usage(session, request_id) if entry.request.opened_at else None
     usage = WindowUsageView.model_validate(used, from_attributes=True) if used else None
     found = after_reviews.read(session, who, entry.request)
     beside = {"usage": usage, "after_review": AfterReviewView(**vars(found)) if found else None}
-    return RequestWithMoves(**vars(detail), available_moves=moves, approvals=approvals, **beside)
+    return RequestWithMoves(**vars(detail), available_moves=moves, approvals=approvals, look_alikes=alike, **beside)
 
 
 @grouped.post(

@@ -42,7 +42,8 @@ class PreApprovalView(BaseModel):
     """A pre-approval and what it is worth now.
 
     While it is `pending`, `lacks` says what it needs before it opens anything, also where it was `in_force` and the
-    policy has become stricter or an approver has left. `used` counts the windows that it opened.
+    policy has become stricter or an approver has left. `used` counts the windows that it opened. `look_alikes` are
+    the names of those who proposed or approved it and have the reader's name or mailbox, while it is not over.
     """
 
     id: UUID
@@ -60,6 +61,7 @@ class PreApprovalView(BaseModel):
     proposed_at: datetime
     approvers: list[PreApprovalApproverView]
     revoked_at: datetime | None
+    look_alikes: list[str] = []
 
 
 class PreApprovalList(BaseModel):

@@ -263,13 +263,15 @@ class RequestWithMoves(RequestDetail):
     """A request as a reader sees it, and for each action whether the reader may take it now.
 
     `approvals` is empty where the customer is not asked, `usage` null where the request was never open, and
-    `after_review` where it was not opened by break-glass.
+    `after_review` where it was not opened by break-glass. `look_alikes` are the names of people who took part
+    and have the reader's name or mailbox, where the reader could be the second person: nothing is refused by it.
     """
 
     available_moves: list[AvailableMoveView]
     approvals: list[ApprovalTallyView]
     usage: WindowUsageView | None
     after_review: AfterReviewView | None
+    look_alikes: list[str] = []
 
 
 class NewRequestView(RequestView):

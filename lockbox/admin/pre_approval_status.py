@@ -21,6 +21,7 @@ from lockbox.errors import (
     TooLate,
 )
 from lockbox.identity import authentication, row_macs
+from lockbox.identity.look_alikes import look_alikes
 from lockbox.identity.models import Person, Tenant
 from lockbox.identity.roles import Caller
 from lockbox.notifications import recipients
@@ -145,6 +146,12 @@ def approval_obstacle(
     if terms.approve_means is ApproveMeans.PASSKEY_SIGNED:
         return PasskeyMustSign(MUST_SIGN)
     return passkey_wait.obstacle(session, caller, terms, judged.at)
+
+
+def namesakes(session: UnitOfWork, caller: Caller, one: PreApprovalSummary) -> list[str]:
+    """Return who proposed or approved a pre-approval that is not over, and looks like the caller."""
+    people = {one.row.proposed_by, *(by.person_id for by in one.approvers)} - {caller.person_id}
+    return look_alikes(session, caller.person_id, people) if one.status in OPEN else []
 
 
 def _no_seat(caller: Caller, one: PreApprovalSummary, judged: PreApprovalContext) -> LockboxError | None:

@@ -1,11 +1,17 @@
 """Which moves a reader of a request may make now, and how far the votes have come; nothing is locked."""
 
+from collections.abc import Iterable
+
+from sqlalchemy import text
+
 from lockbox.database import UnitOfWork, now
+from lockbox.errors import SignInAgain
 from lockbox.identity import authentication
+from lockbox.identity.look_alikes import look_alikes
 from lockbox.identity.roles import Caller, Side
 from lockbox.notifications import recipients
 from lockbox.requests import decisions, passkey_wait, policy_store
-from lockbox.requests.available_moves import AvailableMove, available_moves
+from lockbox.requests.available_moves import OPENING, AvailableMove, available_moves
 from lockbox.requests.break_glass import record_of_review
 from lockbox.requests.decisions import ASKED_STATES, DecisionContext
 from lockbox.requests.lifecycle import State
@@ -13,6 +19,8 @@ from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy import customer_decides
 from lockbox.requests.quorum import ApprovalTally
 from lockbox.requests.transition import Origin
+
+ACTORS = text("SELECT DISTINCT actor_id FROM events WHERE request_id = :id AND seq > 0 AND actor_id IS NOT NULL")
 
 
 def moves_of(session: UnitOfWork, caller: Caller, request: AccessRequest) -> tuple[AvailableMove, ...]:
@@ -30,6 +38,16 @@ def moves_and_tallies(
     scene = _read(session, caller, request)
     is_asked = request.state is State.PENDING and customer_decides(request.mode)
     return available_moves(scene.situation(request)), scene.tallies(request) if is_asked else []
+
+
+def namesakes(
+    session: UnitOfWork, caller: Caller, request: AccessRequest, available: Iterable[AvailableMove]
+) -> list[str]:
+    """Return who took part in a request and looks like the caller, where the caller could be the second person."""
+    if not any(one.action in OPENING and (one.allowed or isinstance(one.refusal, SignInAgain)) for one in available):
+        return []
+    people = {request.requester_id, *session.execute(ACTORS, {"id": request.id}).scalars()} - {caller.person_id}
+    return look_alikes(session, caller.person_id, people)
 
 
 def _read(session: UnitOfWork, caller: Caller, request: AccessRequest) -> DecisionContext:

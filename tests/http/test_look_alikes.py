@@ -1,11 +1,23 @@
 """One human with two accounts is not stopped; whoever decides as the second person is warned of equal names."""
 
+import json
+
+from cli import request_table
 from lockbox.identity.roles import AuthMethod
 from lockbox.requests.lifecycle import State
 from lockbox.requests.policy_rules import Policy
-from tests.http.portal import OpenPortal
+from tests.database.test_pre_approvals import propose
+from tests.http.door import Door
+from tests.http.portal import OpenPortal, Portal
 
 WARNING = "has your name or your mailbox"
+
+
+def name_like(door: Door, who: str, whom: str) -> None:
+    """Let somebody be called like another."""
+    people = door.world.people
+    named = "UPDATE people SET name = (SELECT name FROM people WHERE id = :whom) WHERE id = :id"
+    door.run_sql(named, id=people[who].person_id, whom=people[whom].person_id)
 
 
 def test_a_manager_with_the_requesters_name_is_warned_and_not_refused(open_portal: OpenPortal) -> None:
@@ -26,3 +38,50 @@ def test_a_manager_with_the_requesters_name_is_warned_and_not_refused(open_porta
     assert after.status == 200
     (row,) = portal.sql("SELECT state FROM requests WHERE id = :id", id=request.id)
     assert row.state == State.PENDING
+
+
+def test_the_api_names_who_looks_like_the_second_person(fresh_door: Door) -> None:
+    request_id = fresh_door.pending()
+    before = fresh_door.get("ann", f"/v1/requests/{request_id}").json()["look_alikes"]
+    name_like(fresh_door, "erin", "ann")
+
+    view = fresh_door.get("ann", f"/v1/requests/{request_id}").json()
+
+    assert (before, view["look_alikes"]) == ([], ["Ann"])
+    assert fresh_door.get("amir", f"/v1/requests/{request_id}").json()["look_alikes"] == []
+    assert request_table.request(view).rows["Your name or mailbox"] == "Ann"
+    assert fresh_door.act("ann", "approve", request_id).json()["state"] == "active"
+
+
+def test_a_further_mailbox_that_was_confirmed_is_one_of_a_person(fresh_door: Door) -> None:
+    request_id = fresh_door.pending()
+    people = {name: fresh_door.world.people[name].person_id for name in ("ann", "erin")}
+    adds = (
+        "INSERT INTO addresses (id, person_id, email, prompts, code_nonce, created_at, expires_at) "
+        "SELECT uuidv7(), :id, email, true, 'n', now(), now() + interval '1 h' FROM people WHERE id = :whose"
+    )
+    fresh_door.run_sql(adds, id=people["ann"], whose=people["erin"])
+    before = fresh_door.get("ann", f"/v1/requests/{request_id}").json()["look_alikes"]
+    fresh_door.run_sql("UPDATE addresses SET confirmed_at = now() WHERE person_id = :id", id=people["ann"])
+
+    after = fresh_door.get("ann", f"/v1/requests/{request_id}").json()["look_alikes"]
+
+    assert (before, after) == ([], ["Erin"])
+
+
+def test_whoever_approves_a_pre_approval_is_warned_of_its_proposers_name(portal: Portal) -> None:
+    which, slug = propose(portal.world), portal.world.tenant.slug
+    place, view = f"/tenants/{slug}/pre-approvals", f"/v1/tenants/{slug}/pre-approvals/{which}"
+    ann = portal.browser()
+    ann.enter("ann", AuthMethod.PASSKEY)
+    before = ann.get(place)
+    people = portal.world.people
+    portal.sql("UPDATE people SET name = 'Tara ' WHERE id = :id RETURNING id", id=people["ann"].person_id)
+
+    page, shown = ann.get(place), json.loads(ann.call("GET", view).text)
+    approved = ann.submit(page, f"{place}/{which}/approve")
+
+    assert WARNING not in before.words
+    assert WARNING in page.words
+    assert shown["look_alikes"] == ["Tara"]
+    assert approved.status == 200
