@@ -8,20 +8,23 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
 from harness.people import HERE, World
+from harness.stage import unbound
+from harness.wait import within
 from lockbox.admin import emergency_stop, tenants
 from lockbox.audit.verifier.verify import BAD, GOOD
 from lockbox.database import Database
-from lockbox.errors import NotFound, NotYours, PolicyNotMet, SignInAgain
+from lockbox.errors import InvalidMove, NotFound, NotYours, PolicyNotMet, SignInAgain
 from lockbox.identity.roles import AuthMethod
 from lockbox.requests import decide
 from lockbox.requests.decisions import DecisionInput
 from lockbox.requests.lifecycle import Action, State
 from lockbox.requests.policy_parts import OverdueFinding
 from tests.database.audit_logs import last_change
-from tests.database.scenes import at_once, read, write_unchecked
+from tests.database.scenes import PATIENCE, at_once, read, write_unchecked
 from tests.database.tenancy import does, id_of, on_the_database
 from tests.database.test_break_glass import ON, WHY, asked, ended, find, opened, overdue
 from tests.database.test_exports import exported, verified
+from tests.database.test_extensions import WAITS
 from tests.logs import sealed
 from tests.policy_setup import signed_in
 
@@ -107,6 +110,36 @@ def test_of_a_stop_and_break_glass_at_once_nothing_stays_open(world: World) -> N
             at_once(pool, *moves)
             assert read(world.db, "SELECT FROM requests WHERE state = 'active'") == []
             does(world, "tara", emergency_stop.end_stop)
+
+
+def test_a_stop_waits_for_break_glass_that_is_written_and_revokes_it(world: World, pool: ThreadPoolExecutor) -> None:
+    request = asked(world)
+    with world.db.transaction() as session:
+        said = DecisionInput(Action.BREAK_GLASS, WHY)
+        assert decide.act(session, world.people["max"], HERE, request.id, said).state is State.ACTIVE
+        stopping = pool.submit(stop, world)
+        assert within(PATIENCE, lambda: read(unbound(world.db), WAITS))
+
+    stopping.result(PATIENCE)
+
+    assert read(world.db, "SELECT state FROM requests WHERE id = :id", id=request.id)[0].state == State.REVOKED
+
+
+def test_break_glass_waits_for_a_stop_that_is_written_and_is_barred(world: World, pool: ThreadPoolExecutor) -> None:
+    before = asked(world)
+    slug, tara = world.tenant.slug, world.people["tara"]
+    with world.db.transaction() as session:
+        emergency_stop.stop_all(session, tara, HERE, slug, "Something is wrong")
+        since = asked(world, resources=["mailbox:since@contoso.example"])
+        opening = [pool.submit(world.act, "max", Action.BREAK_GLASS, one.id, comment=WHY) for one in (before, since)]
+        assert within(PATIENCE, lambda: len(read(unbound(world.db), WAITS)) == len(opening))
+
+    with pytest.raises(InvalidMove):
+        opening[0].result(PATIENCE)
+    with pytest.raises(PolicyNotMet, match="emergency stop bars break-glass"):
+        opening[1].result(PATIENCE)
+
+    assert read(world.db, "SELECT FROM requests WHERE state = 'active'") == []
 
 
 def test_the_api_ends_no_stop_without_its_event(world: World) -> None:
