@@ -268,6 +268,7 @@ def as_was_allowed(seen: ChaosEvidence) -> tuple[str, Iterable[str]]:
         break_glass_for_too_long_or_without_a_review=questions.GLASS_TOO_LONG,
         break_glass_too_often=questions.GLASS_TOO_OFTEN,
         break_glass_while_a_finding_was_overdue=questions.GLASS_WHILE_OVERDUE,
+        break_glass_during_an_emergency_stop=questions.GLASS_DURING_STOP,
     )
     return f"{seen.journal.seen.total()} further ways seen", off
 

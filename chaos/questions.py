@@ -63,6 +63,11 @@ GLASS_WHILE_OVERDUE = """
 SELECT r.id FROM requests r JOIN after_reviews a ON a.tenant_id = r.tenant_id AND a.request_id <> r.id
 WHERE r.break_glass AND r.opened_at >= a.due_at AND r.opened_at < coalesce(a.found_at, 'infinity')
 """
+GLASS_DURING_STOP = """
+SELECT r.id FROM requests r JOIN emergency_stops s ON s.tenant_id = r.tenant_id
+WHERE r.break_glass AND r.opened_at > s.stopped_at AND r.opened_at < coalesce(s.ended_at, 'infinity')
+    OR r.break_glass AND r.state = 'active' AND s.ended_at IS NULL
+"""
 FINDINGS = "SELECT request_id AS id FROM after_reviews WHERE finding IS NOT NULL"
 OVERDUE = """
 UPDATE after_reviews SET opened_at = opened_at - interval '25 hours', due_at = due_at - interval '25 hours',

@@ -42,6 +42,7 @@ WRONGS = (
     "GLASS_TOO_LONG",
     "GLASS_TOO_OFTEN",
     "GLASS_WHILE_OVERDUE",
+    "GLASS_DURING_STOP",
 )
 BREAKS = {
     "UNFOUNDED": "UPDATE events SET actor_id = (SELECT requester_id FROM requests LIMIT 1) WHERE action = 'approve'",
@@ -68,6 +69,9 @@ BREAKS = {
     "BEYOND": "UPDATE requests SET deadline_at = deadline_at + interval '1 hour' WHERE pre_approval_id IS NOT NULL",
     "GLASS_TOO_LONG": "DELETE FROM after_reviews",
     "GLASS_TOO_OFTEN": "UPDATE policies SET body = body || '{\"break_glass_monthly\": 1}'",
+    "GLASS_DURING_STOP": "INSERT INTO emergency_stops (id, tenant_id, stopped_by, stopped_at)"
+    " SELECT uuidv7(), r.tenant_id, e.actor_id, r.opened_at - interval '1 second' FROM requests r"
+    " JOIN events e ON e.request_id = r.id AND e.action = 'break_glass' LIMIT 1",
     "GLASS_WHILE_OVERDUE": "UPDATE after_reviews SET opened_at = opened_at - interval '1 day', due_at = opened_at"
     " WHERE finding IS NULL",
     "PROMISED_TWICE": "UPDATE notifications SET person_id = (SELECT id FROM people LIMIT 1), template = 'pending'"

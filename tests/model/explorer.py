@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from lockbox.identity.roles import Mode
@@ -54,6 +54,7 @@ FEW = (
     Case("max alone", Terms(**TICK, **QUIET, **REVIEWED), Mode.OBSERVE, acts_of(ERIN, MAX)),
 )
 GLASS = Case("break-glass", Terms(**TICKS, **QUIET, **UNREVIEWED), acts=acts_of(ERIN, MAX, ANN), break_glass=True)
+STOPPED = replace(GLASS, name="an emergency stop", stops=True)
 SEVERE = Case(
     "a severe case",
     Terms(**TICKS | {"approval_window": 4}, **NOW_AND_THEN, **UNREVIEWED),

@@ -31,9 +31,11 @@ def one_event_a_move(world: ModelWorld, _: RuleModel) -> str | None:
 
 
 def broken_by_a_manager_in_time(world: ModelWorld, db: RuleModel) -> str | None:
-    """I1 of break-glass: a manager opens, in time, and only what was submitted for it."""
+    """I1 of break-glass: a manager opens, in time, only what was submitted for it, and nothing during a stop."""
     broken = [event for event in world.row.events if event[1] == BREAK_GLASS]
     good = all(db.case.break_glass and one[0] == MAX and one[2] < db.case.terms.review_window for one in broken)
+    if world.row.stopped != NEVER and any(one[1] == BREAK_GLASS for one in world.row.events[world.row.stopped :]):
+        return "it is open by break-glass during an emergency stop"
     return None if good else "it is open by break-glass, and was not submitted for it"
 
 

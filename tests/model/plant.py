@@ -115,6 +115,10 @@ def _acts(world: ModelWorld, db: RuleModel) -> Iterator[Step]:
             after = db.cut(world.row, world.now, by_older_code=by_older_code)
             arms = tuple(sorted((*world.arms, _promise(after))))
             yield f"{who}: revokes the window that it extends", world._replace(row=after, arms=arms)
+    if db.case.stops and world.row.is_open:
+        is_stopped = world.row.stopped != NEVER
+        after = world.row._replace(stopped=NEVER if is_stopped else world.row.version)
+        yield "tara: ends the stop" if is_stopped else "tara: stops all that she sees", world._replace(row=after)
     if db.case.pre_approved and world.row.withdrawn == NEVER and world.row.is_open:
         after = db.withdrawn(world.row, world.now)
         arms = tuple(sorted((*world.arms, _promise(after))))

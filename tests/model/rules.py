@@ -61,7 +61,8 @@ class ModelRow(NamedTuple):
 
     `events` holds for each event who did what and when, and the state after it. `enforced` is when the tenant has
     switched to `enforce` since, `withdrawn` when it has revoked what it had approved beforehand. `begins` is when a
-    window begins that was approved for later, and `cut` after how many events somebody has ended the window that
+    window begins that was approved for later, `stopped` after how many events an emergency stop began that nobody has
+    ended, and `cut` after how many events somebody has ended the window that
     this one extends.
     """
 
@@ -77,6 +78,7 @@ class ModelRow(NamedTuple):
     begins: int = NEVER
     cut: int = NEVER
     withdrawn: int = NEVER
+    stopped: int = NEVER
 
     @property
     def is_open(self) -> bool:
@@ -91,7 +93,8 @@ class Case:
     With `switches` the tenant's admin may switch to `enforce` at any time. `start` is when access is to begin. With
     `extends` that is the end of a window that may be revoked before: by code that ends its extension too, or not.
     What is `pre_approved` opens without the customer being asked, until an approver revokes that, at any time.
-    With `break_glass` a manager may open it without the customer, or have the customer asked.
+    With `break_glass` a manager may open it without the customer, or have the customer asked. With `stops` an
+    emergency stop may miss it, which is submitted at that moment, and bars that until it is ended.
     Its `severity` has the clock wake earlier.
     """
 
@@ -105,6 +108,7 @@ class Case:
     start: int = NEVER
     extends: bool = False
     break_glass: bool = False
+    stops: bool = False
     severity: Severity | None = None
 
     @property
@@ -152,6 +156,7 @@ class ModelRules:
     covers: Callable[[int], bool] = lambda withdrawn: withdrawn == NEVER
     own_is_refused: bool = True
     glass_is_refused: bool = True
+    stop_bars: bool = True
     rechecks: bool = True
     overdue_runs: bool = True
 
@@ -232,7 +237,8 @@ class RuleModel:
     def _checked(self, row: ModelRow, person: int, action: Action, at: int) -> ModelRow | None:
         is_own = person == ERIN and action in DECISIONS and self.rules.own_is_refused
         is_no_glass = action is Action.BREAK_GLASS and not self.case.break_glass and self.rules.glass_is_refused
-        if is_own or is_no_glass:
+        is_barred = action is Action.BREAK_GLASS and row.stopped != NEVER and self.rules.stop_bars
+        if is_own or is_no_glass or is_barred:
             return None
         state = STATES[row.state]
         try:

@@ -20,6 +20,7 @@ from tests.model.explorer import (
     SEVERE,
     SILENCE,
     STEPS,
+    STOPPED,
     YES,
     Bound,
     explore,
@@ -132,6 +133,7 @@ BROKEN: dict[str, tuple[Case, ModelRules, str]] = {
         ModelRules(glass_is_refused=False),
         "was not submitted for it",
     ),
+    "a stop that bars no break-glass": (STOPPED, ModelRules(stop_bars=False), "during an emergency stop"),
     "a clock that nobody winds": (ONE, ModelRules(wake_at=lambda *_: None), "never ends"),
 }
 
@@ -179,8 +181,9 @@ def test_every_state_of_what_was_approved_beforehand_is_as_it_must_be(case: Case
     assert explored.states > 500
 
 
-def test_what_is_opened_by_break_glass_is_as_it_must_be() -> None:
-    explored = explore(GLASS, REAL, NEAR)
+@pytest.mark.parametrize("case", [GLASS, STOPPED], ids=lambda case: case.name)
+def test_what_is_opened_by_break_glass_is_as_it_must_be(case: Case) -> None:
+    explored = explore(case, REAL, NEAR)
 
     assert explored.wrong is None, str(explored)
 
