@@ -52,6 +52,14 @@ PATHS = {
     **dict.fromkeys((NOBODY_NOTIFIED, REVIEW_UNREACHED, INVARIANT_BROKEN), "/operations"),
 }
 """Where a mail leads, if not to the page that asks to sign in."""
+CHANGES_WHAT_OPENS = frozenset(
+    {
+        *(POLICY_CHANGED, "mode_switched", "consent_ended", "pre_approval_approved", "delegate_named"),
+        *("gate_report_began", "gate_report_allowed"),
+    }
+)
+"""The news of a tenant after which something may open without its approval: these mails lead to what can."""
+UNAPPROVED_ACCESS = "/tenants/{slug}/unapproved-access"
 PERSONAL = frozenset(
     {
         *(DELEGATE_BEGINS, INVITATION, SIGN_IN_CODE, ADDRESS_CODE),
@@ -191,6 +199,7 @@ def render(mail: AccountMail, *, public_url: str, services: Mapping[str, str], s
         "principal": one_line(mail.named.get("principal", mail_text.AN_APPROVER)),
         "waiting": [_said_of(one, services, mail.time_zone, public_url) for one in mail.waiting],
         "link": _link(mail, public_url),
+        "unapproved": _unapproved(mail, public_url),
         "time": partial(clock_time, zone=mail.time_zone),
     }
     file = INVITATION if mail.template == INVITATION else "account_mail"
@@ -252,3 +261,10 @@ def _link(mail: AccountMail, public_url: str) -> str:
         # No server gets what stands behind the #, so the code is in no log.
         return f"{base}/invitations/{mail.about_id}#{(mail.secret or '').replace('-', '')}"
     return f"{base}{PATHS.get(mail.template, '/sign-in').format(slug=mail.slug, actor_id=mail.actor_id)}"
+
+
+def _unapproved(mail: AccountMail, public_url: str) -> str | None:
+    """Return where a tenant reads what can open without its approval, in mails that tell of a change of that."""
+    if mail.slug is None or mail.tenant is None or mail.template not in CHANGES_WHAT_OPENS:
+        return None
+    return public_url.rstrip("/") + UNAPPROVED_ACCESS.format(slug=mail.slug)

@@ -13,6 +13,7 @@ from lockbox.notifications.models import Outcome
 from lockbox.requests.policy_rules import Policy
 from tests.database.postbag import Postbag, open_notifications
 from tests.database.tenancy import does, id_of, invites
+from tests.database.test_pre_approvals import approve, propose
 
 PLANS = {"standard": Plan(), "gold": Plan()}
 
@@ -67,6 +68,25 @@ def test_an_approver_is_mailed_every_change_with_who_what_and_from_what_to_what(
     assert said.keys() == lines.keys()
     for subject, words in lines.items():
         assert all(word in said[subject] for word in words), said[subject]
+
+
+def test_mails_of_what_changes_what_opens_lead_to_what_can_open_without_approval(
+    world: World, worker: Database, post: Postbag
+) -> None:
+    everything(world)
+    approve(world, propose(world, ends_at=datetime.now(UTC) + timedelta(days=2)), "ann", "amir")
+
+    post.deliver(worker, open_notifications(worker))
+
+    place = f"/tenants/{world.tenant.slug}/unapproved-access"
+    mails = [mail for mail in post.mail.sent if mail.to_name == "Amir"]
+    assert {mail.subject for mail in mails if place in mail.text} == {
+        "The lockbox of Contoso AG was switched",
+        "The policy of Contoso AG was changed",
+        "A delegate was named at Contoso AG",
+        "A pre-approval of Contoso AG was approved",
+    }
+    assert all((place in mail.text) == (place in mail.html) for mail in mails)
 
 
 def test_no_name_and_no_address_goes_out_by_webhook(world: World, worker: Database, post: Postbag) -> None:
