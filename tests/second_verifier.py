@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Any
 
@@ -159,6 +160,7 @@ def check(export: bytes, keys: list[str], seen: tuple[str, ...] = ()) -> int:
     _events(events, first["log"], whole=first["whole"], gone=gone)
     _approvals(in_order(events) if first["whole"] else events, [key for key in keys if key not in of_logs])
     _uses(events)
+    _unapproved(events)
     _gates(events, is_all_there=first["whole"] and not gone)
     return len(events)
 
@@ -344,6 +346,27 @@ def _gates(events: list[dict[str, Any]], *, is_all_there: bool) -> None:
             told.setdefault(service, []).append(digest)
     for service, before in named if is_all_there else ():
         must(before in told[service], "a gate had a definition that the log leaves out")
+
+
+def _unapproved(events: list[dict[str, Any]]) -> None:
+    bodies = [json.loads(line["body"]) for line in events]
+    moves = [one for one in bodies if one["seq"] is not None]
+    glass = [one["at"] for one in moves if (one["action"], one["to_state"]) == ("break_glass", "active")]
+    months = set()
+    for said in bodies:
+        if said["action"] != "unapproved_access_stated" or said["seq"] is not None:
+            continue
+        must(type(said.get("month")) is str and re.fullmatch("[0-9]{4}-[0-9]{2}", said["month"]), "of no month")
+        must(
+            said["at"][:7] == said["month"] and said["month"] not in months, "a month is stated twice, or not its own"
+        )
+        months.add(said["month"])
+        must(type(said.get("since")) is str and type(said.get("opened")) is dict, "it is not stated since when")
+        begins, ends = (datetime.fromisoformat(said[name]) for name in ("since", "at"))
+        minute = timedelta(minutes=1)
+        opened = [at for at in glass if begins + minute < datetime.fromisoformat(at) < ends - minute]
+        count = said["opened"].get("break_glass")
+        must(type(count) is int and len(opened) <= count, "break-glass is left out of what is stated")
 
 
 def _approvals(lines: list[dict[str, Any]], keys: list[str]) -> None:

@@ -22,7 +22,7 @@ from sqlalchemy.exc import DBAPIError
 
 from gate import definition_records, enforcement, use_events
 from lockbox import reconcile as reconciler
-from lockbox.admin import exclusions
+from lockbox.admin import exclusions, unapproved_access
 from lockbox.audit.log import sealer
 from lockbox.audit.log.sealer import RollbackDetected
 from lockbox.database import Database
@@ -87,6 +87,8 @@ def _reconcile(tools: Runtime) -> Generator[Step, None, None]:
             yield "uses", count
         for count in after_reviews.remind(tools.database):
             yield "findings_awaited", count
+        for count in unapproved_access.state(tools.database):
+            yield "stated", count
 
 
 def _seal(tools: Runtime) -> Generator[Step, None, None]:

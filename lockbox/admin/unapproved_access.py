@@ -3,23 +3,27 @@
 Its page, the API, the mode's page and the monthly event of its log say the same, for they all ask here.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Row, text
+from sqlmodel import col, select
 
 from lockbox.admin import delegates, permissions, pre_approval_status
 from lockbox.admin.delegates import DelegationSummary
 from lockbox.admin.pre_approval_status import PreApprovalStatus, PreApprovalSummary
 from lockbox.admin.vendor_consent import ActiveConsent
-from lockbox.database import UnitOfWork, now
+from lockbox.audit.canonical import Value
+from lockbox.audit.events import THE_CLOCK, AuditEvent
+from lockbox.database import Database, UnitOfWork, now
 from lockbox.identity.models import Tenant
 from lockbox.identity.roles import Caller, Mode
+from lockbox.notifications import announcements
 from lockbox.requests.policy import customer_decides, effective_mode
 from lockbox.requests.policy_parts import OverdueFinding
 from lockbox.requests.policy_rules import Policy
@@ -60,6 +64,17 @@ SELECT 'record', 'stopped', NULL, NULL, s.stopped_at FROM emergency_stops s
 WHERE s.tenant_id = :tenant AND s.ended_at IS NULL
 ORDER BY 1, 2, 3
 """)
+STATED = "unapproved_access_stated"
+AT_ONCE = 20
+# A tenant's log is made as its first events are sealed. Of two workers each states what the other has not locked, and
+# asks once more of the row as it is then.
+DUE = text("""
+SELECT l.id FROM logs l JOIN tenants t ON t.id = l.tenant_id
+WHERE (l.stated_for IS NULL OR l.stated_for < CAST(:month AS date)) AND t.created_at < CAST(:begins AS timestamptz)
+    AND NOT is_erased(t.id)
+ORDER BY l.id LIMIT :most FOR NO KEY UPDATE OF l SKIP LOCKED
+""")
+HAVE_STATED = text("UPDATE logs SET stated_for = CAST(:month AS date) WHERE id = ANY(CAST(:ids AS uuid[]))")
 
 
 class UnapprovedWay(StrEnum):
@@ -187,6 +202,53 @@ def read(session: UnitOfWork, tenant: Tenant, at: datetime) -> UnapprovedAccess:
         opened={way: OpenedLately() for way in UnapprovedWay}
         | {UnapprovedWay(row.name): OpenedLately(row.number, row.id, row.at) for row in _of(rows, OPENED)},
     )
+
+
+def state(database: Database) -> Iterator[int]:
+    """Write into the log of each tenant once a month what can open without its approval; yield how many each time.
+
+    It may run anywhere and any number of times: the row of each log says for which month its tenant was told, and is
+    written with the event. A tenant that was added within the month is told from the next one on.
+    """
+    while True:
+        with database.transaction() as session:
+            count = _state_some(session)
+        if count:
+            yield count
+        if count < AT_ONCE:
+            return
+
+
+def _state_some(session: UnitOfWork) -> int:
+    at = now(session).astimezone(UTC)
+    begins = at.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    values = {"month": begins.date(), "begins": begins, "most": AT_ONCE}
+    due = session.execute(DUE, values).scalars().all()
+    if due:
+        tenants = session.orm.exec(select(Tenant).where(col(Tenant.id).in_(due)).order_by(col(Tenant.id))).all()
+        announcements.record(session, *(_statement(read(session, one, at)) for one in tenants))
+        session.execute(HAVE_STATED, {"month": begins.date(), "ids": list(due)})
+    return len(due)
+
+
+def _statement(found: UnapprovedAccess) -> AuditEvent:
+    """Return the event: numbers and the names of services, and no person's."""
+    glass = found.break_glass
+    facts: dict[str, Value] = {
+        "month": f"{found.at:%Y-%m}",
+        "since": found.since,
+        "mode": found.mode.value,
+        "consent_until": found.consent.until if found.consent else None,
+        "gates": [one.service for one in found.gates],
+        "pre_approvals": len(found.pre_approvals),
+        "break_glass": list(glass.services) if glass else [],
+        "delegates": sum(one.counts for one in found.delegations),
+        "opened": {way.value: one.count for way, one in found.opened.items()},
+    }
+    if glass:
+        people = {} if glass.people is None else {"break_glass_people": len(glass.people)}
+        facts |= {"break_glass_ceiling": glass.ceiling, "break_glass_monthly": glass.monthly, **people}
+    return AuditEvent(at=found.at, action=STATED, actor=THE_CLOCK, tenant_id=found.tenant.id, facts=facts)
 
 
 def _consent(tenant: Tenant, policy: Policy | None, at: datetime) -> ActiveConsent | None:

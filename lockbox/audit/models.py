@@ -1,6 +1,6 @@
 """Tables of the audit package: events, their personal details, logs, seals and the queue of unsealed events."""
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 from uuid import UUID
 
@@ -83,6 +83,7 @@ class AuditLog(SQLModel, table=True):
     noted_at: datetime = Field(sa_type=Instant)
     kept_at: datetime = Field(sa_type=Instant)
     digest_at: datetime = Field(sa_type=Instant)
+    stated_for: date | None = None
 
 
 class Seal(SQLModel, table=True):

@@ -96,6 +96,7 @@ WORDS = {
     "emergency_stop_ended": "ended the emergency stop",
     "policy_changed": "changed the policy",
     "consent_ended": "ended temporary consent",
+    "unapproved_access_stated": "stated what can open without the customer's approval",
     "member_invited": "invited a member",
     "member_added": "joined",
     "member_changed": "changed the roles of a member",
@@ -185,6 +186,16 @@ FACTS = {
     "held_back": "Why",
     "error": "Because",
 }
+STATED = "unapproved_access_stated"
+STATED_FACTS = {
+    "month": "Month",
+    "mode": "Mode",
+    "consent_until": "Consent until",
+    "gates": "Gates that only report",
+    "pre_approvals": "Pre-approvals in force",
+    "break_glass": "Break-glass for",
+    "delegates": "Delegates",
+}
 NOTIFICATIONS_SENT = "notifications_sent"
 ESCALATE, STEP = "escalate", "brought it to step {step}, and its approvers were asked"
 CHANNELS = {"mail": ("mail", "mails"), "webhook": ("call of a webhook", "calls of webhooks")}
@@ -262,9 +273,22 @@ def _about(event: RecordedEvent) -> Iterator[tuple[str, str]]:
     for name, label in FACTS.items():
         if isinstance(value := said.get(name), str | int):
             yield label, _fact(name, str(value))
+    yield from _stated(event.action, said)
     changes = said.get("changes")
     if isinstance(changes, Mapping):
         yield from ((str(name), str(change)) for name, change in changes.items())
+
+
+def _stated(action: str, said: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield for which services something can open without approval, and what was opened so, where that is stated."""
+    if action != STATED:
+        return
+    for name, label in STATED_FACTS.items():
+        if value := said.get(name):
+            yield label, ", ".join(map(str, value)) if isinstance(value, list) else _fact(name, str(value))
+    if isinstance(opened := said.get("opened"), Mapping):
+        words = (f"{count} by {_fact(way, str(way))}" for way, count in opened.items() if count)
+        yield "Opened in 90 days", ", ".join(words) or "none"
 
 
 def _fact(name: str, value: str) -> str:

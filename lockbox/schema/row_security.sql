@@ -40,6 +40,8 @@ CREATE POLICY worker ON connections FOR SELECT TO lockbox_worker USING (true);
 CREATE POLICY worker ON retentions FOR SELECT TO lockbox_worker USING (true);
 CREATE POLICY worker ON legal_holds FOR SELECT TO lockbox_worker USING (true);
 CREATE POLICY worker ON offboardings FOR SELECT TO lockbox_worker USING (true);
+CREATE POLICY worker ON report_consents FOR SELECT TO lockbox_worker USING (true);
+CREATE POLICY worker ON emergency_stops FOR SELECT TO lockbox_worker USING (true);
 DO $$
 DECLARE
     seen text;

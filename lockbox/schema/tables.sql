@@ -864,6 +864,7 @@ CREATE TABLE logs (
     kept_from bigint NOT NULL DEFAULT 0 CONSTRAINT ck_logs_kept_from CHECK (kept_from BETWEEN 0 AND size),
     cleared_to bigint NOT NULL DEFAULT 0 CONSTRAINT ck_logs_cleared_to CHECK (cleared_to BETWEEN 0 AND kept_from),
     kept_since timestamptz,
+    stated_for date,
     CONSTRAINT ck_logs_id CHECK (id = coalesce(tenant_id, '00000000-0000-0000-0000-000000000000'))
 );
 CREATE INDEX ix_logs_kept_at ON logs (kept_at);

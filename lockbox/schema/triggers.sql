@@ -701,7 +701,7 @@ CREATE TRIGGER clocks_own BEFORE INSERT ON events FOR EACH ROW
         'hold_back', 'warn', 'unreached', 'after_review_reminder', 'after_review_overdue', 'first_used', 'last_used',
         'gate_report_began', 'gate_report_asked', 'gate_enforced', 'gate_defined', 'gate_redefined', 'exclusions_changed',
         'consent_ended', 'pre_approval_ended', 'decision_refused', 'sign_in_refused', 'nobody_notified', 'review_unreached',
-        'invariant_broken'))
+        'invariant_broken', 'unapproved_access_stated'))
     EXECUTE FUNCTION refuse('event %s is none that the clock makes: see clocks_own in triggers.sql');
 
 -- The rules for rows bind the columns; what is sealed is the body. Only the owner removes what is old.

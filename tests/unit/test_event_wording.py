@@ -138,3 +138,29 @@ def test_access_around_lockbox_is_said_with_who_when_where_and_why() -> None:
 
 def test_a_time_that_is_none_is_said_as_it_is() -> None:
     assert ("First", "not a time") in describe(event("activity", first_at="not a time")).about
+
+
+def test_what_can_open_without_approval_is_said_in_numbers_and_services() -> None:
+    facts: dict[str, Any] = {
+        "month": "2026-12",
+        "mode": "enforce",
+        "consent_until": None,
+        "gates": [],
+        "pre_approvals": 2,
+    }
+    opened = {"break_glass": 1, "pre_approval": 3, "mode": 0}
+
+    said = describe(
+        event("unapproved_access_stated", actor=False, **facts, break_glass=["mail", "drive"], opened=opened)
+    )
+
+    assert said.deed == "stated what can open without the customer's approval"
+    assert said.about == (
+        *(
+            ("Month", "2026-12"),
+            ("Mode", "enforce"),
+            ("Pre-approvals in force", "2"),
+            ("Break-glass for", "mail, drive"),
+        ),
+        ("Opened in 90 days", "1 by break glass, 3 by pre approval"),
+    )

@@ -17,6 +17,7 @@ from lockbox.audit.verifier.export_format import EventLine, FindingKind, Finding
 from lockbox.audit.verifier.move_checks import MoveChecker, MoveSequencer, StopChecker, UseChecker
 from lockbox.audit.verifier.pre_approval_checks import PreApprovalChecker
 from lockbox.audit.verifier.signed_approvals import NO_APPROVERS, Approvers, PasskeyApprovalChecker
+from lockbox.audit.verifier.stated_access_checks import StatedAccessChecker
 
 SERVICE, RESOURCES = "service", "resources"
 ASKING = ("submit", "endorse", "break_glass")
@@ -231,6 +232,7 @@ class EventChecker:
     stops: StopChecker = field(init=False)
     pre_approved: PreApprovalChecker = field(init=False)
     defined: DefinitionChecker = field(init=False)
+    stated: StatedAccessChecker = field(init=False)
     _ids: set[bytes | str] = field(default_factory=set)
     _in_order: MoveSequencer[Taken] = field(default_factory=MoveSequencer)
 
@@ -241,6 +243,7 @@ class EventChecker:
         self.uses, self.stops = UseChecker(self.findings), StopChecker(self.findings)
         self.pre_approved = PreApprovalChecker(self.findings)
         self.defined = DefinitionChecker(self.findings)
+        self.stated = StatedAccessChecker(self.findings)
 
     def check(self, line: int, entry: EventLine) -> None:
         """Check one event."""
@@ -265,6 +268,7 @@ class EventChecker:
         self.stops.take(fields, where)
         self.pre_approved.take(fields, shown, where)
         self.defined.take(fields, where)
+        self.stated.take(fields, where)
         if fields["seq"] is not None:
             self._take(fields, shown, where)
         elif self.whole and self.tenant is not None and (request := fields.get("request_id")) is not None:
@@ -278,6 +282,7 @@ class EventChecker:
         is_all_there = self.whole and not self.requests.removed_before
         self.pre_approved.finish(is_all_there=is_all_there)
         self.defined.finish(is_all_there=is_all_there)
+        self.stated.finish()
         self.signed.finish()
 
     def _take(self, fields: dict[str, Any], shown: dict[str, str], where: dict[str, Any]) -> None:

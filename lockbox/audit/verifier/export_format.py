@@ -45,6 +45,7 @@ class FindingKind(StrEnum):
     PASSKEY = "signature by passkey"
     USES = "uses"
     GATE = "gate"
+    STATED = "unapproved access"
 
 
 UNSURE = frozenset({FindingKind.UNPROVEN, FindingKind.RESTORED, FindingKind.FUTURE, FindingKind.NEWER_KNOWN})

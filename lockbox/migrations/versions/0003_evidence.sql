@@ -196,7 +196,7 @@ CREATE TRIGGER clocks_own BEFORE INSERT ON events FOR EACH ROW
         'hold_back', 'warn', 'unreached', 'after_review_reminder', 'after_review_overdue', 'first_used', 'last_used',
         'gate_report_began', 'gate_report_asked', 'gate_enforced', 'gate_defined', 'gate_redefined', 'exclusions_changed',
         'consent_ended', 'pre_approval_ended', 'decision_refused', 'sign_in_refused', 'nobody_notified', 'review_unreached',
-        'invariant_broken'))
+        'invariant_broken', 'unapproved_access_stated'))
     EXECUTE FUNCTION refuse('event %s is none that the clock makes: see clocks_own in triggers.sql');
 
 
@@ -394,3 +394,12 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
 $$;
 REVOKE ALL ON FUNCTION marked_retentions, marked_legal_holds, marked_offboardings FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION marked_retentions, marked_legal_holds, marked_offboardings TO lockbox_api;
+-- Unapproved access
+
+-- For which month the log was told what can open without its tenant's approval.
+ALTER TABLE logs ADD COLUMN stated_for date;
+CREATE POLICY worker ON report_consents FOR SELECT TO lockbox_worker USING (true);
+CREATE POLICY worker ON emergency_stops FOR SELECT TO lockbox_worker USING (true);
+GRANT UPDATE (stated_for) ON logs TO lockbox_worker;
+GRANT SELECT (enforcement_id, tenant_id, revision, created_at) ON report_consents TO lockbox_worker;
+GRANT SELECT (tenant_id, stopped_at, ended_at) ON emergency_stops TO lockbox_worker;

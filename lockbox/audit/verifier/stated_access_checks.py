@@ -1,0 +1,57 @@
+"""Check what a log states each month of access without approval: one a month, and no break-glass left out; pure."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from lockbox.audit.verifier.export_format import FindingKind, Findings
+
+STATED, BREAK_GLASS = "unapproved_access_stated", "break_glass"
+MONTH = re.compile(r"\d{4}-\d{2}", re.ASCII)
+INSTANT = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{6}Z", re.ASCII)
+BESIDE = timedelta(minutes=1)
+"""So close to either end a window may have been opened while it was counted."""
+
+
+@dataclass
+class StatedAccessChecker:
+    """Take the events of a log, and compare at its end what was counted with the windows that the log opens."""
+
+    findings: Findings
+    _months: set[str] = field(default_factory=set)
+    _opened: list[datetime] = field(default_factory=list)
+    _stated: list[tuple[datetime, datetime, int, Mapping[str, Any]]] = field(default_factory=list)
+
+    def take(self, fields: Mapping[str, Any], where: Mapping[str, Any]) -> None:
+        """Take an event in the order of the log."""
+        if fields["seq"] is not None:
+            if (fields["action"], fields["to_state"]) == (BREAK_GLASS, "active"):
+                self._opened.append(datetime.fromisoformat(fields["at"]))
+            return
+        if fields["action"] != STATED:
+            return
+        match fields:
+            case {"month": str(month), "since": str(since), "opened": {"break_glass": int(count)}} if (
+                MONTH.fullmatch(month) and fields["at"].startswith(month) and INSTANT.fullmatch(since)
+            ):
+                self._take(month, since, count, fields["at"], where)
+            case _:
+                message = "the event does not say of which month it is, and what was opened since when"
+                self.findings.add(FindingKind.MALFORMED, message, **where)
+
+    def _take(self, month: str, since: str, count: int, at: str, where: Mapping[str, Any]) -> None:
+        if month in self._months:
+            message = f"what can open without approval is stated twice for {month}"
+            self.findings.add(FindingKind.STATED, message, **where)
+        self._months.add(month)
+        self._stated.append((datetime.fromisoformat(since), datetime.fromisoformat(at), count, where))
+
+    def finish(self) -> None:
+        """Compare; windows that were removed with the oldest events are missed by nobody."""
+        for since, at, count, where in self._stated:
+            opened = sum(since + BESIDE < one < at - BESIDE for one in self._opened)
+            if opened > count:
+                message = f"{count} windows are stated as opened by break-glass, and the log opens {opened}"
+                self.findings.add(FindingKind.STATED, message, **where)
