@@ -98,7 +98,7 @@ def plan(
     plan: Annotated[str, typer.Argument(help="one of the installation's plans", show_default=False)],
     output: Output = OutputFormat.TABLE,
 ) -> None:
-    """Set the plan of a tenant, as an operator; its mode stays."""
+    """Set a tenant's plan, as an operator; its mode stays."""
     _show(call("PUT", at("tenants", tenant, "plan"), body={"plan": plan}), output)
 
 
@@ -185,9 +185,9 @@ def emergency_stop(
 
 @app.command()
 def end_emergency_stop(tenant: Tenant) -> None:
-    """End an emergency stop, as a tenant admin: break-glass is as the policy says again.
+    """End an emergency stop, as a tenant admin.
 
-    It reopens nothing.
+    Break-glass is as the policy says again. It reopens nothing.
     """
     call("DELETE", at("tenants", tenant, "emergency-stop"))
     say("Ended: break-glass is as the policy says again.")

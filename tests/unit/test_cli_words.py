@@ -22,6 +22,7 @@ from cli.terminal import Facts, Listing, OutputFormat
 from cli.values import Duration
 from lockbox.notifications import account_mail
 from lockbox.notifications.account_mail import DIGEST, AccountMail
+from lockbox.notifications.mail_text import OUTLIVED
 from lockbox.requests.lifecycle import State
 from tests.each import each
 
@@ -207,7 +208,7 @@ def test_where_no_time_is_shown_no_zone_is_named(capsys: pytest.CaptureFixture[s
 
 
 def test_every_state_has_words() -> None:
-    assert set(request_table.WORDS) == set(State)
+    assert set(request_table.WORDS) == {*State, OUTLIVED}
 
 
 TERMINAL = {"TTY_COMPATIBLE": "1", "TERM": "dumb", "LINES": "25", "COLUMNS": "80"}
