@@ -27,27 +27,25 @@ from lockbox.notifications import announcements
 from lockbox.requests.policy import customer_decides, effective_mode
 from lockbox.requests.policy_parts import OverdueFinding
 from lockbox.requests.policy_rules import Policy
-from lockbox.sql import id_at
 
 LATELY = timedelta(days=90)
 LONGEST_WAY = timedelta(days=60)
-"""From a request to its window at most: a review, an answer whose clock stands for as long again, a later start."""
+"""From an approval to its window at most: that of others, an answer whose clock stands for as long, a later start."""
 GATES, PEOPLE, RECORD, OPENED = "gate", "person", "record", "opened"
-# `looked` reads the index of a tenant's requests from an id on. Of a gate counts what report_consents counts.
+# Each part of `opened` reads an index of nothing else. Of a gate counts what report_consents counts.
 FOUND = text("""
-WITH looked AS MATERIALIZED (
-    SELECT r.id, r.mode, r.consent_until, r.break_glass, r.pre_approval_id, r.opened_at FROM requests r
-    WHERE r.tenant_id = :tenant AND r.id >= :first AND r.opened_at >= :since
-), opened AS (
-    SELECT CASE WHEN break_glass THEN 'break_glass' WHEN pre_approval_id IS NOT NULL THEN 'pre_approval'
-        WHEN mode = 'enforce' THEN NULL WHEN consent_until IS NOT NULL THEN 'consent' ELSE 'mode' END AS way,
-        id, opened_at FROM looked
+WITH opened AS (
+    SELECT CASE WHEN r.break_glass THEN 'break_glass' WHEN r.pre_approval_id IS NOT NULL THEN 'pre_approval'
+        WHEN r.consent_until IS NOT NULL THEN 'consent' ELSE 'mode' END AS way, r.id, r.opened_at FROM requests r
+    WHERE r.tenant_id = :tenant AND r.opened_at >= :since
+        AND (r.break_glass OR r.pre_approval_id IS NOT NULL OR r.mode <> 'enforce')
     UNION ALL
-    SELECT 'delegate', l.id, l.opened_at FROM looked l WHERE EXISTS (SELECT FROM decisions d
-        WHERE d.request_id = l.id AND d.decision = 'approve' AND cardinality(d.principals) > 0)
+    SELECT DISTINCT 'delegate', r.id, r.opened_at FROM decisions d JOIN requests r ON r.id = d.request_id
+    WHERE d.decision = 'approve' AND cardinality(d.principals) > 0 AND d.decided_at >= :decided_since
+        AND r.tenant_id = :tenant AND r.opened_at >= :since
 )
 SELECT 'opened' AS kind, way AS name, (array_agg(id ORDER BY opened_at DESC, id DESC))[1] AS id,
-    count(*) AS number, max(opened_at) AS at FROM opened WHERE way IS NOT NULL GROUP BY way
+    count(*) AS number, max(opened_at) AS at FROM opened GROUP BY way
 UNION ALL
 SELECT 'gate', e.service, NULL, NULL, coalesce(c.created_at, e.changed_at) FROM enforcements e
 LEFT JOIN report_consents c ON c.enforcement_id = e.id AND c.tenant_id = :tenant AND c.revision = e.revision
@@ -180,8 +178,8 @@ def read(session: UnitOfWork, tenant: Tenant, at: datetime) -> UnapprovedAccess:
     policy, since = judged.policy, at - LATELY
     values = {
         "tenant": tenant.id,
-        "first": id_at(since, -LONGEST_WAY),
         "since": since,
+        "decided_since": since - LONGEST_WAY,
         "at": at,
         "people": list(policy.break_glass_people or ()) if policy else [],
     }

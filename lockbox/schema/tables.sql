@@ -559,6 +559,9 @@ CREATE INDEX ix_requests_follows ON requests (follows) WHERE follows IS NOT NULL
 CREATE UNIQUE INDEX uq_requests_follows_open ON requests (follows) WHERE follows IS NOT NULL AND closed_at IS NULL;
 CREATE INDEX ix_requests_extends ON requests (extends) WHERE extends IS NOT NULL;
 CREATE UNIQUE INDEX uq_requests_extends_open ON requests (extends) WHERE extends IS NOT NULL AND closed_at IS NULL;
+-- What was opened without the customer's approval, of which there is little.
+CREATE INDEX ix_requests_unapproved ON requests (tenant_id, opened_at)
+    WHERE opened_at IS NOT NULL AND (break_glass OR pre_approval_id IS NOT NULL OR mode <> 'enforce');
 
 -- `access_window`, `resources` and `actions` are what an approval allows, null where that is all that was asked for.
 -- `max_uses` is how many uses it is for, null for any number, and `opens_at` from when, null for at once.
@@ -595,6 +598,8 @@ CREATE TABLE decisions (
     CONSTRAINT ck_decisions_signed CHECK (num_nulls(statement, signed_content, assertion, passkey_id) IN (0, 4)
         AND (decision = 'approve' OR statement IS NULL))
 );
+CREATE INDEX ix_decisions_delegated ON decisions (decided_at)
+    WHERE decision = 'approve' AND cardinality(principals) > 0;
 
 -- What the customer finds of a window that was opened by break-glass, due a day after it was opened. `remind_at` is
 -- when somebody is reminded next, null once there is a finding, or nobody is left to give one.

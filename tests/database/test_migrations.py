@@ -148,7 +148,9 @@ ONLY_IN_THE_SCHEMA = {
     "remove_index uq_events_notified",
     "remove_index uq_people_email",
     "remove_index uq_requests_follows_open",
+    "remove_index ix_decisions_delegated",
     "remove_index ix_requests_extends",
+    "remove_index ix_requests_unapproved",
     "remove_index uq_requests_extends_open",
     "remove_index uq_observers_tenant_id_service_email",
 }

@@ -403,3 +403,11 @@ CREATE POLICY worker ON emergency_stops FOR SELECT TO lockbox_worker USING (true
 GRANT UPDATE (stated_for) ON logs TO lockbox_worker;
 GRANT SELECT (enforcement_id, tenant_id, revision, created_at) ON report_consents TO lockbox_worker;
 GRANT SELECT (tenant_id, stopped_at, ended_at) ON emergency_stops TO lockbox_worker;
+
+
+-- Unapproved access
+
+CREATE INDEX ix_requests_unapproved ON requests (tenant_id, opened_at)
+    WHERE opened_at IS NOT NULL AND (break_glass OR pre_approval_id IS NOT NULL OR mode <> 'enforce');
+CREATE INDEX ix_decisions_delegated ON decisions (decided_at)
+    WHERE decision = 'approve' AND cardinality(principals) > 0;
