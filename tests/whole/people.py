@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from axe_playwright_python.base import AXE_SCRIPT
-from playwright.sync_api import Browser, BrowserContext, Page, ViewportSize, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, CDPSession, Page, ViewportSize, expect, sync_playwright
 
 from harness.people import World, sign_in
 from tests.programs import absent
@@ -92,11 +92,12 @@ def desk_at(home: str) -> Iterator[BrowserDesk]:
             browser.close()
 
 
-def with_authenticator(page: Page) -> None:
-    """Plug in an authenticator that verifies its user."""
+def with_authenticator(page: Page) -> CDPSession:
+    """Plug in an authenticator that verifies its user; it is there until the session of devices is detached."""
     devices = page.context.new_cdp_session(page)
     devices.send("WebAuthn.enable")
     devices.send("WebAuthn.addVirtualAuthenticator", {"options": AUTHENTICATOR})
+    return devices
 
 
 def violations(page: Page, *rules: str) -> list[str]:

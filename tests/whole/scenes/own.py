@@ -1,5 +1,9 @@
 """Scenes at one's own account: passkeys, an identity, tokens, mails, and where one is signed in."""
 
+from playwright.sync_api import Page, expect
+
+from harness.people import sign_in
+from lockbox.identity.roles import AuthMethod
 from tests.whole.forms import Book
 from tests.whole.people import with_authenticator
 from tests.whole.post import code_to
@@ -7,11 +11,13 @@ from tests.whole.scenes import scene
 
 TURNED = "laptop\u202e"
 """A name with a mark that turns the direction of what follows."""
+COUNTING = "SELECT name, trusted_at <= now() AS counts FROM passkeys WHERE person_id = :id"
 
 
 @scene
 def somebody_adds_a_passkey_signs_in_by_it_and_removes_it(book: Book) -> None:
-    page = book.at("/account", book.stage.world(), "amir")
+    world = book.stage.world()
+    page = book.at("/account", secret=sign_in(world.db, world.people["amir"], AuthMethod.OIDC))
     with_authenticator(page)
     named = page.get_by_label("Name of the new passkey")
 
@@ -25,6 +31,39 @@ def somebody_adds_a_passkey_signs_in_by_it_and_removes_it(book: Book) -> None:
     book.sees(page, "There are no requests for you to decide", at="/waiting")
     book.open(page, "/account")
     book.rightly(page.get_by_role("button", name="Remove the passkey my laptop"))
+
+
+@scene
+def somebody_adds_a_further_passkey_confirmed_and_unconfirmed(book: Book) -> None:
+    world = book.stage.world()
+    amir = world.people["amir"]
+    page = book.at("/account", secret=sign_in(world.db, amir, AuthMethod.OIDC))
+    laptop = with_authenticator(page)
+    adds(page, "my laptop")
+    book.sees(page, "my laptop", at="/account")
+
+    adds(page, "my phone")
+    expect(page.locator("#status")).to_contain_text("This device has a passkey for you already")
+    laptop.detach()
+    with_authenticator(page)
+    page.get_by_role("button", name="Ask again").click()
+    book.sees(page, "my phone", at="/account")
+    other = book.at("/account", secret=sign_in(world.db, amir, AuthMethod.OIDC))
+    with_authenticator(other)
+    adds(other, "my key")
+    expect(other.locator("main")).to_contain_text("Confirm first with a passkey that you have")
+    book.look(other)
+    other.get_by_role("button", name="Add it without confirming").click()
+    book.sees(other, "my key", at="/account")
+
+    rows = book.stage.rows(COUNTING, id=str(amir.person_id))
+    assert {row.name: row.counts for row in rows} == {"my laptop": True, "my phone": True, "my key": False}
+
+
+def adds(page: Page, name: str) -> None:
+    """Ask on the account page for a new passkey."""
+    page.get_by_label("Name of the new passkey").fill(name)
+    page.get_by_role("button", name="Add a passkey").click()
 
 
 @scene

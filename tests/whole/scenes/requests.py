@@ -4,6 +4,8 @@ from urllib.parse import urlsplit
 
 from playwright.sync_api import expect
 
+from harness.people import sign_in
+from lockbox.identity.roles import AuthMethod
 from lockbox.requests.lifecycle import Action
 from tests.whole.forms import Book
 from tests.whole.people import choose, with_authenticator
@@ -172,7 +174,7 @@ def an_approver_looks_approves_and_closes(book: Book) -> None:
 def an_approver_with_a_passkey_signs_or_approves_without_a_signature(book: Book) -> None:
     world = book.stage.world(**SLOW)
     signed, unsigned, withdrawn = world.fresh(), world.fresh(), world.fresh()
-    page = book.at("/account", world, "abe")
+    page = book.at("/account", secret=sign_in(world.db, world.people["abe"], AuthMethod.OIDC))
     with_authenticator(page)
     page.get_by_label("Name of the new passkey").fill("my laptop")
     page.get_by_role("button", name="Add a passkey").click()

@@ -56,6 +56,8 @@ def an_admin_shuts_everything(book: Book) -> None:
     book.rightly(page.get_by_role("button", name="Revoke and deny everything"))
 
     assert book.stage.state(request.id) == "denied"
+    book.rightly(page.get_by_role("button", name="End the emergency stop"), "Open windows")
+    assert page.get_by_text("Emergency stop since").count() == 0
 
 
 @scene
@@ -126,6 +128,17 @@ def an_admin_sees_to_the_members(book: Book) -> None:
     book.rightly(page.get_by_role("button", name="Remove Nils"))
 
     assert "Nils" not in page.locator("main").inner_text()
+
+
+@scene
+def an_admin_disables_a_member_on_the_page_that_a_mail_leads_to(book: Book) -> None:
+    world = book.stage.world(approval_window=900)
+    page = book.at(f"/tenants/{world.tenant.slug}/members/{world.people['ann'].person_id}", world, "tara")
+
+    book.rightly(page.get_by_role("button", name="Disable Ann"), "Abe")
+
+    assert page.url.endswith("/members")
+    assert not page.get_by_label("Change Ann").count()
 
 
 @scene
