@@ -1,6 +1,7 @@
 """Every form of every page in a real browser: sent by whom it is for, and refused where it is filled in wrongly."""
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from config.embedded import ServerAddresses
 from harness.people import World
 from lockbox.requests.lifecycle import Action
+from tests.http.test_portal_routes import MATRIX
 from tests.oidc_issuer import CLIENT_SECRET, local_issuer
 from tests.whole import people
 from tests.whole.conftest import RunningStack, stage_of
@@ -48,6 +50,9 @@ COMMENTS_ALONE = {
     ("post", "/tenants/{slug}/pre-approvals/{id}/approve"),
     ("post", "/tenants/{slug}/pre-approvals/{id}/revoke"),
 }
+ANY_ID = re.compile(r"\{\w+\}")
+ROUTES = {ANY_ID.sub("{}", route.removeprefix("POST ")) for route in MATRIX if route.startswith("POST ")}
+"""Where forms are sent to, by the pages' routes: a form that stands on no page which anybody reached is one too."""
 SERVICE = "the sign-in of the vendor"
 MODULES = (requests, sign_in, tenant_admin, own, audit_log, pre_approvals, tenant_data)
 
@@ -128,5 +133,6 @@ def test_there_is_no_form_that_nobody_has_sent(book: Book, world: list[World]) -
     never_refused = {form for form, is_written_in in book.seen.items() if is_written_in} - book.refused
 
     assert unsent == set()
+    assert ROUTES - {ANY_ID.sub("{}", path) for method, path in book.sent if method == "post"} == set()
     assert never_refused - COMMENTS_ALONE - SEARCHES == set()
     assert book.dead == []

@@ -38,6 +38,7 @@ OF_THE_TENANT = (
         "data",
         "access-review",
         "unapproved-access",
+        "members/{member}",
     ),
 )
 PAGES = {
@@ -52,7 +53,14 @@ PAGES = {
         "/invitations/{invitation}",
     ),
     "tara": ("/tenants/{slug}", *(f"/tenants/{{slug}}/{name}" for name in OF_THE_TENANT), "/welcome"),
-    "aude": ("/statistics", "/audit-log", "/audit-log?text=nothing", "/audit-log/checkpoint", "/audit-log/verify"),
+    "aude": (
+        "/tenants/{slug}/members/{member}",
+        "/statistics",
+        "/audit-log",
+        "/audit-log?text=nothing",
+        "/audit-log/checkpoint",
+        "/audit-log/verify",
+    ),
     "olga": ("/operations", "/gates", "/exclusions", "/access-review", "/data", "/data/{slug}"),
 }
 NO_PAGE = {
@@ -82,6 +90,7 @@ def furnished(stage: RunningStack) -> tuple[World, dict[str, str]]:
     endpoint = does(world, "tara", webhooks.add, called, reach=REACH).endpoint
     invitation = invites(world)
     ids = {"request": request.id, "denied": denied.id, "invitation": invitation.id, "endpoint": endpoint.id}
+    ids["member"] = world.people["ann"].person_id
     return world, {name: str(one) for name, one in ids.items()} | {"slug": world.tenant.slug}
 
 

@@ -1,5 +1,6 @@
 """Scenes around requests: asking, looking them over, answering, questions, closing; and others who are faster."""
 
+from typing import Any
 from urllib.parse import urlsplit
 
 from playwright.sync_api import expect
@@ -89,9 +90,9 @@ def an_engineer_withdraws_and_gives_back_on_the_page(book: Book) -> None:
     book.rightly(page.get_by_role("button", name="Complete access"), "Completed")
 
 
-def _several_at_once(book: Book, who: str, path: str, comment: str, *, act: str, done: str) -> None:
+def _several_at_once(book: Book, who: str, path: str, comment: str, *, act: str, done: str, **policy: Any) -> None:
     """Choose none, and then two requests, and see that each has ended so."""
-    world = book.stage.world(**SLOW)
+    world = book.stage.world(**SLOW, **policy)
     some = [world.fresh(), world.fresh()]
     page = book.at(path, world, who)
     page.get_by_label(comment).fill("Ask for one at a time")
@@ -107,6 +108,11 @@ def _several_at_once(book: Book, who: str, path: str, comment: str, *, act: str,
 @scene
 def an_approver_denies_several_at_once(book: Book) -> None:
     _several_at_once(book, "ann", "/waiting/deny", "Reason (required)", act="Deny", done="denied")
+
+
+@scene
+def a_manager_denies_several_at_once(book: Book) -> None:
+    _several_at_once(book, "max", "/review/deny", "Reason (required)", act="Deny", done="denied", vendor_review=True)
 
 
 @scene

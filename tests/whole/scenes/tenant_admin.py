@@ -5,8 +5,12 @@ from datetime import timedelta
 
 from playwright.sync_api import Page
 
+from gate import enforcement
+from gate.enforcement import ENFORCE, REPORT
+from gate.memory_reader import GATE
 from harness.webhook_receiver import WebhookReceiver, receiving
 from lockbox.admin import recovery
+from lockbox.identity import authentication
 from lockbox.identity.roles import Role
 from tests.database.tenancy import does
 from tests.whole.conftest import wait_until
@@ -26,6 +30,26 @@ def governs(book: Book, page: str, who: str = "tara") -> Page:
     world = book.stage.world(approval_window=900)
     world.add("nils", Role.APPROVER, world.tenant.id)
     return book.at(f"/tenants/{world.tenant.slug}{page}", world, who)
+
+
+def says(book: Book, *modes: str) -> None:
+    """Let the vendor say of the gate of a service what it does."""
+    for mode in modes:
+        with book.stage.db.transaction() as session:
+            authentication.enter(session, GATE)
+            enforcement.record(session, {"onedrive": mode})
+
+
+@scene
+def an_admin_lets_a_gate_report_and_takes_that_back(book: Book) -> None:
+    says(book, ENFORCE, REPORT)
+    page = governs(book, "/gates")
+    allows = page.get_by_role("button", name="Allow the gate of OneDrive to report only")
+
+    says(book, ENFORCE, REPORT)
+    book.wrongly(allows, "changed")
+    book.rightly(allows, "an admin allowed this gate to report only")
+    book.rightly(page.get_by_role("button", name="Enforce at OneDrive again"), "It goes on enforcing until")
 
 
 @scene
