@@ -8,6 +8,7 @@ from playwright.sync_api import expect
 from lockbox.admin import members
 from lockbox.identity.roles import Role
 from tests.database.tenancy import does
+from tests.whole.conftest import wait_until
 from tests.whole.forms import Book
 from tests.whole.people import with_authenticator
 from tests.whole.post import address_of, code_to, mails_to
@@ -82,6 +83,8 @@ def a_newcomer_plays_somebody_and_reads_their_mails(book: Book) -> None:
 
     book.rightly(page.get_by_role("button", name="Be Erin").first, "Request access")
     expect(page.locator(".playing")).to_contain_text("You are playing Erin")
+    # The list of recipients is that of the moment in which the page was opened.
+    wait_until(lambda: mails_to(book.stage, book.reader), "Ann has a mail")
     book.open(page, "/inbox")
     page.get_by_label("Recipient").select_option(book.reader)
     book.rightly(page.get_by_role("button", name="Show these"), "Approval needed")
