@@ -106,8 +106,8 @@ THE_REST = (
     """,
     "INSERT INTO retentions (tenant_id, days) VALUES (:tenant, 90)",
     """
-    INSERT INTO legal_holds (id, tenant_id, side, reason, set_by, set_at, released_by, released_at)
-    VALUES (uuidv7(), :tenant, 'customer', 'A dispute', :tara, now(), :tara, now())
+    INSERT INTO legal_holds (id, tenant_id, side, reason, set_by, set_at, released_by, released_at, mac)
+    VALUES (uuidv7(), :tenant, 'customer', 'A dispute', :tara, now(), :tara, now(), '')
     """,
     """
     INSERT INTO offboardings (tenant_id, asked_by, asked_at) VALUES (:tenant, :tara, now())

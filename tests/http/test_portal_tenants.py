@@ -313,8 +313,8 @@ def test_the_page_of_gates_says_what_each_does_and_what_its_last_probe_found(por
     assert "<b>OneDrive</b>: <b>not enforced at this gateway yet</b>" in before.text
     assert "Gate of OneDrive" in overview.text
     assert "Gate of Exchange Online" not in overview.text
-    assert before.text.count("Not probed yet") == 2
-    assert after.text.count("Not probed yet") == 1
+    # Gates are the installation's: those of other tests are not probed either.
+    assert before.text.count("Not probed yet") - after.text.count("Not probed yet") == 1
     assert "all 74 calls were refused" in after.text
 
 

@@ -12,6 +12,7 @@ from tests.http.door import Door, OpenDoor, facts
 
 # What takes a statement more for each request is shown of a single one alone.
 ALONE = (
+    "look_alikes",
     "notifications",
     "reach",
     "followed_by",

@@ -52,6 +52,7 @@ def test_what_was_submitted_is_what_can_be_read(own_door: Door) -> None:
     assert shown.pop("usage") is None
     assert shown.pop("approvals") == [{"group": None, "approvals": 0, "needed": 1, "step": 1}]
     assert shown.pop("after_review") is None
+    assert shown.pop("look_alikes") == []
     assert shown == submitted
     assert shown["actions"] == ["read", "export"]
     assert shown["case_ref"] == "CASE-7"

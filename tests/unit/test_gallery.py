@@ -47,7 +47,7 @@ ATTRIBUTES = {"lang", "charset", "name", "content", "style", "role", "align", "w
 OURS = re.compile(
     r"https://lockbox\.vendor\.example/"
     r"(?:account|operations|sign-in|proposals|audit-log/checkpoint|requests/[0-9a-f-]{36}|invitations/[0-9a-f-]{36}#[A-Z2-7]{32}"
-    r"|tenants/[a-z0-9-]+/(?:pre-approvals|members/[0-9a-f-]{36}))"
+    r"|tenants/[a-z0-9-]+/(?:pre-approvals|unapproved-access|members/[0-9a-f-]{36}))"
 )
 UNTURNED = re.compile("[\u202a-\u202e\u2066-\u2069\u2028\u2029\x00-\x08\x0b-\x1f\x7f]")
 HEADERS = [
