@@ -16,7 +16,7 @@ from lockbox.identity.models import Person, Tenant
 from lockbox.identity.roles import Caller, Role, Side
 from lockbox.notifications.account_mail import FIRST_PASSKEY
 from lockbox.notifications.mail_text import duration
-from lockbox.requests import passkey_wait, policy_store
+from lockbox.requests import approvals, policy_store
 from lockbox.requests.policy import Terms
 from lockbox.requests.policy_rules import Policy, strictest
 from lockbox.requests.transition import Origin
@@ -66,7 +66,7 @@ def waits(session: UnitOfWork, caller: Caller) -> Sequence[FirstPasskeyWait]:
     if added is None:
         return ()
     held = sorted(caller.tenants({Role.APPROVER}))
-    ends = [(place, passkey_wait.approves_from(added, _terms(session, place))) for place in held]
+    ends = [(place, approvals.passkey_approves_from(added, _terms(session, place))) for place in held]
     return [FirstPasskeyWait(session.orm.get_one(Tenant, place).name, until) for place, until in ends if at < until]
 
 

@@ -26,7 +26,7 @@ from lockbox.identity.models import Person, Tenant
 from lockbox.identity.roles import Caller
 from lockbox.notifications import recipients
 from lockbox.notifications.recipients import RecipientDirectory
-from lockbox.requests import passkey_wait, policy_store, pre_approvals
+from lockbox.requests import approvals, policy_store, pre_approvals
 from lockbox.requests.available_moves import sign_in_obstacle
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import PreApproval, PreApprovalVote
@@ -145,7 +145,7 @@ def approval_obstacle(
         return refused
     if terms.approve_means is ApproveMeans.PASSKEY_SIGNED:
         return PasskeyMustSign(MUST_SIGN)
-    return passkey_wait.obstacle(session, caller, terms, judged.at)
+    return approvals.passkey_obstacle(session, caller, terms, judged.at)
 
 
 def namesakes(session: UnitOfWork, caller: Caller, one: PreApprovalSummary) -> list[str]:

@@ -5,6 +5,7 @@ import json
 import secrets
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -16,14 +17,15 @@ from lockbox.audit.verifier import passkey_assertion
 from lockbox.audit.verifier.approval_checks import APPROVAL_FORMAT
 from lockbox.audit.verifier.passkey_assertion import ATTESTED, FORMAT, SIGNED, Assertion, BadAssertion
 from lockbox.database import UnitOfWork, now
-from lockbox.errors import StaleVersion
+from lockbox.errors import PasskeyTooNew, StaleVersion
 from lockbox.identity import keyring, passkeys, row_macs
 from lockbox.identity.credentials import Passkey
 from lockbox.identity.keyring import Ed25519Signature
 from lockbox.identity.passkeys import PasskeyChallenge, RelyingParty
-from lockbox.identity.roles import Caller
+from lockbox.identity.roles import AuthMethod, Caller
+from lockbox.identity.time_zones import DEFAULT, clock_time
 from lockbox.requests.models import AccessRequest, Decision
-from lockbox.requests.policy import customer_decides, fewest
+from lockbox.requests.policy import Terms, customer_decides, fewest
 from lockbox.requests.policy_parts import ApproveMeans
 from lockbox.requests.policy_store import EffectivePolicy
 
@@ -33,6 +35,10 @@ ANOTHER = (
     "filled in has changed since. Check the request and approve again."
 )
 SIGNED_DECISIONS = text("SELECT * FROM signed_decisions(CAST(:ids AS uuid[]))")
+NOT_YET = (
+    "Your first passkey is new. By this customer's policy it approves from {at} on; until then another approver can "
+    "approve, and you can deny."
+)
 DecisionRow = Decision | Row[Any]
 
 
@@ -377,3 +383,26 @@ def _hash_of(request: AccessRequest, by: Iterable[str]) -> str:
 def _signed_text(request: AccessRequest, by: Iterable[str], said: str) -> bytes:
     window = request.id, request.tenant_id, request.opened_at, request.deadline_at
     return signed_text(*window, by=by, statement=said, opens_at=request.opens_at)
+
+
+def passkey_obstacle(
+    session: UnitOfWork, caller: Caller, terms: Terms, at: datetime, *, is_signed: bool = False
+) -> PasskeyTooNew | None:
+    """Return why somebody cannot approve by their passkey yet; None where they can, or approve without one.
+
+    What counts is their oldest one: the first vouches for the later ones.
+    """
+    by_passkey = caller.means is AuthMethod.PASSKEY or is_signed
+    must_sign = terms.approve_means is ApproveMeans.PASSKEY_SIGNED
+    if not terms.first_passkey_wait or not (by_passkey or must_sign):
+        return None
+    added = passkeys.first_added(session, caller.person_id)
+    if added is None and not by_passkey:
+        return None
+    until = passkey_approves_from(added or at, terms)
+    return PasskeyTooNew(NOT_YET.format(at=clock_time(until, DEFAULT))) if at < until else None
+
+
+def passkey_approves_from(added: datetime, terms: Terms) -> datetime:
+    """Return from when a person approves whose first passkey was added then."""
+    return added + timedelta(seconds=terms.first_passkey_wait)

@@ -13,7 +13,7 @@ from lockbox.identity import authentication, keyring, row_macs
 from lockbox.identity.passkeys import RelyingParty
 from lockbox.identity.roles import AuthMethod, Caller
 from lockbox.notifications.audience import Reminder
-from lockbox.requests import approvals, decisions, extend, passkey_wait, pre_approvals, quorum, submit, transition
+from lockbox.requests import approvals, decisions, extend, pre_approvals, quorum, submit, transition
 from lockbox.requests.available_moves import OPENING, REVIEWERS_OPENING, permitted
 from lockbox.requests.break_glass import BreakGlassRecord, begin_after_review
 from lockbox.requests.deadlines import deadline, wake_at
@@ -145,7 +145,7 @@ def _evaluated(
         scene = replace(scene, break_glass=BreakGlassRecord.read(session, request, in_turn=True))
     if decision_input.action is Action.APPROVE:
         is_signed, terms = decision_input.signed is not None, scene.effective.terms
-        too_new = passkey_wait.obstacle(session, scene.caller, terms, scene.at, is_signed=is_signed)
+        too_new = approvals.passkey_obstacle(session, scene.caller, terms, scene.at, is_signed=is_signed)
         scene = replace(scene, too_new=too_new)
     parties = None if as_party is None else {as_party}
     taken = permitted(scene.situation(request), decision_input.action, parties=parties, seen=decision_input.version)

@@ -10,7 +10,7 @@ from lockbox.identity import authentication
 from lockbox.identity.look_alikes import look_alikes
 from lockbox.identity.roles import Caller, Side
 from lockbox.notifications import recipients
-from lockbox.requests import decisions, passkey_wait, policy_store
+from lockbox.requests import approvals, decisions, policy_store
 from lockbox.requests.available_moves import OPENING, AvailableMove, available_moves
 from lockbox.requests.break_glass import record_of_review
 from lockbox.requests.decisions import ASKED_STATES, DecisionContext
@@ -59,5 +59,5 @@ def _read(session: UnitOfWork, caller: Caller, request: AccessRequest) -> Decisi
     votes = decisions.votes_of(session, request, known, effective.terms) if request.state in ASKED_STATES else ()
     record = record_of_review(session, request, caller)
     is_asked = request.state is State.PENDING
-    too_new = passkey_wait.obstacle(session, caller, effective.terms, at) if is_asked else None
+    too_new = approvals.passkey_obstacle(session, caller, effective.terms, at) if is_asked else None
     return DecisionContext(caller, Origin(""), known, effective, at, votes, record, too_new=too_new)
