@@ -6,6 +6,8 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Locator, Page, ViewportSize, expect
 
+from harness.people import sign_in
+from lockbox.identity.roles import AuthMethod
 from tests.whole import people
 from tests.whole.conftest import RunningStack, wait_until
 from tests.whole.people import BrowserDesk, desk_of, overflow, violations, with_authenticator
@@ -70,7 +72,8 @@ def test_an_approver_approves_from_the_mail_in_few_taps_and_without_a_scroll(
 ) -> None:
     world = stage.world(approval_window=900)
     address = address_of(stage, world, "ann")
-    phone = desk.person(world, "ann", viewport=POCKET, has_touch=True, is_mobile=True)
+    secret = sign_in(world.db, world.people["ann"], AuthMethod.OIDC)
+    phone = desk.person(secret=secret, viewport=POCKET, has_touch=True, is_mobile=True)
     with_authenticator(phone)
     phone.goto("/account")
     phone.get_by_label("Name of the new passkey").fill("my phone")
