@@ -80,13 +80,13 @@ def way(method: str, path: str) -> Way:
 class Book:
     """What is known of forms so far: all that were `seen`, with whether one writes in them, and what was sent.
 
-    `issuer` is the vendor's identity provider, `reader` the address of the sample person whose mails can be read.
+    `issuer` is the vendor's identity provider, `samples` the world whose people can be played.
     """
 
     stage: RunningStack
     desk: BrowserDesk
     issuer: LocalIssuer
-    reader: str
+    samples: World
     seen: dict[Way, bool] = field(default_factory=dict)
     sent: set[Way] = field(default_factory=set)
     refused: set[Way] = field(default_factory=set)

@@ -102,7 +102,7 @@ def book(template: ServerAddresses, tmp_path_factory: pytest.TempPathFactory, wo
                 processes.start(name)
             processes.wait_until_ready()
             with desk_of(found) as desk:
-                yield Book(found, desk, issuer, address_of(found, world[0], "ann"))
+                yield Book(found, desk, issuer, world[0])
         finally:
             processes.stop()
 
