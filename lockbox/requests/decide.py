@@ -7,7 +7,7 @@ from uuid import UUID
 
 from lockbox.audit.canonical import Value
 from lockbox.audit.events import Actor
-from lockbox.database import Query, UnitOfWork
+from lockbox.database import Query, UnitOfWork, now
 from lockbox.failpoints import failpoint
 from lockbox.identity import authentication, keyring, row_macs
 from lockbox.identity.passkeys import RelyingParty
@@ -142,7 +142,9 @@ def _evaluated(
         ahead.append(pre_approvals.ahead_of_covering(request))
     scene = decisions.after_lock(session, caller, origin, request, with_votes=with_votes, ahead=ahead)
     if decision_input.action is Action.BREAK_GLASS:
-        scene = replace(scene, break_glass=BreakGlassRecord.read(session, request, in_turn=True))
+        record = BreakGlassRecord.read(session, request, in_turn=True)
+        # Its turn may have been long in coming: what was committed meanwhile is before this act.
+        scene = replace(scene, break_glass=record, at=now(session))
     if decision_input.action is Action.APPROVE:
         is_signed, terms = decision_input.signed is not None, scene.effective.terms
         too_new = approvals.passkey_obstacle(session, scene.caller, terms, scene.at, is_signed=is_signed)

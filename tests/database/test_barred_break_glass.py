@@ -16,6 +16,7 @@ from lockbox.database import Database
 from lockbox.errors import InvalidMove, NotFound, NotYours, PolicyNotMet, SignInAgain
 from lockbox.identity.roles import AuthMethod
 from lockbox.requests import decide
+from lockbox.requests.break_glass import IN_TURN
 from lockbox.requests.decisions import DecisionInput
 from lockbox.requests.lifecycle import Action, State
 from lockbox.requests.policy_parts import OverdueFinding
@@ -140,6 +141,25 @@ def test_break_glass_waits_for_a_stop_that_is_written_and_is_barred(world: World
         opening[1].result(PATIENCE)
 
     assert read(world.db, "SELECT FROM requests WHERE state = 'active'") == []
+
+
+def test_what_waits_for_its_turn_while_a_stop_ends_is_opened_after_its_end(
+    world: World, pool: ThreadPoolExecutor
+) -> None:
+    slug, tara = world.tenant.slug, world.people["tara"]
+    with world.db.transaction() as session:
+        emergency_stop.stop_all(session, tara, HERE, slug, "Something is wrong")
+        since = asked(world)
+    with unbound(world.db).connect() as turn:
+        turn.execute(IN_TURN, {"tenant_id": world.tenant.id})
+        opening = pool.submit(world.act, "max", Action.BREAK_GLASS, since.id, comment=WHY)
+        assert within(PATIENCE, lambda: read(unbound(world.db), WAITS))
+        does(world, "tara", emergency_stop.end_stop)
+
+    opened_at = opening.result(PATIENCE).opened_at
+    (stop_,) = read(world.db, "SELECT ended_at FROM emergency_stops")
+    assert opened_at is not None
+    assert opened_at > stop_.ended_at
 
 
 def test_the_api_ends_no_stop_without_its_event(world: World) -> None:
