@@ -30,6 +30,7 @@ from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from lockbox.schedule import Schedule
 from lockbox.sql import new_id
+from tests.database.test_extensions import extended, opened
 from tests.http.door import LoopThread
 from tests.http.portal import HOME, SESSION, OpenPortal, Portal
 from tests.http.streams import Live, LiveStream, serving
@@ -38,6 +39,7 @@ SETTINGS = Settings(environment="test", public_url=HOME, live_streams=12)
 BY_ITSELF = {"x-lockbox-by-itself": "yes"}
 PATIENCE = 15.0
 SINCE = re.compile(r'data-since="[^"]*"')
+TOPICS = re.compile(r'data-topics="([^"]*)"')
 PAUSE = 0.2
 IN_TRANSACTION = (
     "SELECT 1 FROM pg_stat_activity WHERE state LIKE 'idle in transaction%' AND datname = current_database()"
@@ -93,6 +95,21 @@ def test_a_stream_says_what_it_is_and_is_kept_by_nobody(live: Live) -> None:
     assert stream.headers["cache-control"] == "no-store"
     assert "frame-ancestors 'none'" in stream.headers["content-security-policy"]
     assert 3000 <= stream.retry < 7000
+
+
+def test_a_page_of_more_time_is_told_that_the_window_was_ended_that_it_extends(live: Live) -> None:
+    world = live.portal.world
+    first = opened(world)
+    second = extended(world, first.id)
+    browser = live.portal.browser()
+    browser.enter("ann")
+    (topics,) = TOPICS.findall(browser.get(f"/requests/{second.id}").text)
+    stream = live.settled(str(browser.session), topics)
+
+    world.act("amir", Action.REVOKE, first.id)
+
+    assert stream.until("news").topics == {_topic(first)}
+    assert "Nothing to decide: the window was revoked" in browser.get(f"/requests/{second.id}").words
 
 
 @pytest.mark.far

@@ -15,6 +15,7 @@ from lockbox.requests import inbox, questions
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy_rules import Policy
+from tests.database.test_extensions import extended
 from tests.http.page_browser import browser, desk
 from tests.http.portal import OpenPortal
 from tests.http.streams import Live, serving
@@ -110,6 +111,22 @@ def test_forms_that_nobody_has_filled_in_follow_the_request_by_themselves(live: 
     ann.get_by_role("button", name="Revoke access").click()
     expect(ann.locator("#done")).to_contain_text("You revoked the access.")
     expect(erin.locator("#answer button")).to_have_count(0)
+
+
+def test_more_time_for_a_window_that_was_revoked_meanwhile_can_no_longer_be_approved(
+    live: Live, desk: BrowserDesk
+) -> None:
+    world = live.portal.world
+    first = world.fresh()
+    for name in ("amir", "abe"):
+        world.act(name, Action.APPROVE, first.id)
+    page = _opened(live, desk, "ann", f"/requests/{extended(world, first.id).id}")
+    expect(page.get_by_role("button", name="Approve")).to_be_enabled()
+
+    world.act("amir", Action.REVOKE, first.id)
+
+    expect(page.locator("#state .eyebrow .state")).to_have_text("Nothing to decide: the window was revoked")
+    expect(page.get_by_role("button", name="Approve")).to_have_count(0)
 
 
 def test_for_a_second_nothing_can_be_pressed_where_other_buttons_came(live: Live, desk: BrowserDesk) -> None:
