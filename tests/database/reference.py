@@ -55,7 +55,8 @@ class Beforehand:
 class ReferenceRules:
     """What the tenant has laid down; windows in seconds. `able` are the approvers who may approve now.
 
-    `glass` are the requests that were opened by break-glass, of which there may be so many.
+    `glass` are the requests that were opened by break-glass, of which there may be so many; none while an emergency
+    stop is open.
     """
 
     quorum: int
@@ -66,6 +67,7 @@ class ReferenceRules:
     able: set[str] = field(default_factory=lambda: set(APPROVERS))
     most_glass: int = 2
     glass: list["Request"] = field(default_factory=list)
+    is_stopped: bool = False
     beforehand: Beforehand | None = None
     steps: bool = False
 
@@ -186,6 +188,16 @@ def revoke_beforehand(rules: ReferenceRules, requests: Iterable[Request], at: da
         one.moves += 1
 
 
+def stop(rules: ReferenceRules, requests: Iterable[Request], at: datetime) -> None:
+    """End what has not run out of time, and what was approved beforehand, and bar break-glass."""
+    for request in requests:
+        if request.is_open and at < request.deadline:
+            _end(request, "revoked" if request.state == "active" else "denied")
+    if rules.beforehand is not None:
+        rules.beforehand.is_revoked = True
+    rules.is_stopped = True
+
+
 def found(request: Request, at: datetime) -> bool:
     """Note the finding about break-glass; return False, and leave it, where it is not due."""
     is_due = not request.is_found and (request.state != "active" or at >= request.deadline)
@@ -244,7 +256,7 @@ def _runs(request: Request, at: datetime) -> bool:
 
 
 def _allows_glass(rules: ReferenceRules) -> bool:
-    return rules.enforce and len(rules.glass) < rules.most_glass
+    return rules.enforce and not rules.is_stopped and len(rules.glass) < rules.most_glass
 
 
 def _is_covered(rules: ReferenceRules, request: Request, at: datetime) -> bool:
