@@ -3,9 +3,9 @@
 import random
 from typing import NamedTuple
 
-ENFORCING, TALKATIVE, OBSERVING, STEPWISE, URGENT, OWING = range(6)
+ENFORCING, TALKATIVE, OBSERVING, STEPWISE, URGENT, OWING, STOPPING = range(7)
 """The places of the customers in the cast: one yes, a review and two, a review alone, two one after the other,
-break-glass, and break-glass while a finding is overdue."""
+break-glass, break-glass while a finding is overdue, and break-glass and emergency stops."""
 
 CLOSE = {
     "late_yes": (*[ENFORCING] * 8, TALKATIVE),
@@ -43,6 +43,7 @@ FURTHER = {
     "pre_approved": (ENFORCING, ENFORCING),
     "broken_glass": (URGENT, URGENT, URGENT),
     "owing": (OWING,),
+    "stopped": (STOPPING, STOPPING),
     "steps": (STEPWISE, STEPWISE),
     "acknowledged": (ENFORCING,),
 }

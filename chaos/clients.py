@@ -23,7 +23,7 @@ PAUSES = (0.1, 0.2, 0.4, 0.8, 1.0, 1.0, 1.5, 2.0, 2.0, 2.0)
 UNAVAILABLE = 503
 FAILED = 500
 # What may be answered to somebody who comes twice, too late or in the midst of a race.
-ORDINARY = {200, 201, 409, 412, UNAVAILABLE}
+ORDINARY = {*DONE, 409, 412, UNAVAILABLE}
 IN_USE, SUSPENDED = "key-in-use", "tenant-suspended"
 FIRST_GUESS, LONGEST_GUESS = 0.02, 1.0
 NEWEST = 15
@@ -52,7 +52,7 @@ class LastAnswer:
         """What was acknowledged; None where it was refused, or nobody knows."""
         if self.answer is None or self.status not in DONE:
             return None
-        body: dict[str, Any] = self.answer.json()
+        body: dict[str, Any] = self.answer.json() if self.answer.content else {}
         return body
 
     @property
@@ -153,11 +153,17 @@ class Clients:
         if tried.status not in {0, *expected}:
             self._journal.surprises.append(f"GET {path} by {who}: {tried.status}")
 
-    async def call(
-        self, customer: ChaosCustomer, who: str, method: str, path: str, body: Mapping[str, Any] | None = None
+    async def call(  # noqa: PLR0917 - as much makes a call
+        self,
+        customer: ChaosCustomer,
+        who: str,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        refusals: Refusals = NONE,
     ) -> dict[str, Any] | None:
         """Call something else, and return what was answered; None where it was refused, or nobody knows."""
-        return (await self._tried(customer, who, method, path, body=body)).found
+        return (await self._tried(customer, who, method, path, body=body, refusals=refusals)).found
 
     async def ask(self, customer: ChaosCustomer, resource: str) -> tuple[int, str]:
         """Ask for access as a guarded system does: the status, 0 where there is no answer, and the body."""

@@ -19,6 +19,9 @@ SAID = {"comment": COMMENT}
 FINDING = {"finding": "justified", **SAID}
 BY_CASE = {"cancelled": Sight.CASE_CANCELLED, "revoked": Sight.CASE_REVOKED}
 NOT_MET, EARLIER_STEP = "policy-not-met", "earlier-step-first"
+TOO_OFTEN: Refusals = {NOT_MET: Sight.GLASS_TOO_OFTEN}
+NO_STOP: Refusals = {"not-found": None}
+"""An end whose answer was lost is tried again."""
 Request = Mapping[str, Any]
 Ending = Callable[[ChaosCustomer, Request], Awaitable[object]]
 
@@ -45,6 +48,7 @@ class FurtherStories:
         self._clients = clients
         self._prober = prober
         self._journal = journal
+        self._stopping = asyncio.Lock()
         self.endings: dict[str, Ending] = {
             "extended": self._extended,
             "more_and_revoke": self._more_and_revoke,
@@ -53,6 +57,7 @@ class FurtherStories:
             "pre_approved": self._pre_approved,
             "broken_glass": self._broken_glass,
             "owing": self._owing,
+            "stopped": self._stopped,
             "steps": self._steps,
             "acknowledged": self._acknowledged,
         }
@@ -172,6 +177,32 @@ class FurtherStories:
         if asked:
             self._journal.surprises.append(f"{asked['id']} was taken for break-glass though a finding is overdue")
 
+    async def _stopped(self, customer: ChaosCustomer, _: Request) -> None:
+        """Stop everything while break-glass is tried, go on trying while the stop is open, and once it was ended.
+
+        Postgres says afterwards whether anything was opened between a stop and its end: an act whose answer was lost
+        may come into force late.
+        """
+        at = f"/v1/tenants/{customer.slug}/emergency-stop"
+        refusals = {NOT_MET: Sight.GLASS_STOPPED}
+        async with self._stopping:
+            asked = await self._opener.submit(customer, uuid4().hex, refusals=refusals, break_glass=True)
+            if asked is None:
+                return
+            self._prober.heat(asked["resources"][0])
+            opening = self._clients.act(customer, "max", "break_glass", asked, SAID, refusals)
+            stopping = self._clients.call(customer, "tara", "POST", at, SAID)
+            *opened, stopped = await asyncio.gather(opening, self._glass(customer, refusals), stopping)
+            if stopped is not None:
+                self._ended(asked)
+                await self._opener.submit(customer, uuid4().hex, refusals=refusals, break_glass=True)
+            await self._clients.call(customer, "tara", "DELETE", at, refusals=NO_STOP)
+            again = await self._glass(customer, refusals)
+            self._journal.seen[Sight.GLASS_AFTER_STOP] += bool(again)
+            for window in filter(None, (*opened, again)):
+                await self._clients.act(customer, "ann", "revoke", window, SAID)
+                await self._found(customer, window)
+
     async def _steps(self, customer: ChaosCustomer, request: Request) -> None:
         """Approve for a later step before its turn, at the moment of the earlier one's, and in turn."""
         *_, last = customer.approvers
@@ -187,9 +218,8 @@ class FurtherStories:
         if await self._clients.call(customer, "tara", "PUT", f"/v1/tenants/{customer.slug}/exclusions", body):
             self._journal.seen[Sight.ACKNOWLEDGED] += 1
 
-    async def _glass(self, customer: ChaosCustomer) -> Request | None:
+    async def _glass(self, customer: ChaosCustomer, refusals: Refusals = TOO_OFTEN) -> Request | None:
         """Submit for break-glass and have a manager open it; None where the customer does not allow that again."""
-        refusals = {NOT_MET: Sight.GLASS_TOO_OFTEN}
         asked = await self._opener.submit(customer, uuid4().hex, refusals=refusals, break_glass=True)
         opened = asked and await self._clients.act(customer, "max", "break_glass", asked, SAID, refusals)
         self._journal.seen[Sight.GLASS] += bool(opened)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from uuid import UUID
 
-DONE = (200, 201)
+DONE = (200, 201, 204)
 CONFLICT = 409
 
 
@@ -26,6 +26,8 @@ class Sight(StrEnum):
     GLASS_TOO_OFTEN = "break-glass refused as often as it was used"
     GLASS_OVERDUE = "break-glass refused while a finding was overdue"
     GLASS_AFTER_FINDING = "break-glass once the overdue finding was given"
+    GLASS_STOPPED = "break-glass refused during an emergency stop"
+    GLASS_AFTER_STOP = "break-glass once an emergency stop was ended"
     FOUND = "a finding given about break-glass"
     BEFORE_ITS_STEP = "an approval refused before its step"
     ACKNOWLEDGED = "the exclusions acknowledged"

@@ -53,6 +53,7 @@ GATED: dict[str, object] = QUICK | {
     "closing_warning": 2,
 }
 BY_BREAK_GLASS: dict[str, object] = QUICK | {"break_glass_services": [SERVICE]}
+STOPPING: dict[str, object] = BY_BREAK_GLASS | {"break_glass_monthly": 20}
 OFTEN = 3
 """How often the urgent customer allows break-glass."""
 STEPS = {"first": "ann", "then": "amir"}
@@ -137,7 +138,7 @@ class GatewayAccount:
 def gather(plan: StackPlan, loop: EventLoopThread) -> ChaosPeople:
     """Write everybody into the database, and open the endpoints."""
     end = secrets.token_hex(3)
-    hooks = [WebhookReceiver(path="/chaos/") for _ in range(10)]
+    hooks = [WebhookReceiver(path="/chaos/") for _ in range(11)]
     for hook in hooks:
         loop.do(hook.open())
     scripts = (
@@ -147,6 +148,7 @@ def gather(plan: StackPlan, loop: EventLoopThread) -> ChaosPeople:
         ("stepwise", QUICK, Mode.ENFORCE, tuple(STEPS.values()), False, False),
         ("urgent", BY_BREAK_GLASS | {"break_glass_monthly": OFTEN}, Mode.ENFORCE, ("ann",), False, False),
         ("owing", BY_BREAK_GLASS, Mode.ENFORCE, ("ann",), False, False),
+        ("stopping", STOPPING, Mode.ENFORCE, ("ann",), False, False),
         ("calm", QUICK | {"approval_window": CALM_SECONDS}, Mode.ENFORCE, ("ann",), False, True),
         ("gated", GATED, Mode.ENFORCE, ("ann",), False, False),
         ("suspended", GATED, Mode.ENFORCE, ("ann",), False, False),
