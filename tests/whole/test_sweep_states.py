@@ -1,5 +1,6 @@
 """Requests and tenants in special states: axe finds nothing on their pages, and none is wider than its window."""
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,12 @@ import pytest
 from playwright.sync_api import expect
 
 from config.embedded import ServerAddresses
+from gate import definition_records, enforcement, gate_definition
+from gate.enforcement import ENFORCE
+from gate.memory_reader import GATE
 from harness.people import World
+from lockbox.identity import authentication
+from tests.database.test_definition_records import SERVICE, A, B
 from tests.whole import people, special_states
 from tests.whole.conftest import RunningStack, stage_of
 from tests.whole.people import BrowserDesk, desk_of, swept
@@ -129,6 +135,22 @@ def test_a_special_state_serves_everybody(stage: RunningStack, desk: BrowserDesk
         page.context.close()
 
     assert wrong == []
+
+
+def test_a_changed_gate_reads_as_one_sentence(stage: RunningStack, desk: BrowserDesk) -> None:
+    world = stage.world(**SLOW)
+    for one in (A, B):
+        with stage.db.transaction() as session:
+            authentication.enter(session, GATE)
+            enforcement.record(session, {SERVICE: ENFORCE})
+            definition_records.record(session, gate_definition.definitions(one))
+    page = desk.person(world, "tara")
+
+    page.goto(f"/tenants/{world.tenant.slug}/gates")
+
+    assert swept(page, "a changed gate") == []
+    change = page.get_by_role("listitem").filter(has_text=re.compile("^Since .*, paths changed"))
+    assert change.evaluate("(one) => getComputedStyle(one).display") == "list-item"
 
 
 def test_the_form_of_a_service_that_declares_parameters_serves_everybody(
