@@ -84,8 +84,10 @@ def test_an_extension_of_a_revoked_window_says_that_there_is_nothing_to_decide(p
     _, shown = opened(portal, "ann", second.id)
 
     assert "Nothing to decide: the window was revoked" in shown.words
-    assert "Waiting for your approval" not in shown.words
+    assert "can no longer be approved, and opens nothing" in shown.words
     assert "Nothing to decide" not in before.words
+    for promise in ("Waiting for your approval", "Answer by", "If approved", "Access opens only if"):
+        assert promise not in shown.words
 
 
 def test_lists_and_moves_say_that_more_time_for_a_revoked_window_is_nothing_to_decide(fresh_door: Door) -> None:
