@@ -121,4 +121,12 @@ def _shown(at: TenantAdminPage, refused: LockboxError | None = None, name: str |
 
 def _emergency_stop_page(at: TenantAdminPage, refused: LockboxError | None = None, comment: str = "") -> Response:
     active, pending, in_review = what_if.open_and_waiting(at.session, at.caller, at.tenant.slug)
-    return at.page("emergency_stop", refused, active=active, pending=pending, in_review=in_review, comment=comment)
+    return at.page(
+        "emergency_stop",
+        refused,
+        active=active,
+        pending=pending,
+        in_review=in_review,
+        stopped_since=tenants.show(at.session, at.caller, at.tenant.slug).stopped_since,
+        comment=comment,
+    )

@@ -124,6 +124,12 @@ class BreakGlassAllowance:
     overdue: bool = False
     stopped_since: datetime | None = None
 
+    @property
+    def is_barred(self) -> bool:
+        """Whether it opens nothing for now, for anybody."""
+        waits = self.overdue and self.overdue_finding is OverdueFinding.BLOCK
+        return waits or self.stopped_since is not None or self.lately >= self.monthly
+
 
 @dataclass(frozen=True)
 class UnapprovedAccess:

@@ -212,7 +212,7 @@ def test_the_page_links_the_newest_window_and_says_what_a_stop_bars(open_portal:
 
     page = admin.get(place(portal.world))
     admin.submit(admin.get(f"{root}/emergency-stop"), f"{root}/emergency-stop")
-    stopped = admin.get(place(portal.world))
+    stopped, again = admin.get(place(portal.world)), admin.get(f"{root}/emergency-stop")
 
     assert "1 window opened; the newest" in page.words
     assert f"/requests/{newest}" in page.read.links
@@ -220,6 +220,8 @@ def test_the_page_links_the_newest_window_and_says_what_a_stop_bars(open_portal:
     assert "at most 15 min each" in page.words
     assert "at most 2 within 30 days; 1 so far" in page.words
     assert "Emergency stop bars it since" in stopped.words
+    assert ("barred for now" in page.words, "barred for now" in stopped.words) == (False, True)
+    assert "End it on the overview" in again.words
 
 
 def test_it_takes_few_statements_however_much_there_is(open_door: OpenDoor) -> None:
