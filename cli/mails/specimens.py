@@ -16,6 +16,7 @@ from lockbox.notifications.account_mail import (
     CHECKPOINT,
     DELEGATE_BEGINS,
     DIGEST,
+    FIRST_PASSKEY,
     INVARIANT_BROKEN,
     INVITATION,
     OUTSIDE_ACCESS,
@@ -53,7 +54,7 @@ NUMBER = UUID("0197f3a0-a0a0-7a0a-8a0a-0a0a0a0a0a0a")
 EVENT = UUID("0197f3a0-a0a0-7a0a-8a0a-0a0a0a0a0a0b")
 FINGERPRINT = "1a2b3c4d 5e6f7a8b 9c0d1e2f 3a4b5c6d 7e8f9a0b 1c2d3e4f 5a6b7c8d 9e0f1a2b"
 MINUTE = timedelta(minutes=1)
-RECOVERY_PROPOSED = "recovery_proposed"
+RECOVERY_PROPOSED, REDEFINED = "recovery_proposed", "gate_redefined"
 WINDOW = 90 * MINUTE
 LATER = {"answer_reminder": timedelta(hours=9), "review_reminder": timedelta(hours=9), "closing": 80 * MINUTE}
 """How long after the event the mails of the clock are sent."""
@@ -69,7 +70,12 @@ OF_A_STOP = {
         "break-glass": "as the policy says \u2192 barred",
     },
 }
-NAMELESS = {CHECKPOINT, DIGEST, INVARIANT_BROKEN, "tenant_suspended", "policy_changed", "emergency_stop_ended"}
+NAMELESS = {
+    *(CHECKPOINT, DIGEST, INVARIANT_BROKEN, REDEFINED),
+    *("tenant_suspended", "policy_changed", "emergency_stop_ended"),
+}
+ROLES = {RECOVERY_PROPOSED: "operator", FIRST_PASSKEY: "approver", REDEFINED: "clock"}
+"""As what somebody did what a mail tells of, if not as an admin."""
 IN_VAIN = undelivered_sentence("pending", 3)
 SIGNED = {
     "events": "1204",
@@ -85,6 +91,12 @@ ALIKE = {
     DIGEST: SIGNED,
     OUTSIDE_ACCESS: TAKEN,
     RECOVERY_PROPOSED: {"roles": "none \u2192 tenant_admin"},
+    FIRST_PASSKEY: {"approves": "after 24 h"},
+    "mode_switched": {"mode": "enforce \u2192 observe"},
+    REDEFINED: {
+        "paths at the gate of exchange-online": "GET /{org}/mailboxes/{address} is read of mailbox:{address} \u2192 "
+        "GET /{org}/mailboxes/{} is read of mailbox:anna@contoso.example",
+    },
     "pre_approval_proposed": {
         "service": "none \u2192 exchange-online",
         "actions": "none \u2192 read",
@@ -324,7 +336,7 @@ def _account_mail(template: str, style: WritingStyle) -> AccountMail:
         about_id=UUID(int=97),
         actor=style.actor,
         actor_id=TARA,
-        role="operator" if template == RECOVERY_PROPOSED else "tenant_admin",
+        role=ROLES.get(template, "tenant_admin"),
         changes=_changes(template, style) if tells else {},
         named={"principal": style.actor} if template == DELEGATE_BEGINS else named,
         recipient_name=style.reader,
@@ -366,8 +378,12 @@ def _named(template: str, style: WritingStyle) -> dict[str, str]:
         return {"mailbox": f"{'a' * 240}@contoso.example" if style is LONG else "desk@contoso.example"}
     if template.startswith("observer_"):
         return {"observer": f"{style.requester} <desk@contoso.example>"}
-    comment = {} if template == RECOVERY_PROPOSED else {"comment": style.words}
-    return {"member": f"{style.requester} <erin@contoso.example>", **comment}
+    if template == FIRST_PASSKEY:
+        further = {"address": "203.0.113.9", "user_agent": style.user_agent}
+    else:
+        further = {} if template == RECOVERY_PROPOSED else {"comment": style.words}
+    who = style.actor if template == FIRST_PASSKEY else style.requester
+    return {"member": f"{who} <erin@contoso.example>", **further}
 
 
 def _mail(mail: RequestMail) -> OutgoingMail:

@@ -219,7 +219,7 @@ ACCOUNT_TITLES = {
     "member_changed": "The roles of a member of {tenant} were changed",
     "member_removed": "A member of {tenant} was removed",
     "member_invited": "Somebody was invited to {tenant}",
-    "first_passkey_added": "A new member of {tenant} can sign in with a passkey: disable it if it is not them",
+    "first_passkey_added": "A new member of {tenant} can sign in with a passkey: disable them if it is somebody else",
     "invitation_withdrawn": "An invitation to {tenant} was withdrawn",
     "recovery_proposed": "The vendor proposes a new admin for {tenant}: object if this is wrong",
     "recovery_withdrawn": "The vendor withdrew the proposed admin for {tenant}",
@@ -284,8 +284,8 @@ VENDOR_TITLES = {
 }
 EXPLANATIONS = {
     "first_passkey_added": (
-        "They were invited by mail, and signed in with the code of that mail. If you do not know of it, or are not "
-        "sure that it was them, have an admin disable them at once: ask them on another way than by mail."
+        "They were invited by mail, and signed in with the code of that mail. If you do not know of it, or cannot "
+        "confirm by another way than mail that it was them, have an admin disable them at once."
     ),
     "pre_approval_proposed": (
         "Once enough approvers have approved it, requests that it covers open without asking anybody. "
