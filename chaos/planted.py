@@ -2,10 +2,11 @@
 
 import runpy
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 from lockbox_guard import database_clock
 
@@ -16,9 +17,12 @@ from lockbox.requests.available_moves import OPENING
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy import Terms
+from lockbox.requests.request_entry import RequestEntry
 
 NEVER = datetime(9999, 1, 1, tzinfo=UTC)
 A_DAY = 86_400.0
+LATE = timedelta(seconds=1.6)
+"""Often time enough for two heartbeats after the first second, and still within two."""
 
 
 def _late_yes() -> None:
@@ -51,6 +55,22 @@ def _lost_window() -> None:
         replace(memory, request, window if request % 4 else None)
 
     _patch(WindowMemory, "_replace", lose)
+
+
+def _slow_memory() -> None:
+    """Let the gate take in each window more than a second and less than two after its approval."""
+    put = WindowMemory.put
+
+    def later(
+        memory: WindowMemory, entries: Sequence[RequestEntry], judged: Sequence[UUID], extended: Container[UUID]
+    ) -> list[UUID]:
+        opened = {one.request.id: one.request.opened_at for one in entries}
+        young = {one for one, at in opened.items() if at and memory.now() - at < LATE}
+        old = [one for one in entries if one.request.id not in young]
+        # What is returned is judged again with the next read.
+        return put(memory, old, [one for one in judged if one not in young], extended) + list(young)
+
+    _patch(WindowMemory, "put", later)
 
 
 def _late_gate() -> None:
@@ -111,6 +131,7 @@ BUGS = {
     "late-yes": PlantedBug("api", _late_yes),
     "deaf-gate": PlantedBug("api", _deaf_gate),
     "lost-window": PlantedBug("api", _lost_window),
+    "slow-memory": PlantedBug("api", _slow_memory),
     "late-gate": PlantedBug("api", _late_gate),
     "other-mailbox": PlantedBug("api", _other_mailbox),
     "open-guard": PlantedBug("guard", _open_guard),

@@ -35,6 +35,7 @@ def healed(monkeypatch: pytest.MonkeyPatch) -> None:
         (AccessRequest, "runs_at"),
         (WindowMemory, "_replace"),
         (WindowMemory, "note_read"),
+        (WindowMemory, "put"),
         (ServiceMapping, "map"),
     ):
         monkeypatch.setattr(owner, name, getattr(owner, name))
@@ -62,6 +63,23 @@ def test_a_lost_window_never_comes_into_memory() -> None:
     memory.put(entries)
 
     assert len(memory) == sum(entry.request.id.int % 4 > 0 for entry in entries) < len(entries)
+
+
+def test_a_slow_memory_takes_a_window_in_just_before_two_seconds_are_over() -> None:
+    window, ended = open_window(1, "files"), open_window(2, "files")
+    vars(window.request).update(opened_at=AT)
+    clock = Seconds()
+    memory = WindowMemory(clock)
+    memory.put([ended])
+    planted.BUGS["slow-memory"].plant()
+
+    found = []
+    for seconds in (0.1, 1.5, 1.9):
+        memory.note_read(clock.now, AT + timedelta(seconds=seconds))
+        again = memory.put([window], [window.request.id, ended.request.id], ())
+        found.append((memory.requests(), again))
+
+    assert found == [([], [window.request.id])] * 2 + [([window.request.id], [])]
 
 
 def test_a_late_gate_takes_the_clock_to_be_an_hour_behind() -> None:

@@ -15,6 +15,7 @@ FOUND = {
     "other-mailbox": "about something else",
     "open-guard": "the guard,",
     "lost-window": "on the gate's stream",
+    "slow-memory": "in the gate's memory",
     "early-gate": "before it opened",
     "any-step": "before its step",
 }
