@@ -146,12 +146,20 @@ class StreamTimes:
 
     def __init__(self, world: GatewayWorld) -> None:
         self._connection = http.client.HTTPConnection("127.0.0.1", world.port, timeout=PATIENCE)
-        self._connection.request("GET", "/gate/v1/stream", headers={"lockbox-gateway": world.world.tokens[GUARD]})
-        self._answer = self._connection.getresponse()
+        self._headers = {"lockbox-gateway": world.world.tokens[GUARD]}
+        wait_for("the gate has loaded all windows", self._is_given, PATIENCE)
         self.opened: dict[str, float] = {}
         self.closed: dict[str, float] = {}
         self._reading = threading.Thread(target=self._read, daemon=True)
         self._reading.start()
+
+    def _is_given(self) -> bool:
+        self._connection.request("GET", "/gate/v1/stream", headers=self._headers)
+        self._answer = self._connection.getresponse()
+        is_given = self._answer.status == HTTPStatus.OK
+        if not is_given:
+            self._answer.read()
+        return is_given
 
     def close(self) -> None:
         """Hang up."""

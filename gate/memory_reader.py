@@ -12,7 +12,7 @@ from gate import change_feed, definition_records, enforcement
 from gate.enforcement_memory import EnforcementMemory
 from gate.gate_definition import GateDefinition
 from gate.window_memory import MICROSECOND, RememberedWindow, WindowMemory
-from gate.window_verification import MOST_HEARD, NOBODY, WindowVerification
+from gate.window_verification import NOBODY, WindowVerification
 from lockbox.audit.log import witness
 from lockbox.database import Database, UnitOfWork
 from lockbox.identity import authentication
@@ -26,6 +26,7 @@ log = structlog.get_logger(__name__)
 READ_SECONDS = 0.5
 PAUSE_SECONDS = 0.05
 LOGS_AT_ONCE = 50
+MOST_SUSPECTED = 10_000
 DIFFERS_SECONDS = 600.0
 DEFINED_SECONDS = 300.0
 GATE = Caller(
@@ -83,7 +84,7 @@ class MemoryReader(threading.Thread):
         self._woken = threading.Event()
         self._windows = WindowVerification(memory)
         self._logs_from = 0
-        self._suspected = deque[tuple[float, RememberedWindow]](maxlen=MOST_HEARD)
+        self._suspected = deque[tuple[float, RememberedWindow]](maxlen=MOST_SUSPECTED)
         self._differed_at = float("-inf")
 
     def differs(self) -> bool:
@@ -160,9 +161,9 @@ class MemoryReader(threading.Thread):
             if batch.is_standby:
                 return False
             judge = SessionJudge(session)
-            # Only then is memory as new as this read: what may have ended was verified, or is dropped.
+            # Only then is memory as new as this read: what may have ended was verified, or is known to be in doubt.
             self._windows.settle(judge, batch.at)
-            self._memory.note_read(began, batch.at)
+            self._memory.note_read(began, batch.at, self._windows.in_doubt)
             self._modes.read(session, began)
             self._judge_suspected(began)
             self._check_logs(session)
@@ -191,6 +192,8 @@ class MemoryReader(threading.Thread):
 
     def _judge_suspected(self, began: float) -> None:
         """Raise an alarm for each window that this read has left in memory, though it was suspected before."""
+        if self._windows.in_doubt:
+            return
         while self._suspected and self._suspected[0][0] < began:
             window = self._suspected.popleft()[1]
             if self._memory.holds(window):

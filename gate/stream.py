@@ -238,9 +238,9 @@ class WindowStreams:
         """Send events until the guard goes away, its token counts no more, or it does not read.
 
         Raises:
-            RefusedCall: too many streams are open, or memory is too old to begin with.
+            RefusedCall: too many streams are open, or memory is too old, or not whole, to begin with.
         """
-        self._admit(credential)
+        self._admit(credential, _last_seen(scope))
         stream = GuardStream(credential)
         self._open[stream] = None
         self._by_token[credential.token_id] += 1
@@ -251,15 +251,16 @@ class WindowStreams:
             del self._open[stream]
             self._by_token -= Counter([credential.token_id])
 
-    def _admit(self, credential: GatewayCredential) -> None:
+    def _admit(self, credential: GatewayCredential, last: bytes | None) -> None:
         limits = self._limits
         if self._is_shut or len(self._open) >= limits.most:
             raise RefusedCall(Denial(GateReason.BUSY, "As many guards listen as may. Try again in a minute."))
         if self._by_token[credential.token_id] >= limits.most_a_token:
             detail = "As many guards listen with this token as may. Use another token, or allow more."
             raise RefusedCall(Denial(GateReason.BUSY, detail))
-        if self._memory.age >= FRESH_SECONDS:
-            raise RefusedCall(Denial(GateReason.BEHIND))
+        # By a part of what is open a guard would cut the rest: it goes on by what it knows, and comes again.
+        if self._memory.age >= FRESH_SECONDS or not (self._memory.is_whole or self._missed(last) is not None):
+            raise RefusedCall(Denial(GateReason.BEHIND, retry_after=1))
         if not self._pace.begin(credential.token_id):
             detail = "Streams begin too often with this token. Wait before each attempt, longer after each failure."
             raise RefusedCall(Denial(GateReason.BUSY, detail, retry_after=1))
@@ -310,26 +311,36 @@ class WindowStreams:
                 turn.release()
 
     def _resume(self, stream: GuardStream, last: bytes | None) -> bool:
-        """Go on where a guard was, if everything since then is still here; heartbeats of then say nothing now.
+        """Go on where a guard was, if everything since then is still here; heartbeats of then say nothing now."""
+        found = self._missed(last)
+        if found is None:
+            return False
+        number, missed = found
+        stream.go_on_from(number, (one for one in missed if one.change.kind is not ChangeKind.HEARTBEAT))
+        return True
 
-        Not where memory began anew since then: the time in that event is long over.
+    def _missed(self, last: bytes | None) -> tuple[int, list[MemoryEvent]] | None:
+        """Return the number of the last event that a guard saw, and those since then; None if not all are here.
+
+        Nor where memory began anew since then: the time in that event is long over.
         """
         seen = POSITION.fullmatch(last or b"")
         if seen is None or seen[1].decode() != self._generation or not self._replayed:
-            return False
+            return None
         number = int(seen[2])
         if not self._replayed[0].change.number - 1 <= number <= self._replayed[-1].change.number:
-            return False
+            return None
         missed = [one for one in self._replayed if one.change.number > number]
-        if any(one.change.kind is ChangeKind.ANEW for one in missed):
-            return False
-        stream.go_on_from(number, (one for one in missed if one.change.kind is not ChangeKind.HEARTBEAT))
-        return True
+        return None if any(one.change.kind is ChangeKind.ANEW for one in missed) else (number, missed)
 
     async def _send_snapshot(self, stream: GuardStream, send: Send) -> None:
         """Send all open windows, and no other event before they are whole."""
         async with self._turns.part():
-            number, windows = self._memory.snapshot()
+            found = self._memory.snapshot()
+            if found is None:
+                stream.end()
+                return
+            number, windows = found
             stream.go_on_from(number)
             parts = self._parts(stream.credential.services, number, windows, self._memory.now())
         while True:

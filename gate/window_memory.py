@@ -125,8 +125,11 @@ class WindowMemory:
         self._number = 0
         self._untold: list[MemoryChange] = []
         self._beat_at = float("-inf")
+        self._is_loaded = False
         # When the last read began, and by how many microseconds the database's clock is ahead of ours at most.
         self._read = (float("-inf"), 0.0)
+        # When the last read began that left nothing in doubt, and what later ones have left so.
+        self._settled: tuple[float, Container[int]] = (float("-inf"), ())
 
     def __len__(self) -> int:
         """Return how many windows it holds."""
@@ -136,6 +139,11 @@ class WindowMemory:
     def age(self) -> float:
         """How many seconds ago the last read of Postgres began."""
         return self.clock() - self._read[0]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all windows were loaded, and what is in doubt was verified within the last second."""
+        return self._is_loaded and self.clock() - self._settled[0] < FRESH_SECONDS
 
     @property
     def was_read(self) -> bool:
@@ -158,10 +166,14 @@ class WindowMemory:
         at = self.clock()
         if at - began >= FRESH_SECONDS:
             return None
+        settled, in_doubt = self._settled
+        is_settled = at - settled < FRESH_SECONDS
         latest = at * 1e6 + ahead
         best = None
         for window in found:
             if window.deadline <= latest or question.action not in window.actions:
+                continue
+            if not is_settled and window.request in in_doubt:
                 continue
             if window.tenant_id not in self._doubted and (best is None or window.deadline > best.deadline):
                 best = window
@@ -180,15 +192,23 @@ class WindowMemory:
         latest = self.clock() * 1e6 + self._read[1]
         return self._by_request.get(window.request) is window and window.deadline > latest
 
-    def note_read(self, began: float, at: datetime) -> None:
+    def note_read(self, began: float, at: datetime, in_doubt: Collection[UUID] = ()) -> None:
         """Note a read of Postgres, which began then and whose changes are in here; `at` is the time that it brought.
 
-        The time is taken for that of the beginning, so that no deadline is found later than it is.
+        The time is taken for that of the beginning, so that no deadline is found later than it is. Windows that the
+        read has left `in_doubt` stay, and are as old as the last read that left none: a second later they are not
+        found, and no heartbeat says that they are known.
         """
+        # First what is in doubt: a reader in between finds too little.
+        self._settled = (self._settled[0], frozenset(one.int for one in in_doubt)) if in_doubt else (began, ())
         self._read = (began, (at - EPOCH) / MICROSECOND - began * 1e6)
-        if began - self._beat_at >= HEARTBEAT_SECONDS and self.age < FRESH_SECONDS:
+        if began - self._beat_at >= HEARTBEAT_SECONDS and self.clock() - self._settled[0] < FRESH_SECONDS:
             self._beat_at = began
             self.announce(ChangeKind.HEARTBEAT)
+
+    def note_loaded(self) -> None:
+        """Note that all windows were taken in since it was empty."""
+        self._is_loaded = True
 
     def listen(self, listener: Listener) -> None:
         """Tell this listener, and none before it, of all changes from now on."""
@@ -202,9 +222,11 @@ class WindowMemory:
             self._note(kind)
             self._tell()
 
-    def snapshot(self) -> tuple[int, list[RememberedWindow]]:
-        """Return the number of the last change, and the windows that are open after it."""
+    def snapshot(self) -> tuple[int, list[RememberedWindow]] | None:
+        """Return the number of the last change, and the windows that are open after it; None if it is not whole."""
         with self._changing:
+            if not self.is_whole:
+                return None
             windows = list(self._by_request.values())
             if self._doubted:
                 windows = [one for one in windows if one.tenant_id not in self._doubted]
@@ -252,6 +274,7 @@ class WindowMemory:
     def clear(self) -> None:
         """Drop everything."""
         with self._changing:
+            self._is_loaded = False
             self._by_key.clear()
             self._by_request.clear()
             self._tenants.clear()

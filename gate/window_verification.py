@@ -1,6 +1,5 @@
 """Which windows have to be verified, and when: all that Postgres or news say of them goes through here."""
 
-from collections import deque
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,10 +10,14 @@ from gate.change_feed import ChangeBatch, WindowChange
 from gate.window_memory import ChangeKind, WindowMemory
 from lockbox.requests.request_entry import RequestEntry
 
-VERIFIED_AT_ONCE = 100
+VERIFIED_AT_ONCE = 250
 AGAIN_SECONDS = 0.25
-"""For so long a read verifies windows that may have ended; the others are dropped until they are verified."""
-MOST_HEARD = 10_000
+"""For so long a read verifies windows that may have ended; the next read goes on."""
+DOUBT_SECONDS = 1.25
+"""For so long windows that may have ended wait for it; then they are dropped until they are verified.
+
+Heartbeats wait for them: after a longer pause guards would take all windows to be closed.
+"""
 NOBODY = UUID(int=0)
 
 
@@ -39,18 +42,20 @@ class ScheduledWindow:
 
 
 class WindowVerification:
-    """Keeps memory as Postgres judges windows, a hundred at a time.
+    """Keeps memory as Postgres judges windows, some hundreds at a time.
 
     What has ended is dropped at once, by news or by a read. Every other change has a window verified again, and it
-    stays in memory until that says that it is not open: with the same read where it may have ended, and else with one
-    of the next. `hear` is for any thread, all else for the one that reads.
+    stays in memory until that says that it is not open. Where it may have ended it is `in_doubt` until then.
+    `hear` is for any thread, all else for the one that reads.
     """
 
     def __init__(self, memory: WindowMemory) -> None:
         self._memory = memory
         self.last: ChangeBatch | None = None
-        self._heard = deque[UUID](maxlen=MOST_HEARD)
+        # Each was in memory: there are no more than windows, whatever news say between two reads.
+        self._heard: set[UUID] = set()
         self._doubtful: dict[UUID, None] = {}
+        self._doubted_at: float | None = None
         self._unverified: dict[UUID, None] = {}
         self._loaded_to: UUID | None = NOBODY
         self._scheduled: dict[UUID, ScheduledWindow] = {}
@@ -58,7 +63,12 @@ class WindowVerification:
     @property
     def has_more(self) -> bool:
         """Whether more waits to be verified."""
-        return bool(self._unverified or self._loaded_to is not None)
+        return bool(self._doubtful or self._unverified or self._loaded_to is not None)
+
+    @property
+    def in_doubt(self) -> Collection[UUID]:
+        """The windows in memory that may have ended, and were not verified since."""
+        return self._doubtful.keys()
 
     @property
     def next_begin(self) -> datetime | None:
@@ -71,14 +81,16 @@ class WindowVerification:
         News may be wrong: what they drop is verified too.
         """
         heard = self._memory.forget(list(ids)) if end else [one for one in ids if self._memory.has(one)]
-        self._heard.extend(heard)
+        for one in heard:
+            self._heard.add(one)
         return bool(heard)
 
     def begin_anew(self) -> None:
         """Forget everything, and load it again."""
         self._memory.clear()
         self.last = None
-        self._doubtful, self._unverified, self._loaded_to, self._scheduled = {}, {}, NOBODY, {}
+        self._doubtful, self._doubted_at = {}, None
+        self._unverified, self._loaded_to, self._scheduled = {}, NOBODY, {}
 
     def verify_again(self, request_id: UUID) -> None:
         """Drop a window until it is verified again."""
@@ -96,7 +108,7 @@ class WindowVerification:
         doubtful = {one for one in changed if self._memory.has(one)}
         doubtful |= self._in_doubt([one for one in changes if one.request_id is None])
         while self._heard:
-            changed.add(self._heard.popleft())
+            changed.add(self._heard.pop())
         scheduled = [self._scheduled.pop(one) for one in changed if one in self._scheduled]
         # What may go on no more is told anew, once it is known what became of the window that was to follow.
         extended = {one.extends for one in scheduled if one.extends and self._memory.has(one.extends)}
@@ -118,15 +130,18 @@ class WindowVerification:
         return set(self._memory.of(tenants=tenants, people=people))
 
     def settle(self, judge: WindowJudge, at: datetime) -> None:
-        """Verify the windows that may have ended; those that are left when time is over are dropped."""
-        until = self._memory.clock() + AGAIN_SECONDS
+        """Verify windows that may have ended, until time is over; those that have waited for too long are dropped."""
+        began = self._memory.clock()
+        doubted_at = began if self._doubted_at is None else self._doubted_at
         while self._doubtful:
             self._verify(judge, self._doubtful, at)
-            if self._memory.clock() >= until:
+            if self._memory.clock() - began >= AGAIN_SECONDS:
                 break
-        self._memory.forget(list(self._doubtful))
-        self._unverified = self._doubtful | self._unverified
-        self._doubtful = {}
+        if self._memory.clock() - doubted_at >= DOUBT_SECONDS:
+            self._memory.forget(list(self._doubtful))
+            self._unverified = self._doubtful | self._unverified
+            self._doubtful = {}
+        self._doubted_at = doubted_at if self._doubtful else None
 
     def go_on(self, judge: WindowJudge, at: datetime) -> None:
         """Verify some of the other windows that changed, or else the next ones of those that were never loaded."""
@@ -137,11 +152,13 @@ class WindowVerification:
         self._unverified = dict.fromkeys(due) | self._unverified
         if self._unverified:
             self._verify(judge, self._unverified, at)
-        elif self._loaded_to is not None:
+        elif self._loaded_to is not None and not self._doubtful:
             self._memory.begin_round()
             found = judge.windows_after(self._loaded_to, VERIFIED_AT_ONCE)
             self._put(found, [], at)
             self._loaded_to = found[-1].request.id if len(found) == VERIFIED_AT_ONCE else None
+            if self._loaded_to is None:
+                self._memory.note_loaded()
 
     def _verify(self, judge: WindowJudge, waiting: dict[UUID, None], at: datetime) -> None:
         some = list(waiting)[:VERIFIED_AT_ONCE]

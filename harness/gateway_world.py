@@ -172,5 +172,5 @@ def gate_before(
     app = make_app(chosen, served)
     gateway: GateRuntime = app.state.gateway
     with serving(GateMount(gateway, app, served)) as port:
-        wait_for("the gate has read", lambda: gateway.memory.was_read, PATIENCE)
+        wait_for("the gate has read", lambda: gateway.memory.is_whole, PATIENCE)
         yield kind(world, db, port, gateway)

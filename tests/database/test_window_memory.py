@@ -10,11 +10,10 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
-from gate import change_feed, identity_map
+from gate import change_feed, identity_map, window_verification
 from gate.identity_map import HEADER, MappingInput
 from gate.memory_reader import GATE, MemoryReader
 from gate.window_memory import BOOT_CLOCK, ChangeKind, MemoryChange, RememberedWindow, WindowMemory
-from gate.window_verification import VERIFIED_AT_ONCE
 from harness.clocks import ShiftedClock
 from harness.people import HERE, World
 from harness.stage import setting
@@ -102,9 +101,11 @@ def test_a_window_is_found_once_it_was_read_and_for_exactly_what_it_is(watched: 
     assert watched.find(world, who="eve") is None
 
 
-@pytest.mark.far
-def test_what_was_open_before_the_start_is_read_page_by_page(api: Database, world: World) -> None:
-    ids = many(world, VERIFIED_AT_ONCE + 3)
+def test_what_was_open_before_the_start_is_read_page_by_page(
+    api: Database, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(window_verification, "VERIFIED_AT_ONCE", 4)
+    ids = many(world, 7)
     for one in ids:
         world.act("ann", Action.APPROVE, one)
 

@@ -10,11 +10,13 @@ from uuid import UUID
 
 import pytest
 
+from gate.answers import Denial, RefusedCall
 from gate.asgi import Message
 from gate.credentials import GatewayCredential, GatewayCredentials
 from gate.dialects import Dialect
+from gate.reasons import GateReason
 from gate.stream import StreamLimits, WindowStreams
-from gate.window_memory import BOOT_CLOCK, ChangeKind, WindowMemory
+from gate.window_memory import ChangeKind, WindowMemory
 from tests.unit.gate_examples import open_window
 
 FIRST, SECOND = (open_window(number, "files") for number in (1, 2))
@@ -25,8 +27,10 @@ class OneStream:
     """Streams of a memory, one at a time, and the events of the last one."""
 
     def __init__(self) -> None:
-        self.memory = WindowMemory()
-        self.memory.note_read(BOOT_CLOCK(), datetime.now(UTC))
+        self.now = 1000.0
+        self.memory = WindowMemory(lambda: self.now)
+        self.memory.note_read(self.now, datetime.now(UTC))
+        self.memory.note_loaded()
         credentials = cast("GatewayCredentials", SimpleNamespace(find=self._never))
         self.streams = WindowStreams(self.memory, credentials, StreamLimits(10, 10), lambda: None)
         self.events: list[tuple[str, str, dict[str, Any]]] = []
@@ -50,11 +54,13 @@ class OneStream:
         headers = [(b"last-event-id", last.encode())] if last else []
         served = self.streams.serve({"headers": headers}, _stays, send, credential=CREDENTIAL, shown=b"")
         task = asyncio.create_task(served)
-        async with asyncio.timeout(20):
-            await has_come.wait()
-        task.cancel()
+        waits = asyncio.create_task(has_come.wait())
+        await asyncio.wait({task, waits}, timeout=20, return_when=asyncio.FIRST_COMPLETED)
+        for one in (task, waits):
+            one.cancel()
         with suppress(asyncio.CancelledError):
             await task
+        assert has_come.is_set()
         return found
 
 
@@ -95,18 +101,68 @@ def test_what_was_closed_while_a_guard_was_away_is_told_when_it_resumes(how: str
 
 
 def test_windows_of_a_tenant_whose_log_was_rolled_back_are_in_no_snapshot() -> None:
-    memory = WindowMemory()
+    memory = OneStream().memory
     memory.put([FIRST, SECOND])
     tenant = FIRST.request.tenant_id
-    whole = memory.snapshot()[1]
 
+    def told() -> list[UUID]:
+        snapshot = memory.snapshot()
+        assert snapshot is not None
+        return [one.request_id for one in snapshot[1]]
+
+    whole = told()
     memory.doubt([tenant], [tenant])
-    doubted = memory.snapshot()[1]
+    doubted = told()
     memory.doubt([tenant], [])
 
-    assert [one.request_id for one in whole] == [FIRST.request.id, SECOND.request.id]
+    assert whole == told() == [FIRST.request.id, SECOND.request.id]
     assert doubted == []
-    assert memory.snapshot()[1] == whole
+
+
+def test_a_guard_gets_no_snapshot_of_a_memory_that_is_still_being_filled() -> None:
+    """By a part of what is open it would cut the rest."""
+
+    async def play() -> tuple[Denial, list[str]]:
+        one = OneStream()
+        one.streams.listen()
+        one.memory.put([FIRST])
+        await asyncio.sleep(0)
+        last = (await one.until(None, "snapshot"))[-1][0]
+        one.memory.put([SECOND])
+        await asyncio.sleep(0)
+        one.memory.clear()
+        one.memory.put([FIRST])
+        with pytest.raises(RefusedCall) as refused:
+            await one.until(last, "snapshot")
+        one.memory.put([SECOND])
+        one.memory.note_loaded()
+        (whole,) = [said for _, _, said in await one.until(last, "snapshot")]
+        return refused.value.denial, [window["request"] for window in whole["windows"]]
+
+    denial, windows = asyncio.run(play())
+
+    assert (denial.reason, denial.retry_after) == (GateReason.BEHIND, 1)
+    assert windows == [str(one.request.id) for one in (FIRST, SECOND)]
+
+
+@pytest.mark.parametrize("is_in_doubt", [False, True])
+def test_a_guard_that_was_away_resumes_while_windows_are_in_doubt(*, is_in_doubt: bool) -> None:
+    async def play() -> list[tuple[str, dict[str, Any]]]:
+        one = OneStream()
+        one.streams.listen()
+        one.memory.put([FIRST, SECOND])
+        await asyncio.sleep(0)
+        last = (await one.until(None, "snapshot"))[-1][0]
+        one.now += 2
+        one.memory.note_read(one.now, datetime.now(UTC), [SECOND.request.id] if is_in_doubt else [])
+        one.memory.forget([FIRST.request.id])
+        await asyncio.sleep(0)
+        if is_in_doubt:
+            with pytest.raises(RefusedCall):
+                await one.until(None, "snapshot")
+        return [(kind, said) for _, kind, said in await one.until(last, "close")]
+
+    assert asyncio.run(play()) == [("close", {"request": str(FIRST.request.id)})]
 
 
 def test_a_guard_that_begins_learns_of_no_window_of_a_rolled_back_tenant() -> None:

@@ -31,6 +31,7 @@ class OpenedStreams:
         self.memory = WindowMemory()
         self.memory.put([open_window(number, "files") for number in range(WINDOWS)])
         self.memory.note_read(BOOT_CLOCK(), datetime.now(UTC))
+        self.memory.note_loaded()
         credentials = cast("GatewayCredentials", SimpleNamespace(find=self._never))
         limits = StreamLimits(most=100, most_a_token=most_a_token)
         self.streams = WindowStreams(self.memory, credentials, limits, lambda: None)

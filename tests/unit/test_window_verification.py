@@ -10,8 +10,9 @@ import pytest
 
 from gate import window_verification
 from gate.change_feed import ChangeBatch, WindowChange
-from gate.window_memory import ChangeKind, MemoryChange, WindowMemory
+from gate.window_memory import BOOT_CLOCK, FRESH_SECONDS, ChangeKind, MemoryChange, WindowMemory
 from gate.window_verification import WindowVerification
+from lockbox.requests.access_check import AccessCheck
 from lockbox.requests.lifecycle import HeldBack
 from lockbox.requests.request_entry import RequestEntry
 from tests.unit.gate_examples import open_window
@@ -19,6 +20,7 @@ from tests.unit.gate_examples import open_window
 AT = datetime(2026, 11, 28, 12, tzinfo=UTC)
 WINDOW = open_window(1, "files")
 ID = WINDOW.request.id
+OF_TENANT = WindowChange(None, False, WINDOW.request.tenant_id, None)
 READS = 2
 MOMENTS = 6
 
@@ -67,9 +69,9 @@ class ScriptedRows:
 class Scene:
     """A memory that was loaded when nothing was open, and all that it told since."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = BOOT_CLOCK) -> None:
         self.rows = ScriptedRows()
-        self.memory = WindowMemory()
+        self.memory = WindowMemory(clock)
         self.windows = WindowVerification(self.memory)
         self.told: list[MemoryChange] = []
         self.read()
@@ -77,12 +79,13 @@ class Scene:
 
     def read(self, at: datetime = AT) -> None:
         """Read once, as the thread does."""
-        moment = self.rows.moment
+        moment, began = self.rows.moment, self.memory.clock()
         moment()
         batch = self.rows.batch(self.windows.last, at)
         moment()
         self.windows.apply(batch)
         self.windows.settle(self.rows, at)
+        self.memory.note_read(began, at, self.windows.in_doubt)
         moment()
         self.windows.go_on(self.rows, at)
         moment()
@@ -96,8 +99,8 @@ class Scene:
 
     @property
     def kinds(self) -> list[ChangeKind]:
-        """What was told, in order."""
-        return [one.kind for one in self.told]
+        """What was told but heartbeats, in order."""
+        return [one.kind for one in self.told if one.kind is not ChangeKind.HEARTBEAT]
 
 
 @dataclass
@@ -161,7 +164,7 @@ def test_a_window_that_has_ended_never_comes_back_whenever_news_arrive() -> None
 
     for scene in played(story):
         assert not scene.memory.has(ID)
-        assert scene.told == []
+        assert scene.kinds == []
 
 
 def test_news_that_are_wrong_about_an_end_lose_no_window() -> None:
@@ -186,19 +189,137 @@ def test_what_may_have_ended_is_told_only_if_it_cannot_be_verified_in_time(monke
         scene.rows.commit(open_window(number, "files"))
     scene.settle()
     scene.told.clear()
-    of_tenant = WindowChange(None, False, WINDOW.request.tenant_id, None)
 
-    scene.rows.moves.append(of_tenant)
+    scene.rows.moves.append(OF_TENANT)
     scene.settle()
     in_time = scene.kinds
     monkeypatch.setattr(window_verification, "VERIFIED_AT_ONCE", 1)
-    monkeypatch.setattr(window_verification, "AGAIN_SECONDS", 0.0)
-    scene.rows.moves.append(of_tenant)
+    for name in ("AGAIN_SECONDS", "DOUBT_SECONDS"):
+        monkeypatch.setattr(window_verification, name, 0.0)
+    scene.rows.moves.append(OF_TENANT)
     scene.settle()
 
     assert in_time == [ChangeKind.FORGET]
     assert scene.kinds == [ChangeKind.FORGET] * 2 + [ChangeKind.CLOSE, ChangeKind.OPEN]
     assert len(scene.memory) == 2
+
+
+class SlowRows(ScriptedRows):
+    """Rows of which a judgement takes 60 ms for each hundred, by a clock of their own."""
+
+    now = 1000.0
+
+    def clock(self) -> float:
+        """Return the time."""
+        return self.now
+
+    def windows(self, ids: Collection[UUID]) -> Sequence[RequestEntry]:
+        """Return those of these that are active, after a while."""
+        found = super().windows(ids)
+        self.now += len(ids) * 0.06 / 100
+        return found
+
+
+def crowded(count: int) -> tuple[SlowRows, Scene]:
+    """Return a scene in which so many windows have come into memory, and half a second passes until the next read."""
+    rows = SlowRows()
+    scene = Scene(rows.clock)
+    scene.rows = rows
+    for number in range(1, count + 1):
+        rows.commit(open_window(number, "files"))
+    scene.settle()
+    scene.read()
+    scene.told.clear()
+    rows.now += 0.5
+    return rows, scene
+
+
+def found(scene: Scene, entry: RequestEntry) -> bool:
+    """Whether memory lets somebody in by a window."""
+    request = entry.request
+    asked = entry.tenant, request.service, request.open_resources[0], request.open_actions[0], request.requester_id
+    return scene.memory.find(AccessCheck(*asked)) is not None
+
+
+def test_two_thousand_windows_that_may_have_ended_and_have_not_are_told_to_nobody() -> None:
+    rows, scene = crowded(2_000)
+    last = open_window(2_000, "files")
+    known_at, beats = rows.now - 0.5, []
+
+    rows.moves.append(OF_TENANT)
+    scene.read()
+    left = len(scene.windows.in_doubt)
+    while scene.windows.has_more:
+        scene.read()
+        # What is in doubt counts for as long as what was read before, and no longer.
+        assert found(scene, last) == (not scene.windows.in_doubt or rows.now - known_at < FRESH_SECONDS)
+        beats.append([one.kind for one in scene.told].count(ChangeKind.HEARTBEAT))
+
+    assert left > 0
+    assert rows.now - known_at > FRESH_SECONDS
+    assert scene.kinds == [ChangeKind.FORGET]
+    assert len(scene.memory) == 2_000
+    assert scene.memory.is_whole
+    assert beats[-1] > beats[-2]
+
+
+def test_one_of_two_thousand_windows_that_has_ended_is_found_in_memory_for_a_second_at_most() -> None:
+    rows, scene = crowded(2_000)
+    last = open_window(2_000, "files")
+    del rows.active[last.request.id]
+    ended_at = rows.now
+
+    rows.moves.append(OF_TENANT)
+    while scene.windows.has_more or rows.now == ended_at:
+        scene.read()
+        assert not found(scene, last) or rows.now - ended_at < FRESH_SECONDS
+
+    closed = [one.window for one in scene.told if one.kind is ChangeKind.CLOSE]
+    assert [one.request for one in closed if one] == [last.request.id.int]
+    assert not found(scene, last)
+
+
+def test_what_stays_in_doubt_for_too_long_is_closed_and_comes_back() -> None:
+    rows, scene = crowded(5_000)
+
+    rows.moves.append(OF_TENANT)
+    began = rows.now
+    while scene.windows.in_doubt or rows.now == began:
+        scene.read()
+    told = rows.now - began
+    closed = scene.kinds.count(ChangeKind.CLOSE)
+    scene.settle()
+
+    assert told < 2
+    assert 0 < closed == scene.kinds.count(ChangeKind.OPEN) < 4_000
+    assert len(scene.memory) == 5_000
+
+
+def test_memory_is_whole_once_the_last_page_was_loaded_and_not_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(window_verification, "VERIFIED_AT_ONCE", 2)
+    scene = Scene()
+    for number in range(1, 6):
+        scene.rows.commit(open_window(number, "files"))
+    scene.settle()
+
+    scene.windows.begin_anew()
+    found = []
+    for _ in range(3):
+        scene.read()
+        found.append((len(scene.memory), scene.memory.is_whole, scene.memory.snapshot() is not None))
+
+    assert found == [(2, False, False), (4, False, False), (5, True, True)]
+
+
+def test_forged_news_of_any_number_of_ends_lose_no_window() -> None:
+    count = 10_500
+    _, scene = crowded(count)
+
+    scene.windows.hear(scene.memory.requests(), end=True)
+    before = len(scene.memory)
+    scene.settle()
+
+    assert (before, len(scene.memory)) == (0, count)
 
 
 def later(number: int, begins: datetime, extends: UUID | None = None) -> RequestEntry:
