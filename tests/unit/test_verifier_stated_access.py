@@ -46,6 +46,16 @@ def test_a_statement_of_no_month_or_without_its_numbers_is_found(changes: dict[s
     assert kinds(stated(**changes)) == {FindingKind.MALFORMED}
 
 
+def test_a_moment_that_no_calendar_has_is_named_and_ends_no_verification() -> None:
+    nowhen = "2026-13-01T00:00:05.000000Z"
+    broken = {"action": "break_glass", "to_state": "active", "at": nowhen, "seq": 1}
+
+    assert kinds(stated(since=nowhen)) == {FindingKind.MALFORMED}
+    assert kinds(stated(nowhen)) >= {FindingKind.MALFORMED}
+    assert kinds(broken)
+    assert kinds(stated(since="9999-12-31T23:59:59.999999Z"), stated("2027-01-01T00:00:05.000000Z")) == set()
+
+
 @pytest.mark.parametrize(("at", "found"), [("2026-10-01", {FindingKind.STATED}), ("2026-08-01", set())])
 def test_a_window_by_break_glass_that_is_not_counted_is_found(at: str, found: set[FindingKind]) -> None:
     findings = Findings()

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -28,30 +29,42 @@ class StatedAccessChecker:
         """Take an event in the order of the log."""
         if fields["seq"] is not None:
             if (fields["action"], fields["to_state"]) == (BREAK_GLASS, "active"):
-                self._opened.append(datetime.fromisoformat(fields["at"]))
+                self._opened.extend(_moments(fields["at"]))
             return
         if fields["action"] != STATED:
             return
         match fields:
             case {"month": str(month), "since": str(since), "opened": {"break_glass": int(count)}} if (
-                MONTH.fullmatch(month) and fields["at"].startswith(month) and INSTANT.fullmatch(since)
+                MONTH.fullmatch(month)
+                and fields["at"].startswith(month)
+                and INSTANT.fullmatch(since)
+                and len(span := _moments(since, fields["at"])) == 2  # noqa: PLR2004 - both
             ):
-                self._take(month, since, count, fields["at"], where)
+                self._take(month, (span[0], span[1]), count, where)
             case _:
                 message = "the event does not say of which month it is, and what was opened since when"
                 self.findings.add(FindingKind.MALFORMED, message, **where)
 
-    def _take(self, month: str, since: str, count: int, at: str, where: Mapping[str, Any]) -> None:
+    def _take(self, month: str, span: tuple[datetime, datetime], count: int, where: Mapping[str, Any]) -> None:
         if month in self._months:
             message = f"what can open without approval is stated twice for {month}"
             self.findings.add(FindingKind.STATED, message, **where)
         self._months.add(month)
-        self._stated.append((datetime.fromisoformat(since), datetime.fromisoformat(at), count, where))
+        self._stated.append((*span, count, where))
 
     def finish(self) -> None:
         """Compare; windows that were removed with the oldest events are missed by nobody."""
         for since, at, count, where in self._stated:
-            opened = sum(since + BESIDE < one < at - BESIDE for one in self._opened)
+            opened = sum(one - since > BESIDE and at - one > BESIDE for one in self._opened)
             if opened > count:
                 message = f"{count} windows are stated as opened by break-glass, and the log opens {opened}"
                 self.findings.add(FindingKind.STATED, message, **where)
+
+
+def _moments(*said: str) -> list[datetime]:
+    """Return the moments that these texts name, without those that no calendar has."""
+    found = []
+    for one in said:
+        with suppress(ValueError):
+            found.append(datetime.fromisoformat(one))
+    return found
