@@ -29,6 +29,8 @@ AT = int(NOON.timestamp())
 CLIENT_ID = "lockbox:web"
 CLIENT_SECRET = "a secret with: spaces & signs"
 AUDIENCE = "https://lockbox.example/api"
+CLIENT_CLAIMS = ("azp", "client_id", "cid", "appid")
+"""The claims by which providers name a token's client: written out, so that no test asks the code for them."""
 REDIRECT_URI = "https://lockbox.example/signed-in"
 DISCOVERY = "/.well-known/openid-configuration"
 

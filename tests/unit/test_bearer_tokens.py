@@ -22,10 +22,21 @@ from gate.bearer_tokens import (
 )
 from lockbox.errors import Busy, NotSignedIn
 from lockbox.identity.cached_fetch import PAUSE_SECONDS, RENEW_SECONDS
-from lockbox.identity.oidc import BEARER_CLIENTS
 from lockbox.identity.oidc_providers import IdentityProviders
 from tests.each import each
-from tests.oidc_issuer import AT, AUDIENCE, BROKEN, HELD, NOON, LocalIssuer, ec_key, ed_key, local_issuer, rsa_key
+from tests.oidc_issuer import (
+    AT,
+    AUDIENCE,
+    BROKEN,
+    CLIENT_CLAIMS,
+    HELD,
+    NOON,
+    LocalIssuer,
+    ec_key,
+    ed_key,
+    local_issuer,
+    rsa_key,
+)
 
 SERVICE = "mail"
 
@@ -127,8 +138,8 @@ def test_a_mail_address_counts_only_of_an_issuer_that_vouches_for_it_and_verifie
         ({}, {"aud": ["https://other.example", "https://another.example"]}),
         ({}, {"aud": [AUDIENCE, "https://other.example"], "azp": None}),
         ({}, {"aud": None}),
-        *(({}, {"azp": None, name: "somebody"}) for name in BEARER_CLIENTS),
-        *(({}, {name: "somebody"}) for name in BEARER_CLIENTS[1:]),
+        *(({}, {"azp": None, name: "somebody"}) for name in CLIENT_CLAIMS),
+        *(({}, {name: "somebody"}) for name in CLIENT_CLAIMS[1:]),
         ({}, {"azp": ["console"]}),
         ({}, {"azp": None}),
         ({}, {"iss": "https://elsewhere.example"}),
@@ -162,7 +173,7 @@ def test_a_token_that_is_not_for_this_call_is_refused(
         calls.read(issuer.token(header=header, **{"azp": "console"} | claims))
 
 
-@each("name", BEARER_CLIENTS)
+@each("name", CLIENT_CLAIMS)
 def test_each_claim_that_names_a_client_names_it_to_the_gate(issuer: LocalIssuer, name: str) -> None:
     calls = VerifiedCalls([issuer], {"authorized_parties": ("console",)})
     unlisted = VerifiedCalls([issuer])

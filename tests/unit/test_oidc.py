@@ -11,11 +11,12 @@ from joserfc.jwk import generate_key
 
 from config.issuers import Algorithm
 from lockbox.errors import NotSignedIn
-from lockbox.identity.oidc import BEARER_CLIENTS, VerifiedIdentity, verify
+from lockbox.identity.oidc import VerifiedIdentity, verify
 from lockbox.identity.oidc_providers import IdentityProviders
 from tests.oidc_issuer import (
     AT,
     AUDIENCE,
+    CLIENT_CLAIMS,
     CLIENT_ID,
     NOON,
     LocalIssuer,
@@ -188,7 +189,7 @@ CLIENTS = [None, CLIENT_ID, AUDIENCE, LISTED, "other", "", 7, ["cli"]]
 """What a claim can name: nothing, our client, an authorized party, another's, and what is no client."""
 
 
-@pytest.mark.parametrize("claims", list(combinations(BEARER_CLIENTS, 2)), ids="-".join)
+@pytest.mark.parametrize("claims", list(combinations(CLIENT_CLAIMS, 2)), ids="-".join)
 def test_a_bearer_token_counts_if_all_that_names_its_client_names_one_of_ours(
     issuer: LocalIssuer, claims: tuple[str, str]
 ) -> None:
@@ -212,7 +213,7 @@ def test_an_id_token_for_our_client_alone_need_not_name_it(issuer: LocalIssuer, 
         return issuer.token(aud=meant_for, **clients)
 
     assert verify(naming(), issuers, NOON).subject == "anne"
-    for name in BEARER_CLIENTS:
+    for name in CLIENT_CLAIMS:
         assert verify(naming(**{name: CLIENT_ID}), issuers, NOON).subject == "anne"
         with pytest.raises(NotSignedIn):
             verify(naming(**{name: "other"}), issuers, NOON)
