@@ -92,7 +92,8 @@ def telling(rows: str) -> str:
     """Return SQL that writes events whose bodies say what their rows say; `rows` is what follows SELECT."""
     is_internal = f"coalesce({INTERNAL}, false)"
     log = f"CASE WHEN {is_internal} OR tenant_id IS NULL THEN '{VENDORS_LOG}'::uuid ELSE tenant_id END"
-    body = f"convert_to((to_jsonb(row) || jsonb_build_object('log', {log}))::text, 'UTF8')"
+    at = "to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')"
+    body = f"convert_to((to_jsonb(row) || jsonb_build_object('log', {log}, 'at', {at}))::text, 'UTF8')"
     told = f"SELECT {COLUMNS}, {is_internal}, {body} FROM (SELECT {rows}) AS row ({COLUMNS})"  # noqa: S608 - our own SQL
     return f"INSERT INTO events ({COLUMNS}, internal, body) {told}"
 

@@ -1,6 +1,7 @@
 """Two workers with a login each: what either is not to do, tried through that login."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 
 import pytest
 from sqlalchemy import TextClause, text
@@ -177,6 +178,39 @@ def test_no_body_by_the_core_worker_says_something_else_than_its_row(
         write(worker.engine, told, **columns, body=canonical(body | LIES[lie]))
 
     write(worker.engine, told, **columns, body=canonical(body))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda body: body.replace('{"', '{"action":"after_review","', 1),
+        lambda body: body.replace('"personal":{}', '"personal":{"comment":"a","comment":"b"}'),
+        lambda body: body.replace('Z"', '"'),
+        lambda body: body.replace('Z"', '+00:00"'),
+        lambda body: re.sub('"request_id":"([^"]*)"', lambda one: one[0].replace(one[1], one[1].upper()), body),
+        lambda body: body.replace('"tenant_id":"', '"tenant_id":"urn:uuid:'),
+        lambda body: body.replace('"seq":null', '"seq":"null"'),
+    ],
+    ids=["a name twice", "a name within twice", "no zone", "another zone", "capitals", "another form", "a text"],
+)
+def test_no_body_says_what_two_readers_could_read_differently(
+    world: World, worker: Database, change: Callable[[str], str]
+) -> None:
+    request = world.submit()
+    columns: dict[str, Value] = {"id": new_id(), "tenant_id": world.tenant.id, "request_id": request.id}
+    columns |= {"at": request.created_at}
+    told = """
+        INSERT INTO events (id, tenant_id, request_id, at, action, actor_role, body)
+        VALUES (:id, :tenant_id, :request_id, :at, 'remind', 'clock', :body)
+    """
+    said: dict[str, Value] = {"action": "remind", "actor_role": "clock", "format": 1, "personal": {}, "seq": None}
+    body = canonical(columns | {"log": world.tenant.id} | said).decode()
+
+    assert change(body) != body
+    with pytest.raises(DBAPIError, match="says something else"):
+        write(worker.engine, told, **columns, body=change(body).encode())
+
+    write(worker.engine, told, **columns, body=body.encode())
 
 
 @each(

@@ -168,18 +168,25 @@ REVOKE ALL ON FUNCTION refuse_hiding FROM PUBLIC;
 CREATE CONSTRAINT TRIGGER only_once_sealed AFTER DELETE ON unsealed DEFERRABLE INITIALLY DEFERRED FOR EACH ROW
     WHEN (current_user = 'lockbox_worker') EXECUTE FUNCTION refuse_hiding();
 
--- The rules for rows bind the columns; what is sealed is the body. Only the owner removes what is old.
+-- The rules for rows bind the columns; what is sealed is the body. Only the owner removes what is old. A body writes each
+-- value in one way, and each name once: of another, two readers could read two things.
 CREATE OR REPLACE FUNCTION refuse_contradicting() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    written CONSTANT text := 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"';
 BEGIN
     IF EXISTS (
-        SELECT FROM fresh e, LATERAL jsonb_to_record(convert_from(e.body, 'UTF8')::jsonb) AS b (id uuid, log uuid,
-            tenant_id uuid, request_id uuid, seq integer, at timestamptz, action text, actor_id uuid,
-            actor_role text, from_state text, to_state text, deadline_at timestamptz)
+        SELECT FROM fresh e, LATERAL (SELECT convert_from(e.body, 'UTF8') AS said) t,
+            LATERAL jsonb_to_record(CAST(t.said AS jsonb)) AS b (id jsonb, log jsonb, tenant_id jsonb,
+                request_id jsonb, seq jsonb, at jsonb, action jsonb, actor_id jsonb, actor_role jsonb,
+                from_state jsonb, to_state jsonb, deadline_at jsonb)
         WHERE (e.action = 'audit_events_removed' AND current_user <> 'lockbox_owner')
+            OR NOT t.said IS JSON OBJECT WITH UNIQUE KEYS
             OR (b.id, b.log, b.tenant_id, b.request_id, b.seq, b.at, b.action, b.actor_id, b.actor_role, b.from_state,
                 b.to_state, b.deadline_at)
-            IS DISTINCT FROM (e.id, e.log_id, e.tenant_id, e.request_id, e.seq, e.at, e.action::text, e.actor_id,
-                e.actor_role::text, e.from_state::text, e.to_state::text, e.deadline_at)
+            IS DISTINCT FROM (to_jsonb(e.id), to_jsonb(e.log_id), to_jsonb(e.tenant_id), to_jsonb(e.request_id),
+                to_jsonb(e.seq), to_jsonb(to_char(e.at AT TIME ZONE 'UTC', written)), to_jsonb(e.action),
+                to_jsonb(e.actor_id), to_jsonb(e.actor_role), to_jsonb(e.from_state), to_jsonb(e.to_state),
+                to_jsonb(to_char(e.deadline_at AT TIME ZONE 'UTC', written)))
     ) THEN
         RAISE EXCEPTION 'the body of an event says something else than its row'
             USING ERRCODE = 'insufficient_privilege';
