@@ -21,6 +21,7 @@ from psycopg.pq import TransactionStatus
 from sqlalchemy import Engine, event
 from starlette.requests import HTTPConnection
 
+from config.server_urls import libpq_url
 from lockbox import database
 from lockbox.database import CONNECT_ARGS, Database, UnitOfWork
 from lockbox.errors import Busy
@@ -186,7 +187,7 @@ class LoopConnections:
     """Connections for the event loop to the database of an engine, closed when the engine is disposed."""
 
     def __init__(self, engine: Engine) -> None:
-        self._url = engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
+        self._url = libpq_url(engine.url).render_as_string(hide_password=False)
         self._free: list[AsyncConnection[Any]] = []
         event.listen(engine, "engine_disposed", lambda _: self.close())
 

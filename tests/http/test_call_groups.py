@@ -20,9 +20,12 @@ from sqlalchemy import Result, text
 from structlog.contextvars import bind_contextvars, get_contextvars
 
 from api.incoming_request import CallGroups, LoopConnections
+from config.server_urls import postgres_url
+from harness.network import HOST
 from harness.people import World
+from harness.ports import own_port
 from lockbox import pipelines
-from lockbox.database import Database, UnitOfWork, arm_after_commit
+from lockbox.database import Database, UnitOfWork, arm_after_commit, make_engine
 from lockbox.pipelines import SET_CONTEXT, VARIABLES, GroupMember, SharedTransaction
 from lockbox.requests import transition
 from lockbox.requests.overrides import Overrides
@@ -343,6 +346,18 @@ def test_nothing_of_a_commit_that_was_refused_stays_with_its_connection(door: Do
             return member.needs_alone, list(connection._notice_handlers)  # noqa: SLF001 - psycopg names them nowhere else
 
     assert door.runner.run(run()) == (True, [])
+
+
+def test_of_several_hosts_the_loop_connects_to_the_one_that_writes(door: Door) -> None:
+    one = door.db.engine.url
+    several = f"postgresql://{one.username}:{one.password}@{HOST}:{own_port()},{HOST}:{one.port}/{one.database}"
+    engine = make_engine(postgres_url(several), role="test")
+
+    async def reached() -> int:
+        async with await LoopConnections(engine).take() as connection:
+            return connection.info.port
+
+    assert door.runner.run(reached()) == one.port
 
 
 @pytest.mark.parametrize("turns", [0, 1, 2, 3])
