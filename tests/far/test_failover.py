@@ -1,25 +1,18 @@
 """A standby of Postgres: what was acknowledged outlives the primary, and a standby that lags behind is no secret."""
 
-import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
-from pathlib import Path
+from contextlib import closing
 from uuid import UUID
 
-import psutil
 import psycopg
 import pytest
-from sqlalchemy import create_engine, text
-from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 from structlog.testing import capture_logs
 
 from config.embedded import ServerAddresses
-from config.embedded.folder import DataFolder, find_home
-from config.embedded.processes import run, wait_until
-from config.embedded.programs import programs_for
+from config.embedded.folder import find_home
+from config.embedded.processes import wait_until
 from harness.people import World
 from harness.ports import own_port
 from harness.stage import all_rights, on_database, own_servers
@@ -30,75 +23,12 @@ from lockbox.monitoring import status
 from lockbox.requests.lifecycle import Action
 from lockbox.schedule import Schedule
 from lockbox.startup_checks import ServerKind
+from tests.far.standby import SECONDS, Standby, waits_for
 
-SECONDS = 60
 WINDOWS = 40
 ENOUGH = 10
-FOLLOWING = "SELECT sync_state FROM pg_stat_replication WHERE state = 'streaming'"
 NAMED = "synchronous_standby_names"
 LOGGED = "startup.standby_asynchronous"
-
-
-@dataclass(frozen=True)
-class Standby:
-    """A Postgres that follows the primary; `sync_state` is what the primary says of it."""
-
-    home: DataFolder
-    primary: ServerAddresses
-    port: int
-
-    @property
-    def folder(self) -> Path:
-        """Its cluster, beside the primary's."""
-        return self.home.folder / "standby"
-
-    def start(self) -> None:
-        """Copy the primary and follow it."""
-        url = make_url(self.primary.superuser_url)
-        source = f"host=127.0.0.1 port={url.port} user={url.username} password={url.password}"
-        self.run(
-            "pg_basebackup", "-R", "--no-sync", "-X", "stream", "-c", "fast", "-d", source, "-D", str(self.folder)
-        )
-        options = (
-            f"-c max_connections=200 -c port={self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories=''"
-        )
-        log = str(self.home.folder / "standby.log")
-        self.run("pg_ctl", "start", "-s", "-w", "-l", log, "-D", str(self.folder), "-o", options)
-        assert wait_until(lambda: self.sync_state() is not None, SECONDS)
-
-    def sync_state(self) -> str | None:
-        """Return how commits of the primary wait for it; None while it does not follow."""
-        with psycopg.connect(self.primary.superuser_url.replace("+psycopg", "")) as connection:
-            row = connection.execute(FOLLOWING).fetchone()
-        return str(row[0]) if row else None
-
-    def promote(self) -> None:
-        """Make it a primary."""
-        self.run("pg_ctl", "promote", "-s", "-w", "-D", str(self.folder))
-
-    def state_of(self, request_id: UUID) -> str:
-        """Return the state of a request, as it stands here."""
-        url = make_url(self.primary.superuser_url).set(port=self.port, database="lockbox", drivername="postgresql")
-        with psycopg.connect(url.render_as_string(hide_password=False)) as connection:
-            row = connection.execute("SELECT state FROM requests WHERE id = %s", [request_id]).fetchone()
-        return str(row[0]) if row else "unknown"
-
-    @contextmanager
-    def lagging(self) -> Iterator[None]:
-        """Let nothing reach it of what the primary writes."""
-        with psycopg.connect(self.primary.superuser_url.replace("+psycopg", "")) as connection:
-            ((pid,),) = connection.execute("SELECT pid FROM pg_stat_replication").fetchall()
-        sender = psutil.Process(pid)
-        sender.suspend()
-        try:
-            yield
-        finally:
-            with suppress(psutil.NoSuchProcess):
-                sender.resume()
-
-    def run(self, program: str, *arguments: str) -> None:
-        """Run one of Postgres' programs as its account."""
-        run(self.home, [str(programs_for(self.home).postgres / program), *arguments])
 
 
 @pytest.fixture(scope="module")
@@ -116,8 +46,7 @@ def standby(primary: ServerAddresses) -> Iterator[Standby]:
     standby = Standby(find_home(primary.folder), primary, own_port())
     standby.start()
     yield standby
-    standby.run("pg_ctl", "stop", "-s", "-m", "immediate", "-D", str(standby.folder))
-    shutil.rmtree(standby.folder)
+    standby.stop()
     primary.start_again("postgres")
     waits_for(primary, "")
 
@@ -138,15 +67,6 @@ def db(primary: ServerAddresses, standby: Standby) -> Iterator[Database]:
     with all_rights(superuser), closing(Schedule(primary.redis_url)) as schedule:
         yield Database(engine, schedule)
         engine.dispose()
-
-
-def waits_for(primary: ServerAddresses, names: str) -> None:
-    """Set for which standbys commits wait."""
-    engine = create_engine(primary.superuser_url, isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        connection.execute(text(f"ALTER SYSTEM SET synchronous_standby_names = '{names}'"))
-        connection.execute(text("SELECT pg_reload_conf()"))
-    engine.dispose()
 
 
 def waiting(primary: ServerAddresses, what: str = "pid") -> list[tuple[object, ...]]:
