@@ -1,12 +1,13 @@
 """A notifications worker that ends in the midst of a batch: no mail is lost, and few or none are sent twice."""
 
+import signal
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from redis import Redis
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
 from cli.stack import Processes
 from config.embedded import ServerAddresses
@@ -15,9 +16,10 @@ from harness.mail_relay import relaying
 from harness.people import World
 from harness.stage import Urls, plan_for
 from harness.wait import within
-from harness.webhook_receiver import receiving
+from harness.webhook_receiver import ScriptedAnswer, receiving
 from lockbox.notifications.endpoints import SecretVault
 from lockbox.notifications.sending_pool import MOST_UNRECORDED
+from lockbox.requests.lifecycle import Action
 from lockbox.schedule import NOTIFICATIONS
 from tests.database.postbag import Postbag
 from tests.database.scenes import many, read, write
@@ -26,6 +28,7 @@ REQUESTS = 120
 MORE_REQUESTS = 300
 CALLED_REQUESTS = 150
 KILLED_AT = 40
+MOVED_REQUESTS, HEARD, STILL_SECONDS = 60, 10, 90
 PATIENCE = 150.0
 OPEN = "SELECT count(*) AS n FROM notifications WHERE closed_at IS NULL"
 CLAIMED = "SELECT count(*) AS n FROM notifications WHERE closed_at IS NULL AND attempts > 0"
@@ -33,6 +36,24 @@ TRIES = "SELECT count(*) AS n, count(DISTINCT notification_id) AS mails FROM del
 PASSED = """
 UPDATE notifications SET run_at = run_at - make_interval(secs => :seconds) WHERE closed_at IS NULL AND attempts > 0
 """
+
+
+AGED = """
+UPDATE notifications SET run_at = run_at - make_interval(secs => :seconds),
+    numbered_at = numbered_at - make_interval(secs => :seconds) WHERE closed_at IS NULL
+"""
+NUMBERED = "SELECT count(*) AS n FROM notifications WHERE sequence IS NOT NULL"
+
+
+def let_pass(superuser: Engine, urls: Urls, seconds: float) -> None:
+    """Let so many seconds pass for all that is still to be sent."""
+    with superuser.begin() as connection:
+        connection.execute(text("SET LOCAL session_replication_role = replica"))
+        connection.execute(text(AGED), {"seconds": seconds})
+    with Redis.from_url(urls.redis) as redis:
+        for index in NOTIFICATIONS.keys:
+            for member in redis.zrange(index, 0, -1):
+                redis.zincrby(index, -1000 * seconds, member)
 
 
 def let_leases_run_out(superuser: Engine, urls: Urls) -> None:
@@ -124,3 +145,41 @@ def test_a_worker_that_is_killed_among_calls_leaves_their_order_and_their_ids(
     assert list(numbers) == list(range(1, CALLED_REQUESTS + 1))
     assert list(previous) == [None, *ids[:-1]]
     assert len(receiver.calls) - len(first) <= MOST_UNRECORDED
+
+
+@pytest.mark.parametrize("how", [signal.SIGSTOP, signal.SIGKILL])
+def test_no_call_overtakes_another_when_a_worker_stood_still_for_over_a_minute(
+    world: World, urls: Urls, template: ServerAddresses, superuser: Engine, tmp_path: Path, *, how: signal.Signals
+) -> None:
+    with receiving() as receiver, relaying() as relay:
+        receiver.answers = [*[ScriptedAnswer(status=204)] * HEARD, ScriptedAnswer(is_held=True)]
+        post = Postbag(vault=SecretVault([DEVELOPMENT_KEY.get_secret_value()]))
+        post.endpoint(world, receiver.url, tenant_id=world.tenant.id)
+        for number, request in enumerate(many(world, MOVED_REQUESTS)):
+            world.act("ann", Action.DENY if number % 3 else Action.APPROVE, request)
+        plan = replace(plan_for(urls, template, tmp_path / "keys"), smtp_url=f"smtp://127.0.0.1:{relay.port}")
+        processes = Processes(plan, tmp_path / "log")
+        try:
+            still = processes.start("notifications")
+            assert within(PATIENCE, lambda: read(superuser, NUMBERED)[0].n == 2 * MOVED_REQUESTS)
+            assert within(PATIENCE, lambda: len(receiver.calls) > HEARD, 0.001)
+            still.send_signal(how)
+            let_pass(superuser, urls, STILL_SECONDS)
+            receiver.answers = []
+            for name in ("second", "third"):
+                processes.start("notifications", name=name)
+            assert within(PATIENCE, lambda: len(receiver.calls) > HEARD + 1)
+            if how == signal.SIGSTOP:
+                still.send_signal(signal.SIGCONT)
+            assert within(PATIENCE, lambda: read(superuser, OPEN)[0].n == 0, 0.5)
+        finally:
+            still.send_signal(signal.SIGCONT)
+            processes.stop()
+
+    order = list(dict.fromkeys(call.event["sequence"] for call in receiver.calls))
+    assert order == list(range(1, 2 * MOVED_REQUESTS + 1))
+    assert {call.event["type"] for call in receiver.calls} == {
+        "request.submitted",
+        "request.approved",
+        "request.denied",
+    }
