@@ -22,7 +22,8 @@ class Keeper:
         for one in ENDINGS:
             signal.signal(one, self._hear)
         while True:
-            child = subprocess.Popen(self._command)  # noqa: S603 - a command line of ours
+            # The socket that one may serve on is handed through.
+            child = subprocess.Popen(self._command, close_fds=False)  # noqa: S603 - a command line of ours
             code = child.wait()
             if self._ending.is_set():
                 return code

@@ -7,7 +7,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -54,6 +54,7 @@ NO_LOGIN = (
 API_PORT = 8000
 API = "api"
 """All processes end with this one; the others are restarted when they end by themselves."""
+FLOWER = "flower"
 VENDOR = {"LOCKBOX_VENDOR_NAME": "Fabrikam Support"}
 """Who the playground's engineers work for, unless the caller says it."""
 CONSOLE = Console(soft_wrap=True, highlight=False)
@@ -77,12 +78,15 @@ def main(arguments: list[str] | None = None) -> int:
         settings = _for_this_machine(load())
         passed = _passed()
         with ExitStack() as ends:
-            # Held from here on: until the API could bind it, minutes later, somebody else might have taken the port.
-            listener = ends.enter_context(ports.hold(asked.port))
-            api_port = listener.getsockname()[1]
+            # Held from here on: until they could be bound, minutes later, somebody else might have taken the ports.
+            listeners = {
+                name: ends.enter_context(ports.hold(first))
+                for name, first in ((API, asked.port), (FLOWER, asked.flower_port))
+            }
+            api_port, flower_port = (one.getsockname()[1] for one in listeners.values())
             with unbroken():
                 plan = stack.prepare(
-                    settings, asked.folder, api_port=api_port, flower_port=asked.flower_port, say=steps.say
+                    settings, asked.folder, api_port=api_port, flower_port=flower_port, say=steps.say
                 )
                 ends.callback(_leave, plan)
             ends.callback(steps.end)
@@ -91,7 +95,7 @@ def main(arguments: list[str] | None = None) -> int:
             plan = _furnished(plan, seeded, settings, asked.tokens)
             steps.end()
             log = None if asked.verbose else asked.log
-            return _kept_up(RunPlan(plan, seeded, settings, passed, asked.tokens, log, listener))
+            return _kept_up(RunPlan(plan, seeded, settings, passed, asked.tokens, log, listeners))
     except (EmbeddedRefused, UnsafeSettings, sample.NotInProduction, OSError) as refused:
         steps.end()
         sys.stderr.write(f"run: {refused}\n")
@@ -102,7 +106,7 @@ def main(arguments: list[str] | None = None) -> int:
 class RunPlan:
     """All that one `make run` goes by; without a `log` the terminal shows what the processes say.
 
-    `listener` is what the API serves on.
+    `listeners` are what the API and Flower serve on.
     """
 
     stack: StackPlan
@@ -111,7 +115,7 @@ class RunPlan:
     passed: PassedSettings
     tokens: Path
     log: Path | None
-    listener: socket.socket
+    listeners: Mapping[str, socket.socket]
 
 
 class Steps:
@@ -204,8 +208,10 @@ def _kept_up(run: RunPlan) -> int:
             if process != API:
                 words = [sys.executable, "-m", "cli.restart", *words]
             # exec: the pid that is reported and signalled is that of the process itself, not of a shell around it.
-            line, served = f"exec {shlex.join(words)}", run.listener if process == API else None
-            manager.add_process(process, line, env=environment(own), cwd=str(stack.CHECKOUT)).listener = served
+            made = manager.add_process(
+                process, f"exec {shlex.join(words)}", env=environment(own), cwd=str(stack.CHECKOUT)
+            )
+            made.listener = run.listeners.get(process)
         signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
         manager.loop()
     if manager.returncode in STOPPED_ON_REQUEST:

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import httpx
 import psycopg
 
-from config import embedded, ports
+from config import embedded
 from config.children import environment
 from config.embedded import EmbeddedRefused, ServerAddresses
 from config.settings import Settings
@@ -147,14 +147,14 @@ def prepare(
     folder: Path | None = None,
     *,
     api_port: int,
-    flower_port: int = 5555,
+    flower_port: int,
     say: Callable[[str], object] | None = None,
 ) -> StackPlan:
-    """Start an embedded server for every URL that is not set, bring the schema up, and choose ports.
+    """Start an embedded server for every URL that is not set, and bring the schema up.
 
     `say` is told what is being done now.
 
-    The API's port is the caller's to find; Flower has the first from its own on that is free.
+    The ports are the caller's to find.
 
     Raises:
         EmbeddedRefused: in production, where the servers can't be started, or where another version of Lockbox made
@@ -186,7 +186,7 @@ def prepare(
         servers=servers,
         keys=make_keys(place.with_name(f"{place.name}-keys")),
         api_port=api_port,
-        flower_port=free_port(flower_port),
+        flower_port=flower_port,
         environment=settings.environment,
         found=found,
         connectors_database_url=_connectors_url(settings, servers),
@@ -262,14 +262,6 @@ def _missing(urls: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
         "mail": ("smtp_url",),
     }
     return {server: names for server, names in wanted.items() if not all(name in urls for name in names)}
-
-
-def free_port(first: int) -> int:
-    """Return the first port from this one on that nobody listens on."""
-    for port in range(first, first + 200):
-        if ports.is_free(port):
-            return port
-    raise OSError(f"no free port between {first} and {first + 199}")
 
 
 def is_ready(plan: StackPlan) -> bool:

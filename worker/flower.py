@@ -1,8 +1,11 @@
 """Start Flower: read-only, with credentials, and on loopback unless configured otherwise."""
 
+import argparse
 import gc
+import socket
 
 import structlog
+from flower import app as flower_app
 from flower import urls
 
 from config import logging as lockbox_logging
@@ -40,10 +43,17 @@ def main() -> None:
     """Hand over to Flower; the password stands in no command line."""
     # As in the API: what is imported stays.
     gc.freeze()
+    parser = argparse.ArgumentParser(prog="python -m worker.flower", description=__doc__)
+    parser.add_argument("--fd", type=int, help="serve on this socket, which whoever starts it has bound")
+    given = parser.parse_args().fd
     chosen = settings()
     options = arguments(chosen)
     lockbox_logging.configure(chosen)
     urls.handlers[:] = guarded(urls.handlers)
+    if given is not None:
+        listener = socket.socket(fileno=given)
+        listener.setblocking(False)
+        flower_app.bind_sockets = lambda *_, **__: [listener]
     try:
         app.start(["flower", *options])
     except OSError as error:

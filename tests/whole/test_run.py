@@ -86,19 +86,21 @@ def play(said: str, who: str, path: str) -> tuple[str, str]:
 
 
 @pytest.mark.far
-def test_nobody_can_take_the_port_of_the_api_before_it_serves_there(here: ModuleRunner) -> None:
-    port = own_port()
-    with run(here, "--port", str(port)) as running:
+def test_nobody_can_take_the_ports_of_the_api_and_flower_before_they_serve_there(here: ModuleRunner) -> None:
+    port, flower = own_port(), own_port()
+    with run(here, "--port", str(port), "--flower-port", str(flower)) as running:
         read_until(running, "Starting Postgres")
-        with pytest.raises(OSError, match="in use"):
-            socket.create_server((HOST, port))
+        for taken in (port, flower):
+            with pytest.raises(OSError, match="in use"):
+                socket.create_server((HOST, taken))
         said = read_until(running, "curl ")
         ready = httpx.get(f"http://{HOST}:{port}/readyz", trust_env=False)
+        watched = httpx.get(f"http://{HOST}:{flower}/healthcheck", trust_env=False)
         running.send_signal(signal.SIGINT)
         running.communicate(timeout=SECONDS)
 
     assert playground(said) == f"http://localhost:{port}"
-    assert ready.status_code == 200
+    assert (ready.status_code, watched.text) == (200, "OK")
     assert running.returncode == 0
 
 
