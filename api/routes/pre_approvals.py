@@ -21,7 +21,8 @@ router = CallRouter(prefix="/v1/tenants/{slug}/pre-approvals", tags=["tenants"])
 @router.get("", responses=problems(404))
 def list_pre_approvals(slug: Slug, who: CurrentUser, session: SessionDep) -> PreApprovalList:
     """List what the tenant has approved beforehand, or is asked to, to its members."""
-    return PreApprovalList(items=[_seen_by(session, who, one) for one in pre_approvals.listed(session, who, slug)])
+    found = pre_approvals.listed(session, who, slug)
+    return PreApprovalList(items=[pre_approval_view(session, who, one) for one in found])
 
 
 @router.post("", status_code=201, responses=problems(400, 404, 409))
@@ -41,13 +42,13 @@ def propose_pre_approval(
     wanted = PreApprovalInput(**dict(body))
     made = pre_approvals.propose(session, who, came, slug, wanted, chosen.catalogue.services)
     response.headers["location"] = f"/v1/tenants/{slug}/pre-approvals/{made.row.id}"
-    return _seen_by(session, who, made)
+    return pre_approval_view(session, who, made)
 
 
 @router.get("/{pre_approval_id}", responses=problems(404))
 def get_pre_approval(slug: Slug, pre_approval_id: UUID, who: CurrentUser, session: SessionDep) -> PreApprovalView:
     """Show one pre-approval to the tenant's members."""
-    return _seen_by(session, who, pre_approvals.find(session, who, slug, pre_approval_id))
+    return pre_approval_view(session, who, pre_approvals.find(session, who, slug, pre_approval_id))
 
 
 @router.post("/{pre_approval_id}/approve", responses=problems(400, 404, 409))
@@ -61,7 +62,7 @@ def approve_pre_approval(
 ) -> PreApprovalView:
     """Approve a pre-approval, as an approver with a fresh sign-in."""
     comment = body.comment if body else None
-    return _seen_by(session, who, pre_approvals.approve(session, who, came, slug, pre_approval_id, comment))
+    return pre_approval_view(session, who, pre_approvals.approve(session, who, came, slug, pre_approval_id, comment))
 
 
 @router.post("/{pre_approval_id}/revoke", responses=problems(400, 404, 409))
@@ -75,11 +76,11 @@ def revoke_pre_approval(
 ) -> PreApprovalView:
     """Revoke a pre-approval and the access that it has open, as an approver or a tenant admin."""
     comment = body.comment if body else None
-    return _seen_by(session, who, pre_approvals.revoke(session, who, came, slug, pre_approval_id, comment))
+    return pre_approval_view(session, who, pre_approvals.revoke(session, who, came, slug, pre_approval_id, comment))
 
 
-def pre_approval_view(one: PreApprovalSummary) -> PreApprovalView:
-    """Return a pre-approval as a body."""
+def pre_approval_view(session: UnitOfWork, who: Caller, one: PreApprovalSummary) -> PreApprovalView:
+    """Return a pre-approval as somebody's body."""
     row = one.row
     return PreApprovalView(
         id=row.id,
@@ -100,8 +101,5 @@ def pre_approval_view(one: PreApprovalSummary) -> PreApprovalView:
             for by in one.approvers
         ],
         revoked_at=row.revoked_at,
+        look_alikes=namesakes(session, who, one),
     )
-
-
-def _seen_by(session: UnitOfWork, who: Caller, one: PreApprovalSummary) -> PreApprovalView:
-    return pre_approval_view(one).model_copy(update={"look_alikes": namesakes(session, who, one)})

@@ -34,7 +34,7 @@ def get_unapproved_access(slug: Slug, who: CurrentUser, session: SessionDep) -> 
         consent=GivenConsentView(mode=found.consent.mode, until=found.consent.until) if found.consent else None,
         policy_verified=found.is_verified,
         gates=[ReportingGateView(service=one.service, since=one.since) for one in found.gates],
-        pre_approvals=[pre_approval_view(one) for one in found.pre_approvals],
+        pre_approvals=[pre_approval_view(session, who, one) for one in found.pre_approvals],
         break_glass=_break_glass(found.break_glass) if found.break_glass else None,
         delegations=[delegation_view(one) for one in found.delegations],
         opened=[

@@ -6,7 +6,7 @@ from cli import request_table
 from lockbox.identity.roles import AuthMethod
 from lockbox.requests.lifecycle import State
 from lockbox.requests.policy_rules import Policy
-from tests.database.test_pre_approvals import propose
+from tests.database.test_pre_approvals import in_force, propose
 from tests.http.door import Door
 from tests.http.portal import OpenPortal, Portal
 
@@ -85,3 +85,14 @@ def test_whoever_approves_a_pre_approval_is_warned_of_its_proposers_name(portal:
     assert WARNING in page.words
     assert shown["look_alikes"] == ["Tara"]
     assert approved.status == 200
+
+
+def test_what_can_open_without_approval_names_who_looks_like_the_reader(fresh_door: Door) -> None:
+    which, slug = in_force(fresh_door.world), fresh_door.world.tenant.slug
+    name_like(fresh_door, "tara", "amir")
+    places = (f"/v1/tenants/{slug}/pre-approvals/{which}", f"/v1/tenants/{slug}/unapproved-access")
+
+    by_itself, found = (fresh_door.get("amir", place).json() for place in places)
+
+    assert by_itself["look_alikes"] == ["Amir"]
+    assert found["pre_approvals"] == [by_itself]
