@@ -8,7 +8,7 @@ from uuid import UUID
 
 from sqlalchemy import text
 
-from lockbox.database import UnitOfWork, now
+from lockbox.database import UnitOfWork, postgres_clock
 from lockbox.errors import TooMany
 
 SPAN = timedelta(minutes=10)
@@ -110,7 +110,7 @@ def count(
     known = {kind: value for kind, value in keys.items() if value}
     if not known:
         return AttemptCount(None)
-    at = now(session)
+    at = postgres_clock(session)
     values = {
         "kinds": list(known),
         "values": list(known.values()),

@@ -22,7 +22,7 @@ GRANT DELETE ON offboardings TO lockbox_api;
 GRANT UPDATE (days, set_at, mac) ON retentions TO lockbox_api;
 GRANT UPDATE (released_by, released_at, mac) ON legal_holds TO lockbox_api;
 GRANT DELETE ON memberships, eligible_delegates, passkeys, identities, gate_identities, report_consents,
-    sign_in_counts, idempotency_keys TO lockbox_api;
+    idempotency_keys TO lockbox_api;
 GRANT UPDATE ON sign_in_counts, idempotency_keys TO lockbox_api;
 
 GRANT UPDATE (name, time_zone, wants_prompts, disabled_at) ON people TO lockbox_api;

@@ -270,14 +270,14 @@ CREATE POLICY api_insert ON tokens FOR INSERT TO lockbox_api
             AND s.only_at IS NOT DISTINCT FROM tokens.only_at))));
 
 CREATE POLICY api_select ON sign_ins FOR SELECT TO lockbox_api USING (id = (SELECT at_sign_in()));
-CREATE POLICY api_insert ON sign_ins FOR INSERT TO lockbox_api WITH CHECK (proven_at IS NULL AND used_at IS NULL);
+CREATE POLICY api_insert ON sign_ins FOR INSERT TO lockbox_api
+    WITH CHECK (proven_at IS NULL AND used_at IS NULL AND tries = 0);
 CREATE POLICY api_update ON sign_ins FOR UPDATE TO lockbox_api USING (id = (SELECT at_sign_in()));
 
 -- Whoever signs in is nobody yet; a count is found by a hash that says nothing of whom it is about.
 CREATE POLICY api_select ON sign_in_counts FOR SELECT TO lockbox_api USING (true);
 CREATE POLICY api_insert ON sign_in_counts FOR INSERT TO lockbox_api WITH CHECK (true);
 CREATE POLICY api_update ON sign_in_counts FOR UPDATE TO lockbox_api USING (true);
-CREATE POLICY api_delete ON sign_in_counts FOR DELETE TO lockbox_api USING (true);
 
 CREATE POLICY api_select ON device_logins FOR SELECT TO lockbox_api USING (id = (SELECT at_device_login()));
 CREATE POLICY api_insert ON device_logins FOR INSERT TO lockbox_api WITH CHECK (answered_at IS NULL);

@@ -181,6 +181,24 @@ CREATE TRIGGER never_good_again BEFORE UPDATE ON sessions FOR EACH ROW
         AND NEW.revoked_at IS DISTINCT FROM OLD.revoked_at)
     EXECUTE FUNCTION refuse('session %s stays revoked');
 
+-- Tries at a code are counted for good, and of a network and an account for ten minutes by Postgres' own clock.
+CREATE TRIGGER tries_only_grow BEFORE UPDATE ON sign_ins FOR EACH ROW
+    WHEN (current_user = 'lockbox_api' AND (NEW.tries < OLD.tries
+        OR (OLD.used_at IS NOT NULL AND NEW.used_at IS DISTINCT FROM OLD.used_at)))
+    EXECUTE FUNCTION refuse('sign-in %s has no more tries than it had');
+CREATE TRIGGER never_negative BEFORE INSERT OR UPDATE ON sign_in_counts FOR EACH ROW
+    WHEN (current_user = 'lockbox_api' AND NEW.count < 1)
+    EXECUTE FUNCTION refuse('attempts to sign in are counted from 1 on');
+CREATE TRIGGER only_grows BEFORE UPDATE ON sign_in_counts FOR EACH ROW
+    WHEN (current_user = 'lockbox_api' AND (NEW.key <> OLD.key OR CASE WHEN NEW.since = OLD.since
+        THEN NEW.count < OLD.count
+        ELSE NEW.since < OLD.since OR NEW.since > clock_timestamp() + interval '1 minute'
+            OR OLD.since > clock_timestamp() - interval '10 minutes' END))
+    EXECUTE FUNCTION refuse('attempts to sign in are counted for ten minutes');
+CREATE TRIGGER only_once_outdated BEFORE DELETE ON sign_in_counts FOR EACH ROW
+    WHEN (current_user IN ('lockbox_api', 'lockbox_worker') AND OLD.since > clock_timestamp() - interval '10 minutes')
+    EXECUTE FUNCTION refuse('attempts to sign in are counted for ten minutes');
+
 -- What the directory said before does not come back.
 CREATE TRIGGER never_older BEFORE UPDATE ON directory_records FOR EACH ROW
     WHEN (NEW.person_id <> OLD.person_id OR NEW.as_of < OLD.as_of)

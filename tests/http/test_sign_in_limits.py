@@ -25,6 +25,12 @@ def strict(open_portal: OpenPortal) -> Portal:
     return open_portal(settings=SETTINGS.model_copy(update=few))
 
 
+def rests(portal: Portal, seconds: int) -> None:
+    """Let attempts be so much older: Postgres counts them by its own clock."""
+    older = "UPDATE sign_in_counts SET since = since - make_interval(secs => :seconds) RETURNING since"
+    assert portal.sql(older, seconds=seconds)
+
+
 def asked_until_refused(portal: Portal, most: int, **facts: Any) -> list[int]:
     """Ask for different accounts from one address; return the statuses."""
     browser = portal.browser(**facts)
@@ -102,9 +108,9 @@ def test_after_ten_minutes_it_goes_on_and_not_before(strict: Portal) -> None:
     for _ in range(4):
         ask(strict.browser(), address)
 
-    strict.wait(minutes=9, seconds=50)
+    rests(strict, 590)
     early = ask(strict.browser(), address).status
-    strict.wait(seconds=11)
+    rests(strict, 11)
 
     assert (early, ask(strict.browser(), address).status) == (429, 200)
 
