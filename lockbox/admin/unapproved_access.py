@@ -11,7 +11,9 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
+import structlog
 from sqlalchemy import Row, text
+from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlmodel import col, select
 
 from lockbox.admin import delegates, permissions, pre_approval_status
@@ -27,6 +29,8 @@ from lockbox.notifications import announcements
 from lockbox.requests.policy import customer_decides, effective_mode
 from lockbox.requests.policy_parts import OverdueFinding
 from lockbox.requests.policy_rules import Policy
+
+log = structlog.get_logger(__name__)
 
 LATELY = timedelta(days=90)
 LONGEST_WAY = timedelta(days=60)
@@ -69,10 +73,13 @@ AT_ONCE = 20
 DUE = text("""
 SELECT l.id FROM logs l JOIN tenants t ON t.id = l.tenant_id
 WHERE (l.stated_for IS NULL OR l.stated_for < CAST(:month AS date)) AND t.created_at < CAST(:begins AS timestamptz)
-    AND NOT is_erased(t.id)
+    AND NOT is_erased(t.id) AND (l.unstated_at IS NULL OR l.unstated_at < CAST(:failed_before AS timestamptz))
 ORDER BY l.id LIMIT :most FOR NO KEY UPDATE OF l SKIP LOCKED
 """)
-HAVE_STATED = text("UPDATE logs SET stated_for = CAST(:month AS date) WHERE id = ANY(CAST(:ids AS uuid[]))")
+HAS_STATED = text("UPDATE logs SET stated_for = CAST(:month AS date), unstated_at = NULL WHERE id = :id")
+HAS_FAILED = text("UPDATE logs SET unstated_at = :at WHERE id = :id")
+TRIED_AGAIN = timedelta(hours=1)
+"""So long after a statement failed it is tried once more; until it is made, there is an alarm (`unstated`)."""
 
 
 class UnapprovedWay(StrEnum):
@@ -212,7 +219,11 @@ def state(database: Database) -> Iterator[int]:
     """Write into the log of each tenant once a month what can open without its approval; yield how many each time.
 
     It may run anywhere and any number of times: the row of each log says for which month its tenant was told, and is
-    written with the event. A tenant that was added within the month is told from the next one on.
+    written with the event. A tenant that was added within the month is told from the next one on. What fails for one
+    is tried again after an hour, and the others go on.
+
+    Raises:
+        sqlalchemy.exc.OperationalError: Postgres is away.
     """
     while True:
         with database.transaction() as session:
@@ -226,13 +237,29 @@ def state(database: Database) -> Iterator[int]:
 def _state_some(session: UnitOfWork) -> int:
     at = now(session).astimezone(UTC)
     begins = at.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
-    values = {"month": begins.date(), "begins": begins, "most": AT_ONCE}
+    values = {"month": begins.date(), "begins": begins, "failed_before": at - TRIED_AGAIN, "most": AT_ONCE}
     due = session.execute(DUE, values).scalars().all()
-    if due:
-        tenants = session.orm.exec(select(Tenant).where(col(Tenant.id).in_(due)).order_by(col(Tenant.id))).all()
-        announcements.record(session, *(_statement(read(session, one, at)) for one in tenants))
-        session.execute(HAVE_STATED, {"month": begins.date(), "ids": list(due)})
+    for one in due:
+        try:
+            with session.orm.begin_nested():
+                _state_one(session, one, at)
+        except (OperationalError, InterfaceError):
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with one, the others go on
+            _failed(one, error)
+            session.execute(HAS_FAILED, {"at": at, "id": one})
     return len(due)
+
+
+def _failed(tenant_id: UUID, error: Exception) -> None:
+    # Not the error itself, which quotes the policy.
+    log.error("unapproved_access.not_stated", tenant_id=str(tenant_id), error=type(error).__name__)
+
+
+def _state_one(session: UnitOfWork, tenant_id: UUID, at: datetime) -> None:
+    tenant = session.orm.exec(select(Tenant).where(col(Tenant.id) == tenant_id)).one()
+    announcements.record(session, _statement(read(session, tenant, at)))
+    session.execute(HAS_STATED, {"month": at.date().replace(day=1), "id": tenant_id})
 
 
 def _statement(found: UnapprovedAccess) -> AuditEvent:

@@ -65,6 +65,7 @@ class AuditLog(SQLModel, table=True):
     each has its own `origin`. The first `unproven` events predate sealing: they are only known to have existed when
     it began. `kept_at` is when a checkpoint was last kept, `digest_at` when the tenant last got a digest. The events
     before `kept_from` are recorded as removed, and older than `kept_since`; those before `cleared_to` are gone.
+    `stated_for` is for which month it was last told what can open without approval, `unstated_at` when that failed.
     """
 
     __tablename__ = "logs"
@@ -84,6 +85,7 @@ class AuditLog(SQLModel, table=True):
     kept_at: datetime = Field(sa_type=Instant)
     digest_at: datetime = Field(sa_type=Instant)
     stated_for: date | None = None
+    unstated_at: datetime | None = Field(default=None, sa_type=Instant)
 
 
 class Seal(SQLModel, table=True):

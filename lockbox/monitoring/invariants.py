@@ -3,8 +3,9 @@
 A window is open without approval, or without the signature that the policy demands (I1), or past its end (I2), an
 audit log has a gap, or an event that is not sealed (I4), an event is told to nobody, or no event says how that ended
 (I5), a gate let somebody in by a window that was not open (used-outside), nobody closes access at targets
-(no-connector-worker), somebody decided who had not signed in, or has a power that nobody on record gave (I12), or no
-event says a legal hold, a retention or an off-boarding (unsaid). Each looks at all windows that are open, at what
+(no-connector-worker), somebody decided who had not signed in, or has a power that nobody on record gave (I12), no
+event says a legal hold, a retention or an off-boarding (unsaid), or a log could not be told what can open without
+approval (unstated). Each looks at all windows that are open, at what
 changed in the last minutes, and at a part of everything that moves on from minute to minute; none at more rows than
 `MOST`.
 """
@@ -273,6 +274,11 @@ WHERE n.at > coalesce((SELECT kept_since FROM logs WHERE id = n.tenant_id), '-in
     AND NOT EXISTS (SELECT FROM events e WHERE e.log_id = n.tenant_id AND e.id BETWEEN n.first AND n.last
         AND e.action = n.action AND e.at = n.at AND e.actor_id = coalesce(n.who, e.actor_id) OFFSET 0)
 """)
+UNSTATED = text("""
+SELECT 'unstated' AS rule, l.id, l.tenant_id,
+    'its log was not told this month what can open without its approval: see unapproved_access.not_stated' AS what
+FROM logs l WHERE l.unstated_at IS NOT NULL AND NOT is_erased(l.id) LIMIT :most
+""")
 # What an API that lives has found by the checkpoints that left the house; it answers no check of those logs.
 AUDIT_LOG_BEHIND = text("""
 SELECT
@@ -322,6 +328,7 @@ QUERIES = (
     UNGIVEN,
     USED_OUTSIDE,
     UNSAID,
+    UNSTATED,
 )
 
 

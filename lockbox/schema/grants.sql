@@ -97,7 +97,7 @@ GRANT SELECT (tenant_id, set_by, set_at, released_by, released_at) ON legal_hold
 GRANT SELECT (tenant_id, asked_by, asked_at, erased_at) ON offboardings TO lockbox_worker;
 
 GRANT UPDATE (state, version, closed_at, wake_at, reminders, tiers_asked, warned) ON requests TO lockbox_worker;
-GRANT UPDATE (origin, size, root, note, noted_at, kept_at, digest_at, stated_for) ON logs TO lockbox_worker;
+GRANT UPDATE (origin, size, root, note, noted_at, kept_at, digest_at, stated_for, unstated_at) ON logs TO lockbox_worker;
 -- To state what can open without a customer's approval.
 GRANT SELECT (enforcement_id, tenant_id, revision, created_at) ON report_consents TO lockbox_worker;
 GRANT SELECT (tenant_id, stopped_at, ended_at) ON emergency_stops TO lockbox_worker;

@@ -853,7 +853,8 @@ CREATE INDEX ix_refused_minute ON refused (minute);
 
 -- A Merkle tree over each tenant's events and over the vendor's own. A tenant's log has the tenant's id. The signed
 -- `note` is what counts; `size` and `root` beside it are held against it. Events before `kept_from` are recorded
--- as removed, and those before `cleared_to` are gone.
+-- as removed, and those before `cleared_to` are gone. `stated_for` is for which month it was last told what can open
+-- without its tenant's approval, `unstated_at` when that failed.
 CREATE TABLE logs (
     id uuid CONSTRAINT pk_logs PRIMARY KEY,
     tenant_id uuid CONSTRAINT fk_logs_tenant_id REFERENCES tenants (id),
@@ -870,6 +871,7 @@ CREATE TABLE logs (
     cleared_to bigint NOT NULL DEFAULT 0 CONSTRAINT ck_logs_cleared_to CHECK (cleared_to BETWEEN 0 AND kept_from),
     kept_since timestamptz,
     stated_for date,
+    unstated_at timestamptz,
     CONSTRAINT ck_logs_id CHECK (id = coalesce(tenant_id, '00000000-0000-0000-0000-000000000000'))
 );
 CREATE INDEX ix_logs_kept_at ON logs (kept_at);

@@ -12,6 +12,7 @@ from lockbox.admin import unapproved_access
 from lockbox.audit.verifier.verify import GOOD
 from lockbox.database import Database, ProcessKeys
 from lockbox.identity.keyring import Keyring
+from lockbox.monitoring.invariants import ScanPosition
 from lockbox.requests.lifecycle import Action
 from tests.database.scenes import at_once, read, write_unchecked
 from tests.database.tenancy import is_erased_now
@@ -19,6 +20,7 @@ from tests.database.test_exports import exported, verified
 from tests.database.test_pre_approvals import in_force
 from tests.logs import sealed
 from tests.policy_setup import lay_down, stand_in
+from worker import alerts
 
 EVENTS = """
 SELECT tenant_id, actor_role, convert_from(body, 'UTF8') AS body,
@@ -100,3 +102,31 @@ def test_a_new_tenant_and_one_that_was_erased_are_told_nothing(
 
     assert list(unapproved_access.state(core)) == []
     assert stated(world) == []
+
+
+def unstated(core: Database) -> list[object]:
+    return [one.tenant_id for one in alerts.find_violations(core, ScanPosition())[0] if one.rule == "unstated"]
+
+
+def test_a_policy_that_nobody_can_read_stops_no_other_tenants_statement_and_is_an_alarm(
+    api: Database, old: World, core: Database, superuser: Engine
+) -> None:
+    other = World.make(api)
+    other.submit(resources=["mailbox:old@elsewhere.example"])
+    sealed(core)
+    write_unchecked(superuser, OLD)
+    broken = min(old.tenant.id, other.tenant.id)
+    bodies = "UPDATE policies SET body = jsonb_set(body, '{quorum}', :quorum) WHERE tenant_id = :id"
+    write_unchecked(superuser, bodies, quorum='"x"', id=broken)
+
+    assert list(unapproved_access.state(core)) == [2]
+
+    assert [row.tenant_id for row in read(core, EVENTS)] == [max(old.tenant.id, other.tenant.id)]
+    assert unstated(core) == [broken]
+    assert list(unapproved_access.state(core)) == []
+
+    write_unchecked(superuser, bodies, quorum="1", id=broken)
+    write_unchecked(superuser, "UPDATE logs SET unstated_at = unstated_at - interval '1 hour'")
+    assert list(unapproved_access.state(core)) == [1]
+    assert unstated(core) == []
+    assert len(read(core, EVENTS)) == 2

@@ -441,3 +441,10 @@ CREATE TRIGGER only_once_outdated BEFORE DELETE ON sign_in_counts FOR EACH ROW
 REVOKE DELETE ON sign_in_counts FROM lockbox_api;
 DROP POLICY api_delete ON sign_in_counts;
 ALTER POLICY api_insert ON sign_ins WITH CHECK (proven_at IS NULL AND used_at IS NULL AND tries = 0);
+
+
+-- Statements that failed
+
+-- When a log could last not be told what can open without its tenant's approval.
+ALTER TABLE logs ADD COLUMN unstated_at timestamptz;
+GRANT UPDATE (unstated_at) ON logs TO lockbox_worker;
