@@ -5,7 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
+from sqlalchemy.exc import DBAPIError
 
 from harness.people import World
 from lockbox.admin import unapproved_access
@@ -130,3 +131,9 @@ def test_a_policy_that_nobody_can_read_stops_no_other_tenants_statement_and_is_a
     assert list(unapproved_access.state(core)) == [1]
     assert unstated(core) == []
     assert len(read(core, EVENTS)) == 2
+
+
+@pytest.mark.usefixtures("old")
+def test_the_core_workers_login_says_of_no_log_that_it_was_told(core: Database) -> None:
+    with pytest.raises(DBAPIError, match="was not told so"), core.transaction() as session:
+        session.execute(text("UPDATE logs SET stated_for = date_trunc('month', now())"))

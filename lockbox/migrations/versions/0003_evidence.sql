@@ -443,8 +443,95 @@ DROP POLICY api_delete ON sign_in_counts;
 ALTER POLICY api_insert ON sign_ins WITH CHECK (proven_at IS NULL AND used_at IS NULL AND tries = 0);
 
 
--- Statements that failed
+-- News that is told to all
 
--- When a log could last not be told what can open without its tenant's approval.
+-- How far news was told moves on with an event in each log that it passes, by the same transaction: of this very row,
+-- and with a mail to each admin and approver, but for the first definition of a gate. Whom a later row concerns alone,
+-- or who came within a minute, need not be told.
+CREATE FUNCTION refuse_untold() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+DECLARE
+    nobody CONSTANT uuid := '00000000-0000-0000-0000-000000000000';
+    -- Of those who were there before it, and of those who came later.
+    action text;
+    later_action text;
+    said jsonb;
+    written_at timestamptz;
+    only_for text[];
+    goes_on boolean := false;
+BEGIN
+    IF TG_TABLE_NAME = 'exclusions' THEN
+        action := 'exclusions_changed';
+        said := jsonb_build_object('version', NEW.version,
+            'sha256', encode(sha256(convert_to(NEW.body, 'UTF8')), 'hex'));
+        written_at := NEW.created_at;
+    ELSIF TG_TABLE_NAME = 'gate_definitions' THEN
+        later_action := 'gate_defined';
+        action := CASE WHEN NEW.revision > 1 THEN 'gate_redefined' ELSE later_action END;
+        said := jsonb_build_object('service', NEW.service, 'sha256', encode(NEW.digest, 'hex'));
+        written_at := NEW.recorded_at;
+        only_for := NEW.only_for;
+        goes_on := NOT EXISTS (SELECT FROM gate_definitions d
+            WHERE d.service = NEW.service AND d.revision > NEW.revision);
+    ELSE
+        SELECT jsonb_build_object('service', e.service), NEW.wanted = 'report' AND NEW.revision = e.revision
+        INTO said, goes_on FROM enforcements e WHERE e.id = NEW.enforcement_id;
+        action := CASE WHEN NEW.wanted = 'enforce' THEN 'gate_enforced' WHEN NEW.was_enforced THEN 'gate_report_asked'
+            ELSE 'gate_report_began' END;
+        written_at := NEW.switched_at;
+    END IF;
+    IF NEW.announced_to IS NULL OR NEW.announced_to < OLD.announced_to
+        OR EXISTS (
+            SELECT FROM (SELECT nobody AS id, action AS heard WHERE OLD.announced_to IS NULL
+                    AND TG_TABLE_NAME <> 'exclusions'
+                UNION ALL
+                SELECT t.id, CASE WHEN t.created_at <= written_at THEN action ELSE coalesce(later_action, action) END
+                FROM tenants t WHERE t.id > coalesce(OLD.announced_to, nobody) AND t.id <= NEW.announced_to
+                    AND t.created_at < clock_timestamp() - interval '1 minute'
+                    AND (t.created_at <= written_at OR goes_on)
+                    AND (only_for IS NULL OR t.slug = ANY (only_for)) AND NOT is_erased(t.id)) passed
+            WHERE NOT EXISTS (SELECT FROM events e WHERE e.log_id = passed.id
+                AND e.id >= (SELECT uuidv7(-interval '15 minutes'))
+                AND e.xid = CAST(pg_current_xact_id()::text AS bigint) AND e.action = passed.heard
+                AND convert_from(e.body, 'UTF8')::jsonb @> said
+                AND (e.action = 'gate_defined' OR NOT EXISTS (SELECT FROM memberships m JOIN people p ON p.id = m.person_id
+                    WHERE m.tenant_id = passed.id AND m.role IN ('tenant_admin', 'approver') AND p.disabled_at IS NULL
+                        AND NOT EXISTS (SELECT FROM notifications n WHERE n.event_id = e.id
+                            AND n.person_id = m.person_id AND n.template = e.action AND n.closed_at IS NULL))))) THEN
+        RAISE EXCEPTION 'a row of % was not told so far', TG_TABLE_NAME USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    RETURN NULL;
+END $$;
+REVOKE ALL ON FUNCTION refuse_untold FROM PUBLIC;
+DO $$
+DECLARE
+    told text;
+BEGIN
+    FOREACH told IN ARRAY '{exclusions,gate_definitions,enforcement_switches}'::text[] LOOP
+        EXECUTE format('CREATE CONSTRAINT TRIGGER told_is_said AFTER UPDATE ON %I DEFERRABLE INITIALLY DEFERRED
+            FOR EACH ROW WHEN (current_user = ''lockbox_worker''
+                AND NEW.announced_to IS DISTINCT FROM OLD.announced_to) EXECUTE FUNCTION refuse_untold()', told);
+    END LOOP;
+END $$;
+CREATE TRIGGER told_to_nobody_yet BEFORE INSERT ON enforcement_switches FOR EACH ROW
+    WHEN (current_user = 'lockbox_api' AND NEW.announced_to IS NOT NULL)
+    EXECUTE FUNCTION refuse('switch %s was told to nobody yet');
+
+-- Likewise for which month a log was told what can open without its tenant's approval.
+CREATE FUNCTION refuse_unstated() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM events e WHERE e.log_id = NEW.id AND e.id >= (SELECT uuidv7(-interval '15 minutes'))
+            AND e.xid = CAST(pg_current_xact_id()::text AS bigint) AND e.action = 'unapproved_access_stated'
+            AND convert_from(e.body, 'UTF8')::jsonb ->> 'month' = to_char(NEW.stated_for, 'YYYY-MM')) THEN
+        RAISE EXCEPTION 'log % was not told so for that month', NEW.id USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    RETURN NULL;
+END $$;
+REVOKE ALL ON FUNCTION refuse_unstated FROM PUBLIC;
+CREATE CONSTRAINT TRIGGER stated_is_said AFTER UPDATE ON logs DEFERRABLE INITIALLY DEFERRED FOR EACH ROW
+    WHEN (current_user = 'lockbox_worker' AND NEW.stated_for IS DISTINCT FROM OLD.stated_for)
+    EXECUTE FUNCTION refuse_unstated();
+-- When a log could last not be told so.
 ALTER TABLE logs ADD COLUMN unstated_at timestamptz;
 GRANT UPDATE (unstated_at) ON logs TO lockbox_worker;
