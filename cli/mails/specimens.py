@@ -382,8 +382,8 @@ def _named(template: str, style: WritingStyle) -> dict[str, str]:
         further = {"address": "203.0.113.9", "user_agent": style.user_agent}
     else:
         further = {} if template == RECOVERY_PROPOSED else {"comment": style.words}
-    who = style.actor if template == FIRST_PASSKEY else style.requester
-    return {"member": f"{who} <erin@contoso.example>", **further}
+    who = f"{style.actor} <amir@" if template == FIRST_PASSKEY else f"{style.requester} <erin@"
+    return {"member": f"{who}contoso.example>", **further}
 
 
 def _mail(mail: RequestMail) -> OutgoingMail:
