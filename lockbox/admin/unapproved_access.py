@@ -40,29 +40,30 @@ GATES, PEOPLE, RECORD, OPENED = "gate", "person", "record", "opened"
 FOUND = text("""
 WITH opened AS (
     SELECT CASE WHEN r.break_glass THEN 'break_glass' WHEN r.pre_approval_id IS NOT NULL THEN 'pre_approval'
-        WHEN r.consent_until IS NOT NULL THEN 'consent' ELSE 'mode' END AS way, r.id, r.opened_at FROM requests r
+        WHEN r.consent_until IS NOT NULL THEN 'consent' ELSE 'mode' END AS way, r.id, r.opened_at,
+        r.state = 'active' AND r.deadline_at > :at AS is_open FROM requests r
     WHERE r.tenant_id = :tenant AND r.opened_at >= :since
         AND (r.break_glass OR r.pre_approval_id IS NOT NULL OR r.mode <> 'enforce')
     UNION ALL
-    SELECT DISTINCT 'delegate', r.id, r.opened_at FROM decisions d JOIN requests r ON r.id = d.request_id
+    SELECT DISTINCT 'delegate', r.id, r.opened_at, false FROM decisions d JOIN requests r ON r.id = d.request_id
     WHERE d.decision = 'approve' AND cardinality(d.principals) > 0 AND d.decided_at >= :decided_since
         AND r.tenant_id = :tenant AND r.opened_at >= :since
 )
 SELECT 'opened' AS kind, way AS name, (array_agg(id ORDER BY opened_at DESC, id DESC))[1] AS id,
-    count(*) AS number, max(opened_at) AS at FROM opened GROUP BY way
+    count(*) AS number, max(opened_at) AS at, count(*) FILTER (WHERE is_open) AS still_open FROM opened GROUP BY way
 UNION ALL
-SELECT 'gate', e.service, NULL, NULL, coalesce(c.created_at, e.changed_at) FROM enforcements e
+SELECT 'gate', e.service, NULL, NULL, coalesce(c.created_at, e.changed_at), NULL FROM enforcements e
 LEFT JOIN report_consents c ON c.enforcement_id = e.id AND c.tenant_id = :tenant AND c.revision = e.revision
 WHERE e.wanted = 'report' AND (e.enforced_at IS NULL OR c.created_at IS NOT NULL)
 UNION ALL
-SELECT 'person', p.name, p.id, NULL, NULL FROM people p WHERE p.id = ANY (CAST(:people AS uuid[]))
+SELECT 'person', p.name, p.id, NULL, NULL, NULL FROM people p WHERE p.id = ANY (CAST(:people AS uuid[]))
 UNION ALL
 SELECT 'record', CASE WHEN a.finding IS NULL AND a.due_at <= :at THEN 'overdue' ELSE 'given' END, NULL,
-    count(*) FILTER (WHERE a.opened_at > CAST(:at AS timestamptz) - interval '30 days'), NULL
+    count(*) FILTER (WHERE a.opened_at > CAST(:at AS timestamptz) - interval '30 days'), NULL, NULL
 FROM after_reviews a WHERE a.tenant_id = :tenant
     AND (a.finding IS NULL OR a.opened_at > CAST(:at AS timestamptz) - interval '30 days') GROUP BY 2
 UNION ALL
-SELECT 'record', 'stopped', NULL, NULL, s.stopped_at FROM emergency_stops s
+SELECT 'record', 'stopped', NULL, NULL, s.stopped_at, NULL FROM emergency_stops s
 WHERE s.tenant_id = :tenant AND s.ended_at IS NULL
 ORDER BY 1, 2, 3
 """)
@@ -99,11 +100,15 @@ OF_THE_VENDOR = frozenset({UnapprovedWay.MODE, UnapprovedWay.CONSENT})
 
 @dataclass(frozen=True)
 class OpenedLately:
-    """How many windows were opened in one way, and the newest of them."""
+    """How many windows were opened in one way, the newest of them, and how many are open still.
+
+    Of what a delegate approved none counts as open: it was approved.
+    """
 
     count: int = 0
     newest: UUID | None = None
     at: datetime | None = None
+    still_open: int = 0
 
 
 @dataclass(frozen=True)
@@ -171,6 +176,11 @@ class UnapprovedAccess:
         return frozenset(way for way, is_so in can.items() if is_so)
 
     @property
+    def still_open(self) -> int:
+        """How many windows are open that nobody of the customer was asked about, also where no other can open."""
+        return sum(one.still_open for one in self.opened.values())
+
+    @property
     def ways_if_enforced(self) -> AbstractSet[UnapprovedWay]:
         """In which ways something could open if the customer decided from now on."""
         return self.ways - OF_THE_VENDOR
@@ -211,7 +221,10 @@ def read(session: UnitOfWork, tenant: Tenant, at: datetime) -> UnapprovedAccess:
         break_glass=_break_glass(policy, rows) if policy else None,
         delegations=delegates.lasting(session, tenant.id, judged.known, at),
         opened={way: OpenedLately() for way in UnapprovedWay}
-        | {UnapprovedWay(row.name): OpenedLately(row.number, row.id, row.at) for row in _of(rows, OPENED)},
+        | {
+            UnapprovedWay(row.name): OpenedLately(row.number, row.id, row.at, row.still_open)
+            for row in _of(rows, OPENED)
+        },
     )
 
 

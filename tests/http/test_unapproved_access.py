@@ -205,6 +205,29 @@ def test_a_switch_to_enforce_promises_nothing_that_break_glass_breaks(open_porta
     assert place(portal.world) in preview.read.links
 
 
+def test_no_page_promises_that_nobody_gets_in_while_a_window_is_open_that_nobody_approved(
+    open_portal: OpenPortal,
+) -> None:
+    portal = open_portal(GLASS)
+    breaks_glass(portal.world)
+    lay_down(portal.world)
+    admin, root = entered(portal, "tara"), f"/tenants/{portal.world.tenant.slug}"
+
+    mode, page = admin.get(f"{root}/mode"), admin.get(place(portal.world))
+    set_mode(portal.world, Mode.OBSERVE)
+    preview = admin.submit(admin.get(f"{root}/mode"), f"{root}/mode", mode="enforce")
+    admin.submit(admin.get(f"{root}/emergency-stop"), f"{root}/emergency-stop")
+    set_mode(portal.world, Mode.ENFORCE)
+    stopped = admin.get(place(portal.world))
+
+    for one in (mode, page):
+        assert NOBODY not in one.words
+        assert "1 window that was opened without it is still open" in one.words
+    assert FROM_NOW_ON not in preview.words
+    assert "1 window that was opened without it stays open until its end, or until you revoke it" in preview.words
+    assert NOBODY in stopped.words
+
+
 def test_the_page_links_the_newest_window_and_says_what_a_stop_bars(open_portal: OpenPortal) -> None:
     portal = open_portal(GLASS)
     newest = breaks_glass(portal.world)
