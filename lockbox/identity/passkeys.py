@@ -194,7 +194,7 @@ def add(
     """
     credentials.check(session, caller)
     made = _registered(party, challenge, shown)
-    is_first = session.orm.exec(_of(caller)).first() is None
+    is_first = first_added(session, caller.person_id) is None
     row = Passkey(
         id=new_id(),
         person_id=caller.person_id,

@@ -123,6 +123,21 @@ def test_a_further_passkey_and_one_of_somebody_who_was_not_invited_is_no_news(po
     assert len(portal.sql(TOLD, t=nora.tenant_id)) == before > 0
 
 
+def test_a_row_that_a_login_wrote_makes_no_first_passkey_a_further_one(portal: Portal) -> None:
+    nora = invite(portal, f"nora-{new_id().hex[-8:]}@contoso.example")
+    browser = portal.browser()
+    nora.accept(browser)
+    portal.sql(
+        "INSERT INTO passkeys (id, person_id, credential_id, public_key, sign_count, name, created_at, trusted_at) "
+        "SELECT uuidv7(), id, 'x', '', 0, 'old', now(), '2100-01-01' FROM people WHERE email = :e",
+        e=nora.address,
+    )
+    portal.sql("UPDATE passkeys SET mac = NULL WHERE credential_id = 'x'")
+
+    assert add(browser, Authenticator()).status == 200
+    assert portal.sql(TOLD, t=portal.world.tenant.id)
+
+
 def test_the_page_of_the_mail_changes_nothing_and_lets_an_admin_disable(portal: Portal) -> None:
     nora, request = joined(portal), portal.world.submit()
     admin, approver = portal.browser(), portal.browser()
