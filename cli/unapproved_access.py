@@ -44,8 +44,17 @@ def _details(answer: Mapping[str, Any]) -> dict[str, object]:
     if glass := answer["break_glass"]:
         who = "anybody" if glass["people"] is None else ", ".join(one["name"] for one in glass["people"])
         often = f"{glass['lately']} of {glass['monthly']} within 30 days"
-        found["Break-glass"] = f"{', '.join(glass['services'])}, two of the vendor ({who}), {often}"
+        found["Break-glass"] = f"{', '.join(glass['services'])}, two of the vendor ({who}), {often}{_barred(glass)}"
     for number, one in enumerate(answer["delegations"], 1):
         names = f"{one['delegate']['name']} for {one['principal']['name']}, until "
         found[f"Delegate {number}"] = phrase(names, moment(one["ends_at"]))
     return found
+
+
+def _barred(glass: Mapping[str, Any]) -> str:
+    bars = {
+        "an emergency stop": glass["stopped_since"],
+        "an overdue finding": glass["overdue"] and glass["overdue_finding"] == "block",
+    }
+    by = " and ".join(name for name, is_so in bars.items() if is_so)
+    return f"; barred now by {by}" if by else ""

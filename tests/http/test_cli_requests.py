@@ -242,7 +242,10 @@ def test_what_can_open_without_approval_is_shown_with_who_and_how_often(open_ter
 
     shown = terminal.does("ann", "tenant", "unapproved-access", slug)
     said = terminal.reads("tara", "tenant", "unapproved-access", slug)
+    terminal.does("tara", "tenant", "emergency-stop", slug)
+    stopped = terminal.does("ann", "tenant", "unapproved-access", slug)
 
+    assert ("barred now" in shown, "; barred now by an emergency stop" in stopped) == (False, True)
     assert "Nothing: nobody from the vendor gets access without the customer's approval." in nothing
     assert re.search(r"^Can open without approval +break-glass *$", shown, re.MULTILINE)
     assert re.search(

@@ -247,6 +247,21 @@ def test_the_page_links_the_newest_window_and_says_what_a_stop_bars(open_portal:
     assert "End it on the overview" in again.words
 
 
+def test_the_page_of_break_glass_that_a_stop_denied_offers_it_to_nobody(open_portal: OpenPortal) -> None:
+    portal = open_portal(GLASS)
+    request = portal.world.submit(**ASK)
+    admin, root = entered(portal, "tara"), f"/tenants/{portal.world.tenant.slug}"
+
+    engineer = entered(portal, "erin")
+    waiting = engineer.get(f"/requests/{request.id}")
+    admin.submit(admin.get(f"{root}/emergency-stop"), f"{root}/emergency-stop")
+    denied = engineer.get(f"/requests/{request.id}")
+
+    offered = "can open this access without the customer"
+    assert (offered in waiting.words, offered in denied.words) == (True, False)
+    assert "It was asked for as an emergency, and was never opened." in denied.words
+
+
 def test_it_takes_few_statements_however_much_there_is(open_door: OpenDoor) -> None:
     door = open_door()
     in_force(door.world)
