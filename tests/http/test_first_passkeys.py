@@ -129,10 +129,12 @@ def test_a_row_that_a_login_wrote_makes_no_first_passkey_a_further_one(portal: P
     nora.accept(browser)
     portal.sql(
         "INSERT INTO passkeys (id, person_id, credential_id, public_key, sign_count, name, created_at, trusted_at) "
-        "SELECT uuidv7(), id, 'x', '', 0, 'old', now(), '2100-01-01' FROM people WHERE email = :e",
+        "SELECT uuidv7(), id, uuid_send(id), '', 0, 'old', now(), '2100-01-01' FROM people WHERE email = :e",
         e=nora.address,
     )
-    portal.sql("UPDATE passkeys SET mac = NULL WHERE credential_id = 'x'")
+    portal.sql(
+        "UPDATE passkeys SET mac = NULL WHERE person_id = (SELECT id FROM people WHERE email = :e)", e=nora.address
+    )
 
     assert add(browser, Authenticator()).status == 200
     assert portal.sql(TOLD, t=portal.world.tenant.id)
