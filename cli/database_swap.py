@@ -50,8 +50,10 @@ def check_dump(file: Path) -> None:
     Raises:
         SwapRefused: it is none.
     """
-    if not file.is_file():
-        raise SwapRefused(f"there is no file {file}")
+    try:
+        file.open("rb").close()
+    except OSError as error:
+        raise SwapRefused(f"{file} can't be read: {error.strerror}") from None
     listed = _pg_restore("--list", str(file)).stdout
     missing = [table for table in TABLES if f"TABLE DATA {table} " not in listed]
     if missing:

@@ -140,8 +140,15 @@ def _end_all(session: UnitOfWork, settings: Settings, folder: WitnessFolder | No
 def _set_aside(done: RestoreResult, folder: WitnessFolder | None) -> None:
     """Let the logs that were behind begin anew in the folder of checkpoints too, and say what was ended."""
     for log_id in done.logs:
-        if folder:
-            folder.set_aside(log_id)
+        try:
+            if folder:
+                folder.set_aside(log_id)
+        except OSError as error:
+            raise stop(
+                f"The database is restored, and all that was open has ended, but the checkpoint of the log {log_id} "
+                f"can't be set aside: {error}. Access checks refuse until it is: make LOCKBOX_CHECKPOINT_FOLDER "
+                "writable, and run lockbox operate after-restore"
+            ) from None
     say(
         f"{done.revoked} windows were revoked, {done.timed_out} requests timed out, {len(done.logs)} logs begun anew."
     )

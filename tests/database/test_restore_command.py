@@ -194,3 +194,18 @@ def test_what_it_lacks_leaves_the_database_as_it_was(live: LiveDatabase, changes
     assert (refused.exit_code, refused.stdout) == (1, "")
     assert said in refused.stderr
     assert live.is_as_it_was
+
+
+def test_a_checkpoint_that_cannot_be_set_aside_is_told_with_what_to_do(live: LiveDatabase) -> None:
+    log_id = live.plant.world.tenant.id
+    shipped = live.plant.folder.newest(log_id)
+    assert shipped is not None
+    taken = live.plant.shipped / str(log_id) / f"{shipped.origin.rpartition('/')[2]}-{shipped.size:020}.given-up.note"
+    taken.mkdir()
+
+    told = live.restore()
+
+    assert told.exit_code == 1
+    assert "The database is restored" in told.stderr
+    assert "run lockbox operate after-restore" in told.stderr
+    assert live.asks("SELECT state FROM requests") == ["revoked"]
