@@ -86,7 +86,11 @@ def examine_unit(name: str) -> list[DoctorFinding]:
     except UnitRefused as refused:
         raise stop(str(refused)) from None
     found = [DoctorFinding(**one) for one in json.loads(said)]
-    return [*unit.check_files(), *(replace(one, level=FindingLevel(one.level)) for one in found)]
+    return [
+        *unit.check_files(),
+        *unit.check_sandbox(),
+        *(replace(one, level=FindingLevel(one.level)) for one in found),
+    ]
 
 
 def examine(given: Mapping[str, str], folder: Path | None = None) -> list[DoctorFinding]:

@@ -3,6 +3,7 @@
 import grp
 import os
 import pwd
+import shlex
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,7 +26,7 @@ def check_keys(settings: Settings) -> Iterator[DoctorFinding]:
     """
     files = [(name, file) for name in KEY_FILES for file in getattr(settings, name)]
     targets = settings.connector_targets
-    if targets is not None and targets.is_dir() and may_enter(targets):
+    if targets is not None and may_enter(targets) and targets.is_dir():
         files += [("connector_targets", file) for file in sorted(targets.iterdir())]
     findings = [finding for name, file in files for finding in _key(name, file)]
     if files:
@@ -34,7 +35,8 @@ def check_keys(settings: Settings) -> Iterator[DoctorFinding]:
 
 def _key(setting: str, file: Path) -> Iterator[DoctorFinding]:
     variable = f"LOCKBOX_{setting.upper()}"
-    mend = f"chown root:{_own_group(setting)} {file} && chmod 640 {file}"
+    named = shlex.quote(str(file))
+    mend = f"chown root:{_own_group(setting)} {named} && chmod 640 {named}"
     try:
         with file.open("rb") as opened:
             found = os.fstat(opened.fileno())
@@ -46,16 +48,24 @@ def _key(setting: str, file: Path) -> Iterator[DoctorFinding]:
         return
     if found.st_gid in _own_groups() and found.st_uid == ROOT and found.st_mode & stat.S_IRGRP and os.geteuid():
         # It is right but for what others may: its group stays, for other processes may read by it.
-        mend = f"chmod o= {file}"
+        mend = f"chmod o= {named}"
     if SECRETS_FOLDER not in file.parents and (who := _others(found)):
         yield failure(KEYS, f"{variable}: {who} may read {file} (mode {stat.S_IMODE(found.st_mode):04o})", mend)
 
 
 def _unreadable(variable: str, file: Path, mend: str) -> DoctorFinding:
-    shut = [folder for folder in reversed(file.parents) if not os.access(folder, os.X_OK, effective_ids=True)]
-    if shut:
-        return failure(KEYS, f"{variable}: this user can't enter {shut[0]}", f"chmod 755 {shut[0]}")
-    return failure(KEYS, f"{variable}: this user can't read {file}", mend)
+    return _shut(KEYS, variable, file) or failure(KEYS, f"{variable}: this user can't read {file}", mend)
+
+
+def _shut(check: str, variable: str, path: Path) -> DoctorFinding | None:
+    """Find the first folder above a path, or above what its links lead to, that this user can't enter."""
+    above = [*reversed(path.absolute().parents), *reversed(Path(os.path.realpath(path)).parents)]
+    closed = [one for one in above if os.path.lexists(one) and not os.access(one, os.X_OK, effective_ids=True)]
+    if not closed:
+        return None
+    return failure(
+        check, f"{variable}: this user can't enter {closed[0]}", f"chmod 755 {shlex.quote(str(closed[0]))}"
+    )
 
 
 def _others(found: os.stat_result) -> str | None:
@@ -79,33 +89,39 @@ def check_folders(settings: Settings) -> Iterator[DoctorFinding]:
         yield from _checkpoints(folder, is_writer=is_writer)
     targets = settings.connector_targets
     if targets is not None and not may_enter(targets):
-        if not targets.is_dir():
-            yield failure(FOLDERS, f"LOCKBOX_CONNECTOR_TARGETS: there is no folder {targets}", f"mkdir -p {targets}")
+        named = shlex.quote(str(targets))
+        if shut := _shut(FOLDERS, "LOCKBOX_CONNECTOR_TARGETS", targets):
+            yield shut
+        elif not targets.is_dir():
+            yield failure(FOLDERS, f"LOCKBOX_CONNECTOR_TARGETS: there is no folder {targets}", f"mkdir -p {named}")
         else:
-            mend = f"chown root:{_own_group('connector_targets')} {targets} && chmod 750 {targets}"
+            mend = f"chown root:{_own_group('connector_targets')} {named} && chmod 750 {named}"
             yield failure(FOLDERS, f"LOCKBOX_CONNECTOR_TARGETS: this user can't read {targets}", mend)
 
 
 def _checkpoints(folder: Path, *, is_writer: bool) -> Iterator[DoctorFinding]:
-    variable = "LOCKBOX_CHECKPOINT_FOLDER"
+    variable, named = "LOCKBOX_CHECKPOINT_FOLDER", shlex.quote(str(folder))
+    if shut := _shut(FOLDERS, variable, folder):
+        yield shut
+        return
     if not folder.is_dir():
         fix = "mount or make it, on a disk that no restore of the database touches"
         yield failure(FOLDERS, f"{variable}: there is no folder {folder}", fix)
         return
     if is_writer and not os.access(folder, os.R_OK | os.W_OK | os.X_OK, effective_ids=True):
-        mend = f"chown {_user(os.geteuid())} {folder} && chmod u+rwx {folder}"
+        mend = f"chown {_user(os.geteuid())} {named} && chmod u+rwx {named}"
         yield failure(FOLDERS, f"{variable}: this user can't write {folder}", mend)
         return
     if folder.stat().st_mode & stat.S_IWOTH:
-        yield failure(FOLDERS, f"{variable}: everybody may write {folder}", f"chmod o-w {folder}")
+        yield failure(FOLDERS, f"{variable}: everybody may write {folder}", f"chmod o-w {named}")
     group = _own_group("checkpoint_folder")
     if not may_enter(folder):
         is_ours = folder.stat().st_gid in _own_groups()
-        mend = f"chmod g+rxs {folder}" if is_ours else f"chgrp {group} {folder} && chmod g+rxs {folder}"
+        mend = f"chmod g+rxs {named}" if is_ours else f"chgrp {group} {named} && chmod g+rxs {named}"
         yield failure(FOLDERS, f"{variable}: this user can't read {folder}", mend)
-    elif shut := [one for one in sorted(folder.iterdir()) if not _may_read(one)]:
-        mend = f"chgrp -R {group} {folder} && chmod -R g+rX {folder}"
-        yield failure(FOLDERS, f"{variable}: this user can't read {shut[0]}", mend)
+    elif unread := [one for one in sorted(folder.iterdir()) if not _may_read(one)]:
+        mend = f"chgrp -R {group} {named} && chmod -R g+rX {named}"
+        yield failure(FOLDERS, f"{variable}: this user can't read {unread[0]}", mend)
 
 
 def may_enter(folder: Path) -> bool:

@@ -1,5 +1,6 @@
 """This machine: ports that are free or ours, and room on its disks."""
 
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -49,7 +50,11 @@ def check_disk(
 ) -> Iterator[DoctorFinding]:
     """Check that no disk of ours is nearly full."""
     folder = settings.checkpoint_folder
-    places = {folder, Path.cwd()} if folder is not None and folder.is_dir() else {Path.cwd()}
+    places = (
+        {folder, Path.cwd()}
+        if folder is not None and os.access(folder, os.F_OK, effective_ids=True) and folder.is_dir()
+        else {Path.cwd()}
+    )
     for place in sorted(places):
         free = shutil.disk_usage(place).free
         says = f"{free / MEGABYTE:,.0f} MB are free at {place}"

@@ -3,6 +3,7 @@
 import grp
 import os
 import pwd
+import re
 import shlex
 import shutil
 import stat
@@ -11,12 +12,22 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cli.doctor.files import KEY_FILES
 from cli.doctor.findings import DoctorFinding, failure
 from config.children import replace_own, unit_folders
 
 RUNS = Path("/run/systemd/system")
-LISTS = frozenset({"EnvironmentFile", "Environment", "SupplementaryGroups"})
+LISTS = frozenset({"EnvironmentFile", "Environment", "SupplementaryGroups", "ReadWritePaths", "StateDirectory"})
 CHECK = "Settings"
+CHECKPOINTS = "LOCKBOX_CHECKPOINT_FOLDER"
+PATHS = frozenset(
+    {CHECKPOINTS, "LOCKBOX_CONNECTOR_TARGETS", *(f"LOCKBOX_{name.upper()}" for name in KEY_FILES)},
+)
+"""The settings that name files and folders."""
+A_PATH = re.compile(r'/[^",\]]+')
+WRITERS = frozenset({"LOCKBOX_AUDIT_KEY_FILES", "LOCKBOX_WORKER_DATABASE_URL"})
+HOMES = ("/home", "/root", "/run/user")
+YES = frozenset({"yes", "true", "on", "1"})
 DONE = "done\n"
 # As systemd gives it to every service.
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin"
@@ -95,6 +106,8 @@ class ServiceUnit:
         for file, is_needed in self.files:
             try:
                 found |= _settings(file.read_text(encoding="utf-8"))
+            except UnicodeDecodeError:
+                raise UnitRefused(f"{self.name}: {file} is not in UTF-8") from None
             except OSError as error:
                 if is_needed:
                     raise UnitRefused(f"{self.name}: {file} can't be read: {error.strerror}") from None
@@ -110,7 +123,28 @@ class ServiceUnit:
             if found.st_mode & stat.S_IRWXO or by_group or found.st_uid != 0:
                 mode = f"{stat.S_IMODE(found.st_mode):04o}"
                 says = f"others than root may read {file}, which holds passwords (mode {mode})"
-                yield failure(CHECK, says, f"chown root:root {file} && chmod 600 {file}")
+                named = shlex.quote(str(file))
+                yield failure(CHECK, says, f"chown root:root {named} && chmod 600 {named}")
+
+    def check_sandbox(self) -> Iterator[DoctorFinding]:
+        """Check what no look as its user shows: what the unit hides from its process, or lets it only read."""
+        told = self.environment
+        named = {(name, path) for name in sorted(PATHS & told.keys()) for path in A_PATH.findall(told[name])}
+        for name, path in sorted(named) if self.last("ProtectHome") in {*YES, "tmpfs"} else ():
+            if any(Path(os.path.realpath(path)).is_relative_to(home) for home in HOMES):
+                says = f"{name}: the unit hides {path} from its process (ProtectHome)"
+                yield failure(CHECK, says, "move it to /etc/lockbox, and name it there")
+        folder = told.get(CHECKPOINTS, "")
+        if folder and WRITERS & told.keys() and self.last("ProtectSystem") == "strict" and not self._writes(folder):
+            says = f"{CHECKPOINTS}: the unit lets its process only read {folder} (ProtectSystem=strict)"
+            fix = f"systemctl edit {self.name}, with ReadWritePaths={folder} in a part [Service]"
+            yield failure(CHECK, says, fix)
+
+    def _writes(self, folder: str) -> bool:
+        given = [word.lstrip("-+") for value in self.said.get("ReadWritePaths", []) for word in shlex.split(value)]
+        given += [f"/var/lib/{one}" for value in self.said.get("StateDirectory", []) for one in value.split()]
+        found = Path(os.path.realpath(folder))
+        return any(found.is_relative_to(os.path.realpath(one)) for one in given)
 
     def run(self, does: Callable[[], str]) -> str:
         """Return what a function returns in a child that is its process: its user, groups, settings and folder.

@@ -269,5 +269,6 @@ def _units(machine: MachineOfUnits) -> None:
             elif name == "SupplementaryGroups":
                 lines.append(f"{name}={' '.join(str(machine.groups[one]) for one in value.split())}")
             else:
-                lines.append(line.replace("/etc/lockbox", str(machine.etc)).replace("/srv/lockbox", str(CHECKOUT)))
+                moved = line.replace("/etc/lockbox", str(machine.etc)).replace("/srv/lockbox", str(CHECKOUT))
+                lines.append(moved.replace("/var/lib/lockbox/checkpoints", str(machine.checkpoints)))
         (folder / unit.name).write_text("\n".join(lines))

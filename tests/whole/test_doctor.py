@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import ssl
+import stat
 import subprocess
 import sys
 import time
@@ -612,6 +613,33 @@ def test_a_file_of_keys_and_a_folder_of_checkpoints_of_another_user_are_found() 
         f"LOCKBOX_AUDIT_KEY_FILES: this user can't read {key}",
         f"LOCKBOX_CHECKPOINT_FOLDER: this user can't write {folder}",
     ]
+
+
+def test_a_folder_that_nobody_enters_is_found_above_keys_links_and_checkpoints() -> None:
+    with own_folder("doctor") as place:
+        shut, link = place / "shut in", place / "link.pem"
+        (shut / "checkpoints").mkdir(parents=True)
+        (shut / "targets").mkdir()
+        (shut / "key.pem").write_text(SECRET)
+        link.symlink_to(shut / "key.pem")
+        shut.chmod(0o700 if os.geteuid() == 0 else 0)
+        settings = Settings(
+            environment="test",
+            audit_key_files=(link,),
+            checkpoint_folder=shut / "checkpoints",
+            connector_targets=shut / "targets",
+        )
+        with as_nobody():
+            found = [*check_keys(settings), *check_folders(settings)]
+            disks = list(check_disk(settings))
+        for fix in {one.fix for one in found}:
+            subprocess.run(["/bin/sh", "-c", fix], check=True)
+        entered = stat.S_IMODE(shut.stat().st_mode)
+
+    names = ("AUDIT_KEY_FILES", "CHECKPOINT_FOLDER", "CONNECTOR_TARGETS")
+    assert [one.says for one in found] == [f"LOCKBOX_{name}: this user can't enter {shut}" for name in names]
+    assert entered == 0o755
+    assert disks
 
 
 def test_a_folder_of_checkpoints_that_is_not_there_and_a_full_disk_are_found(tmp_path: Path) -> None:

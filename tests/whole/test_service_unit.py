@@ -101,3 +101,30 @@ def test_who_is_not_root_gets_the_line_that_root_runs() -> None:
     assert "--unit takes root" in refused.stderr
     assert "systemd-run --pipe --wait --collect --property=User=4711 --property=Group=4712" in refused.stderr
     assert refused.stderr.rstrip().endswith("-m cli doctor")
+
+
+def test_what_a_unit_hides_or_lets_only_read_is_found(units: Path) -> None:
+    (units / "own.env").write_text(
+        'LOCKBOX_AUDIT_KEY_FILES=["/etc/lockbox/a.pem", "/root/my keys/b.pem"]\n'
+        "LOCKBOX_CHECKPOINT_FOLDER=/srv/checkpoints\n"
+    )
+    sandbox = "[Service]\nProtectSystem=strict\nProtectHome=yes\n"
+    for name, drop_in in (("1", sandbox), ("2", f"{sandbox}ReadWritePaths=-/var/lib /srv\nProtectHome=no\n")):
+        folder = units / f"lockbox-worker@{name}.service.d"
+        folder.mkdir()
+        (folder / "own.conf").write_text(drop_in)
+
+    found = [one.says for one in ServiceUnit.read("lockbox-worker@1").check_sandbox()]
+
+    assert found == [
+        "LOCKBOX_AUDIT_KEY_FILES: the unit hides /root/my keys/b.pem from its process (ProtectHome)",
+        "LOCKBOX_CHECKPOINT_FOLDER: the unit lets its process only read /srv/checkpoints (ProtectSystem=strict)",
+    ]
+    assert list(ServiceUnit.read("lockbox-worker@2").check_sandbox()) == []
+
+
+def test_settings_that_are_not_text_are_named(units: Path) -> None:
+    (units / "own.env").write_bytes(b"LOCKBOX_VENDOR_NAME=Caf\xe9\n")
+
+    with pytest.raises(UnitRefused, match=r"own\.env is not in UTF-8"):
+        _ = ServiceUnit.read("lockbox-worker@1").environment
