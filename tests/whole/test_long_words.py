@@ -31,6 +31,7 @@ pytestmark = [
 ]
 
 LAPTOP = ViewportSize(width=1280, height=800)
+LARGER = ViewportSize(width=390, height=844)
 BETWEEN = ViewportSize(width=620, height=800)
 WORD, LOWER = "W" * 100, "w" * 63
 LINES = "A\n" * 1990
@@ -52,8 +53,7 @@ PAGES = {
             f"/tenants/{{slug}}/{page}"
             for page in ("policy", "tiers", "members", "delegates", "endpoints", "endpoints/{endpoint}", "observers")
         ),
-        "/tenants/{slug}/mode",
-        "/tenants/{slug}/emergency-stop",
+        *(f"/tenants/{{slug}}/{page}" for page in ("mode", "unapproved-access", "gates", "emergency-stop")),
     ),
     "aude": ("/audit-log", "/audit-log/checkpoint", "/audit-log/verify"),
     "olga": ("/operations", "/tenants/nope"),
@@ -130,7 +130,7 @@ def test_no_page_is_wider_than_its_window_whatever_long_words_are_on_it(
         page.goto(path.format(**places), wait_until="domcontentloaded")
         # What is folded is there as well.
         page.evaluate("for (const one of document.querySelectorAll('details')) one.open = true")
-        for size in (PHONE, BETWEEN, LAPTOP):
+        for size in (PHONE, LARGER, BETWEEN, LAPTOP):
             page.set_viewport_size(size)
             wider[f"{path} at {size['width']}"] = overflow(page)
 
