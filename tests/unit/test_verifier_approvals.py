@@ -174,6 +174,14 @@ def test_an_approval_of_another_side_than_the_customers_is_found(side: str | Non
     assert (result.exit_code, result.findings.kinds) == (BAD, {FindingKind.APPROVAL})
 
 
+@pytest.mark.parametrize("side", ["vendor", None])
+def test_so_is_one_that_is_no_move(side: str | None) -> None:
+    submitted = history(None)[0]
+    told = event(1, {}, **OPENING | {"request_id": REQUEST, "seq": None, "side": side, "to_state": None})
+
+    assert FindingKind.APPROVAL in result_of([submitted, told], SIGNER).findings.kinds
+
+
 @pytest.mark.parametrize("action", ["approve", "endorse"])
 def test_a_window_that_was_opened_without_an_approval_is_found_by_both(action: str) -> None:
     submitted = history(None)[0]

@@ -148,6 +148,12 @@ class ApprovalChecker:
         self._keys = {key.id.hex(): Ed25519PublicKey.from_public_bytes(key.public) for key in keys}
         self._asked: dict[str, dict[str, Any]] = {}
 
+    def judge_side(self, fields: Mapping[str, Any], where: Mapping[str, Any]) -> None:
+        """Judge of any event, also one that is no move, whose side approves by it."""
+        if fields["action"] == APPROVE and fields.get("side") != CUSTOMER:
+            message = "this approval is not of the customer's side: nobody else approves"
+            self._findings.add(FindingKind.APPROVAL, message, **where)
+
     def take(self, fields: Mapping[str, Any], shown: Mapping[str, str], where: Mapping[str, Any]) -> None:
         """Take a move; `shown` are its personal values, each verified against its commitment."""
         request = fields["request_id"]
@@ -155,9 +161,6 @@ class ApprovalChecker:
             self._asked[request] = asked
         if fields["action"] == ENDORSE and "mode" in fields and request in self._asked:
             self._get_stricter(request, fields["mode"])
-        if fields["action"] == APPROVE and fields.get("side") != CUSTOMER:
-            message = "this approval is not of the customer's side: nobody else approves"
-            self._findings.add(FindingKind.APPROVAL, message, **where)
         if fields["to_state"] == ACTIVE and (how := _wrong_break_glass(fields, self._asked.get(request))):
             self._findings.add(FindingKind.APPROVAL, f"this opens a window by break-glass {how}", **where)
         if "approval" in fields:

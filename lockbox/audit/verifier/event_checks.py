@@ -264,6 +264,7 @@ class EventChecker:
             self._note_removal(fields, entry.number)
         elif fields["action"] == RESTORED:
             self._note_restore(fields, entry.number)
+        self.approved.judge_side(fields, where)
         self.uses.take(fields, where)
         self.stops.take(fields, where)
         self.pre_approved.take(fields, shown, where)
