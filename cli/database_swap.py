@@ -54,7 +54,7 @@ def check_dump(file: Path) -> None:
         file.open("rb").close()
     except OSError as error:
         raise SwapRefused(f"{file} can't be read: {error.strerror}") from None
-    listed = _pg_restore("--list", str(file)).stdout
+    listed = _pg_restore("--list", str(file.absolute())).stdout
     missing = [table for table in TABLES if f"TABLE DATA {table} " not in listed]
     if missing:
         raise SwapRefused(f"{file} is no back-up of Lockbox: it lacks {', '.join(missing)}")
@@ -157,7 +157,7 @@ class DatabaseSwap:
             _pg_restore(
                 "--exit-on-error",
                 f"--dbname={self._target}",
-                str(dump),
+                str(dump.absolute()),
                 password=None if password is None else str(password),
             )
             yield

@@ -209,3 +209,13 @@ def test_a_checkpoint_that_cannot_be_set_aside_is_told_with_what_to_do(live: Liv
     assert "The database is restored" in told.stderr
     assert "run lockbox operate after-restore" in told.stderr
     assert live.asks("SELECT state FROM requests") == ["revoked"]
+
+
+def test_a_dump_may_have_any_name(live: LiveDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    link = Path("--the dump")
+    link.symlink_to(live.plant.dump)
+
+    done = live.restore("--", file=link)
+
+    assert done.exit_code == 0, done.output
