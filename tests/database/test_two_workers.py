@@ -11,6 +11,7 @@ from harness.outbox import fan_out_all
 from harness.people import World
 from harness.stage import Urls
 from lockbox.audit.canonical import Value, canonical
+from lockbox.audit.log.sealer import RollbackDetected
 from lockbox.database import Database, make_engine
 from lockbox.requests.lifecycle import Action
 from lockbox.schedule import Schedule
@@ -277,6 +278,17 @@ def test_a_core_worker_that_deletes_before_it_seals_goes_on(world: World, worker
         session.execute(text(SEAL_ALL), {"log": world.tenant.id})
 
     assert read(worker, WAITING) == []
+
+
+def test_a_log_that_the_core_workers_login_grows_falsely_is_sealed_no_further(world: World, worker: Database) -> None:
+    world.submit()
+    sealed(worker)
+    world.submit()
+    _do(worker, text(SEAL_ALL).bindparams(log=world.tenant.id), text(HIDE))
+    world.submit()
+
+    with pytest.raises(RollbackDetected, match="does not match"):
+        sealed(worker)
 
 
 def test_no_other_login_holds_the_turn_of_whoever_seals(
