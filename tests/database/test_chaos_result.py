@@ -102,11 +102,15 @@ def test_who_ended_unasked_is_found(nothing: ChaosEvidence) -> None:
     assert found(looping)["crew"] == ("worker ended by itself with 1",)
 
 
-def test_a_redis_that_is_read_only_refuses_whatever_is_written_until_it_is_lifted(stage: ChaosStack) -> None:
-    with Redis.from_url(stage.servers.redis_url) as redis:
+def test_a_redis_that_is_read_only_refuses_whatever_is_written_until_it_is_lifted(
+    stage: ChaosStack, own_valkey: str
+) -> None:
+    # The stage's own server is that of all tests which run beside this one.
+    struck = replace(stage, servers=replace(stage.servers, redis_url=own_valkey))
+    with Redis.from_url(own_valkey) as redis:
         redis.set("kept", "so")
 
-        with STRIKES["read_only"](stage, Fault(1, "read_only", "redis", 1, 0)):
+        with STRIKES["read_only"](struck, Fault(1, "read_only", "redis", 1, 0)):
             assert redis.get("kept") == b"so"
             with pytest.raises(ReadOnlyError):
                 redis.set("kept", "other")
