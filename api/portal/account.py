@@ -25,7 +25,7 @@ from lockbox.audit.verifier.approver_keys import grouped
 from lockbox.audit.verifier.passkey_assertion import fingerprint
 from lockbox.database import Database, UnitOfWork, now
 from lockbox.errors import Invalid, LockboxError, NotSignedIn, SignInAgain
-from lockbox.identity import api_tokens, credentials, identities, passkeys, sessions, time_zones
+from lockbox.identity import api_tokens, credential_trust, identities, passkeys, sessions, time_zones
 from lockbox.identity.credentials import Passkey
 from lockbox.identity.passkeys import LONGEST_NAME
 from lockbox.identity.roles import Caller, Role, Scope
@@ -251,7 +251,7 @@ def ask_issuer(work: AccountContextDep, known: IdentityProvidersDep, number: Ann
     """Show the page that leads to an identity provider and back to this session."""
     issuer = sign_in_oidc.find(work.chosen, number)
     with work.open() as (session, visitor):
-        credentials.check(session, visitor.caller)
+        credential_trust.check(session, visitor.caller)
     url, errand = sign_in_oidc.begin(
         work.db, known, work.chosen, issuer, path=HERE, is_again=True, tied_to=visitor.caller.key_id
     )

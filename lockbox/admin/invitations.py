@@ -27,7 +27,7 @@ from lockbox.errors import (
     SignInAgain,
     TooMany,
 )
-from lockbox.identity import authentication, credentials, identities, keyring, row_macs
+from lockbox.identity import authentication, credential_trust, identities, keyring, row_macs
 from lockbox.identity import tenants as registry
 from lockbox.identity.authentication import CredentialKind, CredentialLookup
 from lockbox.identity.models import Invitation, Membership, Person
@@ -289,11 +289,13 @@ def accept(
 
 def _signed_in_too(caller: Caller, visitor: Caller | None, at: datetime) -> None:
     """Check that a person who signs in with an identity provider showed more than a mailed code."""
-    is_theirs = visitor is not None and visitor.person_id == caller.person_id and visitor.means in credentials.STRONG
+    is_theirs = (
+        visitor is not None and visitor.person_id == caller.person_id and visitor.means in credential_trust.STRONG
+    )
     if visitor is None or not is_theirs or visitor.signed_in_at is None:
         raise SignInAgain(SIGN_IN_TOO)
-    if at - visitor.signed_in_at >= credentials.FRESH:
-        raise SignInAgain(SIGN_IN_TOO, max_age=int(credentials.FRESH.total_seconds()))
+    if at - visitor.signed_in_at >= credential_trust.FRESH:
+        raise SignInAgain(SIGN_IN_TOO, max_age=int(credential_trust.FRESH.total_seconds()))
 
 
 def _narrowed(session: UnitOfWork, caller: Caller, tenant_id: UUID | None) -> Caller:

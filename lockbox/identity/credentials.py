@@ -1,97 +1,15 @@
-"""Tables of credentials, and the rule that a new one needs a recent sign-in."""
+"""Tables of credentials."""
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import BigInteger, text
+from sqlalchemy import BigInteger
 from sqlmodel import Field, SQLModel
 
-from lockbox.database import UnitOfWork, now
-from lockbox.errors import SignInAgain
-from lockbox.identity.roles import BOUND_TO, AuthMethod, Caller
+from lockbox.identity.roles import BOUND_TO, AuthMethod
 from lockbox.sql import Instant, Texts, words
 
-FRESH = timedelta(minutes=15)
-STRONG = frozenset({AuthMethod.OIDC, AuthMethod.PASSKEY})
-HAS_ANY = text("""
-SELECT EXISTS (SELECT FROM passkeys WHERE person_id = :id) OR EXISTS (SELECT FROM identities WHERE person_id = :id)
-""")
-JUST_INVITED = text("""
-SELECT EXISTS (SELECT FROM invitations WHERE accepted_by = :id AND accepted_at BETWEEN :since AND :until
-    AND tenant_id = ALL(CAST(:tenants AS uuid[])))
-""")
-EVER_INVITED = text("SELECT EXISTS (SELECT FROM invitations WHERE accepted_by = :id)")
-ACCEPTING_TAKES = timedelta(seconds=30)
-TRUSTED_AFTER = timedelta(hours=72)
 LONGEST_ISSUER, LONGEST_GATE_SUBJECT = 500, 500
-
-
-def check(session: UnitOfWork, caller: Caller) -> None:
-    """Check that this session may add or remove a passkey or an identity of its person.
-
-    A person who signed in by mailed code alone may add the first one, or one right after accepting an invitation of
-    their only tenant. Otherwise an attacker in a mailbox could become more than its reader, if need be with an
-    invitation from a tenant of their own.
-
-    Raises:
-        SignInAgain: it is no browser session, its sign-in is too old, or it was too weak.
-    """
-    by_browser = caller.means in STRONG | {AuthMethod.MAIL} and not caller.by_device_login
-    if caller.key_id is None or caller.signed_in_at is None or not by_browser:
-        raise SignInAgain("Sign in with a browser to change how you sign in.")
-    _fresh_and_strong(session, caller)
-
-
-def check_address_change(session: UnitOfWork, caller: Caller) -> None:
-    """Check that the caller may change their mail addresses: as strictly as sign-in methods, through the API too.
-
-    Raises:
-        SignInAgain: an API token was shown, or the sign-in is too old, or was too weak.
-    """
-    if caller.means is AuthMethod.SAMPLE:
-        return
-    if caller.means is AuthMethod.TOKEN:
-        raise SignInAgain("An API token cannot change this. Sign in with a browser or your identity provider.")
-    _fresh_and_strong(session, caller)
-
-
-def _fresh_and_strong(session: UnitOfWork, caller: Caller) -> None:
-    if caller.signed_in_at is None or now(session) - caller.signed_in_at >= FRESH:
-        minutes = FRESH // timedelta(minutes=1)
-        raise SignInAgain(
-            f"Your sign-in is older than {minutes} minutes. Sign in again.", max_age=int(FRESH.total_seconds())
-        )
-    if caller.means in STRONG or not session.execute(HAS_ANY, {"id": caller.person_id}).scalar_one():
-        return
-    if not _just_invited(session, caller):
-        raise SignInAgain(
-            "A code from a mail is not enough to change this. Sign in with a passkey or your identity provider."
-        )
-
-
-def trusted_from(session: UnitOfWork, caller: Caller) -> datetime:
-    """Return from when a method that the caller adds now counts as stronger than a mailed code.
-
-    At once if a strong sign-in adds it, or a person who was just invited, or one whom the database's owner created.
-    Otherwise only a mailbox vouches for it, and its rightful owner has 72 hours to notice.
-    """
-    at = now(session)
-    ever = session.execute(EVER_INVITED, {"id": caller.person_id}).scalar_one()
-    if caller.means in STRONG or not ever or _just_invited(session, caller):
-        return at
-    return at + TRUSTED_AFTER
-
-
-def _just_invited(session: UnitOfWork, caller: Caller) -> bool:
-    if caller.signed_in_at is None:
-        return False
-    invited = {
-        "id": caller.person_id,
-        "since": caller.signed_in_at - ACCEPTING_TAKES,
-        "until": caller.signed_in_at,
-        "tenants": sorted(caller.tenants()),
-    }
-    return bool(session.execute(JUST_INVITED, invited).scalar_one())
 
 
 class Token(SQLModel, table=True):

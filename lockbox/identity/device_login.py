@@ -16,7 +16,7 @@ from sqlmodel import col, select
 
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import Invalid, NotSignedIn, NotYours, SignInAgain
-from lockbox.identity import api_tokens, authentication, credentials, keyring, row_macs, sessions
+from lockbox.identity import api_tokens, authentication, credential_trust, keyring, row_macs, sessions
 from lockbox.identity.credentials import DeviceLogin, Token
 from lockbox.identity.roles import AuthMethod, Caller, Role
 from lockbox.identity.sessions import ClientInfo
@@ -98,8 +98,8 @@ def pending_for_code(session: UnitOfWork, caller: Caller, code: str) -> DeviceLo
     at = now(session)
     if caller.by_device_login or caller.means is AuthMethod.TOKEN or caller.signed_in_at is None:
         raise SignInAgain("Sign in with a browser to sign in a terminal.")
-    if at - caller.signed_in_at >= credentials.FRESH:
-        seconds = int(credentials.FRESH.total_seconds())
+    if at - caller.signed_in_at >= credential_trust.FRESH:
+        seconds = int(credential_trust.FRESH.total_seconds())
         raise SignInAgain(OLD.format(minutes=seconds // 60), max_age=seconds)
     row = _met(session, codes=_codes(session, "".join(sign for sign in code.upper() if sign.isalnum())))
     if row is None or at >= row.expires_at:

@@ -11,7 +11,7 @@ from config.issuers import IdentityProvider
 from lockbox.audit.events import Actor
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import Conflict, NotFound, NotSignedIn, NotYours
-from lockbox.identity import authentication, credentials, directory, keyring, row_macs, sessions, tenants
+from lockbox.identity import authentication, credential_trust, directory, keyring, row_macs, sessions, tenants
 from lockbox.identity.authentication import CredentialKind, CredentialLookup
 from lockbox.identity.credentials import GateIdentity, Identity
 from lockbox.identity.oidc import VerifiedIdentity
@@ -151,7 +151,7 @@ def bind(
         NotYours: the issuer may not speak for the caller.
         Conflict: the identity is somebody else's.
     """
-    credentials.check(session, caller)
+    credential_trust.check(session, caller)
     if not speaks_for(session, issuer, caller):
         raise NotYours("You cannot use this identity provider here.")
     row = Identity(
@@ -159,7 +159,7 @@ def bind(
         subject=proven.subject,
         person_id=caller.person_id,
         created_at=now(session),
-        trusted_at=credentials.trusted_from(session, caller),
+        trusted_at=credential_trust.trusted_from(session, caller),
     )
     row.mac = keyring.of(session).powers.mark(*row_macs.identity(row))
     if session.execute(BOUND, row.model_dump()).one_or_none() is None:
@@ -184,7 +184,7 @@ def remove(
         SignInAgain: the session's sign-in is too old or too weak.
         NotFound: the caller has no such identity.
     """
-    credentials.check(session, caller)
+    credential_trust.check(session, caller)
     named = [one for one in issuers if one.issuer == issuer]
     is_reached = caller.only_at is None or any(speaks_for(session, one, caller) for one in named)
     identity = _find(session, caller, issuer, subject) if is_reached else None

@@ -39,7 +39,7 @@ from webauthn.registration.verify_registration_response import VerifiedRegistrat
 from lockbox.audit.verifier.passkey_assertion import Assertion, fingerprint
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import Conflict, Invalid, NotFound, NotSignedIn, NotYours, TooManyPasskeys
-from lockbox.identity import authentication, credentials, keyring, row_macs, sessions
+from lockbox.identity import authentication, credential_trust, keyring, row_macs, sessions
 from lockbox.identity.authentication import CredentialKind
 from lockbox.identity.credentials import Passkey
 from lockbox.identity.roles import AuthMethod, Caller, Side
@@ -113,7 +113,7 @@ def check_addition(session: UnitOfWork, caller: Caller) -> None:
         SignInAgain: the session's sign-in is too old or too weak.
         TooManyPasskeys: the caller has twenty.
     """
-    credentials.check(session, caller)
+    credential_trust.check(session, caller)
     if len(session.orm.exec(_of(caller)).all()) >= MOST_PASSKEYS:
         raise TooManyPasskeys(f"You have {MOST_PASSKEYS} passkeys; remove one that you no longer use.")
 
@@ -192,7 +192,7 @@ def add(
         Invalid: the answer is no good.
         Conflict: somebody has this passkey already.
     """
-    credentials.check(session, caller)
+    credential_trust.check(session, caller)
     made = _registered(party, challenge, shown)
     is_first = first_added(session, caller.person_id) is None
     row = Passkey(
@@ -315,7 +315,7 @@ def remove(session: UnitOfWork, caller: Caller, passkey_id: UUID, place: ClientI
         SignInAgain: the session's sign-in is too old or too weak.
         NotFound: the caller has no such passkey.
     """
-    credentials.check(session, caller)
+    credential_trust.check(session, caller)
     key = next((one for one in mine(session, caller) if one.id == passkey_id), None)
     if key is None:
         raise NotFound("There is no such passkey.")
@@ -386,9 +386,9 @@ def _trusted_from(session: UnitOfWork, caller: Caller, *, is_vouched: bool) -> d
         is_left_out = caller.means is AuthMethod.PASSKEY or (
             caller.means is AuthMethod.OIDC and _has_lost_one(session, caller)
         )
-        if is_left_out or has_voucher(session, caller):
-            return now(session) + credentials.TRUSTED_AFTER
-    return credentials.trusted_from(session, caller)
+        if is_left_out or session.orm.exec(_trusted(session, caller)).first() is not None:
+            return now(session) + credential_trust.TRUSTED_AFTER
+    return credential_trust.trusted_from(session, caller)
 
 
 def _has_lost_one(session: UnitOfWork, caller: Caller) -> bool:
@@ -405,13 +405,17 @@ def _has_lost_one(session: UnitOfWork, caller: Caller) -> bool:
 def _vouchers(session: UnitOfWork, caller: Caller) -> SelectOfScalar[Passkey]:
     """Return the query for the caller's trusted passkeys that count wherever one that is added now would."""
     there = or_(col(Passkey.only_at).is_(None), col(Passkey.only_at) == caller.only_at)
-    return _of(caller).where(there, col(Passkey.trusted_at) <= now(session)).order_by(col(Passkey.id))
+    return _trusted(session, caller).where(there)
 
 
 def _signers(session: UnitOfWork, caller: Caller, tenant_id: UUID) -> SelectOfScalar[Passkey]:
     """Return the query for the caller's trusted passkeys that count at the tenant."""
     here = or_(col(Passkey.only_at).is_(None), col(Passkey.only_at) == tenant_id)
-    return _of(caller).where(here, col(Passkey.trusted_at) <= now(session)).order_by(col(Passkey.id))
+    return _trusted(session, caller).where(here)
+
+
+def _trusted(session: UnitOfWork, caller: Caller) -> SelectOfScalar[Passkey]:
+    return _of(caller).where(col(Passkey.trusted_at) <= now(session)).order_by(col(Passkey.id))
 
 
 def _of(caller: Caller) -> SelectOfScalar[Passkey]:

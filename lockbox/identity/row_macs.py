@@ -225,7 +225,7 @@ def token(row: Token | SimpleNamespace) -> Sequence[Part]:
     return _covered(MarkedRowKind.TOKEN, row)
 
 
-def invitation(row: Invitation) -> Sequence[Part]:
+def invitation(row: Invitation | Row[Any]) -> Sequence[Part]:
     """Return what an invitation's mark covers: who offers what to which address, and the period."""
     return _covered(MarkedRowKind.INVITATION, row)
 

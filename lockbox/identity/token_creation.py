@@ -20,7 +20,7 @@ from lockbox.errors import (
     UnknownService,
     UnknownTenant,
 )
-from lockbox.identity import api_tokens, credentials
+from lockbox.identity import api_tokens, credential_trust
 from lockbox.identity.api_tokens import MOST_TOKENS, IssuedToken, TokenTerms
 from lockbox.identity.credentials import Token
 from lockbox.identity.roles import BOUND_TO, AuthMethod, Caller, Role, Scope
@@ -182,12 +182,12 @@ def _signed_in_just_now(session: UnitOfWork, caller: Caller) -> None:
         raise SignInAgain(
             "An API token cannot create tokens. Use your account page, or a token of your identity provider."
         )
-    if now(session) - caller.signed_in_at >= credentials.FRESH:
-        minutes = credentials.FRESH // timedelta(minutes=1)
-        seconds = int(credentials.FRESH.total_seconds())
+    if now(session) - caller.signed_in_at >= credential_trust.FRESH:
+        minutes = credential_trust.FRESH // timedelta(minutes=1)
+        seconds = int(credential_trust.FRESH.total_seconds())
         raise SignInAgain(f"Your sign-in is older than {minutes} minutes. Sign in again.", max_age=seconds)
     if caller.means is AuthMethod.MAIL:
-        credentials.check(session, caller)
+        credential_trust.check(session, caller)
 
 
 def _is_bound_rightly(caller: Caller, wanted: TokenInput, rules: TokenRules) -> None:

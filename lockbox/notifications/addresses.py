@@ -10,7 +10,7 @@ from sqlmodel import col, func, select
 from lockbox.audit.canonical import Value
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import AddressTaken, Invalid, NotFound, SignInAgain, TooManyAddresses
-from lockbox.identity import credentials, keyring, sessions, time_zones
+from lockbox.identity import credential_trust, keyring, sessions, time_zones
 from lockbox.identity.credentials import BrowserSession
 from lockbox.identity.models import Address, Person
 from lockbox.identity.roles import AuthMethod, Caller
@@ -134,7 +134,7 @@ def remove(session: UnitOfWork, caller: Caller, place: ClientInfo, address_id: U
 
 def _held(session: UnitOfWork, caller: Caller) -> None:
     """Check who is asking, and let nobody else change the same person's addresses until the commit."""
-    credentials.check_address_change(session, caller)
+    credential_trust.check_address_change(session, caller)
     session.orm.get_one(Person, caller.person_id, with_for_update=True)
 
 

@@ -4,14 +4,16 @@ import json
 from datetime import timedelta
 
 import pytest
+from sqlalchemy import Engine
 
-from harness.people import World
+from harness.people import World, vouch
 from lockbox.identity import authentication, passkeys, sessions
 from lockbox.identity.passkeys import RelyingParty
 from lockbox.identity.roles import AuthMethod
 from lockbox.identity.sessions import ClientInfo, SignInPurpose
+from lockbox.sql import new_id
 from tests.authenticator import Authenticator
-from tests.database.scenes import read
+from tests.database.scenes import read, write_unchecked
 from tests.database.tenancy import on_the_database
 from tests.policy_setup import signed_in
 
@@ -21,6 +23,13 @@ BOGUS = """
 INSERT INTO passkeys (id, person_id, credential_id, public_key, sign_count, name, created_at, trusted_at)
 SELECT uuidv7(), at_person(), convert_to(uuidv7()::text, 'UTF8'), '', 0, 'bogus', now(), '2100-01-01'
 """
+
+ACCEPTED = """
+INSERT INTO invitations (id, tenant_id, email, name, roles, is_recovery, invited_by, created_at, takes_effect_at,
+    accepted_at, accepted_by)
+SELECT :id, :tenant, 'ann@example.test', 'Ann', '{approver}', false, :tara, now(), now(), :at, :ann
+"""
+BOUND = "UPDATE passkeys SET only_at = :tenant, mac = NULL"
 
 
 @pytest.fixture(name="world")
@@ -70,5 +79,28 @@ def test_so_does_a_login_of_the_database_that_deletes_them(world: World, after: 
     counts_from(world)
     for statement in ["DELETE FROM passkeys", *after]:
         on_the_database(world, "ann", statement)
+
+    assert counts_from(world) > timedelta(hours=71)
+
+
+@pytest.mark.parametrize("marked", [True, False])
+def test_an_invitation_vouches_for_a_passkey_only_with_its_mark(
+    world: World, superuser: Engine, *, marked: bool
+) -> None:
+    tara = world.people["tara"].person_id
+    world.people["ann"] = signed_in(world, "ann", AuthMethod.MAIL)
+    ann = world.people["ann"]
+    values = {"id": new_id(), "tenant": world.tenant.id, "ann": ann.person_id, "tara": tara, "at": ann.signed_in_at}
+    write_unchecked(superuser, ACCEPTED, **values)
+    if marked:
+        vouch(superuser)
+
+    assert (counts_from(world) < timedelta(minutes=1)) is marked
+
+
+def test_a_passkey_of_one_tenant_makes_one_of_all_a_further_one(world: World, superuser: Engine) -> None:
+    counts_from(world)
+    write_unchecked(superuser, BOUND, tenant=world.tenant.id)
+    vouch(superuser)
 
     assert counts_from(world) > timedelta(hours=71)
