@@ -198,9 +198,7 @@ def _kept_up(run: RunPlan) -> int:
         del commands[CONNECTORS]
         CONSOLE.print(why, markup=False, end="\n" if why else "")
     with new_log(run.log) as log:
-        manager = _PatientManager(
-            len(commands), lambda: _announce(run), LogPrinter(log, CONSOLE if run.log else None)
-        )
+        manager = PatientManager(len(commands), lambda: _announce(run), LogPrinter(log, CONSOLE if run.log else None))
         for process, command in commands.items():
             own = {"LOCKBOX_LOG_FORMAT": "console", **(VENDOR if process == API else {})}
             own |= {**run.passed.of(process), **plan.variables(process)}
@@ -243,7 +241,7 @@ class _ListeningProcess(honcho.process.Process):  # type: ignore[misc] # honcho 
         super().run(*arguments)
 
 
-class _PatientManager(honcho.manager.Manager):  # type: ignore[misc] # honcho has no types
+class PatientManager(honcho.manager.Manager):  # type: ignore[misc] # honcho has no types
     """honcho's manager; a signal that comes while processes are being started waits until all are.
 
     Args:
@@ -262,10 +260,21 @@ class _PatientManager(honcho.manager.Manager):  # type: ignore[misc] # honcho ha
         self._to_end = False
         self._first_stopped: str | None = None
 
+    def loop(self) -> None:
+        """Run the processes until all have ended; where that fails, end them at once."""
+        try:
+            super().loop()
+        except BaseException:
+            # Python waits for its children before it ends, and these wait for theirs.
+            for process in self._processes.values():
+                if "pid" in process and "returncode" not in process:
+                    self._procmgr.kill(process["pid"])
+            raise
+
     def terminate(self) -> None:
         """End all processes, once all have started."""
         if not self._to_end:
-            CONSOLE.print("Stopping everything …")
+            self._lines.in_turn(partial(CONSOLE.print, "Stopping everything …"))
         self._to_end = True
         if self._starting <= 0:
             super().terminate()

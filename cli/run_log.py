@@ -4,6 +4,7 @@ import sys
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -37,10 +38,30 @@ class LogPrinter(honcho.printer.Printer):  # type: ignore[misc] # honcho has no 
         super().__init__(output)
         self.tell: Callable[[str], object] = str
         self._console = console
+        self._waiting: deque[Callable[[], object]] = deque()
+        self._is_printing = False
         self._last: defaultdict[str, deque[str]] = defaultdict(lambda: deque(maxlen=LAST_LINES))
 
     def write(self, message: Any) -> None:  # noqa: ANN401 - honcho's
         """Print the lines of a message."""
+        self.in_turn(partial(self._write, message))
+
+    def in_turn(self, prints: Callable[[], object]) -> None:
+        """Print, or have that done once what is being printed is: a signal may come in the middle of a line.
+
+        Python's files refuse to be written by a signal's handler then.
+        """
+        self._waiting.append(prints)
+        if self._is_printing:
+            return
+        self._is_printing = True
+        try:
+            while self._waiting:
+                self._waiting.popleft()()
+        finally:
+            self._is_printing = False
+
+    def _write(self, message: Any) -> None:  # noqa: ANN401 - honcho's
         super().write(message)
         if message.name == honcho.manager.SYSTEM_PRINTER_NAME:
             self.tell(message.data)

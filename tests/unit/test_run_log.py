@@ -1,10 +1,15 @@
 """What `make run` shows and what it keeps in files: no password and no token on the screen, the rest in a log."""
 
 import io
+import multiprocessing
+import os
 import re
+import signal
 import stat
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import honcho.printer
@@ -12,6 +17,7 @@ import pytest
 from rich.console import Console
 
 from cli import welcome
+from cli.run import PatientManager
 from cli.run_log import LAST_LINES, LogPrinter, new_log
 from cli.sample import CUSTOMER, VENDOR, Sample
 from cli.stack import StackPlan
@@ -45,6 +51,53 @@ def test_lines_go_to_the_log_and_those_for_people_to_the_console_too() -> None:
     ]
     assert screen.getvalue() == "worker: worker ended with 1; it is started again\n"
     assert told == ["api stopped (rc=1)\n"]
+
+
+class InterruptedFile(io.RawIOBase):
+    """A file in whose first write a signal comes."""
+
+    def __init__(self, handler: Callable[[], object]) -> None:
+        super().__init__()
+        self.handler: Callable[[], object] | None = handler
+        self.written = b""
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        handler, self.handler = self.handler, None
+        if handler:
+            handler()
+        self.written += bytes(data)
+        return len(data)
+
+
+def test_what_a_signal_prints_in_the_middle_of_a_line_follows_it() -> None:
+    file = InterruptedFile(lambda: printer.write(message("SIGINT received\n", "system")))
+    log = io.TextIOWrapper(io.BufferedWriter(file), write_through=True)
+    printer = LogPrinter(log, None)
+
+    printer.write(message("a line\n" * 2000))
+    log.flush()
+
+    lines = [line.partition("| ")[2] for line in file.written.decode().splitlines()]
+    assert lines == ["a line"] * 2000 + ["SIGINT received"]
+
+
+def test_processes_are_ended_where_their_lines_cannot_be_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    full = InterruptedFile(lambda: os.write(-1, b""))
+    printer = LogPrinter(io.TextIOWrapper(io.BufferedWriter(full), write_through=True), None)
+    manager = PatientManager(1, lambda: None, printer)
+    manager.add_process("worker", "echo; exec sleep 60")
+
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        manager.loop()
+
+    children = multiprocessing.active_children()
+    for child in children:
+        child.join(10)
+    assert [child for child in children if child.is_alive()] == []
 
 
 def test_the_last_lines_of_each_process_are_known() -> None:

@@ -8,7 +8,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -40,10 +40,17 @@ def fresh() -> Iterator[ModuleRunner]:
         yield opened
 
 
-def run(here: ModuleRunner, *options: str, **variables: str) -> "subprocess.Popen[str]":
+@contextmanager
+def run(here: ModuleRunner, *options: str, **variables: str) -> "Iterator[subprocess.Popen[str]]":
+    """Start `make run`; where the block fails it is killed, for it might never end by itself."""
     files = ["--tokens", str(here.place / "tokens.env"), "--log", str(log_of(here))]
     ports = ["--port", str(own_port()), "--flower-port", str(own_port())]
-    return here.start("cli.run", "--folder", str(here.folder), *files, *ports, *options, **variables)
+    with here.start("cli.run", "--folder", str(here.folder), *files, *ports, *options, **variables) as running:
+        try:
+            yield running
+        except BaseException:
+            running.kill()
+            raise
 
 
 def log_of(here: ModuleRunner) -> Path:
