@@ -2,9 +2,10 @@
 
 import runpy
 import sys
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Collection, Container, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from inspect import signature
 from typing import Any
 from uuid import UUID
 
@@ -77,8 +78,8 @@ def _late_gate() -> None:
     """Let the gate take the database's clock to be an hour behind, so that no deadline is over."""
     note_read = WindowMemory.note_read
 
-    def behind(memory: WindowMemory, began: float, at: datetime) -> None:
-        note_read(memory, began, at - timedelta(hours=1))
+    def behind(memory: WindowMemory, began: float, at: datetime, in_doubt: Collection[UUID] = ()) -> None:
+        note_read(memory, began, at - timedelta(hours=1), in_doubt)
 
     _patch(WindowMemory, "note_read", behind)
 
@@ -116,6 +117,9 @@ def _any_step() -> None:
 
 
 def _patch(owner: type, name: str, function: Callable[..., object]) -> None:
+    ours, theirs = (list(signature(one).parameters) for one in (function, vars(owner)[name]))
+    if len(ours) != len(theirs):
+        raise TypeError(f"{owner.__name__}.{name} takes {theirs}, and the bug in its place {ours}: change the bug")
     setattr(owner, name, function)
 
 

@@ -13,6 +13,7 @@ from config.catalogue_file import read_catalogue
 from gate.mapping import GateCall, ServiceMapping
 from gate.window_memory import WindowMemory
 from lockbox.requests.models import AccessRequest
+from lockbox.sql import new_id
 from tests.unit.gate_examples import open_window
 
 AT = datetime(2026, 11, 28, 12, tzinfo=UTC)
@@ -89,7 +90,7 @@ def test_a_late_gate_takes_the_clock_to_be_an_hour_behind() -> None:
     right = memory.now()
 
     planted.BUGS["late-gate"].plant()
-    memory.note_read(clock.now, AT)
+    memory.note_read(clock.now, AT, [new_id()])
 
     assert right - memory.now() == timedelta(hours=1)
 
