@@ -78,7 +78,7 @@ def main(arguments: list[str] | None = None) -> int:
         settings = _for_this_machine(load())
         passed = _passed()
         with ExitStack() as ends:
-            # Held from here on: until they could be bound, minutes later, somebody else might have taken the ports.
+            # Held from here on: until they could be bound, minutes later, another process might have taken the ports.
             listeners = {
                 name: ends.enter_context(ports.hold(first))
                 for name, first in ((API, asked.port), (FLOWER, asked.flower_port))

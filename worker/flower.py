@@ -44,7 +44,7 @@ def main() -> None:
     # As in the API: what is imported stays.
     gc.freeze()
     parser = argparse.ArgumentParser(prog="python -m worker.flower", description=__doc__)
-    parser.add_argument("--fd", type=int, help="serve on this socket, which whoever starts it has bound")
+    parser.add_argument("--fd", type=int, help="serve on this socket, which the parent process has bound")
     given = parser.parse_args().fd
     chosen = settings()
     options = arguments(chosen)

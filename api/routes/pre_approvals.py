@@ -80,7 +80,7 @@ def revoke_pre_approval(
 
 
 def pre_approval_view(session: UnitOfWork, who: Caller, one: PreApprovalSummary) -> PreApprovalView:
-    """Return a pre-approval as somebody's body."""
+    """Return a pre-approval as the caller sees it."""
     row = one.row
     return PreApprovalView(
         id=row.id,

@@ -258,7 +258,7 @@ def _state_some(session: UnitOfWork) -> int:
                 _state_one(session, one, at)
         except (OperationalError, InterfaceError):
             raise
-        except Exception as error:  # noqa: BLE001 - whatever is wrong with one, the others go on
+        except Exception as error:  # noqa: BLE001 - an error at one tenant stops no other
             _failed(one, error)
             session.execute(HAS_FAILED, {"at": at, "id": one})
     return len(due)

@@ -89,6 +89,6 @@ def _just_invited(session: UnitOfWork, caller: Caller) -> bool:
         "until": caller.signed_in_at,
         "tenants": sorted(caller.tenants()),
     }
-    # Without its mark, whoever can write rows could have written the invitation too.
+    # Without its mark, a login of the database could have written the invitation.
     rows = session.execute(JUST_INVITED, invited).all()
     return any(row_macs.is_held(session, row.mac, row_macs.invitation(row), row.id) for row in rows)
