@@ -15,8 +15,9 @@ from api.incoming_request import vouch
 from config.settings import Settings
 from lockbox.database import UnitOfWork
 from lockbox.errors import ForeignForm, NotSignedIn
+from lockbox.facts.enumerations import AuthMethod
 from lockbox.identity import sessions, time_zones
-from lockbox.identity.roles import AuthMethod, Caller
+from lockbox.identity.roles import Caller
 from lockbox.identity.sessions import LoginStub, SignInPurpose
 from lockbox.notifications import addresses
 

@@ -7,10 +7,10 @@ from functools import partial
 
 from api.incoming_request import CallGroups
 from config.settings import Settings
+from lockbox.facts.enumerations import CaseCheck
 from lockbox.requests import case_check
 from lockbox.requests.case_adapter import CaseAnswer
 from lockbox.requests.cases import CaseQuestion, CaseUnchecked
-from lockbox.requests.policy_parts import CaseCheck
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.02, 0.25
 

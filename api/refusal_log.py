@@ -12,8 +12,9 @@ from lockbox.audit import refusals_log
 from lockbox.audit.refusals_log import DECISION_REFUSED, SIGN_IN_REFUSED, RefusalEntry
 from lockbox.database import Database
 from lockbox.errors import Conflict, ForeignForm, LockboxError, NotSignedIn, NotYours, PolicyNotMet
+from lockbox.facts.enumerations import AuthMethod
 from lockbox.identity import attempt_limits
-from lockbox.identity.roles import AuthMethod, Caller
+from lockbox.identity.roles import Caller
 from lockbox.identity.sessions import LoginStub
 from lockbox.notifications import load
 from lockbox.requests.lifecycle import DECISIONS, Action

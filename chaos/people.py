@@ -20,10 +20,11 @@ from harness.people import SERVICE, add_endpoint
 from harness.webhook_receiver import WebhookReceiver
 from lockbox.admin.exclusions import EVERYBODY
 from lockbox.database import UnitOfWork, now
+from lockbox.facts.enumerations import Mode
 from lockbox.identity import api_tokens, tenants
 from lockbox.identity.api_tokens import TokenTerms
 from lockbox.identity.models import ExclusionsVersion
-from lockbox.identity.roles import BOUND_TO, Mode, Role, Scope, Side
+from lockbox.identity.roles import BOUND_TO, Role, Scope, Side
 from lockbox.requests.policy_rules import Policy
 
 ANSWER_SECONDS = 4

@@ -16,7 +16,8 @@ from cli.request_ids import RequestId, request_id
 from cli.terminal import Output, OutputFormat
 from cli.values import moment, phrase, words
 from config import local_zone
-from lockbox.requests.lifecycle import OPEN_STATES, State
+from lockbox.facts.enumerations import State
+from lockbox.requests.lifecycle import OPEN_STATES
 
 app = typer.Typer()
 

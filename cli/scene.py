@@ -11,11 +11,12 @@ from config.embedded.folder import write_private
 from config.settings import Settings
 from lockbox.audit.log import signing_keys
 from lockbox.database import Database, ProcessKeys, make_engine
+from lockbox.facts.enumerations import State
 from lockbox.identity import authentication
 from lockbox.identity.keyring import ApprovalKeys
 from lockbox.requests import decide, request_list, submit
 from lockbox.requests.decisions import DecisionInput
-from lockbox.requests.lifecycle import Action, State
+from lockbox.requests.lifecycle import Action
 from lockbox.requests.request_input import RequestInput
 from lockbox.requests.request_list import RequestFilter
 from lockbox.requests.submit import SubmissionLimits

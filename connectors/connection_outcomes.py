@@ -10,7 +10,7 @@ from lockbox.audit import events
 from lockbox.audit.canonical import Value
 from lockbox.audit.events import THE_CLOCK, AuditEvent
 from lockbox.database import UnitOfWork
-from lockbox.identity.roles import Mode
+from lockbox.facts.enumerations import Mode
 from lockbox.notifications import outbox
 from lockbox.notifications.outbox import NotifiedMove
 

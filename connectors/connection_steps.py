@@ -21,9 +21,10 @@ from connectors.protocol import ConnectedWindow, Connector, ConnectorFailed, Not
 from connectors.target_slots import TargetSlots
 from lockbox import database as database_
 from lockbox.database import Database, UnitOfWork, now
+from lockbox.facts.enumerations import AuthMethod
 from lockbox.failpoints import failpoint
 from lockbox.identity import authentication, row_macs
-from lockbox.identity.roles import AuthMethod, Caller, Role, RoleGrant, Side
+from lockbox.identity.roles import Caller, Role, RoleGrant, Side
 from lockbox.pubsub import PAGES
 from lockbox.requests import access_check
 from lockbox.requests.access_check import GRANTED

@@ -15,8 +15,9 @@ from gate.window_memory import MICROSECOND, RememberedWindow, WindowMemory
 from gate.window_verification import NOBODY, WindowVerification
 from lockbox.audit.log import witness
 from lockbox.database import Database, UnitOfWork
+from lockbox.facts.enumerations import AuthMethod
 from lockbox.identity import authentication
-from lockbox.identity.roles import AuthMethod, Caller, Role, RoleGrant, Side
+from lockbox.identity.roles import Caller, Role, RoleGrant, Side
 from lockbox.requests import access_check
 from lockbox.requests.request_entry import RequestEntry
 from lockbox.text_rules import UUID_FORM

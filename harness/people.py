@@ -16,6 +16,7 @@ from cli.stack import StackPlan
 from config.settings import Settings
 from harness.stage import setting, unbound
 from lockbox.database import NO_KEYS, Database, UnitOfWork, WarnedSession, now, postgres_clock
+from lockbox.facts.enumerations import AuthMethod, Mode
 from lockbox.identity import api_tokens, keyring, row_macs, sessions, tenants, time_zones
 from lockbox.identity.api_tokens import TokenTerms
 from lockbox.identity.credentials import BrowserSession, GateIdentity, Identity, Passkey, Token
@@ -32,7 +33,7 @@ from lockbox.identity.models import (
     Retention,
     Tenant,
 )
-from lockbox.identity.roles import AuthMethod, Caller, Mode, Role, RoleGrant, Scope, Side
+from lockbox.identity.roles import Caller, Role, RoleGrant, Scope, Side
 from lockbox.identity.sessions import ClientInfo, SessionLifetime
 from lockbox.notifications import endpoints
 from lockbox.notifications.endpoints import SecretVault

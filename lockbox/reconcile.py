@@ -12,12 +12,12 @@ from lockbox import sql
 from lockbox.admin import pre_approvals, vendor_consent
 from lockbox.audit import refusals_log
 from lockbox.database import Database
+from lockbox.facts.enumerations import State
 from lockbox.failpoints import failpoint
 from lockbox.notifications import due_reports, queue
 from lockbox.redis_scripts import RedisUnavailable
 from lockbox.requests import policy_store, timers
 from lockbox.requests.deadlines import clock_task
-from lockbox.requests.lifecycle import State
 from lockbox.schedule import CLOCK, CONNECTIONS, INDEXES, NOTIFICATIONS, IndexEntry, ScheduleIndex
 
 log = structlog.get_logger(__name__)

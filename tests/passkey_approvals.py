@@ -9,6 +9,7 @@ import cbor2
 from harness.people import HERE, World
 from harness.stage import setting
 from lockbox.database import now
+from lockbox.facts.enumerations import ApproveMeans
 from lockbox.identity import keyring, row_macs
 from lockbox.identity.credentials import Passkey
 from lockbox.identity.passkeys import RelyingParty
@@ -17,7 +18,6 @@ from lockbox.requests.approvals import ApprovalChallenge, SignedStatement
 from lockbox.requests.decisions import DecisionInput
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest
-from lockbox.requests.policy_parts import ApproveMeans
 from lockbox.requests.policy_rules import Policy
 from lockbox.sql import new_id
 from tests.authenticator import Authenticator, cose

@@ -8,9 +8,10 @@ from harness.people import World
 from harness.stage import setting
 from lockbox.admin import memberships
 from lockbox.database import now
+from lockbox.facts.enumerations import AuthMethod, Mode
 from lockbox.identity import row_macs, tenants
 from lockbox.identity.models import Delegation, EligibleDelegate, Tenant
-from lockbox.identity.roles import AuthMethod, Caller, Mode
+from lockbox.identity.roles import Caller
 from lockbox.requests.policy_rules import Policy
 from lockbox.sql import new_id
 

@@ -14,8 +14,8 @@ from api.portal import navigation, phrases, sign_in_session
 from api.portal.pages import TAG, go, page
 from lockbox.database import now
 from lockbox.errors import Invalid, NotFound, NotSignedIn, NotYours
+from lockbox.facts.enumerations import AuthMethod
 from lockbox.identity import authentication
-from lockbox.identity.roles import AuthMethod
 
 router = CallRouter(tags=[TAG], include_in_schema=False, dependencies=[Depends(require_loopback)])
 

@@ -24,12 +24,12 @@ from lockbox.audit.canonical import instant
 from lockbox.audit.export import row
 from lockbox.database import Database
 from lockbox.errors import Invalid
+from lockbox.facts.enumerations import State
 from lockbox.identity import time_zones
 from lockbox.identity.roles import Caller, ProtectedField, may_read, reader_roles
 from lockbox.notifications.mail_text import OUTLIVED, STATE_WORDINGS
 from lockbox.notifications.requester_text import signed_in
 from lockbox.requests import inbox, request_list
-from lockbox.requests.lifecycle import State
 from lockbox.requests.request_entry import RequestEntry
 from lockbox.requests.request_list import RequestFilter, RequestListing
 

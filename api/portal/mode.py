@@ -17,8 +17,9 @@ from api.schemas.tenants import NewMode
 from lockbox.admin import emergency_stop, policies, tenants, unapproved_access, what_if
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import Invalid, LockboxError
+from lockbox.facts.enumerations import Mode
 from lockbox.identity import time_zones
-from lockbox.identity.roles import Caller, Mode, Role
+from lockbox.identity.roles import Caller, Role
 from lockbox.requests.policy_rules import Policy
 from lockbox.requests.transition import Origin
 

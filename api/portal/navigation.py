@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from api.portal import phrases
+from lockbox.facts.enumerations import State
 from lockbox.identity.roles import TENANT_ROLES, Caller, Role, Side
-from lockbox.requests.lifecycle import State
 
 
 @dataclass(frozen=True)

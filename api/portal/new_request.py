@@ -28,14 +28,14 @@ from config.settings import Settings
 from lockbox.admin import tenants
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import Conflict, Invalid, InvalidContext, KeyInUse, LockboxError, NotFound, NotYours, TooMany
+from lockbox.facts.enumerations import CaseCheck, Reason, Severity
 from lockbox.identity.roles import Caller, Role
 from lockbox.requests import idempotency, preview, submit
 from lockbox.requests.cases import CaseSystemDown, CaseUnchecked
 from lockbox.requests.lifecycle import Action
-from lockbox.requests.policy_parts import DAY, HOUR, CaseCheck, Reason
+from lockbox.requests.policy_parts import DAY, HOUR
 from lockbox.requests.preview import Preview
 from lockbox.requests.request_input import RequestInput
-from lockbox.requests.requester import Severity
 from lockbox.requests.submit import SubmissionLimits
 
 router = CallRouter(prefix="/ask", tags=[TAG], include_in_schema=False)

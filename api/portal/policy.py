@@ -16,9 +16,9 @@ from api.schemas.parts import Slug
 from lockbox.admin import policies
 from lockbox.database import UnitOfWork
 from lockbox.errors import LockboxError
+from lockbox.facts.enumerations import Reason
 from lockbox.identity.roles import Caller, Role
 from lockbox.notifications.policy_wording import TERMS
-from lockbox.requests.policy_parts import Reason
 from lockbox.requests.transition import Origin
 
 router = CallRouter(prefix="/tenants/{slug}/policy", tags=[TAG], include_in_schema=False)

@@ -12,9 +12,10 @@ from fastapi import Form
 from pydantic import ValidationError
 
 from api.portal import form_errors, phrases
+from lockbox.facts.enumerations import ApproveMeans, Reason
 from lockbox.notifications.policy_wording import TERMS
 from lockbox.requests import policy_diff
-from lockbox.requests.policy_parts import ApproveMeans, Reason, ReasonedDecision, RequesterMeans
+from lockbox.requests.policy_parts import ReasonedDecision, RequesterMeans
 from lockbox.requests.policy_rules import Policy
 
 HOUR, MINUTE = 3600, 60

@@ -21,10 +21,11 @@ from lockbox.admin.pre_approval_status import OPEN, approval_obstacle, judged_by
 from lockbox.admin.pre_approvals import LONGEST, PreApprovalInput
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import Invalid, LockboxError
+from lockbox.facts.enumerations import Reason
 from lockbox.identity import time_zones
 from lockbox.identity.roles import Caller
 from lockbox.notifications import addresses
-from lockbox.requests.policy_parts import DAY, HOUR, Reason
+from lockbox.requests.policy_parts import DAY, HOUR
 from lockbox.requests.transition import Origin
 
 router = CallRouter(prefix="/tenants/{slug}/pre-approvals", tags=[TAG], include_in_schema=False)

@@ -45,6 +45,7 @@ from lockbox.errors import (
     TenantSuspended,
     TooMany,
 )
+from lockbox.facts.enumerations import State
 from lockbox.identity import roles, time_zones
 from lockbox.identity.roles import Caller, ProtectedField, Side
 from lockbox.notifications import delivery_status
@@ -66,7 +67,7 @@ from lockbox.requests import (
 )
 from lockbox.requests.available_moves import AvailableMove
 from lockbox.requests.decisions import DecisionInput
-from lockbox.requests.lifecycle import OPEN_STATES, Action, State
+from lockbox.requests.lifecycle import OPEN_STATES, Action
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.on_behalf_of import OnBehalfOf, approval_limits, on_behalf_of
 from lockbox.requests.policy import Terms, customer_decides

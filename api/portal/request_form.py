@@ -16,9 +16,9 @@ from config.context_schema import MOST_PARAMETERS, ContextValue
 from config.service_catalogue import MOST_SERVICES, Service
 from lockbox.database import UnitOfWork
 from lockbox.errors import NotFound
+from lockbox.facts.enumerations import Reason
 from lockbox.identity import time_zones
 from lockbox.requests import policy_diff, queries
-from lockbox.requests.policy_parts import Reason
 
 MINUTE = 60
 MOST_DIGITS = 9

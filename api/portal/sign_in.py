@@ -14,8 +14,9 @@ from api.portal.pages import TAG, go, page
 from config.settings import Settings
 from lockbox.database import UnitOfWork
 from lockbox.errors import NotSignedIn, NotYours, TooMany
+from lockbox.facts.enumerations import AuthMethod
 from lockbox.identity import identities, sessions
-from lockbox.identity.roles import AuthMethod, Caller
+from lockbox.identity.roles import Caller
 from lockbox.identity.sessions import OVER, SignInPurpose
 from lockbox.notifications import load
 

@@ -18,11 +18,11 @@ from config.issuers import IdentityProvider
 from config.settings import Settings
 from lockbox.database import Database, now
 from lockbox.errors import Conflict, Invalid, NotFound, NotSignedIn, NotYours, SignInAgain
+from lockbox.facts.enumerations import AuthMethod
 from lockbox.identity import identities, oidc, sessions
 from lockbox.identity.credentials import PendingLogin
 from lockbox.identity.oidc import NOT_COMPLETED, VerifiedIdentity
 from lockbox.identity.oidc_providers import IdentityProviders, ProviderUnavailable
-from lockbox.identity.roles import AuthMethod
 from lockbox.identity.sessions import OVER, SignInPurpose
 
 router = CallRouter(tags=[TAG], include_in_schema=False)

@@ -13,9 +13,9 @@ from api.deps import DatabaseDep, SettingsDep, relying_party
 from api.portal import pages, sign_in_session
 from api.portal.pages import TAG, page
 from lockbox.errors import NotSignedIn
+from lockbox.facts.enumerations import AuthMethod
 from lockbox.identity import passkeys, sessions
 from lockbox.identity.passkeys import PasskeyChallenge
-from lockbox.identity.roles import AuthMethod
 from lockbox.identity.sessions import SignInPurpose
 
 router = CallRouter(tags=[TAG], include_in_schema=False)

@@ -20,8 +20,8 @@ from api.refusal_log import AttemptedAction
 from config.settings import Settings
 from lockbox.database import Database
 from lockbox.errors import Invalid, NotSignedIn
+from lockbox.facts.enumerations import AuthMethod
 from lockbox.identity import passkeys, sessions
-from lockbox.identity.roles import AuthMethod
 from lockbox.identity.sessions import SignInPurpose
 from lockbox.requests import decide, queries
 from lockbox.requests.approvals import SignedStatement

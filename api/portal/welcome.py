@@ -14,8 +14,9 @@ from api.portal.agents import known_as
 from api.portal.pages import TAG, page
 from lockbox.admin import first_passkeys, tenants
 from lockbox.database import UnitOfWork
+from lockbox.facts.enumerations import AuthMethod
 from lockbox.identity import identities
-from lockbox.identity.roles import AuthMethod, Caller, Role, Side
+from lockbox.identity.roles import Caller, Role, Side
 from lockbox.notifications.mail_text import ROLE_WORDINGS, RoleWording, roles_in_words
 
 router = CallRouter(prefix="/welcome", tags=[TAG], include_in_schema=False)

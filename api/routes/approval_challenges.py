@@ -12,8 +12,8 @@ from api.refusal_log import AttemptedAction
 from api.routes.requests import approval
 from api.schemas.parts import MAY_MATCH, problems
 from api.schemas.requests import ApprovalInput, ChallengeView
+from lockbox.facts.enumerations import AuthMethod
 from lockbox.identity import sessions
-from lockbox.identity.roles import AuthMethod
 from lockbox.identity.sessions import SignInPurpose
 from lockbox.requests import decide
 

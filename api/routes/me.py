@@ -6,8 +6,8 @@ from api.call_routes import CallRouter
 from api.deps import ClientInfoDep, CurrentUser, SessionDep
 from api.schemas.parts import problems
 from api.schemas.people import MeView, Preferences
+from lockbox.facts.enumerations import AuthMethod
 from lockbox.identity import tenants
-from lockbox.identity.roles import AuthMethod
 from lockbox.notifications import addresses
 
 router = CallRouter(tags=["account"])

@@ -53,8 +53,9 @@ from lockbox import text_rules
 from lockbox.audit import event_search
 from lockbox.database import Database, UnitOfWork
 from lockbox.errors import Invalid, NotSignedIn
+from lockbox.facts.enumerations import AuthMethod, CaseCheck, State
 from lockbox.identity import sessions
-from lockbox.identity.roles import AuthMethod, Caller, ProtectedField, may_read, reader_roles
+from lockbox.identity.roles import Caller, ProtectedField, may_read, reader_roles
 from lockbox.identity.sessions import LoginStub, SignInPurpose
 from lockbox.notifications import delivery_status
 from lockbox.requests import (
@@ -75,9 +76,8 @@ from lockbox.requests import (
 from lockbox.requests.approvals import SignedStatement
 from lockbox.requests.cases import CaseUnchecked, in_its_system
 from lockbox.requests.decisions import DecisionInput
-from lockbox.requests.lifecycle import DECISIONS, Action, State
+from lockbox.requests.lifecycle import DECISIONS, Action
 from lockbox.requests.on_behalf_of import OnBehalfOf, approval_limits, on_behalf_of
-from lockbox.requests.policy_parts import CaseCheck
 from lockbox.requests.request_entry import RequestEntry
 from lockbox.requests.request_input import RequestInput
 from lockbox.requests.request_list import RequestFilter

@@ -4,7 +4,7 @@ from uuid import UUID
 
 from pydantic import BaseModel
 
-from lockbox.requests.lifecycle import State
+from lockbox.facts.enumerations import State
 
 
 class EndedRequestView(BaseModel):

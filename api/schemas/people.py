@@ -7,8 +7,9 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from api.schemas.parts import Absent, RequestBody, absent
+from lockbox.facts.enumerations import AuthMethod
 from lockbox.identity import time_zones
-from lockbox.identity.roles import AuthMethod, Role, Side
+from lockbox.identity.roles import Role, Side
 
 
 class MeView(BaseModel):

@@ -8,7 +8,8 @@ from pydantic import BaseModel, Field
 
 from api.schemas.parts import IS_TEXT, PersonView, RequestBody, Seconds, Word
 from lockbox.admin.pre_approval_status import PreApprovalStatus
-from lockbox.requests.policy_parts import Reason, Uses
+from lockbox.facts.enumerations import Reason
+from lockbox.requests.policy_parts import Uses
 from lockbox.requests.policy_rules import Pattern
 from lockbox.text_rules import NARROW_PATTERN, Instant
 

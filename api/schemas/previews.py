@@ -8,12 +8,9 @@ from pydantic import BaseModel, Field
 from api.schemas.parts import IS_LINE, Context, RequestBody, Resource, Word
 from config.service_catalogue import Level
 from lockbox.countries import Country
-from lockbox.identity.roles import Mode
-from lockbox.requests.lifecycle import State
+from lockbox.facts.enumerations import Mode, Reason, Severity, State
 from lockbox.requests.policy import Terms
-from lockbox.requests.policy_parts import Reason
 from lockbox.requests.preview import PreviewGroup, RecipientMailboxes
-from lockbox.requests.requester import Severity
 
 
 class MissingField(BaseModel):

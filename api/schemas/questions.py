@@ -7,7 +7,7 @@ from uuid import UUID
 from pydantic import BaseModel, Field
 
 from api.schemas.parts import IS_TEXT, PersonView, RequestBody
-from lockbox.requests.lifecycle import State
+from lockbox.facts.enumerations import State
 
 
 class QuestionText(RequestBody):

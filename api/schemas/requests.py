@@ -15,11 +15,10 @@ from api.schemas.parts import (
     Seconds,
     Word,
 )
-from lockbox.identity.roles import AuthMethod, Mode, SignInKind
+from lockbox.facts.enumerations import AuthMethod, CaseCheck, Mode, Severity, SignInKind, State
 from lockbox.notifications.delivery_status import NotificationStatus
-from lockbox.requests.lifecycle import Action, HeldBack, State
-from lockbox.requests.policy_parts import CaseCheck, Uses
-from lockbox.requests.requester import Severity
+from lockbox.requests.lifecycle import Action, HeldBack
+from lockbox.requests.policy_parts import Uses
 from lockbox.text_rules import Instant
 
 

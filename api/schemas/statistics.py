@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 from api.schemas.parts import PersonView
 from config.service_catalogue import Level
 from lockbox.admin.statistics import CountedGroup, RequestFigures, Statistics
-from lockbox.requests.requester import Severity
+from lockbox.facts.enumerations import Severity
 
 Count = Annotated[int, Field(ge=0)]
 

@@ -7,8 +7,8 @@ from pydantic import ConfigDict, Field
 from pydantic.config import JsonDict
 
 from api.schemas.parts import IS_LINE, IS_PAGE, IS_TEXT, Context, RequestBody, Resource, Seconds, Slug, Word, has
-from lockbox.requests.policy_parts import Reason, Uses
-from lockbox.requests.requester import Severity
+from lockbox.facts.enumerations import Reason, Severity
+from lockbox.requests.policy_parts import Uses
 from lockbox.text_rules import Instant
 
 GIVEN: JsonDict = {"type": "string"}

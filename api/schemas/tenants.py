@@ -8,8 +8,7 @@ from pydantic import BaseModel, Field
 
 from api.schemas.members import Invitee
 from api.schemas.parts import IS_NAME, PersonView, RequestBody, Word
-from lockbox.identity.roles import Mode
-from lockbox.requests.lifecycle import State
+from lockbox.facts.enumerations import Mode, State
 from lockbox.requests.policy_rules import Policy
 
 NewSlug = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")]

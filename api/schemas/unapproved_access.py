@@ -9,7 +9,7 @@ from api.schemas.members import DelegationView
 from api.schemas.parts import PersonView
 from api.schemas.pre_approvals import PreApprovalView
 from lockbox.admin.unapproved_access import UnapprovedWay
-from lockbox.identity.roles import Mode
+from lockbox.facts.enumerations import Mode
 from lockbox.requests.policy_parts import OverdueFinding
 
 

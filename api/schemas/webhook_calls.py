@@ -6,8 +6,8 @@ from uuid import UUID
 from pydantic import BaseModel
 
 from config.service_catalogue import Level
+from lockbox.facts.enumerations import Severity
 from lockbox.requests.lifecycle import HeldBack
-from lockbox.requests.requester import Severity
 
 
 class WebhookHead(BaseModel):

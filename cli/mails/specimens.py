@@ -8,7 +8,8 @@ from uuid import UUID
 
 from cli.mails.windows import windows
 from cli.mails.writing_styles import LONG, PLAIN, STYLES, WritingStyle
-from lockbox.identity.roles import Mode, Role
+from lockbox.facts.enumerations import Mode
+from lockbox.identity.roles import Role
 from lockbox.monitoring.invariants import audit_log_rolled_back
 from lockbox.notifications import account_mail, request_mail
 from lockbox.notifications.account_mail import (

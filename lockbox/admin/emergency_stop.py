@@ -13,14 +13,15 @@ from lockbox.admin import permissions, pre_approvals
 from lockbox.admin.permissions import AdminActor, AdminChange, change
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import NotFound, TooLate
+from lockbox.facts.enumerations import Mode, State
 from lockbox.identity import authentication, tenants
 from lockbox.identity.models import EmergencyStop, Tenant
-from lockbox.identity.roles import Caller, Mode, Role
+from lockbox.identity.roles import Caller, Role
 from lockbox.requests import decide, policy_store
 from lockbox.requests.available_moves import strong_enough
 from lockbox.requests.break_glass import IN_TURN
 from lockbox.requests.decisions import DecisionInput
-from lockbox.requests.lifecycle import Action, Party, State
+from lockbox.requests.lifecycle import Action, Party
 from lockbox.requests.models import IS_OPEN, AccessRequest
 from lockbox.requests.policy_diff import changes as policy_changes
 from lockbox.requests.policy_rules import strictest

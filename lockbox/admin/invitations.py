@@ -27,11 +27,12 @@ from lockbox.errors import (
     SignInAgain,
     TooMany,
 )
+from lockbox.facts.enumerations import AuthMethod
 from lockbox.identity import authentication, credential_trust, identities, keyring, row_macs
 from lockbox.identity import tenants as registry
 from lockbox.identity.authentication import CredentialKind, CredentialLookup
 from lockbox.identity.models import Invitation, Membership, Person
-from lockbox.identity.roles import AuthMethod, Caller, Role, Side
+from lockbox.identity.roles import Caller, Role, Side
 from lockbox.notifications import announcements, load
 from lockbox.notifications.account_mail import INVITATION
 from lockbox.notifications.announcements import MATTERS_FOR

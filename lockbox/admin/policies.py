@@ -14,8 +14,9 @@ from lockbox.admin.permissions import AdminChange
 from lockbox.audit.canonical import Value
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import Invalid, NobodyCanApprove, NotFound, StaleVersion
+from lockbox.facts.enumerations import Mode
 from lockbox.identity.models import EligibleDelegate, Membership, Person, Tenant
-from lockbox.identity.roles import Caller, Mode, Role
+from lockbox.identity.roles import Caller, Role
 from lockbox.notifications import recipients
 from lockbox.requests import policy_store as versions
 from lockbox.requests.policy import Terms, effective_mode

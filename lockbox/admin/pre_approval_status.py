@@ -20,6 +20,7 @@ from lockbox.errors import (
     SignInAgain,
     TooLate,
 )
+from lockbox.facts.enumerations import ApproveMeans
 from lockbox.identity import authentication, row_macs
 from lockbox.identity.look_alikes import look_alikes
 from lockbox.identity.models import Person, Tenant
@@ -31,7 +32,6 @@ from lockbox.requests.available_moves import sign_in_obstacle
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import PreApproval, PreApprovalVote
 from lockbox.requests.policy import UNVERIFIED, Terms
-from lockbox.requests.policy_parts import ApproveMeans
 from lockbox.requests.policy_rules import Policy
 from lockbox.requests.quorum import Vote, missing
 

@@ -38,17 +38,17 @@ from lockbox.errors import (
     TooLate,
     UnknownService,
 )
+from lockbox.facts.enumerations import ApproveMeans, AuthMethod, Reason, State
 from lockbox.failpoints import failpoint
 from lockbox.identity import authentication, row_macs
 from lockbox.identity.models import Tenant
-from lockbox.identity.roles import AuthMethod, Caller, Role
+from lockbox.identity.roles import Caller, Role
 from lockbox.notifications import announcements
 from lockbox.notifications.mail_text import duration
 from lockbox.requests import decide
 from lockbox.requests.decisions import DecisionInput
-from lockbox.requests.lifecycle import Action, Party, State
+from lockbox.requests.lifecycle import Action, Party
 from lockbox.requests.models import AccessRequest, PreApproval, PreApprovalVote
-from lockbox.requests.policy_parts import ApproveMeans, Reason
 from lockbox.requests.quorum import who_lacks
 from lockbox.requests.transition import Origin
 from lockbox.sql import new_id

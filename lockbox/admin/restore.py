@@ -14,9 +14,9 @@ from lockbox.audit.log.checkpoint import Checkpoint
 from lockbox.audit.log.merkle import EMPTY_ROOT
 from lockbox.audit.log.witness import WitnessCheck
 from lockbox.database import UnitOfWork, now
+from lockbox.facts.enumerations import State
 from lockbox.notifications import announcements
 from lockbox.requests import transition
-from lockbox.requests.lifecycle import State
 from lockbox.requests.transition import Move
 
 RESTORED = "restored"

@@ -13,10 +13,10 @@ from lockbox.admin import permissions, tenants
 from lockbox.audit.export import row
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import Invalid, NotYours
+from lockbox.facts.enumerations import Severity
 from lockbox.identity import authentication
 from lockbox.identity.models import Tenant
 from lockbox.identity.roles import Caller, Role
-from lockbox.requests.requester import Severity
 
 MOST_COUNTED = 10_000
 """How many of the newest requests are counted: the statement reads no more, however long the history is."""

@@ -17,12 +17,12 @@ from lockbox.admin.vendor_consent import ActiveConsent
 from lockbox.audit.canonical import Value
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import NotFound, PolicyUnverified, SlugTaken, UnknownPlan
+from lockbox.facts.enumerations import Mode, State
 from lockbox.identity import authentication, row_macs
 from lockbox.identity import tenants as registry
 from lockbox.identity.models import EmergencyStop, Membership, Person, Tenant
-from lockbox.identity.roles import Caller, Mode, Role
+from lockbox.identity.roles import Caller, Role
 from lockbox.requests import access_check
-from lockbox.requests.lifecycle import State
 from lockbox.requests.models import IS_OPEN, AccessRequest
 from lockbox.requests.policy import UNVERIFIED
 from lockbox.requests.policy_rules import Policy, stored

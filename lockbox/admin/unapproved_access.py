@@ -23,8 +23,9 @@ from lockbox.admin.vendor_consent import ActiveConsent
 from lockbox.audit.canonical import Value
 from lockbox.audit.events import THE_CLOCK, AuditEvent
 from lockbox.database import Database, UnitOfWork, now
+from lockbox.facts.enumerations import Mode
 from lockbox.identity.models import Tenant
-from lockbox.identity.roles import Caller, Mode
+from lockbox.identity.roles import Caller
 from lockbox.notifications import announcements
 from lockbox.requests.policy import customer_decides, effective_mode
 from lockbox.requests.policy_parts import OverdueFinding

@@ -14,7 +14,7 @@ from lockbox.admin.permissions import ABSENT, change
 from lockbox.audit.canonical import instant
 from lockbox.audit.events import THE_CLOCK, AuditEvent
 from lockbox.database import Database, UnitOfWork, now
-from lockbox.identity.roles import Mode
+from lockbox.facts.enumerations import Mode
 from lockbox.notifications import announcements
 
 log = structlog.get_logger(__name__)

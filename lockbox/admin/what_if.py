@@ -13,15 +13,15 @@ from config.service_catalogue import Service
 from lockbox.admin import emergency_stop, permissions, policies
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import LockboxError
+from lockbox.facts.enumerations import Mode, State
 from lockbox.identity.models import Address, Person, Tenant
-from lockbox.identity.roles import Caller, Mode, Role
+from lockbox.identity.roles import Caller, Role
 from lockbox.notifications import recipients
 from lockbox.notifications.mail_text import FORMER
 from lockbox.notifications.models import Endpoint, Observer
 from lockbox.requests import evaluate, preview
 from lockbox.requests import policy_store as versions
 from lockbox.requests.evaluate import Evaluation
-from lockbox.requests.lifecycle import State
 from lockbox.requests.models import IS_OPEN, AccessRequest
 from lockbox.requests.policy import Terms, customer_decides
 from lockbox.requests.policy_diff import changes

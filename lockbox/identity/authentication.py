@@ -14,9 +14,10 @@ from sqlalchemy import Row, text
 
 from lockbox.database import UnitOfWork, array, read_at
 from lockbox.errors import NotSignedIn
+from lockbox.facts.enumerations import AuthMethod
 from lockbox.identity import keyring, row_macs
 from lockbox.identity.keyring import Keyring
-from lockbox.identity.roles import AuthMethod, Caller, Role, RoleGrant, Side
+from lockbox.identity.roles import Caller, Role, RoleGrant, Side
 from lockbox.identity.row_macs import MarkedRowKind
 
 ENTER = text("""

@@ -6,8 +6,9 @@ from sqlalchemy import text
 
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import SignInAgain
+from lockbox.facts.enumerations import AuthMethod
 from lockbox.identity import row_macs
-from lockbox.identity.roles import AuthMethod, Caller
+from lockbox.identity.roles import Caller
 
 FRESH = timedelta(minutes=15)
 STRONG = frozenset({AuthMethod.OIDC, AuthMethod.PASSKEY})

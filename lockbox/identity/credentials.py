@@ -6,7 +6,8 @@ from uuid import UUID
 from sqlalchemy import BigInteger
 from sqlmodel import Field, SQLModel
 
-from lockbox.identity.roles import BOUND_TO, AuthMethod
+from lockbox.facts.enumerations import AuthMethod
+from lockbox.identity.roles import BOUND_TO
 from lockbox.sql import Instant, Texts, words
 
 LONGEST_ISSUER, LONGEST_GATE_SUBJECT = 500, 500

@@ -16,9 +16,10 @@ from sqlmodel import col, select
 
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import Invalid, NotSignedIn, NotYours, SignInAgain
+from lockbox.facts.enumerations import AuthMethod
 from lockbox.identity import api_tokens, authentication, credential_trust, keyring, row_macs, sessions
 from lockbox.identity.credentials import DeviceLogin, Token
-from lockbox.identity.roles import AuthMethod, Caller, Role
+from lockbox.identity.roles import Caller, Role
 from lockbox.identity.sessions import ClientInfo
 from lockbox.sql import new_id
 

@@ -11,11 +11,12 @@ from config.issuers import IdentityProvider
 from lockbox.audit.events import Actor
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import Conflict, NotFound, NotSignedIn, NotYours
+from lockbox.facts.enumerations import AuthMethod
 from lockbox.identity import authentication, credential_trust, directory, keyring, row_macs, sessions, tenants
 from lockbox.identity.authentication import CredentialKind, CredentialLookup
 from lockbox.identity.credentials import GateIdentity, Identity
 from lockbox.identity.oidc import VerifiedIdentity
-from lockbox.identity.roles import AuthMethod, Caller, Role, RoleGrant, Side
+from lockbox.identity.roles import Caller, Role, RoleGrant, Side
 from lockbox.identity.sessions import ClientInfo
 
 NOBODY = "This sign-in is not linked to an account. Sign in another way, then add it in your account."

@@ -8,8 +8,9 @@ from sqlalchemy import BigInteger, Text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field, SQLModel
 
+from lockbox.facts.enumerations import Mode
 from lockbox.identity import time_zones
-from lockbox.identity.roles import Mode, Role, Side
+from lockbox.identity.roles import Role, Side
 from lockbox.sql import Instant, Texts, new_id, words
 
 

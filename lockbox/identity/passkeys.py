@@ -39,10 +39,11 @@ from webauthn.registration.verify_registration_response import VerifiedRegistrat
 from lockbox.audit.verifier.passkey_assertion import Assertion, fingerprint
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import Conflict, Invalid, NotFound, NotSignedIn, NotYours, TooManyPasskeys
+from lockbox.facts.enumerations import AuthMethod
 from lockbox.identity import authentication, credential_trust, keyring, row_macs, sessions
 from lockbox.identity.authentication import CredentialKind
 from lockbox.identity.credentials import Passkey
-from lockbox.identity.roles import AuthMethod, Caller, Side
+from lockbox.identity.roles import Caller, Side
 from lockbox.identity.sessions import ClientInfo
 from lockbox.sql import new_id
 

@@ -8,13 +8,7 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-
-class Mode(StrEnum):
-    """How a tenant uses the lockbox: it decides, it is notified, or neither."""
-
-    ENFORCE = "enforce"
-    OBSERVE = "observe"
-    OFF = "off"
+from lockbox.facts.enumerations import AuthMethod, SignInKind
 
 
 class Side(StrEnum):
@@ -70,33 +64,6 @@ class Scope(StrEnum):
     def dialect(self) -> str | None:
         """The kind of gateway, of a scope of the gate."""
         return self.value.removeprefix("gate:") if self.value.startswith("gate:") else None
-
-
-class AuthMethod(StrEnum):
-    """How a person signed in.
-
-    `token` is an API token, `sample` a demo token, which counts as a fresh sign-in and is refused in production;
-    `mail` is a mailed one-time code alone.
-    """
-
-    TOKEN = "token"  # noqa: S105 - a word
-    SAMPLE = "sample"
-    OIDC = "oidc"
-    PASSKEY = "passkey"
-    MAIL = "mail"
-
-
-class SignInKind(StrEnum):
-    """With what somebody came: a browser session, a token of an identity provider, of ours, or of a terminal.
-
-    `system` is a service account that acts for somebody, of whose own sign-in nothing is known.
-    """
-
-    SESSION = "session"
-    PROVIDER_TOKEN = "provider_token"  # noqa: S105 - a word
-    TOKEN = "token"  # noqa: S105 - a word
-    DEVICE_LOGIN = "device_login"
-    SYSTEM = "system"
 
 
 @dataclass(frozen=True)

@@ -21,11 +21,12 @@ from lockbox.audit.canonical import Value
 from lockbox.audit.events import Actor, AuditEvent
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import NotFound, NotSignedIn
+from lockbox.facts.enumerations import AuthMethod
 from lockbox.identity import authentication, keyring, row_macs
 from lockbox.identity.authentication import CredentialKind, CredentialLookup
 from lockbox.identity.credentials import BrowserSession, PendingLogin
 from lockbox.identity.keyring import ID_BYTES, Part
-from lockbox.identity.roles import AuthMethod, Caller
+from lockbox.identity.roles import Caller
 from lockbox.sql import new_id
 
 LASTS = timedelta(minutes=10)

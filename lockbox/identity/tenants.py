@@ -8,9 +8,10 @@ from uuid import UUID
 from sqlmodel import col, select
 
 from lockbox.database import UnitOfWork, now
+from lockbox.facts.enumerations import Mode
 from lockbox.identity import keyring, row_macs
 from lockbox.identity.models import Membership, Person, PolicyVersion, Tenant
-from lockbox.identity.roles import Mode, Role, Side
+from lockbox.identity.roles import Role, Side
 from lockbox.sql import new_id
 
 FIRST_VERSION = 1

@@ -20,10 +20,11 @@ from lockbox.errors import (
     UnknownService,
     UnknownTenant,
 )
+from lockbox.facts.enumerations import AuthMethod
 from lockbox.identity import api_tokens, credential_trust
 from lockbox.identity.api_tokens import MOST_TOKENS, IssuedToken, TokenTerms
 from lockbox.identity.credentials import Token
-from lockbox.identity.roles import BOUND_TO, AuthMethod, Caller, Role, Scope
+from lockbox.identity.roles import BOUND_TO, Caller, Role, Scope
 from lockbox.identity.sessions import ClientInfo
 from lockbox.pubsub import GATES
 

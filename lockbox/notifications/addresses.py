@@ -10,10 +10,11 @@ from sqlmodel import col, func, select
 from lockbox.audit.canonical import Value
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import AddressTaken, Invalid, NotFound, SignInAgain, TooManyAddresses
+from lockbox.facts.enumerations import AuthMethod
 from lockbox.identity import credential_trust, keyring, sessions, time_zones
 from lockbox.identity.credentials import BrowserSession
 from lockbox.identity.models import Address, Person
-from lockbox.identity.roles import AuthMethod, Caller
+from lockbox.identity.roles import Caller
 from lockbox.identity.sessions import ClientInfo
 from lockbox.notifications import announcements, load
 from lockbox.notifications.account_mail import ADDRESS_CODE

@@ -3,7 +3,8 @@
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from lockbox.identity.roles import Mode, Role, Side
+from lockbox.facts.enumerations import Mode
+from lockbox.identity.roles import Role, Side
 
 OUTCOME_MATTERS_FOR = timedelta(hours=24)
 CALLED_FOR = timedelta(hours=72)

@@ -14,12 +14,13 @@ from config.traces import CallOrigin
 from lockbox.audit.events import CLOCK
 from lockbox.database import Database, UnitOfWork, now
 from lockbox.errors import NotSignedIn
+from lockbox.facts.enumerations import AuthMethod, Mode
 from lockbox.identity import attempt_limits, keyring, sessions
 from lockbox.identity.attempt_limits import AttemptCount, AttemptLimits
 from lockbox.identity.credentials import PendingLogin
 from lockbox.identity.keyring import GROUP, CodeKeys
 from lockbox.identity.models import Address
-from lockbox.identity.roles import AuthMethod, Caller, Mode, Role
+from lockbox.identity.roles import Caller, Role
 from lockbox.identity.sessions import OVER, LoginStub
 from lockbox.notifications import (
     announcements,

@@ -12,7 +12,7 @@ from config.traces import ORIGIN
 from lockbox import database
 from lockbox.audit.events import Actor
 from lockbox.database import UnitOfWork
-from lockbox.identity.roles import Mode
+from lockbox.facts.enumerations import Mode
 from lockbox.notifications.audience import (
     ALARMING,
     BY_BREAK_GLASS,

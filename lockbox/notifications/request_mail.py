@@ -13,7 +13,7 @@ from uuid import UUID
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from config.traces import NOWHERE, CallOrigin
-from lockbox.identity.roles import Mode
+from lockbox.facts.enumerations import Mode
 from lockbox.identity.time_zones import clock_time, deadline
 from lockbox.notifications import held_back_text, mail_text, requester_text, window_report
 from lockbox.notifications.audience import AFTER_REVIEWS, BREAK_GLASS, CONVERSED, OPERATED, PROMPTS, RECEIPT, REPORT

@@ -15,9 +15,10 @@ from lockbox.audit.canonical import Value
 from lockbox.audit.events import THE_CLOCK, Actor, AuditEvent
 from lockbox.database import Database, UnitOfWork, array, now
 from lockbox.errors import AlreadyDecided, CommentRequired, InvalidMove, NotYours, SignInAgain
+from lockbox.facts.enumerations import AuthMethod, Mode, State
 from lockbox.failpoints import failpoint
 from lockbox.identity import authentication, roles
-from lockbox.identity.roles import AuthMethod, Caller, Mode, ProtectedField, Role, Side
+from lockbox.identity.roles import Caller, ProtectedField, Role, Side
 from lockbox.notifications import outbox, recipients
 from lockbox.notifications.audience import AFTER_REVIEW, AFTER_REVIEW_OVERDUE, AFTER_REVIEW_REMINDER
 from lockbox.notifications.outbox import NotifiedMove
@@ -26,7 +27,7 @@ from lockbox.requests import decisions, queries, transition
 from lockbox.requests.available_moves import now_is, parties
 from lockbox.requests.break_glass import next_reminder
 from lockbox.requests.decisions import DecisionContext
-from lockbox.requests.lifecycle import AfterReviewFinding, Party, State
+from lockbox.requests.lifecycle import AfterReviewFinding, Party
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.on_behalf_of import names_of, personal_names
 from lockbox.requests.request_entry import RequestEntry

@@ -18,15 +18,15 @@ from lockbox.audit.verifier.approval_checks import APPROVAL_FORMAT
 from lockbox.audit.verifier.passkey_assertion import ATTESTED, FORMAT, SIGNED, Assertion, BadAssertion
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import PasskeyTooNew, StaleVersion
+from lockbox.facts.enumerations import ApproveMeans, AuthMethod
 from lockbox.identity import keyring, passkeys, row_macs
 from lockbox.identity.credentials import Passkey
 from lockbox.identity.keyring import Ed25519Signature
 from lockbox.identity.passkeys import PasskeyChallenge, RelyingParty
-from lockbox.identity.roles import AuthMethod, Caller
+from lockbox.identity.roles import Caller
 from lockbox.identity.time_zones import DEFAULT, clock_time
 from lockbox.requests.models import AccessRequest, Decision
 from lockbox.requests.policy import Terms, customer_decides, fewest
-from lockbox.requests.policy_parts import ApproveMeans
 from lockbox.requests.policy_store import EffectivePolicy
 
 SALT_BYTES = 16

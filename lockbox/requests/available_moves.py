@@ -22,9 +22,10 @@ from lockbox.errors import (
     TenantSuspended,
     TooLate,
 )
-from lockbox.identity.roles import AuthMethod, Caller, Role, Scope
+from lockbox.facts.enumerations import AuthMethod, State
+from lockbox.identity.roles import Caller, Role, Scope
 from lockbox.requests.deadlines import too_late_at
-from lockbox.requests.lifecycle import DECISIONS, MOVES, PEOPLES_ACTIONS, Action, MoveRule, Party, State
+from lockbox.requests.lifecycle import DECISIONS, MOVES, PEOPLES_ACTIONS, Action, MoveRule, Party
 from lockbox.requests.policy import UNVERIFIED, Terms
 from lockbox.requests.quorum import Vote, has_steps, has_turn, lacking, step_of, tallies
 from lockbox.requests.strictness import stricter

@@ -10,10 +10,11 @@ from sqlalchemy import text
 
 from lockbox.database import UnitOfWork
 from lockbox.errors import NotYours, SignInAgain
-from lockbox.identity.roles import AuthMethod, Caller, Mode, Role, Side
+from lockbox.facts.enumerations import AuthMethod, Mode, State
+from lockbox.identity.roles import Caller, Role, Side
 from lockbox.notifications.mail_text import duration
 from lockbox.requests.available_moves import sign_in_obstacle
-from lockbox.requests.lifecycle import Action, State
+from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy import Terms, customer_decides
 from lockbox.requests.policy_parts import OverdueFinding

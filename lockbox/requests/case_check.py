@@ -11,11 +11,12 @@ from sqlalchemy import text
 
 from lockbox.database import Database, UnitOfWork, arm_after_commit
 from lockbox.errors import TooMany
+from lockbox.facts.enumerations import CaseCheck
 from lockbox.failpoints import failpoint
 from lockbox.identity import authentication
 from lockbox.requests.case_adapter import AdapterQuestion, AdapterSilent, CaseAdapters, CaseAnswer
 from lockbox.requests.cases import CaseNotConfirmed, CaseQuestion, CaseSystemDown
-from lockbox.requests.policy_parts import CaseCheck, UnconfirmedCase
+from lockbox.requests.policy_parts import UnconfirmedCase
 from lockbox.schedule import BEFORE_OTHERS, NOTIFICATIONS, IndexEntry
 from lockbox.sql import new_id
 

@@ -7,12 +7,13 @@ from sqlalchemy import text
 
 from lockbox.database import UnitOfWork
 from lockbox.errors import NotYours, TooLate
+from lockbox.facts.enumerations import State
 from lockbox.failpoints import failpoint
 from lockbox.identity import authentication
 from lockbox.identity.roles import Caller, Role, Scope
 from lockbox.requests import decide
 from lockbox.requests.decisions import DecisionInput
-from lockbox.requests.lifecycle import Action, Party, State
+from lockbox.requests.lifecycle import Action, Party
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.transition import Origin
 from lockbox.sql import columns

@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from math import ceil
 
-from lockbox.requests.lifecycle import CLOCK_ACTIONS, FINAL_STATES, Action, State
+from lockbox.facts.enumerations import Severity, State
+from lockbox.requests.lifecycle import CLOCK_ACTIONS, FINAL_STATES, Action
 from lockbox.requests.policy import AT_ONCE, Terms, Timing
-from lockbox.requests.requester import Severity
 
 EARLIER = {Severity.S1: 4, Severity.S2: 2}
 """By how much sooner people are asked again: a quarter of the time that the policy says, or a half."""

@@ -8,17 +8,18 @@ from uuid import UUID
 from lockbox.audit.canonical import Value
 from lockbox.audit.events import Actor
 from lockbox.database import Query, UnitOfWork, now
+from lockbox.facts.enumerations import AuthMethod, State
 from lockbox.failpoints import failpoint
 from lockbox.identity import authentication, keyring, row_macs
 from lockbox.identity.passkeys import RelyingParty
-from lockbox.identity.roles import AuthMethod, Caller
+from lockbox.identity.roles import Caller
 from lockbox.notifications.audience import Reminder
 from lockbox.requests import approvals, decisions, extend, pre_approvals, quorum, submit, transition
 from lockbox.requests.available_moves import OPENING, REVIEWERS_OPENING, permitted
 from lockbox.requests.break_glass import BreakGlassRecord, begin_after_review
 from lockbox.requests.deadlines import deadline, wake_at
 from lockbox.requests.decisions import DecisionContext, DecisionInput
-from lockbox.requests.lifecycle import DECISIONS, FINAL_STATES, Action, MoveRule, Party, State
+from lockbox.requests.lifecycle import DECISIONS, FINAL_STATES, Action, MoveRule, Party
 from lockbox.requests.models import AccessRequest, Decision
 from lockbox.requests.on_behalf_of import names_of, personal_names
 from lockbox.requests.policy import customer_decides, fewest, longest_window

@@ -10,8 +10,9 @@ from sqlalchemy import Row, text
 
 from lockbox.database import Query, UnitOfWork, read_at
 from lockbox.errors import CommentRequired, Invalid, PasskeyMustSign, PasskeyTooNew, WindowTooLong
+from lockbox.facts.enumerations import ApproveMeans, AuthMethod, State
 from lockbox.identity import authentication, keyring, row_macs
-from lockbox.identity.roles import AuthMethod, Caller, Side
+from lockbox.identity.roles import Caller, Side
 from lockbox.identity.row_macs import MarkedRowKind, UnverifiedRow
 from lockbox.notifications import recipients
 from lockbox.notifications.mail_text import duration
@@ -20,10 +21,10 @@ from lockbox.requests import deadlines, evaluate, policy_store, quorum
 from lockbox.requests.approvals import SignedStatement
 from lockbox.requests.available_moves import Situation
 from lockbox.requests.break_glass import BreakGlassRecord, obstacles_to
-from lockbox.requests.lifecycle import Action, State
+from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest, Decision
 from lockbox.requests.policy import Terms, fewest, lacking_today
-from lockbox.requests.policy_parts import ApproveMeans, ReasonedDecision
+from lockbox.requests.policy_parts import ReasonedDecision
 from lockbox.requests.policy_store import EffectivePolicy
 from lockbox.requests.prompt_tiers import PromptedApprovers
 from lockbox.requests.quorum import ApprovalTally, Vote

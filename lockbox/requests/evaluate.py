@@ -20,18 +20,19 @@ from lockbox.errors import (
     UnknownService,
     UnknownTenant,
 )
+from lockbox.facts.enumerations import Mode, Reason, State
 from lockbox.identity import authentication, row_macs
 from lockbox.identity.models import Tenant
-from lockbox.identity.roles import Caller, Mode
+from lockbox.identity.roles import Caller
 from lockbox.notifications import recipients
 from lockbox.notifications.recipients import RecipientDirectory
 from lockbox.requests import policy_store, pre_approvals
 from lockbox.requests.available_moves import move, submitting_parties
 from lockbox.requests.break_glass import BreakGlassRecord
 from lockbox.requests.deadlines import timing_of
-from lockbox.requests.lifecycle import Action, Party, State
+from lockbox.requests.lifecycle import Action, Party
 from lockbox.requests.policy import Terms, Timing, customer_decides, effective_mode, lacking, reviewed_first
-from lockbox.requests.policy_parts import FIRST_STEP, Reason
+from lockbox.requests.policy_parts import FIRST_STEP
 from lockbox.requests.policy_rules import Policy, RequestFacts
 from lockbox.requests.pre_approvals import CoverageContext, CoveringPreApproval
 from lockbox.requests.prompt_tiers import PromptedApprovers, first_reviewers

@@ -11,15 +11,16 @@ from sqlmodel import col, select
 from config.service_catalogue import Service
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import Conflict, InvalidMove, NotYours
+from lockbox.facts.enumerations import CaseCheck, State
 from lockbox.identity import authentication
 from lockbox.identity.roles import Caller, Side
 from lockbox.requests import policy_store, queries
 from lockbox.requests.available_moves import now_is
 from lockbox.requests.deadlines import whole_seconds
-from lockbox.requests.lifecycle import Action, State
+from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy import Timing, longest_window
-from lockbox.requests.policy_parts import HARD_ACCESS_LIMIT, CaseCheck
+from lockbox.requests.policy_parts import HARD_ACCESS_LIMIT
 from lockbox.requests.request_entry import RequestEntry
 from lockbox.requests.request_input import RequestInput, repeated
 from lockbox.requests.submit import SubmissionLimits, SubmittedRequest, submit

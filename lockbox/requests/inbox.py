@@ -13,6 +13,7 @@ from sqlmodel import col, select
 from lockbox import database
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import NotYours
+from lockbox.facts.enumerations import State
 from lockbox.identity import authentication
 from lockbox.identity.models import Person
 from lockbox.identity.roles import Caller, Role, Side
@@ -20,7 +21,7 @@ from lockbox.notifications import recipients
 from lockbox.notifications.recipients import RecipientDirectory
 from lockbox.requests import decisions, policy_store, queries, request_list
 from lockbox.requests.available_moves import is_open_to, parties
-from lockbox.requests.lifecycle import Action, State
+from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import IS_OUTLIVED, AccessRequest, Decision
 from lockbox.requests.policy import customer_decides
 from lockbox.requests.policy_parts import ReasonedDecision

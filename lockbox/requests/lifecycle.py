@@ -4,20 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
 
-
-class State(StrEnum):
-    """Where a request stands. The last six are final, and six different facts."""
-
-    REVIEWING = "reviewing"
-    PENDING = "pending"
-    ACTIVE = "active"
-    DENIED = "denied"
-    CANCELLED = "cancelled"
-    TIMED_OUT = "timed_out"
-    COMPLETED = "completed"
-    REVOKED = "revoked"
-    EXPIRED = "expired"
-
+from lockbox.facts.enumerations import State
 
 OPEN_STATES = frozenset({State.REVIEWING, State.PENDING, State.ACTIVE})
 FINAL_STATES = frozenset(State) - OPEN_STATES

@@ -11,12 +11,12 @@ from sqlalchemy.orm import class_mapper
 from sqlmodel import Field, SQLModel, col
 
 from lockbox.audit.canonical import canonical
-from lockbox.identity.roles import SEE_ALL, SEE_THEIR_TENANTS, AuthMethod, Caller, Mode, SignInKind
+from lockbox.facts.enumerations import ApproveMeans, AuthMethod, CaseCheck, Mode, Severity, SignInKind, State
+from lockbox.identity.roles import SEE_ALL, SEE_THEIR_TENANTS, Caller
 from lockbox.requests.deadlines import RequestClock, timing_of
-from lockbox.requests.lifecycle import Action, AfterReviewFinding, State
+from lockbox.requests.lifecycle import Action, AfterReviewFinding
 from lockbox.requests.policy import Timing
-from lockbox.requests.policy_parts import ApproveMeans, CaseCheck
-from lockbox.requests.requester import RequesterFacts, Severity
+from lockbox.requests.requester import RequesterFacts
 from lockbox.sql import Ids, Instant, Texts, words
 
 

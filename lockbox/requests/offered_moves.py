@@ -6,6 +6,7 @@ from sqlalchemy import text
 
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import SignInAgain
+from lockbox.facts.enumerations import State
 from lockbox.identity import authentication
 from lockbox.identity.look_alikes import look_alikes
 from lockbox.identity.roles import Caller, Side
@@ -14,7 +15,6 @@ from lockbox.requests import approvals, decisions, policy_store
 from lockbox.requests.available_moves import OPENING, AvailableMove, available_moves
 from lockbox.requests.break_glass import record_of_review
 from lockbox.requests.decisions import ASKED_STATES, DecisionContext
-from lockbox.requests.lifecycle import State
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy import customer_decides
 from lockbox.requests.quorum import ApprovalTally

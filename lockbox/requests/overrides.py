@@ -4,11 +4,11 @@ from typing import Annotated, Any, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
+from lockbox.facts.enumerations import ApproveMeans
 from lockbox.requests.policy_parts import (
     AccessWindow,
     AnswerWindow,
     Approvals,
-    ApproveMeans,
     BreakGlassNumber,
     BreakGlassPeople,
     BreakGlassServices,

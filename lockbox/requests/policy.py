@@ -7,7 +7,7 @@ from typing import Annotated, Protocol
 
 from pydantic import AfterValidator, Field
 
-from lockbox.identity.roles import AuthMethod, Mode, SignInKind
+from lockbox.facts.enumerations import ApproveMeans, AuthMethod, CaseCheck, Mode, Reason, SignInKind
 from lockbox.notifications.mail_text import duration
 from lockbox.requests.patterns import fits_case
 from lockbox.requests.policy_parts import (
@@ -17,12 +17,10 @@ from lockbox.requests.policy_parts import (
     AccessWindow,
     AnswerWindow,
     Approvals,
-    ApproveMeans,
     BreakGlassNumber,
     BreakGlassPeople,
     BreakGlassServices,
     BreakGlassWindow,
-    CaseCheck,
     CasePatterns,
     Characters,
     Comments,
@@ -32,7 +30,6 @@ from lockbox.requests.policy_parts import (
     OverdueFinding,
     PasskeyWait,
     PolicyPart,
-    Reason,
     ReasonedDecision,
     Reasons,
     RequesterMeans,

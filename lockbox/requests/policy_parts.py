@@ -8,6 +8,7 @@ from uuid import UUID
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
 from lockbox.countries import Country
+from lockbox.facts.enumerations import Reason
 from lockbox.requests.patterns import CasePattern
 from lockbox.text_rules import IS_WHOLE
 
@@ -32,32 +33,12 @@ GroupName = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9
 Word = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9][a-z0-9_-]*$")]
 
 
-class Reason(StrEnum):
-    """Why access is needed; Google's typed reasons in this field's words."""
-
-    SUPPORT_CASE = "support_case"
-    VENDOR_ALERT = "vendor_alert"
-    VENDOR_REVIEW = "vendor_review"
-    LEGAL_DEMAND = "legal_demand"
-    OTHER = "other"
-
-
 class ReasonedDecision(StrEnum):
     """A decision that may need a reason."""
 
     APPROVE = "approve"
     DENY = "deny"
     REVOKE = "revoke"
-
-
-class ApproveMeans(StrEnum):
-    """Whose word an approval must be: the vendor's server's that the approver said so, or the approver's own.
-
-    In the order of their letters, which is also that of their strictness.
-    """
-
-    ATTESTED = "attested"
-    PASSKEY_SIGNED = "passkey-signed"
 
 
 class UnconfirmedCase(StrEnum):
@@ -79,13 +60,6 @@ class OverdueFinding(StrEnum):
 
     ALLOW_AND_ALARM = "allow_and_alarm"
     BLOCK = "block"
-
-
-class CaseCheck(StrEnum):
-    """What its ticket system says of a case: it is open and the engineer's, or it could not be asked."""
-
-    CONFIRMED = "confirmed"
-    UNCONFIRMED = "unconfirmed"
 
 
 class RequesterMeans(StrEnum):

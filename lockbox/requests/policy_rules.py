@@ -12,6 +12,7 @@ from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, model
 from config.context_schema import LARGEST, LONGEST_TEXT, MOST_PARAMETERS, NAME, REFUSED_ONCE, ContextValue
 from config.service_catalogue import LEVELS, Level
 from lockbox.countries import Country
+from lockbox.facts.enumerations import Reason, Severity
 from lockbox.requests.overrides import Overrides
 from lockbox.requests.patterns import MOST_STARS, fits
 from lockbox.requests.policy import Consent, Terms
@@ -24,11 +25,10 @@ from lockbox.requests.policy_parts import (
     GroupName,
     Once,
     PolicyPart,
-    Reason,
     Reminders,
     Word,
 )
-from lockbox.requests.requester import UNKNOWN, RequesterFacts, Severity
+from lockbox.requests.requester import UNKNOWN, RequesterFacts
 from lockbox.requests.strictness import stricter
 from lockbox.text_rules import IS_WHOLE, LINE_PATTERN, WILDCARD_PATTERN, check_line, check_resource_pattern
 

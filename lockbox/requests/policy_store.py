@@ -13,11 +13,11 @@ from sqlalchemy import Row, text
 from config.service_catalogue import Level
 from lockbox.database import UnitOfWork
 from lockbox.errors import PolicyUnverified
+from lockbox.facts.enumerations import Mode, Reason, State
 from lockbox.identity import row_macs
 from lockbox.identity.models import Tenant
-from lockbox.identity.roles import Mode
 from lockbox.notifications.request_mail import MailWording
-from lockbox.requests.lifecycle import HeldBack, State
+from lockbox.requests.lifecycle import HeldBack
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy import (
     UNVERIFIED,
@@ -29,7 +29,6 @@ from lockbox.requests.policy import (
     longest_window,
     stricter_mode,
 )
-from lockbox.requests.policy_parts import Reason
 from lockbox.requests.policy_rules import Policy, RequestFacts, merged, terms_for
 from lockbox.requests.quorum import has_steps
 from lockbox.requests.requester import RequesterFacts

@@ -11,9 +11,9 @@ from sqlalchemy import text
 
 from lockbox.audit.events import Actor, AuditEvent
 from lockbox.database import Query, UnitOfWork
+from lockbox.facts.enumerations import ApproveMeans, AuthMethod, Reason
 from lockbox.failpoints import failpoint
 from lockbox.identity import row_macs
-from lockbox.identity.roles import AuthMethod
 from lockbox.notifications import announcements
 from lockbox.notifications.recipients import RecipientDirectory
 from lockbox.requests import policy_store
@@ -21,7 +21,6 @@ from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest, PreApproval
 from lockbox.requests.patterns import fits
 from lockbox.requests.policy import Terms, customer_decides
-from lockbox.requests.policy_parts import ApproveMeans, Reason
 from lockbox.requests.policy_rules import Policy, RequestFacts, strictest_for
 from lockbox.requests.policy_store import EffectivePolicy
 from lockbox.requests.quorum import Vote, quorum_met

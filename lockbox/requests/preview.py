@@ -10,8 +10,9 @@ from sqlmodel import col, select
 from config.service_catalogue import Level, Service
 from lockbox.audit.events import Actor
 from lockbox.database import UnitOfWork
+from lockbox.facts.enumerations import Mode, State
 from lockbox.identity.models import Person, Tenant
-from lockbox.identity.roles import Caller, Mode
+from lockbox.identity.roles import Caller
 from lockbox.notifications import event_recipients, recipients
 from lockbox.notifications.mail_text import duration
 from lockbox.notifications.outbox import NotifiedMove
@@ -19,7 +20,7 @@ from lockbox.notifications.recipients import RecipientDirectory
 from lockbox.requests import deadlines, decisions, policy_store, submit
 from lockbox.requests.cases import DUPLICATE
 from lockbox.requests.evaluate import NOBODY, Evaluation, evaluate_request
-from lockbox.requests.lifecycle import Action, Party, State
+from lockbox.requests.lifecycle import Action, Party
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy import Terms, customer_decides, lacking_today, longest_window
 from lockbox.requests.policy_parts import FIRST_STEP, ReasonedDecision

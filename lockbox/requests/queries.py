@@ -9,11 +9,11 @@ from sqlmodel import col
 
 from lockbox.database import UnitOfWork
 from lockbox.errors import NotFound
+from lockbox.facts.enumerations import State
 from lockbox.identity import authentication
 from lockbox.identity.models import Person, Tenant
 from lockbox.identity.roles import Caller
 from lockbox.requests.access_check import OBSTACLE, OPENING, RequestRow, judged
-from lockbox.requests.lifecycle import State
 from lockbox.requests.models import IS_VISIBLE, AccessRequest
 from lockbox.requests.request_entry import RequestEntry
 from lockbox.sql import Ids

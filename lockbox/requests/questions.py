@@ -14,6 +14,7 @@ from lockbox.audit.canonical import Value
 from lockbox.audit.events import Actor, AuditEvent
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import AlreadyAnswered, InvalidMove, NotFound, NotYours, OwnRequest, TooLate, TooManyQuestions
+from lockbox.facts.enumerations import State
 from lockbox.identity import authentication, roles
 from lockbox.identity.roles import Caller, ProtectedField, Role, Side
 from lockbox.notifications import outbox, recipients
@@ -23,7 +24,7 @@ from lockbox.notifications.recipients import RecipientDirectory
 from lockbox.requests import deadlines, decisions, queries, transition
 from lockbox.requests.available_moves import now_is, parties
 from lockbox.requests.deadlines import RequestClock, clock_task, wake_at
-from lockbox.requests.lifecycle import OPEN_STATES, Party, State
+from lockbox.requests.lifecycle import OPEN_STATES, Party
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.on_behalf_of import names_of, personal_names
 from lockbox.requests.policy_store import EffectivePolicy

@@ -13,6 +13,7 @@ from sqlalchemy import Row, text
 from lockbox.audit.canonical import Value
 from lockbox.audit.events import THE_CLOCK, AuditEvent
 from lockbox.database import UnitOfWork
+from lockbox.facts.enumerations import State
 from lockbox.notifications import announcements, delivery_status, recipients
 from lockbox.notifications.account_mail import NOBODY_NOTIFIED, REVIEW_UNREACHED
 from lockbox.notifications.audience import ASKING, Reminder
@@ -20,7 +21,7 @@ from lockbox.notifications.delivery_status import DeliveryReach
 from lockbox.notifications.recipients import RecipientDirectory
 from lockbox.requests import access_check, decisions, evaluate, policy_store, prompt_tiers, transition
 from lockbox.requests.deadlines import DueReminders, due_reminders, wake_at
-from lockbox.requests.lifecycle import HeldBack, State
+from lockbox.requests.lifecycle import HeldBack
 from lockbox.requests.policy import Terms
 from lockbox.requests.policy_parts import FIRST_STEP
 from lockbox.requests.policy_store import EffectivePolicy

@@ -7,8 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from config.context_schema import ContextValue
-from lockbox.requests.policy_parts import CaseCheck
-from lockbox.requests.requester import Severity
+from lockbox.facts.enumerations import CaseCheck, Severity
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,7 @@ from sqlmodel import col
 from config.service_catalogue import Level
 from lockbox.database import UnitOfWork
 from lockbox.errors import Invalid
+from lockbox.facts.enumerations import State
 from lockbox.identity import authentication
 from lockbox.identity.models import Person
 from lockbox.identity.roles import (
@@ -58,7 +59,7 @@ from lockbox.identity.roles import (
     Side,
 )
 from lockbox.requests import queries
-from lockbox.requests.lifecycle import OPEN_STATES, State
+from lockbox.requests.lifecycle import OPEN_STATES
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.request_entry import RequestEntry
 from lockbox.sql import SKEW, Ids, among, id_at, look_through, written

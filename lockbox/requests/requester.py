@@ -2,18 +2,8 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
 
-from lockbox.identity.roles import AuthMethod, SignInKind
-
-
-class Severity(StrEnum):
-    """How severe a case is, from 1, the most severe, as support contracts count."""
-
-    S1 = "S1"
-    S2 = "S2"
-    S3 = "S3"
-    S4 = "S4"
+from lockbox.facts.enumerations import AuthMethod, SignInKind
 
 
 @dataclass(frozen=True)

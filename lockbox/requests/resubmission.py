@@ -11,10 +11,10 @@ from sqlmodel import col
 from config.service_catalogue import Service
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import Conflict, NotYours
+from lockbox.facts.enumerations import State
 from lockbox.identity import authentication
 from lockbox.identity.roles import Caller
 from lockbox.requests import queries
-from lockbox.requests.lifecycle import State
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.request_input import RequestInput, repeated
 from lockbox.requests.submit import SubmissionLimits, SubmittedRequest, submit

@@ -11,6 +11,7 @@ from sqlmodel import col
 
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import Invalid, LockboxError, NotYours, SignInAgain
+from lockbox.facts.enumerations import State
 from lockbox.identity import authentication
 from lockbox.identity.roles import Caller, Role
 from lockbox.notifications import delivery_status
@@ -31,7 +32,7 @@ from lockbox.requests.after_reviews import AfterReviewEntry
 from lockbox.requests.available_moves import available_moves, is_open_to, parties, sign_in_obstacle
 from lockbox.requests.decisions import situation_of
 from lockbox.requests.extend import ExtensionOutlook
-from lockbox.requests.lifecycle import OPEN_STATES, Action, Party, State
+from lockbox.requests.lifecycle import OPEN_STATES, Action, Party
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.on_behalf_of import names_of
 from lockbox.requests.policy import Terms

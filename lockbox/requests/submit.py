@@ -22,18 +22,19 @@ from lockbox.errors import (
     TooMany,
     WindowTooLong,
 )
+from lockbox.facts.enumerations import ApproveMeans, AuthMethod, State
 from lockbox.failpoints import failpoint
 from lockbox.identity import keyring
-from lockbox.identity.roles import AuthMethod, Caller
+from lockbox.identity.roles import Caller
 from lockbox.requests import approvals, break_glass, idempotency, pre_approvals, transition
 from lockbox.requests.break_glass import BreakGlassAsk, obstacles
 from lockbox.requests.cases import DUPLICATE, CaseQuestion, CaseUnchecked, DuplicateRequest
 from lockbox.requests.deadlines import deadline, wake_at
 from lockbox.requests.evaluate import Evaluation, ahead_of_evaluation, evaluate_request
-from lockbox.requests.lifecycle import Action, Party, State
+from lockbox.requests.lifecycle import Action, Party
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy import SIGN_IN, fewest, longest_window
-from lockbox.requests.policy_parts import ApproveMeans, UnconfirmedCase
+from lockbox.requests.policy_parts import UnconfirmedCase
 from lockbox.requests.prompt_tiers import PromptedApprovers
 from lockbox.requests.request_input import RequestInput
 from lockbox.requests.transition import Move, Origin, actor_for

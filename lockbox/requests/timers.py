@@ -16,11 +16,12 @@ from lockbox import database as database_
 from lockbox.audit.canonical import Value
 from lockbox.audit.events import THE_CLOCK
 from lockbox.database import Database, UnitOfWork, now
+from lockbox.facts.enumerations import State
 from lockbox.failpoints import failpoint
 from lockbox.notifications.delivery_status import DeliveryReach
 from lockbox.requests import reminders, transition
 from lockbox.requests.deadlines import clock_task
-from lockbox.requests.lifecycle import Action, State
+from lockbox.requests.lifecycle import Action
 from lockbox.requests.transition import Move
 from lockbox.schedule import CLOCK, IndexEntry
 

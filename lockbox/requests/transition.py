@@ -16,13 +16,14 @@ from lockbox.audit.canonical import Value
 from lockbox.audit.events import Actor, AuditEvent
 from lockbox.database import Query, UnitOfWork, array
 from lockbox.errors import NotFound, NotYours
-from lockbox.identity.roles import Caller, Mode
+from lockbox.facts.enumerations import Mode, State
+from lockbox.identity.roles import Caller
 from lockbox.notifications import outbox
 from lockbox.notifications.outbox import NotifiedMove
 from lockbox.notifications.recipients import RecipientDirectory
 from lockbox.requests import queries
 from lockbox.requests.deadlines import Phase, clock_task
-from lockbox.requests.lifecycle import Party, State, end_by
+from lockbox.requests.lifecycle import Party, end_by
 from lockbox.requests.models import IS_VISIBLE, AccessRequest, Decision
 from lockbox.requests.queries import NOT_KNOWN
 from lockbox.requests.request_entry import RequestEntry

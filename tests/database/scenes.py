@@ -17,12 +17,12 @@ from harness.stage import as_sender, unbound
 from lockbox.audit.events import VENDORS_LOG
 from lockbox.database import NO_KEYS, Database, UnitOfWork, WarnedSession, postgres_clock
 from lockbox.errors import LockboxError, NoOpenWindow
+from lockbox.facts.enumerations import State
 from lockbox.identity import authentication
 from lockbox.identity.roles import Caller
 from lockbox.requests import access_check, submit
 from lockbox.requests.access_check import AccessCheck
 from lockbox.requests.deadlines import clock_task
-from lockbox.requests.lifecycle import State
 from lockbox.requests.models import AccessRequest
 from lockbox.schedule import CLOCK, NOTIFICATIONS
 

@@ -12,9 +12,10 @@ from lockbox.admin import delegates, invitations, members, tenants, vendor_staff
 from lockbox.admin.delegates import DelegationInput, DelegationSummary
 from lockbox.admin.memberships import Member
 from lockbox.database import Database
+from lockbox.facts.enumerations import Mode
 from lockbox.identity import authentication
 from lockbox.identity.models import Invitation
-from lockbox.identity.roles import Caller, Mode, Role
+from lockbox.identity.roles import Caller, Role
 from tests.database.scenes import write_unchecked
 from tests.mailbox import code_of
 

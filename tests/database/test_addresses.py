@@ -13,9 +13,10 @@ from lockbox.admin import members
 from lockbox.admin import tenants as tenancy
 from lockbox.database import Database
 from lockbox.errors import AddressTaken, Invalid, NotFound, SignInAgain, TooManyAddresses
+from lockbox.facts.enumerations import AuthMethod
 from lockbox.identity import authentication, tenants
 from lockbox.identity.models import Address
-from lockbox.identity.roles import AuthMethod, Role, Side
+from lockbox.identity.roles import Role, Side
 from lockbox.identity.sessions import ClientInfo
 from lockbox.notifications import addresses
 from lockbox.notifications.models import Outcome

@@ -20,8 +20,8 @@ from lockbox.audit.verifier.signed_approvals import Approvers
 from lockbox.audit.verifier.verify import BAD, VerificationResult, verify
 from lockbox.database import Database
 from lockbox.errors import NotYours
+from lockbox.facts.enumerations import ApproveMeans
 from lockbox.requests.lifecycle import Action
-from lockbox.requests.policy_parts import ApproveMeans
 from lockbox.requests.policy_rules import Policy
 from lockbox.sql import new_id
 from tests.database.scenes import read

@@ -10,8 +10,9 @@ from harness.people import HERE, World
 from harness.stage import as_sender, setting
 from lockbox.database import Database
 from lockbox.errors import TenantSuspended
+from lockbox.facts.enumerations import Mode
 from lockbox.identity import tenants
-from lockbox.identity.roles import Mode, Role
+from lockbox.identity.roles import Role
 from lockbox.requests import timers
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy

@@ -15,7 +15,7 @@ from harness import people
 from harness.people import World
 from lockbox.admin import policies
 from lockbox.database import Database
-from lockbox.identity.roles import Mode
+from lockbox.facts.enumerations import Mode
 from lockbox.requests import timers
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy

@@ -12,12 +12,12 @@ from harness.clocks import ShiftedClock
 from harness.people import HERE, World
 from lockbox.database import Database, UnitOfWork, now
 from lockbox.errors import LockboxError, NotFound
-from lockbox.identity.roles import AuthMethod, Caller
+from lockbox.facts.enumerations import ApproveMeans, AuthMethod, State
+from lockbox.identity.roles import Caller
 from lockbox.requests import decide, offered_moves, queries
 from lockbox.requests.available_moves import AvailableMove
 from lockbox.requests.decisions import DecisionInput
-from lockbox.requests.lifecycle import OPEN_STATES, PEOPLES_ACTIONS, Action, State
-from lockbox.requests.policy_parts import ApproveMeans
+from lockbox.requests.lifecycle import OPEN_STATES, PEOPLES_ACTIONS, Action
 from lockbox.requests.policy_rules import Policy
 
 SHIFTS = (timedelta(0), timedelta(hours=13))

@@ -14,11 +14,11 @@ from lockbox.admin import emergency_stop, tenants
 from lockbox.audit.verifier.verify import BAD, GOOD
 from lockbox.database import Database
 from lockbox.errors import InvalidMove, NotFound, NotYours, PolicyNotMet, SignInAgain
-from lockbox.identity.roles import AuthMethod
+from lockbox.facts.enumerations import AuthMethod, State
 from lockbox.requests import decide
 from lockbox.requests.break_glass import IN_TURN
 from lockbox.requests.decisions import DecisionInput
-from lockbox.requests.lifecycle import Action, State
+from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_parts import OverdueFinding
 from tests.database.audit_logs import last_change
 from tests.database.scenes import PATIENCE, at_once, read, write_unchecked

@@ -27,14 +27,14 @@ from lockbox.errors import (
     SignInAgain,
     WindowTooLong,
 )
-from lockbox.identity.roles import AuthMethod
+from lockbox.facts.enumerations import AuthMethod, State
 from lockbox.monitoring import metrics
 from lockbox.monitoring.invariants import ScanPosition
 from lockbox.monitoring.metrics import MetricName
 from lockbox.requests import after_reviews, extend
 from lockbox.requests.after_reviews import AfterReviewEntry, FindingInput
 from lockbox.requests.extend import ExtensionInput
-from lockbox.requests.lifecycle import Action, AfterReviewFinding, State
+from lockbox.requests.lifecycle import Action, AfterReviewFinding
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy_parts import ReasonedDecision
 from lockbox.requests.policy_rules import Policy

@@ -15,11 +15,11 @@ from harness.people import World
 from harness.stage import as_sender
 from lockbox import reconcile
 from lockbox.database import Database
+from lockbox.facts.enumerations import CaseCheck
 from lockbox.identity.roles import Role
 from lockbox.requests import case_check
 from lockbox.requests.case_adapter import CaseAnswer
 from lockbox.requests.cases import CaseQuestion
-from lockbox.requests.policy_parts import CaseCheck
 from lockbox.schedule import NOTIFICATIONS
 from lockbox.sql import new_id
 from tests.case_adapter import CaseAdapterServer, adapters_of, case_adapter

@@ -9,8 +9,9 @@ from harness.clocks import ShiftedClock
 from harness.people import World
 from lockbox.database import Database
 from lockbox.errors import EarlierStepFirst, TooLate
+from lockbox.facts.enumerations import State
 from lockbox.requests import available_moves, deadlines, quorum
-from lockbox.requests.lifecycle import Action, State
+from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_parts import ApprovalStage
 from tests.database.scenes import read
 from tests.policy_setup import lay_down

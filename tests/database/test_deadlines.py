@@ -12,8 +12,9 @@ from harness.people import World
 from harness.stage import Urls
 from lockbox.database import Database, make_engine, now
 from lockbox.errors import Conflict, TooLate
+from lockbox.facts.enumerations import State
 from lockbox.requests import request_list
-from lockbox.requests.lifecycle import Action, State
+from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy_rules import Policy
 from lockbox.requests.request_entry import RequestEntry

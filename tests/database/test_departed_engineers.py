@@ -15,8 +15,9 @@ from harness.wait import within
 from lockbox.admin import vendor_staff
 from lockbox.database import Database, UnitOfWork
 from lockbox.errors import NotFound, NotYours
+from lockbox.facts.enumerations import Mode
 from lockbox.identity import authentication
-from lockbox.identity.roles import Caller, Mode, Role
+from lockbox.identity.roles import Caller, Role
 from lockbox.requests import decide
 from lockbox.requests.decisions import DecisionInput
 from lockbox.requests.lifecycle import Action

@@ -6,7 +6,8 @@ import pytest
 
 from harness.people import World
 from lockbox.database import Database
-from lockbox.requests.lifecycle import Action, State
+from lockbox.facts.enumerations import State
+from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy_rules import Policy
 from lockbox.sql import new_id

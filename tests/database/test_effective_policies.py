@@ -22,10 +22,11 @@ from lockbox.errors import (
     TooLate,
     WindowTooLong,
 )
-from lockbox.identity.roles import AuthMethod, Caller, Mode, Role, RoleGrant
+from lockbox.facts.enumerations import AuthMethod, Mode, State
+from lockbox.identity.roles import Caller, Role, RoleGrant
 from lockbox.requests import decide
 from lockbox.requests.decisions import DecisionInput
-from lockbox.requests.lifecycle import Action, State
+from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy_rules import Policy
 from tests.database.scenes import read, write

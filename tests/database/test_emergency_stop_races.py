@@ -15,7 +15,7 @@ from harness.people import HERE, World
 from harness.wait import within
 from lockbox.admin import emergency_stop, policies
 from lockbox.database import Database
-from lockbox.identity.roles import Mode
+from lockbox.facts.enumerations import Mode
 from lockbox.requests import decide
 from lockbox.requests.decisions import DecisionInput
 from lockbox.requests.lifecycle import Action

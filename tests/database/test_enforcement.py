@@ -21,9 +21,9 @@ from harness.stage import setting
 from lockbox.audit.events import AuditEvent
 from lockbox.database import Database, UnitOfWork
 from lockbox.errors import Conflict, NotFound, NotYours, SignInAgain
+from lockbox.facts.enumerations import AuthMethod
 from lockbox.identity import authentication, row_macs
 from lockbox.identity import tenants as all_tenants
-from lockbox.identity.roles import AuthMethod
 from lockbox.notifications import announcements
 from lockbox.requests.policy_rules import Policy
 from tests.database.audit_logs import recorded_changes

@@ -16,8 +16,9 @@ from lockbox.audit import events, refusals_log
 from lockbox.audit.events import AUDIT_LOG_READ, Actor
 from lockbox.audit.refusals_log import DECISION_REFUSED, SIGN_IN_REFUSED, RefusalEntry
 from lockbox.database import Database
+from lockbox.facts.enumerations import AuthMethod
 from lockbox.identity import authentication, sessions, token_creation
-from lockbox.identity.roles import AuthMethod, Role, Scope
+from lockbox.identity.roles import Role, Scope
 from lockbox.identity.sessions import ClientInfo, SessionLifetime
 from lockbox.identity.token_creation import TokenRules
 from lockbox.notifications import addresses, load

@@ -12,11 +12,11 @@ from harness.clocks import StoppedClock
 from harness.people import HERE, World
 from lockbox.admin import exclusions, legal_holds, tenant_data
 from lockbox.database import Database
+from lockbox.facts.enumerations import Severity
 from lockbox.identity.roles import BOUND_TO, Role, Scope
 from lockbox.requests import after_reviews, closed_cases, timers
 from lockbox.requests.after_reviews import FindingInput
 from lockbox.requests.lifecycle import Action, AfterReviewFinding
-from lockbox.requests.requester import Severity
 from tests.database.tenancy import does, manages
 from tests.database.test_extensions import extended
 from tests.database.test_future_start import HOUR, scheduled

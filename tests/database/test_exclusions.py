@@ -13,7 +13,7 @@ from lockbox.admin.exclusions import TenantExclusions
 from lockbox.audit.verifier.verify import GOOD
 from lockbox.database import Database
 from lockbox.errors import Conflict, NotFound, NotYours, SignInAgain, StaleVersion
-from lockbox.identity.roles import AuthMethod
+from lockbox.facts.enumerations import AuthMethod
 from tests.database.audit_logs import last_change, recorded_changes
 from tests.database.scenes import read
 from tests.database.tenancy import does, manages, on_the_database, reads

@@ -26,8 +26,9 @@ from lockbox.audit.verifier.export_format import FindingKind
 from lockbox.audit.verifier.verify import GOOD, VerificationResult, verify
 from lockbox.database import Database
 from lockbox.errors import NotFound, NotYours
+from lockbox.facts.enumerations import Mode
 from lockbox.identity import keyring
-from lockbox.identity.roles import Mode, Role
+from lockbox.identity.roles import Role
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from tests import second_verifier

@@ -17,12 +17,12 @@ from harness.wait import within
 from lockbox.admin import policies
 from lockbox.database import Database
 from lockbox.errors import Invalid, InvalidMove, LockboxError, NotFound, NotYours, WindowTooLong
+from lockbox.facts.enumerations import Severity, State
 from lockbox.requests import decide, extend, queries, timers
 from lockbox.requests.decisions import DecisionInput
 from lockbox.requests.extend import AlreadyExtended, ExtensionInput
-from lockbox.requests.lifecycle import Action, HeldBack, State
+from lockbox.requests.lifecycle import Action, HeldBack
 from lockbox.requests.models import AccessRequest
-from lockbox.requests.requester import Severity
 from tests.database.postbag import Postbag, open_notifications
 from tests.database.scenes import PATIENCE, at_once, door, moves_of, read, state_of, write, write_unchecked
 from tests.database.tenancy import does

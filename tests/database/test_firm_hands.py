@@ -14,7 +14,8 @@ from lockbox.admin import delegates, emergency_stop, members, policies, tenants
 from lockbox.admin.delegates import DelegationInput
 from lockbox.database import Database
 from lockbox.errors import SignInAgain
-from lockbox.identity.roles import AuthMethod, Caller, Mode, Role
+from lockbox.facts.enumerations import AuthMethod, Mode
+from lockbox.identity.roles import Caller, Role
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy import Consent
 from lockbox.requests.policy_rules import Policy

@@ -10,7 +10,8 @@ from harness.stage import unbound
 from lockbox.admin import recovery, tenants, vendor_staff
 from lockbox.admin.tenants import TenantInput
 from lockbox.errors import SignInAgain
-from lockbox.identity.roles import AuthMethod, Caller, Role
+from lockbox.facts.enumerations import AuthMethod
+from lockbox.identity.roles import Caller, Role
 from tests.database.audit_logs import recorded_changes
 from tests.database.scenes import write
 from tests.database.tenancy import colleagues_of, id_of

@@ -6,7 +6,7 @@ from sqlalchemy.exc import DBAPIError
 
 from harness.people import World
 from lockbox.database import Database
-from lockbox.requests.lifecycle import State
+from lockbox.facts.enumerations import State
 from tests.database.scenes import as_caller, door, write_unchecked
 from tests.database.test_invariants import looked
 from tests.database.test_pre_approvals import in_force, revoke

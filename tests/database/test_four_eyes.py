@@ -11,7 +11,8 @@ from harness.people import HERE, SETTINGS, World
 from harness.stage import unbound
 from lockbox.database import Database
 from lockbox.errors import LockboxError
-from lockbox.identity.roles import AuthMethod, Caller, Role, RoleGrant, Side
+from lockbox.facts.enumerations import AuthMethod
+from lockbox.identity.roles import Caller, Role, RoleGrant, Side
 from lockbox.requests import decide, submit
 from lockbox.requests.decisions import DecisionInput
 from lockbox.requests.lifecycle import Action

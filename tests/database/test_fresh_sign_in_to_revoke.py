@@ -6,10 +6,11 @@ import pytest
 
 from harness.people import HERE, World
 from lockbox.errors import SignInAgain
-from lockbox.identity.roles import AuthMethod, Caller
+from lockbox.facts.enumerations import AuthMethod, State
+from lockbox.identity.roles import Caller
 from lockbox.requests import decide
 from lockbox.requests.decisions import DecisionInput
-from lockbox.requests.lifecycle import Action, State
+from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest
 from tests.database.scenes import state_of
 from tests.each import each

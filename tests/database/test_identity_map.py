@@ -30,9 +30,10 @@ from lockbox.errors import (
     TooManyIdentities,
     UnknownEngineer,
 )
+from lockbox.facts.enumerations import AuthMethod
 from lockbox.identity import authentication, identities
 from lockbox.identity.oidc import VerifiedIdentity
-from lockbox.identity.roles import AuthMethod, Role
+from lockbox.identity.roles import Role
 from lockbox.sql import new_id
 from tests.database.audit_logs import recorded_changes
 from tests.database.scenes import as_caller, read, write, write_unchecked

@@ -13,8 +13,8 @@ from harness.people import World
 from harness.stage import Urls, setting
 from lockbox.admin import legal_holds, tenant_data
 from lockbox.database import Database, make_engine, now
+from lockbox.facts.enumerations import AuthMethod, Mode
 from lockbox.identity import sessions
-from lockbox.identity.roles import AuthMethod, Mode
 from lockbox.identity.sessions import ClientInfo, SessionLifetime
 from lockbox.monitoring import invariants
 from lockbox.monitoring.heartbeats import HeartbeatSender, ProcessPart

@@ -9,8 +9,9 @@ from harness.people import World
 from harness.stage import Urls
 from lockbox.database import Database, make_engine
 from lockbox.errors import TooLate
+from lockbox.facts.enumerations import State
 from lockbox.requests import timers
-from lockbox.requests.lifecycle import Action, State
+from lockbox.requests.lifecycle import Action
 from tests.database.scenes import read
 
 

@@ -24,9 +24,10 @@ from cli.app import app
 from harness.stage import Urls, empty_database, on_database
 from lockbox import migrations
 from lockbox.database import Database
+from lockbox.facts.enumerations import State
 from lockbox.identity import row_macs
 from lockbox.migrations import OwnerRefused, UnknownRevision
-from lockbox.requests.lifecycle import MOVES, State
+from lockbox.requests.lifecycle import MOVES
 from tests.database.scenes import read, write
 from tests.database.schema import ENDS_SERVICE, LATER, OBJECTS, objects, scripts
 

@@ -13,9 +13,10 @@ from sqlalchemy.exc import DBAPIError
 from harness.people import World
 from lockbox.database import Database
 from lockbox.errors import Invalid, NoOpenWindow, NothingLeft
+from lockbox.facts.enumerations import State
 from lockbox.requests import access_check
 from lockbox.requests.access_check import AccessCheck
-from lockbox.requests.lifecycle import Action, State
+from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy_rules import Policy
 from tests.database.postbag import Postbag

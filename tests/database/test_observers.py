@@ -15,8 +15,9 @@ from lockbox.admin import observers
 from lockbox.admin.observers import ObserverInput, ObserverSummary
 from lockbox.database import Database
 from lockbox.errors import AddressTaken, Invalid, NotFound, NotYours, SignInAgain, TooManyObservers
+from lockbox.facts.enumerations import AuthMethod, Mode
 from lockbox.identity import tenants
-from lockbox.identity.roles import AuthMethod, Mode, Side
+from lockbox.identity.roles import Side
 from lockbox.notifications.models import Outcome
 from lockbox.requests import timers
 from lockbox.requests.lifecycle import Action

@@ -9,9 +9,10 @@ import pytest
 from harness.clocks import ShiftedClock
 from harness.people import World
 from lockbox.database import Database
+from lockbox.facts.enumerations import State
 from lockbox.identity.roles import Role
 from lockbox.requests import timers
-from lockbox.requests.lifecycle import Action, State
+from lockbox.requests.lifecycle import Action
 from tests.database.scenes import read
 from tests.policy_setup import lay_down, stand_in
 

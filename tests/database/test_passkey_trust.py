@@ -7,9 +7,9 @@ import pytest
 from sqlalchemy import Engine
 
 from harness.people import World, vouch
+from lockbox.facts.enumerations import AuthMethod
 from lockbox.identity import authentication, passkeys, sessions
 from lockbox.identity.passkeys import RelyingParty
-from lockbox.identity.roles import AuthMethod
 from lockbox.identity.sessions import ClientInfo, SignInPurpose
 from lockbox.sql import new_id
 from tests.authenticator import Authenticator

@@ -8,9 +8,9 @@ from sqlalchemy import Engine
 from harness.people import World
 from lockbox.audit.verifier import passkey_assertion
 from lockbox.errors import NotSignedIn
+from lockbox.facts.enumerations import AuthMethod
 from lockbox.identity import sessions
 from lockbox.identity.credentials import PendingLogin
-from lockbox.identity.roles import AuthMethod
 from lockbox.identity.sessions import MEANING, OVER, LoginStub, SignInPurpose
 from lockbox.sql import new_id
 from tests.database.scenes import write

@@ -17,8 +17,9 @@ from lockbox.admin.pre_approval_status import PreApprovalStatus, PreApprovalSumm
 from lockbox.admin.pre_approvals import PreApprovalInput
 from lockbox.database import Database
 from lockbox.errors import NobodyCanApprove, OwnRequest, PasskeyMustSign, SignInAgain
-from lockbox.identity.roles import AuthMethod, Mode, Role
-from lockbox.requests.lifecycle import Action, State
+from lockbox.facts.enumerations import AuthMethod, Mode, State
+from lockbox.identity.roles import Role
+from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest
 from tests.database.scenes import MAILBOX, at_once, door, moves_of, read, state_of, write, write_unchecked
 from tests.database.tenancy import does

@@ -26,7 +26,7 @@ from lockbox.errors import (
     TooLate,
     TooManyQuestions,
 )
-from lockbox.identity.roles import Mode
+from lockbox.facts.enumerations import Mode
 from lockbox.requests import questions
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy

@@ -7,7 +7,7 @@ from harness.people import World
 from lockbox.admin import emergency_stop, vendor_staff
 from lockbox.database import Database
 from lockbox.errors import CommentRequired
-from lockbox.identity.roles import Mode
+from lockbox.facts.enumerations import Mode
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from tests.database.scenes import read, state_of

@@ -11,9 +11,10 @@ from config.embedded import ServerAddresses
 from harness.people import World
 from harness.stage import own_servers
 from lockbox.database import Database
+from lockbox.facts.enumerations import State
 from lockbox.reconcile import act_on_overdue, reconcile
 from lockbox.redis_scripts import RedisUnavailable
-from lockbox.requests.lifecycle import Action, State
+from lockbox.requests.lifecycle import Action
 from lockbox.schedule import CLOCK, INDEXES, NOTIFICATIONS, Schedule
 from tests.database.scenes import assert_indexes_are_true, many, set_back, state_of
 

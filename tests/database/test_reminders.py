@@ -12,9 +12,9 @@ from sqlalchemy.exc import DBAPIError
 from harness.clocks import ShiftedClock
 from harness.people import World
 from lockbox.database import Database
-from lockbox.identity.roles import Mode
+from lockbox.facts.enumerations import Mode, State
 from lockbox.requests import policy_store, timers
-from lockbox.requests.lifecycle import Action, State
+from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy_rules import Policy
 from tests.database.postbag import Postbag, address, open_notifications

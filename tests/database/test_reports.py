@@ -14,7 +14,8 @@ from harness.people import HERE, World
 from harness.stage import Urls, as_sender, unbound
 from lockbox.admin import erasure
 from lockbox.database import Database, now
-from lockbox.identity.roles import Mode, Role, Scope
+from lockbox.facts.enumerations import Mode
+from lockbox.identity.roles import Role, Scope
 from lockbox.notifications import due_reports, window_report
 from lockbox.notifications.senders.protocol import OutgoingMail
 from lockbox.notifications.window_report import ClosedWindow

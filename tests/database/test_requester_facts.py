@@ -14,14 +14,14 @@ from harness.people import HERE, SETTINGS, World
 from lockbox.admin import directory_records, policies
 from lockbox.database import Database, now
 from lockbox.errors import LockboxError, NotFound, NotYours, PasskeyMustSign, PolicyNotMet, SignInAgain
+from lockbox.facts.enumerations import AuthMethod, Severity, SignInKind, State
 from lockbox.identity.directory import DirectoryEntry
 from lockbox.identity.models import DirectoryRecord
-from lockbox.identity.roles import AuthMethod, Role, Scope, SignInKind
+from lockbox.identity.roles import Role, Scope
 from lockbox.requests import resubmission
-from lockbox.requests.lifecycle import Action, State
+from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy_rules import Policy
-from lockbox.requests.requester import Severity
 from tests.database.scenes import as_caller, read, write, write_unchecked
 from tests.database.tenancy import does
 from tests.each import each

@@ -11,8 +11,9 @@ from harness.people import World
 from lockbox.admin import vendor_staff
 from lockbox.database import Database
 from lockbox.errors import OwnRequest
+from lockbox.facts.enumerations import Mode
 from lockbox.identity import authentication
-from lockbox.identity.roles import Mode, Role
+from lockbox.identity.roles import Role
 from lockbox.requests import timers
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy

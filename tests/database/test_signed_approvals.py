@@ -20,9 +20,9 @@ from lockbox.audit.log import signing_keys
 from lockbox.audit.log.checkpoint import VerifierKey
 from lockbox.audit.log.signing_keys import BadKey
 from lockbox.database import Database, ProcessKeys
+from lockbox.facts.enumerations import Mode
 from lockbox.identity import authentication, keyring
 from lockbox.identity.keyring import ApprovalKeys
-from lockbox.identity.roles import Mode
 from lockbox.requests import request_list
 from lockbox.requests.approvals import statement
 from lockbox.requests.lifecycle import Action

@@ -18,16 +18,14 @@ from harness.people import WITHOUT_REVIEW, World
 from lockbox.audit.verifier.passkey_assertion import Assertion, check
 from lockbox.database import Database
 from lockbox.errors import AlreadyDecided, Invalid, NotYours, PasskeyMustSign, StaleVersion
+from lockbox.facts.enumerations import ApproveMeans, Mode, Reason, Severity, State
 from lockbox.identity import passkeys
-from lockbox.identity.roles import Mode
 from lockbox.requests import decide
 from lockbox.requests.approvals import SignedStatement
-from lockbox.requests.lifecycle import Action, State
+from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.patterns import fits
-from lockbox.requests.policy_parts import ApproveMeans, Reason
 from lockbox.requests.policy_rules import Policy, RequestFacts, terms_for
-from lockbox.requests.requester import Severity
 from tests.authenticator import Authenticator
 from tests.database.scenes import as_caller, door, read, telling
 from tests.passkey_approvals import DEMANDED, approve, asked, cose_bytes, enrol, signed

@@ -22,7 +22,8 @@ from harness.people import HERE, SERVICE, World
 from harness.stage import as_sender
 from lockbox.admin import emergency_stop
 from lockbox.database import Database
-from lockbox.identity.roles import BOUND_TO, Mode, Role, Scope
+from lockbox.facts.enumerations import Mode
+from lockbox.identity.roles import BOUND_TO, Role, Scope
 from lockbox.requests import access_check, after_reviews, closed_cases, extend
 from lockbox.requests.access_check import AccessCheck
 from lockbox.requests.after_reviews import FindingInput

@@ -12,11 +12,11 @@ from lockbox.admin import statistics
 from lockbox.admin.statistics import MONTHS, NEWEST_OF_TENANT, TOTAL, RequestFigures, Statistics
 from lockbox.database import Database, now
 from lockbox.errors import Invalid, NotFound, NotYours
+from lockbox.facts.enumerations import Mode, Severity, State
 from lockbox.identity import authentication
-from lockbox.identity.roles import Mode, Role, RoleGrant
-from lockbox.requests.lifecycle import Action, State
+from lockbox.identity.roles import Role, RoleGrant
+from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
-from lockbox.requests.requester import Severity
 from tests.database.scenes import write_unchecked
 from tests.database.test_pre_approvals import in_force
 

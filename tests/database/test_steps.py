@@ -10,8 +10,9 @@ from harness.clocks import ShiftedClock
 from harness.people import World
 from lockbox.database import Database
 from lockbox.errors import EarlierStepFirst
+from lockbox.facts.enumerations import State
 from lockbox.requests import inbox, timers
-from lockbox.requests.lifecycle import Action, State
+from lockbox.requests.lifecycle import Action
 from tests.database.scenes import assert_audit_logs_are_whole, read, state_of
 from tests.database.test_reminders import told
 from tests.policy_setup import group, lay_down, stand_in

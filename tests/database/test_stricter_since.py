@@ -9,10 +9,11 @@ from harness.clocks import ShiftedClock
 from harness.people import HERE, World
 from lockbox.database import Database
 from lockbox.errors import AlreadyDecided, PolicyNotMet, SignInAgain, TooLate
-from lockbox.identity.roles import AuthMethod, Caller, Mode
+from lockbox.facts.enumerations import AuthMethod, Mode, State
+from lockbox.identity.roles import Caller
 from lockbox.requests import decide
 from lockbox.requests.decisions import DecisionInput
-from lockbox.requests.lifecycle import Action, State
+from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy_rules import Policy
 from tests.policy_setup import lay_down, signed_in

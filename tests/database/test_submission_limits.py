@@ -11,10 +11,10 @@ from harness.people import HERE, SETTINGS, World
 from harness.stage import unbound
 from lockbox.database import Database
 from lockbox.errors import TooMany
+from lockbox.facts.enumerations import AuthMethod, State
 from lockbox.identity import authentication
-from lockbox.identity.roles import AuthMethod, Caller, Role, Scope
+from lockbox.identity.roles import Caller, Role, Scope
 from lockbox.requests import submit
-from lockbox.requests.lifecycle import State
 from lockbox.requests.submit import SubmissionLimits
 from lockbox.sql import new_id
 

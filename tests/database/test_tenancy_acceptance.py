@@ -12,10 +12,11 @@ from harness.people import HERE, World
 from harness.stage import setting
 from lockbox.admin import invitations
 from lockbox.database import Database, UnitOfWork
+from lockbox.facts.enumerations import AuthMethod, State
 from lockbox.identity.models import Invitation
-from lockbox.identity.roles import AuthMethod, Caller, Role, Side
+from lockbox.identity.roles import Caller, Role, Side
 from lockbox.notifications import announcements
-from lockbox.requests.lifecycle import Action, State
+from lockbox.requests.lifecycle import Action
 from lockbox.sql import new_id
 from tests.database.audit_logs import last_change, recorded_changes
 from tests.database.scenes import at_once, read

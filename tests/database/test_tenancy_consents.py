@@ -14,7 +14,7 @@ from harness.stage import unbound
 from lockbox.admin import emergency_stop, policies, tenants, vendor_consent
 from lockbox.audit.canonical import instant
 from lockbox.database import Database
-from lockbox.identity.roles import Mode
+from lockbox.facts.enumerations import Mode
 from lockbox.reconcile import reconcile
 from lockbox.requests.policy_rules import Policy
 from tests.database.audit_logs import LoggedChange, recorded_changes

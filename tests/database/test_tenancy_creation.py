@@ -10,7 +10,8 @@ from lockbox.admin import tenants
 from lockbox.admin.tenants import TenantInput, TenantOverview
 from lockbox.database import Database
 from lockbox.errors import LicenceRequired, NotYours, OtherSide, SlugTaken, UnknownPlan
-from lockbox.identity.roles import Mode, Role
+from lockbox.facts.enumerations import Mode
+from lockbox.identity.roles import Role
 from lockbox.requests.policy_rules import Policy, stored
 from tests.database.audit_logs import last_change, recorded_changes
 from tests.database.postbag import address

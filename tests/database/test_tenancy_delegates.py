@@ -11,11 +11,12 @@ from harness.people import World
 from lockbox.admin import delegates, members
 from lockbox.database import Database
 from lockbox.errors import NotFound, NotYours
+from lockbox.facts.enumerations import State
 from lockbox.identity import authentication
 from lockbox.identity.roles import Role
 from lockbox.identity.time_zones import clock_time
 from lockbox.notifications import recipients
-from lockbox.requests.lifecycle import Action, State
+from lockbox.requests.lifecycle import Action
 from lockbox.sql import new_id
 from tests.database.audit_logs import last_change, recorded_changes
 from tests.database.postbag import PUBLIC_URL

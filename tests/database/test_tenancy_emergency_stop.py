@@ -11,7 +11,8 @@ from lockbox.admin import emergency_stop, members, policies, tenants
 from lockbox.admin.emergency_stop import ModeChangeResult
 from lockbox.database import Database, UnitOfWork
 from lockbox.errors import InvalidMove, LicenceRequired, NotFound, NotYours
-from lockbox.identity.roles import Caller, Mode, Role
+from lockbox.facts.enumerations import Mode
+from lockbox.identity.roles import Caller, Role
 from lockbox.requests import queries
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy

@@ -27,8 +27,9 @@ from lockbox.errors import (
     TooMany,
     TooManyEndpoints,
 )
+from lockbox.facts.enumerations import AuthMethod
 from lockbox.identity import authentication
-from lockbox.identity.roles import AuthMethod, Caller
+from lockbox.identity.roles import Caller
 from lockbox.notifications.models import Format, Outcome
 from lockbox.requests.lifecycle import Action
 from tests.database.audit_logs import last_change

@@ -8,7 +8,8 @@ from harness.people import World
 from lockbox.admin import delegates, emergency_stop, invitations, members, policies, recovery, tenants
 from lockbox.admin.delegates import DelegationInput
 from lockbox.database import Database
-from lockbox.identity.roles import Mode, Role
+from lockbox.facts.enumerations import Mode
+from lockbox.identity.roles import Role
 from lockbox.notifications.models import Outcome
 from lockbox.requests.policy_rules import Policy
 from tests.database.postbag import Postbag, open_notifications

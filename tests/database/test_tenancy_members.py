@@ -13,8 +13,9 @@ from harness.stage import setting
 from lockbox.admin import members
 from lockbox.database import Database
 from lockbox.errors import AlreadyInvited, AlreadyMember, NotFound, NotYours, OtherSide
-from lockbox.identity.roles import AuthMethod, Role
-from lockbox.requests.lifecycle import Action, State
+from lockbox.facts.enumerations import AuthMethod, State
+from lockbox.identity.roles import Role
+from lockbox.requests.lifecycle import Action
 from lockbox.sql import new_id
 from tests.database.audit_logs import last_change, recorded_changes
 from tests.database.postbag import address

@@ -13,8 +13,9 @@ from lockbox.admin.delegates import DelegationInput
 from lockbox.admin.policies import VersionedPolicy
 from lockbox.database import Database
 from lockbox.errors import Invalid, NobodyCanApprove, NotFound, NotYours, StaleVersion
-from lockbox.identity.roles import Mode, Role
-from lockbox.requests.lifecycle import Action, State
+from lockbox.facts.enumerations import Mode, State
+from lockbox.identity.roles import Role
+from lockbox.requests.lifecycle import Action
 from lockbox.requests.overrides import Overrides
 from lockbox.requests.policy import Consent
 from lockbox.requests.policy_parts import ApprovalStage

@@ -11,7 +11,8 @@ from lockbox.admin import delegates, members, tenants
 from lockbox.admin.tenants import TenantInput
 from lockbox.database import Database
 from lockbox.errors import LastAdmin, NotYours, SignInAgain
-from lockbox.identity.roles import AuthMethod, Role
+from lockbox.facts.enumerations import AuthMethod
+from lockbox.identity.roles import Role
 from tests.database.audit_logs import last_change
 from tests.database.scenes import read, write
 from tests.database.tenancy import accepts, does, manages, members_of, names_delegate, reads, with_delegates

@@ -12,8 +12,9 @@ from lockbox.admin import delegates, members
 from lockbox.admin.delegates import DelegationInput
 from lockbox.database import Database
 from lockbox.errors import LastAdmin, NotYours
+from lockbox.facts.enumerations import State
 from lockbox.identity.roles import Role
-from lockbox.requests.lifecycle import Action, State
+from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from tests.database.audit_logs import last_change, recorded_changes
 from tests.database.scenes import at_once, read, write

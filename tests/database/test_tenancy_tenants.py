@@ -15,8 +15,9 @@ from lockbox.admin.emergency_stop import ModeChangeResult
 from lockbox.admin.tenants import TenantInput, TenantListing, TenantOverview
 from lockbox.database import Database
 from lockbox.errors import NotFound, NotYours, TenantSuspended, UnknownPlan
+from lockbox.facts.enumerations import Mode
 from lockbox.identity import authentication
-from lockbox.identity.roles import Mode, Role
+from lockbox.identity.roles import Role
 from lockbox.requests import decide
 from lockbox.requests.decisions import DecisionInput
 from lockbox.requests.lifecycle import Action

@@ -17,8 +17,9 @@ from lockbox.admin.retention import RemovedRange
 from lockbox.admin.tenant_data import TenantData
 from lockbox.database import Database
 from lockbox.errors import Conflict, Invalid, NotFound, NotYours, SignInAgain
+from lockbox.facts.enumerations import AuthMethod
 from lockbox.identity import authentication
-from lockbox.identity.roles import AuthMethod, Side
+from lockbox.identity.roles import Side
 from lockbox.monitoring import metrics, status
 from lockbox.monitoring.status import Status
 from lockbox.requests.lifecycle import Action

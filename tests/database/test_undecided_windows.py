@@ -11,8 +11,9 @@ from sqlalchemy.pool import NullPool
 from harness.people import World
 from harness.stage import Urls, unbound
 from lockbox.database import NO_KEYS, Database, UnitOfWork, WarnedSession, postgres_clock
+from lockbox.facts.enumerations import Mode
 from lockbox.identity import authentication
-from lockbox.identity.roles import Caller, Mode, Role
+from lockbox.identity.roles import Caller, Role
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from tests.database.scenes import as_caller, read, state_of, telling, write

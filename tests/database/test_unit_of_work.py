@@ -14,10 +14,11 @@ from harness.stage import RETRIED, Urls
 from lockbox import database
 from lockbox.database import Database, ProcessKeys, UnitOfWork, array, make_engine
 from lockbox.errors import WindowTooLong
+from lockbox.facts.enumerations import State
 from lockbox.identity import authentication, keyring
 from lockbox.identity.keyring import Keyring
 from lockbox.reconcile import reconcile
-from lockbox.requests.lifecycle import Action, State
+from lockbox.requests.lifecycle import Action
 from lockbox.schedule import CLOCK, NOTIFICATIONS, IndexEntry, Schedule
 from lockbox.sql import new_id
 from lockbox.use_cases import run_alone

@@ -12,7 +12,7 @@ from harness.clocks import ShiftedClock
 from harness.people import World
 from harness.stage import unbound
 from lockbox.database import Database
-from lockbox.identity.roles import Mode
+from lockbox.facts.enumerations import Mode
 from lockbox.notifications.models import Format
 from lockbox.requests import timers
 from lockbox.requests.lifecycle import Action

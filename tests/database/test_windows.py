@@ -9,7 +9,8 @@ from sqlalchemy import Engine, text
 from harness.people import World
 from lockbox.database import Database
 from lockbox.errors import WindowTooLong
-from lockbox.requests.lifecycle import Action, State
+from lockbox.facts.enumerations import State
+from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from tests.database.scenes import MAILBOX, door, many, read, state_of, write
 

@@ -18,7 +18,7 @@ from config.settings import Settings
 from harness.people import WITHOUT_REVIEW, World
 from harness.stage import NO_TRIGGERS, Urls, delete_all_rows, fresh_database
 from lockbox.database import Database, make_engine, postgres_clock
-from lockbox.identity.roles import Mode
+from lockbox.facts.enumerations import Mode
 from lockbox.requests.policy_rules import Policy
 from lockbox.schedule import Schedule
 from tests.http.authzen_door import AuthzenDoor, decision_point_of

@@ -24,7 +24,7 @@ from harness.outbox import fan_out_all
 from harness.people import World, sign_in, vouch_for
 from harness.stage import as_sender
 from lockbox.database import Database
-from lockbox.identity.roles import AuthMethod
+from lockbox.facts.enumerations import AuthMethod
 from lockbox.identity.sessions import ClientInfo
 from lockbox.notifications.senders.protocol import OutgoingMail
 from tests.database.postbag import Postbag

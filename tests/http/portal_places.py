@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from harness.people import WITHOUT_REVIEW
-from lockbox.identity.roles import AuthMethod, Role
+from lockbox.facts.enumerations import AuthMethod
+from lockbox.identity.roles import Role
 from lockbox.sql import new_id
 from tests.database.tenancy import id_of
 from tests.http import places

@@ -4,7 +4,8 @@ import csv
 import io
 
 from lockbox.admin import access_review
-from lockbox.identity.roles import AuthMethod, Role
+from lockbox.facts.enumerations import AuthMethod
+from lockbox.identity.roles import Role
 from tests.database.tenancy import id_of
 from tests.http.door import Door, facts
 from tests.http.portal import Browser, OpenPortal, Portal

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from harness.gateway_world import ANNA
-from lockbox.identity.roles import AuthMethod, Role
+from lockbox.facts.enumerations import AuthMethod
+from lockbox.identity.roles import Role
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from tests.http.door import OpenDoor, facts

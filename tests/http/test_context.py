@@ -12,8 +12,7 @@ from config.context_schema import ContextSchema
 from config.service_catalogue import Catalogue, Level, Service
 from harness.people import SETTINGS
 from harness.stage import unbound
-from lockbox.identity.roles import AuthMethod
-from lockbox.requests.policy_parts import Reason
+from lockbox.facts.enumerations import AuthMethod, Reason
 from lockbox.requests.policy_rules import Policy, RequestFacts
 from tests.http.door import Door, OpenDoor, facts
 from tests.http.portal import SETTINGS as PAGES

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from lockbox.identity.roles import Mode, Role
+from lockbox.facts.enumerations import Mode
+from lockbox.identity.roles import Role
 from lockbox.requests.policy_rules import Policy
 from tests.http.door import Door, OpenDoor, facts
 

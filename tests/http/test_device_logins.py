@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from httpx import Response
 
-from lockbox.identity.roles import AuthMethod, Role
+from lockbox.facts.enumerations import AuthMethod
+from lockbox.identity.roles import Role
 from lockbox.requests.policy_rules import Policy
 from tests.http.door import facts
 from tests.http.portal import SETTINGS, Browser, OpenPortal, Portal, PortalPage

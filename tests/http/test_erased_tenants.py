@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
-from lockbox.identity.roles import AuthMethod
+from lockbox.facts.enumerations import AuthMethod
 from tests.database.tenancy import is_erased_now
 from tests.http.door import Door, OpenDoor, facts
 from tests.http.places import PROBE, around

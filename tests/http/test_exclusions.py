@@ -3,7 +3,7 @@
 import pytest
 
 from lockbox.admin import exclusions
-from lockbox.identity.roles import AuthMethod
+from lockbox.facts.enumerations import AuthMethod
 from lockbox.sql import new_id
 from tests.database.tenancy import manages
 from tests.http.door import Door, facts

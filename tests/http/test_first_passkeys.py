@@ -7,7 +7,7 @@ from uuid import UUID
 
 import pytest
 
-from lockbox.identity.roles import AuthMethod
+from lockbox.facts.enumerations import AuthMethod
 from lockbox.identity.time_zones import clock_time
 from lockbox.notifications.senders.protocol import OutgoingMail
 from lockbox.requests.models import AccessRequest

@@ -10,7 +10,7 @@ from sqlalchemy import text
 from api import call_routes, problems
 from api.call_routes import CallRouter
 from lockbox.database import Database
-from lockbox.identity.roles import AuthMethod, Mode
+from lockbox.facts.enumerations import AuthMethod, Mode
 from lockbox.pipelines import AloneNeeded
 from lockbox.requests import decide, submit
 from lockbox.requests.lifecycle import Action

@@ -10,7 +10,7 @@ from playwright.sync_api import Locator, Page, expect
 from config.settings import Settings
 from harness.people import World
 from harness.ports import own_port
-from lockbox.identity.roles import AuthMethod
+from lockbox.facts.enumerations import AuthMethod
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy_rules import Policy

@@ -3,8 +3,7 @@
 import json
 
 from cli import request_table
-from lockbox.identity.roles import AuthMethod
-from lockbox.requests.lifecycle import State
+from lockbox.facts.enumerations import AuthMethod, State
 from lockbox.requests.policy_rules import Policy
 from tests.database.test_pre_approvals import in_force, propose
 from tests.http.door import Door

@@ -8,7 +8,8 @@ import pytest
 from harness.clocks import ShiftedClock
 from harness.people import World
 from lockbox.database import Database
-from lockbox.identity.roles import Mode, Role
+from lockbox.facts.enumerations import Mode
+from lockbox.identity.roles import Role
 from lockbox.requests import timers
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy

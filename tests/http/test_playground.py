@@ -9,7 +9,8 @@ from fastapi.routing import iter_route_contexts
 
 from api.app import make_app
 from config.unsafe_settings import UnsafeSettings
-from lockbox.identity.roles import AuthMethod, Role
+from lockbox.facts.enumerations import AuthMethod
+from lockbox.identity.roles import Role
 from tests.each import each
 from tests.http.playground_world import HERE, HOME, PARTS, here, playground
 from tests.http.portal import SETTINGS, Browser, OpenPortal, Portal

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from harness.people import HERE
-from lockbox.identity.roles import AuthMethod
+from lockbox.facts.enumerations import AuthMethod
 from lockbox.requests import questions
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from lockbox.identity.roles import AuthMethod
+from lockbox.facts.enumerations import AuthMethod
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from tests.http.portal import Browser, OpenPortal, Portal, PortalPage

@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 from fastapi.routing import iter_route_contexts
 
-from lockbox.identity.roles import AuthMethod
+from lockbox.facts.enumerations import AuthMethod
 from lockbox.notifications import request_mail
 from lockbox.requests.policy_rules import Policy
 from tests.each import each

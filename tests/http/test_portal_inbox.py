@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from lockbox.identity.roles import AuthMethod, Role
+from lockbox.facts.enumerations import AuthMethod
+from lockbox.identity.roles import Role
 from lockbox.identity.time_zones import page_time
 from lockbox.requests.inbox import MOST
 from lockbox.requests.lifecycle import Action

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from cli import run
-from lockbox.identity.roles import Mode
+from lockbox.facts.enumerations import Mode
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from lockbox.sql import new_id

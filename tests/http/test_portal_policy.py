@@ -7,10 +7,10 @@ import pytest
 
 from harness.people import HERE
 from lockbox.admin import policies
-from lockbox.identity.roles import AuthMethod, Mode
+from lockbox.facts.enumerations import AuthMethod, Mode, Reason, State
 from lockbox.requests import questions
-from lockbox.requests.lifecycle import Action, State
-from lockbox.requests.policy_parts import ApprovalStage, Reason
+from lockbox.requests.lifecycle import Action
+from lockbox.requests.policy_parts import ApprovalStage
 from lockbox.requests.policy_rules import Policy
 from tests.database.tenancy import id_of, reads
 from tests.http.portal import Browser, Filled, OpenPortal, Portal, PortalPage

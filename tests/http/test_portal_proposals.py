@@ -5,7 +5,8 @@ import re
 import pytest
 
 from lockbox.admin import recovery
-from lockbox.identity.roles import AuthMethod, Role
+from lockbox.facts.enumerations import AuthMethod
+from lockbox.identity.roles import Role
 from tests.database.tenancy import does
 from tests.http.portal import Browser, OpenPortal, Portal, PortalPage
 

@@ -11,7 +11,8 @@ from api.portal.request_lists import MOST_TO_REVIEW as MOST
 from config.embedded import ServerAddresses
 from harness.people import World
 from harness.stage import fresh_database
-from lockbox.identity.roles import AuthMethod, Role
+from lockbox.facts.enumerations import AuthMethod
+from lockbox.identity.roles import Role
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from tests.database.scenes import many

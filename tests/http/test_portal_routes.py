@@ -8,8 +8,9 @@ from fastapi.routing import iter_route_contexts
 from httpx import Response
 
 from api import openapi
+from lockbox.facts.enumerations import AuthMethod
 from lockbox.identity import sessions
-from lockbox.identity.roles import AuthMethod, Role
+from lockbox.identity.roles import Role
 from lockbox.requests.policy_rules import Policy
 from lockbox.sql import new_id
 from tests.http.portal import SETTINGS, Browser, OpenPortal, Portal

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from api.portal.selection import MOST
-from lockbox.identity.roles import AuthMethod, Role, RoleGrant
+from lockbox.facts.enumerations import AuthMethod
+from lockbox.identity.roles import Role, RoleGrant
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from tests.database.scenes import many

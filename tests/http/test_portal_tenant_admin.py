@@ -6,7 +6,8 @@ from uuid import UUID
 import pytest
 
 from lockbox.admin import delegates, delivery_log, members, observers, tenants, webhooks
-from lockbox.identity.roles import AuthMethod, Role
+from lockbox.facts.enumerations import AuthMethod
+from lockbox.identity.roles import Role
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.transition import Origin
 from lockbox.sql import new_id

@@ -15,8 +15,9 @@ from gate.memory_reader import GATE
 from gate.outside_access import OutsideAccess
 from gate.probe_records import ProbeResult
 from lockbox.admin import members, policies, webhooks
+from lockbox.facts.enumerations import AuthMethod, Mode
 from lockbox.identity import authentication
-from lockbox.identity.roles import AuthMethod, Mode, Role
+from lockbox.identity.roles import Role
 from lockbox.requests.policy_rules import Policy
 from lockbox.sql import new_id
 from tests.database.tenancy import does, id_of, members_of, mode_of, reads

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from lockbox.identity.roles import AuthMethod
+from lockbox.facts.enumerations import AuthMethod
 from lockbox.identity.time_zones import clock_time, page_time
 from lockbox.sql import new_id
 from tests.http.portal import SESSION, Browser, OpenPortal, Portal

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from lockbox.identity.roles import AuthMethod
+from lockbox.facts.enumerations import AuthMethod
 from tests.http.portal import Portal, PortalPage
 
 TOKEN = re.compile(r"lbx_test_[0-9a-f]{32}_[A-Za-z0-9_-]{51}")

@@ -2,7 +2,7 @@
 
 import html
 
-from lockbox.identity.roles import AuthMethod
+from lockbox.facts.enumerations import AuthMethod
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from tests.http.portal import OpenPortal, Portal, PortalPage

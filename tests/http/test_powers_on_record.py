@@ -13,9 +13,9 @@ from api.heartbeat import HeartbeatThread
 from api.metrics import exposition
 from harness.people import vouch
 from lockbox.database import Database
+from lockbox.facts.enumerations import AuthMethod
 from lockbox.identity import mark_scan
 from lockbox.identity.mark_scan import MarkScans
-from lockbox.identity.roles import AuthMethod
 from lockbox.monitoring import invariants, metrics, status
 from lockbox.monitoring.invariants import ScanPosition
 from lockbox.requests import decisions

@@ -10,8 +10,7 @@ from typer.testing import CliRunner
 
 from cli.app import app
 from lockbox.admin.pre_approval_status import MUST_SIGN
-from lockbox.identity.roles import AuthMethod
-from lockbox.requests.lifecycle import State
+from lockbox.facts.enumerations import AuthMethod, State
 from tests.http.door import Door, facts
 from tests.http.places import pre_approval
 from tests.http.portal import OpenPortal, Portal

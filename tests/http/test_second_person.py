@@ -7,7 +7,8 @@ from sqlalchemy import text
 
 from harness.people import HERE, SETTINGS, World
 from harness.stage import unbound
-from lockbox.identity.roles import AuthMethod, Caller, Role, Scope
+from lockbox.facts.enumerations import AuthMethod
+from lockbox.identity.roles import Caller, Role, Scope
 from lockbox.requests import decide
 from lockbox.requests.decisions import DecisionInput
 from lockbox.requests.lifecycle import Action

@@ -8,7 +8,8 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 import pytest
 
 from config.issuers import IdentityProvider
-from lockbox.identity.roles import AuthMethod, Role
+from lockbox.facts.enumerations import AuthMethod
+from lockbox.identity.roles import Role
 from tests.authenticator import Authenticator
 from tests.http import issuer_scene
 from tests.http.door import facts

@@ -11,8 +11,8 @@ from psycopg import errors
 
 from lockbox.audit.verifier import approver_keys
 from lockbox.audit.verifier.passkey_assertion import fingerprint
+from lockbox.facts.enumerations import AuthMethod
 from lockbox.identity import passkeys
-from lockbox.identity.roles import AuthMethod
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy_rules import Policy
 from tests.authenticator import Authenticator

@@ -5,7 +5,7 @@ import io
 
 import pytest
 
-from lockbox.identity.roles import AuthMethod
+from lockbox.facts.enumerations import AuthMethod
 from lockbox.requests.lifecycle import Action
 from tests.http.door import Door, facts
 from tests.http.portal import Browser, OpenPortal, Portal

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lockbox.identity.roles import AuthMethod
+from lockbox.facts.enumerations import AuthMethod
 from tests.http.door import Door, OpenDoor, facts
 from tests.http.portal import OpenPortal, Portal
 from tests.policy_setup import group, lay_down

@@ -6,7 +6,8 @@ from uuid import UUID
 import pytest
 
 from harness.people import WITHOUT_REVIEW
-from lockbox.identity.roles import Mode, Role, Scope
+from lockbox.facts.enumerations import Mode
+from lockbox.identity.roles import Role, Scope
 from lockbox.requests.policy_rules import Policy
 from lockbox.sql import new_id
 from tests.http.door import Door, OpenDoor, facts

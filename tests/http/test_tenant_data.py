@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from lockbox.identity.roles import AuthMethod
+from lockbox.facts.enumerations import AuthMethod
 from tests.http.door import Door, OpenDoor, facts
 from tests.http.portal import Browser, OpenPortal, Portal
 

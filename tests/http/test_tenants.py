@@ -9,7 +9,7 @@ from api.app import make_app
 from config.service_catalogue import Plan
 from harness.people import SETTINGS
 from lockbox.database import Database
-from lockbox.identity.roles import Mode
+from lockbox.facts.enumerations import Mode
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from lockbox.sql import new_id

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from lockbox.identity.roles import AuthMethod
+from lockbox.facts.enumerations import AuthMethod
 from lockbox.requests.policy_rules import Policy
 from tests.each import each
 from tests.http.door import Door, OpenDoor, facts

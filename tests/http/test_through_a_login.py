@@ -12,10 +12,11 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from lockbox.admin import what_if
+from lockbox.facts.enumerations import AuthMethod, Mode
 from lockbox.identity import authentication
 from lockbox.identity.api_tokens import written
 from lockbox.identity.keyring import Keyring
-from lockbox.identity.roles import AuthMethod, Caller, Mode, Role
+from lockbox.identity.roles import Caller, Role
 from lockbox.requests.policy_rules import Policy
 from lockbox.sql import new_id
 from tests.authenticator import Authenticator, encoded

@@ -10,8 +10,8 @@ from httpx import Response
 
 from api.browser import CSRF_HEADER
 from config.settings import Settings
+from lockbox.facts.enumerations import AuthMethod
 from lockbox.identity import sessions
-from lockbox.identity.roles import AuthMethod
 from lockbox.identity.sessions import ClientInfo, SessionLifetime
 from tests.http.door import facts
 from tests.http.portal import HOME, SESSION, Browser, OpenPortal, Portal

@@ -11,8 +11,8 @@ from gate import enforcement
 from gate.memory_reader import GATE
 from harness.people import World
 from lockbox.database import Database
+from lockbox.facts.enumerations import AuthMethod, Mode
 from lockbox.identity import authentication
-from lockbox.identity.roles import AuthMethod, Mode
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from tests.database.scenes import write_unchecked

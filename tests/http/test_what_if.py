@@ -7,7 +7,7 @@ import pytest
 
 from lockbox.admin import webhooks
 from lockbox.database import Database
-from lockbox.identity.roles import Mode
+from lockbox.facts.enumerations import Mode
 from tests.database.postbag import address
 from tests.database.tenancy import does
 from tests.http.door import Door, facts

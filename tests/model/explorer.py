@@ -5,12 +5,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from lockbox.identity.roles import Mode
+from lockbox.facts.enumerations import Mode, Severity
 from lockbox.notifications.outbox import NotifiedMove
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy import Terms
 from lockbox.requests.policy_parts import ApprovalStage
-from lockbox.requests.requester import Severity
 from tests.model.invariants import CHECKS, Check
 from tests.model.outbox import OUTBOX_CHECKS, OutboxCheck, OutboxModel, OutboxRules, OutboxWorld
 from tests.model.plant import ModelWorld, begin, steps

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 
-from lockbox.identity.roles import Mode
-from lockbox.requests.lifecycle import FINAL_STATES, Action, State
+from lockbox.facts.enumerations import Mode, State
+from lockbox.requests.lifecycle import FINAL_STATES, Action
 from tests.model.plant import RESTING, ModelWorld, hinting, reconciles
 from tests.model.rules import ACTIONS, AMIR, ANN, CLOCK, DESK, ERIN, IDS, MAX, NEVER, STATES, RuleModel
 

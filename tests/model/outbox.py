@@ -7,7 +7,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 from lockbox.audit.events import Actor
-from lockbox.identity.roles import Mode
+from lockbox.facts.enumerations import Mode
 from lockbox.notifications.event_recipients import AudienceCache, NotificationRecipient
 from lockbox.notifications.outbox import NotifiedMove
 from lockbox.notifications.recipients import RecipientDirectory

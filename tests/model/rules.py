@@ -7,14 +7,13 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from lockbox.errors import LockboxError
-from lockbox.identity.roles import Mode
+from lockbox.facts.enumerations import Mode, Severity, State
 from lockbox.requests import available_moves, deadlines, policy, quorum
 from lockbox.requests.available_moves import OPENING
 from lockbox.requests.deadlines import Phase
-from lockbox.requests.lifecycle import CLOCK_ACTIONS, DECISIONS, FINAL_STATES, OPEN_STATES, Action, Party, State
+from lockbox.requests.lifecycle import CLOCK_ACTIONS, DECISIONS, FINAL_STATES, OPEN_STATES, Action, Party
 from lockbox.requests.policy import Terms
 from lockbox.requests.quorum import Vote, granted_window
-from lockbox.requests.requester import Severity
 
 STATES = tuple(State)
 ACTIONS = tuple(Action)

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from lockbox.facts.enumerations import State
 from lockbox.requests import available_moves, deadlines
-from lockbox.requests.lifecycle import Action, MoveRule, Party, State
+from lockbox.requests.lifecycle import Action, MoveRule, Party
 from lockbox.requests.quorum import Vote
 from tests.model.explorer import (
     CLOSING,

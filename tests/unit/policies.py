@@ -6,7 +6,7 @@ from uuid import UUID
 
 from hypothesis import strategies as st
 
-from lockbox.identity.roles import Mode
+from lockbox.facts.enumerations import ApproveMeans, Mode, Reason, Severity
 from lockbox.requests.overrides import Overrides
 from lockbox.requests.policy import Consent, Terms
 from lockbox.requests.policy_parts import (
@@ -20,15 +20,13 @@ from lockbox.requests.policy_parts import (
     MOST_TIERS,
     MOST_USES,
     ApprovalStage,
-    ApproveMeans,
     OverdueFinding,
-    Reason,
     ReasonedDecision,
     RequesterMeans,
     UnconfirmedCase,
 )
 from lockbox.requests.policy_rules import Match, Policy, RequestFacts, Rule
-from lockbox.requests.requester import RequesterFacts, Severity
+from lockbox.requests.requester import RequesterFacts
 
 PEOPLE = tuple(UUID(int=number) for number in range(1, 6))
 GROUPS = ("board", "legal", "ops")

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from lockbox.identity.roles import Mode
+from lockbox.facts.enumerations import Mode
 from lockbox.notifications import request_mail
 from lockbox.notifications.request_mail import MailWording, RequestMail
 from lockbox.notifications.senders.protocol import OutgoingMail

@@ -5,7 +5,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from lockbox.identity.roles import Mode, Side
+from lockbox.facts.enumerations import Mode, State
+from lockbox.identity.roles import Side
 from lockbox.notifications.audience import (
     AFTER_REVIEWS,
     ANSWER,
@@ -31,7 +32,7 @@ from lockbox.notifications.audience import (
     receipt_groups,
     type_of,
 )
-from lockbox.requests.lifecycle import DECISIONS, MOVES, Action, Party, State
+from lockbox.requests.lifecycle import DECISIONS, MOVES, Action, Party
 from tests.each import each
 
 VENDOR = {"managers"}

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from lockbox.audit.canonical import canonical
-from lockbox.identity.roles import Mode
+from lockbox.facts.enumerations import Mode, Reason
 from lockbox.requests.overrides import Overrides
 from lockbox.requests.policy import Consent
 from lockbox.requests.policy_diff import changes
-from lockbox.requests.policy_parts import ApprovalStage, Reason
+from lockbox.requests.policy_parts import ApprovalStage
 from lockbox.requests.policy_rules import Match, Policy, Rule
 from tests.examples import examples
 from tests.unit.policies import PEOPLE, POLICIES

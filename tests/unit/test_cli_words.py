@@ -20,10 +20,10 @@ from cli.app import app
 from cli.lazy import LazyGroup, commands_of
 from cli.terminal import Facts, Listing, OutputFormat
 from cli.values import Duration
+from lockbox.facts.enumerations import State
 from lockbox.notifications import account_mail
 from lockbox.notifications.account_mail import DIGEST, AccountMail
 from lockbox.notifications.mail_text import OUTLIVED
-from lockbox.requests.lifecycle import State
 from tests.each import each
 
 COMMANDS = get_command(app)

@@ -4,7 +4,8 @@ import re
 from operator import attrgetter
 from pathlib import Path
 
-from lockbox.requests.lifecycle import MOVES, State
+from lockbox.facts.enumerations import State
+from lockbox.requests.lifecycle import MOVES
 
 _states_after = attrgetter("to", "instead", "pre_approved")
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "concepts.md"

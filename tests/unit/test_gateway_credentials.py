@@ -13,7 +13,8 @@ from gate.dialects import Dialect
 from gate.reasons import GateReason
 from lockbox.database import UnitOfWork
 from lockbox.errors import NotSignedIn
-from lockbox.identity.roles import AuthMethod, Caller, Role, RoleGrant, Scope, Side
+from lockbox.facts.enumerations import AuthMethod
+from lockbox.identity.roles import Caller, Role, RoleGrant, Scope, Side
 
 Answer = TypeVar("Answer")
 TOKEN, ACCOUNT = UUID(int=1), UUID(int=2)

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from lockbox.errors import InvalidMove, NotYours
+from lockbox.facts.enumerations import State
 from lockbox.requests.available_moves import move
 from lockbox.requests.deadlines import REMIND, clock_task
 from lockbox.requests.lifecycle import (
@@ -16,7 +17,6 @@ from lockbox.requests.lifecycle import (
     PEOPLES_ACTIONS,
     Action,
     Party,
-    State,
 )
 from lockbox.schedule import CLOCK
 from tests.each import each

@@ -5,9 +5,10 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lockbox.facts.enumerations import ApproveMeans, Reason
 from lockbox.requests.overrides import Overrides
 from lockbox.requests.policy import Terms
-from lockbox.requests.policy_parts import ApprovalStage, ApproveMeans, Reason
+from lockbox.requests.policy_parts import ApprovalStage
 from lockbox.requests.policy_rules import LATER_TERMS, Match, Policy, RequestFacts, Rule, stored, strictest, terms_for
 from lockbox.requests.strictness import loosens, stricter
 from tests.each import each

@@ -7,11 +7,11 @@ from uuid import UUID
 
 import pytest
 
+from lockbox.facts.enumerations import State
 from lockbox.notifications import webhook
 from lockbox.notifications.account_mail import AccountMail
 from lockbox.notifications.models import Format
 from lockbox.notifications.request_mail import RequestMail
-from lockbox.requests.lifecycle import State
 from tests.each import each
 from tests.unit.sample_mail import AT, ERIN, NUMBER, PAGE, PUBLIC, SERVICES, sample_mail
 

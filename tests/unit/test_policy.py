@@ -5,9 +5,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from pydantic import ValidationError
 
-from lockbox.identity.roles import Mode
+from lockbox.facts.enumerations import Mode, State
 from lockbox.requests.deadlines import deadline
-from lockbox.requests.lifecycle import State
 from lockbox.requests.policy import customer_decides, reviewed_first
 from lockbox.requests.policy_rules import Policy
 from lockbox.sql import new_id

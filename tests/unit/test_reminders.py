@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lockbox.facts.enumerations import State
 from lockbox.requests.deadlines import DueReminders, Phase, deadline, due_reminders, wake_at
-from lockbox.requests.lifecycle import FINAL_STATES, OPEN_STATES, State
+from lockbox.requests.lifecycle import FINAL_STATES, OPEN_STATES
 from lockbox.requests.policy import Terms
 from tests.examples import examples
 from tests.unit.policies import TERMS

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import pytest
 
-from lockbox.identity.roles import Mode
+from lockbox.facts.enumerations import Mode, State
 from lockbox.notifications import held_back_text, mail_text
 from lockbox.notifications.audience import (
     AFTER_REVIEWS,
@@ -24,7 +24,7 @@ from lockbox.notifications.audience import (
 from lockbox.notifications.earlier_requests import EarlierRequest
 from lockbox.notifications.mail_text import REQUEST_SUBJECTS
 from lockbox.notifications.request_mail import MailWording
-from lockbox.requests.lifecycle import HeldBack, State
+from lockbox.requests.lifecycle import HeldBack
 from tests.each import each
 from tests.unit.sample_mail import AT, ERIN, NUMBER, PAGE, mail
 

@@ -13,11 +13,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
-from lockbox.identity.roles import Mode
+from lockbox.facts.enumerations import Mode, Reason
 from lockbox.requests.overrides import Overrides
 from lockbox.requests.patterns import fits
 from lockbox.requests.policy import Consent, effective_mode
-from lockbox.requests.policy_parts import PolicyPart, Reason
+from lockbox.requests.policy_parts import PolicyPart
 from lockbox.requests.policy_rules import Match, Policy, RequestFacts, Rule
 from tests.each import each
 from tests.examples import examples

@@ -3,6 +3,7 @@
 import pytest
 
 from cli.request_table import COLOURS, WORDS
+from lockbox.facts.enumerations import State
 from lockbox.identity.roles import Side
 from lockbox.notifications.mail_text import (
     NOBODY_NOTIFIED,
@@ -12,7 +13,6 @@ from lockbox.notifications.mail_text import (
     Tone,
     approved,
 )
-from lockbox.requests.lifecycle import State
 
 PRODUCT = {
     "reviewing": "In vendor review",

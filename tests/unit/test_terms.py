@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from pydantic import ValidationError
 
-from lockbox.identity.roles import AuthMethod, SignInKind
+from lockbox.facts.enumerations import AuthMethod, Reason, SignInKind
 from lockbox.requests.overrides import Overrides
 from lockbox.requests.policy import Terms, defects
-from lockbox.requests.policy_parts import ApprovalStage, Reason
+from lockbox.requests.policy_parts import ApprovalStage
 from lockbox.requests.requester import UNKNOWN, RequesterFacts
 from tests.each import each
 from tests.examples import examples

@@ -15,6 +15,7 @@ from lockbox.admin import exclusions, legal_holds, pre_approvals, tenant_data
 from lockbox.admin.pre_approvals import PreApprovalInput
 from lockbox.audit.events import THE_CLOCK
 from lockbox.database import now
+from lockbox.facts.enumerations import Severity
 from lockbox.identity import directory
 from lockbox.identity.directory import DirectoryEntry
 from lockbox.requests import after_reviews, extend, submit
@@ -22,7 +23,6 @@ from lockbox.requests.after_reviews import FindingInput
 from lockbox.requests.extend import ExtensionInput
 from lockbox.requests.lifecycle import Action, AfterReviewFinding
 from lockbox.requests.models import AccessRequest
-from lockbox.requests.requester import Severity
 from tests.database.tenancy import does, manages
 from tests.policy_setup import group, lay_down
 

@@ -7,7 +7,7 @@ import pytest
 from playwright.sync_api import Locator, Page, ViewportSize, expect
 
 from harness.people import sign_in
-from lockbox.identity.roles import AuthMethod
+from lockbox.facts.enumerations import AuthMethod
 from tests.whole import people
 from tests.whole.conftest import RunningStack, wait_until
 from tests.whole.people import BrowserDesk, desk_of, overflow, violations, with_authenticator

@@ -11,9 +11,9 @@ from config.setting_fields import DEVELOPMENT_KEY
 from harness.people import World, sign_in
 from lockbox.admin import webhooks
 from lockbox.admin.webhooks import WebhookInput, WebhookUrlPolicy
-from lockbox.identity.roles import AuthMethod
+from lockbox.facts.enumerations import AuthMethod, State
 from lockbox.notifications.endpoints import SecretVault
-from lockbox.requests.lifecycle import Action, State
+from lockbox.requests.lifecycle import Action
 from tests.database.tenancy import does, invites
 from tests.http.test_portal_routes import MATRIX
 from tests.whole import people

@@ -3,7 +3,7 @@
 from playwright.sync_api import Page, expect
 
 from harness.people import sign_in
-from lockbox.identity.roles import AuthMethod
+from lockbox.facts.enumerations import AuthMethod
 from tests.whole.forms import Book
 from tests.whole.people import with_authenticator
 from tests.whole.post import code_to

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 from playwright.sync_api import expect
 
 from harness.people import sign_in
-from lockbox.identity.roles import AuthMethod
+from lockbox.facts.enumerations import AuthMethod
 from lockbox.requests.lifecycle import Action
 from tests.whole.forms import Book
 from tests.whole.people import choose, with_authenticator
