@@ -23,8 +23,7 @@ from lockbox.identity import api_tokens, tenants
 from lockbox.identity.api_tokens import TokenTerms
 from lockbox.identity.roles import BOUND_TO, Role, Scope, Side
 from lockbox.notifications.models import Endpoint
-from lockbox.requests.overrides import Overrides
-from lockbox.requests.policy_rules import Match, Policy, Rule
+from lockbox.requests.policy_rules import Match, Overrides, Policy, Rule
 from lockbox.schedule import Schedule
 
 GUARDED = Rule(

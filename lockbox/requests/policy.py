@@ -1,6 +1,6 @@
 """Define the terms and dated consent of a policy, and what follows from terms and mode; pure."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Annotated, Protocol
@@ -36,7 +36,9 @@ from lockbox.requests.policy_parts import (
     SignInAge,
     Stages,
     StartAhead,
+    Stricter,
     Switch,
+    Term,
     Tiers,
     UnconfirmedCase,
     Uses,
@@ -109,44 +111,51 @@ class Terms(PolicyPart):
         requester_sign_in_age: how old that sign-in may be then; None is any age.
     """
 
-    vendor_review: Switch = True
-    review_window: AnswerWindow = 4 * HOUR
-    approval_window: AnswerWindow = 12 * HOUR
-    access_ceiling: AccessWindow = 4 * HOUR
-    total_access_ceiling: AccessWindow = 8 * HOUR
-    start_ahead: StartAhead = 7 * DAY
-    max_uses: Uses | None = None
-    quorum: Approvals = 1
-    stages: Stages = ()
-    tiers: Tiers = ()
-    escalation: EscalationMoments = (50, 67, 75, 80)
-    approval_reminders: Moments = (50, 83)
-    review_reminders: Moments = (50, 83)
-    review_escalation: EscalationMoments = (50, 67, 75, 80)
-    closing_warning: WarningTime = 600
-    report_on_close: Switch = True
-    reasons: Reasons = frozenset(Reason)
-    require_case: Switch = False
-    case_patterns: CasePatterns = ()
-    unconfirmed_case: UnconfirmedCase = UnconfirmedCase.ACCEPT
-    justification_least: Characters = 1
-    mail_link: Switch = True
-    mail_justification: Switch = True
-    mail_suffices: Switch = False
-    approve_means: ApproveMeans = ApproveMeans.ATTESTED
-    first_passkey_wait: PasskeyWait = 0
-    sign_in_age: SignInAge = 900
-    revoke_sign_in_age: SignInAge | None = None
-    questions_stop_clock: Switch = False
-    comment_required: Comments = frozenset({ReasonedDecision.DENY})
-    break_glass_services: BreakGlassServices = ()
-    break_glass_people: BreakGlassPeople | None = None
-    break_glass_ceiling: BreakGlassWindow = HARD_BREAK_GLASS_LIMIT
-    break_glass_monthly: BreakGlassNumber = 2
-    overdue_finding: OverdueFinding = OverdueFinding.BLOCK
-    countries: Countries | None = None
-    requester_means: RequesterMeans = RequesterMeans.ANY
-    requester_sign_in_age: SignInAge | None = None
+    vendor_review: Annotated[Switch, Term(Stricter.MORE)] = True
+    review_window: Annotated[AnswerWindow, Term(Stricter.LESS)] = 4 * HOUR
+    approval_window: Annotated[AnswerWindow, Term(Stricter.LESS)] = 12 * HOUR
+    access_ceiling: Annotated[AccessWindow, Term(Stricter.LESS)] = 4 * HOUR
+    total_access_ceiling: Annotated[AccessWindow, Term(Stricter.LESS, is_later=True)] = 8 * HOUR
+    start_ahead: Annotated[StartAhead, Term(Stricter.LESS, is_later=True)] = 7 * DAY
+    max_uses: Annotated[Uses | None, Term(Stricter.LESS)] = None
+    quorum: Annotated[Approvals, Term(Stricter.MORE)] = 1
+    stages: Annotated[Stages, Term(Stricter.STAGES)] = ()
+    tiers: Annotated[Tiers, Term(Stricter.TIERS, binds=False)] = ()
+    escalation: Annotated[EscalationMoments, Term(Stricter.EARLIEST, binds=False)] = (50, 67, 75, 80)
+    approval_reminders: Annotated[Moments, Term(Stricter.UNION, binds=False)] = (50, 83)
+    review_reminders: Annotated[Moments, Term(Stricter.UNION, binds=False)] = (50, 83)
+    review_escalation: Annotated[EscalationMoments, Term(Stricter.EARLIEST, binds=False)] = (50, 67, 75, 80)
+    closing_warning: Annotated[WarningTime, Term(Stricter.MORE, binds=False)] = 600
+    report_on_close: Annotated[Switch, Term(Stricter.MORE)] = True
+    reasons: Annotated[Reasons, Term(Stricter.INTERSECTION)] = frozenset(Reason)
+    require_case: Annotated[Switch, Term(Stricter.MORE)] = False
+    case_patterns: Annotated[CasePatterns, Term(Stricter.UNION, is_later=True)] = ()
+    unconfirmed_case: Annotated[UnconfirmedCase, Term(Stricter.MORE, is_later=True)] = UnconfirmedCase.ACCEPT
+    justification_least: Annotated[Characters, Term(Stricter.MORE)] = 1
+    mail_link: Annotated[Switch, Term(Stricter.LESS)] = True
+    mail_justification: Annotated[Switch, Term(Stricter.LESS)] = True
+    mail_suffices: Annotated[Switch, Term(Stricter.LESS)] = False
+    approve_means: Annotated[ApproveMeans, Term(Stricter.MORE)] = ApproveMeans.ATTESTED
+    first_passkey_wait: Annotated[PasskeyWait, Term(Stricter.MORE, is_later=True)] = 0
+    sign_in_age: Annotated[SignInAge, Term(Stricter.LESS)] = 900
+    revoke_sign_in_age: Annotated[SignInAge | None, Term(Stricter.LESS)] = None
+    questions_stop_clock: Annotated[Switch, Term(Stricter.LESS)] = False
+    comment_required: Annotated[Comments, Term(Stricter.UNION)] = frozenset({ReasonedDecision.DENY})
+    break_glass_services: Annotated[BreakGlassServices, Term(Stricter.INTERSECTION, is_later=True)] = ()
+    break_glass_people: Annotated[BreakGlassPeople | None, Term(Stricter.INTERSECTION, is_later=True)] = None
+    break_glass_ceiling: Annotated[BreakGlassWindow, Term(Stricter.LESS, is_later=True)] = HARD_BREAK_GLASS_LIMIT
+    break_glass_monthly: Annotated[BreakGlassNumber, Term(Stricter.LESS, is_later=True)] = 2
+    overdue_finding: Annotated[OverdueFinding, Term(Stricter.MORE, is_later=True)] = OverdueFinding.BLOCK
+    countries: Annotated[Countries | None, Term(Stricter.INTERSECTION, is_later=True)] = None
+    requester_means: Annotated[RequesterMeans, Term(Stricter.MORE, is_later=True)] = RequesterMeans.ANY
+    requester_sign_in_age: Annotated[SignInAge | None, Term(Stricter.LESS, is_later=True)] = None
+
+
+DECLARED: Mapping[str, Term] = {
+    name: next(part for part in field.metadata if isinstance(part, Term))
+    for name, field in Terms.model_fields.items()
+}
+"""What the fields of `Terms` declare, by name."""
 
 
 @dataclass(frozen=True)

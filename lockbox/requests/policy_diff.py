@@ -10,8 +10,8 @@ from pydantic import ValidationError
 from lockbox.audit.canonical import instant
 from lockbox.notifications.mail_text import duration
 from lockbox.notifications.policy_wording import ABSENT, SECONDS
-from lockbox.requests.policy import Terms
-from lockbox.requests.policy_parts import FIRST_STEP
+from lockbox.requests.policy import DECLARED
+from lockbox.requests.policy_parts import FIRST_STEP, Stricter
 from lockbox.requests.policy_rules import Policy, Rule
 
 VALUE = "Value error, "
@@ -60,7 +60,7 @@ def changes(old: Policy, new: Policy) -> dict[str, str]:
 
 
 def _facts(policy: Policy) -> Iterator[tuple[str, str]]:
-    yield from _terms("", {name: getattr(policy, name) for name in Terms.model_fields})
+    yield from _terms("", {name: value for name, value in policy if name in DECLARED})
     for number, rule in enumerate(policy.rules):
         yield from _rule(f"rules.{number}.", rule)
     for group, members in policy.groups.items():
@@ -82,25 +82,19 @@ def _rule(prefix: str, rule: Rule) -> Iterator[tuple[str, str]]:
 
 def _terms(prefix: str, terms: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for name, value in terms.items():
-        match name:
-            case "stages":
+        match DECLARED[name].stricter, value:
+            case Stricter.STAGES, _:
                 for stage in value:
                     step = f" in step {stage.order}" if stage.order > FIRST_STEP else ""
-                    yield f"{prefix}stages.{stage.group}", f"{stage.quorum}{step}"
-            case "tiers":
+                    yield f"{prefix}{name}.{stage.group}", f"{stage.quorum}{step}"
+            case Stricter.TIERS, _:
                 for number, groups in enumerate(value):
-                    yield f"{prefix}tiers.{number}", _listed(groups)
-            case "reasons":
-                yield f"{prefix}reasons", _listed(sorted(value))
-            case "comment_required" | "countries" | "break_glass_services" | "break_glass_people":
-                anything = "none" if name == "countries" else "anybody"
-                yield f"{prefix}{name}", anything if value is None else _listed(sorted(value)) or ABSENT
-            case "case_patterns":
-                yield f"{prefix}{name}", _listed(value) or ABSENT
-            case "escalation" | "review_escalation" | "approval_reminders" | "review_reminders":
-                yield f"{prefix}{name}", _listed(value) or "never"
+                    yield f"{prefix}{name}.{number}", _listed(groups)
+            case _, tuple() | frozenset():
+                yield f"{prefix}{name}", _listed(sorted(value)) or (ABSENT if DECLARED[name].binds else "never")
             case _:
-                yield f"{prefix}{name}", str(value).lower()
+                anybody = value is None and name == "break_glass_people"
+                yield f"{prefix}{name}", "anybody" if anybody else str(value).lower()
 
 
 def _listed(values: Iterable[object]) -> str:

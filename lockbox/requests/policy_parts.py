@@ -1,7 +1,8 @@
 """The parts of which a policy is made: its words, numbers and lists, each checked by itself; pure."""
 
 from collections import Counter
-from enum import StrEnum
+from dataclasses import dataclass
+from enum import Enum, StrEnum, auto
 from typing import Annotated, Any, TypeVar
 from uuid import UUID
 
@@ -71,6 +72,34 @@ class RequesterMeans(StrEnum):
     ANY = "any"
     SIGN_IN = "sign-in"
     STRONG = "strong"
+
+
+class Stricter(Enum):
+    """How the stricter of two values of a term is taken."""
+
+    LESS = auto()
+    """The smaller one; None is no limit."""
+    MORE = auto()
+    UNION = auto()
+    """What either names."""
+    INTERSECTION = auto()
+    """What both name; None names everything."""
+    EARLIEST = auto()
+    STAGES = auto()
+    TIERS = auto()
+
+
+@dataclass(frozen=True)
+class Term:
+    """How a term of a policy is merged, declared at its field.
+
+    `binds` is whether it restricts anything: the other terms say who hears when, never who must agree.
+    `is_later` is whether processes of the last release do not know it: what is stored names it only where it is set.
+    """
+
+    stricter: Stricter
+    binds: bool = True
+    is_later: bool = False
 
 
 class PolicyPart(BaseModel):

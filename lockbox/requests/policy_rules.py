@@ -4,18 +4,26 @@ import json
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, get_type_hints
 from uuid import UUID
 
-from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    RootModel,
+    StringConstraints,
+    model_validator,
+)
+from pydantic_core import CoreSchema, core_schema
 
 from config.context_schema import LARGEST, LONGEST_TEXT, MOST_PARAMETERS, NAME, REFUSED_ONCE, ContextValue
 from config.service_catalogue import LEVELS, Level
 from lockbox.countries import Country
 from lockbox.facts.enumerations import Reason, Severity
-from lockbox.requests.overrides import Overrides
 from lockbox.requests.patterns import MOST_STARS, fits
-from lockbox.requests.policy import Consent, Terms
+from lockbox.requests.policy import DECLARED, Consent, Terms
 from lockbox.requests.policy_parts import (
     ApprovalStage,
     ChosenCasePatterns,
@@ -26,6 +34,7 @@ from lockbox.requests.policy_parts import (
     Once,
     PolicyPart,
     Reminders,
+    Stricter,
     Word,
 )
 from lockbox.requests.requester import UNKNOWN, RequesterFacts
@@ -44,19 +53,9 @@ Line = Annotated[
     Field(json_schema_extra={"pattern": LINE_PATTERN}),
 ]
 UNNAMED = Field(exclude_if=lambda value: not value)
-"""Of a dimension that a rule does not name: processes of the last release do not know it, as `LATER_TERMS`."""
+"""Of a dimension that a rule does not name: processes of the last release do not know it, as later terms."""
 Members = Annotated[Once[UUID], Field(max_length=MOST_MEMBERS)]
 NAMES_ALONE = {"additionalProperties": False, "propertyNames": {"maxLength": 63}}
-
-
-LATER_TERMS = frozenset(
-    {
-        *("total_access_ceiling", "start_ahead", "case_patterns", "unconfirmed_case"),
-        *("break_glass_services", "break_glass_people", "break_glass_ceiling", "break_glass_monthly"),
-        *("overdue_finding", "countries", "requester_means", "requester_sign_in_age", "first_passkey_wait"),
-    }
-)
-"""The terms that processes of the last release do not know: what is stored names them only where they are set."""
 
 
 @dataclass(frozen=True)
@@ -214,6 +213,56 @@ class Match(PolicyPart):
         )
 
 
+class TenantTerms(Terms):
+    """Terms as a tenant may set them; merged ones may hold more."""
+
+    tiers: ChosenTiers = ()
+    approval_reminders: Reminders = (50, 83)
+    review_reminders: Reminders = (50, 83)
+    reasons: ChosenReasons = frozenset(Reason)
+    case_patterns: ChosenCasePatterns = ()
+    countries: ChosenCountries | None = None
+
+
+class EachTerm:
+    """Marks a mapping of terms to values, each checked as the field of `TenantTerms` is; None is no opinion.
+
+    Empty is no opinion either where the stricter of two values is what either of them has: there it is refused.
+    """
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, _: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        terms = get_type_hints(TenantTerms, include_extras=True).items()
+        opinions = {name: handler.generate_schema(_opinion(name, annotation)) for name, annotation in terms}
+        fields = {
+            name: core_schema.typed_dict_field(core_schema.with_default_schema(opinion, default=None), required=False)
+            for name, opinion in opinions.items()
+        }
+        return core_schema.typed_dict_schema(fields, extra_behavior="forbid")
+
+
+def _opinion(name: str, annotation: Any) -> Any:  # noqa: ANN401 - a type
+    if DECLARED[name].stricter in {Stricter.UNION, Stricter.EARLIEST, Stricter.STAGES, Stricter.TIERS}:
+        annotation = Annotated[annotation, Field(min_length=1)]
+    return annotation | None
+
+
+class Overrides(RootModel[Annotated[dict[str, Any], EachTerm]]):
+    """Some of the terms, for what a rule matches; None is no opinion."""
+
+    model_config = ConfigDict(frozen=True, json_schema_extra={"not": {"additionalProperties": {"type": "null"}}})
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if not self.given():
+            raise ValueError("set at least one of the terms")
+        return self
+
+    def given(self) -> dict[str, Any]:
+        """Return the terms that are set, by name."""
+        return {name: value for name, value in self.root.items() if value is not None}
+
+
 class Rule(PolicyPart):
     """Stricter terms for what it matches."""
 
@@ -222,7 +271,7 @@ class Rule(PolicyPart):
     terms: Overrides
 
 
-class Policy(Terms):
+class Policy(TenantTerms):
     """All that one tenant has laid down: its own terms, and rules that make them stricter for some asks.
 
     Every group that is called upon is there and has enough people: a policy under which nobody could approve is
@@ -230,12 +279,6 @@ class Policy(Terms):
     which they were written.
     """
 
-    tiers: ChosenTiers = ()
-    approval_reminders: Reminders = (50, 83)
-    review_reminders: Reminders = (50, 83)
-    reasons: ChosenReasons = frozenset(Reason)
-    case_patterns: ChosenCasePatterns = ()
-    countries: ChosenCountries | None = None
     rules: Annotated[tuple[Rule, ...], Field(max_length=MOST_RULES)] = ()
     groups: Groups = Field(default_factory=dict)
     consent: Consent | None = None
@@ -259,7 +302,8 @@ class Policy(Terms):
         """Yield each place that calls upon a group, the group, and how many of its people it takes."""
         yield from _called("", self.stages, self.tiers)
         for number, rule in enumerate(self.rules):
-            yield from _called(f"rules.{number}.terms.", rule.terms.stages or (), rule.terms.tiers or ())
+            terms = rule.terms.given()
+            yield from _called(f"rules.{number}.terms.", terms.get("stages", ()), terms.get("tiers", ()))
 
 
 def _called(
@@ -275,11 +319,12 @@ def _called(
 def stored(policy: Policy) -> dict[str, Any]:
     """Return what is kept of a policy: all that it says, but for later terms that nobody has set."""
     whole = policy.model_dump(mode="json")
-    unset = {name for name in LATER_TERMS if getattr(policy, name) == Policy.model_fields[name].default}
+    later = {name for name, term in DECLARED.items() if term.is_later}
+    unset = {name for name, value in policy if name in later and value == Policy.model_fields[name].default}
     for rule in whole["rules"]:
         terms = rule["terms"]
-        rule["terms"] = {name: term for name, term in terms.items() if name not in LATER_TERMS or term is not None}
-    return {name: term for name, term in whole.items() if name not in unset}
+        rule["terms"] = {name: value for name, value in terms.items() if name not in later or value is not None}
+    return {name: value for name, value in whole.items() if name not in unset}
 
 
 def terms_for(policy: Policy, ask: RequestFacts) -> Terms:

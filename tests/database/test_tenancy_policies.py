@@ -16,10 +16,9 @@ from lockbox.errors import Invalid, NobodyCanApprove, NotFound, NotYours, StaleV
 from lockbox.facts.enumerations import Mode, State
 from lockbox.identity.roles import Role
 from lockbox.requests.lifecycle import Action
-from lockbox.requests.overrides import Overrides
 from lockbox.requests.policy import Consent
 from lockbox.requests.policy_parts import ApprovalStage
-from lockbox.requests.policy_rules import Match, Policy, Rule
+from lockbox.requests.policy_rules import Match, Overrides, Policy, Rule
 from lockbox.sql import new_id
 from tests.database.audit_logs import last_change, recorded_changes
 from tests.database.scenes import at_once, read, state_of

@@ -28,8 +28,7 @@ from lockbox import pipelines
 from lockbox.database import Database, UnitOfWork, arm_after_commit, make_engine
 from lockbox.pipelines import SET_CONTEXT, VARIABLES, GroupMember, SharedTransaction
 from lockbox.requests import transition
-from lockbox.requests.overrides import Overrides
-from lockbox.requests.policy_rules import Match, Policy, Rule
+from lockbox.requests.policy_rules import Match, Overrides, Policy, Rule
 from lockbox.schedule import NOTIFICATIONS, IndexEntry
 from lockbox.sql import new_id
 from tests.http.door import Door, OpenDoor, facts

@@ -7,7 +7,6 @@ from uuid import UUID
 from hypothesis import strategies as st
 
 from lockbox.facts.enumerations import ApproveMeans, Mode, Reason, Severity
-from lockbox.requests.overrides import Overrides
 from lockbox.requests.policy import Consent, Terms
 from lockbox.requests.policy_parts import (
     DAY,
@@ -25,7 +24,7 @@ from lockbox.requests.policy_parts import (
     RequesterMeans,
     UnconfirmedCase,
 )
-from lockbox.requests.policy_rules import Match, Policy, RequestFacts, Rule
+from lockbox.requests.policy_rules import Match, Overrides, Policy, RequestFacts, Rule
 from lockbox.requests.requester import RequesterFacts
 
 PEOPLE = tuple(UUID(int=number) for number in range(1, 6))
