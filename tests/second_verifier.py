@@ -154,8 +154,7 @@ def check(export: bytes, keys: list[str], seen: tuple[str, ...] = ()) -> int:
         _filtered(middle, size, root)
     _older(first, [opened(note, of_logs) for note in seen], leaves, (origin, size, root))
     gone = any("removed" in line for line in middle)
-    said = [json.loads(line["body"]) for line in events]
-    restored = [one for one in said if one["action"] == "restored" and one["log_id"] == first["log"]]
+    restored = _records(events, first["log"])
     must(not first["whole"] or not later or gone or restored, "nothing says that a back-up was restored")
     _events(events, first["log"], whole=first["whole"], gone=gone)
     _approvals(in_order(events) if first["whole"] else events, [key for key in keys if key not in of_logs])
@@ -163,6 +162,25 @@ def check(export: bytes, keys: list[str], seen: tuple[str, ...] = ()) -> int:
     _unapproved(events)
     _gates(events, is_all_there=first["whole"] and not gone)
     return len(events)
+
+
+def _records(events: list[dict[str, Any]], log: str) -> bool:
+    """Return whether an event says that a back-up of this log was restored; each that says so says it whole."""
+    found = False
+    for line in events:
+        said = json.loads(line["body"])
+        if said["action"] == "audit_events_removed":
+            must(_counts(said["removed_from"], said["removed_to"]), "what was removed is not said in numbers")
+        if said["action"] == "restored":
+            must(_counts(said["size"], said["shipped_size"]), "what was restored is not said in numbers")
+            texts = [said[name] for name in ("log_id", "shipped_origin", "shipped_root")]
+            must(all(type(one) is str for one in texts), "a restore is of no log")
+            found = found or (said["log_id"] == log and said["size"] <= line["number"])
+    return found
+
+
+def _counts(*numbers: object) -> bool:
+    return all(type(one) is int and one >= 0 for one in numbers)
 
 
 def _filtered(lines: list[dict[str, Any]], size: int, root: bytes) -> None:
@@ -384,6 +402,7 @@ def _approvals(lines: list[dict[str, Any]], keys: list[str]) -> None:
         must(not opens or "approval" in fields, "a window is opened without an approval")
         if "approval" not in fields:
             continue
+        must(fields["seq"] is not None, "what is no move is signed as an approval")
         window = {
             "request_id": request,
             "tenant_id": fields["tenant_id"],

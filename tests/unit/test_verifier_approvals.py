@@ -182,6 +182,20 @@ def test_so_is_one_that_is_no_move(side: str | None) -> None:
     assert FindingKind.APPROVAL in result_of([submitted, told], SIGNER).findings.kinds
 
 
+@each("given", [None, "yes", {}, {"statement": "a", "signature": "b"}, approval()])
+@each("action", ["notified", "approve"])
+@each("form", ["whole", "filtered"])
+def test_an_event_that_is_no_move_has_no_signed_approval(given: object, action: str, form: str) -> None:
+    told = event(1, {}, **OPENING | {"action": action, "request_id": None, "seq": None, "to_state": None})
+    signed = SealedEvent(canonical(json.loads(told.body) | {"approval": given}), {})
+    log = Log([event(0), signed])
+
+    result = verified(log.whole() if form == "whole" else log.filtered(lambda _: True), keys=[named(SIGNER)])
+
+    assert (result.exit_code, result.findings.kinds) == (BAD, {FindingKind.APPROVAL})
+    assert "only a move can open a window" in result.findings.first[0].message
+
+
 @pytest.mark.parametrize("action", ["approve", "endorse"])
 def test_a_window_that_was_opened_without_an_approval_is_found_by_both(action: str) -> None:
     submitted = history(None)[0]

@@ -254,6 +254,35 @@ def test_a_removal_is_of_what_stands_before_it(start: Any, stop: Any, code: int)
     assert verified(log.whole()).exit_code == code
 
 
+NO_NUMBERS: list[Any] = [None, "1", True, -1, []]
+MALFORMED_RECORDS: list[tuple[str, dict[str, Any]]] = [
+    *(("removed_from", {"removed_from": odd, "removed_to": 1}) for odd in NO_NUMBERS),
+    *(("removed_to", {"removed_from": 0, "removed_to": odd}) for odd in NO_NUMBERS),
+]
+
+
+@each(("name", "facts"), MALFORMED_RECORDS)
+def test_a_removal_in_another_form_is_found_though_nothing_was_removed(name: str, facts: dict[str, Any]) -> None:
+    said = event(1, {}, action="audit_events_removed", request_id=None, seq=None, **facts)
+    log = Log([event(0), said, event(2)])
+
+    filtered, whole = verified(log.filtered(lambda number: number == 1)), verified(log.whole())
+
+    for result, row in ((filtered, 2), (whole, 4)):
+        place = f"line {row}, number 1, event {ID}"
+        assert told(result) == [f"malformed: {place}: the body's {name} is missing or malformed"]
+
+
+@each("name", ["removed_from", "removed_to"])
+def test_a_removal_that_lacks_a_number_is_found(name: str) -> None:
+    facts = {"removed_from": 0, "removed_to": 1, "request_id": None, "seq": None}
+    del facts[name]
+
+    result = verified(Log([event(0), event(1, {}, action="audit_events_removed", **facts)]).whole())
+
+    assert result.findings.kinds == {FindingKind.MALFORMED}
+
+
 def test_only_the_word_for_it_makes_an_event_a_removal() -> None:
     said: dict[str, Any] = {"removed_from": 0, "removed_to": 1, "request_id": None, "seq": None}
     log = Log([event(0), event(1), event(2, {}, action="log_restored", **said)], removed=[range(1)])
@@ -278,13 +307,8 @@ def restored(number: int, size: object, **changes: Any) -> SealedEvent:
         (2, {}, FindingKind.RESTORED),
         (0, {}, FindingKind.RESTORED),
         (4, {}, FindingKind.FORKED),
-        (-1, {}, FindingKind.FORKED),
-        ("3", {}, FindingKind.FORKED),
         (3, {"action": "restore"}, FindingKind.FORKED),
         (3, {"log_id": "another"}, FindingKind.FORKED),
-        (3, {"shipped_origin": None}, FindingKind.FORKED),
-        (3, {"shipped_size": None}, FindingKind.FORKED),
-        (3, {"shipped_root": None}, FindingKind.FORKED),
         (3, {"shipped_root": text(bytes(32))}, FindingKind.FORKED),
         (3, {"shipped_root": text(bytes(32)), "shipped_size": 4}, FindingKind.RESTORED),
     ],
@@ -298,6 +322,35 @@ def test_a_restore_is_heard_only_if_it_says_all_and_goes_on_from_what_is_before_
 
     assert result.findings.kinds == {kind}
     assert result.exit_code == (CANNOT_TELL if kind is FindingKind.RESTORED else BAD)
+
+
+MALFORMED_RESTORES: list[tuple[str, dict[str, Any]]] = [
+    *((name, {name: odd}) for name in ("size", "shipped_size") for odd in NO_NUMBERS),
+    *((name, {name: odd}) for name in ("log_id", "shipped_origin", "shipped_root") for odd in (None, 1)),
+]
+
+
+@each(("name", "changes"), MALFORMED_RESTORES)
+@each("generation", [1, 2])
+def test_a_restore_in_another_form_is_found_and_not_heard(
+    name: str, changes: dict[str, Any], generation: int
+) -> None:
+    log = Log([*BEFORE.events[:3], restored(3, **{"size": 3} | changes)], generation=generation)
+
+    filtered, whole = verified(log.filtered(lambda number: number == 3)), verified(log.whole())
+
+    for result, row in ((filtered, 2), (whole, 6)):
+        place = f"line {row}, number 3, event {UUID(int=1_003)}"
+        assert told(result) == [f"malformed: {place}: the body's {name} is missing or malformed"]
+    if generation > 1:
+        assert verified(log.whole(), BEFORE.note()).findings.kinds == {FindingKind.MALFORMED, FindingKind.FORKED}
+
+
+def test_a_restore_of_later_events_explains_no_new_generation() -> None:
+    beyond = verified(Log([*BEFORE.events[:3], restored(3, 4)], generation=2).whole())
+    before = verified(Log([*BEFORE.events[:3], restored(3, 3)], generation=2).whole())
+
+    assert (beyond.findings.kinds, before.findings.kinds) == ({FindingKind.FORKED}, set())
 
 
 def test_a_restore_is_told_with_its_time_its_size_and_its_number() -> None:

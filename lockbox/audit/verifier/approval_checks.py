@@ -148,10 +148,13 @@ class ApprovalChecker:
         self._keys = {key.id.hex(): Ed25519PublicKey.from_public_bytes(key.public) for key in keys}
         self._asked: dict[str, dict[str, Any]] = {}
 
-    def judge_side(self, fields: Mapping[str, Any], where: Mapping[str, Any]) -> None:
-        """Judge of any event, also one that is no move, whose side approves by it."""
+    def judge_event(self, fields: Mapping[str, Any], where: Mapping[str, Any]) -> None:
+        """Judge of any event, also one that is no move, whose side approves by it, and whether it may be signed."""
         if fields["action"] == APPROVE and fields.get("side") != CUSTOMER:
             message = "this approval is not of the customer's side: nobody else approves"
+            self._findings.add(FindingKind.APPROVAL, message, **where)
+        if fields["seq"] is None and "approval" in fields:
+            message = "this event has a signed approval, but only a move can open a window"
             self._findings.add(FindingKind.APPROVAL, message, **where)
 
     def take(self, fields: Mapping[str, Any], shown: Mapping[str, str], where: Mapping[str, Any]) -> None:

@@ -32,6 +32,11 @@ SCALARS = frozenset({str, int, bool, type(None)})
 INSTANT = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{6}Z", re.ASCII)
 AUDIT_EVENTS_REMOVED = "audit_events_removed"
 RESTORED = "restored"
+RECORDS: Mapping[str, Mapping[str, type]] = {
+    AUDIT_EVENTS_REMOVED: {"removed_from": int, "removed_to": int},
+    RESTORED: {"log_id": str, "size": int, "shipped_origin": str, "shipped_size": int, "shipped_root": str},
+}
+"""Events about the log itself, each with the members that it needs; their numbers are not negative."""
 Taken = tuple[dict[str, Any], dict[str, str], dict[str, Any]]
 """A move: its body, its valid personal values that are shown, and its place."""
 ENCODE = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode
@@ -176,6 +181,11 @@ def _malformed(fields: Mapping[str, Any]) -> Iterator[str]:
     if "tenant_id" not in fields or type(fields["tenant_id"]) not in {str, type(None)}:
         yield "tenant_id"
     yield from (name for name, value in fields.items() if not _is_plain(value))
+    yield from (name for name, kind in RECORDS.get(fields["action"], {}).items() if not _is(kind, fields.get(name)))
+
+
+def _is(kind: type, value: object) -> bool:
+    return type(value) is kind and not (isinstance(value, int) and value < 0)
 
 
 def _is_plain(value: object) -> bool:
@@ -264,7 +274,7 @@ class EventChecker:
             self._note_removal(fields, entry.number)
         elif fields["action"] == RESTORED:
             self._note_restore(fields, entry.number)
-        self.approved.judge_side(fields, where)
+        self.approved.judge_event(fields, where)
         self.uses.take(fields, where)
         self.stops.take(fields, where)
         self.pre_approved.take(fields, shown, where)
@@ -330,19 +340,11 @@ class EventChecker:
 
     def _note_removal(self, fields: Mapping[str, Any], number: int) -> None:
         """Note the removal that an event records: it must begin at 0 and end before the event."""
-        match fields:
-            case {"removed_from": 0, "removed_to": int(end)} if end <= number:
-                self.removed = max(self.removed, end)
+        if fields["removed_from"] == 0 and fields["removed_to"] <= number:
+            self.removed = max(self.removed, fields["removed_to"])
 
     def _note_restore(self, fields: Mapping[str, Any], number: int) -> None:
         """Note the restore that an event records: the log went on from before the event."""
-        match fields:
-            case {
-                "at": str(at),
-                "log_id": self.log,
-                "size": int(size),
-                "shipped_origin": str(origin),
-                "shipped_size": int(shipped),
-                "shipped_root": str(root),
-            } if 0 <= size <= number:
-                self.restores.append(RestoreRecord(number, at, size, (origin, shipped, root)))
+        if fields["log_id"] == self.log and fields["size"] <= number:
+            shipped = fields["shipped_origin"], fields["shipped_size"], fields["shipped_root"]
+            self.restores.append(RestoreRecord(number, fields["at"], fields["size"], shipped))
