@@ -6,12 +6,11 @@ from uuid import UUID
 
 import cbor2
 
+from harness import authenticator
+from harness.authenticator import Authenticator, cose
 from harness.people import HERE, World
 from harness.stage import setting
-from lockbox.database import now
 from lockbox.facts.enumerations import ApproveMeans
-from lockbox.identity import keyring, row_macs
-from lockbox.identity.credentials import Passkey
 from lockbox.identity.passkeys import RelyingParty
 from lockbox.requests import decide
 from lockbox.requests.approvals import ApprovalChallenge, SignedStatement
@@ -19,8 +18,6 @@ from lockbox.requests.decisions import DecisionInput
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy_rules import Policy
-from lockbox.sql import new_id
-from tests.authenticator import Authenticator, cose
 
 PARTY = RelyingParty("lockbox.example", "https://lockbox.example")
 DEMANDED = Policy(vendor_review=False, approve_means=ApproveMeans.PASSKEY_SIGNED)
@@ -28,25 +25,7 @@ DEMANDED = Policy(vendor_review=False, approve_means=ApproveMeans.PASSKEY_SIGNED
 
 def enrol(world: World, name: str) -> Authenticator:
     """Give somebody a passkey that they have had for a while."""
-    authenticator, person = Authenticator(), world.people[name].person_id
-    authenticator.create({"rp": {"id": PARTY.domain}, "user": {"id": "AA"}, "challenge": "AA"})
-    (made,) = authenticator.credentials
-    made.user = person.bytes
-    with setting(world.db).transaction() as session:
-        at = now(session)
-        key = Passkey(
-            id=new_id(),
-            person_id=person,
-            credential_id=made.id,
-            public_key=cose_bytes(authenticator),
-            sign_count=0,
-            name="laptop",
-            created_at=at,
-            trusted_at=at,
-        )
-        key.mac = keyring.of(session).powers.mark(*row_macs.passkey(key))
-        session.orm.add(key)
-    return authenticator
+    return authenticator.enrol(setting(world.db), world.people[name].person_id, PARTY)
 
 
 def cose_bytes(authenticator: Authenticator) -> bytes:

@@ -6,13 +6,13 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import Engine
 
+from harness.authenticator import Authenticator
 from harness.people import World, vouch
 from lockbox.facts.enumerations import AuthMethod
 from lockbox.identity import authentication, passkeys, sessions
 from lockbox.identity.passkeys import RelyingParty
 from lockbox.identity.sessions import ClientInfo, SignInPurpose
 from lockbox.sql import new_id
-from tests.authenticator import Authenticator
 from tests.database.scenes import read, write_unchecked
 from tests.database.tenancy import on_the_database
 from tests.policy_setup import signed_in

@@ -13,6 +13,7 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from config.service_catalogue import Level
+from harness.authenticator import Authenticator
 from harness.clocks import StoppedClock
 from harness.people import WITHOUT_REVIEW, World
 from lockbox.audit.verifier.passkey_assertion import Assertion, check
@@ -26,7 +27,6 @@ from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.patterns import fits
 from lockbox.requests.policy_rules import Policy, RequestFacts, terms_for
-from tests.authenticator import Authenticator
 from tests.database.scenes import as_caller, door, read, telling
 from tests.passkey_approvals import DEMANDED, approve, asked, cose_bytes, enrol, signed
 from tests.policy_setup import lay_down

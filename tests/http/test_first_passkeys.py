@@ -7,13 +7,13 @@ from uuid import UUID
 
 import pytest
 
+from harness.authenticator import Authenticator
 from lockbox.facts.enumerations import AuthMethod
 from lockbox.identity.time_zones import clock_time
 from lockbox.notifications.senders.protocol import OutgoingMail
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy_rules import Policy
 from lockbox.sql import new_id
-from tests.authenticator import Authenticator
 from tests.database.postbag import Postbag
 from tests.database.test_pre_approvals import propose
 from tests.http.portal import Browser, OpenPortal, Portal, PortalPage

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import pytest
 
+from harness.authenticator import Authenticator
 from lockbox.identity.roles import Role
 from lockbox.notifications.senders.protocol import OutgoingMail
 from lockbox.sql import new_id
-from tests.authenticator import Authenticator
 from tests.http.portal import Browser, OpenPortal, Portal, PortalPage, code_in
 from tests.http.test_sign_in_passkeys import options
 from tests.passkey_approvals import PARTY, cose_bytes

@@ -11,6 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from api import heartbeat
 from api.heartbeat import HeartbeatThread
 from api.metrics import exposition
+from harness.authenticator import Authenticator
 from harness.people import vouch
 from lockbox.database import Database
 from lockbox.facts.enumerations import AuthMethod
@@ -21,7 +22,6 @@ from lockbox.monitoring.invariants import ScanPosition
 from lockbox.requests import decisions
 from lockbox.requests.lifecycle import Action
 from lockbox.sql import new_id
-from tests.authenticator import Authenticator
 from tests.database.scenes import as_caller, read, write
 from tests.database.test_exports import freely
 from tests.http.portal import Browser, OpenPortal, Portal

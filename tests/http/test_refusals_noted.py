@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
+from harness.authenticator import Authenticator
 from harness.clocks import ShiftedClock
 from harness.people import SETTINGS as ORDINARY
 from harness.stage import setting
@@ -14,7 +15,6 @@ from lockbox.database import Database
 from lockbox.identity import api_tokens, authentication
 from lockbox.identity.api_tokens import TokenTerms
 from lockbox.sql import new_id
-from tests.authenticator import Authenticator
 from tests.http.door import Door
 from tests.http.portal import SETTINGS, OpenPortal, Portal
 from tests.http.test_sign_in_passkeys import add, use

@@ -8,9 +8,9 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 import pytest
 
 from config.issuers import IdentityProvider
+from harness.authenticator import Authenticator
 from lockbox.facts.enumerations import AuthMethod
 from lockbox.identity.roles import Role
-from tests.authenticator import Authenticator
 from tests.http import issuer_scene
 from tests.http.door import facts
 from tests.http.issuer_scene import CALLBACK, IssuerScene, answered

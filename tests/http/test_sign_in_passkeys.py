@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness.authenticator import Authenticator, encoded
 from lockbox.sql import new_id
-from tests.authenticator import Authenticator, encoded
 from tests.examples import examples
 from tests.http.portal import BEGUN, HOME, SETTINGS, Browser, OpenPortal, Portal, PortalPage
 

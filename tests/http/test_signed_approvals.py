@@ -9,13 +9,13 @@ from uuid import UUID
 import pytest
 from psycopg import errors
 
+from harness.authenticator import Authenticator
 from lockbox.audit.verifier import approver_keys
 from lockbox.audit.verifier.passkey_assertion import fingerprint
 from lockbox.facts.enumerations import AuthMethod
 from lockbox.identity import passkeys
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy_rules import Policy
-from tests.authenticator import Authenticator
 from tests.http.portal import Browser, OpenPortal, Portal, PortalPage
 from tests.http.test_sign_in_passkeys import options
 from tests.passkey_approvals import DEMANDED, cose_bytes, enrol

@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
+from harness.authenticator import Authenticator, encoded
 from lockbox.admin import what_if
 from lockbox.facts.enumerations import AuthMethod, Mode
 from lockbox.identity import authentication
@@ -19,7 +20,6 @@ from lockbox.identity.keyring import Keyring
 from lockbox.identity.roles import Caller, Role
 from lockbox.requests.policy_rules import Policy
 from lockbox.sql import new_id
-from tests.authenticator import Authenticator, encoded
 from tests.database.scenes import as_caller, read, write
 from tests.http.door import Door, OpenDoor
 from tests.http.portal import SESSION, Browser, Portal

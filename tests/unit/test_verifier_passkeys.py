@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ed25519, padding, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from harness.authenticator import Authenticator, decoded
 from lockbox.audit.canonical import canonical
 from lockbox.audit.verifier import approver_keys
 from lockbox.audit.verifier.approver_keys import ApproverKey, ApproverKeys, BadKeys
@@ -19,7 +20,6 @@ from lockbox.audit.verifier.export_format import FindingKind
 from lockbox.audit.verifier.passkey_assertion import Assertion, BadAssertion, check, fingerprint
 from lockbox.audit.verifier.signed_approvals import Approvers
 from lockbox.audit.verifier.verify import BAD, CANNOT_TELL, GOOD, VerificationResult, remarks
-from tests.authenticator import Authenticator, decoded
 from tests.each import each
 from tests.logs import TENANT, Log, SealedEvent, event
 from tests.unit.test_verifier_approvals import ANN, ENGINEER, OPENED, REQUEST, SIGNER, UNTIL, approval, named

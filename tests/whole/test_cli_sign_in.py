@@ -15,7 +15,7 @@ import pytest
 from cli.stack import CHECKOUT
 from config.children import environment
 from config.embedded import ServerAddresses
-from tests.authenticator import Authenticator
+from harness.authenticator import Authenticator
 from tests.http.portal import Form, PortalPage
 from tests.mailbox import CODE
 from tests.whole.conftest import RunningStack, stage_of, wait_until
