@@ -11,7 +11,7 @@ from config.embedded.folder import write_private
 from config.settings import Settings
 from lockbox.audit.log import signing_keys
 from lockbox.database import Database, ProcessKeys, make_engine
-from lockbox.facts.enumerations import State
+from lockbox.facts.enumerations import Reason, State
 from lockbox.identity import authentication
 from lockbox.identity.keyring import ApprovalKeys
 from lockbox.requests import decide, request_list, submit
@@ -118,7 +118,7 @@ def _play(db: Database, plan: StackPlan, seeded: Sample, settings: Settings, sce
         service=scene.service,
         resources=[scene.resource.format(tenant=seeded.tenant)],
         actions=["read"],
-        reason_code="support_case",
+        reason_code=Reason.SUPPORT_CASE,
         justification=scene.why,
         case_ref=scene.case,
         access_window=WINDOW,

@@ -1,7 +1,7 @@
 """Evaluate a request against the policy without writing: its terms, who is asked, and what prevents it."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -21,6 +21,7 @@ from lockbox.errors import (
     UnknownTenant,
 )
 from lockbox.facts.enumerations import Mode, Reason, State
+from lockbox.facts.requester import Requester
 from lockbox.identity import authentication, row_macs
 from lockbox.identity.models import Tenant
 from lockbox.identity.roles import Caller
@@ -38,7 +39,6 @@ from lockbox.requests.pre_approvals import CoverageContext, CoveringPreApproval
 from lockbox.requests.prompt_tiers import PromptedApprovers, first_reviewers
 from lockbox.requests.quorum import has_steps, has_turn, who_lacks
 from lockbox.requests.request_input import RequestInput
-from lockbox.requests.requester import DIRECTORY_FACTS, RequesterFacts
 from lockbox.sql import columns
 
 GOOD_ENGINEER = text("""
@@ -94,7 +94,7 @@ class Evaluation:
     at: datetime
     was_denied: bool
     level: Level | None
-    requester_facts: RequesterFacts
+    requester_facts: Requester = field(default_factory=Requester)
     pre_approval: CoveringPreApproval | None = None
     duplicate: UUID | None = None
     break_glass: BreakGlassRecord | None = None
@@ -182,8 +182,10 @@ def evaluate_request(
     if rules.suspended:
         raise TenantSuspended("The tenant is suspended. Requests can be submitted once it is resumed.")
     _in_catalogue(caller, party, submission, services)
-    ask = replace(ask, requester=_facts_of(session, caller, rules))
-    return _evaluation(session, rules, party, (requester_id, requester), ask, submission)
+    on_record = _facts_of(session, caller, rules)
+    ask = replace(ask, requester=on_record)
+    met = _evaluation(session, rules, party, (requester_id, requester), ask, submission)
+    return replace(met, requester_facts=on_record)
 
 
 def ahead_of_evaluation(submission: RequestInput) -> list[Query]:
@@ -204,13 +206,18 @@ def _values(ask: RequestFacts, tenant_id: UUID | None = None, of: RequestInput |
     return {"tenant_id": tenant_id, **facts, **case}
 
 
-def _facts_of(session: UnitOfWork, caller: Caller, rules: Row[Any]) -> RequesterFacts:
+def _facts_of(session: UnitOfWork, caller: Caller, rules: Row[Any]) -> Requester:
     """Return what is on record of the requester; a record of the directory without a mark of ours says nothing."""
-    facts, parts = RequesterFacts(**caller.sign_in), row_macs.directory_record(rules)
+    parts = row_macs.directory_record(rules)
     if not (rules.person_id and row_macs.is_believed(session, rules.directory_mac, parts, rules.person_id)):
-        return facts
-    said = rules.employing_entity, rules.office_country, rules.physical_country, rules.as_of
-    return replace(facts, **dict(zip(DIRECTORY_FACTS, said, strict=True)))
+        return Requester(**caller.sign_in)
+    return Requester(
+        employing_entity=rules.employing_entity,
+        office_country=rules.office_country,
+        physical_country=rules.physical_country,
+        directory_as_of=rules.as_of,
+        **caller.sign_in,
+    )
 
 
 def evaluate_what_if(
@@ -265,7 +272,6 @@ def _evaluation(  # noqa: PLR0917 - what is asked, by whom, and what it meets
         duplicate=rules.duplicate,
         break_glass=found and BreakGlassRecord(found[0], found[1], rules.was_denied, bool(found[2])),
         level=ask.level,
-        requester_facts=ask.requester,
     )
 
 

@@ -11,42 +11,24 @@ from sqlalchemy.orm import class_mapper
 from sqlmodel import Field, SQLModel, col
 
 from lockbox.audit.canonical import canonical
-from lockbox.facts.enumerations import ApproveMeans, AuthMethod, CaseCheck, Mode, Severity, SignInKind, State
+from lockbox.facts.ask import Ask
+from lockbox.facts.clock import Clock
+from lockbox.facts.enumerations import AuthMethod, State
+from lockbox.facts.fact import values_of
+from lockbox.facts.requester import Requester
+from lockbox.facts.window import Window
 from lockbox.identity.roles import SEE_ALL, SEE_THEIR_TENANTS, Caller
 from lockbox.requests.deadlines import RequestClock, timing_of
 from lockbox.requests.lifecycle import Action, AfterReviewFinding
 from lockbox.requests.policy import Timing
-from lockbox.requests.requester import RequesterFacts
 from lockbox.sql import Ids, Instant, Texts, words
 
 
-class AccessRequest(SQLModel, table=True):
-    """One request for access, with its clock; windows in seconds.
+class AccessRequest(Window, Clock, Requester, Ask, table=True):
+    """One request for access: whose it is, and its facts by their parts; the last base's columns come first.
 
-    `version` is the seq of the last move. `deadline_at` is what decisions and access checks compare with; `wake_at`
-    is when the clock next has something to do, null once the request is closed. `asked_at` is when the customer was
-    asked, or notified where the vendor opens alone; null while only the vendor knows of it. `reminders`,
-    `tiers_asked` and `warned` say how far the clock's reminders have come in the present state: reminders sent, tiers
-    of approvers asked (0 where there are none), and whether the end of the open window was announced.
-    `policy_version` is the version of the tenant's policy that judged it, `token_id` the token it was submitted with,
-    `submitted_by` whoever submitted it: the requester, or a system for them; null for what is older than that is
-    known. `consent_until` is set where only dated consent lets the vendor open alone: no window outlives it.
-    `follows` is the request that got no answer in time and is asked again by this one. `not_before` is when access is
-    to begin where that is later than the yes, `opens_at` when the window does: an approver may have moved it later.
-    `extends` is the request whose window this one goes on from, at the end of that one, and `first_opened_at` when
-    the first of these windows began. `granted_resources` and `granted_actions` are what a window was opened for where
-    that is less than was asked. `approve_means` is whether approvals must be signed with passkeys, which only gets
-    stricter. `max_uses` is how often the window can be used, None for any number, and `used` how often it was where
-    that is limited. `stopped_at` is since when the clock stands for a question that waits, `stopped_deadline` the
-    deadline that held until then, and `stopped_for` for how many seconds it stood before: see `stopping`.
-    `level` is the highest of its actions' by the catalogue, None for what is older than that is known, and `context`
-    the parameters that the service declares, None where it has none. `pre_approval_id` is what the customer had
-    approved beforehand, if that opened the window.
-    `case_system` is the ticket system of the case `case_ref`, `case_url` the case's page in it, `case_check` what
-    the system said of it, None where it was not asked. `duplicate_of` is the
-    open request for the same case and resource beside which this one was submitted nevertheless, and
-    `duplicate_reason` why. `severity` is what the requester calls it. The fields from `employing_entity` on are
-    the facts of the requester as of the submission: see `RequesterFacts`.
+    `token_id` is the token it was submitted with, `submitted_by` whoever submitted it: the requester, or a system for
+    them; null for what is older than that is known.
     """
 
     __tablename__ = "requests"
@@ -54,74 +36,8 @@ class AccessRequest(SQLModel, table=True):
     id: UUID = Field(primary_key=True)
     tenant_id: UUID = Field(foreign_key="tenants.id")
     requester_id: UUID = Field(foreign_key="people.id")
-    service: str = Field(max_length=63)
-    resources: list[str] = Field(sa_type=Texts)
-    actions: list[str] = Field(sa_type=Texts)
-    reason_code: str = Field(max_length=24)
-    justification: str = Field(max_length=4000)
-    case_ref: str | None = Field(default=None, max_length=100)
-    case_system: str | None = Field(default=None, max_length=63)
-    case_url: str | None = Field(default=None, max_length=2000)
-    case_check: CaseCheck | None = Field(default=None, sa_type=words(CaseCheck))
-    duplicate_of: UUID | None = Field(default=None, foreign_key="requests.id")
-    duplicate_reason: str | None = Field(default=None, max_length=500)
-    level: str | None = Field(default=None, max_length=16)
-    context: dict[str, Any] | None = Field(default=None, sa_type=JSONB)
-    mode: Mode = Field(sa_type=words(Mode))
-    policy_version: int
     token_id: UUID | None = None
     submitted_by: UUID | None = Field(default=None, foreign_key="people.id")
-    consent_until: datetime | None = Field(default=None, sa_type=Instant)
-    quorum: int
-    approval_window: int
-    access_window: int
-    max_uses: int | None = None
-    used: int = 0
-    state: State = Field(sa_type=words(State))
-    version: int
-    deadline_at: datetime = Field(sa_type=Instant)
-    wake_at: datetime | None = Field(default=None, sa_type=Instant)
-    created_at: datetime = Field(sa_type=Instant)
-    asked_at: datetime | None = Field(default=None, sa_type=Instant)
-    opened_at: datetime | None = Field(default=None, sa_type=Instant)
-    closed_at: datetime | None = Field(default=None, sa_type=Instant)
-    reminders: int = 0
-    tiers_asked: int = 0
-    warned: bool = False
-    follows: UUID | None = Field(default=None, foreign_key="requests.id", index=True)
-    extends: UUID | None = Field(default=None, foreign_key="requests.id")
-    first_opened_at: datetime | None = Field(default=None, sa_type=Instant)
-    not_before: datetime | None = Field(default=None, sa_type=Instant)
-    opens_at: datetime | None = Field(default=None, sa_type=Instant)
-    granted_resources: list[str] | None = Field(default=None, sa_type=Texts)
-    granted_actions: list[str] | None = Field(default=None, sa_type=Texts)
-    stopped_at: datetime | None = Field(default=None, sa_type=Instant)
-    stopped_deadline: datetime | None = Field(default=None, sa_type=Instant)
-    stopped_for: int = 0
-    approve_means: ApproveMeans = Field(default=ApproveMeans.ATTESTED, sa_type=words(ApproveMeans))
-    pre_approval_id: UUID | None = None
-    break_glass: bool = False
-    severity: Severity | None = Field(default=None, sa_type=words(Severity))
-    employing_entity: str | None = Field(default=None, max_length=200)
-    office_country: str | None = Field(default=None, max_length=2)
-    physical_country: str | None = Field(default=None, max_length=2)
-    directory_as_of: datetime | None = Field(default=None, sa_type=Instant)
-    sign_in: SignInKind | None = Field(default=None, sa_type=words(SignInKind))
-    sign_in_means: AuthMethod | None = Field(default=None, sa_type=words(AuthMethod))
-    signed_in_at: datetime | None = Field(default=None, sa_type=Instant)
-
-    @property
-    def requester_facts(self) -> RequesterFacts:
-        """What was on record of the requester when this was submitted."""
-        return RequesterFacts(
-            self.employing_entity,
-            self.office_country,
-            self.physical_country,
-            self.directory_as_of,
-            self.sign_in,
-            self.sign_in_means,
-            self.signed_in_at,
-        )
 
     @property
     def open_resources(self) -> list[str]:
@@ -187,14 +103,9 @@ class AccessRequest(SQLModel, table=True):
     @classmethod
     def of(cls, row: Row[Any]) -> Self:
         """Return what a row with all columns of the table says."""
-        values = {name: getattr(row, name) for name in cls.model_fields}
-        values |= {"state": State(row.state), "mode": Mode(row.mode)}
-        values["approve_means"] = ApproveMeans(row.approve_means)
-        kinds = {"severity": Severity, "sign_in": SignInKind, "sign_in_means": AuthMethod, "case_check": CaseCheck}
-        values |= {name: kind(values[name]) for name, kind in kinds.items() if values[name] is not None}
         # As the ORM makes what it has read: a constructor sets each attribute by itself, which takes longer.
         request: Self = class_mapper(cls).class_manager.new_instance()
-        request.__dict__.update(values)
+        request.__dict__.update(values_of(cls, row))
         return request
 
 

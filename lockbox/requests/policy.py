@@ -44,7 +44,6 @@ from lockbox.requests.policy_parts import (
     Uses,
     WarningTime,
 )
-from lockbox.requests.requester import RequesterFacts
 from lockbox.text_rules import Instant
 
 COUNTRIES, SIGN_IN = "countries", "sign_in"
@@ -173,9 +172,20 @@ class Timing:
 AT_ONCE = Timing()
 
 
+class RequesterOnRecord(Protocol):
+    """What rules and terms look at of the requester; None is unknown."""
+
+    employing_entity: str | None
+    office_country: str | None
+    physical_country: str | None
+    sign_in: SignInKind | None
+    sign_in_means: AuthMethod | None
+    signed_in_at: datetime | None
+
+
 def defects(
     terms: Terms,
-    requester: RequesterFacts,
+    requester: RequesterOnRecord,
     submitted_at: datetime,
     *,
     reason: Reason,
@@ -233,7 +243,7 @@ def longest_window(asked: int, terms: Terms, timing: Timing, *, break_glass: boo
     return longest if timing.used is None else min(longest, total_ceiling(terms) - timing.used)
 
 
-def _elsewhere(terms: Terms, requester: RequesterFacts) -> Iterator[tuple[str, str]]:
+def _elsewhere(terms: Terms, requester: RequesterOnRecord) -> Iterator[tuple[str, str]]:
     if (allowed := terms.countries) is None:
         return
     places = (("the requester's office", requester.office_country), ("the requester", requester.physical_country))
@@ -243,7 +253,7 @@ def _elsewhere(terms: Terms, requester: RequesterFacts) -> Iterator[tuple[str, s
         yield COUNTRIES, f"This tenant accepts requests {only}; {', and '.join(said)}."
 
 
-def _weak_sign_in(terms: Terms, requester: RequesterFacts, submitted_at: datetime) -> Iterator[tuple[str, str]]:
+def _weak_sign_in(terms: Terms, requester: RequesterOnRecord, submitted_at: datetime) -> Iterator[tuple[str, str]]:
     is_sample = requester.sign_in_means is AuthMethod.SAMPLE
     is_persons = is_sample or requester.sign_in in PERSONS_SIGN_INS
     if terms.requester_means is RequesterMeans.STRONG and not (is_persons and requester.sign_in_means in STRONG):
@@ -278,16 +288,12 @@ class AskedAccess(Protocol):
         """The window in seconds."""
 
 
-class SubmittedAccess(AskedAccess, Protocol):
-    """What terms look at in a request that was submitted."""
+class SubmittedAccess(AskedAccess, RequesterOnRecord, Protocol):
+    """What terms look at in a request that was submitted, with what was on record of its requester then."""
 
     @property
     def case_check(self) -> str | None:
         """What its ticket system said of the case when it was submitted."""
-
-    @property
-    def requester_facts(self) -> RequesterFacts:
-        """What was on record of the requester then."""
 
     @property
     def created_at(self) -> datetime:
@@ -298,7 +304,7 @@ def lacking(  # noqa: PLR0917 - what is asked, and all that it is judged by
     asked: AskedAccess,
     terms: Terms,
     timing: Timing,
-    requester: RequesterFacts,
+    requester: RequesterOnRecord,
     submitted_at: datetime,
     access_window: int | None = None,
 ) -> list[tuple[str, str]]:
@@ -325,7 +331,7 @@ def fewest(*limits: int | None) -> int | None:
 def lacking_today(asked: SubmittedAccess, terms: Terms, timing: Timing) -> list[tuple[str, str]]:
     """Return what a pending request lacks under the terms of today; a lower ceiling only shortens its window."""
     window = max(longest_window(asked.access_window, terms, timing), 1)
-    found = lacking(asked, terms, timing, asked.requester_facts, asked.created_at, window)
+    found = lacking(asked, terms, timing, asked, asked.created_at, window)
     demanded = terms.unconfirmed_case is UnconfirmedCase.REFUSE and asked.case_ref
     if demanded and asked.case_check != CaseCheck.CONFIRMED:
         found.append(("case_ref", "This tenant requires that the ticket system confirms the case."))

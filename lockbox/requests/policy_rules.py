@@ -23,7 +23,7 @@ from config.service_catalogue import LEVELS, Level
 from lockbox.countries import Country
 from lockbox.facts.enumerations import Reason, Severity
 from lockbox.requests.patterns import MOST_STARS, fits
-from lockbox.requests.policy import DECLARED, Consent, Terms
+from lockbox.requests.policy import DECLARED, Consent, RequesterOnRecord, Terms
 from lockbox.requests.policy_parts import (
     ApprovalStage,
     ChosenCasePatterns,
@@ -37,7 +37,6 @@ from lockbox.requests.policy_parts import (
     Stricter,
     Word,
 )
-from lockbox.requests.requester import UNKNOWN, RequesterFacts
 from lockbox.requests.strictness import stricter
 from lockbox.text_rules import IS_WHOLE, LINE_PATTERN, WILDCARD_PATTERN, check_line, check_resource_pattern
 
@@ -70,9 +69,20 @@ class RequestFacts:
     reason: Reason
     resources: Collection[str]
     severity: Severity | None = None
-    requester: RequesterFacts = UNKNOWN
+    requester: RequesterOnRecord | None = None
     level: Level | None = None
     context: Mapping[str, ContextValue] = field(default_factory=dict)
+
+    @property
+    def countries(self) -> frozenset[str | None]:
+        """Where the requester's office is and where they are."""
+        who = self.requester
+        return frozenset({who.office_country, who.physical_country} if who else {None})
+
+    @property
+    def employing_entity(self) -> str | None:
+        """Who employs the requester."""
+        return self.requester.employing_entity if self.requester else None
 
 
 def overlap(one: str, other: str) -> bool:
@@ -199,8 +209,8 @@ class Match(PolicyPart):
             and all(_meets(ask.context.get(name), values) for name, values in self.context.items())
             and (not self.resources or any(fits(p, resource) for p in self.resources for resource in ask.resources))
             and (not self.severities or ask.severity in self.severities)
-            and (not self.outside_countries or not ask.requester.countries.issubset(self.outside_countries))
-            and (not self.outside_entities or ask.requester.employing_entity not in self.outside_entities)
+            and (not self.outside_countries or not ask.countries.issubset(self.outside_countries))
+            and (not self.outside_entities or ask.employing_entity not in self.outside_entities)
         )
 
     def could_match(self, some: RequestFacts) -> bool:

@@ -14,6 +14,7 @@ from config.service_catalogue import Level
 from lockbox.database import UnitOfWork
 from lockbox.errors import PolicyUnverified
 from lockbox.facts.enumerations import Mode, Reason, State
+from lockbox.facts.requester import Requester
 from lockbox.identity import row_macs
 from lockbox.identity.models import Tenant
 from lockbox.notifications.request_mail import MailWording
@@ -31,7 +32,6 @@ from lockbox.requests.policy import (
 )
 from lockbox.requests.policy_rules import Policy, RequestFacts, merged, terms_for
 from lockbox.requests.quorum import has_steps
-from lockbox.requests.requester import RequesterFacts
 from lockbox.requests.strictness import stricter
 
 MOST_KEPT = 1024
@@ -76,6 +76,8 @@ JOIN policies own ON own.tenant_id = t.id AND own.version = r.policy_version
 JOIN policies today ON today.tenant_id = t.id AND today.version = t.policy_version
 WHERE r.id = ANY(:ids)
 """)
+PLACES = ("employing_entity", "office_country", "physical_country")
+"""All that rules look at of a requester."""
 AT_START = text("SELECT * FROM policies_at_start(CAST(:ids AS uuid[]))")
 
 
@@ -198,7 +200,7 @@ def effective_policies(session: UnitOfWork, request_ids: Sequence[UUID]) -> dict
     answered: dict[tuple[object, ...], EffectivePolicy] = {}
     answers = {}
     for row in rows:
-        of_row = row.level, json.dumps(row.context, sort_keys=True), row.severity, *_places(row)
+        of_row = row.level, json.dumps(row.context, sort_keys=True), row.severity, *_places(row).values()
         ask = (row.service, tuple(row.actions), row.reason_code, tuple(row.resources), *of_row)
         key = (row.tenant_id, row.policy_version, row.todays, ask)
         if key not in answered:
@@ -275,14 +277,14 @@ def facts_of(asked: AccessRequest | Row[Any]) -> RequestFacts:
     return RequestFacts(
         *what,
         asked.severity,
-        RequesterFacts(*_places(asked)),
+        Requester.model_construct(None, **_places(asked)),
         level=Level(asked.level) if asked.level else None,
         context=asked.context or {},
     )
 
 
-def _places(asked: AccessRequest | Row[Any]) -> tuple[str | None, str | None, str | None]:
-    return asked.employing_entity, asked.office_country, asked.physical_country
+def _places(asked: AccessRequest | Row[Any]) -> dict[str, Any]:
+    return {name: getattr(asked, name) for name in PLACES}
 
 
 def _stricter(own: str, today: str, ask: RequestFacts) -> Terms:

@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from config.context_schema import ContextValue
-from lockbox.facts.enumerations import CaseCheck, Severity
+from lockbox.facts.enumerations import CaseCheck, Reason, Severity
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class RequestInput:
     service: str
     resources: Sequence[str]
     actions: Sequence[str]
-    reason_code: str
+    reason_code: Reason
     justification: str
     case_ref: str | None
     access_window: int

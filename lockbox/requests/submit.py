@@ -22,7 +22,7 @@ from lockbox.errors import (
     TooMany,
     WindowTooLong,
 )
-from lockbox.facts.enumerations import ApproveMeans, AuthMethod, State
+from lockbox.facts.enumerations import ApproveMeans, AuthMethod, Reason, State
 from lockbox.failpoints import failpoint
 from lockbox.identity import keyring
 from lockbox.identity.roles import Caller
@@ -304,7 +304,7 @@ def _new(caller: Caller, submission: RequestInput, evaluation: Evaluation) -> Ac
         service=submission.service,
         resources=list(dict.fromkeys(submission.resources)),
         actions=list(dict.fromkeys(submission.actions)),
-        reason_code=submission.reason_code,
+        reason_code=Reason(submission.reason_code),
         justification=submission.justification,
         case_ref=submission.case_ref,
         case_system=submission.case_system,
@@ -338,7 +338,7 @@ def _new(caller: Caller, submission: RequestInput, evaluation: Evaluation) -> Ac
         not_before=submission.not_before,
         break_glass=submission.break_glass,
         severity=submission.severity,
-        **vars(evaluation.requester_facts),
+        **dict(evaluation.requester_facts),
     )
     request.wake_at = wake_at(transition.phase_of(request, evaluation.known), terms, at)
     return request

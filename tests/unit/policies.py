@@ -7,6 +7,7 @@ from uuid import UUID
 from hypothesis import strategies as st
 
 from lockbox.facts.enumerations import ApproveMeans, Mode, Reason, Severity
+from lockbox.facts.requester import Requester
 from lockbox.requests.policy import Consent, Terms
 from lockbox.requests.policy_parts import (
     DAY,
@@ -25,7 +26,6 @@ from lockbox.requests.policy_parts import (
     UnconfirmedCase,
 )
 from lockbox.requests.policy_rules import Match, Overrides, Policy, RequestFacts, Rule
-from lockbox.requests.requester import RequesterFacts
 
 PEOPLE = tuple(UUID(int=number) for number in range(1, 6))
 GROUPS = ("board", "legal", "ops")
@@ -173,5 +173,10 @@ ASKS = st.builds(
     reason=st.sampled_from(Reason),
     resources=some(RESOURCES),
     severity=st.none() | st.sampled_from(Severity),
-    requester=st.builds(RequesterFacts, *(st.none() | st.sampled_from(one) for one in (ENTITIES, LANDS, LANDS))),
+    requester=st.builds(
+        Requester,
+        employing_entity=st.none() | st.sampled_from(ENTITIES),
+        office_country=st.none() | st.sampled_from(LANDS),
+        physical_country=st.none() | st.sampled_from(LANDS),
+    ),
 )

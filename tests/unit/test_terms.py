@@ -1,6 +1,5 @@
 """Which terms can be chosen, and what a submission lacks under them."""
 
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -9,10 +8,10 @@ from hypothesis import given, settings
 from pydantic import ValidationError
 
 from lockbox.facts.enumerations import AuthMethod, Reason, SignInKind
+from lockbox.facts.requester import Requester
 from lockbox.requests.policy import Terms, defects
 from lockbox.requests.policy_parts import ApprovalStage
 from lockbox.requests.policy_rules import Overrides
-from lockbox.requests.requester import UNKNOWN, RequesterFacts
 from tests.each import each
 from tests.examples import examples
 from tests.unit.policies import TERMS
@@ -21,7 +20,10 @@ NOON = datetime(2026, 11, 29, 12, tzinfo=UTC)
 NO_CASE = "This tenant requires a support case. Name it."
 
 
-def lacking(terms: Terms, requester: RequesterFacts = UNKNOWN, **changes: Any) -> list[tuple[str, str]]:
+UNKNOWN = Requester()
+
+
+def lacking(terms: Terms, requester: Requester = UNKNOWN, **changes: Any) -> list[tuple[str, str]]:
     """Return what a good submission, with changes, lacks under the terms."""
     submission: dict[str, Any] = {
         "reason": Reason.SUPPORT_CASE,
@@ -254,9 +256,9 @@ def test_everything_that_a_submission_lacks_is_said_at_once() -> None:
     assert fields == ["reason_code", "case_ref", "justification", "access_window"]
 
 
-IN_GERMANY = RequesterFacts(office_country="DE", physical_country="DE")
-ABROAD = RequesterFacts(office_country="DE", physical_country="US")
-WITH_A_PASSKEY = RequesterFacts(
+IN_GERMANY = Requester(office_country="DE", physical_country="DE")
+ABROAD = Requester(office_country="DE", physical_country="US")
+WITH_A_PASSKEY = Requester(
     sign_in=SignInKind.SESSION, sign_in_means=AuthMethod.PASSKEY, signed_in_at=NOON - timedelta(minutes=15)
 )
 
@@ -280,7 +282,7 @@ WITH_A_PASSKEY = RequesterFacts(
     ],
 )
 def test_where_the_requester_is_has_to_be_allowed(
-    terms: dict[str, Any], requester: RequesterFacts, says: str | None
+    terms: dict[str, Any], requester: Requester, says: str | None
 ) -> None:
     found = lacking(Terms.model_validate(terms), requester)
 
@@ -307,7 +309,7 @@ def test_where_the_requester_is_has_to_be_allowed(
 def test_how_the_requester_signed_in_has_to_be_enough(
     terms: dict[str, Any], changes: dict[str, Any], *, is_enough: bool
 ) -> None:
-    found = lacking(Terms.model_validate(terms), replace(WITH_A_PASSKEY, **changes))
+    found = lacking(Terms.model_validate(terms), Requester(**dict(WITH_A_PASSKEY) | changes))
 
     assert [field for field, _ in found] == ([] if is_enough else ["sign_in"])
 

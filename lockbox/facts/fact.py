@@ -1,0 +1,80 @@
+"""How a fact of a request is declared: its label, who says it where, and whether it is personal."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum, Flag, StrEnum, auto
+from functools import cache
+from typing import Any, TypeVar, cast, get_args
+
+from pydantic import ConfigDict
+from sqlmodel import SQLModel
+
+
+class FactView(Flag):
+    """A place that says facts; a fact is said where its declaration names the place, and nowhere else."""
+
+    NONE = 0
+    EVENT = auto()
+
+
+EVENT = FactView.EVENT
+
+
+class Personal(Enum):
+    """NO; ERASED: committed to in events and erased; WHY: so too, and read only where the justification is."""
+
+    NO = auto()
+    ERASED = auto()
+    WHY = auto()
+
+
+NO, ERASED, WHY = Personal
+
+
+@dataclass(frozen=True)
+class Fact:
+    """What a field says, where, and to whom. `show` returns plain text: no markup, no permission, no SQL."""
+
+    label: str
+    views: FactView = FactView.NONE
+    personal: Personal = NO
+    show: Callable[[Any], str] = str
+    help: str = ""
+
+
+class Part(SQLModel):
+    """Facts that table and bodies inherit, and that messages hold."""
+
+    model_config = ConfigDict(extra="forbid")  # type: ignore[assignment] # SQLModel's own kind of configuration
+
+
+P = TypeVar("P", bound=Part)
+
+
+@cache
+def facts_of(part: type[SQLModel], view: FactView) -> Mapping[str, Fact]:
+    """Return the facts of one view by the names of their fields, as declared."""
+    every = ((name, fact) for name, field in part.model_fields.items() for fact in field.metadata)
+    return {name: fact for name, fact in every if isinstance(fact, Fact) and view in fact.views}
+
+
+@cache
+def kinds_of(part: type[SQLModel]) -> Mapping[str, type[StrEnum]]:
+    """Return which fields are words of an enumeration."""
+    every = (
+        (name, kind)
+        for name, field in part.model_fields.items()
+        for kind in (field.annotation, *get_args(field.annotation))
+    )
+    return {name: kind for name, kind in every if isinstance(kind, type) and issubclass(kind, StrEnum)}
+
+
+def values_of(part: type[SQLModel], row: object) -> dict[str, Any]:
+    """Return the values of a row that has all columns of a part, words of enumerations as such."""
+    values = {name: getattr(row, name) for name in part.model_fields}
+    return values | {n: kind(values[n]) for n, kind in kinds_of(part).items() if values[n] is not None}
+
+
+def read(part: type[P], row: object) -> P:
+    """Return a part of a row. It is not validated: bounds may have become stricter since it was stored."""
+    return cast("P", part.model_construct(None, **values_of(part, row)))

@@ -1,0 +1,33 @@
+"""What a request's window is opened for, from when on, and how often it can be used."""
+
+from datetime import datetime
+from typing import Annotated
+from uuid import UUID
+
+from sqlmodel import Field
+
+from lockbox.facts.fact import EVENT, Fact, Part
+from lockbox.sql import Instant, Texts
+
+
+class Window(Part):
+    """A window as it was, or is to be, opened.
+
+    `opens_at` is when it begins where that is later than the yes: an approver may have moved it. `extends` is the
+    request whose window this one goes on from, at the end of that one, and `first_opened_at` when the first of these
+    windows began. `granted_resources` and `granted_actions` are what it was opened for where that is less than was
+    asked. `max_uses` is how often it can be used, None for any number: as asked or as the policy allows, and from the
+    opening on as granted. `used` is how often it was where that is limited. `pre_approval_id` is what the customer
+    had approved beforehand, if that opened it.
+    """
+
+    max_uses: Annotated[int | None, Fact("Uses", EVENT)] = None
+    used: int = 0
+    opened_at: datetime | None = Field(default=None, sa_type=Instant)
+    opens_at: datetime | None = Field(default=None, sa_type=Instant)
+    extends: Annotated[UUID | None, Fact("Extends", EVENT)] = Field(default=None, foreign_key="requests.id")
+    first_opened_at: datetime | None = Field(default=None, sa_type=Instant)
+    granted_resources: list[str] | None = Field(default=None, sa_type=Texts)
+    granted_actions: list[str] | None = Field(default=None, sa_type=Texts)
+    pre_approval_id: Annotated[UUID | None, Fact("Approved beforehand", EVENT)] = None
+    break_glass: Annotated[bool, Fact("Break-glass", EVENT)] = False
