@@ -11,15 +11,15 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, 
 from dataclasses import dataclass
 from functools import partial, wraps
 from itertools import islice
-from typing import Annotated, Any, TypeVar
+from types import UnionType
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 from fastapi import Depends, HTTPException, Request, Response
-from fastapi._compat import ModelField, field_annotation_is_sequence
 from fastapi.dependencies.models import Dependant
-from fastapi.dependencies.utils import get_flat_params
 from fastapi.exceptions import RequestValidationError
 from fastapi.params import Form, Query
 from fastapi.routing import APIRoute, iter_route_contexts
+from pydantic import BaseModel
 from starlette.routing import BaseRoute
 
 from api import browser, call_routes, incoming_request
@@ -94,10 +94,8 @@ def parameters(route: APIRoute) -> Parameters:
     """Return what a route takes."""
     found = LOOKED_UP.get(id(route))
     if found is None:
-        flat = get_flat_params(route.dependant)
-        queries = {field.alias: _is_list(field) for field in flat if isinstance(field.field_info, Query)}
-        found = Parameters(route, queries, dict(form_fields(route.dependant)))
-        LOOKED_UP[id(route)] = found
+        queries, fields = dict(_taken(route.dependant, Query)), dict(_taken(route.dependant, Form))
+        found = LOOKED_UP[id(route)] = Parameters(route, queries, fields)
     return found
 
 
@@ -115,17 +113,24 @@ def _errors(kind: str, where: str, names: Iterable[str], says: str) -> list[dict
     return [{"type": kind, "loc": (where, name[:LONGEST_NAME]), "msg": says} for name in islice(names, MOST_NAMED)]
 
 
-def form_fields(dependant: Dependant) -> Iterator[tuple[str, bool]]:
-    """Yield the fields that the form of a route has, and whether each is a list."""
-    for field in dependant.body_params:
-        if isinstance(field.field_info, Form):
-            yield field.alias, _is_list(field)
-    for part in dependant.dependencies:
-        yield from form_fields(part)
+def _taken(dependant: Dependant, kind: type[Query] | type[Form]) -> Iterator[tuple[str, bool]]:
+    """Yield the query parameters or form fields that a route takes, and whether each is a list."""
+    for field in (*dependant.query_params, *dependant.body_params):
+        annotation = field.field_info.annotation
+        if not isinstance(field.field_info, kind):
+            continue
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            for name, part in annotation.model_fields.items():
+                yield part.alias or name, _is_list(part.annotation)
+        else:
+            yield field.alias, _is_list(annotation)
+    for dependency in dependant.dependencies:
+        yield from _taken(dependency, kind)
 
 
-def _is_list(field: ModelField) -> bool:
-    return field_annotation_is_sequence(field.field_info.annotation)
+def _is_list(annotation: object) -> bool:
+    kinds = get_args(annotation) if get_origin(annotation) in {Union, UnionType} else (annotation,)
+    return any(get_origin(kind) in {list, tuple} for kind in kinds)
 
 
 class RouteTable:

@@ -2,15 +2,15 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import Annotated, Literal
 from urllib.parse import urlencode
 from uuid import UUID
 
-from fastapi import Depends, Query, Request, Response
+from fastapi import Query, Request, Response
 from fastapi.responses import StreamingResponse
-from pydantic import TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, Field, TypeAdapter, ValidationError
 
 from api import browser, deps, export_limits
 from api.browser import Visitor
@@ -44,31 +44,31 @@ MOST_TENANTS = 200
 SLUG, WORD, LINE = TypeAdapter[str](Slug), TypeAdapter[str](Word), TypeAdapter[str](Line)
 
 SearchField = Annotated[str, Query(max_length=200)]
+SearchText = Annotated[str, Field(max_length=200), AfterValidator(str.strip)]
 
 
-@dataclass(frozen=True)
-class AuditSearchForm:
+class AuditSearchForm(BaseModel):
     """The search form as typed; times are in the reader's time zone."""
 
-    tenant: str = ""
-    person: str = ""
-    action: str = ""
-    request: str = ""
-    service: str = ""
-    after: str = ""
-    before: str = ""
-    text: str = ""
-    show: str = ""
+    tenant: SearchText = ""
+    person: SearchText = ""
+    action: SearchText = ""
+    request: SearchText = ""
+    service: SearchText = ""
+    after: SearchText = ""
+    before: SearchText = ""
+    text: SearchText = ""
+    show: SearchText = ""
 
     @property
     def query(self) -> str:
         """The form as a URL query, without empty fields."""
-        return urlencode({name: value for name, value in vars(self).items() if value})
+        return urlencode({name: value for name, value in self if value})
 
     @property
     def is_narrow(self) -> bool:
         """Return whether anything but the log is filtered."""
-        return any(value for name, value in vars(self).items() if name not in {"tenant", "show"})
+        return any(value for name, value in self if name not in {"tenant", "show"})
 
     @property
     def is_of_moves(self) -> bool:
@@ -92,28 +92,12 @@ class AuditSearchForm:
         )
 
 
-async def search_form(
-    tenant: SearchField = "",
-    person: SearchField = "",
-    action: SearchField = "",
-    request_id: Annotated[str, Query(alias="request", max_length=200)] = "",
-    service: SearchField = "",
-    after: SearchField = "",
-    before: SearchField = "",
-    text: SearchField = "",
-    show: SearchField = "",
-) -> AuditSearchForm:
-    """Return the content of the search form."""
-    said = (tenant, person, action, request_id, service, after, before, text, show)
-    return AuditSearchForm(*(one.strip() for one in said))
-
-
-SearchFormDep = Annotated[AuditSearchForm, Depends(search_form)]
+AuditSearch = Annotated[AuditSearchForm, Query()]
 
 
 @router.get("")
 def search(
-    request: Request, chosen: SettingsDep, session: SessionDep, what: SearchFormDep, cursor: SearchField = ""
+    request: Request, chosen: SettingsDep, session: SessionDep, what: AuditSearch, cursor: SearchField = ""
 ) -> Response:
     """Show the newest matching events, in a tenant's log its moves first; the read is an event too."""
     visitor = browser.visitor(request, session, chosen)
@@ -137,7 +121,7 @@ def export(
     chosen: SettingsDep,
     session: SessionDep,
     db: DatabaseDep,
-    what: SearchFormDep,
+    what: AuditSearch,
     form: Annotated[Literal["ndjson", "csv"], Query(alias="format")] = "ndjson",
     since: SearchField = "",
 ) -> Response:

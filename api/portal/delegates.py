@@ -1,11 +1,11 @@
 """The delegates page: list, name and end delegations."""
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated
 from uuid import UUID
 
 from fastapi import Form, Request, Response
+from pydantic import BaseModel, Field
 
 from api import browser
 from api.call_routes import CallRouter
@@ -26,17 +26,16 @@ from lockbox.requests.transition import Origin
 
 router = CallRouter(prefix="/tenants/{slug}/delegates", tags=[TAG], include_in_schema=False)
 
-One = Annotated[str, Form(max_length=40)]
+PersonOrTime = Annotated[str, Field(max_length=40)]
 
 
-@dataclass(frozen=True)
-class DelegationForm:
+class DelegationForm(BaseModel):
     """The form; times are in the time zone of its author."""
 
-    principal: str = ""
-    delegate: str = ""
-    starts: str = ""
-    ends: str = ""
+    principal: PersonOrTime = ""
+    delegate: PersonOrTime = ""
+    starts: PersonOrTime = ""
+    ends: PersonOrTime = ""
 
 
 @router.get("")
@@ -46,22 +45,19 @@ def show(request: Request, slug: Slug, chosen: SettingsDep, session: SessionDep)
 
 
 @router.post("")
-def name(
-    work: AccountContextDep, slug: Slug, principal: One = "", delegate: One = "", starts: One = "", ends: One = ""
-) -> Response:
+def name(work: AccountContextDep, slug: Slug, written: Annotated[DelegationForm, Form()]) -> Response:
     """Name a delegate."""
 
     def deed(session: UnitOfWork, caller: Caller, origin: Origin) -> None:
         zone = addresses.preferences(session, caller).time_zone
         wanted = DelegationInput(
-            delegate_id=_person(delegate, phrases.DELEGATE),
-            ends_at=_moment(ends, zone, phrases.DELEGATE_UNTIL),
-            starts_at=_moment(starts, zone, phrases.DELEGATE_FROM) if starts.strip() else None,
-            principal_id=_person(principal, phrases.DELEGATE_FOR) if principal else None,
+            delegate_id=_person(written.delegate, phrases.DELEGATE),
+            ends_at=_moment(written.ends, zone, phrases.DELEGATE_UNTIL),
+            starts_at=_moment(written.starts, zone, phrases.DELEGATE_FROM) if written.starts.strip() else None,
+            principal_id=_person(written.principal, phrases.DELEGATE_FOR) if written.principal else None,
         )
         delegates.add_delegation(session, caller, origin, slug, wanted)
 
-    written = DelegationForm(principal, delegate, starts, ends)
     return done(work, slug, deed, lambda at, refused: _shown(at, refused, written), f"/tenants/{slug}/delegates")
 
 

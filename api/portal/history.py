@@ -2,14 +2,13 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
 from datetime import date, timedelta
 from typing import Annotated
 from urllib.parse import urlencode
 
-from fastapi import Depends, Query, Request, Response
+from fastapi import Query, Request, Response
 from fastapi.responses import StreamingResponse
-from pydantic import TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, Field, TypeAdapter, ValidationError
 
 from api import browser, export_limits
 from api.call_routes import CallRouter
@@ -73,44 +72,32 @@ def _cells(caller: Caller, entry: RequestEntry) -> Iterator[object]:
         yield instant(moment) if moment else None
 
 
-@dataclass(frozen=True)
-class HistorySearchForm:
+Stripped = Annotated[str, AfterValidator(str.strip)]
+
+
+class HistorySearchForm(BaseModel):
     """The filters as typed; empty matches anything. Days are in the reader's time zone."""
 
-    state: str
-    service: str
-    engineer: str
-    since: str
-    until: str
-    text: str
-    level: str
+    state: Stripped = ""
+    service: Stripped = ""
+    engineer: Stripped = ""
+    since: Annotated[Stripped, Field(alias="from")] = ""
+    until: Annotated[Stripped, Field(alias="to")] = ""
+    text: Stripped = ""
+    level: Stripped = ""
 
     def query(self, **more: str) -> str:
         """Return the filters as a URL query."""
-        names = {"since": "from", "until": "to"}
-        given = {names.get(name, name): value for name, value in (asdict(self) | more).items() if value}
-        return urlencode(given)
+        given = self.model_dump(by_alias=True) | more
+        return urlencode({name: value for name, value in given.items() if value})
 
 
-async def search_form(
-    state: str = "",
-    service: str = "",
-    engineer: str = "",
-    since: Annotated[str, Query(alias="from")] = "",
-    until: Annotated[str, Query(alias="to")] = "",
-    text: str = "",
-    level: str = "",
-) -> HistorySearchForm:
-    """Return the filters."""
-    return HistorySearchForm(*(value.strip() for value in (state, service, engineer, since, until, text, level)))
-
-
-SearchFormDep = Annotated[HistorySearchForm, Depends(search_form)]
+HistorySearch = Annotated[HistorySearchForm, Query()]
 
 
 @router.get("/requests")
 def list_all(
-    request: Request, chosen: SettingsDep, session: SessionDep, sought: SearchFormDep, cursor: str = ""
+    request: Request, chosen: SettingsDep, session: SessionDep, sought: HistorySearch, cursor: str = ""
 ) -> Response:
     """Show the requests that the person may see, the newest first; an invalid filter is reported on the page."""
     visitor = browser.visitor(request, session, chosen)
@@ -130,7 +117,7 @@ def list_all(
         titles=chosen.catalogue.titles,
         refused=refused,
         sought=sought,
-        is_filtered=any(asdict(sought).values()),
+        is_filtered=any(dict(sought).values()),
         is_first=not cursor,
         names=list(State),
         levels=LEVELS,
@@ -142,7 +129,7 @@ def list_all(
 
 @router.get("/requests.csv", tags=[NO_PAGE])
 def list_as_table(
-    request: Request, chosen: SettingsDep, session: SessionDep, db: DatabaseDep, sought: SearchFormDep
+    request: Request, chosen: SettingsDep, session: SessionDep, db: DatabaseDep, sought: HistorySearch
 ) -> Response:
     """Download the same selection as CSV, 10,000 rows at most; rights are checked for each part."""
     visitor = browser.visitor(request, session, chosen)

@@ -1,10 +1,10 @@
 """The members page: list, invite and change a tenant's members."""
 
-from dataclasses import dataclass
 from typing import Annotated
 from uuid import UUID
 
 from fastapi import Form, Query, Request, Response
+from pydantic import BaseModel, Field
 
 from api import browser
 from api.call_routes import CallRouter
@@ -29,13 +29,12 @@ Person = Annotated[UUID, Form(alias="id")]
 Roles = Annotated[list[str], Form(max_length=10)]
 
 
-@dataclass(frozen=True)
-class MemberForm:
+class MemberForm(BaseModel):
     """An invitation as typed."""
 
-    name: str = ""
-    address: str = ""
-    roles: tuple[str, ...] = ()
+    name: Annotated[str, Field(max_length=1000)] = ""
+    address: Annotated[str, Field(max_length=1000)] = ""
+    roles: Annotated[list[str], Field(max_length=10)] = []
 
 
 def here(slug: str) -> str:
@@ -64,22 +63,15 @@ def show_member(request: Request, slug: Slug, person_id: UUID, chosen: SettingsD
 
 
 @router.post("")
-def invite(
-    work: AccountContextDep,
-    slug: Slug,
-    name: Annotated[str, Form(max_length=1000)] = "",
-    address: Annotated[str, Form(max_length=1000)] = "",
-    roles: Roles = [],  # noqa: B006 - FastAPI copies it
-) -> Response:
+def invite(work: AccountContextDep, slug: Slug, written: Annotated[MemberForm, Form()]) -> Response:
     """Invite a person by mail."""
 
     def deed(session: UnitOfWork, caller: Caller, origin: Origin) -> None:
-        body = read(NewMember, name=name.strip(), address=address.strip(), roles=roles)
+        body = read(NewMember, name=written.name.strip(), address=written.address.strip(), roles=written.roles)
         held, a_day = frozenset(map(Role, body.roles)), work.chosen.invitations_a_day
         facts = {"name": body.name, "address": body.address}
         members.invite(session, caller, origin, slug, **facts, roles=held, a_day=a_day)
 
-    written = MemberForm(name, address, tuple(roles))
     return done(work, slug, deed, lambda at, refused: _shown(at, refused, written=written), here(slug))
 
 
@@ -89,7 +81,7 @@ def set_roles(
     slug: Slug,
     person: Person,
     seen: Annotated[str, Form(alias="version", max_length=16)] = "",
-    roles: Roles = [],  # noqa: B006 - likewise
+    roles: Roles = [],  # noqa: B006 - FastAPI copies it
 ) -> Response:
     """Set a member's roles, if they are still those that the form showed."""
 

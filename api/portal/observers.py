@@ -1,10 +1,10 @@
 """The observers page: list, add and remove observers."""
 
-from dataclasses import dataclass
 from typing import Annotated
 from uuid import UUID
 
 from fastapi import Form, Request, Response
+from pydantic import BaseModel, Field
 
 from api import address_limits, browser
 from api.call_routes import CallRouter
@@ -24,13 +24,12 @@ from lockbox.requests.transition import Origin
 router = CallRouter(prefix="/tenants/{slug}/observers", tags=[TAG], include_in_schema=False)
 
 
-@dataclass(frozen=True)
-class ObserverForm:
+class ObserverForm(BaseModel):
     """The content of the form."""
 
-    name: str = ""
-    address: str = ""
-    service: str = ""
+    name: Annotated[str, Field(max_length=1000)] = ""
+    address: Annotated[str, Field(max_length=1000)] = ""
+    service: Annotated[str, Field(max_length=100)] = ""
 
 
 @router.get("")
@@ -40,18 +39,12 @@ def show(request: Request, slug: Slug, chosen: SettingsDep, session: SessionDep)
 
 
 @router.post("")
-def add(
-    work: AccountContextDep,
-    slug: Slug,
-    name: Annotated[str, Form(max_length=1000)] = "",
-    address: Annotated[str, Form(max_length=1000)] = "",
-    service: Annotated[str, Form(max_length=100)] = "",
-) -> Response:
+def add(work: AccountContextDep, slug: Slug, written: Annotated[ObserverForm, Form()]) -> Response:
     """Add an observer."""
-    written = ObserverForm(name, address, service)
 
     def deed(session: UnitOfWork, caller: Caller, origin: Origin) -> None:
-        body = read(NewObserver, name=name.strip(), address=address.strip(), service=service or None)
+        name, address = written.name.strip(), written.address.strip()
+        body = read(NewObserver, name=name, address=address, service=written.service or None)
         wanted = ObserverInput(body.name, body.address, body.service)
         observers.add(session, caller, origin, slug, wanted, services=work.chosen.catalogue.services)
 

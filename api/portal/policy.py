@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import Depends, Form, Request, Response
+from fastapi import Form, Request, Response
 
 from api import browser
 from api.call_routes import CallRouter
@@ -10,7 +10,7 @@ from api.deps import SessionDep, SettingsDep
 from api.portal import form_errors, policy_form, policy_preview
 from api.portal.account import AccountContextDep
 from api.portal.pages import REFUSED, TAG
-from api.portal.policy_form import PLACES, PolicyForm, policy_form_of
+from api.portal.policy_form import PLACES, PolicyForm
 from api.portal.tenant_admin import TenantAdminPage, done, tenant_admin_page
 from api.schemas.parts import Slug
 from lockbox.admin import policies
@@ -28,7 +28,6 @@ MOST_VERSIONS = 20
 
 Text = Annotated[str, Form(max_length=LONGEST)]
 PolicyVersionField = Annotated[int, Form(ge=1, le=2**31 - 2)]
-PolicyFormDep = Annotated[PolicyForm, Depends(policy_form_of)]
 
 
 @router.get("")
@@ -50,7 +49,7 @@ def look(work: AccountContextDep, slug: Slug, text: Text = "", version: PolicyVe
 
 @router.post("/terms")
 def look_at_terms(
-    work: AccountContextDep, slug: Slug, form: PolicyFormDep, version: PolicyVersionField = 1
+    work: AccountContextDep, slug: Slug, form: Annotated[PolicyForm, Form()], version: PolicyVersionField = 1
 ) -> Response:
     """Preview the filled-in default terms; nothing is changed."""
     with work.open() as (session, visitor):
@@ -84,7 +83,6 @@ def _shown(
     version: int | None = None,
 ) -> Response:
     held = policies.read(at.session, at.caller, at.tenant.slug)
-    shown = form or PolicyForm.of(held.policy)
     return at.page(
         "policy",
         refused,
@@ -92,7 +90,7 @@ def _shown(
         editions=policies.editions(at.session, at.caller, at.tenant.slug, before=None, most=MOST_VERSIONS),
         text=text if text is not None else held.policy.model_dump_json(indent=2),
         is_text=text is not None,
-        form=shown,
+        form=form or PolicyForm.of(held.policy),
         reasons=Reason,
         wrong=form_errors.by_field(form_errors.mistakes_of(refused)),
         mistakes=form_errors.summary(refused, TERMS, PLACES),

@@ -1,10 +1,10 @@
 """The pre-approvals page: list, propose, approve and revoke what a customer approves before it is asked."""
 
-from dataclasses import dataclass
 from typing import Annotated
 from uuid import UUID
 
 from fastapi import Form, Request, Response
+from pydantic import BaseModel, Field
 
 from api import browser, deps
 from api.call_routes import CallRouter
@@ -32,22 +32,21 @@ router = CallRouter(prefix="/tenants/{slug}/pre-approvals", tags=[TAG], include_
 
 MINUTE = 60
 WINDOWS = (15 * MINUTE, 30 * MINUTE, HOUR, 2 * HOUR, 4 * HOUR, 8 * HOUR, DAY)
-Short = Annotated[str, Form(max_length=300)]
+FormText = Annotated[str, Field(max_length=300)]
 Comment = Annotated[str, Form(max_length=5000)]
 
 
-@dataclass(frozen=True)
-class PreApprovalForm:
+class PreApprovalForm(BaseModel):
     """The form as typed; the end is in the time zone of its author."""
 
-    service: str = ""
-    resource: str = ""
-    actions: tuple[str, ...] = ("read",)
-    reason_code: str = Reason.SUPPORT_CASE.value
-    access_window: str = str(30 * MINUTE)
-    max_uses: str = "5"
-    ends: str = ""
-    comment: str = ""
+    service: FormText = ""
+    resource: FormText = ""
+    actions: list[str] = []
+    reason_code: FormText = ""
+    access_window: FormText = ""
+    max_uses: FormText = ""
+    ends: FormText = ""
+    comment: Annotated[str, Field(max_length=5000)] = ""
 
     def wanted(self, zone: str) -> PreApprovalInput:
         """Return the proposal, validated with the API's own body.
@@ -63,7 +62,7 @@ class PreApprovalForm:
             NewPreApproval,
             service=self.service,
             resource=self.resource.strip(),
-            actions=list(self.actions),
+            actions=self.actions,
             reason_code=self.reason_code,
             access_window=_number(self.access_window),
             max_uses=_number(self.max_uses),
@@ -73,6 +72,11 @@ class PreApprovalForm:
         return PreApprovalInput(**dict(body))
 
 
+EMPTY_FORM = PreApprovalForm(
+    actions=["read"], reason_code=Reason.SUPPORT_CASE, access_window=str(30 * MINUTE), max_uses="5"
+)
+
+
 @router.get("")
 def show(request: Request, slug: Slug, chosen: SettingsDep, session: SessionDep) -> Response:
     """Show the pre-approvals to the tenant's members, with forms for admins and approvers."""
@@ -80,21 +84,8 @@ def show(request: Request, slug: Slug, chosen: SettingsDep, session: SessionDep)
 
 
 @router.post("")
-def propose(
-    work: AccountContextDep,
-    slug: Slug,
-    service: Short = "",
-    resource: Short = "",
-    actions: Annotated[list[str] | None, Form()] = None,
-    reason_code: Short = "",
-    access_window: Short = "",
-    max_uses: Short = "",
-    ends: Short = "",
-    comment: Comment = "",
-) -> Response:
+def propose(work: AccountContextDep, slug: Slug, written: Annotated[PreApprovalForm, Form()]) -> Response:
     """Propose one."""
-    typed = (service, resource, tuple(actions or ()), reason_code, access_window, max_uses, ends, comment)
-    written = PreApprovalForm(*typed)
 
     def deed(session: UnitOfWork, caller: Caller, origin: Origin) -> None:
         wanted = written.wanted(addresses.preferences(session, caller).time_zone)
@@ -154,7 +145,7 @@ def _shown(
         approves=bool(judged.known.seats(at.tenant.id).get(at.caller.person_id)),
         obstacles=obstacles,
         alike={one.row.id: namesakes(at.session, at.caller, one) for one in current},
-        written=written or PreApprovalForm(),
+        written=written or EMPTY_FORM,
         actions=sorted({action for service in services.values() for action in service.actions}),
         reasons=list(Reason),
         windows=WINDOWS,

@@ -10,7 +10,7 @@ from fastapi import Form, Query, Request, Response
 from fastapi.responses import HTMLResponse
 from pydantic import Field, TypeAdapter, ValidationError
 
-from api import browser
+from api import browser, deps
 from api.browser import Visitor
 from api.call_routes import CallRouter
 from api.deps import SessionDep, SettingsDep
@@ -20,7 +20,6 @@ from api.portal.pages import TAG, origin, page, status_of
 from api.schemas.decisions import MOST_AT_ONCE
 from api.schemas.requests import CommentInput
 from api.separate_moves import attempt
-from config.settings import Settings
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import Invalid, LockboxError, SignInAgain
 from lockbox.identity.roles import Caller
@@ -81,7 +80,6 @@ class SelectionPage:
         request: Request,
         session: UnitOfWork,
         visitor: Visitor,
-        chosen: Settings,
         said: SelectionForm | None = None,
         *,
         after: str = "",
@@ -104,7 +102,7 @@ class SelectionPage:
             ticked=ticked,
             said=said or SelectionForm(),
             refused=refused,
-            titles=chosen.catalogue.titles,
+            titles=deps.settings(request).catalogue.titles,
             most=MOST,
         )
 
@@ -116,7 +114,7 @@ class SelectionPage:
         except Invalid as refused:
             with work.open() as (session, visitor):
                 written = SelectionForm(frozenset(chosen), comment)
-                return self.show(work.request, session, visitor, work.chosen, written, refused=refused)
+                return self.show(work.request, session, visitor, written, refused=refused)
         done = {one: do(work, one, self.action, comment, version) for one, version in ids.items()}
         with work.open() as (session, visitor):
             known = {one.request.id: one for one in queries.some(session, visitor.caller, list(ids))}
@@ -171,7 +169,7 @@ def choose_pending(
 ) -> Response:
     """Show the requests pending the person's decision, to deny several."""
     visitor = browser.visitor(request, session, chosen)
-    return PENDING.show(request, session, visitor, chosen, after=after, ticked=(engineer, case))
+    return PENDING.show(request, session, visitor, after=after, ticked=(engineer, case))
 
 
 @router.post("/waiting/deny")
@@ -191,7 +189,7 @@ def choose_in_review(
 ) -> Response:
     """Show the requests in review, to deny several."""
     visitor = browser.visitor(request, session, chosen)
-    return IN_REVIEW.show(request, session, visitor, chosen, after=after, ticked=(engineer, case))
+    return IN_REVIEW.show(request, session, visitor, after=after, ticked=(engineer, case))
 
 
 @router.post("/review/deny")
@@ -203,7 +201,7 @@ def deny_in_review(work: AccountContextDep, chosen: Choice = None, comment: Comm
 @router.get("/mine/cancel")
 def choose_own(request: Request, chosen: SettingsDep, session: SessionDep, after: Cursor = "") -> Response:
     """Show the person's own requests that wait for an answer, to cancel several."""
-    return OWN.show(request, session, browser.visitor(request, session, chosen), chosen, after=after)
+    return OWN.show(request, session, browser.visitor(request, session, chosen), after=after)
 
 
 @router.post("/mine/cancel")

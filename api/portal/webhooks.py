@@ -1,12 +1,12 @@
 """The webhook pages: add and change webhooks, show new secrets once, and list attempts."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Annotated
 from uuid import UUID
 
 from fastapi import Form, Query, Request, Response
+from pydantic import BaseModel, Field
 
 from api import browser, deps
 from api.call_routes import CallRouter
@@ -34,25 +34,30 @@ CHECKPOINTS = "audit.checkpoint"
 EVENTS = (*sorted(OF_REQUESTS), CHECKPOINTS, *sorted(OF_TENANTS))
 
 One = Annotated[UUID, Form(alias="id")]
-Line = Annotated[str, Form(max_length=4000)]
-Events = Annotated[list[str], Form(max_length=len(EVENTS) + 10)]
+LongText = Annotated[str, Field(max_length=4000)]
 
 
-@dataclass(frozen=True)
-class WebhookForm:
+class WebhookForm(BaseModel):
     """The form of a webhook; no events means all."""
 
-    url: str = ""
-    description: str = ""
-    events: tuple[str, ...] = ()
-    format: str = Format.JSON
-    why: str = ""
+    url: LongText = ""
+    description: LongText = ""
+    events: Annotated[list[str], Field(max_length=len(EVENTS) + 10)] = []
+    form: LongText = Format.JSON
+    """The format."""
+    why: LongText = ""
 
     @classmethod
     def of(cls, endpoint: Endpoint) -> "WebhookForm":
         """Return the form of an existing webhook."""
         why = "yes" if endpoint.with_justification else ""
-        return cls(endpoint.url, endpoint.description, tuple(endpoint.event_types), endpoint.format, why)
+        return cls(
+            url=endpoint.url,
+            description=endpoint.description,
+            events=endpoint.event_types,
+            form=endpoint.format,
+            why=why,
+        )
 
     @property
     def values(self) -> dict[str, object]:
@@ -60,8 +65,8 @@ class WebhookForm:
         return {
             "url": self.url.strip(),
             "description": self.description.strip() or None,
-            "event_types": list(self.events),
-            "format": self.format,
+            "event_types": self.events,
+            "format": self.form,
             "with_justification": self.why == "yes",
         }
 
@@ -75,17 +80,8 @@ def show(request: Request, slug: Slug, chosen: SettingsDep, session: SessionDep)
 
 
 @router.post("")
-def add(
-    work: AccountContextDep,
-    slug: Slug,
-    url: Line = "",
-    description: Line = "",
-    events: Events = [],  # noqa: B006 - FastAPI copies it
-    form: Line = Format.JSON,
-    why: Line = "",
-) -> Response:
+def add(work: AccountContextDep, slug: Slug, written: Annotated[WebhookForm, Form()]) -> Response:
     """Add a webhook, and show its secret on this page only."""
-    written = WebhookForm(url, description, tuple(events), form, why)
 
     def made(session: UnitOfWork, caller: Caller) -> WebhookWithSecret:
         body = read(NewEndpoint, **written.values)
@@ -112,18 +108,8 @@ def show_one(
 
 
 @router.post("/change")
-def change(
-    work: AccountContextDep,
-    slug: Slug,
-    one: One,
-    url: Line = "",
-    description: Line = "",
-    events: Events = [],  # noqa: B006 - likewise
-    form: Line = Format.JSON,
-    why: Line = "",
-) -> Response:
+def change(work: AccountContextDep, slug: Slug, one: One, written: Annotated[WebhookForm, Form()]) -> Response:
     """Change a webhook."""
-    written = WebhookForm(url, description, tuple(events), form, why)
 
     def deed(session: UnitOfWork, caller: Caller, came: Origin) -> None:
         _of_this(session, caller, slug, one)

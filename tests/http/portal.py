@@ -12,12 +12,12 @@ from uuid import UUID
 
 import httpx
 from fastapi import FastAPI
-from fastapi.routing import iter_route_contexts
+from fastapi.routing import APIRoute, iter_route_contexts
 from httpx import Response
 from sqlalchemy import Engine, text
 
+from api import deps
 from api.app import make_app
-from api.deps import form_fields
 from config.settings import Settings
 from harness.clocks import ShiftedClock
 from harness.outbox import fan_out_all
@@ -209,7 +209,8 @@ class Portal:
         """Return those of the fields that the form which goes there has."""
         routes = [route for route in iter_route_contexts(self.app.routes) if "POST" in (route.methods or ())]
         there = next(route for route in routes if route.path_regex.match(path))
-        known = set(dict(form_fields(there.dependant)))
+        assert isinstance(there.original_route, APIRoute)
+        known = deps.parameters(there.original_route).fields
         return {name: value for name, value in fields.items() if name in known}
 
     def sql(self, statement: str, **values: Any) -> list[Any]:
