@@ -15,12 +15,10 @@ from api.heartbeat import HeartbeatThread
 from api.incoming_request import (
     CHECKS,
     CLOSING_MOVES,
-    GROUPS,
     MOST_COMMON,
     MOST_VITAL,
     OPENING_MOVES,
     SUBMITS,
-    CallGroups,
 )
 from api.live import LiveUpdates
 from api.middleware import HttpGuard
@@ -66,6 +64,7 @@ from config.unsafe_settings import UnsafeSettings
 from lockbox.audit.log import signing_keys
 from lockbox.audit.log.signing_keys import BadKey
 from lockbox.audit.log.witness import WitnessCheck, WitnessFolder
+from lockbox.call_groups.groups import GROUPS, CallGroups
 from lockbox.database import Database, ProcessKeys, make_engine
 from lockbox.identity import keyring
 from lockbox.identity.keyring import ApprovalKeys, Keyring

@@ -5,8 +5,8 @@ import time
 from dataclasses import replace
 from functools import partial
 
-from api.incoming_request import CallGroups
 from config.settings import Settings
+from lockbox.call_groups.groups import CallGroups
 from lockbox.facts.enumerations import CaseCheck
 from lockbox.requests import case_check
 from lockbox.requests.case_adapter import CaseAnswer

@@ -23,8 +23,9 @@ from pydantic import BaseModel
 from starlette.routing import BaseRoute
 
 from api import browser, call_routes, incoming_request
-from api.incoming_request import CallGroups, client_address
+from api.incoming_request import client_address
 from config.settings import Settings
+from lockbox.call_groups.groups import CallGroups
 from lockbox.database import Database, UnitOfWork, now
 from lockbox.errors import Invalid, NotSignedIn, NotYours, VersionRequired
 from lockbox.identity import authentication, identities, oidc, sessions

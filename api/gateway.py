@@ -5,7 +5,6 @@ from collections.abc import Mapping
 
 from starlette.types import ASGIApp
 
-from api.incoming_request import CallGroups
 from config.settings import Settings
 from gate import enforcement, gate_definition
 from gate.app import Gate, GateApp
@@ -21,6 +20,7 @@ from gate.memory_reader import MemoryReader
 from gate.stream import StreamLimits, WindowStreams
 from gate.window_checks import WindowChecks
 from gate.window_memory import BOOT_CLOCK, ChangeKind, WindowMemory
+from lockbox.call_groups.groups import CallGroups
 from lockbox.database import Database
 from lockbox.pubsub import ENDS, GATES, Listener
 

@@ -12,17 +12,14 @@ from uuid import UUID
 
 import psycopg
 import structlog
-from psycopg._preparing import Key as StatementKey
-from psycopg._preparing import Prepare, PrepareManager
-from psycopg._queries import PostgresQuery
 from psycopg.errors import Diagnostic
-from psycopg.pq.abc import PGresult
 from sqlalchemy import Connection, Engine, Executable, Result, TextClause, create_engine, event, text
 from sqlalchemy.engine.interfaces import DBAPIConnection, ExceptionContext
 from sqlalchemy.exc import DBAPIError, InvalidatePoolError
 from sqlalchemy.pool import ConnectionPoolEntry
 from sqlmodel import Session
 
+from lockbox.driver.prepared_statements import PREPARED_AFTER, keep_prepared
 from lockbox.errors import NotReplicated
 from lockbox.failpoints import failpoint
 from lockbox.schedule import IndexEntry, News, Promises, Schedule, ScheduleIndex
@@ -53,10 +50,6 @@ that a client sets for its session; a process checks it before it serves.
 Planning takes longer than running here, for every table has its row policies: a statement is planned once. A commit
 returns when it is on disk, and on the standby where `synchronous_standby_names` names one.
 """
-
-PREPARED_AFTER = 1
-MOST_PREPARED = 500
-"""How often a statement is sent before it is kept prepared, and how many a connection keeps."""
 
 CONNECT_ARGS: Mapping[str, Any] = {"prepare_threshold": PREPARED_AFTER, "connect_timeout": 3, **STILL_THERE}
 
@@ -114,40 +107,6 @@ def make_engine(url: str, *, role: str, pool_size: int = 2, overflow: int = 2) -
     event.listen(engine, "checkin", _note_use)
     event.listen(engine, "handle_error", _drop_outdated)
     return engine
-
-
-class KeptStatements(PrepareManager):
-    """Prepared statements that outlive a ROLLBACK, as they do in Postgres.
-
-    psycopg drops them all, because a rolled back change of the schema could have made them wrong; no process of ours
-    goes on after it changed the schema. Each refusal is a ROLLBACK, and without this its connection would plan every
-    statement anew. This leans on a private part of psycopg: a test names the version for which that was read.
-    """
-
-    def clear(self) -> bool:
-        """Keep them, and have nothing sent to the server."""
-        return False
-
-    def maybe_add_to_cache(self, query: PostgresQuery, prep: Prepare, name: bytes) -> StatementKey | None:
-        """Note a statement; one that is being prepared is validated too, for another one of its pipeline may fail."""
-        added = super().maybe_add_to_cache(query, prep, name)
-        return self.key(query) if prep is Prepare.SHOULD else added
-
-    def validate(self, key: StatementKey, prep: Prepare, name: bytes, results: Sequence[PGresult]) -> None:
-        """Keep what is prepared though it failed; have the server drop what failed while it was being prepared."""
-        failed = not self._check_results(results)
-        if failed and prep is Prepare.YES:
-            return
-        if failed and prep is Prepare.SHOULD:
-            self._to_flush.append(name)
-        super().validate(key, prep, name, results)
-
-
-def keep_prepared(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any], _: object = None) -> None:
-    """Let a connection keep its prepared statements over a ROLLBACK."""
-    kept = KeptStatements()
-    kept.prepare_threshold, kept.prepared_max = PREPARED_AFTER, MOST_PREPARED
-    connection._prepared = kept  # noqa: SLF001 - psycopg offers no setting
 
 
 def _collect_warnings(connection: psycopg.Connection[Any], record: ConnectionPoolEntry) -> None:
@@ -220,7 +179,7 @@ class UnitOfWork:
     """One transaction: its connection, its clock, the keys of the process, its caller, and what follows its commit.
 
     Statements of our own go through `execute` and `write`, which any connection can offer; `orm` reads and writes
-    rows as objects. `pipelines` has a transaction that shares its round trips with others. `promises` is what the
+    rows as objects. `call_groups` has a transaction that shares its round trips with others. `promises` is what the
     schedule holds once this is committed, `news` the requests that then look different, by the side that may know,
     None for both. `caller` is the person, and the one tenant, that row-level security was told.
     """

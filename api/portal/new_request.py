@@ -16,7 +16,6 @@ from api import browser, case_checks
 from api.browser import Visitor
 from api.call_routes import CallRouter
 from api.deps import CallGroupsDep, SessionDep, SettingsDep
-from api.incoming_request import CallGroups
 from api.portal import form_errors, phrases, request_form
 from api.portal.account import AccountContext, AccountContextDep
 from api.portal.form_errors import FormRejected
@@ -26,6 +25,7 @@ from api.routes.requests import request_input
 from config.service_catalogue import LEVELS, Level
 from config.settings import Settings
 from lockbox.admin import tenants
+from lockbox.call_groups.groups import CallGroups
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import Conflict, Invalid, InvalidContext, KeyInUse, LockboxError, NotFound, NotYours, TooMany
 from lockbox.facts.enumerations import CaseCheck, Reason, Severity

@@ -13,7 +13,8 @@ from sqlalchemy.exc import DataError, OperationalError
 from harness.stage import Urls
 from harness.wait import within
 from lockbox import database
-from lockbox.database import CONNECT_ARGS, keep_prepared, make_engine
+from lockbox.database import CONNECT_ARGS, make_engine
+from lockbox.driver.prepared_statements import keep_prepared
 
 KEPT_BY_NAME = text("SELECT name, statement FROM pg_prepared_statements")
 READ = text("SELECT count(*) FROM people WHERE name = :name")

@@ -17,7 +17,8 @@ from harness.people import World
 from harness.pooler import PROGRAM, Pooler, example_settings, pooler
 from harness.stage import Urls, superuser_at
 from lockbox import startup_checks
-from lockbox.database import BOUNDS, MOST_PREPARED, Database, make_engine
+from lockbox.database import BOUNDS, Database, make_engine
+from lockbox.driver.prepared_statements import MOST_PREPARED
 from lockbox.monitoring.heartbeats import HeartbeatSender, ProcessPart
 from lockbox.requests.lifecycle import Action
 from lockbox.schedule import Schedule

@@ -10,7 +10,6 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import OperationalError
 
-from api.incoming_request import CallGroups
 from gate import window_checks
 from gate.memory_reader import MemoryReader
 from gate.reasons import GateReason
@@ -18,6 +17,7 @@ from gate.window_checks import GrantedAccess, WindowChecks
 from gate.window_memory import BOOT_CLOCK, FRESH_SECONDS, WindowMemory
 from harness.people import World
 from harness.stage import Urls
+from lockbox.call_groups.groups import CallGroups
 from lockbox.database import Database, UnitOfWork, make_engine
 from lockbox.errors import Busy
 from lockbox.requests.access_check import AccessCheck, UsingCaller

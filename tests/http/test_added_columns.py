@@ -9,8 +9,8 @@ import pytest
 from httpx import Response
 from sqlalchemy import text
 
-from api.incoming_request import CallGroups
 from harness.people import WITHOUT_REVIEW, World
+from lockbox.call_groups.groups import CallGroups
 from lockbox.database import UnitOfWork
 from lockbox.identity import row_macs
 from lockbox.requests import decisions

@@ -19,14 +19,14 @@ from httpx import Response
 from sqlalchemy import Result, text
 from structlog.contextvars import bind_contextvars, get_contextvars
 
-from api.incoming_request import CallGroups, LoopConnections
 from config.server_urls import postgres_url
 from harness.network import HOST
 from harness.people import World
 from harness.ports import own_port
-from lockbox import pipelines
+from lockbox.call_groups import pipelines
+from lockbox.call_groups.groups import CallGroups, LoopConnections
+from lockbox.call_groups.pipelines import SET_CONTEXT, VARIABLES, GroupMember, SharedTransaction
 from lockbox.database import Database, UnitOfWork, arm_after_commit, make_engine
-from lockbox.pipelines import SET_CONTEXT, VARIABLES, GroupMember, SharedTransaction
 from lockbox.requests import transition
 from lockbox.requests.policy_rules import Match, Overrides, Policy, Rule
 from lockbox.schedule import NOTIFICATIONS, IndexEntry

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from lockbox import pipelines
-from lockbox.pipelines import MemberFailed, SharedTransaction
+from lockbox.call_groups import pipelines
+from lockbox.call_groups.pipelines import MemberFailed, SharedTransaction
 from tests.http.door import Door, facts
 
 CUT = """

@@ -9,9 +9,9 @@ from sqlalchemy import text
 
 from api import call_routes, problems
 from api.call_routes import CallRouter
+from lockbox.call_groups.pipelines import AloneNeeded
 from lockbox.database import Database
 from lockbox.facts.enumerations import AuthMethod, Mode
-from lockbox.pipelines import AloneNeeded
 from lockbox.requests import decide, submit
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy

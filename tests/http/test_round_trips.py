@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from sqlalchemy import event
 
-from lockbox.pipelines import Sent, SharedTransaction
+from lockbox.call_groups.pipelines import Sent, SharedTransaction
 from tests.http.door import Door
 
 

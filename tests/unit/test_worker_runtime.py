@@ -6,10 +6,10 @@ import pytest
 from sqlalchemy.pool import QueuePool
 
 from api.app import CONNECTIONS, KINDS_ON_LOOP, make_app, make_database, make_reading, make_vital
-from api.incoming_request import GROUPS
 from config.settings import Settings
 from lockbox.audit.log.checkpoint import VerifierKey
 from lockbox.audit.verifier.approval_checks import NAME
+from lockbox.call_groups.groups import GROUPS
 from lockbox.database import Database
 from tests.logs import KEY, OTHER_KEY, public
 from worker import runtime

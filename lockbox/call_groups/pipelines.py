@@ -22,7 +22,8 @@ from sqlalchemy.engine.result import IteratorResult, SimpleResultMetaData
 from sqlalchemy.exc import OperationalError
 
 from lockbox import database
-from lockbox.database import MOST_PREPARED, Database, Query, UnitOfWork, Values
+from lockbox.database import Database, Query, UnitOfWork, Values
+from lockbox.driver.prepared_statements import MOST_PREPARED
 from lockbox.failpoints import failpoint
 
 Answer = TypeVar("Answer")

@@ -1,0 +1,1 @@
+"""Calls that arrive together share a transaction and its round trips (decision 34)."""

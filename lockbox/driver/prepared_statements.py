@@ -1,0 +1,48 @@
+"""Keep prepared statements over a ROLLBACK."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import psycopg
+from psycopg._preparing import Key as StatementKey
+from psycopg._preparing import Prepare, PrepareManager
+from psycopg._queries import PostgresQuery
+from psycopg.pq.abc import PGresult
+
+PREPARED_AFTER = 1
+MOST_PREPARED = 500
+"""How often a statement is sent before it is kept prepared, and how many a connection keeps."""
+
+
+class KeptStatements(PrepareManager):
+    """Prepared statements that outlive a ROLLBACK, as they do in Postgres.
+
+    psycopg drops them all, because a rolled back change of the schema could have made them wrong; no process of ours
+    goes on after it changed the schema. Each refusal is a ROLLBACK, and without this its connection would plan every
+    statement anew. This leans on a private part of psycopg: a test names the version for which that was read.
+    """
+
+    def clear(self) -> bool:
+        """Keep them, and have nothing sent to the server."""
+        return False
+
+    def maybe_add_to_cache(self, query: PostgresQuery, prep: Prepare, name: bytes) -> StatementKey | None:
+        """Note a statement; one that is being prepared is validated too, for another one of its pipeline may fail."""
+        added = super().maybe_add_to_cache(query, prep, name)
+        return self.key(query) if prep is Prepare.SHOULD else added
+
+    def validate(self, key: StatementKey, prep: Prepare, name: bytes, results: Sequence[PGresult]) -> None:
+        """Keep what is prepared though it failed; have the server drop what failed while it was being prepared."""
+        failed = not self._check_results(results)
+        if failed and prep is Prepare.YES:
+            return
+        if failed and prep is Prepare.SHOULD:
+            self._to_flush.append(name)
+        super().validate(key, prep, name, results)
+
+
+def keep_prepared(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any], _: object = None) -> None:
+    """Let a connection keep its prepared statements over a ROLLBACK."""
+    kept = KeptStatements()
+    kept.prepare_threshold, kept.prepared_max = PREPARED_AFTER, MOST_PREPARED
+    connection._prepared = kept  # noqa: SLF001 - psycopg offers no setting

@@ -1,0 +1,30 @@
+"""Private parts of the frameworks, which a new version may change, stand in one package."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+HOME = Path(__file__).parents[2]
+FRAMEWORKS = {"fastapi", "starlette", "psycopg", "psycopg_pool", "sqlalchemy", "sqlmodel"}
+FENCED = Path("lockbox/driver")
+
+
+def private_imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        names: list[str] = []
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [f"{node.module}.{name.name}" for name in node.names]
+        elif isinstance(node, ast.Import):
+            names = [name.name for name in node.names]
+        for name in names:
+            first, *rest = name.split(".")
+            if first in FRAMEWORKS and any(part.startswith("_") for part in rest):
+                yield name
+
+
+def test_private_parts_of_frameworks_are_imported_in_one_package_alone() -> None:
+    folders = ("api", "cli", "config", "connectors", "gate", "lockbox", "worker")
+    paths = [path for folder in folders for path in sorted((HOME / folder).rglob("*.py"))]
+    found = {path.relative_to(HOME).parent for path in paths if list(private_imports(path))}
+
+    assert found == {FENCED}
