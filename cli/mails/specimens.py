@@ -8,7 +8,11 @@ from uuid import UUID
 
 from cli.mails.windows import windows
 from cli.mails.writing_styles import LONG, PLAIN, STYLES, WritingStyle
+from lockbox.facts.ask import Ask
 from lockbox.facts.enumerations import Mode
+from lockbox.facts.fact import taken
+from lockbox.facts.requester import Requester
+from lockbox.facts.window import Window
 from lockbox.identity.roles import Role
 from lockbox.monitoring.invariants import audit_log_rolled_back
 from lockbox.notifications import account_mail, request_mail
@@ -274,7 +278,7 @@ def _request_mail(style: WritingStyle, **facts: Any) -> RequestMail:  # noqa: AN
         "slug": "contoso",
         "tenant_id": UUID(int=5),
         "mode": Mode.ENFORCE,
-        "requester": style.requester,
+        "requester_name": style.requester,
         "requester_id": ERIN,
         "service": "exchange-online",
         "resources": list(style.resources),
@@ -299,7 +303,9 @@ def _request_mail(style: WritingStyle, **facts: Any) -> RequestMail:  # noqa: AN
         "time_zone": style.zone,
         "earlier": _earlier(style),
     }
-    return RequestMail(**(usual | facts))
+    values = usual | facts
+    parts = taken(Ask, values), taken(Requester, values), taken(Window, values)
+    return RequestMail(**values, ask=parts[0], requester=parts[1], window=parts[2])
 
 
 def _earlier(style: WritingStyle) -> tuple[EarlierRequest, ...]:

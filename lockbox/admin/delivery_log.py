@@ -19,6 +19,9 @@ from lockbox.admin.permissions import AdminChange
 from lockbox.audit.log import proofs
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import EndpointDisabled, Invalid, NotFound, StillWaiting
+from lockbox.facts.ask import Ask
+from lockbox.facts.fact import read as read_part
+from lockbox.facts.window import Window
 from lockbox.identity import authentication
 from lockbox.identity.roles import Caller, Role
 from lockbox.notifications import account_mail, announcements, webhook
@@ -33,7 +36,7 @@ from lockbox.notifications.target_failure import TargetFailure
 from lockbox.notifications.webhook import TEST, RequestEvent
 from lockbox.requests.transition import Origin
 from lockbox.schedule import NOTIFICATIONS, IndexEntry
-from lockbox.text_rules import mixed
+from lockbox.sql import columns
 
 READ = text("SELECT * FROM dead_notifications(:before, :most)")
 MOST_A_PAGE = 200
@@ -42,17 +45,15 @@ LOOKED_THROUGH = 1000
 CURSOR = struct.Struct(">16sIQ")
 CHANGES = sorted(ACCOUNT_TITLES.keys() - PERSONAL)
 # By the number that the sealer gives under the lock of the log: what is committed late gets a later one.
-REPLAY = text("""
+REPLAY = text(f"""
 SELECT s.number, e.id, e.at, e.action, e.from_state, e.to_state, e.deadline_at, e.request_id, e.tenant_id, e.body,
-    t.slug, coalesce(r.granted_resources, r.resources, '{}') AS resources,
-    coalesce(r.break_glass, false) AS break_glass, r.severity, r.level, r.context, r.extends, r.opens_at,
-    r.pre_approval_id
+    t.slug, {columns(Ask, "r")}, {columns(Window, "r")}
 FROM seals s JOIN events e ON e.id = s.event_id LEFT JOIN tenants t ON t.id = e.tenant_id
 LEFT JOIN requests r ON r.id = e.request_id
 WHERE s.log_id = :log_id AND s.number >= :first AND s.number < :last
     AND e.action = ANY(CASE WHEN e.request_id IS NULL THEN CAST(:changes AS text[]) ELSE CAST(:moves AS text[]) END)
 ORDER BY s.number LIMIT :most
-""")
+""")  # noqa: S608 - ours
 REOPEN = text("SELECT notification, answer FROM reopen(:delivery, :moment)")
 
 
@@ -259,17 +260,11 @@ def _body(row: Row[Any], public_url: str) -> dict[str, Any]:
         tenant_id=row.tenant_id,
         state=row.to_state,
         deadline_at=row.deadline_at,
-        mixed_alphabets=bool(mixed(row.resources)),
+        ask=read_part(Ask, row),
+        window=read_part(Window, row),
         nobody_notified="nobody_notified" in said,
         connection=TargetFailure.of(said) if row.action in CONNECTED else None,
         held_back=said.get("held_back"),
-        opens_at=row.opens_at,
-        extends=row.extends,
-        break_glass=row.break_glass,
-        severity=row.severity,
-        level=row.level,
-        context_names=tuple(row.context or ()),
-        pre_approval_id=row.pre_approval_id,
     ).body(row.id, {}, public_url)
 
 

@@ -8,7 +8,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field
 
 from lockbox.facts.enumerations import CaseCheck, Reason, Severity
-from lockbox.facts.fact import ERASED, EVENT, WHY, Fact, Part
+from lockbox.facts.fact import CHAT, ERASED, EVENT, MAIL, WEBHOOK, WHY, Fact, Part
 from lockbox.sql import Instant, Texts, words
 
 
@@ -28,7 +28,9 @@ class SubmittedAsk(Part):
     )
     access_window: Annotated[int, Fact("Access window", EVENT)]
     not_before: Annotated[datetime | None, Fact("Not before", EVENT)] = Field(default=None, sa_type=Instant)
-    severity: Annotated[Severity | None, Fact("Severity", EVENT)] = Field(default=None, sa_type=words(Severity))
+    severity: Annotated[Severity | None, Fact("Severity", EVENT | MAIL | CHAT | WEBHOOK)] = Field(
+        default=None, sa_type=words(Severity)
+    )
 
 
 class Ask(SubmittedAsk):
@@ -42,7 +44,7 @@ class Ask(SubmittedAsk):
 
     case_check: Annotated[CaseCheck | None, Fact("Checked", EVENT)] = Field(default=None, sa_type=words(CaseCheck))
     duplicate_of: Annotated[UUID | None, Fact("Beside", EVENT)] = Field(default=None, foreign_key="requests.id")
-    level: Annotated[str | None, Fact("Level", EVENT)] = Field(default=None, max_length=16)
+    level: Annotated[str | None, Fact("Level", EVENT | WEBHOOK)] = Field(default=None, max_length=16)
     context: Annotated[dict[str, Any] | None, Fact("Parameters", personal=ERASED)] = Field(
         default=None, sa_type=JSONB
     )

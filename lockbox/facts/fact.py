@@ -1,6 +1,6 @@
 """How a fact of a request is declared: its label, who says it where, and whether it is personal."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum, Flag, StrEnum, auto
 from functools import cache
@@ -15,9 +15,12 @@ class FactView(Flag):
 
     NONE = 0
     EVENT = auto()
+    MAIL = auto()
+    CHAT = auto()
+    WEBHOOK = auto()
 
 
-EVENT = FactView.EVENT
+EVENT, MAIL, CHAT, WEBHOOK = FactView.EVENT, FactView.MAIL, FactView.CHAT, FactView.WEBHOOK
 
 
 class Personal(Enum):
@@ -78,3 +81,23 @@ def values_of(part: type[SQLModel], row: object) -> dict[str, Any]:
 def read(part: type[P], row: object) -> P:
     """Return a part of a row. It is not validated: bounds may have become stricter since it was stored."""
     return cast("P", part.model_construct(None, **values_of(part, row)))
+
+
+def taken(part: type[P], values: dict[str, Any]) -> P:
+    """Return a part of values by their names, which lose them; not validated."""
+    return cast(
+        "P", part.model_construct(None, **{name: values.pop(name) for name in part.model_fields if name in values})
+    )
+
+
+def given(part: Part, view: FactView) -> dict[str, Any]:
+    """Return what a part says in a view, by the names of its fields; what is not given is left out."""
+    return {name: value for name in facts_of(type(part), view) if (value := getattr(part, name))}
+
+
+def lines(part: Part, view: FactView, *, reads_why: bool) -> Iterator[tuple[str, str]]:
+    """Yield label and text of what is given and may be read, for a medium that escapes them."""
+    facts = facts_of(type(part), view)
+    for name, value in given(part, view).items():
+        if reads_why or facts[name].personal is not WHY:
+            yield facts[name].label, facts[name].show(value)

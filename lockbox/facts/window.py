@@ -6,6 +6,7 @@ from uuid import UUID
 
 from sqlmodel import Field
 
+from lockbox.facts.ask import SubmittedAsk
 from lockbox.facts.fact import EVENT, Fact, Part
 from lockbox.sql import Instant, Texts
 
@@ -31,3 +32,11 @@ class Window(Part):
     granted_actions: list[str] | None = Field(default=None, sa_type=Texts)
     pre_approval_id: Annotated[UUID | None, Fact("Approved beforehand", EVENT)] = None
     break_glass: Annotated[bool, Fact("Break-glass", EVENT)] = False
+
+    def resources_of(self, ask: SubmittedAsk) -> list[str]:
+        """Return for which of the resources that were asked it is, was or would be open."""
+        return ask.resources if self.granted_resources is None else self.granted_resources
+
+    def actions_of(self, ask: SubmittedAsk) -> list[str]:
+        """Return for which of the actions that were asked it is, was or would be open."""
+        return ask.actions if self.granted_actions is None else self.granted_actions

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from lockbox.facts import fact
+from lockbox.facts.fact import CHAT
 from lockbox.identity.time_zones import clock_time
 from lockbox.notifications import account_mail, chat_text, held_back_text, mail_text
 from lockbox.notifications.account_mail import AccountMail
@@ -16,19 +18,19 @@ def of_request(
     mail: RequestMail, justification: str | None, *, public_url: str, services: Mapping[str, str]
 ) -> dict[str, Any]:
     """Return the message about a request, with a justification where one is given."""
-    service = services.get(mail.service, mail.service)
+    service = services.get(mail.ask.service, mail.ask.service)
     said = _sentence(mail).format(service=_plain(one_line(service)), tenant=_plain(one_line(mail.tenant)))
     lines = [said]
     if (did := chat_text.CHAT_BY.get(mail.event_type)) and mail.actor_name:
         lines.append(chat_text.CHAT_ACTOR.format(did=did, name=_plain(one_line(mail.actor_name))))
-    if mail.opens_later and mail.opens_at:
-        lines.append(chat_text.CHAT_DEADLINE.format(what=chat_text.CHAT_OPENS, time=clock_time(mail.opens_at)))
+    if mail.opens_later and mail.window.opens_at:
+        lines.append(chat_text.CHAT_DEADLINE.format(what=chat_text.CHAT_OPENS, time=clock_time(mail.window.opens_at)))
     if mail.held_back:
         lines.append(held_back_text.sentence(mail.held_back, tenant=_plain(one_line(mail.tenant))))
     elif (what := chat_text.CHAT_DEADLINES.get(mail.to_state)) and mail.deadline_at:
         lines.append(chat_text.CHAT_DEADLINE.format(what=what, time=clock_time(mail.deadline_at)))
-    if mail.severity:
-        lines.append(chat_text.CHAT_SEVERITY.format(severity=mail.severity))
+    told = fact.lines(mail.ask, CHAT, reads_why=justification is not None)
+    lines += (chat_text.CHAT_FACT.format(label=label, text=_plain(text)) for label, text in told)
     if mixed(mail.resources):
         lines.append(chat_text.CHAT_MIXED)
     if justification is not None:

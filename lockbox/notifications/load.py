@@ -14,7 +14,11 @@ from config.traces import CallOrigin
 from lockbox.audit.events import CLOCK
 from lockbox.database import Database, UnitOfWork, now
 from lockbox.errors import NotSignedIn
+from lockbox.facts.ask import Ask
 from lockbox.facts.enumerations import AuthMethod, Mode
+from lockbox.facts.fact import read as read_part
+from lockbox.facts.requester import Requester
+from lockbox.facts.window import Window
 from lockbox.identity import attempt_limits, keyring, sessions
 from lockbox.identity.attempt_limits import AttemptCount, AttemptLimits
 from lockbox.identity.credentials import PendingLogin
@@ -46,20 +50,17 @@ from lockbox.notifications.request_mail import LoadedNotification, MailWording, 
 from lockbox.notifications.senders.protocol import SendFailed
 from lockbox.notifications.target_failure import TargetFailure
 from lockbox.notifications.window_report import ClosedWindow
+from lockbox.sql import columns
 
 Wordings = Callable[[UnitOfWork, Sequence[UUID]], Mapping[UUID, MailWording]]
 FROM_ROW = (
     *("notification_id", "template", "until_at", "channel", "attempts", "is_unreachable"),
     *("event_id", "at", "deadline_at", "action", "to_state", "actor_id", "actor_name", "actor_role", "comment"),
-    *("request_id", "tenant", "slug", "tenant_id", "requester", "requester_id", "service", "resources", "actions"),
-    *("reason_code", "justification", "case_ref", "access_window", "max_uses", "recipient_id", "recipient_name"),
-    *("not_before", "opens_at", "extends", "break_glass", "finding", "finding_due", "level", "context"),
-    *("recipient_address", "is_copy", "time_zone", "address", "user_agent", "submitted_at", "severity"),
-    *("case_system", "case_check", "case_url", "duplicate_of", "duplicate_reason", "pre_approval_id"),
-    *("employing_entity", "office_country", "physical_country", "directory_as_of"),
-    *("sign_in", "sign_in_means", "signed_in_at"),
+    *("request_id", "tenant", "slug", "tenant_id", "requester_name", "requester_id", "submitted_at"),
+    *("recipient_id", "recipient_name", "recipient_address", "is_copy", "time_zone", "address", "user_agent"),
+    *("finding", "finding_due"),
 )
-"""The fields of a `RequestMail` that are columns of READ."""
+"""The fields of a `RequestMail` that are columns of READ, but for the request's parts."""
 MOST_WAITING = 50
 PRE_APPROVED = "pre_approval_id"
 """What the event says of a window that a pre-approval opened."""
@@ -120,29 +121,25 @@ TRIED = text("""
 UPDATE sign_ins SET tries = tries + 1
 WHERE id = :id AND used_at IS NULL AND expires_at > :at AND tries < :most RETURNING email
 """)
-READ = text("""
+READ = text(f"""
 SELECT n.id AS notification_id, n.channel, n.template, n.until_at, n.attempts, n.http_request_id, n.traceparent,
     e.id AS event_id, e.at, e.deadline_at,
     e.action, e.from_state, e.to_state, e.actor_id, e.actor_role, e.body, r.mode,
     coalesce(p.time_zone, 'UTC') AS time_zone,
-    r.id AS request_id, r.state, r.service, coalesce(r.granted_resources, r.resources) AS resources,
-    coalesce(r.granted_actions, r.actions) AS actions, r.reason_code, r.justification, r.case_ref,
-    r.case_system, r.case_check, r.case_url, r.duplicate_of, r.duplicate_reason,
-    r.severity, r.employing_entity, r.office_country, r.physical_country, r.directory_as_of, r.sign_in,
-    r.sign_in_means, r.signed_in_at, r.created_at AS submitted_at,
-    r.access_window, r.max_uses, r.not_before, r.opens_at, r.extends,
-    r.extends IS NOT NULL AND NOT ran_to_its_end(r.extends) AS is_outlived, r.break_glass, r.level, r.context,
-    v.finding, v.due_at AS finding_due, r.requester_id, r.pre_approval_id,
-    t.name AS tenant, t.slug, t.id AS tenant_id, q.name AS requester,
+    r.id AS request_id, r.state, r.created_at AS submitted_at, r.requester_id,
+    {columns(Ask, "r")}, {columns(Requester, "r")}, {columns(Window, "r")},
+    r.extends IS NOT NULL AND NOT ran_to_its_end(r.extends) AS is_outlived,
+    v.finding, v.due_at AS finding_due,
+    t.name AS tenant, t.slug, t.id AS tenant_id, q.name AS requester_name,
     p.id AS recipient_id, coalesce(p.name, w.name, '') AS recipient_name,
     coalesce(x.email, p.email, w.email, '') AS recipient_address, w.id IS NOT NULL AS is_copy,
     p.disabled_at IS NOT NULL OR (p.id IS NOT NULL AND NOT EXISTS (SELECT FROM memberships m
         WHERE m.person_id = p.id AND (m.tenant_id IS NULL OR m.tenant_id = n.tenant_id)))
         OR x.removed_at IS NOT NULL OR w.removed_at IS NOT NULL OR h.disabled_at IS NOT NULL AS is_unreachable,
     EXISTS (SELECT FROM decisions d WHERE d.request_id = r.id AND d.person_id = p.id) AS has_decided,
-    d.fields #>> '{name,1}' AS actor_name, d.fields #>> '{comment,1}' AS comment,
-    CASE WHEN a.side = p.side THEN d.fields #>> '{address,1}' END AS address,
-    CASE WHEN a.side = p.side THEN d.fields #>> '{user_agent,1}' END AS user_agent
+    d.fields #>> '{{name,1}}' AS actor_name, d.fields #>> '{{comment,1}}' AS comment,
+    CASE WHEN a.side = p.side THEN d.fields #>> '{{address,1}}' END AS address,
+    CASE WHEN a.side = p.side THEN d.fields #>> '{{user_agent,1}}' END AS user_agent
 FROM notifications n
 JOIN events e ON e.id = n.event_id JOIN requests r ON r.id = n.request_id JOIN tenants t ON t.id = n.tenant_id
 JOIN people q ON q.id = r.requester_id
@@ -151,7 +148,7 @@ LEFT JOIN people a ON a.id = e.actor_id LEFT JOIN event_details d ON d.event_id 
 LEFT JOIN addresses x ON x.id = n.address_id LEFT JOIN observers w ON w.id = n.observer_id
 LEFT JOIN after_reviews v ON v.request_id = n.request_id AND r.break_glass
 WHERE n.id = ANY(:ids) ORDER BY n.id
-""")
+""")  # noqa: S608 - ours
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -347,6 +344,9 @@ def _request_mail(
     wants_report = bool(wording.report and window)
     return RequestMail(
         **{name: getattr(row, name) for name in FROM_ROW},
+        ask=read_part(Ask, row),
+        requester=read_part(Requester, row),
+        window=read_part(Window, row),
         origin=CallOrigin(row.http_request_id, row.traceparent),
         now=at,
         mode=Mode(row.mode),
@@ -386,9 +386,7 @@ def _account_notification(row: Row[Any]) -> AccountNotification:
 
 def _undelivered_count(row: Row[Any]) -> str:
     """Return how many were asked where the event says that none of them could be told."""
-    facts = json.loads(row.body)
+    body = json.loads(row.body)
     if row.template == "unreached":
-        return delivery_status.undelivered_sentence(row.from_state, facts["unreached"])
-    return (
-        delivery_status.undelivered_sentence(row.from_state, facts["asked"]) if facts.get("nobody_notified") else ""
-    )
+        return delivery_status.undelivered_sentence(row.from_state, body["unreached"])
+    return delivery_status.undelivered_sentence(row.from_state, body["asked"]) if body.get("nobody_notified") else ""

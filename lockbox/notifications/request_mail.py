@@ -13,7 +13,11 @@ from uuid import UUID
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from config.traces import NOWHERE, CallOrigin
+from lockbox.facts.ask import Ask
 from lockbox.facts.enumerations import Mode
+from lockbox.facts.fact import MAIL, lines
+from lockbox.facts.requester import Requester
+from lockbox.facts.window import Window
 from lockbox.identity.time_zones import clock_time, deadline
 from lockbox.notifications import held_back_text, mail_text, requester_text, window_report
 from lockbox.notifications.audience import AFTER_REVIEWS, BREAK_GLASS, CONVERSED, OPERATED, PROMPTS, RECEIPT, REPORT
@@ -91,11 +95,9 @@ class RequestMail(LoadedNotification):
     of the same side. `time_zone` is the recipient's. `is_copy` is whether the recipient is an observer, who cannot
     decide or sign in, `is_pre_approved` whether a pre-approval opened the window. `in_vain` says how many were asked
     if none of them could be notified. `closed` is what a report is about, `connection` what a mail about a target is.
-    `not_before` is when access was to begin, `opens_at` when a window that was approved does, and `extends` the
-    request whose window this one goes on from. `break_glass` is whether it is, or was opened, by break-glass;
-    `finding` what the customer has found of it, due at `finding_due`; `overdue_findings` is how many others were
-    overdue when it was opened. `held_back` is why nobody is let in though the time has come.
-    From `employing_entity` on it is what was on record of the requester at `submitted_at`.
+    `finding` is what the customer has found of access by break-glass, due at `finding_due`; `overdue_findings` is how
+    many others were overdue when it was opened. `held_back` is why nobody is let in though the time has come.
+    `requester` is what was on record of them at `submitted_at`.
     """
 
     now: datetime
@@ -114,15 +116,11 @@ class RequestMail(LoadedNotification):
     slug: str
     tenant_id: UUID
     mode: Mode
-    requester: str
+    requester_name: str
     requester_id: UUID
-    service: str
-    resources: list[str]
-    actions: list[str]
-    reason_code: str
-    justification: str
-    case_ref: str | None
-    access_window: int
+    ask: Ask
+    requester: Requester
+    window: Window
     recipient_id: UUID | None
     recipient_name: str
     recipient_address: str
@@ -130,34 +128,13 @@ class RequestMail(LoadedNotification):
     time_zone: str
     is_copy: bool = False
     is_pre_approved: bool = False
-    max_uses: int | None = None
-    not_before: datetime | None = None
-    opens_at: datetime | None = None
-    extends: UUID | None = None
-    case_system: str | None = None
-    case_check: str | None = None
-    case_url: str | None = None
-    duplicate_of: UUID | None = None
-    duplicate_reason: str | None = None
-    level: str | None = None
-    context: Mapping[str, Any] | None = None
-    pre_approval_id: UUID | None = None
     submitted_at: datetime | None = None
-    severity: str | None = None
-    employing_entity: str | None = None
-    office_country: str | None = None
-    physical_country: str | None = None
-    directory_as_of: datetime | None = None
-    sign_in: str | None = None
-    sign_in_means: str | None = None
-    signed_in_at: datetime | None = None
     address: str | None = None
     user_agent: str | None = None
     earlier: Sequence[EarlierRequest] = ()
     in_vain: str = ""
     closed: ClosedWindow | None = None
     connection: TargetFailure | None = None
-    break_glass: bool = False
     finding: str | None = None
     finding_due: datetime | None = None
     overdue_findings: int = 0
@@ -169,22 +146,32 @@ class RequestMail(LoadedNotification):
         return self.template == "timed_out" and bool(self.in_vain)
 
     @property
+    def resources(self) -> list[str]:
+        """The resources for which the window is, was or would be open."""
+        return self.window.resources_of(self.ask)
+
+    @property
+    def actions(self) -> list[str]:
+        """The actions for which the window is, was or would be open."""
+        return self.window.actions_of(self.ask)
+
+    @property
     def extent(self) -> str:
         """For how long access is asked, and for how many uses if that is limited."""
-        if self.max_uses is None:
-            return duration(self.access_window)
-        uses = counted(mail_text.USES, self.max_uses)
-        return mail_text.EXTENT.format(duration=duration(self.access_window), uses=uses)
+        if self.window.max_uses is None:
+            return duration(self.ask.access_window)
+        uses = counted(mail_text.USES, self.window.max_uses)
+        return mail_text.EXTENT.format(duration=duration(self.ask.access_window), uses=uses)
 
     @property
     def opened_until(self) -> datetime:
         """When access would end if it were approved at this moment."""
-        return max(self.now, self.not_before or self.now) + timedelta(seconds=self.access_window)
+        return max(self.now, self.ask.not_before or self.now) + timedelta(seconds=self.ask.access_window)
 
     @property
     def opens_later(self) -> bool:
         """Whether the window that this is about begins after what happened."""
-        return self.opens_at is not None and self.at < self.opens_at
+        return self.window.opens_at is not None and self.at < self.window.opens_at
 
     @property
     def seconds_left(self) -> int:
@@ -249,9 +236,9 @@ def _subject(mail: RequestMail, said: Mapping[str, Any]) -> str:
     words = {name: said[name] for name in named}
     until = mail_text.OPEN_UNTIL if mail.to_state == "active" else mail_text.ANSWER_BY
     found = window_report.summary(mail.closed) if mail.closed else ""
-    if mail.template == "active" and mail.opens_at and mail.opens_later:
+    if mail.template == "active" and mail.window.opens_at and mail.opens_later:
         subject = mail_text.OPENS_LATER_SUBJECT
-        words["by"] = deadline(mail.opens_at, mail.now, mail.time_zone)
+        words["by"] = deadline(mail.window.opens_at, mail.now, mail.time_zone)
     elif mail.is_pre_approved:
         subject = mail_text.PRE_APPROVED_SUBJECT
     elif mail.nobody_notified:
@@ -260,9 +247,9 @@ def _subject(mail: RequestMail, said: Mapping[str, Any]) -> str:
         subject = mail_text.REQUEST_SUBJECTS[mail.template]
     actor = said["actor"] or mail_text.SOMEBODY
     said_of = subject.format(**words, actor=actor, found=found, until=until)
-    if mail.severity and mail.template in PROMPTS:
-        said_of = f"{mail.severity}: {said_of}"
-    return (mail_text.BREAK_GLASS_MARK + said_of if mail.break_glass else said_of)[:LONGEST_SUBJECT]
+    if mail.ask.severity and mail.template in PROMPTS:
+        said_of = f"{mail.ask.severity}: {said_of}"
+    return (mail_text.BREAK_GLASS_MARK + said_of if mail.window.break_glass else said_of)[:LONGEST_SUBJECT]
 
 
 def _said(mail: RequestMail, services: Mapping[str, str]) -> dict[str, Any]:
@@ -270,14 +257,15 @@ def _said(mail: RequestMail, services: Mapping[str, str]) -> dict[str, Any]:
     time = partial(clock_time, zone=mail.time_zone)
     return {
         "mail": mail,
-        "service": services.get(mail.service, mail.service),
-        "requester": one_line(mail.requester),
+        "service": services.get(mail.ask.service, mail.ask.service),
+        "requester": one_line(mail.requester_name),
         "actor": one_line(mail.actor_name) if mail.actor_name else None,
         "tenant": one_line(mail.tenant),
         "resources": [flagged(one_line(resource, LONGEST_RESOURCE)) for resource in mail.resources],
-        "justification": prose(mail.justification),
+        "justification": prose(mail.ask.justification),
         "case_ref": _case(mail),
         "duplicate": _duplicate(mail),
+        "lines": list(lines(mail.ask, MAIL, reads_why=mail.wording.justification)),
         "comment": prose(mail.comment) if mail.comment else None,
         "opened": mail_text.APPROVED_BY if mail.actor_role == "approver" else mail_text.OPENED_BY,
         "decided": mail_text.DECIDED.get(mail.action, ""),
@@ -286,7 +274,7 @@ def _said(mail: RequestMail, services: Mapping[str, str]) -> dict[str, Any]:
         "asks": mail.template in ("reviewing", "pending"),
         "acts": mail_text.joined(mail.actions),
         "steps": mail_text.steps(mail.wording.steps),
-        "parameters": mail_text.parameters(mail.context or {}),
+        "parameters": mail_text.parameters(mail.ask.context or {}),
         "duration": mail.extent,
         **_span(mail, time),
         "left": duration(mail.seconds_left),
@@ -295,7 +283,7 @@ def _said(mail: RequestMail, services: Mapping[str, str]) -> dict[str, Any]:
         "found_of": mail_text.FINDINGS.get(mail.finding or "", ""),
         "time": time,
         "who_decides": mail_text.ASKED_AFTER if mail.mode is Mode.ENFORCE else mail_text.LEFT_TO_VENDOR,
-        "yes": _yes(mail, services.get(mail.service, mail.service)),
+        "yes": _yes(mail, services.get(mail.ask.service, mail.ask.service)),
         "target": mail.connection.target if mail.connection else "",
         "advice": mail_text.FAILING.get(mail.connection.failing or "", mail_text.IN_LOG) if mail.connection else "",
         "held_back": _held_back(mail, mail.held_back) if mail.held_back else "",
@@ -313,52 +301,54 @@ def _said(mail: RequestMail, services: Mapping[str, str]) -> dict[str, Any]:
 
 def _span(mail: RequestMail, time: Callable[[datetime], str]) -> dict[str, str]:
     """Return what is asked for, and for how long or until when."""
-    if mail.extends and mail.not_before:
-        more = mail_text.MORE_ACCESS.format(duration=duration(mail.access_window))
+    if mail.window.extends and mail.ask.not_before:
+        more = mail_text.MORE_ACCESS.format(duration=duration(mail.ask.access_window))
         return {"access": more, "span": mail_text.UNTIL.format(time=time(mail.opened_until))}
     span = mail_text.FOR.format(extent=mail.extent)
-    if mail.not_before:
-        span = mail_text.FROM.format(span=span, time=time(mail.not_before))
+    if mail.ask.not_before:
+        span = mail_text.FROM.format(span=span, time=time(mail.ask.not_before))
     return {"access": mail_text.PLAIN_ACCESS, "span": span}
 
 
 def _case(mail: RequestMail) -> str | None:
     """Return the case, its ticket system and what that says of it; its page stands on the request's page alone."""
-    if not mail.case_ref:
+    if not mail.ask.case_ref:
         return None
-    case, system = one_line(mail.case_ref), one_line(mail.case_system) if mail.case_system else ""
+    case, system = one_line(mail.ask.case_ref), one_line(mail.ask.case_system) if mail.ask.case_system else ""
     where = mail_text.CASE_IN.format(case=case, system=system) if system else case
-    said = mail_text.CASE_CHECKS.get(mail.case_check or "", "")
+    said = mail_text.CASE_CHECKS.get(mail.ask.case_check or "", "")
     return f"{where} {said}".strip()
 
 
 def _duplicate(mail: RequestMail) -> str:
     """Return of which request it is a duplicate, and why it was submitted nevertheless."""
-    if not mail.duplicate_of:
+    if not mail.ask.duplicate_of:
         return ""
-    why = prose(mail.duplicate_reason) if mail.duplicate_reason and mail.wording.justification else ""
-    return f"{mail.duplicate_of}: {why}" if why else str(mail.duplicate_of)
+    why = prose(mail.ask.duplicate_reason) if mail.ask.duplicate_reason and mail.wording.justification else ""
+    return f"{mail.ask.duplicate_of}: {why}" if why else str(mail.ask.duplicate_of)
 
 
 def _held_back(mail: RequestMail, reason: str) -> str:
-    tenant, requester = one_line(mail.tenant), one_line(mail.requester)
+    tenant, requester = one_line(mail.tenant), one_line(mail.requester_name)
     return held_back_text.sentence(reason, tenant=tenant, requester=requester)
 
 
 def _located(mail: RequestMail, time: Callable[[datetime], str]) -> str:
     """Return where the requester works and is, and as of when; nothing where that is not known."""
-    if mail.directory_as_of is None:
+    if mail.requester.directory_as_of is None:
         return ""
-    entity = one_line(mail.employing_entity) if mail.employing_entity else None
-    said = requester_text.located(entity, mail.office_country, mail.physical_country)
-    return requester_text.AS_OF.format(said=said, time=time(mail.directory_as_of))
+    entity = one_line(mail.requester.employing_entity) if mail.requester.employing_entity else None
+    said = requester_text.located(entity, mail.requester.office_country, mail.requester.physical_country)
+    return requester_text.AS_OF.format(said=said, time=time(mail.requester.directory_as_of))
 
 
 def _signed_in(mail: RequestMail) -> str:
     """Return how the requester had signed in; nothing for requests of earlier versions."""
-    if mail.sign_in is None or mail.submitted_at is None:
+    if mail.requester.sign_in is None or mail.submitted_at is None:
         return ""
-    return requester_text.signed_in(mail.sign_in, mail.sign_in_means, mail.signed_in_at, mail.submitted_at)
+    return requester_text.signed_in(
+        mail.requester.sign_in, mail.requester.sign_in_means, mail.requester.signed_in_at, mail.submitted_at
+    )
 
 
 def _yes(mail: RequestMail, service: str) -> tuple[str, str]:

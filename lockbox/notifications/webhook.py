@@ -22,6 +22,9 @@ from config.traces import SpanKind, propagated, span
 from lockbox import safe_http
 from lockbox.audit.canonical import instant
 from lockbox.database import UnitOfWork
+from lockbox.facts.ask import Ask
+from lockbox.facts.fact import WEBHOOK, given
+from lockbox.facts.window import Window
 from lockbox.failpoints import failpoint
 from lockbox.notifications import account_mail, chat_message
 from lockbox.notifications.account_mail import AccountMail
@@ -123,14 +126,15 @@ def request_payload(
 
     Only the vendor's endpoints get the case: what it is called there is for the ticket system.
     """
-    justification = mail.justification if target.with_justification and mail.wording.justification else None
+    justification = mail.ask.justification if target.with_justification and mail.wording.justification else None
     if target.format is Format.SLACK:
         return _json(chat_message.of_request(mail, justification, public_url=public_url, services=services))
     content = _event_of(mail).body(mail.notification_id, target.place, public_url)
     if justification is not None:
         content["data"]["justification"] = justification
-    if target.is_vendors and mail.case_ref:
-        content["data"]["case"] = {"system": mail.case_system, "ref": mail.case_ref, "url": mail.case_url}
+    if target.is_vendors and mail.ask.case_ref:
+        case = {"system": mail.ask.case_system, "ref": mail.ask.case_ref, "url": mail.ask.case_url}
+        content["data"]["case"] = case
     return _json(content)
 
 
@@ -138,10 +142,9 @@ def request_payload(
 class RequestEvent:
     """What a webhook says of an event of a request: ids, states and clocks; no reason, no names of people.
 
-    `mixed_alphabets` is whether the id of a resource mixes alphabets, `connection` what a target has to do with it,
-    `break_glass` whether it is, or was opened, by break-glass. `context_names` are of the parameters that the
-    request gives, without what it gives for them: that is personal. `pre_approval_id` and `opens_at` are of the
-    window, and said from its opening on; `held_back` is why it lets nobody in though its time has come.
+    `connection` is what a target has to do with it. Of the parameters that the request gives only the names are said:
+    what it gives for them is personal. The pre-approval and the beginning of the window are said from its opening on;
+    `held_back` is why it lets nobody in though its time has come.
     """
 
     event_id: UUID
@@ -152,16 +155,10 @@ class RequestEvent:
     tenant_id: UUID
     state: str
     deadline_at: datetime | None
-    mixed_alphabets: bool
     nobody_notified: bool
+    ask: Ask
+    window: Window
     connection: TargetFailure | None = None
-    opens_at: datetime | None = None
-    extends: UUID | None = None
-    break_glass: bool = False
-    severity: str | None = None
-    level: str | None = None
-    context_names: Sequence[str] = ()
-    pre_approval_id: UUID | None = None
     held_back: str | None = None
 
     def body(self, call_id: UUID, place: Mapping[str, Any], public_url: str) -> dict[str, Any]:
@@ -173,14 +170,13 @@ class RequestEvent:
                 "tenant": self.tenant,
                 "tenant_id": str(self.tenant_id),
                 "state": self.state,
-                **({"severity": self.severity} if self.severity else {}),
-                **({"level": self.level} if self.level else {}),
-                **({"context_names": sorted(self.context_names)} if self.context_names else {}),
-                **({"mixed_alphabets": True} if self.mixed_alphabets else {}),
+                **given(self.ask, WEBHOOK),
+                **({"context_names": sorted(self.ask.context)} if self.ask.context else {}),
+                **({"mixed_alphabets": True} if mixed(self.window.resources_of(self.ask)) else {}),
                 **({"nobody_notified": self.nobody_notified} if self.state == "timed_out" else {}),
-                **({"break_glass": True} if self.break_glass else {}),
+                **({"break_glass": True} if self.window.break_glass else {}),
                 **({"connection": asdict(self.connection)} if self.connection else {}),
-                **({"extends": str(self.extends)} if self.extends else {}),
+                **({"extends": str(self.window.extends)} if self.window.extends else {}),
                 **self._opening(),
                 **({"held_back": self.held_back} if self.held_back else {}),
                 "answer_by": self._deadline(*WAITING),
@@ -190,8 +186,8 @@ class RequestEvent:
         }
 
     def _opening(self) -> dict[str, str]:
-        by = self.pre_approval_id if self.state not in WAITING else None
-        begins = self.opens_at if self.state == OPEN else None
+        by = self.window.pre_approval_id if self.state not in WAITING else None
+        begins = self.window.opens_at if self.state == OPEN else None
         return {
             **({"pre_approval_id": str(by)} if by else {}),
             **({"opens_at": instant(begins)} if begins else {}),
@@ -211,16 +207,10 @@ def _event_of(mail: RequestMail) -> RequestEvent:
         tenant_id=mail.tenant_id,
         state=mail.to_state,
         deadline_at=mail.deadline_at,
-        mixed_alphabets=bool(mixed(mail.resources)),
         nobody_notified=mail.nobody_notified,
+        ask=mail.ask,
+        window=mail.window,
         connection=mail.connection,
-        opens_at=mail.opens_at,
-        extends=mail.extends,
-        break_glass=mail.break_glass,
-        severity=mail.severity,
-        level=mail.level,
-        context_names=tuple(mail.context or ()),
-        pre_approval_id=mail.pre_approval_id,
         held_back=mail.held_back,
     )
 

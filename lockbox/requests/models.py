@@ -42,12 +42,12 @@ class AccessRequest(Window, Clock, Requester, Ask, table=True):
     @property
     def open_resources(self) -> list[str]:
         """The resources for which its window is, was or would be open."""
-        return self.resources if self.granted_resources is None else self.granted_resources
+        return self.resources_of(self)
 
     @property
     def open_actions(self) -> list[str]:
         """The actions for which its window is, was or would be open."""
-        return self.actions if self.granted_actions is None else self.granted_actions
+        return self.actions_of(self)
 
     def given(self, names: Iterable[str]) -> dict[str, Any]:
         """Return what it says under these names, and nothing for the rest."""

@@ -23,7 +23,7 @@ SENDERS = ["Lockbox <lockbox@vendor.example>", "lockbox@vendor.example", "Änne,
 @settings(max_examples=examples(30), deadline=None)
 @given(TEXTS, TEXTS, TEXTS)
 def test_any_text_makes_a_mail_with_one_of_each_header(name: str, why: str, comment: str) -> None:
-    made = mail(requester=name, recipient_name=name, justification=why, case_ref=why, comment=comment)
+    made = mail(requester_name=name, recipient_name=name, justification=why, case_ref=why, comment=comment)
 
     raw = compose(made, "Lockbox <lockbox@vendor.example>").content
 

@@ -33,7 +33,7 @@ def test_a_webhook_body_is_thin(template: State) -> None:
         to_state=template.value,
         justification=secret,
         comment=secret,
-        requester=secret,
+        requester_name=secret,
         actor_name=secret,
         recipient_name=secret,
         recipient_address=f"{secret}@x",

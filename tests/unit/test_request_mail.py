@@ -212,7 +212,7 @@ def test_html_in_a_list_is_shown_and_never_run(field: str) -> None:
     ],
 )
 def test_a_name_cannot_leave_its_line_turn_the_text_around_or_fill_the_page(name: str) -> None:
-    made = mail(requester=name, recipient_name=name, actor_name=name, tenant=name, template="revoked")
+    made = mail(requester_name=name, recipient_name=name, actor_name=name, tenant=name, template="revoked")
 
     for line in (made.subject, made.to_name):
         assert line.isprintable()

@@ -9,6 +9,9 @@ import jsonschema_rs
 
 from api import openapi
 from lockbox.admin.webhooks import OF_REQUESTS, OF_TENANTS
+from lockbox.facts.ask import Ask
+from lockbox.facts.fact import taken
+from lockbox.facts.window import Window
 from lockbox.notifications import webhook
 from lockbox.notifications.account_mail import CHECKPOINT_TYPE, INVARIANT_TYPE
 from lockbox.notifications.target_failure import TargetFailure
@@ -42,10 +45,12 @@ def event(**changes: Any) -> RequestEvent:
         "tenant_id": ONE,
         "state": "active",
         "deadline_at": AT,
-        "mixed_alphabets": False,
         "nobody_notified": False,
+        "resources": ["mailbox:anna@contoso.example"],
     }
-    return RequestEvent(**(facts | changes))
+    values = facts | changes
+    ask, window = taken(Ask, values), taken(Window, values)
+    return RequestEvent(**values, ask=ask, window=window)
 
 
 def test_each_type_of_event_is_described() -> None:
@@ -54,12 +59,12 @@ def test_each_type_of_event_is_described() -> None:
 
 CHANGES: list[dict[str, Any]] = [
     {},
-    {"mixed_alphabets": True},
+    {"resources": ["mailbox:\u0430nna@contoso.example"]},
     {"state": "timed_out", "nobody_notified": True, "deadline_at": None},
     {"connection": TargetFailure(str(ONE), "orders-db", "unreachable")},
     {"connection": TargetFailure(str(ONE), "orders-db", None)},
     {"extends": ONE, "opens_at": AT, "break_glass": True, "severity": "S1", "held_back": "stricter_policy"},
-    {"level": "admin", "context_names": ("rows", "environment"), "pre_approval_id": ONE},
+    {"level": "admin", "context": {"rows": 10, "environment": "production"}, "pre_approval_id": ONE},
 ]
 
 
