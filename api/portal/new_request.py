@@ -4,7 +4,6 @@ import json
 import secrets
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Annotated
 from uuid import UUID
@@ -133,7 +132,7 @@ def _file(
         session,
         visitor.caller,
         origin(work.request),
-        replace(request_input(body, work.chosen), case_check=case_check),
+        request_input(body, work.chosen).checked(case_check),
         work.chosen.catalogue.services,
         limits=limits,
     )

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from functools import cache, partial
 from typing import Annotated, Any
 from uuid import UUID
@@ -112,7 +111,7 @@ async def submit_request(
     named = request_input(body, chosen)
 
     async def submitted(case_check: CaseCheck | None) -> Response:
-        submission = replace(named, case_check=case_check) if case_check else named
+        submission = named.checked(case_check)
 
         def judge(session: UnitOfWork) -> Response:
             session.foresee(submit.ahead_of_submit(submission, limits, key))

@@ -8,27 +8,29 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field
 
 from lockbox.facts.enumerations import CaseCheck, Reason, Severity
-from lockbox.facts.fact import CHAT, ERASED, EVENT, MAIL, WEBHOOK, WHY, Fact, Part
+from lockbox.facts.fact import CHAT, ERASED, EVENT, MAIL, REPEAT, WEBHOOK, WHY, Fact, Part
 from lockbox.sql import Instant, Texts, words
 
 
 class SubmittedAsk(Part):
     """What an engineer may ask for; `access_window` in seconds."""
 
-    service: Annotated[str, Fact("Service", EVENT)] = Field(max_length=63)
-    resources: Annotated[list[str], Fact("Resources", personal=ERASED)] = Field(sa_type=Texts)
-    actions: Annotated[list[str], Fact("Actions", EVENT)] = Field(sa_type=Texts)
-    reason_code: Annotated[Reason, Fact("Reason", EVENT)] = Field(sa_type=words(Reason))
-    justification: Annotated[str, Fact("Justification", EVENT, WHY)] = Field(max_length=4000)
-    case_ref: Annotated[str | None, Fact("Case", EVENT, ERASED)] = Field(default=None, max_length=100)
-    case_system: Annotated[str | None, Fact("Ticket system", EVENT)] = Field(default=None, max_length=63)
-    case_url: Annotated[str | None, Fact("Case's page", EVENT, ERASED)] = Field(default=None, max_length=2000)
+    service: Annotated[str, Fact("Service", REPEAT | EVENT)] = Field(max_length=63)
+    resources: Annotated[list[str], Fact("Resources", REPEAT, ERASED)] = Field(sa_type=Texts)
+    actions: Annotated[list[str], Fact("Actions", REPEAT | EVENT)] = Field(sa_type=Texts)
+    reason_code: Annotated[Reason, Fact("Reason", REPEAT | EVENT)] = Field(sa_type=words(Reason))
+    justification: Annotated[str, Fact("Justification", REPEAT | EVENT, WHY)] = Field(max_length=4000)
+    case_ref: Annotated[str | None, Fact("Case", REPEAT | EVENT, ERASED)] = Field(default=None, max_length=100)
+    case_system: Annotated[str | None, Fact("Ticket system", REPEAT | EVENT)] = Field(default=None, max_length=63)
+    case_url: Annotated[str | None, Fact("Case's page", REPEAT | EVENT, ERASED)] = Field(
+        default=None, max_length=2000
+    )
     duplicate_reason: Annotated[str | None, Fact("Why another request", EVENT, WHY)] = Field(
         default=None, max_length=500
     )
     access_window: Annotated[int, Fact("Access window", EVENT)]
     not_before: Annotated[datetime | None, Fact("Not before", EVENT)] = Field(default=None, sa_type=Instant)
-    severity: Annotated[Severity | None, Fact("Severity", EVENT | MAIL | CHAT | WEBHOOK)] = Field(
+    severity: Annotated[Severity | None, Fact("Severity", REPEAT | EVENT | MAIL | CHAT | WEBHOOK)] = Field(
         default=None, sa_type=words(Severity)
     )
 

@@ -1,6 +1,6 @@
 """How a fact of a request is declared: its label, who says it where, and whether it is personal."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum, Flag, StrEnum, auto
 from functools import cache
@@ -11,16 +11,21 @@ from sqlmodel import SQLModel
 
 
 class FactView(Flag):
-    """A place that says facts; a fact is said where its declaration names the place, and nowhere else."""
+    """A place that says facts; a fact is said where its declaration names the place, and nowhere else.
+
+    REPEAT is what a request that repeats an earlier one, or goes on from it, takes from that.
+    """
 
     NONE = 0
+    REPEAT = auto()
     EVENT = auto()
     MAIL = auto()
     CHAT = auto()
     WEBHOOK = auto()
 
 
-EVENT, MAIL, CHAT, WEBHOOK = FactView.EVENT, FactView.MAIL, FactView.CHAT, FactView.WEBHOOK
+REPEAT, EVENT = FactView.REPEAT, FactView.EVENT
+MAIL, CHAT, WEBHOOK = FactView.MAIL, FactView.CHAT, FactView.WEBHOOK
 
 
 class Personal(Enum):
@@ -72,10 +77,10 @@ def kinds_of(part: type[SQLModel]) -> Mapping[str, type[StrEnum]]:
     return {name: kind for name, kind in every if isinstance(kind, type) and issubclass(kind, StrEnum)}
 
 
-def values_of(part: type[SQLModel], row: object) -> dict[str, Any]:
-    """Return the values of a row that has all columns of a part, words of enumerations as such."""
-    values = {name: getattr(row, name) for name in part.model_fields}
-    return values | {n: kind(values[n]) for n, kind in kinds_of(part).items() if values[n] is not None}
+def values_of(part: type[SQLModel], row: object, names: Iterable[str] | None = None) -> dict[str, Any]:
+    """Return the values of a row by the names of a part's fields, or these of them; words of enumerations as such."""
+    values = {name: getattr(row, name) for name in (part.model_fields if names is None else names)}
+    return values | {n: kind(values[n]) for n, kind in kinds_of(part).items() if values.get(n) is not None}
 
 
 def read(part: type[P], row: object) -> P:

@@ -1,7 +1,7 @@
 """The case of a submission: its ticket system and page, and how it may be refused for its case."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
@@ -103,4 +103,4 @@ def in_its_system(submission: RequestInput, systems: Mapping[str, CaseSystem]) -
         raise Invalid(f"{said} {choice}", field="case_system")
     if submission.case_url and not submission.case_url.startswith(system.address):
         raise Invalid(f"Pages of {system.title} begin with {system.address}", field="case_url")
-    return replace(submission, case_system=named)
+    return submission.in_system(named)

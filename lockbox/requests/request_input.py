@@ -1,59 +1,54 @@
-"""What an engineer asks for, or a system for an engineer, before it is judged; pure."""
+"""What an engineer asks for, or a system for an engineer, before it is judged."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, Self
 from uuid import UUID
 
+from pydantic import ConfigDict
+from sqlmodel import Field
+
 from config.context_schema import ContextValue
-from lockbox.facts.enumerations import CaseCheck, Reason, Severity
+from lockbox.facts.ask import SubmittedAsk
+from lockbox.facts.enumerations import CaseCheck
+from lockbox.facts.fact import REPEAT, facts_of, values_of
 
 
-@dataclass(frozen=True)
-class RequestInput:
-    """What an engineer asks for; `access_window` in seconds. A system names the engineer for whom it files.
+class RequestInput(SubmittedAsk):
+    """What an engineer asks for. A system names the engineer for whom it files.
 
     `follows` is the request that is asked again by this one. Without `max_uses` it is as often as the policy says.
-    `not_before` is when access is to begin, None for at once. `extends` is the request whose window goes on by this
-    one, and `first_opened_at` when the first of these windows began. With `break_glass` a manager may open it in an
-    emergency without the customer.
-    `duplicate_reason` is why it is submitted beside an open request for the same case and resource. `case_check` is
-    what the ticket system says of the case, once a door has asked it.
+    `extends` is the request whose window goes on by this one, and `first_opened_at` when the first of these windows
+    began. With `break_glass` a manager may open it in an emergency without the customer. `case_check` is what the
+    ticket system says of the case, once a door has asked it.
     """
 
+    model_config = ConfigDict(frozen=True)  # type: ignore[assignment] # SQLModel's own kind of configuration
+
     tenant: str
-    service: str
-    resources: Sequence[str]
-    actions: Sequence[str]
-    reason_code: Reason
-    justification: str
-    case_ref: str | None
-    access_window: int
     engineer: UUID | None = None
     max_uses: int | None = None
-    not_before: datetime | None = None
     follows: UUID | None = None
     break_glass: bool = False
     extends: UUID | None = None
     first_opened_at: datetime | None = None
-    case_system: str | None = None
-    case_url: str | None = None
-    duplicate_reason: str | None = None
     case_check: CaseCheck | None = None
-    severity: Severity | None = None
-    context: Mapping[str, ContextValue] = field(default_factory=dict)
+    context: Mapping[str, ContextValue] = Field(default_factory=dict)
 
+    def in_system(self, named: str) -> Self:
+        """Return the same with its case in a ticket system."""
+        return self.model_copy(update={"case_system": named})
 
-REPEATED = (
-    *("tenant", "service", "resources", "actions", "reason_code", "justification"),
-    *("case_ref", "case_system", "case_url", "max_uses"),
-)
+    def checked(self, check: CaseCheck | None) -> Self:
+        """Return the same with what the ticket system says of the case."""
+        return self.model_copy(update={"case_check": check})
 
 
 def repeated(earlier: Any, **changes: Any) -> RequestInput:  # noqa: ANN401 - a row
-    """Return what an earlier request asked for, and what is asked otherwise now; its row has its tenant's slug."""
-    values = {name: getattr(earlier, name) for name in REPEATED}
-    values |= {"context": earlier.context or {}, "engineer": earlier.requester_id}
-    values["severity"] = Severity(earlier.severity) if earlier.severity else None
-    return RequestInput(**values | changes)
+    """Return what an earlier request asked for, and what is asked otherwise now; its row has its tenant's slug.
+
+    It is not validated: what it names may have been erased in part.
+    """
+    values = values_of(RequestInput, earlier, facts_of(RequestInput, REPEAT))
+    values |= {"tenant": earlier.tenant, "engineer": earlier.requester_id, "max_uses": earlier.max_uses}
+    return RequestInput.model_construct(None, **values | {"context": earlier.context or {}} | changes)
