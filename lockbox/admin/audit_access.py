@@ -23,6 +23,7 @@ from lockbox.audit.reported_mails import NOTIFIED
 from lockbox.audit.verifier.approver_keys import ApproverKey, ApproverKeys
 from lockbox.database import Database, UnitOfWork, now
 from lockbox.errors import Invalid, NotFound, NotYours
+from lockbox.facts.fact import why
 from lockbox.identity import authentication, passkeys, row_macs
 from lockbox.identity.credentials import Passkey
 from lockbox.identity.models import EligibleDelegate, Membership
@@ -44,7 +45,7 @@ ORIGIN = frozenset({"address", "user_agent"})
 CUSTOMERS = frozenset({*map(str, CUSTOMERS_PARTIES), Side.CUSTOMER.value})
 OWN = EventScope(hidden_by_role=dict.fromkeys(CUSTOMERS, frozenset[str]()), hidden_for_others=ORIGIN)
 VENDORS = EventScope(
-    hidden=frozenset({"comment", "justification", RECIPIENT}),
+    hidden=frozenset({"comment", RECIPIENT, *why(AccessRequest)}),
     hidden_by_role=dict.fromkeys(CUSTOMERS, ORIGIN),
     shown_without_request=frozenset({"name"}) | ORIGIN,
 )

@@ -12,6 +12,9 @@ from lockbox.audit.events import THE_OWNER, AuditEvent
 from lockbox.audit.report import LATE
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import Conflict, NotFound
+from lockbox.facts.ask import Ask
+from lockbox.facts.fact import committed
+from lockbox.facts.requester import Requester
 from lockbox.notifications import announcements
 
 TEXTS_ERASED = "texts_erased"
@@ -36,6 +39,10 @@ WITH said AS (
 )
 SELECT coalesce(sum(number), 0) FROM gone
 """)
+# Texts of what was asked say that they were erased; a link, parameters and where the requester worked are gone.
+LINK = "case_url"
+SAY_ERASED = [f"{name} = CASE WHEN r.{name} IS NOT NULL THEN 'erased' END" for name in committed(Ask) if name != LINK]
+GONE = [f"{name} = NULL" for name in (LINK, "context", *committed(Requester))]
 # A resource that is erased keeps its place, so that what was granted of what was asked can still be told.
 ROWS = tuple(
     text(statement)
@@ -48,17 +55,15 @@ ROWS = tuple(
                 ORDER BY k.place) END
         FROM requests r WHERE r.id = d.request_id AND r.id = ANY(:ids)
         """,
-        """
-        UPDATE requests r SET justification = 'erased', case_ref = CASE WHEN r.case_ref IS NOT NULL THEN 'erased' END,
-            case_url = NULL, context = NULL, employing_entity = NULL, office_country = NULL, physical_country = NULL,
-            duplicate_reason = CASE WHEN r.duplicate_reason IS NOT NULL THEN 'erased' END,
+        f"""
+        UPDATE requests r SET {", ".join(SAY_ERASED)}, {", ".join(GONE)},
             resources = ARRAY(SELECT 'erased:' || place FROM generate_subscripts(r.resources, 1) AS place
                 ORDER BY place),
             granted_resources = CASE WHEN r.granted_resources IS NOT NULL THEN ARRAY(SELECT 'erased:' || k.place
                 FROM unnest(r.resources) WITH ORDINALITY AS k (resource, place)
                 WHERE k.resource = ANY (r.granted_resources) ORDER BY k.place) END
         WHERE r.id = ANY(:ids)
-        """,
+        """,  # noqa: S608 - names of our own
         """
         UPDATE deliveries d SET answer = '' FROM notifications n
         WHERE n.id = d.notification_id AND n.request_id = ANY(:ids) AND d.answer <> ''

@@ -13,6 +13,8 @@ from lockbox.audit.canonical import Value
 from lockbox.audit.events import THE_OWNER, VENDORS_LOG, AuditEvent
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import Conflict, NotFound
+from lockbox.facts.ask import Ask
+from lockbox.facts.fact import committed
 from lockbox.identity.models import Person
 from lockbox.notifications import announcements, settlement
 
@@ -36,17 +38,17 @@ UNION SELECT lower(a.email) FROM addresses a WHERE a.person_id = :id AND a.confi
         AND b.confirmed_at IS NOT NULL)
 """)
 # What names them in a text goes with the texts of that request; with `texts` also those of all that they asked for.
-NAMING = text("""
+NAMING = text(f"""
 SELECT r.id, r.tenant_id FROM requests r
 WHERE r.closed_at <= CAST(:at AS timestamptz) - CAST(:settled AS interval) AND (
     (:texts AND r.requester_id = :id)
-    OR lower(concat_ws(' ', r.justification, r.case_ref, r.case_url, r.duplicate_reason,
+    OR lower(concat_ws(' ', {", ".join(f"r.{name}" for name in committed(Ask))},
         array_to_string(r.resources, ' '), r.context)) ~ ANY(:addressed)
     OR EXISTS (SELECT FROM events e JOIN event_details d ON d.event_id = e.id CROSS JOIN jsonb_each(d.fields) AS f
         WHERE e.request_id = r.id AND NOT (f.key = ANY(:people) OR f.key ~ :numbered)
         AND lower(f.value ->> 1) ~ ANY(:addressed)))
 ORDER BY r.id
-""")
+""")  # noqa: S608 - names of our own
 OWN_WORDS = text("""
 UPDATE decisions d SET comment = CASE WHEN d.comment IS NOT NULL THEN 'erased' END,
     signed_content = CASE WHEN d.signed_content IS NOT NULL THEN '{}' END

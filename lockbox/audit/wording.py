@@ -9,6 +9,8 @@ from typing import Any
 from lockbox.audit.event_search import RecordedEvent
 from lockbox.audit.report import ENGINEER, ERASED, PRINCIPAL, moment
 from lockbox.audit.reported_mails import NOTIFIED, mailed
+from lockbox.facts.ask import Ask
+from lockbox.facts.fact import LOG, NO, facts_of
 
 WORDS = {
     "submit": "submitted a request for access",
@@ -137,6 +139,7 @@ WORDS = {
 }
 """The words for every action, following the actor's name."""
 
+OF_ASKS = facts_of(Ask, LOG)
 LABELS = {
     "member": "Who",
     "subject": "Identity",
@@ -155,6 +158,7 @@ LABELS = {
     "case_url": "Page of the case",
     "duplicate_reason": "Why another request",
     "context": "Parameters",
+    **{name: fact.label for name, fact in OF_ASKS.items() if fact.personal is not NO},
     "resource": "Resource",
     "employing_entity": "Employing entity",
     "office_country": "Country of the office",
@@ -166,7 +170,7 @@ LABELS = {
 FACTS = {
     "level": "Level",
     "request": "Request",
-    "severity": "Severity",
+    **{name: fact.label for name, fact in OF_ASKS.items() if fact.personal is NO},
     "sign_in_means": "Signed in by",
     "signed_in_at": "Signed in at",
     "case_system": "Ticket system",

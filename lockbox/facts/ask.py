@@ -8,7 +8,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field
 
 from lockbox.facts.enumerations import CaseCheck, Reason, Severity
-from lockbox.facts.fact import CHAT, ERASED, EVENT, MAIL, REPEAT, WEBHOOK, WHY, Fact, Part
+from lockbox.facts.fact import CHAT, ERASED, EVENT, LOG, MAIL, REPEAT, WEBHOOK, WHY, Fact, Part
 from lockbox.sql import Instant, Texts, words
 
 
@@ -30,7 +30,7 @@ class SubmittedAsk(Part):
     )
     access_window: Annotated[int, Fact("Access window", EVENT)]
     not_before: Annotated[datetime | None, Fact("Not before", EVENT)] = Field(default=None, sa_type=Instant)
-    severity: Annotated[Severity | None, Fact("Severity", REPEAT | EVENT | MAIL | CHAT | WEBHOOK)] = Field(
+    severity: Annotated[Severity | None, Fact("Severity", REPEAT | EVENT | LOG | MAIL | CHAT | WEBHOOK)] = Field(
         default=None, sa_type=words(Severity)
     )
 

@@ -13,18 +13,20 @@ from sqlmodel import SQLModel
 class FactView(Flag):
     """A place that says facts; a fact is said where its declaration names the place, and nowhere else.
 
-    REPEAT is what a request that repeats an earlier one, or goes on from it, takes from that.
+    REPEAT is what a request that repeats an earlier one, or goes on from it, takes from that, EVENT
+    what its events say, and LOG what the audit log's pages say of these.
     """
 
     NONE = 0
     REPEAT = auto()
     EVENT = auto()
+    LOG = auto()
     MAIL = auto()
     CHAT = auto()
     WEBHOOK = auto()
 
 
-REPEAT, EVENT = FactView.REPEAT, FactView.EVENT
+REPEAT, EVENT, LOG = FactView.REPEAT, FactView.EVENT, FactView.LOG
 MAIL, CHAT, WEBHOOK = FactView.MAIL, FactView.CHAT, FactView.WEBHOOK
 
 
@@ -93,6 +95,23 @@ def taken(part: type[P], values: dict[str, Any]) -> P:
     return cast(
         "P", part.model_construct(None, **{name: values.pop(name) for name in part.model_fields if name in values})
     )
+
+
+@cache
+def in_clear(part: type[SQLModel]) -> tuple[str, ...]:
+    """Return the names of what events say of a part for everybody who reads them."""
+    return tuple(name for name, fact in facts_of(part, EVENT).items() if fact.personal is NO)
+
+
+@cache
+def committed(part: type[SQLModel]) -> tuple[str, ...]:
+    """Return the names of what events say of a part by salted hashes, so that it can be erased."""
+    return tuple(name for name, fact in facts_of(part, EVENT).items() if fact.personal is not NO)
+
+
+def why(part: type[SQLModel]) -> Iterator[str]:
+    """Yield the names of what is read only where the justification is."""
+    return (name for name in committed(part) if facts_of(part, EVENT)[name].personal is WHY)
 
 
 def given(part: Part, view: FactView) -> dict[str, Any]:

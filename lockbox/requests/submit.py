@@ -22,7 +22,10 @@ from lockbox.errors import (
     TooMany,
     WindowTooLong,
 )
-from lockbox.facts.enumerations import ApproveMeans, AuthMethod, Reason, State
+from lockbox.facts.ask import Ask, SubmittedAsk
+from lockbox.facts.enumerations import ApproveMeans, AuthMethod, State
+from lockbox.facts.fact import committed, in_clear, values_of
+from lockbox.facts.requester import Requester
 from lockbox.failpoints import failpoint
 from lockbox.identity import keyring
 from lockbox.identity.roles import Caller
@@ -48,13 +51,6 @@ SELECT e.id, e.seq, e.actor_id, encode(sha256('\\x00'::bytea || e.body), 'hex') 
 FROM events e WHERE e.request_id = :id AND e.internal AND e.action <> 'notified'
 ORDER BY e.at, e.id
 """)
-OPTIONAL_FACTS = (
-    *("max_uses", "follows", "pre_approval_id", "not_before", "extends", "case_system", "case_check"),
-    *("duplicate_of", "break_glass", "level"),
-    *("severity", "directory_as_of", "sign_in", "sign_in_means", "signed_in_at"),
-)
-"""Facts that an event omits when empty."""
-WORKS_AT = ("employing_entity", "office_country", "physical_country")
 MINUTE = timedelta(minutes=1)
 NTH_SUBMISSION = text("SELECT tenant_at, person_at FROM nth_submission(at_tenant(), :most_tenant, :most_person)")
 MOST_UNSEEN = 24
@@ -78,29 +74,17 @@ class SubmissionFacts:
 
 
 def facts(request: AccessRequest) -> dict[str, Plain]:
-    """Return what a request asks for, but for what is personal."""
-    return {
-        "service": request.service,
-        "actions": list(request.actions),
-        "reason_code": request.reason_code,
-        "access_window": request.access_window,
-        "approval_window": request.approval_window,
-        "quorum": request.quorum,
-        "mode": request.mode.value,
-        **request.given(OPTIONAL_FACTS),
-    }
+    """Return what a request asks for, but for what is personal; what is empty is left out."""
+    return request.given(in_clear(AccessRequest))
 
 
 def personal(request: AccessRequest) -> dict[str, str | None]:
-    """Return what a request asks for that is personal."""
+    """Return what a request asks for that is personal; of what was asked also that nothing was said."""
     return {
-        "justification": request.justification,
-        "case_ref": request.case_ref,
-        "case_url": request.case_url,
-        "duplicate_reason": request.duplicate_reason,
+        **{name: getattr(request, name) for name in committed(Ask)},
         "resources": json.dumps(request.resources, ensure_ascii=False),
         **({"context": request.context_text} if request.context else {}),
-        **request.given(WORKS_AT),
+        **request.given(committed(Requester)),
     }
 
 
@@ -297,21 +281,18 @@ def _new(caller: Caller, submission: RequestInput, evaluation: Evaluation) -> Ac
     ends = deadline(state, at, **windows, start=submission.not_before)
     ends = min(ends, until) if until else ends
     covered = evaluation.pre_approval if state is State.ACTIVE else None
+    asked = values_of(SubmittedAsk, submission) | {
+        "resources": list(dict.fromkeys(submission.resources)),
+        "actions": list(dict.fromkeys(submission.actions)),
+        "duplicate_reason": submission.duplicate_reason if evaluation.duplicate else None,
+    }
     request = AccessRequest(
         id=new_id(),
         tenant_id=evaluation.tenant.id,
         requester_id=evaluation.requester_id,
-        service=submission.service,
-        resources=list(dict.fromkeys(submission.resources)),
-        actions=list(dict.fromkeys(submission.actions)),
-        reason_code=Reason(submission.reason_code),
-        justification=submission.justification,
-        case_ref=submission.case_ref,
-        case_system=submission.case_system,
-        case_url=submission.case_url,
+        **asked,
         case_check=submission.case_check,
         duplicate_of=evaluation.duplicate,
-        duplicate_reason=submission.duplicate_reason if evaluation.duplicate else None,
         level=evaluation.level,
         context=dict(submission.context) or None,
         mode=evaluation.mode,
@@ -322,7 +303,6 @@ def _new(caller: Caller, submission: RequestInput, evaluation: Evaluation) -> Ac
         quorum=terms.quorum,
         approve_means=terms.approve_means if covered else ApproveMeans.ATTESTED,
         approval_window=terms.approval_window,
-        access_window=submission.access_window,
         max_uses=fewest(submission.max_uses, terms.max_uses),
         state=state,
         version=1,
@@ -335,9 +315,7 @@ def _new(caller: Caller, submission: RequestInput, evaluation: Evaluation) -> Ac
         follows=submission.follows,
         extends=submission.extends,
         first_opened_at=submission.first_opened_at,
-        not_before=submission.not_before,
         break_glass=submission.break_glass,
-        severity=submission.severity,
         **dict(evaluation.requester_facts),
     )
     request.wake_at = wake_at(transition.phase_of(request, evaluation.known), terms, at)

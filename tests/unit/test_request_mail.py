@@ -180,7 +180,7 @@ HOSTILE = "<script>alert(1)</script><img src=x>\"'&{{7*7}}"
 @each("template", [*State, RECEIPT])
 @each(
     "field",
-    ["requester", "tenant", "service", "justification", "case_ref", "comment", "actor_name", "reason_code"],
+    ["requester_name", "tenant", "service", "justification", "case_ref", "comment", "actor_name", "reason_code"],
 )
 def test_html_in_a_field_is_shown_and_never_run(template: str, field: str) -> None:
     made = mail(template=str(template), **{field: HOSTILE})
