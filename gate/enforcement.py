@@ -1,11 +1,11 @@
 """What the gate of each service does, as the catalogue says and Postgres records: `enforce`, or only `report`."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
 from uuid import UUID
 
+from pydantic import BaseModel
 from sqlalchemy import Row, text
 from sqlmodel import col, select
 
@@ -51,8 +51,7 @@ FROM enforcements e ORDER BY e.service
 """)
 
 
-@dataclass(frozen=True)
-class EnforcementOverview:
+class EnforcementOverview(BaseModel, frozen=True):
     """What the gate of a service does, for operators: for how many of the tenants it only reports."""
 
     service: str
@@ -174,5 +173,11 @@ def _overview(row: Row[Any]) -> EnforcementOverview:
     reporting = everybody if row.wanted == REPORT else 0
     was_enforced = row.enforced_at is not None
     return EnforcementOverview(
-        row.service, row.wanted, row.revision, was_enforced, row.changed_at, reporting, row.tenants
+        service=row.service,
+        wanted=row.wanted,
+        revision=row.revision,
+        was_enforced=was_enforced,
+        since=row.changed_at,
+        reporting=reporting,
+        tenants=row.tenants,
     )

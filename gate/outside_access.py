@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from pydantic import BaseModel
 from sqlalchemy import Row, text
 
 from lockbox.admin import permissions
@@ -56,8 +57,7 @@ class OutsideAccess:
         return self.began_at + timedelta(seconds=self.seconds)
 
 
-@dataclass(frozen=True)
-class DeclaredAccess:
+class DeclaredAccess(BaseModel, frozen=True):
     """Declared access as it stands in the customer's log. What was erased is left out of names, or is None."""
 
     id: UUID

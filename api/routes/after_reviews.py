@@ -28,7 +28,7 @@ def record_finding(
 ) -> AfterReviewView:
     """Say as an approver or admin whether access by break-glass was justified, once it has ended."""
     found = after_reviews.give_finding(session, who, came, request_id, FindingInput(body.finding, body.comment))
-    return AfterReviewView(**vars(found))
+    return AfterReviewView.model_validate(found, from_attributes=True)
 
 
 def _due(one: DueFinding) -> DueFindingView:

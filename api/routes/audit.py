@@ -21,7 +21,6 @@ from api.schemas.audit import (
     ConsistencyView,
     InclusionView,
     ReportView,
-    StepView,
 )
 from api.schemas.parts import PersonView, Slug, Word, Words, problems
 from lockbox.admin import audit_access
@@ -159,11 +158,9 @@ def get_consistency_proof(
 def get_access_report(request: UUID, who: CurrentUser, came: RequestOrigin, session: SessionDep) -> ReportView:
     """Report on one request: who asked, who decided, when it was open, and what was done inside."""
     found = audit_access.report(session, who, came, request)
-    facts = {name: getattr(found, name) for name in ReportView.model_fields if hasattr(found, name)}
-    steps = [StepView.model_validate(step, from_attributes=True) for step in found.steps]
-    asked = [StepView.model_validate(step, from_attributes=True) for step in found.questions]
+    words = {"sealed": found.sealed, "ending": found.ending, "use": found.use}
     page = reports.page(found, made_at=now(session))
-    return ReportView(**facts | {"steps": steps, "questions": asked, "page": page})
+    return ReportView.model_validate({**dict(found), **words, "page": page})
 
 
 @known.get("/.well-known/lockbox-audit-keys")

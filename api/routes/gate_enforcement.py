@@ -95,15 +95,7 @@ def _kind(one: WouldDenyCall) -> WouldDenyCallView:
 
 
 def _overview(one: EnforcementOverview) -> EnforcementView:
-    return EnforcementView(
-        service=one.service,
-        wanted=one.wanted,
-        revision=one.revision,
-        was_enforced=one.was_enforced,
-        since=one.since,
-        reporting=one.reporting,
-        tenants=one.tenants,
-    )
+    return EnforcementView.model_validate(one, from_attributes=True)
 
 
 def _gate(one: TenantGate) -> TenantGateView:

@@ -8,7 +8,6 @@ from api.routes.requests import Key
 from api.schemas.gate import NewOutsideAccess, OutsideAccessList, OutsideAccessReceipt, OutsideAccessView
 from api.schemas.parts import Slug, problems
 from gate import outside_access
-from gate.outside_access import DeclaredAccess
 from lockbox.requests import idempotency
 
 router = CallRouter(prefix="/v1/tenants/{slug}/outside-access")
@@ -51,18 +50,5 @@ def declare_outside_access(
 @router.get("", tags=["tenants"], responses=problems(404))
 def list_outside_access(slug: Slug, who: CurrentUser, session: SessionDep) -> OutsideAccessList:
     """List the access around Lockbox that was declared, to the tenant's members; the newest first, fifty at most."""
-    return OutsideAccessList(items=[_view(one) for one in outside_access.of_tenant(session, who, slug)])
-
-
-def _view(one: DeclaredAccess) -> OutsideAccessView:
-    return OutsideAccessView(
-        id=one.id,
-        declared_at=one.declared_at,
-        declared_by=one.declared_by,
-        engineers=list(one.engineers),
-        service=one.service,
-        resources=list(one.resources),
-        began_at=one.began_at,
-        ended_at=one.ended_at,
-        reason=one.reason,
-    )
+    declared = outside_access.of_tenant(session, who, slug)
+    return OutsideAccessList(items=[OutsideAccessView.model_validate(one, from_attributes=True) for one in declared])

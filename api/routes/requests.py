@@ -163,7 +163,7 @@ def preview_request(body: NewRequest, who: CurrentUser, session: SessionDep, cho
     found = preview.preview(session, who, submission, chosen.catalogue.services)
     lacks = [MissingField(field=field, message=message) for field, message in found.lacks]
     can_be_submitted = not (found.lacks or found.obstacles)
-    return PreviewView.model_validate({**vars(found), "lacks": lacks, "can_be_submitted": can_be_submitted})
+    return PreviewView.model_validate({**dict(found), "lacks": lacks, "can_be_submitted": can_be_submitted})
 
 
 @router.get("/{request_id}", responses=problems(404))
@@ -188,7 +188,10 @@ def get_request(
     used = activity.usage(session, request_id) if entry.request.opened_at else None
     usage = WindowUsageView.model_validate(used, from_attributes=True) if used else None
     found = after_reviews.read(session, who, entry.request)
-    beside = {"usage": usage, "after_review": AfterReviewView(**vars(found)) if found else None}
+    beside = {
+        "usage": usage,
+        "after_review": AfterReviewView.model_validate(found, from_attributes=True) if found else None,
+    }
     return RequestWithMoves(**vars(detail), available_moves=moves, approvals=approvals, look_alikes=alike, **beside)
 
 

@@ -7,6 +7,7 @@ from uuid import UUID
 from pydantic import BaseModel, Field
 
 from api.schemas.parts import IS_TEXT, PersonView, RequestBody
+from lockbox.requests.after_reviews import AfterReviewEntry
 from lockbox.requests.lifecycle import AfterReviewFinding
 
 
@@ -17,20 +18,12 @@ class FindingBody(RequestBody):
     comment: Annotated[str, Field(min_length=1, max_length=2000), IS_TEXT]
 
 
-class AfterReviewView(BaseModel):
+class AfterReviewView(AfterReviewEntry):
     """The after-review of access that was opened by break-glass: until when a finding is due, and what was found.
 
     `may_find` is whether the reader may give it now: approvers and admins may, once the access has ended, but not
     by an API token.
     """
-
-    due_at: datetime
-    is_overdue: bool
-    finding: AfterReviewFinding | None
-    found_at: datetime | None
-    found_by: str | None
-    comment: str | None
-    may_find: bool
 
 
 class DueFindingView(BaseModel):

@@ -4,11 +4,10 @@ from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 from api.schemas.parts import PersonView
-from lockbox.audit.report import ReportedUse
-from lockbox.audit.reported_mails import ReportedMails
+from lockbox.audit.report import ReportedRequest
 
 
 class AuditEventView(BaseModel):
@@ -90,6 +89,8 @@ class AuditKeyList(BaseModel):
 class StepView(BaseModel):
     """A move of a request: who made it, in which role and on whose behalf; `deed` says it in words."""
 
+    model_config = ConfigDict(from_attributes=True)
+
     at: datetime
     action: str
     deed: str
@@ -101,7 +102,7 @@ class StepView(BaseModel):
     number: int | None
 
 
-class ReportView(BaseModel):
+class ReportView(ReportedRequest):
     """The report on a request; `use` says in a sentence whether there was activity, `ending` how it ended.
 
     `lost` are moves missing from the audit log, and `altered` events that differ from what was sealed: they are not
@@ -109,29 +110,9 @@ class ReportView(BaseModel):
     granted if that is less than was asked, else null. `mails` says who was notified, as far as the reader may know.
     """
 
-    request_id: UUID
-    tenant: str
-    service: str
-    actions: list[str]
-    resources: list[str]
-    reason_code: str
-    case_ref: str | None
-    case_system: str | None
-    case_url: str | None
-    justification: str | None
     steps: list[StepView]
-    opened_at: datetime | None
-    closed_at: datetime | None
     questions: list[StepView]
-    mails: list[ReportedMails]
-    uses: list[ReportedUse]
-    more: bool
     sealed: bool
-    state: str
-    lost: list[int]
-    altered: list[UUID]
     ending: str
     use: str
     page: str
-    granted_actions: list[str] | None
-    granted_resources: list[str] | None

@@ -2,14 +2,15 @@
 
 import re
 from datetime import datetime
-from typing import Annotated, Literal, Self
+from typing import Annotated, Self
 from uuid import UUID
 
 from pydantic import BaseModel, Field
 
 from api.schemas.parts import IS_TEXT, PersonView, RequestBody, Resource, TextRule, Word
 from gate.definition_records import DefinitionChange
-from gate.outside_access import OutsideAccess
+from gate.enforcement import EnforcementOverview
+from gate.outside_access import DeclaredAccess, OutsideAccess
 from gate.probe_records import RecordedProbe
 from gate.reasons import GateReason
 from lockbox.identity.credentials import LONGEST_GATE_SUBJECT, LONGEST_ISSUER
@@ -110,16 +111,8 @@ class ReportConsentInput(RequestBody):
     revision: Annotated[int, Field(ge=1, le=2**31 - 1, strict=True), IS_WHOLE]
 
 
-class EnforcementView(BaseModel):
+class EnforcementView(EnforcementOverview):
     """What the gate of a service does: as the catalogue has it, and for how many of the tenants it only reports."""
-
-    service: str
-    wanted: Literal["report", "enforce"]
-    revision: int
-    was_enforced: bool
-    since: datetime
-    reporting: int
-    tenants: int
 
 
 class EnforcementList(BaseModel):
@@ -204,18 +197,8 @@ class OutsideAccessReceipt(BaseModel):
     id: UUID
 
 
-class OutsideAccessView(BaseModel):
+class OutsideAccessView(DeclaredAccess):
     """Access around Lockbox that was declared; names that were erased are left out or null."""
-
-    id: UUID
-    declared_at: datetime
-    declared_by: str | None
-    engineers: list[str]
-    service: str
-    resources: list[str]
-    began_at: datetime
-    ended_at: datetime
-    reason: str | None
 
 
 class OutsideAccessList(BaseModel):

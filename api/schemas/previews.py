@@ -1,16 +1,14 @@
 """Bodies of previews: what a request would meet, of the vendor's and of a tenant's side."""
 
 from typing import Annotated
-from uuid import UUID
 
 from pydantic import BaseModel, Field
 
 from api.schemas.parts import IS_LINE, Context, RequestBody, Resource, Word
 from config.service_catalogue import Level
 from lockbox.countries import Country
-from lockbox.facts.enumerations import Mode, Reason, Severity, State
-from lockbox.requests.policy import Terms
-from lockbox.requests.preview import PreviewGroup, RecipientMailboxes
+from lockbox.facts.enumerations import Reason, Severity
+from lockbox.requests.preview import PreviewedSubmission
 
 
 class MissingField(BaseModel):
@@ -20,7 +18,7 @@ class MissingField(BaseModel):
     message: str
 
 
-class PreviewView(BaseModel):
+class PreviewView(PreviewedSubmission):
     """What a request would meet and whom it would reach: names and counts, no addresses; nothing was written.
 
     `can_be_submitted` is whether it would be accepted. `notified_first` are the people of the customer whom it would
@@ -30,23 +28,8 @@ class PreviewView(BaseModel):
     """
 
     can_be_submitted: bool
-    policy_version: int
-    mode: Mode
-    first_state: State
-    terms: Terms
-    reviewers: list[str]
-    reviewers_asked_first: list[str]
-    asked_first: list[str]
-    could_approve: list[str]
-    notified_first: list[RecipientMailboxes]
-    endpoints: int
-    stages: list[PreviewGroup]
     lacks: list[MissingField]
-    obstacles: list[str]
-    duplicate_of: UUID | None
     level: Level
-    pre_approval_id: UUID | None
-    break_glass: bool
 
 
 class WhatIfInput(RequestBody):

@@ -17,8 +17,10 @@ from api.schemas.parts import (
 )
 from lockbox.facts.enumerations import AuthMethod, CaseCheck, Mode, Severity, SignInKind, State
 from lockbox.notifications.delivery_status import NotificationStatus
+from lockbox.requests.activity import GateUse, WindowUsage
 from lockbox.requests.lifecycle import Action, HeldBack
 from lockbox.requests.policy_parts import Uses
+from lockbox.requests.quorum import ApprovalTally
 from lockbox.text_rules import Instant
 
 
@@ -225,37 +227,25 @@ class RequestDetail(RequestView):
     extended_by: UUID | None
 
 
-class GateUseView(BaseModel):
+class GateUseView(GateUse):
     """A use of a window: when, through which gateway and for what; names that were erased are null."""
 
-    at: datetime
-    gateway: str | None
-    action: str
-    resource: str | None
 
-
-class WindowUsageView(BaseModel):
+class WindowUsageView(WindowUsage):
     """How often the gate let the engineer in by a window; `refused` counts their other calls to the service.
 
     Those are refused calls while the window was open and in the hour after it. All of it is a second behind.
     """
 
-    times: int
-    refused: int
     first: GateUseView | None
     last: GateUseView | None
 
 
-class ApprovalTallyView(BaseModel):
+class ApprovalTallyView(ApprovalTally):
     """How many approvals that count there are, and how many the policy asks for: of a group, or for null of anybody.
 
     A group of a later `step` is asked once each group of the earlier ones has approved.
     """
-
-    group: str | None
-    approvals: int
-    needed: int
-    step: int
 
 
 class RequestWithMoves(RequestDetail):

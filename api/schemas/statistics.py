@@ -1,37 +1,21 @@
 """Bodies of the statistics: what became of requests, month by month."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated
-from uuid import UUID
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from api.schemas.parts import PersonView
 from config.service_catalogue import Level
 from lockbox.admin.statistics import CountedGroup, RequestFigures, Statistics
 from lockbox.facts.enumerations import Severity
 
-Count = Annotated[int, Field(ge=0)]
 
-
-class FiguresView(BaseModel):
+class FiguresView(RequestFigures):
     """Counts of requests that reached the customer, by what became of them so far."""
 
-    requests: Count
-    approved: Count
-    denied: Count
-    timed_out: Count
-    cancelled: Count
-    pending: Count
-    opened_without_approval: Count
-    opened_by_break_glass: Count
-    active: Count
-    completed: Count
-    revoked: Count
-    expired: Count
-    median_answer_seconds: int | None
-    open_seconds: Count
-    pre_approved: Count
+    model_config = ConfigDict(from_attributes=True)
 
 
 class MonthView(BaseModel):
@@ -98,30 +82,20 @@ class StatisticsView(BaseModel):
     @classmethod
     def of(cls, found: Statistics) -> "StatisticsView":
         """Return the body of some statistics."""
-        return cls(
-            tenant=found.tenant.slug if found.tenant else None,
-            since=found.since,
-            until=found.until,
-            counted_from=found.counted_from,
-            total=_figures(found.total),
-            months=[MonthView(month=f"{month:%Y-%m}", figures=_figures(one)) for month, one in found.months],
-            services=[ServiceFiguresView(service=one.name, figures=_figures(one.figures)) for one in found.services],
-            engineers=[_engineer(one, one.id) for one in found.engineers if one.id],
-            reasons=[ReasonFiguresView(reason_code=one.name, figures=_figures(one.figures)) for one in found.reasons],
-            severities=[
-                SeverityFiguresView(severity=Severity(one.name) if one.name else None, figures=_figures(one.figures))
-                for one in found.severities
+        lists = {
+            "months": [{"month": f"{month:%Y-%m}", "figures": figures} for month, figures in found.months],
+            "services": _groups(found.services, "service"),
+            "engineers": [
+                {"engineer": {"id": one.id, "name": one.name}, "figures": one.figures}
+                for one in found.engineers
+                if one.id
             ],
-            levels=[
-                LevelFiguresView(level=Level(one.name) if one.name else None, figures=_figures(one.figures))
-                for one in found.levels
-            ],
-        )
+            "reasons": _groups(found.reasons, "reason_code"),
+            "severities": _groups(found.severities, "severity"),
+            "levels": _groups(found.levels, "level"),
+        }
+        return cls.model_validate(vars(found) | lists | {"tenant": found.tenant.slug if found.tenant else None})
 
 
-def _figures(one: RequestFigures) -> FiguresView:
-    return FiguresView(**vars(one))
-
-
-def _engineer(one: CountedGroup, person_id: UUID) -> EngineerFiguresView:
-    return EngineerFiguresView(engineer=PersonView(id=person_id, name=one.name), figures=_figures(one.figures))
+def _groups(found: Sequence[CountedGroup], name: str) -> list[dict[str, object]]:
+    return [{name: one.name or None, "figures": one.figures} for one in found]

@@ -33,13 +33,8 @@ class HoldView(BaseModel):
     set_by: str | None
 
 
-class OffboardingView(BaseModel):
+class OffboardingView(OffboardingState):
     """A tenant that is leaving, and how far the owner of the installation has come."""
-
-    asked_at: datetime
-    asked_by: str | None
-    closed_at: datetime | None
-    erased_at: datetime | None
 
 
 class TenantDataView(BaseModel):
@@ -59,7 +54,7 @@ class TenantDataView(BaseModel):
             most_retention_days=found.most_days,
             kept_days=found.kept_days,
             holds=[_hold(one) for one in found.holds],
-            offboarding=_offboarding(found.offboarding) if found.offboarding else None,
+            offboarding=found.offboarding and OffboardingView.model_validate(found.offboarding, from_attributes=True),
         )
 
 
@@ -100,9 +95,3 @@ class TenantDataPage(BaseModel):
 
 def _hold(one: HoldSummary) -> HoldView:
     return HoldView(side=one.side.value, since=one.since, reason=one.reason, set_by=one.set_by)
-
-
-def _offboarding(one: OffboardingState) -> OffboardingView:
-    return OffboardingView(
-        asked_at=one.asked_at, asked_by=one.asked_by, closed_at=one.closed_at, erased_at=one.erased_at
-    )

@@ -1,11 +1,12 @@
 """Count what became of a tenant's requests, month by month, from a bounded number of the newest."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
 
+from pydantic import BaseModel, Field
 from sqlalchemy import Row, text
 
 from config.service_catalogue import LEVELS
@@ -18,6 +19,7 @@ from lockbox.identity import authentication
 from lockbox.identity.models import Tenant
 from lockbox.identity.roles import Caller, Role
 
+Count = Annotated[int, Field(ge=0)]
 MOST_COUNTED = 10_000
 """How many of the newest requests are counted: the statement reads no more, however long the history is."""
 MONTHS = 12
@@ -79,8 +81,7 @@ MONTH, SERVICE, ENGINEER, REASON, SEVERITY, LEVEL, TOTAL = 31, 47, 55, 59, 61, 6
 """What a row is grouped by: the bits of what it is not."""
 
 
-@dataclass(frozen=True)
-class RequestFigures:
+class RequestFigures(BaseModel, frozen=True):
     """Counts of requests that reached the customer, by what became of them so far.
 
     `approved` by the customer, or `opened_without_approval` in the modes `observe` and `off` or, as counted too by
@@ -90,21 +91,26 @@ class RequestFigures:
     those of the approved that a pre-approval opened: nobody was asked.
     """
 
-    requests: int = 0
-    approved: int = 0
-    denied: int = 0
-    timed_out: int = 0
-    cancelled: int = 0
-    pending: int = 0
-    opened_without_approval: int = 0
-    opened_by_break_glass: int = 0
-    active: int = 0
-    completed: int = 0
-    revoked: int = 0
-    expired: int = 0
-    median_answer_seconds: int | None = None
-    open_seconds: int = 0
-    pre_approved: int = 0
+    requests: Count
+    approved: Count
+    denied: Count
+    timed_out: Count
+    cancelled: Count
+    pending: Count
+    opened_without_approval: Count
+    opened_by_break_glass: Count
+    active: Count
+    completed: Count
+    revoked: Count
+    expired: Count
+    median_answer_seconds: int | None
+    open_seconds: Count
+    pre_approved: Count
+
+
+NO_REQUESTS = RequestFigures.model_validate(
+    {name: None if name == "median_answer_seconds" else 0 for name in RequestFigures.model_fields}
+)
 
 
 @dataclass(frozen=True)
@@ -161,7 +167,7 @@ def read(session: UnitOfWork, caller: Caller, slug: str | None) -> Statistics:
 
 def table(found: Statistics) -> Iterator[bytes]:
     """Yield the same figures as CSV: a row for the total, each month, service, engineer, reason, severity, level."""
-    columns = [one.name for one in fields(RequestFigures)]
+    columns = list(RequestFigures.model_fields)
     yield row(["group", "name", *columns])
     months = [CountedGroup(f"{month:%Y-%m}", figures) for month, figures in found.months]
     groups = {
@@ -199,7 +205,7 @@ def _statistics(tenant: Tenant | None, since: datetime, until: datetime, rows: S
         until,
         counted_from,
         _figures(total),
-        [(month, by_month.get(month, RequestFigures())) for month in shown],
+        [(month, by_month.get(month, NO_REQUESTS)) for month in shown],
         [CountedGroup(one.service, _figures(one)) for one in rows if one.kind == SERVICE],
         [
             CountedGroup(one.engineer or ERASED, _figures(one), one.requester_id)
@@ -218,7 +224,7 @@ def _in_order(names: Iterable[str], found: Mapping[str | None, Row[Any]]) -> lis
 
 
 def _figures(found: Row[Any]) -> RequestFigures:
-    values = {one.name: getattr(found, one.name) for one in fields(RequestFigures)}
+    values = {name: getattr(found, name) for name in RequestFigures.model_fields}
     median = values.pop("median_answer_seconds")
     counts = {name: round(value) for name, value in values.items()}
     return RequestFigures(**counts, median_answer_seconds=None if median is None else round(median))

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from pydantic import BaseModel
 from sqlalchemy import text
 
 from lockbox.admin import legal_holds, permissions
@@ -38,8 +39,7 @@ UNVERIFIED = "That this tenant leaves was written past Lockbox and counts for no
 NOT_ASKED = "Nobody has asked to off-board the tenant."
 
 
-@dataclass(frozen=True)
-class OffboardingState:
+class OffboardingState(BaseModel, frozen=True):
     """Since when a tenant is leaving, who asked for it, and how far the owner's command has come."""
 
     asked_at: datetime
@@ -220,4 +220,7 @@ def _offboarding(session: UnitOfWork, tenant: Tenant) -> OffboardingState | None
     if row is None:
         return None
     person = session.orm.get(Person, row.asked_by) if row.asked_by else None
-    return OffboardingState(row.asked_at, person.name if person else None, row.closed_at, row.erased_at)
+    asked_by = person.name if person else None
+    return OffboardingState(
+        asked_at=row.asked_at, asked_by=asked_by, closed_at=row.closed_at, erased_at=row.erased_at
+    )

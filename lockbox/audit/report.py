@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from pydantic import BaseModel
 
 from lockbox.audit.event_search import RecordedEvent
 from lockbox.audit.reported_mails import ReportedMails, mailed
@@ -109,16 +110,13 @@ class RequestRecord:
     closed_at: datetime | None
 
 
-@dataclass(frozen=True)
-class Report:
-    """A report for a reader who was not involved. Fields that were erased, or not for the reader, are None.
+class ReportedRequest(BaseModel, frozen=True):
+    """What a report says of its request. Fields that were erased, or not for the reader, are None.
 
-    `more` is whether there was more activity than listed; `sealed` is whether a checkpoint covers every step. `lost`
-    are moves missing from the audit log, described by the request's row. `altered` are events whose columns
-    contradict the body or whose body is not the sealed one. `questions` are the questions and answers in order.
+    `more` is whether there was more activity than listed. `lost` are moves missing from the audit log, described by
+    the request's row. `altered` are events whose columns contradict the body or whose body is not the sealed one.
     `opened_at` is when the window begins, None where it ended before. `granted_actions` and `granted_resources` are
-    what was granted if that is less than was asked. `mails` is who was
-    notified by mail, `let_in` how often the gate let the engineer in, as a sentence.
+    what was granted if that is less than was asked. `mails` is who was notified by mail.
     """
 
     request_id: UUID
@@ -131,19 +129,28 @@ class Report:
     case_system: str | None
     case_url: str | None
     justification: str | None
-    steps: tuple[ReportStep, ...]
     opened_at: datetime | None
     closed_at: datetime | None
+    mails: tuple[ReportedMails, ...]
     uses: tuple[ReportedUse, ...]
     more: bool
-    state: str | None
-    lost: tuple[int, ...] = ()
-    altered: tuple[UUID, ...] = ()
-    granted_actions: tuple[str, ...] | None = None
-    granted_resources: tuple[str, ...] | None = None
-    questions: tuple[ReportStep, ...] = ()
-    mails: tuple[ReportedMails, ...] = ()
-    let_in: str = ""
+    state: str
+    lost: tuple[int, ...]
+    altered: tuple[UUID, ...]
+    granted_actions: tuple[str, ...] | None
+    granted_resources: tuple[str, ...] | None
+
+
+class Report(ReportedRequest):
+    """A report for a reader who was not involved.
+
+    `questions` are the questions and answers in order; `let_in` is a sentence about how often the gate let the
+    engineer in.
+    """
+
+    steps: tuple[ReportStep, ...]
+    questions: tuple[ReportStep, ...]
+    let_in: str
 
     @property
     def sealed(self) -> bool:
@@ -158,7 +165,7 @@ class Report:
     @property
     def ending(self) -> str:
         """The outcome, in words."""
-        return ENDS.get(self.state or "", "not ended yet")
+        return ENDS.get(self.state, "not ended yet")
 
     @property
     def use(self) -> str:
@@ -219,7 +226,7 @@ def report(
         closed_at=ended if opened else None,
         uses=tuple(map(use, used)),
         more=more,
-        state=known.state if known else steps[-1].to_state,
+        state=(known.state if known else steps[-1].to_state) or "",
         lost=lost,
         altered=tuple(event.id for event in (*events, *asked, *told, *used) if event.altered),
         questions=tuple(map(step, asked)),

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from pydantic import BaseModel
 from sqlalchemy import Row, text
 
 from lockbox import database
@@ -50,8 +51,7 @@ WHERE r.id = :id
 """)
 
 
-@dataclass(frozen=True)
-class GateUse:
+class GateUse(BaseModel, frozen=True):
     """A use of a window: when, through which gateway and for what; `gateway` is null if its name was erased."""
 
     at: datetime
@@ -60,8 +60,7 @@ class GateUse:
     resource: str | None
 
 
-@dataclass(frozen=True)
-class WindowUsage:
+class WindowUsage(BaseModel, frozen=True):
     """How often the gate let the engineer in by a window, and refused them at that service meanwhile."""
 
     times: int
@@ -176,13 +175,10 @@ def usage(session: UnitOfWork, request_id: UUID) -> WindowUsage:
     """Return how often a window was used, as far as the gates have said; the caller may know of the request."""
     row = session.execute(USES, {"id": request_id}).one()
     if not row.times:
-        return WindowUsage(0, row.refused, None, None)
-    return WindowUsage(
-        row.times,
-        row.refused,
-        GateUse(row.first_at, row.first_name, row.first_action, row.first_resource),
-        GateUse(row.last_at, row.last_name, row.last_action, row.last_resource),
-    )
+        return WindowUsage(times=0, refused=row.refused, first=None, last=None)
+    first = GateUse(at=row.first_at, gateway=row.first_name, action=row.first_action, resource=row.first_resource)
+    last = GateUse(at=row.last_at, gateway=row.last_name, action=row.last_action, resource=row.last_resource)
+    return WindowUsage(times=row.times, refused=row.refused, first=first, last=last)
 
 
 def _window(session: UnitOfWork, caller: Caller, request_id: UUID) -> Row[Any]:

@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
+from pydantic import BaseModel
 from sqlalchemy import Row, TextClause, text
 
 from lockbox import database
@@ -80,8 +81,7 @@ FROM unnest(CAST(:id AS uuid[]), CAST(:remind_at AS timestamptz[])) AS n (id, re
 """)
 
 
-@dataclass(frozen=True)
-class AfterReviewEntry:
+class AfterReviewEntry(BaseModel, frozen=True):
     """An after-review as a reader sees it: until when a finding is due, what was found, and whether they may find it.
 
     `found_by` and `comment` are None where they were erased, or are not for the reader.
@@ -134,7 +134,15 @@ def read(session: UnitOfWork, caller: Caller, request: AccessRequest) -> AfterRe
 def _entry(row: Row[Any], *, reads: bool, may_find: bool) -> AfterReviewEntry:
     finding = AfterReviewFinding(row.finding) if row.finding else None
     comment = row.comment if reads else None
-    return AfterReviewEntry(row.due_at, row.is_overdue, finding, row.found_at, row.found_by, comment, may_find)
+    return AfterReviewEntry(
+        due_at=row.due_at,
+        is_overdue=row.is_overdue,
+        finding=finding,
+        found_at=row.found_at,
+        found_by=row.found_by,
+        comment=comment,
+        may_find=may_find,
+    )
 
 
 def due_findings(session: UnitOfWork, caller: Caller) -> list[DueFinding]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
+from pydantic import BaseModel
 from sqlmodel import col, select
 
 from config.service_catalogue import Level, Service
@@ -197,16 +198,14 @@ class RecipientMailboxes:
     mailboxes: int
 
 
-@dataclass(frozen=True)
-class Preview:
-    """What a submission would meet now: `obstacles` say why nobody could approve it, `lacks` what it misses.
+class PreviewedSubmission(BaseModel, frozen=True):
+    """What a submission would meet now: `obstacles` say why nobody could approve it.
 
     `notified_first` are those of the customer whom it would reach first, `endpoints` how many of its webhooks.
     `pre_approval_id` is what would open it without asking them, as it is submitted or, in review, as it is endorsed.
     With `break_glass` a manager would open it without them.
     """
 
-    tenant_name: str
     policy_version: int
     mode: Mode
     first_state: State
@@ -218,12 +217,18 @@ class Preview:
     could_approve: tuple[str, ...]
     notified_first: tuple[RecipientMailboxes, ...]
     endpoints: int
-    lacks: tuple[tuple[str, str], ...]
     obstacles: tuple[str, ...]
+    duplicate_of: UUID | None
     level: Level | None
-    duplicate_of: UUID | None = None
-    pre_approval_id: UUID | None = None
-    break_glass: bool = False
+    pre_approval_id: UUID | None
+    break_glass: bool
+
+
+class Preview(PreviewedSubmission):
+    """The same with what the submission lacks: fields, each with a sentence."""
+
+    tenant_name: str
+    lacks: tuple[tuple[str, str], ...]
 
 
 def preview(

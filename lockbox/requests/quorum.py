@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+from pydantic import BaseModel
+
 from lockbox.errors import Invalid, NothingLeft
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_parts import FIRST_STEP, ApprovalStage
@@ -87,8 +89,7 @@ def quorum_met(
     return not denied and not missing(votes, terms_quorum, stages, groups)
 
 
-@dataclass(frozen=True)
-class ApprovalTally:
+class ApprovalTally(BaseModel, frozen=True):
     """How many approvals there are, and how many are needed: from anybody, or from a group that must also agree.
 
     `step` is the one in which the group agrees.
@@ -97,7 +98,7 @@ class ApprovalTally:
     group: str | None
     approvals: int
     needed: int
-    step: int = FIRST_STEP
+    step: int
 
     @property
     def is_met(self) -> bool:
@@ -132,9 +133,14 @@ def tallies(
     for vote in votes:
         if vote.decision is Action.APPROVE:
             seats[vote.person_id] = seats.get(vote.person_id, frozenset()) | vote.seats
-    counted = [ApprovalTally(None, _filled(seats.values()), terms_quorum)]
+    counted = [ApprovalTally(group=None, approvals=_filled(seats.values()), needed=terms_quorum, step=FIRST_STEP)]
     counted += [
-        ApprovalTally(stage.group, _represented(seats, groups.get(stage.group, ())), stage.quorum, stage.order)
+        ApprovalTally(
+            group=stage.group,
+            approvals=_represented(seats, groups.get(stage.group, ())),
+            needed=stage.quorum,
+            step=stage.order,
+        )
         for stage in sorted(stages, key=lambda stage: (stage.order, stage.group))
     ]
     return counted
