@@ -11,6 +11,7 @@ from lockbox.audit.report import ENGINEER, ERASED, PRINCIPAL, moment
 from lockbox.audit.reported_mails import NOTIFIED, mailed
 from lockbox.facts.ask import Ask
 from lockbox.facts.fact import LOG, NO, facts_of
+from lockbox.facts.labels import label_text
 
 WORDS = {
     "submit": "submitted a request for access",
@@ -237,7 +238,7 @@ def describe(event: RecordedEvent) -> EventWording:
         f"{who[0].upper()}{who[1:]}",
         event.actor_role.replace("_", " ") if event.actor_id else "",
         _deed(event),
-        tuple(_about(event)),
+        tuple((label_text(label), value) for label, value in _about(event)),
     )
 
 

@@ -16,6 +16,7 @@ from config.traces import NOWHERE, CallOrigin
 from lockbox.facts.ask import Ask
 from lockbox.facts.enumerations import Mode
 from lockbox.facts.fact import MAIL, lines
+from lockbox.facts.labels import label_text
 from lockbox.facts.requester import Requester
 from lockbox.facts.window import Window
 from lockbox.identity.time_zones import clock_time, deadline
@@ -193,10 +194,10 @@ def sender_domain(sender: str) -> str:
 def fact(label: str, value: object) -> str:
     """Return a label and its value for a plain text; further lines are indented and cannot pass for other facts."""
     lines = [part for line in str(value).splitlines() or [""] for part in WRAPPER.wrap(line) or [""]]
-    return f"{label:<{LABEL - 1}} " + f"\n{' ' * LABEL}".join(lines)
+    return f"{label_text(label):<{LABEL - 1}} " + f"\n{' ' * LABEL}".join(lines)
 
 
-TEMPLATES.globals["fact"] = fact
+TEMPLATES.globals |= {"fact": fact, "label_text": label_text}
 
 
 def render(mail: RequestMail, *, public_url: str, services: Mapping[str, str], sender: str) -> OutgoingMail:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from email.policy import default
 from functools import cache
 from html.parser import HTMLParser
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from cli.mails import gallery
 from cli.mails.specimens import SENDER, Specimen, specimens
 from cli.mails.writing_styles import STYLES
+from lockbox.notifications import request_mail
 from lockbox.notifications.mail_text import ACCOUNT_TITLES, REQUEST_SUBJECTS
 from lockbox.notifications.senders.smtp import compose
 
@@ -125,6 +127,21 @@ def test_the_page_of_a_mail_holds_nothing_but_text_and_links_of_ours(style: str)
         if one.name.endswith("-no-link"):
             assert markup.links == [], one.name
             assert "https://lockbox" not in one.mail.text, one.name
+
+
+def test_each_label_of_a_mail_can_be_read_in_another_language(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(request_mail, "label_text", str.upper)
+    monkeypatch.setitem(request_mail.TEMPLATES.globals, "label_text", str.upper)
+    # A macro keeps the function that it was imported with.
+    monkeypatch.setattr(request_mail.TEMPLATES, "cache", {})
+
+    with_labels = [one.mail for one in islice(specimens(), 100) if "<th" in one.mail.html]
+
+    assert len(with_labels) > 50
+    for mail in with_labels:
+        labels = re.findall(r"<th[^>]*>([^<]*)</th>", mail.html)
+        assert labels == [label.upper() for label in labels]
+        assert all(f"\n{label} " in f"\n{mail.text}" for label in labels if "&" not in label)
 
 
 @pytest.mark.parametrize("style", STYLE_NAMES)
