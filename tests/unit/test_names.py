@@ -27,6 +27,7 @@ EVERYWHERE = (
 )
 PRODUCT = ("api", "cli", "config", "connectors", "gate", "guard", "lockbox", "worker")
 MOST_LINES = 600
+MOST_PARAMETERS = 8
 CLASS_LINE = re.compile(r"^[ \t]*class[ \t]+(\w+)", re.MULTILINE)
 
 NOUNS = {"keyring", "logging", "mapping", "policy_wording", "wording"}
@@ -75,6 +76,18 @@ def test_a_file_has_at_most_four_hundred_lines() -> None:
     }
 
     assert long == set()
+
+
+def test_a_function_of_the_portal_takes_at_most_eight_parameters() -> None:
+    longest = {
+        f"{path.name}:{node.name}"
+        for path in files(("api/portal",))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and len(node.args.args + node.args.kwonlyargs) > MOST_PARAMETERS
+    }
+
+    assert longest <= {"request.py:act", "request.py:show_request", "request_form.py:request_form"}
 
 
 def test_the_files_of_tests_that_take_longest_are_called_so() -> None:
