@@ -6,9 +6,23 @@ from typing import Any
 
 import yaml
 
+from lockbox.facts.ask import Ask
+from lockbox.facts.requester import Requester
+from lockbox.facts.window import Window
+
 FILE = Path(__file__).with_name("glossary.yaml")
 REF = "#/components/schemas/"
 Schema = dict[str, Any]
+
+
+PROPERTIES = "properties"
+DECLARED = {
+    name: {"about": field.description, "example": field.examples[0]}
+    for part in (Ask, Requester, Window)
+    for name, field in part.model_fields.items()
+    if field.description and field.examples
+}
+"""What the facts of a request mean, wherever they stand: their declaration says it."""
 
 
 class GlossaryGap(Exception):  # noqa: N818 - it names what is missing
@@ -19,8 +33,9 @@ class Glossary:
     """The entries of one section, and which of them were used."""
 
     def __init__(self, section: str) -> None:
-        self._entries: Mapping[str, Mapping[str, Any]] = yaml.safe_load(FILE.read_text(encoding="utf-8"))[section]
-        self._unused = set(self._entries)
+        written: Mapping[str, Mapping[str, Any]] = yaml.safe_load(FILE.read_text(encoding="utf-8"))[section]
+        self._entries = {**(DECLARED if section == PROPERTIES else {}), **written}
+        self._unused = set(written)
 
     def entry(self, of: str, name: str) -> Mapping[str, Any]:
         """Return what a name means in one schema or operation.
@@ -46,7 +61,7 @@ class Glossary:
 
 def describe_schemas(schemas: Mapping[str, Schema]) -> None:
     """Describe each property of the schemas, and give it an example."""
-    words = Glossary("properties")
+    words = Glossary(PROPERTIES)
     given = {(of, name): words.entry(of, name) for of, name, _ in _properties(schemas)}
     words.check()
     for of, name, found in _properties(schemas):

@@ -15,23 +15,68 @@ from lockbox.sql import Instant, Texts, words
 class SubmittedAsk(Part):
     """What an engineer may ask for; `access_window` in seconds."""
 
-    service: Annotated[str, Fact("Service", REPEAT | EVENT)] = Field(max_length=63)
-    resources: Annotated[list[str], Fact("Resources", REPEAT, ERASED)] = Field(sa_type=Texts)
-    actions: Annotated[list[str], Fact("Actions", REPEAT | EVENT)] = Field(sa_type=Texts)
-    reason_code: Annotated[Reason, Fact("Reason", REPEAT | EVENT)] = Field(sa_type=words(Reason))
-    justification: Annotated[str, Fact("Justification", REPEAT | EVENT, WHY)] = Field(max_length=4000)
-    case_ref: Annotated[str | None, Fact("Case", REPEAT | EVENT, ERASED)] = Field(default=None, max_length=100)
-    case_system: Annotated[str | None, Fact("Ticket system", REPEAT | EVENT)] = Field(default=None, max_length=63)
+    service: Annotated[str, Fact("Service", REPEAT | EVENT)] = Field(
+        max_length=63,
+        description="The service, as the catalogue names it.",
+        schema_extra={"examples": ["exchange-online"]},
+    )
+    resources: Annotated[list[str], Fact("Resources", REPEAT, ERASED)] = Field(
+        sa_type=Texts,
+        description="The resources, each as `type:id`.",
+        schema_extra={"examples": [["mailbox:finance@northwind.example"]]},
+    )
+    actions: Annotated[list[str], Fact("Actions", REPEAT | EVENT)] = Field(
+        sa_type=Texts, description="Actions of the service.", schema_extra={"examples": [["read"]]}
+    )
+    reason_code: Annotated[Reason, Fact("Reason", REPEAT | EVENT)] = Field(
+        sa_type=words(Reason),
+        description="The kind of reason for which access is needed.",
+        schema_extra={"examples": ["support_case"]},
+    )
+    justification: Annotated[str, Fact("Justification", REPEAT | EVENT, WHY)] = Field(
+        max_length=4000,
+        description="Why access is needed, in the engineer's words; null for readers who may not see it.",
+        schema_extra={"examples": ["The mailbox stopped receiving mail; read its delivery log."]},
+    )
+    case_ref: Annotated[str | None, Fact("Case", REPEAT | EVENT, ERASED)] = Field(
+        default=None,
+        max_length=100,
+        description="The vendor's reference of the support case.",
+        schema_extra={"examples": ["CASE-4711"]},
+    )
+    case_system: Annotated[str | None, Fact("Ticket system", REPEAT | EVENT)] = Field(
+        default=None,
+        max_length=63,
+        description="The ticket system of the case, as the catalogue names it; null if none is named.",
+        schema_extra={"examples": ["helpdesk"]},
+    )
     case_url: Annotated[str | None, Fact("Case's page", REPEAT | EVENT, ERASED)] = Field(
-        default=None, max_length=2000
+        default=None,
+        max_length=2000,
+        description="The page of the case in its ticket system; null if none is named.",
+        schema_extra={"examples": ["https://helpdesk.vendor.example/cases/CASE-4711"]},
     )
     duplicate_reason: Annotated[str | None, Fact("Why another request", EVENT, WHY)] = Field(
-        default=None, max_length=500
+        default=None,
+        max_length=500,
+        description="Why another request is needed beside an open one for the same case and resource; null if there "
+        "is none, or for readers who may not see it.",
+        schema_extra={"examples": ["The first one is read-only, and the rule has to be changed."]},
     )
-    access_window: Annotated[int, Fact("Access window", EVENT)]
-    not_before: Annotated[datetime | None, Fact("Not before", EVENT)] = Field(default=None, sa_type=Instant)
+    access_window: Annotated[int, Fact("Access window", EVENT)] = Field(
+        description="How long access lasts once it is opened, in seconds.", schema_extra={"examples": [900]}
+    )
+    not_before: Annotated[datetime | None, Fact("Not before", EVENT)] = Field(
+        default=None,
+        sa_type=Instant,
+        description="When access is to begin; null for as soon as it is approved.",
+        schema_extra={"examples": ["2026-12-01T08:00:00Z"]},
+    )
     severity: Annotated[Severity | None, Fact("Severity", REPEAT | EVENT | LOG | MAIL | CHAT | WEBHOOK)] = Field(
-        default=None, sa_type=words(Severity)
+        default=None,
+        sa_type=words(Severity),
+        description="How severe the requester calls the case: `S1` is the most severe; null if not said.",
+        schema_extra={"examples": ["S2"]},
     )
 
 
@@ -44,12 +89,36 @@ class Ask(SubmittedAsk):
     service declares, None where it has none. `follows` is the request that got no answer in time and is asked again.
     """
 
-    case_check: Annotated[CaseCheck | None, Fact("Checked", EVENT)] = Field(default=None, sa_type=words(CaseCheck))
-    duplicate_of: Annotated[UUID | None, Fact("Beside", EVENT)] = Field(default=None, foreign_key="requests.id")
-    level: Annotated[str | None, Fact("Level", EVENT | WEBHOOK)] = Field(default=None, max_length=16)
+    case_check: Annotated[CaseCheck | None, Fact("Checked", EVENT)] = Field(
+        default=None,
+        sa_type=words(CaseCheck),
+        description="What the ticket system said of the case: `confirmed`, it is open and assigned to the engineer, "
+        "or `unconfirmed`, it could not be asked; null if the policy does not ask.",
+        schema_extra={"examples": ["confirmed"]},
+    )
+    duplicate_of: Annotated[UUID | None, Fact("Beside", EVENT)] = Field(
+        default=None,
+        foreign_key="requests.id",
+        description="The open request of the engineer for the same case and a same resource; null if there is none.",
+        schema_extra={"examples": ["0197f3a0-7c1e-7b11-9c55-3f8f0f6c9b00"]},
+    )
+    level: Annotated[str | None, Fact("Level", EVENT | WEBHOOK)] = Field(
+        default=None,
+        max_length=16,
+        description="The highest level of the actions, by the catalogue: `read`, `change`, `export` or `admin`; "
+        "null if it is not known.",
+        schema_extra={"examples": ["change"]},
+    )
     context: Annotated[dict[str, Any] | None, Fact("Parameters", personal=ERASED)] = Field(
-        default=None, sa_type=JSONB
+        default=None,
+        sa_type=JSONB,
+        description="The parameters that the service declares in the catalogue, by name.",
+        schema_extra={"examples": [{"environment": "production", "rows": 100}]},
     )
     follows: Annotated[UUID | None, Fact("Follows", EVENT)] = Field(
-        default=None, foreign_key="requests.id", index=True
+        default=None,
+        foreign_key="requests.id",
+        index=True,
+        description="The request that timed out and was resubmitted as this one; null if there is none.",
+        schema_extra={"examples": ["0197f3a0-7c1e-7b11-9c55-3f8f0f6c9b00"]},
     )

@@ -22,16 +22,54 @@ class Window(Part):
     had approved beforehand, if that opened it.
     """
 
-    max_uses: Annotated[int | None, Fact("Uses", EVENT)] = None
+    max_uses: Annotated[int | None, Fact("Uses", EVENT)] = Field(
+        default=None,
+        description="How many times the window can be used; null for any number.",
+        schema_extra={"examples": [3]},
+    )
     used: int = 0
-    opened_at: datetime | None = Field(default=None, sa_type=Instant)
-    opens_at: datetime | None = Field(default=None, sa_type=Instant)
-    extends: Annotated[UUID | None, Fact("Extends", EVENT)] = Field(default=None, foreign_key="requests.id")
+    opened_at: datetime | None = Field(
+        default=None,
+        sa_type=Instant,
+        description="When the window was opened; null if it was not.",
+        schema_extra={"examples": ["2026-11-28T12:36:00Z"]},
+    )
+    opens_at: datetime | None = Field(
+        default=None,
+        sa_type=Instant,
+        description="When the window begins, if that is later than its approval; else null.",
+        schema_extra={"examples": ["2026-12-01T08:00:00Z"]},
+    )
+    extends: Annotated[UUID | None, Fact("Extends", EVENT)] = Field(
+        default=None,
+        foreign_key="requests.id",
+        description="The request whose window this one goes on from; null if it is no extension.",
+        schema_extra={"examples": ["0197f3a0-7c1e-7b11-9c55-3f8f0f6c9b02"]},
+    )
     first_opened_at: datetime | None = Field(default=None, sa_type=Instant)
-    granted_resources: list[str] | None = Field(default=None, sa_type=Texts)
-    granted_actions: list[str] | None = Field(default=None, sa_type=Texts)
-    pre_approval_id: Annotated[UUID | None, Fact("Approved beforehand", EVENT)] = None
-    break_glass: Annotated[bool, Fact("Break-glass", EVENT)] = False
+    granted_resources: list[str] | None = Field(
+        default=None,
+        sa_type=Texts,
+        description="The resources for which the window was opened; null if none was.",
+        schema_extra={"examples": [["mailbox:finance@northwind.example"]]},
+    )
+    granted_actions: list[str] | None = Field(
+        default=None,
+        sa_type=Texts,
+        description="The actions for which the window was opened; null if none was.",
+        schema_extra={"examples": [["read"]]},
+    )
+    pre_approval_id: Annotated[UUID | None, Fact("Approved beforehand", EVENT)] = Field(
+        default=None,
+        description="What the customer had approved beforehand, if that opened the window; else null.",
+        schema_extra={"examples": ["0197f3a0-7c1e-7b11-9c55-3f8f0f6c9b01"]},
+    )
+    break_glass: Annotated[bool, Fact("Break-glass", EVENT)] = Field(
+        default=False,
+        description="Whether the request is for break-glass, or its window was opened so: in an emergency, without "
+        "the customer.",
+        schema_extra={"examples": [False]},
+    )
 
     def resources_of(self, ask: SubmittedAsk) -> list[str]:
         """Return for which of the resources that were asked it is, was or would be open."""
