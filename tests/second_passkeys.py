@@ -34,7 +34,8 @@ def check(lines: list[dict[str, Any]], files: Sequence[dict[str, Any]], *, whole
             submitter = fields["on_behalf_of"] if fields.get("on_behalf_of") else fields.get("actor_id")
             engineer = begins["engineer"] if "submission" in fields else submitter
             of_context = {"context": line["personal"]["context"]["value"]} if "context" in line["personal"] else {}
-            asked[request] = begins | {"engineer": engineer} | of_context, line["personal"].get("resources")
+            in_clear = {name: value for name, value in begins.items() if name != "context"}
+            asked[request] = in_clear | {"engineer": engineer} | of_context, line["personal"].get("resources")
         if fields["action"] == "endorse" and fields.get("mode") == "enforce" and request in asked:
             asked[request][0]["mode"] = "enforce"
         if fields["action"] == "approve":
@@ -45,13 +46,16 @@ def check(lines: list[dict[str, Any]], files: Sequence[dict[str, Any]], *, whole
                 submitted, resources = asked.get(request, (None, None))
                 _signed(fields, line["personal"], submitted, resources, files)
             else:
-                said = {fields.get("approve_means"), fields.get("proof")}
+                said = [fields.get("approve_means"), fields.get("proof")]
                 must("passkey-signed" not in said, "a signature that was demanded is missing")
                 must(not is_required, "an approval is not signed")
         if fields["to_state"] == "active":
             must(request in asked or not (all_there and files), "what was asked for is not said")
             given = asked.get(request), votes.get(request, [])
             _opened(line, *given, all_there=all_there, is_required=is_required)
+        if fields["to_state"] not in {"reviewing", "pending", "active"}:
+            asked.pop(request, None)
+            votes.pop(request, None)
 
 
 def _opened(
@@ -63,7 +67,7 @@ def _opened(
     is_required: bool,
 ) -> None:
     fields = json.loads(opening["body"])
-    if asked and asked[0]["mode"] in {"observe", "off"} and fields["action"] == "endorse":
+    if asked and asked[0]["mode"] in ("observe", "off") and fields["action"] == "endorse":
         must(not is_required, "the vendor opened it alone")
         return
     if "pre_approval_id" in fields and fields["action"] in {"submit", "endorse"}:
@@ -90,10 +94,13 @@ def _within(
     must(earliest is None or begins >= earliest, "it begins earlier than was approved")
     window = approved.get("access_window", submitted["access_window"])
     must(lasts.total_seconds() <= window, "it is open for longer than was approved")
-    some = set(opened.get("granted_actions", submitted["actions"]))
-    must(some <= set(approved.get("kept_actions", submitted["actions"])), "it is open for other actions")
+    some, kept = (
+        one.get(name, submitted["actions"]) for one, name in ((opened, "granted_actions"), (approved, "kept_actions"))
+    )
+    must(type(some) is type(kept) is list and set(some) <= set(kept), "it is open for other actions")
     most = approved.get("kept_max_uses", submitted.get("max_uses"))
-    must(most is None or (opened.get("max_uses") or most + 1) <= most, "it is open for more uses")
+    uses = opened.get("max_uses")
+    must(most is None or (type(uses) is type(most) is int and uses <= most), "it is open for more uses")
     is_part = "granted_resources" in opened["personal"], "kept_resources" in approved["personal"]
     must(is_part != (False, True), "it is open for all resources, and fewer were approved")
     given = opening["personal"].get("granted_resources") if is_part[0] else resources

@@ -17,11 +17,13 @@ def check(lines: Iterable[dict[str, Any]]) -> None:
     of = [one for one in events if "pre_approval_id" in one[0]]
     for which in {fields["pre_approval_id"] for fields, _ in of}:
         mine = [one for one in of if one[0]["pre_approval_id"] == which]
+        windows = [one for one in mine if one[0]["seq"] is not None and one[0]["to_state"] == "active"]
+        if not windows:
+            continue
         said = [fields for fields, _ in mine]
         ((proposed, shown),) = [one for one in mine if one[0]["action"] == "pre_approval_proposed"]
         yes = {one["actor_id"] for one in said if one["action"] == "pre_approval_approved"} - {proposed["actor_id"]}
         ended = min((one["at"] for one in said if one["action"] == "pre_approval_revoked"), default=NEVER)
-        windows = [one for one in mine if one[0]["seq"] is not None and one[0]["to_state"] == "active"]
         must(len(windows) <= proposed["max_uses"], "a pre-approval was used too often")
         pattern = shown["resource"]["value"] if "resource" in shown else "*"
         for fields, personal in windows:

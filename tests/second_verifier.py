@@ -286,6 +286,9 @@ def _events(lines: list[dict[str, Any]], log: str, *, whole: bool, gone: bool) -
             must(all(map(_plain, inner)), "a member is of another form")
         must(type(fields["id"]) is type(fields["action"]) is str, "an event has no id or no action")
         must(type(fields["personal"]) is dict, "what is personal is no object")
+        must(type(fields.get("actor_id")) in {str, type(None)}, "an actor is no text")
+        must(type(fields.get("submission", {})) is dict, "a submission is no object")
+        must(type(fields.get("pre_approval_id", "")) is str, "a pre-approval is not named")
         must(all(type(one) is str for one in fields["personal"].values()), "a commitment is no text")
         _details(line["personal"], fields["personal"])
         request, seq, state = fields.get("request_id"), fields["seq"], fields.get("to_state")
@@ -323,13 +326,14 @@ def _file(submitted: dict[str, Any], line: dict[str, Any], fields: dict[str, Any
         engineer = fields.get("on_behalf_of") or fields.get("actor_id")
         said = fields.get("submission", fields | {"engineer": engineer})
         context = line["personal"].get("context")
-        said = said | ({"context": context["value"]} if context else {})
+        said = {name: value for name, value in said.items() if name != "context"}
+        said |= {"context": context["value"]} if context else {}
         submitted[request] = said, json.loads(line["personal"]["resources"]["value"])
     if fields["action"] == "endorse" and "mode" in fields and request in submitted:
         order = ["off", "observe", "enforce"]
-        submitted, resources = submitted[request]
-        must(order.index(submitted["mode"]) < order.index(fields["mode"]), "a mode got looser")
-        submitted[request] = submitted | {"mode": fields["mode"]}, resources
+        before, resources = submitted[request]
+        must(order.index(before["mode"]) < order.index(fields["mode"]), "a mode got looser")
+        submitted[request] = before | {"mode": fields["mode"]}, resources
 
 
 def _uses(events: list[dict[str, Any]]) -> None:
@@ -397,6 +401,9 @@ def _approvals(lines: list[dict[str, Any]], keys: list[str]) -> None:
         fields = json.loads(line["body"])
         request = fields.get("request_id")
         _file(submitted, line, fields)
+        asked = submitted.get(request)
+        if fields["seq"] is not None and fields["to_state"] not in {"reviewing", "pending", "active"}:
+            submitted.pop(request, None)
         must(fields["action"] != "approve" or fields.get("side") == "customer", "somebody else approves")
         opens = fields["seq"] is not None and fields["to_state"] == "active"
         must(not opens or "approval" in fields, "a window is opened without an approval")
@@ -411,9 +418,10 @@ def _approvals(lines: list[dict[str, Any]], keys: list[str]) -> None:
             "by": sorted(fields["approved_by"]),
         }
         approval = fields["approval"]
+        must(type(approval) is dict, "an approval of another form")
         hidden = "granted_resources" in fields["personal"] and "granted_resources" not in line["personal"]
-        if request in submitted and not hidden:
-            said = window | _stated(line, fields, *submitted[request])
+        if asked and not hidden:
+            said = window | _stated(line, fields, *asked)
             must(sha256(rfc8785.dumps(said)).hexdigest() == approval["statement"], "something else was approved")
         signed = window | {"format": "lockbox signed approval 1", "statement": approval["statement"]}
         signed |= {name: value for name, value in fields.items() if name == "opens_at"}

@@ -174,6 +174,27 @@ def test_an_approval_of_another_side_than_the_customers_is_found(side: str | Non
     assert (result.exit_code, result.findings.kinds) == (BAD, {FindingKind.APPROVAL})
 
 
+@each(
+    ("before", "mode", "code"),
+    [
+        ("off", "enforce", GOOD),
+        ("observe", "enforce", GOOD),
+        ("observe", "off", BAD),
+        ("enforce", "observe", BAD),
+        ("enforce", "enforce", BAD),
+        ("observe", ["enforce"], BAD),
+        (["observe"], "enforce", BAD),
+    ],
+)
+def test_an_endorsed_request_goes_on_in_a_stricter_mode_alone(before: Any, mode: Any, code: int) -> None:
+    submitted, opened = history(approval(mode=mode if code == GOOD else before))
+    first = SealedEvent(canonical(json.loads(submitted.body) | {"mode": before}), submitted.personal)
+    endorsed = event(2, {}, request_id=REQUEST, seq=2, action="endorse", side="vendor", mode=mode)
+    last = SealedEvent(canonical(json.loads(opened.body) | {"seq": 3}), opened.personal)
+
+    assert result_of([first, endorsed, last], SIGNER).exit_code == code
+
+
 @pytest.mark.parametrize("side", ["vendor", None])
 def test_so_is_one_that_is_no_move(side: str | None) -> None:
     submitted = history(None)[0]

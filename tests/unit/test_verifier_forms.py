@@ -105,6 +105,9 @@ ODD: list[tuple[str, Any]] = [
     *(("personal", odd) for odd in ODD_COMMITMENTS),
     *(("log", odd) for odd in (["a"], None, 1)),
     *(("tenant_id", odd) for odd in (["a"], 1)),
+    *(("actor_id", odd) for odd in (["a"], 1)),
+    *(("submission", odd) for odd in (["a"], None, 1, "a")),
+    *(("pre_approval_id", odd) for odd in (["a"], None, 1)),
     *(("at", odd) for odd in (None, 1, "then", "2026-01-01T00:00:00Z", "2026-01-01T00:00:00.000000+00:00")),
     *(("changes", odd) for odd in ODD_OBJECTS),
 ]

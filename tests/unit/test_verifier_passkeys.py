@@ -446,6 +446,14 @@ def test_a_window_that_the_vendor_opened_alone_is_counted_and_refused_where_each
     assert (strict.exit_code, strict.findings.kinds) == (BAD, {FindingKind.PASSKEY})
 
 
+@each("mode", [["observe"], {"observe": "off"}, 1])
+def test_a_mode_that_is_no_text_opens_nothing_alone(mode: Any) -> None:
+    result = result_of(opened_alone(mode=mode))
+
+    assert (result.exit_code, result.opened_alone) == (BAD, 0)
+    assert "no approver of the customer approved" in said_of(result)
+
+
 def test_a_window_of_a_request_that_does_not_say_what_it_asks_is_named() -> None:
     result = result_of(opened_alone(access_window=None))
 

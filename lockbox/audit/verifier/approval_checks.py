@@ -163,7 +163,7 @@ class ApprovalChecker:
         if (asked := _asked(fields, shown)) and fields["to_state"] in OPEN:
             self._asked[request] = asked
         if fields["action"] == ENDORSE and "mode" in fields and request in self._asked:
-            self._get_stricter(request, fields["mode"])
+            self._get_stricter(request, fields["mode"], where)
         if fields["to_state"] == ACTIVE and (how := _wrong_break_glass(fields, self._asked.get(request))):
             self._findings.add(FindingKind.APPROVAL, f"this opens a window by break-glass {how}", **where)
         if "approval" in fields:
@@ -173,11 +173,14 @@ class ApprovalChecker:
         if fields["to_state"] not in OPEN:
             self._asked.pop(request, None)
 
-    def _get_stricter(self, request: str, mode: object) -> None:
-        """Take the mode of an endorsed request, if it got stricter since the submission."""
+    def _get_stricter(self, request: str, mode: object, where: Mapping[str, Any]) -> None:
+        """Take the mode of an endorsed request, which can only be stricter than that of the submission."""
         before = self._asked[request]["mode"]
-        if isinstance(mode, str) and before in LOOSER.get(mode, ()):
+        if isinstance(mode, str) and isinstance(before, str) and before in LOOSER.get(mode, ()):
             self._asked[request]["mode"] = mode
+        else:
+            message = "the endorsed request goes on in another mode, which is no stricter one"
+            self._findings.add(FindingKind.APPROVAL, message, **where)
 
     def _check(self, fields: Mapping[str, Any], shown: Mapping[str, str], where: Mapping[str, Any]) -> None:
         signed = _signed(fields)
@@ -228,9 +231,9 @@ def _wrong_break_glass(fields: Mapping[str, Any], asked: Mapping[str, Any] | Non
 def _asked(fields: Mapping[str, Any], shown: Mapping[str, str]) -> dict[str, Any] | None:
     """Return the submission in a move, if it has one; only its form has been checked."""
     submission = fields.get(SUBMISSION)
-    begins = (fields["action"] == SUBMIT and fields["seq"] == 1) or isinstance(submission, Mapping)
+    is_first = (fields["action"] == SUBMIT and fields["seq"] == 1) or isinstance(submission, Mapping)
     is_hidden = CONTEXT in fields.get("personal", ()) and CONTEXT not in shown
-    if RESOURCES not in shown or is_hidden or not begins:
+    if RESOURCES not in shown or is_hidden or not is_first:
         return None
     if isinstance(submission, Mapping):
         said, engineer = submission, submission.get("engineer")

@@ -14,8 +14,8 @@ from lockbox.audit.log.checkpoint import VerifierKey
 from lockbox.audit.verifier.approval_checks import SUBMISSION, ApprovalChecker
 from lockbox.audit.verifier.definition_checks import DefinitionChecker
 from lockbox.audit.verifier.export_format import EventLine, FindingKind, Findings, PersonalDetail
-from lockbox.audit.verifier.move_checks import MoveChecker, MoveSequencer, StopChecker, UseChecker
-from lockbox.audit.verifier.pre_approval_checks import PreApprovalChecker
+from lockbox.audit.verifier.move_checks import MoveChecker, MoveSequencer, StopChecker, UseChecker, begins
+from lockbox.audit.verifier.pre_approval_checks import PRE_APPROVAL, PreApprovalChecker
 from lockbox.audit.verifier.signed_approvals import NO_APPROVERS, Approvers, PasskeyApprovalChecker
 from lockbox.audit.verifier.stated_access_checks import StatedAccessChecker
 
@@ -37,6 +37,12 @@ RECORDS: Mapping[str, Mapping[str, type]] = {
     RESTORED: {"log_id": str, "size": int, "shipped_origin": str, "shipped_size": int, "shipped_root": str},
 }
 """Events about the log itself, each with the members that it needs; their numbers are not negative."""
+OPTIONAL: Mapping[str, frozenset[type]] = {
+    "actor_id": frozenset({str, type(None)}),
+    SUBMISSION: frozenset({dict}),
+    PRE_APPROVAL: frozenset({str}),
+}
+"""Members on which the judgement of a window turns, with their types where they are there."""
 Taken = tuple[dict[str, Any], dict[str, str], dict[str, Any]]
 """A move: its body, its valid personal values that are shown, and its place."""
 ENCODE = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode
@@ -181,6 +187,7 @@ def _malformed(fields: Mapping[str, Any]) -> Iterator[str]:
     if "tenant_id" not in fields or type(fields["tenant_id"]) not in {str, type(None)}:
         yield "tenant_id"
     yield from (name for name, value in fields.items() if not _is_plain(value))
+    yield from (name for name, kinds in OPTIONAL.items() if name in fields and type(fields[name]) not in kinds)
     yield from (name for name, kind in RECORDS.get(fields["action"], {}).items() if not _is(kind, fields.get(name)))
 
 
@@ -301,9 +308,9 @@ class EventChecker:
         if not self.whole:
             self._check(move)
             return
-        begins = seq == 1 or SUBMISSION in fields
-        self.requests.take(request, seq, fields["to_state"], where, begins=begins)
-        for due in self._in_order.take(request, seq, move, begins=begins):
+        is_first = begins(fields)
+        self.requests.take(request, seq, fields["to_state"], where, begins=is_first)
+        for due in self._in_order.take(request, seq, move, begins=is_first):
             self._check(due)
 
     def _check(self, move: Taken) -> None:

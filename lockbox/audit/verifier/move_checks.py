@@ -6,10 +6,15 @@ from typing import Any, Generic, TypeVar
 
 from lockbox.audit.verifier.export_format import FindingKind, Findings
 
-ACTIVE = "active"
+ACTIVE, SUBMISSION = "active", "submission"
 OPEN = frozenset({"reviewing", "pending", ACTIVE})
 USED_UP, LAST_USED = "used_up", "last_used"
 STOPPED, STOP_ENDED, BREAK_GLASS = "emergency_stop", "emergency_stop_ended", "break_glass"
+
+
+def begins(fields: Mapping[str, Any]) -> bool:
+    """Return whether a request begins in its log with this move."""
+    return fields["seq"] == 1 or SUBMISSION in fields
 
 
 @dataclass

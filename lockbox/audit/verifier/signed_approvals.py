@@ -22,7 +22,7 @@ from lockbox.audit.verifier.approval_checks import (
 )
 from lockbox.audit.verifier.approver_keys import ApproverKeys, by_person, grouped
 from lockbox.audit.verifier.export_format import FindingKind, Findings
-from lockbox.audit.verifier.move_checks import OPEN
+from lockbox.audit.verifier.move_checks import OPEN, begins
 from lockbox.audit.verifier.passkey_assertion import FORMAT, SIGNED, Assertion, BadAssertion
 from lockbox.audit.verifier.pre_approval_checks import PRE_APPROVAL
 
@@ -88,8 +88,7 @@ class PasskeyApprovalChecker:
         """
         request = fields["request_id"]
         submitted = fields.get(SUBMISSION, fields)
-        begins = fields["seq"] == 1 or SUBMISSION in fields
-        if begins and isinstance(submitted, Mapping) and submitted.keys() >= ASKED:
+        if begins(fields) and isinstance(submitted, Mapping) and submitted.keys() >= ASKED:
             engineer = submitted.get("engineer") if SUBMISSION in fields else _engineer(fields)
             self._asked[request] = _asked(submitted, engineer, fields, shown)
         if request in self._asked and fields["action"] == ENDORSE and fields.get("mode") == ENFORCE:
@@ -156,7 +155,7 @@ class PasskeyApprovalChecker:
         """Check that everyone whose approval counted for a window has one in the log that covers it."""
         request = fields["request_id"]
         asked, approved = self._asked.get(request), self._approved.get(request, {})
-        if asked and asked["mode"] in LOOSE and fields["action"] == ENDORSE:
+        if asked and _is_loose(asked["mode"]) and fields["action"] == ENDORSE:
             self._take_alone(where)
             return
         if fields["action"] == BREAK_GLASS:
@@ -204,6 +203,10 @@ class PasskeyApprovalChecker:
         if self._is_required:
             message = "two people of the vendor opened this window by break-glass: no passkey of yours signed it"
             self._findings.add(FindingKind.PASSKEY, message, **where)
+
+
+def _is_loose(mode: object) -> bool:
+    return isinstance(mode, str) and mode in LOOSE
 
 
 def _engineer(fields: Mapping[str, Any]) -> object:
