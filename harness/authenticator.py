@@ -75,7 +75,9 @@ class Authenticator:
         credential.count += 1
         client = self._client("webauthn.get", options, lies)
         data = self._data(credential, 0)
-        signature = credential.key.sign(data + hashlib.sha256(client).digest(), ec.ECDSA(SHA256()))
+        signature = credential.key.sign(
+            data + hashlib.sha256(client).digest(), ec.ECDSA(SHA256(), deterministic_signing=True)
+        )
         response = {
             "clientDataJSON": encoded(client),
             "authenticatorData": encoded(data),

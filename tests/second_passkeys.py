@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import load_der_public_key
 from webauthn import verify_authentication_response
 from webauthn.helpers.exceptions import WebAuthnException
 
-from tests.second_verifier import VerificationFailed, exact, in_order, must
+from tests.second_verifier import VerificationFailed, beyond_format_1, exact, in_order, must
 
 
 def check(lines: list[dict[str, Any]], files: Sequence[dict[str, Any]], *, whole: bool, is_required: bool) -> None:
@@ -117,16 +117,21 @@ def _signed(
     files: Sequence[dict[str, Any]],
 ) -> None:
     said = json.loads(fields["decision"])
-    expected = said | {
-        "format": "lockbox decision 1",
-        "action": "approve",
-        "request_id": fields["request_id"],
-        "tenant_id": fields["tenant_id"],
-        "version": fields["seq"] - 1,
-        "approver": fields["actor_id"],
-        "principals": fields.get("principals", []),
-        "policy_version": fields["policy_version"],
-    }
+    further = beyond_format_1(fields)
+    expected = (
+        said
+        | further
+        | {
+            "format": "lockbox decision 2" if further else "lockbox decision 1",
+            "action": "approve",
+            "request_id": fields["request_id"],
+            "tenant_id": fields["tenant_id"],
+            "version": fields["seq"] - 1,
+            "approver": fields["actor_id"],
+            "principals": fields.get("principals", []),
+            "policy_version": fields["policy_version"],
+        }
+    )
     if "kept_max_uses" in fields:
         expected["max_uses"] = fields["kept_max_uses"]
     if "kept_opens_at" in fields:
@@ -139,7 +144,7 @@ def _signed(
             "actions": fields.get("kept_actions", submitted["actions"]),
             "access_window": fields.get("access_window", submitted["access_window"]),
         }
-    members = 15 + len(fields.keys() & {"kept_max_uses", "kept_opens_at"})
+    members = 15 + len(further) + len(fields.keys() & {"kept_max_uses", "kept_opens_at"})
     must(len(said) == members, "a statement has other members")
     must(rfc8785.dumps(expected).decode() == fields["decision"], "something else was signed")
     took = datetime.fromisoformat(fields["at"]) - datetime.fromisoformat(said["issued_at"])

@@ -235,6 +235,11 @@ def in_order(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return sorted(lines, key=lambda line: json.loads(line["body"])["seq"] or 0)
 
 
+def beyond_format_1(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return the members of a move that only format 2 has."""
+    return {name: value for name, value in fields.items() if name in {"act_as", "agent", "call"}}
+
+
 def earlier(origin: str, than: str) -> bool:
     """Whether a log is an earlier generation of another."""
     (name, _, rest), (same, _, later) = origin.partition("/audit/"), than.partition("/audit/")
@@ -417,13 +422,18 @@ def _approvals(lines: list[dict[str, Any]], keys: list[str]) -> None:
             "until": fields.get("deadline_at"),
             "by": sorted(fields["approved_by"]),
         }
-        approval = fields["approval"]
+        approval, further = fields["approval"], beyond_format_1(fields)
         must(type(approval) is dict, "an approval of another form")
+        number = "2" if further else "1"
+        form = f"lockbox signed approval {number}"
+        must(("format" in approval) is bool(further), "an approval of another format")
+        must(approval.get("format", form) == form, "an approval of another format")
         hidden = "granted_resources" in fields["personal"] and "granted_resources" not in line["personal"]
         if asked and not hidden:
-            said = window | _stated(line, fields, *asked)
+            said = window | further | _stated(line, fields, *asked)
+            said["format"] = f"lockbox approval {number}"
             must(sha256(rfc8785.dumps(said)).hexdigest() == approval["statement"], "something else was approved")
-        signed = window | {"format": "lockbox signed approval 1", "statement": approval["statement"]}
+        signed = window | further | {"format": form, "statement": approval["statement"]}
         signed |= {name: value for name, value in fields.items() if name == "opens_at"}
         must(trusted, "no key of approvals checks an approval")
         try:
@@ -445,7 +455,6 @@ def _stated(
         must(bool(granted) and set(granted) <= set(submitted["actions"]), "more was opened than was asked")
         submitted = submitted | {"actions": granted}
     return {name: submitted.get(name) for name in ("service", "actions", "mode", "policy_version")} | {
-        "format": "lockbox approval 1",
         "engineer": submitted.get("engineer"),
         "resources": resources,
         **{name: value for name, value in fields.items() if name in OF_WINDOW},

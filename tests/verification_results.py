@@ -8,7 +8,7 @@ from lockbox.audit.log.checkpoint import VerifierKey
 from lockbox.audit.verifier import approver_keys, export_format
 from lockbox.audit.verifier.signed_approvals import NO_APPROVERS, Approvers
 from lockbox.audit.verifier.verify import GOOD, VerificationResult, verify
-from tests import second_break_glass, second_passkeys, second_pre_approvals, second_verifier
+from tests import second_break_glass, second_passkeys, second_pre_approvals, second_statements, second_verifier
 from tests.logs import public
 
 WRONG = (second_verifier.VerificationFailed, KeyError, ValueError, TypeError)
@@ -28,6 +28,7 @@ def verified(
         second_verifier.check(export, [key.text for key in trusted], (*seen, *([last] if last else [])))
         _, *lines = (json.loads(one) for one in export.splitlines())
         second_break_glass.check(lines)
+        second_statements.check(lines, whole=json.loads(export.splitlines()[0])["whole"])
         if json.loads(export.splitlines()[0])["whole"] and not any("removed" in one for one in lines):
             second_pre_approvals.check(lines)
         files = [approver_keys.document(one) for one in approvers.files]

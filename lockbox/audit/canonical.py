@@ -7,18 +7,20 @@ import secrets
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
+from types import MappingProxyType
 from uuid import UUID
 
 LARGEST_INTEGER = 2**53 - 1
 SALT_BYTES = 16
 INSTANTS_KEPT = 1024
-SIGNED_FORMAT = "lockbox signed approval 1"
+SIGNED_FORMAT, SIGNED_FORMAT_2 = "lockbox signed approval 1", "lockbox signed approval 2"
 
 ENCODE = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True, allow_nan=False).encode
 AS_THEY_ARE = frozenset({str, bool, type(None)})
 
 Plain = str | int | bool | UUID | datetime | list[str] | None
 Value = Plain | Mapping[str, Plain]
+NOTHING_ADDED: Mapping[str, Value] = MappingProxyType({})
 
 
 @lru_cache(INSTANTS_KEPT)
@@ -77,15 +79,16 @@ def signed_text(
     by: Iterable[str],
     statement: str,
     opens_at: Value = None,
+    added: Mapping[str, Value] = NOTHING_ADDED,
 ) -> bytes:
     """Return the canonical bytes that sign an approval: which window was opened, by whom, and the statement's hash.
 
     The opening event holds all of it, so that the signature can be verified after personal values in the statement
-    were erased.
+    were erased. With members that only format 2 has, in `added`, it is of that format.
     """
     return canonical(
         {
-            "format": SIGNED_FORMAT,
+            "format": SIGNED_FORMAT_2 if added else SIGNED_FORMAT,
             "request_id": request_id,
             "tenant_id": tenant_id,
             "opened_at": opened_at,
@@ -93,6 +96,7 @@ def signed_text(
             "by": sorted(by),
             "statement": statement,
             **({"opens_at": opens_at} if opens_at else {}),
+            **added,
         }
     )
 

@@ -36,11 +36,13 @@ SUBMITTED: dict[str, Any] = {
     "action": "submit",
     "to_state": "pending",
     "actor_id": "E",
+    "personal": {},
     **{name: STATEMENT[name] for name in ("service", "actions", "mode", "policy_version")},
 }
 OPENED: dict[str, Any] = {
     "request_id": "A",
     "tenant_id": "T",
+    "seq": 2,
     "action": "approve",
     "side": "customer",
     "to_state": "active",

@@ -11,10 +11,11 @@ from typing import Any, Self, TypeGuard
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from lockbox.audit.canonical import canonical, decoded, signed_text
+from lockbox.audit.canonical import SIGNED_FORMAT_2, canonical, decoded, signed_text
 from lockbox.audit.log.checkpoint import VerifierKey
+from lockbox.audit.verifier import statement_format
 from lockbox.audit.verifier.export_format import FindingKind, Findings
-from lockbox.audit.verifier.move_checks import OPEN
+from lockbox.audit.verifier.move_checks import OPEN, begins
 from lockbox.audit.verifier.pre_approval_checks import PRE_APPROVAL
 
 NEVER = "\uffff"
@@ -24,7 +25,7 @@ USES, KEPT_USES = "max_uses", "kept_max_uses"
 NOT_BEFORE, OPENS_AT, KEPT_START, EXTENDS = "not_before", "opens_at", "kept_opens_at", "extends"
 CONTEXT = "context"
 NAME = "lockbox/approvals"
-APPROVAL_FORMAT = "lockbox approval 1"
+APPROVAL_FORMAT, APPROVAL_FORMAT_2 = "lockbox approval 1", "lockbox approval 2"
 SUBMIT, SUBMISSION, RESOURCES = "submit", "submission", "resources"
 ACTIVE = "active"
 APPROVE, ENDORSE, BREAK_GLASS = "approve", "endorse", "break_glass"
@@ -125,12 +126,13 @@ def _resources(
 
 @dataclass(frozen=True)
 class ApprovalSignature:
-    """An event's approval: the approvers, the SHA-256 of the statement, and the signature."""
+    """An event's approval: approvers, the SHA-256 of the statement, the signature, and the format if it is named."""
 
     by: list[str]
     statement: str
     signature: str
     key: str
+    format: str | None
 
 
 class ApprovalChecker:
@@ -147,6 +149,7 @@ class ApprovalChecker:
         self._findings = findings
         self._keys = {key.id.hex(): Ed25519PublicKey.from_public_bytes(key.public) for key in keys}
         self._asked: dict[str, dict[str, Any]] = {}
+        self._added: dict[str, dict[str, Any]] = {}
 
     def judge_event(self, fields: Mapping[str, Any], where: Mapping[str, Any]) -> None:
         """Judge of any event, also one that is no move, whose side approves by it, and whether it may be signed."""
@@ -160,6 +163,10 @@ class ApprovalChecker:
     def take(self, fields: Mapping[str, Any], shown: Mapping[str, str], where: Mapping[str, Any]) -> None:
         """Take a move; `shown` are its personal values, each verified against its commitment."""
         request = fields["request_id"]
+        if begins(fields):
+            self._added[request] = statement_format.added(fields)
+        if how := statement_format.contradiction(fields, self._added.get(request)):
+            self._findings.add(FindingKind.APPROVAL, how, **where)
         if (asked := _asked(fields, shown)) and fields["to_state"] in OPEN:
             self._asked[request] = asked
         if fields["action"] == ENDORSE and "mode" in fields and request in self._asked:
@@ -172,6 +179,7 @@ class ApprovalChecker:
             self._findings.add(FindingKind.APPROVAL, "this opens a window without a signed approval", **where)
         if fields["to_state"] not in OPEN:
             self._asked.pop(request, None)
+            self._added.pop(request, None)
 
     def _get_stricter(self, request: str, mode: object, where: Mapping[str, Any]) -> None:
         """Take the mode of an endorsed request, which can only be stricter than that of the submission."""
@@ -186,6 +194,11 @@ class ApprovalChecker:
         signed = _signed(fields)
         if signed is None:
             self._findings.add(FindingKind.APPROVAL, "the approval is malformed", **where)
+            return
+        expected = SIGNED_FORMAT_2 if statement_format.added(fields) else None
+        if signed.format != expected:
+            message = f"the approval names another format than {expected or 'none'}: {signed.format or 'none'}"
+            self._findings.add(FindingKind.APPROVAL, message, **where)
             return
         asked = self._asked.get(fields["request_id"])
         is_shown = asked is not None and not _is_hidden(fields, shown)
@@ -207,7 +220,8 @@ class ApprovalChecker:
         window = (fields[name] for name in ("request_id", "tenant_id", "at", "deadline_at"))
         try:
             opens_at = fields.get(OPENS_AT)
-            text = signed_text(*window, by=signed.by, statement=signed.statement, opens_at=opens_at)
+            added = statement_format.added(fields)
+            text = signed_text(*window, by=signed.by, statement=signed.statement, opens_at=opens_at, added=added)
             self._keys[signed.key].verify(decoded(signed.signature), text)
         except (InvalidSignature, KeyError, TypeError, ValueError, RecursionError):
             return False
@@ -285,22 +299,24 @@ def _signed(fields: Mapping[str, Any]) -> ApprovalSignature | None:
     match fields:
         case {
             "approved_by": list(by),
-            "approval": {"statement": str(said), "signature": str(signature), "key": str(key)},
-        } if all(type(one) is str for one in by):
-            return ApprovalSignature(by, said, signature, key)
+            "approval": {"statement": str(said), "signature": str(signature), "key": str(key), **rest},
+        } if all(type(one) is str for one in (*by, rest.get("format", ""))):
+            return ApprovalSignature(by, said, signature, key, str(rest["format"]) if "format" in rest else None)
     return None
 
 
 def _statement(fields: Mapping[str, Any], asked: Mapping[str, Any], by: list[str]) -> bytes | None:
     """Return the statement's bytes from the events, or None if they make none."""
+    added = statement_format.added(fields)
     said = {
-        "format": APPROVAL_FORMAT,
+        "format": APPROVAL_FORMAT_2 if added else APPROVAL_FORMAT,
         "request_id": fields["request_id"],
         "tenant_id": fields.get("tenant_id"),
         "opened_at": fields.get("at"),
         "until": fields.get("deadline_at"),
         "by": sorted(by),
         **{name: fields[name] for name in (USES, OPENS_AT, BREAK_GLASS, PRE_APPROVAL) if name in fields},
+        **added,
         **asked,
     }
     try:

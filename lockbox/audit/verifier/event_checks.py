@@ -11,6 +11,7 @@ from uuid import UUID
 
 from lockbox.audit.canonical import commitment, decoded, instant
 from lockbox.audit.log.checkpoint import VerifierKey
+from lockbox.audit.verifier import statement_format
 from lockbox.audit.verifier.approval_checks import SUBMISSION, ApprovalChecker
 from lockbox.audit.verifier.definition_checks import DefinitionChecker
 from lockbox.audit.verifier.export_format import EventLine, FindingKind, Findings, PersonalDetail
@@ -188,6 +189,8 @@ def _malformed(fields: Mapping[str, Any]) -> Iterator[str]:
         yield "tenant_id"
     yield from (name for name, value in fields.items() if not _is_plain(value))
     yield from (name for name, kinds in OPTIONAL.items() if name in fields and type(fields[name]) not in kinds)
+    if seq is not None:
+        yield from statement_format.malformed(fields)
     yield from (name for name, kind in RECORDS.get(fields["action"], {}).items() if not _is(kind, fields.get(name)))
 
 

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from lockbox.audit.canonical import decoded
 
-FORMAT = "lockbox decision 1"
+FORMAT, FORMAT_2 = "lockbox decision 1", "lockbox decision 2"
 SIGNED, ATTESTED = "passkey-signed", "attested"
 """Who vouches for a decision: the person by an assertion, or only the vendor's server."""
 

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from lockbox.audit.canonical import canonical
-from lockbox.audit.verifier import passkey_assertion
+from lockbox.audit.verifier import passkey_assertion, statement_format
 from lockbox.audit.verifier.approval_checks import (
     CONTEXT,
     KEPT_START,
@@ -23,7 +23,7 @@ from lockbox.audit.verifier.approval_checks import (
 from lockbox.audit.verifier.approver_keys import ApproverKeys, by_person, grouped
 from lockbox.audit.verifier.export_format import FindingKind, Findings
 from lockbox.audit.verifier.move_checks import OPEN, begins
-from lockbox.audit.verifier.passkey_assertion import FORMAT, SIGNED, Assertion, BadAssertion
+from lockbox.audit.verifier.passkey_assertion import FORMAT, FORMAT_2, SIGNED, Assertion, BadAssertion
 from lockbox.audit.verifier.pre_approval_checks import PRE_APPROVAL
 
 APPROVE, ENDORSE, ACTIVE, ENFORCE = "approve", "endorse", "active", "enforce"
@@ -237,8 +237,13 @@ def _said(statement: str) -> dict[str, Any]:
 
 def _check_said(said: Mapping[str, Any], fields: Mapping[str, Any], asked: Mapping[str, Any] | None) -> None:
     """Check a statement against the event and the request, member by member."""
+    added = statement_format.added(fields)
+    wanted = FORMAT_2 if added else FORMAT
+    if said.get("format") != wanted:
+        raise Mismatch(f"the statement has another format than {wanted}: {said.get('format')}")
     expected = {
-        "format": FORMAT,
+        "format": wanted,
+        **added,
         "action": APPROVE,
         "request_id": fields["request_id"],
         "tenant_id": fields.get("tenant_id"),
