@@ -26,6 +26,7 @@ from api.problems import STATUS
 from api.problems import problem as plain_problem
 from lockbox.audit import reported_mails
 from lockbox.errors import Conflict, Invalid, LockboxError, NotSignedIn, NotYours, SignInAgain, TooMany
+from lockbox.facts.labels import label_text
 from lockbox.identity import time_zones
 from lockbox.identity.roles import Side
 from lockbox.notifications import held_back_text, requester_text
@@ -150,6 +151,7 @@ TEMPLATES.filters["day_clock"] = _day_clock
 TEMPLATES.filters["away"] = _from_now(phrases.away)
 TEMPLATES.filters["left"] = _from_now(phrases.left)
 TEMPLATES.filters["things"] = phrases.things
+TEMPLATES.filters["label_text"] = label_text
 TEMPLATES.filters["some"] = reported_mails.some
 TEMPLATES.filters["joined"] = joined
 TEMPLATES.filters["full_duration"] = phrases.full_duration

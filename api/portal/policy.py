@@ -92,6 +92,7 @@ def _shown(
         is_text=text is not None,
         form=form or PolicyForm.of(held.policy),
         reasons=Reason,
+        terms=TERMS,
         wrong=form_errors.by_field(form_errors.mistakes_of(refused)),
         mistakes=form_errors.summary(refused, TERMS, PLACES),
         version=version or held.edition.version,
