@@ -2,24 +2,27 @@
 
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from enum import StrEnum
 from functools import lru_cache, partial
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 from uuid import UUID
 
 import psycopg
 import structlog
 from psycopg.errors import Diagnostic
 from sqlalchemy import Connection, Engine, Executable, Result, TextClause, create_engine, event, text
+from sqlalchemy.engine import make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection, ExceptionContext
+from sqlalchemy.engine.result import IteratorResult, SimpleResultMetaData
 from sqlalchemy.exc import DBAPIError, InvalidatePoolError
 from sqlalchemy.pool import ConnectionPoolEntry
 from sqlmodel import Session
 
-from lockbox.driver.prepared_statements import PREPARED_AFTER, keep_prepared
+from lockbox.driver.prepared_statements import MOST_PREPARED, PREPARED_AFTER, keep_prepared
 from lockbox.errors import NotReplicated
 from lockbox.failpoints import failpoint
 from lockbox.schedule import IndexEntry, News, Promises, Schedule, ScheduleIndex
@@ -30,6 +33,7 @@ Clock = Callable[["UnitOfWork"], datetime]
 Key = TypeVar("Key")
 Values = Mapping[str, Any] | Sequence[Mapping[str, Any]] | None
 Query = tuple[TextClause, Mapping[str, Any]]
+Rows = Result[*tuple[Any, ...]]
 
 STILL_THERE = {"keepalives_idle": 10, "keepalives_interval": 3, "keepalives_count": 3, "tcp_user_timeout": 15_000}
 """A silent network is noticed within twenty seconds; in seconds, the last in milliseconds."""
@@ -75,6 +79,10 @@ TAKE_TURN = text("""
 SELECT set_config('idle_in_transaction_session_timeout', '5min', true) FROM turns WHERE name = :name
 FOR NO KEY UPDATE SKIP LOCKED
 """)
+
+DIALECT = make_url("postgresql+psycopg://").get_dialect()()
+COLUMNS: dict[tuple[TextClause | str, int], SimpleResultMetaData] = {}
+"""The names of the columns of each statement: the driver takes as long to name them as to read a row."""
 
 NULL = "NULL"
 WORDS_KEPT = 1024
@@ -157,6 +165,18 @@ def _drop_outdated(context: ExceptionContext) -> None:
         context.is_disconnect = True
 
 
+def _failed(connection: Connection, driver: psycopg.Connection[Any], error: psycopg.Error) -> BaseException:
+    """Return the error of a pipeline as SQLAlchemy raises it, which has not seen the pipeline."""
+    is_lost = driver.closed or are_plans_outdated(error)
+    if is_lost:
+        connection.invalidate(error)
+        # The others are gone too, or hold the same statements.
+        connection.engine.dispose()
+    return DBAPIError.instance(
+        "a pipeline", None, error, psycopg.Error, hide_parameters=True, connection_invalidated=is_lost
+    )
+
+
 class ProcessKeys:
     """The keys and checks that a process holds, at most one of each type; workers hold none that signs or marks.
 
@@ -175,6 +195,60 @@ class ProcessKeys:
 NO_KEYS = ProcessKeys()
 
 
+class ReadAhead:
+    """What a transaction has foreseen, and the rows that are there already.
+
+    They are used only in the order in which they were foreseen: in another order, the statements might have read
+    other rows.
+    """
+
+    def __init__(self) -> None:
+        self._foreseen: list[Query] = []
+        self._ahead: deque[tuple[Query, Rows]] = deque()
+
+    def foresee(self, queries: Iterable[Query]) -> None:
+        """Have these queries sent along with the next one."""
+        self._foreseen = list(queries)
+
+    def take(self, wanted: Query, send: Callable[[list[Query]], Sequence[Rows]]) -> Rows:
+        """Return the rows that were read ahead, or have `send` read them together with what was foreseen."""
+        if not self._ahead or not _is_same(self._ahead[0][0], wanted):
+            if self._ahead and wanted[0] is CLOCK_TIME:
+                # It reads no row, and what is ahead stays as good as it was.
+                return send([wanted])[0]
+            queries, self._foreseen = [wanted, *self._foreseen], []
+            self._ahead = deque(zip(queries, send(queries), strict=True))
+        return self._ahead.popleft()[1]
+
+    def forget(self) -> None:
+        """Drop what was read ahead: what follows may change it."""
+        self._ahead.clear()
+
+
+def _is_same(foreseen: Query, wanted: Query) -> bool:
+    return foreseen[0] is wanted[0] and foreseen[1] == wanted[1]
+
+
+@lru_cache(maxsize=MOST_PREPARED)
+def compiled(statement: TextClause | str) -> bytes:
+    """Return a statement as the driver takes it."""
+    return (statement if isinstance(statement, str) else str(statement.compile(dialect=DIALECT)).strip()).encode()
+
+
+def rows_of(
+    statement: TextClause | str,
+    cursor: psycopg.Cursor[Any] | psycopg.AsyncCursor[Any],
+    fetched: Iterable[tuple[Any, ...]],
+) -> Rows:
+    """Return the rows that a cursor has fetched, as SQLAlchemy would."""
+    # A migration may add columns while this process runs.
+    width = cursor.pgresult.nfields if cursor.pgresult else 0
+    names = COLUMNS.get((statement, width))
+    if names is None:
+        names = COLUMNS[statement, width] = SimpleResultMetaData([one.name for one in cursor.description or ()])
+    return IteratorResult(names, iter(fetched))
+
+
 class UnitOfWork:
     """One transaction: its connection, its clock, the keys of the process, its caller, and what follows its commit.
 
@@ -188,20 +262,41 @@ class UnitOfWork:
         self.orm = orm
         self.clock = clock
         self.keys = keys
+        self.read_ahead = ReadAhead()
         self.caller: tuple[UUID, UUID | None] | None = None
         self.promises: dict[ScheduleIndex, list[IndexEntry]] = {}
         self.news: dict[str | None, dict[str, None]] = {}
 
     def execute(self, statement: Executable, values: Values = None) -> Result[*tuple[Any, ...]]:
-        """Run one statement on the connection of the transaction."""
+        """Return the rows of a statement that were read ahead, or run it, together with what was foreseen."""
+        if isinstance(statement, TextClause) and not isinstance(values, Sequence):
+            return self.read_ahead.take((statement, values or {}), self._sent)
+        self.read_ahead.forget()
         return self.orm.connection().execute(statement, values)
 
+    def _sent(self, queries: list[Query]) -> Sequence[Rows]:
+        """Send these queries in one pipeline, and return their rows; one alone as SQLAlchemy does."""
+        connection = self.orm.connection()
+        if len(queries) == 1:
+            return [connection.execute(*queries[0])]
+        driver = cast("psycopg.Connection[Any]", connection.connection.driver_connection)
+        cursors = [driver.cursor() for _ in queries]
+        try:
+            with driver.pipeline():
+                for cursor, (statement, values) in zip(cursors, queries, strict=True):
+                    cursor.execute(compiled(statement), values)
+        except psycopg.Error as error:
+            raise _failed(connection, driver, error) from error
+        read = zip(queries, cursors, strict=True)
+        return [rows_of(statement, cursor, cursor.fetchall()) for (statement, _), cursor in read]
+
     def write(self, statement: TextClause, values: Values) -> None:
-        """Run a statement before the commit; nobody reads what it returns."""
-        self.execute(statement, values)
+        """Run a statement before the commit; nobody reads what it returns, nor does it change what was read ahead."""
+        self.orm.connection().execute(statement, values)
 
     def foresee(self, queries: Iterable[Query]) -> None:
-        """Name what will be read after the next statement, in that order; reading it ahead may save round trips."""
+        """Name what will be read after the next statement, in that order: it is sent along with that one."""
+        self.read_ahead.foresee(queries)
 
     def wait(self) -> None:
         """Say that what follows takes long, or may wait: for a lock, or for something beside Postgres."""
@@ -310,6 +405,11 @@ def read_at(session: UnitOfWork, seen: datetime) -> datetime:
     It saves a round trip where nothing is waited for: what waits for a lock reads the clock after it, by `now`.
     """
     return seen if session.clock is postgres_clock else session.clock(session)
+
+
+def other_clock(session: UnitOfWork) -> datetime | None:
+    """Return what another clock than Postgres' says; None where that one decides: statements read it."""
+    return None if session.clock is postgres_clock else session.clock(session)
 
 
 def async_commit(session: UnitOfWork) -> None:

@@ -6,24 +6,20 @@ statements run with its own session variables, so row-level security applies to 
 """
 
 import asyncio
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import copy_context
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any, Generic, TypeVar, cast
 
 import psycopg
 from greenlet import GreenletExit, getcurrent, greenlet
 from psycopg import AsyncConnection, AsyncCursor
 from sqlalchemy import Connection, Executable, Result, TextClause, text
-from sqlalchemy.engine import make_url
-from sqlalchemy.engine.result import IteratorResult, SimpleResultMetaData
 from sqlalchemy.exc import OperationalError
 
 from lockbox import database
-from lockbox.database import Database, Query, UnitOfWork, Values
-from lockbox.driver.prepared_statements import MOST_PREPARED
+from lockbox.database import Database, Query, ReadAhead, UnitOfWork, Values, compiled, rows_of
 from lockbox.failpoints import failpoint
 
 Answer = TypeVar("Answer")
@@ -46,9 +42,6 @@ SET_CONTEXT = text(
         for number, one in enumerate(VARIABLES, 1)
     )
 )
-COLUMNS: dict[tuple[TextClause | str, int], SimpleResultMetaData] = {}
-"""The names of the columns of each statement: the driver takes as long to name them as to read a row."""
-DIALECT = make_url("postgresql+psycopg://").get_dialect()()
 
 
 class AloneNeeded(Exception):  # noqa: N818 - a state of affairs
@@ -58,9 +51,8 @@ class AloneNeeded(Exception):  # noqa: N818 - a state of affairs
 class SharedWork(UnitOfWork):
     """A unit of work whose statements go to Postgres together with those of others.
 
-    Writes are sent with the next read, or with the commit. Rows that were read ahead are used only in the order in
-    which they were foreseen: in another order, the statements might have read other rows. What it has last asked for
-    is put into `handed` once it is there; when it `is_over`, no row comes any more.
+    Writes are sent with the next read, or with the commit. What it has last asked for is put into `handed` once it is
+    there; when it `is_over`, no row comes any more.
     """
 
     def __init__(self, db: Database) -> None:
@@ -71,8 +63,7 @@ class SharedWork(UnitOfWork):
         self.has_written = False
         self.handed: list[Sequence[Result[*tuple[Any, ...]]]] = []
         self.is_over = False
-        self._foreseen: list[Query] = []
-        self._ahead: deque[tuple[Query, Result[*tuple[Any, ...]]]] = deque()
+        self.read_ahead = ReadAhead()
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - `orm`, which this has not
         if name == "orm":
@@ -87,10 +78,6 @@ class SharedWork(UnitOfWork):
         """Leave the group, so that its other members do not wait too."""
         raise AloneNeeded
 
-    def foresee(self, queries: Iterable[Query]) -> None:
-        """Send these queries along with the next one."""
-        self._foreseen = list(queries)
-
     def write(self, statement: TextClause, values: Values) -> None:
         """Send this statement before the next read, or before the commit."""
         self.writes.append((statement, cast("Mapping[str, Any]", values or {})))
@@ -99,14 +86,11 @@ class SharedWork(UnitOfWork):
         """Return the rows that were read ahead, or pause until this query has run."""
         if not isinstance(statement, TextClause):
             raise AloneNeeded
-        wanted = (statement, cast("Mapping[str, Any]", values or {}))
-        if not self._ahead or not _is_same(self._ahead[0][0], wanted):
-            self.reads, self._foreseen = [wanted, *self._foreseen], []
-            self._ahead = deque(zip(self.reads, self._awaited(), strict=True))
-        return self._ahead.popleft()[1]
+        return self.read_ahead.take((statement, cast("Mapping[str, Any]", values or {})), self._awaited)
 
-    def _awaited(self) -> Sequence[Result[*tuple[Any, ...]]]:
+    def _awaited(self, queries: list[Query]) -> Sequence[Result[*tuple[Any, ...]]]:
         """Pause until the rows are there."""
+        self.reads = queries
         while not self.handed:
             if self.is_over:
                 raise GreenletExit
@@ -119,10 +103,6 @@ class SharedWork(UnitOfWork):
         self.writes, self.reads = [], []
         self.has_written = self.has_written or bool(writes)
         return writes, reads
-
-
-def _is_same(foreseen: Query, wanted: Query) -> bool:
-    return foreseen[0] is wanted[0] and foreseen[1] == wanted[1]
 
 
 class GroupMember(Generic[Answer]):
@@ -323,7 +303,8 @@ class SharedTransaction:
         found = await self.send(sent)
         for one in members:
             theirs = [(asked, cursor) for asked, cursor in found if asked.member is one]
-            results = [await _result(asked.statement, cursor) for asked, cursor in theirs if asked.is_read]
+            read = [(asked.statement, cursor) for asked, cursor in theirs if asked.is_read]
+            results = [rows_of(statement, cursor, await cursor.fetchall()) for statement, cursor in read]
             if theirs[-1][0].statement is READ_CONTEXT:
                 ((one.context,),) = await theirs[-1][1].fetchall()
             one.go_on(results)
@@ -363,7 +344,7 @@ class SharedTransaction:
             async with self._connection.pipeline():
                 for one in sent:
                     found.append((one, self._connection.cursor()))
-                    await found[-1][1].execute(_compiled(one.statement), one.values)
+                    await found[-1][1].execute(compiled(one.statement), one.values)
         except psycopg.Error as error:
             failed = next((one for one, cursor in found if cursor.pgresult is None), None)
             raise MemberFailed(failed.member if failed else None) from error
@@ -380,19 +361,3 @@ def _resting(members: Sequence[GroupMember[Any]]) -> list[GroupMember[Any]]:
         if one.is_refused and one.work.has_written:
             raise MemberFailed(one)
     return [one for one in members if one.rests]
-
-
-async def _result(statement: TextClause | str, cursor: AsyncCursor[Any]) -> Result[*tuple[Any, ...]]:
-    """Return the rows that a statement found, as SQLAlchemy would."""
-    # A migration may add columns while this process runs.
-    width = cursor.pgresult.nfields if cursor.pgresult else 0
-    columns = COLUMNS.get((statement, width))
-    if columns is None:
-        columns = COLUMNS[statement, width] = SimpleResultMetaData([one.name for one in cursor.description or ()])
-    return IteratorResult(columns, iter(await cursor.fetchall()))
-
-
-@lru_cache(maxsize=MOST_PREPARED)
-def _compiled(statement: TextClause | str) -> bytes:
-    """Return a statement as the driver takes it."""
-    return (statement if isinstance(statement, str) else str(statement.compile(dialect=DIALECT)).strip()).encode()

@@ -2,30 +2,36 @@
 
 from typing import Any
 
-from sqlalchemy import event
+import psycopg
+import pytest
 
+from lockbox.audit.event_search import EVENTS
+from lockbox.database import compiled
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from tests.http.portal import OpenPortal
 
 
-def test_a_page_tells_of_no_move_that_its_forms_do_not_know_of(open_portal: OpenPortal) -> None:
+def test_a_page_tells_of_no_move_that_its_forms_do_not_know_of(
+    open_portal: OpenPortal, monkeypatch: pytest.MonkeyPatch
+) -> None:
     portal = open_portal(Policy(vendor_review=False, quorum=2))
     request = portal.world.fresh()
     browser = portal.browser()
     browser.enter("ann")
-    acted: list[str] = []
+    acted: list[object] = []
+    execute = psycopg.Cursor.execute
 
-    def act_between(_: Any, __: Any, statement: str, *___: Any) -> None:
-        if "FROM events e WHERE e.request_id" in statement and not acted:
-            acted.append(statement)
+    def act_between(cursor: psycopg.Cursor[Any], query: Any, *values: Any, **more: Any) -> psycopg.Cursor[Any]:
+        if query == compiled(EVENTS) and not acted:
+            acted.append(query)
+            with cursor.connection.pipeline():
+                """Its end waits until what was sent before has run."""
             portal.world.act("amir", Action.APPROVE, request.id)
+        return execute(cursor, query, *values, **more)
 
-    event.listen(portal.db.engine, "before_cursor_execute", act_between)
-    try:
-        during = browser.get(f"/requests/{request.id}")
-    finally:
-        event.remove(portal.db.engine, "before_cursor_execute", act_between)
+    monkeypatch.setattr(psycopg.Cursor, "execute", act_between)
+    during = browser.get(f"/requests/{request.id}")
     after = browser.get(f"/requests/{request.id}")
 
     assert acted
