@@ -19,7 +19,6 @@ from lockbox.facts.enumerations import AuthMethod
 from lockbox.identity import sessions, time_zones
 from lockbox.identity.roles import Caller
 from lockbox.identity.sessions import LoginStub, SignInPurpose
-from lockbox.notifications import addresses
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 CSRF_HEADER = "x-csrf-token"
@@ -65,10 +64,10 @@ def visitor(request: Request, session: UnitOfWork, chosen: Settings) -> Visitor:
     if secret is None:
         raise NotSignedIn(sessions.ENDED)
     idle, by_itself = timedelta(seconds=chosen.session_idle_seconds), BY_ITSELF in request.headers
-    found, at = sessions.authenticate(session, secret, idle=idle, by_itself=by_itself)
-    if found.means is AuthMethod.SAMPLE and chosen.environment == "production":
+    found = sessions.authenticate(session, secret, idle=idle, by_itself=by_itself)
+    if found.caller.means is AuthMethod.SAMPLE and chosen.environment == "production":
         raise NotSignedIn(sessions.ENDED)
-    signed_in = Visitor(found, secret, at, addresses.preferences(session, found).time_zone)
+    signed_in = Visitor(found.caller, secret, found.at, found.time_zone)
     request.state.visitor = signed_in
     vouch(request)
     return signed_in

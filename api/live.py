@@ -251,7 +251,7 @@ class LiveUpdates:
         """Return whether the session is valid and the person may see what the page shows; it queries the database."""
         try:
             with self._database.transaction() as session:
-                caller, _ = sessions.authenticate(session, seat.secret, idle=self._idle, by_itself=True)
+                caller = sessions.authenticate(session, seat.secret, idle=self._idle, by_itself=True).caller
                 known = queries.known(session, caller, seat.requests)
         except NotSignedIn:
             return False

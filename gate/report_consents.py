@@ -14,7 +14,7 @@ from gate.enforcement import ENFORCE, REPORT
 from gate.probe_records import RecordedProbe
 from lockbox.admin import permissions
 from lockbox.admin.permissions import AdminActor, AdminChange, change
-from lockbox.database import UnitOfWork, now, publish_after_commit
+from lockbox.database import Query, UnitOfWork, now, publish_after_commit
 from lockbox.errors import Conflict, NotFound
 from lockbox.identity import row_macs
 from lockbox.identity.models import ReportConsent, ServiceEnforcement, Tenant
@@ -30,6 +30,12 @@ FROM enforcements e LEFT JOIN report_consents c
     ON c.enforcement_id = e.id AND c.tenant_id = :tenant AND c.revision = e.revision
 WHERE CAST(:service AS text) IS NULL OR e.service = :service
 ORDER BY e.service
+""")
+GATE_OF_REQUEST = text("""
+SELECT e.service, e.wanted, e.revision, e.enforced_at, e.changed_at, c.created_at AS consented_at
+FROM requests r JOIN enforcements e ON e.service = r.service LEFT JOIN report_consents c
+    ON c.enforcement_id = e.id AND c.tenant_id = r.tenant_id AND c.revision = e.revision
+WHERE r.id = :id
 """)
 LAST_ASKED = text("SELECT service, at FROM gates_last_asked()")
 NO_GATE = "There is no gate of this service."
@@ -81,9 +87,14 @@ def _gates(session: UnitOfWork, tenant: Tenant, service: str | None = None) -> l
     ]
 
 
-def is_unenforced(session: UnitOfWork, tenant_id: UUID, service: str) -> bool:
-    """Return whether the gate of a service does not enforce for a tenant; the transaction must be entered."""
-    row = session.execute(GATES, {"tenant": tenant_id, "service": service}).one_or_none()
+def ahead_of_unenforced(request_id: UUID) -> Query:
+    """Return what `is_unenforced` reads."""
+    return GATE_OF_REQUEST, {"id": request_id}
+
+
+def is_unenforced(session: UnitOfWork, request_id: UUID) -> bool:
+    """Return whether the gate of a request's service does not enforce for its tenant, as far as the reader knows."""
+    row = session.execute(*ahead_of_unenforced(request_id)).one_or_none()
     return row is not None and not _gate(row).is_enforced
 
 

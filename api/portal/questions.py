@@ -17,9 +17,9 @@ from api.portal.account import AccountContextDep
 from api.portal.pages import TAG, go, origin, page, status_of
 from api.schemas.questions import QuestionText
 from config.settings import Settings
-from lockbox.database import UnitOfWork, now
+from lockbox.database import UnitOfWork
 from lockbox.errors import Conflict, Invalid, LockboxError, NotYours
-from lockbox.requests import inbox, policy_diff, queries, questions, request_reads
+from lockbox.requests import inbox, policy_diff, questions, request_page, request_reads
 
 router = CallRouter(prefix="/requests/{request_id}/questions", tags=[TAG], include_in_schema=False)
 
@@ -84,19 +84,20 @@ def _shown(
     refused: LockboxError | None = None,
     written: QuestionForm | None = None,
 ) -> HTMLResponse:
-    entry = queries.find(session, visitor.caller, request_id)
+    read = request_page.read(session, visitor.caller, request_id)
+    entry = read.entry
     service = chosen.catalogue.services.get(entry.request.service)
     shown = page(
         request,
         "questions_page",
         status_of(refused) if refused else 200,
         visitor=visitor,
-        at=now(session),
+        at=read.at,
         entry=entry,
         asked=entry.request,
-        tallies=inbox.tallies_of(session, visitor.caller, [entry.request]),
+        tallies=inbox.sole_tallies({request_id: read.tallies}),
         title=service.title if service else entry.request.service,
-        talk=questions.conversation(session, visitor.caller, entry),
+        talk=questions.conversation(read.exchanges, visitor.caller, entry.request, read.known, read.at),
         refused=refused,
         written=written,
     )

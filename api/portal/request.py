@@ -12,7 +12,6 @@ from uuid import UUID
 from fastapi import Depends, Form, Query, Request, Response
 from fastapi.responses import HTMLResponse
 from sqlalchemy import Row
-from sqlmodel import col, select
 
 from api import browser, deps
 from api.browser import Visitor
@@ -27,10 +26,11 @@ from api.refusal_log import AttemptedAction, note
 from config.settings import Settings
 from connectors.credential_requests import connections_of
 from gate import report_consents
+from lockbox import database
 from lockbox.audit import event_search
 from lockbox.audit.report import FIRST_USED, LAST_USED
 from lockbox.audit.reported_mails import MOST_NAMED, NOTIFIED, mailed
-from lockbox.database import Database, UnitOfWork, now
+from lockbox.database import Database, UnitOfWork
 from lockbox.errors import (
     Conflict,
     EarlierStepFirst,
@@ -48,29 +48,24 @@ from lockbox.errors import (
 from lockbox.facts.enumerations import State
 from lockbox.identity import roles, time_zones
 from lockbox.identity.roles import Caller, ProtectedField, Side
-from lockbox.notifications import delivery_status
 from lockbox.notifications.audience import ASKING, knows_of
 from lockbox.requests import (
     activity,
     after_reviews,
     decide,
     decisions,
-    extend,
     inbox,
-    offered_moves,
-    policy_store,
-    queries,
     questions,
     quorum,
+    request_page,
     request_reads,
     resubmission,
 )
 from lockbox.requests.available_moves import AvailableMove
 from lockbox.requests.decisions import DecisionInput
 from lockbox.requests.lifecycle import OPEN_STATES, Action
-from lockbox.requests.models import AccessRequest
 from lockbox.requests.on_behalf_of import OnBehalfOf, approval_limits, on_behalf_of
-from lockbox.requests.policy import Terms, customer_decides
+from lockbox.requests.policy import Terms
 from lockbox.requests.policy_parts import ReasonedDecision
 from lockbox.requests.resubmission import AlreadyAskedAgain
 from lockbox.requests.submit import SubmissionLimits
@@ -106,8 +101,15 @@ def show(
     done: Annotated[str, Query(max_length=20)] = "",
 ) -> Response:
     """Show one request, what the person may do, and what they have just done."""
+    one = request_id_of(request_id)
+    session.foresee(ahead_of_page(one))
     visitor = browser.visitor(request, session, chosen)
-    return show_request(request, session, chosen, visitor, request_id_of(request_id), done=done)
+    return show_request(request, session, chosen, visitor, one, done=done)
+
+
+def ahead_of_page(request_id: UUID) -> list[database.Query]:
+    """Return what `show_request` reads once it is known who looks."""
+    return [report_consents.ahead_of_unenforced(request_id), *request_page.ahead_of_read(request_id)]
 
 
 @router.post("/{request_id}/ask-again")
@@ -196,25 +198,16 @@ def show_request(
     done: str = "",
 ) -> HTMLResponse:
     """Show a request's page, with what was refused there."""
-    entry = queries.find(session, visitor.caller, request_id)
+    is_unenforced = report_consents.is_unenforced(session, request_id)
+    read = request_page.read(session, visitor.caller, request_id)
+    entry, at, tallies, reach = read.entry, read.at, read.tallies, read.reach
     held = roles.reader_roles(visitor.caller, entry.request.requester_id, entry.request.tenant_id)
-    # A move made since the read is left to the next refresh: forms carry the version that was read.
-    version = entry.request.version
-    happened = [event for event in event_search.events(session, request_id) if (event.seq or 0) <= version]
-    moves = event_search.moves(happened)
-    timeline = list(_timeline(happened, visitor.caller.side))
-    reach = delivery_status.reach_of_request(
-        session, request_id, entry.request.state, customer_knows=entry.request.asked_at is not None
-    )
-    before = inbox.earlier_requests(session, visitor.caller, entry.request)
-    at = now(session)
+    moves = event_search.moves(read.events)
+    timeline = list(_timeline(read.events, visitor.caller.side))
     is_open = entry.request.state in OPEN_STATES and at < entry.request.deadline_at
-    available = offered_moves.moves_of(session, visitor.caller, entry.request) if is_open else ()
-    offered = _offered(available)
+    offered = _offered(read.moves if is_open else ())
     service = chosen.catalogue.services.get(entry.request.service)
     title = service.title if service else entry.request.service
-    tallies = inbox.count(session, visitor.caller, entry.request) if _is_asked(entry.request) else []
-    outlook = extend.outlook(session, visitor.caller, entry)
     shown = page(
         request,
         "request",
@@ -224,13 +217,13 @@ def show_request(
         asked=entry.request,
         title=title,
         schema=service.context if service else None,
-        done=act_banner.banner_of(done, happened, visitor.caller, entry, title, tallies),
+        done=act_banner.banner_of(done, read.events, visitor.caller, entry, title, tallies),
         menu=navigation.section_of(
             visitor.caller, entry.request.state, is_own=entry.request.requester_id == visitor.caller.person_id
         ),
         case_link=entry.request.case_url or case_link(chosen.case_url, entry.request.case_ref),
         case_system=case_system(chosen, entry.request.case_system),
-        is_unenforced=report_consents.is_unenforced(session, entry.request.tenant_id, entry.request.service),
+        is_unenforced=is_unenforced,
         reads_why=roles.may_read(ProtectedField.JUSTIFICATION, held),
         reads_comments=roles.may_read(ProtectedField.COMMENT, held),
         happened=timeline,
@@ -244,45 +237,33 @@ def show_request(
         reach=reach.sentence() if entry.request.state in {*ASKING, State.TIMED_OUT} else "",
         nobody_notified=entry.request.state == State.TIMED_OUT and not reach.reached,
         is_own=entry.request.requester_id == visitor.caller.person_id,
-        follower=resubmission.follower(session, visitor.caller, request_id),
-        before=before,
-        waiting=inbox.tallies_of(session, visitor.caller, _pending(session, before)),
+        follower=read.follower,
+        before=read.earlier,
         tallies=tallies,
         steps=quorum.steps_of(tallies),
-        talk=questions.conversation(session, visitor.caller, entry),
+        talk=questions.conversation(read.exchanges, visitor.caller, entry.request, read.known, at),
         after_review=after_reviews.read(session, visitor.caller, entry.request),
         since=[one for one in timeline if seen is not None and (one["seq"] or 0) > seen] if refused else [],
         offered=offered,
         obstacle=next((one for one in offered.values() if one), None),
-        required=_required(session, visitor.caller, entry.request) if offered else frozenset(),
+        required=_required(visitor.caller, read.effective.terms) if offered else frozenset(),
         is_vendors=visitor.caller.side is Side.VENDOR,
         is_over=at >= entry.request.deadline_at,
         open_until=max(at, entry.request.not_before or at) + timedelta(seconds=entry.request.access_window),
         is_to_come=entry.request.state == State.ACTIVE and (entry.request.opens_at or at) > at,
-        extension=outlook.extension,
-        namesakes=offered_moves.namesakes(session, visitor.caller, entry.request, available),
-        further=(further := [*(one for one in SHORTER if one < outlook.longest), outlook.longest]),
-        may_extend=bool(outlook.longest and further),
+        extension=read.outlook.extension,
+        namesakes=read.namesakes if is_open else [],
+        further=(further := [*(one for one in SHORTER if one < read.outlook.longest), read.outlook.longest]),
+        may_extend=bool(read.outlook.longest and further),
         shorter=[seconds for seconds in SHORTER if seconds < entry.request.access_window],
         refused=refused,
         needs_sign_in=isinstance(refused, SignInAgain),
         said=said or DecisionForm(),
-        around=inbox.viewers(session, deps.database(request).schedule, visitor.caller, entry.request),
+        around=inbox.viewers(session, deps.database(request).schedule, visitor.caller, entry.request, read.known, at),
         at=at,
     )
     request_reads.record_read(session, visitor.caller, origin(request), entry.request)
     return shown
-
-
-def _is_asked(request: AccessRequest) -> bool:
-    """Return whether the request is pending the customer's decision."""
-    return request.state == State.PENDING and customer_decides(request.mode)
-
-
-def _pending(session: UnitOfWork, rows: Iterable[Row[Any]]) -> list[AccessRequest]:
-    """Return the requests among these rows that are pending the customer's decision."""
-    ids = [row.id for row in rows if row.state == State.PENDING]
-    return list(session.orm.exec(select(AccessRequest).where(col(AccessRequest.id).in_(ids)))) if ids else []
 
 
 def _timeline(happened: Iterable[Row[Any]], side: Side) -> Iterator[dict[str, Any]]:
@@ -311,11 +292,10 @@ def _offered(moves: Iterable[AvailableMove]) -> dict[Action, LockboxError | None
     return {one.action: one.refusal for one in moves if one.allowed or isinstance(one.refusal, SHOWN_REFUSALS)}
 
 
-def _required(session: UnitOfWork, caller: Caller, asked: AccessRequest) -> frozenset[ReasonedDecision]:
+def _required(caller: Caller, terms: Terms) -> frozenset[ReasonedDecision]:
     """Return the decisions that need a comment; for vendor users only those that no customer's policy can relax."""
     is_vendors = caller.side is Side.VENDOR
-    terms = Terms() if is_vendors else policy_store.effective_policy(session, asked).terms
-    return decisions.needing_reasons(terms, by_the_vendor=is_vendors)
+    return decisions.needing_reasons(Terms() if is_vendors else terms, by_the_vendor=is_vendors)
 
 
 def _zone(request: Request, chosen: Settings, db: Database) -> str:

@@ -139,8 +139,8 @@ class SelectionPage:
 
 
 def _pending(session: UnitOfWork, caller: Caller, after: str | None) -> tuple[Sequence[RequestEntry], str | None]:
-    found, beyond = inbox.pending_requests(session, caller, cursor=after, most=MOST)
-    return [one.entry for one in found], beyond
+    found = inbox.pending_requests(session, caller, cursor=after, most=MOST)
+    return [one.entry for one in found.pending], found.beyond
 
 
 def _in_review(session: UnitOfWork, caller: Caller, after: str | None) -> tuple[Sequence[RequestEntry], str | None]:

@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import cache, partial
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import Header, Query, Request, Response
+from fastapi import Depends, Header, Query, Request, Response
 from sqlalchemy import Row
 
 from api import case_checks
@@ -49,7 +50,6 @@ from api.schemas.submissions import NewRequest
 from config.service_catalogue import Level
 from config.settings import Settings
 from lockbox import text_rules
-from lockbox.audit import event_search
 from lockbox.database import Database, UnitOfWork
 from lockbox.errors import Invalid, NotSignedIn
 from lockbox.facts.enumerations import AuthMethod, CaseCheck, State
@@ -61,14 +61,11 @@ from lockbox.requests import (
     activity,
     after_reviews,
     decide,
-    extend,
     idempotency,
-    offered_moves,
     preview,
-    queries,
     request_list,
+    request_page,
     request_reads,
-    resubmission,
     submit,
     transition,
 )
@@ -80,6 +77,7 @@ from lockbox.requests.on_behalf_of import OnBehalfOf, approval_limits, on_behalf
 from lockbox.requests.request_entry import RequestEntry
 from lockbox.requests.request_input import RequestInput
 from lockbox.requests.request_list import RequestFilter
+from lockbox.requests.request_page import RequestOverview
 from lockbox.requests.submit import SubmissionLimits, SubmittedRequest
 from lockbox.requests.transition import Origin
 from lockbox.text_rules import Instant
@@ -166,7 +164,13 @@ def preview_request(body: NewRequest, who: CurrentUser, session: SessionDep, cho
     return PreviewView.model_validate({**dict(found), "lacks": lacks, "can_be_submitted": can_be_submitted})
 
 
-@router.get("/{request_id}", responses=problems(404))
+async def foreseen(request: Request, session: SessionDep) -> None:
+    """Have all that is read of the request sent along with the look at who asks."""
+    with suppress(ValueError):
+        session.foresee(request_page.ahead_of_read(UUID(request.path_params["request_id"])))
+
+
+@router.get("/{request_id}", responses=problems(404), dependencies=[Depends(foreseen)])
 def get_request(
     request_id: UUID, who: CurrentUser, came: RequestOrigin, session: SessionDep, response: Response
 ) -> RequestWithMoves:
@@ -174,25 +178,26 @@ def get_request(
 
     A vendor user's read is recorded, once for each person and hour.
     """
-    entry = queries.find(session, who, request_id)
+    read = request_page.read(session, who, request_id)
+    entry = read.entry
     response.headers.update(etag(entry.request.version))
-    detail = _detail(session, entry, who)
-    available, tallies = offered_moves.moves_and_tallies(session, who, entry.request)
+    detail = _detail(session, read, who)
     moves = [
         AvailableMoveView(action=one.action, allowed=one.allowed, reason=one.refusal.detail if one.refusal else None)
-        for one in available
+        for one in read.moves
     ]
-    alike = offered_moves.namesakes(session, who, entry.request, available)
-    approvals = [ApprovalTallyView.model_validate(one, from_attributes=True) for one in tallies]
+    approvals = [ApprovalTallyView.model_validate(one, from_attributes=True) for one in read.tallies]
     request_reads.record_read(session, who, came, entry.request)
     used = activity.usage(session, request_id) if entry.request.opened_at else None
     usage = WindowUsageView.model_validate(used, from_attributes=True) if used else None
     found = after_reviews.read(session, who, entry.request)
-    beside = {
+    beside: dict[str, Any] = {
         "usage": usage,
         "after_review": AfterReviewView.model_validate(found, from_attributes=True) if found else None,
     }
-    return RequestWithMoves(**vars(detail), available_moves=moves, approvals=approvals, look_alikes=alike, **beside)
+    return RequestWithMoves(
+        **vars(detail), available_moves=moves, approvals=approvals, look_alikes=read.namesakes, **beside
+    )
 
 
 @grouped.post(
@@ -334,21 +339,18 @@ def _facts(entry: RequestEntry, who: Caller, justification: str | None = None) -
     return request.model_dump() | own
 
 
-def _detail(session: UnitOfWork, entry: RequestEntry, who: Caller) -> RequestDetail:
-    asked = entry.request
-    found = delivery_status.reach_of_request(
-        session, asked.id, asked.state, customer_knows=asked.asked_at is not None
-    )
+def _detail(session: UnitOfWork, read: RequestOverview, who: Caller) -> RequestDetail:
+    asked, found = read.entry.request, read.reach
     numbers = {name: value for name, value in vars(found).items() if name in DeliveryReachView.model_fields}
-    decided = [row for row in event_search.events(session, asked.id) if row.seq and row.action in DECISIONS]
+    decided = [row for row in read.events if row.seq and row.action in DECISIONS]
     said = on_behalf_of(session, decided)
     return RequestDetail(
-        **_facts(entry, who),
+        **_facts(read.entry, who),
         decisions=[_decision(row, said[row.seq]) for row in decided],
         notifications=NotificationCount(**delivery_status.count(session, asked.id)),
         reach=DeliveryReachView(**numbers, sentence=found.sentence() if asked.state in SAID_IN else ""),
-        followed_by=resubmission.follower(session, who, asked.id),
-        extended_by=extension.id if (extension := extend.extension_of(session, who, asked.id)) else None,
+        followed_by=read.follower,
+        extended_by=read.outlook.extension.id if read.outlook.extension else None,
     )
 
 

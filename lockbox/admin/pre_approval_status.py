@@ -6,10 +6,10 @@ from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
-from sqlalchemy import func
+from sqlalchemy import text
 from sqlmodel import col, select
 
-from lockbox.database import UnitOfWork, now
+from lockbox.database import Query, UnitOfWork, now
 from lockbox.errors import (
     AlreadyDecided,
     LockboxError,
@@ -36,6 +36,10 @@ from lockbox.requests.policy_rules import Policy
 from lockbox.requests.quorum import Vote, missing
 
 MOST_LISTED = 200
+PROPOSED_AT = text("""
+SELECT DISTINCT p.tenant_id FROM pre_approvals p WHERE p.tenant_id = ANY (at_tenants())
+    AND p.proposed_by <> at_person() AND p.revoked_at IS NULL AND p.ends_at > clock_timestamp()
+""")
 FORMER = "a former member"
 MUST_SIGN = (
     "The policy requires each approval to be signed with a passkey, which a pre-approval cannot be: requests that it "
@@ -163,17 +167,16 @@ def _no_seat(caller: Caller, one: PreApprovalSummary, judged: PreApprovalContext
     return OwnRequest(PROPOSERS_DELEGATE) if seats == {one.row.proposed_by} else None
 
 
+def ahead_of_awaiting() -> Query:
+    """Return what `awaiting` reads first."""
+    return PROPOSED_AT, {}
+
+
 def awaiting(session: UnitOfWork, caller: Caller) -> list[AwaitingPreApproval]:
     """Return the pre-approvals that wait for the caller's approval, by this sign-in or a fresh one."""
     authentication.enter(session, caller)
-    query = select(PreApproval.tenant_id).where(
-        col(PreApproval.tenant_id).in_(caller.tenants()),
-        col(PreApproval.proposed_by) != caller.person_id,
-        col(PreApproval.revoked_at).is_(None),
-        col(PreApproval.ends_at) > func.clock_timestamp(),
-    )
     found: list[AwaitingPreApproval] = []
-    for tenant_id in session.orm.exec(query.distinct()).all() if caller.tenants() else ():
+    for tenant_id in session.execute(*ahead_of_awaiting()).scalars().all():
         tenant = session.orm.exec(select(Tenant).where(col(Tenant.id) == tenant_id)).one()
         judged = judged_by(session, tenant, now(session))
         for one in summaries(session, tenant, judged):

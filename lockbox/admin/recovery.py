@@ -4,11 +4,12 @@ from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
+from sqlalchemy import text
 from sqlmodel import col, select
 
 from lockbox.admin import invitations, permissions
 from lockbox.admin.invitations import InvitationOffer
-from lockbox.database import UnitOfWork, now
+from lockbox.database import Query, UnitOfWork, now
 from lockbox.errors import RecoveryOpen
 from lockbox.identity import authentication
 from lockbox.identity.models import Invitation, Tenant
@@ -17,6 +18,10 @@ from lockbox.requests.transition import Origin
 
 WAIT = timedelta(hours=72)
 OBJECTORS = (Role.TENANT_ADMIN, Role.APPROVER)
+PROPOSED = text("""
+SELECT true FROM invitations i WHERE i.tenant_id = ANY (at_tenants()) AND i.is_recovery AND i.accepted_at IS NULL
+    AND i.withdrawn_at IS NULL LIMIT 1
+""")
 
 
 @dataclass(frozen=True)
@@ -73,9 +78,16 @@ def withdraw(session: UnitOfWork, caller: Caller, origin: Origin, slug: str, inv
     invitations.end(session, actor, invitation_id, only_recovery=True)
 
 
+def ahead_of_open_for() -> Query:
+    """Return what `open_for` reads first: whether there is anything, of which a tenant may have no more than one."""
+    return PROPOSED, {}
+
+
 def open_for(session: UnitOfWork, caller: Caller) -> list[AdminProposal]:
     """Return the proposals that the caller may object to, by the tenant's slug."""
     authentication.enter(session, caller)
+    if not session.execute(*ahead_of_open_for()).first():
+        return []
     mine = select(Tenant).where(col(Tenant.id).in_(caller.tenants(OBJECTORS)))
     known = {tenant.id: tenant for tenant in session.orm.exec(mine).all()}
     query = invitations.without_secret().where(

@@ -12,7 +12,7 @@ from sqlmodel import col
 
 from lockbox.audit.models import Event, Seal
 from lockbox.audit.verifier import event_checks
-from lockbox.database import UnitOfWork
+from lockbox.database import Query, UnitOfWork
 from lockbox.sql import SKEW, Ids, among, id_at, look_through
 
 EVENTS = text("""
@@ -47,12 +47,17 @@ SAYS = """EXISTS (SELECT FROM event_details d, jsonb_each(d.fields) f
     WHERE d.event_id = events.id AND f.key = ANY (:words) AND f.value ->> 1 ILIKE :pattern)"""
 
 
+def ahead_of_events(request_id: UUID) -> Query:
+    """Return what `events` reads."""
+    return EVENTS, {"request_id": request_id}
+
+
 def events(session: UnitOfWork, request_id: UUID) -> Sequence[Row[Any]]:
     """Return the events of a request in order: its moves, which have a seq, and the events beside them.
 
     Activity is left out, because it has a list of its own.
     """
-    return session.execute(EVENTS, {"request_id": request_id}).all()
+    return session.execute(*ahead_of_events(request_id)).all()
 
 
 def moves(events: Iterable[Row[Any]]) -> list[Row[Any]]:

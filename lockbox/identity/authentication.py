@@ -29,10 +29,13 @@ SEE_OFF = text("SELECT set_config('lockbox.leaving', :person, true)")
 CLOSE_CASES = text("SELECT set_config('lockbox.closing', :token, true)")
 DESCRIBE = text("SELECT set_config('lockbox.directory', :person, true)")
 SUSPEND = text("SELECT set_config('lockbox.suspending', :tenant, true)")
-LOOK_UP_CREDENTIAL = text("""
-SELECT r.*, b.only_at, b.proven_by, b.proven_at, clock_timestamp() AS at
+LOOKED_UP = """
+SELECT r.*, b.only_at, b.proven_by, b.proven_at, {time_zone} AS time_zone, clock_timestamp() AS at
 FROM authenticate(:kind, :shown, :hash) r CROSS JOIN LATERAL credential_scope(:kind, r.key_id) b
-""")
+"""
+LOOK_UP_CREDENTIAL = text(LOOKED_UP.format(time_zone="NULL::text"))
+# Pages alone tell times in the reader's own zone. The row of a person is theirs to read once `authenticate` has run.
+LOOK_UP_SESSION = text(LOOKED_UP.format(time_zone="(SELECT p.time_zone FROM people p WHERE p.id = r.person_id)"))
 TOKEN_FORM = re.compile(
     r"lbx_(?P<env>[a-z]{3,11})_(?P<id>[0-9a-f]{32})_(?P<secret>[A-Za-z0-9_-]{43})(?P<checksum>[0-9a-f]{8})"
 )
@@ -152,6 +155,7 @@ class CredentialLookup:
     only_at: UUID | None
     by_device_login: bool
     at: datetime
+    time_zone: str | None
 
     def caller(self, means: AuthMethod | None = None, signed_in_at: datetime | None = None) -> Caller:
         """Return the person as a caller; what was just proven may be stronger than what is stored."""
@@ -233,9 +237,10 @@ def look_up_credential(
     The caller of this function checks expiry, revocation and the person's standing, and rolls the transaction back if
     they fail.
     """
+    statement = LOOK_UP_SESSION if kind is CredentialKind.SESSION else LOOK_UP_CREDENTIAL
     for hash_ in hashes:
         values = {"kind": kind.value, "shown": shown, "hash": hash_}
-        row = session.execute(LOOK_UP_CREDENTIAL, values).one_or_none()
+        row = session.execute(statement, values).one_or_none()
         if row is not None:
             return _checked(session, kind, row, hash_, hashes[0])
     return None
@@ -330,6 +335,7 @@ def _lookup(session: UnitOfWork, row: Row[Any], standings: frozenset[RoleGrant])
         only_at=row.only_at,
         by_device_login=row.proven_by is not None,
         at=read_at(session, row.at),
+        time_zone=row.time_zone,
     )
 
 

@@ -1,12 +1,19 @@
 """Whether two accounts look like one human's: a hint for people, by which nothing is refused."""
 
-from collections.abc import Collection
+from collections import defaultdict
+from collections.abc import Collection, Iterable
+from typing import NamedTuple
 from uuid import UUID
 
-from sqlmodel import col, select
+from sqlalchemy import text
 
 from lockbox.database import UnitOfWork
-from lockbox.identity.models import Address, Person
+
+NAMED = """
+SELECT p.id, p.name, p.email, a.email AS further FROM people p
+LEFT JOIN addresses a ON a.person_id = p.id AND a.confirmed_at IS NOT NULL AND a.removed_at IS NULL
+"""
+PEOPLE = text(f"{NAMED} WHERE p.id = ANY(:ids)")
 
 
 def look_alikes(session: UnitOfWork, person_id: UUID, others: Collection[UUID]) -> list[str]:
@@ -17,12 +24,25 @@ def look_alikes(session: UnitOfWork, person_id: UUID, others: Collection[UUID]) 
     wanted = {person_id, *others}
     if len(wanted) == 1:
         return []
-    rows = session.orm.exec(select(Person.id, Person.name, Person.email).where(col(Person.id).in_(wanted))).all()
-    named, mailboxes = {one: name for one, name, _ in rows}, {one: {email} for one, _, email in rows}
-    confirmed = col(Address.confirmed_at).is_not(None), col(Address.removed_at).is_(None)
-    further = select(Address.person_id, Address.email).where(col(Address.person_id).in_(named), *confirmed)
-    for one, email in session.orm.exec(further).all():
-        mailboxes[one].add(email)
+    rows = session.execute(PEOPLE, {"ids": list(wanted)})
+    return names_like(person_id, [MailboxOwner(one.id, one.name, one.email, one.further) for one in rows])
+
+
+class MailboxOwner(NamedTuple):
+    """A person with the mailbox of their sign-in, and a further one that was confirmed: a row of `NAMED`."""
+
+    id: UUID
+    name: str
+    email: str
+    further: str | None
+
+
+def names_like(person_id: UUID, people: Iterable[MailboxOwner]) -> list[str]:
+    """Return the same of people that were read, once for each further mailbox of theirs."""
+    named, mailboxes = dict[UUID, str](), defaultdict[UUID, set[str]](set)
+    for one in people:
+        named[one.id] = one.name
+        mailboxes[one.id] |= {one.email, *([one.further] if one.further else ())}
     if person_id not in named:
         return []
     own = named[person_id], mailboxes[person_id]

@@ -185,7 +185,7 @@ def directory_record(row: DirectoryRecord | Row[Any]) -> Sequence[Part]:
     return _covered(MarkedRowKind.DIRECTORY_RECORD, row)
 
 
-def tenant(row: Tenant | Row[Any]) -> Sequence[Part]:
+def tenant(row: Tenant | Row[Any] | SimpleNamespace) -> Sequence[Part]:
     """Return what a tenant's mark covers: everything but its name and its retention, which open nothing."""
     return _covered(MarkedRowKind.TENANT, row)
 

@@ -22,7 +22,7 @@ from lockbox.audit.events import Actor, AuditEvent
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import NotFound, NotSignedIn
 from lockbox.facts.enumerations import AuthMethod
-from lockbox.identity import authentication, keyring, row_macs
+from lockbox.identity import authentication, keyring, row_macs, time_zones
 from lockbox.identity.authentication import CredentialKind, CredentialLookup
 from lockbox.identity.credentials import BrowserSession, PendingLogin
 from lockbox.identity.keyring import ID_BYTES, Part
@@ -254,10 +254,17 @@ def begin(session: UnitOfWork, caller: Caller, place: ClientInfo, lasting: Sessi
     return secret
 
 
-def authenticate(
-    session: UnitOfWork, secret: str, *, idle: timedelta, by_itself: bool = False
-) -> tuple[Caller, datetime]:
-    """Return the person of a session, with the time of this, and make the transaction theirs.
+@dataclass(frozen=True)
+class SignedIn:
+    """The person of a session, the time at which that was looked up, and the person's time zone."""
+
+    caller: Caller
+    at: datetime
+    time_zone: str
+
+
+def authenticate(session: UnitOfWork, secret: str, *, idle: timedelta, by_itself: bool = False) -> SignedIn:
+    """Return the person of a session, and make the transaction theirs.
 
     A page's automatic refresh (`by_itself`) is no activity: an unattended page does not keep its session alive.
 
@@ -271,8 +278,8 @@ def authenticate(
     if at >= found.expires_at or at - found.last_seen_at >= idle:
         raise NotSignedIn(ENDED)
     if at - found.last_seen_at >= SEEN_NOTED_EVERY and not by_itself:
-        session.execute(SEEN, {"id": found.key_id, "at": at})
-    return found.caller(), at
+        session.write(SEEN, {"id": found.key_id, "at": at})
+    return SignedIn(found.caller(), at, found.time_zone or time_zones.DEFAULT)
 
 
 def end(session: UnitOfWork, secret: str) -> None:

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from sqlalchemy import Row, text
 
-from lockbox.database import UnitOfWork
+from lockbox.database import Query, UnitOfWork
 from lockbox.identity.roles import Side
 from lockbox.notifications import mail_text
 from lockbox.notifications.audience import ASKING, knows_of
@@ -19,10 +19,8 @@ from lockbox.notifications.mail_text import counted
 # A person with several notifications counts once, as reached by any of them; a person who answered was reached
 # somehow. People who have left no longer count as potential approvers. LATERAL leads from the requests to their
 # notifications: a plan made while the tables were small begins with the notifications of everybody.
-OF_REQUESTS = text("""
-WITH q AS (
-    SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:stages AS text[])) AS q (id, stage)
-), notified AS (
+REACHED = """
+WITH q AS ({asked}), notified AS (
     SELECT q.id, n.person_id, coalesce(n.outcome, 'open') AS outcome
     FROM q CROSS JOIN LATERAL (SELECT e.id FROM events e WHERE e.request_id = q.id OFFSET 0) e
     CROSS JOIN LATERAL (SELECT n.person_id, n.template, n.outcome FROM notifications n
@@ -43,12 +41,24 @@ WITH q AS (
     FROM notified t JOIN q ON q.id = t.id JOIN requests r ON r.id = t.id
     GROUP BY t.id, t.person_id, r.tenant_id, q.stage
 )
-SELECT q.id, count(p.person_id) AS asked, count(*) FILTER (WHERE p.is_reached) AS reached,
+SELECT q.id, q.stage, count(p.person_id) AS asked, count(*) FILTER (WHERE p.is_reached) AS reached,
     count(*) FILTER (WHERE p.is_open AND NOT p.is_reached) AS waiting,
     count(*) FILTER (WHERE p.is_dead AND NOT p.is_reached AND NOT p.is_open) AS unreached,
-    coalesce(array_agg(p.person_id) FILTER (WHERE p.person_id IS NOT NULL), '{}') AS people
-FROM q LEFT JOIN people p ON p.id = q.id GROUP BY q.id
-""")
+    coalesce(array_agg(p.person_id) FILTER (WHERE p.person_id IS NOT NULL), '{{}}') AS people
+FROM q LEFT JOIN people p ON p.id = q.id GROUP BY q.id, q.stage
+"""
+OF_REQUESTS = text(
+    REACHED.format(asked="SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:stages AS text[])) AS q (id, stage)")
+)
+# A request that waits for nobody any more is in its last stage.
+OF_ONE = text(
+    REACHED.format(
+        asked="SELECT id, CASE WHEN state = 'reviewing' OR asked_at IS NULL THEN 'reviewing' ELSE 'pending' END "
+        "AS stage FROM requests WHERE id = :id"
+    )
+)
+STAGES = [(template, stage) for stage, templates in ASKING.items() for template in templates]
+"""The kinds of mails that ask somebody to answer, and in which stage each does."""
 COUNT = text("""
 SELECT t.outcome, sum(t.number) AS number FROM (
     SELECT coalesce(n.outcome, 'waiting') AS outcome, count(*) AS number
@@ -122,20 +132,17 @@ class DeliveryReach:
 
 def of_requests(session: UnitOfWork, stages: Mapping[UUID, str]) -> dict[UUID, DeliveryReach]:
     """Return the reach of each of these requests in that stage, `reviewing` or `pending`, by one query."""
-    kinds = [(template, stage) for stage, templates in ASKING.items() for template in templates]
-    values = {
-        "ids": list(stages),
-        "stages": list(stages.values()),
-        "templates": [template for template, _ in kinds],
-        "asking": [stage for _, stage in kinds],
-    }
+    values = {"ids": list(stages), "stages": list(stages.values()), **_asking()}
     rows = session.execute(OF_REQUESTS, values) if stages else ()
-    return {
-        row.id: DeliveryReach(
-            stages[row.id], row.asked, row.reached, row.waiting, row.unreached, frozenset(row.people)
-        )
-        for row in rows
-    }
+    return {row.id: _reach(row) for row in rows}
+
+
+def _asking() -> dict[str, list[str]]:
+    return {"templates": [template for template, _ in STAGES], "asking": [stage for _, stage in STAGES]}
+
+
+def _reach(row: Row[Any]) -> DeliveryReach:
+    return DeliveryReach(row.stage, row.asked, row.reached, row.waiting, row.unreached, frozenset(row.people))
 
 
 def undelivered_sentence(stage: str, asked: int) -> str:
@@ -150,10 +157,14 @@ def number(count: int) -> str:
     return mail_text.NUMBERS[count] if count < len(mail_text.NUMBERS) else f"{count:,}"
 
 
-def reach_of_request(session: UnitOfWork, request_id: UUID, state: str, *, customer_knows: bool) -> DeliveryReach:
+def ahead_of_reach(request_id: UUID) -> Query:
+    """Return what `reach_of_request` reads."""
+    return OF_ONE, {"id": request_id, **_asking()}
+
+
+def reach_of_request(session: UnitOfWork, request_id: UUID, state: str) -> DeliveryReach:
     """Return the reach of one request in its present stage, or its last where it waits for nobody any more."""
-    stage = "pending" if state != "reviewing" and customer_knows else "reviewing"
-    found = of_requests(session, {request_id: stage})[request_id]
+    found = _reach(session.execute(*ahead_of_reach(request_id)).one())
     return found.of_the_past() if state == "timed_out" else found
 
 

@@ -1,7 +1,7 @@
 """Look up who can be notified at some tenants, and where."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -34,10 +34,10 @@ CROSS JOIN LATERAL (
 WHERE EXISTS (SELECT FROM memberships m WHERE m.person_id = h.person_id AND m.tenant_id = r.tenant_id)
 """)
 ASKED = [Role.APPROVER, Role.TENANT_ADMIN]
-# By default the one tenant that the transaction has turned to, and this very moment.
-TENANTS = "coalesce(CAST(:tenants AS uuid[]), ARRAY[at_tenant()])"
+# By default the tenants that the transaction deals with, and this very moment.
+TENANTS = "coalesce(CAST(:tenants AS uuid[]), at_reach())"
 AT = "coalesce(CAST(:at AS timestamptz), clock_timestamp())"
-LOOK_UP = text(f"""
+FOUND_BY_ROLE = f"""
 SELECT m.role AS role, m.tenant_id, p.id, NULL::text[] AS more, p.wants_prompts
 FROM memberships m JOIN people p ON p.id = m.person_id
 WHERE p.disabled_at IS NULL AND m.tenant_id = ANY({TENANTS}) AND m.role = ANY(:roles)
@@ -55,7 +55,20 @@ AND p.disabled_at IS NULL
 AND EXISTS (SELECT FROM memberships m WHERE m.tenant_id = d.tenant_id AND m.person_id = d.delegate_id)
 AND EXISTS (SELECT FROM memberships m JOIN people q ON q.id = m.person_id AND q.disabled_at IS NULL
     WHERE m.tenant_id = d.tenant_id AND m.person_id = d.principal_id AND m.role = 'approver')
-""")  # noqa: S608 - ours
+"""  # noqa: S608 - ours
+LOOK_UP = text(FOUND_BY_ROLE)
+ASKED_AT = f"""
+coalesce(CAST(:tenants AS uuid[]), ARRAY(
+    SELECT m.tenant_id FROM memberships m
+    WHERE m.person_id = at_person() AND m.tenant_id = ANY(at_tenants()) AND m.role IN ('approver', 'tenant_admin')
+    UNION
+    SELECT d.tenant_id FROM delegations d
+    WHERE d.delegate_id = at_person() AND d.tenant_id = ANY(at_tenants()) AND d.ended_at IS NULL
+        AND tstzrange(d.starts_at, d.ends_at) @> {AT}))"""  # noqa: S608 - ours
+"""At which tenants the transaction's person is asked, by the rows alone: readers check it by what has a mark.
+
+Approvers are, admins, and who stands in for an approver at this moment; or the tenants that are given.
+"""
 PLACES = text("""
 SELECT 'endpoint' AS role, r.tenant_id, r.id, r.event_types AS more, true AS prompts
 FROM webhook_receivers(:tenants) r
@@ -154,7 +167,7 @@ class RecipientDirectory:
 
 
 def ahead_of_look_up(tenant_ids: AbstractSet[UUID] | None = None) -> Query:
-    """Return what `look_up` reads for these tenants, or without any, as of this very moment."""
+    """Return what `look_up` reads for these tenants, or those that the transaction deals with, as of this moment."""
     return LOOK_UP, {"tenants": None if tenant_ids is None else list(tenant_ids), "at": None, "roles": ASKED}
 
 
@@ -167,15 +180,20 @@ def look_up(
 ) -> RecipientDirectory:
     """Look up everyone in good standing who could be notified at these tenants at this moment, in one query.
 
-    Without tenants it is the one that the transaction has turned to, without a moment this one by Postgres' clock.
+    Without tenants it is those that the transaction deals with, without a moment this one by Postgres' clock.
     Auditors, of whom there may be many, are looked up where that is asked. Endpoints, observers and further addresses
     are left to `with_places`. A delegate counts where the marks of the delegation and of their being eligible
     hold; a worker, which has no keys, believes the rows, and only writes to whom it finds.
     """
-    found = RecipientDirectory()
     roles = [*ASKED, Role.AUDITOR] if with_auditors else ASKED
     tenants = None if tenant_ids is None else list(tenant_ids)
-    for row in session.execute(LOOK_UP, {"tenants": tenants, "at": at, "roles": roles}):
+    return directory_in(session, session.execute(LOOK_UP, {"tenants": tenants, "at": at, "roles": roles}))
+
+
+def directory_in(session: UnitOfWork, rows: Iterable[Row[Any]]) -> RecipientDirectory:
+    """Return the directory that rows of `LOOK_UP` say."""
+    found = RecipientDirectory()
+    for row in rows:
         if row.role != "delegate":
             _seat(found, row)
         elif principal := _principal(session, row):

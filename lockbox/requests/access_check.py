@@ -245,14 +245,17 @@ class RequestRow:
         return cls(AccessRequest.of(row), row.tenant, row.requester, row.tenant_name, row.obstacle, row.opening)
 
 
-def judged(session: UnitOfWork, rows: Sequence[RequestRow]) -> list[RequestEntry]:
-    """Return what these rows say, each judged on the database's clock: whether it is open, and what holds it back."""
+def judged(session: UnitOfWork, rows: Sequence[RequestRow], at: datetime | None = None) -> list[RequestEntry]:
+    """Return what these rows say, each judged on the database's clock: whether it is open, and what holds it back.
+
+    `at` is when they were read, where that is known and is late enough.
+    """
     signed = [row for row in rows if approvals.is_signed(session, row.request, row.opening)]
     proven = approvals.hold_by_signatures(session, [(row.request, row.opening) for row in signed])
     later = [row.request for row in signed if row.request.opens_at]
     by_policy = policy_store.held_back(session, later) if later else {}
     # The clock is read last: an answer may not be older than the clock that it was judged by.
-    at = now(session)
+    at = now(session) if at is None else at
     found = [_entry(row, at, proven, by_policy) for row in rows]
     rolled_back = _rolled_back(session, {entry.request.tenant_id for entry in found if entry.open})
     return [

@@ -1,8 +1,9 @@
 """Read by what a decision is judged once its request is locked, validate it, and build its row."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
@@ -37,12 +38,11 @@ SELECT ruled.*, held.*, clock_timestamp() AS at,
     EXISTS (SELECT FROM requests e WHERE e.extends = :id AND e.closed_at IS NULL) AS is_extended
 FROM ruled CROSS JOIN held
 """)  # noqa: S608 - ours
-VOTES = text("""
-SELECT id, request_id, person_id, decision, access_window, principals, means, resources, actions, max_uses, opens_at,
-    assertion, mac
-FROM decisions
-WHERE request_id = ANY(:request_ids)
-""")
+VOTE_COLUMNS = (
+    *("id", "request_id", "person_id", "decision", "access_window", "principals", "means", "resources", "actions"),
+    *("max_uses", "opens_at", "assertion", "mac"),
+)
+VOTES = text(f"SELECT {', '.join(VOTE_COLUMNS)} FROM decisions WHERE request_id = ANY(:request_ids)")  # noqa: S608 - ours
 LATELY = text(
     f"SELECT {columns(Decision, 'd')} FROM decided_lately(:lately, :most) d"  # noqa: S608 - ours
 )
@@ -121,9 +121,7 @@ class DecisionContext:
 
     def tallies(self, request: AccessRequest) -> list[ApprovalTally]:
         """Return how far the votes have come."""
-        terms = self.effective.terms
-        needed = max(request.quorum, terms.quorum)
-        return quorum.tallies(self.votes, needed, terms.stages, self.effective.groups)
+        return tallies_of(request, self.effective, self.votes)
 
     def step(self, request: AccessRequest) -> int:
         """Return the step of the policy's stages to which the votes have brought the request."""
@@ -137,6 +135,14 @@ class DecisionContext:
     def asked(self, request: AccessRequest) -> PromptedApprovers:
         """Return whom of the customer to ask first, and how many tiers that makes."""
         return evaluate.first_approvers(self.effective.terms, self.effective.groups, self.known, request.tenant_id)
+
+
+def tallies_of(
+    request: AccessRequest | Row[Any], effective: EffectivePolicy, votes: Sequence[Vote]
+) -> list[ApprovalTally]:
+    """Return how far these votes have come: the stricter of its own policy and today's holds."""
+    needed = max(request.quorum, effective.terms.quorum)
+    return quorum.tallies(votes, needed, effective.terms.stages, effective.groups)
 
 
 def after_lock(
@@ -186,9 +192,21 @@ def all_votes(
     terms: Mapping[UUID, Terms],
 ) -> dict[UUID, tuple[Vote, ...]]:
     """Return the votes so far on each of these requests, as `votes_of` does; the terms are by request."""
+    rows = session.execute(*_votes([request.id for request in requests])).all()
+    return votes_in(session, requests, known, terms, rows)
+
+
+def votes_in(
+    session: UnitOfWork,
+    requests: Sequence[AccessRequest | Row[Any]],
+    known: RecipientDirectory,
+    terms: Mapping[UUID, Terms],
+    rows: Iterable[Row[Any] | SimpleNamespace],
+) -> dict[UUID, tuple[Vote, ...]]:
+    """Return the same from rows with the columns of `VOTES`."""
     seats = {request.id: known.seats(request.tenant_id) for request in requests}
     votes: dict[UUID, tuple[Vote, ...]] = dict.fromkeys(seats, ())
-    for row in session.execute(*_votes(list(seats))):
+    for row in rows:
         filled = seats[row.request_id].get(row.person_id, frozenset()) & _spoke_for(row, terms[row.request_id])
         if (
             filled
@@ -217,7 +235,7 @@ def unverified(session: UnitOfWork) -> list[UnverifiedRow]:
     )
 
 
-def _spoke_for(row: Row[Any], terms: Terms) -> frozenset[UUID]:
+def _spoke_for(row: Row[Any] | SimpleNamespace, terms: Terms) -> frozenset[UUID]:
     in_vain = row.means == AuthMethod.MAIL and not terms.mail_suffices
     if row.decision == Action.APPROVE and terms.approve_means is ApproveMeans.PASSKEY_SIGNED:
         in_vain = in_vain or row.assertion is None

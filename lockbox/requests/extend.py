@@ -21,6 +21,7 @@ from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy import Timing, longest_window
 from lockbox.requests.policy_parts import HARD_ACCESS_LIMIT
+from lockbox.requests.policy_store import EffectivePolicy
 from lockbox.requests.request_entry import RequestEntry
 from lockbox.requests.request_input import RequestInput, repeated
 from lockbox.requests.submit import SubmissionLimits, SubmittedRequest, submit
@@ -109,18 +110,29 @@ class ExtensionOutlook:
 
 def outlook(session: UnitOfWork, caller: Caller, entry: RequestEntry) -> ExtensionOutlook:
     """Return what somebody who reads a request is shown of its extension."""
-    request = entry.request
-    extension = extension_of(session, caller, request.id)
-    is_own = request.requester_id == caller.person_id and not request.break_glass
-    may_ask = entry.open and is_own and not (extension and extension.wake_at)
-    began = request.first_opened_at or request.window_from
-    if not may_ask or began is None:
+    extension = extension_of(session, caller, entry.request.id)
+    if not _may_ask(caller, entry, extension):
         return ExtensionOutlook(extension)
     if caller.side is Side.VENDOR:
-        authentication.turn_to(session, request.tenant_id)
-    effective = policy_store.effective_policy(session, request)
+        authentication.turn_to(session, entry.request.tenant_id)
+    return outlook_under(caller, entry, extension, policy_store.effective_policy(session, entry.request))
+
+
+def outlook_under(
+    caller: Caller, entry: RequestEntry, extension: AccessRequest | None, effective: EffectivePolicy
+) -> ExtensionOutlook:
+    """Return the same under what the request meets now; `extension` is the newest request that extends it."""
+    request = entry.request
+    began = request.first_opened_at or request.window_from
+    if began is None or not _may_ask(caller, entry, extension):
+        return ExtensionOutlook(extension)
     timing = Timing(used=whole_seconds(request.deadline_at - began))
     return ExtensionOutlook(extension, max(longest_window(HARD_ACCESS_LIMIT, effective.terms, timing), 0))
+
+
+def _may_ask(caller: Caller, entry: RequestEntry, extension: AccessRequest | None) -> bool:
+    is_own = entry.request.requester_id == caller.person_id and not entry.request.break_glass
+    return entry.open and is_own and not (extension and extension.wake_at)
 
 
 def extension_of(session: UnitOfWork, caller: Caller, request_id: UUID) -> AccessRequest | None:

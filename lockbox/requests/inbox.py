@@ -7,44 +7,53 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, and_, exists, or_, text
-from sqlmodel import col, select
+from sqlalchemy import text
+from sqlmodel import col
 
 from lockbox import database
-from lockbox.database import UnitOfWork, now
+from lockbox.database import Query, UnitOfWork, now
 from lockbox.errors import NotYours
 from lockbox.facts.enumerations import State
 from lockbox.identity import authentication
-from lockbox.identity.models import Person
 from lockbox.identity.roles import Caller, Role, Side
 from lockbox.notifications import recipients
-from lockbox.notifications.recipients import RecipientDirectory
-from lockbox.requests import decisions, policy_store, queries, request_list
+from lockbox.notifications.recipients import ASKED_AT, AT, RecipientDirectory
+from lockbox.requests import decisions, policy_store, queries, request_list, ruled_rows
 from lockbox.requests.available_moves import is_open_to, parties
 from lockbox.requests.lifecycle import Action
-from lockbox.requests.models import IS_OUTLIVED, AccessRequest, Decision
+from lockbox.requests.models import IS_VISIBLE, AccessRequest
+from lockbox.requests.on_behalf_of import names_of
 from lockbox.requests.policy import customer_decides
 from lockbox.requests.policy_parts import ReasonedDecision
 from lockbox.requests.policy_store import EffectivePolicy
-from lockbox.requests.quorum import ApprovalTally, has_turn, lacking, sole, step_of, tallies
+from lockbox.requests.quorum import ApprovalTally, has_turn, lacking, sole, step_of
 from lockbox.requests.request_entry import RequestEntry
+from lockbox.requests.ruled_rows import NAMED_COLUMNS, RULED_COLUMNS, RULED_JOINS, RuledRows, by_request, short
 from lockbox.schedule import Schedule
-from lockbox.sql import written
 
 MOST = 20
-MOST_EARLIER = 5
-# Row-level security lets no index help with arrays: the newest of the tenant are looked through, and no more, by a
-# range of one, for which Postgres takes the index of tenants, however many newer requests others have.
-EARLIER = text(f"""
-SELECT requests.id, q.name AS requester, v.at, d.fields #>> '{{name,1}}' AS actor,
-    CASE WHEN v.to_state = 'timed_out' AND convert_from(v.body, 'UTF8') LIKE '%"nobody_notified"%' THEN
-    'nobody_notified'
-        WHEN {IS_OUTLIVED} THEN 'outlived' ELSE v.to_state END AS state
-FROM requests JOIN people q ON q.id = requests.requester_id
-JOIN events v ON v.request_id = requests.id AND v.seq = requests.version
-LEFT JOIN event_details d ON d.event_id = v.id
-WHERE requests.id = ANY(:ids) ORDER BY requests.id DESC
+
+
+# Each tenant's by its index, and no more of them than are shown: one more says that there are more.
+PENDING = text(
+    short(f"""
+WITH asked AS (SELECT unnest({ASKED_AT}) AS tenant_id), pending AS (
+    SELECT r.id FROM asked CROSS JOIN LATERAL (
+        SELECT id, deadline_at FROM requests
+        WHERE requests.tenant_id BETWEEN asked.tenant_id AND asked.tenant_id AND state = 'pending'
+            AND deadline_at > {AT} AND requester_id <> (SELECT at_person()) AND {IS_VISIBLE}
+            AND (deadline_at, id) > (CAST(:after_at AS timestamptz), CAST(:after_id AS uuid))
+            AND NOT EXISTS (SELECT FROM decisions v WHERE v.request_id = requests.id AND v.person_id = at_person())
+            AND (extends IS NULL OR ran_to_its_end(extends))
+        ORDER BY requests.tenant_id, deadline_at, id LIMIT :most
+    ) r ORDER BY r.deadline_at, r.id LIMIT :most
+)
+SELECT {NAMED_COLUMNS}, {RULED_COLUMNS}
+FROM pending JOIN requests ON requests.id = pending.id
+{RULED_JOINS.format(which="true")}
+ORDER BY requests.deadline_at, requests.id, d.id
 """)  # noqa: S608 - ours
+)
 
 
 @dataclass(frozen=True)
@@ -76,12 +85,13 @@ def begin(session: UnitOfWork, schedule: Schedule, caller: Caller, request_id: U
         NotYours: they cannot answer it.
     """
     request = queries.find(session, caller, request_id).request
-    able = _may_claim(session, caller.side, request)
+    at = now(session)
+    able = _may_claim(caller.side, request, recipients.look_up(session, {request.tenant_id}, at))
     if able is None:
         return
     if caller.person_id not in able:
         raise NotYours("Only people who can decide a request can mark it as being reviewed.")
-    if schedule.mark_looking(str(request_id), str(caller.person_id), now(session)):
+    if schedule.mark_looking(str(request_id), str(caller.person_id), at):
         database.publish_after_commit(session, [request_id], caller.side.value)
 
 
@@ -96,42 +106,31 @@ def end(session: UnitOfWork, schedule: Schedule, caller: Caller, request_id: UUI
         database.publish_after_commit(session, [request_id], caller.side.value)
 
 
-def viewers(session: UnitOfWork, schedule: Schedule, caller: Caller, request: AccessRequest) -> Viewers:
+def viewers(  # noqa: PLR0917 - what may be known of who looks
+    session: UnitOfWork,
+    schedule: Schedule,
+    caller: Caller,
+    request: AccessRequest,
+    known: RecipientDirectory,
+    at: datetime,
+) -> Viewers:
     """Return who of the caller's own side looks at a request, of those who may answer it at this moment."""
-    able = _may_claim(session, caller.side, request) or frozenset()
+    able = _may_claim(caller.side, request, known) or frozenset()
     marks = schedule.looking(str(request.id), sorted(map(str, able))) if able else {}
     if not marks:
         return Viewers((), caller.person_id in able)
-    names = select(Person.id, Person.name).where(col(Person.id).in_([UUID(one) for one in marks]))
-    at = now(session)
-    found = [
-        Viewer(one, name, marks[str(one)][0], at + marks[str(one)][1]) for one, name in session.orm.exec(names).all()
-    ]
+    names = names_of(session, [UUID(one) for one in marks])
+    found = [Viewer(one, name, marks[str(one)][0], at + marks[str(one)][1]) for one, name in names.items()]
     return Viewers(sorted(found, key=lambda look: (look.since, look.person_id)), caller.person_id in able)
 
 
-def _may_claim(session: UnitOfWork, side: Side, request: AccessRequest) -> frozenset[UUID] | None:
+def _may_claim(side: Side, request: AccessRequest, known: RecipientDirectory) -> frozenset[UUID] | None:
     """Return who of a side could answer at this moment; None where that side is not asked."""
     if request.state == State.REVIEWING and side is Side.VENDOR:
-        known = recipients.look_up(session, frozenset(), now(session))
         return frozenset(known.managers) - {request.requester_id}
     if request.state == State.PENDING and side is Side.CUSTOMER and customer_decides(request.mode):
-        known = recipients.look_up(session, {request.tenant_id}, now(session))
         return known.able(request.tenant_id) | known.admins[request.tenant_id]
     return None
-
-
-def count(session: UnitOfWork, caller: Caller, request: AccessRequest) -> list[ApprovalTally]:
-    """Return how far the votes have come: first of all approvers, then of each group that must also agree.
-
-    Only votes of those who may still approve count, by the approvers' seats that they fill, and what is needed is the
-    stricter of the policy that judged the request and today's. The caller may know of the request; of the customer's
-    people nothing but the numbers is told.
-    """
-    if caller.side is Side.VENDOR:
-        authentication.turn_to(session, request.tenant_id)
-    known = recipients.look_up(session, {request.tenant_id}, now(session))
-    return count_all(session, [request], known)[request.id]
 
 
 def tallies_of(session: UnitOfWork, caller: Caller, requests: Iterable[AccessRequest]) -> dict[UUID, ApprovalTally]:
@@ -183,9 +182,7 @@ def _counted(
     counted = {}
     for request in requests:
         effective = policies[request.id]
-        needed = max(request.quorum, effective.terms.quorum)
-        found = tallies(votes[request.id], needed, effective.terms.stages, effective.groups)
-        counted[request.id] = found, effective
+        counted[request.id] = decisions.tallies_of(request, effective, votes[request.id]), effective
     return counted
 
 
@@ -216,6 +213,15 @@ class PendingRequest:
 
 
 @dataclass(frozen=True)
+class PendingRequests:
+    """Requests that wait for somebody, the cursor of those that follow, and the people of the tenants they are at."""
+
+    pending: Sequence[PendingRequest]
+    beyond: str | None
+    known: RecipientDirectory
+
+
+@dataclass(frozen=True)
 class OpenWindow:
     """A window whose time is not over, and whether whoever looks at it may close it, and has to say why.
 
@@ -229,8 +235,8 @@ class OpenWindow:
 
 def pending_requests(
     session: UnitOfWork, caller: Caller, *, cursor: str | None = None, most: int = MOST
-) -> tuple[list[PendingRequest], str | None]:
-    """Return what waits for the caller, who has not answered it, the soonest deadline first, and the next cursor.
+) -> PendingRequests:
+    """Return what waits for the caller, who has not answered it, the soonest deadline first.
 
     Approvers, those who stand in for one at this moment, and admins are asked.
 
@@ -238,22 +244,50 @@ def pending_requests(
         Invalid: the cursor is not one that this call gave out.
     """
     authentication.enter(session, caller)
-    at = now(session)
-    known = recipients.look_up(session, caller.tenants(), at)
+    at = database.other_clock(session)
+    known = recipients.look_up(session, None, at)
     able = _able(caller, known)
-    branches = [request_list.of_tenant(one) for one in sorted(able | caller.tenants({Role.TENANT_ADMIN}))]
-    decided = col(Decision.request_id) == col(AccessRequest.id), col(Decision.person_id) == caller.person_id
-    conditions = [
-        AccessRequest.visible_to(caller),
-        col(AccessRequest.deadline_at) > at,
-        col(AccessRequest.requester_id) != caller.person_id,
-        ~exists().where(*decided),
-        AccessRequest.can_be_answered(),
-    ]
-    ids, beyond = request_list.soonest(session, branches, State.PENDING, conditions, cursor=cursor, most=most)
-    found = queries.some(session, caller, ids, State.PENDING)
-    counted = _counted(session, [entry.request for entry in found], known)
-    return [_pending(caller, entry, known, able, *counted[entry.request.id]) for entry in found], beyond
+    asked_at = able | caller.tenants({Role.TENANT_ADMIN})
+    rows = session.execute(PENDING, _wanted(cursor, most, at=at)).all()
+    if not {row.tenant_id for row in rows} <= asked_at:
+        # A row without a mark that holds makes nobody a delegate.
+        rows = session.execute(PENDING, _wanted(cursor, most, sorted(asked_at), at=at)).all()
+    ruled, found = RuledRows(rows), by_request(rows)
+    requests = [AccessRequest.of(some[0]) for some in found.values()]
+    last = requests[most - 1] if len(requests) > most else None
+    beyond = request_list.after_deadline(last.deadline_at, last.id) if last else None
+    pending = []
+    for request in requests[:most]:
+        some = found[request.id]
+        effective = ruled.effective(session, some[0], request)
+        votes = ruled_rows.votes_of(session, request, some, known, effective)
+        counted = decisions.tallies_of(request, effective, votes)
+        entry = RequestEntry(
+            request,
+            some[0].tenant,
+            some[0].requester,
+            open=False,
+            tenant_name=some[0].tenant_name,
+            uses_left=request.uses_left,
+        )
+        pending.append(_pending(caller, entry, known, able, counted, effective))
+    return PendingRequests(pending, beyond, known)
+
+
+def ahead_of_pending(cursor: str | None = None, most: int = MOST) -> list[Query]:
+    """Return what `pending_requests` reads once it is known who looks.
+
+    Raises:
+        Invalid: as `pending_requests`.
+    """
+    return [recipients.ahead_of_look_up(), (PENDING, _wanted(cursor, most))]
+
+
+def _wanted(
+    cursor: str | None, most: int, tenants: Sequence[UUID] | None = None, *, at: datetime | None = None
+) -> dict[str, Any]:
+    deadline_at, last = request_list.read_deadline(cursor) if cursor else (request_list.EPOCH, request_list.NIL)
+    return {"tenants": tenants, "at": at, "after_at": deadline_at, "after_id": last, "most": most + 1}
 
 
 def _pending(  # noqa: PLR0917 - what one request is judged by
@@ -309,28 +343,3 @@ def _may(caller: Caller, request: AccessRequest, action: Action, able: frozenset
 def _able(caller: Caller, known: RecipientDirectory) -> frozenset[UUID]:
     """Return the tenants for which the caller could decide now."""
     return frozenset(one for one in caller.tenants() if caller.person_id in known.able(one))
-
-
-def earlier_requests(session: UnitOfWork, caller: Caller, request: AccessRequest) -> Sequence[Row[Any]]:
-    """Return the newest earlier requests of the tenant for the same case or resource, five at most.
-
-    Each row has its id, requester, state, when that began, and who brought it about. What timed out before anybody
-    could be told has `nobody_notified` for a state.
-    """
-    newest = (
-        select(AccessRequest)
-        .where(
-            col(AccessRequest.tenant_id).between(request.tenant_id, request.tenant_id),
-            col(AccessRequest.id) < request.id,
-            AccessRequest.visible_to(caller),
-        )
-        .order_by(col(AccessRequest.tenant_id).desc(), col(AccessRequest.id).desc())
-        .limit(written(request_list.LOOKED_THROUGH))
-        .subquery()
-    )
-    alike = and_(newest.c.service == request.service, newest.c.resources.overlap(request.resources))
-    if request.case_ref is not None:
-        alike = or_(alike, newest.c.case_ref == request.case_ref)
-    found = select(newest.c.id).where(alike).order_by(newest.c.id.desc()).limit(MOST_EARLIER)
-    ids = session.orm.execute(found).scalars().all()
-    return session.execute(EARLIER, {"ids": list(ids)}).all() if ids else ()

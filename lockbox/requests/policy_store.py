@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import lru_cache
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
@@ -161,7 +162,9 @@ def effective_policy(session: UnitOfWork, request: AccessRequest) -> EffectivePo
     return effective_policy_in(session, session.execute(OWN_AND_TODAYS, values).one(), request)
 
 
-def effective_policy_in(session: UnitOfWork, row: Row[Any], request: AccessRequest) -> EffectivePolicy:
+def effective_policy_in(
+    session: UnitOfWork, row: Row[Any] | SimpleNamespace, request: AccessRequest | Row[Any]
+) -> EffectivePolicy:
     """Return what a request meets by a row of `RULED`, as `effective_policy` does."""
     _wait_for_many(session, facts_of(request), row.own, row.today)
     ruled = _effective_for_row(row.own, row.today, row.policy_version, Mode(row.mode), request)
@@ -320,7 +323,7 @@ def _verified(session: UnitOfWork, tenant: Tenant) -> str:
     return body
 
 
-def _is_verified(session: UnitOfWork, tenant: Tenant | Row[Any]) -> bool:
+def _is_verified(session: UnitOfWork, tenant: Tenant | Row[Any] | SimpleNamespace) -> bool:
     return row_macs.is_believed(session, tenant.mac, row_macs.tenant(tenant), tenant.id)
 
 

@@ -12,12 +12,12 @@ from lockbox import database
 from lockbox.audit import events
 from lockbox.audit.canonical import Value
 from lockbox.audit.events import Actor, AuditEvent
-from lockbox.database import UnitOfWork, now
+from lockbox.database import Query, UnitOfWork
 from lockbox.errors import AlreadyAnswered, InvalidMove, NotFound, NotYours, OwnRequest, TooLate, TooManyQuestions
 from lockbox.facts.enumerations import State
 from lockbox.identity import authentication, roles
 from lockbox.identity.roles import Caller, ProtectedField, Role, Side
-from lockbox.notifications import outbox, recipients
+from lockbox.notifications import outbox
 from lockbox.notifications.audience import ANSWER, QUESTION
 from lockbox.notifications.outbox import NotifiedMove
 from lockbox.notifications.recipients import RecipientDirectory
@@ -28,7 +28,6 @@ from lockbox.requests.lifecycle import OPEN_STATES, Party
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.on_behalf_of import names_of, personal_names
 from lockbox.requests.policy_store import EffectivePolicy
-from lockbox.requests.request_entry import RequestEntry
 from lockbox.requests.transition import Origin, actor_for
 from lockbox.schedule import CLOCK, IndexEntry
 from lockbox.sql import new_id
@@ -116,21 +115,28 @@ def unanswered(session: UnitOfWork, request_ids: Sequence[UUID]) -> dict[UUID, i
     return {row.request_id: row.number for row in rows}
 
 
-def conversation(session: UnitOfWork, caller: Caller, entry: RequestEntry) -> Conversation:
-    """Return the same of a request that the caller looks at, and what they may add to it."""
-    items, request, at = read(session, caller, entry.request), entry.request, now(session)
+def conversation(
+    items: Sequence[Exchange], caller: Caller, request: AccessRequest, known: RecipientDirectory, at: datetime
+) -> Conversation:
+    """Return the exchanges about a request that the caller looks at, and what they may add to them."""
     is_own = request.requester_id == caller.person_id
     if request.state not in OPEN_STATES or at >= request.deadline_at:
         return Conversation(items)
-    asks = not is_own and len(items) < MOST and bool(_capacities(session, caller, request, at))
+    is_delegate = caller.side is Side.CUSTOMER and caller.person_id in known.delegates[request.tenant_id]
+    asks = not is_own and len(items) < MOST and bool(among(caller, request, is_delegate=is_delegate))
     return Conversation(items, asks, is_own and any(one.answered_at is None for one in items))
+
+
+def ahead_of_read(request_id: UUID) -> Query:
+    """Return what `read` reads."""
+    return READ, {"request_id": request_id}
 
 
 def read(session: UnitOfWork, caller: Caller, request: AccessRequest) -> list[Exchange]:
     """Return the exchanges about a request that the caller knows of, the oldest first."""
     held = roles.reader_roles(caller, request.requester_id, request.tenant_id)
     reads = roles.may_read(ProtectedField.COMMENT, held)
-    rows = session.execute(READ, {"request_id": request.id})
+    rows = session.execute(*ahead_of_read(request.id))
     return [_exchange_in_list(row, reads=reads) for row in rows if _is_for(row, caller)]
 
 
@@ -143,13 +149,6 @@ def _exchange_in_list(row: Row[Any], *, reads: bool) -> Exchange:
     facts = dict(row._mapping)  # noqa: SLF001 - SQLAlchemy's public name for a row as a mapping
     facts["state"] = State(row.state)
     return Exchange(**facts if reads else facts | {"question": None, "answer": None})
-
-
-def _capacities(session: UnitOfWork, caller: Caller, request: AccessRequest, at: datetime) -> list[Party]:
-    if caller.side is Side.VENDOR:
-        return among(caller, request, is_delegate=False)
-    known = recipients.look_up(session, {request.tenant_id}, at)
-    return among(caller, request, is_delegate=caller.person_id in known.delegates[request.tenant_id])
 
 
 def among(caller: Caller, request: AccessRequest, *, is_delegate: bool) -> list[Party]:

@@ -226,9 +226,13 @@ def soonest(
     found = union_all(*(one.open_in(state).soonest(*further).limit(written(within)) for one in branches)).subquery()
     query = select(found.c.deadline_at, found.c.id).order_by(found.c.deadline_at, found.c.id).limit(written(within))
     rows = session.orm.execute(query).all()
-    at, last = rows[most - 1] if len(rows) > most else (None, None)
-    beyond = f"{(at - EPOCH) // MICROSECOND}-{last.hex}" if at and last else None
+    beyond = after_deadline(*rows[most - 1]) if len(rows) > most else None
     return [one for _, one in rows[:most]], beyond
+
+
+def after_deadline(deadline_at: datetime, last: UUID) -> str:
+    """Return the cursor of what follows this request in a list, the soonest deadline first."""
+    return f"{(deadline_at - EPOCH) // MICROSECOND}-{last.hex}"
 
 
 def cursor_after(last: UUID) -> str:
@@ -332,8 +336,18 @@ def _beyond(wanted: RequestFilter, end: UUID | None) -> UUID | None:
     return None if is_over else end
 
 
-def _later(cursor: str) -> ColumnElement[Any]:
+def read_deadline(cursor: str) -> tuple[datetime, UUID]:
+    """Return the deadline and the request that a cursor stands for.
+
+    Raises:
+        Invalid: it is not one of ours.
+    """
     read = FORM.fullmatch(cursor)
     if read is None:
         raise Invalid(NO_PAGE, field="after")
-    return tuple_(DEADLINE, ID) > tuple_(literal(EPOCH + int(read[1]) * MICROSECOND), literal(UUID(hex=read[2])))
+    return EPOCH + int(read[1]) * MICROSECOND, UUID(hex=read[2])
+
+
+def _later(cursor: str) -> ColumnElement[Any]:
+    deadline_at, last = read_deadline(cursor)
+    return tuple_(DEADLINE, ID) > tuple_(literal(deadline_at), literal(last))

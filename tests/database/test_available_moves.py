@@ -14,7 +14,7 @@ from lockbox.database import Database, UnitOfWork, now
 from lockbox.errors import LockboxError, NotFound
 from lockbox.facts.enumerations import ApproveMeans, AuthMethod, State
 from lockbox.identity.roles import Caller
-from lockbox.requests import decide, offered_moves, queries
+from lockbox.requests import decide, request_page
 from lockbox.requests.available_moves import AvailableMove
 from lockbox.requests.decisions import DecisionInput
 from lockbox.requests.lifecycle import OPEN_STATES, PEOPLES_ACTIONS, Action
@@ -92,7 +92,7 @@ def _undo() -> NoReturn:
 
 def _told(db: Database, caller: Caller, request_id: UUID) -> tuple[AvailableMove, ...]:
     with db.transaction() as session:
-        return offered_moves.moves_of(session, caller, queries.find(session, caller, request_id).request)
+        return tuple(request_page.read(session, caller, request_id).moves)
 
 
 def _differs(told: AvailableMove, tried: LockboxError | None) -> bool:

@@ -333,7 +333,7 @@ def test_a_person_with_several_notifications_is_one_person_and_reached_by_any(
     scene.send()
 
     with scene.db.transaction() as session:
-        found = delivery_status.reach_of_request(session, request.id, "pending", customer_knows=True)
+        found = delivery_status.reach_of_request(session, request.id, "pending")
     assert (found.asked, found.reached, found.waiting, found.unreached) == (3, 1, 0, 2)
 
 

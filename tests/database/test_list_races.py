@@ -20,10 +20,6 @@ def _review(session: UnitOfWork, caller: Caller) -> Sequence[Any]:
     return review_queue.to_review(session, caller, cursor=None, most=10).items
 
 
-def _waiting(session: UnitOfWork, caller: Caller) -> Sequence[Any]:
-    return inbox.pending_requests(session, caller)[0]
-
-
 def _inside(session: UnitOfWork, caller: Caller) -> Sequence[Any]:
     return inbox.open_windows(session, caller)[0]
 
@@ -33,7 +29,6 @@ def _inside(session: UnitOfWork, caller: Caller) -> Sequence[Any]:
     [
         (_review, "max", (("max", Action.ENDORSE),)),
         (_review, "max", (("erin", Action.CANCEL),)),
-        (_waiting, "ann", (("max", Action.ENDORSE), ("amir", Action.DENY))),
         (_inside, "ann", (("max", Action.ENDORSE), ("amir", Action.APPROVE), ("amir", Action.REVOKE))),
     ],
 )

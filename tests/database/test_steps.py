@@ -118,7 +118,7 @@ def test_the_inbox_says_who_is_asked_first(world: World) -> None:
     world.submit()
 
     with world.db.transaction() as session:
-        ((waits,), _), ((asked,), _) = (inbox.pending_requests(session, world.people[who]) for who in ("ann", "abe"))
+        (waits,), (asked,) = (inbox.pending_requests(session, world.people[who]).pending for who in ("ann", "abe"))
 
     assert (waits.is_waiting, waits.may_approve) == (True, False)
     assert [(one.group, one.needed) for one in waits.lacking] == [("first", 1)]

@@ -259,8 +259,11 @@ def test_a_customer_is_told_which_gates_do_not_enforce_for_them(gates: Reporting
     world = gates.gate.world
     for service, is_said in {NEVER: True, ALLOWED: True, ASKED: False, ENFORCED: False}.items():
         with world.db.transaction() as session:
+            wanted = world.submission(service=service)
+            request = submit.submit(session, world.people["erin"], HERE, wanted, CATALOGUE.services).request
+        with world.db.transaction() as session:
             authentication.enter(session, world.people["ann"])
-            said = report_consents.is_unenforced(session, world.tenant.id, service)
+            said = report_consents.is_unenforced(session, request.id)
         assert said is is_said, service
 
 

@@ -1,0 +1,249 @@
+"""All that the page of one request needs, read in one round trip: the row, its policy, votes, people and events."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row, text
+
+from lockbox.audit import event_search
+from lockbox.database import Query, UnitOfWork, read_at
+from lockbox.errors import NotFound, SignInAgain
+from lockbox.facts.enumerations import Mode, State
+from lockbox.identity import authentication
+from lockbox.identity.look_alikes import NAMED, MailboxOwner, names_like
+from lockbox.identity.roles import Caller
+from lockbox.notifications import delivery_status, recipients
+from lockbox.notifications.delivery_status import DeliveryReach
+from lockbox.notifications.recipients import FOUND_BY_ROLE, RecipientDirectory
+from lockbox.requests import access_check, approvals, decisions, questions, ruled_rows
+from lockbox.requests.access_check import OBSTACLE, RequestRow
+from lockbox.requests.access_check import OPENING as OPENING_EVENT
+from lockbox.requests.available_moves import OPENING, AvailableMove, available_moves
+from lockbox.requests.break_glass import record_of_review
+from lockbox.requests.decisions import DecisionContext
+from lockbox.requests.extend import ExtensionOutlook, outlook_under
+from lockbox.requests.models import IS_OUTLIVED, IS_VISIBLE, AccessRequest
+from lockbox.requests.policy import customer_decides
+from lockbox.requests.policy_store import EffectivePolicy
+from lockbox.requests.queries import NOT_KNOWN
+from lockbox.requests.questions import Exchange
+from lockbox.requests.quorum import ApprovalTally, sole
+from lockbox.requests.request_entry import RequestEntry
+from lockbox.requests.request_list import LOOKED_THROUGH
+from lockbox.requests.ruled_rows import NAMED_COLUMNS, RULED_COLUMNS, RULED_JOINS, RuledRows, by_request, short
+from lockbox.requests.transition import Origin
+
+MOST_EARLIER = 5
+OWN, EXTENSION, FOLLOWER = "own", "extension", "follower"
+PARTICIPANT = "participant"
+JUDGED_BY = (
+    *("tenant_id", "mode", "state", "quorum", "policy_version", "extends", "service", "actions", "reason_code"),
+    *("resources", "level", "context", "severity", "employing_entity", "office_country", "physical_country"),
+)
+"""What of an earlier request its votes are counted by."""
+# What follows deals with the request's tenant: somebody of the vendor reads its people and its policy.
+TURN_TO_TENANT = text("""
+SELECT set_config('lockbox.at', coalesce((SELECT tenant_id::text FROM requests WHERE id = :id), ''), true)
+""")
+THIS = text(
+    short(f"""
+WITH seen AS NOT MATERIALIZED (SELECT id, extends, follows FROM requests WHERE {IS_VISIBLE}), these AS (
+    SELECT id, 'own' AS place FROM seen WHERE id = :id
+    UNION ALL
+    (SELECT id, 'extension' FROM seen WHERE extends = :id ORDER BY id DESC LIMIT 1)
+    UNION ALL
+    (SELECT id, 'follower' FROM seen WHERE follows = :id ORDER BY id DESC LIMIT 1)
+)
+SELECT place, {NAMED_COLUMNS}, {RULED_COLUMNS},
+    CASE WHEN place = 'own' THEN ({OBSTACLE}) END AS obstacle, {OPENING_EVENT} AS opening,
+    clock_timestamp() AS read_at
+FROM these JOIN requests USING (id)
+{RULED_JOINS.format(which="place = 'own'")}
+""")  # noqa: S608 - ours
+)
+# Row-level security lets no index help with arrays: the newest of the tenant are looked through, and no more, by a
+# range of one, for which Postgres takes the index of tenants, however many newer requests others have.
+SIMILAR = text(
+    short(f"""
+WITH this AS (SELECT tenant_id, service, resources, case_ref FROM requests WHERE id = :id), newest AS (
+    SELECT requests.id, requests.service, requests.resources, requests.case_ref FROM requests
+    WHERE requests.tenant_id BETWEEN (SELECT tenant_id FROM this) AND (SELECT tenant_id FROM this)
+        AND requests.id < :id AND {IS_VISIBLE}
+    ORDER BY requests.tenant_id DESC, requests.id DESC LIMIT {LOOKED_THROUGH}
+), alike AS (
+    SELECT n.id FROM newest n JOIN this
+        ON n.service = this.service AND n.resources && this.resources OR n.case_ref = this.case_ref
+    ORDER BY n.id DESC LIMIT {MOST_EARLIER}
+)
+SELECT requests.id, {", ".join(f"requests.{name}" for name in JUDGED_BY)}, people.name AS requester, {RULED_COLUMNS},
+    v.at AS moved_at, a.fields #>> '{{name,1}}' AS actor,
+    CASE WHEN v.to_state = 'timed_out' AND convert_from(v.body, 'UTF8') LIKE '%"nobody_notified"%'
+        THEN 'nobody_notified' WHEN {IS_OUTLIVED} THEN 'outlived' ELSE v.to_state END AS reached
+FROM alike JOIN requests ON requests.id = alike.id
+{RULED_JOINS.format(which="requests.state = 'pending'")}
+JOIN events v ON v.request_id = requests.id AND v.seq = requests.version
+LEFT JOIN event_details a ON a.event_id = v.id
+ORDER BY requests.id DESC
+""")  # noqa: S608 - ours
+)
+# Whoever took part is looked up with whoever can be notified: a row for each further mailbox of theirs.
+PEOPLE = text(
+    short(f"""{FOUND_BY_ROLE}
+UNION ALL
+SELECT '{PARTICIPANT}', NULL, q.id, ARRAY[q.name, q.email, q.further], true FROM ({NAMED}
+WHERE p.id IN (SELECT at_person() UNION SELECT requester_id FROM requests WHERE id = :id
+    UNION SELECT actor_id FROM events WHERE request_id = :id AND seq > 0)) q
+""")  # noqa: S608 - ours
+)
+
+
+@dataclass(frozen=True)
+class SimilarRequest:
+    """An earlier request of the tenant for the same case or resource: its state, since when, and who brought that.
+
+    What timed out before anybody could be told has `nobody_notified` for a state. `tally` is how far the votes have
+    come where it waits for approvers alone.
+    """
+
+    id: UUID
+    requester: str
+    state: str
+    at: datetime
+    actor: str | None
+    tally: ApprovalTally | None
+
+
+@dataclass(frozen=True)
+class RequestOverview:
+    """What a reader of one request is shown; everything was read at one time, `at`.
+
+    `events` are its moves up to the version that was read and what happened beside them, `moves` which ones the
+    reader may make, and `tallies` how far the votes have come where the customer is asked. `namesakes` took part and
+    look like the reader, where the reader could be the second person.
+    """
+
+    entry: RequestEntry
+    at: datetime
+    known: RecipientDirectory
+    effective: EffectivePolicy
+    events: Sequence[Row[Any]]
+    reach: DeliveryReach
+    exchanges: Sequence[Exchange]
+    moves: Sequence[AvailableMove]
+    tallies: Sequence[ApprovalTally]
+    namesakes: Sequence[str]
+    earlier: Sequence[SimilarRequest]
+    outlook: ExtensionOutlook
+    follower: UUID | None
+
+
+def ahead_of_read(request_id: UUID) -> list[Query]:
+    """Return what `read` reads once it is known who reads."""
+    by_id = {"id": request_id}
+    return [
+        (TURN_TO_TENANT, by_id),
+        (THIS, by_id),
+        (SIMILAR, by_id),
+        _people(request_id),
+        event_search.ahead_of_events(request_id),
+        delivery_status.ahead_of_reach(request_id),
+        questions.ahead_of_read(request_id),
+    ]
+
+
+def _people(request_id: UUID, at: datetime | None = None) -> Query:
+    _, values = recipients.ahead_of_look_up()
+    return PEOPLE, {**values, "at": at, "id": request_id}
+
+
+def read(session: UnitOfWork, caller: Caller, request_id: UUID) -> RequestOverview:
+    """Return what a reader of a request is shown; the transaction deals with its tenant from here on.
+
+    Raises:
+        NotFound: there is none that the caller may know of.
+    """
+    authentication.enter(session, caller)
+    by_id = {"id": request_id}
+    session.execute(TURN_TO_TENANT, by_id)
+    rows = session.execute(THIS, by_id).all()
+    own = next((row for row in rows if row.place == OWN), None)
+    if own is None:
+        raise NotFound(NOT_KNOWN)
+    request, at = AccessRequest.of(own), read_at(session, own.read_at)
+    similar = session.execute(SIMILAR, by_id).all()
+    people = session.execute(*_people(request_id, None if at is own.read_at else at)).all()
+    known = recipients.directory_in(session, (one for one in people if one.role != PARTICIPANT))
+    # A move made since the read is left to the next refresh: forms carry the version that was read.
+    events = [one for one in event_search.events(session, request_id) if (one.seq or 0) <= request.version]
+    reach = delivery_status.reach_of_request(session, request_id, request.state)
+    exchanges = questions.read(session, caller, request)
+    row = RequestRow(request, own.tenant, own.requester, own.tenant_name, own.obstacle, own.opening)
+    (entry,) = access_check.judged(session, [row], at)
+    scene = _scene(session, caller, request, rows, known, at)
+    moves = available_moves(scene.situation(request))
+    is_asked = request.state is State.PENDING and customer_decides(request.mode)
+    extension = next((AccessRequest.of(row) for row in rows if row.place == EXTENSION), None)
+    return RequestOverview(
+        entry=entry,
+        at=at,
+        known=known,
+        effective=scene.effective,
+        events=events,
+        reach=reach,
+        exchanges=exchanges,
+        moves=moves,
+        tallies=scene.tallies(request) if is_asked else [],
+        namesakes=_namesakes(caller, people) if _could_be_second(moves) else [],
+        earlier=_earlier(session, similar, known),
+        outlook=outlook_under(caller, entry, extension, scene.effective),
+        follower=next((row.id for row in rows if row.place == FOLLOWER), None),
+    )
+
+
+def _could_be_second(moves: Iterable[AvailableMove]) -> bool:
+    return any(one.action in OPENING and (one.allowed or isinstance(one.refusal, SignInAgain)) for one in moves)
+
+
+def _namesakes(caller: Caller, people: Iterable[Row[Any]]) -> list[str]:
+    took_part = [MailboxOwner(one.id, *one.more) for one in people if one.role == PARTICIPANT]
+    return names_like(caller.person_id, took_part)
+
+
+def _scene(  # noqa: PLR0917 - what a move is judged by
+    session: UnitOfWork,
+    caller: Caller,
+    request: AccessRequest,
+    rows: Sequence[Row[Any]],
+    known: RecipientDirectory,
+    at: datetime,
+) -> DecisionContext:
+    """Return by what a move of the reader's is judged; nothing is locked."""
+    theirs = [row for row in rows if row.place == OWN]
+    effective = RuledRows(rows).effective(session, theirs[0], request)
+    votes = ruled_rows.votes_of(session, request, theirs, known, effective)
+    record = record_of_review(session, request, caller)
+    is_asked = request.state is State.PENDING
+    too_new = approvals.passkey_obstacle(session, caller, effective.terms, at) if is_asked else None
+    return DecisionContext(caller, Origin(""), known, effective, at, votes, record, too_new=too_new)
+
+
+def _earlier(session: UnitOfWork, rows: Sequence[Row[Any]], known: RecipientDirectory) -> list[SimilarRequest]:
+    ruled = RuledRows(rows)
+
+    def tally(some: Sequence[Row[Any]]) -> ApprovalTally | None:
+        """Return how far the votes have come, where the request waits for approvers and no group."""
+        request = some[0]
+        if request.state != State.PENDING or not customer_decides(Mode(request.mode)):
+            return None
+        effective = ruled.effective(session, request, request)
+        votes = ruled_rows.votes_of(session, request, some, known, effective)
+        return sole(decisions.tallies_of(request, effective, votes))
+
+    earlier = by_request(rows)
+    return [
+        SimilarRequest(one, some[0].requester, some[0].reached, some[0].moved_at, some[0].actor, tally(some))
+        for one, some in earlier.items()
+    ]
