@@ -49,6 +49,10 @@ class Glossary:
                 return self._entries[key]
         raise GlossaryGap(f"api/glossary.yaml: add {name}, or {of}.{name}")
 
+    def is_special(self, of: str, name: str) -> bool:
+        """Whether there is an entry for a name in this schema or operation alone."""
+        return f"{of}.{name}" in self._entries
+
     def check(self) -> None:
         """Refuse entries that nothing uses.
 
@@ -65,7 +69,8 @@ def describe_schemas(schemas: Mapping[str, Schema]) -> None:
     given = {(of, name): words.entry(of, name) for of, name, _ in _properties(schemas)}
     words.check()
     for of, name, found in _properties(schemas):
-        found.setdefault("description", given[of, name]["about"])
+        if "description" not in found or words.is_special(of, name):
+            found["description"] = given[of, name]["about"]
         if "example" in given[of, name]:
             found["examples"] = [given[of, name]["example"]]
     for of, name, found in _properties(schemas):

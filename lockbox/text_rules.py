@@ -6,10 +6,14 @@ Each rule is also a JSON Schema pattern, so that the OpenAPI document states it.
 import re
 import unicodedata
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated
 
-from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
+from pydantic_core.core_schema import no_info_after_validator_function
 
 FORM = re.compile(r"\d{4}-\d{2}-\d{2}[Tt]\d{2}:\d{2}:\d{2}(?:\.\d+)?(?:[Zz]|[+-]\d{2}:\d{2})")
 EXAMPLE = "2026-11-24T09:00:00Z"
@@ -281,3 +285,23 @@ def _whole(value: object) -> object:
 
 
 IS_WHOLE = BeforeValidator(_whole)
+
+
+@dataclass(frozen=True)
+class TextRule:
+    """Check text by a rule, after its length, and state the rule in the OpenAPI document."""
+
+    check: Check
+    pattern: str
+
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return no_info_after_validator_function(self.check, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return {**handler(schema), "pattern": self.pattern}
+
+
+IS_TEXT = TextRule(check_text, TEXT_PATTERN)
+IS_LINE = TextRule(check_line, LINE_PATTERN)
+IS_NAME = TextRule(check_name, LINE_PATTERN)
+IS_PAGE = TextRule(check_https, HTTPS_PATTERN)

@@ -12,8 +12,8 @@ from api.portal import phrases
 from api.portal.account import HERE, AccountContextDep, done, line
 from api.portal.pages import TAG, page
 from api.routes.tokens import TokenRulesDep
-from api.schemas.parts import Word
 from lockbox.database import UnitOfWork
+from lockbox.facts.bounds import Word
 from lockbox.identity import token_creation
 from lockbox.identity.roles import Scope
 from lockbox.identity.token_creation import TokenInput

@@ -19,7 +19,7 @@ from api.deps import DatabaseDep, SessionDep, SettingsDep
 from api.portal import phrases
 from api.portal.pages import NO_PAGE, TAG, origin, page, protect, status_of
 from api.routes.audit import LARGEST, NAMES, asked_for
-from api.schemas.parts import Line, Slug, Word
+from api.schemas.parts import Line, Slug
 from config.settings import Settings
 from lockbox.admin import audit_access, tenants
 from lockbox.admin.audit_access import READERS, AuditReader
@@ -32,6 +32,7 @@ from lockbox.audit.log.checkpoint import VerifierKey
 from lockbox.audit.wording import WORDS, describe
 from lockbox.database import UnitOfWork
 from lockbox.errors import Invalid, LockboxError, NotFound
+from lockbox.facts.bounds import Word
 from lockbox.identity import time_zones
 from lockbox.identity.models import Tenant
 from lockbox.identity.roles import Role

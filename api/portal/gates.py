@@ -10,10 +10,11 @@ from api.deps import SessionDep, SettingsDep
 from api.portal.account import AccountContextDep
 from api.portal.pages import TAG, page
 from api.portal.tenant_admin import TenantAdminPage, done, tenant_admin_page
-from api.schemas.parts import Slug, Word
+from api.schemas.parts import Slug
 from gate import enforcement, gate_report, report_consents
 from lockbox.database import UnitOfWork
 from lockbox.errors import LockboxError
+from lockbox.facts.bounds import Word
 from lockbox.identity.roles import Caller
 from lockbox.requests.transition import Origin
 

@@ -8,11 +8,12 @@ from fastapi import Query, Request, Response
 from api.call_routes import CallRouter
 from api.deps import CallGroupsDep, GroupedRoute, caller
 from api.schemas.access import AccessView
-from api.schemas.parts import Resource, Slug, Word, problems
+from api.schemas.parts import Slug, problems
 from gate.call_counts import CallCounts, CountedCall, GateDecision
 from gate.reasons import GateReason
 from lockbox.database import UnitOfWork
 from lockbox.errors import NoOpenWindow, WindowUsedUp
+from lockbox.facts.bounds import Resource, Word
 from lockbox.identity.roles import Caller, Role
 from lockbox.requests import access_check
 from lockbox.requests.access_check import AccessCheck

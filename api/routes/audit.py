@@ -22,7 +22,7 @@ from api.schemas.audit import (
     InclusionView,
     ReportView,
 )
-from api.schemas.parts import PersonView, Slug, Word, Words, problems
+from api.schemas.parts import PersonView, Slug, Words, problems
 from lockbox.admin import audit_access
 from lockbox.admin.audit_access import AuditReader
 from lockbox.audit import export as exports
@@ -34,6 +34,7 @@ from lockbox.audit.log import proofs
 from lockbox.audit.log.checkpoint import VerifierKey
 from lockbox.database import now
 from lockbox.errors import Invalid
+from lockbox.facts.bounds import Word
 from lockbox.text_rules import Instant
 
 router = CallRouter(prefix="/v1/audit", tags=["audit"])

@@ -7,9 +7,11 @@ from fastapi import Path, Response
 from api.call_routes import CallRouter
 from api.deps import CurrentUser, RequestOrigin, SessionDep, SettingsDep
 from api.schemas.cases import CaseClosingView, EndedRequestView
-from api.schemas.parts import IS_LINE, Word, problems
+from api.schemas.parts import problems
 from lockbox.errors import NotFound
+from lockbox.facts.bounds import Word
 from lockbox.requests import closed_cases
+from lockbox.text_rules import IS_LINE
 
 router = CallRouter(prefix="/v1/cases", tags=["requests"])
 

@@ -18,11 +18,12 @@ from api.schemas.gate import (
     WouldDenyCallView,
     WouldDenyReasonView,
 )
-from api.schemas.parts import PersonView, Slug, Word, problems
+from api.schemas.parts import PersonView, Slug, problems
 from gate import enforcement, gate_report, report_consents
 from gate.enforcement import EnforcementOverview
 from gate.gate_report import WouldDenyCall, WouldDenyReason
 from gate.report_consents import TenantGate
+from lockbox.facts.bounds import Word
 
 router = CallRouter()
 

@@ -28,7 +28,7 @@ from api.deps import (
 from api.refusal_log import AttemptedAction
 from api.routes.timeline import ERASED, on_behalf_of_fields
 from api.schemas.after_reviews import AfterReviewView
-from api.schemas.parts import MAY_MATCH, PersonView, Word, Words, problems
+from api.schemas.parts import MAY_MATCH, PersonView, Words, problems
 from api.schemas.previews import MissingField, PreviewView
 from api.schemas.requests import (
     ApprovalInput,
@@ -52,6 +52,7 @@ from config.settings import Settings
 from lockbox import text_rules
 from lockbox.database import Database, UnitOfWork
 from lockbox.errors import Invalid, NotSignedIn
+from lockbox.facts.bounds import Word
 from lockbox.facts.enumerations import AuthMethod, CaseCheck, State
 from lockbox.identity import sessions
 from lockbox.identity.roles import Caller, ProtectedField, may_read, reader_roles
@@ -191,12 +192,14 @@ def get_request(
     used = activity.usage(session, request_id) if entry.request.opened_at else None
     usage = WindowUsageView.model_validate(used, from_attributes=True) if used else None
     found = after_reviews.read(session, who, entry.request)
-    beside: dict[str, Any] = {
-        "usage": usage,
-        "after_review": AfterReviewView.model_validate(found, from_attributes=True) if found else None,
-    }
-    return RequestWithMoves(
-        **vars(detail), available_moves=moves, approvals=approvals, look_alikes=read.namesakes, **beside
+    return RequestWithMoves.model_construct(
+        None,
+        **vars(detail),
+        available_moves=moves,
+        approvals=approvals,
+        look_alikes=list(read.namesakes),
+        usage=usage,
+        after_review=AfterReviewView.model_validate(found, from_attributes=True) if found else None,
     )
 
 
@@ -319,7 +322,7 @@ def request_input(body: NewRequest, chosen: Settings) -> RequestInput:
 
 def view(entry: RequestEntry, who: Caller) -> RequestView:
     """Return a request as the reader may see it."""
-    return RequestView(**_facts(entry, who))
+    return RequestView.model_construct(None, **_facts(entry, who))
 
 
 def _facts(entry: RequestEntry, who: Caller, justification: str | None = None) -> dict[str, Any]:
@@ -344,7 +347,8 @@ def _detail(session: UnitOfWork, read: RequestOverview, who: Caller) -> RequestD
     numbers = {name: value for name, value in vars(found).items() if name in DeliveryReachView.model_fields}
     decided = [row for row in read.events if row.seq and row.action in DECISIONS]
     said = on_behalf_of(session, decided)
-    return RequestDetail(
+    return RequestDetail.model_construct(
+        None,
         **_facts(read.entry, who),
         decisions=[_decision(row, said[row.seq]) for row in decided],
         notifications=NotificationCount(**delivery_status.count(session, asked.id)),
@@ -379,7 +383,9 @@ def submission_answer(
         submitted = file()
         is_open = submitted.request.state is State.ACTIVE
         entry = RequestEntry(submitted.request, submitted.tenant, submitted.requester, open=is_open)
-        view = NewRequestView(**_facts(entry, who, submitted.request.justification), asked=submitted.asked)
+        view = NewRequestView.model_construct(
+            None, **_facts(entry, who, submitted.request.justification), asked=submitted.asked
+        )
         text = view.model_dump_json()
         if key:
             idempotency.keep(session, who.person_id, key, plain, text)

@@ -4,7 +4,8 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from api.schemas.parts import RequestBody, Resource, Word
+from api.schemas.parts import RequestBody
+from lockbox.facts.bounds import Resource, Word
 from lockbox.requests.activity import ActivityEntry, GuardUse, RecordedActivity
 from lockbox.text_rules import IS_WHOLE, Instant
 

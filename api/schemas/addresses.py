@@ -7,7 +7,8 @@ from uuid import UUID
 from pydantic import BaseModel, Field
 
 from api.schemas.members import Address, PersonName
-from api.schemas.parts import PersonView, RequestBody, Word
+from api.schemas.parts import PersonView, RequestBody
+from lockbox.facts.bounds import Word
 
 Switch = Annotated[bool, Field(strict=True)]
 

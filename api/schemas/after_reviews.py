@@ -6,9 +6,10 @@ from uuid import UUID
 
 from pydantic import BaseModel, Field
 
-from api.schemas.parts import IS_TEXT, PersonView, RequestBody
+from api.schemas.parts import PersonView, RequestBody
 from lockbox.requests.after_reviews import AfterReviewEntry
 from lockbox.requests.lifecycle import AfterReviewFinding
+from lockbox.text_rules import IS_TEXT
 
 
 class FindingBody(RequestBody):

@@ -5,11 +5,11 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field
 
-from api.schemas.parts import IS_TEXT, PersonView, RequestBody
+from api.schemas.parts import PersonView, RequestBody
 from lockbox.admin import exclusions
 from lockbox.admin.exclusions import Acknowledgement, Exclusions, TenantExclusions
 from lockbox.notifications.mail_text import FORMER
-from lockbox.text_rules import IS_WHOLE
+from lockbox.text_rules import IS_TEXT, IS_WHOLE
 
 
 class ExclusionsInput(RequestBody):

@@ -7,14 +7,15 @@ from uuid import UUID
 
 from pydantic import BaseModel, Field
 
-from api.schemas.parts import IS_TEXT, PersonView, RequestBody, Resource, TextRule, Word
+from api.schemas.parts import PersonView, RequestBody
 from gate.definition_records import DefinitionChange
 from gate.enforcement import EnforcementOverview
 from gate.outside_access import DeclaredAccess, OutsideAccess
 from gate.probe_records import RecordedProbe
 from gate.reasons import GateReason
+from lockbox.facts.bounds import Resource, Word
 from lockbox.identity.credentials import LONGEST_GATE_SUBJECT, LONGEST_ISSUER
-from lockbox.text_rules import IS_WHOLE, Instant
+from lockbox.text_rules import IS_TEXT, IS_WHOLE, Instant, TextRule
 
 VISIBLE = re.compile(r"[!-~]+")
 VISIBLE_PATTERN = r"^[!-~]+$"

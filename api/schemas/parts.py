@@ -1,73 +1,20 @@
 """Shared parts of bodies: validated text, people, and problems."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict, JsonValue
-from pydantic.json_schema import JsonSchemaValue, SkipJsonSchema
-from pydantic_core import CoreSchema
-from pydantic_core.core_schema import no_info_after_validator_function
+from pydantic.json_schema import SkipJsonSchema
 
-from config.context_schema import LARGEST, LONGEST_TEXT, MOST_PARAMETERS, REFUSED_ONCE
-from config.context_schema import NAME as CONTEXT_NAME
-from lockbox.requests.policy_parts import HARD_ACCESS_LIMIT
-from lockbox.text_rules import (
-    HTTPS_PATTERN,
-    IS_WHOLE,
-    LINE_PATTERN,
-    RESOURCE_PATTERN,
-    TEXT_PATTERN,
-    Check,
-    check_https,
-    check_line,
-    check_name,
-    check_resource,
-    check_text,
-)
+from lockbox.text_rules import IS_LINE
 
-
-@dataclass(frozen=True)
-class TextRule:
-    """Check text by a rule, after its length, and state the rule in the OpenAPI document."""
-
-    check: Check
-    pattern: str
-
-    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return no_info_after_validator_function(self.check, handler(source))
-
-    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        return {**handler(schema), "pattern": self.pattern}
-
-
-IS_TEXT = TextRule(check_text, TEXT_PATTERN)
-IS_LINE = TextRule(check_line, LINE_PATTERN)
-IS_NAME = TextRule(check_name, LINE_PATTERN)
-IS_PAGE = TextRule(check_https, HTTPS_PATTERN)
 Line = Annotated[str, IS_LINE]
 Words = Annotated[str, Field(max_length=200), IS_LINE]
 """A search text."""
 Slug = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9][a-z0-9-]*$")]
-Word = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9][a-z0-9_-]*$")]
-Resource = Annotated[str, Field(max_length=256), TextRule(check_resource, RESOURCE_PATTERN)]
-Context = Annotated[
-    dict[
-        Annotated[str, Field(pattern=rf"^{CONTEXT_NAME.pattern}$")],
-        Annotated[
-            Annotated[str, Field(max_length=LONGEST_TEXT), IS_LINE]
-            | Annotated[int, Field(ge=-LARGEST, le=LARGEST, strict=True), IS_WHOLE]
-            | Annotated[bool, Field(strict=True)],
-            REFUSED_ONCE,
-        ],
-    ],
-    Field(max_length=MOST_PARAMETERS, json_schema_extra={"additionalProperties": False}),
-]
-"""The parameters that a service declares; what each can be, its catalogue says."""
-Seconds = Annotated[int, Field(ge=1, le=HARD_ACCESS_LIMIT, strict=True), IS_WHOLE]
 
 
 class RequestBody(BaseModel):

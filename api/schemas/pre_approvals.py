@@ -6,12 +6,12 @@ from uuid import UUID
 
 from pydantic import BaseModel, Field
 
-from api.schemas.parts import IS_TEXT, PersonView, RequestBody, Seconds, Word
+from api.schemas.parts import PersonView, RequestBody
 from lockbox.admin.pre_approval_status import PreApprovalStatus
+from lockbox.facts.bounds import Seconds, Uses, Word
 from lockbox.facts.enumerations import Reason
-from lockbox.requests.policy_parts import Uses
 from lockbox.requests.policy_rules import Pattern
-from lockbox.text_rules import NARROW_PATTERN, Instant
+from lockbox.text_rules import IS_TEXT, NARROW_PATTERN, Instant
 
 
 class NewPreApproval(RequestBody):

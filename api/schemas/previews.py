@@ -4,11 +4,13 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field
 
-from api.schemas.parts import IS_LINE, Context, RequestBody, Resource, Word
+from api.schemas.parts import RequestBody
 from config.service_catalogue import Level
 from lockbox.countries import Country
+from lockbox.facts.bounds import Context, Resource, Word
 from lockbox.facts.enumerations import Reason, Severity
 from lockbox.requests.preview import PreviewedSubmission
+from lockbox.text_rules import IS_LINE
 
 
 class MissingField(BaseModel):

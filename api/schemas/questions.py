@@ -6,8 +6,9 @@ from uuid import UUID
 
 from pydantic import BaseModel, Field
 
-from api.schemas.parts import IS_TEXT, PersonView, RequestBody
+from api.schemas.parts import PersonView, RequestBody
 from lockbox.facts.enumerations import State
+from lockbox.text_rules import IS_TEXT
 
 
 class QuestionText(RequestBody):

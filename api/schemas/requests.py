@@ -4,24 +4,19 @@ from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from api.schemas.after_reviews import AfterReviewView
-from api.schemas.parts import (
-    IS_TEXT,
-    PersonView,
-    RequestBody,
-    Resource,
-    Seconds,
-    Word,
-)
-from lockbox.facts.enumerations import AuthMethod, CaseCheck, Mode, Severity, SignInKind, State
+from api.schemas.parts import PersonView, RequestBody
+from lockbox.facts.ask import Ask
+from lockbox.facts.bounds import Resource, Seconds, Uses, Word
+from lockbox.facts.enumerations import Mode, State
+from lockbox.facts.requester import Requester
 from lockbox.notifications.delivery_status import NotificationStatus
 from lockbox.requests.activity import GateUse, WindowUsage
 from lockbox.requests.lifecycle import Action, HeldBack
-from lockbox.requests.policy_parts import Uses
 from lockbox.requests.quorum import ApprovalTally
-from lockbox.text_rules import Instant
+from lockbox.text_rules import IS_TEXT, Instant
 
 
 class CommentInput(RequestBody):
@@ -105,43 +100,27 @@ class NotificationList(BaseModel):
     other: NotificationCount
 
 
-class RequestView(BaseModel):
+class RequestView(Requester, Ask):
     """A request; `open` is computed on the database's clock on each read, never from a timer having fired.
 
-    The justification is null for readers who may not see it, such as the vendor's auditors. `reminders` is how many
-    were sent in this state, `tiers_asked` how many tiers of approvers were asked, 0 without tiers, and `warned`
-    whether the end of the open window was announced. `follows` is the request that timed out and was resubmitted as
-    this one. `resources` and `actions` are what was asked; `granted_resources` and `granted_actions` what a window
-    was opened for, or null. `not_before` is when access was to begin, if later than the approval, and `opens_at`
-    when it does. `held_back` is why an approved window lets nobody in, or would not if it began now, else null.
-    `extends` is the request whose window this one goes on from, and `is_outlived` whether it waits for an answer
-    though that window was ended. `max_uses` is how often it can be used, and `uses_left` how often still, null for
-    any number. `break_glass` is whether two people of the vendor may open it,
-    or have opened it, in an emergency without the customer. `mixed_alphabets` are the resources whose letters come
-    from several alphabets: a Cyrillic letter among Latin ones looks the same and names something else.
-    `duplicate_of` is the open request for the same case and resource beside which this one was submitted,
-    `duplicate_reason` why; null for readers who may not see it. `pre_approval_id` is what the customer approved
-    beforehand, where that opened it. `level` is the highest of the actions' by the catalogue, null for requests of
-    before that was known, and `context` the parameters that the service declares. `employing_entity`,
-    `office_country` and `physical_country` (ISO 3166-1 alpha-2) are what the vendor's directory said of the
-    requester as of `directory_as_of`, when this was submitted; `sign_in` is with what they came then,
-    `sign_in_means` and `signed_in_at` how and when they had signed in. Null is not known.
+    `reminders` is how many were sent in this state, `tiers_asked` how many tiers of approvers were asked, 0 without
+    tiers, and `warned` whether the end of the open window was announced. `resources` and `actions` are what was
+    asked; `granted_resources` and `granted_actions` what a window was opened for, or null. `not_before` is when
+    access was to begin, if later than the approval, and `opens_at` when it does. `held_back` is why an approved
+    window lets nobody in, or would not if it began now, else null. `is_outlived` is whether it waits for an answer
+    though the window was ended that it extends. `max_uses` is how often it can be used, and `uses_left` how often
+    still, null for any number. `mixed_alphabets` are the resources whose letters come from several alphabets: a
+    Cyrillic letter among Latin ones looks the same and names something else. What the vendor's directory said of the
+    requester, and how they had signed in, is as of the submission; null is not known.
     """
+
+    model_config = ConfigDict(extra="ignore", json_schema_serialization_defaults_required=True)  # type: ignore[assignment] # SQLModel's
 
     id: UUID
     tenant: str
     requester: PersonView
-    service: str
-    resources: list[str]
-    actions: list[str]
-    reason_code: str
-    justification: str | None
-    case_ref: str | None
-    case_system: str | None
-    case_url: str | None
-    case_check: CaseCheck | None
-    duplicate_of: UUID | None
-    duplicate_reason: str | None
+    justification: str | None  # type: ignore[assignment] # null for readers who may not see it
+    context: dict[str, Any] = Field(default={})
     mode: Mode
     policy_version: int
     state: State
@@ -150,7 +129,6 @@ class RequestView(BaseModel):
     is_outlived: bool = False
     version: int
     quorum: int
-    access_window: int
     max_uses: int | None
     uses_left: int | None
     deadline_at: datetime
@@ -160,25 +138,13 @@ class RequestView(BaseModel):
     reminders: int
     tiers_asked: int
     warned: bool
-    follows: UUID | None
     break_glass: bool
     extends: UUID | None = None
-    not_before: datetime | None = None
     opens_at: datetime | None = None
-    severity: Severity | None = None
-    employing_entity: str | None = None
-    office_country: str | None = None
-    physical_country: str | None = None
-    directory_as_of: datetime | None = None
-    sign_in: SignInKind | None = None
-    sign_in_means: AuthMethod | None = None
-    signed_in_at: datetime | None = None
     granted_resources: list[str] | None = None
     granted_actions: list[str] | None = None
-    mixed_alphabets: list[str] = []
+    mixed_alphabets: list[str] = Field(default=[])
     pre_approval_id: UUID | None = None
-    level: str | None = None
-    context: dict[str, Any] = {}
 
 
 class DecisionView(BaseModel):
@@ -260,7 +226,7 @@ class RequestWithMoves(RequestDetail):
     approvals: list[ApprovalTallyView]
     usage: WindowUsageView | None
     after_review: AfterReviewView | None
-    look_alikes: list[str] = []
+    look_alikes: list[str] = Field(default=[])
 
 
 class NewRequestView(RequestView):

@@ -6,10 +6,10 @@ from uuid import UUID
 from pydantic import ConfigDict, Field
 from pydantic.config import JsonDict
 
-from api.schemas.parts import IS_LINE, IS_PAGE, IS_TEXT, Context, RequestBody, Resource, Seconds, Slug, Word, has
-from lockbox.facts.enumerations import Reason, Severity
-from lockbox.requests.policy_parts import Uses
-from lockbox.text_rules import Instant
+from api.schemas.parts import RequestBody, Slug, has
+from lockbox.facts.ask import SubmittedAsk
+from lockbox.facts.bounds import Actions, ComesIn, Context, Seconds, Uses
+from lockbox.text_rules import IS_TEXT
 
 GIVEN: JsonDict = {"type": "string"}
 NAMES_ITS_CASE: JsonDict = {
@@ -19,7 +19,7 @@ NAMES_ITS_CASE: JsonDict = {
 """As `cases.in_its_system` has it."""
 
 
-class NewRequest(RequestBody):
+class NewRequest(SubmittedAsk):
     """A submission; `access_window` in seconds, from `not_before` on if that is given.
 
     `case_system` is a ticket system of the catalogue, and `case_url` the case's page in it.
@@ -30,25 +30,14 @@ class NewRequest(RequestBody):
     moves. Where the requester works, and how they signed in, is looked up and cannot be submitted.
     """
 
-    model_config = ConfigDict(json_schema_extra=NAMES_ITS_CASE)
+    model_config = ConfigDict(frozen=True, json_schema_extra=NAMES_ITS_CASE)  # type: ignore[assignment] # SQLModel's
 
     tenant: Slug
-    service: Word
-    resources: list[Resource] = Field(min_length=1, max_length=50)
-    actions: list[Word] = Field(default=["read"], min_length=1, max_length=20)
-    reason_code: Reason
-    justification: Annotated[str, Field(max_length=4000), IS_TEXT]
-    case_ref: Annotated[str, Field(max_length=100), IS_LINE] | None = None
-    case_system: Word | None = None
-    case_url: Annotated[str, Field(max_length=2000), IS_PAGE] | None = None
-    duplicate_reason: Annotated[str, Field(max_length=500), IS_TEXT] | None = None
-    access_window: Seconds
+    actions: Annotated[list[str], ComesIn(Actions)] = Field(default=["read"])
     max_uses: Uses | None = None
-    not_before: Instant | None = None
     context: Context = Field(default={})
     engineer: UUID | None = None
     break_glass: Annotated[bool, Field(strict=True)] = False
-    severity: Severity | None = None
 
 
 class ExtensionRequest(RequestBody):

@@ -5,11 +5,11 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, Field
 
-from api.schemas.parts import IS_TEXT, RequestBody
+from api.schemas.parts import RequestBody
 from lockbox.admin import legal_holds, tenant_data
 from lockbox.admin.legal_holds import HoldSummary
 from lockbox.admin.tenant_data import OffboardingState, TenantData, TenantDataEntry, TenantDataListing
-from lockbox.text_rules import IS_WHOLE
+from lockbox.text_rules import IS_TEXT, IS_WHOLE
 
 
 class RetentionInput(RequestBody):

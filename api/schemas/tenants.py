@@ -7,9 +7,11 @@ from uuid import UUID
 from pydantic import BaseModel, Field
 
 from api.schemas.members import Invitee
-from api.schemas.parts import IS_NAME, PersonView, RequestBody, Word
+from api.schemas.parts import PersonView, RequestBody
+from lockbox.facts.bounds import Word
 from lockbox.facts.enumerations import Mode, State
 from lockbox.requests.policy_rules import Policy
+from lockbox.text_rules import IS_NAME
 
 NewSlug = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")]
 TenantName = Annotated[str, Field(max_length=200), IS_NAME]

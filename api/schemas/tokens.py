@@ -7,9 +7,10 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict, JsonValue
 
-from api.schemas.parts import IS_LINE, RequestBody, Slug, Word, has
+from api.schemas.parts import RequestBody, Slug, has
+from lockbox.facts.bounds import Word
 from lockbox.identity.roles import Scope
-from lockbox.text_rules import IS_WHOLE
+from lockbox.text_rules import IS_LINE, IS_WHOLE
 
 Days = Annotated[int, Field(ge=1, le=365, strict=True), IS_WHOLE]
 Hours = Annotated[int, Field(ge=0, le=168, strict=True), IS_WHOLE]

@@ -6,12 +6,12 @@ from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from api.schemas.parts import IS_LINE, Absent, RequestBody, TextRule, absent
+from api.schemas.parts import Absent, RequestBody, absent
 from lockbox.admin.delivery_log import DeadNotification
 from lockbox.admin.webhooks import OF_REQUESTS, OF_TENANTS
 from lockbox.notifications.account_mail import CHECKPOINT_TYPE, INVARIANT_TYPE
 from lockbox.notifications.models import Format
-from lockbox.text_rules import IS_WHOLE
+from lockbox.text_rules import IS_LINE, IS_WHOLE, TextRule
 
 
 def _url(value: str) -> str:

@@ -5,27 +5,29 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlmodel import Field
+from sqlmodel import AutoString, Field
 
+from lockbox.facts.bounds import Actions, Case, ComesIn, Justification, Page, Resources, Seconds, Text, Word
 from lockbox.facts.enumerations import CaseCheck, Reason, Severity
 from lockbox.facts.fact import CHAT, ERASED, EVENT, LOG, MAIL, REPEAT, WEBHOOK, WHY, Fact, Part
 from lockbox.sql import Instant, Texts, words
+from lockbox.text_rules import Instant as Moment
 
 
 class SubmittedAsk(Part):
     """What an engineer may ask for; `access_window` in seconds."""
 
-    service: Annotated[str, Fact("Service", REPEAT | EVENT)] = Field(
-        max_length=63,
+    service: Annotated[str, ComesIn(Word), Fact("Service", REPEAT | EVENT)] = Field(
+        sa_type=AutoString(length=63),
         description="The service, as the catalogue names it.",
         schema_extra={"examples": ["exchange-online"]},
     )
-    resources: Annotated[list[str], Fact("Resources", REPEAT, ERASED)] = Field(
+    resources: Annotated[list[str], ComesIn(Resources), Fact("Resources", REPEAT, ERASED)] = Field(
         sa_type=Texts,
         description="The resources, each as `type:id`.",
         schema_extra={"examples": [["mailbox:finance@northwind.example"]]},
     )
-    actions: Annotated[list[str], Fact("Actions", REPEAT | EVENT)] = Field(
+    actions: Annotated[list[str], ComesIn(Actions), Fact("Actions", REPEAT | EVENT)] = Field(
         sa_type=Texts, description="Actions of the service.", schema_extra={"examples": [["read"]]}
     )
     reason_code: Annotated[Reason, Fact("Reason", REPEAT | EVENT)] = Field(
@@ -33,40 +35,40 @@ class SubmittedAsk(Part):
         description="The kind of reason for which access is needed.",
         schema_extra={"examples": ["support_case"]},
     )
-    justification: Annotated[str, Fact("Justification", REPEAT | EVENT, WHY)] = Field(
-        max_length=4000,
+    justification: Annotated[str, ComesIn(Justification), Fact("Justification", REPEAT | EVENT, WHY)] = Field(
+        sa_type=AutoString(length=4000),
         description="Why access is needed, in the engineer's words; null for readers who may not see it.",
         schema_extra={"examples": ["The mailbox stopped receiving mail; read its delivery log."]},
     )
-    case_ref: Annotated[str | None, Fact("Case", REPEAT | EVENT, ERASED)] = Field(
+    case_ref: Annotated[str | None, ComesIn(Case | None), Fact("Case", REPEAT | EVENT, ERASED)] = Field(
         default=None,
-        max_length=100,
+        sa_type=AutoString(length=100),
         description="The vendor's reference of the support case.",
         schema_extra={"examples": ["CASE-4711"]},
     )
-    case_system: Annotated[str | None, Fact("Ticket system", REPEAT | EVENT)] = Field(
+    case_system: Annotated[str | None, ComesIn(Word | None), Fact("Ticket system", REPEAT | EVENT)] = Field(
         default=None,
-        max_length=63,
+        sa_type=AutoString(length=63),
         description="The ticket system of the case, as the catalogue names it; null if none is named.",
         schema_extra={"examples": ["helpdesk"]},
     )
-    case_url: Annotated[str | None, Fact("Case's page", REPEAT | EVENT, ERASED)] = Field(
+    case_url: Annotated[str | None, ComesIn(Page | None), Fact("Case's page", REPEAT | EVENT, ERASED)] = Field(
         default=None,
-        max_length=2000,
+        sa_type=AutoString(length=2000),
         description="The page of the case in its ticket system; null if none is named.",
         schema_extra={"examples": ["https://helpdesk.vendor.example/cases/CASE-4711"]},
     )
-    duplicate_reason: Annotated[str | None, Fact("Why another request", EVENT, WHY)] = Field(
+    duplicate_reason: Annotated[str | None, ComesIn(Text | None), Fact("Why another request", EVENT, WHY)] = Field(
         default=None,
-        max_length=500,
-        description="Why another request is needed beside an open one for the same case and resource; null if there "
-        "is none, or for readers who may not see it.",
+        sa_type=AutoString(length=500),
+        description="Why another request is needed beside an open one for the same case and resource; null if "
+        "there is none, or for readers who may not see it.",
         schema_extra={"examples": ["The first one is read-only, and the rule has to be changed."]},
     )
-    access_window: Annotated[int, Fact("Access window", EVENT)] = Field(
+    access_window: Annotated[int, ComesIn(Seconds), Fact("Access window", EVENT)] = Field(
         description="How long access lasts once it is opened, in seconds.", schema_extra={"examples": [900]}
     )
-    not_before: Annotated[datetime | None, Fact("Not before", EVENT)] = Field(
+    not_before: Annotated[datetime | None, ComesIn(Moment | None), Fact("Not before", EVENT)] = Field(
         default=None,
         sa_type=Instant,
         description="When access is to begin; null for as soon as it is approved.",
@@ -104,7 +106,7 @@ class Ask(SubmittedAsk):
     )
     level: Annotated[str | None, Fact("Level", EVENT | WEBHOOK)] = Field(
         default=None,
-        max_length=16,
+        sa_type=AutoString(length=16),
         description="The highest level of the actions, by the catalogue: `read`, `change`, `export` or `admin`; "
         "null if it is not known.",
         schema_extra={"examples": ["change"]},

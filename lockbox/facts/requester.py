@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Annotated
 
-from sqlmodel import Field
+from sqlmodel import AutoString, Field
 
 from lockbox.facts.enumerations import AuthMethod, SignInKind
 from lockbox.facts.fact import ERASED, EVENT, Fact, Part
@@ -19,19 +19,19 @@ class Requester(Part):
 
     employing_entity: Annotated[str | None, Fact("Employing entity", EVENT, ERASED)] = Field(
         default=None,
-        max_length=200,
+        sa_type=AutoString(length=200),
         description="Who employs the person, as the vendor's directory says; null if it does not say.",
         schema_extra={"examples": ["Example Support GmbH"]},
     )
     office_country: Annotated[str | None, Fact("Country of the office", EVENT, ERASED)] = Field(
         default=None,
-        max_length=2,
+        sa_type=AutoString(length=2),
         description="The country of the person's office (ISO 3166-1 alpha-2); null if the directory does not say.",
         schema_extra={"examples": ["DE"]},
     )
     physical_country: Annotated[str | None, Fact("Country where they are", EVENT, ERASED)] = Field(
         default=None,
-        max_length=2,
+        sa_type=AutoString(length=2),
         description="The country in which the person is (ISO 3166-1 alpha-2); null if the directory does not say.",
         schema_extra={"examples": ["PL"]},
     )

@@ -11,6 +11,7 @@ from sqlmodel import col, select
 from config.service_catalogue import Service
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import Conflict, InvalidMove, NotYours
+from lockbox.facts.bounds import HARD_ACCESS_LIMIT
 from lockbox.facts.enumerations import CaseCheck, State
 from lockbox.identity import authentication
 from lockbox.identity.roles import Caller, Side
@@ -20,7 +21,6 @@ from lockbox.requests.deadlines import whole_seconds
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy import Timing, longest_window
-from lockbox.requests.policy_parts import HARD_ACCESS_LIMIT
 from lockbox.requests.policy_store import EffectivePolicy
 from lockbox.requests.request_entry import RequestEntry
 from lockbox.requests.request_input import RequestInput, repeated

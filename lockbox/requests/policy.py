@@ -7,6 +7,7 @@ from typing import Annotated, Protocol
 
 from pydantic import AfterValidator, Field
 
+from lockbox.facts.bounds import Uses
 from lockbox.facts.enumerations import ApproveMeans, AuthMethod, CaseCheck, Mode, Reason, SignInKind
 from lockbox.notifications.mail_text import duration
 from lockbox.requests.patterns import fits_case
@@ -41,7 +42,6 @@ from lockbox.requests.policy_parts import (
     Term,
     Tiers,
     UnconfirmedCase,
-    Uses,
     WarningTime,
 )
 from lockbox.text_rules import Instant

@@ -9,17 +9,16 @@ from uuid import UUID
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
 from lockbox.countries import Country
+from lockbox.facts.bounds import HARD_ACCESS_LIMIT, Word
 from lockbox.facts.enumerations import Reason
 from lockbox.requests.patterns import CasePattern
 from lockbox.text_rules import IS_WHOLE
 
 HOUR = 3600
 DAY = 24 * HOUR
-HARD_ACCESS_LIMIT = 7 * DAY
 HARD_ANSWER_LIMIT = 14 * DAY
 HARD_START_LIMIT = 30 * DAY
 MOST_APPROVALS = 20
-MOST_USES = 1000
 MOST_TIERS = 5
 MOST_STEPS = 5
 MOST_REMINDERS = 10
@@ -31,7 +30,6 @@ MOST_BREAK_GLASS = 31
 T = TypeVar("T")
 Switch = Annotated[bool, Field(strict=True)]
 GroupName = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9][a-z0-9-]*$")]
-Word = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9][a-z0-9_-]*$")]
 
 
 class ReasonedDecision(StrEnum):
@@ -126,7 +124,6 @@ Percent = Annotated[int, Field(ge=1, le=99, strict=True), IS_WHOLE]
 Moments = Once[Percent]
 Reminders = Annotated[Moments, Field(max_length=MOST_REMINDERS)]
 EscalationMoments = Annotated[Moments, Field(max_length=MOST_TIERS - 1)]
-Uses = Annotated[int, Field(ge=1, le=MOST_USES, strict=True), IS_WHOLE]
 CasePatterns = Once[CasePattern]
 ChosenCasePatterns = Annotated[CasePatterns, Field(max_length=MOST_CASE_PATTERNS)]
 FIRST_STEP = 1

@@ -21,6 +21,7 @@ from pydantic_core import CoreSchema, core_schema
 from config.context_schema import LARGEST, LONGEST_TEXT, MOST_PARAMETERS, NAME, REFUSED_ONCE, ContextValue
 from config.service_catalogue import LEVELS, Level
 from lockbox.countries import Country
+from lockbox.facts.bounds import Word
 from lockbox.facts.enumerations import Reason, Severity
 from lockbox.requests.patterns import MOST_STARS, fits
 from lockbox.requests.policy import DECLARED, Consent, RequesterOnRecord, Terms
@@ -35,7 +36,6 @@ from lockbox.requests.policy_parts import (
     PolicyPart,
     Reminders,
     Stricter,
-    Word,
 )
 from lockbox.requests.strictness import stricter
 from lockbox.text_rules import IS_WHOLE, LINE_PATTERN, WILDCARD_PATTERN, check_line, check_resource_pattern

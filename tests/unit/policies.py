@@ -6,19 +6,18 @@ from uuid import UUID
 
 from hypothesis import strategies as st
 
+from lockbox.facts.bounds import HARD_ACCESS_LIMIT, MOST_USES
 from lockbox.facts.enumerations import ApproveMeans, Mode, Reason, Severity
 from lockbox.facts.requester import Requester
 from lockbox.requests.policy import Consent, Terms
 from lockbox.requests.policy_parts import (
     DAY,
-    HARD_ACCESS_LIMIT,
     HARD_ANSWER_LIMIT,
     HARD_BREAK_GLASS_LIMIT,
     MOST_APPROVALS,
     MOST_BREAK_GLASS,
     MOST_STEPS,
     MOST_TIERS,
-    MOST_USES,
     ApprovalStage,
     OverdueFinding,
     ReasonedDecision,

@@ -11,6 +11,8 @@ from uuid import UUID
 import pytest
 from pydantic import ValidationError
 
+from api.schemas.requests import RequestView
+from api.schemas.submissions import NewRequest
 from lockbox.admin import audit_access, erased_texts, erasure
 from lockbox.audit.canonical import canonical
 from lockbox.audit.wording import FACTS, LABELS
@@ -200,3 +202,34 @@ def test_what_is_asked_is_a_part_of_what_is_stored() -> None:
     assert set(SubmittedAsk.model_fields) <= set(RequestInput.model_fields) & set(Ask.model_fields)
     assert asked.in_system("desk").case_system == "desk"
     assert {Mode, State, SignInKind, AuthMethod} <= set(kinds_of(AccessRequest).values())
+
+
+ASKED = {
+    "tenant": "contoso",
+    "service": "exchange-online",
+    "resources": ["mailbox:anna@contoso.example"],
+    "reason_code": "other",
+    "justification": "The mailbox does not open",
+    "access_window": 900,
+}
+
+
+@each("name", [*SubmittedAsk.model_fields])
+def test_a_fact_may_be_sent_within_its_bounds_and_is_answered_without_them(name: str) -> None:
+    answered = RequestView.model_json_schema(mode="serialization")
+
+    assert name in NewRequest.model_json_schema()["properties"]
+    assert name in answered["required"]
+    assert not {"maxLength", "pattern", "maximum", "maxItems"} & {
+        *re.findall(r"'(\w+)':", str(answered["properties"][name]))
+    }
+
+
+@each("name", [name for part in PARTS for name in part.model_fields if name not in NewRequest.model_fields])
+def test_what_is_found_out_about_a_request_cannot_be_sent(name: str) -> None:
+    with pytest.raises(ValidationError, match=name):
+        NewRequest.model_validate(ASKED | {name: None})
+
+
+def test_what_can_be_sent_is_accepted() -> None:
+    assert NewRequest.model_validate(ASKED).actions == ["read"]
