@@ -28,7 +28,7 @@ DETAILS = "SELECT * FROM event_details WHERE event_id = :id"
 
 PERSONAL = {
     "comment": 'Ask Zoë "first"\u2028\x7f\t\\ \U0001f512',
-    "justification": "Anna Müller's mailbox \u202e does not open\r\n🙈",
+    "justification": "Anna Müller's mailbox \t“does” not open\r\n🙈",
     "resource": "mailbox:anna.müller@contoso.example",
     "address": "2001:db8::c0:ffee",
     "user_agent": "Firefox of Ann's own laptop",

