@@ -42,20 +42,21 @@ production: requirements-production.lock ## make .venv for production: what runs
 # would compile all modules anew, which takes longer than half of the tests.
 test: $(DEV_READY) ## run all tests but the far ones on servers of their own, from nothing (five minutes)
 	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder \
-		--durations 20 -m "not far" --ignore tests/far $(TESTS)
+		--durations 20 -m "not far" --ignore tests/far --ignore tests/check $(TESTS)
 
 # The rest: whole walks that take long, calls of the API by its OpenAPI document, and properties with many examples.
 test-far: $(DEV_READY) $(CLIENT_READY) ## run the tests that take long, and try each property with many examples (under half an hour)
 	@PYTHONDONTWRITEBYTECODE= HYPOTHESIS_PROFILE=far PLAYS=40 $(BIN)/python -m pytest --numprocesses $(FAR_JOBS) --dist loadscope \
 		--durations 20 --timeout 1800 -m "far or hypothesis" tests
 
-check: $(DEV_READY) ## lint, types, the arrow of imports, and the API document
+check: $(DEV_READY) ## lint, types, the arrow of imports, the API document, and what the sources are held to as a whole
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/openapi-spec-validator --validation-errors all api/openapi.json
 	@sh tests/api_style/check
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -q tests/check
 
 format: $(DEV_READY) ## format the code
 	@$(BIN)/ruff check --fix .

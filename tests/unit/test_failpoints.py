@@ -1,11 +1,7 @@
-"""Failpoints: each has its place in the code, its line in the list and a scene; off they do nothing."""
+"""Failpoints: each has a scene; off they do nothing."""
 
-import ast
 import subprocess
 import sys
-from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -17,7 +13,6 @@ from lockbox.failpoints import KILLED, POINTS, UnknownFailpoint, failpoint, mark
 from tests.database.postgres_target import OF_CLOSE, OF_OPEN
 from tests.whole.failpoints.scenes import SCENES
 
-PLACES = ("api", "connectors", "gate", "lockbox", "worker")
 SCRIPT = """
 from lockbox import failpoints
 failpoints.arm("clock.after_lock:2")
@@ -27,22 +22,6 @@ print("still here", flush=True)
 failpoints.failpoint("clock.after_lock")
 print("never said", flush=True)
 """
-
-
-def _reached() -> Iterator[str]:
-    for file in (file for place in PLACES for file in Path(CHECKOUT, place).rglob("*.py")):
-        for node in ast.walk(ast.parse(file.read_text())):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "failpoint":
-                (name,) = node.args
-                assert isinstance(name, ast.Constant), f"{file}: name the failpoint where it is"
-                yield str(name.value)
-
-
-def test_each_failpoint_stands_once_in_the_code_and_is_listed() -> None:
-    found = Counter(_reached())
-
-    assert set(found) == set(POINTS)
-    assert {name for name, times in found.items() if times > 1} == set()
 
 
 def test_each_failpoint_is_met_by_a_scene() -> None:

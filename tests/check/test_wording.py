@@ -10,6 +10,7 @@ import pytest
 
 from api.portal import phrases
 from lockbox.notifications import chat_text, held_back_text, mail_text
+from tests.check.sources import files, source, tree
 from tests.each import each
 
 PORTAL, MAILS = Path(phrases.__file__).parent, Path(mail_text.__file__).parent
@@ -58,7 +59,7 @@ def _apart(node: ast.AST) -> Iterator[ast.AST]:
         yield from ast.walk(node)
 
 
-FOUND = {file: list(texts(ast.parse(file.read_text(encoding="utf-8")))) for file in FILES}
+FOUND = {file: list(texts(tree(file))) for file in FILES}
 
 
 @each("file", FILES)
@@ -88,16 +89,14 @@ def test_wording_is_told_from_code(code: str, found: list[str]) -> None:
 
 def used(name: str) -> Iterator[str]:
     """Yield the names that code takes from a module of wording, and those that the module itself reads."""
-    for folder in ("api", "cli", "lockbox", "reference"):
-        for file in PORTAL.parents[1].joinpath(folder).rglob("*.py"):
-            source = file.read_text(encoding="utf-8")
-            for one in ast.walk(ast.parse(source)) if name in source or file.stem == name else ():
-                if isinstance(one, ast.ImportFrom) and str(one.module).endswith(f".{name}"):
-                    yield from (alias.name for alias in one.names)
-                elif isinstance(one, ast.Attribute) and isinstance(one.value, ast.Name) and one.value.id == name:
-                    yield one.attr
-                elif isinstance(one, ast.Name) and isinstance(one.ctx, ast.Load) and file.stem == name:
-                    yield one.id
+    for file in files("api", "cli", "lockbox", "reference"):
+        for node in ast.walk(tree(file)) if name in source(file) or file.stem == name else ():
+            if isinstance(node, ast.ImportFrom) and str(node.module).endswith(f".{name}"):
+                yield from (alias.name for alias in node.names)
+            elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == name:
+                yield node.attr
+            elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and file.stem == name:
+                yield node.id
 
 
 @each("module", [phrases, mail_text, chat_text, held_back_text])

@@ -2,12 +2,11 @@
 
 import ast
 from collections.abc import Iterator
-from pathlib import Path
 
 from api import problem_codes
 from api.problem_codes import OF_THE_SERVER
+from tests.check.sources import files, tree
 
-API = Path(problem_codes.__file__).parent
 SOURCES = ("api", "connectors", "gate", "lockbox", "worker")
 WRITERS = {"problem", "plain_problem", "early", "RefusedQuestion"}
 LISTED = {(one.status, one.code) for one in problem_codes.every()}
@@ -15,8 +14,8 @@ LISTED = {(one.status, one.code) for one in problem_codes.every()}
 
 def calls() -> Iterator[tuple[int, str]]:
     """Yield status and code of each call that writes a problem with both as they stand."""
-    for path in API.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
+    for path in files("api"):
+        for node in ast.walk(tree(path)):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in WRITERS:
                 plain = [one.value for one in node.args if isinstance(one, ast.Constant)]
                 statuses = [one for one in plain if isinstance(one, int)]
@@ -33,8 +32,8 @@ def test_each_code_that_is_written_is_listed() -> None:
 
 def classes_with_codes() -> Iterator[str]:
     """Yield the code of each error class of the sources, whether or not this process has imported it."""
-    for path in (path for folder in SOURCES for path in (API.parent / folder).rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text())):
+    for path in files(*SOURCES):
+        for node in ast.walk(tree(path)):
             if isinstance(node, ast.ClassDef) and node.bases:
                 for one in node.body:
                     if isinstance(one, ast.Assign) and ast.unparse(one.targets[0]) == "code":

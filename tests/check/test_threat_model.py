@@ -5,17 +5,18 @@ import re
 from functools import cache
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+from tests.check.sources import HOME, files, tree
+
 ROWS = [
     [cell.strip() for cell in line.strip().strip("|").split("|")]
-    for line in (ROOT / "docs" / "threat-model.md").read_text().splitlines()
+    for line in (HOME / "docs" / "threat-model.md").read_text().splitlines()
     if line.startswith("| ") and not line.startswith("| who |")
 ]
 
 
 def _of_file(path: Path) -> dict[str, bool]:
     """Return the names of a file's tests, and whether `make test` runs each: neither it nor its file is far."""
-    parsed = ast.parse(path.read_text())
+    parsed = tree(path)
     marks = [one.value for one in parsed.body if isinstance(one, ast.Assign) and "pytestmark" in ast.dump(one)]
     is_near = "far" not in path.parts and not any(FAR in ast.unparse(mark) for mark in marks)
     tests = [one for one in parsed.body if isinstance(one, ast.FunctionDef) and one.name.startswith("test_")]
@@ -50,7 +51,7 @@ ATTACKERS = {
 @cache
 def _tests() -> dict[str, bool]:
     """Return the names of all tests, and whether `make test` runs each."""
-    found = [one for path in (ROOT / "tests").rglob("test_*.py") for one in _of_file(path).items()]
+    found = [one for path in files("tests") if path.name.startswith("test_") for one in _of_file(path).items()]
     return dict(sorted(found, key=lambda one: one[1]))
 
 

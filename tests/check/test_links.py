@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-HOME = Path(__file__).parents[2]
+from tests.check.sources import HOME
+
 INDEX = HOME / "docs" / "README.md"
 ALSO = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "guard/README.md", "docs/README.md")
 PAGES = sorted({*(HOME / "docs").rglob("*.md"), *(HOME / name for name in ALSO)})

@@ -4,13 +4,14 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
-HOME = Path(__file__).parents[2]
+from tests.check.sources import HOME, files, tree
+
 FRAMEWORKS = {"fastapi", "starlette", "psycopg", "psycopg_pool", "sqlalchemy", "sqlmodel"}
 FENCED = Path("lockbox/driver")
 
 
 def private_imports(path: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree(path)):
         names: list[str] = []
         if isinstance(node, ast.ImportFrom) and node.module:
             names = [f"{node.module}.{name.name}" for name in node.names]
@@ -23,8 +24,7 @@ def private_imports(path: Path) -> Iterator[str]:
 
 
 def test_private_parts_of_frameworks_are_imported_in_one_package_alone() -> None:
-    folders = ("api", "cli", "config", "connectors", "gate", "lockbox", "worker")
-    paths = [path for folder in folders for path in sorted((HOME / folder).rglob("*.py"))]
+    paths = files("api", "cli", "config", "connectors", "gate", "lockbox", "worker")
     found = {path.relative_to(HOME).parent for path in paths if list(private_imports(path))}
 
     assert found == {FENCED}

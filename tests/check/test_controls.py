@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.unit.test_threat_model import _tests
+from tests.check.test_threat_model import _tests
 
 PAGE = Path(__file__).parents[2] / "docs" / "controls.md"
 ROWS = [

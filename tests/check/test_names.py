@@ -5,27 +5,10 @@ import re
 from collections import defaultdict
 from pathlib import Path
 
+from tests.check.sources import HOME, PRODUCT, files, source, tree
 from tests.conftest import SECONDS
 
-HOME = Path(__file__).parents[2]
-EVERYWHERE = (
-    "api",
-    "bench",
-    "chaos",
-    "cli",
-    "config",
-    "demo",
-    "deploy",
-    "connectors",
-    "gate",
-    "guard",
-    "harness",
-    "lockbox",
-    "reference",
-    "tests",
-    "worker",
-)
-PRODUCT = ("api", "cli", "config", "connectors", "gate", "guard", "lockbox", "worker")
+EVERYWHERE = (*PRODUCT, "bench", "chaos", "demo", "deploy", "harness", "reference", "tests")
 MOST_LINES = 600
 MOST_PARAMETERS = 8
 CLASS_LINE = re.compile(r"^[ \t]*class[ \t]+(\w+)", re.MULTILINE)
@@ -34,18 +17,14 @@ NOUNS = {"keyring", "logging", "mapping", "policy_wording", "wording"}
 """File names in -ing that are nouns: a ring of keys, the log's settings as Python calls them, a map, and words."""
 
 
-def files(folders: tuple[str, ...]) -> list[Path]:
-    return [path for folder in folders for path in sorted((HOME / folder).rglob("*.py"))]
-
-
 def is_migration(path: Path) -> bool:
     return "migrations" in path.parts
 
 
 def test_a_class_name_is_unique_in_the_repository() -> None:
     lines = defaultdict[str, list[Path]](list)
-    for path in files(EVERYWHERE):
-        for name in CLASS_LINE.findall(path.read_text()):
+    for path in files(*EVERYWHERE):
+        for name in CLASS_LINE.findall(source(path)):
             lines[name].append(path)
     assert len(lines) > 500
 
@@ -53,14 +32,14 @@ def test_a_class_name_is_unique_in_the_repository() -> None:
     shared = {path for paths in lines.values() if len(paths) > 1 for path in paths}
     places = defaultdict[str, list[str]](list)
     for path in sorted(shared):
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(tree(path)):
             if isinstance(node, ast.ClassDef):
                 places[node.name].append(f"{path.relative_to(HOME)}:{node.lineno}")
     assert {name: found for name, found in places.items() if len(found) > 1} == {}
 
 
 def test_no_file_is_named_by_a_gerund() -> None:
-    names = {path: path.stem for path in files(PRODUCT) if not is_migration(path)}
+    names = {path: path.stem for path in files(*PRODUCT) if not is_migration(path)}
 
     assert [
         str(path.relative_to(HOME)) for path, name in names.items() if name.endswith("ing") and name not in NOUNS
@@ -68,21 +47,21 @@ def test_no_file_is_named_by_a_gerund() -> None:
     assert set(names.values()) >= NOUNS
 
 
-def test_a_file_has_at_most_four_hundred_lines() -> None:
+def test_a_file_has_at_most_six_hundred_lines() -> None:
     long = {
         str(path.relative_to(HOME))
-        for path in files(PRODUCT)
-        if not is_migration(path) and len(path.read_text().splitlines()) > MOST_LINES
+        for path in files(*EVERYWHERE)
+        if not is_migration(path) and len(source(path).splitlines()) > MOST_LINES
     }
 
-    assert long == set()
+    assert long <= {"tests/whole/test_doctor.py"}
 
 
 def test_a_function_of_the_portal_takes_at_most_eight_parameters() -> None:
     longest = {
         f"{path.name}:{node.name}"
-        for path in files(("api/portal",))
-        for node in ast.walk(ast.parse(path.read_text()))
+        for path in files("api/portal")
+        for node in ast.walk(tree(path))
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         and len(node.args.args + node.args.kwonlyargs) > MOST_PARAMETERS
     }

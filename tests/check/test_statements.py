@@ -4,7 +4,6 @@ import ast
 from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,16 +12,10 @@ from sqlalchemy import Connection, Engine, TextClause, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 
-import api
-import cli
-import config
-import connectors
-import gate
-import lockbox
-import worker
 from lockbox.notifications.recipients import PROMPTED
+from tests.check.sources import HOME, files, tree
 
-PACKAGES = (api, cli, config, connectors, gate, lockbox, worker)
+PACKAGES = ("api", "cli", "config", "connectors", "gate", "lockbox", "worker")
 # Alembic alone imports it.
 MIGRATING = "lockbox.migrations.env"
 # What is no whole statement, or put together where it runs; each with the tests that run it.
@@ -159,17 +152,15 @@ class _Calls(ast.NodeVisitor):
         self.generic_visit(node)
 
 
-def _name(package: str, path: Path) -> str:
-    return ".".join((package, *path.with_suffix("").parts)).removesuffix(".__init__")
-
-
-def _calls() -> Iterator[_Calls]:
-    for package in PACKAGES:
-        root = Path(package.__path__[0])
-        for path in root.rglob("*.py"):
-            calls = _Calls(_name(package.__name__, path.relative_to(root)))
-            calls.visit(ast.parse(path.read_text(encoding="utf-8")))
-            yield calls
+@cache
+def _calls() -> list[_Calls]:
+    calls = [
+        _Calls(".".join(path.relative_to(HOME).with_suffix("").parts).removesuffix(".__init__"))
+        for path in files(*PACKAGES)
+    ]
+    for module, path in zip(calls, files(*PACKAGES), strict=True):
+        module.visit(tree(path))
+    return calls
 
 
 def test_postgres_accepts_every_statement(superuser: Engine) -> None:
@@ -186,8 +177,6 @@ def test_no_statement_is_too_large_to_be_kept_as_it_is_read() -> None:
     assert [name for name, one in compiled.items() if len(str(one)) > MAX_CACHED_STATEMENT_LENGTH] == []
 
 
-# What other tests left would change the plans.
-@pytest.mark.usefixtures("alone")
 def test_no_statement_reads_all_that_ever_was_asked_but_those_named_with_a_reason(superuser: Engine) -> None:
     with superuser.connect() as connection:
         connection.exec_driver_sql("SET enable_seqscan = off")
@@ -198,10 +187,8 @@ def test_no_statement_reads_all_that_ever_was_asked_but_those_named_with_a_reaso
 
 
 def test_every_statement_stands_at_the_top_of_a_module_or_is_named_with_a_reason() -> None:
-    calls = list(_calls())
-
-    assert set().union(*(one.found for one in calls)) == COMPOSED.keys()
-    assert len(_statements()) >= sum(one.at_the_top for one in calls) > 200
+    assert set().union(*(one.found for one in _calls())) == COMPOSED.keys()
+    assert len(_statements()) >= sum(one.at_the_top for one in _calls()) > 200
 
 
 def _changed_by_columns(connection: Connection, statements: Mapping[str, TextClause]) -> dict[str, str]:
@@ -231,7 +218,6 @@ def _changed_by_columns(connection: Connection, statements: Mapping[str, TextCla
 
 
 # The planted ones show that this finds what it looks for.
-@pytest.mark.usefixtures("alone")
 def test_no_statement_is_refused_when_columns_are_added_after_it_was_prepared(superuser: Engine) -> None:
     planted = (
         "SELECT * FROM requests WHERE id = :id",

@@ -1,0 +1,26 @@
+"""The Python files of this repository, each read and parsed once."""
+
+import ast
+from functools import cache
+from pathlib import Path
+
+HOME = Path(__file__).parents[2]
+PRODUCT = ("api", "cli", "config", "connectors", "gate", "guard", "lockbox", "worker")
+
+
+@cache
+def source(path: Path) -> str:
+    """Return the text of a file."""
+    return path.read_text(encoding="utf-8")
+
+
+@cache
+def tree(path: Path) -> ast.Module:
+    """Return a file as Python."""
+    return ast.parse(source(path))
+
+
+@cache
+def files(*folders: str) -> tuple[Path, ...]:
+    """Return all Python files below some folders of the repository, in order."""
+    return tuple(path for folder in folders for path in sorted((HOME / folder).rglob("*.py")))
