@@ -22,13 +22,16 @@ from sqlalchemy import Engine, create_engine, event, text
 from sqlalchemy.exc import DisconnectionError
 
 from config.embedded import ServerAddresses
+from connectors.connection_steps import ConnectionDriver
 from harness.clocks import ShiftedClock, StoppedClock
+from harness.people import World
 from harness.ports import own_port
 from harness.stage import NO_TRIGGERS, Urls, delete_all_rows, fresh_database, own_servers, superuser_at
 from lockbox import schedule as schedule_module
 from lockbox.database import Database, make_engine
 from lockbox.schedule import Schedule
 from tests.database.postbag import Postbag
+from tests.database.postgres_target import OrdersWindow, Plant, PostgresTarget, postgres_target
 from tests.programs import absent
 
 REDIS_SERVER = shutil.which("redis-server")
@@ -231,6 +234,48 @@ def sender(worker: Database, later: ShiftedClock) -> Database:
     """A worker whose clock can be shifted."""
     worker.clock = later
     return worker
+
+
+@pytest.fixture
+def connectors(urls: Urls) -> Iterator[Database]:
+    """The database as the connector worker sees it."""
+    db = Database(make_engine(urls.connectors, role="test-connectors", pool_size=4), Schedule(urls.redis))
+    yield db
+    db.dispose()
+
+
+@pytest.fixture(scope="session")
+def shared_target(shared: SharedDatabase, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresTarget]:
+    """A target of connectors, for one test after another."""
+    with postgres_target(shared.urls.superuser, tmp_path_factory.mktemp("targets")) as target:
+        yield target
+
+
+@pytest.fixture
+def target(shared_target: PostgresTarget) -> Iterator[PostgresTarget]:
+    """A target of connectors as it was made."""
+    yield shared_target
+    shared_target.reset()
+
+
+@pytest.fixture
+def driver(connectors: Database, world: World, target: PostgresTarget) -> ConnectionDriver:
+    """What drives the connections of the world's tenant to the target."""
+    return target.driver(connectors, world.tenant.slug)
+
+
+@pytest.fixture
+def window(world: World, target: PostgresTarget) -> OrdersWindow:
+    """An open window for the target's database."""
+    return OrdersWindow.open(world, target)
+
+
+@pytest.fixture
+def plant(
+    window: OrdersWindow, driver: ConnectionDriver, target: PostgresTarget, connectors: Database, superuser: Engine
+) -> Plant:
+    """All of it."""
+    return Plant(window, driver, target, connectors, superuser)
 
 
 @pytest.fixture(scope="session")

@@ -7,11 +7,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import psycopg
-from sqlalchemy import make_url
+from sqlalchemy import Engine, make_url
 
 from config.connector_document import ServiceConnector
 from config.service_catalogue import Catalogue, Service
@@ -26,6 +26,7 @@ from harness.people import HERE, SETTINGS, World
 from harness.stage import run_as_superuser
 from lockbox.database import Database
 from lockbox.requests.lifecycle import Action
+from tests.database.scenes import read, write
 
 NUMBERS = count(1)
 DATABASE = "database:orders"
@@ -99,6 +100,17 @@ class PostgresTarget:
         """End whatever is connected to it as a role of a window."""
         ending = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename::text ^@ 'lbx_' AND datname = "
         run_as_superuser(self.superuser, f"{ending}'{self.database}'")
+
+    def reset(self) -> None:
+        """Remove what a test has left there, and give the administrator back what it took."""
+        run_as_superuser(
+            _inside(self.superuser, self.database),
+            f"ALTER ROLE {self.admin} LOGIN",
+            f"GRANT {self.reader}, {self.writer} TO {self.admin} WITH ADMIN OPTION, INHERIT FALSE, SET FALSE",
+            "DELETE FROM orders; INSERT INTO orders VALUES (1), (2)",
+            *(statement for name in self.roles() for statement in (f"DROP OWNED BY {name}", f"DROP ROLE {name}")),
+        )
+        (self.folder / self.name).chmod(0o600)
 
     def break_login(self) -> None:
         """Have the administrator's login refused."""
@@ -178,3 +190,31 @@ class OrdersWindow:
                 verifier=verifier,
                 catalogue=self.target.catalogue(tenant or self.world.tenant.slug),
             )
+
+
+class Plant(NamedTuple):
+    """An open window, what drives its connections, where they lead, and two ways to the database."""
+
+    window: OrdersWindow
+    driver: ConnectionDriver
+    target: PostgresTarget
+    connectors: Database
+    superuser: Engine
+
+
+def again(superuser: Engine, one: UUID) -> None:
+    """Let the lease of a step that died be over."""
+    write(
+        superuser, "UPDATE connections SET run_at = clock_timestamp() WHERE id = :id AND run_at IS NOT NULL", id=one
+    )
+
+
+def told(db: Database, request_id: UUID) -> list[str]:
+    """Return the events of a request about its connections, in order."""
+    query = "SELECT action FROM events WHERE request_id = :id AND action LIKE 'connection%' ORDER BY at, id"
+    return [row.action for row in read(db, query, id=request_id)]
+
+
+def state_of(db: Database, one: UUID) -> str:
+    """Return the state of a connection."""
+    return str(read(db, "SELECT state FROM connections WHERE id = :id", id=one)[0].state)

@@ -27,7 +27,6 @@ from lockbox.identity.keyring import ApprovalKeys
 from lockbox.notifications.endpoints import new_secret
 from lockbox.notifications.webhook import HttpWebhooks
 from lockbox.requests.lifecycle import Action
-from lockbox.schedule import Schedule
 from tests.database.postbag import Postbag
 from tests.database.scenes import read, write
 
@@ -103,14 +102,6 @@ def vendor() -> Iterator[VendorSystem]:
 @pytest.fixture
 def world(api: Database) -> World:
     return World.make(api)
-
-
-@pytest.fixture
-def connectors(urls: Urls) -> Iterator[Database]:
-    """The database as the connector worker sees it."""
-    db = Database(make_engine(urls.connectors, role="test-connectors", pool_size=4), Schedule(urls.redis))
-    yield db
-    db.dispose()
 
 
 @pytest.fixture
