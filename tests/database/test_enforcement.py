@@ -20,7 +20,7 @@ from harness.people import HERE, World
 from harness.stage import setting
 from lockbox.audit.events import AuditEvent
 from lockbox.database import Database, UnitOfWork
-from lockbox.errors import Conflict, NotFound, NotYours, SignInAgain
+from lockbox.errors import Conflict, NotFound, SignInAgain
 from lockbox.facts.enumerations import AuthMethod
 from lockbox.identity import authentication, row_macs
 from lockbox.identity import tenants as all_tenants
@@ -231,20 +231,6 @@ def test_what_is_being_read_while_news_come_is_not_believed(world: World, monkey
     watched.reader.read()
 
     assert not watched.reports(None)
-
-
-def test_only_an_admin_of_the_tenant_says_yes_and_takes_it_back(world: World) -> None:
-    revision = asked(world)
-    for who in ("ann", "aude", "olga", "max", "erin", "gate"):
-        with pytest.raises((NotYours, NotFound)):
-            allow(world, revision, who)
-        with pytest.raises((NotYours, NotFound)):
-            does(world, who, report_consents.end, SERVICE)
-
-    assert gate_of(world, "ann") == gate_of(world, "aude") == gate_of(world)
-    for who in ("erin", "olga"):
-        with pytest.raises(NotYours):
-            gate_of(world, who)
 
 
 def test_a_yes_needs_a_fresh_sign_in_and_taking_it_back_does_not(world: World) -> None:
@@ -466,5 +452,3 @@ def test_operators_see_for_how_many_tenants_a_gate_reports(world: World) -> None
         ("new", REPORT, False, 1, 1),
         ("safe", ENFORCE, True, 0, 1),
     ]
-    with world.db.transaction() as session, pytest.raises(NotYours):
-        enforcement.overviews(session, world.people["tara"])

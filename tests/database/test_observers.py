@@ -14,7 +14,7 @@ from harness.stage import setting
 from lockbox.admin import observers
 from lockbox.admin.observers import ObserverInput, ObserverSummary
 from lockbox.database import Database
-from lockbox.errors import AddressTaken, Invalid, NotFound, NotYours, SignInAgain, TooManyObservers
+from lockbox.errors import AddressTaken, Invalid, NotFound, SignInAgain, TooManyObservers
 from lockbox.facts.enumerations import AuthMethod, Mode
 from lockbox.identity import tenants
 from lockbox.identity.roles import Side
@@ -24,7 +24,7 @@ from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from tests.database.postbag import Postbag, address, open_notifications
 from tests.database.scenes import as_caller, read
-from tests.database.tenancy import does, reads
+from tests.database.tenancy import does
 from tests.mailbox import told
 from tests.policy_setup import lay_down, signed_in
 
@@ -161,18 +161,6 @@ def test_adding_and_removing_are_events_told_as_other_changes_are(
     assert "Service desk <desk@contoso.example>" in anns["An observer of requests to Contoso was added"]
     assert "exchange-online → none" in anns["An observer of requests to Contoso was removed"]
     assert not [hook for hook in post.hooks.sent if b"desk@" in hook.body or b"Service desk" in hook.body]
-
-
-@pytest.mark.parametrize("who", ["ann", "aude", "olga", "max", "erin"])
-def test_only_admins_keep_observers(world: World, who: str) -> None:
-    desk = _watched(world)
-
-    with pytest.raises(NotYours):
-        _watched(world, ObserverInput("Other", "other@contoso.example"), who)
-    with pytest.raises(NotYours):
-        does(world, who, observers.remove, desk.observer.id)
-
-    assert [one.observer.email for one in reads(world, "aude", observers.listed)] == [DESK.address]
 
 
 def test_what_leaves_the_house_by_a_copy_needs_a_fresh_and_strong_sign_in(world: World) -> None:

@@ -51,18 +51,6 @@ def test_operators_and_auditors_see_everybody_on_the_vendors_side_and_nobody_els
     assert seen["Eve"].since is None
 
 
-@pytest.mark.parametrize("who", ["erin", "max", "gate", "tara", "ann", "aude"])
-def test_the_vendors_people_are_not_listed_to_others(world: World, who: str) -> None:
-    with pytest.raises(NotYours):
-        colleagues_of(world, who)
-
-
-@pytest.mark.parametrize("who", ["erin", "max", "vera", "gate", "tara", "ann", "aude"])
-def test_invitations_to_the_vendor_are_not_listed_to_others(world: World, who: str) -> None:
-    with pytest.raises(NotYours), world.db.transaction() as session:
-        vendor_staff.still_open(session, world.people[who])
-
-
 def test_the_vendors_people_are_listed_page_by_page(world: World) -> None:
     with world.db.transaction() as session:
         first = vendor_staff.page(session, world.people["olga"], cursor=None, most=4)

@@ -105,12 +105,11 @@ def test_what_is_over_is_ended_once(world: World) -> None:
     assert len(recorded_changes(world.db)) == before
 
 
-@pytest.mark.parametrize("who", ["erin", "max", "olga", "vera", "gate", "aude", "amir"])
-def test_nobody_else_ends_a_delegation(world: World, who: str) -> None:
+def test_another_approver_does_not_end_a_delegation(world: World) -> None:
     entry = names_delegate(world)
 
     with pytest.raises(NotYours):
-        does(world, who, delegates.end, entry.delegation.id)
+        does(world, "amir", delegates.end, entry.delegation.id)
 
     assert stands(world) == {"aude": {"ann"}}
 
@@ -141,12 +140,6 @@ def test_all_of_the_tenant_see_who_stands_in_and_who_will(world: World, later: S
         ("Ann", "Aude", True),
         ("Amir", "Abe", False),
     ]
-
-
-@pytest.mark.parametrize("who", ["erin", "max", "olga", "vera", "gate"])
-def test_delegates_are_not_listed_to_the_vendor(world: World, who: str) -> None:
-    with pytest.raises(NotYours):
-        reads(world, who, delegates.current)
 
 
 @pytest.mark.parametrize(

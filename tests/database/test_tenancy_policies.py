@@ -12,7 +12,7 @@ from lockbox.admin import delegates, members, policies
 from lockbox.admin.delegates import DelegationInput
 from lockbox.admin.policies import VersionedPolicy
 from lockbox.database import Database
-from lockbox.errors import Invalid, NobodyCanApprove, NotFound, NotYours, StaleVersion
+from lockbox.errors import Invalid, NobodyCanApprove, NotFound, StaleVersion
 from lockbox.facts.enumerations import Mode, State
 from lockbox.identity.roles import Role
 from lockbox.requests.lifecycle import Action
@@ -114,22 +114,6 @@ def test_all_of_the_tenant_read_the_policy_and_its_versions(world: World, who: s
 def test_a_version_that_is_none_is_not_there(world: World, version: int) -> None:
     with pytest.raises(NotFound, match="no such version"):
         reads(world, "tara", policies.read, version)
-
-
-@pytest.mark.parametrize("who", VENDOR)
-def test_nobody_of_the_vendor_reads_the_document(world: World, who: str) -> None:
-    with pytest.raises(NotYours):
-        reads(world, who, policies.read)
-    with pytest.raises(NotYours):
-        reads(world, who, policies.editions, before=None, most=9)
-
-
-@pytest.mark.parametrize("who", [*VENDOR, "ann", "aude"])
-def test_only_admins_change_the_policy(world: World, who: str) -> None:
-    with pytest.raises(NotYours):
-        change(world, STRICT, who)
-
-    assert reads(world, "tara", policies.read).edition.version == 1
 
 
 def test_the_policy_of_another_tenant_is_not_there(world: World, api: Database) -> None:

@@ -25,7 +25,7 @@ from lockbox.requests.policy_rules import Policy
 from tests.database.audit_logs import last_change, recorded_changes
 from tests.database.postbag import Postbag
 from tests.database.scenes import PATIENCE, door, read, state_of
-from tests.database.tenancy import does, id_of, manages, mode_of, on_the_database, reads
+from tests.database.tenancy import does, id_of, manages, on_the_database, reads
 
 PLANS = {"standard": Plan(), "basic": Plan(lockbox=False)}
 FOUNDING = TenantInput("fabrikam", "Fabrikam", "standard", "Fay", "fay@fabrikam.example")
@@ -194,16 +194,6 @@ def test_what_is_so_already_is_answered_without_an_event(world: World) -> None:
     assert len(recorded_changes(world.db)) == before
 
 
-@pytest.mark.parametrize("who", ["erin", "max", "vera", "gate", "tara", "ann", "aude"])
-def test_only_operators_suspend_resume_and_set_plans(world: World, who: str) -> None:
-    with pytest.raises(NotYours):
-        does(world, who, tenants.suspend)
-    with pytest.raises(NotYours):
-        does(world, who, tenants.resume)
-    with pytest.raises(NotYours):
-        does(world, who, tenants.set_plan, "basic", plans=PLANS)
-
-
 def test_a_plan_is_set_with_an_event_and_only_to_one_that_there_is(world: World) -> None:
     does(world, "olga", tenants.set_plan, "basic", plans=PLANS)
 
@@ -211,21 +201,6 @@ def test_a_plan_is_set_with_an_event_and_only_to_one_that_there_is(world: World)
     assert (told.action, told.changes, told.told) == ("plan_changed", {"plan": "standard → basic"}, EVERYBODY)
     with pytest.raises(UnknownPlan):
         does(world, "olga", tenants.set_plan, "golden", plans=PLANS)
-
-
-@pytest.mark.parametrize("who", ["erin", "max", "olga", "vera", "gate", "ann", "aude"])
-def test_only_admins_rename_switch_and_shut(world: World, who: str) -> None:
-    before = len(recorded_changes(world.db))
-
-    with pytest.raises(NotYours):
-        does(world, who, tenants.rename, "Mine")
-    with pytest.raises(NotYours):
-        does(world, who, emergency_stop.switch_mode, Mode.OFF, plans=PLANS)
-    with pytest.raises(NotYours):
-        does(world, who, emergency_stop.stop_all)
-
-    assert len(recorded_changes(world.db)) == before
-    assert mode_of(world) is Mode.ENFORCE
 
 
 def test_a_new_name_is_told_with_the_old_one(world: World) -> None:
