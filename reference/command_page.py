@@ -1,32 +1,83 @@
 """The page of the command line: what `--help` says about each command."""
 
-from collections.abc import Iterator
+import inspect
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import typer
+from click import HelpFormatter
 
 from cli.app import app
 from cli.lazy import commands_of
 from reference.markdown import head
 
+Record = tuple[str, str]
+"""How a parameter is written, and its text."""
 WIDTH = 100
+COMMON_FROM = 5
+"""In so many commands a parameter is described once, above all of them."""
 INTRODUCTION = """
-What `lockbox COMMAND --help` prints, for every command. `LOCKBOX_URL` is the API's address; `LOCKBOX_TOKEN` is your
-token, unless you have run `lockbox sign-in` ([settings](settings.md#the-command-lockbox)).
+What `lockbox COMMAND --help` prints. `LOCKBOX_URL` is the API's address; `LOCKBOX_TOKEN` is your token, unless you
+have run `lockbox sign-in` ([settings](settings.md#the-command-lockbox)).
+"""
+COMMON = """
+## Common parameters
+
+Commands name these, and do not describe them again. `-o` is `--output`; every command takes `--help`.
+
 """
 
 
 def page() -> str:
     """Return the page: a heading for each group, and one below it for each of its commands."""
     parts = [head("Command line", INTRODUCTION)]
-    parts.append(f"\n```text\n{_help(typer.main.get_command(app), ('lockbox',))}\n```\n")
+    parts.append(f"\n```text\n{_help(typer.main.get_command(app), ('lockbox',))}\n```\n{COMMON}")
+    common = _common()
+    parts.append(_block(common))
     for words, command in commands():
         parts.append(f"\n{'#' * len(words)} {' '.join(words)}\n")
         if not _is_group(command):
-            parts.append(f"\n```text\n{_help(command, words)}\n```\n")
+            parts.append(f"\n{_command(command, words, common)}")
         elif command.help:
             parts.append(f"\n{command.help.strip()}\n")
     return "".join(parts)
+
+
+def _command(command: Any, words: tuple[str, ...], common: Sequence[Record]) -> str:  # noqa: ANN401 - Click's
+    """Return a command's usage, its help, and its parameters but for `common` ones."""
+    usage = " ".join(command.collect_usage_pieces(_context(command, words))).replace("[OPTIONS]", "").split()
+    records = _records(command, words)
+    shared = [_usage(*record) for record in records if record in common and record[0].startswith("-")]
+    line = " ".join((*words, *usage, *shared))
+    own = [record for record in records if record not in common]
+    return f"`{line}`\n\n{inspect.cleandoc(command.help or '')}\n" + (f"\n{_block(own)}" if own else "")
+
+
+def _records(command: Any, words: tuple[str, ...]) -> list[Record]:  # noqa: ANN401 - Click's
+    """Return the names and texts of a command's parameters, without `--help`."""
+    context = _context(command, words)
+    records = [one.get_help_record(context) for one in command.get_params(context)]
+    return [(name, text) for name, text in filter(None, records) if name != "--help"]
+
+
+def _common() -> list[Record]:
+    """Return what many commands take, the most frequent first."""
+    counted = Counter(
+        record for words, command in commands() if not _is_group(command) for record in _records(command, words)
+    )
+    return [record for record, number in counted.most_common() if number >= COMMON_FROM]
+
+
+def _usage(name: str, text: str) -> str:
+    short = name.split(maxsplit=1)[0].strip(",")
+    return short if "[required]" in text else f"[{short}]"
+
+
+def _block(records: Sequence[Record]) -> str:
+    formatter = HelpFormatter(width=WIDTH)
+    formatter.write_dl(records)
+    return f"```text\n{inspect.cleandoc(formatter.getvalue())}\n```\n"
 
 
 def commands() -> list[tuple[tuple[str, ...], Any]]:
