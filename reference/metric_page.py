@@ -10,7 +10,7 @@ from reference.markdown import head, table
 
 INTRODUCTION = """
 `GET /metrics` in Prometheus' text form, for this machine and for whoever sends `LOCKBOX_METRICS_TOKEN`
-([operating.md](../operating.md#monitoring) says what to page someone for). All API processes answer alike, but for
+([monitoring](../operating/monitoring.md) says what to page someone for). All API processes answer alike, but for
 `lockbox_gate_answers_unwritten`. No metric names a person, a tenant or what was requested. What could not be read is
 left out.
 """

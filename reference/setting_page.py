@@ -22,7 +22,7 @@ INTRODUCTION = """
 Each process reads its settings once, when it starts: from environment variables, or from files of that name in
 `/run/secrets`. A list is JSON. A process that lacks a setting, or has an unsafe one in production, names it and
 exits; no value is quoted. Which process needs which setting is in
-[operating.md](../operating.md#setting-up-an-installation).
+[install](../operating/install.md).
 """
 SECTIONS = {
     "environment": "Installation",

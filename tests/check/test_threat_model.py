@@ -7,11 +7,21 @@ from pathlib import Path
 
 from tests.check.sources import HOME, files, tree
 
-ROWS = [
-    [cell.strip() for cell in line.strip().strip("|").split("|")]
-    for line in (HOME / "docs" / "threat-model.md").read_text().splitlines()
-    if line.startswith("| ") and not line.startswith("| who |")
-]
+PAGE = HOME / "docs" / "threat-model.md"
+
+
+def _rows() -> list[list[str]]:
+    """Return the rows of the page, each behind the attacker whose section it is in."""
+    rows, attacker = [], ""
+    for line in PAGE.read_text().splitlines():
+        if line.startswith("## "):
+            attacker = line[3].lower() + line[4:]
+        elif line.startswith("| ") and not line.startswith("| tries to |"):
+            rows.append([attacker, *(cell.strip() for cell in line.strip().strip("|").split("|"))])
+    return rows
+
+
+ROWS = _rows()
 
 
 def _of_file(path: Path) -> dict[str, bool]:

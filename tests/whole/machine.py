@@ -1,4 +1,4 @@
-"""A machine on which the commands of docs/operating.md are run: servers, paths, and what keeps processes up."""
+"""A machine on which the commands of docs/operating are run: servers, paths, and what keeps processes up."""
 
 import os
 import signal

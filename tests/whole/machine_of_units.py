@@ -120,7 +120,7 @@ class MachineOfUnits:
 
 @contextmanager
 def machine_of_units(urls: Urls) -> Iterator[MachineOfUnits]:
-    """Install on a machine with this database, as docs/operating.md says."""
+    """Install on a machine with this database, as docs/operating says."""
     if os.geteuid():
         pytest.skip("only root becomes the user of a unit")
     programs = [need(name) for name in ("systemd-sysusers", "systemd-tmpfiles")]

@@ -1,4 +1,4 @@
-"""docs/operating.md: its commands are run as they stand there, in their order, against real servers and processes."""
+"""docs/operating: its commands are run as they stand there, in their order, against real servers and processes."""
 
 import re
 from collections.abc import Iterator
@@ -16,7 +16,21 @@ from cli.stack import CHECKOUT
 from tests.whole.machine import Machine, machine
 from worker.runtime import CONNECTIONS as OF_WORKERS
 
-TEXT = (Path(__file__).parents[2] / "docs" / "operating.md").read_text()
+DOCS = Path(__file__).parents[2] / "docs"
+PAGES = (
+    "operating/install.md",
+    "operating/first-steps.md",
+    "operating/monitoring.md",
+    "operating/alarms.md",
+    "operating/back-up.md",
+    "operating/upgrade.md",
+    "operating/keys.md",
+    "operating/outages.md",
+    "operating/gates.md",
+    "scaling.md",
+)
+"""The pages in the order in which their commands are run."""
+TEXT = "\n".join((DOCS / page).read_text() for page in PAGES)
 FENCES = re.findall(r"^```(\w+)\n(.*?)^```$", TEXT, flags=re.MULTILINE | re.DOTALL)
 BLOCKS = [block for kind, block in FENCES if kind == "sh"]
 # What cannot run here, by how its line begins, and why. systemd's part is played by `tests.whole.machine`.
@@ -24,6 +38,7 @@ NOT_HERE = {
     "make production": "the tests run in it, and making it anew takes it away from them",
     'export PATH="$PWD/.venv': "the tests know where it is",
     "git checkout ": "there is one version here, and it is what is tested",
+    "docker compose ": "there are no containers here",
 }
 OF_SUPERUSERS, OF_COMMANDS = 3, 10
 """Connections that Postgres keeps for superusers, and those of back-ups, `lockbox operate` and whoever looks."""
@@ -71,6 +86,10 @@ def _what_was_restored_is_what_runs(here: Machine) -> None:
     assert {"lockbox", "lockbox_broken"} <= names
     assert people == 1
     assert cores >= 2
+
+
+def test_every_page_of_the_guide_is_read_here() -> None:
+    assert {f"operating/{page.name}" for page in (DOCS / "operating").glob("*.md")} == set(PAGES) - {"scaling.md"}
 
 
 def test_every_command_that_is_named_in_passing_exists() -> None:

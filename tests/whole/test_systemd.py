@@ -15,7 +15,7 @@ from tests.programs import need
 
 FOLDER = CHECKOUT / "deploy" / "systemd"
 UNITS = sorted(FOLDER.glob("*.service"))
-GUIDE = (CHECKOUT / "docs" / "operating.md").read_text()
+GUIDE = (CHECKOUT / "docs" / "operating" / "install.md").read_text()
 OWN = frozenset(
     {
         "Description",
