@@ -1,6 +1,7 @@
 """The page of the command line: what `--help` says about each command."""
 
 import inspect
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -17,10 +18,13 @@ Record = tuple[str, str]
 WIDTH = 100
 COMMON_FROM = 5
 """In so many commands a parameter is described once, above all of them."""
+TEXTS = re.compile(r" <(?:str|list\[str\])>")
+"""The type of what is any text: not worth a word."""
 INTRODUCTION = """
 What `lockbox COMMAND --help` prints. `LOCKBOX_URL` is the API's address; `LOCKBOX_TOKEN` is your token, unless you
 have run `lockbox sign-in` ([settings](settings.md#the-command-lockbox)).
 """
+GROUPS = "\nCommands:\n"
 COMMON = """
 ## Common parameters
 
@@ -32,7 +36,9 @@ Commands name these, and do not describe them again. `-o` is `--output`; every c
 def page() -> str:
     """Return the page: a heading for each group, and one below it for each of its commands."""
     parts = [head("Command line", INTRODUCTION)]
-    parts.append(f"\n```text\n{_help(typer.main.get_command(app), ('lockbox',))}\n```\n{COMMON}")
+    parts.append(
+        f"\n```text\n{_help(typer.main.get_command(app), ('lockbox',)).partition(GROUPS)[0].strip()}\n```\n{COMMON}"
+    )
     common = _common()
     parts.append(_block(common))
     for words, command in commands():
@@ -58,7 +64,7 @@ def _records(command: Any, words: tuple[str, ...]) -> list[Record]:  # noqa: ANN
     """Return the names and texts of a command's parameters, without `--help`."""
     context = _context(command, words)
     records = [one.get_help_record(context) for one in command.get_params(context)]
-    return [(name, text) for name, text in filter(None, records) if name != "--help"]
+    return [(TEXTS.sub("", name), text) for name, text in filter(None, records) if name != "--help"]
 
 
 def _common() -> list[Record]:

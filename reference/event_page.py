@@ -4,7 +4,6 @@ from lockbox.admin.webhooks import OF_TENANTS
 from lockbox.audit.wording import WORDS
 from lockbox.notifications.account_mail import CHECKPOINT_TYPE, INVARIANT_TYPE
 from lockbox.notifications.audience import EVENTS
-from lockbox.notifications.mail_text import ACCOUNT_TITLES
 from lockbox.notifications.webhook import TEST_TYPE
 from reference.markdown import head, table
 
@@ -56,8 +55,7 @@ OTHER_EVENTS = {
 OF_A_TENANT = """
 ## Webhooks: changes at a tenant
 
-Sent to the tenant's webhooks.
-
+Sent to the tenant's webhooks: every type that begins with `tenant.` in the table of the audit log below.
 """
 OF_THE_LOG = """
 ## Audit log
@@ -75,7 +73,6 @@ def page() -> str:
             OF_REQUESTS,
             _types(REQUEST_EVENTS),
             OF_A_TENANT,
-            _types({one: f"{_title(one)}." for one in sorted(OF_TENANTS)}),
             "\n## Webhooks: everything else\n\n",
             _types(OTHER_EVENTS),
             OF_THE_LOG,
@@ -89,11 +86,6 @@ def page() -> str:
 
 def _types(meanings: dict[str, str]) -> str:
     return table(("type", "what happened"), ((f"`{one}`", said) for one, said in meanings.items()))
-
-
-def _title(event_type: str) -> str:
-    title = ACCOUNT_TITLES[event_type.removeprefix("tenant.")].format(tenant="the tenant")
-    return title[0].upper() + title[1:]
 
 
 def _type(action: str) -> str:
