@@ -1,5 +1,7 @@
 """Processes of the last release go on, and start anew, on the schema of today and on one that is still to come."""
 
+import fcntl
+import hashlib
 import io
 import os
 import re
@@ -16,6 +18,7 @@ from typing import Any
 
 import httpx
 import pytest
+from redis import Redis
 from sqlalchemy import create_engine, text
 from sqlalchemy.pool import NullPool
 
@@ -25,7 +28,7 @@ from config.embedded import ServerAddresses
 from harness.mail_relay import CaughtMails
 from harness.people import MAILBOX, SERVICE
 from harness.ports import own_port
-from harness.stage import Urls, empty_database, fresh_database, plan_for, superuser_url
+from harness.stage import Urls, copied, plan_for, superuser_url, urls_at
 from lockbox import migrations
 from lockbox.migrations import OwnerRefused
 from tests.whole.conftest import wait_until
@@ -38,6 +41,7 @@ PACKAGES = ("api", "cli", "config", "connectors", "gate", "lockbox", "worker")
 LOCKBOX = "from cli.app import main; main()"
 TENANT = "contoso"
 LOCK = "requirements.lock"
+REMARK = re.compile(r"^ *#.*\n", re.MULTILINE)
 SECONDS, START_SECONDS = 60, 120
 CLIENTS, LIVES = 6, 3
 PLENTY = {
@@ -140,6 +144,10 @@ class VersionFolder:
         )  # fmt: skip
         assert ran.returncode == 0, ran.stderr
         return ran.stdout
+
+    def path(self) -> dict[str, str]:
+        """Return where processes of this version find their Python: with its packages, not with those of today."""
+        return {"PATH": os.pathsep.join([str(Path(self.python).parent), os.environ.get("PATH", os.defpath)])}
 
     def migrates(self, urls: Urls) -> str:
         """Bring a database up to the last migration of this version."""
@@ -299,10 +307,28 @@ def released(tmp_path_factory: pytest.TempPathFactory) -> VersionFolder:
     folder = tmp_path_factory.mktemp("released")
     with tarfile.open(fileobj=io.BytesIO(git("archive", commit).stdout)) as packed:
         packed.extractall(folder, filter="data")
-    if (folder / LOCK).read_bytes() == (CHECKOUT / LOCK).read_bytes():
+    if packages_of(folder / LOCK) == packages_of(CHECKOUT / LOCK):
         return VersionFolder(folder)
-    subprocess.run(["/bin/sh", "deploy/venv", ".venv", LOCK], cwd=folder, capture_output=True, check=True)
-    return VersionFolder(folder, str(folder / ".venv" / "bin" / "python"))
+    return VersionFolder(folder, str(made_once(folder)))
+
+
+def packages_of(lock: Path) -> str:
+    """Return what a lock has installed, without its remarks on why."""
+    return REMARK.sub("", lock.read_text())
+
+
+def made_once(folder: Path) -> Path:
+    """Return a Python with the packages of a version; it is made once for all runs of this checkout."""
+    named = hashlib.sha256(packages_of(folder / LOCK).encode()).hexdigest()[:16]
+    venv = CHECKOUT / "var" / f"venv-{named}"
+    venv.parent.mkdir(exist_ok=True)
+    with venv.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (venv / "ready").exists():
+            # What it adds of the project itself comes after the folder in which it is run.
+            subprocess.run(["/bin/sh", "deploy/venv", str(venv), LOCK], cwd=folder, capture_output=True, check=True)
+            (venv / "ready").touch()
+    return venv / "bin" / "python"
 
 
 @pytest.fixture
@@ -314,22 +340,43 @@ def coming(tmp_path: Path) -> VersionFolder:
     return VersionFolder(folder)
 
 
-@pytest.fixture
-def urls(template: ServerAddresses) -> Iterator[Urls]:
-    """A database in which nothing is, and an emptied Redis."""
-    with fresh_database(template) as migrated, empty_database(migrated) as empty:
-        yield empty
+@dataclass(frozen=True)
+class SampledDatabase:
+    """A database that the last release has made, by its name, and the tokens of its sample people."""
+
+    name: str
+    tokens: dict[str, str]
+
+
+@pytest.fixture(scope="module")
+def sampled(released: VersionFolder, template: ServerAddresses) -> Iterator[SampledDatabase]:
+    """The schema that the last release made, with its sample people."""
+    name = f"lockbox_released_{os.getpid()}"
+    with copied(template.superuser_url, name, "template0"):
+        urls = urls_at(template, name)
+        released.migrates(urls)
+        owner = {"LOCKBOX_ENVIRONMENT": "test", "LOCKBOX_OWNER_DATABASE_URL": urls.owner}
+        said = released.runs(owner, "-c", LOCKBOX, "sample")
+        yield SampledDatabase(name, dict(line.split("=", 1) for line in said.splitlines()))
 
 
 @pytest.fixture
-def old(released: VersionFolder, urls: Urls, template: ServerAddresses, tmp_path: Path) -> Iterator[PlayedStack]:
-    """The last release on the schema that it made, with its sample people; none of its processes runs yet."""
-    released.migrates(urls)
-    owner = {"LOCKBOX_ENVIRONMENT": "test", "LOCKBOX_OWNER_DATABASE_URL": urls.owner}
-    said = released.runs(owner, "-c", LOCKBOX, "sample")
+def urls(sampled: SampledDatabase, template: ServerAddresses) -> Iterator[Urls]:
+    """A copy of the last release's database, and an emptied Redis."""
+    name = f"{sampled.name}_copy"
+    with copied(template.superuser_url, name, sampled.name), Redis.from_url(template.redis_url) as redis:
+        redis.flushdb()
+        yield urls_at(template, name)
+
+
+@pytest.fixture
+def old(
+    released: VersionFolder, sampled: SampledDatabase, urls: Urls, template: ServerAddresses, tmp_path: Path
+) -> Iterator[PlayedStack]:
+    """The last release on the schema that it made; none of its processes runs yet."""
     plan = plan_for(urls, template, tmp_path / "keys")
-    processes = Processes(plan, tmp_path / "old", PLENTY, released.folder)
-    yield PlayedStack(plan, processes, dict(line.split("=", 1) for line in said.splitlines()))
+    processes = Processes(plan, tmp_path / "old", PLENTY | released.path(), released.folder)
+    yield PlayedStack(plan, processes, sampled.tokens)
     processes.stop()
 
 
