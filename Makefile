@@ -47,7 +47,7 @@ test: $(DEV_READY) ## run all tests but the far ones on servers of their own, fr
 # The rest: whole walks that take long, calls of the API by its OpenAPI document, and properties with many examples.
 test-far: $(DEV_READY) $(CLIENT_READY) ## run the tests that take long, and try each property with many examples (under half an hour)
 	@PYTHONDONTWRITEBYTECODE= HYPOTHESIS_PROFILE=far PLAYS=40 $(BIN)/python -m pytest --numprocesses $(FAR_JOBS) --dist loadscope \
-		--durations 20 --timeout 1800 -m "far or hypothesis" tests
+		--no-loadscope-reorder --durations 20 --timeout 1800 -m "far or hypothesis" tests
 
 check: $(DEV_READY) ## lint, types, the arrow of imports, the API document, and what the sources are held to as a whole
 	@$(BIN)/ruff check .

@@ -28,8 +28,7 @@ os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 FOLDER = pytest.StashKey[str]()
 LATE = 0.85
 KILLS_SERVERS = frozenset({"test_embedded.py"})
-# One makes a million requests first; the last test of the other plays what its process has not played.
-STAY_TOGETHER = frozenset({"test_list_plans.py", "test_every_form.py"})
+SHARES_NOTHING = frozenset({"test_chaos_hunt.py"})
 FOLDERS = ("tests/whole/", "tests/http/", "tests/database/", "tests/whole/", "tests/http/")
 COLLECTED = [f"tests/{folder}" for folder in ("unit", "database", "http", "whole", "model")]
 # How long the longest files take, of those that `make test` runs: seconds, on two cores beside three others.
@@ -59,6 +58,19 @@ SECONDS = {
     "database/startup_checks": 11,
     "unit/guard": 14,
     "unit/guard_middleware": 14,
+}
+# The same of `make test-far`, each alone on a core.
+FAR_SECONDS = {
+    "far/upgrade": 360,
+    "far/contract": 250,
+    "whole/chaos_hunt": 217,
+    "whole/every_form": 210,
+    "whole/chaos": 180,
+    "whole/operating_guide": 167,
+    "whole/demo": 150,
+    "far/list_plans": 120,
+    "whole/reminders": 90,
+    "database/stateful": 80,
 }
 # Nothing that is imported or collected is ever garbage: to look through all of it, again and again, takes as long as
 # to collect, and each later look would begin with it.
@@ -92,11 +104,12 @@ def pytest_order_and_mark_what_is_far(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let the files that took longest when somebody last looked come first: nobody is left alone with one at the end.
+    """Let the files that took longest when last measured come first: no process is alone with one at the end.
 
-    Servers that are killed and want their ports back come late, when nobody else starts any.
+    Servers that are killed and want their ports back come late, when no process starts any.
     """
-    files = sorted(dict.fromkeys(item.path for item in items), key=lambda path: -SECONDS.get(_name(path), 0))
+    seconds = FAR_SECONDS if any(item.get_closest_marker("far") for item in items) else SECONDS
+    files = sorted(dict.fromkeys(item.path for item in items), key=lambda path: -seconds.get(_name(path), 0))
     order: dict[Path, float] = {path: place / len(files) for place, path in enumerate(files)}
     order |= {path: LATE for path in files if path.name in KILLS_SERVERS}
     items.sort(key=lambda item: order[item.path])
@@ -118,16 +131,19 @@ class FolderScheduling(LoadFileScheduling):  # type: ignore[misc]
 
 
 class FarScheduling(LoadScopeScheduling):  # type: ignore[misc]
-    """Gives each process one test after the other, and the whole of a file that had to make anew what it needs."""
+    """Gives each process one file after the other, whose tests share what the first of them had to make.
+
+    Where they share nothing, each test goes by itself.
+    """
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
-        return file if Path(file).name in STAY_TOGETHER else nodeid
+        return nodeid if Path(file).name in SHARES_NOTHING else file
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling | None:
-    """Schedule near tests by files and their folders, far ones each by itself."""
+    """Schedule near tests by files and their folders, far ones by files."""
     kinds = {"loadfile": FolderScheduling, "loadscope": FarScheduling}
     kind = kinds.get(config.getoption("dist"))
     return kind(config, log) if kind else None
