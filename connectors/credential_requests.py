@@ -17,7 +17,7 @@ from connectors.scram import is_verifier
 from lockbox import database
 from lockbox.audit import events
 from lockbox.audit.events import AuditEvent
-from lockbox.database import UnitOfWork, now
+from lockbox.database import Query, UnitOfWork, now
 from lockbox.errors import Conflict, Invalid, NoOpenWindow, NotYours
 from lockbox.identity import authentication, row_macs
 from lockbox.identity.roles import Caller
@@ -130,10 +130,15 @@ def connections(
     return connections_of(session, queries.find(session, caller, request_id), catalogue)
 
 
+def ahead_of_connections(request_id: UUID) -> Query:
+    """Return what `connections_of` reads."""
+    return READ, {"request_id": request_id, "most": MOST_LISTED}
+
+
 def connections_of(session: UnitOfWork, entry: RequestEntry, catalogue: Catalogue) -> Sequence[ConnectionStatus]:
     """Return the same of a request that the caller was shown."""
     service = catalogue.services.get(entry.request.service)
-    rows = session.execute(READ, {"request_id": entry.request.id, "most": MOST_LISTED})
+    rows = session.execute(*ahead_of_connections(entry.request.id))
     return [_status(row, entry, service.connector if service else None) for row in rows]
 
 

@@ -8,6 +8,7 @@ from uuid import UUID
 from lockbox.audit import event_search
 from lockbox.database import UnitOfWork
 from lockbox.errors import NotFound
+from lockbox.identity import authentication
 from lockbox.identity.roles import Caller
 from lockbox.requests import inbox, queries
 from lockbox.requests.quorum import ApprovalTally
@@ -39,6 +40,13 @@ class ActBanner:
     title: str
     is_own: bool
     tallies: Sequence[ApprovalTally] = ()
+
+
+def is_done(session: UnitOfWork, caller: Caller, request_id: UUID, action: str, version: int) -> bool:
+    """Return whether it was this act of the reader's that brought a request to a version."""
+    authentication.enter(session, caller)
+    happened = event_search.events(session, request_id)
+    return any((move.action, move.actor_id, move.seq) == (action, caller.person_id, version) for move in happened)
 
 
 def banner_of(

@@ -179,6 +179,7 @@ def page(
     status: int = 200,
     *,
     visitor: Visitor | None = None,
+    reload_path: str | None = None,
     **said: Any,  # noqa: ANN401 - a template takes any variables
 ) -> HTMLResponse:
     """Return a page.
@@ -188,6 +189,7 @@ def page(
         template: its file, without the ending.
         status: of the answer.
         visitor: the signed-in person, if the page may show them.
+        reload_path: where a browser gets the page again, if it is the answer to a form.
         said: the template's variables.
     """
     made = TEMPLATES.get_template(f"{template}.html")
@@ -196,7 +198,7 @@ def page(
     known = {
         "visitor": visitor,
         "here": request.url.path,
-        "live": _live(request),
+        "live": _live(request, reload_path),
         "playing": playing,
         "vendor": settings.vendor_name or phrases.VENDOR,
         "brand": {
@@ -217,11 +219,12 @@ def page(
     return answer
 
 
-def _live(request: Request) -> Mapping[str, str]:
+def _live(request: Request, reload_path: str | None) -> Mapping[str, str]:
     """Return the URL with which the page's script fetches it again, and its live-updates position."""
     path, query = request.url.path, request.url.query
     again = (f"{path}?{query}" if query else path) if request.method == "GET" else own_page(request, path)
-    return {"again": again, "since": request.app.state.live_updates.position}
+    position = request.app.state.live_updates.position
+    return {"again": reload_path or again, "since": position, "reload": reload_path or ""}
 
 
 def go(request: Request, path: str, **query: str) -> Response:
@@ -357,7 +360,7 @@ def _problem(
         needs_sign_in=needs_sign_in,
         # A missing page and a page for others get exactly the same text, whenever that is.
         at=None,
-        live={"again": HOME, "since": request.app.state.live_updates.position},
+        live={"again": HOME, "since": request.app.state.live_updates.position, "reload": ""},
     )
 
 

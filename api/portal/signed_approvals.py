@@ -1,34 +1,34 @@
 """The page on which an approver signs an approval with a passkey."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from typing import Annotated
-from uuid import UUID
 
 from fastapi import Form, Request, Response
 
 from api import browser, deps
 from api.browser import OAuthState
 from api.portal import phrases
+from api.portal.account import AccountContext
 from api.portal.decision_form import DecisionForm
-from api.portal.pages import origin, page
+from api.portal.pages import page
 from api.portal.sign_in_passkey import LONGEST_ANSWER
-from api.refusal_log import AttemptedAction
 from config.settings import Settings
-from lockbox.database import Database
+from lockbox.database import UnitOfWork
 from lockbox.errors import Invalid, NotSignedIn
 from lockbox.facts.enumerations import AuthMethod
-from lockbox.identity import passkeys, sessions
+from lockbox.identity import sessions
 from lockbox.identity.sessions import SignInPurpose
-from lockbox.requests import decide, queries
-from lockbox.requests.approvals import SignedStatement
-from lockbox.requests.decisions import DecisionInput
-from lockbox.requests.models import AccessRequest
+from lockbox.requests import decide
+from lockbox.requests.approvals import ApprovalChallenge, SignedStatement
+from lockbox.requests.decide import JudgedDecision
 
 LONGEST_TEXT = 200_000
+Answer = Callable[[], Response]
+"""What makes an answer once the transaction has committed, so that no lock is held meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -59,77 +59,73 @@ async def shown_proof(
     return ApprovalProofForm(credential, statement, content, bool(unsigned))
 
 
-@dataclass(frozen=True)
-class SigningContext:
-    """The context of signing: the call, and the CSRF token of its form."""
+def ask(work: AccountContext, session: UnitOfWork, judged: JudgedDecision, filled: DecisionForm) -> Answer:
+    """Return what makes the page whose script has one of the approver's passkeys sign the approval.
 
-    request: Request
-    chosen: Settings
-    db: Database
-    csrf: str
+    Raises:
+        As `decide.challenge`.
+    """
+    request, chosen, entry, caller = work.request, work.chosen, judged.entry, judged.scene.caller
+    asked = decide.challenge(judged, party=partial(deps.relying_party, chosen))
+    stub = sessions.begin_login(
+        session,
+        AuthMethod.PASSKEY,
+        SignInPurpose.APPROVE,
+        tied_to=caller.key_id,
+        at=judged.scene.at,
+        challenge=asked.question.challenge,
+    )
+    errand = OAuthState(stub, SignInPurpose.APPROVE, f"/requests/{entry.request.id}")
+    return partial(_signing_page, request, chosen, judged, asked, filled, errand)
 
-    def ask(self, request_id: UUID, decision_input: DecisionInput, filled: DecisionForm) -> Response | None:
-        """Return the page whose script has a passkey sign the approval; None if the approver has none that can.
 
-        Raises:
-            As `acting.to_sign`.
-        """
-        if self.chosen.passkey_domain is None:
-            return None
-        party = partial(deps.relying_party, self.chosen)
-        with self.db.transaction() as session:
-            visitor = browser.visitor(self.request, session, self.chosen)
-            browser.check_form(visitor, self.csrf)
-            row = session.orm.get(AccessRequest, request_id)
-            if row is None or not passkeys.has_signer(session, visitor.caller, row.tenant_id):
-                return None
-            session.orm.expunge(row)
-            who, came = visitor.caller, origin(self.request)
-            self.request.state.tried = AttemptedAction(who, came, request_id, decision_input.action)
-            asked = decide.to_sign(session, who, came, request_id, decision_input, party=party)
-            challenge = asked.question.challenge
-            purpose = SignInPurpose.APPROVE
-            stub = sessions.begin_login(session, AuthMethod.PASSKEY, purpose, tied_to=who.key_id, challenge=challenge)
-            entry = queries.find(session, who, request_id)
-            service = self.chosen.catalogue.services.get(row.service)
-        answer = page(
-            self.request,
-            "sign_approval",
-            visitor=visitor,
-            entry=entry,
-            title=service.title if service else row.service,
-            asked=asked,
-            signs={"max_uses": None} | (signs := json.loads(asked.statement)),
-            starts=datetime.fromisoformat(signs["opens_at"]) if "opens_at" in signs else None,
-            holds=json.loads(asked.content),
-            fields=list(_fields(filled, row.version if decision_input.version is None else decision_input.version)),
-        )
-        browser.keep_oauth_state(answer, self.chosen, OAuthState(stub, purpose, f"/requests/{request_id}"))
-        return answer
+def _signing_page(
+    request: Request,
+    chosen: Settings,
+    judged: JudgedDecision,
+    asked: ApprovalChallenge,
+    filled: DecisionForm,
+    errand: OAuthState,
+) -> Response:
+    entry, seen = judged.entry, judged.decision_input.version
+    service = chosen.catalogue.services.get(entry.request.service)
+    answer = page(
+        request,
+        "sign_approval",
+        visitor=browser.recognised(request),
+        entry=entry,
+        title=service.title if service else entry.request.service,
+        asked=asked,
+        signs={"max_uses": None} | (signs := json.loads(asked.statement)),
+        starts=datetime.fromisoformat(signs["opens_at"]) if "opens_at" in signs else None,
+        holds=json.loads(asked.content),
+        fields=list(_fields(filled, entry.request.version if seen is None else seen)),
+    )
+    browser.keep_oauth_state(answer, chosen, errand)
+    return answer
 
-    def taken(self, shown: ApprovalProofForm) -> SignedStatement | None:
-        """Return the answer of the approver's passkey; the challenge is used up whatever the answer.
 
-        Raises:
-            Invalid: the challenge was used, has expired, or is another browser's.
-        """
-        if not shown.credential:
-            return None
-        party = deps.relying_party(self.chosen)
-        errand = browser.oauth_state(self.request, self.chosen)
-        stub = errand.stub if errand and errand.purpose is SignInPurpose.APPROVE else None
-        try:
-            with self.db.transaction() as session:
-                visitor = browser.visitor(self.request, session, self.chosen)
-                browser.check_form(visitor, self.csrf)
-                key_id = visitor.caller.key_id
-                begun_here = sessions.use(session, stub, AuthMethod.PASSKEY, SignInPurpose.APPROVE, tied_to=key_id)
-                challenge = begun_here.challenge or b""
-        except NotSignedIn as refused:
-            if refused.detail != sessions.OVER:
-                raise
-            raise Invalid(phrases.SIGNATURE_OVER) from None
-        return SignedStatement(shown.statement, shown.content, shown.credential, challenge, party)
+def taken(work: AccountContext, shown: ApprovalProofForm) -> SignedStatement | None:
+    """Return the answer of the approver's passkey; the challenge is used up whatever the answer.
+
+    Raises:
+        Invalid: the challenge was used, has expired, or is another browser's.
+    """
+    if not shown.credential:
+        return None
+    party = deps.relying_party(work.chosen)
+    errand = browser.oauth_state(work.request, work.chosen)
+    stub = errand.stub if errand and errand.purpose is SignInPurpose.APPROVE else None
+    try:
+        with work.db.transaction() as session:
+            key_id = work.visitor(session).caller.key_id
+            begun_here = sessions.use(session, stub, AuthMethod.PASSKEY, SignInPurpose.APPROVE, tied_to=key_id)
+            challenge = begun_here.challenge or b""
+    except NotSignedIn as refused:
+        if refused.detail != sessions.OVER:
+            raise
+        raise Invalid(phrases.SIGNATURE_OVER) from None
+    return SignedStatement(shown.statement, shown.content, shown.credential, challenge, party)
 
 
 def _fields(filled: DecisionForm, version: int) -> Iterator[tuple[str, str]]:

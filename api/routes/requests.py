@@ -8,7 +8,6 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import Depends, Header, Query, Request, Response
-from sqlalchemy import Row
 
 from api import case_checks
 from api.call_routes import CallRouter
@@ -50,6 +49,7 @@ from api.schemas.submissions import NewRequest
 from config.service_catalogue import Level
 from config.settings import Settings
 from lockbox import text_rules
+from lockbox.audit.event_search import EventRow
 from lockbox.database import Database, UnitOfWork
 from lockbox.errors import Invalid, NotSignedIn
 from lockbox.facts.bounds import Word
@@ -358,7 +358,7 @@ def _detail(session: UnitOfWork, read: RequestOverview, who: Caller) -> RequestD
     )
 
 
-def _decision(row: Row[Any], voice: OnBehalfOf) -> DecisionView:
+def _decision(row: EventRow, voice: OnBehalfOf) -> DecisionView:
     by = PersonView(id=row.actor_id, name=row.actor_name or ERASED)
     kept = approval_limits(row)
     return DecisionView(

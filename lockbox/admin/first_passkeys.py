@@ -62,7 +62,7 @@ def waits(session: UnitOfWork, caller: Caller) -> Sequence[FirstPasskeyWait]:
     """Return where the caller's first passkey does not approve yet."""
     if caller.side is not Side.CUSTOMER:
         return ()
-    added, at = passkeys.first_added(session, caller.person_id), now(session)
+    added, at = passkeys.first_added(session, passkeys.held_by(session, caller.person_id)), now(session)
     if added is None:
         return ()
     held = sorted(caller.tenants({Role.APPROVER}))

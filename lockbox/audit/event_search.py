@@ -4,12 +4,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
-from typing import Any
+from typing import Any, Self
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, Row, Select, and_, any_, func, literal, literal_column, select, text
 from sqlmodel import col
 
+from lockbox.audit.events import AuditEvent, body_of
 from lockbox.audit.models import Event, Seal
 from lockbox.audit.verifier import event_checks
 from lockbox.database import Query, UnitOfWork
@@ -60,9 +61,60 @@ def events(session: UnitOfWork, request_id: UUID) -> Sequence[Row[Any]]:
     return session.execute(*ahead_of_events(request_id)).all()
 
 
-def moves(events: Iterable[Row[Any]]) -> list[Row[Any]]:
+def moves(events: Iterable["EventRow"]) -> list["EventRow"]:
     """Return the moves of a request in order, without gaps."""
     return sorted((event for event in events if event.seq is not None), key=lambda event: event.seq)
+
+
+@dataclass(frozen=True)
+class WrittenEvent:
+    """An event of this transaction, as `events` returns it to the person who caused it."""
+
+    seq: Any  # as in a row
+    at: datetime
+    action: str
+    actor_id: UUID | None
+    actor_role: str
+    from_state: str | None
+    to_state: str | None
+    deadline_at: datetime | None
+    actor_name: str | None
+    comment: str | None
+    address: str | None
+    user_agent: str | None
+    kept_resources: str | None
+    principals: Mapping[str, str]
+    recipients: None
+    internal: bool
+    id: UUID
+    body: bytes
+
+    @classmethod
+    def of(cls, event: AuditEvent) -> Self:
+        """Return an event as it was handed to the statement that writes it."""
+        said = event.personal
+        return cls(
+            **{name: getattr(event, name) for name in ("seq", "at", "from_state", "to_state", "deadline_at", "id")},
+            action=str(event.action),
+            actor_id=event.actor.person_id,
+            actor_role=str(event.actor.role),
+            actor_name=event.actor.name,
+            comment=said.get("comment"),
+            address=event.actor.address,
+            user_agent=event.actor.user_agent,
+            kept_resources=said.get("kept_resources"),
+            principals={name: value for name, value in said.items() if name.startswith("principal_") and value},
+            recipients=None,
+            internal=event.internal,
+            body=body_of(event),
+        )
+
+    @property
+    def _mapping(self) -> Mapping[str, Any]:
+        return vars(self)
+
+
+EventRow = Row[Any] | WrittenEvent
 
 
 @dataclass(frozen=True)

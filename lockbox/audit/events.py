@@ -119,6 +119,12 @@ class AuditEvent:
         return VENDORS_LOG if self.internal or self.tenant_id is None else self.tenant_id
 
 
+def body_of(row: AuditEvent) -> bytes:
+    """Return what the body of an event says, for a reader: the commitments in it have other salts than the sealed."""
+    hidden = {name: commitment(new_salt(), value) for name, value in _personal(row) if value is not None}
+    return _body(row, hidden)
+
+
 def append(audit_events: Iterable[AuditEvent]) -> dict[str, Any]:
     """Return the parameters of APPEND, a set of CTEs for the statement that makes the change."""
     rows = tuple(audit_events)

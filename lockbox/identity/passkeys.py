@@ -1,15 +1,14 @@
 """Register passkeys, sign in with them and sign decisions with them (WebAuthn level 2)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from sqlalchemy import or_, text
+from sqlalchemy import text
 from sqlmodel import col, select
-from sqlmodel.sql.expression import SelectOfScalar
 from webauthn import (
     generate_authentication_options,
     generate_registration_options,
@@ -37,15 +36,16 @@ from webauthn.helpers.structs import (
 from webauthn.registration.verify_registration_response import VerifiedRegistration
 
 from lockbox.audit.verifier.passkey_assertion import Assertion, fingerprint
-from lockbox.database import UnitOfWork, now
+from lockbox.database import Query, UnitOfWork, now
 from lockbox.errors import Conflict, Invalid, NotFound, NotSignedIn, NotYours, TooManyPasskeys
 from lockbox.facts.enumerations import AuthMethod
+from lockbox.facts.fact import values_of
 from lockbox.identity import authentication, credential_trust, keyring, row_macs, sessions
 from lockbox.identity.authentication import CredentialKind
 from lockbox.identity.credentials import Passkey
 from lockbox.identity.roles import Caller, Side
 from lockbox.identity.sessions import ClientInfo
-from lockbox.sql import new_id
+from lockbox.sql import columns, new_id
 
 MOST_PASSKEYS = 20
 LONGEST_ID = 1023
@@ -77,6 +77,10 @@ INSERT INTO passkeys (id, person_id, credential_id, public_key, sign_count, name
 VALUES (:id, :person_id, :credential_id, :public_key, :sign_count, :name, :created_at, :trusted_at, :only_at, :mac)
 ON CONFLICT DO NOTHING RETURNING id
 """)
+
+HELD = f"SELECT {columns(Passkey, 'passkeys')} FROM passkeys WHERE person_id = :person_id ORDER BY id"  # noqa: S608 - ours
+HELD_BY, LOCKED_OF = text(HELD), text(f"{HELD} FOR NO KEY UPDATE")
+USED = text("UPDATE passkeys SET sign_count = :sign_count, last_used_at = :at WHERE id = :id")
 
 # Each of the person's tenants has an event of its own.
 EVER_ADDED = text("SELECT count(DISTINCT at) FROM events WHERE actor_id = :id AND action = 'passkey_added'")
@@ -115,20 +119,20 @@ def check_addition(session: UnitOfWork, caller: Caller) -> None:
         TooManyPasskeys: the caller has twenty.
     """
     credential_trust.check(session, caller)
-    if len(session.orm.exec(_of(caller)).all()) >= MOST_PASSKEYS:
+    if len(held_by(session, caller.person_id)) >= MOST_PASSKEYS:
         raise TooManyPasskeys(f"You have {MOST_PASSKEYS} passkeys; remove one that you no longer use.")
 
 
 def has_voucher(session: UnitOfWork, caller: Caller) -> bool:
     """Return whether a further passkey of the caller counts at once only if an older one has signed its adding."""
-    return caller.side is Side.CUSTOMER and session.orm.exec(_vouchers(session, caller)).first() is not None
+    return caller.side is Side.CUSTOMER and bool(_vouchers(session, caller, now(session)))
 
 
 def vouching_challenge(
     session: UnitOfWork, caller: Caller, party: RelyingParty, challenge: bytes
 ) -> PasskeyChallenge:
     """Return the options for an older passkey of the caller's to sign that another is added."""
-    return _any_of(session.orm.exec(_vouchers(session, caller)).all(), party, challenge)
+    return _any_of(_vouchers(session, caller, now(session)), party, challenge)
 
 
 def check_vouched(session: UnitOfWork, caller: Caller, party: RelyingParty, *, challenge: bytes, shown: str) -> None:
@@ -137,7 +141,9 @@ def check_vouched(session: UnitOfWork, caller: Caller, party: RelyingParty, *, c
     Raises:
         Invalid: the answer is no good, or of a passkey that cannot vouch here.
     """
-    if _answered(session, _vouchers(session, caller), party, challenge=challenge, shown=shown) is None:
+    at = now(session)
+    keys = _vouchers(session, caller, at, locked=True)
+    if _answered(session, keys, party, at=at, challenge=challenge, shown=shown) is None:
         raise Invalid(NOT_VOUCHED)
 
 
@@ -145,7 +151,7 @@ def registration_challenge(
     session: UnitOfWork, caller: Caller, party: RelyingParty, challenge: bytes
 ) -> PasskeyChallenge:
     """Return the options to create a discoverable passkey for the caller, who may add one."""
-    known = session.orm.exec(_of(caller)).all()
+    known = held_by(session, caller.person_id)
     options = generate_registration_options(
         challenge=challenge,
         rp_id=party.domain,
@@ -195,7 +201,7 @@ def add(
     """
     credential_trust.check(session, caller)
     made = _registered(party, challenge, shown)
-    is_first = first_added(session, caller.person_id) is None
+    is_first = first_added(session, held_by(session, caller.person_id)) is None
     row = Passkey(
         id=new_id(),
         person_id=caller.person_id,
@@ -214,11 +220,26 @@ def add(
     return is_first
 
 
-def first_added(session: UnitOfWork, person_id: UUID) -> datetime | None:
-    """Return when the oldest of somebody's passkeys was added; None if they have none that counts."""
-    keys = session.orm.exec(select(Passkey).where(col(Passkey.person_id) == person_id)).all()
+def ahead_of_held(person_id: UUID, *, locked: bool = False) -> Query:
+    """Return what `held_by` reads."""
+    return LOCKED_OF if locked else HELD_BY, {"person_id": person_id}
+
+
+def held_by(session: UnitOfWork, person_id: UUID, *, locked: bool = False) -> list[Passkey]:
+    """Return a person's passkeys, the oldest first; `locked` is for one that is about to sign."""
+    rows = session.execute(*ahead_of_held(person_id, locked=locked))
+    return [Passkey(**values_of(Passkey, row)) for row in rows]
+
+
+def first_added(session: UnitOfWork, keys: Iterable[Passkey]) -> datetime | None:
+    """Return when the oldest of a person's passkeys was added; None if they have none that counts."""
     held = [one for one in keys if row_macs.is_held(session, one.mac, row_macs.passkey(one), one.id)]
     return min((one.created_at for one in held), default=None)
+
+
+def signers(keys: Iterable[Passkey], tenant_id: UUID, at: datetime) -> list[Passkey]:
+    """Return those of a person's passkeys that can sign a decision about a tenant's requests."""
+    return [one for one in _trusted(keys, at) if one.only_at in {None, tenant_id}]
 
 
 def sign_in_challenge(party: RelyingParty, challenge: bytes) -> PasskeyChallenge:
@@ -251,40 +272,39 @@ def caller_of(session: UnitOfWork, party: RelyingParty, *, challenge: bytes, sho
     if not row_macs.holds(session, key.mac, row_macs.passkey(key), key.id):
         raise refusal
     try:
-        used_at = _use(session, key, answer, party, challenge)
+        used_at = now(session)
+        _use(session, key, answer, party, challenge, at=used_at)
     except MALFORMED:
         raise refusal from None
     return found.caller(AuthMethod.PASSKEY if used_at >= key.trusted_at else AuthMethod.MAIL, used_at)
 
 
-def has_signer(session: UnitOfWork, caller: Caller, tenant_id: UUID) -> bool:
-    """Return whether the caller has a passkey that can sign a decision about a tenant's requests."""
-    return session.orm.exec(_signers(session, caller, tenant_id)).first() is not None
-
-
-def signing_challenge(
-    session: UnitOfWork, caller: Caller, party: RelyingParty, tenant_id: UUID, challenge: bytes
-) -> PasskeyChallenge:
-    """Return the options for a passkey of the caller's to sign the challenge.
+def signing_challenge(keys: Sequence[Passkey], party: RelyingParty, challenge: bytes) -> PasskeyChallenge:
+    """Return the options for one of these `signers` to sign the challenge.
 
     Raises:
-        NotYours: the caller has none that can sign here.
+        NotYours: there is none.
     """
-    keys = session.orm.exec(_signers(session, caller, tenant_id)).all()
     if not keys:
         raise NotYours(NO_PASSKEY)
     return _any_of(keys, party, challenge)
 
 
 def signed(
-    session: UnitOfWork, caller: Caller, party: RelyingParty, tenant_id: UUID, *, challenge: bytes, shown: str
+    session: UnitOfWork,
+    keys: Sequence[Passkey],
+    party: RelyingParty,
+    *,
+    at: datetime,
+    challenge: bytes,
+    shown: str,
 ) -> PasskeySignature:
-    """Return a signature by a passkey of the caller's, checked like a sign-in: host, origin, user and count.
+    """Return a signature by one of these `signers`, locked, checked like a sign-in: host, origin, user and count.
 
     Raises:
         Invalid: the answer is no good, or of a passkey that cannot sign here.
     """
-    made = _answered(session, _signers(session, caller, tenant_id), party, challenge=challenge, shown=shown)
+    made = _answered(session, keys, party, at=at, challenge=challenge, shown=shown)
     if made is None:
         raise Invalid(NOT_SIGNED)
     return made
@@ -305,7 +325,8 @@ def public_key(cose: bytes) -> bytes:
 
 def mine(session: UnitOfWork, caller: Caller) -> Sequence[Passkey]:
     """Return the caller's passkeys, the oldest first; a sign-in with a narrow scope gets only those with the same."""
-    query = _of(caller).where(sessions.visible_to(caller, col(Passkey.only_at)))
+    theirs = select(Passkey).where(col(Passkey.person_id) == caller.person_id)
+    query = theirs.where(sessions.visible_to(caller, col(Passkey.only_at)))
     return session.orm.exec(query.order_by(col(Passkey.id))).all()
 
 
@@ -326,9 +347,15 @@ def remove(session: UnitOfWork, caller: Caller, passkey_id: UUID, place: ClientI
 
 
 def _use(
-    session: UnitOfWork, key: Passkey, answer: AuthenticationCredential, party: RelyingParty, challenge: bytes
-) -> datetime:
-    """Record that a passkey answered the challenge, and return when, or raise one of MALFORMED."""
+    session: UnitOfWork,
+    key: Passkey,
+    answer: AuthenticationCredential,
+    party: RelyingParty,
+    challenge: bytes,
+    *,
+    at: datetime,
+) -> None:
+    """Record that a locked passkey answered the challenge, or raise one of MALFORMED."""
     verified = verify_authentication_response(
         credential=answer,
         expected_challenge=challenge,
@@ -338,11 +365,7 @@ def _use(
         credential_current_sign_count=key.sign_count,
         require_user_verification=True,
     )
-    at = now(session)
-    key.sign_count, key.last_used_at = verified.new_sign_count, at
-    session.orm.add(key)
-    session.orm.flush()
-    return at
+    session.write(USED, {"id": key.id, "sign_count": verified.new_sign_count, "at": at})
 
 
 def _any_of(keys: Sequence[Passkey], party: RelyingParty, challenge: bytes) -> PasskeyChallenge:
@@ -357,17 +380,22 @@ def _any_of(keys: Sequence[Passkey], party: RelyingParty, challenge: bytes) -> P
 
 
 def _answered(
-    session: UnitOfWork, keys: SelectOfScalar[Passkey], party: RelyingParty, *, challenge: bytes, shown: str
+    session: UnitOfWork,
+    keys: Sequence[Passkey],
+    party: RelyingParty,
+    *,
+    at: datetime,
+    challenge: bytes,
+    shown: str,
 ) -> PasskeySignature | None:
     """Return the signature by one of these passkeys over the challenge; None if it is no good."""
     try:
         answer = parse_authentication_credential_json(shown)
         _in_our_window(answer.response.client_data_json)
-        query = keys.where(col(Passkey.credential_id) == answer.raw_id)
-        key = session.orm.exec(query.with_for_update()).one_or_none()
+        key = next((one for one in keys if one.credential_id == answer.raw_id), None)
         if key is None or not row_macs.holds(session, key.mac, row_macs.passkey(key), key.id):
             return None
-        _use(session, key, answer, party, challenge)
+        _use(session, key, answer, party, challenge, at=at)
         said = answer.response
         parts = (said.authenticator_data, said.client_data_json, said.signature)
         return PasskeySignature(key.id, key.credential_id, Assertion(*parts, fingerprint(public_key(key.public_key))))
@@ -387,8 +415,9 @@ def _trusted_from(session: UnitOfWork, caller: Caller, *, is_vouched: bool) -> d
         is_left_out = caller.means is AuthMethod.PASSKEY or (
             caller.means is AuthMethod.OIDC and _has_lost_one(session, caller)
         )
-        if is_left_out or session.orm.exec(_trusted(session, caller)).first() is not None:
-            return now(session) + credential_trust.TRUSTED_AFTER
+        at = now(session)
+        if is_left_out or _trusted(held_by(session, caller.person_id), at):
+            return at + credential_trust.TRUSTED_AFTER
     return credential_trust.trusted_from(session, caller)
 
 
@@ -396,31 +425,21 @@ def _has_lost_one(session: UnitOfWork, caller: Caller) -> bool:
     """Return whether a passkey that the caller once added, by the audit log, is not there any more."""
     here = [
         one
-        for one in session.orm.exec(_of(caller)).all()
+        for one in held_by(session, caller.person_id)
         if row_macs.is_held(session, one.mac, row_macs.passkey(one), one.id)
     ]
     added: int = session.execute(EVER_ADDED, {"id": caller.person_id}).scalar_one()
     return added > len(here)
 
 
-def _vouchers(session: UnitOfWork, caller: Caller) -> SelectOfScalar[Passkey]:
-    """Return the query for the caller's trusted passkeys that count wherever one that is added now would."""
-    there = or_(col(Passkey.only_at).is_(None), col(Passkey.only_at) == caller.only_at)
-    return _trusted(session, caller).where(there)
+def _vouchers(session: UnitOfWork, caller: Caller, at: datetime, *, locked: bool = False) -> list[Passkey]:
+    """Return the caller's trusted passkeys that count wherever one that is added now would."""
+    keys = held_by(session, caller.person_id, locked=locked)
+    return [one for one in _trusted(keys, at) if one.only_at in {None, caller.only_at}]
 
 
-def _signers(session: UnitOfWork, caller: Caller, tenant_id: UUID) -> SelectOfScalar[Passkey]:
-    """Return the query for the caller's trusted passkeys that count at the tenant."""
-    here = or_(col(Passkey.only_at).is_(None), col(Passkey.only_at) == tenant_id)
-    return _trusted(session, caller).where(here)
-
-
-def _trusted(session: UnitOfWork, caller: Caller) -> SelectOfScalar[Passkey]:
-    return _of(caller).where(col(Passkey.trusted_at) <= now(session)).order_by(col(Passkey.id))
-
-
-def _of(caller: Caller) -> SelectOfScalar[Passkey]:
-    return select(Passkey).where(col(Passkey.person_id) == caller.person_id)
+def _trusted(keys: Iterable[Passkey], at: datetime) -> list[Passkey]:
+    return [one for one in keys if one.trusted_at <= at]
 
 
 def _registered(party: RelyingParty, challenge: bytes, shown: str) -> VerifiedRegistration:

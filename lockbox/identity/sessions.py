@@ -22,12 +22,13 @@ from lockbox.audit.events import Actor, AuditEvent
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import NotFound, NotSignedIn
 from lockbox.facts.enumerations import AuthMethod
+from lockbox.facts.fact import values_of
 from lockbox.identity import authentication, keyring, row_macs, time_zones
 from lockbox.identity.authentication import CredentialKind, CredentialLookup
 from lockbox.identity.credentials import BrowserSession, PendingLogin
 from lockbox.identity.keyring import ID_BYTES, Part
 from lockbox.identity.roles import Caller
-from lockbox.sql import new_id
+from lockbox.sql import columns, new_id
 
 LASTS = timedelta(minutes=10)
 OVER = "This sign-in was used, has run out, or was begun in another browser; begin again."
@@ -39,6 +40,10 @@ UPDATE sessions SET last_seen_at = :at
 WHERE id = :id AND last_seen_at <= CAST(:at AS timestamptz) - interval '1 minute'
 """)
 RECORDED = text(f"WITH {events.APPEND} SELECT 1")
+USE = text(f"""
+UPDATE sign_ins SET used_at = :at WHERE id = :id AND used_at IS NULL AND expires_at > :at
+RETURNING {columns(PendingLogin, "sign_ins")}
+""")  # noqa: S608 - names of our own columns
 MEANING = (
     "means",
     "email",
@@ -84,6 +89,7 @@ def begin_login(
     *,
     tied_to: UUID | None = None,
     state: str | None = None,
+    at: datetime | None = None,
     **facts: Any,  # noqa: ANN401
 ) -> LoginStub:
     """Begin a login that only this browser can finish.
@@ -94,9 +100,10 @@ def begin_login(
         purpose: what it is for.
         tied_to: the browser session that has to finish it, if it adds a method to a signed-in person.
         state: what the identity provider has to send back, stored as a keyed hash.
+        at: what the clock says, where it was read before.
         facts: the row's values for this method.
     """
-    stub, at = LoginStub(new_id(), secrets.token_urlsafe(32)), now(session)
+    stub, at = LoginStub(new_id(), secrets.token_urlsafe(32)), at or now(session)
     if state is not None:
         facts["state_hash"] = keyring.of(session).secrets.mark("state", stub.id, state)
     row = PendingLogin(
@@ -161,10 +168,13 @@ def use(
     Raises:
         NotSignedIn: it was used, has run out, or is another browser's or another session's.
     """
-    row = find(session, stub, means, purpose, tied_to=tied_to)
-    row.used_at = now(session)
-    session.orm.add(row)
-    session.orm.flush()
+    found = look_up_login(session, stub, tied_to) if stub else None
+    if stub is None or found is None or found.means is not means:
+        raise NotSignedIn(OVER)
+    used = session.execute(USE, {"id": stub.id, "at": found.at}).one_or_none()
+    row = None if used is None else PendingLogin(**values_of(PendingLogin, used))
+    if row is None or not keyring.of(session).secrets.is_mark(row.mac, *_covered(stub, purpose, row, tied_to)):
+        raise NotSignedIn(OVER)
     return row
 
 

@@ -256,13 +256,17 @@ def judged(session: UnitOfWork, rows: Sequence[RequestRow], at: datetime | None 
     by_policy = policy_store.held_back(session, later) if later else {}
     # The clock is read last: an answer may not be older than the clock that it was judged by.
     at = now(session) if at is None else at
-    found = [_entry(row, at, proven, by_policy) for row in rows]
-    rolled_back = _rolled_back(session, {entry.request.tenant_id for entry in found if entry.open})
+    return unless_restored(session, [_entry(row, at, proven, by_policy) for row in rows])
+
+
+def unless_restored(session: UnitOfWork, entries: Sequence[RequestEntry]) -> list[RequestEntry]:
+    """Return these; what is open at a tenant whose database is behind its own audit log is held back."""
+    rolled_back = _rolled_back(session, {entry.request.tenant_id for entry in entries if entry.open})
     return [
         replace(entry, open=False, held_back=HeldBack.DATABASE_RESTORED)
         if entry.open and entry.request.tenant_id in rolled_back
         else entry
-        for entry in found
+        for entry in entries
     ]
 
 

@@ -15,7 +15,7 @@ from lockbox import database
 from lockbox.audit.canonical import LARGEST_INTEGER
 from lockbox.audit.events import AuditEvent
 from lockbox.audit.report import ACTIVITY, LATE
-from lockbox.database import UnitOfWork, now
+from lockbox.database import Query, UnitOfWork, now
 from lockbox.errors import Invalid, NotFound, NotYours, OutsideWindow, TooLate
 from lockbox.identity import authentication
 from lockbox.identity.roles import Caller, Role, Scope
@@ -167,13 +167,29 @@ def read(session: UnitOfWork, caller: Caller, request_id: UUID) -> list[Recorded
     Raises:
         NotFound: there is no such request that the caller may know of.
     """
-    queries.find(session, caller, request_id)
-    return [_done(row) for row in session.execute(READ, {"id": request_id, "most": MOST_SHOWN})]
+    if not queries.known(session, caller, [request_id]):
+        raise NotFound(queries.NOT_KNOWN)
+    return inside(session, request_id)
+
+
+def ahead_of_inside(request_id: UUID) -> Query:
+    """Return what `inside` reads."""
+    return READ, {"id": request_id, "most": MOST_SHOWN}
+
+
+def inside(session: UnitOfWork, request_id: UUID) -> list[RecordedActivity]:
+    """Return the same about a request that the caller may know of."""
+    return [_done(row) for row in session.execute(*ahead_of_inside(request_id))]
+
+
+def ahead_of_usage(request_id: UUID) -> Query:
+    """Return what `usage` reads."""
+    return USES, {"id": request_id}
 
 
 def usage(session: UnitOfWork, request_id: UUID) -> WindowUsage:
     """Return how often a window was used, as far as the gates have said; the caller may know of the request."""
-    row = session.execute(USES, {"id": request_id}).one()
+    row = session.execute(*ahead_of_usage(request_id)).one()
     if not row.times:
         return WindowUsage(times=0, refused=row.refused, first=None, last=None)
     first = GateUse(at=row.first_at, gateway=row.first_name, action=row.first_action, resource=row.first_resource)

@@ -16,7 +16,7 @@ from lockbox.audit.canonical import Value, canonical, instant, signed_text
 from lockbox.audit.verifier import passkey_assertion
 from lockbox.audit.verifier.approval_checks import APPROVAL_FORMAT
 from lockbox.audit.verifier.passkey_assertion import ATTESTED, FORMAT, SIGNED, Assertion, BadAssertion
-from lockbox.database import UnitOfWork, now
+from lockbox.database import UnitOfWork
 from lockbox.errors import PasskeyTooNew, StaleVersion
 from lockbox.facts.enumerations import ApproveMeans, AuthMethod
 from lockbox.identity import keyring, passkeys, row_macs
@@ -88,39 +88,39 @@ class StatementContext:
 
 
 def issue_challenge(
-    session: UnitOfWork,
-    caller: Caller,
+    keys: Iterable[Passkey],
     request: AccessRequest,
     decision: Decision,
     *,
     party: RelyingParty,
     effective: EffectivePolicy,
 ) -> ApprovalChallenge:
-    """Return what to ask a passkey of the caller's so that it signs this decision about the request as it stands.
+    """Return what to ask one of the approver's passkeys so that it signs this decision about the request as it is.
 
     Raises:
         NotYours: they have none that can sign here.
     """
     salt = secrets.token_bytes(SALT_BYTES).hex()
-    met = StatementContext(request.version, effective.version, instant(now(session)), salt)
+    at = decision.decided_at
+    met = StatementContext(request.version, effective.version, instant(at), salt)
     content = _content(request, decision, met)
     said = _statement(request, decision, met, content)
     challenge = passkey_assertion.challenge(said)
-    question = passkeys.signing_challenge(session, caller, party, request.tenant_id, challenge)
+    question = passkeys.signing_challenge(passkeys.signers(keys, request.tenant_id, at), party, challenge)
     is_demanded = effective.terms.approve_means is ApproveMeans.PASSKEY_SIGNED
     return ApprovalChallenge(said.decode(), content.decode(), question, is_demanded)
 
 
 def check_signature(
     session: UnitOfWork,
-    caller: Caller,
+    keys: Iterable[Passkey],
     request: AccessRequest,
     decision: Decision,
     *,
     signed: SignedStatement | None,
     effective: EffectivePolicy,
 ) -> Proof:
-    """Check what was signed with an approval, keep it in the decision, and return what the event says of it.
+    """Check what one of the approver's passkeys has signed, keep it in the decision, and return what its event says.
 
     Raises:
         StaleVersion: what was signed is another decision than this one.
@@ -134,9 +134,9 @@ def check_signature(
         raise _another(request)
     made = passkeys.signed(
         session,
-        caller,
+        passkeys.signers(keys, request.tenant_id, decision.decided_at),
         signed.party,
-        request.tenant_id,
+        at=decision.decided_at,
         challenge=signed.challenge,
         shown=signed.credential,
     )
@@ -386,17 +386,24 @@ def _signed_text(request: AccessRequest, by: Iterable[str], said: str) -> bytes:
 
 
 def passkey_obstacle(
-    session: UnitOfWork, caller: Caller, terms: Terms, at: datetime, *, is_signed: bool = False
+    session: UnitOfWork,
+    caller: Caller,
+    terms: Terms,
+    at: datetime,
+    *,
+    is_signed: bool = False,
+    keys: Sequence[Passkey] | None = None,
 ) -> PasskeyTooNew | None:
     """Return why somebody cannot approve by their passkey yet; None where they can, or approve without one.
 
-    What counts is their oldest one: the first vouches for the later ones.
+    What counts is their oldest one: the first vouches for the later ones. `keys` are theirs, where they were read.
     """
     by_passkey = caller.means is AuthMethod.PASSKEY or is_signed
     must_sign = terms.approve_means is ApproveMeans.PASSKEY_SIGNED
     if not terms.first_passkey_wait or not (by_passkey or must_sign):
         return None
-    added = passkeys.first_added(session, caller.person_id)
+    keys = passkeys.held_by(session, caller.person_id) if keys is None else keys
+    added = passkeys.first_added(session, keys)
     if added is None and not by_passkey:
         return None
     until = passkey_approves_from(added or at, terms)

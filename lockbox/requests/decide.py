@@ -1,7 +1,7 @@
 """Make a person's move on a request (endorse, approve, deny, cancel, complete, revoke) under the row's lock."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from uuid import UUID
 
@@ -10,7 +10,7 @@ from lockbox.audit.events import Actor
 from lockbox.database import Query, UnitOfWork, now
 from lockbox.facts.enumerations import AuthMethod, State
 from lockbox.failpoints import failpoint
-from lockbox.identity import authentication, keyring, row_macs
+from lockbox.identity import authentication, keyring, passkeys, row_macs
 from lockbox.identity.passkeys import RelyingParty
 from lockbox.identity.roles import Caller
 from lockbox.notifications.audience import Reminder
@@ -34,6 +34,25 @@ UNSAID = SubmissionFacts({}, {}, {})
 OPENED_FACTS = ("max_uses", "pre_approval_id", "opens_at", "break_glass")
 
 
+@dataclass(frozen=True)
+class JudgedDecision:
+    """A move that a person may make: the request, whose row is locked, and by what it was judged, as which party."""
+
+    entry: RequestEntry
+    decision_input: DecisionInput
+    scene: DecisionContext
+    taken: tuple[MoveRule, Party]
+
+
+@dataclass(frozen=True)
+class MadeDecision:
+    """A move that was made: the request and what it is judged by after that, and what was written."""
+
+    entry: RequestEntry
+    scene: DecisionContext
+    moves: Sequence[Move]
+
+
 def act(
     session: UnitOfWork, caller: Caller, origin: Origin, request_id: UUID, decision_input: DecisionInput
 ) -> AccessRequest:
@@ -46,8 +65,27 @@ def act_and_show(
 ) -> RequestEntry:
     """Let a person endorse, approve, deny, cancel, complete or revoke a request; return it without reading it again.
 
+    Raises:
+        As `judge` and `make`.
+    """
+    return make(session, judge(session, caller, origin, request_id, decision_input)).entry
+
+
+def judge(
+    session: UnitOfWork,
+    caller: Caller,
+    origin: Origin,
+    request_id: UUID,
+    decision_input: DecisionInput,
+    *,
+    with_keys: bool = False,
+    ahead: Sequence[Query] = (),
+) -> JudgedDecision:
+    """Return a move that a person may make on a request; its row is locked, and nothing is written.
+
     The row is locked first; roles, delegates, policy and the clock are read after that, so a decision that had to
-    wait past the deadline is late, and one by somebody who was removed meanwhile does not count.
+    wait past the deadline is late, and one by somebody who was removed meanwhile does not count. `with_keys` reads
+    the person's passkeys too; `ahead` is what will be read before the move is made.
 
     Raises:
         NotFound: there is no such request that the caller may know of.
@@ -55,18 +93,32 @@ def act_and_show(
             not so, or not yet.
         StaleVersion, InvalidMove, TooLate, AlreadyDecided: it is not, or no longer, what the caller takes it for.
         CommentRequired: the policy asks for a reason.
-        WindowTooLong: the window would be longer than what was asked.
-        Invalid, NothingLeft: what an approver keeps of what was asked was never asked, or is nothing; or more uses.
         TenantSuspended: it would be opened, or the customer asked, while the tenant is suspended.
         PolicyUnverified: likewise, while a mark of what the customer laid down does not hold.
         PolicyNotMet: what was asked no longer meets the customer's policy, or was not reviewed as it asks by now.
-        PasskeyMustSign: the policy demands that a passkey signs the approval, and none has.
         EarlierStepFirst: the policy asks other groups before.
     """
     authentication.enter(session, caller)
     entry = transition.locked_entry(session, caller, request_id)
-    request = act_on(session, caller, origin, entry.request, decision_input)
-    return replace(entry, request=request, open=request.state is State.ACTIVE and request.opens_at is None)
+    failpoint("decide.after_lock")
+    scene, taken = _evaluated(
+        session, caller, origin, entry.request, decision_input, with_keys=with_keys, ahead=ahead
+    )
+    return JudgedDecision(entry, decision_input, scene, taken)
+
+
+def make(session: UnitOfWork, judged: JudgedDecision) -> MadeDecision:
+    """Make a move that was judged in this transaction, and return the request as it is after that.
+
+    Raises:
+        WindowTooLong: the window would be longer than what was asked.
+        Invalid, NothingLeft: what an approver keeps of what was asked was never asked, or is nothing; or more uses.
+        PasskeyMustSign: the policy demands that a passkey signs the approval, and none has.
+    """
+    request = judged.entry.request
+    scene, moves = _made(session, judged.scene, request, judged.decision_input, judged.taken)
+    is_open = request.state is State.ACTIVE and request.opens_at is None
+    return MadeDecision(replace(judged.entry, open=is_open, uses_left=request.uses_left), scene, moves)
 
 
 def act_on(
@@ -87,18 +139,33 @@ def act_on(
     """
     failpoint("decide.after_lock")
     scene, taken = _evaluated(session, caller, origin, request, decision_input, as_party=as_party)
-    moved, decision = _moved(session, scene, request, decision_input, taken)
+    _made(session, scene, request, decision_input, taken, with_extensions=as_party is None)
+    return request
+
+
+def _made(
+    session: UnitOfWork,
+    scene: DecisionContext,
+    request: AccessRequest,
+    decision_input: DecisionInput,
+    taken: tuple[MoveRule, Party],
+    *,
+    with_extensions: bool = True,
+) -> tuple[DecisionContext, Sequence[Move]]:
+    """Write a move, turn the row into what it is after it, and return what was written, and what judges it then."""
+    moved, decision, votes = _moved(session, scene, request, decision_input, taken)
     failpoint("decide.after_evaluation")
     listed = keyring.approval_keys(session).listed if decision else None
-    transition.update(session, request, moved, decision, listed, beside=_next_step(scene, request, moved))
+    beside = _next_step(scene, request, moved)
+    transition.update(session, request, moved, decision, listed, beside=beside)
     if decision_input.action is Action.BREAK_GLASS:
         begin_after_review(session, request, moved.at)
     failpoint("decide.after_update")
-    if scene.is_extended and as_party is None:
+    if scene.is_extended and with_extensions:
         for extension, ends_by in extend.ended_with(session, request):
-            act_on(session, caller, origin, extension, DecisionInput(ends_by, decision_input.comment))
+            act_on(session, scene.caller, scene.origin, extension, DecisionInput(ends_by, decision_input.comment))
             failpoint("extension.after_end")
-    return request
+    return replace(scene, votes=votes), (moved, *beside)
 
 
 def to_sign(
@@ -117,14 +184,15 @@ def to_sign(
     Raises:
         As `act`, but for PasskeyMustSign; NotYours too where they have no passkey that can sign here.
     """
-    authentication.enter(session, caller)
-    request = transition.locked(session, caller, request_id)
-    scene, (_, taken_as) = _evaluated(session, caller, origin, request, decision_input)
-    principals = scene.principals(request) if taken_as is Party.APPROVER else frozenset[UUID]()
-    decision = _decided(scene, request, decision_input, principals)
-    return approvals.issue_challenge(
-        session, scene.caller, request, decision, party=party(), effective=scene.effective
-    )
+    return challenge(judge(session, caller, origin, request_id, decision_input, with_keys=True), party=party)
+
+
+def challenge(judged: JudgedDecision, *, party: Callable[[], RelyingParty]) -> approvals.ApprovalChallenge:
+    """Return the same for an approval that was judged with the caller's passkeys. Raises as `to_sign`."""
+    request, scene = judged.entry.request, judged.scene
+    principals = scene.principals(request) if judged.taken[1] is Party.APPROVER else frozenset[UUID]()
+    decision = _decided(scene, request, judged.decision_input, principals)
+    return approvals.issue_challenge(scene.keys or (), request, decision, party=party(), effective=scene.effective)
 
 
 def _evaluated(
@@ -135,20 +203,29 @@ def _evaluated(
     decision_input: DecisionInput,
     *,
     as_party: Party | None = None,
+    with_keys: bool = False,
+    ahead: Sequence[Query] = (),
 ) -> tuple[DecisionContext, tuple[MoveRule, Party]]:
     """Return by what a decision is judged, and the move that it makes as which party; its row is locked."""
-    with_votes = decision_input.action in DECISIONS
-    ahead: list[Query] = [submit.ahead_of_read(request)] if decision_input.action in REVIEWERS_OPENING else []
+    with_votes, is_signed = decision_input.action in DECISIONS, decision_input.signed is not None
+    keys_of = passkeys.ahead_of_held(caller.person_id, locked=is_signed) if with_keys or is_signed else None
+    then = [*([keys_of] if keys_of else ()), *ahead]
+    if decision_input.action in REVIEWERS_OPENING:
+        then.append(submit.ahead_of_read(request))
     if decision_input.action is Action.ENDORSE:
-        ahead.append(pre_approvals.ahead_of_covering(request))
-    scene = decisions.after_lock(session, caller, origin, request, with_votes=with_votes, ahead=ahead)
+        then.append(pre_approvals.ahead_of_covering(request))
+    scene = decisions.after_lock(session, caller, origin, request, with_votes=with_votes, ahead=then)
+    if keys_of:
+        scene = replace(scene, keys=passkeys.held_by(session, caller.person_id, locked=is_signed))
     if decision_input.action is Action.BREAK_GLASS:
         record = BreakGlassRecord.read(session, request, in_turn=True)
         # Its turn may have been long in coming: what was committed meanwhile is before this act.
         scene = replace(scene, break_glass=record, at=now(session))
     if decision_input.action is Action.APPROVE:
-        is_signed, terms = decision_input.signed is not None, scene.effective.terms
-        too_new = approvals.passkey_obstacle(session, scene.caller, terms, scene.at, is_signed=is_signed)
+        terms = scene.effective.terms
+        too_new = approvals.passkey_obstacle(
+            session, scene.caller, terms, scene.at, is_signed=is_signed, keys=scene.keys
+        )
         scene = replace(scene, too_new=too_new)
     parties = None if as_party is None else {as_party}
     taken = permitted(scene.situation(request), decision_input.action, parties=parties, seen=decision_input.version)
@@ -176,9 +253,8 @@ def _signed_decision(
     decision, proof = _decided(scene, request, decision_input, principals), approvals.NO_PROOF
     if decision_input.action is Action.APPROVE:
         decisions.signed_where_demanded(decision_input, scene.effective.terms)
-        proof = approvals.check_signature(
-            session, scene.caller, request, decision, signed=decision_input.signed, effective=scene.effective
-        )
+        signed, keys = decision_input.signed, scene.keys or ()
+        proof = approvals.check_signature(session, keys, request, decision, signed=signed, effective=scene.effective)
     decision.mac = keyring.of(session).powers.mark(*row_macs.decision(decision))
     return decision, proof
 
@@ -189,8 +265,8 @@ def _moved(
     request: AccessRequest,
     decision_input: DecisionInput,
     taken: tuple[MoveRule, Party],
-) -> tuple[Move, Decision | None]:
-    """Turn the row into what it is after the move; return the move and the decision, if it is one."""
+) -> tuple[Move, Decision | None, tuple[Vote, ...]]:
+    """Turn the row into what it is after the move; return the move, the decision if it is one, and the votes then."""
     row, party = taken
     action, before, mode = decision_input.action, request.state, request.mode
     votes: tuple[Vote, ...] = ()
@@ -243,7 +319,7 @@ def _moved(
         },
         salts=submitted.salts,
     )
-    return moved, decision
+    return moved, decision, votes
 
 
 def _next_step(scene: DecisionContext, request: AccessRequest, moved: Move) -> Sequence[Move]:

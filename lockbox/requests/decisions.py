@@ -13,6 +13,7 @@ from lockbox.database import Query, UnitOfWork, read_at
 from lockbox.errors import CommentRequired, Invalid, PasskeyMustSign, PasskeyTooNew, WindowTooLong
 from lockbox.facts.enumerations import ApproveMeans, AuthMethod, State
 from lockbox.identity import authentication, keyring, row_macs
+from lockbox.identity.credentials import Passkey
 from lockbox.identity.roles import Caller, Side
 from lockbox.identity.row_macs import MarkedRowKind, UnverifiedRow
 from lockbox.notifications import recipients
@@ -89,7 +90,7 @@ class DecisionInput:
 class DecisionContext:
     """All that an act is judged by, read after the lock; `is_extended` is whether an open request extends it.
 
-    `too_new` is why the caller's passkey does not approve yet.
+    `keys` are the caller's passkeys, where they were read, and `too_new` is why none approves yet.
     """
 
     caller: Caller
@@ -100,6 +101,7 @@ class DecisionContext:
     votes: tuple[Vote, ...] = ()
     break_glass: BreakGlassRecord | None = None
     is_extended: bool = False
+    keys: Sequence[Passkey] | None = None
     too_new: PasskeyTooNew | None = None
 
     def situation(self, request: AccessRequest) -> Situation:

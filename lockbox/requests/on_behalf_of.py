@@ -7,8 +7,9 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, text
+from sqlalchemy import text
 
+from lockbox.audit.event_search import EventRow
 from lockbox.database import UnitOfWork
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest
@@ -68,7 +69,7 @@ class ApprovalLimits:
         return any(one is not None for one in kept) or fewest(request.max_uses, self.max_uses) != request.max_uses
 
 
-def approval_limits(move: Row[Any]) -> ApprovalLimits:
+def approval_limits(move: EventRow) -> ApprovalLimits:
     """Return how a move of a timeline narrows what was asked; resources that were erased are as asked."""
     body = json.loads(move.body) if move.body and move.action == Action.APPROVE else {}
     resources = json.loads(move.kept_resources) if move.kept_resources else None
@@ -93,7 +94,7 @@ def personal_names(people: Sequence[UUID], names: Mapping[UUID, str]) -> dict[st
     return {field: names.get(person) for person, field in _fields(people)}
 
 
-def on_behalf_of(session: UnitOfWork, moves: Sequence[Row[Any]]) -> dict[int, OnBehalfOf]:
+def on_behalf_of(session: UnitOfWork, moves: Sequence[EventRow]) -> dict[int, OnBehalfOf]:
     """Return the voice of each move of a timeline, by its seq.
 
     A name is what the event holds; where it never held one, as with an engineer for whom a system submitted, it is

@@ -1,6 +1,6 @@
 """Ask and answer questions about a request; both are recorded as events and the other side is notified."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -134,9 +134,13 @@ def ahead_of_read(request_id: UUID) -> Query:
 
 def read(session: UnitOfWork, caller: Caller, request: AccessRequest) -> list[Exchange]:
     """Return the exchanges about a request that the caller knows of, the oldest first."""
+    return exchanges_in(session.execute(*ahead_of_read(request.id)), caller, request)
+
+
+def exchanges_in(rows: Iterable[Row[Any]], caller: Caller, request: AccessRequest) -> list[Exchange]:
+    """Return the same from rows of that query."""
     held = roles.reader_roles(caller, request.requester_id, request.tenant_id)
     reads = roles.may_read(ProtectedField.COMMENT, held)
-    rows = session.execute(*ahead_of_read(request.id))
     return [_exchange_in_list(row, reads=reads) for row in rows if _is_for(row, caller)]
 
 

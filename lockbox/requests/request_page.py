@@ -1,7 +1,7 @@
 """All that the page of one request needs, read in one round trip: the row, its policy, votes, people and events."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -9,6 +9,7 @@ from uuid import UUID
 from sqlalchemy import Row, text
 
 from lockbox.audit import event_search
+from lockbox.audit.event_search import EventRow, WrittenEvent
 from lockbox.database import Query, UnitOfWork, read_at
 from lockbox.errors import NotFound, SignInAgain
 from lockbox.facts.enumerations import Mode, State
@@ -16,13 +17,15 @@ from lockbox.identity import authentication
 from lockbox.identity.look_alikes import NAMED, MailboxOwner, names_like
 from lockbox.identity.roles import Caller
 from lockbox.notifications import delivery_status, recipients
+from lockbox.notifications.audience import ASKING
 from lockbox.notifications.delivery_status import DeliveryReach
 from lockbox.notifications.recipients import FOUND_BY_ROLE, RecipientDirectory
-from lockbox.requests import access_check, approvals, decisions, questions, ruled_rows
+from lockbox.requests import access_check, approvals, decisions, extend, questions, ruled_rows
 from lockbox.requests.access_check import OBSTACLE, RequestRow
 from lockbox.requests.access_check import OPENING as OPENING_EVENT
 from lockbox.requests.available_moves import OPENING, AvailableMove, available_moves
 from lockbox.requests.break_glass import record_of_review
+from lockbox.requests.decide import MadeDecision
 from lockbox.requests.decisions import DecisionContext
 from lockbox.requests.extend import ExtensionOutlook, outlook_under
 from lockbox.requests.models import IS_OUTLIVED, IS_VISIBLE, AccessRequest
@@ -129,7 +132,7 @@ class RequestOverview:
     at: datetime
     known: RecipientDirectory
     effective: EffectivePolicy
-    events: Sequence[Row[Any]]
+    events: Sequence[EventRow]
     reach: DeliveryReach
     exchanges: Sequence[Exchange]
     moves: Sequence[AvailableMove]
@@ -201,6 +204,67 @@ def read(session: UnitOfWork, caller: Caller, request_id: UUID) -> RequestOvervi
         outlook=outlook_under(caller, entry, extension, scene.effective),
         follower=next((row.id for row in rows if row.place == FOLLOWER), None),
     )
+
+
+@dataclass(frozen=True)
+class RowsBeside:
+    """What the page of a request shows beside the request itself, and no decision changes."""
+
+    similar: Sequence[Row[Any]]
+    events: Sequence[EventRow]
+    exchanges: Sequence[Row[Any]]
+
+
+def ahead_of_rows(request_id: UUID) -> list[Query]:
+    """Return what `rows_beside` reads."""
+    by_id = {"id": request_id}
+    return [(SIMILAR, by_id), event_search.ahead_of_events(request_id), questions.ahead_of_read(request_id)]
+
+
+def rows_beside(session: UnitOfWork, request_id: UUID) -> RowsBeside:
+    """Return what is read for the page that follows a decision, before that is made."""
+    similar, events, exchanges = (session.execute(*query).all() for query in ahead_of_rows(request_id))
+    return RowsBeside(similar, events, exchanges)
+
+
+def after_decision(session: UnitOfWork, made: MadeDecision, beside: RowsBeside) -> RequestOverview:
+    """Return what is shown to the person who has just made a decision, from what was written.
+
+    Read again is only what they do not hold in their hands: whom the mails reach while it still waits, and what
+    extends a window that was open.
+    """
+    (entry,) = access_check.unless_restored(session, [made.entry])
+    request, scene = entry.request, replace(made.scene, break_glass=None, too_new=None)
+    caller, known, is_pending = scene.caller, scene.known, request.state is State.PENDING
+    is_asked = is_pending and customer_decides(request.mode)
+    if is_pending:
+        terms, keys = scene.effective.terms, scene.keys
+        too_new = approvals.passkey_obstacle(session, caller, terms, scene.at, keys=keys)
+        scene = replace(scene, too_new=too_new)
+    moves = available_moves(scene.situation(request))
+    people = session.execute(*_people(request.id, scene.at)).all() if _could_be_second(moves) else []
+    extension = extend.extension_of(session, caller, request.id) if request.opened_at and request.closed_at else None
+    return RequestOverview(
+        entry=entry,
+        at=scene.at,
+        known=known,
+        effective=scene.effective,
+        events=[*beside.events, *(WrittenEvent.of(one.event()) for one in made.moves)],
+        reach=_reach(session, request),
+        exchanges=questions.exchanges_in(beside.exchanges, caller, request),
+        moves=moves,
+        tallies=scene.tallies(request) if is_asked else [],
+        namesakes=_namesakes(caller, people),
+        earlier=_earlier(session, beside.similar, known),
+        outlook=outlook_under(caller, entry, extension, scene.effective),
+        follower=None,
+    )
+
+
+def _reach(session: UnitOfWork, request: AccessRequest) -> DeliveryReach:
+    if request.state in ASKING:
+        return delivery_status.reach_of_request(session, request.id, request.state)
+    return DeliveryReach(request.state, asked=0, reached=0, waiting=0, unreached=0)
 
 
 def _could_be_second(moves: Iterable[AvailableMove]) -> bool:

@@ -151,8 +151,9 @@ class PortalPage:
 
     @property
     def path(self) -> str:
-        """Where the browser is."""
-        return self.answer.request.url.path
+        """Where the browser is: an answer to a form says itself where it stands."""
+        stands = re.search(r' data-reload="([^"?]+)', self.text)
+        return stands[1] if stands else self.answer.request.url.path
 
     @property
     def words(self) -> str:

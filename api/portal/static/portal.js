@@ -68,6 +68,11 @@
   tick();
   setInterval(tick, 1000);
 
+  // A page that answers a form stands at the address at which it is got again: loading it again sends nothing.
+  if (document.body.dataset.reload) {
+    history.replaceState(null, "", document.body.dataset.reload);
+  }
+
   // The browser's time zone: the first sign-in uses it, and whoever has none is offered it.
   const zone = Intl.DateTimeFormat().resolvedOptions().timeZone ?? "";
   const offer = document.getElementById("zone-offer");
