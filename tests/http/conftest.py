@@ -169,6 +169,12 @@ def portal(open_portal: OpenPortal) -> Portal:
 
 
 @pytest.fixture(scope="module")
+def shared(open_portal: OpenPortal) -> Portal:
+    """The pages of a world without vendor review that the tests of one file share."""
+    return open_portal()
+
+
+@pytest.fixture(scope="module")
 def point(door: Door) -> Iterator[AuthzenDoor]:
     """A decision point of AuthZEN, with the people and records of its certification scenario."""
     with decision_point_of(door.world, door.db) as opened:

@@ -120,6 +120,10 @@ class Door:
 
         return self.runner.run(all_of_them())
 
+    def path(self, tail: str = "") -> str:
+        """Return an address of the world's tenant."""
+        return f"/v1/tenants/{self.world.tenant.slug}{tail}"
+
     def get(self, who: str | None, path: str, **query: Any) -> Response:
         """Read something."""
         return self.call(who, "GET", path, params=query)

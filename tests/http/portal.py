@@ -201,6 +201,31 @@ class Portal:
         """Open a browser somewhere else."""
         return Browser(self, **facts)
 
+    def entered(self, who: str, means: AuthMethod) -> "Browser":
+        """Open a browser in which somebody is signed in already, by the house's own means."""
+        browser = self.browser()
+        browser.enter(who, means)
+        return browser
+
+    def by_mail(self, who: str) -> "Browser":
+        """Open a browser in which somebody is signed in by a mailed code."""
+        return self.entered(who, AuthMethod.MAIL)
+
+    def by_passkey(self, who: str) -> "Browser":
+        """Open a browser in which somebody is signed in by a passkey."""
+        return self.entered(who, AuthMethod.PASSKEY)
+
+    def opened(
+        self, who: str, request_id: object, means: AuthMethod = AuthMethod.MAIL
+    ) -> tuple["Browser", PortalPage]:
+        """Open a request in a browser in which somebody is signed in."""
+        browser = self.entered(who, means)
+        return browser, browser.get(f"/requests/{request_id}")
+
+    def here(self, tail: str = "") -> str:
+        """Return the address of one of the tenant's pages."""
+        return f"/tenants/{self.world.tenant.slug}{tail}"
+
     def address(self, name: str) -> str:
         """Return somebody's mail address."""
         found = self.sql("SELECT email FROM people WHERE id = :id", id=self.world.people[name].person_id)

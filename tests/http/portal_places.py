@@ -7,7 +7,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from harness.people import WITHOUT_REVIEW
-from lockbox.facts.enumerations import AuthMethod
 from lockbox.identity.roles import Role
 from lockbox.sql import new_id
 from tests.database.tenancy import id_of
@@ -34,8 +33,7 @@ class Stage:
     @classmethod
     def of(cls, portal: Portal) -> "Stage":
         """Return the stage of a world, whose admin looks at the pages that forms are taken from."""
-        admin = portal.browser()
-        admin.enter("tara", AuthMethod.PASSKEY)
+        admin = portal.by_passkey("tara")
         return cls(portal, Door(portal.world, portal.db, portal.root, portal.runner), admin)
 
     @property

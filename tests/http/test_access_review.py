@@ -4,18 +4,11 @@ import csv
 import io
 
 from lockbox.admin import access_review
-from lockbox.facts.enumerations import AuthMethod
 from lockbox.identity.roles import Role
 from tests.database.tenancy import id_of
 from tests.http.door import Door, facts
-from tests.http.portal import Browser, OpenPortal, Portal
+from tests.http.portal import OpenPortal
 from tests.policy_setup import stand_in
-
-
-def entered(portal: Portal, who: str) -> Browser:
-    browser = portal.browser()
-    browser.enter(who, AuthMethod.PASSKEY)
-    return browser
 
 
 def test_a_tenants_review_says_who_may_approve_and_through_what(fresh_door: Door) -> None:
@@ -55,14 +48,14 @@ def test_the_vendors_review_is_for_operators_and_auditors(door: Door) -> None:
 
 def test_the_pages_say_when_somebody_signed_in_last(open_portal: OpenPortal) -> None:
     portal = open_portal()
-    here, admin = f"/tenants/{portal.world.tenant.slug}/access-review", entered(portal, "tara")
+    here, admin = f"/tenants/{portal.world.tenant.slug}/access-review", portal.by_passkey("tara")
 
     page, members = admin.get(here), admin.get(f"/tenants/{portal.world.tenant.slug}/members")
-    vendors = entered(portal, "olga").get("/access-review")
+    vendors = portal.by_passkey("olga").get("/access-review")
 
     assert "May approve as approver" in page.words
     assert "No sign-in on record" in page.words
     assert here in members.read.links
-    assert here not in entered(portal, "ann").get(f"/tenants/{portal.world.tenant.slug}/members").read.links
+    assert here not in portal.by_passkey("ann").get(f"/tenants/{portal.world.tenant.slug}/members").read.links
     assert admin.call("GET", f"{here}/export").headers["content-type"].startswith("text/csv")
     assert "Erin" in vendors.words

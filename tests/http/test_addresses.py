@@ -126,8 +126,7 @@ def test_the_log_of_notifications_shows_each_address_to_the_own_side_alone(
 
 
 def test_a_person_adds_and_confirms_an_address_on_the_account_page(portal: Portal, worker: Database) -> None:
-    browser = portal.browser()
-    browser.enter("ann")
+    browser = portal.by_mail("ann")
 
     page = browser.submit(browser.get("/account"), "/account/addresses", email=f" {DESK} ")
     (row,) = read(portal.db, "SELECT id FROM addresses WHERE person_id = :p", p=portal.world.people["ann"].person_id)
@@ -144,8 +143,7 @@ def test_a_person_adds_and_confirms_an_address_on_the_account_page(portal: Porta
 
 
 def test_the_account_page_refuses_what_is_no_address_in_words(portal: Portal) -> None:
-    browser = portal.browser()
-    browser.enter("ann")
+    browser = portal.by_mail("ann")
 
     page = browser.submit(browser.get("/account"), "/account/addresses", email="desk")
 

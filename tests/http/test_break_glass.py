@@ -13,7 +13,7 @@ from tests.http.door import OpenDoor, facts
 from tests.http.gate_door import GateDoor, gate_before
 from tests.http.guard_streams import GuardReader
 from tests.http.portal import OpenPortal
-from tests.http.test_portal_new_request import asks, previewed, submitted
+from tests.http.test_portal_new_request import previewed, submitted
 from tests.http.tokens import by, made
 from tests.policy_setup import stand_in
 
@@ -135,9 +135,8 @@ def test_the_inbox_has_what_is_due_for_whoever_may_find_it_until_they_have(open_
 def test_an_engineer_asks_for_it_on_the_form_where_the_customer_allows_it(open_portal: OpenPortal) -> None:
     allowed, other = open_portal(ON), open_portal()
 
-    refused = previewed(asks(other), other, break_glass="yes")
-    browser = allowed.browser()
-    browser.enter("erin", AuthMethod.PASSKEY)
+    refused = previewed(other.by_mail("erin"), other, break_glass="yes")
+    browser = allowed.by_passkey("erin")
     browser.submit(previewed(browser, allowed, break_glass="yes"), "/ask")
 
     assert "This customer does not allow break-glass for this. Submit a request without it." in refused.words
@@ -172,8 +171,7 @@ def test_on_the_pages_it_is_red_and_both_sides_do_their_part(open_portal: OpenPo
 
 def test_the_preview_says_who_opens_it_and_who_is_told(open_portal: OpenPortal) -> None:
     portal = open_portal(ON)
-    browser = portal.browser()
-    browser.enter("erin", AuthMethod.PASSKEY)
+    browser = portal.by_passkey("erin")
 
     page = previewed(browser, portal, break_glass="yes", access_window="900")
 

@@ -108,8 +108,7 @@ def test_without_an_answer_a_flag_is_shown_to_the_approvers(
     policy = Policy.model_validate({"vendor_review": False, "unconfirmed_case": "flag"})
     work(NOWHERE)
     portal = open_portal(policy, SETTINGS.model_copy(update=settings_of(NOWHERE)))
-    browser = portal.browser()
-    browser.enter("erin")
+    browser = portal.by_mail("erin")
     form = FORM | {"tenant": portal.world.tenant.slug}
 
     page = browser.submit(browser.submit(browser.get("/ask"), "/ask/preview", **form), "/ask")
@@ -186,8 +185,7 @@ def test_forms_that_wait_for_an_adapter_take_no_place_of_others(
 def test_a_form_is_submitted_once_its_case_is_confirmed(open_portal: OpenPortal, asked: CaseAdapterServer) -> None:
     policy = Policy.model_validate({"vendor_review": False, "unconfirmed_case": "refuse"})
     portal = open_portal(policy, SETTINGS.model_copy(update=settings_of(asked.url)))
-    browser = portal.browser()
-    browser.enter("erin")
+    browser = portal.by_mail("erin")
     form = FORM | {"tenant": portal.world.tenant.slug}
     asked.says = {"open": False, "assigned": True}
 

@@ -204,8 +204,7 @@ def test_a_token_that_closes_cases_names_its_tenants(desk: Door) -> None:
 @pytest.mark.far
 def test_the_portal_offers_system_page_and_override(open_portal: OpenPortal) -> None:
     portal = open_portal(WITHOUT_REVIEW)
-    browser = portal.browser()
-    browser.enter("erin")
+    browser = portal.by_mail("erin")
     form = {
         "tenant": portal.world.tenant.slug,
         "service": "exchange-online",

@@ -12,7 +12,7 @@ from config.context_schema import ContextSchema
 from config.service_catalogue import Catalogue, Level, Service
 from harness.people import SETTINGS
 from harness.stage import unbound
-from lockbox.facts.enumerations import AuthMethod, Reason
+from lockbox.facts.enumerations import Reason
 from lockbox.requests.policy_rules import Policy, RequestFacts
 from tests.http.door import Door, OpenDoor, facts
 from tests.http.portal import SETTINGS as PAGES
@@ -157,8 +157,7 @@ def test_code_that_knows_of_no_context_says_no_yes_to_one(door: Door, decision: 
 
 def test_the_form_takes_parameters_and_the_page_shows_them_with_the_level(open_portal: OpenPortal) -> None:
     portal = open_portal(settings=PAGES.model_copy(update={"catalogue": catalogue(PAGES.catalogue)}))
-    browser = portal.browser()
-    browser.enter("erin", AuthMethod.PASSKEY)
+    browser = portal.by_passkey("erin")
     form = browser.get("/ask")
     names = ["exchange-online:environment", "exchange-online:rows"]
     fields: dict[str, str | list[str]] = dict(form.form("/ask/preview").fields)

@@ -14,16 +14,16 @@ from tests.http.places import eligible
 LATER = "2030-01-01T00:00:00Z"
 
 
-def at(door: Door, tail: str = "") -> str:
-    """Return the address of the delegations of the world's tenant."""
-    return f"/v1/tenants/{door.world.tenant.slug}/delegations{tail}"
-
-
 def name_delegate(door: Door, who: str = "ann", **changes: Any) -> Response:
     """Name Aude as delegate for a day, with changes; None leaves a field out."""
     ends_at = datetime.now(UTC) + timedelta(days=1)
     body = {"delegate": str(id_of(door.world, "aude")), "ends_at": ends_at.isoformat()} | changes
-    return door.call(who, "POST", at(door), json={name: value for name, value in body.items() if value is not None})
+    return door.call(
+        who,
+        "POST",
+        door.path("/delegations"),
+        json={name: value for name, value in body.items() if value is not None},
+    )
 
 
 def test_an_approver_names_a_delegate_who_decides_until_it_is_ended(fresh_door: Door) -> None:
@@ -32,7 +32,7 @@ def test_an_approver_names_a_delegate_who_decides_until_it_is_ended(fresh_door: 
     first, second = fresh_door.pending(), fresh_door.pending()
     decided = fresh_door.act("aude", "approve", first)
 
-    ended = fresh_door.call("ann", "DELETE", at(fresh_door, f"/{named.json()['id']}"))
+    ended = fresh_door.call("ann", "DELETE", fresh_door.path(f"/delegations/{named.json()['id']}"))
 
     assert named.status_code == 201
     assert (named.json()["principal"]["name"], named.json()["delegate"]["name"]) == ("Ann", "Aude")
@@ -46,12 +46,12 @@ def test_delegations_are_listed_while_they_run_and_before(fresh_door: Door) -> N
     eligible(fresh_door)
     named = name_delegate(fresh_door).json()
 
-    (listed,) = fresh_door.get("aude", at(fresh_door)).json()["items"]
+    (listed,) = fresh_door.get("aude", fresh_door.path("/delegations")).json()["items"]
     after = fresh_door.later(days=2)
     fresh_door.prolong_tokens(days=3)
 
     assert listed == named
-    assert after.get("ann", at(fresh_door)).json()["items"] == []
+    assert after.get("ann", fresh_door.path("/delegations")).json()["items"] == []
 
 
 def test_an_admin_names_a_delegate_for_who_is_absent(fresh_door: Door) -> None:
@@ -96,7 +96,7 @@ def test_a_bad_field_is_named(door: Door, changes: dict[str, Any], field: str) -
 
     assert body["code"] == "invalid-request"
     assert field in {body.get("field"), *(error["field"] for error in body.get("errors", []))}
-    assert door.get("ann", at(door)).json()["items"] == []
+    assert door.get("ann", door.path("/delegations")).json()["items"] == []
 
 
 @pytest.mark.parametrize("delegate", ["ann", "amir", "erin"])

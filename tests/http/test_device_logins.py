@@ -56,15 +56,8 @@ def allows(browser: Browser, terminal: AskingTerminal, said: str = "allow") -> P
     return browser.submit(types(browser, terminal.code), "/device/answer", said=said)
 
 
-def entered(portal: Portal, who: str, means: AuthMethod = AuthMethod.PASSKEY) -> Browser:
-    """Return a browser in which somebody is signed in."""
-    browser = portal.browser()
-    browser.enter(who, means)
-    return browser
-
-
 def test_a_terminal_acts_as_the_person_who_typed_its_code_for_a_quarter_of_an_hour(portal: Portal) -> None:
-    terminal, tara = AskingTerminal(portal), entered(portal, "tara")
+    terminal, tara = AskingTerminal(portal), portal.by_passkey("tara")
     slug = portal.world.tenant.slug
     before = (terminal.state, terminal.call("GET", "/v1/me"))
 
@@ -92,8 +85,8 @@ def test_a_terminal_acts_as_the_person_who_typed_its_code_for_a_quarter_of_an_ho
 def test_what_a_terminal_may_is_what_the_sign_in_behind_it_may_and_no_fresher(portal: Portal) -> None:
     slug = portal.world.tenant.slug
     by_mail = AskingTerminal(portal)
-    allows(entered(portal, "tara", AuthMethod.MAIL), by_mail)
-    tara = entered(portal, "tara")
+    allows(portal.by_mail("tara"), by_mail)
+    tara = portal.by_passkey("tara")
     portal.wait(minutes=14)
     by_passkey = AskingTerminal(portal)
     allows(tara, by_passkey)
@@ -111,8 +104,8 @@ def test_what_a_terminal_may_is_what_the_sign_in_behind_it_may_and_no_fresher(po
 def test_a_terminal_approves_and_endorses_nothing_and_may_close(open_portal: OpenPortal) -> None:
     portal = open_portal()
     manager, approver = AskingTerminal(portal), AskingTerminal(portal)
-    allows(entered(portal, "max"), manager)
-    allows(entered(portal, "ann"), approver)
+    allows(portal.by_passkey("max"), manager)
+    allows(portal.by_passkey("ann"), approver)
     waiting = portal.world.submit()
 
     approved = approver.call("POST", f"/v1/requests/{waiting.id}/approve")
@@ -126,7 +119,7 @@ def test_a_terminal_approves_and_endorses_nothing_and_may_close(open_portal: Ope
 def test_a_terminal_endorses_nothing(open_portal: OpenPortal) -> None:
     from_vendor = open_portal(policy=Policy())
     manager = AskingTerminal(from_vendor)
-    allows(entered(from_vendor, "max"), manager)
+    allows(from_vendor.by_passkey("max"), manager)
     reviewing = from_vendor.world.submit()
 
     answer = manager.call("POST", f"/v1/requests/{reviewing.id}/endorse")
@@ -135,7 +128,7 @@ def test_a_terminal_endorses_nothing(open_portal: OpenPortal) -> None:
 
 
 def test_a_terminals_token_makes_nothing_that_outlasts_it(portal: Portal) -> None:
-    terminal, ann = AskingTerminal(portal), entered(portal, "ann")
+    terminal, ann = AskingTerminal(portal), portal.by_passkey("ann")
     allows(ann, terminal)
     one = terminal.call("GET", "/v1/tokens").json()["items"][0]
 
@@ -148,7 +141,7 @@ def test_a_terminals_token_makes_nothing_that_outlasts_it(portal: Portal) -> Non
 
 
 def test_a_terminals_token_is_among_its_persons_own_and_revoked_there(portal: Portal) -> None:
-    terminal, ann = AskingTerminal(portal), entered(portal, "ann")
+    terminal, ann = AskingTerminal(portal), portal.by_passkey("ann")
     allows(ann, terminal)
     works = terminal.call("GET", "/v1/me").status_code
 
@@ -162,7 +155,7 @@ def test_a_terminals_token_is_among_its_persons_own_and_revoked_there(portal: Po
 
 @pytest.mark.parametrize("said", ["allow", "refuse"])
 def test_a_code_is_answered_once(portal: Portal, said: str) -> None:
-    terminal, ann, amir = AskingTerminal(portal), entered(portal, "ann"), entered(portal, "amir")
+    terminal, ann, amir = AskingTerminal(portal), portal.by_passkey("ann"), portal.by_passkey("amir")
     asks = types(amir, terminal.code)
 
     allows(ann, terminal, said)
@@ -177,7 +170,7 @@ def test_a_code_is_answered_once(portal: Portal, said: str) -> None:
 
 
 def test_a_code_is_over_after_ten_minutes(portal: Portal) -> None:
-    terminal, ann = AskingTerminal(portal), entered(portal, "ann")
+    terminal, ann = AskingTerminal(portal), portal.by_passkey("ann")
 
     portal.wait(minutes=10)
     page = types(ann, terminal.code)
@@ -186,7 +179,7 @@ def test_a_code_is_over_after_ten_minutes(portal: Portal) -> None:
 
 
 def test_an_old_sign_in_signs_no_terminal_in(portal: Portal) -> None:
-    terminal, ann = AskingTerminal(portal), entered(portal, "ann")
+    terminal, ann = AskingTerminal(portal), portal.by_passkey("ann")
 
     portal.wait(minutes=15)
     again = AskingTerminal(portal)
@@ -199,11 +192,11 @@ def test_an_old_sign_in_signs_no_terminal_in(portal: Portal) -> None:
 
 
 def test_a_machine_signs_no_terminal_in(portal: Portal) -> None:
-    assert types(entered(portal, "gate"), AskingTerminal(portal).code).status == 403
+    assert types(portal.by_passkey("gate"), AskingTerminal(portal).code).status == 403
 
 
 def test_no_link_fills_in_a_code_and_no_page_takes_one_from_another_site(portal: Portal) -> None:
-    terminal, ann = AskingTerminal(portal), entered(portal, "ann")
+    terminal, ann = AskingTerminal(portal), portal.by_passkey("ann")
 
     link = ann.get(f"/device?code={terminal.code}&user_code={terminal.code}")
     page = ann.get("/device")
@@ -218,7 +211,7 @@ def test_no_link_fills_in_a_code_and_no_page_takes_one_from_another_site(portal:
 def test_codes_are_tried_so_often_and_no_more(open_portal: OpenPortal) -> None:
     few = SETTINGS.model_copy(update={"sign_ins_per_account": 3})
     portal = open_portal(settings=few)
-    terminal, ann = AskingTerminal(portal), entered(portal, "ann")
+    terminal, ann = AskingTerminal(portal), portal.by_passkey("ann")
 
     tried = [types(ann, "BBBB-BBBB").status for _ in range(3)]
     page = types(ann, terminal.code)
@@ -238,7 +231,7 @@ def test_codes_are_asked_for_so_often_and_no_more(open_portal: OpenPortal) -> No
 
 def test_neither_the_code_nor_the_token_is_kept_as_it_is(portal: Portal) -> None:
     terminal = AskingTerminal(portal)
-    allows(entered(portal, "ann"), terminal)
+    allows(portal.by_passkey("ann"), terminal)
 
     (row,) = portal.sql(KEPT)
 
@@ -267,6 +260,6 @@ def test_a_sign_in_that_counts_at_one_tenant_signs_a_terminal_in_for_that_tenant
     portal.world.people["ann"] = ann.within(portal.world.tenant.id)
     terminal = AskingTerminal(portal)
 
-    allows(entered(portal, "ann", AuthMethod.OIDC), terminal)
+    allows(portal.entered("ann", AuthMethod.OIDC), terminal)
 
     assert terminal.call("GET", "/v1/me").json()["tenants"].keys() == {portal.world.tenant.slug}

@@ -15,7 +15,7 @@ from lockbox.requests.policy_rules import Policy
 from tests.database.tenancy import id_of
 from tests.http.door import Door, facts
 from tests.http.portal import OpenPortal, Portal, PortalPage
-from tests.http.test_portal_new_request import asks, previewed, submitted
+from tests.http.test_portal_new_request import previewed, submitted
 from tests.oidc_issuer import LocalIssuer, local_issuer
 
 WORKS = {"employing_entity": "Example Support GmbH", "office_country": "DE", "physical_country": "PL"}
@@ -158,7 +158,7 @@ def test_the_form_takes_a_severity_and_the_page_says_who_asks_from_where(portal:
     written = portal.browser().call(
         "PUT", path, json=WORKS, headers={"authorization": f"Bearer {door.tokens['copier']}"}
     )
-    browser = asks(portal)
+    browser = portal.by_mail("erin")
 
     page = browser.submit(previewed(browser, portal, severity="S2"), "/ask")
 
@@ -171,14 +171,14 @@ def test_the_form_takes_a_severity_and_the_page_says_who_asks_from_where(portal:
 
 
 def test_the_form_says_what_is_no_severity_and_keeps_what_was_written(portal: Portal) -> None:
-    page = previewed(asks(portal), portal, severity="S9")
+    page = previewed(portal.by_mail("erin"), portal, severity="S9")
 
     assert "Choose a severity from the list, or none." in page.words
     assert page.form("/ask/preview").fields["case_ref"] == "CASE-7"
 
 
 def test_a_page_says_where_nothing_is_known(portal: Portal) -> None:
-    browser = asks(portal)
+    browser = portal.by_mail("erin")
 
     page = browser.submit(previewed(browser, portal), "/ask")
 
@@ -188,7 +188,7 @@ def test_a_page_says_where_nothing_is_known(portal: Portal) -> None:
 def test_a_policy_of_countries_refuses_at_the_form(open_portal: OpenPortal) -> None:
     portal = open_portal(Policy(countries=frozenset({"DE"})))
 
-    page = previewed(asks(portal), portal)
+    page = previewed(portal.by_mail("erin"), portal)
 
     assert "does not say where the requester works and is" in page.words
     assert submitted(portal) == []

@@ -5,7 +5,6 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
-from lockbox.facts.enumerations import AuthMethod
 from tests.database.tenancy import is_erased_now
 from tests.http.door import Door, OpenDoor, facts
 from tests.http.places import PROBE, around
@@ -60,8 +59,7 @@ def test_its_log_is_read_and_exported_as_before_and_no_list_offers_it(erased: Do
 def test_the_page_of_its_data_says_why_nothing_is_held(open_portal: OpenPortal, root: Engine) -> None:
     portal = open_portal()
     is_erased_now(portal.world, root)
-    browser = portal.browser()
-    browser.enter("olga", AuthMethod.PASSKEY)
+    browser = portal.by_passkey("olga")
     at = f"/data/{portal.world.tenant.slug}"
 
     answer = browser.submit(browser.get(at), f"{at}/hold", reason="A demand by law")

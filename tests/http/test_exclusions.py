@@ -3,25 +3,12 @@
 import pytest
 
 from lockbox.admin import exclusions
-from lockbox.facts.enumerations import AuthMethod
 from lockbox.sql import new_id
 from tests.database.tenancy import manages
 from tests.http.door import Door, facts
-from tests.http.portal import Browser, OpenPortal, Portal
+from tests.http.portal import Portal
 
 TEXT = "Demands by law are not covered."
-
-
-def entered(portal: Portal, who: str) -> Browser:
-    browser = portal.browser()
-    browser.enter(who, AuthMethod.PASSKEY)
-    return browser
-
-
-@pytest.fixture
-def portal(open_portal: OpenPortal) -> Portal:
-    """A world of its own; what others have stated stands there too."""
-    return open_portal()
 
 
 def stated(door: Door) -> int:
@@ -66,13 +53,13 @@ def test_a_text_that_nobody_could_read_is_refused(door: Door, text: str) -> None
 
 
 def test_the_pages_state_show_and_acknowledge_them(portal: Portal) -> None:
-    slug, admin, text = portal.world.tenant.slug, entered(portal, "tara"), f"{TEXT} {new_id()}"
-    operator = entered(portal, "olga")
+    slug, admin, text = portal.world.tenant.slug, portal.by_passkey("tara"), f"{TEXT} {new_id()}"
+    operator = portal.by_passkey("olga")
     operator.submit(operator.get("/exclusions"), "/exclusions", text=text)
 
     overview = admin.get(f"/tenants/{slug}")
     page = admin.get(f"/tenants/{slug}/exclusions")
-    approver = entered(portal, "ann").get(f"/tenants/{slug}/exclusions")
+    approver = portal.by_passkey("ann").get(f"/tenants/{slug}/exclusions")
     admin.submit(page, f"/tenants/{slug}/exclusions")
 
     assert "is to be acknowledged" in overview.words
@@ -84,7 +71,7 @@ def test_the_pages_state_show_and_acknowledge_them(portal: Portal) -> None:
 
 
 def test_a_form_that_was_overtaken_keeps_what_was_written(portal: Portal) -> None:
-    operator = entered(portal, "olga")
+    operator = portal.by_passkey("olga")
     form = operator.get("/exclusions")
     manages(portal.world, "olga", exclusions.state, "By a colleague")
 

@@ -10,8 +10,8 @@ from lockbox.requests import timers
 from lockbox.requests.lifecycle import Action
 from tests.http.door import Door, facts
 from tests.http.portal import OpenPortal, Portal
-from tests.http.test_portal_new_request import asks, previewed, submitted
-from tests.http.test_portal_requests import BY_MAIL, opened
+from tests.http.test_portal_new_request import previewed, submitted
+from tests.http.test_portal_requests import BY_MAIL
 from tests.policy_setup import lay_down
 
 MINUTE = timedelta(minutes=1)
@@ -60,13 +60,13 @@ def test_bad_input_to_an_extension_is_told_so(door: Door, body: dict[str, Any], 
 def test_what_is_shortened_is_shown_by_what_it_was_opened_for(portal: Portal) -> None:
     first = portal.world.fresh(access_window=3600)
     portal.world.act("ann", Action.APPROVE, first.id)
-    browser, page = opened(portal, "erin", first.id)
+    browser, page = portal.opened("erin", first.id)
     browser.submit(page, f"/requests/{first.id}/extend", more="7200", why="It takes longer")
     (second,) = portal.sql("SELECT id FROM requests WHERE extends = :id", id=first.id)
     portal.world.act("ann", Action.APPROVE, second.id, access_window=1800)
 
-    _, shown = opened(portal, "erin", second.id)
-    _, window = opened(portal, "ann", first.id)
+    _, shown = portal.opened("erin", second.id)
+    _, window = portal.opened("ann", first.id)
 
     assert "This goes on from the end of an open window : +30 min until" in shown.words
     assert "More time was requested: +30 min until" in window.words
@@ -75,13 +75,13 @@ def test_what_is_shortened_is_shown_by_what_it_was_opened_for(portal: Portal) ->
 def test_an_extension_of_a_revoked_window_says_that_there_is_nothing_to_decide(portal: Portal) -> None:
     first = portal.world.fresh(access_window=3600)
     portal.world.act("ann", Action.APPROVE, first.id)
-    browser, page = opened(portal, "erin", first.id)
+    browser, page = portal.opened("erin", first.id)
     browser.submit(page, f"/requests/{first.id}/extend", more="7200", why="It takes longer")
     (second,) = portal.sql("SELECT id FROM requests WHERE extends = :id", id=first.id)
-    _, before = opened(portal, "ann", second.id)
+    _, before = portal.opened("ann", second.id)
     portal.world.act("ann", Action.REVOKE, first.id)
 
-    _, shown = opened(portal, "ann", second.id)
+    _, shown = portal.opened("ann", second.id)
 
     assert "Nothing to decide: the window was revoked" in shown.words
     assert "can no longer be approved, and opens nothing" in shown.words
@@ -108,10 +108,10 @@ def test_lists_and_moves_say_that_more_time_for_a_revoked_window_is_nothing_to_d
 def test_more_time_for_a_revoked_window_is_in_no_inbox(portal: Portal) -> None:
     first = portal.world.fresh(access_window=3600)
     portal.world.act("ann", Action.APPROVE, first.id)
-    browser, page = opened(portal, "erin", first.id)
+    browser, page = portal.opened("erin", first.id)
     browser.submit(page, f"/requests/{first.id}/extend", more="7200", why="It takes longer")
     (second,) = portal.sql("SELECT id FROM requests WHERE extends = :id", id=first.id)
-    ann, _ = opened(portal, "ann", second.id)
+    ann, _ = portal.opened("ann", second.id)
     before = ann.get("/waiting")
     portal.world.act("ann", Action.REVOKE, first.id)
 
@@ -160,7 +160,7 @@ def test_an_engineer_extends_on_the_page_and_both_sides_see_it(by_mail: Portal) 
     portal = by_mail
     first = portal.world.fresh(access_window=3600)
     portal.world.act("ann", Action.APPROVE, first.id)
-    browser, page = opened(portal, "erin", first.id)
+    browser, page = portal.opened("erin", first.id)
     assert "+2 h, until" in page.text
 
     page = browser.submit(page, f"/requests/{first.id}/extend", more="7200", why="It takes longer")
@@ -168,14 +168,14 @@ def test_an_engineer_extends_on_the_page_and_both_sides_see_it(by_mail: Portal) 
     assert "This goes on from the end of an open window : +2 h until" in page.words
     (second,) = portal.sql("SELECT * FROM requests WHERE extends = :id", id=first.id)
     assert (second.access_window, second.justification) == (7200, "It takes longer")
-    ann, page = opened(portal, "ann", second.id)
+    ann, page = portal.opened("ann", second.id)
     assert "for 2 hours more, until" in page.words
     page = ann.submit(page, f"/requests/{second.id}/approve")
     assert "Opens at" in page.words
-    _, page = opened(portal, "ann", first.id)
+    _, page = portal.opened("ann", first.id)
     assert "More time was requested: +2 h until" in page.words
     portal.wait(minutes=61)
-    _, page = opened(portal, "erin", second.id)
+    _, page = portal.opened("erin", second.id)
     assert "Open until" in page.words
 
 
@@ -188,7 +188,7 @@ def test_each_side_reads_why_access_is_held_back(by_mail: Portal) -> None:
     why = "has made its policy stricter since the approval, and the request no longer meets it"
     tenant = portal.world.tenant.name
     for name in ("ann", "erin", "max"):
-        _, page = opened(portal, name, request.id)
+        _, page = portal.opened(name, request.id)
         assert "As things stand, access will be held back:" in page.words
         assert why in page.words
         assert "automatically" not in page.words
@@ -198,7 +198,7 @@ def test_each_side_reads_why_access_is_held_back(by_mail: Portal) -> None:
     timers.run(portal.worker, [request.id])
 
     for name, listed in (("ann", "/open"), ("erin", "/mine"), ("max", "/open")):
-        browser, page = opened(portal, name, request.id)
+        browser, page = portal.opened(name, request.id)
         for shown in (page, browser.get(listed)):
             assert "Held back" in shown.words
             assert "Access is held back: nobody is let in, because" in shown.words
@@ -223,7 +223,7 @@ def test_the_api_says_why_access_is_held_back(fresh_door: Door) -> None:
 def test_a_page_that_sends_no_duration_is_told_so(portal: Portal, more: str) -> None:
     first = portal.world.fresh()
     portal.world.act("ann", Action.APPROVE, first.id)
-    browser, page = opened(portal, "erin", first.id)
+    browser, page = portal.opened("erin", first.id)
 
     page = browser.submit(page, f"/requests/{first.id}/extend", more=more, why="It takes longer")
 
@@ -235,13 +235,13 @@ def test_a_page_that_sends_no_duration_is_told_so(portal: Portal, more: str) -> 
 def test_a_start_is_chosen_on_the_form_and_moved_by_an_approver(by_mail: Portal) -> None:
     portal = by_mail
     day = f"{datetime.now(UTC) + timedelta(days=2):%Y-%m-%d}"
-    browser = asks(portal)
+    browser = portal.by_mail("erin")
     page = previewed(browser, portal, not_before=f"{day}T08:00")
     assert "only if it is approved before it begins" in page.words
     browser.submit(page, "/ask")
     (request,) = submitted(portal)
     assert f"{request.not_before:%Y-%m-%dT%H:%M}" == f"{day}T08:00"
-    ann, page = opened(portal, "ann", request.id)
+    ann, page = portal.opened("ann", request.id)
     assert "If approved, open from" in page.words
 
     page = ann.submit(page, f"/requests/{request.id}/approve", start=f"{day}T07:00")
@@ -254,6 +254,6 @@ def test_a_start_is_chosen_on_the_form_and_moved_by_an_approver(by_mail: Portal)
 
 
 def test_what_is_no_day_and_time_is_shown_beside_the_field(portal: Portal) -> None:
-    page = previewed(asks(portal), portal, not_before="2026-13-01T08:00")
+    page = previewed(portal.by_mail("erin"), portal, not_before="2026-13-01T08:00")
 
     assert "Choose a day and a time, or neither." in page.words

@@ -112,8 +112,7 @@ def test_whoever_decides_or_sets_by_what_is_decided_is_told_of(portal: Portal, r
 def test_a_further_passkey_and_one_of_somebody_who_was_not_invited_is_no_news(portal: Portal) -> None:
     nora = joined(portal)
     before = len(portal.sql(TOLD, t=nora.tenant_id))
-    ann = portal.browser()
-    ann.enter("ann")
+    ann = portal.by_mail("ann")
 
     use(nora.browser, nora.authenticator)
     further = add(nora.browser, Authenticator(), older=nora.authenticator)

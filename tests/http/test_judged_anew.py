@@ -11,7 +11,7 @@ from api import call_routes, problems
 from api.call_routes import CallRouter
 from lockbox.call_groups.pipelines import AloneNeeded
 from lockbox.database import Database
-from lockbox.facts.enumerations import AuthMethod, Mode
+from lockbox.facts.enumerations import Mode
 from lockbox.requests import decide, submit
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
@@ -68,8 +68,7 @@ def test_break_glass_that_the_customer_has_just_switched_off_is_refused_in_its_o
 def test_the_page_says_so_too(open_portal: OpenPortal, between: Between) -> None:
     portal = open_portal(ON)
     request = portal.world.submit(**ASK)
-    manager = portal.browser()
-    manager.enter("max", AuthMethod.PASSKEY)
+    manager = portal.by_passkey("max")
     page = manager.get(f"/requests/{request.id}")
     between(lambda: lay_down(portal.world))
 
@@ -101,8 +100,7 @@ def test_more_time_is_asked_of_the_customer_who_has_just_taken_over(
     set_mode(portal.world, Mode.OBSERVE)
     first = portal.world.submit()
     portal.world.act("max", Action.ENDORSE, first.id)
-    engineer = portal.browser()
-    engineer.enter("erin", AuthMethod.PASSKEY)
+    engineer = portal.by_passkey("erin")
     page = engineer.get(f"/requests/{first.id}")
     between(lambda: set_mode(portal.world, Mode.ENFORCE))
 
@@ -145,8 +143,7 @@ def test_a_finding_is_given_once_though_postgres_refused_it_first(
     request = portal.world.submit(**ASK)
     portal.world.act("max", Action.BREAK_GLASS, request.id, comment="Mail is down")
     portal.world.act("ann", Action.REVOKE, request.id)
-    approver = portal.browser()
-    approver.enter("ann", AuthMethod.PASSKEY)
+    approver = portal.by_passkey("ann")
     page = approver.get(f"/requests/{request.id}")
     refuse_commit()
 

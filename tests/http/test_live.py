@@ -101,8 +101,7 @@ def test_a_page_of_more_time_is_told_that_the_window_was_ended_that_it_extends(l
     world = live.portal.world
     first = opened(world)
     second = extended(world, first.id)
-    browser = live.portal.browser()
-    browser.enter("ann")
+    browser = live.portal.by_mail("ann")
     (topics,) = TOPICS.findall(browser.get(f"/requests/{second.id}").text)
     stream = live.settled(str(browser.session), topics)
 
@@ -494,8 +493,7 @@ def test_the_api_ends_within_seconds_of_its_signal_with_streams_open(open_portal
         "LOCKBOX_PUBLIC_URL": HOME,
     }
     command = [sys.executable, "-m", "api", "--port", str(port)]
-    browser = portal.browser()
-    browser.enter("ann")
+    browser = portal.by_mail("ann")
     with subprocess.Popen(command, env={"PATH": os.environ["PATH"], **variables}, stdout=subprocess.DEVNULL) as api:
         try:
             _wait_for(port)

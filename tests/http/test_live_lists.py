@@ -10,7 +10,6 @@ from playwright.sync_api import Locator, Page, expect
 from config.settings import Settings
 from harness.people import World
 from harness.ports import own_port
-from lockbox.facts.enumerations import AuthMethod
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy_rules import Policy
@@ -41,8 +40,7 @@ class LiveWorld:
 
     def opened(self, name: str, path: str) -> Page:
         """Let somebody open a page."""
-        browser = self.portal.browser()
-        browser.enter(name, AuthMethod.PASSKEY)
+        browser = self.portal.by_passkey(name)
         page = self.desk.person(secret=str(browser.session))
         page.goto(path)
         return page

@@ -17,8 +17,7 @@ def test_a_page_tells_of_no_move_that_its_forms_do_not_know_of(
 ) -> None:
     portal = open_portal(Policy(vendor_review=False, quorum=2))
     request = portal.world.fresh()
-    browser = portal.browser()
-    browser.enter("ann")
+    browser = portal.by_mail("ann")
     acted: list[object] = []
     execute = psycopg.Cursor.execute
 

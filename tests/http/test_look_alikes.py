@@ -3,7 +3,7 @@
 import json
 
 from cli import request_table
-from lockbox.facts.enumerations import AuthMethod, State
+from lockbox.facts.enumerations import State
 from lockbox.requests.policy_rules import Policy
 from tests.database.test_pre_approvals import in_force, propose
 from tests.http.door import Door
@@ -22,8 +22,7 @@ def name_like(door: Door, who: str, whom: str) -> None:
 def test_a_manager_with_the_requesters_name_is_warned_and_not_refused(open_portal: OpenPortal) -> None:
     portal = open_portal(Policy())
     request = portal.world.fresh()
-    browser = portal.browser()
-    browser.enter("max", AuthMethod.PASSKEY)
+    browser = portal.by_passkey("max")
     before = browser.get(f"/requests/{request.id}")
     portal.sql(
         "UPDATE people SET name = 'Erin ' WHERE id = :id RETURNING id", id=portal.world.people["max"].person_id
@@ -71,8 +70,7 @@ def test_a_further_mailbox_that_was_confirmed_is_one_of_a_person(fresh_door: Doo
 def test_whoever_approves_a_pre_approval_is_warned_of_its_proposers_name(portal: Portal) -> None:
     which, slug = propose(portal.world), portal.world.tenant.slug
     place, view = f"/tenants/{slug}/pre-approvals", f"/v1/tenants/{slug}/pre-approvals/{which}"
-    ann = portal.browser()
-    ann.enter("ann", AuthMethod.PASSKEY)
+    ann = portal.by_passkey("ann")
     before = ann.get(place)
     people = portal.world.people
     portal.sql("UPDATE people SET name = 'Tara ' WHERE id = :id RETURNING id", id=people["ann"].person_id)

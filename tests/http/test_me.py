@@ -120,8 +120,7 @@ def test_an_api_token_changes_nothing_of_what_its_person_is_told(door: Door) -> 
 
 
 def test_the_time_zone_is_chosen_on_the_accounts_page_too(portal: Portal) -> None:
-    browser = portal.browser()
-    browser.enter("abe")
+    browser = portal.by_mail("abe")
 
     page = browser.submit(browser.get("/account"), "/account/preferences", time_zone=" Asia/Kathmandu ")
     refused = browser.submit(browser.get("/account"), "/account/preferences", time_zone="Nowhere/Land")
@@ -152,8 +151,7 @@ def test_an_api_token_silences_no_prompts(door: Door) -> None:
 
 
 def test_prompts_are_declined_and_wanted_again_on_the_accounts_page(portal: Portal) -> None:
-    browser = portal.browser()
-    browser.enter("amir")
+    browser = portal.by_mail("amir")
 
     declined = browser.submit(browser.get("/account"), "/account/preferences/prompts")
     wanted = browser.submit(declined, "/account/preferences/prompts")

@@ -20,21 +20,16 @@ NOBODY = UUID(int=1)
 ANY = {"if-match": "*"}
 
 
-def at(door: Door, tail: str = "") -> str:
-    """Return an address of the members of the world's tenant."""
-    return f"/v1/tenants/{door.world.tenant.slug}{tail}"
-
-
 def listed(door: Door, who: str = "tara") -> dict[str, dict[str, Any]]:
     """Return the members as somebody lists them, by name."""
-    return {one["name"]: one for one in door.get(who, at(door, "/members"), limit=200).json()["items"]}
+    return {one["name"]: one for one in door.get(who, door.path("/members"), limit=200).json()["items"]}
 
 
 def test_somebody_is_invited_accepts_and_decides(fresh_door: Door, worker: Database) -> None:
     body = somebody() | {"name": "Nina", "roles": ["approver"]}
-    answer = fresh_door.call("tara", "POST", at(fresh_door, "/members"), json=body)
+    answer = fresh_door.call("tara", "POST", fresh_door.path("/members"), json=body)
     invitation = answer.json()
-    open_ones = fresh_door.get("aude", at(fresh_door, "/invitations")).json()["items"]
+    open_ones = fresh_door.get("aude", fresh_door.path("/invitations")).json()["items"]
     before = set(listed(fresh_door))
 
     code = code_of(worker, UUID(invitation["id"]))
@@ -50,12 +45,12 @@ def test_somebody_is_invited_accepts_and_decides(fresh_door: Door, worker: Datab
     assert [one["id"] for one in open_ones] == [invitation["id"]]
     assert "Nina" not in before
     assert listed(fresh_door, "ann")["Nina"]["roles"] == ["approver"]
-    assert fresh_door.get("aude", at(fresh_door, "/invitations")).json()["items"] == []
+    assert fresh_door.get("aude", fresh_door.path("/invitations")).json()["items"] == []
 
 
 def test_members_are_listed_with_address_roles_and_mark_page_by_page(fresh_door: Door) -> None:
-    first = fresh_door.get("aude", at(fresh_door, "/members"), limit=2).json()
-    rest = fresh_door.get("aude", at(fresh_door, "/members"), cursor=first["next_cursor"]).json()
+    first = fresh_door.get("aude", fresh_door.path("/members"), limit=2).json()
+    rest = fresh_door.get("aude", fresh_door.path("/members"), cursor=first["next_cursor"]).json()
 
     seen = [*first["items"], *rest["items"]]
     assert [one["name"] for one in seen] == ["Tara", "Ann", "Amir", "Abe", "Aude"]
@@ -75,9 +70,9 @@ def test_roles_and_mark_are_set_in_one_call(fresh_door: Door) -> None:
     aude = f"/members/{id_of(fresh_door.world, 'aude')}"
 
     both = fresh_door.call(
-        "tara", "PUT", at(fresh_door, aude), json={"roles": ["auditor", "approver"], "eligible": True}, headers=ANY
+        "tara", "PUT", fresh_door.path(aude), json={"roles": ["auditor", "approver"], "eligible": True}, headers=ANY
     )
-    roles = fresh_door.call("tara", "PUT", at(fresh_door, aude), json={"roles": ["auditor"]}, headers=ANY)
+    roles = fresh_door.call("tara", "PUT", fresh_door.path(aude), json={"roles": ["auditor"]}, headers=ANY)
 
     assert (both.json()["roles"], both.json()["eligible"]) == (["approver", "auditor"], True)
     assert (roles.json()["roles"], roles.json()["eligible"]) == (["auditor"], True)
@@ -90,7 +85,7 @@ def test_roles_and_mark_are_set_in_one_call(fresh_door: Door) -> None:
 
 
 def test_roles_are_set_only_by_whoever_saw_those_that_they_replace(fresh_door: Door) -> None:
-    aude = at(fresh_door, f"/members/{id_of(fresh_door.world, 'aude')}")
+    aude = fresh_door.path(f"/members/{id_of(fresh_door.world, 'aude')}")
     before, shown = listed(fresh_door)["Aude"], fresh_door.get("ann", aude)
     seen, body = {"if-match": shown.headers["etag"]}, {"roles": ["approver"]}
 
@@ -111,7 +106,7 @@ def test_roles_are_set_only_by_whoever_saw_those_that_they_replace(fresh_door: D
 
 
 def test_whoever_saw_another_mark_as_delegate_sets_no_roles(fresh_door: Door) -> None:
-    aude = at(fresh_door, f"/members/{id_of(fresh_door.world, 'aude')}")
+    aude = fresh_door.path(f"/members/{id_of(fresh_door.world, 'aude')}")
     seen = {"if-match": fresh_door.get("tara", aude).headers["etag"]}
     body = {"roles": ["auditor"], "eligible": True}
     marked = fresh_door.call("tara", "PUT", aude, json=body, headers=seen)
@@ -130,20 +125,20 @@ def test_somebody_who_becomes_an_approver_may_decide_and_somebody_removed_no_lon
     fresh_door.call(
         "tara",
         "PUT",
-        at(fresh_door, f"/members/{id_of(fresh_door.world, 'aude')}"),
+        fresh_door.path(f"/members/{id_of(fresh_door.world, 'aude')}"),
         json={"roles": ["approver"]},
         headers=ANY,
     )
-    gone = fresh_door.call("tara", "DELETE", at(fresh_door, f"/members/{id_of(fresh_door.world, 'ann')}"))
+    gone = fresh_door.call("tara", "DELETE", fresh_door.path(f"/members/{id_of(fresh_door.world, 'ann')}"))
 
     assert (gone.status_code, gone.content) == (204, b"")
     facts(fresh_door.act("ann", "approve", request_id), 404, "not-found")
-    facts(fresh_door.get("ann", at(fresh_door)), 404, "not-found")
+    facts(fresh_door.get("ann", fresh_door.path()), 404, "not-found")
     assert fresh_door.act("aude", "approve", request_id).json()["state"] == "active"
 
 
 def test_the_last_admin_stays(fresh_door: Door) -> None:
-    tara = at(fresh_door, f"/members/{id_of(fresh_door.world, 'tara')}")
+    tara = fresh_door.path(f"/members/{id_of(fresh_door.world, 'tara')}")
 
     facts(fresh_door.call("tara", "DELETE", tara), 403, "last-admin")
     facts(fresh_door.call("tara", "PUT", tara, json={"roles": ["approver"]}, headers=ANY), 403, "last-admin")
@@ -156,10 +151,10 @@ def test_an_address_of_a_member_or_of_somebody_invited_is_refused_and_of_the_ven
 ) -> None:
     (vendors,) = read(fresh_door.root, "SELECT email FROM people WHERE id = :id", id=id_of(fresh_door.world, "erin"))
     body = somebody() | {"roles": ["auditor"]}
-    fresh_door.call("tara", "POST", at(fresh_door, "/members"), json=body)
+    fresh_door.call("tara", "POST", fresh_door.path("/members"), json=body)
 
     answers = {
-        address: fresh_door.call("tara", "POST", at(fresh_door, "/members"), json=body | {"address": address})
+        address: fresh_door.call("tara", "POST", fresh_door.path("/members"), json=body | {"address": address})
         for address in (vendors.email, listed(fresh_door)["Ann"]["address"], body["address"].upper())
     }
 
@@ -172,13 +167,13 @@ def test_an_address_of_a_member_or_of_somebody_invited_is_refused_and_of_the_ven
 def test_a_withdrawn_invitation_is_gone_and_worthless(fresh_door: Door, worker: Database) -> None:
     one = invited(fresh_door)
     code = code_of(worker, one.id)
-    address = at(fresh_door, f"/invitations/{one.id}")
+    address = fresh_door.path(f"/invitations/{one.id}")
 
     withdrawn = fresh_door.call("tara", "DELETE", address)
 
     assert withdrawn.status_code == 204
     facts(fresh_door.call("tara", "DELETE", address), 409, "invitation-closed")
-    assert fresh_door.get("tara", at(fresh_door, "/invitations")).json()["items"] == []
+    assert fresh_door.get("tara", fresh_door.path("/invitations")).json()["items"] == []
     with pytest.raises(InvitationRefused):
         accepts(fresh_door.world, "nina", one.id, code)
 
@@ -205,7 +200,7 @@ def test_a_bad_field_of_an_invitation_is_named(door: Door, field: str, value: An
     before = door.rows()
     body = somebody() | {"roles": ["auditor"]}
 
-    answer = door.call("tara", "POST", at(door, "/members"), json=body | {field: value})
+    answer = door.call("tara", "POST", door.path("/members"), json=body | {field: value})
 
     named = [error["field"].split(".")[0] for error in facts(answer, 422, "invalid-request")["errors"]]
     assert set(named) == {field}
@@ -225,7 +220,7 @@ def test_a_bad_field_of_an_invitation_is_named(door: Door, field: str, value: An
     ],
 )
 def test_a_bad_change_of_a_member_is_refused(door: Door, body: dict[str, Any]) -> None:
-    address = at(door, f"/members/{id_of(door.world, 'ann')}")
+    address = door.path(f"/members/{id_of(door.world, 'ann')}")
 
     facts(door.call("tara", "PUT", address, json=body, headers=ANY), 422, "invalid-request")
 
@@ -235,14 +230,14 @@ def test_a_bad_change_of_a_member_is_refused(door: Door, body: dict[str, Any]) -
 @each("shown", ["1", "x", "%00", "0" * 5000])
 @each(("method", "tail"), [("PUT", "/members"), ("DELETE", "/members"), ("DELETE", "/invitations")])
 def test_what_is_no_id_is_refused(door: Door, method: str, tail: str, shown: str) -> None:
-    answer = door.call("tara", method, at(door, f"{tail}/{shown}"), json={"roles": ["approver"]}, headers=ANY)
+    answer = door.call("tara", method, door.path(f"{tail}/{shown}"), json={"roles": ["approver"]}, headers=ANY)
 
     facts(answer, 422, "invalid-request")
 
 
 @pytest.mark.parametrize("name", ["erin", "olga"])
 def test_somebody_of_the_vendor_is_no_member_to_be_changed(door: Door, name: str) -> None:
-    address = at(door, f"/members/{id_of(door.world, name)}")
+    address = door.path(f"/members/{id_of(door.world, name)}")
 
     for method, body in (("PUT", {"roles": ["approver"]}), ("DELETE", None)):
         parts = {"json": body} if body else {}
@@ -254,11 +249,11 @@ def test_somebody_of_another_tenant_is_neither_seen_nor_changed(fresh_door: Door
     zoe = elsewhere.world.add("zoe", Role.APPROVER, elsewhere.world.tenant.id)
 
     answer = fresh_door.call(
-        "tara", "PUT", at(fresh_door, f"/members/{zoe.person_id}"), json={"roles": ["tenant_admin"]}, headers=ANY
+        "tara", "PUT", fresh_door.path(f"/members/{zoe.person_id}"), json={"roles": ["tenant_admin"]}, headers=ANY
     )
 
     nobodys = fresh_door.call(
-        "tara", "PUT", at(fresh_door, f"/members/{new_id()}"), json={"roles": ["tenant_admin"]}, headers=ANY
+        "tara", "PUT", fresh_door.path(f"/members/{new_id()}"), json={"roles": ["tenant_admin"]}, headers=ANY
     )
     facts(answer, 404, "not-found")
     assert answer.content == nobodys.content

@@ -9,20 +9,18 @@ from tests.http.door import Door
 from tests.http.places import around
 
 
-def place(door: Door) -> str:
-    return f"/v1/tenants/{door.world.tenant.slug}/outside-access"
-
-
 def declare(door: Door, body: dict[str, Any], key: str | None = None) -> Any:
     """Declare it as an operator."""
-    return door.call("olga", "POST", place(door), json=body, headers={"idempotency-key": key} if key else {})
+    return door.call(
+        "olga", "POST", door.path("/outside-access"), json=body, headers={"idempotency-key": key} if key else {}
+    )
 
 
 def test_what_was_declared_is_read_by_an_approver_and_stands_in_the_audit_log(door: Door) -> None:
     body = around(door)
 
     answer = declare(door, body)
-    (newest, *_) = door.get("ann", place(door)).json()["items"]
+    (newest, *_) = door.get("ann", door.path("/outside-access")).json()["items"]
     (event, *_) = door.get("aude", "/v1/audit", action="outside_access").json()["items"]
 
     assert answer.status_code == 201
@@ -42,7 +40,9 @@ def test_a_call_that_is_repeated_with_its_key_declares_once(door: Door) -> None:
 
     assert (first.status_code, again.status_code) == (201, 201)
     assert first.json() == again.json()
-    assert [one["id"] for one in door.get("ann", place(door)).json()["items"]].count(first.json()["id"]) == 1
+    assert [one["id"] for one in door.get("ann", door.path("/outside-access")).json()["items"]].count(
+        first.json()["id"]
+    ) == 1
     assert (other.status_code, other.json()["code"]) == (422, "key-reused")
 
 
@@ -79,4 +79,4 @@ def test_what_cannot_be_declared_is_refused_and_nothing_is_told(
 def test_nothing_changes_what_was_declared(door: Door, method: str) -> None:
     declare(door, around(door))
 
-    assert door.call("olga", method, place(door), json=around(door)).status_code == 405
+    assert door.call("olga", method, door.path("/outside-access"), json=around(door)).status_code == 405

@@ -15,29 +15,24 @@ from tests.http.door import Door, OpenDoor, facts
 BODY = WITHOUT_REVIEW.model_dump(mode="json")
 
 
-def at(door: Door, tail: str = "") -> str:
-    """Return the address of the policy of the world's tenant."""
-    return f"/v1/tenants/{door.world.tenant.slug}/policy{tail}"
-
-
 def put(door: Door, who: str = "tara", seen: str | None = None, **changes: Any) -> Any:
     """Replace the policy by the usual one with changes, whichever is in force where no version is given."""
     headers = {"if-match": seen or "*"}
-    return door.call(who, "PUT", at(door), json=BODY | changes, headers=headers)
+    return door.call(who, "PUT", door.path("/policy"), json=BODY | changes, headers=headers)
 
 
 @pytest.mark.parametrize("body", [{}, BODY])
 def test_no_policy_is_replaced_by_whoever_does_not_say_which_they_saw(door: Door, body: dict[str, Any]) -> None:
-    before = door.get("tara", at(door)).json()
+    before = door.get("tara", door.path("/policy")).json()
 
-    answer = door.call("tara", "PUT", at(door), json=body)
+    answer = door.call("tara", "PUT", door.path("/policy"), json=body)
 
     assert "If-Match" in facts(answer, 428, "precondition-required")["detail"]
-    assert door.get("tara", at(door)).json() == before
+    assert door.get("tara", door.path("/policy")).json() == before
 
 
 def test_the_policy_is_shown_with_its_version_as_the_etag(door: Door) -> None:
-    answer = door.get("aude", at(door))
+    answer = door.get("aude", door.path("/policy"))
 
     assert answer.headers["etag"] == '"1"'
     assert answer.json() == {
@@ -51,7 +46,7 @@ def test_the_policy_is_shown_with_its_version_as_the_etag(door: Door) -> None:
 def test_who_replaces_what_they_saw_gets_the_next_version_and_others_are_told_to_look_again(
     fresh_door: Door,
 ) -> None:
-    shown = fresh_door.get("tara", at(fresh_door)).headers["etag"]
+    shown = fresh_door.get("tara", fresh_door.path("/policy")).headers["etag"]
 
     first = put(fresh_door, seen=shown, quorum=2)
     stale = put(fresh_door, seen=shown, quorum=3)
@@ -76,16 +71,16 @@ def test_the_same_policy_again_is_the_same_version(fresh_door: Door) -> None:
 def test_what_is_no_version_is_refused_rather_than_ignored(door: Door, seen: str) -> None:
     facts(put(door, seen=seen, quorum=2), 422, "invalid-request")
 
-    assert door.get("ann", at(door)).json()["version"] == 1
+    assert door.get("ann", door.path("/policy")).json()["version"] == 1
 
 
 def test_old_versions_can_be_read_one_by_one_and_as_a_list(fresh_door: Door) -> None:
     put(fresh_door, quorum=2)
     put(fresh_door, quorum=3)
 
-    listed = fresh_door.get("ann", at(fresh_door, "/versions"), limit=2).json()["items"]
-    rest = fresh_door.get("ann", at(fresh_door, "/versions"), before=listed[-1]["version"]).json()["items"]
-    old = fresh_door.get("ann", at(fresh_door), version=2)
+    listed = fresh_door.get("ann", fresh_door.path("/policy/versions"), limit=2).json()["items"]
+    rest = fresh_door.get("ann", fresh_door.path("/policy/versions"), before=listed[-1]["version"]).json()["items"]
+    old = fresh_door.get("ann", fresh_door.path("/policy"), version=2)
 
     assert [(one["version"], one["author"] and one["author"]["name"]) for one in (*listed, *rest)] == [
         (3, "Tara"),
@@ -93,13 +88,13 @@ def test_old_versions_can_be_read_one_by_one_and_as_a_list(fresh_door: Door) -> 
         (1, None),
     ]
     assert (old.headers["etag"], old.json()["policy"]["quorum"]) == ('"2"', 2)
-    facts(fresh_door.get("ann", at(fresh_door), version=4), 404, "not-found")
+    facts(fresh_door.get("ann", fresh_door.path("/policy"), version=4), 404, "not-found")
 
 
 @pytest.mark.parametrize("version", ["0", "-1", "x", str(2**31), str(10**30)])
 def test_what_can_be_no_version_is_refused(door: Door, version: str) -> None:
-    facts(door.get("ann", at(door), version=version), 422, "invalid-request")
-    facts(door.get("ann", at(door, "/versions"), before=version), 422, "invalid-request")
+    facts(door.get("ann", door.path("/policy"), version=version), 422, "invalid-request")
+    facts(door.get("ann", door.path("/policy/versions"), before=version), 422, "invalid-request")
 
 
 @each(
@@ -178,7 +173,7 @@ def test_a_whole_policy_comes_back_as_it_was_sent(fresh_door: Door) -> None:
         }
     ).model_dump(mode="json")
 
-    answer = fresh_door.call("tara", "PUT", at(fresh_door), json=sent, headers={"if-match": "*"})
+    answer = fresh_door.call("tara", "PUT", fresh_door.path("/policy"), json=sent, headers={"if-match": "*"})
 
     assert answer.json()["policy"] == sent
-    assert fresh_door.get("ann", at(fresh_door)).json()["policy"] == sent
+    assert fresh_door.get("ann", fresh_door.path("/policy")).json()["policy"] == sent

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from lockbox.sql import new_id
 from tests.each import each
 from tests.examples import examples
-from tests.http.portal import BEGUN, HOME, SESSION, Browser, OpenPortal, Portal
+from tests.http.portal import BEGUN, HOME, SESSION, Browser, Portal
 
 FORMS = [
     "/sign-in",
@@ -181,12 +181,6 @@ QUERIES = st.dictionaries(
     max_size=4,
 )
 COOKIES = st.text(st.characters(min_codepoint=33, max_codepoint=126, exclude_characters=';,"\\'), max_size=60)
-
-
-@pytest.fixture(scope="module")
-def shared(open_portal: OpenPortal) -> Portal:
-    """One world for many tries."""
-    return open_portal()
 
 
 def is_a_page(answer: Any) -> None:

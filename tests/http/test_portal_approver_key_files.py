@@ -11,8 +11,7 @@ from lockbox.audit.verifier.approver_keys import LONGEST_FILE
 from lockbox.database import Database
 from lockbox.identity import keyring
 from tests.http.portal import HOME, Browser, OpenPortal, PortalPage
-from tests.http.test_portal_audit_log import entered
-from tests.http.test_signed_approvals import answer, asked, signed_in
+from tests.http.test_signed_approvals import answer, asked
 from tests.logs import public, sealed
 from tests.passkey_approvals import DEMANDED, enrol
 
@@ -45,11 +44,11 @@ def signed(open_portal: OpenPortal, worker: Database) -> SignedExport:
     """What a tenant has whose approver has signed with a passkey."""
     portal = open_portal(DEMANDED)
     authenticator, request = enrol(portal.world, "ann"), portal.world.submit()
-    browser = signed_in(portal)
+    browser = portal.by_passkey("ann")
     answer(browser, asked(browser, request), authenticator)
     sealed(worker)
-    keys = entered(portal, "tara").call("GET", f"/tenants/{portal.world.tenant.slug}/approver-keys/file").content
-    auditor = entered(portal)
+    keys = portal.by_mail("tara").call("GET", f"/tenants/{portal.world.tenant.slug}/approver-keys/file").content
+    auditor = portal.by_mail("aude")
     return SignedExport(auditor, auditor.call("GET", "/audit-log/export").content, keys)
 
 

@@ -20,7 +20,7 @@ from lockbox.requests.lifecycle import Action
 from lockbox.sql import new_id
 from tests.database.tenancy import id_of
 from tests.each import each
-from tests.http.portal import SESSION, Browser, OpenPortal, Portal, PortalPage
+from tests.http.portal import SESSION, OpenPortal, Portal, PortalPage
 from tests.logs import public, sealed
 
 
@@ -42,13 +42,6 @@ def told(portal: Portal, worker: Database) -> Portal:
     return portal
 
 
-def entered(portal: Portal, who: str = "aude") -> Browser:
-    """Return a browser in which somebody is signed in."""
-    browser = portal.browser()
-    browser.enter(who)
-    return browser
-
-
 def deeds(page: PortalPage) -> list[str]:
     """Return what a page says that was done, the newest first, but for sign-ins and readings of the audit log."""
     found = re.findall(r"<p><b>([^<]*)</b>(?: <span class=\"quiet\">\(([^<]*)\)</span>)? ([^<]*)<br>", page.text)
@@ -67,7 +60,7 @@ def readings(portal: Portal) -> int:
 
 def looks(portal: Portal, who: str = "aude", **query: Any) -> PortalPage:
     """Search the audit log by the form's own fields."""
-    return PortalPage(entered(portal, who).call("GET", "/audit-log", params=query))
+    return PortalPage(portal.by_mail(who).call("GET", "/audit-log", params=query))
 
 
 def test_what_happened_is_told_in_plain_words_with_its_time_number_and_request(
@@ -76,7 +69,7 @@ def test_what_happened_is_told_in_plain_words_with_its_time_number_and_request(
     portal = told(open_portal(), worker)
     portal.sql("UPDATE people SET time_zone = 'Asia/Tokyo' WHERE id = :id", id=id_of(portal.world, "aude"))
 
-    page = entered(portal).get("/audit-log")
+    page = portal.by_mail("aude").get("/audit-log")
 
     assert deeds(page) == [
         "Erin: submitted a request for access",
@@ -156,7 +149,7 @@ def test_pages_follow_one_another_without_a_gap(open_portal: OpenPortal) -> None
     portal = open_portal()
     for number in range(55):
         portal.world.submit(resources=[f"mailbox:{number}@contoso.example"])
-    browser = entered(portal)
+    browser = portal.by_mail("aude")
 
     first = browser.get("/audit-log?action=submit")
     (older,) = [link for link in first.read.links if "cursor=" in link]
@@ -168,7 +161,7 @@ def test_pages_follow_one_another_without_a_gap(open_portal: OpenPortal) -> None
 
 
 def test_the_log_begins_with_what_happened_to_requests_and_shows_everything_by_a_switch(audit_log: Portal) -> None:
-    browser = entered(audit_log)
+    browser = audit_log.by_mail("aude")
     browser.get("/audit-log")
 
     moves = browser.get("/audit-log")
@@ -183,7 +176,7 @@ def test_the_log_begins_with_what_happened_to_requests_and_shows_everything_by_a
 
 
 def test_the_vendors_own_log_shows_everything_at_once(audit_log: Portal) -> None:
-    browser = entered(audit_log, "vera")
+    browser = audit_log.by_mail("vera")
     browser.get("/audit-log")
 
     page = browser.get("/audit-log")
@@ -193,7 +186,7 @@ def test_the_vendors_own_log_shows_everything_at_once(audit_log: Portal) -> None
 
 
 def test_that_somebody_looked_is_in_the_audit_log_with_what_they_looked_for(audit_log: Portal) -> None:
-    browser = entered(audit_log)
+    browser = audit_log.by_mail("aude")
 
     browser.get("/audit-log?action=deny")
     browser.get("/audit-log/export?format=csv&action=deny")
@@ -205,7 +198,7 @@ def test_that_somebody_looked_is_in_the_audit_log_with_what_they_looked_for(audi
 
 
 def test_to_open_the_page_of_the_checkpoint_or_of_verifying_is_no_reading(audit_log: Portal) -> None:
-    browser, before = entered(audit_log), readings(audit_log)
+    browser, before = audit_log.by_mail("aude"), readings(audit_log)
 
     for path in ("/audit-log/checkpoint", "/audit-log/verify"):
         assert browser.get(path).status == 200
@@ -217,7 +210,7 @@ def test_to_open_the_page_of_the_checkpoint_or_of_verifying_is_no_reading(audit_
 def test_another_tenants_audit_log_is_as_unknown_as_none(
     audit_log: Portal, open_portal: OpenPortal, path: str
 ) -> None:
-    elsewhere, browser = open_portal(), entered(audit_log)
+    elsewhere, browser = open_portal(), audit_log.by_mail("aude")
 
     theirs = browser.get(f"{path}?tenant={elsewhere.world.tenant.slug}")
     nobodys = browser.get(f"{path}?tenant=nobodys")
@@ -230,7 +223,7 @@ def test_another_tenants_audit_log_is_as_unknown_as_none(
 @each("who", ["erin", "max", "olga", "gate", "ann"])
 @each("path", ["/audit-log", "/audit-log/export", "/audit-log/checkpoint", "/audit-log/verify"])
 def test_whoever_reads_no_audit_log_reads_none_here(audit_log: Portal, who: str, path: str) -> None:
-    page = entered(audit_log, who).get(path)
+    page = audit_log.by_mail(who).get(path)
 
     assert page.status == 403
     assert "submitted a request for access" not in page.text
@@ -270,7 +263,7 @@ def test_who_reads_several_audit_logs_chooses_one(open_portal: OpenPortal) -> No
 
 
 def test_an_export_is_good_and_a_table_is_one(audit_log: Portal) -> None:
-    browser = entered(audit_log)
+    browser = audit_log.by_mail("aude")
 
     whole = browser.call("GET", "/audit-log/export", params={"since": "2"})
     table = browser.call("GET", "/audit-log/export", params={"format": "csv", "action": "deny", "text": ""})
@@ -286,14 +279,14 @@ def test_an_export_is_good_and_a_table_is_one(audit_log: Portal) -> None:
 def test_an_export_that_cannot_be_is_said_and_not_recorded(audit_log: Portal, query: dict[str, str]) -> None:
     before = readings(audit_log)
 
-    page = PortalPage(entered(audit_log).call("GET", "/audit-log/export", params=query))
+    page = PortalPage(audit_log.by_mail("aude").call("GET", "/audit-log/export", params=query))
 
     assert (page.status, 'role="alert"' in page.text) == (422, True)
     assert readings(audit_log) == before
 
 
 def test_the_checkpoint_is_shown_with_the_keys_and_the_command_that_verifies(audit_log: Portal) -> None:
-    page = entered(audit_log).get("/audit-log/checkpoint")
+    page = audit_log.by_mail("aude").get("/audit-log/checkpoint")
 
     text = html.unescape(page.text)
     assert f"lockbox.test/audit/{audit_log.world.tenant.id}" in text
@@ -304,7 +297,7 @@ def test_the_checkpoint_is_shown_with_the_keys_and_the_command_that_verifies(aud
 
 
 def test_before_anything_is_sealed_the_page_says_so(portal: Portal) -> None:
-    browser = entered(portal)
+    browser = portal.by_mail("aude")
 
     shown, exported = browser.get("/audit-log/checkpoint"), browser.get("/audit-log/export")
 
@@ -313,7 +306,7 @@ def test_before_anything_is_sealed_the_page_says_so(portal: Portal) -> None:
 
 
 def test_an_export_ends_where_its_reader_signs_out(audit_log: Portal) -> None:
-    browser = entered(audit_log)
+    browser = audit_log.by_mail("aude")
     shown = Request({"type": "http", "headers": [(b"cookie", f"{SESSION}={browser.session}".encode())]})
     opened = while_signed_in(audit_log.db.transaction, shown, audit_log.settings)
 

@@ -6,17 +6,10 @@ from dataclasses import replace
 import pytest
 
 from harness.people import HERE
-from lockbox.facts.enumerations import AuthMethod
 from lockbox.requests import questions
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from tests.http.portal import Browser, OpenPortal, Portal, PortalPage
-
-
-@pytest.fixture(scope="module")
-def shared(open_portal: OpenPortal) -> Portal:
-    """One world without review."""
-    return open_portal()
 
 
 @pytest.fixture
@@ -27,8 +20,7 @@ def portal(shared: Portal) -> Portal:
 
 def opened(portal: Portal, name: str, path: str) -> tuple[Browser, PortalPage]:
     """Sign somebody in and open a page."""
-    browser = portal.browser()
-    browser.enter(name, AuthMethod.PASSKEY)
+    browser = portal.by_passkey(name)
     return browser, browser.get(path)
 
 

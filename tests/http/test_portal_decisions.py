@@ -16,25 +16,10 @@ A, B = "mailbox:anna@contoso.example", "mailbox:bob@contoso.example"
 WIDE: dict[str, Any] = {"resources": [A, B], "actions": ["read", "export"]}
 
 
-@pytest.fixture(scope="module")
-def shared(open_portal: OpenPortal) -> Portal:
-    """One world without review."""
-    return open_portal()
-
-
 @pytest.fixture
 def portal(shared: Portal) -> Portal:
     """The same world with a clock of the test's own."""
     return replace(shared)
-
-
-def opened(
-    portal: Portal, name: str, request_id: object, means: AuthMethod = AuthMethod.PASSKEY
-) -> tuple[Browser, PortalPage]:
-    """Sign somebody in and open a request."""
-    browser = portal.browser()
-    browser.enter(name, means)
-    return browser, browser.get(f"/requests/{request_id}")
 
 
 def send(browser: Browser, page: PortalPage, action: str, **changes: Any) -> PortalPage:
@@ -46,7 +31,7 @@ def send(browser: Browser, page: PortalPage, action: str, **changes: Any) -> Por
 
 def test_everything_is_ticked_and_sending_it_so_narrows_nothing(portal: Portal) -> None:
     request = portal.world.submit(**WIDE)
-    browser, page = opened(portal, "ann", request.id)
+    browser, page = portal.opened("ann", request.id, AuthMethod.PASSKEY)
 
     after = send(browser, page, "/approve")
 
@@ -58,7 +43,7 @@ def test_everything_is_ticked_and_sending_it_so_narrows_nothing(portal: Portal) 
 
 def test_what_is_left_ticked_is_what_opens_and_what_was_asked_stays_readable(portal: Portal) -> None:
     request = portal.world.submit(**WIDE)
-    browser, page = opened(portal, "ann", request.id)
+    browser, page = portal.opened("ann", request.id, AuthMethod.PASSKEY)
 
     after = send(browser, page, "/approve", resources=[B], actions=["read"], window="900")
 
@@ -83,7 +68,7 @@ def test_a_forged_or_an_empty_choice_is_refused_and_the_ticks_are_kept(
     portal: Portal, changes: dict[str, Any], sentence: str
 ) -> None:
     request = portal.world.submit(**WIDE)
-    browser, page = opened(portal, "ann", request.id)
+    browser, page = portal.opened("ann", request.id, AuthMethod.PASSKEY)
     before = portal.count()
 
     answer = send(browser, page, "/approve", comment="My long thoughts", **changes)
@@ -102,9 +87,9 @@ def test_a_forged_or_an_empty_choice_is_refused_and_the_ticks_are_kept(
 def test_a_second_approver_hears_that_the_first_keeps_less_and_opens_what_both_keep(open_portal: OpenPortal) -> None:
     portal = open_portal(Policy(vendor_review=False, quorum=2))
     request = portal.world.submit(**WIDE)
-    first, page = opened(portal, "ann", request.id)
+    first, page = portal.opened("ann", request.id, AuthMethod.PASSKEY)
     send(first, page, "/approve", resources=[A])
-    second, seen = opened(portal, "amir", request.id)
+    second, seen = portal.opened("amir", request.id, AuthMethod.PASSKEY)
 
     refused = send(second, seen, "/approve", resources=[B])
     after = send(second, refused, "/approve", resources=[A, B])
@@ -118,7 +103,7 @@ def test_a_second_approver_hears_that_the_first_keeps_less_and_opens_what_both_k
 @pytest.mark.parametrize("comment", ["", "  \r\n "])
 def test_a_denial_without_a_reason_is_not_taken_and_says_so(portal: Portal, comment: str) -> None:
     request = portal.world.submit()
-    browser, page = opened(portal, "ann", request.id)
+    browser, page = portal.opened("ann", request.id, AuthMethod.PASSKEY)
 
     answer = send(browser, page, "/deny", comment=comment)
 
@@ -132,7 +117,7 @@ def test_the_page_says_who_endorsed_which_policy_and_what_happens_otherwise(open
     request = portal.world.submit()
     portal.world.act("max", Action.ENDORSE, request.id)
 
-    _, page = opened(portal, "ann", request.id)
+    _, page = portal.opened("ann", request.id, AuthMethod.PASSKEY)
 
     for words in (
         "Requester Erin, endorsed for the vendor by Max",
@@ -146,7 +131,7 @@ def test_the_page_says_who_endorsed_which_policy_and_what_happens_otherwise(open
 def test_what_changes_by_itself_is_marked_and_what_somebody_types_in_is_not(portal: Portal) -> None:
     request = portal.world.submit()
 
-    _, page = opened(portal, "ann", request.id)
+    _, page = portal.opened("ann", request.id, AuthMethod.PASSKEY)
 
     for part in ("state", "answer", "facts", "votes", "timeline"):
         assert f'id="{part}"' in page.text
@@ -164,7 +149,7 @@ def test_closing_leads_to_a_new_sign_in_where_the_policy_asks_for_it_and_keeps_t
     portal = open_portal()
     lay_down(portal.world, revoke_sign_in_age=300)
     request = portal.world.act("amir", Action.APPROVE, portal.world.submit().id)
-    browser, page = opened(portal, "ann", request.id)
+    browser, page = portal.opened("ann", request.id, AuthMethod.PASSKEY)
     portal.wait(minutes=6)
 
     refused = send(browser, page, "/revoke", comment="Enough")
@@ -181,7 +166,7 @@ def test_closing_leads_to_a_new_sign_in_where_the_policy_asks_for_it_and_keeps_t
 def test_a_weak_sign_in_is_said_before_anything_is_written_and_leaves_the_denial(open_portal: OpenPortal) -> None:
     portal = open_portal()
     request = portal.world.fresh()
-    browser, page = opened(portal, "ann", request.id, AuthMethod.MAIL)
+    browser, page = portal.opened("ann", request.id)
 
     browser.enter("ann", AuthMethod.PASSKEY)
     strong = browser.get(f"/requests/{request.id}")
@@ -197,7 +182,7 @@ def test_a_weak_sign_in_is_said_before_anything_is_written_and_leaves_the_denial
 def test_a_manager_whose_sign_in_is_too_old_is_told_so_on_the_page(open_portal: OpenPortal) -> None:
     portal = open_portal(Policy(vendor_review=True, sign_in_age=86_400))
     request = portal.world.fresh()
-    browser, fresh = opened(portal, "max", request.id, AuthMethod.PASSKEY)
+    browser, fresh = portal.opened("max", request.id, AuthMethod.PASSKEY)
 
     portal.wait(minutes=16)
     old = browser.get(f"/requests/{request.id}")
@@ -212,7 +197,7 @@ def test_a_manager_whose_sign_in_is_too_old_is_told_so_on_the_page(open_portal: 
 
 def test_what_was_written_while_the_sign_in_grew_old_is_still_there(open_portal: OpenPortal) -> None:
     portal = open_portal()
-    browser, page = opened(portal, "ann", portal.world.fresh().id, AuthMethod.PASSKEY)
+    browser, page = portal.opened("ann", portal.world.fresh().id, AuthMethod.PASSKEY)
     portal.wait(minutes=16)
 
     refused = send(browser, page, "/approve", comment="Only the inbox")
@@ -224,7 +209,7 @@ def test_what_was_written_while_the_sign_in_grew_old_is_still_there(open_portal:
 def test_where_a_mailed_code_is_enough_nothing_is_said_of_it(open_portal: OpenPortal) -> None:
     portal = open_portal(Policy(vendor_review=False, mail_suffices=True))
 
-    _, page = opened(portal, "ann", portal.world.fresh().id, AuthMethod.MAIL)
+    _, page = portal.opened("ann", portal.world.fresh().id)
 
     assert "With this sign-in" not in page.words
     assert offered(page) == {"approve", "deny"}

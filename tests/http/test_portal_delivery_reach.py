@@ -9,7 +9,6 @@ from lockbox.requests import timers
 from lockbox.requests.models import AccessRequest
 from tests.database.postbag import Postbag, address
 from tests.http.portal import Portal
-from tests.http.test_portal_requests import opened
 
 DEAD = """
 UPDATE notifications SET outcome = 'dead', closed_at = now() WHERE id IN (
@@ -25,7 +24,7 @@ def test_the_timeline_says_to_the_own_side_who_got_a_mail(portal: Portal, who: s
     mails = portal.sql("SELECT id FROM notifications WHERE request_id = :id", id=request.id)
     post.deliver(portal.worker, [row.id for row in mails])
 
-    _, page = opened(portal, who, request.id)
+    _, page = portal.opened(who, request.id)
 
     assert ("Notification not delivered to Abe; mailed to A" in page.words) is is_told
     assert refused not in page.words
@@ -44,14 +43,14 @@ def test_the_page_says_how_many_could_not_be_reached(portal: Portal) -> None:
     portal.sql(DEAD, id=request.id, some=2)
 
     for who in ("erin", "max", "ann"):
-        _, page = opened(portal, who, request.id)
+        _, page = portal.opened(who, request.id)
         assert "Two of three approvers could not be reached; one is still being tried." in page.words
 
 
 def test_a_time_out_of_which_nobody_was_told_is_shown_as_such(portal: Portal) -> None:
     request = timed_out(portal)
 
-    _, page = opened(portal, "erin", request.id)
+    _, page = portal.opened("erin", request.id)
 
     assert "Nobody could be notified" in page.words
     assert "Timed out" not in page.words
@@ -61,7 +60,7 @@ def test_a_time_out_of_which_nobody_was_told_is_shown_as_such(portal: Portal) ->
 
 def test_who_asked_asks_again_by_a_button_and_lands_on_the_new_request(portal: Portal) -> None:
     request = timed_out(portal)
-    browser, page = opened(portal, "erin", request.id)
+    browser, page = portal.opened("erin", request.id)
 
     landed = browser.submit(page, "/ask-again")
 
@@ -79,7 +78,7 @@ def test_who_asked_asks_again_by_a_button_and_lands_on_the_new_request(portal: P
 
 def test_a_button_pressed_twice_leads_to_the_one_request(portal: Portal) -> None:
     request = timed_out(portal)
-    browser, page = opened(portal, "erin", request.id)
+    browser, page = portal.opened("erin", request.id)
 
     landed = [browser.submit(page, "/ask-again").path for _ in range(2)]
 
@@ -89,7 +88,7 @@ def test_a_button_pressed_twice_leads_to_the_one_request(portal: Portal) -> None
 
 def test_a_form_without_the_sessions_token_or_from_elsewhere_asks_nothing(portal: Portal) -> None:
     request = timed_out(portal)
-    browser, page = opened(portal, "erin", request.id)
+    browser, page = portal.opened("erin", request.id)
     before = portal.count()
 
     without = browser.post(f"/requests/{request.id}/ask-again", {"csrf": "x"})
@@ -107,7 +106,7 @@ def test_others_are_not_offered_it_and_are_refused(portal: Portal) -> None:
     request = timed_out(portal)
 
     for who in ("ann", "max", "tara"):
-        browser, page = opened(portal, who, request.id)
+        browser, page = portal.opened(who, request.id)
         assert not [form for form in page.read.forms if form.action.endswith("/ask-again")]
         (csrf,) = {form.fields["csrf"] for form in page.read.forms if "csrf" in form.fields}
         assert browser.post(f"/requests/{request.id}/ask-again", {"csrf": csrf}).status == 403
@@ -115,7 +114,7 @@ def test_others_are_not_offered_it_and_are_refused(portal: Portal) -> None:
 
 def test_a_refusal_is_said_on_the_page(portal: Portal) -> None:
     request = portal.world.fresh()
-    browser, page = opened(portal, "erin", request.id)
+    browser, page = portal.opened("erin", request.id)
     csrf = page.form("/cancel").fields["csrf"]
 
     refused = browser.post(f"/requests/{request.id}/ask-again", {"csrf": csrf})

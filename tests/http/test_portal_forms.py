@@ -52,9 +52,7 @@ def lenient(open_portal: OpenPortal) -> Portal:
 @pytest.fixture
 def ann(lenient: Portal) -> Browser:
     """A browser in which Ann is signed in."""
-    browser = lenient.browser()
-    browser.enter("ann")
-    return browser
+    return lenient.by_mail("ann")
 
 
 def pages_of(portal: Portal) -> list[tuple[str, str]]:
@@ -148,8 +146,7 @@ def test_reading_never_changes_anything_whatever_is_followed_and_how_often(
     lenient: Portal, means: AuthMethod
 ) -> None:
     request = lenient.world.fresh()
-    browser = lenient.browser()
-    browser.enter("ann", means)
+    browser = lenient.entered("ann", means)
     links = [
         request_mail.portal_address("", request.id),
         "/sign-in",

@@ -12,7 +12,7 @@ from sqlalchemy import text
 
 from lockbox.identity.roles import Role
 from lockbox.requests.lifecycle import Action
-from tests.http.portal import Browser, OpenPortal, Portal, PortalPage
+from tests.http.portal import OpenPortal, Portal, PortalPage
 
 HOSTILE = "<script>alert('x')</script>\"'><img src=x onerror=alert(1)>{{ 7 * 7 }}"
 MANY = """
@@ -27,23 +27,10 @@ FROM requests r, generate_series(1, :count) n WHERE r.id = :id
 """
 
 
-@pytest.fixture(scope="module")
-def shared(open_portal: OpenPortal) -> Portal:
-    """One world whose requests are told apart by what is looked for."""
-    return open_portal()
-
-
 @pytest.fixture
 def portal(shared: Portal) -> Portal:
     """The same world with a clock of the test's own."""
     return replace(shared)
-
-
-def reader(portal: Portal, name: str = "ann") -> Browser:
-    """Return a browser at which somebody is signed in."""
-    browser = portal.browser()
-    browser.enter(name)
-    return browser
 
 
 def listed(page: PortalPage) -> list[str]:
@@ -71,7 +58,7 @@ def test_each_filter_leaves_what_fits_it_alone(open_portal: OpenPortal) -> None:
     denied = world.fresh(case_ref="CASE-7")
     world.act("ann", Action.DENY, denied.id)
     other = world.fresh("eve", service="sharepoint-online", justification="A library is locked", actions=["export"])
-    browser = reader(portal)
+    browser = portal.by_mail("ann")
     looked_for = {
         "state=denied&text=CASE-7": denied,
         "service=sharepoint-online": other,
@@ -94,7 +81,7 @@ def test_days_are_those_of_the_readers_time_zone(open_portal: OpenPortal) -> Non
     person = portal.world.people["ann"].person_id
     portal.sql("UPDATE people SET time_zone = 'Pacific/Kiritimati' WHERE id = :p", p=person)
     there = (request.created_at.astimezone(UTC) + timedelta(hours=14)).date()
-    browser = reader(portal)
+    browser = portal.by_mail("ann")
 
     found = {
         (first, last): listed(browser.get(f"/requests?from={first or ''}&to={last or ''}"))
@@ -129,7 +116,7 @@ def test_a_filter_that_is_none_is_said_on_the_page_and_what_was_written_is_kept(
     portal: Portal, query: str, sentence: str
 ) -> None:
     portal.world.fresh()
-    browser = reader(portal)
+    browser = portal.by_mail("ann")
 
     page = browser.get(f"/requests?{query}")
 
@@ -141,13 +128,13 @@ def test_a_filter_that_is_none_is_said_on_the_page_and_what_was_written_is_kept(
 
 
 def test_a_filter_that_does_not_exist_is_refused(portal: Portal) -> None:
-    assert reader(portal).get("/requests?stat=denied").status == 422
+    assert portal.by_mail("ann").get("/requests?stat=denied").status == 422
 
 
 def test_wildcards_of_the_database_are_letters_like_others(portal: Portal) -> None:
     odd = portal.world.fresh(justification="100% of _all_")
     portal.world.fresh(justification="100 of all")
-    browser = reader(portal)
+    browser = portal.by_mail("ann")
 
     assert listed(browser.get(f"/requests?text={quote('100%')}")) == [str(odd.id)]
     assert listed(browser.get("/requests?text=_all_")) == [str(odd.id)]
@@ -158,13 +145,13 @@ def test_only_who_may_read_the_justification_finds_anything_by_it(portal: Portal
     secret = portal.world.fresh(justification="Numbat in the mailbox")
 
     found = {
-        name: listed(reader(portal, name).get("/requests?text=numbat"))
+        name: listed(portal.by_mail(name).get("/requests?text=numbat"))
         for name in ("ann", "aude", "max", "erin", "vera", "eve", "olga")
     }
 
     assert {name for name, ids in found.items() if ids == [str(secret.id)]} == {"ann", "aude", "max", "erin"}
-    assert listed(reader(portal, "vera").get(f"/requests?text={secret.id}")) == [str(secret.id)]
-    assert "Numbat" not in reader(portal, "vera").get("/requests.csv").text
+    assert listed(portal.by_mail("vera").get(f"/requests?text={secret.id}")) == [str(secret.id)]
+    assert "Numbat" not in portal.by_mail("vera").get("/requests.csv").text
 
 
 @pytest.mark.far
@@ -172,7 +159,7 @@ def test_older_ones_are_reached_by_a_link_that_keeps_the_filters(open_portal: Op
     portal = open_portal()
     ids = [str(portal.world.fresh(case_ref="MANY").id) for _ in range(51)]
     portal.world.fresh(case_ref="OTHER")
-    browser = reader(portal)
+    browser = portal.by_mail("ann")
 
     first = browser.get("/requests?text=many")
     (older,) = (link for link in first.read.links if "cursor=" in link)
@@ -188,7 +175,7 @@ def test_another_tenant_sees_nothing_of_it(portal: Portal, open_portal: OpenPort
     elsewhere = open_portal()
     portal.world.add("zora", Role.APPROVER, elsewhere.world.tenant.id)
     request = portal.world.fresh()
-    browser = reader(portal, "zora")
+    browser = portal.by_mail("zora")
 
     assert str(request.id) not in browser.get("/requests").text
     assert str(request.id) not in browser.get(f"/requests?text={request.id}").words
@@ -198,7 +185,7 @@ def test_another_tenant_sees_nothing_of_it(portal: Portal, open_portal: OpenPort
 def test_the_same_selection_is_a_table_whose_cells_are_no_formulas(portal: Portal) -> None:
     formula = portal.world.fresh(justification="=HYPERLINK(1)", case_ref="@SUM(1)")
     other = portal.world.fresh("eve", justification='A "quoted", odd\nreason')
-    browser = reader(portal)
+    browser = portal.by_mail("ann")
 
     page = browser.get("/requests.csv?engineer=er")
     rows = {row["Request"]: row for row in table(page)}
@@ -219,19 +206,19 @@ def test_a_table_goes_on_beyond_what_is_read_at_once(open_portal: OpenPortal) ->
     request = portal.world.submit()
     put_many(portal, request.id, 450)
 
-    rows = table(reader(portal).get("/requests.csv"))
+    rows = table(portal.by_mail("ann").get("/requests.csv"))
 
     assert len({row["Request"] for row in rows}) == len(rows) == 451
 
 
 def test_a_table_is_refused_for_a_filter_that_is_none(portal: Portal) -> None:
-    page = reader(portal).get("/requests.csv?state=open")
+    page = portal.by_mail("ann").get("/requests.csv?state=open")
 
     assert (page.status, "There is no such state" in page.words) == (422, True)
 
 
 def test_what_was_looked_for_is_text_and_nothing_else(portal: Portal) -> None:
-    browser = reader(portal)
+    browser = portal.by_mail("ann")
 
     for name in ("text", "engineer", "state", "service", "level", "from", "to"):
         page = browser.get(f"/requests?{name}={quote(HOSTILE)}")
@@ -242,7 +229,7 @@ def test_what_was_looked_for_is_text_and_nothing_else(portal: Portal) -> None:
 
 
 def test_an_empty_history_says_what_will_be_here(open_portal: OpenPortal) -> None:
-    page = reader(open_portal()).get("/requests")
+    page = open_portal().by_mail("ann").get("/requests")
 
     assert "There are no requests yet" in page.words
 
@@ -257,7 +244,7 @@ def uncounted(portal: Portal) -> Iterator[None]:
 
 @pytest.mark.usefixtures("uncounted")
 def test_nobody_takes_more_than_sixty_tables_and_audit_logs_in_ten_minutes(portal: Portal) -> None:
-    tara, ann = reader(portal, "tara"), reader(portal)
+    tara, ann = portal.by_mail("tara"), portal.by_mail("ann")
     token = {"authorization": f"Bearer {portal.world.tokens['tara']}"}
 
     first = tara.get("/requests.csv")

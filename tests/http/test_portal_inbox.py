@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 
-from lockbox.facts.enumerations import AuthMethod
 from lockbox.identity.roles import Role
 from lockbox.identity.time_zones import page_time
 from lockbox.requests.inbox import MOST
@@ -18,23 +17,10 @@ PAGE_BYTES = 60_000
 HOSTILE = "<script>alert('x')</script>\"'><img src=x onerror=alert(1)>{{ 7 * 7 }}"
 
 
-@pytest.fixture(scope="module")
-def shared(open_portal: OpenPortal) -> Portal:
-    """One world with windows and requests that wait."""
-    return open_portal()
-
-
 @pytest.fixture
 def portal(shared: Portal) -> Portal:
     """The same world with a clock of the test's own."""
     return replace(shared)
-
-
-def reader(portal: Portal, name: str, means: AuthMethod = AuthMethod.PASSKEY) -> Browser:
-    """Return a browser at which somebody is signed in."""
-    browser = portal.browser()
-    browser.enter(name, means)
-    return browser
 
 
 def listed(page: PortalPage) -> list[str]:
@@ -60,10 +46,10 @@ def test_what_waits_is_there_for_whoever_may_answer_with_the_soonest_deadline_fi
     soon = portal.world.fresh("eve")
     ids = [str(soon.id), str(late.id)]
 
-    found = {name: listed(reader(portal, name).get("/waiting")) for name in ("ann", "aude", "tara", "rob", "max")}
+    found = {name: listed(portal.by_passkey(name).get("/waiting")) for name in ("ann", "aude", "tara", "rob", "max")}
 
     assert found == {"ann": ids, "aude": ids, "tara": ids, "rob": [], "max": []}
-    assert "Approvals There are no requests for you to decide." in reader(portal, "rob").get("/waiting").words
+    assert "Approvals There are no requests for you to decide." in portal.by_passkey("rob").get("/waiting").words
 
 
 def test_it_says_who_what_why_until_when_and_what_happens_otherwise(open_portal: OpenPortal) -> None:
@@ -74,7 +60,7 @@ def test_it_says_who_what_why_until_when_and_what_happens_otherwise(open_portal:
     )
     portal.world.act("amir", Action.APPROVE, request.id)
 
-    page = reader(portal, "ann").get("/waiting")
+    page = portal.by_passkey("ann").get("/waiting")
 
     for words in (
         "Erin requests access to Exchange Online",
@@ -94,14 +80,14 @@ def test_what_one_has_answered_or_what_is_over_waits_no_longer(open_portal: Open
     answered, denied, over = (portal.world.fresh() for _ in range(3))
     portal.world.act("ann", Action.APPROVE, answered.id)
     portal.world.act("amir", Action.DENY, denied.id)
-    ann, amir = reader(portal, "ann"), reader(portal, "amir")
+    ann, amir = portal.by_passkey("ann"), portal.by_passkey("amir")
 
     assert listed(ann.get("/waiting")) == [str(over.id)]
     assert listed(amir.get("/waiting")) == [str(answered.id), str(over.id)]
     portal.wait(hours=11, minutes=50)
-    assert listed(reader(portal, "abe").get("/waiting")) != []
+    assert listed(portal.by_passkey("abe").get("/waiting")) != []
     portal.wait(minutes=10)
-    assert listed(reader(portal, "abe").get("/waiting")) == []
+    assert listed(portal.by_passkey("abe").get("/waiting")) == []
 
 
 def test_an_admin_is_told_that_approving_is_for_others(portal: Portal) -> None:
@@ -109,13 +95,13 @@ def test_an_admin_is_told_that_approving_is_for_others(portal: Portal) -> None:
 
     assert (
         "As an admin you can deny this request. Only approvers can approve it."
-        in reader(portal, "tara").get("/waiting").words
+        in portal.by_passkey("tara").get("/waiting").words
     )
-    assert "As an admin" not in reader(portal, "ann").get("/waiting").words
+    assert "As an admin" not in portal.by_passkey("ann").get("/waiting").words
 
 
 def test_where_nothing_waits_it_says_where_to_look(open_portal: OpenPortal) -> None:
-    page = reader(open_portal(), "ann").get("/waiting")
+    page = open_portal().by_passkey("ann").get("/waiting")
 
     assert "There are no requests for you to decide" in page.words
     assert {"/open", "/requests"} <= set(page.read.links)
@@ -129,7 +115,7 @@ def test_who_is_inside_is_shown_with_the_first_to_close_first(open_portal: OpenP
     portal.world.fresh()
     ids = [str(short.id), str(long.id)]
 
-    seen = {name: pages(reader(portal, name), "/open") for name in ("ann", "aude", "tara", "max", "vera", "olga")}
+    seen = {name: pages(portal.by_passkey(name), "/open") for name in ("ann", "aude", "tara", "max", "vera", "olga")}
 
     shown = {name: [one for page in of for one in listed(page) if one in ids] for name, of in seen.items()}
     assert shown == dict.fromkeys(seen, ids) | {"olga": []}
@@ -143,7 +129,7 @@ def test_who_is_inside_is_shown_with_the_first_to_close_first(open_portal: OpenP
 def test_one_click_closes_a_window_and_leads_to_what_happened(portal: Portal, name: str) -> None:
     request = portal.world.fresh()
     portal.world.act("amir", Action.APPROVE, request.id)
-    browser = reader(portal, name)
+    browser = portal.by_passkey(name)
     forms = [form for page in pages(browser, "/open") for form in page.read.forms]
     form = next(form for form in forms if form.action == f"/requests/{request.id}/revoke")
 
@@ -164,7 +150,9 @@ def test_an_open_window_is_shown_with_what_it_was_opened_for(open_portal: OpenPo
     request = portal.world.submit(**wide)
     portal.world.act("ann", Action.APPROVE, request.id, resources=["mailbox:b@contoso.example"], actions=["export"])
 
-    assert "What export in mailbox:b@contoso.example of Exchange Online" in reader(portal, "ann").get("/open").words
+    assert (
+        "What export in mailbox:b@contoso.example of Exchange Online" in portal.by_passkey("ann").get("/open").words
+    )
 
 
 def test_a_window_that_something_else_has_shut_says_so(open_portal: OpenPortal) -> None:
@@ -174,11 +162,11 @@ def test_a_window_that_something_else_has_shut_says_so(open_portal: OpenPortal) 
     portal.sql("UPDATE people SET disabled_at = now() WHERE id = :p", p=portal.world.people["erin"].person_id)
 
     why = "nobody is let in, because Erin is no longer an active engineer of the vendor."
-    assert why in reader(portal, "ann").get("/open").words
+    assert why in portal.by_passkey("ann").get("/open").words
 
 
 def test_where_nobody_is_inside_it_says_so(open_portal: OpenPortal) -> None:
-    assert "There are no open windows" in reader(open_portal(), "ann").get("/open").words
+    assert "There are no open windows" in open_portal().by_passkey("ann").get("/open").words
 
 
 def test_what_somebody_wrote_is_text_and_nothing_else(open_portal: OpenPortal) -> None:
@@ -187,7 +175,7 @@ def test_what_somebody_wrote_is_text_and_nothing_else(open_portal: OpenPortal) -
     asks = {"justification": HOSTILE, "case_ref": HOSTILE[:100], "resources": ['site:"><script>x</script>']}
     portal.world.fresh("eve", **asks)
     portal.world.act("amir", Action.APPROVE, portal.world.fresh("eve", **asks).id)
-    browser = reader(portal, "ann")
+    browser = portal.by_passkey("ann")
 
     for path in ("/waiting", "/open", "/requests"):
         page = browser.get(path)
@@ -206,7 +194,7 @@ def test_what_does_not_fit_on_a_page_is_on_the_next(open_portal: OpenPortal, pat
     if path == "/open":
         for one in asked:
             portal.world.act("ann", Action.APPROVE, one)
-    browser = reader(portal, who)
+    browser = portal.by_passkey(who)
     ours = set(map(str, asked))
 
     seen = pages(browser, path)
@@ -221,14 +209,14 @@ def test_what_does_not_fit_on_a_page_is_on_the_next(open_portal: OpenPortal, pat
 @pytest.mark.parametrize("path", ["/waiting", "/open"])
 @pytest.mark.parametrize("after", ["x", "1", "1-2", "-1-" + "f" * 32, "9" * 17 + "-" + "f" * 32])
 def test_a_page_that_is_none_is_refused(portal: Portal, path: str, after: str) -> None:
-    page = reader(portal, "ann").get(f"{path}?after={after}")
+    page = portal.by_passkey("ann").get(f"{path}?after={after}")
 
     assert page.status == 422
     assert "Start again with the first" in page.words
 
 
 def test_beyond_the_last_there_is_a_way_back(portal: Portal) -> None:
-    browser = reader(portal, "ann")
+    browser = portal.by_passkey("ann")
 
     for path in ("/waiting", "/open"):
         page = browser.get(f"{path}?after={'9' * 16}-{'f' * 32}")

@@ -162,8 +162,7 @@ def test_an_invitation_is_taken_once_and_within_three_days(nora: Newcomer) -> No
 
 @pytest.mark.far
 def test_the_session_that_the_browser_had_ends_and_is_not_taken_over(nora: Newcomer) -> None:
-    browser = nora.portal.browser()
-    browser.enter("amir")
+    browser = nora.portal.by_mail("amir")
     before = browser.session
 
     page = nora.accept(browser)

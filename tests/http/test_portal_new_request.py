@@ -17,13 +17,6 @@ ANNA = "mailbox:anna@contoso.example"
 NEW = "SELECT * FROM requests WHERE tenant_id = :t ORDER BY id"
 
 
-def asks(portal: Portal, who: str = "erin") -> Browser:
-    """Return a browser at which an engineer is signed in."""
-    browser = portal.browser()
-    browser.enter(who)
-    return browser
-
-
 def written(portal: Portal, **changes: str) -> dict[str, str]:
     """Return what a good form holds, with changes."""
     facts = {
@@ -50,7 +43,7 @@ def submitted(portal: Portal) -> list[Any]:
 
 
 def test_the_form_offers_what_there_is_and_labels_all_of_it(portal: Portal) -> None:
-    page = asks(portal).get("/ask")
+    page = portal.by_mail("erin").get("/ask")
 
     assert page.status == 200
     assert "Contoso" in page.text
@@ -60,22 +53,22 @@ def test_the_form_offers_what_there_is_and_labels_all_of_it(portal: Portal) -> N
 
 
 def test_the_form_offers_reading_and_nothing_more(portal: Portal) -> None:
-    page = asks(portal).get("/ask")
-    named = asks(portal).get("/ask?service=sharepoint-online")
+    page = portal.by_mail("erin").get("/ask")
+    named = portal.by_mail("erin").get("/ask?service=sharepoint-online")
 
     for one in (page, named):
         assert one.form("/ask/preview").ticked["actions"] == ["read"]
 
 
 def test_as_it_stands_the_form_asks_for_no_longer_than_the_sample_customer_takes(portal: Portal) -> None:
-    page = asks(portal).get("/ask")
+    page = portal.by_mail("erin").get("/ask")
 
     assert int(page.form("/ask/preview").fields["access_window"]) <= run.POLICY.access_ceiling
 
 
 def test_a_look_tells_whom_it_would_reach_by_when_and_files_nothing(open_portal: OpenPortal) -> None:
     portal = open_portal(Policy(require_case=True, quorum=2))
-    browser, before = asks(portal), portal.count()
+    browser, before = portal.by_mail("erin"), portal.count()
 
     page = previewed(browser, portal)
 
@@ -90,7 +83,7 @@ def test_a_look_tells_whom_it_would_reach_by_when_and_files_nothing(open_portal:
 
 
 def test_what_is_sent_is_submitted_as_it_was_written_and_shown(portal: Portal) -> None:
-    browser = asks(portal)
+    browser = portal.by_mail("erin")
 
     page = browser.submit(previewed(browser, portal), "/ask")
 
@@ -103,7 +96,7 @@ def test_what_is_sent_is_submitted_as_it_was_written_and_shown(portal: Portal) -
 
 
 def test_several_actions_are_sent_as_they_were_chosen(portal: Portal) -> None:
-    browser = asks(portal)
+    browser = portal.by_mail("erin")
     csrf = browser.get("/ask").form("/ask/preview").fields["csrf"]
     chosen: dict[str, Any] = written(portal) | {"csrf": csrf, "actions": ["read", "export"], "key": "k" * 22}
 
@@ -114,7 +107,7 @@ def test_several_actions_are_sent_as_they_were_chosen(portal: Portal) -> None:
 
 
 def test_the_same_form_sent_twice_is_submitted_once(portal: Portal) -> None:
-    browser = asks(portal)
+    browser = portal.by_mail("erin")
     page = previewed(browser, portal)
 
     first, second = (browser.submit(page, "/ask") for _ in range(2))
@@ -127,7 +120,7 @@ def test_the_same_form_sent_twice_is_submitted_once(portal: Portal) -> None:
 
 
 def test_a_key_that_came_with_something_else_files_nothing_more(portal: Portal) -> None:
-    browser = asks(portal)
+    browser = portal.by_mail("erin")
     page = previewed(browser, portal)
     browser.submit(page, "/ask")
 
@@ -140,7 +133,7 @@ def test_a_key_that_came_with_something_else_files_nothing_more(portal: Portal) 
 
 @pytest.mark.parametrize("where", ["/ask/preview", "/ask"])
 def test_what_is_not_understood_is_said_beside_it_and_nothing_is_lost(portal: Portal, where: str) -> None:
-    browser = asks(portal)
+    browser = portal.by_mail("erin")
     csrf = browser.get("/ask").form("/ask/preview").fields["csrf"]
     typed = written(portal, resources=f"{ANNA}\nmailbox:*", justification=" ", service="", access_window="soon")
     fields = portal.filled(where, typed | {"csrf": csrf, "key": "k" * 22})
@@ -160,7 +153,7 @@ def test_what_is_not_understood_is_said_beside_it_and_nothing_is_lost(portal: Po
 
 def test_what_the_policy_lacks_is_said_beside_the_field_and_cannot_be_sent(open_portal: OpenPortal) -> None:
     portal = open_portal(Policy(require_case=True, justification_least=200, access_ceiling=600))
-    browser = asks(portal)
+    browser = portal.by_mail("erin")
 
     page = previewed(browser, portal, case_ref="")
 
@@ -172,7 +165,7 @@ def test_what_the_policy_lacks_is_said_beside_the_field_and_cannot_be_sent(open_
 
 
 def test_what_became_stricter_meanwhile_is_refused_with_all_that_was_written(portal: Portal) -> None:
-    browser = asks(portal)
+    browser = portal.by_mail("erin")
     page = previewed(browser, portal)
     lay_down(portal.world, access_ceiling=600, vendor_review=False)
 
@@ -187,7 +180,7 @@ def test_what_became_stricter_meanwhile_is_refused_with_all_that_was_written(por
 def test_a_customer_that_decides_nothing_is_shown_as_such(portal: Portal) -> None:
     portal.sql("UPDATE tenants SET mode = :m WHERE id = :t", m=Mode.OBSERVE.value, t=portal.world.tenant.id)
 
-    page = previewed(asks(portal), portal)
+    page = previewed(portal.by_mail("erin"), portal)
 
     assert "has left this decision to the vendor: a manager opens access" in page.words
 
@@ -198,7 +191,7 @@ def test_asking_again_begins_with_what_was_asked_before(portal: Portal) -> None:
     )
     portal.world.act("ann", Action.DENY, request.id, comment="No")
 
-    page = asks(portal).get(f"/ask?from={request.id}")
+    page = portal.by_mail("erin").get(f"/ask?from={request.id}")
 
     kept = page.form("/ask/preview").fields
     assert (kept["case_ref"], kept["access_window"], kept["service"]) == ("CASE-9", "5400", "exchange-online")
@@ -211,15 +204,15 @@ def test_asking_again_begins_with_what_was_asked_before(portal: Portal) -> None:
 def test_nobody_asks_again_for_what_is_not_theirs(portal: Portal, who: str) -> None:
     theirs = portal.world.submit("eve" if who == "erin" else "erin").id
 
-    shown = asks(portal, who).get(f"/ask?from={theirs}")
-    nobodys = asks(portal, who).get(f"/ask?from={new_id()}")
+    shown = portal.by_mail(who).get(f"/ask?from={theirs}")
+    nobodys = portal.by_mail(who).get(f"/ask?from={new_id()}")
 
     assert (shown.status, nobodys.status) == (404, 404)
     assert "mailbox" not in shown.text
 
 
 def test_a_form_of_another_session_files_nothing(portal: Portal) -> None:
-    mine, others = asks(portal), asks(portal, "eve")
+    mine, others = portal.by_mail("erin"), portal.by_mail("eve")
     page = previewed(others, portal)
     form = page.form("/ask")
 
@@ -230,7 +223,7 @@ def test_a_form_of_another_session_files_nothing(portal: Portal) -> None:
 
 
 def test_too_much_of_something_is_said_in_the_words_of_the_form(portal: Portal) -> None:
-    browser = asks(portal)
+    browser = portal.by_mail("erin")
     many = "\n".join(f"mailbox:{number}@contoso.example" for number in range(60))
     typed = written(portal, resources=many, justification="x" * 4001, case_ref="y" * 101)
 
@@ -246,7 +239,7 @@ def test_too_much_of_something_is_said_in_the_words_of_the_form(portal: Portal) 
 def test_the_form_offers_no_window_above_the_customers_ceiling(open_portal: OpenPortal) -> None:
     portal = open_portal()
     lay_down(portal.world, access_ceiling=1200)
-    browser = asks(portal)
+    browser = portal.by_mail("erin")
 
     chosen = browser.submit(browser.get("/ask"), "/ask/preview", **written(portal, access_window="900"))
 
@@ -266,7 +259,7 @@ def test_before_any_preview_the_form_offers_no_window_above_the_chosen_customers
     portal = open_portal()
     lay_down(portal.world, access_ceiling=1200)
     request = portal.world.submit(access_window=900)
-    browser, slug = asks(portal), portal.world.tenant.slug
+    browser, slug = portal.by_mail("erin"), portal.world.tenant.slug
 
     chosen, again = browser.get(f"/ask?tenant={slug}"), browser.get(f"/ask?from={request.id}")
     refused = browser.submit(
@@ -282,7 +275,7 @@ def test_before_any_preview_the_form_offers_no_window_above_the_chosen_customers
 
 def test_before_a_customer_is_chosen_the_form_offers_what_the_most_generous_allows(portal: Portal) -> None:
     lay_down(portal.world, access_ceiling=3600)
-    browser = asks(portal)
+    browser = portal.by_mail("erin")
 
     pages = [browser.get(path) for path in ("/ask", "/ask?tenant=nobody")]
 
@@ -297,7 +290,7 @@ def test_pages_say_the_tenants_name_and_follow_a_rename(open_portal: OpenPortal)
     portal.world.act("ann", Action.APPROVE, request.id)
     portal.world.fresh()
     portal.sql("UPDATE tenants SET name = 'Renamed Corp' WHERE id = :t RETURNING id", t=portal.world.tenant.id)
-    browser = asks(portal)
+    browser = portal.by_mail("erin")
 
     for place in ("/requests", "/mine", "/open", f"/requests/{request.id}"):
         page = browser.get(place)
@@ -308,7 +301,9 @@ def test_pages_say_the_tenants_name_and_follow_a_rename(open_portal: OpenPortal)
 
 def test_the_gate_leads_to_a_form_that_names_what_was_refused(portal: Portal) -> None:
     slug = portal.world.tenant.slug
-    page = asks(portal).get(f"/ask?tenant={slug}&service=exchange-online&resource=site%3A%3Cb%3E&action=export")
+    page = portal.by_mail("erin").get(
+        f"/ask?tenant={slug}&service=exchange-online&resource=site%3A%3Cb%3E&action=export"
+    )
 
     form = page.form("/ask/preview")
     assert form.fields["tenant"] == slug
@@ -322,7 +317,7 @@ def test_the_gate_leads_to_a_form_that_names_what_was_refused(portal: Portal) ->
 @pytest.mark.far
 def test_a_number_of_uses_is_previewed_sent_and_shown_to_whoever_decides(portal: Portal) -> None:
     lay_down(portal.world, max_uses=5, vendor_review=False)
-    browser = asks(portal)
+    browser = portal.by_mail("erin")
 
     page = previewed(browser, portal, max_uses="3")
     assert "30 min, at most 3 uses after approval" in page.words
@@ -330,6 +325,6 @@ def test_a_number_of_uses_is_previewed_sent_and_shown_to_whoever_decides(portal:
     sent = browser.submit(page, "/ask")
 
     assert "30 min, at most 3 uses" in sent.words
-    assert "30 min, at most 3 uses, at Contoso" in asks(portal, "ann").get("/waiting").words
+    assert "30 min, at most 3 uses, at Contoso" in portal.by_mail("ann").get("/waiting").words
     assert previewed(browser, portal, max_uses="0").status == 422
     assert "Write a whole number from 1 to 1000, or nothing." in previewed(browser, portal, max_uses="many").words

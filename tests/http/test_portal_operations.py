@@ -21,7 +21,7 @@ from lockbox.schedule import Schedule
 from lockbox.sql import new_id
 from tests.database.postbag import Postbag, open_notifications
 from tests.database.scenes import write
-from tests.http.portal import SETTINGS, OpenPortal, Portal, PortalPage
+from tests.http.portal import SETTINGS, Portal, PortalPage
 
 URL = "https://hooks.contoso.example/"
 AGED = """
@@ -48,12 +48,6 @@ JUSTIFICATION = "Nobody must read this sentence"
 
 
 @pytest.fixture
-def portal(open_portal: OpenPortal) -> Portal:
-    """A world of the test's own."""
-    return open_portal()
-
-
-@pytest.fixture
 def without_redis(portal: Portal) -> Iterator[Portal]:
     """The same with Redis away."""
     away = Database(portal.db.engine, Schedule("redis://:x@127.0.0.1:1/0"))
@@ -64,8 +58,7 @@ def without_redis(portal: Portal) -> Iterator[Portal]:
 
 def seen(portal: Portal, who: str = "olga") -> PortalPage:
     """Open the page as somebody."""
-    browser = portal.browser()
-    browser.enter(who)
+    browser = portal.by_mail(who)
     return browser.get("/operations")
 
 
@@ -182,8 +175,7 @@ def test_failing_webhooks_have_pages_that_say_how_many_there_are(portal: Portal)
         "WHERE id = ANY(:ids)",
         ids=ids,
     )
-    browser = portal.browser()
-    browser.enter("olga")
+    browser = portal.by_mail("olga")
 
     first, second, behind = (browser.get(f"/operations{query}") for query in ("", "?failing=2", "?failing=3"))
 
@@ -293,8 +285,7 @@ def test_gates_that_only_report_are_named_and_lead_to_what_they_would_have_refus
             count=count,
         )
     portal.sql(ANSWERED, gateway=new_id())
-    browser = portal.browser()
-    browser.enter("olga")
+    browser = portal.by_mail("olga")
 
     page = browser.get("/operations")
     gates = browser.get("/gates")

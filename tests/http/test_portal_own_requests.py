@@ -15,20 +15,13 @@ from lockbox.requests.policy_rules import Policy
 from tests.database.scenes import write_unchecked
 from tests.http.door import Door
 from tests.http.places import opened_by_break_glass
-from tests.http.portal import Browser, OpenPortal, Portal, PortalPage
+from tests.http.portal import OpenPortal, Portal, PortalPage
 from tests.policy_setup import group, lay_down
 
 DEAD = """
 UPDATE notifications SET outcome = 'dead', closed_at = now()
 WHERE request_id = :r AND person_id = ANY(CAST(:p AS uuid[])) AND closed_at IS NULL
 """
-
-
-def signed_in(portal: Portal, who: str = "erin") -> Browser:
-    """Return a browser at which somebody is signed in."""
-    browser = portal.browser()
-    browser.enter(who)
-    return browser
 
 
 def order(page: PortalPage) -> list[str]:
@@ -47,7 +40,7 @@ def form_of(page: PortalPage, action: str) -> Any:
 
 
 def test_whoever_asked_for_nothing_yet_is_told_what_to_do(portal: Portal) -> None:
-    page = signed_in(portal).get("/mine")
+    page = portal.by_mail("erin").get("/mine")
 
     assert "You have no requests yet" in page.words
     assert "/ask" in page.read.links
@@ -59,7 +52,7 @@ def test_open_ones_come_first_and_those_of_others_never(portal: Portal) -> None:
     others = world.fresh("eve")
     world.act("erin", Action.CANCEL, closed.id)
 
-    page = signed_in(portal).get("/mine")
+    page = portal.by_mail("erin").get("/mine")
 
     assert order(page) == [str(newest.id), str(oldest.id), str(closed.id)]
     assert str(others.id) not in page.text
@@ -71,7 +64,7 @@ def test_pages_follow_one_another_without_a_gap(portal: Portal) -> None:
     ids = [world.fresh().id for _ in range(43)]
     for one in ids[::2]:
         world.act("erin", Action.CANCEL, one)
-    browser = signed_in(portal)
+    browser = portal.by_mail("erin")
 
     page, seen = browser.get("/mine"), list[str]()
     while True:
@@ -88,16 +81,16 @@ def test_pages_follow_one_another_without_a_gap(portal: Portal) -> None:
 
 @pytest.mark.parametrize("after", ["x", "open-", "open-" + "g" * 32, "closed-" + "0" * 31])
 def test_a_cursor_that_is_not_ours_is_refused(portal: Portal, after: str) -> None:
-    assert signed_in(portal).get(f"/mine?after={after}").status == 422
+    assert portal.by_mail("erin").get(f"/mine?after={after}").status == 422
 
 
 def test_who_has_yet_to_answer_is_named_as_the_preview_names_them(open_portal: OpenPortal) -> None:
     portal = open_portal(Policy(vendor_review=False, quorum=2))
     request = portal.world.fresh()
-    before = signed_in(portal).get("/mine")
+    before = portal.by_mail("erin").get("/mine")
     portal.world.act("amir", Action.APPROVE, request.id)
 
-    after = signed_in(portal).get("/mine")
+    after = portal.by_mail("erin").get("/mine")
 
     assert "Waiting for: Abe, Amir, Ann." in before.words
     assert "Waiting for: Abe, Ann." in after.words
@@ -107,7 +100,7 @@ def test_while_the_vendor_reviews_its_managers_are_who_has_to_answer(open_portal
     portal = open_portal(Policy())
     portal.world.fresh()
 
-    words = signed_in(portal).get("/mine").words
+    words = portal.by_mail("erin").get("/mine").words
 
     # Others of the vendor, and of other tests, review too: that those who could have are named is what counts.
     named = re.search(r"Waiting for: ([^.]+)\.", words)
@@ -124,7 +117,7 @@ def test_prompts_that_failed_are_told_in_numbers_of_the_customer_and_by_name_of_
     fail(portal, reviewing.id, "mia")
     fail(portal, pending.id, "ann", "abe")
 
-    words = signed_in(portal).get("/mine").words
+    words = portal.by_mail("erin").get("/mine").words
 
     assert re.search(
         r"One of \S+ managers could not be reached; \S+ \S+ still being tried\. The mail to Mia did", words
@@ -138,14 +131,14 @@ def test_questions_that_wait_for_an_answer_are_told(portal: Portal) -> None:
     with world.db.transaction() as session:
         questions.ask(session, world.people["ann"], HERE, request.id, "Which mails?")
 
-    page = signed_in(portal).get("/mine")
+    page = portal.by_mail("erin").get("/mine")
 
     assert "A question is waiting for your answer ." in page.words
     assert f"/requests/{request.id}/questions" in page.read.links
 
 
 def test_a_request_is_withdrawn_and_given_back_in_place(portal: Portal) -> None:
-    world, browser = portal.world, signed_in(portal)
+    world, browser = portal.world, portal.by_mail("erin")
     waits, opened = world.fresh(), world.fresh()
     world.act("ann", Action.APPROVE, opened.id)
 
@@ -159,7 +152,7 @@ def test_a_request_is_withdrawn_and_given_back_in_place(portal: Portal) -> None:
 
 
 def test_what_was_decided_meanwhile_is_said_beside_it_with_what_was_written(portal: Portal) -> None:
-    browser, request = signed_in(portal), portal.world.fresh()
+    browser, request = portal.by_mail("erin"), portal.world.fresh()
     page = browser.get("/mine")
     portal.world.act("ann", Action.APPROVE, request.id)
 
@@ -172,7 +165,7 @@ def test_what_was_decided_meanwhile_is_said_beside_it_with_what_was_written(port
 
 
 def test_nobody_withdraws_what_is_not_theirs_from_here(portal: Portal) -> None:
-    browser, theirs = signed_in(portal), portal.world.fresh("eve")
+    browser, theirs = portal.by_mail("erin"), portal.world.fresh("eve")
     csrf = browser.get("/account").form("/sign-out").fields["csrf"]
 
     answer = browser.post(f"/mine/{theirs.id}/cancel", {"csrf": csrf, "version": "1"})
@@ -184,7 +177,7 @@ def test_nobody_withdraws_what_is_not_theirs_from_here(portal: Portal) -> None:
 def test_hostile_words_stay_words(portal: Portal) -> None:
     portal.world.fresh(case_ref="<script>alert(1)</script>", resources=["mailbox:<img/src=x>@contoso.example"])
 
-    page = signed_in(portal).get("/mine")
+    page = portal.by_mail("erin").get("/mine")
 
     assert "<script>alert" not in page.text
     assert "<img/src" not in page.text
@@ -195,7 +188,7 @@ def test_what_comes_next_is_said_of_steps_and_of_more_time(open_portal: OpenPort
     portal = open_portal()
     world = portal.world
     opened = world.act("ann", Action.APPROVE, world.fresh().id)
-    erin = signed_in(portal)
+    erin = portal.by_mail("erin")
     before = erin.get("/mine")
     shown = erin.get(f"/requests/{opened.id}")
     lay_down(
@@ -218,7 +211,7 @@ def test_what_comes_next_is_said_of_steps_and_of_more_time(open_portal: OpenPort
 def test_of_break_glass_the_finding_is_said_with_what_it_bars(open_portal: OpenPortal, superuser: Engine) -> None:
     portal = open_portal()
     request_id = opened_by_break_glass(Door(portal.world, portal.db, portal.root, portal.runner))
-    erin = signed_in(portal)
+    erin = portal.by_mail("erin")
 
     due = erin.get("/mine")
     write_unchecked(

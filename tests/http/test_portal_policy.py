@@ -7,7 +7,7 @@ import pytest
 
 from harness.people import HERE
 from lockbox.admin import policies
-from lockbox.facts.enumerations import AuthMethod, Mode, Reason, State
+from lockbox.facts.enumerations import Mode, Reason, State
 from lockbox.requests import questions
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_parts import ApprovalStage
@@ -19,18 +19,6 @@ from tests.policy_setup import group, lay_down
 SWITCHED = ["report_on_close", "mail_link", "mail_justification"]
 
 
-def entered(portal: Portal, who: str = "tara", means: AuthMethod = AuthMethod.PASSKEY) -> Browser:
-    """Return a browser in which somebody is signed in."""
-    browser = portal.browser()
-    browser.enter(who, means)
-    return browser
-
-
-def here(portal: Portal, tail: str) -> str:
-    """Return the address of one of the tenant's pages."""
-    return f"/tenants/{portal.world.tenant.slug}{tail}"
-
-
 def held(portal: Portal) -> Policy:
     """Return the policy that holds."""
     return reads(portal.world, "tara", policies.read).policy
@@ -38,14 +26,14 @@ def held(portal: Portal) -> Policy:
 
 def terms(portal: Portal, browser: Browser, **changes: Any) -> PortalPage:
     """Fill in the form of the common terms as it is, with changes, and ask what that would change."""
-    fields: dict[str, str | list[str]] = dict(browser.get(here(portal, "/policy")).form("/policy/terms").fields)
+    fields: dict[str, str | list[str]] = dict(browser.get(portal.here("/policy")).form("/policy/terms").fields)
     fields |= {"switched": SWITCHED, "reasons": [str(one) for one in Reason]} | changes
-    return browser.post(here(portal, "/policy/terms"), fields)
+    return browser.post(portal.here("/policy/terms"), fields)
 
 
 def table(portal: Portal, browser: Browser, **changes: str | list[str]) -> Filled:
     """Return the form of groups: the desk with Ann, asked first, and legal with Amir, who must agree."""
-    csrf = browser.get(here(portal, "/tiers")).form("/sign-out").fields["csrf"]
+    csrf = browser.get(portal.here("/tiers")).form("/sign-out").fields["csrf"]
     ann, amir = id_of(portal.world, "ann"), id_of(portal.world, "amir")
     fields: dict[str, str | list[str]] = {
         "csrf": csrf,
@@ -60,13 +48,13 @@ def table(portal: Portal, browser: Browser, **changes: str | list[str]) -> Fille
 
 
 def test_the_form_as_it_is_changes_nothing(portal: Portal) -> None:
-    page = terms(portal, entered(portal))
+    page = terms(portal, portal.by_passkey("tara"))
 
     assert "Nothing changes: this is the policy in force." in page.words
 
 
 def test_common_terms_are_changed_by_a_form_and_saved_after_the_diff(portal: Portal) -> None:
-    browser = entered(portal)
+    browser = portal.by_passkey("tara")
 
     asked = terms(
         portal,
@@ -84,7 +72,7 @@ def test_common_terms_are_changed_by_a_form_and_saved_after_the_diff(portal: Por
     assert "Time to answer approval_window 12 h → 1 h 30 min" in asked.words
     assert "Require a support case require_case no → yes" in asked.words
     assert before == Policy(vendor_review=False)
-    assert (saved.status, saved.path) == (200, here(portal, "/policy"))
+    assert (saved.status, saved.path) == (200, portal.here("/policy"))
     assert held(portal) == Policy(
         vendor_review=False,
         approval_window=5400,
@@ -97,7 +85,7 @@ def test_common_terms_are_changed_by_a_form_and_saved_after_the_diff(portal: Por
 
 @pytest.mark.far
 def test_break_glass_is_switched_on_by_the_form_and_stays_as_it_is(portal: Portal) -> None:
-    browser, max_ = entered(portal), id_of(portal.world, "max")
+    browser, max_ = portal.by_passkey("tara"), id_of(portal.world, "max")
     wanted = {"break_glass_services": "exchange-online", "break_glass_ceiling": "30", "break_glass_monthly": "1"}
 
     asked = terms(portal, browser, **wanted, break_glass_people=str(max_))
@@ -119,7 +107,7 @@ def test_break_glass_is_switched_on_by_the_form_and_stays_as_it_is(portal: Porta
 
 def test_seconds_and_all_that_the_form_has_no_field_for_stay(portal: Portal) -> None:
     lay_down(portal.world, access_ceiling=3601, groups={"legal": group(portal.world, "ann")})
-    browser = entered(portal)
+    browser = portal.by_passkey("tara")
 
     browser.submit(terms(portal, browser, quorum="2"), "/policy/save")
 
@@ -143,7 +131,7 @@ def test_seconds_and_all_that_the_form_has_no_field_for_stay(portal: Portal) -> 
 def test_terms_that_cannot_be_are_said_before_anything_is_saved_and_are_still_there(
     portal: Portal, changes: dict[str, Any], says: str
 ) -> None:
-    page = terms(portal, entered(portal), **{"access_ceiling_minutes": "7"} | changes)
+    page = terms(portal, portal.by_passkey("tara"), **{"access_ceiling_minutes": "7"} | changes)
 
     assert (page.status, says in page.words) == (422, True)
     form = page.form("/policy/terms").fields
@@ -155,7 +143,7 @@ def test_terms_that_cannot_be_are_said_before_anything_is_saved_and_are_still_th
 def test_each_mistake_stands_at_its_field_and_all_are_linked_above(portal: Portal) -> None:
     page = terms(
         portal,
-        entered(portal),
+        portal.by_passkey("tara"),
         quorum="many",
         approval_window_minutes="x",
         break_glass_ceiling="61",
@@ -192,9 +180,9 @@ def test_each_mistake_stands_at_its_field_and_all_are_linked_above(portal: Porta
     ],
 )
 def test_mistakes_in_the_text_of_a_policy_stand_at_the_text(portal: Portal, text: str, says: str) -> None:
-    browser = entered(portal)
+    browser = portal.by_passkey("tara")
 
-    page = browser.submit(browser.get(here(portal, "/policy")), "/policy", text=text)
+    page = browser.submit(browser.get(portal.here("/policy")), "/policy", text=text)
 
     assert (page.status, says.lower() in page.words.lower()) == (422, True)
     assert "#text" in page.read.links
@@ -208,7 +196,7 @@ def test_what_waits_is_said_with_what_would_change_for_it(portal: Portal) -> Non
 
     page = terms(
         portal,
-        entered(portal),
+        portal.by_passkey("tara"),
         approval_window_hours="0",
         approval_window_minutes="30",
         quorum="2",
@@ -234,8 +222,8 @@ def test_the_time_that_the_clock_stood_for_a_question_is_no_time_that_passed(ope
     portal.wait(minutes=40)
     shorter = {"approval_window_hours": "0", "approval_window_minutes": "30"}
 
-    stands = terms(portal, entered(portal), **shorter, switched=[*SWITCHED, "questions_stop_clock"])
-    stands_no_more = terms(portal, entered(portal), **shorter)
+    stands = terms(portal, portal.by_passkey("tara"), **shorter, switched=[*SWITCHED, "questions_stop_clock"])
+    stands_no_more = terms(portal, portal.by_passkey("tara"), **shorter)
 
     assert "The time to approve it becomes 30 min" in stands.words
     assert "its approval deadline has passed" not in stands.words
@@ -244,7 +232,7 @@ def test_the_time_that_the_clock_stood_for_a_question_is_no_time_that_passed(ope
 
 def test_what_the_page_says_of_a_request_that_waits_is_what_happens_to_it(portal: Portal) -> None:
     request = portal.world.submit()
-    browser = entered(portal)
+    browser = portal.by_passkey("tara")
     asked = terms(portal, browser, quorum="2")
 
     browser.submit(asked, "/policy/save")
@@ -259,29 +247,29 @@ def test_what_loosens_changes_nothing_for_what_waits(open_portal: OpenPortal) ->
     portal = open_portal(Policy(vendor_review=False, quorum=2))
     portal.world.submit()
 
-    page = terms(portal, entered(portal), quorum="1")
+    page = terms(portal, portal.by_passkey("tara"), quorum="1")
 
     assert "Approvals needed quorum 2 → 1" in page.words
     assert "Nothing changes for 1 pending request." in page.words
 
 
 def test_a_form_from_before_somebody_elses_change_is_not_offered_to_be_saved(portal: Portal) -> None:
-    browser = entered(portal)
-    fields = browser.get(here(portal, "/policy")).form("/policy/terms").fields
+    browser = portal.by_passkey("tara")
+    fields = browser.get(portal.here("/policy")).form("/policy/terms").fields
     lay_down(portal.world, quorum=3)
 
-    late = browser.post(here(portal, "/policy/terms"), fields | {"switched": SWITCHED, "reasons": ["other"]})
+    late = browser.post(portal.here("/policy/terms"), fields | {"switched": SWITCHED, "reasons": ["other"]})
 
     assert "has changed since you opened it" in late.words
     assert not [form for form in late.read.forms if form.action.endswith("/save")]
 
 
 def test_groups_tiers_and_who_must_agree_are_laid_down_by_a_form(portal: Portal) -> None:
-    browser = entered(portal)
+    browser = portal.by_passkey("tara")
 
-    asked = browser.post(here(portal, "/tiers"), table(portal, browser, step=["1", "2"]))
+    asked = browser.post(portal.here("/tiers"), table(portal, browser, step=["1", "2"]))
     saved = browser.submit(asked, "/policy/save")
-    shown = browser.get(here(portal, "/tiers"))
+    shown = browser.get(portal.here("/tiers"))
 
     assert "The group desk groups.desk nothing → Ann" in asked.words
     assert saved.status == 200
@@ -296,10 +284,10 @@ def test_groups_tiers_and_who_must_agree_are_laid_down_by_a_form(portal: Portal)
 
 
 def test_a_group_is_taken_away_and_the_tiers_behind_it_move_up(portal: Portal) -> None:
-    browser = entered(portal)
-    browser.submit(browser.post(here(portal, "/tiers"), table(portal, browser)), "/policy/save")
+    browser = portal.by_passkey("tara")
+    browser.submit(browser.post(portal.here("/tiers"), table(portal, browser)), "/policy/save")
 
-    asked = browser.post(here(portal, "/tiers"), table(portal, browser, gone=["0"], version="2"))
+    asked = browser.post(portal.here("/tiers"), table(portal, browser, gone=["0"], version="2"))
     browser.submit(asked, "/policy/save")
 
     assert (held(portal).tiers, list(held(portal).groups)) == ((("legal",),), ["legal"])
@@ -325,9 +313,9 @@ def test_a_group_is_taken_away_and_the_tiers_behind_it_move_up(portal: Portal) -
 def test_groups_that_cannot_be_are_said_and_what_was_written_is_still_there(
     portal: Portal, changes: dict[str, list[str] | str], says: str
 ) -> None:
-    browser = entered(portal)
+    browser = portal.by_passkey("tara")
 
-    page = browser.post(here(portal, "/tiers"), table(portal, browser, **changes))
+    page = browser.post(portal.here("/tiers"), table(portal, browser, **changes))
 
     assert (page.status, says in page.words) == (422, True)
     assert ">desk<" in page.text
@@ -335,22 +323,22 @@ def test_groups_that_cannot_be_are_said_and_what_was_written_is_still_there(
 
 
 def test_somebody_who_decides_nothing_is_refused_in_a_group(portal: Portal) -> None:
-    browser, aude = entered(portal), id_of(portal.world, "aude")
+    browser, aude = portal.by_passkey("tara"), id_of(portal.world, "aude")
 
-    page = browser.post(here(portal, "/tiers"), table(portal, browser, people=[f"0:{aude}", f"1:{aude}"]))
+    page = browser.post(portal.here("/tiers"), table(portal, browser, people=[f"0:{aude}", f"1:{aude}"]))
 
     assert (page.status, "not an approver or eligible delegate" in page.words) == (422, True)
 
 
 def test_consent_for_a_time_is_a_change_of_the_policy_with_its_diff(portal: Portal) -> None:
-    browser = entered(portal)
+    browser = portal.by_passkey("tara")
     until = datetime.now(UTC) + timedelta(days=2)
 
     asked = browser.submit(
-        browser.get(here(portal, "/mode")), "/mode/consent", mode="observe", until=f"{until:%Y-%m-%dT%H:%M}"
+        browser.get(portal.here("/mode")), "/mode/consent", mode="observe", until=f"{until:%Y-%m-%dT%H:%M}"
     )
     browser.submit(asked, "/policy/save")
-    shown = browser.get(here(portal, "/mode"))
+    shown = browser.get(portal.here("/mode"))
     back = browser.submit(shown, "/mode/consent")
     browser.submit(back, "/policy/save")
 
@@ -363,8 +351,8 @@ def test_consent_for_a_time_is_a_change_of_the_policy_with_its_diff(portal: Port
 
 @pytest.mark.parametrize("fields", [{"until": ""}, {"until": "soon"}, {"mode": "enforce"}, {"mode": "x"}])
 def test_consent_that_cannot_be_is_said(portal: Portal, fields: dict[str, str]) -> None:
-    browser = entered(portal)
-    page = browser.get(here(portal, "/mode"))
+    browser = portal.by_passkey("tara")
+    page = browser.get(portal.here("/mode"))
 
     answer = browser.submit(page, "/mode/consent", **{"mode": "observe", "until": "2100-01-01T10:00"} | fields)
 
@@ -373,14 +361,14 @@ def test_consent_that_cannot_be_is_said(portal: Portal, fields: dict[str, str]) 
 
 
 def test_what_the_vendor_opened_alone_is_said_before_enforcing_closes_it(portal: Portal) -> None:
-    browser = entered(portal)
-    page = browser.submit(browser.get(here(portal, "/mode")), "/mode", mode="observe")
+    browser = portal.by_passkey("tara")
+    page = browser.submit(browser.get(portal.here("/mode")), "/mode", mode="observe")
     browser.submit(page, "/mode/save")
     request = portal.world.submit()
     portal.world.act("max", Action.ENDORSE, request.id)
     portal.world.submit()
 
-    asked = browser.submit(browser.get(here(portal, "/mode")), "/mode", mode="enforce")
+    asked = browser.submit(browser.get(portal.here("/mode")), "/mode", mode="enforce")
     before = portal.sql("SELECT state FROM requests WHERE id = :id", id=request.id)
     browser.submit(asked, "/mode/save")
     after = portal.sql("SELECT state FROM requests WHERE id = :id", id=request.id)
@@ -393,16 +381,16 @@ def test_what_the_vendor_opened_alone_is_said_before_enforcing_closes_it(portal:
 
 @pytest.mark.parametrize("mode", ["", "x", "ENFORCE"])
 def test_a_mode_that_there_is_not_is_said(portal: Portal, mode: str) -> None:
-    browser = entered(portal)
+    browser = portal.by_passkey("tara")
 
-    page = browser.submit(browser.get(here(portal, "/mode")), "/mode", mode=mode)
+    page = browser.submit(browser.get(portal.here("/mode")), "/mode", mode=mode)
 
     assert (page.status, "Not accepted: Who decides: choose" in page.words) == (422, True)
 
 
 def test_the_mode_that_holds_is_no_switch(portal: Portal) -> None:
-    browser = entered(portal)
+    browser = portal.by_passkey("tara")
 
-    page = browser.submit(browser.get(here(portal, "/mode")), "/mode", mode=Mode.ENFORCE)
+    page = browser.submit(browser.get(portal.here("/mode")), "/mode", mode=Mode.ENFORCE)
 
     assert "Nothing changes: the mode is already enforce." in page.words

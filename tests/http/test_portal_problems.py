@@ -9,23 +9,10 @@ from starlette.types import Receive, Scope, Send
 from api.middleware import PER_ADDRESS, HttpGuard
 from tests.each import each
 from tests.http.playground_world import here, playground
-from tests.http.portal import HOME, Browser, OpenPortal, Portal, PortalPage
+from tests.http.portal import HOME, OpenPortal, Portal, PortalPage
 
 BELOW = {"/account#mails", "/docs"}
 """The links that stand below all pages."""
-
-
-@pytest.fixture(scope="module")
-def shared(open_portal: OpenPortal) -> Portal:
-    """A world that all of these look at."""
-    return open_portal()
-
-
-def entered(portal: Portal, who: str) -> Browser:
-    """Return a browser in which somebody is signed in."""
-    browser = portal.browser()
-    browser.enter(who)
-    return browser
 
 
 def names(page: PortalPage, who: str) -> bool:
@@ -50,7 +37,7 @@ def way_on(page: PortalPage) -> str:
     ],
 )
 def test_a_page_of_a_refusal_knows_who_is_signed_in(shared: Portal, who: str, path: str, status: int) -> None:
-    page = entered(shared, who).get(path)
+    page = shared.by_mail(who).get(path)
 
     assert page.status == status
     assert names(page, shared.world.people[who].name)
@@ -61,7 +48,7 @@ def test_a_page_of_a_refusal_knows_who_is_signed_in(shared: Portal, who: str, pa
     [("ann", "/waiting"), ("max", "/review"), ("erin", "/ask"), ("olga", "/operations"), ("vera", "/audit-log")],
 )
 def test_the_way_on_leads_to_the_first_page_of_ones_own_menu(shared: Portal, who: str, path: str) -> None:
-    browser = entered(shared, who)
+    browser = shared.by_mail(who)
 
     page = browser.get("/tenants/nope")
 
@@ -70,7 +57,7 @@ def test_the_way_on_leads_to_the_first_page_of_ones_own_menu(shared: Portal, who
 
 
 def test_a_form_that_was_refused_leads_back_to_its_page(shared: Portal) -> None:
-    browser = entered(shared, "ann")
+    browser = shared.by_mail("ann")
 
     page = browser.post("/tenants/nope/policy/save", {"csrf": "", "text": "", "version": "1"})
 
@@ -88,7 +75,7 @@ def test_a_stranger_is_told_of_nobody_and_led_to_the_first_page(shared: Portal) 
 
 
 def test_a_session_that_is_over_is_nobodys(shared: Portal) -> None:
-    browser = entered(shared, "ann")
+    browser = shared.by_mail("ann")
     session = browser.session or ""
     browser.submit(browser.get("/account"), "/sign-out")
     browser.put("__Host-lockbox", session)
@@ -116,7 +103,7 @@ AS_BROWSERS = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,
 
 @pytest.mark.parametrize("path", ["/nope", "/tenants/contoso/nope", "/requests/", "/v2/requests", "/%00"])
 def test_an_unknown_address_is_a_page_to_whoever_asks_for_one(shared: Portal, path: str) -> None:
-    browser = entered(shared, "ann")
+    browser = shared.by_mail("ann")
 
     page = browser.get(path, headers={"accept": AS_BROWSERS})
 
@@ -151,7 +138,7 @@ def test_a_stranger_at_an_unknown_address_reads_a_page_too(shared: Portal) -> No
     ],
 )
 def test_an_unknown_address_is_json_to_programs(shared: Portal, accept: str | None) -> None:
-    answer = entered(shared, "ann").call("GET", "/nope", headers={} if accept is None else {"accept": accept})
+    answer = shared.by_mail("ann").call("GET", "/nope", headers={} if accept is None else {"accept": accept})
 
     assert answer.status_code == 404
     assert answer.headers["content-type"] == "application/problem+json"
@@ -159,7 +146,7 @@ def test_an_unknown_address_is_json_to_programs(shared: Portal, accept: str | No
 
 @pytest.mark.parametrize(("path", "status"), [("/v1", 404), ("/v1/nope", 404), ("/v1/requests/nope", 422)])
 def test_the_api_answers_in_json_whatever_is_asked_for(shared: Portal, path: str, status: int) -> None:
-    answer = entered(shared, "ann").call("GET", path, headers={"accept": AS_BROWSERS})
+    answer = shared.by_mail("ann").call("GET", path, headers={"accept": AS_BROWSERS})
 
     assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
 
@@ -172,7 +159,7 @@ def test_the_api_answers_in_json_whatever_is_asked_for(shared: Portal, path: str
     ],
 )
 def test_whom_something_is_for_is_said_in_plain_words(shared: Portal, who: str, path: str, says: str) -> None:
-    page = entered(shared, who).get(path.format(slug=shared.world.tenant.slug))
+    page = shared.by_mail(who).get(path.format(slug=shared.world.tenant.slug))
 
     assert (page.status, says in page.words) == (403, True)
 
@@ -196,7 +183,7 @@ AS_A_BROWSER = {"accept": "text/html,application/xhtml+xml,*/*;q=0.8", "origin":
 def test_what_is_refused_before_it_is_read_is_a_page_to_browsers_and_json_to_others(
     shared: Portal, *, kind: str, size: int, status: int, title: str, said: str
 ) -> None:
-    browser = entered(shared, "ann")
+    browser = shared.by_mail("ann")
     headers = AS_A_BROWSER | {"content-type": kind}
 
     answer = browser.call("POST", "/account/passkeys/new", content=b"x" * size, headers=headers)

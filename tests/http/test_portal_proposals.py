@@ -5,7 +5,6 @@ import re
 import pytest
 
 from lockbox.admin import recovery
-from lockbox.facts.enumerations import AuthMethod
 from lockbox.identity.roles import Role
 from tests.database.tenancy import does
 from tests.http.portal import Browser, OpenPortal, Portal, PortalPage
@@ -20,20 +19,13 @@ def proposed(portal: Portal) -> Portal:
     return portal
 
 
-def come_in(portal: Portal, who: str) -> Browser:
-    """Open a browser in which somebody has signed in by a mailed code."""
-    browser = portal.browser()
-    browser.enter(who, AuthMethod.MAIL)
-    return browser
-
-
 def objects(browser: Browser) -> PortalPage:
     """Go to the page and object."""
     return browser.submit(browser.get("/proposals"), "/proposals/object")
 
 
 def test_the_page_says_who_is_proposed_and_when_it_takes_effect(proposed: Portal) -> None:
-    page = come_in(proposed, "ann").get("/proposals")
+    page = proposed.by_mail("ann").get("/proposals")
 
     assert page.status == 200
     assert "Rita &lt;b&gt;" in page.text
@@ -43,7 +35,7 @@ def test_the_page_says_who_is_proposed_and_when_it_takes_effect(proposed: Portal
 
 @pytest.mark.parametrize("who", ["tara", "ann"])
 def test_an_admin_or_approver_objects_by_a_form_however_they_signed_in(proposed: Portal, who: str) -> None:
-    browser = come_in(proposed, who)
+    browser = proposed.by_mail(who)
 
     page = objects(browser)
 
@@ -71,7 +63,7 @@ def test_who_comes_from_the_mail_signs_in_and_is_on_the_page(proposed: Portal) -
 
 
 def test_the_list_of_requests_leads_there(proposed: Portal) -> None:
-    page = come_in(proposed, "tara").get("/requests")
+    page = proposed.by_mail("tara").get("/requests")
 
     assert "proposes Rita <b> as an admin of Contoso" in page.words.replace("&lt;", "<").replace("&gt;", ">")
     assert "/proposals" in page.read.links
@@ -81,8 +73,8 @@ def test_the_list_of_requests_leads_there(proposed: Portal) -> None:
 @pytest.mark.parametrize("who", ["olga", "max", "aude", "zoe"])
 def test_nobody_else_sees_it_or_can_object_to_it(proposed: Portal, open_portal: OpenPortal, who: str) -> None:
     proposed.world.add("zoe", Role.APPROVER, open_portal().world.tenant.id)
-    form = come_in(proposed, "ann").get("/proposals").form("/proposals/object")
-    browser = come_in(proposed, who)
+    form = proposed.by_mail("ann").get("/proposals").form("/proposals/object")
+    browser = proposed.by_mail(who)
     csrf = browser.get("/account").form("/account/tokens/new").fields["csrf"]
 
     page = browser.get("/proposals")
@@ -94,7 +86,7 @@ def test_nobody_else_sees_it_or_can_object_to_it(proposed: Portal, open_portal: 
 
 
 def test_a_form_of_another_session_or_from_elsewhere_objects_to_nothing(proposed: Portal) -> None:
-    browser = come_in(proposed, "ann")
+    browser = proposed.by_mail("ann")
     form = browser.get("/proposals").form("/proposals/object")
 
     forged = browser.post("/proposals/object", form.fields | {"csrf": "x"})
@@ -105,7 +97,7 @@ def test_a_form_of_another_session_or_from_elsewhere_objects_to_nothing(proposed
 
 
 def test_who_comes_too_late_is_told_so_and_led_back(proposed: Portal) -> None:
-    ann, tara = come_in(proposed, "ann"), come_in(proposed, "tara")
+    ann, tara = proposed.by_mail("ann"), proposed.by_mail("tara")
     seen = ann.get("/proposals")
     objects(tara)
 
@@ -116,7 +108,7 @@ def test_who_comes_too_late_is_told_so_and_led_back(proposed: Portal) -> None:
 
 
 def test_the_page_is_reached_without_a_script_and_names_no_id_in_its_address(proposed: Portal) -> None:
-    page = come_in(proposed, "ann").get("/proposals")
+    page = proposed.by_mail("ann").get("/proposals")
 
     assert re.search(r"<button[^>]*>Object</button>", page.text)
     assert page.form("/proposals/object").method == "post"

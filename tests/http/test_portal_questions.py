@@ -10,13 +10,6 @@ from tests.http.portal import Browser, OpenPortal, Portal
 EVIL = "<script>alert(1)</script><img src=x onerror=y>"
 
 
-def signed_in(portal: Portal, who: str) -> Browser:
-    """Return a browser at which somebody is signed in."""
-    browser = portal.browser()
-    browser.enter(who)
-    return browser
-
-
 def actions(browser: Browser, path: str) -> set[str]:
     """Return where the forms of a page go."""
     return {form.action for form in browser.get(path).read.forms}
@@ -24,7 +17,7 @@ def actions(browser: Browser, path: str) -> set[str]:
 
 def test_an_approver_asks_and_the_engineer_answers_on_the_requests_page(portal: Portal) -> None:
     request = portal.world.submit()
-    ann, erin, here = signed_in(portal, "ann"), signed_in(portal, "erin"), f"/requests/{request.id}"
+    ann, erin, here = portal.by_mail("ann"), portal.by_mail("erin"), f"/requests/{request.id}"
 
     asked = ann.submit(ann.get(here), "/questions", text=f"Which mails?\r\n{EVIL}")
     form = next(form for form in erin.get(here).read.forms if form.action.endswith("/answer"))
@@ -46,7 +39,7 @@ def test_an_approver_asks_and_the_engineer_answers_on_the_requests_page(portal: 
 )
 def test_the_form_to_ask_is_for_whoever_may(portal: Portal, who: str, *, may_ask: bool) -> None:
     request = portal.world.submit()
-    browser, form = signed_in(portal, who), f"/requests/{request.id}/questions"
+    browser, form = portal.by_mail(who), f"/requests/{request.id}/questions"
 
     assert (form in actions(browser, f"/requests/{request.id}")) is may_ask
     assert (form in actions(browser, form)) is may_ask
@@ -55,21 +48,21 @@ def test_the_form_to_ask_is_for_whoever_may(portal: Portal, who: str, *, may_ask
 def test_a_manager_asks_during_the_review_and_the_customer_sees_none_of_it(open_portal: OpenPortal) -> None:
     portal = open_portal(Policy())
     request = portal.world.submit()
-    here, max_ = f"/requests/{request.id}", signed_in(portal, "max")
+    here, max_ = f"/requests/{request.id}", portal.by_mail("max")
 
     asked = max_.submit(max_.get(here), "/questions", text="Is it needed?")
     portal.world.act("max", Action.ENDORSE, request.id)
 
     assert "Is it needed?" in asked.words
-    assert "Is it needed?" not in signed_in(portal, "ann").get(here).words
-    assert "Is it needed?" not in signed_in(portal, "ann").get(f"{here}/questions").words
+    assert "Is it needed?" not in portal.by_mail("ann").get(here).words
+    assert "Is it needed?" not in portal.by_mail("ann").get(f"{here}/questions").words
 
 
 @pytest.mark.far
 @pytest.mark.parametrize("words", ["  ", "x" * 2001, "evil\u202etxt"])
 def test_what_is_refused_is_said_with_what_was_written(portal: Portal, words: str) -> None:
     request = portal.world.submit()
-    browser, here = signed_in(portal, "ann"), f"/requests/{request.id}"
+    browser, here = portal.by_mail("ann"), f"/requests/{request.id}"
 
     page = browser.submit(browser.get(here), "/questions", text=words)
 
@@ -83,7 +76,7 @@ def test_what_is_refused_is_said_with_what_was_written(portal: Portal, words: st
 
 def test_what_ended_meanwhile_takes_no_question_and_says_so(portal: Portal) -> None:
     request = portal.world.submit()
-    browser, here = signed_in(portal, "ann"), f"/requests/{request.id}"
+    browser, here = portal.by_mail("ann"), f"/requests/{request.id}"
     page = browser.get(here)
     portal.world.act("amir", Action.DENY, request.id, comment="No")
 
@@ -96,7 +89,7 @@ def test_what_ended_meanwhile_takes_no_question_and_says_so(portal: Portal) -> N
 def test_the_page_says_that_the_clock_stands(open_portal: OpenPortal) -> None:
     portal = open_portal(Policy(vendor_review=False, questions_stop_clock=True))
     request = portal.world.submit()
-    browser, here = signed_in(portal, "ann"), f"/requests/{request.id}"
+    browser, here = portal.by_mail("ann"), f"/requests/{request.id}"
 
     page = browser.submit(browser.get(here), "/questions", text="Which?")
 
@@ -105,7 +98,7 @@ def test_the_page_says_that_the_clock_stands(open_portal: OpenPortal) -> None:
 
 def test_a_form_of_another_session_asks_nothing(portal: Portal) -> None:
     request = portal.world.submit()
-    amir, ann = signed_in(portal, "amir"), signed_in(portal, "ann")
+    amir, ann = portal.by_mail("amir"), portal.by_mail("ann")
     form = amir.get(f"/requests/{request.id}").form("/questions")
     before = portal.count()
 
@@ -119,18 +112,18 @@ def test_a_form_of_another_session_asks_nothing(portal: Portal) -> None:
 def test_whoever_may_not_know_of_a_request_sees_no_page_of_its_questions(portal: Portal, who: str) -> None:
     request = portal.world.submit()
 
-    theirs = signed_in(portal, who).get(f"/requests/{request.id}/questions")
-    nobodys = signed_in(portal, who).get(f"/requests/{new_id()}/questions")
+    theirs = portal.by_mail(who).get(f"/requests/{request.id}/questions")
+    nobodys = portal.by_mail(who).get(f"/requests/{new_id()}/questions")
 
     assert (theirs.status, nobodys.status) == (404, 404)
 
 
 def test_every_control_has_a_label(portal: Portal) -> None:
     request = portal.world.submit()
-    browser, here = signed_in(portal, "ann"), f"/requests/{request.id}"
+    browser, here = portal.by_mail("ann"), f"/requests/{request.id}"
     browser.submit(browser.get(here), "/questions", text="Which?")
 
     for who in ("ann", "erin"):
-        read = signed_in(portal, who).get(f"{here}/questions").read
+        read = portal.by_mail(who).get(f"{here}/questions").read
 
         assert set(read.named) <= read.labels

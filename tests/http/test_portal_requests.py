@@ -16,7 +16,7 @@ from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from lockbox.sql import new_id
 from tests.database.scenes import write
-from tests.http.portal import Browser, OpenPortal, Portal, PortalPage
+from tests.http.portal import OpenPortal, Portal, PortalPage
 
 BY_MAIL = Policy(vendor_review=False, mail_suffices=True)
 STILL_OPEN = """
@@ -46,13 +46,6 @@ def easy(lenient: Portal) -> Portal:
     return replace(lenient)
 
 
-def opened(portal: Portal, name: str, request_id: object) -> tuple[Browser, PortalPage]:
-    """Sign somebody in and open a request."""
-    browser = portal.browser()
-    browser.enter(name)
-    return browser, browser.get(f"/requests/{request_id}")
-
-
 def offered(page: PortalPage) -> set[str]:
     """Return what a page lets one do to a request."""
     actions = (re.fullmatch(r"/requests/[0-9a-f-]{36}/(\w+)", form.action) for form in page.read.forms)
@@ -62,7 +55,7 @@ def offered(page: PortalPage) -> set[str]:
 def test_the_page_says_who_what_why_and_both_clocks(easy: Portal) -> None:
     request = easy.world.fresh(access_window=5400, justification="It does not open.\nSince Monday.")
 
-    _, page = opened(easy, "ann", request.id)
+    _, page = easy.opened("ann", request.id)
 
     for words in (
         "Erin requests access to Exchange Online",
@@ -88,8 +81,8 @@ def test_the_page_and_the_operators_see_what_a_target_did_not_close(easy: Portal
     easy.world.act("ann", Action.APPROVE, request.id)
     write(unbound(easy.db), STILL_OPEN, id=request.id)
 
-    _, page = opened(easy, "ann", request.id)
-    _, of_engineer = opened(easy, "erin", request.id)
+    _, page = easy.opened("ann", request.id)
+    _, of_engineer = easy.opened("erin", request.id)
 
     assert (
         "orders: could not be closed yet: sessions that were open there may go on, and it is tried again"
@@ -102,7 +95,7 @@ def test_the_page_and_the_operators_see_what_a_target_did_not_close(easy: Portal
     troubles = status.read(easy.db, with_redis=True).troubles
     assert "1 targets did not close their access: see docs/connectors.md" in troubles
     write(unbound(easy.db), CLOSED, id=request.id)
-    _, page = opened(easy, "ann", request.id)
+    _, page = easy.opened("ann", request.id)
     assert "orders: closed, and checked" in page.words
 
 
@@ -112,7 +105,7 @@ def test_the_timeline_says_when_the_first_use_was_and_not_when_it_was_recorded(e
     write(unbound(easy.db), USED, id=request.id, gateway=easy.world.people["gate"].person_id)
 
     assert sum(use_events.record(setting(easy.db))) == 1
-    _, page = opened(easy, "ann", request.id)
+    _, page = easy.opened("ann", request.id)
 
     (row,) = easy.sql("SELECT first_at, last_at FROM window_uses WHERE request_id = :id", id=request.id)
     assert f"Used 3 times at the gate , last at {page_time(row.last_at)}" in page.words
@@ -121,7 +114,7 @@ def test_the_timeline_says_when_the_first_use_was_and_not_when_it_was_recorded(e
 
 def test_an_approver_approves_for_a_shorter_time_with_a_comment(easy: Portal) -> None:
     request = easy.world.fresh(access_window=3600)
-    browser, page = opened(easy, "ann", request.id)
+    browser, page = easy.opened("ann", request.id)
 
     after = browser.submit(page, "/approve", window="900", comment="Go\r\nahead")
 
@@ -139,7 +132,7 @@ def test_an_approver_approves_for_a_shorter_time_with_a_comment(easy: Portal) ->
 )
 def test_a_request_that_waits_is_ended(easy: Portal, name: str, action: str, words: str) -> None:
     request = easy.world.fresh()
-    browser, page = opened(easy, name, request.id)
+    browser, page = easy.opened(name, request.id)
 
     after = browser.submit(page, f"/{action}", comment="No longer needed")
 
@@ -157,7 +150,7 @@ def test_a_request_that_waits_is_ended(easy: Portal, name: str, action: str, wor
 def test_an_open_window_is_closed(easy: Portal, name: str, action: str) -> None:
     request = easy.world.fresh()
     easy.world.act("ann", Action.APPROVE, request.id)
-    browser, page = opened(easy, name, request.id)
+    browser, page = easy.opened(name, request.id)
 
     after = browser.submit(page, f"/{action}")
 
@@ -169,8 +162,8 @@ def test_an_open_window_is_closed(easy: Portal, name: str, action: str) -> None:
 def test_a_manager_endorses_and_then_the_customer_is_asked(open_portal: OpenPortal) -> None:
     portal = open_portal(Policy(mail_suffices=True))
     request = portal.world.submit()
-    ann, before = opened(portal, "ann", request.id)
-    max_, page = opened(portal, "max", request.id)
+    ann, before = portal.opened("ann", request.id)
+    max_, page = portal.opened("max", request.id)
 
     fields = page.form("/deny").fields
     refused = max_.post(f"/requests/{request.id}/endorse", fields)
@@ -191,7 +184,7 @@ def test_a_manager_endorses_and_then_the_customer_is_asked(open_portal: OpenPort
     [("aude", set()), ("tara", {"deny"}), ("vera", set()), ("erin", {"cancel"}), ("max", set())],
 )
 def test_nobody_is_offered_what_is_not_theirs(easy: Portal, name: str, expected: set[str]) -> None:
-    _, page = opened(easy, name, easy.world.fresh().id)
+    _, page = easy.opened(name, easy.world.fresh().id)
 
     assert page.status == 200
     assert offered(page) == expected
@@ -199,7 +192,7 @@ def test_nobody_is_offered_what_is_not_theirs(easy: Portal, name: str, expected:
 
 def test_what_is_sent_all_the_same_is_refused_in_a_sentence(easy: Portal) -> None:
     request = easy.world.fresh()
-    browser, page = opened(easy, "aude", request.id)
+    browser, page = easy.opened("aude", request.id)
     fields = page.form("/sign-out").fields | {"version": "1"}
     before = easy.count()
 
@@ -213,7 +206,7 @@ def test_what_is_sent_all_the_same_is_refused_in_a_sentence(easy: Portal) -> Non
 def test_a_vote_of_several_is_shown_and_the_own_one_is_not_asked_again(open_portal: OpenPortal) -> None:
     portal = open_portal(Policy(vendor_review=False, mail_suffices=True, quorum=2))
     request = portal.world.submit()
-    browser, page = opened(portal, "ann", request.id)
+    browser, page = portal.opened("ann", request.id)
 
     after = browser.submit(page, "/approve", comment="One")
     again = browser.post(f"/requests/{request.id}/approve", page.form("/approve").fields | {"version": "2"})
@@ -241,7 +234,7 @@ def test_a_delegate_is_offered_what_the_principal_would_be_and_decides_in_the_ow
         p=people["ann"].person_id,
         d=people["aude"].person_id,
     )
-    browser, page = opened(portal, "aude", portal.world.submit().id)
+    browser, page = portal.opened("aude", portal.world.submit().id)
 
     after = browser.submit(page, "/approve")
 
@@ -252,7 +245,7 @@ def test_a_delegate_is_offered_what_the_principal_would_be_and_decides_in_the_ow
 def test_somebody_who_looked_too_long_ago_is_told_what_changed(open_portal: OpenPortal) -> None:
     portal = open_portal(Policy(vendor_review=False, mail_suffices=True, quorum=2))
     request = portal.world.submit()
-    browser, page = opened(portal, "ann", request.id)
+    browser, page = portal.opened("ann", request.id)
     portal.world.act("amir", Action.APPROVE, request.id, comment="Looks fine")
 
     answer = browser.submit(page, "/deny", comment="My long thoughts")
@@ -267,7 +260,7 @@ def test_somebody_who_looked_too_long_ago_is_told_what_changed(open_portal: Open
 
 def test_an_answer_that_comes_too_late_changes_nothing(easy: Portal) -> None:
     request = easy.world.fresh()
-    browser, page = opened(easy, "ann", request.id)
+    browser, page = easy.opened("ann", request.id)
     easy.wait(hours=12)
     browser.enter("ann")
     fields = page.form("/approve").fields | browser.get("/account").form("/sign-out").fields
@@ -290,7 +283,7 @@ def test_a_time_that_was_not_offered_or_a_version_that_was_not_seen_opens_nothin
     easy: Portal, fields: dict[str, str]
 ) -> None:
     request = easy.world.fresh(access_window=3600)
-    browser, page = opened(easy, "ann", request.id)
+    browser, page = easy.opened("ann", request.id)
     before = easy.states()
 
     answer = browser.submit(page, "/approve", **fields)
@@ -302,7 +295,7 @@ def test_a_time_that_was_not_offered_or_a_version_that_was_not_seen_opens_nothin
 @pytest.mark.parametrize("comment", ["x" * 2001, "a\x00b", "a\u202eb"])
 def test_a_comment_that_is_too_long_or_forged_is_refused_and_not_lost(easy: Portal, comment: str) -> None:
     request = easy.world.fresh()
-    browser, page = opened(easy, "ann", request.id)
+    browser, page = easy.opened("ann", request.id)
 
     answer = browser.submit(page, "/deny", comment=comment)
 
@@ -318,8 +311,7 @@ def test_a_request_of_others_looks_as_one_that_does_not_exist(
     if name == "zoe":
         easy.world.add("zoe", Role.APPROVER, open_portal().world.tenant.id)
     request = easy.world.fresh()
-    browser = easy.browser()
-    browser.enter(name)
+    browser = easy.by_mail(name)
     fields = browser.get("/account").form("/sign-out").fields | {"version": "1"}
 
     def without_id(page: PortalPage) -> str:
@@ -376,7 +368,7 @@ def test_what_somebody_wrote_is_text_and_nothing_else(open_portal: OpenPortal, c
     easy.sql("UPDATE people SET name = :n WHERE id = :p", n=HOSTILE, p=easy.world.people["eve"].person_id)
     request = easy.world.fresh("eve", **changes)
 
-    browser, page = opened(easy, "ann", request.id)
+    browser, page = easy.opened("ann", request.id)
     refused = browser.submit(page, "/approve", comment=HOSTILE, window="x")
     after = browser.submit(page, "/deny", comment=HOSTILE)
 
@@ -418,12 +410,12 @@ def test_the_page_says_how_earlier_requests_for_the_same_case_or_resource_ended(
         portal.world.submit(case_ref=None, resources=["mailbox:x@contoso.example"]),
     )
 
-    _, page = opened(portal, "amir", request.id)
+    _, page = portal.opened("amir", request.id)
 
     assert re.fullmatch(r"Earlier requests for the same case or resource Erin Denied by Ann \w{3} .*", before(page))
     assert f"/requests/{denied.id}" in page.read.links
-    assert before(opened(portal, "amir", denied.id)[1]) == ""
-    assert before(opened(portal, "amir", unlike.id)[1]) == ""
+    assert before(portal.opened("amir", denied.id)[1]) == ""
+    assert before(portal.opened("amir", unlike.id)[1]) == ""
 
 
 @pytest.mark.far
@@ -435,7 +427,7 @@ def test_the_page_names_no_earlier_request_that_its_reader_may_not_know_of(open_
     portal.world.act("max", Action.ENDORSE, request.id)
 
     told = {
-        name: before(opened(portal, name, request.id)[1]) for name in ("ann", "tara", "aude", "erin", "mia", "vera")
+        name: before(portal.opened(name, request.id)[1]) for name in ("ann", "tara", "aude", "erin", "mia", "vera")
     }
 
     assert {name for name, words in told.items() if words} == {"mia", "vera"}

@@ -11,14 +11,13 @@ from api.portal.request_lists import MOST_TO_REVIEW as MOST
 from config.embedded import ServerAddresses
 from harness.people import World
 from harness.stage import fresh_database
-from lockbox.facts.enumerations import AuthMethod
 from lockbox.identity.roles import Role
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from tests.database.scenes import many
 from tests.http.conftest import db_at, root_at
 from tests.http.door import LoopThread
-from tests.http.portal import Browser, OpenPortal, Portal, PortalPage
+from tests.http.portal import OpenPortal, Portal, PortalPage
 from tests.policy_setup import lay_down
 
 ROLE = "INSERT INTO memberships (id, person_id, tenant_id, role) VALUES (uuidv7(), :p, NULL, :r)"
@@ -47,13 +46,6 @@ def reviewed(open_alone: OpenPortal) -> Portal:
     return open_alone(Policy())
 
 
-def signed_in(portal: Portal, who: str = "max", means: AuthMethod = AuthMethod.PASSKEY) -> Browser:
-    """Return a browser at which somebody is signed in."""
-    browser = portal.browser()
-    browser.enter(who, means)
-    return browser
-
-
 def order(page: PortalPage) -> list[str]:
     """Return the requests that a page lists, in its order."""
     return re.findall(r'data-row="([0-9a-f-]{36})"', page.text)
@@ -67,7 +59,7 @@ def forms(page: PortalPage, request_id: Any) -> set[str]:
 
 def test_an_empty_queue_says_what_will_stand_there(template: ServerAddresses, runner: LoopThread) -> None:
     with alone(template, runner) as opened:
-        page = signed_in(opened(Policy())).get("/review")
+        page = opened(Policy()).by_passkey("max").get("/review")
 
     assert "There are no requests to review." in page.words
 
@@ -75,7 +67,7 @@ def test_an_empty_queue_says_what_will_stand_there(template: ServerAddresses, ru
 def test_what_waits_is_listed_with_who_what_and_why(reviewed: Portal) -> None:
     request = reviewed.world.fresh(justification="The <b>disk</b> is full", case_ref="CASE-5")
 
-    page = signed_in(reviewed).get("/review")
+    page = reviewed.by_passkey("max").get("/review")
 
     assert str(request.id) in order(page)
     for said in (
@@ -95,7 +87,7 @@ def test_the_soonest_deadline_comes_first(open_alone: OpenPortal) -> None:
     slow, quick = open_alone(Policy()), open_alone(Policy(review_window=600))
     later, sooner = slow.world.fresh(), quick.world.fresh()
 
-    listed = order(signed_in(slow).get("/review"))
+    listed = order(slow.by_passkey("max").get("/review"))
 
     assert listed.index(str(sooner.id)) < listed.index(str(later.id))
 
@@ -105,13 +97,13 @@ def test_what_was_asked_of_no_review_or_is_over_is_not_listed(reviewed: Portal) 
     reviewed.world.act("max", Action.ENDORSE, pending.id)
     reviewed.world.act("max", Action.DENY, denied.id, comment="No")
 
-    listed = order(signed_in(reviewed).get("/review"))
+    listed = order(reviewed.by_passkey("max").get("/review"))
 
     assert not {str(pending.id), str(denied.id)} & set(listed)
 
 
 def test_a_manager_endorses_in_place(reviewed: Portal) -> None:
-    request, browser = reviewed.world.fresh(), signed_in(reviewed)
+    request, browser = reviewed.world.fresh(), reviewed.by_passkey("max")
 
     page = browser.submit(browser.get("/review"), f"/review/{request.id}/endorse", comment="A real fault")
 
@@ -121,7 +113,7 @@ def test_a_manager_endorses_in_place(reviewed: Portal) -> None:
 
 
 def test_a_denial_needs_a_reason_and_loses_nothing(reviewed: Portal) -> None:
-    request, browser = reviewed.world.fresh(), signed_in(reviewed)
+    request, browser = reviewed.world.fresh(), reviewed.by_passkey("max")
     page = browser.get("/review")
 
     without = browser.submit(page, f"/review/{request.id}/deny", comment="  ")
@@ -135,7 +127,7 @@ def test_a_denial_needs_a_reason_and_loses_nothing(reviewed: Portal) -> None:
 
 def test_own_requests_are_shown_as_such_and_have_no_forms(reviewed: Portal) -> None:
     reviewed.sql(ROLE, p=reviewed.world.people["max"].person_id, r=Role.ENGINEER.value)
-    browser = signed_in(reviewed)
+    browser = reviewed.by_passkey("max")
     csrf = browser.get("/account").form("/sign-out").fields["csrf"]
     sent = {
         "tenant": reviewed.world.tenant.slug,
@@ -157,14 +149,14 @@ def test_own_requests_are_shown_as_such_and_have_no_forms(reviewed: Portal) -> N
     assert forms(page, own) == set()
     assert refused.status == 403
     assert "Somebody else has to decide" in refused.words
-    assert forms(signed_in(reviewed, "mia").get("/review"), own) == {"endorse", "deny"}
+    assert forms(reviewed.by_passkey("mia").get("/review"), own) == {"endorse", "deny"}
 
 
 def test_what_meets_the_policy_no_longer_can_only_be_denied(reviewed: Portal) -> None:
     request = reviewed.world.fresh(case_ref=None)
     lay_down(reviewed.world, require_case=True)
 
-    page = signed_in(reviewed).get("/review")
+    page = reviewed.by_passkey("max").get("/review")
 
     assert "policy has become stricter, and this request" in page.words
     assert forms(page, request.id) == {"deny"}
@@ -173,7 +165,7 @@ def test_what_meets_the_policy_no_longer_can_only_be_denied(reviewed: Portal) ->
 def test_a_weak_sign_in_is_said_once_and_leaves_the_denial(reviewed: Portal) -> None:
     request = reviewed.world.fresh()
 
-    page = signed_in(reviewed, means=AuthMethod.MAIL).get("/review")
+    page = reviewed.by_mail("max").get("/review")
 
     assert "With this sign-in you can deny, but not endorse." in page.words
     assert "/sign-in?next=/review" in page.read.links
@@ -181,7 +173,7 @@ def test_a_weak_sign_in_is_said_once_and_leaves_the_denial(reviewed: Portal) -> 
 
 
 def test_what_a_colleague_did_meanwhile_is_said(reviewed: Portal) -> None:
-    request, browser = reviewed.world.fresh(), signed_in(reviewed)
+    request, browser = reviewed.world.fresh(), reviewed.by_passkey("max")
     page = browser.get("/review")
     reviewed.world.act("mia", Action.ENDORSE, request.id)
 
@@ -196,7 +188,7 @@ def test_what_a_colleague_did_meanwhile_is_said(reviewed: Portal) -> None:
 def test_the_queue_is_for_managers_alone(reviewed: Portal, who: str) -> None:
     request = reviewed.world.fresh()
 
-    page = signed_in(reviewed, who).get("/review")
+    page = reviewed.by_passkey(who).get("/review")
 
     assert page.status == 403
     assert str(request.id) not in page.text
@@ -206,7 +198,7 @@ def test_what_does_not_fit_on_a_page_is_on_the_next(template: ServerAddresses, r
     with alone(template, runner) as opened:
         portal = opened(Policy())
         asked = [str(one) for one in many(portal.world, MOST + 3)]
-        browser = signed_in(portal)
+        browser = portal.by_passkey("max")
 
         first = browser.get("/review")
         (link,) = (one for one in first.read.links if one.startswith("/review?after="))
@@ -219,7 +211,7 @@ def test_what_does_not_fit_on_a_page_is_on_the_next(template: ServerAddresses, r
 
 @pytest.mark.parametrize("after", ["x", "1", "1-2", "-1-" + "f" * 32])
 def test_a_page_of_reviews_that_is_none_is_refused(reviewed: Portal, after: str) -> None:
-    page = signed_in(reviewed).get(f"/review?after={after}")
+    page = reviewed.by_passkey("max").get(f"/review?after={after}")
 
     assert page.status == 422
     assert "Start again with the first" in page.words

@@ -7,19 +7,11 @@ from typing import Any
 import pytest
 
 from api.portal.selection import MOST
-from lockbox.facts.enumerations import AuthMethod
 from lockbox.identity.roles import Role, RoleGrant
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from tests.database.scenes import many
 from tests.http.portal import Browser, OpenPortal, Portal, PortalPage
-
-
-def signed_in(portal: Portal, who: str, means: AuthMethod = AuthMethod.PASSKEY) -> Browser:
-    """Return a browser at which somebody is signed in."""
-    browser = portal.browser()
-    browser.enter(who, means)
-    return browser
 
 
 def offered(page: PortalPage, path: str) -> list[str]:
@@ -44,16 +36,10 @@ def send(browser: Browser, path: str, *chosen: str, comment: str = "Not today") 
     return browser.post(path, {"csrf": fields["csrf"], "comment": comment, "chosen": list(chosen)})
 
 
-@pytest.fixture
-def portal(open_portal: OpenPortal) -> Portal:
-    """A world without requests."""
-    return open_portal()
-
-
 def test_an_approver_denies_several_and_each_is_a_move_of_its_own(portal: Portal) -> None:
     ids = many(portal.world, 3)
     kept = portal.world.submit("eve").id
-    browser = signed_in(portal, "ann")
+    browser = portal.by_passkey("ann")
 
     page = send(browser, "/waiting/deny", *(f"{one}.1" for one in ids))
 
@@ -68,7 +54,7 @@ def test_what_has_changed_since_is_left_and_listed(portal: Portal) -> None:
     world = portal.world
     gone, moved, fine = many(world, 3)
     world.act("erin", Action.CANCEL, gone)
-    browser = signed_in(portal, "ann")
+    browser = portal.by_passkey("ann")
 
     page = send(browser, "/waiting/deny", f"{gone}.1", f"{moved}.7", f"{fine}.1")
 
@@ -82,7 +68,7 @@ def test_what_has_changed_since_is_left_and_listed(portal: Portal) -> None:
 def test_where_all_are_refused_nothing_is_said_to_be_done(portal: Portal) -> None:
     (request,) = many(portal.world, 1)
 
-    page = send(signed_in(portal, "ann"), "/waiting/deny", f"{request}.7")
+    page = send(portal.by_passkey("ann"), "/waiting/deny", f"{request}.7")
 
     assert page.status == 412
     assert states(portal, request) == {"pending": 1}
@@ -94,7 +80,7 @@ def test_requests_of_others_are_refused_as_if_there_were_none(portal: Portal, op
     theirs = open_portal().world.submit().id
     (ours,) = many(portal.world, 1)
 
-    page = send(signed_in(portal, "ann"), "/waiting/deny", f"{theirs}.1", f"{ours}.1")
+    page = send(portal.by_passkey("ann"), "/waiting/deny", f"{theirs}.1", f"{ours}.1")
 
     assert "A request that you cannot see: There is no such request" in page.words
     assert states(portal, theirs, ours) == {"pending": 1, "denied": 1}
@@ -115,7 +101,7 @@ def test_what_is_wrong_with_the_form_is_said_and_nothing_is_done(
     portal: Portal, chosen: list[str], comment: str, said: str
 ) -> None:
     (request,) = many(portal.world, 1)
-    browser = signed_in(portal, "ann")
+    browser = portal.by_passkey("ann")
     mine = [f"{request}.1"] if comment == " " else []
 
     page = send(browser, "/waiting/deny", *mine, *chosen, comment=comment)
@@ -130,7 +116,7 @@ def test_what_is_wrong_with_the_form_is_said_and_nothing_is_done(
 @pytest.mark.far
 def test_fifty_at_once_are_done(portal: Portal) -> None:
     ids = many(portal.world, MOST)
-    browser = signed_in(portal, "ann")
+    browser = portal.by_passkey("ann")
 
     listed = offered(browser.get("/waiting/deny"), "/waiting/deny")
     page = send(browser, "/waiting/deny", *listed)
@@ -143,7 +129,7 @@ def test_fifty_at_once_are_done(portal: Portal) -> None:
 def test_a_day_with_many_requests_is_shown_by_engineer_and_case(portal: Portal) -> None:
     many(portal.world, 3, "erin", case_ref="CASE-9")
     other = portal.world.submit("eve", case_ref=None)
-    browser = signed_in(portal, "ann")
+    browser = portal.by_passkey("ann")
 
     page = browser.get("/waiting")
     (link,) = (one for one in page.read.links if one.startswith("/waiting/deny?"))
@@ -159,7 +145,7 @@ def test_a_quiet_day_has_no_groups(portal: Portal) -> None:
     portal.world.submit("erin")
     portal.world.submit("eve")
 
-    page = signed_in(portal, "ann").get("/waiting")
+    page = portal.by_passkey("ann").get("/waiting")
 
     assert "on this page" not in page.words
     assert "/waiting/deny" in page.read.links
@@ -167,7 +153,7 @@ def test_a_quiet_day_has_no_groups(portal: Portal) -> None:
 
 def test_twenty_are_shown_a_page(portal: Portal) -> None:
     many(portal.world, 21)
-    browser = signed_in(portal, "ann")
+    browser = portal.by_passkey("ann")
 
     page = browser.get("/waiting")
     (following,) = (one for one in page.read.links if one.startswith("/waiting?after="))
@@ -178,7 +164,7 @@ def test_twenty_are_shown_a_page(portal: Portal) -> None:
 def test_a_manager_denies_several_in_review(open_portal: OpenPortal) -> None:
     portal = open_portal(Policy())
     ids = many(portal.world, 2)
-    browser = signed_in(portal, "max")
+    browser = portal.by_passkey("max")
 
     page = send(browser, "/review/deny", *(f"{one}.1" for one in ids))
 
@@ -195,7 +181,7 @@ def test_nobody_denies_their_own(open_portal: OpenPortal) -> None:
     )
     max_, role = portal.world.people["max"], RoleGrant(Role.ENGINEER)
     portal.world.people["max"] = replace(max_, standings=max_.standings | {role})
-    browser = signed_in(portal, "max")
+    browser = portal.by_passkey("max")
     own, others = portal.world.submit("max").id, portal.world.submit().id
 
     page = send(browser, "/review/deny", f"{own}.1", f"{others}.1")
@@ -208,7 +194,7 @@ def test_a_requester_cancels_several_and_needs_no_reason(portal: Portal) -> None
     ids = many(portal.world, 3)
     opened = portal.world.submit().id
     portal.world.act("ann", Action.APPROVE, opened)
-    browser = signed_in(portal, "erin")
+    browser = portal.by_passkey("erin")
 
     assert "/mine/cancel" in browser.get("/mine").read.links
     listed = offered(browser.get("/mine/cancel"), "/mine/cancel")
@@ -220,5 +206,5 @@ def test_a_requester_cancels_several_and_needs_no_reason(portal: Portal) -> None
 
 
 def test_where_there_is_nothing_to_choose_it_is_said(portal: Portal) -> None:
-    assert "There are no requests that you can deny." in signed_in(portal, "ann").get("/waiting/deny").words
-    assert "There are no requests that you can cancel." in signed_in(portal, "erin").get("/mine/cancel").words
+    assert "There are no requests that you can deny." in portal.by_passkey("ann").get("/waiting/deny").words
+    assert "There are no requests that you can cancel." in portal.by_passkey("erin").get("/mine/cancel").words

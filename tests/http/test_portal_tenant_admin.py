@@ -34,18 +34,6 @@ FORMS = {
 }
 
 
-def entered(portal: Portal, who: str = "tara", means: AuthMethod = AuthMethod.PASSKEY) -> Browser:
-    """Return a browser in which somebody is signed in."""
-    browser = portal.browser()
-    browser.enter(who, means)
-    return browser
-
-
-def here(portal: Portal, tail: str = "") -> str:
-    """Return the address of one of the tenant's pages."""
-    return f"/tenants/{portal.world.tenant.slug}{tail}"
-
-
 def with_csrf(browser: Browser, fields: dict[str, str]) -> dict[str, str]:
     """Return the fields of a form of this browser's session."""
     return fields | {"csrf": browser.get("/account").form("/sign-out").fields["csrf"]}
@@ -85,11 +73,11 @@ def test_a_form_without_its_token_or_by_somebody_who_governs_nothing_does_nothin
     fields = {"id": one if "endpoints" in tail else str(id_of(portal.world, "abe"))} if tail.count("/") > 1 else {}
     fields |= FORMS[tail]
     fields.pop("id", None) if tail == "/mode/save" else None
-    tara, aude = entered(portal), entered(portal, "aude")
+    tara, aude = portal.by_passkey("tara"), portal.by_passkey("aude")
     before = portal.count()
 
-    forged = tara.post(here(portal, tail), fields)
-    refused = aude.post(here(portal, tail), with_csrf(aude, fields))
+    forged = tara.post(portal.here(tail), fields)
+    refused = aude.post(portal.here(tail), with_csrf(aude, fields))
 
     assert (forged.status, refused.status) == (403, 403)
     assert portal.count()._asdict() | {"sessions": 0} == before._asdict() | {"sessions": 0}
@@ -98,18 +86,18 @@ def test_a_form_without_its_token_or_by_somebody_who_governs_nothing_does_nothin
 @pytest.mark.far
 @pytest.mark.parametrize("tail", FORMS)
 def test_another_tenants_pages_are_as_unknown_as_none(portal: Portal, open_portal: OpenPortal, tail: str) -> None:
-    elsewhere, browser = open_portal(), entered(portal)
+    elsewhere, browser = open_portal(), portal.by_passkey("tara")
     fields = {"id": str(hook(elsewhere))} if tail.count("/") > 1 and "mode" not in tail else {}
 
-    theirs = browser.post(here(elsewhere, tail), with_csrf(browser, fields | FORMS[tail]))
+    theirs = browser.post(elsewhere.here(tail), with_csrf(browser, fields | FORMS[tail]))
     nobodys = browser.post(f"/tenants/nobodys{tail}", with_csrf(browser, fields | FORMS[tail]))
 
     assert (theirs.status, nobodys.status) == (404, 404)
-    assert theirs.text == nobodys.text.replace("/tenants/nobodys", here(elsewhere))
+    assert theirs.text == nobodys.text.replace("/tenants/nobodys", elsewhere.here())
 
 
 def test_the_overview_leads_to_all_that_is_governed(portal: Portal) -> None:
-    page = entered(portal).get(here(portal))
+    page = portal.by_passkey("tara").get(portal.here())
 
     for tail in (
         "/mode",
@@ -121,15 +109,15 @@ def test_the_overview_leads_to_all_that_is_governed(portal: Portal) -> None:
         "/observers",
         "/emergency-stop",
     ):
-        assert here(portal, tail) in page.read.links
+        assert portal.here(tail) in page.read.links
     assert "1 approval within 12 h, access for at most 4 h" in page.words
     assert "No delegates" in page.words
 
 
 def test_a_tenant_is_renamed_and_a_name_that_cannot_be_is_said(portal: Portal) -> None:
-    browser = entered(portal)
+    browser = portal.by_passkey("tara")
 
-    bad = browser.submit(browser.get(here(portal)), "/name", name="  ")
+    bad = browser.submit(browser.get(portal.here()), "/name", name="  ")
     good = browser.submit(bad, "/name", name="Fabrikam <b>")
 
     assert (bad.status, "Not accepted: Name" in bad.words) == (422, True)
@@ -142,9 +130,9 @@ def test_shutting_shows_what_it_would_end_and_ends_it(portal: Portal) -> None:
     portal.world.act("ann", Action.APPROVE, opened.id)
     lay_down(portal.world, vendor_review=True)
     in_review = portal.world.submit(resources=["mailbox:c@contoso.example"])
-    browser = entered(portal)
+    browser = portal.by_passkey("tara")
 
-    page = browser.get(here(portal, "/emergency-stop"))
+    page = browser.get(portal.here("/emergency-stop"))
     done = browser.submit(page, "/emergency-stop", comment="We are being attacked")
 
     assert "Open windows: 1" in page.words
@@ -152,16 +140,16 @@ def test_shutting_shows_what_it_would_end_and_ends_it(portal: Portal) -> None:
     assert "In the vendor's review: 1" in page.words
     assert str(in_review.id) not in page.text
     assert {f"/requests/{one.id}" for one in (opened, waiting)} <= set(page.read.links)
-    assert (done.status, done.path) == (200, here(portal))
+    assert (done.status, done.path) == (200, portal.here())
     states = {row.id: row.state for row in portal.states()}
     assert [states[one.id] for one in (opened, waiting, in_review)] == ["revoked", "denied", "denied"]
 
 
 def test_a_comment_that_cannot_be_shuts_nothing_and_is_still_there(portal: Portal) -> None:
     request = portal.world.submit()
-    browser = entered(portal)
+    browser = portal.by_passkey("tara")
 
-    page = browser.submit(browser.get(here(portal, "/emergency-stop")), "/emergency-stop", comment="a\u202eb")
+    page = browser.submit(browser.get(portal.here("/emergency-stop")), "/emergency-stop", comment="a\u202eb")
 
     assert (page.status, "Not accepted: Why" in page.words) == (422, True)
     assert "a\u202eb" in page.form("/emergency-stop").fields["comment"]
@@ -171,37 +159,37 @@ def test_a_comment_that_cannot_be_shuts_nothing_and_is_still_there(portal: Porta
 def test_who_wants_no_prompts_is_shown_to_be_so(portal: Portal) -> None:
     portal.sql("UPDATE people SET wants_prompts = false WHERE id = :id", id=id_of(portal.world, "ann"))
 
-    page = entered(portal).get(here(portal, "/members"))
+    page = portal.by_passkey("tara").get(portal.here("/members"))
 
     assert page.words.count("asked by mail only when there are too few other approvers") == 1
 
 
 def test_an_admin_lets_somebody_be_a_delegate_and_no_longer(portal: Portal) -> None:
-    browser = entered(portal)
+    browser = portal.by_passkey("tara")
     fields = with_csrf(browser, {"id": str(id_of(portal.world, "aude"))})
 
-    allowed = browser.post(here(portal, "/members/eligible"), fields | {"eligible": "yes"})
+    allowed = browser.post(portal.here("/members/eligible"), fields | {"eligible": "yes"})
     between = members_of(portal.world)["Aude"].is_eligible
-    browser.post(here(portal, "/members/eligible"), fields | {"eligible": "no"})
+    browser.post(portal.here("/members/eligible"), fields | {"eligible": "no"})
 
-    assert (allowed.path, between) == (here(portal, "/members"), True)
+    assert (allowed.path, between) == (portal.here("/members"), True)
     assert not members_of(portal.world)["Aude"].is_eligible
 
 
 def test_an_approver_names_their_own_delegate_in_their_time_zone_and_ends_it(portal: Portal) -> None:
     aude = eligible(portal)
     portal.sql("UPDATE people SET time_zone = 'Asia/Tokyo' WHERE id = :id", id=id_of(portal.world, "ann"))
-    browser = entered(portal, "ann")
+    browser = portal.by_passkey("ann")
     day = datetime.now(UTC) + timedelta(days=2)
 
     page = browser.submit(
-        browser.get(here(portal, "/delegates")), "/delegates", delegate=aude, ends=f"{day:%Y-%m-%d}T09:00"
+        browser.get(portal.here("/delegates")), "/delegates", delegate=aude, ends=f"{day:%Y-%m-%d}T09:00"
     )
     named = standing_in(portal)
     (row,) = portal.sql("SELECT ends_at FROM delegations WHERE delegate_id = :d", d=aude)
     ended = browser.submit(page, "/delegates/end")
 
-    assert (page.status, page.path) == (200, here(portal, "/delegates"))
+    assert (page.status, page.path) == (200, portal.here("/delegates"))
     assert "Aude for Ann now" in page.words
     assert (named, standing_in(portal)) == ([("Aude", "Ann")], [])
     assert row.ends_at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M") == f"{day:%Y-%m-%d}T00:00"
@@ -210,9 +198,9 @@ def test_an_approver_names_their_own_delegate_in_their_time_zone_and_ends_it(por
 
 def test_an_admin_names_a_delegate_for_somebody_who_is_absent(portal: Portal) -> None:
     eligible(portal)
-    browser = entered(portal)
+    browser = portal.by_passkey("tara")
     fields = {"principal": str(id_of(portal.world, "abe")), "ends": "2100-01-01T10:00"}
-    far = browser.submit(browser.get(here(portal, "/delegates")), "/delegates", **fields)
+    far = browser.submit(browser.get(portal.here("/delegates")), "/delegates", **fields)
     near = f"{datetime.now(UTC) + timedelta(days=3):%Y-%m-%dT%H:%M}"
 
     browser.submit(far, "/delegates", ends=near)
@@ -227,10 +215,10 @@ def test_an_admin_names_a_delegate_for_somebody_who_is_absent(portal: Portal) ->
 )
 def test_a_delegate_that_cannot_be_is_said(portal: Portal, fields: dict[str, str]) -> None:
     eligible(portal)
-    browser = entered(portal, "ann")
+    browser = portal.by_passkey("ann")
     near = f"{datetime.now(UTC) + timedelta(days=3):%Y-%m-%dT%H:%M}"
 
-    page = browser.submit(browser.get(here(portal, "/delegates")), "/delegates", **{"ends": near} | fields)
+    page = browser.submit(browser.get(portal.here("/delegates")), "/delegates", **{"ends": near} | fields)
 
     assert page.status == 422
     assert standing_in(portal) == []
@@ -238,16 +226,16 @@ def test_a_delegate_that_cannot_be_is_said(portal: Portal, fields: dict[str, str
 
 def test_an_approver_ends_nobody_elses_delegate(portal: Portal) -> None:
     eligible(portal)
-    browser = entered(portal, "ann")
+    browser = portal.by_passkey("ann")
     page = browser.submit(
-        browser.get(here(portal, "/delegates")),
+        browser.get(portal.here("/delegates")),
         "/delegates",
         ends=f"{datetime.now(UTC) + timedelta(days=3):%Y-%m-%dT%H:%M}",
     )
     form = page.form("/delegates/end")
-    other = entered(portal, "amir")
+    other = portal.by_passkey("amir")
 
-    seen = other.get(here(portal, "/delegates"))
+    seen = other.get(portal.here("/delegates"))
     refused = other.post(form.action, with_csrf(other, {"id": form.fields["id"]}))
 
     assert not [one for one in seen.read.forms if one.action.endswith("/end")]
@@ -256,13 +244,13 @@ def test_an_approver_ends_nobody_elses_delegate(portal: Portal) -> None:
 
 
 def test_a_webhook_is_added_and_its_secret_is_on_one_page_alone(portal: Portal) -> None:
-    browser = entered(portal)
-    page = browser.get(here(portal, "/endpoints"))
+    browser = portal.by_passkey("tara")
+    page = browser.get(portal.here("/endpoints"))
 
     shown = browser.submit(page, "/endpoints", url=URL, description="Ours", why="")
-    listed = browser.get(here(portal, "/endpoints"))
+    listed = browser.get(portal.here("/endpoints"))
     (one,) = reads(portal.world, "tara", webhooks.listed)
-    its = browser.get(here(portal, f"/endpoints/{one.id}"))
+    its = browser.get(portal.here(f"/endpoints/{one.id}"))
 
     assert shown.status == 200
     assert "whsec_" in shown.text
@@ -284,12 +272,12 @@ def test_a_webhook_is_added_and_its_secret_is_on_one_page_alone(portal: Portal) 
     ],
 )
 def test_a_webhook_that_cannot_be_is_said_and_still_there(portal: Portal, fields: dict[str, str], says: str) -> None:
-    browser = entered(portal)
+    browser = portal.by_passkey("tara")
     written = {"url": URL, "description": "Ours"} | fields
-    form = browser.get(here(portal, "/endpoints")).form("/endpoints").fields
+    form = browser.get(portal.here("/endpoints")).form("/endpoints").fields
     kept = {name: value for name, value in form.items() if name not in {"events", "why"}}
 
-    page = browser.post(here(portal, "/endpoints"), kept | written)
+    page = browser.post(portal.here("/endpoints"), kept | written)
 
     assert (page.status, says in page.words) == (422, True)
     again = page.form("/endpoints").fields
@@ -298,11 +286,11 @@ def test_a_webhook_that_cannot_be_is_said_and_still_there(portal: Portal, fields
 
 
 def test_a_webhook_is_changed_paused_called_again_and_removed(portal: Portal) -> None:
-    one, browser = hook(portal), entered(portal)
-    path = here(portal, f"/endpoints/{one}")
+    one, browser = hook(portal), portal.by_passkey("tara")
+    path = portal.here(f"/endpoints/{one}")
     csrf = with_csrf(browser, {"id": str(one)})
 
-    browser.post(here(portal, "/endpoints/change"), csrf | {"url": f"{URL}/2", "events": "request.submitted"})
+    browser.post(portal.here("/endpoints/change"), csrf | {"url": f"{URL}/2", "events": "request.submitted"})
     paused = browser.submit(browser.get(path), "/turn")
     back = browser.submit(paused, "/turn")
     (changed,) = reads(portal.world, "tara", webhooks.listed)
@@ -311,18 +299,18 @@ def test_a_webhook_is_changed_paused_called_again_and_removed(portal: Portal) ->
     assert (changed.url, changed.event_types, changed.disabled_at) == (f"{URL}/2", ["request.submitted"], None)
     assert "disabled since" in paused.words
     assert (back.path, "Disable" in back.words) == (path, True)
-    assert (gone.path, gone.status) == (here(portal, "/endpoints"), 200)
+    assert (gone.path, gone.status) == (portal.here("/endpoints"), 200)
     assert reads(portal.world, "tara", webhooks.listed) == []
     assert browser.get(path).status == 404
 
 
 def test_a_secret_is_replaced_and_shown_once(portal: Portal) -> None:
-    one, browser = hook(portal), entered(portal)
-    page = browser.get(here(portal, f"/endpoints/{one}"))
+    one, browser = hook(portal), portal.by_passkey("tara")
+    page = browser.get(portal.here(f"/endpoints/{one}"))
 
     bad = browser.submit(page, "/rotate", hours="x")
     shown = browser.submit(page, "/rotate", hours="2")
-    its = browser.get(here(portal, f"/endpoints/{one}"))
+    its = browser.get(portal.here(f"/endpoints/{one}"))
 
     assert (bad.status, "Not accepted: Hours in which the old secret also signs: write" in bad.words) == (422, True)
     assert (shown.status, "whsec_" in shown.text) == (200, True)
@@ -332,8 +320,8 @@ def test_a_secret_is_replaced_and_shown_once(portal: Portal) -> None:
 
 @pytest.mark.far
 def test_a_webhook_is_tested_and_the_eleventh_time_in_a_minute_is_refused(portal: Portal) -> None:
-    one, browser = hook(portal), entered(portal)
-    page = browser.get(here(portal, f"/endpoints/{one}"))
+    one, browser = hook(portal), portal.by_passkey("tara")
+    page = browser.get(portal.here(f"/endpoints/{one}"))
 
     answers = [browser.submit(page, "/test") for _ in range(11)]
 
@@ -342,13 +330,13 @@ def test_a_webhook_is_tested_and_the_eleventh_time_in_a_minute_is_refused(portal
 
 
 def test_the_log_says_what_became_of_each_call_and_what_ended_is_sent_again(portal: Portal) -> None:
-    one, browser = hook(portal), entered(portal)
+    one, browser = hook(portal), portal.by_passkey("tara")
     delivery, notification = tried(portal, one)
-    page = browser.get(here(portal, f"/endpoints/{one}"))
+    page = browser.get(portal.here(f"/endpoints/{one}"))
 
     again = browser.submit(page, "/redeliver")
     too_soon = browser.post(
-        here(portal, "/endpoints/redeliver"), with_csrf(browser, {"id": str(one), "delivery": delivery})
+        portal.here("/endpoints/redeliver"), with_csrf(browser, {"id": str(one), "delivery": delivery})
     )
 
     assert "endpoint.test delivered" in page.words
@@ -365,32 +353,32 @@ def test_a_weak_or_an_old_sign_in_is_led_to_a_better_one_and_back(
     portal: Portal, means: AuthMethod, minutes: int
 ) -> None:
     one, aude = hook(portal), eligible(portal)
-    browser = entered(portal, means=means)
+    browser = portal.entered("tara", means)
     portal.wait(minutes=minutes)
     near = f"{datetime.now(UTC) + timedelta(days=3):%Y-%m-%dT%H:%M}"
 
     pages: list[tuple[PortalPage, str]] = [
-        (browser.submit(browser.get(here(portal, f"/endpoints/{one}")), "/rotate"), f"/endpoints/{one}"),
-        (browser.submit(browser.get(here(portal, "/endpoints")), "/endpoints", url=URL), "/endpoints"),
+        (browser.submit(browser.get(portal.here(f"/endpoints/{one}")), "/rotate"), f"/endpoints/{one}"),
+        (browser.submit(browser.get(portal.here("/endpoints")), "/endpoints", url=URL), "/endpoints"),
         (
-            browser.submit(browser.get(here(portal, "/delegates")), "/delegates", delegate=aude, ends=near),
+            browser.submit(browser.get(portal.here("/delegates")), "/delegates", delegate=aude, ends=near),
             "/delegates",
         ),
-        (browser.submit(browser.get(here(portal, "/observers")), "/observers", **FORMS["/observers"]), "/observers"),
-        (browser.submit(browser.get(here(portal)), "/name", name="Fabrikam"), ""),
+        (browser.submit(browser.get(portal.here("/observers")), "/observers", **FORMS["/observers"]), "/observers"),
+        (browser.submit(browser.get(portal.here()), "/name", name="Fabrikam"), ""),
     ]
 
     for page, tail in pages:
         assert page.status == 403
-        assert f"/sign-in?next={here(portal, tail)}" in page.read.links
+        assert f"/sign-in?next={portal.here(tail)}" in page.read.links
     assert standing_in(portal) == []
     assert "whsec_" not in "".join(page.text for page, _ in pages)
 
 
 @pytest.mark.far
 def test_somebody_is_copied_and_no_longer(portal: Portal) -> None:
-    browser = entered(portal)
-    page = browser.get(here(portal, "/observers"))
+    browser = portal.by_passkey("tara")
+    page = browser.get(portal.here("/observers"))
 
     bad = browser.submit(page, "/observers", name="Desk", address="desk")
     added = browser.submit(bad, "/observers", address="desk@contoso.example", service="onedrive")
@@ -406,8 +394,8 @@ def test_somebody_is_copied_and_no_longer(portal: Portal) -> None:
 
 @pytest.mark.far
 def test_whoever_names_too_many_addresses_is_told_to_wait(portal: Portal) -> None:
-    browser = entered(portal)
-    page = browser.get(here(portal, "/observers"))
+    browser = portal.by_passkey("tara")
+    page = browser.get(portal.here("/observers"))
 
     answers = [browser.submit(page, "/observers", name="x", address="no") for _ in range(21)]
 
@@ -425,11 +413,11 @@ def test_an_admin_of_two_tenants_finds_the_webhook_of_each_under_its_own_alone(
         p=id_of(portal.world, "tara"),
         t=elsewhere.world.tenant.id,
     )
-    theirs, browser = hook(elsewhere), entered(portal)
+    theirs, browser = hook(elsewhere), portal.by_passkey("tara")
 
-    here_ = browser.get(here(portal, f"/endpoints/{theirs}"))
-    there = browser.get(here(elsewhere, f"/endpoints/{theirs}"))
-    removed = browser.post(here(portal, "/endpoints/remove"), with_csrf(browser, {"id": str(theirs)}))
+    here_ = browser.get(portal.here(f"/endpoints/{theirs}"))
+    there = browser.get(elsewhere.here(f"/endpoints/{theirs}"))
+    removed = browser.post(portal.here("/endpoints/remove"), with_csrf(browser, {"id": str(theirs)}))
 
     assert (here_.status, there.status, removed.status) == (404, 200, 404)
     assert Role.TENANT_ADMIN in members_of(portal.world)["Tara"].roles

@@ -29,18 +29,6 @@ from tests.policy_setup import group, lay_down
 WEAK = [(AuthMethod.MAIL, 0), (AuthMethod.PASSKEY, 16)]
 
 
-def entered(portal: Portal, who: str = "tara", means: AuthMethod = AuthMethod.PASSKEY) -> Browser:
-    """Return a browser in which somebody is signed in."""
-    browser = portal.browser()
-    browser.enter(who, means)
-    return browser
-
-
-def here(portal: Portal, tail: str = "") -> str:
-    """Return the address of the tenant's page."""
-    return f"/tenants/{portal.world.tenant.slug}{tail}"
-
-
 def nina() -> dict[str, str]:
     """Return somebody new."""
     return {"name": "Nina Noor", "address": f"nina-{new_id().hex[-8:]}@contoso.example"}
@@ -58,39 +46,39 @@ def written(portal: Portal, **changes: Any) -> str:
 
 def shown_to_change(portal: Portal, browser: Browser, text: str) -> PortalPage:
     """Write a policy into the page, and ask what it would change."""
-    return browser.submit(browser.get(here(portal, "/policy")), "/policy", text=text)
+    return browser.submit(browser.get(portal.here("/policy")), "/policy", text=text)
 
 
 def test_who_is_at_one_tenant_is_led_to_its_page(portal: Portal) -> None:
-    page = entered(portal, "aude").get("/tenants")
+    page = portal.by_passkey("aude").get("/tenants")
 
-    assert (page.status, page.path) == (200, here(portal))
+    assert (page.status, page.path) == (200, portal.here())
     assert "enforce : you decide" in page.words
-    listed = entered(portal, "aude").get(here(portal, "/members"))
+    listed = portal.by_passkey("aude").get(portal.here("/members"))
     assert {"Tara", "Ann", "Amir", "Abe", "Aude"} <= set(listed.words.split())
 
 
 @pytest.mark.parametrize("who", ["ann", "aude"])
 def test_only_admins_see_forms_that_change_anything(portal: Portal, who: str) -> None:
-    browser = entered(portal, who)
+    browser = portal.by_passkey(who)
 
     tails = ("", "/policy", "/mode", "/members", "/tiers", "/observers")
-    pages = [browser.get(here(portal, tail)) for tail in tails]
+    pages = [browser.get(portal.here(tail)) for tail in tails]
 
     assert {page.status for page in pages} == {200}
     actions = {form.action for page in pages for form in page.read.forms}
-    assert actions == {"/sign-out", "/account/preferences", here(portal, "/leave")}
-    assert [browser.get(here(portal, tail)).status for tail in ("/emergency-stop", "/endpoints")] == [403, 403]
+    assert actions == {"/sign-out", "/account/preferences", portal.here("/leave")}
+    assert [browser.get(portal.here(tail)).status for tail in ("/emergency-stop", "/endpoints")] == [403, 403]
 
 
 def test_an_admin_invites_and_withdraws(portal: Portal) -> None:
-    browser, who = entered(portal), nina()
+    browser, who = portal.by_passkey("tara"), nina()
 
-    form = browser.get(here(portal, "/members")).form(here(portal, "/members"))
-    invited = browser.post(here(portal, "/members"), form.fields | who | {"roles": "approver"})
+    form = browser.get(portal.here("/members")).form(portal.here("/members"))
+    invited = browser.post(portal.here("/members"), form.fields | who | {"roles": "approver"})
     gone = browser.submit(invited, "/members/withdraw")
 
-    assert (invited.status, invited.path) == (200, here(portal, "/members"))
+    assert (invited.status, invited.path) == (200, portal.here("/members"))
     assert who["address"] in invited.words
     assert who["address"] not in gone.words
     (row,) = portal.sql("SELECT roles, withdrawn_at FROM invitations WHERE email = :e", e=who["address"])
@@ -98,21 +86,21 @@ def test_an_admin_invites_and_withdraws(portal: Portal) -> None:
 
 
 def test_an_admin_changes_roles_and_removes(portal: Portal) -> None:
-    browser, abe = entered(portal), str(id_of(portal.world, "abe"))
-    fields = {"csrf": browser.get(here(portal, "/members")).form("/sign-out").fields["csrf"], "id": abe}
+    browser, abe = portal.by_passkey("tara"), str(id_of(portal.world, "abe"))
+    fields = {"csrf": browser.get(portal.here("/members")).form("/sign-out").fields["csrf"], "id": abe}
 
     seen = {"version": members_of(portal.world)["Abe"].version}
-    browser.post(here(portal, "/members/roles"), fields | seen | {"roles": "auditor"})
+    browser.post(portal.here("/members/roles"), fields | seen | {"roles": "auditor"})
     changed = members_of(portal.world)["Abe"].roles
-    page = browser.post(here(portal, "/members/remove"), fields)
+    page = browser.post(portal.here("/members/remove"), fields)
 
     assert changed == {Role.AUDITOR}
-    assert page.path == here(portal, "/members")
+    assert page.path == portal.here("/members")
     assert "Abe" not in members_of(portal.world)
 
 
 def test_roles_that_somebody_else_has_changed_meanwhile_are_shown_before_they_are_replaced(portal: Portal) -> None:
-    browser, path = entered(portal), here(portal, "/members")
+    browser, path = portal.by_passkey("tara"), portal.here("/members")
     page = browser.get(path)
     abe = str(id_of(portal.world, "abe"))
     (form,) = (one for one in page.read.forms if one.action.endswith("/roles") and one.fields["id"] == abe)
@@ -128,33 +116,33 @@ def test_roles_that_somebody_else_has_changed_meanwhile_are_shown_before_they_ar
 
 
 def test_the_last_admin_is_told_why_they_stay(portal: Portal) -> None:
-    browser = entered(portal)
+    browser = portal.by_passkey("tara")
 
-    page = browser.submit(browser.get(here(portal)), "/leave")
+    page = browser.submit(browser.get(portal.here()), "/leave")
 
     assert (page.status, "Make someone else an admin first" in page.words) == (403, True)
     assert "Tara" in members_of(portal.world)
 
 
 def test_a_member_leaves(portal: Portal) -> None:
-    browser = entered(portal, "aude")
+    browser = portal.by_passkey("aude")
 
-    page = browser.submit(browser.get(here(portal)), "/leave")
+    page = browser.submit(browser.get(portal.here()), "/leave")
 
     assert (page.status, page.path) == (200, "/requests")
     assert "Aude" not in members_of(portal.world)
 
 
 def test_the_mode_is_switched(portal: Portal) -> None:
-    browser = entered(portal)
+    browser = portal.by_passkey("tara")
 
-    asked = browser.submit(browser.get(here(portal, "/mode")), "/mode", mode="observe")
+    asked = browser.submit(browser.get(portal.here("/mode")), "/mode", mode="observe")
     before = mode_of(portal.world)
     page = browser.submit(asked, "/mode/save")
 
     assert "enforce → observe" in asked.words
     assert before is Mode.ENFORCE
-    assert (page.status, page.path) == (200, here(portal, "/mode"))
+    assert (page.status, page.path) == (200, portal.here("/mode"))
     assert "Now: observe , the vendor decides, and you are notified" in page.words
     assert mode_of(portal.world) is Mode.OBSERVE
 
@@ -164,20 +152,20 @@ def test_the_mode_is_switched(portal: Portal) -> None:
 def test_a_weak_or_an_old_sign_in_changes_nothing_and_is_led_to_a_better_one(
     portal: Portal, means: AuthMethod, minutes: int
 ) -> None:
-    browser = entered(portal, means=means)
+    browser = portal.entered("tara", means)
     portal.wait(minutes=minutes)
-    form = browser.get(here(portal, "/members")).form(here(portal, "/members"))
-    wants_off = browser.submit(browser.get(here(portal, "/mode")), "/mode", mode="off")
+    form = browser.get(portal.here("/members")).form(portal.here("/members"))
+    wants_off = browser.submit(browser.get(portal.here("/mode")), "/mode", mode="off")
 
-    invited = browser.post(here(portal, "/members"), form.fields | nina() | {"roles": "approver"})
+    invited = browser.post(portal.here("/members"), form.fields | nina() | {"roles": "approver"})
     switched = browser.submit(wants_off, "/mode/save")
     asked = shown_to_change(portal, browser, written(portal, mail_suffices=True))
     saved = browser.submit(asked, "/policy/save")
 
     for page, tail in ((invited, "/members"), (switched, "/mode")):
         assert page.status == 403
-        assert f"/sign-in?next={here(portal, tail)}" in page.read.links
-    assert (saved.status, f"/sign-in?next={here(portal, '/policy')}" in saved.read.links) == (403, True)
+        assert f"/sign-in?next={portal.here(tail)}" in page.read.links
+    assert (saved.status, f"/sign-in?next={portal.here('/policy')}" in saved.read.links) == (403, True)
     assert "mail_suffices&#34;: true" in saved.text
     assert (mode_of(portal.world), held(portal).edition.version) == (Mode.ENFORCE, 1)
 
@@ -192,20 +180,20 @@ def test_a_weak_or_an_old_sign_in_changes_nothing_and_is_led_to_a_better_one(
     ],
 )
 def test_what_is_written_wrongly_is_said_in_a_sentence(portal: Portal, changes: dict[str, str], says: str) -> None:
-    browser = entered(portal)
-    fields = browser.get(here(portal, "/members")).form(here(portal, "/members")).fields
+    browser = portal.by_passkey("tara")
+    fields = browser.get(portal.here("/members")).form(portal.here("/members")).fields
     fields.pop("roles", None)
     written = nina() | changes
 
-    page = browser.post(here(portal, "/members"), fields | written)
+    page = browser.post(portal.here("/members"), fields | written)
 
     assert (page.status, f"Not accepted: {says}" in page.words) == (422, True)
-    kept = page.form(here(portal, "/members")).fields
+    kept = page.form(portal.here("/members")).fields
     assert (kept["name"], kept["address"]) == (written["name"], written["address"])
 
 
 def test_a_policy_is_shown_as_a_diff_before_it_is_saved(portal: Portal) -> None:
-    browser = entered(portal)
+    browser = portal.by_passkey("tara")
 
     asked = shown_to_change(portal, browser, written(portal, quorum=2, approval_window=600))
     before = held(portal).edition.version
@@ -214,7 +202,7 @@ def test_a_policy_is_shown_as_a_diff_before_it_is_saved(portal: Portal) -> None:
     assert "Approvals needed quorum 1 → 2" in asked.words
     assert "Time to answer approval_window 12 h → 10 min" in asked.words
     assert before == 1
-    assert (saved.status, saved.path) == (200, here(portal, "/policy"))
+    assert (saved.status, saved.path) == (200, portal.here("/policy"))
     assert held(portal).policy == Policy(vendor_review=False, quorum=2, approval_window=600)
 
 
@@ -233,7 +221,7 @@ def test_a_policy_is_shown_as_a_diff_before_it_is_saved(portal: Portal) -> None:
     ],
 )
 def test_what_is_no_policy_is_said_and_still_there(portal: Portal, text: str, says: str) -> None:
-    browser = entered(portal)
+    browser = portal.by_passkey("tara")
 
     page = shown_to_change(portal, browser, text)
 
@@ -243,7 +231,7 @@ def test_what_is_no_policy_is_said_and_still_there(portal: Portal, text: str, sa
 
 @pytest.mark.far
 def test_a_policy_that_somebody_else_has_changed_meanwhile_is_not_overwritten(portal: Portal) -> None:
-    first, second = entered(portal), entered(portal)
+    first, second = portal.by_passkey("tara"), portal.by_passkey("tara")
     asked = shown_to_change(portal, first, written(portal, quorum=2))
     browser_of_second = shown_to_change(portal, second, written(portal, quorum=3))
     second.submit(browser_of_second, "/policy/save")
@@ -255,7 +243,7 @@ def test_a_policy_that_somebody_else_has_changed_meanwhile_is_not_overwritten(po
 
 
 def test_the_same_policy_changes_nothing(portal: Portal) -> None:
-    page = shown_to_change(portal, entered(portal), written(portal))
+    page = shown_to_change(portal, portal.by_passkey("tara"), written(portal))
 
     assert "Nothing changes: this is the policy in force." in page.words
     assert not [form for form in page.read.forms if form.action.endswith("/save")]
@@ -263,7 +251,7 @@ def test_the_same_policy_changes_nothing(portal: Portal) -> None:
 
 @pytest.mark.far
 def test_every_field_of_the_pages_has_a_label(portal: Portal) -> None:
-    browser = entered(portal)
+    browser = portal.by_passkey("tara")
     does(portal.world, "tara", members.set_eligible, id_of(portal.world, "aude"), eligible=True)
     does(portal.world, "tara", webhooks.add, webhooks.WebhookInput("https://hooks.contoso.example/"), reach=REACH)
     lay_down(portal.world, groups={"legal": group(portal.world, "ann")}, tiers=[["legal"]])
@@ -280,7 +268,7 @@ def test_every_field_of_the_pages_has_a_label(portal: Portal) -> None:
         "/emergency-stop",
         "/endpoints",
     )
-    for path in (*(here(portal, tail) for tail in tails), here(portal, f"/endpoints/{hook.id}"), "/device"):
+    for path in (*(portal.here(tail) for tail in tails), portal.here(f"/endpoints/{hook.id}"), "/device"):
         page = browser.get(path)
         assert page.status == 200
         assert set(page.read.named) <= page.read.labels
@@ -291,7 +279,7 @@ def test_the_page_says_when_the_gateway_was_probed_and_what_came_of_it(portal: P
     result = ProbeResult("exchange-online", "https://support.mail.example", 73, 1)
     does(portal.world, "olga", probe_records.record, result, services={"exchange-online"})
 
-    page = entered(portal, "ann").get(here(portal))
+    page = portal.by_passkey("ann").get(portal.here())
 
     assert "Gateway of Exchange Online" in page.text
     assert "1 of 74 calls were not refused" in page.text
@@ -301,13 +289,13 @@ def test_the_page_of_gates_says_what_each_does_and_what_its_last_probe_found(por
     with portal.world.db.transaction() as session:
         authentication.enter(session, GATE)
         enforcement.record(session, {"exchange-online": ENFORCE, "onedrive": REPORT})
-    browser = entered(portal, "ann")
+    browser = portal.by_passkey("ann")
 
-    before = browser.get(here(portal, "/gates"))
-    overview = browser.get(here(portal))
+    before = browser.get(portal.here("/gates"))
+    overview = browser.get(portal.here())
     result = ProbeResult("exchange-online", "https://support.mail.example", 74, 0)
     does(portal.world, "olga", probe_records.record, result, services={"exchange-online"})
-    after = browser.get(here(portal, "/gates"))
+    after = browser.get(portal.here("/gates"))
 
     assert (before.status, after.status) == (200, 200)
     assert "<b>Exchange Online</b>: enforced" in before.text
@@ -327,7 +315,7 @@ def test_the_page_of_gates_says_since_when_what_calls_use_was_changed(open_porta
             authentication.enter(session, GATE)
             enforcement.record(session, {SERVICE: ENFORCE})
             definition_records.record(session, gate_definition.definitions(with_this))
-        return entered(portal, "ann").get(here(portal, "/gates"))
+        return portal.by_passkey("ann").get(portal.here("/gates"))
 
     first, changed = starts(A), starts(B)
 
@@ -350,7 +338,7 @@ def test_access_around_lockbox_stands_on_the_page_for_every_member(portal: Porta
         )
         does(world, "olga", outside_access.declare, taken, services={"exchange-online"})
 
-    page = entered(portal, "ann").get(here(portal))
+    page = portal.by_passkey("ann").get(portal.here())
 
     assert "Access around Lockbox" in page.words
     for said in ("Exchange Online : Erin, from", "mailbox:m5", "Declared by Olga"):
@@ -362,4 +350,4 @@ def test_access_around_lockbox_stands_on_the_page_for_every_member(portal: Porta
 
 
 def test_without_such_access_the_page_says_nothing_of_it(portal: Portal) -> None:
-    assert "around Lockbox" not in entered(portal, "ann").get(here(portal)).words
+    assert "around Lockbox" not in portal.by_passkey("ann").get(portal.here()).words

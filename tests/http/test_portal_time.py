@@ -4,7 +4,6 @@ import re
 
 import pytest
 
-from lockbox.facts.enumerations import AuthMethod
 from lockbox.identity.time_zones import clock_time, page_time
 from lockbox.sql import new_id
 from tests.http.portal import SESSION, Browser, OpenPortal, Portal
@@ -31,8 +30,7 @@ def test_a_page_tells_times_where_the_reader_is_names_the_zone_once_and_says_the
     portal = open_portal()
     request = portal.world.submit()
     portal.sql("UPDATE people SET time_zone = 'Asia/Tokyo' WHERE id = :p", p=portal.world.people["ann"].person_id)
-    browser = portal.browser()
-    browser.enter("ann", AuthMethod.PASSKEY)
+    browser = portal.by_passkey("ann")
 
     for path in ("/waiting", f"/requests/{request.id}"):
         page = browser.get(path)
@@ -44,8 +42,7 @@ def test_a_page_tells_times_where_the_reader_is_names_the_zone_once_and_says_the
 
 def test_without_a_script_a_page_says_how_far_away_each_time_is_and_what_is_left(portal: Portal) -> None:
     request = portal.world.submit()
-    browser = portal.browser()
-    browser.enter("ann", AuthMethod.PASSKEY)
+    browser = portal.by_passkey("ann")
 
     for path in ("/waiting", f"/requests/{request.id}"):
         page = browser.get(path)
@@ -95,8 +92,7 @@ def test_a_later_sign_in_elsewhere_changes_no_zone(portal: Portal) -> None:
 
 def test_whoever_has_no_zone_is_offered_the_browsers_and_stays_on_the_page(open_portal: OpenPortal) -> None:
     portal = open_portal()
-    browser = portal.browser()
-    browser.enter("ann")
+    browser = portal.by_mail("ann")
     page = browser.get("/requests?state=denied")
 
     there = browser.submit(page, "/account/preferences", time_zone=BERLIN)

@@ -12,8 +12,7 @@ TOKEN = re.compile(r"lbx_test_[0-9a-f]{32}_[A-Za-z0-9_-]{51}")
 
 def made(portal: Portal, means: AuthMethod = AuthMethod.PASSKEY) -> tuple[PortalPage, str]:
     """Let Ann make a token in a browser of hers; return the page that shows it, and its text."""
-    browser = portal.browser()
-    browser.enter("ann", means)
+    browser = portal.entered("ann", means)
     page = browser.submit(browser.get("/account"), "/account/tokens/new", name="command line")
     (text,) = TOKEN.findall(page.text)
     return page, text
@@ -31,8 +30,7 @@ def test_a_token_is_shown_once_and_works(portal: Portal) -> None:
 
 
 def test_the_account_lists_a_token_without_its_text_and_revokes_it(portal: Portal) -> None:
-    browser = portal.browser()
-    browser.enter("amir", AuthMethod.PASSKEY)
+    browser = portal.by_passkey("amir")
     shown = browser.submit(browser.get("/account"), "/account/tokens/new", name="to be gone")
     (token,) = TOKEN.findall(shown.text)
 
@@ -46,8 +44,7 @@ def test_the_account_lists_a_token_without_its_text_and_revokes_it(portal: Porta
 
 
 def test_a_service_account_makes_a_gateways_token(portal: Portal) -> None:
-    browser = portal.browser()
-    browser.enter("gate", AuthMethod.PASSKEY)
+    browser = portal.by_passkey("gate")
 
     shown = browser.submit(
         browser.get("/account"), "/account/tokens/new", name="nginx", scopes="gate:nginx", services="exchange-online"
@@ -74,8 +71,7 @@ def test_a_ticket_systems_token_says_whose_cases_it_closes(portal: Portal) -> No
 
 
 def test_a_gateways_token_without_its_service_is_refused_beside_the_boxes_as_ticked(portal: Portal) -> None:
-    browser = portal.browser()
-    browser.enter("gate", AuthMethod.PASSKEY)
+    browser = portal.by_passkey("gate")
 
     page = browser.submit(browser.get("/account"), "/account/tokens/new", name="nginx", scopes="gate:nginx")
 
@@ -86,8 +82,7 @@ def test_a_gateways_token_without_its_service_is_refused_beside_the_boxes_as_tic
 
 
 def test_a_person_is_offered_no_scopes_and_gets_none(portal: Portal) -> None:
-    browser = portal.browser()
-    browser.enter("ann", AuthMethod.PASSKEY)
+    browser = portal.by_passkey("ann")
     account = browser.get("/account")
 
     page = browser.submit(account, "/account/tokens/new", name="x", scopes="gate:nginx", services="exchange-online")
@@ -99,8 +94,7 @@ def test_a_person_is_offered_no_scopes_and_gets_none(portal: Portal) -> None:
 
 @pytest.mark.parametrize("name", ["two\nlines", "\u202eevil"])
 def test_a_name_that_is_no_line_makes_no_token(portal: Portal, name: str) -> None:
-    browser = portal.browser()
-    browser.enter("abe", AuthMethod.PASSKEY)
+    browser = portal.by_passkey("abe")
 
     page = browser.submit(browser.get("/account"), "/account/tokens/new", name=name)
 

@@ -16,7 +16,6 @@ from lockbox.identity.attempt_limits import AttemptLimits
 from lockbox.identity.roles import Role
 from tests.http import test_portal_audit_log as reading
 from tests.http.portal import HOME, Browser, Portal, PortalPage
-from tests.http.test_portal_audit_log import entered
 from tests.logs import OTHER_KEY, public
 
 HEADERS = {"origin": HOME, "content-type": "multipart/form-data; boundary=b"}
@@ -42,7 +41,7 @@ def upload(browser: Browser, file: bytes | None, **fields: str) -> PortalPage:
 
 
 def test_a_file_is_verified_and_the_page_says_whom_that_trusts(audit_log: Portal) -> None:
-    browser = entered(audit_log)
+    browser = audit_log.by_mail("aude")
     file = browser.call("GET", "/audit-log/export").content
     before = audit_log.count()
 
@@ -58,7 +57,7 @@ def test_a_file_is_verified_and_the_page_says_whom_that_trusts(audit_log: Portal
 
 
 def test_a_checkpoint_of_ones_own_and_keys_of_ones_own_are_what_counts(audit_log: Portal) -> None:
-    browser = entered(audit_log)
+    browser = audit_log.by_mail("aude")
     file = browser.call("GET", "/audit-log/export").content
     note = re.search(
         r"<pre tabindex=\"0\">(lockbox.test.*?)</pre>", browser.get("/audit-log/checkpoint").text, re.DOTALL
@@ -89,14 +88,14 @@ def test_a_checkpoint_of_ones_own_and_keys_of_ones_own_are_what_counts(audit_log
 def test_what_cannot_be_verified_is_said_and_what_was_written_is_still_there(
     audit_log: Portal, file: bytes | None, fields: dict[str, str], says: str
 ) -> None:
-    page = upload(entered(audit_log), file, **{"note": "my checkpoint", "keys": public().text} | fields)
+    page = upload(audit_log.by_mail("aude"), file, **{"note": "my checkpoint", "keys": public().text} | fields)
 
     assert (page.status, says in page.words) == (422, True)
     assert page.form("/audit-log/verify").fields["note"].strip() == "my checkpoint"
 
 
 def test_a_file_without_the_forms_token_or_from_elsewhere_is_not_verified(audit_log: Portal) -> None:
-    browser = entered(audit_log)
+    browser = audit_log.by_mail("aude")
     file = browser.call("GET", "/audit-log/export").content
     from_elsewhere = {"origin": "https://evil.example", "sec-fetch-site": "cross-site"}
 
@@ -105,7 +104,7 @@ def test_a_file_without_the_forms_token_or_from_elsewhere_is_not_verified(audit_
     nobody = audit_log.browser().call(
         "POST", "/audit-log/verify", files={"export": ("a", file)}, headers={"origin": HOME}
     )
-    by_erin = entered(audit_log, "erin").call(
+    by_erin = audit_log.by_mail("erin").call(
         "POST", "/audit-log/verify", files={"export": ("a", file)}, headers={"origin": HOME}
     )
 
@@ -114,7 +113,7 @@ def test_a_file_without_the_forms_token_or_from_elsewhere_is_not_verified(audit_
 
 
 def test_a_file_that_is_too_large_is_refused_before_it_is_read(audit_log: Portal) -> None:
-    browser = entered(audit_log)
+    browser = audit_log.by_mail("aude")
     much = b"x" * (middleware.MOST_UPLOAD_BYTES + 1)
 
     def pieces() -> Any:
@@ -133,7 +132,7 @@ def test_a_file_that_is_too_large_is_refused_before_it_is_read(audit_log: Portal
 
 
 def test_files_that_are_slow_to_arrive_keep_no_more_than_a_few_places_from_others(audit_log: Portal) -> None:
-    browsers = [entered(audit_log), entered(audit_log), entered(audit_log, "vera")]
+    browsers = [audit_log.by_mail("aude"), audit_log.by_mail("aude"), audit_log.by_mail("vera")]
 
     async def sent() -> list[int]:
         is_here, goes_on = asyncio.Event(), asyncio.Event()
@@ -155,7 +154,7 @@ def test_files_that_are_slow_to_arrive_keep_no_more_than_a_few_places_from_other
 
 def test_a_tenants_files_are_refused_for_its_own_alone(audit_log: Portal) -> None:
     audit_log.world.add("alma", Role.AUDITOR, audit_log.world.tenant.id)
-    browsers = [entered(audit_log, who) for who in ("aude", "tara", "alma", "vera")]
+    browsers = [audit_log.by_mail(who) for who in ("aude", "tara", "alma", "vera")]
 
     async def sent() -> list[int]:
         goes_on = asyncio.Event()
@@ -179,7 +178,7 @@ def test_a_tenants_files_are_refused_for_its_own_alone(audit_log: Portal) -> Non
 
 
 def test_a_file_waits_for_those_of_others_and_is_not_refused(audit_log: Portal) -> None:
-    browser = entered(audit_log)
+    browser = audit_log.by_mail("aude")
     file = browser.call("GET", "/audit-log/export").content
     aude = audit_log.world.people["aude"].person_id
     waited, freeing = [], []
@@ -203,7 +202,7 @@ def test_a_file_waits_for_those_of_others_and_is_not_refused(audit_log: Portal) 
 
 
 def test_verifying_stops_where_enough_is_wrong(audit_log: Portal) -> None:
-    browser = entered(audit_log)
+    browser = audit_log.by_mail("aude")
     first, *_ = browser.call("GET", "/audit-log/export").content.splitlines(keepends=True)
     file = first + b"what\n" * 5000
 
@@ -218,7 +217,7 @@ def test_verifying_stops_where_enough_is_wrong(audit_log: Portal) -> None:
 
 def test_what_only_cannot_be_shown_stops_nothing(audit_log: Portal) -> None:
     """What is unsure may be followed by what is forged, which must be found."""
-    file = entered(audit_log).call("GET", "/audit-log/export").content.replace(b"deny", b"nope")
+    file = audit_log.by_mail("aude").call("GET", "/audit-log/export").content.replace(b"deny", b"nope")
 
     found = verify(file.splitlines(keepends=True), [public(), keyring.ephemeral().public], most=0)
 
@@ -226,7 +225,7 @@ def test_what_only_cannot_be_shown_stops_nothing(audit_log: Portal) -> None:
 
 
 def test_verifying_has_a_deadline(audit_log: Portal, monkeypatch: pytest.MonkeyPatch) -> None:
-    browser = entered(audit_log)
+    browser = audit_log.by_mail("aude")
     file = browser.call("GET", "/audit-log/export").content
     monkeypatch.setattr(verify_export, "DEADLINE", -1.0)
 
@@ -239,7 +238,7 @@ def test_files_are_counted_by_person(audit_log: Portal, monkeypatch: pytest.Monk
     monkeypatch.setattr(verify_export, "LIMITS", AttemptLimits(2, 2))
     for name in ("cora", "cleo"):
         audit_log.world.add(name, Role.AUDITOR, audit_log.world.tenant.id)
-    browser, other = entered(audit_log, "cora"), entered(audit_log, "cleo")
+    browser, other = audit_log.by_mail("cora"), audit_log.by_mail("cleo")
     file = browser.call("GET", "/audit-log/export").content
 
     assert [upload(browser, file).status for _ in range(3)] == [200, 200, 429]
@@ -247,7 +246,7 @@ def test_files_are_counted_by_person(audit_log: Portal, monkeypatch: pytest.Monk
 
 
 def test_other_forms_take_no_more_than_they_did(audit_log: Portal) -> None:
-    browser = entered(audit_log)
+    browser = audit_log.by_mail("aude")
     much = {"csrf": "x", "text": "x" * middleware.MOST_BODY_BYTES}
 
     answer = browser.send(f"/tenants/{audit_log.world.tenant.slug}/policy", much)

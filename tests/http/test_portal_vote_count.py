@@ -2,7 +2,6 @@
 
 import html
 
-from lockbox.facts.enumerations import AuthMethod
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from tests.http.portal import OpenPortal, Portal, PortalPage
@@ -11,8 +10,7 @@ from tests.policy_setup import group, lay_down, stand_in
 
 def seen(portal: Portal, who: str, request_id: object) -> PortalPage:
     """Open the page of a request as somebody who has signed in."""
-    browser = portal.browser()
-    browser.enter(who, AuthMethod.PASSKEY)
+    browser = portal.by_passkey(who)
     return browser.get(f"/requests/{request_id}")
 
 
@@ -98,8 +96,7 @@ def test_every_list_says_of_what_waits_how_far_the_votes_have_come(open_portal: 
     to_vendor = "Waiting for the customer's approval (1 of 2 approved)"
 
     def words(who: str, path: str) -> str:
-        browser = portal.browser()
-        browser.enter(who, AuthMethod.PASSKEY)
+        browser = portal.by_passkey(who)
         return html.unescape(browser.get(path).words)
 
     for who in ("ann", "amir", "tara", "aude"):
@@ -122,8 +119,7 @@ def test_lists_count_each_tenants_votes_for_the_vendor_and_none_where_the_vendor
     reviewed = open_portal(Policy(vendor_review=True))
     for portal in (first, second, reviewed):
         portal.world.submit()
-    browser = first.browser()
-    browser.enter("max", AuthMethod.PASSKEY)
+    browser = first.by_passkey("max")
 
     page = html.unescape(browser.get("/requests").words)
 
@@ -137,8 +133,7 @@ def test_no_list_gives_one_number_where_a_group_must_also_agree(open_portal: Ope
     lay_down(portal.world, stages=[{"group": "legal"}], groups={"legal": group(portal.world, "abe")})
     request = portal.world.submit()
     portal.world.act("ann", Action.APPROVE, request.id)
-    browser = portal.browser()
-    browser.enter("abe", AuthMethod.PASSKEY)
+    browser = portal.by_passkey("abe")
 
     pages = [browser.get(path).words for path in ("/waiting", "/requests", f"/requests/{request.id}")]
 

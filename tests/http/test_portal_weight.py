@@ -29,8 +29,7 @@ def _sent(browser: Browser, page: PortalPage) -> int:
 def test_the_first_page_is_light(open_portal: OpenPortal, path: str) -> None:
     portal = open_portal(Policy(vendor_review=False, mail_suffices=True))
     requests = [portal.world.submit() for _ in range(50)]
-    browser = portal.browser()
-    browser.enter("ann")
+    browser = portal.by_mail("ann")
 
     page = browser.get(path.format(id=requests[-1].id))
 

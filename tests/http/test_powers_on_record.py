@@ -177,8 +177,7 @@ def test_a_row_that_the_keys_of_the_api_did_not_mark_is_in_status_metrics_and_an
 ) -> None:
     portal = open_portal()
     tara, db = portal.world.people["tara"], portal.db
-    browser = portal.browser()
-    browser.enter("tara", AuthMethod.OIDC)
+    browser = portal.entered("tara", AuthMethod.OIDC)
     assert "laptop" in add(browser, Authenticator()).words
     write(portal.root, BOUND, who=tara.person_id, subject=new_id().hex)
     write(portal.root, MAPPED, who=tara.person_id, subject=new_id().hex)

@@ -10,12 +10,11 @@ from typer.testing import CliRunner
 
 from cli.app import app
 from lockbox.admin.pre_approval_status import MUST_SIGN
-from lockbox.facts.enumerations import AuthMethod, State
+from lockbox.facts.enumerations import State
 from tests.http.door import Door, facts
 from tests.http.places import pre_approval
 from tests.http.portal import OpenPortal, Portal
-from tests.http.test_portal_new_request import asks, previewed
-from tests.http.test_portal_tenant_admin import entered
+from tests.http.test_portal_new_request import previewed
 from tests.policy_setup import lay_down, stand_in
 
 BAD: dict[str, tuple[dict[str, Any], str]] = {
@@ -32,14 +31,9 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
-def place(door: Door, tail: str = "") -> str:
-    """Return the address of the pre-approvals of the world's tenant."""
-    return f"/v1/tenants/{door.world.tenant.slug}/pre-approvals{tail}"
-
-
 def post(door: Door, who: str, tail: str = "", body: dict[str, Any] | None = None) -> Response:
     """Call a route of the pre-approvals."""
-    return door.call(who, "POST", place(door, tail), **({"json": body} if body else {}))
+    return door.call(who, "POST", door.path(f"/pre-approvals{tail}"), **({"json": body} if body else {}))
 
 
 def test_what_is_proposed_and_approved_opens_a_request_at_once_until_it_is_revoked(fresh_door: Door) -> None:
@@ -63,7 +57,7 @@ def test_what_is_proposed_and_approved_opens_a_request_at_once_until_it_is_revok
 
     assert (revoked.json()["status"], revoked.json()["used"]) == ("revoked", 1)
     assert door.get("ann", f"/v1/requests/{said['id']}").json()["state"] == "revoked"
-    listed = door.get("aude", place(door)).json()["items"]
+    listed = door.get("aude", door.path("/pre-approvals")).json()["items"]
     assert [(row["id"], row["status"], row["approvers"][0]["by"]["name"]) for row in listed] == [
         (one, "revoked", "Ann")
     ]
@@ -93,7 +87,7 @@ def test_nobody_approves_twice_or_without_a_good_sign_in(fresh_door: Door) -> No
 
 def test_an_admin_proposes_on_the_page_and_an_approver_approves_and_revokes_there(portal: Portal) -> None:
     here = f"/tenants/{portal.world.tenant.slug}/pre-approvals"
-    tara, ann = entered(portal), entered(portal, "ann")
+    tara, ann = portal.by_passkey("tara"), portal.by_passkey("ann")
     ends = f"{datetime.now(UTC) + timedelta(days=3):%Y-%m-%dT%H:%M}"
     fields = {"resource": "mailbox:anna@*", "ends": ends}
 
@@ -101,7 +95,7 @@ def test_an_admin_proposes_on_the_page_and_an_approver_approves_and_revokes_ther
     proposed = tara.submit(tara.get(here), here, **fields)
     waiting = ann.get(here)
     approved = ann.submit(waiting, "/approve")
-    preview = previewed(asks(portal), portal, access_window="900", resources="mailbox:anna@contoso.example")
+    preview = previewed(portal.by_mail("erin"), portal, access_window="900", resources="mailbox:anna@contoso.example")
     opened = portal.world.submit(access_window=900)
     request = ann.get(f"/requests/{opened.id}")
     revoked = ann.submit(ann.get(here), "/revoke")
@@ -123,7 +117,7 @@ def test_who_stands_in_for_an_approver_is_told_and_approves_and_revokes_on_the_p
     portal = open_portal()
     stand_in(portal.world, "aude", "ann")
     here = f"/tenants/{portal.world.tenant.slug}/pre-approvals"
-    tara, aude = entered(portal), entered(portal, "aude")
+    tara, aude = portal.by_passkey("tara"), portal.by_passkey("aude")
     ends = f"{datetime.now(UTC) + timedelta(days=3):%Y-%m-%dT%H:%M}"
     tara.submit(tara.get(here), here, resource="mailbox:anna@*", ends=ends)
 
@@ -152,7 +146,7 @@ def test_who_cannot_approve_by_this_sign_in_or_their_own_is_told_so_on_the_page(
     portal = open_portal()
     here = f"/tenants/{portal.world.tenant.slug}/pre-approvals"
     stand_in(portal.world, "tara", "amir")
-    tara, ann = entered(portal), entered(portal, "ann", AuthMethod.MAIL)
+    tara, ann = portal.by_passkey("tara"), portal.by_mail("ann")
     ends = f"{datetime.now(UTC) + timedelta(days=3):%Y-%m-%dT%H:%M}"
     own = tara.submit(tara.get(here), here, resource="mailbox:anna@*", ends=ends)
     weak, inbox = ann.get(here), ann.get("/waiting")
@@ -181,13 +175,13 @@ def test_where_passkeys_must_sign_the_api_and_the_command_line_refuse_to_propose
 
     for answer in (post(door, "tara", "", pre_approval()), post(door, "ann", f"/{one}/approve")):
         assert MUST_SIGN in facts(answer, 403, "passkey-must-sign")["detail"]
-    assert door.get("ann", place(door, f"/{one}")).json()["lacks"] == [MUST_SIGN]
+    assert door.get("ann", door.path(f"/pre-approvals/{one}")).json()["lacks"] == [MUST_SIGN]
     assert (shown.exit_code, MUST_SIGN in shown.stderr) == (1, True)
 
 
 def test_where_passkeys_must_sign_the_page_says_so_and_offers_no_approval(portal: Portal) -> None:
     here = f"/tenants/{portal.world.tenant.slug}/pre-approvals"
-    tara, ann = entered(portal), entered(portal, "ann")
+    tara, ann = portal.by_passkey("tara"), portal.by_passkey("ann")
     ends = f"{datetime.now(UTC) + timedelta(days=3):%Y-%m-%dT%H:%M}"
     fields = {"resource": "mailbox:anna@*", "ends": ends}
     tara.submit(tara.get(here), here, **fields)

@@ -38,8 +38,7 @@ def redis(urls: Urls) -> Iterator[Redis]:
 
 
 def _open(portal: Portal, name: str, request: object) -> tuple[Browser, PortalPage]:
-    browser = portal.browser()
-    browser.enter(name)
+    browser = portal.by_mail(name)
     return browser, browser.get(f"/requests/{request.id}")  # type: ignore[attr-defined]
 
 
@@ -117,8 +116,7 @@ def test_who_cannot_answer_cannot_say_that_they_look(portal: Portal, who: str) -
 
 def test_a_request_of_others_is_not_looked_at(portal: Portal, open_portal: OpenPortal) -> None:
     theirs = open_portal().world.fresh()
-    browser = portal.browser()
-    browser.enter("ann")
+    browser = portal.by_mail("ann")
     fields = browser.get("/account").form("/sign-out").fields
 
     answers = [browser.post(f"/requests/{one}/look", fields) for one in (theirs.id, new_id(), "x")]

@@ -15,20 +15,15 @@ from tests.http.places import invited, somebody
 from tests.mailbox import code_of, sent_about
 
 
-def at(door: Door, tail: str = "") -> str:
-    """Return the address of the recovery of the world's tenant."""
-    return f"/v1/tenants/{door.world.tenant.slug}/recovery{tail}"
-
-
 def propose(door: Door) -> UUID:
     """Propose an admin and return the invitation's id."""
-    return UUID(door.call("olga", "POST", at(door), json=somebody()).json()["id"])
+    return UUID(door.call("olga", "POST", door.path("/recovery"), json=somebody()).json()["id"])
 
 
 def test_a_proposal_says_when_it_takes_effect_and_mails_nothing_to_its_address_before(
     fresh_door: Door, worker: Database
 ) -> None:
-    answer = fresh_door.call("olga", "POST", at(fresh_door), json=somebody())
+    answer = fresh_door.call("olga", "POST", fresh_door.path("/recovery"), json=somebody())
 
     body = answer.json()
     (row,) = read(fresh_door.root, "SELECT * FROM invitations WHERE id = :id", id=UUID(body["id"]))
@@ -48,13 +43,13 @@ def test_those_who_may_object_find_it_among_the_invitations(fresh_door: Door) ->
 @pytest.mark.parametrize("who", ["tara", "ann"])
 def test_after_an_objection_it_is_over_and_can_be_proposed_again(fresh_door: Door, who: str) -> None:
     proposed = propose(fresh_door)
-    second = fresh_door.call("olga", "POST", at(fresh_door), json=somebody())
+    second = fresh_door.call("olga", "POST", fresh_door.path("/recovery"), json=somebody())
 
-    objected = fresh_door.call(who, "POST", at(fresh_door, f"/{proposed}/object"))
+    objected = fresh_door.call(who, "POST", fresh_door.path(f"/recovery/{proposed}/object"))
 
     facts(second, 409, "recovery-open")
     assert objected.status_code == 204
-    facts(fresh_door.call(who, "POST", at(fresh_door, f"/{proposed}/object")), 409, "invitation-closed")
+    facts(fresh_door.call(who, "POST", fresh_door.path(f"/recovery/{proposed}/object")), 409, "invitation-closed")
     assert propose(fresh_door) != proposed
 
 
@@ -63,7 +58,7 @@ def test_the_code_is_worthless_after_an_objection(fresh_door: Door, worker: Data
     clock = ShiftedClock()
     clock.shift = timedelta(hours=73)
     code = code_of(Database(worker.engine, worker.schedule, clock), proposed)
-    fresh_door.call("ann", "POST", at(fresh_door, f"/{proposed}/object"))
+    fresh_door.call("ann", "POST", fresh_door.path(f"/recovery/{proposed}/object"))
 
     late = Database(fresh_door.db.engine, fresh_door.db.schedule, clock)
     with pytest.raises(InvitationRefused), late.transaction() as session:
@@ -73,17 +68,19 @@ def test_the_code_is_worthless_after_an_objection(fresh_door: Door, worker: Data
 def test_an_ordinary_invitation_is_not_objected_to(fresh_door: Door) -> None:
     one = invited(fresh_door)
 
-    facts(fresh_door.call("ann", "POST", at(fresh_door, f"/{one.id}/object")), 404, "not-found")
+    facts(fresh_door.call("ann", "POST", fresh_door.path(f"/recovery/{one.id}/object")), 404, "not-found")
 
 
 @pytest.mark.parametrize(
     "changes", [{"roles": ["approver"]}, {"takes_effect_at": "2020-01-01T00:00:00Z"}, {"address": "x"}, {"name": ""}]
 )
 def test_a_bad_proposal_is_refused(door: Door, changes: dict[str, object]) -> None:
-    facts(door.call("olga", "POST", at(door), json=somebody() | changes), 422, "invalid-request")
+    facts(door.call("olga", "POST", door.path("/recovery"), json=somebody() | changes), 422, "invalid-request")
 
 
 def test_nobody_of_the_vendor_is_proposed(door: Door) -> None:
     (row,) = read(door.root, "SELECT email FROM people WHERE id = :id", id=door.world.people["max"].person_id)
 
-    facts(door.call("olga", "POST", at(door), json=somebody() | {"address": row.email}), 403, "other-side")
+    facts(
+        door.call("olga", "POST", door.path("/recovery"), json=somebody() | {"address": row.email}), 403, "other-side"
+    )

@@ -12,7 +12,6 @@ from psycopg import errors
 from harness.authenticator import Authenticator
 from lockbox.audit.verifier import approver_keys
 from lockbox.audit.verifier.passkey_assertion import fingerprint
-from lockbox.facts.enumerations import AuthMethod
 from lockbox.identity import passkeys
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy_rules import Policy
@@ -34,13 +33,6 @@ def demanding(open_portal: OpenPortal) -> Portal:
 def lenient(open_portal: OpenPortal) -> Portal:
     """A portal of a tenant whose policy takes the word of the vendor's server."""
     return open_portal(WITHOUT_REVIEW)
-
-
-def signed_in(portal: Portal, name: str = "ann") -> Browser:
-    """Return the browser of somebody who has signed in by a passkey."""
-    browser = portal.browser()
-    browser.enter(name, AuthMethod.PASSKEY)
-    return browser
 
 
 def asked(browser: Browser, request: AccessRequest, **filled: str) -> PortalPage:
@@ -65,7 +57,7 @@ def proofs(portal: Portal) -> list[Any]:
 
 def test_whoever_has_a_passkey_signs_what_the_page_shows(demanding: Portal) -> None:
     authenticator, request = enrol(demanding.world, "ann"), demanding.world.submit()
-    browser = signed_in(demanding)
+    browser = demanding.by_passkey("ann")
 
     page = asked(browser, request, comment="For the case", window="300", uses="2")
     done = answer(browser, page, authenticator)
@@ -82,7 +74,7 @@ def test_whoever_has_a_passkey_signs_what_the_page_shows(demanding: Portal) -> N
 
 
 def test_an_approval_without_a_passkey_is_refused_where_the_policy_demands_one(demanding: Portal) -> None:
-    request, browser = demanding.world.submit(), signed_in(demanding)
+    request, browser = demanding.world.submit(), demanding.by_passkey("ann")
 
     refused = asked(browser, request)
 
@@ -94,7 +86,7 @@ def test_an_approval_without_a_passkey_is_refused_where_the_policy_demands_one(d
 
 def test_to_say_that_none_signs_does_not_get_around_the_policy(demanding: Portal) -> None:
     enrol(demanding.world, "ann")
-    request, browser = demanding.world.submit(), signed_in(demanding)
+    request, browser = demanding.world.submit(), demanding.by_passkey("ann")
     page = asked(browser, request)
 
     refused = browser.submit_first(page, "/approve", credential="", unsigned="yes")
@@ -106,7 +98,7 @@ def test_to_say_that_none_signs_does_not_get_around_the_policy(demanding: Portal
 
 def test_where_the_policy_lets_them_they_approve_without_and_the_page_says_whose_word_it_is(lenient: Portal) -> None:
     enrol(lenient.world, "ann")
-    request, browser = lenient.world.submit(), signed_in(lenient)
+    request, browser = lenient.world.submit(), lenient.by_passkey("ann")
     page = asked(browser, request)
     unsigned = [form for form in page.read.forms if form.fields.get("unsigned")]
 
@@ -118,7 +110,7 @@ def test_where_the_policy_lets_them_they_approve_without_and_the_page_says_whose
 
 
 def test_whoever_has_no_passkey_approves_at_once_where_the_policy_lets_them(lenient: Portal) -> None:
-    request, browser = lenient.world.submit(), signed_in(lenient)
+    request, browser = lenient.world.submit(), lenient.by_passkey("ann")
 
     done = asked(browser, request)
 
@@ -128,7 +120,7 @@ def test_whoever_has_no_passkey_approves_at_once_where_the_policy_lets_them(leni
 @pytest.mark.far
 def test_an_answer_counts_once_and_in_the_browser_that_was_asked(demanding: Portal) -> None:
     authenticator = enrol(demanding.world, "ann")
-    request, browser, other = demanding.world.submit(), signed_in(demanding), signed_in(demanding)
+    request, browser, other = demanding.world.submit(), demanding.by_passkey("ann"), demanding.by_passkey("ann")
     page = asked(browser, request)
     credential = authenticator.get(options(page))
     foreign = asked(other, request)
@@ -144,7 +136,7 @@ def test_an_answer_counts_once_and_in_the_browser_that_was_asked(demanding: Port
 
 def test_an_answer_after_ten_minutes_is_refused(demanding: Portal) -> None:
     authenticator = enrol(demanding.world, "ann")
-    request, browser = demanding.world.submit(), signed_in(demanding)
+    request, browser = demanding.world.submit(), demanding.by_passkey("ann")
     page = asked(browser, request)
 
     demanding.wait(minutes=10)
@@ -159,7 +151,7 @@ def test_an_answer_after_ten_minutes_is_refused(demanding: Portal) -> None:
 )
 def test_what_is_sent_with_the_answer_is_what_was_signed(demanding: Portal, changed: dict[str, str]) -> None:
     authenticator = enrol(demanding.world, "ann")
-    request, browser = demanding.world.submit(), signed_in(demanding)
+    request, browser = demanding.world.submit(), demanding.by_passkey("ann")
     page = asked(browser, request)
 
     refused = browser.submit_first(page, "/approve", credential=authenticator.get(options(page)), **changed)
@@ -178,7 +170,7 @@ def call(browser: Browser, method: str, path: str, body: object = None) -> Any:
 
 def test_a_client_of_the_api_gets_a_challenge_and_sends_the_answer_back(demanding: Portal) -> None:
     authenticator, request = enrol(demanding.world, "ann"), demanding.world.submit()
-    browser, path = signed_in(demanding), f"/v1/requests/{request.id}/approve"
+    browser, path = demanding.by_passkey("ann"), f"/v1/requests/{request.id}/approve"
     body = {"comment": "By the API", "access_window": 600}
 
     bare = call(browser, "POST", path, body)
@@ -197,7 +189,7 @@ def test_a_client_of_the_api_gets_a_challenge_and_sends_the_answer_back(demandin
 
 def test_the_answer_that_a_client_sends_back_opens_the_window_and_is_shown_as_signed(demanding: Portal) -> None:
     authenticator, request = enrol(demanding.world, "ann"), demanding.world.submit()
-    browser, path = signed_in(demanding), f"/v1/requests/{request.id}/approve"
+    browser, path = demanding.by_passkey("ann"), f"/v1/requests/{request.id}/approve"
     challenge = call(browser, "POST", f"{path}/challenge").json()
     credential = json.loads(authenticator.get(challenge["options"]))
     signed = {name: challenge[name] for name in ("ticket", "statement", "content")} | {"credential": credential}
@@ -214,7 +206,7 @@ def test_a_signature_counts_once_where_the_approval_is_judged_a_second_time(
     demanding: Portal, refuse_commit: Callable[..., None]
 ) -> None:
     authenticator, request = enrol(demanding.world, "ann"), demanding.world.submit()
-    browser, path = signed_in(demanding), f"/v1/requests/{request.id}/approve"
+    browser, path = demanding.by_passkey("ann"), f"/v1/requests/{request.id}/approve"
     challenge = call(browser, "POST", f"{path}/challenge").json()
     credential = json.loads(authenticator.get(challenge["options"]))
     signed = {name: challenge[name] for name in ("ticket", "statement", "content")} | {"credential": credential}
@@ -231,7 +223,7 @@ def test_a_signature_counts_once_where_the_approval_is_judged_a_second_time(
 
 def test_a_ticket_that_is_none_is_refused(demanding: Portal) -> None:
     enrol(demanding.world, "ann")
-    request, browser = demanding.world.submit(), signed_in(demanding)
+    request, browser = demanding.world.submit(), demanding.by_passkey("ann")
     signed = {"ticket": f"{UUID(int=7)}.x", "statement": "{}", "content": "{}", "credential": {}}
 
     for ticket in ("", "x", signed["ticket"]):
@@ -251,7 +243,7 @@ def test_a_passkey_without_a_key_that_can_be_read_is_shown_as_unusable_and_remov
         "UPDATE passkeys SET public_key = :key, name = 'Broken', mac = NULL WHERE person_id = :id", key=key, id=ann_id
     )
     good = enrol(demanding.world, "ann")
-    ann, tara, slug = signed_in(demanding), signed_in(demanding, "tara"), demanding.world.tenant.slug
+    ann, tara, slug = demanding.by_passkey("ann"), demanding.by_passkey("tara"), demanding.world.tenant.slug
 
     page = ann.get("/account")
     keys = approver_keys.read(tara.call("GET", f"/tenants/{slug}/approver-keys/file").text).keys
@@ -268,7 +260,7 @@ def test_a_passkey_without_a_key_that_can_be_read_is_shown_as_unusable_and_remov
 
 def test_an_admin_compares_and_exports_the_keys_that_approvers_see_on_their_own_pages(demanding: Portal) -> None:
     authenticator = enrol(demanding.world, "ann")
-    ann, tara, slug = signed_in(demanding), signed_in(demanding, "tara"), demanding.world.tenant.slug
+    ann, tara, slug = demanding.by_passkey("ann"), demanding.by_passkey("tara"), demanding.world.tenant.slug
     print_ = approver_keys.grouped(fingerprint(passkeys.public_key(cose_bytes(authenticator))))
 
     own = ann.get("/account")

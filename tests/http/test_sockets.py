@@ -374,8 +374,7 @@ def test_requests_on_one_connection_each_have_their_own_time(runner: LoopThread)
 def test_a_client_that_hangs_up_is_no_error(
     portal: Portal, path: str, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    browser = portal.browser()
-    browser.enter("aude")
+    browser = portal.by_mail("aude")
     head = (
         f"POST {path} HTTP/1.1\r\nhost: lockbox.test\r\ncookie: {SESSION}={browser.session}\r\n"
         f"origin: {portal.settings.origin}\r\nsec-fetch-site: same-origin\r\n"

@@ -5,18 +5,11 @@ import io
 
 import pytest
 
-from lockbox.facts.enumerations import AuthMethod
 from lockbox.requests.lifecycle import Action
 from tests.http.door import Door, facts
-from tests.http.portal import Browser, OpenPortal, Portal
+from tests.http.portal import OpenPortal, Portal
 
 CSV = "text/csv; charset=utf-8"
-
-
-def entered(portal: Portal, who: str) -> Browser:
-    browser = portal.browser()
-    browser.enter(who, AuthMethod.PASSKEY)
-    return browser
 
 
 @pytest.fixture
@@ -58,7 +51,7 @@ def test_another_tenants_figures_are_not_found(fresh_door: Door) -> None:
 
 
 def test_the_page_shows_figures_charts_and_the_top_lists(portal: Portal) -> None:
-    page = entered(portal, "aude").get("/statistics")
+    page = portal.by_passkey("aude").get("/statistics")
 
     assert page.status == 200
     assert "Statistics of Contoso" in page.words
@@ -79,7 +72,7 @@ def test_the_page_shows_figures_charts_and_the_top_lists(portal: Portal) -> None
 
 
 def test_the_vendors_auditor_sees_all_and_chooses_one(portal: Portal) -> None:
-    browser, slug = entered(portal, "vera"), portal.world.tenant.slug
+    browser, slug = portal.by_passkey("vera"), portal.world.tenant.slug
 
     everybody, one = browser.get("/statistics"), browser.get(f"/statistics?tenant={slug}")
 
@@ -89,7 +82,7 @@ def test_the_vendors_auditor_sees_all_and_chooses_one(portal: Portal) -> None:
 
 
 def test_the_page_exports_its_figures(portal: Portal) -> None:
-    browser = entered(portal, "tara")
+    browser = portal.by_passkey("tara")
 
     answer = browser.call("GET", "/statistics/export")
 
@@ -98,13 +91,13 @@ def test_the_page_exports_its_figures(portal: Portal) -> None:
 
 
 def test_before_the_first_request_the_page_says_what_is_to_come(open_portal: OpenPortal) -> None:
-    page = entered(open_portal(), "aude").get("/statistics")
+    page = open_portal().by_passkey("aude").get("/statistics")
 
     assert "No request has reached Contoso in this time." in page.words
 
 
 def test_who_only_approves_has_no_such_page(portal: Portal) -> None:
-    browser = entered(portal, "ann")
+    browser = portal.by_passkey("ann")
 
     assert browser.get("/statistics").status == 403
     assert "/statistics" not in browser.get("/waiting").read.links

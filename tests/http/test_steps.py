@@ -2,7 +2,6 @@
 
 import pytest
 
-from lockbox.facts.enumerations import AuthMethod
 from tests.http.door import Door, OpenDoor, facts
 from tests.http.portal import OpenPortal, Portal
 from tests.policy_setup import group, lay_down
@@ -48,8 +47,7 @@ def test_the_page_shows_steps_and_who_is_asked_first(open_portal: OpenPortal) ->
     portal = open_portal()
     ordered(portal)
     request = portal.world.submit()
-    browser = portal.browser()
-    browser.enter("ann", AuthMethod.PASSKEY)
+    browser = portal.by_passkey("ann")
 
     page, inbox = browser.get(f"/requests/{request.id}"), browser.get("/waiting")
 
@@ -63,8 +61,7 @@ def test_the_page_shows_steps_and_who_is_asked_first(open_portal: OpenPortal) ->
 def test_the_page_of_groups_says_in_which_step_each_approves(open_portal: OpenPortal) -> None:
     portal = open_portal()
     ordered(portal)
-    browser = portal.browser()
-    browser.enter("tara", AuthMethod.PASSKEY)
+    browser = portal.by_passkey("tara")
 
     page = browser.get(f"/tenants/{portal.world.tenant.slug}/tiers")
 

@@ -5,23 +5,10 @@ from typing import Any
 
 import pytest
 
-from lockbox.facts.enumerations import AuthMethod
 from tests.http.door import Door, OpenDoor, facts
-from tests.http.portal import Browser, OpenPortal, Portal
+from tests.http.portal import Portal
 
 LIST = "/v1/vendor/data"
-
-
-def entered(portal: Portal, who: str) -> Browser:
-    browser = portal.browser()
-    browser.enter(who, AuthMethod.PASSKEY)
-    return browser
-
-
-@pytest.fixture
-def portal(open_portal: OpenPortal) -> Portal:
-    """A world of its own."""
-    return open_portal()
 
 
 def test_an_admin_sets_the_retention_and_a_hold_over_the_api(fresh_door: Door) -> None:
@@ -99,7 +86,7 @@ def test_bad_input_is_refused(door: Door, place: str, body: dict[str, object]) -
 
 @pytest.mark.far
 def test_the_page_keeps_holds_and_leaves(portal: Portal) -> None:
-    here, admin = f"/tenants/{portal.world.tenant.slug}/data", entered(portal, "tara")
+    here, admin = f"/tenants/{portal.world.tenant.slug}/data", portal.by_passkey("tara")
     page = admin.get(here)
     assert "kept for ever, as the vendor keeps it" in page.words
 
@@ -111,7 +98,7 @@ def test_the_page_keeps_holds_and_leaves(portal: Portal) -> None:
     wrong = admin.submit(admin.get(here), f"{here}/off-board", typed="northwind")
     admin.submit(admin.get(here), f"{here}/off-board", typed=portal.world.tenant.slug)
     leaving = admin.get(here)
-    approver = entered(portal, "ann").get(here)
+    approver = portal.by_passkey("ann").get(here)
     admin.submit(leaving, f"{here}/stay")
     stays = admin.get(here)
 
@@ -128,7 +115,7 @@ def test_the_page_keeps_holds_and_leaves(portal: Portal) -> None:
 
 @pytest.mark.parametrize("days", ["x", "-1", "1.5", "٣٠"])
 def test_a_number_that_is_none_is_refused_on_the_page(portal: Portal, days: str) -> None:
-    here, admin = f"/tenants/{portal.world.tenant.slug}/data", entered(portal, "tara")
+    here, admin = f"/tenants/{portal.world.tenant.slug}/data", portal.by_passkey("tara")
 
     assert (
         "Write a whole number of days, or nothing."
@@ -140,7 +127,7 @@ def test_a_number_that_is_none_is_refused_on_the_page(portal: Portal, days: str)
 def test_an_operator_holds_on_a_page_and_each_side_reads_its_own_reason(portal: Portal) -> None:
     slug = portal.world.tenant.slug
     here, theirs = f"/data/{slug}", f"/tenants/{slug}/data"
-    operator, admin, auditor = (entered(portal, name) for name in ("olga", "tara", "vera"))
+    operator, admin, auditor = (portal.by_passkey(name) for name in ("olga", "tara", "vera"))
     admin.submit(admin.get(theirs), f"{theirs}/retention", days="60")
 
     page = operator.get(f"/data?tenant={slug.upper()}")
@@ -164,6 +151,6 @@ def test_an_operator_holds_on_a_page_and_each_side_reads_its_own_reason(portal: 
 
 @pytest.mark.parametrize("typed", ["nobody", "%00", "../x", "x" * 64])
 def test_a_customer_that_there_is_not_is_said_with_what_was_typed(portal: Portal, typed: str) -> None:
-    page = entered(portal, "olga").get(f"/data?tenant={typed}")
+    page = portal.by_passkey("olga").get(f"/data?tenant={typed}")
 
     assert (page.status, "There is no such tenant." in page.words) == (404, True)

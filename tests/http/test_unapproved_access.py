@@ -11,14 +11,14 @@ from gate import enforcement
 from gate.memory_reader import GATE
 from harness.people import World
 from lockbox.database import Database
-from lockbox.facts.enumerations import AuthMethod, Mode
+from lockbox.facts.enumerations import Mode
 from lockbox.identity import authentication
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from tests.database.scenes import write_unchecked
 from tests.database.test_pre_approvals import in_force
 from tests.http.door import Door, OpenDoor, facts
-from tests.http.portal import Browser, OpenPortal, Portal
+from tests.http.portal import OpenPortal, Portal
 from tests.policy_setup import lay_down, set_mode, stand_in
 
 SERVICE = "exchange-online"
@@ -41,12 +41,6 @@ def said(door: Door, who: str = "aude") -> dict[str, Any]:
 
 def opened(found: dict[str, Any]) -> dict[str, tuple[int, str | None]]:
     return {one["way"]: (one["count"], one["newest"]) for one in found["opened"] if one["count"]}
-
-
-def entered(portal: Portal, who: str) -> Browser:
-    browser = portal.browser()
-    browser.enter(who, AuthMethod.PASSKEY)
-    return browser
 
 
 @pytest.fixture(autouse=True)
@@ -146,7 +140,7 @@ def test_what_the_vendor_opened_by_consent_and_by_the_mode_is_told_apart(open_do
 @pytest.mark.parametrize("who", ["tara", "ann", "aude"])
 def test_where_nothing_can_open_the_pages_promise_that_nobody_gets_in(open_portal: OpenPortal, who: str) -> None:
     portal = open_portal()
-    browser, root = entered(portal, who), f"/tenants/{portal.world.tenant.slug}"
+    browser, root = portal.by_passkey(who), f"/tenants/{portal.world.tenant.slug}"
 
     mode, page, overview = browser.get(f"{root}/mode"), browser.get(place(portal.world)), browser.get(root)
 
@@ -177,7 +171,7 @@ def test_where_something_can_open_no_page_promises_otherwise_and_each_links_to_i
 ) -> None:
     portal = open_portal(Policy(vendor_review=False))
     allow(portal)
-    admin, root = entered(portal, "tara"), f"/tenants/{portal.world.tenant.slug}"
+    admin, root = portal.by_passkey("tara"), f"/tenants/{portal.world.tenant.slug}"
 
     mode, page, overview = admin.get(f"{root}/mode"), admin.get(place(portal.world)), admin.get(root)
 
@@ -193,7 +187,7 @@ def test_where_something_can_open_no_page_promises_otherwise_and_each_links_to_i
 def test_a_switch_to_enforce_promises_nothing_that_break_glass_breaks(open_portal: OpenPortal) -> None:
     portal = open_portal(Policy(vendor_review=False))
     set_mode(portal.world, Mode.OBSERVE)
-    admin, here = entered(portal, "tara"), f"/tenants/{portal.world.tenant.slug}/mode"
+    admin, here = portal.by_passkey("tara"), f"/tenants/{portal.world.tenant.slug}/mode"
     without = admin.submit(admin.get(here), here, mode="enforce")
     lay_down(portal.world, break_glass_services=(SERVICE,))
 
@@ -211,7 +205,7 @@ def test_no_page_promises_that_nobody_gets_in_while_a_window_is_open_that_nobody
     portal = open_portal(GLASS)
     breaks_glass(portal.world)
     lay_down(portal.world)
-    admin, root = entered(portal, "tara"), f"/tenants/{portal.world.tenant.slug}"
+    admin, root = portal.by_passkey("tara"), f"/tenants/{portal.world.tenant.slug}"
 
     mode, page = admin.get(f"{root}/mode"), admin.get(place(portal.world))
     set_mode(portal.world, Mode.OBSERVE)
@@ -231,7 +225,7 @@ def test_no_page_promises_that_nobody_gets_in_while_a_window_is_open_that_nobody
 def test_the_page_links_the_newest_window_and_says_what_a_stop_bars(open_portal: OpenPortal) -> None:
     portal = open_portal(GLASS)
     newest = breaks_glass(portal.world)
-    admin, root = entered(portal, "tara"), f"/tenants/{portal.world.tenant.slug}"
+    admin, root = portal.by_passkey("tara"), f"/tenants/{portal.world.tenant.slug}"
 
     page = admin.get(place(portal.world))
     admin.submit(admin.get(f"{root}/emergency-stop"), f"{root}/emergency-stop")
@@ -250,9 +244,9 @@ def test_the_page_links_the_newest_window_and_says_what_a_stop_bars(open_portal:
 def test_the_page_of_break_glass_that_a_stop_denied_offers_it_to_nobody(open_portal: OpenPortal) -> None:
     portal = open_portal(GLASS)
     request = portal.world.submit(**ASK)
-    admin, root = entered(portal, "tara"), f"/tenants/{portal.world.tenant.slug}"
+    admin, root = portal.by_passkey("tara"), f"/tenants/{portal.world.tenant.slug}"
 
-    engineer = entered(portal, "erin")
+    engineer = portal.by_passkey("erin")
     waiting = engineer.get(f"/requests/{request.id}")
     admin.submit(admin.get(f"{root}/emergency-stop"), f"{root}/emergency-stop")
     denied = engineer.get(f"/requests/{request.id}")
