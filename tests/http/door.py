@@ -22,6 +22,7 @@ from harness.outbox import fan_out_all
 from harness.people import SETTINGS, World, vouch, vouch_for
 from harness.stage import as_sender
 from lockbox.database import Database
+from lockbox.identity.roles import Role
 from lockbox.requests.lifecycle import Action
 
 COUNT = text("""
@@ -31,6 +32,7 @@ SELECT (SELECT count(*) FROM requests) AS requests, (SELECT count(*) FROM decisi
     (SELECT count(*) FROM notifications) + (SELECT count(*) FROM outbox) AS notifications,
     (SELECT count(*) FROM idempotency_keys) AS keys
 """)
+BACK = "INSERT INTO memberships (id, person_id, tenant_id, role) VALUES (uuidv7(), :p, :t, :r)"
 ELSEWHERE = "203.0.113.7"
 AS_PYDANTIC_SAYS = re.compile(
     r"\b(?:Input|String|List|Value|Tuple|Set|Dictionary|Datetime) should\b|Value error|Extra inputs"
@@ -172,6 +174,12 @@ class Door:
         """Count what is written."""
         with self.root.connect() as connection:
             return dict(connection.execute(COUNT).one()._mapping)  # noqa: SLF001 - SQLAlchemy's public name for it
+
+    def add_outsider(self, elsewhere: "Door") -> None:
+        """Add Zoe, who is an approver, an admin and an auditor of another tenant."""
+        zoe = self.world.add("zoe", Role.APPROVER, elsewhere.world.tenant.id)
+        for role in (Role.TENANT_ADMIN, Role.AUDITOR):
+            self.run_sql(BACK, p=zoe.person_id, t=elsewhere.world.tenant.id, r=role.value)
 
     def run_sql(self, statement: str, **values: Any) -> None:
         """Set a scene as the superuser, past every rule of the database that is not a trigger.

@@ -1,4 +1,4 @@
-"""What is a tenant's own: not there for strangers, and out of reach of every role of the vendor, route by route."""
+"""What is a tenant's own: not there for strangers, and left alone by the vendor's operators, route by route."""
 
 from typing import Any
 
@@ -8,7 +8,6 @@ from httpx import Response
 
 from api.app import make_app, make_database
 from config.settings import Settings
-from lockbox.identity.roles import Role
 from lockbox.sql import new_id
 from tests.database.scenes import read
 from tests.each import each
@@ -31,14 +30,8 @@ OPERATORS = [
     for r in ROUTES
     if r.endswith(("/suspend", "/resume", "/plan", "/recovery")) or r in {PROPOSAL, DECLARED, PROBED}
 ]
-# What either side does for itself: nobody else of the vendor.
-BOTH_SIDES = {
-    "GET /v1/tenants/{slug}/data": {"olga", "vera"},
-    "PUT /v1/tenants/{slug}/hold": {"olga"},
-    "DELETE /v1/tenants/{slug}/hold": {"olga"},
-}
-CUSTOMERS = [route for route in ROUTES if route not in {"GET /v1/tenants/{slug}", *OPERATORS}]
-VENDOR = ["erin", "max", "olga", "vera", "gate"]
+# What either side does for itself.
+BOTH_SIDES = ["GET /v1/tenants/{slug}/data", "PUT /v1/tenants/{slug}/hold", "DELETE /v1/tenants/{slug}/hold"]
 OWN_SIDE = """
 SELECT (SELECT jsonb_agg(to_jsonb(t) ORDER BY t.id) FROM tenants t WHERE t.id = :t) AS tenant,
     (SELECT jsonb_agg(to_jsonb(m) ORDER BY m.id) FROM memberships m WHERE m.tenant_id = :t) AS members,
@@ -57,11 +50,9 @@ SELECT (SELECT jsonb_agg(to_jsonb(t) ORDER BY t.id) FROM tenants t WHERE t.id = 
 
 @pytest.fixture(scope="module")
 def shared(open_door: OpenDoor) -> Door:
-    """A world, and Zoe, Zack and Zara of another tenant."""
+    """A world, and Zoe of another tenant."""
     door = open_door()
-    elsewhere = open_door().world.tenant
-    for name, role in (("zoe", Role.APPROVER), ("zack", Role.TENANT_ADMIN), ("zara", Role.AUDITOR)):
-        door.world.add(name, role, elsewhere.id)
+    door.add_outsider(open_door())
     return door
 
 
@@ -79,13 +70,12 @@ def own_side(door: Door) -> dict[str, Any]:
 
 
 @each("route", ROUTES)
-@each("who", ["zoe", "zack", "zara"])
-def test_another_tenants_people_reach_nothing(shared: Door, route: str, who: str) -> None:
+def test_another_tenants_people_reach_nothing(shared: Door, route: str) -> None:
     place = place_of(shared, route)
     before = own_side(shared)
 
-    theirs = call(shared, who, route, shared.world.tenant.slug, place)
-    nobodys = call(shared, who, route, "no-such-tenant", place)
+    theirs = call(shared, "zoe", route, shared.world.tenant.slug, place)
+    nobodys = call(shared, "zoe", route, "no-such-tenant", place)
 
     facts(theirs, 404, "not-found")
     assert theirs.content == nobodys.content
@@ -93,18 +83,7 @@ def test_another_tenants_people_reach_nothing(shared: Door, route: str, who: str
     assert own_side(shared) == before
 
 
-@each("route", CUSTOMERS)
-def test_no_vendor_role_governs_a_customer(shared: Door, route: str) -> None:
-    place = place_of(shared, route)
-    before = own_side(shared)
-
-    for who in [one for one in VENDOR if one not in BOTH_SIDES.get(route, ())]:
-        facts(call(shared, who, route, shared.world.tenant.slug, place), 403, "wrong-role")
-
-    assert own_side(shared) == before
-
-
-@pytest.mark.parametrize("route", [*OPERATORS, *BOTH_SIDES])
+@each("route", [*OPERATORS, *BOTH_SIDES])
 def test_what_operators_may_do_leaves_members_policy_and_mode_alone(fresh_door: Door, route: str) -> None:
     place = place_of(fresh_door, route)
     before = own_side(fresh_door)
@@ -127,11 +106,9 @@ def test_what_operators_may_do_leaves_members_policy_and_mode_alone(fresh_door: 
     assert after["tenant"][0]["mode"] == before["tenant"][0]["mode"]
 
 
-@pytest.mark.parametrize("route", [route for route in ROUTES if "_id}" in route])
-def test_ids_of_another_tenant_are_not_there_under_ones_own_name(
-    shared: Door, open_door: OpenDoor, route: str
-) -> None:
-    elsewhere, who = open_door(), {PROPOSAL: "olga", APPROVAL: "ann"}.get(route, "tara")
+@each("route", [route for route in ROUTES if "_id}" in route])
+def test_ids_of_another_tenant_are_not_there_under_ones_own_name(shared: Door, fresh_door: Door, route: str) -> None:
+    elsewhere, who = fresh_door, {PROPOSAL: "olga", APPROVAL: "ann"}.get(route, "tara")
     place = place_of(elsewhere, route)
     before = own_side(elsewhere)
 

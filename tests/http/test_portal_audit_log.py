@@ -219,16 +219,6 @@ def test_another_tenants_audit_log_is_as_unknown_as_none(
     assert theirs.text == nobodys.text
 
 
-@pytest.mark.far
-@each("who", ["erin", "max", "olga", "gate", "ann"])
-@each("path", ["/audit-log", "/audit-log/export", "/audit-log/checkpoint", "/audit-log/verify"])
-def test_whoever_reads_no_audit_log_reads_none_here(audit_log: Portal, who: str, path: str) -> None:
-    page = audit_log.by_mail(who).get(path)
-
-    assert page.status == 403
-    assert "submitted a request for access" not in page.text
-
-
 def test_the_vendors_auditor_reads_the_vendors_own_and_a_tenants_without_what_is_not_theirs(
     audit_log: Portal,
 ) -> None:

@@ -86,22 +86,6 @@ def test_a_button_pressed_twice_leads_to_the_one_request(portal: Portal) -> None
     assert portal.sql("SELECT count(*) AS n FROM requests WHERE follows = :id", id=request.id)[0].n == 1
 
 
-def test_a_form_without_the_sessions_token_or_from_elsewhere_asks_nothing(portal: Portal) -> None:
-    request = timed_out(portal)
-    browser, page = portal.opened("erin", request.id)
-    before = portal.count()
-
-    without = browser.post(f"/requests/{request.id}/ask-again", {"csrf": "x"})
-    foreign = browser.send(
-        f"/requests/{request.id}/ask-again",
-        page.form("/ask-again").fields,
-        headers={"origin": "https://evil.example", "sec-fetch-site": "cross-site"},
-    )
-
-    assert (without.status, foreign.status_code) == (403, 403)
-    assert portal.count() == before
-
-
 def test_others_are_not_offered_it_and_are_refused(portal: Portal) -> None:
     request = timed_out(portal)
 

@@ -14,7 +14,18 @@ from tests.each import each
 from tests.http.portal import HOME, SETTINGS, Browser, OpenPortal, Portal, PortalPage, crawl
 
 NOWHERE = UUID("01a20e89-0294-736c-b49a-5a0327678385")
-SIGNED_IN = ("/account", "/tenants", "/device", "/proposals", "/audit-log")
+WHOSE_FORMS = {
+    "tara": ("/tenants", "/audit-log"),
+    "erin": ("/ask", "/mine"),
+    "max": ("/review",),
+    "olga": ("/exclusions", "/data"),
+}
+OF_ONES_OWN = f"/mine/{NOWHERE}/deny", f"/mine/{NOWHERE}/cancel"
+NOT_THERE = {"/account/identities/new"}
+BEFORE_SIGN_IN = {
+    *("/sign-in", "/sign-in/code", "/sign-in/passkey", "/sign-in/passkey/answer"),
+    f"/invitations/{NOWHERE}",
+}
 FIELDS = {
     "version": "1",
     "id": str(NOWHERE),
@@ -23,6 +34,7 @@ FIELDS = {
     "subject": "x",
     "slug": "contoso",
     "said": "allow",
+    "key": "k" * 22,
     "delivery": str(NOWHERE),
 }
 OUR_SCRIPTS = ["/static/htmx-4.0.1.min.js", "/static/portal.js"]
@@ -99,15 +111,17 @@ def test_every_form_is_refused_from_elsewhere(lenient: Portal, ann: Browser) -> 
 
 
 def test_a_form_without_its_token_changes_nothing(lenient: Portal, ann: Browser) -> None:
-    request = lenient.world.fresh()
-    paths = [path for method, path in pages_of(lenient) if method == "POST" and path.startswith(SIGNED_IN)]
-    before = lenient.count()
+    request = str(lenient.world.fresh().id)
+    posts = {path for method, path in pages_of(lenient) if method == "POST"} - BEFORE_SIGN_IN
+    browsers = {place: lenient.by_passkey(who) for who, places in WHOSE_FORMS.items() for place in places}
+    before, answers = lenient.count(), {}
 
-    for path in ["/sign-out", f"/requests/{request.id}/approve", f"/requests/{request.id}/deny", *paths]:
-        answer = ann.post(path, lenient.filled(path, FIELDS))
-        # What does not exist at all is said first.
-        assert answer.status in {403, 404}, path
+    for path in [path.replace(*OF_ONES_OWN).replace(str(NOWHERE), request) for path in sorted(posts)]:
+        browser = next((one for place, one in browsers.items() if path.startswith(place)), ann)
+        answers[path] = browser.post(path, lenient.filled(path, FIELDS)).status
 
+    # What does not exist at all is said first.
+    assert {path: status for path, status in answers.items() if status != 403} == dict.fromkeys(NOT_THERE, 404)
     assert lenient.count() == before
     assert "Ann" in ann.get("/account").words
 

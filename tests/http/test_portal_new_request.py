@@ -211,17 +211,6 @@ def test_nobody_asks_again_for_what_is_not_theirs(portal: Portal, who: str) -> N
     assert "mailbox" not in shown.text
 
 
-def test_a_form_of_another_session_files_nothing(portal: Portal) -> None:
-    mine, others = portal.by_mail("erin"), portal.by_mail("eve")
-    page = previewed(others, portal)
-    form = page.form("/ask")
-
-    answer = mine.post("/ask", form.fields)
-
-    assert answer.status == 403
-    assert submitted(portal) == []
-
-
 def test_too_much_of_something_is_said_in_the_words_of_the_form(portal: Portal) -> None:
     browser = portal.by_mail("erin")
     many = "\n".join(f"mailbox:{number}@contoso.example" for number in range(60))

@@ -13,6 +13,7 @@ from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_parts import ApprovalStage
 from lockbox.requests.policy_rules import Policy
 from tests.database.scenes import write_unchecked
+from tests.each import each
 from tests.http.door import Door
 from tests.http.places import opened_by_break_glass
 from tests.http.portal import OpenPortal, Portal, PortalPage
@@ -79,7 +80,7 @@ def test_pages_follow_one_another_without_a_gap(portal: Portal) -> None:
     assert "/mine" in page.read.links
 
 
-@pytest.mark.parametrize("after", ["x", "open-", "open-" + "g" * 32, "closed-" + "0" * 31])
+@each("after", ["x", "open-", "open-" + "g" * 32, "closed-" + "0" * 31])
 def test_a_cursor_that_is_not_ours_is_refused(portal: Portal, after: str) -> None:
     assert portal.by_mail("erin").get(f"/mine?after={after}").status == 422
 
@@ -162,16 +163,6 @@ def test_what_was_decided_meanwhile_is_said_beside_it_with_what_was_written(port
     assert "The request has changed since you read it" in refused.words
     assert form_of(refused, f"/mine/{request.id}/complete").fields["comment"] == "Too late & <so>"
     assert portal.states()[-1].state == "active"
-
-
-def test_nobody_withdraws_what_is_not_theirs_from_here(portal: Portal) -> None:
-    browser, theirs = portal.by_mail("erin"), portal.world.fresh("eve")
-    csrf = browser.get("/account").form("/sign-out").fields["csrf"]
-
-    answer = browser.post(f"/mine/{theirs.id}/cancel", {"csrf": csrf, "version": "1"})
-
-    assert answer.status == 404
-    assert portal.states()[-1].state == "pending"
 
 
 def test_hostile_words_stay_words(portal: Portal) -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
-from lockbox.sql import new_id
+from tests.each import each
 from tests.http.portal import Browser, OpenPortal, Portal
 
 EVIL = "<script>alert(1)</script><img src=x onerror=y>"
@@ -34,9 +34,7 @@ def test_an_approver_asks_and_the_engineer_answers_on_the_requests_page(portal: 
     assert "answered a question" in after.words
 
 
-@pytest.mark.parametrize(
-    ("who", "may_ask"), [("ann", True), ("tara", False), ("aude", False), ("max", False), ("erin", False)]
-)
+@each(("who", "may_ask"), [("ann", True), ("tara", False), ("aude", False), ("max", False), ("erin", False)])
 def test_the_form_to_ask_is_for_whoever_may(portal: Portal, who: str, *, may_ask: bool) -> None:
     request = portal.world.submit()
     browser, form = portal.by_mail(who), f"/requests/{request.id}/questions"
@@ -59,7 +57,7 @@ def test_a_manager_asks_during_the_review_and_the_customer_sees_none_of_it(open_
 
 
 @pytest.mark.far
-@pytest.mark.parametrize("words", ["  ", "x" * 2001, "evil\u202etxt"])
+@each("words", ["  ", "x" * 2001, "evil\u202etxt"])
 def test_what_is_refused_is_said_with_what_was_written(portal: Portal, words: str) -> None:
     request = portal.world.submit()
     browser, here = portal.by_mail("ann"), f"/requests/{request.id}"
@@ -94,28 +92,6 @@ def test_the_page_says_that_the_clock_stands(open_portal: OpenPortal) -> None:
     page = browser.submit(browser.get(here), "/questions", text="Which?")
 
     assert "The time to decide is paused meanwhile." in page.words
-
-
-def test_a_form_of_another_session_asks_nothing(portal: Portal) -> None:
-    request = portal.world.submit()
-    amir, ann = portal.by_mail("amir"), portal.by_mail("ann")
-    form = amir.get(f"/requests/{request.id}").form("/questions")
-    before = portal.count()
-
-    answer = ann.post(form.action, form.fields | {"text": "Mine"})
-
-    assert answer.status == 403
-    assert portal.count().events == before.events
-
-
-@pytest.mark.parametrize("who", ["eve", "olga"])
-def test_whoever_may_not_know_of_a_request_sees_no_page_of_its_questions(portal: Portal, who: str) -> None:
-    request = portal.world.submit()
-
-    theirs = portal.by_mail(who).get(f"/requests/{request.id}/questions")
-    nobodys = portal.by_mail(who).get(f"/requests/{new_id()}/questions")
-
-    assert (theirs.status, nobodys.status) == (404, 404)
 
 
 def test_every_control_has_a_label(portal: Portal) -> None:

@@ -12,6 +12,7 @@ from lockbox.requests.lifecycle import Action
 from lockbox.requests.transition import Origin
 from lockbox.sql import new_id
 from tests.database.tenancy import does, id_of, members_of, reads
+from tests.each import each
 from tests.http.places import REACH, SENT, TRIED
 from tests.http.portal import Browser, OpenPortal, Portal, PortalPage
 from tests.policy_setup import lay_down
@@ -65,35 +66,6 @@ def tried(portal: Portal, one: UUID) -> tuple[str, str]:
     portal.sql(SENT, n=notification)
     portal.sql(TRIED, d=delivery, n=notification)
     return str(delivery), str(notification)
-
-
-@pytest.mark.parametrize("tail", FORMS)
-def test_a_form_without_its_token_or_by_somebody_who_governs_nothing_does_nothing(portal: Portal, tail: str) -> None:
-    one = str(hook(portal))
-    fields = {"id": one if "endpoints" in tail else str(id_of(portal.world, "abe"))} if tail.count("/") > 1 else {}
-    fields |= FORMS[tail]
-    fields.pop("id", None) if tail == "/mode/save" else None
-    tara, aude = portal.by_passkey("tara"), portal.by_passkey("aude")
-    before = portal.count()
-
-    forged = tara.post(portal.here(tail), fields)
-    refused = aude.post(portal.here(tail), with_csrf(aude, fields))
-
-    assert (forged.status, refused.status) == (403, 403)
-    assert portal.count()._asdict() | {"sessions": 0} == before._asdict() | {"sessions": 0}
-
-
-@pytest.mark.far
-@pytest.mark.parametrize("tail", FORMS)
-def test_another_tenants_pages_are_as_unknown_as_none(portal: Portal, open_portal: OpenPortal, tail: str) -> None:
-    elsewhere, browser = open_portal(), portal.by_passkey("tara")
-    fields = {"id": str(hook(elsewhere))} if tail.count("/") > 1 and "mode" not in tail else {}
-
-    theirs = browser.post(elsewhere.here(tail), with_csrf(browser, fields | FORMS[tail]))
-    nobodys = browser.post(f"/tenants/nobodys{tail}", with_csrf(browser, fields | FORMS[tail]))
-
-    assert (theirs.status, nobodys.status) == (404, 404)
-    assert theirs.text == nobodys.text.replace("/tenants/nobodys", elsewhere.here())
 
 
 def test_the_overview_leads_to_all_that_is_governed(portal: Portal) -> None:
@@ -210,9 +182,7 @@ def test_an_admin_names_a_delegate_for_somebody_who_is_absent(portal: Portal) ->
     assert standing_in(portal) == [("Aude", "Abe")]
 
 
-@pytest.mark.parametrize(
-    "fields", [{"ends": ""}, {"ends": "soon"}, {"starts": "x"}, {"delegate": "x"}, {"delegate": ""}]
-)
+@each("fields", [{"ends": ""}, {"ends": "soon"}, {"starts": "x"}, {"delegate": "x"}, {"delegate": ""}])
 def test_a_delegate_that_cannot_be_is_said(portal: Portal, fields: dict[str, str]) -> None:
     eligible(portal)
     browser = portal.by_passkey("ann")
@@ -260,7 +230,7 @@ def test_a_webhook_is_added_and_its_secret_is_on_one_page_alone(portal: Portal) 
     assert "whsec_" not in listed.text + its.text
 
 
-@pytest.mark.parametrize(
+@each(
     ("fields", "says"),
     [
         ({"url": "http://hooks.contoso.example/"}, "be called: the address is not https"),

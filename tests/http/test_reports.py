@@ -5,7 +5,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-import pytest
 from sqlalchemy import text
 
 from harness.stage import setting
@@ -173,17 +172,6 @@ def test_what_people_wrote_is_no_markup_on_the_page(door: Door) -> None:
     assert "<img" not in page
     assert "{{ 7*7 }}" in page
     assert "http" not in page.replace("{{", "")
-
-
-@pytest.mark.parametrize("who", ["zara", "erin", "max", "ann", "olga", "eve"])
-def test_only_readers_of_the_audit_log_get_a_report(door: Door, open_door: OpenDoor, who: str) -> None:
-    request_id = door.pending()
-    asks, name = (open_door(), "tara") if who == "zara" else (door, who)
-
-    answer = asks.get(name, "/v1/audit/report", request=request_id)
-
-    expected = (404, "not-found") if who in {"zara", "olga", "eve"} else (403, "wrong-role")
-    facts(answer, *expected)
 
 
 def test_what_the_vendor_reviews_is_unknown_to_the_customer(open_door: OpenDoor) -> None:

@@ -90,12 +90,3 @@ def test_what_timed_out_in_the_vendors_review_is_asked_again_as_well(open_door: 
     view = again(door, "erin", request_id).json()
 
     assert (view["state"], view["follows"]) == ("reviewing", request_id)
-
-
-@pytest.mark.parametrize(("who", "status"), [("max", 403), ("ann", 403), ("tara", 403), ("eve", 404), ("olga", 404)])
-def test_nobody_else_asks_again(door: Door, worker: Database, who: str, status: int) -> None:
-    request_id = timed_out(door, worker)
-    before = door.rows()
-
-    assert again(door, who, request_id).status_code == status
-    assert door.rows() == before

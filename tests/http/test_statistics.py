@@ -94,10 +94,3 @@ def test_before_the_first_request_the_page_says_what_is_to_come(open_portal: Ope
     page = open_portal().by_passkey("aude").get("/statistics")
 
     assert "No request has reached Contoso in this time." in page.words
-
-
-def test_who_only_approves_has_no_such_page(portal: Portal) -> None:
-    browser = portal.by_passkey("ann")
-
-    assert browser.get("/statistics").status == 403
-    assert "/statistics" not in browser.get("/waiting").read.links
