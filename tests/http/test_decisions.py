@@ -50,45 +50,16 @@ def test_an_approver_may_shorten_the_window(door: Door) -> None:
     assert view["access_window"] == 1800
 
 
-def test_an_approver_may_not_lengthen_it(door: Door) -> None:
-    request_id = door.pending(access_window=1800)
-    before = door.rows()
-
-    answer = door.act("ann", "approve", request_id, access_window=1801)
-
-    assert facts(answer, 422, "window-too-long")["limit_seconds"] == 1800
-    assert door.rows() == before
-
-
-def test_a_denial_ends_the_request_and_nobody_gets_in(door: Door) -> None:
-    request_id = door.pending("eve")
-
-    view = door.act("ann", "deny", request_id, comment="Not now").json()
-
-    assert view["state"] == "denied"
-    assert view["closed_at"] is not None
-    assert view["opened_at"] is None
-    facts(door.ask("gate", engineer="eve"), 403, "no-open-window")
-    facts(door.act("amir", "approve", request_id), 409, "invalid-move")
-
-
 def test_two_different_people_make_a_quorum_of_two(two: Door) -> None:
     request_id = two.pending()
+    before = two.get("erin", f"/v1/requests/{request_id}").json()
 
     first = two.act("ann", "approve", request_id).json()
     second = two.act("amir", "approve", request_id).json()
 
     assert (first["state"], first["open"], first["version"]) == ("pending", False, 2)
+    assert first["deadline_at"] == before["deadline_at"]
     assert (second["state"], second["open"], second["version"]) == ("active", True, 3)
-
-
-def test_one_vote_does_not_move_the_deadline(two: Door) -> None:
-    request_id = two.pending()
-    before = two.get("erin", f"/v1/requests/{request_id}").json()
-
-    after = two.act("ann", "approve", request_id).json()
-
-    assert after["deadline_at"] == before["deadline_at"]
 
 
 def test_the_same_person_counts_once(two: Door) -> None:
@@ -112,47 +83,11 @@ def test_an_approval_may_be_turned_into_a_denial_until_it_is_settled(two: Door) 
     facts(two.act("amir", "approve", request_id), 409, "invalid-move")
 
 
-def test_an_approval_can_no_longer_be_turned_once_the_window_is_open(door: Door) -> None:
-    request_id = door.active()
-
-    facts(door.act("ann", "deny", request_id), 409, "invalid-move")
-
-
 def test_one_denial_outweighs_an_approval(two: Door) -> None:
     request_id = two.pending()
     two.act("ann", "approve", request_id)
 
     assert two.act("amir", "deny", request_id).json()["state"] == "denied"
-
-
-def test_the_shortest_window_counts_from_the_approval_that_met_the_quorum(two: Door) -> None:
-    request_id = two.pending(access_window=3600)
-    two.act("ann", "approve", request_id, access_window=120)
-
-    view = two.act("amir", "approve", request_id, access_window=600).json()
-
-    assert window(view) == timedelta(seconds=120)
-
-
-@pytest.mark.parametrize(
-    "leaving",
-    [
-        "UPDATE people SET disabled_at = clock_timestamp() WHERE id = :p",
-        "DELETE FROM memberships WHERE person_id = :p",
-    ],
-)
-def test_the_vote_of_somebody_who_may_no_longer_approve_does_not_count(open_door: OpenDoor, leaving: str) -> None:
-    door = open_door(Policy(vendor_review=False, quorum=2))
-    request_id = door.pending()
-    door.act("ann", "approve", request_id, access_window=60)
-    door.run_sql(leaving, p=door.world.people["ann"].person_id)
-
-    second = door.act("amir", "approve", request_id).json()
-    third = door.act("abe", "approve", request_id).json()
-
-    assert second["state"] == "pending"
-    assert third["state"] == "active"
-    assert window(third) == timedelta(hours=1)
 
 
 def test_nobody_decides_on_the_own_request_even_where_the_database_let_them_be_everything(fresh_door: Door) -> None:
@@ -193,12 +128,6 @@ def test_one_person_never_endorses_and_approves_even_where_the_database_let_them
     assert door.act("ann", "approve", request_id).json()["state"] == "active"
 
 
-def test_an_approver_of_another_tenant_is_no_approver_here(door: Door, open_door: OpenDoor) -> None:
-    door.world.add("zoe", Role.APPROVER, open_door().world.tenant.id)
-
-    facts(door.act("zoe", "approve", door.pending()), 404, "not-found")
-
-
 @pytest.mark.parametrize(("who", "action"), [("ann", "approve"), ("ann", "deny"), ("erin", "cancel")])
 def test_an_answer_at_or_after_the_deadline_is_too_late_even_before_the_clock_has_run(
     quick: Door, who: str, action: str
@@ -211,39 +140,3 @@ def test_an_answer_at_or_after_the_deadline_is_too_late_even_before_the_clock_ha
     assert facts(answer, 409, "too-late")["current_state"] == "pending"
     assert quick.rows() == before
     assert quick.later(minutes=9).act(who, action, request_id).status_code == 200
-
-
-def test_the_deadline_itself_is_too_late_and_a_microsecond_before_is_not(quick: Door) -> None:
-    request_id = quick.pending()
-    due = datetime.fromisoformat(quick.get("ann", f"/v1/requests/{request_id}").json()["deadline_at"])
-
-    facts(quick.at(due).act("ann", "approve", request_id), 409, "too-late")
-
-    assert quick.at(due - timedelta(microseconds=1)).act("ann", "approve", request_id).json()["state"] == "active"
-
-
-@pytest.mark.parametrize(("who", "action"), [("erin", "complete"), ("ann", "revoke"), ("max", "revoke")])
-def test_a_window_that_ran_out_cannot_be_ended_again(door: Door, who: str, action: str) -> None:
-    request_id = door.active(access_window=60)
-
-    answer = door.later(seconds=61).act(who, action, request_id)
-
-    assert facts(answer, 409, "too-late")["current_state"] == "active"
-
-
-def test_of_two_answers_at_once_exactly_one_counts(door: Door) -> None:
-    for _ in range(5):
-        request_id = door.pending()
-        path = f"/v1/requests/{request_id}"
-
-        answers = door.together(
-            door.coming("ann", "POST", f"{path}/approve"),
-            door.coming("amir", "POST", f"{path}/deny", json={"comment": "No"}),
-            door.coming("erin", "POST", f"{path}/cancel"),
-        )
-
-        assert sorted(answer.status_code for answer in answers) == [200, 409, 409]
-        (won,) = (answer.json()["state"] for answer in answers if answer.status_code == 200)
-        lost = [answer.json() for answer in answers if answer.status_code == 409]
-        assert {body["current_state"] for body in lost} == {won}
-        assert len(door.get("erin", f"{path}/events").json()["items"]) == 2

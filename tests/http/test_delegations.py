@@ -42,27 +42,6 @@ def test_an_approver_names_a_delegate_who_decides_until_it_is_ended(fresh_door: 
     facts(fresh_door.act("aude", "approve", second), 403, "wrong-role")
 
 
-def test_delegations_are_listed_while_they_run_and_before(fresh_door: Door) -> None:
-    eligible(fresh_door)
-    named = name_delegate(fresh_door).json()
-
-    (listed,) = fresh_door.get("aude", fresh_door.path("/delegations")).json()["items"]
-    after = fresh_door.later(days=2)
-    fresh_door.prolong_tokens(days=3)
-
-    assert listed == named
-    assert after.get("ann", fresh_door.path("/delegations")).json()["items"] == []
-
-
-def test_an_admin_names_a_delegate_for_who_is_absent(fresh_door: Door) -> None:
-    eligible(fresh_door)
-
-    answer = name_delegate(fresh_door, "tara", principal=str(id_of(fresh_door.world, "amir")))
-
-    assert (answer.status_code, answer.json()["principal"]["name"]) == (201, "Amir")
-    facts(name_delegate(fresh_door, "ann", principal=str(id_of(fresh_door.world, "abe"))), 403, "wrong-role")
-
-
 def test_a_second_delegate_in_the_same_period_clashes(fresh_door: Door) -> None:
     eligible(fresh_door)
     name_delegate(fresh_door)

@@ -3,17 +3,12 @@
 from typing import Any
 from uuid import UUID
 
-import pytest
-
 from lockbox.database import Database
-from lockbox.errors import InvitationRefused
-from lockbox.identity.roles import Role
-from lockbox.sql import new_id
 from tests.database.scenes import read
 from tests.database.tenancy import accepts, id_of
 from tests.each import each
-from tests.http.door import Door, OpenDoor, facts
-from tests.http.places import invited, somebody
+from tests.http.door import Door, facts
+from tests.http.places import somebody
 from tests.mailbox import CODE, code_of
 
 NOBODY = UUID(int=1)
@@ -118,66 +113,6 @@ def test_whoever_saw_another_mark_as_delegate_sets_no_roles(fresh_door: Door) ->
     assert fresh_door.call("tara", "PUT", aude, json={"roles": ["approver"]}, headers=fresh).status_code == 200
 
 
-def test_somebody_who_becomes_an_approver_may_decide_and_somebody_removed_no_longer(fresh_door: Door) -> None:
-    request_id = fresh_door.pending()
-    facts(fresh_door.act("aude", "approve", request_id), 403, "wrong-role")
-
-    fresh_door.call(
-        "tara",
-        "PUT",
-        fresh_door.path(f"/members/{id_of(fresh_door.world, 'aude')}"),
-        json={"roles": ["approver"]},
-        headers=ANY,
-    )
-    gone = fresh_door.call("tara", "DELETE", fresh_door.path(f"/members/{id_of(fresh_door.world, 'ann')}"))
-
-    assert (gone.status_code, gone.content) == (204, b"")
-    facts(fresh_door.act("ann", "approve", request_id), 404, "not-found")
-    facts(fresh_door.get("ann", fresh_door.path()), 404, "not-found")
-    assert fresh_door.act("aude", "approve", request_id).json()["state"] == "active"
-
-
-def test_the_last_admin_stays(fresh_door: Door) -> None:
-    tara = fresh_door.path(f"/members/{id_of(fresh_door.world, 'tara')}")
-
-    facts(fresh_door.call("tara", "DELETE", tara), 403, "last-admin")
-    facts(fresh_door.call("tara", "PUT", tara, json={"roles": ["approver"]}, headers=ANY), 403, "last-admin")
-
-    assert listed(fresh_door)["Tara"]["roles"] == ["tenant_admin"]
-
-
-def test_an_address_of_a_member_or_of_somebody_invited_is_refused_and_of_the_vendor_is_not_told(
-    fresh_door: Door,
-) -> None:
-    (vendors,) = read(fresh_door.root, "SELECT email FROM people WHERE id = :id", id=id_of(fresh_door.world, "erin"))
-    body = somebody() | {"roles": ["auditor"]}
-    fresh_door.call("tara", "POST", fresh_door.path("/members"), json=body)
-
-    answers = {
-        address: fresh_door.call("tara", "POST", fresh_door.path("/members"), json=body | {"address": address})
-        for address in (vendors.email, listed(fresh_door)["Ann"]["address"], body["address"].upper())
-    }
-
-    of_the_vendor, *others = answers.values()
-    assert of_the_vendor.status_code == 201
-    assert [answer.json()["code"] for answer in others] == ["already-member", "already-invited"]
-    assert [answer.status_code for answer in others] == [409, 409]
-
-
-def test_a_withdrawn_invitation_is_gone_and_worthless(fresh_door: Door, worker: Database) -> None:
-    one = invited(fresh_door)
-    code = code_of(worker, one.id)
-    address = fresh_door.path(f"/invitations/{one.id}")
-
-    withdrawn = fresh_door.call("tara", "DELETE", address)
-
-    assert withdrawn.status_code == 204
-    facts(fresh_door.call("tara", "DELETE", address), 409, "invitation-closed")
-    assert fresh_door.get("tara", fresh_door.path("/invitations")).json()["items"] == []
-    with pytest.raises(InvitationRefused):
-        accepts(fresh_door.world, "nina", one.id, code)
-
-
 @each(
     ("field", "value"),
     [
@@ -207,7 +142,7 @@ def test_a_bad_field_of_an_invitation_is_named(door: Door, field: str, value: An
     assert door.rows() == before
 
 
-@pytest.mark.parametrize(
+@each(
     "body",
     [
         {},
@@ -233,28 +168,3 @@ def test_what_is_no_id_is_refused(door: Door, method: str, tail: str, shown: str
     answer = door.call("tara", method, door.path(f"{tail}/{shown}"), json={"roles": ["approver"]}, headers=ANY)
 
     facts(answer, 422, "invalid-request")
-
-
-@pytest.mark.parametrize("name", ["erin", "olga"])
-def test_somebody_of_the_vendor_is_no_member_to_be_changed(door: Door, name: str) -> None:
-    address = door.path(f"/members/{id_of(door.world, name)}")
-
-    for method, body in (("PUT", {"roles": ["approver"]}), ("DELETE", None)):
-        parts = {"json": body} if body else {}
-        facts(door.call("tara", method, address, headers=ANY, **parts), 404, "not-found")
-
-
-def test_somebody_of_another_tenant_is_neither_seen_nor_changed(fresh_door: Door, open_door: OpenDoor) -> None:
-    elsewhere = open_door()
-    zoe = elsewhere.world.add("zoe", Role.APPROVER, elsewhere.world.tenant.id)
-
-    answer = fresh_door.call(
-        "tara", "PUT", fresh_door.path(f"/members/{zoe.person_id}"), json={"roles": ["tenant_admin"]}, headers=ANY
-    )
-
-    nobodys = fresh_door.call(
-        "tara", "PUT", fresh_door.path(f"/members/{new_id()}"), json={"roles": ["tenant_admin"]}, headers=ANY
-    )
-    facts(answer, 404, "not-found")
-    assert answer.content == nobodys.content
-    assert "Zoe" not in listed(fresh_door)

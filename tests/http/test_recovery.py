@@ -5,14 +5,12 @@ from uuid import UUID
 
 import pytest
 
-from harness.clocks import ShiftedClock
-from lockbox.admin import invitations
 from lockbox.database import Database
-from lockbox.errors import InvitationRefused
 from tests.database.scenes import read
+from tests.each import each
 from tests.http.door import Door, facts
 from tests.http.places import invited, somebody
-from tests.mailbox import code_of, sent_about
+from tests.mailbox import sent_about
 
 
 def propose(door: Door) -> UUID:
@@ -32,14 +30,6 @@ def test_a_proposal_says_when_it_takes_effect_and_mails_nothing_to_its_address_b
     assert sent_about(worker, row.id) == []
 
 
-def test_those_who_may_object_find_it_among_the_invitations(fresh_door: Door) -> None:
-    proposed = propose(fresh_door)
-
-    (listed,) = fresh_door.get("ann", f"/v1/tenants/{fresh_door.world.tenant.slug}/invitations").json()["items"]
-
-    assert (listed["id"], listed["is_recovery"], listed["roles"]) == (str(proposed), True, ["tenant_admin"])
-
-
 @pytest.mark.parametrize("who", ["tara", "ann"])
 def test_after_an_objection_it_is_over_and_can_be_proposed_again(fresh_door: Door, who: str) -> None:
     proposed = propose(fresh_door)
@@ -53,25 +43,13 @@ def test_after_an_objection_it_is_over_and_can_be_proposed_again(fresh_door: Doo
     assert propose(fresh_door) != proposed
 
 
-def test_the_code_is_worthless_after_an_objection(fresh_door: Door, worker: Database) -> None:
-    proposed = propose(fresh_door)
-    clock = ShiftedClock()
-    clock.shift = timedelta(hours=73)
-    code = code_of(Database(worker.engine, worker.schedule, clock), proposed)
-    fresh_door.call("ann", "POST", fresh_door.path(f"/recovery/{proposed}/object"))
-
-    late = Database(fresh_door.db.engine, fresh_door.db.schedule, clock)
-    with pytest.raises(InvitationRefused), late.transaction() as session:
-        invitations.accept(session, proposed, code)
-
-
 def test_an_ordinary_invitation_is_not_objected_to(fresh_door: Door) -> None:
     one = invited(fresh_door)
 
     facts(fresh_door.call("ann", "POST", fresh_door.path(f"/recovery/{one.id}/object")), 404, "not-found")
 
 
-@pytest.mark.parametrize(
+@each(
     "changes", [{"roles": ["approver"]}, {"takes_effect_at": "2020-01-01T00:00:00Z"}, {"address": "x"}, {"name": ""}]
 )
 def test_a_bad_proposal_is_refused(door: Door, changes: dict[str, object]) -> None:

@@ -11,7 +11,6 @@ from harness.people import SETTINGS
 from lockbox.database import Database
 from lockbox.facts.enumerations import Mode
 from lockbox.requests.lifecycle import Action
-from lockbox.requests.policy_rules import Policy
 from lockbox.sql import new_id
 from tests.database.scenes import read
 from tests.each import each
@@ -167,45 +166,9 @@ def test_mode_plan_and_suspension_are_for_members_operators_and_auditors(door: D
     assert {one["plan"] for one in door.get("erin", "/v1/tenants").json()["items"]} == {None}
 
 
-def test_a_gateways_token_learns_of_no_tenant(door: Door) -> None:
-    facts(door.get("gate", at(door)), 404, "not-found")
-    assert door.get("gate", "/v1/tenants").json() == {"items": [], "next_cursor": None}
-
-
-@pytest.mark.parametrize("query", [{"cursor": "No Slug"}, {"limit": 0}, {"limit": 201}, {"limit": "x"}])
+@each("query", [{"cursor": "No Slug"}, {"limit": 0}, {"limit": 201}, {"limit": "x"}])
 def test_a_bad_query_is_refused(door: Door, query: dict[str, Any]) -> None:
     facts(door.get("olga", "/v1/tenants", **query), 422, "invalid-request")
-
-
-def test_members_see_counts_and_only_admins_what_is_in_review(open_door: OpenDoor) -> None:
-    door = open_door(Policy())
-    door.world.submit()
-    opened = door.world.submit().id
-    door.world.act("max", Action.ENDORSE, opened)
-    door.world.act("ann", Action.APPROVE, opened)
-
-    shown = {who: door.get(who, at(door)).json() for who in ("tara", "ann", "aude", "olga")}
-
-    counts = {
-        who: [one[name] for name in ("policy_version", "members", "open_windows", "in_review")]
-        for who, one in shown.items()
-    }
-    assert counts == {
-        "tara": [1, 5, 1, 1],
-        "ann": [1, 5, 1, None],
-        "aude": [1, 5, 1, None],
-        "olga": [None, None, 1, None],
-    }
-
-
-def test_a_suspended_tenant_takes_no_request_until_it_is_resumed(fresh_door: Door) -> None:
-    suspended = fresh_door.call("olga", "POST", at(fresh_door, "/suspend"))
-    refused = fresh_door.file("erin")
-    resumed = fresh_door.call("olga", "POST", at(fresh_door, "/resume"))
-
-    assert (suspended.json()["suspended"], resumed.json()["suspended"]) == (True, False)
-    facts(refused, 403, "tenant-suspended")
-    assert fresh_door.file("erin").status_code == 201
 
 
 def test_switching_to_enforce_lists_and_closes_what_the_vendor_opened_alone(open_door: OpenDoor) -> None:
@@ -225,7 +188,7 @@ def test_switching_to_enforce_lists_and_closes_what_the_vendor_opened_alone(open
     assert door.get("ann", f"/v1/requests/{alone}").json()["state"] == "revoked"
 
 
-@pytest.mark.parametrize("body", [{}, {"mode": "asleep"}, {"mode": None}, {"mode": "off", "closed": []}, []])
+@each("body", [{}, {"mode": "asleep"}, {"mode": None}, {"mode": "off", "closed": []}, []])
 def test_a_bad_mode_is_refused(door: Door, body: Any) -> None:
     facts(door.call("tara", "PUT", at(door, "/mode"), json=body), 422, "invalid-request")
 
@@ -244,10 +207,6 @@ def test_enforce_without_an_entitled_plan_is_refused_and_a_lapsed_plan_changes_n
     assert (lapsed.json()["plan"], kept, left.json()["mode"]) == ("basic", "enforce", "observe")
     facts(refused, 403, "licence-required")
     assert door.get("tara", at(door)).json()["mode"] == "observe"
-
-
-def test_a_plan_that_is_none_is_refused(door: Door) -> None:
-    facts(door.call("olga", "PUT", at(door, "/plan"), json={"plan": "golden"}), 422, "unknown-plan")
 
 
 def test_an_admin_shuts_everything_in_one_call(open_door: OpenDoor) -> None:
@@ -277,19 +236,12 @@ def test_of_what_was_in_review_an_admin_learns_the_number_alone(fresh_door: Door
     assert fresh_door.get("max", f"/v1/requests/{in_review}").json()["state"] == "denied"
 
 
-@pytest.mark.parametrize("name", ["", "  ", "a\nb", "\u202e", "a" * 201, 7, None])
+@each("name", ["", "  ", "a\nb", "\u202e", "a" * 201, 7, None])
 def test_a_bad_name_is_refused(door: Door, name: Any) -> None:
     facts(door.call("tara", "PUT", at(door, "/name"), json={"name": name}), 422, "invalid-request")
 
 
-def test_a_new_name_is_seen_by_all(fresh_door: Door) -> None:
-    answer = fresh_door.call("tara", "PUT", at(fresh_door, "/name"), json={"name": "Contoso AG"})
-
-    assert answer.json()["name"] == "Contoso AG"
-    assert fresh_door.get("erin", at(fresh_door)).json()["name"] == "Contoso AG"
-
-
-@pytest.mark.parametrize("slug", ["Contoso", "a b", "%00", "a" * 64, "'", "%F0%9F%94%90"])
+@each("slug", ["Contoso", "a b", "%00", "a" * 64, "'", "%F0%9F%94%90"])
 def test_what_is_no_slug_is_refused(door: Door, slug: str) -> None:
     answer = door.get("olga", f"/v1/tenants/{slug}")
 
