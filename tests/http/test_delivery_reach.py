@@ -47,15 +47,14 @@ def run_out(worker: Database, request_id: str) -> None:
     timers.run(Database(worker.engine, worker.schedule, late), [UUID(request_id)])
 
 
-@pytest.mark.parametrize("who", ["erin", "max", "ann", "tara", "aude"])
-def test_the_parties_see_how_many_could_not_be_reached(door: Door, worker: Database, who: str) -> None:
+def test_the_parties_see_how_many_could_not_be_reached(door: Door, worker: Database) -> None:
     request_id = door.pending()
-    before = shown(door, who, request_id)
+    before = shown(door, "erin", request_id)
 
     deliver(door, worker, request_id, refused=["abe", "amir"])
 
     assert before == {"stage": "pending", "asked": 3, "reached": 0, "waiting": 3, "unreached": 0, "sentence": ""}
-    assert shown(door, who, request_id) == {
+    after = {
         "stage": "pending",
         "asked": 3,
         "reached": 1,
@@ -63,6 +62,7 @@ def test_the_parties_see_how_many_could_not_be_reached(door: Door, worker: Datab
         "unreached": 2,
         "sentence": "Two of three approvers could not be reached.",
     }
+    assert [shown(door, who, request_id) for who in ("erin", "max", "ann", "tara", "aude")] == [after] * 5
 
 
 def test_during_a_review_it_is_about_the_vendors_managers(open_door: OpenDoor, worker: Database) -> None:

@@ -6,6 +6,7 @@ import pytest
 from sqlalchemy import Engine
 
 from tests.database.tenancy import is_erased_now
+from tests.each import each
 from tests.http.door import Door, OpenDoor, facts
 from tests.http.places import PROBE, around
 from tests.http.portal import OpenPortal
@@ -22,7 +23,7 @@ CHANGES: list[tuple[str, str, dict[str, Any] | None]] = [
 ]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def erased(open_door: OpenDoor, root: Engine) -> Door:
     """A world whose tenant was erased."""
     door = open_door()
@@ -30,7 +31,7 @@ def erased(open_door: OpenDoor, root: Engine) -> Door:
     return door
 
 
-@pytest.mark.parametrize(("method", "path", "body"), CHANGES, ids=[f"{method} {path}" for method, path, _ in CHANGES])
+@each(("method", "path", "body"), CHANGES)
 def test_every_call_that_changes_it_is_a_conflict(
     erased: Door, method: str, path: str, body: dict[str, Any] | None
 ) -> None:

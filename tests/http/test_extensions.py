@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 from httpx import Response
@@ -9,7 +10,7 @@ from httpx import Response
 from lockbox.requests import timers
 from lockbox.requests.lifecycle import Action
 from tests.http.door import Door, facts
-from tests.http.portal import OpenPortal, Portal
+from tests.http.portal import Browser, OpenPortal, Portal
 from tests.http.test_portal_new_request import previewed, submitted
 from tests.http.test_portal_requests import BY_MAIL
 from tests.policy_setup import lay_down
@@ -21,6 +22,16 @@ MINUTE = timedelta(minutes=1)
 def by_mail(open_portal: OpenPortal) -> Portal:
     """The pages of a world whose tenant lets a mailed code approve."""
     return open_portal(BY_MAIL)
+
+
+def extended(portal: Portal) -> tuple[UUID, UUID, Browser]:
+    """Open a window for Erin, who asks for two hours more; return both requests and her browser."""
+    first = portal.world.fresh(access_window=3600).id
+    portal.world.act("ann", Action.APPROVE, first)
+    browser, page = portal.opened("erin", first)
+    browser.submit(page, f"/requests/{first}/extend", more="7200", why="It takes longer")
+    (second,) = portal.sql("SELECT id FROM requests WHERE extends = :id", id=first)
+    return first, second.id, browser
 
 
 def extend(door: Door, who: str, request_id: str, **body: Any) -> Response:
@@ -58,36 +69,37 @@ def test_bad_input_to_an_extension_is_told_so(door: Door, body: dict[str, Any], 
 
 
 def test_what_is_shortened_is_shown_by_what_it_was_opened_for(portal: Portal) -> None:
-    first = portal.world.fresh(access_window=3600)
-    portal.world.act("ann", Action.APPROVE, first.id)
-    browser, page = portal.opened("erin", first.id)
-    browser.submit(page, f"/requests/{first.id}/extend", more="7200", why="It takes longer")
-    (second,) = portal.sql("SELECT id FROM requests WHERE extends = :id", id=first.id)
-    portal.world.act("ann", Action.APPROVE, second.id, access_window=1800)
+    first, second, _ = extended(portal)
+    portal.world.act("ann", Action.APPROVE, second, access_window=1800)
 
-    _, shown = portal.opened("erin", second.id)
-    _, window = portal.opened("ann", first.id)
+    _, shown = portal.opened("erin", second)
+    _, window = portal.opened("ann", first)
 
     assert "This goes on from the end of an open window : +30 min until" in shown.words
     assert "More time was requested: +30 min until" in window.words
 
 
-def test_an_extension_of_a_revoked_window_says_that_there_is_nothing_to_decide(portal: Portal) -> None:
-    first = portal.world.fresh(access_window=3600)
-    portal.world.act("ann", Action.APPROVE, first.id)
-    browser, page = portal.opened("erin", first.id)
-    browser.submit(page, f"/requests/{first.id}/extend", more="7200", why="It takes longer")
-    (second,) = portal.sql("SELECT id FROM requests WHERE extends = :id", id=first.id)
-    _, before = portal.opened("ann", second.id)
-    portal.world.act("ann", Action.REVOKE, first.id)
+def test_an_extension_of_a_revoked_window_is_nothing_to_decide_on_any_page(portal: Portal) -> None:
+    first, second, erin = extended(portal)
+    ann, before = portal.opened("ann", second)
+    inbox_before = ann.get("/waiting")
+    portal.world.act("ann", Action.REVOKE, first)
 
-    _, shown = portal.opened("ann", second.id)
+    shown, inbox, own = ann.get(f"/requests/{second}"), ann.get("/waiting"), erin.get("/mine")
+    window, others = ann.get(f"/requests/{first}"), [ann.get("/requests"), own]
 
-    assert "Nothing to decide: the window was revoked" in shown.words
     assert "can no longer be approved, and opens nothing" in shown.words
     assert "Nothing to decide" not in before.words
     for promise in ("Waiting for your approval", "Answer by", "If approved", "Access opens only if"):
+        assert promise in before.words
         assert promise not in shown.words
+    assert str(second) in inbox_before.text
+    assert str(second) not in inbox.text
+    assert all("Nothing to decide: the window was revoked" in page.words for page in (shown, window, *others))
+    assert "Waiting for your approval" not in window.words
+    assert "Waiting for the customer's approval" not in own.words
+    assert "Waiting for:" not in own.words
+    assert "Cancel the request" in own.words
 
 
 def test_lists_and_moves_say_that_more_time_for_a_revoked_window_is_nothing_to_decide(fresh_door: Door) -> None:
@@ -103,28 +115,6 @@ def test_lists_and_moves_say_that_more_time_for_a_revoked_window_is_nothing_to_d
     listed = fresh_door.get("ann", "/v1/requests").json()["items"]
     assert [one["is_outlived"] for one in listed if one["id"] in {first, second}] == [True, False]
     assert fresh_door.act("ann", "deny", second).json()["state"] == "denied"
-
-
-def test_more_time_for_a_revoked_window_is_in_no_inbox(portal: Portal) -> None:
-    first = portal.world.fresh(access_window=3600)
-    portal.world.act("ann", Action.APPROVE, first.id)
-    browser, page = portal.opened("erin", first.id)
-    browser.submit(page, f"/requests/{first.id}/extend", more="7200", why="It takes longer")
-    (second,) = portal.sql("SELECT id FROM requests WHERE extends = :id", id=first.id)
-    ann, _ = portal.opened("ann", second.id)
-    before = ann.get("/waiting")
-    portal.world.act("ann", Action.REVOKE, first.id)
-
-    inbox, history, window = ann.get("/waiting"), ann.get("/requests"), ann.get(f"/requests/{first.id}")
-    own = browser.get("/mine")
-
-    assert str(second.id) in before.text
-    assert str(second.id) not in inbox.text
-    assert all("Nothing to decide: the window was revoked" in page.words for page in (history, window, own))
-    assert "Waiting for your approval" not in window.words
-    assert "Waiting for the customer's approval" not in own.words
-    assert "Waiting for:" not in own.words
-    assert "Cancel the request" in own.words
 
 
 def test_what_is_not_open_is_not_extended(door: Door) -> None:

@@ -10,6 +10,7 @@ from lockbox.identity.time_zones import page_time
 from lockbox.requests.inbox import MOST
 from lockbox.requests.lifecycle import Action
 from tests.database.scenes import many
+from tests.each import each
 from tests.http.portal import Browser, OpenPortal, Portal, PortalPage
 from tests.policy_setup import lay_down, stand_in
 
@@ -206,8 +207,8 @@ def test_what_does_not_fit_on_a_page_is_on_the_next(open_portal: OpenPortal, pat
     assert ["Back to the first" in page.words for page in seen] == [False] + [True] * (len(seen) - 1)
 
 
-@pytest.mark.parametrize("path", ["/waiting", "/open"])
-@pytest.mark.parametrize("after", ["x", "1", "1-2", "-1-" + "f" * 32, "9" * 17 + "-" + "f" * 32])
+@each("path", ["/waiting", "/open"])
+@each("after", ["x", "1", "1-2", "-1-" + "f" * 32, "9" * 17 + "-" + "f" * 32])
 def test_a_page_that_is_none_is_refused(portal: Portal, path: str, after: str) -> None:
     page = portal.by_passkey("ann").get(f"{path}?after={after}")
 

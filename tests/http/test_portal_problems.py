@@ -25,7 +25,7 @@ def way_on(page: PortalPage) -> str:
     return [path for path in page.read.links if path not in BELOW][-1]
 
 
-@pytest.mark.parametrize(
+@each(
     ("who", "path", "status"),
     [
         ("ann", "/tenants/nope", 404),
@@ -43,7 +43,7 @@ def test_a_page_of_a_refusal_knows_who_is_signed_in(shared: Portal, who: str, pa
     assert names(page, shared.world.people[who].name)
 
 
-@pytest.mark.parametrize(
+@each(
     ("who", "path"),
     [("ann", "/waiting"), ("max", "/review"), ("erin", "/ask"), ("olga", "/operations"), ("vera", "/audit-log")],
 )
@@ -101,7 +101,7 @@ def test_the_playground_says_whom_one_plays_where_there_is_nothing(
 AS_BROWSERS = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8"
 
 
-@pytest.mark.parametrize("path", ["/nope", "/tenants/contoso/nope", "/requests/", "/v2/requests", "/%00"])
+@each("path", ["/nope", "/tenants/contoso/nope", "/requests/", "/v2/requests", "/%00"])
 def test_an_unknown_address_is_a_page_to_whoever_asks_for_one(shared: Portal, path: str) -> None:
     browser = shared.by_mail("ann")
 

@@ -16,6 +16,7 @@ from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from lockbox.sql import new_id
 from tests.database.scenes import write
+from tests.each import each
 from tests.http.portal import OpenPortal, Portal, PortalPage
 
 BY_MAIL = Policy(vendor_review=False, mail_suffices=True)
@@ -179,7 +180,7 @@ def test_a_manager_endorses_and_then_the_customer_is_asked(open_portal: OpenPort
     assert offered(ann.get(f"/requests/{request.id}")) == {"approve", "deny"}
 
 
-@pytest.mark.parametrize(
+@each(
     ("name", "expected"),
     [("aude", set()), ("tara", {"deny"}), ("vera", set()), ("erin", {"cancel"}), ("max", set())],
 )
@@ -272,7 +273,7 @@ def test_an_answer_that_comes_too_late_changes_nothing(easy: Portal) -> None:
     assert "access is refused" in answer.words
 
 
-@pytest.mark.parametrize(
+@each(
     "fields",
     [
         *({"window": window} for window in ("3601", "0", "-5", "x", "1e3", "\u0663", "9" * 9)),
@@ -292,7 +293,7 @@ def test_a_time_that_was_not_offered_or_a_version_that_was_not_seen_opens_nothin
     assert easy.states() == before
 
 
-@pytest.mark.parametrize("comment", ["x" * 2001, "a\x00b", "a\u202eb"])
+@each("comment", ["x" * 2001, "a\x00b", "a\u202eb"])
 def test_a_comment_that_is_too_long_or_forged_is_refused_and_not_lost(easy: Portal, comment: str) -> None:
     request = easy.world.fresh()
     browser, page = easy.opened("ann", request.id)

@@ -11,6 +11,7 @@ from lockbox.identity.roles import Role, RoleGrant
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from tests.database.scenes import many
+from tests.each import each
 from tests.http.portal import Browser, OpenPortal, Portal, PortalPage
 
 
@@ -86,7 +87,7 @@ def test_requests_of_others_are_refused_as_if_there_were_none(portal: Portal, op
     assert states(portal, theirs, ours) == {"pending": 1, "denied": 1}
 
 
-@pytest.mark.parametrize(
+@each(
     ("chosen", "comment", "said"),
     [
         ([], "No", "Choose at least one request."),

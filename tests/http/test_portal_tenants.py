@@ -22,6 +22,7 @@ from lockbox.requests.policy_rules import Policy
 from lockbox.sql import new_id
 from tests.database.tenancy import does, id_of, members_of, mode_of, reads
 from tests.database.test_definition_records import SERVICE, A, B
+from tests.each import each
 from tests.http.places import REACH
 from tests.http.portal import Browser, OpenPortal, Portal, PortalPage
 from tests.policy_setup import group, lay_down
@@ -170,7 +171,7 @@ def test_a_weak_or_an_old_sign_in_changes_nothing_and_is_led_to_a_better_one(
     assert (mode_of(portal.world), held(portal).edition.version) == (Mode.ENFORCE, 1)
 
 
-@pytest.mark.parametrize(
+@each(
     ("changes", "says"),
     [
         ({"address": "nina"}, "Mail address: write one mail address"),
@@ -206,7 +207,7 @@ def test_a_policy_is_shown_as_a_diff_before_it_is_saved(portal: Portal) -> None:
     assert held(portal).policy == Policy(vendor_review=False, quorum=2, approval_window=600)
 
 
-@pytest.mark.parametrize(
+@each(
     ("text", "says"),
     [
         ("{", "Line 1, column 2: this is not JSON"),

@@ -86,7 +86,7 @@ def test_nobody_approves_twice_or_without_a_good_sign_in(fresh_door: Door) -> No
 
 
 def test_an_admin_proposes_on_the_page_and_an_approver_approves_and_revokes_there(portal: Portal) -> None:
-    here = f"/tenants/{portal.world.tenant.slug}/pre-approvals"
+    here = portal.here("/pre-approvals")
     tara, ann = portal.by_passkey("tara"), portal.by_passkey("ann")
     ends = f"{datetime.now(UTC) + timedelta(days=3):%Y-%m-%dT%H:%M}"
     fields = {"resource": "mailbox:anna@*", "ends": ends}
@@ -116,7 +116,7 @@ def test_an_admin_proposes_on_the_page_and_an_approver_approves_and_revokes_ther
 def test_who_stands_in_for_an_approver_is_told_and_approves_and_revokes_on_the_page(open_portal: OpenPortal) -> None:
     portal = open_portal()
     stand_in(portal.world, "aude", "ann")
-    here = f"/tenants/{portal.world.tenant.slug}/pre-approvals"
+    here = portal.here("/pre-approvals")
     tara, aude = portal.by_passkey("tara"), portal.by_passkey("aude")
     ends = f"{datetime.now(UTC) + timedelta(days=3):%Y-%m-%dT%H:%M}"
     tara.submit(tara.get(here), here, resource="mailbox:anna@*", ends=ends)
@@ -144,7 +144,7 @@ def test_who_stands_in_for_an_approver_is_told_and_approves_and_revokes_on_the_p
 
 def test_who_cannot_approve_by_this_sign_in_or_their_own_is_told_so_on_the_page(open_portal: OpenPortal) -> None:
     portal = open_portal()
-    here = f"/tenants/{portal.world.tenant.slug}/pre-approvals"
+    here = portal.here("/pre-approvals")
     stand_in(portal.world, "tara", "amir")
     tara, ann = portal.by_passkey("tara"), portal.by_mail("ann")
     ends = f"{datetime.now(UTC) + timedelta(days=3):%Y-%m-%dT%H:%M}"
@@ -180,7 +180,7 @@ def test_where_passkeys_must_sign_the_api_and_the_command_line_refuse_to_propose
 
 
 def test_where_passkeys_must_sign_the_page_says_so_and_offers_no_approval(portal: Portal) -> None:
-    here = f"/tenants/{portal.world.tenant.slug}/pre-approvals"
+    here = portal.here("/pre-approvals")
     tara, ann = portal.by_passkey("tara"), portal.by_passkey("ann")
     ends = f"{datetime.now(UTC) + timedelta(days=3):%Y-%m-%dT%H:%M}"
     fields = {"resource": "mailbox:anna@*", "ends": ends}
