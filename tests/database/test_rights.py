@@ -13,6 +13,7 @@ from harness.stage import Urls, as_sender
 from lockbox.database import Database
 from lockbox.requests.policy_rules import Policy
 from tests.database.scenes import as_caller, read
+from tests.each import each
 
 DECIDE = (
     "INSERT INTO decisions (id, request_id, person_id, principals, means, decision, channel, decided_at) "
@@ -118,7 +119,30 @@ NOT_THE_WORKERS = [
     "SELECT is_founded(r) FROM requests r",
     "CREATE OR REPLACE FUNCTION is_founded(request requests) RETURNS boolean LANGUAGE sql AS 'SELECT true'",
 ]
+NOBODYS = [
+    "UPDATE gate_answers SET count = 1",
+    "UPDATE window_uses SET count = 1",
+    "UPDATE gate_writers SET batch = 0",
+    "DELETE FROM window_uses",
+    "DELETE FROM gate_writers",
+    "INSERT INTO gate_answers VALUES ('all', now(), uuidv7(), 'x', 'allow', '', 1)",
+    "UPDATE reported_calls SET count = 1",
+    "INSERT INTO reported_calls VALUES ('x', 'unmapped', '/', '', '', 1, now(), now())",
+    "SELECT add_reported_calls('[]', now())",
+    "INSERT INTO unsealed VALUES (uuidv7())",
+]
+"""What no server's login does, but for functions and triggers of the schema."""
 NOT_THE_APIS = [
+    "SELECT * FROM refused",
+    "DELETE FROM refused",
+    "UPDATE refused SET count = 1",
+    "UPDATE case_checks SET answered_at = now(), is_open = true, is_assigned = true",
+    "UPDATE case_checks SET request_id = NULL",
+    "UPDATE case_checks SET asked_at = now()",
+    "DELETE FROM case_checks",
+    "INSERT INTO case_checks (asked_at) VALUES (now())",
+    "INSERT INTO case_checks (is_open) VALUES (true)",
+    "INSERT INTO case_checks SELECT * FROM case_checks",
     "UPDATE events SET body = ''",
     "UPDATE decisions SET decision = 'approve'",
     "UPDATE requests SET requester_id = requester_id, version = version + 1",
@@ -305,7 +329,16 @@ def _forbidden(db: Database, world: World, who: str, statement: str) -> None:
         pytest.fail(f"{statement} was allowed")
 
 
-@pytest.mark.parametrize("who", ["olga", "max"])
+@each("login", ["api", "worker", "notifications"])
+@each("statement", NOBODYS)
+def test_no_server_writes_what_functions_alone_write(urls: Urls, login: str, statement: str) -> None:
+    engine = create_engine(getattr(urls, login), poolclass=NullPool)
+
+    with pytest.raises(DBAPIError, match="permission denied"), engine.begin() as connection:
+        connection.exec_driver_sql(statement)
+
+
+@each("who", ["olga", "max"])
 def test_a_worker_may_not_decide_file_lengthen_or_read_what_people_show(
     world: World, worker: Database, who: str
 ) -> None:
@@ -315,7 +348,7 @@ def test_a_worker_may_not_decide_file_lengthen_or_read_what_people_show(
         _forbidden(worker, world, who, statement)
 
 
-@pytest.mark.parametrize("who", ["erin", "max", "olga", "vera", "ann", "tara"])
+@each("who", ["erin", "max", "olga", "vera", "ann", "tara"])
 def test_the_api_may_not_rewrite_what_stands_whoever_calls(world: World, api: Database, who: str) -> None:
     world.submit()
 
@@ -347,7 +380,7 @@ def test_the_api_may_raise_the_quorum_of_a_request_and_never_lower_it(api: Datab
     assert [row.quorum for row in read(api, "SELECT quorum FROM requests")] == [2]
 
 
-@pytest.mark.parametrize("login", ["superuser", "owner"])
+@each("login", ["superuser", "owner"])
 def test_not_even_the_mighty_put_a_person_on_both_sides(urls: Urls, world: World, login: str) -> None:
     engine = create_engine(getattr(urls, login), poolclass=NullPool)
 
@@ -359,7 +392,7 @@ def test_not_even_the_mighty_put_a_person_on_both_sides(urls: Urls, world: World
     assert len(read(world.db, "SELECT FROM memberships")) == len(world.people)
 
 
-@pytest.mark.parametrize(("by", "name", "role"), [("tara", "max", "approver"), ("olga", "ann", "manager")])
+@each(("by", "name", "role"), [("tara", "max", "approver"), ("olga", "ann", "manager")])
 def test_nobody_who_gives_roles_puts_a_person_on_both_sides(
     world: World, api: Database, *, by: str, name: str, role: str
 ) -> None:
