@@ -7,9 +7,8 @@ import re
 from functools import cache
 from pathlib import Path
 
-import pytest
-
 from tests.check.sources import HOME
+from tests.each import each
 
 INDEX = HOME / "docs" / "README.md"
 ALSO = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "guard/README.md", "docs/README.md")
@@ -48,7 +47,7 @@ def anchors(page: Path) -> frozenset[str]:
     return frozenset(found)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(HOME)))
+@each("page", PAGES)
 def test_every_link_leads_somewhere(page: Path) -> None:
     broken = [
         f"{target.relative_to(HOME)}#{anchor}"
@@ -59,7 +58,7 @@ def test_every_link_leads_somewhere(page: Path) -> None:
     assert broken == []
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(HOME)))
+@each("page", PAGES)
 def test_every_file_that_is_named_is_there(page: Path) -> None:
     if page.name != "CHANGELOG.md":
         assert [name for name in MENTIONED.findall(page.read_text()) if not (HOME / name).exists()] == []
@@ -92,7 +91,7 @@ def test_headings_become_anchors_as_on_github(tmp_path: Path) -> None:
     assert anchors(page) == {"the-a-b-command-and-c", "try-it", "try-it-1", "linked-one"}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(HOME)))
+@each("page", PAGES)
 def test_no_command_names_a_day_that_passes(page: Path) -> None:
     if page.name != "CHANGELOG.md":
         assert DATED.findall(page.read_text()) == []

@@ -25,6 +25,7 @@ from lockbox.requests.lifecycle import Action
 from tests.database.postbag import Postbag, address, open_notifications
 from tests.database.scenes import read, write
 from tests.database.tenancy import does
+from tests.each import each
 from tests.mailbox import code_of, sent_about
 from tests.policy_setup import signed_in
 
@@ -178,7 +179,7 @@ def test_each_change_is_an_event_that_holds_no_address_in_its_body(world: World,
     assert not [row for row in rows if DESK in row.body]
 
 
-@pytest.mark.parametrize("whose", ["amir", "max"])
+@each("whose", ["amir", "max"])
 def test_an_address_with_which_somebody_else_signs_in_is_refused_without_saying_who(world: World, whose: str) -> None:
     theirs = address(world.db, world, whose)
 

@@ -4,24 +4,30 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 import rfc8785
-from sqlalchemy import Engine, Row
+from sqlalchemy import Engine, Row, create_engine, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import NullPool
 
 from harness import people
 from harness.people import World
+from harness.stage import Urls
 from lockbox.admin import policies
 from lockbox.database import Database
+from lockbox.errors import NotYours
 from lockbox.facts.enumerations import Mode
 from lockbox.requests import timers
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from lockbox.requests.transition import Origin
-from tests.database.scenes import read, set_back
+from tests.database.scenes import as_caller, moves_of, read, set_back, state_of, telling
 from tests.database.tenancy import does
+from tests.each import each
 
 EVENTS = "SELECT * FROM events ORDER BY seq"
 DETAILS = "SELECT * FROM event_details WHERE event_id = :id"
@@ -203,3 +209,264 @@ def test_the_first_event_says_what_the_policy_demanded(api: Database) -> None:
         "reason_code": "support_case",
     }
     assert (body["quorum"], body["approval_window"], body["access_window"], body["mode"]) == (2, 1234, 600, "enforce")
+
+
+TELL = telling(
+    "uuidv7(), tenant_id, id, version + 1, now(), CAST(:action AS text), "
+    "CASE :role WHEN 'clock' THEN NULL ELSE requester_id END, CAST(:role AS text), state, CAST(:state AS text) "
+    "FROM requests"
+)
+
+
+def _write(world: World, db: Database, statement: str, **values: str) -> None:
+    """Write one row as that login; for row-level security it is the one request's engineer who does it."""
+    with as_caller(db, world.people["erin"], at=world.tenant.id) as connection:
+        assert connection.execute(text(statement), values).rowcount == 1
+
+
+@each("login", ["api", "worker"])
+def test_no_login_moves_a_request_without_an_event(world: World, login: str, request: pytest.FixtureRequest) -> None:
+    submitted = world.submit()
+    db: Database = request.getfixturevalue(login)
+    ended = "UPDATE requests SET state = 'timed_out', version = version + 1, wake_at = NULL, closed_at = now()"
+
+    with pytest.raises(DBAPIError, match="moved without an event"):
+        _write(world, db, ended)
+
+    assert state_of(db, submitted.id) == "pending"
+
+
+@pytest.mark.parametrize(
+    ("login", "action", "role", "state"),
+    [("api", "cancel", "engineer", "cancelled"), ("worker", "time_out", "clock", "timed_out")],
+)
+def test_no_login_tells_of_a_move_that_was_not_made(
+    world: World, request: pytest.FixtureRequest, *, login: str, action: str, role: str, state: str
+) -> None:
+    world.submit()
+    db: Database = request.getfixturevalue(login)
+
+    with pytest.raises(DBAPIError, match="a move that was not made"):
+        _write(world, db, TELL, action=action, role=role, state=state)
+
+    assert len(read(db, "SELECT FROM events")) == 1
+
+
+@pytest.mark.parametrize(
+    ("action", "role", "state"),
+    [("revoke", "approver", "revoked"), ("approve", "approver", "active"), ("expire", "clock", "active")],
+)
+def test_a_worker_speaks_for_the_clock_alone(
+    world: World, worker: Database, action: str, role: str, state: str
+) -> None:
+    world.act("ann", Action.APPROVE, world.submit().id)
+
+    with pytest.raises(DBAPIError, match="the clock"):
+        _write(world, worker, TELL, action=action, role=role, state=state)
+
+    assert len(read(worker, "SELECT FROM events")) == 2
+
+
+def test_a_worker_cannot_send_a_notification_to_somebody_else(world: World, worker: Database) -> None:
+    world.submit()
+
+    with pytest.raises(DBAPIError, match="permission denied"):
+        _write(world, worker, "UPDATE notifications SET person_id = (SELECT requester_id FROM requests LIMIT 1)")
+
+    assert len(read(worker, "SELECT DISTINCT person_id FROM notifications")) == 3
+
+
+def test_an_approver_who_is_removed_while_waiting_for_the_lock_no_longer_approves(
+    world: World, superuser: Engine
+) -> None:
+    submitted = world.submit()
+    with superuser.connect() as holder, ThreadPoolExecutor(1) as pool:
+        holder.execute(text("BEGIN"))
+        holder.execute(text("SELECT FROM requests FOR UPDATE"))
+        waiting = pool.submit(world.act, "ann", Action.APPROVE, submitted.id)
+        waits = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        while not read(superuser, waits):
+            assert not waiting.done()
+        holder.execute(text("DELETE FROM memberships WHERE person_id = :ann"), {"ann": world.people["ann"].person_id})
+        holder.execute(text("COMMIT"))
+
+        with pytest.raises(NotYours):
+            waiting.result()
+
+    assert state_of(world.db, submitted.id) == "pending"
+
+
+TABLES = ("events", "decisions", "policies")
+EVERYTHING = "SELECT * FROM {table} t ORDER BY t::text"
+ERASE = "UPDATE {table} SET {column} = NULL"
+CHANGE = "UPDATE requests SET {change}"
+CHANGES = {
+    "UPDATE": "UPDATE {table} SET {column} = {column}",
+    "DELETE": "DELETE FROM {table}",
+    "TRUNCATE": "TRUNCATE {table} CASCADE",
+}
+REOPENINGS = (
+    "state = 'pending', closed_at = NULL, wake_at = deadline_at",
+    "state = 'active', closed_at = NULL, wake_at = deadline_at, opened_at = now()",
+    "deadline_at = deadline_at + interval '1 hour'",
+    "state = 'expired', opened_at = now()",
+    "justification = 'another'",
+)
+SAME = {"events": "id", "decisions": "id", "policies": "version"}
+STEPS = ("version", "version + 2", "version - 1", "1")
+AGAIN = """
+INSERT INTO decisions (id, request_id, person_id, principals, means, decision, channel, decided_at)
+SELECT uuidv7(), request_id, person_id, principals, means, decision, channel, decided_at FROM decisions
+"""
+
+
+@pytest.fixture(params=["superuser", "owner"])
+def mighty(request: pytest.FixtureRequest, urls: Urls) -> Iterator[Engine]:
+    """A login that has every right to the tables."""
+    engine = create_engine(getattr(urls, request.param), poolclass=NullPool)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture(params=["api", "worker"])
+def server(request: pytest.FixtureRequest) -> Database:
+    """A server process."""
+    db: Database = request.getfixturevalue(request.param)
+    return db
+
+
+def _changes() -> Iterator[str]:
+    """Every way to change, remove or empty what is written for good."""
+    for table in TABLES:
+        for change in CHANGES.values():
+            yield change.format(table=table, column=SAME[table])
+
+
+def _refused(engine: Engine, statement: str, **parameters: object) -> str:
+    """Run and commit a statement that the database has to refuse, and return what it said."""
+    with pytest.raises(DBAPIError) as error, engine.begin() as connection:
+        connection.execute(text(statement), parameters)
+    return str(error.value.orig)
+
+
+def test_nobody_changes_removes_or_empties_the_audit_log_however_mighty(world: World, mighty: Engine) -> None:
+    request = world.submit()
+    world.act("ann", Action.APPROVE, request.id)
+    before = [read(mighty, EVERYTHING.format(table=table)) for table in TABLES]
+
+    said = [_refused(mighty, change) for change in _changes()]
+
+    assert all(before)
+    assert len(said) == 9
+    assert all("append-only" in line for line in said)
+    assert [read(mighty, EVERYTHING.format(table=table)) for table in TABLES] == before
+
+
+@each("who", ["ann", "tara", "max", "olga"])
+def test_no_server_has_the_right_to_change_remove_or_empty_the_audit_log_whoever_calls(
+    world: World, server: Database, who: str
+) -> None:
+    world.act("ann", Action.APPROVE, world.submit().id)
+
+    for change in _changes():
+        with (
+            pytest.raises(DBAPIError, match=r"permission denied for table (events|decisions|policies)"),
+            as_caller(server, world.people[who], at=world.tenant.id) as connection,
+        ):
+            connection.execute(text(change))
+
+
+def test_no_column_of_an_event_a_decision_or_a_policy_can_be_changed(world: World, mighty: Engine) -> None:
+    world.act("ann", Action.APPROVE, world.submit().id)
+    columns = read(
+        mighty,
+        "SELECT table_name, column_name FROM information_schema.columns WHERE table_name = ANY(:t)",
+        t=[*TABLES],
+    )
+
+    said = [_refused(mighty, ERASE.format(table=row.table_name, column=row.column_name)) for row in columns]
+
+    assert len(said) == 15 + 22 + 6
+    assert all("append-only" in line or 'column "log_id" can only be updated to DEFAULT' in line for line in said)
+
+
+def test_a_request_cannot_be_deleted(world: World, mighty: Engine) -> None:
+    request = world.submit()
+
+    said = [_refused(mighty, "DELETE FROM requests"), _refused(mighty, "TRUNCATE requests CASCADE")]
+
+    assert all("append-only" in line for line in said)
+    assert len(moves_of(world.db, request.id)) == 1
+
+
+def test_a_closed_request_does_not_change_any_more(world: World, mighty: Engine) -> None:
+    request = world.submit()
+    world.act("erin", Action.CANCEL, request.id)
+
+    said = [_refused(mighty, CHANGE.format(change=f"version = version + 1, {change}")) for change in REOPENINGS]
+
+    assert all("does not go from cancelled to" in line for line in said)
+
+
+def test_the_window_of_an_active_request_cannot_grow(world: World, mighty: Engine) -> None:
+    world.act("ann", Action.APPROVE, world.submit().id)
+
+    said = _refused(
+        mighty, "UPDATE requests SET version = version + 1, deadline_at = deadline_at + interval '1 microsecond'"
+    )
+
+    assert "does not go from active to active" in said
+
+
+def test_a_request_never_goes_backwards(world: World, mighty: Engine) -> None:
+    world.act("ann", Action.APPROVE, world.submit().id)
+
+    said = [
+        _refused(mighty, CHANGE.format(change=f"version = version + 1, state = '{state}'"))
+        for state in ("reviewing", "pending", "denied", "cancelled", "timed_out")
+    ]
+
+    assert all("does not go from active to" in line for line in said)
+
+
+def test_a_window_never_opens_for_longer_than_was_asked(world: World, mighty: Engine) -> None:
+    world.submit(access_window=600)
+
+    said = _refused(
+        mighty,
+        "UPDATE requests SET version = version + 1, state = 'active', opened_at = now(),"
+        " deadline_at = now() + interval '601 seconds', wake_at = now() + interval '601 seconds'",
+    )
+
+    assert "ck_requests_window" in said
+
+
+def test_a_request_changes_by_one_move_at_a_time(world: World, mighty: Engine) -> None:
+    world.submit()
+
+    said = [_refused(mighty, CHANGE.format(change=f"version = {step}")) for step in STEPS]
+
+    assert all("one move at a time" in line for line in said)
+
+
+def test_two_events_of_one_request_never_have_the_same_number(world: World, mighty: Engine) -> None:
+    world.submit()
+
+    said = _refused(
+        mighty,
+        "INSERT INTO events (id, tenant_id, request_id, seq, at, action, actor_role, to_state, body) "
+        "SELECT uuidv7(), tenant_id, id, 1, now(), 'expire', 'clock', 'expired', '' FROM requests",
+    )
+
+    assert "uq_events_request_id_seq" in said
+
+
+def test_nobody_gives_the_same_decision_twice(api: Database) -> None:
+    world = World.make(api, Policy(vendor_review=False, quorum=2))
+    world.act("ann", Action.APPROVE, world.submit().id)
+
+    with (
+        pytest.raises(DBAPIError, match="uq_decisions_request_id_person_id_decision"),
+        as_caller(api, world.people["ann"]) as connection,
+    ):
+        connection.execute(text(AGAIN))

@@ -26,6 +26,7 @@ from tests.database.tenancy import does, id_of, on_the_database
 from tests.database.test_break_glass import ON, WHY, asked, ended, find, opened, overdue
 from tests.database.test_exports import exported, verified
 from tests.database.test_extensions import WAITS
+from tests.each import each
 from tests.logs import sealed
 from tests.policy_setup import signed_in
 
@@ -64,7 +65,7 @@ def test_a_second_stop_begins_no_second_bar_and_one_act_ends_it(world: World) ->
     assert len(read(world.db, "SELECT FROM emergency_stops")) == 1
 
 
-@pytest.mark.parametrize("who", ["ann", "aude", "olga", "max"])
+@each("who", ["ann", "aude", "olga", "max"])
 def test_only_an_admin_ends_it(world: World, who: str) -> None:
     stop(world)
     with pytest.raises((NotYours, NotFound)):

@@ -39,6 +39,7 @@ from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy_parts import ReasonedDecision
 from lockbox.requests.policy_rules import Policy
 from tests.database.scenes import as_caller, assert_audit_logs_are_whole, at_once, door, read, write_unchecked
+from tests.each import each
 from worker import alerts
 
 ON = Policy(vendor_review=False, break_glass_services=("exchange-online",))
@@ -101,7 +102,7 @@ def test_a_second_person_of_the_vendor_opens_it_and_the_door_lets_in(world: Worl
     assert_audit_logs_are_whole(world.db)
 
 
-@pytest.mark.parametrize("by", ["erin", "eve", "ann", "tara", "gate"])
+@each("by", ["erin", "eve", "ann", "tara", "gate"])
 def test_nobody_else_opens_it(world: World, by: str) -> None:
     request = asked(world)
 
@@ -137,7 +138,7 @@ def test_both_have_signed_in_strongly_and_a_short_time_ago(world: World, means: 
         world.act("max", Action.BREAK_GLASS, request.id, comment=WHY)
 
 
-@pytest.mark.parametrize(
+@each(
     ("terms", "refusal"),
     [
         ({"break_glass_services": ()}, PolicyNotMet),

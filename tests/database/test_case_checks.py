@@ -1,5 +1,6 @@
 """A question to a ticket system: one answer, by the notifications worker alone, for one request and no other."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -11,19 +12,25 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 from structlog.testing import capture_logs
 
+from harness.clocks import StoppedClock
 from harness.people import World
 from harness.stage import as_sender
 from lockbox import reconcile
 from lockbox.database import Database
 from lockbox.facts.enumerations import CaseCheck
 from lockbox.identity.roles import Role
-from lockbox.requests import case_check
+from lockbox.requests import case_check, timers
 from lockbox.requests.case_adapter import CaseAnswer
 from lockbox.requests.cases import CaseQuestion
+from lockbox.requests.lifecycle import Action
+from lockbox.requests.policy_rules import Policy
 from lockbox.schedule import NOTIFICATIONS
 from lockbox.sql import new_id
 from tests.case_adapter import CaseAdapterServer, adapters_of, case_adapter
+from tests.database.postbag import Postbag, open_notifications
 from tests.database.scenes import as_caller, read, write, write_unchecked
+from tests.database.test_break_glass import find
+from tests.database.test_extensions import extended
 
 STATES = "SELECT answered_at IS NOT NULL AS answered, is_open, is_assigned, failure, request_id FROM case_checks"
 MOST = 100
@@ -157,28 +164,6 @@ def test_an_answer_to_another_question_an_old_one_and_a_no_confirm_nothing(
     assert row.request_id is None
 
 
-@pytest.mark.parametrize(
-    "statement",
-    [
-        "UPDATE case_checks SET answered_at = now(), is_open = true, is_assigned = true",
-        "UPDATE case_checks SET request_id = NULL",
-        "UPDATE case_checks SET asked_at = now()",
-        "DELETE FROM case_checks",
-        "INSERT INTO case_checks (asked_at) VALUES (now())",
-        "INSERT INTO case_checks (is_open) VALUES (true)",
-        "INSERT INTO case_checks SELECT * FROM case_checks",
-    ],
-)
-def test_the_api_answers_no_question_and_takes_none_back(world: World, statement: str) -> None:
-    _asked(world)
-
-    with (
-        pytest.raises(DBAPIError, match="permission denied for table case_checks"),
-        as_caller(world.db, world.people["erin"], at=world.tenant.id) as connection,
-    ):
-        connection.exec_driver_sql(statement)
-
-
 def test_nobody_asks_in_anothers_name_and_only_who_has_asked_reads_it(world: World) -> None:
     world.add("eve", Role.ENGINEER)
     number = _asked(world)
@@ -216,3 +201,55 @@ def test_questions_are_forgotten_after_a_day_and_no_sooner(world: World, worker:
         pass
 
     assert [row.id for row in read(world.db, "SELECT id FROM case_checks")] == [young]
+
+
+DESK, THEIRS = "https://desk-adapter.vendor.example/moves", "https://siem.contoso.example/lockbox"
+CASE: dict[str, Any] = {
+    "case_ref": "CASE-7",
+    "case_system": "helpdesk",
+    "case_url": "https://helpdesk.vendor.example/CASE-7",
+}
+SAID = {"system": "helpdesk", "ref": "CASE-7", "url": "https://helpdesk.vendor.example/CASE-7"}
+MOVES = "SELECT id FROM events WHERE request_id IS NOT NULL AND seq IS NOT NULL"
+
+
+def _lives(world: World, worker: Database, still: StoppedClock) -> set[UUID]:
+    """Let requests of one case go each of their ways; return their ids."""
+    first = world.act("ann", Action.APPROVE, world.fresh(**CASE).id)
+    later = world.act("ann", Action.APPROVE, extended(world, first.id).id)
+    begins = world.act("ann", Action.APPROVE, world.fresh(**CASE, not_before=still.at + timedelta(hours=1)).id)
+    denied = world.act("ann", Action.DENY, world.fresh(**CASE).id)
+    cancelled = world.act("erin", Action.CANCEL, world.fresh(**CASE).id)
+    revoked = world.act("ann", Action.REVOKE, begins.id)
+    emergency = world.fresh(**CASE, break_glass=True)
+    world.act("max", Action.BREAK_GLASS, emergency.id, comment="Mail is down for everybody")
+    find(world, "ann", world.act("ann", Action.REVOKE, emergency.id))
+    silent = world.fresh(**CASE)
+    still.at += timedelta(days=2)
+    timers.run(worker, [first.id, silent.id])
+    timers.run(worker, [later.id])
+    return {one.id for one in (first, later, begins, denied, cancelled, revoked, emergency, silent)}
+
+
+def test_each_move_reaches_the_vendors_webhook_with_its_case(
+    api: Database, worker: Database, still: StoppedClock
+) -> None:
+    world = World.make(api, Policy(vendor_review=False, break_glass_services=("exchange-online",)))
+    post = Postbag()
+    post.endpoint(world, DESK, tenant_id=None)
+    post.endpoint(world, THEIRS, tenant_id=world.tenant.id)
+
+    requests = _lives(world, worker, still)
+    while ids := open_notifications(world.db):
+        post.deliver(world.db, ids)
+
+    calls = [(call.url, json.loads(call.body)) for call in post.hooks.sent]
+    ours = [body for url, body in calls if url == DESK and "request_id" in body["data"]]
+    assert {body["data"].get("case", {}).get("ref") for _, body in calls if _ == THEIRS} == {None}
+    assert [body["type"] for body in ours if body["data"].get("case") != SAID] == []
+    assert {UUID(body["data"]["request_id"]) for body in ours} == requests
+    assert {str(row.id) for row in read(world.db, MOVES)} <= {body["event_id"] for body in ours}
+    assert {body["type"].removeprefix("request.") for body in ours} >= {
+        *("submitted", "approved", "denied", "cancelled", "revoked", "expired", "timed_out"),
+        *("break_glass", "after_review"),
+    }

@@ -29,6 +29,7 @@ from lockbox.requests.policy_rules import Policy
 from tests.database.scenes import MAILBOX, as_caller, at_once, read, write
 from tests.database.test_window_checks import Checked
 from tests.database.verified_log import check_log_of_one_window
+from tests.each import each
 from tests.policy_setup import lay_down
 
 pytestmark = pytest.mark.usefixtures("patient_gate")
@@ -311,9 +312,7 @@ def test_the_strictest_of_request_policy_and_todays_policy_counts(world: World, 
     assert strict.act("ann", Action.REVOKE, pending.id, comment="Enough").max_uses == 2
 
 
-@pytest.mark.parametrize(
-    "change", ["max_uses = NULL", "max_uses = 4", "max_uses = 2", "used = 0", "used = used - 1", "used = used + 1"]
-)
+@each("change", ["max_uses = NULL", "max_uses = 4", "max_uses = 2", "used = 0", "used = used - 1", "used = used + 1"])
 def test_no_login_makes_a_window_one_for_more_uses(world: World, change: str) -> None:
     request_id = opened(world)
     check(world)

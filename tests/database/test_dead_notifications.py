@@ -40,6 +40,7 @@ from tests.database.scenes import (
     state_of,
     write,
 )
+from tests.each import each
 from tests.policy_setup import group, lay_down
 
 BESIDE = """
@@ -472,7 +473,7 @@ def test_the_last_two_prompts_that_die_at_once_wake_the_clock_all_the_same(
         scene.send()
 
 
-@pytest.mark.parametrize(
+@each(
     "change",
     ["reminders = reminders + 1", "tiers_asked = tiers_asked + 1", "warned = true", "deadline_at = deadline_at"],
 )

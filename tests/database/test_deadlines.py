@@ -1,24 +1,33 @@
 """Deadlines are judged on the database's clock, after the lock is held, whether or not any worker is alive."""
 
+import json
 import time
+from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime, timedelta
 
 import pytest
 from sqlalchemy import Engine, text
 
-from harness.clocks import ShiftedClock
+from harness.clocks import ShiftedClock, StoppedClock
 from harness.people import World
 from harness.stage import Urls
+from harness.webhook_receiver import ScriptedAnswer, WebhookReceiver, receiving
 from lockbox.database import Database, make_engine, now
-from lockbox.errors import Conflict, TooLate
+from lockbox.errors import Conflict, TooLate, WindowTooLong
 from lockbox.facts.enumerations import State
-from lockbox.requests import request_list
+from lockbox.notifications.results import FIRST_BACK_OFF
+from lockbox.notifications.senders.protocol import SendFailed
+from lockbox.notifications.webhook import HttpWebhooks
+from lockbox.requests import request_list, timers
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy_rules import Policy
 from lockbox.requests.request_entry import RequestEntry
-from tests.database.scenes import door, many, moves_of, read, set_back, state_of
+from tests.database.postbag import Postbag, address, open_notifications
+from tests.database.scenes import MAILBOX, door, many, moves_of, read, set_back, state_of, write
+from tests.database.test_reminders import reminders
 
 WAITING_FOR_LOCKS = """
 SELECT count(*) AS number FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'
@@ -147,3 +156,192 @@ def _entries(world: World) -> list[RequestEntry]:
     with world.db.transaction() as session:
         page = request_list.page(session, world.people["max"], request_list.RequestFilter(), cursor=None, most=100)
         return list(page.entries)
+
+
+def test_the_window_counts_from_the_approval_and_not_from_the_submit(world: World) -> None:
+    request = world.submit(access_window=600)
+    time.sleep(0.2)
+
+    opened = world.act("ann", Action.APPROVE, request.id)
+
+    assert opened.opened_at is not None
+    assert opened.opened_at >= request.created_at + timedelta(seconds=0.2)
+    assert opened.deadline_at == opened.opened_at + timedelta(seconds=600)
+    assert opened.wake_at == opened.deadline_at
+
+
+def test_an_approver_shortens_the_window_and_never_lengthens_it(world: World) -> None:
+    first, second = many(world, 2, access_window=600)
+
+    opened = world.act("ann", Action.APPROVE, first, access_window=60)
+
+    assert opened.opened_at is not None
+    assert opened.deadline_at == opened.opened_at + timedelta(seconds=60)
+    with pytest.raises(WindowTooLong):
+        world.act("ann", Action.APPROVE, second, access_window=601)
+
+
+def test_the_shortest_granted_window_counts_from_the_approval_that_met_the_quorum(api: Database) -> None:
+    world = World.make(api, Policy(vendor_review=False, quorum=3))
+    request = world.submit(access_window=600)
+
+    world.act("ann", Action.APPROVE, request.id, access_window=120)
+    world.act("amir", Action.APPROVE, request.id, access_window=60)
+    opened = world.act("abe", Action.APPROVE, request.id, access_window=300)
+
+    (third,) = read(api, "SELECT max(decided_at) AS at FROM decisions")
+    assert opened.opened_at == third.at
+    assert opened.deadline_at == third.at + timedelta(seconds=60)
+
+
+def test_only_votes_of_those_who_may_still_approve_are_counted(api: Database, superuser: Engine) -> None:
+    world = World.make(api, Policy(vendor_review=False, quorum=2))
+    request = world.submit()
+    world.act("ann", Action.APPROVE, request.id, access_window=1)
+    write(superuser, "DELETE FROM memberships WHERE person_id = :id", id=world.people["ann"].person_id)
+
+    second = world.act("amir", Action.APPROVE, request.id)
+    third = world.act("abe", Action.APPROVE, request.id)
+
+    assert second.state is State.PENDING
+    assert third.state is State.ACTIVE
+    assert third.opened_at is not None
+    assert third.deadline_at == third.opened_at + timedelta(hours=1)
+
+
+def test_the_vote_of_a_disabled_person_is_not_counted(api: Database, superuser: Engine) -> None:
+    world = World.make(api, Policy(vendor_review=False, quorum=2))
+    request = world.submit()
+    world.act("ann", Action.APPROVE, request.id)
+    write(superuser, "UPDATE people SET disabled_at = now() WHERE id = :id", id=world.people["ann"].person_id)
+
+    assert world.act("amir", Action.APPROVE, request.id).state is State.PENDING
+
+
+def test_windows_are_independent_and_one_that_ends_shuts_no_other(world: World) -> None:
+    first, second = many(world, 2)
+    for one in (first, second):
+        world.act("ann", Action.APPROVE, one)
+
+    world.act("tara", Action.REVOKE, first)
+
+    still = door(world)
+    assert still is not None
+    assert still.id == second
+    assert door(world, who="eve") is None
+    assert door(world, resource=MAILBOX.upper()) is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE tenants SET suspended = true",
+        "UPDATE people SET disabled_at = now() WHERE id IN (SELECT requester_id FROM requests)",
+        "DELETE FROM memberships WHERE person_id IN (SELECT requester_id FROM requests)",
+    ],
+)
+def test_a_window_shuts_when_engineer_or_tenant_lose_their_good_standing(
+    world: World, superuser: Engine, change: str
+) -> None:
+    world.act("ann", Action.APPROVE, world.submit().id)
+    before = door(world)
+
+    write(superuser, change)
+
+    assert before is not None
+    assert door(world) is None
+
+
+def test_a_window_that_was_forged_without_its_decisions_does_not_open(world: World, superuser: Engine) -> None:
+    request = world.submit()
+    with superuser.connect() as connection:
+        connection.execute(text("SET session_replication_role = replica"))
+        connection.execute(
+            text(
+                "UPDATE requests SET state = 'active', opened_at = now(), deadline_at = now() + interval '1 minute',"
+                " wake_at = now() + interval '1 minute' WHERE id = :id"
+            ),
+            {"id": request.id},
+        )
+
+    assert state_of(world.db, request.id) == "active"
+    assert door(world) is None
+
+
+SECOND = timedelta(seconds=1)
+NEXT = "SELECT min(run_at) AS at FROM notifications WHERE closed_at IS NULL"
+TRIES = """
+SELECT count(*) AS tries, count(DISTINCT d.notification_id) AS notifications, max(d.at) AS last
+FROM deliveries d JOIN notifications n ON n.id = d.notification_id
+WHERE n.template = 'pending' AND n.channel = 'mail' AND d.error IS NOT NULL
+"""
+
+
+@pytest.fixture
+def receiver() -> Iterator[WebhookReceiver]:
+    with receiving() as running:
+        yield running
+
+
+def deliver_all(worker: Database, post: Postbag, still: StoppedClock, until: datetime | None = None) -> None:
+    """Deliver, and move the clock to each next try, until all notifications have ended or `until` comes."""
+    while waiting := open_notifications(worker):
+        (due,) = read(worker, NEXT)
+        if until and due.at >= until:
+            return
+        still.at = max(still.at, due.at)
+        post.deliver(worker, waiting)
+
+
+@pytest.mark.far
+@pytest.mark.parametrize(("seconds", "tries"), [(1, 1), (2, 2), (3, 3)])
+def test_a_prompt_is_tried_as_often_as_the_window_lets_and_the_outcome_is_told_all_the_same(
+    still: StoppedClock, api: Database, worker: Database, receiver: WebhookReceiver, *, seconds: int, tries: int
+) -> None:
+    world = World.make(api, Policy(vendor_review=False, approval_window=seconds, approval_reminders=()))
+    post = Postbag(calling=HttpWebhooks(allow_http=True))
+    post.endpoint(world, receiver.url, tenant_id=world.tenant.id)
+    receiver.answers = [ScriptedAnswer(status=503)]
+    post.mail.refused = {address(worker, world, "ann"): SendFailed("try later")}
+    request = world.submit()
+
+    deliver_all(worker, post, still, until=request.deadline_at)
+    (log,) = read(worker, TRIES)
+    ended_early = timers.run(worker, [request.id]).total()
+    still.at = request.deadline_at
+    ended = timers.run(worker, [request.id]).total()
+    post.mail.refused, receiver.answers = {}, [ScriptedAnswer(status=204)]
+    deliver_all(worker, post, still)
+
+    assert seconds * SECOND < 2 * FIRST_BACK_OFF
+    assert (log.tries, log.notifications) == (tries, 1)
+    assert log.last < request.deadline_at
+    assert (ended_early, ended, state_of(worker, request.id)) == (0, 1, "timed_out")
+    outcomes = read(worker, "SELECT template, outcome FROM notifications")
+    assert Counter(tuple(row) for row in outcomes) == {
+        ("pending", "dead"): 1,
+        ("pending", "sent"): 3,
+        ("timed_out", "sent"): 5,
+    }
+    called = Counter(json.loads(call.body)["data"]["state"] for call in receiver.calls)
+    assert called["pending"] > called["timed_out"] == 1
+
+
+def test_reminders_come_and_end_with_a_window_of_two_seconds(
+    still: StoppedClock, api: Database, worker: Database, post: Postbag
+) -> None:
+    world = World.make(api, Policy(vendor_review=False, approval_window=2))
+    request = world.submit()
+    begun = request.created_at
+    seen = []
+
+    for wait in (0.9, 1, 1.66, 1.9, 2):
+        still.at = begun + wait * SECOND
+        timers.run(worker, [request.id])
+        seen.append(len(reminders(worker, request.id)))
+        deliver_all(worker, post, still)
+
+    assert seen == [0, 1, 2, 2, 2]
+    subjects = Counter(mail.subject.partition(",")[0].partition(":")[0] for mail in post.mail.sent)
+    assert subjects["Reminder"] == 6
+    assert state_of(worker, request.id) == "timed_out"

@@ -20,6 +20,7 @@ from tests.database.audit_logs import recorded_changes
 from tests.database.scenes import read, write_unchecked
 from tests.database.tenancy import on_the_database
 from tests.database.test_enforcement import another_tenant
+from tests.each import each
 
 SERVICE = "mail"
 LOCK = "hashtextextended('lockbox enforcement of gates', 0)"
@@ -257,7 +258,7 @@ FORGED = {
 }
 
 
-@pytest.mark.parametrize("forgery", FORGED)
+@each("forgery", FORGED)
 def test_the_login_of_the_api_changes_nothing_on_record(world: World, forgery: str) -> None:
     starts(world.db, A)
 

@@ -1,5 +1,7 @@
 """Notifications on their way: claimed by one, sent, recorded; what fails fails alone and changes no request."""
 
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from functools import partial
@@ -7,17 +9,29 @@ from uuid import UUID
 
 import pytest
 from sqlalchemy import Engine, text
+from sqlalchemy.exc import DBAPIError, OperationalError
 
+from harness.clocks import ShiftedClock, StoppedClock
+from harness.network import serving
 from harness.people import World
-from lockbox.database import Database
+from harness.stage import Urls
+from lockbox import reconcile
+from lockbox.database import Database, make_engine
+from lockbox.errors import InvalidMove
+from lockbox.identity import attempt_limits
+from lockbox.identity.attempt_limits import AttemptLimits
 from lockbox.notifications import load
+from lockbox.notifications.delivery import LEASE
 from lockbox.notifications.models import Outcome
 from lockbox.notifications.senders.protocol import SendFailed
+from lockbox.requests import timers
 from lockbox.requests.lifecycle import Action
-from lockbox.schedule import NOTIFICATIONS, IndexEntry
+from lockbox.requests.policy_rules import Policy
+from lockbox.schedule import CLOCK, NOTIFICATIONS, IndexEntry
 from lockbox.sql import new_id
 from tests.database.postbag import (
     PUBLIC_URL,
+    DyingMail,
     Postbag,
     SlowMail,
     address,
@@ -25,7 +39,8 @@ from tests.database.postbag import (
     notification,
     open_notifications,
 )
-from tests.database.scenes import at_once, promised_notifications, read, write
+from tests.database.relay import CommitLosingProxy
+from tests.database.scenes import at_once, moves_of, promised_notifications, read, state_of, write, write_unchecked
 from tests.policy_setup import lay_down
 
 
@@ -227,3 +242,276 @@ def test_a_code_that_somebody_waits_for_goes_before_what_was_promised_earlier(wo
 
     (row,) = read(worker, "SELECT template FROM notifications WHERE id = :id", id=UUID(first))
     assert row.template == "sign_in_code"
+
+
+MOVES = "SELECT id, body FROM events WHERE action <> 'notified' ORDER BY id"
+PAST_THE_LEASE = LEASE + timedelta(seconds=1)
+
+
+def test_a_failing_address_fails_alone_and_for_good(world: World, worker: Database, post: Postbag) -> None:
+    world.submit()
+    post.mail.refused[address(worker, world, "amir")] = SendFailed("no such mailbox", permanent=True)
+
+    post.deliver(worker, open_notifications(worker))
+
+    query = "SELECT outcome, last_error FROM notifications ORDER BY person_id <> :amir"
+    rows = read(worker, query, amir=world.people["amir"].person_id)
+    assert [tuple(row) for row in rows] == [("dead", "no such mailbox"), ("sent", None), ("sent", None)]
+    assert worker.schedule.members(NOTIFICATIONS) == {}
+
+
+@pytest.mark.far
+def test_a_failure_is_tried_again_within_the_time_that_is_left_and_then_is_dead(
+    api: Database, worker: Database, still: StoppedClock, post: Postbag
+) -> None:
+    world = World.make(api, Policy(vendor_review=False, approval_window=60))
+    request = world.submit()
+    (first,) = [row.id for row in read(api, "SELECT id FROM notifications ORDER BY id LIMIT 1")]
+    post.mail.refused = {address(api, world, name): SendFailed("try later") for name in ("ann", "amir", "abe")}
+    waits, ends = [], request.deadline_at
+
+    while True:
+        (attempt,) = post.deliver(worker, [first])
+        if attempt.outcome is not None:
+            break
+        waits.append((attempt.run_at - still.at).total_seconds())
+        assert attempt.run_at < ends
+        assert worker.schedule.members(NOTIFICATIONS) == promised_notifications(worker)
+        still.at = attempt.run_at
+
+    assert attempt.outcome is Outcome.DEAD
+    assert ends - still.at <= timedelta(seconds=1)
+    assert notification(worker, first) == ("dead", len(waits) + 1, "try later")
+    assert 8 <= len(waits) <= 20
+    # Jitter takes up to a quarter of each.
+    assert 1.5 <= waits[0] <= 2
+    assert 3 <= waits[1] <= 4
+    assert max(waits) <= 15
+    assert f"notify:{first}" not in worker.schedule.members(NOTIFICATIONS)
+
+
+def test_a_notification_whose_time_ran_out_keeps_why_its_last_try_failed(
+    world: World, sender: Database, later: ShiftedClock, post: Postbag
+) -> None:
+    world.submit()
+    (first, *_) = open_notifications(sender)
+    post.mail.refused = {address(sender, world, name): SendFailed("try later") for name in ("ann", "amir", "abe")}
+    post.deliver(sender, [first])
+    later.shift = timedelta(hours=12, seconds=1)
+
+    (attempt,) = post.deliver(sender, [first])
+
+    assert attempt.outcome is Outcome.DEAD
+    error = "not delivered before it stopped mattering; the last try failed: try later"
+    assert notification(sender, first) == ("dead", 2, error)
+
+
+def test_a_notification_that_nobody_sent_in_time_is_dead_and_not_sent(
+    world: World, sender: Database, later: ShiftedClock, post: Postbag
+) -> None:
+    world.submit()
+    later.shift = timedelta(hours=12, seconds=1)
+
+    tries = post.deliver(sender, open_notifications(sender))
+
+    assert {one.outcome for one in tries} == {Outcome.DEAD}
+    assert post.mail.sent == []
+
+
+def test_a_sender_that_died_is_followed_by_another_after_its_lease_with_the_same_message_id(
+    world: World, sender: Database, later: ShiftedClock
+) -> None:
+    dying, next_one = Postbag(mail=DyingMail()), Postbag()
+    world.submit()
+    notifications = open_notifications(sender)
+
+    with pytest.raises(SystemExit):
+        dying.deliver(sender, notifications[:1])
+    at_once_after = next_one.deliver(sender, notifications[:1])
+    assert_notifications_are_held(sender)
+    later.shift = PAST_THE_LEASE
+    tries = next_one.deliver(sender, notifications[:1])
+
+    assert at_once_after == []
+    assert [one.outcome for one in tries] == [Outcome.SENT]
+    assert [mail.message_id for mail in next_one.mail.sent] == [mail.message_id for mail in dying.mail.sent]
+    assert notification(sender, notifications[0]) == ("sent", 2, None)
+
+
+@pytest.mark.parametrize("permanent", [True, False])
+def test_failing_mails_and_webhooks_never_change_a_request(
+    world: World, worker: Database, post: Postbag, *, permanent: bool
+) -> None:
+    for tenant_id, url in ((world.tenant.id, "https://a.example/"), (None, "https://b.example/")):
+        post.endpoint(world, url, tenant_id=tenant_id)
+        post.hooks.refused[url] = SendFailed("down", permanent=permanent)
+    request = world.submit()
+    world.act("ann", Action.APPROVE, request.id)
+    for row in read(worker, "SELECT email FROM people"):
+        post.mail.refused[row.email] = SendFailed("down", permanent=permanent)
+    before = read(worker, "SELECT * FROM requests"), read(worker, MOVES)
+
+    tries = post.deliver(worker, open_notifications(worker))
+
+    after = read(worker, "SELECT * FROM requests"), read(worker, MOVES)
+    assert {one.outcome for one in tries if one.error} == ({Outcome.DEAD} if permanent else {None})
+    assert before == after
+    assert post.mail.sent == []
+    assert post.hooks.sent == []
+
+
+def test_an_endpoint_whose_secret_no_key_opens_fails_alone(world: World, worker: Database, post: Postbag) -> None:
+    Postbag().endpoint(world, "https://old-key.example/", tenant_id=None)
+    post.endpoint(world, "https://good.example/", tenant_id=None)
+    world.submit()
+    began = time.monotonic()
+
+    post.deliver(worker, open_notifications(worker))
+
+    assert [hook.url for hook in post.hooks.sent] == ["https://good.example/"]
+    assert len(post.mail.sent) == 3
+    assert time.monotonic() - began < 5
+
+
+LIMITS = AttemptLimits(per_account=2, per_address=100)
+BEGUN = """
+INSERT INTO sign_ins (id, browser_hash, means, email, code_nonce, tries, created_at, expires_at, used_at)
+VALUES (uuidv7(), decode(repeat('00', 36), 'hex'), 'mail', 'ann@contoso.example', '', 4, now(),
+    now() + interval '10 minutes', now())
+"""
+FORGOTTEN = {
+    "fewer": "UPDATE sign_in_counts SET count = 1",
+    "below nothing": "UPDATE sign_in_counts SET count = -1000000, since = clock_timestamp()",
+    "from anew": "UPDATE sign_in_counts SET count = 1, since = clock_timestamp()",
+    "from long ago": "UPDATE sign_in_counts SET since = 'epoch'",
+    "of somebody else": "UPDATE sign_in_counts SET key = sha256(key)",
+    "gone": "DELETE FROM sign_in_counts",
+    "credit": "INSERT INTO sign_in_counts VALUES (sha256('x'), now(), -1000000)",
+}
+
+
+def tried(db: Database, account: str = "ann@contoso.example") -> timedelta | None:
+    with db.transaction() as session:
+        return attempt_limits.count(session, LIMITS, account=account).wait
+
+
+def does(db: Database, statement: str) -> Callable[[], None]:
+    def run() -> None:
+        with db.transaction() as session:
+            session.execute(text(statement))
+
+    return run
+
+
+@pytest.mark.parametrize("statement", FORGOTTEN.values())
+def test_the_login_of_the_api_forgets_no_attempt(world: World, statement: str) -> None:
+    waits = [tried(world.db) for _ in range(3)]
+
+    with pytest.raises(DBAPIError):
+        does(world.db, statement)()
+
+    assert waits[:2] == [None, None]
+    assert waits[2] is not None
+    assert tried(world.db) is not None
+
+
+@pytest.mark.parametrize("change", ["tries = 0", "used_at = NULL", "used_at = now() + interval '1 second'"])
+def test_the_login_of_the_api_gives_no_further_tries_at_a_code(world: World, superuser: Engine, change: str) -> None:
+    write_unchecked(superuser, BEGUN)
+    (row,) = read(superuser, "SELECT id FROM sign_ins")
+
+    with world.db.transaction() as session:
+        session.execute(text("SELECT set_config('lockbox.sign_in', :id, true)"), {"id": str(row.id)})
+        with pytest.raises(DBAPIError, match="has no more tries"):
+            session.execute(text(f"UPDATE sign_ins SET {change}"))  # noqa: S608 - ours
+
+
+def test_after_ten_minutes_it_is_counted_from_anew_and_after_an_hour_forgotten(
+    world: World, worker: Database, superuser: Engine
+) -> None:
+    for _ in range(3):
+        tried(world.db)
+    assert tried(world.db) is not None
+    write_unchecked(superuser, "UPDATE sign_in_counts SET since = since - interval '10 minutes'")
+    assert tried(world.db) is None
+
+    with pytest.raises(DBAPIError, match="for ten minutes"):
+        does(worker, "DELETE FROM sign_in_counts WHERE since < now() + interval '1 minute'")()
+    list(reconcile.reconcile(worker, None))
+    assert len(read(superuser, "SELECT FROM sign_in_counts")) == 1
+
+    write_unchecked(superuser, "UPDATE sign_in_counts SET since = since - interval '1 hour'")
+    list(reconcile.reconcile(worker, None))
+    assert read(superuser, "SELECT FROM sign_in_counts") == []
+
+
+@pytest.fixture
+def worker_relay(urls: Urls) -> Iterator[CommitLosingProxy]:
+    """The way of a worker to Postgres."""
+    with serving(CommitLosingProxy(urls.worker)) as relay:
+        yield relay
+
+
+@pytest.fixture
+def api_relay(urls: Urls) -> Iterator[CommitLosingProxy]:
+    """The way of the API to Postgres."""
+    with serving(CommitLosingProxy(urls.api)) as relay:
+        yield relay
+
+
+def test_a_clock_that_never_heard_of_its_own_commit_runs_again_without_harm(
+    world: World, worker_relay: CommitLosingProxy, later: ShiftedClock
+) -> None:
+    request = world.submit()
+    later.shift = timedelta(hours=13)
+    worker = Database(make_engine(worker_relay.url, role="relayed"), world.db.schedule, clock=later)
+
+    worker_relay.losing = True
+    with pytest.raises(OperationalError):
+        timers.run(worker, [request.id])
+    worker_relay.losing = False
+    held = worker.schedule.members(CLOCK)
+    moved = timers.run(worker, [request.id]).total()
+
+    worker.engine.dispose()
+    assert worker_relay.lost == 1
+    assert held.keys() == {f"remind:{request.id}"}
+    assert moved == 0
+    assert moves_of(world.db, request.id) == [(1, "submit", "pending"), (2, "time_out", "timed_out")]
+    assert read(world.db, "SELECT count(*) AS n FROM notifications WHERE template = 'timed_out'")[0].n == 4
+    assert world.db.schedule.members(CLOCK) == {}
+
+
+def test_an_approver_who_never_heard_back_and_approves_again_is_told_that_it_is_open(
+    world: World, api_relay: CommitLosingProxy
+) -> None:
+    request = world.submit()
+    db = Database(make_engine(api_relay.url, role="relayed"), world.db.schedule)
+
+    api_relay.losing = True
+    with pytest.raises(OperationalError):
+        world.act("ann", Action.APPROVE, request.id, db)
+    api_relay.losing = False
+    with pytest.raises(InvalidMove) as refused:
+        world.act("ann", Action.APPROVE, request.id, db)
+
+    db.engine.dispose()
+    assert refused.value.facts["current_state"] == "active"
+    assert state_of(world.db, request.id) == "active"
+    assert [move for _, move, _ in moves_of(world.db, request.id)] == ["submit", "approve"]
+    assert read(world.db, "SELECT count(*) AS n FROM decisions")[0].n == 1
+
+
+def test_a_submit_whose_commit_was_not_acknowledged_stands_and_was_not_armed(
+    world: World, api_relay: CommitLosingProxy
+) -> None:
+    db = Database(make_engine(api_relay.url, role="relayed"), world.db.schedule)
+
+    api_relay.losing = True
+    with pytest.raises(OperationalError):
+        world.submit(db=db)
+
+    db.engine.dispose()
+    assert [row.state for row in read(world.db, "SELECT state FROM requests")] == ["pending"]
+    assert world.db.schedule.members(CLOCK) == {}
+    assert world.db.schedule.members(NOTIFICATIONS) == {}

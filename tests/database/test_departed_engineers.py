@@ -36,6 +36,7 @@ from tests.database.scenes import (
     state_of,
 )
 from tests.database.tenancy import id_of, manages, on_the_database
+from tests.each import each
 
 MOVES = """
 SELECT e.action, e.actor_role, e.actor_id, e.to_state, d.fields #>> '{comment,1}' AS comment FROM events e
@@ -170,7 +171,7 @@ def test_what_is_over_by_its_own_time_is_left_to_the_clock(world: World, later: 
     assert state_of(world.db, in_review) == "reviewing"
 
 
-@pytest.mark.parametrize("action", [Action.CANCEL, Action.REVOKE])
+@each("action", [Action.CANCEL, Action.REVOKE])
 def test_an_operator_ends_no_request_by_a_call_of_their_own(world: World, action: Action) -> None:
     requests = three(world)
     world.add("otto", Role.OPERATOR)
@@ -207,7 +208,7 @@ def test_the_database_lets_nobody_reach_the_requests_of_who_still_is_an_engineer
     assert [state_of(world.db, one) for one in requests] == ["reviewing", "pending", "active"]
 
 
-@pytest.mark.parametrize("state", ["denied", "timed_out", "active", "completed"])
+@each("state", ["denied", "timed_out", "active", "completed"])
 def test_the_database_lets_an_operator_only_cancel_and_revoke_what_is_left(world: World, state: str) -> None:
     three(world)
 

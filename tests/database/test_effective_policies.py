@@ -31,6 +31,7 @@ from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy_rules import Policy
 from tests.database.scenes import read, write
 from tests.database.tenancy import does
+from tests.each import each
 from tests.policy_setup import group, lay_down, signed_in, stand_in
 
 
@@ -281,7 +282,7 @@ def test_a_delegate_speaks_for_the_group_of_whom_they_stand_in_for(world: World)
     assert world.act("dora", Action.APPROVE, request.id).state is State.ACTIVE
 
 
-@pytest.mark.parametrize(
+@each(
     ("means", "minutes_ago", "policy"),
     [
         (AuthMethod.TOKEN, 0, {}),
@@ -410,7 +411,7 @@ def test_the_database_refuses_a_window_that_outlives_consent(world: World) -> No
         )
 
 
-@pytest.mark.parametrize(
+@each(
     ("policy", "changes", "code"),
     [
         ({"require_case": True}, {"case_ref": None}, "case_ref"),

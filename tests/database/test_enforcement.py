@@ -29,6 +29,7 @@ from lockbox.requests.policy_rules import Policy
 from tests.database.audit_logs import recorded_changes
 from tests.database.scenes import read, write_unchecked
 from tests.database.tenancy import does, id_of, on_the_database, reads
+from tests.each import each
 
 SERVICE = "exchange-online"
 ROWS = "SELECT service, wanted, revision, enforced_at IS NOT NULL AS was_enforced FROM enforcements"
@@ -406,7 +407,7 @@ def test_a_consent_that_was_taken_back_is_not_put_back(world: World) -> None:
         on_the_database(world, "tara", PUT_BACK, row=row.row)
 
 
-@pytest.mark.parametrize(
+@each(
     "statement",
     [
         "UPDATE enforcements SET enforced_at = NULL, revision = revision + 1",

@@ -29,6 +29,7 @@ from tests.database.scenes import read
 from tests.database.tenancy import does, id_of
 from tests.database.test_exports import exported, vendors_log, verified
 from tests.database.test_retention import as_long_ago
+from tests.each import each
 from tests.logs import sealed
 
 MARK = "Zanzibar-77"
@@ -278,7 +279,7 @@ def test_where_others_worked_stays(world: World, urls: Urls) -> None:
     assert len(read(world.db, SAID)) == before
 
 
-@pytest.mark.parametrize(
+@each(
     "statement",
     [
         "UPDATE requests SET justification = 'erased'",

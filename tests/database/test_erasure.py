@@ -33,6 +33,7 @@ from tests.database.rejecting_relay import RefusingMail
 from tests.database.scenes import read, write, write_unchecked
 from tests.database.tenancy import does, id_of, invites, names_delegate, with_delegates
 from tests.database.test_exports import exported, vendors_log, verified
+from tests.each import each
 from tests.logs import sealed
 from tests.policy_setup import stand_in
 
@@ -337,9 +338,7 @@ def test_even_an_erasing_owner_only_removes_whole_fields(world: World, urls: Url
             connection.execute(text(statement))
 
 
-@pytest.mark.parametrize(
-    "statement", ["UPDATE event_details SET fields = fields - 'name'", "DELETE FROM event_details"]
-)
+@each("statement", ["UPDATE event_details SET fields = fields - 'name'", "DELETE FROM event_details"])
 def test_an_owner_who_does_not_erase_removes_no_field(world: World, urls: Urls, statement: str) -> None:
     world.submit()
 

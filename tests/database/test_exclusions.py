@@ -18,6 +18,7 @@ from tests.database.audit_logs import last_change, recorded_changes
 from tests.database.scenes import read
 from tests.database.tenancy import does, manages, on_the_database, reads
 from tests.database.test_exports import exported, verified
+from tests.each import each
 from tests.logs import sealed
 from tests.policy_setup import signed_in
 
@@ -119,7 +120,7 @@ def test_the_vendor_sees_who_has_acknowledged_what(world: World) -> None:
     assert one.version == 1
 
 
-@pytest.mark.parametrize(
+@each(
     ("who", "statement"),
     [
         ("olga", "UPDATE exclusions SET body = 'x'"),

@@ -26,6 +26,7 @@ from lockbox.requests.models import AccessRequest
 from tests.database.postbag import Postbag, open_notifications
 from tests.database.scenes import PATIENCE, at_once, door, moves_of, read, state_of, write, write_unchecked
 from tests.database.tenancy import does
+from tests.each import each
 from tests.policy_setup import lay_down
 
 WAITS = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
@@ -127,9 +128,7 @@ def test_a_policy_that_became_stricter_shortens_it_or_has_it_refused(world: Worl
         world.act("ann", Action.APPROVE, none.id)
 
 
-@pytest.mark.parametrize(
-    ("who", "refusal"), [("ann", NotYours), ("max", NotYours), ("eve", NotFound), ("gate", NotFound)]
-)
+@each(("who", "refusal"), [("ann", NotYours), ("max", NotYours), ("eve", NotFound), ("gate", NotFound)])
 def test_only_the_requester_extends(world: World, who: str, refusal: type[LockboxError]) -> None:
     with pytest.raises(refusal):
         extended(world, opened(world).id, who)

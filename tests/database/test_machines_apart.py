@@ -18,6 +18,7 @@ from lockbox.errors import InvitationRefused
 from lockbox.identity.roles import Role
 from tests.database.scenes import read, write
 from tests.database.tenancy import accepts, id_of, manages, on_the_database
+from tests.each import each
 from tests.mailbox import code_of
 
 GIVE = "INSERT INTO memberships (id, person_id, role) VALUES (uuidv7(), :p, :r)"
@@ -30,7 +31,7 @@ def roles_of(world: World, name: str) -> set[str]:
     return {row.role for row in read(world.db, ROLES, p=id_of(world, name))}
 
 
-@pytest.mark.parametrize("role", [Role.ENGINEER, Role.MANAGER, Role.OPERATOR, Role.VENDOR_AUDITOR])
+@each("role", [Role.ENGINEER, Role.MANAGER, Role.OPERATOR, Role.VENDOR_AUDITOR])
 def test_a_system_gets_no_other_role_even_from_the_owner_of_the_database(world: World, role: Role) -> None:
     with pytest.raises(DBAPIError, match="a system and something else"):
         on_the_database(world, "olga", GIVE, p=id_of(world, "gate"), r=role.value)
@@ -40,7 +41,7 @@ def test_a_system_gets_no_other_role_even_from_the_owner_of_the_database(world: 
     assert roles_of(world, "gate") == {"system"}
 
 
-@pytest.mark.parametrize("who", ["erin", "max", "vera"])
+@each("who", ["erin", "max", "vera"])
 def test_whoever_has_a_role_becomes_no_system(world: World, who: str) -> None:
     before = roles_of(world, who)
 

@@ -23,6 +23,7 @@ from tests.database.postbag import Postbag
 from tests.database.scenes import as_caller, read, state_of, write
 from tests.database.test_signed_approvals import as_owner_of_all
 from tests.database.verified_log import check_log_of_one_window
+from tests.each import each
 
 A, B, C = (f"mailbox:{name}@contoso.example" for name in ("anna", "bob", "carla"))
 WIDE: dict[str, Any] = {"resources": [A, B, C], "actions": ["read", "export"]}
@@ -118,7 +119,7 @@ def test_an_approval_that_no_longer_counts_leaves_out_nothing(api: Database, sup
     assert {one for one in (A, B, C) if let_in(world, one)} == {B}
 
 
-@pytest.mark.parametrize(
+@each(
     "kept",
     [{"resources": ["mailbox:boss@contoso.example"]}, {"actions": ["delete"]}, {"resources": []}, {"actions": []}],
 )
@@ -142,9 +143,7 @@ def test_a_row_that_was_widened_after_the_approval_opens_nothing(world: World, s
     assert [let_in(world, one) for one in (A, B)] == [False, False]
 
 
-@pytest.mark.parametrize(
-    "change", ["granted_resources = NULL", f"granted_resources = ARRAY['{A}', '{B}']", "granted_actions = NULL"]
-)
+@each("change", ["granted_resources = NULL", f"granted_resources = ARRAY['{A}', '{B}']", "granted_actions = NULL"])
 def test_the_database_lets_no_window_grow(world: World, superuser: Engine, change: str) -> None:
     request = opened(world, resources=[A], actions=["read"])
 
@@ -157,7 +156,7 @@ def test_the_database_lets_no_window_grow(world: World, superuser: Engine, chang
         )
 
 
-@pytest.mark.parametrize(
+@each(
     ("change", "constraint"),
     [
         ("granted_resources = ARRAY['mailbox:boss@contoso.example']", "ck_requests_granted_resources"),

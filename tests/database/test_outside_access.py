@@ -1,30 +1,44 @@
 """Access around Lockbox is declared by operators: the customer is told all of it, and nobody changes it."""
 
+import json
 import re
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import create_engine, text
+from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.exc import DBAPIError
 
-from gate import outside_access
+from gate import outside_access, probe_records
 from gate.outside_access import DeclaredAccess, OutsideAccess
+from gate.probe_records import ProbeResult, RecordedProbe
 from harness.people import World
 from harness.stage import Urls
-from lockbox.admin import policies
-from lockbox.database import Database
-from lockbox.errors import Conflict, NotFound, UnknownEngineer, UnknownService
+from lockbox.admin import policies, unapproved_access
+from lockbox.audit.verifier.verify import GOOD
+from lockbox.database import Database, ProcessKeys
+from lockbox.errors import Conflict, Invalid, NotFound, UnknownEngineer, UnknownService
+from lockbox.identity import authentication
+from lockbox.identity.keyring import Keyring
 from lockbox.identity.time_zones import clock_time
 from lockbox.monitoring import metrics, status
+from lockbox.monitoring.invariants import ScanPosition
 from lockbox.monitoring.metrics import MetricName
+from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from tests.database.audit_logs import last_change, recorded_changes
 from tests.database.postbag import Postbag, open_notifications
-from tests.database.scenes import read
-from tests.database.tenancy import does, id_of, on_the_database, reads
+from tests.database.scenes import at_once, read, write_unchecked
+from tests.database.tenancy import does, id_of, is_erased_now, on_the_database, reads
 from tests.database.test_erasure import erase
+from tests.database.test_exports import exported, verified
+from tests.database.test_pre_approvals import in_force
+from tests.each import each
+from tests.logs import sealed
+from tests.policy_setup import lay_down, stand_in
+from worker import alerts
 
 SERVICE = "exchange-online"
 BOXES = ["mailbox:anna@contoso.example", "mailbox:bob@contoso.example"]
@@ -92,7 +106,7 @@ def test_somebody_of_another_tenant_does_not_learn_of_this_one(world: World) -> 
         declared(world, slug="nowhere")
 
 
-@pytest.mark.parametrize(
+@each(
     ("changes", "error"),
     [
         ({"seconds": 4 * 3600}, Conflict),
@@ -111,7 +125,7 @@ def test_what_is_not_over_or_names_nobody_is_refused(
     assert not recorded_changes(world.db)
 
 
-@pytest.mark.parametrize("who", ["ann", "gate"])
+@each("who", ["ann", "gate"])
 def test_customers_and_service_accounts_are_no_engineers(world: World, who: str) -> None:
     with pytest.raises(UnknownEngineer):
         declared(world, an_hour(world, "erin", who))
@@ -132,14 +146,14 @@ def test_an_engineer_who_is_named_twice_is_named_once(world: World) -> None:
     assert listed(world, "ann")[0].engineers == ["Erin"]
 
 
-@pytest.mark.parametrize("who", ["erin", "max", "vera", "gate", "tara", "ann"])
+@each("who", ["erin", "max", "vera", "gate", "tara", "ann"])
 def test_nobody_else_writes_such_an_event_on_the_database(world: World, who: str) -> None:
     with pytest.raises(DBAPIError, match="row-level security"):
         on_the_database(world, who, FORGED, tenant=world.tenant.id, person=id_of(world, who), role="operator")
 
 
-@pytest.mark.parametrize("login", ["api", "worker", "notifications"])
-@pytest.mark.parametrize(
+@each("login", ["api", "worker", "notifications"])
+@each(
     "statement",
     [
         "UPDATE events SET body = '{}' WHERE action = 'outside_access'",
@@ -211,3 +225,162 @@ def test_an_erased_engineer_is_no_longer_named(world: World, urls: Urls) -> None
     (shown,) = listed(world, "ann")
     assert (shown.engineers, shown.reason) == (["Erin"], WHY)
     assert not read(world.db, "SELECT FROM event_details WHERE fields::text LIKE '%Eve%'")
+
+
+EVENTS = """
+SELECT tenant_id, actor_role, convert_from(body, 'UTF8') AS body,
+    (SELECT count(*) FROM event_details d WHERE d.event_id = e.id) AS details,
+    (SELECT count(*) FROM notifications n WHERE n.event_id = e.id) AS told
+FROM events e WHERE action = 'unapproved_access_stated' ORDER BY id
+"""
+OLD = "UPDATE tenants SET created_at = created_at - interval '40 days'"
+
+
+@pytest.fixture(name="core")
+def _core(worker: Database) -> Database:
+    """The core worker's database: it has no keys, and believes the rows."""
+    return Database(worker.engine, worker.schedule, worker.clock, keys=ProcessKeys(Keyring([])))
+
+
+@pytest.fixture(name="old")
+def _old(world: World, core: Database, superuser: Engine) -> World:
+    """A world whose tenant was there before this month, with a log."""
+    world.submit(resources=["mailbox:old@elsewhere.example"])
+    sealed(core)
+    write_unchecked(superuser, OLD)
+    return world
+
+
+def stated(world: World) -> list[dict[str, Any]]:
+    return [json.loads(row.body) for row in read(world.db, EVENTS)]
+
+
+def test_the_log_says_in_numbers_and_services_what_can_open_and_what_was_opened(old: World, core: Database) -> None:
+    lay_down(old, break_glass_services=("exchange-online",), break_glass_ceiling=900)
+    stand_in(old, "aude", "ann")
+    in_force(old)
+    request = old.submit(break_glass=True, access_window=900)
+    old.act("max", Action.BREAK_GLASS, request.id, comment="Mail is down")
+
+    assert list(unapproved_access.state(core)) == [1]
+
+    (said,) = stated(old)
+    (row,) = read(old.db, EVENTS)
+    assert (row.tenant_id, row.actor_role, row.details, row.told) == (old.tenant.id, "clock", 0, 0)
+    assert said["month"] == said["at"][:7]
+    assert (said["mode"], said["consent_until"], said["gates"], said["pre_approvals"]) == ("enforce", None, [], 1)
+    assert (said["break_glass"], said["break_glass_ceiling"], said["break_glass_monthly"]) == (
+        *(["exchange-online"], 900, 2),
+    )
+    assert (said["delegates"], said["opened"]["break_glass"], said["opened"]["pre_approval"]) == (1, 1, 0)
+
+
+def test_it_is_told_once_a_month_whoever_sees_to_it_and_how_often(
+    old: World, core: Database, superuser: Engine, pool: ThreadPoolExecutor
+) -> None:
+    at_once(pool, *[lambda: list(unapproved_access.state(core))] * 4)
+    assert list(unapproved_access.state(core)) == []
+    assert len(stated(old)) == 1
+
+    write_unchecked(superuser, "UPDATE logs SET stated_for = stated_for - interval '1 month'")
+    assert list(unapproved_access.state(core)) == [1]
+
+
+def test_both_verifiers_accept_a_log_that_states_it(old: World, core: Database, worker: Database) -> None:
+    list(unapproved_access.state(core))
+    sealed(worker)
+
+    found = exported(old)
+
+    assert b"unapproved_access_stated" in found
+    assert verified(found).exit_code == GOOD
+
+
+def test_a_new_tenant_and_one_that_was_erased_are_told_nothing(
+    world: World, core: Database, superuser: Engine
+) -> None:
+    world.submit()
+    sealed(core)
+    assert list(unapproved_access.state(core)) == []
+    write_unchecked(superuser, OLD)
+    is_erased_now(world, superuser)
+
+    assert list(unapproved_access.state(core)) == []
+    assert stated(world) == []
+
+
+def unstated(core: Database) -> list[object]:
+    return [one.tenant_id for one in alerts.find_violations(core, ScanPosition())[0] if one.rule == "unstated"]
+
+
+def test_a_policy_that_nobody_can_read_stops_no_other_tenants_statement_and_is_an_alarm(
+    api: Database, old: World, core: Database, superuser: Engine
+) -> None:
+    other = World.make(api)
+    other.submit(resources=["mailbox:old@elsewhere.example"])
+    sealed(core)
+    write_unchecked(superuser, OLD)
+    broken = min(old.tenant.id, other.tenant.id)
+    bodies = "UPDATE policies SET body = jsonb_set(body, '{quorum}', :quorum) WHERE tenant_id = :id"
+    write_unchecked(superuser, bodies, quorum='"x"', id=broken)
+
+    assert list(unapproved_access.state(core)) == [2]
+
+    assert [row.tenant_id for row in read(core, EVENTS)] == [max(old.tenant.id, other.tenant.id)]
+    assert unstated(core) == [broken]
+    assert list(unapproved_access.state(core)) == []
+
+    write_unchecked(superuser, bodies, quorum="1", id=broken)
+    write_unchecked(superuser, "UPDATE logs SET unstated_at = unstated_at - interval '1 hour'")
+    assert list(unapproved_access.state(core)) == [1]
+    assert unstated(core) == []
+    assert len(read(core, EVENTS)) == 2
+
+
+@pytest.mark.usefixtures("old")
+def test_the_core_workers_login_says_of_no_log_that_it_was_told(core: Database) -> None:
+    with pytest.raises(DBAPIError, match="was not told so"), core.transaction() as session:
+        session.execute(text("UPDATE logs SET stated_for = date_trunc('month', now())"))
+
+
+MAIL, DRIVE = "exchange-online", "onedrive"
+SERVICES = frozenset({MAIL, DRIVE})
+ALL_REFUSED = ProbeResult(MAIL, "https://support.mail.example", 74, 0)
+
+
+def recorded(world: World, result: ProbeResult = ALL_REFUSED, who: str = "olga") -> RecordedProbe:
+    """Record a result at the world's tenant."""
+    return does(world, who, probe_records.record, result, services=SERVICES)
+
+
+def newest(world: World, who: str) -> list[ProbeResult]:
+    """Return the newest results that somebody sees."""
+    with world.db.transaction() as session:
+        authentication.enter(session, world.people[who])
+        return [one.result for one in probe_records.newest(session, world.tenant.id)]
+
+
+def test_a_probe_is_an_event_of_the_customers_log_and_notifies_nobody(world: World) -> None:
+    recorded(world)
+
+    told = last_change(world.db)
+    assert (told.action, told.actor, told.role, told.told) == ("gate_probed", "Olga", "operator", set())
+    assert told.changes == {f"gateway of {MAIL}": "74 of 74 refused"}
+    assert told.facts["tenant_id"] == str(world.tenant.id)
+    assert (told.facts["gateway"], told.facts["refused"], told.facts["let_through"]) == (ALL_REFUSED.gateway, 74, 0)
+
+
+def test_the_newest_of_each_service_is_shown_to_the_tenant_and_to_no_other(world: World) -> None:
+    hole, drive = ProbeResult(MAIL, "https://a.example", 70, 4), ProbeResult(DRIVE, "https://b.example", 40, 0)
+    recorded(world)
+    recorded(world, drive)
+    recorded(world, hole)
+
+    assert newest(world, "tara") == newest(world, "ann") == [hole, drive]
+    assert newest(world, "erin") == []
+    assert newest(world, "eve") == []
+
+
+def test_a_service_that_the_catalogue_has_not_is_refused(world: World) -> None:
+    with pytest.raises(Invalid):
+        recorded(world, ProbeResult("teams", "https://a.example", 1, 1))

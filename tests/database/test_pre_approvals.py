@@ -1,14 +1,16 @@
 """Pre-approvals: what they open, when they don't, how often they do, and what ends with them."""
 
 import json
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
+from sqlalchemy.exc import DBAPIError
 
 from harness.clocks import ShiftedClock, StoppedClock
 from harness.people import HERE, SETTINGS, World
@@ -16,13 +18,25 @@ from lockbox.admin import emergency_stop, pre_approvals, tenants
 from lockbox.admin.pre_approval_status import PreApprovalStatus, PreApprovalSummary
 from lockbox.admin.pre_approvals import PreApprovalInput
 from lockbox.database import Database
-from lockbox.errors import NobodyCanApprove, OwnRequest, PasskeyMustSign, SignInAgain
+from lockbox.errors import NobodyCanApprove, OwnRequest, PasskeyMustSign, SignInAgain, TooLate
 from lockbox.facts.enumerations import AuthMethod, Mode, State
 from lockbox.identity.roles import Role
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest
-from tests.database.scenes import MAILBOX, at_once, door, moves_of, read, state_of, write, write_unchecked
+from tests.database.scenes import (
+    MAILBOX,
+    PATIENCE,
+    as_caller,
+    at_once,
+    door,
+    moves_of,
+    read,
+    state_of,
+    write,
+    write_unchecked,
+)
 from tests.database.tenancy import does
+from tests.database.test_emergency_stop_races import beside, uncommitted
 from tests.database.test_extensions import extended
 from tests.database.test_invariants import looked
 from tests.database.test_outcome_recipients import told
@@ -399,3 +413,135 @@ def test_its_end_is_an_event_once(world: World, worker: Database, superuser: Eng
     assert [one["pre_approval_id"] for one in events(world, "pre_approval_ended")] == [str(which)]
     assert status(world, which) is PreApprovalStatus.ENDED
     assert world.submit().state is State.PENDING
+
+
+Call = Callable[[], object]
+
+
+def test_what_is_being_approved_to_go_on_from_its_window_is_waited_for_and_ends_with_it(
+    world: World, pool: ThreadPoolExecutor
+) -> None:
+    which = in_force(world)
+    window = world.submit()
+    further = extended(world, window.id)
+
+    with uncommitted(world, "ann", Action.APPROVE, further.id):
+        revoking = beside(world, pool, partial(revoke, world, which))
+    revoking.result(PATIENCE)
+
+    assert [state_of(world.db, one.id) for one in (window, further)] == ["revoked", "revoked"]
+
+
+def held_until_its_end(world: World, pool: ThreadPoolExecutor, later: ShiftedClock, call: Call) -> Future[object]:
+    """Let a call wait for the row of a pre-approval until that has ended."""
+    world.db.clock = later
+    with as_caller(world.db, world.people["ann"]) as connection:
+        connection.execute(text("SELECT FROM pre_approvals FOR UPDATE"))
+        running = beside(world, pool, call)
+        later.shift = timedelta(days=8)
+    return running
+
+
+def test_an_approval_that_waits_for_its_row_until_it_has_ended_is_too_late(
+    world: World, pool: ThreadPoolExecutor, later: ShiftedClock
+) -> None:
+    which = propose(world)
+
+    with pytest.raises(TooLate):
+        held_until_its_end(world, pool, later, partial(approve, world, which, "ann")).result(PATIENCE)
+
+
+def test_an_emergency_stop_that_waits_for_its_row_leaves_what_has_ended(
+    world: World, pool: ThreadPoolExecutor, later: ShiftedClock
+) -> None:
+    which = in_force(world)
+
+    held_until_its_end(world, pool, later, partial(does, world, "tara", emergency_stop.stop_all)).result(PATIENCE)
+
+    assert (status(world, which), revoke(world, which).status) == (PreApprovalStatus.ENDED, PreApprovalStatus.ENDED)
+    assert events(world, "pre_approval_revoked") == []
+
+
+ALTERED = {
+    "another pattern": "UPDATE pre_approvals SET resource = 'mailbox:*'",
+    "a later end": "UPDATE pre_approvals SET ends_at = ends_at + interval '1 day'",
+    "more uses": "UPDATE pre_approvals SET max_uses = 1000",
+    "a longer window": "UPDATE pre_approvals SET access_window = 604800",
+    "another proposer": "UPDATE pre_approvals SET proposed_by = (SELECT person_id FROM pre_approval_votes LIMIT 1)",
+    "no mark": "UPDATE pre_approvals SET mac = NULL",
+    "a vote of another": "UPDATE pre_approval_votes SET person_id = (SELECT proposed_by FROM pre_approvals LIMIT 1)",
+    "a vote of another one": "UPDATE pre_approval_votes SET decided_at = decided_at - interval '1 hour'",
+    "a vote without a mark": "UPDATE pre_approval_votes SET mac = NULL",
+}
+TRIES: dict[str, tuple[str, str]] = {
+    "use it less": ("ann", "UPDATE pre_approvals SET used = 0"),
+    "make it wider": ("tara", "UPDATE pre_approvals SET resource = '*'"),
+    "let it last": ("tara", "UPDATE pre_approvals SET ends_at = now() + interval '80 days'"),
+    "remove a vote": ("ann", "DELETE FROM pre_approval_votes"),
+    "revoke in another's name": ("ann", "UPDATE pre_approvals SET revoked_at = now(), revoked_by = proposed_by"),
+    "vote for another": (
+        "amir",
+        (
+            "INSERT INTO pre_approval_votes (id, pre_approval_id, person_id, principals, means, decided_at) "
+            "SELECT uuidv7(), p.id, p.proposed_by, '{}', 'passkey', now() FROM pre_approvals p"
+        ),
+    ),
+    "vote as an auditor": (
+        "aude",
+        (
+            "INSERT INTO pre_approval_votes (id, pre_approval_id, person_id, principals, means, decided_at) "
+            "SELECT uuidv7(), p.id, at_person(), '{}', 'passkey', now() FROM pre_approvals p"
+        ),
+    ),
+    "propose as an approver": (
+        "ann",
+        (
+            "INSERT INTO pre_approvals (id, tenant_id, service, resource, actions, reason_code, access_window, "
+            "max_uses, ends_at, proposed_by, proposed_at) "
+            "SELECT uuidv7(), tenant_id, service, resource, actions, reason_code, "
+            "access_window, max_uses, ends_at, at_person(), proposed_at FROM pre_approvals"
+        ),
+    ),
+}
+
+
+@pytest.mark.far
+@pytest.mark.parametrize("change", ALTERED.values(), ids=ALTERED)
+def test_what_was_altered_past_lockbox_opens_nothing(world: World, superuser: Engine, change: str) -> None:
+    in_force(world)
+
+    write_unchecked(superuser, change)
+
+    assert world.submit().state is State.PENDING
+
+
+def test_what_was_revoked_is_not_revived(world: World, superuser: Engine) -> None:
+    which = in_force(world)
+    revoke(world, which)
+
+    write_unchecked(superuser, "UPDATE pre_approvals SET revoked_at = NULL, revoked_by = NULL")
+
+    assert world.submit().state is State.PENDING
+
+
+def test_a_window_of_one_that_was_revoked_past_lockbox_is_shut_and_an_alarm(
+    world: World, worker: Database, superuser: Engine
+) -> None:
+    in_force(world)
+    world.submit()
+    assert door(world) is not None
+
+    write_unchecked(superuser, "UPDATE pre_approvals SET revoked_at = now(), revoked_by = proposed_by")
+
+    assert door(world) is None
+    assert [one.rule for one in looked(worker)] == ["I1"]
+
+
+@pytest.mark.far
+@pytest.mark.parametrize(("who", "statement"), TRIES.values(), ids=TRIES)
+def test_the_login_of_the_api_can_do_none_of_this(world: World, who: str, statement: str) -> None:
+    in_force(world)
+    world.submit()
+
+    with pytest.raises(DBAPIError), as_caller(world.db, world.people[who]) as connection:
+        connection.exec_driver_sql(statement)

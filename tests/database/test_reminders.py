@@ -28,6 +28,7 @@ from tests.database.scenes import (
     state_of,
     write,
 )
+from tests.each import each
 from tests.policy_setup import group, lay_down, stand_in
 
 REMINDERS = """
@@ -372,7 +373,7 @@ def test_a_policy_that_cannot_be_read_costs_its_own_reminders_and_nothing_else(
     assert [step for _, step, _ in moves_of(sender, broken.id)] == ["submit", "time_out"]
 
 
-@pytest.mark.parametrize(
+@each(
     "change",
     [
         f"{LATER}, justification = 'Something else'",

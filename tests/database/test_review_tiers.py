@@ -21,6 +21,7 @@ from tests.database.postbag import Postbag, address, open_notifications
 from tests.database.scenes import as_caller, assert_audit_logs_are_whole, assert_indexes_are_true, state_of, write
 from tests.database.tenancy import id_of, manages
 from tests.database.test_reminders import reminders, row_of, told
+from tests.each import each
 from tests.policy_setup import group, lay_down, put_into_tiers
 
 QUIET = "UPDATE people SET wants_prompts = false WHERE id = :id"
@@ -234,7 +235,7 @@ def test_nobody_but_an_operator_puts_another_manager_into_a_tier(world: World, w
     assert changed.rowcount == 0
 
 
-@pytest.mark.parametrize("tier", [0, 6, -1])
+@each("tier", [0, 6, -1])
 def test_a_tier_is_one_of_five(world: World, superuser: Engine, tier: int) -> None:
     with pytest.raises(DBAPIError, match="ck_memberships_review_tier"):
         write(superuser, PUT.format(tier=tier), id=id_of(world, "max"))

@@ -22,6 +22,7 @@ from tests.database.furnished import (
     versions,
 )
 from tests.database.scenes import as_caller, read, write
+from tests.each import each
 
 SETTINGS = ("person", "tenants", "administers", "roles", "at", "invitation", "sign_in", "terminal")
 NOBODYS = {f"lockbox.{name}": "" for name in SETTINGS}
@@ -298,7 +299,7 @@ def test_of_two_transactions_at_once_each_has_its_own_context(world: World, api:
     assert seen == [4, 0, 4]
 
 
-@pytest.mark.parametrize(
+@each(
     ("name", "value"),
     [("person", "x"), ("tenants", "everything"), ("tenants", "{*}"), ("administers", "{%}"), ("at", "*")],
 )

@@ -1,14 +1,33 @@
 """The sorted sets on a real Valkey and, where there is one, a real Redis: arm, claim, settle, and leases."""
 
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from redis import Redis
 
+from harness.stage import RETRIED
 from harness.wait import within
 from lockbox.index_rebuild import EPOCH
-from lockbox.schedule import BEFORE_OTHERS, CLOCK, NOTIFICATIONS, IndexEntry, Schedule, ScheduleIndex
+from lockbox.pubsub import channel_of, database_number
+from lockbox.redis_scripts import RedisUnavailable
+from lockbox.schedule import (
+    ARM_TIMEOUT,
+    BEFORE_OTHERS,
+    BREAKER_SECONDS,
+    CLOCK,
+    NOTIFICATIONS,
+    POLL_TIMEOUT,
+    IndexEntry,
+    Schedule,
+    ScheduleIndex,
+)
 from lockbox.sql import new_id
 
 LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
@@ -240,3 +259,260 @@ def test_of_several_promises_about_one_id_the_last_counts(schedule: Schedule) ->
 def test_nothing_to_arm_is_nothing_done(schedule: Schedule, redis: "Redis", index: ScheduleIndex) -> None:
     assert schedule.arm(index, [])
     assert redis.dbsize() == 0
+
+
+MIDDAY = datetime(2030, 1, 1, 12, tzinfo=UTC)
+SLACK = 0.4
+"""Seconds that a machine which does other things too may add."""
+
+
+def _entry(kind: str = "expire", one: str = "") -> IndexEntry:
+    return IndexEntry(one or str(new_id()), kind, MIDDAY)
+
+
+def _followed(schedule: Schedule, *calls: Callable[[Schedule], None]) -> None:
+    """Make these calls in one turn of an event loop, and wait for what follows them."""
+
+    async def run() -> None:
+        for call in calls:
+            call(schedule)
+        await schedule.followed()
+
+    asyncio.run(run())
+
+
+def test_what_follows_on_the_loop_is_what_a_thread_arms(schedule: Schedule) -> None:
+    some = [_entry(), _entry("time_out"), IndexEntry(str(new_id()), "remind", timedelta(hours=1))]
+    schedule.arm(CLOCK, some)
+    armed = schedule.members(CLOCK)
+    schedule.arm(CLOCK, [IndexEntry(one.id, one.kind, None) for one in some])
+
+    _followed(schedule, lambda at: at.follow({CLOCK: some}, {}))
+
+    again = schedule.members(CLOCK)
+    assert again.keys() == armed.keys() == {f"{one.kind}:{one.id}" for one in some}
+    assert all(again[one] == pytest.approx(armed[one], abs=60_000) for one in armed)
+
+
+@pytest.mark.far
+def test_what_took_too_long_is_tried_once_more(schedule: Schedule, monkeypatch: pytest.MonkeyPatch) -> None:
+    send, entry, tries = Schedule._send, _entry(), 0  # noqa: SLF001 - each is one write
+
+    async def slow_at_first(at: Schedule, calls: Any) -> None:
+        nonlocal tries
+        tries += 1
+        await asyncio.sleep(60 if tries == 1 else 0)
+        await send(at, calls)
+
+    schedule.arm(CLOCK, [other := _entry()])
+    monkeypatch.setattr(Schedule, "_send", slow_at_first)
+
+    _followed(schedule, lambda at: at.follow({CLOCK: [entry]}, {}))
+
+    assert tries == 2
+    assert schedule.members(CLOCK).keys() == {f"expire:{entry.id}", f"expire:{other.id}"}
+    assert schedule.arm(CLOCK, [entry])
+
+
+def test_of_two_promises_about_one_the_later_counts(schedule: Schedule) -> None:
+    one = str(new_id())
+
+    _followed(
+        schedule,
+        lambda at: at.follow({CLOCK: [_entry("time_out", one)]}, {}),
+        lambda at: at.follow({CLOCK: [_entry("expire", one)]}, {}),
+    )
+
+    assert schedule.members(CLOCK).keys() == {f"expire:{one}"}
+
+
+def test_what_comes_in_one_turn_is_sent_together(schedule: Schedule, monkeypatch: pytest.MonkeyPatch) -> None:
+    schedule.arm(CLOCK, [_entry()])
+    sent: list[list[Any]] = []
+    send = Schedule._send  # noqa: SLF001 - each is one write
+
+    async def noted(at: Schedule, calls: Any) -> None:
+        sent.append([*calls])
+        await send(at, sent[-1])
+
+    monkeypatch.setattr(Schedule, "_send", noted)
+    promises = [{CLOCK: [_entry()], NOTIFICATIONS: [_entry("notify")]} for _ in range(5)]
+
+    _followed(schedule, *(lambda at, each=each: at.follow(each, {}) for each in promises))
+
+    assert [len(calls) for calls in sent] == [2]
+    assert (len(schedule.members(CLOCK)), len(schedule.members(NOTIFICATIONS))) == (6, 5)
+
+
+def test_news_without_a_promise_is_published_to_its_side(schedule: Schedule, redis: "Redis") -> None:
+    one, number = str(new_id()), database_number(redis)
+    with closing(redis.pubsub(ignore_subscribe_messages=True)) as heard:  # type: ignore[no-untyped-call]
+        heard.subscribe(channel_of(number, "vendor"))
+        while heard.get_message(timeout=1) is not None:
+            pass
+
+        _followed(schedule, lambda at: at.follow({}, {"vendor": [one]}))
+
+        message = heard.get_message(ignore_subscribe_messages=True, timeout=5)
+    assert message is not None
+    assert message["data"] == one.encode()
+
+
+def test_a_redis_that_has_forgotten_the_script_is_given_it(schedule: Schedule, redis: "Redis") -> None:
+    redis.script_flush()
+
+    _followed(schedule, lambda at: at.follow({CLOCK: [_entry()]}, {}))
+
+    assert len(schedule.members(CLOCK)) == 1
+
+
+def test_where_redis_is_away_nobody_waits_and_threads_skip_it_too(away_url: str) -> None:
+    with closing(Schedule(away_url)) as away:
+        began = time.monotonic()
+        _followed(away, lambda at: at.follow({CLOCK: [_entry()]}, {None: [str(new_id())]}))
+        first = time.monotonic() - began
+        began = time.monotonic()
+        _followed(away, *[lambda at: at.follow({CLOCK: [_entry()]}, {})] * 50)
+        taken = away.arm(CLOCK, [_entry()])
+
+        assert taken is False
+        assert first < ARM_TIMEOUT + SLACK
+        assert time.monotonic() - began < BREAKER_SECONDS / 2
+
+
+@pytest.mark.far
+def test_the_loop_goes_on_while_redis_does_not_answer(away_url: str) -> None:
+    async def run(at: Schedule) -> float:
+        at.follow({CLOCK: [_entry()]}, {})
+        began = time.monotonic()
+        await asyncio.sleep(0)
+        took = time.monotonic() - began
+        await at.followed()
+        return took
+
+    with closing(Schedule(away_url, patience=2.0)) as away:
+        assert asyncio.run(run(away)) < SLACK
+
+
+SOON = timedelta(seconds=30)
+
+
+@pytest.fixture
+def away(away_url: str) -> Iterator[Schedule]:
+    """A schedule on a Redis that is away, in either manner."""
+    with closing(Schedule(away_url)) as opened:
+        yield opened
+
+
+@pytest.fixture
+def restored(redis: "Redis") -> Iterator["Redis"]:
+    """A client whose test may change the server's configuration."""
+    yield redis
+    redis.config_set("maxmemory", 0)
+    redis.config_set("maxmemory-policy", "noeviction")
+    redis.replicaof("NO", "ONE")
+
+
+def _some(count: int = 1) -> list[IndexEntry]:
+    return [IndexEntry(str(new_id()), "expire", SOON) for _ in range(count)]
+
+
+def _seconds_to_arm(schedule: Schedule, count: int = 1) -> float:
+    began = time.monotonic()
+    assert schedule.arm(CLOCK, _some(count)) is False
+    return time.monotonic() - began
+
+
+def test_arming_says_no_within_a_moment_and_after_that_at_once(away: Schedule) -> None:
+    first = _seconds_to_arm(away, 2000)
+    rest = [_seconds_to_arm(away) for _ in range(50)]
+
+    assert first < POLL_TIMEOUT
+    assert sum(rest) < 50 * ARM_TIMEOUT / 2
+
+
+@pytest.mark.far
+def test_claiming_and_asking_for_the_epoch_say_that_it_is_away(away: Schedule) -> None:
+    began = time.monotonic()
+
+    with pytest.raises(RedisUnavailable):
+        away.claim(CLOCK)
+
+    assert time.monotonic() - began < RETRIED
+
+
+def test_a_health_check_says_that_it_is_away_within_a_moment(away: Schedule) -> None:
+    began = time.monotonic()
+
+    with pytest.raises(RedisUnavailable):
+        away.ping()
+
+    assert time.monotonic() - began < POLL_TIMEOUT
+
+
+def test_listening_for_the_bell_says_that_it_is_away(refused_url: str) -> None:
+    with closing(Schedule(refused_url)) as away, away.bell(CLOCK) as bell, pytest.raises(RedisUnavailable):
+        bell.listen()
+
+
+@pytest.mark.far
+def test_once_the_breaker_closes_arming_works_again(schedule: Schedule, redis: "Redis", redis_url: str) -> None:
+    password = urlsplit(redis_url).password or ""
+    redis.config_set("requirepass", "another")
+    try:
+        with closing(Schedule(redis_url)) as locked_out:
+            refused = locked_out.arm(CLOCK, _some())
+            redis.config_set("requirepass", password)
+            skipped = locked_out.arm(CLOCK, _some())
+            time.sleep(BREAKER_SECONDS + 0.05)
+            taken = locked_out.arm(CLOCK, _some())
+    finally:
+        redis.config_set("requirepass", password)
+
+    assert (refused, skipped, taken) == (False, False, True)
+    assert len(schedule.members(CLOCK)) == 1
+
+
+def test_a_wrong_password_is_a_redis_that_is_away(redis_url: str) -> None:
+    wrong = redis_url.replace(urlsplit(redis_url).password or "", "wrong")
+
+    with closing(Schedule(wrong)) as locked_out:
+        assert locked_out.arm(CLOCK, _some()) is False
+        with pytest.raises(RedisUnavailable):
+            locked_out.claim(NOTIFICATIONS)
+        with pytest.raises(RedisUnavailable):
+            locked_out.ping()
+
+
+def test_a_full_redis_is_told_apart_by_the_answer_and_raises_nothing(schedule: Schedule, restored: "Redis") -> None:
+    schedule.arm(CLOCK, _some())
+    before = schedule.members(CLOCK)
+    restored.config_set("maxmemory", 1)
+
+    taken = schedule.arm(CLOCK, promised := _some())
+
+    restored.config_set("maxmemory", 0)
+    held = schedule.members(CLOCK)
+    assert taken is (f"expire:{promised[0].id}" in held)
+    assert before.keys() <= held.keys()
+
+
+def test_a_redis_that_is_read_only_is_away(schedule: Schedule, restored: "Redis") -> None:
+    schedule.arm(CLOCK, [IndexEntry(str(new_id()), "expire", timedelta(0))])
+    restored.replicaof("127.0.0.1", "1")
+
+    taken = schedule.arm(CLOCK, _some())
+    with pytest.raises(RedisUnavailable):
+        schedule.claim(CLOCK)
+
+    restored.replicaof("NO", "ONE")
+    assert taken is False
+    assert len(schedule.members(CLOCK)) == 1
+
+
+def test_a_redis_that_may_evict_is_not_fit(schedule: Schedule, restored: "Redis") -> None:
+    schedule.ping()
+    restored.config_set("maxmemory-policy", "allkeys-lru")
+
+    with pytest.raises(RedisUnavailable, match="noeviction"):
+        schedule.ping()

@@ -27,6 +27,7 @@ from lockbox.requests.lifecycle import Action
 from tests.database.scenes import read, write
 from tests.database.tenancy import manages
 from tests.database.test_exports import freely
+from tests.each import each
 
 SIGNER = Signer("lockbox.test", [Ed25519PrivateKey.generate()])
 FABRIKAM = TenantInput("fabrikam", "Fabrikam", "standard", "Fay", "fay@fabrikam.example")
@@ -217,7 +218,7 @@ def test_an_older_checkpoint_never_replaces_what_was_shipped(world: World, worke
     assert newest.size == max(one.size for one in second if one.log_id == world.tenant.id)
 
 
-@pytest.mark.parametrize(
+@each(
     "statement",
     [
         "UPDATE seals SET number = number + 1000",

@@ -40,6 +40,7 @@ from tests.database.scenes import (
     read,
     read_as_is,
 )
+from tests.each import each
 from tests.policy_setup import lay_down
 
 NOTIFIED = """
@@ -436,7 +437,7 @@ def test_the_schema_takes_no_second_event_of_the_same_part(world: World, worker:
         session.execute(text(third))
 
 
-@pytest.mark.parametrize("action", ["notifications_sent", "notification_dead", "endpoint_disabled", "submit", "read"])
+@each("action", ["notifications_sent", "notification_dead", "endpoint_disabled", "submit", "read"])
 def test_the_login_that_sends_says_of_a_request_nothing_but_who_was_notified(
     world: World, worker: Database, action: str
 ) -> None:
@@ -453,7 +454,7 @@ def test_the_login_that_sends_says_of_a_request_nothing_but_who_was_notified(
         )
 
 
-@pytest.mark.parametrize("login", ["worker", "api"])
+@each("login", ["worker", "api"])
 def test_no_other_login_says_who_was_notified(world: World, worker: Database, api: Database, login: str) -> None:
     request = world.submit()
     erin = world.people["erin"].person_id

@@ -28,6 +28,7 @@ from lockbox.requests.models import AccessRequest
 from lockbox.requests.patterns import fits
 from lockbox.requests.policy_rules import Policy, RequestFacts, terms_for
 from tests.database.scenes import as_caller, door, read, telling
+from tests.each import each
 from tests.passkey_approvals import DEMANDED, approve, asked, cose_bytes, enrol, signed
 from tests.policy_setup import lay_down
 
@@ -124,7 +125,7 @@ def test_a_passkey_that_is_not_trusted_yet_cannot_sign(demanding: World, superus
         asked(demanding, "ann", request.id)
 
 
-@pytest.mark.parametrize(
+@each(
     "changes",
     [
         {"resources": [OTHER]},
@@ -209,7 +210,7 @@ def _no_statement(world: World, request: AccessRequest) -> SignedStatement:
     return replace(signed(asked(world, "ann", request.id), authenticator), statement="[]", content="{}")
 
 
-@pytest.mark.parametrize(
+@each(
     "forged",
     [
         _of_amir,

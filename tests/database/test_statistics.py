@@ -19,6 +19,7 @@ from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from tests.database.scenes import write_unchecked
 from tests.database.test_pre_approvals import in_force
+from tests.each import each
 
 MOVED = """
 UPDATE requests SET created_at = created_at - :by, asked_at = asked_at - :by, opened_at = opened_at - :by,
@@ -180,7 +181,7 @@ def test_what_the_customer_never_heard_of_is_in_nobodys_figures(api: Database) -
         assert read(world, who, world.tenant.slug).total == NO_REQUESTS
 
 
-@pytest.mark.parametrize("who", ["erin", "max", "olga", "gate", "ann"])
+@each("who", ["erin", "max", "olga", "gate", "ann"])
 def test_only_admins_and_auditors_read_them(world: World, who: str) -> None:
     for slug in (None, world.tenant.slug):
         with pytest.raises(NotYours):

@@ -1,20 +1,28 @@
 """Stages with an order: later groups are neither prompted nor heard until the earlier ones have approved."""
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import text
 
 from harness.clocks import ShiftedClock
-from harness.people import World
+from harness.people import HERE, SETTINGS, World
+from harness.stage import unbound
 from lockbox.database import Database
-from lockbox.errors import EarlierStepFirst
-from lockbox.facts.enumerations import State
-from lockbox.requests import inbox, timers
+from lockbox.errors import EarlierStepFirst, LockboxError
+from lockbox.facts.enumerations import AuthMethod, State
+from lockbox.identity.roles import Caller, Role, RoleGrant, Side
+from lockbox.requests import decide, inbox, submit, timers
+from lockbox.requests.decisions import DecisionInput
 from lockbox.requests.lifecycle import Action
 from tests.database.scenes import assert_audit_logs_are_whole, read, state_of
 from tests.database.test_reminders import told
+from tests.examples import examples
 from tests.policy_setup import group, lay_down, stand_in
 
 STEPS = """
@@ -123,3 +131,122 @@ def test_the_inbox_says_who_is_asked_first(world: World) -> None:
     assert (waits.is_waiting, waits.may_approve) == (True, False)
     assert [(one.group, one.needed) for one in waits.lacking] == [("first", 1)]
     assert (asked.is_waiting, asked.may_approve) == (False, True)
+
+
+PEOPLE = ("una", "ugo", "ulla")
+ROLES = (Role.ENGINEER, Role.MANAGER, Role.APPROVER, Role.TENANT_ADMIN)
+ACTIONS = (Action.ENDORSE, Action.APPROVE, Action.APPROVE, Action.DENY, Action.CANCEL, Action.COMPLETE, Action.REVOKE)
+CLEAR = """
+DELETE FROM delegations; DELETE FROM memberships m USING people p WHERE p.id = m.person_id AND p.name = ANY(:names)
+"""
+
+someone = st.sampled_from(PEOPLE)
+acts = st.tuples(st.sampled_from(ACTIONS), someone)
+turns = st.tuples(st.just("turn"), someone, st.sampled_from(ROLES))
+delegates = st.tuples(st.just("stand in"), someone, someone)
+steps = st.lists(st.one_of(acts, acts, acts, st.tuples(st.just("submit"), someone), delegates, turns), max_size=14)
+NOTHING: dict[str, frozenset[Role]] = {name: frozenset() for name in PEOPLE}
+lacks = st.fixed_dictionaries({name: st.frozensets(st.sampled_from(ROLES), max_size=1) for name in PEOPLE})
+
+
+class FourEyesStory:
+    """Some people who hold roles of both sides, which Postgres would refuse: only the house's own rules are left."""
+
+    def __init__(self, world: World, quorum: int, lacking: dict[str, frozenset[Role]], *, review: bool) -> None:
+        self.world = world
+        self.requests: list[UUID] = []
+        lay_down(world, quorum=quorum, vendor_review=review)
+        with unbound(world.db).begin() as connection:
+            connection.execute(text("SET LOCAL session_replication_role = replica"))
+            for statement in CLEAR.split(";"):
+                connection.execute(text(statement), {"names": [name.capitalize() for name in PEOPLE]})
+        for name in PEOPLE:
+            world.people[name] = replace(world.people[name], standings=frozenset())
+            for role in ROLES:
+                if role not in lacking[name]:
+                    self.turn(name, role)
+
+    def turn(self, name: str, role: Role) -> None:
+        """Give somebody a role, or take it away."""
+        person = self.world.people[name]
+        tenant = self.world.tenant.id if role in {Role.APPROVER, Role.TENANT_ADMIN} else None
+        standing = RoleGrant(role, tenant)
+        values = {"person": person.person_id, "role": role.value, "tenant": tenant}
+        with unbound(self.world.db).begin() as connection:
+            connection.execute(text("SET LOCAL session_replication_role = replica"))
+            if standing in person.standings:
+                connection.execute(text("DELETE FROM memberships WHERE person_id = :person AND role = :role"), values)
+            else:
+                connection.execute(
+                    text(
+                        "INSERT INTO memberships (id, person_id, tenant_id, role) "
+                        "VALUES (gen_random_uuid(), :person, :tenant, :role)"
+                    ),
+                    values,
+                )
+        # The vendor's side turns to the tenant of a request; a member of that tenant reaches it anyway.
+        self.world.people[name] = replace(
+            person, standings=person.standings ^ {standing}, means=AuthMethod.SAMPLE, side=Side.VENDOR
+        )
+
+    def take(self, step: tuple[object, ...]) -> None:
+        """Take one step; what the house refuses is as good as not done."""
+        what, who, *more = step
+        caller = self.world.people[str(who)]
+        try:
+            if what == "submit":
+                self._submit(caller)
+            elif what == "stand in":
+                if who != more[0]:
+                    stand_in(self.world, str(who), str(more[0]))
+            elif what == "turn":
+                self.turn(str(who), Role(str(more[0])))
+            elif self.requests:
+                with self.world.db.transaction() as session:
+                    decide.act(session, caller, HERE, self.requests[-1], DecisionInput(Action(str(what)), "No"))
+        except LockboxError:
+            pass
+
+    def _submit(self, caller: Caller) -> None:
+        with self.world.db.transaction() as session:
+            submitted = submit.submit(session, caller, HERE, self.world.submission(), SETTINGS.catalogue.services)
+        self.requests.append(submitted.request.id)
+
+
+@settings(
+    max_examples=examples(80, near=10), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@example(lacking=NOTHING, quorum=1, review=True, taken=[("endorse", "ugo"), ("approve", "ugo")])
+@example(lacking=NOTHING, quorum=2, review=True, taken=[("endorse", "ugo"), ("approve", "ugo"), ("approve", "ulla")])
+@example(lacking=NOTHING, quorum=1, review=False, taken=[("approve", "una")])
+@example(lacking=NOTHING, quorum=1, review=False, taken=[("stand in", "una", "ugo"), ("approve", "una")])
+@given(lacking=lacks, quorum=st.integers(1, 2), review=st.booleans(), taken=steps)
+def test_no_sequence_of_actions_lets_one_person_both_ask_and_decide(
+    world: World,
+    lacking: dict[str, frozenset[Role]],
+    quorum: int,
+    review: bool,  # noqa: FBT001 - Hypothesis' choice
+    taken: list[tuple[object, ...]],
+) -> None:
+    for name in PEOPLE:
+        if name not in world.people:
+            world.add(name, Role.AUDITOR, world.tenant.id)
+    play = FourEyesStory(world, quorum, lacking, review=review)
+
+    for step in (("submit", "una"), *taken):
+        play.take(step)
+
+    for request_id in play.requests:
+        _nobody_did_both(world.db, request_id)
+
+
+def _nobody_did_both(db: Database, request_id: UUID) -> None:
+    (request,) = read(db, "SELECT requester_id, opened_at, quorum FROM requests WHERE id = :id", id=request_id)
+    rows = read(db, "SELECT person_id, decision FROM decisions WHERE request_id = :id", id=request_id)
+    said = {
+        decision: {row.person_id for row in rows if row.decision == decision} for decision in ("endorse", "approve")
+    }
+    assert request.requester_id not in {row.person_id for row in rows}
+    assert not said["endorse"] & said["approve"]
+    if request.opened_at is not None:
+        assert len(said["approve"]) >= request.quorum

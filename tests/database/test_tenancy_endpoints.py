@@ -216,7 +216,7 @@ def test_enabling_again_takes_a_fresh_sign_in(world: World, reach: WebhookUrlPol
     assert (changed.disabled_at, changed.why_disabled) == (None, None)
 
 
-@pytest.mark.parametrize("who", ["erin", "max", "vera", "gate", "olga", "zack"])
+@each("who", ["erin", "max", "vera", "gate", "olga", "zack"])
 def test_a_tenants_webhooks_are_nobody_elses(world: World, reach: WebhookUrlPolicy, who: str) -> None:
     other = World.make(world.db)
     world.people["zack"] = other.people["tara"]
@@ -230,7 +230,7 @@ def test_a_tenants_webhooks_are_nobody_elses(world: World, reach: WebhookUrlPoli
         acts(world, who, webhooks.add, world.tenant.slug, WebhookInput(URL), reach=reach)
 
 
-@pytest.mark.parametrize("who", ["erin", "max", "vera", "gate"])
+@each("who", ["erin", "max", "vera", "gate"])
 def test_the_vendors_webhooks_are_the_operators_alone(world: World, reach: WebhookUrlPolicy, who: str) -> None:
     shown = added(world, reach, "olga")
 
@@ -239,7 +239,7 @@ def test_the_vendors_webhooks_are_the_operators_alone(world: World, reach: Webho
             call(world, world.people[who], shown, reach)
 
 
-@pytest.mark.parametrize("who", ["tara", "ann"])
+@each("who", ["tara", "ann"])
 def test_a_customer_knows_of_no_webhook_of_the_vendor(world: World, reach: WebhookUrlPolicy, who: str) -> None:
     shown = added(world, reach, "olga")
 
@@ -272,7 +272,7 @@ def test_an_address_that_leads_inside_is_not_even_kept(world: World, reach: Webh
     assert len(read(world.db, "SELECT FROM endpoints")) == 1
 
 
-@pytest.mark.parametrize(("who", "event"), [("tara", "request.opened"), ("olga", "tenant.policy_changed")])
+@each(("who", "event"), [("tara", "request.opened"), ("olga", "tenant.policy_changed")])
 def test_an_event_that_never_comes_is_refused(world: World, reach: WebhookUrlPolicy, who: str, event: str) -> None:
     with pytest.raises(Invalid, match="There is no event"):
         added(world, reach, who, event_types=(event,))

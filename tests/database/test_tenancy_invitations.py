@@ -1,16 +1,29 @@
-"""Invitations: good once, for who has the mail, on one side; refused, they leave nothing behind."""
+"""Invitations to a tenant: given, withdrawn, accepted once by who has the mail, and refused codes."""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import timedelta
 
 import pytest
+from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
-from harness.people import World
-from lockbox.admin import invitations
-from lockbox.database import Database
-from lockbox.errors import InvitationClosed, NotFound
-from lockbox.identity.roles import Role
-from tests.database.audit_logs import last_change
-from tests.database.postbag import open_notifications
-from tests.database.tenancy import accepts, does, invites, joins, on_the_database, reads
+from harness.clocks import ShiftedClock
+from harness.people import HERE, World
+from harness.stage import setting
+from lockbox.admin import invitations, vendor_staff
+from lockbox.database import Database, UnitOfWork
+from lockbox.errors import InvitationClosed, InvitationExpired, InvitationRefused, LockboxError, NotFound, OtherSide
+from lockbox.facts.enumerations import AuthMethod, State
+from lockbox.identity.models import Invitation
+from lockbox.identity.roles import Caller, Role, Side
+from lockbox.notifications import announcements
+from lockbox.requests.lifecycle import Action
+from lockbox.sql import new_id
+from tests.database.audit_logs import last_change, recorded_changes
+from tests.database.postbag import address, open_notifications
+from tests.database.scenes import at_once, read, write
+from tests.database.tenancy import accepts, does, id_of, invites, joins, manages, on_the_database, reads
 from tests.mailbox import code_of, sent_about
 
 
@@ -76,3 +89,281 @@ def test_an_invitation_of_another_tenant_is_not_there(world: World, api: Databas
         does(world, "tara", invitations.withdraw, theirs.id)
     with pytest.raises(NotFound):
         does(world, "tara", invitations.withdraw, theirs.id, slug=elsewhere.tenant.slug)
+
+
+def test_who_accepts_becomes_a_person_of_the_customer_with_the_roles_offered(world: World, worker: Database) -> None:
+    nina = joins(world, worker, "nina", Role.APPROVER, Role.AUDITOR)
+
+    assert (nina.name, nina.side, nina.means, nina.key_id) == ("Nina", Side.CUSTOMER, AuthMethod.MAIL, None)
+    assert nina.signed_in_at is not None
+    assert {standing.role for standing in nina.standings} == {"approver", "auditor"}
+    assert nina.tenants() == {world.tenant.id}
+    (row,) = read(world.db, "SELECT name, email, side FROM people WHERE id = :id", id=nina.person_id)
+    assert tuple(row) == ("Nina", "nina@contoso.example", "customer")
+
+
+def test_accepting_is_one_event_in_the_own_name_from_where_it_was_done(world: World, worker: Database) -> None:
+    invited = invites(world)
+    code = code_of(worker, invited.id)
+    with world.db.transaction() as session:
+        nina = invitations.accept(session, invited.id, code, origin=HERE)
+
+    told = last_change(world.db)
+
+    assert (told.action, told.actor, told.role) == ("member_added", "Nina", "invited")
+    assert (told.changes, told.told) == ({"roles": "none → approver"}, {"Tara", "Ann", "Amir", "Abe", "Nina"})
+    assert (told.facts["person_id"], told.facts["invitation_id"]) == (str(nina.person_id), str(invited.id))
+    assert told.details["member"] == "Nina <nina@contoso.example>"
+    assert told.details["user_agent"] == "pytest"
+
+
+def test_the_transaction_is_that_of_who_accepted_with_the_new_roles(world: World, worker: Database) -> None:
+    invited = invites(world, Role.TENANT_ADMIN)
+    code = code_of(worker, invited.id)
+
+    with world.db.transaction() as session:
+        nina = invitations.accept(session, invited.id, code)
+        settings = session.execute(
+            text("SELECT at_person() AS person, at_tenants() AS tenants, at_administers() AS administers")
+        )
+        entered = settings.one()
+
+    assert tuple(entered) == (nina.person_id, [world.tenant.id], [world.tenant.id])
+
+
+def test_a_member_who_accepts_keeps_what_they_have(world: World, worker: Database) -> None:
+    nina = joins(world, worker, "nina", Role.AUDITOR)
+    with setting(world.db).transaction() as session:
+        again = _offered(session, world, nina)
+
+    more = accepts(world, "nina", again.id, code_of(worker, again.id))
+
+    assert more.person_id == nina.person_id
+    assert {standing.role for standing in more.standings} == {"approver", "auditor"}
+    assert last_change(world.db).changes == {"roles": "auditor → approver, auditor"}
+
+
+def _offered(session: UnitOfWork, world: World, whom: Caller) -> Invitation:
+    """Offer a place to a member, as could be when two invitations crossed."""
+    at = read(world.db, "SELECT clock_timestamp() AS at")[0].at
+    invitation = Invitation(
+        id=new_id(),
+        tenant_id=world.tenant.id,
+        email="nina@contoso.example",
+        name=whom.name,
+        roles=["approver", "auditor"],
+        is_recovery=False,
+        invited_by=id_of(world, "tara"),
+        created_at=at,
+        takes_effect_at=at,
+    )
+    until = at + timedelta(hours=1)
+    invitations.sealed(session, invitation, until)
+    session.orm.add(invitation)
+    session.orm.flush()
+    announcements.write_to(
+        session,
+        invitation.id,
+        template="invitation",
+        tenant_id=world.tenant.id,
+        event_id=None,
+        at=at,
+        until=until,
+    )
+    return invitation
+
+
+def test_however_the_code_is_spaced_and_cased_it_is_the_code(world: World, worker: Database) -> None:
+    invited = invites(world)
+    code = code_of(worker, invited.id)
+
+    nina = accepts(world, "nina", invited.id, f" {code.lower().replace('-', ' ')} ")
+
+    assert nina.name == "Nina"
+
+
+def test_two_who_accept_at_once_are_one(world: World, worker: Database, pool: ThreadPoolExecutor) -> None:
+    invited = invites(world)
+    code = code_of(worker, invited.id)
+
+    answers = at_once(pool, *[lambda: accepts(world, "nina", invited.id, code)] * 4)
+
+    assert sorted(type(answer).__name__ for answer in answers) == ["Caller", *["InvitationRefused"] * 3]
+    (row,) = read(world.db, "SELECT count(*) AS number FROM people WHERE email = 'nina@contoso.example'")
+    assert row.number == 1
+    assert [told.action for told in recorded_changes(world.db)].count("member_added") == 1
+
+
+def test_one_new_address_that_two_tenants_invite_becomes_one_person(
+    world: World, worker: Database, api: Database, pool: ThreadPoolExecutor
+) -> None:
+    elsewhere = World.make(api)
+    here, there = invites(world), invites(elsewhere, address="Nina@Contoso.example")
+    codes = [code_of(worker, here.id), code_of(worker, there.id)]
+
+    answers = at_once(
+        pool,
+        lambda: accepts(world, "nina", here.id, codes[0]),
+        lambda: accepts(elsewhere, "nina", there.id, codes[1]),
+    )
+
+    assert {type(answer) for answer in answers} == {Caller}
+    assert world.people["nina"].person_id == elsewhere.people["nina"].person_id
+
+
+def test_who_accepts_gets_the_roles_offered_and_cannot_give_themselves_more(world: World, worker: Database) -> None:
+    invited = invites(world, Role.AUDITOR)
+    code = code_of(worker, invited.id)
+    more = "INSERT INTO memberships (id, person_id, tenant_id, role) VALUES (uuidv7(), :p, :t, 'tenant_admin')"
+
+    with world.db.transaction() as session:
+        nina = invitations.accept(session, invited.id, code)
+        with pytest.raises(DBAPIError, match="row-level security"), session.orm.begin_nested():
+            session.execute(text(more), {"p": nina.person_id, "t": world.tenant.id})
+
+    assert {standing.role for standing in nina.standings} == {"auditor"}
+
+
+def test_whoever_was_added_may_decide_in_the_next_call(world: World, worker: Database) -> None:
+    waiting = world.submit().id
+
+    nina = joins(world, worker, "nina", Role.APPROVER)
+
+    world.people["nina"] = replace(nina, means=AuthMethod.SAMPLE)
+    assert world.act("nina", Action.APPROVE, waiting).state is State.ACTIVE
+
+
+COUNTS = """
+SELECT (SELECT count(*) FROM people) AS people, (SELECT count(*) FROM memberships) AS memberships,
+    (SELECT count(*) FROM events) AS events, (SELECT count(*) FROM invitations WHERE accepted_at IS NOT NULL) AS used
+"""
+WRONG = "-".join(["AAAA"] * 8)
+
+
+def counts(world: World) -> dict[str, int]:
+    """Count what accepting writes."""
+    return dict(read(world.db, COUNTS)[0]._mapping)  # noqa: SLF001 - SQLAlchemy's public name for it
+
+
+def refused(world: World, invitation: Invitation, code: str, db: Database | None = None) -> LockboxError:
+    """Accept, be refused without a trace, and return how."""
+    before = counts(world)
+    with pytest.raises(LockboxError) as refusal, (db or world.db).transaction() as session:
+        invitations.accept(session, invitation.id, code)
+    assert counts(world) == before
+    return refusal.value
+
+
+@pytest.mark.far
+def test_unknown_wrong_used_withdrawn_and_disabled_are_refused_in_the_same_words(
+    world: World, worker: Database, superuser: Engine
+) -> None:
+    used, withdrawn, good, disabled = (
+        invites(world, name=name, address=f"{name}@contoso.example") for name in ("used", "gone", "good", "out")
+    )
+    codes = {one.id: code_of(worker, one.id) for one in (used, withdrawn, good, disabled)}
+    accepts(world, "used", used.id, codes[used.id])
+    does(world, "tara", invitations.withdraw, withdrawn.id)
+    write(
+        superuser,
+        "INSERT INTO people (id, name, email, side, disabled_at, created_at) "
+        "VALUES (uuidv7(), 'Out', 'out@contoso.example', 'customer', now(), now())",
+    )
+    unknown = replace_id(good)
+
+    refusals = [
+        refused(world, unknown, codes[good.id]),
+        refused(world, good, WRONG),
+        refused(world, good, ""),
+        refused(world, good, codes[used.id]),
+        refused(world, used, codes[used.id]),
+        refused(world, withdrawn, codes[withdrawn.id]),
+        refused(world, disabled, codes[disabled.id]),
+    ]
+
+    assert {(type(one), one.code, one.detail) for one in refusals} == {
+        (InvitationRefused, "invitation-refused", invitations.REFUSED)
+    }
+    assert all(one.facts == {} for one in refusals)
+
+
+def replace_id(invitation: Invitation) -> Invitation:
+    """Return an invitation that is not there."""
+    return Invitation(**(invitation.model_dump() | {"id": new_id()}))
+
+
+def test_an_invitation_without_a_code_yet_cannot_be_accepted(world: World) -> None:
+    assert type(refused(world, invites(world), WRONG)) is InvitationRefused
+
+
+def test_after_72_hours_the_right_code_is_told_to_be_over_and_a_wrong_one_nothing(
+    world: World, worker: Database, later: ShiftedClock
+) -> None:
+    invited = invites(world)
+    code = code_of(worker, invited.id)
+    late = Database(world.db.engine, world.db.schedule, later)
+
+    later.shift = timedelta(hours=72)
+    over, wrong = refused(world, invited, code, late), refused(world, invited, WRONG, late)
+    later.shift = timedelta(hours=71, minutes=59)
+    with late.transaction() as session:
+        nina = invitations.accept(session, invited.id, code)
+
+    assert (type(over), over.code) == (InvitationExpired, "invitation-expired")
+    assert type(wrong) is InvitationRefused
+    assert nina.name == "Nina"
+
+
+def test_a_mail_that_is_sent_again_says_the_same_code(world: World, worker: Database, superuser: Engine) -> None:
+    invited = invites(world)
+    first = code_of(worker, invited.id)
+    write(
+        superuser,
+        "UPDATE notifications SET closed_at = NULL, outcome = NULL, run_at = clock_timestamp() WHERE about_id = :id",
+        id=invited.id,
+    )
+
+    assert code_of(worker, invited.id) == first
+    assert accepts(world, "nina", invited.id, first).name == "Nina"
+
+
+def test_a_new_invitation_makes_the_code_of_the_older_one_worthless(world: World, worker: Database) -> None:
+    older = invites(world)
+    first = code_of(worker, older.id)
+    does(world, "tara", invitations.withdraw, older.id)
+    newer = invites(world)
+    second = code_of(worker, newer.id)
+
+    assert first != second
+    assert type(refused(world, older, first)) is InvitationRefused
+    assert type(refused(world, newer, first)) is InvitationRefused
+    assert type(refused(world, older, second)) is InvitationRefused
+    assert accepts(world, "nina", newer.id, second).name == "Nina"
+
+
+def test_somebody_of_the_vendor_never_accepts_a_customers_invitation(
+    world: World, worker: Database, superuser: Engine
+) -> None:
+    invited = invites(world)
+    code = code_of(worker, invited.id)
+    statement = "UPDATE people SET email = 'nina@contoso.example' WHERE id = :id"
+    write(superuser, statement, id=id_of(world, "erin"))
+
+    assert type(refused(world, invited, code)) is OtherSide
+
+
+def test_somebody_of_a_customer_never_accepts_the_vendors_invitation(world: World, worker: Database) -> None:
+    theirs = address(world.db, world, "ann")
+    invited = manages(
+        world, "olga", vendor_staff.invite, name="Ann", address=theirs, roles=frozenset({Role.ENGINEER})
+    )
+
+    assert type(refused(world, invited, code_of(worker, invited.id))) is OtherSide
+
+
+def test_a_code_is_good_for_its_own_invitation_alone(world: World, worker: Database) -> None:
+    mine, other = invites(world), invites(world, address="nora@contoso.example")
+    codes = [code_of(worker, one.id) for one in (mine, other)]
+
+    assert type(refused(world, mine, codes[1])) is InvitationRefused
+    assert type(refused(world, other, codes[0])) is InvitationRefused

@@ -23,6 +23,7 @@ from tests.database.audit_logs import last_change, recorded_changes
 from tests.database.postbag import Postbag, address, open_notifications
 from tests.database.scenes import at_once, milliseconds, read, write
 from tests.database.tenancy import accepts, does, id_of, manages, on_the_database, reads
+from tests.each import each
 from tests.mailbox import CODE, code_of, sent_about
 
 WHO: dict[str, Any] = {"name": "Rita", "address": "rita@contoso.example"}
@@ -279,7 +280,7 @@ def test_a_proposal_is_listed_to_those_who_may_stop_it(world: World) -> None:
         assert (listed.id, listed.is_recovery) == (proposed.id, True)
 
 
-@pytest.mark.parametrize("role", ["tenant_admin", "approver", "auditor"])
+@each("role", ["tenant_admin", "approver", "auditor"])
 def test_an_operator_cannot_make_a_member_on_the_database_either(world: World, role: str) -> None:
     statement = "INSERT INTO memberships (id, person_id, tenant_id, role) VALUES (uuidv7(), :p, :t, :r)"
 

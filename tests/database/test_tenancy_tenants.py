@@ -2,6 +2,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from hashlib import sha256
 
 import pytest
 from sqlalchemy import text
@@ -14,18 +15,20 @@ from lockbox.admin import emergency_stop, tenants, vendor_staff
 from lockbox.admin.emergency_stop import ModeChangeResult
 from lockbox.admin.tenants import TenantInput, TenantListing, TenantOverview
 from lockbox.database import Database
-from lockbox.errors import NotFound, NotYours, TenantSuspended, UnknownPlan
+from lockbox.errors import LicenceRequired, NotFound, NotYours, OtherSide, SlugTaken, TenantSuspended, UnknownPlan
 from lockbox.facts.enumerations import Mode
 from lockbox.identity import authentication
 from lockbox.identity.roles import Role
 from lockbox.requests import decide
 from lockbox.requests.decisions import DecisionInput
 from lockbox.requests.lifecycle import Action
-from lockbox.requests.policy_rules import Policy
+from lockbox.requests.policy_rules import Policy, stored
 from tests.database.audit_logs import last_change, recorded_changes
-from tests.database.postbag import Postbag
+from tests.database.postbag import Postbag, address
 from tests.database.scenes import PATIENCE, door, read, state_of
-from tests.database.tenancy import does, id_of, manages, on_the_database, reads
+from tests.database.tenancy import accepts, does, id_of, manages, on_the_database, reads
+from tests.each import each
+from tests.mailbox import code_of
 
 PLANS = {"standard": Plan(), "basic": Plan(lockbox=False)}
 FOUNDING = TenantInput("fabrikam", "Fabrikam", "standard", "Fay", "fay@fabrikam.example")
@@ -105,7 +108,7 @@ def test_tenants_are_listed_page_by_page_in_the_order_of_their_slugs(world: Worl
     assert (first.next_cursor, rest.next_cursor) == ("b", None)
 
 
-@pytest.mark.parametrize("who", ["tara", "ann", "aude"])
+@each("who", ["tara", "ann", "aude"])
 def test_a_tenant_of_others_answers_as_one_that_does_not_exist(world: World, api: Database, who: str) -> None:
     elsewhere = World.make(api)
 
@@ -221,7 +224,7 @@ def test_an_operator_who_was_removed_a_moment_ago_may_nothing(world: World) -> N
         add(world)
 
 
-@pytest.mark.parametrize(
+@each(
     ("who", "statement"),
     [
         ("olga", "UPDATE tenants SET mode = 'off' WHERE id = :id"),
@@ -233,3 +236,89 @@ def test_an_operator_who_was_removed_a_moment_ago_may_nothing(world: World) -> N
 def test_the_database_itself_knows_whose_business_is_whose(world: World, who: str, statement: str) -> None:
     with pytest.raises(DBAPIError, match=r"only (the admins|operators)"):
         on_the_database(world, who, statement, id=world.tenant.id)
+
+
+def test_a_new_tenant_is_in_enforce_with_the_default_policy_and_no_member(world: World) -> None:
+    added = add(world).tenant
+
+    assert (added.slug, added.mode, added.policy_version) == ("fabrikam", Mode.ENFORCE, 1)
+    (policy,) = read(world.db, "SELECT body, author_id FROM policies WHERE tenant_id = :id", id=added.id)
+    assert (policy.body, policy.author_id) == (stored(Policy()), None)
+    assert read(world.db, "SELECT FROM memberships WHERE tenant_id = :id", id=added.id) == []
+
+
+def test_the_first_admin_is_invited_and_only_the_mail_ever_holds_the_code(
+    world: World, worker: Database, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    added = add(world)
+    (row,) = read(world.db, "SELECT * FROM invitations WHERE tenant_id = :id", id=added.tenant.id)
+
+    code = code_of(worker, row.id)
+
+    assert (row.email, row.roles, row.is_recovery) == ("fay@fabrikam.example", ["tenant_admin"], False)
+    assert row.secret_hash
+    assert row.secret_hash not in {sha256(said.encode()).digest() for said in (code, code.replace("-", ""))}
+    (stored,) = read(
+        world.db,
+        """
+        SELECT (SELECT string_agg(i::text, ' ') FROM invitations i)
+            || (SELECT string_agg(n::text, ' ') FROM notifications n)
+            || (SELECT string_agg(d::text, ' ') FROM event_details d) AS text
+        """,
+    )
+    printed = capsys.readouterr()
+    everything = f"{added} {row} {stored.text} {caplog.text} {printed.out} {printed.err}"
+    assert code not in everything
+    assert code.replace("-", "") not in everything
+
+
+def test_whoever_accepts_is_the_admin_and_the_tenant_is_its_own_from_then_on(world: World, worker: Database) -> None:
+    added = add(world)
+    (row,) = read(world.db, "SELECT id FROM invitations WHERE tenant_id = :id", id=added.tenant.id)
+
+    fay = accepts(world, "fay", row.id, code_of(worker, row.id))
+    renamed = does(world, "fay", tenants.rename, "Fabrikam AG", slug="fabrikam")
+
+    assert fay.holds(Role.TENANT_ADMIN, tenant_id=added.tenant.id)
+    assert (renamed.tenant.name, renamed.members) == ("Fabrikam AG", 1)
+
+
+def test_adding_is_one_event_with_what_the_tenant_begins_with(world: World) -> None:
+    add(world)
+
+    told = last_change(world.db)
+
+    assert (told.action, told.actor, told.role) == ("tenant_added", "Olga", "operator")
+    assert told.changes == {"mode": "none → enforce", "plan": "none → standard", "roles": "none → tenant_admin"}
+    assert told.details["member"] == "Fay <fay@fabrikam.example>"
+    assert "fay@" not in str(told.facts)
+
+
+def test_a_slug_that_is_taken_is_refused_and_nothing_is_written(world: World) -> None:
+    add(world)
+    before = len(recorded_changes(world.db))
+
+    with pytest.raises(SlugTaken):
+        add(world, founding=TenantInput("fabrikam", "Another", "standard", "Fred", "fred@fabrikam.example"))
+
+    assert len(recorded_changes(world.db)) == before
+    assert read(world.db, "SELECT count(*) AS number FROM invitations")[0].number == 1
+
+
+def test_an_unknown_plan_is_refused(world: World) -> None:
+    with pytest.raises(UnknownPlan, match="basic, standard"):
+        add(world, founding=TenantInput("fabrikam", "Fabrikam", "golden", "Fay", "fay@fabrikam.example"))
+
+
+def test_a_plan_without_the_lockbox_is_refused_for_a_tenant_that_would_begin_in_enforce(world: World) -> None:
+    with pytest.raises(LicenceRequired, match="basic does not include"):
+        add(world, founding=TenantInput("fabrikam", "Fabrikam", "basic", "Fay", "fay@fabrikam.example"))
+
+    assert read(world.db, "SELECT FROM tenants WHERE slug = 'fabrikam'") == []
+
+
+def test_nobody_of_the_vendor_is_invited_as_the_first_admin(world: World) -> None:
+    theirs = address(world.db, world, "erin").upper()
+
+    with pytest.raises(OtherSide):
+        add(world, founding=TenantInput("fabrikam", "Fabrikam", "standard", "Erin", theirs))

@@ -31,6 +31,7 @@ from tests.database.tenancy import does, on_the_database, reads
 from tests.database.test_erased_texts import by_hand
 from tests.database.test_erasure import erase
 from tests.database.test_retention import denied, left, sealed
+from tests.each import each
 from tests.policy_setup import signed_in
 
 WHY = "Dispute 4711"
@@ -65,7 +66,7 @@ def test_a_tenants_log_is_kept_for_as_long_as_its_admin_says(
     assert kept(world, most=20).kept_days == 20
 
 
-@pytest.mark.parametrize(("days", "most"), [(29, None), (0, None), (36_501, None), (101, 100)])
+@each(("days", "most"), [(29, None), (0, None), (36_501, None), (101, 100)])
 def test_a_time_out_of_bounds_is_refused(world: World, days: int, most: int | None) -> None:
     with pytest.raises(Invalid):
         does(world, "tara", tenant_data.keep_for, days, most=most)
@@ -170,7 +171,7 @@ LEAVE = "INSERT INTO offboardings (tenant_id, asked_by, asked_at) VALUES (at_ten
 STAY = "DELETE FROM offboardings"
 
 
-@pytest.mark.parametrize(("who", "side", "other"), [("tara", "customer", "Ann"), ("olga", "vendor", "Erin")])
+@each(("who", "side", "other"), [("tara", "customer", "Ann"), ("olga", "vendor", "Erin")])
 def test_nobody_holds_in_anothers_name(world: World, who: str, side: str, other: str) -> None:
     with pytest.raises(DBAPIError, match="row-level security"):
         on_the_database(world, who, HOLD.format(side=side, by=other))

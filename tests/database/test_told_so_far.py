@@ -19,6 +19,7 @@ from lockbox.notifications import announcements
 from tests.database.scenes import read, write_unchecked
 from tests.database.tenancy import manages
 from tests.database.test_definition_records import A, starts
+from tests.each import each
 
 BACK = "UPDATE tenants SET created_at = created_at - interval '40 days'"
 FORWARD = "UPDATE {} SET announced_to = CAST(:to AS uuid)"
@@ -43,7 +44,7 @@ def _news(world: World, superuser: Engine) -> World:
     return world
 
 
-@pytest.mark.parametrize(
+@each(
     ("table", "to"),
     [*((table, EVERYBODY) for table in ANNOUNCE), *((table, exclusions.NOBODY) for table in list(ANNOUNCE)[1:])],
 )
@@ -56,7 +57,7 @@ def test_the_core_workers_login_says_of_no_news_that_it_was_told(
     assert read(news.db, "SELECT FROM events WHERE actor_role = 'clock'") == []
 
 
-@pytest.mark.parametrize("table", ANNOUNCE)
+@each("table", ANNOUNCE)
 def test_what_was_told_goes_on_and_not_back(news: World, worker: Database, table: str) -> None:
     assert sum(ANNOUNCE[table](worker)) >= 1
     assert list(ANNOUNCE[table](worker)) == []

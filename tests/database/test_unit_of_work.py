@@ -32,6 +32,7 @@ from tests.database.scenes import (
     state_of,
     write,
 )
+from tests.each import each
 
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
 
@@ -249,7 +250,7 @@ def test_an_array_of_bytes_is_read_as_it_was_written(worker: Database, values: l
         assert [one and bytes(one) for one in found] == values
 
 
-@pytest.mark.parametrize("value", ["O'Neil", 'a"b', "a,b", "{", "\\x00", "", "a b"])
+@each("value", ["O'Neil", 'a"b', "a,b", "{", "\\x00", "", "a b"])
 def test_text_goes_into_an_array_as_bytes_alone(value: str) -> None:
     with pytest.raises(ValueError, match="plain words"):
         array([value])

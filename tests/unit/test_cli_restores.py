@@ -10,7 +10,7 @@ from cli.app import app
 from lockbox.audit.log import checkpoint
 from lockbox.audit.verifier.export_format import FindingKind
 from tests.logs import Log, event, public
-from tests.unit.test_verifier_restores import AFTER, BEFORE, COMMON, gone_on
+from tests.unit.test_verifier_statements import AFTER, BEFORE, COMMON, gone_on
 
 INTACT, TAMPERED, UNSURE = 0, 1, 2
 

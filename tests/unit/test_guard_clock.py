@@ -1,7 +1,14 @@
 """What time a guard takes it to be by the database: as far ahead as it can be, and no further for long."""
 
+import subprocess
+import sys
 import time
+import tomllib
+import zipfile
 from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
 
 import pytest
 from lockbox_guard.database_clock import BOOT_CLOCK, DatabaseClock
@@ -179,3 +186,63 @@ def test_a_connection_that_began_too_slowly_is_given_up_for_another(
         wait_until(guard, "no_window", token=token)
 
     assert len(lockbox.began) == 2
+
+
+@pytest.mark.parametrize("member", [True, False, None, "true", 1])
+def test_the_member_of_a_window_is_told(member: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    facts: dict[str, Any] = {} if member is None else {"break_glass": member}
+    with closing(SmallLockbox()) as lockbox, guard_of(lockbox, monkeypatch) as guard:
+        lockbox.open(window(**facts))
+
+        assert guard.check(**USE, engineer=ERIN).break_glass is (member is True)
+
+
+@pytest.mark.parametrize("header", ["true", "false", None])
+def test_the_header_of_an_answer_is_told(header: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    about = {} if header is None else {"break-glass": header}
+    with closing(SmallLockbox()) as lockbox, guard_of(lockbox, monkeypatch) as guard:
+        token = lockbox.knows("erin's")
+        lockbox.says_yes("Bearer erin's", **about)
+
+        assert guard.check(**USE, token=token).break_glass is (header == "true")
+
+
+HOME = Path(__file__).parents[2]
+GUARD = HOME / "guard"
+SERVER = {"api", "cli", "config", "gate", "harness", "lockbox", "worker"}
+
+
+def test_it_depends_on_httpx_alone() -> None:
+    project = tomllib.loads((GUARD / "pyproject.toml").read_text())["project"]
+
+    assert project["dependencies"] == ["httpx>=0.28"]
+    assert project["version"] == tomllib.loads((HOME / "pyproject.toml").read_text())["project"]["version"]
+
+
+def test_it_loads_nothing_of_the_server() -> None:
+    script = f"""
+import sys
+sys.path.insert(0, {str(GUARD)!r})
+import lockbox_guard
+print(*{{name.partition(".")[0] for name in sys.modules}})
+"""
+    ended = subprocess.run([sys.executable, "-I", "-c", script], capture_output=True, text=True, check=True)
+
+    loaded = set(ended.stdout.split())
+    assert "lockbox_guard" in loaded
+    assert loaded & (SERVER | {"fastapi", "starlette", "pydantic", "sqlalchemy", "redis", "uvicorn"}) == set()
+
+
+def test_its_wheel_holds_the_package_and_its_types(tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(build, cwd=GUARD, capture_output=True, timeout=60, check=True)
+
+    (wheel,) = tmp_path.glob("lockbox_guard-*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {name.partition("/")[0].partition("-")[0] for name in names} == {"lockbox_guard"}
+    assert "lockbox_guard/py.typed" in names
+    assert {f"lockbox_guard/{path.name}" for path in (GUARD / "lockbox_guard").glob("*.py")} <= set(names)
+
+
+def test_the_development_environment_has_it() -> None:
+    assert "--editable ./guard" in (HOME / "deploy" / "venv").read_text()

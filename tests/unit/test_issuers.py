@@ -12,8 +12,12 @@ from typing import Any
 
 import pytest
 from joserfc.jwk import ECKey, RSAKey
+from pydantic import TypeAdapter, ValidationError
 
-from config.issuers import IdentityProvider
+from cli.doctor.findings import DoctorFinding, FindingLevel
+from cli.doctor.issuers import check_issuers
+from config.issuers import IdentityProvider, IssuerList
+from config.settings import Settings
 from harness.webhook_receiver import ScriptedAnswer
 from lockbox.errors import Busy, NotSignedIn
 from lockbox.identity.oidc import verify
@@ -24,11 +28,13 @@ from lockbox.identity.oidc_providers import (
     ProviderUnavailable,
     read_metadata,
 )
+from tests.each import each
 from tests.oidc_issuer import (
     BROKEN,
     DISCOVERY,
     DRIP,
     HELD,
+    HTML,
     HUGE,
     NOON,
     NOT_AN_OBJECT,
@@ -39,6 +45,7 @@ from tests.oidc_issuer import (
     local_issuer,
     rsa_key,
 )
+from tests.unit.test_safe_http import resolve_to
 
 
 @dataclass
@@ -340,3 +347,119 @@ def test_exchanges_with_slow_issuers_are_bounded_together() -> None:
                 one.released.set()
 
         assert sum(isinstance(call.exception(), Busy) for call in calls) == 16 - MOST_EXCHANGES_TOGETHER
+
+
+GOOD = {"issuer": "https://sso.example", "audience": "lockbox"}
+
+
+@pytest.mark.parametrize(
+    ("facts", "is_plain_http", "is_on_loopback"),
+    [
+        ({}, False, False),
+        ({"jwks_url": "https://keys.sso.example/keys?p=1"}, False, False),
+        ({"issuer": "https://localhost:8443/realms/a"}, False, True),
+        ({"issuer": "http://127.0.0.1:8080"}, True, True),
+        ({"issuer": "http://[::1]:8080"}, True, True),
+        ({"jwks_url": "http://localhost:8080/jwks"}, True, True),
+    ],
+)
+def test_an_issuer_says_whether_it_is_fit_for_production(
+    facts: dict[str, str], *, is_plain_http: bool, is_on_loopback: bool
+) -> None:
+    issuer = IdentityProvider.model_validate(GOOD | facts)
+
+    assert issuer.is_plain_http is is_plain_http
+    assert issuer.is_on_loopback is is_on_loopback
+
+
+@each(
+    ("facts", "message"),
+    [
+        ({"issuer": "http://sso.example"}, "use https; plain http"),
+        ({"issuer": "http://127.0.0.1.sso.example"}, "use https; plain http"),
+        ({"issuer": "HTTPS://sso.example"}, "small letters"),
+        ({"issuer": "https://user:hunter2@sso.example"}, "leave out the user"),
+        ({"issuer": "https://@sso.example"}, "leave out the user"),
+        ({"issuer": "https://sso.example/#x"}, "leave out the fragment"),
+        ({"issuer": "https://sso.example#"}, "leave out the fragment"),
+        ({"issuer": "https://sso.example/?a=b"}, "leave out the query"),
+        ({"issuer": "https://sso.example:0"}, "such as https"),
+        ({"issuer": "https://sso.example:65536"}, "such as https"),
+        ({"issuer": "https://"}, "such as https"),
+        ({"issuer": "sso.example"}, "such as https"),
+        ({"issuer": "https://sso.example /x"}, "visible ASCII"),
+        ({"issuer": "https://ssö.example"}, "visible ASCII"),
+        ({"jwks_url": "http://sso.example/jwks"}, "use https; plain http"),
+        ({"jwks_url": "file:///etc/keys"}, "such as https"),
+        ({"audience": ""}, "at least 1"),
+        ({"client_secret": "hunter2"}, "needs client_id"),
+        ({"client_id": "web", "client_secret": ""}, "at least 1"),
+        ({"algorithms": ()}, "at least 1"),
+        ({"algorithms": ("none",)}, "RS256"),
+        ({"algorithms": ("RS256", "HS256")}, "RS256"),
+        ({"tenant": "Contoso!"}, "pattern"),
+        ({"secret": "hunter2"}, "not permitted"),
+    ],
+)
+def test_a_setting_that_is_unsafe_or_malformed_is_refused_with_what_to_do(
+    facts: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValidationError, match=message) as refused:
+        IdentityProvider.model_validate(GOOD | facts)
+
+    assert "hunter2" not in str(refused.value)
+
+
+def test_an_issuer_is_named_once_so_that_its_people_belong_to_one_tenant() -> None:
+    twice = [GOOD | {"tenant": "contoso"}, GOOD | {"tenant": "fabrikam"}]
+
+    with pytest.raises(ValidationError, match="name each issuer once"):
+        TypeAdapter(IssuerList).validate_python(twice)
+
+    assert len(TypeAdapter(IssuerList).validate_python([GOOD])) == 1
+
+
+def test_a_clients_secret_does_not_show() -> None:
+    issuer = IdentityProvider.model_validate(GOOD | {"client_id": "web", "client_secret": "hunter2"})
+
+    assert "hunter2" not in repr(issuer) + issuer.model_dump_json()
+
+
+def found(*issuers: IdentityProvider) -> list[DoctorFinding]:
+    return list(check_issuers(Settings(issuers=issuers)))
+
+
+def test_an_issuer_that_answers_is_well() -> None:
+    with local_issuer() as issuer:
+        (one,) = found(issuer.configured())
+
+    assert (one.level, one.says) == (FindingLevel.OK, f"{issuer.url} answers, with 1 key")
+
+
+@pytest.mark.parametrize(
+    ("address", "tenant", "says", "fix"),
+    [
+        ("10.20.0.7", None, "the address is not a public one", "name its network in LOCKBOX_PRIVATE_NETWORKS"),
+        ("10.20.0.7", "contoso", "the address is not a public one", "a tenant's provider needs a public address"),
+    ],
+)
+def test_an_issuer_in_a_private_network_is_named_with_what_lets_it_be_called(
+    monkeypatch: pytest.MonkeyPatch, address: str, tenant: str | None, says: str, fix: str
+) -> None:
+    resolve_to(monkeypatch, [address])
+
+    (one,) = found(LocalIssuer("https://sso.example").configured(tenant=tenant))
+
+    assert one.level is FindingLevel.FAILURE
+    assert one.says == f"nobody can sign in by https://sso.example: {says}"
+    assert one.fix.startswith(fix)
+
+
+def test_an_issuer_that_answers_something_else_is_named() -> None:
+    with local_issuer() as good, local_issuer() as bad:
+        bad.troubles[DISCOVERY] = HTML
+        well, broken = found(good.configured(), bad.configured())
+
+    assert (well.level, broken.level) == (FindingLevel.OK, FindingLevel.FAILURE)
+    assert broken.says == f"nobody can sign in by {bad.url}: it answered something other than JSON"
+    assert broken.fix

@@ -5,9 +5,13 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from cli.passed_settings import FILES, PASSED, REFUSED, TAKEN, sort_settings
+from cli.stack import commands
+from config.children import given
 from config.setting_fields import DEVELOPMENT_KEY
 from config.settings import Settings, load
 from config.unsafe_settings import UnsafeSettings
+from tests.each import each
 
 SECRET = "hunter2-hunter2-hunter2"
 KEY = "5gwSJ-ElMIWEDZ496xR9jv9WQR2Le1ymPVl18MewFss="
@@ -158,7 +162,8 @@ MALFORMED = [
 
 
 def set_up(monkeypatch: pytest.MonkeyPatch, **changes: str | None) -> None:
-    """Make the environment that of a good production, with changes."""
+    """Make the environment that of a good production, with changes, whatever another case has made of it."""
+    monkeypatch.undo()
     for name, value in (PRODUCTION | changes).items():
         if value is None:
             monkeypatch.delenv(name, raising=False)
@@ -176,7 +181,7 @@ def test_a_good_production_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
     assert set(settings.catalogue.services) == {"exchange-online", "sharepoint-online", "onedrive"}
 
 
-@pytest.mark.parametrize(("name", "value"), UNSAFE)
+@each(("name", "value"), UNSAFE)
 def test_what_is_unsafe_in_production_is_refused_by_name(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str | None
 ) -> None:
@@ -255,7 +260,7 @@ def test_the_connector_worker_has_the_key_of_marks_and_not_the_credential_key(
     assert str(refused.value).count("LOCKBOX_") == 1
 
 
-@pytest.mark.parametrize(("name", "value"), UNSAFE)
+@each(("name", "value"), UNSAFE)
 def test_the_same_is_allowed_on_a_developers_machine(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str | None
 ) -> None:
@@ -264,8 +269,8 @@ def test_the_same_is_allowed_on_a_developers_machine(
     assert load().environment == "development"
 
 
-@pytest.mark.parametrize("environment", ["development", "production"])
-@pytest.mark.parametrize(("name", "value"), MALFORMED)
+@each("environment", ["development", "production"])
+@each(("name", "value"), MALFORMED)
 def test_a_malformed_value_is_refused_by_name_and_not_quoted(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str, environment: str
 ) -> None:
@@ -387,3 +392,67 @@ def test_what_the_catalogue_has_called_must_be_https_in_production(
 
     with pytest.raises(UnsafeSettings, match="LOCKBOX_CATALOGUE: issuers and adapters must be https"):
         load()
+
+
+def test_every_setting_is_passed_on_taken_or_refused_with_a_reason() -> None:
+    assert sorted([*PASSED, *TAKEN, *REFUSED]) == sorted(Settings.model_fields)
+    assert set(FILES) <= set(PASSED)
+    assert set().union(*PASSED.values()) == set(commands())
+
+
+def test_a_setting_reaches_the_processes_that_need_it() -> None:
+    passed = sort_settings({"LOCKBOX_LOG_LEVEL": "debug", "LOCKBOX_METRICS_TOKEN": "a-token"})
+
+    assert passed.of("api") == {"LOCKBOX_LOG_LEVEL": "debug", "LOCKBOX_METRICS_TOKEN": "a-token"}
+    assert passed.of("flower") == passed.of("worker") == {"LOCKBOX_LOG_LEVEL": "debug"}
+    assert passed.refused == {}
+
+
+def test_a_file_is_found_from_another_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    passed = sort_settings({"LOCKBOX_CATALOGUE": "mine.yaml"})
+
+    assert passed.of("api") == passed.of("notifications") == {"LOCKBOX_CATALOGUE": str(tmp_path / "mine.yaml")}
+    assert passed.of("worker") == {}
+
+
+def test_the_folder_of_targets_reaches_the_connector_worker_alone(tmp_path: Path) -> None:
+    passed = sort_settings({"LOCKBOX_CONNECTOR_TARGETS": str(tmp_path)})
+
+    assert passed.of("connectors") == {"LOCKBOX_CONNECTOR_TARGETS": str(tmp_path)}
+    assert {name: passed.of(name) for name in ("api", "worker", "notifications", "flower")} == {
+        name: {} for name in ("api", "worker", "notifications", "flower")
+    }
+
+
+@pytest.mark.parametrize(
+    ("variable", "why"),
+    [
+        ("LOCKBOX_PUBLIC_URL", "make run PORT=N"),
+        ("LOCKBOX_API_PORT", "make run PORT=N"),
+        ("LOCKBOX_SECRET_KEYS", "keys of its own"),
+        ("LOCKBOX_TOKEN", "the command `lockbox`"),
+        ("LOCKBOX_CATALOG", "did you mean LOCKBOX_CATALOGUE?"),
+        ("LOCKBOX_SERVICES", "there is no such setting"),
+        ("lockbox_embedded", "starts a server"),
+    ],
+)
+def test_what_is_not_passed_on_is_named_with_the_reason_and_without_its_value(variable: str, why: str) -> None:
+    passed = sort_settings({variable: "hunter2"})
+
+    assert passed.values == {}
+    assert why in passed.refused[variable]
+    assert "hunter2" not in passed.refused[variable]
+
+
+def test_what_the_stack_uses_itself_is_not_refused() -> None:
+    assert sort_settings({"LOCKBOX_REDIS_URL": "redis://:x@localhost/0"}).refused == {}
+
+
+def test_the_callers_variables_are_read_in_any_case(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("lockbox_log_level", "debug")
+    monkeypatch.setenv("FLOWER_UNAUTHENTICATED_API", "true")
+
+    assert given()["lockbox_log_level"] == "debug"
+    assert all(name.upper().startswith("LOCKBOX_") for name in given())

@@ -1,10 +1,13 @@
 """Text that an approver reads: nothing invisible gets in, names hold no links, ids have one spelling."""
 
 import re
+from datetime import UTC, datetime
 
 import pytest
 
 from lockbox import text_rules
+from lockbox.identity.look_alikes import is_alike
+from lockbox.notifications import requester_text
 from lockbox.text_rules import one_line, prose
 from tests.each import each
 
@@ -112,3 +115,32 @@ def test_a_mail_writes_out_what_nobody_would_see(mark: str) -> None:
 
     assert one_line(f"an{mark}na") == shown
     assert prose(f"an{mark}na\nyes") == f"{shown}\nyes"
+
+
+AT = datetime(2026, 11, 24, 9, 0, tzinfo=UTC)
+
+
+def test_a_demos_token_is_shown_as_one() -> None:
+    assert requester_text.signed_in("token", "sample", None, AT) == "a demo token, without a sign-in"
+    assert requester_text.signed_in("token", "token", None, AT) == "an API token, without a sign-in"
+    assert requester_text.signed_in("session", "sample", AT, AT).startswith("as a demo user")
+
+
+MAX = ("Max Mann", ["max@vendor.example"])
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        ("max  mann", ["mm@vendor.example"]),
+        ("M. Mann", ["m@vendor.example", "MAX+eng@vendor.example"]),
+        ("Max Mann", ["max@vendor.example"]),
+    ],
+)
+def test_equal_names_and_mailboxes_are_alike(other: tuple[str, list[str]]) -> None:
+    assert is_alike(MAX, other)
+
+
+@pytest.mark.parametrize("other", [("Maxine Mann", ["maxine@vendor.example"]), ("M. Mann", ["max@other.example"])])
+def test_others_are_not(other: tuple[str, list[str]]) -> None:
+    assert not is_alike(MAX, other)

@@ -23,7 +23,7 @@ from tests.unit.test_verifier_approvals import (
     history,
     named,
 )
-from tests.unit.test_verifier_break_glass import MAX, TRUE
+from tests.unit.test_verifier_windows import MAX, TRUE
 from tests.verification_results import told, verified
 
 FIRST, ANOTHER = str(UUID(int=0xE1)), str(UUID(int=0xE2))

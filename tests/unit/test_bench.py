@@ -1,0 +1,468 @@
+"""The benchmark: its loads, its targets, what it measures, and what its page says of it."""
+
+import asyncio
+import json
+import math
+import re
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench.figures import Comparison, Figure, medians, quantile
+from bench.gate_checks import held_mib
+from bench.http_load import rate, several
+from bench.readme import BEGINNING, README, lines, placed, table
+from bench.report import RESULTS, beside, everything, held, markdown, read, times
+from bench.rows import LEAST_SECONDS, Pace
+from bench.sizes import FULL, PARTS, QUICK, SIZES, USUAL
+from bench.targets import BenchResults, comparisons, targets
+from harness.load import UnexpectedAnswer, length, perform, written
+from tests.each import each
+from tests.unit.measured import GOOD
+
+VALUES = st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1)
+
+
+def test_a_quantile_is_one_of_the_values_by_nearest_rank() -> None:
+    hundred = [float(number) for number in range(100, 0, -1)]
+
+    assert quantile(hundred, 0.5) == 50
+    assert quantile(hundred, 0.99) == 99
+    assert quantile(hundred, 1) == 100
+    assert quantile([7.0], 0.01) == 7
+
+
+@given(VALUES, st.floats(min_value=0.01, max_value=1))
+def test_at_least_the_share_of_the_values_does_not_exceed_its_quantile(values: list[float], share: float) -> None:
+    found = quantile(values, share)
+
+    assert found in values
+    assert sum(value <= found for value in values) >= share * len(values)
+    assert sum(value < found for value in values) < share * len(values)
+
+
+@pytest.mark.parametrize(("values", "share"), [([], 0.5), ([1.0], 0), ([1.0], 1.1)])
+def test_no_values_and_no_share_have_no_quantile(values: list[float], share: float) -> None:
+    with pytest.raises(ValueError, match="quantile"):
+        quantile(values, share)
+
+
+def test_each_figure_of_several_runs_has_a_median_of_its_own() -> None:
+    runs = [{"a": 1.0, "b": 30.0}, {"a": 2.0, "b": 10.0}, {"a": 9.0, "b": 20.0}]
+
+    assert medians(runs) == {"a": 2.0, "b": 20.0}
+
+
+def test_a_target_is_met_at_its_very_figure_whichever_way_is_better() -> None:
+    for more in (True, False):
+        at = Figure("at", 5, 5, "s", more_is_better=more)
+        above, below = (Figure("off", value, 5, "s", more_is_better=more) for value in (6, 4))
+
+        assert at.is_met
+        assert above.is_met is more
+        assert below.is_met is not more
+
+
+def test_what_does_nothing_meets_no_target_of_more() -> None:
+    nothing = Figure("rate", 0, 10, "/s", more_is_better=True)
+
+    assert nothing.ratio == math.inf
+    assert not nothing.is_met
+
+
+def test_what_is_no_number_meets_no_target() -> None:
+    assert not Figure("late", math.nan, 10, "ms").is_met
+
+
+def test_lockbox_is_held_against_the_best_of_the_others_whichever_way_is_better() -> None:
+    rates = Comparison("ended", "/s", 300, 600, {"slow": 10, "fast": 30})
+    costs = Comparison("cpu", "ms", 2, None, {"cheap": 4, "dear": 9}, more_is_better=False)
+
+    assert (rates.of_floor, rates.best_peer, rates.times_best_peer) == (0.5, 30, 10)
+    assert (costs.of_floor, costs.best_peer, costs.times_best_peer) == (None, 4, 2)
+
+
+def test_without_others_there_is_no_ratio_to_them() -> None:
+    alone = Comparison("ended", "/s", 300, 600)
+
+    assert (alone.best_peer, alone.times_best_peer) == (None, None)
+
+
+def test_whoever_takes_nothing_is_infinitely_better_than_who_takes_something() -> None:
+    assert Comparison("bytes", "", 0, None, {"other": 8}, more_is_better=False).times_best_peer == math.inf
+
+
+@pytest.mark.far
+def test_windows_in_memory_are_measured_as_the_gate_holds_them() -> None:
+    assert held_mib(100) < 10
+
+
+CALL = {"method": "GET", "path": "/", "status": 200}
+
+
+def played(seconds: float | None, *statuses: int, rate: float | None = None, pause: float = 0.0) -> dict[str, Any]:
+    """Return what a client sees of a server that gives these answers over and over, each after a pause."""
+    turns, ended = cycle(statuses), asyncio.Event()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.readline():
+            await reader.readuntil(b"\r\n\r\n")
+            await asyncio.sleep(pause)
+            writer.write(f"HTTP/1.1 {next(turns)} Said\r\ncontent-length: 0\r\n\r\n".encode())
+        writer.close()
+        await writer.wait_closed()
+        ended.set()
+
+    async def serve() -> dict[str, Any]:
+        async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            try:
+                return await perform(
+                    {"port": port, "clients": 1, "stories": [[CALL]], "seconds": seconds, "rate": rate}
+                )
+            finally:
+                await ended.wait()
+
+    return asyncio.run(serve())
+
+
+def test_what_is_turned_away_has_no_part_in_how_long_calls_took() -> None:
+    found = played(0.2, 200, 503, 503)
+
+    accepted = len(found["taken"][0])
+    assert accepted > 1
+    assert 2 * accepted - 2 <= found["busy"] <= 2 * accepted
+
+
+def test_no_call_may_be_turned_away_where_each_story_is_played_once() -> None:
+    with pytest.raises(ExceptionGroup, match="unhandled") as failed:
+        played(None, 503)
+
+    assert "GET /: 503" in str(failed.value.exceptions[0])
+
+
+@pytest.mark.far
+def test_calls_at_a_rate_begin_whether_those_before_were_answered_or_not() -> None:
+    found = played(0.3, 200, rate=50, pause=0.2)
+
+    assert len(found["taken"][0]) == 15
+    assert found["seconds"] < 0.2 * 15
+
+
+def test_a_call_at_a_rate_is_timed_from_the_instant_at_which_it_was_to_be_made() -> None:
+    found = played(0.3, 200, rate=50, pause=0.1)
+
+    assert min(found["taken"][0]) >= 0.1
+
+
+def test_a_rate_is_of_accepted_calls() -> None:
+    found = rate({"taken": [[0.010, 0.020, 0.030]], "busy": 7, "seconds": 2.0})
+
+    assert found == {"a_second": 1.5, "busy": 7.0, "p50_ms": 20.0, "p99_ms": 30.0}
+
+
+def test_where_all_is_turned_away_nothing_is_quick() -> None:
+    found = rate({"taken": [[]], "busy": 7, "seconds": 2.0})
+
+    assert found == {"a_second": 0.0, "busy": 7.0, "p50_ms": math.inf, "p99_ms": math.inf}
+
+
+def test_of_several_runs_the_worst_says_how_much_was_turned_away() -> None:
+    runs = [{"a_second": 3.0, "busy": 0.0}, {"a_second": 1.0, "busy": 9.0}, {"a_second": 2.0, "busy": 0.0}]
+
+    assert several(runs) == {"a_second": 2.0, "busy": 9.0}
+
+
+ROOT = Path(__file__).parents[2]
+PINNED = re.compile(r"^([a-z0-9-]+)==(\S+)", re.MULTILINE)
+
+
+def test_a_call_is_written_with_its_token_its_body_and_the_id_that_was_found() -> None:
+    call = {"method": "POST", "path": "/v1/requests/{id}/approve", "token": "lbx_x", "body": {"a": 1}, "status": 200}
+
+    head, _, body = written(call, "42").partition(b"\r\n\r\n")
+
+    assert head.split(b"\r\n") == [
+        b"POST /v1/requests/42/approve HTTP/1.1",
+        b"host: 127.0.0.1",
+        b"content-length: 8",
+        b"content-type: application/json",
+        b"authorization: Bearer lbx_x",
+    ]
+    assert body == b'{"a": 1}'
+
+
+def test_the_length_of_a_body_is_found_in_any_letters_and_missed_if_it_is_not_there() -> None:
+    assert length(b"HTTP/1.1 201 Created\r\nContent-Length: 17\r\n\r\n") == 17
+    with pytest.raises(UnexpectedAnswer):
+        length(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
+
+
+def test_many_are_due_further_ahead_than_loading_them_took() -> None:
+    pace = Pace(seconds_each=0.001)
+
+    assert pace.ahead(10_000).total_seconds() > 10
+    assert pace.ahead(1).total_seconds() == pytest.approx(LEAST_SECONDS, abs=0.01)
+
+
+def test_a_load_that_took_long_is_feared_less_with_each_that_did_not() -> None:
+    pace = Pace(seconds_each=0.001)
+
+    pace.learn(10_000, 50)
+    worst = pace.ahead(10_000).total_seconds()
+    for _ in range(5):
+        pace.learn(10_000, 3)
+
+    assert worst > 50
+    assert 3 < pace.ahead(10_000).total_seconds() < worst / 3
+
+
+def test_a_few_rows_that_took_long_say_little_of_many() -> None:
+    pace = Pace(seconds_each=0.0001)
+
+    pace.learn(1, 0.5)
+
+    assert pace.seconds_each < 0.001
+
+
+def test_sizes_grow_and_only_the_quick_one_does_without_peers() -> None:
+    assert SIZES == {"quick": QUICK, "bench": USUAL, "full": FULL}
+    assert QUICK.pending < USUAL.pending < FULL.pending == 1_000_000
+    assert (QUICK.peers, set(USUAL.peers) < set(FULL.peers)) == ((), True)
+    assert set(QUICK.parts) < set(PARTS) == set(USUAL.parts) == set(FULL.parts)
+    assert all((10_000 in dict(size.storms)) for size in SIZES.values())
+
+
+def test_the_product_depends_on_no_peer_and_peers_run_on_its_versions() -> None:
+    ours, theirs = (
+        dict(PINNED.findall((ROOT / name).read_text())) for name in ("requirements.lock", "requirements-bench.lock")
+    )
+
+    assert not {"dramatiq", "dbos", "celery-redbeat", "matplotlib"} & ours.keys()
+    assert {"dramatiq", "dbos", "celery-redbeat", "matplotlib"} <= theirs.keys()
+    shared = {"celery", "kombu", "psycopg", "psycopg-binary", "redis"}
+    assert {name: ours[name] for name in shared} == {name: theirs[name] for name in shared}
+
+
+NONE_MISSED = "[0 missed](bench/results/bench.md#targets)"
+
+
+def shown(found: BenchResults) -> dict[str, list[str]]:
+    """Return the cells of each row by what it is about."""
+    return {what: cells for what, *cells in lines(found)}
+
+
+def test_the_readme_shows_the_run_that_was_written_down() -> None:
+    page = README.read_text()
+
+    assert placed(page, table(read(RESULTS / "bench.json"))) == page
+
+
+def test_a_run_that_was_written_down_is_read_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "run.json"
+    path.write_text(json.dumps({"measured": asdict(GOOD)}))
+
+    assert read(path) == GOOD
+
+
+def test_a_reader_sees_lockbox_beside_the_floor_and_the_best_peer() -> None:
+    rows = shown(GOOD)
+
+    assert rows["10,000 deadlines at once: the last one ended after, s"] == [
+        *("**0.5**", "0.4", "6.7 (Celery ETA)"),
+        "≤ 1.4 times the floor: 1.25",
+    ]
+    assert rows["CPU of a whole life over HTTP, 5 mails, ms"] == [
+        *("**10**", "2", "8 (Celery ETA)"),
+        "≤ 6.5 times the floor: 5",
+    ]
+    assert rows["submitted by 8 clients, /s"] == ["**600**", "1,000", "-", "≥ 40 %: 60"]
+    assert len(rows) == 7
+    assert not any(" missed" in cell and cell != NONE_MISSED for cells in rows.values() for cell in cells)
+
+
+def test_what_is_missed_says_so_and_all_that_is_missed_is_counted() -> None:
+    worse = replace(
+        GOOD,
+        notified={"a_second": 40.0},
+        flooded={"busy": 3.0, "p99_ms": 80.0},
+        steady={"late_p99_ms": 3_000.0},
+    )
+
+    met, *_, missed = next(cells for what, cells in shown(worse).items() if what.startswith("all "))
+
+    row = shown(worse)["submitted by 8 clients and the approver notified by mail, /s"]
+    assert row[3] == "≥ 45 %: 4, missed"
+    assert missed == "[3 missed](bench/results/bench.md#targets)"
+    assert met == f"**{len(targets(GOOD)) - 3}**"
+
+
+def test_rows_take_the_place_of_those_from_the_marker_to_the_first_empty_line() -> None:
+    none, some = (f"before\n\n{BEGINNING}{rows}\nafter\n\nend\n" for rows in ("", "| old |\n| older |\n"))
+
+    for page in (none, some):
+        assert placed(page, "| new |\n") == f"before\n\n{BEGINNING}| new |\n\nafter\n\nend\n"
+    for broken in ("no marker", some + some):
+        with pytest.raises(ValueError, match="unpack"):
+            placed(broken, "")
+
+
+def test_all_targets_are_met_by_good_figures() -> None:
+    assert [row.what for row in targets(GOOD) if not row.is_met] == []
+
+
+def of(part: str, key: Any, **figures: float) -> Callable[[BenchResults], dict[str, Any]]:
+    """Return what changes some figures of a part of a run."""
+
+    def change(found: BenchResults) -> dict[str, Any]:
+        runs = getattr(found, part)
+        return {part: {**runs, key: {**runs[key], **figures}} if key else {**runs, **figures}}
+
+    return change
+
+
+MISSED: list[tuple[str, Callable[[BenchResults], dict[str, Any]]]] = [
+    ("10,000 deadlines at once: last", of("storms", 10_000, last_seconds=0.57)),
+    ("10,000 deadlines at once: last", of("floor_storms", 10_000, last_seconds=0.35)),
+    ("one of 100,000", of("storms", 100_000, last_seconds=6.5)),
+    ("200 deadlines", of("steady", None, late_p99_ms=18.1)),
+    ("200 deadlines", of("lone", None, median_ms=4.9)),
+    ("submitted by 1 client:", of("submits", 1, a_second=249.0)),
+    ("submitted by 8 clients", of("submits", 8, a_second=399.0)),
+    ("submitted by 64 clients", of("floor_submits", 64, a_second=1_201.0)),
+    ("submitted by 1 client:", of("submits", 1, busy=1.0)),
+    ("submitted and notified", of("notified", None, a_second=449.0)),
+    ("CPU of a life", of("lives", None, cpu_ms=13.1)),
+    ("200 access checks a second, open", of("checks", "open_paced", p99_ms=10.1)),
+    ("200 access checks a second, closed", of("checks", "closed_paced", p99_ms=10.1)),
+    ("200 access checks a second, closed", of("checks", "closed_paced", busy=1.0)),
+    ("access checks by 16", of("checks", "open", a_second=599.0)),
+    ("a closed door", of("checks", "closed", postgres_cpu_ms=0.34)),
+    ("access checks by 16", of("floor_checks", "open", a_second=1_200.0)),
+    ("access check while 400", of("flooded", None, p99_ms=100.1)),
+    ("access check while 400", of("flooded", None, busy=1.0)),
+    ("the gate, 16 clients, remembered tokens: a core", of("gate", "checks", a_core_second=4_999.0)),
+    ("the gate, 16 clients, remembered tokens: p99", of("gate", "checks", p99_ms=10.1)),
+    ("the gate, 200 a second", of("gate", "checks", paced_p99_ms=3.1)),
+    ("a check that the guard", of("gate", "guard", check_us=20.1)),
+    ("Postgres stopped: the gate's last", of("gate", "postgres_stopped", last_yes_s=2.1)),
+    ("Postgres stopped: the gate's slowest", of("gate", "postgres_stopped", slowest_s=2.1)),
+    ("Postgres back, once killed", of("gate", "postgres_killed", back_s=5.1)),
+    ("100,000 open windows", of("gate", "memory", mib=101.0)),
+    ("revoke: the gate's", of("gate", "revoke", gate_p99_ms=1_001.0)),
+    ("revoke: guards", of("gate", "revoke", stream_p99_ms=1_001.0)),
+    ("revoke, without Redis: the gate's", of("gate", "revoke_without_redis", gate_p99_ms=1_001.0)),
+    ("revoke, without Redis: guards", of("gate", "revoke_without_redis", stream_p99_ms=1_001.0)),
+    ("the slowest of lists", of("lists", "an approver's list", p50_ms=15.1)),
+    ("100,000 pending: each in Redis", of("pending", None, redis_bytes=111.0)),
+    ("100,000 pending: workers grown", of("pending", None, grown_mib=21.0)),
+    ("100,000 pending: idle", of("pending", None, core_percent_of_all=2.1)),
+    ("100,000 pending, Redis emptied", of("rebuild", None, seconds=5.6)),
+    ("what fell due meanwhile", of("rebuild", None, worst_seconds=10.1)),
+    ("mails a second, one notifications worker, to one", of("mails", None, one_domain=599.0)),
+    ("mails a second, one notifications worker, to 500", of("mails", None, many_domains=599.0)),
+    ("one domain and one endpoint hang", of("mails", None, in_time_percent=98.0)),
+    ("a submit among", of("crowd", None, ratio=1.11)),
+    ("1,000,000 events sealed", of("audit_log", None, sealed_a_second=19_000.0)),
+    ("1,000,000 events verified", of("audit_log", None, verify_seconds=61.0)),
+]
+
+
+@each(("what", "change"), MISSED)
+def test_a_worse_figure_misses_its_target(what: str, change: Callable[[BenchResults], dict[str, Any]]) -> None:
+    worse = replace(GOOD, **change(GOOD))
+
+    missed = [row.what for row in targets(worse) if not row.is_met]
+
+    assert any(name.startswith(what) for name in missed)
+
+
+def test_what_a_run_leaves_out_is_no_target() -> None:
+    quick = replace(GOOD, peers={}, crowd={}, mails={}, lists={}, audit_log={}, storms={10_000: GOOD.storms[10_000]})
+
+    whats = " ".join(row.what for row in targets(quick))
+
+    assert "events" not in whats
+    assert "list" not in whats
+    assert "100,000 deadlines" not in whats
+    assert not targets(BenchResults())
+    assert not list(comparisons(BenchResults()))
+
+
+def test_ratios_come_before_the_figures_and_each_peer_has_a_column() -> None:
+    head, *rows = beside(comparisons(GOOD))
+
+    assert head == ["load", "of the floor", "times the best peer", "Lockbox", "floor", "celery_eta", "dramatiq_delay"]
+    ended = next(row for row in rows if row[0].startswith("10,000 deadlines"))
+    assert ended[1:] == ["80%", "13.4 times", "0.5", "0.4", "6.7", "6.7"]
+    life = next(row for row in rows if row[0].startswith("CPU"))
+    assert life[1:] == ["20%", "0.8 times", "10", "2", "8", "16"]
+
+
+def test_the_gate_is_held_against_doing_nothing_for_remembered_and_for_new_tokens() -> None:
+    shares = {row.what: row.of_floor for row in comparisons(GOOD) if row.what.startswith("the gate")}
+
+    assert len(shares) == 6
+    assert shares["the gate, 16 clients, remembered tokens, to a route that does nothing"] == 9 / 7
+    assert shares["the gate, 16 clients, remembered tokens: CPU, to a bare callable"] == 30 / 90
+    assert shares["the gate, 16 clients, new tokens: CPU, to a route that does nothing"] == 120 / 400
+
+
+def test_a_submit_is_held_against_one_row_and_against_all_rows_that_it_writes() -> None:
+    shares = {row.what: row.of_floor for row in comparisons(GOOD) if row.what.startswith("submitted by 8 clients, ")}
+
+    assert shares == {
+        "submitted by 8 clients, to a bare endpoint with one row": 0.6,
+        "submitted by 8 clients, to a bare endpoint with the same rows": 0.75,
+    }
+
+
+def test_a_deadline_that_waits_takes_its_place_in_the_index_of_postgres_too() -> None:
+    _, *rows = beside(comparisons(GOOD))
+
+    waits = next(row for row in rows if row[0].startswith("a pending deadline"))
+    assert waits[1:] == ["-", "86.2 times", "130", "-", "11,200", "11,200"]
+
+
+def test_a_missed_target_says_so_in_its_line() -> None:
+    worse = replace(GOOD, flooded={"busy": 0.0, "p99_ms": 150.0})
+
+    _, *rows = held(targets(worse))
+
+    assert [row for row in rows if row[-1].endswith("missed")] == [
+        ["access check while 400 connections submit: p99", "150 ms", "≤ 100 ms", "150% missed"]
+    ]
+
+
+def test_a_target_that_is_missed_by_turning_calls_away_says_how_many() -> None:
+    worse = replace(GOOD, flooded={"busy": 3.0, "p99_ms": 80.0})
+
+    _, *rows = held(targets(worse))
+
+    assert [row for row in rows if row[-1].endswith("missed")] == [
+        ["access check while 400 connections submit: p99", "80 ms", "≤ 100 ms", "80%, 3 turned away: missed"]
+    ]
+
+
+def test_times_tell_the_longest_first_and_leave_nothing_out() -> None:
+    assert times({"floor": 10.0, "storms": 40.0}, 55.0) == [
+        ["part", "s"],
+        ["storms", "40.0"],
+        ["floor", "10.0"],
+        ["all else", "5.0"],
+        ["all", "55.0"],
+    ]
+
+
+def test_a_page_holds_every_figure_by_its_path() -> None:
+    page = markdown("Lockbox on a machine", [("All figures", everything(GOOD))])
+
+    assert page.startswith("# Lockbox on a machine\n\n## All figures\n\n| figure | value |\n| --- | --- |\n")
+    assert "| storms 10000 last_seconds | 0.5 |" in page
+    assert "| peers celery_eta pending redis_bytes | 1,200 |" in page

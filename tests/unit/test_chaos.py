@@ -1,0 +1,435 @@
+"""The plan of faults: a function of the seed, in which nothing is struck twice at once and nothing is left out."""
+
+import itertools
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import chain
+from uuid import UUID
+
+import pytest
+
+from chaos import cards, enough, plan, sometimes
+from chaos.cards import CLOSE, DECK, FURTHER, PLAIN
+from chaos.celery_messages import MessageFate, MessageLog, written
+from chaos.crew import SHIFTED
+from chaos.gate_judge import HANDED_OVER, YES_SAID
+from chaos.invariants import late_and_counted
+from chaos.journal import AttemptedAct, ClosedAnswer, Journal, OpenAnswer, Sight
+from chaos.plan import KINDS, Fault
+from chaos.strikes import STRIKES
+from harness.network import EventLoopThread, Proxy, ProxyMode
+from tests.each import each
+
+SEEDS = range(1, 21)
+SECONDS = 40
+
+
+def all_faults() -> list[Fault]:
+    return [fault for seed in SEEDS for fault in plan.make(seed, SECONDS).faults]
+
+
+def test_the_same_seed_makes_the_same_plan_and_another_seed_another() -> None:
+    assert plan.make(7, SECONDS) == plan.make(7, SECONDS)
+    assert len({plan.make(seed, SECONDS).faults for seed in SEEDS}) == len(SEEDS)
+
+
+def test_over_twenty_seeds_every_kind_of_fault_strikes_each_of_its_targets() -> None:
+    wanted = {(kind.name, target) for kind in KINDS for target in kind.targets}
+
+    assert {(fault.kind, fault.target) for fault in all_faults()} == wanted
+
+
+def test_over_twenty_seeds_both_core_workers_have_a_clock_that_is_fast_or_slow() -> None:
+    plans = [plan.make(seed, SECONDS) for seed in SEEDS]
+
+    assert {(one.shifted, one.shift) for one in plans} == {
+        (worker, shift) for worker in plan.CORE for shift in (-300, 300)
+    }
+
+
+def test_every_kind_of_fault_has_a_strike_and_no_strike_is_never_planned() -> None:
+    assert {kind.name for kind in KINDS} == set(STRIKES)
+
+
+@each("seed", SEEDS)
+def test_nothing_is_struck_by_two_faults_at_once_nor_after_the_end(seed: int) -> None:
+    faults = plan.make(seed, SECONDS).faults
+
+    assert list(faults) == sorted(faults, key=lambda one: one.at)
+    assert all(0 < fault.at <= fault.ends <= SECONDS for fault in faults)
+    for first, second in itertools.combinations(faults, 2):
+        assert first.target != second.target or first.ends < second.at
+
+
+def test_a_longer_plan_begins_as_the_shorter_one_does() -> None:
+    short, long = plan.make(5, 20).faults, plan.make(5, 60).faults
+
+    assert [(one.at, one.kind, one.target) for one in short] == [
+        (one.at, one.kind, one.target) for one in long[: len(short)]
+    ]
+
+
+def test_a_plan_can_be_read() -> None:
+    lines = list(plan.make(5, 20).lines())
+
+    assert lines[0] == f"seed 5, 20 s of load, {len(lines) - 2} faults"
+    assert lines[1].endswith("s off all along")
+
+
+ROUND = len(DECK)
+
+
+def dealt(seed: int, stories: int) -> list[cards.Card]:
+    return [cards.dealt(seed, number) for number in range(stories)]
+
+
+def test_the_same_seed_deals_the_same_stories_and_another_seed_others() -> None:
+    assert dealt(7, ROUND) == dealt(7, ROUND)
+    assert len({tuple(dealt(seed, ROUND)) for seed in range(20)}) == 20
+
+
+def test_each_card_comes_once_before_any_comes_twice() -> None:
+    stories = dealt(3, 3 * ROUND)
+
+    for start in range(0, len(stories), ROUND):
+        assert Counter(stories[start : start + ROUND]) == Counter(DECK)
+
+
+@each("seed", range(20))
+def test_at_least_a_third_of_any_minute_of_stories_comes_close_to_a_deadline_or_to_another_act(seed: int) -> None:
+    stories = [story.ending in CLOSE for story in dealt(seed, 5 * ROUND)]
+
+    assert all(sum(stories[start : start + 60]) >= 20 for start in range(len(stories) - 60))
+
+
+def test_no_ending_is_both_close_and_plain() -> None:
+    assert len({*CLOSE, *PLAIN, *FURTHER}) == len(CLOSE) + len(PLAIN) + len(FURTHER)
+
+
+PATIENCE = 10.0
+MESSAGE = json.dumps({"body": "b", "properties": {"delivery_tag": "first"}}).encode()
+
+
+@pytest.fixture
+def loop() -> Iterator[EventLoopThread]:
+    found = EventLoopThread()
+    yield found
+    found.close()
+
+
+@contextmanager
+def echo() -> Iterator[int]:
+    """A server that says everything back; its port."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def answer(line: socket.socket) -> None:
+        with line:
+            while data := _received(line):
+                line.sendall(data)
+
+    def accept() -> None:
+        while True:
+            try:
+                line, _ = listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=answer, args=(line,), daemon=True).start()
+
+    thread = threading.Thread(target=accept, daemon=True)
+    thread.start()
+    yield listener.getsockname()[1]
+    listener.shutdown(socket.SHUT_RDWR)
+    listener.close()
+    thread.join(PATIENCE)
+
+
+def _received(line: socket.socket) -> bytes:
+    try:
+        return line.recv(100)
+    except OSError:
+        return b""
+
+
+@pytest.fixture
+def proxy(loop: EventLoopThread) -> Iterator[Proxy]:
+    """A proxy before a server that says everything back."""
+    with echo() as port:
+        found = Proxy(port)
+        loop.do(found.open())
+        yield found
+        loop.do(found.leave())
+
+
+def called(proxy: Proxy) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", proxy.port), timeout=PATIENCE)
+
+
+def test_what_passes_arrives_both_ways(proxy: Proxy) -> None:
+    with called(proxy) as line:
+        line.sendall(b"hello")
+
+        assert line.recv(100) == b"hello"
+
+
+def test_what_refuses_resets_old_connections_takes_no_new_ones_and_comes_back(
+    loop: EventLoopThread, proxy: Proxy
+) -> None:
+    with called(proxy) as line:
+        line.sendall(b"hello")
+        assert line.recv(100) == b"hello"
+
+        loop.do(proxy.turn(ProxyMode.REFUSE))
+
+        with pytest.raises(ConnectionResetError):
+            line.recv(100)
+        with pytest.raises(ConnectionRefusedError):
+            called(proxy)
+    loop.do(proxy.turn(ProxyMode.PASS))
+    with called(proxy) as line:
+        line.sendall(b"again")
+        assert line.recv(100) == b"again"
+
+
+@pytest.mark.far
+def test_a_black_hole_takes_connections_and_says_nothing_until_it_is_over(
+    loop: EventLoopThread, proxy: Proxy
+) -> None:
+    with called(proxy) as old:
+        old.sendall(b"hello")
+        assert old.recv(100) == b"hello"
+        loop.do(proxy.turn(ProxyMode.BLACK_HOLE))
+        with called(proxy) as new:
+            for line in (old, new):
+                line.settimeout(0.2)
+                line.sendall(b"lost?")
+                with pytest.raises(TimeoutError):
+                    line.recv(100)
+
+            loop.do(proxy.turn(ProxyMode.PASS))
+
+            for line in (old, new):
+                line.settimeout(PATIENCE)
+                assert line.recv(100) == b"lost?"
+
+
+def test_a_cut_resets_what_is_open_and_lets_new_ones_pass(loop: EventLoopThread, proxy: Proxy) -> None:
+    with called(proxy) as old:
+        old.sendall(b"hello")
+        assert old.recv(100) == b"hello"
+
+        loop.do(proxy.cut())
+
+        with pytest.raises(ConnectionResetError):
+            old.recv(100)
+    with called(proxy) as new:
+        new.sendall(b"hello")
+        assert new.recv(100) == b"hello"
+
+
+def test_what_is_slow_arrives_later(loop: EventLoopThread, proxy: Proxy) -> None:
+    loop.do(proxy.turn(ProxyMode.SLOW))
+    with called(proxy) as line:
+        began = time.monotonic()
+        line.sendall(b"hello")
+
+        assert line.recv(100) == b"hello"
+        assert time.monotonic() - began > 0.1
+
+
+def commands(data: bytes) -> list[list[bytes]]:
+    """Return the commands that Redis would read, in the one form that this test writes."""
+    return [re.findall(rb"\$\d+\r\n(.*?)\r\n", part, re.DOTALL) for part in re.split(rb"\*\d+\r\n", data)[1:]]
+
+
+def test_commands_pass_as_they_are_however_they_are_cut() -> None:
+    data = written([b"SET", b"key", b"a\r\nb"]) + written([b"LPUSH", b"core", MESSAGE]) + written([b"PING"])
+    line, _ = MessageLog().line()
+
+    passed = b"".join(line(data[at : at + 3]) for at in range(0, len(data), 3))
+
+    assert passed == data
+
+
+def test_a_tripled_message_is_three_deliveries_of_one_message() -> None:
+    messages = MessageLog()
+    messages.fate = MessageFate.TRIPLE
+
+    (command,) = commands(messages.line()[0](written([b"LPUSH", b"notify", MESSAGE])))
+
+    deliveries = [json.loads(word) for word in command[2:]]
+    assert command[:2] == [b"LPUSH", b"notify"]
+    assert {one["body"] for one in deliveries} == {"b"}
+    assert len({one["properties"]["delivery_tag"] for one in deliveries}) == 3
+
+
+@pytest.mark.parametrize("fate", [MessageFate.HOLD, MessageFate.LOSE])
+def test_a_message_that_is_held_or_lost_goes_where_no_worker_looks_and_nothing_else_does(fate: MessageFate) -> None:
+    messages = MessageLog()
+    messages.fate = fate
+    line, _ = messages.line()
+
+    (held,) = commands(line(written([b"LPUSH", b"core", MESSAGE])))
+    (other,) = commands(line(written([b"LPUSH", b"unknown", MESSAGE])))
+
+    assert held == [b"LPUSH", f"chaos:{fate}:core".encode(), MESSAGE]
+    assert other[1] == b"unknown"
+
+
+def test_what_redis_must_never_be_told_is_seen_and_passwords_of_its_own_are_not() -> None:
+    messages = MessageLog()
+    messages.forbid(["anna@contoso.example"])
+    line, _ = messages.line()
+
+    line(written([b"AUTH", b"anna@contoso.example"]))
+    assert messages.leaks == []
+
+    line(written([b"SET", b"k", b"to anna@contoso.example"]))
+    assert messages.leaks == ["SET"]
+
+
+@pytest.mark.far
+@pytest.mark.parametrize("shift", [-300, 300])
+def test_a_process_whose_clock_is_off_is_off_by_just_so_much_and_works(shift: int) -> None:
+    script = """
+import time, datetime
+from sqlmodel import SQLModel
+now = datetime.datetime.now(datetime.UTC)
+assert isinstance(now, datetime.datetime) and type(now) is type(datetime.datetime(2026, 1, 1))
+print(time.time(), time.time_ns() / 1e9, now.timestamp(), datetime.datetime.now().timestamp())
+"""
+    env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(SHIFTED), "CHAOS_SHIFT": str(shift)}
+
+    before = time.time()
+    told = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True, check=True)
+    after = time.time()
+
+    assert all(before + shift <= float(one) <= after + shift for one in told.stdout.split())
+
+
+END = 1000.0
+ONE = UUID(int=1)
+DOOR = "mailbox:a"
+
+
+def act(action: str, sent: float = END, *, who: str = "ann", status: int = 200, late: bool = False) -> AttemptedAct:
+    return AttemptedAct(ONE, action, who, status, sent, sent + 0.01, END, late)
+
+
+def lost(action: str, sent: float = END) -> AttemptedAct:
+    return act(action, sent, status=409, late=True)
+
+
+def happened(
+    *acts: AttemptedAct, opened: tuple[OpenAnswer, ...] = (), closed: tuple[ClosedAnswer, ...] = ()
+) -> dict[str, int]:
+    journal = Journal(acts=list(acts), opened=list(opened), closed=list(closed))
+    return {name: count for name, count in sometimes.counted(journal, {ONE: END}).items() if count}
+
+
+CASES = {
+    **{
+        f"{action} in the last 100 ms counted": (act(action, END - 0.09),)
+        for action in ("approve", "endorse", "deny", "cancel")
+    },
+    **{f"late {action} lost": (lost(action, END + 0.09),) for action in ("approve", "endorse", "deny", "cancel")},
+    **{f"{action} beat expire": (act(action, END - 0.05),) for action in ("revoke", "complete")},
+    **{f"{action} met expire": (lost(action),) for action in ("revoke", "complete")},
+    **{
+        f"{one} and {other} met, one counted": (act(other, END - 3, status=409), act(one, END - 3.05))
+        for one, other in (
+            ("approve", "deny"),
+            ("approve", "cancel"),
+            ("cancel", "deny"),
+            ("cancel", "endorse"),
+            ("complete", "revoke"),
+        )
+    },
+    "two yeses met, both counted": (act("approve", END - 3), act("approve", END - 3, who="amir")),
+    "one yes sent twice, counted once": (act("approve", END - 3), act("approve", END - 3, status=409)),
+    "filings by one key met, one request": (act("submit", END - 3, status=201), act("submit", END - 3)),
+}
+OPEN = OpenAnswer(DOOR, ONE, END - 0.09, END - 0.08)
+
+
+@each("name", CASES)
+def test_what_happens_is_counted_under_its_name_alone(name: str) -> None:
+    assert happened(*CASES[name]) == {name: 1}
+
+
+def test_each_name_is_counted_by_some_case() -> None:
+    assert {*CASES, *sometimes.CHECKS} == {*sometimes.NAMES}
+    assert len(sometimes.NAMES) >= 20
+
+
+def test_what_is_seen_of_further_ways_is_counted_by_whoever_sees_it() -> None:
+    journal = Journal(seen=Counter({Sight.LATER: 2}))
+
+    seen = sometimes.further(journal, {("gate", HANDED_OVER): 3, ("gate", YES_SAID): 9})
+
+    assert seen.keys() == {*sometimes.FURTHER}
+    assert {name: count for name, count in seen.items() if count} == {
+        "access approved that begins later": 2,
+        "gate: as one window follows another": 3,
+    }
+
+
+@each("name", CASES)
+def test_what_is_far_from_a_deadline_and_from_each_other_is_not_counted(name: str) -> None:
+    apart = [replace(one, sent=END - 9 * place, answered=END - 9 * place) for place, one in enumerate(CASES[name], 1)]
+
+    assert happened(*apart) == {}
+
+
+def test_a_door_is_seen_open_to_the_end_and_closed_behind_it() -> None:
+    behind = ClosedAnswer(DOOR, END + 0.09, END + 0.1)
+
+    assert happened(opened=(OPEN,), closed=(behind,)) == dict.fromkeys(sometimes.CHECKS[:2], 1)
+
+
+def test_a_door_is_seen_closed_behind_a_revoke() -> None:
+    revoked = act("revoke", END - 3)
+    early = replace(OPEN, sent=END - 3.1, answered=END - 3.05)
+
+    assert happened(revoked, opened=(early,), closed=(ClosedAnswer(DOOR, END - 2.95, END - 2.9),)) == {
+        sometimes.CHECKS[2]: 1
+    }
+
+
+def test_a_refusal_for_another_reason_than_time_is_not_late() -> None:
+    assert happened(act("approve", status=409)) == {}
+
+
+def test_stories_are_close_by_a_deadline_or_by_two_acts() -> None:
+    def story(number: int, *acts: AttemptedAct) -> list[AttemptedAct]:
+        return [replace(one, request_id=UUID(int=number)) for one in (act("submit", END - 4, status=201), *acts)]
+
+    far = [story(number, act("approve", END - 3)) for number in range(3, 9)]
+    at_the_end = story(10, act("cancel"))
+    together = story(11, act("approve", END - 3), act("deny", END - 3))
+    nobody_could = [story(12), story(13, act("approve", status=0))]
+
+    assert sometimes.close(chain(*far, at_the_end, together, *nobody_could)) == (2, 8)
+
+
+def test_a_third_of_the_stories_has_to_be_close_where_there_are_enough() -> None:
+    assert list(enough.too_far(7, 21)) == []
+    assert list(enough.too_far(6, 21)) == ["only 6 of 21 stories acted within 100 ms of a deadline or of each other"]
+    assert list(enough.too_far(0, 19)) == []
+
+
+def test_a_yes_that_was_sent_too_late_and_counted_is_found() -> None:
+    acts = [act("approve", END - 0.001), act("deny", END + 1), lost("approve", END + 1), act("approve", END + 0.25)]
+
+    assert list(late_and_counted(Journal(acts=acts))) == [
+        f"approve of {ONE} counted, sent 0.250 s after its deadline"
+    ]
