@@ -8,7 +8,19 @@ from pathlib import Path
 import pytest
 
 HOME = Path(__file__).parents[2]
-CODE = ("api", "cli", "config", "connectors", "gate", "guard", "harness", "lockbox", "packages", "reference", "worker")
+CODE = (
+    "api",
+    "cli",
+    "config",
+    "connectors",
+    "gate",
+    "guard",
+    "harness",
+    "lockbox",
+    "packages",
+    "reference",
+    "worker",
+)
 MARKS = re.compile(
     r"(?:\b|_)(?:nobody|somebody|whoever|whom|anew|for ever|for good|goes on|go on"
     r"|(?:is|are|was|were) told|hears? of|by itself alone|as of now)(?:\b|_)",
@@ -55,5 +67,10 @@ def test_marks_of_the_dialect_only_become_fewer(kind: str) -> None:
 
 
 def test_a_mark_is_a_whole_word() -> None:
-    assert MARKS.findall("Nobody is told of it, and whoever asks goes on.") == ["Nobody", "is told", "whoever", "goes on"]
+    assert MARKS.findall("Nobody is told of it, and whoever asks goes on.") == [
+        "Nobody",
+        "is told",
+        "whoever",
+        "goes on",
+    ]
     assert not MARKS.findall("Anyone is notified and continues; a renewal.")
