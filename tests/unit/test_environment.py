@@ -271,6 +271,7 @@ import cli.app, cli.doctor.command, cli.operate, cli.requests, api.app, worker.r
 """
 
 
+@pytest.mark.far
 def test_commands_and_processes_run_without_what_production_leaves_out() -> None:
     left_out = set(locked(RUN)) - set(locked(PRODUCTION))
     lacking = {

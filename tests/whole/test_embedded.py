@@ -110,6 +110,7 @@ def passwords(servers: ServerAddresses) -> set[str]:
     return set(read_state(find_home(servers.folder)).passwords.values())
 
 
+@pytest.mark.far
 def test_three_servers_answer_after_a_start_from_nothing(servers: ServerAddresses) -> None:
     assert answering(servers)
     assert query(servers.superuser_url, "SHOW server_version_num")[0] >= ("180000",)
@@ -122,6 +123,7 @@ def test_three_servers_answer_after_a_start_from_nothing(servers: ServerAddresse
         assert client.config_get("maxmemory-policy")["maxmemory-policy"] == "noeviction"
 
 
+@pytest.mark.far
 def test_mail_for_anybody_is_caught(servers: ServerAddresses) -> None:
     host, _, port = servers.smtp_url.removeprefix("smtp://").partition(":")
     with smtplib.SMTP(host, int(port)) as smtp:
@@ -135,6 +137,7 @@ def test_mail_for_anybody_is_caught(servers: ServerAddresses) -> None:
     )
 
 
+@pytest.mark.far
 def test_no_server_runs_as_root(servers: ServerAddresses) -> None:
     for pid in servers.pids.values():
         assert 0 not in psutil.Process(pid).uids()
@@ -185,6 +188,7 @@ def test_wrong_or_missing_password_is_refused(servers: ServerAddresses, password
         client.ping()
 
 
+@pytest.mark.far
 def test_no_password_stands_in_a_command_line_or_a_log(servers: ServerAddresses) -> None:
     secrets = passwords(servers)
     lines = [" ".join(process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"])]
@@ -195,6 +199,7 @@ def test_no_password_stands_in_a_command_line_or_a_log(servers: ServerAddresses)
     assert not [text for text in lines + logs if any(secret in text for secret in secrets)]
 
 
+@pytest.mark.far
 def test_folder_and_its_secrets_are_closed_to_others(servers: ServerAddresses) -> None:
     assert mode(servers.folder) == 0o700
     assert mode(servers.folder / "state.json") == 0o600
