@@ -52,8 +52,10 @@ from lockbox import text_rules
 from lockbox.audit.event_search import EventRow
 from lockbox.database import Database, UnitOfWork
 from lockbox.errors import Invalid, NotSignedIn
+from lockbox.facts.ask import Ask
 from lockbox.facts.bounds import Word
 from lockbox.facts.enumerations import AuthMethod, CaseCheck, State
+from lockbox.facts.fact import why
 from lockbox.identity import sessions
 from lockbox.identity.roles import Caller, ProtectedField, may_read, reader_roles
 from lockbox.identity.sessions import LoginStub, SignInPurpose
@@ -334,7 +336,8 @@ def _facts(entry: RequestEntry, who: Caller, justification: str | None = None) -
     named = PersonView(id=request.requester_id, name=entry.requester)
     own = {"tenant": entry.tenant, "requester": named, "open": entry.open, "justification": justification}
     own |= {"held_back": entry.held_back, "is_outlived": entry.is_outlived}
-    own["duplicate_reason"] = request.duplicate_reason if justification is not None else None
+    if justification is None:
+        own |= dict.fromkeys(why(Ask))
     own |= {"uses_left": request.uses_left, "context": request.context or {}}
     own["mixed_alphabets"] = [] if "".join(request.resources).isascii() else text_rules.mixed(request.resources)
     if request.opened_at is not None:
