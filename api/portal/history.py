@@ -23,7 +23,10 @@ from lockbox.audit.canonical import instant
 from lockbox.audit.export import row
 from lockbox.database import Database
 from lockbox.errors import Invalid
+from lockbox.facts.ask import Ask
 from lockbox.facts.enumerations import State
+from lockbox.facts.fact import CSV, cells, facts_of, read
+from lockbox.facts.labels import label_text
 from lockbox.identity import time_zones
 from lockbox.identity.roles import Caller, ProtectedField, may_read, reader_roles
 from lockbox.notifications.mail_text import OUTLIVED, STATE_WORDINGS
@@ -35,13 +38,17 @@ from lockbox.requests.request_list import RequestFilter, RequestListing
 router = CallRouter(tags=[TAG], include_in_schema=False)
 MOST = 50
 MOST_ROWS, ROWS_AT_ONCE = 10_000, 200
+BESIDE_EACH_OTHER = 8
+"""How many facts of what was asked stand in the middle of a row; later ones are at its end, where no column moves."""
 DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 WORDS = TypeAdapter[str](Words)
 
 
 def table_head() -> bytes:
     """Return the row of column names."""
-    return row(phrases.HISTORY_COLUMNS)
+    whose, from_where, rest = phrases.HISTORY_COLUMNS
+    labels = [label_text(fact.label) for fact in facts_of(Ask, CSV).values()]
+    return row([*whose, *labels[:BESIDE_EACH_OTHER], *from_where, *rest, *labels[BESIDE_EACH_OTHER:]])
 
 
 def table_rows(caller: Caller, entries: Iterable[RequestEntry]) -> Iterator[bytes]:
@@ -56,20 +63,16 @@ def _cells(caller: Caller, entry: RequestEntry) -> Iterator[object]:
     yield entry.tenant
     yield STATE_WORDINGS[OUTLIVED if entry.is_outlived else asked.state].to(caller.side)
     yield entry.requester
-    yield asked.service
-    yield "\n".join(asked.resources)
-    yield ", ".join(asked.actions)
-    yield asked.reason_code
-    yield asked.case_ref
-    yield asked.case_system
-    yield asked.case_url
-    yield asked.severity
+    reads_why = may_read(ProtectedField.JUSTIFICATION, held)
+    facts = list(cells(read(Ask, asked), CSV, reads_why=reads_why))
+    yield from facts[:BESIDE_EACH_OTHER]
     yield from (asked.employing_entity, asked.office_country, asked.physical_country)
     yield signed_in(asked.sign_in, asked.sign_in_means, asked.signed_in_at, asked.created_at)
-    yield asked.justification if may_read(ProtectedField.JUSTIFICATION, held) else None
+    yield asked.justification if reads_why else None
     yield asked.access_window
     for moment in (asked.created_at, asked.opened_at, asked.closed_at, asked.deadline_at):
         yield instant(moment) if moment else None
+    yield from facts[BESIDE_EACH_OTHER:]
 
 
 Stripped = Annotated[str, AfterValidator(str.strip)]

@@ -19,7 +19,7 @@ from api.portal import form_errors, phrases, request_form
 from api.portal.account import AccountContext, AccountContextDep
 from api.portal.form_errors import FormRejected
 from api.portal.pages import TAG, go, origin, page, status_of
-from api.portal.request_form import MINUTE, RequestForm, RequestFormDep
+from api.portal.request_form import FACT_FIELDS, MINUTE, RequestForm, RequestFormDep
 from api.routes.requests import request_input
 from config.service_catalogue import LEVELS, Level
 from config.settings import Settings
@@ -27,7 +27,7 @@ from lockbox.admin import tenants
 from lockbox.call_groups.groups import CallGroups
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import Conflict, Invalid, InvalidContext, KeyInUse, LockboxError, NotFound, NotYours, TooMany
-from lockbox.facts.enumerations import CaseCheck, Reason, Severity
+from lockbox.facts.enumerations import CaseCheck
 from lockbox.identity.roles import Caller, Role
 from lockbox.requests import idempotency, preview, submit
 from lockbox.requests.cases import CaseSystemDown, CaseUnchecked
@@ -58,9 +58,11 @@ def show(
     """Show the form to an engineer, filled with an earlier request or with what is named, as by the gate."""
     visitor = browser.visitor(request, session, chosen)
     _check_engineer(visitor.caller)
-    named = RequestForm(tenant, service, resource, (action,) if action else _least(chosen, service))
-    written = request_form.earlier(session, visitor, earlier) if earlier else named
-    return _shown(request, session, chosen, visitor, written)
+    if earlier:
+        return _shown(request, session, chosen, visitor, request_form.earlier(session, visitor, earlier))
+    actions, window = [action] if action else _least(chosen, service), str(15 * MINUTE)
+    named = RequestForm(tenant=tenant, service=service, resources=resource, actions=actions, access_window=window)
+    return _shown(request, session, chosen, visitor, named)
 
 
 @router.post("/preview")
@@ -173,8 +175,7 @@ def _shown(
         services=chosen.catalogue.services,
         actions=_actions(chosen),
         levels=_levels(chosen),
-        reasons=list(Reason),
-        severities=list(Severity),
+        fact_fields=FACT_FIELDS,
         longest=longest,
         windows=windows,
         window=_closest(windows, written.access_window),
@@ -217,13 +218,11 @@ def _duplicate(refused: LockboxError | None, found: Preview | None) -> UUID | st
     return found.duplicate_of if found else refused.facts.get("request_id") if refused else None
 
 
-def _least(chosen: Settings, named: str) -> tuple[str, ...]:
+def _least(chosen: Settings, named: str) -> list[str]:
     """Return what is offered first: the first action that only reads, of the service or of any, if there is one."""
     services = chosen.catalogue.services
     some = [services[named]] if named in services else services.values()
-    return tuple(
-        next(([one] for service in some for one in service.actions if service.levels[one] is Level.READ), [])
-    )
+    return next(([one] for service in some for one in service.actions if service.levels[one] is Level.READ), [])
 
 
 def _actions(chosen: Settings) -> dict[str, list[str]]:

@@ -26,9 +26,12 @@ from api.problems import STATUS
 from api.problems import problem as plain_problem
 from lockbox.audit import reported_mails
 from lockbox.errors import Conflict, Invalid, LockboxError, NotSignedIn, NotYours, SignInAgain, TooMany
+from lockbox.facts.ask import Ask
+from lockbox.facts.fact import LIST, PAGE, FactView, lines, read
 from lockbox.facts.labels import label_text
+from lockbox.facts.window import Window
 from lockbox.identity import time_zones
-from lockbox.identity.roles import Side
+from lockbox.identity.roles import ProtectedField, Side, may_read, reader_roles
 from lockbox.notifications import held_back_text, requester_text
 from lockbox.notifications.mail_text import STATE_WORDINGS, StateWording, approved, duration, joined
 from lockbox.requests.models import AccessRequest
@@ -127,6 +130,18 @@ def _signed_in(asked: AccessRequest) -> str:
     return requester_text.signed_in(asked.sign_in, asked.sign_in_means, asked.signed_in_at, at)
 
 
+def _facts(view: FactView) -> Callable[[AccessRequest], list[tuple[str, str]]]:
+    """Return the template filter that yields label and text of what a request says in a view to the page's reader."""
+
+    def said(asked: AccessRequest) -> list[tuple[str, str]]:
+        reader = READER.get()
+        held = reader_roles(reader.caller, asked.requester_id, asked.tenant_id) if reader else frozenset()
+        reads_why = may_read(ProtectedField.JUSTIFICATION, held)
+        return [line for part in (Ask, Window) for line in lines(read(part, asked), view, reads_why=reads_why)]
+
+    return said
+
+
 def _held_back(entry: RequestEntry) -> str:
     asked, at = entry.request, MADE_AT.get()
     is_ahead = bool(at and asked.opens_at and asked.opens_at > at)
@@ -156,6 +171,8 @@ TEMPLATES.filters["some"] = reported_mails.some
 TEMPLATES.filters["joined"] = joined
 TEMPLATES.filters["full_duration"] = phrases.full_duration
 TEMPLATES.filters["words"] = _state_words
+TEMPLATES.filters["on_page"] = _facts(PAGE)
+TEMPLATES.filters["listed"] = _facts(LIST)
 TEMPLATES.filters["located"] = _located
 TEMPLATES.filters["signed_in"] = _signed_in
 TEMPLATES.filters["held_back"] = _held_back

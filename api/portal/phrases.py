@@ -83,13 +83,13 @@ REQUEST_ADVICE = {
     "tenant": "Name the customer by its short name, such as contoso.",
     "service": "Choose a service.",
     "actions": "Choose at least one action.",
-    "reason_code": "Choose a reason.",
     "access_window": "Choose a duration.",
     "not_before": "Choose a day and a time, or neither.",
     "max_uses": "Write a whole number from 1 to 1000, or nothing.",
     "case_url": "Write the whole https address of the case's page, or nothing.",
-    "severity": "Choose a severity from the list, or none.",
 }
+FROM_THE_LIST = "Choose a {label} from the list."
+FROM_THE_LIST_OR_NONE = "Choose a {label} from the list, or none."
 LINE = "line {number}: "
 TERMS_NOT_ACCEPTED = "Your comment, the time or the uses were not accepted: {why}."
 TERMS_NOT_NUMBERS = "The time or the uses were not accepted. Write a whole number of uses, or nothing."
@@ -99,11 +99,11 @@ TOO_MANY_CHOSEN = "Choose at most {most} requests at a time."
 NOT_FROM_THE_LIST = "Choose requests from the list."
 NO_REASON = "Give a reason: it is recorded with each request."
 HISTORY_COLUMNS = (
-    *("Request", "Customer", "State", "Engineer", "Service", "Resources", "Actions", "Reason", "Case"),
-    *("Ticket system", "Page of the case"),
-    *("Severity", "Employed by", "Office", "Located in", "Signed in"),
-    *("Justification", "Seconds requested", "Submitted", "Opened", "Closed", "Deadline"),
+    ("Request", "Customer", "State", "Engineer"),
+    ("Employed by", "Office", "Located in", "Signed in"),
+    ("Justification", "Seconds requested", "Submitted", "Opened", "Closed", "Deadline"),
 )
+"""Those before the facts of what was asked, and those behind them."""
 NO_STATE = "There is no such state. Choose one from the list."
 NO_SERVICE = "There is no such service. Choose one from the list."
 NO_LEVEL = "There is no such level. Choose one from the list."

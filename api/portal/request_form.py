@@ -1,13 +1,13 @@
 """The form of a new request: as it is typed, and read as the API's own body."""
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Annotated
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID
 
-from fastapi import Depends, Form
-from pydantic import ValidationError
+from fastapi import Form
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from api.browser import Visitor
 from api.portal import form_errors, phrases
@@ -16,86 +16,114 @@ from config.context_schema import MOST_PARAMETERS, ContextValue
 from config.service_catalogue import MOST_SERVICES, Service
 from lockbox.database import UnitOfWork
 from lockbox.errors import NotFound
-from lockbox.facts.enumerations import Reason
+from lockbox.facts.ask import SubmittedAsk
+from lockbox.facts.fact import FORM, REPEAT, facts_of, kinds_of, values_of
 from lockbox.identity import time_zones
 from lockbox.requests import policy_diff, queries
+from lockbox.text_rules import TEXT_PATTERN
 
 MINUTE = 60
 MOST_DIGITS = 9
 MOST_COLUMNS = MOST_SERVICES * MOST_PARAMETERS
 WHOLE = re.compile(r"-?[0-9]{1,16}")
 SWITCHES = ("true", "false")
-Column = Annotated[list[str], Form(max_length=MOST_COLUMNS)]
+
+
+def _text(typed: str) -> str:
+    return typed.replace("\r\n", "\n").strip()
+
+
+FormText = Annotated[str, AfterValidator(_text)]
+"""A text as typed, with the breaks of lines that we keep."""
+
+
+Column = Annotated[list[FormText], Field(max_length=MOST_COLUMNS)]
 
 
 @dataclass(frozen=True)
-class RequestForm:
-    """The form as typed, unchecked; `parameters` are those of all services, by `service:parameter`."""
+class FactField:
+    """A fact as the form draws it: words to choose from, or a text of at most so many characters, of lines or one."""
 
-    tenant: str = ""
+    name: str
+    label: str
+    hint: str
+    is_required: bool
+    words: Sequence[str]
+    longest: int
+    has_lines: bool
+
+
+def _fact_fields() -> Iterator[FactField]:
+    schema = NewRequest.model_json_schema()["properties"]
+    for name, fact in facts_of(SubmittedAsk, FORM).items():
+        bounds = {**schema[name], **schema[name].get("anyOf", [{}])[0]}
+        yield FactField(
+            name,
+            fact.label,
+            fact.help,
+            SubmittedAsk.model_fields[name].is_required(),
+            list(kinds_of(SubmittedAsk).get(name, ())),
+            bounds.get("maxLength", 0),
+            bounds.get("pattern") == TEXT_PATTERN,
+        )
+
+
+FACT_FIELDS = tuple(_fact_fields())
+
+
+class RequestForm(BaseModel):
+    """The form as typed, unchecked; `parameter` and `value` of one index belong together, of all services.
+
+    What is sent has further fields: the facts that the form draws by their declaration.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    tenant: FormText = ""
     service: str = ""
     resources: str = ""
-    actions: tuple[str, ...] = ()
-    reason_code: str = Reason.SUPPORT_CASE.value
-    justification: str = ""
-    case_ref: str = ""
-    access_window: str = str(15 * MINUTE)
-    max_uses: str = ""
+    actions: list[str] = []
+    case_ref: FormText = ""
+    access_window: str = ""
+    max_uses: FormText = ""
     case_system: str = ""
-    case_url: str = ""
-    duplicate_reason: str = ""
-    not_before: str = ""
-    break_glass: str = ""
-    parameters: Mapping[str, str] = field(default_factory=dict)
-    severity: str = ""
+    case_url: FormText = ""
+    duplicate_reason: FormText = ""
+    not_before: Annotated[str, Field(max_length=19)] = ""
+    break_glass: Annotated[str, Field(max_length=3)] = ""
+    parameter: Column = []
+    value: Column = []
 
     @property
     def lines(self) -> list[str]:
         """The resources, one a line."""
         return [line.strip() for line in self.resources.splitlines() if line.strip()]
 
+    @property
+    def parameters(self) -> Mapping[str, str]:
+        """The parameters of all services, by `service:parameter`."""
+        return dict(zip(self.parameter, self.value, strict=False))
 
-async def request_form(
-    tenant: Annotated[str, Form()] = "",
-    service: Annotated[str, Form()] = "",
-    resources: Annotated[str, Form()] = "",
-    actions: Annotated[list[str] | None, Form()] = None,
-    reason_code: Annotated[str, Form()] = "",
-    justification: Annotated[str, Form()] = "",
-    case_ref: Annotated[str, Form()] = "",
-    access_window: Annotated[str, Form()] = "",
-    max_uses: Annotated[str, Form()] = "",
-    break_glass: Annotated[str, Form(max_length=3)] = "",
-    case_system: Annotated[str, Form()] = "",
-    case_url: Annotated[str, Form()] = "",
-    duplicate_reason: Annotated[str, Form()] = "",
-    not_before: Annotated[str, Form(max_length=19)] = "",
-    parameter: Column = [],  # noqa: B006 - FastAPI copies it
-    value: Column = [],  # noqa: B006 - likewise
-    severity: Annotated[str, Form()] = "",
-) -> RequestForm:
-    """Return the content of a form; entries of `parameter` and `value` with one index belong together."""
-    return RequestForm(
-        tenant.strip(),
-        service,
-        resources,
-        tuple(actions or ()),
-        reason_code,
-        justification.replace("\r\n", "\n"),
-        case_ref.strip(),
-        access_window,
-        max_uses.strip(),
-        case_system,
-        case_url.strip(),
-        duplicate_reason.replace("\r\n", "\n").strip(),
-        not_before,
-        break_glass,
-        dict(zip(parameter, (one.strip() for one in value), strict=False)),
-        severity,
-    )
+    @property
+    def texts(self) -> Mapping[str, str]:
+        """The facts that the form draws."""
+        typed = dict(self)
+        return {one.name: typed.get(one.name, "") for one in FACT_FIELDS}
+
+    @property
+    def sent(self) -> Iterator[tuple[str, str]]:
+        """The names and values that a browser sends."""
+        for name, typed in self:
+            yield from ((name, text) for text in (typed if isinstance(typed, list) else [typed]))
 
 
-RequestFormDep = Annotated[RequestForm, Depends(request_form)]
+FACT_TEXTS: dict[str, Any] = {one.name: (FormText, "") for one in FACT_FIELDS}
+SENT_FORM: type[RequestForm] = create_model("SentRequestForm", __base__=RequestForm, **FACT_TEXTS)
+
+if TYPE_CHECKING:
+    RequestFormDep = Annotated[RequestForm, Form()]
+else:
+    RequestFormDep = Annotated[SENT_FORM, Form()]
 
 
 def earlier(session: UnitOfWork, visitor: Visitor, request_id: UUID) -> RequestForm:
@@ -104,21 +132,13 @@ def earlier(session: UnitOfWork, visitor: Visitor, request_id: UUID) -> RequestF
     asked = entry.request
     if asked.requester_id != visitor.caller.person_id:
         raise NotFound(phrases.NO_OWN_REQUEST)
-    return RequestForm(
-        entry.tenant,
-        asked.service,
-        "\n".join(asked.resources),
-        tuple(asked.actions),
-        asked.reason_code,
-        asked.justification,
-        asked.case_ref or "",
-        str(asked.access_window),
-        str(asked.max_uses or ""),
-        asked.case_system or "",
-        asked.case_url or "",
-        severity=asked.severity or "",
-        parameters={f"{asked.service}:{name}": _typed(value) for name, value in (asked.context or {}).items()},
-    )
+    parameters = (asked.context or {}).items()
+    repeated = values_of(SubmittedAsk, asked, facts_of(SubmittedAsk, REPEAT))
+    kept = {name: value for name, value in repeated.items() if value}
+    kept |= {"resources": "\n".join(asked.resources), "access_window": str(asked.access_window)}
+    kept |= {"max_uses": str(asked.max_uses or ""), "tenant": entry.tenant}
+    kept |= {"parameter": [f"{asked.service}:{name}" for name, _ in parameters]}
+    return SENT_FORM.model_validate(kept | {"value": [_typed(value) for _, value in parameters]})
 
 
 def _typed(value: ContextValue) -> str:
@@ -148,27 +168,22 @@ def read(written: RequestForm, zone: str, services: Mapping[str, Service]) -> Ne
     except ValueError:
         mistake = "not_before", phrases.REQUEST_ADVICE["not_before"]
         raise form_errors.rejected(phrases.LOOK_AGAIN, [mistake]) from None
+    given: dict[str, Any] = {
+        name: typed or (typed if field.is_required() else None)
+        for name, typed in written
+        if (field := NewRequest.model_fields.get(name))
+    }
+    uses = int(written.max_uses) if is_seconds(written.max_uses) else given["max_uses"]
+    given |= {
+        "resources": written.lines,
+        "actions": written.actions,
+        "case_system": (written.case_ref and written.case_system) or None,
+        "access_window": int(written.access_window) if is_seconds(written.access_window) else None,
+        "break_glass": bool(written.break_glass),
+        "context": _context(written, services),
+    }
     try:
-        return NewRequest.model_validate(
-            {
-                "tenant": written.tenant,
-                "service": written.service,
-                "resources": written.lines,
-                "actions": list(written.actions),
-                "reason_code": written.reason_code,
-                "justification": written.justification,
-                "case_ref": written.case_ref or None,
-                "case_system": (written.case_ref and written.case_system) or None,
-                "case_url": written.case_url or None,
-                "duplicate_reason": written.duplicate_reason or None,
-                "access_window": int(written.access_window) if is_seconds(written.access_window) else None,
-                "not_before": start,
-                "break_glass": bool(written.break_glass),
-                "context": _context(written, services),
-                "severity": written.severity or None,
-                "max_uses": int(written.max_uses) if is_seconds(written.max_uses) else written.max_uses or None,
-            }
-        )
+        return NewRequest.model_validate(given | {"not_before": start, "max_uses": uses})
     except ValidationError as error:
         mistakes = [(_field(where), _message(where, said)) for where, said in policy_diff.of(error)]
         raise form_errors.rejected(phrases.LOOK_AGAIN, mistakes) from None
@@ -179,9 +194,18 @@ def _field(where: Sequence[int | str]) -> str:
     return f"context.{where[1]}" if where[0] == "context" and len(where) > 1 else str(where[0])
 
 
+CHOICES = {
+    one.name: (phrases.FROM_THE_LIST if one.is_required else phrases.FROM_THE_LIST_OR_NONE).format(
+        label=one.label.lower()
+    )
+    for one in FACT_FIELDS
+    if one.words
+}
+
+
 def _message(where: Sequence[int | str], said: str) -> str:
     field, *rest = where
-    plain = phrases.REQUEST_ADVICE.get(str(field)) or said
+    plain = phrases.REQUEST_ADVICE.get(str(field)) or CHOICES.get(str(field)) or said
     line = phrases.LINE.format(number=int(rest[0]) + 1) if field == "resources" and rest else ""
     return f"{line}{said}" if line else plain
 

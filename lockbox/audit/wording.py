@@ -12,6 +12,7 @@ from lockbox.audit.reported_mails import NOTIFIED, mailed
 from lockbox.facts.ask import Ask
 from lockbox.facts.fact import LOG, NO, facts_of
 from lockbox.facts.labels import label_text
+from lockbox.facts.requester import Requester
 
 WORDS = {
     "submit": "submitted a request for access",
@@ -140,7 +141,7 @@ WORDS = {
 }
 """The words for every action, following the actor's name."""
 
-OF_ASKS = facts_of(Ask, LOG)
+OF_REQUESTS = {**facts_of(Ask, LOG), **facts_of(Requester, LOG)}
 LABELS = {
     "member": "Who",
     "subject": "Identity",
@@ -151,32 +152,18 @@ LABELS = {
     "endpoint": "Webhook",
     "account": "Account",
     "from_address": "From",
-    "justification": "Justification",
     "comment": "Comment",
     "question": "Question",
     "answer": "Answer",
-    "case_ref": "Case",
-    "case_url": "Page of the case",
-    "duplicate_reason": "Why another request",
-    "context": "Parameters",
-    **{name: fact.label for name, fact in OF_ASKS.items() if fact.personal is not NO},
+    **{name: fact.label for name, fact in OF_REQUESTS.items() if fact.personal is not NO},
     "resource": "Resource",
-    "employing_entity": "Employing entity",
-    "office_country": "Country of the office",
-    "physical_country": "Country they are in",
     "gateway_name": "Gateway",
     "address": "Network address",
     "user_agent": "Program",
 }
 FACTS = {
-    "level": "Level",
     "request": "Request",
-    **{name: fact.label for name, fact in OF_ASKS.items() if fact.personal is NO},
-    "sign_in_means": "Signed in by",
-    "signed_in_at": "Signed in at",
-    "case_system": "Ticket system",
-    "case_check": "Case according to its system",
-    "duplicate_of": "Duplicate of",
+    **{name: fact.label for name, fact in OF_REQUESTS.items() if fact.personal is NO},
     "did": "Action",
     "finding": "Finding",
     "first_at": "First",

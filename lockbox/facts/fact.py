@@ -13,21 +13,27 @@ from sqlmodel import SQLModel
 class FactView(Flag):
     """A place that says facts; a fact is said where its declaration names the place, and nowhere else.
 
-    REPEAT is what a request that repeats an earlier one, or goes on from it, takes from that, EVENT
-    what its events say, and LOG what the audit log's pages say of these.
+    FORM is what the form of a new request draws as texts and choices, REPEAT what a request that repeats an earlier
+    one, or goes on from it, takes from that, EVENT what its events say, and LOG what the audit log's pages say of
+    these. PAGE is the page of a request, LIST its entry in lists, and CSV its row in a table.
     """
 
     NONE = 0
+    FORM = auto()
     REPEAT = auto()
     EVENT = auto()
     LOG = auto()
     MAIL = auto()
     CHAT = auto()
     WEBHOOK = auto()
+    PAGE = auto()
+    LIST = auto()
+    CSV = auto()
 
 
-REPEAT, EVENT, LOG = FactView.REPEAT, FactView.EVENT, FactView.LOG
+FORM, REPEAT, EVENT, LOG = FactView.FORM, FactView.REPEAT, FactView.EVENT, FactView.LOG
 MAIL, CHAT, WEBHOOK = FactView.MAIL, FactView.CHAT, FactView.WEBHOOK
+PAGE, LIST, CSV = FactView.PAGE, FactView.LIST, FactView.CSV
 
 
 class Personal(Enum):
@@ -125,3 +131,11 @@ def lines(part: Part, view: FactView, *, reads_why: bool) -> Iterator[tuple[str,
     for name, value in given(part, view).items():
         if reads_why or facts[name].personal is not WHY:
             yield facts[name].label, facts[name].show(value)
+
+
+def cells(part: Part, view: FactView, *, reads_why: bool) -> Iterator[str | None]:
+    """Yield a text for each fact of a view, for a table; None is what is not given or may not be read."""
+    values = given(part, view)
+    for name, fact in facts_of(type(part), view).items():
+        is_read = name in values and (reads_why or fact.personal is not WHY)
+        yield fact.show(values[name]) if is_read else None

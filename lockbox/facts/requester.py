@@ -6,7 +6,7 @@ from typing import Annotated
 from sqlmodel import AutoString, Field
 
 from lockbox.facts.enumerations import AuthMethod, SignInKind
-from lockbox.facts.fact import ERASED, EVENT, Fact, Part
+from lockbox.facts.fact import ERASED, EVENT, LOG, Fact, Part
 from lockbox.sql import Instant, words
 
 
@@ -17,19 +17,19 @@ class Requester(Part):
     account has submitted for somebody, the sign-in is not known: `sign_in` says that it was one.
     """
 
-    employing_entity: Annotated[str | None, Fact("Employing entity", EVENT, ERASED)] = Field(
+    employing_entity: Annotated[str | None, Fact("Employing entity", EVENT | LOG, ERASED)] = Field(
         default=None,
         sa_type=AutoString(length=200),
         description="Who employs the person, as the vendor's directory says; null if it does not say.",
         schema_extra={"examples": ["Example Support GmbH"]},
     )
-    office_country: Annotated[str | None, Fact("Country of the office", EVENT, ERASED)] = Field(
+    office_country: Annotated[str | None, Fact("Country of the office", EVENT | LOG, ERASED)] = Field(
         default=None,
         sa_type=AutoString(length=2),
         description="The country of the person's office (ISO 3166-1 alpha-2); null if the directory does not say.",
         schema_extra={"examples": ["DE"]},
     )
-    physical_country: Annotated[str | None, Fact("Country where they are", EVENT, ERASED)] = Field(
+    physical_country: Annotated[str | None, Fact("Country they are in", EVENT | LOG, ERASED)] = Field(
         default=None,
         sa_type=AutoString(length=2),
         description="The country in which the person is (ISO 3166-1 alpha-2); null if the directory does not say.",
@@ -48,13 +48,13 @@ class Requester(Part):
         "`system` for a service account that submitted for them; null for requests of earlier versions.",
         schema_extra={"examples": ["session"]},
     )
-    sign_in_means: Annotated[AuthMethod | None, Fact("Signed in by", EVENT)] = Field(
+    sign_in_means: Annotated[AuthMethod | None, Fact("Signed in by", EVENT | LOG)] = Field(
         default=None,
         sa_type=words(AuthMethod),
         description="How the requester had signed in; null if that is not known, as for a service account.",
         schema_extra={"examples": ["passkey"]},
     )
-    signed_in_at: Annotated[datetime | None, Fact("Signed in at", EVENT)] = Field(
+    signed_in_at: Annotated[datetime | None, Fact("Signed in at", EVENT | LOG)] = Field(
         default=None,
         sa_type=Instant,
         description="When the person had signed in last; null for an API token, and where it is not known.",

@@ -1,37 +1,67 @@
 """Each fact of a request is said where its declaration says so, and what is written by hand agrees with it."""
 
+import csv
 import json
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from io import StringIO
 from pathlib import Path
-from typing import Any, get_args
+from types import SimpleNamespace
+from typing import Any, cast, get_args
 from uuid import UUID
 
 import pytest
 from pydantic import ValidationError
 
+from api.portal import history
+from api.portal.pages import READER, TEMPLATES
+from api.portal.request_form import FACT_FIELDS, SENT_FORM
+from api.routes.requests import view
 from api.schemas.requests import RequestView
 from api.schemas.submissions import NewRequest
+from cli import request_table, submission
 from lockbox.admin import audit_access, erased_texts, erasure
 from lockbox.audit.canonical import canonical
 from lockbox.audit.wording import FACTS, LABELS
 from lockbox.facts.ask import Ask, SubmittedAsk
 from lockbox.facts.clock import Clock
 from lockbox.facts.enumerations import AuthMethod, Mode, Reason, SignInKind, State
-from lockbox.facts.fact import EVENT, LOG, MAIL, NO, REPEAT, WEBHOOK, WHY, Fact, Part, facts_of, kinds_of, read
+from lockbox.facts.fact import (
+    CSV,
+    EVENT,
+    FORM,
+    LIST,
+    LOG,
+    MAIL,
+    NO,
+    PAGE,
+    REPEAT,
+    WEBHOOK,
+    WHY,
+    Fact,
+    FactView,
+    Part,
+    facts_of,
+    kinds_of,
+    read,
+)
 from lockbox.facts.requester import Requester
 from lockbox.facts.window import Window
+from lockbox.identity.roles import Caller, Role, RoleGrant, Side
 from lockbox.notifications import webhook
 from lockbox.notifications.models import Format
 from lockbox.requests import approvals, policy_store, submit
 from lockbox.requests.models import AccessRequest
+from lockbox.requests.request_entry import RequestEntry
 from lockbox.requests.request_input import RequestInput, repeated
 from tests.each import each
 from tests.unit.sample_mail import PUBLIC, SERVICES, mail, sample_mail
+from tests.unit.test_cli_extensions import VIEW
 
 PARTS: tuple[type[Part], ...] = (Ask, Requester, Clock, Window)
 WHOSE = {"id", "tenant_id", "requester_id", "token_id", "submitted_by"}
+NOBODY = UUID(int=2)
 AT = datetime(2026, 11, 24, 9, tzinfo=UTC)
 SCHEMA = Path(__file__).parents[2] / "lockbox/schema/functions.sql"
 SAMPLES: list[tuple[Any, Any]] = [
@@ -45,6 +75,13 @@ SIGNED = {
     *("extends", "break_glass", "context", "resources"),
 }
 """What the server signs of a request under the name of its field; further members are named otherwise."""
+PRINTED: dict[str, Any] = VIEW | {"level": None, "context": None, "created_at": "2026-11-29T08:05:00Z"}
+COLUMNS = [
+    *("Request", "Customer", "State", "Engineer", "Service", "Resources", "Actions", "Reason", "Case"),
+    *("Ticket system", "Page of the case"),
+    *("Severity", "Employed by", "Office", "Located in", "Signed in"),
+    *("Justification", "Seconds requested", "Submitted", "Opened", "Closed", "Deadline"),
+]
 SIGNED_OTHERWISE = {"format", "request_id", "tenant_id", "engineer", "until", "by"}
 
 
@@ -160,6 +197,90 @@ def test_a_call_has_a_member_for_a_fact(name: str) -> None:
     assert json.loads(body)["data"][name] == value
 
 
+@each("name", [name for _, name in names(FORM)])
+def test_the_form_draws_a_fact_and_sends_it(name: str) -> None:
+    value = str(sample(Ask, name))
+    form = SENT_FORM.model_validate({name: value, "tenant": "contoso"})
+    drawn = next(one for one in FACT_FIELDS if one.name == name)
+
+    macros = TEMPLATES.get_template("form_parts.html").module
+    html = macros.fact(drawn, form.texts[name], {})  # type: ignore[attr-defined] # the template's own macro
+
+    assert {(name, value), ("tenant", "contoso")} <= set(form.sent)
+    assert f'name="{name}"' in html
+    assert value in html
+    assert f"{drawn.label}" in html
+    assert SubmittedAsk.model_fields[name].is_required() is drawn.is_required
+
+
+@each("place", [PAGE, LIST])
+def test_a_page_says_a_fact_to_those_who_may_read_it(place: FactView) -> None:
+    request, filters = full(), {PAGE: "on_page", LIST: "listed"}
+    wanted = {name: fact for part, name, fact in facts() if place in fact.views}
+    read_by = {fact.label: fact.show(getattr(request, name)) for name, fact in wanted.items()}
+    in_clear_of = {fact.label for fact in wanted.values() if fact.personal is not WHY}
+
+    approver = Caller(NOBODY, "Ann", frozenset({RoleGrant(Role.APPROVER, request.tenant_id)}), side=Side.CUSTOMER)
+    auditor = Caller(NOBODY, "Vic", frozenset({RoleGrant(Role.VENDOR_AUDITOR)}))
+    said = {who: dict(said_to(who, filters[place], request)) for who in (approver, auditor)}
+
+    assert said[approver] == read_by
+    assert said[auditor].keys() == in_clear_of
+    assert read_by
+
+
+def said_to(who: Caller, listed: str, request: AccessRequest) -> list[tuple[str, str]]:
+    """Return what a page says of a request to a reader."""
+    token = READER.set(cast("Any", SimpleNamespace(caller=who)))
+    try:
+        return cast("list[tuple[str, str]]", TEMPLATES.filters[listed](request))
+    finally:
+        READER.reset(token)
+
+
+@each("name", [name for _, name in names(CSV)])
+def test_a_table_has_a_column_for_a_fact(name: str) -> None:
+    fact, request = facts_of(Ask, CSV)[name], full()
+    approver = Caller(NOBODY, "Ann", frozenset({RoleGrant(Role.APPROVER, request.tenant_id)}), side=Side.CUSTOMER)
+
+    body = history.table_head() + b"".join(
+        history.table_rows(approver, [RequestEntry(request, "contoso", "Erin", open=False)])
+    )
+    head, cells = csv.reader(StringIO(body.decode("utf-8-sig")))
+
+    assert len(head) == len(set(head)) == len(cells)
+    assert dict(zip(head, cells, strict=True))[fact.label] == fact.show(getattr(request, name))
+
+
+def test_the_columns_of_a_table_stay_where_they_are() -> None:
+    head = next(csv.reader(StringIO(history.table_head().decode("utf-8-sig"))))
+
+    assert head[:22] == COLUMNS
+
+
+@each("name", [*NewRequest.model_fields])
+def test_a_command_sends_a_fact(name: str) -> None:
+    assert name in {option.name for option in submission.REQUEST}
+
+
+@each("name", [name for _, name in names(PAGE)])
+def test_a_command_prints_a_fact_where_there_is_one(name: str) -> None:
+    label = next(fact.label for _, of, fact in facts() if of == name)
+
+    printed, without = (request_table.request(PRINTED | {name: value}).rows for value in ("S2", None))
+
+    assert printed[label] == "S2"
+    assert label not in without
+
+
+@each("name", [name for part, name, fact in facts() if LIST in fact.views and fact.personal is not WHY])
+def test_a_list_of_a_command_has_a_column_for_a_fact(name: str) -> None:
+    listing = request_table.requests([PRINTED | {name: "S2"}], in_file=True)
+
+    label = next(fact.label for _, of, fact in facts() if of == name)
+    assert listing.rows[0][listing.columns.index(label)] == "S2"
+
+
 @each("name", [name for _, name, fact in facts() if fact.personal is not NO])
 def test_what_is_personal_can_be_erased(name: str) -> None:
     removable = re.search(r"FUNCTION without_texts.*?'\{(.*?)\}'", SCHEMA.read_text(), re.DOTALL)
@@ -173,6 +294,19 @@ def test_what_is_personal_can_be_erased(name: str) -> None:
 @each("name", [name for _, name, fact in facts() if fact.personal is WHY])
 def test_the_vendors_auditors_do_not_read_why(name: str) -> None:
     assert name in audit_access.VENDORS.hidden
+
+
+@each("name", [name for _, name, fact in facts() if fact.personal is WHY])
+def test_the_api_says_why_only_to_those_who_may_read_it(name: str) -> None:
+    request = full()
+    approver = Caller(NOBODY, "Ann", frozenset({RoleGrant(Role.APPROVER, request.tenant_id)}), side=Side.CUSTOMER)
+    auditor = Caller(NOBODY, "Vic", frozenset({RoleGrant(Role.VENDOR_AUDITOR)}))
+
+    answers = [
+        dict(view(RequestEntry(request, "contoso", "Erin", open=False), who))[name] for who in (approver, auditor)
+    ]
+
+    assert answers == [getattr(request, name), None]
 
 
 def test_the_server_signs_these_facts() -> None:
