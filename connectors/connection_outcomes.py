@@ -33,7 +33,7 @@ UPDATE connections SET state = :state, run_at = :run_at, failures = :failures, l
 WHERE id = :id
 """
 RECORD = text(UPDATED)
-RECORD_AND_TELL = text(f"WITH {events.APPEND}, {outbox.QUEUE} {UPDATED}")
+RECORD_AND_TELL = text(f"WITH {outbox.ON_RECORD} {UPDATED}")
 ONE_AT_A_TIME = text("SELECT pg_advisory_xact_lock(hashtextextended('connected ' || CAST(:request_id AS uuid), 0))")
 # What people were told of the request's access at this target: of every connection that it had there.
 TOLD = text("""

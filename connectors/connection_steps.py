@@ -16,7 +16,7 @@ from sqlalchemy import Row, text
 
 from config.service_catalogue import Catalogue
 from connectors.connection_outcomes import done, failed, record
-from connectors.models import Connection, ConnectionState, ConnectorKind
+from connectors.models import LATER, Connection, ConnectionState, ConnectorKind
 from connectors.protocol import ConnectedWindow, Connector, ConnectorFailed, NotWanted
 from connectors.target_slots import TargetSlots
 from lockbox import database as database_
@@ -30,7 +30,7 @@ from lockbox.requests import access_check
 from lockbox.requests.access_check import GRANTED
 from lockbox.requests.request_entry import RequestEntry
 from lockbox.schedule import CONNECTIONS, IndexEntry
-from lockbox.sql import columns, new_id
+from lockbox.sql import columns, insert, new_id
 
 log = structlog.get_logger(__name__)
 
@@ -92,10 +92,10 @@ WHERE r.state = 'active' AND r.deadline_at > (SELECT clock_timestamp())
     AND NOT EXISTS (SELECT FROM connections c WHERE c.request_id = r.id)
 ORDER BY r.id LIMIT :most
 """)
-BEGIN = text("""
-INSERT INTO connections (id, request_id, tenant_id, kind, target, state, run_at, created_at)
-VALUES (:id, :request_id, :tenant_id, 'webhook', :target, 'opening', :at, :at) ON CONFLICT DO NOTHING
-""")
+CALLED = insert(
+    Connection, but={"verifier", "mac", *LATER}, kind="'webhook'", state="'opening'", run_at=":at", created_at=":at"
+)
+BEGIN = text(f"{CALLED} ON CONFLICT DO NOTHING")
 
 
 def due(session: UnitOfWork, *, grace: timedelta, most: int) -> list[UUID]:

@@ -11,7 +11,7 @@ from sqlalchemy import Row, text
 from config.connector_document import ServiceConnector
 from config.service_catalogue import Catalogue
 from connectors.connection_steps import KIND
-from connectors.models import Connection, ConnectionState, ConnectorKind
+from connectors.models import LATER, Connection, ConnectionState, ConnectorKind
 from connectors.postgres_roles import role_name
 from connectors.scram import is_verifier
 from lockbox import database
@@ -27,6 +27,7 @@ from lockbox.requests.lifecycle import Party
 from lockbox.requests.request_entry import RequestEntry
 from lockbox.requests.transition import Origin, actor_for
 from lockbox.schedule import CONNECTIONS, IndexEntry
+from lockbox.sql import insert
 
 REQUESTED = "connection_requested"
 REPLACE = text("""
@@ -35,9 +36,8 @@ WHERE request_id = :request_id AND state IN ('opening', 'open', 'open_failed') R
 """)
 INSERT = text(f"""
 WITH {events.APPEND}
-INSERT INTO connections (id, request_id, tenant_id, kind, target, verifier, state, run_at, created_at, mac)
-VALUES (:id, :request_id, :tenant_id, :kind, :target, :verifier, :state, :run_at, :created_at, :mac)
-""")  # noqa: S608 - our own SQL
+{insert(Connection, but=LATER)}
+""")
 READ = text("""
 SELECT id, request_id, kind, target, state, last_error, created_at, opened_at, closed_at FROM connections
 WHERE request_id = :request_id ORDER BY closed_at IS NOT NULL, id DESC LIMIT :most

@@ -28,6 +28,10 @@ class ConnectorKind(StrEnum):
     WEBHOOK = "webhook"
 
 
+LATER = {"attempts", "failures", "last_error", "opened_at", "closed_at"}
+"""What a new connection does not have as yet."""
+
+
 class Connection(SQLModel, table=True):
     """Access at a target. It is driven again at `run_at`, and `attempts` numbers the tries; see the table."""
 

@@ -9,7 +9,9 @@ from sqlalchemy import Row, text
 
 from lockbox.database import UnitOfWork, now
 
-CHANGES = text("SELECT * FROM window_changes(CAST(:before AS text))")
+CHANGES = text("""
+SELECT server, seen, event_id, request_id, ends, tenant_id, person_id FROM window_changes(CAST(:before AS text))
+""")
 RECOVERY = " in recovery"
 
 

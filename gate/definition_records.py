@@ -21,16 +21,13 @@ from lockbox.audit.events import THE_CLOCK, AuditEvent
 from lockbox.database import Database, UnitOfWork, now
 from lockbox.identity.models import GateDefinitionRecord
 from lockbox.notifications import announcements
-from lockbox.sql import new_id
+from lockbox.sql import insert, new_id
 
 DEFINED, REDEFINED = "gate_defined", "gate_redefined"
 SAID_AGAIN = timedelta(minutes=5)
 IN_USE = timedelta(hours=1)
 """So long after a process last had a definition, another one may still have it: it has not gone out of use."""
-ADDED = text("""
-INSERT INTO gate_definitions (id, service, revision, digest, body, only_for)
-VALUES (:id, :service, :revision, :digest, :body, :only_for)
-""")
+ADDED = text(insert(GateDefinitionRecord, but={"recorded_at", "used_at", "announced_to"}))
 USED = text("UPDATE gate_definitions SET used_at = greatest(used_at, clock_timestamp()) WHERE id = :id")
 KNOWN = text("""
 SELECT d.id, d.service, d.revision, d.digest,

@@ -1,14 +1,15 @@
-"""Shared parts of tables and statements: ids, column types, bounded searches, and counters."""
+"""Shared parts of tables and statements: ids, column types, lists of columns, bounded searches, and counters."""
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
+    BigInteger,
     ColumnElement,
     Connection,
     DateTime,
@@ -26,10 +27,11 @@ from sqlalchemy import (
     text,
     union_all,
 )
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import aliased
 from sqlalchemy.sql.elements import SQLCoreOperations
-from sqlmodel import SQLModel
+from sqlmodel import Field, SQLModel
 from uuid_utils.compat import uuid7
 
 DEADLINE_LAG = "deadline_lag"
@@ -38,25 +40,7 @@ DROPPED = "dropped"
 LAG_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0, float("inf"))
 """Upper bounds in seconds; the last one has none."""
 MOST_ROWS = 200
-ADD_LAGS = """
-lags AS (
-    INSERT INTO counters (name, label, count, total)
-    SELECT 'deadline_lag', * FROM unnest(CAST(:lag_label AS text[]), CAST(:lag_count AS bigint[]),
-        CAST(:lag_total AS double precision[]))
-)"""
 BACKEND = text("SELECT pg_backend_pid()")
-ADD_DROPPED = text("""
-INSERT INTO counters (name, label, count, total)
-SELECT 'dropped', d.label, d.number, 0
-FROM unnest(CAST(:labels AS text[]), CAST(:numbers AS bigint[])) AS d (label, number)
-""")
-FOLD = text("""
-WITH gone AS (
-    DELETE FROM counters WHERE (SELECT count(*) FROM counters) > :most RETURNING name, label, count, total
-)
-INSERT INTO counters (name, label, count, total)
-SELECT name, label, sum(count), sum(total) FROM gone GROUP BY name, label
-""")
 SQLModel.metadata.naming_convention = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
     "uq": "uq_%(table_name)s_%(column_0_N_name)s",
@@ -75,12 +59,98 @@ new_id = uuid7
 """Return a fresh UUIDv7."""
 
 
-def columns(kind: type[SQLModel], of: str) -> str:
-    """Return the columns of a table for a select list, under the table's name or alias in the statement.
+ELEMENT_TYPES = {"varchar": "text", "timestamp with time zone": "timestamptz", "float": "double precision"}
+"""How arrays of a column's values are cast, where that is not the column's own type."""
+
+
+def columns(kind: type[SQLModel], of: str, *names: str) -> str:
+    """Return columns of a table for a select list, all or these, under the table's name or alias in the statement.
 
     A prepared statement that says `*` is refused by Postgres from the migration on that adds a column.
     """
-    return ", ".join(f"{of}.{name}" for name in kind.model_fields)
+    return ", ".join(f"{of}.{name}" for name in _known(kind, names) or kind.model_fields)
+
+
+def insert_list(kind: type[SQLModel], of: str = "", but: Collection[str] = ()) -> str:
+    """Return table and columns for an INSERT: in their order, without these and those that Postgres makes."""
+    return f"{kind.__tablename__}{of and f' AS {of}'} ({', '.join(_stored(kind, but))})"
+
+
+def insert(
+    kind: type[SQLModel], of: str = "", /, *, but: Collection[str] = (), prefix: str = "", **values: str
+) -> str:
+    """Return the statement that writes a row: each column from the parameter of its name, or as `values` have it."""
+    given = (values.get(name) or _parameter(kind, name, prefix) for name in _stored(kind, but, values))
+    return f"INSERT INTO {insert_list(kind, of, but)}\nVALUES ({', '.join(given)})"
+
+
+def excluded(kind: type[SQLModel], but: Collection[str]) -> str:
+    """Return what ON CONFLICT sets: all columns but these as they were to be written."""
+    return ", ".join(f"{name} = excluded.{name}" for name in _stored(kind, but))
+
+
+def insert_rows(kind: type[SQLModel], /, *, but: Collection[str] = (), prefix: str = "", **values: str) -> str:
+    """Return the statement that writes rows: columns from arrays, or as `values` have it, in which they are `n`."""
+    stored = _stored(kind, but, values)
+    given = ", ".join(values.get(name) or f"n.{name}" for name in stored)
+    rows = unnested(kind, "n", *(name for name in stored if name not in values), prefix=prefix)
+    return f"INSERT INTO {insert_list(kind, but=but)}\nSELECT {given} FROM {rows}"
+
+
+def unnested(kind: type[SQLModel], of: str, *names: str, prefix: str = "") -> str:
+    """Return the rows that arrays of these columns' values make; each array is the parameter of its column's name."""
+    arrays = (f"CAST(:{prefix}{name} AS {_type(kind, name)}[])" for name in _known(kind, names))
+    return f"unnest({', '.join(arrays)}) AS {of} ({', '.join(names)})"
+
+
+def _known(kind: type[SQLModel], names: Iterable[str]) -> tuple[str, ...]:
+    """Return these names, all of which are columns: else a statement is refused when its module is imported."""
+    checked = tuple(names)
+    if unknown := set(checked) - kind.model_fields.keys():
+        raise LookupError(f"{kind.__name__} has no {', '.join(sorted(unknown))}")
+    return checked
+
+
+def _stored(kind: type[SQLModel], but: Collection[str], values: Iterable[str] = ()) -> tuple[str, ...]:
+    _known(kind, (*but, *values))
+    every = kind.metadata.tables[str(kind.__tablename__)].columns
+    return tuple(one.name for one in every if one.computed is None and one.identity is None and one.name not in but)
+
+
+def _type(kind: type[SQLModel], name: str) -> str:
+    declared = kind.metadata.tables[str(kind.__tablename__)].columns[name].type
+    compiled = declared.compile(dialect=postgresql.dialect()).partition("(")[0].lower()  # type: ignore[no-untyped-call]
+    return ELEMENT_TYPES.get(compiled, compiled)
+
+
+def _parameter(kind: type[SQLModel], name: str, prefix: str) -> str:
+    declared = kind.metadata.tables[str(kind.__tablename__)].columns[name].type
+    is_cast = isinstance(declared, (ARRAY, JSONB))
+    return f"CAST(:{prefix}{name} AS {_type(kind, name)})" if is_cast else f":{prefix}{name}"
+
+
+class CounterTotal(SQLModel, table=True):
+    """A count, to be added to all others of its name and label; `total` is the sum of what was counted."""
+
+    __tablename__ = "counters"
+
+    id: UUID = Field(default_factory=new_id, primary_key=True)
+    name: str = Field(max_length=24)
+    label: str = Field(max_length=48)
+    count: int = Field(sa_type=BigInteger)
+    total: float
+
+
+COUNTERS = insert_list(CounterTotal, but={"id"})
+ADD_LAGS = f"lags AS ({insert_rows(CounterTotal, but={'id'}, prefix='lag_', name=repr(DEADLINE_LAG))})"
+ADD_DROPPED = text(insert_rows(CounterTotal, but={"id"}, name=repr(DROPPED), total="0"))
+FOLD = text(f"""
+WITH gone AS (
+    DELETE FROM counters WHERE (SELECT count(*) FROM counters) > :most RETURNING name, label, count, total
+)
+INSERT INTO {COUNTERS}
+SELECT name, label, sum(count), sum(total) FROM gone GROUP BY name, label
+""")  # noqa: S608 - ours
 
 
 def lags(seconds: Iterable[float]) -> dict[str, Any]:

@@ -105,6 +105,8 @@ MAY_A_COLUMN = text("SELECT has_any_column_privilege(:table, :right)")
 LAGGING_STANDBY = """
 SELECT EXISTS (SELECT FROM pg_stat_replication) AND current_setting('synchronous_standby_names') = ''
 """
+HAS_LAGGING_STANDBY = text(LAGGING_STANDBY)
+HAS_REVISIONS = text("SELECT to_regclass('public.alembic_version') IS NOT NULL")
 BUDGET = text("SELECT allowed, of_login, promised FROM connection_budget(:role, :node)")
 SETTINGS = text("SELECT name, current_setting(name) AS value FROM unnest(CAST(:names AS text[])) AS b (name)")
 SERVER = text("""
@@ -247,7 +249,7 @@ def fits(connection: Connection, *, also_later: bool = True) -> None:
     Raises:
         StartupCheckFailed: the database has no migrations, older ones, or newer ones that no longer serve this code.
     """
-    known = connection.execute(text("SELECT to_regclass('public.alembic_version') IS NOT NULL")).scalar_one()
+    known = connection.execute(HAS_REVISIONS).scalar_one()
     found = migrations.current(connection) if known else None
     wanted = migrations.head()
     if found is None:
@@ -262,7 +264,7 @@ def fits(connection: Connection, *, also_later: bool = True) -> None:
 
 def has_lagging_standby(connection: Connection) -> bool:
     """Return whether a standby follows this Postgres without commits waiting for it."""
-    return bool(connection.execute(text(LAGGING_STANDBY)).scalar_one())
+    return bool(connection.execute(HAS_LAGGING_STANDBY).scalar_one())
 
 
 def _is_bound(connection: Connection, server: ServerKind) -> None:

@@ -10,10 +10,11 @@ from lockbox.audit.canonical import Value
 from lockbox.audit.events import THE_CLOCK, AuditEvent
 from lockbox.database import Database, now
 from lockbox.monitoring import invariants
-from lockbox.monitoring.heartbeats import ProcessPart
+from lockbox.monitoring.heartbeats import Alarm, ProcessPart
 from lockbox.monitoring.invariants import InvariantViolation, ScanPosition
 from lockbox.notifications import announcements
 from lockbox.notifications.account_mail import INVARIANT_BROKEN
+from lockbox.sql import insert_list
 
 log = structlog.get_logger(__name__)
 
@@ -27,8 +28,8 @@ SELECT NOT EXISTS (SELECT FROM heartbeats
     WHERE role = :part AND beat_at > clock_timestamp() - CAST(:every AS interval))
 """)
 # What was said within the hour is not said again, whichever worker looks.
-RAISE = text("""
-INSERT INTO alarms AS a (key, raised_at) SELECT unnest(CAST(:keys AS text[])), :at
+RAISE = text(f"""
+INSERT INTO {insert_list(Alarm, of="a")} SELECT unnest(CAST(:keys AS text[])), :at
 ON CONFLICT (key) DO UPDATE SET raised_at = EXCLUDED.raised_at WHERE a.raised_at <= :at - CAST(:said_for AS interval)
 RETURNING key
 """)

@@ -43,4 +43,4 @@ class HeartbeatLoop(WorkerLoop):
         counts = dropped.take()
         if counts:
             with self.tools.database.transaction() as session:
-                session.execute(sql.ADD_DROPPED, {"labels": list(counts), "numbers": list(counts.values())})
+                session.execute(sql.ADD_DROPPED, {"label": list(counts), "count": list(counts.values())})

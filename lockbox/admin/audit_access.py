@@ -33,7 +33,10 @@ from lockbox.requests import queries
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.transition import Origin
 
-KEYS = text("SELECT * FROM approver_keys(:tenant_id)")
+KEYS = text("""
+SELECT person_id, name, passkey_id, credential_id, public_key, created_at, trusted_at, only_at, mac
+FROM approver_keys(:tenant_id)
+""")
 CLEARED = text("SELECT cleared_to FROM logs WHERE id = :log_id")
 MOST_A_PAGE = 200
 MOST_SINCE = 4

@@ -38,7 +38,10 @@ from lockbox.requests.transition import Origin
 from lockbox.schedule import NOTIFICATIONS, IndexEntry
 from lockbox.sql import columns
 
-READ = text("SELECT * FROM dead_notifications(:before, :most)")
+READ = text("""
+SELECT id, request_id, tenant, template, channel, died_at, attempts, error, delivery_id
+FROM dead_notifications(:before, :most)
+""")
 MOST_A_PAGE = 200
 LOOKED_THROUGH = 1000
 """So many events of a log one page of a replay goes through."""

@@ -14,9 +14,9 @@ from sqlalchemy import Row, text
 from lockbox.database import UnitOfWork
 from lockbox.errors import StaleVersion
 from lockbox.identity import keyring, row_macs
-from lockbox.identity.models import EligibleDelegate
+from lockbox.identity.models import EligibleDelegate, Membership
 from lockbox.identity.roles import Role
-from lockbox.sql import new_id
+from lockbox.sql import insert_rows, new_id
 
 MOST_A_PAGE = 200
 
@@ -34,12 +34,7 @@ AND (CAST(:after AS uuid) IS NULL OR p.id > :after)
 AND CASE WHEN CAST(:tenant_id AS uuid) IS NULL THEN p.side = 'vendor' ELSE m.id IS NOT NULL END
 GROUP BY p.id ORDER BY p.id LIMIT :most
 """)
-GIVE = text("""
-INSERT INTO memberships (id, person_id, tenant_id, role, mac)
-SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:people AS uuid[]), CAST(:tenants AS uuid[]), CAST(:roles AS text[]),
-    CAST(:macs AS bytea[]))
-ON CONFLICT DO NOTHING
-""")
+GIVE = text(f"{insert_rows(Membership, but={'review_tier'})} ON CONFLICT DO NOTHING")
 TAKE = text("""
 DELETE FROM memberships WHERE person_id = :person_id
 AND tenant_id IS NOT DISTINCT FROM CAST(:tenant_id AS uuid) AND role = ANY(:roles)
@@ -118,11 +113,11 @@ def give(session: UnitOfWork, person_id: UUID, tenant_id: UUID | None, roles: Ab
         count, key = len(roles), keyring.of(session).powers
         given = [(new_id(), role) for role in sorted(roles)]
         values = {
-            "ids": [row_id for row_id, _ in given],
-            "people": [person_id] * count,
-            "tenants": [tenant_id] * count,
-            "roles": [role.value for _, role in given],
-            "macs": [key.mark(*row_macs.membership(row_id, person_id, tenant_id, role)) for row_id, role in given],
+            "id": [row_id for row_id, _ in given],
+            "person_id": [person_id] * count,
+            "tenant_id": [tenant_id] * count,
+            "role": [role.value for _, role in given],
+            "mac": [key.mark(*row_macs.membership(row_id, person_id, tenant_id, role)) for row_id, role in given],
         }
         session.execute(GIVE, values)
 

@@ -10,6 +10,7 @@ from uuid import UUID
 from sqlalchemy import Row, text
 
 from lockbox.audit.events import THE_OWNER, VENDORS_LOG, AuditEvent
+from lockbox.audit.log import rollback
 from lockbox.audit.log.checkpoint import Checkpoint
 from lockbox.audit.log.merkle import EMPTY_ROOT
 from lockbox.audit.log.witness import WitnessCheck
@@ -34,10 +35,7 @@ WHERE wake_at IS NOT NULL ORDER BY id FOR UPDATE
 END_SESSIONS = text("UPDATE sessions SET revoked_at = :at WHERE revoked_at IS NULL")
 LOGS = text("SELECT id, tenant_id, origin, generation, size FROM logs ORDER BY id FOR NO KEY UPDATE")
 TENANTS = text("SELECT id FROM tenants WHERE id = ANY(:ids)")
-BEGIN = text("""
-INSERT INTO logs (id, tenant_id, origin, generation, size, root, unproven, note, noted_at, kept_at, digest_at)
-VALUES (:id, nullif(:id, CAST(:vendor AS uuid)), :origin, 1, 0, :root, 0, '', :at, '-infinity', :at)
-""")
+BEGIN = text(rollback.OPEN_LOG)
 NEXT = text("UPDATE logs SET generation = generation + 1, origin = :origin, note = '' WHERE id = :id")
 
 
@@ -111,7 +109,7 @@ def _begin_anew(session: UnitOfWork, log: DivergedLog, at: datetime) -> None:
     """Raise the generation above everything shipped; the table serialises it."""
     base, of_shipped = _parted(log.shipped.origin)
     if not log.is_there:
-        begun = {"id": log.id, "vendor": VENDORS_LOG, "origin": base, "root": EMPTY_ROOT, "at": at}
+        begun = {"id": [log.id], "vendor": VENDORS_LOG, "origin": [base], "root": EMPTY_ROOT, "at": at}
         session.execute(BEGIN, begun)
     for generation in range(log.generation + 1, max(log.generation, of_shipped) + 2):
         session.execute(NEXT, {"id": log.id, "origin": f"{base}/{generation}"})

@@ -66,17 +66,15 @@ WITH looked AS MATERIALIZED (
         count(*) FILTER (WHERE was_pre_approved) AS pre_approved
     FROM counted GROUP BY GROUPING SETS ((), (month), (service), (requester_id), (reason_code), (severity), (level))
 ), placed AS (
-    SELECT *,
+    SELECT {grouped}, {figures},
         row_number() OVER (PARTITION BY kind ORDER BY requests DESC, service, reason_code, requester_id) AS place
     FROM grouped
 )
-SELECT g.*, p.name AS engineer,
+SELECT {grouped}, {figures}, p.name AS engineer,
     (SELECT count(*) FROM looked) AS looked, (SELECT min(created_at) FROM looked) AS first
 FROM placed g LEFT JOIN people p ON p.id = g.requester_id
 WHERE g.month IS NOT NULL OR g.place <= {top} ORDER BY g.kind, g.month, g.place
 """
-OF_TENANT = text(COUNTED.format(newest=NEWEST_OF_TENANT, most=MOST_COUNTED, top=MOST_TOP))
-OF_ALL = text(COUNTED.format(newest=NEWEST_OF_ALL, most=MOST_COUNTED, top=MOST_TOP))
 MONTH, SERVICE, ENGINEER, REASON, SEVERITY, LEVEL, TOTAL = 31, 47, 55, 59, 61, 62, 63
 """What a row is grouped by: the bits of what it is not."""
 
@@ -108,6 +106,14 @@ class RequestFigures(BaseModel, frozen=True):
     pre_approved: Count
 
 
+GIVEN = {
+    "most": MOST_COUNTED,
+    "top": MOST_TOP,
+    "grouped": "month, service, requester_id, reason_code, severity, level, kind",
+    "figures": ", ".join(RequestFigures.model_fields),
+}
+OF_TENANT = text(COUNTED.format(newest=NEWEST_OF_TENANT, **GIVEN))
+OF_ALL = text(COUNTED.format(newest=NEWEST_OF_ALL, **GIVEN))
 NO_REQUESTS = RequestFigures.model_validate(
     {name: None if name == "median_answer_seconds" else 0 for name in RequestFigures.model_fields}
 )

@@ -43,9 +43,9 @@ IN_PLACE: ColumnElement[Any] = literal_column(
     "= sha256('\\x00'::bytea || events.body) FROM tiles t "
     "WHERE t.log_id = seals.log_id AND t.level = 0 AND t.number = seals.number / 256)"
 )
-OF_SERVICE = "EXISTS (SELECT FROM requests r WHERE r.id = events.request_id AND r.service = :service)"
-SAYS = """EXISTS (SELECT FROM event_details d, jsonb_each(d.fields) f
-    WHERE d.event_id = events.id AND f.key = ANY (:words) AND f.value ->> 1 ILIKE :pattern)"""
+OF_SERVICE = text("EXISTS (SELECT FROM requests r WHERE r.id = events.request_id AND r.service = :service)")
+SAYS = text("""EXISTS (SELECT FROM event_details d, jsonb_each(d.fields) f
+    WHERE d.event_id = events.id AND f.key = ANY (:words) AND f.value ->> 1 ILIKE :pattern)""")
 
 
 def ahead_of_events(request_id: UUID) -> Query:
@@ -316,7 +316,7 @@ def _conditions(logs: Sequence[UUID], sight: EventScope, wanted: EventFilter) ->
 
 def _filters(sight: EventScope, wanted: EventFilter, rows: type[Event]) -> list[ColumnElement[bool]]:
     words = [name for name in WORDS if name not in sight.hidden]
-    says = text(SAYS).bindparams(words=words, pattern=_pattern(wanted.words or ""))
+    says = SAYS.bindparams(words=words, pattern=_pattern(wanted.words or ""))
     filters = (
         None if wanted.person is None else col(rows.actor_id) == wanted.person,
         None if wanted.action is None else col(rows.action) == wanted.action,
@@ -324,7 +324,7 @@ def _filters(sight: EventScope, wanted: EventFilter, rows: type[Event]) -> list[
         col(rows.seq).is_not(None) if wanted.moves else None,
         None if wanted.after is None else col(rows.at) >= wanted.after,
         None if wanted.before is None else col(rows.at) < wanted.before,
-        None if wanted.service is None else text(OF_SERVICE).bindparams(service=wanted.service),
+        None if wanted.service is None else OF_SERVICE.bindparams(service=wanted.service),
         col(rows.tenant_id).is_(None) if wanted.words and sight.of_tenants else None,
         says if wanted.words else None,
     )

@@ -11,8 +11,9 @@ from uuid import UUID
 from sqlalchemy import text
 
 from lockbox.audit.canonical import Value, canonical, commitment, new_salt
+from lockbox.audit.models import Event, EventDetail
 from lockbox.database import UnitOfWork, array, now
-from lockbox.sql import new_id
+from lockbox.sql import insert_list, insert_rows, new_id
 
 FORMAT = 1
 CLOCK = "clock"
@@ -23,20 +24,14 @@ REVIEWING = "reviewing"
 SHOWN = frozenset({"pending", "active"})
 NOBODYS = frozenset({CLOCK, OWNER})
 CUSTOMERS = frozenset({CUSTOMER, "tenant_admin", "approver", "auditor"})
-APPEND = """
+APPEND = f"""
 new_events AS (
-    INSERT INTO events (id, tenant_id, request_id, seq, at, action, actor_id, actor_role, from_state, to_state,
-        deadline_at, internal, body)
-    SELECT * FROM unnest(CAST(:e_id AS uuid[]), CAST(:e_tenant_id AS uuid[]), CAST(:e_request_id AS uuid[]),
-        CAST(:e_seq AS integer[]), CAST(:e_at AS timestamptz[]), CAST(:e_action AS text[]),
-        CAST(:e_actor_id AS uuid[]), CAST(:e_actor_role AS text[]), CAST(:e_from_state AS text[]),
-        CAST(:e_to_state AS text[]), CAST(:e_deadline_at AS timestamptz[]), CAST(:e_internal AS boolean[]),
-        CAST(:e_body AS bytea[]))
+    {insert_rows(Event, prefix="e_")}
 ), new_details AS (
-    INSERT INTO event_details (event_id, fields)
+    INSERT INTO {insert_list(EventDetail)}
     SELECT d.event_id, CAST(convert_from(d.fields, 'UTF8') AS jsonb)
     FROM unnest(CAST(:d_event_id AS uuid[]), CAST(:d_fields AS bytea[])) AS d (event_id, fields)
-)"""
+)"""  # noqa: S608 - ours
 AUDIT_LOG_READ = "audit_log_read"
 AUDIT_LOG_EXPORTED = "audit_log_exported"
 RECORD = text(f"WITH {APPEND} SELECT 1")

@@ -50,14 +50,6 @@ class EventDetail(SQLModel, table=True):
     fields: dict[str, tuple[str, str]] = Field(sa_type=JSONB)
 
 
-class UnsealedEvent(SQLModel, table=True):
-    """An event that no seal covers yet."""
-
-    __tablename__ = "unsealed"
-
-    event_id: UUID = Field(primary_key=True)
-
-
 class AuditLog(SQLModel, table=True):
     """A Merkle tree over the events of one tenant, or over the vendor's where `tenant_id` is null.
 

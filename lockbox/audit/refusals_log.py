@@ -14,7 +14,9 @@ from sqlalchemy import Row, text
 from lockbox.audit import events
 from lockbox.audit.canonical import canonical, instant
 from lockbox.audit.events import CLOCK, THE_CLOCK, AuditEvent
+from lockbox.audit.models import RefusalCount
 from lockbox.database import Database, UnitOfWork, now
+from lockbox.sql import columns
 
 SIGN_IN_REFUSED = "sign_in_refused"
 DECISION_REFUSED = "decision_refused"
@@ -25,10 +27,10 @@ COUNT = text("""
 SELECT count_refused(:key, :minute, :kind, CAST(:person_id AS uuid), CAST(:request_id AS uuid),
     CAST(:facts AS jsonb), CAST(:personal AS jsonb))
 """)
-TAKE = text("""
+TAKE = text(f"""
 DELETE FROM refused WHERE key IN (SELECT key FROM refused WHERE minute <= :until ORDER BY minute LIMIT :most)
-RETURNING minute, kind, person_id, request_id, facts, personal, count AS times
-""")
+RETURNING {columns(RefusalCount, "refused")}, count AS times
+""")  # noqa: S608 - ours
 TENANTS_OF_PEOPLE = text("SELECT DISTINCT person_id, tenant_id FROM memberships WHERE person_id = ANY(:ids)")
 REQUESTS = text("SELECT id, tenant_id, asked_at IS NULL AS is_internal FROM requests WHERE id = ANY(:ids)")
 # Attempts on an account are recorded at the tenants where its person is a member.

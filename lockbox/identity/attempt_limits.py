@@ -10,13 +10,15 @@ from sqlalchemy import text
 
 from lockbox.database import UnitOfWork, postgres_clock
 from lockbox.errors import TooMany
+from lockbox.identity.credentials import SignInCount
+from lockbox.sql import insert_list
 
 SPAN = timedelta(minutes=10)
 IPV6_PREFIX = 64
 
 # An account is folded as Postgres folds it, as in the look-up of people, so that no spelling is counted separately.
-COUNT = text("""
-INSERT INTO sign_in_counts AS c (key, since, count)
+COUNT = text(f"""
+INSERT INTO {insert_list(SignInCount, of="c")}
 SELECT sha256(convert_to(k.kind || ':' || lower(k.value), 'UTF8')) AS key, :at, 1
 FROM unnest(CAST(:kinds AS text[]), CAST(:values AS text[])) AS k (kind, value) ORDER BY key
 ON CONFLICT (key) DO UPDATE SET
@@ -26,7 +28,7 @@ RETURNING key = sha256(convert_to('address:' || lower(:address), 'UTF8')) AS is_
     key = ANY(ARRAY(SELECT sha256(convert_to(k.kind || ':' || lower(k.value), 'UTF8'))
         FROM unnest(CAST(:kinds AS text[]), CAST(:values AS text[])) AS k (kind, value)
         WHERE k.kind = ANY(:here))) AS is_here, since, count AS attempts
-""")
+""")  # noqa: S608 - ours
 
 
 HERE = ["account here", "code here"]

@@ -30,7 +30,9 @@ CLOSE_CASES = text("SELECT set_config('lockbox.closing', :token, true)")
 DESCRIBE = text("SELECT set_config('lockbox.directory', :person, true)")
 SUSPEND = text("SELECT set_config('lockbox.suspending', :tenant, true)")
 LOOKED_UP = """
-SELECT r.*, b.only_at, b.proven_by, b.proven_at, {time_zone} AS time_zone, clock_timestamp() AS at
+SELECT r.key_id, r.person_id, r.name, r.side, r.disabled, r.roles, r.tenant_ids, r.means, r.signed_in_at,
+    r.last_seen_at, r.expires_at, r.revoked, r.scopes, r.services, r.by_mail, r.mac, r.membership_ids, r.macs,
+    b.only_at, b.proven_by, b.proven_at, {time_zone} AS time_zone, clock_timestamp() AS at
 FROM authenticate(:kind, :shown, :hash) r CROSS JOIN LATERAL credential_scope(:kind, r.key_id) b
 """
 LOOK_UP_CREDENTIAL = text(LOOKED_UP.format(time_zone="NULL::text"))
@@ -50,7 +52,8 @@ held AS (
     WHERE m.person_id = :person_id AND p.disabled_at IS NULL
 )"""
 """The part of a statement that reads which roles somebody holds at this moment."""
-AS_OF_NOW = text(f"WITH {HELD} SELECT * FROM held")  # noqa: S608 - ours
+HELD_COLUMNS = "held.person_id, held.membership_ids, held.roles, held.tenant_ids, held.macs"
+AS_OF_NOW = text(f"WITH {HELD} SELECT {HELD_COLUMNS} FROM held")  # noqa: S608 - ours
 USED = text("""
 UPDATE tokens SET last_used_at = :at WHERE id = (
     SELECT id FROM tokens WHERE id = :id

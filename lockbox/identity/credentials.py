@@ -181,12 +181,3 @@ class SignInCount(SQLModel, table=True):
     key: bytes = Field(primary_key=True)
     since: datetime = Field(sa_type=Instant)
     count: int
-
-
-class RevokedMark(SQLModel, table=True):
-    """The mark of a row that granted rights and was removed or marked again; no row may be written with it."""
-
-    __tablename__ = "ended_powers"
-
-    mac: bytes = Field(primary_key=True)
-    ended_at: datetime = Field(sa_type=Instant)

@@ -13,16 +13,14 @@ from lockbox.audit.events import Actor, AuditEvent
 from lockbox.database import UnitOfWork, now
 from lockbox.identity import row_macs
 from lockbox.identity.models import DirectoryRecord
+from lockbox.sql import excluded, insert
 
 CHANGED = "directory_record_changed"
 LONGEST_ENTITY = 100
 # Of two sources the one that said it last counts; what is older than what is kept changes nothing.
-KEPT = text("""
-INSERT INTO directory_records AS d (person_id, employing_entity, office_country, physical_country, source, as_of, mac)
-VALUES (:person_id, :employing_entity, :office_country, :physical_country, :source, :as_of, :mac)
-ON CONFLICT (person_id) DO UPDATE SET employing_entity = excluded.employing_entity,
-    office_country = excluded.office_country, physical_country = excluded.physical_country, source = excluded.source,
-    as_of = excluded.as_of, mac = excluded.mac
+KEPT = text(f"""
+{insert(DirectoryRecord, "d")}
+ON CONFLICT (person_id) DO UPDATE SET {excluded(DirectoryRecord, but={"person_id"})}
 WHERE d.as_of < excluded.as_of RETURNING d.person_id
 """)
 RECORDED = text(f"WITH {events.APPEND} SELECT 1")

@@ -18,14 +18,11 @@ from lockbox.identity.credentials import GateIdentity, Identity
 from lockbox.identity.oidc import VerifiedIdentity
 from lockbox.identity.roles import Caller, Role, RoleGrant, Side
 from lockbox.identity.sessions import ClientInfo
+from lockbox.sql import insert
 
 NOBODY = "This sign-in is not linked to an account. Sign in another way, then add it in your account."
 
-BOUND = text("""
-INSERT INTO identities (issuer, subject, person_id, created_at, trusted_at, mac)
-VALUES (:issuer, :subject, :person_id, :created_at, :trusted_at, :mac)
-ON CONFLICT DO NOTHING RETURNING person_id
-""")
+BOUND = text(f"{insert(Identity)} ON CONFLICT DO NOTHING RETURNING person_id")
 
 
 def caller_of(session: UnitOfWork, issuer: IdentityProvider, proven: VerifiedIdentity) -> Caller:

@@ -45,7 +45,7 @@ from lockbox.identity.authentication import CredentialKind
 from lockbox.identity.credentials import Passkey
 from lockbox.identity.roles import Caller, Side
 from lockbox.identity.sessions import ClientInfo
-from lockbox.sql import columns, new_id
+from lockbox.sql import columns, insert, new_id
 
 MOST_PASSKEYS = 20
 LONGEST_ID = 1023
@@ -71,12 +71,7 @@ MALFORMED = (
     RecursionError,
 )
 
-ADDED = text("""
-INSERT INTO passkeys (id, person_id, credential_id, public_key, sign_count, name, created_at, trusted_at, only_at,
-    mac)
-VALUES (:id, :person_id, :credential_id, :public_key, :sign_count, :name, :created_at, :trusted_at, :only_at, :mac)
-ON CONFLICT DO NOTHING RETURNING id
-""")
+ADDED = text(f"{insert(Passkey, but={'last_used_at'})} ON CONFLICT DO NOTHING RETURNING id")
 
 HELD = f"SELECT {columns(Passkey, 'passkeys')} FROM passkeys WHERE person_id = :person_id ORDER BY id"  # noqa: S608 - ours
 HELD_BY, LOCKED_OF = text(HELD), text(f"{HELD} FOR NO KEY UPDATE")

@@ -323,6 +323,11 @@ def _covered(kind: MarkedRowKind, row: object) -> Sequence[Part]:
     return (kind, *(_part(row, name) for name in COVERED[kind]))
 
 
+def marked_columns(kind: MarkedRowKind, of: str) -> str:
+    """Return what a mark covers and the mark, for a select list, under the table's name or alias in the statement."""
+    return ", ".join(f"{of}.{name}" for name in (*COVERED[kind], "mac"))
+
+
 def _part(row: object, name: str) -> Part:
     value = getattr(row, name)
     return sorted(value) if name in UNORDERED else value
@@ -404,8 +409,8 @@ class RowOwners:
 
 
 OF_PEOPLE = RowOwners(
-    text("SELECT * FROM people_to_check(:after, :page) AS id ORDER BY id"),
-    text("SELECT * FROM people_with_new_powers(:lately, :most) AS id"),
+    text("SELECT id FROM people_to_check(:after, :page) AS id ORDER BY id"),
+    text("SELECT id FROM people_with_new_powers(:lately, :most) AS id"),
     {
         MarkedRowKind.MEMBERSHIP: (
             PERSON_ID,
@@ -422,8 +427,8 @@ OF_PEOPLE = RowOwners(
 
 
 OF_TENANTS = RowOwners(
-    text("SELECT * FROM tenants_to_check(:after, :page) AS id ORDER BY id"),
-    text("SELECT * FROM tenants_with_new_powers(:lately, :most) AS id"),
+    text("SELECT id FROM tenants_to_check(:after, :page) AS id ORDER BY id"),
+    text("SELECT id FROM tenants_with_new_powers(:lately, :most) AS id"),
     {
         MarkedRowKind.TENANT: (attrgetter("id"), tenant),
         MarkedRowKind.POLICY: (TENANT_ID, lambda row: policy(row.tenant_id, row.version, row.body)),

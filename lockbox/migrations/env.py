@@ -1,10 +1,9 @@
 """Run the migrations on the connection that Alembic is given."""
 
 from alembic import context
-from sqlalchemy import text
 
 connection = context.config.attributes["connection"]
-connection.execute(text("SET LOCAL lock_timeout = '4s'"))
+connection.exec_driver_sql("SET LOCAL lock_timeout = '4s'")
 context.configure(connection=connection, transactional_ddl=True)
 with context.begin_transaction():
     context.run_migrations()

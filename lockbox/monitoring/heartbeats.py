@@ -1,4 +1,4 @@
-"""Heartbeats of processes, with the tables of all that monitoring records."""
+"""Heartbeats of processes, with the tables of what monitoring records."""
 
 import math
 import time
@@ -23,44 +23,6 @@ SELECT record_heartbeat(:role, :id, :node, :skew, :rolled_back, :doubt, :connect
 """)
 
 
-class Heartbeat(SQLModel, table=True):
-    """A process in one role, its last heartbeat, and by how many seconds its clock is ahead.
-
-    `rolled_back` is in how many logs the database does not hold what was shipped of them, and `doubt` what is wrong
-    with the first of these; None where the process does not look. Likewise `unverified` is how many rows that would
-    give power carry no mark of its keys. `connections` is how many it opens to Postgres itself at most.
-    `gate_differs` is whether within the last minutes its gate remembered a window that was not open,
-    `needs_connectors` whether its catalogue has connectors.
-    """
-
-    __tablename__ = "heartbeats"
-
-    role: str = Field(primary_key=True, max_length=24)
-    id: UUID = Field(primary_key=True)
-    node: str = Field(max_length=255)
-    skew: float
-    beat_at: datetime = Field(sa_type=Instant)
-    rolled_back: int | None = None
-    doubt: str | None = Field(default=None, max_length=300)
-    unverified: int | None = None
-    unverified_first: str | None = Field(default=None, max_length=300)
-    connections: int | None = None
-    gate_differs: bool | None = None
-    needs_connectors: bool | None = None
-
-
-class CounterTotal(SQLModel, table=True):
-    """A count, to be added to all others of its name and label; `total` is the sum of what was counted."""
-
-    __tablename__ = "counters"
-
-    id: UUID = Field(default_factory=new_id, primary_key=True)
-    name: str = Field(max_length=24)
-    label: str = Field(max_length=48)
-    count: int = Field(sa_type=BigInteger)
-    total: float
-
-
 class Alarm(SQLModel, table=True):
     """A violated invariant, and when its last alarm was raised."""
 
@@ -68,53 +30,6 @@ class Alarm(SQLModel, table=True):
 
     key: str = Field(primary_key=True, max_length=100)
     raised_at: datetime = Field(sa_type=Instant)
-
-
-class WorkTurn(SQLModel, table=True):
-    """Work that one process does at a time: it has locked the row."""
-
-    __tablename__ = "turns"
-
-    name: str = Field(primary_key=True, max_length=24)
-
-
-class GateAnswerCount(SQLModel, table=True):
-    """How often the gate gave an answer, by gateway, service, decision and reason: in a minute, an hour or in all."""
-
-    __tablename__ = "gate_answers"
-
-    span: str = Field(primary_key=True, max_length=24)
-    at: datetime = Field(primary_key=True, sa_type=Instant)
-    gateway_id: UUID = Field(primary_key=True)
-    service: str = Field(primary_key=True, max_length=63)
-    decision: str = Field(primary_key=True, max_length=24)
-    reason: str = Field(primary_key=True, max_length=24)
-    count: int = Field(sa_type=BigInteger)
-
-
-class ReportedCallCount(SQLModel, table=True):
-    """How often a gate let a call in that it would refuse; without a path, all that are not listed by themselves."""
-
-    __tablename__ = "reported_calls"
-
-    service: str = Field(primary_key=True, max_length=63)
-    reason: str = Field(primary_key=True, max_length=24)
-    path: str = Field(primary_key=True, max_length=200)
-    tenant: str = Field(primary_key=True, max_length=63)
-    caller: str = Field(primary_key=True, max_length=300)
-    count: int = Field(sa_type=BigInteger)
-    first_at: datetime = Field(sa_type=Instant)
-    last_at: datetime = Field(sa_type=Instant)
-
-
-class GateCountWriter(SQLModel, table=True):
-    """The last batch of counts that a process has written."""
-
-    __tablename__ = "gate_writers"
-
-    process: UUID = Field(primary_key=True)
-    batch: int = Field(sa_type=BigInteger)
-    written_at: datetime = Field(sa_type=Instant)
 
 
 class LagSample(SQLModel, table=True):

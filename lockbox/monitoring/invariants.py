@@ -266,7 +266,8 @@ WITH changed AS (
     UNION ALL SELECT tenant_id, 'offboarding_asked', asked_by, asked_at, 'that somebody asked to off-board the tenant'
         FROM offboardings WHERE asked_by IS NOT NULL AND erased_at IS NULL
 ), near AS (
-    SELECT r.*, uuidv7(r.at - clock_timestamp() - CAST(:skew AS interval)) AS first,
+    SELECT r.tenant_id, r.action, r.who, r.at, r.what,
+        uuidv7(r.at - clock_timestamp() - CAST(:skew AS interval)) AS first,
         uuidv7(r.at - clock_timestamp() + CAST(:skew AS interval)) AS last FROM changed r LIMIT :most
 )
 SELECT DISTINCT 'unsaid' AS rule, n.tenant_id AS id, n.tenant_id, 'no event says ' || n.what AS what FROM near n

@@ -11,25 +11,27 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from lockbox import sql, startup_checks
 from lockbox.database import Database
+from lockbox.monitoring.heartbeats import LagSample
 from lockbox.redis_scripts import QueueDepth, RedisUnavailable
+from lockbox.sql import insert_list
 
 KEPT = timedelta(hours=25)
 # How late the clock came, on average, to what it has ended since the last sample; or for how long the oldest waits,
 # if that is more.
-SAMPLE = text("""
+SAMPLE = text(f"""
 WITH clock AS MATERIALIZED (SELECT clock_timestamp() AS at),
 so_far AS MATERIALIZED (
     SELECT coalesce(sum(count), 0) AS ended, coalesce(sum(total), 0) AS late FROM counters
     WHERE name = 'deadline_lag'),
 before AS MATERIALIZED (SELECT ended, late FROM lag_samples ORDER BY at DESC LIMIT 1),
 oldest AS MATERIALIZED (SELECT wake_at FROM requests WHERE wake_at IS NOT NULL ORDER BY wake_at LIMIT 1)
-INSERT INTO lag_samples (at, schedule_lag, seal_lag, ended, late)
+INSERT INTO {insert_list(LagSample)}
 SELECT c.at,
     greatest(0, extract(epoch FROM c.at - (SELECT wake_at FROM oldest)),
         (s.late - b.late) / nullif(s.ended - b.ended, 0)),
     seal_lag(), s.ended, s.late
 FROM clock c CROSS JOIN so_far s LEFT JOIN before b ON true
-""")
+""")  # noqa: S608 - ours
 PRUNE = text("DELETE FROM lag_samples WHERE at < clock_timestamp() - CAST(:kept AS interval)")
 log = structlog.get_logger(__name__)
 MOST_SILENT = 60.0

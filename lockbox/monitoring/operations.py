@@ -17,7 +17,7 @@ from lockbox.monitoring.metrics import HourlyCounts, MetricName
 from lockbox.monitoring.status import Status, read
 
 MOST_FAILING = 50
-FAILING = text("SELECT * FROM failing_webhooks(:most, :skipped)")
+FAILING = text("SELECT id, tenant, leads_to, failing_since, unsent, error FROM failing_webhooks(:most, :skipped)")
 FINDINGS = text("SELECT rule, about, raised_at FROM operating_findings()")
 
 

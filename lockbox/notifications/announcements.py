@@ -14,10 +14,11 @@ from lockbox.audit import events
 from lockbox.audit.events import AuditEvent
 from lockbox.database import UnitOfWork, array
 from lockbox.notifications import recipients
+from lockbox.notifications.models import Notification
 from lockbox.notifications.outbox import KIND
 from lockbox.notifications.recipients import RecipientDirectory
 from lockbox.schedule import BEFORE_OTHERS, NOTIFICATIONS, IndexEntry
-from lockbox.sql import new_id
+from lockbox.sql import insert_list, new_id
 
 MATTERS_FOR = timedelta(hours=72)
 TEST_MATTERS_FOR = timedelta(minutes=10)
@@ -28,18 +29,19 @@ OPERATORS = text("""
 SELECT m.person_id FROM memberships m JOIN people p ON p.id = m.person_id
 WHERE m.tenant_id IS NULL AND m.role = 'operator' AND p.disabled_at IS NULL
 """)
-ANNOUNCE = """
+LATER = {"sequence", "numbered_at", "blocked_by", "failed_at", "closed_at", "outcome", "last_error"}
+"""What a new notification does not have as yet."""
+ANNOUNCE = f"""
 written AS (
-    INSERT INTO notifications (id, tenant_id, event_id, checkpoint_id, person_id, address_id, endpoint_id, about_id,
-        channel, template, run_at, until_at, attempts, http_request_id, traceparent)
-    SELECT n.id, CAST(:t_tenant_id AS uuid), CAST(:t_event_id AS uuid), CAST(:t_checkpoint_id AS uuid), n.person_id,
-        n.address_id, n.endpoint_id, n.about_id,
+    INSERT INTO {insert_list(Notification, but={"request_id", "observer_id", *LATER})}
+    SELECT n.id, CAST(:t_tenant_id AS uuid), CAST(:t_event_id AS uuid), n.about_id, n.person_id, n.address_id,
+        n.endpoint_id, CAST(:t_checkpoint_id AS uuid),
         CASE WHEN n.endpoint_id IS NULL THEN 'mail' ELSE 'webhook' END, :t_template, :t_run_at, :t_until_at, 0,
         CAST(:t_http_request_id AS text), CAST(:t_traceparent AS text)
     FROM unnest(CAST(:n_id AS uuid[]), CAST(:n_person_id AS uuid[]), CAST(:n_address_id AS uuid[]),
         CAST(:n_endpoint_id AS uuid[]), CAST(:n_about_id AS uuid[]))
         AS n (id, person_id, address_id, endpoint_id, about_id)
-)"""
+)"""  # noqa: S608 - ours
 RECORDED = text(f"WITH {events.APPEND} SELECT 1")
 ANNOUNCED = text(f"WITH {ANNOUNCE} SELECT 1")
 

@@ -48,7 +48,7 @@ SELECT q.id, q.stage, count(p.person_id) AS asked, count(*) FILTER (WHERE p.is_r
 FROM q LEFT JOIN people p ON p.id = q.id GROUP BY q.id, q.stage
 """
 OF_REQUESTS = text(
-    REACHED.format(asked="SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:stages AS text[])) AS q (id, stage)")
+    REACHED.format(asked="SELECT id, stage FROM unnest(CAST(:ids AS uuid[]), CAST(:stages AS text[])) q (id, stage)")
 )
 # A request that waits for nobody any more is in its last stage.
 OF_ONE = text(
@@ -79,7 +79,8 @@ SELECT n.id, n.channel, n.template, e.at AS event_at, coalesce(n.outcome, 'waiti
 FROM events e JOIN notifications n ON n.event_id = e.id
 LEFT JOIN people p ON p.id = n.person_id LEFT JOIN endpoints h ON h.id = n.endpoint_id
 LEFT JOIN addresses x ON x.id = n.address_id LEFT JOIN observers w ON w.id = n.observer_id
-LEFT JOIN LATERAL (SELECT * FROM deliveries v WHERE v.notification_id = n.id ORDER BY v.id DESC LIMIT 1) d ON true
+LEFT JOIN LATERAL (SELECT v.at, v.took_ms, v.status, v.error FROM deliveries v WHERE v.notification_id = n.id
+    ORDER BY v.id DESC LIMIT 1) d ON true
 WHERE e.request_id = :request_id ORDER BY n.id
 """)
 FAILED = text("""

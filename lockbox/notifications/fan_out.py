@@ -23,7 +23,7 @@ from lockbox.audit.report import USES_SETTLE
 from lockbox.database import UnitOfWork, array, listed, now
 from lockbox.failpoints import failpoint
 from lockbox.notifications import outbox, queue, recipients, settlement
-from lockbox.notifications.announcements import OPERATORS
+from lockbox.notifications.announcements import LATER, OPERATORS
 from lockbox.notifications.audience import (
     OPERATED,
     REPORTED_AFTER,
@@ -36,13 +36,14 @@ from lockbox.notifications.event_recipients import (
     NotificationRecipient,
     notified_groups,
 )
-from lockbox.notifications.models import Channel
+from lockbox.notifications.models import Channel, Notification, OutboxEvent, ReportDue, UnsettledMails
 from lockbox.notifications.outbox import KIND, NotifiedMove
 from lockbox.notifications.queue import ClaimedBatch, LetIn, NotificationClaim, ReadyNotification, Slot
 from lockbox.notifications.recipients import RecipientDirectory
 from lockbox.notifications.sending_pool import SendingPool
 from lockbox.notifications.settlement import SETTLED_WITHIN
 from lockbox.schedule import NOTIFICATIONS, IndexEntry
+from lockbox.sql import columns, insert_list, insert_rows
 
 BUSY_AGAIN = timedelta(milliseconds=250)
 
@@ -54,17 +55,16 @@ UNION ALL SELECT id, NULL, NULL FROM unsettled WHERE id = ANY(:ids)
 """)
 # LATERAL leads from each event to its rows by their ids: a plan made while the tables were empty may go through all
 # rows for each of 500, row security included.
-TAKE = text("""
-WITH taken AS (DELETE FROM outbox WHERE request_id = ANY(:ids) RETURNING *)
-SELECT o.event_id, o.request_id, o.tenant_id, o.number, o.at, o.mode, o.asked, o.template, o.http_request_id,
-    o.traceparent, e.action, e.actor_id, e.actor_role, e.from_state, e.to_state,
+TAKE = text(f"""
+WITH taken AS (DELETE FROM outbox WHERE request_id = ANY(:ids) RETURNING {columns(OutboxEvent, "outbox")})
+SELECT {columns(OutboxEvent, "o")}, e.action, e.actor_id, e.actor_role, e.from_state, e.to_state,
     coalesce(e.deadline_at, o.at) AS deadline_at, r.requester_id, r.service,
     CASE WHEN NOT e.internal THEN r.asked_at END AS asked_at
 FROM taken o CROSS JOIN LATERAL (SELECT e.action, e.actor_id, e.actor_role, e.from_state, e.to_state, e.deadline_at,
     e.internal FROM events e WHERE e.id = o.event_id OFFSET 0) e
 CROSS JOIN LATERAL (SELECT r.requester_id, r.service, r.asked_at FROM requests r WHERE r.id = o.request_id OFFSET 0) r
 ORDER BY o.request_id, o.number
-""")
+""")  # noqa: S608 - ours
 PLACES = text("""
 SELECT id, email AS place FROM people WHERE id = ANY(:ids)
 UNION ALL SELECT id, email FROM addresses WHERE id = ANY(:ids)
@@ -72,10 +72,9 @@ UNION ALL SELECT id, email FROM observers WHERE id = ANY(:ids)
 """)
 # Of a thousand events many are told to the same people: each audience is written once, each notification as two
 # numbers. Whoever is told by mail is accounted for later: see `settlement`.
-ADDRESSED = """
+ADDRESSED = f"""
 addressed AS (
-    INSERT INTO notifications (id, tenant_id, request_id, event_id, person_id, address_id, observer_id, endpoint_id,
-        channel, template, run_at, until_at, attempts, http_request_id, traceparent)
+    INSERT INTO {insert_list(Notification, but={"about_id", "checkpoint_id", *LATER})}
     SELECT n.id, c.tenant_id, c.request_id, c.event_id, t.person_id, t.address_id, t.observer_id, t.endpoint_id,
         CASE WHEN t.endpoint_id IS NULL THEN 'mail' ELSE 'webhook' END, t.template, n.run_at, t.until_at, n.attempts,
         c.http_request_id, c.traceparent
@@ -91,23 +90,22 @@ addressed AS (
         ON t.number = n.member
     ON CONFLICT DO NOTHING RETURNING id
 ), unsettled_mails AS (
-    INSERT INTO unsettled (id, event_id, of_report, tenant_id, request_id, settle_by)
+    INSERT INTO {insert_list(UnsettledMails, but={"left_open"})}
     SELECT u.id, u.event_id, u.id <> u.event_id, u.tenant_id, u.request_id, CAST(:settle_by AS timestamptz)
     FROM unnest(CAST(:c_unsettled AS uuid[]), CAST(:c_event_id AS uuid[]), CAST(:c_tenant_id AS uuid[]),
         CAST(:c_request_id AS uuid[])) AS u (id, event_id, tenant_id, request_id)
     WHERE u.id IS NOT NULL ON CONFLICT DO NOTHING
-)"""
+)"""  # noqa: S608 - ours
 # Who gets the report on a window is asked when it is due: a row now, and not one for each of them. That its last use
 # is told was due when the window would have ended at the latest.
-REPORTED = """
+REPORTED = f"""
 reported AS (
-    INSERT INTO reports_due (event_id, due_at)
-    SELECT * FROM unnest(CAST(:r_event_id AS uuid[]), CAST(:r_due_at AS timestamptz[])) ON CONFLICT DO NOTHING
+    {insert_rows(ReportDue, prefix="r_")} ON CONFLICT DO NOTHING
 ), looked_at_sooner AS (
     UPDATE window_uses w SET look_at = r.at
     FROM unnest(CAST(:r_request_id AS uuid[]), CAST(:r_look_at AS timestamptz[])) AS r (id, at)
     WHERE w.request_id = r.id AND w.look_at > r.at
-)"""
+)"""  # noqa: S608 - ours
 WRITE = text(f"WITH {ADDRESSED},{REPORTED} SELECT id FROM addressed")  # noqa: S608 - our own SQL
 
 

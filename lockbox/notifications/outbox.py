@@ -10,7 +10,7 @@ from sqlalchemy import Row
 
 from config.traces import ORIGIN
 from lockbox import database
-from lockbox.audit.events import Actor
+from lockbox.audit.events import APPEND, Actor
 from lockbox.database import UnitOfWork
 from lockbox.facts.enumerations import Mode
 from lockbox.notifications.audience import (
@@ -24,8 +24,9 @@ from lockbox.notifications.audience import (
     SETTLED,
     Reminder,
 )
+from lockbox.notifications.models import OutboxEvent
 from lockbox.schedule import BEFORE_OTHERS, NOTIFICATIONS, IndexEntry
-from lockbox.sql import new_id
+from lockbox.sql import insert_list, new_id
 
 KIND = NOTIFICATIONS.kinds[0]
 REMINDERS = frozenset(Reminder)
@@ -37,17 +38,18 @@ AS_IN_ROW = (
 )
 
 # Beside `audit.events.APPEND`, whose parameters it shares: a row for each of its events.
-QUEUE = """
+QUEUE = f"""
 new_outbox AS (
-    INSERT INTO outbox (event_id, tenant_id, request_id, at, run_at, template, mode, asked, http_request_id,
-        traceparent)
+    INSERT INTO {insert_list(OutboxEvent)}
     SELECT o.event_id, o.tenant_id, o.request_id, o.at, o.run_at, o.template, o.mode, CAST(o.asked AS uuid[]),
         CAST(:o_http_request_id AS text), CAST(:o_traceparent AS text)
     FROM unnest(CAST(:e_id AS uuid[]), CAST(:e_tenant_id AS uuid[]), CAST(:e_request_id AS uuid[]),
         CAST(:e_at AS timestamptz[]), CAST(:o_run_at AS timestamptz[]), CAST(:o_template AS text[]),
         CAST(:o_mode AS text[]), CAST(:o_asked AS text[]))
         AS o (event_id, tenant_id, request_id, at, run_at, template, mode, asked)
-)"""
+)"""  # noqa: S608 - ours
+ON_RECORD = f"{APPEND},{QUEUE}"
+"""What goes with each change of a request: its events, and their rows in the outbox."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,9 +17,9 @@ from lockbox.database import UnitOfWork
 from lockbox.notifications import announcements, delivery_status
 from lockbox.notifications.account_mail import CHECKPOINT, DIGEST, SIGN_IN_CODE
 from lockbox.notifications.audience import ASKING
-from lockbox.notifications.models import Outcome
+from lockbox.notifications.models import Delivery, Outcome
 from lockbox.schedule import CLOCK, IndexEntry
-from lockbox.sql import new_id
+from lockbox.sql import insert_rows, new_id
 
 MOST_ANSWER = 1024
 CONTROLS = frozenset({"Cc", "Cs", "Co", "Cn"})
@@ -28,13 +28,7 @@ FAILS_TOO_LONG = timedelta(days=5)
 GONE = "gone"
 FAILING = "failing"
 UNVERIFIED = "unverified"
-WRITE = text("""
-INSERT INTO deliveries (id, notification_id, endpoint_id, event_type, at, took_ms, status, answer, error)
-SELECT * FROM unnest(CAST(:id AS uuid[]), CAST(:notification_id AS uuid[]), CAST(:endpoint_id AS uuid[]),
-    CAST(:event_type AS text[]), CAST(:at AS timestamptz[]), CAST(:took_ms AS integer[]), CAST(:status AS integer[]),
-    CAST(:answer AS text[]), CAST(:error AS text[]))
-ON CONFLICT DO NOTHING
-""")
+WRITE = text(f"{insert_rows(Delivery)} ON CONFLICT DO NOTHING")
 # Rows are locked in order, for others write of the same endpoints.
 ARRIVED = text("""
 UPDATE endpoints SET failing_since = NULL WHERE id IN (SELECT id FROM endpoints

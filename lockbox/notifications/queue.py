@@ -58,8 +58,9 @@ WITH clock AS MATERIALIZED (SELECT clock_timestamp() - CAST(:grace AS interval) 
     SELECT id, settle_by AS due FROM unsettled WHERE settle_by <= (SELECT at FROM clock)
     ORDER BY settle_by LIMIT :most
 )
-SELECT id FROM (SELECT * FROM queued UNION ALL SELECT * FROM open UNION ALL SELECT * FROM mails) promised
-ORDER BY due LIMIT :most
+SELECT id FROM (
+    SELECT id, due FROM queued UNION ALL SELECT id, due FROM open UNION ALL SELECT id, due FROM mails
+) promised ORDER BY due LIMIT :most
 """)
 KNOWN = text("SELECT id FROM notifications WHERE id = ANY(:ids)")
 LEADS_TO = text("""

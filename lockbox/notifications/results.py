@@ -19,12 +19,13 @@ from lockbox import database
 from lockbox.database import Database, UnitOfWork, async_commit, now
 from lockbox.failpoints import failpoint
 from lockbox.notifications import outcome_events, queue, settlement
-from lockbox.notifications.models import Outcome
+from lockbox.notifications.models import Notification, Outcome
 from lockbox.notifications.outbox import KIND
 from lockbox.notifications.outcome_events import DeliveryAttempt
 from lockbox.notifications.queue import ReturnedClaim
 from lockbox.pubsub import OPERATORS
 from lockbox.schedule import NOTIFICATIONS, IndexEntry
+from lockbox.sql import COUNTERS, columns
 
 FIRST_BACK_OFF = timedelta(seconds=2)
 LONGEST_BACK_OFF = timedelta(minutes=15)
@@ -51,8 +52,7 @@ WITH recorded AS (
         CAST(:run_at AS timestamptz[]), CAST(:last_error AS text[]), CAST(:lease AS timestamptz[]))
         AS s (id, outcome, closed_at, run_at, last_error, lease)
     WHERE n.id = s.id AND n.closed_at IS NULL AND (s.outcome = 'sent' OR n.run_at = s.lease)
-    RETURNING n.id, n.tenant_id, n.request_id, n.event_id, n.about_id, n.person_id, n.endpoint_id, n.template,
-        n.channel, n.attempts, n.outcome, n.run_at
+    RETURNING {columns(Notification, "n")}
 ), freed AS (
     UPDATE notifications n SET run_at = :at, blocked_by = NULL
     WHERE n.id IN (SELECT f.id FROM notifications f WHERE f.blocked_by = ANY(ARRAY(
@@ -60,7 +60,7 @@ WITH recorded AS (
         AND f.id <> ALL(CAST(:id AS uuid[])) FOR NO KEY UPDATE SKIP LOCKED)
     RETURNING n.id
 ), counted AS (
-    INSERT INTO counters (name, label, count, total)
+    INSERT INTO {COUNTERS}
     SELECT 'attempt', channel || ' ' || coalesce(outcome, 'again'), count(*), 0 FROM recorded GROUP BY 2
 ), held AS (
     SELECT u.id, u.event_id, u.of_report, {settlement.MAY_NAME} AS may_name FROM unsettled u
@@ -68,7 +68,8 @@ WITH recorded AS (
         AND r.channel = 'mail' AND r.outcome IS NOT NULL)
     ORDER BY u.id FOR UPDATE OF u
 )
-SELECT r.*, h.id AS unsettled_id, h.may_name, EXISTS (SELECT FROM events e WHERE e.id = r.event_id AND e.internal)
+SELECT {columns(Notification, "r")}, h.id AS unsettled_id, h.may_name,
+    EXISTS (SELECT FROM events e WHERE e.id = r.event_id AND e.internal)
     OR EXISTS (SELECT FROM people p WHERE p.id = r.person_id AND p.side = 'vendor')
     OR EXISTS (SELECT FROM endpoints h WHERE h.id = r.endpoint_id AND h.tenant_id IS NULL) AS is_internal,
     ARRAY(SELECT id FROM freed) AS freed

@@ -33,12 +33,13 @@ SELECT e.id, NULL AS number, e.tenant_id, e.request_id, e.seq, e.at, e.action, e
     e.to_state, e.body, e.entries, e.times, e.astray,
     (SELECT d.fields - '{address,user_agent}'::text[] FROM event_details d WHERE d.event_id = e.id) AS details
 FROM unnest(CAST(:ids AS uuid[])) AS i (id) CROSS JOIN LATERAL (
-    SELECT a.*, said ->> 'as_asked' AS as_asked, count(*) OVER () AS entries,
+    SELECT v.id, v.tenant_id, v.request_id, v.seq, v.at, v.action, v.actor_id, v.actor_role, v.from_state, v.to_state,
+        v.body, said ->> 'as_asked' AS as_asked, count(*) OVER () AS entries,
         sum(CAST(said ->> 'count' AS numeric)) OVER () AS times,
         sum(CAST(said ->> 'count' AS numeric)) FILTER (WHERE said ->> 'as_asked' = 'false') OVER () AS astray
-    FROM (SELECT v.*, CAST(convert_from(v.body, 'UTF8') AS jsonb) AS said FROM events v
-        WHERE v.request_id = i.id AND v.action = 'activity') a
-    ORDER BY as_asked, a.at, a.id LIMIT :most
+    FROM events v CROSS JOIN LATERAL (SELECT CAST(convert_from(v.body, 'UTF8') AS jsonb) AS said OFFSET 0) a
+    WHERE v.request_id = i.id AND v.action = 'activity'
+    ORDER BY as_asked, v.at, v.id LIMIT :most
 ) e ORDER BY e.request_id, e.at, e.id
 """)
 LET_IN = text("SELECT request_id, body FROM events WHERE request_id = ANY(:ids) AND action = 'last_used'")

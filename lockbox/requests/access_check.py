@@ -65,7 +65,7 @@ SELECT tenants.suspended, EXISTS (SELECT FROM requests r WHERE r.requester_id = 
         AND coalesce(r.granted_actions, r.actions) @> CAST(:action AS text[]))) AS narrowed
 FROM tenants WHERE tenants.slug = :tenant
 """)
-USE = text("SELECT * FROM use_window(:of_request, :by_call)")
+USE = text("SELECT uses_left, is_new, name FROM use_window(:of_request, :by_call)")
 USED_BY = text("SELECT windows_used_by(:by_call)")
 USED_UP_EVENT = "used_up"
 USED_UP = "This access was approved for a number of uses, and all of them are used. Request access again."

@@ -28,7 +28,10 @@ from lockbox.requests.transition import Origin, actor_for
 CLOCKS_DIFFER = timedelta(seconds=5)
 MOST_SHOWN = 1000
 
-WINDOW = text("SELECT * FROM reported_window(:id)")
+WINDOW = text("""
+SELECT id, tenant_id, requester_id, service, resources, actions, max_uses, opened_at, deadline_at, closed_at
+FROM reported_window(:id)
+""")
 # In the transaction of the report, which a repeated one does not come to; and before the events, since whoever writes
 # those of uses has locked the counts first.
 COUNT_USES = text("""

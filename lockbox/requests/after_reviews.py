@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from pydantic import BaseModel
-from sqlalchemy import Row, TextClause, text
+from sqlalchemy import Row, text
 
 from lockbox import database
 from lockbox.audit import events
@@ -65,20 +65,17 @@ FROM after_reviews a JOIN requests r ON r.id = a.request_id
 WHERE a.remind_at <= clock_timestamp() ORDER BY a.remind_at LIMIT :most FOR UPDATE OF a SKIP LOCKED
 """)
 
-
-def _statement(change: str) -> TextClause:
-    return text(f"WITH {events.APPEND},{outbox.QUEUE} {change}")
-
-
-FIND = _statement("""
+FIND = text(f"""
+WITH {outbox.ON_RECORD}
 UPDATE after_reviews SET finding = :finding, found_by = :found_by, found_at = :at, found_event = :event_id,
     remind_at = NULL
 WHERE request_id = :request_id
-""")
-REMIND = _statement("""
+""")  # noqa: S608 - ours
+REMIND = text(f"""
+WITH {outbox.ON_RECORD}
 UPDATE after_reviews a SET remind_at = n.remind_at, reminders = a.reminders + 1
 FROM unnest(CAST(:id AS uuid[]), CAST(:remind_at AS timestamptz[])) AS n (id, remind_at) WHERE a.request_id = n.id
-""")
+""")  # noqa: S608 - ours
 
 
 class AfterReviewEntry(BaseModel, frozen=True):

@@ -34,7 +34,11 @@ ANOTHER = (
     "What your passkey signed is not what would be decided now: the request, the customer's policy or what you "
     "filled in has changed since. Check the request and approve again."
 )
-SIGNED_DECISIONS = text("SELECT * FROM signed_decisions(CAST(:ids AS uuid[]))")
+SIGNED_DECISIONS = text("""
+SELECT request_id, person_id, principals, access_window, resources, actions, max_uses, opens_at, comment, statement,
+    signed_content, assertion, passkey_id, credential_id, public_key, created_at, trusted_at, only_at, mac
+FROM signed_decisions(CAST(:ids AS uuid[]))
+""")
 NOT_YET = (
     "Your first passkey is new. By this customer's policy it approves from {at} on; until then another approver can "
     "approve, and you can deny."

@@ -15,20 +15,18 @@ from lockbox.identity.roles import Caller, Role, Side
 from lockbox.notifications.mail_text import duration
 from lockbox.requests.available_moves import sign_in_obstacle
 from lockbox.requests.lifecycle import Action
-from lockbox.requests.models import AccessRequest
+from lockbox.requests.models import AccessRequest, AfterReview
 from lockbox.requests.policy import Terms, customer_decides
 from lockbox.requests.policy_parts import OverdueFinding
 from lockbox.requests.policy_store import EffectivePolicy
+from lockbox.sql import insert
 
 FIELD = "break_glass"
 DUE_AFTER = timedelta(days=1)
 """When the customer's finding is due, after the window was opened; and then how long until each further reminder."""
 REMINDERS = (50, 83)
 """When to remind before that, in percent of that time."""
-BEGIN = text("""
-INSERT INTO after_reviews (request_id, tenant_id, opened_at, due_at, remind_at)
-VALUES (:request_id, :tenant_id, :opened_at, :due_at, :remind_at)
-""")
+BEGIN = text(insert(AfterReview, but={"reminders", "finding", "found_by", "found_at", "found_event"}))
 NOT_BY_MACHINES = "A service account cannot request break-glass. An engineer has to, after signing in."
 NOT_BY_API_ACCESS = "An API token cannot submit it. Sign in with a browser or use a token of your identity provider."
 NOT_BY_A_DEVICE = "A device login cannot submit it. Use the browser or a token of your identity provider."

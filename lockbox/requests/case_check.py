@@ -15,10 +15,10 @@ from lockbox.facts.enumerations import CaseCheck
 from lockbox.failpoints import failpoint
 from lockbox.identity import authentication
 from lockbox.requests.case_adapter import AdapterQuestion, AdapterSilent, CaseAdapters, CaseAnswer
-from lockbox.requests.cases import CaseNotConfirmed, CaseQuestion, CaseSystemDown
+from lockbox.requests.cases import CaseCheckRow, CaseNotConfirmed, CaseQuestion, CaseSystemDown
 from lockbox.requests.policy_parts import UnconfirmedCase
 from lockbox.schedule import BEFORE_OTHERS, NOTIFICATIONS, IndexEntry
-from lockbox.sql import new_id
+from lockbox.sql import insert, new_id
 
 log = structlog.get_logger(__name__)
 
@@ -32,10 +32,8 @@ DOWN = "The ticket system could not be asked about the case. Try again, or submi
 CLOSED = "The ticket system says that this case is not open. Name an open one."
 NOT_YOURS = "The ticket system says that this case is not assigned to the engineer. Have it assigned, and try again."
 
-ASK = text("""
-INSERT INTO case_checks (id, tenant_id, engineer_id, asked_by, case_system, case_ref)
-VALUES (:id, :tenant_id, :engineer_id, :asked_by, :case_system, :case_ref)
-""")
+ANSWERED = {"answered_at", "is_open", "is_assigned", "failure"}
+ASK = text(insert(CaseCheckRow, but={"asked_at", "request_id", *ANSWERED}))
 LATELY = text("""
 SELECT count(*) FROM case_checks
 WHERE asked_by = at_person() AND asked_at > clock_timestamp() - interval '1 minute'

@@ -35,15 +35,15 @@ from lockbox.sql import columns, new_id
 
 AFTER_LOCK = text(f"""
 WITH {policy_store.RULED}, {authentication.HELD}
-SELECT ruled.*, held.*, clock_timestamp() AS at,
+SELECT {policy_store.RULED_COLUMNS}, {authentication.HELD_COLUMNS}, clock_timestamp() AS at,
     EXISTS (SELECT FROM requests e WHERE e.extends = :id AND e.closed_at IS NULL) AS is_extended
 FROM ruled CROSS JOIN held
 """)  # noqa: S608 - ours
-VOTE_COLUMNS = (
-    *("id", "request_id", "person_id", "decision", "access_window", "principals", "means", "resources", "actions"),
-    *("max_uses", "opens_at", "assertion", "mac"),
+VOTE_COLUMNS = (*row_macs.COVERED[MarkedRowKind.DECISION], "opens_at", "mac")
+VOTES = text(
+    f"SELECT {columns(Decision, 'decisions', *VOTE_COLUMNS)} FROM decisions "  # noqa: S608 - ours
+    "WHERE request_id = ANY(:request_ids)"
 )
-VOTES = text(f"SELECT {', '.join(VOTE_COLUMNS)} FROM decisions WHERE request_id = ANY(:request_ids)")  # noqa: S608 - ours
 LATELY = text(
     f"SELECT {columns(Decision, 'd')} FROM decided_lately(:lately, :most) d"  # noqa: S608 - ours
 )

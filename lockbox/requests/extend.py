@@ -23,12 +23,15 @@ from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy import Timing, longest_window
 from lockbox.requests.policy_store import EffectivePolicy
 from lockbox.requests.request_entry import RequestEntry
-from lockbox.requests.request_input import RequestInput, repeated
+from lockbox.requests.request_input import REPEATED, RequestInput, repeated
 from lockbox.requests.submit import SubmissionLimits, SubmittedRequest, submit
 from lockbox.requests.transition import Origin
 from lockbox.sql import columns
 
-EXTENDED = text("SELECT * FROM lock_extended_request(:id)")
+EXTENDED = text(f"""
+SELECT {REPEATED}, case_check, first_opened_at, deadline_at, opens_at, version, state, open_extension, break_glass
+FROM lock_extended_request(:id)
+""")  # noqa: S608 - ours
 # One that somebody is approving at this moment is waited for, and read as it is then.
 EXTENSIONS = text(
     f"SELECT {columns(AccessRequest, 'requests')} FROM requests "  # noqa: S608 - ours

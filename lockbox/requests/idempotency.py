@@ -10,6 +10,8 @@ from sqlalchemy import text
 
 from lockbox.database import Query, UnitOfWork
 from lockbox.errors import KeyInUse, KeyReused
+from lockbox.requests.models import IdempotencyKey
+from lockbox.sql import excluded, insert
 
 KEPT = timedelta(hours=24)
 LOCK = text("SELECT pg_try_advisory_xact_lock(hashtextextended(at_person()::text || ':' || :key, 0))")
@@ -17,11 +19,9 @@ FIND = text("""
 SELECT body_hash, answer FROM idempotency_keys
 WHERE person_id = at_person() AND key = :key AND created_at > clock_timestamp() - CAST(:kept AS interval)
 """)
-KEEP = text("""
-INSERT INTO idempotency_keys (person_id, key, body_hash, answer, created_at)
-VALUES (:person_id, :key, :body_hash, CAST(:answer AS jsonb), clock_timestamp())
-ON CONFLICT (person_id, key) DO UPDATE
-SET body_hash = excluded.body_hash, answer = excluded.answer, created_at = excluded.created_at
+KEEP = text(f"""
+{insert(IdempotencyKey, created_at="clock_timestamp()")}
+ON CONFLICT (person_id, key) DO UPDATE SET {excluded(IdempotencyKey, but={"person_id", "key"})}
 """)
 
 

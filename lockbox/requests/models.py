@@ -277,27 +277,6 @@ class WindowUse(SQLModel, table=True):
     look_at: datetime | None = Field(default=None, sa_type=Instant)
 
 
-class WindowRefusal(SQLModel, table=True):
-    """How many calls of the engineer were refused while the window was open or shortly after."""
-
-    __tablename__ = "window_refusals"
-
-    request_id: UUID = Field(primary_key=True, foreign_key="requests.id")
-    count: int = Field(sa_type=BigInteger)
-    last_at: datetime = Field(sa_type=Instant)
-
-
-class UsedCall(SQLModel, table=True):
-    """A call that used a window for a number of uses, as a service account names it; it counts for seconds."""
-
-    __tablename__ = "used_calls"
-
-    account_id: UUID = Field(primary_key=True, foreign_key="people.id")
-    call: str = Field(primary_key=True, max_length=100)
-    request_id: UUID = Field(primary_key=True, foreign_key="requests.id")
-    at: datetime = Field(sa_type=Instant)
-
-
 class IdempotencyKey(SQLModel, table=True):
     """The answer to a submit that came with a key, kept for 24 hours; successes only."""
 

@@ -18,6 +18,7 @@ from lockbox.facts.enumerations import Mode, Reason, State
 from lockbox.facts.requester import Requester
 from lockbox.identity import row_macs
 from lockbox.identity.models import Tenant
+from lockbox.identity.row_macs import MarkedRowKind
 from lockbox.notifications.request_mail import MailWording
 from lockbox.requests.lifecycle import HeldBack
 from lockbox.requests.models import AccessRequest
@@ -34,6 +35,7 @@ from lockbox.requests.policy import (
 from lockbox.requests.policy_rules import Policy, RequestFacts, merged, terms_for
 from lockbox.requests.quorum import has_steps
 from lockbox.requests.strictness import stricter
+from lockbox.sql import columns
 
 MOST_KEPT = 1024
 MatchingRules = tuple[int, ...]
@@ -41,45 +43,48 @@ MatchingRules = tuple[int, ...]
 MOST_COMPARED = 2_000
 """How many patterns, times resources, are compared beside others; so many take two or three milliseconds."""
 
+PLACES = ("employing_entity", "office_country", "physical_country")
+"""All that rules look at of a requester."""
+FACTS = ("service", "actions", "reason_code", "resources", "level", "context", "severity", *PLACES)
+"""All that rules look at of a request."""
 READ = text("SELECT body::text AS body, mac FROM policies WHERE tenant_id = :tenant_id AND version = :version")
-RULED = """
+RULED = f"""
 ruled AS (
     SELECT own.body::text AS own, own.mac AS own_mac, today.body::text AS today, today.mac AS todays_mac,
-        t.id, t.slug, t.mode, t.plan, t.suspended, t.policy_version, t.revision, t.mac,
+        {row_macs.marked_columns(MarkedRowKind.TENANT, "t")},
         (SELECT e.state FROM requests e WHERE e.id = CAST(:extends AS uuid)) AS extended
     FROM tenants t JOIN policies own ON own.tenant_id = t.id AND own.version = :version
     JOIN policies today ON today.tenant_id = t.id AND today.version = t.policy_version
     WHERE t.id = :tenant_id
-)"""
+)"""  # noqa: S608 - ours
 """The part of a statement that reads a tenant with two versions of its policy: a request's and today's.
 
 And the state of the request that this one extends, if it does.
 """
-OWN_AND_TODAYS = text(f"WITH {RULED} SELECT * FROM ruled")  # noqa: S608 - ours
-ASKS = text("""
-SELECT r.id, r.tenant_id, r.policy_version, r.service, r.actions, r.reason_code, r.resources, r.level, r.context,
-    r.severity, r.employing_entity, r.office_country, r.physical_country, t.policy_version AS todays,
+RULED_COLUMNS = f"""ruled.own, ruled.own_mac, ruled.today, ruled.todays_mac, ruled.extended,
+    {row_macs.marked_columns(MarkedRowKind.TENANT, "ruled")}"""
+OWN_AND_TODAYS = text(f"WITH {RULED} SELECT {RULED_COLUMNS} FROM ruled")  # noqa: S608 - ours
+ASKS = text(f"""
+SELECT {columns(AccessRequest, "r", "id", "tenant_id", "policy_version", *FACTS)}, t.policy_version AS todays,
     r.extends IS NOT NULL AND NOT ran_to_its_end(r.extends) AS is_outlived
 FROM requests r JOIN tenants t ON t.id = r.tenant_id WHERE r.id = ANY(:ids)
-""")
-READ_MANY = text("""
-SELECT p.version, p.body::text AS body, p.mac AS policy_mac,
-    t.id, t.slug, t.mode, t.plan, t.suspended, t.policy_version, t.revision, t.mac
+""")  # noqa: S608 - ours
+READ_MANY = text(f"""
+SELECT p.version, p.body::text AS body, p.mac AS policy_mac, {row_macs.marked_columns(MarkedRowKind.TENANT, "t")}
 FROM policies p JOIN tenants t ON t.id = p.tenant_id
 JOIN unnest(CAST(:tenants AS uuid[]), CAST(:versions AS integer[])) AS w (tenant_id, version)
     ON w.tenant_id = p.tenant_id AND w.version = p.version
-""")
-OF_REQUESTS = text("""
-SELECT r.id, r.service, r.actions, r.reason_code, r.resources, r.level, r.context, r.severity, r.employing_entity,
-    r.office_country, r.physical_country, own.body::text AS own, today.body::text AS today
+""")  # noqa: S608 - ours
+OF_REQUESTS = text(f"""
+SELECT {columns(AccessRequest, "r", "id", *FACTS)}, own.body::text AS own, today.body::text AS today
 FROM requests r JOIN tenants t ON t.id = r.tenant_id
 JOIN policies own ON own.tenant_id = t.id AND own.version = r.policy_version
 JOIN policies today ON today.tenant_id = t.id AND today.version = t.policy_version
 WHERE r.id = ANY(:ids)
+""")  # noqa: S608 - ours
+AT_START = text("""
+SELECT request_id, tenant_id, version, body, mac, before FROM policies_at_start(CAST(:ids AS uuid[]))
 """)
-PLACES = ("employing_entity", "office_country", "physical_country")
-"""All that rules look at of a requester."""
-AT_START = text("SELECT * FROM policies_at_start(CAST(:ids AS uuid[]))")
 
 
 @dataclass(frozen=True)

@@ -25,12 +25,12 @@ from lockbox.requests import deadlines, decisions, queries, transition
 from lockbox.requests.available_moves import now_is, parties
 from lockbox.requests.deadlines import RequestClock, clock_task, wake_at
 from lockbox.requests.lifecycle import OPEN_STATES, Party
-from lockbox.requests.models import AccessRequest
+from lockbox.requests.models import AccessRequest, Question
 from lockbox.requests.on_behalf_of import names_of, personal_names
 from lockbox.requests.policy_store import EffectivePolicy
 from lockbox.requests.transition import Origin, actor_for
 from lockbox.schedule import CLOCK, IndexEntry
-from lockbox.sql import new_id
+from lockbox.sql import insert, new_id
 
 MOST = 20
 """How many questions may be asked about one request."""
@@ -57,14 +57,19 @@ clocked AS (
         stopped_deadline = :stopped_deadline, stopped_for = :stopped_for
     WHERE id = :request_id AND :moves
 )"""
-NEW_QUESTION = """
-INSERT INTO questions (id, tenant_id, request_id, state, stops_clock, asked_by, asked_at, asked_event)
-VALUES (:id, :tenant_id, :request_id, :state, :stops_clock, :person_id, :at, :event_id)
-"""
-NEW_ANSWER = """
+NEW_QUESTION = insert(
+    Question,
+    but={"answered_by", "answered_at", "answer_event"},
+    asked_by=":person_id",
+    asked_at=":at",
+    asked_event=":event_id",
+)
+ASKS = text(f"WITH {outbox.ON_RECORD},{CLOCKED} {NEW_QUESTION}")
+ANSWERS = text(f"""
+WITH {outbox.ON_RECORD},{CLOCKED}
 UPDATE questions SET answered_by = :person_id, answered_at = greatest(asked_at, :at), answer_event = :event_id
 WHERE id = :id
-"""
+""")  # noqa: S608 - ours
 ASKED = text("""
 SELECT id, state, stops_clock, asked_by, answered_at FROM questions WHERE request_id = :request_id
 """)
@@ -160,16 +165,6 @@ def among(caller: Caller, request: AccessRequest, *, is_delegate: bool) -> list[
     state = State(request.state)
     held = parties(caller, request.requester_id, request.tenant_id, state, is_delegate=is_delegate)
     return [party for party in ASKERS.get(state, ()) if party in held]
-
-
-def _statement(*parts: str) -> TextClause:
-    return text("WITH " + ",".join(parts[:-1]) + parts[-1])
-
-
-ASKS = _statement(events.APPEND, outbox.QUEUE, CLOCKED, NEW_QUESTION)
-
-
-ANSWERS = _statement(events.APPEND, outbox.QUEUE, CLOCKED, NEW_ANSWER)
 
 
 @dataclass(frozen=True)

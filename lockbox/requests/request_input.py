@@ -44,6 +44,10 @@ class RequestInput(SubmittedAsk):
         return self.model_copy(update={"case_check": check})
 
 
+REPEATED = ", ".join(("tenant", "requester_id", "max_uses", "context", *facts_of(RequestInput, REPEAT)))
+"""What `repeated` reads of a row, for a select list."""
+
+
 def repeated(earlier: Any, **changes: Any) -> RequestInput:  # noqa: ANN401 - a row
     """Return what an earlier request asked for, and what is asked otherwise now; its row has its tenant's slug.
 

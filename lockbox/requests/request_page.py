@@ -20,7 +20,7 @@ from lockbox.notifications import delivery_status, recipients
 from lockbox.notifications.audience import ASKING
 from lockbox.notifications.delivery_status import DeliveryReach
 from lockbox.notifications.recipients import FOUND_BY_ROLE, RecipientDirectory
-from lockbox.requests import access_check, approvals, decisions, extend, questions, ruled_rows
+from lockbox.requests import access_check, approvals, decisions, extend, policy_store, questions, ruled_rows
 from lockbox.requests.access_check import OBSTACLE, RequestRow
 from lockbox.requests.access_check import OPENING as OPENING_EVENT
 from lockbox.requests.available_moves import OPENING, AvailableMove, available_moves
@@ -38,14 +38,12 @@ from lockbox.requests.request_entry import RequestEntry
 from lockbox.requests.request_list import LOOKED_THROUGH
 from lockbox.requests.ruled_rows import NAMED_COLUMNS, RULED_COLUMNS, RULED_JOINS, RuledRows, by_request, short
 from lockbox.requests.transition import Origin
+from lockbox.sql import columns
 
 MOST_EARLIER = 5
 OWN, EXTENSION, FOLLOWER = "own", "extension", "follower"
 PARTICIPANT = "participant"
-JUDGED_BY = (
-    *("tenant_id", "mode", "state", "quorum", "policy_version", "extends", "service", "actions", "reason_code"),
-    *("resources", "level", "context", "severity", "employing_entity", "office_country", "physical_country"),
-)
+JUDGED_BY = ("id", "tenant_id", "mode", "state", "quorum", "policy_version", "extends", *policy_store.FACTS)
 """What of an earlier request its votes are counted by."""
 # What follows deals with the request's tenant: somebody of the vendor reads its people and its policy.
 TURN_TO_TENANT = text("""
@@ -81,7 +79,7 @@ WITH this AS (SELECT tenant_id, service, resources, case_ref FROM requests WHERE
         ON n.service = this.service AND n.resources && this.resources OR n.case_ref = this.case_ref
     ORDER BY n.id DESC LIMIT {MOST_EARLIER}
 )
-SELECT requests.id, {", ".join(f"requests.{name}" for name in JUDGED_BY)}, people.name AS requester, {RULED_COLUMNS},
+SELECT {columns(AccessRequest, "requests", *JUDGED_BY)}, people.name AS requester, {RULED_COLUMNS},
     v.at AS moved_at, a.fields #>> '{{name,1}}' AS actor,
     CASE WHEN v.to_state = 'timed_out' AND convert_from(v.body, 'UTF8') LIKE '%"nobody_notified"%'
         THEN 'nobody_notified' WHEN {IS_OUTLIVED} THEN 'outlived' ELSE v.to_state END AS reached

@@ -11,19 +11,20 @@ from lockbox.audit.events import Actor, AuditEvent
 from lockbox.database import UnitOfWork, now
 from lockbox.identity import authentication
 from lockbox.identity.roles import SEE_ALL, SEE_THEIR_TENANTS, Caller, Role, Side
-from lockbox.requests.models import AccessRequest
+from lockbox.requests.models import AccessRequest, RequestRead
 from lockbox.requests.transition import Origin
+from lockbox.sql import insert_list
 
 REQUEST_READ = "request_read"
 # The row is the first read of its hour or it is not written: whoever reads again and again leaves one event.
-FIRST = text("""
+FIRST = text(f"""
 WITH this AS (SELECT date_trunc('hour', CAST(:at AS timestamptz)) AS hour)
-INSERT INTO request_reads AS r (person_id, request_id, hour) SELECT :person_id, :request_id, this.hour FROM this
+INSERT INTO {insert_list(RequestRead, of="r")} SELECT :person_id, :request_id, this.hour FROM this
 WHERE NOT EXISTS (SELECT FROM request_reads o
     WHERE o.person_id = :person_id AND o.request_id = :request_id AND o.hour >= this.hour)
 ON CONFLICT (person_id, request_id) DO UPDATE SET hour = EXCLUDED.hour WHERE r.hour < EXCLUDED.hour
 RETURNING true
-""")
+""")  # noqa: S608 - ours
 RECORD = text(f"WITH {events.APPEND} SELECT 1")
 CONCERNED = text("""
 SELECT reader FROM readers_of(CAST(:ids AS uuid[]), CAST(:people AS uuid[]), CAST(:places AS uuid[]),

@@ -16,13 +16,15 @@ from lockbox.identity import authentication
 from lockbox.identity.roles import Caller
 from lockbox.requests import queries
 from lockbox.requests.models import AccessRequest
-from lockbox.requests.request_input import RequestInput, repeated
+from lockbox.requests.request_input import REPEATED, RequestInput, repeated
 from lockbox.requests.submit import SubmissionLimits, SubmittedRequest, submit
 from lockbox.requests.transition import Origin
 
 ERASED = "erased:"
 """How a resource begins that was erased."""
-ASKED_BEFORE = text("SELECT * FROM lock_earlier_request(:id)")
+ASKED_BEFORE = text(f"""
+SELECT {REPEATED}, access_window, not_before, state, open_follower FROM lock_earlier_request(:id)
+""")  # noqa: S608 - ours
 
 
 class NotTimedOut(Conflict):

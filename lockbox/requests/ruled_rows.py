@@ -8,6 +8,8 @@ from uuid import UUID
 from sqlalchemy import Row
 
 from lockbox.database import UnitOfWork
+from lockbox.identity import row_macs
+from lockbox.identity.row_macs import MarkedRowKind
 from lockbox.notifications.recipients import RecipientDirectory
 from lockbox.requests import decisions, policy_store
 from lockbox.requests.decisions import VOTE_COLUMNS
@@ -17,7 +19,7 @@ from lockbox.requests.quorum import Vote
 from lockbox.sql import columns
 
 TENANTS, VOTES = "t_", "d_"
-TENANT_COLUMNS = ("id", "slug", "mode", "plan", "suspended", "policy_version", "revision", "mac")
+TENANT_COLUMNS = (*row_macs.COVERED[MarkedRowKind.TENANT], "mac")
 # A tenant's policies are long, and the same for many of its requests: each is sent once.
 ONCE = "CASE WHEN row_number() OVER (PARTITION BY {of}.tenant_id, {of}.version) = 1 THEN {of}.body::text END AS {of}"
 RULED_COLUMNS = f"""{ONCE.format(of="own")}, own.mac AS own_mac,

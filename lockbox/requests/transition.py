@@ -14,6 +14,7 @@ from lockbox import database, sql
 from lockbox.audit import events
 from lockbox.audit.canonical import Value
 from lockbox.audit.events import Actor, AuditEvent
+from lockbox.audit.models import AuditKey
 from lockbox.database import Query, UnitOfWork, array
 from lockbox.errors import NotFound, NotYours
 from lockbox.facts.enumerations import Mode, State
@@ -36,10 +37,9 @@ WHERE requests.id = :id AND {IS_VISIBLE} FOR UPDATE OF requests
 """)  # noqa: S608 - ours
 # A row goes as one value: psycopg reads a statement anew each time that has more than fifty.
 ROW = "jsonb_populate_record(CAST(NULL AS requests), CAST(:request AS jsonb)) AS n"
-COLUMNS = ", ".join(AccessRequest.model_fields)
 NEW_REQUEST = f"""
 new_request AS (
-    INSERT INTO requests ({COLUMNS}) SELECT {COLUMNS} FROM {ROW}
+    INSERT INTO {sql.insert_list(AccessRequest)} SELECT {sql.columns(AccessRequest, "n")} FROM {ROW}
 )"""  # noqa: S608 - names of our own columns
 
 CHANGED = (
@@ -52,21 +52,11 @@ moved AS (
     UPDATE requests r SET {", ".join(f"{name} = n.{name}" for name in CHANGED)} FROM {ROW} WHERE r.id = n.id
 )"""  # noqa: S608 - names of our own columns
 
-DECIDED = """
-decided AS (
-    INSERT INTO decisions (id, request_id, person_id, principals, decision, means, access_window, resources, actions,
-        max_uses, opens_at, comment, channel, address, user_agent, decided_at, statement, signed_content, assertion,
-        passkey_id, mac, knows_context)
-    VALUES (:d_id, :d_request_id, :d_person_id, CAST(:d_principals AS uuid[]), :d_decision, :d_means,
-    :d_access_window,
-        CAST(:d_resources AS text[]), CAST(:d_actions AS text[]), :d_max_uses, :d_opens_at, :d_comment, :d_channel,
-        :d_address, :d_user_agent, :d_decided_at, :d_statement, :d_signed_content, :d_assertion, :d_passkey_id,
-        :d_mac, :d_knows_context)
-)"""
+DECIDED = f"decided AS ({sql.insert(Decision, prefix='d_')})"
 
-LIST_KEY = """
+LIST_KEY = f"""
 listed AS (
-    INSERT INTO audit_keys (key, purpose, first_used_at)
+    INSERT INTO {sql.insert_list(AuditKey)}
         SELECT CAST(:approval_key AS text), 'approval', CAST(:listed_at AS timestamptz)
     WHERE CAST(:approval_key AS text) IS NOT NULL ON CONFLICT DO NOTHING
 )"""
@@ -90,17 +80,12 @@ reminded AS (
     WHERE r.id = n.id
 )"""
 
-
-def _statement(*parts: str) -> TextClause:
-    return text("WITH " + ",".join((*parts, events.APPEND, outbox.QUEUE)) + " SELECT 1")
-
-
-SUBMITTED = _statement(NEW_REQUEST)
-SUBMITTED_OPEN = _statement(NEW_REQUEST, LIST_KEY)
-MOVED_ALONE = _statement(MOVED)
-MOVED_BY_DECISION = _statement(MOVED, DECIDED, LIST_KEY)
-ENDED_BY_CLOCK = _statement(ENDED, sql.ADD_LAGS)
-REMINDED_BY_CLOCK = _statement(REMINDED)
+SUBMITTED = text(f"WITH {NEW_REQUEST},{outbox.ON_RECORD} SELECT 1")
+SUBMITTED_OPEN = text(f"WITH {NEW_REQUEST},{LIST_KEY},{outbox.ON_RECORD} SELECT 1")
+MOVED_ALONE = text(f"WITH {MOVED},{outbox.ON_RECORD} SELECT 1")
+MOVED_BY_DECISION = text(f"WITH {MOVED},{DECIDED},{LIST_KEY},{outbox.ON_RECORD} SELECT 1")
+ENDED_BY_CLOCK = text(f"WITH {ENDED},{sql.ADD_LAGS},{outbox.ON_RECORD} SELECT 1")
+REMINDED_BY_CLOCK = text(f"WITH {REMINDED},{outbox.ON_RECORD} SELECT 1")
 
 
 @dataclass(frozen=True)

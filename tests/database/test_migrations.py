@@ -42,6 +42,7 @@ MODELS = (
     "connectors.models",
 )
 # The models name columns, keys and types; what spans columns or rows is Postgres' own business, kept in one place.
+# So are tables that functions and triggers of the schema alone write.
 ONLY_IN_THE_SCHEMA = {
     "modify_default connections.attempts",
     "modify_default connections.failures",
@@ -154,6 +155,15 @@ ONLY_IN_THE_SCHEMA = {
     "remove_index ix_requests_unapproved",
     "remove_index uq_requests_extends_open",
     "remove_index uq_observers_tenant_id_service_email",
+    "remove_table ended_powers",
+    "remove_table gate_answers",
+    "remove_table gate_writers",
+    "remove_table heartbeats",
+    "remove_table reported_calls",
+    "remove_table turns",
+    "remove_table unsealed",
+    "remove_table used_calls",
+    "remove_table window_refusals",
 }
 # One change of each kind: nothing that the files say could be lost in a database without a difference.
 CHANGES = [
@@ -254,7 +264,7 @@ def test_the_migrations_from_nothing_give_what_the_models_say(fresh: str, owner:
     migrations.upgrade(fresh)
 
     assert _differences(owner) == ONLY_IN_THE_SCHEMA
-    assert len(SQLModel.metadata.tables) == 65
+    assert len(SQLModel.metadata.tables) == 56
 
 
 def test_the_files_alone_make_what_the_migrations_make(fresh: str, owner: Engine, superuser: Engine) -> None:

@@ -234,7 +234,7 @@ def test_only_the_newest_are_counted_and_it_is_said(
     oldest, *_ = (opened(world) for _ in range(4))
     write_unchecked(superuser, MOVED, id=oldest, by=timedelta(days=200))
     monkeypatch.setattr(statistics, "MOST_COUNTED", 3)
-    bounded = statistics.COUNTED.format(newest=NEWEST_OF_TENANT, most=3, top=1)
+    bounded = statistics.COUNTED.format(newest=NEWEST_OF_TENANT, **statistics.GIVEN | {"most": 3, "top": 1})
     monkeypatch.setattr(statistics, "OF_TENANT", text(bounded))
 
     found = read(world)

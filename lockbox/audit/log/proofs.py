@@ -1,7 +1,7 @@
 """Build inclusion and consistency proofs from the few tiles that they need."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import TypeVar
 from uuid import UUID
@@ -10,14 +10,12 @@ from sqlalchemy import TextClause, text
 
 from lockbox.audit.log import merkle
 from lockbox.audit.log.merkle import HASH_BYTES, WIDTH, WIDTH_BITS, Place, Subtree
+from lockbox.audit.models import AuditLog
 from lockbox.database import UnitOfWork
+from lockbox.sql import columns
 
 T = TypeVar("T")
 
-HEAD = text("""
-SELECT id, tenant_id, origin, generation, size, root, unproven, note, noted_at FROM logs
-WHERE id = :log_id AND note <> ''
-""")
 PLACE = text("SELECT number FROM seals WHERE log_id = :log_id AND event_id = :event_id")
 TILES = text("""
 SELECT t.level, t.number, t.hashes FROM tiles t
@@ -40,6 +38,10 @@ class LogHead:
     unproven: int
     note: str
     noted_at: datetime
+
+
+LOG_HEAD = columns(AuditLog, "logs", *(one.name for one in fields(LogHead)))
+HEAD = text(f"SELECT {LOG_HEAD} FROM logs WHERE id = :log_id AND note <> ''")  # noqa: S608 - ours
 
 
 @dataclass(frozen=True)

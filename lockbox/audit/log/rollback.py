@@ -12,46 +12,41 @@ from sqlalchemy import Row, TextClause, text
 from lockbox.audit.log import checkpoint, merkle, proofs
 from lockbox.audit.log.checkpoint import BadNote, Checkpoint, VerifierKey
 from lockbox.audit.log.merkle import EMPTY_ROOT, HASH_BYTES, BadProof, Edge, Place
+from lockbox.audit.models import AuditKey, AuditLog, HourlyCheckpoint, Seal, Tile
 from lockbox.database import UnitOfWork
-from lockbox.sql import new_id
+from lockbox.sql import columns, insert, insert_rows, new_id, unnested
 
-OPEN = text("""
-INSERT INTO logs (id, tenant_id, origin, generation, size, root, unproven, note, noted_at, kept_at, digest_at)
-SELECT n.id, nullif(n.id, CAST(:vendor AS uuid)), n.origin, 1, 0, :root, 0, '', :at, '-infinity', :at
-FROM unnest(CAST(:ids AS uuid[]), CAST(:origins AS text[])) AS n (id, origin)
-ON CONFLICT DO NOTHING
-""")
-EDGES = text("""
-SELECT t.log_id, t.level, t.number, t.hashes FROM tiles t
-JOIN unnest(CAST(:log_id AS uuid[]), CAST(:level AS smallint[]), CAST(:number AS bigint[]))
-    AS w (log_id, level, number) USING (log_id, level, number)
-""")
-SEAL = text("""
-INSERT INTO seals (log_id, number, event_id)
-SELECT * FROM unnest(CAST(:log_id AS uuid[]), CAST(:number AS bigint[]), CAST(:event_id AS uuid[]))
-""")
-TILE = text("""
-INSERT INTO tiles (log_id, level, number, hashes)
-SELECT * FROM unnest(CAST(:log_id AS uuid[]), CAST(:level AS smallint[]), CAST(:number AS bigint[]),
-    CAST(:hashes AS bytea[]))
-ON CONFLICT (log_id, level, number) DO UPDATE SET hashes = EXCLUDED.hashes
-""")
-GROWN = text("""
-UPDATE logs l SET origin = n.origin, size = n.size, root = n.root, note = n.note, noted_at = :at
-FROM unnest(CAST(:id AS uuid[]), CAST(:origin AS text[]), CAST(:size AS bigint[]), CAST(:root AS bytea[]),
-    CAST(:note AS text[])) AS n (id, origin, size, root, note)
+LATER = {"kept_from", "cleared_to", "kept_since", "stated_for", "unstated_at"}
+OPEN_LOG = insert_rows(
+    AuditLog,
+    but=LATER,
+    tenant_id="nullif(n.id, CAST(:vendor AS uuid))",
+    generation="1",
+    size="0",
+    root=":root",
+    unproven="0",
+    note="''",
+    noted_at=":at",
+    kept_at="'-infinity'",
+    digest_at=":at",
+)
+OPEN = text(f"{OPEN_LOG} ON CONFLICT DO NOTHING")
+PLACE = ("log_id", "level", "number")
+EDGES = text(f"""
+SELECT {columns(Tile, "t")} FROM tiles t
+JOIN {unnested(Tile, "w", *PLACE)} USING ({", ".join(PLACE)})
+""")  # noqa: S608 - ours
+SEAL = text(insert_rows(Seal))
+TILE = text(f"{insert_rows(Tile)} ON CONFLICT ({', '.join(PLACE)}) DO UPDATE SET hashes = EXCLUDED.hashes")
+GROWTH = ("origin", "size", "root", "note")
+GROWN = text(f"""
+UPDATE logs l SET {", ".join(f"{name} = n.{name}" for name in GROWTH)}, noted_at = :at
+FROM {unnested(AuditLog, "n", "id", *GROWTH)}
 WHERE l.id = n.id
-""")
+""")  # noqa: S608 - ours
 KEPT = text("UPDATE logs SET kept_at = :at WHERE id = ANY(:ids)")
-KEEP = text("""
-INSERT INTO checkpoints (id, log_id, size, at, note)
-SELECT n.id, n.log_id, n.size, :at, n.note
-FROM unnest(CAST(:id AS uuid[]), CAST(:log_id AS uuid[]), CAST(:size AS bigint[]), CAST(:note AS text[]))
-    AS n (id, log_id, size, note)
-""")
-LIST_KEY = text("""
-INSERT INTO audit_keys (key, purpose, first_used_at) VALUES (:key, 'log', :at) ON CONFLICT DO NOTHING
-""")
+KEEP = text(insert_rows(HourlyCheckpoint, but={"notified_at"}, at=":at"))
+LIST_KEY = text(f"{insert(AuditKey, purpose=repr('log'), first_used_at=':at')} ON CONFLICT DO NOTHING")
 Extends = Callable[[Checkpoint], None]
 """Checks that a log, as it is now, extends what it was.
 
@@ -77,7 +72,7 @@ class LatestCheckpoint:
 
 def begin(session: UnitOfWork, origins: Mapping[UUID, str], vendor: UUID, at: datetime) -> None:
     """Create the missing logs; the vendor's own belongs to no tenant."""
-    opened = {"ids": list(origins), "origins": list(origins.values()), "vendor": vendor, "root": EMPTY_ROOT, "at": at}
+    opened = {"id": list(origins), "origin": list(origins.values()), "vendor": vendor, "root": EMPTY_ROOT, "at": at}
     session.execute(OPEN, opened)
 
 
@@ -86,7 +81,7 @@ def edges(session: UnitOfWork, sizes: Mapping[UUID, int]) -> dict[UUID, Edge]:
     wanted = [(log_id, *place) for log_id, size in sizes.items() for place in merkle.edge(size)]
     found: dict[UUID, dict[Place, bytes]] = {log_id: {} for log_id in sizes}
     if wanted:
-        for row in session.execute(EDGES, _columns(("log_id", "level", "number"), wanted)):
+        for row in session.execute(EDGES, _columns(PLACE, wanted)):
             found[row.log_id][row.level, row.number] = bytes(row.hashes)
     return {log_id: Edge(size, found[log_id]) for log_id, size in sizes.items()}
 
@@ -101,28 +96,29 @@ def append(
         places += [(log_id, edge.size + offset, event) for offset, (event, _) in enumerate(events)]
         edge.extend([leaf for _, leaf in events])
         changed += [(log_id, *place, edge.tiles[place]) for place in sorted(edge.changed)]
-    session.execute(SEAL, _columns(("log_id", "number", "event_id"), places))
-    session.execute(TILE, _columns(("log_id", "level", "number", "hashes"), changed))
+    session.execute(SEAL, _columns(Seal.model_fields, places))
+    session.execute(TILE, _columns(Tile.model_fields, changed))
 
 
 def note(
     session: UnitOfWork, key: str, logs: Sequence[LatestCheckpoint], roots: Sequence[bytes], at: datetime
 ) -> None:
     """Write the signed checkpoints of logs, and list the key that signed them."""
-    grown = _columns(("id", "origin", "size", "note"), [(one.log_id, one.origin, one.size, one.note) for one in logs])
+    grown = [(one.log_id, one.origin, one.size, root, one.note) for one, root in zip(logs, roots, strict=True)]
     if logs:
         session.execute(LIST_KEY, {"key": key, "at": at})
-    session.execute(GROWN, grown | {"root": roots, "at": at})
+    session.execute(GROWN, _columns(("id", *GROWTH), grown) | {"at": at})
 
 
 def keep(session: UnitOfWork, logs: Sequence[LatestCheckpoint], at: datetime) -> None:
     """Keep these checkpoints as the hourly ones."""
-    kept = _columns(("id", "log_id", "size", "note"), [(new_id(), one.log_id, one.size, one.note) for one in logs])
-    session.execute(KEEP, kept | {"at": at})
-    session.execute(KEPT, {"ids": [one.log_id for one in logs], "at": at})
+    ids = [one.log_id for one in logs]
+    kept = {"log_id": ids, "size": [one.size for one in logs], "note": [one.note for one in logs]}
+    session.execute(KEEP, kept | {"id": [new_id() for _ in logs], "at": at})
+    session.execute(KEPT, {"ids": ids, "at": at})
 
 
-def _columns(names: Sequence[str], rows: Sequence[tuple[object, ...]]) -> dict[str, list[object]]:
+def _columns(names: Iterable[str], rows: Sequence[tuple[object, ...]]) -> dict[str, list[object]]:
     return {name: [row[place] for row in rows] for place, name in enumerate(names)}
 
 

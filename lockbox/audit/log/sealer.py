@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timedelta
 from itertools import islice
 from uuid import UUID
@@ -18,8 +18,10 @@ from lockbox.audit.log import checkpoint, rollback
 from lockbox.audit.log.checkpoint import BadNote, Checkpoint, VerifierKey
 from lockbox.audit.log.merkle import Edge
 from lockbox.audit.log.rollback import CheckpointWitness, LatestCheckpoint, LogClaim, LogMismatch
+from lockbox.audit.models import AuditLog
 from lockbox.database import Database, UnitOfWork, now
 from lockbox.failpoints import failpoint
+from lockbox.sql import columns
 
 MOST_EVENTS = 5_000
 MOST_HEARTBEATS = 500
@@ -39,21 +41,20 @@ WHERE e.id = ANY (ARRAY(SELECT take_unsealed(CAST(:held AS uuid[]), :most))) ORD
 FORGET = text("SELECT forget_sealed(CAST(:ids AS uuid[]))")
 # Nobody queues sealed events; if the owner did, nothing more would be sealed.
 SEALED_BEFORE = text("SELECT forget_sealed(ARRAY(SELECT event_id FROM unsealed))")
-LOCK = text("""
-SELECT id, origin, generation, size, root, note FROM logs WHERE id = ANY(:ids) ORDER BY id FOR NO KEY UPDATE
-""")
-SILENT = text("""
-SELECT id, origin, generation, size, root, note FROM logs
+LOG_CLAIM = columns(AuditLog, "logs", *(one.name for one in fields(LogClaim)))
+LOCK = text(f"SELECT {LOG_CLAIM} FROM logs WHERE id = ANY(:ids) ORDER BY id FOR NO KEY UPDATE")  # noqa: S608 - ours
+SILENT = text(f"""
+SELECT {LOG_CLAIM} FROM logs
 WHERE kept_at <= :since AND size > 0 AND id <> ALL(CAST(:held AS uuid[])) ORDER BY kept_at LIMIT :most
 FOR NO KEY UPDATE SKIP LOCKED
-""")
+""")  # noqa: S608 - ours
 IS_DUE = text("SELECT EXISTS (SELECT FROM unsealed)")
 IS_NEW = text("SELECT NOT EXISTS (SELECT FROM logs WHERE note <> '')")
-NEWEST = text("""
-SELECT id, origin, generation, size, root, note FROM logs WHERE note <> ''
+NEWEST = text(f"""
+SELECT {LOG_CLAIM} FROM logs WHERE note <> ''
     AND (CAST(:since AS timestamptz) IS NULL OR noted_at >= :since) AND (CAST(:after AS uuid) IS NULL OR id > :after)
 ORDER BY id LIMIT :most
-""")
+""")  # noqa: S608 - ours
 
 
 @dataclass(frozen=True)
