@@ -17,7 +17,7 @@ def shoot(page: Page, name: str) -> None:
         page.screenshot(path=f"{SCREENS}/decided-{name}.png")
 
 
-@pytest.mark.parametrize("action", ["approve", "deny", "revoke"])
+@pytest.mark.parametrize("action", ["approve", "revoke"])
 def test_a_decision_has_the_focus_and_an_address_of_its_own(stage: RunningStack, action: str) -> None:
     world = stage.world(approval_window=600)
     request = world.submit(access_window=600)
