@@ -24,7 +24,7 @@ INTRODUCTION = """
 What `lockbox COMMAND --help` prints. `LOCKBOX_URL` is the API's address; `LOCKBOX_TOKEN` is your token, unless you
 have run `lockbox sign-in` ([settings](settings.md#the-command-lockbox)).
 """
-GROUPS = "\nCommands:\n"
+GROUPS, REQUIRED = "\nCommands:\n", "  [required]"
 COMMON = """
 ## Common parameters
 
@@ -54,9 +54,10 @@ def _command(command: Any, words: tuple[str, ...], common: Sequence[Record]) -> 
     """Return a command's usage, its help, and its parameters but for `common` ones."""
     usage = " ".join(command.collect_usage_pieces(_context(command, words))).replace("[OPTIONS]", "").split()
     records = _records(command, words)
-    shared = [_usage(*record) for record in records if record in common and record[0].startswith("-")]
+    options = [record for record in records if record[0].startswith("-")]
+    shared = [_usage(*record) for record in options if record in common or REQUIRED in record[1]]
     line = " ".join((*words, *usage, *shared))
-    own = [record for record in records if record not in common]
+    own = [(name, text.removesuffix(REQUIRED)) for name, text in records if (name, text) not in common]
     return f"`{line}`\n\n{inspect.cleandoc(command.help or '')}\n" + (f"\n{_block(own)}" if own else "")
 
 
@@ -77,7 +78,7 @@ def _common() -> list[Record]:
 
 def _usage(name: str, text: str) -> str:
     short = name.split(maxsplit=1)[0].strip(",")
-    return short if "[required]" in text else f"[{short}]"
+    return short if REQUIRED in text else f"[{short}]"
 
 
 def _block(records: Sequence[Record]) -> str:

@@ -26,14 +26,14 @@ REQUEST_EVENTS = {
     "request.approved": "An approver approved. `data.state` is `active` once the quorum is met, else `pending`.",
     "request.denied": "An approver or an admin of the customer denied it.",
     "request.cancelled": "The requester cancelled it, or it ended because the requester was disabled.",
-    "request.timed_out": "Nobody decided in time.",
+    "request.timed_out": "No one decided in time.",
     "request.completed": "The requester completed the work and ended the access.",
     "request.revoked": "Access was revoked.",
     "request.expired": "The access window ended.",
     "request.reminded": "The approvers were reminded.",
     "request.escalated": "More approvers were asked.",
     "request.begun": "An access window that was approved for a later start is open.",
-    "request.held_back": "An access window that was approved for a later start lets nobody in. `data.held_back` says why.",
+    "request.held_back": "An access window that was approved for a later start grants no access. `data.held_back` says why.",
     "request.closing": "The access window ends soon.",
     "request.unreached": "None of the approvers could be notified.",
     "request.question": "Someone asked a question about it.",
@@ -46,7 +46,7 @@ REQUEST_EVENTS = {
     "request.connection_closed": "A target closed the access, and was asked whether it is closed.",
     "request.connection_close_failed": "A target has not closed it in three tries. It is tried again until the target says that it is closed.",
 }
-"""What each type means for whoever receives it."""
+"""What each type means for a receiver."""
 OTHER_EVENTS = {
     CHECKPOINT_TYPE: "The audit log has a new checkpoint.",
     INVARIANT_TYPE: "An invariant is broken. Sent to the vendor's webhooks only.",
@@ -60,7 +60,7 @@ Sent to the tenant's webhooks: every type that begins with `tenant.` in the tabl
 OF_THE_LOG = """
 ## Audit log
 
-Every action that the log records, as pages and the command line say it after the name of whoever did it.
+Every action that the log records, as pages and the command line say it after the name of the actor.
 
 """
 

@@ -9,7 +9,7 @@ from lockbox.redis_scripts import QueueDepth
 from reference.markdown import head, table
 
 INTRODUCTION = """
-`GET /metrics` in Prometheus' text form, for this machine and for whoever sends `LOCKBOX_METRICS_TOKEN`
+`GET /metrics` in Prometheus' text form, for this machine and for anyone who sends `LOCKBOX_METRICS_TOKEN`
 ([monitoring](../operating/monitoring.md) says what to page someone for). All API processes answer alike, but for
 `lockbox_gate_answers_unwritten`. No metric names a person, a tenant or what was requested. What could not be read is
 left out.

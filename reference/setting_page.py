@@ -52,7 +52,7 @@ WORDS: Mapping[type, str] = {
 CLIENT = """
 ## The command `lockbox`
 
-For a terminal: whoever runs the command sets these, and no server reads them.
+For a terminal: its user sets these, and no server reads them.
 
 """
 CLIENT_TEXTS = {

@@ -7,7 +7,7 @@ import re
 from functools import cache
 from pathlib import Path
 
-from tests.check.sources import HOME
+from tests.check.sources import HOME, source
 from tests.each import each
 
 INDEX = HOME / "docs" / "README.md"
@@ -95,3 +95,13 @@ def test_headings_become_anchors_as_on_github(tmp_path: Path) -> None:
 def test_no_command_names_a_day_that_passes(page: Path) -> None:
     if page.name != "CHANGELOG.md":
         assert DATED.findall(page.read_text()) == []
+
+
+def test_decision_notes_are_short_and_begin_with_their_decision() -> None:
+    off = []
+    for note in sorted((HOME / "docs" / "decisions").glob("*.md")):
+        text = source(note)
+        if not re.match(r"# \d+\. .+\n\n\*\*Decision\.\*\* ", text) or len(text.split()) > 250:
+            off.append(note.stem)
+
+    assert off == []

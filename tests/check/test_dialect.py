@@ -1,0 +1,55 @@
+"""The marks of the dialect that docs, docstrings and test names still have: their number only falls."""
+
+import ast
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from tests.check.sources import HOME, PRODUCT, files, source, tree
+
+MARKS = re.compile(
+    r"\b(?:nobody|somebody|whoever|whom|anew|for ever|for good|go(?:es)? on|(?:is|are|was|were) told|hears? of)\b",
+    re.IGNORECASE,
+)
+SHOWN = re.compile(r"^ *```.*?^ *```$|`[^`\n]+`", re.MULTILINE | re.DOTALL)
+"""What a page shows as code, names of tests too."""
+MOST = {"docs": 50, "docstrings": 750, "test names": 830}
+"""How many there may be: lower a number when there are fewer, and never raise one."""
+
+
+def _docs() -> Iterator[str]:
+    pages = {page for name in ("*.md", "docs/**/*.md", "guard/*.md", "packages/*/*.md") for page in HOME.glob(name)}
+    yield from (SHOWN.sub("", source(page)) for page in sorted(pages))
+
+
+def _docstrings() -> Iterator[str]:
+    """Yield docstrings, and the strings below attributes and constants."""
+    for path in files(*PRODUCT, "catalogue", "devstack", "harness", "packages", "reference"):
+        for node in ast.walk(tree(path)):
+            if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+                yield str(node.value.value)
+
+
+def _test_names() -> Iterator[str]:
+    for path in files("tests"):
+        for node in tree(path).body:
+            if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+                yield node.name.replace("_", " ")
+
+
+KINDS = {"docs": _docs, "docstrings": _docstrings, "test names": _test_names}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_marks_of_the_dialect_only_become_fewer(kind: str) -> None:
+    number = sum(len(MARKS.findall(text)) for text in KINDS[kind]())
+
+    assert number <= MOST[kind], "name the person or thing: the requester, no one, again, continues, is notified"
+
+
+def test_a_mark_is_a_whole_word() -> None:
+    text = "Nobody is told of it, and whoever asks goes on."
+
+    assert MARKS.findall(text) == ["Nobody", "is told", "whoever", "goes on"]
+    assert not MARKS.findall("Anyone is notified and continues; a renewal.")
