@@ -57,7 +57,7 @@ from lockbox.requests.request_entry import RequestEntry
 from lockbox.requests.request_input import RequestInput, repeated
 from tests.each import each
 from tests.unit.sample_mail import PUBLIC, SERVICES, mail, sample_mail
-from tests.unit.test_cli_extensions import VIEW
+from tests.unit.test_cli_requests import VIEW
 
 PARTS: tuple[type[Part], ...] = (Ask, Requester, Clock, Window)
 WHOSE = {"id", "tenant_id", "requester_id", "token_id", "submitted_by"}
