@@ -5,6 +5,7 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
+from sqlmodel import SQLModel
 
 from api.schemas.after_reviews import AfterReviewView
 from api.schemas.parts import PersonView, RequestBody
@@ -100,7 +101,14 @@ class NotificationList(BaseModel):
     other: NotificationCount
 
 
-class RequestView(Requester, Ask):
+class IdentifiedRequest(SQLModel):
+    """What comes first in the view of a request: scripts that cut a line look for its id there."""
+
+    id: UUID
+    tenant: str
+
+
+class RequestView(Requester, Ask, IdentifiedRequest):
     """A request; `open` is computed on the database's clock on each read, never from a timer having fired.
 
     `reminders` is how many were sent in this state, `tiers_asked` how many tiers of approvers were asked, 0 without
@@ -116,8 +124,6 @@ class RequestView(Requester, Ask):
 
     model_config = ConfigDict(extra="ignore", json_schema_serialization_defaults_required=True)  # type: ignore[assignment] # SQLModel's
 
-    id: UUID
-    tenant: str
     requester: PersonView
     justification: str | None  # type: ignore[assignment] # null for readers who may not see it
     context: dict[str, Any] = Field(default={})

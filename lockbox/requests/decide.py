@@ -100,7 +100,6 @@ def judge(
     """
     authentication.enter(session, caller)
     entry = transition.locked_entry(session, caller, request_id)
-    failpoint("decide.after_lock")
     scene, taken = _evaluated(
         session, caller, origin, entry.request, decision_input, with_keys=with_keys, ahead=ahead
     )
@@ -137,7 +136,6 @@ def act_on(
     Raises:
         As `act_and_show`, but for NotFound.
     """
-    failpoint("decide.after_lock")
     scene, taken = _evaluated(session, caller, origin, request, decision_input, as_party=as_party)
     _made(session, scene, request, decision_input, taken, with_extensions=as_party is None)
     return request
@@ -207,6 +205,7 @@ def _evaluated(
     ahead: Sequence[Query] = (),
 ) -> tuple[DecisionContext, tuple[MoveRule, Party]]:
     """Return by what a decision is judged, and the move that it makes as which party; its row is locked."""
+    failpoint("decide.after_lock")
     with_votes, is_signed = decision_input.action in DECISIONS, decision_input.signed is not None
     keys_of = passkeys.ahead_of_held(caller.person_id, locked=is_signed) if with_keys or is_signed else None
     then = [*([keys_of] if keys_of else ()), *ahead]

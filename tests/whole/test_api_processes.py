@@ -92,7 +92,6 @@ def answers(stage: RunningStack) -> bool:
         return False
 
 
-@pytest.mark.far
 def test_one_address_holds_as_many_connections_as_of_one_process(stage: RunningStack) -> None:
     with ExitStack() as held:
         found = [asked(held, stage)[0] for _ in range(MOST + 5)]
