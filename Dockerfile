@@ -15,9 +15,11 @@ RUN python lock.py build > build.lock \
 
 COPY README.md LICENSE NOTICE ./
 COPY api api
+COPY catalogue catalogue
 COPY cli cli
 COPY config config
 COPY connectors connectors
+COPY devstack devstack
 COPY gate gate
 COPY lockbox lockbox
 COPY worker worker

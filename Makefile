@@ -32,7 +32,7 @@ demo: $(READY) $(DEMO_READY) ## play nine requests on real servers, prove how ea
 
 run: $(READY) ## keep the whole stack up: API, workers, Flower and embedded servers; Ctrl-C stops it (PORT=; VERBOSE=1 shows the logs)
 	@echo "lockbox: starting everything ..."
-	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m cli.run $(if $(PORT),--port $(PORT)) $(if $(filter-out 0,$(VERBOSE)),--verbose)
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m devstack.run $(if $(PORT),--port $(PORT)) $(if $(filter-out 0,$(VERBOSE)),--verbose)
 
 # Its lock is the part of requirements.lock that needs no embedded servers: neither they nor what starts them is installed.
 production: requirements-production.lock ## make .venv for production: what runs, without the servers of the demo
@@ -104,7 +104,7 @@ screens: $(DEV_READY) ## write pictures of the pages and of a mail, from a brows
 	@mkdir -p docs/screens && SCREENS=docs/screens $(BIN)/python -m pytest -q tests/whole/test_screens.py tests/whole/test_play.py
 
 mails: $(READY) ## write the mails of the gallery, as page, text and whole, and an index into var/mails to look at
-	@$(BIN)/python -m cli.mails
+	@$(BIN)/python -m devstack.mails
 
 openapi: $(READY) ## write api/openapi.json anew
 	@$(BIN)/python -m api.openapi

@@ -16,11 +16,11 @@ from api.gateway import GateRuntime
 from api.http_protocol import ClientBounds, bounded
 from api.server import ApiServer
 from api.supervisor import NOT_STARTED, Supervisor
+from catalogue.unsafe_settings import UnsafeSettings
 from config import logging as lockbox_logging
 from config import traces
 from config.server_urls import MOST_PORT
 from config.settings import LOOPBACK, Settings, load
-from config.unsafe_settings import UnsafeSettings
 from lockbox import failpoints, startup_checks
 from lockbox.failpoints import UnknownFailpoint
 

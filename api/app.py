@@ -59,11 +59,11 @@ from api.routes import (
     vendor,
     webhooks,
 )
+from catalogue.unsafe_settings import UnsafeSettings
 from config.settings import Settings
-from config.unsafe_settings import UnsafeSettings
 from lockbox.audit.log import signing_keys
+from lockbox.audit.log.checkpoint_folder import WitnessCheck, WitnessFolder
 from lockbox.audit.log.signing_keys import BadKey
-from lockbox.audit.log.witness import WitnessCheck, WitnessFolder
 from lockbox.call_groups.groups import GROUPS, CallGroups
 from lockbox.database import Database, ProcessKeys, make_engine
 from lockbox.identity import keyring

@@ -8,12 +8,12 @@ from collections.abc import Callable
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from lockbox.audit.log import witness
+from lockbox.audit.log import checkpoint_folder
 from lockbox.database import Database
 from lockbox.identity import mark_scan
 from lockbox.identity.mark_scan import MarkScans
 from lockbox.monitoring.heartbeats import BEAT_SECONDS, HeartbeatSender, ProcessPart
-from lockbox.requests import decisions
+from lockbox.requests import decision_context
 
 LOOK_SECONDS = 30.0
 
@@ -59,7 +59,7 @@ class HeartbeatThread(threading.Thread):
         is_due = time.monotonic() >= self._look_at
         if is_due:
             with self._database.transaction() as session:
-                shipped = witness.of(session)
+                shipped = checkpoint_folder.of(session)
                 self._doubted = shipped.all_doubts(session) if shipped else None
         differs = self._gate_differs() if self._gate_differs else None
         self._heart.beat(
@@ -71,7 +71,7 @@ class HeartbeatThread(threading.Thread):
         )
         if is_due:
             with self._database.transaction() as session:
-                found = [*decisions.unverified(session), *self._rounds.look(session)]
+                found = [*decision_context.unverified(session), *self._rounds.look(session)]
                 mark_scan.report(session, self._heart.id, found)
             self._look_at = time.monotonic() + LOOK_SECONDS
 

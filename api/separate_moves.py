@@ -13,7 +13,7 @@ from lockbox.database import Database, UnitOfWork
 from lockbox.errors import Busy, Conflict, Invalid, LockboxError, NotFound, NotYours
 from lockbox.identity.roles import Caller
 from lockbox.requests import decide
-from lockbox.requests.decisions import DecisionInput
+from lockbox.requests.decision_context import DecisionInput
 from lockbox.requests.request_entry import RequestEntry
 from lockbox.requests.transition import Origin
 from lockbox.use_cases import run_alone

@@ -40,7 +40,7 @@ from bench.http_load import Subject
 from bench.lockbox_stack import Bench, Site, running, site
 from bench.sizes import OF_STACK, PARTS, SIZES, USUAL, Size
 from bench.targets import BenchResults, comparisons, targets
-from cli.signals import end_on_signals
+from devstack.signals import end_on_signals
 from harness.stage import copied
 
 CUSTOMERS = 200

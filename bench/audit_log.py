@@ -15,7 +15,7 @@ from uuid import UUID
 from sqlalchemy import Engine, text
 from sqlalchemy.engine import URL
 
-from cli.stack import AUDIT_KEY, StackPlan
+from devstack.stack import AUDIT_KEY, StackPlan
 from harness.people import World
 from harness.stage import approval_keys, on_database, superuser_at
 from lockbox.audit import export

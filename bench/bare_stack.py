@@ -14,8 +14,8 @@ from bench.http_load import MAILS, Subject, counter
 from bench.lockbox_stack import Site
 from bench.rows import Footprint
 from bench.sinks import start_sinks
-from cli import stack
-from cli.stack import Processes
+from devstack import stack
+from devstack.stack import Processes
 from harness.ports import own_port, wait_until_listening
 from harness.stage import superuser_at
 

@@ -5,7 +5,7 @@ from contextlib import suppress
 
 import psutil
 
-from cli.stack import Processes, StackPlan
+from devstack.stack import Processes, StackPlan
 from harness.stage import servers_of
 
 SERVERS = ("postgres", "redis")

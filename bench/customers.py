@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
-from cli.owner_transaction import as_owner
-from cli.stack import StackPlan
+from devstack.stack import StackPlan
 from harness.people import WITHOUT_REVIEW, Enrolment, submission
 from lockbox.identity import tenants
 from lockbox.identity.roles import Role
+from lockbox.owner_transaction import as_owner
 
 LIFETIME = timedelta(days=1)
 

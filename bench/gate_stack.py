@@ -18,9 +18,9 @@ from joserfc import jwt
 from joserfc.jwk import OKPKey, generate_key
 
 from bench import costs
-from cli.stack import Processes
-from config.embedded import ServerAddresses
-from config.gate_document import TokenIssuer
+from catalogue.gate_document import TokenIssuer
+from devstack.embedded import ServerAddresses
+from devstack.stack import Processes
 from gate import identity_map
 from gate.identity_map import MappingInput
 from harness import stage

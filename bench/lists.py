@@ -12,7 +12,7 @@ from uuid import UUID
 from bench.customers import Customers
 from bench.figures import quantile
 from bench.lockbox_stack import NOWHERE, UNLIMITED, Site
-from cli.stack import Processes, StackPlan
+from devstack.stack import Processes, StackPlan
 from harness.history import HistoryPattern, write_history, write_open
 from harness.people import World, sign_in
 from harness.ports import own_port

@@ -14,7 +14,7 @@ from bench import backlog, costs
 from bench.http_load import Subject, counter
 from bench.rows import Footprint, Pace
 from bench.sinks import SinkPorts, start_sinks
-from cli.stack import Processes, StackPlan
+from devstack.stack import Processes, StackPlan
 from harness import stage
 from harness.people import WITHOUT_REVIEW, World
 from harness.stage import Stack, all_rights, own_stack, servers_of, superuser_at, superuser_url

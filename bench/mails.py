@@ -10,14 +10,14 @@ from bench import backlog
 from bench.bare_api import MAIL
 from bench.lockbox_stack import A_DAY, Bench, add_world
 from bench.sinks import HANGING_DOMAIN, SinkPorts, start_sinks
-from cli import stack
-from cli.owner_transaction import as_owner
+from devstack import stack
 from harness.network import HOST
 from harness.people import WITHOUT_REVIEW, Enrolment, World, add_endpoint
 from harness.ports import PATIENCE, own_port
 from harness.stage import run_as_superuser, superuser_url
 from harness.wait import within
 from lockbox.identity.roles import Role
+from lockbox.owner_transaction import as_owner
 from lockbox.schedule import NOTIFICATIONS
 
 APPROVERS = 100

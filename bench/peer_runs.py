@@ -18,7 +18,7 @@ from bench.peer_stack import PYTHON, PeerProcesses, running
 from bench.rows import clock
 from bench.sizes import Size
 from bench.targets import Peer
-from cli import stack
+from devstack import stack
 
 LEAST_SECONDS = 4.0
 SECONDS_EACH = 0.0015

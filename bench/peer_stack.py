@@ -14,9 +14,9 @@ from bench import costs
 from bench.http_load import MAILS, Subject, counter
 from bench.lockbox_stack import Site
 from bench.sinks import SinkPorts, start_sinks
-from cli import stack
-from cli.stack import Processes
 from config.children import environment
+from devstack import stack
+from devstack.stack import Processes
 from harness.ports import own_port, wait_until_listening
 from harness.stage import on_database, run_as_superuser, superuser_at
 

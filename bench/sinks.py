@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import uvloop
 
-from cli.stack import Processes
+from devstack.stack import Processes
 from harness.mail_relay import MailRelay
 from harness.network import HOST
 from harness.ports import own_port, wait_until_listening

@@ -37,7 +37,7 @@ from sqlalchemy.engine import make_url
 
 from api.app import make_app
 from bench.lockbox_stack import Site, site
-from cli.signals import end_on_signals
+from devstack.signals import end_on_signals
 from harness.authenticator import enrol
 from harness.memory_senders import MemoryMail, MemoryWebhooks
 from harness.people import SETTINGS, sign_in
@@ -55,7 +55,9 @@ from lockbox.requests import policy_store, timers
 from lockbox.schedule import Schedule
 
 HERE = Path(__file__).resolve().parent.parent
-OURS: Final = tuple(str(HERE / name) + "/" for name in ("api", "worker", "cli", "config", "gate", "lockbox"))
+OURS: Final = tuple(
+    str(HERE / name) + "/" for name in ("api", "worker", "catalogue", "cli", "config", "gate", "lockbox")
+)
 CONTEXT = ("set_config(", "current_setting(")
 WRITTEN = "SELECT coalesce(sum(n_tup_ins + n_tup_upd + n_tup_del), 0)::int FROM pg_stat_xact_user_tables"
 PLAN = re.compile(r"duration: (?P<ms>[0-9.]+) ms +plan:\n(?P<plan>\{.*\})", re.DOTALL)

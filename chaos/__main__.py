@@ -16,9 +16,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from chaos import hunt, plan, planted, report, run, sometimes, stage
 from chaos.drain import NotHealed
-from cli import stack
-from cli.signals import end_on_signals
-from config.embedded import EmbeddedRefused
+from devstack import stack
+from devstack.embedded import EmbeddedRefused
+from devstack.signals import end_on_signals
 from harness.stage import own_stack
 
 MOST_SEEDS = 1_000_000

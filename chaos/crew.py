@@ -18,8 +18,8 @@ from chaos import planted
 from chaos.people import CATALOGUE
 from chaos.plan import CORE, PROCESSES
 from chaos.plan import FaultPlan as Faults
-from cli import stack
-from cli.stack import Processes, StackPlan, commands
+from devstack import stack
+from devstack.stack import Processes, StackPlan, commands
 from harness.wait import within
 
 SHIFTED = Path(__file__).parent / "shifted"

@@ -19,7 +19,7 @@ from chaos.gate_judge import HistoryJudge
 from chaos.journal import Journal
 from chaos.plan import AppliedFault
 from chaos.stage import ChaosStack
-from cli.flower import Flower
+from devstack.flower import Flower
 from harness.mail_relay import TakenMail
 from harness.wait import within
 

@@ -11,10 +11,9 @@ from uuid import UUID
 
 import httpx
 
-from cli import sample
-from cli.owner_transaction import as_owner
-from cli.stack import StackPlan
-from config.catalogue_file import read_catalogue
+from catalogue.load import read_catalogue
+from devstack import sample
+from devstack.stack import StackPlan
 from harness.network import EventLoopThread
 from harness.people import SERVICE, add_endpoint
 from harness.webhook_receiver import WebhookReceiver
@@ -25,6 +24,7 @@ from lockbox.identity import api_tokens, tenants
 from lockbox.identity.api_tokens import TokenTerms
 from lockbox.identity.models import ExclusionsVersion
 from lockbox.identity.roles import BOUND_TO, Role, Scope, Side
+from lockbox.owner_transaction import as_owner
 from lockbox.requests.policy_rules import Policy
 
 ANSWER_SECONDS = 4

@@ -13,10 +13,10 @@ from lockbox_guard import database_clock
 
 from gate.mapping import GateCall, MappedCall, ServiceMapping
 from gate.window_memory import RememberedWindow, WindowMemory
-from lockbox.requests import available_moves, deadlines
-from lockbox.requests.available_moves import OPENING
+from lockbox.requests import deadlines, permitted_moves
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest
+from lockbox.requests.permitted_moves import OPENING
 from lockbox.requests.policy import Terms
 from lockbox.requests.request_entry import RequestEntry
 
@@ -34,7 +34,7 @@ def _late_yes() -> None:
         return NEVER if action in OPENING else too_late_at(action, terms, **facts)
 
     # The one module that asks has its own name for the rule.
-    vars(available_moves)["too_late_at"] = never
+    vars(permitted_moves)["too_late_at"] = never
 
 
 def _deaf_gate() -> None:
@@ -113,7 +113,7 @@ def _early_gate() -> None:
 
 def _any_step() -> None:
     """Let whoever is of a later step approve at once. Nothing but this one rule refuses it."""
-    vars(available_moves)["has_turn"] = lambda *_: True
+    vars(permitted_moves)["has_turn"] = lambda *_: True
 
 
 def _patch(owner: type, name: str, function: Callable[..., object]) -> None:

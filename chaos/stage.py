@@ -16,8 +16,8 @@ from chaos.gate_calls import GateAddresses
 from chaos.people import ChaosPeople
 from chaos.plan import GUARD_LINK
 from chaos.plan import FaultPlan as Faults
-from cli.stack import StackPlan
-from config.embedded import ServerAddresses
+from devstack.embedded import ServerAddresses
+from devstack.stack import StackPlan
 from harness.mail_relay import MailRelay
 from harness.network import EventLoopThread, LocalServer, Proxy, ProxyMode
 from harness.ports import own_port

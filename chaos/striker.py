@@ -14,7 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from chaos.plan import AppliedFault, Fault
 from chaos.stage import ChaosStack
 from chaos.strikes import STRIKES
-from config.embedded import EmbeddedRefused
+from devstack.embedded import EmbeddedRefused
 
 EXPECTED = (OSError, EmbeddedRefused, RedisError, KombuError, SQLAlchemyError, psutil.Error, httpx.HTTPError)
 

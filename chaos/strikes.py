@@ -14,7 +14,7 @@ from chaos import servers
 from chaos.celery_messages import MessageFate
 from chaos.plan import Fault
 from chaos.stage import ChaosStack
-from cli.flower import Flower
+from devstack.flower import Flower
 from harness.network import ProxyMode
 from harness.sinks import Manner
 from lockbox.sql import new_id

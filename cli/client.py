@@ -9,9 +9,9 @@ import httpx
 import typer
 from rich.console import Console
 
+from catalogue.unsafe_settings import UnsafeSettings
 from cli import saved_token
 from config.client import ClientSettings, load_client
-from config.unsafe_settings import UnsafeSettings
 
 SECONDS = 15
 COMMENT_REQUIRED = "comment-required"

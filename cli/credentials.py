@@ -5,10 +5,10 @@ from typing import Annotated
 
 import typer
 
+from catalogue.unsafe_settings import UnsafeSettings
 from cli.client import stop
 from cli.terminal import say
 from config.settings import Settings
-from config.unsafe_settings import UnsafeSettings
 from lockbox.audit.log.signing_keys import BadKey
 from lockbox.identity import keyring
 from lockbox.identity.keyring import Keyring

@@ -5,13 +5,13 @@ from typing import Annotated
 
 import typer
 
+from catalogue.load import CatalogueRefused, read_catalogue
+from catalogue.service_catalogue import Catalogue
 from cli import gate_enforcement, gate_identities, gate_probe, gate_report, outside_access
 from cli.client import chosen, stop
 from cli.terminal import Facts, Listing, Output, OutputFormat, show
-from config.catalogue_file import CatalogueRefused, read_catalogue
-from config.service_catalogue import Catalogue
+from gate.call import SentHeaders
 from gate.mapping import GateCall, MappingRefused, ServiceMapping
-from gate.sent_headers import SentHeaders
 
 app = typer.Typer(no_args_is_help=True, help="The gate: its catalogue, mappings and callers.")
 app.add_typer(gate_identities.app, name="identity")

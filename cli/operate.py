@@ -9,6 +9,7 @@ from uuid import UUID
 
 import typer
 
+from catalogue.unsafe_settings import UnsafeSettings
 from cli import credentials, off_board, restore
 from cli import status as shown
 from cli.client import stop
@@ -16,7 +17,6 @@ from cli.inputs import days, duration_option
 from cli.owner import owner_session, owner_transactions
 from cli.terminal import Output, OutputFormat, say, show
 from config.settings import Settings, load
-from config.unsafe_settings import UnsafeSettings
 from lockbox.admin import erased_texts, erasure, key_rotation, retention
 from lockbox.audit.log import signing_keys
 from lockbox.audit.log.checkpoint import VerifierKey

@@ -8,16 +8,17 @@ from typing import Annotated
 import typer
 from sqlalchemy.exc import DBAPIError, OperationalError
 
-from cli import bootstrap, credentials, sample
+from catalogue.unsafe_settings import UnsafeSettings
+from cli import bootstrap, credentials
 from cli.client import stop, warn
-from cli.owner_transaction import as_owner
 from cli.terminal import say
 from config.settings import Settings, load
-from config.unsafe_settings import UnsafeSettings
+from devstack import sample
 from lockbox import failpoints, migrations, startup_checks
 from lockbox.database import ProcessKeys, UnitOfWork
 from lockbox.errors import LockboxError
 from lockbox.failpoints import UnknownFailpoint
+from lockbox.owner_transaction import as_owner
 from lockbox.requests.policy_rules import Policy
 from lockbox.startup_checks import StartupCheckFailed
 

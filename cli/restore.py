@@ -11,22 +11,22 @@ import typer
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 
+from catalogue.unsafe_settings import UnsafeSettings
 from cli import credentials, database_swap
 from cli.client import stop
 from cli.database_swap import DatabaseSwap, SwapRefused
 from cli.owner import owner_session
-from cli.owner_transaction import as_owner
 from cli.terminal import say
 from config.settings import Settings, load
-from config.unsafe_settings import UnsafeSettings
 from lockbox import migrations, startup_checks
 from lockbox.admin import restore as admin_restore
 from lockbox.admin.restore import RestoreResult
 from lockbox.audit.log import signing_keys
 from lockbox.audit.log.checkpoint import BadNote
+from lockbox.audit.log.checkpoint_folder import WitnessCheck, WitnessFolder
 from lockbox.audit.log.signing_keys import BadKey
-from lockbox.audit.log.witness import WitnessCheck, WitnessFolder
 from lockbox.database import ProcessKeys, UnitOfWork
+from lockbox.owner_transaction import as_owner
 from lockbox.startup_checks import StartupCheckFailed
 
 app = typer.Typer()

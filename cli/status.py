@@ -8,13 +8,13 @@ from pathlib import Path
 
 from rich.text import Text
 
-from cli.stack import CHECKOUT
+from catalogue.unsafe_settings import UnsafeSettings
 from cli.terminal import Facts, Part
 from cli.values import NOTHING, phrase
-from config import embedded
-from config.embedded import EmbeddedRefused, ServerAddresses
 from config.settings import Settings
-from config.unsafe_settings import UnsafeSettings
+from devstack import embedded
+from devstack.embedded import EmbeddedRefused, ServerAddresses
+from devstack.stack import CHECKOUT
 from lockbox.database import Database, make_engine
 from lockbox.monitoring import metrics, status
 from lockbox.monitoring.heartbeats import JOBS

@@ -5,7 +5,7 @@ from pathlib import Path
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from config.unsafe_settings import UnsafeSettings
+from catalogue.unsafe_settings import UnsafeSettings
 
 
 class ClientSettings(BaseSettings):

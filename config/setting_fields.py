@@ -7,11 +7,11 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from config.catalogue_file import CatalogueUnreadable, read_catalogue, sample_catalogue
-from config.issuers import IssuerList
+from catalogue.issuers import IssuerList
+from catalogue.load import CatalogueUnreadable, read_catalogue, sample_catalogue
+from catalogue.service_catalogue import Catalogue
 from config.outbound import check_private
 from config.public_keys import ApprovalKey, PublicKey
-from config.service_catalogue import Catalogue
 
 DEVELOPMENT_KEY = SecretStr("aW5zZWN1cmUtZGV2ZWxvcG1lbnQta2V5LTMyLWJ5dGU=")
 

@@ -12,7 +12,8 @@ from cryptography.fernet import Fernet
 from pydantic import SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import SettingsError
 
-from config.colours import LEAST_CONTRAST, PAPER, contrast
+from catalogue.unsafe_settings import UnsafeSettings
+from config.brand import LEAST_CONTRAST, PAPER, contrast
 from config.logo import check_logo
 from config.outbound import OutboundProxy, OutboundRoute
 from config.server_urls import (
@@ -26,7 +27,6 @@ from config.server_urls import (
     postgres_url,
 )
 from config.setting_fields import DEVELOPMENT_KEY, SettingFields
-from config.unsafe_settings import UnsafeSettings
 
 SECRETS_FOLDER = Path("/run/secrets")
 

@@ -12,8 +12,8 @@ from enum import StrEnum
 from importlib import import_module
 from typing import Any, NamedTuple, Protocol, TypeVar
 
+from catalogue.unsafe_settings import UnsafeSettings
 from config.settings import Settings
-from config.unsafe_settings import UnsafeSettings
 
 TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 NOT_INSTALLED = (

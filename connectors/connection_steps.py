@@ -14,7 +14,7 @@ from uuid import UUID
 import structlog
 from sqlalchemy import Row, text
 
-from config.service_catalogue import Catalogue
+from catalogue.service_catalogue import Catalogue
 from connectors.connection_outcomes import done, failed, record
 from connectors.models import LATER, Connection, ConnectionState, ConnectorKind
 from connectors.protocol import ConnectedWindow, Connector, ConnectorFailed, NotWanted

@@ -8,8 +8,8 @@ from uuid import UUID
 
 from sqlalchemy import Row, text
 
-from config.connector_document import ServiceConnector
-from config.service_catalogue import Catalogue
+from catalogue.connector_document import ServiceConnector
+from catalogue.service_catalogue import Catalogue
 from connectors.connection_steps import KIND
 from connectors.models import LATER, Connection, ConnectionState, ConnectorKind
 from connectors.postgres_roles import role_name

@@ -5,7 +5,7 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from config.connector_document import TARGET
+from catalogue.connector_document import TARGET
 from connectors.protocol import ConnectorFailed
 
 MOST_BYTES = 16_384

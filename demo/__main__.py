@@ -9,15 +9,15 @@ from pathlib import Path
 import httpx
 from rich.console import Console
 
-from cli.signals import end_on_signals
-from config.embedded import EmbeddedRefused
+from catalogue.unsafe_settings import UnsafeSettings
 from config.settings import load
-from config.unsafe_settings import UnsafeSettings
 from demo import proofs, screen, stage
 from demo.gateway import CaddyMissing
 from demo.play import DemoRun
 from demo.screen import DemoOutcome
 from demo.table import View, view_on
+from devstack.embedded import EmbeddedRefused
+from devstack.signals import end_on_signals
 
 WIDTH_WITHOUT_TERMINAL = 80
 

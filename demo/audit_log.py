@@ -9,10 +9,10 @@ from pathlib import Path
 
 import httpx
 
-from cli import stack
-from cli.stack import StackPlan
 from config.children import environment
 from demo.evidence import DemoAuditLog, DemoVerification
+from devstack import stack
+from devstack.stack import StackPlan
 from harness.export import export_sealed
 
 FOLDER = stack.CHECKOUT / "var" / "demo-audit-log"

@@ -11,11 +11,11 @@ from uuid import UUID
 
 from sqlmodel import col, select
 
-from cli import sample
-from cli.stack import StackPlan
 from config.settings import Settings
 from demo.arrivals import PATH, DemoReceiver
 from demo.story import APPROVAL_SECONDS, DESK, REVOKED_SECONDS
+from devstack import sample
+from devstack.stack import StackPlan
 from harness.people import SERVICE, add_endpoint
 from lockbox import migrations
 from lockbox.database import Database, UnitOfWork, make_engine, now

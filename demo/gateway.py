@@ -6,10 +6,10 @@ from uuid import UUID
 
 import httpx
 
-from cli import stack
-from cli.stack import Processes
-from config.catalogue_file import SAMPLE as CATALOGUE
-from config.embedded.folder import write_private
+from catalogue.load import SAMPLE as CATALOGUE
+from devstack import stack
+from devstack.embedded.folder import write_private
+from devstack.stack import Processes
 from gate.identity_map import HEADER
 from harness.network import HOST
 from harness.people import SERVICE

@@ -8,7 +8,6 @@ from itertools import groupby
 from math import inf
 from typing import Any
 
-from cli.flower import CONTROL_CALLS
 from cli.request_table import WORDS
 from demo.evidence import DemoAuditLog, DemoEvidence, DemoVerification, Probe
 from demo.story import (
@@ -23,6 +22,7 @@ from demo.story import (
     TASKS,
     Story,
 )
+from devstack.flower import CONTROL_CALLS
 
 FORBIDDEN = 403
 GATE_SECONDS = 1.0

@@ -10,11 +10,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from cli import stack
 from demo.evidence import DemoEvidence
 from demo.proofs import ProofLine
 from demo.stage import LOGS
 from demo.story import STORIES
+from devstack import stack
 
 DETAILS = stack.CHECKOUT / "var" / "demo.txt"
 MOST_OFF = 3

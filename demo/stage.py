@@ -10,16 +10,16 @@ from pathlib import Path
 
 import httpx
 
-from cli import stack
-from cli.flower import Flower
-from cli.signals import ignore_signals, unbroken
-from cli.stack import Processes, StackPlan
 from config.settings import Settings
 from demo import gateway
 from demo.arrivals import DemoReceiver
 from demo.cast import DemoCast
 from demo.doors import AccessProber
 from demo.story import ENDPOINTS, STORIES
+from devstack import stack
+from devstack.flower import Flower
+from devstack.signals import ignore_signals, unbroken
+from devstack.stack import Processes, StackPlan
 from harness.mail_relay import CaughtMails
 from harness.network import serving
 from harness.ports import own_port

@@ -56,7 +56,7 @@ def main(checkout: Path, *options: str) -> int:
 
 def _rules(checkout: Path) -> ModuleType:
     """Load the module that knows the folder by its file: its package needs more than Python."""
-    path = checkout / "config" / "embedded" / "folder.py"
+    path = checkout / "devstack" / "embedded" / "folder.py"
     spec = importlib.util.spec_from_file_location("folder", path)
     if spec is None or spec.loader is None:
         raise FileNotFoundError(path)
@@ -102,7 +102,7 @@ def _stop(rules: ModuleType, checkout: Path, folder: Path) -> None:
                 "by: `make .venv/ready`, and then `make clean ALL=1` again"
             )
         return
-    command = [str(python), "-m", "config.embedded", "stop", "--folder", str(folder)]
+    command = [str(python), "-m", "devstack.embedded", "stop", "--folder", str(folder)]
     ended = subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=False)  # noqa: S603 - our own
     if ended.returncode:
         raise StillRunning(f"the embedded servers did not stop, and nothing was removed: {ended.stderr.strip()}")

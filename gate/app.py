@@ -10,6 +10,7 @@ import structlog
 from gate import answers, dialects
 from gate.answers import Denial, RefusedCall
 from gate.asgi import AsgiApp, Receive, Scope, Send
+from gate.call import SentHeaders
 from gate.call_counts import (
     MOST_OF_A_CALLER,
     MOST_OF_A_PATH,
@@ -26,7 +27,6 @@ from gate.enforcement_memory import EnforcementMemory
 from gate.engineers import EngineerCall, EngineerResolver, NotApplicable, UnidentifiedCall
 from gate.mapping import GateCall, MappedCall, MappingRefused, ServiceMapping
 from gate.reasons import REPORTABLE, GateReason
-from gate.sent_headers import SentHeaders
 from gate.window_checks import GrantedAccess, WindowChecks
 from lockbox.requests.access_check import AccessCheck, UsingCaller
 

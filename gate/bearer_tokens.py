@@ -14,7 +14,7 @@ from typing import Any
 
 from joserfc.jwk import KeySet
 
-from config.issuers import IdentityProvider
+from catalogue.issuers import IdentityProvider
 from gate.call_time import in_time
 from lockbox.errors import Busy, NotSignedIn
 from lockbox.identity import oidc

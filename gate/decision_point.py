@@ -9,8 +9,8 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-from config.gate_document import SLUG, TenantSource
-from config.service_catalogue import Service
+from catalogue.gate_document import SLUG, TenantSource
+from catalogue.service_catalogue import Service
 from gate import answers
 from gate.answers import Denial
 from gate.app import AllowedCall

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from gate.asgi import Scope
-from gate.sent_headers import SentHeaders
+from gate.call import SentHeaders
 
 ROOT = b"/gate/v1/"
 TARGET = "lockbox.target"

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from sqlalchemy import Row, text
 from sqlmodel import col, select
 
-from config.service_catalogue import Catalogue
+from catalogue.service_catalogue import Catalogue
 from gate import gate_news
 from gate.gate_news import HOLD, SETTLED, GateNews
 from lockbox.admin import permissions

@@ -9,13 +9,13 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from config.gate_document import GateCallers, TokenIssuer
-from config.issuers import IdentityProvider
+from catalogue.gate_document import GateCallers, TokenIssuer
+from catalogue.issuers import IdentityProvider
+from catalogue.service_catalogue import Catalogue
 from config.outbound import OutboundRoute
-from config.service_catalogue import Catalogue
 from gate.bearer_tokens import GateIssuer, TokenRealm, TokenVerifier, VerifiedToken
+from gate.call import SentHeaders
 from gate.identity_map import HEADER, MTLS, IdentityKey, IdentityMap, MapUnreadable
-from gate.sent_headers import SentHeaders
 from lockbox.database import Database
 from lockbox.errors import Busy, NotSignedIn
 from lockbox.identity.credentials import LONGEST_GATE_SUBJECT

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Self
 
-from config.service_catalogue import Catalogue
+from catalogue.service_catalogue import Catalogue
 
 MOST_SHOWN = 10
 """Lines of a part on each side of a difference; the others are counted."""

@@ -6,18 +6,18 @@ from typing import Any
 from urllib.parse import parse_qsl
 from uuid import UUID
 
-from config.gate_document import SLUG
-from config.service_catalogue import Service
+from catalogue.gate_document import SLUG
+from catalogue.service_catalogue import Service
 from gate import answers, dialects
 from gate.answers import Denial, RefusedCall, written
 from gate.app import CREDENTIAL, AllowedCall, Gate
 from gate.asgi import Receive, Scope, Send
+from gate.call import SentHeaders
 from gate.call_counts import CountedCall
 from gate.credentials import GatewayCredential
 from gate.dialects import GateQuestion, MalformedQuestion
 from gate.engineers import EngineerCall, NotApplicable
 from gate.reasons import GateReason
-from gate.sent_headers import SentHeaders
 from gate.stream import WindowStreams
 from gate.window_memory import FRESH_SECONDS, WindowMemory
 from lockbox.requests.access_check import AccessCheck, UsingCaller

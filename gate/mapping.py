@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 from urllib.parse import unquote
 
-from config.gate_document import SLUG, PathRule, ServiceGate, TenantSource
-from config.gate_templates import TENANT, TextTemplate, parse_host, parse_path, parse_resource, parse_value
-from config.service_catalogue import Service
+from catalogue.gate_document import SLUG, PathRule, ServiceGate, TenantSource
+from catalogue.gate_templates import TENANT, TextTemplate, parse_host, parse_path, parse_resource, parse_value
+from catalogue.service_catalogue import Service
+from gate.call import SentHeaders
 from gate.request_target import MOST_CHARACTERS, MalformedTarget, check_utf8, explain, target_pattern
-from gate.sent_headers import SentHeaders
 from lockbox.text_rules import check_resource
 
 RefusalCode = Literal["unmapped", "malformed"]

@@ -13,7 +13,7 @@ from gate.enforcement_memory import EnforcementMemory
 from gate.gate_definition import GateDefinition
 from gate.window_memory import MICROSECOND, RememberedWindow, WindowMemory
 from gate.window_verification import NOBODY, WindowVerification
-from lockbox.audit.log import witness
+from lockbox.audit.log import checkpoint_folder
 from lockbox.database import Database, UnitOfWork
 from lockbox.facts.enumerations import AuthMethod
 from lockbox.identity import authentication
@@ -204,7 +204,7 @@ class MemoryReader(threading.Thread):
 
     def _check_logs(self, session: UnitOfWork) -> None:
         """Check in turn whether tenants' logs are behind what was shipped of them: such a database grants nothing."""
-        shipped = witness.of(session)
+        shipped = checkpoint_folder.of(session)
         if shipped is None:
             return
         tenants = self._memory.tenants()

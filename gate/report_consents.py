@@ -8,11 +8,11 @@ from uuid import UUID
 from sqlalchemy import Row, text
 from sqlmodel import col, select
 
-from gate import definition_records, probe_records
+from gate import definition_records
 from gate.definition_records import DefinitionChange
 from gate.enforcement import ENFORCE, REPORT
-from gate.probe_records import RecordedProbe
-from lockbox.admin import permissions
+from lockbox.admin import gate_probes, permissions
+from lockbox.admin.gate_probes import RecordedProbe
 from lockbox.admin.permissions import AdminActor, AdminChange, change
 from lockbox.database import Query, UnitOfWork, now, publish_after_commit
 from lockbox.errors import Conflict, NotFound
@@ -75,7 +75,7 @@ def of_tenant(session: UnitOfWork, caller: Caller, slug: str) -> list[TenantGate
 def _gates(session: UnitOfWork, tenant: Tenant, service: str | None = None) -> list[TenantGate]:
     asked: dict[str, datetime] = {row.service: row.at for row in session.execute(LAST_ASKED)}
     defined = definition_records.of_tenant(session, tenant.slug)
-    probes = {one.result.service: one for one in probe_records.newest(session, tenant.id)}
+    probes = {one.result.service: one for one in gate_probes.newest(session, tenant.id)}
     return [
         replace(
             _gate(row),

@@ -14,8 +14,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from api.app import make_app
 from api.gateway import GateRuntime
 from api.http_protocol import ClientBounds, bounded
-from config.gate_document import GateCallers, PathRule, ServiceGate, TenantSource
-from config.service_catalogue import Catalogue, Plan, Service
+from catalogue.gate_document import GateCallers, PathRule, ServiceGate, TenantSource
+from catalogue.service_catalogue import Catalogue, Plan, Service
 from config.settings import Settings
 from gate import identity_map
 from gate.identity_map import HEADER, MappingInput

@@ -12,8 +12,8 @@ import httpx
 from sqlalchemy import Engine, text
 from sqlmodel import col, select
 
-from cli.stack import StackPlan
 from config.settings import Settings
+from devstack.stack import StackPlan
 from harness.stage import setting, unbound
 from lockbox.database import NO_KEYS, Database, UnitOfWork, WarnedSession, now, postgres_clock
 from lockbox.facts.enumerations import AuthMethod, Mode
@@ -38,7 +38,7 @@ from lockbox.identity.sessions import ClientInfo, SessionLifetime
 from lockbox.notifications import endpoints
 from lockbox.notifications.endpoints import SecretVault
 from lockbox.requests import decide, submit
-from lockbox.requests.decisions import DecisionInput
+from lockbox.requests.decision_context import DecisionInput
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest, PreApproval, PreApprovalVote
 from lockbox.requests.policy_rules import Policy

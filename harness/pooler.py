@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sqlalchemy.engine import make_url
 
-from cli.stack import CHECKOUT
+from devstack.stack import CHECKOUT
 from harness.network import HOST
 from harness.ports import own_port, wait_until_listening
 from harness.stage import own_folder

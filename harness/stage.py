@@ -18,12 +18,11 @@ from sqlalchemy import URL, Connection, Engine, create_engine, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.pool import NullPool
 
-from cli import stack
-from cli.stack import Processes, StackPlan
-from config import embedded
-from config.embedded import ServerAddresses
-from config.embedded.servers import NAMES
 from config.settings import Settings
+from devstack import embedded, stack
+from devstack.embedded import ServerAddresses
+from devstack.embedded.servers import NAMES
+from devstack.stack import Processes, StackPlan
 from harness.network import HOST
 from harness.ports import own_port
 from lockbox import migrations

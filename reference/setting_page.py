@@ -12,8 +12,8 @@ from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings
 
+from catalogue.service_catalogue import Catalogue
 from config.client import ClientSettings
-from config.service_catalogue import Catalogue
 from config.setting_fields import SettingFields
 from reference.markdown import head, table
 

@@ -12,15 +12,15 @@ from typing import Any
 from sqlalchemy import text
 from standardwebhooks import Webhook
 
-from cli.stack import CHECKOUT
-from config.service_catalogue import CaseSystem
+from catalogue.service_catalogue import CaseSystem
+from devstack.stack import CHECKOUT
 from harness.stage import as_sender, unbound
 from lockbox.database import Database
 from lockbox.notifications.endpoints import new_secret
 from lockbox.requests import case_check
 from lockbox.requests.case_adapter import CaseAdapters
 
-CATALOGUE = CHECKOUT / "config" / "catalogue.yaml"
+CATALOGUE = CHECKOUT / "catalogue" / "catalogue.yaml"
 ADDRESS = "    address: https://helpdesk.vendor.example/\n"
 SECRET = new_secret()
 OPEN = {"open": True, "assigned": True}

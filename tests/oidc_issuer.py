@@ -21,7 +21,7 @@ from urllib.parse import parse_qs, unquote_plus, urlencode, urlsplit
 from joserfc import jws
 from joserfc.jwk import ECKey, Key, OKPKey, RSAKey, generate_key
 
-from config.issuers import IdentityProvider
+from catalogue.issuers import IdentityProvider
 from harness.webhook_receiver import ScriptedAnswer
 
 NOON = datetime(2026, 12, 31, 12, tzinfo=UTC)

@@ -14,7 +14,7 @@ from lockbox.facts.enumerations import ApproveMeans
 from lockbox.identity.passkeys import RelyingParty
 from lockbox.requests import decide
 from lockbox.requests.approvals import ApprovalChallenge, SignedStatement
-from lockbox.requests.decisions import DecisionInput
+from lockbox.requests.decision_context import DecisionInput
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy_rules import Policy

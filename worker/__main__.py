@@ -10,9 +10,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from catalogue.unsafe_settings import UnsafeSettings
 from config import traces
 from config.settings import Settings
-from config.unsafe_settings import UnsafeSettings
 from lockbox import failpoints
 from lockbox.failpoints import UnknownFailpoint
 from lockbox.startup_checks import ServerKind, StartupCheckFailed, wait_until_fit

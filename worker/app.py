@@ -9,8 +9,8 @@ from celery.worker.control import Panel
 from kombu import Queue
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
+from catalogue.unsafe_settings import UnsafeSettings
 from config.settings import Settings
-from config.unsafe_settings import UnsafeSettings
 from worker import journal
 from worker.bootstep import Pollers
 from worker.message_filter import INSPECTION, TASKS

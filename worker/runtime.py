@@ -10,9 +10,9 @@ from functools import cache
 from celery.signals import worker_process_init, worker_process_shutdown
 from sqlalchemy import Engine
 
+from catalogue.unsafe_settings import UnsafeSettings
 from config import traces
 from config.settings import Settings, load
-from config.unsafe_settings import UnsafeSettings
 from connectors.connection_steps import MOST_SLOTS, ConnectionDriver
 from connectors.models import ConnectorKind
 from connectors.postgres_roles import PostgresRoles
@@ -20,9 +20,9 @@ from connectors.targets import TargetFolder
 from connectors.webhook_calls import WebhookCalls
 from lockbox.audit.log import signing_keys
 from lockbox.audit.log.checkpoint import VerifierKey
+from lockbox.audit.log.checkpoint_folder import WitnessCheck, WitnessFolder
 from lockbox.audit.log.sealer import Signer
 from lockbox.audit.log.signing_keys import BadKey
-from lockbox.audit.log.witness import WitnessCheck, WitnessFolder
 from lockbox.database import Database, ProcessKeys, make_engine
 from lockbox.identity import keyring
 from lockbox.identity.keyring import ApprovalKeys, CodeKeys, Keyring

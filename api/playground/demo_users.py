@@ -8,7 +8,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
 
 from api.playground.mailbox import MailFolder
-from config.unsafe_settings import UnsafeSettings
+from catalogue.unsafe_settings import UnsafeSettings
 from lockbox.identity.roles import VENDOR_ROLES, Role
 
 

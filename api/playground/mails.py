@@ -13,8 +13,9 @@ from api.loopback import require_loopback
 from api.playground.demo_users import DemoUsers
 from api.playground.mailbox import OpenedMail
 from api.playground.play import DemoUsersDep
-from api.portal import phrases, sign_in_session
+from api.portal import phrases
 from api.portal.pages import LOCAL_PATH, POLICY, TAG, page, protect
+from api.portal.sign_in import session as sign_in_session
 from lockbox.errors import NotFound
 
 router = CallRouter(prefix="/inbox", tags=[TAG], include_in_schema=False, dependencies=[Depends(require_loopback)])

@@ -10,8 +10,9 @@ from api.call_routes import CallRouter
 from api.deps import DatabaseDep, SessionDep, SettingsDep, without_thread
 from api.loopback import require_loopback
 from api.playground.demo_users import DemoUsers
-from api.portal import navigation, phrases, sign_in_session
+from api.portal import navigation, phrases
 from api.portal.pages import TAG, go, page
+from api.portal.sign_in import session as sign_in_session
 from lockbox.database import now
 from lockbox.errors import Invalid, NotFound, NotSignedIn, NotYours
 from lockbox.facts.enumerations import AuthMethod

@@ -2,58 +2,47 @@
 
 from fastapi import FastAPI
 
-from api.portal import (
-    access_review,
-    account,
-    addresses,
+from api.portal import live, pages, reference, static
+from api.portal.account import addresses, api_tokens, device_login, preferences, profile, welcome
+from api.portal.audit import approver_keys, audit_log, verify_export
+from api.portal.requests import (
     after_reviews,
-    api_tokens,
-    approver_keys,
-    audit_log,
-    delegates,
-    device_login,
-    exclusions,
     extension,
-    gates,
     history,
     inbox,
-    invitations,
-    live,
-    members,
-    mode,
     new_request,
-    observers,
-    operations,
-    pages,
-    policy,
-    pre_approvals,
-    preferences,
     presence,
-    proposals,
     questions,
-    reference,
     request,
     request_lists,
     selection,
-    sign_in,
-    sign_in_oidc,
-    sign_in_passkey,
-    static,
+)
+from api.portal.sign_in import oidc, passkey, sign_in
+from api.portal.tenant import (
+    access_review,
+    delegates,
+    exclusions,
+    gates,
+    invitations,
+    members,
+    mode,
+    observers,
+    policy,
+    pre_approvals,
+    proposals,
     statistics,
     tenant_data,
     tenants,
     tiers,
     unapproved_access,
-    vendor_data,
-    verify_export,
     webhooks,
-    welcome,
 )
+from api.portal.vendor import operations, vendor_data
 
 ROUTERS = (
     sign_in.router,
-    sign_in_passkey.router,
-    sign_in_oidc.router,
+    passkey.router,
+    oidc.router,
     inbox.router,
     history.router,
     live.router,
@@ -62,7 +51,7 @@ ROUTERS = (
     extension.router,
     after_reviews.router,
     request.router,
-    account.router,
+    profile.router,
     api_tokens.router,
     preferences.router,
     proposals.router,

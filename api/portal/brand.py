@@ -3,7 +3,7 @@
 from functools import cache
 from pathlib import Path
 
-from config.colours import LEAST_CONTRAST, contrast, mixed
+from config.brand import LEAST_CONTRAST, contrast, mixed
 
 NIGHT, INK = "#171b23", "#0b1020"
 """What stands behind text on a dark screen, and text on a bright button there: as in `tokens.css`."""

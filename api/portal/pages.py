@@ -21,7 +21,7 @@ from starlette.types import Scope
 
 from api import browser, deps
 from api.browser import Visitor
-from api.portal import agents, icons, navigation, phrases
+from api.portal import icons, navigation, phrases, user_agents
 from api.problems import STATUS
 from api.problems import problem as plain_problem
 from lockbox.audit import reported_mails
@@ -177,7 +177,7 @@ TEMPLATES.filters["located"] = _located
 TEMPLATES.filters["signed_in"] = _signed_in
 TEMPLATES.filters["held_back"] = _held_back
 TEMPLATES.filters["why_held_back"] = _why_held_back
-TEMPLATES.filters["browser"] = agents.known_as
+TEMPLATES.filters["browser"] = user_agents.known_as
 TEMPLATES.filters["seconds"] = lambda count: timedelta(seconds=count)
 TEMPLATES.tests["mixed"] = alphabets
 TEMPLATES.tests["long"] = lambda text: len(text) > MOST_SHOWN or text.count("\n") >= MOST_LINES

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from math import floor
 
-from config.issuers import IdentityProvider
+from catalogue.issuers import IdentityProvider
 from lockbox.identity.time_zones import local, wall_clock
 from lockbox.safe_http import FetchFailure
 from lockbox.text_rules import flagged

@@ -14,7 +14,7 @@ from api.schemas.parts import Problem, problems
 from api.separate_moves import attempt
 from lockbox.database import Database
 from lockbox.errors import LockboxError
-from lockbox.requests.decisions import DecisionInput
+from lockbox.requests.decision_context import DecisionInput
 from lockbox.requests.transition import Origin
 
 

@@ -9,8 +9,8 @@ from api.call_routes import CallRouter
 from api.deps import CurrentUser, RequestOrigin, SessionDep, SettingsDep
 from api.schemas.gate import GateProbePage, GateProbeView, NewGateProbe
 from api.schemas.parts import Slug, problems
-from gate import probe_records
-from gate.probe_records import ProbeResult
+from lockbox.admin import gate_probes
+from lockbox.admin.gate_probes import ProbeResult
 
 router = CallRouter(prefix="/v1/tenants/{slug}/gate-probes")
 
@@ -29,7 +29,7 @@ def record_gate_probe(
     It is an event of the tenant's log and stands on the tenant's page; nobody is notified.
     """
     result = ProbeResult(body.service, body.gateway, body.refused, body.let_through)
-    recorded = probe_records.record(session, who, came, slug, result, services=chosen.catalogue.services)
+    recorded = gate_probes.record(session, who, came, slug, result, services=chosen.catalogue.services)
     return GateProbeView.of(recorded)
 
 
@@ -39,8 +39,8 @@ def list_gate_probes(
     who: CurrentUser,
     session: SessionDep,
     cursor: UUID | None = None,
-    limit: Annotated[int, Query(ge=1, le=probe_records.MOST_A_PAGE)] = 50,
+    limit: Annotated[int, Query(ge=1, le=gate_probes.MOST_A_PAGE)] = 50,
 ) -> GateProbePage:
     """List what probes of gateways found, to the tenant's members, the newest first."""
-    page = probe_records.page(session, who, slug, cursor=cursor, most=limit)
+    page = gate_probes.page(session, who, slug, cursor=cursor, most=limit)
     return GateProbePage(items=[GateProbeView.of(one) for one in page.probes], next_cursor=page.next_cursor)

@@ -8,7 +8,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from api.call_routes import CallRouter
 from api.deps import DatabaseDep
-from lockbox.audit.log import witness
+from lockbox.audit.log import checkpoint_folder
 from lockbox.database import Database
 from lockbox.monitoring.write_trial import WriteTrial
 from lockbox.redis_scripts import RedisUnavailable
@@ -76,7 +76,7 @@ def _postgres(db: Database) -> str:
 def _audit_log(db: Database) -> str:
     try:
         with db.transaction() as session:
-            shipped = witness.of(session)
+            shipped = checkpoint_folder.of(session)
             return "rolled_back" if shipped and shipped.all_doubts(session) else "ok"
     except SQLAlchemyError:
         return "unknown"

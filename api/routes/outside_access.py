@@ -7,7 +7,7 @@ from api.deps import CurrentUser, RequestOrigin, SessionDep, SettingsDep
 from api.routes.requests import Key
 from api.schemas.gate import NewOutsideAccess, OutsideAccessList, OutsideAccessReceipt, OutsideAccessView
 from api.schemas.parts import Slug, problems
-from gate import outside_access
+from lockbox.admin import outside_access
 from lockbox.requests import idempotency
 
 router = CallRouter(prefix="/v1/tenants/{slug}/outside-access")

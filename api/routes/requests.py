@@ -46,7 +46,7 @@ from api.schemas.requests import (
     WindowUsageView,
 )
 from api.schemas.submissions import NewRequest
-from config.service_catalogue import Level
+from catalogue.service_catalogue import Level
 from config.settings import Settings
 from lockbox import text_rules
 from lockbox.audit.event_search import EventRow
@@ -74,7 +74,7 @@ from lockbox.requests import (
 )
 from lockbox.requests.approvals import SignedStatement
 from lockbox.requests.cases import CaseUnchecked, in_its_system
-from lockbox.requests.decisions import DecisionInput
+from lockbox.requests.decision_context import DecisionInput
 from lockbox.requests.lifecycle import DECISIONS, Action
 from lockbox.requests.on_behalf_of import OnBehalfOf, approval_limits, on_behalf_of
 from lockbox.requests.request_entry import RequestEntry

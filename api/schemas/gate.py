@@ -10,9 +10,9 @@ from pydantic import BaseModel, Field
 from api.schemas.parts import PersonView, RequestBody
 from gate.definition_records import DefinitionChange
 from gate.enforcement import EnforcementOverview
-from gate.outside_access import DeclaredAccess, OutsideAccess
-from gate.probe_records import RecordedProbe
 from gate.reasons import GateReason
+from lockbox.admin.gate_probes import RecordedProbe
+from lockbox.admin.outside_access import DeclaredAccess, OutsideAccess
 from lockbox.facts.bounds import Resource, Word
 from lockbox.identity.credentials import LONGEST_GATE_SUBJECT, LONGEST_ISSUER
 from lockbox.text_rules import IS_TEXT, IS_WHOLE, Instant, TextRule

@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import BaseModel, Field
 
 from api.schemas.parts import RequestBody
-from config.service_catalogue import Level
+from catalogue.service_catalogue import Level
 from lockbox.countries import Country
 from lockbox.facts.bounds import Context, Resource, Word
 from lockbox.facts.enumerations import Reason, Severity

@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.schemas.parts import PersonView
-from config.service_catalogue import Level
+from catalogue.service_catalogue import Level
 from lockbox.admin.statistics import CountedGroup, RequestFigures, Statistics
 from lockbox.facts.enumerations import Severity
 

@@ -5,7 +5,7 @@ from uuid import UUID
 
 from pydantic import BaseModel
 
-from config.service_catalogue import Level
+from catalogue.service_catalogue import Level
 from lockbox.facts.enumerations import Severity
 from lockbox.requests.lifecycle import HeldBack
 

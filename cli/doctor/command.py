@@ -26,13 +26,13 @@ from cli.doctor.mail_relay import check_mail_relay
 from cli.doctor.postgres import check_postgres
 from cli.doctor.redis_server import check_redis
 from cli.doctor.unit import ServiceUnit, UnitRefused
-from cli.stack import CHECKOUT
 from cli.terminal import as_json, paper
-from config import embedded
 from config.children import given as given_variables
-from config.embedded import EmbeddedRefused
 from config.logging import masked
 from config.settings import Settings
+from devstack import embedded
+from devstack.embedded import EmbeddedRefused
+from devstack.stack import CHECKOUT
 
 app = typer.Typer()
 STYLES = {FindingLevel.OK: "green", FindingLevel.WARNING: "yellow", FindingLevel.FAILURE: "bold red"}

@@ -3,10 +3,10 @@
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 
+from catalogue.unsafe_settings import UnsafeSettings
 from cli.doctor.findings import DoctorFinding, failure, warning, well
 from config.client import ClientSettings
 from config.settings import Settings, load
-from config.unsafe_settings import UnsafeSettings
 
 CHECK = "Settings"
 PREFIX = "LOCKBOX_"

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
+from catalogue.issuers import IdentityProvider
 from cli.doctor.findings import DoctorFinding, failure, well
-from config.issuers import IdentityProvider
 from config.settings import Settings
 from lockbox.identity.oidc_providers import IdentityProviders, ProviderUnavailable
 from lockbox.safe_http import LOOK_UP_SECONDS, SECONDS, FetchFailed, FetchFailure

@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, func, or_, text, true
 from sqlmodel import col, select
 
-from config.service_catalogue import Plan
+from catalogue.service_catalogue import Plan
 from lockbox.admin import permissions, pre_approvals
 from lockbox.admin.permissions import AdminActor, AdminChange, change
 from lockbox.database import UnitOfWork, now
@@ -18,11 +18,11 @@ from lockbox.identity import authentication, tenants
 from lockbox.identity.models import EmergencyStop, Tenant
 from lockbox.identity.roles import Caller, Role
 from lockbox.requests import decide, policy_store
-from lockbox.requests.available_moves import strong_enough
 from lockbox.requests.break_glass import IN_TURN
-from lockbox.requests.decisions import DecisionInput
+from lockbox.requests.decision_context import DecisionInput
 from lockbox.requests.lifecycle import Action, Party
 from lockbox.requests.models import IS_OPEN, AccessRequest
+from lockbox.requests.permitted_moves import strong_enough
 from lockbox.requests.policy_diff import changes as policy_changes
 from lockbox.requests.policy_rules import strictest
 from lockbox.requests.transition import Origin

@@ -11,7 +11,7 @@ from sqlalchemy.orm import defer
 from sqlmodel import col, select
 from sqlmodel.sql.expression import SelectOfScalar
 
-from config.issuers import IdentityProvider
+from catalogue.issuers import IdentityProvider
 from lockbox.admin import memberships, permissions
 from lockbox.admin.permissions import AdminActor, AdminChange, change, listed
 from lockbox.audit.canonical import Value

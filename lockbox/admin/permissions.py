@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import func, text
 from sqlmodel import col, select
 
-from config.service_catalogue import Plan
+from catalogue.service_catalogue import Plan
 from lockbox.audit.canonical import Value
 from lockbox.audit.events import Actor, AuditEvent
 from lockbox.database import UnitOfWork, now
@@ -19,8 +19,8 @@ from lockbox.identity.models import PolicyVersion, Tenant
 from lockbox.identity.roles import TENANT_ROLES, Caller, Role
 from lockbox.notifications import announcements, recipients
 from lockbox.requests import policy_store
-from lockbox.requests.available_moves import strong_enough
 from lockbox.requests.evaluate import ERASED
+from lockbox.requests.permitted_moves import strong_enough
 from lockbox.requests.policy_rules import Policy, stored, strictest
 from lockbox.requests.transition import Origin
 from lockbox.sql import new_id

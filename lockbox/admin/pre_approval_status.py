@@ -28,9 +28,9 @@ from lockbox.identity.roles import Caller
 from lockbox.notifications import recipients
 from lockbox.notifications.recipients import RecipientDirectory
 from lockbox.requests import approvals, policy_store, pre_approvals
-from lockbox.requests.available_moves import sign_in_obstacle
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import PreApproval, PreApprovalVote
+from lockbox.requests.permitted_moves import sign_in_obstacle
 from lockbox.requests.policy import UNVERIFIED, Terms
 from lockbox.requests.policy_rules import Policy
 from lockbox.requests.quorum import Vote, missing

@@ -9,7 +9,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, func, text
 from sqlmodel import col, select
 
-from config.service_catalogue import Service
+from catalogue.service_catalogue import Service
 from lockbox.admin import permissions
 from lockbox.admin.permissions import ABSENT, AdminActor, AdminChange, change
 from lockbox.admin.pre_approval_status import (
@@ -46,7 +46,7 @@ from lockbox.identity.roles import Caller, Role
 from lockbox.notifications import announcements
 from lockbox.notifications.mail_text import duration
 from lockbox.requests import decide
-from lockbox.requests.decisions import DecisionInput
+from lockbox.requests.decision_context import DecisionInput
 from lockbox.requests.lifecycle import Action, Party
 from lockbox.requests.models import AccessRequest, PreApproval, PreApprovalVote
 from lockbox.requests.quorum import who_lacks

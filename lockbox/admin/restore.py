@@ -12,8 +12,8 @@ from sqlalchemy import Row, text
 from lockbox.audit.events import THE_OWNER, VENDORS_LOG, AuditEvent
 from lockbox.audit.log import rollback
 from lockbox.audit.log.checkpoint import Checkpoint
+from lockbox.audit.log.checkpoint_folder import WitnessCheck
 from lockbox.audit.log.merkle import EMPTY_ROOT
-from lockbox.audit.log.witness import WitnessCheck
 from lockbox.database import UnitOfWork, now
 from lockbox.facts.enumerations import State
 from lockbox.notifications import announcements

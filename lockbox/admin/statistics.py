@@ -9,7 +9,7 @@ from uuid import UUID
 from pydantic import BaseModel, Field
 from sqlalchemy import Row, text
 
-from config.service_catalogue import LEVELS
+from catalogue.service_catalogue import LEVELS
 from lockbox.admin import permissions, tenants
 from lockbox.audit.export import row
 from lockbox.database import UnitOfWork, now

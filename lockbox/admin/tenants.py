@@ -9,7 +9,7 @@ from sqlalchemy import Boolean, func, literal_column, text
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import col, select
 
-from config.service_catalogue import Plan
+from catalogue.service_catalogue import Plan
 from lockbox.admin import emergency_stop, invitations, permissions, vendor_consent
 from lockbox.admin.invitations import InvitationOffer
 from lockbox.admin.permissions import ABSENT, AdminActor, AdminChange, change

@@ -9,7 +9,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement
 from sqlmodel import col, func, select
 
-from config.service_catalogue import Service
+from catalogue.service_catalogue import Service
 from lockbox.admin import emergency_stop, permissions, policies
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import LockboxError

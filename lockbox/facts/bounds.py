@@ -8,8 +8,8 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 from pydantic_core.core_schema import chain_schema
 
-from config.context_schema import LARGEST, LONGEST_TEXT, MOST_PARAMETERS, REFUSED_ONCE
-from config.context_schema import NAME as CONTEXT_NAME
+from catalogue.context_schema import LARGEST, LONGEST_TEXT, MOST_PARAMETERS, REFUSED_ONCE
+from catalogue.context_schema import NAME as CONTEXT_NAME
 from lockbox.text_rules import (
     IS_LINE,
     IS_PAGE,

@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlmodel import col, select
 
-from config.issuers import IdentityProvider
+from catalogue.issuers import IdentityProvider
 from lockbox.audit.events import Actor
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import Conflict, NotFound, NotSignedIn, NotYours

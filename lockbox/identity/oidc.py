@@ -24,7 +24,7 @@ from joserfc.errors import (
 )
 from joserfc.jwk import KeySet
 
-from config.issuers import IdentityProvider
+from catalogue.issuers import IdentityProvider
 from lockbox.countries import COUNTRIES
 from lockbox.errors import NotSignedIn
 from lockbox.identity.directory import LONGEST_ENTITY, DirectoryEntry

@@ -18,7 +18,7 @@ from joserfc.jwa import EdDSAAlgorithm
 from joserfc.jwk import Key, KeySet, import_key
 from joserfc.util import urlsafe_b64decode
 
-from config.issuers import Algorithm, IdentityProvider
+from catalogue.issuers import Algorithm, IdentityProvider
 from config.outbound import OutboundRoute
 from lockbox.errors import Busy
 from lockbox.identity.cached_fetch import CachedFetch

@@ -10,7 +10,7 @@ from sqlalchemy import Row, text
 
 from lockbox.audit import events
 from lockbox.audit.events import RECORD, Actor, AuditEvent
-from lockbox.audit.log.witness import WitnessCheck
+from lockbox.audit.log.checkpoint_folder import WitnessCheck
 from lockbox.database import CLOCK_TIME, Query, UnitOfWork, now, publish_after_commit
 from lockbox.errors import AuditLogRolledBack, NoOpenWindow, NotYours, WindowUsedUp
 from lockbox.failpoints import failpoint

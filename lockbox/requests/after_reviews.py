@@ -24,13 +24,13 @@ from lockbox.notifications import outbox, recipients
 from lockbox.notifications.audience import AFTER_REVIEW, AFTER_REVIEW_OVERDUE, AFTER_REVIEW_REMINDER
 from lockbox.notifications.outbox import NotifiedMove
 from lockbox.notifications.recipients import ASKED_AT, RecipientDirectory
-from lockbox.requests import decisions, queries, transition
-from lockbox.requests.available_moves import now_is, parties
+from lockbox.requests import decision_context, queries, transition
 from lockbox.requests.break_glass import next_reminder
-from lockbox.requests.decisions import DecisionContext
+from lockbox.requests.decision_context import DecisionContext
 from lockbox.requests.lifecycle import AfterReviewFinding, Party
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.on_behalf_of import names_of, personal_names
+from lockbox.requests.permitted_moves import now_is, parties
 from lockbox.requests.request_entry import RequestEntry
 from lockbox.requests.transition import Origin, actor_for
 
@@ -188,7 +188,7 @@ def give_finding(
     """
     authentication.enter(session, caller)
     request = transition.locked(session, caller, request_id)
-    scene = decisions.after_lock(session, caller, origin, request)
+    scene = decision_context.after_lock(session, caller, origin, request)
     party = _party(scene.caller, request, scene.known)
     if party is None:
         raise NotYours("Only the customer's approvers and admins can give the finding.")

@@ -13,9 +13,9 @@ from lockbox.errors import NotYours, SignInAgain
 from lockbox.facts.enumerations import AuthMethod, Mode, State
 from lockbox.identity.roles import Caller, Role, Side
 from lockbox.notifications.mail_text import duration
-from lockbox.requests.available_moves import sign_in_obstacle
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest, AfterReview
+from lockbox.requests.permitted_moves import sign_in_obstacle
 from lockbox.requests.policy import Terms, customer_decides
 from lockbox.requests.policy_parts import OverdueFinding
 from lockbox.requests.policy_store import EffectivePolicy

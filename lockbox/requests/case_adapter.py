@@ -10,8 +10,8 @@ from uuid import UUID
 
 from standardwebhooks import Webhook, WebhookVerificationError
 
+from catalogue.service_catalogue import CaseSystem
 from config.outbound import OutboundRoute
-from config.service_catalogue import CaseSystem
 from lockbox import safe_http
 from lockbox.audit.canonical import instant
 from lockbox.notifications.circuit_breaker import NotSent, PeerResponse, host_of

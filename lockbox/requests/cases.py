@@ -7,7 +7,7 @@ from uuid import UUID
 
 from sqlmodel import Field, SQLModel
 
-from config.service_catalogue import CaseSystem
+from catalogue.service_catalogue import CaseSystem
 from lockbox.errors import Busy, Conflict, Invalid
 from lockbox.identity.roles import Caller
 from lockbox.requests.policy_parts import UnconfirmedCase

@@ -12,7 +12,7 @@ from lockbox.failpoints import failpoint
 from lockbox.identity import authentication
 from lockbox.identity.roles import Caller, Role, Scope
 from lockbox.requests import decide
-from lockbox.requests.decisions import DecisionInput
+from lockbox.requests.decision_context import DecisionInput
 from lockbox.requests.lifecycle import Action, Party
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.transition import Origin

@@ -14,14 +14,14 @@ from lockbox.identity import authentication, keyring, passkeys, row_macs
 from lockbox.identity.passkeys import RelyingParty
 from lockbox.identity.roles import Caller
 from lockbox.notifications.audience import Reminder
-from lockbox.requests import approvals, decisions, extend, pre_approvals, quorum, submit, transition
-from lockbox.requests.available_moves import OPENING, REVIEWERS_OPENING, permitted
+from lockbox.requests import approvals, decision_context, extend, pre_approvals, quorum, submit, transition
 from lockbox.requests.break_glass import BreakGlassRecord, begin_after_review
 from lockbox.requests.deadlines import deadline, wake_at
-from lockbox.requests.decisions import DecisionContext, DecisionInput
+from lockbox.requests.decision_context import DecisionContext, DecisionInput
 from lockbox.requests.lifecycle import DECISIONS, FINAL_STATES, Action, MoveRule, Party
 from lockbox.requests.models import AccessRequest, Decision
 from lockbox.requests.on_behalf_of import names_of, personal_names
+from lockbox.requests.permitted_moves import OPENING, REVIEWERS_OPENING, permitted
 from lockbox.requests.policy import customer_decides, fewest, longest_window
 from lockbox.requests.policy_store import EffectivePolicy
 from lockbox.requests.quorum import Vote, granted_start, granted_window, quorum_met
@@ -213,7 +213,7 @@ def _evaluated(
         then.append(submit.ahead_of_read(request))
     if decision_input.action is Action.ENDORSE:
         then.append(pre_approvals.ahead_of_covering(request))
-    scene = decisions.after_lock(session, caller, origin, request, with_votes=with_votes, ahead=then)
+    scene = decision_context.after_lock(session, caller, origin, request, with_votes=with_votes, ahead=then)
     if keys_of:
         scene = replace(scene, keys=passkeys.held_by(session, caller.person_id, locked=is_signed))
     if decision_input.action is Action.BREAK_GLASS:
@@ -229,7 +229,7 @@ def _evaluated(
     parties = None if as_party is None else {as_party}
     taken = permitted(scene.situation(request), decision_input.action, parties=parties, seen=decision_input.version)
     if as_party is None and not (request.break_glass and request.opened_at):
-        decisions.reasoned(decision_input, scene.effective.terms, by_the_vendor=taken[1] is Party.MANAGER)
+        decision_context.reasoned(decision_input, scene.effective.terms, by_the_vendor=taken[1] is Party.MANAGER)
     return scene, taken
 
 
@@ -238,7 +238,7 @@ def _decided(
 ) -> Decision:
     """Return the row of a decision, not signed yet."""
     of_request, terms = (scene.caller, scene.origin, request, decision_input), scene.effective.terms
-    return decisions.decide(*of_request, votes=scene.votes, principals=principals, terms=terms, at=scene.at)
+    return decision_context.decide(*of_request, votes=scene.votes, principals=principals, terms=terms, at=scene.at)
 
 
 def _signed_decision(
@@ -251,7 +251,7 @@ def _signed_decision(
     """Return the row of a decision with its mark, and who vouches for it."""
     decision, proof = _decided(scene, request, decision_input, principals), approvals.NO_PROOF
     if decision_input.action is Action.APPROVE:
-        decisions.signed_where_demanded(decision_input, scene.effective.terms)
+        decision_context.signed_where_demanded(decision_input, scene.effective.terms)
         signed, keys = decision_input.signed, scene.keys or ()
         proof = approvals.check_signature(session, keys, request, decision, signed=signed, effective=scene.effective)
     decision.mac = keyring.of(session).powers.mark(*row_macs.decision(decision))

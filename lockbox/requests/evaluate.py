@@ -8,8 +8,8 @@ from uuid import UUID
 
 from sqlalchemy import Row, text
 
-from config.context_schema import defects
-from config.service_catalogue import LEVELS, Level, Service
+from catalogue.context_schema import defects
+from catalogue.service_catalogue import LEVELS, Level, Service
 from lockbox.database import Query, UnitOfWork, read_at
 from lockbox.errors import (
     InvalidContext,
@@ -28,10 +28,10 @@ from lockbox.identity.roles import Caller
 from lockbox.notifications import recipients
 from lockbox.notifications.recipients import RecipientDirectory
 from lockbox.requests import policy_store, pre_approvals
-from lockbox.requests.available_moves import move, submitting_parties
 from lockbox.requests.break_glass import BreakGlassRecord
 from lockbox.requests.deadlines import timing_of
 from lockbox.requests.lifecycle import Action, Party
+from lockbox.requests.permitted_moves import move, submitting_parties
 from lockbox.requests.policy import Terms, Timing, customer_decides, effective_mode, lacking, reviewed_first
 from lockbox.requests.policy_parts import FIRST_STEP
 from lockbox.requests.policy_rules import Policy, RequestFacts

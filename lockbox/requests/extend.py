@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import Row, text
 from sqlmodel import col, select
 
-from config.service_catalogue import Service
+from catalogue.service_catalogue import Service
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import Conflict, InvalidMove, NotYours
 from lockbox.facts.bounds import HARD_ACCESS_LIMIT
@@ -16,10 +16,10 @@ from lockbox.facts.enumerations import CaseCheck, State
 from lockbox.identity import authentication
 from lockbox.identity.roles import Caller, Side
 from lockbox.requests import policy_store, queries
-from lockbox.requests.available_moves import now_is
 from lockbox.requests.deadlines import whole_seconds
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest
+from lockbox.requests.permitted_moves import now_is
 from lockbox.requests.policy import Timing, longest_window
 from lockbox.requests.policy_store import EffectivePolicy
 from lockbox.requests.request_entry import RequestEntry

@@ -18,11 +18,11 @@ from lockbox.identity import authentication
 from lockbox.identity.roles import Caller, Role, Side
 from lockbox.notifications import recipients
 from lockbox.notifications.recipients import ASKED_AT, AT, RecipientDirectory
-from lockbox.requests import decisions, policy_store, queries, request_list, ruled_rows
-from lockbox.requests.available_moves import is_open_to, parties
+from lockbox.requests import decision_context, policy_store, queries, request_list, ruled_rows
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import IS_VISIBLE, AccessRequest
 from lockbox.requests.on_behalf_of import names_of
+from lockbox.requests.permitted_moves import is_open_to, parties
 from lockbox.requests.policy import customer_decides
 from lockbox.requests.policy_parts import ReasonedDecision
 from lockbox.requests.policy_store import EffectivePolicy
@@ -176,13 +176,13 @@ def _counted(
     session: UnitOfWork, requests: Sequence[AccessRequest], known: RecipientDirectory
 ) -> dict[UUID, tuple[list[ApprovalTally], EffectivePolicy]]:
     policies = policy_store.effective_policies(session, [request.id for request in requests])
-    votes = decisions.all_votes(
+    votes = decision_context.all_votes(
         session, requests, known, {one: effective.terms for one, effective in policies.items()}
     )
     counted = {}
     for request in requests:
         effective = policies[request.id]
-        counted[request.id] = decisions.tallies_of(request, effective, votes[request.id]), effective
+        counted[request.id] = decision_context.tallies_of(request, effective, votes[request.id]), effective
     return counted
 
 
@@ -261,7 +261,7 @@ def pending_requests(
         some = found[request.id]
         effective = ruled.effective(session, some[0], request)
         votes = ruled_rows.votes_of(session, request, some, known, effective)
-        counted = decisions.tallies_of(request, effective, votes)
+        counted = decision_context.tallies_of(request, effective, votes)
         entry = RequestEntry(
             request,
             some[0].tenant,

@@ -18,8 +18,8 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, core_schema
 
-from config.context_schema import LARGEST, LONGEST_TEXT, MOST_PARAMETERS, NAME, REFUSED_ONCE, ContextValue
-from config.service_catalogue import LEVELS, Level
+from catalogue.context_schema import LARGEST, LONGEST_TEXT, MOST_PARAMETERS, NAME, REFUSED_ONCE, ContextValue
+from catalogue.service_catalogue import LEVELS, Level
 from lockbox.countries import Country
 from lockbox.facts.bounds import Word
 from lockbox.facts.enumerations import Reason, Severity

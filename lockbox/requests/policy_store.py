@@ -11,7 +11,7 @@ from uuid import UUID
 
 from sqlalchemy import Row, text
 
-from config.service_catalogue import Level
+from catalogue.service_catalogue import Level
 from lockbox.database import UnitOfWork
 from lockbox.errors import PolicyUnverified
 from lockbox.facts.enumerations import Mode, Reason, State

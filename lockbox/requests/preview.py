@@ -8,7 +8,7 @@ from uuid import UUID
 from pydantic import BaseModel
 from sqlmodel import col, select
 
-from config.service_catalogue import Level, Service
+from catalogue.service_catalogue import Level, Service
 from lockbox.audit.events import Actor
 from lockbox.database import UnitOfWork
 from lockbox.facts.enumerations import Mode, State
@@ -18,7 +18,7 @@ from lockbox.notifications import event_recipients, recipients
 from lockbox.notifications.mail_text import duration
 from lockbox.notifications.outbox import NotifiedMove
 from lockbox.notifications.recipients import RecipientDirectory
-from lockbox.requests import deadlines, decisions, policy_store, submit
+from lockbox.requests import deadlines, decision_context, policy_store, submit
 from lockbox.requests.cases import DUPLICATE
 from lockbox.requests.evaluate import NOBODY, Evaluation, evaluate_request
 from lockbox.requests.lifecycle import Action, Party
@@ -69,8 +69,8 @@ def compare(  # noqa: PLR0917 - what one request is weighed by
         request,
         before,
         after,
-        decisions.votes_of(session, request, known, before.terms),
-        decisions.votes_of(session, request, known, after.terms),
+        decision_context.votes_of(session, request, known, before.terms),
+        decision_context.votes_of(session, request, known, after.terms),
         known,
         at,
     )

@@ -21,12 +21,12 @@ from lockbox.notifications import outbox
 from lockbox.notifications.audience import ANSWER, QUESTION
 from lockbox.notifications.outbox import NotifiedMove
 from lockbox.notifications.recipients import RecipientDirectory
-from lockbox.requests import deadlines, decisions, queries, transition
-from lockbox.requests.available_moves import now_is, parties
+from lockbox.requests import deadlines, decision_context, queries, transition
 from lockbox.requests.deadlines import RequestClock, clock_task, wake_at
 from lockbox.requests.lifecycle import OPEN_STATES, Party
 from lockbox.requests.models import AccessRequest, Question
 from lockbox.requests.on_behalf_of import names_of, personal_names
+from lockbox.requests.permitted_moves import now_is, parties
 from lockbox.requests.policy_store import EffectivePolicy
 from lockbox.requests.transition import Origin, actor_for
 from lockbox.schedule import CLOCK, IndexEntry
@@ -271,7 +271,7 @@ def answer(  # noqa: PLR0917 - as many things name a question
 def _enter(session: UnitOfWork, caller: Caller, origin: Origin, request_id: UUID) -> QuestionContext:
     authentication.enter(session, caller)
     request = transition.locked(session, caller, request_id)
-    scene = decisions.after_lock(session, caller, origin, request)
+    scene = decision_context.after_lock(session, caller, origin, request)
     if request.state not in OPEN_STATES:
         raise InvalidMove(
             f"This request is {request.state}. Questions can no longer be asked or answered.",

@@ -19,7 +19,7 @@ from lockbox.notifications.account_mail import NOBODY_NOTIFIED, REVIEW_UNREACHED
 from lockbox.notifications.audience import ASKING, Reminder
 from lockbox.notifications.delivery_status import DeliveryReach
 from lockbox.notifications.recipients import RecipientDirectory
-from lockbox.requests import access_check, decisions, evaluate, policy_store, prompt_tiers, transition
+from lockbox.requests import access_check, decision_context, evaluate, policy_store, prompt_tiers, transition
 from lockbox.requests.deadlines import DueReminders, due_reminders, wake_at
 from lockbox.requests.lifecycle import HeldBack
 from lockbox.requests.policy import Terms
@@ -169,7 +169,7 @@ def _steps(
     if not ordered:
         return steps
     terms = {row.id: policies[row.id].terms for row in ordered}
-    for request_id, votes in decisions.all_votes(session, ordered, known, terms).items():
+    for request_id, votes in decision_context.all_votes(session, ordered, known, terms).items():
         stages, groups = terms[request_id].stages, policies[request_id].groups
         steps[request_id] = step_of(tallies(votes, terms[request_id].quorum, stages, groups))
     return steps

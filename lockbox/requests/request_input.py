@@ -8,7 +8,7 @@ from uuid import UUID
 from pydantic import ConfigDict
 from sqlmodel import Field
 
-from config.context_schema import ContextValue
+from catalogue.context_schema import ContextValue
 from lockbox.facts.ask import SubmittedAsk
 from lockbox.facts.enumerations import CaseCheck
 from lockbox.facts.fact import REPEAT, facts_of, values_of

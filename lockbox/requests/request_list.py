@@ -40,7 +40,7 @@ from sqlalchemy.orm import aliased
 from sqlalchemy.sql.elements import SQLCoreOperations
 from sqlmodel import col
 
-from config.service_catalogue import Level
+from catalogue.service_catalogue import Level
 from lockbox.database import UnitOfWork
 from lockbox.errors import Invalid
 from lockbox.facts.enumerations import State

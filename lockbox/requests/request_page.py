@@ -20,15 +20,15 @@ from lockbox.notifications import delivery_status, recipients
 from lockbox.notifications.audience import ASKING
 from lockbox.notifications.delivery_status import DeliveryReach
 from lockbox.notifications.recipients import FOUND_BY_ROLE, RecipientDirectory
-from lockbox.requests import access_check, approvals, decisions, extend, policy_store, questions, ruled_rows
+from lockbox.requests import access_check, approvals, decision_context, extend, policy_store, questions, ruled_rows
 from lockbox.requests.access_check import OBSTACLE, RequestRow
 from lockbox.requests.access_check import OPENING as OPENING_EVENT
-from lockbox.requests.available_moves import OPENING, AvailableMove, available_moves
 from lockbox.requests.break_glass import record_of_review
 from lockbox.requests.decide import MadeDecision
-from lockbox.requests.decisions import DecisionContext
+from lockbox.requests.decision_context import DecisionContext
 from lockbox.requests.extend import ExtensionOutlook, outlook_under
 from lockbox.requests.models import IS_OUTLIVED, IS_VISIBLE, AccessRequest
+from lockbox.requests.permitted_moves import OPENING, AvailableMove, available_moves
 from lockbox.requests.policy import customer_decides
 from lockbox.requests.policy_store import EffectivePolicy
 from lockbox.requests.queries import NOT_KNOWN
@@ -302,7 +302,7 @@ def _earlier(session: UnitOfWork, rows: Sequence[Row[Any]], known: RecipientDire
             return None
         effective = ruled.effective(session, request, request)
         votes = ruled_rows.votes_of(session, request, some, known, effective)
-        return sole(decisions.tallies_of(request, effective, votes))
+        return sole(decision_context.tallies_of(request, effective, votes))
 
     earlier = by_request(rows)
     return [

@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import Row, select, text
 from sqlmodel import col
 
-from config.service_catalogue import Service
+from catalogue.service_catalogue import Service
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import Conflict, NotYours
 from lockbox.facts.enumerations import State

@@ -29,12 +29,12 @@ from lockbox.requests import (
     request_list,
 )
 from lockbox.requests.after_reviews import AfterReviewEntry
-from lockbox.requests.available_moves import available_moves, is_open_to, parties, sign_in_obstacle
-from lockbox.requests.decisions import situation_of
+from lockbox.requests.decision_context import situation_of
 from lockbox.requests.extend import ExtensionOutlook
 from lockbox.requests.lifecycle import OPEN_STATES, Action, Party
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.on_behalf_of import names_of
+from lockbox.requests.permitted_moves import available_moves, is_open_to, parties, sign_in_obstacle
 from lockbox.requests.policy import Terms
 from lockbox.requests.policy_store import EffectivePolicy
 from lockbox.requests.quorum import ApprovalStep, ApprovalTally

@@ -11,8 +11,8 @@ from lockbox.database import UnitOfWork
 from lockbox.identity import row_macs
 from lockbox.identity.row_macs import MarkedRowKind
 from lockbox.notifications.recipients import RecipientDirectory
-from lockbox.requests import decisions, policy_store
-from lockbox.requests.decisions import VOTE_COLUMNS
+from lockbox.requests import decision_context, policy_store
+from lockbox.requests.decision_context import VOTE_COLUMNS
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy_store import EffectivePolicy
 from lockbox.requests.quorum import Vote
@@ -74,7 +74,7 @@ def votes_of(
     """Return the votes in the rows of one request, as `decisions.votes_of` does."""
     mappings = [row._mapping for row in rows if row.d_id is not None]  # noqa: SLF001 - its public name
     given = [SimpleNamespace(**{name: one[f"{VOTES}{name}"] for name in VOTE_COLUMNS}) for one in mappings]
-    return decisions.votes_in(session, [request], known, {request.id: effective.terms}, given)[request.id]
+    return decision_context.votes_in(session, [request], known, {request.id: effective.terms}, given)[request.id]
 
 
 def by_request(rows: Iterable[Row[Any]]) -> dict[UUID, list[Row[Any]]]:

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from sqlalchemy import text
 
-from config.service_catalogue import Service
+from catalogue.service_catalogue import Service
 from lockbox.audit.canonical import Plain, Value
 from lockbox.audit.events import Actor
 from lockbox.audit.verifier.approval_checks import SUBMISSION

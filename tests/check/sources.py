@@ -5,7 +5,7 @@ from functools import cache
 from pathlib import Path
 
 HOME = Path(__file__).parents[2]
-PRODUCT = ("api", "cli", "config", "connectors", "gate", "guard", "lockbox", "worker")
+PRODUCT = ("api", "catalogue", "cli", "config", "connectors", "devstack", "gate", "lockbox", "packages", "worker")
 
 
 @cache

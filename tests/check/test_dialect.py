@@ -19,13 +19,13 @@ MOST = {"docs": 50, "docstrings": 750, "test names": 830}
 
 
 def _docs() -> Iterator[str]:
-    pages = {page for name in ("*.md", "docs/**/*.md", "guard/*.md", "packages/*/*.md") for page in HOME.glob(name)}
+    pages = {page for name in ("*.md", "docs/**/*.md", "packages/*/*.md") for page in HOME.glob(name)}
     yield from (SHOWN.sub("", source(page)) for page in sorted(pages))
 
 
 def _docstrings() -> Iterator[str]:
     """Yield docstrings, and the strings below attributes and constants."""
-    for path in files(*PRODUCT, "catalogue", "devstack", "harness", "packages", "reference"):
+    for path in files(*PRODUCT, "harness", "reference"):
         for node in ast.walk(tree(path)):
             if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
                 yield str(node.value.value)

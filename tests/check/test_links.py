@@ -11,7 +11,14 @@ from tests.check.sources import HOME, source
 from tests.each import each
 
 INDEX = HOME / "docs" / "README.md"
-ALSO = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "guard/README.md", "docs/README.md")
+ALSO = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "SECURITY.md",
+    "packages/guard-python/README.md",
+    "docs/README.md",
+)
 PAGES = sorted({*(HOME / "docs").rglob("*.md"), *(HOME / name for name in ALSO)})
 FENCED = re.compile(r"^( *)```.*?^\1```$", re.MULTILINE | re.DOTALL)
 CODE = re.compile(r"(`+)[^`].*?\1")

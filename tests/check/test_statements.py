@@ -21,7 +21,7 @@ from sqlalchemy.exc import DBAPIError
 from lockbox.notifications.recipients import PROMPTED
 from tests.check.sources import HOME, files, tree
 
-PACKAGES = ("api", "cli", "config", "connectors", "gate", "lockbox", "worker")
+PACKAGES = ("api", "catalogue", "cli", "config", "connectors", "devstack", "gate", "lockbox", "worker")
 # Conditions of statements that are built on the models, and what they are read in.
 CONDITIONS = {
     "lockbox.audit.event_search.OF_SERVICE": "SELECT FROM events WHERE id = :id AND ",

@@ -19,12 +19,12 @@ RENDERS = ("account_mail", "chat_message", "delivery_status", "request_mail", "w
 """The modules that make mails and messages; the others of their folder send them."""
 FILES = sorted(
     [
-        *(file for file in PORTAL.glob("*.py") if file.stem not in ("phrases", "agents")),
+        *(file for file in PORTAL.rglob("*.py") if file.stem not in ("phrases", "user_agents")),
         *(PLAYGROUND / f"{name}.py" for name in ("mails", "play")),
         *(MAILS / f"{name}.py" for name in RENDERS),
     ]
 )
-"""`agents` has names of browsers and systems, which are nobody's wording."""
+"""`user_agents` has names of browsers and systems, which are nobody's wording."""
 NO_WORDING = {
     '-H "Authorization: Bearer $LOCKBOX_TOKEN"': "a call by curl",
     "device login of ": "the key of a counter",

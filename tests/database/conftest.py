@@ -21,8 +21,8 @@ from redis.exceptions import RedisError
 from sqlalchemy import Engine, create_engine, event, text
 from sqlalchemy.exc import DisconnectionError
 
-from config.embedded import ServerAddresses
 from connectors.connection_steps import ConnectionDriver
+from devstack.embedded import ServerAddresses
 from harness.clocks import ShiftedClock, StoppedClock
 from harness.people import World
 from harness.ports import own_port

@@ -13,8 +13,8 @@ from uuid import UUID
 import psycopg
 from sqlalchemy import Engine, make_url
 
-from config.connector_document import ServiceConnector
-from config.service_catalogue import Catalogue, Service
+from catalogue.connector_document import ServiceConnector
+from catalogue.service_catalogue import Catalogue, Service
 from connectors.connection_steps import ConnectionDriver
 from connectors.credential_requests import ConnectionStatus, request_credential
 from connectors.models import ConnectorKind

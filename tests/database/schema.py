@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from sqlalchemy import Engine
 
-from cli.stack import CHECKOUT
+from devstack.stack import CHECKOUT
 from lockbox import migrations
 from tests.database.scenes import read
 

@@ -15,9 +15,9 @@ from lockbox.errors import LockboxError, NotFound
 from lockbox.facts.enumerations import ApproveMeans, AuthMethod, State
 from lockbox.identity.roles import Caller
 from lockbox.requests import decide, request_page
-from lockbox.requests.available_moves import AvailableMove
-from lockbox.requests.decisions import DecisionInput
+from lockbox.requests.decision_context import DecisionInput
 from lockbox.requests.lifecycle import OPEN_STATES, PEOPLES_ACTIONS, Action
+from lockbox.requests.permitted_moves import AvailableMove
 from lockbox.requests.policy_rules import Policy
 
 SHIFTS = (timedelta(0), timedelta(hours=13))

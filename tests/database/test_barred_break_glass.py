@@ -17,7 +17,7 @@ from lockbox.errors import InvalidMove, NotFound, NotYours, PolicyNotMet, SignIn
 from lockbox.facts.enumerations import AuthMethod, State
 from lockbox.requests import decide
 from lockbox.requests.break_glass import IN_TURN
-from lockbox.requests.decisions import DecisionInput
+from lockbox.requests.decision_context import DecisionInput
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_parts import OverdueFinding
 from tests.database.audit_logs import last_change

@@ -20,8 +20,8 @@ from chaos.people import ChaosCustomer, ChaosPeople
 from chaos.plan import Fault
 from chaos.stage import ChaosStack
 from chaos.strikes import STRIKES
-from config.embedded import ServerAddresses
 from config.setting_fields import DEVELOPMENT_KEY
+from devstack.embedded import ServerAddresses
 from harness.clocks import ShiftedClock
 from harness.mail_relay import MailRelay
 from harness.network import EventLoopThread
@@ -34,7 +34,7 @@ from lockbox.facts.enumerations import State
 from lockbox.notifications import endpoints
 from lockbox.notifications.endpoints import SecretVault
 from lockbox.reconcile import reconcile
-from lockbox.requests import available_moves, deadlines, quorum
+from lockbox.requests import deadlines, permitted_moves, quorum
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_parts import ApprovalStage
 from lockbox.schedule import CLOCK, INDEXES, IndexEntry
@@ -300,7 +300,7 @@ def test_a_yes_before_its_step_counts_where_the_bug_is_planted_and_is_found(
     groups = {name: (world.people[who].person_id,) for name, who in (("first", "ann"), ("then", "amir"))}
     lay_down(world, groups=groups, stages=(ApprovalStage(group="first"), ApprovalStage(group="then", order=2)))
     request = world.submit()
-    monkeypatch.setitem(vars(available_moves), "has_turn", quorum.has_turn)
+    monkeypatch.setitem(vars(permitted_moves), "has_turn", quorum.has_turn)
     with pytest.raises(EarlierStepFirst):
         world.act("amir", Action.APPROVE, request.id)
 
@@ -316,7 +316,7 @@ def test_a_late_yes_counts_where_the_bug_is_planted_and_is_found(
     api.clock = later
     approved, denied = world.submit(), world.submit()
     later.shift = timedelta(hours=13)
-    monkeypatch.setitem(vars(available_moves), "too_late_at", deadlines.too_late_at)
+    monkeypatch.setitem(vars(permitted_moves), "too_late_at", deadlines.too_late_at)
     with pytest.raises(TooLate):
         world.act("ann", Action.APPROVE, approved.id)
 

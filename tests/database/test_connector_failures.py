@@ -21,7 +21,6 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import Engine
 
-from cli.stack import CHECKOUT
 from connectors import (
     connection_outcomes,
     postgres_roles,
@@ -32,6 +31,7 @@ from connectors.connection_steps import ConnectionDriver
 from connectors.postgres_roles import CONNECT_SECONDS
 from connectors.role_sessions import Target
 from connectors.target_slots import MOST_AT_A_TARGET, TargetSlots
+from devstack.stack import CHECKOUT
 from harness.people import World
 from harness.stage import Urls, run_as_superuser
 from lockbox.database import Database, ProcessKeys

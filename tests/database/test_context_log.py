@@ -3,8 +3,8 @@
 import pytest
 from sqlalchemy import Engine
 
-from config.context_schema import ContextParameter, ContextSchema
-from config.service_catalogue import Service
+from catalogue.context_schema import ContextParameter, ContextSchema
+from catalogue.service_catalogue import Service
 from harness.people import HERE, World
 from lockbox.database import Database
 from lockbox.requests import resubmission, submit, timers

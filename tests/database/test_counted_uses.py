@@ -23,7 +23,7 @@ from lockbox.errors import NoOpenWindow, PolicyNotMet, WindowUsedUp
 from lockbox.identity.roles import Role, Scope
 from lockbox.requests import access_check, decide
 from lockbox.requests.access_check import AccessCheck, UsingCaller
-from lockbox.requests.decisions import DecisionInput
+from lockbox.requests.decision_context import DecisionInput
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from tests.database.scenes import MAILBOX, as_caller, at_once, read, write

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
-from config.service_catalogue import Catalogue
+from catalogue.service_catalogue import Catalogue
 from gate import definition_records, gate_definition, gate_news
 from gate.enforcement_memory import EnforcementMemory
 from gate.gate_definition import GateDefinition

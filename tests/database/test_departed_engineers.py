@@ -19,7 +19,7 @@ from lockbox.facts.enumerations import Mode
 from lockbox.identity import authentication
 from lockbox.identity.roles import Caller, Role
 from lockbox.requests import decide
-from lockbox.requests.decisions import DecisionInput
+from lockbox.requests.decision_context import DecisionInput
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from lockbox.requests.transition import Origin

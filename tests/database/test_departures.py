@@ -10,7 +10,6 @@ from sqlalchemy import Engine
 from typer.testing import CliRunner, Result
 
 from cli.app import app
-from cli.owner_transaction import as_owner
 from harness.people import World
 from harness.stage import Urls
 from lockbox.admin import departures, legal_holds, retention, tenant_data, tenants
@@ -20,6 +19,7 @@ from lockbox.identity import authentication
 from lockbox.identity.roles import BOUND_TO, Role, Scope
 from lockbox.monitoring import metrics
 from lockbox.monitoring.metrics import MetricName
+from lockbox.owner_transaction import as_owner
 from lockbox.requests import after_reviews
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy

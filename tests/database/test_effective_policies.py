@@ -7,7 +7,7 @@ from uuid import UUID
 
 import pytest
 
-from config.service_catalogue import Plan
+from catalogue.service_catalogue import Plan
 from harness.clocks import ShiftedClock
 from harness.people import HERE, World
 from harness.stage import setting
@@ -25,7 +25,7 @@ from lockbox.errors import (
 from lockbox.facts.enumerations import AuthMethod, Mode, State
 from lockbox.identity.roles import Caller, Role, RoleGrant
 from lockbox.requests import decide
-from lockbox.requests.decisions import DecisionInput
+from lockbox.requests.decision_context import DecisionInput
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy_rules import Policy

@@ -10,14 +10,14 @@ from uuid import UUID
 
 import pytest
 
-from config.service_catalogue import Plan
+from catalogue.service_catalogue import Plan
 from harness.people import HERE, World
 from harness.wait import within
 from lockbox.admin import emergency_stop, policies
 from lockbox.database import Database
 from lockbox.facts.enumerations import Mode
 from lockbox.requests import decide
-from lockbox.requests.decisions import DecisionInput
+from lockbox.requests.decision_context import DecisionInput
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy import Consent

@@ -12,6 +12,7 @@ from sqlalchemy import create_engine
 
 from gate import identity_map
 from gate.bearer_tokens import GateIssuer
+from gate.call import SentHeaders
 from gate.engineers import (
     CallerRule,
     CallIdentity,
@@ -23,7 +24,6 @@ from gate.engineers import (
     UnidentifiedCall,
 )
 from gate.identity_map import MappingInput
-from gate.sent_headers import SentHeaders
 from harness.people import World
 from lockbox.admin import vendor_staff
 from lockbox.database import Database

@@ -9,7 +9,6 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
-from cli.owner_transaction import as_owner
 from gate import enforcement
 from harness.people import HERE, SETTINGS, World
 from harness.stage import Urls, setting
@@ -20,6 +19,7 @@ from lockbox.database import Database, now
 from lockbox.errors import TenantErased
 from lockbox.identity import authentication
 from lockbox.identity.roles import Role
+from lockbox.owner_transaction import as_owner
 from lockbox.requests.policy_rules import Policy
 from tests.database.scenes import read, write_unchecked
 from tests.database.tenancy import does, id_of, is_erased_now, manages

@@ -10,7 +10,6 @@ import pytest
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
-from cli.owner_transaction import as_owner
 from harness.people import HERE, SETTINGS, World
 from harness.stage import Urls
 from lockbox.admin import directory_records, erased_texts, erasure, retention, tenant_data
@@ -20,6 +19,7 @@ from lockbox.errors import Conflict, NotFound
 from lockbox.identity import authentication
 from lockbox.identity.directory import DirectoryEntry
 from lockbox.identity.roles import Role, Scope
+from lockbox.owner_transaction import as_owner
 from lockbox.requests import idempotency, questions, resubmission
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy

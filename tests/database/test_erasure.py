@@ -9,7 +9,6 @@ from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
-from cli.owner_transaction import as_owner
 from harness.people import SETTINGS, World
 from harness.stage import Urls
 from lockbox.admin import erasure, members, observers
@@ -23,6 +22,7 @@ from lockbox.audit.verifier.verify import GOOD
 from lockbox.database import Database
 from lockbox.errors import Conflict, NotFound
 from lockbox.identity import authentication
+from lockbox.owner_transaction import as_owner
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from tests.database.audit_logs import recorded_changes

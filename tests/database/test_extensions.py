@@ -19,7 +19,7 @@ from lockbox.database import Database
 from lockbox.errors import Invalid, InvalidMove, LockboxError, NotFound, NotYours, WindowTooLong
 from lockbox.facts.enumerations import Severity, State
 from lockbox.requests import decide, extend, queries, timers
-from lockbox.requests.decisions import DecisionInput
+from lockbox.requests.decision_context import DecisionInput
 from lockbox.requests.extend import AlreadyExtended, ExtensionInput
 from lockbox.requests.lifecycle import Action, HeldBack
 from lockbox.requests.models import AccessRequest

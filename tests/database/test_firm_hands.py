@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from config.service_catalogue import Plan
+from catalogue.service_catalogue import Plan
 from harness.clocks import ShiftedClock
 from harness.people import HERE, World
 from harness.stage import unbound

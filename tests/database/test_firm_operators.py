@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from config.service_catalogue import Plan
+from catalogue.service_catalogue import Plan
 from harness.people import HERE, World
 from harness.stage import unbound
 from lockbox.admin import recovery, tenants, vendor_staff

@@ -9,7 +9,7 @@ from lockbox.errors import SignInAgain
 from lockbox.facts.enumerations import AuthMethod, State
 from lockbox.identity.roles import Caller
 from lockbox.requests import decide
-from lockbox.requests.decisions import DecisionInput
+from lockbox.requests.decision_context import DecisionInput
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest
 from tests.database.scenes import state_of

@@ -11,8 +11,7 @@ import pytest
 from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.exc import DBAPIError
 
-from cli.owner_transaction import as_owner
-from config.issuers import IdentityProvider
+from catalogue.issuers import IdentityProvider
 from gate import identity_map
 from gate.identity_map import MOST_A_PERSON, IdentityMap, MappedIdentity, MappingInput, MapUnreadable
 from harness.people import HERE, World
@@ -33,6 +32,7 @@ from lockbox.facts.enumerations import AuthMethod
 from lockbox.identity import authentication, identities
 from lockbox.identity.oidc import VerifiedIdentity
 from lockbox.identity.roles import Role
+from lockbox.owner_transaction import as_owner
 from lockbox.sql import new_id
 from tests.database.audit_logs import recorded_changes
 from tests.database.scenes import as_caller, read, write, write_unchecked

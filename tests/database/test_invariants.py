@@ -20,7 +20,7 @@ from lockbox.monitoring import invariants
 from lockbox.monitoring.heartbeats import HeartbeatSender, ProcessPart
 from lockbox.monitoring.invariants import InvariantViolation, ScanPosition
 from lockbox.requests import decide, timers
-from lockbox.requests.decisions import DecisionInput
+from lockbox.requests.decision_context import DecisionInput
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from lockbox.requests.transition import Origin

@@ -6,7 +6,6 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Engine
 
-from cli.owner_transaction import as_owner
 from harness.people import World
 from harness.stage import Urls, setting
 from lockbox.admin import key_rotation
@@ -19,6 +18,7 @@ from lockbox.identity.keyring import Keyring
 from lockbox.identity.models import Tenant
 from lockbox.identity.roles import Role
 from lockbox.notifications import recipients
+from lockbox.owner_transaction import as_owner
 from lockbox.requests import policy_store
 from tests.database.scenes import read, write
 from tests.policy_setup import lay_down, stand_in

@@ -11,12 +11,11 @@ import pytest
 from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.exc import DBAPIError
 
-from gate import outside_access, probe_records
-from gate.outside_access import DeclaredAccess, OutsideAccess
-from gate.probe_records import ProbeResult, RecordedProbe
 from harness.people import World
 from harness.stage import Urls
-from lockbox.admin import policies, unapproved_access
+from lockbox.admin import gate_probes, outside_access, policies, unapproved_access
+from lockbox.admin.gate_probes import ProbeResult, RecordedProbe
+from lockbox.admin.outside_access import DeclaredAccess, OutsideAccess
 from lockbox.audit.verifier.verify import GOOD
 from lockbox.database import Database, ProcessKeys
 from lockbox.errors import Conflict, Invalid, NotFound, UnknownEngineer, UnknownService
@@ -350,14 +349,14 @@ ALL_REFUSED = ProbeResult(MAIL, "https://support.mail.example", 74, 0)
 
 def recorded(world: World, result: ProbeResult = ALL_REFUSED, who: str = "olga") -> RecordedProbe:
     """Record a result at the world's tenant."""
-    return does(world, who, probe_records.record, result, services=SERVICES)
+    return does(world, who, gate_probes.record, result, services=SERVICES)
 
 
 def newest(world: World, who: str) -> list[ProbeResult]:
     """Return the newest results that somebody sees."""
     with world.db.transaction() as session:
         authentication.enter(session, world.people[who])
-        return [one.result for one in probe_records.newest(session, world.tenant.id)]
+        return [one.result for one in gate_probes.newest(session, world.tenant.id)]
 
 
 def test_a_probe_is_an_event_of_the_customers_log_and_notifies_nobody(world: World) -> None:

@@ -10,7 +10,6 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from cli.owner_transaction import as_owner
 from harness.clocks import ShiftedClock, StoppedClock
 from harness.people import HERE, World
 from harness.stage import Urls
@@ -27,6 +26,7 @@ from lockbox.errors import (
     TooManyQuestions,
 )
 from lockbox.facts.enumerations import Mode
+from lockbox.owner_transaction import as_owner
 from lockbox.requests import questions, timers
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy

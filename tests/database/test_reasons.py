@@ -2,7 +2,7 @@
 
 import pytest
 
-from config.service_catalogue import Plan
+from catalogue.service_catalogue import Plan
 from harness.people import World
 from lockbox.admin import emergency_stop, vendor_staff
 from lockbox.database import Database

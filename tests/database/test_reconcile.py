@@ -10,7 +10,7 @@ import pytest
 from redis import Redis
 from sqlalchemy import Engine
 
-from config.embedded import ServerAddresses
+from devstack.embedded import ServerAddresses
 from harness.people import World
 from harness.stage import Urls, own_servers
 from lockbox.database import Database

@@ -7,7 +7,6 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Engine
 
-from cli.owner_transaction import as_owner
 from harness.clocks import ShiftedClock
 from harness.outbox import fan_out_all
 from harness.people import HERE, World
@@ -19,6 +18,7 @@ from lockbox.identity.roles import Role, Scope
 from lockbox.notifications import due_reports, window_report
 from lockbox.notifications.senders.protocol import OutgoingMail
 from lockbox.notifications.window_report import ClosedWindow
+from lockbox.owner_transaction import as_owner
 from lockbox.requests import activity, policy_store, timers
 from lockbox.requests.activity import ActivityEntry
 from lockbox.requests.lifecycle import Action

@@ -15,20 +15,20 @@ from sqlalchemy.engine import URL, make_url
 
 from api.heartbeat import HeartbeatThread
 from api.metrics import exposition
-from cli.owner_transaction import as_owner
-from config.service_catalogue import Plan as SoldPlan
+from catalogue.service_catalogue import Plan as SoldPlan
 from harness.people import World
 from harness.stage import ALL_RIGHTS, Urls, all_rights, empty_database
 from lockbox.admin import restore, tenants
 from lockbox.admin.restore import RestoreResult
 from lockbox.admin.tenants import TenantInput
 from lockbox.audit.log import sealer
+from lockbox.audit.log.checkpoint_folder import WitnessCheck, WitnessFolder
 from lockbox.audit.log.sealer import RollbackDetected, Signer
-from lockbox.audit.log.witness import WitnessCheck, WitnessFolder
 from lockbox.database import Database, ProcessKeys, make_engine
 from lockbox.errors import NoOpenWindow
 from lockbox.monitoring import metrics, status
 from lockbox.monitoring.invariants import ScanPosition
+from lockbox.owner_transaction import as_owner
 from lockbox.requests import access_check, queries
 from lockbox.requests.access_check import AccessCheck
 from lockbox.requests.lifecycle import Action, HeldBack

@@ -11,7 +11,6 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import Engine, text
 
-from cli.owner_transaction import as_owner
 from harness.people import World
 from harness.stage import Urls
 from lockbox.admin import retention, vendor_consent
@@ -22,6 +21,7 @@ from lockbox.audit.log.sealer import Signer
 from lockbox.database import Database, UnitOfWork
 from lockbox.monitoring import invariants
 from lockbox.monitoring.invariants import ScanPosition
+from lockbox.owner_transaction import as_owner
 from lockbox.requests import queries
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy

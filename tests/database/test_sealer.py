@@ -9,7 +9,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import Engine
 
-from config.service_catalogue import Plan
+from catalogue.service_catalogue import Plan
 from harness.clocks import ShiftedClock
 from harness.people import HERE, SETTINGS, World
 from harness.stage import unbound
@@ -17,10 +17,10 @@ from lockbox.admin import tenants
 from lockbox.admin.tenants import TenantInput
 from lockbox.audit.events import VENDORS_LOG
 from lockbox.audit.log import checkpoint, merkle, rollback, sealer
+from lockbox.audit.log.checkpoint_folder import WitnessFolder
 from lockbox.audit.log.merkle import check_consistency, check_inclusion, consistency, inclusion, leaf_hash, root_of
 from lockbox.audit.log.rollback import LatestCheckpoint
 from lockbox.audit.log.sealer import RollbackDetected, Signer
-from lockbox.audit.log.witness import WitnessFolder
 from lockbox.database import Database
 from lockbox.requests import submit
 from lockbox.requests.lifecycle import Action

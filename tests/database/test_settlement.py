@@ -11,7 +11,6 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from cli.owner_transaction import as_owner
 from harness.clocks import ShiftedClock
 from harness.people import World
 from harness.stage import Urls, as_sender
@@ -26,6 +25,7 @@ from lockbox.notifications.outbox import KIND
 from lockbox.notifications.outcome_events import DeliveryAttempt
 from lockbox.notifications.results import AttemptResult
 from lockbox.notifications.senders.protocol import SendFailed
+from lockbox.owner_transaction import as_owner
 from lockbox.requests import policy_store
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy

@@ -15,7 +15,6 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from sqlalchemy import Engine, text
 
-from cli.owner_transaction import as_owner
 from harness.people import World
 from harness.stage import Urls
 from lockbox.admin import audit_access, erasure
@@ -36,6 +35,7 @@ from lockbox.errors import NotYours
 from lockbox.facts.enumerations import ApproveMeans, Mode
 from lockbox.identity import authentication, keyring
 from lockbox.identity.keyring import ApprovalKeys
+from lockbox.owner_transaction import as_owner
 from lockbox.requests import request_list
 from lockbox.requests.approvals import statement
 from lockbox.requests.lifecycle import Action

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 
-from config.service_catalogue import Level
+from catalogue.service_catalogue import Level
 from harness.authenticator import Authenticator
 from harness.clocks import StoppedClock
 from harness.people import WITHOUT_REVIEW, World

@@ -18,7 +18,7 @@ from lockbox.errors import EarlierStepFirst, LockboxError
 from lockbox.facts.enumerations import AuthMethod, State
 from lockbox.identity.roles import Caller, Role, RoleGrant, Side
 from lockbox.requests import decide, inbox, submit, timers
-from lockbox.requests.decisions import DecisionInput
+from lockbox.requests.decision_context import DecisionInput
 from lockbox.requests.lifecycle import Action
 from tests.database.scenes import assert_audit_logs_are_whole, read, state_of
 from tests.database.test_reminders import told

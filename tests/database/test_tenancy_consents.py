@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from config.service_catalogue import Plan
+from catalogue.service_catalogue import Plan
 from harness.clocks import ShiftedClock
 from harness.people import World
 from harness.stage import unbound

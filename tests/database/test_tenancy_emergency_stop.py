@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from config.service_catalogue import Plan
+from catalogue.service_catalogue import Plan
 from harness.clocks import ShiftedClock
 from harness.people import World
 from lockbox.admin import emergency_stop, members, policies, tenants

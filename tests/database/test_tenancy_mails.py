@@ -3,7 +3,7 @@
 import re
 from datetime import UTC, datetime, timedelta
 
-from config.service_catalogue import Plan
+from catalogue.service_catalogue import Plan
 from harness.people import World
 from lockbox.admin import delegates, emergency_stop, invitations, members, policies, recovery, tenants
 from lockbox.admin.delegates import DelegationInput

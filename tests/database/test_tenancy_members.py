@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
-from config.service_catalogue import Plan
+from catalogue.service_catalogue import Plan
 from harness.people import HERE, World
 from harness.stage import setting, unbound
 from lockbox.admin import delegates, members, tenants

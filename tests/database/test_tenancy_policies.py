@@ -26,7 +26,7 @@ from lockbox.errors import (
 from lockbox.facts.enumerations import AuthMethod, Mode, State
 from lockbox.identity.roles import Caller, Role
 from lockbox.requests import decide
-from lockbox.requests.decisions import DecisionInput
+from lockbox.requests.decision_context import DecisionInput
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy import Consent

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
-from config.service_catalogue import Plan
+from catalogue.service_catalogue import Plan
 from harness.clocks import ShiftedClock
 from harness.people import World
 from lockbox.admin import invitations, members, recovery, tenants

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from config.service_catalogue import Plan
+from catalogue.service_catalogue import Plan
 from harness.people import World
 from lockbox.admin import members, recovery, tenants, vendor_staff
 from lockbox.admin.tenants import TenantInput

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from config.service_catalogue import Plan
+from catalogue.service_catalogue import Plan
 from harness.people import HERE, World
 from harness.wait import within
 from lockbox.admin import emergency_stop, tenants, vendor_staff
@@ -20,7 +20,7 @@ from lockbox.facts.enumerations import Mode
 from lockbox.identity import authentication
 from lockbox.identity.roles import Role
 from lockbox.requests import decide
-from lockbox.requests.decisions import DecisionInput
+from lockbox.requests.decision_context import DecisionInput
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy, stored
 from tests.database.audit_logs import last_change, recorded_changes

@@ -8,7 +8,6 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
-from cli.owner_transaction import as_owner
 from harness.clocks import StoppedClock
 from harness.people import HERE, World
 from harness.stage import Urls
@@ -22,6 +21,7 @@ from lockbox.identity import authentication
 from lockbox.identity.roles import Side
 from lockbox.monitoring import metrics, status
 from lockbox.monitoring.status import Status
+from lockbox.owner_transaction import as_owner
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from tests.database.audit_logs import last_change, recorded_changes

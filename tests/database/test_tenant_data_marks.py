@@ -6,7 +6,6 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
-from cli.owner_transaction import as_owner
 from harness.people import HERE, World
 from harness.stage import Urls
 from lockbox.admin import key_rotation, legal_holds, permissions, tenant_data
@@ -15,6 +14,7 @@ from lockbox.database import Database, ProcessKeys, now
 from lockbox.errors import Conflict
 from lockbox.identity.keyring import Keyring
 from lockbox.identity.row_macs import OF_TENANTS
+from lockbox.owner_transaction import as_owner
 from tests.database.scenes import read, write_unchecked
 from tests.database.tenancy import does
 from tests.database.test_erasure import erase

@@ -11,13 +11,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
-from cli.stack import CHECKOUT
-from config.connector_document import ServiceConnector
-from config.service_catalogue import Catalogue, Service
+from catalogue.connector_document import ServiceConnector
+from catalogue.service_catalogue import Catalogue, Service
 from connectors.connection_steps import ConnectionDriver
 from connectors.models import ConnectorKind
 from connectors.targets import TargetFolder
 from connectors.webhook_calls import WebhookCalls
+from devstack.stack import CHECKOUT
 from harness.people import MAILBOX, SETTINGS, World
 from harness.stage import Urls, superuser_at
 from harness.webhook_receiver import Call, ScriptedAnswer, WebhookReceiver, receiving

@@ -26,7 +26,7 @@ from lockbox.identity.roles import Role, RoleGrant
 from lockbox.identity.sessions import ClientInfo
 from lockbox.requests import access_check, decide, timers
 from lockbox.requests.access_check import AccessCheck
-from lockbox.requests.decisions import DecisionInput
+from lockbox.requests.decision_context import DecisionInput
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.request_entry import RequestEntry
 from tests.database.scenes import MAILBOX, PATIENCE, door, many, read, write

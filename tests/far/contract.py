@@ -7,8 +7,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from cli.stack import CHECKOUT
 from config.children import environment
+from devstack.stack import CHECKOUT
 
 SEED = os.environ.get("CONTRACT_SEED", "20260101")
 EXAMPLES = os.environ.get("CONTRACT_EXAMPLES", "5")

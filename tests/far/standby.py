@@ -12,10 +12,10 @@ import psycopg
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
 
-from config.embedded import ServerAddresses
-from config.embedded.folder import DataFolder
-from config.embedded.processes import run, wait_until
-from config.embedded.programs import programs_for
+from devstack.embedded import ServerAddresses
+from devstack.embedded.folder import DataFolder
+from devstack.embedded.processes import run, wait_until
+from devstack.embedded.programs import programs_for
 
 SECONDS = 60
 FOLLOWING = "SELECT sync_state FROM pg_stat_replication WHERE state = 'streaming'"

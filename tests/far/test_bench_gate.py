@@ -2,7 +2,7 @@
 
 from bench.gate_checks import LoadedServer, revoked
 from bench.gate_stack import gate_stack
-from config.embedded import ServerAddresses
+from devstack.embedded import ServerAddresses
 from harness.stage import fresh_database
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from config.embedded import ServerAddresses
+from devstack.embedded import ServerAddresses
 from tests.far.conftest import SUMMARY
 from tests.far.contract import run
 from tests.whole.conftest import stage_of

@@ -7,7 +7,7 @@ import httpx
 import psycopg
 import pytest
 
-from cli.stack import Processes, StackPlan
+from devstack.stack import Processes, StackPlan
 from harness.stage import own_stack, servers_of
 from harness.wait import within
 

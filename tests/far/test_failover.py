@@ -10,9 +10,9 @@ import pytest
 from sqlalchemy.exc import DBAPIError
 from structlog.testing import capture_logs
 
-from config.embedded import ServerAddresses
-from config.embedded.folder import find_home
-from config.embedded.processes import wait_until
+from devstack.embedded import ServerAddresses
+from devstack.embedded.folder import find_home
+from devstack.embedded.processes import wait_until
 from harness.people import World
 from harness.ports import own_port
 from harness.stage import all_rights, on_database, own_servers

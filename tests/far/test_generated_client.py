@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from cli.stack import CHECKOUT
-from config.embedded import ServerAddresses
+from devstack.embedded import ServerAddresses
+from devstack.stack import CHECKOUT
 from harness.people import MAILBOX, SERVICE, World
 from tests.whole.conftest import RunningStack, stage_of
 

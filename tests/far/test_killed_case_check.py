@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from config.embedded import ServerAddresses
+from devstack.embedded import ServerAddresses
 from harness.people import World
 from harness.wait import within
 from lockbox.notifications.circuit_breaker import FIRST_OPEN, MOST_SILENCES

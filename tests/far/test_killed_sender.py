@@ -9,9 +9,9 @@ import pytest
 from redis import Redis
 from sqlalchemy import Engine, text
 
-from cli.stack import Processes
-from config.embedded import ServerAddresses
 from config.setting_fields import DEVELOPMENT_KEY
+from devstack.embedded import ServerAddresses
+from devstack.stack import Processes
 from harness.mail_relay import relaying
 from harness.people import World
 from harness.stage import Urls, plan_for

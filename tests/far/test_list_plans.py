@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import create_engine, text
 
-from config.embedded import ServerAddresses
+from devstack.embedded import ServerAddresses
 from harness import history
 from harness.history import HistoryPattern
 from harness.people import World, add_endpoint

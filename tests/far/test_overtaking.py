@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import text
 
-from config.embedded import ServerAddresses
+from devstack.embedded import ServerAddresses
 from harness.stage import unbound
 from lockbox.notifications import load
 from lockbox.requests.lifecycle import Action

@@ -9,8 +9,8 @@ import psycopg
 import pytest
 from sqlalchemy import Engine, make_url
 
-from config import embedded
 from connectors.connection_steps import ConnectionDriver
+from devstack import embedded
 from harness.people import World
 from harness.stage import Urls, own_folder, run_as_superuser
 from lockbox.database import Database, make_engine

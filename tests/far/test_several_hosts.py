@@ -11,10 +11,10 @@ import psycopg
 import pytest
 from sqlalchemy.engine import make_url
 
-from cli.stack import StackPlan
-from config.embedded.folder import find_home
-from config.embedded.processes import wait_until
 from config.server_urls import postgres_url
+from devstack.embedded.folder import find_home
+from devstack.embedded.processes import wait_until
+from devstack.stack import StackPlan
 from harness.people import World, add_endpoint, client_of
 from harness.ports import own_port
 from harness.stage import all_rights, on_database, own_stack, running, servers_of, setting

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from cli.stack import CHECKOUT
 from config.children import environment
+from devstack.stack import CHECKOUT
 
 COLUMN = r" +│ (?P<{}>[\d.]+)"
 COUNTED = ("files", "statements", "with_context", "written", "buffers", "read", "ms")

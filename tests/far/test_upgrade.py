@@ -22,9 +22,9 @@ from redis import Redis
 from sqlalchemy import create_engine, text
 from sqlalchemy.pool import NullPool
 
-from cli.stack import CHECKOUT, Processes, StackPlan, is_ready
 from config.children import environment
-from config.embedded import ServerAddresses
+from devstack.embedded import ServerAddresses
+from devstack.stack import CHECKOUT, Processes, StackPlan, is_ready
 from harness.mail_relay import CaughtMails
 from harness.people import MAILBOX, SERVICE
 from harness.ports import own_port

@@ -10,8 +10,8 @@ import httpx
 
 from api.app import make_app
 from api.gateway import GateRuntime
-from config.gate_document import PathRule, ServiceGate, TenantSource, TokenIssuer
-from config.service_catalogue import Catalogue, Plan, Service
+from catalogue.gate_document import PathRule, ServiceGate, TenantSource, TokenIssuer
+from catalogue.service_catalogue import Catalogue, Plan, Service
 from gate import identity_map
 from gate.identity_map import HEADER, MappingInput
 from harness.gateway_world import PATIENCE, PUBLIC, GateMount, ServedDatabase, serving

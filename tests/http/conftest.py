@@ -13,8 +13,8 @@ from sqlalchemy.pool import NullPool
 from structlog.typing import Processor
 
 from api.portal.pages import TEMPLATES
-from config.embedded import ServerAddresses
 from config.settings import Settings
+from devstack.embedded import ServerAddresses
 from harness.people import WITHOUT_REVIEW, World
 from harness.stage import NO_TRIGGERS, Urls, delete_all_rows, fresh_database
 from lockbox.database import Database, make_engine, postgres_clock

@@ -9,7 +9,7 @@ from http.client import HTTPResponse
 from typing import Any
 from uuid import UUID
 
-from config.service_catalogue import Catalogue
+from catalogue.service_catalogue import Catalogue
 from config.settings import Settings
 from harness import gateway_world
 from harness.gateway_world import CATALOGUE, PATIENCE, SERVICE, ServedGate

@@ -13,7 +13,7 @@ from harness.people import WITHOUT_REVIEW, World
 from lockbox.call_groups.groups import CallGroups
 from lockbox.database import UnitOfWork
 from lockbox.identity import row_macs
-from lockbox.requests import decisions
+from lockbox.requests import decision_context
 from lockbox.use_cases import run_alone
 from tests.http.door import Door
 from tests.http.gate_door import gate_before
@@ -122,4 +122,4 @@ def test_the_scan_of_marks_reads_on_when_columns_are_added(door: Door) -> None:
         with door.db.transaction() as session:
             assert row_macs.OF_PEOPLE.unverified(session, people) == []
             assert row_macs.OF_TENANTS.unverified(session, [door.world.tenant.id]) == []
-            assert decisions.unverified(session) == []
+            assert decision_context.unverified(session) == []

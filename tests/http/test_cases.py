@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from httpx import Response
 
-from config.service_catalogue import CaseSystem
+from catalogue.service_catalogue import CaseSystem
 from harness.people import WITHOUT_REVIEW
 from lockbox.identity.roles import BOUND_TO, Role, Scope
 from lockbox.requests.policy_rules import Policy

@@ -8,8 +8,8 @@ from httpx import Response
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from config.context_schema import ContextSchema
-from config.service_catalogue import Catalogue, Level, Service
+from catalogue.context_schema import ContextSchema
+from catalogue.service_catalogue import Catalogue, Level, Service
 from harness.people import SETTINGS
 from harness.stage import unbound
 from lockbox.facts.enumerations import Reason

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
 
-from config.embedded import ServerAddresses
+from devstack.embedded import ServerAddresses
 from harness.gateway_world import ANNA, PATIENCE, SERVICE
 from harness.people import HERE, SETTINGS, World
 from harness.ports import own_port

@@ -12,7 +12,7 @@ import psutil
 import pytest
 from sqlalchemy.engine import make_url
 
-from config.embedded import ServerAddresses
+from devstack.embedded import ServerAddresses
 from harness.gateway_world import ANNA, PATIENCE
 from harness.network import EventLoopThread, Proxy, ProxyMode
 from harness.people import SETTINGS, World

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from config.gate_document import GateCallers, PathRule, ServiceGate, TenantSource, TokenIssuer
-from config.service_catalogue import Catalogue, Plan, Service
+from catalogue.gate_document import GateCallers, PathRule, ServiceGate, TenantSource, TokenIssuer
+from catalogue.service_catalogue import Catalogue, Plan, Service
 from gate import enforcement, report_consents
 from gate.enforcement import ENFORCE, REPORT
 from gate.memory_reader import GATE

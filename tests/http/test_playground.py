@@ -8,7 +8,7 @@ import pytest
 from fastapi.routing import iter_route_contexts
 
 from api.app import make_app
-from config.unsafe_settings import UnsafeSettings
+from catalogue.unsafe_settings import UnsafeSettings
 from lockbox.facts.enumerations import AuthMethod
 from lockbox.identity.roles import Role
 from tests.each import each

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from starlette.requests import Request
 
-from api.portal.audit_log import while_signed_in
+from api.portal.audit.audit_log import while_signed_in
 from lockbox.audit.verifier.verify import GOOD, verify
 from lockbox.database import Database
 from lockbox.errors import NotSignedIn

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from cli import run
+from devstack import run
 from lockbox.facts.enumerations import Mode
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy

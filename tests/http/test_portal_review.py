@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from api.portal.request_lists import MOST_TO_REVIEW as MOST
-from config.embedded import ServerAddresses
+from api.portal.requests.request_lists import MOST_TO_REVIEW as MOST
+from devstack.embedded import ServerAddresses
 from harness.people import World
 from harness.stage import fresh_database
 from lockbox.identity.roles import Role

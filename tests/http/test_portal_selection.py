@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from api.portal.selection import MOST
+from api.portal.requests.selection import MOST
 from lockbox.identity.roles import Role, RoleGrant
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy

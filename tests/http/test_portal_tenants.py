@@ -8,13 +8,13 @@ from uuid import UUID
 
 import pytest
 
-from config.service_catalogue import Catalogue
-from gate import definition_records, enforcement, gate_definition, outside_access, probe_records
+from catalogue.service_catalogue import Catalogue
+from gate import definition_records, enforcement, gate_definition
 from gate.enforcement import ENFORCE, REPORT
 from gate.memory_reader import GATE
-from gate.outside_access import OutsideAccess
-from gate.probe_records import ProbeResult
-from lockbox.admin import members, policies, webhooks
+from lockbox.admin import gate_probes, members, outside_access, policies, webhooks
+from lockbox.admin.gate_probes import ProbeResult
+from lockbox.admin.outside_access import OutsideAccess
 from lockbox.facts.enumerations import AuthMethod, Mode
 from lockbox.identity import authentication
 from lockbox.identity.roles import Role
@@ -278,7 +278,7 @@ def test_every_field_of_the_pages_has_a_label(portal: Portal) -> None:
 
 def test_the_page_says_when_the_gateway_was_probed_and_what_came_of_it(portal: Portal) -> None:
     result = ProbeResult("exchange-online", "https://support.mail.example", 73, 1)
-    does(portal.world, "olga", probe_records.record, result, services={"exchange-online"})
+    does(portal.world, "olga", gate_probes.record, result, services={"exchange-online"})
 
     page = portal.by_passkey("ann").get(portal.here())
 
@@ -295,7 +295,7 @@ def test_the_page_of_gates_says_what_each_does_and_what_its_last_probe_found(por
     before = browser.get(portal.here("/gates"))
     overview = browser.get(portal.here())
     result = ProbeResult("exchange-online", "https://support.mail.example", 74, 0)
-    does(portal.world, "olga", probe_records.record, result, services={"exchange-online"})
+    does(portal.world, "olga", gate_probes.record, result, services={"exchange-online"})
     after = browser.get(portal.here("/gates"))
 
     assert (before.status, after.status) == (200, 200)

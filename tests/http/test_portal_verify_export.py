@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from api import middleware
-from api.portal import verify_export
+from api.portal.audit import verify_export
 from lockbox.audit.verifier.verify import verify
 from lockbox.identity import keyring
 from lockbox.identity.attempt_limits import AttemptLimits

@@ -19,7 +19,7 @@ from lockbox.identity import mark_scan
 from lockbox.identity.mark_scan import MarkScans
 from lockbox.monitoring import invariants, metrics, status
 from lockbox.monitoring.invariants import ScanPosition
-from lockbox.requests import decisions
+from lockbox.requests import decision_context
 from lockbox.requests.lifecycle import Action
 from lockbox.sql import new_id
 from tests.database.scenes import as_caller, read, write
@@ -183,7 +183,7 @@ def test_a_row_that_the_keys_of_the_api_did_not_mark_is_in_status_metrics_and_an
     write(portal.root, MAPPED, who=tara.person_id, subject=new_id().hex)
     stand_in(portal.world, "aude", "ann")
     monkeypatch.setattr(heartbeat, "LOOK_SECONDS", 0.0)
-    monkeypatch.setattr(decisions, "DECIDED_FOR", timedelta(0))
+    monkeypatch.setattr(decision_context, "DECIDED_FOR", timedelta(0))
     # What earlier tests have left behind, and what was said of it.
     mark_all(portal)
     write(portal.root, "DELETE FROM heartbeats")
@@ -215,7 +215,7 @@ def test_a_vote_that_no_key_of_the_api_marked_is_an_alarm_and_one_that_a_person_
     write(portal.root, "DELETE FROM heartbeats")
 
     with portal.db.transaction() as session:
-        found_ = {str(one) for one in decisions.unverified(session)}
+        found_ = {str(one) for one in decision_context.unverified(session)}
     HeartbeatThread(portal.db).beat()
 
     assert f"a decision of person {ann.person_id}" in found_

@@ -10,7 +10,7 @@ from harness.stage import unbound
 from lockbox.facts.enumerations import AuthMethod
 from lockbox.identity.roles import Caller, Role, Scope
 from lockbox.requests import decide
-from lockbox.requests.decisions import DecisionInput
+from lockbox.requests.decision_context import DecisionInput
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy_rules import Policy

@@ -7,7 +7,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pytest
 
-from config.issuers import IdentityProvider
+from catalogue.issuers import IdentityProvider
 from harness.authenticator import Authenticator
 from lockbox.facts.enumerations import AuthMethod
 from lockbox.identity.roles import Role

@@ -6,7 +6,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from api.app import make_app
-from config.service_catalogue import Plan
+from catalogue.service_catalogue import Plan
 from harness.people import SETTINGS
 from lockbox.database import Database
 from lockbox.facts.enumerations import Mode

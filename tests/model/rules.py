@@ -8,10 +8,10 @@ from uuid import UUID
 
 from lockbox.errors import LockboxError
 from lockbox.facts.enumerations import Mode, Severity, State
-from lockbox.requests import available_moves, deadlines, policy, quorum
-from lockbox.requests.available_moves import OPENING
+from lockbox.requests import deadlines, permitted_moves, policy, quorum
 from lockbox.requests.deadlines import Phase
 from lockbox.requests.lifecycle import CLOCK_ACTIONS, DECISIONS, FINAL_STATES, OPEN_STATES, Action, Party
+from lockbox.requests.permitted_moves import OPENING
 from lockbox.requests.policy import Terms
 from lockbox.requests.quorum import Vote, granted_window
 
@@ -139,7 +139,7 @@ class ModelRules:
     that was ended is not approved any more (`outlived_is_refused`) and lets nobody in (`outlived_is_shut`).
     """
 
-    move: Callable[..., Any] = available_moves.move
+    move: Callable[..., Any] = permitted_moves.move
     deadline: Callable[..., datetime] = deadlines.deadline
     wake_at: Callable[..., datetime | None] = deadlines.wake_at
     reminders: Callable[..., Any] = deadlines.due_reminders

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from lockbox.facts.enumerations import State
-from lockbox.requests import available_moves, deadlines
+from lockbox.requests import deadlines, permitted_moves
 from lockbox.requests.lifecycle import Action, MoveRule, Party
 from lockbox.requests.quorum import Vote
 from tests.model.explorer import (
@@ -56,21 +56,21 @@ def _from_the_dead(state: State | None, action: Action, parties: Any) -> Any:
     """A table of moves with one row too many."""
     if (state, action) == (State.DENIED, Action.REVOKE):
         return MoveRule(State.ACTIVE, frozenset()), None
-    return available_moves.move(state, action, parties)
+    return permitted_moves.move(state, action, parties)
 
 
 def _one_vote_of_several(state: State | None, action: Action, parties: Any) -> Any:
     """A table of moves in which a denial is one vote of several."""
     if (state, action) == (State.PENDING, Action.DENY):
         return MoveRule(State.DENIED, frozenset(), State.PENDING), None
-    return available_moves.move(state, action, parties)
+    return permitted_moves.move(state, action, parties)
 
 
 def _reopened(state: State | None, action: Action, parties: Any) -> Any:
     """A table of moves by which a ticket system opens what it should cancel."""
     if action is Action.CANCEL and parties == {Party.SYSTEM} and state is State.PENDING:
         return MoveRule(State.ACTIVE, frozenset()), None
-    return available_moves.move(state, action, parties)
+    return permitted_moves.move(state, action, parties)
 
 
 def _any_yes(votes: list[Vote], *_: object) -> bool:

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 from typing import Any, cast
 from uuid import UUID
 
-from config.gate_document import PathRule, ServiceGate, TenantSource, TokenIssuer
-from config.service_catalogue import Catalogue, Plan, Service
+from catalogue.gate_document import PathRule, ServiceGate, TenantSource, TokenIssuer
+from catalogue.service_catalogue import Catalogue, Plan, Service
 from gate.mapping import GateCall, MappedCall, MappingRefused, ServiceMapping
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.request_entry import RequestEntry

@@ -11,7 +11,7 @@ import pytest
 from standardwebhooks import Webhook
 from structlog.testing import capture_logs
 
-from config.service_catalogue import CaseSystem
+from catalogue.service_catalogue import CaseSystem
 from harness.network import serving
 from harness.sinks import Manner
 from harness.webhook_receiver import Call, ScriptedAnswer, WebhookReceiver

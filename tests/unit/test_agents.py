@@ -1,6 +1,6 @@
 """What a browser calls itself, in words."""
 
-from api.portal.agents import known_as
+from api.portal.user_agents import known_as
 from tests.each import each
 
 WEBKIT = "AppleWebKit/537.36 (KHTML, like Gecko)"

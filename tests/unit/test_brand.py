@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from api.portal import brand
-from config.colours import LEAST_CONTRAST, PAPER, contrast
+from catalogue.unsafe_settings import UnsafeSettings
+from config.brand import LEAST_CONTRAST, PAPER, contrast
 from config.logo import MOST_BYTES, PNG, check_logo
 from config.settings import load
-from config.unsafe_settings import UnsafeSettings
 from tests.unit.test_settings import set_up
 
 COLOURS = st.integers(0, 0xFFFFFF).map("#{:06x}".format)

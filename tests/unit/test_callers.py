@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from config.issuers import IdentityProvider
-from config.service_catalogue import Catalogue
+from catalogue.issuers import IdentityProvider
+from catalogue.service_catalogue import Catalogue
 from gate.bearer_tokens import GateIssuer
 from gate.engineers import CallerRule, ServiceCallers, callers_of, issuer_names, may_say
 from tests.each import each

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from config.catalogue_file import MOST_BYTES, SAMPLE, CatalogueRefused, read_catalogue, sample_catalogue
-from config.service_catalogue import Catalogue, Plan, Service
+from catalogue.load import MOST_BYTES, SAMPLE, CatalogueRefused, read_catalogue, sample_catalogue
+from catalogue.service_catalogue import Catalogue, Plan, Service
+from catalogue.unsafe_settings import UnsafeSettings
 from config.settings import Settings, load
-from config.unsafe_settings import UnsafeSettings
 from tests.each import each
 
 GOOD = """\

@@ -7,9 +7,9 @@ import pytest
 from lockbox_guard import database_clock
 from lockbox_guard.database_clock import DatabaseClock
 
+from catalogue.load import read_catalogue
 from chaos import planted
 from chaos.people import CATALOGUE
-from config.catalogue_file import read_catalogue
 from gate.mapping import GateCall, ServiceMapping
 from gate.window_memory import WindowMemory
 from lockbox.requests.models import AccessRequest

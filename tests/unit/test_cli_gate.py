@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from catalogue.load import SAMPLE
 from cli import gate_report
 from cli.app import app
-from config.catalogue_file import SAMPLE
 from tests.each import each
 
 MAIL = ("exchange-online", "GET /mailboxes/anna@contoso.example")

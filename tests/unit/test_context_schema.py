@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
+from catalogue.context_schema import ContextValue, defects
+from catalogue.load import CatalogueRefused, read_catalogue
+from catalogue.service_catalogue import Level, Service
 from cli import inputs
-from config.catalogue_file import CatalogueRefused, read_catalogue
-from config.context_schema import ContextValue, defects
-from config.service_catalogue import Level, Service
 
 CATALOGUE = """\
 services:

@@ -6,10 +6,10 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from cli.flower import CONTROL_CALLS
 from demo import proofs
 from demo.evidence import DemoAuditLog, DemoEvidence, DemoMail, DemoVerification, DemoWebhookCall, Probe
 from demo.story import BREAK_GLASS, JUSTIFIED, MARK, OUT_OF_ORDER, STATUSES, STORIES, SUBJECTS, TASKS, Story
+from devstack.flower import CONTROL_CALLS
 from lockbox.notifications.mail_text import REQUEST_SUBJECTS as SUBJECTS_SENT
 from tests.each import each
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.stack import CHECKOUT
+from devstack.stack import CHECKOUT
 
 DEPLOY, TESTS = CHECKOUT / "deploy", CHECKOUT / "tests"
 VALIDATED = {

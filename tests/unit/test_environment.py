@@ -15,7 +15,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from cli.stack import CHECKOUT
+from devstack.stack import CHECKOUT
 
 ENTRY = re.compile(r"^([a-z0-9][a-z0-9._-]*)==([^ ]+)", re.MULTILINE)
 IMPORTS = re.compile(r"^(?:from|import) ([A-Za-z_]\w*)", re.MULTILINE)
@@ -38,7 +38,20 @@ TO_RUN = [
     "vine", "wcwidth", "webauthn",
 ]
 # fmt: on
-RUN_BY_USERS = ("api", "cli", "config", "connectors", "demo", "gate", "guard", "harness", "lockbox", "worker")
+RUN_BY_USERS = (
+    "api",
+    "catalogue",
+    "cli",
+    "config",
+    "connectors",
+    "demo",
+    "devstack",
+    "gate",
+    "harness",
+    "lockbox",
+    "packages",
+    "worker",
+)
 
 
 def locked(name: str) -> dict[str, str]:
@@ -82,7 +95,7 @@ def test_nothing_that_users_run_imports_what_only_developers_have() -> None:
     files = [path for folder in RUN_BY_USERS for path in (CHECKOUT / folder).rglob("*.py")]
     imported = {str(path.relative_to(CHECKOUT)): set(IMPORTS.findall(path.read_text())) for path in files}
 
-    guard = "guard/lockbox_guard/envoy"  # its extra brings gRPC
+    guard = "packages/guard-python/lockbox_guard/envoy"  # its extra brings gRPC
     wrong = {path: names & outside for path, names in imported.items() if names & outside and guard not in path}
     assert len(files) > 300
     assert wrong == {}
@@ -149,9 +162,9 @@ def test_a_terminal_sees_each_package_at_once(tmp_path: Path) -> None:
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A checkout in which things were made, and the folder of embedded servers beside it."""
     made = tmp_path / "checkout"
-    (made / "config" / "embedded").mkdir(parents=True)
+    (made / "devstack" / "embedded").mkdir(parents=True)
     (made / "deploy").mkdir()
-    shutil.copy(CHECKOUT / "config" / "embedded" / "folder.py", made / "config" / "embedded")
+    shutil.copy(CHECKOUT / "devstack" / "embedded" / "folder.py", made / "devstack" / "embedded")
     for name in ("clean", "clean.py", "find-python"):
         shutil.copy(CHECKOUT / "deploy" / name, made / "deploy")
     for name in (".venv-bench", ".venv-demo", ".mypy_cache", "var/log", "var/secrets"):
@@ -170,7 +183,7 @@ def clean(checkout: Path, *options: str) -> "subprocess.CompletedProcess[str]":
 def data_of(checkout: Path) -> Path:
     """Make the data folder of embedded servers as a start would, with a pid that nobody has."""
     script = (
-        "import sys, json, pathlib; sys.path.insert(0, 'config/embedded'); import folder\n"
+        "import sys, json, pathlib; sys.path.insert(0, 'devstack/embedded'); import folder\n"
         "place = folder.default_folder(pathlib.Path.cwd()); home = folder.open_home(place)\n"
         "folder.write_state(home, folder.FolderState({}, {}, json.loads(sys.argv[1])))\n"
         "keys = place.with_name(f'{place.name}-keys'); keys.mkdir(); (keys / 'audit.pem').write_text('x')\n"
@@ -187,7 +200,7 @@ def test_cleaning_removes_what_was_made_and_leaves_the_secrets_of_containers(che
     done = clean(checkout)
 
     assert (done.returncode, done.stderr) == (0, "")
-    assert sorted(path.name for path in checkout.iterdir()) == ["config", "deploy", "var"]
+    assert sorted(path.name for path in checkout.iterdir()) == ["deploy", "devstack", "var"]
     assert sorted(path.name for path in (checkout / "var").iterdir()) == ["secrets"]
     assert done.stdout.startswith("Left: var/secrets (passwords and keys of the containers).")
 

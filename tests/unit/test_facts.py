@@ -14,9 +14,9 @@ from uuid import UUID
 import pytest
 from pydantic import ValidationError
 
-from api.portal import history
 from api.portal.pages import READER, TEMPLATES
-from api.portal.request_form import FACT_FIELDS, SENT_FORM
+from api.portal.requests import history
+from api.portal.requests.request_form import FACT_FIELDS, SENT_FORM
 from api.routes.requests import view
 from api.schemas.requests import RequestView
 from api.schemas.submissions import NewRequest

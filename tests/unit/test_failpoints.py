@@ -5,9 +5,9 @@ import sys
 
 import pytest
 
-from cli.stack import CHECKOUT
+from catalogue.unsafe_settings import UnsafeSettings
 from config.settings import load
-from config.unsafe_settings import UnsafeSettings
+from devstack.stack import CHECKOUT
 from lockbox import failpoints
 from lockbox.failpoints import KILLED, POINTS, UnknownFailpoint, failpoint, mark
 from tests.database.postgres_target import OF_CLOSE, OF_OPEN

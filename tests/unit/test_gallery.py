@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from cli.mails import gallery
-from cli.mails.specimens import SENDER, Specimen, specimens
-from cli.mails.writing_styles import STYLES
+from devstack.mails import gallery
+from devstack.mails.specimens import SENDER, Specimen, specimens
+from devstack.mails.writing_styles import STYLES
 from lockbox.notifications import request_mail
 from lockbox.notifications.mail_text import ACCOUNT_TITLES, REQUEST_SUBJECTS
 from lockbox.notifications.senders.smtp import compose

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from config.catalogue_file import SAMPLE, CatalogueRefused, read_catalogue, sample_catalogue
-from config.gate_document import GateCallers
-from config.service_catalogue import Catalogue
+from catalogue.gate_document import GateCallers
+from catalogue.load import SAMPLE, CatalogueRefused, read_catalogue, sample_catalogue
+from catalogue.service_catalogue import Catalogue
 from gate.gate_definition import MOST_SHOWN, GateDefinition, differences
 from gate.mapping import GateCall, ServiceMapping
 from lockbox.text_rules import check_resource

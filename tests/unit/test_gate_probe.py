@@ -14,8 +14,8 @@ from typer.testing import CliRunner, Result
 from cli import gate_probe
 from cli.app import app
 from gate import dialects
+from gate.call import SentHeaders
 from gate.dialects import AskedCall, Dialect, GateQuestion, MalformedQuestion
-from gate.sent_headers import SentHeaders
 from tests.each import each
 
 TARGET = "/mailboxes/nobody"

@@ -208,8 +208,8 @@ def test_the_header_of_an_answer_is_told(header: str | None, monkeypatch: pytest
 
 
 HOME = Path(__file__).parents[2]
-GUARD = HOME / "guard"
-SERVER = {"api", "cli", "config", "gate", "harness", "lockbox", "worker"}
+GUARD = HOME / "packages" / "guard-python"
+SERVER = {"api", "catalogue", "cli", "config", "devstack", "gate", "harness", "lockbox", "worker"}
 
 
 def test_it_depends_on_httpx_alone() -> None:
@@ -245,4 +245,4 @@ def test_its_wheel_holds_the_package_and_its_types(tmp_path: Path) -> None:
 
 
 def test_the_development_environment_has_it() -> None:
-    assert "--editable ./guard" in (HOME / "deploy" / "venv").read_text()
+    assert "--editable ./packages/guard-python" in (HOME / "deploy" / "venv").read_text()

@@ -14,9 +14,9 @@ import pytest
 from joserfc.jwk import ECKey, RSAKey
 from pydantic import TypeAdapter, ValidationError
 
+from catalogue.issuers import IdentityProvider, IssuerList
 from cli.doctor.findings import DoctorFinding, FindingLevel
 from cli.doctor.issuers import check_issuers
-from config.issuers import IdentityProvider, IssuerList
 from config.settings import Settings
 from harness.webhook_receiver import ScriptedAnswer
 from lockbox.errors import Busy, NotSignedIn

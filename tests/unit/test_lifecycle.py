@@ -20,7 +20,6 @@ from lockbox.notifications.mail_text import (
     Tone,
     approved,
 )
-from lockbox.requests.available_moves import move
 from lockbox.requests.deadlines import REMIND, clock_task
 from lockbox.requests.lifecycle import (
     CLOCK_ACTIONS,
@@ -31,6 +30,7 @@ from lockbox.requests.lifecycle import (
     Action,
     Party,
 )
+from lockbox.requests.permitted_moves import move
 from lockbox.schedule import CLOCK
 from tests.each import each
 

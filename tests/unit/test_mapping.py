@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from config.gate_document import TenantSource
-from config.service_catalogue import Service
+from catalogue.gate_document import TenantSource
+from catalogue.service_catalogue import Service
+from gate.call import SentHeaders
 from gate.mapping import GateCall, MappedCall, MappingRefused, ServiceMapping
 from gate.request_target import PATH_MARKS, QUERY_MARKS, explain, target_pattern
-from gate.sent_headers import SentHeaders
 from tests.each import each
 from tests.unit.gate_examples import HOST, mapped, mapping, refused, rule
 

@@ -2,7 +2,7 @@
 
 import re
 
-from cli.stack import CHECKOUT
+from devstack.stack import CHECKOUT
 from gate.answers import Denial
 from gate.reasons import SENTENCES, GateReason
 

@@ -11,7 +11,7 @@ from typing import Any, get_args
 import pytest
 from joserfc.jwk import generate_key
 
-from config.issuers import Algorithm
+from catalogue.issuers import Algorithm
 from lockbox.errors import NotSignedIn
 from lockbox.identity.oidc import MOST_TOKEN_BYTES, VerifiedIdentity, verify
 from lockbox.identity.oidc_providers import IdentityProviders

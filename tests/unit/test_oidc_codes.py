@@ -10,7 +10,7 @@ import httpx
 import pytest
 from joserfc.jwk import JWKRegistry, generate_key
 
-from config.issuers import IdentityProvider
+from catalogue.issuers import IdentityProvider
 from harness.webhook_receiver import ScriptedAnswer
 from lockbox.errors import Busy, NotSignedIn
 from lockbox.identity.oidc import AuthorizationRequest, VerifiedIdentity, begin, finish, verify

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from api.portal import phrases
-from api.portal.request import case_link
+from api.portal.requests.request import case_link
 from lockbox.audit.event_search import RECIPIENT
 from lockbox.audit.reported_mails import mailed, some
 from lockbox.notifications.mail_text import joined

@@ -13,7 +13,7 @@ import pytest
 from pin_images import FILES, INDEXES, NoDigest, images_in, pin
 from ruamel.yaml import YAML
 
-from cli.stack import CHECKOUT
+from devstack.stack import CHECKOUT
 
 DOCKERFILE = """FROM python:3.13-slim AS build
 RUN echo FROM

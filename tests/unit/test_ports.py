@@ -8,8 +8,9 @@ from contextlib import ExitStack, contextmanager
 import pytest
 from sqlalchemy.engine import make_url
 
-from config import embedded, ports
-from config.embedded import servers
+from config import ports
+from devstack import embedded
+from devstack.embedded import servers
 from harness.ports import own_port
 
 ASKS = "from config import ports; mine = ports.own(); print(mine.start, mine.stop, flush=True); input()"

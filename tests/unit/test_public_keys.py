@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from catalogue.unsafe_settings import UnsafeSettings
 from cli.operate import app as operate
-from cli.stack import APPROVAL_KEY, AUDIT_KEY, StackPlan, make_keys
 from config.settings import Settings, load
-from config.unsafe_settings import UnsafeSettings
+from devstack.stack import APPROVAL_KEY, AUDIT_KEY, StackPlan, make_keys
 from lockbox.audit.log import signing_keys
 from lockbox.audit.log.checkpoint import VerifierKey
 from lockbox.audit.verifier.approval_checks import NAME

@@ -16,12 +16,12 @@ import honcho.printer
 import pytest
 from rich.console import Console
 
-from cli import welcome
-from cli.run import PatientManager
-from cli.run_log import LAST_LINES, LogPrinter, new_log
-from cli.sample import CUSTOMER, VENDOR, Sample
-from cli.stack import StackPlan
-from config.service_catalogue import Service
+from catalogue.service_catalogue import Service
+from devstack import welcome
+from devstack.run import PatientManager
+from devstack.run_log import LAST_LINES, LogPrinter, new_log
+from devstack.sample import CUSTOMER, VENDOR, Sample
+from devstack.stack import StackPlan
 
 NAMES = [key for key, *_ in (*VENDOR, *CUSTOMER)]
 

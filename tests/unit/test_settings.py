@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from cli.passed_settings import FILES, PASSED, REFUSED, TAKEN, sort_settings
-from cli.stack import commands
+from catalogue.unsafe_settings import UnsafeSettings
 from config.children import given
 from config.setting_fields import DEVELOPMENT_KEY
 from config.settings import Settings, load
-from config.unsafe_settings import UnsafeSettings
+from devstack.passed_settings import FILES, PASSED, REFUSED, TAKEN, sort_settings
+from devstack.stack import commands
 from tests.each import each
 
 SECRET = "hunter2-hunter2-hunter2"

@@ -5,8 +5,8 @@ import re
 from pathlib import Path
 from textwrap import dedent
 
-from api.portal.sign_in_oidc import CALLBACK
-from config.issuers import IdentityProvider
+from api.portal.sign_in.oidc import CALLBACK
+from catalogue.issuers import IdentityProvider
 from config.settings import Settings
 
 PAGE = (Path(__file__).parents[2] / "docs" / "how-to" / "sign-in.md").read_text()

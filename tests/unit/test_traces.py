@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from catalogue.unsafe_settings import UnsafeSettings
 from config import traces
 from config.children import environment
 from config.settings import Settings
 from config.traces import NOWHERE, ORIGIN, TRACING, CallOrigin, SpanKind
-from config.unsafe_settings import UnsafeSettings
 from harness.network import HOST
 from tests.each import each
 from tests.otlp_receiver import collecting

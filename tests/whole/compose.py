@@ -6,7 +6,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from cli.stack import CHECKOUT
+from devstack.stack import CHECKOUT
 
 FILE = CHECKOUT / "docker-compose.yml"
 SCRIPTS = CHECKOUT / "deploy" / "compose"

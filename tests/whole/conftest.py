@@ -15,8 +15,8 @@ from uuid import UUID
 import httpx
 import pytest
 
-from cli.stack import Processes
-from config.embedded import ServerAddresses
+from devstack.embedded import ServerAddresses
+from devstack.stack import Processes
 from harness.mail_relay import CaughtMails
 from harness.people import World, client_of
 from harness.stage import Stack, Urls, fresh_database, plan_for, running

@@ -13,9 +13,9 @@ from redis import Redis
 from redis.exceptions import RedisError
 from sqlalchemy.engine import make_url
 
-from cli.stack import CHECKOUT
-from config.embedded.folder import find_home
-from config.embedded.programs import programs_for
+from devstack.embedded.folder import find_home
+from devstack.embedded.programs import programs_for
+from devstack.stack import CHECKOUT
 from harness.ports import own_port
 from harness.stage import own_servers
 from tests.whole.compose import SCRIPTS, services

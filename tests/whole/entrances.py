@@ -13,11 +13,11 @@ from uuid import UUID
 
 from api.app import make_app
 from api.gateway import GateRuntime
-from cli.stack import CHECKOUT
-from config.catalogue_file import read_catalogue
-from config.embedded import ServerAddresses
-from config.gate_document import TokenIssuer
-from config.service_catalogue import Catalogue
+from catalogue.gate_document import TokenIssuer
+from catalogue.load import read_catalogue
+from catalogue.service_catalogue import Catalogue
+from devstack.embedded import ServerAddresses
+from devstack.stack import CHECKOUT
 from gate import dialects, identity_map
 from gate.dialects import Dialect
 from gate.identity_map import MappingInput

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from cli.stack import CHECKOUT
+from devstack.stack import CHECKOUT
 from harness.network import HOST
 from harness.ports import own_port, wait_until_listening
 from harness.sample_files import replaced

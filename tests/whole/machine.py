@@ -12,9 +12,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from cli.stack import CHECKOUT
 from config.children import environment
-from config.embedded import ServerAddresses
+from devstack.embedded import ServerAddresses
+from devstack.stack import CHECKOUT
 from harness.ports import own_port
 from harness.stage import own_servers
 

@@ -16,19 +16,19 @@ import pytest
 from typer.testing import CliRunner
 
 from cli.app import app
-from cli.owner_transaction import as_owner
-from cli.stack import CHECKOUT
+from devstack.stack import CHECKOUT
 from harness.network import serving
 from harness.ports import own_port
 from harness.stage import Urls, own_folder, run_as_superuser
 from lockbox.audit.log import sealer, signing_keys
 from lockbox.audit.log.checkpoint import VerifierKey
+from lockbox.audit.log.checkpoint_folder import WitnessFolder
 from lockbox.audit.log.sealer import Signer
-from lockbox.audit.log.witness import WitnessFolder
 from lockbox.audit.verifier.approval_checks import NAME as APPROVALS
 from lockbox.database import Database, make_engine
 from lockbox.notifications import endpoints
 from lockbox.notifications.endpoints import SecretVault
+from lockbox.owner_transaction import as_owner
 from lockbox.schedule import Schedule
 from tests.programs import need
 from tests.whole.test_doctor import DAY, SilentServer, certified

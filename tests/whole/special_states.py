@@ -7,8 +7,8 @@ from uuid import UUID
 
 from sqlalchemy import text
 
-from config.context_schema import ContextSchema
-from config.service_catalogue import Service
+from catalogue.context_schema import ContextSchema
+from catalogue.service_catalogue import Service
 from harness.people import HERE, SETTINGS, World
 from harness.stage import setting, unbound
 from lockbox.admin import exclusions, legal_holds, pre_approvals, tenant_data

@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import psutil
 
-from config import embedded
+from devstack import embedded
 
 CHECKOUT = Path(__file__).parents[2]
 

@@ -12,7 +12,7 @@ import httpx
 import psutil
 import pytest
 
-from config.embedded import ServerAddresses
+from devstack.embedded import ServerAddresses
 from harness.mail_relay import CaughtMails
 from harness.network import HOST
 from harness.people import sign_in

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from chaos import plan, run, stage
-from config.embedded import ServerAddresses
+from devstack.embedded import ServerAddresses
 from harness.stage import fresh_database, migrated_servers, plan_for
 
 SECONDS = (6, 15, 40)

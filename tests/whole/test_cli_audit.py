@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.stack import APPROVAL_KEY
+from devstack.stack import APPROVAL_KEY
 from lockbox.audit.log import signing_keys
 from lockbox.database import Database, make_engine
 from lockbox.identity.keyring import ApprovalKeys

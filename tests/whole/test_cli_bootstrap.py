@@ -17,11 +17,11 @@ from typer.testing import CliRunner
 
 from cli import bootstrap
 from cli.app import app
-from cli.owner_transaction import as_owner
-from config.embedded import ServerAddresses
+from devstack.embedded import ServerAddresses
 from harness.stage import Urls, copied, on_database
 from lockbox.identity.authentication import TOKEN_FORM
 from lockbox.identity.keyring import development, make
+from lockbox.owner_transaction import as_owner
 from tests.mailbox import CODE
 from tests.whole.conftest import RunningStack, stage_of
 from tests.whole.shell import at_once, lockbox

@@ -12,9 +12,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from cli.stack import CHECKOUT
 from config.children import environment
-from config.embedded import ServerAddresses
+from devstack.embedded import ServerAddresses
+from devstack.stack import CHECKOUT
 from harness.authenticator import Authenticator
 from tests.http.portal import Form, PortalPage
 from tests.mailbox import CODE

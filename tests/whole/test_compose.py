@@ -17,9 +17,9 @@ from api.app import CONNECTIONS
 from api.live import BEAT_SECONDS
 from api.middleware import MOST_UPLOAD_BYTES
 from cli.app import CommandGroup
-from cli.run import API_PORT
-from cli.stack import CHECKOUT
 from config.settings import Settings
+from devstack.run import API_PORT
+from devstack.stack import CHECKOUT
 from tests.programs import absent
 from tests.whole.compose import FILE, IMAGE, SCRIPTS, compose, option, ours, seconds, services
 from tests.whole.gateways import is_demanded, nginx

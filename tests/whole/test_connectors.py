@@ -13,8 +13,8 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from cli.stack import CHECKOUT
-from config.embedded import ServerAddresses
+from devstack.embedded import ServerAddresses
+from devstack.stack import CHECKOUT
 from harness.people import World
 from harness.ports import own_port
 from harness.stage import approval_keys

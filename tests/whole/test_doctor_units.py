@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy.engine import make_url
 
-from config.embedded import ServerAddresses
+from devstack.embedded import ServerAddresses
 from harness.mail_relay import MailRelay
 from harness.network import serving
 from harness.pooler import PROGRAM, pooler

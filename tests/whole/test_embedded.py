@@ -22,10 +22,10 @@ import psycopg
 import pytest
 import redis
 
-from config.embedded import EmbeddedRefused, ServerAddresses, default_folder, find, start
-from config.embedded import servers as embedded
-from config.embedded.folder import ACCOUNT, find_home, locked, read_state
-from config.embedded.processes import ProcessMark, search, wait_gone
+from devstack.embedded import EmbeddedRefused, ServerAddresses, default_folder, find, start
+from devstack.embedded import servers as embedded
+from devstack.embedded.folder import ACCOUNT, find_home, locked, read_state
+from devstack.embedded.processes import ProcessMark, search, wait_gone
 
 CHECKOUT = Path(__file__).parents[2]
 AS_ROOT = os.geteuid() == 0
@@ -35,7 +35,7 @@ NAMES = {"postgres", "redis", "mail"}
 UNPRIVILEGED = """
 import os, pwd, sys
 from pathlib import Path
-from config.embedded import EmbeddedRefused, start
+from devstack.embedded import EmbeddedRefused, start
 if os.geteuid() == 0:
     account = pwd.getpwnam(sys.argv[2])
     os.setgroups([])
@@ -363,7 +363,7 @@ def test_starts_at_the_same_moment_start_one_server(place: Path) -> None:
 @pytest.mark.far
 def test_servers_outlive_their_starter_and_a_later_process_stops_them(place: Path) -> None:
     def call(action: str) -> str:
-        command = [sys.executable, "-m", "config.embedded", action, "--folder", str(place / "cli")]
+        command = [sys.executable, "-m", "devstack.embedded", action, "--folder", str(place / "cli")]
         return subprocess.run(command, cwd=CHECKOUT, check=True, capture_output=True, text=True).stdout
 
     started = call("start")

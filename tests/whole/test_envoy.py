@@ -14,7 +14,7 @@ from envoy.extensions.filters.network.http_connection_manager.v3.http_connection
 )
 from google.protobuf.json_format import ParseDict
 
-from config.embedded import ServerAddresses
+from devstack.embedded import ServerAddresses
 from harness.gateway_world import SERVICE
 from harness.wait import wait_for
 from lockbox.identity.roles import Role, Scope

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from config.embedded import ServerAddresses
+from devstack.embedded import ServerAddresses
 from harness.people import World
 from lockbox.requests.lifecycle import Action
 from tests.http.test_portal_routes import MATRIX

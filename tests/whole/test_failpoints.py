@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from config.embedded import ServerAddresses
+from devstack.embedded import ServerAddresses
 from tests.whole.failpoints.scenes import SCENES, Theatre, theatre
 
 pytestmark = pytest.mark.far

@@ -22,7 +22,7 @@ from tests.whole.terminal import CHECKOUT
 from tests.whole.test_run import read_until, run
 
 NGINX = "docs/gateways/nginx.md"
-GUARD = "guard/README.md"
+GUARD = "packages/guard-python/README.md"
 WEBHOOKS = "docs/how-to/webhooks.md"
 SECONDS = 120
 BASH = shutil.which("bash") or "/bin/bash"

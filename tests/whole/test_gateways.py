@@ -15,7 +15,7 @@ from sqlalchemy.engine import make_url
 from typer.testing import CliRunner
 
 from cli.app import app
-from config.embedded import ServerAddresses
+from devstack.embedded import ServerAddresses
 from harness.gateway_world import PUBLIC, SERVICE
 from harness.network import HOST
 from harness.people import HERE

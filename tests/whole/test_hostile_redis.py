@@ -13,7 +13,7 @@ from kombu.pidbox import Mailbox
 from redis import Redis
 from sqlalchemy.engine import make_url
 
-from config.embedded import ServerAddresses
+from devstack.embedded import ServerAddresses
 from lockbox.pubsub import GATES, OPERATORS, PAGES, SIDES, bell_of, channel_of
 from lockbox.schedule import INDEXES
 from lockbox.sql import new_id

@@ -12,7 +12,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from cli.stack import CHECKOUT
+from devstack.stack import CHECKOUT
 
 LINES = (CHECKOUT / "Dockerfile").read_text().replace("\\\n", " ").splitlines()
 MODULES = (
@@ -110,7 +110,7 @@ def test_the_part_of_the_lock_is_whole_and_holds_nothing_for_development() -> No
 @pytest.mark.far
 def test_the_wheel_holds_what_is_not_python_and_nothing_of_the_tests(wheel: Path) -> None:
     for path in (
-        "config/catalogue.yaml",
+        "catalogue/catalogue.yaml",
         "config/roles.sql",
         "lockbox/migrations/script.py.mako",
         "lockbox/migrations/versions/0001_schema.py",
@@ -121,9 +121,11 @@ def test_the_wheel_holds_what_is_not_python_and_nothing_of_the_tests(wheel: Path
         assert (wheel / path).is_file()
     assert {path.name for path in wheel.iterdir() if path.suffix != ".dist-info"} == {
         "api",
+        "catalogue",
         "cli",
         "config",
         "connectors",
+        "devstack",
         "gate",
         "lockbox",
         "worker",

@@ -19,10 +19,10 @@ from ruamel.yaml import YAML
 from api.app import CONNECTIONS
 from api.metrics import FIGURES
 from api.openapi import FILE as OPENAPI
-from cli.stack import CHECKOUT
+from catalogue.unsafe_settings import UnsafeSettings
 from config import settings as settings_module
 from config.settings import Settings, load
-from config.unsafe_settings import UnsafeSettings
+from devstack.stack import CHECKOUT
 from tests.programs import need
 from tests.whole.compose import services
 from worker import runtime

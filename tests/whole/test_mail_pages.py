@@ -3,7 +3,7 @@
 import pytest
 from playwright.sync_api import ViewportSize
 
-from cli.mails.specimens import specimens
+from devstack.mails.specimens import specimens
 from tests.whole import people
 from tests.whole.people import desk_at, overflow
 

@@ -12,7 +12,7 @@ import psutil
 import pytest
 from sqlalchemy import text
 
-from config.embedded import ServerAddresses
+from devstack.embedded import ServerAddresses
 from harness.stage import migrated_servers
 from lockbox.requests.lifecycle import Action
 from tests.whole.conftest import RunningStack, wait_until

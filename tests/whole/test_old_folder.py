@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.pool import NullPool
 
-from config import embedded
+from devstack import embedded
 from harness.ports import own_port
 from lockbox import migrations
 from tests.whole import terminal
@@ -31,7 +31,7 @@ def here() -> Iterator[ModuleRunner]:
         yield opened
 
 
-@pytest.mark.parametrize("module", ["demo", "cli.run"])
+@pytest.mark.parametrize("module", ["demo", "devstack.run"])
 def test_a_folder_of_another_version_is_named_with_what_to_do(here: ModuleRunner, module: str) -> None:
     program = module.removeprefix("cli.")
     ports = ("--port", str(own_port()), "--flower-port", str(own_port())) if program == "run" else ()

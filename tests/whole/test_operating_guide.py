@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from api.app import CONNECTIONS
 from cli.app import app
-from cli.stack import CHECKOUT
+from devstack.stack import CHECKOUT
 from tests.whole.machine import Machine, machine
 from worker.runtime import CONNECTIONS as OF_WORKERS
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from config.embedded import ServerAddresses
+from devstack.embedded import ServerAddresses
 from harness.mail_relay import CaughtMails
 from harness.pooler import PROGRAM, pooler
 from harness.stage import fresh_database, plan_for, running

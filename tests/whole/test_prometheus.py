@@ -12,8 +12,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from ruamel.yaml import YAML
 
 from api.metrics import FIGURES, exposition
-from cli.stack import CHECKOUT
 from connectors.models import ConnectionState
+from devstack.stack import CHECKOUT
 from gate.call_counts import GateDecision
 from gate.reasons import GateReason
 from lockbox.database import Database

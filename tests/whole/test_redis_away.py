@@ -10,7 +10,7 @@ import httpx
 import psutil
 import pytest
 
-from config.embedded import ServerAddresses
+from devstack.embedded import ServerAddresses
 from harness.ports import own_port
 from tests.whole.conftest import RunningStack, stage_of, wait_until
 

@@ -45,7 +45,7 @@ def run(here: ModuleRunner, *options: str, **variables: str) -> "Iterator[subpro
     """Start `make run`; where the block fails it is killed, for it might never end by itself."""
     files = ["--tokens", str(here.place / "tokens.env"), "--log", str(log_of(here))]
     ports = ["--port", str(own_port()), "--flower-port", str(own_port())]
-    with here.start("cli.run", "--folder", str(here.folder), *files, *ports, *options, **variables) as running:
+    with here.start("devstack.run", "--folder", str(here.folder), *files, *ports, *options, **variables) as running:
         try:
             yield running
         except BaseException:
@@ -192,7 +192,7 @@ def workers(running: "subprocess.Popen[str]") -> set[int]:
     found = set()
     for keeper in psutil.Process(running.pid).children(recursive=True):
         with suppress(psutil.NoSuchProcess):
-            if keeper.cmdline()[2:] == ["cli.restart", "python", "-m", "worker", "core"]:
+            if keeper.cmdline()[2:] == ["devstack.restart", "python", "-m", "worker", "core"]:
                 found |= {one.pid for one in keeper.children()}
     return found
 

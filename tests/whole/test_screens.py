@@ -11,9 +11,9 @@ from typing import Any, Literal
 import pytest
 from playwright.sync_api import Page, ViewportSize, expect
 
-from cli.mails import gallery
-from cli.mails.specimens import specimens
-from config.embedded import ServerAddresses
+from devstack.embedded import ServerAddresses
+from devstack.mails import gallery
+from devstack.mails.specimens import specimens
 from harness.people import HERE, World
 from lockbox.requests import questions
 from lockbox.requests.lifecycle import Action

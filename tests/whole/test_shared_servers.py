@@ -2,8 +2,8 @@
 
 import pytest
 
-from config import embedded
-from config.embedded.processes import alive
+from devstack import embedded
+from devstack.embedded.processes import alive
 from harness.stage import shared_folder
 
 MAIL = ("mail",)

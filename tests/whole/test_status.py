@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from config.embedded import ServerAddresses
+from devstack.embedded import ServerAddresses
 from lockbox.monitoring.heartbeats import ProcessPart
 from lockbox.monitoring.metrics import MOST_SILENT
 from tests.whole.conftest import RunningStack, stage_of, wait_until

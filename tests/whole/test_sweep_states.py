@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import expect
 
-from config.embedded import ServerAddresses
+from devstack.embedded import ServerAddresses
 from gate import definition_records, enforcement, gate_definition
 from gate.enforcement import ENFORCE
 from gate.memory_reader import GATE
@@ -36,7 +36,7 @@ def stage(template: ServerAddresses, tmp_path_factory: pytest.TempPathFactory) -
     """A stack of whose services one declares parameters."""
     folder = tmp_path_factory.mktemp("logs")
     catalogue = folder / "catalogue.yaml"
-    catalogue.write_text(special_states.declared(Path("config/catalogue.yaml").read_text()))
+    catalogue.write_text(special_states.declared(Path("catalogue/catalogue.yaml").read_text()))
     names = ("api", "worker", "notifications")
     with stage_of(template, folder, names=names, settings={"LOCKBOX_CATALOGUE": str(catalogue)}) as found:
         yield found

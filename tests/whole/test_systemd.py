@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.stack import CHECKOUT
+from devstack.stack import CHECKOUT
 from tests.programs import need
 
 FOLDER = CHECKOUT / "deploy" / "systemd"

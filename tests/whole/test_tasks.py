@@ -16,7 +16,7 @@ from celery import Celery
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
 
-from config.embedded import ServerAddresses
+from devstack.embedded import ServerAddresses
 from harness.network import EventLoopThread, Proxy, ProxyMode
 from harness.stage import superuser_at
 from lockbox.requests.lifecycle import Action

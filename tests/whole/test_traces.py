@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from config.embedded import ServerAddresses
+from devstack.embedded import ServerAddresses
 from harness.network import HOST
 from harness.stage import Urls
 from harness.webhook_receiver import Call, WebhookReceiver, receiving

@@ -13,8 +13,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from cli.stack import CHECKOUT, Processes
 from config.children import environment
+from devstack.stack import CHECKOUT, Processes
 
 SECONDS = 240
 # So often a thread looks whether another one has heard what it waits for.

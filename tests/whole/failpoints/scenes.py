@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from config.embedded import ServerAddresses
+from devstack.embedded import ServerAddresses
 from harness.wait import within
 from harness.webhook_receiver import WebhookReceiver, receiving
 from lockbox.failpoints import mark

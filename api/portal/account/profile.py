@@ -1,0 +1,331 @@
+"""The account page: browser sessions, passkeys, tokens, identities, time zone."""
+
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import Depends, Form, Request, Response
+from fastapi.responses import HTMLResponse
+from pydantic import TypeAdapter, ValidationError
+
+from api import browser, call_routes, deps
+from api.browser import OAuthState, Visitor
+from api.call_routes import CallRouter
+from api.deps import DatabaseDep, IdentityProvidersDep, SessionDep, SettingsDep
+from api.portal import phrases
+from api.portal.pages import REFUSED, TAG, go, local, origin, page, status_of
+from api.portal.sign_in import oidc
+from api.portal.sign_in import passkey as sign_in_passkey
+from api.portal.sign_in import session as sign_in_session
+from api.portal.sign_in.passkey import Credential
+from api.schemas.parts import Line
+from config.settings import Settings
+from lockbox.admin import first_passkeys
+from lockbox.audit.verifier.approver_keys import grouped
+from lockbox.audit.verifier.passkey_assertion import fingerprint
+from lockbox.database import Database, UnitOfWork, now
+from lockbox.errors import Invalid, LockboxError, NotSignedIn, SignInAgain
+from lockbox.identity import api_tokens, credential_trust, identities, passkeys, sessions, time_zones
+from lockbox.identity.credentials import Passkey
+from lockbox.identity.passkeys import LONGEST_NAME
+from lockbox.identity.roles import Caller, Role, Scope
+from lockbox.identity.sessions import ClientInfo, SignInPurpose
+from lockbox.notifications import addresses
+
+router = CallRouter(prefix="/account", tags=[TAG], include_in_schema=False)
+
+HERE = "/account"
+NAMES = TypeAdapter[str](Line)
+LONGEST_PATH = 400
+VOUCHING = frozenset({SignInPurpose.VOUCH})
+ADDING = frozenset({SignInPurpose.ADD, SignInPurpose.ADD_VOUCHED})
+
+
+@dataclass(frozen=True)
+class AccountContext:
+    """The context of a form on the account page: opens a transaction of its sender."""
+
+    request: Request
+    chosen: Settings
+    db: Database
+    csrf: str
+
+    @contextmanager
+    def open(self) -> Iterator[tuple[UnitOfWork, Visitor]]:
+        """Open a transaction of the signed-in person, if the form is from a page of their session."""
+        with call_routes.transaction(self.request, self.db) as session:
+            yield session, self.visitor(session)
+
+    def visitor(self, session: UnitOfWork) -> Visitor:
+        """Return the signed-in person, if the form is from a page of their session."""
+        visitor = browser.visitor(self.request, session, self.chosen)
+        browser.check_form(visitor, self.csrf)
+        return visitor
+
+    @property
+    def place(self) -> ClientInfo:
+        """The browser's address and user agent."""
+        return deps.place(self.request)
+
+
+def account_context(
+    request: Request, chosen: SettingsDep, db: DatabaseDep, csrf: Annotated[str, Form()] = ""
+) -> AccountContext:
+    """Return the context of a form.
+
+    Raises:
+        ForeignForm: it was not sent from a page of ours.
+    """
+    browser.check_same_site(request, chosen)
+    return AccountContext(request, chosen, db, csrf)
+
+
+AccountContextDep = Annotated[AccountContext, Depends(account_context)]
+
+
+@dataclass(frozen=True)
+class RefusedAccountForm:
+    """A refusal, the form that it belongs to, and what was entered and ticked there."""
+
+    why: LockboxError
+    place: str
+    written: str = ""
+    ticked: Collection[str] = ()
+
+
+@router.get("")
+def show(request: Request, chosen: SettingsDep, session: SessionDep) -> Response:
+    """Show the person's sign-in methods and sessions."""
+    return _shown(request, chosen, session, browser.visitor(request, session, chosen))
+
+
+def done(
+    work: AccountContext,
+    place: str,
+    deed: Callable[[UnitOfWork, Visitor], Response | None],
+    written: str = "",
+    *,
+    ticked: Collection[str] = (),
+    first: Callable[[Caller], None] | None = None,
+) -> Response:
+    """Run an action and go on to its answer or the page; show a refusal beside its form.
+
+    `first` runs in a transaction of its own, which stands whatever follows.
+    """
+    try:
+        if first:
+            with work.open() as (_, visitor):
+                who = visitor.caller
+            first(who)
+        with work.open() as (session, visitor):
+            answer = deed(session, visitor)
+    except REFUSED as refused:
+        with work.open() as (session, visitor):
+            return _shown(
+                work.request, work.chosen, session, visitor, RefusedAccountForm(refused, place, written, ticked)
+            )
+    return answer or go(work.request, HERE)
+
+
+def _shown(
+    request: Request,
+    chosen: Settings,
+    session: UnitOfWork,
+    visitor: Visitor,
+    refused: RefusedAccountForm | None = None,
+) -> HTMLResponse:
+    idle = timedelta(seconds=chosen.session_idle_seconds)
+    mine = passkeys.mine(session, visitor.caller)
+    titles = {issuer.issuer: issuer.title for issuer in chosen.issuers}
+    return page(
+        request,
+        "account",
+        status_of(refused.why) if refused else 200,
+        visitor=visitor,
+        refused=refused,
+        needs_sign_in=refused is not None and isinstance(refused.why, SignInAgain),
+        sessions=sessions.mine(session, visitor.caller, idle=idle),
+        passkeys=mine,
+        waits=first_passkeys.waits(session, visitor.caller),
+        fingerprints={one.id: _fingerprint(one) for one in mine},
+        identities=[(one, titles.get(one.issuer, one.issuer)) for one in identities.mine(session, visitor.caller)],
+        issuers={
+            number: issuer.title
+            for number, issuer in sign_in_session.issuers(chosen).items()
+            if identities.speaks_for(session, issuer, visitor.caller)
+        },
+        by_passkey=chosen.passkey_domain is not None,
+        at=now(session),
+        tokens=api_tokens.mine(session, visitor.caller),
+        scopes=list(Scope) if visitor.caller.holds(Role.SYSTEM) else [],
+        services=sorted(chosen.catalogue.services),
+        longest_name=LONGEST_NAME,
+        chosen=addresses.preferences(session, visitor.caller),
+        addresses=addresses.mine(session, visitor.caller),
+        most_addresses=addresses.MOST_ADDRESSES,
+        time_zones=sorted(time_zones.names()),
+    )
+
+
+def _fingerprint(passkey: Passkey) -> str | None:
+    """Return the fingerprint of a passkey's key in groups; None if the row holds no key."""
+    try:
+        return grouped(fingerprint(passkeys.public_key(passkey.public_key)))
+    except ValueError:
+        return None
+
+
+@router.post("/sessions/end")
+def end_session(work: AccountContextDep, one: Annotated[UUID, Form(alias="id")]) -> Response:
+    """End one of the person's sessions."""
+    return done(work, "sessions", lambda session, who: sessions.revoke(session, who.caller, one, work.place))
+
+
+@router.post("/passkeys/new")
+def ask_for_passkey(
+    work: AccountContextDep,
+    name: Annotated[str, Form(max_length=LONGEST_NAME)] = "",
+    path: Annotated[str, Form(alias="next", max_length=LONGEST_PATH)] = HERE,
+    credential: Credential = "",
+    unsigned: Annotated[str, Form(max_length=3)] = "",
+) -> Response:
+    """Show the page whose script creates a passkey, and then leads on to a page of ours.
+
+    A customer's person who has a passkey is first asked to sign with it that another is added.
+    """
+    party, onward = deps.relying_party(work.chosen), local(path)
+
+    def deed(session: UnitOfWork, visitor: Visitor) -> Response:
+        named = line(name, phrases.PASSKEY) or phrases.PASSKEY
+        passkeys.check_addition(session, visitor.caller)
+        purpose = SignInPurpose.ADD
+        if credential:
+            passkeys.check_vouched(session, visitor.caller, party, challenge=challenge, shown=credential)
+            purpose = SignInPurpose.ADD_VOUCHED
+        elif not unsigned and passkeys.has_voucher(session, visitor.caller):
+            purpose = SignInPurpose.VOUCH
+        return _ceremony(work, session, visitor, purpose, named, onward)
+
+    challenge = b""
+    if credential:
+        with work.open() as (session, visitor):
+            challenge, _ = _challenge(session, visitor, browser.oauth_state(work.request, work.chosen), VOUCHING)
+    return done(work, "passkeys", deed, name)
+
+
+@router.post("/passkeys")
+def add_passkey(
+    work: AccountContextDep, credential: Credential = "", name: Annotated[str, Form(max_length=LONGEST_NAME)] = ""
+) -> Response:
+    """Add the created passkey; the challenge is used up whatever the answer."""
+    party = deps.relying_party(work.chosen)
+    named, errand = line(name, phrases.PASSKEY) or phrases.PASSKEY, browser.oauth_state(work.request, work.chosen)
+    with work.open() as (session, visitor):
+        challenge, purpose = _challenge(session, visitor, errand, ADDING)
+    with work.open() as (session, visitor):
+        is_first = passkeys.add(
+            session,
+            visitor.caller,
+            party,
+            challenge=challenge,
+            shown=credential,
+            name=named,
+            place=work.place,
+            is_vouched=purpose is SignInPurpose.ADD_VOUCHED,
+        )
+        if is_first:
+            first_passkeys.announce(session, visitor.caller, origin(work.request))
+    answer = go(work.request, local(errand.path) if errand else HERE)
+    browser.drop_oauth_state(answer, work.chosen)
+    return answer
+
+
+@router.post("/passkeys/remove")
+def remove_passkey(work: AccountContextDep, one: Annotated[UUID, Form(alias="id")]) -> Response:
+    """Remove one of the person's passkeys."""
+    return done(work, "passkeys", lambda session, who: passkeys.remove(session, who.caller, one, work.place))
+
+
+@router.post("/identities/new")
+def ask_issuer(work: AccountContextDep, known: IdentityProvidersDep, number: Annotated[int, Form()]) -> Response:
+    """Show the page that leads to an identity provider and back to this session."""
+    issuer = oidc.find(work.chosen, number)
+    with work.open() as (session, visitor):
+        credential_trust.check(session, visitor.caller)
+    url, errand = oidc.begin(
+        work.db, known, work.chosen, issuer, path=HERE, is_again=True, tied_to=visitor.caller.key_id
+    )
+    answer = page(work.request, "provider_redirect", visitor=visitor, url=url, title=issuer.title, back=HERE)
+    browser.keep_oauth_state(answer, work.chosen, errand)
+    return answer
+
+
+@router.post("/identities/remove")
+def remove_identity(
+    work: AccountContextDep, issuer: Annotated[str, Form()], subject: Annotated[str, Form()]
+) -> Response:
+    """Remove one of the person's identities."""
+
+    def deed(session: UnitOfWork, visitor: Visitor) -> None:
+        identities.remove(session, visitor.caller, issuer, subject, work.place, issuers=work.chosen.issuers)
+
+    return done(work, "identities", deed)
+
+
+def _ceremony(
+    work: AccountContext, session: UnitOfWork, visitor: Visitor, purpose: SignInPurpose, named: str, onward: str
+) -> Response:
+    """Return the page that asks for the new passkey, or for an older one that signs that it is added."""
+    party, caller = deps.relying_party(work.chosen), visitor.caller
+    stub, challenge = sessions.begin_ceremony(session, purpose, tied_to=caller.key_id)
+    if purpose is SignInPurpose.VOUCH:
+        answer = sign_in_passkey.ceremony(
+            work.request,
+            passkeys.vouching_challenge(session, caller, party, challenge),
+            kind="get",
+            action="/account/passkeys/new",
+            back=onward,
+            visitor=visitor,
+            fields={"name": named, "next": onward},
+            is_vouching=True,
+        )
+    else:
+        answer = sign_in_passkey.ceremony(
+            work.request,
+            passkeys.registration_challenge(session, caller, party, challenge),
+            kind="create",
+            action="/account/passkeys",
+            back=onward,
+            visitor=visitor,
+            fields={"name": named},
+        )
+    browser.keep_oauth_state(answer, work.chosen, OAuthState(stub, purpose, onward))
+    return answer
+
+
+def _challenge(
+    session: UnitOfWork, visitor: Visitor, errand: OAuthState | None, purposes: Collection[SignInPurpose]
+) -> tuple[bytes, SignInPurpose]:
+    """Use up what this browser began for one of these purposes, and return its challenge and purpose."""
+    stub, purpose = None, SignInPurpose.ADD
+    if errand and errand.purpose in purposes:
+        stub, purpose = errand.stub, errand.purpose
+    try:
+        return sessions.use_ceremony(session, stub, purpose, tied_to=visitor.caller.key_id), purpose
+    except NotSignedIn:
+        raise Invalid(phrases.PASSKEY_OVER) from None
+
+
+def line(name: str, what: str) -> str:
+    """Return the name that a person gives to something, or nothing if left out.
+
+    Raises:
+        Invalid: it is not a line of plain text.
+    """
+    try:
+        return NAMES.validate_python(name.strip()) if name.strip() else ""
+    except ValidationError:
+        raise Invalid(phrases.NO_NAME.format(what=what)) from None

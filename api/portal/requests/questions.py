@@ -1,0 +1,105 @@
+"""The page of questions about a request; its forms stand on the request's page too."""
+
+from dataclasses import dataclass
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import Form, Request, Response
+from fastapi.responses import HTMLResponse
+from pydantic import ValidationError
+
+from api import browser
+from api.browser import Visitor
+from api.call_routes import CallRouter
+from api.deps import SessionDep, SettingsDep
+from api.portal import phrases
+from api.portal.account.profile import AccountContextDep
+from api.portal.pages import TAG, go, origin, page, status_of
+from api.schemas.questions import QuestionText
+from config.settings import Settings
+from lockbox.database import UnitOfWork
+from lockbox.errors import Conflict, Invalid, LockboxError, NotYours
+from lockbox.requests import inbox, policy_diff, questions, request_page, request_reads
+
+router = CallRouter(prefix="/requests/{request_id}/questions", tags=[TAG], include_in_schema=False)
+
+Text = Annotated[str, Form()]
+
+
+@dataclass(frozen=True)
+class QuestionForm:
+    """A refused form as typed: a question, or the answer to the named one."""
+
+    text: str
+    question_id: UUID | None = None
+
+
+@router.get("")
+def show(request: Request, request_id: UUID, chosen: SettingsDep, session: SessionDep) -> Response:
+    """Show the questions and answers, with forms for those who may ask or answer."""
+    return _shown(request, session, browser.visitor(request, session, chosen), chosen, request_id)
+
+
+@router.post("")
+def ask(work: AccountContextDep, request_id: UUID, text: Text = "") -> Response:
+    """Ask the engineer a question; a refusal keeps what was written."""
+    try:
+        with work.open() as (session, visitor):
+            questions.ask(session, visitor.caller, origin(work.request), request_id, _said(text))
+    except (Conflict, NotYours, Invalid) as refused:
+        return _refused(work, request_id, refused, QuestionForm(text))
+    return go(work.request, f"/requests/{request_id}", done="question")
+
+
+@router.post("/{question_id}/answer")
+def answer(work: AccountContextDep, request_id: UUID, question_id: UUID, text: Text = "") -> Response:
+    """Answer a question; a refusal keeps what was written."""
+    try:
+        with work.open() as (session, visitor):
+            came = origin(work.request)
+            questions.answer(session, visitor.caller, came, request_id, question_id, _said(text))
+    except (Conflict, NotYours, Invalid) as refused:
+        return _refused(work, request_id, refused, QuestionForm(text, question_id))
+    return go(work.request, f"/requests/{request_id}", done="answer")
+
+
+def _said(text: str) -> str:
+    try:
+        return QuestionText(text=text.replace("\r\n", "\n")).text
+    except ValidationError as error:
+        raise Invalid(phrases.NOT_ACCEPTED.format(why=policy_diff.advice(error)), field="text") from None
+
+
+def _refused(work: AccountContextDep, request_id: UUID, refused: LockboxError, written: QuestionForm) -> HTMLResponse:
+    with work.open() as (session, visitor):
+        return _shown(work.request, session, visitor, work.chosen, request_id, refused, written)
+
+
+def _shown(
+    request: Request,
+    session: UnitOfWork,
+    visitor: Visitor,
+    chosen: Settings,
+    request_id: UUID,
+    refused: LockboxError | None = None,
+    written: QuestionForm | None = None,
+) -> HTMLResponse:
+    read = request_page.read(session, visitor.caller, request_id)
+    entry = read.entry
+    service = chosen.catalogue.services.get(entry.request.service)
+    shown = page(
+        request,
+        "questions_page",
+        status_of(refused) if refused else 200,
+        visitor=visitor,
+        at=read.at,
+        entry=entry,
+        asked=entry.request,
+        tallies=inbox.sole_tallies({request_id: read.tallies}),
+        title=service.title if service else entry.request.service,
+        talk=questions.conversation(read.exchanges, visitor.caller, entry.request, read.known, read.at),
+        refused=refused,
+        written=written,
+    )
+    request_reads.record_read(session, visitor.caller, origin(request), entry.request)
+    return shown

@@ -1,0 +1,272 @@
+"""Deny or cancel several requests at once: choose up to 50, give one reason, and see what became of each."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import Form, Query, Request, Response
+from fastapi.responses import HTMLResponse
+from pydantic import Field, TypeAdapter, ValidationError
+
+from api import browser, deps
+from api.browser import Visitor
+from api.call_routes import CallRouter
+from api.deps import SessionDep, SettingsDep
+from api.portal import phrases
+from api.portal.account.profile import AccountContext, AccountContextDep
+from api.portal.pages import TAG, origin, page, status_of
+from api.schemas.decisions import MOST_AT_ONCE
+from api.schemas.requests import CommentInput
+from api.separate_moves import attempt
+from lockbox.database import UnitOfWork, now
+from lockbox.errors import Invalid, LockboxError, SignInAgain
+from lockbox.identity.roles import Caller
+from lockbox.requests import inbox, policy_diff, queries, review_queue
+from lockbox.requests.decision_context import DecisionInput
+from lockbox.requests.lifecycle import Action
+from lockbox.requests.request_entry import RequestEntry
+
+router = CallRouter(tags=[TAG], include_in_schema=False)
+
+MOST = MOST_AT_ONCE
+CHOSEN = TypeAdapter(tuple[UUID, Annotated[int, Field(ge=1, le=999_999_999)]])
+
+Cursor = Annotated[str, Query(max_length=60)]
+Choice = Annotated[list[str] | None, Form(max_length=1000)]
+Comment = Annotated[str, Form()]
+Listing = Callable[[UnitOfWork, Caller, str | None], tuple[Sequence[RequestEntry], str | None]]
+
+
+@dataclass(frozen=True)
+class RequestGroup:
+    """Listed requests of one engineer about one case, in the order of the list."""
+
+    engineer: str
+    engineer_id: UUID
+    case_ref: str | None
+    members: Sequence[Any]
+
+
+@dataclass(frozen=True)
+class SelectionResult:
+    """What became of one chosen request: as it is now, if it can be seen, and why it was refused, if it was."""
+
+    request_id: UUID
+    entry: RequestEntry | None
+    refused: LockboxError | None
+
+
+@dataclass(frozen=True)
+class SelectionForm:
+    """The form as sent or linked to: the chosen requests with the versions that were shown, and the reason."""
+
+    chosen: frozenset[str] = frozenset()
+    comment: str = ""
+
+
+@dataclass(frozen=True)
+class SelectionPage:
+    """A page on which requests of a list are chosen; `read` returns those that can be, and a cursor."""
+
+    path: str
+    back: str
+    action: Action
+    read: Listing
+
+    def show(
+        self,
+        request: Request,
+        session: UnitOfWork,
+        visitor: Visitor,
+        said: SelectionForm | None = None,
+        *,
+        after: str = "",
+        ticked: tuple[str, str] | None = None,
+        refused: LockboxError | None = None,
+    ) -> HTMLResponse:
+        """Show the requests, with those of one engineer and case ticked, or those of the form as sent."""
+        entries, beyond = self.read(session, visitor.caller, after or None)
+        return page(
+            request,
+            "selection",
+            status_of(refused) if refused else 200,
+            visitor=visitor,
+            at=now(session),
+            path=self.path,
+            back=self.back,
+            action=self.action,
+            groups=grouped(entries, lambda one: one),
+            next_cursor=beyond,
+            ticked=ticked,
+            said=said or SelectionForm(),
+            refused=refused,
+            titles=deps.settings(request).catalogue.titles,
+            most=MOST,
+        )
+
+    def act(self, work: AccountContext, chosen: Sequence[str], comment: str) -> Response:
+        """Act on each chosen request in a transaction of its own, and show what became of each."""
+        try:
+            ids = _chosen(chosen)
+            _check_comment(self.action, comment)
+        except Invalid as refused:
+            with work.open() as (session, visitor):
+                written = SelectionForm(frozenset(chosen), comment)
+                return self.show(work.request, session, visitor, written, refused=refused)
+        done = {one: do(work, one, self.action, comment, version) for one, version in ids.items()}
+        with work.open() as (session, visitor):
+            known = {one.request.id: one for one in queries.some(session, visitor.caller, list(ids))}
+            results = [SelectionResult(one, known.get(one), refused) for one, refused in done.items()]
+            return self._results(work, visitor, results)
+
+    def _results(self, work: AccountContext, visitor: Visitor, results: Sequence[SelectionResult]) -> Response:
+        refused = [one.refused for one in results if one.refused]
+        return page(
+            work.request,
+            "selection_results",
+            status_of(refused[0]) if len(refused) == len(results) else 200,
+            visitor=visitor,
+            path=self.path,
+            back=self.back,
+            action=self.action,
+            failed=[one for one in results if one.refused],
+            done=[one for one in results if not one.refused],
+            needs_sign_in=any(isinstance(one, SignInAgain) for one in refused),
+            titles=work.chosen.catalogue.titles,
+        )
+
+
+def _pending(session: UnitOfWork, caller: Caller, after: str | None) -> tuple[Sequence[RequestEntry], str | None]:
+    found = inbox.pending_requests(session, caller, cursor=after, most=MOST)
+    return [one.entry for one in found.pending], found.beyond
+
+
+def _in_review(session: UnitOfWork, caller: Caller, after: str | None) -> tuple[Sequence[RequestEntry], str | None]:
+    found = review_queue.to_review(session, caller, cursor=after, most=MOST)
+    return [one.entry for one in found.items if one.may_deny], found.next_cursor
+
+
+def _own(session: UnitOfWork, caller: Caller, after: str | None) -> tuple[Sequence[RequestEntry], str | None]:
+    found = review_queue.own_requests(session, caller, cursor=after, most=MOST)
+    return [one.entry for one in found.items if Action.CANCEL in one.actions], found.next_cursor
+
+
+PENDING = SelectionPage("/waiting/deny", "/waiting", Action.DENY, _pending)
+IN_REVIEW = SelectionPage("/review/deny", "/review", Action.DENY, _in_review)
+OWN = SelectionPage("/mine/cancel", "/mine", Action.CANCEL, _own)
+
+
+@router.get("/waiting/deny")
+def choose_pending(
+    request: Request,
+    chosen: SettingsDep,
+    session: SessionDep,
+    after: Cursor = "",
+    engineer: Cursor = "",
+    case: Annotated[str, Query(max_length=200)] = "",
+) -> Response:
+    """Show the requests pending the person's decision, to deny several."""
+    visitor = browser.visitor(request, session, chosen)
+    return PENDING.show(request, session, visitor, after=after, ticked=(engineer, case))
+
+
+@router.post("/waiting/deny")
+def deny_pending(work: AccountContextDep, chosen: Choice = None, comment: Comment = "") -> Response:
+    """Deny the chosen requests for the customer."""
+    return PENDING.act(work, chosen or [], comment)
+
+
+@router.get("/review/deny")
+def choose_in_review(
+    request: Request,
+    chosen: SettingsDep,
+    session: SessionDep,
+    after: Cursor = "",
+    engineer: Cursor = "",
+    case: Annotated[str, Query(max_length=200)] = "",
+) -> Response:
+    """Show the requests in review, to deny several."""
+    visitor = browser.visitor(request, session, chosen)
+    return IN_REVIEW.show(request, session, visitor, after=after, ticked=(engineer, case))
+
+
+@router.post("/review/deny")
+def deny_in_review(work: AccountContextDep, chosen: Choice = None, comment: Comment = "") -> Response:
+    """Deny the chosen requests for the vendor."""
+    return IN_REVIEW.act(work, chosen or [], comment)
+
+
+@router.get("/mine/cancel")
+def choose_own(request: Request, chosen: SettingsDep, session: SessionDep, after: Cursor = "") -> Response:
+    """Show the person's own requests that wait for an answer, to cancel several."""
+    return OWN.show(request, session, browser.visitor(request, session, chosen), after=after)
+
+
+@router.post("/mine/cancel")
+def cancel_own(work: AccountContextDep, chosen: Choice = None, comment: Comment = "") -> Response:
+    """Cancel the chosen requests."""
+    return OWN.act(work, chosen or [], comment)
+
+
+def grouped(members: Iterable[Any], entry_of: Callable[[Any], RequestEntry]) -> list[RequestGroup]:
+    """Return listed requests by engineer and case; groups and what is in them keep the order of the list."""
+    groups = defaultdict[tuple[UUID, str | None], list[Any]](list)
+    names = dict[UUID, str]()
+    for one in members:
+        asked = entry_of(one).request
+        names[asked.requester_id] = entry_of(one).requester
+        groups[asked.requester_id, asked.case_ref].append(one)
+    return [RequestGroup(names[who], who, case, some) for (who, case), some in groups.items()]
+
+
+def do(work: AccountContext, request_id: UUID, action: Action, comment: str, version: int) -> LockboxError | None:
+    """Act on a request for the sender of a form; return the refusal, if any.
+
+    Raises:
+        NotSignedIn: nobody is signed in.
+    """
+    try:
+        decision_input = DecisionInput(action, comment_of(comment), version=version)
+    except Invalid as refused:
+        return refused
+
+    def who(session: UnitOfWork) -> Caller:
+        return work.visitor(session).caller
+
+    came = origin(work.request)
+    return attempt(work.request, work.db, who, request_id, decision_input, came=came, shown=lambda *_: None)
+
+
+def comment_of(typed: str) -> str | None:
+    """Return the comment of an action, or nothing.
+
+    Raises:
+        Invalid: the API would refuse it.
+    """
+    try:
+        return CommentInput(comment=typed.replace("\r\n", "\n").strip() or None).comment
+    except ValidationError as error:
+        raise Invalid(phrases.NOT_ACCEPTED.format(why=policy_diff.advice(error)), field="comment") from None
+
+
+def _check_comment(action: Action, typed: str) -> None:
+    if comment_of(typed) is None and action is Action.DENY:
+        raise Invalid(phrases.NO_REASON, field="comment")
+
+
+def _chosen(given: Sequence[str]) -> dict[UUID, int]:
+    """Return the versions of the chosen requests, each once.
+
+    Raises:
+        Invalid: none was chosen, or too many, or what was sent is none of a list.
+    """
+    if not given:
+        raise Invalid(phrases.NOTHING_CHOSEN, field="chosen")
+    if len(given) > MOST:
+        raise Invalid(phrases.TOO_MANY_CHOSEN.format(most=MOST), field="chosen")
+    try:
+        return dict(CHOSEN.validate_python(one.split(".")) for one in given)
+    except ValidationError:
+        raise Invalid(phrases.NOT_FROM_THE_LIST, field="chosen") from None

@@ -1,0 +1,143 @@
+"""The page on which an approver signs an approval with a passkey."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from typing import Annotated
+
+from fastapi import Form, Request, Response
+
+from api import browser, deps
+from api.browser import OAuthState
+from api.portal import phrases
+from api.portal.account.profile import AccountContext
+from api.portal.pages import page
+from api.portal.requests.decision_form import DecisionForm
+from api.portal.sign_in.passkey import LONGEST_ANSWER
+from config.settings import Settings
+from lockbox.database import UnitOfWork
+from lockbox.errors import Invalid, NotSignedIn
+from lockbox.facts.enumerations import AuthMethod
+from lockbox.identity import sessions
+from lockbox.identity.sessions import SignInPurpose
+from lockbox.requests import decide
+from lockbox.requests.approvals import ApprovalChallenge, SignedStatement
+from lockbox.requests.decide import JudgedDecision
+
+LONGEST_TEXT = 200_000
+Answer = Callable[[], Response]
+"""What makes an answer once the transaction has committed, so that no lock is held meanwhile."""
+
+
+@dataclass(frozen=True)
+class ApprovalProofForm:
+    """The signing page's forms: the two texts and the passkey's answer, or the choice not to sign."""
+
+    credential: str = ""
+    statement: str = ""
+    content: str = ""
+    is_unsigned: bool = False
+
+    @property
+    def is_final(self) -> bool:
+        """Return whether the approver was asked for a signature already."""
+        return bool(self.credential) or self.is_unsigned
+
+
+NOTHING_SHOWN = ApprovalProofForm()
+
+
+async def shown_proof(
+    credential: Annotated[str, Form(max_length=LONGEST_ANSWER)] = "",
+    statement: Annotated[str, Form(max_length=LONGEST_TEXT)] = "",
+    content: Annotated[str, Form(max_length=LONGEST_TEXT)] = "",
+    unsigned: Annotated[str, Form(max_length=3)] = "",
+) -> ApprovalProofForm:
+    """Return the signature fields of an approval's form."""
+    return ApprovalProofForm(credential, statement, content, bool(unsigned))
+
+
+def ask(work: AccountContext, session: UnitOfWork, judged: JudgedDecision, filled: DecisionForm) -> Answer:
+    """Return what makes the page whose script has one of the approver's passkeys sign the approval.
+
+    Raises:
+        As `decide.challenge`.
+    """
+    request, chosen, entry, caller = work.request, work.chosen, judged.entry, judged.scene.caller
+    asked = decide.challenge(judged, party=partial(deps.relying_party, chosen))
+    stub = sessions.begin_login(
+        session,
+        AuthMethod.PASSKEY,
+        SignInPurpose.APPROVE,
+        tied_to=caller.key_id,
+        at=judged.scene.at,
+        challenge=asked.question.challenge,
+    )
+    errand = OAuthState(stub, SignInPurpose.APPROVE, f"/requests/{entry.request.id}")
+    return partial(_signing_page, request, chosen, judged, asked, filled, errand)
+
+
+def _signing_page(
+    request: Request,
+    chosen: Settings,
+    judged: JudgedDecision,
+    asked: ApprovalChallenge,
+    filled: DecisionForm,
+    errand: OAuthState,
+) -> Response:
+    entry, seen = judged.entry, judged.decision_input.version
+    service = chosen.catalogue.services.get(entry.request.service)
+    answer = page(
+        request,
+        "sign_approval",
+        visitor=browser.recognised(request),
+        entry=entry,
+        title=service.title if service else entry.request.service,
+        asked=asked,
+        signs={"max_uses": None} | (signs := json.loads(asked.statement)),
+        starts=datetime.fromisoformat(signs["opens_at"]) if "opens_at" in signs else None,
+        holds=json.loads(asked.content),
+        fields=list(_fields(filled, entry.request.version if seen is None else seen)),
+    )
+    browser.keep_oauth_state(answer, chosen, errand)
+    return answer
+
+
+def taken(work: AccountContext, shown: ApprovalProofForm) -> SignedStatement | None:
+    """Return the answer of the approver's passkey; the challenge is used up whatever the answer.
+
+    Raises:
+        Invalid: the challenge was used, has expired, or is another browser's.
+    """
+    if not shown.credential:
+        return None
+    party = deps.relying_party(work.chosen)
+    errand = browser.oauth_state(work.request, work.chosen)
+    stub = errand.stub if errand and errand.purpose is SignInPurpose.APPROVE else None
+    try:
+        with work.db.transaction() as session:
+            key_id = work.visitor(session).caller.key_id
+            begun_here = sessions.use(session, stub, AuthMethod.PASSKEY, SignInPurpose.APPROVE, tied_to=key_id)
+            challenge = begun_here.challenge or b""
+    except NotSignedIn as refused:
+        if refused.detail != sessions.OVER:
+            raise
+        raise Invalid(phrases.SIGNATURE_OVER) from None
+    return SignedStatement(shown.statement, shown.content, shown.credential, challenge, party)
+
+
+def _fields(filled: DecisionForm, version: int) -> Iterator[tuple[str, str]]:
+    """Yield the approval form's fields, for this page's forms to send again."""
+    yield from (
+        ("version", str(version)),
+        ("comment", filled.comment),
+        ("window", filled.window),
+        ("uses", filled.uses),
+        ("start", filled.start),
+    )
+    if filled.resources is not None or filled.actions is not None:
+        yield "narrow", "yes"
+        yield from (("resources", one) for one in filled.resources or ())
+        yield from (("actions", one) for one in filled.actions or ())

@@ -1,0 +1,116 @@
+"""Shared parts of all sign-in pages: counted attempts, the new session, the page of sign-in methods."""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import timedelta
+
+from fastapi import Request, Response
+from fastapi.responses import HTMLResponse
+
+from api import browser, deps, refusal_log
+from api.browser import OAuthState, Visitor
+from api.portal import pages
+from api.portal.pages import go, page
+from catalogue.issuers import IdentityProvider
+from config.settings import Settings
+from lockbox.database import Database, UnitOfWork
+from lockbox.errors import NotSignedIn, TooMany
+from lockbox.identity import attempt_limits, sessions
+from lockbox.identity.attempt_limits import AttemptLimits
+from lockbox.identity.roles import Caller
+from lockbox.identity.sessions import OVER, SignInPurpose
+from lockbox.notifications import addresses
+
+ANY_MEANS = "any"
+
+
+def limits(chosen: Settings) -> AttemptLimits:
+    """Return the limits of attempts."""
+    return AttemptLimits(
+        chosen.sign_ins_per_account, chosen.sign_ins_per_address, chosen.sign_ins_per_account_and_network
+    )
+
+
+def count(request: Request, chosen: Settings, db: Database, account: str | None = None) -> None:
+    """Count an attempt by network, and by account if it names one.
+
+    Raises:
+        TooMany: the limit was met.
+    """
+    with db.transaction() as session:
+        counted = attempt_limits.count(session, limits(chosen), address=deps.address(request), account=account)
+    try:
+        counted.check()
+    except TooMany as too_many:
+        # By network if that limit was met: otherwise one network could cause as many events as it invents accounts.
+        refusal_log.sign_in(request, db, ANY_MEANS, too_many, account=None if counted.of_address else account)
+        raise
+
+
+def begin(request: Request, session: UnitOfWork, chosen: Settings, caller: Caller) -> str:
+    """End the browser's previous session, begin a new one, and return its secret."""
+    old = browser.session_secret(request, chosen)
+    if old is not None:
+        sessions.end(session, old)
+    lasting = sessions.SessionLifetime(
+        idle=timedelta(seconds=chosen.session_idle_seconds), absolute=timedelta(seconds=chosen.session_seconds)
+    )
+    secret = sessions.begin(session, caller, deps.place(request), lasting)
+    addresses.adopt_time_zone(session, caller, browser.time_zone(request, chosen))
+    return secret
+
+
+def signed_in(request: Request, chosen: Settings, secret: str, path: str) -> Response:
+    """Return the answer that sets the session cookie and leads to where the person wanted to go."""
+    answer = go(request, pages.local(path))
+    browser.keep_session(answer, chosen, secret)
+    browser.drop_oauth_state(answer, chosen)
+    return answer
+
+
+def own(errand: OAuthState | None, purpose: SignInPurpose) -> OAuthState:
+    """Return the login that this browser began for this purpose.
+
+    Raises:
+        NotSignedIn: there is none.
+    """
+    if errand is None or errand.purpose is not purpose:
+        raise NotSignedIn(OVER)
+    return errand
+
+
+def visitor(request: Request, session: UnitOfWork, chosen: Settings) -> Visitor | None:
+    """Return the signed-in person, if any."""
+    with suppress(NotSignedIn):
+        return browser.visitor(request, session, chosen)
+    return None
+
+
+def issuers(chosen: Settings) -> Mapping[int, IdentityProvider]:
+    """Return the identity providers that support browsers, by number."""
+    return {number: issuer for number, issuer in enumerate(chosen.issuers) if issuer.client_id is not None}
+
+
+def ways(
+    request: Request,
+    chosen: Settings,
+    path: str | None,
+    status: int = 200,
+    *,
+    visitor: Visitor | None = None,
+    error: str | None = None,
+    address: str = "",
+) -> HTMLResponse:
+    """Return the page with every way to sign in here."""
+    return page(
+        request,
+        "sign_in",
+        status,
+        visitor=visitor,
+        error=error,
+        address=address,
+        path=pages.local(path),
+        issuers={number: issuer.title for number, issuer in issuers(chosen).items()},
+        by_passkey=chosen.passkey_domain is not None,
+        by_mail=chosen.mail_sign_in,
+    )

@@ -1,0 +1,119 @@
+"""The data page of a tenant: for how long its log is kept, legal holds, and leaving."""
+
+from typing import Annotated
+
+from fastapi import Form, Request, Response
+
+from api import browser, deps
+from api.call_routes import CallRouter
+from api.deps import SessionDep, SettingsDep
+from api.portal import phrases
+from api.portal.account.profile import AccountContextDep
+from api.portal.pages import TAG
+from api.portal.tenant.tenant_admin import TenantAdminPage, done, read, tenant_admin_page
+from api.schemas.parts import Slug
+from api.schemas.tenant_data import HoldInput
+from lockbox.admin import legal_holds, permissions, tenant_data
+from lockbox.database import UnitOfWork
+from lockbox.errors import Invalid, LockboxError
+from lockbox.identity.roles import Caller, Role, Side
+from lockbox.requests.transition import Origin
+
+router = CallRouter(prefix="/tenants/{slug}/data", tags=[TAG], include_in_schema=False)
+
+Text = Annotated[str, Form(max_length=5000)]
+
+
+@router.get("")
+def show(request: Request, slug: Slug, chosen: SettingsDep, session: SessionDep) -> Response:
+    """Show what becomes of the tenant's data to its members, with forms for the admins."""
+    return _shown(tenant_admin_page(request, session, browser.visitor(request, session, chosen), slug))
+
+
+@router.post("/retention")
+def keep_for(work: AccountContextDep, slug: Slug, days: Annotated[str, Form(max_length=20)] = "") -> Response:
+    """Set for how long the log is kept."""
+
+    def deed(session: UnitOfWork, caller: Caller, origin: Origin) -> None:
+        most = work.chosen.retention_days or None
+        tenant_data.keep_for(session, caller, origin, slug, _days(days), most=most)
+
+    return done(work, slug, deed, lambda at, refused: _shown(at, refused, days=days), _here(slug))
+
+
+@router.post("/hold")
+def hold(work: AccountContextDep, slug: Slug, reason: Text = "") -> Response:
+    """Set a legal hold."""
+
+    def deed(session: UnitOfWork, caller: Caller, origin: Origin) -> None:
+        permissions.readable(session, caller, slug, (Role.TENANT_ADMIN,))
+        said = read(HoldInput, reason=reason.replace("\r\n", "\n")).reason
+        legal_holds.hold(session, caller, origin, slug, said)
+
+    return done(work, slug, deed, lambda at, refused: _shown(at, refused, reason=reason), _here(slug))
+
+
+@router.post("/release")
+def release(work: AccountContextDep, slug: Slug) -> Response:
+    """Release the customer's hold."""
+
+    def deed(session: UnitOfWork, caller: Caller, origin: Origin) -> None:
+        permissions.readable(session, caller, slug, (Role.TENANT_ADMIN,))
+        legal_holds.release(session, caller, origin, slug)
+
+    return done(work, slug, deed, _shown, _here(slug))
+
+
+@router.post("/off-board")
+def off_board(work: AccountContextDep, slug: Slug, typed: Annotated[str, Form(max_length=100)] = "") -> Response:
+    """Ask the vendor to export and then erase all that there is."""
+
+    def deed(session: UnitOfWork, caller: Caller, origin: Origin) -> None:
+        if typed.strip() != slug:
+            raise Invalid(phrases.TYPE_THE_SLUG.format(slug=slug))
+        tenant_data.ask_to_leave(session, caller, origin, slug)
+
+    return done(work, slug, deed, lambda at, refused: _shown(at, refused, typed=typed), _here(slug))
+
+
+@router.post("/stay")
+def stay(work: AccountContextDep, slug: Slug) -> Response:
+    """Withdraw it."""
+
+    def deed(session: UnitOfWork, caller: Caller, origin: Origin) -> None:
+        tenant_data.stay(session, caller, origin, slug)
+
+    return done(work, slug, deed, _shown, _here(slug))
+
+
+def _here(slug: str) -> str:
+    return f"/tenants/{slug}/data"
+
+
+def _days(typed: str) -> int | None:
+    if not typed.strip():
+        return None
+    if not (typed.strip().isascii() and typed.strip().isdigit()):
+        raise Invalid(phrases.NO_DAYS)
+    return int(typed)
+
+
+def _shown(
+    at: TenantAdminPage,
+    refused: LockboxError | None = None,
+    days: str | None = None,
+    reason: str = "",
+    typed: str = "",
+) -> Response:
+    most = deps.settings(at.request).retention_days or None
+    found = tenant_data.read(at.session, at.caller, at.tenant.slug, most=most)
+    return at.page(
+        "tenant_data",
+        refused,
+        found=found,
+        is_held=any(one.side is Side.CUSTOMER for one in found.holds),
+        least=tenant_data.LEAST_DAYS,
+        days=(found.retention_days or "") if days is None else days,
+        reason=reason,
+        typed=typed,
+    )

@@ -1,0 +1,125 @@
+"""The data pages of the vendor: which customers are held or leaving, and the vendor's legal hold of one."""
+
+from typing import Annotated
+
+from fastapi import Form, Query, Request, Response
+from pydantic import TypeAdapter, ValidationError
+
+from api import browser
+from api.browser import Visitor
+from api.call_routes import CallRouter
+from api.deps import SessionDep, SettingsDep
+from api.portal import phrases
+from api.portal.account.profile import AccountContext, AccountContextDep
+from api.portal.pages import REFUSED, TAG, go, origin, page, status_of
+from api.portal.tenant.tenant_admin import AdminAction, read
+from api.schemas.parts import Slug
+from api.schemas.tenant_data import HoldInput
+from config.settings import Settings
+from lockbox.admin import legal_holds, permissions, tenant_data
+from lockbox.database import UnitOfWork
+from lockbox.errors import LockboxError, NotFound, SignInAgain
+from lockbox.identity.models import Tenant
+from lockbox.identity.roles import Caller, Role, Side
+from lockbox.requests.transition import Origin
+
+router = CallRouter(prefix="/data", tags=[TAG], include_in_schema=False)
+
+HERE = "/data"
+Text = Annotated[str, Form(max_length=5000)]
+SLUG = TypeAdapter[str](Slug)
+Cursor = Annotated[str, Query(max_length=63, pattern="^[a-z0-9-]*$")]
+
+
+@router.get("")
+def show_all(
+    request: Request,
+    chosen: SettingsDep,
+    session: SessionDep,
+    tenant: Annotated[str, Query(max_length=200)] = "",
+    after: Cursor = "",
+) -> Response:
+    """Show the customers that are held or leaving, or lead to the page of the one that is named."""
+    visitor = browser.visitor(request, session, chosen)
+    found = tenant_data.listed(session, visitor.caller, cursor=after or None, most=tenant_data.MOST_A_PAGE)
+    refused: LockboxError | None = None
+    if typed := tenant.strip().lower():
+        try:
+            return go(request, f"{HERE}/{_known(session, visitor.caller, typed).slug}")
+        except NotFound as absent:
+            refused = absent
+    status = status_of(refused) if refused else 200
+    return page(request, "vendor_data", status, visitor=visitor, found=found, typed=tenant, refused=refused)
+
+
+@router.get("/{slug}")
+def show(request: Request, slug: Slug, chosen: SettingsDep, session: SessionDep) -> Response:
+    """Show what becomes of a customer's data, with a form for operators."""
+    return _shown(request, session, chosen, browser.visitor(request, session, chosen), slug)
+
+
+@router.post("/{slug}/hold")
+def hold(work: AccountContextDep, slug: Slug, reason: Text = "") -> Response:
+    """Set the vendor's legal hold."""
+
+    def deed(session: UnitOfWork, caller: Caller, came: Origin) -> None:
+        permissions.capacity(caller, (Role.OPERATOR,))
+        said = read(HoldInput, reason=reason.replace("\r\n", "\n")).reason
+        legal_holds.hold(session, caller, came, slug, said)
+
+    return _done(work, slug, deed, reason)
+
+
+@router.post("/{slug}/release")
+def release(work: AccountContextDep, slug: Slug) -> Response:
+    """Release the vendor's hold."""
+
+    def deed(session: UnitOfWork, caller: Caller, came: Origin) -> None:
+        permissions.capacity(caller, (Role.OPERATOR,))
+        legal_holds.release(session, caller, came, slug)
+
+    return _done(work, slug, deed)
+
+
+def _known(session: UnitOfWork, caller: Caller, typed: str) -> Tenant:
+    try:
+        return permissions.known(session, caller, SLUG.validate_python(typed))
+    except ValidationError:
+        raise NotFound(phrases.NO_TENANT) from None
+
+
+def _done(work: AccountContext, slug: str, deed: AdminAction, reason: str = "") -> Response:
+    try:
+        with work.open() as (session, visitor):
+            deed(session, visitor.caller, origin(work.request))
+    except REFUSED as refused:
+        with work.open() as (session, visitor):
+            return _shown(work.request, session, work.chosen, visitor, slug, refused, reason)
+    return go(work.request, f"{HERE}/{slug}")
+
+
+def _shown(
+    request: Request,
+    session: UnitOfWork,
+    chosen: Settings,
+    visitor: Visitor,
+    slug: str,
+    refused: LockboxError | None = None,
+    reason: str = "",
+) -> Response:
+    caller = visitor.caller
+    permissions.capacity(caller, tenant_data.READERS)
+    found = tenant_data.read(session, caller, slug, most=chosen.retention_days or None)
+    return page(
+        request,
+        "vendor_tenant_data",
+        status_of(refused) if refused else 200,
+        visitor=visitor,
+        tenant=permissions.known(session, caller, slug),
+        found=found,
+        is_held=any(one.side is Side.VENDOR for one in found.holds),
+        is_operator=caller.holds(Role.OPERATOR),
+        reason=reason,
+        refused=refused,
+        needs_sign_in=isinstance(refused, SignInAgain),
+    )

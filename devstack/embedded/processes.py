@@ -1,0 +1,159 @@
+"""Start detached processes, recognise them by their command line, and signal verified pids only."""
+
+import contextlib
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from devstack.embedded.folder import DataFolder, EmbeddedRefused
+
+# A server gets nothing of our own environment.
+ENVIRONMENT = {"PATH": os.defpath, "LANG": "C", "LC_ALL": "C", "TZ": "UTC"}
+RUN_SECONDS = 120
+TAIL_BYTES = 2000
+
+
+@dataclass(frozen=True)
+class ProcessMark:
+    """What identifies a server of one folder: user, program and first arguments."""
+
+    uid: int
+    program: str
+    arguments: tuple[str, ...]
+
+    def fits(self, process: psutil.Process) -> bool:
+        """Return whether this living process is that server; a zombie is not."""
+        try:
+            if process.uids().real != self.uid:
+                return False
+            program, *arguments = process.cmdline() or [""]
+        except psutil.Error:
+            return False
+        named = not self.program or Path(program).name == self.program
+        return named and tuple(arguments[: len(self.arguments)]) == self.arguments
+
+
+def recorded(mark: ProcessMark, pid: int | None) -> psutil.Process | None:
+    """Return the process of this pid if it is that server, and not another one that reused the pid."""
+    if pid is None:
+        return None
+    with contextlib.suppress(psutil.Error):
+        process = psutil.Process(pid)
+        if mark.fits(process):
+            return process
+    return None
+
+
+def search(mark: ProcessMark, pid: int | None) -> psutil.Process | None:
+    """Return the same, or else any process that is that server: its starter may have died before noting the pid.
+
+    A child that it has just forked has the same command line, and is not the server.
+    """
+    if found := recorded(mark, pid):
+        return found
+    fitting = {process.pid: process for process in psutil.process_iter() if mark.fits(process)}
+    for process in fitting.values():
+        with contextlib.suppress(psutil.Error):
+            if process.ppid() not in fitting:
+                return process
+    return None
+
+
+def alive(pid: int) -> bool:
+    """Return whether any process of this pid runs."""
+    try:
+        return runs(psutil.Process(pid))
+    except psutil.NoSuchProcess:
+        return False
+
+
+def runs(process: psutil.Process) -> bool:
+    """Return whether a thread of this process is left: until the last one has ended, its ports are taken.
+
+    Its command line is gone before that, and maybe its first thread: a zombie with threads still runs.
+    """
+    try:
+        return process.is_running() and (process.status() != psutil.STATUS_ZOMBIE or process.num_threads() > 1)
+    except psutil.Error:
+        return False
+
+
+def run(
+    home: DataFolder,
+    command: list[str],
+    *,
+    env: Mapping[str, str] | None = None,
+    stdin: bytes = b"",
+    as_root: bool = False,
+) -> str:
+    """Run a short command in the folder, as the servers' account, and return its output.
+
+    With `as_root` it starts with our own rights and drops them itself.
+
+    Raises:
+        EmbeddedRefused: it failed; the message has its output.
+    """
+    account = None if as_root else home.account
+    try:
+        done = subprocess.run(  # noqa: S603 - programs of the wheels, arguments of our own, no shell
+            command,
+            input=stdin,
+            capture_output=True,
+            check=False,
+            cwd=home.folder,
+            env={**ENVIRONMENT, **(env or {})},
+            timeout=RUN_SECONDS,
+            start_new_session=True,
+            umask=0o077,
+            user=account.uid if account else None,
+            group=account.gid if account else None,
+            extra_groups=[] if account else None,
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        raise EmbeddedRefused(f"{Path(command[0]).name} could not be run: {error}") from None
+    if done.returncode != 0:
+        said = (done.stderr + done.stdout).decode(errors="replace").strip()
+        raise EmbeddedRefused(f"{Path(command[0]).name} failed ({done.returncode}): {said[-TAIL_BYTES:]}")
+    return done.stdout.decode(errors="replace")
+
+
+def wait_until(true: Callable[[], bool], seconds: float) -> bool:
+    """Poll every 20 ms until the condition is true (True) or the seconds are over (False)."""
+    last = time.monotonic() + seconds
+    while not true():
+        if time.monotonic() > last:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def wait_gone(process: psutil.Process, seconds: float) -> bool:
+    """Wait for a server to end and free its port, reaping a child of ours; False if it still runs."""
+
+    def gone() -> bool:
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(process.pid, os.WNOHANG)
+        return not runs(process)
+
+    return wait_until(gone, seconds)
+
+
+def living_in(folder: Path, *, uid: int, program: str) -> Iterator[psutil.Process]:
+    """Return processes of this user and program whose working directory is the folder."""
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.uids().real == uid and process.name() == program and process.cwd() == str(folder):
+                yield process
+
+
+def tail(log: Path) -> str:
+    """Return the end of a log file, for a message; empty if there is none."""
+    try:
+        return log.read_bytes()[-TAIL_BYTES:].decode(errors="replace").strip()
+    except OSError:
+        return ""

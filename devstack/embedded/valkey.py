@@ -1,0 +1,102 @@
+"""Run Valkey, the Redis-compatible server, with a configuration of our own."""
+
+import shutil
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from devstack.embedded.folder import DataFolder, EmbeddedRefused, FolderState, make_folder, write_private
+from devstack.embedded.processes import ProcessMark, run, tail, wait_gone
+from devstack.embedded.programs import programs_for
+
+STOP_SECONDS = 30
+ANSWER_SECONDS = 2
+# set-proc-title: the command line identifies the server.
+SETTINGS = """\
+bind 127.0.0.1
+port {port}
+protected-mode yes
+requirepass {password}
+dir "{data}"
+appendonly yes
+appendfsync everysec
+save ""
+maxmemory-policy noeviction
+logfile "{log}"
+daemonize no
+set-proc-title no
+"""
+# The shell hands the server over to init: it outlives us and never becomes our zombie.
+APART = '"$@" </dev/null >/dev/null 2>>"$LOG" & echo $!'
+
+
+@dataclass(frozen=True)
+class Valkey:
+    """The Redis of one folder."""
+
+    home: DataFolder
+    state: FolderState
+    name = "redis"
+
+    @property
+    def mark(self) -> ProcessMark:
+        """How its process is recognised."""
+        return ProcessMark(self.home.uid, "valkey-server", (str(self._settings),))
+
+    @property
+    def log(self) -> Path:
+        """Its log."""
+        return self.home.folder / "redis.log"
+
+    def launch(self) -> int:
+        """Start it and return its pid; it may not answer yet."""
+        if not self._data.exists():
+            make_folder(self._data, self.home.account)
+        settings = SETTINGS.format(
+            port=self.state.ports[self.name],
+            password=self.state.passwords["redis"],
+            data=_quoted(self._data),
+            log=_quoted(self.log),
+        )
+        write_private(self._settings, settings, self.home.account)
+        command = ["/bin/sh", "-c", APART, "sh", str(programs_for(self.home).valkey), str(self._settings)]
+        return int(run(self.home, command, env={"LOG": str(self.log)}))
+
+    def answers(self) -> bool:
+        """Return whether it accepts our password and has loaded its data."""
+        try:
+            with socket.create_connection(
+                ("127.0.0.1", self.state.ports[self.name]), timeout=ANSWER_SECONDS
+            ) as connection:
+                connection.sendall(f"AUTH {self.state.passwords['redis']}\r\nPING\r\nQUIT\r\n".encode())
+                with connection.makefile("rb") as reply:
+                    return reply.readline() == b"+OK\r\n" and reply.readline() == b"+PONG\r\n"
+        except OSError:
+            return False
+
+    def settle(self) -> None:
+        """Nothing to do once it answers."""
+
+    def stop(self, process: psutil.Process) -> None:
+        """Stop it cleanly: its append-only file is written."""
+        process.terminate()
+        if not wait_gone(process, STOP_SECONDS):
+            raise EmbeddedRefused(f"Redis (pid {process.pid}) did not stop\n{tail(self.log)}")
+
+    def forget(self) -> None:
+        """Delete its data; it must not be running."""
+        shutil.rmtree(self._data, ignore_errors=True)
+
+    @property
+    def _data(self) -> Path:
+        return self.home.folder / "redis"
+
+    @property
+    def _settings(self) -> Path:
+        return self.home.folder / "redis.conf"
+
+
+def _quoted(path: Path) -> str:
+    return str(path).replace("\\", "\\\\").replace('"', '\\"')

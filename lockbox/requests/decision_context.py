@@ -1,0 +1,398 @@
+"""Read by what a decision is judged once its request is locked, validate it, and build its row."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from types import SimpleNamespace
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row, text
+
+from lockbox.database import Query, UnitOfWork, read_at
+from lockbox.errors import CommentRequired, Invalid, PasskeyMustSign, PasskeyTooNew, WindowTooLong
+from lockbox.facts.enumerations import ApproveMeans, AuthMethod, State
+from lockbox.identity import authentication, keyring, row_macs
+from lockbox.identity.credentials import Passkey
+from lockbox.identity.roles import Caller, Side
+from lockbox.identity.row_macs import MarkedRowKind, UnverifiedRow
+from lockbox.notifications import recipients
+from lockbox.notifications.mail_text import duration
+from lockbox.notifications.recipients import RecipientDirectory
+from lockbox.requests import deadlines, evaluate, policy_store, quorum
+from lockbox.requests.approvals import SignedStatement
+from lockbox.requests.break_glass import BreakGlassRecord, obstacles_to
+from lockbox.requests.lifecycle import Action
+from lockbox.requests.models import AccessRequest, Decision
+from lockbox.requests.permitted_moves import Situation
+from lockbox.requests.policy import Terms, fewest, lacking_today
+from lockbox.requests.policy_parts import ReasonedDecision
+from lockbox.requests.policy_store import EffectivePolicy
+from lockbox.requests.prompt_tiers import PromptedApprovers
+from lockbox.requests.quorum import ApprovalTally, Vote
+from lockbox.requests.transition import Origin
+from lockbox.sql import columns, new_id
+
+AFTER_LOCK = text(f"""
+WITH {policy_store.RULED}, {authentication.HELD}
+SELECT {policy_store.RULED_COLUMNS}, {authentication.HELD_COLUMNS}, clock_timestamp() AS at,
+    EXISTS (SELECT FROM requests e WHERE e.extends = :id AND e.closed_at IS NULL) AS is_extended
+FROM ruled CROSS JOIN held
+""")  # noqa: S608 - ours
+VOTE_COLUMNS = (*row_macs.COVERED[MarkedRowKind.DECISION], "opens_at", "mac")
+VOTES = text(
+    f"SELECT {columns(Decision, 'decisions', *VOTE_COLUMNS)} FROM decisions "  # noqa: S608 - ours
+    "WHERE request_id = ANY(:request_ids)"
+)
+LATELY = text(
+    f"SELECT {columns(Decision, 'd')} FROM decided_lately(:lately, :most) d"  # noqa: S608 - ours
+)
+DECIDED_FOR = timedelta(minutes=3)
+MOST_DECIDED = 1_000
+WHY = {
+    Action.APPROVE: "This tenant's policy asks for a reason: say in a comment why you approve. Nothing was done yet.",
+    Action.DENY: "Say in a comment why you deny: the engineer reads it, and it is on record. Nothing was done yet.",
+    Action.BREAK_GLASS: (
+        "Say in a comment why this cannot wait for the customer: they read it, and it is on record. "
+        "Nothing was done yet."
+    ),
+    Action.REVOKE: "This tenant's policy asks for a reason: say in a comment why you revoke. Nothing was done yet.",
+}
+MUST_SIGN = (
+    "This customer's policy requires each approval to be signed with a passkey of the approver: approve on the "
+    "request's page, in a browser that has your passkey. If you have none yet, add one on your account page first."
+)
+
+
+@dataclass(frozen=True)
+class DecisionInput:
+    """What somebody wants done to a request; `access_window` in seconds shortens what was asked.
+
+    `resources` and `actions` are what an approver keeps of those that were asked, None where that is all; `max_uses`
+    lowers how often the window can be used, and `opens_at` has it begin later.
+    `version` is the one that the person saw, if they said so; `signed` is what they signed with a passkey. `reason`
+    is a word for what caused the act, where that is no decision of theirs.
+    """
+
+    action: Action
+    comment: str | None = None
+    access_window: int | None = None
+    version: int | None = None
+    resources: Sequence[str] | None = None
+    actions: Sequence[str] | None = None
+    signed: SignedStatement | None = None
+    max_uses: int | None = None
+    opens_at: datetime | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class DecisionContext:
+    """All that an act is judged by, read after the lock; `is_extended` is whether an open request extends it.
+
+    `keys` are the caller's passkeys, where they were read, and `too_new` is why none approves yet.
+    """
+
+    caller: Caller
+    origin: Origin
+    known: RecipientDirectory
+    effective: EffectivePolicy
+    at: datetime
+    votes: tuple[Vote, ...] = ()
+    break_glass: BreakGlassRecord | None = None
+    is_extended: bool = False
+    keys: Sequence[Passkey] | None = None
+    too_new: PasskeyTooNew | None = None
+
+    def situation(self, request: AccessRequest) -> Situation:
+        """Return what decides which moves the caller may make on the request."""
+        found = situation_of(request, self.caller, self.at, self.effective, self.votes, self.principals(request))
+        found = replace(found, too_new=self.too_new)
+        if self.break_glass is None:
+            return found
+        lacks = obstacles_to(request, self.effective, self.break_glass, self.caller.person_id, self.at)
+        return replace(found, break_glass_lacks=lacks)
+
+    def principals(self, request: AccessRequest) -> frozenset[UUID]:
+        """Return the approvers for whom the caller stands in now."""
+        return self.known.delegates[request.tenant_id].get(self.caller.person_id, frozenset())
+
+    def seats(self, request: AccessRequest) -> frozenset[UUID]:
+        """Return the approvers in whose place the caller could vote now, the own one too."""
+        return self.known.seats(request.tenant_id).get(self.caller.person_id, frozenset())
+
+    def tallies(self, request: AccessRequest) -> list[ApprovalTally]:
+        """Return how far the votes have come."""
+        return tallies_of(request, self.effective, self.votes)
+
+    def step(self, request: AccessRequest) -> int:
+        """Return the step of the policy's stages to which the votes have brought the request."""
+        return quorum.step_of(self.tallies(request))
+
+    def asked_by(self, request: AccessRequest, step: int) -> frozenset[UUID]:
+        """Return who of the tiers so far, and of the steps up to this one, is asked."""
+        terms, groups, tenant_id = self.effective.terms, self.effective.groups, request.tenant_id
+        return evaluate.approvers_so_far(terms, groups, self.known, tenant_id, request.tiers_asked, step=step)
+
+    def asked(self, request: AccessRequest) -> PromptedApprovers:
+        """Return whom of the customer to ask first, and how many tiers that makes."""
+        return evaluate.first_approvers(self.effective.terms, self.effective.groups, self.known, request.tenant_id)
+
+
+def tallies_of(
+    request: AccessRequest | Row[Any], effective: EffectivePolicy, votes: Sequence[Vote]
+) -> list[ApprovalTally]:
+    """Return how far these votes have come: the stricter of its own policy and today's holds."""
+    needed = max(request.quorum, effective.terms.quorum)
+    return quorum.tallies(votes, needed, effective.terms.stages, effective.groups)
+
+
+def after_lock(
+    session: UnitOfWork,
+    caller: Caller,
+    origin: Origin,
+    request: AccessRequest,
+    *,
+    with_votes: bool = False,
+    ahead: Sequence[Query] = (),
+) -> DecisionContext:
+    """Return by what an act on a request is judged, whose row is locked: the caller's roles, the policy, the clock.
+
+    Somebody of the vendor deals with the request's tenant from here on. `ahead` is what will be read after this.
+    """
+    of_request = {"tenant_id": request.tenant_id, "version": request.policy_version, "extends": request.extends}
+    judged: Query = AFTER_LOCK, of_request | {"id": request.id, "person_id": caller.person_id}
+    votes = [_votes([request.id])] if with_votes else []
+    then = [recipients.ahead_of_look_up({request.tenant_id}), *votes, *ahead]
+    session.foresee([judged, *then] if caller.side is Side.VENDOR else then)
+    if caller.side is Side.VENDOR:
+        authentication.turn_to(session, request.tenant_id)
+    row = session.execute(*judged).one()
+    at = read_at(session, row.at)
+    known = recipients.look_up(session, {request.tenant_id}, None if at is row.at else at)
+    effective = policy_store.effective_policy_in(session, row, request)
+    so_far = votes_of(session, request, known, effective.terms) if with_votes else ()
+    holding = authentication.holding(session, caller, row)
+    return DecisionContext(holding, origin, known, effective, at, so_far, is_extended=row.is_extended)
+
+
+def votes_of(
+    session: UnitOfWork, request: AccessRequest, known: RecipientDirectory, terms: Terms
+) -> tuple[Vote, ...]:
+    """Return the votes so far; only those that people may still give so will count: the others fill no seat.
+
+    A delegate speaks for those for whom they spoke then and still stand in. A code from a mail spoke for nobody
+    where mail does not suffice today, nor did a vote without a mark of ours: a login of the database wrote it.
+    """
+    return all_votes(session, [request], known, {request.id: terms})[request.id]
+
+
+def all_votes(
+    session: UnitOfWork,
+    requests: Sequence[AccessRequest | Row[Any]],
+    known: RecipientDirectory,
+    terms: Mapping[UUID, Terms],
+) -> dict[UUID, tuple[Vote, ...]]:
+    """Return the votes so far on each of these requests, as `votes_of` does; the terms are by request."""
+    rows = session.execute(*_votes([request.id for request in requests])).all()
+    return votes_in(session, requests, known, terms, rows)
+
+
+def votes_in(
+    session: UnitOfWork,
+    requests: Sequence[AccessRequest | Row[Any]],
+    known: RecipientDirectory,
+    terms: Mapping[UUID, Terms],
+    rows: Iterable[Row[Any] | SimpleNamespace],
+) -> dict[UUID, tuple[Vote, ...]]:
+    """Return the same from rows with the columns of `VOTES`."""
+    seats = {request.id: known.seats(request.tenant_id) for request in requests}
+    votes: dict[UUID, tuple[Vote, ...]] = dict.fromkeys(seats, ())
+    for row in rows:
+        filled = seats[row.request_id].get(row.person_id, frozenset()) & _spoke_for(row, terms[row.request_id])
+        if (
+            filled
+            and row.decision == Action.APPROVE
+            and not row_macs.is_believed(session, row.mac, row_macs.decision(row), row.id)
+        ):
+            filled = frozenset()
+        kept = row.resources, row.actions, row.max_uses, row.opens_at
+        vote = Vote(row.person_id, Action(row.decision), row.access_window, filled, *kept)
+        votes[row.request_id] = (*votes[row.request_id], vote)
+    return votes
+
+
+def _votes(request_ids: Sequence[UUID]) -> Query:
+    return VOTES, {"request_ids": request_ids}
+
+
+def unverified(session: UnitOfWork) -> list[UnverifiedRow]:
+    """Return what was decided in the last minutes, whoever did, and no key of ours has marked as it stands."""
+    is_mark = keyring.of(session).powers.is_mark
+    rows = session.execute(LATELY, {"lately": DECIDED_FOR, "most": MOST_DECIDED})
+    return sorted(
+        UnverifiedRow(row.person_id, MarkedRowKind.DECISION)
+        for row in rows
+        if not is_mark(row.mac, *row_macs.decision(row))
+    )
+
+
+def _spoke_for(row: Row[Any] | SimpleNamespace, terms: Terms) -> frozenset[UUID]:
+    in_vain = row.means == AuthMethod.MAIL and not terms.mail_suffices
+    if row.decision == Action.APPROVE and terms.approve_means is ApproveMeans.PASSKEY_SIGNED:
+        in_vain = in_vain or row.assertion is None
+    return frozenset() if in_vain else frozenset({row.person_id, *row.principals})
+
+
+def signed_where_demanded(decision_input: DecisionInput, terms: Terms) -> None:
+    """Check that an approval comes with a signature where the policy demands one.
+
+    Raises:
+        PasskeyMustSign: it does not.
+    """
+    if terms.approve_means is ApproveMeans.PASSKEY_SIGNED and decision_input.signed is None:
+        raise PasskeyMustSign(MUST_SIGN)
+
+
+def reasoned(decision_input: DecisionInput, terms: Terms, *, by_the_vendor: bool) -> None:
+    """Check that the person said why where the policy asks for it, and always where a manager denies or breaks glass.
+
+    Raises:
+        CommentRequired: they did not.
+    """
+    said = decision_input.comment and decision_input.comment.strip()
+    needing = needing_reasons(terms, by_the_vendor=by_the_vendor)
+    if not said and (decision_input.action is Action.BREAK_GLASS or decision_input.action.value in needing):
+        raise CommentRequired(WHY[decision_input.action], field="comment")
+
+
+def needing_reasons(terms: Terms, *, by_the_vendor: bool) -> frozenset[ReasonedDecision]:
+    """Return the decisions that need a reason; no customer's policy weakens the vendor's own."""
+    return terms.comment_required | (Terms().comment_required if by_the_vendor else frozenset())
+
+
+def decide(
+    caller: Caller,
+    origin: Origin,
+    request: AccessRequest,
+    decision_input: DecisionInput,
+    *,
+    votes: Sequence[Vote],
+    principals: frozenset[UUID],
+    terms: Terms,
+    at: datetime,
+) -> Decision:
+    """Return the row of a decision under these terms, not signed yet.
+
+    Raises:
+        WindowTooLong: the window would be longer than what was asked.
+        Invalid: something is kept that was not asked, or nothing is, or more uses are allowed than were asked, or the
+            window would begin earlier than was asked, or too late.
+        NothingLeft: what is kept has nothing in common with what the others keep whose approval counts.
+    """
+    if decision_input.access_window is not None and decision_input.access_window > request.access_window:
+        raise WindowTooLong(
+            f"You may shorten the window, not lengthen it: {request.access_window} seconds were asked.",
+            field="access_window",
+            limit_seconds=request.access_window,
+        )
+    resources, actions = _kept(request, decision_input, votes)
+    return Decision(
+        id=new_id(),
+        request_id=request.id,
+        person_id=caller.person_id,
+        principals=sorted(principals),
+        means=caller.means,
+        decision=decision_input.action,
+        access_window=decision_input.access_window,
+        resources=resources,
+        actions=actions,
+        max_uses=_uses(request, decision_input, terms.max_uses),
+        opens_at=_start(request, decision_input, terms, at),
+        comment=decision_input.comment,
+        channel=origin.channel,
+        address=origin.address,
+        user_agent=origin.user_agent,
+        decided_at=at,
+    )
+
+
+def _kept(
+    request: AccessRequest, decision_input: DecisionInput, votes: Sequence[Vote]
+) -> tuple[list[str] | None, list[str] | None]:
+    """Return the resources and the actions that an approval keeps, None for all; others keep nothing apart."""
+    if decision_input.action is not Action.APPROVE:
+        return None, None
+    resources = quorum.kept(request.resources, decision_input.resources, "resources")
+    actions = quorum.kept(request.actions, decision_input.actions, "actions")
+    counting = [vote for vote in votes if vote.decision is Action.APPROVE and vote.seats]
+    quorum.granted(request.resources, [*(vote.resources for vote in counting), resources], "resources")
+    quorum.granted(request.actions, [*(vote.actions for vote in counting), actions], "actions")
+    return resources, actions
+
+
+def _uses(request: AccessRequest, decision_input: DecisionInput, most: int | None) -> int | None:
+    """Return for how many uses an approval is, None for any number; others say nothing of it."""
+    if decision_input.action is not Action.APPROVE:
+        return None
+    if request.max_uses is not None and (decision_input.max_uses or 0) > request.max_uses:
+        asked = f"{request.max_uses} {'use was' if request.max_uses == 1 else 'uses were'} asked"
+        raise Invalid(f"You may lower the number of uses, not raise it: {asked}.", field="max_uses")
+    return fewest(request.max_uses, decision_input.max_uses, most)
+
+
+def _start(request: AccessRequest, decision_input: DecisionInput, terms: Terms, at: datetime) -> datetime | None:
+    """Return from when an approval is, None for at once; others say nothing of it."""
+    start = decision_input.opens_at
+    if decision_input.action is not Action.APPROVE:
+        return None
+    if start is None:
+        return request.not_before
+    if request.extends is not None:
+        raise Invalid(
+            "An extension begins when the window ends that it extends: leave the start out.", field="opens_at"
+        )
+    if start < (request.not_before or at):
+        earliest = "what was asked" if request.not_before else "now"
+        raise Invalid(f"You may move the start later, not earlier than {earliest}.", field="opens_at")
+    if start > request.created_at + timedelta(seconds=terms.start_ahead):
+        latest = f"at most {duration(terms.start_ahead)} after the submission" if terms.start_ahead else "at once"
+        raise Invalid(f"By the customer's policy access begins {latest}. Choose an earlier start.", field="opens_at")
+    return start
+
+
+NONE = timedelta(0)
+ASKED_STATES = frozenset({State.REVIEWING, State.PENDING})
+
+
+def situation_of(  # noqa: PLR0917 - as many things decide
+    request: AccessRequest,
+    caller: Caller,
+    at: datetime,
+    effective: EffectivePolicy,
+    votes: Sequence[Vote] = (),
+    principals: frozenset[UUID] = frozenset(),
+) -> Situation:
+    """Return what decides which moves a person may make on a request, from what was read of it."""
+    terms = effective.terms
+    return Situation(
+        caller=caller,
+        tenant_id=request.tenant_id,
+        requester_id=request.requester_id,
+        state=State(request.state),
+        version=request.version,
+        created_at=request.created_at,
+        asked_at=request.asked_at,
+        deadline_at=request.deadline_at,
+        at=at,
+        terms=terms,
+        paused=deadlines.stood(request.clock, at) if terms.questions_stop_clock else NONE,
+        lacks=lacking_today(request, terms, request.timing) if request.state in ASKED_STATES else (),
+        votes=votes,
+        principals=principals,
+        groups=effective.groups,
+        is_suspended=effective.is_suspended,
+        is_verified=effective.is_verified,
+        is_outlived=effective.is_outlived,
+        break_glass=request.break_glass,
+    )
