@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from chaos import hunt, plan, stage
-from harness.stage import fresh_database, migrated_servers, plan_for
+from devstack.embedded import ServerAddresses
+from harness.stage import fresh_database, plan_for
 
 SEED, SECONDS = 5, 150
 FOUND = {
@@ -29,11 +30,11 @@ CUTS = tuple(plan.Fault(float(at), "partition", plan.GUARD_LINK, 9, at) for at i
 @pytest.mark.timeout(300)
 @pytest.mark.far
 @pytest.mark.parametrize("bug", FOUND)
-def test_a_planted_bug_is_found(bug: str, tmp_path: Path) -> None:
+def test_a_planted_bug_is_found(bug: str, template: ServerAddresses, tmp_path: Path) -> None:
     # Other faults would only excuse: a judge says nothing about a moment at which something was struck.
     planned = replace(plan.make(SEED, SECONDS), faults=CUTS if bug == "open-guard" else ())
 
-    with migrated_servers("hunt") as template, fresh_database(template) as urls:
+    with fresh_database(template) as urls:
         prepared = plan_for(urls, template, tmp_path / "keys")
         with stage.built(prepared, planned, tmp_path / "logs", bug=bug) as built:
             found, _ = hunt.play(built, lambda *_: None)
