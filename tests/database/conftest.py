@@ -96,8 +96,12 @@ class SharedDatabase:
     def clear(self) -> None:
         """Take away whatever the last test has left there: connections at work, rows, and its Redis database."""
         with self.root.begin() as connection:
-            connection.execute(END_OTHERS)
+            ended = connection.execute(END_OTHERS).all()
             delete_all_rows(connection)
+        if ended:
+            # A pool may hold one of them: an idle connection too has a lock while it takes in a changed catalogue.
+            for engine in (self.api, self.worker, self.superuser):
+                engine.dispose()
         self.redis.flushdb()
 
     def check(self) -> None:
