@@ -29,7 +29,7 @@ SYSTEMCTL = """#!{python}
 import os, shlex, signal, subprocess, sys, time
 from pathlib import Path
 sys.path.insert(0, "{checkout}")
-from config import embedded
+from devstack import embedded
 
 etc, run = Path("{etc}"), Path("{run}")
 servers = {{"redis": "redis", "postgresql": "postgres"}}

@@ -33,7 +33,7 @@ def here() -> Iterator[ModuleRunner]:
 
 @pytest.mark.parametrize("module", ["demo", "devstack.run"])
 def test_a_folder_of_another_version_is_named_with_what_to_do(here: ModuleRunner, module: str) -> None:
-    program = module.removeprefix("cli.")
+    program = module.removeprefix("devstack.")
     ports = ("--port", str(own_port()), "--flower-port", str(own_port())) if program == "run" else ()
 
     ended = here.start(module, "--folder", str(here.folder), *ports)
