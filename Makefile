@@ -19,7 +19,7 @@ TESTS ?= tests
 JOBS ?= 4
 FAR_JOBS ?= 3
 
-.PHONY: help demo run production test test-far check format migrate bench bench-quick bench-full trace tracing chaos soak explore stateful failpoints mutants screens mails \
+.PHONY: help demo run production test test-far check check-types check-sources format migrate bench bench-quick bench-full trace tracing chaos soak explore stateful failpoints mutants screens mails \
 	lock lock-bench lock-mutants lock-client client openapi reference pin-images clean
 .DEFAULT_GOAL := help
 
@@ -49,10 +49,16 @@ test-far: $(DEV_READY) $(CLIENT_READY) ## run the tests that take long, and try 
 	@PYTHONDONTWRITEBYTECODE= HYPOTHESIS_PROFILE=far PLAYS=40 $(BIN)/python -m pytest --numprocesses $(FAR_JOBS) --dist loadscope \
 		--no-loadscope-reorder --durations 20 --timeout 1800 -m "far or hypothesis" tests
 
+# Types take as long as all the rest, and a core of their own.
 check: $(DEV_READY) ## lint, types, the arrow of imports, the API document, and what the sources are held to as a whole
+	@$(MAKE) --no-print-directory --jobs 2 check-types check-sources
+
+check-types: $(DEV_READY)
+	@$(BIN)/mypy
+
+check-sources: $(DEV_READY)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/openapi-spec-validator --validation-errors all api/openapi.json
 	@sh tests/api_style/check

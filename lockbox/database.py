@@ -291,7 +291,7 @@ class UnitOfWork:
         return [rows_of(statement, cursor, cursor.fetchall()) for (statement, _), cursor in read]
 
     def write(self, statement: TextClause, values: Values) -> None:
-        """Run a statement before the commit; nobody reads what it returns, nor does it change what was read ahead."""
+        """Run a statement before the commit: its result is not used, and it changes nothing that was read ahead."""
         self.orm.connection().execute(statement, values)
 
     def foresee(self, queries: Iterable[Query]) -> None:

@@ -19,7 +19,7 @@ class KeptStatements(PrepareManager):
 
     psycopg drops them all, because a rolled back change of the schema could have made them wrong; no process of ours
     goes on after it changed the schema. Each refusal is a ROLLBACK, and without this its connection would plan every
-    statement anew. This leans on a private part of psycopg: a test names the version for which that was read.
+    statement again. This leans on a private part of psycopg: a test names the version for which that was read.
     """
 
     def clear(self) -> bool:

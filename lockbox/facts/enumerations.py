@@ -30,9 +30,9 @@ class CaseCheck(StrEnum):
 
 
 class SignInKind(StrEnum):
-    """With what somebody came: a browser session, a token of an identity provider, of ours, or of a terminal.
+    """How the requester had signed in: a browser session, a token of an identity provider, of ours, or of a terminal.
 
-    `system` is a service account that acts for somebody, of whose own sign-in nothing is known.
+    `system` is a service account that acts for a person whose own sign-in is unknown.
     """
 
     SESSION = "session"

@@ -84,7 +84,7 @@ def judge(
     """Return a move that a person may make on a request; its row is locked, and nothing is written.
 
     The row is locked first; roles, delegates, policy and the clock are read after that, so a decision that had to
-    wait past the deadline is late, and one by somebody who was removed meanwhile does not count. `with_keys` reads
+    wait past the deadline is late, and one by a person who was removed meanwhile does not count. `with_keys` reads
     the person's passkeys too; `ahead` is what will be read before the move is made.
 
     Raises:

@@ -214,7 +214,7 @@ class PendingRequest:
 
 @dataclass(frozen=True)
 class PendingRequests:
-    """Requests that wait for somebody, the cursor of those that follow, and the people of the tenants they are at."""
+    """Requests that wait for an answer, the cursor of those that follow, and the people of their tenants."""
 
     pending: Sequence[PendingRequest]
     beyond: str | None

@@ -90,7 +90,7 @@ LEFT JOIN event_details a ON a.event_id = v.id
 ORDER BY requests.id DESC
 """)  # noqa: S608 - ours
 )
-# Whoever took part is looked up with whoever can be notified: a row for each further mailbox of theirs.
+# Participants are read together with the people who can be notified: a row for each further mailbox of theirs.
 PEOPLE = text(
     short(f"""{FOUND_BY_ROLE}
 UNION ALL
@@ -105,8 +105,8 @@ WHERE p.id IN (SELECT at_person() UNION SELECT requester_id FROM requests WHERE 
 class SimilarRequest:
     """An earlier request of the tenant for the same case or resource: its state, since when, and who brought that.
 
-    What timed out before anybody could be told has `nobody_notified` for a state. `tally` is how far the votes have
-    come where it waits for approvers alone.
+    The state is `nobody_notified` where it timed out before anyone could be notified. `tally` is how far the votes
+    have come where it waits for approvers alone.
     """
 
     id: UUID
@@ -228,7 +228,7 @@ def rows_beside(session: UnitOfWork, request_id: UUID) -> RowsBeside:
 def after_decision(session: UnitOfWork, made: MadeDecision, beside: RowsBeside) -> RequestOverview:
     """Return what is shown to the person who has just made a decision, from what was written.
 
-    Read again is only what they do not hold in their hands: whom the mails reach while it still waits, and what
+    Only what the decision does not know is read again: how many people mails reached while it still waits, and what
     extends a window that was open.
     """
     (entry,) = access_check.unless_restored(session, [made.entry])

@@ -71,7 +71,7 @@ def votes_of(
     known: RecipientDirectory,
     effective: EffectivePolicy,
 ) -> tuple[Vote, ...]:
-    """Return the votes in the rows of one request, as `decisions.votes_of` does."""
+    """Return the votes in the rows of one request, as `decision_context.votes_of` does."""
     mappings = [row._mapping for row in rows if row.d_id is not None]  # noqa: SLF001 - its public name
     given = [SimpleNamespace(**{name: one[f"{VOTES}{name}"] for name in VOTE_COLUMNS}) for one in mappings]
     return decision_context.votes_in(session, [request], known, {request.id: effective.terms}, given)[request.id]

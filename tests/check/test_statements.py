@@ -97,7 +97,7 @@ def _compiled(statement: TextClause) -> str:
 
 
 def _refused(engine: Engine, statements: Mapping[str, TextClause]) -> list[str]:
-    """Return what Postgres says against statements with parameters of whatever types it takes them to be."""
+    """Return why Postgres refuses statements, with the parameter types that it infers."""
     refused = []
     url = engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
     with psycopg.connect(url, autocommit=True) as connection:

@@ -1,4 +1,4 @@
-"""The API keeps to its OpenAPI document, whoever calls it: Schemathesis finds nothing, as any role."""
+"""The API keeps to its OpenAPI document for every role: Schemathesis finds nothing."""
 
 import os
 from collections.abc import Callable

@@ -202,23 +202,23 @@ class Portal:
         return Browser(self, **facts)
 
     def entered(self, who: str, means: AuthMethod) -> "Browser":
-        """Open a browser in which somebody is signed in already, by the house's own means."""
+        """Open a browser with a person who is signed in already, without a mail or passkey."""
         browser = self.browser()
         browser.enter(who, means)
         return browser
 
     def by_mail(self, who: str) -> "Browser":
-        """Open a browser in which somebody is signed in by a mailed code."""
+        """Open a browser with a person who is signed in by a mailed code."""
         return self.entered(who, AuthMethod.MAIL)
 
     def by_passkey(self, who: str) -> "Browser":
-        """Open a browser in which somebody is signed in by a passkey."""
+        """Open a browser with a person who is signed in by a passkey."""
         return self.entered(who, AuthMethod.PASSKEY)
 
     def opened(
         self, who: str, request_id: object, means: AuthMethod = AuthMethod.MAIL
     ) -> tuple["Browser", PortalPage]:
-        """Open a request in a browser in which somebody is signed in."""
+        """Open a request in a browser with a person who is signed in."""
         browser = self.entered(who, means)
         return browser, browser.get(f"/requests/{request_id}")
 
