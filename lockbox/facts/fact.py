@@ -69,7 +69,7 @@ P = TypeVar("P", bound=Part)
 
 @cache
 def facts_of(part: type[SQLModel], view: FactView) -> Mapping[str, Fact]:
-    """Return the facts of one view by the names of their fields, as declared."""
+    """Return the facts of one view, or with NONE of any, by the names of their fields, as declared."""
     every = ((name, fact) for name, field in part.model_fields.items() for fact in field.metadata)
     return {name: fact for name, fact in every if isinstance(fact, Fact) and view in fact.views}
 
@@ -116,8 +116,8 @@ def committed(part: type[SQLModel]) -> tuple[str, ...]:
 
 
 def why(part: type[SQLModel]) -> Iterator[str]:
-    """Yield the names of what is read only where the justification is."""
-    return (name for name in committed(part) if facts_of(part, EVENT)[name].personal is WHY)
+    """Yield the names of what is read only where the justification is, said in events or not."""
+    return (name for name, fact in facts_of(part, FactView.NONE).items() if fact.personal is WHY)
 
 
 def given(part: Part, view: FactView) -> dict[str, Any]:

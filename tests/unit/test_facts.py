@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast, get_args
+from typing import Annotated, Any, cast, get_args
 from uuid import UUID
 
 import pytest
@@ -45,6 +45,7 @@ from lockbox.facts.fact import (
     facts_of,
     kinds_of,
     read,
+    why,
 )
 from lockbox.facts.requester import Requester
 from lockbox.facts.window import Window
@@ -367,3 +368,12 @@ def test_what_is_found_out_about_a_request_cannot_be_sent(name: str) -> None:
 
 def test_what_can_be_sent_is_accepted() -> None:
     assert NewRequest.model_validate(ASKED).actions == ["read"]
+
+
+def test_a_reason_is_blanked_whether_or_not_events_say_it() -> None:
+    class Quiet(Part):
+        on_page: Annotated[str, Fact("On the page", PAGE, WHY)]
+        unsaid: Annotated[str, Fact("Unsaid", personal=WHY)]
+        open: Annotated[str, Fact("Open", PAGE)]
+
+    assert list(why(Quiet)) == ["on_page", "unsaid"]
