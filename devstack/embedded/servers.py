@@ -41,18 +41,18 @@ class EmbeddedServer(Protocol):
     """The operations of each of the three servers."""
 
     @property
-    def name(self) -> str: ...  # noqa: D102 - its key in the state
+    def name(self) -> str: ...  # its key in the state
 
     @property
-    def mark(self) -> ProcessMark: ...  # noqa: D102 - how its process is known
+    def mark(self) -> ProcessMark: ...  # how its process is known
 
     @property
-    def log(self) -> Path: ...  # noqa: D102 - its log file
+    def log(self) -> Path: ...  # its log file
 
-    def launch(self) -> int: ...  # noqa: D102 - start it, return its pid
-    def answers(self) -> bool: ...  # noqa: D102 - whether it can be used
-    def settle(self) -> None: ...  # noqa: D102 - what is left to do once it answers
-    def stop(self, process: psutil.Process) -> None: ...  # noqa: D102 - end it cleanly
+    def launch(self) -> int: ...  # start it, return its pid
+    def answers(self) -> bool: ...  # whether it can be used
+    def settle(self) -> None: ...  # what is left to do once it answers
+    def stop(self, process: psutil.Process) -> None: ...  # end it cleanly
 
 
 @dataclass(frozen=True)
