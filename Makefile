@@ -19,7 +19,7 @@ TESTS ?= tests
 JOBS ?= 4
 FAR_JOBS ?= 3
 
-.PHONY: help demo run production test test-far check check-types check-sources format migrate bench bench-quick bench-full trace tracing chaos soak explore stateful failpoints mutants screens mails \
+.PHONY: help demo run production test test-far check check-types check-sources format migrate bench bench-quick bench-full sizes trace tracing chaos soak explore stateful failpoints mutants screens mails \
 	lock lock-bench lock-mutants lock-client client openapi reference pin-images clean
 .DEFAULT_GOAL := help
 
@@ -79,6 +79,9 @@ bench-quick: $(READY) ## measure Lockbox beside a bare floor (under three minute
 
 bench-full: $(READY) $(BENCH_READY) ## measure with RedBeat, DBOS, a million pending and ten million closed (most of an hour)
 	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m bench full
+
+sizes: $(DEV_READY) ## print how large the code, tests and docs are, and how many files name a field (COMMIT=, BEFORE=)
+	@$(BIN)/python -m bench.sizes $(or $(COMMIT),HEAD) $(BEFORE)
 
 trace: $(READY) ## print the files, statements and rows of each trip through Lockbox (TRACE="--files --statements")
 	@$(BIN)/python -m bench.trace $(TRACE)

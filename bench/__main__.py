@@ -34,11 +34,11 @@ from bench import (
     readme,
     report,
 )
+from bench.bench_size import OF_STACK, PARTS, SIZES, USUAL, Size
 from bench.customers import Customers
 from bench.figures import medians
 from bench.http_load import Subject
 from bench.lockbox_stack import Bench, Site, running, site
-from bench.sizes import OF_STACK, PARTS, SIZES, USUAL, Size
 from bench.targets import BenchResults, comparisons, targets
 from devstack.signals import end_on_signals
 from harness.stage import copied

@@ -10,13 +10,13 @@ from redis import Redis
 from sqlalchemy import text
 
 from bench import costs, http_load
+from bench.bench_size import Size
 from bench.customers import Customers
 from bench.deadlines import ended_at
 from bench.figures import medians
 from bench.lockbox_stack import Site
 from bench.peer_stack import PYTHON, PeerProcesses, running
 from bench.rows import clock
-from bench.sizes import Size
 from bench.targets import Peer
 from devstack import stack
 

@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from bench.bench_size import USUAL
 from bench.figures import Comparison, Figure
 from bench.report import NONE, RESULTS, limit, number, read
-from bench.sizes import USUAL
 from bench.targets import BenchResults, comparisons, targets
 
 README = Path(__file__).parents[1] / "README.md"

@@ -1,92 +1,126 @@
-"""How much is measured: three sizes of a benchmark, from under three minutes to as long as a million takes."""
+"""Print how large the project is and in how many files a field of a request is named, at a commit and beside another.
 
+python -m bench.sizes [COMMIT [BEFORE]]
+"""
+
+import ast
+import io
+import re
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 
-OF_STACK = ("pending", "lone", "storms", "steady", "checks", "flooded", "submits", "lives", "notified", "mails")
-PARTS = (*OF_STACK, "gate", "lists", "sorted_set", "crowd", "audit_log", "peers")
-"""What can be measured by itself, with the floor of each; what needs the running stack comes first."""
+from rich.console import Console
+from rich.table import Table
+
+SERVER = ("api", "catalogue", "cli", "config", "connectors", "devstack", "gate", "lockbox", "worker")
+# Today's folder of packages, and where the guard stood before.
+PACKAGES = ("packages", "guard")
+PRODUCT = (*SERVER, *PACKAGES, "demo", "deploy", "harness")
+FIELDS = ("severity", "max_uses", "case_ref", "not_before", "employing_entity")
+DOCUMENTED = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 
 @dataclass(frozen=True)
-class Size:
-    """One size. Storms are pairs: how many are due at one instant, and how often that is measured."""
+class Commit:
+    """The committed files of a revision, by path."""
 
     name: str
-    storms: tuple[tuple[int, int], ...]
-    lone_rounds: int
-    steady_seconds: int
-    lives: int
-    notified: int
-    pending: int
-    closed: int
-    idle_seconds: int
-    http_seconds: float
-    http_rounds: int
-    floor_batches: tuple[int, ...]
-    floor_rounds: int
-    peers: tuple[str, ...] = ()
-    peer_storms: tuple[tuple[int, int], ...] = ()
-    peer_lives: int = 300
-    peer_pending: int = 2_000
-    audit_log_events: int = 300_000
-    parts: tuple[str, ...] = PARTS
+    files: dict[PurePosixPath, str]
 
-    def has(self, *parts: str) -> bool:
-        """Whether one of these parts is measured."""
-        return not set(parts).isdisjoint(self.parts)
+    @classmethod
+    def read(cls, revision: str) -> "Commit":
+        """Read a revision of the repository in the current folder.
+
+        Raises:
+            subprocess.CalledProcessError: there is no such revision.
+        """
+        name = _git("rev-parse", "--short", revision).decode().strip()
+        with tarfile.open(fileobj=io.BytesIO(_git("archive", revision))) as archive:
+            files = {PurePosixPath(member.name): archive.extractfile(member) for member in archive if member.isfile()}
+            return cls(name, {path: file.read().decode(errors="replace") for path, file in files.items() if file})
+
+    def under(self, *folders: str, suffix: str = "") -> Iterator[tuple[PurePosixPath, str]]:
+        """Iterate over the files in top-level folders."""
+        return (
+            (path, text)
+            for path, text in self.files.items()
+            if path.parts[0] in folders and path.name.endswith(suffix)
+        )
 
 
-QUICK = Size(
-    name="quick",
-    storms=((10_000, 1),),
-    lone_rounds=5,
-    steady_seconds=8,
-    lives=100,
-    notified=200,
-    pending=20_000,
-    closed=100_000,
-    idle_seconds=5,
-    http_seconds=2,
-    http_rounds=1,
-    floor_batches=(1_000,),
-    floor_rounds=1,
-    parts=(*OF_STACK[:-1], "gate", "lists", "sorted_set"),
-)
-USUAL = Size(
-    name="bench",
-    storms=((1_000, 1), (10_000, 3), (100_000, 1)),
-    lone_rounds=20,
-    steady_seconds=30,
-    lives=500,
-    notified=400,
-    pending=100_000,
-    closed=1_000_000,
-    idle_seconds=15,
-    http_seconds=3,
-    http_rounds=2,
-    floor_batches=(500, 2_000),
-    floor_rounds=3,
-    peers=("celery_eta", "dramatiq_delay"),
-    peer_storms=((1_000, 1), (10_000, 1)),
-    audit_log_events=100_000,
-)
-FULL = Size(
-    name="full",
-    storms=((1_000, 3), (10_000, 5), (100_000, 3), (1_000_000, 1)),
-    lone_rounds=30,
-    steady_seconds=120,
-    lives=1_000,
-    notified=400,
-    pending=1_000_000,
-    closed=10_000_000,
-    idle_seconds=30,
-    http_seconds=4,
-    http_rounds=5,
-    floor_batches=(500, 1_000, 2_000, 5_000),
-    floor_rounds=3,
-    peers=("celery_eta", "dramatiq_delay", "redbeat_entries", "dbos_delay"),
-    peer_storms=((1_000, 3), (10_000, 1)),
-    peer_lives=1_000,
-    audit_log_events=1_000_000,
-)
-SIZES = {size.name: size for size in (QUICK, USUAL, FULL)}
+def server_lines(commit: Commit) -> int:
+    """Count the lines of Python of the server, migrations included."""
+    return sum(_lines(text) for _, text in commit.under(*SERVER, suffix=".py"))
+
+
+def package_lines(commit: Commit) -> int:
+    """Count the lines of Python of the packages, without their tests."""
+    return sum(_lines(text) for path, text in commit.under(*PACKAGES, suffix=".py") if "tests" not in path.parts)
+
+
+def test_lines(commit: Commit) -> int:
+    """Count the lines of Python of the tests, those of packages included."""
+    packaged = (text for path, text in commit.under(*PACKAGES, suffix=".py") if "tests" in path.parts)
+    return sum(map(_lines, packaged)) + sum(_lines(text) for _, text in commit.under("tests", suffix=".py"))
+
+
+def docstring_words(commit: Commit) -> int:
+    """Count the words of the server's docstrings."""
+    return sum(
+        len((ast.get_docstring(node) or "").split())
+        for _, text in commit.under(*SERVER, suffix=".py")
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, DOCUMENTED)
+    )
+
+
+def doc_words(commit: Commit) -> int:
+    """Count the words of the docs, and of the packages' READMEs; the changelog has a limit of its own."""
+    readmes = (text for path, text in commit.under(*PACKAGES, suffix="README.md"))
+    return sum(len(text.split()) for text in readmes) + sum(
+        len(text.split()) for _, text in commit.under("docs", suffix=".md")
+    )
+
+
+def naming(field: str) -> Callable[[Commit], int]:
+    """Return what counts the product files that name a field."""
+    word = re.compile(rf"\b{field}\b")
+    return lambda commit: sum(bool(word.search(text)) for _, text in commit.under(*PRODUCT))
+
+
+FIGURES: dict[str, Callable[[Commit], int]] = {
+    "lines of the server": server_lines,
+    "lines of packages": package_lines,
+    "lines of tests": test_lines,
+    "words of docstrings": docstring_words,
+    "words of docs": doc_words,
+    **{f"files that name {field}": naming(field) for field in FIELDS},
+}
+
+
+def main(revisions: list[str]) -> None:
+    """Print the figures of a commit, HEAD by default, and of an earlier one beside it."""
+    commits = [Commit.read(revision) for revision in reversed(revisions or ["HEAD"])]
+    table = Table()
+    table.add_column()
+    for commit in commits:
+        table.add_column(commit.name, justify="right")
+    for title, count in FIGURES.items():
+        table.add_row(title, *(f"{count(commit):,}" for commit in commits))
+    Console().print(table)
+
+
+def _git(*arguments: str) -> bytes:
+    return subprocess.run(["git", *arguments], check=True, stdout=subprocess.PIPE).stdout  # noqa: S607 - any git
+
+
+def _lines(text: str) -> int:
+    return len(text.splitlines())
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
