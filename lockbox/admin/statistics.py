@@ -26,15 +26,17 @@ MONTHS = 12
 MOST_TOP = 10
 READERS = frozenset({Role.TENANT_ADMIN, Role.AUDITOR})
 ERASED = "erased"
-NEWEST_OF_TENANT = "WHERE tenant_id BETWEEN :tenant_id AND :tenant_id ORDER BY tenant_id DESC, id DESC"
-NEWEST_OF_ALL = "ORDER BY id DESC"
+NEWEST_OF_TENANT = "WHERE tenant_id BETWEEN :tenant_id AND :tenant_id ORDER BY tenant_id DESC, id DESC LIMIT :most"
+NEWEST_OF_ALL = f"ORDER BY id DESC LIMIT {MOST_COUNTED}"
 # A bound by time would have Postgres read everybody's requests of that time: the newest are read, then filtered.
+# A generic plan takes BETWEEN for one row in 200, fewer than are counted, and would as soon read and sort a tenant's
+# whole history. It takes an unknown limit for a tenth of what there is: to stop in the index's order costs that much.
 COUNTED = """
 WITH looked AS MATERIALIZED (
     SELECT service, requester_id, reason_code, severity, level, mode, state, break_glass, pre_approval_id,
         created_at, asked_at, opened_at, opens_at, closed_at,
         deadline_at
-    FROM requests {newest} LIMIT {most}
+    FROM requests {newest}
 ), counted AS MATERIALIZED (
     SELECT date_trunc('month', created_at, 'UTC') AS month, service, requester_id, reason_code, severity, level,
         state, opened_at IS NOT NULL AS was_opened, mode = 'enforce' AND NOT break_glass AS was_asked,
@@ -107,7 +109,6 @@ class RequestFigures(BaseModel, frozen=True):
 
 
 GIVEN = {
-    "most": MOST_COUNTED,
     "top": MOST_TOP,
     "grouped": "month, service, requester_id, reason_code, severity, level, kind",
     "figures": ", ".join(RequestFigures.model_fields),
@@ -166,7 +167,7 @@ def read(session: UnitOfWork, caller: Caller, slug: str | None) -> Statistics:
         raise NotYours("Only a tenant's admins and auditors, and the vendor's auditors, can read statistics.")
     until = now(session)
     since = _months_before(until, MONTHS - 1)
-    values = {"since": since, "at": until} | ({"tenant_id": tenant.id} if tenant else {})
+    values = {"since": since, "at": until} | ({"tenant_id": tenant.id, "most": MOST_COUNTED} if tenant else {})
     rows = session.execute(OF_TENANT if tenant else OF_ALL, values).all()
     return _statistics(tenant, since, until, rows)
 

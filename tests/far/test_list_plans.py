@@ -13,6 +13,7 @@ from harness import history
 from harness.history import HistoryPattern
 from harness.people import World, add_endpoint
 from harness.stage import fresh_database, setting
+from lockbox.admin import statistics
 from lockbox.admin.statistics import MOST_COUNTED as MOST_COUNTED_REQUESTS
 from lockbox.database import Database, make_engine
 from lockbox.identity.roles import Role
@@ -98,6 +99,8 @@ PAGES = {
     "/v1/audit/report?request={request}": ("aude",),
 }
 UNSEEN = 2_000
+COSTS = ("random_page_cost = 8", "effective_cache_size = '8kB'", "cpu_operator_cost = 0.0001")
+"""What makes it seem cheaper to read and sort all of a tenant's requests than to go back along an index."""
 MOST_COUNTED = 30_000
 """What the operators' page may read in one statement: counts of what is open, unsent and dead, by indexes."""
 
@@ -197,6 +200,18 @@ def test_a_page_reads_no_more_than_it_shows(archive: Archive, path: str, who: st
 def test_statistics_read_a_bounded_number_of_requests(archive: Archive, who: str, path: str) -> None:
     # An auditor of a customer does not see those that no manager has endorsed: they are read on the way, not counted.
     archive.check(who, path, most_counted=MOST_COUNTED_REQUESTS + UNSEEN)
+
+
+@pytest.mark.parametrize("cost", COSTS)
+def test_statistics_read_no_more_where_another_plan_would_seem_cheaper(archive: Archive, cost: str) -> None:
+    db, tara = archive.portal.db, archive.portal.world.people["tara"]
+    with db.transaction() as session, archive.log.kept() as plans:
+        for setting_up in (f"SET LOCAL {cost}", "DISCARD PLANS"):
+            session.execute(text(setting_up))
+        assert statistics.read(session, tara, None).counted_from
+
+    bounded = MOST_COUNTED_REQUESTS + UNSEEN
+    assert [fault for plan in plans for fault in plan.faults(archive.growing, bounded)] == []
 
 
 def test_the_operators_page_counts_what_is_open_and_scans_nothing(archive: Archive) -> None:
