@@ -8,11 +8,10 @@ from starlette.types import ASGIApp
 from config.settings import Settings
 from gate import enforcement, gate_definition
 from gate.app import Gate, GateApp
-from gate.call_counts import CallCounts
-from gate.count_writer import CountWriter
+from gate.call_counts import CallCounts, CountWriter
 from gate.credentials import GatewayCredentials
 from gate.decision_point import DecisionPoint
-from gate.enforcement_memory import EnforcementMemory
+from gate.enforcement import EnforcementMemory
 from gate.engineers import EngineerResolver, callers_of
 from gate.guard_calls import GuardCalls
 from gate.mapping import ServiceMapping

@@ -1,16 +1,16 @@
-"""The answers of the gate: 200, 401 and 403 and nothing else, for gateways, programs and people."""
+"""The gate's answers: 200, 401 or 403, for gateways, programs and people."""
 
 import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import StrEnum
 from functools import lru_cache
 from html import escape
-from typing import Any, Protocol
+from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode
 from uuid import UUID
 
-from gate.asgi import Send
-from gate.reasons import REQUESTABLE, SENTENCES, UNAUTHENTICATED, GateReason
+from gate.call import Send
 from lockbox.requests.access_check import AccessCheck
 
 SAFE = "".join(chr(one) for one in range(0x20, 0x7F) if chr(one) != "%")
@@ -26,15 +26,76 @@ PAGE = """<!doctype html>
 </head><body><h1>{title}</h1><p>{detail}</p>{link}<p><small>{reason}</small></p></body></html>
 """
 LINK = '<p><a href="{form}">Request access</a></p>'
+
+
+class GateReason(StrEnum):
+    """The value of the header `Lockbox-Reason`."""
+
+    NO_WINDOW = "no_window"
+    NARROWED = "narrowed"
+    USED_UP = "used_up"
+    SUSPENDED = "suspended"
+    UNKNOWN_ENGINEER = "unknown_engineer"
+    UNMAPPED = "unmapped"
+    MALFORMED = "malformed"
+    BUSY = "busy"
+    BEHIND = "behind"
+    NO_CREDENTIAL = "no_credential"
+    NO_TOKEN = "no_token"  # noqa: S105 - a word
+    BAD_TOKEN = "bad_token"  # noqa: S105 - likewise
+
+
+SENTENCES: dict[GateReason, str] = {
+    GateReason.NO_WINDOW: "No access window is open for this. Request access, and try again once it is approved.",
+    GateReason.NARROWED: "Your request was approved, but not for this resource and action. Request access to it.",
+    GateReason.USED_UP: "Your access was approved for a number of uses, and all are used. Request access again.",
+    GateReason.SUSPENDED: "The tenant is suspended: no access is granted. Ask an operator of the vendor.",
+    GateReason.UNKNOWN_ENGINEER: "Your account is not that of an engineer at Lockbox. Ask an operator to add it.",
+    GateReason.UNMAPPED: "This address is not one that can be opened. Ask the owner of the service to map it.",
+    GateReason.MALFORMED: "This call can't be judged as written. Check its address, or ask whoever runs the gateway.",
+    GateReason.BUSY: "Lockbox is busy. Try again in a few seconds.",
+    GateReason.BEHIND: "Lockbox cannot check now whether access is open, and so grants none. Try again in a minute.",
+    GateReason.NO_CREDENTIAL: "The gateway has shown no valid token of Lockbox. Ask whoever runs the gateway.",
+    GateReason.NO_TOKEN: "Sign in first: your call carries no token.",
+    GateReason.BAD_TOKEN: "Sign in again: your token was not accepted.",
+}
+UNAUTHENTICATED = frozenset({GateReason.NO_CREDENTIAL, GateReason.NO_TOKEN, GateReason.BAD_TOKEN})
+"""Those that are answered with 401; all others with 403."""
+REPORTABLE = frozenset(
+    {
+        GateReason.NO_WINDOW,
+        GateReason.NARROWED,
+        GateReason.USED_UP,
+        GateReason.SUSPENDED,
+        GateReason.UNMAPPED,
+        GateReason.MALFORMED,
+        GateReason.UNKNOWN_ENGINEER,
+        GateReason.NO_TOKEN,
+        GateReason.BAD_TOKEN,
+    }
+)
+"""Those about the call itself, which a gate that only reports lets in; what else is wrong stays a no.
+
+`malformed` is about the call where its path or its parameters are spelled so.
+"""
+REQUESTABLE = frozenset({GateReason.NO_WINDOW, GateReason.NARROWED, GateReason.USED_UP})
+"""Those to which a request for access is the way out."""
 SIGN_IN = frozenset({GateReason.NO_TOKEN, GateReason.BAD_TOKEN})
+
+
+class GrantedAccess(NamedTuple):
+    """The window that lets a call in; `uses_left` is None where uses are not counted."""
+
+    request_id: UUID
+    until: datetime
+    uses_left: int | None = None
+    is_same_use: bool = False
+    break_glass: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Denial:
-    """A no: why, in a sentence of its own where there is one, and where to request access where that helps.
-
-    `retry_after` is after how many seconds to ask again, where that is known.
-    """
+    """Why a call is refused. `detail` replaces the reason's own sentence; `retry_after` is in seconds."""
 
     reason: GateReason
     detail: str = ""
@@ -43,17 +104,15 @@ class Denial:
 
     @property
     def status(self) -> int:
-        """401 where the engineer or the gateway has to show another token, else 403."""
         return 401 if self.reason in UNAUTHENTICATED else 403
 
     @property
     def title(self) -> str:
-        """What the engineer reads first; a gateway's token is nothing that the engineer can mend."""
         return "Sign in first" if self.reason in SIGN_IN else "No access"
 
 
 class RefusedCall(Exception):  # noqa: N818 - it names what was found
-    """A call that is not let in; where the gate `only_reports`, it is let in all the same."""
+    """A call that is denied; where the gate `only_reports`, it is let in all the same."""
 
     def __init__(self, denial: Denial, *, only_reports: bool = False) -> None:
         super().__init__(denial.reason)
@@ -62,7 +121,6 @@ class RefusedCall(Exception):  # noqa: N818 - it names what was found
 
 
 def form_for(public_url: str, question: AccessCheck, reason: GateReason) -> str | None:
-    """Return the address of the request form, filled in for this; None where a request is not the way out."""
     if reason not in REQUESTABLE:
         return None
     asked = {"tenant": question.tenant, "service": question.service}
@@ -70,28 +128,11 @@ def form_for(public_url: str, question: AccessCheck, reason: GateReason) -> str 
 
 
 def written(until: datetime) -> str:
-    """Return a time as answers write it: in UTC, to the microsecond."""
     return until.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
-class AnsweredWindow(Protocol):
-    """What is told of the window that lets a call in."""
-
-    @property
-    def request_id(self) -> UUID:
-        """The request that it was opened by."""
-
-    @property
-    def until(self) -> datetime:
-        """When it ends."""
-
-    @property
-    def break_glass(self) -> bool:
-        """Whether it was opened by break-glass."""
-
-
-async def allow(send: Send, question: AccessCheck, window: AnsweredWindow, at: datetime | None = None) -> None:
-    """Answer yes, and what for; `at` is the present by the database's clock, where that is told."""
+async def allow(send: Send, question: AccessCheck, window: GrantedAccess, at: datetime | None = None) -> None:
+    """Answer yes. `at` is the database's time, for a guard."""
     told: Headers = ((b"lockbox-at", written(at).encode()),) if at else ()
     if window.break_glass:
         told += ((b"lockbox-break-glass", b"true"),)
@@ -100,7 +141,6 @@ async def allow(send: Send, question: AccessCheck, window: AnsweredWindow, at: d
 
 @lru_cache(MOST_WRITTEN)
 def _of_yes(question: AccessCheck, request_id: UUID, until: datetime) -> Headers:
-    """Return the headers of a yes: written once, for they are the same at each use of a thing by a window."""
     resource = question.resource
     if not resource.isascii() or "%" in resource:
         resource = quote(resource, safe=SAFE)
@@ -117,17 +157,15 @@ def _of_yes(question: AccessCheck, request_id: UUID, until: datetime) -> Headers
 
 
 async def let_pass(send: Send) -> None:
-    """Answer yes to a call that needs no window."""
     await _empty(send, ((b"lockbox-decision", b"not-applicable"),))
 
 
 async def report(send: Send, denial: Denial) -> None:
-    """Answer yes to a call that would be refused, where the gate does not enforce yet; and why it would be."""
+    """Answer yes where an enforcing gate would deny."""
     await _empty(send, ((b"lockbox-decision", b"would-deny"), (b"lockbox-reason", denial.reason.value.encode())))
 
 
 async def state(send: Send, said: dict[str, Any]) -> None:
-    """Answer what a guard has asked for; the answer itself lets nobody in."""
     body = json.dumps(said).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), NO_STORE]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
@@ -140,7 +178,6 @@ async def _empty(send: Send, headers: Headers) -> None:
 
 
 async def deny(send: Send, denial: Denial, *, as_page: bool) -> None:
-    """Answer no: a problem for programs, a small page for people."""
     kind, body = _page(denial) if as_page else _problem(denial)
     headers = [
         (b"lockbox-decision", b"deny"),

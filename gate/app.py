@@ -8,9 +8,8 @@ from typing import NamedTuple
 import structlog
 
 from gate import answers, dialects
-from gate.answers import Denial, RefusedCall
-from gate.asgi import AsgiApp, Receive, Scope, Send
-from gate.call import SentHeaders
+from gate.answers import REPORTABLE, Denial, GateReason, GrantedAccess, RefusedCall
+from gate.call import AsgiApp, Receive, Scope, Send, SentHeaders, call_end
 from gate.call_counts import (
     MOST_OF_A_CALLER,
     MOST_OF_A_PATH,
@@ -20,14 +19,12 @@ from gate.call_counts import (
     ReportedCall,
     kept,
 )
-from gate.call_time import call_end
 from gate.credentials import GatewayCredential, GatewayCredentials
 from gate.dialects import ROOT, Dialect, GateQuestion, MalformedQuestion
-from gate.enforcement_memory import EnforcementMemory
+from gate.enforcement import EnforcementMemory
 from gate.engineers import EngineerCall, EngineerResolver, NotApplicable, UnidentifiedCall
 from gate.mapping import GateCall, MappedCall, MappingRefused, ServiceMapping
-from gate.reasons import REPORTABLE, GateReason
-from gate.window_checks import GrantedAccess, WindowChecks
+from gate.window_checks import WindowChecks
 from lockbox.requests.access_check import AccessCheck, UsingCaller
 
 log = structlog.get_logger(__name__)
@@ -39,7 +36,7 @@ METHOD = re.compile(r"[A-Z]{1,20}")
 
 
 class AllowedCall(NamedTuple):
-    """A call that a window lets in, and what it does; `at` is the present by the database's clock, for a guard."""
+    """`at` is the database's time, for a guard."""
 
     question: AccessCheck
     window: GrantedAccess
@@ -53,11 +50,7 @@ GuardAnswers = Callable[
 
 
 class Gate:
-    """Everything that the gate knows, for one event loop.
-
-    `mappings` has the services with a gate. A gateway names itself in `Lockbox-Gateway`: `Authorization` is what the
-    engineer's call came with.
-    """
+    """Decides for one event loop. `Lockbox-Gateway` authenticates the gateway; `Authorization` is the engineer's."""
 
     def __init__(
         self,
@@ -77,11 +70,6 @@ class Gate:
         self._public_url = public_url.rstrip("/")
 
     async def credential(self, headers: SentHeaders, call: CountedCall) -> GatewayCredential:
-        """Return whose token a question came with.
-
-        Raises:
-            RefusedCall: nobody's, or nothing can be answered yet.
-        """
         if not self._checks.is_ready:
             raise RefusedCall(Denial(GateReason.BEHIND))
         shown = headers.once(CREDENTIAL)
@@ -97,12 +85,7 @@ class Gate:
     async def decide(
         self, scope: Scope, headers: SentHeaders, credential: GatewayCredential, call: CountedCall
     ) -> AllowedCall | NotApplicable:
-        """Return why a call is let in; note in `call` what is found out about it, for whoever counts.
-
-        Raises:
-            RefusedCall: it is not.
-            MalformedQuestion: the gateway's question is none that can be answered.
-        """
+        """Return why a call is let in; what is learned about it is noted in `call`."""
         service, rest, query = dialects.asked_at(scope)
         mapping = self._mapping(credential, service)
         call.service = service
@@ -121,11 +104,9 @@ class Gate:
             raise RefusedCall(refused.denial, only_reports=only_reports) from None
 
     def _only_reports(self, reason: GateReason, call: CountedCall, asked: GateCall) -> bool:
-        """Return whether a no is about the call itself, and the gate only reports for the call's tenant.
+        """Return whether a denial is about the call itself, and the gate only reports for its tenant.
 
-        Where no tenant is known, the gate has to report for all of them, those too that do not exist yet. A call that
-        names its engineer in two ways is the gateway's fault, and no path's. What is kept of a call that is only
-        reported is noted in `call`.
+        An unknown tenant may be any: the gate must then report for all. What is kept of the call is noted in `call`.
         """
         service = call.service
         if reason not in REPORTABLE or not self._modes.reports_anywhere(service):
@@ -150,27 +131,17 @@ class Gate:
         *,
         anew: bool = False,
     ) -> EngineerCall | NotApplicable:
-        """Return whose call it is that came with these headers; `anew` whatever memory holds.
-
-        Raises:
-            RefusedCall: nobody's that is known.
-        """
+        """Return whose call it is; `anew` skips what memory holds."""
         found = await self._engineers.identify(service, headers, credential.account_id, anew=anew, ends=call.ends)
         if isinstance(found, UnidentifiedCall):
             call.identity = found.identity
-            raise RefusedCall(Denial(GateReason(found.code.value), found.detail))
+            raise RefusedCall(Denial(found.reason, found.detail))
         return found
 
     def shows_caller(self, service: str, headers: SentHeaders) -> bool:
-        """Return whether these headers say whose call it is."""
         return self._engineers.is_shown(service, headers)
 
     async def check(self, question: AccessCheck, caller: UsingCaller, call: CountedCall) -> AllowedCall:
-        """Return the window that lets a call in.
-
-        Raises:
-            RefusedCall: there is none.
-        """
         call.question = question
         answer = await self._checks.check(question, caller, call.ends)
         if isinstance(answer, GateReason):
@@ -186,8 +157,6 @@ class Gate:
 
 
 class GateApp:
-    """Answers what is asked of the gate, counting each answer, and passes everything else on to the API."""
-
     def __init__(self, app: AsgiApp, gate: Gate, counts: CallCounts, guards: GuardAnswers) -> None:
         self._app = app
         self._gate = gate
@@ -195,7 +164,6 @@ class GateApp:
         self._guards = guards
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer, or pass on."""
         if scope["type"] != "http" or not scope["raw_path"].startswith(ROOT):
             await self._app(scope, receive, send)
             return
@@ -232,7 +200,6 @@ class GateApp:
 
 
 def _caller_of(call: CountedCall) -> str:
-    """Return whose call it was: the id of a known engineer, else the identity that nobody has mapped."""
     return str(call.question.engineer) if call.question else kept(call.identity, MOST_OF_A_CALLER)
 
 

@@ -1,4 +1,4 @@
-"""Verify the tokens that come with gated calls, and remember the verified ones for a minute at most."""
+"""Verify the tokens of gated calls, and remember verified ones for at most a minute."""
 
 import asyncio
 import hashlib
@@ -15,7 +15,7 @@ from typing import Any
 from joserfc.jwk import KeySet
 
 from catalogue.issuers import IdentityProvider
-from gate.call_time import in_time
+from gate.call import in_time
 from lockbox.errors import Busy, NotSignedIn
 from lockbox.identity import oidc
 from lockbox.identity.oidc import BEARER_TYPES, MOST_LIFE_SECONDS, UnexplainedSignature, UnverifiedToken
@@ -37,10 +37,9 @@ OVERLOADED = "Too many tokens are being verified; try again in a moment."
 
 @dataclass(frozen=True)
 class GateIssuer:
-    """An issuer of the tokens of one service's callers.
+    """An issuer of tokens for one service.
 
-    `longest_seconds` is how long its tokens may be issued for. Where `authorized_parties` of the provider are named,
-    each token has to name one of them as its client. `vouches_for_mail` is whether its mail addresses name people.
+    `longest_seconds` bounds a token's `exp` - `iat`. `vouches_for_mail`: its mail addresses identify people.
     """
 
     provider: IdentityProvider
@@ -50,10 +49,10 @@ class GateIssuer:
 
 @dataclass(frozen=True)
 class VerifiedToken:
-    """Whom a verified token is about.
+    """The subject of a verified token.
 
-    `email` is set only if its issuer vouches for mail addresses and has verified this one. `is_gated` is what the
-    service's rules for callers say of its claims. It ends at `expires_at`, in seconds since 1970.
+    `email` is set only if the issuer vouches for addresses and has verified this one. `is_gated`: the service gates
+    calls with these claims. `expires_at` is in seconds since 1970.
     """
 
     issuer: str
@@ -65,18 +64,13 @@ class VerifiedToken:
 
 @dataclass(frozen=True)
 class TokenRealm:
-    """What one service accepts: its name, its issuers by `iss`, and which claims make a call a gated one."""
-
     service: str
     issuers: Mapping[str, GateIssuer]
     is_gated: Callable[[Mapping[str, Any]], bool]
 
 
 class TokenMemory:
-    """Verified tokens by service and SHA-256, the most recent of them; for one event loop.
-
-    A token is remembered until it ends, for a minute at most, and no longer than its issuer's keys stay the same.
-    """
+    """Verified tokens by service and SHA-256: kept for at most a minute, while the issuer's keys stay the same."""
 
     def __init__(
         self, issuers: IdentityProviders, *, clock: Callable[[], float], most: int = MOST_REMEMBERED
@@ -87,7 +81,6 @@ class TokenMemory:
         self._known = OrderedDict[tuple[str, bytes], tuple[VerifiedToken, IdentityProvider, KeySet, float]]()
 
     def find(self, key: tuple[str, bytes]) -> VerifiedToken | None:
-        """Return a token that was verified within the last minute and still counts."""
         found = self._known.get(key)
         if found is None:
             return None
@@ -101,7 +94,6 @@ class TokenMemory:
     def keep(
         self, key: tuple[str, bytes], token: VerifiedToken, provider: IdentityProvider, keys: KeySet, seconds: float
     ) -> None:
-        """Remember a token for so many seconds, a minute at most; the one that was unused longest makes room."""
         if seconds <= 0:
             return
         self._known[key] = token, provider, keys, self._clock() + min(seconds, REMEMBERED_SECONDS)
@@ -110,14 +102,13 @@ class TokenMemory:
             self._known.popitem(last=False)
 
     def __len__(self) -> int:
-        """Return how many are remembered."""
         return len(self._known)
 
 
 class TokenVerifier:
-    """Verifies tokens for one event loop, which waits for no issuer and no signature.
+    """Verifies tokens for one event loop, which never waits for an issuer or a signature.
 
-    Each issuer has a fetch of its own, so that one that hangs delays no other's calls.
+    Each issuer's keys are fetched separately, so that a slow issuer delays only its own calls.
     """
 
     def __init__(
@@ -129,15 +120,6 @@ class TokenVerifier:
         wait_seconds: float = WAIT_SECONDS,
         most: int = MOST_REMEMBERED,
     ) -> None:
-        """Make one.
-
-        Args:
-            issuers: the keys of all issuers of all services.
-            now: the present by the database's clock, aware.
-            clock: seconds that only go forward.
-            wait_seconds: the longest wait for an issuer's keys.
-            most: how many tokens are remembered.
-        """
         self._issuers = issuers
         self._now = now
         self._wait_seconds = wait_seconds
@@ -147,15 +129,14 @@ class TokenVerifier:
         self._under_way = threading.BoundedSemaphore(MOST_VERIFIED_TOGETHER)
 
     def known(self, realm: TokenRealm, token: bytes) -> VerifiedToken | None:
-        """Return what is remembered of a token."""
         return self.memory.find((realm.service, hashlib.sha256(token).digest()))
 
     async def verified(self, realm: TokenRealm, token: bytes, ends: float | None = None) -> VerifiedToken:
-        """Return whom a token is about; wait until `ends` at most.
+        """Return the subject of a token; wait until `ends` at most.
 
         Raises:
-            NotSignedIn: it is malformed, forged, not for this service or not valid now.
-            Busy: its issuer's keys are not known and can't be fetched, or too much is under way.
+            NotSignedIn: it is malformed, forged, for another service or not valid now.
+            Busy: the issuer's keys cannot be fetched, or too much is under way.
         """
         key = realm.service, hashlib.sha256(token).digest()
         if (known := self.memory.find(key)) is not None:
@@ -166,7 +147,6 @@ class TokenVerifier:
             raise Busy(OVERLOADED) from None
 
     def close(self) -> None:
-        """End the threads."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _verify(self, realm: TokenRealm, token: bytes, key: tuple[str, bytes]) -> VerifiedToken:
@@ -195,7 +175,6 @@ class TokenVerifier:
         return found
 
     async def _keys(self, provider: IdentityProvider, fetching: Future[None] | None) -> KeySet:
-        """Return the issuer's keys, after a fetch if there is one to wait for."""
         if fetching is not None:
             await self._wait(provider.issuer, fetching)
         keys = self._issuers.known_keys(provider)
@@ -217,7 +196,6 @@ class TokenVerifier:
             self._waiting[issuer] -= 1
 
     async def _claims(self, shown: UnverifiedToken, issuer: GateIssuer, keys: KeySet) -> dict[str, Any]:
-        """Verify a token in a thread."""
         if not self._under_way.acquire(blocking=False):
             raise Busy(OVERLOADED)
         try:

@@ -1,14 +1,25 @@
-"""The headers of a question at the gate, read once for all that look at them; pure."""
+"""One call at the gate: the types of ASGI, its headers, and its deadline."""
 
+import asyncio
+import time
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection, MutableMapping
+from typing import Any, TypeVar
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+Answer = TypeVar("Answer")
+
+CALL_SECONDS = 1.5
+"""How long a call may take in all: gateways wait for two seconds."""
+NONE: frozenset[bytes] = frozenset()
 
 
 class SentHeaders:
-    """The headers of one question by name, in small letters, and the names that were sent more than once.
-
-    `values` has one value of each name: look at `repeated` wherever a second one would matter.
-    """
+    """Headers by lower-case name; `values` has one of each: consult `repeated` where a second would matter."""
 
     __slots__ = ("repeated", "values")
 
@@ -21,8 +32,16 @@ class SentHeaders:
         return None if name in self.repeated else self.values.get(name)
 
 
-NONE: frozenset[bytes] = frozenset()
-
-
 def _repeated(sent: Collection[tuple[bytes, bytes]]) -> frozenset[bytes]:
     return frozenset(name for name, times in Counter(name for name, _ in sent).items() if times > 1)
+
+
+def call_end() -> float:
+    """Return the deadline of a call that begins now, in `time.monotonic()` seconds."""
+    return time.monotonic() + CALL_SECONDS
+
+
+async def in_time(awaited: Awaitable[Answer], ends: float | None) -> Answer:
+    """Await something until the deadline `ends`; None for a call that begins now."""
+    async with asyncio.timeout_at(call_end() if ends is None else ends):
+        return await awaited

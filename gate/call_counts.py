@@ -1,16 +1,32 @@
-"""Count what the gate answers and which windows are used, in memory, without delaying an answer."""
+"""Count answers of the gate and uses of windows: in memory, then in Postgres, then as events."""
 
+import json
 import threading
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timedelta
 from enum import StrEnum
 from itertools import islice
+from typing import Any
 from uuid import UUID
 
-from gate.reasons import GateReason
+import structlog
+from sqlalchemy import Connection, Row, text
+from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
+
+from gate.answers import GateReason
 from gate.window_memory import BOOT_CLOCK
+from lockbox.audit.events import THE_CLOCK, AuditEvent
+from lockbox.audit.report import FIRST_USED, LAST_USED, USES_SETTLE
+from lockbox.database import CLOCK_TIME, Database, UnitOfWork, now, publish_after_commit
+from lockbox.notifications import announcements
+from lockbox.pubsub import PAGES
 from lockbox.requests.access_check import AccessCheck
+from lockbox.requests.models import WindowUse
+from lockbox.sql import columns, new_id
+
+log = structlog.get_logger(__name__)
 
 MOST_WINDOWS = 100_000
 """Of how many windows uses are kept that are not written yet; the answers are counted all the same."""
@@ -26,11 +42,39 @@ MOST_REPORTED = 200
 MOST_OF_A_PATH, MOST_OF_A_CALLER = 200, 300
 UsePlace = tuple[UUID | None, str, str]
 """The gateway through which a window was used, the action and the resource."""
+WRITE_SECONDS = 1.0
+STOP_SECONDS = 5.0
+LAST_TRIES = 2
+MOST_TOLD = 100
+"""Of so many windows a batch is news for pages that show them; those of more show it when they are loaded again."""
+CLOSE_SECONDS, MOST_READS = 0.1, 3
+"""The database's clock is read again where its answer took longer: by so much a use may seem earlier than it was."""
+NOBODY = UUID(int=0)
+ADD = text("""
+SELECT add_gate_counts(CAST(:process AS uuid), CAST(:batch AS bigint), CAST(:answers AS jsonb), CAST(:uses AS jsonb),
+    CAST(:refused AS jsonb), CAST(:reported AS jsonb), CAST(:lost AS bigint))
+""")
+MOST_EVENTS = 200
+CHANNEL = "gate"
+# The lock is that of the counts. What is due is asked once more of the row as it is when it is locked: whoever wrote
+# its events in between has moved it on.
+DUE_USES = text(f"""
+WITH due AS MATERIALIZED (SELECT request_id FROM window_uses WHERE look_at <= :at ORDER BY look_at LIMIT :most)
+SELECT {columns(WindowUse, "w")}, w.count AS times, r.tenant_id, r.requester_id, r.closed_at, r.deadline_at,
+    coalesce(r.granted_resources, r.resources) AS resources,
+    (SELECT p.name FROM people p WHERE p.id = w.first_gateway) AS first_name,
+    (SELECT p.name FROM people p WHERE p.id = w.last_gateway) AS last_name
+FROM due d JOIN window_uses w ON w.request_id = d.request_id JOIN requests r ON r.id = d.request_id
+WHERE w.look_at <= :at
+ORDER BY w.request_id FOR UPDATE OF w SKIP LOCKED
+""")  # noqa: S608 - ours
+USES_TOLD = text("""
+UPDATE window_uses w SET first_told = true, look_at = t.look_at
+FROM unnest(CAST(:ids AS uuid[]), CAST(:look_at AS timestamptz[])) AS t (id, look_at) WHERE w.request_id = t.id
+""")
 
 
 class GateDecision(StrEnum):
-    """The value of the header `Lockbox-Decision`."""
-
     ALLOW = "allow"
     NOT_APPLICABLE = "not-applicable"
     WOULD_DENY = "would-deny"
@@ -39,9 +83,9 @@ class GateDecision(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ReportedCall:
-    """What is kept of a call that a gate lets in and would refuse: whose it was, as an id or an issuer and a subject.
+    """A call that is let in although an enforcing gate would deny it; unknown parts are empty.
 
-    `path` is a path of the catalogue, or one without what it names; what is not known is empty.
+    `path` is the catalogue's, or an outline without values; `caller` an id, or an issuer and a subject.
     """
 
     path: str
@@ -55,10 +99,7 @@ OTHER_CALLS = ReportedCall("")
 
 @dataclass(slots=True)
 class CountedCall:
-    """What is known of a call by now: the gateway that asks, its service, what for, and until when it is answered.
-
-    `identity` is of whom the map says nothing, `reported` what is kept of a call that the gate only reports.
-    """
+    """`ends` is its deadline, `identity` is unmapped, `reported` is kept where the gate only reports."""
 
     gateway: UUID | None = None
     service: str = ""
@@ -69,14 +110,14 @@ class CountedCall:
 
 
 def kept(text: str, most: int) -> str:
-    """Return a text in as many characters at most, without those that nobody sees or Postgres does not take."""
+    """Return a text of at most `most` characters, unprintable ones replaced."""
     shown = "".join(mark if mark.isprintable() else "?" for mark in text[: most + 1])
     return shown if len(shown) <= most else f"{shown[: most - 1]}…"
 
 
 @dataclass(slots=True)
 class UseCount:
-    """How often a window was used, first and last; times are those of the counts' clock."""
+    """Times are by the counts' clock."""
 
     count: int
     first_at: float
@@ -87,10 +128,7 @@ class UseCount:
 
 @dataclass(frozen=True)
 class CountBatch:
-    """What was counted since the last batch; `refused` by tenant, service and engineer.
-
-    `reported` is by service, reason and kind of call. `lost` are uses of windows beyond what is kept.
-    """
+    """`refused` is by tenant, service and engineer; `lost` are uses beyond the bound."""
 
     answers: dict[AnswerKey, int]
     uses: dict[UUID, UseCount]
@@ -100,11 +138,7 @@ class CountBatch:
 
 
 class CallCounts:
-    """The counts of one process, until they are written.
-
-    Any thread counts and one takes. What it holds is bounded: keys name gateways and services that there are, and
-    reasons of a list.
-    """
+    """The counts of one process until they are written, bounded in size. Any thread counts, one takes."""
 
     def __init__(self, clock: Callable[[], float] = BOOT_CLOCK) -> None:
         self._clock = clock
@@ -117,7 +151,6 @@ class CallCounts:
         self._lost = 0
 
     def count(self, call: CountedCall, decision: GateDecision, reason: GateReason | None = None) -> None:
-        """Count an answer that uses no window."""
         key = (call.gateway, call.service, decision.value, reason.value if reason else "")
         with self._changing:
             self._answers[key] = self._answers.get(key, 0) + 1
@@ -131,7 +164,7 @@ class CallCounts:
     def count_use(
         self, call: CountedCall, question: AccessCheck, request_id: UUID, *, is_same_use: bool = False
     ) -> None:
-        """Count a yes by a window, and a use of it, unless it is the same as one before."""
+        """Count a yes by a window, and a use unless it is the same use again."""
         at, place = self._clock(), (call.gateway, question.action, question.resource)
         key = (call.gateway, call.service, "allow", "")
         with self._changing:
@@ -162,22 +195,19 @@ class CallCounts:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing was counted since the last batch."""
         return not (self._answers or self._uses)
 
     @property
     def has_many(self) -> bool:
-        """Whether uses are left for a whole batch, which need not wait."""
         return len(self._uses) >= MOST_A_BATCH
 
     @property
     def total(self) -> int:
-        """How many answers were counted since the last batch."""
         with self._changing:
             return sum(self._answers.values())
 
     def take(self) -> CountBatch:
-        """Return what was counted since the last batch, with the uses of some windows, and count anew."""
+        """Return what was counted, with the uses of at most `MOST_A_BATCH` windows."""
         with self._changing:
             some = list(islice(self._uses, MOST_A_BATCH))
             uses = {one: self._uses.pop(one) for one in some}
@@ -186,7 +216,223 @@ class CallCounts:
         return batch
 
     def take_refused(self) -> Counter[tuple[UUID | None, str]]:
-        """Return how many were refused or would be, by gateway and reason, since this was last asked."""
         with self._changing:
             refused, self._refused = self._refused, Counter()
         return refused
+
+
+@dataclass(frozen=True)
+class NumberedBatch:
+    """A batch as it is written, repeatedly until Postgres confirms it; it counts once."""
+
+    batch: int
+    answers: str
+    uses: str
+    refused: str
+    reported: str
+    lost: int
+    total: int
+    told: tuple[str, ...]
+
+
+class CountWriter(threading.Thread):
+    """Writes every second; without Postgres it keeps the counts and retries.
+
+    Postgres remembers each process's last batch number: an unconfirmed batch counts once. A process that dies loses
+    about a second of counts.
+    """
+
+    def __init__(self, database: Database, counts: CallCounts, *, every: float = WRITE_SECONDS) -> None:
+        super().__init__(name="gate-counts", daemon=True)
+        self._database = database
+        self._counts = counts
+        self._every = every
+        self._process = new_id()
+        self._stopping = threading.Event()
+        self._batch: NumberedBatch | None = None
+        self._number = 0
+
+    @property
+    def unwritten(self) -> int:
+        batch = self._batch
+        return self._counts.total + (batch.total if batch else 0)
+
+    def run(self) -> None:
+        while not self._stopping.wait(self._every):
+            self.round()
+        failed = 0
+        while failed < LAST_TRIES:
+            if not self.round():
+                failed += 1
+            elif self._counts.is_empty:
+                break
+
+    def stop(self) -> None:
+        self._stopping.set()
+        if self.is_alive():
+            self.join(STOP_SECONDS)
+
+    def round(self) -> bool:
+        """Log denials and write counts; return whether that succeeded."""
+        for (gateway, reason), number in self._counts.take_refused().items():
+            log.info("gate.refused", gateway=str(gateway) if gateway else "unknown", reason=reason, calls=number)
+        try:
+            self._write()
+        except (DataError, IntegrityError) as error:
+            # Postgres would refuse it again, and all that comes after it.
+            log.critical("gate.counts_dropped", error=type(error).__name__, answers=self._batch and self._batch.total)
+            self._batch = None
+            return False
+        except SQLAlchemyError as error:
+            log.warning("gate.counts_not_written", error=type(error).__name__, answers=self.unwritten)
+            return False
+        except Exception:
+            log.exception("gate.counts_failed", answers=self.unwritten)
+            return False
+        return True
+
+    def _write(self) -> None:
+        if self._batch is None and self._counts.is_empty:
+            return
+        with self._database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            clock = _clock_of(connection)
+            if self._batch is not None:
+                self._send(connection, self._batch)
+            has_more = not self._counts.is_empty
+            while has_more:
+                self._batch = self._taken(*clock)
+                self._send(connection, self._batch)
+                has_more = self._counts.has_many
+
+    def _send(self, connection: Connection, batch: NumberedBatch) -> None:
+        connection.execute(ADD, {"process": self._process, **vars(batch)})
+        self._batch = None
+        if batch.told:
+            self._database.schedule.tell(batch.told, PAGES)
+
+    def _taken(self, at: datetime, ours: float) -> NumberedBatch:
+        """Take a batch; `at` is the database's time when our clock read `ours`."""
+        taken = self._counts.take()
+        self._number += 1
+        uses = [
+            {
+                "request_id": str(request_id),
+                "count": one.count,
+                "first_at": _time(at, one.first_at - ours),
+                "first_gateway": str(one.first[0]),
+                "first_action": one.first[1],
+                "first_resource": one.first[2],
+                "last_at": _time(at, one.last_at - ours),
+                "last_gateway": str(one.last[0]),
+                "last_action": one.last[1],
+                "last_resource": one.last[2],
+            }
+            for request_id, one in taken.uses.items()
+        ]
+        total = sum(taken.answers.values())
+        return NumberedBatch(
+            self._number,
+            _answers(taken),
+            json.dumps(uses),
+            _refused(taken),
+            _reported(taken),
+            taken.lost,
+            total,
+            tuple(str(one) for one in islice(taken.uses, MOST_TOLD)),
+        )
+
+
+def _clock_of(connection: Connection) -> tuple[datetime, float]:
+    """Return the database's time, and ours once it had been read: no use seems later than it was."""
+    reads: list[tuple[float, datetime, float]] = []
+    while len(reads) < MOST_READS and not (reads and min(reads)[0] <= CLOSE_SECONDS):
+        began = BOOT_CLOCK()
+        at = connection.execute(CLOCK_TIME).scalar_one()
+        ended = BOOT_CLOCK()
+        reads.append((ended - began, at, ended))
+    return min(reads)[1:]
+
+
+def _time(at: datetime, seconds: float) -> str:
+    return (at + timedelta(seconds=seconds)).isoformat()
+
+
+def _answers(taken: CountBatch) -> str:
+    names = ("gateway_id", "service", "decision", "reason")
+    return json.dumps(
+        [
+            dict(zip(names, (str(gateway or NOBODY), *rest), strict=True), count=count)
+            for (gateway, *rest), count in taken.answers.items()
+        ]
+    )
+
+
+def _refused(taken: CountBatch) -> str:
+    return json.dumps(
+        [
+            {"tenant": tenant, "service": service, "engineer": str(engineer), "count": count}
+            for (tenant, service, engineer), count in taken.refused.items()
+        ]
+    )
+
+
+def _reported(taken: CountBatch) -> str:
+    return json.dumps(
+        [
+            {"service": service, "reason": reason, **asdict(kind), "count": count}
+            for (service, reason, kind), count in taken.reported.items()
+        ]
+    )
+
+
+def record_uses(db: Database) -> Iterator[int]:
+    """Write the events of first and last uses that are due, in batches; yield the number of each.
+
+    Safe to run concurrently. A last use is due `USES_SETTLE` after the window's end, once all counts are written.
+    """
+    while True:
+        with db.transaction() as session:
+            read, written = _record_due(session)
+        if written:
+            yield written
+        if read < MOST_EVENTS:
+            return
+
+
+def _record_due(session: UnitOfWork) -> tuple[int, int]:
+    at = now(session)
+    rows = session.execute(DUE_USES, {"at": at, "most": MOST_EVENTS}).all()
+    if not rows:
+        return 0, 0
+    audit_events: list[AuditEvent] = []
+    look_at = []
+    for row in rows:
+        ends = min(row.closed_at or row.deadline_at, row.deadline_at) + USES_SETTLE
+        is_over = ends <= at
+        if not row.first_told:
+            audit_events.append(_use_event(row, at, FIRST_USED))
+        if is_over:
+            audit_events.append(_use_event(row, at, LAST_USED))
+        look_at.append(None if is_over else ends)
+    announcements.record(session, *audit_events)
+    session.write(USES_TOLD, {"ids": [row.request_id for row in rows], "look_at": look_at})
+    publish_after_commit(session, [row.request_id for row in rows], PAGES)
+    return len(rows), len(audit_events)
+
+
+def _use_event(row: Row[Any], at: datetime, action: str) -> AuditEvent:
+    which = "first" if action == FIRST_USED else "last"
+    found = {name: getattr(row, f"{which}_{name}") for name in ("gateway", "action", "resource", "name")}
+    facts = {"gateway": found["gateway"], "did": found["action"], "first_at": row.first_at}
+    return AuditEvent(
+        at=at,
+        action=action,
+        actor=replace(THE_CLOCK, channel=CHANNEL),
+        tenant_id=row.tenant_id,
+        request_id=row.request_id,
+        facts=facts if action == FIRST_USED else facts | {"last_at": row.last_at, "count": row.times},
+        personal={
+            "resource": row.resources[found["resource"] - 1] if found["resource"] else None,
+            "gateway_name": found["name"],
+        },
+    )

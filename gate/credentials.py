@@ -1,4 +1,4 @@
-"""Know the gateways by their tokens: asked of Postgres once, and remembered for five seconds at most."""
+"""Authenticate gateways by their tokens: looked up in Postgres, remembered for at most five seconds."""
 
 import asyncio
 import hashlib
@@ -10,9 +10,9 @@ from functools import partial
 from uuid import UUID
 
 from gate import window_checks
-from gate.call_time import in_time
+from gate.answers import GateReason
+from gate.call import in_time
 from gate.dialects import Dialect
-from gate.reasons import GateReason
 from gate.window_checks import FailureLog, GroupedCalls
 from gate.window_memory import BOOT_CLOCK
 from lockbox.database import UnitOfWork
@@ -27,8 +27,6 @@ MOST_STRANGERS = 8
 
 @dataclass(frozen=True, slots=True)
 class GatewayCredential:
-    """A gateway's token: the service account that it is of, the services it may ask about, and its dialect."""
-
     token_id: UUID
     account_id: UUID
     services: frozenset[str]
@@ -36,11 +34,10 @@ class GatewayCredential:
 
 
 class GatewayCredentials:
-    """The credentials that gateways have shown, on one event loop; tokens that are none are remembered too.
+    """The tokens that gateways have sent, invalid ones too, by a keyed digest; for one event loop.
 
-    They are known by a digest under a key of this process, never by their text. A good one is looked up again before
-    it is too old, while calls go on by it. Of tokens that were never good a few
-    are looked up at once: a flood of them keeps no gateway waiting.
+    A valid one is refreshed before it is too old. Only a few unknown ones are looked up at once, so that a flood of
+    them keeps no gateway waiting.
     """
 
     def __init__(self, calls: GroupedCalls, environment: str) -> None:
@@ -54,7 +51,7 @@ class GatewayCredentials:
         self._failures = FailureLog("gate.authentication_failed")
 
     async def find(self, shown: bytes, ends: float | None = None) -> GatewayCredential | GateReason:
-        """Return whose token it is, or why nobody's; this never raises, and waits until `ends` at most."""
+        """Never raises, and waits until `ends` at most."""
         digest = hashlib.blake2b(shown, key=self._key, digest_size=16).digest()
         at, good = BOOT_CLOCK(), self._good.get(digest)
         if good is not None and at < good[0]:
@@ -87,7 +84,6 @@ class GatewayCredentials:
         return asked
 
     def forget(self, ids: Iterable[str]) -> None:
-        """Look the credentials that are among these tokens up again."""
         gone = frozenset(ids)
         for digest, (_, credential) in list(self._good.items()):
             if str(credential.token_id) in gone:

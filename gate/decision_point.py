@@ -1,4 +1,4 @@
-"""Decide what a program asks by AuthZEN: whose call it is and what it uses, and then by the rule of the gate."""
+"""Answer AuthZEN evaluations by the gate's rule."""
 
 import asyncio
 import re
@@ -12,14 +12,13 @@ from uuid import UUID
 from catalogue.gate_document import SLUG, TenantSource
 from catalogue.service_catalogue import Service
 from gate import answers
-from gate.answers import Denial
+from gate.answers import Denial, GateReason
 from gate.app import AllowedCall
 from gate.call_counts import CallCounts, CountedCall, GateDecision
 from gate.credentials import GatewayCredential, GatewayCredentials
 from gate.dialects import Dialect
 from gate.engineers import UNKNOWN
 from gate.identity_map import HEADER, IdentityMap, MapUnreadable
-from gate.reasons import GateReason
 from gate.window_checks import WindowChecks
 from lockbox.errors import Busy
 from lockbox.identity.credentials import LONGEST_GATE_SUBJECT
@@ -50,8 +49,6 @@ class EvaluationsSemantic(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class AuthzenEntity:
-    """A subject or a resource as AuthZEN writes it."""
-
     type: str
     id: str
     properties: Mapping[str, Any]
@@ -59,8 +56,6 @@ class AuthzenEntity:
 
 @dataclass(frozen=True, slots=True)
 class AuthzenQuestion:
-    """May this subject do this to that resource?"""
-
     subject: AuthzenEntity
     action: str
     resource: AuthzenEntity
@@ -69,8 +64,8 @@ class AuthzenQuestion:
 class DecisionPoint:
     """Decides for programs with a token of the scope `gate:authzen`, on one event loop.
 
-    The service is the one that the token is bound to, the tenant the fixed one of the catalogue or else the one that
-    the resource's properties name. Nothing of `context` counts: programs often fill it with what their users sent.
+    The tenant is the catalogue's fixed one, or named by the resource's properties. `context` is ignored: programs
+    often fill it with what their users sent.
     """
 
     def __init__(
@@ -93,17 +88,16 @@ class DecisionPoint:
         self._public_url = public_url.rstrip("/")
 
     async def credential(self, shown: str) -> GatewayCredential | GateReason:
-        """Return whose token it is, or why it counts for nothing here: `malformed` for one of a gateway."""
+        """Authenticate a program; `malformed` for a gateway's token."""
         found = await self._credentials.find(shown.encode("latin-1"))
         if isinstance(found, GatewayCredential) and found.dialect is not Dialect.AUTHZEN:
             return GateReason.MALFORMED
         return found
 
     async def decide(self, credential: GatewayCredential, asked: AuthzenQuestion | Denial) -> AllowedCall | Denial:
-        """Return what lets the subject in, or why nothing does; what is refused already stays so."""
-        # Where the token is bound to more than one service, none of them is asked about.
-        named = next((one for one in credential.services if one in self._services), "")
-        call = CountedCall(credential.account_id, named if len(credential.services) == 1 else "")
+        """Decide and count; a Denial as question is only counted."""
+        name = _bound_service(credential)
+        call = CountedCall(credential.account_id, name if name in self._services else "")
         found = asked if isinstance(asked, Denial) else await self._decide(credential, asked, call)
         if isinstance(found, AllowedCall):
             window = found.window
@@ -137,7 +131,6 @@ class DecisionPoint:
         asked: Sequence[AuthzenQuestion | Denial],
         semantic: EvaluationsSemantic,
     ) -> list[AllowedCall | Denial]:
-        """Return the answers in the order of the questions, as far as the semantic goes on."""
         if semantic is EvaluationsSemantic.EXECUTE_ALL:
             return list(await asyncio.gather(*(self.decide(credential, one) for one in asked)))
         ends_on_a_yes = semantic is EvaluationsSemantic.PERMIT_ON_FIRST_PERMIT
@@ -151,8 +144,8 @@ class DecisionPoint:
         return found
 
     def _read(self, credential: GatewayCredential, asked: AuthzenQuestion) -> tuple[str, str] | Denial:
-        """Return the tenant and the service, once all that is asked about could be in a window."""
-        name = next(iter(credential.services)) if len(credential.services) == 1 else ""
+        """Return tenant and service, once the question is well-formed for the service."""
+        name = _bound_service(credential)
         service = self._services.get(name)
         if service is None or service.gate is None:
             return Denial(GateReason.UNMAPPED, UNBOUND)
@@ -179,13 +172,18 @@ class DecisionPoint:
         return found or Denial(GateReason.UNKNOWN_ENGINEER, UNKNOWN)
 
     def _issuer(self, credential: GatewayCredential, subject: AuthzenEntity) -> str | None:
-        """Return whose subject it is: of the program itself, or of an issuer that the catalogue names."""
+        """Return the issuer of a subject: the program itself, or one that the catalogue names."""
         # Claims with another `sub` come with a name that people may choose, perhaps as another one's `sub`.
         if subject.properties.get("sub", subject.id) != subject.id:
             return None
         if "iss" not in subject.properties:
             return f"{HEADER}{credential.account_id}"
         return next((known for known in self._issuers if known == subject.properties["iss"]), None)
+
+
+def _bound_service(credential: GatewayCredential) -> str:
+    """Return the only service of a token; empty where it has several."""
+    return next(iter(credential.services)) if len(credential.services) == 1 else ""
 
 
 def _tenant(source: TenantSource, properties: Mapping[str, Any]) -> str | Denial:
@@ -198,7 +196,7 @@ def _tenant(source: TenantSource, properties: Mapping[str, Any]) -> str | Denial
 
 
 def _is_resource(resource: AuthzenEntity) -> bool:
-    """Whether type and id make one resource, which leads back to this very type and id."""
+    """Whether type and id make one resource, from which both can be read again."""
     try:
         return ":" not in resource.type and bool(check_resource(f"{resource.type}:{resource.id}"))
     except ValueError:

@@ -1,7 +1,6 @@
-"""Record what each gate's part of the catalogue says, and tell the customers whose calls it decides of a change.
+"""Record what the catalogue says of each gate, and notify customers of changes.
 
-Processes say every few minutes what they have. While an installation rolls from one catalogue to another both are in
-use, and that is one change and not one for each process that starts.
+While an installation rolls from one catalogue to another both are in use: one change, not one for each process.
 """
 
 from collections.abc import Iterator, Mapping
@@ -67,10 +66,10 @@ WHERE d.place <= 2 ORDER BY d.service, d.place
 
 @dataclass(frozen=True)
 class DefinitionChange:
-    """What a gate's part of the catalogue says for a tenant: since when, its SHA-256, and what was different before.
+    """A gate's definition for a tenant, and how the one before differed.
 
-    `changes` has a part's name with what only the one before said, and what only this one says; it is empty for the
-    first. While the one before `is_beside`, a process may still have it.
+    `changes` has, by part, what only the old and what only the new one says. While the old one `is_beside`, some
+    process may still use it.
     """
 
     since: datetime
@@ -81,7 +80,7 @@ class DefinitionChange:
 
 
 def record(session: UnitOfWork, said: Mapping[str, GateDefinition]) -> None:
-    """Record what this process' catalogue says; the logs hear of what is new by `announce`.
+    """Record this process' definitions, where they are new or not lately confirmed.
 
     New is what differs from the newest record, unless both were in use within the last hour. The transaction must be
     entered as the gate.
@@ -99,7 +98,7 @@ def record(session: UnitOfWork, said: Mapping[str, GateDefinition]) -> None:
 def _due(
     session: UnitOfWork, said: Mapping[str, GateDefinition]
 ) -> dict[str, tuple[Row[Any] | None, Row[Any] | None]]:
-    """Return the services to write of, each with its newest record and the newest that equals what is said."""
+    """Return the services to write, each with its newest record and the newest that equals this definition."""
     values = {"services": list(said), "again": SAID_AGAIN, "in_use": IN_USE}
     newest: dict[str, Row[Any]] = {}
     same: dict[str, Row[Any]] = {}
@@ -138,7 +137,7 @@ def _body(session: UnitOfWork, service: str, revision: int) -> str:
 
 
 def announce(database: Database, *, settled: timedelta = SETTLED) -> Iterator[int]:
-    """Tell of each change, as `gate_news.announce` says; the first of a gate is recorded, and mailed to nobody."""
+    """Notify of each change, as `gate_news.announce` does; a gate's first definition is recorded without a mail."""
     return gate_news.announce(database, NEWS, settled=settled)
 
 
@@ -158,7 +157,7 @@ def _tell(session: UnitOfWork, row: Row[Any], tenant: Row[Any] | None) -> None:
 
 
 def _before(session: UnitOfWork, row: Row[Any], slug: str | None) -> GateDefinition | None:
-    """Return what a tenant, or the vendor for None, was told of a gate before this."""
+    """Return the definition that a tenant, or the vendor for None, was notified of before this one."""
     known = GateDefinitionRecord
     query = select(known.body).where(col(known.service) == row.service, col(known.revision) < row.revision)
     if slug is not None:
@@ -180,7 +179,7 @@ NEWS = GateNews(WAITING, NEXT, ANNOUNCED, _tell)
 
 
 def of_tenant(session: UnitOfWork, slug: str) -> dict[str, DefinitionChange]:
-    """Return the newest definition of each gate whose calls can be a tenant's; the transaction must be entered."""
+    """Return the newest definition of each gate that can decide a tenant's calls; the transaction must be entered."""
     rows: dict[str, list[Row[Any]]] = {}
     for row in session.execute(NEWEST, {"slug": slug, "in_use": IN_USE}):
         rows.setdefault(row.service, []).append(row)

@@ -1,4 +1,4 @@
-"""Read the call that a gateway asks about from its question, in the one dialect that this gateway speaks."""
+"""Read from a gateway's question which call it is about, in that gateway's dialect."""
 
 import re
 from collections.abc import Mapping
@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
-from gate.asgi import Scope
-from gate.call import SentHeaders
+from gate.call import Scope, SentHeaders
 
 ROOT = b"/gate/v1/"
 TARGET = "lockbox.target"
@@ -15,8 +14,6 @@ TARGET = "lockbox.target"
 
 
 class Dialect(StrEnum):
-    """The gateways that are understood, and guards; each credential is of one."""
-
     NGINX = "nginx"
     CADDY = "caddy"
     TRAEFIK = "traefik"
@@ -28,10 +25,7 @@ class Dialect(StrEnum):
 
 @dataclass(frozen=True)
 class DialectHeaders:
-    """The headers that say which call it is about, and the methods of the question itself.
-
-    `call` is the one in which the gateway names the call by an id of its own making, where it can.
-    """
+    """The headers that describe the call; `call` carries the gateway's own id of it."""
 
     method: bytes
     target: bytes
@@ -70,11 +64,11 @@ CALL = re.compile(rb"[!-~]{1,100}")
 
 
 class MalformedQuestion(Exception):  # noqa: N818 - it names what was found
-    """The question of a gateway is not one that can be answered; the message says what is wrong with it."""
+    """A question that cannot be answered, and why."""
 
 
 class AskedCall(NamedTuple):
-    """The call that a gateway asks about: method, host and the target as the client sent it, and the gateway's id."""
+    """Method, target and host as the client sent them, and the gateway's id of the call."""
 
     method: str
     target: str
@@ -83,7 +77,7 @@ class AskedCall(NamedTuple):
 
 
 class GateQuestion(NamedTuple):
-    """A question as it came: the service in its path, what follows that, the query if any, and all headers."""
+    """A question as received; `rest` is the path after the service."""
 
     method: str
     service: str
@@ -93,11 +87,7 @@ class GateQuestion(NamedTuple):
 
 
 def asked_at(scope: Scope) -> tuple[str, bytes, bytes | None]:
-    """Return the service that a question's target names, what follows it, and the query, None without a ?.
-
-    Raises:
-        MalformedQuestion: it names none.
-    """
+    """Return the service in a question's target, the rest of its path, and the query (None without a `?`)."""
     path, query = scope["raw_path"], scope["query_string"]
     sent: bytes | None = scope.get(TARGET)
     if sent is None:
@@ -109,11 +99,6 @@ def asked_at(scope: Scope) -> tuple[str, bytes, bytes | None]:
 
 
 def service_in(path: bytes) -> tuple[str, bytes]:
-    """Return the service that a path of the gate names, and what follows it.
-
-    Raises:
-        MalformedQuestion: it names none.
-    """
     name, slash, rest = path[len(ROOT) :].partition(b"/")
     if not name or not name.isascii():
         raise MalformedQuestion("The address names no service: it is /gate/v1/ and a service of the catalogue.")
@@ -121,11 +106,6 @@ def service_in(path: bytes) -> tuple[str, bytes]:
 
 
 def read(dialect: Dialect, question: GateQuestion) -> AskedCall:
-    """Return the call that is asked about.
-
-    Raises:
-        MalformedQuestion: a header of another dialect is there, or one of this is missing or repeated.
-    """
     if dialect in {Dialect.AUTHZEN, Dialect.GUARD}:
         raise MalformedQuestion("The token is no gateway's: make one for this kind of gateway, such as gate:nginx.")
     sent = question.headers
@@ -145,11 +125,7 @@ def read(dialect: Dialect, question: GateQuestion) -> AskedCall:
 
 
 def check_direct(question: GateQuestion) -> None:
-    """Check that a guard asks, and no gateway which would take its answer for a yes.
-
-    Raises:
-        MalformedQuestion: it is not asked with GET, it has a body, or there is a header by which gateways ask.
-    """
+    """Check that a guard is asking, not a gateway that would take its answer for a yes."""
     if question.method != "GET":
         raise MalformedQuestion("A guard must ask with GET.")
     sent = question.headers

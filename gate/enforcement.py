@@ -1,6 +1,12 @@
-"""What the gate of each service does, as the catalogue says and Postgres records: `enforce`, or only `report`."""
+"""Whether the gate of each service enforces or only reports, and tenants' consents to the latter.
 
-from collections.abc import Iterator, Mapping
+A gate that was enforced before goes on enforcing for each tenant until an admin there consents.
+"""
+
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Literal
 from uuid import UUID
@@ -10,16 +16,22 @@ from sqlalchemy import Row, text
 from sqlmodel import col, select
 
 from catalogue.service_catalogue import Catalogue
-from gate import gate_news
+from gate import definition_records, gate_news
+from gate.definition_records import DefinitionChange
 from gate.gate_news import HOLD, SETTLED, GateNews
-from lockbox.admin import permissions
-from lockbox.admin.permissions import ABSENT, change
+from gate.window_memory import BOOT_CLOCK, FRESH_SECONDS
+from lockbox.admin import gate_probes, permissions
+from lockbox.admin.gate_probes import RecordedProbe
+from lockbox.admin.permissions import ABSENT, AdminActor, AdminChange, change
 from lockbox.audit.events import THE_CLOCK, AuditEvent
-from lockbox.database import Database, UnitOfWork, now, publish_after_commit
+from lockbox.database import Database, Query, UnitOfWork, now, publish_after_commit
+from lockbox.errors import Conflict, NotFound
 from lockbox.identity import authentication, row_macs
-from lockbox.identity.models import EnforcementSwitch, ServiceEnforcement
+from lockbox.identity.keyring import Part
+from lockbox.identity.models import EnforcementSwitch, ReportConsent, ServiceEnforcement, Tenant
 from lockbox.identity.roles import Caller, Role
 from lockbox.notifications import announcements
+from lockbox.requests.transition import Origin
 from lockbox.sql import new_id
 
 REPORT: Literal["report"] = "report"
@@ -49,10 +61,40 @@ SELECT e.service, e.wanted, e.revision, e.enforced_at, e.changed_at,
     (SELECT count(*) FROM tenants t WHERE NOT is_erased(t.id)) AS tenants
 FROM enforcements e ORDER BY e.service
 """)
+ALLOWED, ENDED = "gate_report_allowed", "gate_report_ended"
+GATES = text("""
+SELECT e.service, e.wanted, e.revision, e.enforced_at, e.changed_at, c.created_at AS consented_at
+FROM enforcements e LEFT JOIN report_consents c
+    ON c.enforcement_id = e.id AND c.tenant_id = :tenant AND c.revision = e.revision
+WHERE CAST(:service AS text) IS NULL OR e.service = :service
+ORDER BY e.service
+""")
+GATE_OF_REQUEST = text("""
+SELECT e.service, e.wanted, e.revision, e.enforced_at, e.changed_at, c.created_at AS consented_at
+FROM requests r JOIN enforcements e ON e.service = r.service LEFT JOIN report_consents c
+    ON c.enforcement_id = e.id AND c.tenant_id = r.tenant_id AND c.revision = e.revision
+WHERE r.id = :id
+""")
+LAST_ASKED = text("SELECT service, at FROM gates_last_asked()")
+NO_GATE = "There is no gate of this service."
+OUTDATED = "The vendor has changed what it asks for. Check the gates of your tenant again."
+STATES = text("""
+SELECT id, service, wanted, revision, enforced_at, mac FROM enforcements
+WHERE service = ANY (:services) AND wanted = 'report'
+""")
+CONSENTS = text("""
+SELECT c.id, c.enforcement_id, c.tenant_id, c.revision, c.person_id, c.mac
+FROM report_consents c JOIN enforcements e ON e.id = c.enforcement_id AND e.revision = c.revision
+WHERE c.enforcement_id = ANY (:ids)
+""")
+TENANTS = text("""
+SELECT id, slug, mode, plan, suspended, policy_version, revision, mac FROM tenants WHERE id = ANY (:ids)
+""")
+Parts = Callable[[Row[Any]], Sequence[Part]]
 
 
 class EnforcementOverview(BaseModel, frozen=True):
-    """What the gate of a service does, for operators: for how many of the tenants it only reports."""
+    """`reporting` counts the tenants for which it only reports."""
 
     service: str
     wanted: Literal["report", "enforce"]
@@ -64,16 +106,14 @@ class EnforcementOverview(BaseModel, frozen=True):
 
 
 def of_catalogue(catalogue: Catalogue) -> dict[str, str]:
-    """Return what the catalogue says of each service with a gate."""
     return {name: one.gate.enforcement for name, one in catalogue.services.items() if one.gate is not None}
 
 
 def record(session: UnitOfWork, wanted: Mapping[str, str]) -> None:
-    """Record what the catalogue says, once, whichever process comes first; the logs hear of it by `announce`.
+    """Record what the catalogue says, once, whichever process comes first; `announce` notifies of it later.
 
-    A gate that was never enforced may report for all. From report to enforce counts at once and for all, and ends all
-    consents. Back to report, a gate goes on enforcing for each tenant whose admin has not said yes to that. The
-    transaction must be entered as a system.
+    A gate that was never enforced may report for all. A switch to enforce takes effect at once for all and ends all
+    consents. The transaction must be entered as a system.
     """
     session.execute(HOLD)
     query = select(ServiceEnforcement).where(col(ServiceEnforcement.service).in_(wanted))
@@ -88,7 +128,6 @@ def record(session: UnitOfWork, wanted: Mapping[str, str]) -> None:
 
 
 def _begin(session: UnitOfWork, service: str, says: str) -> None:
-    """Record a gate that there was not: one that enforces is what everybody expects, and no news."""
     at = now(session)
     row = ServiceEnforcement(
         id=new_id(),
@@ -118,7 +157,6 @@ def _switch(session: UnitOfWork, row: ServiceEnforcement, says: str) -> None:
 
 
 def _tell_of(session: UnitOfWork, row: ServiceEnforcement) -> None:
-    """Have `announce` write this revision into the logs."""
     session.orm.flush()
     switch = EnforcementSwitch(
         id=new_id(),
@@ -132,7 +170,7 @@ def _tell_of(session: UnitOfWork, row: ServiceEnforcement) -> None:
 
 
 def announce(database: Database, *, settled: timedelta = SETTLED) -> Iterator[int]:
-    """Tell of each switch, as `gate_news.announce` says; new tenants are told of gates that report."""
+    """Notify of each switch, as `gate_news.announce` does; new tenants learn of gates that report."""
     return gate_news.announce(database, NEWS, settled=settled)
 
 
@@ -158,11 +196,6 @@ NEWS = GateNews(WAITING, NEXT, ANNOUNCED, _tell)
 
 
 def overviews(session: UnitOfWork, caller: Caller) -> list[EnforcementOverview]:
-    """Return what each gate does, for the vendor's operators and auditors, by the service's name.
-
-    Raises:
-        NotYours: the caller is neither.
-    """
     authentication.enter(session, caller)
     permissions.capacity(caller, READERS)
     return [_overview(row) for row in session.execute(OVERVIEW)]
@@ -181,3 +214,210 @@ def _overview(row: Row[Any]) -> EnforcementOverview:
         reporting=reporting,
         tenants=row.tenants,
     )
+
+
+@dataclass(frozen=True)
+class TenantGate:
+    """What a gate does for a tenant.
+
+    `is_asked`: the gate enforced before, and the vendor asks for consent to `revision`. `last_asked_at` is when any
+    gateway last asked for any tenant: to the minute, after two hours to the hour.
+    """
+
+    service: str
+    is_enforced: bool
+    is_asked: bool
+    revision: int
+    since: datetime
+    consented_at: datetime | None
+    last_asked_at: datetime | None = None
+    definition: DefinitionChange | None = None
+    probe: RecordedProbe | None = None
+
+
+def of_tenant(session: UnitOfWork, caller: Caller, slug: str) -> list[TenantGate]:
+    tenant = permissions.readable(session, caller, slug)
+    return _gates(session, tenant)
+
+
+def _gates(session: UnitOfWork, tenant: Tenant, service: str | None = None) -> list[TenantGate]:
+    asked: dict[str, datetime] = {row.service: row.at for row in session.execute(LAST_ASKED)}
+    defined = definition_records.of_tenant(session, tenant.slug)
+    probes = {one.result.service: one for one in gate_probes.newest(session, tenant.id)}
+    return [
+        replace(
+            _gate(row),
+            last_asked_at=asked.get(row.service),
+            definition=defined.get(row.service),
+            probe=probes.get(row.service),
+        )
+        for row in session.execute(GATES, {"tenant": tenant.id, "service": service})
+    ]
+
+
+def ahead_of_unenforced(request_id: UUID) -> Query:
+    return GATE_OF_REQUEST, {"id": request_id}
+
+
+def is_unenforced(session: UnitOfWork, request_id: UUID) -> bool:
+    """Return whether the gate of a request's service only reports for its tenant, as far as the reader may know."""
+    row = session.execute(*ahead_of_unenforced(request_id)).one_or_none()
+    return row is not None and not _gate(row).is_enforced
+
+
+def allow_report(
+    session: UnitOfWork, caller: Caller, origin: Origin, slug: str, service: str, *, revision: int
+) -> TenantGate:
+    """Consent to a gate that only reports, as the tenant's admin.
+
+    Raises:
+        NotFound, NotYours, SignInAgain: as named.
+        Conflict: this revision is not, or no longer, asked for.
+    """
+    tenant = permissions.known(session, caller, slug)
+    actor = permissions.acting_as(session, caller, origin, (Role.TENANT_ADMIN,), tenant)
+    permissions.require_fresh_admin(session, actor, tenant)
+    gate = _known(session, service)
+    if gate.wanted != REPORT or gate.enforced_at is None or gate.revision != revision:
+        raise Conflict(OUTDATED)
+    if (given := _consent(session, gate.id, tenant.id)) is not None:
+        if given.revision == revision:
+            return _gates(session, tenant, service)[0]
+        session.orm.delete(given)
+        session.orm.flush()
+    consent = ReportConsent(
+        id=new_id(),
+        enforcement_id=gate.id,
+        tenant_id=tenant.id,
+        revision=revision,
+        person_id=actor.caller.person_id,
+        created_at=now(session),
+    )
+    consent.mac = row_macs.mark(session, row_macs.report_consent(consent))
+    session.orm.add(consent)
+    session.orm.flush()
+    _record(session, actor, gate, ALLOWED, change(ENFORCE, REPORT))
+    return _gates(session, tenant, service)[0]
+
+
+def end_report(session: UnitOfWork, caller: Caller, origin: Origin, slug: str, service: str) -> None:
+    """Withdraw the consent: the gate enforces at once."""
+    tenant = permissions.known(session, caller, slug)
+    actor = permissions.acting_as(session, caller, origin, (Role.TENANT_ADMIN,), tenant)
+    gate = _known(session, service)
+    given = _consent(session, gate.id, tenant.id)
+    if given is not None:
+        was_in_force = given.revision == gate.revision
+        session.orm.delete(given)
+        session.orm.flush()
+        if was_in_force:
+            _record(session, actor, gate, ENDED, change(REPORT, ENFORCE))
+
+
+def _known(session: UnitOfWork, service: str) -> ServiceEnforcement:
+    gate = session.orm.exec(
+        select(ServiceEnforcement).where(col(ServiceEnforcement.service) == service)
+    ).one_or_none()
+    if gate is None:
+        raise NotFound(NO_GATE)
+    return gate
+
+
+def _consent(session: UnitOfWork, gate_id: UUID, tenant_id: UUID) -> ReportConsent | None:
+    query = select(ReportConsent).where(
+        col(ReportConsent.enforcement_id) == gate_id, col(ReportConsent.tenant_id) == tenant_id
+    )
+    return session.orm.exec(query).one_or_none()
+
+
+def _record(session: UnitOfWork, actor: AdminActor, gate: ServiceEnforcement, action: str, words: str) -> None:
+    said = AdminChange(action, now(session), {f"gate of {gate.service}": words}, facts={"service": gate.service})
+    permissions.record_change(session, actor, said)
+    event = permissions.audit_event_of(actor, said)
+    announcements.notify_operators(session, permissions.for_the_vendor(event))
+    publish_after_commit(session, [gate.id])
+
+
+def _gate(row: Row[Any]) -> TenantGate:
+    reports = row.wanted == REPORT and (row.enforced_at is None or row.consented_at is not None)
+    is_asked = row.wanted == REPORT and row.enforced_at is not None
+    return TenantGate(row.service, not reports, is_asked, row.revision, row.changed_at, row.consented_at)
+
+
+class EnforcementMemory:
+    """The services and tenants for which the gate only reports. One thread writes, any number read.
+
+    Only for services that this process' catalogue has in `report` too, and while the last read of Postgres is less
+    than a second old. Rows without a valid mark count for nothing.
+    """
+
+    def __init__(self, wanted: Mapping[str, str], clock: Callable[[], float] = BOOT_CLOCK) -> None:
+        self.wanted = wanted
+        self._services = sorted(name for name, says in wanted.items() if says == REPORT)
+        self._clock = clock
+        self._changing = threading.Lock()
+        self._ids: dict[str, str] = {}
+        self._heard: set[str] = set()
+        self._judged: dict[Row[Any], bool] = {}
+        # When the last read began, and for each service the tenants for which it reports: None is all of them.
+        self._read: tuple[float, Mapping[str, frozenset[str] | None]] = (float("-inf"), {})
+
+    def reports_anywhere(self, service: str) -> bool:
+        return service in self._current()
+
+    def reports(self, service: str, tenant: str | None) -> bool:
+        """Return whether the gate only reports for a tenant; None is an unknown one."""
+        tenants = self._current().get(service, frozenset())
+        return tenants is None or tenant in tenants
+
+    def forget(self, ids: Collection[str]) -> bool:
+        """Enforce again until the next read where these rows have changed; return whether any had."""
+        with self._changing:
+            gone = {name for one, name in self._ids.items() if one in ids}
+            self._heard |= gone
+            began, reporting = self._read
+            self._read = (began, {name: who for name, who in reporting.items() if name not in gone})
+            return bool(gone)
+
+    def read(self, session: UnitOfWork, began: float) -> None:
+        """Read the present state, in a transaction that began at `began` and is entered as a system."""
+        if not self._services:
+            return
+        with self._changing:
+            self._heard.clear()
+        states = session.execute(STATES, {"services": self._services}).all()
+        judged: dict[Row[Any], bool] = {}
+        good = [row for row in states if self._holds(session, judged, row, row_macs.enforcement)]
+        consented = self._consented(session, judged, [row.id for row in good if row.enforced_at is not None])
+        found = {row.service: consented.get(row.id, frozenset()) if row.enforced_at else None for row in good}
+        with self._changing:
+            self._judged, self._ids = judged, {str(row.id): row.service for row in states}
+            new = {name: who for name, who in found.items() if name not in self._heard and (who is None or who)}
+            self._read = (began, new)
+
+    def _consented(
+        self, session: UnitOfWork, judged: dict[Row[Any], bool], ids: Sequence[UUID]
+    ) -> dict[UUID, frozenset[str]]:
+        if not ids:
+            return {}
+        rows = session.execute(CONSENTS, {"ids": list(ids)}).all()
+        good = [row for row in rows if self._holds(session, judged, row, row_macs.report_consent)]
+        tenants = session.execute(TENANTS, {"ids": list({row.tenant_id for row in good})}).all()
+        slugs = {row.id: row.slug for row in tenants if self._holds(session, judged, row, row_macs.tenant)}
+        found = defaultdict[UUID, set[str]](set)
+        for row in good:
+            if row.tenant_id in slugs:
+                found[row.enforcement_id].add(slugs[row.tenant_id])
+        return {one: frozenset(who) for one, who in found.items()}
+
+    def _holds(self, session: UnitOfWork, judged: dict[Row[Any], bool], row: Row[Any], parts: Parts) -> bool:
+        """Return whether a row has a valid mark; each is verified, and logged, once."""
+        is_good = self._judged.get(row)
+        if is_good is None:
+            is_good = row_macs.is_held(session, row.mac, parts(row), row.id)
+        judged[row] = is_good
+        return is_good
+
+    def _current(self) -> Mapping[str, frozenset[str] | None]:
+        began, reporting = self._read
+        return reporting if self._clock() - began < FRESH_SECONDS else {}

@@ -1,11 +1,10 @@
-"""Whose call a gateway asks about: an engineer's, one that the gate does not apply to, or nobody knows whose."""
+"""Identify the engineer of a gated call, by tokens or by the gateway's headers."""
 
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import StrEnum
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -13,6 +12,7 @@ from catalogue.gate_document import GateCallers, TokenIssuer
 from catalogue.issuers import IdentityProvider
 from catalogue.service_catalogue import Catalogue
 from config.outbound import OutboundRoute
+from gate.answers import GateReason
 from gate.bearer_tokens import GateIssuer, TokenRealm, TokenVerifier, VerifiedToken
 from gate.call import SentHeaders
 from gate.identity_map import HEADER, MTLS, IdentityKey, IdentityMap, MapUnreadable
@@ -35,28 +35,9 @@ UNKNOWN = "This identity is not that of an engineer at Lockbox. Ask an operator 
 BEHIND = "Lockbox cannot look up now whose call this is, and so grants no access. Try again in a minute."
 
 
-class IdentityFailure(StrEnum):
-    """Why it is not known whose call it is: the values of `Lockbox-Reason`."""
-
-    NO_TOKEN = "no_token"  # noqa: S105 - a word
-    BAD_TOKEN = "bad_token"  # noqa: S105 - likewise
-    MALFORMED = "malformed"
-    UNKNOWN_ENGINEER = "unknown_engineer"
-    BUSY = "busy"
-    BEHIND = "behind"
-
-    @property
-    def status(self) -> int:
-        """The HTTP status of the answer: 401 where signing in helps, else 403."""
-        return 401 if self in {IdentityFailure.NO_TOKEN, IdentityFailure.BAD_TOKEN} else 403
-
-
 @dataclass(frozen=True, slots=True)
 class EngineerCall:
-    """The call of an engineer in good standing, who needs a window for it.
-
-    `expires_at` is when the token ends that it came with, in seconds since 1970; None where a header said who it is.
-    """
+    """The call of an engineer in good standing. `expires_at` is its token's end, in seconds since 1970."""
 
     person_id: UUID
     issuer: str
@@ -66,7 +47,7 @@ class EngineerCall:
 
 @dataclass(frozen=True, slots=True)
 class NotApplicable:
-    """The call of somebody who shows a verified token and is none of those whose calls are gated."""
+    """A call with a verified token to which the gate does not apply."""
 
     issuer: str
     expires_at: float = field(default=0.0, compare=False)
@@ -74,19 +55,14 @@ class NotApplicable:
 
 @dataclass(frozen=True, slots=True)
 class UnidentifiedCall:
-    """A call that is refused because it is not known whose it is; `detail` says why, and what to do.
+    """A refused call. `identity` is a proven one that nobody has mapped: issuer, blank, subject."""
 
-    `identity` is the proven one of which the map says nothing: the issuer, a blank and the subject.
-    """
-
-    code: IdentityFailure
+    reason: GateReason
     detail: str
     identity: str = field(default="", compare=False)
 
 
 class _Identity(NamedTuple):
-    """A caller who has proven an identity, of which the map says whose it is."""
-
     key: IdentityKey
     expires_at: float | None = None
 
@@ -96,27 +72,23 @@ CallIdentity = EngineerCall | NotApplicable | UnidentifiedCall
 
 @dataclass(frozen=True)
 class CallerRule:
-    """Calls with tokens of this issuer are gated if this claim says this value; see `may_say`."""
+    """Calls with tokens of this issuer are gated if this claim has this value; see `may_say`."""
 
     issuer: str
     claim: str
     value: str
 
     def matches(self, claims: Mapping[str, Any]) -> bool:
-        """Return whether verified claims are of somebody whose calls are gated; without the claim they are too.
-
-        Whoever asks for a token can often leave a claim out of it.
-        """
+        """Return whether calls with these claims are gated; without the claim they are."""
         return claims["iss"] == self.issuer and may_say(claims.get(self.claim), self.value)
 
 
 @dataclass(frozen=True)
 class ServiceCallers:
-    """How callers of one service say who they are, and whose calls are gated.
+    """How callers of one service are identified, and whose calls are gated; headers are in lower case.
 
-    Without a `rule`, as at a support entrance, all calls are. With one, who shows another verified token passes as
-    not applicable. `subject_header` is the header in which the gateway passes on the subject of the client's
-    certificate, `engineer_header` one in which it names the engineer; both in small letters.
+    Without a `rule`, as at a support entrance, all calls are gated; with one, others with a verified token pass. The
+    gateway sends a client certificate's subject in `subject_header`, or names the engineer in `engineer_header`.
     """
 
     issuers: Sequence[GateIssuer] = ()
@@ -126,20 +98,17 @@ class ServiceCallers:
 
     @property
     def headers(self) -> frozenset[bytes]:
-        """The headers in which a gateway says whose call it is."""
         return frozenset(name.encode() for name in (self.subject_header, self.engineer_header) if name is not None)
 
     def is_gated(self, claims: Mapping[str, Any]) -> bool:
-        """Return whether verified claims are of somebody whose calls are gated."""
         return self.rule is None or self.rule.matches(claims)
 
 
 def may_say(found: object, value: str) -> bool:
-    """Return whether a claim says a value, or may mean to: what is ambiguous is gated and does not pass.
+    """Return whether a claim has a value, or might: what is ambiguous is gated.
 
-    Text says it as a whole or as one of the words between blanks, as in `scope` (RFC 8693 section 4.2), in capitals
-    or not; a list says what one of its texts says. A number, a truth value, null, an object or a list that holds
-    something else than texts is not understood, and so counts as if it said it.
+    A text has it as a whole or as one of its words, as in `scope` (RFC 8693 section 4.2), whatever the case; a list
+    has it if one of its texts does. Anything else is not understood, and so counts as having it.
     """
     if isinstance(found, list):
         return any(may_say(one, value) if isinstance(one, str) else True for one in found)
@@ -150,8 +119,6 @@ def may_say(found: object, value: str) -> bool:
 
 
 class EngineerResolver:
-    """Says whose call it is, for the services of the catalogue; for one event loop."""
-
     def __init__(
         self,
         services: Mapping[str, ServiceCallers],
@@ -162,16 +129,7 @@ class EngineerResolver:
         token_header: str = AUTHORIZATION,
         route: OutboundRoute = NO_WAY_ASIDE,
     ) -> None:
-        """Make one.
-
-        Args:
-            services: who calls each service.
-            database: has the identity map; it is asked in threads.
-            now: the present by the database's clock, aware.
-            clock: seconds that only go forward.
-            token_header: where a caller's token is, after the word Bearer; in small letters.
-            route: how issuers are reached.
-        """
+        """`now` is the database's time; `token_header` (lower case) carries `Bearer` and the token."""
         providers = {one.provider.issuer: one.provider for callers in services.values() for one in callers.issuers}
         self._services = services
         self._realms = {
@@ -195,41 +153,30 @@ class EngineerResolver:
         anew: bool = False,
         ends: float | None = None,
     ) -> CallIdentity:
-        """Return whose call it is; this raises nothing.
-
-        Args:
-            service: one of the catalogue.
-            headers: of the gateway's question.
-            gateway: the service account of the gateway, if it has authenticated itself.
-            anew: whether the identity map is read for this call, whatever memory holds.
-            ends: until when it may take, on the event loop's clock; None where it begins now.
-        """
+        """Never raises. `gateway` is an authenticated gateway's account; `anew` reads the map again."""
         try:
             found = await self._identify(service, headers, gateway, ends)
             if not isinstance(found, _Identity):
                 return found
             person_id = await self.map.engineer(found.key, anew=anew, ends=ends)
         except NotSignedIn as refused:
-            return UnidentifiedCall(IdentityFailure.BAD_TOKEN, refused.detail)
+            return UnidentifiedCall(GateReason.BAD_TOKEN, refused.detail)
         except Busy as busy:
-            return UnidentifiedCall(IdentityFailure.BUSY, busy.detail)
+            return UnidentifiedCall(GateReason.BUSY, busy.detail)
         except MapUnreadable:
-            return UnidentifiedCall(IdentityFailure.BEHIND, BEHIND)
+            return UnidentifiedCall(GateReason.BEHIND, BEHIND)
         if person_id is None:
             issuer, subject, _ = found.key
-            return UnidentifiedCall(IdentityFailure.UNKNOWN_ENGINEER, UNKNOWN, f"{issuer} {subject}")
+            return UnidentifiedCall(GateReason.UNKNOWN_ENGINEER, UNKNOWN, f"{issuer} {subject}")
         return EngineerCall(person_id, found.key[0], found.key[1], found.expires_at)
 
     def is_shown(self, service: str, headers: SentHeaders) -> bool:
-        """Return whether a question shows in any way whose call it is about."""
         return not (self._watched[service] | {self._token_header}).isdisjoint(headers.values)
 
     def forget(self) -> None:
-        """Forget what the identity map said: after news that it, a person or a role has changed."""
         self.map.forget()
 
     def close(self) -> None:
-        """End the threads."""
         self.tokens.close()
         self.map.close()
 
@@ -239,18 +186,18 @@ class EngineerResolver:
         callers = self._services[service]
         if self._token_header in headers.repeated:
             # The service may take another one than we do, also where we look at none.
-            return UnidentifiedCall(IdentityFailure.MALFORMED, ONE_AUTHORIZATION)
+            return UnidentifiedCall(GateReason.MALFORMED, ONE_AUTHORIZATION)
         sent = self._watched[service].intersection(headers.values)
         if not sent:
             names = b" or ".join(sorted(callers.headers)).decode()
             detail = SIGN_IN if callers.issuers else NO_HEADER.format(name=names)
-            return UnidentifiedCall(IdentityFailure.NO_TOKEN, detail)
+            return UnidentifiedCall(GateReason.NO_TOKEN, detail)
         if len(sent) > 1:
-            return UnidentifiedCall(IdentityFailure.MALFORMED, SEVERAL_WAYS)
+            return UnidentifiedCall(GateReason.MALFORMED, SEVERAL_WAYS)
         (name,) = sent
         value = headers.once(name)
         if value is None:
-            return UnidentifiedCall(IdentityFailure.MALFORMED, NOT_ONE_HEADER.format(name=name.decode()))
+            return UnidentifiedCall(GateReason.MALFORMED, NOT_ONE_HEADER.format(name=name.decode()))
         if name == self._token_header:
             return await self._by_token(service, value, ends)
         is_subject = name.decode() == callers.subject_header
@@ -261,7 +208,7 @@ class EngineerResolver:
     ) -> NotApplicable | UnidentifiedCall | _Identity:
         scheme, _, token = shown.partition(b" ")
         if scheme.lower() != BEARER or not token:
-            return UnidentifiedCall(IdentityFailure.NO_TOKEN, SIGN_IN)
+            return UnidentifiedCall(GateReason.NO_TOKEN, SIGN_IN)
         found: VerifiedToken = await self.tokens.verified(self._realms[service], token, ends)
         if not found.is_gated:
             return NotApplicable(found.issuer, found.expires_at)
@@ -270,20 +217,19 @@ class EngineerResolver:
 
 def _by_header(name: bytes, value: bytes, issuer: str, gateway: UUID | None) -> UnidentifiedCall | _Identity:
     if gateway is None:
-        return UnidentifiedCall(IdentityFailure.MALFORMED, NO_GATEWAY)
+        return UnidentifiedCall(GateReason.MALFORMED, NO_GATEWAY)
     if len(value) > LONGEST_GATE_SUBJECT or not VALUE.fullmatch(value):
-        return UnidentifiedCall(IdentityFailure.MALFORMED, NOT_ONE_HEADER.format(name=name.decode()))
+        return UnidentifiedCall(GateReason.MALFORMED, NOT_ONE_HEADER.format(name=name.decode()))
     return _Identity((f"{HEADER}{gateway}" if issuer == HEADER else issuer, value.decode(), None))
 
 
 def issuer_names(catalogue: Catalogue) -> frozenset[str]:
-    """Return the issuers of which identities can be mapped, but for headers of gateways."""
     certified = {MTLS + name for name, callers in callers_of(catalogue).items() if callers.subject_header}
     return frozenset({issuer.issuer for issuer in catalogue.issuers} | certified)
 
 
 def callers_of(catalogue: Catalogue) -> dict[str, ServiceCallers]:
-    """Return how callers of each service say who they are; without a gate, by the tokens that a guard sees."""
+    """Return how callers of each service are identified; without a gate, by the tokens that guards see."""
     issuers = tuple(map(_issuer, catalogue.issuers))
     return {
         name: _callers(service.gate.callers, issuers) if service.gate is not None else ServiceCallers(issuers)

@@ -1,4 +1,4 @@
-"""What a gate's part of the catalogue says, in one canonical form, and how two of them differ in words; pure."""
+"""What the catalogue says of a gate, in canonical form, and how two definitions differ in words; pure."""
 
 import hashlib
 import json
@@ -26,10 +26,9 @@ PARTS = {
 
 
 class GateDefinition:
-    """One gate's definition: `body` is canonical JSON, the same for all orders in which a catalogue may list things.
+    """A gate's definition; `body` is canonical JSON, independent of the order in the catalogue.
 
-    Fields that the catalogue leaves out and that have no value are not in it. Whether the gate enforces is no part of
-    it: `gate/enforcement.py` tells of that.
+    Fields without a value are left out. Whether the gate enforces is not part of it.
     """
 
     __slots__ = ("_parts", "body")
@@ -40,11 +39,6 @@ class GateDefinition:
 
     @classmethod
     def of(cls, catalogue: Catalogue, service: str) -> Self:
-        """Return the definition of a service's gate.
-
-        Raises:
-            ValueError: the service has no gate in the catalogue.
-        """
         known = catalogue.services[service]
         if known.gate is None:
             raise ValueError(f"add `gate` to the service {service} in the catalogue: there is nothing to define")
@@ -63,26 +57,23 @@ class GateDefinition:
 
     @property
     def digest(self) -> bytes:
-        """SHA-256 of the body."""
         return hashlib.sha256(self.body.encode()).digest()
 
     @property
     def only_tenant(self) -> str | None:
-        """The slug of the one tenant for whom calls can be; None for any."""
+        """The slug of the only tenant whose calls can come; None for any."""
         fixed = self._parts[TENANT].get(FIXED)
         return None if fixed is None else str(fixed)
 
     @property
     def paths(self) -> int:
-        """How many paths it has."""
         return len(self._parts["paths"])
 
     def differs(self, other: Self, part: str) -> bool:
-        """Return whether another one says something else in a part."""
         return bool(self._parts.get(part) != other._parts.get(part))
 
     def lines(self, part: str, reader: str | None) -> list[str]:
-        """Return a part in words, as a tenant may read it, or the vendor for None: others are not named."""
+        """Return a part in words for a tenant, or for the vendor (None): other tenants are not named."""
         said = self._parts.get(part, [])
         if part == "paths":
             return [_path(rule) for rule in said]
@@ -95,7 +86,6 @@ class GateDefinition:
 
 @lru_cache(64)
 def differences(before: str, after: str, reader: str | None) -> Mapping[str, tuple[str, str]]:
-    """Return the parts in which two bodies differ: what only the one has, and what only the other has, in words."""
     old, new = GateDefinition(before), GateDefinition(after)
     found = {}
     for part, name in PARTS.items():
@@ -106,7 +96,6 @@ def differences(before: str, after: str, reader: str | None) -> Mapping[str, tup
 
 
 def definitions(catalogue: Catalogue) -> dict[str, GateDefinition]:
-    """Return the definition of each gate in a catalogue, by its service."""
     return {
         name: GateDefinition.of(catalogue, name)
         for name, service in catalogue.services.items()

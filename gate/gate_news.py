@@ -1,4 +1,4 @@
-"""Tell all logs, and people, of rows about gates: in their order, each log once, whatever breaks off on the way."""
+"""Announce rows about gates in all logs and by mail: in order, each log once, resumable."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -24,11 +24,10 @@ HOLD = text("SELECT pg_advisory_xact_lock(hashtextextended('lockbox enforcement 
 
 @dataclass(frozen=True)
 class GateNews:
-    """Rows that say themselves how far they were told: `announced_to` is the last tenant, null before the vendor.
+    """The statements of a table whose rows keep how far they were announced.
 
-    `waiting` finds the first of a service that is `failed` for none, and locks it: of two workers the second waits,
-    since a row that it skipped would be told behind the next one. `tenants` finds those that come next, by the
-    columns of that row; `told` writes how far it is. `tell` writes to one tenant, or to the vendor for None.
+    `announced_to` is the last tenant, null before the vendor. `waiting` locks the first row due whose service has not
+    `failed`; another worker waits for it, since skipping would break the order.
     """
 
     waiting: TextClause
@@ -38,13 +37,9 @@ class GateNews:
 
 
 def announce(database: Database, news: GateNews, *, settled: timedelta = SETTLED) -> Iterator[int]:
-    """Write each row into the vendor's log and those of tenants, and tell people; yield how many after each step.
+    """Write each row into the vendor's log and then the tenants'; yield how many after each step.
 
-    It may run anywhere and any number of times. Rows of a gate are told one after the other, also those that others
-    have overtaken.
-
-    Raises:
-        sqlalchemy.exc.OperationalError: Postgres is away.
+    Safe to run repeatedly and concurrently. Raises OperationalError if Postgres is away.
     """
     failed: list[str] = []
     while True:

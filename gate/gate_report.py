@@ -1,4 +1,4 @@
-"""Report what the gate of a service has let in and would have refused, for operators who want to enforce."""
+"""Report which calls a gate let in that it would deny if it enforced, for operators."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -10,8 +10,8 @@ from uuid import UUID
 from sqlalchemy import Row, text
 
 from gate import enforcement
-from gate.enforcement import READERS, EnforcementOverview
-from gate.reasons import GateReason
+from gate.answers import GateReason
+from gate.enforcement import NO_GATE, READERS, EnforcementOverview
 from lockbox.admin import permissions
 from lockbox.database import UnitOfWork
 from lockbox.errors import NotFound
@@ -34,7 +34,6 @@ WHERE a.service = :service AND a.decision = 'would-deny' AND a.span = 'hour'
     AND a.at > (SELECT clock_timestamp()) - CAST(:since AS interval)
 GROUP BY a.reason ORDER BY number DESC, a.reason
 """)
-NO_GATE = "There is no gate of this service."
 REMEDIES: Mapping[GateReason, str] = {
     GateReason.UNMAPPED: "Add these paths and parameters to the service's mapping in the catalogue. Where a content "
     "type is named, the gate cannot judge the call: check access in the service's code, with lockbox-guard.",
@@ -52,11 +51,7 @@ REMEDIES: Mapping[GateReason, str] = {
 
 @dataclass(frozen=True)
 class WouldDenyCall:
-    """A kind of call that was let in and would be refused; `path` is None for all that are not listed by themselves.
-
-    `engineer` and `engineer_id` are of whose call it was, `identity` is the issuer and subject of somebody who is
-    mapped to nobody.
-    """
+    """`path` is None for all that are not listed apart; `identity` is one that nobody has mapped."""
 
     path: str | None
     tenant: str | None
@@ -70,10 +65,7 @@ class WouldDenyCall:
 
 @dataclass(frozen=True)
 class WouldDenyReason:
-    """Why calls would be refused, what to do about it, how many there were in the time, and the kinds of them.
-
-    Kinds come with all calls since each was first seen.
-    """
+    """`calls` counts the period, each of `kinds` since it was first seen."""
 
     reason: GateReason
     remedy: str
@@ -83,21 +75,12 @@ class WouldDenyReason:
 
 @dataclass(frozen=True)
 class GateReport:
-    """What the gate of a service does, and why it would have refused which calls, the most frequent reason first."""
-
     gate: EnforcementOverview
     reasons: Sequence[WouldDenyReason]
 
 
 def of_service(session: UnitOfWork, caller: Caller, service: str, *, days: int = MOST_DAYS) -> GateReport:
-    """Return what was let in within these days and would have been refused, to the vendor's operators and auditors.
-
-    Of each reason a hundred kinds of calls are kept, those that came most often.
-
-    Raises:
-        NotYours: the caller is neither.
-        NotFound: no service with a gate has this name.
-    """
+    """Return which calls would have been denied; of each reason the hundred most frequent kinds are kept."""
     authentication.enter(session, caller)
     permissions.capacity(caller, READERS)
     gate = next((one for one in enforcement.overviews(session, caller) if one.service == service), None)

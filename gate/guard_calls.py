@@ -1,4 +1,4 @@
-"""Answer guards, which stand in a service's own code: the stream of windows, whose call it is, and single checks."""
+"""Answer guards, which run inside a service: window streams, identification of callers, and single checks."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -9,15 +9,13 @@ from uuid import UUID
 from catalogue.gate_document import SLUG
 from catalogue.service_catalogue import Service
 from gate import answers, dialects
-from gate.answers import Denial, RefusedCall, written
+from gate.answers import Denial, GateReason, RefusedCall, written
 from gate.app import CREDENTIAL, AllowedCall, Gate
-from gate.asgi import Receive, Scope, Send
-from gate.call import SentHeaders
+from gate.call import Receive, Scope, Send, SentHeaders
 from gate.call_counts import CountedCall
 from gate.credentials import GatewayCredential
 from gate.dialects import GateQuestion, MalformedQuestion
 from gate.engineers import EngineerCall, NotApplicable
-from gate.reasons import GateReason
 from gate.stream import WindowStreams
 from gate.window_memory import FRESH_SECONDS, WindowMemory
 from lockbox.requests.access_check import AccessCheck, UsingCaller
@@ -34,8 +32,6 @@ SEVERAL_WAYS = "Say who calls in one way: by engineer, or by what the call shows
 
 
 class GuardCalls:
-    """Answers the calls of guards, for one event loop; memory knows the present by the database's clock."""
-
     def __init__(
         self, gate: Gate, streams: WindowStreams, services: Mapping[str, Service], memory: WindowMemory
     ) -> None:
@@ -47,14 +43,7 @@ class GuardCalls:
     async def answer(
         self, scope: Scope, receive: Receive, send: Send, credential: GatewayCredential, call: CountedCall
     ) -> AllowedCall | NotApplicable | None:
-        """Answer a guard, and return None; or return why the call that it asks about is let in.
-
-        What is found out about that call is noted in `call`, for whoever counts.
-
-        Raises:
-            RefusedCall: the answer is no.
-            MalformedQuestion: it is no question that can be answered.
-        """
+        """Answer a guard and return None, or return why the call that it asks about is let in."""
         service, rest, query = dialects.asked_at(scope)
         headers = SentHeaders(scope["headers"])
         question = GateQuestion(scope["method"], service, rest, query, headers)
@@ -103,7 +92,7 @@ class GuardCalls:
         return (await self._gate.check(use, UsingCaller(credential.account_id), call))._replace(at=at)
 
     def _named(self, service: str, engineer: str, headers: SentHeaders) -> UUID:
-        """Return the engineer whom a guard has authenticated itself."""
+        """Return the engineer that the guard has authenticated itself."""
         if self._gate.shows_caller(service, headers):
             raise MalformedQuestion(SEVERAL_WAYS)
         if not UUID_FORM.fullmatch(engineer):
@@ -117,7 +106,6 @@ def _has_no_query(question: GateQuestion) -> None:
 
 
 def _asked(query: bytes, service: Service) -> dict[str, str]:
-    """Return what a check is about."""
     try:
         pairs = parse_qsl(query.decode("ascii"), strict_parsing=True, errors="strict", max_num_fields=len(ASKED) + 1)
     except ValueError:

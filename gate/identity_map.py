@@ -1,4 +1,4 @@
-"""The identity map: which engineer a gated call is of, kept in memory for seconds, and changed by operators."""
+"""The identity map: which engineer a gated call is of, cached for seconds and edited by operators."""
 
 import asyncio
 import time
@@ -12,7 +12,7 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import col, select
 
-from gate.call_time import in_time
+from gate.call import in_time
 from lockbox.admin import memberships, permissions
 from lockbox.admin.memberships import Member
 from lockbox.admin.permissions import AdminActor, AdminChange, change
@@ -50,14 +50,11 @@ IdentityKey = tuple[str, str, str | None]
 
 
 class MapUnreadable(Exception):  # noqa: N818 - it is an outcome that the gate plans for
-    """Postgres does not say in time whom a caller is mapped to."""
+    pass
 
 
 class IdentityMap:
-    """Which engineer each caller is, for one event loop: read from Postgres in threads, kept for seconds.
-
-    An answer is at most `seconds` old, and shorter where news came: see `forget`.
-    """
+    """Looks up engineers in threads for one event loop, and remembers them for `seconds` at most."""
 
     def __init__(
         self,
@@ -78,9 +75,9 @@ class IdentityMap:
         self._threads = ThreadPoolExecutor(THREADS, "gate-identities")
 
     async def engineer(self, key: IdentityKey, *, anew: bool = False, ends: float | None = None) -> UUID | None:
-        """Return the engineer in good standing that a caller is, None if it is none; `anew` as of now, not of memory.
+        """Return the engineer in good standing, or None; `anew` ignores what is remembered.
 
-        Who is known is looked up again before that is too old, while calls go on by it. Others wait until `ends`.
+        Known engineers are refreshed before they are too old while calls go on; others wait until `ends`.
 
         Raises:
             MapUnreadable: Postgres does not answer.
@@ -108,12 +105,11 @@ class IdentityMap:
         return reading
 
     def forget(self) -> None:
-        """Forget everything, what is being read too: after news that the map, a person or a role has changed."""
+        """Forget everything, reads under way included: the map, a person or a role has changed."""
         self._kept.clear()
         self._reads.clear()
 
     def close(self) -> None:
-        """End the threads."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _read(self, key: IdentityKey) -> UUID | None:
@@ -146,8 +142,6 @@ class IdentityMap:
 
 @dataclass(frozen=True)
 class MappingInput:
-    """An identity to be mapped: an issuer and a subject there, and the engineer."""
-
     issuer: str
     subject: str
     person_id: UUID
@@ -155,26 +149,17 @@ class MappingInput:
 
 @dataclass(frozen=True)
 class MappedIdentity:
-    """A mapped identity, with the name of its engineer."""
-
     row: GateIdentity
     person: str
 
 
 @dataclass(frozen=True)
 class MappingPage:
-    """A page of the map, and the cursor of the next one."""
-
     identities: tuple[MappedIdentity, ...]
     next_cursor: UUID | None
 
 
 def page(session: UnitOfWork, caller: Caller, *, cursor: UUID | None, most: int) -> MappingPage:
-    """Return a page of the map, oldest first, to the vendor's operators and auditors.
-
-    Raises:
-        NotYours: the caller is neither.
-    """
     authentication.enter(session, caller)
     permissions.capacity(caller, READERS)
     query = select(GateIdentity, Person.name).join(Person, col(Person.id) == col(GateIdentity.person_id))
@@ -188,23 +173,15 @@ def page(session: UnitOfWork, caller: Caller, *, cursor: UUID | None, most: int)
 def add(
     session: UnitOfWork, caller: Caller, origin: Origin, wanted: MappingInput, known: Collection[str]
 ) -> MappedIdentity:
-    """Map an identity to an engineer, as an operator; it counts from the next call at a gate on.
+    """Map an identity to an engineer, as an operator; it takes effect with the next call at a gate.
 
-    Args:
-        session: the open transaction.
-        caller: who maps it.
-        origin: where the call came from.
-        wanted: what to map.
-        known: the issuers that the catalogue names, and `mtls:` with each service that takes certificates.
+    `known` are the issuers of the catalogue, and `mtls:` with each service that takes certificates.
 
     Raises:
-        NotYours: the caller is no operator.
-        SignInAgain: the operator's sign-in is too weak or too old.
-        OwnRoles: it would be the caller.
-        Invalid: the catalogue names no such issuer, or there is no such gateway.
+        NotYours, SignInAgain, Conflict, TooManyIdentities: as named.
+        OwnRoles: the identity would be the caller's.
+        Invalid: there is no such issuer or gateway.
         UnknownEngineer: the person is not an engineer in good standing.
-        Conflict: the identity is mapped already.
-        TooManyIdentities: the person has as many as there may be.
     """
     actor = permissions.acting_as(session, caller, origin, OPERATORS)
     permissions.require_fresh_operator(session, actor)
@@ -252,12 +229,6 @@ def _check_issuer(session: UnitOfWork, issuer: str, known: Collection[str]) -> N
 
 
 def remove(session: UnitOfWork, caller: Caller, origin: Origin, identity_id: UUID) -> None:
-    """Remove an identity from the map, as an operator; it counts no longer from the next call at a gate on.
-
-    Raises:
-        NotYours, NotFound: the caller is no operator, or there is no such identity.
-        SignInAgain: the operator's sign-in is too weak or too old.
-    """
     actor = permissions.acting_as(session, caller, origin, OPERATORS)
     permissions.require_fresh_operator(session, actor)
     row = session.orm.get(GateIdentity, identity_id)
@@ -272,7 +243,6 @@ def remove(session: UnitOfWork, caller: Caller, origin: Origin, identity_id: UUI
 def _record(
     session: UnitOfWork, actor: AdminActor, row: GateIdentity, action: str, *, member: Member | None, issuer: str
 ) -> None:
-    """Write the event, tell operators and the engineer, and let every process of the API forget what it knows."""
     facts = {"person_id": row.person_id, "identity_id": row.id}
     named = permissions.person(member.name, member.address) if member is not None else None
     personal = {"member": named, "subject": row.subject}

@@ -1,20 +1,20 @@
-"""Map a request at the gate to the tenant, the resource and the action that it uses; refuse what is not certain.
+"""Map a request at the gate to the tenant, resource and action that it uses; refuse what is not certain.
 
-Nothing is normalised: a request is taken as it was sent or refused, so that the service reads what was judged. Bodies
-are not read, so gRPC, GraphQL and their like cannot be mapped, and are refused where their content type says so.
+Nothing is normalised: a target is taken in one spelling or refused, so that the service reads what was judged. Bodies
+are not read: gRPC, GraphQL and the like are refused by their content type. Pure.
 """
 
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Literal, NamedTuple
-from urllib.parse import unquote
+from urllib.parse import unquote, unquote_to_bytes
 
 from catalogue.gate_document import SLUG, PathRule, ServiceGate, TenantSource
 from catalogue.gate_templates import TENANT, TextTemplate, parse_host, parse_path, parse_resource, parse_value
 from catalogue.service_catalogue import Service
 from gate.call import SentHeaders
-from gate.request_target import MOST_CHARACTERS, MalformedTarget, check_utf8, explain, target_pattern
 from lockbox.text_rules import check_resource
 
 RefusalCode = Literal["unmapped", "malformed"]
@@ -29,14 +29,28 @@ IN_BODY = re.compile(
     rb"(?:^|[,\s])(application/(?:grpc|graphql|connect\+|json-?rpc|soap)|multipart/mixed)", re.IGNORECASE
 )
 """How content types begin whose bodies say what is read and done."""
-
-
+MOST_CHARACTERS = 2048
+LETTERS = r"A-Za-z0-9._~\-"
+PATH_MARKS = "!$&'()+,:=@"
+QUERY_MARKS = "!$'(),:@"
+ENCODED = ' "<>[]^`{|}'
+"""The ASCII characters that are taken percent-encoded only: nothing may have them as they are (RFC 3986)."""
+NEVER = {"%2F": "/", "%5C": "\\", "%3B": ";", "%25": "%", "%3F": "?", "%23": "#", "%2A": "*"}
+"""Escapes that a gateway and a service may read as different requests."""
+FORBIDDEN = {
+    "#": "leave out the fragment, from # on",
+    "\\": "leave out the backslash",
+    ";": "leave out the semicolon: services disagree about what it separates",
+    "*": "leave out the *: resources have none",
+}
+ESCAPE = re.compile(r"%(.{0,2})", re.DOTALL)
+C1 = re.compile("[\x80-\x9f]")
+HEX = re.compile(r"[0-9A-Fa-f]{2}")
+NAME = re.compile(rf"[{LETTERS}]+")
 NO_HEADERS = SentHeaders(())
 
 
 class GateCall(NamedTuple):
-    """A request as its client sent it to the gateway: the raw target, and the headers of the gateway's question."""
-
     method: str
     target: str
     host: str = ""
@@ -44,18 +58,16 @@ class GateCall(NamedTuple):
 
 
 class MappedCall(NamedTuple):
-    """What a request uses."""
-
     tenant_slug: str
     service: str
     resource: str
     action: str
-    path: str = field(default="", compare=False)
+    path: str
     """The path of the catalogue that fits, with the names of its parameters."""
 
 
 class MappingRefused(Exception):  # noqa: N818 - it names what was found
-    """A request that is not mapped: `malformed` where its spelling is refused, else `unmapped`; and why."""
+    """`malformed` if the spelling is refused, else `unmapped`."""
 
     def __init__(self, code: RefusalCode, reason: str) -> None:
         super().__init__(reason)
@@ -65,10 +77,10 @@ class MappingRefused(Exception):  # noqa: N818 - it names what was found
 
 @dataclass(frozen=True, slots=True)
 class _Route:
-    """One path rule, compiled: where each value is, and what is made of them.
+    """A compiled path rule.
 
-    `sources` are segments by number and parameters by name; `resource` is a format of them, `action` a literal text
-    or the place of a value. `tenant` is the number of a segment, `path` how the catalogue writes it.
+    `sources` are segments by number and parameters by name, `resource` a format string of their values, `action` a
+    text or the index of a value, `tenant` the number of a segment.
     """
 
     path: str
@@ -81,7 +93,7 @@ class _Route:
 
 @dataclass(slots=True)
 class _Node:
-    """What may follow a part of a path; `routes` are those that end here, by the parameters that they name."""
+    """A node of the tree of path segments; `routes` are those that end here, by their parameters' names."""
 
     literals: "dict[str, _Node]" = field(default_factory=dict)
     variable: "_Node | None" = None
@@ -94,11 +106,7 @@ TenantReader = Callable[[GateCall, list[str], _Route], str]
 
 
 class ServiceMapping:
-    """The mapping of one service, compiled once.
-
-    Raises:
-        ValueError: the service has no gate in the catalogue.
-    """
+    """The mapping of one service, compiled. Raises ValueError if it has no gate."""
 
     def __init__(self, name: str, service: Service) -> None:
         if service.gate is None:
@@ -117,11 +125,6 @@ class ServiceMapping:
         self._tenant = _tenant_reader(gate.tenant)
 
     def map(self, call: GateCall) -> MappedCall:
-        """Return what a request uses.
-
-        Raises:
-            MappingRefused: it is spelled in a way that is not taken, or no path of the catalogue fits it.
-        """
         target = call.target
         if CONTENT_TYPE in call.headers.values:
             _check_is_told_by_path(call.headers)
@@ -151,10 +154,10 @@ class ServiceMapping:
         return MappedCall(tenant, self._name, resource, action, route.path)
 
     def outline(self, call: GateCall) -> str:
-        """Return the path of a request that is not mapped, and the names of its parameters.
+        """Return path and parameter names of an unmapped request, without values.
 
-        Values are written `{}`: what stands where the catalogue has a variable, and what is neither a word of the
-        catalogue nor a plain one. A content type for which the call is refused is named.
+        Variables of the catalogue, and what is neither its word nor a plain one, become `{}`. A content type for
+        which the call is refused is named.
         """
         path, _, query = call.target.partition("?")
         shown, node = [""], self._every
@@ -188,7 +191,7 @@ class ServiceMapping:
 
 
 def _ends(node: _Node, segments: list[str], at: int) -> tuple[_Node, ...]:
-    """Return where a path ends: at one node, or at several whose routes name different parameters."""
+    """Return the nodes where a path ends: several if their routes name different parameters."""
     while at < len(segments):
         segment = segments[at]
         literal, variable = node.literals.get(segment), node.variable if segment else None
@@ -216,16 +219,19 @@ def _check_is_told_by_path(headers: SentHeaders) -> None:
 
 
 def _told_by_body(headers: SentHeaders) -> str:
-    """Return a content type whose calls say in their bodies what they do; empty for others."""
+    """Return the content type if it means that the body says what is done; else an empty text."""
     found = IN_BODY.search(headers.values.get(CONTENT_TYPE, b""))
     return found[1].decode().lower() if found else ""
 
 
 def _check_encoded(target: str) -> None:
     try:
-        check_utf8(target)
-    except MalformedTarget as malformed:
-        raise MappingRefused("malformed", str(malformed)) from None
+        decoded = unquote_to_bytes(target).decode()
+    except UnicodeDecodeError:
+        reason = "percent-encode UTF-8: these bytes are something else"
+        raise MappingRefused("malformed", reason) from None
+    if found := C1.search(decoded):
+        raise MappingRefused("malformed", f"leave out the control character U+{ord(found[0]):04X}")
 
 
 def _parameters(query: str) -> Mapping[str, str]:
@@ -257,7 +263,6 @@ def _tree(gate: ServiceGate) -> dict[str, _Node]:
 
 
 def _grown(node: _Node, path: str) -> _Node:
-    """Return the node below this one at which a path of the catalogue ends, and make those that are not there."""
     for segment in parse_path(path):
         if segment.literal is not None:
             node = node.literals.setdefault(segment.literal, _Node())
@@ -268,7 +273,6 @@ def _grown(node: _Node, path: str) -> _Node:
 
 
 def _words(gate: ServiceGate) -> frozenset[str]:
-    """Return the words that the catalogue itself has in its paths and as names of parameters."""
     segments = {one.literal for rule in gate.paths for one in parse_path(rule.path) if one.literal is not None}
     return frozenset({"", *segments, *gate.ignored_query, *(name for rule in gate.paths for name in rule.query)})
 
@@ -339,3 +343,101 @@ def _slug(value: str, place: str) -> str:
     if SLUG.fullmatch(value) is None:
         raise MappingRefused("malformed", f"{place} is no tenant's slug: small letters, digits and - only")
     return value
+
+
+def _escapes(marks: str) -> str:
+    codes = "|".join(sorted(f"{ord(mark):02X}" for mark in marks))
+    return rf"%(?:{codes}|[89A-F][0-9A-F])"
+
+
+@cache
+def target_pattern(escaped: str) -> re.Pattern[str]:
+    """Return the pattern of accepted targets, for clients that percent-encode the `escaped` characters."""
+    in_path = "".join(mark for mark in PATH_MARKS if mark not in escaped)
+    in_query = "".join(mark for mark in QUERY_MARKS if mark not in escaped)
+    segment = rf"(?:[{LETTERS}{re.escape(in_path)}]|{_escapes(ENCODED + escaped)})++(?<!\.)"
+    value = rf"(?:[{LETTERS}{re.escape(in_query)}]|{_escapes(ENCODED + escaped + '&+=')})++"
+    pair = rf"[{LETTERS}]++={value}"
+    return re.compile(rf"/(?:{segment}(?:/{segment})*+/?)?(?:\?{pair}(?:&{pair})*+)?")
+
+
+def explain(target: str, escaped: str) -> str:
+    path, asks, query = target.partition("?")
+    return (
+        _of_the_whole(target)
+        or _of_escapes(target, escaped)
+        or _of_the_path(path, escaped)
+        or (_of_the_query(query, escaped) if asks else "")
+        or "write the target as a path and, after ?, parameters as name=value"
+    )
+
+
+def _of_the_whole(target: str) -> str:
+    if len(target) > MOST_CHARACTERS:
+        return f"use at most {MOST_CHARACTERS:,} characters"
+    if not target.startswith("/"):
+        return "send the path alone: it begins with /, without a scheme or a host"
+    for mark in target:
+        if not "!" <= mark <= "~":
+            return f"percent-encode U+{ord(mark):04X} as UTF-8" if mark > "\x7f" else f"leave out U+{ord(mark):04X}"
+        if mark in FORBIDDEN:
+            return FORBIDDEN[mark]
+    return ""
+
+
+def _of_escapes(target: str, escaped: str) -> str:
+    in_query = target.find("?")
+    for found in ESCAPE.finditer(target):
+        escape, code = found[0].upper(), found[1]
+        if not HEX.fullmatch(code):
+            return "write two hexadecimal digits after %"
+        if escape in NEVER:
+            return f"leave out {escape}, an encoded {NEVER[escape]}"
+        value = int(code, 16)
+        if value < 0x20 or value == 0x7F:  # noqa: PLR2004 - the control characters of ASCII
+            return f"leave out {escape}, a control character"
+        if found[0] != escape:
+            return f"write {escape} in capitals"
+        if value < 0x80 and not _is_encoded(chr(value), escaped, is_in_query=-1 < in_query < found.start()):  # noqa: PLR2004 - ASCII
+            hint = "; the catalogue's `escaped` can ask for it instead" if chr(value) in PATH_MARKS else ""
+            return f"write {chr(value)} instead of {escape}{hint}"
+    return ""
+
+
+def _is_encoded(mark: str, escaped: str, *, is_in_query: bool) -> bool:
+    return mark in ENCODED or mark in escaped or (is_in_query and mark in "&+=")
+
+
+def _of_the_path(path: str, escaped: str) -> str:
+    if "//" in path:
+        return "write one / between segments"
+    for segment in path.split("/"):
+        if segment in {".", ".."}:
+            return "leave out segments that are . or .."
+        if segment.endswith("."):
+            return "let no segment end with a dot"
+    return _of_marks(path, PATH_MARKS + "/%", escaped)
+
+
+def _of_the_query(query: str, escaped: str) -> str:
+    for pair in query.split("&"):
+        name, equals, value = pair.partition("=")
+        if not (equals and name and value):
+            return "write each parameter as name=value, with neither of them empty"
+        if not NAME.fullmatch(name):
+            return "write the names of parameters with letters, digits and . _ ~ - only"
+        if found := _of_marks(value, QUERY_MARKS + "%", escaped):
+            return found
+    return ""
+
+
+def _of_marks(text: str, taken: str, escaped: str) -> str:
+    for mark in text:
+        if mark in escaped or not (mark in taken or mark.isalnum() or mark in "._~-"):
+            if mark in "/?":
+                return f"leave {mark} out of parameters"
+            code = f"%{ord(mark):02X}"
+            return f"write {code} instead of {mark}" + (
+                "; the catalogue lists it under `escaped`" * (mark in escaped)
+            )
+    return ""

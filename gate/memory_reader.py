@@ -1,4 +1,4 @@
-"""Keep the windows in memory as Postgres has them: read what changed every half second, drop what news name."""
+"""Keep windows in memory as Postgres has them."""
 
 import threading
 from collections import deque
@@ -8,8 +8,8 @@ from uuid import UUID
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from gate import change_feed, definition_records, enforcement
-from gate.enforcement_memory import EnforcementMemory
+from gate import definition_records, enforcement, window_verification
+from gate.enforcement import EnforcementMemory
 from gate.gate_definition import GateDefinition
 from gate.window_memory import MICROSECOND, RememberedWindow, WindowMemory
 from gate.window_verification import NOBODY, WindowVerification
@@ -43,25 +43,21 @@ GATE = Caller(
 
 
 class SessionJudge:
-    """Judges windows in the transaction of a read."""
-
     def __init__(self, session: UnitOfWork) -> None:
         self._session = session
 
     def windows(self, ids: Collection[UUID]) -> Sequence[RequestEntry]:
-        """Return those of these requests that are active."""
         return access_check.windows(self._session, ids)
 
     def windows_after(self, after: UUID, most: int) -> Sequence[RequestEntry]:
-        """Return the next ones by id."""
         return access_check.windows_after(self._session, after, most)
 
 
 class MemoryReader(threading.Thread):
-    """Reads on one connection of its own until stopped; without Postgres it keeps trying, and memory gets old.
+    """Reads on its own connection until stopped; without Postgres it keeps trying, and memory ages.
 
-    At the start, and when another server answers, memory is filled anew, in the order of the ids. It reads when that
-    is due, when a window begins, and at once at news of a window in memory.
+    When another server answers, memory is filled again. It reads when that is due, when a window begins, and at once
+    when a window in memory has news.
     """
 
     def __init__(
@@ -89,11 +85,10 @@ class MemoryReader(threading.Thread):
         self._differed_at = float("-inf")
 
     def differs(self) -> bool:
-        """Return whether within the last ten minutes memory held a window that Postgres had not."""
+        """Return whether in the last ten minutes memory held a window that Postgres did not."""
         return self._memory.clock() - self._differed_at < DIFFERS_SECONDS
 
     def run(self) -> None:
-        """Read, then sleep until the next read is due, or until it is woken."""
         while not self._stopping.is_set():
             began = self._memory.clock()
             has_more = False
@@ -110,7 +105,6 @@ class MemoryReader(threading.Thread):
             self._woken.clear()
 
     def _seconds_left(self, began: float) -> float:
-        """Return how long to rest until the next read is due, or a window begins, by the database's clock."""
         left = self._every - (self._memory.clock() - began)
         begins = self._windows.next_begin
         if begins is not None and self._memory.was_read:
@@ -118,46 +112,38 @@ class MemoryReader(threading.Thread):
         return max(0.0, left)
 
     def stop(self) -> None:
-        """Ask the thread to end, and wait briefly for it."""
         self._stopping.set()
         self._woken.set()
         if self.is_alive():
             self.join(1)
 
     def hear(self, ids: Iterable[str]) -> None:
-        """Have the windows of these requests verified at once, and nothing dropped; what are no ids is ignored.
-
-        What the ids say gates do counts no more until the read: they enforce.
-        """
+        """Have the windows of these requests verified at once; ids of gates enforce until then."""
         ids = frozenset(ids)
         is_mode = self._modes.forget(ids)
         if self._windows.hear(_ids(ids)) or is_mode:
             self._woken.set()
 
     def hear_ended(self, ids: Iterable[str]) -> None:
-        """Drop the windows of these requests at once; the next read, when it is due, verifies that."""
+        """Drop the windows of these requests at once; the next read verifies that."""
         self._windows.hear(_ids(ids), end=True)
 
     def suspect(self, window: RememberedWindow) -> None:
-        """Look into it that Postgres says no where this window in memory said yes.
+        """Note a window in memory for which Postgres said no.
 
-        That is as it should be where it has ended just now: the next read says so, and otherwise memory is wrong.
+        If it has just ended, the next read says so; otherwise memory is wrong.
         """
         self._suspected.append((self._memory.clock(), window))
         self._woken.set()
 
     def read(self) -> bool:
-        """Read once; return whether more waits to be verified.
-
-        Raises:
-            sqlalchemy.exc.SQLAlchemyError: Postgres is away.
-        """
+        """Read once; return whether more is to be verified. Raises SQLAlchemyError if Postgres is away."""
         # First: no call is judged by what is not on record.
         self._define()
         began = self._memory.clock()
         with self._database.transaction() as session:
             authentication.enter(session, GATE)
-            batch = change_feed.read(session, self._windows.last)
+            batch = window_verification.read_changes(session, self._windows.last)
             self._windows.apply(batch)
             if batch.is_standby:
                 return False
@@ -174,7 +160,6 @@ class MemoryReader(threading.Thread):
         return self._windows.has_more
 
     def _record(self) -> None:
-        """Record what this process' catalogue says of gates; the next read finds it."""
         with self._database.transaction() as session:
             authentication.enter(session, GATE)
             enforcement.record(session, self._modes.wanted)
@@ -182,7 +167,6 @@ class MemoryReader(threading.Thread):
         self._woken.set()
 
     def _define(self) -> None:
-        """Record what this process' gates mean, and every few minutes that it still has it."""
         at = self._memory.clock()
         if not self._definitions or at - self._defined_at < DEFINED_SECONDS:
             return
@@ -192,7 +176,7 @@ class MemoryReader(threading.Thread):
         self._defined_at = at
 
     def _judge_suspected(self, began: float) -> None:
-        """Raise an alarm for each window that this read has left in memory, though it was suspected before."""
+        """Raise an alarm for each suspected window that this read has left in memory."""
         if self._windows.in_doubt:
             return
         while self._suspected and self._suspected[0][0] < began:
@@ -203,7 +187,7 @@ class MemoryReader(threading.Thread):
                 self._windows.verify_again(window.request_id)
 
     def _check_logs(self, session: UnitOfWork) -> None:
-        """Check in turn whether tenants' logs are behind what was shipped of them: such a database grants nothing."""
+        """Check some tenants' logs against their shipped checkpoints: a log that is behind grants nothing."""
         shipped = checkpoint_folder.of(session)
         if shipped is None:
             return

@@ -1,4 +1,4 @@
-"""Tell guards at /gate/v1/stream which windows open and close, as memory learns it: server-sent events."""
+"""Stream openings and closings of windows to guards at /gate/v1/stream, as server-sent events."""
 
 import asyncio
 import json
@@ -16,10 +16,9 @@ from weakref import WeakValueDictionary
 
 import structlog
 
-from gate.answers import NO_STORE, Denial, RefusedCall, written
-from gate.asgi import Receive, Scope, Send
+from gate.answers import NO_STORE, Denial, GateReason, RefusedCall, written
+from gate.call import Receive, Scope, Send
 from gate.credentials import GatewayCredential, GatewayCredentials
-from gate.reasons import GateReason
 from gate.window_memory import FRESH_SECONDS, ChangeKind, MemoryChange, RememberedWindow, WindowMemory
 
 log = structlog.get_logger(__name__)
@@ -45,7 +44,6 @@ LAST_EVENT_ID = b"last-event-id"
 
 
 def described(window: RememberedWindow) -> dict[str, Any]:
-    """Return what guards learn of a window."""
     return {
         "request": str(window.request_id),
         "tenant": window.tenant,
@@ -60,12 +58,11 @@ def described(window: RememberedWindow) -> dict[str, Any]:
 
 
 def event_text(kind: ChangeKind, position: str, said: dict[str, Any]) -> bytes:
-    """Write an event."""
     return f"id: {position}\nevent: {kind}\ndata: {json.dumps(said, separators=(',', ':'))}\n\n".encode()
 
 
 class MemoryEvent:
-    """A change of memory as guards are told of it: written once, when the first stream sends it."""
+    """A change of memory, serialised once, when the first stream sends it."""
 
     def __init__(self, generation: str, change: MemoryChange) -> None:
         self.change = change
@@ -73,12 +70,10 @@ class MemoryEvent:
         self._text: bytes | None = None
 
     def is_for(self, services: frozenset[str]) -> bool:
-        """Whether a guard of these services is told."""
         return self.change.window is None or self.change.window.service in services
 
     @property
     def text(self) -> bytes:
-        """The event as it is sent."""
         if self._text is None:
             self._text = event_text(self.change.kind, self._position, self._said())
         return self._text
@@ -93,7 +88,7 @@ class MemoryEvent:
 
 
 class GuardStream:
-    """One open stream: what is to be sent by it, in order. `ended` is done when it has to end."""
+    """One open stream; `ended` is done when it must end."""
 
     def __init__(self, credential: GatewayCredential) -> None:
         self.credential = credential
@@ -103,7 +98,7 @@ class GuardStream:
         self._sent_to: int | None = None
 
     def put(self, events: Iterable[MemoryEvent]) -> None:
-        """Take in what is to be sent, once it has begun; a guard that reads slower than things happen is cut."""
+        """Queue events, once the stream has begun; a guard that reads too slowly is cut."""
         if self._sent_to is None:
             return
         services = self.credential.services
@@ -113,31 +108,27 @@ class GuardStream:
         self.woken.set()
 
     def go_on_from(self, number: int, events: Iterable[MemoryEvent] = ()) -> None:
-        """Send these events and what comes from now on; the guard knows of everything up to this change."""
+        """Begin after change `number`, which the guard knows of, with these events."""
         self._sent_to = number
         self.put(events)
 
     def take(self) -> bytes:
-        """Return the next events, as they are sent; nothing if there are none."""
         count = min(len(self._unsent), MOST_SENT_TOGETHER)
         return b"".join([self._unsent.popleft().text for _ in range(count)])
 
     def end(self) -> None:
-        """Have it end."""
         if not self.ended.done():
             self.ended.set_result(None)
 
 
 @dataclass(frozen=True)
 class StreamLimits:
-    """How many streams may be open in a process, and of those by one token."""
-
     most: int
     most_a_token: int
 
 
 class StreamPace:
-    """Bounds how often streams begin with one token: twice as many as may be open, and then so many a second."""
+    """Bounds how often streams begin with one token: a burst of twice as many as may be open, then a rate."""
 
     def __init__(self, most_open: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._most = 2 * most_open
@@ -146,7 +137,6 @@ class StreamPace:
         self._used_until: dict[UUID, float] = {}
 
     def begin(self, token_id: UUID) -> bool:
-        """Return whether one more may begin now, and count it if so."""
         at = self._clock()
         for known in [one for one, until in self._used_until.items() if until <= at]:
             del self._used_until[known]
@@ -158,10 +148,10 @@ class StreamPace:
 
 
 class SnapshotTurns:
-    """Has snapshots made in turns: one by each token at a time, of all one part at a time, and half of the time none.
+    """Serialises snapshots: one a token, one part at a time over all, and half of the time none.
 
-    So a guard that asks for one after the other keeps those with its own token waiting, others for a part of a
-    snapshot each, and the gate's calls for less than that.
+    A guard that keeps asking delays those with its own token most, other guards by a part, and the gate's calls by
+    less.
     """
 
     def __init__(self) -> None:
@@ -169,7 +159,6 @@ class SnapshotTurns:
         self._part = asyncio.Lock()
 
     def of(self, token_id: UUID) -> asyncio.Lock:
-        """Return what is held while a snapshot is made for a guard with this token."""
         known = self._by_token.get(token_id)
         if known is None:
             known = self._by_token[token_id] = asyncio.Lock()
@@ -177,7 +166,7 @@ class SnapshotTurns:
 
     @asynccontextmanager
     async def part(self) -> AsyncIterator[None]:
-        """Wait for the turn to make a part; then nobody makes another for as long as this one took."""
+        """Wait for the turn to make a part; afterwards pause for as long as it took."""
         async with self._part:
             began = time.perf_counter()
             try:
@@ -187,9 +176,9 @@ class SnapshotTurns:
 
 
 class WindowStreams:
-    """All streams of one event loop, and the last changes, so that a guard that was away for a moment goes on.
+    """All streams of one event loop, and the last changes, from which a guard that reconnects goes on.
 
-    `forget` is called whenever guards are told to forget whose calls were whose: this process has to, too.
+    `forget` is called whenever guards are told to forget whose calls were whose.
     """
 
     def __init__(
@@ -212,11 +201,10 @@ class WindowStreams:
         self._is_shut = False
 
     def __len__(self) -> int:
-        """Return how many are open."""
         return len(self._open)
 
     def listen(self) -> None:
-        """Learn of all changes of memory from now on; call it on the event loop."""
+        """Receive all changes of memory from now on; call it on the event loop."""
         loop = asyncio.get_running_loop()
 
         def tell(changes: Sequence[MemoryChange]) -> None:
@@ -235,11 +223,7 @@ class WindowStreams:
     async def serve(
         self, scope: Scope, receive: Receive, send: Send, *, credential: GatewayCredential, shown: bytes
     ) -> None:
-        """Send events until the guard goes away, its token counts no more, or it does not read.
-
-        Raises:
-            RefusedCall: too many streams are open, or memory is too old, or not whole, to begin with.
-        """
+        """Send events until the guard leaves, stops reading, or its token is no longer valid."""
         self._admit(credential, _last_seen(scope))
         stream = GuardStream(credential)
         self._open[stream] = None
@@ -299,7 +283,6 @@ class WindowStreams:
             await stream.woken.wait()
 
     async def _in_turn(self, stream: GuardStream, send: Send) -> None:
-        """Send a snapshot once it is this token's turn; until then, that the guard still waits."""
         turn = self._turns.of(stream.credential.token_id)
         taken = asyncio.ensure_future(turn.acquire())
         try:
@@ -311,7 +294,7 @@ class WindowStreams:
                 turn.release()
 
     def _resume(self, stream: GuardStream, last: bytes | None) -> bool:
-        """Go on where a guard was, if everything since then is still here; heartbeats of then say nothing now."""
+        """Go on after the guard's last event, if all since are still here; skip old heartbeats."""
         found = self._missed(last)
         if found is None:
             return False
@@ -320,9 +303,9 @@ class WindowStreams:
         return True
 
     def _missed(self, last: bytes | None) -> tuple[int, list[MemoryEvent]] | None:
-        """Return the number of the last event that a guard saw, and those since then; None if not all are here.
+        """Return the number of the guard's last event and the events since; None if not all are here.
 
-        Nor where memory began anew since then: the time in that event is long over.
+        Nor if memory began again since: the time in that event is long past.
         """
         seen = POSITION.fullmatch(last or b"")
         if seen is None or seen[1].decode() != self._generation or not self._replayed:
@@ -334,7 +317,6 @@ class WindowStreams:
         return None if any(one.change.kind is ChangeKind.ANEW for one in missed) else (number, missed)
 
     async def _send_snapshot(self, stream: GuardStream, send: Send) -> None:
-        """Send all open windows, and no other event before they are whole."""
         async with self._turns.part():
             found = self._memory.snapshot()
             if found is None:
@@ -355,7 +337,7 @@ class WindowStreams:
     def _parts(
         self, services: frozenset[str], number: int, windows: list[RememberedWindow], at: datetime
     ) -> Iterator[bytes]:
-        """Yield the events of a snapshot, and nothing in between once it has looked at many windows."""
+        """Yield the events of a snapshot, and empty bytes to pause after many windows."""
         mine: list[RememberedWindow] = []
         for first in range(0, len(windows), SCANNED_WINDOWS):
             some = windows[first : first + SCANNED_WINDOWS]
@@ -372,7 +354,6 @@ class WindowStreams:
         return event_text(ChangeKind.ANEW, f"{self._generation}-{number or 0}", said)
 
     async def _watch(self, stream: GuardStream, shown: bytes) -> None:
-        """Return once the token does not count any more, or counts for something else."""
         found: object = stream.credential
         while found == stream.credential:
             await asyncio.sleep(WATCH_SECONDS)

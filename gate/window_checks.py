@@ -5,17 +5,16 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import datetime
 from functools import lru_cache, partial
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Protocol, TypeVar
 from uuid import UUID
 
 import structlog
 from sqlalchemy import text
 
-from gate.call_time import call_end, in_time
+from gate.answers import GateReason, GrantedAccess
+from gate.call import call_end, in_time
 from gate.memory_reader import GATE, MemoryReader
-from gate.reasons import GateReason
 from gate.window_memory import BOOT_CLOCK, FRESH_SECONDS, RememberedWindow, WindowMemory, time_of
 from lockbox.database import UnitOfWork
 from lockbox.errors import Busy, NoOpenWindow, WindowUsedUp
@@ -45,49 +44,30 @@ NOT_KEPT = frozenset({GateReason.BUSY, GateReason.BEHIND})
 
 @dataclass(frozen=True, slots=True)
 class RememberedRefusal:
-    """Why a question was answered with no, when it was asked, and which openings memory knew of then."""
-
     reason: GateReason
     asked_at: float
     openings: tuple[int, int]
 
 
 class GroupedCalls(Protocol):
-    """What runs use cases on the event loop, those that come together in one transaction."""
+    """Runs use cases on the event loop, concurrent ones in one transaction."""
 
-    async def run(self, use_case: Callable[[UnitOfWork], Answer], *, key: str | None = None) -> Answer:
-        """Run a use case and return its answer."""
-        ...
-
-
-class GrantedAccess(NamedTuple):
-    """The window that lets a call in, and when it ends; `uses_left` is None where its uses are not counted.
-
-    `is_same_use` is whether the call has used it before, `break_glass` whether it was opened by break-glass.
-    """
-
-    request_id: UUID
-    until: datetime
-    uses_left: int | None = None
-    is_same_use: bool = False
-    break_glass: bool = False
+    async def run(self, use_case: Callable[[UnitOfWork], Answer], *, key: str | None = None) -> Answer: ...
 
 
 @lru_cache(MOST_GRANTED)
 def _granted(request: int, deadline: int, *, break_glass: bool) -> GrantedAccess:
-    """Return what memory says in numbers as others understand it: made once, for windows are used often."""
     return GrantedAccess(UUID(int=request), time_of(deadline), break_glass=break_glass)
 
 
 class FailureLog:
-    """Logs failures of one kind, one a second at most: each call of a service would be one."""
+    """Logs failures of one kind, at most one a second."""
 
     def __init__(self, event: str) -> None:
         self._event = event
         self._logged_at = float("-inf")
 
     def note(self, error: Exception) -> None:
-        """Log an error by its type, unless one was just logged."""
         at = BOOT_CLOCK()
         if at - self._logged_at >= 1:
             self._logged_at = at
@@ -98,8 +78,8 @@ class WindowChecks:
     """Answers whether a window is open, on one event loop.
 
     A yes comes from memory, or from Postgres where memory has none. A no always comes from Postgres, and is
-    remembered for a second; that a window is used up, until one opens for its engineer. Of the answers from memory
-    one in `compare_every` is compared with Postgres, whose no counts then.
+    remembered for a second; `used_up` until a window opens for the engineer. One in `compare_every` answers from
+    memory is compared with Postgres, whose no prevails.
     """
 
     def __init__(
@@ -117,16 +97,12 @@ class WindowChecks:
 
     @property
     def is_ready(self) -> bool:
-        """Whether the database's clock is known, by which all is judged."""
         return self._memory.was_read
 
     async def check(
         self, question: AccessCheck, caller: UsingCaller, ends: float | None = None
     ) -> GrantedAccess | GateReason:
-        """Return the window, or why there is none; this never raises, and waits until `ends` at most.
-
-        A yes by a window for a number of uses is one of them, by `caller`.
-        """
+        """Never raises, and waits until `ends` at most. A yes with counted uses is one use, by `caller`."""
         answer = await self._known(question, ends)
         counts = isinstance(answer, GrantedAccess) and answer.uses_left is not None
         if counts or (answer is GateReason.USED_UP and caller.call and not self._is_long_used_up(question)):
@@ -146,7 +122,7 @@ class WindowChecks:
     async def _compare(
         self, question: AccessCheck, found: RememberedWindow, ends: float | None
     ) -> GrantedAccess | GateReason:
-        """Ask Postgres too; where it cannot say, memory's answer counts as long as it may."""
+        """Ask Postgres too; if it cannot answer, memory's answer counts while it is fresh."""
         answer = await self._ask(question, ends)
         if isinstance(answer, GrantedAccess) and answer.uses_left is None:
             return answer
@@ -159,7 +135,7 @@ class WindowChecks:
     async def _use(
         self, question: AccessCheck, caller: UsingCaller, ends: float | None
     ) -> GrantedAccess | GateReason:
-        """Use a window once; nobody shares the answer, and what begins when nobody waits any more uses nothing."""
+        """Use a window once; a call that begins after its deadline uses nothing."""
         if self._using >= MOST_ASKED:
             return GateReason.BUSY
         self._using += 1
@@ -172,7 +148,6 @@ class WindowChecks:
             self._using -= 1
 
     async def _ask(self, question: AccessCheck, ends: float | None) -> GrantedAccess | GateReason:
-        """Ask Postgres, once for all that want to know the same at this moment."""
         asked = self._asked.get(question)
         if asked is None:
             is_away = self._memory.age > AWAY_SECONDS
@@ -214,7 +189,7 @@ class WindowChecks:
         return known.reason if is_fresh or self._is_still_used_up(question, known) else None
 
     def _is_still_used_up(self, question: AccessCheck, known: RememberedRefusal) -> bool:
-        """Return whether no window can have opened that has uses left, as far as Postgres was read."""
+        """Return whether no window with uses left can have opened since."""
         return (
             known.reason is GateReason.USED_UP
             and self._memory.clock() < known.asked_at + USED_UP_SECONDS
@@ -223,7 +198,7 @@ class WindowChecks:
         )
 
     def _is_long_used_up(self, question: AccessCheck) -> bool:
-        """Return whether a call by name cannot be one that has used the window."""
+        """Return whether a call with an id cannot be one that has used the window before."""
         known = self._refused.get(question)
         return (
             known is not None

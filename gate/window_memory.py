@@ -29,10 +29,9 @@ BOOT_CLOCK: Callable[[], float] = (
 
 @dataclass(frozen=True, slots=True)
 class RememberedWindow:
-    """A window as it was when last verified. `deadline` is in microseconds since 1970.
+    """A window as last verified, small: memory holds a hundred thousand.
 
-    `extended` is whether an approved extension goes on from its end. A dataclass of numbers and shared words: a
-    hundred thousand of them have to fit.
+    `deadline` is in microseconds since 1970. `extended`: an approved extension follows it.
     """
 
     request: int
@@ -46,38 +45,30 @@ class RememberedWindow:
 
     @property
     def request_id(self) -> UUID:
-        """The request that it was opened by."""
         return UUID(int=self.request)
 
     @property
     def engineer_id(self) -> UUID:
-        """Whom it lets in."""
         return UUID(int=self.engineer)
 
     @property
     def tenant(self) -> str:
-        """The slug of its tenant."""
         return self.keys[0][0]
 
     @property
     def service(self) -> str:
-        """The service that it is for."""
         return self.keys[0][1]
 
     @property
     def until(self) -> datetime:
-        """When it ends."""
         return time_of(self.deadline)
 
 
 def time_of(microseconds: int) -> datetime:
-    """Return the time so many microseconds after the beginning of 1970."""
     return EPOCH + microseconds * MICROSECOND
 
 
 class ChangeKind(StrEnum):
-    """What listeners of memory are told of."""
-
     OPEN = "open"
     CLOSE = "close"
     ANEW = "snapshot"
@@ -87,11 +78,10 @@ class ChangeKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class MemoryChange:
-    """One change of memory; they are numbered without a gap, in the order in which they happened.
+    """A change of memory, numbered without gaps in order.
 
-    `window` is the one that was opened or closed; after `ANEW` memory is empty, after `FORGET` identities of
-    engineers may be others, and before `HEARTBEAT` all that a read found to be closed was told. `at` is the time on
-    the database's clock, as far ahead as it can be.
+    `window` was opened or closed. After `ANEW` memory is empty, after `FORGET` callers may be other engineers; before
+    `HEARTBEAT` every closing that a read found was sent. `at` is the latest that the database's time can be.
     """
 
     number: int
@@ -105,9 +95,9 @@ Listener = Callable[[Sequence[MemoryChange]], None]
 
 
 class WindowMemory:
-    """The open windows by tenant, service, engineer and resource, as the last read of Postgres left them.
+    """Open windows by tenant, service, engineer and resource, as last read from Postgres.
 
-    One thread writes and any number reads: what a reader finds is whole, for each change is one of a dictionary.
+    One thread writes, any number read without a lock: each change replaces one value of a dictionary.
     """
 
     def __init__(self, clock: Callable[[], float] = BOOT_CLOCK) -> None:
@@ -132,32 +122,30 @@ class WindowMemory:
         self._settled: tuple[float, Container[int]] = (float("-inf"), ())
 
     def __len__(self) -> int:
-        """Return how many windows it holds."""
         return len(self._by_request)
 
     @property
     def age(self) -> float:
-        """How many seconds ago the last read of Postgres began."""
+        """Seconds since the last read of Postgres began."""
         return self.clock() - self._read[0]
 
     @property
     def is_whole(self) -> bool:
-        """Whether all windows were loaded, and what is in doubt was verified within the last second."""
+        """Whether all windows are loaded, and doubts were settled within the last second."""
         return self._is_loaded and self.clock() - self._settled[0] < FRESH_SECONDS
 
     @property
     def was_read(self) -> bool:
-        """Whether Postgres was ever read, so that its clock is known."""
         return self._read[0] > float("-inf")
 
     def now(self) -> datetime:
-        """Return the time on the database's clock, as far ahead as the last read lets it be."""
+        """Return the latest that the database's time can be."""
         return EPOCH + (self.clock() * 1e6 + self._read[1]) * MICROSECOND
 
     def find(self, question: AccessCheck) -> RememberedWindow | None:
-        """Return the window that lets the engineer in, of several the one that lasts longest.
+        """Return the window that lets the engineer in, the longest of several.
 
-        None says nothing: there may be a window all the same, or Postgres was not read within the last second.
+        None decides nothing: there may be one all the same, or the last read is older than a second.
         """
         found = self._by_key.get((question.tenant, question.service, question.engineer.int, question.resource))
         if found is None:
@@ -180,24 +168,22 @@ class WindowMemory:
         return best
 
     def openings(self, engineer: UUID) -> tuple[int, int]:
-        """Return what is another pair of numbers once any window of an engineer may have opened."""
+        """Return numbers that change whenever a window of an engineer may have opened."""
         return self._unknown_changes, self._openings[engineer.int]
 
     def has(self, request_id: UUID) -> bool:
-        """Whether the window of this request is in memory."""
         return request_id.int in self._by_request
 
     def holds(self, window: RememberedWindow) -> bool:
-        """Whether this very window is in memory and not past its end."""
+        """Whether this very window is in memory and not over."""
         latest = self.clock() * 1e6 + self._read[1]
         return self._by_request.get(window.request) is window and window.deadline > latest
 
     def note_read(self, began: float, at: datetime, in_doubt: Collection[UUID] = ()) -> None:
-        """Note a read of Postgres, which began then and whose changes are in here; `at` is the time that it brought.
+        """Note a read that began at `began`, brought the database's time `at`, and is applied here.
 
-        The time is taken for that of the beginning, so that no deadline is found later than it is. Windows that the
-        read has left `in_doubt` stay, and are as old as the last read that left none: a second later they are not
-        found, and no heartbeat says that they are known.
+        That time counts from the beginning, so that no deadline is taken for later than it is. Windows left
+        `in_doubt` are as old as the last read without any: a second later they are not found, and heartbeats stop.
         """
         # First what is in doubt: a reader in between finds too little.
         self._settled = (self._settled[0], frozenset(one.int for one in in_doubt)) if in_doubt else (began, ())
@@ -207,23 +193,20 @@ class WindowMemory:
             self.announce(ChangeKind.HEARTBEAT)
 
     def note_loaded(self) -> None:
-        """Note that all windows were taken in since it was empty."""
         self._is_loaded = True
 
     def listen(self, listener: Listener) -> None:
-        """Tell this listener, and none before it, of all changes from now on."""
         with self._changing:
             self._listener = listener
 
     def announce(self, kind: ChangeKind) -> None:
-        """Tell the listener of something that is about no window."""
         with self._changing:
             self._unknown_changes += kind is ChangeKind.FORGET
             self._note(kind)
             self._tell()
 
     def snapshot(self) -> tuple[int, list[RememberedWindow]] | None:
-        """Return the number of the last change, and the windows that are open after it; None if it is not whole."""
+        """Return the number of the last change and the windows open after it; None if not whole."""
         with self._changing:
             if not self.is_whole:
                 return None
@@ -233,18 +216,17 @@ class WindowMemory:
             return self._number, windows
 
     def begin_round(self) -> None:
-        """Begin to note what `forget` says, so that no window comes back that was read before it."""
+        """Begin to record what is forgotten, so that no window read before that comes back."""
         with self._changing:
             self._forgotten = set()
 
     def put(
         self, entries: Iterable[RequestEntry], judged: Iterable[UUID] = (), extended: Container[UUID] = ()
     ) -> list[UUID]:
-        """Take in windows that were judged in this round to be open, and drop the others of what was `judged`.
+        """Take in entries judged in this round, and drop all else that was `judged`.
 
-        So are dropped those for a number of uses: each use is counted in Postgres. A window that is as it was stays,
-        and nobody is told. `extended` are requests whose window goes on with another one. Returns the requests that
-        `forget` has named since the round began: their windows are left out, and have to be judged again.
+        Windows with counted uses are dropped: Postgres counts them. `extended` are requests that another window
+        follows. Returns the requests that were forgotten since the round began: they must be judged again.
         """
         with self._changing:
             found = dict.fromkeys(judged) | {one.request.id: one for one in entries}
@@ -262,7 +244,6 @@ class WindowMemory:
             return left_out
 
     def forget(self, request_ids: Collection[UUID]) -> list[UUID]:
-        """Drop the windows of these requests at once, and return which were there."""
         with self._changing:
             known = [one for one in request_ids if one.int in self._by_request]
             for one in request_ids:
@@ -272,7 +253,6 @@ class WindowMemory:
             return known
 
     def clear(self) -> None:
-        """Drop everything."""
         with self._changing:
             self._is_loaded = False
             self._by_key.clear()
@@ -285,22 +265,19 @@ class WindowMemory:
             self._tell()
 
     def of(self, *, tenants: Collection[UUID] = (), people: Collection[UUID] = ()) -> list[UUID]:
-        """Return the requests whose windows in memory are of these tenants or engineers."""
         engineers = {one.int for one in people}
         windows = list(self._by_request.values())
         return [one.request_id for one in windows if one.tenant_id in tenants or one.engineer in engineers]
 
     def requests(self) -> list[UUID]:
-        """Return the requests whose windows are in memory."""
         return [UUID(int=one) for one in list(self._by_request)]
 
     def tenants(self) -> list[UUID]:
-        """Return the tenants whose windows are in memory, in order."""
         with self._changing:
             return sorted(self._tenants)
 
     def doubt(self, checked: Collection[UUID], doubted: Collection[UUID]) -> None:
-        """Note which of the tenants just checked have an audit log that is behind what was shipped of it."""
+        """Note which of the checked tenants have a log that is behind its shipped checkpoints."""
         with self._changing:
             before = self._doubted
             self._doubted = (before - frozenset(checked)) | frozenset(doubted)
@@ -326,7 +303,6 @@ class WindowMemory:
         )
 
     def _replace(self, request: int, window: RememberedWindow | None) -> None:
-        """Put a window, or none, in the place of what is known of its request, and tell what is new of it."""
         known = self._by_request.get(request)
         if known == window:
             return
@@ -363,7 +339,7 @@ class WindowMemory:
         self._untold.append(MemoryChange(self._number, kind, self.now(), window))
 
     def _tell(self) -> None:
-        """Tell the listener, while nothing else changes, so that it learns everything in order."""
+        """Notify the listener; the caller holds the lock, so that it learns everything in order."""
         if self._untold:
             untold, self._untold = self._untold, []
             self._listener(untold)

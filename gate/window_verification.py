@@ -1,13 +1,15 @@
-"""Which windows have to be verified, and when: all that Postgres or news say of them goes through here."""
+"""Which windows have to be verified, and when: all changes and notifications go through here."""
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol
 from uuid import UUID
 
-from gate.change_feed import ChangeBatch, WindowChange
+from sqlalchemy import Row, text
+
 from gate.window_memory import ChangeKind, WindowMemory
+from lockbox.database import UnitOfWork, now
 from lockbox.requests.request_entry import RequestEntry
 
 VERIFIED_AT_ONCE = 250
@@ -19,34 +21,85 @@ DOUBT_SECONDS = 1.25
 Heartbeats wait for them: after a longer pause guards would take all windows to be closed.
 """
 NOBODY = UUID(int=0)
+CHANGES = text("""
+SELECT server, seen, event_id, request_id, ends, tenant_id, person_id FROM window_changes(CAST(:before AS text))
+""")
+RECOVERY = " in recovery"
+
+
+@dataclass(frozen=True)
+class WindowChange:
+    """An event after which windows may differ: of one request, else of a tenant or person, else all.
+
+    `ends`: the request's window has ended for ever.
+    """
+
+    request_id: UUID | None
+    ends: bool
+    tenant_id: UUID | None
+    person_id: UUID | None
+
+
+@dataclass(frozen=True)
+class ChangeBatch:
+    """What one read found, and the database's time after it.
+
+    `server` changes with each start of Postgres and each database: `seen`, from which the next read goes on, is valid
+    only for the same.
+    """
+
+    server: str
+    seen: str
+    changes: tuple[WindowChange, ...]
+    at: datetime
+
+    @property
+    def is_standby(self) -> bool:
+        return self.server.endswith(RECOVERY)
+
+    def follows(self, earlier: "ChangeBatch | None") -> bool:
+        """Whether it has all changes since an earlier batch: same server, and no older."""
+        return earlier is not None and earlier.server == self.server and _first_unseen(earlier) <= _first_unseen(self)
+
+
+def read_changes(session: UnitOfWork, earlier: ChangeBatch | None) -> ChangeBatch:
+    """Return the changes of transactions that ended since the earlier read; none without one.
+
+    The transaction must be entered as a system.
+    """
+    rows = session.execute(CHANGES, {"before": earlier.seen if earlier else None}).all()
+    changes = tuple(_change(row) for row in rows if row.event_id is not None)
+    return ChangeBatch(rows[0].server, rows[0].seen, changes, now(session))
+
+
+def _first_unseen(batch: ChangeBatch) -> int:
+    """Return xmax, the first transaction that had not begun, of a snapshot `xmin:xmax:running`."""
+    return int(batch.seen.split(":")[1])
+
+
+def _change(row: Row[Any]) -> WindowChange:
+    return WindowChange(row.request_id, row.ends, row.tenant_id, UUID(row.person_id) if row.person_id else None)
 
 
 class WindowJudge(Protocol):
-    """What judges requests that are active, as an access check does."""
+    """Judges active requests, as an access check does."""
 
-    def windows(self, ids: Collection[UUID]) -> Sequence[RequestEntry]:
-        """Return those of these requests that are active."""
-        ...
+    def windows(self, ids: Collection[UUID]) -> Sequence[RequestEntry]: ...
 
-    def windows_after(self, after: UUID, most: int) -> Sequence[RequestEntry]:
-        """Return the next ones by id."""
-        ...
+    def windows_after(self, after: UUID, most: int) -> Sequence[RequestEntry]: ...
 
 
 @dataclass(frozen=True, slots=True)
 class ScheduledWindow:
-    """A window that was approved and has not begun, and the request whose window it goes on from, if it does."""
-
     begins: datetime
     extends: UUID | None
 
 
 class WindowVerification:
-    """Keeps memory as Postgres judges windows, some hundreds at a time.
+    """Keeps memory as Postgres judges windows, a few hundred at a time.
 
-    What has ended is dropped at once, by news or by a read. Every other change has a window verified again, and it
-    stays in memory until that says that it is not open. Where it may have ended it is `in_doubt` until then.
-    `hear` is for any thread, all else for the one that reads.
+    What has ended is dropped at once. After any other change a window is verified again and stays in memory
+    meanwhile; one that may have ended is `in_doubt` until then. `hear` is for any thread, all else for the reader's.
     """
 
     def __init__(self, memory: WindowMemory) -> None:
@@ -62,23 +115,21 @@ class WindowVerification:
 
     @property
     def has_more(self) -> bool:
-        """Whether more waits to be verified."""
         return bool(self._doubtful or self._unverified or self._loaded_to is not None)
 
     @property
     def in_doubt(self) -> Collection[UUID]:
-        """The windows in memory that may have ended, and were not verified since."""
+        """Windows in memory that may have ended and are not yet verified."""
         return self._doubtful.keys()
 
     @property
     def next_begin(self) -> datetime | None:
-        """When the next window begins that was approved for later."""
         return min((one.begins for one in self._scheduled.values()), default=None)
 
     def hear(self, ids: Iterable[UUID], *, end: bool = False) -> bool:
-        """Drop windows that have ended, as news say; else return whether any is in memory, to be verified again.
+        """Drop ended windows, or return whether any of these is in memory and to be verified.
 
-        News may be wrong: what they drop is verified too.
+        Notifications may be wrong: what they drop is verified too.
         """
         heard = self._memory.forget(list(ids)) if end else [one for one in ids if self._memory.has(one)]
         for one in heard:
@@ -86,19 +137,16 @@ class WindowVerification:
         return bool(heard)
 
     def begin_anew(self) -> None:
-        """Forget everything, and load it again."""
         self._memory.clear()
         self.last = None
         self._doubtful, self._doubted_at = {}, None
         self._unverified, self._loaded_to, self._scheduled = {}, NOBODY, {}
 
     def verify_again(self, request_id: UUID) -> None:
-        """Drop a window until it is verified again."""
         self._memory.forget([request_id])
         self._unverified[request_id] = None
 
     def apply(self, batch: ChangeBatch) -> None:
-        """Take in what has changed: drop what ended, and have the rest verified."""
         if batch.is_standby or not batch.follows(self.last):
             self.begin_anew()
         changes = batch.changes
@@ -118,7 +166,6 @@ class WindowVerification:
         self.last = batch
 
     def _in_doubt(self, changes: Sequence[WindowChange]) -> set[UUID]:
-        """Return the windows in memory that changes of tenants, of people or of everything may have ended."""
         if not changes:
             return set()
         self._memory.announce(ChangeKind.FORGET)
@@ -130,7 +177,7 @@ class WindowVerification:
         return set(self._memory.of(tenants=tenants, people=people))
 
     def settle(self, judge: WindowJudge, at: datetime) -> None:
-        """Verify windows that may have ended, until time is over; those that have waited for too long are dropped."""
+        """Verify windows in doubt, within `AGAIN_SECONDS`; drop those in doubt for `DOUBT_SECONDS`."""
         began = self._memory.clock()
         doubted_at = began if self._doubted_at is None else self._doubted_at
         while self._doubtful:
@@ -144,7 +191,7 @@ class WindowVerification:
         self._doubted_at = doubted_at if self._doubtful else None
 
     def go_on(self, judge: WindowJudge, at: datetime) -> None:
-        """Verify some of the other windows that changed, or else the next ones of those that were never loaded."""
+        """Verify some other changed windows, or else load the next ones."""
         due = [one for one, scheduled in self._scheduled.items() if scheduled.begins <= at]
         for one in due:
             del self._scheduled[one]
@@ -169,7 +216,7 @@ class WindowVerification:
         self._put(found, some, at)
 
     def _put(self, entries: Sequence[RequestEntry], judged: Sequence[UUID], at: datetime) -> None:
-        """Take in windows as they were judged; those that have not begun are looked at again when they do."""
+        """Those that have not begun are verified again when they do."""
         for entry in entries:
             begins, extends = entry.request.opens_at, entry.request.extends
             if begins is not None and begins > at:

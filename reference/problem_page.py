@@ -1,7 +1,7 @@
 """The page of problems: every code that an answer may have, from the error classes."""
 
 from api import problem_codes
-from gate.reasons import SENTENCES
+from gate.answers import SENTENCES
 from reference.markdown import head, table
 
 INTRODUCTION = """

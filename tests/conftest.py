@@ -12,7 +12,7 @@ from jinja2 import BytecodeCache, FileSystemBytecodeCache
 from sqlalchemy import Engine
 
 from devstack.embedded import ServerAddresses
-from gate import call_time, window_checks
+from gate import call, window_checks
 from harness.people import World
 from harness.stage import Urls, fresh_database, migrated_servers, shared_folder, shared_servers, superuser_at
 from lockbox.audit import report
@@ -220,4 +220,4 @@ def world(api: Database) -> World:
 def patient_gate(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the gate's checks take their time on a busy machine."""
     monkeypatch.setattr(window_checks, "ASK_SECONDS", 20.0)
-    monkeypatch.setattr(call_time, "CALL_SECONDS", 20.0)
+    monkeypatch.setattr(call, "CALL_SECONDS", 20.0)

@@ -20,7 +20,7 @@ from kombu.exceptions import BatchPublishError  # type: ignore[attr-defined]  # 
 from kombu.exceptions import OperationalError as BrokerAway
 from sqlalchemy.exc import DBAPIError
 
-from gate import definition_records, enforcement, use_events
+from gate import call_counts, definition_records, enforcement
 from lockbox import reconcile as reconciler
 from lockbox.admin import exclusions, unapproved_access
 from lockbox.audit.log import sealer
@@ -83,7 +83,7 @@ def _reconcile(tools: Runtime) -> Generator[Step, None, None]:
             yield "announced", count
         for count in exclusions.announce(tools.database):
             yield "announced", count
-        for count in use_events.record(tools.database):
+        for count in call_counts.record_uses(tools.database):
             yield "uses", count
         for count in after_reviews.remind(tools.database):
             yield "findings_awaited", count

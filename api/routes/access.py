@@ -9,8 +9,8 @@ from api.call_routes import CallRouter
 from api.deps import CallGroupsDep, GroupedRoute, caller
 from api.schemas.access import AccessView
 from api.schemas.parts import Slug, problems
+from gate.answers import GateReason
 from gate.call_counts import CallCounts, CountedCall, GateDecision
-from gate.reasons import GateReason
 from lockbox.database import UnitOfWork
 from lockbox.errors import NoOpenWindow, WindowUsedUp
 from lockbox.facts.bounds import Resource, Word

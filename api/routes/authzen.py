@@ -26,12 +26,11 @@ from api.schemas.authzen import (
 )
 from api.schemas.parts import problems
 from gate import answers
-from gate.answers import Denial
+from gate.answers import SENTENCES, Denial, GateReason
 from gate.app import AllowedCall
 from gate.credentials import GatewayCredential
 from gate.decision_point import AuthzenQuestion, DecisionPoint
 from gate.dialects import OF_FORWARD_AUTH
-from gate.reasons import SENTENCES, GateReason
 from lockbox.requests import policy_diff
 
 router = CallRouter(tags=["authzen"])

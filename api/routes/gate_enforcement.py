@@ -19,10 +19,9 @@ from api.schemas.gate import (
     WouldDenyReasonView,
 )
 from api.schemas.parts import PersonView, Slug, problems
-from gate import enforcement, gate_report, report_consents
-from gate.enforcement import EnforcementOverview
+from gate import enforcement, gate_report
+from gate.enforcement import EnforcementOverview, TenantGate
 from gate.gate_report import WouldDenyCall, WouldDenyReason
-from gate.report_consents import TenantGate
 from lockbox.facts.bounds import Word
 
 router = CallRouter()
@@ -55,7 +54,7 @@ def get_gate_report(
 @router.get("/v1/tenants/{slug}/gates", tags=["tenants"], responses=problems(404))
 def list_tenant_gates(slug: Slug, who: CurrentUser, session: SessionDep) -> TenantGateList:
     """List what the gate of each service does for a tenant, to its members."""
-    return TenantGateList(items=[_gate(one) for one in report_consents.of_tenant(session, who, slug)])
+    return TenantGateList(items=[_gate(one) for one in enforcement.of_tenant(session, who, slug)])
 
 
 @router.put("/v1/tenants/{slug}/gates/{service}/report", tags=["tenants"], responses=problems(400, 404, 409))
@@ -66,7 +65,7 @@ def allow_gate_report(
 
     `revision` is that of the list: the yes is to what is asked there, and ends with the next switch.
     """
-    return _gate(report_consents.allow(session, who, came, slug, service, revision=body.revision))
+    return _gate(enforcement.allow_report(session, who, came, slug, service, revision=body.revision))
 
 
 @router.delete(
@@ -74,7 +73,7 @@ def allow_gate_report(
 )
 def end_gate_report(slug: Slug, service: Word, who: CurrentUser, came: RequestOrigin, session: SessionDep) -> None:
     """Take the yes back, as a tenant admin: the gate enforces at once."""
-    report_consents.end(session, who, came, slug, service)
+    enforcement.end_report(session, who, came, slug, service)
 
 
 def _reason(one: WouldDenyReason) -> WouldDenyReasonView:

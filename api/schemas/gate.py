@@ -8,9 +8,9 @@ from uuid import UUID
 from pydantic import BaseModel, Field
 
 from api.schemas.parts import PersonView, RequestBody
+from gate.answers import GateReason
 from gate.definition_records import DefinitionChange
 from gate.enforcement import EnforcementOverview
-from gate.reasons import GateReason
 from lockbox.admin.gate_probes import RecordedProbe
 from lockbox.admin.outside_access import DeclaredAccess, OutsideAccess
 from lockbox.facts.bounds import Resource, Word

@@ -12,8 +12,7 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
 from gate import window_checks
-from gate.reasons import GateReason
-from gate.window_checks import GrantedAccess
+from gate.answers import GateReason, GrantedAccess
 from harness.people import HERE, World
 from harness.stage import unbound
 from lockbox import failpoints

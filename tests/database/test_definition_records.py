@@ -9,7 +9,7 @@ from sqlalchemy.exc import DBAPIError
 
 from catalogue.service_catalogue import Catalogue
 from gate import definition_records, gate_definition, gate_news
-from gate.enforcement_memory import EnforcementMemory
+from gate.enforcement import EnforcementMemory
 from gate.gate_definition import GateDefinition
 from gate.memory_reader import DEFINED_SECONDS, GATE, MemoryReader
 from gate.window_memory import BOOT_CLOCK, WindowMemory

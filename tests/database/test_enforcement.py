@@ -10,11 +10,9 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
-from gate import enforcement, gate_news, report_consents
-from gate.enforcement import ENFORCE, REPORT
-from gate.enforcement_memory import EnforcementMemory
+from gate import enforcement, gate_news
+from gate.enforcement import ENFORCE, REPORT, EnforcementMemory, TenantGate
 from gate.memory_reader import GATE, MemoryReader
-from gate.report_consents import TenantGate
 from gate.window_memory import BOOT_CLOCK, FRESH_SECONDS, WindowMemory
 from harness.people import HERE, World
 from harness.stage import setting
@@ -77,12 +75,12 @@ def asked(world: World) -> int:
 
 
 def gate_of(world: World, who: str = "tara") -> TenantGate:
-    (gate,) = reads(world, who, report_consents.of_tenant)
+    (gate,) = reads(world, who, enforcement.of_tenant)
     return gate
 
 
 def allow(world: World, revision: int, who: str = "tara") -> TenantGate:
-    return does(world, who, report_consents.allow, SERVICE, revision=revision)
+    return does(world, who, enforcement.allow_report, SERVICE, revision=revision)
 
 
 def another_tenant(world: World, slug: str = "fabrikam") -> str:
@@ -126,7 +124,7 @@ def test_back_to_report_only_for_a_tenant_whose_admin_has_said_yes(world: World)
     assert watched.reports(world.tenant.slug)
     assert not watched.reports(None)
     assert not watched.reports("nobody-knows")
-    does(world, "tara", report_consents.end, SERVICE)
+    does(world, "tara", enforcement.end_report, SERVICE)
     watched.settle()
     assert not watched.reports(world.tenant.slug)
     assert gate_of(world).is_enforced
@@ -155,7 +153,7 @@ def test_a_yes_that_a_switch_overtakes_counts_for_nothing(world: World) -> None:
     """The admin's transaction read the revision; the switch is committed before it is."""
     revision = asked(world)
     with world.db.transaction() as session:
-        report_consents.allow(session, world.people["tara"], HERE, world.tenant.slug, SERVICE, revision=revision)
+        enforcement.allow_report(session, world.people["tara"], HERE, world.tenant.slug, SERVICE, revision=revision)
         says(world.db, ENFORCE)
     says(world.db, REPORT)
 
@@ -240,11 +238,11 @@ def test_a_yes_needs_a_fresh_sign_in_and_taking_it_back_does_not(world: World) -
     old = replace(tara, means=AuthMethod.OIDC, signed_in_at=datetime.now(UTC) - timedelta(hours=1))
     for stale in (replace(tara, means=AuthMethod.TOKEN), old):
         with world.db.transaction() as session, pytest.raises(SignInAgain):
-            report_consents.allow(session, stale, HERE, world.tenant.slug, SERVICE, revision=revision)
+            enforcement.allow_report(session, stale, HERE, world.tenant.slug, SERVICE, revision=revision)
     allow(world, revision)
 
     with world.db.transaction() as session:
-        report_consents.end(session, old, HERE, world.tenant.slug, SERVICE)
+        enforcement.end_report(session, old, HERE, world.tenant.slug, SERVICE)
 
     assert gate_of(world).is_enforced
 
@@ -269,8 +267,8 @@ def test_each_switch_ask_and_answer_is_in_every_log_that_it_concerns(world: Worl
     says(world.db, REPORT)
     list(enforcement.announce(worker, settled=timedelta(0)))
     allow(world, 3)
-    does(world, "tara", report_consents.end, SERVICE)
-    does(world, "tara", report_consents.end, SERVICE)
+    does(world, "tara", enforcement.end_report, SERVICE)
+    does(world, "tara", enforcement.end_report, SERVICE)
 
     events = read(
         world.db, "SELECT action, actor_role, tenant_id, internal FROM events WHERE seq IS NULL ORDER BY id"
@@ -401,7 +399,7 @@ def test_a_forged_gate_stays_enforced_through_each_switch(world: World, superuse
 def test_a_consent_that_was_taken_back_is_not_put_back(world: World) -> None:
     allow(world, asked(world))
     (row,) = read(world.db, "SELECT CAST(to_jsonb(c) AS text) AS row FROM report_consents c")
-    does(world, "tara", report_consents.end, SERVICE)
+    does(world, "tara", enforcement.end_report, SERVICE)
 
     with pytest.raises(DBAPIError, match="does not come back"):
         on_the_database(world, "tara", PUT_BACK, row=row.row)

@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import create_engine
 
 from gate import identity_map
+from gate.answers import Denial, GateReason
 from gate.bearer_tokens import GateIssuer
 from gate.call import SentHeaders
 from gate.engineers import (
@@ -18,7 +19,6 @@ from gate.engineers import (
     CallIdentity,
     EngineerCall,
     EngineerResolver,
-    IdentityFailure,
     NotApplicable,
     ServiceCallers,
     UnidentifiedCall,
@@ -86,12 +86,12 @@ class GatedWorld:
         around = ((b"host", b"gate.example"), (b"x-request-id", b"7"))
         return asyncio.run(self.resolver.identify(service, SentHeaders((*around, *headers, *shown)), gateway))
 
-    def failure(self, service: str, *headers: tuple[bytes, bytes], token: str | None = None) -> IdentityFailure:
+    def failure(self, service: str, *headers: tuple[bytes, bytes], token: str | None = None) -> GateReason:
         """Return why it is not known."""
         found = self.ask(service, *headers, token=token)
         assert isinstance(found, UnidentifiedCall), found
         assert found.detail
-        return found.code
+        return found.reason
 
 
 @pytest.fixture
@@ -106,8 +106,8 @@ def test_a_token_of_a_mapped_identity_is_its_engineers_call(gated: GatedWorld) -
     erin = id_of(gated.world, "erin")
 
     assert gated.ask("support", token=gated.issuer.token()) == EngineerCall(erin, gated.issuer.url, "anne")
-    assert gated.failure("support", token=gated.issuer.token(sub="bob")) is IdentityFailure.UNKNOWN_ENGINEER
-    assert gated.failure("support", token=gated.issuer.token(sub="Anne")) is IdentityFailure.UNKNOWN_ENGINEER
+    assert gated.failure("support", token=gated.issuer.token(sub="bob")) is GateReason.UNKNOWN_ENGINEER
+    assert gated.failure("support", token=gated.issuer.token(sub="Anne")) is GateReason.UNKNOWN_ENGINEER
 
 
 @pytest.mark.far
@@ -121,17 +121,17 @@ def test_a_removed_identity_and_a_disabled_person_are_unknown_after_news(gated: 
     manages(gated.world, "olga", vendor_staff.disable, id_of(gated.world, "emil"))
     gated.resolver.forget()
 
-    assert [gated.failure("support", token=token) for token in tokens] == [IdentityFailure.UNKNOWN_ENGINEER] * 2
+    assert [gated.failure("support", token=token) for token in tokens] == [GateReason.UNKNOWN_ENGINEER] * 2
 
 
 def test_a_mail_address_counts_where_its_issuer_vouches_for_it_and_nowhere_else(gated: GatedWorld) -> None:
     address = read(gated.world.db, "SELECT email FROM people WHERE id = :id", id=id_of(gated.world, "erin"))[0].email
     token = gated.issuer.token(email=address, email_verified=True)
 
-    assert gated.failure("support", token=token) is IdentityFailure.UNKNOWN_ENGINEER
+    assert gated.failure("support", token=token) is GateReason.UNKNOWN_ENGINEER
     assert gated.ask("trusting", token=token) == EngineerCall(id_of(gated.world, "erin"), gated.issuer.url, "anne")
     unverified = gated.issuer.token(email=address)
-    assert gated.failure("trusting", token=unverified) is IdentityFailure.UNKNOWN_ENGINEER
+    assert gated.failure("trusting", token=unverified) is GateReason.UNKNOWN_ENGINEER
 
 
 def test_who_is_not_meant_passes_with_a_verified_token_alone(gated: GatedWorld) -> None:
@@ -139,21 +139,21 @@ def test_who_is_not_meant_passes_with_a_verified_token_alone(gated: GatedWorld) 
     engineer = gated.issuer.token(groups=["sales", "support"])
 
     assert gated.ask("public", token=gated.issuer.token(groups=["sales"])) == NotApplicable(gated.issuer.url)
-    assert gated.failure("public", token=gated.issuer.token(sub="bob")) is IdentityFailure.UNKNOWN_ENGINEER
+    assert gated.failure("public", token=gated.issuer.token(sub="bob")) is GateReason.UNKNOWN_ENGINEER
     assert isinstance(gated.ask("public", token=engineer), EngineerCall)
     assert gated.failure("public", token=gated.issuer.token(sub="bob", groups=[["sales"]])) is (
-        IdentityFailure.UNKNOWN_ENGINEER
+        GateReason.UNKNOWN_ENGINEER
     )
-    assert gated.failure("public") is IdentityFailure.NO_TOKEN
-    assert gated.failure("public", token=gated.issuer.unsigned_token()) is IdentityFailure.BAD_TOKEN
-    assert gated.failure("public", token=gated.issuer.token(aud="other")) is IdentityFailure.BAD_TOKEN
+    assert gated.failure("public") is GateReason.NO_TOKEN
+    assert gated.failure("public", token=gated.issuer.unsigned_token()) is GateReason.BAD_TOKEN
+    assert gated.failure("public", token=gated.issuer.token(aud="other")) is GateReason.BAD_TOKEN
     with local_issuer() as other:
-        assert gated.failure("public", token=other.token(groups=["sales"])) is IdentityFailure.BAD_TOKEN
+        assert gated.failure("public", token=other.token(groups=["sales"])) is GateReason.BAD_TOKEN
 
 
 @each("value", [b"", b"Bearer", b"Bearer ", b"Basic YTpi", b"token", b"Digest x"])
 def test_what_is_no_bearer_token_is_none(gated: GatedWorld, value: bytes) -> None:
-    assert gated.failure("support", (b"authorization", value)) is IdentityFailure.NO_TOKEN
+    assert gated.failure("support", (b"authorization", value)) is GateReason.NO_TOKEN
 
 
 def test_the_scheme_is_read_in_any_case_and_the_token_to_the_letter(gated: GatedWorld) -> None:
@@ -163,7 +163,7 @@ def test_the_scheme_is_read_in_any_case_and_the_token_to_the_letter(gated: Gated
     for scheme in (b"bearer", b"BEARER", b"Bearer"):
         assert isinstance(gated.ask("support", (b"authorization", scheme + b" " + token)), EngineerCall)
     for value in (b"Bearer  " + token, b"Bearer " + token + b" ", b"Bearer " + token + b", Bearer " + token):
-        assert gated.failure("support", (b"authorization", value)) is IdentityFailure.BAD_TOKEN
+        assert gated.failure("support", (b"authorization", value)) is GateReason.BAD_TOKEN
 
 
 def test_a_certificates_subject_is_mapped_under_its_service(gated: GatedWorld) -> None:
@@ -171,8 +171,8 @@ def test_a_certificates_subject_is_mapped_under_its_service(gated: GatedWorld) -
     erin, header = id_of(gated.world, "erin"), (SUBJECT, b"CN=erin,O=Vendor")
 
     assert gated.ask("certified", header) == EngineerCall(erin, "mtls:certified", "CN=erin,O=Vendor")
-    assert gated.failure("any", header) is IdentityFailure.UNKNOWN_ENGINEER
-    assert gated.failure("certified", (SUBJECT, b"CN=erin, O=Vendor")) is IdentityFailure.UNKNOWN_ENGINEER
+    assert gated.failure("any", header) is GateReason.UNKNOWN_ENGINEER
+    assert gated.failure("certified", (SUBJECT, b"CN=erin, O=Vendor")) is GateReason.UNKNOWN_ENGINEER
 
 
 def test_a_header_is_mapped_under_its_gateway(gated: GatedWorld) -> None:
@@ -183,10 +183,10 @@ def test_a_header_is_mapped_under_its_gateway(gated: GatedWorld) -> None:
     assert gated.ask("named", header, gateway=gateway) == EngineerCall(erin, f"header:{gateway}", "erin")
     other = gated.ask("named", header, gateway=GATEWAY)
     assert isinstance(other, UnidentifiedCall)
-    assert other.code is IdentityFailure.UNKNOWN_ENGINEER
+    assert other.reason is GateReason.UNKNOWN_ENGINEER
     nobody = gated.ask("named", header, gateway=None)
     assert isinstance(nobody, UnidentifiedCall)
-    assert nobody.code is IdentityFailure.MALFORMED
+    assert nobody.reason is GateReason.MALFORMED
 
 
 @each(
@@ -210,37 +210,38 @@ def test_a_header_is_mapped_under_its_gateway(gated: GatedWorld) -> None:
 def test_a_header_that_is_empty_repeated_or_one_of_two_ways_is_refused(
     gated: GatedWorld, headers: list[tuple[bytes, bytes]]
 ) -> None:
-    assert gated.failure("any", *headers) is IdentityFailure.MALFORMED
+    assert gated.failure("any", *headers) is GateReason.MALFORMED
 
 
 def test_a_header_of_which_the_service_says_nothing_says_nothing(gated: GatedWorld) -> None:
     gated.map("anne")
 
-    assert gated.failure("support", (ENGINEER, b"erin"), (SUBJECT, b"CN=erin")) is IdentityFailure.NO_TOKEN
+    assert gated.failure("support", (ENGINEER, b"erin"), (SUBJECT, b"CN=erin")) is GateReason.NO_TOKEN
     assert isinstance(gated.ask("support", (ENGINEER, b"max"), token=gated.issuer.token()), EngineerCall)
-    assert gated.failure("named", (SUBJECT, b"CN=erin"), token=gated.issuer.token()) is IdentityFailure.NO_TOKEN
+    assert gated.failure("named", (SUBJECT, b"CN=erin"), token=gated.issuer.token()) is GateReason.NO_TOKEN
 
 
 def test_an_issuer_that_is_away_is_busy_and_a_database_that_is_away_behind(gated: GatedWorld) -> None:
     gated.issuer.troubles["/jwks"] = BROKEN
-    assert gated.failure("support", token=gated.issuer.token()) is IdentityFailure.BUSY
+    assert gated.failure("support", token=gated.issuer.token()) is GateReason.BUSY
 
     with local_issuer() as other:
         nowhere = create_engine("postgresql+psycopg://nobody@127.0.0.1:1/x", connect_args={"connect_timeout": 1})
         lost = GatedWorld(gated.world, other, Database(nowhere, gated.world.db.schedule))
-        assert lost.failure("support", token=other.token()) is IdentityFailure.BEHIND
+        assert lost.failure("support", token=other.token()) is GateReason.BEHIND
         lost.resolver.close()
 
 
 def test_signing_in_helps_only_where_the_answer_is_401() -> None:
-    assert {one: one.status for one in IdentityFailure} == {
-        IdentityFailure.NO_TOKEN: 401,
-        IdentityFailure.BAD_TOKEN: 401,
-        IdentityFailure.MALFORMED: 403,
-        IdentityFailure.UNKNOWN_ENGINEER: 403,
-        IdentityFailure.BUSY: 403,
-        IdentityFailure.BEHIND: 403,
+    expected = {
+        GateReason.NO_TOKEN: 401,
+        GateReason.BAD_TOKEN: 401,
+        GateReason.MALFORMED: 403,
+        GateReason.UNKNOWN_ENGINEER: 403,
+        GateReason.BUSY: 403,
+        GateReason.BEHIND: 403,
     }
+    assert {reason: Denial(reason).status for reason in expected} == expected
 
 
 def test_an_expired_token_is_refused_though_its_engineer_is_in_memory(gated: GatedWorld) -> None:
@@ -252,7 +253,7 @@ def test_an_expired_token_is_refused_though_its_engineer_is_in_memory(gated: Gat
     gated.resolver.close()
     gated.resolver = EngineerResolver(gated.services, gated.world.db, lambda: gated.now)
 
-    assert gated.failure("support", token=token) is IdentityFailure.BAD_TOKEN
+    assert gated.failure("support", token=token) is GateReason.BAD_TOKEN
 
 
 def test_a_remembered_call_waits_for_nothing(gated: GatedWorld) -> None:

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
-from gate.reasons import GateReason
+from gate.answers import GateReason
 from harness.clocks import ShiftedClock, StoppedClock
 from harness.people import World
 from harness.stage import Urls, unbound

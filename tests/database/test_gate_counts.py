@@ -14,9 +14,8 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import OperationalError
 
 from api import metrics
-from gate.call_counts import CallCounts, CountedCall, GateDecision
-from gate.count_writer import CountWriter
-from gate.reasons import GateReason
+from gate.answers import GateReason
+from gate.call_counts import CallCounts, CountedCall, CountWriter, GateDecision
 from gate.window_memory import BOOT_CLOCK
 from harness.people import World
 from harness.ports import own_port

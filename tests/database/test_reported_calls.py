@@ -6,12 +6,11 @@ import pytest
 from sqlalchemy import Engine
 
 from gate import enforcement, gate_report
-from gate.call_counts import CallCounts, CountedCall, GateDecision, ReportedCall
-from gate.count_writer import CountWriter
+from gate.answers import REPORTABLE, GateReason
+from gate.call_counts import CallCounts, CountedCall, CountWriter, GateDecision, ReportedCall
 from gate.enforcement import ENFORCE, REPORT
 from gate.gate_report import GateReport
 from gate.memory_reader import GATE
-from gate.reasons import REPORTABLE, GateReason
 from harness.people import World
 from lockbox import reconcile
 from lockbox.database import Database

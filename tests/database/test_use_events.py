@@ -7,10 +7,9 @@ import pytest
 from sqlalchemy import Engine
 from sqlalchemy.exc import IntegrityError
 
-from gate import use_events
-from gate.call_counts import CallCounts, CountedCall, GateDecision
-from gate.count_writer import CountWriter
-from gate.reasons import GateReason
+from gate import call_counts
+from gate.answers import GateReason
+from gate.call_counts import CallCounts, CountedCall, CountWriter, GateDecision
 from harness.clocks import ShiftedClock
 from harness.outbox import fan_out_all
 from harness.people import HERE, MAILBOX, World
@@ -62,7 +61,7 @@ def used(world: World, request_id: UUID, times: int = 1, refused: int = 0) -> No
 
 def recorded(worker: Database) -> int:
     """Write the events that are due; return how many."""
-    return sum(use_events.record(worker))
+    return sum(call_counts.record_uses(worker))
 
 
 def told(world: World, request_id: UUID) -> list[str]:

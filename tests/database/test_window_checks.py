@@ -11,9 +11,9 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import OperationalError
 
 from gate import window_checks
+from gate.answers import GateReason, GrantedAccess
 from gate.memory_reader import MemoryReader
-from gate.reasons import GateReason
-from gate.window_checks import GrantedAccess, WindowChecks
+from gate.window_checks import WindowChecks
 from gate.window_memory import BOOT_CLOCK, FRESH_SECONDS, WindowMemory
 from harness.people import World
 from harness.stage import Urls

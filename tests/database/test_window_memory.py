@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
-from gate import change_feed, identity_map, window_verification
+from gate import identity_map, window_verification
 from gate.identity_map import HEADER, MappingInput
 from gate.memory_reader import GATE, MemoryReader
 from gate.window_memory import BOOT_CLOCK, ChangeKind, MemoryChange, RememberedWindow, WindowMemory
@@ -423,8 +423,8 @@ def test_another_server_or_an_older_database_begins_anew(
     opened(world)
     watched.settle()
     write(superuser, "UPDATE people SET disabled_at = now() WHERE id = :id", id=world.people["erin"].person_id)
-    answered = change_feed.read
-    monkeypatch.setattr(change_feed, "read", lambda *asked: replace(answered(*asked), **changes))
+    answered = window_verification.read_changes
+    monkeypatch.setattr(window_verification, "read_changes", lambda *asked: replace(answered(*asked), **changes))
 
     watched.settle()
 
@@ -457,8 +457,10 @@ def test_a_passkey_that_is_removed_at_another_tenant_ends_what_it_signed(api: Da
 def test_a_standby_fills_no_memory(watched: Watched, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     opened(world)
     watched.settle()
-    answered = change_feed.read
-    monkeypatch.setattr(change_feed, "read", lambda *asked: replace(answered(*asked), server="a in recovery"))
+    answered = window_verification.read_changes
+    monkeypatch.setattr(
+        window_verification, "read_changes", lambda *asked: replace(answered(*asked), server="a in recovery")
+    )
 
     watched.settle()
 
@@ -500,13 +502,13 @@ def test_a_window_that_has_just_ended_raises_no_alarm(watched: Watched, world: W
 def test_nobody_but_a_system_reads_changes(api: Database, world: World) -> None:
     with api.transaction() as session:
         authentication.enter(session, GATE)
-        earlier = change_feed.read(session, None)
+        earlier = window_verification.read_changes(session, None)
     opened(world)
 
     with api.transaction() as session:
-        assert change_feed.read(session, earlier).changes == ()
+        assert window_verification.read_changes(session, earlier).changes == ()
         authentication.enter(session, GATE)
-        assert len(change_feed.read(session, earlier).changes) == 1
+        assert len(window_verification.read_changes(session, earlier).changes) == 1
 
 
 def test_the_clock_that_expires_a_window_is_a_change_like_others(

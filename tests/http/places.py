@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from connectors.scram import verifier_of
-from gate import enforcement, identity_map, report_consents
+from gate import enforcement, identity_map
 from gate.enforcement import ENFORCE, REPORT
 from gate.identity_map import MappingInput
 from gate.memory_reader import GATE
@@ -241,7 +241,7 @@ def asked_back(door: Door) -> RouteExample:
 def allowed_back(door: Door) -> RouteExample:
     """Let an admin have said yes to that."""
     asked = asked_back(door)
-    does(door.world, "tara", report_consents.allow, asked.ids["service"], revision=2)
+    does(door.world, "tara", enforcement.allow_report, asked.ids["service"], revision=2)
     return RouteExample(asked.ids)
 
 

@@ -9,10 +9,10 @@ import pytest
 
 from catalogue.gate_document import GateCallers, PathRule, ServiceGate, TenantSource, TokenIssuer
 from catalogue.service_catalogue import Catalogue, Plan, Service
-from gate import enforcement, report_consents
+from gate import enforcement
+from gate.answers import REPORTABLE, UNAUTHENTICATED, GateReason
 from gate.enforcement import ENFORCE, REPORT
 from gate.memory_reader import GATE
-from gate.reasons import REPORTABLE, UNAUTHENTICATED, GateReason
 from harness.gateway_world import ENGINEER
 from harness.people import HERE
 from harness.wait import wait_for
@@ -86,7 +86,7 @@ def gates(door: Door) -> Iterator[ReportingDoor]:
         gate.map("erin", "all-services")
         with world.db.transaction() as session:
             for one in (ALLOWED, TAKEN):
-                report_consents.allow(session, world.people["tara"], HERE, world.tenant.slug, one, revision=2)
+                enforcement.allow_report(session, world.people["tara"], HERE, world.tenant.slug, one, revision=2)
         modes = gate.gateway.modes
         wait_for("the gate knows", lambda: all(map(modes.reports_anywhere, (NEVER, ALLOWED, TAKEN))), 20)
         yield ReportingDoor(gate)
@@ -238,7 +238,7 @@ def test_taking_the_yes_back_enforces_within_a_second(gates: ReportingDoor) -> N
     assert gates.ask(TAKEN, "/boxes/1", ERIN).status == 200
 
     with world.db.transaction() as session:
-        report_consents.end(session, world.people["tara"], HERE, world.tenant.slug, TAKEN)
+        enforcement.end_report(session, world.people["tara"], HERE, world.tenant.slug, TAKEN)
     time.sleep(1)
 
     check(gates.ask(TAKEN, "/boxes/1", ERIN), GateReason.NO_WINDOW, is_let_in=False)
@@ -263,7 +263,7 @@ def test_a_customer_is_told_which_gates_do_not_enforce_for_them(gates: Reporting
             request = submit.submit(session, world.people["erin"], HERE, wanted, CATALOGUE.services).request
         with world.db.transaction() as session:
             authentication.enter(session, world.people["ann"])
-            said = report_consents.is_unenforced(session, request.id)
+            said = enforcement.is_unenforced(session, request.id)
         assert said is is_said, service
 
 

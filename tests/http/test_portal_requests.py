@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gate import use_events
+from gate import call_counts
 from harness.people import vouch
 from harness.stage import setting, unbound
 from lockbox.identity.roles import Role
@@ -105,7 +105,7 @@ def test_the_timeline_says_when_the_first_use_was_and_not_when_it_was_recorded(e
     easy.world.act("ann", Action.APPROVE, request.id)
     write(unbound(easy.db), USED, id=request.id, gateway=easy.world.people["gate"].person_id)
 
-    assert sum(use_events.record(setting(easy.db))) == 1
+    assert sum(call_counts.record_uses(setting(easy.db))) == 1
     _, page = easy.opened("ann", request.id)
 
     (row,) = easy.sql("SELECT first_at, last_at FROM window_uses WHERE request_id = :id", id=request.id)

@@ -5,8 +5,8 @@ from uuid import UUID
 import pytest
 
 from gate import call_counts
+from gate.answers import GateReason
 from gate.call_counts import OTHER_CALLS, CallCounts, CountedCall, GateDecision, ReportedCall, kept
-from gate.reasons import GateReason
 from lockbox.requests.access_check import AccessCheck
 
 NGINX = UUID(int=1)

@@ -8,9 +8,9 @@ from uuid import UUID
 import pytest
 
 from gate import credentials
+from gate.answers import GateReason
 from gate.credentials import KEPT_SECONDS, MOST_STRANGERS, RENEWED_SECONDS, GatewayCredential, GatewayCredentials
 from gate.dialects import Dialect
-from gate.reasons import GateReason
 from lockbox.database import UnitOfWork
 from lockbox.errors import NotSignedIn
 from lockbox.facts.enumerations import AuthMethod

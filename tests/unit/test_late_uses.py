@@ -9,9 +9,9 @@ from uuid import UUID
 import pytest
 
 from gate import window_checks
+from gate.answers import GateReason, GrantedAccess
 from gate.memory_reader import MemoryReader
-from gate.reasons import GateReason
-from gate.window_checks import GrantedAccess, WindowChecks
+from gate.window_checks import WindowChecks
 from gate.window_memory import WindowMemory
 from lockbox.database import UnitOfWork
 from lockbox.requests.access_check import AccessCheck, UsingCaller

@@ -10,8 +10,16 @@ from hypothesis import strategies as st
 from catalogue.gate_document import TenantSource
 from catalogue.service_catalogue import Service
 from gate.call import SentHeaders
-from gate.mapping import GateCall, MappedCall, MappingRefused, ServiceMapping
-from gate.request_target import PATH_MARKS, QUERY_MARKS, explain, target_pattern
+from gate.mapping import (
+    PATH_MARKS,
+    QUERY_MARKS,
+    GateCall,
+    MappedCall,
+    MappingRefused,
+    ServiceMapping,
+    explain,
+    target_pattern,
+)
 from tests.each import each
 from tests.unit.gate_examples import HOST, mapped, mapping, refused, rule
 

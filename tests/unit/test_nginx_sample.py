@@ -3,8 +3,7 @@
 import re
 
 from devstack.stack import CHECKOUT
-from gate.answers import Denial
-from gate.reasons import SENTENCES, GateReason
+from gate.answers import SENTENCES, Denial, GateReason
 
 SAMPLE = (CHECKOUT / "deploy" / "gateways" / "nginx.conf").read_text()
 

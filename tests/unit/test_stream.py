@@ -12,11 +12,10 @@ from uuid import UUID
 import pytest
 
 from gate import stream
-from gate.answers import Denial, RefusedCall
-from gate.asgi import Message
+from gate.answers import Denial, GateReason, RefusedCall
+from gate.call import Message
 from gate.credentials import GatewayCredential, GatewayCredentials
 from gate.dialects import Dialect
-from gate.reasons import GateReason
 from gate.stream import StreamLimits, StreamPace, WindowStreams
 from gate.window_memory import BOOT_CLOCK, ChangeKind, WindowMemory
 from tests.unit.gate_examples import open_window

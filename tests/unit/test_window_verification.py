@@ -9,9 +9,8 @@ from uuid import UUID
 import pytest
 
 from gate import window_verification
-from gate.change_feed import ChangeBatch, WindowChange
 from gate.window_memory import BOOT_CLOCK, FRESH_SECONDS, ChangeKind, MemoryChange, WindowMemory
-from gate.window_verification import WindowVerification
+from gate.window_verification import ChangeBatch, WindowChange, WindowVerification
 from lockbox.requests.access_check import AccessCheck
 from lockbox.requests.lifecycle import HeldBack
 from lockbox.requests.request_entry import RequestEntry

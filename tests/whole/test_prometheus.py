@@ -14,8 +14,8 @@ from ruamel.yaml import YAML
 from api.metrics import FIGURES, exposition
 from connectors.models import ConnectionState
 from devstack.stack import CHECKOUT
+from gate.answers import GateReason
 from gate.call_counts import GateDecision
-from gate.reasons import GateReason
 from lockbox.database import Database
 from lockbox.monitoring.heartbeats import ProcessPart
 from lockbox.monitoring.metrics import GateAnswers, MetricName, MetricSnapshot, read

@@ -25,7 +25,7 @@ from api.portal.requests.signed_approvals import NOTHING_SHOWN, Answer, Approval
 from api.refusal_log import AttemptedAction, note
 from config.settings import Settings
 from connectors.credential_requests import ConnectionStatus, ahead_of_connections, connections_of
-from gate import report_consents
+from gate import enforcement
 from lockbox import database
 from lockbox.audit import event_search
 from lockbox.audit.event_search import EventRow
@@ -114,7 +114,7 @@ def show(
 
 def ahead_of_page(request_id: UUID) -> list[database.Query]:
     """Return what `show_request` reads once it is known who looks."""
-    return [report_consents.ahead_of_unenforced(request_id), *request_page.ahead_of_read(request_id)]
+    return [enforcement.ahead_of_unenforced(request_id), *request_page.ahead_of_read(request_id)]
 
 
 @router.post("/{request_id}/ask-again")
@@ -208,7 +208,7 @@ def _decided(work: AccountContext, sent: SentDecision, session: UnitOfWork) -> A
     caller, came = visitor.caller, origin(request)
     request.state.tried = AttemptedAction(caller, came, request_id, decision_input.action)
     may_sign = decision_input.action is Action.APPROVE and chosen.passkey_domain is not None and not sent.is_final
-    ahead = [report_consents.ahead_of_unenforced(request_id), *request_page.ahead_of_rows(request_id)]
+    ahead = [enforcement.ahead_of_unenforced(request_id), *request_page.ahead_of_rows(request_id)]
     judged = decide.judge(
         session,
         caller,
@@ -224,7 +224,7 @@ def _decided(work: AccountContext, sent: SentDecision, session: UnitOfWork) -> A
     if may_sign:
         session.foresee(ahead[1:])
     was_open = asked.opened_at is not None
-    is_unenforced = report_consents.is_unenforced(session, request_id)
+    is_unenforced = enforcement.is_unenforced(session, request_id)
     rows = request_page.rows_beside(session, request_id)
     read = request_page.after_decision(session, decide.make(session, judged), rows)
     window = _window(session, read.entry, chosen) if was_open else NOT_USED_YET
@@ -257,7 +257,7 @@ def show_request(
     done: str = "",
 ) -> HTMLResponse:
     """Show a request's page, with what was refused there."""
-    is_unenforced = report_consents.is_unenforced(session, request_id)
+    is_unenforced = enforcement.is_unenforced(session, request_id)
     read = request_page.read(session, visitor.caller, request_id)
     window = _window(session, read.entry, chosen) if read.entry.request.opened_at else NOT_USED_YET
     contents = _contents(request, session, visitor, read, window, is_unenforced=is_unenforced, done=done)

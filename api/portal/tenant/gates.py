@@ -11,7 +11,7 @@ from api.portal.account.profile import AccountContextDep
 from api.portal.pages import TAG, page
 from api.portal.tenant.tenant_admin import TenantAdminPage, done, tenant_admin_page
 from api.schemas.parts import Slug
-from gate import enforcement, gate_report, report_consents
+from gate import enforcement, gate_report
 from lockbox.database import UnitOfWork
 from lockbox.errors import LockboxError
 from lockbox.facts.bounds import Word
@@ -40,7 +40,7 @@ def allow(
     """Let a gate only report."""
 
     def deed(session: UnitOfWork, caller: Caller, origin: Origin) -> None:
-        report_consents.allow(session, caller, origin, slug, service, revision=revision)
+        enforcement.allow_report(session, caller, origin, slug, service, revision=revision)
 
     return done(work, slug, deed, _shown, f"/tenants/{slug}/gates")
 
@@ -50,13 +50,13 @@ def end(work: AccountContextDep, slug: Slug, service: ServiceName = "") -> Respo
     """Have a gate enforce again."""
 
     def deed(session: UnitOfWork, caller: Caller, origin: Origin) -> None:
-        report_consents.end(session, caller, origin, slug, service)
+        enforcement.end_report(session, caller, origin, slug, service)
 
     return done(work, slug, deed, _shown, f"/tenants/{slug}/gates")
 
 
 def _shown(at: TenantAdminPage, refused: LockboxError | None = None) -> Response:
-    gates = report_consents.of_tenant(at.session, at.caller, at.tenant.slug)
+    gates = enforcement.of_tenant(at.session, at.caller, at.tenant.slug)
     return at.page("gates", refused, gates=gates)
 
 

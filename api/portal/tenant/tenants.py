@@ -13,7 +13,7 @@ from api.portal.tenant.tenant_admin import TenantAdminPage, done, read, tenant_a
 from api.schemas.parts import Slug
 from api.schemas.requests import CommentInput
 from api.schemas.tenants import NewName
-from gate import report_consents
+from gate import enforcement
 from lockbox.admin import (
     emergency_stop,
     exclusions,
@@ -111,7 +111,7 @@ def _shown(at: TenantAdminPage, refused: LockboxError | None = None, name: str |
         unapproved=unapproved,
         delegates=len(unapproved.delegations),
         endpoints=webhooks.listed(session, caller, slug) if at.is_admin else [],
-        gates=report_consents.of_tenant(session, caller, slug),
+        gates=enforcement.of_tenant(session, caller, slug),
         probes=gate_probes.newest(session, at.tenant.id),
         outside=outside_access.newest(session, at.tenant.id, MOST_OUTSIDE + 1),
         most_outside=MOST_OUTSIDE,
