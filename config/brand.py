@@ -1,9 +1,20 @@
-"""Colours as `#rrggbb`: how much two stand out from each other, and mixtures; pure."""
+"""The vendor's brand on our pages: colours as `#rrggbb`, and its logo."""
+
+import re
+from pathlib import Path
 
 PAPER = "#f6f7f9"
 """The darkest ground of our pages on a light screen."""
 LEAST_CONTRAST = 4.5
 """What text needs to stand out from what is behind it (WCAG 2.2, 1.4.3, level AA)."""
+MOST_BYTES = 20_000
+PNG = b"\x89PNG\r\n\x1a\n"
+SVG = re.compile(
+    rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)*"
+    rb"(?:<!DOCTYPE svg[^>\[]*>\s*)?(?:<!--.*?-->\s*)*<svg[\s>]",
+    re.DOTALL,
+)
+ACTIVE = re.compile(rb"<script|<foreignobject|<!entity|javascript:|[\s\"'/]on[a-z]+\s*=", re.IGNORECASE)
 
 
 def luminance(colour: str) -> float:
@@ -20,7 +31,6 @@ def contrast(one: str, other: str) -> float:
 
 
 def mixed(one: str, other: str, share: float) -> str:
-    """Return one colour with a share of another in it."""
     mixtures = (
         round(first + (second - first) * share) for first, second in zip(_parts(one), _parts(other), strict=True)
     )
@@ -29,3 +39,15 @@ def mixed(one: str, other: str, share: float) -> str:
 
 def _parts(colour: str) -> list[int]:
     return [int(colour[start : start + 2], 16) for start in (1, 3, 5)]
+
+
+def check_logo(file: Path) -> None:
+    try:
+        with file.open("rb") as opened:
+            content = opened.read(MOST_BYTES + 1)
+    except OSError as error:
+        raise ValueError(f"name a file that can be read: {error.strerror}") from None
+    if len(content) > MOST_BYTES:
+        raise ValueError(f"choose a picture of at most {MOST_BYTES:,} bytes: it is sent to each telephone")
+    if not content.startswith(PNG) and (not SVG.match(content) or ACTIVE.search(content)):
+        raise ValueError("name a PNG file, or an SVG file without scripts, event handlers and entities")

@@ -1,4 +1,4 @@
-"""Build the environment of child processes, without our own settings."""
+"""Environments of child processes, without our own settings."""
 
 import os
 import sys
@@ -17,26 +17,25 @@ UNIT_FOLDERS = (
 
 
 def unit_folders() -> list[Path]:
-    """Return where systemd looks for units: its own folders, or those of its SYSTEMD_UNIT_PATH."""
+    """Return where systemd looks for units."""
     chosen = os.environ.get("SYSTEMD_UNIT_PATH", "").split(":")
     return [Path(one) for one in chosen if one] or [Path(one) for one in UNIT_FOLDERS]
 
 
 def replace_own(values: Mapping[str, str]) -> None:
-    """Replace the environment of this process; for a child that becomes another user's."""
+    """Replace this process' environment; for a child that becomes another user's."""
     os.environ.clear()
     os.environ.update(values)
 
 
 def given() -> dict[str, str]:
-    """Return the LOCKBOX_ variables of this process, which its children get only by `environment`'s values."""
     return {name: value for name, value in os.environ.items() if name.upper().startswith("LOCKBOX_")}
 
 
 def environment(values: Mapping[str, str]) -> dict[str, str]:
-    """Return an environment for a child: no LOCKBOX_ variable of ours, these values, and this Python first.
+    """Return a child's environment: without LOCKBOX_ variables but these, and with this Python first.
 
-    SIGTERM is mapped to Celery's soft shutdown: a bounded wait for running tasks, then the end.
+    SIGTERM is mapped to Celery's soft shutdown.
     """
     kept = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
     path = os.pathsep.join([str(Path(sys.executable).parent), kept.get("PATH", os.defpath)])

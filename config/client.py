@@ -1,4 +1,4 @@
-"""Read the settings of the command line: the API's URL, the token, and where a sign-in is stored."""
+"""Settings of the command line."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from catalogue.unsafe_settings import UnsafeSettings
 
 
 class ClientSettings(BaseSettings):
-    """The command line's settings; a token is never an argument, where others could read it."""
+    """The command line's settings; a token is never an argument, which others could read."""
 
     model_config = SettingsConfigDict(env_prefix="LOCKBOX_", frozen=True, extra="ignore", hide_input_in_errors=True)
 
@@ -20,16 +20,10 @@ class ClientSettings(BaseSettings):
 
     @property
     def kept_at(self) -> Path:
-        """The file in which `lockbox sign-in` stores its token, readable by this user only."""
         return self.state_home.expanduser() / "lockbox" / "sign-in.json"
 
 
 def load_client() -> ClientSettings:
-    """Read the client's settings.
-
-    Raises:
-        UnsafeSettings: one of them is invalid.
-    """
     try:
         return ClientSettings()
     except ValidationError:

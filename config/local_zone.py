@@ -1,4 +1,4 @@
-"""Name the time zone in which this machine shows times."""
+"""Name the time zone of this machine."""
 
 import os
 import time
@@ -17,7 +17,6 @@ def described() -> str:
 
 
 def _name() -> str:
-    """Return the IANA name where TZ or the system's link has one, or else the abbreviation."""
     chosen = os.environ.get("TZ")
     found = chosen.removeprefix(":") if chosen is not None else str(LOCALTIME.resolve()).rpartition(FOLDER)[2]
     return found if found in available_timezones() else time.strftime("%Z")

@@ -1,4 +1,4 @@
-"""Configure structured logs for every process, with secrets and mail addresses masked."""
+"""Structured logs for every process, with secrets and mail addresses masked."""
 
 import logging
 import re
@@ -21,7 +21,7 @@ MASKS = (
 
 
 def masked(text: str) -> str:
-    """Return the text with tokens, URL credentials, webhook secrets and mail addresses replaced by stars."""
+    """Mask tokens, URL credentials, webhook secrets and mail addresses."""
     for pattern, stars in MASKS:
         text = pattern.sub(stars, text)
     return text
@@ -42,7 +42,7 @@ def _masked_all(value: object) -> object:
 
 
 def add_origin(_: object, __: str, entry: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Name the HTTP request that caused what is logged, and its trace; `request_id` is that of an access request."""
+    """Name the HTTP request that caused an entry, and its trace; `request_id` is an access request's."""
     origin = ORIGIN.get()
     if origin.http_request_id:
         entry["http_request_id"] = origin.http_request_id

@@ -2,6 +2,7 @@
 
 import logging
 import threading
+from collections.abc import Mapping
 from importlib.metadata import version
 from uuid import uuid4
 
@@ -13,8 +14,6 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 from opentelemetry.trace import NonRecordingSpan, SpanContext, StatusCode, TraceFlags
 
-from config.traces import Attributes, SpanKind
-
 TRACES = "/v1/traces"
 SEND_SECONDS = 5.0
 STOP_SECONDS = 2.0
@@ -22,9 +21,9 @@ ERROR = 500
 
 
 class OtlpTracer:
-    """Records spans and sends them in batches from a thread of its own.
+    """Records spans, and sends them in batches from its own thread.
 
-    Where the collector does not answer, spans wait in a queue of bounded length and then are dropped.
+    If the collector does not answer, spans wait in a bounded queue and then are dropped.
     """
 
     def __init__(self, endpoint: str, service: str, share: float) -> None:
@@ -40,8 +39,7 @@ class OtlpTracer:
         self._provider.add_span_processor(BatchSpanProcessor(exporter))
         self._tracer = self._provider.get_tracer("lockbox")
 
-    def begin(self, name: str, kind: SpanKind, parent: str | None) -> "OtlpSpan":
-        """Begin a span inside of another one, or of a new trace."""
+    def begin(self, name: str, kind: str, parent: str | None) -> "OtlpSpan":
         context = trace.set_span_in_context(NonRecordingSpan(_context_of(parent))) if parent else None
         return OtlpSpan(
             self._tracer.start_span(
@@ -50,7 +48,6 @@ class OtlpTracer:
         )
 
     def stop(self) -> None:
-        """Send what has ended, for two seconds at most, and stop."""
         # A thread of its own, for a collector that does not answer holds up the SDK for longer.
         last = threading.Thread(target=self._provider.shutdown, name="last-spans", daemon=True)
         last.start()
@@ -58,15 +55,12 @@ class OtlpTracer:
 
 
 class OtlpSpan:
-    """A span of OpenTelemetry that has begun."""
-
     def __init__(self, span: trace.Span) -> None:
         context = span.get_span_context()
         self._span = span
         self.traceparent = f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
 
-    def end(self, name: str, attributes: Attributes) -> None:
-        """End it, with the name and the attributes that are known by now."""
+    def end(self, name: str, attributes: Mapping[str, str | int]) -> None:
         self._span.update_name(name)
         self._span.set_attributes(dict(attributes))
         if "error.type" in attributes:

@@ -1,4 +1,4 @@
-"""Validate where calls may go beside public addresses, and by which proxy: the operator's choice."""
+"""Where calls may go besides public addresses, and by which proxy: the operator's choice."""
 
 from base64 import b64encode
 from dataclasses import dataclass, field, replace
@@ -21,7 +21,7 @@ NEVER = frozenset({IPv6Address("fd00:ec2::254"), IPv4Address("100.100.100.200")}
 
 @dataclass(frozen=True)
 class OutboundProxy:
-    """A proxy that is asked to CONNECT; `credentials` is the value of `Proxy-Authorization`, if it wants one."""
+    """A CONNECT proxy; `credentials` is the value of `Proxy-Authorization`."""
 
     host: str
     port: int
@@ -30,11 +30,7 @@ class OutboundProxy:
 
     @classmethod
     def of(cls, url: str) -> Self:
-        """Read the URL of a proxy; no message quotes it.
-
-        Raises:
-            ValueError: it is none.
-        """
+        """Read a proxy's URL. Raises a ValueError that does not quote it."""
         try:
             parts = urlsplit(url)
             port = parts.port
@@ -51,27 +47,21 @@ class OutboundProxy:
 
 @dataclass(frozen=True)
 class OutboundRoute:
-    """Networks of private use that may be called, and the proxy to public addresses; none of both by default."""
+    """Private networks that may be called, and the proxy to public addresses; neither by default."""
 
     private: tuple[Network, ...] = ()
     proxy: OutboundProxy | None = None
 
     @property
     def to_tenants(self) -> Self:
-        """The route to what a tenant names: it leads into no private network."""
         return replace(self, private=())
 
     def leads_inside(self, address: IPv4Address | IPv6Address) -> bool:
-        """Return whether it is an address of a private network that may be called."""
         return address not in NEVER and any(address in network for network in self.private)
 
 
 def check_private(networks: tuple[Network, ...]) -> tuple[Network, ...]:
-    """Check that networks are of private use alone: never this machine's, link-local or public ones.
-
-    Raises:
-        ValueError: one is not.
-    """
+    """Refuse, with a ValueError, networks that are not of private use: loopback, link-local, public."""
     for one in networks:
         kin = (block for block in PRIVATE_USE if block.version == one.version)
         if not any(one.subnet_of(block) for block in kin):  # type: ignore[arg-type] # of one version, as mypy cannot see

@@ -1,4 +1,4 @@
-"""Reserve loopback ports for this process among the processes that ask here."""
+"""Reserve loopback ports among the processes that ask here."""
 
 import fcntl
 import os
@@ -13,13 +13,13 @@ STARTS = range(11_000, 20_000, 300)
 
 
 class NoPortsError(OSError):
-    """No port is left."""
+    pass
 
 
 def take(first: int, count: int = 1) -> bool:
-    """Take ports from this one on until this process ends; return whether none of them was taken before.
+    """Reserve ports until this process ends; return whether all were unreserved.
 
-    It binds nothing and only concerns processes that ask here; something else may still listen.
+    Nothing is bound: programs that do not ask here may still listen.
     """
     try:
         fcntl.lockf(_book(), fcntl.LOCK_EX | fcntl.LOCK_NB, count, first)
@@ -30,11 +30,6 @@ def take(first: int, count: int = 1) -> bool:
 
 @cache
 def own() -> range:
-    """Return ports reserved for this process until it ends.
-
-    Raises:
-        NoPortsError: other processes have taken all of them.
-    """
     for start in STARTS:
         if take(start, STARTS.step):
             return range(start, start + STARTS.step)
@@ -42,12 +37,9 @@ def own() -> range:
 
 
 def hold(first: int, room: int = 200) -> socket.socket:
-    """Return a socket that listens on the first free port from this one on: whoever serves there is given it.
+    """Return a listening socket on the first free port, to be handed to a server.
 
-    It listens at once, for what is only bound others could bind as well.
-
-    Raises:
-        NoPortsError: none of so many ports is free.
+    It listens at once: a port that is only bound could be bound again. Raises NoPortsError.
     """
     for port in range(first, first + room):
         listener = socket.socket()
@@ -63,7 +55,6 @@ def hold(first: int, room: int = 200) -> socket.socket:
 
 
 def is_free(port: int) -> bool:
-    """Return whether nobody listens on a port."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

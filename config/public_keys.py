@@ -1,4 +1,4 @@
-"""Public keys of the audit log as settings, in the form of C2SP signed notes: `name+id+base64`."""
+"""Public keys of the audit log as settings: C2SP signed notes' `name+id+base64`."""
 
 import base64
 import hashlib

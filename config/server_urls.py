@@ -1,4 +1,4 @@
-"""Check the URLs of Postgres, Redis and the mail relay; no message quotes what may be a part of a password."""
+"""Check the URLs of servers. Errors are ValueErrors that say how to write it, and never quote a password."""
 
 import re
 from urllib.parse import SplitResult, urlsplit
@@ -15,11 +15,7 @@ ENCODED = "write @ in a password as %40, / as %2F, # as %23 and : as %3A"
 
 
 def postgres_url(value: str) -> str:
-    """Return the URL of a database as SQLAlchemy takes it, for our driver.
-
-    Raises:
-        ValueError: it is none; the message says how to write it.
-    """
+    """Return a database's URL for SQLAlchemy and our driver."""
     scheme, _, rest = value.partition("://")
     if scheme not in POSTGRES or not rest:
         raise ValueError("use a URL such as postgresql://user:password@host:5432/lockbox")
@@ -34,7 +30,7 @@ def postgres_url(value: str) -> str:
 
 
 def _of_several(rest: str) -> str:
-    """Return what follows the scheme, with several hosts as SQLAlchemy takes them: of those, the one that writes."""
+    """Return what follows the scheme, several hosts as SQLAlchemy takes them: the one that writes is used."""
     place, slash, more = rest.partition("/")
     user, at, hosts = place.rpartition("@")
     if "," not in hosts:
@@ -52,7 +48,7 @@ def _of_several(rest: str) -> str:
 
 
 def libpq_url(url: URL) -> URL:
-    """Return a URL as libpq and its programs take it, which have hosts and ports in lists of their own."""
+    """Return a URL as libpq and its programs take it, with lists of hosts and ports."""
     several = url.query.get("host")
     if not isinstance(several, tuple):
         return url.set(drivername="postgresql")
@@ -61,16 +57,10 @@ def libpq_url(url: URL) -> URL:
 
 
 def has_password(database_url: str) -> bool:
-    """Return whether the URL of a database has a password."""
     return bool(make_url(database_url).password)
 
 
 def check_redis_url(value: str) -> None:
-    """Check the URL of Redis.
-
-    Raises:
-        ValueError: it is none; the message says how to write it.
-    """
     parts = _parts(value)
     if "sentinel" in parts.scheme or "cluster" in parts.scheme or "," in parts.netloc.rpartition("@")[2]:
         raise ValueError(
@@ -87,11 +77,6 @@ def check_redis_url(value: str) -> None:
 
 
 def check_smtp_url(value: str) -> None:
-    """Check the URL of a mail relay.
-
-    Raises:
-        ValueError: it is none; the message says how to write it.
-    """
     parts = _parts(value)
     if parts.scheme not in SMTP:
         raise ValueError("use smtp+starttls://user:password@host:587, smtps://… or smtp://… (plain)")
@@ -114,16 +99,11 @@ def _port(parts: SplitResult) -> int | None:
 
 
 def _is_server(host: str | None, port: int | None) -> bool:
-    """Whether a server may be there; a host may be missing, for libpq has others."""
+    """Whether a server may be there; a missing host is left to libpq."""
     return (port is None or 1 <= port <= MOST_PORT) and "@" not in (host or "")
 
 
 def check_origin(value: str) -> str:
-    """Return the address of our pages without a slash at its end.
-
-    Raises:
-        ValueError: it is no http or https origin.
-    """
     try:
         parts = urlsplit(value)
         port = parts.port
@@ -137,11 +117,6 @@ def check_origin(value: str) -> str:
 
 
 def check_page(value: str) -> str:
-    """Return the address of a page of another server.
-
-    Raises:
-        ValueError: it is no http or https address.
-    """
     try:
         parts = urlsplit(value)
         is_one = parts.scheme in {"https", "http"} and parts.hostname and parts.port != 0
@@ -153,11 +128,6 @@ def check_page(value: str) -> str:
 
 
 def check_collector(value: str) -> str:
-    """Return the address of a collector, to which `/v1/traces` is added.
-
-    Raises:
-        ValueError: it is no http or https address, or has a user, a query or a fragment.
-    """
     try:
         parts = urlsplit(value)
         is_one = parts.scheme in {"https", "http"} and parts.hostname and parts.port != 0
@@ -169,11 +139,6 @@ def check_collector(value: str) -> str:
 
 
 def check_case_url(value: str) -> None:
-    """Check the address of the pages of cases, in which `{case}` stands for a case's reference.
-
-    Raises:
-        ValueError: it is no such address.
-    """
     try:
         parts = urlsplit(value)
         is_one = parts.scheme == "https" and parts.hostname and "@" not in parts.netloc and parts.port != 0

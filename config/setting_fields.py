@@ -26,11 +26,9 @@ def _from_file(value: object) -> object:
 
 
 class SettingFields(BaseSettings):
-    """Everything that can be configured; names in the environment are `LOCKBOX_` and the field's name.
+    """Everything that can be configured: `LOCKBOX_` and the field's name, or a file so named in `/run/secrets`.
 
-    Each process needs only a part: the API its database and Redis, the workers theirs and a mail relay, the
-    migrations only the owner's database. A value may also be a file named like the variable in `/run/secrets` (Docker
-    secrets).
+    Each process needs only a part.
     """
 
     model_config = SettingsConfigDict(env_prefix="LOCKBOX_", frozen=True, extra="ignore", hide_input_in_errors=True)

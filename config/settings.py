@@ -13,8 +13,7 @@ from pydantic import SecretStr, ValidationError, field_validator, model_validato
 from pydantic_settings import SettingsError
 
 from catalogue.unsafe_settings import UnsafeSettings
-from config.brand import LEAST_CONTRAST, PAPER, contrast
-from config.logo import check_logo
+from config.brand import LEAST_CONTRAST, PAPER, check_logo, contrast
 from config.outbound import OutboundProxy, OutboundRoute
 from config.server_urls import (
     check_case_url,
@@ -34,8 +33,6 @@ LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
 class Settings(SettingFields):
-    """The settings of this process, checked."""
-
     @field_validator(
         "database_url",
         "worker_database_url",
@@ -293,17 +290,15 @@ class Settings(SettingFields):
 
     @property
     def _judges(self) -> bool:
-        """Whether this process judges windows: the API does, and the connector worker."""
         return self.database_url is not None or self.connectors_database_url is not None
 
     @property
     def is_https(self) -> bool:
-        """Return whether browsers reach us by TLS."""
         return urlsplit(self.public_url).scheme == "https"
 
     @property
     def origin(self) -> str:
-        """The origin of our pages as browsers write it (RFC 6454): lower case, without a default port."""
+        """The origin of our pages as browsers write it (RFC 6454): lower case, no default port."""
         parts = urlsplit(self.public_url)
         host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
         usual = {"https": 443, "http": 80}[parts.scheme]
@@ -311,18 +306,16 @@ class Settings(SettingFields):
 
     @property
     def outbound(self) -> OutboundRoute:
-        """Where calls may go beside public addresses, and by which proxy."""
         proxy = OutboundProxy.of(self.outbound_proxy.get_secret_value()) if self.outbound_proxy else None
         return OutboundRoute(self.private_networks, proxy)
 
     @property
     def log_name(self) -> str:
-        """The name under which this installation signs its checkpoints: a setting, or the host of its pages."""
         return self.audit_name or urlsplit(self.public_url).hostname or "lockbox"
 
     @property
     def passkey_domain(self) -> str | None:
-        """The host that passkeys are bound to; None for a bare network address, which browsers refuse."""
+        """The host that passkeys are bound to; None for an IP address, which browsers refuse."""
         host = urlsplit(self.public_url).hostname or ""
         try:
             ip_address(host)
@@ -331,11 +324,7 @@ class Settings(SettingFields):
         return None
 
     def require(self, field: str) -> str:
-        """Return the text of a setting that this process needs.
-
-        Raises:
-            UnsafeSettings: it is not set; the message names the variable.
-        """
+        """Return the text of a setting. Raises UnsafeSettings if it is not set."""
         value = getattr(self, field)
         if value is None:
             raise UnsafeSettings(f"LOCKBOX_{field.upper()} is not set; this process needs it to start")
@@ -343,10 +332,10 @@ class Settings(SettingFields):
 
 
 def load() -> Settings:
-    """Read the settings of this process from the environment and from `/run/secrets`.
+    """Read the settings from the environment and `/run/secrets`.
 
     Raises:
-        UnsafeSettings: a value is malformed, or unsafe in production; no value is quoted in the message.
+        UnsafeSettings: a value is malformed, or unsafe in production; no value is quoted.
     """
     try:
         return Settings(_secrets_dir=SECRETS_FOLDER if SECRETS_FOLDER.is_dir() else None)
@@ -363,7 +352,7 @@ def load() -> Settings:
 
 
 def _named(location: tuple[int | str, ...], message: str) -> str:
-    """Return the problem after the name of the setting; problems of several, and of the catalogue's file, name it."""
+    """Return the problem after the setting's name, which some messages have already."""
     message = message.removeprefix("Value error, ")
     names_itself = not location or location == ("catalogue",)
     return message if names_itself else f"LOCKBOX_{'.'.join(map(str, location)).upper()}: {message}"

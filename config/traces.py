@@ -1,7 +1,7 @@
-"""Say what caused the work in hand, and record it as spans where a collector of traces is set.
+"""Say what caused the work in hand, and record it as spans where a collector is set.
 
-Work that was begun over HTTP keeps its origin through the outbox to each mail and webhook call. Without
-LOCKBOX_OTLP_ENDPOINT nothing is imported that sends spans, and no span is made; the origin is in the logs anyway.
+Work begun over HTTP keeps its origin through the outbox to each mail and webhook call, and in logs. Without
+LOCKBOX_OTLP_ENDPOINT nothing is imported that sends spans, and no span is made.
 """
 
 import re
@@ -26,7 +26,7 @@ Attributes = Mapping[str, str | int]
 
 
 class SpanKind(StrEnum):
-    """The part that a span has in its trace, as OpenTelemetry names it."""
+    """The kind of a span, as OpenTelemetry names it."""
 
     SERVER = "SERVER"
     CONSUMER = "CONSUMER"
@@ -35,7 +35,7 @@ class SpanKind(StrEnum):
 
 
 class CallOrigin(NamedTuple):
-    """What caused the work in hand: an HTTP request by its id, and the span around it as W3C's `traceparent`."""
+    """What caused the work in hand: an HTTP request's id, and the surrounding span as W3C's `traceparent`."""
 
     http_request_id: str | None
     traceparent: str | None
@@ -46,27 +46,20 @@ ORIGIN: ContextVar[CallOrigin] = ContextVar("origin", default=NOWHERE)
 
 
 class Span(Protocol):
-    """A span that has begun."""
-
     traceparent: str
 
     def end(self, name: str, attributes: Attributes) -> None:
-        """End it, with the name and the attributes that are known by now: never a reason, an id or an address."""
+        """End it; names and attributes never hold a reason, an id or an address."""
 
 
 class SpanRecorder(Protocol):
-    """Begins spans and sends those that have ended to the collector, in a thread of its own."""
+    """Begins spans and sends those that have ended, in a thread of its own."""
 
-    def begin(self, name: str, kind: SpanKind, parent: str | None) -> Span:
-        """Begin a span inside of another one, or of a new trace."""
-
-    def stop(self) -> None:
-        """Send what has ended, for a moment at most, and stop."""
+    def begin(self, name: str, kind: SpanKind, parent: str | None) -> Span: ...
+    def stop(self) -> None: ...
 
 
 class ProcessTracing:
-    """Holds the tracer of this process: None where no collector is set."""
-
     tracer: SpanRecorder | None = None
 
 
@@ -74,28 +67,18 @@ TRACING = ProcessTracing()
 
 
 def check(settings: Settings) -> None:
-    """Check before the start that traces can be sent, where they are to be.
-
-    Raises:
-        UnsafeSettings: OpenTelemetry is not installed.
-    """
     if settings.otlp_endpoint:
         _exporter()
 
 
 def start(settings: Settings, service: str) -> None:
-    """Begin to record spans in this process, which forks no more, where a collector is set.
-
-    Raises:
-        UnsafeSettings: OpenTelemetry is not installed.
-    """
+    """Begin to record spans, if a collector is set; the process must fork no more."""
     stop()
     if settings.otlp_endpoint:
         TRACING.tracer = _exporter().OtlpTracer(settings.otlp_endpoint, service, settings.otlp_share)
 
 
 def stop() -> None:
-    """Send what has been recorded, for a moment at most, and record nothing more."""
     tracer, TRACING.tracer = TRACING.tracer, None
     if tracer:
         tracer.stop()
@@ -110,7 +93,6 @@ def _exporter() -> Any:  # noqa: ANN401 - a module
 
 @contextmanager
 def caused_by(origin: CallOrigin) -> Iterator[None]:
-    """Have what is done and logged inside be caused by this."""
     token = ORIGIN.set(origin)
     try:
         yield
@@ -120,7 +102,7 @@ def caused_by(origin: CallOrigin) -> Iterator[None]:
 
 @contextmanager
 def span(name: str, kind: SpanKind, **attributes: str | int) -> Iterator[dict[str, str | int]]:
-    """Record the work inside as a span of the trace that it is part of; what is yielded takes further attributes."""
+    """Record the block as a span of its trace; what is yielded takes further attributes."""
     if TRACING.tracer is None:
         yield {}
         return
@@ -137,14 +119,14 @@ def span(name: str, kind: SpanKind, **attributes: str | int) -> Iterator[dict[st
 
 
 def propagated() -> dict[str, str]:
-    """Return the headers by which a server that is called can go on with our trace; none where we record none."""
+    """Return the headers by which a called server can continue our trace."""
     parent = ORIGIN.get().traceparent
     return {"traceparent": parent} if TRACING.tracer and parent else {}
 
 
 @contextmanager
 def spans(name: str, kind: SpanKind, origins: Mapping[Key, CallOrigin]) -> Iterator[Mapping[Key, CallOrigin]]:
-    """Record work done for several causes at once as a span of each; yield the origins of what comes of it."""
+    """Record work done for several causes as a span of each; yield the origins of what follows from it."""
     if TRACING.tracer is None:
         yield origins
         return

@@ -1,4 +1,4 @@
-"""What an operator sees in Flower: the tasks by name, and that nothing can be changed there."""
+"""Ask Flower, as an operator sees it: the tasks, and that nothing can be changed there."""
 
 import time
 from collections import Counter
@@ -30,8 +30,6 @@ CONTROL_CALLS = (
 
 
 class Flower:
-    """Asks Flower's HTTP API, signed in."""
-
     def __init__(self, plan: StackPlan) -> None:
         self._http = httpx.Client(
             base_url=plan.flower_url,
@@ -41,7 +39,7 @@ class Flower:
         )
 
     def sees(self, workers: set[str]) -> bool:
-        """Whether it answers and has heard of all these workers; their names without the host."""
+        """Whether it has heard of all these workers, named without the host."""
         try:
             known = self._http.get("/api/workers", params={"status": 1}).raise_for_status().json()
         except httpx.HTTPError:
@@ -49,18 +47,16 @@ class Flower:
         return workers <= {name.partition("@")[0] for name in known}
 
     def is_up(self) -> bool:
-        """Whether it answers."""
         try:
             return self._http.get("/healthcheck").is_success
         except httpx.HTTPError:
             return False
 
     def page(self, path: str) -> str:
-        """Return the text of a page."""
         return self._http.get(path).text
 
     def tasks(self, expected: Collection[str]) -> dict[str, int]:
-        """Return how often each task was seen; waits a little for those that must come."""
+        """Return how often each task was seen; waits a little for the expected ones."""
         until = time.monotonic() + SEEN_SECONDS
         seen: Counter[str] = Counter()
         while not set(expected) <= set(seen) and time.monotonic() < until:
@@ -74,7 +70,6 @@ class Flower:
         return {call: self._http.post(f"/api/{call}").status_code for call in CONTROL_CALLS}
 
     def close(self) -> None:
-        """Hang up."""
         self._http.close()
 
     def __enter__(self) -> Self:

@@ -1,4 +1,4 @@
-"""The caller's own settings that `make run` passes on to its processes, and why it passes on no others."""
+"""The caller's own settings that `make run` passes on to its processes, and why no others."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -72,18 +72,17 @@ REFUSED = {
 
 @dataclass(frozen=True)
 class PassedSettings:
-    """The values that are passed on, by setting, and for each variable that is not, why."""
+    """Values by setting, and for each variable that is not passed on, why."""
 
     values: Mapping[str, str]
     refused: Mapping[str, str]
 
     def of(self, process: str) -> dict[str, str]:
-        """Return the variables of one process."""
         return {f"{PREFIX}{name.upper()}": value for name, value in self.values.items() if process in PASSED[name]}
 
 
 def sort_settings(variables: Mapping[str, str]) -> PassedSettings:
-    """Sort the caller's LOCKBOX_ variables; paths become absolute, for the processes run in another folder."""
+    """Sort the caller's LOCKBOX_ variables; paths become absolute."""
     values, refused = {}, {}
     for variable, value in variables.items():
         name = variable.upper().removeprefix(PREFIX).lower()

@@ -11,14 +11,13 @@ ENDINGS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class Keeper:
-    """Restarts the command until a signal comes; the signal reaches the command by its process group."""
+    """Restarts the command until a signal comes, which reaches the command by its process group."""
 
     def __init__(self, command: list[str]) -> None:
         self._command = command
         self._ending = threading.Event()
 
     def run(self) -> int:
-        """Keep it running; return its exit code after a signal."""
         for one in ENDINGS:
             signal.signal(one, self._hear)
         while True:

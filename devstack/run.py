@@ -7,14 +7,17 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from string import Template
+from typing import Any, TextIO
 
 import honcho.manager
+import honcho.printer
 import honcho.process
 from rich.console import Console
 from rich.status import Status
@@ -27,7 +30,6 @@ from devstack import passed_settings, sample, scene, stack, welcome
 from devstack.embedded import EmbeddedRefused
 from devstack.flower import Flower
 from devstack.passed_settings import PassedSettings
-from devstack.run_log import LogPrinter, new_log
 from devstack.sample import Sample
 from devstack.signals import end_on_signals, ignore_signals, unbroken
 from devstack.stack import StackPlan
@@ -58,10 +60,12 @@ FLOWER = "flower"
 VENDOR = {"LOCKBOX_VENDOR_NAME": "Fabrikam Support"}
 """Who the playground's engineers work for, unless the caller says it."""
 CONSOLE = Console(soft_wrap=True, highlight=False)
+LAST_LINES = 15
+FOR_PEOPLE = "lockbox: "
+"""How a line begins by which a process says why it does not start, or that it is started again."""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run until told to stop: 0 then, 1 where something failed or a process ended by itself."""
     parser = argparse.ArgumentParser(prog="python -m devstack.run", description=__doc__)
     parser.add_argument("--folder", type=Path, help="data folder of the embedded servers")
     parser.add_argument("--tokens", type=Path, default=welcome.TOKENS, help="where the tokens go (%(default)s)")
@@ -104,9 +108,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 @dataclass(frozen=True)
 class RunPlan:
-    """All that one `make run` goes by; without a `log` the terminal shows what the processes say.
+    """What one `make run` goes by; without a `log` processes write to the terminal.
 
-    `listeners` are what the API and Flower serve on.
+    `listeners` are the sockets of the API and Flower.
     """
 
     stack: StackPlan
@@ -119,14 +123,13 @@ class RunPlan:
 
 
 class Steps:
-    """Says what is being done: on a terminal until it is done and how long it took, elsewhere once, in a line."""
+    """Shows each step: on a terminal with a spinner and its time, elsewhere as a line."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._doing: tuple[str, float, Status | None] | None = None
 
     def say(self, what: str) -> None:
-        """End the step before, and begin this one."""
         self.end()
         shown = self._console.status(f"{what} …") if self._console.is_terminal else None
         self._doing = what, time.monotonic(), shown
@@ -136,7 +139,6 @@ class Steps:
             self._console.print(f"{what} …", markup=False)
 
     def end(self) -> None:
-        """End the last step."""
         if self._doing is None:
             return
         what, began, shown = self._doing
@@ -144,6 +146,61 @@ class Steps:
         if shown:
             shown.stop()
             self._console.print(f"{what} [dim]({time.monotonic() - began:.1f} s)[/]")
+
+
+@contextmanager
+def new_log(path: Path | None) -> Iterator[TextIO]:
+    """Return a fresh private file; without a path, the terminal."""
+    if path is None:
+        yield sys.stdout
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # An earlier one may still be written by another `make run`.
+    path.unlink(missing_ok=True)
+    path.touch(mode=0o600, exist_ok=False)
+    with path.open("w", encoding="utf-8") as file:
+        yield file
+
+
+class LogPrinter(honcho.printer.Printer):  # type: ignore[misc] # honcho has no types
+    """honcho's printer; its own messages also go to `tell`, and lines for people to the console."""
+
+    def __init__(self, output: TextIO, console: Console | None) -> None:
+        super().__init__(output)
+        self.tell: Callable[[str], object] = str
+        self._console = console
+        self._waiting: deque[Callable[[], object]] = deque()
+        self._is_printing = False
+        self._last: defaultdict[str, deque[str]] = defaultdict(lambda: deque(maxlen=LAST_LINES))
+
+    def write(self, message: Any) -> None:  # noqa: ANN401 - honcho's
+        self.in_turn(partial(self._write, message))
+
+    def in_turn(self, prints: Callable[[], object]) -> None:
+        """Print, once the line being printed is finished: Python's files refuse writes by signal handlers."""
+        self._waiting.append(prints)
+        if self._is_printing:
+            return
+        self._is_printing = True
+        try:
+            while self._waiting:
+                self._waiting.popleft()()
+        finally:
+            self._is_printing = False
+
+    def _write(self, message: Any) -> None:  # noqa: ANN401 - honcho's
+        super().write(message)
+        if message.name == honcho.manager.SYSTEM_PRINTER_NAME:
+            self.tell(message.data)
+            return
+        text = message.data if isinstance(message.data, str) else message.data.decode(errors="replace")
+        for line in text.splitlines():
+            self._last[message.name].append(line)
+            if self._console and line.startswith(FOR_PEOPLE):
+                self._console.print(f"{message.name}: {line.removeprefix(FOR_PEOPLE)}", markup=False)
+
+    def last_of(self, name: str) -> list[str]:
+        return list(self._last[name])
 
 
 def _leave(plan: StackPlan) -> None:
@@ -177,7 +234,6 @@ def _seeded(plan: StackPlan, settings: Settings) -> Sample:
 
 
 def _furnished(plan: StackPlan, seeded: Sample, settings: Settings, tokens: Path) -> StackPlan:
-    """Add sample data, and on embedded servers let local browsers switch between the demo users."""
     scene.set_up(plan, seeded, settings)
     plan = welcome.keep_flower_password(plan, tokens.with_name(welcome.FLOWER_FILE))
     if not plan.is_its_own:
@@ -188,7 +244,6 @@ def _furnished(plan: StackPlan, seeded: Sample, settings: Settings, tokens: Path
 
 
 def _kept_up(run: RunPlan) -> int:
-    """Run the Procfile's processes until a signal comes or the API ends, and then end the others."""
     plan = run.stack
     welcome.write_tokens(run.tokens, plan, run.seeded)
     # A worker that is at work when it is asked to end takes the ten seconds of Celery's soft shutdown.
@@ -219,7 +274,7 @@ def _kept_up(run: RunPlan) -> int:
 
 
 def _why_not_connected(plan: StackPlan, settings: Settings) -> str | None:
-    """Return why no connector worker is started, None where one is; nothing where nobody would expect it."""
+    """Return why no connector worker starts, None where one does; empty where none is expected."""
     has_connector = any(service.connector for service in settings.catalogue.services.values())
     if not has_connector:
         return NO_CONNECTOR if settings.connector_targets else ""
@@ -229,12 +284,11 @@ def _why_not_connected(plan: StackPlan, settings: Settings) -> str | None:
 
 
 class _ListeningProcess(honcho.process.Process):  # type: ignore[misc] # honcho has no types
-    """honcho's process, which may be given a socket to serve on: it arrives here however this process was made."""
+    """honcho's process with an inherited socket to serve on."""
 
     listener: socket.socket | None = None
 
     def run(self, *arguments: object) -> None:
-        """Start it, and pass on what it says."""
         if self.listener is not None:
             self.cmd += f" --fd {self.listener.fileno()}"
             self._child_ctor = partial(honcho.process.Popen, pass_fds=[self.listener.fileno()])
@@ -242,12 +296,9 @@ class _ListeningProcess(honcho.process.Process):  # type: ignore[misc] # honcho 
 
 
 class PatientManager(honcho.manager.Manager):  # type: ignore[misc] # honcho has no types
-    """honcho's manager; a signal that comes while processes are being started waits until all are.
+    """honcho's manager; a signal while processes are being started waits until all are.
 
-    Args:
-        starting: how many there will be.
-        when_started: called in a thread once all are started; none may be running when processes are forked.
-        printer: what gets the lines.
+    `when_started` is called in a thread once all are started: none may run when processes are forked.
     """
 
     def __init__(self, starting: int, when_started: Callable[[], None], printer: LogPrinter) -> None:
@@ -261,7 +312,6 @@ class PatientManager(honcho.manager.Manager):  # type: ignore[misc] # honcho has
         self._first_stopped: str | None = None
 
     def loop(self) -> None:
-        """Run the processes until all have ended; where that fails, end them at once."""
         try:
             super().loop()
         except BaseException:
@@ -272,7 +322,6 @@ class PatientManager(honcho.manager.Manager):  # type: ignore[misc] # honcho has
             raise
 
     def terminate(self) -> None:
-        """End all processes, once all have started."""
         if not self._to_end:
             self._lines.in_turn(partial(CONSOLE.print, "Stopping everything …"))
         self._to_end = True
@@ -280,7 +329,6 @@ class PatientManager(honcho.manager.Manager):  # type: ignore[misc] # honcho has
             super().terminate()
 
     def explain(self, log: Path | None) -> None:
-        """Say which process ended by itself, and what it said last."""
         name = self._first_stopped or API
         CONSOLE.print(f"The process {name} ended by itself, and so everything was stopped.", markup=False)
         if log:
@@ -313,7 +361,6 @@ def _announce(run: RunPlan) -> None:
 
 
 def _comes_up(plan: StackPlan) -> bool:
-    """Wait until the API, the workers and Flower answer."""
     until = time.monotonic() + READY_SECONDS
     with Flower(plan) as flower:
         while time.monotonic() < until:

@@ -37,8 +37,6 @@ class NotInProduction(Exception):  # noqa: N818 - it names what was found
 
 @dataclass(frozen=True)
 class Sample:
-    """The ids and the fresh tokens of the sample people, by first name, and the tenant's id."""
-
     tenant: str
     tenant_id: UUID
     people: Mapping[str, UUID]
@@ -46,11 +44,7 @@ class Sample:
 
 
 def seed(session: UnitOfWork, *, tenant: str, policy: Policy, environment: str, services: Iterable[str]) -> Sample:
-    """Add the sample vendor, tenant and people if they are missing, and give everyone a fresh token.
-
-    Raises:
-        NotInProduction: as named.
-    """
+    """Add the sample vendor, tenant and people if missing, and give everyone a fresh token."""
     if environment == "production":
         raise NotInProduction("sample people are for a machine of your own, never for production")
     found = tenants.find(session, tenant) or tenants.add(
@@ -75,7 +69,6 @@ def seed(session: UnitOfWork, *, tenant: str, policy: Policy, environment: str, 
 
 
 def lay_down(session: UnitOfWork, tenant_id: UUID, policy: Policy) -> None:
-    """Give a sample tenant a new policy, which can name its people."""
     tenant = session.orm.get_one(Tenant, tenant_id)
     tenant.policy_version += 1
     tenants.add_policy(session, tenant, policy.model_dump(mode="json"), now(session))

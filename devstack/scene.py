@@ -32,8 +32,6 @@ WINDOW = 600
 
 @dataclass(frozen=True)
 class DemoScene:
-    """A request and what was done about it by whom."""
-
     service: str
     resource: str
     why: str
@@ -64,7 +62,7 @@ SCENES = (
 
 
 def set_up(plan: StackPlan, seeded: Sample, settings: Settings) -> None:
-    """Submit a few requests as Erin and answer them as others, unless she has open access."""
+    """Submit a few requests as Erin and answer them as others, unless she has open ones."""
     approvals = ApprovalKeys(signing_keys.read([plan.keys / stack.APPROVAL_KEY]))
     db = Database(make_engine(plan.database_url, role="scene"), Schedule(plan.redis_url), keys=ProcessKeys(approvals))
     try:
@@ -76,13 +74,11 @@ def set_up(plan: StackPlan, seeded: Sample, settings: Settings) -> None:
 
 
 def _possible(settings: Settings) -> list[DemoScene]:
-    """Return the scenes about services that the caller's own catalogue has, and lets engineers read."""
     services = settings.catalogue.services
     return [scene for scene in SCENES if scene.service in services and "read" in services[scene.service].actions]
 
 
 def write_playground(path: Path, plan: StackPlan, seeded: Sample) -> None:
-    """Write the demo users and their tokens into a file that only its owner can read."""
     assert plan.servers is not None  # noqa: S101 - the caller has looked
     parts = [(key, name, email, role) for key, name, email, role in sample.VENDOR]
     parts += [(key, name, f"{key}@{seeded.tenant}.example", role) for key, name, role in sample.CUSTOMER]

@@ -8,13 +8,12 @@ ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def end_on_signals() -> None:
-    """Turn the signals into SystemExit with the shell's exit code for them, so that cleanup runs."""
+    """Turn the signals into SystemExit with the shell's exit codes, so that cleanup runs."""
     for number in ENDINGS:
         signal.signal(number, _end)
 
 
 def ignore_signals() -> None:
-    """Ignore further signals, so that the cleanup finishes."""
     for number in ENDINGS:
         signal.signal(number, signal.SIG_IGN)
 

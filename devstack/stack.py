@@ -40,10 +40,10 @@ IN_USE = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'loc
 
 @dataclass(frozen=True)
 class StackPlan:
-    """Where everything is: URLs of the servers, ours or embedded (`found` running or not), keys, and ports to use.
+    """Where everything is; `found`: the embedded servers were running before.
 
-    `playground` is the file that lets browsers on this machine be anybody (see `devstack.scene`). Without a
-    `connectors_database_url` no connector worker can be started.
+    `playground` lets browsers on this machine be any demo user. Without a `connectors_database_url` no connector
+    worker can be started.
     """
 
     database_url: str
@@ -71,28 +71,25 @@ class StackPlan:
 
     @property
     def public_url(self) -> str:
-        """The API's address, with a host name: browsers create no passkey for an IP address."""
+        """The API's address by host name: browsers create no passkey for an IP address."""
         return f"http://localhost:{self.api_port}"
 
     @property
     def audit_key(self) -> VerifierKey:
-        """The public key of the audit log, which bears the name of the API's host."""
         (key,) = signing_keys.read([self.keys / AUDIT_KEY])
         return VerifierKey(str(urlsplit(self.public_url).hostname), key.public_key().public_bytes_raw())
 
     @property
     def approval_key(self) -> VerifierKey:
-        """The public key of approvals."""
         (key,) = signing_keys.read([self.keys / APPROVAL_KEY])
         return VerifierKey(APPROVALS, key.public_key().public_bytes_raw())
 
     @property
     def flower_url(self) -> str:
-        """The address of Flower."""
         return f"http://127.0.0.1:{self.flower_port}"
 
     def variables(self, process: str) -> dict[str, str]:
-        """Return the LOCKBOX_ variables of one process: only what it needs, above all only its own login."""
+        """Return the LOCKBOX_ variables of one process: only what it needs, and only its own login."""
         shared = {
             "LOCKBOX_ENVIRONMENT": self.environment,
             "LOCKBOX_EMBEDDED": "true" if self.servers else "false",
@@ -152,13 +149,8 @@ def prepare(
 ) -> StackPlan:
     """Start an embedded server for every URL that is not set, and bring the schema up.
 
-    `say` is told what is being done now.
-
-    The ports are the caller's to find.
-
     Raises:
-        EmbeddedRefused: in production, where the servers can't be started, or where another version of Lockbox made
-            the database; the message says what to do.
+        EmbeddedRefused: in production, where servers do not start, or where another version made the database.
     """
     urls = {
         name: value.get_secret_value()
@@ -223,7 +215,6 @@ def _how_to_empty(folder: Path, embedded_servers: Collection[str]) -> str:
 
 
 def make_keys(folder: Path) -> Path:
-    """Return the folder of this stack's signing keys; each process gets only its own."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     for name in (AUDIT_KEY, APPROVAL_KEY):
         if not (folder / name).exists():
@@ -232,11 +223,7 @@ def make_keys(folder: Path) -> Path:
 
 
 def release(plan: StackPlan) -> bool:
-    """Stop the embedded servers if `prepare` started them and nobody else uses them by now; say whether it did.
-
-    Raises:
-        EmbeddedRefused: one of them did not stop.
-    """
+    """Stop the embedded servers if `prepare` started them and no process uses them; return whether it did."""
     if plan.servers is None or plan.found or (plan.servers.superuser_url and _in_use(plan.servers)):
         return False
     plan.servers.stop()
@@ -265,7 +252,6 @@ def _missing(urls: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
 
 
 def is_ready(plan: StackPlan) -> bool:
-    """Whether the API serves."""
     try:
         return httpx.get(f"{plan.public_url}/readyz", timeout=2, trust_env=False).is_success
     except httpx.HTTPError:
@@ -273,7 +259,6 @@ def is_ready(plan: StackPlan) -> bool:
 
 
 def commands(checkout: Path = CHECKOUT) -> dict[str, str]:
-    """Return what the Procfile says: a command line for each process."""
     lines = (line.split(":", 1) for line in (checkout / PROCFILE).read_text().splitlines() if ":" in line)
     return {name.strip(): command.strip() for name, command in lines}
 
@@ -295,7 +280,7 @@ class Processes:
         logs.mkdir(parents=True, exist_ok=True)
 
     def start(self, process: str, *, name: str | None = None, options: str = "") -> subprocess.Popen[bytes]:
-        """Start one process of the Procfile; under another name and with more options, a second one of a kind."""
+        """Start a process of the Procfile; under another name and with options, a second one of a kind."""
         own = {**self.plan.variables(process), **self.extra}
         line = Template(f"{commands(self.checkout)[process]} {options}").substitute(own)
         return self.launch(name or process, shlex.split(line), own)
@@ -317,11 +302,7 @@ class Processes:
         return {name: code for name, child in self.running.items() if (code := child.poll()) is not None}
 
     def wait_until_ready(self) -> None:
-        """Wait until the API serves.
-
-        Raises:
-            RuntimeError: it ended, or did not answer within 30 seconds; the message names its log.
-        """
+        """Raise RuntimeError, which names the log, unless the API serves within 30 seconds."""
         until = time.monotonic() + READY_SECONDS
         while time.monotonic() < until:
             if self.running["api"].poll() is not None:
@@ -332,13 +313,11 @@ class Processes:
         raise RuntimeError(f"the API did not come up; see {self.logs / 'api.log'}")
 
     def kill(self, name: str) -> None:
-        """End one process at once, as a crash would."""
         child = self.running.pop(name)
         child.kill()
         child.wait()
 
     def stop(self) -> None:
-        """End all processes cleanly, and kill those that do not end in time."""
         for child in self.running.values():
             if child.poll() is None:
                 child.send_signal(signal.SIGTERM)

@@ -23,7 +23,6 @@ USUAL = "exchange-online"
 
 
 def write_tokens(path: Path, plan: StackPlan, seeded: Sample) -> None:
-    """Write tokens, ids and the address as shell variables into a file that only we can read."""
     values = {"API": plan.public_url, "TENANT": seeded.tenant}
     values |= {who.upper(): token for who, token in seeded.tokens.items()}
     values |= {f"{who.upper()}_ID": str(person_id) for who, person_id in seeded.people.items()}
@@ -32,7 +31,7 @@ def write_tokens(path: Path, plan: StackPlan, seeded: Sample) -> None:
 
 
 def keep_flower_password(plan: StackPlan, path: Path) -> StackPlan:
-    """Return the plan with the password of an earlier run, or with its own, kept in a file that only we can read."""
+    """Return the plan with the password of an earlier run, or its own, kept in a private file."""
     with suppress(OSError, UnicodeDecodeError):
         known = path.read_text(encoding="utf-8").strip()
         if len(known) >= len(plan.flower_password) and known.isprintable() and not set(known) & {",", ":", " "}:
@@ -45,7 +44,7 @@ def keep_flower_password(plan: StackPlan, path: Path) -> StackPlan:
 def show(
     console: Console, plan: StackPlan, seeded: Sample, services: Mapping[str, Service], tokens: Path, log: Path | None
 ) -> None:
-    """Print it in one write, so that no log line comes between; no token and no password is in it."""
+    """Print in one write, so that no log line comes between; without any token or password."""
     width = min(WIDEST, console.width)
     paper = Console(file=io.StringIO(), width=width, force_terminal=console.is_terminal, highlight=False)
     with paper.capture() as written:
@@ -61,7 +60,7 @@ def show(
 
 
 def shown(path: Path) -> str:
-    """Return the path of a file as it is written from the checkout."""
+    """Return a path relative to the checkout, if it is in it."""
     return str(path.relative_to(stack.CHECKOUT) if path.is_relative_to(stack.CHECKOUT) else path)
 
 

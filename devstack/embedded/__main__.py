@@ -12,7 +12,6 @@ CHECKOUT = Path(__file__).parents[2]
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command and print where the servers are; return 1 if it was refused."""
     parser = argparse.ArgumentParser(prog="python -m devstack.embedded", description=__doc__)
     parser.add_argument("action", choices=["start", "stop", "status"])
     parser.add_argument("--folder", type=Path, default=default_folder(CHECKOUT), help="default: %(default)s")

@@ -14,13 +14,10 @@ MESSAGE_BYTES = 1024 * 1024
 
 
 class MaildirHandler:
-    """Accept any message and keep it in a Maildir, with the envelope as its first headers."""
-
     def __init__(self, maildir: Path) -> None:
         self._maildir = mailbox.Maildir(maildir)
 
     async def handle_DATA(self, _server: SMTP, _session: Session, envelope: Envelope) -> str:  # noqa: N802 - aiosmtpd's
-        """Store the message, then answer 250."""
         recipients = ", ".join(envelope.rcpt_tos)
         head = f"X-MailFrom: {envelope.mail_from}\nX-RcptTo: {recipients}\n".encode()
         content = envelope.original_content or b""
@@ -29,7 +26,6 @@ class MaildirHandler:
 
 
 async def serve(listener: socket.socket, maildir: Path) -> None:
-    """Serve until SIGTERM."""
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, ended.set)

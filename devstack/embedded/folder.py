@@ -1,4 +1,4 @@
-"""Manage the data folder: its owner, its lock, and its file of passwords, ports and pids."""
+"""The data folder: its owner, its lock, and its file of passwords, ports and pids."""
 
 import contextlib
 import dataclasses
@@ -24,12 +24,12 @@ ROLES = ("superuser", "owner", "api", "worker", "notifications", "connectors", "
 
 
 class EmbeddedRefused(Exception):  # noqa: N818 - a refusal, as in lockbox.errors
-    """The servers cannot run as requested; the message says why and what to do."""
+    """The servers cannot run as requested; the message says what to do."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Account:
-    """The unprivileged account that runs the servers when we are root: Postgres refuses to run as root."""
+    """The unprivileged account for servers when we are root: Postgres refuses to run as root."""
 
     name: str
     uid: int
@@ -45,13 +45,12 @@ class DataFolder:
 
     @property
     def uid(self) -> int:
-        """The user id that the servers run as."""
         return self.account.uid if self.account else os.geteuid()
 
 
 @dataclasses.dataclass
 class FolderState:
-    """What must survive a restart. `roles` is the hash of the roles.sql that was last run."""
+    """What must survive a restart; `roles` is the hash of the roles.sql last run."""
 
     passwords: dict[str, str]
     ports: dict[str, int]
@@ -60,20 +59,13 @@ class FolderState:
 
 
 def default_folder(checkout: Path) -> Path:
-    """The default data folder: `.lockbox` in the checkout, or for root a folder that `nobody` can reach."""
     if os.geteuid() != 0:
         return checkout / ".lockbox"
     return FOLDERS_OF_ROOT / hashlib.sha256(str(checkout.resolve()).encode()).hexdigest()[:12]
 
 
 def open_home(folder: Path) -> DataFolder:
-    """Create the folder, or accept one that we created.
-
-    It never changes the mode or owner of a folder that we did not create; such a folder is refused.
-
-    Raises:
-        EmbeddedRefused: the folder is not ours, or the account that runs the servers can't reach it.
-    """
+    """Create the folder, or accept one that we created; a foreign one is refused and never changed."""
     home = DataFolder(folder.resolve(), _account())
     if home.account and home.folder.parent == FOLDERS_OF_ROOT and not FOLDERS_OF_ROOT.exists():
         with contextlib.suppress(FileExistsError):
@@ -87,11 +79,6 @@ def open_home(folder: Path) -> DataFolder:
 
 
 def find_home(folder: Path) -> DataFolder:
-    """Return the folder of an earlier start, without creating any.
-
-    Raises:
-        EmbeddedRefused: there is no such folder, or it is not ours.
-    """
     home = DataFolder(folder.resolve(), _account())
     if not home.folder.exists():
         raise EmbeddedRefused(f"{home.folder} does not exist: nothing was ever started there")
@@ -102,8 +89,7 @@ def find_home(folder: Path) -> DataFolder:
 def make_folder(path: Path, account: Account | None, *, holding: str = "") -> None:
     """Create a folder of mode 0700 owned by the account, atomically.
 
-    If several create it at once, one succeeds, as long as each puts a file in it: a rename replaces only an empty
-    folder.
+    Of concurrent calls one succeeds if each puts a file in it: a rename replaces only an empty folder.
     """
     fresh = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     if holding:
@@ -120,7 +106,7 @@ def make_folder(path: Path, account: Account | None, *, holding: str = "") -> No
 
 
 def write_private(path: Path, text: str, account: Account | None = None) -> None:
-    """Replace a file of mode 0600 atomically; readable by the account if one is given, else by us only."""
+    """Replace a file of mode 0600 atomically, readable by the account, else by us only."""
     handle, fresh = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     with os.fdopen(handle, "w", encoding="utf-8") as file:
         if account:
@@ -132,7 +118,6 @@ def write_private(path: Path, text: str, account: Account | None = None) -> None
 
 
 def read_state(home: DataFolder) -> FolderState:
-    """Return the folder's state, with fresh passwords if it has none yet."""
     path = home.folder / STATE
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
@@ -150,17 +135,12 @@ def read_state(home: DataFolder) -> FolderState:
 
 
 def write_state(home: DataFolder, state: FolderState) -> None:
-    """Write the state to a file of mode 0600 that is ours (root's, if we are root)."""
     write_private(home.folder / STATE, json.dumps(dataclasses.asdict(state), indent=1))
 
 
 @contextlib.contextmanager
 def locked(home: DataFolder, *, seconds: float = LOCK_SECONDS) -> Iterator[None]:
-    """Lock the folder against every other start or stop, also in this process.
-
-    Raises:
-        EmbeddedRefused: another process held it for `seconds`.
-    """
+    """Lock the folder against every other start or stop, also in this process."""
     handle = os.open(home.folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     try:
         last = time.monotonic() + seconds

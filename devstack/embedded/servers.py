@@ -38,8 +38,6 @@ PORTS = range(20000, 32000)
 
 
 class EmbeddedServer(Protocol):
-    """The operations of each of the three servers."""
-
     @property
     def name(self) -> str: ...  # its key in the state
 
@@ -79,11 +77,6 @@ class ServerAddresses:
         return {name: process.pid for name, process in found.items() if process}
 
     def stop(self) -> None:
-        """Stop all servers of the folder cleanly; those that do not run are left alone.
-
-        Raises:
-            EmbeddedRefused: one of them did not stop.
-        """
         if not self.folder.exists():
             return
         home = find_home(self.folder)
@@ -94,7 +87,6 @@ class ServerAddresses:
             write_state(home, state)
 
     def kill(self, name: str) -> None:
-        """Send SIGKILL to one server, for tests."""
         home = find_home(self.folder)
         state = read_state(home)
         server = _named(home, state, name)
@@ -106,11 +98,6 @@ class ServerAddresses:
             raise EmbeddedRefused(f"{name} (pid {process.pid}) outlived SIGKILL for {KILL_SECONDS} s")
 
     def start_again(self, name: str, *, empty: bool = False) -> None:
-        """Start one server again on its port after a kill; Redis without its data if `empty`.
-
-        Raises:
-            EmbeddedRefused: it did not come up, or its port is taken.
-        """
         home = find_home(self.folder)
         with locked(home):
             state = read_state(home)
@@ -129,13 +116,11 @@ class ServerAddresses:
 
 
 def start(folder: Path, *, environment: str = "development", only: Collection[str] = NAMES) -> ServerAddresses:
-    """Start the servers of a folder that do not run yet, and wait until all answer.
-
-    Safe to call at any time from any number of processes: they take turns, and later ones find the running servers.
+    """Start the servers that do not run yet, and wait until all answer; safe to call concurrently.
 
     Raises:
-        EmbeddedRefused: in production; in a folder that is not ours; when a server does not come up, with the
-            end of its log. Servers that this call started are stopped again then.
+        EmbeddedRefused: in production, in a folder that is not ours, or when a server does not come up; what this
+            call started is stopped again then.
     """
     if environment.strip().lower() == "production":
         raise EmbeddedRefused("the embedded servers are for development and tests: production brings its own")
@@ -166,11 +151,7 @@ def start(folder: Path, *, environment: str = "development", only: Collection[st
 
 
 def find(folder: Path) -> ServerAddresses:
-    """Return the servers of a folder as last started, running or not; starts nothing.
-
-    Raises:
-        EmbeddedRefused: nothing was ever started there.
-    """
+    """Return the servers of a folder as last started, running or not; starts nothing."""
     home = find_home(folder)
     state = read_state(home)
     return _addresses(home, state, state.ports)

@@ -1,4 +1,4 @@
-"""Run Valkey, the Redis-compatible server, with a configuration of our own."""
+"""Run Valkey, the Redis-compatible server."""
 
 import shutil
 import socket
@@ -34,24 +34,19 @@ APART = '"$@" </dev/null >/dev/null 2>>"$LOG" & echo $!'
 
 @dataclass(frozen=True)
 class Valkey:
-    """The Redis of one folder."""
-
     home: DataFolder
     state: FolderState
     name = "redis"
 
     @property
     def mark(self) -> ProcessMark:
-        """How its process is recognised."""
         return ProcessMark(self.home.uid, "valkey-server", (str(self._settings),))
 
     @property
     def log(self) -> Path:
-        """Its log."""
         return self.home.folder / "redis.log"
 
     def launch(self) -> int:
-        """Start it and return its pid; it may not answer yet."""
         if not self._data.exists():
             make_folder(self._data, self.home.account)
         settings = SETTINGS.format(
@@ -65,7 +60,6 @@ class Valkey:
         return int(run(self.home, command, env={"LOG": str(self.log)}))
 
     def answers(self) -> bool:
-        """Return whether it accepts our password and has loaded its data."""
         try:
             with socket.create_connection(
                 ("127.0.0.1", self.state.ports[self.name]), timeout=ANSWER_SECONDS
@@ -76,17 +70,13 @@ class Valkey:
         except OSError:
             return False
 
-    def settle(self) -> None:
-        """Nothing to do once it answers."""
-
+    def settle(self) -> None: ...
     def stop(self, process: psutil.Process) -> None:
-        """Stop it cleanly: its append-only file is written."""
         process.terminate()
         if not wait_gone(process, STOP_SECONDS):
             raise EmbeddedRefused(f"Redis (pid {process.pid}) did not stop\n{tail(self.log)}")
 
     def forget(self) -> None:
-        """Delete its data; it must not be running."""
         shutil.rmtree(self._data, ignore_errors=True)
 
     @property

@@ -70,16 +70,12 @@ loading="lazy"></iframe>
 
 
 def shown(among: Iterable[Specimen]) -> Sequence[Specimen]:
-    """Return the mails that are worth a look, in the order of the gallery."""
     found = {one.name: one for one in among}
     return [found[_specimen_name(name)] for name in SHOWN]
 
 
 def write(folder: Path, *, every: bool = False) -> int:
-    """Write the mails worth a look, or every one, into a folder; return their number.
-
-    Files of the same names are replaced, and mails that an earlier gallery wrote there are removed.
-    """
+    """Write the mails worth a look, or every one; return their number. Files of an earlier gallery are replaced."""
     folder.mkdir(parents=True, exist_ok=True)
     known = sorted(specimens(), key=lambda one: one.name)
     chosen = known if every else shown(known)

@@ -120,14 +120,11 @@ ALIKE = {
 
 @dataclass(frozen=True)
 class Specimen:
-    """One mail of the gallery, and the name of its files."""
-
     name: str
     mail: OutgoingMail
 
 
 def specimens() -> Iterator[Specimen]:
-    """Yield every mail: each template, by every writing style, with and without a link."""
     for style in STYLES:
         for name, mail in _request_mails(style):
             for wording, tail in ((MailWording(), ""), (MailWording(link=False, justification=False), "-no-link")):
@@ -206,7 +203,6 @@ def _request_mails(style: WritingStyle) -> Iterator[tuple[str, RequestMail]]:
 
 
 def _narrow_mails(style: WritingStyle) -> Iterator[tuple[str, RequestMail]]:
-    """Yield what is said of parameters and of steps, and of a window that nobody was asked about."""
     asked: dict[str, Any] = {
         "actions": ["export"],
         "level": "export",
@@ -227,7 +223,6 @@ def _narrow_mails(style: WritingStyle) -> Iterator[tuple[str, RequestMail]]:
 
 
 def _break_glass_mails(style: WritingStyle) -> Iterator[tuple[str, RequestMail]]:
-    """Yield the alarm, what reminds of the finding, and the finding."""
     glass: dict[str, Any] = {"break_glass": True, "finding_due": AT + timedelta(days=1), "actions": ["read"]}
     glass |= {"access_window": 1800, "deadline_at": AT + 30 * MINUTE, "earlier": ()}
     opener = {"action": BREAK_GLASS, "actor_name": style.manager or style.actor, "actor_role": "manager"}
@@ -317,7 +312,6 @@ def _earlier(style: WritingStyle) -> tuple[EarlierRequest, ...]:
 
 
 def _waiting(style: WritingStyle, *, link: bool) -> tuple[DelegatedRequest, ...]:
-    """Return the pending requests as a delegation begins; one has a policy without links."""
     return tuple(
         DelegatedRequest(
             UUID(int=NUMBER.int + hours), style.requester, "exchange-online", AT + 60 * hours * MINUTE, may

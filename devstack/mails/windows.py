@@ -15,7 +15,6 @@ ONE_REPORT = 3
 def windows(
     requester: str, approver: str, words: str, resources: Sequence[str], method: str
 ) -> Iterator[tuple[str, ClosedWindow]]:
-    """Yield each mail's name and window, with the given names and words."""
     steps = _steps(requester, approver, words)
     yield "report", _used(steps, method, resources)
     yield "report-as-asked", _used(steps, "GET", resources[:1], astray=False)

@@ -1,4 +1,4 @@
-"""Writing styles of the gallery: what people wrote that mails repeat; plain, long, right-to-left and hostile."""
+"""What people wrote that mails repeat: plain, long, right-to-left and hostile."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -6,8 +6,6 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class WritingStyle:
-    """What people wrote that a mail repeats."""
-
     name: str
     requester: str
     actor: str

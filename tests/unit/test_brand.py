@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 
 from api.portal import brand
 from catalogue.unsafe_settings import UnsafeSettings
-from config.brand import LEAST_CONTRAST, PAPER, contrast
-from config.logo import MOST_BYTES, PNG, check_logo
+from config.brand import LEAST_CONTRAST, MOST_BYTES, PAPER, PNG, check_logo, contrast
 from config.settings import load
 from tests.unit.test_settings import set_up
 

@@ -18,8 +18,7 @@ from rich.console import Console
 
 from catalogue.service_catalogue import Service
 from devstack import welcome
-from devstack.run import PatientManager
-from devstack.run_log import LAST_LINES, LogPrinter, new_log
+from devstack.run import LAST_LINES, LogPrinter, PatientManager, new_log
 from devstack.sample import CUSTOMER, VENDOR, Sample
 from devstack.stack import StackPlan
 
