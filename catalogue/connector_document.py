@@ -1,4 +1,4 @@
-"""Define what the catalogue says of a service's connector: which target, and what each action opens there; pure."""
+"""What the catalogue says of a service's connector: the target, and what each action opens there; pure."""
 
 import re
 from collections.abc import Iterator
@@ -35,9 +35,9 @@ Roles = Annotated[tuple[RoleName, ...], Field(min_length=1, max_length=MOST_ROLE
 class ServiceConnector(CataloguePart):
     """What is opened for a window of a service, and where.
 
-    `target` names a file of the connector worker. Where it has no {tenant}, it is a target of the one `tenant`. The
-    Postgres connector opens a whole database: for windows that name it as their `resource` alone, with the roles
-    that `actions` list; `address` is shown to the engineer. The webhook connector is told what the window covers.
+    `target` names a file of the connector worker; without {tenant} it is the target of the one `tenant`. Postgres:
+    for windows that name `resource`, with the roles that `actions` list; engineers are shown `address`. Webhook:
+    receives what the window covers.
     """
 
     kind: Literal["postgres", "webhook"]
@@ -59,7 +59,6 @@ class ServiceConnector(CataloguePart):
         return self
 
     def target_of(self, tenant: str) -> str | None:
-        """Return the target of a tenant, by its slug; None where it has none here."""
         if self.tenant is not None:
             return self.target if self.tenant == tenant else None
         named = self.target.replace(TENANT, tenant)
@@ -69,7 +68,6 @@ class ServiceConnector(CataloguePart):
 def connector_problems(
     connector: ServiceConnector, place: Place, actions: tuple[str, ...]
 ) -> Iterator[CatalogueProblem]:
-    """Yield what is wrong with a service's connector, each at its own place."""
     for action in connector.actions:
         if action not in actions:
             said = f"name one of the service's actions: {', '.join(actions)}"

@@ -1,4 +1,4 @@
-"""Define the parameters that a service declares for its requests: a flat, safe part of JSON Schema; pure."""
+"""The parameters that a service declares for its requests: a flat, safe part of JSON Schema; pure."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -80,8 +80,6 @@ Choice = Annotated[str, Field(max_length=LONGEST_TEXT), AfterValidator(_check_li
 
 
 class ContextParameter(CataloguePart):
-    """One parameter: text, a whole number or a switch, and what it can be."""
-
     model_config = ConfigDict(validate_by_name=True)
 
     type: Literal["string", "integer", "boolean"]
@@ -113,7 +111,7 @@ class ContextParameter(CataloguePart):
         return self
 
     def wrong(self, value: ContextValue) -> str | None:
-        """Return what is wrong with a value, as what to do; None where it fits."""
+        """Return how to mend a value; None where it fits."""
         kinds = {"string": (str, "text"), "integer": (int, "a whole number"), "boolean": (bool, "true or false")}
         kind, called = kinds[self.type]
         if type(value) is not kind:
@@ -143,7 +141,7 @@ class ContextParameter(CataloguePart):
 
 
 class ContextSchema(CataloguePart):
-    """The parameters of a service's requests, which must have those in `required` and no others than these."""
+    """The parameters of a service's requests; others are refused."""
 
     model_config = ConfigDict(validate_by_name=True)
 
@@ -160,7 +158,7 @@ class ContextSchema(CataloguePart):
 
 
 def defects(schema: ContextSchema | None, context: Mapping[str, ContextValue]) -> Iterator[tuple[str, str]]:
-    """Say what is wrong with the parameters of a request: the name, and what to do."""
+    """Yield the name of each wrong parameter, and what to do."""
     properties = schema.properties if schema else {}
     for name, value in context.items():
         if name not in properties:

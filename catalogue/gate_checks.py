@@ -1,4 +1,4 @@
-"""Find contradictions in the gates of a catalogue: variables, actions, issuers, and ambiguous paths; pure."""
+"""Find contradictions in a catalogue's gates: variables, actions, issuers, ambiguous paths; pure."""
 
 from collections.abc import Collection, Iterable, Iterator
 
@@ -10,7 +10,6 @@ from catalogue.source import CatalogueProblem, Place
 def gate_problems(
     gate: ServiceGate, place: Place, actions: Collection[str], issuers: Collection[str]
 ) -> Iterator[CatalogueProblem]:
-    """Yield what is wrong with a service's gate, each at its own place."""
     if gate.callers.issuer is not None and gate.callers.issuer not in issuers:
         said = "add this issuer under `issuers` at the top level, or name one that is there"
         yield CatalogueProblem((*place, "callers", "issuer"), said)

@@ -1,4 +1,4 @@
-"""Define what the catalogue says of a service's gate: tenant, callers, and which request uses what; pure."""
+"""What the catalogue says of a service's gate: tenant, callers, and which request uses what; pure."""
 
 import re
 from collections.abc import Callable
@@ -90,7 +90,7 @@ Method = Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
 
 class CataloguePart(BaseModel):
-    """A part of the catalogue: unknown fields are refused, and a number or a switch is never made from text."""
+    """A part of the catalogue: unknown fields are refused, and no text becomes a number or a switch."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
 
@@ -98,8 +98,8 @@ class CataloguePart(BaseModel):
 class TenantSource(CataloguePart):
     """Where a call's tenant comes from: exactly one of them.
 
-    `fixed` is the slug of one tenant, `host` a template of the request's host, `path` a variable of every path, and
-    `header` a header that the gateway sets and takes from no client.
+    `host` is a template of the request's host, `path` a variable of every path, `header` one that the gateway sets
+    and accepts from no client.
     """
 
     fixed: TenantSlug | None = None
@@ -115,10 +115,10 @@ class TenantSource(CataloguePart):
 
 
 class GateCallers(CataloguePart):
-    """Whose calls are gated: all that come by a support entrance, or those whose token has a claim of this value.
+    """Whose calls are gated: all at a support entrance, or those whose token has this claim.
 
-    At a support entrance the gateway may also say who calls: by the subject of the client's certificate, which it has
-    verified, in `subject_header`, or by a name in `engineer_header`.
+    At a support entrance the gateway may name the caller: by the subject of a verified client certificate in
+    `subject_header`, or by a name in `engineer_header`.
     """
 
     entrance: Literal["support"] | None = None
@@ -139,12 +139,11 @@ class GateCallers(CataloguePart):
 
     @property
     def headers(self) -> tuple[str, ...]:
-        """The headers in which the gateway says who calls, in small letters."""
         return tuple(name.lower() for name in (self.subject_header, self.engineer_header) if name is not None)
 
 
 class PathRule(CataloguePart):
-    """Which requests are a use of which resource and action."""
+    """Which requests use which resource and action."""
 
     methods: tuple[Method, ...] = Field(min_length=1, max_length=7)
     path: PathTemplate
@@ -154,11 +153,10 @@ class PathRule(CataloguePart):
 
 
 class ServiceGate(CataloguePart):
-    """How the gate reads the requests for a service, and whether it enforces what it finds.
+    """How the gate reads the requests for a service, and whether it enforces.
 
-    A gate in `report` lets in what it would refuse, and says so; see `gate/enforcement.py` for whose calls. `escaped`
-    are the characters that the service's clients percent-encode though they need not; `ignored_query` names the
-    parameters that choose neither what is read nor what is done.
+    `escaped` are characters that clients percent-encode without need; `ignored_query` names parameters that choose
+    neither what is read nor what is done.
     """
 
     tenant: TenantSource
@@ -170,10 +168,10 @@ class ServiceGate(CataloguePart):
 
 
 class TokenIssuer(CataloguePart):
-    """Whose tokens name engineers at the gate; a token's `iss` is `issuer` exactly.
+    """Whose tokens identify engineers at the gate.
 
-    `audience` must be in its `aud`, and its client in `azp` if that names any; `longest_token` is how many seconds
-    may be between its `iat` and its `exp`; a mail address counts only if it is `mail_is_authoritative`.
+    A token's `iss` is `issuer`, its `aud` has `audience`, and its client is in `azp` if that is not empty.
+    `longest_token` bounds `exp` - `iat` in seconds.
     """
 
     issuer: Url

@@ -1,4 +1,4 @@
-"""Parse the templates of a service's gate: paths, hosts and resources with variables in braces; pure."""
+"""Templates of a gate: paths, hosts and resources with variables in braces; pure."""
 
 import re
 from dataclasses import dataclass
@@ -17,13 +17,13 @@ ANY = "{}"
 
 @dataclass(frozen=True)
 class TemplateSegment:
-    """A segment of a path: a literal text, a variable, or, with neither, any one segment."""
+    """A literal, a variable, or, with neither, any segment."""
 
     literal: str | None = None
     variable: str | None = None
 
     def meets(self, other: "TemplateSegment") -> bool:
-        """Return whether some segment of a request fits both; the one after a final slash is empty."""
+        """Return whether some segment fits both; the one after a final slash is empty."""
         if self.literal is None or other.literal is None:
             return self.literal != "" and other.literal != ""
         return self.literal == other.literal
@@ -31,19 +31,13 @@ class TemplateSegment:
 
 @dataclass(frozen=True)
 class TextTemplate:
-    """Literal texts with variables between them: one text more than there are variables."""
-
     texts: tuple[str, ...]
     variables: tuple[str, ...]
 
 
 @lru_cache(maxsize=1024)
 def parse_path(template: str) -> tuple[TemplateSegment, ...]:
-    """Return the segments of a path's template, such as `/mailboxes/{address}/messages/{}`.
-
-    Raises:
-        ValueError: a segment is neither a literal nor a whole variable, or a variable is there twice.
-    """
+    """Return the segments of a path such as `/mailboxes/{address}/messages/{}`."""
     if not template.startswith("/"):
         raise ValueError("begin the path with /")
     parts = template[1:].split("/")
@@ -73,11 +67,7 @@ def _segment(part: str) -> TemplateSegment:
 
 
 def parse_resource(template: str) -> TextTemplate:
-    """Return the parts of a resource's template, such as `mailbox:{address}`.
-
-    Raises:
-        ValueError: it does not begin with a kind, or two variables could not be told apart.
-    """
+    """Return the parts of a resource such as `mailbox:{address}`."""
     if not KIND.match(template):
         raise ValueError("begin with a kind and a colon, such as mailbox:{address}")
     parts = _texts(template)
@@ -89,11 +79,7 @@ def parse_resource(template: str) -> TextTemplate:
 
 
 def parse_value(template: str) -> TextTemplate:
-    """Return the parts of an action or of a query parameter: one variable, or a literal text.
-
-    Raises:
-        ValueError: it is a mixture of both.
-    """
+    """Return one variable, or a text."""
     parts = _texts(template)
     if parts.variables and any(parts.texts):
         raise ValueError("write either a literal text or one variable such as {name}")
@@ -103,11 +89,7 @@ def parse_value(template: str) -> TextTemplate:
 
 
 def parse_host(template: str) -> str:
-    """Return what follows the tenant in a host's template, such as `.mail.example` of `{tenant}.mail.example`.
-
-    Raises:
-        ValueError: it is not {tenant} as the first label before at least two others, in small letters.
-    """
+    """Return what follows the tenant: `.mail.example` of `{tenant}.mail.example`."""
     rest = template.removeprefix(TENANT)
     if rest == template or not LABELS.fullmatch(rest):
         raise ValueError("write {tenant} as the first label, then at least two more, such as {tenant}.mail.example")

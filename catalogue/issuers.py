@@ -1,4 +1,4 @@
-"""Validate the settings of OpenID Connect identity providers."""
+"""Settings of OpenID Connect identity providers."""
 
 import re
 from ipaddress import ip_address
@@ -21,14 +21,12 @@ Party = Annotated[str, Field(min_length=1, max_length=255)]
 
 
 class IdentityProvider(BaseModel):
-    """One identity provider; a token's `iss` names it exactly.
+    """An identity provider; a token's `iss` is exactly its `issuer`.
 
-    `audience` is what bearer tokens must be meant for; an ID token of a browser sign-in must be meant for
-    `client_id`. The client that a token names must be `client_id`, `audience` or, for a bearer token, one of
-    `authorized_parties`; a token that names none must be meant for `client_id` alone. `tenant` is the slug of the one
-    tenant whose people it serves, or None for the vendor's own; no claim of a token overrides it. The claims are
-    those by which the vendor's own provider says who employs somebody and where they work; a customer's provider
-    says nothing of that.
+    Bearer tokens are for `audience`, ID tokens of browsers for `client_id`. A token's client is `client_id`,
+    `audience` or, for bearer tokens, one of `authorized_parties`; without a client it is for `client_id` alone.
+    `tenant` is the slug of the only tenant that it serves, None for the vendor; no claim overrides it. The directory
+    claims are the vendor's alone.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
@@ -74,7 +72,7 @@ class IdentityProvider(BaseModel):
 
     @property
     def directory_claims(self) -> dict[str, str | None]:
-        """Return the claims that say who employs a person, and where they work and are, by what they say."""
+        """Claims by field of the directory."""
         return {
             "employing_entity": self.employing_entity_claim,
             "office_country": self.office_country_claim,
@@ -83,12 +81,11 @@ class IdentityProvider(BaseModel):
 
     @property
     def is_plain_http(self) -> bool:
-        """Return whether any of its URLs lack TLS: possible on this machine, and refused in production."""
         return any(url.startswith("http:") for url in self._urls())
 
     @property
     def is_on_loopback(self) -> bool:
-        """Return whether it is on this machine, so that loopback addresses may be called for it."""
+        """Whether it is on this machine, so that loopback addresses may be called for it."""
         return any(_is_loopback(urlsplit(url).hostname or "") for url in self._urls())
 
     def _urls(self) -> tuple[str, ...]:
@@ -96,11 +93,7 @@ class IdentityProvider(BaseModel):
 
 
 def distinct(issuers: tuple[IdentityProvider, ...]) -> tuple[IdentityProvider, ...]:
-    """Check that each provider is listed once: a token's `iss` must lead to one tenant.
-
-    Raises:
-        ValueError: two entries have the same issuer.
-    """
+    """Refuse an issuer that is listed twice: its tokens must lead to one tenant."""
     if len({issuer.issuer for issuer in issuers}) < len(issuers):
         raise ValueError("name each issuer once: its tokens can lead to one tenant only")
     return issuers
@@ -110,11 +103,6 @@ IssuerList = Annotated[tuple[IdentityProvider, ...], AfterValidator(distinct)]
 
 
 def check_url(url: str) -> SplitResult:
-    """Return the parts of the URL of an issuer or of its keys.
-
-    Raises:
-        ValueError: it is neither https nor on this machine, or has what no such URL has.
-    """
     if not VISIBLE.fullmatch(url):
         raise ValueError("use visible ASCII characters only, at most 1000 of them")
     try:

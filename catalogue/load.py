@@ -34,19 +34,14 @@ SAID = {
 
 
 class CatalogueRefused(ValueError):  # noqa: N818 - it names what was found
-    """The file cannot be used; the message has one line for each problem: `file:line: field: what to do`."""
+    """The catalogue cannot be used: one line a problem, `file:line: field: what to do`."""
 
 
 class CatalogueUnreadable(CatalogueRefused):
-    """There is no such file, or this process cannot read it."""
+    pass
 
 
 def read_catalogue(path: Path) -> Catalogue:
-    """Read and check a catalogue.
-
-    Raises:
-        CatalogueRefused: it cannot be read, is too large, no UTF-8, no YAML of the plain kind, or not consistent.
-    """
     try:
         document = read_yaml(_text(path))
     except UnreadableYaml as refused:
@@ -59,7 +54,6 @@ def read_catalogue(path: Path) -> Catalogue:
 
 @cache
 def sample_catalogue() -> Catalogue:
-    """Return the catalogue of development."""
     return read_catalogue(SAMPLE)
 
 

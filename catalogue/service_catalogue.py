@@ -1,4 +1,4 @@
-"""Define the catalogue of an installation: the services, for which engineers request access, and the plans."""
+"""The catalogue of an installation: services, for which engineers request access, and plans."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -39,8 +39,6 @@ Title = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_chec
 
 
 class InconsistentCatalogue(ValueError):  # noqa: N818 - it names what was found
-    """Parts of a catalogue contradict each other; `problems` says where."""
-
     def __init__(self, problems: Iterable[CatalogueProblem]) -> None:
         self.problems = tuple(problems)
         super().__init__("; ".join(problem.message for problem in self.problems))
@@ -59,10 +57,9 @@ LEVELS = tuple(Level)
 
 
 class Service(CataloguePart):
-    """One service in the catalogue, for which engineers may request access.
+    """A service for which engineers request access.
 
-    An action without a level that is called as one is has that level, and any other is `admin`: once it was read,
-    each has its own in `levels`.
+    An action without a level has the level of its own name, or else `admin`; once read, `levels` has all.
     """
 
     title: Title
@@ -82,7 +79,7 @@ class Service(CataloguePart):
 
 
 class Plan(CataloguePart):
-    """A tenant's plan: `lockbox` allows `enforce`."""
+    """`lockbox` allows the mode `enforce`."""
 
     lockbox: bool = True
 
@@ -110,7 +107,7 @@ def _check_adapter(address: str) -> str:
 
 
 class CaseSystem(CataloguePart):
-    """A ticket system of the vendor: what its cases' pages begin with, and who is asked about a case."""
+    """A ticket system: the prefix of its cases' pages, and the adapter that is asked about cases."""
 
     title: Title
     address: Annotated[str, Field(max_length=500), AfterValidator(_check_address)]
@@ -118,8 +115,6 @@ class CaseSystem(CataloguePart):
 
 
 class Catalogue(CataloguePart):
-    """Everything that `LOCKBOX_CATALOGUE` says."""
-
     services: dict[CatalogueName, Service] = Field(min_length=1, max_length=MOST_SERVICES)
     plans: dict[CatalogueName, Plan] = Field(min_length=1, max_length=MOST_PLANS)
     case_systems: dict[CatalogueName, CaseSystem] = Field(default={}, max_length=MOST_CASE_SYSTEMS)
@@ -133,12 +128,11 @@ class Catalogue(CataloguePart):
 
     @property
     def titles(self) -> Mapping[str, str]:
-        """The titles of the services, by name."""
         return {name: service.title for name, service in self.services.items()}
 
     @property
     def is_plain_http(self) -> bool:
-        """Whether an issuer, its keys or an adapter are reached without TLS: here possible, refused in production."""
+        """Whether an issuer, its keys or an adapter lack TLS: refused in production."""
         adapters = [system.adapter for system in self.case_systems.values() if system.adapter]
         urls = [url for issuer in self.issuers for url in (issuer.issuer, issuer.jwks_url)]
         return any(url.startswith("http:") for url in (*urls, *adapters))

@@ -1,4 +1,4 @@
-"""Read YAML as plain values with the line of each; refuse what one would misread or what could grow without bound."""
+"""Read YAML as plain values with the line of each; refuse what is easily misread or unbounded."""
 
 import re
 from collections.abc import Iterator
@@ -20,15 +20,11 @@ Place = tuple[int | str, ...]
 
 @dataclass(frozen=True)
 class CatalogueProblem:
-    """What is wrong at one place of a document, as a sentence that says what to do."""
-
     place: Place
     message: str
 
 
 class UnreadableYaml(ValueError):  # noqa: N818 - it names what was found
-    """The text is no YAML that is taken: the line, the field (or nothing) and what to do."""
-
     def __init__(self, line: int, place: Place, message: str) -> None:
         super().__init__(message)
         self.line = line
@@ -38,27 +34,23 @@ class UnreadableYaml(ValueError):  # noqa: N818 - it names what was found
 
 @dataclass(frozen=True)
 class MarkedDocument:
-    """A document as plain values, lists as tuples, and the line of each place, from 1."""
+    """Plain values, lists as tuples, and the line of each place, from 1."""
 
     value: Any
     lines: dict[Place, int]
 
     def line(self, place: Place) -> int:
-        """Return the line of a place, or of the nearest one above it that there is."""
+        """Return the line of a place, or of the nearest one above."""
         while place not in self.lines and place:
             place = place[:-1]
         return self.lines.get(place, 1)
 
 
 def read_yaml(text: str) -> MarkedDocument:
-    """Return one YAML document.
+    """Return one YAML document of maps with text keys, lists, texts, whole numbers, true, false and null.
 
-    Only maps with text keys, lists, text, whole numbers, true, false and null are taken. Other plain words that look
-    like numbers or switches must be quoted.
-
-    Raises:
-        UnreadableYaml: it is no YAML, not exactly one document, or has a key twice, anchors, aliases, tags or
-            directives.
+    Refused are words that look like numbers or switches and are not quoted, repeated keys, anchors, aliases, tags,
+    directives and several documents.
     """
     try:
         return _Reader(yaml.parse(text, Loader=yaml.CSafeLoader)).document()
@@ -71,7 +63,7 @@ def read_yaml(text: str) -> MarkedDocument:
 
 
 class _Reader:
-    """Builds the values from the parser's events, so that aliases are seen before they are followed."""
+    """Builds values from the parser's events, so that aliases are seen before they are followed."""
 
     def __init__(self, events: Iterator[Any]) -> None:
         self._events = events

@@ -1,4 +1,4 @@
-"""Record how a step of a connection ended: its row, and the event of a change of state, which people are told of."""
+"""Record how a step of a connection ended: its row, an event of a change of state, and who is notified."""
 
 from datetime import datetime, timedelta
 from typing import Any
@@ -55,7 +55,7 @@ SELECT state, mode, requester_id, service, deadline_at, asked_at FROM requests W
 
 
 def failed(row: Row[Any], at: datetime, reason: str, *, is_open: bool) -> dict[str, Any]:
-    """Return what becomes of a row whose step failed for this reason: it is tried again, ever later."""
+    """Return the row's values after a failed step: it is retried with growing pauses."""
     failures = row.failures + 1
     state = FAILED[is_open] if failures >= TRIES_BEFORE_FAILED else ConnectionState(row.state)
     pause = min(FIRST_PAUSE * 2 ** min(failures - 1, MOST_DOUBLINGS), LONGEST_PAUSE)
@@ -63,7 +63,6 @@ def failed(row: Row[Any], at: datetime, reason: str, *, is_open: bool) -> dict[s
 
 
 def done(row: Row[Any], at: datetime, until: datetime | None) -> dict[str, Any]:
-    """Return what becomes of a row that is open until then, or closed."""
     if until is not None:
         return _outcome(row, ConnectionState.OPEN, until) | {"opened_at": at}
     return _outcome(row, ConnectionState.CLOSED, None) | {"closed_at": at}
@@ -89,10 +88,10 @@ def _outcome(
 
 
 def record(session: UnitOfWork, row: Row[Any], outcome: dict[str, Any], at: datetime, until: datetime | None) -> None:
-    """Write an outcome; a change of state is an event that endpoints are told of, a further try is not.
+    """Write an outcome; only a change of state is an event.
 
-    People are told of failures, but not again of one at the same target for the same request, whatever connection it
-    is of, before it is settled or an hour went by without one. `until` is when the window ends that was to be opened.
+    A failure is not notified again at the same target for the same request before it is settled, or an hour passes
+    without one. `until` is the end of the window that was to be opened.
     """
     state = outcome["state"]
     if state == row.state or state not in EVENTS:
@@ -132,7 +131,7 @@ def record(session: UnitOfWork, row: Row[Any], outcome: dict[str, Any], at: date
 
 
 def _told(session: UnitOfWork, row: Row[Any], state: ConnectionState, at: datetime) -> tuple[bool, bool]:
-    """Return whether this settles what people were told of, and whether it repeats it; one at a time of a request."""
+    """Return whether this settles an earlier failure, and whether it repeats one; serialised by request."""
     session.execute(ONE_AT_A_TIME, {"request_id": row.request_id})
     of = {"id": row.id, "request_id": row.request_id, "target": row.target, "since": at - TOLD_AGAIN_AFTER}
     told = session.execute(TOLD, of).one()

@@ -1,7 +1,7 @@
 """Drive connections: open what a window allows, close what has ended, and record what the target said.
 
 A step claims the row in one transaction, calls the target outside of any, and records the outcome in another. Each
-may be lost, late or doubled: the row says what is due, and a target is called again until it says that it is done.
+may be lost, late or repeated: a target is called until it confirms.
 """
 
 from collections import Counter
@@ -99,19 +99,18 @@ BEGIN = text(f"{CALLED} ON CONFLICT DO NOTHING")
 
 
 def due(session: UnitOfWork, *, grace: timedelta, most: int) -> list[UUID]:
-    """Return the connections that should have been driven that long ago, the oldest first."""
     values = {"grace": grace, "most": most, "most_a_target": MOST_OF_A_TARGET}
     return list(session.execute(DUE, values).scalars())
 
 
 def ended(session: UnitOfWork, *, most: int) -> list[UUID]:
-    """Return the connections that are open, or to be opened, for windows that have ended in whatever way."""
+    """Return the connections that are open, or to be opened, for windows that have ended."""
     return list(session.execute(ENDED, {"most": most, "most_a_target": MOST_OF_A_TARGET}).scalars())
 
 
 @dataclass(frozen=True)
 class ClaimedStep:
-    """What to do next with a connection: open for this window, or close where there is none."""
+    """Open for this window, or close where there is none."""
 
     row: Row[Any]
     attempt: int
@@ -119,8 +118,6 @@ class ClaimedStep:
 
 
 class ConnectionDriver:
-    """Drives connections by the connectors of their kinds, for the services of a catalogue."""
-
     def __init__(
         self,
         database: Database,
@@ -134,13 +131,9 @@ class ConnectionDriver:
         self._slots = slots or TargetSlots(MOST_SLOTS)
 
     def run(self, ids: Iterable[UUID]) -> Counter[str]:
-        """Take the next step of each connection that is due, and return how many ended in which state.
+        """Take the next step of each connection that is due, and count them by their new state.
 
-        Where no slot of its target is free, a connection waits for whoever has one, and is `put_off` here; whoever
-        has a slot takes the steps of those that wait, too.
-
-        Raises:
-            sqlalchemy.exc.OperationalError: Postgres is away; what was done at a target is done again.
+        Without a free slot at its target a connection is `put_off` to the holder of one.
         """
         counts = Counter[str]()
         for one in ids:
@@ -174,7 +167,7 @@ class ConnectionDriver:
         return f"{row.kind} {row.target}" if row else ""
 
     def begin(self, *, most: int) -> int:
-        """Promise that windows are opened that need no credential: those of webhooks; return how many."""
+        """Add connections for open windows that need no credential (webhooks); return how many."""
         connectors = {
             name: service.connector
             for name, service in self._catalogue.services.items()
@@ -225,7 +218,7 @@ class ConnectionDriver:
         return ClaimedStep(row, row.attempts + 1, window)
 
     def _window(self, session: UnitOfWork, row: Row[Any], entry: RequestEntry) -> ConnectedWindow:
-        """Return what to open; nothing of it comes from the connection's row but a verifier with a valid mark."""
+        """Return what to open; from the connection's row comes only a verifier with a valid mark."""
         request = entry.request
         service = self._catalogue.services.get(request.service)
         connector = service.connector if service else None
@@ -275,12 +268,10 @@ class ConnectionDriver:
             return current is not None and _open_window(session, step.row.request_id) is not None
 
     def _arm_now(self, ids: Iterable[UUID], after: timedelta = timedelta(0)) -> None:
-        """Have whatever the rows say by then be done."""
         if entries := [IndexEntry(str(one), KIND, after) for one in ids]:
             self._database.schedule.arm(CONNECTIONS, entries)
 
     def _record(self, step: ClaimedStep, reason: str | None) -> str:
-        """Record how a step ended; a row that another one has taken over keeps what that one says."""
         with self._database.transaction() as session:
             row = session.execute(LOCK, {"id": step.row.id}).one()
             at = now(session)
@@ -305,7 +296,6 @@ def _close(connector: Connector, step: ClaimedStep) -> None:
 
 
 def _open_window(session: UnitOfWork, request_id: UUID) -> RequestEntry | None:
-    """Return the window if it is open, by the rule of access checks and the clock that they read last."""
     authentication.enter(session, CONNECTOR)
     return next((entry for entry in access_check.windows(session, [request_id]) if entry.open), None)
 

@@ -1,4 +1,4 @@
-"""Let the engineer of an open window have it opened at the target, by a password that nobody else gets to see."""
+"""Let the engineer of an open window have it opened at the target, by a password that only they see."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -74,17 +74,13 @@ class ConnectionStatus:
 def request_credential(
     session: UnitOfWork, caller: Caller, origin: Origin, request_id: UUID, *, verifier: str, catalogue: Catalogue
 ) -> ConnectionStatus:
-    """Have a window opened at its target for whoever has the password of this verifier.
+    """Have a window opened at its target for the holder of this verifier's password.
 
-    A credential that the window has already is closed, and while three are not closed yet there is no other.
+    An earlier credential is closed; while `MOST_UNCLOSED` are not closed yet there is no other.
 
     Raises:
-        NotFound: there is no such request that the caller may know of.
-        NotYours: it is another engineer's.
-        NoOpenWindow: it is not open.
-        Invalid: the service has no such connector, the window does not cover its resource or is for a number of uses,
-            or the verifier is none.
-        Conflict: three are not closed yet.
+        NotFound, NotYours, NoOpenWindow, Conflict: as named.
+        Invalid: no such connector, a resource it does not cover, counted uses, or no verifier.
     """
     entry = queries.find(session, caller, request_id)
     if entry.request.requester_id != caller.person_id:
@@ -122,21 +118,14 @@ def request_credential(
 def connections(
     session: UnitOfWork, caller: Caller, request_id: UUID, catalogue: Catalogue
 ) -> Sequence[ConnectionStatus]:
-    """Return what is, or was, opened at targets for a request: what is not closed first, and of that the newest.
-
-    Raises:
-        NotFound: there is no such request that the caller may know of.
-    """
     return connections_of(session, queries.find(session, caller, request_id), catalogue)
 
 
 def ahead_of_connections(request_id: UUID) -> Query:
-    """Return what `connections_of` reads."""
     return READ, {"request_id": request_id, "most": MOST_LISTED}
 
 
 def connections_of(session: UnitOfWork, entry: RequestEntry, catalogue: Catalogue) -> Sequence[ConnectionStatus]:
-    """Return the same of a request that the caller was shown."""
     service = catalogue.services.get(entry.request.service)
     rows = session.execute(*ahead_of_connections(entry.request.id))
     return [_status(row, entry, service.connector if service else None) for row in rows]

@@ -1,4 +1,4 @@
-"""Map the connections table: what is opened at a target for a window, and how far that has come."""
+"""The connections table: what is opened at a target for a window, and how far that has come."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -33,7 +33,7 @@ LATER = {"attempts", "failures", "last_error", "opened_at", "closed_at"}
 
 
 class Connection(SQLModel, table=True):
-    """Access at a target. It is driven again at `run_at`, and `attempts` numbers the tries; see the table."""
+    """Access at a target, driven again at `run_at`; `attempts` numbers the tries."""
 
     __tablename__ = "connections"
 

@@ -1,4 +1,4 @@
-"""Open a window at a Postgres as a role of its own, and prove it closed: no role, and no session of it."""
+"""Open a window at a Postgres as a role of its own, and prove it closed: no role and no session of it."""
 
 import os
 import socket
@@ -65,16 +65,13 @@ SELECT NOT EXISTS (SELECT FROM pg_roles WHERE rolname = %(name)s)
 
 
 def role_name(connection_id: UUID) -> str:
-    """Return the name of a connection's role: nothing that people wrote is part of it."""
+    """Return the name of a connection's role; nothing that people wrote is part of it."""
     return f"{PREFIX}{connection_id.hex}"
 
 
 @contextmanager
 def _cut_off(reached: Target, limit: threading.Event) -> Iterator[None]:
-    """Cut a connection off, and set the event, where the block has not ended in time.
-
-    The server bounds its statements itself; a server that stands still, or a network that swallows all, does not.
-    """
+    """Shut the connection down after `CALL_SECONDS`, and set `limit`: a server that hangs bounds nothing itself."""
     line = socket.socket(fileno=os.dup(reached.fileno()))
 
     def cut() -> None:
@@ -93,17 +90,17 @@ def _cut_off(reached: Target, limit: threading.Event) -> Iterator[None]:
 
 
 class PostgresRoles:
-    """Makes a role for each window, by a login with CREATEROLE and ADMIN on the roles that it grants."""
+    """Makes a role for each window, with a login that has CREATEROLE, and ADMIN on the roles that it grants."""
 
     def __init__(self, targets: TargetFolder, *, needs_tls: bool = True) -> None:
         self._targets = targets
         self._needs_tls = needs_tls
 
     def open(self, window: ConnectedWindow, is_wanted: Callable[[], bool]) -> None:
-        """Make the role with the verifier, until the window's end, and grant it what the actions allow.
+        """Make the role, valid until the window's end, and grant it what the actions allow.
 
-        The lock at the target is held from before the last look at the window until the commit. A close takes it
-        too, once the connection is marked as closing: either it finds the role, or this finds the mark.
+        The lock at the target is held from before the last look at the window until the commit. A close takes it too,
+        once the connection is marked as closing: either it finds the role, or this finds the mark.
         """
         if window.verifier is None or not is_verifier(window.verifier) or not window.roles:
             raise ConnectorFailed("nothing_to_open")
@@ -136,7 +133,7 @@ class PostgresRoles:
         target.execute(written)
 
     def close(self, connection_id: UUID, target: str) -> None:
-        """End the sessions, let nobody sign in, take the memberships away, and drop the role.
+        """End the sessions, refuse sign-ins, revoke memberships, and drop the role.
 
         Sessions are ended before anything that waits for a lock, and for as long as it waits: they could hold it.
         """
@@ -167,16 +164,13 @@ class PostgresRoles:
 
     @staticmethod
     def _refuse_sign_ins(reached: Target, name: str) -> None:
-        """Let nobody sign in as the role, before the lock is waited for: any login of the database can hold that.
-
-        A role that its engineer changes in the same moment is locked out once its sessions have ended.
-        """
+        """Refuse sign-ins before waiting for the lock, which any login of the database can hold."""
         if reached.execute(FIND, [name]).fetchone() is not None:
             with suppress(errors.InternalError_, errors.UndefinedObject):
                 reached.execute(SQL(LOCK_OUT).format(Identifier(name)))
 
     def _lock_out(self, reached: Target, name: str) -> int | None:
-        """Let nobody sign in as the role any more, and return its oid; None where there is no such role."""
+        """Refuse sign-ins for ever, and return the role's oid; None if there is no such role."""
         until = time.monotonic() + LOCK_OUT_SECONDS
         while True:
             try:
@@ -215,13 +209,11 @@ class PostgresRoles:
         raise ConnectorFailed("sessions_open")
 
     def is_closed(self, connection_id: UUID, target: str) -> bool:
-        """Return whether the server has neither the role nor a session of it."""
         with self._connected(target) as reached:
             return reached.execute(IS_GONE, {"name": role_name(connection_id)}).fetchone() == (True,)
 
     @contextmanager
     def _connected(self, target: str) -> Iterator[Target]:
-        """Connect for a few statements; each commits by itself, but for those in a transaction."""
         lines = self._targets.lines(target)
         try:
             facts = conninfo_to_dict(lines[0]) if len(lines) == 1 else {}

@@ -1,4 +1,4 @@
-"""Define what a connector does, whatever it opens: Postgres roles, a vendor's own system, certificates, bindings."""
+"""What every connector does, whatever it opens."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from uuid import UUID
 
 
 class ConnectorFailed(Exception):  # noqa: N818 - it names what was found
-    """The target did not do it; `reason` is a short word for rows, events and pages. It is tried again."""
+    """The target did not do it, and will be called again; `reason` is a word for rows, events and pages."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -21,9 +21,9 @@ class NotWanted(Exception):  # noqa: N818 - it names what was found
 
 @dataclass(frozen=True)
 class ConnectedWindow:
-    """A window as connectors know it: `id` is the connection's, by which a target knows it again.
+    """A window for connectors; `id` is the connection's, by which a target knows it again.
 
-    `verifier` is what the engineer's credential is checked by, where the target checks one; never the credential.
+    `verifier` checks the engineer's credential; it is never the credential.
     """
 
     id: UUID
@@ -41,31 +41,19 @@ class ConnectedWindow:
 
 
 class Connector(Protocol):
-    """Opens and closes at targets. Each call may come again, also after a crash half-way, and does no harm then."""
+    """Opens and closes at targets. Each call may be repeated, also after a crash, without harm."""
 
     def open(self, window: ConnectedWindow, is_wanted: Callable[[], bool]) -> None:
-        """Open the access until the window's end at the latest.
+        """Open the access, until the window's end at the latest.
 
-        `is_wanted` is asked last, just before the access comes to be, while a close of the same connection waits.
-
-        Raises:
-            NotWanted: it was not, and nothing is open.
-            ConnectorFailed: the target did not do it.
+        `is_wanted` is asked just before, while a close of the same connection waits.
         """
         ...
 
     def close(self, connection_id: UUID, target: str) -> None:
-        """End the access, and what still uses it.
-
-        Raises:
-            ConnectorFailed: the target did not do all of it.
-        """
+        """End the access and what still uses it."""
         ...
 
     def is_closed(self, connection_id: UUID, target: str) -> bool:
-        """Return whether the target itself says that nothing is open.
-
-        Raises:
-            ConnectorFailed: it does not say.
-        """
+        """Return whether the target itself confirms that nothing is open."""
         ...

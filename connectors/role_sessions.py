@@ -1,4 +1,4 @@
-"""End what a window's role has under way at a Postgres: its sessions, again and again, and what it has prepared."""
+"""End what a window's role has under way at a Postgres: sessions, repeatedly, and prepared transactions."""
 
 import threading
 import time
@@ -35,24 +35,21 @@ Target = psycopg.Connection[tuple[Any, ...]]
 
 
 def end(reached: Target, name: str, waiting: int) -> None:
-    """Ask the sessions of a role to end, and those of our roles for whose locks the backend `waiting` waits.
-
-    A session that this login may not end is left to who finds it open afterwards.
-    """
+    """Terminate the role's sessions, and those of our roles that block the backend `waiting`."""
     with suppress(errors.InsufficientPrivilege):
         reached.execute(END, {"name": name, "waiting": waiting})
 
 
 @dataclass
 class BlockingLocks:
-    """What stood in the way of a close and has no session: whether it was a lock of a prepared transaction."""
+    """Whether a close was blocked by a prepared transaction, which has no session."""
 
     by_prepared: bool = False
 
 
 @contextmanager
 def ending(ender: Target, name: str, waiting: int) -> Iterator[BlockingLocks]:
-    """Do the same by a connection of its own for as long as the block lasts, so that who comes back loses too."""
+    """Repeat `end` on a connection of its own during the block, so that reconnecting does not help."""
     is_over, blocking = threading.Event(), BlockingLocks()
     words = (ender, name, waiting, is_over, blocking)
     thread = threading.Thread(target=_go_on, args=words, name="role-sessions", daemon=True)
@@ -78,9 +75,9 @@ def _go_on(ender: Target, name: str, waiting: int, is_over: threading.Event, blo
 
 
 def roll_back_prepared(reached: Target, name: str) -> None:
-    """Roll back the transactions that a role has prepared here: they keep their locks when its sessions are ended.
+    """Roll back what a role has prepared in this database: prepared transactions outlive its sessions.
 
-    Only their owner may, so this login becomes the role for it; what was prepared in another database is left.
+    Only their owner may, so this login becomes the role for it.
     """
     prepared = reached.execute(PREPARED, [name]).fetchall()
     if not prepared:

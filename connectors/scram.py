@@ -1,4 +1,4 @@
-"""Make and check SCRAM-SHA-256 verifiers: what Postgres keeps of a password, from which nobody gets it back; pure."""
+"""SCRAM-SHA-256 verifiers: what Postgres keeps of a password; pure."""
 
 import base64
 import hashlib
@@ -14,7 +14,6 @@ PATTERN = r"^SCRAM-SHA-256\$[1-9][0-9]{3,6}:[A-Za-z0-9+/]{22}==\$[A-Za-z0-9+/]{4
 
 
 def new_password() -> str:
-    """Return a password of 256 random bits."""
     return secrets.token_urlsafe(PASSWORD_BYTES)
 
 
@@ -29,5 +28,5 @@ def verifier_of(password: str) -> str:
 
 
 def is_verifier(text: str) -> bool:
-    """Return whether this is a verifier, and so no password that would be taken as it is."""
+    """Return whether a text is a verifier; Postgres would take anything else for a password."""
     return re.fullmatch(PATTERN, text) is not None and "\n" not in text

@@ -1,4 +1,4 @@
-"""Bound how many steps are under way at a target, so that one which hangs delays nothing at the others; in memory."""
+"""Bound the steps under way at each target, so that one that hangs delays no others; in memory."""
 
 import threading
 import time
@@ -17,18 +17,13 @@ LONGEST_TURN = 5.0
 
 @dataclass(eq=False)
 class TargetSlot:
-    """Leave to take steps at a target: since when the present one has gone on, and until when others are begun."""
-
     target: str
     begun_at: float
     until: float
 
 
 class TargetSlots:
-    """The slots of one process: `most` in all, three a target. Of slow targets each has one, and all together half.
-
-    So there are slots for the others, however many targets hang. What finds none waits for one of its own target.
-    """
+    """The slots of one process: `most` in all, three a target; slow targets get one each and half in all."""
 
     def __init__(self, most: int, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._most = most
@@ -39,7 +34,6 @@ class TargetSlots:
         self._slow: set[str] = set()
 
     def take(self, target: str) -> TargetSlot | None:
-        """Take a slot for steps at this target, if there is one; whoever has it gives it back."""
         with self._lock:
             if not self._has_room(target):
                 return None
@@ -48,7 +42,7 @@ class TargetSlots:
             return slot
 
     def wait(self, target: str, connection_id: UUID) -> bool:
-        """Leave a connection to whoever has a slot at its target, and return whether anybody has."""
+        """Leave a connection to a holder of a slot at its target; return whether there is one."""
         with self._lock:
             waiting = self._waiting[target] if self._held.get(target) else {}
             if connection_id in waiting:
@@ -59,7 +53,7 @@ class TargetSlots:
             return True
 
     def next(self, slot: TargetSlot) -> UUID | None:
-        """Note that a step has ended, and return the connection that has waited longest for this slot's target."""
+        """Note that a step has ended, and return the connection that has waited longest at this target."""
         with self._lock:
             now = self._clock()
             if now - slot.begun_at > SLOW_SECONDS:
@@ -76,7 +70,7 @@ class TargetSlots:
             return first
 
     def give_back(self, slot: TargetSlot) -> list[UUID]:
-        """Give a slot back, and return what waits for its target where nobody else has one there."""
+        """Return what still waits for the target, if no other slot is held there."""
         with self._lock:
             self._held[slot.target].remove(slot)
             if self._held[slot.target]:

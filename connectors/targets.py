@@ -1,4 +1,4 @@
-"""Read what the connector worker needs to reach a target: a file of its own for each, that others can't read."""
+"""Read a target's address and secrets from its own file."""
 
 import os
 import stat
@@ -14,16 +14,12 @@ OTHERS = stat.S_IWGRP | stat.S_IRWXO
 
 @dataclass(frozen=True)
 class TargetFolder:
-    """The folder of the targets' files. A file is read at each use, so that a changed one counts at once."""
+    """The folder of the targets' files; each is read at each use, so that changes count at once."""
 
     path: Path | None
 
     def lines(self, target: str) -> list[str]:
-        """Return the lines of a target's file that are not empty.
-
-        Raises:
-            ConnectorFailed: there is no such file, or others than its owner and its group may read or change it.
-        """
+        """Return a target's non-empty lines; refuse a file that others than owner and group may read."""
         if self.path is None or not TARGET.fullmatch(target):
             raise ConnectorFailed("no_target_file")
         try:

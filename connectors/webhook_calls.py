@@ -1,4 +1,4 @@
-"""Have a vendor's own system open and close: signed calls to one address, each of which may come again."""
+"""Have the vendor's own system open and close, by signed and repeatable calls to one address."""
 
 import asyncio
 import json
@@ -17,14 +17,14 @@ SECRET = re.compile(r"whsec_[A-Za-z0-9+/]{32,}={0,2}")
 
 
 class WebhookCalls:
-    """Calls the address in a target's file: its first line; the others are the secrets that sign, one or two."""
+    """Calls the address in the first line of a target's file, signed with the secrets in the others."""
 
     def __init__(self, targets: TargetFolder, sender: HttpWebhooks) -> None:
         self._targets = targets
         self._sender = sender
 
     def open(self, window: ConnectedWindow, is_wanted: Callable[[], bool]) -> None:
-        """Tell what the window covers. Nothing locks a foreign system: it refuses an id that it has closed."""
+        """Send what the window covers; the other system must refuse an id that it has closed."""
         if not window.target:
             raise ConnectorFailed("nothing_to_open")
         told = {
@@ -41,7 +41,6 @@ class WebhookCalls:
         self._call("open", window.id, window.target, told)
 
     def close(self, connection_id: UUID, target: str) -> None:
-        """Tell that it is over, also where an open may never have arrived."""
         self._call("close", connection_id, target)
 
     def is_closed(self, connection_id: UUID, target: str) -> bool:
