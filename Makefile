@@ -41,13 +41,13 @@ production: requirements-production.lock ## make .venv for production: what runs
 # Compiled files are kept even where the machine says otherwise: each process of the tests, and each that they start,
 # would compile all modules anew, which takes longer than half of the tests.
 test: $(DEV_READY) ## run all tests but the far ones on servers of their own, from nothing (five minutes)
-	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --processes $(JOBS) \
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder \
 		--durations 20 -m "not far" --ignore tests/far --ignore tests/check $(TESTS)
 
 # The rest: whole walks that take long, calls of the API by its OpenAPI document, and properties with many examples.
 test-far: $(DEV_READY) $(CLIENT_READY) ## run the tests that take long, and try each property with many examples (under half an hour)
-	@PYTHONDONTWRITEBYTECODE= HYPOTHESIS_PROFILE=far PLAYS=40 $(BIN)/python -m pytest --processes $(FAR_JOBS) \
-		--durations 20 --timeout 1800 -m "far or hypothesis" tests
+	@PYTHONDONTWRITEBYTECODE= HYPOTHESIS_PROFILE=far PLAYS=40 $(BIN)/python -m pytest --numprocesses $(FAR_JOBS) --dist loadscope \
+		--no-loadscope-reorder --durations 20 --timeout 1800 -m "far or hypothesis" tests
 
 # Types take as long as all the rest, and a core of their own.
 check: $(DEV_READY) ## lint, types, the arrow of imports, the API document, and what the sources are held to as a whole

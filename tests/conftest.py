@@ -2,38 +2,35 @@
 
 import gc
 import os
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Iterator
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
-from jinja2 import BytecodeCache, FileSystemBytecodeCache
 from sqlalchemy import Engine
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling, LoadScopeScheduling
+from xdist.workermanage import WorkerController
 
 from devstack.embedded import ServerAddresses
 from gate import call, window_checks
 from harness.people import World
 from harness.stage import Urls, fresh_database, migrated_servers, shared_folder, shared_servers, superuser_at
-from lockbox.audit import report
 from lockbox.database import Database, make_engine
-from lockbox.notifications import request_mail
 from lockbox.schedule import Schedule
-from tests.forked_run import NUMBER, ForkedRun, batches, pytest_addoption
-from tests.programs import pytest_report_header, pytest_unconfigure
-
-__all__ = ["pytest_addoption", "pytest_report_header", "pytest_unconfigure"]
+from tests.programs import left_out, missing
 
 # gRPC's handlers of a fork end the child where a call is under way; what we fork for runs another program at once.
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 
-FOLDER = pytest.StashKey[Path]()
-COMPILED = pytest.StashKey[BytecodeCache]()
-"""Where the processes of a run find each template compiled that one of them has compiled: all take seconds."""
+FOLDER = pytest.StashKey[str]()
 LATE = 0.85
 KILLS_SERVERS = frozenset({"test_embedded.py"})
 SHARES_NOTHING = frozenset({"test_chaos_hunt.py"})
 FOLDERS = ("tests/whole/", "tests/http/", "tests/database/", "tests/whole/", "tests/http/")
+COLLECTED = [f"tests/{folder}" for folder in ("unit", "database", "http", "whole", "model")]
 # How long the longest files take, of those that `make test` runs: seconds, on two cores beside three others.
 SECONDS = {
     "whole/never": 9,
@@ -90,33 +87,16 @@ def pytest_collection_finish() -> None:
     gc.enable()
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection(session: pytest.Session) -> None:
-    """Start the servers that the processes of a run share, while the tests are collected."""
-    config = session.config
-    if config.getoption("processes") and not config.getoption("collectonly"):
-        ends = ExitStack()
-        config.add_cleanup(ends.close)
-        folder = config.stash[FOLDER] = ends.enter_context(shared_folder("tests"))
-        config.stash[COMPILED] = FileSystemBytecodeCache(str(folder))
-        for templates in (report.PAGES, request_mail.TEMPLATES):
-            templates.bytecode_cache = config.stash[COMPILED]
-        ends.callback(os.waitpid, _start_early(folder), 0)
+def pytest_configure(config: pytest.Config) -> None:
+    """Let each process of a run read the folders from another one on: what one has compiled the others find."""
+    if turn := getattr(config, "workerinput", {}).get("turn"):
+        config.args = [*COLLECTED[turn:], *COLLECTED[:turn]]
 
 
-def _start_early(folder: Path) -> int:
-    if pid := os.fork():
-        return pid
-    try:
-        shared_servers(folder, 0)
-    finally:
-        # Had it failed, the first that needs them would try again, and tell.
-        os._exit(0)
-
-
-@pytest.hookimpl(specname="pytest_collection_modifyitems")
-def pytest_mark_what_is_far(items: list[pytest.Item]) -> None:
-    """Mark each test of the folder of far ones as far."""
+@pytest.hookimpl(tryfirst=True, specname="pytest_collection_modifyitems")
+def pytest_order_and_mark_what_is_far(items: list[pytest.Item]) -> None:
+    """Bring all into one order, wherever a process began, and mark each test of the folder of far ones as far."""
+    items.sort(key=lambda item: item.path)
     for item in items:
         if "far" in item.path.parts:
             item.add_marker(pytest.mark.far)
@@ -128,53 +108,86 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     Servers that are killed and want their ports back come late, when no process starts any.
     """
-    seconds = FAR_SECONDS if _are_far(items) else SECONDS
-    files = sorted({item.path for item in items}, key=lambda path: (-seconds.get(_name(path), 0), path))
+    seconds = FAR_SECONDS if any(item.get_closest_marker("far") for item in items) else SECONDS
+    files = sorted(dict.fromkeys(item.path for item in items), key=lambda path: -seconds.get(_name(path), 0))
     order: dict[Path, float] = {path: place / len(files) for place, path in enumerate(files)}
     order |= {path: LATE for path in files if path.name in KILLS_SERVERS}
     items.sort(key=lambda item: order[item.path])
 
 
-def pytest_runtestloop(session: pytest.Session) -> bool | None:
-    """Run the tests in several processes if told to: one file after the other in each, whose tests share much."""
-    count = session.config.getoption("processes")
-    if FOLDER not in session.config.stash or session.testsfailed:
-        return None
-    folders = () if _are_far(session.items) else FOLDERS
-    ForkedRun(session, batches(session.items, _batch), partial(_prefers, folders)).run(count)
-    return True
-
-
-def _are_far(items: list[pytest.Item]) -> bool:
-    return any(item.get_closest_marker("far") for item in items)
-
-
-def _batch(item: pytest.Item) -> str:
-    """Name what goes to one process: a file, or a test by itself where those of its file share nothing."""
-    return item.nodeid if item.path.name in SHARES_NOTHING else str(item.path)
-
-
-def _prefers(folders: Sequence[str], number: int, nodeid: str) -> bool:
-    """Give each process of a run the files of one folder first, and any others once there are none of it.
+class FolderScheduling(LoadFileScheduling):  # type: ignore[misc]
+    """Gives each process of a run the files of one folder first, and any others once there are none of it.
 
     Two of them wait for servers most of the time while the others compute. What a folder needs beyond the servers,
     such as the process that others are forked from, or an app that has answered before, is made in few of them.
     """
-    file = nodeid.partition("::")[0]
-    folder = folders[number % len(folders)] if folders else ""
-    return file.startswith(folder) and Path(file).name not in KILLS_SERVERS
+
+    def _assign_work_unit(self, node: WorkerController) -> None:
+        folder = FOLDERS[int(node.gateway.id.removeprefix("gw")) % len(FOLDERS)]
+        own = (name for name in self.workqueue if folder in name and Path(name).name not in KILLS_SERVERS)
+        if (first := next(own, None)) is not None:
+            self.workqueue.move_to_end(first, last=False)
+        super()._assign_work_unit(node)
+
+
+class FarScheduling(LoadScopeScheduling):  # type: ignore[misc]
+    """Gives each process one file after the other, whose tests share what the first of them had to make.
+
+    Where they share nothing, each test goes by itself.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return nodeid if Path(file).name in SHARES_NOTHING else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling | None:
+    """Schedule near tests by files and their folders, far ones by files."""
+    kinds = {"loadfile": FolderScheduling, "loadscope": FarScheduling}
+    kind = kinds.get(config.getoption("dist"))
+    return kind(config, log) if kind else None
 
 
 def _name(path: Path) -> str:
     return f"{path.parent.name}/{path.stem.removeprefix('test_')}"
 
 
+def pytest_report_header() -> str:
+    """Say before the run what will be left out for want of a program."""
+    return missing()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Say in the last line how many tests were left out for want of a program, and how to install it."""
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    if hasattr(config, "workerinput") or reporter is None:
+        return
+    skipped = (report.longrepr for report in reporter.stats.get("skipped", ()))
+    counted = left_out(why[2] for why in skipped if isinstance(why, tuple))
+    if line := " ".join(filter(None, [counted, missing()])):
+        sys.stdout.write(f"{line}\n")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell each process of a run where the servers are that they share; the first that needs them starts them."""
+    config = node.config
+    if FOLDER not in config.stash:
+        ends = ExitStack()
+        config.stash[FOLDER] = str(ends.enter_context(shared_folder("tests")))
+        config.add_cleanup(ends.close)
+    node.workerinput["servers"] = config.stash[FOLDER]
+    if config.args == ["tests"] and config.getoption("dist") == "loadfile":
+        node.workerinput["turn"] = int(node.gateway.id.removeprefix("gw")) % len(COLLECTED)
+
+
 @pytest.fixture(scope="session")
 def template(request: pytest.FixtureRequest) -> Iterator[ServerAddresses]:
     """Servers with a migrated database that others are cloned from, for this process or for all of this run."""
-    stash = request.config.stash
-    if NUMBER in stash:
-        yield shared_servers(stash[FOLDER], stash[NUMBER])
+    given = getattr(request.config, "workerinput", None)
+    if given:
+        yield shared_servers(Path(given["servers"]), int(given["workerid"].removeprefix("gw")))
     else:
         with migrated_servers("tests") as servers:
             yield servers

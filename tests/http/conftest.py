@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import structlog
+from jinja2 import FileSystemBytecodeCache
 from psycopg import errors
 from redis import Redis
 from sqlalchemy import Connection, Engine, create_engine, event
@@ -20,7 +21,6 @@ from lockbox.database import Database, make_engine, postgres_clock
 from lockbox.facts.enumerations import Mode
 from lockbox.requests.policy_rules import Policy
 from lockbox.schedule import Schedule
-from tests.conftest import COMPILED
 from tests.http.authzen_door import AuthzenDoor, decision_point_of
 from tests.http.door import Door, LoopThread, OpenDoor
 from tests.http.portal import SETTINGS, OpenPortal, Portal
@@ -39,9 +39,12 @@ def root_at(urls: Urls) -> Engine:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _templates_compiled_once(request: pytest.FixtureRequest) -> None:
-    """Let the processes of one run compile each template of the pages once."""
-    TEMPLATES.bytecode_cache = request.config.stash.get(COMPILED, None)
+def _templates_compiled_once(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Let the processes of one run compile each template of the pages once: all of them take a second."""
+    if hasattr(request.config, "workerinput"):
+        folder = tmp_path_factory.getbasetemp().parent / "templates"
+        folder.mkdir(exist_ok=True)
+        TEMPLATES.bytecode_cache = FileSystemBytecodeCache(str(folder))
 
 
 @pytest.fixture(scope="session")
