@@ -29,7 +29,7 @@ class ForbiddenTimer(Exception):  # noqa: N818 - it names what was found
 
 
 def configuration(shutdown_seconds: float) -> dict[str, Any]:
-    """Return Celery's settings; each is explained in docs/decisions/0003-celery-settings.md."""
+    """Return Celery's settings; each is explained in docs/decisions/0033-celery-tasks.md."""
     return {
         "accept_content": ["json"],
         "task_serializer": "json",
