@@ -16,10 +16,16 @@ from reference.markdown import head
 Record = tuple[str, str]
 """How a parameter is written, and its text."""
 WIDTH = 100
-COMMON_FROM = 5
+COMMON_FROM = 3
 """In so many commands a parameter is described once, above all of them."""
+ALIKE_FROM = 5
+"""With so many parameters of an earlier command, a command refers to that one."""
 TEXTS = re.compile(r" <(?:str|list\[str\])>")
 """The type of what is any text: not worth a word."""
+ID = re.compile(
+    r"[\w ']+ id(?:, which `list` shows,| of an? \w+,|,) or its beginning, 8 characters or more(?:  \[required\])?"
+)
+"""The text of what is an id, which the page explains once."""
 INTRODUCTION = """
 What `lockbox COMMAND --help` prints. `LOCKBOX_URL` is the API's address; `LOCKBOX_TOKEN` is your token, unless you
 have run `lockbox sign-in` ([settings](settings.md#the-command-lockbox)).
@@ -28,7 +34,8 @@ GROUPS, REQUIRED = "\nCommands:\n", "  [required]"
 COMMON = """
 ## Common parameters
 
-Commands name these, and do not describe them again. `-o` is `--output`; every command takes `--help`.
+Commands name these, and do not describe them again. Below each command's heading are its arguments. REQUEST, PERSON
+and others in capitals are ids; the beginning, 8 characters or more, is enough. Every command takes `--help`.
 
 """
 
@@ -41,39 +48,62 @@ def page() -> str:
     )
     common = _common()
     parts.append(_block(common))
+    described: dict[str, list[Record]] = {}
     for words, command in commands():
         parts.append(f"\n{'#' * len(words)} {' '.join(words)}\n")
         if not _is_group(command):
-            parts.append(f"\n{_command(command, words, common)}")
+            parts.append(f"\n{_command(command, words, common, described)}")
         elif command.help:
             parts.append(f"\n{command.help.strip()}\n")
     return "".join(parts)
 
 
-def _command(command: Any, words: tuple[str, ...], common: Sequence[Record]) -> str:  # noqa: ANN401 - Click's
-    """Return a command's usage, its help, and its parameters but for `common` ones."""
+def _command(
+    command: Any,  # noqa: ANN401 - Click's
+    words: tuple[str, ...],
+    common: Sequence[Record],
+    described: dict[str, list[Record]],
+) -> str:
+    """Return a command's usage, its help, and its parameters but for `common` and already `described` ones."""
     usage = " ".join(command.collect_usage_pieces(_context(command, words))).replace("[OPTIONS]", "").split()
     records = _records(command, words)
     options = [record for record in records if record[0].startswith("-")]
     shared = [_usage(*record) for record in options if record in common or REQUIRED in record[1]]
-    line = " ".join((*words, *usage, *shared))
+    line = " ".join((*usage, *shared))
     own = [(name, text.removesuffix(REQUIRED)) for name, text in records if (name, text) not in common]
-    return f"`{line}`\n\n{inspect.cleandoc(command.help or '')}\n" + (f"\n{_block(own)}" if own else "")
+    parts = [f"`{line}`\n"] if line else []
+    parts.append(f"{inspect.cleandoc(command.help or '')}\n")
+    for other, theirs in described.items():
+        alike = [record for record in own if record in theirs]
+        if len(alike) >= ALIKE_FROM:
+            names = ", ".join(f"`{name.split(maxsplit=1)[0].strip(',')}`" for name, _ in alike)
+            parts.append(f"As in `{other}`: {names}.\n")
+            own = [record for record in own if record not in theirs]
+    described[" ".join(words)] = own
+    return "\n".join([*parts, *([_block(own)] if own else [])])
 
 
 def _records(command: Any, words: tuple[str, ...]) -> list[Record]:  # noqa: ANN401 - Click's
     """Return the names and texts of a command's parameters, without `--help`."""
     context = _context(command, words)
     records = [one.get_help_record(context) for one in command.get_params(context)]
-    return [(TEXTS.sub("", name), text) for name, text in filter(None, records) if name != "--help"]
+    return [
+        (TEXTS.sub("", name), text)
+        for name, text in filter(None, records)
+        if name != "--help" and not ID.fullmatch(text)
+    ]
 
 
 def _common() -> list[Record]:
-    """Return what many commands take, the most frequent first."""
+    """Return what many commands take, the most frequent first; of one name only the most frequent meaning."""
     counted = Counter(
         record for words, command in commands() if not _is_group(command) for record in _records(command, words)
     )
-    return [record for record, number in counted.most_common() if number >= COMMON_FROM]
+    common: dict[str, Record] = {}
+    for record, number in counted.most_common():
+        if number >= COMMON_FROM:
+            common.setdefault(record[0].split(maxsplit=1)[0], record)
+    return list(common.values())
 
 
 def _usage(name: str, text: str) -> str:

@@ -1,5 +1,7 @@
 """The page of events: what webhooks are called with, and what the audit log records."""
 
+from collections.abc import Mapping
+
 from lockbox.admin.webhooks import OF_TENANTS
 from lockbox.audit.wording import WORDS
 from lockbox.notifications.account_mail import CHECKPOINT_TYPE, INVARIANT_TYPE
@@ -52,43 +54,56 @@ OTHER_EVENTS = {
     INVARIANT_TYPE: "An invariant is broken. Sent to the vendor's webhooks only.",
     TEST_TYPE: "Someone tested the webhook.",
 }
-OF_A_TENANT = """
-## Webhooks: changes at a tenant
-
-Sent to the tenant's webhooks: every type that begins with `tenant.` in the table of the audit log below.
-"""
 OF_THE_LOG = """
 ## Audit log
 
 Every action that the log records, as pages and the command line say it after the name of the actor.
+
+### Requests
+
+"""
+OF_A_TENANT = """
+### Changes at a tenant
+
+Each is also sent to the tenant's webhooks, as `tenant.` and the action.
+
+"""
+IN_THE_LOG_ALONE = """
+### Not sent to webhooks
 
 """
 
 
 def page() -> str:
     """Return the page."""
+    tenants = {action: words for action, words in WORDS.items() if f"tenant.{action}" in OF_TENANTS}
     return "".join(
         (
             head("Events", INTRODUCTION),
             OF_REQUESTS,
             _types(REQUEST_EVENTS),
-            OF_A_TENANT,
             "\n## Webhooks: everything else\n\n",
             _types(OTHER_EVENTS),
             OF_THE_LOG,
             table(
                 ("action", "in words", "webhook"),
-                ((f"`{action}`", words, _type(action)) for action, words in WORDS.items()),
+                (
+                    (f"`{action}`", WORDS[action], f"`request.{EVENTS[action]}`")
+                    for action in WORDS
+                    if action in EVENTS
+                ),
             ),
+            OF_A_TENANT,
+            _actions(tenants),
+            IN_THE_LOG_ALONE,
+            _actions({action: WORDS[action] for action in WORDS if action not in EVENTS and action not in tenants}),
         )
     )
 
 
-def _types(meanings: dict[str, str]) -> str:
-    return table(("type", "what happened"), ((f"`{one}`", said) for one, said in meanings.items()))
+def _actions(words: Mapping[str, str]) -> str:
+    return table(("action", "in words"), ((f"`{action}`", text) for action, text in words.items()))
 
 
-def _type(action: str) -> str:
-    if action in EVENTS:
-        return f"`request.{EVENTS[action]}`"
-    return f"`tenant.{action}`" if f"tenant.{action}" in OF_TENANTS else "-"
+def _types(meanings: Mapping[str, str]) -> str:
+    return table(("type", "what happened"), ((f"`{name}`", meaning) for name, meaning in meanings.items()))

@@ -272,7 +272,7 @@ WITH_A_PASSKEY = Requester(
         (
             {"countries": ["DE"]},
             UNKNOWN,
-            "from DE only; the vendor's directory does not say where the requester works and is.",
+            "from DE only; the vendor's directory has no location for this engineer.",
         ),
         (
             {"countries": []},
