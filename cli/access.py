@@ -39,7 +39,7 @@ def access(
     action: Annotated[str, typer.Option(help="read, change, export")] = "read",
     output: Output = OutputFormat.TABLE,
 ) -> None:
-    """Check whether access is open; ends with 1 if not."""
+    """Check whether access is open; exits 1 if closed."""
     asked = {
         "tenant": tenant,
         "service": service,

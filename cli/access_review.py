@@ -16,7 +16,7 @@ class AccessReviewTable(TableOf):
     def below(self, answer: Mapping[str, Any]) -> Iterator[Part]:
         """Yield who has more than one role at the vendor."""
         yield ""
-        yield "People of the vendor with more than one role:"
+        yield "Vendor staff with multiple roles:"
         rows = ((one["name"], one["roles"]) for one in answer["vendor_with_two_roles"])
         yield Listing.of(("Name", "Roles"), rows, "Nobody.")
 

@@ -31,7 +31,7 @@ class CommandGroup(LazyGroup):
     PLACES: ClassVar = {
         "me": CommandPlace("cli.access:me", "Show your account and your roles."),
         "request": CommandPlace("cli.requests", "Access requests."),
-        "access": CommandPlace("cli.access:access", "Check whether access is open; ends with 1 if not."),
+        "access": CommandPlace("cli.access:access", "Check whether access is open; exits 1 if closed."),
         "sign-in": CommandPlace("cli.sign_in:sign-in", "Sign this terminal in, by your browser."),
         "sign-out": CommandPlace("cli.sign_in:sign-out", "Sign this terminal out and revoke its token."),
         "token": CommandPlace("cli.tokens", "Your API tokens."),

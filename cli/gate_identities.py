@@ -36,7 +36,7 @@ IDENTITY_COMMANDS = {
             option("subject", "--subject", SUBJECT),
             option("person_id", "--person", "the engineer's id, which `lockbox vendor list` shows", UUID),
         ),
-        FactsOf(MAPPED, "It counts from the next call at a gate."),
+        FactsOf(MAPPED, "Takes effect on the next call at a gate."),
         """Map an identity to an engineer, as another operator.
 
         Requires a fresh sign-in: set LOCKBOX_TOKEN to a token of your identity provider, not an API token.

@@ -183,7 +183,7 @@ def close_case(
     case: Annotated[str, typer.Argument(metavar="CASE", help="the case number", show_default=False)],
     output: Output = OutputFormat.TABLE,
 ) -> None:
-    """Say that a case is closed. Its pending requests are cancelled, its access ends.
+    """Mark a case as closed. Its pending requests are cancelled, its access ends.
 
     For service accounts: LOCKBOX_TOKEN has the scope case:close, and is bound to tenants.
     """
@@ -204,8 +204,8 @@ def _acting(action: str, help_: str) -> None:
 
 
 for _action, _help in (
-    ("endorse", "Endorse requests: several at once, each by itself."),
-    ("deny", "Deny requests, each by itself."),
+    ("endorse", "Endorse one or more requests."),
+    ("deny", "Deny one or more requests."),
 ):
     _deciding(_action, _help)
 for _action, _help in (

@@ -22,8 +22,8 @@ TERMS = {
     "approval_window": "Time to answer",
     "access_ceiling": "Longest access",
     "total_access_ceiling": "Longest access with extensions",
-    "start_ahead": "How far ahead access may begin",
-    "max_uses": "Most uses of a window",
+    "start_ahead": "Maximum lead time",
+    "max_uses": "Maximum uses per window",
     "quorum": "Approvals needed",
     "stages": "Must also agree",
     "tiers": "Asked in tier",
@@ -35,8 +35,8 @@ TERMS = {
     "report_on_close": "A report on each window",
     "reasons": "Accepted reasons",
     "require_case": "Require a support case",
-    "case_patterns": "What a case looks like",
-    "unconfirmed_case": "A case that its ticket system does not confirm",
+    "case_patterns": "Case number format",
+    "unconfirmed_case": "If the ticket system cannot confirm a case",
     "justification_least": "Minimum justification length",
     "mail_link": "Mails link to the request",
     "mail_justification": "Mails quote the justification",
@@ -46,12 +46,12 @@ TERMS = {
     "sign_in_age": "Re-authenticate to approve after",
     "revoke_sign_in_age": "Re-authenticate to revoke after",
     "comment_required": "Reason required to",
-    "countries": "Countries of the requester",
+    "countries": "Allowed countries",
     "requester_means": "How the requester must sign in",
     "requester_sign_in_age": "Requester must have signed in within",
     "questions_stop_clock": "The time to answer pauses while a question is unanswered",
     "break_glass_services": "Break-glass for",
-    "break_glass_people": "Who of the vendor may use break-glass",
+    "break_glass_people": "Vendor staff allowed to break glass",
     "break_glass_ceiling": "Longest access by break-glass",
     "break_glass_monthly": "Break-glass at most, within 30 days",
     "overdue_finding": "An overdue finding about break-glass",
@@ -60,7 +60,7 @@ TERMS = {
     "name": "its name",
     "match": "about",
 }
-PLAIN = {"true": "yes", "false": "no", ABSENT: "nothing"}
+PLAIN = {"true": "yes", "false": "no", ABSENT: "not set"}
 PROOFS = {"passkey-signed": "signed with the approver's passkey", "attested": "attested by the vendor's server"}
 
 

@@ -47,7 +47,7 @@ from lockbox.requests.policy_parts import (
 from lockbox.text_rules import Instant
 
 COUNTRIES, SIGN_IN = "countries", "sign_in"
-NOWHERE = "the vendor's directory does not say where the requester works and is"
+NOWHERE = "the vendor's directory has no location for this engineer"
 STRONG = frozenset({AuthMethod.OIDC, AuthMethod.PASSKEY, AuthMethod.SAMPLE})
 PERSONS_SIGN_INS = frozenset({SignInKind.SESSION, SignInKind.PROVIDER_TOKEN, SignInKind.DEVICE_LOGIN})
 STRICTNESS = (Mode.OFF, Mode.OBSERVE, Mode.ENFORCE)

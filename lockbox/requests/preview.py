@@ -88,7 +88,7 @@ def _time(scene: PreviewContext) -> Iterator[str]:
     if scene.at >= asked_at + lasts:
         yield OVER
     elif then < was:
-        yield f"The time to approve it becomes {duration(then)} after submission instead of {duration(was)}."
+        yield f"The time to approve it becomes {duration(then)} after submission (was {duration(was)})."
 
 
 def _approvable(scene: PreviewContext, terms: Terms) -> timedelta:
@@ -116,9 +116,9 @@ def _answers(scene: PreviewContext) -> Iterator[str]:
     then = _still_missing(scene.request, scene.after, scene.votes_after)
     for group, number in then.items():
         if number != was.get(group, 0):
-            whose = f" of the group {group}" if group else ""
+            whose = f" from the group {group}" if group else ""
             still = f"{number} more {'approval' if number == 1 else 'approvals'}"
-            yield f"It needs {still}{whose} instead of {was.get(group, 0)}."
+            yield f"Needs {still}{whose} (was {was.get(group, 0)})."
     seats = {
         person: options - {scene.request.requester_id}
         for person, options in scene.known.seats(scene.request.tenant_id).items()
@@ -143,7 +143,7 @@ def _rest(scene: PreviewContext) -> Iterator[str]:
     asked = scene.request
     was, then = (longest_window(asked.access_window, terms, asked.timing) for terms in (before, after))
     if then < was:
-        yield f"Its access window becomes at most {duration(then)} instead of {duration(was)}."
+        yield f"Its access window becomes at most {duration(then)} (was {duration(was)})."
     was_in = {stage.group: stage.order for stage in before.stages}
     for stage in after.stages:
         if stage.order > was_in.get(stage.group, FIRST_STEP):

@@ -137,7 +137,7 @@ def test_a_record_that_a_login_has_changed_says_nothing(api: Database, superuser
     error = refused(world)
 
     assert isinstance(error, PolicyNotMet)
-    assert "does not say where the requester works and is" in error.detail
+    assert "has no location for this engineer" in error.detail
 
 
 OLDER = "UPDATE directory_records SET as_of = as_of - interval '1 second' WHERE person_id = :id"

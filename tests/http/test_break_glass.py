@@ -157,7 +157,7 @@ def test_on_the_pages_it_is_red_and_both_sides_do_their_part(open_portal: OpenPo
 
     assert "state glass" in listed.text
     assert "alert glass" in page.text
-    assert "You opened it by break-glass." in page.words
+    assert "You broke the glass: access is open." in page.words
     seen = approver.get(f"/requests/{request_id}")
     assert "Any approver or admin can revoke it at once." in seen.words
     ended = approver.submit(seen, "/revoke")
@@ -175,7 +175,7 @@ def test_the_preview_says_who_opens_it_and_who_is_told(open_portal: OpenPortal) 
 
     page = previewed(browser, portal, break_glass="yes", access_window="900")
 
-    assert "Asked first nobody" not in page.words
-    assert "Asked then" not in page.words
+    assert "Opened by nobody" not in page.words
+    assert "Then approved by" not in page.words
     assert "The customer is not asked: a manager of the vendor opens access, and Abe, Amir, Ann, Tara" in page.words
     assert "15 min after it is opened, or sooner; if opened now, until" in page.words

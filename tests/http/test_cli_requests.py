@@ -226,7 +226,7 @@ def test_what_is_kept_not_covered_and_who_may_approve(open_terminal: OpenTermina
     assert "Dispute 4711" not in theirs
     assert re.search(r"^Ann .* yes +approver ", review, re.MULTILINE)
     assert re.search(
-        r"People of the vendor with more than one role:\n.*^Both +engineer, manager *$",
+        r"Vendor staff with multiple roles:\n.*^Both +engineer, manager *$",
         review,
         re.DOTALL | re.MULTILINE,
     )

@@ -190,5 +190,5 @@ def test_a_policy_of_countries_refuses_at_the_form(open_portal: OpenPortal) -> N
 
     page = previewed(portal.by_mail("erin"), portal)
 
-    assert "does not say where the requester works and is" in page.words
+    assert "has no location for this engineer" in page.words
     assert submitted(portal) == []

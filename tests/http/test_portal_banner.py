@@ -118,8 +118,8 @@ def test_a_question_and_its_answer_say_what_comes_next(portal: Portal) -> None:
     engineer, theirs = opened(portal, "erin", f"/requests/{request.id}")
     answered = engineer.submit_first(theirs, "/answer", text="The inbox")
 
-    assert banner(asked).startswith("You asked a question. Erin is notified, and you get a mail with the answer.")
-    assert banner(answered).startswith("You answered the question. Whoever asked is notified")
+    assert banner(asked).startswith("You asked a question. Erin is notified, and you will be emailed the answer.")
+    assert banner(answered).startswith("You answered the question. The person who asked is notified")
 
 
 @pytest.mark.parametrize("done", ["approve", "deny", "expire", "made-up", "", "x" * 20])

@@ -65,5 +65,7 @@ def test_the_page_of_groups_says_in_which_step_each_approves(open_portal: OpenPo
 
     page = browser.get(f"/tenants/{portal.world.tenant.slug}/tiers")
 
-    assert "Also required, step 1 security : 1 of Abe Also required, step 2 legal : 1 of Ann" in page.words
+    assert (
+        "Required from security , step 1 1 approval (Abe) Required from legal , step 2 1 approval (Ann)" in page.words
+    )
     assert page.form("/tiers").fields["step"] in {"1", "2"}

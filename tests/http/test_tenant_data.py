@@ -88,7 +88,7 @@ def test_bad_input_is_refused(door: Door, place: str, body: dict[str, object]) -
 def test_the_page_keeps_holds_and_leaves(portal: Portal) -> None:
     here, admin = f"/tenants/{portal.world.tenant.slug}/data", portal.by_passkey("tara")
     page = admin.get(here)
-    assert "kept for ever, as the vendor keeps it" in page.words
+    assert "kept indefinitely (vendor default)" in page.words
 
     short = admin.submit(page, f"{here}/retention", days="7")
     admin.submit(admin.get(here), f"{here}/retention", days="60")
@@ -106,7 +106,7 @@ def test_the_page_keeps_holds_and_leaves(portal: Portal) -> None:
     assert "kept for 60 days" in held.words
     assert "yours" in held.words
     assert "Dispute 4711" in held.words
-    assert "To confirm, write the short name" in wrong.words
+    assert "Type the short name" in wrong.words
     assert "Off-boarding was requested on" in leaving.words
     assert "by Tara. The vendor will export all data of this organisation, and then erase it." in leaving.words
     assert "Withdraw off-boarding" not in approver.words
@@ -138,7 +138,7 @@ def test_an_operator_holds_on_a_page_and_each_side_reads_its_own_reason(portal: 
     operator.submit(held, f"{here}/release")
 
     assert page.path == here
-    assert "kept for 60 days, as an admin of the customer says" in page.words
+    assert "kept for 60 days (set by an admin of the customer)" in page.words
     assert (empty.status, "Reason: " in empty.words) == (422, True)
     assert "the vendor's , since" in held.words
     assert "by Olga: Dispute 4711" in held.words

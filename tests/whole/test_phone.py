@@ -138,8 +138,8 @@ def test_enter_in_a_field_decides_nothing(stage: RunningStack, desk: BrowserDesk
     ann.goto(f"/requests/{request.id}")
     ann.locator("#comment").fill("Not yet")
     ann.get_by_text("Approve only part of it").click()
-    ann.get_by_label("Uses").fill("3")
-    ann.get_by_label("Uses").press("Enter")
+    ann.get_by_label("Maximum uses").fill("3")
+    ann.get_by_label("Maximum uses").press("Enter")
     ann.wait_for_timeout(300)
 
     expect(ann.locator("#comment")).to_have_value("Not yet")

@@ -172,5 +172,5 @@ def test_the_form_of_a_service_that_declares_parameters_serves_everybody(
 
     page.get_by_role("button", name="Preview").click()
 
-    expect(page.get_by_role("heading", name="What would happen")).to_be_visible()
+    expect(page.get_by_role("heading", name="Preview")).to_be_visible()
     assert wrong + swept(page, "parameters, previewed") == []

@@ -17,7 +17,7 @@ from tests.whole.conftest import wait_until
 from tests.whole.forms import Book
 from tests.whole.scenes import scene
 
-SHOW = "Show what would change"
+SHOW = "Review changes"
 
 
 def local(book: Book, **later: float) -> str:
@@ -92,10 +92,10 @@ def an_admin_lets_the_vendor_decide(book: Book) -> None:
     page.get_by_label("Until").fill(local(book, days=-1))
     book.wrongly(page.get_by_role("button", name=SHOW).last, "still to come")
     page.get_by_label("Until").fill(local(book, days=1))
-    book.rightly(page.get_by_role("button", name=SHOW).last, "What that means")
+    book.rightly(page.get_by_role("button", name=SHOW).last, "Effect on")
     book.rightly(page.get_by_role("button", name="Save the policy"))
     page.goto(mode)
-    book.rightly(page.get_by_role("button", name="Withdraw consent"), "What that means")
+    book.rightly(page.get_by_role("button", name="Withdraw consent"), "Effect on")
     page.goto(mode)
     page.get_by_label("Who decides").select_option("observe")
     book.rightly(page.get_by_role("button", name=SHOW), "The vendor's managers open windows")
@@ -125,7 +125,7 @@ def an_admin_says_who_is_asked_first(book: Book) -> None:
     page.get_by_label("Ann", exact=True).check()
     book.wrongly(page.get_by_role("button", name=SHOW), "Give the new group a name")
     page.get_by_label("Name").fill("first-line")
-    page.get_by_label("Asked", exact=True).select_option("1")
+    page.get_by_label("Notified", exact=True).select_option("1")
     book.rightly(page.get_by_role("button", name=SHOW), "first-line")
 
 
@@ -172,7 +172,7 @@ def an_admin_names_a_delegate(book: Book) -> None:
     book.rightly(page.get_by_role("button", name="Allow Nils as a delegate"))
     page.get_by_role("link", name="Delegates").first.click()
     book.look(page)
-    button = page.get_by_role("button", name="Name the delegate")
+    button = page.get_by_role("button", name="Add delegate")
 
     page.get_by_label("For whom").select_option(label="Ann")
     page.get_by_label("From").fill(local(book, days=2))

@@ -13,7 +13,7 @@ LAW = "Demands by law that forbid us to tell you"
 def an_operator_states_exclusions_and_an_admin_acknowledges_them(book: Book) -> None:
     world = book.stage.world()
     olga = book.at("/exclusions", world, "olga")
-    states = olga.get_by_role("button", name=re.compile(r"^State version \d"))
+    states = olga.get_by_role("button", name=re.compile(r"^Publish version \d"))
 
     olga.get_by_label("Text").fill("Demands\u202e by law")
     book.wrongly(states, "Text: ")
@@ -26,7 +26,7 @@ def an_operator_states_exclusions_and_an_admin_acknowledges_them(book: Book) -> 
 @scene
 def an_admin_keeps_holds_and_asks_to_leave_and_stays(book: Book) -> None:
     page = governs(book, "/data")
-    days, typed = page.get_by_label("Keep the log for (days)"), page.get_by_label("To confirm, write")
+    days, typed = page.get_by_label("Keep the log for (days)"), page.get_by_label("to confirm")
     slug = page.url.split("/")[-2]
     leaves = page.get_by_role("button", name="Request off-boarding")
 
@@ -42,7 +42,7 @@ def an_admin_keeps_holds_and_asks_to_leave_and_stays(book: Book) -> None:
     book.wrongly(leaves, "There is a legal hold")
     book.rightly(page.get_by_role("button", name="Release the hold"))
     typed.fill("Contoso")
-    book.wrongly(leaves, f"To confirm, write the short name {slug}")
+    book.wrongly(leaves, f"Type the short name {slug} to confirm")
     typed.fill(slug)
     book.rightly(leaves, "Off-boarding was requested")
     book.rightly(page.get_by_role("button", name="Withdraw off-boarding"), "Request off-boarding")
