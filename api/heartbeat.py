@@ -10,8 +10,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from lockbox.audit.log import checkpoint_folder
 from lockbox.database import Database
-from lockbox.identity import mark_scan
-from lockbox.identity.mark_scan import MarkScans
+from lockbox.identity import row_macs
+from lockbox.identity.row_macs import MarkScans
 from lockbox.monitoring.heartbeats import BEAT_SECONDS, HeartbeatSender, ProcessPart
 from lockbox.requests import decision_context
 
@@ -72,7 +72,7 @@ class HeartbeatThread(threading.Thread):
         if is_due:
             with self._database.transaction() as session:
                 found = [*decision_context.unverified(session), *self._rounds.look(session)]
-                mark_scan.report(session, self._heart.id, found)
+                row_macs.report_unverified(session, self._heart.id, found)
             self._look_at = time.monotonic() + LOOK_SECONDS
 
     def stop(self) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from cli.terminal import Facts, Listing, Part
 from cli.values import LOOK_ALIKES, NOTHING, Duration, Identifier, Phrase, Word, moment, phrase, words
-from lockbox.notifications import held_back_text, requester_text
+from lockbox.notifications import request_wording
 from lockbox.notifications.mail_text import (
     BREAK_GLASS_MARK,
     CASE_CHECKS,
@@ -148,11 +148,11 @@ def _requester(item: Mapping[str, Any]) -> dict[str, str]:
     named = {}
     if item.get("directory_as_of"):
         places = (item[name] for name in ("employing_entity", "office_country", "physical_country"))
-        named["Location"] = f"{requester_text.located(*places)} (as of {item['directory_as_of'][:16]}Z)"
+        named["Location"] = f"{request_wording.located(*places)} (as of {item['directory_as_of'][:16]}Z)"
     if item.get("sign_in"):
         at = datetime.fromisoformat(item["signed_in_at"]) if item["signed_in_at"] else None
         submitted_at = datetime.fromisoformat(item["created_at"])
-        named["Signed in"] = requester_text.signed_in(item["sign_in"], item["sign_in_means"], at, submitted_at)
+        named["Signed in"] = request_wording.signed_in(item["sign_in"], item["sign_in_means"], at, submitted_at)
     return named
 
 
@@ -197,7 +197,7 @@ def _extension(item: Mapping[str, Any]) -> Phrase | None:
 def _held_back(item: Mapping[str, Any]) -> str:
     """Return why nobody is let in by a window that was approved."""
     names = {"tenant": item["tenant"], "requester": item["requester"]["name"]}
-    return held_back_text.why(item["held_back"], **names) if item.get("held_back") else ""
+    return request_wording.held_back_because(item["held_back"], **names) if item.get("held_back") else ""
 
 
 def _case(item: Mapping[str, Any]) -> str | None:
@@ -308,7 +308,7 @@ def beside(item: Mapping[str, Any]) -> str:
     if item["step"]:
         return f"step {item['step']} began, and its approvers were asked"
     if item.get("held_back"):
-        return f"nobody is let in, because {held_back_text.why(item['held_back'])}"
+        return f"nobody is let in, because {request_wording.held_back_because(item['held_back'])}"
     return _reached(item)
 
 

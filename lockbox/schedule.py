@@ -1,4 +1,7 @@
-"""Keep the schedule: Redis sorted sets of ids by due time, which can be rebuilt from Postgres."""
+"""The schedule: Redis sorted sets of ids by due time, which can be rebuilt from Postgres.
+
+Methods raise RedisUnavailable where Redis can't be reached, unless they say otherwise.
+"""
 
 import asyncio
 import math
@@ -8,15 +11,16 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import groupby
 from typing import Any, TypeVar
+from uuid import UUID, uuid4
 
 import structlog
+from redis import Redis
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from lockbox import pubsub, redis_scripts
 from lockbox.failpoints import failpoint
-from lockbox.index_rebuild import BEGUN, EPOCH, IndexRebuild
 from lockbox.pubsub import Bell, Listener, OnConnection, OnMessage
-from lockbox.redis_scripts import ARM, CLAIM, QueueDepth, RedisUnavailable, redis_errors
+from lockbox.redis_scripts import ARM, CLAIM, MARK, QueueDepth, RedisUnavailable, redis_errors
 from lockbox.text_rules import UUID_FORM
 
 log = structlog.get_logger(__name__)
@@ -29,6 +33,8 @@ LATE_MS, TRICKLE = 30, 10
 ARM_TIMEOUT = 0.1
 POLL_TIMEOUT = 2.0
 BREAKER_SECONDS = 2.0
+
+EPOCH, BEGUN = "epoch", "begun"
 
 Answer = TypeVar("Answer")
 
@@ -98,11 +104,66 @@ News = Mapping[str | None, Iterable[str]]
 
 @dataclass(frozen=True)
 class ScheduleClaim:
-    """The result of a claim: ids by kind, how long until the next is due, and whether the index is whole."""
+    """Ids by kind, seconds until the next is due, and whether the index is whole."""
 
     ids: dict[str, list[str]]
     idle: float
     whole: bool
+
+
+class IndexRebuild:
+    """The mark of an index, or how far a rebuild has come: a member that is never due, and is lost when data is lost.
+
+    It names the server process of Redis.
+    """
+
+    def __init__(self, client: Redis, key: str) -> None:
+        self._client = client
+        self._key = key
+        self._mark = client.register_script(MARK)
+
+    def is_whole(self) -> bool:
+        """Return whether the index was completed under the server process that answers now."""
+        with redis_errors():
+            return self._client.zscore(self._key, self._epoch()) is not None
+
+    def begin(self) -> tuple[str, UUID]:
+        """Return the mark of a rebuild, and the last id that it has armed; begin one if there is none.
+
+        The index is incomplete from now on.
+        """
+        with redis_errors():
+            begun = f"{BEGUN}:{self._run_id()}:"
+            marks: Any = self._client.zrangebyscore(self._key, "+inf", "+inf")
+            known = [mark for one in marks if (mark := one.decode(errors="replace")).startswith(begun)]
+            if len(marks) == len(known) == 1 and UUID_FORM.fullmatch(after := known[0].rpartition(":")[2]):
+                return known[0], UUID(after)
+            after = UUID(int=0)
+            mark = f"{begun}{uuid4().hex}:{after}"
+            self._client.zremrangebyscore(self._key, "+inf", "+inf")
+            self._client.zadd(self._key, {mark: math.inf})
+        return mark, after
+
+    def move(self, mark: str, after: UUID) -> str:
+        """Record a rebuild's progress; return its new mark, or nothing where the index was lost since."""
+        moved = f"{mark.rpartition(':')[0]}:{after}"
+        return moved if self._replace(mark, moved) else ""
+
+    def complete(self, mark: str) -> bool:
+        """Record that the index holds all of Postgres; return False if it was lost since the rebuild began."""
+        return self._replace(mark, self._epoch())
+
+    def _replace(self, mark: str, by: str) -> bool:
+        with redis_errors():
+            return bool(self._mark(keys=[self._key], args=[mark, by]))
+
+    def _epoch(self) -> str:
+        return f"{EPOCH}:{self._run_id()}"
+
+    def _run_id(self) -> str:
+        with redis_errors():
+            server: Any = self._client.info("server")
+        return str(server["run_id"])
 
 
 class Schedule:
@@ -151,7 +212,7 @@ class Schedule:
             yield words
 
     def follow(self, promises: Promises, news: News) -> None:
-        """Arm and publish beside what goes on in the event loop, in this order, by the rules of `arm` and `tell`."""
+        """Arm and publish beside the event loop's other work, in this order, by the rules of `arm` and `tell`."""
         for index, promised in promises.items():
             self._promised.setdefault(index, []).extend(promised)
         for side, ids in news.items():
@@ -173,7 +234,7 @@ class Schedule:
             failpoint("pipeline.after_arm")
 
     async def _send_in_time(self, calls: Sequence[tuple[str | int, ...]]) -> None:
-        """Send calls; a second time where time ran out, for it may be the event loop that stood still."""
+        """Send calls; a second time where time ran out, because the event loop itself may have stood still."""
         try:
             async with asyncio.timeout(self._patience):
                 await self._send(calls)
@@ -189,7 +250,7 @@ class Schedule:
             yield "PUBLISH", pubsub.channel_of(self._number, side), " ".join(ids)
 
     async def _send(self, calls: Iterable[tuple[str | int, ...]]) -> None:
-        """Send calls in one write, to a Redis that began anew with the script."""
+        """Send calls in one write, to a restarted Redis with the script."""
         pipe = self._on_loop.pipeline(transaction=False)
         for call in calls:
             pipe.execute_command(*call)
@@ -207,7 +268,7 @@ class Schedule:
         await self._on_loop.aclose()
 
     def tell(self, ids: Iterable[str], side: str | None = None) -> None:
-        """Publish ids that changed without being armed, to one side if it is given. Like arming, it never raises."""
+        """Publish ids that changed without being armed, to one side if it is given; never raises."""
         self._tried("tell", lambda: pubsub.publish(self._arming, ids, side))
 
     def listener(self, on_message: OnMessage, on_connection: OnConnection) -> Listener:
@@ -219,11 +280,11 @@ class Schedule:
         return bool(self._tried("look", lambda: pubsub.mark(self._arming, of, person, since)))
 
     def unmark_looking(self, of: str, person: str) -> bool:
-        """Remove that mark; return whether there was one. Never raises."""
+        """Return whether there was a mark. Never raises."""
         return bool(self._tried("look", lambda: pubsub.unmark(self._arming, of, person)))
 
     def looking(self, of: str, people: Sequence[str]) -> Mapping[str, tuple[datetime, timedelta]]:
-        """Return who is looking, since when, and until when that is known; nobody while Redis is away."""
+        """Return who is looking, since when, and until when that is known; empty while Redis is away."""
         return self._tried("look", lambda: pubsub.marked(self._arming, of, people)) or {}
 
     def _tried(self, what: str, call: Callable[[], Answer]) -> Answer | None:
@@ -244,9 +305,6 @@ class Schedule:
         """Move due members to the lease set, and offer expired leases again.
 
         With `urgent` only what goes before all others is claimed, for which no budget and no other index matters.
-
-        Raises:
-            RedisUnavailable: Redis can't be reached.
         """
         yields_to = None if urgent else index.yields_to
         first = yields_to or index
@@ -297,7 +355,6 @@ class Schedule:
                 return
 
     def rebuild(self, index: ScheduleIndex) -> IndexRebuild:
-        """Return the mark of an index, which says whether it is whole, or how far a rebuild has come."""
         return IndexRebuild(self._polling, index.keys[0])
 
     def ping(self) -> None:
@@ -313,21 +370,13 @@ class Schedule:
         return {member.decode(): score for member, score in pairs if score != math.inf}
 
     def leased(self, index: ScheduleIndex) -> int:
-        """Return how many members are leased: claimed, and not yet settled.
-
-        Raises:
-            RedisUnavailable: Redis can't be reached.
-        """
+        """Count members that are claimed, and not yet settled."""
         with redis_errors():
             count: Any = self._polling.zcard(index.keys[1])
         return int(count)
 
     def look(self, span: tuple[float, float]) -> QueueDepth:
-        """Return the counts in Redis; of clocks those due after the first and by the second of two ms.
-
-        Raises:
-            RedisUnavailable: Redis can't be reached.
-        """
+        """Return the counts in Redis; of clocks those due after the first and by the second of two ms."""
         with redis_errors():
             return redis_scripts.measure(self._polling, CLOCK.keys[0], NOTIFICATIONS.keys, span)
 

@@ -1,6 +1,7 @@
-"""Validate text that people read before they decide: no invisible characters, one spelling, no links in names; pure.
+"""Rules for text that people read before they decide: no invisible characters, one spelling, no links; pure.
 
-Each rule is also a JSON Schema pattern, so that the OpenAPI document states it.
+Each rule is also a JSON Schema pattern, for the OpenAPI document. A check returns the text, stripped where white
+space may surround it, or raises ValueError.
 """
 
 import re
@@ -14,6 +15,7 @@ from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, GetC
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 from pydantic_core.core_schema import no_info_after_validator_function
+from typing_extensions import TypeAliasType
 
 FORM = re.compile(r"\d{4}-\d{2}-\d{2}[Tt]\d{2}:\d{2}:\d{2}(?:\.\d+)?(?:[Zz]|[+-]\d{2}:\d{2})")
 EXAMPLE = "2026-11-24T09:00:00Z"
@@ -127,11 +129,7 @@ INKLESS = re.compile(f"[{_class(INVISIBLE, PRIVATE)}]")
 
 
 def check_text(value: str) -> str:
-    """Return prose without surrounding white space.
-
-    Raises:
-        ValueError: it is blank or has invisible characters.
-    """
+    """Refuse blank text and invisible characters."""
     if found := UNFIT.search(value):
         raise ValueError(f"leave out {_called(found[0])}: readers would not see it")
     if not value.strip():
@@ -140,11 +138,7 @@ def check_text(value: str) -> str:
 
 
 def check_line(value: str) -> str:
-    """Return one line of text without surrounding white space.
-
-    Raises:
-        ValueError: it is blank, has several lines, white space other than spaces, or invisible characters.
-    """
+    """Refuse blank text, several lines, white space other than spaces, and invisible characters."""
     if any(mark in value for mark in "\n\r\t"):
         raise ValueError("write it on one line")
     check_text(value)
@@ -154,11 +148,7 @@ def check_line(value: str) -> str:
 
 
 def check_name(value: str) -> str:
-    """Return the name of a person or tenant, which mail subjects contain.
-
-    Raises:
-        ValueError: it is no line of text, or contains what mail programs would show as a link.
-    """
+    """Refuse in a name, which mail subjects contain, what mail programs would show as a link."""
     line = check_line(value)
     if LINK.search(unicodedata.normalize("NFKC", line).translate(DOTS)):
         raise ValueError("leave out web and mail addresses: a name is shown in the subjects of mails")
@@ -166,11 +156,7 @@ def check_name(value: str) -> str:
 
 
 def check_resource(value: str) -> str:
-    """Return the id of a resource unchanged.
-
-    Raises:
-        ValueError: it is not kind:id, has a wildcard, invisible characters, or a second spelling.
-    """
+    """Refuse what is not kind:id, wildcards, invisible characters, and a second spelling."""
     if "*" in value:
         raise ValueError("name each resource; wildcards are not allowed")
     _check_visible(value)
@@ -180,23 +166,14 @@ def check_resource(value: str) -> str:
 
 
 def check_https(value: str) -> str:
-    """Return the address of a page unchanged.
-
-    Raises:
-        ValueError: it is no https address, names a user, has a dot segment in its path, or characters that an address
-            writes otherwise.
-    """
+    """Refuse URLs that are not https, name a user, have a dot segment in the path, or unescaped characters."""
     if not HTTPS.fullmatch(value):
         raise ValueError("write a whole https address without dot segments, such as https://desk.example/cases/4711")
     return value
 
 
 def check_resource_pattern(value: str) -> str:
-    """Return a pattern for resource ids, which may contain `*`, unchanged.
-
-    Raises:
-        ValueError: it has characters or a spelling that no id may have.
-    """
+    """Refuse in a pattern, which may contain `*`, characters or a spelling that no id may have."""
     _check_visible(value)
     return _check_spelling(value)
 
@@ -289,7 +266,7 @@ IS_WHOLE = BeforeValidator(_whole)
 
 @dataclass(frozen=True)
 class TextRule:
-    """Check text by a rule, after its length, and state the rule in the OpenAPI document."""
+    """A rule is checked after the length, and stated in the OpenAPI document."""
 
     check: Check
     pattern: str
@@ -305,3 +282,34 @@ IS_TEXT = TextRule(check_text, TEXT_PATTERN)
 IS_LINE = TextRule(check_line, LINE_PATTERN)
 IS_NAME = TextRule(check_name, LINE_PATTERN)
 IS_PAGE = TextRule(check_https, HTTPS_PATTERN)
+
+COUNTRIES = frozenset(
+    """
+AD AE AF AG AI AL AM AO AQ AR AS AT AU AW AX AZ BA BB BD BE BF BG BH BI BJ BL BM BN BO BQ BR BS BT BV BW BY
+BZ CA CC CD CF CG CH CI CK CL CM CN CO CR CU CV CW CX CY CZ DE DJ DK DM DO DZ EC EE EG EH ER ES ET FI FJ FK
+FM FO FR GA GB GD GE GF GG GH GI GL GM GN GP GQ GR GS GT GU GW GY HK HM HN HR HT HU ID IE IL IM IN IO IQ IR
+IS IT JE JM JO JP KE KG KH KI KM KN KP KR KW KY KZ LA LB LC LI LK LR LS LT LU LV LY MA MC MD ME MF MG MH MK
+ML MM MN MO MP MQ MR MS MT MU MV MW MX MY MZ NA NC NE NF NG NI NL NO NP NR NU NZ OM PA PE PF PG PH PK PL PM
+PN PR PS PT PW PY QA RE RO RS RU RW SA SB SC SD SE SG SH SI SJ SK SL SM SN SO SR SS ST SV SX SY SZ TC TD TF
+TG TH TJ TK TL TM TN TO TR TT TV TW TZ UA UG UM US UY UZ VA VC VE VG VI VN VU WF WS YE YT ZA ZM ZW
+""".split()  # noqa: SIM905 - a line of codes reads better than a line of quotes
+)
+"""The officially assigned codes. User-assigned ones, such as XK, name a country in one place and none in another."""
+NOT_A_CODE = "write a country as the two capital letters of ISO 3166-1, such as DE"
+
+
+def check_country(value: str) -> str:
+    if value not in COUNTRIES:
+        raise ValueError(NOT_A_CODE)
+    return value
+
+
+Country = TypeAliasType(
+    "Country",
+    Annotated[
+        str,
+        Field(min_length=2, max_length=2, json_schema_extra={"enum": sorted(COUNTRIES)}),
+        AfterValidator(check_country),
+    ],
+)
+"""A country's code; an alias with a name, so that schemas list the codes once."""

@@ -32,7 +32,7 @@ from lockbox.facts.labels import label_text
 from lockbox.facts.window import Window
 from lockbox.identity import time_zones
 from lockbox.identity.roles import ProtectedField, Side, may_read, reader_roles
-from lockbox.notifications import held_back_text, requester_text
+from lockbox.notifications import request_wording
 from lockbox.notifications.mail_text import STATE_WORDINGS, StateWording, approved, duration, joined
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.quorum import sole
@@ -122,12 +122,12 @@ def _state_words(saying: StateWording) -> str:
 
 
 def _located(asked: AccessRequest) -> str:
-    return requester_text.located(asked.employing_entity, asked.office_country, asked.physical_country)
+    return request_wording.located(asked.employing_entity, asked.office_country, asked.physical_country)
 
 
 def _signed_in(asked: AccessRequest) -> str:
     at = asked.created_at
-    return requester_text.signed_in(asked.sign_in, asked.sign_in_means, asked.signed_in_at, at)
+    return request_wording.signed_in(asked.sign_in, asked.sign_in_means, asked.signed_in_at, at)
 
 
 def _facts(view: FactView) -> Callable[[AccessRequest], list[tuple[str, str]]]:
@@ -147,13 +147,13 @@ def _held_back(entry: RequestEntry) -> str:
     is_ahead = bool(at and asked.opens_at and asked.opens_at > at)
     if entry.held_back is None:
         return ""
-    return held_back_text.sentence(
+    return request_wording.held_back(
         entry.held_back, tenant=entry.tenant_name, requester=entry.requester, is_ahead=is_ahead
     )
 
 
 def _why_held_back(reason: str, entry: RequestEntry) -> str:
-    return held_back_text.why(reason, tenant=entry.tenant_name, requester=entry.requester)
+    return request_wording.held_back_because(reason, tenant=entry.tenant_name, requester=entry.requester)
 
 
 TEMPLATES.filters["duration"] = duration

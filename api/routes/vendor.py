@@ -20,9 +20,9 @@ from api.schemas.members import (
 )
 from api.schemas.parts import MUST_MATCH_TAG, PersonView, problems
 from api.schemas.webhooks import DeadNotificationPage
-from lockbox.admin import delivery_log, directory_records, memberships, vendor_staff
-from lockbox.admin.directory_records import StaffRecord
+from lockbox.admin import delivery_log, memberships, vendor_staff
 from lockbox.admin.memberships import Member
+from lockbox.admin.vendor_staff import StaffRecord
 from lockbox.identity.directory import DirectoryEntry
 from lockbox.identity.roles import Role
 
@@ -92,7 +92,7 @@ def disable_vendor_member(
 @router.get("/members/{person_id}/directory", responses=problems(404))
 def get_directory_record(person_id: UUID, who: CurrentUser, session: SessionDep) -> DirectoryView:
     """Show what the vendor's directory says of a person, to them, to operators and auditors, and to who writes it."""
-    return _directory_view(directory_records.show(session, who, person_id))
+    return _directory_view(vendor_staff.read_record(session, who, person_id))
 
 
 @router.put("/members/{person_id}/directory", responses=problems(400, 404))
@@ -104,7 +104,7 @@ def change_directory_record(
     Customers see it on each request of that person that is submitted from then on, and their policies may look at it.
     """
     entry = DirectoryEntry(body.employing_entity, body.office_country, body.physical_country)
-    return _directory_view(directory_records.write(session, who, came, person_id, entry))
+    return _directory_view(vendor_staff.write_record(session, who, came, person_id, entry))
 
 
 @router.get("/invitations", responses=problems())

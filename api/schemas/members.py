@@ -9,11 +9,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 
 from api.schemas.parts import PersonView, RequestBody, has
-from lockbox.countries import Country
 from lockbox.identity.directory import LONGEST_ENTITY
 from lockbox.identity.roles import Role
 from lockbox.requests.policy_parts import MOST_TIERS
-from lockbox.text_rules import IS_LINE, IS_NAME, IS_WHOLE, Instant, TextRule
+from lockbox.text_rules import IS_LINE, IS_NAME, IS_WHOLE, Country, Instant, TextRule
 
 PLACE = r"[^\s@<>()\[\]\\,;:\"]+"
 ADDRESS = re.compile(f"{PLACE}@{PLACE}")

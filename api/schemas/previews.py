@@ -6,11 +6,10 @@ from pydantic import BaseModel, Field
 
 from api.schemas.parts import RequestBody
 from catalogue.service_catalogue import Level
-from lockbox.countries import Country
 from lockbox.facts.bounds import Context, Resource, Word
 from lockbox.facts.enumerations import Reason, Severity
 from lockbox.requests.preview import PreviewedSubmission
-from lockbox.text_rules import IS_LINE
+from lockbox.text_rules import IS_LINE, Country
 
 
 class MissingField(BaseModel):

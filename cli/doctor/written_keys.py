@@ -15,7 +15,7 @@ from lockbox.audit.log.signing_keys import BadKey
 from lockbox.audit.verifier.approval_checks import NAME as APPROVALS
 from lockbox.database import Database, ProcessKeys
 from lockbox.identity import keyring
-from lockbox.identity.mark_scan import MarkScans
+from lockbox.identity.row_macs import MarkScans
 from lockbox.notifications.endpoints import SecretVault
 from lockbox.schedule import Schedule
 from lockbox.startup_checks import ServerKind

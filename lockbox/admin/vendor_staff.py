@@ -1,4 +1,4 @@
-"""Invite the vendor's staff, set their roles, and disable them, as an operator; never oneself."""
+"""The vendor's staff: invitations, roles and disabling, by operators; directory records, by service accounts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,23 +11,28 @@ from lockbox.admin.invitations import InvitationOffer
 from lockbox.admin.memberships import Member, MemberListing
 from lockbox.admin.permissions import AdminActor, AdminChange, change, listed
 from lockbox.audit.canonical import Value
+from lockbox.audit.events import Actor
 from lockbox.database import UnitOfWork, now
-from lockbox.errors import Invalid, NotFound, OwnRoles
-from lockbox.identity import authentication
-from lockbox.identity.models import Invitation, Person
-from lockbox.identity.roles import Caller, Role
+from lockbox.errors import Invalid, NotFound, NotYours, OwnRoles
+from lockbox.identity import authentication, directory
+from lockbox.identity.directory import DirectoryEntry
+from lockbox.identity.models import DirectoryRecord, Invitation, Person
+from lockbox.identity.roles import Caller, Role, Scope
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.transition import Origin
 
 OPERATORS = (Role.OPERATOR,)
 READERS = (Role.OPERATOR, Role.VENDOR_AUDITOR)
 FIRST_TIER = 1
+NO_SUCH_PERSON = "There is no such person at the vendor."
+ACCOUNT = "account:"
+"""What the source of a directory record begins with that a service account has written."""
 
 
 def withdraw_offers(session: UnitOfWork, actor: AdminActor, person_id: UUID) -> None:
-    """Withdraw every open invitation and proposal by a person of the vendor, wherever they made it.
+    """Withdraw a vendor person's open invitations and proposals everywhere; each withdrawal is notified.
 
-    The vendor's people are locked already; those of the tenants are locked here, by id. Each withdrawal is notified.
+    The vendor's people are locked already; those of the tenants are locked here, by id.
     """
     invitations.end_those_by(session, actor, person_id)
     made = select(Invitation.tenant_id).where(
@@ -46,39 +51,33 @@ def withdraw_offers(session: UnitOfWork, actor: AdminActor, person_id: UUID) -> 
 
 @dataclass(frozen=True)
 class StaffRoles:
-    """All roles that a person will have, and the review tier; None leaves the tier as it is."""
+    """`review_tier` None keeps the tier."""
 
     roles: frozenset[Role]
     review_tier: int | None = None
 
 
-def page(session: UnitOfWork, caller: Caller, *, cursor: UUID | None, most: int) -> MemberListing:
-    """Return everyone at the vendor, with or without roles, to its operators and auditors.
+@dataclass(frozen=True)
+class StaffRecord:
+    person_id: UUID
+    name: str
+    record: DirectoryRecord | None
 
-    Raises:
-        NotYours: the caller is neither.
-    """
+
+def page(session: UnitOfWork, caller: Caller, *, cursor: UUID | None, most: int) -> MemberListing:
+    """Return everyone at the vendor, with or without roles, to its operators and auditors."""
     _may_read(session, caller, READERS)
     return memberships.page(session, None, cursor=cursor, most=most)
 
 
 def show(session: UnitOfWork, caller: Caller, person_id: UUID) -> Member:
-    """Return one person of the vendor, to its operators and auditors.
-
-    Raises:
-        NotYours: the caller is neither.
-        NotFound: there is nobody of that id.
-    """
+    """To operators and auditors."""
     _may_read(session, caller, READERS)
     return _again(session, person_id)
 
 
 def still_open(session: UnitOfWork, caller: Caller) -> Sequence[Invitation]:
-    """Return the open invitations to the vendor, to its operators.
-
-    Raises:
-        NotYours: the caller is none.
-    """
+    """To operators."""
     _may_read(session, caller, OPERATORS)
     return invitations.listed_at(session, None)
 
@@ -93,16 +92,7 @@ def invite(
     roles: frozenset[Role],
     a_day: int | None = None,
 ) -> Invitation:
-    """Invite a person to the vendor by mail.
-
-    The inviter does not learn whether the address belongs to a customer's member, who could not accept.
-
-    Raises:
-        NotYours: the caller is no operator.
-        SignInAgain: the operator's sign-in is too weak or too old.
-        AlreadyMember, AlreadyInvited: the person has a place or an open invitation.
-        TooMany: as many were invited to the vendor within 24 hours as `a_day` lets through.
-    """
+    """As an operator. The inviter does not learn whether the address is a customer's member, who could not accept."""
     actor = permissions.acting_as(session, caller, origin, OPERATORS)
     permissions.require_fresh_operator(session, actor)
     at = now(session)
@@ -112,11 +102,6 @@ def invite(
 
 
 def withdraw(session: UnitOfWork, caller: Caller, origin: Origin, invitation_id: UUID) -> None:
-    """Withdraw an invitation to the vendor.
-
-    Raises:
-        NotYours, NotFound, InvitationClosed: the caller is no operator, or there is no open one.
-    """
     invitations.end(session, permissions.acting_as(session, caller, origin, OPERATORS), invitation_id)
 
 
@@ -130,18 +115,13 @@ def set_roles(
     review_tier: int | None = None,
     seen: str | None = None,
 ) -> Member:
-    """Set the roles of a person of the vendor, in force from the next call.
+    """Set a person's roles, as an operator, in force from the next call; what a lost role carried ends.
 
-    What a lost role carried ends: an operator's invitations and proposals, an engineer's requests and windows. A
-    manager is asked in the given review tier; None keeps it, or is the first tier for a new manager. `seen` is the
-    version of the person to replace, None for any.
+    `review_tier` is a manager's; None keeps it, or is the first tier for a new manager. `seen` is the version to
+    replace, None for any.
 
     Raises:
-        NotYours, NotFound: the caller is no operator, or there is no such person.
-        OwnRoles: it is the caller.
-        StaleVersion: the person's roles or tier were changed since then.
-        Invalid: the person is disabled, or no manager and to be in a tier.
-        SignInAgain: it is a new role, and the operator's sign-in is too weak or too old.
+        Invalid: the person is disabled, or gets a tier without being a manager.
     """
     actor, member = _colleague(session, caller, origin, person_id)
     member.check_seen(seen)
@@ -161,22 +141,14 @@ def set_roles(
 
 
 def remove(session: UnitOfWork, caller: Caller, origin: Origin, person_id: UUID) -> None:
-    """Remove every role of a person of the vendor, and what the roles carried.
-
-    Raises:
-        NotYours, NotFound, OwnRoles: the caller is no operator, or it is nobody or the caller.
-    """
     actor, member = _colleague(session, caller, origin, person_id)
     _replace(session, actor, member, StaffRoles(frozenset()), "member_removed")
 
 
 def disable(session: UnitOfWork, caller: Caller, origin: Origin, person_id: UUID) -> Member:
-    """Disable a person of the vendor for ever: tokens, sign-ins and open windows end at once.
+    """Disable a person permanently, as an operator.
 
-    Their invitations and proposals are withdrawn, their requests cancelled, and their open windows revoked.
-
-    Raises:
-        NotYours, NotFound, OwnRoles: the caller is no operator, or it is nobody or the caller.
+    Tokens, sign-ins, invitations and proposals end, requests are cancelled, and open windows revoked.
     """
     actor, member = _colleague(session, caller, origin, person_id)
     if not member.is_disabled:
@@ -189,6 +161,44 @@ def disable(session: UnitOfWork, caller: Caller, origin: Origin, person_id: UUID
         admin_change = _admin_change(session, "person_disabled", member, {"disabled": change("no", "yes")}, ended)
         permissions.record_change(session, actor, admin_change)
     return _again(session, person_id)
+
+
+def read_record(session: UnitOfWork, caller: Caller, person_id: UUID) -> StaffRecord:
+    """To operators, auditors, that person, and the service account that writes it."""
+    authentication.enter(session, caller)
+    if not (caller.holds(*READERS) or person_id == caller.person_id):
+        _may_write_records(caller)
+    return StaffRecord(person_id, _again(session, person_id).name, directory.find(session, person_id))
+
+
+def write_record(
+    session: UnitOfWork, caller: Caller, origin: Origin, person_id: UUID, entry: DirectoryEntry
+) -> StaffRecord:
+    """Replace a person's directory record, as a service account with the scope, as of now."""
+    authentication.enter(session, caller)
+    _may_write_records(caller)
+    member = _again(session, person_id)
+    if member.is_disabled or Role.SYSTEM in member.roles:
+        raise NotFound(NO_SUCH_PERSON)
+    actor = Actor(
+        person_id=caller.person_id,
+        role=Role.SYSTEM,
+        name=caller.name,
+        channel=origin.channel,
+        address=origin.address,
+        user_agent=origin.user_agent,
+    )
+    authentication.describe(session, person_id)
+    source = f"{ACCOUNT}{caller.person_id}"
+    directory.keep(session, actor, person_id, entry, source=source, as_of=now(session))
+    return StaffRecord(person_id, member.name, directory.find(session, person_id))
+
+
+def _may_write_records(caller: Caller) -> None:
+    if not caller.holds(Role.SYSTEM):
+        raise NotYours("Only a service account of the vendor writes what the directory says. Use its token.")
+    if Scope.DIRECTORY_WRITE not in caller.scopes:
+        raise NotYours(f"This token needs the scope {Scope.DIRECTORY_WRITE}: create a token that has it.")
 
 
 def _may_read(session: UnitOfWork, caller: Caller, roles: Sequence[Role]) -> None:
@@ -206,7 +216,7 @@ def _colleague(session: UnitOfWork, caller: Caller, origin: Origin, person_id: U
 def _again(session: UnitOfWork, person_id: UUID) -> Member:
     member = memberships.find(session, None, person_id)
     if member is None:
-        raise NotFound("There is no such person at the vendor.")
+        raise NotFound(NO_SUCH_PERSON)
     return member
 
 

@@ -1,4 +1,4 @@
-"""Sign in with OpenID Connect: verify an identity provider's tokens, and run the code flow with PKCE."""
+"""OpenID Connect: verification of identity providers' tokens, and the code flow with PKCE."""
 
 import base64
 import hashlib
@@ -25,7 +25,6 @@ from joserfc.errors import (
 from joserfc.jwk import KeySet
 
 from catalogue.issuers import IdentityProvider
-from lockbox.countries import COUNTRIES
 from lockbox.errors import NotSignedIn
 from lockbox.identity.directory import LONGEST_ENTITY, DirectoryEntry
 from lockbox.identity.oidc_providers import (
@@ -37,6 +36,7 @@ from lockbox.identity.oidc_providers import (
     read_object,
 )
 from lockbox.safe_http import FetchFailed
+from lockbox.text_rules import COUNTRIES
 
 log = structlog.get_logger(__name__)
 
@@ -73,10 +73,10 @@ class UnexplainedSignature(NotSignedIn):
 
 
 class Claims(jwt.JWTClaimsRegistry):
-    """The claims' rules of RFC 7519 and OpenID Connect Core 1.0 section 3.1.3.7."""
+    """RFC 7519 and OpenID Connect Core 1.0 section 3.1.3.7."""
 
     def validate_auth_time(self, value: object) -> None:
-        """The moment of the authentication itself is a NumericDate that is not in the future."""
+        """It must be a NumericDate that is not in the future."""
         self.validate_iat(value)
 
 
@@ -85,8 +85,7 @@ class VerifiedIdentity:
     """A person whom an identity provider authenticated: known by issuer and subject, never by name or address.
 
     `authenticated_at` is in UTC; `email` is set only if the provider verified it; `methods` are `amr` (RFC 8176).
-    `directory` is what the token says of where the person works, None where the provider is not asked; it was so when
-    the token was issued.
+    `directory` is None where the provider is not asked for it; it is as of `issued_at`.
     """
 
     issuer: str
@@ -101,7 +100,7 @@ class VerifiedIdentity:
 
 @dataclass(frozen=True)
 class UnverifiedToken:
-    """A token as it was shown: parsed, and nothing in it believed. `issuer` is the provider that it names, if any."""
+    """Parsed and not verified. `issuer` is the provider that the token names, if any."""
 
     text: str = field(repr=False)
     header: Mapping[str, Any] = field(repr=False)
@@ -110,7 +109,7 @@ class UnverifiedToken:
 
 @dataclass(frozen=True)
 class AuthorizationRequest:
-    """A login to which the browser is redirected; everything but the URL is stored for its return."""
+    """Everything but the URL is stored for the browser's return."""
 
     url: str
     state: str = field(repr=False)
@@ -119,17 +118,7 @@ class AuthorizationRequest:
 
 
 def verify(token: str, issuers: IdentityProviders, now: datetime) -> VerifiedIdentity:
-    """Verify a bearer token, a JWT of one of the configured providers, and return its identity.
-
-    Args:
-        token: an access token (RFC 9068) or ID token as it was shown.
-        issuers: whose tokens count here.
-        now: the present, aware.
-
-    Raises:
-        NotSignedIn: the token is malformed, forged, not meant for us or not valid now.
-        Busy: the issuer's keys are not known and can't be fetched.
-    """
+    """Verify a bearer token, an access token (RFC 9068) or ID token of one of the configured providers."""
     shown = parse(token)
     issuer = issuers.configured(shown.issuer) if shown.issuer is not None else None
     if issuer is None:
@@ -142,9 +131,6 @@ def begin(issuer: IdentityProvider, metadata: ProviderMetadata, redirect_uri: st
     """Begin the authorization code flow with PKCE (RFC 7636, S256 only).
 
     The caller keeps state, nonce and verifier bound to this browser, and compares the state that comes back.
-
-    Raises:
-        NotSignedIn: the issuer has no client id or no page to sign in on.
     """
     if issuer.client_id is None or metadata.authorization_endpoint is None:
         raise NotSignedIn(NO_BROWSER)
@@ -175,21 +161,10 @@ def finish(
     now: datetime,
     answered_by: str | None = None,
 ) -> VerifiedIdentity:
-    """Exchange the code that the browser returned with for an ID token, and return its identity.
+    """Exchange the returned code for an ID token, and return its identity.
 
-    Args:
-        issuers: what is known of the issuers.
-        issuer: the one that the sign-in was begun with.
-        code: as it came back.
-        verifier: as begun.
-        nonce: as begun.
-        redirect_uri: the same as at the beginning, to the letter.
-        now: the present, aware.
-        answered_by: the `iss` that came back beside the code, if one did (RFC 9207).
-
-    Raises:
-        NotSignedIn: the code, the verifier or the ID token is no good, or another issuer answered.
-        Busy: the issuer can't be reached, or won't take our client.
+    `redirect_uri` must be exactly that of the beginning; `answered_by` is the `iss` beside the code (RFC 9207), if
+    any.
     """
     if issuer.client_id is None:
         raise NotSignedIn(NO_BROWSER)
@@ -233,11 +208,6 @@ def _exchange(issuers: IdentityProviders, issuer: IdentityProvider, client_id: s
 
 
 def parse(token: str) -> UnverifiedToken:
-    """Parse a token without verifying it.
-
-    Raises:
-        NotSignedIn: it is malformed, names a claim twice (RFC 7519 section 4) or needs an extension.
-    """
     if len(token) > MOST_TOKEN_BYTES:
         raise NotSignedIn(NOT_ACCEPTED)
     try:
@@ -260,11 +230,7 @@ def _distinct(members: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def key_id(shown: UnverifiedToken, issuer: IdentityProvider, types: frozenset[str]) -> str | None:
-    """Return the id of the key that a token names, None if it names none.
-
-    Raises:
-        NotSignedIn: the token is of another type, or signed by an algorithm that is not this provider's.
-    """
+    """None if the token names no key."""
     kid, kind = shown.header.get("kid"), str(shown.header.get("typ", "jwt")).lower().removeprefix("application/")
     if not isinstance(kid, str | None) or kind not in types or shown.header.get("alg") not in issuer.algorithms:
         raise NotSignedIn(NOT_ACCEPTED)
@@ -283,18 +249,11 @@ def verified_claims(
 ) -> dict[str, Any]:
     """Return the claims of a token that one of these keys signed for that audience and that is valid now.
 
-    Args:
-        shown: the token; `key_id` has found nothing wrong with its header.
-        issuer: the provider that it names.
-        keys: the provider's.
-        audience: whom it must be meant for.
-        now: the present, aware.
-        longest: for how many seconds it may have been issued.
-        clients: the claims that can name the client to which it was issued.
+    `key_id` has checked the header. `longest` is the longest accepted lifetime in seconds; `clients` are the claims
+    that can name the client to which it was issued.
 
     Raises:
         UnexplainedSignature: none of these keys made its signature.
-        NotSignedIn: it is not for us, not valid now, or no bearer token.
     """
     rules = Claims(
         now=int(now.timestamp()),
@@ -327,11 +286,7 @@ def verified_claims(
 
 
 def client_of(claims: Mapping[str, Any], named_by: Sequence[str] = BEARER_CLIENTS) -> str | None:
-    """Return the client to which a token was issued, None if it names none.
-
-    Raises:
-        NotSignedIn: it names two, or something that is no client.
-    """
+    """None if the token names no client."""
     named = [claims[name] for name in named_by if name in claims]
     if any(not isinstance(one, str) or one != named[0] for one in named):
         raise NotSignedIn(NOT_ACCEPTED)
@@ -352,7 +307,7 @@ def _claims(
     now: datetime,
     clients: Sequence[str] = BEARER_CLIENTS,
 ) -> dict[str, Any]:
-    """Return the verified claims of a token; the provider's keys may be fetched, and once more if it replaced one."""
+    """Return the verified claims; the provider's keys may be fetched, and once more if it replaced one."""
     kid = key_id(shown, issuer, types)
     keys = issuers.keys(issuer, kid)
     try:
@@ -365,11 +320,6 @@ def _claims(
 
 
 def verified_identity(claims: Mapping[str, Any]) -> VerifiedIdentity:
-    """Return the identity that verified claims are about.
-
-    Raises:
-        NotSignedIn: the subject is empty, too long or not printable.
-    """
     subject, at = claims["sub"], claims.get("auth_time", claims["iat"])
     if not 1 <= len(subject) <= LONGEST_SUBJECT or not subject.isprintable() or at < 0:
         raise NotSignedIn(NOT_ACCEPTED)
@@ -389,7 +339,7 @@ def verified_identity(claims: Mapping[str, Any]) -> VerifiedIdentity:
 def _with_directory(
     identity: VerifiedIdentity, issuer: IdentityProvider, claims: Mapping[str, Any]
 ) -> VerifiedIdentity:
-    """Return the identity with what the token says of where the person works, if the provider is asked that."""
+    """Add what the token says of where the person works, if the provider is configured for that."""
     asked = issuer.directory_claims
     if not any(asked.values()):
         return identity
@@ -404,7 +354,7 @@ def _with_directory(
 
 
 def _country(said: object) -> str | None:
-    """Return the code of a country; whatever is none is not known."""
+    """Return the code of a country; None for anything else."""
     code = said.strip().upper() if isinstance(said, str) else ""
     return code if code in COUNTRIES else None
 

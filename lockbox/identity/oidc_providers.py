@@ -1,4 +1,4 @@
-"""Fetch and cache identity providers' metadata and keys, and call their token endpoints."""
+"""Identity providers' metadata and keys, fetched and cached, and their token endpoints."""
 
 import functools
 import json
@@ -7,10 +7,12 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, Generic, TypeVar, get_args
 
 import httpx
+import structlog
 from cryptography.exceptions import UnsupportedAlgorithm
 from joserfc import jws
 from joserfc.errors import JoseError
@@ -21,8 +23,9 @@ from joserfc.util import urlsafe_b64decode
 from catalogue.issuers import Algorithm, IdentityProvider
 from config.outbound import OutboundRoute
 from lockbox.errors import Busy
-from lockbox.identity.cached_fetch import CachedFetch
-from lockbox.safe_http import NO_WAY_ASIDE, SECONDS, FetchFailed, fetch
+from lockbox.safe_http import NO_WAY_ASIDE, SECONDS, FetchFailed, FetchFailure, fetch
+
+log = structlog.get_logger(__name__)
 
 MOST_EXCHANGES = 4
 MOST_EXCHANGES_TOGETHER = 8
@@ -30,6 +33,11 @@ MOST_WAITING = 4
 """How many calls may wait for keys and metadata of all providers: a fifth of the API's concurrent calls."""
 WAIT_SECONDS = 2.0
 """How long a call waits for them; the fetch continues for the next one."""
+RENEW_SECONDS = 3600.0
+KEEP_SECONDS = 24 * 3600.0
+PAUSE_SECONDS = 60.0
+COLD_PAUSE_SECONDS = 5.0
+MOST_FETCHES = 8
 DISCOVERY = "/.well-known/openid-configuration"
 UNREACHABLE = "The identity provider cannot be reached; try again in a moment."
 PUBLIC_MEMBERS = ("kty", "kid", "use", "alg", "key_ops", "n", "e", "crv", "x", "y")
@@ -38,10 +46,137 @@ RSA_BITS = range(2048, 8193)
 # joserfc warns at each use that RFC 9864 renamed this algorithm; providers still use the old name.
 EDDSA = EdDSAAlgorithm()
 EDDSA.security_warning = ""
+T = TypeVar("T")
+
+
+class CachedFetch(Generic[T]):
+    """A value that is fetched and cached. Threads share it; each fetch has a thread of its own.
+
+    `name` is for the log; `clock` counts seconds, and `wait_seconds` is the longest wait for a fetch. `places` limits
+    how many calls wait at once, and may be shared with other cached values.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[], T],
+        *,
+        name: str,
+        clock: Callable[[], float],
+        wait_seconds: float,
+        places: threading.BoundedSemaphore | None = None,
+    ) -> None:
+        self._load = load
+        self._name = name
+        self._clock = clock
+        self._wait_seconds = wait_seconds
+        self._lock = threading.Lock()
+        self._waiting = places or threading.BoundedSemaphore(MOST_FETCHES)
+        self._under_way: Future[None] | None = None
+        self._value: T | None = None
+        self._failure = FetchFailed("nothing usable is kept")
+        self._loaded_at = self._failed_at = self._asked_again_at = float("-inf")
+
+    def due(self) -> Future[None] | None:
+        """Begin a fetch where one is needed, and return it where nothing can be served before it ends.
+
+        A stale value is renewed in the background. After a failure no fetch begins for a pause.
+        """
+        since_failure = self._clock() - self._failed_at
+        if self.usable() is None:
+            return self._fetch() if since_failure >= COLD_PAUSE_SECONDS else None
+        if self._clock() - self._loaded_at >= RENEW_SECONDS and since_failure >= PAUSE_SECONDS:
+            self._fetch()
+        return None
+
+    def renewal(self) -> Future[None] | None:
+        """Begin one more fetch, at most once a minute; return the one under way, if there is any."""
+        with self._lock:
+            is_due = self._clock() - self._asked_again_at >= PAUSE_SECONDS
+            if is_due:
+                self._asked_again_at = self._clock()
+            fetching = self._under_way
+        return self._fetch() if is_due else fetching
+
+    def usable(self) -> T | None:
+        """Return the cached value, None if there is none or it is too old."""
+        with self._lock:
+            return self._value if self._clock() - self._loaded_at < KEEP_SECONDS else None
+
+    def get(self) -> T:
+        """Return the cached value, after a fetch if there is no usable one.
+
+        Raises:
+            FetchFailed: it could not be fetched, or that was tried a moment ago.
+        """
+        self._wait(self.due())
+        return self._present()
+
+    def in_background(self, seconds: float) -> T:
+        """Return the cached value, or the result of a fetch within so many seconds, for a background thread.
+
+        Raises:
+            FetchFailed: as for `get`.
+        """
+        fetching = self.due()
+        if fetching is not None:
+            with suppress(TimeoutError):
+                fetching.result(timeout=seconds)
+        return self._present()
+
+    def again(self) -> T:
+        """Return the value after one more fetch, or without one if it was fetched within the last minute.
+
+        Raises:
+            FetchFailed: as for `get`, or too many calls wait for the fetch.
+        """
+        self._wait(self.renewal())
+        return self.get()
+
+    def _present(self) -> T:
+        value = self.usable()
+        if value is None:
+            raise FetchFailed(self._failure.reason, trouble=self._failure.trouble)
+        return value
+
+    def _fetch(self) -> Future[None]:
+        with self._lock:
+            if self._under_way is None:
+                done: Future[None] = Future()
+                threading.Thread(target=self._run, args=(done,), name=f"fetch {self._name}", daemon=True).start()
+                self._under_way = done
+            return self._under_way
+
+    def _wait(self, fetching: Future[None] | None) -> None:
+        if fetching is None:
+            return
+        if not self._waiting.acquire(blocking=False):
+            raise FetchFailed("too many calls are waiting", trouble=FetchFailure.BUSY)
+        try:
+            fetching.result(timeout=self._wait_seconds)
+        except TimeoutError:
+            raise FetchFailed("it took too long", trouble=FetchFailure.TIME) from None
+        finally:
+            self._waiting.release()
+
+    def _run(self, done: Future[None]) -> None:
+        value, failed = None, True
+        try:
+            value, failed = self._load(), False
+        except FetchFailed as error:
+            self._failure = error
+            log.warning("oidc.fetch_failed", name=self._name, reason=error.reason)
+        finally:
+            with self._lock:
+                self._under_way = None
+                if failed:
+                    self._failed_at = self._clock()
+                else:
+                    self._value, self._loaded_at = value, self._clock()
+            done.set_result(None)
 
 
 class SignatureRegistry(jws.JWSRegistry):
-    """The signature algorithms for providers: joserfc's registry without `none` and shared secrets."""
+    """joserfc's registry without `none` and shared secrets."""
 
     algorithms = {name: jws.JWSRegistry.algorithms[name] for name in get_args(Algorithm)}  # noqa: RUF012 - as there
     recommended = []  # noqa: RUF012 - likewise
@@ -54,7 +189,7 @@ SignatureRegistry.algorithms["EdDSA"] = EDDSA
 
 @dataclass(frozen=True)
 class ProviderMetadata:
-    """A provider's metadata (OpenID Connect Discovery 1.0 section 3); an endpoint that it lacks is None.
+    """OpenID Connect Discovery 1.0 section 3; an endpoint that the provider lacks is None.
 
     `names_itself` is whether it adds `iss` to its redirect (RFC 9207).
     """
@@ -66,7 +201,7 @@ class ProviderMetadata:
 
 
 class ProviderUnavailable(Busy):
-    """A provider cannot be used now: `trouble` says why. What callers read says no more than that."""
+    """`trouble` says why; callers read no more than that it cannot be reached."""
 
     def __init__(self, issuer: IdentityProvider, failed: FetchFailed) -> None:
         super().__init__(UNREACHABLE)
@@ -75,7 +210,7 @@ class ProviderUnavailable(Busy):
 
 
 class IdentityProviders:
-    """The configured identity providers with their metadata and keys: one object a process, shared by its threads."""
+    """One object a process, shared by its threads; methods that fetch raise Busy."""
 
     def __init__(
         self,
@@ -102,26 +237,16 @@ class IdentityProviders:
         self._exchanges = {name: threading.BoundedSemaphore(MOST_EXCHANGES) for name in self._configured}
 
     def configured(self, name: str) -> IdentityProvider | None:
-        """Return the provider with exactly this `iss`, if it is configured."""
         return self._configured.get(name)
 
     def metadata(self, issuer: IdentityProvider) -> ProviderMetadata:
-        """Return the provider's metadata.
-
-        Raises:
-            Busy: it is not known yet and cannot be fetched.
-        """
         try:
             return self._metadata[issuer.issuer].get()
         except FetchFailed as error:
             raise ProviderUnavailable(issuer, error) from error
 
     def keys(self, issuer: IdentityProvider, kid: str | None) -> KeySet:
-        """Return the provider's keys; for an unknown key id they are fetched again, at most once a minute.
-
-        Raises:
-            Busy: they are not known yet and cannot be fetched, or too many calls wait for them.
-        """
+        """Return the provider's keys; for an unknown key id they are fetched again, at most once a minute."""
         kept = self._keys[issuer.issuer]
         try:
             was_empty = kept.usable() is None
@@ -131,29 +256,26 @@ class IdentityProviders:
             raise ProviderUnavailable(issuer, error) from error
 
     def fetch_for(self, issuer: IdentityProvider, kid: str | None) -> Future[None] | None:
-        """Return the fetch to wait for before a key of that id can be found, None if there is nothing to wait for.
+        """Return the fetch to wait for before a key of that id is known, None if there is nothing to wait for.
 
-        Like `keys`, for those that wait on an event loop: the fetch has begun, and `known_keys` serves its result.
+        Like `keys`, for an event loop: the fetch has begun, and `known_keys` serves its result.
         """
         kept = self._keys[issuer.issuer]
         fetching, keys = kept.due(), kept.usable()
         return fetching if fetching or keys is None or has_key(keys, kid) else kept.renewal()
 
     def fetch_newer(self, issuer: IdentityProvider) -> Future[None] | None:
-        """Return one more fetch to wait for, at most one a minute; like `newer_keys` on an event loop."""
+        """Like `newer_keys`, for an event loop."""
         return self._keys[issuer.issuer].renewal()
 
     def known_keys(self, issuer: IdentityProvider) -> KeySet | None:
-        """Return the provider's keys if they are known, without waiting; the same object until they change."""
+        """Return the keys if they are known, without waiting; the same object until they change."""
         return self._keys[issuer.issuer].usable()
 
     def newer_keys(self, issuer: IdentityProvider, keys: KeySet) -> KeySet | None:
-        """Return the provider's keys after one more fetch, at most one a minute, or None if these are the newest.
+        """Return the keys after one more fetch, at most one a minute, or None if these are the newest.
 
         For a signature that these keys do not explain: a provider may rotate a key and keep its id.
-
-        Raises:
-            Busy: too many calls wait for the fetch, or it takes too long.
         """
         try:
             newest = self._keys[issuer.issuer].again()
@@ -165,7 +287,6 @@ class IdentityProviders:
         """Return the answer of the provider's token endpoint; a few calls at a time for each provider and for all.
 
         Raises:
-            Busy: the issuer has no token endpoint that is known, or too many calls are under way.
             FetchFailed: the endpoint refused or failed.
         """
         endpoint, place = self.metadata(issuer).token_endpoint, self._exchanges[issuer.issuer]
@@ -237,7 +358,7 @@ def _scheme(url: str) -> str:
 
 
 def read_keys(document: bytes) -> KeySet:
-    """Read a JWK Set (RFC 7517 section 5); entries that are no valid public signing keys are skipped.
+    """Read a JWK Set (RFC 7517 section 5), without entries that are no valid public signing keys.
 
     Raises:
         FetchFailed: it is no JWK Set.
@@ -249,16 +370,12 @@ def read_keys(document: bytes) -> KeySet:
 
 
 def has_key(keys: KeySet, kid: str | None) -> bool:
-    """Return whether there is a key of this id; without an id, any key may be meant."""
+    """Without an id, any key may be meant."""
     return kid is None or any(key.kid == kid for key in keys)
 
 
 def read_object(document: bytes) -> dict[str, Any]:
-    """Read a JSON object.
-
-    Raises:
-        FetchFailed: it is something else.
-    """
+    """Raises FetchFailed where it is something else."""
     try:
         read = json.loads(document)
     except (ValueError, RecursionError):

@@ -1,9 +1,13 @@
-"""Mark rows that grant rights with an HMAC, check the marks, and renew those of older keys."""
+"""HMAC marks of rows that grant rights: make, check, scan and renew them.
+
+Functions named after a kind return what the mark of its row covers.
+"""
 
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from enum import StrEnum
 from functools import lru_cache, partial
 from operator import attrgetter
@@ -35,6 +39,12 @@ log = structlog.get_logger(__name__)
 MOST_KEPT = 1024
 CREDENTIAL_KEY_GUIDE = "see The credential key in docs/operating.md"
 REMARK = text("SELECT renew_mark(:kind, :which, :old, :new, :new_hash)")
+FIRST_OWNER = UUID(int=0)
+SCAN_PAGE = 200
+MOST_FRESH = 200
+MOST_DOUBTED = 200
+LATELY = timedelta(minutes=3)
+REPORT = text("SELECT report_unverified(:process, :number, :first)")
 FROM_BEFORE = b""
 """The mark of a tenant's data that was written before it had marks. Postgres lets no login write it."""
 TenantDataRow = Retention | LegalHold | Offboarding
@@ -42,8 +52,6 @@ PERSON_ID, TENANT_ID = attrgetter("person_id"), attrgetter("tenant_id")
 
 
 class MarkedRowKind(StrEnum):
-    """The kinds of rows that grant rights."""
-
     MEMBERSHIP = "membership"
     PASSKEY = "passkey"
     IDENTITY = "identity"
@@ -161,101 +169,94 @@ UNORDERED = frozenset({"scopes", "services", "principals"})
 
 
 def membership(row_id: UUID, person_id: UUID, tenant_id: UUID | None, role: str) -> Sequence[Part]:
-    """Return what a membership's mark covers; the review tier grants nothing."""
+    """Without the review tier, which grants nothing."""
     return (MarkedRowKind.MEMBERSHIP, row_id, person_id, tenant_id, role)
 
 
 def passkey(row: Passkey) -> Sequence[Part]:
-    """Return what a passkey's mark covers: everything but its name and what each use changes."""
+    """Everything but its name and what each use changes."""
     return _covered(MarkedRowKind.PASSKEY, row)
 
 
 def identity(row: Identity) -> Sequence[Part]:
-    """Return what an identity's mark covers."""
     return _covered(MarkedRowKind.IDENTITY, row)
 
 
 def gate_identity(row: GateIdentity) -> Sequence[Part]:
-    """Return what the mark of an identity at the gate covers: everything but who added it."""
+    """Everything but who added it."""
     return _covered(MarkedRowKind.GATE_IDENTITY, row)
 
 
 def directory_record(row: DirectoryRecord | Row[Any]) -> Sequence[Part]:
-    """Return what the mark of a directory record covers: all of it."""
     return _covered(MarkedRowKind.DIRECTORY_RECORD, row)
 
 
 def tenant(row: Tenant | Row[Any] | SimpleNamespace) -> Sequence[Part]:
-    """Return what a tenant's mark covers: everything but its name and its retention, which open nothing."""
+    """Everything but its name and its retention, which open nothing."""
     return _covered(MarkedRowKind.TENANT, row)
 
 
 def policy(tenant_id: UUID, version: int, body: str | Mapping[str, Any]) -> Sequence[Part]:
-    """Return what the mark of a policy version covers; the body is the parsed policy or its JSON text."""
+    """`body` is the parsed policy or its JSON text."""
     return (MarkedRowKind.POLICY, tenant_id, version, _digest(body if isinstance(body, str) else json.dumps(body)))
 
 
 def delegation(row: Delegation | SimpleNamespace) -> Sequence[Part]:
-    """Return what a delegation's mark covers: everything but its end, which any writer may set."""
+    """Everything but its end, which any writer may set."""
     return _covered(MarkedRowKind.DELEGATION, row)
 
 
 def eligible_delegate(row: EligibleDelegate | SimpleNamespace) -> Sequence[Part]:
-    """Return what the mark of an eligible delegate covers."""
     return _covered(MarkedRowKind.ELIGIBLE_DELEGATE, row)
 
 
 def enforcement(row: ServiceEnforcement | Row[Any]) -> Sequence[Part]:
-    """Return what the mark of a gate's enforcement covers."""
     return _covered(MarkedRowKind.ENFORCEMENT, row)
 
 
 def report_consent(row: ReportConsent | Row[Any]) -> Sequence[Part]:
-    """Return what the mark of a consent to a gate that only reports covers."""
     return _covered(MarkedRowKind.REPORT_CONSENT, row)
 
 
 def browser_session(row: BrowserSession | SimpleNamespace) -> Sequence[Part]:
-    """Return what a browser session's mark covers: everything but its place and last activity."""
+    """Everything but its place and last activity."""
     return _covered(MarkedRowKind.SESSION, row)
 
 
 def token(row: Token | SimpleNamespace) -> Sequence[Part]:
-    """Return what a token's mark covers: everything but its name and last use."""
+    """Everything but its name and last use."""
     return _covered(MarkedRowKind.TOKEN, row)
 
 
 def invitation(row: Invitation | Row[Any]) -> Sequence[Part]:
-    """Return what an invitation's mark covers: who offers what to which address, and the period."""
+    """Who offers what to which address, and the period."""
     return _covered(MarkedRowKind.INVITATION, row)
 
 
 def decision(row: object) -> Sequence[Part]:
-    """Return what a decision's mark covers: everything by which it counts. The row is one of `decisions`.
+    """Everything by which it counts.
 
-    What was added since is covered only where it is there, so that earlier marks still hold.
+    Later columns are covered only where they are set, so that earlier marks still hold.
     """
     opens_at = getattr(row, "opens_at", None)
     return (*_covered(MarkedRowKind.DECISION, row), *((opens_at,) if opens_at else ()))
 
 
 def pre_approval(row: object) -> Sequence[Part]:
-    """Return what the mark of a pre-approval covers: all that it allows, and whether it was revoked."""
+    """All that it allows, and whether it was revoked."""
     return _covered(MarkedRowKind.PRE_APPROVAL, row)
 
 
 def pre_approval_vote(row: object) -> Sequence[Part]:
-    """Return what the mark of a vote on a pre-approval covers."""
     return _covered(MarkedRowKind.PRE_APPROVAL_VOTE, row)
 
 
 def tenant_data(row: TenantDataRow) -> Sequence[Part]:
-    """Return what the mark of a retention, a legal hold or an off-boarding covers: who set it, when, and its end."""
+    """Who set it, when, and its end."""
     return _covered(KIND_OF[type(row)], row)
 
 
 def mark_data(session: UnitOfWork, row: TenantDataRow) -> None:
-    """Mark a retention, a legal hold or an off-boarding as it is now."""
     row.mac = mark(session, tenant_data(row))
 
 
@@ -270,17 +271,17 @@ def is_vouched_for(session: UnitOfWork, row: TenantDataRow) -> bool:
 
 
 def connection(row: object) -> Sequence[Part]:
-    """Return what a connection's mark covers: what is opened where, and for whose password. The row is one of it."""
+    """What is opened where, and for whose password."""
     return _covered(MarkedRowKind.CONNECTION, row)
 
 
 def mark(session: UnitOfWork, parts: Sequence[Part]) -> bytes:
-    """Return the newest key's mark of these parts."""
+    """Mark with the newest key."""
     return keyring.of(session).powers.mark(*parts)
 
 
 def is_believed(session: UnitOfWork, mac: bytes | None, parts: Sequence[Part], which: UUID | None) -> bool:
-    """Return whether a row counts here: a worker, which has no keys and grants nothing, accepts all rows."""
+    """A worker, which has no keys and grants nothing, accepts all rows."""
     return not keyring.of(session).can_check or is_held(session, mac, parts, which)
 
 
@@ -298,7 +299,7 @@ def holds(session: UnitOfWork, mac: bytes | None, parts: Sequence[Part], which: 
 
 
 def is_held(session: UnitOfWork, mac: bytes | None, parts: Sequence[Part], which: UUID | None) -> bool:
-    """Return whether a row has a valid mark, without renewing it."""
+    """Like `holds`, without renewing the mark."""
     if keyring.of(session).powers.is_mark(mac, *parts):
         return True
     log.critical("power.unverified", kind=str(parts[0]), row=str(which), do=CREDENTIAL_KEY_GUIDE)
@@ -314,7 +315,7 @@ def remark(
     new: bytes,
     new_hash: bytes | None = None,
 ) -> None:
-    """Give a row the newest key's mark, and its secret the newest key's hash, unless another process was faster."""
+    """Write the newest key's mark and hash of the secret, unless another process was faster."""
     values = {"kind": kind.value, "which": which, "old": old, "new": new, "new_hash": new_hash}
     session.write(REMARK, values)
 
@@ -324,7 +325,7 @@ def _covered(kind: MarkedRowKind, row: object) -> Sequence[Part]:
 
 
 def marked_columns(kind: MarkedRowKind, of: str) -> str:
-    """Return what a mark covers and the mark, for a select list, under the table's name or alias in the statement."""
+    """Return the covered columns and the mark, for a select list under this table name or alias."""
     return ", ".join(f"{of}.{name}" for name in (*COVERED[kind], "mac"))
 
 
@@ -335,7 +336,7 @@ def _part(row: object, name: str) -> Part:
 
 @lru_cache(maxsize=MOST_KEPT)
 def _digest(body: str) -> bytes:
-    """Return the hash of a JSON text's content, however Postgres formats it; equal texts are parsed once."""
+    """Hash a JSON text's content, however Postgres formats it; equal texts are parsed once."""
     return hashlib.sha256(json.dumps(json.loads(body), sort_keys=True).encode()).digest()
 
 
@@ -389,7 +390,7 @@ ROWS = {
 
 @dataclass(frozen=True)
 class RowOwners:
-    """The owners of marked rows: how to read the next of them, who has new rows, and the rows of each kind.
+    """The owners of marked rows: the next of them, those with new rows, and the rows of each kind.
 
     `marked` has for each kind the row's owner, and what its mark covers.
     """
@@ -399,7 +400,6 @@ class RowOwners:
     marked: Mapping[MarkedRowKind, tuple[Callable[[Any], UUID], Callable[[Any], Sequence[Part]]]]
 
     def unverified(self, session: UnitOfWork, ids: Iterable[UUID]) -> list[UnverifiedRow]:
-        """Return the owners' rows without a valid mark."""
         is_mark, values = keyring.of(session).powers.is_mark, {"ids": list(ids)}
         found = []
         for kind, (whose, parts) in self.marked.items():
@@ -440,3 +440,36 @@ OF_TENANTS = RowOwners(
         **{kind: (TENANT_ID, partial(_covered, kind)) for kind in KIND_OF.values()},
     },
 )
+
+
+class MarkScan:
+    """Scan owners page by page; owners with invalid or new rows are checked every time."""
+
+    def __init__(self, owners: RowOwners) -> None:
+        self._owners = owners
+        self._after = FIRST_OWNER
+        self._doubted: Sequence[UUID] = ()
+
+    def look(self, session: UnitOfWork) -> list[UnverifiedRow]:
+        """Return the rows known to be invalid now."""
+        connection = session.connection()
+        page = connection.execute(self._owners.next, {"after": self._after, "page": SCAN_PAGE}).scalars().all()
+        fresh = connection.execute(self._owners.fresh, {"lately": LATELY, "most": MOST_FRESH}).scalars()
+        found = self._owners.unverified(session, {*page, *fresh, *self._doubted})
+        self._after = page[-1] if len(page) == SCAN_PAGE else FIRST_OWNER
+        self._doubted = sorted({one.whose for one in found})[:MOST_DOUBTED]
+        return found
+
+
+class MarkScans:
+    def __init__(self) -> None:
+        self._rounds = (MarkScan(OF_PEOPLE), MarkScan(OF_TENANTS))
+
+    def look(self, session: UnitOfWork) -> list[UnverifiedRow]:
+        return [one for round_ in self._rounds for one in round_.look(session)]
+
+
+def report_unverified(session: UnitOfWork, process_id: UUID, found: Sequence[UnverifiedRow]) -> None:
+    """Write the number of invalid rows, and the first, beside the API process' heartbeat."""
+    values = {"process": process_id, "number": len(found), "first": str(found[0]) if found else None}
+    session.execute(REPORT, values)

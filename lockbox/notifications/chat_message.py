@@ -6,7 +6,7 @@ from typing import Any
 from lockbox.facts import fact
 from lockbox.facts.fact import CHAT
 from lockbox.identity.time_zones import clock_time
-from lockbox.notifications import account_mail, chat_text, held_back_text, mail_text
+from lockbox.notifications import account_mail, chat_text, mail_text, request_wording
 from lockbox.notifications.account_mail import AccountMail
 from lockbox.notifications.request_mail import RequestMail, portal_address
 from lockbox.text_rules import mixed, one_line
@@ -26,7 +26,7 @@ def of_request(
     if mail.opens_later and mail.window.opens_at:
         lines.append(chat_text.CHAT_DEADLINE.format(what=chat_text.CHAT_OPENS, time=clock_time(mail.window.opens_at)))
     if mail.held_back:
-        lines.append(held_back_text.sentence(mail.held_back, tenant=_plain(one_line(mail.tenant))))
+        lines.append(request_wording.held_back(mail.held_back, tenant=_plain(one_line(mail.tenant))))
     elif (what := chat_text.CHAT_DEADLINES.get(mail.to_state)) and mail.deadline_at:
         lines.append(chat_text.CHAT_DEADLINE.format(what=what, time=clock_time(mail.deadline_at)))
     told = fact.lines(mail.ask, CHAT, reads_why=justification is not None)

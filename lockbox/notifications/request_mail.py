@@ -20,7 +20,7 @@ from lockbox.facts.labels import label_text
 from lockbox.facts.requester import Requester
 from lockbox.facts.window import Window
 from lockbox.identity.time_zones import clock_time, deadline
-from lockbox.notifications import held_back_text, mail_text, requester_text, window_report
+from lockbox.notifications import mail_text, request_wording, window_report
 from lockbox.notifications.audience import AFTER_REVIEWS, BREAK_GLASS, CONVERSED, OPERATED, PROMPTS, RECEIPT, REPORT
 from lockbox.notifications.earlier_requests import EarlierRequest
 from lockbox.notifications.mail_text import counted, duration
@@ -331,7 +331,7 @@ def _duplicate(mail: RequestMail) -> str:
 
 def _held_back(mail: RequestMail, reason: str) -> str:
     tenant, requester = one_line(mail.tenant), one_line(mail.requester_name)
-    return held_back_text.sentence(reason, tenant=tenant, requester=requester)
+    return request_wording.held_back(reason, tenant=tenant, requester=requester)
 
 
 def _located(mail: RequestMail, time: Callable[[datetime], str]) -> str:
@@ -339,15 +339,15 @@ def _located(mail: RequestMail, time: Callable[[datetime], str]) -> str:
     if mail.requester.directory_as_of is None:
         return ""
     entity = one_line(mail.requester.employing_entity) if mail.requester.employing_entity else None
-    said = requester_text.located(entity, mail.requester.office_country, mail.requester.physical_country)
-    return requester_text.AS_OF.format(said=said, time=time(mail.requester.directory_as_of))
+    said = request_wording.located(entity, mail.requester.office_country, mail.requester.physical_country)
+    return request_wording.AS_OF.format(said=said, time=time(mail.requester.directory_as_of))
 
 
 def _signed_in(mail: RequestMail) -> str:
     """Return how the requester had signed in; nothing for requests of earlier versions."""
     if mail.requester.sign_in is None or mail.submitted_at is None:
         return ""
-    return requester_text.signed_in(
+    return request_wording.signed_in(
         mail.requester.sign_in, mail.requester.sign_in_means, mail.requester.signed_in_at, mail.submitted_at
     )
 

@@ -8,11 +8,10 @@ from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
-from lockbox.countries import Country
 from lockbox.facts.bounds import HARD_ACCESS_LIMIT, Word
 from lockbox.facts.enumerations import Reason
 from lockbox.requests.patterns import CasePattern
-from lockbox.text_rules import IS_WHOLE
+from lockbox.text_rules import IS_WHOLE, Country
 
 HOUR = 3600
 DAY = 24 * HOUR

@@ -20,7 +20,6 @@ from pydantic_core import CoreSchema, core_schema
 
 from catalogue.context_schema import LARGEST, LONGEST_TEXT, MOST_PARAMETERS, NAME, REFUSED_ONCE, ContextValue
 from catalogue.service_catalogue import LEVELS, Level
-from lockbox.countries import Country
 from lockbox.facts.bounds import Word
 from lockbox.facts.enumerations import Reason, Severity
 from lockbox.requests.patterns import MOST_STARS, fits
@@ -38,7 +37,14 @@ from lockbox.requests.policy_parts import (
     Stricter,
 )
 from lockbox.requests.strictness import stricter
-from lockbox.text_rules import IS_WHOLE, LINE_PATTERN, WILDCARD_PATTERN, check_line, check_resource_pattern
+from lockbox.text_rules import (
+    IS_WHOLE,
+    LINE_PATTERN,
+    WILDCARD_PATTERN,
+    Country,
+    check_line,
+    check_resource_pattern,
+)
 
 MOST_RULES = 100
 MOST_GROUPS = 50

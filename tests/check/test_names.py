@@ -13,7 +13,7 @@ MOST_LINES = 600
 MOST_PARAMETERS = 8
 CLASS_LINE = re.compile(r"^[ \t]*class[ \t]+(\w+)", re.MULTILINE)
 
-NOUNS = {"keyring", "logging", "mapping", "policy_wording", "wording"}
+NOUNS = {"keyring", "logging", "mapping", "policy_wording", "request_wording", "wording"}
 """File names in -ing that are nouns: a ring of keys, the log's settings as Python calls them, a map, and words."""
 
 

@@ -9,7 +9,7 @@ from types import ModuleType
 import pytest
 
 from api.portal import phrases
-from lockbox.notifications import chat_text, held_back_text, mail_text
+from lockbox.notifications import chat_text, mail_text, request_wording
 from tests.check.sources import files, source, tree
 from tests.each import each
 
@@ -99,7 +99,7 @@ def used(name: str) -> Iterator[str]:
                 yield node.id
 
 
-@each("module", [phrases, mail_text, chat_text, held_back_text])
+@each("module", [phrases, mail_text, chat_text, request_wording])
 def test_each_phrase_is_said_somewhere(module: ModuleType) -> None:
     constants = {one for one in vars(module) if one.isupper()}
 

@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 
 from harness.people import HERE, SETTINGS, World
 from harness.stage import Urls
-from lockbox.admin import directory_records, erased_texts, erasure, retention, tenant_data
+from lockbox.admin import erased_texts, erasure, retention, tenant_data, vendor_staff
 from lockbox.audit.verifier.verify import GOOD
 from lockbox.database import Database
 from lockbox.errors import Conflict, NotFound
@@ -98,7 +98,7 @@ def says(world: World, entry: DirectoryEntry) -> None:
     if "copier" not in world.people:
         world.add("copier", Role.SYSTEM, scopes={Scope.DIRECTORY_WRITE})
     with world.db.transaction() as session:
-        directory_records.write(session, world.people["copier"], HERE, id_of(world, "erin"), entry)
+        vendor_staff.write_record(session, world.people["copier"], HERE, id_of(world, "erin"), entry)
 
 
 def row(world: World, request_id: UUID) -> Any:

@@ -11,7 +11,7 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
 from harness.people import HERE, SETTINGS, World
-from lockbox.admin import directory_records, policies
+from lockbox.admin import policies, vendor_staff
 from lockbox.database import Database, now
 from lockbox.errors import LockboxError, NotFound, NotYours, PasskeyMustSign, PolicyNotMet, SignInAgain
 from lockbox.facts.enumerations import AuthMethod, Severity, SignInKind, State
@@ -44,7 +44,7 @@ def says(world: World, entry: DirectoryEntry, whose: str = "erin", who: str = "c
     """Write what the directory says of somebody."""
     with world.db.transaction() as session:
         person_id = world.people[whose].person_id
-        return directory_records.write(session, world.people[who], HERE, person_id, entry).record
+        return vendor_staff.write_record(session, world.people[who], HERE, person_id, entry).record
 
 
 def signs_in(world: World, means: AuthMethod, ago: timedelta = timedelta(0), **changes: Any) -> None:

@@ -14,7 +14,6 @@ from redis import Redis
 
 from harness.stage import RETRIED
 from harness.wait import within
-from lockbox.index_rebuild import EPOCH
 from lockbox.pubsub import channel_of, database_number
 from lockbox.redis_scripts import RedisUnavailable
 from lockbox.schedule import (
@@ -22,6 +21,7 @@ from lockbox.schedule import (
     BEFORE_OTHERS,
     BREAKER_SECONDS,
     CLOCK,
+    EPOCH,
     NOTIFICATIONS,
     POLL_TIMEOUT,
     IndexEntry,

@@ -15,8 +15,8 @@ from harness.authenticator import Authenticator
 from harness.people import vouch
 from lockbox.database import Database
 from lockbox.facts.enumerations import AuthMethod
-from lockbox.identity import mark_scan
-from lockbox.identity.mark_scan import MarkScans
+from lockbox.identity import row_macs
+from lockbox.identity.row_macs import MarkScans
 from lockbox.monitoring import invariants, metrics, status
 from lockbox.monitoring.invariants import ScanPosition
 from lockbox.requests import decision_context
@@ -227,8 +227,8 @@ def test_a_vote_that_no_key_of_the_api_marked_is_an_alarm_and_one_that_a_person_
 def test_people_are_checked_page_by_page_and_whom_it_doubts_each_time(
     portal: Portal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mark_scan, "PAGE", 2)
-    monkeypatch.setattr(mark_scan, "LATELY", timedelta(0))
+    monkeypatch.setattr(row_macs, "SCAN_PAGE", 2)
+    monkeypatch.setattr(row_macs, "LATELY", timedelta(0))
     mark_all(portal)
     last = max(portal.world.people.values(), key=lambda one: one.person_id).person_id
     with portal.root.begin() as connection:

@@ -21,8 +21,7 @@ from gate.bearer_tokens import (
     VerifiedToken,
 )
 from lockbox.errors import Busy, NotSignedIn
-from lockbox.identity.cached_fetch import PAUSE_SECONDS, RENEW_SECONDS
-from lockbox.identity.oidc_providers import IdentityProviders
+from lockbox.identity.oidc_providers import PAUSE_SECONDS, RENEW_SECONDS, IdentityProviders
 from tests.each import each
 from tests.oidc_issuer import (
     AT,

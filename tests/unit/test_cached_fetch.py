@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from lockbox.identity.cached_fetch import MOST_FETCHES, CachedFetch
+from lockbox.identity.oidc_providers import MOST_FETCHES, CachedFetch
 from lockbox.safe_http import FetchFailed
 
 HOUR, DAY = 3600.0, 24 * 3600.0

@@ -10,7 +10,7 @@ from uuid import UUID
 import pytest
 
 from lockbox.facts.enumerations import Mode, State
-from lockbox.notifications import held_back_text, mail_text
+from lockbox.notifications import mail_text, request_wording
 from lockbox.notifications.audience import (
     AFTER_REVIEWS,
     BREAK_GLASS,
@@ -425,7 +425,7 @@ def test_a_mail_says_why_access_is_held_back_and_what_to_do() -> None:
 
 
 def test_each_reason_to_hold_access_back_has_words() -> None:
-    assert set(HeldBack) == held_back_text.WHY.keys() == held_back_text.NEXT.keys()
+    assert set(HeldBack) == request_wording.HELD_BACK_REASONS.keys() == request_wording.HELD_BACK_REMEDIES.keys()
 
 
 RECEIPT_OF_A_VOTE = {

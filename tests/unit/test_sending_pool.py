@@ -8,15 +8,15 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from lockbox.notifications import sending_loop
+from lockbox.notifications import sending_pool
 from lockbox.notifications.circuit_breaker import FIRST_OPEN, NotSent, PeerResponse, domain_of, host_of
-from lockbox.notifications.sending_loop import SendingLoop
 from lockbox.notifications.sending_pool import (
     FORGOTTEN_SECONDS,
     LONGEST_IN_QUEUE,
     MOST_UNRECORDED,
     WITHDRAWN_WAIT,
     ChannelPool,
+    SendingLoop,
     SendingPool,
 )
 
@@ -292,7 +292,7 @@ def test_no_more_than_fifty_are_on_their_way_or_unrecorded(way: ChannelPool) -> 
 
 
 def test_the_loop_is_started_when_it_is_needed_and_ends_when_it_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sending_loop, "IDLE_SECONDS", 0.05)
+    monkeypatch.setattr(sending_pool, "IDLE_SECONDS", 0.05)
     loop = SendingLoop()
     way = ChannelPool("webhook", 8, loop=loop)
     assert wait(lambda: not loop.is_running)
@@ -334,7 +334,7 @@ def test_whoever_sends_while_the_loop_looks_whether_anything_is_left_holds_up_no
 
 
 def test_what_is_kept_open_is_closed_before_another_loop_could_take_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sending_loop, "IDLE_SECONDS", 0.05)
+    monkeypatch.setattr(sending_pool, "IDLE_SECONDS", 0.05)
     loop = SendingLoop()
     way = ChannelPool("webhook", 8, loop=loop)
     threads: list[threading.Thread] = []

@@ -7,7 +7,7 @@ import pytest
 
 from lockbox import text_rules
 from lockbox.identity.look_alikes import is_alike
-from lockbox.notifications import requester_text
+from lockbox.notifications import request_wording
 from lockbox.text_rules import one_line, prose
 from tests.each import each
 
@@ -121,9 +121,9 @@ AT = datetime(2026, 11, 24, 9, 0, tzinfo=UTC)
 
 
 def test_a_demos_token_is_shown_as_one() -> None:
-    assert requester_text.signed_in("token", "sample", None, AT) == "a demo token, without a sign-in"
-    assert requester_text.signed_in("token", "token", None, AT) == "an API token, without a sign-in"
-    assert requester_text.signed_in("session", "sample", AT, AT).startswith("as a demo user")
+    assert request_wording.signed_in("token", "sample", None, AT) == "a demo token, without a sign-in"
+    assert request_wording.signed_in("token", "token", None, AT) == "an API token, without a sign-in"
+    assert request_wording.signed_in("session", "sample", AT, AT).startswith("as a demo user")
 
 
 MAX = ("Max Mann", ["max@vendor.example"])

@@ -30,7 +30,7 @@ from lockbox.facts.labels import label_text
 from lockbox.identity import time_zones
 from lockbox.identity.roles import Caller, ProtectedField, may_read, reader_roles
 from lockbox.notifications.mail_text import OUTLIVED, STATE_WORDINGS
-from lockbox.notifications.requester_text import signed_in
+from lockbox.notifications.request_wording import signed_in
 from lockbox.requests import inbox, request_list
 from lockbox.requests.request_entry import RequestEntry
 from lockbox.requests.request_list import RequestFilter, RequestListing
