@@ -1,4 +1,4 @@
-"""What is printed of access reviews: who may approve, and who of the vendor has more than one role."""
+"""Access reviews in the terminal."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from cli.values import moment
 
 @dataclass(frozen=True)
 class AccessReviewTable(TableOf):
-    """Shows everybody with a role, and below that who has more than one at the vendor."""
+    """Everyone with a role; below, people with more than one role at the vendor."""
 
     def below(self, answer: Mapping[str, Any]) -> Iterator[Part]:
         """Yield who has more than one role at the vendor."""

@@ -48,15 +48,13 @@ FILTERS = (
 
 
 class ExportFormat(StrEnum):
-    """The formats of an export."""
-
     NDJSON = "ndjson"
     CSV = "csv"
 
 
 @dataclass(frozen=True)
 class EventTable(TableOf):
-    """Shows events, and warns of those that are not what was sealed."""
+    """Events, with a warning of those that are not as they were sealed."""
 
     def show(self, output: OutputFormat, answer: Values, given: Values) -> None:
         """Print it."""
@@ -148,7 +146,7 @@ def report(
 
 
 def _write(pieces: Iterable[bytes], target: Path | None) -> None:
-    """Print, or write into a new file; end with a line where that cannot be."""
+    """Print, or write into a new file; end with a message where that fails."""
     if target is None:
         for piece in pieces:
             sys.stdout.buffer.write(piece)

@@ -32,7 +32,7 @@ class AlreadyBootstrapped(Exception):  # noqa: N818 - it names what was found
 
 
 class InvalidOperator(Exception):  # noqa: N818 - likewise
-    """The name or the address is invalid; the message says what to write."""
+    """The message says what to write."""
 
 
 @dataclass(frozen=True)
@@ -46,21 +46,14 @@ class Operator:
 
 
 def first_operator(session: UnitOfWork, *, name: str, email: str, environment: str) -> Operator:
-    """Create the first operator in a database that never had people.
+    """Create the first operator in a database that never had people, as its owner.
 
-    They get a token, which reads and closes, and the code of an invitation to what they are already: whoever enters
-    it on the invitation's page is signed in as they are, once, and may add the passkey without which nothing is
-    opened. Both last 24 hours.
-
-    Args:
-        session: a transaction of the database's owner.
-        name: what they are called.
-        email: where they are mailed a code to sign in with, or anything else.
-        environment: that of the installation; its API takes no tokens of another one.
+    They get a token, which reads and closes, and the code of an invitation to the same roles, which signs them in
+    once and lets them add the passkey without which nothing is opened. Both last 24 hours. `environment` is the
+    installation's; its API accepts no tokens of another one.
 
     Raises:
-        AlreadyBootstrapped: somebody is there, or was.
-        InvalidOperator: name or address is none.
+        AlreadyBootstrapped, InvalidOperator: the database has had people, or name or address is invalid.
     """
     name = _name(name)
     if not (ADDRESS.fullmatch(email) and email.isascii() and email.isprintable() and len(email) <= LONGEST_ADDRESS):

@@ -20,12 +20,12 @@ TOO_BUSY = frozenset({429, 502, 503, 504})
 
 
 def at(*parts: object) -> str:
-    """Return a path of the API; each part is quoted."""
+    """Each part of the path is quoted."""
     return "/".join(["/v1", *(quote(str(part), safe="") for part in parts)])
 
 
 def headers(*, key: str | None = None, version: object = None) -> dict[str, str]:
-    """Return the headers by which a call is made once, and only if something is still at a version; `*` is any."""
+    """`key` makes a call happen once, `version` only if something is still at it; `*` is any."""
     version = version if version in {None, ANY_VERSION} else f'"{version}"'
     given = {"idempotency-key": key, "if-match": version}
     return {name: str(value) for name, value in given.items() if value is not None}
@@ -40,7 +40,7 @@ def chosen() -> ClientSettings:
 
 
 def shown() -> str:
-    """Return the token: that in LOCKBOX_TOKEN, or else the one that `lockbox sign-in` saved for this API."""
+    """Return the token in LOCKBOX_TOKEN, or else the one that `lockbox sign-in` saved for this API."""
     where = chosen()
     if where.token is None:
         try:
@@ -57,11 +57,11 @@ def shown() -> str:
 
 
 class NoAnswer(Exception):  # noqa: N818 - it names what was found
-    """The API cannot be reached, or has no time to answer; the message says which."""
+    """The API cannot be reached, or is busy."""
 
 
 def call(method: str, path: str, **parts: Any) -> Any:  # noqa: ANN401 - JSON
-    """Call the API as `answer_of` does; exit with a message and 1 also if it does not answer."""
+    """Like `answer_of`; exit with a message and 1 also if the API does not answer."""
     try:
         return answer_of(method, path, **parts)
     except NoAnswer as away:
@@ -79,10 +79,7 @@ def answer_of(
 ) -> Any:  # noqa: ANN401 - JSON
     """Call the API and return its JSON, or None for an empty answer; exit with a message and 1 if it refuses.
 
-    `is_anonymous` is whether the terminal's token is left out.
-
-    Raises:
-        NoAnswer: as named; it may help to call again.
+    `is_anonymous` leaves the terminal's token out. Raises NoAnswer where calling again may help.
     """
     bearing = {} if is_anonymous else {"authorization": f"Bearer {shown()}"}
     where = chosen()
@@ -126,7 +123,7 @@ def download(path: str, params: Mapping[str, Any]) -> Iterator[Iterator[bytes]]:
 
 
 def warn(line: str) -> None:
-    """Print a line to stderr, so that stdout has only the result."""
+    """Print to stderr, so that stdout has only the result."""
     Console(stderr=True, highlight=False).print(line, markup=False, soft_wrap=True)
 
 

@@ -37,7 +37,7 @@ REMOVED = Sentence("Removed.")
 
 
 def _or_all(name: str) -> Field:
-    """Return what shows a field that is empty for all there are."""
+    """Show a field that is empty for all there are."""
     return lambda one: one[name] or "all"
 
 
@@ -45,7 +45,7 @@ def _or_all(name: str) -> Field:
 
 
 def _expiry(invitation: Mapping[str, Any]) -> Phrase:
-    """Return until when an invitation can be accepted, and from when on if an operator proposed it."""
+    """Return the period in which an invitation can be accepted."""
     until = ("until ", moment(invitation["expires_at"])) if invitation["expires_at"] else ()
     if invitation["is_recovery"]:
         effect = ("proposed by the vendor, from ", moment(invitation["takes_effect_at"]))
@@ -225,7 +225,6 @@ def _changed_endpoint(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _endpoint_ids() -> Iterator[str]:
-    """Yield the ids of the webhooks that the caller may change."""
     me = call("GET", at("me"))
     for slug, roles in me["tenants"].items():
         if "tenant_admin" in roles:
@@ -235,7 +234,7 @@ def _endpoint_ids() -> Iterator[str]:
 
 
 def _delivery_ids(beginning: str) -> Iterator[str]:
-    """Yield the ids of deliveries to these webhooks from the last that may begin like this, back to where none does.
+    """Yield delivery ids that may begin like this, from the last one back.
 
     A delivery's id begins with its time, and the log is read from any id on.
     """

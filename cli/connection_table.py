@@ -1,4 +1,4 @@
-"""What is printed of access at targets, and of the login that an engineer gets there."""
+"""Access at targets in the terminal, and the login that an engineer gets there."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -8,7 +8,6 @@ from cli.values import Word, moment
 
 
 def connections(items: Iterable[Mapping[str, Any]]) -> Listing:
-    """Return what is, or was, opened at targets for a request."""
     rows = (
         (
             item["id"],
@@ -24,7 +23,7 @@ def connections(items: Iterable[Mapping[str, Any]]) -> Listing:
 
 
 def credential(item: Mapping[str, Any], password: str) -> Sequence[Part]:
-    """Return a login at a target, and what to do where it is not good yet."""
+    """Return a login at a target, and what to do where it is not valid yet."""
     at = {"Address": item["address"], "User": item["role"], "Password": password, "Until": moment(item["until"])}
     login = Facts({"State": Word(item["state"]), **at})
     if item["state"] == "open":

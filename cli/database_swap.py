@@ -1,4 +1,7 @@
-"""Fill a new database from a back-up and let it take the place of another one; until then that one stays as it is."""
+"""Restore a back-up into a new database, which then replaces the live one; until then that one stays as it is.
+
+Functions raise SwapRefused.
+"""
 
 import shutil
 import subprocess
@@ -45,11 +48,7 @@ class SwapRefused(Exception):  # noqa: N818 - it names what was found
 
 
 def check_dump(file: Path) -> None:
-    """Check that this is a dump of ours that the installed pg_restore reads.
-
-    Raises:
-        SwapRefused: it is none.
-    """
+    """Check that this is a dump of ours that the installed pg_restore reads."""
     try:
         file.open("rb").close()
     except OSError as error:
@@ -76,11 +75,7 @@ def _pg_restore(*arguments: str, password: str | None = None) -> "subprocess.Com
 
 @contextmanager
 def superuser(owner: URL) -> Iterator["Connection[tuple[object, ...]]"]:
-    """Connect as PGHOST, PGPORT, PGUSER and PGPASSWORD say, to the server of the owner's database.
-
-    Raises:
-        SwapRefused: it cannot be reached, or is another server.
-    """
+    """Connect as PGHOST, PGPORT, PGUSER and PGPASSWORD say, to the server of the owner's database."""
     try:
         root = psycopg.connect(dbname=ROOT, autocommit=True, application_name="lockbox restore")
     except psycopg.OperationalError as error:
@@ -105,7 +100,7 @@ def _first_line(error: Exception) -> str:
 
 @dataclass(frozen=True)
 class DatabaseSwap:
-    """The live database, and the new one that is to have its name; `aside` is what the live one is called then."""
+    """The live database, and the new one that gets its name; `aside` is the live one's name then."""
 
     root: "Connection[tuple[object, ...]]"
     owner: URL
@@ -116,7 +111,6 @@ class DatabaseSwap:
 
     @classmethod
     def plan(cls, root: "Connection[tuple[object, ...]]", owner: URL) -> "DatabaseSwap":
-        """Choose the names."""
         name, stamp = str(owner.database), _one(root, STAMP)
         broken = f"{name}_broken"
         aside = f"{broken}_{stamp}" if _exists(root, broken) else broken
@@ -128,11 +122,7 @@ class DatabaseSwap:
         return self.owner.set(database=self.made)
 
     def refuse_connections(self) -> None:
-        """Check that nothing is connected to the live database.
-
-        Raises:
-            SwapRefused: something is; it says what.
-        """
+        """Refuse while anything is connected to the live database."""
         found = [str(row[0]) for row in self.root.execute(CONNECTED, [self.name]).fetchall()]
         if found:
             more = f" and {len(found) - MOST_NAMED} more" if len(found) > MOST_NAMED else ""
@@ -143,11 +133,7 @@ class DatabaseSwap:
 
     @contextmanager
     def filled(self, dump: Path) -> Iterator[None]:
-        """Make the new database and fill it from the dump; it is dropped again if anything fails in the block.
-
-        Raises:
-            SwapRefused: the dump cannot be restored.
-        """
+        """Make the new database and fill it from the dump; it is dropped again if anything fails in the block."""
         self._run("CREATE DATABASE {made} OWNER {owner}")
         try:
             with psycopg.connect(dbname=self.made, autocommit=True) as inside:
@@ -166,11 +152,7 @@ class DatabaseSwap:
             raise
 
     def rename(self, *, ends_connections: bool) -> None:
-        """Give the live database's name to the new one, in one transaction, or change nothing.
-
-        Raises:
-            SwapRefused: something is connected to one of them.
-        """
+        """Swap the names in one transaction, or change nothing."""
         try:
             if ends_connections and self.is_there:
                 # What is restarted at once would come back before the name is another's.
@@ -191,7 +173,7 @@ class DatabaseSwap:
 
     @property
     def _target(self) -> str:
-        """The new database's address without the password, which others would see in the list of processes."""
+        """The new database's address without the password, which the list of processes would show."""
         of = libpq_url(self.owner)
         plain = URL.create("postgresql", of.username, None, of.host, of.port, self.made, of.query)
         return plain.render_as_string()

@@ -45,8 +45,6 @@ app = group("", {"probes": PROBES}, {})
 
 @dataclass(frozen=True)
 class GatewayUrl:
-    """A gateway's address, and the host that calls are for."""
-
     is_secure: bool
     address: str
     port: int
@@ -55,7 +53,7 @@ class GatewayUrl:
 
 @dataclass(frozen=True)
 class ProbeAnswer:
-    """What a gateway answered to one call: the status and the gate's reason; its body is never read."""
+    """The status and the gate's reason; the body is never read."""
 
     call: ProbeCall
     status: int
@@ -63,7 +61,7 @@ class ProbeAnswer:
 
     @property
     def is_refused(self) -> bool:
-        """Whether nobody gets in by such a call: the gate has said no, or the gateway refuses an odd one by itself.
+        """Whether the gate refused the call, or the gateway an odd one by itself.
 
         Anything else is a hole, also a 404: something behind the gate has answered.
         """
@@ -71,7 +69,6 @@ class ProbeAnswer:
 
     @property
     def result(self) -> str:
-        """In a word."""
         return (
             "refused" if self.is_refused else "no answer" if self.reason == NO_ANSWER or not self.status else "HOLE"
         )
@@ -136,7 +133,7 @@ def probe_gateway(
 
 
 def _proves_nothing(answers: Sequence[ProbeAnswer]) -> str:
-    """Say why the token proves nothing; empty where it does, or where there is none."""
+    """Return why the token proves nothing; empty where it does, or where there is none."""
     plain = next((one for one in answers if one.call.is_plain), None)
     if plain is None or plain.reason == NO_WINDOW:
         return ""

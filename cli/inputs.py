@@ -1,4 +1,7 @@
-"""Values as people type them: durations such as 15m, and ids of which the beginning is enough."""
+"""Typed values: durations such as 15m, and ids of which the beginning is enough.
+
+Parsers raise BadParameter.
+"""
 
 import json
 import re
@@ -23,11 +26,7 @@ ID_HELP = "or its beginning, 8 characters or more"
 
 
 def seconds(given: str | int, *, least: int = 0, most: int | None = None, unit: int = 1) -> int:
-    """Return a duration as a number of units, each of so many seconds; a number is a default that is one.
-
-    Raises:
-        BadParameter: it is no duration, is out of bounds (in units), or is no whole number of units.
-    """
+    """Return a duration as a number of units of so many seconds; a number is a default in units."""
     if isinstance(given, int):
         return given
     found = DURATION.fullmatch(given)
@@ -47,17 +46,13 @@ days = partial(seconds, unit=86400)
 
 
 def written(number: int) -> str:
-    """Return a number of seconds as people type it, in the largest unit that is exact."""
+    """Return a duration in the largest unit that is exact."""
     exact = (f"{number // size}{unit}" for unit, size in zip("dhms", SIZES, strict=True) if number % size == 0)
     return next(exact) if number else "0s"
 
 
 def parameters(given: Iterable[str]) -> dict[str, str | int | bool]:
-    """Return parameters as the API takes them: `true`, `false` and whole numbers as such, and text in quotes too.
-
-    Raises:
-        BadParameter: one has no name, or is there twice.
-    """
+    """Parse parameters: `true`, `false` and whole numbers as such, and text, in quotes too."""
     found: dict[str, str | int | bool] = {}
     for one in given:
         name, equals, typed = one.partition("=")
@@ -76,16 +71,11 @@ def _scalar(typed: str) -> str | int | bool:
 
 
 def duration_option(flag: str, help_: str, parser: Any = seconds, **more: Any) -> Any:  # noqa: ANN401 - Typer's
-    """Return an option that takes a duration."""
     return typer.Option(flag, parser=parser, metavar="DURATION", help=help_, **more)
 
 
 def instant(given: str) -> str:
-    """Return a moment as the API writes it; one without a zone is of this machine's.
-
-    Raises:
-        BadParameter: it is none.
-    """
+    """Parse a moment; one without a zone is of this machine's."""
     try:
         return datetime.fromisoformat(given).astimezone(UTC).isoformat()
     except (ValueError, OverflowError):
@@ -93,11 +83,6 @@ def instant(given: str) -> str:
 
 
 def identifier(given: str) -> str:
-    """Return an id, or the beginning of one, as the API writes it.
-
-    Raises:
-        BadParameter: it is none.
-    """
     digits = given.strip().lower().replace("-", "")
     if not DIGITS.fullmatch(digits):
         raise typer.BadParameter("write an id, or at least 8 characters of its beginning")
@@ -105,12 +90,10 @@ def identifier(given: str) -> str:
 
 
 def id_argument(metavar: str, help_: str) -> Any:  # noqa: ANN401 - Typer's
-    """Return an argument that takes an id or the beginning of one."""
     return typer.Argument(parser=identifier, metavar=metavar, help=f"{help_}, {ID_HELP}", show_default=False)
 
 
 def is_whole(given: str) -> bool:
-    """Whether nothing of the id is left out."""
     return len(given) == WHOLE
 
 

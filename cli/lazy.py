@@ -11,7 +11,7 @@ from typer.models import TyperInfo
 
 
 class CommandPlace(NamedTuple):
-    """Where a command is: `module:command`, or `module` for all of its commands as a group; and its summary."""
+    """`module:command`, or `module` for all of its commands as a group; and its summary."""
 
     place: str
     summary: str
@@ -27,20 +27,18 @@ class LazyGroup(TyperGroup):
         self.commands = {name: TyperCommand(name, help=summary) for name, (_, summary) in self.PLACES.items()}
 
     def resolve_command(self, ctx: Any, args: Sequence[str]) -> tuple[str | None, Any, list[str]]:  # noqa: ANN401 - Typer's
-        """Return the command that the arguments name, imported, and the arguments that are left for it."""
         name, command, rest = super().resolve_command(ctx, list(args))
         return name, load(self.PLACES, name) if name and command else command, rest
 
 
 def commands_of(group: Any) -> Mapping[str, Any]:  # noqa: ANN401 - Typer's
-    """Return the commands of a group by name, imported; none of what is no group."""
+    """Return the commands of a group by name, imported; empty for anything else."""
     if isinstance(group, LazyGroup):
         return {name: load(group.PLACES, name) for name in group.PLACES}
     return getattr(group, "commands", {})
 
 
 def load(places: Mapping[str, CommandPlace], name: str) -> Any:  # noqa: ANN401 - Typer's
-    """Import a command or a group."""
     module, _, command = places[name].place.partition(":")
     return _group(module, "").commands[command] if command else _group(module, name)
 

@@ -94,7 +94,7 @@ def make_sample() -> None:
 def owner_session(
     *refusals: type[Exception], armed_by_reconcile: bool = False
 ) -> Iterator[tuple[UnitOfWork, Settings]]:
-    """Open one transaction as the database's owner; exit with a message if it, or what is done in it, is refused.
+    """Open one transaction as the database's owner; exit with a message if it, or its work, is refused.
 
     `refusals` are further errors that say why. With `armed_by_reconcile` it may promise what the servers then arm.
     """
@@ -104,7 +104,7 @@ def owner_session(
 
 @contextmanager
 def owner_transactions(*refusals: type[Exception]) -> Iterator[tuple[OwnerTransactions, Settings]]:
-    """Give what opens transactions as the database's owner; exit with a message if one is refused."""
+    """Return what opens transactions as the database's owner; exit with a message if one is refused."""
     try:
         settings = load()
         failpoints.arm(settings.failpoint)

@@ -31,7 +31,7 @@ File = Annotated[
 
 @dataclass(frozen=True)
 class PolicyFile:
-    """A policy as a file has it; `version` is the one that it was made from, where the file says so."""
+    """`version` is the one that the file was made from, if it says so."""
 
     body: dict[str, Any]
     policy: Policy

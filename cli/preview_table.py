@@ -1,4 +1,4 @@
-"""What is printed of previews: what a request would meet, and whom it would reach."""
+"""Previews of requests and their recipients in the terminal."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +11,6 @@ BY_BREAK_GLASS = "a manager opens it; the customer is not asked, and notified at
 
 
 def preview(found: Mapping[str, Any]) -> Facts:
-    """Return the preview of a request."""
     terms = found["terms"]
     stages = map(_stage, found["stages"])
     return Facts(
@@ -40,7 +39,6 @@ def preview(found: Mapping[str, Any]) -> Facts:
 
 
 def what_if(found: Mapping[str, Any]) -> Facts:
-    """Return whom a request would reach, and where, for the tenant's own people."""
     terms = found["terms"]
     stages = map(_stage, found["stages"])
     return Facts(
@@ -63,7 +61,6 @@ def what_if(found: Mapping[str, Any]) -> Facts:
 
 
 def _opened_by(found: Mapping[str, Any]) -> str:
-    """Return the pre-approval that would open it, and when."""
     if not found["pre_approval_id"]:
         return ""
     when = "at once" if found["first_state"] == "active" else "once a manager has endorsed it"
@@ -71,7 +68,6 @@ def _opened_by(found: Mapping[str, Any]) -> str:
 
 
 def _stage(one: Mapping[str, Any]) -> str:
-    """Return a group that must also agree, how many of it, and who could."""
     step = f"step {one['step']}: " if one["step"] > 1 else ""
     return f"{step}{one['approvals']} of {one['group']} ({', '.join(one['people'])})"
 

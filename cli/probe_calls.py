@@ -23,10 +23,9 @@ UNSIGNED = "eyJhbGciOiJub25lIn0.eyJzdWIiOiJsb2NrYm94LXByb2JlIn0."
 
 @dataclass(frozen=True)
 class ProbeCall:
-    """One call: a GET without a body, of a target as it is written here.
+    """A GET without a body; `target` is sent as it is written here.
 
-    `is_odd` is whether a gateway may refuse it as a bad request without asking Lockbox, `is_plain` whether it is the
-    call with the token that nothing but the missing window is wrong with.
+    `is_odd`: a gateway may refuse it as a bad request without asking Lockbox; `is_plain`: only the window is missing.
     """
 
     name: str
@@ -37,12 +36,7 @@ class ProbeCall:
 
 
 def probe_calls(target: str, token: str | None) -> Iterator[ProbeCall]:
-    """Yield the calls, the plain ones first.
-
-    Args:
-        target: a path of the catalogue for a resource that does not exist, without a query.
-        token: of a probe engineer without a window; with it each call is made once more, with this token.
-    """
+    """Yield the calls, plain ones first; with a token of a probe engineer each is made with it too."""
     yield ProbeCall("no token", target)
     yield ProbeCall("a token that is none", target, _bearer("lockbox-probe"))
     yield ProbeCall("an unsigned token", target, _bearer(UNSIGNED))

@@ -1,4 +1,4 @@
-"""Find the request whose id begins as given: its first digits are the time at which it was submitted."""
+"""Look-up of a request by the beginning of its id, whose first digits are the time of submission."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -16,12 +16,11 @@ RequestIds = Annotated[list[str], id_argument("REQUEST", "the ids of at most 50 
 
 
 def request_id(given: str) -> str:
-    """Return the whole id of a request; exit with a message and 1 if no request has it, or more than one."""
+    """Exit with a message and 1 if no request has it, or more than one."""
     return given if is_whole(given) else the_one(given, _submitted_then(given))
 
 
 def _submitted_then(beginning: str) -> Iterator[str]:
-    """Yield the ids of requests that were submitted at the time in this beginning of an id, and have it in them."""
     first, last = _moment(beginning, "0", -SKEW), _moment(beginning, "f", SKEW)
     if first is None or last is None:
         return
@@ -34,7 +33,7 @@ def _submitted_then(beginning: str) -> Iterator[str]:
 
 
 def _moment(beginning: str, digit: str, shift: timedelta) -> str | None:
-    """Return the time in an id whose digits go on with this one, shifted; none where a calendar does not hold it."""
+    """Return the time in ids that begin like this and continue with this digit, shifted; None if invalid."""
     digits = beginning.replace("-", "")[:TIME_DIGITS].ljust(TIME_DIGITS, digit)
     try:
         return f"{datetime.fromtimestamp(int(digits, 16) / 1000, UTC) + shift:%Y-%m-%dT%H:%M:%SZ}"

@@ -1,4 +1,4 @@
-"""What is printed of requests, their timelines and previews; each state has one wording and one colour."""
+"""Requests, their timelines and previews in the terminal; each state has one wording and one colour."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
@@ -39,7 +39,6 @@ WORDS = {
 
 
 def state(request: Mapping[str, Any]) -> Phrase:
-    """Return the state in people's words and its colour."""
     shown, colour = WORDS[OUTLIVED if request.get("is_outlived") else request["state"]]
     if request.get("held_back"):
         begins = moment(request.get("opens_at") or request["opened_at"])
@@ -54,12 +53,11 @@ def state(request: Mapping[str, Any]) -> Phrase:
 
 
 def _glass(item: Mapping[str, Any]) -> tuple[object, ...]:
-    """Return the mark of what is, or was opened, by break-glass: it stands before the state."""
+    """Return the mark of break-glass, which is before the state."""
     return (f"{BREAK_GLASS_MARK}",) if item.get("break_glass") else ()
 
 
 def after_review(item: Mapping[str, Any]) -> Facts:
-    """Return the customer's finding about access by break-glass, or until when it is due."""
     return Facts(
         {
             "Finding": Word(item["finding"])
@@ -76,7 +74,7 @@ def after_review(item: Mapping[str, Any]) -> Facts:
 
 
 def requests(items: Iterable[Mapping[str, Any]], *, in_file: bool = False) -> Listing:
-    """Return requests as a table; the state is the word by which `--state` finds it.
+    """Return a table; the state is the word by which `--state` finds it.
 
     People read customer and service in one column, which is narrower; a file has a column for each.
     """
@@ -103,7 +101,6 @@ def requests(items: Iterable[Mapping[str, Any]], *, in_file: bool = False) -> Li
 
 
 def decision_results(items: Iterable[Mapping[str, Any]]) -> Listing:
-    """Return what became of each of several requests: its state now, or why it was refused."""
     rows = (
         (
             Identifier(item["request_id"]),
@@ -116,7 +113,6 @@ def decision_results(items: Iterable[Mapping[str, Any]]) -> Listing:
 
 
 def request(item: Mapping[str, Any]) -> Facts:
-    """Return what is shown of one request; readers whom the justification is not meant for see none."""
     why = words(item["reason_code"])
     return Facts(
         {
@@ -144,7 +140,6 @@ def request(item: Mapping[str, Any]) -> Facts:
 
 
 def _requester(item: Mapping[str, Any]) -> dict[str, str]:
-    """Return where the requester worked when it was submitted, and how they had signed in, as far as it is known."""
     named = {}
     if item.get("directory_as_of"):
         places = (item[name] for name in ("employing_entity", "office_country", "physical_country"))
@@ -157,12 +152,11 @@ def _requester(item: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _moves(moves: Sequence[Mapping[str, Any]]) -> str:
-    """Return the moves that the reader may make now."""
     return ", ".join(words(one["action"]) for one in moves if one["allowed"])
 
 
 def _shown_where_there(item: Mapping[str, Any]) -> dict[str, object]:
-    """Return what only some requests have: answers, who could not be reached, and what asks again for what."""
+    """Return what only some requests have."""
     found: dict[str, object] = {
         "Pre-approval": item.get("pre_approval_id"),
         "Granted": _granted(item),
@@ -183,7 +177,6 @@ def _shown_where_there(item: Mapping[str, Any]) -> dict[str, object]:
 
 
 def _extension(item: Mapping[str, Any]) -> Phrase | None:
-    """Return which window a request goes on from, how much longer access lasts by it, and until when."""
     if not item.get("extends"):
         return None
     begins = datetime.fromisoformat(item["not_before"])
@@ -195,13 +188,11 @@ def _extension(item: Mapping[str, Any]) -> Phrase | None:
 
 
 def _held_back(item: Mapping[str, Any]) -> str:
-    """Return why nobody is let in by a window that was approved."""
     names = {"tenant": item["tenant"], "requester": item["requester"]["name"]}
     return request_wording.held_back_because(item["held_back"], **names) if item.get("held_back") else ""
 
 
 def _case(item: Mapping[str, Any]) -> str | None:
-    """Return a case with its ticket system and its page, as far as they are known."""
     if not item["case_ref"]:
         return None
     where = f" in {item['case_system']}" if item["case_system"] else ""
@@ -210,13 +201,11 @@ def _case(item: Mapping[str, Any]) -> str | None:
 
 
 def _duplicate(item: Mapping[str, Any]) -> str:
-    """Return the open request for the same case and resource, and why there is another one."""
     why = f": {item['duplicate_reason']}" if item["duplicate_reason"] else ""
     return f"{item['duplicate_of']}{why}" if item["duplicate_of"] else ""
 
 
 def closed_case(found: Mapping[str, Any]) -> Sequence[Part]:
-    """Return what ended with a case."""
     if not (found["ended"] or found["left"]):
         return ("Nothing was open for this case.",)
     rows = ((Identifier(one["request_id"]), one["tenant"], Word(one["state"])) for one in found["ended"])
@@ -225,7 +214,6 @@ def closed_case(found: Mapping[str, Any]) -> Sequence[Part]:
 
 
 def _finding(review: Mapping[str, Any] | None) -> str:
-    """Return what the customer has found of access by break-glass, or that it is to say so."""
     if not review:
         return ""
     if review["finding"]:
@@ -243,31 +231,27 @@ def _granted(item: Mapping[str, Any]) -> str:
 
 
 def _answer(decision: Mapping[str, Any]) -> str:
-    """Return who gave an answer, for whom else, and by what means."""
     who = f"{decision['by']['name']} ({words(decision['role'])}){_for_others(decision)}"
     return f"{decision['decision']}{_by_means(decision)}: {who}"
 
 
 def _tally(one: Mapping[str, Any]) -> str:
-    """Return how many approvals there are of those that are needed, of anybody or of a group."""
     group = f" of {one['group']}" if one["group"] else ""
     step = f", in step {one['step']}" if one["step"] > 1 else ""
     return f"{one['approvals']} of {one['needed']}{group}{step}"
 
 
 def _for_others(item: Mapping[str, Any]) -> str:
-    """Return for whom a delegate or a system acted."""
     people = [one["name"] for one in item["principals"] or [item["on_behalf_of"]] if one]
     return f" for {', '.join(people)}" if people else ""
 
 
 def _by_means(item: Mapping[str, Any]) -> str:
-    """Return by what whoever decided had shown who they are."""
     return f" by {words(item['means'])}" if item["means"] else ""
 
 
 def events(items: Iterable[Mapping[str, Any]]) -> Listing:
-    """Return a timeline; each move is shown with the state that it led to, and that state's deadline."""
+    """Each move has the state that it led to, and that state's deadline."""
     rows = (
         (
             item["seq"],
@@ -284,23 +268,19 @@ def events(items: Iterable[Mapping[str, Any]]) -> Listing:
 
 
 def who(item: Mapping[str, Any]) -> str:
-    """Return who did what an entry of a timeline says, as what, and for whom else."""
     role = f" ({words(item['role'])})" if item["actor"] else ""
     return f"{_actor(item)}{role}{_for_others(item)}"
 
 
 def action(item: Mapping[str, Any]) -> str:
-    """Return what was done, and by what means the decider had signed in."""
     return f"{words(item['action'])}{_by_means(item)}"
 
 
 def _actor(item: Mapping[str, Any]) -> str:
-    """Return who did it: a person, or one of those who are none."""
     return item["actor"]["name"] if item["actor"] else NOBODYS.get(item["role"], "the clock")
 
 
 def beside(item: Mapping[str, Any]) -> str:
-    """Return what an entry says beside the act: its comment, or what it says about notifications."""
     if item["comment"]:
         return str(item["comment"])
     if notified := item["notified"]:
@@ -313,7 +293,6 @@ def beside(item: Mapping[str, Any]) -> str:
 
 
 def _reached(item: Mapping[str, Any]) -> str:
-    """Return how many of those who were asked were reached, where an entry says so."""
     if item["nobody_notified"]:
         return f"nobody could be notified: none of {item['asked']} was reached"
     if item["asked"] is not None:
@@ -322,7 +301,6 @@ def _reached(item: Mapping[str, Any]) -> str:
 
 
 def _told(notified: Mapping[str, Any]) -> str:
-    """Return who got a mail about a move, and who did not."""
     by_outcome = {
         outcome: ", ".join(one["name"] for one in notified["recipients"] if one["outcome"] == outcome)
         for outcome in MAIL_OUTCOMES
@@ -333,7 +311,6 @@ def _told(notified: Mapping[str, Any]) -> str:
 
 
 def activity(items: Iterable[Mapping[str, Any]]) -> Listing:
-    """Return the activity during access."""
     rows = (
         (
             moment(item["first_at"]),
@@ -351,7 +328,6 @@ def activity(items: Iterable[Mapping[str, Any]]) -> Listing:
 
 
 def questions(items: Iterable[Mapping[str, Any]]) -> Listing:
-    """Return questions, each with its answer."""
     rows = (
         (
             Identifier(item["id"]),
@@ -367,7 +343,6 @@ def questions(items: Iterable[Mapping[str, Any]]) -> Listing:
 
 
 def notifications(found: Mapping[str, Any]) -> Sequence[Part]:
-    """Return who was notified, and the other side in numbers."""
     rows = (
         (
             one["recipient"],

@@ -25,8 +25,6 @@ Event = Mapping[str, Any]
 
 
 class Awaited(StrEnum):
-    """What the command waits for."""
-
     END = "end"
     ACTIVE = "active"
 
@@ -62,7 +60,7 @@ def watch(
 
 
 def _events(path: str, every: int) -> list[Event]:
-    """Return the timeline as it is now; wait while the API does not answer."""
+    """Wait while the API does not answer."""
     has_warned = False
     while True:
         try:
@@ -89,7 +87,6 @@ def _print(events: Iterable[Event], output: OutputFormat, *, is_first: bool) -> 
 
 
 def _line(event: Event) -> object:
-    """Return what happened in a line."""
     until = (" until ", moment(event["deadline_at"])) if event["deadline_at"] else ()
     state = (f" → {words(event['to_state'])}", *until) if event["to_state"] else ()
     said = request_table.beside(event)

@@ -119,7 +119,7 @@ def _folder(settings: Settings, *, is_optional: bool) -> WitnessFolder | None:
 
 
 def _ended(url: str, settings: Settings, folder: WitnessFolder | None) -> RestoreResult:
-    """Bring a restored database up to date, and end what it holds open, before anything serves it."""
+    """Bring a restored database up to date, and end all open access, before anything serves it."""
     migrations.upgrade(url)
     keys = ProcessKeys(credentials.keyring_of(settings))
     with as_owner(url, keys, armed_by_reconcile=True) as session:
@@ -138,7 +138,7 @@ def _end_all(session: UnitOfWork, settings: Settings, folder: WitnessFolder | No
 
 
 def _set_aside(done: RestoreResult, folder: WitnessFolder | None) -> None:
-    """Let the logs that were behind begin anew in the folder of checkpoints too, and say what was ended."""
+    """Set the checkpoints of the logs that were behind aside, and print what was ended."""
     for log_id in done.logs:
         try:
             if folder:

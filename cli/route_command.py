@@ -1,4 +1,4 @@
-"""Commands that call one route each, made from rows that say what a command takes, sends and shows."""
+"""Commands that call one route each, as rows: parameters, body and view."""
 
 import inspect
 import re
@@ -38,7 +38,7 @@ class IdField(str):
 class CommandParameter:
     """An option or argument, by its name in the route: a part of the path, of the query or of the body.
 
-    `whole` returns all of what may be given in part, from that and from what else was given.
+    `whole` completes what may be given in part, from that and the other parameters.
     """
 
     name: str
@@ -48,12 +48,11 @@ class CommandParameter:
 
 
 def argument(name: str, metavar: str, help_: str, kind: type = UUID) -> CommandParameter:
-    """Return an argument that has to be given."""
     return CommandParameter(name, Annotated[kind, typer.Argument(metavar=metavar, help=help_, show_default=False)])
 
 
 def listed_id(name: str, metavar: str, help_: str, path: str) -> CommandParameter:
-    """Return an argument that takes an id, or the beginning of one of those that a list of the API has."""
+    """An id, or the beginning of one of those in a list of the API."""
 
     def whole(given: str, said: Values) -> str:
         return the_one(given, ids_at(_filled(path, said)))
@@ -64,24 +63,22 @@ def listed_id(name: str, metavar: str, help_: str, path: str) -> CommandParamete
 def option(
     name: str, flag: str, help_: str, kind: type | UnionType = str, *, default: object = REQUIRED
 ) -> CommandParameter:
-    """Return an option."""
     return CommandParameter(name, Annotated[kind, typer.Option(flag, help=help_)], default)
 
 
 def optional(name: str, flag: str, help_: str, kind: type = str) -> CommandParameter:
-    """Return an option that is not sent where it is left out."""
+    """An option that is not sent where it is left out."""
     return option(name, flag, help_, kind | None, default=None)
 
 
 @dataclass(frozen=True)
 class TableOf:
-    """Shows the items of an answer as a table, what is to be said below it, and how to go on where there are more."""
+    """A table of the answer's items, lines below it, and how to get the next page."""
 
     fields: Mapping[str, Field]
     is_read: ClassVar = True
 
     def show(self, output: OutputFormat, answer: Values, _: Values) -> None:
-        """Print it."""
         if output is OutputFormat.JSON:
             terminal.as_json(answer)
             return
@@ -91,20 +88,18 @@ class TableOf:
             terminal.more(output, answer)
 
     def below(self, _: Values) -> Iterable[Part]:
-        """Return what people read below the table."""
         return ()
 
 
 @dataclass(frozen=True)
 class FactsOf:
-    """Shows one thing, a line for each fact, and a sentence below."""
+    """A line for each fact, and a sentence below."""
 
     fields: Mapping[str, Field]
     below: str = ""
     is_read: ClassVar = True
 
     def show(self, output: OutputFormat, answer: Values, _: Values) -> None:
-        """Print it."""
         if output is OutputFormat.JSON:
             terminal.as_json(answer)
             return
@@ -114,26 +109,24 @@ class FactsOf:
 
 @dataclass(frozen=True)
 class Sentence:
-    """Says what was done; the sentence may name fields of the answer, and what was given."""
+    """The sentence may name fields of the answer, and parameters."""
 
     text: str
     is_read: ClassVar = False
 
     def show(self, _: OutputFormat, answer: Values | None, given: Values) -> None:
-        """Print it."""
         terminal.say(self.text.format(**given, **(answer or {})))
 
 
 @dataclass(frozen=True)
 class Once:
-    """Prints one field of the answer and nothing else, so that it can be piped on, and first a warning."""
+    """Prints a warning to stderr and one field of the answer, so that it can be piped."""
 
     field: str
     warning: str
     is_read: ClassVar = True
 
     def show(self, output: OutputFormat, answer: Values, _: Values) -> None:
-        """Print it."""
         warn(self.warning.format(**answer))
         if output is OutputFormat.TABLE:
             print(answer[self.field])
@@ -146,7 +139,7 @@ class RouteCommand:
     """A command and its route.
 
     `route` is a method and a path of the API's description, or several paths with `or` between them: the first one is
-    called whose parts are all given. `body` makes from what was given what is sent, where that is not the same.
+    called whose parts are all given. `body` makes the body from the parameters, where they differ.
     """
 
     route: str
@@ -157,7 +150,6 @@ class RouteCommand:
 
     @property
     def method(self) -> str:
-        """The HTTP method."""
         return self.route.partition(" ")[0]
 
     @property
@@ -171,7 +163,7 @@ class RouteCommand:
         return taking([*self.parameters, *output], self.run)
 
     def run(self, *, output: OutputFormat = OutputFormat.TABLE, **given: Any) -> None:  # noqa: ANN401 - whatever the route takes
-        """Call the route and show what it answers; what was left out is not sent."""
+        """Call the route and show its answer; what was left out is not sent."""
         said = {name: str(one) if isinstance(one, UUID) else one for name, one in given.items() if one is not None}
         said |= {
             one.name: one.whole(said[one.name], said) for one in self.parameters if one.whole and one.name in said
@@ -194,17 +186,15 @@ PAGE = (CommandParameter("limit", Limit, 50), CommandParameter("cursor", Cursor,
 
 
 def moment_of(name: str) -> Field:
-    """Return what shows a field that is an instant."""
     return lambda one: values.moment(one[name])
 
 
 def words_of(name: str) -> Field:
-    """Return what shows a field that is one of the API's words."""
     return lambda one: Word(one[name])
 
 
 def group(help_: str, commands: Mapping[str, RouteCommand], others: Mapping[str, Callable[..., None]]) -> typer.Typer:
-    """Return a group of commands: of rows, and of functions for what is more than a row."""
+    """Return a group of rows and other functions."""
     app = typer.Typer(no_args_is_help=True, help=help_)
     for name, command in commands.items():
         app.command(name, help=command.help)(command.function())
@@ -214,7 +204,7 @@ def group(help_: str, commands: Mapping[str, RouteCommand], others: Mapping[str,
 
 
 def taking(parameters: Iterable[CommandParameter], function: Callable[..., None]) -> Callable[..., None]:
-    """Return a function of keywords with the signature from which Typer reads what its command takes."""
+    """Return a function of keywords with the signature from which Typer reads its parameters."""
 
     @wraps(function)
     def run(**given: object) -> None:
@@ -236,7 +226,6 @@ def _filled(path: str, said: Values) -> str:
 
 
 def ids_at(path: str) -> Iterator[str]:
-    """Yield the ids in a list of the API, page by page."""
     page = call("GET", path)
     yield from (one["id"] for one in page["items"])
     while page.get("next_cursor"):

@@ -12,19 +12,17 @@ OTHERS = 0o077
 
 
 class TokenExposed(Exception):  # noqa: N818 - it names what was found
-    """Others may read the file; the message says what to do."""
+    """The message says what to do."""
 
 
 @dataclass(frozen=True)
 class SavedToken:
-    """A token, and the API that it is for."""
-
     url: str
     token: str = field(repr=False)
 
 
 def keep(path: Path, url: str, token: str) -> None:
-    """Save a token in place of the last one; at no moment can others read it."""
+    """At no moment can others read the file."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=MY_DIRECTORY)
     fresh = path.with_suffix(".new")
     fresh.unlink(missing_ok=True)
@@ -35,11 +33,7 @@ def keep(path: Path, url: str, token: str) -> None:
 
 
 def read(path: Path, url: str) -> SavedToken | None:
-    """Return the token saved for an API, if there is one.
-
-    Raises:
-        TokenExposed: others may read the file.
-    """
+    """Raises TokenExposed where others may read the file."""
     try:
         mode, text = path.stat().st_mode, path.read_text()
     except OSError:
@@ -55,6 +49,5 @@ def read(path: Path, url: str) -> SavedToken | None:
 
 
 def forget(path: Path) -> None:
-    """Remove the saved token."""
     with suppress(FileNotFoundError):
         path.unlink()

@@ -48,7 +48,6 @@ def statistics(tenant: Tenant = None, output: Output = OutputFormat.TABLE) -> No
 
 
 def _parts(found: Item) -> Iterator[Part]:
-    """Yield all figures, and since when requests were counted where that is not all of the time."""
     rows = [("all", "", found["total"])]
     for of, (part, name) in GROUPS.items():
         rows += [(of, name(one) or NOTHING, one["figures"]) for one in found[part]]

@@ -49,7 +49,7 @@ def read(settings: Settings, folder: Path | None = None) -> Status:
 
 
 async def _relay(settings: Settings) -> str:
-    """Return whether the relay lets us in, as for a mail; nothing is sent."""
+    """Return whether the relay accepts the login, as for a mail; nothing is sent."""
     if settings.smtp_url is None:
         return "not asked"
     url = settings.smtp_url.get_secret_value()
@@ -87,7 +87,6 @@ def _asked(login: str, redis: str | None) -> Status:
 
 
 def parts(found: Status) -> Iterator[Part]:
-    """Yield the figures, green for good and red for bad values, and then what needs attention."""
     lines = (*_servers(found), *_figures(found), *_processes(found))
     styles = {None: "", True: WELL, False: BAD}
     yield Facts({name: Text(value, styles[is_well]) for name, value, is_well in lines})

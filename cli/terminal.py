@@ -25,8 +25,6 @@ GAP = 2
 
 
 class OutputFormat(StrEnum):
-    """How a command prints what it read."""
-
     TABLE = "table"
     JSON = "json"
     CSV = "csv"
@@ -39,7 +37,7 @@ Cursor = Annotated[str | None, typer.Option(help="go on from where the last list
 
 @dataclass(frozen=True)
 class Listing:
-    """Rows to print under the names of their columns, or a sentence where there are none."""
+    """Rows under the names of their columns, or a sentence where there are none."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[object]]
@@ -47,24 +45,19 @@ class Listing:
 
     @classmethod
     def of(cls, columns: Iterable[str], rows: Iterable[Iterable[object]], if_none: str = NONE) -> "Listing":
-        """Return a listing of rows that are yet to be gone through."""
         return cls(tuple(columns), tuple(map(tuple, rows)), if_none)
 
     @property
     def values(self) -> Iterator[object]:
-        """All that is in it."""
         return (value for row in self.rows for value in row)
 
 
 @dataclass(frozen=True)
 class Facts:
-    """One thing to print, a line for each fact."""
-
     rows: Mapping[str, object]
 
     @property
     def values(self) -> Iterator[object]:
-        """All that is in it."""
         return iter(self.rows.values())
 
 
@@ -72,7 +65,7 @@ Part = Listing | Facts | Phrase | str
 
 
 def paper() -> Console:
-    """Return a console as wide as the terminal is now; what is no terminal gets each row on one line."""
+    """Return a console as wide as the terminal is now; elsewhere each row is on one line."""
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, width=WIDEST)
 
@@ -98,12 +91,11 @@ def say(*lines: object) -> None:
 
 
 def as_json(value: object) -> None:
-    """Print JSON."""
     print(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 def as_csv(part: Listing | Facts, *, with_names: bool = True) -> None:
-    """Print the names and rows as CSV; no cell acts as a formula in a spreadsheet."""
+    """No cell acts as a formula in a spreadsheet."""
     columns, rows = (part.columns, part.rows) if isinstance(part, Listing) else (part.rows, [[*part.rows.values()]])
     writer = csv.writer(sys.stdout, lineterminator="\n")
     if with_names:
@@ -112,7 +104,7 @@ def as_csv(part: Listing | Facts, *, with_names: bool = True) -> None:
 
 
 def more(output: OutputFormat, page: Mapping[str, Any]) -> None:
-    """Say how to get the next page, if there is one; JSON has that in it, and a CSV file is no place for it."""
+    """Print how to get the next page, if there is one; not in JSON, which has it, and not in CSV."""
     if page["next_cursor"] and output is not OutputFormat.JSON:
         Console(highlight=False, stderr=output is OutputFormat.CSV).print(
             f"There are more: --cursor {page['next_cursor']}", markup=False, soft_wrap=True

@@ -89,7 +89,6 @@ def revoke(token: TokenId) -> None:
 
 
 def _limits(token: dict[str, Any]) -> str:
-    """Return what a service account's token is for: its scopes, and of which services or customers."""
     bound = [*token["services"], *token["tenants"]]
     return ", ".join(token["scopes"]) + (f" of {', '.join(bound)}" if bound else "")
 

@@ -1,4 +1,4 @@
-"""What is printed of what can open at a tenant without its approval."""
+"""Access without a tenant's approval in the terminal."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,7 +18,6 @@ NOTHING = "Nothing: nobody from the vendor gets access without the customer's ap
 
 
 def parts(answer: Mapping[str, Any]) -> tuple[Part, ...]:
-    """Return what to print: in which ways something can open, by whom and until when, and what was opened lately."""
     lately = {one["way"]: one for one in answer["opened"]}
     rows = ((words, way in answer["ways"], _opened(lately[way])) for way, words in WAYS.items())
     can = ", ".join(words for way, words in WAYS.items() if way in answer["ways"])

@@ -22,28 +22,26 @@ class ApiValue(ABC):
 
     @property
     @abstractmethod
-    def in_file(self) -> str:
-        """As a file has it."""
+    def in_file(self) -> str: ...
 
 
 @dataclass(frozen=True)
 class Instant(ApiValue):
-    """An instant of the API: local in a terminal, in UTC in a file."""
+    """Local in a terminal, in UTC in a file."""
 
     utc: str
 
     def __str__(self) -> str:
-        """Return it to the second."""
+        """To the second."""
         return f"{self._local:%Y-%m-%d %H:%M:%S}"
 
     @property
     def in_file(self) -> str:
-        """In UTC."""
         return self.utc
 
     @property
     def brief(self) -> str:
-        """As a cell of a narrow table has it: to the minute, and with the year only if it is another one."""
+        """To the minute, and with the year only if it is another one."""
         year = "" if self._local.year == time.localtime().tm_year else f" {self._local.year}"
         return f"{self._local.day:>2} {self._local:%b}{year} {self._local:%H:%M}"
 
@@ -59,7 +57,6 @@ class Duration(ApiValue):
     seconds: int
 
     def __str__(self) -> str:
-        """Return it with its unit."""
         for unit, size in UNITS.items():
             if self.seconds >= size and self.seconds % size == 0:
                 return f"{self.seconds // size} {unit}"
@@ -67,23 +64,20 @@ class Duration(ApiValue):
 
     @property
     def in_file(self) -> str:
-        """The seconds."""
         return str(self.seconds)
 
 
 @dataclass(frozen=True)
 class Word(ApiValue):
-    """One of the API's words, such as tenant_admin, shown with spaces."""
+    """A word of the API, such as tenant_admin, shown with spaces."""
 
     name: str
 
     def __str__(self) -> str:
-        """Return it with spaces."""
         return words(self.name)
 
     @property
     def in_file(self) -> str:
-        """As the API has it."""
         return self.name
 
 
@@ -94,12 +88,10 @@ class Identifier(ApiValue):
     whole: str
 
     def __str__(self) -> str:
-        """Return all of it."""
         return self.whole
 
     @property
     def in_file(self) -> str:
-        """All of it."""
         return self.whole
 
 
@@ -111,7 +103,6 @@ class Phrase(ApiValue):
     style: str = ""
 
     def __str__(self) -> str:
-        """Return it as people read it."""
         return "".join(map(str, self.parts))
 
     @property
@@ -121,22 +112,19 @@ class Phrase(ApiValue):
 
 
 def phrase(*parts: object, style: str = "") -> Phrase:
-    """Return words with values among them, which stay what they are."""
     return Phrase(parts, style)
 
 
 def moment(instant: str | None) -> Instant | None:
-    """Return an instant of the API as a value to show, or nothing."""
     return Instant(instant) if instant else None
 
 
 def words(value: object) -> str:
-    """Return one of the API's words, such as tenant_admin, with spaces."""
     return str(value).replace("_", " ")
 
 
 def shown(value: object) -> Text:
-    """Return a value as people read it: lists with commas, booleans as yes and no, nothing as a dash."""
+    """Lists with commas, booleans as yes and no, nothing as a dash."""
     match value:
         case Text():
             return value
@@ -153,7 +141,7 @@ def shown(value: object) -> Text:
 
 
 def exact(value: object) -> str:
-    """Return a value as a file has it: instants in UTC, seconds, and the API's own words."""
+    """Instants in UTC, seconds, and the API's own words."""
     match value:
         case None:
             return ""
@@ -170,7 +158,6 @@ def exact(value: object) -> str:
 
 
 def instants(value: object) -> Iterator[Instant]:
-    """Yield the instants that a value shows."""
     match value:
         case Instant():
             yield value
@@ -180,6 +167,6 @@ def instants(value: object) -> Iterator[Instant]:
 
 
 def shortened(ids: set[str]) -> int:
-    """Return how much of each of these ids has to be shown, so that all of them are told apart."""
+    """Return how many characters of each id tell all of them apart."""
     lengths = (SHORTEST_ID, 18, 23, 36)
     return next((length for length in lengths if len({one[:length] for one in ids}) == len(ids)), lengths[-1])

@@ -63,7 +63,7 @@ app = typer.Typer()
 
 @dataclass(frozen=True)
 class TrustAnchors:
-    """What an export is verified against: keys, the reader's own checkpoints, and the last one verified."""
+    """Keys, the reader's own checkpoints, and the last one verified."""
 
     keys: tuple[VerifierKey, ...]
     seen: tuple[str, ...]
@@ -147,9 +147,9 @@ def _verified(
 
 
 def _restore(result: VerificationResult, last: VerifiedCheckpoint | None) -> int | None:
-    """Return the number of the restore event, if the restore is all that parts an export from the one before.
+    """Return the number of the restore event, if the restore is all that separates an export from the one before.
 
-    A log that began anew without such an event was forked.
+    A log that began again without such an event was forked.
     """
     numbers = {one.number for one in result.findings.first}
     if last is None or result.findings.kinds != {FindingKind.RESTORED} or len(numbers) != 1:
@@ -184,7 +184,7 @@ def _start(path: Path) -> bytes:
 
 
 def _remember(folder: Path, result: VerificationResult, trusted: TrustAnchors) -> None:
-    """Save the checkpoint for the next time; if that fails, say so and keep the result."""
+    """If saving fails, print that and keep the result."""
     of_approvals = [key for key in trusted.keys if key.name == NAME]
     signer = [result.signer] if result.signer else []
     log = notes.named(result.header.origin)[0]
@@ -222,5 +222,5 @@ def _show(paper: Console, result: VerificationResult, colour: str) -> None:
 
 
 def _plain(said: str) -> str:
-    """Return a line without control characters: the text of a file is untrusted."""
+    """Remove control characters: the text of a file is untrusted."""
     return "".join(mark if mark.isprintable() else "?" for mark in said)

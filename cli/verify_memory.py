@@ -16,7 +16,7 @@ MY_DIRECTORY = 0o700
 
 
 class UnreadableMemory(Exception):  # noqa: N818 - it names what was found
-    """The saved checkpoint cannot be read; the message says what to do."""
+    """The message says what to do."""
 
 
 @dataclass(frozen=True)
@@ -56,11 +56,7 @@ def read(folder: Path, log: str) -> VerifiedCheckpoint | None:
 
 
 def keep(folder: Path, log: str, note: str, keys: Sequence[VerifierKey]) -> None:
-    """Save what was verified in place of the last one; the file is never half-written.
-
-    Raises:
-        OSError: it cannot be kept.
-    """
+    """Replace the last one; the file is never half-written. Raises OSError where it cannot be saved."""
     path = _path(folder, log)
     path.parent.mkdir(parents=True, exist_ok=True, mode=MY_DIRECTORY)
     fresh = path.with_suffix(f".{os.getpid()}")
@@ -73,7 +69,7 @@ def keep(folder: Path, log: str, note: str, keys: Sequence[VerifierKey]) -> None
 
 
 def _whose(log: str) -> str:
-    """Return the tenant whose log it is; the vendor's own log is identified by its whole name."""
+    """Return the tenant of a log; the vendor's own log is identified by its whole name."""
     tenant = log.rpartition("/audit/")[2]
     return log if tenant == VENDORS else tenant
 

@@ -1,4 +1,4 @@
-"""The unit of work: engines, one transaction that commits and then arms what was promised, and arrays as literals."""
+"""The unit of work: engines, transactions that arm what was promised after the commit, and arrays as literals."""
 
 import math
 import time
@@ -91,14 +91,8 @@ WORDS_KEPT = 1024
 def make_engine(url: str, *, role: str, pool_size: int = 2, overflow: int = 2) -> Engine:
     """Return an engine whose connections give up rather than wait: `BOUNDS` are set on the server's side.
 
-    But for one: a network that drops a connection without a word would have us wait for two hours, were the other
-    side not asked every few seconds whether it is still there.
-
-    Args:
-        url: the login of this process.
-        role: shown as `application_name` in `pg_stat_activity`.
-        pool_size: connections that are kept.
-        overflow: connections beyond those, closed after use.
+    Keep-alives notice a silent network, for which a client would wait two hours. `role` is in `application_name` of
+    `pg_stat_activity`; `overflow` connections beyond `pool_size` are closed after use.
     """
     engine = create_engine(
         url,
@@ -118,7 +112,7 @@ def make_engine(url: str, *, role: str, pool_size: int = 2, overflow: int = 2) -
 
 
 def _collect_warnings(connection: psycopg.Connection[Any], record: ConnectionPoolEntry) -> None:
-    """Put a warning of the server that it did not wait for the standby into the list of the open transaction."""
+    """Put a warning that a commit is not on the standby into the list of the open transaction."""
     connection.add_notice_handler(lambda said: note_warning(said, record.info.get(WARNED, [])))
 
 
@@ -129,14 +123,14 @@ def note_warning(said: Diagnostic, warnings: list[str | None]) -> None:
 
 
 class WarnedSession(Session):
-    """A session that keeps what the server warned of in its transaction."""
+    """A session that keeps the server's warnings in its transaction."""
 
     warnings: list[str | None]
 
 
 @event.listens_for(WarnedSession, "after_begin")
 def _begin_warnings(session: WarnedSession, _: object, connection: Connection) -> None:
-    """Give each transaction a list of its own: its connection serves somebody else as soon as it has committed."""
+    """Give each transaction a list of its own: its connection serves others as soon as it has committed."""
     session.warnings = connection.info[WARNED] = []
 
 
@@ -145,7 +139,7 @@ def _note_use(_: object, record: ConnectionPoolEntry) -> None:
 
 
 def _see_if_there(engine: Engine, connection: DBAPIConnection, record: ConnectionPoolEntry, _: object) -> None:
-    """Have the pool make other connections, where one that lay idle for a while is gone."""
+    """Replace the pool's connections where an idle one is gone."""
     if time.monotonic() - record.info.get(USED_AT, math.inf) < ASKED_AFTER:
         return
     try:
@@ -160,7 +154,7 @@ def are_plans_outdated(error: BaseException | None) -> bool:
 
 
 def _drop_outdated(context: ExceptionContext) -> None:
-    """Have the pool close all its connections: the others hold the same statements."""
+    """Close all connections of the pool: the others hold the same statements."""
     if are_plans_outdated(context.original_exception):
         context.is_disconnect = True
 
@@ -178,16 +172,16 @@ def _failed(connection: Connection, driver: psycopg.Connection[Any], error: psyc
 
 
 class ProcessKeys:
-    """The keys and checks that a process holds, at most one of each type; workers hold none that signs or marks.
+    """The keys and checks of a process, at most one of each type; workers hold none that signs or marks.
 
-    The types are defined by the wings that use them: `Keyring`, `ApprovalKeys`, `WitnessCheck`.
+    The types are defined by the packages that use them: `Keyring`, `ApprovalKeys`, `WitnessCheck`.
     """
 
     def __init__(self, *held: object) -> None:
         self._held = {type(one): one for one in held if one is not None}
 
     def get(self, kind: type[Key]) -> Key | None:
-        """Return what the process holds of this type, None where it holds none."""
+        """None where the process holds none."""
         found = self._held.get(kind)
         return found if isinstance(found, kind) else None
 
@@ -207,11 +201,11 @@ class ReadAhead:
         self._ahead: deque[tuple[Query, Rows]] = deque()
 
     def foresee(self, queries: Iterable[Query]) -> None:
-        """Have these queries sent along with the next one."""
+        """Send these queries along with the next one."""
         self._foreseen = list(queries)
 
     def take(self, wanted: Query, send: Callable[[list[Query]], Sequence[Rows]]) -> Rows:
-        """Return the rows that were read ahead, or have `send` read them together with what was foreseen."""
+        """Return the rows that were read ahead, or `send` the query together with what was foreseen."""
         if not self._ahead or not _is_same(self._ahead[0][0], wanted):
             if self._ahead and wanted[0] is CLOCK_TIME:
                 # It reads no row, and what is ahead stays as good as it was.
@@ -255,7 +249,7 @@ class UnitOfWork:
     Statements of our own go through `execute` and `write`, which any connection can offer; `orm` reads and writes
     rows as objects. `call_groups` has a transaction that shares its round trips with others. `promises` is what the
     schedule holds once this is committed, `news` the requests that then look different, by the side that may know,
-    None for both. `caller` is the person, and the one tenant, that row-level security was told.
+    None for both. `caller` is the person, and the one tenant, in row-level security.
     """
 
     def __init__(self, orm: WarnedSession, clock: Clock, keys: ProcessKeys) -> None:
@@ -275,7 +269,7 @@ class UnitOfWork:
         return self.orm.connection().execute(statement, values)
 
     def _sent(self, queries: list[Query]) -> Sequence[Rows]:
-        """Send these queries in one pipeline, and return their rows; one alone as SQLAlchemy does."""
+        """Send these queries in one pipeline; one alone as SQLAlchemy does."""
         connection = self.orm.connection()
         if len(queries) == 1:
             return [connection.execute(*queries[0])]
@@ -299,10 +293,9 @@ class UnitOfWork:
         self.read_ahead.foresee(queries)
 
     def wait(self) -> None:
-        """Say that what follows takes long, or may wait: for a lock, or for something beside Postgres."""
+        """Announce that what follows takes long, or may wait: for a lock, or for something beside Postgres."""
 
     def connection(self) -> Connection:
-        """Return the connection of the transaction."""
         return self.orm.connection()
 
 
@@ -337,8 +330,7 @@ class Database:
     def transaction(self) -> Iterator[UnitOfWork]:
         """Open a unit of work; commit on the way out, then arm what it promised and publish its news.
 
-        Any error rolls it back. A schedule that is away costs a log line and never the commit: reconcile arms what is
-        missing.
+        Any error rolls it back. If the schedule is away, the commit stands: reconcile arms what is missing.
 
         Raises:
             NotReplicated: it is committed and armed here, and the standby has not confirmed it in time.
@@ -352,7 +344,7 @@ class Database:
             raise not_replicated()
 
     def follow(self, promises: Promises, news: News) -> None:
-        """Arm what was promised and publish what is new, now that it is committed."""
+        """Arm what was promised and publish the news of a committed transaction."""
         for index, promised in promises.items():
             failpoint("transaction.before_arm")
             self.schedule.arm(index, promised)
@@ -379,7 +371,6 @@ class Database:
         return Database(engine, self.schedule, self.clock, keys=self.keys)
 
     def dispose(self) -> None:
-        """Close every connection to Postgres and Redis."""
         self.engine.dispose()
         self.direct.dispose()
         self.schedule.close()
@@ -400,23 +391,23 @@ def now(session: UnitOfWork) -> datetime:
 
 
 def read_at(session: UnitOfWork, seen: datetime) -> datetime:
-    """Return when something was read that brought Postgres' time with it: that, or what another clock says by now.
+    """Return Postgres' time that came with a read, or what another clock says by now.
 
-    It saves a round trip where nothing is waited for: what waits for a lock reads the clock after it, by `now`.
+    It saves a round trip where nothing is waited for: after a wait for a lock, use `now`.
     """
     return seen if session.clock is postgres_clock else session.clock(session)
 
 
 def other_clock(session: UnitOfWork) -> datetime | None:
-    """Return what another clock than Postgres' says; None where that one decides: statements read it."""
+    """None where Postgres' clock decides: statements read it."""
     return None if session.clock is postgres_clock else session.clock(session)
 
 
 def async_commit(session: UnitOfWork) -> None:
     """Let this transaction's commit not wait for the disk: a Postgres that dies may forget its last half second.
 
-    For what is done again where it was forgotten, and may be done twice. Order is kept: what is committed after it
-    and is not lost has not lost it either.
+    For what is repeated if it was forgotten, and may be done twice. Order is kept: what is committed after it and is
+    not lost has not lost it either.
     """
     session.execute(ASYNC_COMMIT)
 
@@ -427,9 +418,9 @@ def arm_after_commit(session: UnitOfWork, index: ScheduleIndex, promises: Iterab
 
 
 def publish_after_commit(session: UnitOfWork, ids: Iterable[UUID], side: str | None = None) -> None:
-    """Note requests that look otherwise once this session has committed, though nothing is promised of them.
+    """Note requests that look different after the commit, without entries of the schedule.
 
-    What is promised on the clock's index is news already. `side` is the one that it concerns, None for both.
+    Entries of the clock's index are news already. `side` is the one that it concerns, None for both.
     """
     session.news.setdefault(side, {}).update((str(one), None) for one in ids)
 
@@ -437,8 +428,8 @@ def publish_after_commit(session: UnitOfWork, ids: Iterable[UUID], side: str | N
 def array(values: Iterable[UUID | datetime | int | str | bytes | None]) -> str:
     """Return the literal of an array of ids, instants, numbers, bytes or our own plain words.
 
-    The driver quotes and escapes each element, which took half the time of a batch. Text that people wrote goes
-    through here as bytes alone, which are written as hexadecimal digits: anything but plain words is refused.
+    The driver quotes and escapes each element, which took half the time of a batch. Texts by people are bytes here,
+    which are written as hexadecimal digits.
 
     Raises:
         ValueError: a text is not a plain word, or a value is of another type.

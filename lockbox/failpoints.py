@@ -1,4 +1,4 @@
-"""Name the failpoints, places between two effects at which tests can make a process end as in a crash."""
+"""Failpoints: places between two effects at which tests can end a process as in a crash."""
 
 import os
 from dataclasses import dataclass
@@ -93,7 +93,7 @@ POINTS = {
 
 
 class UnknownFailpoint(Exception):  # noqa: N818 - it names what was found
-    """LOCKBOX_FAILPOINT names no failpoint; the message says where they are listed."""
+    """LOCKBOX_FAILPOINT names no failpoint."""
 
 
 @dataclass

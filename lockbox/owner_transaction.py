@@ -1,4 +1,4 @@
-"""One transaction as the owner of the database, past row-level security."""
+"""Transactions as the owner of the database, past row-level security."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,11 +16,10 @@ SELECT set_config(name, value, true) FROM unnest(CAST(:names AS text[]), CAST(:v
 def as_owner(url: str, keys: ProcessKeys = NO_KEYS, *, armed_by_reconcile: bool = False) -> Iterator[UnitOfWork]:
     """Open one transaction past row-level security, for what is set up by hand.
 
-    Nothing in it may be promised, unless it is left to reconcile, which arms from Postgres what the schedule lacks.
     Adding people or tokens needs the API's keyring.
 
     Raises:
-        RuntimeError: something was promised that nobody arms.
+        RuntimeError: something was promised to the schedule, and `armed_by_reconcile` is not set.
     """
     engine = make_engine(url, role="owner")
     try:

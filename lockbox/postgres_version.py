@@ -1,4 +1,4 @@
-"""Which versions of Postgres Lockbox runs on, and what to say of an older one."""
+"""The versions of Postgres that Lockbox runs on."""
 
 from sqlalchemy import Connection, text
 
@@ -13,12 +13,12 @@ GET_IT = (
 
 
 def read_number(connection: Connection) -> int:
-    """Return the server's version as it counts it, such as 180001."""
+    """Such as 180001."""
     return int(connection.execute(NUMBER).scalar_one())
 
 
 def named(number: int) -> str:
-    """Return a version as people write it, such as 18.1."""
+    """Such as 18.1."""
     return f"{number // BASE}.{number % BASE}"
 
 

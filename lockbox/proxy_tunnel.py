@@ -1,4 +1,4 @@
-"""A tunnel through a proxy to an address that was checked: the proxy is told no name, and sees TLS alone."""
+"""A tunnel through a proxy to a checked address: the proxy gets no name, and sees TLS alone."""
 
 import re
 import ssl
@@ -15,11 +15,11 @@ STATUS = re.compile(rb"HTTP/1\.[01] (\d{3})[ \r]")
 
 
 class TunnelFailed(httpcore.ConnectError):
-    """The proxy was not reached, or leads nowhere; the message quotes nothing that it said."""
+    """The proxy was not reached, or leads nowhere; the message quotes nothing from it."""
 
 
 class TunnelTransport(httpx.AsyncHTTPTransport):
-    """httpx's transport, whose connections are tunnels: all else, such as the name in TLS, is as without a proxy."""
+    """httpx's transport over tunnels: all else, such as the name in TLS, is as without a proxy."""
 
     def __init__(self, proxy: OutboundProxy, tls: ssl.SSLContext) -> None:
         super().__init__(verify=tls, trust_env=False)
@@ -78,7 +78,7 @@ class _Tunnels(httpcore.AsyncNetworkBackend):
 
 
 async def _answer(stream: httpcore.AsyncNetworkStream, seconds: float | None) -> int:
-    """Return the status of the proxy's answer; what is at the other end speaks only once it is spoken to."""
+    """Return the status of the proxy's answer; the other end speaks only once it is spoken to."""
     said = b""
     while b"\r\n\r\n" not in said:
         part = await stream.read(MOST_HEAD, seconds)

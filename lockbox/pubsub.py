@@ -1,4 +1,7 @@
-"""Publish ids of changed rows on Redis channels, listen to them and to bells, and record who is viewing a request."""
+"""Redis channels of changed ids, bells, and marks of who is viewing a request.
+
+Functions raise redis.exceptions.RedisError where Redis can't be reached.
+"""
 
 import threading
 import time
@@ -34,11 +37,7 @@ def _key(of: str, person: str) -> str:
 
 
 def mark(client: "Redis", of: str, person: str, since: datetime) -> bool:
-    """Mark that the person is looking, for five minutes; return whether that is new.
-
-    Raises:
-        redis.exceptions.RedisError: it can't be reached.
-    """
+    """Mark that the person is looking, for five minutes; return whether that is new."""
     key = _key(of, person)
     with client.pipeline(transaction=False) as pipe:
         pipe.set(key, since.isoformat(), ex=LASTS, nx=True)
@@ -48,20 +47,12 @@ def mark(client: "Redis", of: str, person: str, since: datetime) -> bool:
 
 
 def unmark(client: "Redis", of: str, person: str) -> bool:
-    """Remove the mark; return whether there was one.
-
-    Raises:
-        redis.exceptions.RedisError: it can't be reached.
-    """
+    """Return whether there was a mark."""
     return bool(client.delete(_key(of, person)))
 
 
 def marked(client: "Redis", of: str, people: Sequence[str]) -> Mapping[str, tuple[datetime, timedelta]]:
-    """Return which of these people are looking: since when, and until when the mark lasts.
-
-    Raises:
-        redis.exceptions.RedisError: it can't be reached.
-    """
+    """Return which of these people are looking: since when, and until when the mark lasts."""
     with client.pipeline(transaction=False) as pipe:
         for one in people:
             pipe.get(_key(of, one))
@@ -77,7 +68,7 @@ def marked(client: "Redis", of: str, people: Sequence[str]) -> Mapping[str, tupl
 
 
 def _instant(said: bytes) -> datetime | None:
-    """Parse a mark; None if it is not ours."""
+    """None if the mark is not ours."""
     try:
         return datetime.fromisoformat(said.decode()).astimezone(UTC)
     except (ValueError, OverflowError):
@@ -104,11 +95,7 @@ def channel_of(number: int, side: str | None = None) -> str:
 
 
 def publish(client: "Redis", ids: Iterable[str], side: str | None) -> None:
-    """Publish to the current listeners; messages are not stored.
-
-    Raises:
-        redis.exceptions.RedisError: it can't be reached.
-    """
+    """Publish to the current listeners; messages are not stored."""
     client.publish(channel_of(database_number(client), side), " ".join(ids))
 
 
@@ -116,8 +103,8 @@ class Listener(threading.Thread):
     """Listen on one connection until stopped, and reconnect after Redis was away.
 
     It calls, from its own thread, `on_message` with ids and the side that they are for, and `on_connection` with True
-    when it starts to listen (earlier messages were missed) and False when it cannot. Any failure,
-    also in these, is logged, and it goes on.
+    when it starts to listen (earlier messages were missed) and False when it cannot. Any failure, also in these, is
+    logged, and it continues.
     """
 
     def __init__(self, client: "Redis", on_message: OnMessage, on_connection: OnConnection) -> None:
@@ -132,7 +119,6 @@ class Listener(threading.Thread):
         }
 
     def run(self) -> None:
-        """Listen; after a failure pause and listen again."""
         while not self._stopping.is_set():
             try:
                 self._listen()
@@ -204,11 +190,7 @@ class Bell:
         self._pubsub.close()
 
     def listen(self) -> None:
-        """Subscribe if not yet done; call it before the claim, so that nothing armed after the claim is missed.
-
-        Raises:
-            RedisUnavailable: Redis can't be reached.
-        """
+        """Subscribe if not yet done; call it before the claim, so that nothing armed after the claim is missed."""
         if self._listening:
             return
         with redis_errors():
@@ -216,11 +198,7 @@ class Bell:
         self._listening = True
 
     def wait(self, seconds: float) -> None:
-        """Sleep for at most that long.
-
-        Raises:
-            RedisUnavailable: the connection broke; listen again before the next claim.
-        """
+        """Sleep for at most that long."""
         until = time.monotonic() + seconds
         try:
             while (left := until - time.monotonic()) > 0:

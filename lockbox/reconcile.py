@@ -1,4 +1,4 @@
-"""Repair the schedule from Postgres: arm missing entries, rebuild lost indexes, and do overdue work."""
+"""Repair of the schedule from Postgres: arm missing entries, rebuild lost indexes, and do overdue work."""
 
 from collections.abc import Callable, Generator, Iterator
 from datetime import timedelta
@@ -108,11 +108,10 @@ FORGET_OLD = tuple(
 def reconcile(
     database: Database, send: Send | None, *, deliveries_kept: timedelta = KEEP_DELIVERIES
 ) -> Generator[Step, None, None]:
-    """Repair in small steps; whoever calls may pause between them, or stop: the next run goes on.
+    """Repair in small steps; the caller may pause between them, or stop: the next run continues.
 
-    One process at a time does it, in its turn; others return at once, without a step. `send` delivers
-    notifications that nobody has taken; None leaves them to the processes that send. The log of tries is forgotten
-    after `deliveries_kept`.
+    One process at a time does it, in its turn; others return at once, without a step. `send` delivers overdue
+    notifications; None leaves them to the processes that send. Delivery attempts are deleted after `deliveries_kept`.
     """
     with database.turn(TURN) as is_held:
         if not is_held:
@@ -145,7 +144,7 @@ def reconcile(
 
 
 def reconcile_notifications(database: Database, send: Send) -> Iterator[Step]:
-    """Deliver what nobody has taken, and arm what is due soon; the rest of the schedule is the core worker's."""
+    """Deliver overdue notifications, and arm what is due soon; the rest of the schedule is the core worker's."""
     yield from act_on_overdue_notifications(database, send, grace=GRACE)
     try:
         if database.schedule.rebuild(NOTIFICATIONS).is_whole():
@@ -155,14 +154,14 @@ def reconcile_notifications(database: Database, send: Send) -> Iterator[Step]:
 
 
 def act_on_overdue(database: Database, send: Send | None, *, grace: timedelta) -> Iterator[Step]:
-    """Act straight from Postgres on what should have happened that long ago."""
+    """Do straight from Postgres what is overdue by that much."""
     yield from act_on_overdue_clock(database, grace=grace)
     if send:
         yield from act_on_overdue_notifications(database, send, grace=grace)
 
 
 def act_on_overdue_clock(database: Database, *, grace: timedelta) -> Iterator[Step]:
-    """Run the clock on requests that are overdue by that much; with no grace Redis isn't needed at all."""
+    """Run the clock on overdue requests; without grace Redis isn't needed at all."""
     while ids := _overdue(database, timers.due, grace):
         counts = timers.run(database, ids)
         moved = counts.total() - counts["failed"]
@@ -172,7 +171,6 @@ def act_on_overdue_clock(database: Database, *, grace: timedelta) -> Iterator[St
 
 
 def act_on_overdue_notifications(database: Database, send: Send, *, grace: timedelta) -> Iterator[Step]:
-    """Hand over notifications that are overdue by that much."""
     if ids := _overdue(database, queue.due, grace):
         send(ids)
         yield "overdue", len(ids)

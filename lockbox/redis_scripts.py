@@ -1,4 +1,4 @@
-"""Lua scripts of the schedule, a few milliseconds a call, the client for them, and the count of what Redis holds."""
+"""Lua scripts of the schedule, a few milliseconds a call, their client, and counts of what Redis holds."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -125,7 +125,7 @@ return 1
 
 
 class RedisUnavailable(Exception):  # noqa: N818 - a state of affairs that callers plan for
-    """Redis is unreachable or refuses; Postgres holds everything that it holds."""
+    """Postgres holds everything that Redis holds."""
 
 
 @contextmanager
@@ -139,7 +139,7 @@ def redis_errors() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class QueueDepth:
-    """Counts in Redis: clocks due in a span, notifications with leased ones, and unacknowledged Celery messages.
+    """Clocks due in a span, notifications with leased ones, and unacknowledged Celery messages.
 
     `oldest_unacked_at` is when the oldest of these was handed out, in seconds since 1970 by its worker's clock; `now`
     is Redis' own clock.
@@ -153,11 +153,7 @@ class QueueDepth:
 
 
 def measure(client: "Redis", clock: str, notifications: tuple[str, str], span: tuple[float, float]) -> QueueDepth:
-    """Count in one round trip, at a cost that does not grow with the content.
-
-    Raises:
-        redis.exceptions.RedisError: it can't be reached.
-    """
+    """Count in one round trip, at a cost that does not grow with the content; raises RedisError."""
     with client.pipeline(transaction=False) as pipe:
         pipe.zcount(clock, f"({span[0]:.0f}", f"{span[1]:.0f}")
         pipe.zcount(notifications[0], "-inf", "(+inf")
@@ -178,7 +174,7 @@ def measure(client: "Redis", clock: str, notifications: tuple[str, str], span: t
 
 @dataclass(frozen=True)
 class RedisFacts:
-    """What a Redis or Valkey says of itself; `is_kept` is whether its data outlives it, None where it does not tell.
+    """`is_kept` is whether its data outlives it, None where it does not tell.
 
     `now` is its clock, in seconds since 1970.
     """
@@ -193,11 +189,6 @@ class RedisFacts:
 
 
 def read_facts(url: str, *, timeout: float) -> RedisFacts:
-    """Ask for them.
-
-    Raises:
-        RedisUnavailable: it can't be reached, or refuses the login; the message is the name of the error.
-    """
     with redis_errors(), connect(url, timeout=timeout) as client:
         seconds, micros = client.time()
         memory: Any = client.info("memory")
@@ -216,7 +207,7 @@ def read_facts(url: str, *, timeout: float) -> RedisFacts:
 
 
 def _is_saved(client: "Redis") -> bool | None:
-    """Return whether it saves its data now and then, None where this login may not see its configuration."""
+    """None where this login may not see its configuration."""
     try:
         found: Any = client.config_get("save")
     except RedisError:
@@ -227,8 +218,8 @@ def _is_saved(client: "Redis") -> bool | None:
 def connect(url: str, *, timeout: float) -> "Redis":
     """Return a client that tries each call once, for that many seconds.
 
-    It says no name and version of its library: that is two calls more, and a look through the installed packages,
-    for each connection.
+    It sends no name and version of its library: that would be two calls more, and a look through the installed
+    packages, for each connection.
     """
     return Redis.from_url(
         url,

@@ -1,4 +1,4 @@
-"""Fetch and post to URLs that others choose: https, public addresses, limited in size and time."""
+"""HTTP calls to URLs that others choose: https, public addresses, limited in size and time."""
 
 import asyncio
 import functools
@@ -50,7 +50,7 @@ NO_WAY_ASIDE = OutboundRoute()
 
 
 class FetchFailure(StrEnum):
-    """Why a call got no answer; `busy` is our own problem, not the other side's."""
+    """`busy` is our own problem, not the other side's."""
 
     FORM = "form"
     NAME = "name"
@@ -63,7 +63,7 @@ class FetchFailure(StrEnum):
 
 
 class FetchFailed(Exception):  # noqa: N818 - it is an outcome that callers plan for
-    """No usable answer. `reason` quotes nothing from the other side; `status` is its HTTP status."""
+    """`reason` quotes nothing from the other side; `status` is its HTTP status."""
 
     def __init__(
         self, reason: str, *, status: int | None = None, trouble: FetchFailure = FetchFailure.ANSWER
@@ -76,7 +76,7 @@ class FetchFailed(Exception):  # noqa: N818 - it is an outcome that callers plan
 
 @dataclass(frozen=True)
 class FetchResponse:
-    """An answer with any status: the first bytes of the body, Retry-After as sent, and the headers that sign it."""
+    """The first bytes of the body, Retry-After as sent, and the headers that sign it."""
 
     status: int
     body: bytes
@@ -135,19 +135,9 @@ async def post(
     tls: ssl.SSLContext | None = None,
     route: OutboundRoute = NO_WAY_ASIDE,
 ) -> FetchResponse:
-    """Post JSON and return the answer, whatever its status; the checks are those of `fetch`.
+    """Post JSON and return the answer, whatever its status; checks and arguments are those of `fetch`.
 
-    The call ends after the answer's head and first bytes: the rest is not read.
-
-    Args:
-        url: as for `fetch`.
-        body: what to post.
-        headers: further headers, such as signatures.
-        most_bytes: how much of the answer is kept.
-        seconds: the time limit, from the name look-up to the last byte that is kept.
-        allow_loopback: as for `fetch`.
-        tls: as for `fetch`.
-        route: as for `fetch`.
+    The call ends after the answer's head and first `most_bytes`: the rest is not read.
 
     Raises:
         FetchFailed: the address may not be called, or no answer came in time.

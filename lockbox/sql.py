@@ -104,7 +104,7 @@ def unnested(kind: type[SQLModel], of: str, *names: str, prefix: str = "") -> st
 
 
 def _known(kind: type[SQLModel], names: Iterable[str]) -> tuple[str, ...]:
-    """Return these names, all of which are columns: else a statement is refused when its module is imported."""
+    """Refuse names that are no columns when the statement's module is imported."""
     checked = tuple(names)
     if unknown := set(checked) - kind.model_fields.keys():
         raise LookupError(f"{kind.__name__} has no {', '.join(sorted(unknown))}")
@@ -154,7 +154,7 @@ SELECT name, label, sum(count), sum(total) FROM gone GROUP BY name, label
 
 
 def lags(seconds: Iterable[float]) -> dict[str, Any]:
-    """Return the parameters of ADD_LAGS for deadlines that the clock handled so many seconds late."""
+    """Return the parameters of ADD_LAGS; how late the clock handled deadlines, in seconds."""
     counts: Counter[float] = Counter()
     totals: Counter[float] = Counter()
     for lag in seconds:
@@ -196,16 +196,16 @@ def look_through(
     most_looked: int,
     limit: int,
 ) -> Select[UUID | None, UUID | None]:
-    """Return the query for the newest ids that match, each beside that of the last row which was looked through.
+    """Return the query for the newest ids that match, each beside that of the last row that was read.
 
-    The latter is null where no more are left; its row is there also where nothing matches. A row is looked at in an
-    index's order and no further than the limit: to look for a filter, Postgres would else read whatever there is.
+    The latter is null where no more are left; its row is there also where nothing matches. Rows are read in an
+    index's order and no further than the limit: for a filter, Postgres would else read whatever there is.
 
     Args:
         kind: the rows' class, with an `id`.
         branches: queries for rows of it, each the newest first; no row is in two.
         filters: gives the conditions on such rows, in the table of the class or in another by its name.
-        most_looked: how many rows are looked through, in all branches together.
+        most_looked: how many rows are read, in all branches together.
         limit: how many ids are wanted.
     """
     each = most_looked // len(branches) or 1

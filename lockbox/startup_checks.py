@@ -1,4 +1,7 @@
-"""Check before a server process starts that its database login has no excess rights and that the schema matches."""
+"""Checks before a server process starts: its database login has no excess rights and the schema matches.
+
+They raise StartupCheckFailed.
+"""
 
 import socket
 import time
@@ -29,7 +32,7 @@ NAME_THE_STANDBY = f"{UNAWAITED_STANDBY}: name it in synchronous_standby_names"
 
 
 class StartupCheckFailed(Exception):  # noqa: N818 - it names what was found
-    """The process must not start; the message says what was found, and what to change."""
+    """The process must not start; the message says what is wrong, and what to change."""
 
     def __init__(self, found: str, fix: str) -> None:
         super().__init__(f"{found}; {fix}")
@@ -130,12 +133,8 @@ def check(
     """Refuse to start with excess rights, without our bounds, on another schema, or with too few connections.
 
     `direct` makes the connections whose locks outlive a transaction; None where the process takes no such lock.
-    `node` is the name in its heartbeats: what it opened before it was started again is not counted twice. By default
-    it is the kind of process at this machine.
-
-    Raises:
-        StartupCheckFailed: with a line that says what to change.
-        sqlalchemy.exc.OperationalError: Postgres can't be reached.
+    `node` is the name in its heartbeats: what it opened before it was restarted is not counted twice. By default it
+    is the kind of process at this machine.
     """
     with engine.connect() as connection:
         is_new_enough(connection)
@@ -169,11 +168,7 @@ def wait_until_fit(
     direct: Engine | None = None,
     node: str | None = None,
 ) -> None:
-    """Check the same, waiting up to 30 seconds for a Postgres that is starting.
-
-    Raises:
-        StartupCheckFailed: it must not serve, or Postgres did not come.
-    """
+    """Check the same, waiting up to 30 seconds for a Postgres that is starting."""
     for second in range(WAIT_SECONDS, -1, -1):
         try:
             check(engine, server, connections=connections, direct=direct, node=node)
@@ -190,22 +185,18 @@ def wait_until_fit(
 
 
 def node_here(server: ServerKind) -> str:
-    """Return under which name a process of this kind sends heartbeats from this machine, by default."""
+    """Return the default name in heartbeats of a process of this kind at this machine."""
     return f"{ROLES[server]}@{socket.gethostname()}"
 
 
 def is_new_enough(connection: Connection) -> None:
-    """Check the version of Postgres before anything is asked that an older one doesn't know.
-
-    Raises:
-        StartupCheckFailed: it is older than 18.
-    """
+    """Check the version of Postgres before anything is asked that one before 18 doesn't know."""
     if old := postgres_version.too_old(postgres_version.read_number(connection)):
         raise StartupCheckFailed(old, postgres_version.GET_IT)
 
 
 def refusal(server: str, error: OperationalError) -> StartupCheckFailed | None:
-    """Return what to say where something answers that will not serve this login; None where waiting may help."""
+    """Return the error where a server answers that will not serve this login; None where waiting may help."""
     said = str(error.orig)
     if any(words in said for words in LOGIN_REFUSED):
         return _login_refused(server)
@@ -225,7 +216,7 @@ def _login_refused(server: str) -> StartupCheckFailed:
 
 
 def unreachable(server: str, error: OperationalError) -> StartupCheckFailed:
-    """Return what to say where Postgres does not answer, or has no connection left."""
+    """Return the error where Postgres does not answer, or has no connection left."""
     if any(words in str(error.orig) for words in NONE_LEFT):
         return StartupCheckFailed(
             f"{server}: Postgres has no connection left for this login: {_why(error)}",
@@ -237,17 +228,14 @@ def unreachable(server: str, error: OperationalError) -> StartupCheckFailed:
 
 
 def _why(error: OperationalError) -> str:
-    """Return the first line of what the driver says, in which no password stands."""
+    """Return the first line of the driver's error, which contains no password."""
     return next(iter(str(error.orig).splitlines()), type(error.orig).__name__)
 
 
 def fits(connection: Connection, *, also_later: bool = True) -> None:
     """Check that the schema is the one this code was built for, or a later one that still serves it.
 
-    What an owner's command removes or restores is all that it knows of: it takes no later one.
-
-    Raises:
-        StartupCheckFailed: the database has no migrations, older ones, or newer ones that no longer serve this code.
+    An owner's command removes or restores only what it knows of: it takes no later schema.
     """
     known = connection.execute(HAS_REVISIONS).scalar_one()
     found = migrations.current(connection) if known else None
@@ -323,7 +311,7 @@ def _refuse_owner(connection: Connection, server: ServerKind) -> None:
 
 @dataclass(frozen=True)
 class ConnectionBudget:
-    """How many connections Postgres gives to all logins together and to this one, and what others may open."""
+    """Connections that Postgres gives to all logins together and to this one, and what others may open."""
 
     allowed: int
     of_login: int | None
@@ -331,7 +319,7 @@ class ConnectionBudget:
 
 
 def connection_budget(connection: Connection, server: ServerKind, node: str) -> ConnectionBudget:
-    """Return what there is for a process of this kind, which sends heartbeats from this node."""
+    """`node` is the name in the process' heartbeats."""
     row = connection.execute(BUDGET, {"role": ROLES[server], "node": node}).one()
     return ConnectionBudget(row.allowed, row.of_login, int(row.promised))
 

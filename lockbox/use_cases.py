@@ -1,4 +1,4 @@
-"""Run a use case alone, in its own transaction: judged once more where Postgres refuses what was judged right."""
+"""A use case alone, in its own transaction, repeated once where Postgres refuses it."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -22,8 +22,8 @@ And how Postgres refuses statements that were prepared before a migration.
 def run_alone(db: Database, use_case: Callable[[UnitOfWork], Answer]) -> Answer:
     """Run a use case in a transaction of its own, and return its answer once that is committed.
 
-    Postgres looks once more at the policy and at people's roles, at the latest at the commit. What it refuses runs
-    a second time: it reads what was changed since it was judged, and refuses in its own words.
+    Postgres checks the policy and people's roles again, at the latest at the commit. What it refuses runs a second
+    time: it reads what was changed since, and refuses in its own words.
 
     Raises:
         DBAPIError: it is refused a second time, or has failed.
@@ -38,7 +38,7 @@ def run_alone(db: Database, use_case: Callable[[UnitOfWork], Answer]) -> Answer:
 
 
 def has_changed_since(error: DBAPIError) -> bool:
-    """Whether Postgres refuses what was judged right: a second judgement reads what has changed."""
+    """Whether Postgres refuses because something has changed: a second run reads that."""
     return getattr(error.orig, "sqlstate", None) in CHANGED_SINCE
 
 

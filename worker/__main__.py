@@ -71,7 +71,7 @@ def main() -> None:
 
 
 def _give_way(niceness: int) -> None:
-    """Let the clock go first: a flood of mail may not take the processor from a deadline.
+    """Let the clock go first: a flood of mail must not take the processor from a deadline.
 
     Linux weighs whole sessions against one another, and the niceness of a process within its own alone (sched(7)).
     """

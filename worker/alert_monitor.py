@@ -13,7 +13,7 @@ SURE_SECONDS = 15.0
 
 
 class AlertMonitor(WorkerLoop):
-    """Looks once a minute, whichever worker's turn it is, and twice before it raises an alarm."""
+    """Checks once a minute, whichever worker's turn it is, and twice before it raises an alarm."""
 
     def __init__(self, tools: Runtime, heart: HeartbeatSender) -> None:
         super().__init__("watcher", tools)
@@ -21,12 +21,12 @@ class AlertMonitor(WorkerLoop):
         self._rota = ScanPosition()
 
     def run(self) -> None:
-        """Let what an outage has left behind be done first, then go round."""
+        """Let an outage's backlog be done first."""
         self.stopping.wait(FIRST_SECONDS)
         super().run()
 
     def round(self) -> None:
-        """Look if nobody has within the minute; what is still so a quarter of a minute later is an alarm."""
+        """Check if no worker has within the minute; what is still wrong a quarter of a minute later is an alarm."""
         database = self.tools.database
         if self._is_due():
             with database.turn(alerts.TURN) as is_held:

@@ -1,4 +1,4 @@
-"""Alerts: a failed invariant check becomes an event, a mail to operators, a webhook call and a log line."""
+"""Alerts: a violated invariant becomes an event, a mail to operators, a webhook call and a log line."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -45,7 +45,6 @@ def is_due(database: Database) -> bool:
 
 
 def find_violations(database: Database, rota: ScanPosition) -> tuple[set[InvariantViolation], ScanPosition]:
-    """Return violations, and where the next scan starts."""
     with database.transaction() as session:
         return invariants.scan(session, rota), invariants.next_position(session, rota)
 
@@ -53,7 +52,7 @@ def find_violations(database: Database, rota: ScanPosition) -> tuple[set[Invaria
 def confirm(database: Database, found: set[InvariantViolation], rota: ScanPosition) -> list[InvariantViolation]:
     """Check again and raise an alarm for what is still violated; return what was not alarmed within the hour.
 
-    What an outage left undone is done by then and raises no alarm.
+    An outage's backlog is done by then and raises no alarm.
     """
     with database.transaction() as session:
         still = found & invariants.scan(session, rota)

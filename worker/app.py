@@ -25,7 +25,7 @@ ROUTES = {name: {"queue": queue} for name, queue in TASKS.items()}
 
 
 class ForbiddenTimer(Exception):  # noqa: N818 - it names what was found
-    """Somebody tried to put a timer into a worker's memory; promises belong into Postgres."""
+    """A task had an eta or a countdown: timers belong into Postgres, not into a worker's memory."""
 
 
 def configuration(shutdown_seconds: float) -> dict[str, Any]:
@@ -74,25 +74,17 @@ def configuration(shutdown_seconds: float) -> dict[str, Any]:
 
 
 class TimerlessCelery(Celery):
-    """Celery without timers. A signal would not do: Celery logs what a receiver raises and goes on."""
+    """A signal would not do: Celery logs what a receiver raises and continues."""
 
     def send_task(self, name: str, *args: Any, **options: Any) -> Any:  # noqa: ANN401 - Celery's signature
-        """Send a task.
-
-        Raises:
-            ForbiddenTimer: it has an eta or a countdown.
-        """
+        """Raises ForbiddenTimer where the task has an eta or a countdown."""
         if options.get("eta") or options.get("countdown"):
             raise ForbiddenTimer(f"{name}: no eta and no countdown; the schedule keeps time")
         return super().send_task(name, *args, **options)
 
 
 def make_app(chosen: Settings) -> Celery:
-    """Return the app of this installation; workers get the pollers as a step that lives while the broker is away.
-
-    Raises:
-        UnsafeSettings: LOCKBOX_REDIS_URL is not set.
-    """
+    """Return the app of this installation; workers get the pollers as a step that lives while the broker is away."""
     register()
     _answer_questions_only()
     celery = TimerlessCelery("lockbox", broker=chosen.require("redis_url"), include=["worker.tasks"])
@@ -102,7 +94,7 @@ def make_app(chosen: Settings) -> Celery:
 
 
 def _answer_questions_only() -> None:
-    """Take every command that changes a worker from Celery's panel: whoever has Redis could broadcast it."""
+    """Remove every command that changes a worker: anyone with access to Redis could broadcast it."""
     for name in Panel.data.keys() - INSPECTION:
         del Panel.data[name]
     for name in Panel.meta.keys() - INSPECTION:
@@ -118,7 +110,7 @@ def _our_logs(**_: object) -> None:
 
 @task_prerun.connect(weak=False)
 def _name_the_task(task: "Task[..., Any]", task_id: str, **_: object) -> None:
-    """Let each line that is logged while a task runs name it, as Flower does."""
+    """Name the task in each line that is logged while it runs, as Flower does."""
     bind_contextvars(task=task.name, task_id=task_id)
 
 

@@ -1,4 +1,4 @@
-"""Start the pollers as a step of the worker's blueprint: after the pool, whether or not the broker answers."""
+"""The pollers as a step of the worker's blueprint: after the pool, whether or not the broker answers."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ STOP_SECONDS = 5.0
 
 
 class Pollers(bootsteps.StartStopStep):
-    """Runs a poller for the index whose tasks this worker takes, and what sends, or does, its maintenance.
+    """Runs the poller of this worker's index, and what sends, or does, its maintenance.
 
     A worker that is busy sending would be a slow poller of the clock, and a slow sealer.
     """
@@ -32,7 +32,6 @@ class Pollers(bootsteps.StartStopStep):
         self.sending: DirectSender | None = None
 
     def start(self, parent: Any) -> None:  # noqa: ANN401 - Celery's signature
-        """Start the threads."""
         tools = runtime()
         is_core = QUEUES[CLOCK] in parent.app.amqp.queues.consume_from
         part = ProcessPart.CORE if is_core else ProcessPart.CONNECTORS if tools.driver else ProcessPart.NOTIFICATIONS
@@ -48,7 +47,7 @@ class Pollers(bootsteps.StartStopStep):
             loop.start()
 
     def stop(self, parent: Any) -> None:  # noqa: ANN401, ARG002 - Celery's signature
-        """Ask the threads to end and wait a little; what they leave is picked up by others."""
+        """Wait a little for the threads; what they leave is picked up by others."""
         for loop in self.loops:
             loop.stop()
         for loop in self.loops:

@@ -20,11 +20,7 @@ MOST_TASKS = 10_000
 
 
 def arguments(chosen: Settings) -> list[str]:
-    """Return Flower's options.
-
-    Raises:
-        SystemExit: it would be open to everybody.
-    """
+    """Raises SystemExit where it would be open to everyone."""
     if not chosen.flower_user or not chosen.flower_password:
         raise SystemExit("lockbox: Flower needs LOCKBOX_FLOWER_USER and LOCKBOX_FLOWER_PASSWORD; it is never open")
     if chosen.flower_unauthenticated_api:
@@ -40,7 +36,7 @@ def arguments(chosen: Settings) -> list[str]:
 
 
 def main() -> None:
-    """Hand over to Flower; the password stands in no command line."""
+    """Hand over to Flower; the password is in no command line."""
     # As in the API: what is imported stays.
     gc.freeze()
     parser = argparse.ArgumentParser(prog="python -m worker.flower", description=__doc__)

@@ -1,4 +1,4 @@
-"""Control access to Flower: slow down wrong passwords; its metrics need the password too, except on this machine."""
+"""Access to Flower: wrong passwords are slow; metrics need the password too, except on this machine."""
 
 import asyncio
 from collections import Counter
@@ -22,8 +22,8 @@ UNAUTHORIZED, TOO_MANY = 401, 429
 class AttemptGate:
     """Answers one attempt of an address at a time, and a wrong one only after a second.
 
-    However many it sends at once, an address learns of one password a second; a right one waits for its turn. As at
-    the API, an IPv6 network of 64 bits counts as one address.
+    However many it sends at once, an address tries one password a second; a right one waits for its turn. As at the
+    API, an IPv6 network of 64 bits counts as one address.
     """
 
     def __init__(self, seconds: float = WRONG_SECONDS, most: int = MOST_WAITING) -> None:
@@ -33,7 +33,7 @@ class AttemptGate:
         self._waiting = Counter[str]()
 
     async def judge(self, address: str, *, is_right: bool) -> None:
-        """Return in its turn where the password is right.
+        """Return in its turn if the password is right.
 
         Raises:
             HTTPError: 401 for a wrong one, 429 where too many attempts of the address wait already.
@@ -58,7 +58,7 @@ ATTEMPTS = AttemptGate()
 
 
 def is_from_here(request: HTTPServerRequest) -> bool:
-    """Whether this very machine asks, and speaks for itself: a proxy here does not."""
+    """Whether this very machine asks for itself: a proxy here does not."""
     if any(name in request.headers for name in FORWARDED):
         return False
     try:
@@ -68,14 +68,8 @@ def is_from_here(request: HTTPServerRequest) -> bool:
 
 
 class GuardedHandler(BaseHandler):  # type: ignore[misc]
-    """What every page of Flower's begins with."""
-
     async def prepare(self) -> None:
-        """Let in who may, before anything is done.
-
-        Raises:
-            HTTPError: nobody who may.
-        """
+        """Raises HTTPError without access."""
         if self.request.path in WITHOUT_PASSWORD and is_from_here(self.request):
             return
         if "Authorization" in self.request.headers or self.request.path in WITHOUT_PASSWORD:

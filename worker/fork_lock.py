@@ -8,9 +8,9 @@ LONGEST_WAIT = 15.0
 
 
 class ForkGate:
-    """Held by one thread while it works; whoever forks waits for it, at most 15 seconds.
+    """Held by one thread while it works; a fork waits for it, at most 15 seconds.
 
-    A child that is forked while a thread holds a lock (of logging, of a connection pool) would wait for it for ever,
+    A child that is forked while a thread holds a lock (of logging, of a connection pool) would wait for it forever,
     since the thread that would release it does not exist in the child.
     """
 

@@ -1,7 +1,7 @@
-"""Ask this machine's worker whether it answers: `python -m worker.health core` exits with 0 if it does, else 1.
+"""Health check: `python -m worker.health core` exits with 0 if this machine's worker answers, else with 1.
 
-It answers through Redis. With Redis away it may work on, from Postgres, and yet not answer: treat a 1 as "look here",
-never as "kill it".
+It answers through Redis. Without Redis it works on, from Postgres, and does not answer: a 1 means "check", never
+"kill".
 """
 
 import argparse
@@ -27,7 +27,6 @@ def answers(celery: Celery, node: str, seconds: float = REPLY_SECONDS) -> bool:
 
 
 def main() -> int:
-    """Ask, and say who did not answer."""
     parser = argparse.ArgumentParser(prog="python -m worker.health", description=__doc__)
     parser.add_argument("kind", choices=KINDS)
     node = f"{parser.parse_args().kind}@{socket.gethostname()}"

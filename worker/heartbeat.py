@@ -17,7 +17,7 @@ HANGS_SECONDS = 60.0
 
 
 class HeartbeatLoop(WorkerLoop):
-    """Beats for the process, and falls silent where one of its other threads has not gone round for a minute."""
+    """Beats for the process, and stops where one of its other threads has hung for a minute."""
 
     def __init__(
         self, tools: Runtime, heart: HeartbeatSender, part: ProcessPart, others: Sequence[WorkerLoop]
@@ -28,7 +28,6 @@ class HeartbeatLoop(WorkerLoop):
         self._others = others
 
     def round(self) -> None:
-        """Beat, then rest."""
         hanging = [one.name for one in self._others if time.monotonic() - one.lively_at > HANGS_SECONDS]
         if hanging:
             log.critical("heart.hanging", threads=hanging, do="restart this worker")

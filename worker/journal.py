@@ -1,4 +1,4 @@
-"""A worker's journal: where logs are JSON, what Celery and Python print by themselves is JSON too."""
+"""A worker's log: where logs are JSON, what Celery and Python print themselves is JSON too."""
 
 import io
 import json
@@ -22,14 +22,14 @@ STDERR = 2
 
 
 class JournalStream(io.TextIOBase):
-    """Takes the place of stdout and stderr: each line that is printed there is logged."""
+    """Replaces stdout and stderr: each printed line is logged."""
 
     def __init__(self) -> None:
         super().__init__()
         self._rest = ""
 
     def write(self, text: str) -> int:
-        """Log the lines that are whole by now."""
+        """Log the complete lines."""
         *lines, self._rest = (self._rest + text).split("\n")
         for line in lines:
             if line.strip():
@@ -38,7 +38,7 @@ class JournalStream(io.TextIOBase):
 
 
 def begin(chosen: Settings) -> None:
-    """Configure the logs of this process; a child does it again, for what it inherited is its parent's."""
+    """Configure the logs of this process; a child does it again, because what it inherited is its parent's."""
     sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
     lockbox_logging.configure(chosen)
     if chosen.log_format != "json":
@@ -61,7 +61,7 @@ def _thread_crashed(failed: threading.ExceptHookArgs) -> None:
 
 
 def _say(message: str, _: TextIO | None = None) -> None:
-    """Write in one go what Celery says in a signal's handler, where a logger's lock could be held."""
+    """Write Celery's messages from signal handlers in one go: a logger's lock could be held."""
     at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     line = {"text": masked(message), "event": "process.printed", "logger": __name__, "level": "info", "timestamp": at}
     os.write(STDERR, f"{json.dumps(line)}\n".encode())

@@ -1,4 +1,4 @@
-"""Run a worker's threads in small steps until they are told to stop."""
+"""A worker's threads, in small steps until they are stopped."""
 
 import threading
 import time
@@ -21,9 +21,9 @@ IDLE_SECONDS = 1.0
 
 
 class WorkerLoop(threading.Thread, ABC):
-    """A thread that does one round after another until it is told to stop; no failure ends it.
+    """A thread that does one round after another until it is stopped; no failure ends it.
 
-    A round is a series of small steps, each done while the gate is held: a fork waits for the step, never for more.
+    A round is a series of small steps, each done while the gate is held: a fork waits for one step, never for more.
     """
 
     def __init__(self, name: str, tools: Runtime) -> None:
@@ -34,7 +34,6 @@ class WorkerLoop(threading.Thread, ABC):
         self.lively_at = time.monotonic()
 
     def run(self) -> None:
-        """Go round until told to stop."""
         while not self.stopping.is_set():
             self.lively_at = time.monotonic()
             try:
@@ -52,7 +51,7 @@ class WorkerLoop(threading.Thread, ABC):
 
     @abstractmethod
     def round(self) -> None:
-        """Do what there is to do, then rest."""
+        """Do what is due, then rest."""
 
     def stepwise(self, steps: Iterator[object]) -> int:
         """Take the steps one by one, each behind the gate; return how many there were."""

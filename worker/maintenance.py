@@ -1,6 +1,6 @@
-"""Seal the audit log and reconcile the schedule: as tasks when they are due, or in this process as a fallback.
+"""Sealing and reconciling: as tasks when they are due, or in this process as a fallback.
 
-What a worker does by itself, without a Celery message, is listed in `worker/without_redis.py`.
+What a worker does by itself, without a Celery message, is listed in `without_redis.py`.
 """
 
 import math
@@ -54,9 +54,9 @@ YIELD_LOOK_SECONDS = 0.1
 class MaintenanceJob:
     """Work that one of all workers does at a time, in small steps, as a task named `lockbox.NAME`.
 
-    A run is recorded as a heartbeat of `part`. While `is_due` says so there is one each `interval`, else one each
-    `rest`; each `look` somebody looks. A job that `gives_way` waits while many deadlines do. Times are in seconds.
-    `counts` is the figure that its result always has.
+    A run is recorded as a heartbeat of `part`. While `is_due` there is one each `interval`, else one each `rest`;
+    that is checked each `look`. A job that `gives_way` waits while many deadlines do. Times are in seconds. `counts`
+    is the figure that its result always has.
     """
 
     name: str
@@ -92,12 +92,12 @@ def _reconcile(tools: Runtime) -> Generator[Step, None, None]:
 
 
 def _seal(tools: Runtime) -> Generator[Step, None, None]:
-    """Seal what was written, ship what was signed, and promise who is to be notified of it.
+    """Seal what was written, ship what was signed, and queue the notifications of it.
 
     No step is taken while another process seals.
 
     Raises:
-        RollbackDetected: of some logs the database does not hold what was shipped; the others are sealed and told of.
+        RollbackDetected: some logs are not what was shipped; the others are sealed.
         OSError: nothing that was signed can be shipped.
     """
     own = tools.sealing
@@ -146,7 +146,7 @@ JOBS = (RECONCILE, SEAL)
 
 
 def run(tools: Runtime, job: MaintenanceJob) -> dict[str, int]:
-    """Do a job for four seconds at most, record that it ran, and return what it did; the next run goes on.
+    """Do a job for four seconds at most, record the run, and return counts; the next run continues.
 
     A run that finds another one at work is `skipped`.
 
@@ -178,7 +178,7 @@ def _record(tools: Runtime, job: MaintenanceJob) -> None:
 
 @cache
 def _sender() -> HeartbeatSender:
-    """Return who records runs: one row for all processes of this machine."""
+    """Return the sender of runs: one row for all processes of this machine."""
     node = f"{ProcessPart.CORE}@{socket.gethostname()}"
     return HeartbeatSender(node, uuid5(NAMESPACE_DNS, node))
 
@@ -213,16 +213,15 @@ class MaintenanceLoop(WorkerLoop):
         super().run()
 
     def poke(self) -> None:
-        """Have the job done now, whenever it ran last."""
+        """Do the job now, whenever it ran last."""
         self._poked.set()
 
     def stop(self) -> None:
-        """Ask the thread to end."""
         self.stopping.set()
         self._poked.set()
 
     def round(self) -> None:
-        """Look, send or do the job, then rest until it may be due or a poke; what is wrong is said twice a minute."""
+        """Send or do the job if due, then rest until it may be due or a poke; problems are logged twice a minute."""
         is_poked = self._poked.is_set()
         self._poked.clear()
         with self.gate:
@@ -239,7 +238,8 @@ class MaintenanceLoop(WorkerLoop):
         """Return when the job ran, by the monotonic clock and rather too early, and whether it is due.
 
         Raises:
-            sqlalchemy.exc.DBAPIError: Postgres is away; now and then a task is sent, whose failure shows in Flower.
+            sqlalchemy.exc.DBAPIError: Postgres is away; sometimes a task is sent anyway, whose failure shows in
+                Flower.
         """
         now = time.monotonic()
         try:

@@ -1,4 +1,7 @@
-"""Rebuild each message from the broker out of the few facts that are trusted, or drop it."""
+"""Rebuild each message from the broker out of the few facts that are trusted, or drop it.
+
+Functions raise Undecodable for what is too long or malformed.
+"""
 
 import base64
 import json
@@ -38,15 +41,11 @@ WRONG = (ValueError, TypeError, KeyError, AttributeError, RecursionError, Overfl
 
 
 class Undecodable(Exception):  # noqa: N818 - it names what was found
-    """A message that is none of ours; the text is a word that holds nothing of it."""
+    """A message that is none of ours; the text is a code that holds nothing of it."""
 
 
 def task(raw: bytes, queue: str) -> dict[str, Any]:
-    """Return the message of a task made anew: its name, its id and the ids that it carries are all that is kept.
-
-    Raises:
-        Undecodable: it is too long, no task of this queue, or of another form.
-    """
+    """Rebuild a task of this queue from its name, its id and the ids that it carries."""
     message = _message(raw)
     try:
         headers, id_ = message["headers"], message["headers"]["id"]
@@ -67,11 +66,7 @@ def task(raw: bytes, queue: str) -> dict[str, Any]:
 
 
 def control(raw: bytes) -> dict[str, Any]:
-    """Return a broadcast made anew: a question of INSPECTION, to whom it is, and where the answer goes.
-
-    Raises:
-        Undecodable: it asks for something else, or is of another form.
-    """
+    """Rebuild a broadcast: a question of INSPECTION, to whom it is, and where the answer goes."""
     message = _message(raw)
     try:
         asked = _body(message)
@@ -92,11 +87,7 @@ def control(raw: bytes) -> dict[str, Any]:
 
 
 def other(raw: bytes) -> dict[str, Any]:
-    """Return an answer or an event, which Flower and the health check read, made anew around its JSON.
-
-    Raises:
-        Undecodable: it is too long or of another form.
-    """
+    """Rebuild an answer or an event, which Flower and the health check read, around its JSON."""
     message = _message(raw)
     try:
         body = _body(message)
@@ -111,11 +102,6 @@ def other(raw: bytes) -> dict[str, Any]:
 
 
 def loaded(raw: bytes) -> object:
-    """Return what some bytes say in JSON.
-
-    Raises:
-        Undecodable: they are too many, or say nothing.
-    """
     if len(raw) > MOST_BYTES:
         raise Undecodable("size")
     try:

@@ -1,4 +1,4 @@
-"""Send Celery messages in batches, and none into a queue that no worker empties."""
+"""Celery messages in batches, and none into a queue that no worker empties."""
 
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
@@ -25,7 +25,7 @@ def send(app: Celery, task: str, messages: Iterable[Sequence[object]], *, priori
 
 
 def waiting(app: Celery, queue: str) -> int:
-    """Return how many messages wait in a queue that no worker has taken.
+    """Count untaken messages in a queue.
 
     Raises:
         kombu.exceptions.OperationalError: the broker is away.

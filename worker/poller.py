@@ -1,4 +1,4 @@
-"""Run the pollers: threads that sleep until ids are due, claim them and send tasks, or act without Redis."""
+"""The pollers: threads that sleep until ids are due, claim them and send tasks, or act without Redis."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -35,7 +35,7 @@ MOST_WAITING = {CLOCK: 2, NOTIFICATIONS: 20, CONNECTIONS: 20}
 class Poller(WorkerLoop):
     """Watches one index: claims what is due, sends it as tasks, and sleeps on the bell.
 
-    Where Redis is away it acts on due rows straight from Postgres, by the same functions as the tasks.
+    Without Redis it acts on due rows straight from Postgres, by the same functions as the tasks.
     """
 
     def __init__(
@@ -59,7 +59,6 @@ class Poller(WorkerLoop):
         self.claimed_at = 0.0
 
     def round(self) -> None:
-        """Claim and send, then sleep until something more is due; or act, where Redis is away."""
         try:
             with self.gate:
                 rest = self._claim_and_send()
@@ -72,11 +71,11 @@ class Poller(WorkerLoop):
             self._act()
 
     def stop(self) -> None:
-        """Ask the thread to end; it does within a second."""
+        """The thread ends within a second."""
         self.stopping.set()
 
     def _claim_and_send(self) -> float:
-        """Return how long there is nothing to do, in seconds."""
+        """Return in how many seconds to come again."""
         schedule = self.tools.database.schedule
         self.bell.listen()
         if self.index.has_urgent:
@@ -101,7 +100,7 @@ class Poller(WorkerLoop):
             failpoint("poller.after_send")
 
     def _is_full(self) -> bool:
-        """Whether messages enough wait, as far as it goes: a Redis that takes no writes says so to a claim alone."""
+        """Whether enough messages wait, as far as known: a Redis that takes no writes shows that to a claim alone."""
         rested = time.monotonic() - self.claimed_at
         return rested < LONGEST_FULL and messages.waiting(self.app, QUEUES[self.index]) >= MOST_WAITING[self.index]
 

@@ -23,6 +23,4 @@ class ChildPool(_AsynPool):  # type: ignore[misc]  # of any type
 
 
 class PreforkPool(prefork.TaskPool):
-    """Celery's prefork pool over `ChildPool`."""
-
     Pool = ChildPool

@@ -1,4 +1,4 @@
-"""Hold what a worker process uses: its engine, schedule and senders, created once per process after the fork."""
+"""What a worker process uses: its engine, schedule and senders, created once per process after the fork."""
 
 import gc
 import os
@@ -65,7 +65,7 @@ _is_child = threading.Event()
 
 @cache
 def settings() -> Settings:
-    """Return the settings of this process; unsafe ones end it with a line for each thing to change."""
+    """Unsafe settings end the process with a line for each thing to change."""
     try:
         return load()
     except UnsafeSettings as error:
@@ -74,7 +74,7 @@ def settings() -> Settings:
 
 @dataclass(frozen=True)
 class SealingSettings:
-    """By what events are sealed, where checkpoints are shipped, if anywhere, and how often people are mailed one."""
+    """The signer of events, the folder of checkpoints, if any, and how often people get digests."""
 
     signer: Signer
     folder: WitnessFolder | None
@@ -85,9 +85,8 @@ class SealingSettings:
 class Runtime:
     """The tools of one process. `senders` is None where no mail relay is configured, `sealing` where no key is.
 
-    `driver` is the connector worker's alone, `cases` the notifications worker's.
-
-    `deliveries_kept` is for how long the log of what was sent is kept.
+    `driver` is the connector worker's alone, `cases` the notifications worker's. `deliveries_kept` is how long the
+    delivery log is kept.
     """
 
     database: Database
@@ -99,9 +98,9 @@ class Runtime:
 
 
 def make(chosen: Settings) -> Runtime:
-    """Return the tools that these settings ask for; nothing is connected yet.
+    """Return the tools for these settings; nothing is connected yet.
 
-    The notifications worker is told its own login, and the core worker another one; no process is told both.
+    The notifications worker has its own login, and the core worker another one; no process has both.
 
     Raises:
         UnsafeSettings: a needed setting is missing.
@@ -138,7 +137,7 @@ def _driver(chosen: Settings, db: Database) -> ConnectionDriver:
 
 
 def _judging_keys(chosen: Settings) -> ProcessKeys:
-    """Return the keys by which windows are judged as the API judges them; approvals by their public halves alone."""
+    """Return the keys that verify windows as the API does; of approvals only the public halves."""
     approvals = signing_keys.trusted(chosen.approval_public_keys).values()
     shipped = None
     if chosen.checkpoint_folder and chosen.audit_public_keys:
@@ -168,7 +167,7 @@ def _direct(chosen: Settings) -> Engine | None:
 
 
 def runtime() -> Runtime:
-    """Return this process' own tools; those of the process it was forked from are never touched."""
+    """Never the tools of the process that this one was forked from."""
     with _making:
         return _of_process(os.getpid())
 

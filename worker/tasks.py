@@ -1,7 +1,7 @@
-"""Define the Celery tasks: each reads the rows of its ids again and does the work on them.
+"""The Celery tasks: each reads the rows of its ids again and does the work on them.
 
 A task ends when its work is recorded, and returns what it did as counts, which Flower shows as its result. It fails
-where the work could not be done; what is to be done stays promised in Postgres, so the schedule sends it again.
+where the work could not be done; that stays promised in Postgres, so the schedule sends it again.
 """
 
 import threading
@@ -42,7 +42,7 @@ _asking = threading.BoundedSemaphore(NOTIFY_THREADS // 4)
 
 
 class TaskFailed(Exception):  # noqa: N818 - Flower shows the name
-    """The work could not be done; it is promised in Postgres and comes again. This is all that a task raises."""
+    """The work could not be done; it is promised in Postgres and comes again. A task raises nothing else."""
 
 
 class LockboxTask(Task):  # type: ignore[type-arg]  # generic in the stubs alone
@@ -111,7 +111,7 @@ def seal() -> dict[str, int]:
 
 
 def _run_clock(ids: list[str], wanted: str) -> Mapping[str, int]:
-    """Run the clock on these requests: what each is due for is decided by its row, not by the task's name."""
+    """Run the clock on these requests: each row decides what is due, not the task's name."""
     requests = _uuids(ids, MOST_IDS)
     with traces.span(f"clock {wanted}", SpanKind.INTERNAL):
         counts = timers.run(runtime().database, requests)
@@ -175,7 +175,7 @@ def _maintain(job: MaintenanceJob) -> Mapping[str, int]:
 
 
 def _run(task: str, work: Callable[[], Mapping[str, int]]) -> dict[str, int]:
-    """Do the work, and once more where a connection turned out to be gone; every task may be done again.
+    """Do the work, and once more where a connection was gone; every task may be repeated.
 
     Raises:
         TaskFailed: it could not be done.

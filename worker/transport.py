@@ -39,7 +39,7 @@ SAID_EVERY = 1.0
 
 
 class DropCounter:
-    """Counts what was dropped, by where it stood; one line of the log a second, however much it is."""
+    """Counts dropped messages by place; at most one line of the log a second."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -48,7 +48,6 @@ class DropCounter:
         self._said_at = float("-inf")
 
     def add(self, where: str, why: str, number: int = 1) -> None:
-        """Count it, and say so."""
         with self._lock:
             self._counts[where] += number
             self._unsaid += number
@@ -59,7 +58,7 @@ class DropCounter:
         log.warning("broker.dropped", where=where, why=why, count=count)
 
     def take(self) -> dict[str, int]:
-        """Return what was counted since it was last taken."""
+        """Return the counts since the last call."""
         with self._lock:
             taken, self._counts = dict(self._counts), Counter()
         return taken
@@ -73,22 +72,20 @@ _KombuQoS: Any = redis.QoS
 
 
 class QoS(_KombuQoS):  # type: ignore[misc]  # of any type
-    """What was received and not yet acknowledged, with a failpoint at each step."""
+    """Received and unacknowledged messages, with a failpoint at each step."""
 
     def append(self, message: Any, delivery_tag: str) -> None:  # noqa: ANN401 - kombu's signature
-        """Note what has come."""
         failpoint("broker.after_pop")
         super().append(message, delivery_tag)
         failpoint("broker.after_receive")
 
     def ack(self, delivery_tag: str) -> None:
-        """Forget what has run."""
         failpoint("broker.before_ack")
         super().ack(delivery_tag)
         failpoint("broker.after_ack")
 
     def restore_by_tag(self, tag: Any, client: Any = None, leftmost: bool = False) -> None:  # noqa: ANN401, FBT001, FBT002 - kombu's signature
-        """Put back what nobody acknowledged, or drop it where it is no message."""
+        """Put back what was not acknowledged, or drop it where it is no message."""
         try:
             super().restore_by_tag(tag, client, leftmost)
         except self.channel.connection_errors:
@@ -99,7 +96,7 @@ class QoS(_KombuQoS):  # type: ignore[misc]  # of any type
 
 
 class LockboxChannel(_KombuChannel):  # type: ignore[misc]  # of any type
-    """A channel that raises a connection error, which Celery waits out, when its connection is no more."""
+    """A channel that raises a connection error, which Celery waits out, when its connection is closed."""
 
     QoS = QoS
     _kept: Any = None
@@ -122,14 +119,14 @@ class LockboxChannel(_KombuChannel):  # type: ignore[misc]  # of any type
         return parameters
 
     def get_table(self, exchange: str) -> list[tuple[str, ...]]:
-        """Return the queues of an exchange; a row that leads anywhere else is none."""
+        """Return the queues of an exchange, without rows that lead anywhere else."""
         with self.conn_or_acquire() as client:
             found = client.smembers(self.keyprefix_queue % exchange)
         rows = (tuple(one.decode(errors="replace").split(self.sep)) for one in found)
         return [row for row in rows if len(row) == 3 and BOUND.fullmatch(row[2])]  # noqa: PLR2004 - key, pattern, queue
 
     def _put(self, queue: str, message: Any, **kwargs: Any) -> None:  # noqa: ANN401 - kombu's signature
-        """Write a message; an answer or an event whose list is no list is dropped, and no failure."""
+        """Write a message; an answer or an event whose list is no list is dropped without failing."""
         try:
             super()._put(queue, message, **kwargs)
         except self.ResponseError as error:
@@ -138,7 +135,7 @@ class LockboxChannel(_KombuChannel):  # type: ignore[misc]  # of any type
             dropped.add(_where(queue), type(error).__name__)
 
     def _brpop_read(self, **options: Any) -> bool:  # noqa: ANN401 - kombu's signature
-        """Take what a queue gave, if it is a message.
+        """Take a queue's item, if it is a message.
 
         Raises:
             queue.Empty: nothing came.
@@ -181,7 +178,7 @@ class LockboxChannel(_KombuChannel):  # type: ignore[misc]  # of any type
             raise Empty from None
 
     def _receive_one(self, c: Any) -> bool:  # noqa: ANN401 - kombu's signature
-        """Take what came on a channel, if it is a question that we answer, or an event.
+        """Take a channel's item, if it is a question that we answer, or an event.
 
         Raises:
             queue.Empty: it is none.
@@ -208,7 +205,7 @@ class LockboxChannel(_KombuChannel):  # type: ignore[misc]  # of any type
         return True
 
     def _delete_strange_keys(self) -> None:
-        """Delete each key of the broker that is of another type than it has to be: with it nothing goes on."""
+        """Delete each key of the broker that is of another type than it has to be: it would block the broker."""
         lists = [self._q_for_pri(queue, step) for queue in QUEUES for step in self.priority_steps]
         exchanges = (CONTROL, REPLIES, EVENTS)
         sets = [key % (one,) for one in exchanges for key in (self.keyprefix_queue, self.keyprefix_binding_permanent)]
@@ -241,7 +238,7 @@ class LockboxChannel(_KombuChannel):  # type: ignore[misc]  # of any type
 
 
 def _where(queue: str) -> str:
-    """Return the name under which what was dropped of a queue is counted: one for all of answers and events."""
+    """Return the name for counting what a queue dropped: one for all answers and events."""
     return queue if queue in QUEUES else "others"
 
 

@@ -52,12 +52,12 @@ class DirectSender:
         self._tools = tools
 
     def __call__(self, ids: list[UUID]) -> None:
-        """Dispatch these, a batch a transaction; what finds no room is put off, and what fails comes again."""
+        """Dispatch these, a batch a transaction; what finds no room is deferred, and what fails comes again."""
         for start in range(0, len(ids), MOST_NOTIFICATIONS):
             self._dispatch(ids[start : start + MOST_NOTIFICATIONS])
 
     def stop(self) -> None:
-        """Take nothing more; what is being sent has a few seconds, or is picked up by others after its lease."""
+        """Take no more; running sends have a few seconds, or are picked up by others after their lease."""
         senders = self._tools.senders
         if senders and not senders.sending_pool.stop(STOP_SECONDS):
             log.warning("sending.cut_short")
@@ -93,7 +93,7 @@ class DirectConnector:
         return self._drive(lambda session: connection_steps.ended(session, most=MOST_OVERDUE))
 
     def stop(self) -> None:
-        """Begin nothing more; what is under way is picked up by others after its lease."""
+        """Begin no more; running steps are picked up by others after their lease."""
         with self._lock:
             self._stopped = True
             self._pool.shutdown(wait=False, cancel_futures=True)
@@ -122,7 +122,7 @@ class DirectConnector:
 
 
 class ConnectionWatch(WorkerLoop):
-    """Has connections closed whose windows have ended, in whatever way, and drives what no task has driven."""
+    """Closes connections whose windows have ended, in whatever way, and drives what no task has driven."""
 
     def __init__(self, tools: Runtime, connecting: DirectConnector) -> None:
         super().__init__("connection-watch", tools)
@@ -131,21 +131,18 @@ class ConnectionWatch(WorkerLoop):
         self._news = tools.database.schedule.listener(self._hear, lambda _on: self.poke())
 
     def run(self) -> None:
-        """Listen for requests that change, and go round."""
         self._news.start()
         super().run()
 
     def poke(self) -> None:
-        """Have it look now."""
         self._poked.set()
 
     def _hear(self, _: frozenset[str], side: str | None) -> None:
-        """Look at moves, which are news for both sides, and at nothing else: each mail that was sent is news too."""
+        """Check for moves, which are news for both sides, and nothing else: each sent mail is news too."""
         if side is None:
             self.poke()
 
     def stop(self) -> None:
-        """Ask the thread to end."""
         self.stopping.set()
         self._poked.set()
         self._news.stop()
@@ -168,7 +165,7 @@ class ConnectionWatch(WorkerLoop):
 
 
 class NotificationReconciler(WorkerLoop):
-    """Sends notifications that nobody has taken and arms those due soon, every five seconds or when it is poked."""
+    """Sends overdue notifications and arms those due soon, every five seconds or when it is poked."""
 
     def __init__(self, tools: Runtime, sending: DirectSender) -> None:
         super().__init__("notification-reconciler", tools)
@@ -176,16 +173,13 @@ class NotificationReconciler(WorkerLoop):
         self._poked = threading.Event()
 
     def poke(self) -> None:
-        """Have it done now."""
         self._poked.set()
 
     def stop(self) -> None:
-        """Ask the thread to end."""
         self.stopping.set()
         self._poked.set()
 
     def round(self) -> None:
-        """Repair, then rest until the next round or a poke."""
         self.stepwise(reconcile.reconcile_notifications(self.tools.database, self._sending))
         self._poked.wait(RECONCILE_SECONDS)
         self._poked.clear()

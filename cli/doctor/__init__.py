@@ -1,1 +1,1 @@
-"""Look at an installation from the machine of one of its processes, and say what to mend."""
+"""Checks of an installation, from the machine of one of its processes."""

@@ -10,7 +10,7 @@ FIX = "synchronise both machines by NTP: `timedatectl` shows whether this one is
 
 
 def compare(check: str, server: str, read: Callable[[], float]) -> DoctorFinding:
-    """Read the server's clock, in seconds since 1970, and compare; the time that the question takes is no skew."""
+    """Compare with the server's clock, in seconds since 1970; the time that the question takes is no skew."""
     before = time.time()
     theirs = read()
     after = time.time()

@@ -42,8 +42,6 @@ SHORTEST = 3
 
 
 class DoctorOutput(StrEnum):
-    """How findings are printed."""
-
     TABLE = "table"
     JSON = "json"
 
@@ -72,10 +70,10 @@ def doctor(
 
 
 def examine_unit(name: str) -> list[DoctorFinding]:
-    """Return what all checks find as the process of a unit, and what is wrong with its files of settings.
+    """Run all checks as the process of a unit, and check its files of settings.
 
     Raises:
-        typer.Exit: there is no such unit, or this is not root; a line says what to do.
+        typer.Exit: there is no such unit, or this is not root.
     """
     command = [sys.executable, "-m", "cli", "doctor"]
     try:
@@ -94,7 +92,7 @@ def examine_unit(name: str) -> list[DoctorFinding]:
 
 
 def examine(given: Mapping[str, str], folder: Path | None = None) -> list[DoctorFinding]:
-    """Return what all checks find, without a secret in it."""
+    """Run all checks; findings contain no secret."""
     settings, found = environment.read_settings(given)
     if settings is None:
         return [_without_secrets(finding, ()) for finding in found]
@@ -133,7 +131,7 @@ def _embedded(settings: Settings, folder: Path | None) -> Settings:
 
 
 def _secrets(settings: Settings) -> Iterator[str]:
-    """Return every secret of the settings, and the passwords in its URLs as they are and as they are written."""
+    """Yield every secret of the settings, and the passwords in its URLs, also as they are encoded."""
     for name in Settings.model_fields:
         value = getattr(settings, name)
         for one in value if isinstance(value, tuple) else (value,):
@@ -149,7 +147,7 @@ def _parts_of(secret: str) -> Iterator[str]:
 
 
 def _without_secrets(finding: DoctorFinding, secrets: Iterable[str]) -> DoctorFinding:
-    """Return the finding with stars in the place of secrets: a server may repeat what it was sent."""
+    """Replace secrets by stars: a server may repeat what it was sent."""
     says, fix = masked(finding.says), finding.fix
     for secret in sorted(set(secrets), key=len, reverse=True):
         if len(secret) >= SHORTEST:
@@ -158,7 +156,6 @@ def _without_secrets(finding: DoctorFinding, secrets: Iterable[str]) -> DoctorFi
 
 
 def show(findings: list[DoctorFinding]) -> None:
-    """Print a line for each finding, and below those that are not well how to mend them."""
     console = paper()
     width = max(len(finding.check) for finding in findings)
     for one in findings:

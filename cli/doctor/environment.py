@@ -1,4 +1,4 @@
-"""The settings: whether a process would start with them, and whether each variable is one."""
+"""Checks of the settings: whether a process would start with them, and whether each variable is one."""
 
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
@@ -27,7 +27,7 @@ SERVERS = (
 
 
 def read_settings(given: Mapping[str, str]) -> tuple[Settings | None, list[DoctorFinding]]:
-    """Return the settings, None where no process would start with them, and what is to be said of them."""
+    """Return the settings, None where no process would start with them, and findings."""
     unknown = list(_unknown(given))
     try:
         settings = load()
@@ -40,18 +40,17 @@ def read_settings(given: Mapping[str, str]) -> tuple[Settings | None, list[Docto
 
 
 def is_empty(settings: Settings) -> bool:
-    """Return whether no server is set."""
     return all(getattr(settings, name) is None for name in SERVERS)
 
 
 def _lines(text: str) -> Iterator[str]:
-    """Return one problem after the other; those of production stand in one line."""
+    """Split problems, of which those of production are one line."""
     for line in text.splitlines():
         yield from line.removeprefix("unsafe in production: ").split("; LOCKBOX_")
 
 
 def _parts(line: str) -> tuple[str, str]:
-    """Return the variable and what is wrong with it: the message of each setting says how to write it."""
+    """Split a problem into the variable and the message."""
     line = line if line.startswith(PREFIX) else f"{PREFIX}{line}"
     name, _, what = line.partition(": ")
     return (f"{name} can't be used", what) if what else (line, "see docs/operating.md")

@@ -1,4 +1,4 @@
-"""Key files and folders: this process reads them, nobody else does, and the advice takes no right from a process."""
+"""Checks of key files and folders: readable for this process alone."""
 
 import grp
 import os
@@ -20,7 +20,7 @@ SHARED = {"credential_key_files": "lockbox-credential", "checkpoint_folder": "lo
 
 
 def check_keys(settings: Settings) -> Iterator[DoctorFinding]:
-    """Check that each file of keys can be read by this process and by nobody else; containers mount theirs otherwise.
+    """Check that each key file is readable for this process and no one else; containers mount theirs otherwise.
 
     The install has them as root's, with the process's group and mode 0640.
     """
@@ -58,7 +58,7 @@ def _unreadable(variable: str, file: Path, mend: str) -> DoctorFinding:
 
 
 def _shut(check: str, variable: str, path: Path) -> DoctorFinding | None:
-    """Find the first folder above a path, or above what its links lead to, that this user can't enter."""
+    """Return the first folder above a path, or above its links' targets, that this user can't enter."""
     above = [*reversed(path.absolute().parents), *reversed(Path(os.path.realpath(path)).parents)]
     closed = [one for one in above if os.path.lexists(one) and not os.access(one, os.X_OK, effective_ids=True)]
     if not closed:
@@ -125,7 +125,6 @@ def _checkpoints(folder: Path, *, is_writer: bool) -> Iterator[DoctorFinding]:
 
 
 def may_enter(folder: Path) -> bool:
-    """Return whether this user may list and enter a folder."""
     return os.access(folder, os.R_OK | os.X_OK, effective_ids=True)
 
 

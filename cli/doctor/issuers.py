@@ -1,4 +1,4 @@
-"""Identity providers: whether this machine reaches each, and what it says of itself."""
+"""Check of identity providers: reachable from this machine, with valid documents."""
 
 from collections.abc import Iterator
 
@@ -22,7 +22,7 @@ TENANTS = "a tenant's provider needs a public address: LOCKBOX_PRIVATE_NETWORKS 
 
 
 def check_issuers(settings: Settings) -> Iterator[DoctorFinding]:
-    """Fetch the discovery document of each identity provider, and its keys, as the API does."""
+    """Fetch each discovery document and its keys, as the API does."""
     known = IdentityProviders(
         settings.issuers, wait_seconds=LOOK_UP_SECONDS + 2 * SECONDS + 1, route=settings.outbound
     )

@@ -1,4 +1,4 @@
-"""This machine: ports that are free or ours, and room on its disks."""
+"""Checks of this machine: ports, and room on its disks."""
 
 import os
 import shutil
@@ -19,7 +19,7 @@ MEGABYTE = 10**6
 
 
 def check_ports(settings: Settings, given: Mapping[str, str]) -> Iterator[DoctorFinding]:
-    """Check that nothing else listens where a process of this machine is going to."""
+    """Check that no other program listens on the ports of this machine's processes."""
     if settings.database_url is not None:
         try:
             port = int(given.get(API_PORT, "8000"))
@@ -48,7 +48,6 @@ def _port(process: str, port: int, path: str, expected: str, fix: str) -> Doctor
 def check_disk(
     settings: Settings, *, warned_bytes: int = WARNED_BYTES, least_bytes: int = LEAST_BYTES
 ) -> Iterator[DoctorFinding]:
-    """Check that no disk of ours is nearly full."""
     folder = settings.checkpoint_folder
     places = (
         {folder, Path.cwd()}

@@ -1,4 +1,4 @@
-"""The mail relay: reached, with a certificate for its name, and taking the login; no mail is sent."""
+"""Check of the mail relay: reachable, with a certificate for its name, accepting the login; no mail is sent."""
 
 import asyncio
 import ssl
@@ -25,7 +25,6 @@ LOG_IN = f"the relay wants a login: write its user and password into {VARIABLE},
 
 
 def check_mail_relay(settings: Settings) -> Iterator[DoctorFinding]:
-    """Connect and log in as for a mail, and check the sender's address."""
     if settings.smtp_url is None:
         return
     url = settings.smtp_url.get_secret_value()

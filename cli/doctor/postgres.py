@@ -1,4 +1,4 @@
-"""Postgres, by the login of each process: reached, encrypted, with the right rights, and keeping what it commits."""
+"""Checks of Postgres by the login of each process: reachable, encrypted, with the right rights, and durable."""
 
 from collections.abc import Iterator
 from datetime import datetime
@@ -23,7 +23,6 @@ CHECKED_NAMES = frozenset({"verify-full"})
 
 
 def check_postgres(settings: Settings) -> Iterator[DoctorFinding]:
-    """Check each login that is set, and once the server behind them."""
     is_known = False
     for variable, url in _logins(settings):
         check = f"Postgres, {variable.removeprefix('LOCKBOX_').removesuffix('_URL').lower()}"
@@ -104,7 +103,7 @@ def _process_findings(check: str, variable: str, settings: Settings, connection:
 
 
 def _missing_rights(check: str, kind: ServerKind, connection: Connection) -> Iterator[DoctorFinding]:
-    """Find rights that the schema of this version grants; a later schema may grant others."""
+    """Find missing rights of this version's schema; a later schema may grant others."""
     if migrations.current(connection) != migrations.head():
         return
     missing = rights.lacking(connection, kind)

@@ -1,4 +1,4 @@
-"""Redis or Valkey: reached, dropping nothing, and keeping its data over a restart."""
+"""Check of Redis or Valkey: reachable, dropping nothing, and keeping its data over a restart."""
 
 from collections.abc import Iterator
 from urllib.parse import urlsplit
@@ -17,7 +17,6 @@ CHECK, POLICY, PERSISTENCE = "Redis", "Redis, policy", "Redis, persistence"
 
 
 def check_redis(settings: Settings) -> Iterator[DoctorFinding]:
-    """Check the one that is set."""
     if settings.redis_url is None:
         return
     url = settings.redis_url.get_secret_value()

@@ -1,4 +1,4 @@
-"""The rights that a login has, by the file that grants them: one that was taken away is named with its statement."""
+"""Check of a login's rights by the file that grants them: a missing one is named with its statement."""
 
 import json
 import re
@@ -48,13 +48,12 @@ class GrantedRight:
 
     @property
     def statement(self) -> str:
-        """What grants it, without to whom."""
+        """The GRANT without its grantee."""
         columns = f" ({', '.join(self.columns)})" if self.columns else ""
         return f"GRANT {self.right}{columns} ON {'FUNCTION ' if self.right == 'EXECUTE' else ''}{self.thing}"
 
 
 def lacking(connection: Connection, kind: ServerKind) -> list[GrantedRight]:
-    """Return the rights of this kind of process that the login of the connection lacks."""
     granted = [vars(one) for one in granted_rights(LOGINS[kind])]
     rows = connection.execute(LACKING, {"granted": json.dumps(granted)})
     return [GrantedRight(row.right, row.thing, tuple(row.columns) if row.columns else None) for row in rows]
@@ -62,7 +61,6 @@ def lacking(connection: Connection, kind: ServerKind) -> list[GrantedRight]:
 
 @cache
 def granted_rights(login: str) -> tuple[GrantedRight, ...]:
-    """Return what the schema's file grants to a login."""
     script = COMMENT.sub("", (files("lockbox") / "schema" / "grants.sql").read_text(encoding="utf-8"))
     return tuple(right for statement in script.split(";") for right in _parsed(statement.strip(), login))
 

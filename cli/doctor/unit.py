@@ -1,4 +1,4 @@
-"""A unit of systemd as its files say it: as which user, with which settings and from where its process runs."""
+"""A unit of systemd by its files: the user, the settings and the folder of its process."""
 
 import grp
 import os
@@ -34,12 +34,12 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin"
 
 
 class UnitRefused(Exception):  # noqa: N818 - it names what was found
-    """There is no such unit, or it can't be run as; the message says why."""
+    """The unit does not exist, or can't be run as."""
 
 
 @dataclass(frozen=True)
 class ServiceUnit:
-    """What of a unit decides what its process may do and what it is told."""
+    """The settings of a unit that decide what its process may do and sees."""
 
     name: str
     said: dict[str, list[str]]
@@ -62,7 +62,6 @@ class ServiceUnit:
         return cls(name, said)
 
     def last(self, key: str) -> str:
-        """Return the value of a setting that counts once."""
         return next(reversed(self.said.get(key, [])), "")
 
     @property
@@ -89,13 +88,13 @@ class ServiceUnit:
 
     @property
     def files(self) -> Iterator[tuple[Path, bool]]:
-        """Its files of settings, and whether each has to be there."""
+        """Its files of settings, and whether each is required."""
         for value in self.said.get("EnvironmentFile", []):
             yield Path(value.removeprefix("-")), not value.startswith("-")
 
     @property
     def environment(self) -> dict[str, str]:
-        """What its process is told; of a variable that is given twice the last one counts.
+        """The process's variables; of one that is set twice the last one counts.
 
         Raises:
             UnitRefused: a file of settings can't be read.
@@ -127,7 +126,7 @@ class ServiceUnit:
                 yield failure(CHECK, says, f"chown root:root {named} && chmod 600 {named}")
 
     def check_sandbox(self) -> Iterator[DoctorFinding]:
-        """Check what no look as its user shows: what the unit hides from its process, or lets it only read."""
+        """Check the sandbox: what the unit hides from its process, or makes read-only."""
         told = self.environment
         named = {(name, path) for name in sorted(PATHS & told.keys()) for path in A_PATH.findall(told[name])}
         for name, path in sorted(named) if self.last("ProtectHome") in {*YES, "tmpfs"} else ():
@@ -147,7 +146,7 @@ class ServiceUnit:
         return any(found.is_relative_to(os.path.realpath(one)) for one in given)
 
     def run(self, does: Callable[[], str]) -> str:
-        """Return what a function returns in a child that is its process: its user, groups, settings and folder.
+        """Run a function in a child as the unit's process: its user, groups, settings and folder.
 
         Raises:
             UnitRefused: its user can't enter the folder, or the function failed.
@@ -218,7 +217,7 @@ def _text(name: str, template: str) -> str:
 
 
 def _lines(text: str) -> Iterator[tuple[str, str]]:
-    """Return the settings of the part [Service] in their order."""
+    """Yield the settings of the part [Service]."""
     section = ""
     for line in text.replace("\\\n", " ").splitlines():
         stripped = line.strip()
@@ -230,7 +229,7 @@ def _lines(text: str) -> Iterator[tuple[str, str]]:
 
 
 def _settings(text: str) -> dict[str, str]:
-    """Return what a file of settings says, as systemd reads it: quotes are for the shell's eyes."""
+    """Parse a file of settings as systemd does, including quotes."""
     found = {}
     for line in text.replace("\\\n", "").splitlines():
         name, is_one, value = line.strip().partition("=")

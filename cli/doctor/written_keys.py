@@ -1,4 +1,4 @@
-"""Whether the keys of a process are those with which the database was written."""
+"""Checks that a process's keys are those with which the database was written."""
 
 import os
 from collections.abc import Iterator
@@ -34,7 +34,7 @@ SECRETS = text("SELECT secret FROM endpoints WHERE removed_at IS NULL ORDER BY i
 def check_written_keys(settings: Settings, kind: ServerKind, engine: Engine) -> Iterator[DoctorFinding]:
     """Check the keys of this kind of process against what its login may read.
 
-    That a file can't be read is a finding of its own, in cli/doctor/files.py.
+    Unreadable files are found in cli/doctor/files.py.
     """
     if not all(
         os.access(file, os.R_OK, effective_ids=True) for name in KEY_FILES for file in getattr(settings, name)
@@ -79,7 +79,7 @@ def _marks(settings: Settings, engine: Engine) -> Iterator[DoctorFinding]:
 
 
 def _listed(settings: Settings, engine: Engine) -> Iterator[DoctorFinding]:
-    """Check that keys that the database knows are among ours, of approvals and of logs."""
+    """Check that the database's keys of approvals and of logs are among ours."""
     with engine.connect() as connection:
         rows = connection.execute(KNOWN).all()
     files = signing_keys.read(settings.approval_key_files)
@@ -97,7 +97,6 @@ def _listed(settings: Settings, engine: Engine) -> Iterator[DoctorFinding]:
 
 
 def _notes(settings: Settings, engine: Engine) -> Iterator[DoctorFinding]:
-    """Check that the newest checkpoint of each log is signed by a listed key."""
     trusted = signing_keys.trusted(settings.audit_public_keys)
     with engine.connect() as connection:
         notes = connection.execute(NOTES).scalars().all()
@@ -131,7 +130,7 @@ def _own_key(settings: Settings) -> Iterator[DoctorFinding]:
 
 
 def _codes(settings: Settings, engine: Engine) -> Iterator[DoctorFinding]:
-    """Check that the codes of what waits for one can be made."""
+    """Check that pending codes can be made."""
     files = settings.code_key_files
     keys = keyring.read_codes(files) if files else keyring.development_codes()
     with engine.connect() as connection:
@@ -145,7 +144,6 @@ def _codes(settings: Settings, engine: Engine) -> Iterator[DoctorFinding]:
 
 
 def _secrets(settings: Settings, engine: Engine) -> Iterator[DoctorFinding]:
-    """Check that the webhooks' secrets can be read."""
     vault = SecretVault([key.get_secret_value() for key in settings.secret_keys])
     with engine.connect() as connection:
         sealed = connection.execute(SECRETS).scalars().all()

@@ -1,4 +1,4 @@
-"""Review who can give access: a tenant's members, or the vendor's staff, with their last sign-ins."""
+"""Reviews of who has access: a tenant's members or the vendor's staff, with their last sign-ins."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -41,8 +41,6 @@ ORDER BY lower(p.name), p.id
 
 @dataclass(frozen=True)
 class ReviewedPerson:
-    """A person with roles in one place, through what they may approve, and when and how they signed in last."""
-
     id: UUID
     name: str
     address: str
@@ -56,8 +54,6 @@ class ReviewedPerson:
 
 @dataclass(frozen=True)
 class TwoRoles:
-    """A person of the vendor with more than one role there."""
-
     id: UUID
     name: str
     roles: Sequence[str]
@@ -65,7 +61,7 @@ class TwoRoles:
 
 @dataclass(frozen=True)
 class AccessReview:
-    """Everybody with a role at a tenant, or at the vendor for None, and the vendor's people with two roles."""
+    """`tenant` is None for the vendor; `two_roles` are people of the vendor."""
 
     tenant: Tenant | None
     at: datetime
@@ -74,28 +70,20 @@ class AccessReview:
 
 
 def of_tenant(session: UnitOfWork, caller: Caller, slug: str) -> AccessReview:
-    """Return the review of a tenant, to its admins and auditors.
-
-    Raises:
-        NotFound, NotYours: there is no such tenant, or the caller is neither.
-    """
+    """To the tenant's admins and auditors."""
     tenant = permissions.readable(session, caller, slug, READERS)
     return _review(session, tenant)
 
 
 def of_vendor(session: UnitOfWork, caller: Caller) -> AccessReview:
-    """Return the review of the vendor, to its operators and auditors.
-
-    Raises:
-        NotYours: the caller is neither.
-    """
+    """To the vendor's operators and auditors."""
     authentication.enter(session, caller)
     permissions.capacity(caller, VENDORS_READERS)
     return _review(session, None)
 
 
 def table(found: AccessReview) -> Iterator[bytes]:
-    """Yield the rows of a review as CSV; no cell can act as a spreadsheet formula."""
+    """Yield CSV rows; no cell can act as a spreadsheet formula."""
     yield csv_row(COLUMNS)
     part = "member" if found.tenant else "vendor"
     for one in found.people:

@@ -1,4 +1,4 @@
-"""Search, export and prove the audit log for the people who may read it."""
+"""Searches, exports and proofs of the audit log, for its readers."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -62,13 +62,9 @@ The vendor's readers do not see whom a tenant invited, asked or gave something t
 def export_approver_keys(
     session: UnitOfWork, caller: Caller, slug: str, party: Callable[[], RelyingParty]
 ) -> ApproverKeys:
-    """Return the signing keys of a tenant's approvers and possible delegates, to one of its admins.
+    """Return the keys of approvers and possible delegates to an admin; rows without a valid mark are left out.
 
-    Rows without a valid mark are left out. `party` is evaluated only once the caller is known to be an admin: others
-    get the same 404 whatever the configuration.
-
-    Raises:
-        Unknown, NotYours: there is no such tenant, or the caller is no admin of it.
+    `party` is evaluated only for an admin: others get the same 404 whatever the configuration.
     """
     tenant = permissions.readable(session, caller, slug, (Role.TENANT_ADMIN,))
     ours = party()
@@ -84,7 +80,6 @@ def export_approver_keys(
 
 
 def _could_approve(session: UnitOfWork, tenant_id: UUID) -> frozenset[UUID]:
-    """Return the approvers, and the members who may be named as delegates, by memberships with a valid mark."""
     eligible = {
         one.person_id
         for one in session.orm.exec(select(EligibleDelegate).where(col(EligibleDelegate.tenant_id) == tenant_id))
@@ -102,7 +97,7 @@ def _could_approve(session: UnitOfWork, tenant_id: UUID) -> frozenset[UUID]:
 
 @dataclass(frozen=True)
 class AuditReader:
-    """A person who may read one log: of a tenant, or the vendor's own if `tenant_id` is None."""
+    """`tenant_id` is None for the vendor's own log."""
 
     caller: Caller
     tenant_id: UUID | None
@@ -110,17 +105,14 @@ class AuditReader:
 
     @property
     def log_id(self) -> UUID:
-        """The id of the log."""
         return self.tenant_id or VENDORS_LOG
 
 
 def audit_reader(session: UnitOfWork, caller: Caller, slug: str | None) -> AuditReader:
-    """Return the caller as a reader of a tenant's log; without a tenant, of the vendor's or of their only tenant's.
+    """Without a slug: the vendor's log, or that of the caller's only tenant.
 
     Raises:
-        NotFound: there is no such tenant that the caller knows of.
-        NotYours: they are neither an admin or auditor there nor an auditor of the vendor.
-        Invalid: they have to say which tenant they mean.
+        Invalid: the caller has several tenants.
     """
     authentication.enter(session, caller)
     if slug is not None:
@@ -144,10 +136,10 @@ def _reader(caller: Caller, tenant_id: UUID | None) -> AuditReader:
 def search(
     session: UnitOfWork, who: AuditReader, wanted: EventFilter, *, before: UUID | None, most: int
 ) -> FoundEvents:
-    """Return the newest matching events, at most `most` of them, from an id on; fewer where many do not match.
+    """Return the newest `most` matching events before an id; fewer where many do not match.
 
     Raises:
-        Invalid: it is looked for in what the reader may not read.
+        Invalid: the filter names what the reader may not read.
     """
     authentication.enter(session, who.caller)
     _check(who, wanted)
@@ -155,11 +147,7 @@ def search(
 
 
 def head(session: UnitOfWork, who: AuditReader) -> LogHead:
-    """Return the log with its newest checkpoint.
-
-    Raises:
-        NotFound: nothing was sealed yet.
-    """
+    """Raises NotFound where nothing was sealed yet."""
     authentication.enter(session, who.caller)
     found = proofs.head(session, who.log_id)
     if found is None:
@@ -168,11 +156,7 @@ def head(session: UnitOfWork, who: AuditReader) -> LogHead:
 
 
 def inclusion(session: UnitOfWork, who: AuditReader, event_id: UUID) -> tuple[LogHead, int, list[bytes]]:
-    """Return the log, an event's number in it, and its audit path.
-
-    Raises:
-        NotFound: there is no such event in the log that the reader may know of, or it is not sealed yet.
-    """
+    """Return the log, the event's index in it, and the audit path; raises NotFound where it is not sealed yet."""
     log = head(session, who)
     number = proofs.number_of(session, log, event_id)
     if number is None or not _visible(session, who, number):
@@ -187,11 +171,10 @@ def _visible(session: UnitOfWork, who: AuditReader, number: int) -> bool:
 
 
 def consistency(session: UnitOfWork, who: AuditReader, old: int, new: int | None) -> tuple[LogHead, int, list[bytes]]:
-    """Return the log, the newer size (the newest for None), and the proof that it extends the older one.
+    """Return the log, the newer size (None: the newest), and the proof that it extends the older one.
 
     Raises:
         Invalid: the sizes are not in order, or the log has no such size.
-        NotFound: nothing was sealed yet.
     """
     log = head(session, who)
     newer = log.size if new is None else new
@@ -203,11 +186,10 @@ def consistency(session: UnitOfWork, who: AuditReader, old: int, new: int | None
 def export(
     session: UnitOfWork, who: AuditReader, wanted: EventFilter, asked: Mapping[str, Any], since: Iterable[int] = ()
 ) -> Export:
-    """Begin an export of the log as it is now; `since` are older sizes to prove consistency with.
+    """Begin an export; `since` are older sizes to prove consistency with.
 
     Raises:
-        Invalid: the log has no such size, or it is looked for in what the reader may not read.
-        NotFound: nothing was sealed yet.
+        Invalid: the log has no such size, or the filter names what the reader may not read.
     """
     _check(who, wanted)
     log = head(session, who)
@@ -220,9 +202,9 @@ def export(
 
 
 def length(session: UnitOfWork, export: Export) -> int:
-    """Return how many events the export will hold, unless concurrent changes alter the reader's rights.
+    """Count the events of an export, if the reader's rights stay the same.
 
-    A log has each number once: to count all of them, the first and the last are enough.
+    A log has each number once: the first and the last give the count.
     """
     log = export.log
     if export.wanted.is_all:
@@ -231,13 +213,9 @@ def length(session: UnitOfWork, export: Export) -> int:
 
 
 def report(session: UnitOfWork, caller: Caller, origin: Origin, request_id: UUID) -> Report:
-    """Return the report on a request to a reader of its tenant's log, and record the read.
+    """Return the report to a reader of the tenant's log, and record the read.
 
-    Moves that the audit log no longer holds are taken from the request's row, and marked as such.
-
-    Raises:
-        NotFound: there is no such request that the caller may know of.
-        NotYours: they may not read the audit log.
+    Moves that the log no longer holds are taken from the request's row, and marked as such.
     """
     entry = queries.find(session, caller, request_id)
     who = _reader(caller, entry.request.tenant_id)
@@ -274,7 +252,7 @@ def _kept(request: AccessRequest) -> RequestRecord:
 
 
 def _events(session: UnitOfWork, who: AuditReader, wanted: EventFilter, most: int) -> list[RecordedEvent]:
-    """Return the newest matching events, including the vendor's log if the reader may see it, the oldest first."""
+    """Oldest first; includes the vendor's log if the reader may see it."""
     logs = [who.log_id, VENDORS_LOG] if who.sight == VENDORS else [who.log_id]
     found = event_search.of_request(session, logs, who.sight, wanted, most=most)
     return sorted(found, key=lambda event: (event.at, event.id))
@@ -283,7 +261,6 @@ def _events(session: UnitOfWork, who: AuditReader, wanted: EventFilter, most: in
 def record_read(
     session: UnitOfWork, who: AuditReader, origin: Origin, action: str, *, asked: Mapping[str, str], count: int
 ) -> None:
-    """Record in a log that it was read or exported: by whom, with which search, and how many events they saw."""
     if who.caller.side is Side.VENDOR and who.tenant_id:
         authentication.turn_to(session, who.tenant_id)
     roles = (*sorted(READERS), Role.VENDOR_AUDITOR)
@@ -293,7 +270,7 @@ def record_read(
 
 
 def pages(db: Database, who: AuditReader) -> Pages:
-    """Return a function that opens a transaction for each page of an export and checks the reader's rights again."""
+    """Return a function that opens a transaction for each page and checks the reader's rights again."""
 
     @contextmanager
     def opened() -> Iterator[UnitOfWork]:

@@ -1,4 +1,4 @@
-"""Name, list and end delegates, who decide for an approver during a period."""
+"""Delegates, who decide for an approver during a period."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ GONE = "a former member"
 
 @dataclass(frozen=True)
 class DelegationInput:
-    """A delegation to create; the principal is the caller for None, the start now for None."""
+    """`principal_id` None: the caller; `starts_at` None: now."""
 
     delegate_id: UUID
     ends_at: datetime
@@ -39,7 +39,7 @@ class DelegationInput:
 
 @dataclass(frozen=True)
 class DelegationSummary:
-    """A delegation as a reader sees it; `counts` is whether it is in force now."""
+    """`counts` is whether it is in force now."""
 
     delegation: Delegation
     principal: str
@@ -52,12 +52,11 @@ def add_delegation(
 ) -> DelegationSummary:
     """Let an eligible member decide for an approver, for at most 90 days.
 
-    An approver names their own delegate; an admin may do it for an absent approver. One approver has one delegate at
-    a time, or one vote would count for several; a person may be the delegate of several approvers, with one vote.
+    Approvers name their own delegate; admins may do it for an absent approver. An approver has one delegate at a
+    time, or one vote would count twice; a person may be the delegate of several approvers, with one vote.
 
     Raises:
-        NotFound, NotYours: there is no such tenant or row, or the caller lacks the role.
-        Invalid: the principal is no approver, the delegate not eligible or the same person, or the period is not one.
+        Invalid: the principal is no approver, the delegate not eligible or the same person, or the period is invalid.
         DelegationClash: in that period the principal has a delegate, or one of the two is on the other side already.
     """
     tenant = permissions.known(session, caller, slug)
@@ -95,11 +94,7 @@ def add_delegation(
 
 
 def end(session: UnitOfWork, caller: Caller, origin: Origin, slug: str, delegation_id: UUID) -> None:
-    """End a delegation now, as its principal or an admin; an ended one stays as it is.
-
-    Raises:
-        NotFound, NotYours: there is no such tenant or row, or the caller lacks the role.
-    """
+    """End a delegation now, as its principal or an admin; an ended one stays as it is."""
     tenant = permissions.known(session, caller, slug)
     actor = permissions.acting_as(session, caller, origin, (Role.TENANT_ADMIN, Role.APPROVER), tenant)
     query = select(Delegation).where(col(Delegation.id) == delegation_id, col(Delegation.tenant_id) == tenant.id)
@@ -114,7 +109,6 @@ def end(session: UnitOfWork, caller: Caller, origin: Origin, slug: str, delegati
 def end_those_of(
     session: UnitOfWork, actor: AdminActor, person_id: UUID, *, as_principal: bool, as_delegate: bool
 ) -> None:
-    """End the delegations of a person who will no longer be an approver or a delegate."""
     assert actor.tenant_id is not None  # noqa: S101 - there are no delegates at the vendor
     either = []
     if as_principal:
@@ -126,11 +120,7 @@ def end_those_of(
 
 
 def current(session: UnitOfWork, caller: Caller, slug: str) -> Sequence[DelegationSummary]:
-    """Return a tenant's current and future delegations to its members, by their start.
-
-    Raises:
-        NotFound, NotYours: there is no such tenant or row, or the caller lacks the role.
-    """
+    """Return a tenant's current and future delegations to its members, by their start."""
     tenant = permissions.readable(session, caller, slug)
     at = now(session)
     return lasting(session, tenant.id, recipients.look_up(session, {tenant.id}, at), at)
@@ -139,7 +129,6 @@ def current(session: UnitOfWork, caller: Caller, slug: str) -> Sequence[Delegati
 def lasting(
     session: UnitOfWork, tenant_id: UUID, known: RecipientDirectory, at: datetime
 ) -> Sequence[DelegationSummary]:
-    """Return a tenant's current and future delegations by their start, judged by who stands in for whom."""
     query = select(Delegation).where(
         col(Delegation.tenant_id) == tenant_id, col(Delegation.ended_at).is_(None), col(Delegation.ends_at) > at
     )
@@ -173,7 +162,7 @@ def _pair(session: UnitOfWork, tenant: Tenant, principal_id: UUID, delegate_id: 
 
 
 def _notify_delegate(session: UnitOfWork, delegation: Delegation) -> None:
-    """Promise the delegate a mail when the period begins, with the requests then pending."""
+    """Schedule a mail for the beginning of the period, with the requests then pending."""
     announcements.write_to(
         session,
         delegation.id,

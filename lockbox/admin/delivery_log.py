@@ -1,4 +1,4 @@
-"""Show the attempts to call webhooks, send test calls, repeat calls, and replay events for whoever missed them."""
+"""Attempts to call webhooks, test calls, repeated calls, and replays of missed events."""
 
 import base64
 import json
@@ -62,10 +62,9 @@ REOPEN = text("SELECT notification, answer FROM reopen(:delivery, :moment)")
 
 @dataclass(frozen=True)
 class DeadNotification:
-    """An undelivered notification, without its content or recipient; `error` is a word.
+    """An undelivered notification, without content or recipient; `error` is a code.
 
-    `request_id` and `tenant` are null if it was about none. `delivery_id` is the last attempt if a webhook of the
-    vendor was called: it can be repeated.
+    `delivery_id` is the last attempt if a vendor's webhook was called, which can be repeated.
     """
 
     id: UUID
@@ -81,18 +80,12 @@ class DeadNotification:
 
 @dataclass(frozen=True)
 class DeadNotificationListing:
-    """A page of dead notifications, the latest first, and the cursor of the next page."""
-
     notifications: Sequence[DeadNotification]
     next_cursor: UUID | None
 
 
 def page(session: UnitOfWork, caller: Caller, *, cursor: UUID | None, most: int) -> DeadNotificationListing:
-    """Return the dead notifications of all tenants and of the vendor, from the cursor on.
-
-    Raises:
-        NotYours: the caller is no operator.
-    """
+    """Of all tenants and the vendor, latest first, to operators."""
     authentication.enter(session, caller)
     permissions.capacity(caller, (Role.OPERATOR,))
     rows = session.execute(READ, {"before": cursor, "most": most + 1}).all()
@@ -115,7 +108,7 @@ def page(session: UnitOfWork, caller: Caller, *, cursor: UUID | None, most: int)
 
 @dataclass(frozen=True)
 class DeliveryListing:
-    """A page of attempts, the newest first, and the cursor of the next page."""
+    """Newest first."""
 
     deliveries: Sequence[Delivery]
     next_cursor: UUID | None
@@ -123,7 +116,7 @@ class DeliveryListing:
 
 @dataclass(frozen=True)
 class DeliveryState:
-    """The state of a notification to a webhook: its outcome, or None and the time of the next attempt."""
+    """`outcome` is None while another attempt is due at `next_try_at`."""
 
     attempts: int
     outcome: Outcome | None
@@ -131,13 +124,7 @@ class DeliveryState:
 
 
 def try_out(session: UnitOfWork, caller: Caller, origin: Origin, endpoint_id: UUID) -> UUID:
-    """Send a test call to a webhook, whatever it subscribes to, and return the call's id.
-
-    Raises:
-        NotFound, NotYours: there is no such tenant or row, or the caller lacks the role.
-        EndpointDisabled: it is called no more.
-        TooMany: it was called by hand ten times in the last minute.
-    """
+    """Send a test call, whatever events the webhook subscribes to, and return its id."""
     actor, endpoint, _ = webhooks.locked(session, caller, origin, endpoint_id)
     if endpoint.disabled_at is not None:
         raise EndpointDisabled("The webhook is disabled; enable it first.")
@@ -148,11 +135,7 @@ def try_out(session: UnitOfWork, caller: Caller, origin: Origin, endpoint_id: UU
 
 
 def log(session: UnitOfWork, caller: Caller, endpoint_id: UUID, *, cursor: UUID | None, most: int) -> DeliveryListing:
-    """Return a webhook's attempts, the newest first, from the cursor on.
-
-    Raises:
-        NotFound, NotYours: there is no such tenant or row, or the caller lacks the role.
-    """
+    """Newest first."""
     webhooks.show(session, caller, endpoint_id)
     query = select(Delivery).where(col(Delivery.endpoint_id) == endpoint_id)
     if cursor is not None:
@@ -164,7 +147,7 @@ def log(session: UnitOfWork, caller: Caller, endpoint_id: UUID, *, cursor: UUID 
 def delivery_states(
     session: UnitOfWork, caller: Caller, deliveries: Iterable[Delivery]
 ) -> Mapping[UUID, DeliveryState]:
-    """Return the state of each attempt's notification, if the caller may know what it is about."""
+    """Leave out notifications that the caller may not know of."""
     authentication.enter(session, caller)
     query = select(Notification).where(col(Notification.id).in_({one.notification_id for one in deliveries}))
     return {
@@ -177,10 +160,7 @@ def redeliver(session: UnitOfWork, caller: Caller, origin: Origin, delivery_id: 
     """Repeat a finished notification under its previous id, and return that id.
 
     Raises:
-        NotFound, NotYours: there is no such tenant or row, or the caller lacks the role.
-        EndpointDisabled: the endpoint is called no more.
-        StillWaiting: it has not ended, and will be tried again by itself.
-        TooMany: the endpoint was called by hand ten times in the last minute.
+        StillWaiting: it will be tried again anyway.
     """
     authentication.enter(session, caller)
     delivery = session.orm.get(Delivery, delivery_id)
@@ -215,10 +195,7 @@ def _count(session: UnitOfWork, endpoint: Endpoint, at: datetime) -> None:
 
 @dataclass(frozen=True)
 class EventReplay:
-    """Bodies of events, the oldest first, and the cursor after the last one that was looked at.
-
-    `more` is whether the log goes on there already.
-    """
+    """Bodies, oldest first; `next_cursor` follows the last event read, and `more` is whether events follow it."""
 
     bodies: Sequence[Mapping[str, Any]]
     next_cursor: str
@@ -226,13 +203,12 @@ class EventReplay:
 
 
 def replay(session: UnitOfWork, who: AuditReader, *, after: str | None, most: int, public_url: str) -> EventReplay:
-    """Return what webhooks were called with of a log's sealed events, from a cursor on.
+    """Return the webhook bodies of a log's sealed events, from a cursor on, reading at most a thousand events.
 
-    A page goes through a thousand events of the log, of which any number is told to webhooks. The id of a body is
-    that of its event: a replay is no call, and has no place among the calls of an endpoint.
+    A body has its event's id: a replay is no call and has no place among the calls of an endpoint.
 
     Raises:
-        Invalid: the cursor is none, or of another log or of one that was restored since, or what follows it is gone.
+        Invalid: the cursor is invalid, of another or a restored log, or what follows it was removed.
     """
     authentication.enter(session, who.caller)
     head = proofs.head(session, who.log_id)

@@ -1,7 +1,6 @@
-"""Off-board a tenant, as the database's owner: close it, export its log, erase all of it, and prove what was done.
+"""Off-boarding of a tenant by the database's owner: close, export and erase it, and prove it.
 
-Each step is committed by itself and says so in a row of `offboardings`, so that a command that was interrupted goes
-on when it is run again.
+Each step commits by itself and is recorded in `offboardings`; an interrupted command continues when run again.
 """
 
 import json
@@ -169,8 +168,6 @@ SNAPSHOT = {
 
 @dataclass(frozen=True)
 class LeavingTenant:
-    """A tenant that is being off-boarded, and how far it has come."""
-
     id: UUID
     slug: str
     closed_at: datetime | None
@@ -180,11 +177,7 @@ class LeavingTenant:
 
 
 def find(session: UnitOfWork, slug: str, tenant_id: UUID | None = None) -> LeavingTenant:
-    """Return how far a tenant has come; one that was erased is known by its id alone.
-
-    Raises:
-        NotFound: there is no such tenant.
-    """
+    """An erased tenant is known by its id alone."""
     tenant = session.orm.get(Tenant, tenant_id) if tenant_id else registry.find(session, slug)
     if tenant is None:
         raise NotFound("There is no such tenant.")
@@ -195,10 +188,7 @@ def find(session: UnitOfWork, slug: str, tenant_id: UUID | None = None) -> Leavi
 
 
 def snapshot(session: UnitOfWork, tenant_id: UUID) -> dict[str, Any]:
-    """Return what there is of a tenant beside its log: its members, policies, webhooks, observers and requests.
-
-    Once it is closed, its members are those of before, without their roles.
-    """
+    """Return what exists of a tenant beside its log; of a closed one, the former members without their roles."""
     found = {
         name: [dict(row._mapping) for row in session.execute(query, {"tenant": tenant_id})]  # noqa: SLF001 - documented
         for name, query in SNAPSHOT.items()
@@ -207,11 +197,11 @@ def snapshot(session: UnitOfWork, tenant_id: UUID) -> dict[str, Any]:
 
 
 def close(session: UnitOfWork, tenant_id: UUID, *, unasked: bool = False) -> None:
-    """Close a tenant: nobody is a member of it any more, and nothing is sent for it; once more changes nothing.
+    """Remove all memberships and stop all notifications of a tenant; idempotent.
 
     Raises:
-        Conflict: nobody has asked for it, or by a row without a valid mark; it is not suspended, requests are open or
-            fresh, or there is a hold.
+        Conflict: no admin has asked for it (with a valid mark), it is not suspended, requests are open or fresh, or
+            there is a legal hold.
     """
     at = now(session)
     row = session.orm.get(Offboarding, tenant_id, with_for_update=True)
@@ -249,16 +239,11 @@ def close(session: UnitOfWork, tenant_id: UUID, *, unasked: bool = False) -> Non
 
 
 def is_sealed(session: UnitOfWork, tenant_id: UUID) -> bool:
-    """Return whether every event of the tenant's log has its place in the tree."""
     return not session.execute(UNSEALED, {"tenant": tenant_id}).scalar_one()
 
 
 def export(session: UnitOfWork, tenant_id: UUID) -> Export:
-    """Return the whole log, to be written by `lockbox.audit.export.lines`.
-
-    Raises:
-        Conflict: nothing was sealed yet.
-    """
+    """Raises Conflict where nothing was sealed yet."""
     failpoint("departure.before_export")
     log = proofs.head(session, tenant_id)
     if log is None:
@@ -267,16 +252,15 @@ def export(session: UnitOfWork, tenant_id: UUID) -> Export:
 
 
 def exported(session: UnitOfWork, tenant_id: UUID, size: int, digest: str) -> None:
-    """Record what was exported: the size of the log, and the file's SHA-256 in hex."""
+    """`digest` is the file's SHA-256 in hex."""
     session.execute(EXPORTED, {"tenant": tenant_id, "size": size, "digest": digest})
     failpoint("departure.before_exported")
 
 
 def erase(transactions: Transactions, leaving: LeavingTenant) -> Iterator[str]:
-    """Erase all of a tenant that was exported; yield what was done, in words.
+    """Erase an exported tenant; yield each step in words. Ids, times, states and hashes remain.
 
-    Texts first, then the events that were exported, people, and the rows that name somebody; the last step says in
-    the log that all was erased. What remains are ids, times, states and hashes.
+    Order: texts, exported events, people, rows with names, and last the event that says so.
 
     Raises:
         Conflict: there is a hold, the off-boarding has no valid mark, or the log has events that the export lacks.
@@ -332,7 +316,6 @@ def _people(transactions: Transactions, tenant_id: UUID, members: Sequence[UUID]
 
 
 def _rows(session: UnitOfWork, leaving: LeavingTenant, people: int) -> None:
-    """Erase the rows that name somebody, and say in both logs that it was done; nothing of it under a hold."""
     legal_holds.refuse_held(session, [leaving.id])
     session.execute(erased_texts.PURPOSE)
     values = {"tenant": leaving.id, "slug": leaving.slug}
@@ -363,7 +346,7 @@ def _rows(session: UnitOfWork, leaving: LeavingTenant, people: int) -> None:
 
 
 def _unbind_tokens(session: UnitOfWork, bound: str) -> None:
-    """Take a tenant out of the scopes of tokens: they name it, and its slug may be another customer's one day."""
+    """Remove a tenant from tokens' scopes: another customer may get its slug one day."""
     for token in session.orm.exec(select(Token).where(literal(bound) == any_(col(Token.scopes)))):
         is_ours = row_macs.is_held(session, token.mac, row_macs.token(token), token.id)
         token.scopes = [one for one in token.scopes if one != bound]

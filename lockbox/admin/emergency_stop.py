@@ -1,4 +1,4 @@
-"""End access at once: switch a mode, stop a tenant, suspend it, or remove an engineer."""
+"""End access at once: a mode switch, a stop, a suspension, or an engineer's removal."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -45,16 +45,15 @@ STOP_ACTIONS = {State.ACTIVE: Action.REVOKE, State.PENDING: Action.DENY, State.R
 
 
 def every(_: datetime) -> ColumnElement[bool]:
-    """Leave out no request."""
     return true()
 
 
 def end_all_of(session: UnitOfWork, operator: Caller, origin: Origin, requester_id: UUID) -> list[AccessRequest]:
-    """Cancel what somebody of the vendor waits for and revoke their open windows, as an operator; return them, by id.
+    """Cancel a person's open requests and revoke their windows, as an operator; return them by id.
 
-    The caller has judged the operator and has taken the role or the good standing away, and the vendor's people are
-    held. A move that is about to be committed is waited for. A request that is submitted at this very moment may be
-    missed: it opens nothing, for whoever asks is no engineer, and its time runs out.
+    The caller has checked the operator, has removed the role or disabled the person, and holds the lock on the
+    vendor's people. Concurrent moves are waited for. A request submitted at this moment may be missed: it opens
+    nothing, because the requester is no engineer any more, and times out.
     """
     authentication.enter(session, operator)
     authentication.see_off(session, requester_id)
@@ -69,10 +68,7 @@ def end_all_of(session: UnitOfWork, operator: Caller, origin: Origin, requester_
 
 
 def end_windows_at(session: UnitOfWork, operator: Caller, origin: Origin, tenant_id: UUID) -> list[AccessRequest]:
-    """Revoke every open window at a tenant, as the operator who has just suspended it; return them, by id.
-
-    The caller has judged the operator and has suspended the tenant.
-    """
+    """Revoke all open windows, for the operator who has just suspended the tenant; return them by id."""
     authentication.enter(session, operator)
     authentication.suspend(session, tenant_id)
     return _end(session, operator, origin, _settled(session, tenant_id, {State.ACTIVE}), SUSPENDED)
@@ -96,10 +92,7 @@ def _end(
 
 @dataclass(frozen=True)
 class ModeChangeResult:
-    """The tenant's new mode, and the windows opened without the customer that the switch closed.
-
-    `in_review` is how many requests in the vendor's review the customer will now be asked about once endorsed.
-    """
+    """`closed` are windows that end; `in_review` counts requests that go to the customer once endorsed."""
 
     mode: Mode
     closed: Sequence[AccessRequest] = ()
@@ -108,7 +101,7 @@ class ModeChangeResult:
 
 @dataclass(frozen=True)
 class EmergencyStopResult:
-    """The revoked and denied requests; of those in the vendor's review the customer learns only the number."""
+    """The customer learns only the number of requests in the vendor's review."""
 
     revoked: Sequence[AccessRequest]
     denied: Sequence[AccessRequest]
@@ -118,17 +111,15 @@ class EmergencyStopResult:
 def switch_mode(
     session: UnitOfWork, caller: Caller, origin: Origin, slug: str, mode: Mode, *, plans: Mapping[str, Plan]
 ) -> ModeChangeResult:
-    """Switch a tenant's mode, as its admin; switching to the current mode does nothing.
+    """Switch a tenant's mode, as its admin; the current mode changes nothing.
 
-    Switching to `enforce` takes effect at once: it withdraws temporary consent and revokes every open window that the
-    vendor opened without the customer, in the same transaction; requests still in review go to the customer once
-    endorsed. Requests in flight only get stricter.
+    `enforce` takes effect at once: it withdraws temporary consent and revokes, in the same transaction, every window
+    that the vendor opened without the customer; requests in review go to the customer once endorsed. Requests in
+    flight only get stricter.
 
     Raises:
-        NotFound, NotYours: there is no such tenant or row, or the caller lacks the role.
-        SignInAgain: the customer would no longer decide, and the admin's sign-in is too weak or too old for that.
         LicenceRequired: the tenant's plan does not include the lockbox.
-        PolicyUnverified: the policy or the tenant's row has no mark that holds; it counts as `enforce` until mended.
+        PolicyUnverified: the policy or the tenant's row has no valid mark; `enforce` applies until mended.
     """
     tenant = permissions.known(session, caller, slug)
     actor = permissions.acting_as(session, caller, origin, ADMINS, tenant)
@@ -162,13 +153,9 @@ def switch_mode(
 def stop_all(
     session: UnitOfWork, caller: Caller, origin: Origin, slug: str, comment: str | None = None
 ) -> EmergencyStopResult:
-    """Revoke a tenant's windows and pre-approvals, and deny its pending requests and those in review, as its admin.
+    """Revoke windows and pre-approvals and deny pending requests and those in review, as the tenant's admin.
 
-    Concurrent reviews and votes are waited for. From then on nobody opens anything by break-glass, until an admin
-    ends the stop.
-
-    Raises:
-        NotFound, NotYours: there is no such tenant or row, or the caller lacks the role.
+    Concurrent reviews and votes are waited for. Break-glass is barred until an admin ends the stop.
     """
     tenant = permissions.known(session, caller, slug)
     actor = permissions.acting_as(session, caller, origin, ADMINS, tenant)
@@ -194,12 +181,7 @@ def stop_all(
 
 
 def end_stop(session: UnitOfWork, caller: Caller, origin: Origin, slug: str) -> None:
-    """End a tenant's emergency stop, as its admin: break-glass is as the policy says again. It reopens nothing.
-
-    Raises:
-        NotFound, NotYours: there is no such tenant or stop, or the caller lacks the role.
-        SignInAgain: the admin's sign-in is too weak or too old.
-    """
+    """Allow break-glass again, as the tenant's admin; it reopens nothing."""
     tenant = permissions.known(session, caller, slug)
     actor = permissions.acting_as(session, caller, origin, ADMINS, tenant)
     permissions.require_fresh_admin(session, actor, tenant)
@@ -220,9 +202,9 @@ def end_stop(session: UnitOfWork, caller: Caller, origin: Origin, slug: str) -> 
 def _opened_meanwhile(
     session: UnitOfWork, actor: AdminActor, tenant: Tenant, comment: str | None
 ) -> list[AccessRequest]:
-    """Revoke what break-glass has opened since the rest was locked; whoever comes later finds the stop.
+    """Revoke what break-glass has opened since the rest was locked; later attempts see the stop.
 
-    Break-glass locks its request and then waits for its turn at the tenant: none is locked here that waits for ours.
+    Break-glass locks its request and then the tenant: no request is locked here that waits for the tenant.
     """
     session.execute(IN_TURN, {"tenant_id": tenant.id})
     ids = session.execute(OPENED_MEANWHILE, {"tenant": tenant.id}).scalars().all()
@@ -231,7 +213,6 @@ def _opened_meanwhile(
 
 
 def in_review(session: UnitOfWork, tenant: Tenant, at: datetime) -> int:
-    """Return how many requests to a tenant are in the vendor's review: the customer learns only the number."""
     query = select(func.count()).where(
         col(AccessRequest.tenant_id) == tenant.id,
         IS_OPEN,
@@ -242,10 +223,10 @@ def in_review(session: UnitOfWork, tenant: Tenant, at: datetime) -> int:
 
 
 def close_vendor_opened_windows(session: UnitOfWork, actor: AdminActor, tenant: Tenant) -> list[AccessRequest]:
-    """Revoke every open window that the vendor opened without the customer, and what was to go on from one.
+    """Revoke windows opened without the customer, and extensions of them; return all that ended.
 
-    What goes on from a window that ran to its end stays, if the customer has approved it. The actor is the tenant's
-    admin. Windows of concurrent transactions are included; all that ended is returned.
+    An extension of a window that ran to its end stays, if the customer has approved it. The actor is the tenant's
+    admin. Windows of concurrent transactions are included.
     """
 
     def which(at: datetime) -> ColumnElement[bool]:
@@ -257,7 +238,7 @@ def close_vendor_opened_windows(session: UnitOfWork, actor: AdminActor, tenant: 
 
 
 def _firmly_loosened(session: UnitOfWork, actor: AdminActor, tenant: Tenant) -> None:
-    """Require a strong sign-in to hand over the decision, even while nobody could approve yet."""
+    """Require a strong sign-in to hand over the decision, even while no one could approve yet."""
     strong_enough(actor.caller, strictest(policy_store.current(session, tenant)), now(session))
 
 
@@ -270,7 +251,7 @@ def _close(
     *,
     which: Callable[[datetime], ColumnElement[bool]] = every,
 ) -> list[AccessRequest]:
-    """Apply the action to each request, by id, through the function that makes every move; return the ended ones."""
+    """Move each request, by id, through the function that makes every move; return the ended ones."""
     return _end_each(session, actor, comment, _settled(session, tenant.id, states, which))
 
 
@@ -299,10 +280,10 @@ def _settled(
     states: Collection[State],
     which: Callable[[datetime], ColumnElement[bool]] = every,
 ) -> Sequence[AccessRequest]:
-    """Return the requests in these states, by id and locked, after concurrent moves have finished.
+    """Lock and return the requests in these states, by id, after concurrent moves have finished.
 
     A filter on the state would skip a row that an open transaction is moving into it. So all requests that are not
-    closed are locked first, and read again: `which` are meant depends on the moment after that.
+    closed are locked first, and read again.
     """
     theirs = col(AccessRequest.tenant_id) == tenant_id, IS_OPEN
     ids = select(AccessRequest.id).where(*theirs)

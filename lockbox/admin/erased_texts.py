@@ -1,4 +1,4 @@
-"""Erase what people wrote and named in closed requests, as the database's owner; what was decided stays."""
+"""Erasure of texts and names in closed requests, by the database's owner; decisions stay."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -78,21 +78,19 @@ ROWS = tuple(
 
 @dataclass(frozen=True)
 class TextErasure:
-    """What was erased of a request: how many personal values of its events."""
+    """`details` counts erased personal values of events."""
 
     tenant_id: UUID
     details: int
 
 
 def erase(session: UnitOfWork, request_id: UUID) -> TextErasure:
-    """Erase what was written and named in one closed request: reason, case, resources, comments, questions.
+    """Erase reason, case, resources, comments, questions and the requester's location of one closed request.
 
-    So does where its requester worked. Events stay as they are, without the salted details. Who asked and decided,
-    when, and for how long stays. The tenant's log says that it was erased; the vendor's does where the customer was
-    never asked.
+    Events stay, without their salted details. The tenant's log records the erasure; the vendor's log does where the
+    customer was never asked.
 
     Raises:
-        NotFound: there is no such request.
         Conflict: it is open or was closed within the hour, or there is a legal hold.
     """
     connection, at = session.connection(), now(session)
@@ -117,9 +115,9 @@ def erase(session: UnitOfWork, request_id: UUID) -> TextErasure:
 
 
 def blank(connection: Connection, request_ids: Collection[UUID]) -> int:
-    """Erase what was written and named in closed requests, in every log; return how many personal values went.
+    """Erase the texts of closed requests in every log; return how many personal values went. Idempotent.
 
-    The caller has made sure that they are closed and not held, and says so in the logs. Erased twice is erased once.
+    The caller has checked that they are closed and not held, and records it in the logs.
     """
     if not request_ids:
         return 0

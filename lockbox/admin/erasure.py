@@ -1,4 +1,4 @@
-"""Erase a person's identifying data, as the database's owner; proofs stay valid."""
+"""Erasure of a person's identifying data, by the database's owner; proofs stay valid."""
 
 import json
 import re
@@ -177,7 +177,7 @@ ROWS = tuple(
 
 @dataclass(frozen=True)
 class ErasureResult:
-    """The result: the name that replaces the person's, and how many details and requests' texts were deleted."""
+    """`pseudonym` replaces the name; the others count deleted details and requests whose texts were erased."""
 
     pseudonym: str
     details: int
@@ -185,18 +185,15 @@ class ErasureResult:
 
 
 def erase(session: UnitOfWork, person_id: UUID, *, texts: bool = False) -> ErasureResult:
-    """Erase a person's identifying data everywhere and disable them; their id, side and roles remain.
+    """Erase a person's identifying data everywhere and disable them; id, side and roles remain.
 
-    Events stay as they are: the salted details are deleted, without which nobody can tell what a commitment stands
-    for. Where a reason, a comment, a case or a resource of a closed request holds one of their addresses, all such
-    texts of that request are erased. Others stay, because they are not theirs alone, unless `texts` says to erase
-    also what they wrote: the texts of all that they asked for, and their comments. Their questions and answers are
-    deleted, and so is where the vendor's directory said that they work. Each tenant of theirs, or whose log has lost
+    Events stay, without the salted details that their commitments need to be read. Texts of a closed request are
+    erased where one contains an address of theirs; with `texts`, also those of all that they requested, and their
+    comments. Their questions, answers and directory record are deleted. Each tenant of theirs, or whose log has lost
     details, gets an event.
 
     Raises:
-        NotFound: there is no such person, or they were erased before.
-        Conflict: something they asked for is still open, or one of these tenants has a legal hold.
+        Conflict: a request of theirs is open, or one of these tenants has a legal hold.
     """
     person = session.orm.get(Person, person_id, with_for_update=True)
     if person is None or person.email.endswith(f"@{DOMAIN}"):
@@ -232,7 +229,7 @@ def erase(session: UnitOfWork, person_id: UUID, *, texts: bool = False) -> Erasu
 
 
 def _named(connection: Connection, person_id: UUID) -> dict[str, Any]:
-    """Return what identifies a person: the id, addresses, and patterns of these and of the name."""
+    """Return the id, addresses, and patterns of these and of the name."""
     addresses = list(connection.execute(ADDRESSES, {"id": person_id}).scalars())
     called = connection.execute(CALLED, {"id": person_id}).scalar_one()
     quoted = json.dumps(called, ensure_ascii=False)[1:-1]

@@ -1,4 +1,4 @@
-"""What the vendor says that Lockbox does not cover: versions, told to every customer, which admins acknowledge."""
+"""What the vendor states that Lockbox does not cover: versions, sent to every customer and acknowledged by admins."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -66,7 +66,7 @@ TOLD = text("UPDATE exclusions SET announced_to = :to WHERE version = :version")
 
 @dataclass(frozen=True)
 class Exclusions:
-    """A version of the exclusions; the author has no name where the reader may not see who it was."""
+    """`author` is None where the reader may not see it."""
 
     version: int
     body: str
@@ -77,7 +77,7 @@ class Exclusions:
 
 @dataclass(frozen=True)
 class Acknowledgement:
-    """The newest version that an admin of a tenant has acknowledged, who it was and when."""
+    """The newest version that an admin of a tenant has acknowledged."""
 
     version: int
     person_id: UUID
@@ -87,21 +87,20 @@ class Acknowledgement:
 
 @dataclass(frozen=True)
 class TenantExclusions:
-    """The exclusions as a tenant sees them: the version in force, if any, and the newest that was acknowledged."""
+    """The version in force, if any, and the newest that was acknowledged."""
 
     current: Exclusions | None
     acknowledged: Acknowledgement | None
 
     @property
     def is_due(self) -> bool:
-        """Whether an admin is to acknowledge the version in force."""
         seen = self.acknowledged.version if self.acknowledged else 0
         return self.current is not None and seen < self.current.version
 
 
 @dataclass(frozen=True)
 class TenantStanding:
-    """Which version a tenant has acknowledged, and when; None for none."""
+    """None where the tenant has acknowledged no version."""
 
     slug: str
     name: str
@@ -111,22 +110,12 @@ class TenantStanding:
 
 @dataclass(frozen=True)
 class StandingListing:
-    """A page of tenants by slug, and the cursor of the next page."""
-
     standings: Sequence[TenantStanding]
     next_cursor: str | None
 
 
 def state(session: UnitOfWork, caller: Caller, origin: Origin, body: str, *, seen: int | None = None) -> Exclusions:
-    """Put a new version in force, as an operator; an equal text changes nothing.
-
-    Every customer's log tells of it, and its admins are asked to acknowledge it.
-
-    Raises:
-        NotYours: the caller is no operator.
-        SignInAgain: the operator's sign-in is too weak or too old.
-        StaleVersion: another version is in force than the one that was seen; 0 is none.
-    """
+    """Put a new version in force, as an operator; an equal text changes nothing."""
     actor = permissions.acting_as(session, caller, origin, (Role.OPERATOR,))
     permissions.require_fresh_operator(session, actor)
     held = _newest(session)
@@ -145,11 +134,7 @@ def state(session: UnitOfWork, caller: Caller, origin: Origin, body: str, *, see
 
 
 def read(session: UnitOfWork, caller: Caller, version: int | None = None) -> Exclusions:
-    """Return a version of the exclusions to anybody who is signed in, the one in force for None.
-
-    Raises:
-        NotFound: there is none, or no such version.
-    """
+    """Return a version, None for the one in force, to everyone who is signed in."""
     authentication.enter(session, caller)
     found = _versions(session, version=version, most=1)
     if not found:
@@ -158,28 +143,21 @@ def read(session: UnitOfWork, caller: Caller, version: int | None = None) -> Exc
 
 
 def versions(session: UnitOfWork, caller: Caller, *, before: int | None, most: int) -> list[Exclusions]:
-    """Return versions to anybody who is signed in, the newest first, below `before`."""
+    """Newest first, below `before`, to everyone who is signed in."""
     authentication.enter(session, caller)
     return _versions(session, before=before, most=most)
 
 
 def of_tenant(session: UnitOfWork, caller: Caller, slug: str) -> TenantExclusions:
-    """Return the exclusions and what a tenant has acknowledged, to its members.
-
-    Raises:
-        NotFound, NotYours: there is no such tenant, or the caller has no role there.
-    """
     return _of_tenant(session, permissions.readable(session, caller, slug))
 
 
 def acknowledge(session: UnitOfWork, caller: Caller, origin: Origin, slug: str, *, version: int) -> TenantExclusions:
-    """Acknowledge the version in force for a tenant, as its admin; once more changes nothing.
+    """Acknowledge the version in force, as the tenant's admin; idempotent. It grants no access.
 
-    It says that the tenant knows of them, and gives nobody access. The vendor's log tells it without the name.
+    The vendor's log records it without the name.
 
     Raises:
-        NotFound, NotYours: there is no such tenant or version, or the caller is no admin there.
-        SignInAgain: the admin's sign-in is too weak or too old.
         Conflict: there is a newer version.
     """
     tenant = permissions.known(session, caller, slug)
@@ -209,11 +187,7 @@ def acknowledge(session: UnitOfWork, caller: Caller, origin: Origin, slug: str, 
 
 
 def standings(session: UnitOfWork, caller: Caller, *, cursor: str | None, most: int) -> StandingListing:
-    """Return which version each tenant has acknowledged, by slug, to the vendor's operators and auditors.
-
-    Raises:
-        NotYours: the caller is neither.
-    """
+    """By slug, to the vendor's operators and auditors."""
     authentication.enter(session, caller)
     permissions.capacity(caller, READERS)
     rows = session.execute(OF_TENANTS, {"cursor": cursor, "most": most + 1}).all()
@@ -222,10 +196,10 @@ def standings(session: UnitOfWork, caller: Caller, *, cursor: str | None, most: 
 
 
 def announce(database: Database, *, settled: timedelta = SETTLED) -> Iterator[int]:
-    """Tell the logs and the admins of all tenants of each version, in order; yield how many after each step.
+    """Write each version to all logs and notify the admins, in order; yield how many after each step.
 
-    It may run anywhere and any number of times: a row says how far it has come. A tenant that was added later reads
-    the version in force on its page.
+    It may run anywhere and any number of times: a row records its progress. Tenants added later read the version in
+    force on their page.
     """
     while True:
         with database.transaction() as session:
@@ -253,7 +227,7 @@ def _tell_some(session: UnitOfWork, row: Row[Any]) -> int:
 
 
 def _said(version: int, body: str) -> dict[str, Value]:
-    """Return what an event says of a version: all of it, so that each export holds it, and its digest."""
+    """Return the whole text, so that each export holds it, and its digest."""
     return {"version": version, "text": body, "sha256": hashlib.sha256(body.encode()).hexdigest()}
 
 

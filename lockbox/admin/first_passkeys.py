@@ -1,4 +1,4 @@
-"""Tell a tenant at once that somebody who was invited has added their first passkey, and from when it approves."""
+"""Notices to a tenant that an invited person has added their first passkey, and from when it approves."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,16 +31,14 @@ SELECT DISTINCT tenant_id FROM invitations WHERE accepted_by = :id AND tenant_id
 
 @dataclass(frozen=True)
 class FirstPasskeyWait:
-    """A tenant at which somebody's first passkey does not approve yet, and from when it does."""
-
     tenant: str
     until: datetime
 
 
 def announce(session: UnitOfWork, caller: Caller, origin: Origin) -> None:
-    """Record that somebody has added their first passkey, and tell all admins and approvers where they decide.
+    """Record a person's first passkey, and notify all admins and approvers of each tenant that has invited them.
 
-    Each tenant hears of it that has invited them: whoever reads an invitation's code could be somebody else.
+    The reader of an invitation's code could be another person.
     """
     held = {place for place in caller.tenants(set(DECIDING)) if place is not None}
     invited = session.execute(INVITED, {"id": caller.person_id, "tenants": sorted(held)}).scalars().all()
@@ -59,7 +57,6 @@ def announce(session: UnitOfWork, caller: Caller, origin: Origin) -> None:
 
 
 def waits(session: UnitOfWork, caller: Caller) -> Sequence[FirstPasskeyWait]:
-    """Return where the caller's first passkey does not approve yet."""
     if caller.side is not Side.CUSTOMER:
         return ()
     added, at = passkeys.first_added(session, passkeys.held_by(session, caller.person_id)), now(session)

@@ -1,4 +1,4 @@
-"""Record at a tenant what a probe of a gateway found, and read the newest of each service."""
+"""Results of operators' probes of gateways, recorded at a tenant."""
 
 import json
 from collections.abc import Collection, Sequence
@@ -29,7 +29,7 @@ MOST_READ = 50
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """What an operator's probe of the gateway in front of a service found: calls that were refused, and others."""
+    """`refused` and `let_through` are calls."""
 
     service: str
     gateway: str
@@ -38,13 +38,12 @@ class ProbeResult:
 
     @property
     def calls(self) -> int:
-        """How many calls the probe made."""
         return self.refused + self.let_through
 
 
 @dataclass(frozen=True)
 class RecordedProbe:
-    """A result, when it was recorded, and the id of the event that says so."""
+    """`id` is the event's."""
 
     id: UUID
     at: datetime
@@ -53,7 +52,7 @@ class RecordedProbe:
 
 @dataclass(frozen=True)
 class ProbePage:
-    """Some of a tenant's probes, the newest first; `next_cursor` leads to those before."""
+    """Newest first; `next_cursor` leads to older ones."""
 
     probes: Sequence[RecordedProbe]
     next_cursor: UUID | None
@@ -62,13 +61,10 @@ class ProbePage:
 def record(
     session: UnitOfWork, caller: Caller, origin: Origin, slug: str, result: ProbeResult, *, services: Collection[str]
 ) -> RecordedProbe:
-    """Write an event of the tenant's log, as an operator. It is the operator's word, and nobody is notified.
-
-    `services` are those of the catalogue.
+    """Write the result as an event of the tenant's log, as an operator; no one is notified.
 
     Raises:
         Invalid: the catalogue has no such service.
-        NotFound, NotYours: there is no such tenant or row, or the caller lacks the role.
     """
     actor, _ = permissions.operate(session, caller, origin, slug)
     if result.service not in services:
@@ -87,17 +83,13 @@ def record(
 
 
 def page(session: UnitOfWork, caller: Caller, slug: str, *, cursor: UUID | None, most: int) -> ProbePage:
-    """Return what was recorded at a tenant, to its members, the newest first.
-
-    Raises:
-        NotFound, NotYours: there is no such tenant, or the caller has no role there.
-    """
+    """Newest first, to the tenant's members."""
     found = _newest(session, permissions.readable(session, caller, slug).id, most + 1, before=cursor)
     return ProbePage(found[:most], found[most - 1].id if len(found) > most else None)
 
 
 def newest(session: UnitOfWork, tenant_id: UUID) -> Sequence[RecordedProbe]:
-    """Return the newest record of each service, by its name, to whoever reads the tenant's log."""
+    """Return the newest result of each service, by its name, to a reader of the tenant's log."""
     found: dict[str, RecordedProbe] = {}
     for one in _newest(session, tenant_id, MOST_READ):
         found.setdefault(one.result.service, one)

@@ -1,4 +1,4 @@
-"""Create, list, withdraw and accept invitations."""
+"""Invitations: create, list, withdraw and accept."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -54,10 +54,7 @@ HOLD_ADDRESS = text("SELECT pg_advisory_xact_lock(hashtextextended('lockbox addr
 
 @dataclass(frozen=True)
 class InvitationOffer:
-    """What is offered to an address, and its event: action, diff and further facts.
-
-    It is mailed at `takes_effect_at`, or at once for None.
-    """
+    """Mailed at `takes_effect_at`, or at once for None; the rest describes its event."""
 
     name: str
     address: str
@@ -70,7 +67,7 @@ class InvitationOffer:
 
 
 def make(session: UnitOfWork, actor: AdminActor, wanted: InvitationOffer, at: datetime) -> Invitation:
-    """Create an invitation and promise its mail; only the sender of the mail makes the code.
+    """Only the sender of the mail makes the code.
 
     The inviter does not learn whether the person is on the other side, who could not accept.
     """
@@ -110,7 +107,7 @@ def make(session: UnitOfWork, actor: AdminActor, wanted: InvitationOffer, at: da
 
 
 def sealed(session: UnitOfWork, invitation: Invitation, until: datetime) -> str:
-    """Set an invitation's end, the hash of its code and its mark; return the code."""
+    """Set the end, the hash of the code and the mark; return the code."""
     ring = keyring.of(session)
     invitation.code_nonce, invitation.expires_at = ring.codes.nonce(), until
     code = load.code_of(ring.codes, INVITATION, invitation.id, invitation.code_nonce, invitation.email)
@@ -120,11 +117,7 @@ def sealed(session: UnitOfWork, invitation: Invitation, until: datetime) -> str:
 
 
 def only_one(session: UnitOfWork, tenant_id: UUID | None, address: str, at: datetime) -> None:
-    """Check that nobody with this address is a member of the tenant, has a role at the vendor, or is invited.
-
-    Raises:
-        AlreadyMember, AlreadyInvited: the person has a place or an open invitation.
-    """
+    """Check that the address has no place there and no open invitation."""
     same_address = func.lower(col(Person.email)) == func.lower(address)
     place = col(Membership.tenant_id).is_not_distinct_from(tenant_id)
     if session.orm.exec(select(Person.id).join(Membership).where(same_address, place)).first():
@@ -136,13 +129,7 @@ def only_one(session: UnitOfWork, tenant_id: UUID | None, address: str, at: date
 
 
 def few_enough(session: UnitOfWork, tenant_id: UUID | None, at: datetime, most: int | None) -> None:
-    """Check that fewer people than the limit were invited within 24 hours; proposed admins do not count.
-
-    Each invitation is a mail from Lockbox to an address that someone typed.
-
-    Raises:
-        TooMany: as many were; `retry_after` is in seconds.
-    """
+    """Check the limit of invitations within 24 hours; proposed admins do not count."""
     if most is None:
         return
     since = (at_place(tenant_id), ~col(Invitation.is_recovery), col(Invitation.created_at) > at - DAY)
@@ -157,11 +144,7 @@ def few_enough(session: UnitOfWork, tenant_id: UUID | None, at: datetime, most: 
 
 
 def not_of_the_vendor(session: UnitOfWork, address: str) -> None:
-    """Check that the proposed admin of a customer is not one of the vendor's people, whom an operator knows.
-
-    Raises:
-        OtherSide: the address belongs to one of them.
-    """
+    """Raises OtherSide where the proposed admin of a customer belongs to the vendor, whose people operators know."""
     same_address = func.lower(col(Person.email)) == func.lower(address)
     if session.orm.exec(select(Person.id).where(same_address, col(Person.side) == Side.VENDOR)).first():
         raise OtherSide(
@@ -180,50 +163,34 @@ def is_open(at: datetime) -> ColumnElement[bool]:
 
 
 def at_place(tenant_id: UUID | None) -> ColumnElement[bool]:
-    """Return the condition for invitations to a tenant, or to the vendor for None."""
+    """`tenant_id` is None for the vendor."""
     return col(Invitation.tenant_id).is_not_distinct_from(tenant_id)
 
 
 def without_secret() -> SelectOfScalar[Invitation]:
-    """Return the query for invitations without the hash of their code."""
     # The API's login may not read the hash; the database compares it with that of the given code.
     return select(Invitation).options(defer(Invitation.secret_hash, raiseload=True))  # type: ignore[arg-type]
 
 
 def still_open(session: UnitOfWork, caller: Caller, slug: str) -> Sequence[Invitation]:
-    """Return a tenant's open invitations to its members, the newest first; `secret_hash` cannot be read.
-
-    Raises:
-        NotFound, NotYours: there is no such tenant or row, or the caller lacks the role.
-    """
+    """To the tenant's members, newest first; `secret_hash` cannot be read."""
     tenant = permissions.readable(session, caller, slug)
     return listed_at(session, tenant.id)
 
 
 def listed_at(session: UnitOfWork, tenant_id: UUID | None) -> Sequence[Invitation]:
-    """Return the open invitations to a tenant, or to the vendor for None."""
+    """`tenant_id` is None for the vendor."""
     query = without_secret().where(at_place(tenant_id), is_open(now(session)))
     return session.orm.exec(query.order_by(col(Invitation.id).desc())).all()
 
 
 def withdraw(session: UnitOfWork, caller: Caller, origin: Origin, slug: str, invitation_id: UUID) -> None:
-    """Withdraw an invitation or a recovery of a tenant, as its admin.
-
-    Raises:
-        NotFound, NotYours: there is no such tenant or row, or the caller lacks the role.
-        InvitationClosed: it has been accepted or withdrawn.
-    """
     tenant = permissions.known(session, caller, slug)
     end(session, permissions.acting_as(session, caller, origin, (Role.TENANT_ADMIN,), tenant), invitation_id)
 
 
 def end(session: UnitOfWork, actor: AdminActor, invitation_id: UUID, *, only_recovery: bool = False) -> None:
-    """Withdraw an invitation in the given role; for a recovery it is an objection.
-
-    Raises:
-        NotFound: there is none, or none of that kind.
-        InvitationClosed: it has been accepted or withdrawn.
-    """
+    """Withdrawing a recovery is an objection."""
     query = without_secret().where(col(Invitation.id) == invitation_id, at_place(actor.tenant_id))
     invitation = session.orm.exec(query.with_for_update()).one_or_none()
     if invitation is None or (only_recovery and not invitation.is_recovery):
@@ -234,7 +201,7 @@ def end(session: UnitOfWork, actor: AdminActor, invitation_id: UUID, *, only_rec
 
 
 def end_those_by(session: UnitOfWork, actor: AdminActor, person_id: UUID) -> None:
-    """Withdraw the invitations by a person who lost the role to make them, at one tenant or at the vendor."""
+    """Withdraw the invitations, at one tenant or the vendor, by a person who may no longer make them."""
     theirs = (col(Invitation.invited_by) == person_id, at_place(actor.tenant_id), is_open(now(session)))
     query = without_secret().where(*theirs).order_by(col(Invitation.id)).with_for_update()
     for invitation in session.orm.exec(query).all():
@@ -252,20 +219,15 @@ def accept(
 ) -> Caller:
     """Accept an invitation with the mailed code, once; the transaction becomes the new person's.
 
-    A new person is created on the inviting side; an existing person of that side keeps their roles and gets the
-    offered ones too. A refusal writes nothing. Someone who signs in with an identity provider elsewhere accepts as
-    the strongly signed-in `visitor` of the browser: mail alone takes them nowhere.
-
-    Returns:
-        The person, signed in by mail alone, with every role held now; for a user of an identity provider, with the
-        roles at this tenant only.
+    A new person is created on the inviting side; an existing person of that side gets the offered roles too. A
+    refusal writes nothing. A user of an identity provider elsewhere accepts as the strongly signed-in `visitor` of
+    the browser, and gets the roles at this tenant only: mail alone takes them nowhere.
 
     Raises:
-        InvitationRefused: the invitation is unknown, used, withdrawn or not yet valid, the code is wrong, or the
-            person was disabled; all of these answer alike. Or a service account would get another role.
+        InvitationRefused: unknown, used, withdrawn or not yet valid, a wrong code, or a disabled person, all answered
+            alike; or a service account would get another role.
         InvitationExpired: the code is right but the invitation has expired.
         OtherSide: the address belongs to a person of the other side.
-        SignInAgain: the person signs in with an identity provider and has not done so.
     """
     invitation = _locked(session, invitation_id, code)
     at = now(session)
@@ -289,7 +251,7 @@ def accept(
 
 
 def _signed_in_too(caller: Caller, visitor: Caller | None, at: datetime) -> None:
-    """Check that a person who signs in with an identity provider showed more than a mailed code."""
+    """Check that a user of an identity provider showed more than a mailed code."""
     is_theirs = (
         visitor is not None and visitor.person_id == caller.person_id and visitor.means in credential_trust.STRONG
     )
@@ -300,7 +262,7 @@ def _signed_in_too(caller: Caller, visitor: Caller | None, at: datetime) -> None
 
 
 def _narrowed(session: UnitOfWork, caller: Caller, tenant_id: UUID | None) -> Caller:
-    """Narrow a person to the mailed code's tenant: mail grants nothing where their identity provider signs in."""
+    """Mail grants nothing where a person's identity provider signs in: narrow them to the code's tenant."""
     narrow = caller.within(tenant_id)
     authentication.reenter(session, narrow)
     return narrow

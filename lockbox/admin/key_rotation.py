@@ -1,4 +1,4 @@
-"""Mark the rows that grant rights under the newest key, before an older key is removed or after one was lost."""
+"""Marks under the newest key, before an older key is removed or after one was lost."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -50,10 +50,9 @@ Row = (
 
 @dataclass
 class RotationResult:
-    """The result: how many rows have a new mark, which have no valid one, and what still depends on an older key.
+    """`unverified` names rows without a valid mark and their owners.
 
-    `unverified` names each such row and its owner. `waiting` counts tokens and browser sessions that are marked when
-    they are next used, `ended` those that became unusable.
+    `waiting` counts tokens and browser sessions that are marked when next used, `ended` those that became unusable.
     """
 
     marked: int = 0
@@ -63,10 +62,10 @@ class RotationResult:
 
 
 def rekey(session: UnitOfWork, *, key_is_lost: bool = False) -> RotationResult:
-    """Mark what grants rights, binds, or says what becomes of tenants' data under the newest key, as the owner.
+    """Mark all rows that need a mark under the newest key, as the owner.
 
     A row without a valid mark stays as it is and counts for nothing. If the key is lost, such rows are accepted and
-    marked, while tokens and browser sessions without a valid mark are revoked and invitations withdrawn: the
+    marked; tokens and browser sessions without a valid mark are revoked and invitations withdrawn, because the
     database's owner may have changed a row meanwhile.
     """
     ring, done, at = keyring.of(session), RotationResult(), now(session)

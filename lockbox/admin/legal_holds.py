@@ -1,6 +1,6 @@
-"""Legal holds: while either side has one, nothing of a tenant is removed by retention or erased.
+"""Legal holds: while either side has one, retention and erasure remove nothing of a tenant.
 
-One without a valid mark holds, too, even if it says that it was released.
+A hold without a valid mark counts too, even if it says that it was released.
 """
 
 from collections.abc import Collection
@@ -40,7 +40,7 @@ SLUGS = text("SELECT slug FROM tenants WHERE id = ANY(:tenants) ORDER BY slug")
 
 @dataclass(frozen=True)
 class HoldSummary:
-    """A hold that counts; the reason and the name are None to the other side."""
+    """`reason` and `set_by` are None to the other side."""
 
     side: Side
     since: datetime
@@ -49,7 +49,7 @@ class HoldSummary:
 
 
 def listed(session: UnitOfWork, tenant: Tenant, side: Side) -> list[HoldSummary]:
-    """Return the holds of a tenant that count to somebody of one side; the caller has checked who reads."""
+    """The caller has checked the reader."""
     found = _counting(session, tenant)
     people = select(Person.id, Person.name).where(col(Person.id).in_([one.set_by for one in found]))
     names = dict(session.orm.exec(people).all())
@@ -67,11 +67,9 @@ def listed(session: UnitOfWork, tenant: Tenant, side: Side) -> list[HoldSummary]
 def hold(session: UnitOfWork, caller: Caller, origin: Origin, slug: str, reason: str) -> None:
     """Hold a tenant: as its admin for the customer, as an operator for the vendor.
 
-    The customer is told of both. The vendor's reason stands in the vendor's log alone, the customer's in theirs.
+    The customer is notified of both. Each side's reason stands in its own log alone.
 
     Raises:
-        NotFound, NotYours: there is no such tenant, or the caller is neither.
-        SignInAgain: the sign-in is too weak or too old.
         Conflict: this side holds it already.
     """
     actor, tenant, side = _acting(session, caller, origin, slug)
@@ -93,12 +91,6 @@ def hold(session: UnitOfWork, caller: Caller, origin: Origin, slug: str, reason:
 
 
 def release(session: UnitOfWork, caller: Caller, origin: Origin, slug: str) -> None:
-    """Release the hold of the caller's side.
-
-    Raises:
-        NotFound, NotYours: there is no such tenant or hold, or the caller is neither admin nor operator.
-        SignInAgain: the sign-in is too weak or too old.
-    """
     actor, tenant, side = _acting(session, caller, origin, slug)
     if side is Side.VENDOR:
         permissions.require_fresh_operator(session, actor)
@@ -118,15 +110,15 @@ def release(session: UnitOfWork, caller: Caller, origin: Origin, slug: str) -> N
 
 
 def held(session: UnitOfWork) -> list[UUID]:
-    """Return which tenants are held, to the database's owner."""
+    """To the database's owner."""
     return sorted({one.tenant_id for one in session.orm.exec(select(LegalHold)) if _counts(session, one)})
 
 
 def refuse_held(session: UnitOfWork, tenants: Collection[UUID | None]) -> None:
-    """Check, as the database's owner, that none of these tenants is held, nor will be before the transaction ends.
+    """Check, as the owner, that no tenant of these is held, nor will be before the transaction ends.
 
     Raises:
-        Conflict: one is; the sentence names them.
+        Conflict: one is held.
     """
     session.execute(ERASING, {"tenants": sorted(one for one in tenants if one)})
     found = [one for one in held(session) if one in tenants]
@@ -136,7 +128,6 @@ def refuse_held(session: UnitOfWork, tenants: Collection[UUID | None]) -> None:
 
 
 def _acting(session: UnitOfWork, caller: Caller, origin: Origin, slug: str) -> tuple[AdminActor, Tenant, Side]:
-    """Return who acts for which side: whoever is of the vendor acts as an operator."""
     if caller.side is Side.VENDOR:
         actor, tenant = permissions.operate(session, caller, origin, slug)
         return actor, tenant, Side.VENDOR
@@ -158,7 +149,7 @@ def _held(session: UnitOfWork, tenant: Tenant, side: Side) -> list[LegalHold]:
 
 
 def _record(session: UnitOfWork, actor: AdminActor, side: Side, said: AdminChange, reason: str | None) -> None:
-    """Tell the customer and the operators; the reason stays with its side, and so does a customer's name."""
+    """Write both logs; the reason stays with its side, and so does a customer's name."""
     customers = replace(said, personal={"comment": reason}) if side is Side.CUSTOMER else said
     permissions.record_change(session, actor, customers)
     event = permissions.audit_event_of(actor, replace(said, personal={"comment": reason}))

@@ -1,4 +1,4 @@
-"""Invite, list, change and remove a tenant's members, as its admin."""
+"""A tenant's members: invite, list, change and remove them, as its admin."""
 
 from uuid import UUID
 
@@ -20,21 +20,11 @@ ADMINS = (Role.TENANT_ADMIN,)
 
 
 def page(session: UnitOfWork, caller: Caller, slug: str, *, cursor: UUID | None, most: int) -> MemberListing:
-    """Return a page of a tenant's members to its members.
-
-    Raises:
-        NotFound, NotYours: there is no such tenant or row, or the caller lacks the role.
-    """
     tenant = permissions.readable(session, caller, slug)
     return memberships.page(session, tenant.id, cursor=cursor, most=most)
 
 
 def show(session: UnitOfWork, caller: Caller, slug: str, person_id: UUID) -> Member:
-    """Return one member of a tenant to its members.
-
-    Raises:
-        NotFound, NotYours: there is no such tenant or row, or the caller lacks the role.
-    """
     tenant = permissions.readable(session, caller, slug)
     return _at(session, tenant.id, person_id)
 
@@ -50,13 +40,6 @@ def invite(
     roles: frozenset[Role],
     a_day: int | None = None,
 ) -> Invitation:
-    """Invite a person by mail, known elsewhere or not; they become a member when they accept.
-
-    Raises:
-        NotFound, NotYours: there is no such tenant or row, or the caller lacks the role.
-        AlreadyMember, AlreadyInvited: the person has a place or an open invitation.
-        TooMany: as many were invited to this tenant within 24 hours as `a_day` lets through.
-    """
     tenant = permissions.known(session, caller, slug)
     actor = permissions.acting_as(session, caller, origin, ADMINS, tenant)
     permissions.require_fresh_admin(session, actor, tenant)
@@ -76,14 +59,11 @@ def set_roles(
     roles: frozenset[Role],
     seen: str | None = None,
 ) -> Member:
-    """Set a member's roles, in force from the next call; equal roles change nothing.
+    """Set a member's roles, in force from the next call; what a lost role carried ends.
 
-    What a lost role carried ends: delegations, and an admin's invitations. `seen` is the version of the member to
-    replace, None for any.
+    `seen` is the version of the member to replace, None for any.
 
     Raises:
-        NotFound, NotYours: there is no such tenant or row, or the caller lacks the role.
-        StaleVersion: the member was changed since then.
         LastAdmin: the tenant would be left without an admin.
     """
     actor, member = _member(session, caller, origin, slug, person_id)
@@ -99,11 +79,9 @@ def set_roles(
 
 
 def remove(session: UnitOfWork, caller: Caller, origin: Origin, slug: str, person_id: UUID) -> None:
-    """Remove a member from the tenant with every role, delegation and invitation of theirs.
+    """Remove a member with every role, delegation and invitation of theirs.
 
     Raises:
-        NotFound, NotYours: there is no such tenant or row, or the caller lacks the role.
-        SignInAgain: it is an admin or the last approver, and the caller's sign-in is too weak or too old for that.
         LastAdmin: the tenant would be left without an admin.
     """
     actor, member = _member(session, caller, origin, slug, person_id)
@@ -117,12 +95,10 @@ def remove(session: UnitOfWork, caller: Caller, origin: Origin, slug: str, perso
 def leave(session: UnitOfWork, caller: Caller, origin: Origin, slug: str) -> None:
     """Let a member leave a tenant, with every role and delegation.
 
-    The last admin may leave only if nobody else has ever joined, as someone who was tricked into a tenant, and only
+    The last admin may leave only if no one else has ever joined, as someone who was tricked into a tenant, and only
     in `enforce`, so that the tenant left behind grants nothing.
 
     Raises:
-        NotFound, NotYours: there is no such tenant or row, or the caller lacks the role.
-        SignInAgain: an admin or the last approver leaves, and the sign-in is too weak or too old for that.
         LastAdmin: others would be left without an admin.
     """
     tenant = permissions.known(session, caller, slug)
@@ -139,11 +115,6 @@ def leave(session: UnitOfWork, caller: Caller, origin: Origin, slug: str) -> Non
 def set_eligible(
     session: UnitOfWork, caller: Caller, origin: Origin, slug: str, person_id: UUID, *, eligible: bool
 ) -> Member:
-    """Set whether approvers may name a member as their delegate; if not, their delegations end.
-
-    Raises:
-        NotFound, NotYours: there is no such tenant or row, or the caller lacks the role.
-    """
     actor, member = _member(session, caller, origin, slug, person_id)
     if eligible != member.is_eligible:
         if eligible:

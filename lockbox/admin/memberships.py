@@ -1,4 +1,4 @@
-"""Read, grant and remove the roles of people at a tenant or at the vendor."""
+"""Roles of people at a tenant or at the vendor. `tenant_id` is None for the vendor."""
 
 import hashlib
 import json
@@ -50,11 +50,10 @@ WHERE m.tenant_id = :tenant_id AND m.role = 'tenant_admin' AND m.person_id <> :p
 
 @dataclass(frozen=True)
 class Member:
-    """A person with their roles in one place, which may be none at the vendor.
+    """`since` is when the oldest role was granted; a person of the vendor may have none.
 
-    `since` is when the oldest of these roles was granted, `is_eligible` whether approvers may name them as delegate.
-    `review_tier` is the tier in which a manager is asked, or None. `wants_prompts` is whether they get prompts by
-    mail even if the others are enough.
+    `is_eligible`: approvers may name them as delegate. `review_tier` is a manager's, else None. `wants_prompts`: they
+    get prompts by mail even if the others are enough.
     """
 
     person_id: UUID
@@ -69,16 +68,11 @@ class Member:
 
     @property
     def version(self) -> str:
-        """A version of the person's roles and settings, to name in a replacement; 16 hex digits."""
+        """16 hex digits over roles and settings."""
         parts = (words(self.roles), self.is_eligible, self.review_tier, self.is_disabled)
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
     def check_seen(self, seen: str | None) -> None:
-        """Check that this is the version that the caller saw; None matches any.
-
-        Raises:
-            StaleVersion: it is something else by now.
-        """
         if seen is not None and seen != self.version:
             sentence = f"The roles of {self.name} have changed since you read them. Read them again."
             raise StaleVersion(sentence, current_version=self.version)
@@ -86,14 +80,11 @@ class Member:
 
 @dataclass(frozen=True)
 class MemberListing:
-    """A page of members, and the cursor of the next page."""
-
     members: tuple[Member, ...]
     next_cursor: UUID | None
 
 
 def page(session: UnitOfWork, tenant_id: UUID | None, *, cursor: UUID | None, most: int) -> MemberListing:
-    """Return a page of a tenant's members, or of everyone at the vendor for None."""
     values = {"tenant_id": tenant_id, "person_id": None, "after": cursor, "most": most + 1}
     found = [_member(session, tenant_id, row) for row in session.execute(LIST, values)]
     more = len(found) > most
@@ -101,14 +92,13 @@ def page(session: UnitOfWork, tenant_id: UUID | None, *, cursor: UUID | None, mo
 
 
 def find(session: UnitOfWork, tenant_id: UUID | None, person_id: UUID) -> Member | None:
-    """Return one member of a tenant, or one person at the vendor for None."""
     values = {"tenant_id": tenant_id, "person_id": person_id, "after": None, "most": 1}
     row = session.execute(LIST, values).one_or_none()
     return _member(session, tenant_id, row) if row else None
 
 
 def give(session: UnitOfWork, person_id: UUID, tenant_id: UUID | None, roles: AbstractSet[Role]) -> None:
-    """Grant roles; one that the person has stays as it is."""
+    """Keep roles that the person has."""
     if roles:
         count, key = len(roles), keyring.of(session).powers
         given = [(new_id(), role) for role in sorted(roles)]
@@ -123,25 +113,22 @@ def give(session: UnitOfWork, person_id: UUID, tenant_id: UUID | None, roles: Ab
 
 
 def take_away(session: UnitOfWork, person_id: UUID, tenant_id: UUID | None, roles: AbstractSet[Role]) -> None:
-    """Remove roles."""
     if roles:
         values = {"person_id": person_id, "tenant_id": tenant_id, "roles": [role.value for role in sorted(roles)]}
         session.execute(TAKE, values)
 
 
 def put_into_tier(session: UnitOfWork, person_id: UUID, tier: int) -> None:
-    """Set the review tier of a manager."""
     session.execute(PUT_INTO_TIER, {"person_id": person_id, "tier": tier})
 
 
 def other_admins(session: UnitOfWork, tenant_id: UUID, person_id: UUID) -> int:
-    """Count a tenant's other admins in good standing."""
+    """Count admins in good standing."""
     count: int = session.execute(OTHER_ADMINS, {"tenant_id": tenant_id, "person_id": person_id}).scalar_one()
     return count
 
 
 def words(roles: Iterable[Role]) -> list[str]:
-    """Return roles as words, in order."""
     return sorted(role.value for role in roles)
 
 

@@ -1,4 +1,4 @@
-"""Add, list and remove a tenant's observers, who get copies of notifications and decide nothing."""
+"""A tenant's observers, who get copies of notifications and decide nothing."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ IS_ACROSS = text("SELECT is_across(:email, :side)")
 
 @dataclass(frozen=True)
 class ObserverInput:
-    """An observer to add: of one service, or of all for None."""
+    """`service` None: all of them."""
 
     name: str
     address: str
@@ -37,18 +37,12 @@ class ObserverInput:
 
 @dataclass(frozen=True)
 class ObserverSummary:
-    """An observer, and the name of the person who added it."""
-
     observer: Observer
     added_by: str
 
 
 def listed(session: UnitOfWork, caller: Caller, slug: str) -> Sequence[ObserverSummary]:
-    """Return a tenant's observers to its members, the oldest first.
-
-    Raises:
-        NotFound, NotYours: there is no such tenant or row, or the caller lacks the role.
-    """
+    """To the tenant's members, oldest first."""
     found = _of(session, permissions.readable(session, caller, slug).id)
     names = _names(session, {one.added_by for one in found})
     return [ObserverSummary(one, names.get(one.added_by, FORMER)) for one in found]
@@ -57,13 +51,11 @@ def listed(session: UnitOfWork, caller: Caller, slug: str) -> Sequence[ObserverS
 def add(
     session: UnitOfWork, caller: Caller, origin: Origin, slug: str, wanted: ObserverInput, *, services: Iterable[str]
 ) -> ObserverSummary:
-    """Add an observer, as the tenant's admin.
+    """As the tenant's admin.
 
     Raises:
-        NotFound, NotYours, SignInAgain: there is none, or the caller lacks the role or a fresh sign-in.
         Invalid: there is no such service.
-        AddressTaken: it is the address of somebody of the vendor, or it is copied on this already.
-        TooManyObservers: the most that there may be are there.
+        AddressTaken: it is an address of the vendor's people, or gets these copies already.
     """
     tenant = permissions.known(session, caller, slug)
     actor = permissions.acting_as(session, caller, origin, ADMINS, tenant)
@@ -90,11 +82,7 @@ def add(
 
 
 def remove(session: UnitOfWork, caller: Caller, origin: Origin, slug: str, observer_id: UUID) -> None:
-    """Remove an observer, as the tenant's admin; queued copies are not sent.
-
-    Raises:
-        NotFound, NotYours: there is no such tenant or row, or the caller lacks the role.
-    """
+    """As the tenant's admin; queued copies are not sent."""
     tenant = permissions.known(session, caller, slug)
     actor = permissions.acting_as(session, caller, origin, ADMINS, tenant)
     observer = session.orm.get(Observer, observer_id)

@@ -1,4 +1,4 @@
-"""Declare afterwards what access was taken around Lockbox: told to the whole customer, and never edited."""
+"""Access around Lockbox, declared afterwards to the whole customer and never edited."""
 
 import json
 from collections.abc import Collection, Mapping, Sequence
@@ -42,8 +42,6 @@ LONG_AGO = "Look at the date again: access that began more than 366 days ago can
 
 @dataclass(frozen=True)
 class OutsideAccess:
-    """Access that engineers had around Lockbox, for so many seconds from a moment on: to what, and why."""
-
     engineers: Sequence[UUID]
     service: str
     resources: Sequence[str]
@@ -53,12 +51,11 @@ class OutsideAccess:
 
     @property
     def ended_at(self) -> datetime:
-        """When it had ended."""
         return self.began_at + timedelta(seconds=self.seconds)
 
 
 class DeclaredAccess(BaseModel, frozen=True):
-    """Declared access as it stands in the customer's log. What was erased is left out of names, or is None."""
+    """What was erased is left out of names, or is None."""
 
     id: UUID
     declared_at: datetime
@@ -74,15 +71,11 @@ class DeclaredAccess(BaseModel, frozen=True):
 def declare(
     session: UnitOfWork, caller: Caller, origin: Origin, slug: str, taken: OutsideAccess, *, services: Collection[str]
 ) -> UUID:
-    """Write an event of the tenant's log, as an operator, and tell its approvers, admins and webhooks; return its id.
-
-    `services` are those of the catalogue.
+    """Write the access to the tenant's log, as an operator; notify its approvers, admins and webhooks; return its id.
 
     Raises:
-        UnknownService: the catalogue has no such service.
         UnknownEngineer: one of the engineers is no person of the vendor.
-        Conflict: it has not ended yet, or began too long ago to be no slip.
-        NotFound, NotYours: there is no such tenant, or the caller is no operator.
+        Conflict: it has not ended yet, or began too long ago.
     """
     actor, tenant = permissions.operate(session, caller, origin, slug)
     if taken.service not in services:
@@ -107,7 +100,7 @@ def declare(
 
 
 def _names(session: UnitOfWork, engineers: Sequence[UUID]) -> dict[UUID, str]:
-    """Return the engineers' names, each once; whoever was disabled or has lost the role since is named too."""
+    """Include people who were disabled or have lost the role since."""
     names = {row.id: row.name for row in session.execute(PEOPLE, {"ids": array(engineers)})}
     if missing := [one for one in engineers if one not in names]:
         said = f"There is nobody at the vendor with the id {missing[0]}. See `lockbox vendor list`."
@@ -116,16 +109,12 @@ def _names(session: UnitOfWork, engineers: Sequence[UUID]) -> dict[UUID, str]:
 
 
 def of_tenant(session: UnitOfWork, caller: Caller, slug: str) -> list[DeclaredAccess]:
-    """Return what was declared for a tenant, the newest first and fifty at most, to its members.
-
-    Raises:
-        NotFound, NotYours: there is no such tenant, or the caller has no role there.
-    """
+    """To the tenant's members, the newest fifty."""
     return newest(session, permissions.readable(session, caller, slug).id)
 
 
 def newest(session: UnitOfWork, tenant_id: UUID, most: int = MOST_SHOWN) -> list[DeclaredAccess]:
-    """Return what was declared for a tenant, the newest first, to whoever reads the rows of its log."""
+    """Newest first, to readers of the tenant's log."""
     return [_declared(row) for row in session.execute(NEWEST, {"tenant": tenant_id, "most": most})]
 
 

@@ -1,4 +1,4 @@
-"""Who may change what at a tenant or at the vendor, and the record of each administrative change."""
+"""Permissions at a tenant or the vendor, and the record of each administrative change."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -38,7 +38,7 @@ ABSENT = "none"
 
 @dataclass(frozen=True)
 class AdminActor:
-    """A person acting in one role at a tenant, or at the vendor if `tenant_id` is None, and the call's origin."""
+    """`tenant_id` is None at the vendor."""
 
     caller: Caller
     role: str
@@ -47,11 +47,7 @@ class AdminActor:
 
 
 def known(session: UnitOfWork, caller: Caller, slug: str) -> Tenant:
-    """Return a tenant to its members and to everyone with a role at the vendor.
-
-    Raises:
-        NotFound: there is none, or the caller has no business with it.
-    """
+    """Return a tenant to its members and to everyone with a role at the vendor."""
     authentication.enter(session, caller)
     tenant = registry.find(session, slug)
     if tenant is None:
@@ -60,11 +56,7 @@ def known(session: UnitOfWork, caller: Caller, slug: str) -> Tenant:
 
 
 def readable(session: UnitOfWork, caller: Caller, slug: str, roles: Sequence[Role] = tuple(TENANT_ROLES)) -> Tenant:
-    """Return a tenant to a person with one of the roles there.
-
-    Raises:
-        NotFound, NotYours: there is no such tenant or row, or the caller lacks the role.
-    """
+    """Return a tenant to a person with one of the roles there."""
     tenant = known(session, caller, slug)
     capacity(caller, roles, tenant.id)
     return tenant
@@ -73,12 +65,9 @@ def readable(session: UnitOfWork, caller: Caller, slug: str, roles: Sequence[Rol
 def acting_as(
     session: UnitOfWork, caller: Caller, origin: Origin, roles: Sequence[Role], tenant: Tenant | None = None
 ) -> AdminActor:
-    """Return the caller in the first of the roles that they hold now, at a tenant or at the vendor for None.
+    """Return the caller in the first of the roles that they hold, at a tenant or at the vendor for None.
 
     The people of that place are locked until the transaction ends, so that concurrent changes see each other.
-
-    Raises:
-        NotYours: the caller has none of the roles.
     """
     authentication.enter(session, caller)
     place = tenant.id if tenant else None
@@ -89,15 +78,10 @@ def acting_as(
 
 
 def require_fresh_admin(session: UnitOfWork, actor: AdminActor, tenant: Tenant) -> None:
-    """Check that a caller who could loosen something at a tenant has the sign-in that an approval needs.
+    """Check that a caller who could loosen something has the sign-in that an approval needs.
 
-    The strictest of all rules counts, because the change may loosen that one; if the policy has no valid mark, the
-    default terms count.
-
-    While nobody could approve there is nothing to loosen: any sign-in may set the tenant up.
-
-    Raises:
-        SignInAgain: an API token was shown, or a mailed code where the policy asks for more, or it is too long ago.
+    The strictest of all rules counts, because the change may loosen that one; the default terms count if the policy
+    has no valid mark. While no one could approve, any sign-in may set the tenant up.
     """
     at = now(session)
     if recipients.look_up(session, {tenant.id}, at).approvers[tenant.id]:
@@ -105,36 +89,26 @@ def require_fresh_admin(session: UnitOfWork, actor: AdminActor, tenant: Tenant) 
 
 
 def require_fresh_operator(session: UnitOfWork, actor: AdminActor) -> None:
-    """Check that an operator who opens something, at the vendor or a tenant, has a fresh and strong sign-in.
-
-    Raises:
-        SignInAgain: an API token or a mailed code was shown, or it is too long ago.
-    """
+    """Check that an operator who opens something has a fresh and strong sign-in."""
     strong_enough(actor.caller, Policy(), now(session))
 
 
 def entitled(plan: str, plans: Mapping[str, Plan]) -> None:
-    """Check that a plan includes the lockbox, which a tenant needs to begin or to switch to `enforce`.
-
-    Raises:
-        LicenceRequired: it does not.
-    """
+    """Raises LicenceRequired unless the plan includes the lockbox, which `enforce` needs."""
     bought = plans.get(plan)
     if bought is None or not bought.lockbox:
         raise LicenceRequired(f"The plan {plan} does not include the lockbox. Choose one that does.")
 
 
 def is_last_approver(session: UnitOfWork, actor: AdminActor, person_id: UUID) -> bool:
-    """Return whether nobody else approves for the acting person's tenant."""
     assert actor.tenant_id is not None  # noqa: S101 - members are those of a tenant
     return recipients.look_up(session, {actor.tenant_id}, now(session)).approvers[actor.tenant_id] <= {person_id}
 
 
 def operate(session: UnitOfWork, caller: Caller, origin: Origin, slug: str) -> tuple[AdminActor, Tenant]:
-    """Return the caller as an operator acting on a tenant, whose people are locked.
+    """Return the caller as an operator, and the tenant with its people locked.
 
     Raises:
-        NotFound, NotYours: there is no such tenant or row, or the caller lacks the role.
         TenantErased: nothing of it changes any more.
     """
     tenant = known(session, caller, slug)
@@ -151,22 +125,18 @@ def operate(session: UnitOfWork, caller: Caller, origin: Origin, slug: str) -> t
 
 
 def locked(session: UnitOfWork, tenant: Tenant) -> Tenant:
-    """Return the tenant locked against changes; requests can still be submitted."""
+    """Lock the row against changes; requests can still be submitted."""
     query = select(Tenant).where(col(Tenant.id) == tenant.id).with_for_update(key_share=True)
     return session.orm.exec(query.execution_options(populate_existing=True)).one()
 
 
 def lock_members(session: UnitOfWork, tenant_id: UUID | None) -> None:
-    """Lock the people of the tenant, or of the vendor for None, against concurrent changes."""
+    """`tenant_id` is None for the vendor."""
     session.execute(HOLD, {"whose": str(tenant_id or VENDOR)})
 
 
 def capacity(caller: Caller, roles: Sequence[Role], tenant_id: UUID | None = None) -> Role:
-    """Return the first of the roles that the caller has at a tenant, or at the vendor for None.
-
-    Raises:
-        NotYours: the caller has none of them.
-    """
+    """Return the first of the roles that the caller has at a tenant, or at the vendor for None."""
     for role in roles:
         if caller.holds(role, tenant_id=tenant_id):
             return role
@@ -177,7 +147,7 @@ def capacity(caller: Caller, roles: Sequence[Role], tenant_id: UUID | None = Non
 
 @dataclass(frozen=True)
 class AdminChange:
-    """A change. `changes` is the diff, `personal` names the people concerned, `also` are further people to notify."""
+    """`changes` is the diff, `personal` names the people concerned, `also` are further people to notify."""
 
     action: str
     at: datetime
@@ -198,7 +168,6 @@ def record_change(session: UnitOfWork, actor: AdminActor, admin_change: AdminCha
 
 
 def audit_event_of(actor: AdminActor, admin_change: AdminChange) -> AuditEvent:
-    """Return the audit event of a change."""
     return AuditEvent(
         at=admin_change.at,
         action=admin_change.action,
@@ -217,7 +186,7 @@ def audit_event_of(actor: AdminActor, admin_change: AdminChange) -> AuditEvent:
 
 
 def for_the_vendor(event: AuditEvent) -> AuditEvent:
-    """Return a customer's change as the vendor's log tells it: without who made it, from where, and in what words."""
+    """Return a customer's change for the vendor's log: without author, origin and texts."""
     nameless = replace(event.actor, name=None, address=None, user_agent=None)
     return replace(event, id=new_id(), actor=nameless, personal={}, stays_inside=True)
 
@@ -228,12 +197,11 @@ def change(old: object, new: object) -> str:
 
 
 def listed(words: Iterable[str]) -> str:
-    """Return words in order, for a diff."""
     return ", ".join(sorted(words)) or ABSENT
 
 
 def person(name: str, address: str) -> str:
-    """Format a person as the personal field `member` of an event."""
+    """Return the personal field `member` of an event."""
     return f"{name} <{address}>"
 
 

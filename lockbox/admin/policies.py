@@ -1,4 +1,4 @@
-"""Read a tenant's policy versions, and replace the policy by one under which someone can still approve."""
+"""Versions of a tenant's policy, and its replacement by one under which someone can still approve."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ ORDER BY v.version DESC LIMIT :most
 
 @dataclass(frozen=True)
 class PolicyEdition:
-    """One version of a policy; the author is None for the initial policy, and has no name once they are no member."""
+    """`author_id` is None for the initial policy; a former member has no name."""
 
     version: int
     author_id: UUID | None
@@ -47,18 +47,12 @@ class PolicyEdition:
 
 @dataclass(frozen=True)
 class VersionedPolicy:
-    """A policy and its version."""
-
     edition: PolicyEdition
     policy: Policy
 
 
 def read(session: UnitOfWork, caller: Caller, slug: str, version: int | None = None) -> VersionedPolicy:
-    """Return a version of a tenant's policy to its members, the one in force for None.
-
-    Raises:
-        NotFound, NotYours: there is no such tenant or row, or the caller lacks the role.
-    """
+    """To the tenant's members; None is the version in force."""
     tenant = permissions.readable(session, caller, slug)
     return _held(session, tenant, version or tenant.policy_version)
 
@@ -66,11 +60,7 @@ def read(session: UnitOfWork, caller: Caller, slug: str, version: int | None = N
 def editions(
     session: UnitOfWork, caller: Caller, slug: str, *, before: int | None, most: int
 ) -> Sequence[PolicyEdition]:
-    """Return versions of a tenant's policy to its members, the newest first, below `before`.
-
-    Raises:
-        NotFound, NotYours: there is no such tenant or row, or the caller lacks the role.
-    """
+    """Newest first, below `before`, to the tenant's members."""
     tenant = permissions.readable(session, caller, slug)
     return _editions(session, tenant, before, most)
 
@@ -80,23 +70,13 @@ def change(
 ) -> VersionedPolicy:
     """Replace a tenant's policy by a new version, as its admin; an equal one changes nothing.
 
-    Args:
-        session: the open transaction.
-        caller: an admin of the tenant.
-        origin: the call's origin.
-        slug: the tenant.
-        policy: the whole policy.
-        seen: the version to replace; None for whichever is in force.
-
     If the mark of the policy in force, or of the tenant's row, is invalid, the admin confirms the policy: it is
-    written even if equal, the mode becomes `enforce`, and windows opened without the customer are revoked.
-
-    Only withdrawing temporary consent counts as closing: any sign-in will do.
+    written even if equal, the mode becomes `enforce`, and windows opened without the customer are revoked. Only
+    withdrawing temporary consent counts as closing: any sign-in will do. `seen` is the version to replace, None for
+    any.
 
     Raises:
-        NotFound, NotYours: there is no such tenant or row, or the caller lacks the role.
-        StaleVersion: another version holds than the one that was seen.
-        Invalid: a group has somebody in it who could never decide here.
+        Invalid: a group contains a person who could never decide here.
         NobodyCanApprove: too few people could approve under it; `reasons` says why.
     """
     tenant = permissions.known(session, caller, slug)
@@ -128,18 +108,13 @@ def change(
 
 
 def check(session: UnitOfWork, tenant: Tenant, policy: Policy, at: datetime) -> None:
-    """Check that a policy could be put in force for a tenant.
-
-    Raises:
-        Invalid: a group has somebody in it who could never decide here.
-        NobodyCanApprove: too few people could approve under it; `reasons` says why.
-    """
+    """Raises Invalid or NobodyCanApprove, as `change` does."""
     _only_deciders(session, tenant, policy)
     _somebody_can_approve(session, tenant, policy, at)
 
 
 def _begun_anew(tenant: Tenant) -> dict[str, str]:
-    """Let a tenant recover whose mode or policy has no valid mark: its admin confirms the whole policy."""
+    """Restore a tenant whose mode or policy has no valid mark: its admin confirms the whole policy."""
     was, tenant.mode = tenant.mode, Mode.ENFORCE
     return {"mode": permissions.change(f"{was} (unverified)", tenant.mode)}
 
@@ -168,7 +143,7 @@ def _editions(session: UnitOfWork, tenant: Tenant, before: int | None, most: int
 
 
 def _only_deciders(session: UnitOfWork, tenant: Tenant, policy: Policy) -> None:
-    """Check that everyone in a group is an approver of the tenant, or an eligible delegate."""
+    """Check that everyone in a group is an approver or an eligible delegate."""
     able = set(_deciders(session, tenant))
     errors = [
         {"field": f"groups.{group}", "message": f"not an approver or eligible delegate of this tenant: {strangers}"}
@@ -203,7 +178,6 @@ def _somebody_can_approve(session: UnitOfWork, tenant: Tenant, policy: Policy, a
 
 
 def _every_terms(policy: Policy) -> Iterator[tuple[str, Terms]]:
-    """Yield the default terms and those of each rule, with words for where they apply."""
     terms = stricter(policy, policy)
     yield "", terms
     for rule in policy.rules:

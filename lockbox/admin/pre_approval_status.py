@@ -1,4 +1,4 @@
-"""What a pre-approval is worth now, and who has approved it, as its tenant's members see it."""
+"""A pre-approval's status and approvers, as its tenant's members see them."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -68,7 +68,7 @@ OPEN = frozenset({PreApprovalStatus.PENDING, PreApprovalStatus.IN_FORCE})
 
 @dataclass(frozen=True)
 class PreApprovalApprover:
-    """Somebody who has approved a pre-approval; `counts` is whether they could still do so today."""
+    """`counts` is whether they could still approve it today."""
 
     person_id: UUID
     name: str
@@ -78,7 +78,7 @@ class PreApprovalApprover:
 
 @dataclass(frozen=True)
 class PreApprovalSummary:
-    """A pre-approval as a reader sees it; `lacks` says what it still needs, by the policy of today."""
+    """`lacks` is what it still needs under today's policy."""
 
     row: PreApproval
     status: PreApprovalStatus
@@ -89,15 +89,13 @@ class PreApprovalSummary:
 
 @dataclass(frozen=True)
 class AwaitingPreApproval:
-    """A pre-approval that waits for somebody's approval, and at which tenant."""
-
     tenant: Tenant
     summary: PreApprovalSummary
 
 
 @dataclass(frozen=True)
 class PreApprovalContext:
-    """By what pre-approvals are judged: the policy of today, None where its mark does not hold, and the people."""
+    """`policy` is None where its mark is invalid."""
 
     tenant: Tenant
     policy: Policy | None
@@ -106,16 +104,15 @@ class PreApprovalContext:
 
 
 def judged_by(session: UnitOfWork, tenant: Tenant, at: datetime) -> PreApprovalContext:
-    """Return by what a tenant's pre-approvals are judged at this moment."""
     policy = policy_store.verified(session, tenant)
     return PreApprovalContext(tenant, policy, recipients.look_up(session, {tenant.id}, at), at)
 
 
 def todays_terms(judged: PreApprovalContext, row: PreApproval) -> Terms:
-    """Return the strictest terms that a request could meet which it covers.
+    """Return the strictest terms that a covered request could meet.
 
     Raises:
-        PolicyUnverified: the policy, or the tenant's row, has no mark that holds.
+        PolicyUnverified: the policy or the tenant's row has no valid mark.
     """
     if judged.policy is None:
         raise PolicyUnverified(UNVERIFIED)
@@ -123,21 +120,20 @@ def todays_terms(judged: PreApprovalContext, row: PreApproval) -> Terms:
 
 
 def summaries(session: UnitOfWork, tenant: Tenant, judged: PreApprovalContext) -> list[PreApprovalSummary]:
-    """Return a tenant's newest pre-approvals, the newest first."""
+    """Newest first."""
     query = select(PreApproval).where(col(PreApproval.tenant_id) == tenant.id)
     rows = session.orm.exec(query.order_by(col(PreApproval.id).desc()).limit(MOST_LISTED)).all()
     return _summarised(session, rows, judged)
 
 
 def summary(session: UnitOfWork, row: PreApproval, judged: PreApprovalContext) -> PreApprovalSummary:
-    """Return one pre-approval as a reader sees it."""
     return _summarised(session, [row], judged)[0]
 
 
 def approval_obstacle(
     session: UnitOfWork, caller: Caller, one: PreApprovalSummary, judged: PreApprovalContext
 ) -> LockboxError | None:
-    """Return why somebody cannot approve a pre-approval now; None where they can."""
+    """Return why the caller cannot approve it now; None where they can."""
     if refused := _no_seat(caller, one, judged):
         return refused
     if one.status not in OPEN:
@@ -153,7 +149,7 @@ def approval_obstacle(
 
 
 def namesakes(session: UnitOfWork, caller: Caller, one: PreApprovalSummary) -> list[str]:
-    """Return who proposed or approved a pre-approval that is not over, and looks like the caller."""
+    """Return proposers and approvers of an open pre-approval whose names look like the caller's."""
     people = {one.row.proposed_by, *(by.person_id for by in one.approvers)} - {caller.person_id}
     return look_alikes(session, caller.person_id, people) if one.status in OPEN else []
 

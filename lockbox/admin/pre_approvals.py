@@ -1,4 +1,4 @@
-"""Propose, approve, list and revoke what a customer approves before it is asked."""
+"""Pre-approvals: propose, approve, list and revoke what a customer approves in advance."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -73,7 +73,7 @@ TOO_WIDE = re.compile(r"[^:]*:\**")
 
 @dataclass(frozen=True)
 class PreApprovalInput:
-    """A pre-approval to propose; the window in seconds, the resource a pattern."""
+    """`access_window` is in seconds, `resource` a pattern."""
 
     service: str
     resource: str
@@ -96,13 +96,10 @@ def propose(  # noqa: PLR0917 - who proposes what, where
     """Propose a pre-approval, as the tenant's admin; it opens nothing before approvers have approved it.
 
     Raises:
-        NotFound, NotYours: there is no such tenant, or the caller is no admin there.
-        SignInAgain: the admin's sign-in is too weak or too old.
-        UnknownService: the service or an action of it is not in the catalogue.
-        Invalid: the pattern names nothing, the window is longer than the policy allows, or the end is no end.
-        NobodyCanApprove: too few people could approve it; the sentence says why.
+        Invalid: the pattern names nothing, the window is longer than the policy allows, or the end is invalid.
+        NobodyCanApprove: too few people could approve it.
         PasskeyMustSign: the policy demands signed approvals for something that it would cover.
-        Conflict: so many are open already.
+        Conflict: too many are open.
     """
     tenant = permissions.known(session, caller, slug)
     actor = permissions.acting_as(session, caller, origin, (Role.TENANT_ADMIN,), tenant)
@@ -147,8 +144,8 @@ def approve(  # noqa: PLR0917 - who approves what, where
     """Approve a pre-approval, as an approver or a delegate with the sign-in that an approval needs.
 
     Raises:
-        NotFound, NotYours, OwnRequest: there is no such pre-approval, or the caller is not the one to approve it.
-        SignInAgain, PasskeyTooNew: the sign-in is too weak or too old, or by a first passkey that is too new.
+        OwnRequest: the caller proposed it.
+        PasskeyTooNew: the sign-in is by a first passkey that is too new.
         PasskeyMustSign: the policy demands signed approvals for something that it covers.
         AlreadyDecided, TooLate: the caller has approved it, or it is over.
     """
@@ -185,14 +182,7 @@ def approve(  # noqa: PLR0917 - who approves what, where
 def revoke(  # noqa: PLR0917 - who revokes what, where
     session: UnitOfWork, caller: Caller, origin: Origin, slug: str, which: UUID, comment: str | None = None
 ) -> PreApprovalSummary:
-    """Revoke a pre-approval and every window that it has open, as an admin or whoever could approve it.
-
-    One that is over stays as it is.
-
-    Raises:
-        NotFound, NotYours: there is no such pre-approval, or the caller is neither.
-        SignInAgain: it has a window open, and the policy asks for a fresh sign-in to revoke.
-    """
+    """Revoke a pre-approval and its open windows, as an admin or a possible approver; idempotent."""
     caller, row, judged = _scene(session, caller, slug, which, others=NO_REVOKER)
     tenant = judged.tenant
     is_admin = caller.holds(Role.TENANT_ADMIN, tenant_id=tenant.id)
@@ -205,7 +195,6 @@ def revoke(  # noqa: PLR0917 - who revokes what, where
 
 
 def revoke_all(session: UnitOfWork, actor: AdminActor, tenant: Tenant, comment: str | None) -> int:
-    """Revoke every pre-approval that could still open something, and the windows that they have open."""
     theirs = col(PreApproval.tenant_id) == tenant.id, col(PreApproval.revoked_at).is_(None)
     query = select(PreApproval).where(*theirs, col(PreApproval.ended_at).is_(None)).order_by(col(PreApproval.id))
     locked, at = session.orm.exec(query.with_for_update()).all(), now(session)
@@ -215,9 +204,9 @@ def revoke_all(session: UnitOfWork, actor: AdminActor, tenant: Tenant, comment: 
 
 
 def record_ended(database: Database) -> Iterator[int]:
-    """Record the end of each pre-approval whose end date has come, and tell its tenant; yield how many each time.
+    """Record the end of each expired pre-approval and notify its tenant; yield how many each time.
 
-    It may run anywhere and any number of times. One that was revoked or used up has ended before.
+    It may run anywhere and any number of times. A revoked or used-up one has ended before.
     """
     while True:
         with database.transaction() as session:
@@ -242,21 +231,12 @@ def record_ended(database: Database) -> Iterator[int]:
 
 
 def listed(session: UnitOfWork, caller: Caller, slug: str) -> list[PreApprovalSummary]:
-    """Return a tenant's pre-approvals to its members, the newest first.
-
-    Raises:
-        NotFound, NotYours: there is no such tenant, or the caller has no role there.
-    """
+    """Newest first, to the tenant's members."""
     tenant = permissions.readable(session, caller, slug)
     return summaries(session, tenant, judged_by(session, tenant, now(session)))
 
 
 def find(session: UnitOfWork, caller: Caller, slug: str, which: UUID) -> PreApprovalSummary:
-    """Return one pre-approval to the tenant's members.
-
-    Raises:
-        NotFound, NotYours: there is no such pre-approval, or the caller has no role there.
-    """
     tenant = permissions.readable(session, caller, slug)
     query = select(PreApproval).where(col(PreApproval.id) == which, col(PreApproval.tenant_id) == tenant.id)
     row = session.orm.exec(query).one_or_none()
@@ -277,7 +257,7 @@ def _in_catalogue(wanted: PreApprovalInput, services: Mapping[str, Service]) -> 
 
 
 def _could_be_approved(row: PreApproval, judged: PreApprovalContext) -> None:
-    """Check that the policy of today lets somebody else than the proposer approve it."""
+    """Check that today's policy lets a person other than the proposer approve it."""
     terms = todays_terms(judged, row)
     if terms.approve_means is ApproveMeans.PASSKEY_SIGNED:
         raise PasskeyMustSign(MUST_SIGN)
@@ -297,10 +277,10 @@ def _could_be_approved(row: PreApproval, judged: PreApprovalContext) -> None:
 def _scene(
     session: UnitOfWork, caller: Caller, slug: str, which: UUID, *, others: str
 ) -> tuple[Caller, PreApproval, PreApprovalContext]:
-    """Return a member of a tenant as they stand now, a pre-approval, and by what it is judged once all are locked.
+    """Return a member, a pre-approval and its context, once all are locked.
 
-    Requests that use it at this moment come before, or find it as it is then. `others` is what members are told who
-    may see it alone.
+    Requests that use it at this moment come before, or see it as it is then. `others` is the message to members who
+    may only see it.
     """
     tenant = permissions.readable(session, caller, slug)
     permissions.lock_members(session, tenant.id)
@@ -314,7 +294,7 @@ def _scene(
 
 
 def _revoke(session: UnitOfWork, actor: AdminActor, rows: Sequence[PreApproval], comment: str | None) -> None:
-    """Revoke pre-approvals, which are locked, then what each has open: no request can use one any more by then."""
+    """Revoke locked pre-approvals, then their open windows: by then no request can use one."""
     at = _after_their_windows(session, rows)
     for row in rows:
         row.revoked_at, row.revoked_by = at, actor.caller.person_id
@@ -329,10 +309,7 @@ def _revoke(session: UnitOfWork, actor: AdminActor, rows: Sequence[PreApproval],
 
 
 def _after_their_windows(session: UnitOfWork, rows: Sequence[PreApproval]) -> datetime:
-    """Return the time, or that of the last window that one of them has opened, if the clock was set back since.
-
-    The audit log would say otherwise that a window was opened after the revoking.
-    """
+    """Return now, or the start of their last opened window if the clock was set back since."""
     ids = [row.id for row in rows]
     opened = session.orm.exec(
         select(func.max(col(AccessRequest.opened_at))).where(col(AccessRequest.pre_approval_id).in_(ids))
@@ -341,10 +318,10 @@ def _after_their_windows(session: UnitOfWork, rows: Sequence[PreApproval]) -> da
 
 
 def _close(session: UnitOfWork, actor: AdminActor, theirs: ColumnElement[bool], comment: str | None) -> list[UUID]:
-    """Revoke each open window of these, and what was approved to go on from it; return their ids.
+    """Revoke each open window of these, and its approved extensions; return their ids.
 
-    That is by the function that makes every move. What goes on from a window that ran to its end stays. What is being
-    approved at this moment is waited for: what could become active is locked first, and read again.
+    Extensions of a window that ran to its end stay. Concurrent approvals are waited for: what could become active is
+    locked first, and read again.
     """
     party = Party.TENANT_ADMIN if actor.role == Role.TENANT_ADMIN else Party.APPROVER
     closed = []
@@ -366,7 +343,7 @@ def _close(session: UnitOfWork, actor: AdminActor, theirs: ColumnElement[bool], 
 
 
 def _facts(row: PreApproval) -> dict[str, Value]:
-    """Return what an event says of what a pre-approval covers, but for the pattern, which is personal."""
+    """Return an event's facts, without the pattern, which is personal."""
     return {
         "pre_approval_id": row.id,
         "service": row.service,

@@ -1,4 +1,4 @@
-"""Propose an admin for a tenant, as an operator; it takes effect after 72 hours unless the tenant objects."""
+"""Admins whom an operator proposes for a tenant, in force after 72 hours unless the tenant objects."""
 
 from dataclasses import dataclass
 from datetime import timedelta
@@ -26,23 +26,17 @@ SELECT true FROM invitations i WHERE i.tenant_id = ANY (at_tenants()) AND i.is_r
 
 @dataclass(frozen=True)
 class AdminProposal:
-    """An admin whom the vendor proposes for a tenant, with the tenant's name and slug."""
-
     invitation: Invitation
     tenant: str
     slug: str
 
 
 def propose(session: UnitOfWork, caller: Caller, origin: Origin, slug: str, *, name: str, address: str) -> Invitation:
-    """Propose an admin for a tenant, as an operator; its admins and approvers are notified at once.
-
-    The invitation is mailed after 72 hours, even if nobody is left at the tenant to object.
+    """Propose an admin, as an operator: admins and approvers are notified now, the invitation goes after 72 hours.
 
     Raises:
-        NotFound, NotYours: there is no such tenant or row, or the caller lacks the role.
-        SignInAgain: the operator's sign-in is too weak or too old.
         RecoveryOpen: another proposal is open.
-        OtherSide: the address belongs to somebody at the vendor.
+        OtherSide: the address belongs to a person of the vendor.
     """
     actor, tenant = permissions.operate(session, caller, origin, slug)
     permissions.require_fresh_operator(session, actor)
@@ -68,18 +62,13 @@ def propose(session: UnitOfWork, caller: Caller, origin: Origin, slug: str, *, n
 
 
 def withdraw(session: UnitOfWork, caller: Caller, origin: Origin, slug: str, invitation_id: UUID) -> None:
-    """Withdraw a proposal, as an operator, for example a mistyped one; the same people are notified.
-
-    Raises:
-        NotFound, NotYours: there is no such tenant or row, or the caller lacks the role.
-        InvitationClosed: it has been accepted, objected to or withdrawn.
-    """
+    """Withdraw a proposal, as an operator; the same people are notified."""
     actor, _ = permissions.operate(session, caller, origin, slug)
     invitations.end(session, actor, invitation_id, only_recovery=True)
 
 
 def ahead_of_open_for() -> Query:
-    """Return what `open_for` reads first: whether there is anything, of which a tenant may have no more than one."""
+    """Return what `open_for` reads first."""
     return PROPOSED, {}
 
 
@@ -100,12 +89,7 @@ def open_for(session: UnitOfWork, caller: Caller) -> list[AdminProposal]:
 
 
 def object_to(session: UnitOfWork, caller: Caller, origin: Origin, slug: str, invitation_id: UUID) -> None:
-    """Object to a recovery, as an admin or approver of the tenant, which ends it.
-
-    Raises:
-        NotFound, NotYours: there is no such tenant or row, or the caller lacks the role.
-        InvitationClosed: it has been accepted or withdrawn.
-    """
+    """End a recovery by an objection, as an admin or approver of the tenant."""
     tenant = permissions.known(session, caller, slug)
     actor = permissions.acting_as(session, caller, origin, OBJECTORS, tenant)
     invitations.end(session, actor, invitation_id, only_recovery=True)

@@ -1,4 +1,4 @@
-"""After a restore, end everything that was open and begin a new generation of each log that is behind."""
+"""After a restore: end everything that was open, and begin a new generation of each log that is behind."""
 
 import base64
 from collections.abc import Sequence
@@ -52,22 +52,20 @@ class DivergedLog:
 
 @dataclass(frozen=True)
 class RestoreResult:
-    """The result: the logs that were behind, and how many windows and requests were ended."""
-
     logs: Sequence[UUID]
     revoked: int
     timed_out: int
 
 
 def restore(session: UnitOfWork, shipped: WitnessCheck | None, *, anyway: bool = False) -> RestoreResult:
-    """End everything that the restored state holds open, and give each log that is behind a new generation.
+    """End everything that is open, and give each log that is behind a new generation.
 
-    Every open window is revoked and every pending request is timed out, with an event and notifications that give the
-    reason. Browser sessions end. If no log is behind, nothing is done unless requested. The caller sets the shipped
-    checkpoints of these logs aside after the commit; until then access checks refuse.
+    Every open window is revoked and every pending request timed out, with event and notifications. Browser sessions
+    end. If no log is behind, nothing is done unless `anyway`. After the commit the caller sets the shipped
+    checkpoints of these logs aside; until then access checks refuse.
 
     Raises:
-        OSError, BadNote: the folder cannot be read, or holds what is no checkpoint by a trusted key.
+        OSError, BadNote: the folder cannot be read, or holds an invalid checkpoint.
     """
     connection = session.connection()
     connection.execute(PATIENT)
@@ -116,7 +114,7 @@ def _begin_anew(session: UnitOfWork, log: DivergedLog, at: datetime) -> None:
 
 
 def _parted(origin: str) -> tuple[str, int]:
-    """Return a log's name without its generation, and the generation."""
+    """Split a log's origin into its name and generation."""
     base, _, last = origin.rpartition("/")
     return (base, int(last)) if last.isascii() and last.isdigit() else (origin, 1)
 

@@ -1,4 +1,4 @@
-"""Remove old events from the beginning of logs, as the database's owner; proofs of what remains stay valid."""
+"""Removal of old events from the beginning of logs, by the database's owner; proofs of the rest stay valid."""
 
 import base64
 import time
@@ -86,7 +86,7 @@ Transactions = Callable[[], AbstractContextManager[UnitOfWork]]
 
 @dataclass(frozen=True)
 class RemovedRange:
-    """A log's removed events, from `start` to before `end`."""
+    """From `start` to before `end`."""
 
     log_id: UUID
     start: int
@@ -94,16 +94,14 @@ class RemovedRange:
 
 
 def retain(transactions: Transactions, keep: timedelta | None) -> Iterator[RemovedRange]:
-    """Remove the sealed events older than that, in each log from its beginning without a gap; yield what is gone.
+    """Remove old sealed events, in each log from its beginning without a gap; yield what is gone.
 
-    A tenant's log is kept for as long as its admins say, by a row with a valid mark, and no longer than `keep`; None
-    keeps what nobody set a time for. The range ends at the first event that is younger, or whose request was still
-    open then, or of a tenant with a legal hold. With a request's last move goes what it named and why, in its row and
-    in the other log. Seals, tiles and checkpoints stay, so that proofs of the rest stay valid. An event records the
-    whole removed range each time, and its root, before the first of it is removed.
-
-    A transaction removes a thousand events and no more; while deadlines are overdue, each waits for a second. What
-    was interrupted goes on when it is called again.
+    A tenant's log is kept as long as its admins say, by a row with a valid mark, and no longer than `keep`; None
+    keeps what no admin set a time for. The range ends at the first event that is younger, or whose request was still
+    open then, or of a tenant with a legal hold. With a request's last move go its texts, in its row and in the other
+    log. Seals, tiles and checkpoints stay. An event records the whole removed range and its root before anything is
+    removed. A transaction removes at most a thousand events; while deadlines are overdue, each waits for a second. An
+    interrupted run continues when called again.
     """
     with transactions() as session:
         at, logs = now(session), session.execute(LOGS).all()
@@ -119,7 +117,7 @@ def retain(transactions: Transactions, keep: timedelta | None) -> Iterator[Remov
 
 
 def remove(transactions: Transactions, log: Row[Any], end: int, since: datetime) -> Iterator[RemovedRange]:
-    """Record that the events of a log up to a number are removed, and remove them; nothing of a tenant that is held.
+    """Record the removal of a log's events below `end`, and remove them, unless the tenant is held.
 
     `log` has the columns `id`, `tenant_id`, `kept_from` and `cleared_to`.
     """
@@ -138,12 +136,12 @@ def remove(transactions: Transactions, log: Row[Any], end: int, since: datetime)
 
 
 def kept(days: int | None, most: timedelta | None) -> timedelta | None:
-    """Return for how long a log is kept: as the tenant says, and no longer than that; None is for ever."""
+    """Return the shorter of the tenant's time and `most`; None is unlimited."""
     return min([one for one in (days and timedelta(days=days), most) if one], default=None)
 
 
 def _first_to_stay(transactions: Transactions, log: Row[Any], since: datetime) -> int:
-    """Return the number of the first event that stays: what may go now may also go later, so no lock is needed."""
+    """No lock is needed: what may go now may also go later."""
     for start in range(log.kept_from, log.size, A_LOOK):
         with transactions() as session:
             span = {"log_id": log.id, "start": start, "end": min(log.size, start + A_LOOK)}
@@ -155,7 +153,6 @@ def _first_to_stay(transactions: Transactions, log: Row[Any], since: datetime) -
 
 
 def _clear(transactions: Transactions, log_id: UUID, start: int, end: int) -> None:
-    """Remove the events of a range that are recorded as removed, step by step."""
     for at in range(start, end, A_STEP):
         with transactions() as session:
             if session.execute(IS_OVERDUE).scalar_one():
@@ -188,7 +185,6 @@ def _audit_event(session: UnitOfWork, log_id: UUID, tenant_id: UUID | None, end:
 
 
 def _root(session: UnitOfWork, log_id: UUID, size: int) -> bytes:
-    """Return the root of a log at a size."""
     wanted = sorted({merkle.of_subtree(*place) for place in merkle.complete(0, size)})
     values = {
         "log_id": log_id,

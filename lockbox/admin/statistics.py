@@ -1,4 +1,4 @@
-"""Count what became of a tenant's requests, month by month, from a bounded number of the newest."""
+"""Monthly counts of a tenant's requests, from a bounded number of the newest."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -84,11 +84,9 @@ MONTH, SERVICE, ENGINEER, REASON, SEVERITY, LEVEL, TOTAL = 31, 47, 55, 59, 61, 6
 class RequestFigures(BaseModel, frozen=True):
     """Counts of requests that reached the customer, by what became of them so far.
 
-    `approved` by the customer, or `opened_without_approval` in the modes `observe` and `off` or, as counted too by
-    `opened_by_break_glass`, in an emergency. `pending` and `active`
-    go on; `completed`, `revoked` and `expired` windows are over. The median is from the moment at which the customer
-    was asked to the approval that opened the window, or the denial; None where nobody answered. `pre_approved` are
-    those of the approved that a pre-approval opened: nobody was asked.
+    `opened_without_approval`: in the modes `observe` and `off`, or by break-glass, which `opened_by_break_glass`
+    counts too. `pending` and `active` are not over. The median runs from when the customer was asked to the approval
+    that opened the window, or the denial; None without an answer. `pre_approved` are those approved in advance.
     """
 
     requests: Count
@@ -122,10 +120,7 @@ NO_REQUESTS = RequestFigures.model_validate(
 
 @dataclass(frozen=True)
 class CountedGroup:
-    """The requests of one service, engineer, reason, severity or level; `id` is the engineer's.
-
-    `name` is what people read, empty where requests name no severity or, of earlier versions, no level.
-    """
+    """`id` is an engineer's; `name` is empty for requests without a severity or, of earlier versions, a level."""
 
     name: str
     figures: RequestFigures
@@ -134,10 +129,10 @@ class CountedGroup:
 
 @dataclass(frozen=True)
 class Statistics:
-    """Twelve months of requests by the month of their submission, the oldest first; the last month goes on.
+    """Twelve months (UTC) of requests by their submission, oldest first; the last month is incomplete.
 
-    `tenant` is None for all tenants. `counted_from` is when the oldest counted request was submitted, where there are
-    older ones in this time that were not counted. Months before that are left out. Months are of UTC.
+    `tenant` is None for all tenants. `counted_from` is when the oldest counted request was submitted, where older
+    ones of this time were not counted; months before that are left out.
     """
 
     tenant: Tenant | None
@@ -154,12 +149,10 @@ class Statistics:
 
 
 def read(session: UnitOfWork, caller: Caller, slug: str | None) -> Statistics:
-    """Return the statistics of a tenant; without a name, of the caller's only one, or of all to the vendor's auditor.
+    """Return a tenant's statistics; without a slug, of the caller's only tenant, or of all to the vendor's auditor.
 
     Raises:
-        NotFound: there is no such tenant that the caller knows of.
-        NotYours: they are neither an admin or auditor there nor an auditor of the vendor.
-        Invalid: they have to say which tenant they mean.
+        Invalid: the caller has several tenants.
     """
     authentication.enter(session, caller)
     tenant = _only_tenant(session, caller) if slug is None else permissions.known(session, caller, slug)
@@ -173,7 +166,7 @@ def read(session: UnitOfWork, caller: Caller, slug: str | None) -> Statistics:
 
 
 def table(found: Statistics) -> Iterator[bytes]:
-    """Yield the same figures as CSV: a row for the total, each month, service, engineer, reason, severity, level."""
+    """Yield CSV rows: the total, then each month, service, engineer, reason, severity and level."""
     columns = list(RequestFigures.model_fields)
     yield row(["group", "name", *columns])
     months = [CountedGroup(f"{month:%Y-%m}", figures) for month, figures in found.months]
@@ -226,7 +219,7 @@ def _statistics(tenant: Tenant | None, since: datetime, until: datetime, rows: S
 
 
 def _in_order(names: Iterable[str], found: Mapping[str | None, Row[Any]]) -> list[CountedGroup]:
-    """Return groups in the order of these names, that without a name last."""
+    """In the order of these names, the group without a name last."""
     return [CountedGroup(name or "", _figures(found[name])) for name in (*names, None) if name in found]
 
 
@@ -242,7 +235,7 @@ def _months(since: datetime) -> Iterable[datetime]:
 
 
 def _months_before(moment: datetime, number: int) -> datetime:
-    """Return the beginning of the month so many months before that of a moment, in UTC."""
+    """Return the beginning of an earlier month, in UTC."""
     local = moment.astimezone(UTC)
     year, month = divmod(local.year * 12 + local.month - 1 - number, 12)
     return datetime(year, month + 1, 1, tzinfo=UTC)

@@ -1,4 +1,4 @@
-"""For how long a tenant's log is kept, which legal holds there are, and whether the tenant is leaving."""
+"""A tenant's retention, legal holds and off-boarding."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -50,7 +50,7 @@ class OffboardingState(BaseModel, frozen=True):
 
 @dataclass(frozen=True)
 class TenantData:
-    """What becomes of a tenant's data. None for days is for as long as the installation says, or for ever."""
+    """Days are None for the installation's limit, or without one for ever."""
 
     retention_days: int | None
     most_days: int | None
@@ -59,16 +59,13 @@ class TenantData:
 
     @property
     def kept_days(self) -> int | None:
-        """For how many days the log is kept; None for ever."""
+        """None is for ever."""
         return min([one for one in (self.retention_days, self.most_days) if one], default=None)
 
 
 @dataclass(frozen=True)
 class TenantDataEntry:
-    """A tenant with a legal hold, an off-boarding or a retention of its own.
-
-    `held_by` is which sides hold them; the off-boarding was asked for, and begun by the vendor, at these moments.
-    """
+    """`held_by` are the sides with a hold."""
 
     slug: str
     name: str
@@ -80,18 +77,12 @@ class TenantDataEntry:
 
 @dataclass(frozen=True)
 class TenantDataListing:
-    """Some of these tenants, by slug, and the cursor of those that follow."""
-
     items: Sequence[TenantDataEntry]
     next_cursor: str | None
 
 
 def listed(session: UnitOfWork, caller: Caller, *, cursor: str | None, most: int) -> TenantDataListing:
-    """Return the tenants with a legal hold, an off-boarding or a retention of their own, to operators and auditors.
-
-    Raises:
-        NotYours: the caller is neither.
-    """
+    """Return tenants with a legal hold, an off-boarding or a retention of their own, to operators and auditors."""
     authentication.enter(session, caller)
     permissions.capacity(caller, READERS)
     rows = session.execute(OF_TENANTS, {"cursor": cursor, "most": most + 1}).all()
@@ -103,13 +94,7 @@ def listed(session: UnitOfWork, caller: Caller, *, cursor: str | None, most: int
 
 
 def read(session: UnitOfWork, caller: Caller, slug: str, *, most: int | None) -> TenantData:
-    """Return what becomes of a tenant's data, to its members and the vendor's operators and auditors.
-
-    `most` is for how many days the installation keeps logs at most, None for ever.
-
-    Raises:
-        NotFound, NotYours: there is no such tenant, or the caller has no such role.
-    """
+    """To the tenant's members and the vendor's operators and auditors. `most`: the installation's limit in days."""
     tenant = permissions.known(session, caller, slug)
     if caller.side is Side.VENDOR:
         permissions.capacity(caller, READERS)
@@ -128,12 +113,10 @@ def _days(session: UnitOfWork, tenant: Tenant) -> int | None:
 def keep_for(
     session: UnitOfWork, caller: Caller, origin: Origin, slug: str, days: int | None, *, most: int | None
 ) -> None:
-    """Set for how many days a tenant's log is kept, as its admin; None for as long as the installation says.
+    """Set a log's retention in days, as the tenant's admin; None is the installation's limit.
 
     Raises:
-        NotFound, NotYours: there is no such tenant, or the caller is no admin there.
-        SignInAgain: the admin's sign-in is too weak or too old.
-        Invalid: it is fewer days than the least, or more than the installation keeps.
+        Invalid: fewer days than the least, or more than the limit.
     """
     tenant = permissions.known(session, caller, slug)
     actor = permissions.acting_as(session, caller, origin, ADMINS, tenant)
@@ -155,14 +138,10 @@ def keep_for(
 
 
 def ask_to_leave(session: UnitOfWork, caller: Caller, origin: Origin, slug: str) -> None:
-    """Ask the vendor to off-board a tenant, as its admin: to export what there is, and then erase it.
-
-    The database's owner does so by `lockbox operate off-board`; until then it can be withdrawn.
+    """Ask the vendor to off-board a tenant, as its admin; revocable until the owner runs `lockbox operate off-board`.
 
     Raises:
-        NotFound, NotYours: there is no such tenant, or the caller is no admin there.
-        SignInAgain: the admin's sign-in is too weak or too old.
-        Conflict: there is a legal hold, or what was asked before has no valid mark.
+        Conflict: there is a legal hold, or an earlier row has no valid mark.
     """
     tenant = permissions.known(session, caller, slug)
     actor = permissions.acting_as(session, caller, origin, ADMINS, tenant)
@@ -183,11 +162,9 @@ def ask_to_leave(session: UnitOfWork, caller: Caller, origin: Origin, slug: str)
 
 
 def stay(session: UnitOfWork, caller: Caller, origin: Origin, slug: str) -> None:
-    """Withdraw what was asked, as the tenant's admin, while the owner has not begun.
+    """Withdraw that, as the tenant's admin.
 
     Raises:
-        NotFound, NotYours: there is no such tenant, nobody asked, or the caller is no admin there.
-        SignInAgain: the admin's sign-in is too weak or too old.
         Conflict: the owner has begun.
     """
     tenant = permissions.known(session, caller, slug)
@@ -205,7 +182,7 @@ def stay(session: UnitOfWork, caller: Caller, origin: Origin, slug: str) -> None
 
 
 def _record(session: UnitOfWork, actor: AdminActor, said: AdminChange) -> None:
-    """Tell the customer, and the operators without the name of who it was."""
+    """Write the customer's log, and the vendor's without the name."""
     permissions.record_change(session, actor, said)
     announcements.notify_operators(session, permissions.for_the_vendor(audit_event_of(actor, said)))
 

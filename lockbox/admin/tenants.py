@@ -1,4 +1,4 @@
-"""Create, list, suspend and resume tenants and set their plan, as an operator; rename them, as their admin."""
+"""Tenants: create, list, suspend and resume them and set their plan, as an operator; rename them, as their admin."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ LONGEST_WINDOWS = text("SELECT tenant_id, seconds FROM longest_windows(CAST(:ids
 
 @dataclass(frozen=True)
 class TenantInput:
-    """A new tenant, and the name and address of its first admin."""
+    """`admin_name` and `admin_address` are the first admin's."""
 
     slug: str
     name: str
@@ -46,14 +46,11 @@ class TenantInput:
 
 @dataclass(frozen=True)
 class TenantOverview:
-    """A tenant as a reader sees it; the counts are for its members, `in_review` for its admins only.
+    """A tenant as a reader sees it: counts are for its members, `in_review` and `stopped_since` for admins.
 
-    For them is also `stopped_since`, since when an emergency stop bars break-glass.
-
-    Operators see how many windows are open, because suspending the tenant ends them.
-
-    `consented` is the temporary consent in force, if any. Engineers and managers of the vendor see only its slug and
-    name, and engineers the longest window that the policy allows, in seconds: `longest_window`.
+    Operators see `open_windows`, because suspending ends them. Engineers and managers of the vendor see slug and
+    name, and engineers `longest_window`, in seconds. `consented` is the temporary consent in force; `stopped_since`
+    is when an emergency stop began.
     """
 
     tenant: Tenant
@@ -74,8 +71,6 @@ class TenantOverview:
 
 @dataclass(frozen=True)
 class TenantListing:
-    """A page of tenants by slug, and the cursor of the next page."""
-
     overviews: Sequence[TenantOverview]
     next_cursor: str | None
 
@@ -86,11 +81,9 @@ def add(
     """Create a tenant in `enforce` with the default policy, as an operator, and invite its first admin by mail.
 
     Raises:
-        NotYours: the caller is no operator.
-        SignInAgain: the operator's sign-in is too weak or too old.
-        UnknownPlan, SlugTaken: no such plan, or another tenant has the slug.
-        LicenceRequired: the plan does not include the lockbox, so the tenant could not stay in `enforce`.
-        OtherSide: the address belongs to somebody at the vendor.
+        UnknownPlan, SlugTaken: there is no such plan, or another tenant has the slug.
+        LicenceRequired: the plan does not include the lockbox, which `enforce` needs.
+        OtherSide: the address belongs to a person of the vendor.
     """
     actor = permissions.acting_as(session, caller, origin, (Role.OPERATOR,))
     permissions.require_fresh_operator(session, actor)
@@ -118,7 +111,7 @@ def add(
 
 
 def page(session: UnitOfWork, caller: Caller, *, cursor: str | None, most: int) -> TenantListing:
-    """Return a page of the tenants that the caller may see, by slug; none to a service account."""
+    """Return the tenants that the caller may see, by slug; none to a service account."""
     authentication.enter(session, caller)
     if caller.holds(Role.SYSTEM):
         return TenantListing([], None)
@@ -132,18 +125,12 @@ def page(session: UnitOfWork, caller: Caller, *, cursor: str | None, most: int) 
 
 
 def own(session: UnitOfWork, caller: Caller) -> Sequence[TenantOverview]:
-    """Return the tenants that the caller is a member of, by slug."""
     authentication.enter(session, caller)
     query = select(Tenant).where(col(Tenant.id).in_(caller.tenants())).order_by(col(Tenant.slug))
     return _seen(session, caller, session.orm.exec(query).all())
 
 
 def show(session: UnitOfWork, caller: Caller, slug: str) -> TenantOverview:
-    """Return one tenant; none to a service account.
-
-    Raises:
-        NotFound: there is none, or the caller has no business with it.
-    """
     tenant = permissions.known(session, caller, slug)
     if caller.holds(Role.SYSTEM):
         raise NotFound(permissions.NO_TENANT)
@@ -152,24 +139,14 @@ def show(session: UnitOfWork, caller: Caller, slug: str) -> TenantOverview:
 
 
 def suspend(session: UnitOfWork, caller: Caller, origin: Origin, slug: str) -> TenantOverview:
-    """Suspend a tenant, as an operator: nothing can be submitted for it, and its open windows end.
+    """Suspend a tenant, as an operator: nothing can be submitted for it, and its open windows are revoked with it.
 
-    The windows are revoked in the same transaction, so that resuming the tenant reopens none. Requests in review or
-    pending stay, can be denied or cancelled, and can be opened only after the tenant is resumed.
-
-    Raises:
-        NotFound, NotYours: there is no such tenant or row, or the caller lacks the role.
+    Requests in review or pending can be denied or cancelled, and opened only after the tenant is resumed.
     """
     return _suspended(session, caller, origin, slug, suspended=True)
 
 
 def resume(session: UnitOfWork, caller: Caller, origin: Origin, slug: str) -> TenantOverview:
-    """End a suspension, as an operator.
-
-    Raises:
-        NotFound, NotYours: there is no such tenant or row, or the caller lacks the role.
-        SignInAgain: the operator's sign-in is too weak or too old.
-    """
     return _suspended(session, caller, origin, slug, suspended=False)
 
 
@@ -179,8 +156,7 @@ def set_plan(
     """Set a tenant's plan, as an operator; the mode stays, whatever the plan includes.
 
     Raises:
-        NotFound, NotYours, UnknownPlan: no such tenant or plan, or the caller is no operator.
-        SignInAgain: the operator's sign-in is too weak or too old; a plan that lapses keeps a tenant from `enforce`.
+        UnknownPlan: there is no such plan.
     """
     actor, tenant = permissions.operate(session, caller, origin, slug)
     _is_a_plan(plan, plans)
@@ -194,12 +170,6 @@ def set_plan(
 
 
 def rename(session: UnitOfWork, caller: Caller, origin: Origin, slug: str, name: str) -> TenantOverview:
-    """Rename a tenant, as its admin; its slug stays.
-
-    Raises:
-        NotFound, NotYours: there is no such tenant or row, or the caller lacks the role.
-        SignInAgain: the admin's sign-in is too weak or too old; mails call the tenant by its name.
-    """
     tenant = permissions.known(session, caller, slug)
     actor = permissions.acting_as(session, caller, origin, (Role.TENANT_ADMIN,), tenant)
     tenant = permissions.locked(session, tenant)

@@ -1,6 +1,6 @@
-"""What can open at a tenant without its approval, who can give it and until when, and what was opened so lately.
+"""What can open at a tenant without its approval, who can open it and until when, and what was opened recently.
 
-Its page, the API, the mode's page and the monthly event of its log say the same, for they all ask here.
+Its page, the API, the mode's page and the log's monthly event all ask here.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -101,10 +101,7 @@ OF_THE_VENDOR = frozenset({UnapprovedWay.MODE, UnapprovedWay.CONSENT})
 
 @dataclass(frozen=True)
 class OpenedLately:
-    """How many windows were opened in one way, the newest of them, and how many are open still.
-
-    Of what a delegate approved none counts as open: it was approved.
-    """
+    """Windows opened in one way; one that a delegate approved never counts in `still_open`."""
 
     count: int = 0
     newest: UUID | None = None
@@ -114,17 +111,15 @@ class OpenedLately:
 
 @dataclass(frozen=True)
 class ReportingGate:
-    """A gate that only reports for a tenant, since an admin has allowed it or since the vendor has set it so."""
-
     service: str
     since: datetime
 
 
 @dataclass(frozen=True)
 class BreakGlassAllowance:
-    """What a policy allows of break-glass: for which services, to whom, for how long and how often.
+    """What a policy allows of break-glass.
 
-    `people` are ids with names, and None for every engineer and manager. `lately` were opened within 30 days, and of
+    `people` are ids with names, None for every engineer and manager. `lately` were opened within 30 days; of
     `overdue` the customer's finding is due. An emergency stop bars it since `stopped_since`.
     """
 
@@ -139,16 +134,16 @@ class BreakGlassAllowance:
 
     @property
     def is_barred(self) -> bool:
-        """Whether it opens nothing for now, for anybody."""
+        """Whether it opens nothing for now."""
         waits = self.overdue and self.overdue_finding is OverdueFinding.BLOCK
         return waits or self.stopped_since is not None or self.lately >= self.monthly
 
 
 @dataclass(frozen=True)
 class UnapprovedAccess:
-    """All that can open at a tenant without its approval at a moment, and what was opened so since `since`.
+    """What can open without approval at `at`, and what was opened since `since`.
 
-    Where the policy's mark does not hold (`is_verified`), nothing opens by it. `pre_approvals` are those in force,
+    Without a valid mark of the policy (`is_verified`), nothing opens by it. `pre_approvals` are those in force,
     `delegations` those in force or to come.
     """
 
@@ -166,7 +161,7 @@ class UnapprovedAccess:
 
     @property
     def ways(self) -> AbstractSet[UnapprovedWay]:
-        """In which ways something can open now; what a stop or a finding bars for the moment is one of them."""
+        """Include ways that a stop or an overdue finding bars for now."""
         leaves = UnapprovedWay.CONSENT if self.consent else UnapprovedWay.MODE
         can = {
             leaves: not customer_decides(self.mode),
@@ -178,26 +173,22 @@ class UnapprovedAccess:
 
     @property
     def still_open(self) -> int:
-        """How many windows are open that nobody of the customer was asked about, also where no other can open."""
+        """Count open windows that the customer was not asked about, also where no more can open."""
         return sum(one.still_open for one in self.opened.values())
 
     @property
     def ways_if_enforced(self) -> AbstractSet[UnapprovedWay]:
-        """In which ways something could open if the customer decided from now on."""
+        """The ways that would remain in mode `enforce`."""
         return self.ways - OF_THE_VENDOR
 
 
 def of_tenant(session: UnitOfWork, caller: Caller, slug: str) -> UnapprovedAccess:
-    """Return what can open at a tenant without its approval, to its admins, approvers and auditors.
-
-    Raises:
-        NotFound, NotYours: there is no such tenant, or the caller has no role there.
-    """
+    """To the tenant's admins, approvers and auditors."""
     return read(session, permissions.readable(session, caller, slug), now(session))
 
 
 def read(session: UnitOfWork, tenant: Tenant, at: datetime) -> UnapprovedAccess:
-    """Return what can open at a tenant without its approval; the transaction must be entered, or a worker's."""
+    """The transaction must be entered, or a worker's."""
     judged = pre_approval_status.judged_by(session, tenant, at)
     policy, since = judged.policy, at - LATELY
     values = {
@@ -230,14 +221,10 @@ def read(session: UnitOfWork, tenant: Tenant, at: datetime) -> UnapprovedAccess:
 
 
 def state(database: Database) -> Iterator[int]:
-    """Write into the log of each tenant once a month what can open without its approval; yield how many each time.
+    """Write the monthly event into each tenant's log; yield how many each time.
 
-    It may run anywhere and any number of times: the row of each log says for which month its tenant was told, and is
-    written with the event. A tenant that was added within the month is told from the next one on. What fails for one
-    is tried again after an hour, and the others go on.
-
-    Raises:
-        sqlalchemy.exc.OperationalError: Postgres is away.
+    It may run anywhere and any number of times: each log's row holds its last month, and is written with the event. A
+    tenant that is added within a month begins with the next. A failure is retried after an hour; others continue.
     """
     while True:
         with database.transaction() as session:
@@ -277,7 +264,6 @@ def _state_one(session: UnitOfWork, tenant_id: UUID, at: datetime) -> None:
 
 
 def _statement(found: UnapprovedAccess) -> AuditEvent:
-    """Return the event: numbers and the names of services, and no person's."""
     glass = found.break_glass
     facts: dict[str, Value] = {
         "month": f"{found.at:%Y-%m}",
@@ -303,7 +289,7 @@ def _consent(tenant: Tenant, policy: Policy | None, at: datetime) -> ActiveConse
 
 
 def _break_glass(policy: Policy, rows: Sequence[Row[Any]]) -> BreakGlassAllowance | None:
-    """Return what the policy allows; None where it names no service, or fewer than the two people that it takes."""
+    """None where it names no service, or fewer than the two people that it takes."""
     named = policy.break_glass_people
     if not policy.break_glass_services or (named is not None and len(named) < 2):  # noqa: PLR2004 - as is said
         return None

@@ -1,4 +1,4 @@
-"""Read a tenant's temporary consent, and record and notify its end."""
+"""A tenant's temporary consent, and the record and notice of its end."""
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -44,14 +44,14 @@ SELECT EXISTS (SELECT FROM events WHERE action = 'consent_ended' AND tenant_id =
 
 @dataclass(frozen=True)
 class ActiveConsent:
-    """The mode that consent puts in the place of `enforce`, and until when."""
+    """`mode` replaces `enforce` until `until`."""
 
     mode: Mode
     until: datetime
 
 
 def lasting(session: UnitOfWork, tenant_ids: Collection[UUID], at: datetime) -> dict[UUID, ActiveConsent]:
-    """Return the temporary consent in force at each of these tenants, as far as the caller may see the tenant."""
+    """Leave out tenants that the caller may not see."""
     rows = session.execute(CONSENTS, {"tenants": list(tenant_ids), "at": at})
     return {row.tenant_id: ActiveConsent(Mode(row.mode), row.until_at) for row in rows}
 
@@ -60,9 +60,6 @@ def record_expired_consents(database: Database) -> Iterator[str]:
     """Write an event for each consent that has ended and notify the tenant; yield after each.
 
     It may run anywhere and any number of times: each end is recorded once. A failure does not stop the others.
-
-    Raises:
-        sqlalchemy.exc.OperationalError: Postgres is away.
     """
     with database.transaction() as session:
         ended = session.execute(ENDED, {"at": now(session), "most": MOST}).all()

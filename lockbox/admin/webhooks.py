@@ -1,4 +1,4 @@
-"""Add, change and remove webhooks of a tenant, as its admin, or of the vendor, as an operator."""
+"""Webhooks of a tenant, by its admin, or of the vendor, by an operator."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -40,7 +40,7 @@ HARMLESS = frozenset({"description"})
 
 @dataclass(frozen=True)
 class WebhookUrlPolicy:
-    """Which URLs may be called: plain HTTP only to loopback, and only if the development setting allows it.
+    """Plain HTTP only to loopback, and only if the development setting allows it.
 
     Those of the vendor may be in the private networks of `route`.
     """
@@ -52,7 +52,7 @@ class WebhookUrlPolicy:
 
 @dataclass(frozen=True)
 class WebhookInput:
-    """A webhook to add; no event types means all."""
+    """No event types means all."""
 
     url: str
     event_types: Sequence[str] = ()
@@ -63,18 +63,14 @@ class WebhookInput:
 
 @dataclass(frozen=True)
 class WebhookWithSecret:
-    """A webhook with its signing secret, which is shown only this once."""
+    """The secret is shown only this once."""
 
     endpoint: Endpoint
     secret: str = field(repr=False)
 
 
 def listed(session: UnitOfWork, caller: Caller, slug: str | None) -> Sequence[Endpoint]:
-    """Return the webhooks of a tenant to its admins, or those of the vendor for None to operators.
-
-    Raises:
-        NotFound, NotYours: there is no such tenant or row, or the caller lacks the role.
-    """
+    """`slug` is None for the vendor's."""
     if slug is None:
         authentication.enter(session, caller)
         permissions.capacity(caller, OPERATORS)
@@ -83,11 +79,7 @@ def listed(session: UnitOfWork, caller: Caller, slug: str | None) -> Sequence[En
 
 
 def show(session: UnitOfWork, caller: Caller, endpoint_id: UUID) -> Endpoint:
-    """Return one webhook to a caller who may change it.
-
-    Raises:
-        NotFound, NotYours: there is no such tenant or row, or the caller lacks the role.
-    """
+    """To a caller who may change it."""
     endpoint = _seen(session, caller, endpoint_id)
     permissions.capacity(caller, ADMINS if endpoint.tenant_id else OPERATORS, endpoint.tenant_id)
     return endpoint
@@ -102,12 +94,11 @@ def add(
     *,
     reach: WebhookUrlPolicy,
 ) -> WebhookWithSecret:
-    """Add a webhook of a tenant, as its admin, or of the vendor for None, as an operator.
+    """`slug` is None for the vendor's.
 
     Raises:
-        NotFound, NotYours, SignInAgain: there is none, or the caller lacks the role or a fresh sign-in.
-        Invalid: the address is not allowed, there is no such event, or the vendor's is to include the justification.
-        TooManyEndpoints: the most that there may be are there.
+        Invalid: the URL is not allowed, there is no such event type, or a vendor's webhook asks for the
+            justification.
     """
     tenant = None if slug is None else permissions.known(session, caller, slug)
     actor = permissions.acting_as(session, caller, origin, ADMINS if tenant else OPERATORS, tenant)
@@ -143,10 +134,10 @@ def change(
     *,
     reach: WebhookUrlPolicy,
 ) -> Endpoint:
-    """Change fields of a webhook: those of `WebhookInput`, and `enabled`; equal values change nothing.
+    """Change fields of `WebhookInput`, or `enabled`; equal values change nothing.
 
     Raises:
-        NotFound, NotYours, SignInAgain, Invalid: there is none, no right, no fresh sign-in, or a bad value.
+        Invalid: a value is invalid.
     """
     actor, endpoint, tenant = locked(session, caller, origin, endpoint_id)
     before = _facts(endpoint)
@@ -175,11 +166,7 @@ def change(
 
 
 def remove(session: UnitOfWork, caller: Caller, origin: Origin, endpoint_id: UUID) -> None:
-    """Remove a webhook: it is not called any more, its secrets are deleted, and its log stays.
-
-    Raises:
-        NotFound, NotYours: there is no such tenant or row, or the caller lacks the role.
-    """
+    """Its secrets are deleted; its log stays."""
     actor, endpoint, _ = locked(session, caller, origin, endpoint_id)
     at = now(session)
     if endpoint.disabled_at is None:
@@ -200,11 +187,7 @@ def rotate(
     vault: SecretVault,
     overlap: timedelta = kept.OVERLAP,
 ) -> WebhookWithSecret:
-    """Replace a webhook's signing secret; the old one signs too until the overlap ends.
-
-    Raises:
-        NotFound, NotYours, SignInAgain: there is none, or the caller lacks the role or a fresh sign-in.
-    """
+    """Replace the signing secret; the old one signs too until the overlap ends."""
     actor, endpoint, tenant = locked(session, caller, origin, endpoint_id)
     _firmly(session, actor, tenant)
     at = now(session)
@@ -222,11 +205,6 @@ def rotate(
 def locked(
     session: UnitOfWork, caller: Caller, origin: Origin, endpoint_id: UUID
 ) -> tuple[AdminActor, Endpoint, Tenant | None]:
-    """Return the caller's role, and the webhook locked against changes.
-
-    Raises:
-        NotFound, NotYours: there is no such tenant or row, or the caller lacks the role.
-    """
     endpoint = _seen(session, caller, endpoint_id)
     tenant = session.orm.get(Tenant, endpoint.tenant_id) if endpoint.tenant_id else None
     actor = permissions.acting_as(session, caller, origin, ADMINS if tenant else OPERATORS, tenant)

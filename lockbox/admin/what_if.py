@@ -1,4 +1,4 @@
-"""Preview what a new policy, another mode or a request would mean for a tenant, without writing anything."""
+"""Previews of a policy, a mode or a request at a tenant; nothing is written or sent."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -38,19 +38,17 @@ ALONE = col(AccessRequest.mode) != Mode.ENFORCE
 
 @dataclass(frozen=True)
 class MailRecipient:
-    """A person who would be notified by mail, and their addresses."""
-
     name: str
     addresses: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class WhatIfResult:
-    """What a request would meet, for the tenant's own people; nothing was written or sent.
+    """`reviewers` counts the vendor's people who could endorse it.
 
-    `reviewers` is how many of the vendor could endorse it. `notified_first` are asked, or notified of a window opened
-    without them; `quiet` could decide but declined prompts; `copied` cannot decide. `endpoints` are described, or
-    else named by their host. `warnings` say why nobody would be asked.
+    `notified_first` are asked, or notified of a window opened without them; `quiet` could decide but declined
+    prompts; `copied` cannot decide. `endpoints` are described, or named by their host. `warnings` say why no one
+    would be asked.
     """
 
     policy_version: int
@@ -70,11 +68,7 @@ class WhatIfResult:
 def preview_request(
     session: UnitOfWork, caller: Caller, slug: str, ask: RequestFacts, services: Mapping[str, Service]
 ) -> WhatIfResult:
-    """Return to a member of a tenant what such a request would meet; nothing is written or sent.
-
-    Raises:
-        NotFound, NotYours, UnknownService: no such tenant or service, or the caller is no member.
-    """
+    """To a member of the tenant."""
     tenant = permissions.readable(session, caller, slug)
     evaluation = evaluate.evaluate_what_if(session, tenant, ask, services)
     decides, reached = customer_decides(evaluation.mode), preview.first_recipients(session, evaluation)
@@ -133,7 +127,7 @@ def _copied(session: UnitOfWork, ids: Iterable[UUID]) -> tuple[MailRecipient, ..
 
 @dataclass(frozen=True)
 class AffectedRequest:
-    """A request, its engineer, and what would change for it, in sentences."""
+    """`says` are sentences on what would change."""
 
     request: AccessRequest
     requester: str
@@ -142,7 +136,7 @@ class AffectedRequest:
 
 @dataclass(frozen=True)
 class RequestSample:
-    """The first twenty of some requests, and how many there are."""
+    """The first twenty, and how many there are."""
 
     first: Sequence[AffectedRequest] = ()
     count: int = 0
@@ -152,9 +146,9 @@ class RequestSample:
 class PolicyImpact:
     """The effect of a policy change.
 
-    `waiting` are the affected ones among the twenty pending requests with the nearest deadlines; `same` is how many
-    of these are not affected, `unread` how many more are pending. `closes` are the windows opened without the
-    customer that end with withdrawn consent. `refusal` is why it could not be saved.
+    `waiting` are the affected ones among the twenty pending requests with the nearest deadlines, `same` counts the
+    others of these, `unread` further pending ones. `closes` are windows opened without the customer that end with
+    withdrawn consent. `refusal` is why it could not be saved.
     """
 
     changes: Mapping[str, str]
@@ -168,9 +162,9 @@ class PolicyImpact:
 
 @dataclass(frozen=True)
 class ModeChangePreview:
-    """The effect of a mode switch: windows that it closes, and the end of the consent that it withdraws.
+    """`closes` are windows that end, `consent_until` the end of withdrawn consent.
 
-    `in_review` is how many requests are in the vendor's review, which the customer would then decide about.
+    `in_review` counts requests that the customer would then decide about.
     """
 
     closes: RequestSample
@@ -179,11 +173,7 @@ class ModeChangePreview:
 
 
 def preview_policy(session: UnitOfWork, caller: Caller, slug: str, policy: Policy) -> PolicyImpact:
-    """Return to a tenant's admin what a policy would change, also for pending requests.
-
-    Raises:
-        NotFound, NotYours: there is no such tenant or row, or the caller lacks the role.
-    """
+    """To a tenant's admin."""
     tenant = permissions.readable(session, caller, slug, ADMINS)
     held, at = versions.at_version(session, tenant.id, tenant.policy_version), now(session)
     known = recipients.look_up(session, {tenant.id}, at)
@@ -202,11 +192,7 @@ def preview_policy(session: UnitOfWork, caller: Caller, slug: str, policy: Polic
 
 
 def preview_mode_change(session: UnitOfWork, caller: Caller, slug: str, mode: Mode) -> ModeChangePreview:
-    """Return to a tenant's admin what switching to a mode would do at once.
-
-    Raises:
-        NotFound, NotYours: there is no such tenant or row, or the caller lacks the role.
-    """
+    """To a tenant's admin."""
     tenant = permissions.readable(session, caller, slug, ADMINS)
     if mode is not Mode.ENFORCE:
         return ModeChangePreview(RequestSample(), None)
@@ -220,11 +206,7 @@ def preview_mode_change(session: UnitOfWork, caller: Caller, slug: str, mode: Mo
 
 
 def open_and_waiting(session: UnitOfWork, caller: Caller, slug: str) -> tuple[RequestSample, RequestSample, int]:
-    """Return to a tenant's admin the open windows, pending requests and reviews that an emergency stop would end.
-
-    Raises:
-        NotFound, NotYours: there is no such tenant or row, or the caller lacks the role.
-    """
+    """Return the open windows, pending requests and number in review that a stop would end, to an admin."""
     tenant = permissions.readable(session, caller, slug, ADMINS)
     at = now(session)
     return (
@@ -237,7 +219,7 @@ def open_and_waiting(session: UnitOfWork, caller: Caller, slug: str) -> tuple[Re
 def _of(
     session: UnitOfWork, tenant: Tenant, state: State, at: datetime, *which: ColumnElement[bool]
 ) -> RequestSample:
-    """Return the requests in a state before their deadline, the nearest first."""
+    """Before their deadline, the nearest first."""
     conditions = (
         col(AccessRequest.tenant_id) == tenant.id,
         IS_OPEN,

@@ -1,4 +1,4 @@
-"""Encode event bodies and signed approvals in the canonical JSON of RFC 8785, and make salted commitments; pure."""
+"""The canonical JSON (RFC 8785) of events and signed approvals, and salted commitments; pure."""
 
 import base64
 import hashlib
@@ -25,7 +25,7 @@ NOTHING_ADDED: Mapping[str, Value] = MappingProxyType({})
 
 @lru_cache(INSTANTS_KEPT)
 def instant(moment: datetime) -> str:
-    """Return the moment in UTC with six digits of a second, always the same form."""
+    """UTC with six digits of a second, always the same form."""
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
@@ -33,8 +33,7 @@ def canonical(fields: Mapping[str, Value]) -> bytes:
     """Return the canonical bytes of one flat object.
 
     For the allowed values (text, whole numbers up to 2^53 - 1, booleans, null, lists of text and one level of objects
-    of these, with ASCII names) the standard library's encoder already writes RFC 8785's form. Events may not hold
-    floats, whose form is the hard part of the standard.
+    of these, with ASCII names) the standard library's encoder already writes RFC 8785's form. Floats are not allowed.
 
     Raises:
         ValueError: a number is out of range, or a name is not ASCII.
@@ -81,10 +80,10 @@ def signed_text(
     opens_at: Value = None,
     added: Mapping[str, Value] = NOTHING_ADDED,
 ) -> bytes:
-    """Return the canonical bytes that sign an approval: which window was opened, by whom, and the statement's hash.
+    """Return the bytes that an approval's signature covers: the window, its approvers, and the statement's hash.
 
-    The opening event holds all of it, so that the signature can be verified after personal values in the statement
-    were erased. With members that only format 2 has, in `added`, it is of that format.
+    The opening event holds all of it, so that the signature stays verifiable after personal values of the statement
+    were erased. Members in `added` make it format 2.
     """
     return canonical(
         {
@@ -102,10 +101,10 @@ def signed_text(
 
 
 def decoded(text: str) -> bytes:
-    """Return the bytes of base64 text (RFC 4648 section 4) and accept only the canonical encoding.
+    """Decode base64 (RFC 4648 section 4); accept only the canonical encoding, with zero padding bits.
 
     Raises:
-        ValueError: it is none, or is not the one that encoding gives: the bits that pad it are zero.
+        ValueError: it is another.
     """
     found = base64.b64decode(text, validate=True)
     if base64.b64encode(found).decode() != text:
@@ -114,10 +113,10 @@ def decoded(text: str) -> bytes:
 
 
 def new_salt() -> bytes:
-    """Return a salt of 128 random bits, without which nobody can guess a personal value from its commitment."""
+    """128 random bits, without which a commitment does not reveal its value."""
     return secrets.token_bytes(SALT_BYTES)
 
 
 def commitment(salt: bytes, value: str) -> str:
-    """Return hex(SHA-256(salt ‖ value)), which the event holds in place of an erasable value."""
+    """hex(SHA-256(salt ‖ value)), which the event holds in place of an erasable value."""
     return hashlib.sha256(salt + value.encode()).hexdigest()

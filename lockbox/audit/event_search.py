@@ -1,4 +1,4 @@
-"""Search the audit log and return only what the reader may see."""
+"""Search of the audit log; readers get only what they may see."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -49,15 +49,11 @@ SAYS = text("""EXISTS (SELECT FROM event_details d, jsonb_each(d.fields) f
 
 
 def ahead_of_events(request_id: UUID) -> Query:
-    """Return what `events` reads."""
     return EVENTS, {"request_id": request_id}
 
 
 def events(session: UnitOfWork, request_id: UUID) -> Sequence[Row[Any]]:
-    """Return the events of a request in order: its moves, which have a seq, and the events beside them.
-
-    Activity is left out, because it has a list of its own.
-    """
+    """Return a request's events in order, without activity, which has its own list; only moves have a seq."""
     return session.execute(*ahead_of_events(request_id)).all()
 
 
@@ -91,7 +87,6 @@ class WrittenEvent:
 
     @classmethod
     def of(cls, event: AuditEvent) -> Self:
-        """Return an event as it was handed to the statement that writes it."""
         said = event.personal
         return cls(
             **{name: getattr(event, name) for name in ("seq", "at", "from_state", "to_state", "deadline_at", "id")},
@@ -119,10 +114,7 @@ EventRow = Row[Any] | WrittenEvent
 
 @dataclass(frozen=True)
 class EventFilter:
-    """What a reader searches for; None matches anything. `words` are searched in comments and justifications.
-
-    `moves` restricts the result to moves of requests.
-    """
+    """None matches anything. `words` are searched in comments and justifications; `moves` leaves out other events."""
 
     person: UUID | None = None
     action: str | None = None
@@ -135,16 +127,15 @@ class EventFilter:
 
     @property
     def is_all(self) -> bool:
-        """Return whether nothing is filtered out."""
         return self == EventFilter()
 
 
 @dataclass(frozen=True)
 class RecordedEvent:
-    """An event; `number` is its position in its log, None until sealed; `details` are salt and value by field.
+    """`number` is the position in its log, None until sealed; `details` are salt and value by field.
 
-    Its fields come from the body. `altered` names the columns and values beside the body that contradict it, and
-    `body` if another body was sealed. For an export, which a verifier checks, the columns are taken as they are.
+    Fields come from the body. `altered` names columns and values that contradict the body, and `body` if another body
+    was sealed. For an export, which a verifier checks, the columns are taken as they are.
     """
 
     id: UUID
@@ -168,7 +159,7 @@ class RecordedEvent:
 
     @property
     def personal(self) -> dict[str, str]:
-        """The personal values that still exist, that this reader may see, and that match the event's commitments."""
+        """The personal values that still exist, match the event's commitments, and that this reader may see."""
         return {name: value for name, (_, value) in self.details.items() if name not in self.altered}
 
     def value(self, name: str) -> str | None:
@@ -181,8 +172,7 @@ class EventScope:
     """What one reader may read of a log's events.
 
     `hidden` are fields to leave out: of all events, of events by actors of some roles, or of events about no request;
-    `recipient` stands for each recipient of a mail.
-    `of_tenants` is what the reader may see, in the vendor's log, of tenants' events.
+    `recipient` stands for each recipient of a mail. `of_tenants` limits tenants' events in the vendor's log.
     """
 
     hidden: frozenset[str] = frozenset()
@@ -192,7 +182,6 @@ class EventScope:
     of_tenants: "EventScope | None" = None
 
     def reads(self, event: RecordedEvent, name: str) -> bool:
-        """Return whether the reader may see a personal field of an event."""
         if self.of_tenants and event.tenant_id:
             return self.of_tenants.reads(event, name)
         name = RECIPIENT if name.startswith(f"{RECIPIENT}_") else name
@@ -205,7 +194,7 @@ class EventScope:
 
 @dataclass(frozen=True)
 class FoundEvents:
-    """Matching events, newest first, and the id before which the search goes on; None at the end of the log."""
+    """Newest first; `before` is the id to continue from, None at the end of the log."""
 
     events: Sequence[RecordedEvent]
     before: UUID | None
@@ -220,9 +209,9 @@ def page(
     before: UUID | None,
     most: int,
 ) -> FoundEvents:
-    """Return the newest matching events of a log, sealed or not, at most `most` of them, from the id on.
+    """Return the newest matching events of a log before an id, sealed or not.
 
-    Events are looked through, so many at a time: fewer may be found though there are more.
+    Only so many events are read: fewer may match though there are more.
     """
     newest = select(Event).where(among(col(Event.log_id), log_id))
     bounds = [before, id_at(wanted.before, SKEW) if wanted.before else None]
@@ -245,7 +234,7 @@ def page(
 def of_request(
     session: UnitOfWork, logs: Sequence[UUID], sight: EventScope, wanted: EventFilter, *, most: int
 ) -> list[RecordedEvent]:
-    """Return the newest matching events of one request in some logs, at most `most` of them."""
+    """Return the newest matching events of one request in some logs."""
     return _events(session, sight, *_conditions(logs, sight, wanted), most=most)
 
 
@@ -260,7 +249,7 @@ def _events(
 def span(
     session: UnitOfWork, log_id: UUID, sight: EventScope, wanted: EventFilter, *, start: int, end: int
 ) -> list[RecordedEvent]:
-    """Return the matching events of a log from number `start` to before `end`, in order, for an export."""
+    """Return the matching events from number `start` to before `end`, for an export."""
     query = _matching([log_id], sight, wanted)
     rows = session.execute(_between(query, log_id, start, end).order_by(col(Seal.number)))
     return [_seen(RecordedEvent(**_plain(row._asdict())), sight) for row in rows]
@@ -276,13 +265,13 @@ def checked_span(
 
 
 def count(session: UnitOfWork, log_id: UUID, sight: EventScope, wanted: EventFilter, *, end: int) -> int:
-    """Return how many events of a log before a number match."""
+    """Count matching events below number `end`."""
     query = select(func.count()).select_from(Event).where(*_conditions([log_id], sight, wanted))
     return int(session.execute(_between(query, log_id, 0, end)).scalar_one())
 
 
 def items(session: UnitOfWork, log_id: UUID, events: Iterable[RecordedEvent]) -> dict[UUID, str]:
-    """Return the service and resources of requests, from the bodies of their first moves in a log."""
+    """Return the service and resources of requests, from their first moves in a log."""
     ids = {event.request_id for event in events if event.request_id}
     query = select(col(Event.request_id), col(Event.body), DETAILS.label("details"))
     first = col(Event.request_id).in_(ids), col(Event.log_id) == log_id, col(Event.action).in_(event_checks.ASKING)
@@ -348,8 +337,8 @@ def _pairs(details: Mapping[str, Sequence[str]] | None) -> dict[str, tuple[str, 
 def checked(row: dict[str, Any]) -> RecordedEvent:
     """Return an event as its body states it, from the columns of its row.
 
-    The row also has `number`, `details` (salt and value by field) and `in_place`: whether this body was sealed, or
-    None if that was not checked.
+    The row also has `number`, `details` (salt and value by field) and `in_place`: whether this body was sealed, None
+    if unchecked.
     """
     in_place = row.pop("in_place")
     columns = {name: row[name] for name in event_checks.MEMBERS}

@@ -1,4 +1,4 @@
-"""Append events to the audit log, any number in one statement."""
+"""Writing of audit events, any number in one statement."""
 
 import base64
 import json
@@ -39,7 +39,7 @@ RECORD = text(f"WITH {APPEND} SELECT 1")
 
 @dataclass(frozen=True)
 class Actor:
-    """The person, in one role and through one channel, or the clock, that caused an event.
+    """The person, in one role and channel, or the clock, that caused an event.
 
     `address` is the network address, `on_behalf_of` the person for whom a service account or a delegate acted.
     """
@@ -54,7 +54,7 @@ class Actor:
 
     @property
     def side(self) -> str | None:
-        """The actor's side; None for the clock and the owner, who are no users."""
+        """None for the clock and the owner, who are no users."""
         if self.role in NOBODYS:
             return None
         return CUSTOMER if self.role in CUSTOMERS else VENDOR
@@ -68,10 +68,9 @@ THE_OWNER = Actor(person_id=None, role=OWNER, channel="operate")
 
 
 def is_internal(from_state: str | None, to_state: str | None) -> bool:
-    """Return whether a move between these states happened before the customer was asked.
+    """Return whether a move happened before the customer was asked: it is sealed in the vendor's log.
 
-    Such a move is sealed in the vendor's log. The move that first asks or notifies the customer is the first in
-    theirs.
+    The move that first asks or notifies the customer is the first in theirs.
     """
     return to_state == REVIEWING or (from_state == REVIEWING and to_state not in SHOWN)
 
@@ -80,11 +79,10 @@ def is_internal(from_state: str | None, to_state: str | None) -> bool:
 class AuditEvent:
     """An event to be written.
 
-    `facts` say what the action was about and hold nothing personal; `personal` values enter the event as salted
-    commitments and are stored separately, where they can be erased. `seq` numbers the moves of a request.
-    `policy_version` is the version of the tenant's policy that was applied, if any. `stays_inside` keeps an event in
-    the vendor's log whatever the states say, such as mails to managers. `salts` are those of earlier commitments to
-    the same values, so that readers can see that they are equal.
+    `facts` hold nothing personal; `personal` values enter the event as salted commitments and are stored apart, where
+    they can be erased. `seq` numbers the moves of a request. `policy_version` is the policy that was applied, if any.
+    `stays_inside` keeps an event in the vendor's log whatever its states, such as mails to managers. `salts` are
+    those of earlier commitments to the same values, so that readers can see that they are equal.
     """
 
     at: datetime
@@ -105,23 +103,23 @@ class AuditEvent:
 
     @property
     def internal(self) -> bool:
-        """Return whether it is sealed in the vendor's log, whichever tenant it is about."""
+        """Whether it is sealed in the vendor's log, whichever tenant it is about."""
         return self.stays_inside or is_internal(self.from_state, self.to_state)
 
     @property
     def log_id(self) -> UUID:
-        """The log that it is sealed in: the tenant's, or the vendor's own."""
+        """The tenant's log, or the vendor's own."""
         return VENDORS_LOG if self.internal or self.tenant_id is None else self.tenant_id
 
 
 def body_of(row: AuditEvent) -> bytes:
-    """Return what the body of an event says, for a reader: the commitments in it have other salts than the sealed."""
+    """Return the body for a reader: its commitments have other salts than the sealed ones."""
     hidden = {name: commitment(new_salt(), value) for name, value in _personal(row) if value is not None}
     return _body(row, hidden)
 
 
 def append(audit_events: Iterable[AuditEvent]) -> dict[str, Any]:
-    """Return the parameters of APPEND, a set of CTEs for the statement that makes the change."""
+    """Return the parameters of APPEND, the CTEs for the statement that makes the change."""
     rows = tuple(audit_events)
     details: list[tuple[UUID, bytes]] = []
     bodies = []
@@ -201,15 +199,10 @@ def record(
     wanted: Mapping[str, str],
     count: int,
 ) -> None:
-    """Record that someone read the audit log, once in each log that they read.
+    """Record a read of the audit log, once in each log.
 
-    Args:
-        session: the open transaction, in the context of whoever looks.
-        actor: who looks.
-        action: `audit_log_read` or `audit_log_exported`.
-        logs: the tenants whose log it was; None is the vendor's own.
-        wanted: what they looked for, by the names of the query; it may hold names, and is kept as they are.
-        count: how many events they were shown.
+    `action` is `audit_log_read` or `audit_log_exported`. `logs` are tenants, None for the vendor's own. `wanted` is
+    the query as given, which may hold names. `count` is how many events were returned.
     """
     at = now(session)
     sought = json.dumps(dict(wanted), ensure_ascii=False, sort_keys=True) if wanted else None

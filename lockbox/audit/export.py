@@ -1,4 +1,4 @@
-"""Write exports of a log page by page, in the format of docs/audit-format.md."""
+"""Exports of a log, page by page, in the format of docs/audit-format.md."""
 
 import base64
 import csv
@@ -43,7 +43,7 @@ DECISIONS = {"approve": "Approved", "deny": "Denied", "revoke": "Revoked", "time
 
 @dataclass(frozen=True)
 class Export:
-    """An export: the log as it was when the export began, the filter, and the reader's scope."""
+    """The log as it was when the export began, the filter, and the reader's scope."""
 
     log: LogHead
     sight: EventScope
@@ -53,12 +53,11 @@ class Export:
 
     @property
     def is_whole(self) -> bool:
-        """Return whether nothing was filtered out, so that the file also shows that nothing is missing."""
+        """Whether nothing was filtered out, so that the file also proves completeness."""
         return self.wanted.is_all
 
     @property
     def first_line(self) -> bytes:
-        """The line that describes the export."""
         log = self.log
         proofs = [{"from": size, "proof": _texts(path)} for size, path in self.consistency.items()]
         return _line(
@@ -75,7 +74,6 @@ class Export:
 
 
 def lines(pages: Pages, export: Export) -> Iterator[bytes]:
-    """Yield the lines of an export, each with its line break."""
     yield export.first_line
     events = 0
     for page in _whole(pages, export) if export.is_whole else _filtered(pages, export):
@@ -114,7 +112,7 @@ def _whole(pages: Pages, export: Export) -> Iterator[list[tuple[bool, bytes]]]:
 
 
 def _removed(session: UnitOfWork, log: LogHead) -> int:
-    """Return how many of the first events retention removed, as the log itself says."""
+    """Return how many of the first events retention removed, by the log's own event."""
     values = {"log_id": log.id, "size": log.size, "action": AUDIT_EVENTS_REMOVED}
     said = [event_checks.parsed_body(bytes(body)) for body in session.execute(REMOVED, values).scalars()]
     return max((min(end, log.size) for one in said if isinstance(end := one.get("removed_to"), int)), default=0)
@@ -148,7 +146,7 @@ def _tiles(pages: Pages, export: Export, removed: int, within: tuple[int, int]) 
 
 
 def _standing(number: int, events: Mapping[int | None, RecordedEvent], removed: int) -> str:
-    """Return whether an event is here or removed; otherwise it is missing, and an export cannot say so."""
+    """Return whether an event is here or removed; an export cannot represent a missing one."""
     if number in events:
         return HERE
     return REMOVED_BY_RETENTION if number < removed else MISSING
@@ -175,7 +173,7 @@ def _line(**members: object) -> bytes:
 
 
 def table(pages: Pages, export: Export) -> Iterator[bytes]:
-    """Yield the rows of an export as CSV, with the usual columns; no cell can act as a spreadsheet formula."""
+    """Yield CSV rows with the usual columns; no cell can act as a spreadsheet formula."""
     yield row(COLUMNS)
     for start in range(0, export.log.size, NUMBERS_A_PAGE):
         with pages() as session:
@@ -205,7 +203,7 @@ def _cells(event: RecordedEvent, items: Mapping[UUID, str]) -> Iterator[object]:
 
 
 def row(cells: Iterable[object]) -> bytes:
-    """Return a CSV row in which no cell can act as a spreadsheet formula."""
+    """No cell can act as a spreadsheet formula."""
     written = io.StringIO()
     csv.writer(written).writerow([spreadsheet_cell("" if cell is None else str(cell)) for cell in cells])
     return written.getvalue().encode()

@@ -1,4 +1,4 @@
-"""Tables of the audit package: events, their personal details, logs, seals and the queue of unsealed events."""
+"""Tables of the audit package."""
 
 from datetime import date, datetime
 from typing import Any
@@ -39,7 +39,7 @@ class Event(SQLModel, table=True):
 
 
 class EventDetail(SQLModel, table=True):
-    """The personal fields of an event; its body holds SHA-256(salt ‖ value) of each.
+    """The personal fields of an event, whose body holds SHA-256(salt ‖ value) of each.
 
     `fields` maps a field's name to its salt, in base64, and its value.
     """
@@ -51,13 +51,13 @@ class EventDetail(SQLModel, table=True):
 
 
 class AuditLog(SQLModel, table=True):
-    """A Merkle tree over the events of one tenant, or over the vendor's where `tenant_id` is null.
+    """A Merkle tree over the events of one tenant, or of the vendor where `tenant_id` is null.
 
     `note` is the newest checkpoint. `generation` counts the restores of back-ups older than what had been shipped;
     each has its own `origin`. The first `unproven` events predate sealing: they are only known to have existed when
     it began. `kept_at` is when a checkpoint was last kept, `digest_at` when the tenant last got a digest. The events
     before `kept_from` are recorded as removed, and older than `kept_since`; those before `cleared_to` are gone.
-    `stated_for` is for which month it was last told what can open without approval, `unstated_at` when that failed.
+    `stated_for` is the last month whose access without approval it records, `unstated_at` when that failed.
     """
 
     __tablename__ = "logs"
@@ -102,7 +102,7 @@ class Tile(SQLModel, table=True):
 
 
 class HourlyCheckpoint(SQLModel, table=True):
-    """A checkpoint of each hour, even without events; `notified_at` is when webhooks were promised it."""
+    """A checkpoint of each hour, even without events; `notified_at` is when its webhook calls were queued."""
 
     __tablename__ = "checkpoints"
 
@@ -115,7 +115,7 @@ class HourlyCheckpoint(SQLModel, table=True):
 
 
 class AuditKey(SQLModel, table=True):
-    """A public key that has signed checkpoints or approvals here, as `name+id+base64`; none is ever removed."""
+    """A public key that has signed here, as `name+id+base64`; none is ever removed."""
 
     __tablename__ = "audit_keys"
 
@@ -125,7 +125,7 @@ class AuditKey(SQLModel, table=True):
 
 
 class RefusalCount(SQLModel, table=True):
-    """Refusals of one minute that are counted together; after the minute they become one event."""
+    """Refusals of one minute that are counted together and then become one event."""
 
     __tablename__ = "refused"
 

@@ -1,4 +1,4 @@
-"""Count refusals and record them as one event a minute, so that nobody can flood the audit log."""
+"""Refusals, recorded as one event a minute, so that no one can flood the audit log."""
 
 import hashlib
 import json
@@ -44,10 +44,9 @@ RECORD = text(f"WITH {events.APPEND} SELECT 1")
 
 @dataclass(frozen=True)
 class RefusalEntry:
-    """What was refused, to whom if that is known, and about which request.
+    """Refusals with equal `facts`, kind, person and request are counted together within a minute.
 
-    Refusals with equal `facts`, kind, person and request are counted together within a minute; `of` distinguishes
-    callers who are not identified. `first` and `personal` describe the first refusal of the minute.
+    `of` distinguishes unidentified callers. `first` and `personal` describe the first refusal of the minute.
     """
 
     kind: str
@@ -83,7 +82,7 @@ def count(session: UnitOfWork, refused: RefusalEntry) -> None:
 
 
 def record_finished_minutes(database: Database) -> int:
-    """Record an event for each count of a finished minute; return how many there were."""
+    """Record an event for each count of a finished minute; return how many."""
     with database.transaction() as session:
         at = now(session)
         until = at.replace(second=0, microsecond=0) - MINUTE
@@ -119,7 +118,7 @@ def record_finished_minutes(database: Database) -> int:
 
 
 def _stage(row: Row[Any]) -> str | None:
-    """Return the stage that only the vendor knows of, for what is done in no other."""
+    """Return the stage that only the vendor knows of, if the action belongs to no other."""
     return "reviewing" if row.facts.get("refused") == "endorse" else None
 
 

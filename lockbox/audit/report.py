@@ -60,8 +60,6 @@ PAGES = Environment(
 
 @dataclass(frozen=True)
 class ReportStep:
-    """A move of the request: who made it, in which role and on whose behalf, and their comment."""
-
     at: datetime
     action: str
     from_state: str | None
@@ -74,7 +72,6 @@ class ReportStep:
 
     @property
     def deed(self) -> str:
-        """The action in words."""
         return DEEDS.get(self.action, self.action)
 
 
@@ -97,7 +94,7 @@ class ReportedUse:
 
 @dataclass(frozen=True)
 class RequestRecord:
-    """The row of a request, for moves that the audit log no longer holds; `moves` is how many it has made."""
+    """A request's row, for moves that the audit log no longer holds; `moves` counts all it has made."""
 
     request_id: UUID
     service: str
@@ -142,11 +139,7 @@ class ReportedRequest(BaseModel, frozen=True):
 
 
 class Report(ReportedRequest):
-    """A report for a reader who was not involved.
-
-    `questions` are the questions and answers in order; `let_in` is a sentence about how often the gate let the
-    engineer in.
-    """
+    """`let_in` is a sentence about how often the gate let the engineer in."""
 
     steps: tuple[ReportStep, ...]
     questions: tuple[ReportStep, ...]
@@ -154,7 +147,7 @@ class Report(ReportedRequest):
 
     @property
     def sealed(self) -> bool:
-        """Return whether each step exists, has its number in the log, and is as it was sealed."""
+        """Whether each step exists, has its number in the log, and is as it was sealed."""
         return not self.lost and not self.altered and all(step.number is not None for step in self.steps)
 
     @property
@@ -164,7 +157,6 @@ class Report(ReportedRequest):
 
     @property
     def ending(self) -> str:
-        """The outcome, in words."""
         return ENDS.get(self.state, "not ended yet")
 
     @property
@@ -196,7 +188,7 @@ def report(
     kept: RequestRecord | None = None,
     let_in: str = "",
 ) -> Report:
-    """Return the report on a request, from its moves in order and its activity, the oldest first.
+    """Build the report from a request's moves, in order, and its activity, oldest first.
 
     `asked` are its questions and answers, `told` the events that say who was notified. Without the request's row,
     `kept`, the submitting move has to be among the moves.
@@ -238,7 +230,7 @@ def report(
 
 
 def _opens_at(opening: RecordedEvent) -> datetime:
-    """Return when the window begins that a move opens: at once, or at the time for which it was approved."""
+    """Return when the window begins: at once, or at the approved start."""
     return _moment(opening.said.get(OPENS_AT), opening.at)
 
 
@@ -299,7 +291,6 @@ def _texts(named: object) -> tuple[str, ...] | None:
 
 
 def _lost(events: Iterable[RecordedEvent], kept: RequestRecord | None) -> tuple[int, ...]:
-    """Return the numbers of missing moves."""
     there: set[int] = set()
     for event in events:
         if isinstance(seq := event.said.get("seq"), int):
@@ -315,12 +306,10 @@ def page(found: Report, *, made_at: datetime) -> str:
 
 
 def moment(at: datetime | None) -> str:
-    """Return a moment in UTC to the second."""
     return f"{at:%Y-%m-%d %H:%M:%S}Z" if at else "-"
 
 
 def step(event: RecordedEvent) -> ReportStep:
-    """Return a move as a report shows it."""
     others = [value for name, value in sorted(event.personal.items()) if name.startswith(PRINCIPAL)]
     return ReportStep(
         at=event.at,
@@ -336,7 +325,7 @@ def step(event: RecordedEvent) -> ReportStep:
 
 
 def use(event: RecordedEvent) -> ReportedUse:
-    """Return an activity as a report shows it; unreadable parts count as erased."""
+    """Unreadable parts count as erased."""
     said = event.said
     count, as_asked = said.get("count"), said.get("as_asked")
     return ReportedUse(

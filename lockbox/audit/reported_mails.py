@@ -1,4 +1,4 @@
-"""Say how the mails about an event ended, and whom a list names, as the audit log, the pages and a report do."""
+"""How the mails about an event ended, in words for the audit log, pages and reports."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ MAILED = {
 
 @dataclass(frozen=True)
 class ReportedMails:
-    """How the mails about a step ended, in words; `deed` is the step, None for a reminder or a report."""
+    """`deed` is the step in words, None for a reminder or a report."""
 
     at: datetime
     deed: str | None
@@ -30,12 +30,10 @@ class ReportedMails:
 
 
 def mailed(said: Mapping[str, Any], recipients: Mapping[str, str], most: int | None = None) -> str:
-    """Return how the mails about an event ended, by name as far as these are known, by their fields, else in numbers.
+    """Return how the mails about an event ended, by name as far as known, else in numbers.
 
-    Args:
-        said: the body of an event `notified`.
-        recipients: its personal values.
-        most: how many people are named of each outcome at most; all whose names are known if left out.
+    `said` is the body of an event `notified`, `recipients` its personal values. `most` limits the names for each
+    outcome.
     """
     listed = [(number, one) for number, one in _listed(said) if f"{RECIPIENT}_{number}" in recipients]
     parts = []
@@ -48,12 +46,9 @@ def mailed(said: Mapping[str, Any], recipients: Mapping[str, str], most: int | N
 
 
 def some(names: Sequence[str], count: int = 0, most: int | None = MOST_NAMED) -> str:
-    """Return people by name, such as `Ann, Abe`, and the number of others, such as `Ann, Abe and 2 others`.
+    """Return names and the number of others, such as `Ann, Abe and 2 others`.
 
-    Args:
-        names: those that are known.
-        count: how many people there are, if more.
-        most: how many are named where there are still more, None for all.
+    `count` is the total, if more than are known; `most` None names all.
     """
     count = max(count, len(names))
     if most is not None and count > most + 1:

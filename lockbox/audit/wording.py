@@ -1,4 +1,4 @@
-"""Describe events of the audit log in words for pages and the CLI."""
+"""Events of the audit log in words, for pages and the CLI."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -208,7 +208,7 @@ def let_in(said: Mapping[str, Any], time: Callable[[datetime], str]) -> str:
 
 @dataclass(frozen=True)
 class EventWording:
-    """An event in words; `about` are labelled lines of details."""
+    """`about` are labelled lines of details."""
 
     event: RecordedEvent
     who: str
@@ -218,7 +218,7 @@ class EventWording:
 
 
 def describe(event: RecordedEvent) -> EventWording:
-    """Return an event in words, as far as this reader may see it."""
+    """Say an event in words, as far as this reader may see it."""
     who = (event.value("name") or f"somebody whose name was {ERASED}") if event.actor_id else _nobody(event)
     return EventWording(
         event,
@@ -272,7 +272,7 @@ def _about(event: RecordedEvent) -> Iterator[tuple[str, str]]:
 
 
 def _stated(action: str, said: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield for which services something can open without approval, and what was opened so, where that is stated."""
+    """Yield for which services something can open without approval, and what was opened so."""
     if action != STATED:
         return
     for name, label in STATED_FACTS.items():

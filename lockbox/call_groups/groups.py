@@ -42,11 +42,7 @@ class LoopConnections:
         event.listen(engine, "engine_disposed", lambda _: self.close())
 
     async def take(self) -> AsyncConnection[Any]:
-        """Return a free connection, or a new one.
-
-        Raises:
-            psycopg.Error: Postgres gives no connection.
-        """
+        """Raises psycopg.Error where Postgres gives no connection."""
         while self._free:
             found = self._free.pop()
             if not found.closed:
@@ -65,7 +61,6 @@ class LoopConnections:
             self._free.append(connection)
 
     def close(self) -> None:
-        """Close the free connections."""
         for connection in self._free:
             connection.pgconn.finish()
         self._free.clear()
@@ -95,9 +90,7 @@ class CallGroups:
         """Run a use case and return its answer once its writes are committed.
 
         If the caller is cancelled, the use case still runs to its end. No two calls with the same key share a group.
-
-        Raises:
-            Busy: the call has to run alone, and no place for that came free within five seconds.
+        Raises Busy where the call has to run alone and gets no thread within five seconds.
         """
         member = GroupMember(use_case, key)
         self._arrived.append(member)

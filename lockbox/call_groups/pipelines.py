@@ -1,4 +1,4 @@
-"""Run use cases on the event loop: those that arrive together share one transaction and its round trips to Postgres.
+"""Shared transactions on the event loop: members' statements share the round trips to Postgres.
 
 A use case is the same function that runs in a thread with `Database.transaction`. Here each runs in a greenlet of its
 own, which pauses whenever it needs rows; the queries of the whole group are then sent in one pipeline. Each member's
@@ -49,10 +49,9 @@ class AloneNeeded(Exception):  # noqa: N818 - a state of affairs
 
 
 class SharedWork(UnitOfWork):
-    """A unit of work whose statements go to Postgres together with those of others.
+    """Writes are sent with the next read, or with the commit.
 
-    Writes are sent with the next read, or with the commit. What it has last asked for is put into `handed` once it is
-    there; when it `is_over`, no row comes any more.
+    Rows of the last reads are put into `handed`; when it `is_over`, no row comes any more.
     """
 
     def __init__(self, db: Database) -> None:
@@ -89,7 +88,6 @@ class SharedWork(UnitOfWork):
         return self.read_ahead.take((statement, cast("Mapping[str, Any]", values or {})), self._awaited)
 
     def _awaited(self, queries: list[Query]) -> Sequence[Result[*tuple[Any, ...]]]:
-        """Pause until the rows are there."""
         self.reads = queries
         while not self.handed:
             if self.is_over:
@@ -98,7 +96,7 @@ class SharedWork(UnitOfWork):
         return self.handed.pop()
 
     def taken(self) -> tuple[list[Query], list[Query]]:
-        """Return the statements to write and to read in this round, and clear them."""
+        """Return this round's writes and reads, and clear them."""
         writes, reads = self.writes, self.reads
         self.writes, self.reads = [], []
         self.has_written = self.has_written or bool(writes)
@@ -108,8 +106,8 @@ class SharedWork(UnitOfWork):
 class GroupMember(Generic[Answer]):
     """One call in a group: the use case, its work in the current attempt, and the answer that its caller awaits.
 
-    No two members of a group have the same `key`. `needs_alone` is whether it has to leave the group. The use case
-    runs in the context of its caller, `called_in`: what it logs names the call that it belongs to.
+    No two members of a group have the same `key`. `needs_alone`: it has to leave the group. The use case runs in the
+    context of its caller, `called_in`: its log lines name the call that it belongs to.
     """
 
     def __init__(self, use_case: Callable[[UnitOfWork], Answer], key: str | None) -> None:
@@ -144,10 +142,7 @@ class GroupMember(Generic[Answer]):
             self._fiber.throw()
 
     def _run(self, work: SharedWork) -> None:
-        """Run the use case in its fiber.
-
-        Its outcome is noted here: what a switch returns may be what a dying fiber has left.
-        """
+        """Note the outcome here: what a switch returns may be what a dying fiber has left."""
         try:
             answer = self.use_case(work)
         except AloneNeeded:
@@ -175,25 +170,22 @@ class GroupMember(Generic[Answer]):
         return not (self.rests or self.needs_alone or work.has_written) and unwritten
 
     def tell(self) -> None:
-        """Pass its outcome to the caller."""
         if self._error is not None:
             self.fail(self._error)
         else:
             self.answered(*self._outcome)
 
     def answered(self, answer: Answer) -> None:
-        """Pass an answer to the caller."""
         if not self.answer.done():
             self.answer.set_result(answer)
 
     def fail(self, error: Exception) -> None:
-        """Pass an error to the caller."""
         if not self.answer.done():
             self.answer.set_exception(error)
 
 
 class MemberFailed(Exception):  # noqa: N818 - it names what was found
-    """A statement of this member failed, or it cannot go on in this group; None if the transaction itself failed."""
+    """`member` is None if the transaction itself failed."""
 
     def __init__(self, member: GroupMember[Any] | None) -> None:
         super().__init__()
@@ -202,7 +194,7 @@ class MemberFailed(Exception):  # noqa: N818 - it names what was found
 
 @dataclass(frozen=True)
 class Sent:
-    """A statement of a round, the member that it belongs to, and whether the member reads its rows."""
+    """`is_read`: the member reads its rows."""
 
     member: GroupMember[Any] | None
     statement: TextClause | str
@@ -235,7 +227,7 @@ class SharedTransaction:
         """Run the members to their end, and mark those that have to run again alone.
 
         Raises:
-            OperationalError: the connection was lost during the commit; nobody knows what became of it.
+            OperationalError: the connection was lost during the commit, whose outcome is unknown.
             PlansOutdated: nothing is committed, and the connection is closed.
         """
         left = members
@@ -268,7 +260,7 @@ class SharedTransaction:
         return [one for one in left if not one.needs_alone]
 
     async def _is_rolled_back(self) -> bool:
-        """Roll back; close a connection on which that fails: what it still does nobody knows."""
+        """Roll back; close a connection on which that fails, because its state is unknown."""
         try:
             await self._connection.execute(ROLLBACK)
         except psycopg.Error:
@@ -291,7 +283,6 @@ class SharedTransaction:
             one.needs_alone = not one.answer.done()
 
     async def _round(self, members: Sequence[GroupMember[Any]], *, is_first: bool) -> None:
-        """Run the queries of these members, and resume them."""
         sent = [Sent(None, BEGIN)] if is_first else []
         sent += [Sent(None, LOCK_WAIT)] if is_first and not self._in_one_round else []
         for one in members:
@@ -310,7 +301,7 @@ class SharedTransaction:
             one.go_on(results)
 
     async def _commit(self, members: Sequence[GroupMember[Any]]) -> None:
-        """Send the writes of these members with the commit, answer them, and have the schedule armed beside that."""
+        """Send the writes of these members with the commit, answer them, and arm the schedule beside that."""
         sent = [one for member in members for one in self._own(member, member.work.taken()[0])]
         self._is_committing = bool(members)
         warnings: list[str | None] = []
@@ -352,7 +343,7 @@ class SharedTransaction:
 
 
 def _resting(members: Sequence[GroupMember[Any]]) -> list[GroupMember[Any]]:
-    """Return those that need rows.
+    """Return the members that need rows.
 
     Raises:
         MemberFailed: one failed after it had written.

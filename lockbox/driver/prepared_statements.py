@@ -1,4 +1,4 @@
-"""Keep prepared statements over a ROLLBACK."""
+"""Prepared statements that outlive a ROLLBACK."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,19 +15,17 @@ MOST_PREPARED = 500
 
 
 class KeptStatements(PrepareManager):
-    """Prepared statements that outlive a ROLLBACK, as they do in Postgres.
+    """psycopg drops them all at a ROLLBACK, because a rolled back change of the schema could have made them wrong.
 
-    psycopg drops them all, because a rolled back change of the schema could have made them wrong; no process of ours
-    goes on after it changed the schema. Each refusal is a ROLLBACK, and without this its connection would plan every
-    statement again. This leans on a private part of psycopg: a test names the version for which that was read.
+    No process of ours continues after it changed the schema. Each refusal is a ROLLBACK, and without this its
+    connection would plan every statement again. A test names the version of psycopg for which this was read.
     """
 
     def clear(self) -> bool:
-        """Keep them, and have nothing sent to the server."""
         return False
 
     def maybe_add_to_cache(self, query: PostgresQuery, prep: Prepare, name: bytes) -> StatementKey | None:
-        """Note a statement; one that is being prepared is validated too, for another one of its pipeline may fail."""
+        """Note a statement; one that is being prepared is validated too, because another of its pipeline may fail."""
         added = super().maybe_add_to_cache(query, prep, name)
         return self.key(query) if prep is Prepare.SHOULD else added
 
@@ -42,7 +40,6 @@ class KeptStatements(PrepareManager):
 
 
 def keep_prepared(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any], _: object = None) -> None:
-    """Let a connection keep its prepared statements over a ROLLBACK."""
     kept = KeptStatements()
     kept.prepare_threshold, kept.prepared_max = PREPARED_AFTER, MOST_PREPARED
     connection._prepared = kept  # noqa: SLF001 - psycopg offers no setting

@@ -1,4 +1,4 @@
-"""Create, rotate and revoke API tokens, which are stored as a keyed hash; `authentication` reads them."""
+"""API tokens, stored as a keyed hash; `authentication` reads them."""
 
 import secrets
 from collections.abc import Iterable, Sequence
@@ -23,7 +23,7 @@ MOST_TOKENS = 20
 
 @dataclass(frozen=True)
 class IssuedToken:
-    """A token with its text, which is known only when it is created."""
+    """The text is known only when the token is created."""
 
     token: Token
     text: str
@@ -31,18 +31,11 @@ class IssuedToken:
 
 @dataclass(frozen=True, kw_only=True)
 class TokenTerms:
-    """What a new token is called, how long it lasts and what it may be used for.
+    """`environment` is part of the text: a token is refused in another kind of environment.
 
-    Args:
-        environment: part of the text, so that a token is refused in another kind of environment.
-        lifetime: until it expires.
-        name: the owner's name for it.
-        is_sample: whether it is a demo token, which counts as a fresh sign-in.
-        by_mail: whether it was created after a sign-in by mailed code alone.
-        scopes: what a service account's token may be used for.
-        services: the services that a service account's token is bound to.
-        replaces: the token that it was rotated from.
-        only_at: the one tenant at which it counts, or None for all.
+    `is_sample` marks a demo token, which counts as a fresh sign-in; `by_mail` one created after a sign-in by mailed
+    code alone. `scopes` and `services` bind a service account's token. `replaces` is the token that it was rotated
+    from, `only_at` the one tenant at which it counts, or None for all.
     """
 
     environment: str
@@ -57,10 +50,7 @@ class TokenTerms:
 
 
 def issue(session: UnitOfWork, person_id: UUID, terms: TokenTerms) -> IssuedToken:
-    """Create a token of 256 random bits for a person and store a keyed hash of it.
-
-    Row-level security lets people create tokens only for themselves.
-    """
+    """Create a token of 256 random bits. Row-level security lets people create tokens only for themselves."""
     issued = draft(person_id, now(session), keyring.of(session), terms)
     session.orm.add(issued.token)
     session.orm.flush()
@@ -68,7 +58,7 @@ def issue(session: UnitOfWork, person_id: UUID, terms: TokenTerms) -> IssuedToke
 
 
 def draft(person_id: UUID, at: datetime, ring: Keyring, terms: TokenTerms) -> IssuedToken:
-    """Return an unsaved token, marked with these keys."""
+    """Return an unsaved, marked token."""
     token_id, secret = new_id(), secrets.token_urlsafe(32)
     token = Token(
         id=token_id,
@@ -89,7 +79,6 @@ def draft(person_id: UUID, at: datetime, ring: Keyring, terms: TokenTerms) -> Is
 
 
 def written(environment: str, token_id: UUID, secret: str) -> str:
-    """Return a token's text."""
     body = f"lbx_{environment}_{token_id.hex}_{secret}"
     return body + authentication.token_checksum(body)
 
@@ -110,11 +99,7 @@ def rotate(
     overlap: timedelta,
     by_mail: bool,
 ) -> IssuedToken:
-    """Replace a token of the caller's; the old one keeps working for the overlap.
-
-    Raises:
-        NotFound: the caller has no such token.
-    """
+    """The old token keeps working for the overlap."""
     old = _of(session, caller, token_id)
     if not row_macs.is_held(session, old.mac, row_macs.token(old), old.id):
         raise NotFound("There is no such token.")
@@ -135,11 +120,7 @@ def rotate(
 
 
 def revoke(session: UnitOfWork, caller: Caller, token_id: UUID) -> None:
-    """Revoke a token of the caller's from the next call on; repeating it is harmless.
-
-    Raises:
-        NotFound: the caller has no such token.
-    """
+    """Idempotent; in force from the next call."""
     token = _of(session, caller, token_id)
     token.revoked_at = token.revoked_at or now(session)
     session.orm.add(token)

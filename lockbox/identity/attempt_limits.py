@@ -1,4 +1,4 @@
-"""Count sign-in attempts by network and account in Postgres, so that flushing Redis resets nothing."""
+"""Sign-in attempts by network and account, counted in Postgres, so that flushing Redis resets nothing."""
 
 import math
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ HERE = ["account here", "code here"]
 
 @dataclass(frozen=True)
 class AttemptLimits:
-    """How many attempts are allowed within ten minutes.
+    """Allowed attempts within ten minutes.
 
     `per_account` is from anywhere, `per_account_here` from one network (None: as many), and `per_address` is how many
     one network has for all accounts together.
@@ -48,7 +48,6 @@ class AttemptLimits:
     per_account_here: int | None = None
 
     def of(self, *, is_address: bool, is_here: bool) -> int:
-        """Return the limit of one count."""
         if is_address:
             return self.per_address
         here = self.per_account if self.per_account_here is None else self.per_account_here
@@ -57,17 +56,13 @@ class AttemptLimits:
 
 @dataclass(frozen=True)
 class AttemptCount:
-    """A counted attempt; `wait` is None if it may go on, `of_address` whether the network has to wait."""
+    """`wait` is None if the attempt may continue, `of_address` whether the network has to wait."""
 
     wait: timedelta | None
     of_address: bool = False
 
     def check(self, to: str = "sign in") -> None:
-        """Raise if a limit was met; call it outside the transaction that counted.
-
-        Raises:
-            TooMany: the limit was met.
-        """
+        """Raise if a limit was met; call it outside the transaction that counted."""
         if self.wait is not None:
             seconds = max(1, math.ceil(self.wait.total_seconds()))
             raise TooMany(
@@ -132,7 +127,7 @@ def _until(since: datetime, at: datetime) -> timedelta:
 
 
 def network(address: str) -> str:
-    """Return the network that an address counts as: an IPv6 /64 is one."""
+    """An IPv6 /64 counts as one network."""
     try:
         parsed = ip_address(address)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Look up whose token or other credential was shown, and tell row-level security for whom a transaction runs."""
+"""Look-up of credentials, and the session variables by which row-level security knows the caller."""
 
 import re
 import zlib
@@ -100,12 +100,12 @@ def suspend(session: UnitOfWork, tenant_id: UUID) -> None:
 
 
 def close_cases(session: UnitOfWork, caller: Caller) -> None:
-    """Let a ticket system reach the requests at the tenants that its token is bound to, in this transaction."""
+    """Let a ticket system reach the requests at its token's tenants, in this transaction."""
     session.execute(CLOSE_CASES, {"token": str(caller.key_id or "")})
 
 
 def describe(session: UnitOfWork, person_id: UUID) -> None:
-    """Let a service account write what the vendor's directory says of a person, in this transaction."""
+    """Let a service account write a person's directory record, in this transaction."""
     session.execute(DESCRIBE, {"person": str(person_id)})
 
 
@@ -113,7 +113,7 @@ class CredentialKind(StrEnum):
     """Kinds of credentials, each with its `shown` text and its `hash`.
 
     A token: its id and the keyed hash of its secret. A session: the keyed hash of its secret. An identity, also one
-    at the gate: issuer and subject, one a line. A mailbox: the address of somebody of the vendor. A passkey: the
+    at the gate: issuer and subject, one a line. A mailbox: an address of the vendor's people. A passkey: the
     credential's id as the hash. A pending login: its id and the keyed hash of the browser's cookie. An invitation:
     its id and the keyed hash of its code.
     """
@@ -134,12 +134,12 @@ MARKED = {CredentialKind.TOKEN: MarkedRowKind.TOKEN, CredentialKind.SESSION: Mar
 
 @dataclass(frozen=True)
 class CredentialLookup:
-    """The result of a look-up, which nothing has judged yet.
+    """The unchecked result of a look-up.
 
-    `person_id` is None if the credential is valid but belongs to nobody (yet). An invitation's standings are those
-    that it offers. `revoked` also means that a pending login or invitation was used. `only_at` is the one tenant at
-    which the credential counts, or None for all. `by_device_login` is whether it is a device login's token, which has
-    the means and sign-in time of the session that allowed it.
+    `person_id` is None if the credential is valid but has no person (yet). An invitation's standings are those that
+    it offers. `revoked` also means that a pending login or invitation was used. `only_at` is the one tenant at which
+    the credential counts, or None for all. `by_device_login`: it is a device login's token, with the means and
+    sign-in time of the session that allowed it.
     """
 
     key_id: UUID | None
@@ -161,7 +161,7 @@ class CredentialLookup:
     time_zone: str | None
 
     def caller(self, means: AuthMethod | None = None, signed_in_at: datetime | None = None) -> Caller:
-        """Return the person as a caller; what was just proven may be stronger than what is stored."""
+        """Return the caller; `means` and `signed_in_at`, just proven, may be stronger than what is stored."""
         assert self.person_id is not None  # noqa: S101 - callers have judged that
         assert self.name is not None  # noqa: S101 - likewise
         assert self.side is not None  # noqa: S101 - likewise
@@ -180,12 +180,7 @@ class CredentialLookup:
 
 
 def authenticate_token(session: UnitOfWork, shown: str, *, environment: str) -> Caller:
-    """Return the caller of a token, and make the transaction the caller's.
-
-    Raises:
-        NotSignedIn: the token is malformed, of another environment, unknown, revoked or expired, or its person
-            is disabled. All but the expiry answer alike.
-    """
+    """Return the caller of a token, and make the transaction the caller's."""
     token_id, secret = read_token(shown, environment)
     found = look_up_credential(
         session, CredentialKind.TOKEN, str(token_id), token_hashes(keyring.of(session), token_id, secret)
@@ -206,11 +201,7 @@ def authenticate_token(session: UnitOfWork, shown: str, *, environment: str) -> 
 
 
 def read_token(shown: str, environment: str) -> tuple[UUID, str]:
-    """Parse a token's text into its id and secret.
-
-    Raises:
-        NotSignedIn: it is malformed, or of another environment.
-    """
+    """Parse a token's text into its id and secret."""
     parts = TOKEN_FORM.fullmatch(shown)
     if parts is None or parts["env"] != environment:
         raise NotSignedIn(f"This is not a token of this installation. Its tokens begin with lbx_{environment}_.")
@@ -220,12 +211,12 @@ def read_token(shown: str, environment: str) -> tuple[UUID, str]:
 
 
 def token_checksum(body: str) -> str:
-    """Return the CRC-32 of a token's text in hex, which reveals mangled tokens and lets scanners confirm a leak."""
+    """Return a CRC-32 in hex, which reveals mangled tokens and lets scanners confirm a leak."""
     return f"{zlib.crc32(body.encode()):08x}"
 
 
 def token_hashes(ring: Keyring, token_id: UUID, secret: str) -> list[bytes]:
-    """Return the hash of a token's secret under each key, the newest first."""
+    """Return the hash of a token's secret under each key, newest first."""
     return ring.secrets.marks("token", token_id, secret)
 
 
@@ -235,10 +226,8 @@ def look_up_credential(
     """Look up a credential and make the transaction its person's; return None if it is unknown.
 
     The newest key's hash is the first of the `hashes`. A token or session without a valid mark counts as unknown, and
-    a role without one is not held.
-
-    The caller of this function checks expiry, revocation and the person's standing, and rolls the transaction back if
-    they fail.
+    a role without one is not held. The caller of this function checks expiry, revocation and the person's standing,
+    and rolls the transaction back if they fail.
     """
     statement = LOOK_UP_SESSION if kind is CredentialKind.SESSION else LOOK_UP_CREDENTIAL
     for hash_ in hashes:
@@ -343,10 +332,10 @@ def _lookup(session: UnitOfWork, row: Row[Any], standings: frozenset[RoleGrant])
 
 
 def as_of_now(session: UnitOfWork, caller: Caller) -> Caller:
-    """Return the caller with the roles held now: some may have been removed while a lock was awaited."""
+    """Read the roles again: some may have been removed while a lock was awaited."""
     return holding(session, caller, session.execute(AS_OF_NOW, {"person_id": caller.person_id}).one())
 
 
 def holding(session: UnitOfWork, caller: Caller, row: Row[Any]) -> Caller:
-    """Return the caller with the roles that a row of `HELD` says, as far as their marks hold."""
+    """Return the caller with the roles of a row of `HELD` whose marks are valid."""
     return replace(caller, standings=_held(session, row)).within(caller.only_at)

@@ -1,4 +1,4 @@
-"""Who may add or remove a way to sign in, and from when what they add counts."""
+"""Who may add or remove a sign-in method, and from when an added one counts."""
 
 from datetime import datetime, timedelta
 
@@ -28,12 +28,9 @@ TRUSTED_AFTER = timedelta(hours=72)
 def check(session: UnitOfWork, caller: Caller) -> None:
     """Check that this session may add or remove a passkey or an identity of its person.
 
-    A person who signed in by mailed code alone may add the first one, or one right after accepting an invitation of
+    After a sign-in by mailed code alone a person may add the first one, or one right after accepting an invitation of
     their only tenant. Otherwise an attacker in a mailbox could become more than its reader, if need be with an
     invitation from a tenant of their own.
-
-    Raises:
-        SignInAgain: it is no browser session, its sign-in is too old, or it was too weak.
     """
     by_browser = caller.means in STRONG | {AuthMethod.MAIL} and not caller.by_device_login
     if caller.key_id is None or caller.signed_in_at is None or not by_browser:
@@ -42,11 +39,7 @@ def check(session: UnitOfWork, caller: Caller) -> None:
 
 
 def check_address_change(session: UnitOfWork, caller: Caller) -> None:
-    """Check that the caller may change their mail addresses: as strictly as sign-in methods, through the API too.
-
-    Raises:
-        SignInAgain: an API token was shown, or the sign-in is too old, or was too weak.
-    """
+    """Check that the caller may change their mail addresses: as strictly as sign-in methods, through the API too."""
     if caller.means is AuthMethod.SAMPLE:
         return
     if caller.means is AuthMethod.TOKEN:
@@ -71,7 +64,7 @@ def _fresh_and_strong(session: UnitOfWork, caller: Caller) -> None:
 def trusted_from(session: UnitOfWork, caller: Caller) -> datetime:
     """Return from when a method that the caller adds now counts as stronger than a mailed code.
 
-    At once if a strong sign-in adds it, or a person who was just invited, or one whom the database's owner created.
+    At once after a strong sign-in, for a person who was just invited, or one whom the database's owner created.
     Otherwise only a mailbox vouches for it, and its rightful owner has 72 hours to notice.
     """
     at = now(session)

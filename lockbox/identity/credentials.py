@@ -1,4 +1,4 @@
-"""Tables of credentials."""
+"""Tables of credentials. Secrets are kept as keyed hashes only."""
 
 from datetime import datetime
 from uuid import UUID
@@ -14,7 +14,7 @@ LONGEST_ISSUER, LONGEST_GATE_SUBJECT = 500, 500
 
 
 class Token(SQLModel, table=True):
-    """A bearer token of a person; only a keyed hash of its secret is kept.
+    """A bearer token of a person.
 
     `replaces` is the token that it was rotated from, `by_mail` whether it was created after a sign-in by mailed code
     alone, `only_at` the one tenant at which it counts, or None for all. A device login's token has the `means` and
@@ -48,7 +48,7 @@ class Token(SQLModel, table=True):
 
     @property
     def plain_scopes(self) -> list[str]:
-        """What it may be used for: its scopes but those that bind it to tenants."""
+        """Its scopes but those that bind it to tenants."""
         return [one for one in self.scopes if not one.startswith(BOUND_TO)]
 
 
@@ -86,7 +86,7 @@ class Identity(SQLModel, table=True):
 
 
 class GateIdentity(SQLModel, table=True):
-    """Whom the gate takes a caller for: an operator's word, by which nobody signs in.
+    """The engineer for a caller at the gate: an operator's word, by which no one signs in.
 
     The issuer is an identity provider's, or `mtls:` and a service, or `header:` and a gateway.
     """
@@ -124,10 +124,7 @@ class Passkey(SQLModel, table=True):
 
 
 class BrowserSession(SQLModel, table=True):
-    """A signed-in browser; only a keyed hash of its secret is kept. `expires_at` is its absolute end.
-
-    If `only_at` is set, it counts only at that tenant.
-    """
+    """A signed-in browser. `expires_at` is its absolute end; if `only_at` is set, it counts only at that tenant."""
 
     __tablename__ = "sessions"
 
@@ -148,9 +145,9 @@ class BrowserSession(SQLModel, table=True):
 class PendingLogin(SQLModel, table=True):
     """A login that a browser has begun: bound to it by the keyed hash of a cookie, used once.
 
-    For a mailed code: the address, and the nonce from which the code is made. For OIDC: the issuer,
-    the state's hash, nonce and PKCE verifier. For a decision by passkey: the challenge; another ceremony's is
-    derived. `mac` covers all that the login means, its purpose, and the browser's secret.
+    For a mailed code: the address, and the nonce from which the code is made. For OIDC: the issuer, the state's hash,
+    nonce and PKCE verifier. For a decision by passkey: the challenge; another ceremony's is derived. `mac` covers all
+    that the login means, its purpose, and the browser's secret.
     """
 
     __tablename__ = "sign_ins"
@@ -174,7 +171,7 @@ class PendingLogin(SQLModel, table=True):
 
 
 class SignInCount(SQLModel, table=True):
-    """How often an address or account was tried since a moment; the key is a hash and names nobody."""
+    """Attempts by an address or account since a moment; the key is a hash that names no one."""
 
     __tablename__ = "sign_in_counts"
 

@@ -1,7 +1,7 @@
-"""Sign a terminal in by a code that a person types into a page; its token lasts a quarter of an hour.
+"""Terminal sign-in by a code that a person types into a page (RFC 8628); its token lasts a quarter of an hour.
 
-This follows RFC 8628, with the browser session as the authorization server. The code is typed and never part of a
-link, the page shows who asks, and the token approves nothing and soon expires.
+The browser session is the authorization server. The code is typed and never part of a link, the page shows who asks,
+and the token approves nothing and soon expires.
 """
 
 import secrets
@@ -46,7 +46,7 @@ class DeviceLoginState(StrEnum):
 
 @dataclass(frozen=True)
 class DeviceAuthorization:
-    """What a terminal gets once: the code to show, and a token that is worthless until allowed."""
+    """What a terminal gets once; the token is worthless until allowed."""
 
     code: str
     token: str = field(repr=False)
@@ -54,7 +54,6 @@ class DeviceAuthorization:
 
 
 def start(session: UnitOfWork, place: ClientInfo, *, environment: str) -> DeviceAuthorization:
-    """Begin a device login."""
     code = "".join(secrets.choice(LETTERS) for _ in range(LENGTH))
     row_id, secret, at, ring = new_id(), secrets.token_urlsafe(32), now(session), keyring.of(session)
     row = DeviceLogin(
@@ -72,11 +71,6 @@ def start(session: UnitOfWork, place: ClientInfo, *, environment: str) -> Device
 
 
 def state(session: UnitOfWork, shown: str, *, environment: str) -> DeviceLoginState:
-    """Return the state of the device login with this token.
-
-    Raises:
-        NotSignedIn: no terminal has it.
-    """
     row_id, secret = authentication.read_token(shown, environment)
     row = _met(session, secrets_=authentication.token_hashes(keyring.of(session), row_id, secret))
     if row is None:
@@ -87,11 +81,9 @@ def state(session: UnitOfWork, shown: str, *, environment: str) -> DeviceLoginSt
 
 
 def pending_for_code(session: UnitOfWork, caller: Caller, code: str) -> DeviceLogin:
-    """Return the device login with this code, for a person who may allow it.
+    """Return the device login with this code, to a person who may allow it.
 
     Raises:
-        NotYours: the caller is a machine.
-        SignInAgain: the session's sign-in is old, so that the terminal's would be as well.
         Invalid: none waits with it.
     """
     if caller.holds(Role.SYSTEM):
@@ -115,7 +107,7 @@ def answer(session: UnitOfWork, caller: Caller, place: ClientInfo, code: str, *,
     counts. It administers and closes; it approves nothing, creates no tokens or passkeys, and cannot be rotated.
 
     Raises:
-        NotYours, SignInAgain, Invalid: as for looking.
+        Invalid: none waits with it.
     """
     row, at = pending_for_code(session, caller, code), now(session)
     row.answered_by, row.answered_at, row.is_allowed = caller.person_id, at, allowed

@@ -1,4 +1,4 @@
-"""Keep what the vendor's directory says of people: who employs them, where their office is, and where they are."""
+"""What the vendor's directory says of people: employer, office and location."""
 
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -28,7 +28,7 @@ RECORDED = text(f"WITH {events.APPEND} SELECT 1")
 
 @dataclass(frozen=True)
 class DirectoryEntry:
-    """What a directory says of one person; None is what it does not say. Countries are ISO 3166-1 alpha-2 codes."""
+    """None where the directory says nothing. Countries are ISO 3166-1 alpha-2 codes."""
 
     employing_entity: str | None = None
     office_country: str | None = None
@@ -36,7 +36,7 @@ class DirectoryEntry:
 
 
 def find(session: UnitOfWork, person_id: UUID) -> DirectoryRecord | None:
-    """Return what is kept of somebody, as far as the caller may see it; None without a valid mark."""
+    """Return a record as far as the caller may see it; None without a valid mark."""
     query = select(DirectoryRecord).where(col(DirectoryRecord.person_id) == person_id)
     row = session.orm.exec(query.execution_options(populate_existing=True)).one_or_none()
     if row is None or not row_macs.is_held(session, row.mac, row_macs.directory_record(row), person_id):
@@ -47,9 +47,9 @@ def find(session: UnitOfWork, person_id: UUID) -> DirectoryRecord | None:
 def keep(
     session: UnitOfWork, actor: Actor, person_id: UUID, entry: DirectoryEntry, *, source: str, as_of: datetime
 ) -> None:
-    """Keep what a source says of somebody, as a whole; a change is an event of the vendor's log.
+    """Replace a person's record by what a source says; a change is an event of the vendor's log.
 
-    What is older than what is kept, or as old, changes nothing.
+    An entry that is not newer than the record changes nothing.
     """
     held = find(session, person_id)
     if held is not None and held.as_of >= as_of:

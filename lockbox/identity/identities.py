@@ -1,4 +1,4 @@
-"""Bind people to identities at identity providers, and decide whom a provider may sign in."""
+"""Identities of people at identity providers, and which provider may sign in which person."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -30,11 +30,7 @@ def caller_of(session: UnitOfWork, issuer: IdentityProvider, proven: VerifiedIde
 
     A tenant's provider vouches for its people at that tenant only, whatever else they are: it must not open anything
     at a tenant that did not choose it. An identity bound by a mailbox alone counts as a mailed code until it is
-    trusted. From then on, what the vendor's provider says of where the person works is kept.
-
-    Raises:
-        NotSignedIn: the identity is unknown, its person disabled, or not one whom this issuer may speak for; all of
-            these answer alike.
+    trusted; from then on, the vendor's provider may update the directory record.
     """
     found = authentication.look_up_credential(session, CredentialKind.IDENTITY, f"{proven.issuer}\n{proven.subject}")
     if found is None:
@@ -66,16 +62,11 @@ def _signing_in(caller: Caller) -> Actor:
 
 
 def engineer_of(session: UnitOfWork, issuer: str, subject: str, email: str | None = None) -> UUID | None:
-    """Return the engineer in good standing whom the gate takes a caller for, or None.
+    """Return the engineer in good standing for a caller at the gate, or None.
 
     An operator's mapping counts, and an identity that the person bound to sign in with, once it is trusted; if they
-    name two people, neither counts. A mail address counts only where neither is there.
-
-    Args:
-        session: a transaction for this alone: it becomes that of whoever is found.
-        issuer: the identity provider, or what stands for one at the gate.
-        subject: the caller there.
-        email: the verified mail address by a provider that vouches for addresses, if it said one.
+    name two people, neither counts. `email`, verified by a provider that vouches for addresses, counts only without
+    either. The transaction is for this alone: it becomes the engineer's.
     """
     if "\n" in issuer + subject:
         return None
@@ -99,7 +90,7 @@ def engineer_of(session: UnitOfWork, issuer: str, subject: str, email: str | Non
 def _marked_row(
     session: UnitOfWork, kind: CredentialKind, issuer: str, subject: str
 ) -> GateIdentity | Identity | None:
-    """Return the row of an identity of whom the transaction is, None if its mark is not valid."""
+    """Return an identity of the transaction's person, None if its mark is not valid."""
     if kind is CredentialKind.GATE_IDENTITY:
         query = select(GateIdentity).where(col(GateIdentity.issuer) == issuer, col(GateIdentity.subject) == subject)
         row = session.orm.exec(query).one_or_none()
@@ -113,10 +104,7 @@ def _marked_row(
 
 
 def speaks_for(session: UnitOfWork, issuer: IdentityProvider, caller: Caller) -> bool:
-    """Return whether an identity provider may sign this person in, by its configuration.
-
-    A vendor's provider speaks for the vendor's people, a tenant's for members of that tenant.
-    """
+    """A vendor's provider speaks for the vendor's people, a tenant's for members of that tenant."""
     if issuer.tenant is None:
         return caller.side is Side.VENDOR
     return caller.side is Side.CUSTOMER and _tenant_of(session, issuer) in caller.tenants()
@@ -134,7 +122,6 @@ def is_bound(session: UnitOfWork, caller: Caller, issuers: Iterable[IdentityProv
 
 
 def mine(session: UnitOfWork, caller: Caller) -> Sequence[Identity]:
-    """Return the identities that the caller has bound."""
     query = select(Identity).where(col(Identity.person_id) == caller.person_id)
     return session.orm.exec(query.order_by(col(Identity.issuer), col(Identity.subject))).all()
 
@@ -142,12 +129,10 @@ def mine(session: UnitOfWork, caller: Caller) -> Sequence[Identity]:
 def bind(
     session: UnitOfWork, caller: Caller, issuer: IdentityProvider, proven: VerifiedIdentity, place: ClientInfo
 ) -> None:
-    """Bind an identity that a provider just authenticated, in a login that this very session began, to the caller.
+    """Bind to the caller an identity that a provider just authenticated, in a login that this very session began.
 
     Raises:
-        SignInAgain: the session's own sign-in is too old or too weak.
-        NotYours: the issuer may not speak for the caller.
-        Conflict: the identity is somebody else's.
+        Conflict: the identity is another person's.
     """
     credential_trust.check(session, caller)
     if not speaks_for(session, issuer, caller):
@@ -176,12 +161,7 @@ def remove(
     *,
     issuers: Iterable[IdentityProvider],
 ) -> None:
-    """Remove an identity of the caller's; a sign-in that counts at one tenant may remove only that tenant's.
-
-    Raises:
-        SignInAgain: the session's sign-in is too old or too weak.
-        NotFound: the caller has no such identity.
-    """
+    """Remove an identity of the caller's; a sign-in that counts at one tenant may remove only that tenant's."""
     credential_trust.check(session, caller)
     named = [one for one in issuers if one.issuer == issuer]
     is_reached = caller.only_at is None or any(speaks_for(session, one, caller) for one in named)

@@ -1,4 +1,4 @@
-"""The keys of a process: they hash secrets, make mailed codes, mark rows that grant rights, and sign approvals."""
+"""The keys of a process: for hashes of secrets, mailed codes, row marks, and signed approvals."""
 
 import base64
 import binascii
@@ -49,7 +49,7 @@ class KeyPurpose(StrEnum):
 
 
 class Keys:
-    """The keys of one purpose, the newest first: the newest makes marks, all are accepted.
+    """The keys of one purpose, newest first: the newest makes marks, all are accepted.
 
     A mark is the four-byte id of its key and an HMAC-SHA256.
     """
@@ -59,11 +59,9 @@ class Keys:
 
     @property
     def newest(self) -> bytes:
-        """The id of the key that makes marks."""
         return next(iter(self._keys))
 
     def mark(self, *parts: Part) -> bytes:
-        """Return the newest key's mark of these parts."""
         return self._mark(self.newest, parts)
 
     def marks(self, *parts: Part) -> list[bytes]:
@@ -71,13 +69,12 @@ class Keys:
         return [self._mark(one, parts) for one in self._keys]
 
     def is_mark(self, mark: bytes | None, *parts: Part) -> bool:
-        """Return whether one of these keys made this mark of exactly these parts; compared in constant time."""
+        """Compare in constant time."""
         if mark is None or mark[:ID_BYTES] not in self._keys:
             return False
         return hmac.compare_digest(mark, self._mark(mark[:ID_BYTES], parts))
 
     def is_newest(self, mark: bytes) -> bool:
-        """Return whether the newest key made the mark."""
         return mark[:ID_BYTES] == self.newest
 
     def digest(self, key_id: bytes, *parts: Part) -> bytes | None:
@@ -99,7 +96,6 @@ class CodeKeys:
         self._keys = Keys(keys)
 
     def nonce(self) -> bytes:
-        """Return the nonce for a new row."""
         return self._keys.newest + secrets.token_bytes(NONCE_BYTES)
 
     def long(self, nonce: bytes, *about: Part) -> str | None:
@@ -117,10 +113,10 @@ class CodeKeys:
 
 
 class Keyring:
-    """All keys derived from the root keys of an installation, the newest root first.
+    """All keys derived from the root keys of an installation, newest root first.
 
-    A worker's keyring is empty: it accepts no mark, and `can_check` is false. That of the connector worker has the
-    keys of marks alone, `marks`, and no root.
+    A worker's keyring is empty: it accepts no mark, and `can_check` is false. The connector worker's has only the
+    keys of marks, `marks`, and no root.
     """
 
     def __init__(self, roots: Sequence[bytes], marks: Sequence[bytes] = ()) -> None:
@@ -136,7 +132,7 @@ MOST_VERIFIED = 10_000
 
 @dataclass(frozen=True)
 class Ed25519Signature:
-    """An Ed25519 signature in base64, and the id in hex of its key."""
+    """In base64; the key's id in hex."""
 
     key: str
     signature: str
@@ -145,7 +141,7 @@ class Ed25519Signature:
 class ApprovalKeys:
     """The approval keys of this installation: the newest signs, all are trusted.
 
-    `public` is the public half of the newest, and `listed` is that as `audit_keys` holds it, for others to verify
+    `public` is the public half of the newest, and `listed` the same as `audit_keys` holds it, for others to verify
     with. Only keys from this process' files are trusted: the database's owner could add a key to that table. A
     process that approves nothing has `others` alone, the public keys, and verifies.
     """
@@ -159,17 +155,13 @@ class ApprovalKeys:
         self._is_verified = lru_cache(MOST_VERIFIED)(self._verify)
 
     def sign(self, text: bytes) -> Ed25519Signature:
-        """Return the newest key's signature over an approval's signed text.
-
-        Raises:
-            BadKey: this process has public keys alone.
-        """
+        """Raises BadKey where this process has public keys alone."""
         if self._newest is None:
             raise BadKey("this process has no private key of approvals")
         return Ed25519Signature(self._newest_id, base64.b64encode(self._newest.sign(text)).decode())
 
     def has_signed(self, text: bytes, signature: Ed25519Signature) -> bool:
-        """Return whether one of these keys signed exactly this; the same bytes are verified once."""
+        """The same bytes are verified once."""
         return self._is_verified(text, signature)
 
     def _verify(self, text: bytes, signature: Ed25519Signature) -> bool:
@@ -190,83 +182,56 @@ def ephemeral() -> ApprovalKeys:
 
 
 def approval_keys(session: UnitOfWork) -> ApprovalKeys:
-    """Return the approval keys of the session's process."""
     return session.keys.get(ApprovalKeys) or ephemeral()
 
 
 def derived(root: bytes, purpose: KeyPurpose) -> bytes:
-    """Derive the key for one purpose (HKDF, RFC 5869), which reveals neither the root nor another key."""
+    """HKDF (RFC 5869): the result reveals neither the root nor another key."""
     return HKDF(SHA256(), KEY_BYTES, salt=None, info=f"lockbox {purpose}".encode()).derive(root)
 
 
 @cache
 def development() -> Keyring:
-    """Return the publicly known keys of development and tests; production refuses to start with them."""
+    """The publicly known keys of development and tests; production refuses to start with them."""
     return Keyring([_DEVELOPMENT])
 
 
 @cache
 def development_codes() -> CodeKeys:
-    """Return the code keys of development and tests."""
     return CodeKeys([derived(_DEVELOPMENT, KeyPurpose.CODES)])
 
 
 def of(session: UnitOfWork) -> Keyring:
-    """Return the keys of the session's process."""
     return session.keys.get(Keyring) or development()
 
 
 def read(files: Sequence[Path]) -> Keyring:
-    """Return the keys derived from the root keys in these files, the newest first.
-
-    Raises:
-        BadKey: a file cannot be read, or holds something else.
-    """
+    """Newest first; raises BadKey where a file is unusable."""
     return Keyring([_read(file, ROOT) for file in files])
 
 
 def read_codes(files: Sequence[Path]) -> CodeKeys:
-    """Return the code keys in these files, the newest first.
-
-    Raises:
-        BadKey: a file cannot be read, or holds something else.
-    """
+    """Newest first; raises BadKey where a file is unusable."""
     return CodeKeys([_read(file, CODES) for file in files])
 
 
 def read_marks(files: Sequence[Path]) -> Keyring:
-    """Return the keys of marks in these files, the newest first: they verify rows, and know no secret and no code.
-
-    Raises:
-        BadKey: a file cannot be read, or holds something else.
-    """
+    """Keys of marks verify rows, and know no secret and no code; raises BadKey where a file is unusable."""
     return Keyring([], [_read(file, MARKS) for file in files])
 
 
 def make(file: Path) -> None:
-    """Create a root key in a new file that only its owner can read.
-
-    Raises:
-        BadKey: there is such a file already, or it cannot be written.
-    """
+    """Create a root key; raises BadKey where the file exists or cannot be written."""
     _write(file, ROOT, secrets.token_bytes(KEY_BYTES))
 
 
 def make_codes(root_file: Path, file: Path) -> None:
-    """Write the code key derived from a root key into a new file, for the notifications worker.
-
-    Raises:
-        BadKey: the root key cannot be read, or the file is there already or cannot be written.
-    """
+    """Derive the code key for the notifications worker into a new file; raises BadKey as `read` and `make` do."""
     _write(file, CODES, derived(_read(root_file, ROOT), KeyPurpose.CODES))
 
 
 def make_marks(root_file: Path, file: Path) -> None:
-    """Write the key of marks derived from a root key into a new file, for the connector worker.
-
-    Raises:
-        BadKey: the root key cannot be read, or the file is there already or cannot be written.
-    """
+    """Derive the key of marks for the connector worker into a new file; raises BadKey as `read` and `make` do."""
     _write(file, MARKS, derived(_read(root_file, ROOT), KeyPurpose.POWERS))
 
 

@@ -1,4 +1,4 @@
-"""Whether two accounts look like one human's: a hint for people, by which nothing is refused."""
+"""Whether two accounts look like the same human's: a hint, by which nothing is refused."""
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable
@@ -17,7 +17,7 @@ PEOPLE = text(f"{NAMED} WHERE p.id = ANY(:ids)")
 
 
 def look_alikes(session: UnitOfWork, person_id: UUID, others: Collection[UUID]) -> list[str]:
-    """Return the names of those others whose name or a mailbox is a person's, as far as the reader sees them.
+    """Return the names of those others whose name or a mailbox is the person's, as far as the reader sees them.
 
     Mailboxes are those of sign-ins and the further ones that were confirmed.
     """
@@ -29,7 +29,7 @@ def look_alikes(session: UnitOfWork, person_id: UUID, others: Collection[UUID]) 
 
 
 class MailboxOwner(NamedTuple):
-    """A person with the mailbox of their sign-in, and a further one that was confirmed: a row of `NAMED`."""
+    """The mailbox of a person's sign-in, and a further confirmed one: a row of `NAMED`."""
 
     id: UUID
     name: str
@@ -38,7 +38,7 @@ class MailboxOwner(NamedTuple):
 
 
 def names_like(person_id: UUID, people: Iterable[MailboxOwner]) -> list[str]:
-    """Return the same of people that were read, once for each further mailbox of theirs."""
+    """Return the same of people that were read, one entry for each further mailbox."""
     named, mailboxes = dict[UUID, str](), defaultdict[UUID, set[str]](set)
     for one in people:
         named[one.id] = one.name
@@ -50,7 +50,7 @@ def names_like(person_id: UUID, people: Iterable[MailboxOwner]) -> list[str]:
 
 
 def is_alike(one: tuple[str, Collection[str]], other: tuple[str, Collection[str]]) -> bool:
-    """Whether names, or one mailbox of each, are equal but for case, spaces, and what follows a plus sign."""
+    """Compare names and mailboxes without case, spaces, and what follows a plus sign."""
     boxes = {_mailbox(address) for address in one[1]} & {_mailbox(address) for address in other[1]}
     return _name(one[0]) == _name(other[0]) or bool(boxes)
 

@@ -1,4 +1,4 @@
-"""Tables of the identity package: tenants with their policies, people, memberships, delegates, invitations."""
+"""Tables of the identity package. `mac` is a row's mark; see `row_macs`."""
 
 from datetime import datetime
 from typing import Any
@@ -15,10 +15,9 @@ from lockbox.sql import Instant, Texts, new_id, words
 
 
 class Tenant(SQLModel, table=True):
-    """A customer. `policy_version` is the version of its policy in force.
+    """A customer. `policy_version` is in force.
 
-    `mac` is the mark of everything but the name (see `row_macs`); each change of that raises `revision`, so that no
-    mark is made twice.
+    `mac` covers everything but the name; each change of that raises `revision`, so that no mark is made twice.
     """
 
     __tablename__ = "tenants"
@@ -36,7 +35,7 @@ class Tenant(SQLModel, table=True):
 
 
 class Retention(SQLModel, table=True):
-    """For how many days a tenant's log is kept, as its admins say; None where the installation says so alone."""
+    """For how many days a tenant's log is kept; None is the installation's limit."""
 
     __tablename__ = "retentions"
 
@@ -47,9 +46,9 @@ class Retention(SQLModel, table=True):
 
 
 class ExclusionsVersion(SQLModel, table=True):
-    """One immutable version of what the vendor says that Lockbox does not cover.
+    """One immutable version of what the vendor states that Lockbox does not cover.
 
-    `announced_to` is the last tenant whose log tells of it.
+    `announced_to` is the last tenant whose log contains it.
     """
 
     __tablename__ = "exclusions"
@@ -62,8 +61,6 @@ class ExclusionsVersion(SQLModel, table=True):
 
 
 class ExclusionAcknowledgement(SQLModel, table=True):
-    """An admin of a tenant has acknowledged a version of the exclusions."""
-
     __tablename__ = "exclusion_acknowledgements"
 
     tenant_id: UUID = Field(primary_key=True, foreign_key="tenants.id")
@@ -89,7 +86,7 @@ class LegalHold(SQLModel, table=True):
 
 
 class EmergencyStop(SQLModel, table=True):
-    """An emergency stop: until an admin ends it, nobody opens a window by break-glass at the tenant."""
+    """An emergency stop: until an admin ends it, break-glass opens nothing at the tenant."""
 
     __tablename__ = "emergency_stops"
 
@@ -103,7 +100,7 @@ class EmergencyStop(SQLModel, table=True):
 
 
 class Offboarding(SQLModel, table=True):
-    """A tenant that leaves, and how far the owner's command has come. `size` and `digest` are of its export."""
+    """A tenant that leaves, and the progress of the owner's command. `size` and `digest` are of its export."""
 
     __tablename__ = "offboardings"
 
@@ -118,7 +115,7 @@ class Offboarding(SQLModel, table=True):
 
 
 class ServiceEnforcement(SQLModel, table=True):
-    """What the catalogue says that the gate of a service does: `report` or `enforce`, as the API has recorded it.
+    """The catalogue's setting of a service's gate, `report` or `enforce`, as the API has recorded it.
 
     Each switch raises `revision`. `enforced_at` is when it was first enforced.
     """
@@ -135,7 +132,7 @@ class ServiceEnforcement(SQLModel, table=True):
 
 
 class EnforcementSwitch(SQLModel, table=True):
-    """A revision of which logs are to tell; `announced_to` is the last tenant whose log does."""
+    """A revision to announce to logs; `announced_to` is the last tenant whose log contains it."""
 
     __tablename__ = "enforcement_switches"
 
@@ -149,9 +146,9 @@ class EnforcementSwitch(SQLModel, table=True):
 
 
 class GateDefinitionRecord(SQLModel, table=True):
-    """A revision of what a gate's part of the catalogue says; `used_at` is when a process last had it.
+    """A revision of a gate's part of the catalogue; `used_at` is when a process last had it.
 
-    `only_for` are the slugs of the tenants for whom calls can be; `announced_to` is the last tenant whose log tells.
+    `only_for` are the slugs of the tenants for whom calls can be; `announced_to` is the last tenant whose log has it.
     """
 
     __tablename__ = "gate_definitions"
@@ -168,7 +165,7 @@ class GateDefinitionRecord(SQLModel, table=True):
 
 
 class ReportConsent(SQLModel, table=True):
-    """A tenant's yes to one revision: the gate of this service, which was enforced, only reports for it."""
+    """A tenant's consent to one revision: this service's gate, which was enforced, only reports for it."""
 
     __tablename__ = "report_consents"
 
@@ -184,7 +181,7 @@ class ReportConsent(SQLModel, table=True):
 class PolicyVersion(SQLModel, table=True):
     """One immutable version of a tenant's policy: `body` is the JSON form of `requests.policy.Policy`.
 
-    The author is null for the tenant's initial policy.
+    The author is null for the initial policy.
     """
 
     __tablename__ = "policies"
@@ -198,7 +195,7 @@ class PolicyVersion(SQLModel, table=True):
 
 
 class Person(SQLModel, table=True):
-    """A person with a name and an address, on one side for ever, or a service account with the role *system*.
+    """A person with a name and an address, on one side permanently, or a service account with the role *system*.
 
     `time_zone` is an IANA name; mails give times in it and in UTC. An approver who declined prompts is asked only if
     the others are too few.
@@ -239,7 +236,7 @@ class Address(SQLModel, table=True):
 class Membership(SQLModel, table=True):
     """One role of one person: at a tenant, or at the vendor where `tenant_id` is null.
 
-    Postgres derives a further column, `side`, and compares it with the person's: nobody is on both. `review_tier` is
+    Postgres derives a further column, `side`, and compares it with the person's: no one is on both. `review_tier` is
     for the vendor's managers: the lowest is asked first.
     """
 
@@ -254,10 +251,10 @@ class Membership(SQLModel, table=True):
 
 
 class DirectoryRecord(SQLModel, table=True):
-    """Where the vendor's directory says that somebody works and is: countries by ISO 3166-1, None is not said.
+    """A directory record; countries are ISO 3166-1, None is not known.
 
-    `source` is the issuer that said it at a sign-in, or `account:` and the id of the service account that wrote it.
-    `as_of` is when. It is written as a whole: what its source does not say is not known.
+    `source` is the issuer of a sign-in, or `account:` and the id of the service account that wrote it, at `as_of`. It
+    is written as a whole: what its source does not say is not known.
     """
 
     __tablename__ = "directory_records"

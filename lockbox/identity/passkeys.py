@@ -1,4 +1,4 @@
-"""Register passkeys, sign in with them and sign decisions with them (WebAuthn level 2)."""
+"""Passkeys: registration, sign-in, and signed decisions (WebAuthn level 2)."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -83,7 +83,7 @@ EVER_ADDED = text("SELECT count(DISTINCT at) FROM events WHERE actor_id = :id AN
 
 @dataclass(frozen=True)
 class RelyingParty:
-    """The relying party of passkeys: the host of our pages, and their exact origin."""
+    """The host of our pages, and their exact origin."""
 
     domain: str
     origin: str
@@ -99,7 +99,7 @@ class PasskeyChallenge:
 
 @dataclass(frozen=True)
 class PasskeySignature:
-    """A signature by a person's passkey: the row's id, the credential's id, and the assertion."""
+    """`passkey_id` is the row's id."""
 
     passkey_id: UUID
     credential_id: bytes
@@ -107,12 +107,7 @@ class PasskeySignature:
 
 
 def check_addition(session: UnitOfWork, caller: Caller) -> None:
-    """Check that the caller may add a passkey.
-
-    Raises:
-        SignInAgain: the session's sign-in is too old or too weak.
-        TooManyPasskeys: the caller has twenty.
-    """
+    """Raises TooManyPasskeys where the caller has twenty."""
     credential_trust.check(session, caller)
     if len(held_by(session, caller.person_id)) >= MOST_PASSKEYS:
         raise TooManyPasskeys(f"You have {MOST_PASSKEYS} passkeys; remove one that you no longer use.")
@@ -134,7 +129,7 @@ def check_vouched(session: UnitOfWork, caller: Caller, party: RelyingParty, *, c
     """Check that an older passkey of the caller's has signed that another is added.
 
     Raises:
-        Invalid: the answer is no good, or of a passkey that cannot vouch here.
+        Invalid: the answer is invalid, or of a passkey that cannot vouch here.
     """
     at = now(session)
     keys = _vouchers(session, caller, at, locked=True)
@@ -172,27 +167,15 @@ def add(
     place: ClientInfo,
     is_vouched: bool = False,
 ) -> bool:
-    """Add the passkey that an authenticator created for the caller; it counts where the sign-in that adds it counts.
+    """Add the passkey that an authenticator created for the caller; return whether it is their first.
 
-    If the caller has or had an older one that has not signed this addition, it counts as the mailbox for three days.
-
-    Args:
-        session: the open transaction.
-        caller: its owner.
-        party: the relying party that it must be for.
-        challenge: that of the options, already used up.
-        shown: the browser's answer, JSON.
-        name: the owner's name for it.
-        place: the caller's address and user agent.
-        is_vouched: whether an older passkey has signed the addition.
-
-    Returns:
-        Whether it is their first.
+    It counts where the sign-in that adds it counts. If the caller has or had an older one that has not signed this
+    addition (`is_vouched`), it counts as the mailbox for three days. `challenge` is already used up; `shown` is the
+    browser's answer, JSON.
 
     Raises:
-        SignInAgain: the session's sign-in is too old or too weak.
-        Invalid: the answer is no good.
-        Conflict: somebody has this passkey already.
+        Invalid: the answer is invalid.
+        Conflict: the passkey is registered already.
     """
     credential_trust.check(session, caller)
     made = _registered(party, challenge, shown)
@@ -216,12 +199,11 @@ def add(
 
 
 def ahead_of_held(person_id: UUID, *, locked: bool = False) -> Query:
-    """Return what `held_by` reads."""
     return LOCKED_OF if locked else HELD_BY, {"person_id": person_id}
 
 
 def held_by(session: UnitOfWork, person_id: UUID, *, locked: bool = False) -> list[Passkey]:
-    """Return a person's passkeys, the oldest first; `locked` is for one that is about to sign."""
+    """Oldest first; `locked` is for one that is about to sign."""
     rows = session.execute(*ahead_of_held(person_id, locked=locked))
     return [Passkey(**values_of(Passkey, row)) for row in rows]
 
@@ -233,24 +215,19 @@ def first_added(session: UnitOfWork, keys: Iterable[Passkey]) -> datetime | None
 
 
 def signers(keys: Iterable[Passkey], tenant_id: UUID, at: datetime) -> list[Passkey]:
-    """Return those of a person's passkeys that can sign a decision about a tenant's requests."""
+    """Return the passkeys that can sign a decision about a tenant's requests."""
     return [one for one in _trusted(keys, at) if one.only_at in {None, tenant_id}]
 
 
 def sign_in_challenge(party: RelyingParty, challenge: bytes) -> PasskeyChallenge:
-    """Return the options for any authenticator that has a passkey for us."""
     return _any_of((), party, challenge)
 
 
 def caller_of(session: UnitOfWork, party: RelyingParty, *, challenge: bytes, shown: str) -> Caller:
     """Return the person whose passkey just answered, and make the transaction theirs.
 
-    A passkey that was added by a mailbox alone counts as a mailed code until it is trusted.
-
-    If the authenticator counts, the sign count has to grow: one that does not grow means a copied passkey.
-
-    Raises:
-        NotSignedIn: the answer is no good, the passkey unknown or its person disabled; all of these answer alike.
+    A passkey that was added by a mailbox alone counts as a mailed code until it is trusted. If the authenticator
+    counts, the sign count has to grow: one that does not grow means a copied passkey.
     """
     try:
         answer = parse_authentication_credential_json(shown)
@@ -275,11 +252,7 @@ def caller_of(session: UnitOfWork, party: RelyingParty, *, challenge: bytes, sho
 
 
 def signing_challenge(keys: Sequence[Passkey], party: RelyingParty, challenge: bytes) -> PasskeyChallenge:
-    """Return the options for one of these `signers` to sign the challenge.
-
-    Raises:
-        NotYours: there is none.
-    """
+    """Return the options for one of these `signers` to sign the challenge."""
     if not keys:
         raise NotYours(NO_PASSKEY)
     return _any_of(keys, party, challenge)
@@ -297,7 +270,7 @@ def signed(
     """Return a signature by one of these `signers`, locked, checked like a sign-in: host, origin, user and count.
 
     Raises:
-        Invalid: the answer is no good, or of a passkey that cannot sign here.
+        Invalid: the answer is invalid, or of a passkey that cannot sign here.
     """
     made = _answered(session, keys, party, at=at, challenge=challenge, shown=shown)
     if made is None:
@@ -306,11 +279,7 @@ def signed(
 
 
 def public_key(cose: bytes) -> bytes:
-    """Convert a public key from COSE to SubjectPublicKeyInfo in DER, which any library reads.
-
-    Raises:
-        ValueError: it is no such key.
-    """
+    """Convert a public key from COSE to SubjectPublicKeyInfo in DER; raises ValueError where it is no such key."""
     try:
         key = decoded_public_key_to_cryptography(decode_credential_public_key(cose))
         return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
@@ -319,19 +288,13 @@ def public_key(cose: bytes) -> bytes:
 
 
 def mine(session: UnitOfWork, caller: Caller) -> Sequence[Passkey]:
-    """Return the caller's passkeys, the oldest first; a sign-in with a narrow scope gets only those with the same."""
+    """Oldest first; a sign-in with a narrow scope gets only those with the same."""
     theirs = select(Passkey).where(col(Passkey.person_id) == caller.person_id)
     query = theirs.where(sessions.visible_to(caller, col(Passkey.only_at)))
     return session.orm.exec(query.order_by(col(Passkey.id))).all()
 
 
 def remove(session: UnitOfWork, caller: Caller, passkey_id: UUID, place: ClientInfo) -> None:
-    """Remove a passkey of the caller's.
-
-    Raises:
-        SignInAgain: the session's sign-in is too old or too weak.
-        NotFound: the caller has no such passkey.
-    """
     credential_trust.check(session, caller)
     key = next((one for one in mine(session, caller) if one.id == passkey_id), None)
     if key is None:
@@ -383,7 +346,7 @@ def _answered(
     challenge: bytes,
     shown: str,
 ) -> PasskeySignature | None:
-    """Return the signature by one of these passkeys over the challenge; None if it is no good."""
+    """Return the signature by one of these passkeys over the challenge; None if it is invalid."""
     try:
         answer = parse_authentication_credential_json(shown)
         _in_our_window(answer.response.client_data_json)
@@ -401,8 +364,8 @@ def _answered(
 def _trusted_from(session: UnitOfWork, caller: Caller, *, is_vouched: bool) -> datetime:
     """Return from when a new passkey counts as one.
 
-    An older passkey is the only thing of an approver's that nobody at the vendor has: a session is not enough, and is
-    not for whoever removes that passkey first.
+    An older passkey is the only thing of an approver's that no one at the vendor has: a session is not enough, also
+    not for one that removes that passkey first.
     """
     if is_vouched:
         return now(session)

@@ -68,7 +68,7 @@ class Scope(StrEnum):
 
 @dataclass(frozen=True)
 class RoleGrant:
-    """One role of one person: at a tenant, or at the vendor if `tenant_id` is None."""
+    """`tenant_id` is None at the vendor."""
 
     role: Role
     tenant_id: UUID | None = None
@@ -79,9 +79,8 @@ class Caller:
     """The person behind a call, with all roles held now, the sign-in, and its limits.
 
     `scopes` and `services` bind tokens of role *system* only; people are bound by their roles. `key_id` is the token
-    or the browser session; `signed_in_at` is when the person last signed in. If `only_at` is set, the sign-in counts
-    at that tenant only, and the standings are those there. `by_device_login` is whether this is a device login, which
-    may administer but not approve.
+    or the browser session. If `only_at` is set, the sign-in counts at that tenant only, and the standings are those
+    there. `by_device_login`: it may administer but not approve.
     """
 
     person_id: UUID
@@ -98,7 +97,7 @@ class Caller:
 
     @property
     def sign_in(self) -> dict[str, Any]:
-        """What is on record of this sign-in where the person submits a request; a token tells of none."""
+        """What a request records of this sign-in; nothing for a token."""
         if self.holds(Role.SYSTEM):
             return {"sign_in": SignInKind.SYSTEM}
         shown = {"sign_in": self._sign_in_kind, "sign_in_means": self.means}
@@ -113,28 +112,26 @@ class Caller:
         return SignInKind.PROVIDER_TOKEN if self.key_id is None else SignInKind.SESSION
 
     def within(self, tenant_id: UUID | None) -> "Caller":
-        """Return the person as far as one tenant goes, or as they are for None; a narrow scope stays narrow."""
+        """Narrow the person to one tenant, or not at all for None; a narrow scope stays narrow."""
         if tenant_id is None:
             return self
         held = frozenset(standing for standing in self.standings if standing.tenant_id == tenant_id)
         return replace(self, standings=held, only_at=tenant_id)
 
     def holds(self, *roles: Role, tenant_id: UUID | None = None) -> bool:
-        """Return whether the person has one of the roles at that tenant, or at the vendor for None."""
+        """`tenant_id` is None for the vendor."""
         return any(RoleGrant(role, tenant_id) in self.standings for role in roles)
 
     def tenants(self, roles: Iterable[Role] = TENANT_ROLES) -> frozenset[UUID]:
-        """The tenants at which the person has one of the roles."""
         wanted = frozenset(roles)
         return frozenset(s.tenant_id for s in self.standings if s.tenant_id and s.role in wanted)
 
     def vendor_roles(self) -> frozenset[Role]:
-        """The roles that the person has at the vendor."""
         return frozenset(s.role for s in self.standings if s.tenant_id is None)
 
 
 class VisibilityScope(StrEnum):
-    """Which requests somebody may know of by a role: none, the own, their tenant's once it was notified, or all."""
+    """Which requests a role may know of: none, its own, its tenant's once that was notified, or all."""
 
     NONE = "none"
     OWN = "own"
@@ -157,7 +154,7 @@ SEE_THEIR_TENANTS = frozenset(role for role, scope in VISIBILITY_SCOPES.items() 
 
 
 class ReaderRole(StrEnum):
-    """As what somebody looks at one particular request."""
+    """A person's relation to one particular request."""
 
     REQUESTER = "requester"
     MANAGER = "manager"
@@ -168,9 +165,9 @@ class ReaderRole(StrEnum):
 
 
 class ProtectedField(StrEnum):
-    """What not everybody who may see a request may read of it.
+    """What only some readers of a request may read of it.
 
-    An origin is the network address and the user agent of whoever acted, on the vendor's or the customer's side.
+    An origin is the actor's network address and user agent, on the vendor's or the customer's side.
     """
 
     JUSTIFICATION = "justification"
@@ -190,7 +187,6 @@ READERS: dict[ProtectedField, frozenset[ReaderRole]] = {
 
 
 def reader_roles(caller: Caller, requester_id: UUID, tenant_id: UUID) -> frozenset[ReaderRole]:
-    """Return everything as which the caller looks at a request."""
     held = {
         ReaderRole.REQUESTER: caller.person_id == requester_id,
         ReaderRole.MANAGER: caller.holds(Role.MANAGER),
@@ -203,10 +199,9 @@ def reader_roles(caller: Caller, requester_id: UUID, tenant_id: UUID) -> frozens
 
 
 def origin_of(role: str) -> ProtectedField:
-    """Return which side's origin an event of this actor's role shows; the vendor's for what nobody did."""
+    """Return which side's origin an event of this actor's role shows; the vendor's for the clock's."""
     return ProtectedField.CUSTOMER_ORIGIN if role in CUSTOMERS_PARTIES else ProtectedField.VENDOR_ORIGIN
 
 
 def may_read(field: ProtectedField, held: AbstractSet[ReaderRole]) -> bool:
-    """Whether somebody who looks at a request as all of these may read the field."""
     return bool(READERS[field] & held)

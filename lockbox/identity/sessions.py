@@ -1,4 +1,4 @@
-"""Create, authenticate and end browser sessions and pending logins, whose secrets are stored as hashes."""
+"""Browser sessions and pending logins, whose secrets are stored as hashes."""
 
 import base64
 import hashlib
@@ -61,11 +61,7 @@ meaning = attrgetter(*MEANING)
 
 
 class SignInPurpose(StrEnum):
-    """The purpose of a pending login: it counts for no other.
-
-    To sign in; to add a sign-in method; to have an older passkey sign that one is added, and to add that one; to sign
-    an approval.
-    """
+    """The purpose of a pending login: it counts for no other."""
 
     SIGN_IN = "in"
     ADD = "add"
@@ -94,14 +90,8 @@ def begin_login(
 ) -> LoginStub:
     """Begin a login that only this browser can finish.
 
-    Args:
-        session: the open transaction.
-        means: the sign-in method.
-        purpose: what it is for.
-        tied_to: the browser session that has to finish it, if it adds a method to a signed-in person.
-        state: what the identity provider has to send back, stored as a keyed hash.
-        at: what the clock says, where it was read before.
-        facts: the row's values for this method.
+    `tied_to` is the browser session that has to finish it, if it adds a method to a signed-in person. `state` is what
+    the identity provider has to send back, stored as a keyed hash. `facts` are the row's values for this method.
     """
     stub, at = LoginStub(new_id(), secrets.token_urlsafe(32)), at or now(session)
     if state is not None:
@@ -136,11 +126,7 @@ def find(
     *,
     tied_to: UUID | None = None,
 ) -> PendingLogin:
-    """Return this browser's pending login, locked, if it is neither used nor expired.
-
-    Raises:
-        NotSignedIn: there is none; the reason is not given.
-    """
+    """Return this browser's pending login, locked, if it is neither used nor expired."""
     found = look_up_login(session, stub, tied_to) if stub else None
     if stub is None or found is None or found.means is not means:
         raise NotSignedIn(OVER)
@@ -163,11 +149,7 @@ def use(
     *,
     tied_to: UUID | None = None,
 ) -> PendingLogin:
-    """Return the pending login and use it up; commit before checking what came with it.
-
-    Raises:
-        NotSignedIn: it was used, has run out, or is another browser's or another session's.
-    """
+    """Return the pending login and use it up; commit before checking what came with it."""
     found = look_up_login(session, stub, tied_to) if stub else None
     if stub is None or found is None or found.means is not means:
         raise NotSignedIn(OVER)
@@ -181,11 +163,7 @@ def use(
 def use_ceremony(
     session: UnitOfWork, stub: LoginStub | None, purpose: SignInPurpose, *, tied_to: UUID | None = None
 ) -> bytes:
-    """Use up a login by passkey, and return its challenge; commit before checking the answer.
-
-    Raises:
-        NotSignedIn: as `use`.
-    """
+    """Use up a login by passkey, and return its challenge; commit before checking the answer."""
     row = use(session, stub, AuthMethod.PASSKEY, purpose, tied_to=tied_to)
     if stub is None or row.mac is None:
         raise NotSignedIn(OVER)
@@ -193,7 +171,7 @@ def use_ceremony(
 
 
 def is_state(session: UnitOfWork, row: PendingLogin, shown: str) -> bool:
-    """Return whether an identity provider sent back the login's state; compared in constant time."""
+    """Compare the login's state in constant time."""
     return keyring.of(session).secrets.is_mark(row.state_hash, "state", row.id, shown)
 
 
@@ -205,7 +183,7 @@ def look_up_login(session: UnitOfWork, stub: LoginStub, tied_to: UUID | None = N
 
 
 def hashes(session: UnitOfWork, stub: LoginStub, tied_to: UUID | None = None) -> list[bytes]:
-    """Return a stub's hash under each key, the newest first; the hashes are useless to a reader."""
+    """Return a stub's hash under each key, newest first; the hashes are useless to a reader."""
     return keyring.of(session).secrets.marks("sign-in", stub.id, stub.secret, tied_to)
 
 
@@ -216,7 +194,7 @@ def _covered(stub: LoginStub, purpose: SignInPurpose, row: PendingLogin, tied_to
 def _challenge(session: UnitOfWork, stub: LoginStub, purpose: SignInPurpose, key_id: bytes) -> bytes:
     """Return a ceremony's challenge, of which nothing is stored.
 
-    What a decision is signed with is a SHA-256 alone (`docs/audit-format.md`): behind the purpose's name it is none.
+    A decision signs a bare SHA-256 (`docs/audit-format.md`): behind the purpose's name this is none.
     """
     digest = keyring.of(session).secrets.digest(key_id, "challenge", purpose, stub.id, stub.secret)
     return f"lockbox passkey {purpose} 1\n".encode() + (digest or secrets.token_bytes(32))
@@ -224,16 +202,12 @@ def _challenge(session: UnitOfWork, stub: LoginStub, purpose: SignInPurpose, key
 
 @dataclass(frozen=True)
 class SessionLifetime:
-    """How long a session may last: without activity, and in all."""
-
     idle: timedelta
     absolute: timedelta
 
 
 @dataclass(frozen=True)
 class ClientInfo:
-    """A browser's network address and user agent."""
-
     address: str | None
     user_agent: str | None
 
@@ -266,7 +240,7 @@ def begin(session: UnitOfWork, caller: Caller, place: ClientInfo, lasting: Sessi
 
 @dataclass(frozen=True)
 class SignedIn:
-    """The person of a session, the time at which that was looked up, and the person's time zone."""
+    """`at` is when the session was looked up."""
 
     caller: Caller
     at: datetime
@@ -277,9 +251,6 @@ def authenticate(session: UnitOfWork, secret: str, *, idle: timedelta, by_itself
     """Return the person of a session, and make the transaction theirs.
 
     A page's automatic refresh (`by_itself`) is no activity: an unattended page does not keep its session alive.
-
-    Raises:
-        NotSignedIn: the session is unknown, revoked or over, or its person is disabled; all of these answer alike.
     """
     found = authentication.look_up_credential(session, CredentialKind.SESSION, hashes=_hashes(session, secret))
     if found is None or found.revoked or found.disabled or found.expires_at is None or found.last_seen_at is None:
@@ -293,14 +264,14 @@ def authenticate(session: UnitOfWork, secret: str, *, idle: timedelta, by_itself
 
 
 def end(session: UnitOfWork, secret: str) -> None:
-    """End the session with this secret, if there is one; the transaction becomes its person's."""
+    """The transaction becomes the session's person's."""
     found = authentication.look_up_credential(session, CredentialKind.SESSION, hashes=_hashes(session, secret))
     if found is not None and not found.revoked and found.key_id is not None:
         _revoke(session, session.orm.get_one(BrowserSession, found.key_id))
 
 
 def mine(session: UnitOfWork, caller: Caller, *, idle: timedelta) -> Sequence[BrowserSession]:
-    """Return the caller's valid sessions, the last used first; a sign-in with a narrow scope gets only the same."""
+    """Last used first; a sign-in with a narrow scope gets only the same."""
     at = now(session)
     query = select(BrowserSession).where(
         col(BrowserSession.person_id) == caller.person_id,
@@ -313,11 +284,7 @@ def mine(session: UnitOfWork, caller: Caller, *, idle: timedelta) -> Sequence[Br
 
 
 def revoke(session: UnitOfWork, caller: Caller, session_id: UUID, place: ClientInfo) -> None:
-    """Revoke one of the caller's sessions from the next call on.
-
-    Raises:
-        NotFound: the caller has no such session.
-    """
+    """In force from the next call."""
     query = select(BrowserSession).where(
         col(BrowserSession.id) == session_id,
         col(BrowserSession.person_id) == caller.person_id,
@@ -339,13 +306,13 @@ def visible_to(caller: Caller, only_at: Mapped[UUID | None]) -> ColumnElement[bo
 
 
 def csrf(secret: str) -> str:
-    """Return the CSRF token for this session's forms, useless without the session and for any other."""
+    """Return the CSRF token for this session's forms, useless for any other."""
     digest = hmac.digest(secret.encode(), b"lockbox csrf", hashlib.sha256)
     return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
 
 
 def is_csrf(secret: str, shown: str) -> bool:
-    """Return whether a form came from a page of this session; compared in constant time."""
+    """Compare in constant time."""
     return hmac.compare_digest(csrf(secret).encode(), shown.encode())
 
 
@@ -358,7 +325,7 @@ def record(
     personal: Mapping[str, str] | None = None,
     **facts: Value,
 ) -> AuditEvent:
-    """Record a sign-in, or a change to the person's sign-in methods or addresses, and return the first event.
+    """Record a sign-in, or a change to sign-in methods or addresses, and return the first event.
 
     There is one event for each of the person's tenants, or one in the vendor's log if they have none.
     """

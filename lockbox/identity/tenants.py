@@ -18,12 +18,10 @@ FIRST_VERSION = 1
 
 
 def find(session: UnitOfWork, slug: str) -> Tenant | None:
-    """Return the tenant with this slug, if there is one."""
     return session.orm.exec(select(Tenant).where(col(Tenant.slug) == slug)).one_or_none()
 
 
 def slugs(session: UnitOfWork, tenant_ids: Iterable[UUID]) -> dict[UUID, str]:
-    """Return all tenants' slugs."""
     return dict(session.orm.exec(select(Tenant.id, Tenant.slug).where(col(Tenant.id).in_(tenant_ids))).all())
 
 
@@ -36,7 +34,7 @@ def add(
     mode: Mode = Mode.ENFORCE,
     plan: str = "standard",
 ) -> Tenant:
-    """Create a tenant with a policy in its JSON form, in mode `enforce`: no access without an approval."""
+    """Create a tenant with a policy in its JSON form."""
     at = now(session)
     tenant = Tenant(
         id=new_id(), slug=slug, name=name, mode=mode, plan=plan, policy_version=FIRST_VERSION, created_at=at
@@ -51,7 +49,7 @@ def add(
 def add_policy(
     session: UnitOfWork, tenant: Tenant, body: dict[str, Any], at: datetime, author_id: UUID | None = None
 ) -> None:
-    """Write and mark the policy version that the tenant's row names, in its JSON form."""
+    """Write and mark the policy version that the tenant's row names."""
     version = tenant.policy_version
     mac = row_macs.mark(session, row_macs.policy(tenant.id, version, body))
     session.orm.add(
@@ -69,7 +67,6 @@ def mark(session: UnitOfWork, tenant: Tenant) -> None:
 
 
 def add_person(session: UnitOfWork, name: str, email: str, side: Side) -> Person:
-    """Create a person without roles, on one side for ever."""
     person = Person(id=new_id(), name=name, email=email, side=side, created_at=now(session))
     session.orm.add(person)
     session.orm.flush()
@@ -77,7 +74,7 @@ def add_person(session: UnitOfWork, name: str, email: str, side: Side) -> Person
 
 
 def give_role(session: UnitOfWork, person_id: UUID, role: Role, tenant_id: UUID | None = None) -> None:
-    """Grant a person a role at a tenant, or at the vendor for None; the database refuses roles of the other side."""
+    """The database refuses roles of the other side; `tenant_id` is None for the vendor."""
     row_id = new_id()
     mac = keyring.of(session).powers.mark(*row_macs.membership(row_id, person_id, tenant_id, role))
     session.orm.add(Membership(id=row_id, person_id=person_id, tenant_id=tenant_id, role=role, mac=mac))

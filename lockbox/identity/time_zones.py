@@ -1,4 +1,4 @@
-"""Convert times between UTC and people's IANA time zones, and format them."""
+"""Times in people's IANA time zones."""
 
 import re
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
@@ -13,12 +13,11 @@ NAME = re.compile(r"[A-Z][A-Za-z0-9_+-]*(?:/[A-Za-z0-9_+-]+){0,2}")
 
 @cache
 def names() -> frozenset[str]:
-    """Return the IANA names that this machine knows, such as `Europe/Berlin`."""
     return frozenset(name for name in available_timezones() if NAME.fullmatch(name) and len(name) <= LONGEST)
 
 
 def clock_time(moment: datetime, zone: str = DEFAULT) -> str:
-    """Format an instant for people, such as `Tuesday 24 November 2026, 22:00 CET (21:00 UTC)`.
+    """Such as `Tuesday 24 November 2026, 22:00 CET (21:00 UTC)`.
 
     Seconds are shown unless zero, and the UTC day if it differs. An unknown zone, possible after an update of the
     IANA database, is read as UTC.
@@ -32,13 +31,13 @@ def clock_time(moment: datetime, zone: str = DEFAULT) -> str:
 
 
 def page_time(moment: datetime, zone: str = DEFAULT) -> str:
-    """Format an instant for a page that names the zone once, such as `Tue 24 Nov 2026, 22:00`."""
+    """Such as `Tue 24 Nov 2026, 22:00`, for a page that names the zone once."""
     there = moment.astimezone(_zone(zone))
     return f"{there:%a} {there.day} {there:%b} {there.year}, {wall_clock(there)}"
 
 
 def short_time(moment: datetime, zone: str = DEFAULT) -> str:
-    """Format an instant briefly for such a page, such as `24 Nov 22:00`."""
+    """Such as `24 Nov 22:00`."""
     there = moment.astimezone(_zone(zone))
     return f"{there.day} {there:%b} {wall_clock(there)}"
 
@@ -52,18 +51,18 @@ def deadline(moment: datetime, at: datetime, zone: str = DEFAULT) -> str:
 
 
 def local(moment: datetime, zone: str = DEFAULT) -> datetime:
-    """Return an instant as the clocks of a zone show it; an unknown zone is read as UTC."""
+    """An unknown zone is read as UTC."""
     return moment.astimezone(_zone(zone))
 
 
 def wall_clock(there: datetime) -> str:
-    """Format the time of day of a local time, with its zone's abbreviation only where clocks show it twice."""
+    """Format a local time of day, with its zone's abbreviation only where clocks show it twice."""
     comes_twice = there.replace(fold=0).utcoffset() != there.replace(fold=1).utcoffset()
     return f"{_clock(there)} {_abbreviation(there)}" if comes_twice else _clock(there)
 
 
 def days(first: date | None, last: date | None, zone: str = DEFAULT) -> tuple[datetime | None, datetime | None]:
-    """Return the instants between which these days lie in the zone: midnight before the first and after the last.
+    """Return the instants between which these days lie: midnight before the first and after the last.
 
     Raises:
         OverflowError: there is no such instant.
@@ -80,7 +79,7 @@ def instant(written: str, zone: str = DEFAULT) -> datetime:
     Of an hour that occurs twice it is the first; an hour that is skipped is read as if it existed.
 
     Raises:
-        ValueError: it is no date and time of the form 2026-01-31T10:00, or none that a calendar holds.
+        ValueError: it is not of the form 2026-01-31T10:00, or no date of the calendar.
     """
     if not LOCAL.fullmatch(written):
         raise ValueError("write a date and a time, such as 2026-01-31T10:00")
@@ -106,6 +105,6 @@ def _clock(moment: datetime) -> str:
 
 
 def _abbreviation(moment: datetime) -> str:
-    """Return an abbreviation such as CET; a zone without letters is named by its offset, as in UTC-03."""
+    """Such as CET; a zone without letters is named by its offset, as in UTC-03."""
     name = moment.tzname() or DEFAULT
     return f"UTC{name}" if name[0] in "+-" else name

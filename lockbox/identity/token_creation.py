@@ -1,4 +1,4 @@
-"""Create and rotate API tokens within the rules: who may, for how long, and with which scopes."""
+"""Creation and rotation of API tokens within the rules: by which people, for how long, with which scopes."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -37,9 +37,8 @@ RECORDED = text(f"WITH {events.APPEND} SELECT 1")
 
 @dataclass(frozen=True)
 class TokenRules:
-    """An installation's rules for tokens.
+    """`usual` is the default lifetime, `most` the longest, `overlap` how long a rotated token keeps working.
 
-    `usual` is the default lifetime, `most` the longest allowed, `overlap` how long a rotated token keeps working;
     `services` are those of the catalogue.
     """
 
@@ -52,7 +51,7 @@ class TokenRules:
 
 @dataclass(frozen=True)
 class TokenInput:
-    """A requested token; scopes, services and tenants bind a service account's."""
+    """Scopes, services and tenants bind a service account's token."""
 
     name: str
     lifetime: timedelta | None = None
@@ -69,19 +68,16 @@ class TokenInput:
 def make(
     session: UnitOfWork, caller: Caller, place: ClientInfo, wanted: TokenInput, rules: TokenRules
 ) -> IssuedToken:
-    """Create a token for the caller, who just signed in; nobody creates one for another person.
+    """Create a token for the caller, who just signed in; no one creates one for another person.
 
-    A service account is a person with the role *system*, invited like everyone: whoever sets it up accepts the
-    invitation and creates its first token in that session. Only its tokens are bound to scopes and services; people's
-    are bound by their roles.
+    A service account is a person with the role *system*: the person who sets it up accepts its invitation and creates
+    its first token in that session. Only its tokens are bound to scopes and services; people's are bound by their
+    roles.
 
     Raises:
-        SignInAgain: a token was shown, or the sign-in is too old, or too weak for somebody who has a stronger one.
-        NotYours: scopes or services are named, and the caller is no machine.
-        UnknownService, UnknownTenant: there is no such service, or tenant.
-        Invalid: the token would last longer than the installation allows, or a gateway's has more than its one scope,
-            or one that closes cases names no tenant.
-        TooManyTokens: the caller has twenty that are good.
+        Invalid: the token would last too long, or a gateway's has more than its one scope, or one that closes cases
+            names no tenant.
+        TooManyTokens: the caller has twenty.
     """
     _signed_in_just_now(session, caller)
     _is_bound_rightly(caller, wanted, rules)
@@ -123,11 +119,9 @@ def rotate(
     often it is rotated.
 
     Raises:
-        SignInAgain: another token was shown, or the sign-in is too old or too weak.
-        NotFound: the caller has no such token that is good.
         Conflict: it has been rotated.
         Invalid: it would last longer than is allowed.
-        TooManyTokens: the caller would have more than twenty that are good.
+        TooManyTokens: the caller would have more than twenty.
     """
     itself = caller.means is AuthMethod.TOKEN and caller.key_id == token_id
     if not itself:
@@ -163,11 +157,7 @@ def rotate(
 
 
 def revoke(session: UnitOfWork, caller: Caller, place: ClientInfo, token_id: UUID) -> None:
-    """Revoke a token of the caller's from the next call on, whatever the sign-in; repeating it is harmless.
-
-    Raises:
-        NotFound: the caller has no such token.
-    """
+    """Whatever the sign-in; idempotent, in force from the next call."""
     before = {token.id: token for token in api_tokens.mine(session, caller)}
     api_tokens.revoke(session, caller, token_id)
     # Gates remember tokens for some seconds.

@@ -24,8 +24,6 @@ SELECT record_heartbeat(:role, :id, :node, :skew, :rolled_back, :doubt, :connect
 
 
 class Alarm(SQLModel, table=True):
-    """A violated invariant, and when its last alarm was raised."""
-
     __tablename__ = "alarms"
 
     key: str = Field(primary_key=True, max_length=100)
@@ -33,7 +31,7 @@ class Alarm(SQLModel, table=True):
 
 
 class LagSample(SQLModel, table=True):
-    """How late the schedule and the sealer were at a moment, in seconds, and the counters at that moment."""
+    """Lags in seconds, and the counters at that moment."""
 
     __tablename__ = "lag_samples"
 
@@ -45,7 +43,7 @@ class LagSample(SQLModel, table=True):
 
 
 class ProcessPart(StrEnum):
-    """What sends heartbeats: four kinds of process, and three periodic jobs that one of all workers does."""
+    """Four kinds of process, and three periodic jobs that one of all workers does."""
 
     API = "api"
     CORE = "core"
@@ -61,11 +59,7 @@ JOBS = frozenset({ProcessPart.RECONCILE, ProcessPart.SEAL, ProcessPart.INVARIANT
 
 
 def age(database: Database, part: ProcessPart) -> float:
-    """Return how many seconds ago this part last ran; infinity if it never did, or only by a clock that was set back.
-
-    Raises:
-        sqlalchemy.exc.DBAPIError: Postgres is away.
-    """
+    """Return how many seconds ago this part last ran; infinity if never, or if the clock was set back since."""
     with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         seconds = connection.execute(AGE, {"role": part.value}).scalar_one()
     return math.inf if seconds is None or seconds < 0 else float(seconds)
@@ -75,7 +69,7 @@ def age(database: Database, part: ProcessPart) -> float:
 class HeartbeatSender:
     """One process, by its name and that of its machine; `id` changes with each start.
 
-    `connections` is how many it opens to Postgres at most; behind a pooler these are the pooler's.
+    `connections` is the most that it opens to Postgres; behind a pooler these are the pooler's.
     """
 
     node: str
@@ -93,15 +87,9 @@ class HeartbeatSender:
     ) -> None:
         """Record that this process runs as this part.
 
-        Args:
-            database: by the login of the process.
-            part: what it is.
-            doubts: a line for each log that is not what was shipped of it; None where the process does not look.
-            gate_differs: whether its gate remembered a window that was not open; None where it has no gate.
-            needs_connectors: whether its catalogue has connectors; None where it does not look.
-
-        Raises:
-            sqlalchemy.exc.DBAPIError: Postgres is away, or this login may not say so.
+        `doubts` has a line for each log that differs from what was shipped, `gate_differs` is whether the gate
+        remembered a window that was not open, `needs_connectors` whether the catalogue has connectors; None where the
+        process does not check that.
         """
         with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             before = time.time()

@@ -1,13 +1,14 @@
-"""Check invariants by queries: no window without approval, end or sign-in, nobody forgotten, no gap in an audit log.
+"""Invariant checks by queries, each minute.
 
 A window is open without approval, or without the signature that the policy demands (I1), or past its end (I2), an
-audit log has a gap, or an event that is not sealed (I4), an event is told to nobody, or no event says how that ended
-(I5), a gate let somebody in by a window that was not open (used-outside), nobody closes access at targets
-(no-connector-worker), somebody decided who had not signed in, or has a power that nobody on record gave (I12), no
-event says a legal hold, a retention or an off-boarding (unsaid), or a log could not be told what can open without
-approval (unstated). Each looks at all windows that are open, at what
-changed in the last minutes, and at a part of everything that moves on from minute to minute; none at more rows than
-`MOST`.
+audit log has a gap, or an event that is not sealed (I4), an event has no notification, or no event says how that
+ended (I5), a gate let a caller in by a window that was not open (used-outside), no process closes access at targets
+(no-connector-worker), a decision without a sign-in, or a power that no one on record gave (I12), no event says a
+legal hold, a retention or an off-boarding (unsaid), or a log lacks the statement of access without approval
+(unstated).
+
+Each looks at all open windows, at what changed in the last minutes, and at a part of everything that moves on from
+minute to minute; none at more rows than `MOST`.
 """
 
 from dataclasses import dataclass
@@ -335,7 +336,7 @@ QUERIES = (
 
 @dataclass(frozen=True)
 class InvariantViolation:
-    """A violation: which invariant, of which request, log or person, in words that name nobody."""
+    """`what` names no person."""
 
     rule: str
     id: UUID
@@ -344,13 +345,13 @@ class InvariantViolation:
 
     @property
     def key(self) -> str:
-        """The key that identifies it in the table of alarms."""
+        """Identifies it in the table of alarms."""
         return f"{self.rule}:{self.id}"
 
 
 @dataclass(frozen=True)
 class ScanPosition:
-    """How far the rolling part of the scan has come: the last request, seal, person and event."""
+    """The rolling part of the scan: the last request, seal, person and event that it has checked."""
 
     request: UUID = NOBODY
     log: UUID = VENDORS_LOG
@@ -360,7 +361,6 @@ class ScanPosition:
 
     @property
     def values(self) -> dict[str, Any]:
-        """The parameters of the queries."""
         return {
             "after": self.request,
             "log": self.log,
@@ -379,7 +379,6 @@ class ScanPosition:
 
 
 def audit_log_rolled_back(logs: int, doubt: str) -> str:
-    """Say that the database is behind what was shipped of its logs, what that does, and the way out."""
     return (
         f"{logs} of the audit logs are not what was shipped of them ({doubt}): every access check of their tenants "
         "is answered with audit-log-rolled-back, and of all tenants where it is the vendor's log. If a back-up was "
@@ -388,7 +387,6 @@ def audit_log_rolled_back(logs: int, doubt: str) -> str:
 
 
 def unverified(rows: int, first: str) -> str:
-    """Say that rows would give power by no mark of ours, and the way out."""
     return (
         f"{rows} rows that would give power carry no mark of this installation's keys ({first}): they count for "
         "nothing, but a legal hold goes on. Somebody has written them past the API, or LOCKBOX_CREDENTIAL_KEY_FILES "
@@ -397,7 +395,7 @@ def unverified(rows: int, first: str) -> str:
 
 
 def scan(session: UnitOfWork, rota: ScanPosition) -> set[InvariantViolation]:
-    """Return everything that must never be and yet is, as far as this minute looks."""
+    """Return the violations, as far as this minute looks."""
     found = {
         InvariantViolation(row.rule, row.id, row.tenant_id, audit_log_rolled_back(row.rolled_back, row.doubt))
         for row in session.execute(AUDIT_LOG_BEHIND, {"nobody": NOBODY})
@@ -427,7 +425,6 @@ def _page(query: TextClause) -> int:
 
 
 def next_position(session: UnitOfWork, rota: ScanPosition) -> ScanPosition:
-    """Return where the next minute goes on; at the end, from the beginning."""
     values = rota.values
     request = session.execute(NEXT_REQUEST, values | {"page": PAGE}).scalar_one_or_none()
     seal = session.execute(NEXT_SEAL, values | {"page": PAGE_OF_SEALS}).one_or_none()

@@ -54,7 +54,7 @@ GATE = text("SELECT gateway, service, decision, reason, number, of_hour, of_day 
 
 
 class MetricName(StrEnum):
-    """The figures of Postgres, each by the name that READ gives it."""
+    """The figures of Postgres, by their names in READ."""
 
     OVERDUE = "overdue"
     PENDING = "pending"
@@ -102,28 +102,26 @@ def sample(database: Database) -> None:
 
 @dataclass(frozen=True)
 class MetricSnapshot:
-    """What was read: Postgres' numbers by name and label, and what Redis holds; None if the server is away."""
+    """Postgres' numbers by name and label, and what Redis holds; None if the server is away."""
 
     postgres: Mapping[tuple[str, str], float] | None
     redis: QueueDepth | None
 
     def one(self, name: MetricName, label: str = "") -> float | None:
-        """Return a figure, or None if it is not known."""
+        """None if it is not known."""
         return (self.postgres or {}).get((name, label))
 
     def labelled(self, name: MetricName) -> dict[str, float]:
-        """Return all figures of that name, by label."""
         return {label: value for (held, label), value in (self.postgres or {}).items() if held == name}
 
     def missing(self) -> float:
-        """Return how many steps and notifications of Postgres the schedule lacks."""
+        """Count steps and notifications of Postgres that the schedule lacks."""
         return sum(number for (_, way), number in self.drift().items() if way == "missing")
 
     def drift(self) -> dict[tuple[str, str], float]:
         """Return by how many members each index differs from Postgres: missing ones and extra ones.
 
-        Of clocks those that are due within the next hour are compared, and of notifications all, if they can be
-        counted.
+        Clocks are compared that are due within the next hour, and all notifications, if they can be counted.
         """
         if self.postgres is None or self.redis is None:
             return {}
@@ -138,7 +136,7 @@ class MetricSnapshot:
         }
 
     def channel(self, channel: str) -> dict[str, float | None]:
-        """Return how mails, calls of webhooks, or events of the outbox stand; None where Postgres is away."""
+        """`channel` is mails, webhook calls, or events of the outbox; None where Postgres is away."""
         names: dict[str, MetricName] = {
             "unsent": MetricName.UNSENT,
             "oldest_unsent_seconds": MetricName.OLDEST_UNSENT,
@@ -156,7 +154,7 @@ class MetricSnapshot:
         return ", ".join(named) or "none"
 
     def oldest_unacked_age(self) -> float | None:
-        """Return for how many seconds the oldest message has been unacknowledged; 0 if there is none."""
+        """In seconds; 0 if there is none."""
         if self.redis is None:
             return None
         oldest = self.redis.oldest_unacked_at
@@ -164,12 +162,12 @@ class MetricSnapshot:
 
 
 def at_most(number: int) -> str:
-    """Return a number that was counted no further than one more than is shown."""
+    """Word a number that was counted no further than one more than is shown."""
     return f"{MOST_SHOWN:,}+" if number > MOST_SHOWN else f"{number:,}"
 
 
 def read(database: Database) -> MetricSnapshot:
-    """Read from Postgres and Redis, each for a few seconds at most."""
+    """Each server has a few seconds at most."""
     numbers = _postgres(database)
     of = numbers or {}
     span = (of.get((MetricName.SOON, "from"), 0.0), of.get((MetricName.SOON, "to"), 0.0))
@@ -203,7 +201,7 @@ class HourlyCounts:
     schedule_lag: float | None = None
 
     def counts(self, name: str) -> tuple[float | None, ...]:
-        """Return the count of each hour; None for hours before the counted ones."""
+        """None for hours before the counted ones."""
         since = self.moves_from if name in MOVES else self.notifications_from
         return tuple(
             None if since and hour + HOUR <= since else self.numbers.get((name, hour), 0.0) for hour in self.hours
@@ -215,7 +213,7 @@ class HourlyCounts:
 
 
 def read_day(database: Database) -> HourlyCounts | None:
-    """Return the last 24 hours; None if Postgres does not answer within a few seconds."""
+    """None if Postgres does not answer within a few seconds."""
     try:
         with database.transaction() as session:
             session.execute(LIMITS)
@@ -237,9 +235,9 @@ def read_day(database: Database) -> HourlyCounts | None:
 
 @dataclass(frozen=True)
 class GateAnswers:
-    """How often the gate has decided so, by the name of the gateway's account: in all, in the last hour and day.
+    """A kind of the gate's answers, by the name of the gateway's account: in all, in the last hour and day.
 
-    A gateway without a name has shown no valid token; a call without a service was about none that it may ask about.
+    A gateway without a name has sent no valid token; a call without a service named none that it may ask about.
     """
 
     gateway: str
@@ -252,7 +250,7 @@ class GateAnswers:
 
 
 def read_gate(database: Database) -> list[GateAnswers] | None:
-    """Return what the gate has answered, a thousand kinds at most; None if Postgres does not answer."""
+    """At most a thousand kinds; None if Postgres does not answer."""
     try:
         with database.transaction() as session:
             session.execute(LIMITS)

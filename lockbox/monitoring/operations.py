@@ -1,4 +1,4 @@
-"""What the operators' page reads: the status, the last day, failing webhooks and violations of invariants."""
+"""The content of the operators' page: status, last day, failing webhooks and violations of invariants."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ FINDINGS = text("SELECT rule, about, raised_at FROM operating_findings()")
 
 @dataclass(frozen=True)
 class InvariantFinding:
-    """A violation: which invariant, of which request or log, and when its last alarm was raised."""
+    """`raised_at` is when its last alarm was raised."""
 
     rule: str
     about: UUID
@@ -32,10 +32,10 @@ class InvariantFinding:
 
 @dataclass(frozen=True)
 class FailingWebhook:
-    """A webhook whose last call failed: the tenant's name, None for the vendor's own, and where it leads.
+    """A webhook whose last call failed; `tenant` is None for the vendor's own.
 
-    `leads_to` is scheme, host and port, for a path may hold a secret. `unsent` is how many
-    calls wait, `error` the word of the last try.
+    `leads_to` is scheme, host and port, because a path may hold a secret. `unsent` counts waiting calls, `error` is
+    the last try's code.
     """
 
     id: UUID
@@ -48,10 +48,7 @@ class FailingWebhook:
 
 @dataclass(frozen=True)
 class FailingWebhooks:
-    """A page of failing webhooks, the longest failing first.
-
-    `first` is the place of the first of them, from 1 on; `in_all` is how many there are.
-    """
+    """Longest failing first; `first` is the place of the page's first, from 1 on; `in_all` counts all."""
 
     webhooks: Sequence[FailingWebhook]
     first: int
@@ -59,13 +56,12 @@ class FailingWebhooks:
 
     @property
     def last(self) -> int:
-        """The place of the last one on the page."""
         return self.first + len(self.webhooks) - 1
 
 
 @dataclass(frozen=True)
 class OperationsStatus:
-    """Counts, ages and failing webhooks; all but `status` are None if Postgres does not answer."""
+    """All but `status` are None if Postgres does not answer."""
 
     status: Status
     day: HourlyCounts | None
@@ -74,13 +70,7 @@ class OperationsStatus:
 
 
 def read_operations(database: Database, caller: Caller, *, failing_page: int = 1) -> OperationsStatus:
-    """Read from whichever servers answer; no query takes longer than a few seconds.
-
-    `failing_page` is which page of the failing webhooks, from 1 on.
-
-    Raises:
-        NotYours: the caller is no operator.
-    """
+    """Read from the servers that answer; no query takes longer than a few seconds. Pages count from 1."""
     permissions.capacity(caller, (Role.OPERATOR,))
     stands = read(database, with_redis=True)
     failing = _failing(database, caller, failing_page, int(stands.figures.one(MetricName.WEBHOOKS_FAILING) or 0))

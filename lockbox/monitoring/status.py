@@ -1,4 +1,4 @@
-"""The status of an installation for its operators, from whichever servers answer."""
+"""The status of an installation for its operators, from the servers that answer."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -58,10 +58,10 @@ MINUTE = 60.0
 
 @dataclass(frozen=True)
 class ProcessHeartbeat:
-    """How many seconds ago a process sent its last heartbeat, and by how many its clock is ahead.
+    """`age` is in seconds since the last heartbeat, `skew` how far the process' clock is ahead.
 
-    `rolled_back` is in how many logs it finds the database behind what was shipped of them, `doubt` what is wrong
-    with the first; likewise `unverified` is how many rows that give power carry no mark of our keys.
+    `rolled_back` counts logs that differ from what was shipped, `doubt` is the first's difference; `unverified`
+    counts rows that grant rights without a valid mark.
     """
 
     part: str
@@ -76,7 +76,7 @@ class ProcessHeartbeat:
 
 @dataclass(frozen=True)
 class Status:
-    """The status; `troubles` are sentences, none if all is well. Without Postgres most of it is empty."""
+    """`troubles` are sentences, none if all is well. Without Postgres most of it is empty."""
 
     postgres: str
     redis: str
@@ -102,7 +102,6 @@ class Status:
         return found
 
     def as_facts(self) -> dict[str, Any]:
-        """Return all of it, for JSON."""
         of = self.figures
         return {
             "ok": not self.troubles,
@@ -142,12 +141,7 @@ class Status:
 
 
 def read(database: Database, *, with_redis: bool) -> Status:
-    """Read from whichever servers answer; nothing is raised, and no query takes longer than a few seconds.
-
-    Args:
-        database: by the login of the API or of the owner.
-        with_redis: whether it is known where Redis is.
-    """
+    """Nothing is raised, and no query takes longer than a few seconds. `with_redis`: its address is known."""
     redis = _redis(database) if with_redis else "not asked"
     wanted = migrations.head()
     found: str | None = None
@@ -184,7 +178,7 @@ def _heartbeats(session: UnitOfWork) -> tuple[ProcessHeartbeat, ...]:
 
 
 def _doubts(beats: Iterable[ProcessHeartbeat]) -> Iterator[str]:
-    """Say what living processes find that the database should not hold; of each kind one that finds the most."""
+    """Say what living processes find wrong in the database; of each kind, the one that finds the most."""
     alive = [beat for beat in beats if beat.age <= MOST_SILENT]
     rolled_back = max(alive, key=lambda beat: beat.rolled_back or 0, default=None)
     if rolled_back and rolled_back.rolled_back:
@@ -244,7 +238,7 @@ def _silent(of: MetricSnapshot) -> list[str]:
 
 
 def _gone(beats: Iterable[ProcessHeartbeat], connected: frozenset[str]) -> list[str]:
-    """Name the kinds of worker of which none is connected to Postgres, though one said lately that it runs."""
+    """Name the kinds of worker of which none is connected to Postgres, though one was alive lately."""
     alive = {beat.part for beat in beats if beat.age <= MOST_SILENT}
     return [
         f"{part}: no such worker is connected to Postgres: has it ended?"
@@ -255,7 +249,7 @@ def _gone(beats: Iterable[ProcessHeartbeat], connected: frozenset[str]) -> list[
 
 @dataclass(frozen=True)
 class StatusLine:
-    """A figure in words; `is_well` is None if it is neither good nor bad."""
+    """`is_well` is None if it is neither good nor bad."""
 
     name: str
     value: str
@@ -263,7 +257,7 @@ class StatusLine:
 
 
 def lines(found: Status, schedule_lag: float | None = None) -> Iterator[StatusLine]:
-    """Yield what the operators' page and the terminal show; `schedule_lag` is that of the last minute."""
+    """Yield lines for the operators' page and the terminal; `schedule_lag` is that of the last minute."""
     of = found.figures
     yield StatusLine("Windows open", _count(of.one(MetricName.ACCESS_OPEN)))
     pending = sum(of.labelled(MetricName.PENDING).values()) if of.postgres is not None else None
@@ -288,13 +282,11 @@ def lines(found: Status, schedule_lag: float | None = None) -> Iterator[StatusLi
 
 
 def _customer_lines(of: MetricSnapshot) -> Iterator[StatusLine]:
-    """Yield the lines of what customers or the operators have begun, and what is neither good nor bad."""
     for name, figure, label in CUSTOMERS:
         yield StatusLine(name, UNKNOWN if of.postgres is None else _count(of.one(figure, label) or 0.0))
 
 
 def _notification_lines(of: MetricSnapshot) -> Iterator[StatusLine]:
-    """Yield the lines of the outbox, of mails, which operators mend, and of webhooks, which their owners mend."""
     events = of.channel(OUTBOX)
     yield StatusLine("Events to notify", _count(events["unsent"]))
     yield _within("Oldest event to notify", events["oldest_unsent_seconds"], MOST_UNSENT_AGE)

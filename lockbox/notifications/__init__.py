@@ -1,1 +1,1 @@
-"""Notifications: who is notified of a move, and how the mails and webhook calls are sent."""
+"""Notifications: recipients of each move, and how mails and webhook calls are sent."""

@@ -79,7 +79,7 @@ LONGEST_REASON = 2000
 
 @dataclass(frozen=True)
 class DelegatedRequest:
-    """A request that waits for an answer as a delegate's time begins; `link` is whether its policy allows links."""
+    """A request that waits for an answer as a delegation begins; `link` is whether its policy allows links."""
 
     request_id: UUID
     requester: str
@@ -90,12 +90,11 @@ class DelegatedRequest:
 
 @dataclass(frozen=True)
 class AccountMail:
-    """The content of an account mail. `changes` are lines of a diff, `named` the people it is about, by label.
+    """`changes` are lines of a diff, `named` the people it is about, by label.
 
-    `waiting` is what moves across to a delegate.
-    `secret` is the code of an invitation or a sign-in: it is made for this one mail and kept nowhere.
-    `fingerprint` is that of the key by which the audit log is signed, and `roles` what is offered, for whoever is
-    invited.
+    `waiting` are the requests that a delegate takes over. `secret` is the code of an invitation or a sign-in: made
+    for this one mail and kept nowhere. For an invited person, `fingerprint` is that of the audit log's key, and
+    `roles` what is offered.
     """
 
     notification_id: UUID
@@ -122,9 +121,9 @@ class AccountMail:
 
 
 def facts_of(body: bytes | None) -> tuple[str, dict[str, str]]:
-    """Return who acted, as a role, and the diff that an event's canonical bytes hold.
+    """Return the actor's role and the diff from an event's canonical bytes.
 
-    Of access around Lockbox it is the service, and from when until when.
+    Of access around Lockbox it is the service and the period.
     """
     if body is None:
         return "", {}
@@ -136,7 +135,6 @@ def facts_of(body: bytes | None) -> tuple[str, dict[str, str]]:
 
 
 def named_in(body: bytes | None, details: Mapping[str, str]) -> dict[str, str]:
-    """Return whom and what a mail names, from an event's canonical bytes and its personal values."""
     facts = json.loads(body) if body is not None else {}
     labels = ACCOUNT_LABELS | (FROM_WHERE if facts.get("action") == FIRST_PASSKEY else {})
     named = {label: details[label] for label in labels if label in details}
@@ -150,7 +148,7 @@ def named_in(body: bytes | None, details: Mapping[str, str]) -> dict[str, str]:
 def worded_changes(
     mail: AccountMail, zone: str = DEFAULT, services: Mapping[str, str] = MappingProxyType({})
 ) -> dict[str, str]:
-    """Return the diff for people, by its labels: times in a zone, services by name, a policy as its page says it."""
+    """Word the diff by its labels: times in a zone, services by name, a policy as its page says it."""
     if mail.template == POLICY_CHANGED:
         found = policy_wording.lines(mail.changes, {})
         return {one.title: f"{one.was}{policy_wording.ARROW}{one.now}" for one in found}
@@ -173,13 +171,9 @@ def _worded(template: str, name: str, said: str, zone: str, services: Mapping[st
 
 
 def render(mail: AccountMail, *, public_url: str, services: Mapping[str, str], sender: str) -> OutgoingMail:
-    """Return the mail. A code in it works only where the person typed their address, or on the invitation's page.
+    """A code in the mail works only where the person typed their address, or on the invitation's page.
 
-    Args:
-        mail: the content.
-        public_url: the address of the portal.
-        services: the names of services by their keys.
-        sender: the address in From.
+    `public_url` is the portal's address, `sender` that in From.
     """
     title, subject = _title(mail, ACCOUNT_TITLES), _title(mail, ACCOUNT_TITLES | ACCOUNT_SUBJECTS)
     domain = urlsplit(public_url).hostname
@@ -225,13 +219,13 @@ def _changes(mail: AccountMail, services: Mapping[str, str]) -> dict[str, str]:
 
 
 def _declared(mail: AccountMail, services: Mapping[str, str]) -> list[tuple[str, str]]:
-    """Return who had access around Lockbox, to what, when and why, in this order."""
+    """Return the facts of access around Lockbox, in this order: engineers, service, period, reason."""
     known = dict(_named(mail, LONGEST_REASON)) | _changes(mail, services)
     return [(label, known[label]) for label in mail_text.DECLARED if label in known]
 
 
 def type_of(template: str) -> str:
-    """Return the type by which a receiver knows what a call is about."""
+    """Return the event type of a webhook call."""
     return OWN_TYPES.get(template, f"tenant.{template}")
 
 
@@ -264,7 +258,7 @@ def _link(mail: AccountMail, public_url: str) -> str:
 
 
 def _unapproved(mail: AccountMail, public_url: str) -> str | None:
-    """Return where a tenant reads what can open without its approval, in mails that tell of a change of that."""
+    """Return the page of access without approval, in mails that announce a change of it."""
     if mail.slug is None or mail.tenant is None or mail.template not in CHANGES_WHAT_OPENS:
         return None
     return public_url.rstrip("/") + UNAPPROVED_ACCESS.format(slug=mail.slug)

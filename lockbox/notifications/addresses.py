@@ -1,4 +1,4 @@
-"""Let people choose where they get mails: their further addresses, prompts or none, and the time zone."""
+"""People's choices for their mails: further addresses, prompts or none, and the time zone."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -31,19 +31,18 @@ IS_TAKEN = text("SELECT is_sign_in(:email) OR is_across(:email, :side)")
 
 
 def mine(session: UnitOfWork, caller: Caller) -> Sequence[Address]:
-    """Return the caller's further addresses, the oldest first; the one to sign in with is not among them."""
+    """Oldest first, without the address of the sign-in."""
     query = select(Address).where(col(Address.person_id) == caller.person_id, col(Address.removed_at).is_(None))
     return session.orm.exec(query.order_by(col(Address.id))).all()
 
 
 def add(session: UnitOfWork, caller: Caller, place: ClientInfo, email: str, *, prompts: bool = True) -> Address:
-    """Add an address and mail a code there; nothing else is sent to it before that has come back.
+    """Add an address and mail a code there; nothing else is sent to it before it is confirmed.
 
     The change is an event, and the earlier addresses are notified.
 
     Raises:
-        SignInAgain: the sign-in is none to change this with.
-        AddressTaken: somebody signs in with it, or somebody of the other side has it, or the caller does.
+        AddressTaken: it is an address of a sign-in, of the other side, or of the caller.
         TooManyAddresses: five are there, or ten were added in a day.
     """
     _held(session, caller)
@@ -78,12 +77,11 @@ def add(session: UnitOfWork, caller: Caller, place: ClientInfo, email: str, *, p
 
 
 def confirm(session: UnitOfWork, caller: Caller, place: ClientInfo, address_id: UUID, code: str) -> Address:
-    """Use an address from now on, for its code has come back; to confirm it again changes nothing.
+    """Confirm an address by its code; idempotent.
 
     Raises:
-        SignInAgain, Unknown: as named.
-        AddressTaken: somebody else has come to have it meanwhile.
-        Invalid: it is not the code, or its time is over.
+        AddressTaken: another person has it by now.
+        Invalid: the code is wrong or has expired.
     """
     address = _locked(session, caller, address_id)
     if address.confirmed_at is not None:
@@ -100,11 +98,7 @@ def confirm(session: UnitOfWork, caller: Caller, place: ClientInfo, address_id: 
 
 
 def choose(session: UnitOfWork, caller: Caller, place: ClientInfo, address_id: UUID, *, prompts: bool) -> Address:
-    """Let prompts, reminders and outcomes come to an address or not; receipts and news of changes come all the same.
-
-    Raises:
-        SignInAgain, Unknown: as named.
-    """
+    """Set whether an address gets prompts, reminders and outcomes; it gets receipts and notices of changes anyway."""
     address = _locked(session, caller, address_id)
     if address.prompts is prompts:
         return address
@@ -122,11 +116,7 @@ def choose(session: UnitOfWork, caller: Caller, place: ClientInfo, address_id: U
 
 
 def remove(session: UnitOfWork, caller: Caller, place: ClientInfo, address_id: UUID) -> None:
-    """Take an address away: of changes to accounts it is told this one and those before, of requests nothing more.
-
-    Raises:
-        SignInAgain, Unknown: as named.
-    """
+    """Remove an address; it still gets the notice of its removal, and nothing about requests."""
     address = _locked(session, caller, address_id)
     _record_change(session, caller, place, address, "address_removed")
     address.removed_at = now(session)
@@ -134,7 +124,7 @@ def remove(session: UnitOfWork, caller: Caller, place: ClientInfo, address_id: U
 
 
 def _held(session: UnitOfWork, caller: Caller) -> None:
-    """Check who is asking, and let nobody else change the same person's addresses until the commit."""
+    """Enter the transaction, and lock the person's addresses until the commit."""
     credential_trust.check_address_change(session, caller)
     session.orm.get_one(Person, caller.person_id, with_for_update=True)
 
@@ -171,17 +161,11 @@ def _kept(session: UnitOfWork, address: Address) -> Address:
 
 
 def preferences(session: UnitOfWork, caller: Caller) -> Person:
-    """Return the caller with `time_zone` and `wants_prompts`."""
     return session.orm.get_one(Person, caller.person_id)
 
 
 def choose_time_zone(session: UnitOfWork, caller: Caller, name: str) -> None:
-    """Set the time zone that mails to the caller give beside UTC.
-
-    Raises:
-        SignInAgain: an API token was shown, which may not change the preferences of its person.
-        Invalid: there is no such zone.
-    """
+    """Raises Invalid where there is no such zone."""
     person = _signed_in(session, caller)
     if name not in time_zones.names():
         raise Invalid("Choose a time zone by its name, such as Europe/Berlin or UTC.", field="time_zone")
@@ -191,7 +175,7 @@ def choose_time_zone(session: UnitOfWork, caller: Caller, name: str) -> None:
 
 
 def adopt_time_zone(session: UnitOfWork, caller: Caller, name: str) -> None:
-    """Set the time zone of the browser in which a person signs in for the first time, unless they have chosen one."""
+    """Set the time zone of the browser of a person's first sign-in, unless they have chosen one."""
     if preferences(session, caller).time_zone != time_zones.DEFAULT or name not in time_zones.names():
         return
     begun = select(func.count()).where(col(BrowserSession.person_id) == caller.person_id)
@@ -203,9 +187,6 @@ def choose_prompts(session: UnitOfWork, caller: Caller, place: ClientInfo, *, wa
     """Set whether the caller, an approver, gets prompts by mail; receipts are always sent.
 
     A person who declined prompts is still asked if the others are too few to decide. The change is an event.
-
-    Raises:
-        SignInAgain: an API token was shown, which may not change the preferences of its person.
     """
     person = _signed_in(session, caller)
     if person.wants_prompts is wanted:

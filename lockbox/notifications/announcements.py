@@ -1,4 +1,4 @@
-"""Notify people and endpoints of events that are no moves of a request, and mail people without an account."""
+"""Notifications of events that are no moves of a request, and mails to people without an account."""
 
 from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
@@ -48,7 +48,7 @@ ANNOUNCED = text(f"WITH {ANNOUNCE} SELECT 1")
 
 @dataclass(frozen=True)
 class AnnouncementRecipient:
-    """A person, at a further address or not, an endpoint, or whom something is about: one of the three."""
+    """A person, perhaps at a further address, an endpoint, or the subject of a mail: one of the three."""
 
     person_id: UUID | None = None
     address_id: UUID | None = None
@@ -58,8 +58,6 @@ class AnnouncementRecipient:
 
 @dataclass(frozen=True)
 class Announcement:
-    """What some notifications have in common."""
-
     template: str
     tenant_id: UUID | None
     event_id: UUID | None
@@ -69,15 +67,15 @@ class Announcement:
 
 
 def record(session: UnitOfWork, *audit_events: AuditEvent) -> None:
-    """Write events that nobody is told of."""
+    """Write events without notifications."""
     session.execute(RECORDED, events.append(audit_events))
 
 
 def announce(session: UnitOfWork, audit_event: AuditEvent, *, also: AbstractSet[UUID] = frozenset()) -> None:
-    """Write an event of a tenant and tell it to all of its admins and approvers and to its endpoints.
+    """Write an event of a tenant and notify its admins, approvers and endpoints.
 
-    The template is the event's action; `also` are further people who hear of it. An endpoint hears of what it wants,
-    and of a recovery whatever it wants.
+    The template is the event's action; `also` are further people. An endpoint is called for the types it wants, and
+    for a recovery in any case.
     """
     assert audit_event.tenant_id is not None  # noqa: S101 - what concerns no tenant is recorded, not announced
     record(session, audit_event)
@@ -87,7 +85,7 @@ def announce(session: UnitOfWork, audit_event: AuditEvent, *, also: AbstractSet[
 
 
 def try_out(session: UnitOfWork, audit_event: AuditEvent, endpoint_id: UUID) -> UUID:
-    """Write an event and call one endpoint with it, whatever that wants to hear of; return the notification's id."""
+    """Write an event and call one endpoint with it, whatever types it wants; return the notification's id."""
     record(session, audit_event)
     occasion = Announcement(
         str(audit_event.action),
@@ -100,7 +98,7 @@ def try_out(session: UnitOfWork, audit_event: AuditEvent, endpoint_id: UUID) -> 
 
 
 def notify_operators(session: UnitOfWork, audit_event: AuditEvent) -> None:
-    """Write an event of the vendor's own and tell it to the operators by mail."""
+    """Write an event of the vendor's own and notify the operators by mail."""
     record(session, audit_event)
     operators = set(session.execute(OPERATORS).scalars())
     known = _directory(session, frozenset(), audit_event.at, operators)
@@ -108,9 +106,9 @@ def notify_operators(session: UnitOfWork, audit_event: AuditEvent) -> None:
 
 
 def alarm(session: UnitOfWork, audit_event: AuditEvent) -> None:
-    """Write an event of the vendor's own, tell the operators by mail, and call all of the vendor's endpoints.
+    """Write an event of the vendor's own, mail the operators, and call all of the vendor's endpoints.
 
-    They hear of it whatever they want: whoever breaks in must not be able to choose beforehand who hears of it.
+    They are called whatever types they want: an attacker must not be able to silence them beforehand.
     """
     record(session, audit_event)
     operators = set(session.execute(OPERATORS).scalars())
@@ -119,7 +117,7 @@ def alarm(session: UnitOfWork, audit_event: AuditEvent) -> None:
 
 
 def notify_person(session: UnitOfWork, audit_event: AuditEvent, person_id: UUID) -> None:
-    """Tell one person, at all of the addresses that are theirs as yet, of an event that is written already."""
+    """Notify one person, at all of their present addresses, of an event that is written already."""
     known = _directory(session, frozenset(), audit_event.at, frozenset({person_id}))
     _notify(session, audit_event, known, {person_id}, ())
 
@@ -134,16 +132,10 @@ def write_to(
     at: datetime,
     until: datetime,
 ) -> None:
-    """Promise one mail to whoever something is about; what it says is made when it is sent.
+    """Schedule one mail to the subject of something; its content is made when it is sent.
 
-    Args:
-        session: the open transaction.
-        about_id: the invitation, the begun sign-in, the delegation or the address that is to be confirmed.
-        template: `invitation`, `sign_in_code`, `delegate_begins` or `address_code`.
-        tenant_id: whose it is, if a tenant's.
-        event_id: the event that caused it, if there is one.
-        at: when to send it.
-        until: when it stops mattering.
+    `about_id` is an invitation, begun sign-in, delegation or unconfirmed address. `template` is `invitation`,
+    `sign_in_code`, `delegate_begins` or `address_code`. `at` is when to send it, `until` when it stops mattering.
     """
     queue_notifications(
         session, [AnnouncementRecipient(about_id=about_id)], Announcement(template, tenant_id, event_id, at, until)
@@ -177,7 +169,6 @@ def _notify(
 def queue_notifications(
     session: UnitOfWork, chosen: Sequence[AnnouncementRecipient], occasion: Announcement
 ) -> list[UUID]:
-    """Promise a notification to each of these, and return their ids."""
     if not chosen:
         return []
     ids, origin = [new_id() for _ in chosen], ORIGIN.get()
@@ -204,7 +195,7 @@ def queue_notifications(
 
 
 def _turn(occasion: Announcement) -> datetime:
-    """Return when it is due, or before even what asks somebody, where it matters for minutes: codes."""
+    """Return when it is due; codes, which matter for minutes, go before everything else."""
     hurries = occasion.until - occasion.at <= HURRIED
     return occasion.at - 2 * BEFORE_OTHERS if hurries else occasion.at
 

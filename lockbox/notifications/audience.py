@@ -30,8 +30,6 @@ ASKING = {"reviewing": ("reviewing", "review_reminder"), "pending": ("pending", 
 
 
 class Reminder(StrEnum):
-    """What the clock does to a request that stays as it is, as the audit log names it."""
-
     REMIND = "remind"
     ESCALATE = "escalate"
     WARN = "warn"
@@ -135,12 +133,12 @@ REPORTED_AFTER = timedelta(seconds=60)
 
 
 class AudienceGroup(StrEnum):
-    """A group that can be told, by mail or by webhook.
+    """A group that can be notified, by mail or by webhook.
 
-    `asked` are those whom this very event asks: managers for a review, else people of the customer. Of the customer,
-    `informed` are those who were asked about the request, or told that its window is open, or answered unasked;
-    `approvers` are all who could decide and want prompts, `every_approver` those too who want none.
-    `observers` are copied and cannot decide. `asker` is who asked a question. `operators` run the installation.
+    `asked` are the people whom this very event asks: managers for a review, else people of the customer. Of the
+    customer, `informed` are those who were asked about the request, notified that its window is open, or answered
+    unasked; `approvers` are all who could decide and want prompts, `every_approver` those without prompts too.
+    `observers` get copies and cannot decide. `asker` asked a question. `operators` run the installation.
     """
 
     REQUESTER = "requester"
@@ -190,12 +188,12 @@ AFTERWARDS = {
 def people_to_notify(
     from_state: str | None, to_state: str, mode: Mode, *, customer_knows: bool
 ) -> frozenset[AudienceGroup]:
-    """Return which people are told that a request went from one state to another.
+    """Return the people to notify of a request's change of state.
 
     A vote that leaves the state as it was is no news; its receipts are. `customer_knows` is whether the customer has
-    been asked, or is being told by this very move; what begins and ends inside the vendor stays there. What comes of
-    a request, or of a window that the vendor opened alone, is for those of the customer who were told of that one.
-    Of a window that opens by what the customer has approved beforehand all are told who would have been asked.
+    been asked, or is notified by this very move; what begins and ends inside the vendor stays there. The outcome of a
+    request, or of a window that the vendor opened alone, goes to those of the customer who were notified of it. A
+    window that opens by a pre-approval is announced to all who would have been asked.
     """
     if from_state == to_state:
         return frozenset()
@@ -210,20 +208,19 @@ def people_to_notify(
 
 
 def endpoints_to_notify(*, customer_knows: bool) -> frozenset[AudienceGroup]:
-    """Return whose webhooks are called for what happens to a request: of all of it, the customer's once it was asked.
+    """Return whose webhooks are called: the vendor's always, the customer's once it was asked.
 
-    They are called for each vote, reminder and escalation too, in every mode: a machine does not subscribe to what it
-    does not want.
+    They are called for each vote, reminder and escalation too, in every mode: they subscribe by event type.
     """
     return ENDPOINTS if customer_knows else frozenset({AudienceGroup.VENDOR_ENDPOINTS})
 
 
 def people_to_remind(reminder: Reminder, state: str, mode: Mode) -> frozenset[AudienceGroup]:
-    """Return which people get a reminder.
+    """Return the people who get a reminder.
 
-    Of managers and approvers it is those who are asked and have not answered; that a window begins, is held back, or
-    is about to close, is for the people who were told of its approval. That no approver could be reached is for the
-    tenant's admins; that no manager could be, for the vendor's operators, by an account mail.
+    A reminder to answer goes to managers and approvers who were asked and have not answered; that a window begins, is
+    held back, or is about to close, to the people who were notified of its approval. That no approver could be
+    reached goes to the tenant's admins; that no manager could be, to the vendor's operators, by an account mail.
     """
     if reminder is Reminder.UNREACHED:
         return frozenset({AudienceGroup.ADMINS}) if state == "pending" else frozenset()
@@ -233,11 +230,11 @@ def people_to_remind(reminder: Reminder, state: str, mode: Mode) -> frozenset[Au
 
 
 def receipt_groups(action: str, role: str, *, customer_knows: bool = True) -> frozenset[AudienceGroup]:
-    """Return who gets a receipt of what somebody did in that role; nobody can opt out of one.
+    """Return who gets a receipt of an action in that role; no one can opt out.
 
-    Whoever decides does, each vote of a quorum too, and the tenant's admins of what was decided for the tenant. What
-    the vendor's managers decide is told to the customer as any move, and to no admin before the customer is asked;
-    nor is what an emergency stop denies in the vendor's review.
+    Each decider gets one, each vote of a quorum too, and the tenant's admins for decisions of the tenant. Decisions
+    of the vendor's managers are notified to the customer as any move, and to no admin before the customer is asked;
+    nor are an emergency stop's denials in the vendor's review.
     """
     if action not in DECISIONS or (role in CUSTOMERS and not customer_knows):
         return frozenset()
@@ -249,19 +246,18 @@ def receipt_groups(action: str, role: str, *, customer_knows: bool = True) -> fr
 
 
 def question_groups(said: str, state: str) -> frozenset[AudienceGroup]:
-    """Return who hears of a question, or of its answer, by the state of the request when the question was asked.
+    """Return who is notified of a question or its answer, by the request's state when the question was asked.
 
-    A question is for whoever asks for access, an answer for whoever has asked the question. What is said during a
-    review stays inside the vendor.
+    A question goes to the requester, an answer to the asker. What is said during a review stays inside the vendor.
     """
     endpoints = endpoints_to_notify(customer_knows=state != "reviewing")
     return frozenset({AudienceGroup.REQUESTER if said == QUESTION else AudienceGroup.ASKER, *endpoints})
 
 
 def connection_groups(template: str, mode: Mode) -> frozenset[AudienceGroup]:
-    """Return which people are told what became of access at a target: of failures, and once they are settled.
+    """Return who is notified of access at a target: of failures, and once they are settled.
 
-    Whoever could decide is told, and the admins in any mode; the engineer is told of the open alone.
+    Possible deciders, and the admins in any mode; the engineer only of the opening.
     """
     if template not in OPERATED:
         return frozenset()
@@ -271,20 +267,20 @@ def connection_groups(template: str, mode: Mode) -> frozenset[AudienceGroup]:
 
 
 def type_of(action: str, from_state: str | None) -> str:
-    """Return the type by which a webhook knows what happened to a request, by the event in the audit log."""
+    """Return the event type of a webhook call, by the event in the audit log."""
     is_inside = action == "deny" and from_state == "reviewing"
     return f"request.{REVIEW_DENIED if is_inside else EVENTS[action]}"
 
 
 def is_reported(from_state: str | None, to_state: str) -> bool:
-    """Return whether a move closes a window, on which the customer may get a report: what never was open has none."""
+    """Return whether a move closes a window, on which the customer may get a report."""
     return from_state == OPEN and to_state != OPEN
 
 
 def knows_of(side: Side, to_state: str | None, template: str | None) -> bool:
-    """Whether a side knows of what happened beside a request's moves, and of notifications with this template.
+    """Whether a side knows of an event beside a request's moves, and of notifications with this template.
 
-    What goes on inside the vendor before the customer is asked stays there; whom a tenant has copied is its own.
+    What happens inside the vendor before the customer is asked stays there; a tenant's observers are its own.
     """
     if side is Side.CUSTOMER:
         return to_state != "reviewing" and template not in INSIDE
@@ -292,22 +288,17 @@ def knows_of(side: Side, to_state: str | None, template: str | None) -> bool:
 
 
 def matters_until(template: str, at: datetime, deadline_at: datetime) -> datetime:
-    """Return when a mail stops mattering: a prompt at the deadline for the answer, all else a day later."""
+    """Return when a mail stops mattering: a prompt at its deadline, others a day later."""
     return deadline_at if template in PROMPTS else at + OUTCOME_MATTERS_FOR
 
 
 def is_moot(
     template: str, state: str, *, has_decided: bool, wants_report: bool, is_found: bool, is_outlived: bool
 ) -> bool:
-    """Whether nobody needs a mail any more: the state that it asks about is over, or its recipient has decided.
+    """Whether a mail is not needed any more: its state is over, or its recipient has decided.
 
-    Args:
-        template: of the mail.
-        state: in which the request is now.
-        has_decided: whether the recipient has.
-        wants_report: whether the policy wants a report and there is a window to report on.
-        is_found: whether there is a finding about a window that was opened by break-glass.
-        is_outlived: whether somebody has ended the window that it extends.
+    `wants_report`: the policy wants a report and there is a window. `is_found`: a finding about break-glass exists.
+    `is_outlived`: the extended window was ended.
     """
     if template in AWAITING_FINDING:
         return is_found

@@ -1,4 +1,4 @@
-"""Build messages of Slack's blocks, which webhooks of the format `slack` get."""
+"""Messages of Slack's blocks, for webhooks of the format `slack`."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,7 +17,6 @@ MOST_WORDS = 1500
 def of_request(
     mail: RequestMail, justification: str | None, *, public_url: str, services: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Return the message about a request, with a justification where one is given."""
     service = services.get(mail.ask.service, mail.ask.service)
     said = _sentence(mail).format(service=_plain(one_line(service)), tenant=_plain(one_line(mail.tenant)))
     lines = [said]
@@ -40,7 +39,6 @@ def of_request(
 
 
 def of_account(mail: AccountMail, *, public_url: str, services: Mapping[str, str]) -> dict[str, Any]:
-    """Return the message about anything else, with services by their titles."""
     title = mail_text.ACCOUNT_TITLES[mail.template].format(tenant=one_line(mail.tenant or "")).strip()
     changes = account_mail.worded_changes(mail, services=services)
     lines = [f"{_plain(name)}: {_plain(change)}" for name, change in changes.items()]
@@ -49,7 +47,6 @@ def of_account(mail: AccountMail, *, public_url: str, services: Mapping[str, str
 
 
 def of_test() -> dict[str, Any]:
-    """Return the message by which an endpoint is tested."""
     return {"text": chat_text.CHAT_TEST, "blocks": [_section(chat_text.CHAT_TEST)]}
 
 
@@ -65,7 +62,7 @@ def _sentence(mail: RequestMail) -> str:
 
 
 def _message(summary: str, words: str, address: str, label: str) -> dict[str, Any]:
-    """Return a message whose button opens a page that asks to sign in, and does nothing itself."""
+    """The button opens a page that asks to sign in, and does nothing itself."""
     button = {"type": "button", "text": {"type": "plain_text", "text": label}, "url": address}
     return {"text": summary, "blocks": [_section(words), {"type": "actions", "elements": [button]}]}
 
@@ -75,5 +72,5 @@ def _section(words: str) -> dict[str, Any]:
 
 
 def _plain(words: str) -> str:
-    """Return words in which Slack finds no link, no mention and no command."""
+    """Escape text: no links, mentions or commands."""
     return words.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -1,4 +1,4 @@
-"""The wording of messages in a chat, which webhooks of the format `slack` get. Names in braces are filled in."""
+"""The wording of chat messages. Names in braces are filled in."""
 
 REQUEST = "A request for access to *{service}* at {tenant}"
 ACCESS = "Access to *{service}* at {tenant}"

@@ -1,4 +1,4 @@
-"""Send checkpoints outside: to webhooks each hour, and to people in a digest."""
+"""Checkpoints sent outside: to webhooks each hour, and to people in a digest."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -44,12 +44,12 @@ MAILED = text("UPDATE logs SET digest_at = :at WHERE id = ANY(:ids)")
 
 
 def checkpoint_of(row: Row[Any], keys: Keys, approval_keys: Sequence[str]) -> tuple[dict[str, str], datetime | None]:
-    """Return what a notification says of a checkpoint, and when it was noted; nothing of other notifications.
+    """Return a notification's checkpoint and its time; nothing for other notifications.
 
     A digest names the public keys of approvals too, so that its mail is all that a verifier needs beside an export.
 
     Raises:
-        SendFailed: no key that we were given has signed it, or it is of another log; it is an alarm in the log.
+        SendFailed: no given key has signed it, or it is of another log; the log gets an alarm.
     """
     if row.template not in {CHECKPOINT, DIGEST}:
         return {}, None
@@ -68,12 +68,12 @@ def checkpoint_of(row: Row[Any], keys: Keys, approval_keys: Sequence[str]) -> tu
 
 
 def fingerprint(row: Row[Any], keys: Keys) -> str | None:
-    """Return the fingerprint of the newest key for whoever is invited, so that it is known from the first."""
+    """Return the newest key's fingerprint, for a mail of invitation."""
     return next((key.fingerprint for key in keys.values()), None) if row.template == INVITATION else None
 
 
 def _checked(said: Checkpoint, row: Row[Any]) -> datetime:
-    """Return when a checkpoint was signed, which is of the log that the notification is about."""
+    """Return when a checkpoint was signed, after a check that it is of the notification's log."""
     whose = row.tenant_id or "vendor"
     if not re.fullmatch(rf".+/audit/{whose}(/[0-9]+)?", said.origin):
         raise BadNote(f"this is a checkpoint of {said.origin}, which is another log")
@@ -84,7 +84,7 @@ def _checked(said: Checkpoint, row: Row[Any]) -> datetime:
 
 
 def queue_due(database: Database, digest_every: timedelta) -> Iterator[tuple[str, int]]:
-    """Promise what is due of both, page by page; a digest every zero seconds is none at all."""
+    """Queue what is due of both, page by page; zero means no digests."""
     while announced := _page(database, _notify_endpoints):
         yield "webhooks", announced
     while digest_every and (mailed := _page(database, lambda session, at: _mail(session, at - digest_every, at))):

@@ -1,4 +1,4 @@
-"""The circuit breaker, pace and free slots of one destination: a host that is called, or a domain that is mailed."""
+"""The circuit breaker, pace and free slots of one destination: a host for calls, or a domain for mails."""
 
 from collections import deque
 from dataclasses import dataclass, field
@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 
 class PeerResponse(Enum):
-    """How a server reacted to a send: it answered, whatever it said; it stayed silent; or it was never contacted."""
+    """A server answered (anything), was silent, or was never contacted."""
 
     ANSWER = auto()
     SILENCE = auto()
@@ -37,7 +37,7 @@ class PeerResponse(Enum):
 
 
 class NotSent(StrEnum):
-    """Why a job was not sent: its destination is not called, or has no slot free, or the pool gave the job back."""
+    """Its destination's circuit is open or full, or the pool gave the job back."""
 
     CIRCUIT_OPEN = "circuit_open"
     FULL = "full"
@@ -50,10 +50,9 @@ class NotSent(StrEnum):
 class CircuitBreaker(Generic[T]):
     """The state of a destination and its sends; all times are in seconds of the same clock.
 
-    `load` counts what was let in and has not ended: what is in `queue`, what is `running`, and what was promised a
-    slot and is not queued yet. A destination is `proven` while its last send was answered; until then, at most
-    `first_load` are let in. It is open up to `open_until`; after that it is half open: one send at a time, until one
-    is answered.
+    `load` counts jobs in `queue`, `running`, and promised a slot. A destination is `proven` while its last send was
+    answered; until then, at most `first_load` are let in. It is open up to `open_until`; after that it is half open:
+    one send at a time, until one is answered.
     """
 
     name: str
@@ -86,8 +85,8 @@ class CircuitBreaker(Generic[T]):
     def enter(self, now: float, *, urgent: bool = False) -> float:
         """Promise a slot and return 0.0; if there is none, return in how many seconds to try again.
 
-        Those without a slot get times one after the other, as close as the destination may be fast: a crowd that
-        came back at once would only delay everything else.
+        Those without a slot get successive times, as close as the destination may be fast: a crowd that came back at
+        once would only delay everything else.
         """
         self.used_at = now
         wait = self.wait(now, urgent=urgent)
@@ -102,11 +101,9 @@ class CircuitBreaker(Generic[T]):
         return self.next_return - now
 
     def is_ready(self, now: float) -> bool:
-        """Whether a queued job may be sent now."""
         return bool(self.queue) and self.running < (WIDTH if self.open_until is None else 1) and not self.is_open(now)
 
     def is_open(self, now: float) -> bool:
-        """Whether nothing may be sent now."""
         return self.open_until is not None and now < self.open_until
 
     def is_forgettable(self, now: float, after: float) -> bool:

@@ -1,4 +1,4 @@
-"""Deliver notifications: claim those that find a free slot, render them, send them, and record the results."""
+"""Delivery of notifications: claim those that find a free slot, render, send, and record the results."""
 
 import time
 from collections import Counter
@@ -29,28 +29,26 @@ RECORD_SECONDS = 1.0
 
 
 class NotRecorded(Exception):  # noqa: N818 - a state of affairs that callers plan for
-    """It could not be written how sends went, or what to send; the claims on these stand until their leases end."""
+    """Results or contents could not be written or read; the claims stand until their leases end."""
 
 
 def deliver(database_: Database, ids: Iterable[UUID], senders: Senders) -> list[AttemptResult]:
-    """Dispatch these notifications, wait until it is recorded, and return how each went that was not given back."""
+    """Dispatch these notifications, wait until it is recorded, and return the results of those not given back."""
     results = [one.result() for one in dispatch(database_, ids, senders)]
     return [one for one in results if one]
 
 
 def notify(database_: Database, ids: Sequence[UUID], senders: Senders, stall: float = SEND_SECONDS) -> Counter[str]:
-    """Dispatch these notifications and wait, for fifteen seconds at most, until how each went is recorded.
+    """Dispatch these notifications and wait, at most fifteen seconds, until results are recorded; return counts.
 
-    What is not begun after four seconds, or once nothing has ended for so long as `stall` says, in seconds, is given
-    back; with a short one what is on its way by then is not waited for.
+    What is not begun after four seconds, or once nothing has ended for `stall` seconds, is given back.
 
     Returns:
-        How many were `sent`, `moot` (nobody needs them any more), `dead` (given up) and `deferred` (their next try is
-        promised); `unfinished` are still being sent, and promised after their lease; `skipped` were not due.
+        How many were `sent`, `moot` (not needed any more), `dead` (given up) and `deferred` (tried again later);
+        `unfinished` are still being sent, and retried after their lease; `skipped` were not due.
 
     Raises:
-        NotRecorded: it could not be written how some of them went.
-        sqlalchemy.exc.OperationalError: Postgres is away; nothing was sent.
+        NotRecorded: some results could not be written.
     """
     batch = _dispatched(database_, ids, senders)
     goes_on = batch.wait(LONGEST_IN_QUEUE, stall)
@@ -71,14 +69,14 @@ def notify(database_: Database, ids: Sequence[UUID], senders: Senders, stall: fl
 
 
 def dispatch(database_: Database, ids: Iterable[UUID], senders: Senders) -> "list[Future[AttemptResult | None]]":
-    """Send those of the notifications that are due and find a slot; settle the schedule for all of them.
+    """Send the notifications that are due and find a slot; settle the schedule for all of them.
 
-    A claim is a commit of its own that moves the next try past a lease; so nobody else sends meanwhile, and a
+    A claim is a commit of its own that moves the next try past a lease: no other process sends meanwhile, and a
     process that dies leaves the notification to the next one. Nothing is locked while sending. At least once: the
-    same Message-ID or webhook-id each time. Nobody waits here for a server: the loop of the sending pool does.
+    same Message-ID or webhook-id each time. Sending happens in the loop of the sending pool.
 
     Returns:
-        For each notification that was claimed how it went, once that is recorded: None if it was given back untried.
+        For each claimed notification its result, once that is recorded: None if it was given back untried.
     """
     return [job.recorded for job in _dispatched(database_, ids, senders).jobs]
 
@@ -97,7 +95,7 @@ def _dispatched(database_: Database, ids: Iterable[UUID], senders: Senders) -> "
 
 
 def _claimed_apart(database_: Database, ids: Sequence[UUID], senders: Senders) -> "_DispatchedBatch":
-    """Claim these; where that fails for a fault of ours, in halves, so that one bad row never holds the others."""
+    """Claim these; on a fault of ours, in halves, so that one bad row never holds the others."""
     try:
         return _claimed(database_, ids, senders)
     except (OperationalError, InterfaceError, PoolTimeout):
@@ -154,7 +152,7 @@ class _DispatchedBatch:
     failed: int = 0
 
     def wait(self, seconds: float, stall: float) -> bool:
-        """Wait that long until all is recorded; return False as soon as nothing has ended for as long as `stall`."""
+        """Wait until all is recorded; return False as soon as nothing has ended for `stall` seconds."""
         until, over = time.monotonic() + seconds, 0
         while (left := until - time.monotonic()) > 0:
             if not wait([job.recorded for job in self.jobs], min(left, stall)).not_done:
@@ -177,6 +175,6 @@ class _DispatchedBatch:
 
 
 def _stand_behind(job: NotificationSendJob, before: NotificationSendJob) -> None:
-    """Have a call wait for the one before it, in the row of all that wait for the first."""
+    """Put a call behind the one before it, in the row of all that wait for the first."""
     job.behind = before.behind
     job.behind.append(job)

@@ -95,9 +95,9 @@ ORDER BY 2
 
 @dataclass(frozen=True)
 class DeliveryReach:
-    """How many people were asked: of them some were reached, some are still being tried, and some could not be.
+    """How many people were asked: some were reached, are still being tried, or could not be reached.
 
-    What is left of `asked` no longer had to be told. `people` are all who were asked.
+    The rest of `asked` no longer had to be notified. `people` are all who were asked.
     """
 
     stage: str
@@ -109,11 +109,11 @@ class DeliveryReach:
 
     @property
     def nobody(self) -> bool:
-        """Whether not one person was told or still may be."""
+        """Whether not one person was notified or still may be."""
         return not self.reached and not self.waiting
 
     def sentence(self) -> str:
-        """Say how many could not be reached, such as "Two of three approvers could not be reached."; or nothing."""
+        """Such as "Two of three approvers could not be reached."; or empty."""
         if not self.unreached:
             return ""
         if self.unreached == self.asked:
@@ -127,12 +127,12 @@ class DeliveryReach:
         return f"{said[0].upper()}{said[1:]}."
 
     def of_the_past(self) -> "DeliveryReach":
-        """Return it as it is once the time is over: who had not been told by then could not be reached."""
+        """Return it as of the end: people not notified by then could not be reached."""
         return DeliveryReach(self.stage, self.asked, self.reached, 0, self.asked - self.reached, self.people)
 
 
 def of_requests(session: UnitOfWork, stages: Mapping[UUID, str]) -> dict[UUID, DeliveryReach]:
-    """Return the reach of each of these requests in that stage, `reviewing` or `pending`, by one query."""
+    """Return the reach of each request in that stage, `reviewing` or `pending`, by one query."""
     values = {"ids": list(stages), "stages": list(stages.values()), **_asking()}
     rows = session.execute(OF_REQUESTS, values) if stages else ()
     return {row.id: _reach(row) for row in rows}
@@ -147,7 +147,6 @@ def _reach(row: Row[Any]) -> DeliveryReach:
 
 
 def undelivered_sentence(stage: str, asked: int) -> str:
-    """Say that nobody could be told of what was asked: who they would have been, and how many."""
     said = (mail_text.NOBODY_TO_ASK, mail_text.ONE_NOT_REACHED, mail_text.NONE_REACHED)[min(asked, 2)]
     one, several = mail_text.ASKED[stage]
     return said.format(asked=number(asked), whom=several if asked > 1 else one)
@@ -159,12 +158,11 @@ def number(count: int) -> str:
 
 
 def ahead_of_reach(request_id: UUID) -> Query:
-    """Return what `reach_of_request` reads."""
     return OF_ONE, {"id": request_id, **_asking()}
 
 
 def reach_of_request(session: UnitOfWork, request_id: UUID, state: str) -> DeliveryReach:
-    """Return the reach of one request in its present stage, or its last where it waits for nobody any more."""
+    """Return the reach of one request in its present stage, or the last one that waited for answers."""
     found = _reach(session.execute(*ahead_of_reach(request_id)).one())
     return found.of_the_past() if state == "timed_out" else found
 
@@ -203,23 +201,23 @@ class NotificationStatus:
 
 @dataclass(frozen=True)
 class NotificationProgress:
-    """The notifications to the reader's own side, the oldest first, and of the other side how many came how far."""
+    """The notifications of the reader's own side, oldest first, and counts for the other side."""
 
     own: Sequence[NotificationStatus]
     other: Mapping[str, int]
 
 
 def count(session: UnitOfWork, request_id: UUID) -> dict[str, int]:
-    """Return how many notifications are waiting, sent, moot and dead.
+    """Count notifications that are waiting, sent, moot and dead.
 
-    Of an event of which nobody was told yet those wait whom it asks, or one.
+    An event in the outbox counts as waiting for each person it asks, or as one.
     """
     rows = session.execute(COUNT, {"request_id": request_id})
     return {row.outcome: int(row.number) for row in rows}
 
 
 def unreached_people(session: UnitOfWork, request_ids: Sequence[UUID], side: Side) -> dict[UUID, list[str]]:
-    """Return for each of these requests, of which a reader knows, who of the own side did not get a mail about it."""
+    """Return for each of these requests the people of that side who did not get a mail about it."""
     found = defaultdict[UUID, list[str]](list)
     if request_ids:
         for row in session.execute(FAILED, {"ids": list(request_ids), "side": side.value}):
@@ -228,7 +226,7 @@ def unreached_people(session: UnitOfWork, request_ids: Sequence[UUID], side: Sid
 
 
 def of_request(session: UnitOfWork, request_id: UUID, side: Side) -> NotificationProgress:
-    """Return the notifications of a request for a reader who is on that side and may know of the request."""
+    """The reader is on that side and may know of the request."""
     rows = session.execute(READ, {"request_id": request_id}).all()
     own = [_notification_status(row) for row in rows if _side(row, side) is side]
     other = [row for row in rows if _side(row, side) is not side and knows_of(side, None, row.template)]
@@ -236,7 +234,7 @@ def of_request(session: UnitOfWork, request_id: UUID, side: Side) -> Notificatio
 
 
 def _side(row: Row[Any], reader: Side) -> Side:
-    """Return whose side hears of it: a person who is not seen is a customer's, an endpoint the other side's."""
+    """Return a notification's side: a person who is not visible is a customer's, an endpoint the other side's."""
     if row.endpoint_id is None:
         return Side.VENDOR if row.side == Side.VENDOR else Side.CUSTOMER
     other = Side.CUSTOMER if reader is Side.VENDOR else Side.VENDOR

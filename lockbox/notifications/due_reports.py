@@ -1,4 +1,4 @@
-"""Write the notifications of the reports on closed windows once they are due, to whoever has a right to them then."""
+"""Notifications of the reports on closed windows, once due, to the people entitled to them then."""
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
@@ -38,7 +38,7 @@ LEFT JOIN LATERAL (SELECT array_agg(DISTINCT d.person_id) AS voters FROM decisio
 
 
 def promise(database: Database, wordings: Wordings) -> Iterator[int]:
-    """Promise the reports that are due, batch by batch, where the policy that is laid down by now wants one."""
+    """Queue due reports, batch by batch, where today's policy wants one."""
     while taken := _report_batch(database, wordings):
         yield taken
 
@@ -81,5 +81,5 @@ def _promise_reports(session: UnitOfWork, ended: Sequence[Row[Any]], at: datetim
 
 
 def _readers(known: RecipientDirectory, tenant_id: UUID, voters: frozenset[UUID]) -> frozenset[UUID]:
-    """Return who gets the report: those who have approved or denied, the tenant's admins and its auditors."""
+    """Return voters, the tenant's admins and its auditors."""
     return voters | known.admins[tenant_id] | known.auditors[tenant_id]

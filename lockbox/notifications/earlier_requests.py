@@ -1,4 +1,4 @@
-"""Read the earlier requests for the same case or resource that a mail names."""
+"""The earlier requests for the same case or resource that a mail names."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -56,7 +56,7 @@ WHERE n.id = ANY(:ids) ORDER BY n.id, o.id DESC
 
 @dataclass(frozen=True)
 class EarlierRequest:
-    """An earlier request for the same case or resource: what had become of it at the time of the event, by whom."""
+    """`state` and `actor` are as of the event."""
 
     request_id: UUID
     requester: str
@@ -66,7 +66,7 @@ class EarlierRequest:
 
 
 def read(session: UnitOfWork, notification_ids: Sequence[UUID]) -> Mapping[UUID, Sequence[EarlierRequest]]:
-    """Return for each of these notifications the five newest earlier requests that its reader may know of."""
+    """Return for each notification the five newest earlier requests that its reader may know of."""
     found: dict[UUID, list[EarlierRequest]] = defaultdict(list)
     if notification_ids:
         for row in session.execute(EARLIER, {"ids": list(notification_ids), "most": MOST, "through": LOOKED_THROUGH}):

@@ -1,4 +1,4 @@
-"""Add webhook endpoints; the secret is shown once and stored encrypted."""
+"""Webhook endpoints; the secret is shown once and stored encrypted."""
 
 import base64
 import math
@@ -32,25 +32,20 @@ class SecretVault:
         self._fernet = MultiFernet([Fernet(key) for key in keys])
 
     def seal(self, secret: str) -> bytes:
-        """Return the secret as it may be stored."""
         return self._fernet.encrypt(secret.encode())
 
     def open(self, sealed: bytes) -> str:
-        """Return the secret.
-
-        Raises:
-            cryptography.fernet.InvalidToken: none of the keys fits.
-        """
+        """Raises `cryptography.fernet.InvalidToken` where none of the keys fits."""
         return self._fernet.decrypt(sealed).decode()
 
 
 def new_secret() -> str:
-    """Return a fresh HMAC secret in the form of Standard Webhooks, 256 bits."""
+    """A fresh HMAC secret in the form of Standard Webhooks, 256 bits."""
     return f"whsec_{base64.b64encode(secrets.token_bytes(SECRET_BYTES)).decode()}"
 
 
 def new_key() -> tuple[str, str]:
-    """Return a fresh Ed25519 key in the form of Standard Webhooks: the private half and the public one."""
+    """A fresh Ed25519 key in the form of Standard Webhooks: private and public half."""
     key = Ed25519PrivateKey.generate()
     private, public = key.private_bytes_raw(), key.public_key().public_bytes_raw()
     return PRIVATE_KEY + base64.b64encode(private).decode(), PUBLIC_KEY + base64.b64encode(public).decode()
@@ -58,7 +53,7 @@ def new_key() -> tuple[str, str]:
 
 @dataclass(frozen=True)
 class EndpointSigningKeys:
-    """What signs an endpoint's calls: the secret to show once, its public key, and both halves as they are stored."""
+    """The secret to show once, its public key, and both halves as they are stored."""
 
     secret: str
     public_key: str
@@ -68,15 +63,7 @@ class EndpointSigningKeys:
 def add(
     session: UnitOfWork, vault: SecretVault, url: str, *, tenant_id: UUID | None, event_types: Iterable[str] = ()
 ) -> str:
-    """Add an endpoint of a tenant, or of the vendor for None, and return its signing secret.
-
-    Args:
-        session: the open transaction.
-        vault: encrypts the secret.
-        url: where calls go.
-        tenant_id: whose requests it hears of.
-        event_types: such as `request.approved`; none means all.
-    """
+    """Add an endpoint of a tenant, or of the vendor for None, and return its signing secret; no types means all."""
     signing = new_signing(vault)
     session.orm.add(made(signing, url, tenant_id=tenant_id, event_types=event_types, at=now(session)))
     session.orm.flush()
@@ -84,7 +71,6 @@ def add(
 
 
 def new_signing(vault: SecretVault) -> EndpointSigningKeys:
-    """Return a fresh HMAC secret and Ed25519 key."""
     secret = new_secret()
     private, public = new_key()
     return EndpointSigningKeys(secret, public, vault.seal(secret + BETWEEN + private))
@@ -101,7 +87,6 @@ def made(
     format_: Format = Format.JSON,
     with_justification: bool = False,
 ) -> Endpoint:
-    """Return a new endpoint."""
     return Endpoint(
         id=new_id(),
         tenant_id=tenant_id,
@@ -117,17 +102,13 @@ def made(
 
 
 def rotate(endpoint: Endpoint, signing: EndpointSigningKeys, at: datetime, overlap: timedelta = OVERLAP) -> None:
-    """Sign by a new secret from now on, and by the one before it too until the overlap is over."""
+    """The old secret signs too until the overlap is over."""
     endpoint.old_secret, endpoint.old_secret_until = (endpoint.secret, at + overlap) if overlap else (None, None)
     endpoint.secret, endpoint.public_key = signing.sealed, signing.public_key
 
 
 def count_call(endpoint: Endpoint, at: datetime) -> None:
-    """Note on an endpoint, whose row is locked, that somebody has it called now.
-
-    Raises:
-        TooMany: it was called by hand ten times in the minute before.
-    """
+    """Note a call by hand on an endpoint, whose row is locked."""
     lately = [before for before in endpoint.called_by_hand if before > at - MINUTE]
     if len(lately) >= MOST_BY_HAND:
         raise TooMany(
@@ -138,7 +119,7 @@ def count_call(endpoint: Endpoint, at: datetime) -> None:
 
 
 def signers(vault: SecretVault, secret: bytes, old_secret: bytes | None) -> tuple[str, ...]:
-    """Return everything that signs, the newest first.
+    """Return everything that signs, newest first.
 
     Raises:
         cryptography.fernet.InvalidToken: no key opens it.

@@ -1,4 +1,4 @@
-"""Choose who is told of an event of a request, and at which address, from a directory of possible recipients."""
+"""Recipients of a request's event, and their addresses, chosen from a directory of possible recipients."""
 
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
@@ -36,7 +36,7 @@ CONVERSATION = frozenset({QUESTION, ANSWER})
 
 @dataclass(frozen=True)
 class NotificationRecipient:
-    """Somebody who is told, and by which template: a person, at a further address if one is given, or another."""
+    """A person, perhaps at a further address, or an observer or endpoint, and the template."""
 
     template: str
     person_id: UUID | None = None
@@ -52,14 +52,13 @@ class NotificationRecipient:
 
 @dataclass(frozen=True)
 class AudienceMember:
-    """Somebody who is told, and until when it matters."""
+    """`until_at` is when the notification stops mattering."""
 
     recipient: NotificationRecipient
     until_at: datetime
 
 
 def notified_groups(move: NotifiedMove) -> frozenset[AudienceGroup]:
-    """Return which groups of people are notified."""
     if move.action in CONVERSATION:
         return question_groups(move.action, move.to_state)
     if move.action in BY_BREAK_GLASS:
@@ -72,9 +71,9 @@ def notified_groups(move: NotifiedMove) -> frozenset[AudienceGroup]:
 
 
 class AudienceCache:
-    """Who is told of events, worked out once for those that are alike in all that it depends on.
+    """Recipients of events, computed once for events that are alike in all that it depends on.
 
-    `due` are all who are told of any of them; an audience is the numbers of some of them, counted from one.
+    `due` are the recipients of all of them; an audience is a range of numbers in it, counted from one.
     """
 
     def __init__(self, known: RecipientDirectory) -> None:
@@ -83,7 +82,7 @@ class AudienceCache:
         self._found: dict[object, range] = {}
 
     def of(self, move: NotifiedMove, informed: frozenset[UUID]) -> range:
-        """Return the numbers of those who are told of an event."""
+        """Return the numbers of an event's recipients."""
         alike = (_likeness(move), informed)
         numbers = self._found.get(alike)
         if numbers is None:
@@ -104,14 +103,13 @@ def _likeness(move: NotifiedMove) -> tuple[object, ...]:
 
 
 def preview_recipients(known: RecipientDirectory, item: NotifiedMove) -> list[NotificationRecipient]:
-    """Return who would be told of a move that nobody has made, and where."""
     return list(_recipients(known, item, NOBODY))
 
 
 def _recipients(
     known: RecipientDirectory, item: NotifiedMove, informed: frozenset[UUID]
 ) -> Iterator[NotificationRecipient]:
-    """Yield everybody who is told of an event, once at each address: a receipt says all that the outcome would."""
+    """Yield recipients, once at each address: a receipt replaces the outcome."""
     receipts = _receipted(known, item)
     for person in sorted(receipts):
         yield from at_each_address(known, person, RECEIPT)
@@ -130,7 +128,7 @@ def _recipients(
 
 
 def at_each_address(known: RecipientDirectory, person: UUID, template: str) -> Iterator[NotificationRecipient]:
-    """Yield a person at the address to sign in with, and at those others at which they want this to arrive."""
+    """Yield a person at the address of the sign-in, and at further ones that want this template."""
     yield NotificationRecipient(template, person)
     for box in known.mailboxes.get(person, ()):
         if box.prompts or template == RECEIPT or template in ALARMING:

@@ -1,7 +1,7 @@
-"""Fan events of requests out: work out who is told of each, and write their notifications, claimed already.
+"""Fan-out of events of requests: work out their recipients and write their notifications, claimed already.
 
-A row of the outbox is deleted by the transaction that writes what it promised. The rows of one request are fanned
-out in order: who hears of an end depends on who was asked.
+A row of the outbox is deleted by the transaction that writes its notifications. The rows of one request are fanned
+out in order: the audience of an end depends on who was asked.
 """
 
 import hashlib
@@ -110,18 +110,16 @@ WRITE = text(f"WITH {ADDRESSED},{REPORTED} SELECT id FROM addressed")  # noqa: S
 
 
 class FannedCall(NamedTuple):
-    """A call of a webhook, and the event that it tells."""
-
     event_id: UUID
     id: UUID
 
 
 @dataclass
 class FannedBatch:
-    """What became of ids: `known` were in the outbox, or are `unsettled`. Of the mails about them some are claimed.
+    """`known` ids were in the outbox, or are `unsettled`. Some mails about them are claimed.
 
-    `calls` are those of webhooks, in the order of their events; none is claimed or has a number. `put_off` counts
-    mails that found no room, and events that another process is at. `origins` are of the events that were taken.
+    `calls` are webhook calls in the order of their events; none is claimed or numbered. `put_off` counts mails
+    without a slot, and events that another process works on. `origins` are of the events that were taken.
     """
 
     known: set[UUID]
@@ -133,10 +131,7 @@ class FannedBatch:
 
 
 def claim(session: UnitOfWork, ids: Sequence[UUID], sending_pool: SendingPool, at_once: list[Slot]) -> ClaimedBatch:
-    """Fan out what of these is an event in the outbox, and claim what of them is a notification that is due.
-
-    It takes what `queue.claim` takes, and ids of events too.
-    """
+    """Fan out ids of events in the outbox, and claim due notifications; otherwise as `queue.claim`."""
     fanned = fan_out(session, ids, partial(queue.let_in, sending_pool, at_once))
     due = queue.claim(
         session, [*(call.id for call in fanned.calls), *sorted(set(ids) - fanned.known)], sending_pool, at_once
@@ -149,12 +144,8 @@ def claim(session: UnitOfWork, ids: Sequence[UUID], sending_pool: SendingPool, a
 def fan_out(session: UnitOfWork, ids: Sequence[UUID], let_in: LetIn) -> FannedBatch:
     """Fan out the events with these ids that are in the outbox, and all others of their requests.
 
-    What another process is at comes again. The schedule is settled for all of them.
-
-    Args:
-        session: of a transaction that is committed before anything is sent.
-        ids: of events; others are left alone.
-        let_in: decides which notifications are claimed now, and when the others come again.
+    What another process works on comes again. The schedule is settled for all. The transaction must be committed
+    before anything is sent. `let_in` decides which notifications are claimed now, and when the others come again.
     """
     rows = session.execute(FIND, {"ids": list(ids)}).all()
     found = [row for row in rows if row.request_id]
@@ -210,7 +201,7 @@ def _write(  # noqa: PLR0917 - as many things meet here
     let_in: LetIn,
     batch: FannedBatch,
 ) -> list[IndexEntry]:
-    """Write the notifications of these events; return what the schedule holds for the events from now on."""
+    """Write the notifications of these events; return the schedule's entries for the events from now on."""
     informed = recipients.prompted(
         session,
         [move.request_id for move in moves if AudienceGroup.INFORMED in notified_groups(move)],
@@ -253,7 +244,7 @@ def _write(  # noqa: PLR0917 - as many things meet here
 
 @dataclass(frozen=True)
 class NewNotification:
-    """A notification to write: which cause, told to which member of all audiences; both are counted from one."""
+    """Indexes of a cause and of a member of all audiences; both are counted from one."""
 
     id: UUID
     cause: int
@@ -264,7 +255,6 @@ class NewNotification:
 def notifications_of(
     causes: Sequence[Any], chosen: Sequence[Iterable[int]], due: Sequence[AudienceMember]
 ) -> Iterator[NewNotification]:
-    """Yield the notifications of these causes, each with the numbers of those who are told of it."""
     for number, (cause, audience) in enumerate(zip(causes, chosen, strict=True), 1):
         for one in audience:
             recipient = due[one - 1].recipient
@@ -275,13 +265,13 @@ def notifications_of(
 def mailed_causes(
     pairs: Sequence[NewNotification], due: Sequence[AudienceMember], ids: Sequence[UUID]
 ) -> list[UUID | None]:
-    """Return the id of each cause of which somebody is told by mail, and None for the others."""
+    """Return the id of each cause with a mail, and None for the others."""
     mailed = {pair.cause for pair in pairs if due[pair.member - 1].recipient.endpoint_id is None}
     return [one if number in mailed else None for number, one in enumerate(ids, 1)]
 
 
 def notification_id(event_id: UUID, recipient: NotificationRecipient) -> UUID:
-    """Return the id under which somebody is told of an event, the same each time; it sorts like the event's."""
+    """Return a notification's id, the same each time; it sorts like the event's."""
     ids = (recipient.person_id, recipient.address_id, recipient.observer_id, recipient.endpoint_id)
     named = b"".join(one.bytes if one else bytes(16) for one in (event_id, *ids)) + recipient.template.encode()
     bits = int.from_bytes(event_id.bytes[:6] + hashlib.sha256(named).digest()[:10])
@@ -291,7 +281,7 @@ def notification_id(event_id: UUID, recipient: NotificationRecipient) -> UUID:
 def _ready(
     session: UnitOfWork, pairs: Sequence[NewNotification], due: Sequence[AudienceMember]
 ) -> tuple[list[ReadyNotification], Mapping[UUID, str]]:
-    """Return the new mails as they are let in or put off, and where each leads to."""
+    """Return the new mails for `let_in`, and the address of each."""
     ids = {one.recipient.place_id for one in due if one.recipient.endpoint_id is None}
     places = {row.id: row.place for row in session.execute(PLACES, {"ids": list(ids)})} if ids else {}
     ready, leads_to = [], {}

@@ -1,4 +1,4 @@
-"""Load claimed notifications with all that their mails and webhooks may say."""
+"""Claimed notifications with all that their mails and webhooks may say."""
 
 import hmac
 import json
@@ -153,7 +153,7 @@ WHERE n.id = ANY(:ids) ORDER BY n.id
 
 @dataclass(frozen=True, kw_only=True)
 class AccountNotification(LoadedNotification):
-    """A loaded notification that is about no request; its mail is made from `row` when it is sent.
+    """A notification about no request; its mail is made from `row` when it is sent.
 
     A code that it carries is made for that one mail and kept nowhere.
     """
@@ -162,7 +162,6 @@ class AccountNotification(LoadedNotification):
 
 
 def read_account(session: UnitOfWork, ids: Sequence[UUID]) -> Sequence[Row[Any]]:
-    """Return the notifications that are about no request, each with what it may say."""
     return session.execute(READ_ACCOUNT, {"ids": list(ids)}).all()
 
 
@@ -176,14 +175,13 @@ def prepared(
     audit_keys: Keys,
     approval_keys: Sequence[str],
 ) -> AccountMail:
-    """Return what the notification says; where it carries a code, every try carries the same one.
+    """Return a notification's content; where it carries a code, every try carries the same one.
 
-    `wordings` says which requests a mail may link to, `audit_keys` whose checkpoints are told, `approval_keys` are
-    the public keys of approvals.
+    `wordings` says which requests a mail may link to, `audit_keys` verify checkpoints, `approval_keys` are the public
+    keys of approvals.
 
     Raises:
-        SendFailed: it is about a checkpoint that none of these keys has signed, or its code is by a key that this
-            process does not have.
+        SendFailed: none of these keys has signed its checkpoint, or this process lacks its code's key.
     """
     role, changes = facts_of(row.body)
     of_checkpoint, noted_at = checkpoint_digest.checkpoint_of(row, audit_keys, approval_keys)
@@ -214,9 +212,7 @@ def prepared(
 
 
 def code_of(codes: CodeKeys, template: str, about: UUID, nonce: bytes, email: str) -> str:
-    """Return the code that is mailed about an invitation, an address or a sign-in, as a mail says it.
-
-    It is bound to the address that it goes to.
+    """Return a mailed code, bound to the address that it goes to.
 
     Raises:
         SendFailed: the key of the nonce is not among these.
@@ -232,7 +228,7 @@ def code_of(codes: CodeKeys, template: str, about: UUID, nonce: bytes, email: st
 
 
 def is_code(session: UnitOfWork, template: str, row: Address | PendingLogin, shown: str) -> bool:
-    """Whether this is the code that is mailed about an address or a sign-in; compared in constant time."""
+    """Compare in constant time."""
     if row.code_nonce is None or row.email is None:
         return False
     try:
@@ -243,17 +239,17 @@ def is_code(session: UnitOfWork, template: str, row: Address | PendingLogin, sho
 
 
 def hashes(session: UnitOfWork, invitation_id: UUID, code: str) -> list[bytes]:
-    """Return what is kept of an invitation's code, by each key, the newest first."""
+    """Return the hash of an invitation's code by each key, newest first."""
     return keyring.of(session).secrets.marks(INVITATION, invitation_id, typed(code))
 
 
 def typed(code: str) -> str:
-    """Return a code however whoever typed it spaced and cased it."""
+    """Normalise the spacing and case of a typed code."""
     return "".join(sign for sign in code.upper() if not sign.isspace() and sign != "-")
 
 
 def _pending_requests(database: Database, row: Row[Any], wordings: Wordings) -> list[DelegatedRequest]:
-    """Return what waits for an answer at the moment, the most urgent first: it moves across to a delegate."""
+    """Return the requests that a delegate takes over now, most urgent first."""
     with database.transaction() as session:
         rows = session.execute(WAITING, {"tenant_id": row.tenant_id, "most": MOST_WAITING}).all()
         worded = wordings(session, [one.id for one in rows])
@@ -261,10 +257,10 @@ def _pending_requests(database: Database, row: Row[Any], wordings: Wordings) -> 
 
 
 def send_code(session: UnitOfWork, email: str) -> LoginStub:
-    """Begin a sign-in by a code that is mailed to the address, if somebody has it.
+    """Begin a sign-in by a code that is mailed to the address, if it belongs to a person.
 
-    Whether somebody does is found out by whoever sends the mail: here the same is done for every address, so that
-    neither the answer nor the time it takes tells who has an account.
+    The sender of the mail finds that out: here the same is done for every address, so that neither the answer nor its
+    time reveals who has an account.
     """
     nonce, at = keyring.of(session).codes.nonce(), now(session)
     stub = sessions.begin_login(session, AuthMethod.MAIL, email=email, code_nonce=nonce)
@@ -283,11 +279,7 @@ def send_code(session: UnitOfWork, email: str) -> LoginStub:
 def count_try(
     session: UnitOfWork, stub: LoginStub | None, limits: AttemptLimits, address: str | None = None
 ) -> AttemptCount:
-    """Count one more try of a code from an address, before it is looked at; the caller commits whatever comes of it.
-
-    Raises:
-        NotSignedIn: the sign-in is another browser's, was used, has run out, or was tried five times.
-    """
+    """Count one more try of a code from an address, before it is checked; commit in any case."""
     sessions.find(session, stub, AuthMethod.MAIL)
     values = {"id": stub.id if stub else None, "at": now(session), "most": MOST_TRIES}
     email = session.execute(TRIED, values).scalar_one_or_none()
@@ -297,7 +289,7 @@ def count_try(
 
 
 def address_of(database: Database, stub: LoginStub) -> str | None:
-    """Return the address that was typed to begin this browser's sign-in, also once it is over."""
+    """Return the address that began this browser's sign-in, also once it is over."""
     with database.transaction() as session:
         sessions.look_up_login(session, stub)
         email: str | None = session.execute(ADDRESS, {"id": stub.id}).scalar_one_or_none()
@@ -305,11 +297,7 @@ def address_of(database: Database, stub: LoginStub) -> str | None:
 
 
 def redeem(session: UnitOfWork, stub: LoginStub, code: str) -> Caller:
-    """Return the person to whose address the code went, whose transaction this one becomes.
-
-    Raises:
-        NotSignedIn: it is not the code, the sign-in is over, or its person disabled.
-    """
+    """Return the person whose address got the code, and make the transaction theirs."""
     row = sessions.find(session, stub, AuthMethod.MAIL)
     if not is_code(session, SIGN_IN_CODE, row, code):
         raise NotSignedIn(WRONG)
@@ -325,7 +313,7 @@ def redeem(session: UnitOfWork, stub: LoginStub, code: str) -> Caller:
 def read(
     session: UnitOfWork, claimed: Sequence[UUID], at: datetime, wordings: Wordings
 ) -> Iterator[RequestMail | AccountNotification]:
-    """Load the claimed notifications, those about requests first."""
+    """Those about requests first."""
     rows = session.execute(READ, {"ids": claimed}).all()
     worded = wordings(session, [row.request_id for row in rows])
     prompts = [row.notification_id for row in rows if row.template in PROMPTS and row.channel == Channel.MAIL]
@@ -385,7 +373,7 @@ def _account_notification(row: Row[Any]) -> AccountNotification:
 
 
 def _undelivered_count(row: Row[Any]) -> str:
-    """Return how many were asked where the event says that none of them could be told."""
+    """Return how many were asked where the event says that none of them could be notified."""
     body = json.loads(row.body)
     if row.template == "unreached":
         return delivery_status.undelivered_sentence(row.from_state, body["unreached"])

@@ -1,6 +1,6 @@
-"""The wording of mails that does not stand in their templates, and the words for states and roles.
+"""The wording of mails beside their templates, and the words for states and roles.
 
-Whoever translates the mails reads this file and `templates/`. Names in braces are filled in.
+A translator reads this file and `templates/`. Names in braces are filled in.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,7 +16,7 @@ NOBODY_NOTIFIED, OUTLIVED = "nobody_notified", "outlived"
 
 
 class Tone(StrEnum):
-    """The kind of a state, for which pages and the terminal have a colour each."""
+    """The kind of a state; pages and the terminal have a colour for each."""
 
     WAITS = "waits"
     OPEN = "open"
@@ -27,14 +27,13 @@ class Tone(StrEnum):
 
 @dataclass(frozen=True)
 class StateWording:
-    """The words for a state, to the customer and to anybody else: the vendor's people, or both sides at once."""
+    """The words for a state, to the customer and to others: the vendor's people, or both sides at once."""
 
     customers: str
     others: str
     tone: Tone
 
     def to(self, side: Side) -> str:
-        """Return the words for somebody of that side."""
         return self.customers if side is Side.CUSTOMER else self.others
 
 
@@ -59,7 +58,7 @@ STATE_WORDINGS: Mapping[str, StateWording] = {
 
 @dataclass(frozen=True)
 class RoleWording:
-    """The words for a role: what somebody is, what they do in it, and which mails they get."""
+    """A role's name, its duty, and which mails it gets."""
 
     name: str
     duty: str
@@ -372,29 +371,29 @@ FORMER = "somebody who has left"
 
 
 def counted(forms: tuple[str, str], number: int, **words: str) -> str:
-    """Return the form of a phrase for one, or for any other number, with the number and words filled in."""
+    """Return the form for one, or for any other number, filled in."""
     return forms[number != 1].format(number=number, **words)
 
 
 def roles_in_words(roles: Iterable[Role]) -> str:
-    """Return roles such as `an admin and an approver`, in the order of ROLE_WORDINGS."""
+    """Such as `an admin and an approver`, in the order of ROLE_WORDINGS."""
     held = frozenset(roles)
     return joined([wording.name for role, wording in ROLE_WORDINGS.items() if role in held])
 
 
 def joined(words: Sequence[str]) -> str:
-    """Return words as a sentence lists them, such as `read, change and export`."""
+    """Such as `read, change and export`."""
     return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]])) if words else ""
 
 
 def steps(of: Iterable[Iterable[tuple[int, str]]]) -> str:
-    """Return who approves after whom, such as `1 of security, then 2 of legal`."""
+    """Such as `1 of security, then 2 of legal`."""
     groups = (joined([OF_GROUP.format(number=number, group=group) for number, group in step]) for step in of)
     return THEN.join(groups)
 
 
 def parameters(context: Mapping[str, str | int | bool]) -> str:
-    """Return what a request says of itself, such as `environment: production; rows: 10`."""
+    """Such as `environment: production; rows: 10`."""
     values = {
         name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in sorted(context.items())
     }
@@ -407,7 +406,7 @@ def approved(approvals: int, needed: int) -> str:
 
 
 def duration(seconds: int) -> str:
-    """Return a length of time in words, such as `4 h` or `1 h 30 min`."""
+    """Such as `4 h` or `1 h 30 min`."""
     hours, rest = divmod(seconds, 3600)
     minutes, left = divmod(rest, 60)
     parts = [f"{hours} h" if hours else "", f"{minutes} min" if minutes else "", f"{left} s" if left else ""]

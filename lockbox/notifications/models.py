@@ -1,4 +1,4 @@
-"""Tables of the notifications package: notifications and what is left of them, delivery attempts, and webhooks."""
+"""Tables of the notifications package."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -11,14 +11,12 @@ from lockbox.sql import Ids, Instant, Instants, Texts, words
 
 
 class Channel(StrEnum):
-    """How a notification travels."""
-
     MAIL = "mail"
     WEBHOOK = "webhook"
 
 
 class Outcome(StrEnum):
-    """How a notification ended: it arrived, it no longer mattered, or it could not be delivered."""
+    """It arrived, no longer mattered, or could not be delivered."""
 
     SENT = "sent"
     MOOT = "moot"
@@ -36,12 +34,10 @@ class Notification(SQLModel, table=True):
     """A notification of one event to one recipient on one channel.
 
     `run_at` is the next try; a claim moves it past its lease, a failure past its back-off. `until_at` is when it
-    stops mattering. `template` says which text: a prompt to review or answer, an outcome, or an account mail where
-    it is about no request. `about_id` is the invitation, begun sign-in, delegate or unconfirmed address of the mail.
-    `address_id` is the person's further address that it goes to, None where it is the one to sign in with.
-    `sequence` counts the calls of an endpoint, and `blocked_by` is the one before it while it waits for that.
-    `failed_at` is when a try failed for the first time.
-    `http_request_id` and `traceparent` say what caused it.
+    stops mattering. `template` is its text. `about_id` is the invitation, begun sign-in, delegation or unconfirmed
+    address of a mail about no request. `address_id` is a further address, None for the one of the sign-in. `sequence`
+    counts the calls of an endpoint, and `blocked_by` is the one before it while it waits for that. `failed_at` is
+    when a try first failed. `http_request_id` and `traceparent` name its cause.
     """
 
     __tablename__ = "notifications"
@@ -73,11 +69,10 @@ class Notification(SQLModel, table=True):
 
 
 class OutboxEvent(SQLModel, table=True):
-    """An event of a request of which nobody was told yet; the row goes once those who are told are worked out.
+    """An event of a request that is not fanned out yet; the row goes once its recipients are worked out.
 
     `number` orders the events of a request, `run_at` is the place in the schedule. `asked` are the people whom the
-    event asks, `mode` is the request's when it happened. It was caused by the HTTP request `http_request_id`, if by
-    one, and is part of the trace of `traceparent`.
+    event asks, `mode` is the request's when it happened. `http_request_id` and `traceparent` name its cause.
     """
 
     __tablename__ = "outbox"
@@ -96,10 +91,10 @@ class OutboxEvent(SQLModel, table=True):
 
 
 class UnsettledMails(SQLModel, table=True):
-    """The mails of an event of a request, or the reports on its window, until events have said how all of them ended.
+    """The mails of an event, or the reports on a window, until events have recorded their outcomes.
 
-    The first says so by `settle_by` at the latest, even of what is open; `left_open` are the notifications of which
-    it said that, and the second says how these ended. `settle_by` is then when their end is looked for.
+    The first event is due by `settle_by`, even with open mails; `left_open` are these, and the second event records
+    their outcomes. `settle_by` is then when that is due.
     """
 
     __tablename__ = "unsettled"
@@ -114,9 +109,9 @@ class UnsettledMails(SQLModel, table=True):
 
 
 class Delivery(SQLModel, table=True):
-    """One try of a notification: when it began, how long it took in milliseconds, and what the other side said.
+    """One try of a notification; `took_ms` is in milliseconds.
 
-    `status` is that of HTTP or SMTP, `answer` the first kilobyte; `error` is null where it arrived, else a word.
+    `status` is that of HTTP or SMTP, `answer` the first kilobyte; `error` is null where it arrived, else a code.
     """
 
     __tablename__ = "deliveries"
@@ -133,7 +128,7 @@ class Delivery(SQLModel, table=True):
 
 
 class Observer(SQLModel, table=True):
-    """Somebody who gets copies of the mails about requests to a tenant, of one service or all for None."""
+    """A recipient of copies of the mails about a tenant's requests, of one service or all for None."""
 
     __tablename__ = "observers"
 
@@ -150,10 +145,10 @@ class Observer(SQLModel, table=True):
 class Endpoint(SQLModel, table=True):
     """A webhook receiver of a tenant, or of the vendor where `tenant_id` is null.
 
-    `secret` holds the HMAC secret and perhaps the private key, encrypted; those before the last rotation go on
-    signing until `old_secret_until`. `why_disabled` says who or what did it. A removed one is kept for its log alone.
-    `called_by_hand` is when somebody lately had it tested or a call repeated.
-    `with_justification` is for a tenant's own: the vendor's never get the justification.
+    `secret` holds the HMAC secret and perhaps the private key, encrypted; `old_secret` signs too until
+    `old_secret_until`. `why_disabled` says who or what did it. A removed one is kept for its log alone.
+    `called_by_hand` is when a test or repeat was last requested. `with_justification` is for a tenant's own: the
+    vendor's never get it.
     """
 
     __tablename__ = "endpoints"
@@ -179,7 +174,7 @@ class Endpoint(SQLModel, table=True):
 
 
 class ReportDue(SQLModel, table=True):
-    """A window that has closed, by the event that closed it, on which nobody was promised a report as yet."""
+    """A closed window, by the event that closed it, whose report is not queued yet."""
 
     __tablename__ = "reports_due"
 

@@ -1,4 +1,4 @@
-"""The outbox: one row for each event of a request, from which the notifications worker works out who is told."""
+"""The outbox: one row for each event of a request, from which the notifications worker works out its recipients."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -56,10 +56,10 @@ ON_RECORD = f"{APPEND},{QUEUE}"
 class NotifiedMove:
     """What notifications need to know of an event of a request; `requests.transition.Move` is one.
 
-    `asked` are the people whom it asks: managers for a review, approvers after it, whoever is to answer a question,
-    or has asked it. `asked_at` is when the customer was first asked or told of the request, None while only the
-    vendor knows of it. With a `reminder` the request stays as it is. What happens at a target `settles` a failure
-    there that people were told of, or `repeats` it, or does neither.
+    `asked` are the people whom it asks: managers for a review, approvers after it, the requester or asker for
+    questions. `asked_at` is when the customer was first asked or notified, None while only the vendor knows of it.
+    With a `reminder` the request stays as it is. An event at a target `settles` a notified failure, or `repeats` it,
+    or does neither.
     """
 
     request_id: UUID
@@ -82,12 +82,11 @@ class NotifiedMove:
 
     @property
     def customer_knows(self) -> bool:
-        """Whether the customer has been asked, or is being told by this very move."""
+        """Whether the customer has been asked, or is notified by this very move."""
         return self.asked_at is not None
 
     @property
     def template(self) -> str:
-        """The template of its notifications."""
         if self.reminder:
             return REMINDER_TEMPLATES[self.reminder, self.to_state]
         if self.action in BY_BREAK_GLASS:
@@ -116,7 +115,6 @@ def queue(session: UnitOfWork, moves: Iterable[NotifiedMove]) -> dict[str, Any]:
 
 
 def move_of(row: Row[Any]) -> NotifiedMove:
-    """Return the move that a row of the outbox tells, with its event and request."""
     return NotifiedMove(
         **{name: getattr(row, name) for name in AS_IN_ROW},
         mode=Mode(row.mode),

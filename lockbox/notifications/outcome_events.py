@@ -1,4 +1,4 @@
-"""Write the delivery log, and events of notifications about no request: one for each cause, channel and batch."""
+"""The delivery log, and events of notifications about no request: one for each cause, channel and batch."""
 
 import unicodedata
 from collections import Counter
@@ -70,10 +70,10 @@ SILENT = (*UNRECORDED, CHECKPOINT, DIGEST)
 
 @dataclass(frozen=True)
 class DeliveryAttempt:
-    """How one try went; `error` is a word, None where it arrived. `is_gone` is an endpoint that wants no more.
+    """`error` is a code, None where it arrived. `is_gone`: the endpoint wants no more calls.
 
-    What was not sent because it is not to be believed is no fault of its endpoint's. `id` is that of the row: a write
-    that is repeated, since nobody was answered whether it stands, adds no second one.
+    What was not sent because it failed verification is no fault of its endpoint's. `id` is that of the row: a
+    repeated write, after an unanswered commit, adds no second one.
     """
 
     notification_id: UUID
@@ -111,7 +111,7 @@ def write(session: UnitOfWork, attempts: Sequence[DeliveryAttempt], at: datetime
 
 
 def shown(answer: str) -> str:
-    """Return what the other side said as it may be kept and shown: at most a kilobyte, and no control characters."""
+    """Bound an answer to a kilobyte, without control characters."""
     kept = "".join(STRANGE if _is_control(mark) else mark for mark in answer.replace("\r\n", "\n"))
     return kept.encode()[:MOST_ANSWER].decode(errors="ignore")
 
@@ -152,7 +152,7 @@ def _notify_disabled(session: UnitOfWork, row: Row[Any], at: datetime) -> None:
 def lock_concerned(session: UnitOfWork, ended: Mapping[UUID, Outcome]) -> Mapping[UUID, str]:
     """Lock the requests whose notifications end like this, in order; return their states by id.
 
-    What has arrived concerns none, nor what a request that went on has made moot.
+    An arrival concerns none, nor does a notification that the request's progress made moot.
     """
     failed = {notification: outcome for notification, outcome in ended.items() if outcome is not Outcome.SENT}
     if not failed:
@@ -170,16 +170,16 @@ def lock_concerned(session: UnitOfWork, ended: Mapping[UUID, Outcome]) -> Mappin
 def record_dead(
     session: UnitOfWork, rows: Sequence[Row[Any]], words: Mapping[UUID, str | None], at: datetime
 ) -> None:
-    """Write an event for each of these dead notifications about no request: its kind, the recipient's id, and why."""
+    """Write an event for each dead notification about no request: its kind, the recipient's id, and why."""
     audit_events = [_audit_event(row, words.get(row.id), at) for row in rows if row.template not in UNRECORDED]
     if audit_events:
         announcements.record(session, *audit_events)
 
 
 def wake_undelivered(session: UnitOfWork, states: Mapping[UUID, str], at: datetime) -> None:
-    """Set the clocks of those requests to now that wait for an answer and of which nobody could be told.
+    """Set the clocks of waiting requests to now, of which no one could be notified.
 
-    They are locked, and their notifications have ended; what the clock does then is decided in `reminders`.
+    They are locked, and their notifications have ended; `reminders` decides what the clock does then.
     """
     asking = {one: state for one, state in states.items() if state in ASKING}
     unreached = [one for one, found in delivery_status.of_requests(session, asking).items() if found.nobody]
@@ -209,7 +209,7 @@ def _audit_event(row: Row[Any], word: str | None, at: datetime) -> AuditEvent:
 
 
 def record_sent(session: UnitOfWork, rows: Sequence[Row[Any]], at: datetime) -> None:
-    """Write the events of these notifications about no request, which their servers took: of what, and how many."""
+    """Write the events of notifications about no request that their servers took."""
     counts = Counter(
         (row.tenant_id, row.event_id, row.template, row.channel, row.is_internal)
         for row in rows

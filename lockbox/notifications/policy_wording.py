@@ -66,7 +66,7 @@ PROOFS = {"passkey-signed": "signed with the approver's passkey", "attested": "a
 
 @dataclass(frozen=True)
 class DiffLine:
-    """One line of a diff: `name` as the policy's text has it, what that is called, and what it was and will be."""
+    """`name` is that in the policy's text, `title` its words."""
 
     name: str
     title: str
@@ -75,7 +75,7 @@ class DiffLine:
 
 
 def lines(changes: Mapping[str, str], people: Mapping[UUID, str]) -> Iterator[DiffLine]:
-    """Yield the lines of a diff in words; people whose names are not given stay their ids.
+    """Yield the lines of a diff in words; people without a given name stay ids.
 
     Words count rules and tiers from 1, as the forms of the pages do; names count them from 0, as JSON does.
     """

@@ -1,6 +1,6 @@
-"""Claim due notifications that find a free slot, and defer the others without counting an attempt.
+"""Claims of due notifications that find a free slot; others are deferred without counting an attempt.
 
-The calls of a webhook endpoint are numbered and claimed in order: one waits until the one before it was settled, and
+The calls of a webhook endpoint are numbered and claimed in order: each waits until the one before it was settled, and
 while that one fails for a bounded time.
 """
 
@@ -132,14 +132,13 @@ WHERE n.id = c.id AND n.run_at = c.lease AND n.closed_at IS NULL RETURNING n.id,
 
 @dataclass(frozen=True)
 class Slot:
-    """A slot of a destination that was promised to one notification; urgent ones are queued before the others."""
+    """A slot of a destination, promised to one notification; urgent ones are queued first."""
 
     pool: ChannelPool
     destination: str
     is_urgent: bool = False
 
     def leave(self) -> None:
-        """Give it back unused."""
         self.pool.leave(self.destination)
 
 
@@ -156,7 +155,7 @@ class ReadyNotification:
 
 @dataclass(frozen=True)
 class NotificationClaim:
-    """A notification that nobody else sends before `lease`; without a slot it is too late, and it is not sent.
+    """A notification that no other process sends before `lease`; without a slot it is too late, and not sent.
 
     One that `follows` another is sent once that was settled, and its slot is promised only then.
     """
@@ -174,7 +173,7 @@ LetIn = Callable[
 
 
 class ClaimedBatch(NamedTuple):
-    """What was claimed, and when; how many found no free slot and were deferred, and how many were not due."""
+    """`put_off` counts those without a free slot, `skipped` those not due."""
 
     claims: list[NotificationClaim]
     at: datetime
@@ -184,7 +183,7 @@ class ClaimedBatch(NamedTuple):
 
 @dataclass(frozen=True)
 class ReturnedClaim:
-    """A claim that led to no attempt, and for how long there is no free slot."""
+    """A claim without an attempt; there is no free slot for `wait`."""
 
     notification_id: UUID
     lease: datetime
@@ -192,23 +191,18 @@ class ReturnedClaim:
 
 
 def due(session: UnitOfWork, *, grace: timedelta, most: int) -> list[UUID]:
-    """Return what is overdue by that much, the oldest first: events, notifications, and what is unsettled."""
+    """Return overdue ids, oldest first: events, notifications, and unsettled rows."""
     return list(session.execute(DUE, {"grace": grace, "most": most}).scalars())
 
 
 def claim(session: UnitOfWork, ids: Sequence[UUID], sending_pool: SendingPool, at_once: list[Slot]) -> ClaimedBatch:
-    """Claim those of the notifications that are due and find a slot, and settle the schedule for all others.
+    """Claim notifications that are due and find a slot, and settle the schedule for the others.
 
     A claim moves the next attempt past a lease. One that finds no slot comes again when its destination may have one,
     at the latest a second before it is too late; if that is now, it is claimed without a slot. A call is claimed with
-    those that wait behind it, and put off while one before it is open that is not claimed here.
-
-    Args:
-        session: of a transaction that is committed before anything is sent.
-        ids: of notifications, each once; calls that have no number yet are numbered in this order.
-        sending_pool: where there is room or not.
-        at_once: takes each slot as it is promised, for the case that the transaction fails.
-
+    those that wait behind it, and put off while one before it is open that is not claimed here. Calls without a
+    number are numbered in the order of `ids`. The transaction must be committed before anything is sent. `at_once`
+    receives each slot as it is promised, in case the transaction fails.
     """
     rows = session.execute(LOCK, {"ids": list(ids)}).all()
     at = now(session)
@@ -247,7 +241,7 @@ def _calls(session: UnitOfWork, ready: Sequence[Row[Any]], ids: Sequence[UUID], 
 
 
 def _blocked_until(row: Row[Any]) -> datetime:
-    """Return when a call has waited long enough behind the one that is open before it."""
+    """Return when a call has waited long enough behind the open one before it."""
     fails_since, is_end = row.before_fails_since, row.template in ENDINGS
     longest = LONGEST_END_BLOCKED if is_end and fails_since else LONGEST_BLOCKED
     until: datetime = min((fails_since or row.before_at) + longest, row.until_at - LAST_MOMENT)
@@ -266,10 +260,10 @@ def _tried_again(row: Row[Any], at: datetime) -> datetime:
 def _in_turn(
     calls: Sequence[Row[Any]], sending_pool: SendingPool, at_once: list[Slot], at: datetime
 ) -> tuple[list[NotificationClaim], dict[UUID, datetime], list[Row[Any]]]:
-    """Return claims on the calls that nothing blocks, when those come again that find no slot, and what is blocked.
+    """Return claims on unblocked calls, when those without a slot come again, and the blocked ones.
 
     A call follows the one before it where that is claimed here, and else overtakes it if it has waited long enough.
-    What follows one that overtakes has waited long enough too. An endpoint that fails gets one call at a time.
+    What follows one that overtakes has waited long enough too. A failing endpoint gets one call at a time.
     """
     claims: list[NotificationClaim] = []
     full: dict[UUID, datetime] = {}
@@ -312,7 +306,6 @@ def _write(
 def _settled(
     session: UnitOfWork, ids: Sequence[UUID], rows: Sequence[Row[Any]], ready: Sequence[Row[Any]], at: datetime
 ) -> Iterator[IndexEntry]:
-    """Yield what the index has to hold of those that are not due."""
     taken = {row.id for row in ready}
     for row in rows:
         if row.id not in taken:
@@ -321,7 +314,7 @@ def _settled(
 
 
 def give_back(session: UnitOfWork, returned: Sequence[ReturnedClaim]) -> None:
-    """Undo claims that led to no attempt: it does not count, and the next one comes when there may be a slot."""
+    """Undo claims without an attempt: the next try comes when there may be a slot."""
     at = now(session)
     values = {
         "at": at,
@@ -343,14 +336,10 @@ def let_in(
     leads_to: Mapping[UUID, str],
     at: datetime,
 ) -> tuple[list[NotificationClaim], dict[UUID, datetime]]:
-    """Return claims on those that find a slot where they lead to, and when the others come again.
+    """Return claims on notifications that find a slot, and when the others come again.
 
-    Args:
-        sending_pool: where there is room or not.
-        at_once: takes each slot as it is promised, for the case that the transaction fails.
-        ready: notifications that are due.
-        leads_to: the address or URL of each.
-        at: the moment as of which they are claimed.
+    `at_once` receives each slot as it is promised, in case the transaction fails; `leads_to` is each one's address or
+    URL.
     """
     claims, put_off = [], {}
     for row in ready:

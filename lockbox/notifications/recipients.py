@@ -1,4 +1,4 @@
-"""Look up who can be notified at some tenants, and where."""
+"""Look-up of possible recipients at some tenants, and their addresses."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -80,7 +80,7 @@ SELECT 'mailbox', NULL, b.person_id, ARRAY[b.id::text], b.prompts FROM mail_addr
 
 
 def prompted(session: UnitOfWork, request_ids: Sequence[UUID]) -> Mapping[UUID, frozenset[UUID]]:
-    """Return for each of these requests who was told of it and is still a member; for any other nobody."""
+    """Return for each request its notified people who are still members."""
     found = defaultdict[UUID, set[UUID]](set)
     if request_ids:
         for row in session.execute(PROMPTED, {"ids": list(request_ids)}):
@@ -90,19 +90,18 @@ def prompted(session: UnitOfWork, request_ids: Sequence[UUID]) -> Mapping[UUID, 
 
 @dataclass(frozen=True)
 class EndpointRecipient:
-    """A webhook endpoint and the event types it wants; none means all."""
+    """No event types means all."""
 
     id: UUID
     event_types: tuple[str, ...]
 
     def wants(self, event_type: str) -> bool:
-        """Whether the endpoint is to be notified of this type."""
         return not self.event_types or event_type in self.event_types
 
 
 @dataclass(frozen=True)
 class MailboxRecipient:
-    """A further address of a person, confirmed; without `prompts` it gets receipts and news of changes alone."""
+    """A further address of a person, confirmed; without `prompts` it gets receipts and notices of changes alone."""
 
     id: UUID
     prompts: bool
@@ -110,13 +109,12 @@ class MailboxRecipient:
 
 @dataclass(frozen=True)
 class ObserverRecipient:
-    """Somebody who is copied: on one service, or on all for None."""
+    """`service` None: all of them."""
 
     id: UUID
     service: str | None
 
     def watches(self, service: str) -> bool:
-        """Whether the observer is copied on this service."""
         return self.service in {None, service}
 
 
@@ -124,10 +122,9 @@ class ObserverRecipient:
 class RecipientDirectory:
     """The possible recipients at some tenants, and the vendor's managers; auditors only where they were looked up.
 
-    `managers` are these with the tier in which each is asked. `delegates` are those who stand in for approvers now,
-    each with the approvers. `quiet` are those of all of them who want no prompts. `receivers`, `observers` and
-    `mailboxes` (where else somebody's mails go) are empty unless they were looked up: see `with_places`. `operators`
-    are there where they are told.
+    `managers` have their tiers. `delegates` are those now in force, each with the approvers. `quiet` are those of all
+    who want no prompts. `receivers`, `observers` and `mailboxes` (further addresses) are empty unless looked up: see
+    `with_places`. `operators` are there where they are notified.
     """
 
     managers: dict[UUID, int] = field(default_factory=dict)
@@ -143,22 +140,22 @@ class RecipientDirectory:
 
     @property
     def review_tiers(self) -> int:
-        """How many tiers the managers have: the number of the last one that has anybody."""
+        """The number of the last tier with a manager."""
         return max(self.managers.values(), default=0)
 
     def able(self, tenant_id: UUID) -> frozenset[UUID]:
-        """Return everyone who could decide for the tenant now: its approvers and those who stand in for one."""
+        """Return everyone who could decide for the tenant now."""
         return frozenset(self.approvers[tenant_id] | self.delegates[tenant_id].keys())
 
     def seats(self, tenant_id: UUID) -> dict[UUID, frozenset[UUID]]:
-        """Return for everyone who could decide for the tenant now the approvers in whose place they could."""
+        """Return for everyone who could decide now the approvers in whose place they could."""
         approvers, delegates = self.approvers[tenant_id], self.delegates[tenant_id]
         return {
             person: delegates.get(person, frozenset()) | (approvers & {person}) for person in self.able(tenant_id)
         }
 
     def prompted(self, tenant_id: UUID, among: AbstractSet[UUID] | None = None) -> frozenset[UUID]:
-        """Return whom to prompt: approvers, or those among them, with delegates in the place of who has one."""
+        """Return approvers to prompt, or those `among` them; delegates replace their principals."""
         approvers = self.approvers[tenant_id] if among is None else self.approvers[tenant_id] & among
         standing_in = self.delegates[tenant_id]
         away = frozenset[UUID]().union(*standing_in.values())
@@ -167,7 +164,7 @@ class RecipientDirectory:
 
 
 def ahead_of_look_up(tenant_ids: AbstractSet[UUID] | None = None) -> Query:
-    """Return what `look_up` reads for these tenants, or those that the transaction deals with, as of this moment."""
+    """Return what `look_up` reads; None as there."""
     return LOOK_UP, {"tenants": None if tenant_ids is None else list(tenant_ids), "at": None, "roles": ASKED}
 
 
@@ -178,12 +175,12 @@ def look_up(
     *,
     with_auditors: bool = False,
 ) -> RecipientDirectory:
-    """Look up everyone in good standing who could be notified at these tenants at this moment, in one query.
+    """Look up everyone in good standing who could be notified, in one query.
 
     Without tenants it is those that the transaction deals with, without a moment this one by Postgres' clock.
-    Auditors, of whom there may be many, are looked up where that is asked. Endpoints, observers and further addresses
-    are left to `with_places`. A delegate counts where the marks of the delegation and of their being eligible
-    hold; a worker, which has no keys, believes the rows, and only writes to whom it finds.
+    Auditors, of whom there may be many, are looked up on request. Endpoints, observers and further addresses are left
+    to `with_places`. A delegate counts with valid marks of the delegation and of their being eligible; a worker,
+    which has no keys, accepts the rows, and only writes to these people.
     """
     roles = [*ASKED, Role.AUDITOR] if with_auditors else ASKED
     tenants = None if tenant_ids is None else list(tenant_ids)
@@ -191,7 +188,6 @@ def look_up(
 
 
 def directory_in(session: UnitOfWork, rows: Iterable[Row[Any]]) -> RecipientDirectory:
-    """Return the directory that rows of `LOOK_UP` say."""
     found = RecipientDirectory()
     for row in rows:
         if row.role != "delegate":
@@ -207,7 +203,7 @@ def directory_in(session: UnitOfWork, rows: Iterable[Row[Any]]) -> RecipientDire
 def with_places(
     session: UnitOfWork, known: RecipientDirectory, tenant_ids: AbstractSet[UUID], *, also: AbstractSet[UUID]
 ) -> RecipientDirectory:
-    """Add to a directory the endpoints and observers of its tenants, and the further addresses of everybody in it.
+    """Add the endpoints and observers of the tenants, and everybody's further addresses.
 
     `also` are further people whose addresses are looked up, such as a requester.
     """
@@ -222,7 +218,7 @@ def with_places(
 
 
 def _principal(session: UnitOfWork, row: Row[Any]) -> UUID | None:
-    """Return for whom a delegate stands in, None where a mark of that does not hold."""
+    """Return for whom a delegate stands in, None where a mark of that is invalid."""
     id_, principal_id, made_by, eligible_id = (UUID(one) for one in row.more[:4])
     starts_at, ends_at, created_at = (datetime.fromisoformat(one) for one in row.more[4:7])
     delegated, eligible = (None if one is None else bytes.fromhex(one) for one in row.more[7:])

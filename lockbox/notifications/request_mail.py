@@ -60,10 +60,9 @@ TEMPLATE_FILES = {
 
 @dataclass(frozen=True)
 class MailWording:
-    """What a policy lets mails about a request contain: a link to its page, and the justification.
+    """What a policy lets mails about a request contain.
 
-    `report` is whether there is to be one on its window at all, `steps` how many of which groups approve one step
-    after the other.
+    `report` is whether a window gets one, `steps` how many of which groups approve one step after the other.
     """
 
     link: bool = True
@@ -74,7 +73,7 @@ class MailWording:
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedNotification:
-    """One claimed notification as it was loaded: how it is sent, until when, why, and whether it is still needed."""
+    """How a claimed notification is sent, until when, why, and whether it is still needed."""
 
     notification_id: UUID
     template: str
@@ -90,15 +89,14 @@ class LoadedNotification:
 class RequestMail(LoadedNotification):
     """Everything that a notification may say: the event that caused it, and what never changes of its request.
 
-    `tenant` is the tenant's present name, and `slug` what machines know it by. `now` is the moment of sending;
-    `opened_until` is when the window would close if it were approved at that moment. `action`, `to_state` and
-    `actor_id` are the event's; `address` and `user_agent` are from where it was done, None where the recipient is not
-    of the same side. `time_zone` is the recipient's. `is_copy` is whether the recipient is an observer, who cannot
-    decide or sign in, `is_pre_approved` whether a pre-approval opened the window. `in_vain` says how many were asked
-    if none of them could be notified. `closed` is what a report is about, `connection` what a mail about a target is.
-    `finding` is what the customer has found of access by break-glass, due at `finding_due`; `overdue_findings` is how
-    many others were overdue when it was opened. `held_back` is why nobody is let in though the time has come.
-    `requester` is what was on record of them at `submitted_at`.
+    `tenant` is the present name, `now` the moment of sending; `opened_until` is when the window would close if it
+    were approved at that moment. `action`, `to_state` and `actor_id` are the event's; `address` and `user_agent` are
+    its origin, None where the recipient is not of the same side. `time_zone` is the recipient's. `is_copy`: the
+    recipient is an observer, who cannot decide or sign in; `is_pre_approved`: a pre-approval opened the window.
+    `in_vain` says how many were asked if none of them could be notified. `closed` is the window of a report,
+    `connection` the target's state. `finding` is the customer's about break-glass, due at `finding_due`;
+    `overdue_findings` counts others overdue when it was opened. `held_back` is why no one is let in though the time
+    has come. `requester` is as of `submitted_at`.
     """
 
     now: datetime
@@ -143,22 +141,22 @@ class RequestMail(LoadedNotification):
 
     @property
     def nobody_notified(self) -> bool:
-        """Whether the request timed out without anybody having been notified."""
+        """Whether the request timed out without anyone having been notified."""
         return self.template == "timed_out" and bool(self.in_vain)
 
     @property
     def resources(self) -> list[str]:
-        """The resources for which the window is, was or would be open."""
+        """Those of the window that is, was or would be open."""
         return self.window.resources_of(self.ask)
 
     @property
     def actions(self) -> list[str]:
-        """The actions for which the window is, was or would be open."""
+        """Those of the window that is, was or would be open."""
         return self.window.actions_of(self.ask)
 
     @property
     def extent(self) -> str:
-        """For how long access is asked, and for how many uses if that is limited."""
+        """The duration, and the number of uses if that is limited."""
         if self.window.max_uses is None:
             return duration(self.ask.access_window)
         uses = counted(mail_text.USES, self.window.max_uses)
@@ -171,12 +169,12 @@ class RequestMail(LoadedNotification):
 
     @property
     def opens_later(self) -> bool:
-        """Whether the window that this is about begins after what happened."""
+        """Whether the window begins after the event."""
         return self.window.opens_at is not None and self.at < self.window.opens_at
 
     @property
     def seconds_left(self) -> int:
-        """How long it is until the deadline, in whole minutes where it is more than ten."""
+        """The time to the deadline, in whole minutes where it is more than ten."""
         left = int((self.deadline_at - self.now).total_seconds()) if self.deadline_at else 0
         return max(left - left % 60 if left > LONG else left, 1)
 
@@ -192,7 +190,7 @@ def sender_domain(sender: str) -> str:
 
 
 def fact(label: str, value: object) -> str:
-    """Return a label and its value for a plain text; further lines are indented and cannot pass for other facts."""
+    """Return a labelled value for a plain text; further lines are indented and cannot pass for other facts."""
     lines = [part for line in str(value).splitlines() or [""] for part in WRAPPER.wrap(line) or [""]]
     return f"{label_text(label):<{LABEL - 1}} " + f"\n{' ' * LABEL}".join(lines)
 
@@ -203,11 +201,7 @@ TEMPLATES.globals |= {"fact": fact, "label_text": label_text}
 def render(mail: RequestMail, *, public_url: str, services: Mapping[str, str], sender: str) -> OutgoingMail:
     """Return the mail; its link only leads to a page that asks to sign in.
 
-    Args:
-        mail: what it says.
-        public_url: of the portal; its host is the domain of every Message-ID.
-        services: the names of services by their keys.
-        sender: the From header; its domain is what the mail says of itself.
+    The host of `public_url` is the domain of every Message-ID; `sender` is the From header.
     """
     domain = urlsplit(public_url).hostname
     said = _said(mail, services)
@@ -301,7 +295,7 @@ def _said(mail: RequestMail, services: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _span(mail: RequestMail, time: Callable[[datetime], str]) -> dict[str, str]:
-    """Return what is asked for, and for how long or until when."""
+    """Return duration and extent, or when access ends."""
     if mail.window.extends and mail.ask.not_before:
         more = mail_text.MORE_ACCESS.format(duration=duration(mail.ask.access_window))
         return {"access": more, "span": mail_text.UNTIL.format(time=time(mail.opened_until))}
@@ -312,7 +306,7 @@ def _span(mail: RequestMail, time: Callable[[datetime], str]) -> dict[str, str]:
 
 
 def _case(mail: RequestMail) -> str | None:
-    """Return the case, its ticket system and what that says of it; its page stands on the request's page alone."""
+    """Return the case, its ticket system and its status."""
     if not mail.ask.case_ref:
         return None
     case, system = one_line(mail.ask.case_ref), one_line(mail.ask.case_system) if mail.ask.case_system else ""
@@ -322,7 +316,7 @@ def _case(mail: RequestMail) -> str | None:
 
 
 def _duplicate(mail: RequestMail) -> str:
-    """Return of which request it is a duplicate, and why it was submitted nevertheless."""
+    """Return which request it duplicates, and why it was submitted nevertheless."""
     if not mail.ask.duplicate_of:
         return ""
     why = prose(mail.ask.duplicate_reason) if mail.ask.duplicate_reason and mail.wording.justification else ""
@@ -335,7 +329,7 @@ def _held_back(mail: RequestMail, reason: str) -> str:
 
 
 def _located(mail: RequestMail, time: Callable[[datetime], str]) -> str:
-    """Return where the requester works and is, and as of when; nothing where that is not known."""
+    """Return the requester's location and its date; empty where unknown."""
     if mail.requester.directory_as_of is None:
         return ""
     entity = one_line(mail.requester.employing_entity) if mail.requester.employing_entity else None
@@ -344,7 +338,7 @@ def _located(mail: RequestMail, time: Callable[[datetime], str]) -> str:
 
 
 def _signed_in(mail: RequestMail) -> str:
-    """Return how the requester had signed in; nothing for requests of earlier versions."""
+    """Return how the requester had signed in; empty for requests of earlier versions."""
     if mail.requester.sign_in is None or mail.submitted_at is None:
         return ""
     return request_wording.signed_in(

@@ -1,4 +1,4 @@
-"""Record the result of each delivery attempt: sent, moot, dead, or when to try again."""
+"""Results of delivery attempts: sent, moot, dead, or when to try again."""
 
 import random
 import threading
@@ -88,10 +88,10 @@ AWAY = (OperationalError, InterfaceError, PoolTimeout)
 
 @dataclass(frozen=True)
 class AttemptResult:
-    """How one try ended; without an outcome it is tried again at `run_at`. No attempt: nothing left the house.
+    """How a try ended; without an outcome it is tried again at `run_at`. Without `attempt` nothing was sent.
 
-    `endpoint_id` is that of a call, `lease` the claim's. Once it has run out and somebody else has claimed the
-    notification, nothing is recorded of this try but that it arrived.
+    `endpoint_id` is that of a call, `lease` the claim's. Once the lease has ended and another process has claimed the
+    notification, only an arrival is recorded.
     """
 
     notification_id: UUID
@@ -104,7 +104,7 @@ class AttemptResult:
 
 
 def retry_at(attempts_: int, at: datetime, until: datetime, wait: timedelta | None) -> datetime | None:
-    """Return when to try again: with jitter, not before the endpoint asks for it, and before it stops mattering."""
+    """Return when to try again: with jitter, not before `wait`, and before `until`; None if never."""
     planned = next_try(attempts_, at, until)
     if planned is None:
         return None
@@ -113,7 +113,7 @@ def retry_at(attempts_: int, at: datetime, until: datetime, wait: timedelta | No
 
 
 def next_try(attempts: int, at: datetime, until: datetime) -> datetime | None:
-    """Return when to try again: a doubling back-off, squeezed to a quarter of the time left; None if none is."""
+    """Return when to try again: a doubling back-off, squeezed to a quarter of the time left; None if never."""
     left = until - at
     if left <= LEAST_BACK_OFF:
         return None
@@ -123,12 +123,11 @@ def next_try(attempts: int, at: datetime, until: datetime) -> datetime | None:
 
 
 def record(session: UnitOfWork, tries: Sequence[AttemptResult]) -> None:
-    """Write how these tries ended, with a row of the delivery log for each that left the house.
+    """Write how these tries ended, with a row of the delivery log for each that was sent.
 
-    Whoever records the last mail of an event of a request writes how all of them ended: see `settlement`. What is
-    about no request is an event for each thing that was sent, and what is dead is one of its own. Where that was the
-    last hope to tell anybody of a request, its clock is set to now. A result that is recorded again changes nothing.
-    What ran out of time keeps why it had failed.
+    The last mail of an event also settles it: see `settlement`. Each thing sent about no request is an event, and so
+    is each dead one. If no one of a request's recipients can be notified any more, its clock is set to now. A result
+    that is recorded again changes nothing. What ran out of time keeps why it had failed.
     """
     concerned = outcome_events.lock_concerned(
         session, {one.notification_id: one.outcome for one in tries if one.outcome}
@@ -181,9 +180,9 @@ def _end_of_lease() -> float:
 
 @dataclass(frozen=True)
 class ClaimResult:
-    """What became of a claim: a try, or nothing at all; `recorded` is set once it is written.
+    """`recorded` is set once the result is written.
 
-    Until `lease_ends`, by this process' monotonic clock, nobody else sends it.
+    Until `lease_ends`, by this process' monotonic clock, no other process sends it.
     """
 
     database: Database
@@ -193,16 +192,15 @@ class ClaimResult:
 
     @property
     def has_arrived(self) -> bool:
-        """Whether it is at the recipient's."""
         return isinstance(self.result, AttemptResult) and self.result.outcome is Outcome.SENT
 
 
 class ResultRecorder:
-    """Writes down what ended, in a thread that lives while there is something to write and seconds longer.
+    """Writes results in a thread that lives while there are any and seconds longer.
 
     It writes as soon as there are 25 results, the first of them is half a second old, or all that `expect` announced
-    has come. What could not be written because Postgres was away is kept, at most 10,000 results, and written again
-    every half second until its lease ends: what has arrived and is not recorded by then is sent again.
+    have come. While Postgres is away, at most 10,000 results are kept, and written again every half second until
+    their leases end: what has arrived and is not recorded by then is sent again.
     """
 
     def __init__(self) -> None:
@@ -215,24 +213,24 @@ class ResultRecorder:
         self._thread: threading.Thread | None = None
 
     def expect(self, number: int) -> None:
-        """Announce that so many results, which belong together, will come: the last of them need not wait."""
+        """Announce that so many results belong together: the last of them need not wait."""
         with self._change:
             self._expected += number
 
     def record(self, ended: Sequence[ClaimResult]) -> None:
-        """Have these written; never waits."""
+        """Never waits."""
         with self._change:
             self._expected = max(0, self._expected - len(ended))
             self._add(ended)
 
     def drop(self) -> None:
-        """Expect one result less: it will not come."""
+        """Expect one result less."""
         with self._change:
             self._expected = max(0, self._expected - 1)
             self._change.notify_all()
 
     def hasten(self) -> None:
-        """Have what is pending written now."""
+        """Write what is pending now."""
         with self._change:
             self._since = 0.0
             self._change.notify_all()
@@ -262,7 +260,7 @@ class ResultRecorder:
                 self._change.notify_all()
 
     def _next(self) -> list[ClaimResult]:
-        """Wait until there is something to write, and take it; nothing where none has come for long."""
+        """Wait for something to write, and take it; empty where nothing has come for long."""
         with self._change:
             until = time.monotonic() + IDLE_SECONDS
             while (left := (self._due() if self._pending else until) - time.monotonic()) > 0:
@@ -287,7 +285,7 @@ class ResultRecorder:
         return taken
 
     def _write(self, batch: Sequence[ClaimResult]) -> None:
-        """Write them in one transaction, or in halves: one that cannot be written is not to take the others along."""
+        """Write them in one transaction, or in halves: a bad result must not take others along."""
         if not batch:
             return
         try:
@@ -323,7 +321,7 @@ class ResultRecorder:
 
 
 def _arrived_first(batch: Sequence[ClaimResult]) -> tuple[Sequence[ClaimResult], Sequence[ClaimResult]]:
-    """Part what has arrived from the rest, which may have to wait for its requests: none is to be sent again."""
+    """Separate arrivals from the rest, which may wait for its requests: no arrival is to be sent again."""
     return [one for one in batch if one.has_arrived], [one for one in batch if not one.has_arrived]
 
 

@@ -1,4 +1,4 @@
-"""Send one claimed notification in the slot that was promised to it, and after it what has to come after it."""
+"""One claimed notification in its slot, and the calls that follow it."""
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -45,10 +45,8 @@ NO_ROOM = "not tried in time: its server does not answer, or takes too long"
 class Senders:
     """The ways out, and what every text needs to know; `sender` is the From header of mails.
 
-    `wordings` looks up, for requests by id, what the customers' policies let a mail about them say, and `audit_keys`
-    are those by which a checkpoint is believed; digests also name `approval_keys`, the public keys of approvals.
-    `codes` make the codes that are mailed. `sending_pool` is where the sends of this process take turns, and
-    `recorder` writes down how they went.
+    `wordings` looks up what the customers' policies let a mail about a request say; `audit_keys` verify checkpoints;
+    digests also name `approval_keys`, the public keys of approvals. `codes` make mailed codes.
     """
 
     mail: MailSender
@@ -67,7 +65,7 @@ class Senders:
 
 @dataclass
 class NotificationSendJob:
-    """A claimed notification in its slot; `at` is when it was claimed, `began` that by the pool's clock.
+    """`at` is when it was claimed, `began` that by the pool's clock.
 
     `behind` are the calls of the same endpoint that are made after it; all of them share it.
     """
@@ -88,7 +86,7 @@ class NotificationSendJob:
     behind: "deque[NotificationSendJob]" = field(default_factory=deque)
 
     def without_sending(self) -> ClaimResult | None:
-        """Return how it ended, where nothing is to be sent, and give its slot back."""
+        """Return the result where nothing is to be sent, and give the slot back."""
         one, slot = self.loaded, self.claim.slot
         if one.is_unreachable or (self.target is None and one.is_moot):
             ended = AttemptResult(
@@ -107,7 +105,7 @@ class NotificationSendJob:
         return ClaimResult(self.database, ended, self.recorded, self.lease_ends)
 
     def prepare(self) -> None:
-        """Write what is to be sent, if anything is."""
+        """Render what is to be sent, if anything is."""
         if self.claim.slot is None or self.result is not None:
             return
         try:
@@ -116,7 +114,7 @@ class NotificationSendJob:
             self.fault = error
 
     def set_out(self) -> None:
-        """Queue it, unless it comes after another; where nothing is to be sent, what is behind it."""
+        """Queue it, unless it follows another; where nothing is to be sent, what is behind it."""
         if self.claim.follows:
             return
         slot = self.claim.slot
@@ -126,7 +124,6 @@ class NotificationSendJob:
             slot.pool.send(slot.destination, self, urgent=slot.is_urgent)
 
     async def run(self) -> PeerResponse:
-        """Send it."""
         told = {"lockbox.channel": self.loaded.channel, "lockbox.template": self.loaded.template}
         try:
             with caused_by(self.loaded.origin), span("notification", SpanKind.INTERNAL, **told) as later:
@@ -138,7 +135,7 @@ class NotificationSendJob:
         return said
 
     def finish(self, then: Callable[[], None]) -> None:
-        """Record how it went; what died half-way is left to its lease."""
+        """Record the result; a job that died half-way is left to its lease."""
         self.recorded.add_done_callback(lambda _: then())
         if self.result:
             self.senders.recorder.record([ClaimResult(self.database, self.result, self.recorded, self.lease_ends)])
@@ -152,9 +149,9 @@ class NotificationSendJob:
         self._give_back(self.take_behind(), 0.0)
 
     def _go_on(self) -> None:
-        """Make the next call of the endpoint, where this one was settled; give back all that is behind it otherwise.
+        """Make the next call of the endpoint, if this one was settled; otherwise give back all that is behind it.
 
-        Also once what was claimed together has taken its time: whoever claims the rest has the others record too.
+        Also once what was claimed together has taken its time: the next claim's results are recorded apart.
         """
         is_settled = self.result is not None and self.result.outcome is not None
         if not is_settled or self.senders.sending_pool.clock() - self.began > LONGEST_IN_QUEUE:
@@ -175,7 +172,6 @@ class NotificationSendJob:
                 yield self.behind.popleft()
 
     def take_behind(self) -> "list[NotificationSendJob]":
-        """Take all that is behind it and is to be sent."""
         return [one for one in self._taken() if one.result is None]
 
     def give_back(
@@ -228,11 +224,7 @@ class NotificationSendJob:
         return arrived, PeerResponse.ANSWER
 
     async def _sent(self) -> Reply:
-        """Send it to its address or its endpoint.
-
-        Raises:
-            SendFailed: the server took it not.
-        """
+        """Raises SendFailed where the server did not take it."""
         if self.fault:
             raise self.fault
         if isinstance(self.parcel, WebhookCall):
@@ -252,7 +244,7 @@ class NotificationSendJob:
 
     @property
     def standing(self) -> str:
-        """How it stands, as `notify` counts it."""
+        """Its state, as `notify` counts it."""
         if not self.recorded.done():
             return "unrecorded" if self.result or self.is_returned else "unfinished"
         if self.recorded.exception():
@@ -262,22 +254,18 @@ class NotificationSendJob:
 
     @property
     def lease_ends(self) -> float:
-        """Until when nobody else sends it, by this process' monotonic clock."""
+        """Until when no other process sends it, by this process' monotonic clock."""
         return self.began + (self.claim.lease - self.at).total_seconds()
 
     def _now(self) -> datetime:
-        """Return what the database's clock says by now, give or take what two clocks drift apart in a minute."""
+        """Estimate the database's clock, up to the drift of two clocks within a minute."""
         return self.at + timedelta(seconds=self.senders.sending_pool.clock() - self.began)
 
 
 def _parcel(
     database_: Database, one: LoadedNotification, target: WebhookTarget | None, at: datetime, senders: Senders
 ) -> OutgoingMail | WebhookCall:
-    """Return the mail or the call that a notification is.
-
-    Raises:
-        SendFailed: it cannot be made.
-    """
+    """Raises SendFailed where the mail or call cannot be made."""
     if isinstance(one, RequestMail):
         return _of_request(one, target, senders)
     if not isinstance(one, AccountNotification):

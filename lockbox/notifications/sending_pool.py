@@ -44,12 +44,12 @@ class SendJob(Protocol):
         """Take back this job and others: they were not tried, and there is no slot for that many seconds."""
 
     async def rest(self) -> None:
-        """Close the connections that sending keeps open: there is nothing more to send."""
+        """Close kept connections: there is nothing more to send."""
 
 
 @dataclass(frozen=True)
 class QueuedJob:
-    """A job in its queue, and since when; urgent jobs are queued before all others."""
+    """`since` is when it was queued; urgent jobs are queued before all others."""
 
     job: SendJob
     since: float
@@ -57,8 +57,6 @@ class QueuedJob:
 
 
 class StartedSend(NamedTuple):
-    """A job that is being sent, and whether its destination had proven to answer by then."""
-
     breaker: CircuitBreaker[QueuedJob]
     job: SendJob
     was_proven: bool
@@ -67,8 +65,8 @@ class StartedSend(NamedTuple):
 class SendingLoop:
     """An asyncio loop in a thread of its own, which runs while there is something to send and two seconds longer.
 
-    It is started by the first send: in the process that sends, and never before a fork. `channels` are called again
-    and again and return whether they are busy; `rest` closes what sending keeps open.
+    It is started by the first send: in the process that sends, and never before a fork. `channels` are called
+    repeatedly and return whether they are busy; `rest` closes what sending keeps open.
     """
 
     def __init__(self) -> None:
@@ -79,7 +77,7 @@ class SendingLoop:
         self._was_called = False
 
     def call(self, work: Callable[[], object]) -> None:
-        """Have the loop call this; start the loop if it does not run.
+        """Run this in the loop; start the loop if it does not run.
 
         Raises:
             RuntimeError: there is no thread for it.
@@ -98,7 +96,6 @@ class SendingLoop:
 
     @property
     def is_running(self) -> bool:
-        """Whether its thread lives."""
         with self._changing:
             return self._loop is not None
 
@@ -118,7 +115,7 @@ class SendingLoop:
                 busy_at = time.monotonic()
 
     async def _ended(self) -> bool:
-        """Close what sending holds open before another loop can take it; end, unless somebody called meanwhile."""
+        """Close connections before another loop can take them; end, unless `call` came meanwhile."""
         if self.rest:
             await self.rest()
         with self._changing:
@@ -130,7 +127,7 @@ class ChannelPool:
     """All destinations of one channel, served in turn, with a limit of sends at once.
 
     Destinations that have not answered yet get at most three quarters of the sends, all together: however many of
-    them hang, the others go on.
+    them hang, the others continue.
     """
 
     def __init__(
@@ -183,12 +180,12 @@ class ChannelPool:
             return NotSent.FULL if self._breakers[name].open_until is None else NotSent.CIRCUIT_OPEN
 
     def leave(self, name: str) -> None:
-        """Give back a slot that was promised and is not needed."""
+        """Give back a promised slot that is not needed."""
         with self._change:
             self._breakers[name].load -= 1
 
     def send(self, name: str, job: SendJob, *, urgent: bool = False) -> None:
-        """Queue a job in the slot that was promised to it, before the others if it is urgent."""
+        """Queue a job in its promised slot."""
         with self._change:
             breaker, now = self._breakers[name], self._clock()
             if not self._stopping and not breaker.is_open(now):
@@ -209,7 +206,7 @@ class ChannelPool:
         _give_back(left, NotSent.WITHDRAWN, WITHDRAWN_WAIT)
 
     def tend(self) -> bool:
-        """Give back jobs queued for so long that what they say may no longer be true; return whether it is busy."""
+        """Give back jobs queued for so long that their content may be outdated; return whether it is busy."""
         with self._change:
             oldest = self._clock() - LONGEST_IN_QUEUE
             left = [one for breaker in self._waiting.values() for one in _older(breaker, oldest)]
@@ -229,18 +226,15 @@ class ChannelPool:
 
     @property
     def is_busy(self) -> bool:
-        """Whether anything is being sent, or waits to be."""
         with self._change:
             return bool(self._tasks or self._waiting)
 
     @property
     def remembered(self) -> int:
-        """How many destinations are remembered."""
         with self._change:
             return len(self._breakers)
 
     def _wake(self) -> None:
-        """Have the loop start what can be sent."""
         if self._is_woken or len(self._tasks) >= self._most or not self._ready():
             return
         try:
@@ -260,7 +254,6 @@ class ChannelPool:
                 task.add_done_callback(self._tasks.discard)
 
     async def _work(self, started: StartedSend | None) -> None:
-        """Send this job, and then the next ones while there are any."""
         while started:
             job = started.job
             self._loop.rest = job.rest
@@ -275,7 +268,6 @@ class ChannelPool:
                 started = self._next()
 
     def _next(self) -> StartedSend | None:
-        """Return what to send next, if there is a job that may be sent now."""
         breaker = self._ready()
         if breaker is None:
             return None
@@ -359,7 +351,7 @@ class SendingPool:
         self.hooks = ChannelPool("webhook", hooks_at_once, clock, first_load=first_load, loop=self.loop)
 
     def stop(self, seconds: float) -> bool:
-        """Take no more jobs, give back queued ones, and return whether all running sends end within that time."""
+        """As `ChannelPool.stop`, for both."""
         until = time.monotonic() + seconds
         # Both first take nothing more, then each is waited for.
         self.hooks.stop(0.0)
@@ -372,7 +364,7 @@ def _queue(breaker: CircuitBreaker[QueuedJob], one: QueuedJob) -> None:
 
 
 def _taken(breaker: CircuitBreaker[QueuedJob], wanted: Collection[int]) -> list[QueuedJob]:
-    """Take these jobs out of the queue of a destination."""
+    """Remove these jobs from the queue of a destination."""
     left = [one for one in breaker.queue if id(one.job) in wanted]
     breaker.queue = deque(one for one in breaker.queue if id(one.job) not in wanted)
     breaker.load -= len(left)
@@ -380,7 +372,7 @@ def _taken(breaker: CircuitBreaker[QueuedJob], wanted: Collection[int]) -> list[
 
 
 def _older(breaker: CircuitBreaker[QueuedJob], oldest: float) -> list[QueuedJob]:
-    """Take out of the queue of a destination what came before that moment."""
+    """Remove jobs that were queued before that moment."""
     left = [one for one in breaker.queue if one.since < oldest]
     breaker.queue = deque(one for one in breaker.queue if one.since >= oldest)
     breaker.load -= len(left)

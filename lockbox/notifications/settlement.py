@@ -1,7 +1,7 @@
-"""Say in the audit log how a move's mails ended: one event once all have, or a minute after the fan-out and another.
+"""Events about how a move's mails ended: one once all have, or a minute after the fan-out and another at the end.
 
-A row of `unsettled` is the promise. Whoever writes an event holds the row's lock and looks afterwards, so that of two
-who record the last results one finds all of them; the row goes by the same commit as the last event comes.
+A row of `unsettled` is the promise. The writer of an event holds the row's lock and reads results afterwards, so that
+of two that record the last results one sees all of them; the row is deleted with the last event.
 """
 
 from collections import Counter
@@ -70,7 +70,7 @@ WHERE u.id = s.id
 
 
 def settle_due(session: UnitOfWork, ids: Sequence[UUID]) -> None:
-    """Write what is to be said by now of these rows of `unsettled`, whose time has come; the others come again."""
+    """Write the due events of these rows of `unsettled`; the others come again."""
     if not ids:
         return
     locked = {row.id: row for row in session.execute(LOCK, {"ids": list(ids)})}
@@ -80,12 +80,10 @@ def settle_due(session: UnitOfWork, ids: Sequence[UUID]) -> None:
 
 
 def settle(session: UnitOfWork, locked: Mapping[UUID, bool], at: datetime) -> None:
-    """Write the events of those whose mails have all ended, and of those whose time is over.
+    """Write the events of rows whose mails have all ended, and of those whose time is over.
 
-    Args:
-        session: the transaction that holds the locks of these, since an earlier statement.
-        locked: rows of `unsettled`, and whether people `MAY_NAME` be named by it; where not, they come again.
-        at: the moment as of which they are settled.
+    The transaction holds the locks of these since an earlier statement. `locked` says whether people `MAY_NAME` it;
+    where not, it comes again.
     """
     put_off = [IndexEntry(str(one), KIND, ERASED_AGAIN) for one, may_name in locked.items() if not may_name]
     database.arm_after_commit(session, NOTIFICATIONS, put_off)
@@ -115,7 +113,7 @@ def settle(session: UnitOfWork, locked: Mapping[UUID, bool], at: datetime) -> No
 
 
 class _Settlement:
-    """What is said of one row of `unsettled`, whose mails these are, by a moment."""
+    """What is recorded of one row of `unsettled` and its mails."""
 
     def __init__(self, mails: Sequence[Row[Any]], at: datetime) -> None:
         self._first = mails[0]
@@ -127,17 +125,17 @@ class _Settlement:
 
     @property
     def left_open(self) -> list[UUID]:
-        """The mails whose end the second event says: all that were open when the first was written."""
+        """The mails that were open when the first event was written."""
         return [row.notification_id for row in (self._mails if self._first.is_second else self._open)]
 
     @property
     def settle_by(self) -> datetime:
-        """When the end of what is open is looked for, though whoever records it comes first: once it is too late."""
+        """When the outcome of open mails is due, even if no result came: once it is too late."""
         latest: datetime = max(self._at, *(row.until_at for row in self._open))
         return latest + SETTLED_WITHIN
 
     def audit_events(self) -> Iterator[AuditEvent]:
-        """Yield an event for each log: nothing a second time of what is still open."""
+        """Yield an event for each log; what is still open appears once."""
         if self.still_open and self._first.is_second:
             return
         for is_internal in (True, False):
@@ -171,6 +169,6 @@ class _Settlement:
 
 
 def _told(row: Row[Any]) -> list[str]:
-    """Return who, by which channel, how it ended, and when if it has."""
+    """Return recipient, channel, outcome, and when if it has ended."""
     ended = [instant(row.closed_at)] if row.closed_at else []
     return [str(row.recipient_id), row.channel, row.outcome or OPEN, *ended]

@@ -1,4 +1,4 @@
-"""What became of access at a target, as events, mails and webhooks say it."""
+"""What became of access at a target, for events, mails and webhooks."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Any, Self
 
 @dataclass(frozen=True)
 class TargetFailure:
-    """What became of access at a target: of which connection, and the word for why it failed, while it does."""
+    """`failing` is a code, while it fails."""
 
     connection_id: str
     target: str
@@ -15,7 +15,7 @@ class TargetFailure:
 
     @classmethod
     def of(cls, said: Mapping[str, Any]) -> Self | None:
-        """Return what the body of an event says of it; None where that is about something else."""
+        """None where the event is about something else."""
         if "connection" not in said:
             return None
         return cls(str(said["connection"]), str(said.get("target", "")), said.get("reason"))

@@ -1,4 +1,4 @@
-"""Build webhook calls in the endpoint's format, sign them by the Standard Webhooks specification, and send them."""
+"""Webhook calls in the endpoint's format, signed by the Standard Webhooks specification."""
 
 import base64
 import json
@@ -59,11 +59,11 @@ FROM notifications n JOIN endpoints h ON h.id = n.endpoint_id WHERE n.id = ANY(:
 
 @dataclass(frozen=True)
 class WebhookTarget:
-    """Where a notification is called, and what signs it, encrypted.
+    """Secrets are encrypted.
 
     `sequence` counts the calls of the endpoint without a gap, and `previous` is the id of the one before.
-    `with_justification` is whether a tenant wants its own endpoint to get the justification; the vendor's never do.
-    Those of the vendor (`is_vendors`) get the case instead, so that the ticket system can comment on it.
+    `with_justification` is a tenant's choice for its own endpoint; the vendor's (`is_vendors`) never get it, but get
+    the case, so that the ticket system can comment on it.
     """
 
     endpoint_id: UUID
@@ -83,7 +83,6 @@ class WebhookTarget:
 
 
 def targets(session: UnitOfWork, ids: Sequence[UUID]) -> Mapping[UUID, WebhookTarget]:
-    """Return for those of the notifications that go out by webhook where they go."""
     rows = session.execute(READ, {"ids": list(ids)})
     return {
         row.id: WebhookTarget(
@@ -102,16 +101,12 @@ def targets(session: UnitOfWork, ids: Sequence[UUID]) -> Mapping[UUID, WebhookTa
 
 
 def event_type(template: str, of_request: str | None) -> str:
-    """Return the type by which a receiver knows what a call is about; that of a request's event is known before."""
+    """Return the event type of a call; that of a request's event is known before."""
     return TEST_TYPE if template == TEST else of_request or account_mail.type_of(template)
 
 
 def call(notification_id: UUID, target: WebhookTarget, body: bytes, vault: SecretVault) -> WebhookCall:
-    """Return the call of a notification, with the secrets that sign it.
-
-    Raises:
-        SendFailed: no key opens the endpoint's secret.
-    """
+    """Raises SendFailed where no key opens the endpoint's secret."""
     try:
         secrets = signers(vault, target.secret, target.old_secret)
     except InvalidToken:
@@ -122,9 +117,9 @@ def call(notification_id: UUID, target: WebhookTarget, body: bytes, vault: Secre
 def request_payload(
     mail: RequestMail, target: WebhookTarget, *, public_url: str, services: Mapping[str, str]
 ) -> bytes:
-    """Return the body about a request: thin, with the justification only where endpoint and policy let it out.
+    """Return the body about a request, with the justification only where endpoint and policy allow it.
 
-    Only the vendor's endpoints get the case: what it is called there is for the ticket system.
+    Only the vendor's endpoints get the case, for their ticket system.
     """
     justification = mail.ask.justification if target.with_justification and mail.wording.justification else None
     if target.format is Format.SLACK:
@@ -142,9 +137,9 @@ def request_payload(
 class RequestEvent:
     """What a webhook says of an event of a request: ids, states and clocks; no reason, no names of people.
 
-    `connection` is what a target has to do with it. Of the parameters that the request gives only the names are said:
-    what it gives for them is personal. The pre-approval and the beginning of the window are said from its opening on;
-    `held_back` is why it lets nobody in though its time has come.
+    `connection` is what a target has to do with it. Of the context only names are said: its values are personal. The
+    pre-approval and the beginning of the window are said from its opening on; `held_back` is why it lets no one in
+    though its time has come.
     """
 
     event_id: UUID
@@ -162,7 +157,7 @@ class RequestEvent:
     held_back: str | None = None
 
     def body(self, call_id: UUID, place: Mapping[str, Any], public_url: str) -> dict[str, Any]:
-        """Return the body of a call, which has its place among all of its endpoint's."""
+        """`place` is the call's among all of its endpoint's."""
         return {
             **head(call_id, self.event_type, self.at, self.event_id, place),
             "data": {
@@ -218,7 +213,7 @@ def _event_of(mail: RequestMail) -> RequestEvent:
 def head(
     call_id: UUID, event_type: str, at: datetime, event_id: UUID | None, place: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return what every body begins with: `event_id` is the event's in the audit log, where it is one."""
+    """Return what every body begins with; `event_id` is the event's in the audit log, where it is one."""
     return {
         "id": str(call_id),
         "type": event_type,
@@ -229,7 +224,7 @@ def head(
 
 
 def account_data(slug: str | None, tenant_id: UUID | None, changes: Mapping[str, str]) -> dict[str, Any]:
-    """Return what a body says of anything but a request: whose it is, and the diff; no names."""
+    """Return the tenant and the diff; no names."""
     return {"data": {"tenant": slug, "tenant_id": tenant_id and str(tenant_id), "changes": dict(changes)}}
 
 
@@ -257,7 +252,7 @@ def _json(content: Mapping[str, Any]) -> bytes:
 
 
 class HttpWebhooks:
-    """Calls webhooks over HTTPS; plain HTTP, and only to loopback, where a development setting allows it."""
+    """Calls webhooks over HTTPS; plain HTTP only to loopback, where a development setting allows it."""
 
     def __init__(
         self,
@@ -273,11 +268,11 @@ class HttpWebhooks:
         self._route = route
 
     async def send(self, hook: WebhookCall) -> Reply:
-        """Deliver the call; only a 2xx answer counts, and redirects are not followed.
+        """Only a 2xx answer counts, and redirects are not followed.
 
         Raises:
-            SendFailed: it was not taken; permanent if the address is of a form that is never called, or the answer
-                is a client error, gone on 410.
+            SendFailed: permanent if the address is of a form that is never called, or the answer is a client error;
+                gone on 410.
         """
         at = datetime.fromtimestamp(int(time.time()), tz=UTC)
         failpoint("webhook.before_call")
@@ -312,7 +307,7 @@ class HttpWebhooks:
 
 
 def signed(hook: WebhookCall, at: datetime) -> dict[str, str]:
-    """Return the headers: the id is that of the notification for every try, the time-stamp that of this one.
+    """Return the headers: the notification's id for every try, and this try's time stamp.
 
     Each secret signs: `v1` is HMAC-SHA256, `v1a` Ed25519, both over id, time-stamp and body.
     """
@@ -333,7 +328,7 @@ def _signature(secret: str, hook: WebhookCall, at: datetime) -> str:
 
 
 def _wait(answer: FetchResponse, at: datetime) -> timedelta | None:
-    """Return how long the endpoint asks us to wait (RFC 9110 section 10.2.3): seconds, or a date."""
+    """Return the wait that the endpoint asks for (RFC 9110 section 10.2.3): seconds, or a date."""
     said = (answer.retry_after or "").strip()
     if answer.status not in ASKS_TO_WAIT or not said:
         return None

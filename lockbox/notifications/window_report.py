@@ -57,7 +57,7 @@ class ClosedWindow:
 
     `shut_at` is when the window stopped granting access, which may be before the clock recorded it. `uses` are some
     of the `entries` of activity in the audit log, which report `times` uses in all, `astray` of them outside the
-    request. `let_in` is what the event says that tells the last use at the gate.
+    request. `let_in` is from the event about the last use at the gate.
     """
 
     steps: tuple[ReportStep, ...]
@@ -71,7 +71,7 @@ class ClosedWindow:
 
 
 def read(session: UnitOfWork, request_ids: Sequence[UUID]) -> dict[UUID, ClosedWindow]:
-    """Return the closed windows of these requests; requests without one in the audit log are left out."""
+    """Requests without a closed window in the audit log are left out."""
     if not request_ids:
         return {}
     moves, used = defaultdict[UUID, list[Row[Any]]](list), defaultdict[UUID, list[Row[Any]]](list)
@@ -114,7 +114,7 @@ def _recorded(row: Row[Any]) -> RecordedEvent:
 
 
 def summary(closed: ClosedWindow) -> str:
-    """Return the activity in a few words, such as `12 actions, 3 of them outside the request`."""
+    """Such as `12 actions, 3 of them outside the request`."""
     if not closed.times:
         count = closed.let_in.get("count")
         if not isinstance(count, int):
@@ -128,14 +128,7 @@ def summary(closed: ClosedWindow) -> str:
 
 
 def said(closed: ClosedWindow, to_state: str, as_of: datetime, time: Time) -> dict[str, Any]:
-    """Return the variables of the templates for a window.
-
-    Args:
-        closed: the window.
-        to_state: how it ended.
-        as_of: when the audit log was read.
-        time: tells a moment to the reader.
-    """
+    """Return the variables of the templates for a window; `as_of` is when the audit log was read."""
     late_until = closed.shut_at + LATE
     return {
         "use": _use(closed),

@@ -1,4 +1,4 @@
-"""Sign, read and verify checkpoints: a log's size and root as a C2SP signed note; pure."""
+"""Checkpoints: a log's size and root as a C2SP signed note; pure."""
 
 import base64
 import hashlib
@@ -25,7 +25,7 @@ class BadNote(Exception):  # noqa: N818 - it names what was found
 
 
 class UnknownKey(BadNote):
-    """No trusted key has signed it."""
+    pass
 
 
 class WrongSignature(BadNote):
@@ -34,7 +34,7 @@ class WrongSignature(BadNote):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The size and root of a log at a moment. `at` is UTC, in the form that events use."""
+    """`at` is UTC, in the form that events use."""
 
     origin: str
     size: int
@@ -49,7 +49,7 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class VerifierKey:
-    """A public key in the form of C2SP's signed notes: a name, and 32 bytes of Ed25519."""
+    """A public key as in C2SP's signed notes: a name, and 32 bytes of Ed25519."""
 
     name: str
     public: bytes
@@ -61,18 +61,18 @@ class VerifierKey:
 
     @property
     def text(self) -> str:
-        """The key as text: `name+id+base64`."""
+        """`name+id+base64`."""
         return f"{self.name}+{self.id.hex()}+{base64.b64encode(ED25519 + self.public).decode()}"
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of the public key in hex, in groups that can be read out over a telephone."""
+        """SHA-256 of the public key in hex, in groups to read out over a telephone."""
         digest = hashlib.sha256(self.public).hexdigest()
         return " ".join(digest[start : start + 8] for start in range(0, len(digest), 8))
 
     @classmethod
     def read(cls, text: str) -> "VerifierKey":
-        """Return the key that a text such as `lockbox.example+1a2b3c4d+AbCd…` says.
+        """Parse a text such as `lockbox.example+1a2b3c4d+AbCd…`.
 
         Raises:
             BadNote: it is no such text, or not an Ed25519 key.
@@ -90,18 +90,12 @@ class VerifierKey:
 
 
 def is_name(name: str) -> bool:
-    """Return whether text can be the name of a key or log: not empty, without white space or a plus sign."""
+    """Names of keys and logs are not empty, without white space or a plus sign."""
     return bool(name) and name.isprintable() and "+" not in name and not any(mark.isspace() for mark in name)
 
 
 def sign(checkpoint: Checkpoint, name: str, keys: Sequence[Ed25519PrivateKey]) -> str:
-    """Return the signed note, with a line for each key.
-
-    Args:
-        checkpoint: what is said.
-        name: of the keys.
-        keys: the newest first.
-    """
+    """Return the note, with a signature line for each key; keys are newest first."""
     said = checkpoint.text
     lines = []
     for key in keys:
@@ -119,7 +113,7 @@ def named(origin: str) -> tuple[str, int]:
 
 
 def saved(text: str) -> str:
-    """Undo the line ends and empty lines that a mail program or editor changed in a signed note."""
+    """Undo the line ends and empty lines that a mail program or editor changed in a note."""
     return text.removeprefix("\ufeff").replace("\r\n", "\n").strip("\n") + "\n"
 
 
@@ -144,14 +138,10 @@ def read(note: str) -> Checkpoint:
 
 
 def verify(note: str, keys: Mapping[bytes, VerifierKey]) -> tuple[Checkpoint, VerifierKey]:
-    """Return the checkpoint of a note and a trusted key that signed it.
-
-    Args:
-        note: the signed note.
-        keys: those that are trusted, by their four-byte ids.
+    """Return the checkpoint and the trusted key that signed it; `keys` are by their four-byte ids.
 
     Raises:
-        UnknownKey, WrongSignature, BadNote: as named; BadNote where it is no checkpoint.
+        UnknownKey, WrongSignature, BadNote: BadNote where it is no checkpoint.
     """
     checkpoint = read(note)
     said, signatures = _parted(note)

@@ -1,4 +1,4 @@
-"""Ship checkpoints to a folder outside the database, and detect from it that the database was rolled back."""
+"""The folder outside the database that checkpoints are shipped to, and detection of rollbacks by it."""
 
 import os
 import threading
@@ -37,9 +37,9 @@ FROM log_tiles(:log_id, CAST(:level AS smallint[]), CAST(:number AS bigint[]))
 class WitnessFolder:
     """A folder that outlives the database: a separate disk, or a mounted object store.
 
-    It holds each log's newest checkpoint as `LOG/latest.note`, and one for each hour as `LOG/SIZE.note`. A mark
-    beside them tells it from an empty mount point. As far as this process knows, all checkpoints signed before `seen`
-    were shipped; `unfinished` is when it began to look again, and the last log that it has looked at.
+    It holds each log's newest checkpoint as `LOG/latest.note`, and hourly ones as `LOG/SIZE.note`. A mark beside them
+    tells it from an empty mount point. As far as this process knows, all checkpoints signed before `seen` were
+    shipped; `unfinished` is when it began to look again, and the last log that it has looked at.
     """
 
     def __init__(self, path: Path) -> None:
@@ -48,35 +48,26 @@ class WitnessFolder:
         self.unfinished: tuple[datetime, UUID | None] | None = None
 
     def newest(self, log_id: UUID) -> Checkpoint | None:
-        """Return the newest shipped checkpoint of a log without verifying its signature; None if there is none.
+        """Return the newest shipped checkpoint of a log, unverified; None if there is none.
 
         Raises:
-            OSError, BadNote: it cannot be read, or is none.
+            OSError, BadNote: it cannot be read, or is no checkpoint.
         """
         note = self._latest(log_id)
         return checkpoint.read(note) if note is not None else None
 
     def shipped(self, log_id: UUID) -> str | None:
-        """Return the newest shipped checkpoint of a log; a missing folder is an error.
-
-        Raises:
-            OSError: it cannot be read.
-        """
+        """Return the newest shipped note; a missing folder is an OSError."""
         found = self._latest(log_id)
         if found is None and not self._path.is_dir():
             raise NotADirectoryError(ENOTDIR, "there is no such folder", str(self._path))
         return found
 
     def logs(self) -> list[UUID]:
-        """Return the logs that have shipped checkpoints.
-
-        Raises:
-            OSError: the folder cannot be read.
-        """
         return sorted(UUID(place.name) for place in self._path.iterdir() if (place / LATEST).exists())
 
     def set_aside(self, log_id: UUID) -> None:
-        """Move the newest checkpoint of a log aside and keep it: it belongs to a history that was given up."""
+        """Keep the newest checkpoint under another name: it belongs to a history that was given up."""
         place = self._path / str(log_id)
         shipped = self.newest(log_id)
         if shipped:
@@ -99,17 +90,17 @@ class WitnessFolder:
         _write(mark, "Lockbox keeps checkpoints of its audit logs here.\n")
 
     def has(self, noted: LatestCheckpoint) -> bool:
-        """Return whether this checkpoint is the newest shipped one of its log, as far as that can be read."""
+        """Return whether this is the newest shipped checkpoint of its log; False if that cannot be read."""
         with suppress(OSError):
             return self._latest(noted.log_id) == noted.note
         return False
 
     def ship(self, noted: Iterable[LatestCheckpoint]) -> None:
-        """Write these checkpoints atomically; one that is older than the shipped one is skipped.
+        """Write checkpoints atomically; one that is older than the shipped one is skipped.
 
         Raises:
-            RollbackDetected: what is there is of another generation, which only `set_aside` takes out of the way.
-            OSError, BadNote: a file cannot be written, or what is there is no checkpoint.
+            RollbackDetected: a shipped one is of another generation, which only `set_aside` removes.
+            OSError, BadNote: a file cannot be written, or an existing one is no checkpoint.
         """
         for one in noted:
             before = self.newest(one.log_id)
@@ -157,10 +148,10 @@ class WitnessCheck:
         self._changing = threading.Lock()
 
     def rolled_back(self, session: UnitOfWork, tenant_ids: Collection[UUID]) -> frozenset[UUID]:
-        """Return those of the tenants whose log, or the vendor's, differs in the database from what was shipped.
+        """Return the tenants whose log, or the vendor's, differs from what was shipped.
 
-        A log that cannot be read counts as different. The vendor's counts for all tenants, because it records
-        disabled people.
+        An unreadable log counts as different. The vendor's counts for all tenants, because it records disabled
+        people.
         """
         if not tenant_ids:
             return frozenset()
@@ -168,7 +159,7 @@ class WitnessCheck:
         return frozenset(tenant_ids) if found[VENDORS_LOG] else frozenset(one for one in tenant_ids if found[one])
 
     def all_doubts(self, session: UnitOfWork) -> list[str]:
-        """Return a line for each log that differs from what was shipped, none if all match."""
+        """Return a line for each log that differs from what was shipped."""
         try:
             shipped = self.folder.logs()
         except OSError as error:
@@ -227,7 +218,7 @@ class WitnessCheck:
             return error
 
     def _check(self, session: UnitOfWork, log_id: UUID, claim: LogClaim | None, note: str | OSError | None) -> None:
-        """Check one log, unless the same state was found good before.
+        """Check one log, unless the same state was valid before.
 
         Raises:
             LogMismatch: it is not what was shipped.
@@ -255,5 +246,5 @@ class WitnessCheck:
 
 
 def of(session: UnitOfWork) -> WitnessCheck | None:
-    """Return the witness check of the session's process, or None if it has no folder."""
+    """None if the process has no folder."""
     return session.keys.get(WitnessCheck)

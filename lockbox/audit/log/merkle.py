@@ -1,4 +1,4 @@
-"""Compute and verify Merkle tree roots and proofs of RFC 6962 section 2 and RFC 9162; pure.
+"""Merkle tree roots and proofs of RFC 6962 section 2 and RFC 9162; pure.
 
 No tree is held in memory: callers pass a `Subtree` function that returns the hash of any complete subtree.
 """
@@ -19,21 +19,21 @@ Place = tuple[int, int]
 
 
 class BadProof(Exception):  # noqa: N818 - it names what was found
-    """A proof does not lead to the root."""
+    pass
 
 
 def leaf_hash(entry: bytes) -> bytes:
-    """Return SHA-256(0x00 ‖ entry)."""
+    """SHA-256(0x00 ‖ entry)."""
     return hashlib.sha256(b"\x00" + entry).digest()
 
 
 def node_hash(left: bytes, right: bytes) -> bytes:
-    """Return SHA-256(0x01 ‖ left ‖ right)."""
+    """SHA-256(0x01 ‖ left ‖ right)."""
     return hashlib.sha256(b"\x01" + left + right).digest()
 
 
 class CompactRange:
-    """The root of a tree that grows leaf by leaf, kept as the hashes of its complete subtrees (log2 of its size)."""
+    """The root of a growing tree, kept as the hashes of its complete subtrees (log2 of its size)."""
 
     def __init__(self, size: int = 0, peaks: Sequence[bytes] = ()) -> None:
         if len(peaks) != size.bit_count():
@@ -42,7 +42,7 @@ class CompactRange:
         self._peaks = list(peaks)
 
     def add(self, hashed: bytes, level: int = 0) -> None:
-        """Append the hash of one more leaf, or of a complete subtree of 2^level leaves.
+        """Append the hash of one leaf, or of a complete subtree of 2^level leaves.
 
         Raises:
             ValueError: no complete subtree of that level begins here.
@@ -59,7 +59,6 @@ class CompactRange:
 
     @property
     def root(self) -> bytes:
-        """The current root."""
         if not self._peaks:
             return EMPTY_ROOT
         *rest, root = self._peaks
@@ -69,7 +68,6 @@ class CompactRange:
 
 
 def root_of(leaves: Iterable[bytes]) -> bytes:
-    """Return the root over leaf hashes, in order."""
     row = list(leaves)
     while len(row) > 1:
         # A node without a sibling moves up unchanged, as the split at the largest power of two requires.
@@ -90,7 +88,7 @@ def range_hash(subtree: Subtree, start: int, end: int) -> bytes:
 
 
 def complete(start: int, end: int) -> Iterator[tuple[int, int]]:
-    """Yield the complete subtrees, as (level, number), whose leaves are those from `start` to before `end`.
+    """Yield the complete subtrees, as (level, number), of the leaves from `start` to before `end`.
 
     `start` must be a multiple of the largest power of two that is at most `end - start`, as it is for every node.
     """
@@ -101,7 +99,7 @@ def complete(start: int, end: int) -> Iterator[tuple[int, int]]:
 
 
 def inclusion(subtree: Subtree, index: int, size: int) -> list[bytes]:
-    """Return the audit path of a leaf in a tree of that size (RFC 6962 section 2.1.1), the lowest node first.
+    """Return the audit path of a leaf (RFC 6962 section 2.1.1), the lowest node first.
 
     Raises:
         ValueError: there is no such leaf.
@@ -162,7 +160,7 @@ def check_inclusion(leaf: bytes, index: int, size: int, path: Sequence[bytes], r
 
 
 def check_consistency(old: int, new: int, old_root: bytes, new_root: bytes, path: Sequence[bytes]) -> None:
-    """Check that the tree with the new root extends that with the old one (RFC 9162 section 2.1.4.2).
+    """Check that the new tree extends the old one (RFC 9162 section 2.1.4.2).
 
     Raises:
         BadProof: it does not.
@@ -227,12 +225,11 @@ def subtree(tiles: Mapping[Place, bytes], level: int, number: int) -> bytes:
 
 
 def split(hashes: bytes) -> list[bytes]:
-    """Split a tile into its hashes."""
     return [hashes[start : start + HASH_BYTES] for start in range(0, len(hashes), HASH_BYTES)]
 
 
 def edge(size: int) -> list[Place]:
-    """Return the partial tiles of a tree of that size, which grow with it, and the tiles that hold its peaks."""
+    """Return the partial tiles of a tree, which grow with it, and the tiles that hold its peaks."""
     places = []
     level = 0
     while size:
@@ -253,11 +250,9 @@ class Edge:
 
     @property
     def root(self) -> bytes:
-        """The current root: its peaks are all in partial or just filled tiles."""
         return range_hash(partial(subtree, self.tiles), 0, self.size)
 
     def extend(self, leaves: Sequence[bytes]) -> None:
-        """Append leaf hashes."""
         self._fill(0, self.size, leaves)
         self.size += len(leaves)
 

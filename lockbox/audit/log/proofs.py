@@ -1,4 +1,4 @@
-"""Build inclusion and consistency proofs from the few tiles that they need."""
+"""Inclusion and consistency proofs from the few tiles that they need."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -27,7 +27,7 @@ KEYS = text("SELECT key, purpose, first_used_at FROM known_audit_keys()")
 
 @dataclass(frozen=True)
 class LogHead:
-    """A log as read; `note` is the signed checkpoint of its size and root."""
+    """`note` is the signed checkpoint of `size` and `root`."""
 
     id: UUID
     tenant_id: UUID | None
@@ -46,7 +46,7 @@ HEAD = text(f"SELECT {LOG_HEAD} FROM logs WHERE id = :log_id AND note <> ''")  #
 
 @dataclass(frozen=True)
 class PublicKeyEntry:
-    """A public key as `name+id+base64`, what it signs, and since when."""
+    """A public key as `name+id+base64`."""
 
     key: str
     purpose: str
@@ -54,7 +54,7 @@ class PublicKeyEntry:
 
 
 def head(session: UnitOfWork, log_id: UUID) -> LogHead | None:
-    """Return a log with its newest checkpoint, or None before the first one."""
+    """None before the first checkpoint."""
     row = session.execute(HEAD, {"log_id": log_id}).one_or_none()
     return LogHead(**(row._asdict() | {"root": bytes(row.root)})) if row else None
 
@@ -65,13 +65,13 @@ def keys(session: UnitOfWork) -> list[PublicKeyEntry]:
 
 
 def number_of(session: UnitOfWork, log: LogHead, event_id: UUID) -> int | None:
-    """Return an event's number in the log, or None if the checkpoint does not cover it."""
+    """None if the checkpoint does not cover the event."""
     number = session.execute(PLACE, {"log_id": log.id, "event_id": event_id}).scalar()
     return number if number is not None and number < log.size else None
 
 
 def inclusion(session: UnitOfWork, log: LogHead, numbers: Iterable[int]) -> dict[int, list[bytes]]:
-    """Return the audit paths of these events to the log's root."""
+    """Return the audit paths of events by number."""
     wanted = list(numbers)
 
     def make(subtree: Subtree) -> dict[int, list[bytes]]:
@@ -115,7 +115,7 @@ def proven(session: UnitOfWork, log_id: UUID, make: Callable[[Subtree], T], stat
     `statement` reads them as `TILES` does, for callers who may not read the table.
 
     Raises:
-        KeyError: the tree does not reach so far.
+        KeyError: the tree is smaller.
     """
     wanted: set[Place] = set()
 

@@ -1,4 +1,4 @@
-"""Read and write the rows of a log's tree, and check that they match its signed and shipped checkpoints."""
+"""The rows of a log's tree, and their comparison with its signed and shipped checkpoints."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -57,10 +57,7 @@ Raises:
 
 @dataclass(frozen=True)
 class LatestCheckpoint:
-    """A log's newest checkpoint once committed; `is_kept` is whether it is the hourly one.
-
-    `grown` is how many events it has sealed.
-    """
+    """A log's newest checkpoint once committed; `is_kept`: the hourly one; `grown` counts events it sealed."""
 
     log_id: UUID
     origin: str
@@ -71,13 +68,12 @@ class LatestCheckpoint:
 
 
 def begin(session: UnitOfWork, origins: Mapping[UUID, str], vendor: UUID, at: datetime) -> None:
-    """Create the missing logs; the vendor's own belongs to no tenant."""
+    """Create missing logs; `vendor` belongs to no tenant."""
     opened = {"id": list(origins), "origin": list(origins.values()), "vendor": vendor, "root": EMPTY_ROOT, "at": at}
     session.execute(OPEN, opened)
 
 
 def edges(session: UnitOfWork, sizes: Mapping[UUID, int]) -> dict[UUID, Edge]:
-    """Return the growing edges of logs of these sizes."""
     wanted = [(log_id, *place) for log_id, size in sizes.items() for place in merkle.edge(size)]
     found: dict[UUID, dict[Place, bytes]] = {log_id: {} for log_id in sizes}
     if wanted:
@@ -111,7 +107,6 @@ def note(
 
 
 def keep(session: UnitOfWork, logs: Sequence[LatestCheckpoint], at: datetime) -> None:
-    """Keep these checkpoints as the hourly ones."""
     ids = [one.log_id for one in logs]
     kept = {"log_id": ids, "size": [one.size for one in logs], "note": [one.note for one in logs]}
     session.execute(KEEP, kept | {"id": [new_id() for _ in logs], "at": at})
@@ -123,7 +118,7 @@ def _columns(names: Iterable[str], rows: Sequence[tuple[object, ...]]) -> dict[s
 
 
 class CheckpointWitness(Protocol):
-    """Where checkpoints are shipped; see `witness.WitnessFolder`."""
+    """Where checkpoints are shipped; see `checkpoint_folder.WitnessFolder`."""
 
     seen: datetime | None
     unfinished: tuple[datetime, UUID | None] | None
@@ -147,7 +142,7 @@ class LogMismatch(Exception):  # noqa: N818 - a state of affairs that callers pl
 
 @dataclass(frozen=True)
 class LogClaim:
-    """What the database says about a log; `note` is empty if nothing was signed in this generation yet."""
+    """What the database says about a log; `note` is empty if this generation has no signature yet."""
 
     id: UUID
     origin: str
@@ -158,17 +153,16 @@ class LogClaim:
 
     @classmethod
     def of(cls, row: Row[tuple[UUID, str, int, int, bytes, str]]) -> "LogClaim":
-        """Return what a row says about a log."""
         return cls(row.id, row.origin, row.generation, row.size, bytes(row.root), row.note)
 
 
 def check(
     claim: LogClaim, shipped: Checkpoint | None, trusted: Mapping[bytes, VerifierKey], extends: Extends
 ) -> None:
-    """Check that a log matches its own note, that a trusted key signed it, and that it extends what was shipped.
+    """Check a log against its own note, the trusted keys, and what was shipped.
 
     Raises:
-        LogMismatch: it is not.
+        LogMismatch: it differs.
     """
     try:
         _is_signed(claim, trusted)
@@ -182,7 +176,7 @@ def check_edge(claim: LogClaim, edge: Edge) -> None:
     """Check that a log's root follows from its tiles, and that these hold nothing beyond it.
 
     Raises:
-        LogMismatch: it is not, or they do.
+        LogMismatch: it does not, or they do.
     """
     for level, number in merkle.edge(claim.size):
         count = (claim.size >> level * merkle.WIDTH_BITS) % merkle.WIDTH
@@ -196,7 +190,7 @@ def check_root(session: UnitOfWork, claim: LogClaim, statement: TextClause) -> N
     """Check that a log's root follows from its tiles, which the statement reads.
 
     Raises:
-        LogMismatch: it is not.
+        LogMismatch: it does not.
     """
     make = partial(merkle.range_hash, start=0, end=claim.size)
     try:

@@ -1,4 +1,4 @@
-"""Append written events to their Merkle logs, sign checkpoints, and sign an hourly heartbeat."""
+"""Sealing: append events to their Merkle logs, sign checkpoints, and an hourly heartbeat."""
 
 from collections import defaultdict
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
@@ -59,7 +59,7 @@ ORDER BY id LIMIT :most
 
 @dataclass(frozen=True)
 class Signer:
-    """The name that every origin begins with, and the signing keys, the newest first.
+    """The name that every origin begins with, and the signing keys, newest first.
 
     `earlier` are public keys, or names of keys, that signed logs before.
     """
@@ -85,25 +85,23 @@ class Signer:
         return f"{self.name}/audit/{whose}" + (f"/{generation}" if generation > 1 else "")
 
     def note(self, origin: str, size: int, root: bytes, at: datetime) -> str:
-        """Return the signed checkpoint."""
         return checkpoint.sign(Checkpoint(origin, size, root, instant(at)), self.name, self.keys)
 
 
 def is_due(database: Database) -> bool:
-    """Whether any event waits to be sealed."""
     with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         return bool(connection.execute(IS_DUE).scalar_one())
 
 
 class RollbackDetected(Exception):  # noqa: N818 - a state of affairs that callers plan for
-    """The database does not hold what was signed or shipped of a log, so that signing would fork it.
+    """The database lacks what was signed or shipped of a log, so that signing would fork it.
 
     The message names each log and the reason, which may be that the check was impossible.
     """
 
 
 class IncompleteSeal(Exception):  # noqa: N818 - it ends a transaction before anything is signed
-    """An event that was taken stands in no log: nothing of its batch is sealed."""
+    """An event that was taken is in no log: nothing of its batch is sealed."""
 
 
 class _UnsealableLog(Exception):  # noqa: N818 - it ends a transaction, and is caught by whoever began that
@@ -120,12 +118,11 @@ def seal(
 
     One process at a time seals, in its turn; others return at once. Should two run, each takes rows by locking them,
     so no row is taken twice. An event waits in `unsealed` from the moment it is visible until it is sealed, whatever
-    its id and time, so late commits are sealed late. Whoever begins ships what another process signed and may not
-    have shipped.
-    `held` takes each log that is not signed, and why, as it is found.
+    its id and time, so late commits are sealed late. A run first ships what another process signed and may not have
+    shipped. `held` receives each log that is not signed, and why.
 
     Raises:
-        RollbackDetected: logs are not what was signed or shipped of them, or cannot be shipped; others are sealed.
+        RollbackDetected: logs differ from what was signed or shipped, or cannot be shipped; others are sealed.
         OSError: nothing at all can be read or shipped.
     """
     with database.turn(TURN) as is_held:
@@ -142,7 +139,7 @@ def seal(
 
 
 def held_logs(held: Mapping[UUID, str]) -> str:
-    """Name the first of the held logs, each with the reason, and count the others."""
+    """Name the first held logs with their reasons, and count the others."""
     named = [f"{log_id}: {why}" for log_id, why in islice(held.items(), MOST_NAMED)]
     more = len(held) - len(named)
     return "; ".join([*named, f"and {more} more"] if more else named)
@@ -158,9 +155,9 @@ class SealPass:
     held: dict[UUID, str] = field(default_factory=dict)
 
     def left_over(self) -> Iterator[list[LatestCheckpoint]]:
-        """Ship and yield, page by page, checkpoints signed since this process last looked and not yet shipped.
+        """Ship and yield, by pages, checkpoints signed since this process last looked and not yet shipped.
 
-        A pass that is not finished goes on in this process's next run.
+        An unfinished pass continues in this process's next run.
         """
         if self.shipping is None:
             return
@@ -227,7 +224,7 @@ class SealPass:
             return kept
 
     def ship(self, noted: Iterable[LatestCheckpoint]) -> None:
-        """Ship checkpoints one by one; a failure does not stop the others."""
+        """A failure does not stop the others."""
         if self.shipping is None:
             return
         for one in noted:
@@ -237,7 +234,7 @@ class SealPass:
                 self.held[one.log_id] = str(bad)
 
     def ship_in_parts(self, noted: Sequence[LatestCheckpoint]) -> Iterator[list[LatestCheckpoint]]:
-        """Ship checkpoints and yield them, a few at a time; what is left where nobody goes on is `left_over`."""
+        """Ship and yield a few at a time; what an interrupted caller leaves is `left_over`."""
         for start in range(0, max(len(noted), 1), MOST_SHIPPED):
             part = list(noted[start : start + MOST_SHIPPED])
             failpoint("sealer.before_ship")
@@ -251,7 +248,7 @@ class SealPass:
             return [LogClaim.of(row) for row in session.execute(NEWEST, values)]
 
     def _grown(self, session: UnitOfWork, fresh: Mapping[UUID, list[tuple[UUID, bytes]]]) -> list[LatestCheckpoint]:
-        """Append these events to their logs.
+        """Append events to their logs.
 
         Raises:
             _UnsealableLog: one of the logs is not what was signed of it.

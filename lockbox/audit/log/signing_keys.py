@@ -1,4 +1,4 @@
-"""Read and create Ed25519 signing keys in PEM files that only their owner can read."""
+"""Ed25519 signing keys in PEM files that only their owner can read."""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -19,20 +19,16 @@ OWNER_ALONE = 0o600
 
 
 class BadKey(Exception):  # noqa: N818 - it names what was found
-    """A file holds no usable signing key; the message names the file and says what to do."""
+    """The message names the file and says what to do."""
 
 
 def read(files: Sequence[Path]) -> list[Ed25519PrivateKey]:
-    """Return the keys in these files, in order.
-
-    Raises:
-        BadKey: a file cannot be read, or holds something else.
-    """
+    """Raises BadKey where a file cannot be read, or holds something else."""
     return [_read(file) for file in files]
 
 
 def trusted(texts: Iterable[str]) -> dict[bytes, VerifierKey]:
-    """Return public keys of the form `name+id+base64` by their four-byte ids, as `checkpoint.verify` takes them.
+    """Parse public keys of the form `name+id+base64`, for `checkpoint.verify`.
 
     Raises:
         BadNote: one is not of that form.
@@ -42,10 +38,10 @@ def trusted(texts: Iterable[str]) -> dict[bytes, VerifierKey]:
 
 
 def make(file: Path) -> Ed25519PrivateKey:
-    """Create a key in a new file that only its owner can read.
+    """Create a key in a new file.
 
     Raises:
-        BadKey: there is such a file already, or it cannot be written.
+        BadKey: the file exists, or cannot be written.
     """
     key = Ed25519PrivateKey.generate()
     try:

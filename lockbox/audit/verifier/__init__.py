@@ -1,1 +1,1 @@
-"""Verify an export offline, without anything from the server."""
+"""Offline verification of an export, without anything from the server."""

@@ -39,7 +39,7 @@ GRANTED_RESOURCES, GRANTED_ACTIONS = "granted_resources", "granted_actions"
 
 @dataclass(frozen=True)
 class ApprovalBounds:
-    """The duration in seconds, the scope and the number of uses of an approval or an open window, as far as known.
+    """Duration in seconds, scope and uses of an approval or an open window, as far as known.
 
     `uses` is None for any number, and `start` where it may begin at once. `is_part` is whether the resources are
     fewer than asked, which is known even after they are erased.
@@ -54,7 +54,6 @@ class ApprovalBounds:
 
     @classmethod
     def approved(cls, fields: Mapping[str, Any], shown: Mapping[str, str], asked: Mapping[str, Any]) -> Self:
-        """Return what an approval allows."""
         window = fields.get(WINDOW, asked[WINDOW])
         return cls(
             window if type(window) is int else None,
@@ -67,7 +66,6 @@ class ApprovalBounds:
 
     @classmethod
     def opened(cls, fields: Mapping[str, Any], shown: Mapping[str, str], asked: Mapping[str, Any]) -> Self:
-        """Return what a window allows."""
         return cls(
             _seconds(fields.get(OPENS_AT, fields.get("at")), fields.get("deadline_at")),
             _set(fields.get("granted_actions", asked[ACTIONS])),
@@ -78,7 +76,7 @@ class ApprovalBounds:
         )
 
     def beyond(self, approved: Self) -> str | None:
-        """Return how a window exceeds an approval that counts for it, or None."""
+        """Return how a window exceeds this approval, or None."""
         if self.seconds is None or approved.seconds is None or self.seconds > approved.seconds:
             return "for longer"
         if self.actions is None or approved.actions is None or not self.actions <= approved.actions:
@@ -126,7 +124,7 @@ def _resources(
 
 @dataclass(frozen=True)
 class ApprovalSignature:
-    """An event's approval: approvers, the SHA-256 of the statement, the signature, and the format if it is named."""
+    """An event's approval; `statement` is a SHA-256, `format` is None where the event does not name it."""
 
     by: list[str]
     statement: str
@@ -152,7 +150,7 @@ class ApprovalChecker:
         self._added: dict[str, dict[str, Any]] = {}
 
     def judge_event(self, fields: Mapping[str, Any], where: Mapping[str, Any]) -> None:
-        """Judge of any event, also one that is no move, whose side approves by it, and whether it may be signed."""
+        """Check of any event, also of no move, which side approves by it, and whether it may be signed."""
         if fields["action"] == APPROVE and fields.get("side") != CUSTOMER:
             message = "this approval is not of the customer's side: nobody else approves"
             self._findings.add(FindingKind.APPROVAL, message, **where)
@@ -229,7 +227,7 @@ class ApprovalChecker:
 
 
 def _wrong_break_glass(fields: Mapping[str, Any], asked: Mapping[str, Any] | None) -> str | None:
-    """Return what is wrong with a window that was opened by break-glass, or None: two people, and an hour at most."""
+    """Return what is wrong with a break-glass window, or None: it needs two people, and lasts an hour at most."""
     if (fields["action"] == BREAK_GLASS) is not (fields.get(BREAK_GLASS) is True):
         return "and does not say so, or says so and is none"
     if fields["action"] != BREAK_GLASS:
@@ -306,7 +304,6 @@ def _signed(fields: Mapping[str, Any]) -> ApprovalSignature | None:
 
 
 def _statement(fields: Mapping[str, Any], asked: Mapping[str, Any], by: list[str]) -> bytes | None:
-    """Return the statement's bytes from the events, or None if they make none."""
     added = statement_format.added(fields)
     said = {
         "format": APPROVAL_FORMAT_2 if added else APPROVAL_FORMAT,

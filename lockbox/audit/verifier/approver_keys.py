@@ -1,4 +1,4 @@
-"""Read and write the file of approvers' public keys, with which a customer checks signed approvals; pure."""
+"""The file of approvers' public keys, with which a customer checks signed approvals; pure."""
 
 import base64
 import json
@@ -18,7 +18,7 @@ GROUP = 8
 
 
 class BadKeys(Exception):  # noqa: N818 - it names what was found
-    """The file holds no approvers' keys; the message says what is wrong."""
+    """The message says what is wrong."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class ApproverKey:
 
 @dataclass(frozen=True)
 class ApproverKeys:
-    """The keys of a tenant's approvers; `rp_id` and `origin` are the host and the origin that passkeys sign for."""
+    """`rp_id` and `origin` are the host and the origin that passkeys sign for."""
 
     tenant_id: str
     rp_id: str
@@ -53,7 +53,6 @@ def grouped(print_: str) -> str:
 
 
 def document(given: ApproverKeys) -> dict[str, Any]:
-    """Return the file's content."""
     keys = [
         asdict(one) | {"public_key": base64.b64encode(one.public_key).decode(), "fingerprint": one.fingerprint}
         for one in given.keys

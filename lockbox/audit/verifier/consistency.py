@@ -109,7 +109,7 @@ class ConsistencyChecker:
             self._waiting.append(before)
 
     def _is_shorter(self, before: Checkpoint) -> None:
-        """Report an export that ends before what was seen: a file from before, unless it was signed since."""
+        """Report an export that ends before a seen checkpoint: an older file, unless it was signed since."""
         own = self._own
         message = (
             f"the export ends at {own.size} events ({own.at}); a checkpoint of {before.origin} that was seen before "
@@ -142,7 +142,7 @@ class ConsistencyChecker:
                 self._findings.add(FindingKind.UNPROVEN, message)
 
     def _extends(self, before: Checkpoint, roots: Mapping[int, bytes]) -> bool | None:
-        """Return whether the log has only grown since, or None if nothing here shows it."""
+        """Return whether the log has only grown since, or None if the file cannot show it."""
         proof = self._header.consistency.get(before.size)
         if before.size > self._own.size:
             return None
@@ -157,7 +157,7 @@ class ConsistencyChecker:
         return True
 
     def _fits(self, before: Checkpoint) -> bool | None:
-        """Return whether another checkpoint of the same size contradicts it, or None."""
+        """Return whether another checkpoint of the same size agrees, or None."""
         given = [*self._waiting, *(one for _, one in self._earlier)]
         same = [one for one in given if one.size == before.size and one.origin == before.origin]
         return None if all(one.root == before.root for one in same) else False
@@ -175,7 +175,7 @@ class ConsistencyChecker:
     def _restored(
         self, generation: int, before: Checkpoint, roots: Mapping[int, bytes], restores: list[RestoreRecord]
     ) -> None:
-        """Report how the log follows on a checkpoint of an earlier generation, whose root it does not have."""
+        """Report how the log continues a checkpoint of an earlier generation, whose root it does not have."""
         later = [
             one
             for one in restores

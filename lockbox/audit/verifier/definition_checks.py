@@ -1,4 +1,4 @@
-"""Check that a log tells of every definition that a gate had: each change names the one before; pure."""
+"""Check that a log has every definition that a gate had: each change names the one before; pure."""
 
 import re
 from collections.abc import Mapping
@@ -13,9 +13,9 @@ SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 @dataclass
 class DefinitionChecker:
-    """Take the events of a log, and compare at its end what gates were changed from with what the log tells of them.
+    """Compare, at a log's end, what gates were changed from with the definitions in the log.
 
-    The first event of a gate may name one that was told before the tenant was there.
+    The first event of a gate may name a definition from before the tenant existed.
     """
 
     findings: Findings
@@ -36,7 +36,7 @@ class DefinitionChecker:
         self._told.setdefault(service, set()).add(str(digest))
 
     def finish(self, *, is_all_there: bool) -> None:
-        """Compare; `is_all_there` is whether all that the log ever told must be in the file."""
+        """`is_all_there` is whether every definition must be in the file."""
         for service, before, where in self._later if is_all_there else ():
             if before not in self._told[service]:
                 message = f"the gate of {service} was changed from a definition that the log does not tell of"

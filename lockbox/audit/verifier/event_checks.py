@@ -51,7 +51,7 @@ ENCODE_IN_ORDER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).en
 
 
 def parsed_body(body: bytes) -> dict[str, Any]:
-    """Parse a body; empty if it is no JSON object."""
+    """Empty if it is no JSON object."""
     try:
         found = json.loads(body)
     except ValueError:
@@ -64,7 +64,7 @@ def compare_columns(
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Return the body's fields, and the names of the columns and values that contradict it.
 
-    The id is the row's, by which others refer to it; required fields that the body lacks are the row's too.
+    The id, and required fields that the body lacks, are the row's.
     """
     found = parsed_body(body)
     other = [name for name in MEMBERS if found.get(name) != _written(columns[name])]
@@ -73,7 +73,7 @@ def compare_columns(
 
 
 def submitted(found: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the submission that the first move in a log holds: its own, or the copy in `submission`."""
+    """Return the submission in a log's first move: its own, or the copy in `submission`."""
     asked = found.get(SUBMISSION)
     return asked if isinstance(asked, dict) else found
 
@@ -215,7 +215,7 @@ def _compact(id_: str) -> bytes | str:
 
 @dataclass(frozen=True)
 class RestoreRecord:
-    """An event's record of a restored back-up: the log went on from its first `size` events.
+    """An event's record of a restored back-up: the log continued from its first `size` events.
 
     `shipped` is the origin, size and root (base64) of the newest checkpoint that was shipped by then.
     """
@@ -230,9 +230,8 @@ class RestoreRecord:
 class EventChecker:
     """Check the events of one log, whose hashes are valid, one after the other.
 
-    `tenant` is the log's tenant, None for the vendor's own; `log` is its id; `whole` is whether every move must be
-    present. `removed` is how many of the first events the log says were removed. Memory grows by one id for each
-    event.
+    `tenant` is None for the vendor's own log; `log` is its id; `whole` is whether every move must be present.
+    `removed` is how many of the first events the log says were removed. Memory grows by one id for each event.
     """
 
     tenant: str | None
@@ -266,7 +265,6 @@ class EventChecker:
         self.stated = StatedAccessChecker(self.findings)
 
     def check(self, line: int, entry: EventLine) -> None:
-        """Check one event."""
         try:
             fields = fields_of(entry.body)
         except NotCanonical:
@@ -296,7 +294,7 @@ class EventChecker:
             self.requests.name(request, where)
 
     def finish(self) -> None:
-        """Report the moves that never came."""
+        """Report the moves that are missing."""
         for move in self._in_order.rest():
             self._check(move)
         self.requests.finish()
@@ -354,7 +352,7 @@ class EventChecker:
             self.removed = max(self.removed, fields["removed_to"])
 
     def _note_restore(self, fields: Mapping[str, Any], number: int) -> None:
-        """Note the restore that an event records: the log went on from before the event."""
+        """Note the restore that an event records: the log continued from before the event."""
         if fields["log_id"] == self.log and fields["size"] <= number:
             shipped = fields["shipped_origin"], fields["shipped_size"], fields["shipped_root"]
             self.restores.append(RestoreRecord(number, fields["at"], fields["size"], shipped))

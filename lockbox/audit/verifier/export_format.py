@@ -1,4 +1,4 @@
-"""Read the lines of an export, in the format of docs/audit-format.md; pure."""
+"""The lines of an export, in the format of docs/audit-format.md; pure."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -18,8 +18,6 @@ T = TypeVar("T", bound="Line")
 
 
 class FindingKind(StrEnum):
-    """Kinds of findings in an export."""
-
     EDITED = "edited"
     REMOVED = "removed"
     REORDERED = "reordered"
@@ -71,7 +69,7 @@ class Finding:
 
 @dataclass
 class Findings:
-    """The findings so far: the first of them, how many there are, and their kinds."""
+    """The first findings, how many there are, and their kinds."""
 
     first: list[Finding] = field(default_factory=list)
     count: int = 0
@@ -79,7 +77,7 @@ class Findings:
 
     @property
     def is_contradicted(self) -> bool:
-        """Return whether anything is contradicted, rather than only unproven."""
+        """Whether anything is contradicted, rather than only unproven."""
         return not self.kinds <= UNSURE
 
     def add(
@@ -91,7 +89,6 @@ class Findings:
         number: int | None = None,
         event: str | None = None,
     ) -> None:
-        """Add a finding."""
         self.count += 1
         self.kinds.add(kind)
         if len(self.first) < MOST:
@@ -138,7 +135,7 @@ class PersonalDetail:
 
 @dataclass(frozen=True)
 class EventLine:
-    """One event; `proof` is its audit path, None in a whole export."""
+    """`proof` is its audit path, None in a whole export."""
 
     number: int
     body: bytes
@@ -179,13 +176,13 @@ def parts(start: int, end: int) -> Iterator[tuple[int, int]]:
 
 
 def lines_of(file: BinaryIO) -> Iterator[bytes]:
-    """Yield the lines of a file; a line that is too long for an export is cut, and so found."""
+    """Yield the lines of a file; a line that is too long for an export is cut, and so reported."""
     while line := file.readline(LONGEST_LINE):
         yield line
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return an object whose members are unique: two readers could disagree about duplicates."""
+    """Refuse duplicate members, about which two readers could disagree."""
     found = dict(pairs)
     if len(found) != len(pairs):
         raise Unreadable("a member is there twice")
@@ -260,7 +257,7 @@ def _gap(start: object, end: object, hashes: list[bytes]) -> GapLine:
 
 
 def _alone(rest: Mapping[Any, Any], line: T) -> T:
-    """Return the line if it has no members that nobody could check."""
+    """Refuse a line with unknown members, which no one could check."""
     if rest:
         raise ValueError
     return line

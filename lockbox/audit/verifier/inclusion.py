@@ -62,7 +62,6 @@ class InclusionChecker:
         self._at = min(start + WIDTH, self._size)
 
     def event(self, line: int, entry: EventLine) -> None:
-        """Take an event of the current tile."""
         if self._gaps and entry.number < self._gaps[-1].start:
             message = f"this event stands behind the event {self._passed - 1}"
             self._findings.add(FindingKind.REORDERED, message, line=line, number=entry.number)
@@ -112,7 +111,6 @@ class InclusionChecker:
         self._note_removed(gap)
 
     def _close(self, *, is_cut: bool = False) -> None:
-        """Judge the tile that ends here."""
         tile, rows, gaps = self._tile, self._rows, self._gaps
         self._tile, self._rows, self._gaps = None, [], []
         if tile is None:

@@ -13,7 +13,6 @@ STOPPED, STOP_ENDED, BREAK_GLASS = "emergency_stop", "emergency_stop_ended", "br
 
 
 def begins(fields: Mapping[str, Any]) -> bool:
-    """Return whether a request begins in its log with this move."""
     return fields["seq"] == 1 or SUBMISSION in fields
 
 
@@ -49,7 +48,6 @@ class KnownMoves:
 
     @property
     def lowest(self) -> int:
-        """The lowest known move."""
         return min(self.behind, default=self.first)
 
     @property
@@ -108,7 +106,6 @@ class MoveChecker:
             self._over.add(request)
 
     def finish(self) -> None:
-        """Report moves that never came."""
         for request, known in self._known.items():
             lacks = known.lacks
             if lacks is None and known.begin is None and not self.removed_before:
@@ -125,9 +122,9 @@ class MoveChecker:
 
 @dataclass
 class UseChecker:
-    """Compare how often windows for a number of uses were used with what they were opened for, as the log says both.
+    """Compare uses with what windows were opened for, as the log says both.
 
-    It keeps a number for each of them until its last use is told.
+    It keeps a number for each of them until its last use is recorded.
     """
 
     findings: Findings
@@ -135,7 +132,7 @@ class UseChecker:
     _used_up: set[str] = field(default_factory=set)
 
     def take(self, fields: Mapping[str, Any], where: Mapping[str, Any]) -> None:
-        """Take an event in the order of the log; others than openings and uses say nothing."""
+        """Take an event in the order of the log; only openings and uses count."""
         request, allowed, action = fields.get("request_id"), fields.get("max_uses"), fields.get("action")
         if not isinstance(request, str):
             return
@@ -192,7 +189,7 @@ Move = TypeVar("Move")
 class MoveSequencer(Generic[Move]):
     """Yield each request's moves in the order of their `seq`, which may differ from their order in the log.
 
-    Moves before the one with which their request begins wait for it, or for the end of the file.
+    Moves before the first of their request wait for it, or for the end of the file.
     """
 
     _waiting: dict[str, dict[int, Move]] = field(default_factory=dict)
@@ -211,7 +208,6 @@ class MoveSequencer(Generic[Move]):
             del self._waiting[request]
 
     def rest(self) -> Iterator[Move]:
-        """Yield the moves whose turn never came."""
         for waiting in self._waiting.values():
             yield from (waiting[seq] for seq in sorted(waiting))
         self._waiting.clear()

@@ -1,4 +1,4 @@
-"""Verify the WebAuthn assertion of a decision that was signed with a passkey; pure."""
+"""The WebAuthn assertion of a decision that was signed with a passkey; pure."""
 
 import base64
 import hashlib
@@ -26,7 +26,7 @@ PARTS = ("authenticator_data", "client_data", "signature", "key")
 
 
 class BadAssertion(Exception):  # noqa: N818 - it names what was found
-    """The assertion does not prove that the person signed this statement; the message says why."""
+    """The message says why."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Assertion:
 
     @classmethod
     def read(cls, said: object) -> Self:
-        """Read the form that events and rows hold.
+        """Parse the form that events and rows hold.
 
         Raises:
             BadAssertion: it is not of that form.
@@ -60,7 +60,7 @@ class Assertion:
 
 
 def challenge(statement: bytes) -> bytes:
-    """Return the challenge for a statement: its SHA-256."""
+    """SHA-256."""
     return hashlib.sha256(statement).digest()
 
 
@@ -74,15 +74,11 @@ def check(
 ) -> None:
     """Check that a passkey's holder, verified by the authenticator, signed exactly this statement.
 
-    Args:
-        assertion: what the authenticator gave.
-        statement: the bytes whose SHA-256 must have been the challenge.
-        public_key: the passkey's, as SubjectPublicKeyInfo in DER.
-        rp_id: the host for which it must have been used; None does not look.
-        origin: the origin of the page that must have asked; None does not look.
+    The statement's SHA-256 must have been the challenge; `public_key` is SubjectPublicKeyInfo in DER. `rp_id` and
+    `origin` are the host and the page's origin for which it must have been used; None is not checked.
 
     Raises:
-        BadAssertion: it shows no such thing.
+        BadAssertion: it does not prove that.
     """
     _check_client(assertion.client_data, statement, origin)
     data = assertion.authenticator_data

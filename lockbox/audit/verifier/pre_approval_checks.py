@@ -16,7 +16,7 @@ ACTIVE, SUBMISSION = "active", "submission"
 
 @dataclass
 class KnownPreApproval:
-    """What the log says of a pre-approval: the events that propose it, its approvers, and when it was revoked."""
+    """`proposed` are the events that propose it."""
 
     proposed: Mapping[str, Any] | None = None
     resource: str | None = None
@@ -36,7 +36,7 @@ class PreApprovedWindow:
 
 @dataclass
 class PreApprovalChecker:
-    """Take the events of a log, and compare windows with their pre-approvals at its end, in whatever order they came.
+    """Compare windows with their pre-approvals at a log's end, in whatever order they came.
 
     It keeps every pre-approval, and every window that one opened.
     """
@@ -63,7 +63,7 @@ class PreApprovalChecker:
             known.revoked_at = str(fields["at"])
 
     def finish(self, *, is_all_there: bool) -> None:
-        """Compare; `is_all_there` is whether all that a window needs must be in the file."""
+        """`is_all_there` is whether all that a window needs must be in the file."""
         used = Counter[str]()
         for window in sorted(self._windows, key=lambda one: str(one.fields["at"])):
             which = str(window.fields[PRE_APPROVAL])
@@ -126,7 +126,7 @@ def _texts(value: object) -> bool:
 
 
 def _fits(pattern: str, resource: str) -> bool:
-    """Whether a resource is what a pattern says, in which `*` is any text, also none."""
+    """`*` in a pattern is any text, also none."""
     first, *rest = pattern.split("*")
     if not rest:
         return resource == first

@@ -41,7 +41,7 @@ CONTENT, COMMENT, KEPT = "signed_content", "comment", "kept_resources"
 
 
 class Mismatch(Exception):  # noqa: N818 - it names what was found
-    """The signed statement does not match the log; the message says why."""
+    """The message says why."""
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,7 @@ class PasskeyApprovalChecker:
                 self._findings.add(FindingKind.PASSKEY, message, **where)
 
     def _take_pre_approved(self, where: Mapping[str, Any]) -> None:
-        """Leave to `PreApprovalChecker` whether that covers it; no passkey signs a pre-approval."""
+        """`PreApprovalChecker` judges that; no passkey signs a pre-approval."""
         if self._is_required:
             message = (
                 "a pre-approval opened this window, which only the vendor's server attests: no passkey signed it"
@@ -210,7 +210,7 @@ def _is_loose(mode: object) -> bool:
 
 
 def _engineer(fields: Mapping[str, Any]) -> object:
-    """Return the engineer of a submission: a service account names the engineer for whom it submits."""
+    """Return the engineer of a submission, also one by a service account."""
     return fields.get("on_behalf_of") or fields.get("actor_id")
 
 

@@ -1,4 +1,4 @@
-"""Check what a log states each month of access without approval: one a month, and no break-glass left out; pure."""
+"""Check the monthly statements of access without approval: one a month, and no break-glass left out; pure."""
 
 import re
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ BESIDE = timedelta(minutes=1)
 
 @dataclass
 class StatedAccessChecker:
-    """Take the events of a log, and compare at its end what was counted with the windows that the log opens."""
+    """Compare, at a log's end, what was counted with the windows that the log opens."""
 
     findings: Findings
     _months: set[str] = field(default_factory=set)
@@ -53,7 +53,7 @@ class StatedAccessChecker:
         self._stated.append((*span, count, where))
 
     def finish(self) -> None:
-        """Compare; windows that were removed with the oldest events are missed by nobody."""
+        """Windows that were removed with the oldest events are not missed."""
         for since, at, count, where in self._stated:
             opened = sum(one - since > BESIDE and at - one > BESIDE for one in self._opened)
             if opened > count:
@@ -62,7 +62,7 @@ class StatedAccessChecker:
 
 
 def _moments(*said: str) -> list[datetime]:
-    """Return the moments that these texts name, without those that no calendar has."""
+    """Parse moments, without those that no calendar has."""
     found = []
     for one in said:
         with suppress(ValueError):

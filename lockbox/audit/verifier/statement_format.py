@@ -18,12 +18,12 @@ LONGEST_TEXT = 4096
 
 
 def added(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the members of a move that format 2 adds; without any, what is signed is of format 1."""
+    """Return the members of a move that format 2 adds; without any, format 1 is signed."""
     return {name: fields[name] for name in (ACT_AS, AGENT, CALL) if name in fields}
 
 
 def malformed(fields: Mapping[str, Any]) -> Iterator[str]:
-    """Yield those of a move's members that are of another form."""
+    """Yield those of a move's members that are malformed."""
     if ACT_AS in fields and not _is_text(fields[ACT_AS], SHA256):
         yield ACT_AS
     for name, form in ((AGENT, OF_AGENT), (CALL, OF_CALL)):
@@ -42,7 +42,7 @@ def _is_text(value: object, form: re.Pattern[str]) -> bool:
 def contradiction(fields: Mapping[str, Any], asked: Mapping[str, Any] | None) -> str | None:
     """Return what these members of a move contradict, or None.
 
-    `asked` are those of the move with which the request begins, if the file has it.
+    `asked` are those of the request's first move, if the file has it.
     """
     mine = added(fields)
     opens = fields["to_state"] == ACTIVE

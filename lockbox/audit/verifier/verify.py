@@ -1,4 +1,4 @@
-"""Verify one export with the given keys only; pure."""
+"""Verification of one export with the given keys only; pure."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -33,7 +33,7 @@ Numbered = Iterator[tuple[int, bytes]]
 
 @dataclass
 class VerificationResult:
-    """The result of verifying a file: the findings, and counts of what was checked.
+    """The findings, and counts of what was checked.
 
     `signer` is the trusted key that signed, `extended` the other checkpoints that the log extends. `events` are those
     in the file, `said` the number in its last line. `details` are personal values shown, `left_out` those erased or
@@ -73,7 +73,7 @@ class VerificationResult:
 
     @property
     def seen(self) -> list[int]:
-        """The sizes of these checkpoints."""
+        """The sizes of the extended checkpoints."""
         return [one.size for one in self.extended]
 
     @property
@@ -92,14 +92,14 @@ def verify(
     most: int | None = None,
     approvers: Approvers = NO_APPROVERS,
 ) -> VerificationResult:
-    """Return the result of verifying an export; memory grows with its events by no more than the id of each.
+    """Verify an export; memory grows with its events by no more than the id of each.
 
     Args:
         lines: of the file, each with its line break.
         keys: those that are trusted: of logs, and by their name of approvals.
         seen: signed checkpoints of the log that came another way, such as by mail.
         last: the checkpoint of the export that was verified last, from a place that the caller trusts.
-        now: by which nothing may be from the future; None looks for no such thing.
+        now: the latest valid time; None checks no times.
         approvers: the customer's own files of approvers' keys, and whether each approval must be signed.
         most: how many findings are enough to stop, where one of them is a contradiction; None reads all.
 
@@ -145,7 +145,7 @@ def verify(
 
 
 def _check_generation(result: VerificationResult, bodies: EventChecker) -> None:
-    """Report a log that began anew without saying why: a whole export has the event, unless retention removed it."""
+    """Report a log that began again without saying why: a whole export has the event, unless retention removed it."""
     header = result.header
     is_later = header.generation > 1 and not result.findings.is_contradicted
     if header.whole and is_later and not bodies.restores and not result.removed:
@@ -154,7 +154,7 @@ def _check_generation(result: VerificationResult, bodies: EventChecker) -> None:
 
 
 def _check_times(result: VerificationResult, signed: Iterable[Checkpoint], now: datetime) -> None:
-    """Report checkpoints signed in the future: one of the clocks is wrong."""
+    """Report checkpoints signed in the future."""
     for one in signed:
         try:
             at = datetime.fromisoformat(one.at)
@@ -320,7 +320,6 @@ def _filtered(result: VerificationResult, numbered: Numbered, bodies: EventCheck
 
 
 def word(result: VerificationResult) -> str:
-    """Return the result as a sentence."""
     if result.exit_code == BAD:
         return "Tampered."
     if result.exit_code == CANNOT_TELL:
@@ -336,7 +335,6 @@ def day(at: str) -> str:
 
 
 def whole(result: VerificationResult) -> str:
-    """Describe the file."""
     kind = "whole" if result.header.whole else "filtered"
     events = counted(result.events, "event")
     return f"{events}, a {kind} export of {result.header.origin} at size {result.header.size}"
@@ -348,7 +346,7 @@ def counted(number: int, thing: str) -> str:
 
 
 def remarks(result: VerificationResult) -> Iterator[str]:
-    """Yield remarks on what was and was not shown, a line each."""
+    """Yield remarks on what was and was not verified, a line each."""
     if result.signer:
         yield f"signed by {result.signer.name}+{result.signer.id.hex()} at {result.at}"
         yield f"its fingerprint: {result.signer.fingerprint}; compare it over another channel"

@@ -12,7 +12,7 @@ SILENT = frozenset({"time", "connection", "certificate", "name"})
 
 @dataclass(frozen=True)
 class Reply:
-    """What the other side said: an HTTP or SMTP status, and the beginning of its text."""
+    """An HTTP or SMTP status, and the beginning of the text."""
 
     status: int | None = None
     text: str = ""
@@ -25,7 +25,7 @@ class SendFailed(Exception):  # noqa: N818 - it is an outcome that callers plan 
     """It did not arrive.
 
     `permanent` means that another try with the same recipient is pointless, `gone` that the recipient wants no more
-    of anything. `kind` is a word for the log, `reply` what the other side said, `wait` how long it asked for.
+    of anything. `kind` is a code for the log, `wait` how long the other side asked for.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class SendFailed(Exception):  # noqa: N818 - it is an outcome that callers plan 
 
     @property
     def said(self) -> PeerResponse:
-        """What this says about the other side: any status is an answer; a fault of ours says nothing."""
+        """Any status is an answer; a fault of ours says nothing."""
         if self.reply.status is not None:
             return PeerResponse.ANSWER
         return PeerResponse.SILENCE if self.kind in SILENT else PeerResponse.NOTHING
@@ -86,17 +86,16 @@ class WebhookCall:
 
 
 class MailSender(Protocol):
-    """Sends mail, several at once in one event loop; every call ends within SEND_SECONDS."""
+    """Sends several mails at once in one event loop; every call ends within SEND_SECONDS."""
 
     async def send(self, mail: OutgoingMail) -> None:
-        """Hand the mail over, or raise SendFailed."""
+        """Raises SendFailed."""
 
-    async def close(self) -> None:
-        """Close the connections that are kept."""
+    async def close(self) -> None: ...
 
 
 class WebhookSender(Protocol):
-    """Calls webhooks, several at once in one event loop; every call ends within SEND_SECONDS."""
+    """Sends several calls at once in one event loop; every call ends within SEND_SECONDS."""
 
     async def send(self, hook: WebhookCall) -> Reply:
-        """Deliver the call and return what was answered, or raise SendFailed."""
+        """Raises SendFailed."""

@@ -54,7 +54,7 @@ class MailboxHeader(NamedTuple):
 
 
 def header(name: str, value: str) -> str:
-    """Return the lines of a header; the email package writes it unless it is short, plain ASCII.
+    """Format a header; the email package does it unless it is short, plain ASCII.
 
     Raises:
         ValueError: it would hold a line break.
@@ -82,14 +82,10 @@ HTML = header("Content-Type", 'text/html; charset="utf-8"') + ENCODING
 
 # Written by hand, for the email package takes half of the CPU of a sent mail to write one header after the other.
 def compose(mail: OutgoingMail, sender: str) -> MailEnvelope:
-    """Return the mail as it is handed over.
+    """Format a mail.
 
     `Auto-Submitted` is RFC 3834's, which keeps machines from answering; Exchange needs a header of its own for it.
     `List-Id` is RFC 2919's, by which mailboxes sort.
-
-    Args:
-        mail: what it says, and to whom.
-        sender: the From header.
 
     Raises:
         ValueError: a header would hold a line break, or the address is not one.
@@ -116,9 +112,9 @@ def compose(mail: OutgoingMail, sender: str) -> MailEnvelope:
 
 
 def _boundary() -> str:
-    """Return a boundary: it is random, and no quoted-printable text contains its "=_" (RFC 2045, 6.7).
+    """It is random, and no quoted-printable text contains its "=_" (RFC 2045, 6.7).
 
-    Either would do as long as the mail stays as it was sent; a relay may write its parts anew.
+    Either would do as long as the mail stays as it was sent; a relay may rewrite its parts.
     """
     return f"=_{secrets.token_hex(12)}"
 
@@ -143,7 +139,7 @@ def _to(name: str, address: str) -> MailboxHeader:
 
 
 def _mailbox(header_name: str, whole: Address) -> MailboxHeader:
-    """Return a header with one address; if the address is not ASCII, without the name."""
+    """If the address is not ASCII, the name is left out."""
     name, address = whole.display_name, whole.addr_spec
     is_plain = name.isascii() and name.isprintable() and ENCODED not in name
     if not (name and address.isascii()):
@@ -192,11 +188,7 @@ class SmtpMail:
         self._idle: list[SmtpClient] = []
 
     async def send(self, mail: OutgoingMail) -> None:
-        """Hand the mail to the relay.
-
-        Raises:
-            SendFailed: it was not taken; permanent if the relay refused the recipient or the content for good.
-        """
+        """Raises SendFailed, permanent if the relay refused the recipient or the content permanently."""
         try:
             envelope = compose(mail, self._sender)
         except ValueError as error:
@@ -211,7 +203,7 @@ class SmtpMail:
             raise _failed(error) from error
 
     async def check(self) -> None:
-        """Connect, encrypt, log in and name sender and recipient as for a mail to the sender, and hand over none.
+        """Connect, encrypt, log in and name sender and recipient as for a mail to the sender, and send none.
 
         Raises:
             SendFailed: the relay would not take a mail.
@@ -230,7 +222,6 @@ class SmtpMail:
             raise _failed(error) from error
 
     async def close(self) -> None:
-        """Close the connections that are kept."""
         while self._idle:
             self._idle.pop().close()
 
@@ -280,7 +271,7 @@ class SmtpMail:
 
 
 def _failed(error: BaseException) -> SendFailed:
-    """Return what went wrong with the relay; only a refusal of the content itself is permanent."""
+    """Only a refusal of the content itself is permanent."""
     causes = list(_causes(error))
     if any(isinstance(one, TimeoutError) for one in causes):
         return SendFailed("the mail relay took too long", kind="time")

@@ -1,7 +1,7 @@
-"""An SMTP connection over asyncio (RFC 5321) that sends a mail's commands in one go where the relay takes that.
+"""An SMTP connection over asyncio (RFC 5321) that pipelines a mail's commands where the relay allows it.
 
 Written by hand because no client that we know of can pipeline (RFC 2920), which is half of the round trips of a mail.
-Its errors are those of smtplib. It has no deadlines: whoever calls sets one for all that a mail takes.
+Its errors are those of smtplib. It has no deadlines: its callers set one for all that a mail takes.
 """
 
 import asyncio
@@ -33,15 +33,13 @@ LOGIN_ORDER = ("CRAM-MD5", "PLAIN", "LOGIN")
 
 
 class SmtpReply(NamedTuple):
-    """What a relay said to one command."""
-
     code: int
     text: bytes
 
 
 @dataclass(frozen=True)
 class MailEnvelope:
-    """A mail as it is handed over: from and to whom, and its lines; `is_utf8` where an address is not ASCII."""
+    """`content` are the lines; `is_utf8` where an address is not ASCII."""
 
     sender: str
     recipient: str
@@ -68,12 +66,10 @@ class SmtpClient(asyncio.Protocol):
         self._has_sent_mail = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Note the way to the relay."""
         if isinstance(transport, asyncio.Transport):
             self._transport = transport
 
     def data_received(self, data: bytes) -> None:
-        """Take the lines that have come."""
         self._buffer += data
         while (end := self._buffer.find(b"\n")) >= 0:
             line = bytes(self._buffer[:end]).rstrip(b"\r")
@@ -85,27 +81,26 @@ class SmtpClient(asyncio.Protocol):
             self._waiter.set_result(None)
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Note that the relay has hung up."""
         self._lose(error or smtplib.SMTPServerDisconnected("the connection was closed"))
 
     @property
     def is_fit(self) -> bool:
-        """Whether the next mail may go by it: it stands, and the relay has said nothing that nobody asked for."""
+        """Whether the next mail may use it: it is open, and the relay has sent nothing unasked."""
         return not (self._lost or self._replies or self._buffer or self._lines)
 
     def close(self) -> None:
-        """Say goodbye, and hang up without waiting for an answer."""
+        """Send QUIT, and close without waiting for an answer."""
         if self._transport is not None and self.is_fit:
             self._transport.write(b"QUIT\r\n")
         self.abort()
 
     def abort(self) -> None:
-        """Hang up at once: it is not known what the relay has got."""
+        """Close at once: what the relay has received is unknown."""
         if self._transport is not None:
             self._transport.abort()
 
     async def greet(self) -> None:
-        """Read the greeting, and say who calls.
+        """Read the greeting, and send EHLO.
 
         Raises:
             smtplib.SMTPException, OSError: the relay refuses, or is none.
@@ -116,7 +111,7 @@ class SmtpClient(asyncio.Protocol):
         await self._say_hello()
 
     async def start_tls(self, tls: ssl.SSLContext, host: str) -> None:
-        """Go on under TLS; nothing that was said before it counts after it.
+        """Continue under TLS; nothing that was said before it counts after it.
 
         Raises:
             smtplib.SMTPException, OSError: the relay cannot, its certificate is not for that host, or something was
@@ -154,10 +149,10 @@ class SmtpClient(asyncio.Protocol):
         raise smtplib.SMTPAuthenticationError(*reply)
 
     async def send(self, envelope: MailEnvelope) -> None:
-        """Hand over one mail.
+        """Send one mail.
 
         Raises:
-            ConnectionUsedUp: nothing of it was taken, for the relay has ended a connection that was kept.
+            ConnectionUsedUp: nothing of it was taken, because the relay has ended a kept connection.
             smtplib.SMTPException, OSError: it was not taken; after SMTPRecipientsRefused, SMTPSenderRefused and
                 SMTPDataError the connection is as good as before.
         """
@@ -177,11 +172,11 @@ class SmtpClient(asyncio.Protocol):
         self._has_sent_mail = True
 
     async def try_out(self, address: str) -> None:
-        """Begin a mail from an address to itself, and take it back before anything of it was sent.
+        """Begin a mail from an address to itself, and cancel it before anything of it was sent.
 
         Raises:
-            smtplib.SMTPException, OSError: the relay takes no mail of ours from here. That it does not know the
-                recipient is no reason.
+            smtplib.SMTPException, OSError: the relay takes no mail of ours from here; an unknown recipient is no
+                reason.
         """
         reply = await self._ask(f"MAIL FROM:<{address}>")
         if reply.code < FIRST_REFUSAL:
@@ -260,7 +255,6 @@ class SmtpClient(asyncio.Protocol):
             self._transport.write(data)
 
     async def _answers(self, number: int) -> list[SmtpReply]:
-        """Wait for so many replies."""
         self._wanted = number
         if len(self._replies) < number:
             if self._lost:
@@ -291,7 +285,7 @@ class SmtpClient(asyncio.Protocol):
 
 
 async def connect(host: str, port: int, tls: ssl.SSLContext | None) -> SmtpClient:
-    """Return a connection that was greeted; with `tls` it speaks TLS from the first byte.
+    """Return a greeted connection; with `tls` it speaks TLS from the first byte.
 
     Raises:
         smtplib.SMTPException, OSError: there is no relay there, or it refuses.
@@ -327,7 +321,7 @@ def _commands(envelope: MailEnvelope, features: dict[str, str]) -> list[bytes]:
 
 
 def _dotted(content: bytes) -> bytes:
-    """Return the lines of a mail with its end, each ended by CRLF alone and each dot that begins one doubled."""
+    """End each line by CRLF alone, double each leading dot, and add the end."""
     lines = [b"." + line if line.startswith(b".") else line for line in content.splitlines()]
     return b"\r\n".join([*lines, b".\r\n"])
 
@@ -342,7 +336,7 @@ def _in_base64(text: str) -> str:
 
 @cache
 def _own_name() -> str:
-    """Return how this machine names itself: a full name, or its address where it has none (RFC 5321, 4.1.3)."""
+    """Return this machine's full name, or its address where it has none (RFC 5321, 4.1.3)."""
     name = socket.getfqdn()
     if "." in name and name.isascii():
         return name

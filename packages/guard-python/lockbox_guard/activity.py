@@ -1,4 +1,4 @@
-"""Report to Lockbox what was done inside windows: gathered, and sent in batches beside the calls."""
+"""Reports of what was done inside windows: gathered, and sent to Lockbox in batches beside the calls."""
 
 import asyncio
 import logging
@@ -31,7 +31,7 @@ PASSING = frozenset({401, 408, 425, 429})
 
 @dataclass(frozen=True, slots=True)
 class DoneKind:
-    """Something that is done in a window: each kind is one line of a report, however often it was done."""
+    """Each kind is one line of a report, with a count."""
 
     request: UUID
     method: str
@@ -42,7 +42,7 @@ class DoneKind:
 
 @dataclass(frozen=True, slots=True)
 class UsedKind:
-    """What calls were let in for from memory, which no gate has counted."""
+    """Calls let in from memory, which no gate has counted."""
 
     request: UUID
     resource: str
@@ -51,19 +51,17 @@ class UsedKind:
 
 @dataclass(slots=True)
 class DoneTimes:
-    """How often it was done, and when first and last, in microseconds since 1970."""
+    """Microseconds since 1970."""
 
     first: float
     last: float
     count: int = 0
 
     def add(self, at: float) -> None:
-        """Count one more."""
         self.count += 1
         self.last = max(self.last, at)
 
     def lines(self, kind: DoneKind | UsedKind) -> list[dict[str, Any]]:
-        """Return it as Lockbox takes it."""
         said = {name: getattr(kind, name) for name in type(kind).__slots__ if name != "request"}
         last = {"at": _written(self.last), "count": 1, **said}
         return [last] if self.count == 1 else [{"at": _written(self.first), "count": self.count - 1, **said}, last]
@@ -82,12 +80,11 @@ class WaitingReport:
 
     @property
     def size(self) -> int:
-        """How many lines it has."""
         return sum(len(lines) for lines in self.body.values())
 
 
 class ActivityReports:
-    """What was done and used and is not yet reported. It is bounded: what does not fit is counted, and lost."""
+    """Activity that is not yet reported. It is bounded: what does not fit is counted, and lost."""
 
     def __init__(self, address: LockboxAddress, token: GuardToken, knowledge: Knowledge) -> None:
         self._token = token
@@ -101,10 +98,10 @@ class ActivityReports:
         self._sending = asyncio.Lock()
 
     def add(self, allowed: Allowed, method: str, outcome: str) -> None:
-        """Note that something was done now; takes microseconds.
+        """Note an action done now; takes microseconds.
 
         Raises:
-            ValueError: the method or the outcome is not one that Lockbox takes.
+            ValueError: Lockbox does not take the method or the outcome.
         """
         if not METHOD.fullmatch(method) or not OUTCOME.fullmatch(outcome):
             raise ValueError("name a method such as GET, and an outcome such as served, in small letters")
@@ -115,7 +112,7 @@ class ActivityReports:
         self._add(self._done, kind, at)
 
     def add_use(self, allowed: Allowed) -> None:
-        """Note that a call was let in from memory now; takes a microsecond or two."""
+        """Note a call let in from memory now; takes a microsecond or two."""
         at = self._clock.now()
         if allowed.request is not None and at is not None:
             self._add(self._used, UsedKind(allowed.request, allowed.use.resource, allowed.use.action), at)
@@ -131,7 +128,7 @@ class ActivityReports:
             times.add(at)
 
     async def run(self) -> None:
-        """Send what there is every two seconds, until cancelled."""
+        """Send every two seconds, until cancelled."""
         try:
             while True:
                 await asyncio.sleep(SEND_SECONDS)
@@ -140,7 +137,7 @@ class ActivityReports:
             await self._client.aclose()
 
     async def send(self) -> None:
-        """Send what there is; what Lockbox does not take now waits."""
+        """What Lockbox does not take now waits."""
         async with self._sending:
             await self._send_all()
 
@@ -167,7 +164,7 @@ class ActivityReports:
         ]
 
     async def _send(self, report: WaitingReport) -> bool:
-        """Send a report, and return whether it is done with."""
+        """Return whether the report is done with."""
         try:
             headers = {"authorization": f"Bearer {self._token.read()}", "idempotency-key": report.key}
             path = f"/v1/requests/{report.request}/activity"
@@ -195,6 +192,6 @@ def _by_request(kinds: dict[AnyKind, DoneTimes]) -> dict[UUID, list[dict[str, An
 
 
 def _bodies(lines: dict[str, list[dict[str, Any]]]) -> Iterator[dict[str, list[dict[str, Any]]]]:
-    """Yield reports of one request, each with as many lines of a kind as Lockbox takes."""
+    """Yield reports of one request, each with at most as many lines of a kind as Lockbox takes."""
     for at in range(0, max(map(len, lines.values())), MOST_A_REPORT):
         yield {name: part for name, all_of in lines.items() if (part := all_of[at : at + MOST_A_REPORT])}

@@ -32,9 +32,9 @@ BY_SERVER = frozenset({"http.response.pathsend", "http.response.zerocopysend"})
 
 
 class AsgiGuard:
-    """Refuses calls without a window with 401 or 403, and cuts those that go on when no window allows them any more.
+    """Refuses calls without a window with 401 or 403, and cuts running ones when no window allows them any more.
 
-    The application finds the `Allowed` in `scope["lockbox"]`, a new one once the call goes on under another window.
+    The application finds the `Allowed` in `scope["lockbox"]`, a new one once the call continues under another window.
     It must run on asyncio. Where the guard has a `reports_token_file`, each call is reported as `served`, by its
     method or as WEBSOCKET, and as `cut` if it is.
     """
@@ -46,7 +46,7 @@ class AsgiGuard:
             app: the application.
             guard: of this process.
             call: says what a call uses, from its scope; if it raises anything, the call is refused.
-            drain_seconds: how long calls may go on after their window; 0 cuts them.
+            drain_seconds: how long calls may continue after their window; 0 cuts them.
         """
         self._app = app
         self._guard = guard
@@ -54,7 +54,6 @@ class AsgiGuard:
         self._drain_seconds = drain_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let a call in, or refuse it."""
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
@@ -121,11 +120,7 @@ class RunningCall:
         self.is_cut = False
 
     async def run(self, app: AsgiApp) -> None:
-        """Run the application for this call.
-
-        Raises:
-            CallCut: the call was cut after its answer had begun; so the server ends the connection.
-        """
+        """Raises CallCut after the answer had begun, so that the server ends the connection."""
         running = asyncio.create_task(_run(app, self._scope, self._take, self._give))
         try:
             while not running.done() and (self._has_ended or self._watch.may_go_on()):
@@ -140,7 +135,7 @@ class RunningCall:
             await self._cut(running)
 
     async def _cut(self, running: "asyncio.Task[None]") -> None:
-        """End the call whether the application minds or not: what it sends from now on goes nowhere."""
+        """End the call even if the application does not: what it sends from now on is dropped."""
         self.is_cut = True
         running.cancel()
         # Whatever it still says is of no interest, but Python would complain of an exception that nobody looked at.
@@ -154,7 +149,7 @@ class RunningCall:
             raise CallCut(CUT)
 
     async def _say_end(self) -> bool:
-        """Tell the client, and return whether that can be done: an answer that has begun is broken off."""
+        """Answer the client, and return whether that was possible: an answer that has begun is broken off."""
         if self._is_websocket:
             await self._send({"type": "websocket.close", "code": POLICY_VIOLATION, "reason": CUT})
         elif not self._has_begun:

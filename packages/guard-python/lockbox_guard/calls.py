@@ -10,7 +10,7 @@ BEARER = "bearer"
 
 @dataclass(frozen=True, slots=True)
 class GuardedCall:
-    """What a call uses, as for `Guard.check`. Without any of the last three, its bearer token says whose it is."""
+    """What a call uses, as for `Guard.check`. Without the last three, its bearer token names the caller."""
 
     tenant: str
     resource: str
@@ -21,7 +21,7 @@ class GuardedCall:
     engineer: UUID | str | None = None
 
     def token_or(self, shown: list[str]) -> str | None:
-        """Return the token to check by: its own, or the one of these headers `Authorization`.
+        """Return its own token, or the one of these headers `Authorization`.
 
         Raises:
             Refused: there are several.

@@ -1,4 +1,4 @@
-"""Where Lockbox is, and the token by which it knows this service."""
+"""The address of Lockbox, and the token by which it knows this service."""
 
 import os
 import ssl
@@ -16,17 +16,13 @@ IDLE_SECONDS = 2.0
 
 @dataclass(frozen=True)
 class GuardToken:
-    """A token with the scope `gate:guard`, read anew each time: from a file, or from a variable."""
+    """A token with the scope `gate:guard`, read each time from a file or a variable."""
 
     file: Path | None = None
     variable: str = VARIABLE
 
     def read(self) -> str:
-        """Return the token.
-
-        Raises:
-            ValueError: there is none; what to do.
-        """
+        """Raises ValueError where there is none; the message says what to do."""
         try:
             text = self.file.read_text(encoding="ascii") if self.file else os.environ.get(self.variable, "")
         except (OSError, UnicodeError) as error:
@@ -39,10 +35,10 @@ class GuardToken:
 
 @dataclass(frozen=True)
 class LockboxAddress:
-    """The address of Lockbox, over TLS, or in the clear on this machine; `ca_file` is for a CA of your own.
+    """Over TLS, or in the clear on this machine; `ca_file` is for a CA of your own.
 
     Raises:
-        ValueError: the address is not such a one.
+        ValueError: the address is neither.
     """
 
     url: str
@@ -61,7 +57,7 @@ class LockboxAddress:
         object.__setattr__(self, "_base", base)
 
     def client(self, *, connections: int) -> httpx.AsyncClient:
-        """Return a client for it, that follows nothing and reads no settings of the environment."""
+        """The client follows no redirects and reads no settings of the environment."""
         return httpx.AsyncClient(
             base_url=self._base,
             verify=ssl.create_default_context(cafile=self.ca_file) if self._base.scheme == "https" else False,

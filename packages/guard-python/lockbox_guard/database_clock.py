@@ -25,11 +25,7 @@ BOOT_CLOCK = _boot_clock()
 
 
 def read_instant(written: object) -> datetime:
-    """Return a moment that Lockbox wrote.
-
-    Raises:
-        ValueError: it is none, or has no offset.
-    """
+    """Raises ValueError for anything but a moment with an offset."""
     if not isinstance(written, str) or len(written) > LONGEST_INSTANT:
         raise ValueError("a moment is not text")
     at = datetime.fromisoformat(written)
@@ -39,14 +35,13 @@ def read_instant(written: object) -> datetime:
 
 
 def microseconds(at: datetime) -> int:
-    """Return a moment as microseconds since 1970."""
     return (at - EPOCH) // MICROSECOND
 
 
 class ClockKnowledge(NamedTuple):
-    """By how many microseconds the database's clock is ahead of ours: at most, and at least by what came last.
+    """By how many microseconds the database's clock is ahead of ours: at most, and at least by the last event.
 
-    Everything that was so until `heard`, on our clock, is known.
+    Everything up to `heard`, on our clock, is known.
     """
 
     most: float
@@ -58,13 +53,13 @@ NOTHING = ClockKnowledge(float("inf"), float("-inf"), float("-inf"))
 
 
 class DatabaseClock:
-    """The time by the database, from what the stream says it is.
+    """The time by the database, bounded by what the stream says.
 
     The first event of a connection was written after the request for it was sent, so the database's clock is ahead of
-    ours by no more than the time in it less the moment of sending. The time in an answer bounds it likewise, so that
-    a slow beginning of a connection does not count for as long as it lasts. What arrives later was written before it
-    arrived, so the clock is ahead by no less than the time in it less the arrival: by that a clock that was set
-    forward shows. One thread writes, any number reads.
+    ours by no more than its time less the moment of sending. The time in an answer bounds it likewise, so that a slow
+    beginning of a connection does not count for as long as it lasts. What arrives later was written before it
+    arrived, so the clock is ahead by no less than its time less the arrival: that reveals a clock that was set
+    forward. One thread writes, any number reads.
     """
 
     def __init__(self, clock: Callable[[], float] = BOOT_CLOCK) -> None:
@@ -73,17 +68,16 @@ class DatabaseClock:
         self._known: ClockKnowledge | None = None
 
     def note_sent(self) -> None:
-        """Note that the stream is asked for now."""
         self._sent = self.moment()
 
     def moment(self) -> float:
-        """Return the present by our clock, in microseconds: when a question is sent, for `bound`."""
+        """Return our clock in microseconds: when a question is sent, for `bound`."""
         return self._clock() * 1e6
 
     def hear(self, at: int, *, current: int | None) -> None:
-        """Take the time by the database out of an event that has just arrived; microseconds since 1970.
+        """Take the database's time, in microseconds since 1970, from an event that has just arrived.
 
-        Everything that was so until `current` is known with it; None if it says nothing of that.
+        Everything up to `current` is known with it; None if it says nothing of that.
         """
         most, _, heard = self._known or NOTHING
         if self._sent is not None:
@@ -94,17 +88,17 @@ class DatabaseClock:
             self._known = ClockKnowledge(most, least, heard if current is None else current - most)
 
     def bound(self, sent: float, at: int) -> None:
-        """Take the time by the database out of an answer to what was sent at this `moment`.
+        """Take the database's time from an answer to what was sent at this `moment`.
 
-        The clock is ahead by no more than that says; but by what the last event says at least, which may have come
-        from another process of Lockbox, that knows of a clock that was set forward since.
+        The clock is ahead by at most that, and by at least what the last event says, which may be of another process
+        of Lockbox that knows of a clock that was set forward since.
         """
         if self._known is not None:
             most, least, heard = self._known
             self._known = ClockKnowledge(max(min(at - sent, most), least), least, heard)
 
     def lose(self) -> None:
-        """Forget what was heard: nothing is allowed until Lockbox is heard again."""
+        """Allow nothing until Lockbox is heard again."""
         self._known = None
 
     @property
@@ -113,12 +107,12 @@ class DatabaseClock:
         return self.latest() is None
 
     def now(self) -> float | None:
-        """Return the time by the database, however long ago it was heard; None if it never was."""
+        """Return the database's time, however long ago Lockbox was heard; None if never."""
         known = self._known
         return None if known is None else self.moment() + known.most
 
     def latest(self) -> float | None:
-        """Return the time by the database as far ahead as it can be, in microseconds; None after too long a quiet."""
+        """Return the database's time as far ahead as it can be, in microseconds; None after too long a silence."""
         known, now = self._known, self.moment()
         if known is None or now - known.heard >= QUIET_SECONDS * 1e6:
             return None

@@ -1,4 +1,4 @@
-"""What the guard is asked, and what it answers."""
+"""The guard's questions and answers."""
 
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -24,7 +24,7 @@ SIGN_IN = frozenset({"no_token", "bad_token"})
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """What a call uses: one action on one resource of a tenant, at a service of the catalogue."""
+    """One action on one resource of a tenant, at a service of the catalogue."""
 
     tenant: str
     service: str
@@ -34,12 +34,12 @@ class Use:
 
 @dataclass(frozen=True, slots=True)
 class Allowed:
-    """A yes, and what for.
+    """Access is allowed.
 
     `request` is the access request whose window lets the call in, `until` when that ends by the clock of Lockbox's
     database. Both and `engineer` are None where the catalogue says that calls of this person are not gated.
-    `is_known` is whether the change stream brought the window, `break_glass` whether it was opened in an emergency
-    without the customer.
+    `is_known`: the change stream brought the window; `break_glass`: it was opened in an emergency without the
+    customer.
     """
 
     use: Use
@@ -51,13 +51,13 @@ class Allowed:
 
     @property
     def is_gated(self) -> bool:
-        """Whether the call needs a window, which can end while the call goes on."""
+        """Whether the call needs a window, which can end during the call."""
         return self.request is not None
 
 
 @dataclass(frozen=True, slots=True)
 class NoAccess:
-    """A no: the reason in a word, a sentence for people, and where to request access if that helps."""
+    """A code for the reason, a sentence for people, and where to request access if that helps."""
 
     reason: str
     detail: str = ""
@@ -65,12 +65,11 @@ class NoAccess:
 
     @property
     def status(self) -> int:
-        """The HTTP status to answer with: 401 where signing in helps, else 403."""
+        """401 where signing in helps, else 403."""
         return 401 if self.reason in SIGN_IN else 403
 
     @property
     def sentence(self) -> str:
-        """What to tell people."""
         return self.detail or SENTENCES.get(self.reason, SENTENCES["behind"])
 
 

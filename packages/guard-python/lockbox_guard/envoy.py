@@ -1,7 +1,7 @@
-"""Answer Envoy's gRPC questions (ext_authz) with what Lockbox's gate answers: `lockbox-guard serve`.
+"""Answers to Envoy's gRPC questions (ext_authz) by Lockbox's gate: `lockbox-guard serve`.
 
-Lockbox's catalogue says what a request uses, so this keeps no windows of its own: it passes questions on, and
-whatever is not a clear yes in time is a no. Gateways with forward-auth ask the gate themselves.
+Lockbox's catalogue says what a request uses, so this keeps no windows of its own: it passes questions on, and all but
+a clear yes in time is a no. Gateways with forward-auth ask the gate themselves.
 """
 
 import argparse
@@ -51,13 +51,12 @@ class EnvoyAuthorization(external_auth_pb2_grpc.AuthorizationServicer):  # type:
         self._client = address.client(connections=MOST_CONNECTIONS)
 
     async def close(self) -> None:
-        """Close the connections to Lockbox."""
         await self._client.aclose()
 
     async def Check(  # noqa: N802 - the protocol's name
         self, request: external_auth_pb2.CheckRequest, _context: object
     ) -> external_auth_pb2.CheckResponse:
-        """Answer whether a call is let in. Nothing of the call but its method, host, target and headers counts."""
+        """Only the call's method, host, target and headers count."""
         http = request.attributes.request.http
         sent = _headers(http)
         if not TARGET.fullmatch(http.path):
@@ -93,7 +92,7 @@ def _headers(http: attribute_context_pb2.AttributeContext.HttpRequest) -> dict[s
 
 
 def _allowed(told: Mapping[str, str], sent: Iterable[str]) -> external_auth_pb2.CheckResponse:
-    """Let a call in, with what Lockbox says of it in the place of what the client may have said."""
+    """Let a call in; Lockbox's headers replace those of the client."""
     forged = [name for name in sent if name.startswith(OWN) and name not in told]
     ok = external_auth_pb2.OkHttpResponse(headers=_options(told.items()), headers_to_remove=forged)
     return external_auth_pb2.CheckResponse(status=status_pb2.Status(code=code_pb2.OK), ok_response=ok)
@@ -125,7 +124,7 @@ async def serve(authorization: EnvoyAuthorization, listen: str, started: "asynci
     """Serve until cancelled; `started` gets the port (1 for a socket in the file system).
 
     Raises:
-        ValueError: the address is not one of this machine: what is sent there is not encrypted.
+        ValueError: the address is not on this machine: traffic there is not encrypted.
     """
     host = listen.rpartition(":")[0]
     if not listen.startswith("unix:/") and not ip_address(host.strip("[]")).is_loopback:
@@ -143,7 +142,6 @@ async def serve(authorization: EnvoyAuthorization, listen: str, started: "asynci
 
 
 def main() -> None:
-    """Serve until told to end."""
     parser = argparse.ArgumentParser(prog="lockbox-guard", description=__doc__)
     serving = parser.add_subparsers(required=True).add_parser("serve", help="answer Envoy's ext_authz over gRPC")
     serving.add_argument("--lockbox", required=True, help="address of Lockbox, such as https://lockbox.example")

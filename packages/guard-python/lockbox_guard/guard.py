@@ -1,4 +1,4 @@
-"""Say whether a call may go on: from memory, which the change stream keeps, or by asking Lockbox once."""
+"""Decisions about calls: from memory, which the change stream keeps, or by asking Lockbox once."""
 
 import asyncio
 import os
@@ -26,7 +26,7 @@ Caller = CallerProof | UUID | str
 class Guard:
     """The guard of a service: one for each process, for all its threads and event loops.
 
-    It says no whenever it cannot know: until it has heard of Lockbox, and three seconds after it last did.
+    It refuses whenever it cannot know: until it has heard of Lockbox, and three seconds after it last did.
     """
 
     def __init__(
@@ -40,19 +40,19 @@ class Guard:
         reports_token_file: Path | str | None = None,
         clock: Callable[[], float] = BOOT_CLOCK,
     ) -> None:
-        """Make one; it begins to read with the first check, or with `start`.
+        """It begins to read with the first check, or with `start`.
 
         Args:
             url: address of Lockbox; https, but on this machine.
             service: as in Lockbox's catalogue, where a check names no other.
             token_file: holds a token with the scope `gate:guard`; without it, LOCKBOX_GUARD_TOKEN is the token.
-            ca_file: certificates by which Lockbox's is judged, if those of the system do not do.
+            ca_file: certificates that verify Lockbox's, instead of the system's.
             engineer_header: the catalogue's `engineer_header`, for checks with `subject`.
             reports_token_file: holds a token with the scope `activity:report`, for `report` and for uses.
-            clock: seconds that go on while the machine sleeps.
+            clock: seconds that continue while the machine sleeps.
 
         Raises:
-            ValueError: the address is not taken, or there is no token.
+            ValueError: the address is not accepted, or there is no token.
         """
         self._address = LockboxAddress(url, Path(ca_file) if ca_file else None)
         self._credential = GuardToken(Path(token_file) if token_file else None)
@@ -65,11 +65,10 @@ class Guard:
         self._running: RunningGuard | None = None
 
     def __repr__(self) -> str:
-        """Say where it asks."""
         return f"Guard({self._address.url!r}, service={self._service!r})"
 
     def start(self) -> RunningGuard:
-        """Begin to read, in this process; a process that was forked from one that reads begins anew."""
+        """Begin to read, in this process; a process forked from a reading one begins again."""
         running = self._running
         if running is None or running.pid != os.getpid():
             with self._starting:
@@ -81,7 +80,7 @@ class Guard:
         return running
 
     def stop(self) -> None:
-        """End the thread and its connections. A later check begins anew."""
+        """End the thread and its connections. A later check begins again."""
         with self._starting:
             running, self._running = self._running, None
         if running is not None and running.pid == os.getpid():
@@ -100,9 +99,9 @@ class Guard:
     ) -> Allowed:
         """Return why this may be done now.
 
-        Say who does it in one way: by the `token` that the call came with, by the `subject` under which your service
-        knows its caller, which the catalogue must allow (`engineer_header`), or by the `engineer` that Lockbox knows.
-        In an event loop use `check_async`: this one may wait for Lockbox, for seconds.
+        Name the caller in one way: by the `token` that the call came with, by the `subject` under which your service
+        knows them, which the catalogue must allow (`engineer_header`), or by the `engineer` that Lockbox knows. In an
+        event loop use `check_async`: this one may wait for Lockbox, for seconds.
 
         Args:
             tenant: its slug.
@@ -137,7 +136,7 @@ class Guard:
         subject: str | None = None,
         engineer: UUID | str | None = None,
     ) -> Allowed:
-        """Do as `check` does, and wait without keeping the event loop."""
+        """Like `check`, without blocking the event loop."""
         use = Use(tenant, service or self._service, resource, action)
         running = self.start()
         found = running.look(use, self._caller(token, subject, engineer))
@@ -156,10 +155,10 @@ class Guard:
         drain_seconds: float = 0.0,
         on_change: Callable[[Allowed], object] = lambda _: None,
     ) -> CallWatch:
-        """Return what says, as often as it is asked, whether a call that was just allowed may go on.
+        """Return a watch that says, at any time, whether a call that was just allowed may continue.
 
-        `drain_seconds` is how long it may go on after the end of its window. `on_change` is called with the new yes
-        where it goes on under another window, such as an extension.
+        `drain_seconds` is how long it may continue after the end of its window. `on_change` is called with the new
+        answer where it continues under another window, such as an extension.
         """
         running = self.start()
 
@@ -171,12 +170,12 @@ class Guard:
         return CallWatch(running.knowledge, allowed, self._clock, drain_seconds, changed)
 
     def report(self, allowed: Allowed, *, method: str, outcome: str = "served") -> None:
-        """Note for the customer what was done by this yes; it is sent within seconds, and this never waits.
+        """Report to the customer what was done by this access; it is sent within seconds, and this never waits.
 
-        At most 10,000 kinds of things are kept while Lockbox is away. `stop` sends what is left.
+        At most 10,000 kinds of actions are kept while Lockbox is away. `stop` sends what is left.
 
         Raises:
-            ValueError: the method (such as GET) or the outcome (a word in small letters) is not taken.
+            ValueError: the method (such as GET) or the outcome (a word in small letters) is not accepted.
             TypeError: the guard has no `reports_token_file`.
         """
         reports = self.start().reports

@@ -1,4 +1,4 @@
-"""What a guard knows from the stream: the open windows, the database's clock, and whose tokens it has seen."""
+"""A guard's knowledge from the stream: open windows, the database's clock, and the callers of seen tokens."""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -20,7 +20,7 @@ IdentityKey = tuple[str, bytes]
 
 @dataclass(frozen=True, slots=True)
 class KnownCaller:
-    """Whose call it is: an engineer's, or of one whose calls are not gated (None); `end` in microseconds."""
+    """`engineer` is None where calls of this person are not gated; `end` in microseconds."""
 
     engineer: UUID | None
     end: int
@@ -35,35 +35,34 @@ class WindowClosing:
 
 
 class Identities:
-    """Which engineer each token is of, by its digest. Written by one thread, read by any number."""
+    """The engineer of each token, by its digest. Written by one thread, read by any number."""
 
     def __init__(self) -> None:
         self._known = OrderedDict[IdentityKey, KnownCaller]()
         self.generation = 0
 
     def find(self, key: IdentityKey, latest: float) -> KnownCaller | None:
-        """Return whose call it is, None if that has to be asked."""
+        """None if Lockbox has to be asked."""
         known = self._known.get(key)
         return known if known is not None and known.end > latest else None
 
     def put(self, key: IdentityKey, caller: KnownCaller, generation: int) -> None:
-        """Remember whose call it is, unless all was forgotten since it was asked."""
+        """Remember a caller, unless all was forgotten since the question."""
         if generation == self.generation:
             self._known[key] = caller
             if len(self._known) > MOST_IDENTITIES:
                 self._known.popitem(last=False)
 
     def forget(self) -> None:
-        """Forget all."""
         self.generation += 1
         self._known = OrderedDict()
 
 
 class Knowledge:
-    """What the events of the stream add up to. One thread takes events in, any number of others look things up.
+    """The sum of the stream's events. One thread takes events in, any number of others look things up.
 
-    Each event names the process of Lockbox that wrote it, its generation. What one process says is never added to
-    what another one said: a snapshot comes between.
+    Each event names the process of Lockbox that wrote it, its generation. Events of two processes are never mixed: a
+    snapshot comes between.
     """
 
     def __init__(self, clock: Callable[[], float] = BOOT_CLOCK) -> None:
@@ -80,7 +79,7 @@ class Knowledge:
         self._closed: set[UUID] = set()
 
     def begin(self) -> None:
-        """Begin a connection: a snapshot that was cut off is nothing to go on from."""
+        """Begin a connection; an interrupted snapshot is dropped."""
         if self._coming is not None:
             self._coming = self._generation = self.last_id = None
 
@@ -92,11 +91,7 @@ class Knowledge:
         self.identities.forget()
 
     def take(self, event: LockboxEvent) -> None:
-        """Take an event in.
-
-        Raises:
-            MalformedStream: it is none that is understood.
-        """
+        """Raises MalformedStream for an unknown event."""
         try:
             self._take(event)
         except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -12,7 +12,7 @@ STOP_SECONDS = 5.0
 
 
 class NetworkThread:
-    """Runs coroutines beside whatever the service does: blocked loops and threads of the service do not stop it."""
+    """Runs coroutines beside the service: blocked loops and threads of the service do not stop it."""
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
@@ -20,7 +20,6 @@ class NetworkThread:
         self._thread.start()
 
     def submit(self, coroutine: Coroutine[Any, Any, Answer]) -> "Future[Answer]":
-        """Run a coroutine, and return how it will end."""
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
 
     def stop(self) -> None:

@@ -1,4 +1,4 @@
-"""Ask Lockbox about one call: whose it is, and whether a window is open."""
+"""Questions to Lockbox about one call: its caller, and whether a window is open."""
 
 import asyncio
 import hashlib
@@ -27,7 +27,7 @@ BEHIND = NoAccess("behind")
 
 @dataclass(frozen=True, slots=True)
 class CallerProof:
-    """What a call shows of whose it is: a header for Lockbox, which is never logged, and its digest."""
+    """A header for Lockbox that proves the caller, which is never logged, and its digest."""
 
     header: str
     value: str
@@ -39,7 +39,7 @@ class CallerProof:
 
 
 def proof_of(header: str, value: str) -> CallerProof | None:
-    """Return what to show for a caller, None if no header can hold it."""
+    """None if no header can hold it."""
     if not 0 < len(value) <= LONGEST_PROOF or value != value.strip():
         return None
     if not value.isascii() or not value.isprintable():
@@ -48,9 +48,9 @@ def proof_of(header: str, value: str) -> CallerProof | None:
 
 
 class RemoteLockbox:
-    """Lockbox over the network. Everything but a clear yes, to exactly what was asked and in time, is a no.
+    """Lockbox over the network. Everything but a clear yes, to exactly this question and in time, is a no.
 
-    The clock learns from a yes what time it is by the database.
+    The clock learns the database's time from a yes.
     """
 
     def __init__(self, address: LockboxAddress, credential: GuardToken, clock: DatabaseClock) -> None:
@@ -59,11 +59,9 @@ class RemoteLockbox:
         self._client = address.client(connections=MOST_CONNECTIONS)
 
     async def close(self) -> None:
-        """Close the connections."""
         await self._client.aclose()
 
     async def engineer(self, service: str, proof: CallerProof) -> KnownCaller | NoAccess:
-        """Ask whose call it is."""
         try:
             answer = await self._get(f"/gate/v1/{quote(service, safe='')}/engineer", {}, proof)
             if answer.status_code != httpx.codes.OK:
@@ -77,7 +75,7 @@ class RemoteLockbox:
             return BEHIND
 
     async def check(self, use: Use, caller: CallerProof | UUID) -> Allowed | NoAccess:
-        """Ask whether a window is open for this, for whoever the call shows to be its caller or for an engineer."""
+        """Ask whether a window is open for this, for the call's caller or for an engineer."""
         asked = {"tenant": use.tenant, "resource": use.resource, "action": use.action}
         proof, engineer = (None, caller) if isinstance(caller, UUID) else (caller, None)
         asked |= {"engineer": str(engineer)} if engineer else {}

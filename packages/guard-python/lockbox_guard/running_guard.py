@@ -1,4 +1,4 @@
-"""What a guard has in one process: the thread that reads, what it knows, and the questions that are under way."""
+"""A guard in one process: the thread that reads, its knowledge, and open questions."""
 
 import asyncio
 import os
@@ -26,8 +26,6 @@ Question = tuple[Use, bytes]
 
 
 class RunningGuard:
-    """What a guard has in one process: the thread, and what it knows."""
-
     def __init__(
         self,
         address: LockboxAddress,
@@ -51,14 +49,14 @@ class RunningGuard:
             self._network.submit(self.reports.run())
 
     def stop(self) -> None:
-        """End it, after a last attempt to report what was done."""
+        """End it, after a last attempt to report activity."""
         if self.reports:
             with suppress(TimeoutError):
                 self._network.submit(self.reports.send()).result(LAST_SECONDS)
         self._network.stop()
 
     def look(self, use: Use, caller: CallerProof | UUID | str) -> "Allowed | NoAccess | Future[Allowed | NoAccess]":
-        """Answer from memory, or return what Lockbox will answer."""
+        """Answer from memory, or return Lockbox's future answer."""
         if isinstance(caller, str):
             return NoAccess(caller)
         latest = self.knowledge.clock.latest()

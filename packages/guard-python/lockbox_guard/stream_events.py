@@ -1,4 +1,4 @@
-"""Decode Lockbox's change stream: server-sent events whose data is JSON."""
+"""Lockbox's change stream: server-sent events whose data is JSON."""
 
 import json
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ class MalformedStream(Exception):  # noqa: N818 - it names what was found
 
 @dataclass(frozen=True, slots=True)
 class LockboxEvent:
-    """An event: its kind, its data, and its id, from which the stream can be taken up again."""
+    """`id` is where the stream can be taken up again."""
 
     kind: str
     data: dict[str, Any]
@@ -22,8 +22,6 @@ class LockboxEvent:
 
 
 class EventDecoder:
-    """Makes events of bytes as they arrive."""
-
     def __init__(self) -> None:
         self._rest = b""
         self._fields: dict[bytes, list[bytes]] = {}

@@ -1,4 +1,4 @@
-"""Read Lockbox's change stream, and connect again whenever it breaks."""
+"""Reads Lockbox's change stream, and connects again whenever it breaks."""
 
 import asyncio
 import logging
@@ -26,8 +26,6 @@ class StreamRefused(Exception):  # noqa: N818 - it names what was found
 
 
 class StreamReader:
-    """Fills a guard's knowledge from the stream, for ever."""
-
     def __init__(self, address: LockboxAddress, credential: GuardToken, knowledge: Knowledge) -> None:
         self._address = address
         self._credential = credential
@@ -35,7 +33,7 @@ class StreamReader:
         self._failures = 0
 
     async def run(self) -> None:
-        """Read until cancelled. What goes wrong is logged, and tried again after a pause of random length."""
+        """Read until cancelled. Failures are logged, and retried after a pause of random length."""
         async with self._address.client(connections=1) as client:
             while True:
                 try:

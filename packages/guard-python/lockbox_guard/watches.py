@@ -1,4 +1,4 @@
-"""Whether calls that were allowed may go on."""
+"""Whether calls that were allowed may continue."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,7 +19,7 @@ ENDED = NoAccess("no_window", "The access window has ended, and this call with i
 
 
 class CallStanding(Enum):
-    """What a call may do: go on, wait for its next window and pass nothing meanwhile, or end."""
+    """A call may continue, wait for its next window and pass nothing meanwhile, or end."""
 
     GOES_ON = "goes on"
     WAITS = "waits"
@@ -27,9 +27,9 @@ class CallStanding(Enum):
 
 
 class CallWatch:
-    """Watches one call, for one thread or event loop: it goes on while any window allows what it does.
+    """Watches one call, for one thread or event loop: it continues while any window allows what it does.
 
-    `on_change` is called with the new yes when a call goes on under another window.
+    `on_change` is called with the new answer when a call continues under another window.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class CallWatch:
         self._ended: float | None = None
 
     def may_go_on(self) -> bool:
-        """Return whether the call may go on, or may soon: see `look`. This never waits."""
+        """Return whether the call may continue, or may soon: see `look`. This never waits."""
         return self.look() is not CallStanding.IS_OVER
 
     def look(self) -> CallStanding:
@@ -67,7 +67,7 @@ class CallWatch:
 
     @property
     def why(self) -> NoAccess:
-        """Why the call may not go on."""
+        """Why the call may not continue."""
         return NoAccess("behind") if self._knowledge.clock.is_quiet else ENDED
 
     def _without_window(self) -> tuple[float, float]:

@@ -17,8 +17,7 @@ WindowKey = tuple[str, str, int, str]
 class KnownWindow:
     """A window that Lockbox has verified; `end` is `until` in microseconds since 1970.
 
-    `break_glass` is whether it was opened in an emergency, without the customer, `extended` whether an approved one
-    goes on from its end.
+    `break_glass`: it was opened in an emergency, without the customer; `extended`: an approved one continues it.
     """
 
     request: UUID
@@ -34,7 +33,6 @@ class KnownWindow:
 
     @property
     def keys(self) -> list[WindowKey]:
-        """What it is looked up by."""
         return [(self.tenant, self.service, self.engineer.int, one) for one in self.resources]
 
     def covers(self, use: Use, engineer: UUID | None) -> bool:
@@ -47,7 +45,7 @@ class KnownWindow:
 
 
 def read_window(said: Mapping[str, Any]) -> KnownWindow:
-    """Return the window that an event describes.
+    """Parse the window of an event.
 
     Raises:
         ValueError, KeyError, TypeError: it describes none.
@@ -83,15 +81,13 @@ class WindowSet:
             self.open(window)
 
     def __iter__(self) -> Iterator[KnownWindow]:
-        """Go through them."""
         return iter(self._by_request.values())
 
     def __len__(self) -> int:
-        """Return how many there are."""
         return len(self._by_request)
 
     def find(self, use: Use, engineer: UUID, latest: float) -> KnownWindow | None:
-        """Return the window that lets an engineer do this, of several the one that lasts longest."""
+        """Of several windows that allow this, return the one that lasts longest."""
         best = None
         for window in self._by_key.get((use.tenant, use.service, engineer.int, use.resource), ()):
             if window.end > latest and use.action in window.actions and (best is None or window.end > best.end):
@@ -99,18 +95,17 @@ class WindowSet:
         return best
 
     def of(self, request: UUID) -> KnownWindow | None:
-        """Return the window of a request."""
         return self._by_request.get(request)
 
     def open(self, window: KnownWindow) -> None:
-        """Take a window in, in the place of what was known of its request."""
+        """Replace what was known of its request."""
         self.close(window.request)
         self._by_request[window.request] = window
         for key in window.keys:
             self._by_key[key] = (*self._by_key.get(key, ()), window)
 
     def close(self, request: UUID) -> KnownWindow | None:
-        """Drop the window of a request, and return it."""
+        """Remove and return the window of a request."""
         window = self._by_request.pop(request, None)
         if window is None:
             return None

@@ -23,10 +23,10 @@ HELD_SECONDS = 0.05
 
 
 class WsgiGuard:
-    """Refuses calls without a window with 401 or 403, and cuts those that go on when no window allows them any more.
+    """Refuses calls without a window with 401 or 403, and cuts running ones when no window allows them any more.
 
-    The application finds the `Allowed` in `environ["lockbox"]`, a new one once the call goes on under another window.
-    A call ends at the next piece that it reads of its body or sends of its answer: nothing can interrupt an
+    The application finds the `Allowed` in `environ["lockbox"]`, a new one once the call continues under another
+    window. A call ends at the next piece that it reads of its body or sends of its answer: nothing can interrupt an
     application that waits in between. Where the guard has a `reports_token_file`, each call is reported as `served`
     by its method.
     """
@@ -40,7 +40,7 @@ class WsgiGuard:
             app: the application.
             guard: of this process.
             call: says what a call uses, from its environ; if it raises anything, the call is refused.
-            drain_seconds: how long calls may go on after their window; 0 cuts them.
+            drain_seconds: how long calls may continue after their window; 0 cuts them.
         """
         self._app = app
         self._guard = guard
@@ -48,7 +48,6 @@ class WsgiGuard:
         self._drain_seconds = drain_seconds
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
-        """Let a call in, or refuse it."""
         accept = str(environ.get("HTTP_ACCEPT", ""))
         try:
             allowed = self._check(environ)
@@ -100,22 +99,18 @@ class WatchedBody:
         self._watch = watch
 
     def read(self, size: int = -1) -> bytes:
-        """Read so many bytes."""
         return self._checked(self._body.read, size)
 
     def readline(self, size: int = -1) -> bytes:
-        """Read a line."""
         return self._checked(self._body.readline, size)
 
     def readlines(self, hint: int = -1) -> list[bytes]:
-        """Read lines."""
         _check(self._watch)
         lines: list[bytes] = self._body.readlines(hint)
         _check(self._watch)
         return lines
 
     def __iter__(self) -> Iterator[bytes]:
-        """Go through the lines."""
         while line := self.readline():
             yield line
 
@@ -127,14 +122,13 @@ class WatchedBody:
 
 
 class WatchedAnswer:
-    """The answer to a call, which goes on as long as the window is open."""
+    """The answer to a call, which continues as long as the window is open."""
 
     def __init__(self, parts: Iterable[bytes], watch: CallWatch) -> None:
         self._parts = parts
         self._watch = watch
 
     def __iter__(self) -> Iterator[bytes]:
-        """Go through its parts."""
         for part in self._parts:
             _check(self._watch)
             yield part
