@@ -25,8 +25,6 @@ ES256 = -7
 
 @dataclass
 class Credential:
-    """A passkey in an authenticator."""
-
     id: bytes
     key: ec.EllipticCurvePrivateKey
     domain: str
@@ -38,7 +36,7 @@ class Credential:
 class Authenticator:
     """What a browser and its authenticator answer; each field is a way to lie.
 
-    `counts` is whether it counts its uses; `domain` stands for what it was asked for.
+    `counts` is whether it counts its uses; `domain` replaces the requested one.
     """
 
     origin: str = "https://lockbox.example"
@@ -51,7 +49,7 @@ class Authenticator:
     credentials: list[Credential] = field(default_factory=list)
 
     def create(self, options: dict[str, Any], *, credential_id: bytes | None = None, **lies: Any) -> str:
-        """Make a passkey as asked, and return what the browser posts."""
+        """Make a passkey, and return the browser's post."""
         credential = Credential(
             credential_id or secrets.token_bytes(32),
             ec.generate_private_key(ec.SECP256R1()),
@@ -70,7 +68,7 @@ class Authenticator:
         return self._posted(credential, {"clientDataJSON": encoded(client), "attestationObject": encoded(made)}, lies)
 
     def get(self, options: dict[str, Any], **lies: Any) -> str:
-        """Answer with the newest passkey, and return what the browser posts."""
+        """Answer with the newest passkey, and return the browser's post."""
         credential = self.credentials[-1]
         credential.count += 1
         client = self._client("webauthn.get", options, lies)
@@ -87,7 +85,7 @@ class Authenticator:
         return self._posted(credential, response, lies)
 
     def clone(self) -> "Authenticator":
-        """Return a copy that holds the same keys and counts for itself."""
+        """The copy holds the same keys and counts apart."""
         return replace(self, credentials=[replace(one) for one in self.credentials])
 
     def _client(self, kind: str, options: dict[str, Any], lies: dict[str, Any]) -> bytes:
@@ -113,7 +111,7 @@ class Authenticator:
 
 
 def enrol(setting: Database, person_id: UUID, party: RelyingParty) -> Authenticator:
-    """Give a person a passkey that they have had for a while; `setting` is the database past row-level security."""
+    """Give a person a passkey that they have had for a while; `setting` is past row-level security."""
     authenticator = Authenticator(party.origin)
     authenticator.create({"rp": {"id": party.domain}, "user": {"id": "AA"}, "challenge": "AA"})
     (made,) = authenticator.credentials
@@ -147,5 +145,4 @@ def encoded(part: bytes) -> str:
 
 
 def decoded(part: str) -> bytes:
-    """The other way round."""
     return base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))

@@ -1,4 +1,4 @@
-"""A proxy that is asked to CONNECT, and keeps what it was asked: it leads each address to a port of this machine."""
+"""A CONNECT proxy that records requests, and leads each address to a port of this machine."""
 
 import asyncio
 import ssl
@@ -11,7 +11,7 @@ FORBIDDEN = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 6\r\n\r\nsecret"
 
 
 class ConnectProxy(LocalServer):
-    """`asked` are the heads of all calls. It answers `says` where that is set, and 403 to what leads nowhere."""
+    """`asked` are the heads of all calls. It answers `says` if set, and 403 for unknown addresses."""
 
     def __init__(self, leads: Mapping[str, int], tls: ssl.SSLContext | None = None) -> None:
         super().__init__(tls)
@@ -21,11 +21,9 @@ class ConnectProxy(LocalServer):
 
     @property
     def targets(self) -> list[str]:
-        """What it was asked to connect to."""
         return [head.split()[1] for head in self.asked]
 
     async def talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Read the head of one call, and pass on what either side says from then on."""
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
         self.asked.append(head)
         port = self.leads.get(self.targets[-1])

@@ -1,4 +1,4 @@
-"""The audit log as an admin takes it away: an export, and a checkpoint of the same size."""
+"""The audit log as an admin exports it, and a checkpoint of the same size."""
 
 import json
 from collections.abc import Callable
@@ -13,7 +13,7 @@ LOOK_SECONDS = 0.3
 
 @dataclass(frozen=True)
 class SealedExport:
-    """An export and the note of a checkpoint; `agrees` is whether they are of the same size and all is there."""
+    """`agrees`: export and checkpoint are of the same size and complete."""
 
     content: bytes
     note: str
@@ -22,10 +22,10 @@ class SealedExport:
 
 
 def export_sealed(admin: httpx.Client, seconds: float, is_whole: Callable[[bytes], bool]) -> SealedExport | None:
-    """Export the log of the admin's tenant once all that has to be in it is, with a checkpoint of that size.
+    """Export the log of the admin's tenant once it is complete, with a checkpoint of that size.
 
-    That the log is read is an event too, and sealed a moment later: both are asked for until they meet. Return the
-    last ones where they did not in time, and None where nothing was sealed.
+    The export is an event too, and sealed a moment later: both are requested until they agree. Return the last ones
+    if they do not in time, and None if nothing was sealed.
     """
     found: SealedExport | None = None
 

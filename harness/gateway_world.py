@@ -1,4 +1,4 @@
-"""A world behind a gate: a catalogue with a gate, gateways with tokens, engineers that they name, and a server."""
+"""A world behind a gate: a catalogue, gateways with tokens, engineers that they name, and a server."""
 
 import socket
 import threading
@@ -57,7 +57,7 @@ Headers = list[tuple[str, str]]
 
 
 class ServedDatabase(Database):
-    """The database of a server in a thread of its own: another one's, by whose clock it goes, with its own schedule.
+    """A database for a server in a thread of its own, with the clock of another and its own schedule.
 
     Connections of a schedule belong to one event loop.
     """
@@ -74,7 +74,7 @@ class ServedDatabase(Database):
 
 
 class GateMount:
-    """The gate before the API, started and ended with the server; the engine of its database goes on."""
+    """The gate before the API, started and ended with the server; its database's engine stays."""
 
     def __init__(self, gateway: GateRuntime, app: ASGIApp, db: ServedDatabase) -> None:
         self._gateway = gateway
@@ -82,7 +82,6 @@ class GateMount:
         self._app = gateway.before(app)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer, and begin and end with the server."""
         if scope["type"] != "lifespan":
             await self._app(scope, receive, send)
             return
@@ -98,7 +97,7 @@ class GateMount:
 
 
 class GatewayWorld:
-    """A world whose gateways have a token, one of each kind, and all name erin as the gate knows her."""
+    """A world whose gateways, one of each kind, have a token and a mapping of erin."""
 
     def __init__(self, world: World, db: Database, port: int) -> None:
         self.world, self.db, self.port = world, db, port
@@ -109,14 +108,13 @@ class GatewayWorld:
         self.map("erin", GUARD)
 
     def map(self, who: str, kind: str) -> None:
-        """Map the name by which a gateway knows an engineer."""
         issuer = f"{HEADER}{self.world.people[kind].person_id}"
         wanted = MappingInput(issuer, who, self.world.people[who].person_id)
         with self.world.db.transaction() as session:
             identity_map.add(session, self.world.people["olga"], HERE, wanted, frozenset())
 
     def question(self, kind: str, path: str, method: str = "GET", who: str | None = "erin") -> Headers:
-        """Return the headers of a good question about a call, but for Envoy's path."""
+        """Return the headers of a valid question about a call, but for Envoy's path."""
         headers = [("Host", "lockbox.example"), ("Lockbox-Gateway", self.world.tokens[kind])]
         headers += [(ENGINEER, who)] if who else []
         if kind in {"nginx", "haproxy"}:
@@ -126,7 +124,6 @@ class GatewayWorld:
         return headers
 
     def path(self, address: str = ANNA) -> str:
-        """Return the path of a mailbox."""
         return f"/{self.world.tenant.slug}/mailboxes/{address}"
 
 
@@ -139,14 +136,13 @@ class ServedGate(GatewayWorld):
 
 
 def dialect_scopes() -> list[str]:
-    """Return the kinds of gateways that ask at the gate's address."""
     others = {roles.Scope.GATE_AUTHZEN, roles.Scope.GATE_GUARD}
     return [one.dialect for one in roles.Scope if one.dialect and one not in others]
 
 
 @contextmanager
 def serving(app: ASGIApp) -> Iterator[int]:
-    """Serve an app on a port as the API is served, in a thread of its own; yield the port."""
+    """Serve an app as the API is served, in a thread of its own; yield the port."""
     listener = socket.create_server(("127.0.0.1", 0), backlog=512)
     bounds = ClientBounds(per_address=MANY_CONNECTIONS)
     config = uvicorn.Config(app, http=bounded(bounds), ws="none", log_config=None, access_log=False, lifespan="on")
@@ -166,7 +162,6 @@ def serving(app: ASGIApp) -> Iterator[int]:
 def gate_before(
     world: World, db: Database, settings: Settings, kind: type[Gated], catalogue: Catalogue = CATALOGUE
 ) -> Iterator[Gated]:
-    """Serve a world's API with the gate before it, and yield it as this kind of gated world."""
     chosen = settings.model_copy(update={"catalogue": catalogue, "public_url": PUBLIC})
     served = ServedDatabase(db)
     app = make_app(chosen, served)

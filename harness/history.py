@@ -1,7 +1,7 @@
-"""A year of closed requests, written in SQL within seconds, and what lists read beside them: events and deliveries.
+"""A year of closed requests with events and deliveries, written in SQL within seconds, for plans and times of lists.
 
-Each is a copy of what one real request left, some time before it. Triggers and foreign keys look at none of them, and
-no audit log proves them: this is for the plans of lists, and for how long these take.
+Each is a copy of one real request's rows, some time before it. Triggers and foreign keys are off, and no audit log
+proves them.
 """
 
 from collections.abc import Iterator, Mapping
@@ -121,9 +121,9 @@ OPEN = {
 
 @dataclass(frozen=True)
 class HistoryPattern:
-    """Whose history it is: a real request, what it left, and three tenants and requesters.
+    """A real request, its rows, and three tenants and requesters.
 
-    The first of either has most of it, the second a quarter, and the third twenty requests of a year ago.
+    The first of either has most of the history, the second a quarter, the third twenty requests of a year ago.
     """
 
     request: UUID
@@ -133,12 +133,9 @@ class HistoryPattern:
 
 
 def write_history(url: str, pattern: HistoryPattern, requests: int) -> None:
-    """Write that many closed requests, with as many events, a tenth of the mails and calls, and what is read.
+    """Write that many closed requests with an event each, and a tenth of the mails and calls.
 
-    Args:
-        url: of the database, for a login with every right.
-        pattern: whose rows are copied; the request has ended.
-        requests: how many.
+    `url` is of a login with every right; the request of the pattern has ended.
     """
     given = {
         "count": requests,
@@ -164,7 +161,7 @@ def write_history(url: str, pattern: HistoryPattern, requests: int) -> None:
 
 
 def write_open(url: str, pattern: HistoryPattern, each: int) -> None:
-    """Write that many requests in each open state, due in an hour, of the tenant and requester of the pattern."""
+    """Write that many requests in each open state, due in an hour, of the pattern's tenant and requester."""
     source = "requests p, generate_series(1, :count) AS n WHERE p.id = :pattern"
     with _unchecked(url) as connection:
         for state in OPEN_STATES:
@@ -186,7 +183,6 @@ def _copy(
 
 @contextmanager
 def _unchecked(url: str) -> Iterator[Connection]:
-    """Open a transaction past triggers and foreign keys."""
     engine = create_engine(url, poolclass=NullPool, connect_args={"options": NO_TRIGGERS})
     with engine.begin() as connection:
         yield connection

@@ -34,18 +34,17 @@ Story = list[Call]
 
 
 class UnexpectedAnswer(Exception):  # noqa: N818 - it names what was found
-    """An answer was not the one that was expected."""
+    pass
 
 
 class HttpConnection:
-    """One connection that is kept, and opened again where the server has closed it."""
+    """One kept connection, opened again where the server has closed it."""
 
     def __init__(self, port: int) -> None:
         self._port = port
         self._open: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def call(self, call: Call, found: str) -> tuple[int, bytes]:
-        """Return the status and the body of the answer."""
         if self._open is None or self._open[0].at_eof():
             self._open = await asyncio.open_connection("127.0.0.1", self._port)
         reader, writer = self._open
@@ -54,13 +53,12 @@ class HttpConnection:
         return int(head[9:12]), await reader.readexactly(length(head))
 
     def close(self) -> None:
-        """Close it."""
         if self._open:
             self._open[1].close()
 
 
 def written(call: Call, found: str) -> bytes:
-    """Return the bytes of a call; `found` takes the place of `{id}`."""
+    """`found` replaces `{id}`."""
     body = json.dumps(call["body"]).encode() if call.get("body") is not None else b""
     path = call["path"].replace("{id}", found)
     lines = [f"{call['method']} {path} HTTP/1.1", "host: 127.0.0.1", f"content-length: {len(body)}"]
@@ -73,11 +71,7 @@ def written(call: Call, found: str) -> bytes:
 
 
 def length(head: bytes) -> int:
-    """Return how many bytes the body has whose head this is.
-
-    Raises:
-        UnexpectedAnswer: the head does not say.
-    """
+    """Return how many bytes the body has whose head this is."""
     for line in head.lower().split(b"\r\n"):
         if line.startswith(LENGTH):
             return int(line[len(LENGTH) :])
@@ -85,7 +79,7 @@ def length(head: bytes) -> int:
 
 
 class StoryTimes:
-    """What was seen: at each place of a story the seconds of calls that were accepted; the id that each was given."""
+    """At each place of a story the seconds of accepted calls; the id of each story."""
 
     def __init__(self, most: int, *, may_be_busy: bool) -> None:
         self.may_be_busy = may_be_busy
@@ -94,7 +88,7 @@ class StoryTimes:
         self.busy = 0
 
     async def story(self, connection: HttpConnection, number: int, story: Story, at: float | None = None) -> None:
-        """Play one story, by its number; `at` is when it was to begin.
+        """`at` is when the story was to begin.
 
         Raises:
             UnexpectedAnswer: an answer has another status than expected.
@@ -117,7 +111,6 @@ class StoryTimes:
 
 
 async def perform(script: Mapping[str, Any]) -> dict[str, Any]:
-    """Play a script; return what was seen."""
     stories: list[Story] = script["stories"]
     played = StoryTimes(max(map(len, stories)), may_be_busy=script["seconds"] is not None)
     began = time.perf_counter()
@@ -152,7 +145,7 @@ async def _in_turn(script: Mapping[str, Any], played: StoryTimes, began: float) 
 
 
 async def _paced(script: Mapping[str, Any], played: StoryTimes, began: float) -> None:
-    """Begin a story at each tick, on a connection that nobody uses."""
+    """Begin a story at each tick, on a free connection."""
     idle: list[HttpConnection] = []
 
     async def tick(number: int, story: Story, at: float) -> None:
@@ -173,7 +166,7 @@ async def _paced(script: Mapping[str, Any], played: StoryTimes, began: float) ->
 def play(
     port: int, stories: Iterable[object], clients: int, seconds: float | None, rate: float | None = None
 ) -> dict[str, Any]:
-    """Play stories in a process of its own; return what was seen.
+    """Play stories in a process of its own.
 
     Raises:
         RuntimeError: an answer was not the expected one.

@@ -1,4 +1,4 @@
-"""A mail relay on loopback, which takes, remembers and misbehaves as asked, and the mails that a catcher took."""
+"""A mail relay on loopback with a memory and scripted faults, and the mails of the embedded catcher."""
 
 import asyncio
 import ssl
@@ -30,35 +30,32 @@ async def _secure(writer: asyncio.StreamWriter, tls: ssl.SSLContext) -> None:
 
 @dataclass(frozen=True)
 class TakenMail:
-    """A mail that a relay took: to whom by its envelope, and its bytes."""
-
     recipient: str
     raw: bytes
 
     @property
     def message(self) -> EmailMessage:
-        """The mail as its recipient reads it."""
         return message_from_bytes(self.raw.replace(b"\r\n..", b"\r\n."), policy=default)
 
 
 class MailRelay(Sink):
-    """A relay for every recipient, which talks SMTP (RFC 5321) as far as a client of ours does.
+    """A relay for every recipient, which talks SMTP (RFC 5321) as far as our client does.
 
-    `refused` counts how often it has said for good that there is nobody of a name, `count` the mails that it took;
-    `said` is what callers said. The first `ended` callers hear 421 at their next mail.
+    `refused` counts permanent refusals of recipients, `count` the mails that it took; `said` is what callers sent.
+    The first `ended` callers get 421 at their next mail.
 
     Args:
-        greeting: what it says first, `greets_after` so many seconds; it takes a mail `takes_after` so many.
-        hangs_at: the verb after which it says nothing more, or GREETING, or BODY for after DATA.
-        drips_at: the same, where it says one byte after the other without an end.
-        hangs_for: the domain for whose recipients it waits for ever.
-        answers: what it says to a recipient or to all of a domain, in the place of 250.
-        to_body: what it says to a mail; taken is what gets 250.
-        cuts: "before" or "after" it has said so to a mail it hangs up.
+        greeting: its first line, after `greets_after` seconds; it takes a mail after `takes_after` seconds.
+        hangs_at: the verb after which it is silent, or GREETING, or BODY for after DATA.
+        drips_at: the same, where it sends one byte after the other without an end.
+        hangs_for: the domain for whose recipients it never answers.
+        answers: the answer to a recipient or to all of a domain, instead of 250.
+        to_body: the answer to a mail; it takes those with 250.
+        cuts: "before" or "after" that answer it hangs up.
         tls: for STARTTLS, or from the first byte on where it is `tls_at_once`.
-        injects: what it says in the clear together with its answer to STARTTLS, after which it speaks no TLS.
+        injects: sent in the clear together with its answer to STARTTLS, after which it speaks no TLS.
         pipelines: whether it offers PIPELINING.
-        is_lax: whether it wants to hear a mail though it has refused its recipient.
+        is_lax: whether it expects the mail though it has refused its recipient.
         offers: further lines of its answer to EHLO, such as "AUTH PLAIN".
         keeps: whether it remembers what it took.
     """
@@ -107,11 +104,9 @@ class MailRelay(Sink):
 
     @property
     def message_ids(self) -> list[str]:
-        """The Message-ID of each mail that was taken, in order."""
         return [str(one.message["Message-ID"]) for one in self.taken]
 
     async def talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Take mails until the caller says QUIT, or it is cut off."""
         self.callers += 1
         number = self.callers
         await asyncio.sleep(self.greets_after)
@@ -148,7 +143,7 @@ class MailRelay(Sink):
             await _secure(writer, tls)
 
     async def _log_in(self, means: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Take any login, after it was asked once more where its means wants that."""
+        """Accept any login, in two steps where its means needs that."""
         if not means.startswith("PLAIN"):
             await self.say(writer, b"334 UGFzc3dvcmQ6\r\n")
             self._note(await reader.readline())
@@ -174,7 +169,7 @@ class MailRelay(Sink):
         return answers.get(self.manner, said)
 
     async def _data(self, recipient: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        """Take a mail to somebody, and say whether the talk goes on."""
+        """Take a mail; return whether the connection continues."""
         if not recipient and not self.is_lax:
             await self._tell(writer, "554 no valid recipients", "DATA")
             return True
@@ -191,7 +186,7 @@ class MailRelay(Sink):
         return await self._take(recipient, b"".join(lines), writer)
 
     async def _take(self, recipient: str, raw: bytes, writer: asyncio.StreamWriter) -> bool:
-        """Take a mail, and say whether the talk goes on."""
+        """Take a mail; return whether the connection continues."""
         is_taken = self.to_body.startswith("250")
         self.count += is_taken
         if self._keeps and is_taken:
@@ -214,13 +209,12 @@ class MailRelay(Sink):
 
 @contextmanager
 def relaying(**behaviour: object) -> Iterator[MailRelay]:
-    """Run a relay until the end of the block."""
     with serving(MailRelay(**behaviour)) as relay:  # type: ignore[arg-type]
         yield relay
 
 
 class CaughtMails:
-    """What the embedded catcher has put into its Maildir: all, or what comes from now on. Each file is read once."""
+    """The mails of the embedded catcher's Maildir: all, or those from now on. Each file is read once."""
 
     def __init__(self, maildir: Path, *, from_now_on: bool = False) -> None:
         self._folder = maildir / "new"
@@ -229,20 +223,20 @@ class CaughtMails:
         self._messages: list[EmailMessage] = []
 
     def texts(self) -> list[str]:
-        """Return the mails as they came, the newest last."""
+        """Newest last."""
         for name in self._names():
             if name not in self._before and name not in self._texts:
                 self._texts[name] = (self._folder / name).read_text()
         return list(self._texts.values())
 
     def all(self) -> list[EmailMessage]:
-        """Return the mails as their recipients read them, the newest last."""
+        """Newest last."""
         texts = self.texts()[len(self._messages) :]
         self._messages += [message_from_string(text, policy=default) for text in texts]
         return self._messages
 
     def times(self) -> list[float]:
-        """Return when each of them came, on this machine's clock."""
+        """Return the arrival times, on this machine's clock."""
         return [(self._folder / name).stat().st_mtime for name in self._texts]
 
     def _names(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""Servers of loopback in an event loop of their own, which can go away and come back, and a proxy before others."""
+"""Servers on loopback in an event loop of their own, which can go away and come back, and a proxy before others."""
 
 import asyncio
 import contextlib
@@ -29,31 +29,24 @@ Filter = Callable[[bytes], bytes]
 
 
 class EventLoopThread:
-    """An event loop in a thread; `do` runs something in it and waits for that."""
-
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="harness-loop", daemon=True)
         self._thread.start()
 
     def begin(self, what: Coroutine[Any, Any, T]) -> Future[T]:
-        """Begin to run something there."""
         return asyncio.run_coroutine_threadsafe(what, self._loop)
 
     def do(self, what: Coroutine[Any, Any, T], patience: float = PATIENCE) -> T:
-        """Run it there and return its result."""
         return self.begin(what).result(patience)
 
     def set(self, event: asyncio.Event) -> None:
-        """Set an event of that loop."""
         self._loop.call_soon_threadsafe(event.set)
 
     def end_all(self) -> None:
-        """End whatever runs there."""
         self.do(self._end_all())
 
     def close(self) -> None:
-        """End whatever runs there, then the thread."""
         self.end_all()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(PATIENCE)
@@ -79,19 +72,18 @@ class LocalServer(ABC):
         self._open: set[asyncio.StreamWriter] = set()
 
     async def open(self, port: int = 0) -> None:
-        """Listen on a port, by default on one of this process's own."""
+        """By default on a port of this process's range."""
         self.port = port or own_port()
         await self._listen()
 
     async def leave(self) -> None:
-        """Refuse every connection from now on, and reset those that are open."""
+        """Refuse new connections, and reset those that are open."""
         if self._server:
             self._server.close()
             self._server = None
         self.reset()
 
     async def come_back(self) -> None:
-        """Listen again."""
         until = asyncio.get_running_loop().time() + PATIENCE
         while self._server is None:
             try:
@@ -102,13 +94,12 @@ class LocalServer(ABC):
                 await asyncio.sleep(0.1)
 
     def reset(self) -> None:
-        """Reset every open connection."""
         for writer in list(self._open):
             abort(writer)
 
     @abstractmethod
     async def talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Serve one connection; what goes wrong with it ends it and nothing else."""
+        """Serve one connection; an error ends it and nothing else."""
 
     async def _listen(self) -> None:
         self._server = await asyncio.start_server(
@@ -130,7 +121,7 @@ class LocalServer(ABC):
 
 @contextmanager
 def serving(server: Served) -> Iterator[Served]:
-    """Let a server listen on any port, in a loop of its own, until the end of the block."""
+    """Serve on any port, in a loop of its own, until the end of the block."""
     loop = EventLoopThread()
     try:
         loop.do(server.open())
@@ -141,14 +132,13 @@ def serving(server: Served) -> Iterator[Served]:
 
 
 def abort(writer: asyncio.StreamWriter) -> None:
-    """Reset a connection."""
     with contextlib.suppress(OSError):
         writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, AT_ONCE)
     writer.transport.abort()
 
 
 class ProxyMode(StrEnum):
-    """How a proxy treats what passes. In a black hole nothing arrives, and all of it does once that is over."""
+    """In a black hole nothing arrives, and all of it does once that is over."""
 
     PASS = "pass"  # noqa: S105 - a way, not a word
     REFUSE = "refuse"
@@ -157,10 +147,9 @@ class ProxyMode(StrEnum):
 
 
 class Proxy(LocalServer):
-    """Passes bytes between its port and a server's; `filters` makes what a new connection's bytes go through.
+    """Passes bytes between its port and a server's; `filters` makes the filters of a new connection.
 
-    The first of the two takes what is sent to the server, the other one its answers; one that raises OSError resets
-    the connection.
+    The first of the two filters requests, the other one answers; one that raises OSError resets the connection.
     """
 
     def __init__(self, upstream: int, filters: Callable[[], tuple[Filter, Filter]] | None = None) -> None:
@@ -172,7 +161,6 @@ class Proxy(LocalServer):
         self._passing.set()
 
     async def turn(self, mode: ProxyMode) -> None:
-        """Treat everything so from now on."""
         self.mode = mode
         if mode is ProxyMode.BLACK_HOLE:
             self._passing.clear()
@@ -184,11 +172,10 @@ class Proxy(LocalServer):
             await self.come_back()
 
     async def cut(self) -> None:
-        """Reset all connections in the midst of whatever they say; new ones pass."""
+        """Reset all connections; new ones pass."""
         self.reset()
 
     async def talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Connect to the server and pass on what either side says, until one has said all."""
         await self._passing.wait()
         far_reader, far_writer = await asyncio.open_connection(HOST, self.upstream)
         self._open.add(far_writer)

@@ -1,4 +1,4 @@
-"""Do what the notifications worker does before and after it sends, and send nothing: fan out, and settle."""
+"""What the notifications worker does before and after it sends, without sending: fan out, and settle."""
 
 from sqlalchemy import text
 
@@ -16,6 +16,6 @@ def fan_out_all(db: Database) -> None:
 
 
 def settle_all(db: Database) -> None:
-    """Say of every event whose mails have all ended how they did, by a login that may."""
+    """Write the events of settled mails, by a login that may."""
     with db.transaction() as session:
         settlement.settle_due(session, session.execute(UNSETTLED).scalars().all())

@@ -1,4 +1,4 @@
-"""People: a small world of people and a tenant, and requests in whatever state a test begins with."""
+"""A small world of people and a tenant, and requests in any state."""
 
 import json
 import re
@@ -64,7 +64,6 @@ MAILBOX = "mailbox:anna@contoso.example"
 
 
 def submission(tenant: str, /, **changes: Any) -> dict[str, Any]:
-    """Return a good body for POST /v1/requests, with changes."""
     facts = {
         "tenant": tenant,
         "service": SERVICE,
@@ -80,7 +79,6 @@ def submission(tenant: str, /, **changes: Any) -> dict[str, Any]:
 
 
 def question(tenant: str, engineer: UUID, resource: str = MAILBOX) -> dict[str, str]:
-    """Return what a guarded system asks GET /v1/access about an engineer."""
     return {
         "tenant": tenant,
         "service": SERVICE,
@@ -91,7 +89,7 @@ def question(tenant: str, engineer: UUID, resource: str = MAILBOX) -> dict[str, 
 
 
 def add_endpoint(session: UnitOfWork, url: str, tenant_id: UUID | None, event_types: Iterable[str] = ()) -> str:
-    """Add a webhook endpoint of a tenant, or the vendor's for None, and return its secret."""
+    """`tenant_id` is None for the vendor's; return the secret."""
     vault = SecretVault([key.get_secret_value() for key in SETTINGS.secret_keys])
     return endpoints.add(session, vault, url, tenant_id=tenant_id, event_types=event_types)
 
@@ -99,7 +97,7 @@ def add_endpoint(session: UnitOfWork, url: str, tenant_id: UUID | None, event_ty
 def sign_in(
     db: Database, caller: Caller, means: AuthMethod = AuthMethod.PASSKEY, browser: ClientInfo = CHROMIUM
 ) -> str:
-    """Sign somebody in, as the API does, and return what their browser shows."""
+    """Sign a person in, as the API does, and return the browser's secret."""
     with db.transaction() as session:
         signed_in = replace(caller, means=means, signed_in_at=now(session), key_id=None)
         lasting = SessionLifetime(idle=timedelta(minutes=30), absolute=timedelta(hours=12))
@@ -107,7 +105,7 @@ def sign_in(
 
 
 def vouch(engine: Engine) -> None:
-    """Mark rows that give power and that a test has written by hand, as the API would have."""
+    """Mark rows that grant rights and that a test has written by hand, as the API would have."""
     with WarnedSession(engine.execution_options(isolation_level="READ COMMITTED")) as orm, orm.begin():
         session = UnitOfWork(orm, postgres_clock, NO_KEYS)
         # What is marked needs no look of the triggers.
@@ -172,7 +170,7 @@ GIVES_POWER = re.compile(
 
 
 def vouch_for(engine: Engine, statement: str) -> None:
-    """Mark what a statement has written that gives power."""
+    """Mark the granting rows that a statement has written."""
     if GIVES_POWER.search(statement):
         vouch(engine)
 
@@ -198,7 +196,7 @@ class Enrolment:
         scopes: set[Scope] | None = None,
         services: set[str] | None = None,
     ) -> tuple[Caller, str]:
-        """Add somebody to those who are written, and return them as a caller, and their token."""
+        """Return the person as a caller, and their token; `write` follows."""
         email = email or f"{name}-{new_id().hex[-8:]}@example.test"
         side = Side.CUSTOMER if tenant_id else Side.VENDOR
         person_id, row_id = new_id(), new_id()
@@ -241,7 +239,7 @@ class Enrolment:
         return caller, issued.text
 
     def write(self) -> None:
-        """Write everybody, a statement a table."""
+        """A statement a table."""
         # People first: the others refer to them.
         for table, rows in (("people", self._people), ("memberships", self._memberships), ("tokens", self._tokens)):
             names = ", ".join(dict.fromkeys(name for row in rows for name in row))
@@ -290,14 +288,9 @@ class World:
         without: Collection[str] = (),
         lifetime: timedelta = AN_HOUR,
     ) -> Self:
-        """Make the usual world: erin and eve ask, max and mia manage, ann, amir and abe approve, gate guards.
+        """The usual world: engineers erin and eve, managers max and mia, approvers ann, amir and abe, a gate.
 
-        Args:
-            db: where, as one of the logins.
-            policy: of the tenant.
-            mode: of the tenant.
-            without: who is left out.
-            lifetime: of everybody's tokens.
+        `without` names people to leave out; `lifetime` is that of all tokens.
         """
         with setting(db).transaction() as session:
             slug = f"tenant-{new_id().hex[-12:]}"
@@ -330,7 +323,7 @@ class World:
         return self.people[name]
 
     def put_on_both_sides(self, name: str, role: Role, tenant_id: UUID | None = None) -> None:
-        """Give somebody a role of the other side, or a system another one, past the rules that bind every login."""
+        """Give a person a role of the other side, or a system another one, past the rules that bind every login."""
         with unbound(self.db).begin() as connection:
             connection.execute(text("SET LOCAL session_replication_role = replica"))
             connection.execute(
@@ -340,27 +333,22 @@ class World:
         vouch(unbound(self.db))
 
     def submission(self, **changes: Any) -> RequestInput:
-        """Return a good submission, with changes."""
         return RequestInput(**submission(self.tenant.slug, **changes))
 
     def body(self, **changes: Any) -> dict[str, Any]:
-        """Return a good body for POST /v1/requests, with changes."""
         return submission(self.tenant.slug, **changes)
 
     def question(self, engineer: str = "erin", resource: str = MAILBOX) -> dict[str, str]:
-        """Return what a guarded system asks about an engineer."""
         return question(self.tenant.slug, self.people[engineer].person_id, resource)
 
     def submit(self, who: str = "erin", db: Database | None = None, **changes: Any) -> AccessRequest:
-        """File a request and return its row."""
         return self.submitted(who, db, **changes).request
 
     def fresh(self, who: str = "erin", **changes: Any) -> AccessRequest:
-        """File a request about what nobody has asked for before: no earlier denial leads it past a manager."""
+        """Submit a request about a new resource: no earlier denial routes it to a manager."""
         return self.submit(who, **({"resources": [f"mailbox:{new_id()}@contoso.example"]} | changes))
 
     def submitted(self, who: str = "erin", db: Database | None = None, **changes: Any) -> SubmittedRequest:
-        """File a request and return all that is said of it."""
         with (db or self.db).transaction() as session:
             return submit.submit(
                 session, self.people[who], HERE, self.submission(**changes), SETTINGS.catalogue.services
@@ -369,13 +357,12 @@ class World:
     def act(
         self, who: str, action: Action, request_id: UUID, db: Database | None = None, **changes: Any
     ) -> AccessRequest:
-        """Let somebody act on a request and return its row after that; who denies says why."""
+        """Act on a request and return its row after that; denials get a comment."""
         changes = {"comment": "No"} | changes if action is Action.DENY else changes
         with (db or self.db).transaction() as session:
             return decide.act(session, self.people[who], HERE, request_id, DecisionInput(action, **changes))
 
 
 def client_of(plan: StackPlan, token: str) -> httpx.Client:
-    """Return a client of a stack's API that shows a token."""
     headers = {"authorization": f"Bearer {token}"}
     return httpx.Client(base_url=plan.public_url, headers=headers, timeout=ANSWER_SECONDS, trust_env=False)

@@ -24,13 +24,10 @@ STOP_SECONDS = 10
 
 @dataclass(frozen=True)
 class Pooler:
-    """A running PgBouncer."""
-
     port: int
     process: "subprocess.Popen[bytes]"
 
     def through(self, url: str) -> str:
-        """Return the address of the same login and database by way of the pooler."""
         return make_url(url).set(host=HOST, port=self.port).render_as_string(hide_password=False)
 
 
@@ -78,7 +75,7 @@ def _user(url: str) -> str:
 
 
 def _changed(text: str, settings: dict[str, str]) -> str:
-    """Return the file with other values; a setting that it lacks is added at its end."""
+    """A setting that the file lacks is added at its end."""
     for name, value in settings.items():
         text, count = re.subn(rf"(?m)^{name} =.*$", f"{name} = {value}", text)
         text = text if count else f"{text}{name} = {value}\n"
@@ -86,5 +83,4 @@ def _changed(text: str, settings: dict[str, str]) -> str:
 
 
 def example_settings(path: Path = EXAMPLE) -> dict[str, str]:
-    """Return the settings of the example."""
     return dict(re.findall(r"(?m)^(\w+) = ?(.*)$", path.read_text()))

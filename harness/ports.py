@@ -1,4 +1,4 @@
-"""Ports for what is started: each process that starts servers has a range of its own, beside other suites too."""
+"""Ports for tests' servers: each process that starts servers has a range of its own, beside other suites too."""
 
 import socket
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ PLACES: Iterator[int] = chain.from_iterable(ports.own() for _ in repeat(None))
 
 
 def own_port(room: int = 1) -> int:
-    """Return a port that nobody listens on and nobody else is given; so many ports from it on are for the asker.
+    """Return a free port that is not given twice, with `room` ports from it on for the caller.
 
     It comes again when all others were given.
     """
@@ -28,11 +28,7 @@ def own_port(room: int = 1) -> int:
 
 
 def wait_until_listening(port: int) -> None:
-    """Wait until somebody listens on a port.
-
-    Raises:
-        RuntimeError: nobody does within a minute.
-    """
+    """Raises RuntimeError after a minute."""
     if not within(PATIENCE, lambda: _is_listened_on(port), pause=0.05):
         raise RuntimeError(f"nobody listens on port {port}")
 

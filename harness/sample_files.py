@@ -4,11 +4,7 @@ from collections.abc import Mapping
 
 
 def replaced(sample: str, changes: Mapping[str, str]) -> str:
-    """Return a sample with texts changed.
-
-    Raises:
-        ValueError: it does not have one of them.
-    """
+    """Raises ValueError where the sample lacks one of the texts."""
     for old, new in changes.items():
         if old not in sample:
             raise ValueError(f"the sample has no {old!r}")

@@ -1,4 +1,4 @@
-"""Sinks: servers on loopback that take, remember and misbehave as they are asked to; what all of them share."""
+"""Sinks: servers on loopback with a memory and scripted faults."""
 
 import asyncio
 import ssl
@@ -12,7 +12,7 @@ A_PART = 65_536
 
 
 class Manner(StrEnum):
-    """How a sink treats who comes. With `cut` it takes what it is given and hangs up before it says so."""
+    """With `cut` a sink takes what it is given and hangs up before it answers."""
 
     TAKE = "take"
     REFUSE = "refuse"
@@ -23,7 +23,7 @@ class Manner(StrEnum):
 
 
 class Sink(LocalServer):
-    """What all sinks have in common: a manner, and how many `callers` there were."""
+    """A manner, and how many `callers` there were."""
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         super().__init__(tls)
@@ -33,7 +33,6 @@ class Sink(LocalServer):
         self._speaking.set()
 
     async def turn(self, manner: Manner) -> None:
-        """Treat everybody so from now on."""
         self.manner = manner
         if manner is Manner.BLACK_HOLE:
             self._speaking.clear()
@@ -52,7 +51,7 @@ class Sink(LocalServer):
 
 
 async def drip(writer: asyncio.StreamWriter, drops: bytes) -> None:
-    """Say these bytes one at a time, over and over."""
+    """Send these bytes one at a time, over and over."""
     for number in range(MOST_DRIPS):
         await asyncio.sleep(DRIP_SECONDS)
         writer.write(drops[number % len(drops) :][:1])
@@ -60,10 +59,9 @@ async def drip(writer: asyncio.StreamWriter, drops: bytes) -> None:
 
 
 class Hole(Sink):
-    """Takes connections and whatever is said, and never answers."""
+    """Accepts connections and never answers."""
 
     async def talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Listen until the caller leaves."""
         while await reader.read(A_PART):
             pass
         writer.close()

@@ -1,4 +1,4 @@
-"""The stage: servers, a database of one's own on them, and the database as each login sees it."""
+"""The stage: servers, databases of tests on them, and the database as each login sees it."""
 
 import fcntl
 import itertools
@@ -34,13 +34,12 @@ from lockbox.schedule import Schedule
 
 
 def on_database(url: str, name: str) -> str:
-    """Return the address of another database on the same server."""
     return make_url(url).set(database=name).render_as_string(hide_password=False)
 
 
 @dataclass(frozen=True)
 class Urls:
-    """Where one test's servers are, as each role."""
+    """The servers of one test, by login."""
 
     superuser: str
     owner: str
@@ -53,7 +52,6 @@ class Urls:
     connectors: str = ""
 
     def on(self, name: str) -> Self:
-        """Return the same logins on another database."""
         return replace(
             self,
             superuser=on_database(self.superuser, name),
@@ -73,10 +71,7 @@ SENDERS: dict[str, Engine] = {}
 
 @contextmanager
 def all_rights(superuser_url: str, notifications_url: str = "") -> Iterator[None]:
-    """Let tests set scenes in a database, and look at them, past every rule that is not a trigger.
-
-    They send by the login of the notifications worker.
-    """
+    """Let tests write and read a database past every rule that is not a trigger; they send as the worker does."""
     name = str(make_url(superuser_url).database)
     if notifications_url:
         SENDERS[name] = make_engine(notifications_url, role="test-notifications", pool_size=4, overflow=20)
@@ -96,12 +91,11 @@ def as_sender(db: Database) -> Database:
 
 
 def unbound(db: Database) -> Engine:
-    """Return an engine that sees every row of a database."""
     return ALL_RIGHTS[str(db.engine.url.database)]
 
 
 def setting(db: Database) -> Database:
-    """Return the database for whoever sets a scene: row-level security does not bind it."""
+    """Return the database past row-level security, for a test's set-up."""
     return Database(unbound(db), db.schedule, db.clock)
 
 
@@ -123,7 +117,7 @@ NO_TRIGGERS = "-c session_replication_role=replica"
 
 @contextmanager
 def superuser_at(url: str | URL) -> Iterator[Engine]:
-    """Connect with every right, past all transactions, to load and to look."""
+    """Connect with every right, past all transactions."""
     engine = create_engine(url, isolation_level="AUTOCOMMIT", poolclass=NullPool)
     try:
         yield engine
@@ -132,7 +126,7 @@ def superuser_at(url: str | URL) -> Iterator[Engine]:
 
 
 def run_as_superuser(url: str | URL, *statements: str) -> None:
-    """Run statements, each by itself."""
+    """Run each statement by itself."""
     plain = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
     with psycopg.connect(plain, autocommit=True) as connection:
         for statement in statements:
@@ -140,7 +134,7 @@ def run_as_superuser(url: str | URL, *statements: str) -> None:
 
 
 def delete_all_rows(connection: Connection) -> None:
-    """Delete what is in every table of ours; most are empty, and to truncate one takes longer than to look.
+    """Delete the rows of all our tables; most are empty, and TRUNCATE takes longer than a look.
 
     The connection has to be made with NO_TRIGGERS.
     """
@@ -151,7 +145,7 @@ def delete_all_rows(connection: Connection) -> None:
 
 @contextmanager
 def copied(superuser: str | URL, name: str, template: str = "lockbox") -> Iterator[None]:
-    """Copy the migrated database, or another one, while nobody uses it, and drop the copy at the end."""
+    """Copy the migrated database, or another unused one, and drop the copy at the end."""
     run_as_superuser(superuser, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY OWNER lockbox_owner")
     try:
         yield
@@ -168,7 +162,6 @@ def hang_up_on_listeners(redis_url: str) -> None:
 
 
 def urls_at(servers: ServerAddresses, name: str) -> Urls:
-    """Return where a database of this name is on these servers, as each role."""
     return Urls(
         superuser=servers.superuser_url,
         owner=servers.owner_database_url,
@@ -184,7 +177,7 @@ def urls_at(servers: ServerAddresses, name: str) -> Urls:
 
 @contextmanager
 def fresh_database(template: ServerAddresses, *, flushes: bool = True) -> Iterator[Urls]:
-    """A database that nobody else uses, copied from the template; and, unless told otherwise, an emptied Redis."""
+    """A database copied from the template; and, by default, an emptied Redis."""
     name = f"lockbox_{os.getpid()}_{next(NUMBERS)}"
     urls = urls_at(template, name)
     with copied(template.superuser_url, name), all_rights(urls.superuser, urls.notifications):
@@ -196,7 +189,6 @@ def fresh_database(template: ServerAddresses, *, flushes: bool = True) -> Iterat
 
 @contextmanager
 def empty_database(urls: Urls) -> Iterator[Urls]:
-    """A database in which nothing is, on the same server."""
     name = f"{make_url(urls.owner).database}_empty"
     with copied(urls.superuser, name, "template0"):
         yield urls.on(name)
@@ -204,7 +196,7 @@ def empty_database(urls: Urls) -> Iterator[Urls]:
 
 @contextmanager
 def own_folder(name: str, place: Path | None = None) -> Iterator[Path]:
-    """Make a folder that every user can reach, for as root the servers run as nobody, and remove it at the end."""
+    """Make a folder that every user can reach (as root the servers run as `nobody`), removed at the end."""
     folder = Path(tempfile.mkdtemp(prefix=f"lockbox-{name}-", dir=place))
     folder.chmod(0o755)
     try:
@@ -220,9 +212,9 @@ def _roomy_memory() -> Path | None:
 
 @contextmanager
 def own_servers(name: str, only: Collection[str] = NAMES) -> Iterator[ServerAddresses]:
-    """Start servers from nothing, in the folder `servers` of a folder of their own; nothing of ours is in them.
+    """Start empty servers in the folder `servers` of a folder of their own.
 
-    Their files lie in memory where there is room: to copy a database then takes a fifth of the time.
+    Their files are in memory where there is room: to copy a database then takes a fifth of the time.
     """
     with own_folder(name, _roomy_memory()) as folder:
         servers = embedded.start(folder / SERVERS, environment="test", only=only)
@@ -234,7 +226,7 @@ def own_servers(name: str, only: Collection[str] = NAMES) -> Iterator[ServerAddr
 
 @contextmanager
 def migrated_servers(name: str) -> Iterator[ServerAddresses]:
-    """Start servers from nothing with a migrated database that others are copied from."""
+    """Start servers with a migrated database as the template."""
     with own_servers(name) as servers:
         _migrate(servers)
         yield servers
@@ -259,7 +251,7 @@ def _migrate(servers: ServerAddresses) -> None:
 
 @contextmanager
 def shared_folder(name: str) -> Iterator[Path]:
-    """Make a folder for servers that several processes share, and stop at the end all that any of them started."""
+    """Make a folder for servers that several processes share, and stop all of them at the end."""
     with own_folder(name, _roomy_memory()) as folder:
         try:
             yield folder
@@ -271,8 +263,8 @@ def shared_folder(name: str) -> Iterator[Path]:
 def shared_servers(folder: Path, number: int) -> ServerAddresses:
     """Start the Postgres and Redis of a shared folder, unless another process did, with a migrated database.
 
-    Each process, by its number from 0 on, has a Redis database and a mail catcher of its own; one for whom no Redis
-    database is left shares nothing.
+    Each process, by its number from 0 on, has a Redis database and a mail catcher of its own; without a free Redis
+    database it shares nothing.
     """
     place = folder / SERVERS if number < REDIS_DATABASES else folder / f"{SERVERS}-{number}"
     with (folder / "lock").open("w") as lock:
@@ -290,9 +282,9 @@ def shared_servers(folder: Path, number: int) -> ServerAddresses:
 
 @contextmanager
 def own_stack(name: str) -> Iterator[StackPlan]:
-    """Prepare a stack on servers of its own, whatever the environment says; mails go to a port that nobody has yet.
+    """Prepare a stack on servers of its own, whatever the environment says; mails go to a free port.
 
-    What it writes lies in the folder above its keys, which is removed at the end.
+    It writes into the folder above its keys, which is removed at the end.
     """
     settings = Settings(
         environment="test",
@@ -312,7 +304,7 @@ def own_stack(name: str) -> Iterator[StackPlan]:
 
 
 def plan_for(urls: Urls, servers: ServerAddresses, keys: Path) -> StackPlan:
-    """Return the plan of a stack on a database of its own, which signs by keys that are made if need be."""
+    """Return the plan of a stack on a database of its own; missing keys are made."""
     return StackPlan(
         database_url=urls.api,
         worker_database_url=urls.worker,
@@ -329,29 +321,23 @@ def plan_for(urls: Urls, servers: ServerAddresses, keys: Path) -> StackPlan:
 
 
 def servers_of(plan: StackPlan) -> ServerAddresses:
-    """Return the servers of a plan that brings its own.
-
-    Raises:
-        RuntimeError: it does not.
-    """
+    """Raises RuntimeError where the plan has no servers of its own."""
     if plan.servers is None:
         raise RuntimeError("this needs servers of its own: unset the LOCKBOX_ URLs of databases and Redis")
     return plan.servers
 
 
 def superuser_url(plan: StackPlan) -> str:
-    """Return the address of the plan's database for a login with every right."""
     return on_database(servers_of(plan).superuser_url, str(make_url(plan.owner_database_url).database))
 
 
 def approval_keys(plan: StackPlan) -> ApprovalKeys:
-    """Return the keys by which a stack signs approvals."""
     return ApprovalKeys(signing_keys.read([plan.keys / stack.APPROVAL_KEY]))
 
 
 @dataclass
 class Stack:
-    """Running processes, the database as the API sees it, and an engine with every right beside them."""
+    """`db` is as the API sees it; `superuser` has every right."""
 
     plan: StackPlan
     processes: Processes
@@ -359,12 +345,11 @@ class Stack:
     superuser: Engine
 
     def rows(self, query: str, **values: object) -> list[Any]:
-        """Return what a query finds, with every right."""
+        """Query with every right."""
         with self.superuser.connect() as connection:
             return list(connection.execute(text(query), values).all())
 
     def redis(self) -> "Redis":
-        """Return a client of Redis."""
         return Redis.from_url(self.plan.redis_url)
 
 

@@ -1,11 +1,11 @@
-"""Waiting for something to happen: the limit is about whether it does at all, never about how fast."""
+"""Waiting for an event: the limit is about whether it happens at all, never about how fast."""
 
 import time
 from collections.abc import Callable
 
 
 def within(seconds: float, happened: Callable[[], object], pause: float = 0.02) -> bool:
-    """Look every so often until something has happened, at least once; return False where it did not in time."""
+    """Check repeatedly, at least once; return False where it did not happen in time."""
     until = time.monotonic() + seconds
     while not happened():
         if time.monotonic() > until:
@@ -15,10 +15,6 @@ def within(seconds: float, happened: Callable[[], object], pause: float = 0.02) 
 
 
 def wait_for(what: str, happened: Callable[[], object], seconds: float, pause: float = 0.05) -> None:
-    """Look every so often until something has happened.
-
-    Raises:
-        RuntimeError: it did not happen in time; the message says what.
-    """
+    """Raises RuntimeError, with `what`, where it did not happen in time."""
     if not within(seconds, happened, pause):
         raise RuntimeError(f"did not happen within {seconds:g} s: {what}")

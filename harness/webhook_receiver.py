@@ -1,4 +1,4 @@
-"""A webhook receiver on loopback, which takes, remembers and misbehaves as it is asked to."""
+"""A webhook receiver on loopback with a memory and scripted answers."""
 
 import asyncio
 import json
@@ -21,7 +21,7 @@ QUIET = (204, 401)
 
 @dataclass(frozen=True)
 class ScriptedAnswer:
-    """How to answer: by default with the truth. `drops` go on one at a time, without an end or before the rest."""
+    """By default a true answer. `drops` are sent one at a time, without an end or before the rest."""
 
     status: int = 200
     body: bytes | None = None
@@ -33,9 +33,9 @@ class ScriptedAnswer:
 
 @dataclass(frozen=True)
 class Call:
-    """A call that came: where to, its headers in small letters, its body, and what it was answered.
+    """A received call, with headers in small letters, and the answer's status.
 
-    `is_signed` is whether its signature is right; False where the receiver has no secret to tell by.
+    `is_signed` is whether its signature is valid; False where the receiver has no secret.
     """
 
     path: str
@@ -51,7 +51,7 @@ class Call:
 
     @cached_property
     def event(self) -> dict[str, Any]:
-        """What it tells of; nothing where it is not JSON."""
+        """Empty where the body is no JSON."""
         try:
             told = json.loads(self.body)
         except ValueError:
@@ -62,8 +62,8 @@ class Call:
 class WebhookReceiver(Sink):
     """A receiver of the calls of one endpoint, at a `path` under a `name` of this machine.
 
-    With a `secret` it verifies each call by the Standard Webhooks library. `answers` are what it says next, the last
-    of them again and again; by default it says 204, or 401 to a wrong signature.
+    With a `secret` it verifies each call by the Standard Webhooks library. `answers` are the next ones, of which the
+    last repeats; by default it answers 204, or 401 to a wrong signature.
     """
 
     def __init__(
@@ -79,12 +79,10 @@ class WebhookReceiver(Sink):
 
     @property
     def url(self) -> str:
-        """Its address."""
         name, path = self._place
         return f"{self._scheme}://{name}:{self.port}{path}"
 
     async def talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Take one call and end."""
         head = (await reader.readuntil(b"\r\n\r\n")).decode(errors="replace")
         first, *lines = head.split("\r\n")
         pairs = (line.partition(":") for line in lines if line)
@@ -101,7 +99,7 @@ class WebhookReceiver(Sink):
             await self._answer(writer, how)
 
     def answer_to(self, call: Call) -> ScriptedAnswer:
-        """Say how to answer a call, which is noted only afterwards."""
+        """Return the answer to a call, which is noted only afterwards."""
         if self.answers:
             return self.answers[min(len(self.calls), len(self.answers) - 1)]
         return ScriptedAnswer(QUIET[bool(self.secret) and not call.is_signed])
