@@ -5,6 +5,7 @@ They raise StartupCheckFailed.
 
 import socket
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -48,53 +49,68 @@ class ServerKind(StrEnum):
     CONNECTORS = "LOCKBOX_CONNECTORS_DATABASE_URL"
 
 
-ROLES = {
-    ServerKind.API: "api",
-    ServerKind.WORKER: "core",
-    ServerKind.NOTIFICATIONS: "notifications",
-    ServerKind.CONNECTORS: "connectors",
+FINAL = tuple((table, right) for table in ("events", "decisions") for right in ("UPDATE", "DELETE", "TRUNCATE"))
+
+
+@dataclass(frozen=True)
+class ServerRules:
+    """What holds for a kind of process: its heartbeats' name before the machine's, and its login's rights.
+
+    `connections` is how many it opens at most; a test compares it with the pools.
+    """
+
+    role: str
+    connections: int
+    needed: Sequence[tuple[str, str]]
+    forbidden: Sequence[tuple[str, str]]
+
+
+RULES = {
+    ServerKind.API: ServerRules("api", 58, needed=(("decisions", "INSERT"), ("requests", "INSERT")), forbidden=FINAL),
+    ServerKind.WORKER: ServerRules(
+        "core",
+        20,
+        needed=(("seals", "INSERT"), ("events", "INSERT")),
+        forbidden=(
+            *FINAL,
+            ("decisions", "INSERT"),
+            ("requests", "INSERT"),
+            ("tokens", "SELECT"),
+            ("notifications", "UPDATE"),
+            ("deliveries", "INSERT"),
+        ),
+    ),
+    ServerKind.NOTIFICATIONS: ServerRules(
+        "notifications",
+        20,
+        needed=(("notifications", "UPDATE"), ("deliveries", "INSERT")),
+        forbidden=(
+            *FINAL,
+            ("decisions", "INSERT"),
+            ("requests", "INSERT"),
+            ("tokens", "SELECT"),
+            ("sessions", "SELECT"),
+            ("invitations", "UPDATE"),
+            ("seals", "INSERT"),
+        ),
+    ),
+    ServerKind.CONNECTORS: ServerRules(
+        "connectors",
+        12,
+        needed=(("connections", "UPDATE"), ("events", "INSERT")),
+        forbidden=(
+            *FINAL,
+            ("decisions", "INSERT"),
+            ("requests", "INSERT"),
+            ("requests", "UPDATE"),
+            ("tokens", "SELECT"),
+            ("sessions", "SELECT"),
+            ("seals", "INSERT"),
+        ),
+    ),
 }
-"""As what each sends heartbeats, from a node named so before its machine."""
-OPENS = {ServerKind.API: 58, ServerKind.WORKER: 20, ServerKind.NOTIFICATIONS: 20, ServerKind.CONNECTORS: 12}
-"""How many connections a process of each kind opens at most; a test compares it with their pools."""
 ALWAYS = (ServerKind.API, ServerKind.WORKER, ServerKind.NOTIFICATIONS)
 """The kinds of which every installation has one."""
-FINAL = tuple((table, right) for table in ("events", "decisions") for right in ("UPDATE", "DELETE", "TRUNCATE"))
-FORBIDDEN = {
-    ServerKind.API: FINAL,
-    ServerKind.WORKER: (
-        *FINAL,
-        ("decisions", "INSERT"),
-        ("requests", "INSERT"),
-        ("tokens", "SELECT"),
-        ("notifications", "UPDATE"),
-        ("deliveries", "INSERT"),
-    ),
-    ServerKind.NOTIFICATIONS: (
-        *FINAL,
-        ("decisions", "INSERT"),
-        ("requests", "INSERT"),
-        ("tokens", "SELECT"),
-        ("sessions", "SELECT"),
-        ("invitations", "UPDATE"),
-        ("seals", "INSERT"),
-    ),
-    ServerKind.CONNECTORS: (
-        *FINAL,
-        ("decisions", "INSERT"),
-        ("requests", "INSERT"),
-        ("requests", "UPDATE"),
-        ("tokens", "SELECT"),
-        ("sessions", "SELECT"),
-        ("seals", "INSERT"),
-    ),
-}
-NEEDED = {
-    ServerKind.API: (("decisions", "INSERT"), ("requests", "INSERT")),
-    ServerKind.WORKER: (("seals", "INSERT"), ("events", "INSERT")),
-    ServerKind.NOTIFICATIONS: (("notifications", "UPDATE"), ("deliveries", "INSERT")),
-    ServerKind.CONNECTORS: (("connections", "UPDATE"), ("events", "INSERT")),
-}
 
 # A role counts with every role that it could become by SET ROLE.
 WHO = text("""
@@ -148,12 +164,12 @@ def check(
             _is_direct(connection, direct)
         if has_lagging_standby(connection):
             log.critical("startup.standby_asynchronous", do=NAME_THE_STANDBY)
-        for table, right in FORBIDDEN[server]:
+        for table, right in RULES[server].forbidden:
             if _may_somewhere(connection, table, right):
                 raise StartupCheckFailed(
                     f"{server}: this login may {right} {table}, which this process must not", "use its own login"
                 )
-        for table, right in NEEDED[server]:
+        for table, right in RULES[server].needed:
             if not _may_somewhere(connection, table, right):
                 raise StartupCheckFailed(
                     f"{server}: this login may not {right} {table}", "is it the login of another process?"
@@ -186,7 +202,7 @@ def wait_until_fit(
 
 def node_here(server: ServerKind) -> str:
     """Return the default name in heartbeats of a process of this kind at this machine."""
-    return f"{ROLES[server]}@{socket.gethostname()}"
+    return f"{RULES[server].role}@{socket.gethostname()}"
 
 
 def is_new_enough(connection: Connection) -> None:
@@ -320,7 +336,7 @@ class ConnectionBudget:
 
 def connection_budget(connection: Connection, server: ServerKind, node: str) -> ConnectionBudget:
     """`node` is the name in the process' heartbeats."""
-    row = connection.execute(BUDGET, {"role": ROLES[server], "node": node}).one()
+    row = connection.execute(BUDGET, {"role": RULES[server].role, "node": node}).one()
     return ConnectionBudget(row.allowed, row.of_login, int(row.promised))
 
 

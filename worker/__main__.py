@@ -7,8 +7,9 @@ import os
 import random
 import socket
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from catalogue.unsafe_settings import UnsafeSettings
 from config import traces
@@ -21,22 +22,27 @@ from worker.app import CONNECT, CORE, MAINTENANCE, NOTIFY, app
 from worker.prefork import PreforkPool
 from worker.runtime import CONNECTIONS, CONNECTOR_THREADS, CORE_CHILDREN, NOTIFY_THREADS, make, settings
 
-KINDS: dict[str, dict[str, Any]] = {
-    "core": {"pool_cls": PreforkPool, "queues": [CORE, MAINTENANCE]},
-    "notifications": {"pool_cls": "threads", "queues": [NOTIFY]},
-    "connectors": {"pool_cls": "threads", "queues": [CONNECT]},
+
+@dataclass(frozen=True)
+class WorkerKind:
+    """What a kind of worker is: its login, Celery's pool and its size, its queues, and its niceness."""
+
+    server: ServerKind
+    pool: str | type[PreforkPool]
+    concurrency: int
+    queues: Sequence[str]
+    niceness: int = 0
+
+
+KINDS = {
+    "core": WorkerKind(ServerKind.WORKER, PreforkPool, CORE_CHILDREN, [CORE, MAINTENANCE]),
+    # A task of notifications waits until their servers have answered; a thread that waits costs little.
+    "notifications": WorkerKind(ServerKind.NOTIFICATIONS, "threads", NOTIFY_THREADS, [NOTIFY], niceness=5),
+    "connectors": WorkerKind(ServerKind.CONNECTORS, "threads", CONNECTOR_THREADS, [CONNECT]),
 }
-# A task of notifications waits until their servers have answered; a thread that waits costs little.
-CONCURRENCY = {"core": CORE_CHILDREN, "notifications": NOTIFY_THREADS, "connectors": CONNECTOR_THREADS}
 AUTOGROUP = Path("/proc/self/autogroup")
 AUTOGROUP_TRIES = 10
 CHANCE = random.SystemRandom()
-NICE = {"core": 0, "notifications": 5, "connectors": 0}
-SERVERS = {
-    "core": ServerKind.WORKER,
-    "notifications": ServerKind.NOTIFICATIONS,
-    "connectors": ServerKind.CONNECTORS,
-}
 HEARTBEAT_SECONDS = 5.0
 """Flower takes a worker to live for twice as long after it said so."""
 
@@ -52,16 +58,18 @@ def main() -> None:
     node = f"{chosen.name or chosen.kind}@{socket.gethostname()}"
     journal.begin(settings())
     _wait_until_fit(chosen.kind, node)
-    _give_way(NICE[chosen.kind])
+    kind = KINDS[chosen.kind]
+    _give_way(kind.niceness)
     worker = app.Worker(
         hostname=node,
-        concurrency=CONCURRENCY[chosen.kind],
+        pool_cls=kind.pool,
+        concurrency=kind.concurrency,
+        queues=kind.queues,
         loglevel=logging.INFO,
         quiet=settings().log_format == "json",
         without_gossip=True,
         without_mingle=True,
         heartbeat_interval=HEARTBEAT_SECONDS,
-        **KINDS[chosen.kind],
     )
     try:
         worker.start()
@@ -106,9 +114,8 @@ def _wait_until_fit(kind: str, node: str) -> None:
         failpoints.arm(settings().failpoint)
         traces.check(settings())
         database = make(settings()).database
-        server = SERVERS[kind]
         direct = database.direct if kind == "core" else None
-        wait_until_fit(database.engine, server, connections=CONNECTIONS[kind], direct=direct, node=node)
+        wait_until_fit(database.engine, KINDS[kind].server, connections=CONNECTIONS[kind], direct=direct, node=node)
     except (UnsafeSettings, UnknownFailpoint, StartupCheckFailed) as refused:
         raise SystemExit(f"lockbox: {refused}") from None
     database.dispose()

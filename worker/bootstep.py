@@ -11,7 +11,7 @@ from worker.alert_monitor import AlertMonitor
 from worker.heartbeat import HeartbeatLoop
 from worker.loop import WorkerLoop
 from worker.maintenance import RECONCILE, SEAL, MaintenanceLoop
-from worker.poller import QUEUES, Poller
+from worker.poller import POLLED, Poller
 from worker.runtime import CONNECTIONS, Runtime, runtime
 from worker.without_redis import ConnectionWatch, DirectConnector, DirectSender, NotificationReconciler
 
@@ -33,7 +33,7 @@ class Pollers(bootsteps.StartStopStep):
 
     def start(self, parent: Any) -> None:  # noqa: ANN401 - Celery's signature
         tools = runtime()
-        is_core = QUEUES[CLOCK] in parent.app.amqp.queues.consume_from
+        is_core = POLLED[CLOCK].queue in parent.app.amqp.queues.consume_from
         part = ProcessPart.CORE if is_core else ProcessPart.CONNECTORS if tools.driver else ProcessPart.NOTIFICATIONS
         heart = HeartbeatSender(parent.hostname, connections=CONNECTIONS[part])
         if is_core:

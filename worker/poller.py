@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from itertools import islice
 
@@ -22,14 +23,31 @@ from worker.tasks import MOST_CASES, MOST_CONNECTIONS, MOST_IDS, MOST_NOTIFICATI
 from worker.without_redis import DirectConnector, DirectSender
 
 AWAY_SECONDS = 0.5
-FULL_SECONDS = {CLOCK: 0.005, NOTIFICATIONS: 0.05, CONNECTIONS: 0.05}
 NO_GRACE = timedelta(0)
 LONGEST_FULL = 0.5
-QUEUES = {CLOCK: "core", NOTIFICATIONS: "notify", CONNECTIONS: "connect"}
-IDS_A_MESSAGE = {CLOCK: MOST_IDS, NOTIFICATIONS: MOST_NOTIFICATIONS, CONNECTIONS: MOST_CONNECTIONS}
-GATHER_SECONDS = {CLOCK: 0.015, NOTIFICATIONS: 0.1, CONNECTIONS: 0.0}
-"""After a claim, how long more is let come together: a message costs eight milliseconds, however few ids it names."""
-MOST_WAITING = {CLOCK: 2, NOTIFICATIONS: 20, CONNECTIONS: 20}
+
+
+@dataclass(frozen=True)
+class PollerSettings:
+    """How one index is polled. No more is claimed, but for `full_seconds`, while `most_waiting` messages are untaken.
+
+    After a claim, ids gather for `gather_seconds`: a message costs eight milliseconds, however few ids it names.
+    """
+
+    queue: str
+    ids_a_message: int
+    gather_seconds: float
+    most_waiting: int
+    full_seconds: float
+
+
+POLLED = {
+    CLOCK: PollerSettings("core", MOST_IDS, gather_seconds=0.015, most_waiting=2, full_seconds=0.005),
+    NOTIFICATIONS: PollerSettings(
+        "notify", MOST_NOTIFICATIONS, gather_seconds=0.1, most_waiting=20, full_seconds=0.05
+    ),
+    CONNECTIONS: PollerSettings("connect", MOST_CONNECTIONS, gather_seconds=0.0, most_waiting=20, full_seconds=0.05),
+}
 
 
 class Poller(WorkerLoop):
@@ -50,6 +68,7 @@ class Poller(WorkerLoop):
     ) -> None:
         super().__init__(f"poller-{index.name}", tools)
         self.index = index
+        self.settings = POLLED[index]
         self.app = app
         self._poke = poke
         self._sending = sending
@@ -81,7 +100,7 @@ class Poller(WorkerLoop):
         if self.index.has_urgent:
             self._send(schedule.claim(self.index, urgent=True), messages.FIRST)
         if self.busy and self._is_full():
-            return FULL_SECONDS[self.index]
+            return self.settings.full_seconds
         claim = schedule.claim(self.index)
         self.claimed_at = time.monotonic()
         self.busy = bool(claim.ids)
@@ -89,20 +108,21 @@ class Poller(WorkerLoop):
             self._poke()
         self._send(claim, messages.LATER if self.index.has_urgent else messages.FIRST)
         if claim.ids:
-            self.stopping.wait(GATHER_SECONDS[self.index])
+            self.stopping.wait(self.settings.gather_seconds)
         return min(claim.idle, IDLE_SECONDS)
 
     def _send(self, claim: ScheduleClaim, priority: int) -> None:
         for kind, ids in claim.ids.items():
             failpoint("poller.before_send")
-            most = MOST_CASES if kind == case_check.KIND else IDS_A_MESSAGE[self.index]
+            most = MOST_CASES if kind == case_check.KIND else self.settings.ids_a_message
             messages.send(self.app, kind, _parts(ids, most), priority=priority)
             failpoint("poller.after_send")
 
     def _is_full(self) -> bool:
         """Whether enough messages wait, as far as known: a Redis that takes no writes shows that to a claim alone."""
-        rested = time.monotonic() - self.claimed_at
-        return rested < LONGEST_FULL and messages.waiting(self.app, QUEUES[self.index]) >= MOST_WAITING[self.index]
+        if time.monotonic() - self.claimed_at >= LONGEST_FULL:
+            return False
+        return messages.waiting(self.app, self.settings.queue) >= self.settings.most_waiting
 
     def _act(self) -> None:
         database = self.tools.database

@@ -121,7 +121,7 @@ def _room(check: str, kind: ServerKind, settings: Settings, connection: Connecti
     """Find a Postgres with too few connections for this process, or for one of each and all that live."""
     if is_pooled(connection):
         return
-    opens = dict(startup_checks.OPENS)
+    opens = {one: rules.connections for one, rules in startup_checks.RULES.items()}
     opens[ServerKind.API] *= settings.api_processes
     found = startup_checks.connection_budget(connection, kind, startup_checks.node_here(kind))
     given = found.allowed if found.of_login is None else min(found.allowed, found.of_login)

@@ -73,10 +73,6 @@ def hold(session: UnitOfWork, caller: Caller, origin: Origin, slug: str, reason:
         Conflict: this side holds it already.
     """
     actor, tenant, side = _acting(session, caller, origin, slug)
-    if side is Side.VENDOR:
-        permissions.require_fresh_operator(session, actor)
-    else:
-        permissions.require_fresh_admin(session, actor, tenant)
     session.execute(WAIT_FOR_ERASURE, {"tenant": tenant.id})
     if _held(session, tenant, side):
         raise Conflict(HELD_ALREADY)
@@ -92,10 +88,6 @@ def hold(session: UnitOfWork, caller: Caller, origin: Origin, slug: str, reason:
 
 def release(session: UnitOfWork, caller: Caller, origin: Origin, slug: str) -> None:
     actor, tenant, side = _acting(session, caller, origin, slug)
-    if side is Side.VENDOR:
-        permissions.require_fresh_operator(session, actor)
-    else:
-        permissions.require_fresh_admin(session, actor, tenant)
     found = _held(session, tenant, side)
     if not found:
         raise NotFound(NO_HOLD)
@@ -130,9 +122,12 @@ def refuse_held(session: UnitOfWork, tenants: Collection[UUID | None]) -> None:
 def _acting(session: UnitOfWork, caller: Caller, origin: Origin, slug: str) -> tuple[AdminActor, Tenant, Side]:
     if caller.side is Side.VENDOR:
         actor, tenant = permissions.operate(session, caller, origin, slug)
+        permissions.require_fresh_operator(session, actor)
         return actor, tenant, Side.VENDOR
     tenant = permissions.known(session, caller, slug)
-    return permissions.acting_as(session, caller, origin, ADMINS, tenant), tenant, Side.CUSTOMER
+    actor = permissions.acting_as(session, caller, origin, ADMINS, tenant)
+    permissions.require_fresh_admin(session, actor, tenant)
+    return actor, tenant, Side.CUSTOMER
 
 
 def _counting(session: UnitOfWork, tenant: Tenant) -> list[LegalHold]:

@@ -23,7 +23,7 @@ from lockbox.sql import new_id
 from tests.database.scenes import set_back, state_of
 from worker import poller
 from worker.messages import LATER
-from worker.poller import MOST_WAITING, QUEUES, Poller
+from worker.poller import POLLED, Poller
 from worker.runtime import Runtime
 
 LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
@@ -46,8 +46,8 @@ def polling(worker: Database, urls: Urls) -> Iterator[Polling]:
     """Start a poller whose messages nobody takes."""
     tools = Runtime(worker, None, timedelta(days=90), None)
     with ExitStack() as ends, Celery("polled", broker=urls.redis, set_as_current=False) as app:
-        app.conf.task_queues = [Queue(name) for name in QUEUES.values()]
-        app.conf.task_routes = {f"lockbox.{KINDS[index]}": {"queue": name} for index, name in QUEUES.items()}
+        app.conf.task_queues = [Queue(one.queue) for one in POLLED.values()]
+        app.conf.task_routes = {f"lockbox.{KINDS[index]}": {"queue": one.queue} for index, one in POLLED.items()}
         app.finalize()
 
         def start(index: ScheduleIndex) -> None:
@@ -83,7 +83,7 @@ def test_clocks_that_nobody_takes_wait_in_the_schedule_and_go_out_together(
     _arm_one_by_one(worker, CLOCK, 30)
 
     messages, waiting = int(broker.llen("core")), len(worker.schedule.members(CLOCK))
-    assert messages == MOST_WAITING[CLOCK]
+    assert messages == POLLED[CLOCK].most_waiting
     assert waiting > 20
 
     broker.delete("core")
@@ -109,16 +109,16 @@ def test_what_is_urgent_goes_out_first_also_where_messages_enough_wait(
     worker: Database, broker: "Redis", polling: Polling, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(poller, "LONGEST_FULL", 600)
-    monkeypatch.setitem(poller.GATHER_SECONDS, NOTIFICATIONS, 0.0)
+    monkeypatch.setitem(poller.POLLED, NOTIFICATIONS, replace(POLLED[NOTIFICATIONS], gather_seconds=0.0))
     polling(NOTIFICATIONS)
-    _arm_one_by_one(worker, NOTIFICATIONS, 3 * MOST_WAITING[NOTIFICATIONS])
+    _arm_one_by_one(worker, NOTIFICATIONS, 3 * POLLED[NOTIFICATIONS].most_waiting)
     waiting = worker.schedule.members(NOTIFICATIONS)
 
     worker.schedule.arm(NOTIFICATIONS, [IndexEntry(str(new_id()), "notify", LONG_AGO - BEFORE_OTHERS)])
 
     assert waiting
     assert within(5, lambda: broker.llen("notify") == 1)
-    assert broker.llen(LATER_LIST) >= MOST_WAITING[NOTIFICATIONS]
+    assert broker.llen(LATER_LIST) >= POLLED[NOTIFICATIONS].most_waiting
     assert worker.schedule.members(NOTIFICATIONS).keys() >= waiting.keys()
 
 
@@ -142,7 +142,7 @@ def refusing(
 
 
 @pytest.mark.far
-@pytest.mark.parametrize("waiting", [0, MOST_WAITING[CLOCK]])
+@pytest.mark.parametrize("waiting", [0, POLLED[CLOCK].most_waiting])
 def test_a_redis_that_takes_no_writes_blinds_no_poller_however_many_messages_wait(
     world: World, broker: "Redis", refusing: Callable[[Sequence[UUID]], None], polling: Polling, waiting: int
 ) -> None:

@@ -185,7 +185,7 @@ def test_what_a_process_opens_at_most_is_what_its_pools_hold() -> None:
 
     pools = {ServerKind.API: OF_THE_API} | {kind: OF_WORKERS[name] for kind, name in workers.items()}
 
-    assert pools == startup_checks.OPENS
+    assert pools == {kind: rules.connections for kind, rules in startup_checks.RULES.items()}
 
 
 def test_a_postgres_that_takes_too_few_connections_is_refused(urls: Urls) -> None:
