@@ -62,9 +62,10 @@ REOPEN = text("SELECT notification, answer FROM reopen(:delivery, :moment)")
 
 @dataclass(frozen=True)
 class DeadNotification:
-    """An undelivered notification, without content or recipient; `error` is a code.
+    """An undelivered notification, without its content or recipient; `error` is a word.
 
-    `delivery_id` is the last attempt if a vendor's webhook was called, which can be repeated.
+    `request_id` and `tenant` are null if it was about none. `delivery_id` is the last attempt if a webhook of the
+    vendor was called: it can be repeated.
     """
 
     id: UUID

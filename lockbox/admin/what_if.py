@@ -38,17 +38,19 @@ ALONE = col(AccessRequest.mode) != Mode.ENFORCE
 
 @dataclass(frozen=True)
 class MailRecipient:
+    """A person who would be notified by mail, and their addresses."""
+
     name: str
     addresses: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class WhatIfResult:
-    """`reviewers` counts the vendor's people who could endorse it.
+    """What a request would meet, for the tenant's own people; nothing was written or sent.
 
-    `notified_first` are asked, or notified of a window opened without them; `quiet` could decide but declined
-    prompts; `copied` cannot decide. `endpoints` are described, or named by their host. `warnings` say why no one
-    would be asked.
+    `reviewers` is how many of the vendor could endorse it. `notified_first` are asked, or notified of a window opened
+    without them; `quiet` could decide but declined prompts; `copied` cannot decide. `endpoints` are described, or
+    else named by their host. `warnings` say why nobody would be asked.
     """
 
     policy_version: int

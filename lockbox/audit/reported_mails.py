@@ -22,7 +22,7 @@ MAILED = {
 
 @dataclass(frozen=True)
 class ReportedMails:
-    """`deed` is the step in words, None for a reminder or a report."""
+    """How the mails about a step ended, in words; `deed` is the step, None for a reminder or a report."""
 
     at: datetime
     deed: str | None

@@ -14,13 +14,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench.bench_size import FULL, PARTS, QUICK, SIZES, USUAL
 from bench.figures import Comparison, Figure, medians, quantile
 from bench.gate_checks import held_mib
 from bench.http_load import rate, several
 from bench.readme import BEGINNING, README, lines, placed, table
 from bench.report import RESULTS, beside, everything, held, markdown, read, times
 from bench.rows import LEAST_SECONDS, Pace
-from bench.sizes import FULL, PARTS, QUICK, SIZES, USUAL
 from bench.targets import BenchResults, comparisons, targets
 from harness.load import UnexpectedAnswer, length, perform, written
 from tests.each import each
