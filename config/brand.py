@@ -41,7 +41,7 @@ def _parts(colour: str) -> list[int]:
     return [int(colour[start : start + 2], 16) for start in (1, 3, 5)]
 
 
-def check_logo(file: Path) -> None:
+def check_logo(file: Path) -> Path:
     try:
         with file.open("rb") as opened:
             content = opened.read(MOST_BYTES + 1)
@@ -51,3 +51,10 @@ def check_logo(file: Path) -> None:
         raise ValueError(f"choose a picture of at most {MOST_BYTES:,} bytes: it is sent to each telephone")
     if not content.startswith(PNG) and (not SVG.match(content) or ACTIVE.search(content)):
         raise ValueError("name a PNG file, or an SVG file without scripts, event handlers and entities")
+    return file
+
+
+def check_colour(colour: str) -> str:
+    if contrast(colour, PAPER) < LEAST_CONTRAST:
+        raise ValueError("choose a darker colour: text in it has to stand out from white by 4.5 to 1")
+    return colour

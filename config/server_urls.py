@@ -1,6 +1,7 @@
 """Check the URLs of servers. Errors are ValueErrors that say how to write it, and never quote a password."""
 
 import re
+from collections.abc import Collection
 from urllib.parse import SplitResult, urlsplit
 
 from sqlalchemy.engine import URL, make_url
@@ -60,7 +61,7 @@ def has_password(database_url: str) -> bool:
     return bool(make_url(database_url).password)
 
 
-def check_redis_url(value: str) -> None:
+def check_redis_url(value: str) -> str:
     parts = _parts(value)
     if "sentinel" in parts.scheme or "cluster" in parts.scheme or "," in parts.netloc.rpartition("@")[2]:
         raise ValueError(
@@ -74,14 +75,16 @@ def check_redis_url(value: str) -> None:
             f"name a host, a port from 1 to {MOST_PORT} and a database by its number, as in "
             f"redis://:password@host:6379/0; {ENCODED}"
         )
+    return value
 
 
-def check_smtp_url(value: str) -> None:
+def check_smtp_url(value: str) -> str:
     parts = _parts(value)
     if parts.scheme not in SMTP:
         raise ValueError("use smtp+starttls://user:password@host:587, smtps://… or smtp://… (plain)")
     if not _is_server(parts.hostname, _port(parts)):
         raise ValueError(f"name a host and a port from 1 to {MOST_PORT}; {ENCODED}")
+    return value
 
 
 def _parts(value: str) -> SplitResult:
@@ -103,13 +106,13 @@ def _is_server(host: str | None, port: int | None) -> bool:
     return (port is None or 1 <= port <= MOST_PORT) and "@" not in (host or "")
 
 
+def _is_web(parts: SplitResult, schemes: Collection[str] = ("https", "http")) -> bool:
+    return parts.scheme in schemes and bool(parts.hostname) and _port(parts) != 0
+
+
 def check_origin(value: str) -> str:
-    try:
-        parts = urlsplit(value)
-        port = parts.port
-    except ValueError:
-        raise ValueError("use an address such as https://lockbox.example") from None
-    if parts.scheme not in {"https", "http"} or not parts.hostname or port == 0:
+    parts = _parts(value)
+    if not _is_web(parts):
         raise ValueError("use an address such as https://lockbox.example")
     if "@" in parts.netloc or parts.path not in {"", "/"} or "?" in value or "#" in value:
         raise ValueError("name the scheme, the host and perhaps a port, and nothing else")
@@ -117,32 +120,21 @@ def check_origin(value: str) -> str:
 
 
 def check_page(value: str) -> str:
-    try:
-        parts = urlsplit(value)
-        is_one = parts.scheme in {"https", "http"} and parts.hostname and parts.port != 0
-    except ValueError:
-        is_one = False
-    if not is_one:
+    if not _is_web(_parts(value)):
         raise ValueError("use an address such as https://flower.example")
     return value
 
 
 def check_collector(value: str) -> str:
-    try:
-        parts = urlsplit(value)
-        is_one = parts.scheme in {"https", "http"} and parts.hostname and parts.port != 0
-    except ValueError:
-        is_one = False
-    if not is_one or "@" in parts.netloc or parts.query or parts.fragment:
+    parts = _parts(value)
+    if not _is_web(parts) or "@" in parts.netloc or parts.query or parts.fragment:
         raise ValueError("use an address such as http://collector:4318; headers go into OTEL_EXPORTER_OTLP_HEADERS")
     return value
 
 
-def check_case_url(value: str) -> None:
-    try:
-        parts = urlsplit(value)
-        is_one = parts.scheme == "https" and parts.hostname and "@" not in parts.netloc and parts.port != 0
-    except ValueError:
-        is_one = False
-    if not is_one or "{" in parts.netloc or value.count("{") != 1 or value.count("}") != 1 or "{case}" not in value:
+def check_case_url(value: str) -> str:
+    parts = _parts(value)
+    is_one = _is_web(parts, ["https"]) and not {"@", "{"} & set(parts.netloc)
+    if not is_one or value.count("{") != 1 or value.count("}") != 1 or "{case}" not in value:
         raise ValueError("use an https address in whose path {case} stands once, such as https://desk.example/{case}")
+    return value

@@ -1,18 +1,33 @@
 """Define what can be configured, with types, bounds and defaults; docs/reference/settings.md is made from it."""
 
-from ipaddress import IPv4Network, IPv6Network
+import json
+from base64 import b64decode
+from collections.abc import Callable
+from email.policy import SMTP
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
+from cryptography.fernet import Fernet
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from catalogue.issuers import IssuerList
 from catalogue.load import CatalogueUnreadable, read_catalogue, sample_catalogue
 from catalogue.service_catalogue import Catalogue
-from config.outbound import check_private
+from config.brand import check_colour, check_logo
+from config.outbound import Network, OutboundProxy, check_private
 from config.public_keys import ApprovalKey, PublicKey
+from config.server_urls import (
+    check_case_url,
+    check_collector,
+    check_origin,
+    check_page,
+    check_redis_url,
+    check_smtp_url,
+    postgres_url,
+)
 
+Text = TypeVar("Text", str | None, SecretStr | None)
 DEVELOPMENT_KEY = SecretStr("aW5zZWN1cmUtZGV2ZWxvcG1lbnQta2V5LTMyLWJ5dGU=")
 
 
@@ -23,6 +38,82 @@ def _from_file(value: object) -> object:
         return read_catalogue(Path(value))
     except CatalogueUnreadable as unreadable:
         raise ValueError(f"LOCKBOX_CATALOGUE: {unreadable}") from None
+
+
+def _networks(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        networks = [] if value.strip().lower() == "none" else json.loads(value)
+    except ValueError:
+        networks = None
+    # A number would be read as an address.
+    if not isinstance(networks, list) or not all(isinstance(one, str) for one in networks):
+        raise ValueError('write it as JSON, such as ["10.0.0.7/32"], or none')
+    return networks
+
+
+def _check_proxies(networks: tuple[Network, ...]) -> tuple[Network, ...]:
+    if any(network.prefixlen == 0 for network in networks):
+        raise ValueError("name the networks of your proxies: of these, everybody could claim any address")
+    return networks
+
+
+def _postgres(value: SecretStr | None) -> SecretStr | None:
+    return SecretStr(postgres_url(value.get_secret_value())) if value else None
+
+
+def _if_set(check: Callable[[str], object]) -> AfterValidator:
+    """Check a text or a secret, unless it is empty."""
+
+    def checked(value: Text) -> Text:
+        if value:
+            check(value.get_secret_value() if isinstance(value, SecretStr) else value)
+        return value
+
+    return AfterValidator(checked)
+
+
+def _check_mailbox(value: str) -> str:
+    # The email package fails in many ways on malformed input.
+    try:
+        _, header = SMTP.header_store_parse("From", value)
+        mailboxes = header.addresses
+    except Exception:  # noqa: BLE001
+        mailboxes = ()
+    if len(mailboxes) != 1 or not mailboxes[0].username or not mailboxes[0].domain:
+        raise ValueError("use one address, such as Lockbox <lockbox@vendor.example>")
+    return value
+
+
+def _check_webhook_secret(value: SecretStr) -> SecretStr:
+    kind, _, encoded = value.get_secret_value().partition("_")
+    size = len(b64decode(encoded, validate=True))
+    if kind != "whsec" or not 24 <= size <= 64:  # noqa: PLR2004 - as Standard Webhooks says
+        raise ValueError("use `whsec_` and 24 to 64 random bytes in base64: `openssl rand -base64 32`")
+    return value
+
+
+def _check_fernet_keys(keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+    if not keys:
+        raise ValueError("name at least one key, the newest first")
+    for key in keys:
+        Fernet(key.get_secret_value())
+    return keys
+
+
+def _check_sendable(value: str) -> None:
+    if not value.isascii() or not value.isprintable() or " " in value:
+        raise ValueError("use letters, digits and signs without spaces, such as `openssl rand -hex 32` prints")
+
+
+def _check_flower_password(value: str) -> None:
+    if "," in value:
+        raise ValueError("leave out commas: Flower takes them for the end of the password")
+
+
+PostgresUrl = Annotated[SecretStr | None, AfterValidator(_postgres)]
+Networks = Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_networks)]
 
 
 class SettingFields(BaseSettings):
@@ -38,53 +129,53 @@ class SettingFields(BaseSettings):
     embedded: bool = False
     """Whether the servers are embedded ones that `make run` starts. Refused in production."""
 
-    database_url: SecretStr | None = None
+    database_url: PostgresUrl = None
     """Postgres by the login of the API, for example `postgresql://lockbox_api:...@db:5432/lockbox`."""
-    worker_database_url: SecretStr | None = None
+    worker_database_url: PostgresUrl = None
     """Postgres by the login of the core worker."""
-    notifications_database_url: SecretStr | None = None
+    notifications_database_url: PostgresUrl = None
     """Postgres by the login of the notifications worker."""
-    connectors_database_url: SecretStr | None = None
+    connectors_database_url: PostgresUrl = None
     """Postgres by the login of the connector worker."""
-    owner_database_url: SecretStr | None = None
+    owner_database_url: PostgresUrl = None
     """Postgres by the owner's login: for migrations and `lockbox operate` only, never for a server."""
-    database_direct_url: SecretStr | None = None
+    database_direct_url: PostgresUrl = None
     """Postgres itself by the core worker's login, where the other URLs name a pooler."""
-    redis_url: SecretStr | None = None
+    redis_url: Annotated[SecretStr | None, _if_set(check_redis_url)] = None
     """Redis or Valkey, for example `rediss://:...@redis:6379/0`. Production needs a password."""
 
-    smtp_url: SecretStr | None = None
+    smtp_url: Annotated[SecretStr | None, _if_set(check_smtp_url)] = None
     """The mail relay: `smtps://`, `smtp+starttls://`, or `smtp://` on this machine."""
     smtp_ca_file: Path | None = None
     """The certificates that verify the relay, if they are not the system's."""
-    mail_from: str = "Lockbox <lockbox@localhost>"
+    mail_from: Annotated[str, AfterValidator(_check_mailbox)] = "Lockbox <lockbox@localhost>"
     """The sender of all mails."""
 
     vendor_name: str = Field(default="", max_length=60, pattern=r"^[^\x00-\x1f\x7f]*$")
     """What customers call the vendor, for the pages."""
-    vendor_colour: str | None = Field(default=None, pattern=r"^#[0-9a-f]{6}$")
+    vendor_colour: Annotated[str, Field(pattern=r"^#[0-9a-f]{6}$"), AfterValidator(check_colour)] | None = None
     """The vendor's colour for the pages, `#rrggbb`: dark enough for text on white."""
-    vendor_logo: Path | None = None
+    vendor_logo: Annotated[Path, AfterValidator(check_logo)] | None = None
     """The vendor's logo for the pages: an SVG or PNG file of at most 20 kB."""
-    case_url: str | None = None
+    case_url: Annotated[str, AfterValidator(check_case_url)] | None = None
     """The pages of cases, such as `https://desk.example/cases/{case}`: a request's case becomes a link."""
 
-    case_adapter_secret: SecretStr | None = None
+    case_adapter_secret: Annotated[SecretStr, AfterValidator(_check_webhook_secret)] | None = None
     """The secret (`whsec_...`) of calls to ticket systems' adapters and of answers; for the notifications worker."""
 
-    public_url: str = "http://127.0.0.1:8000"
+    public_url: Annotated[str, AfterValidator(check_origin)] = "http://127.0.0.1:8000"
     """The address under which people reach the pages. Production needs https."""
     api_processes: int = Field(default=1, ge=1, le=64)
     """How many API processes share the port: about one for each core."""
-    trusted_proxies: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode] = ()
+    trusted_proxies: Annotated[Networks, AfterValidator(_check_proxies)] = ()
     """The networks of the API's proxies, as a JSON list such as `["10.0.0.7/32"]`, or `none`. Production needs it."""
-    private_networks: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode, AfterValidator(check_private)] = ()
+    private_networks: Annotated[Networks, AfterValidator(check_private)] = ()
     """Private networks in which issuers, adapters, connectors and the vendor's webhooks may be, as a JSON list."""
-    outbound_proxy: SecretStr | None = None
+    outbound_proxy: Annotated[SecretStr | None, _if_set(OutboundProxy.of)] = None
     """The proxy by which public addresses are called, such as `http://proxy.example:3128`; it is told no name."""
     webhooks_allow_http: bool = False
     """Whether webhooks may use http, to this machine alone. Refused in production."""
-    secret_keys: tuple[SecretStr, ...] = (DEVELOPMENT_KEY,)
+    secret_keys: Annotated[tuple[SecretStr, ...], AfterValidator(_check_fernet_keys)] = (DEVELOPMENT_KEY,)
     """Fernet keys that encrypt secrets at rest, as a JSON list, the newest first. Production needs its own."""
     approval_key_files: tuple[Path, ...] = ()
     """Files of the keys that sign approvals, as a JSON list; the first one signs. For the API only."""
@@ -121,13 +212,13 @@ class SettingFields(BaseSettings):
 
     flower_user: str | None = Field(default=None, pattern=r"^[^:,]+$")
     """The user name for Flower."""
-    flower_password: SecretStr | None = None
+    flower_password: Annotated[SecretStr | None, _if_set(_check_flower_password)] = None
     """The password for Flower. Production needs at least 12 characters."""
     flower_address: str = "127.0.0.1"
     """The address on which Flower listens."""
     flower_port: int = Field(default=5555, ge=1, le=65535)
     """The port on which Flower listens."""
-    flower_url: str | None = None
+    flower_url: Annotated[str | None, _if_set(check_page)] = None
     """Where operators open Flower, for a link on the page *Operations*."""
     flower_unauthenticated_api: str | None = Field(default=None, validation_alias="FLOWER_UNAUTHENTICATED_API")
     """Flower's own switch that opens its API to everybody; with it Lockbox's Flower does not start."""
@@ -158,7 +249,7 @@ class SettingFields(BaseSettings):
     gate_streams_per_token: int = Field(default=100, ge=0, le=10_000)
     """How many of these may share one token."""
 
-    metrics_token: SecretStr | None = None
+    metrics_token: Annotated[SecretStr | None, _if_set(_check_sendable)] = None
     """The bearer token for `/metrics` from other machines. Production needs at least 24 characters."""
 
     playground: Path | None = None
@@ -171,7 +262,7 @@ class SettingFields(BaseSettings):
     """How logs are written."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """From which level on logs are written."""
-    otlp_endpoint: str | None = None
+    otlp_endpoint: Annotated[str | None, _if_set(check_collector)] = None
     """The collector of OpenTelemetry traces, by OTLP/HTTP: `http://collector:4318`. Needs the extra `tracing`."""
     otlp_share: float = Field(default=1.0, ge=0, le=1)
     """Which share of the traces that begin here is sent; one that a caller has begun follows the caller."""

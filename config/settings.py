@@ -1,30 +1,16 @@
 """Read all settings of a process from the environment once, and refuse unsafe values."""
 
-import json
-from base64 import b64decode
-from email.policy import SMTP
-from ipaddress import IPv4Network, IPv6Network, ip_address
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Self
 from urllib.parse import urlsplit
 
-from cryptography.fernet import Fernet
-from pydantic import SecretStr, ValidationError, field_validator, model_validator
+from pydantic import SecretStr, ValidationError, model_validator
 from pydantic_settings import SettingsError
 
 from catalogue.unsafe_settings import UnsafeSettings
-from config.brand import LEAST_CONTRAST, PAPER, check_logo, contrast
 from config.outbound import OutboundProxy, OutboundRoute
-from config.server_urls import (
-    check_case_url,
-    check_collector,
-    check_origin,
-    check_page,
-    check_redis_url,
-    check_smtp_url,
-    has_password,
-    postgres_url,
-)
+from config.server_urls import has_password
 from config.setting_fields import DEVELOPMENT_KEY, SettingFields
 
 SECRETS_FOLDER = Path("/run/secrets")
@@ -33,143 +19,6 @@ LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
 class Settings(SettingFields):
-    @field_validator(
-        "database_url",
-        "worker_database_url",
-        "notifications_database_url",
-        "connectors_database_url",
-        "owner_database_url",
-        "database_direct_url",
-    )
-    @classmethod
-    def _postgres_by_psycopg(cls, value: SecretStr | None) -> SecretStr | None:
-        return SecretStr(postgres_url(value.get_secret_value())) if value else None
-
-    @field_validator("redis_url")
-    @classmethod
-    def _redis(cls, value: SecretStr | None) -> SecretStr | None:
-        if value:
-            check_redis_url(value.get_secret_value())
-        return value
-
-    @field_validator("smtp_url")
-    @classmethod
-    def _smtp(cls, value: SecretStr | None) -> SecretStr | None:
-        if value:
-            check_smtp_url(value.get_secret_value())
-        return value
-
-    @field_validator("mail_from")
-    @classmethod
-    def _one_mailbox(cls, value: str) -> str:
-        # The email package fails in many ways on malformed input.
-        try:
-            _, header = SMTP.header_store_parse("From", value)
-            mailboxes = header.addresses
-        except Exception:  # noqa: BLE001
-            mailboxes = ()
-        if len(mailboxes) != 1 or not mailboxes[0].username or not mailboxes[0].domain:
-            raise ValueError("use one address, such as Lockbox <lockbox@vendor.example>")
-        return value
-
-    @field_validator("vendor_colour")
-    @classmethod
-    def _legible(cls, value: str | None) -> str | None:
-        if value is not None and contrast(value, PAPER) < LEAST_CONTRAST:
-            raise ValueError("choose a darker colour: text in it has to stand out from white by 4.5 to 1")
-        return value
-
-    @field_validator("vendor_logo")
-    @classmethod
-    def _picture(cls, value: Path | None) -> Path | None:
-        if value is not None:
-            check_logo(value)
-        return value
-
-    @field_validator("case_url")
-    @classmethod
-    def _case_pages(cls, value: str | None) -> str | None:
-        if value is not None:
-            check_case_url(value)
-        return value
-
-    @field_validator("case_adapter_secret")
-    @classmethod
-    def _webhook_secret(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None:
-            kind, _, encoded = value.get_secret_value().partition("_")
-            size = len(b64decode(encoded, validate=True))
-            if kind != "whsec" or not 24 <= size <= 64:  # noqa: PLR2004 - as Standard Webhooks says
-                raise ValueError("use `whsec_` and 24 to 64 random bytes in base64: `openssl rand -base64 32`")
-        return value
-
-    @field_validator("outbound_proxy")
-    @classmethod
-    def _proxy(cls, value: SecretStr | None) -> SecretStr | None:
-        if value:
-            OutboundProxy.of(value.get_secret_value())
-        return value
-
-    @field_validator("public_url")
-    @classmethod
-    def _names_an_origin(cls, value: str) -> str:
-        return check_origin(value)
-
-    @field_validator("trusted_proxies", "private_networks", mode="before")
-    @classmethod
-    def _networks_or_none(cls, value: object) -> object:
-        if not isinstance(value, str):
-            return value
-        try:
-            networks = [] if value.strip().lower() == "none" else json.loads(value)
-        except ValueError:
-            networks = None
-        # A number would be read as an address.
-        if not isinstance(networks, list) or not all(isinstance(one, str) for one in networks):
-            raise ValueError('write it as JSON, such as ["10.0.0.7/32"], or none')
-        return networks
-
-    @field_validator("trusted_proxies")
-    @classmethod
-    def _not_everybody(cls, networks: tuple[IPv4Network | IPv6Network, ...]) -> tuple[IPv4Network | IPv6Network, ...]:
-        if any(network.prefixlen == 0 for network in networks):
-            raise ValueError("name the networks of your proxies: of these, everybody could claim any address")
-        return networks
-
-    @field_validator("otlp_endpoint")
-    @classmethod
-    def _a_collector(cls, value: str | None) -> str | None:
-        return value and check_collector(value)
-
-    @field_validator("flower_url")
-    @classmethod
-    def _a_page(cls, value: str | None) -> str | None:
-        return value and check_page(value)
-
-    @field_validator("secret_keys")
-    @classmethod
-    def _fernet_keys(cls, keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
-        if not keys:
-            raise ValueError("name at least one key, the newest first")
-        for key in keys:
-            Fernet(key.get_secret_value())
-        return keys
-
-    @field_validator("metrics_token")
-    @classmethod
-    def _sendable(cls, value: SecretStr | None) -> SecretStr | None:
-        shown = value.get_secret_value() if value else "token"
-        if not shown or not shown.isascii() or not shown.isprintable() or " " in shown:
-            raise ValueError("use letters, digits and signs without spaces, such as `openssl rand -hex 32` prints")
-        return value
-
-    @field_validator("flower_password")
-    @classmethod
-    def _whole_in_flower(cls, value: SecretStr | None) -> SecretStr | None:
-        if value and "," in value.get_secret_value():
-            raise ValueError("leave out commas: Flower takes them for the end of the password")
-        return value
-
     @model_validator(mode="after")
     def _safe_in_production(self) -> Self:
         if self.environment == "production":
