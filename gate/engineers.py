@@ -22,6 +22,7 @@ from lockbox.identity.credentials import LONGEST_GATE_SUBJECT
 from lockbox.identity.oidc_providers import IdentityProviders
 from lockbox.safe_http import NO_WAY_ASIDE
 
+SUPPORT_ENTRANCE = GateCallers(entrance="support")
 AUTHORIZATION = "authorization"
 BEARER = b"bearer"
 VALUE = re.compile(rb"[!-~](?:[ -~]*[!-~])?")
@@ -71,37 +72,25 @@ CallIdentity = EngineerCall | NotApplicable | UnidentifiedCall
 
 
 @dataclass(frozen=True)
-class CallerRule:
-    """Calls with tokens of this issuer are gated if this claim has this value; see `may_say`."""
-
-    issuer: str
-    claim: str
-    value: str
-
-    def matches(self, claims: Mapping[str, Any]) -> bool:
-        """Return whether calls with these claims are gated; without the claim they are."""
-        return claims["iss"] == self.issuer and may_say(claims.get(self.claim), self.value)
-
-
-@dataclass(frozen=True)
 class ServiceCallers:
-    """How callers of one service are identified, and whose calls are gated; headers are in lower case.
+    """How callers of one service are identified, and whose calls are gated.
 
-    Without a `rule`, as at a support entrance, all calls are gated; with one, others with a verified token pass. The
-    gateway sends a client certificate's subject in `subject_header`, or names the engineer in `engineer_header`.
+    At a support entrance all calls are gated; elsewhere others with a verified token pass.
     """
 
     issuers: Sequence[GateIssuer] = ()
-    rule: CallerRule | None = None
-    subject_header: str | None = None
-    engineer_header: str | None = None
+    rules: GateCallers = SUPPORT_ENTRANCE
 
     @property
     def headers(self) -> frozenset[bytes]:
-        return frozenset(name.encode() for name in (self.subject_header, self.engineer_header) if name is not None)
+        return frozenset(name.encode() for name in self.rules.headers)
 
     def is_gated(self, claims: Mapping[str, Any]) -> bool:
-        return self.rule is None or self.rule.matches(claims)
+        rules = self.rules
+        if rules.claim is None or rules.value is None:
+            return True
+        # A token without the claim is gated: whoever asks for one can often leave a claim out of it.
+        return claims["iss"] == rules.issuer and may_say(claims.get(rules.claim), rules.value)
 
 
 def may_say(found: object, value: str) -> bool:
@@ -200,7 +189,7 @@ class EngineerResolver:
             return UnidentifiedCall(GateReason.MALFORMED, NOT_ONE_HEADER.format(name=name.decode()))
         if name == self._token_header:
             return await self._by_token(service, value, ends)
-        is_subject = name.decode() == callers.subject_header
+        is_subject = name.decode() == (callers.rules.subject_header or "").lower()
         return _by_header(name, value, MTLS + service if is_subject else HEADER, gateway)
 
     async def _by_token(
@@ -224,7 +213,7 @@ def _by_header(name: bytes, value: bytes, issuer: str, gateway: UUID | None) -> 
 
 
 def issuer_names(catalogue: Catalogue) -> frozenset[str]:
-    certified = {MTLS + name for name, callers in callers_of(catalogue).items() if callers.subject_header}
+    certified = {MTLS + name for name, callers in callers_of(catalogue).items() if callers.rules.subject_header}
     return frozenset({issuer.issuer for issuer in catalogue.issuers} | certified)
 
 
@@ -232,17 +221,9 @@ def callers_of(catalogue: Catalogue) -> dict[str, ServiceCallers]:
     """Return how callers of each service are identified; without a gate, by the tokens that guards see."""
     issuers = tuple(map(_issuer, catalogue.issuers))
     return {
-        name: _callers(service.gate.callers, issuers) if service.gate is not None else ServiceCallers(issuers)
+        name: ServiceCallers(issuers, service.gate.callers) if service.gate is not None else ServiceCallers(issuers)
         for name, service in catalogue.services.items()
     }
-
-
-def _callers(said: GateCallers, issuers: Sequence[GateIssuer]) -> ServiceCallers:
-    rule = None
-    if said.issuer is not None and said.claim is not None and said.value is not None:
-        rule = CallerRule(said.issuer, said.claim, said.value)
-    subject, engineer = said.subject_header, said.engineer_header
-    return ServiceCallers(issuers, rule, subject and subject.lower(), engineer and engineer.lower())
 
 
 def _issuer(said: TokenIssuer) -> GateIssuer:

@@ -10,12 +10,12 @@ from uuid import UUID
 import pytest
 from sqlalchemy import create_engine
 
+from catalogue.gate_document import GateCallers
 from gate import identity_map
 from gate.answers import Denial, GateReason
 from gate.bearer_tokens import GateIssuer
 from gate.call import SentHeaders
 from gate.engineers import (
-    CallerRule,
     CallIdentity,
     EngineerCall,
     EngineerResolver,
@@ -59,13 +59,16 @@ class GatedWorld:
             client_id=None, client_secret=None, jwks_url=f"{self.issuer.url}/jwks", algorithms=("ES256",)
         )
         token, mail = GateIssuer(provider), GateIssuer(provider, vouches_for_mail=True)
+        subject, engineer = SUBJECT.decode(), ENGINEER.decode()
         self.services = {
             "support": ServiceCallers([token]),
             "trusting": ServiceCallers([mail]),
-            "public": ServiceCallers([token], CallerRule(self.issuer.url, "groups", "support")),
-            "certified": ServiceCallers(subject_header=SUBJECT.decode()),
-            "named": ServiceCallers(engineer_header=ENGINEER.decode()),
-            "any": ServiceCallers([token], subject_header=SUBJECT.decode(), engineer_header=ENGINEER.decode()),
+            "public": ServiceCallers([token], GateCallers(issuer=self.issuer.url, claim="groups", value="support")),
+            "certified": ServiceCallers([], GateCallers(entrance="support", subject_header=subject)),
+            "named": ServiceCallers([], GateCallers(entrance="support", engineer_header=engineer)),
+            "any": ServiceCallers(
+                [token], GateCallers(entrance="support", subject_header=subject, engineer_header=engineer)
+            ),
         }
         self.resolver = EngineerResolver(self.services, self.db, lambda: self.now)
 

@@ -5,16 +5,17 @@ from typing import Any
 
 import pytest
 
+from catalogue.gate_document import GateCallers
 from catalogue.issuers import IdentityProvider
 from catalogue.service_catalogue import Catalogue
 from gate.bearer_tokens import GateIssuer
-from gate.engineers import CallerRule, ServiceCallers, callers_of, issuer_names, may_say
+from gate.engineers import ServiceCallers, callers_of, issuer_names, may_say
 from tests.each import each
 
 IDP, OTHER = "https://sso.vendor.example", "https://sso.customer.example"
 VENDOR = GateIssuer(IdentityProvider(issuer=IDP, audience="mail"))
 CUSTOMER = GateIssuer(IdentityProvider(issuer=OTHER, audience="mail"))
-RULE = CallerRule(IDP, "groups", "support")
+RULE = GateCallers(issuer=IDP, claim="groups", value="support")
 
 
 @each(
@@ -97,14 +98,15 @@ def catalogue(callers: Mapping[str, Any], **changes: Any) -> Catalogue:
 
 def test_the_catalogue_says_whose_calls_are_gated() -> None:
     claimed = catalogue({"issuer": IDP, "claim": "groups", "value": "support"})
-    headers = {"subject_header": "X-Client-Subject", "engineer_header": "X-Engineer"}
+    headers: dict[str, Any] = {"subject_header": "X-Client-Subject", "engineer_header": "X-Engineer"}
     entrance = catalogue({"entrance": "support"} | headers)
 
     issuer = GateIssuer(
         IdentityProvider(issuer=IDP, audience="mail", jwks_url=f"{IDP}/keys"), 3600, vouches_for_mail=False
     )
     assert callers_of(claimed)["mail"] == ServiceCallers((issuer,), RULE)
-    assert callers_of(entrance)["mail"] == ServiceCallers((issuer,), None, "x-client-subject", "x-engineer")
+    assert callers_of(entrance)["mail"] == ServiceCallers((issuer,), GateCallers(entrance="support", **headers))
+    assert callers_of(entrance)["mail"].headers == {b"x-client-subject", b"x-engineer"}
     assert callers_of(claimed)["wiki"] == ServiceCallers((issuer,))
     assert issuer_names(claimed) == {IDP}
     assert issuer_names(entrance) == {IDP, "mtls:mail"}
