@@ -166,7 +166,7 @@ class CallCounts:
     ) -> None:
         """Count a yes by a window, and a use unless it is the same use again."""
         at, place = self._clock(), (call.gateway, question.action, question.resource)
-        key = (call.gateway, call.service, "allow", "")
+        key = (call.gateway, call.service, GateDecision.ALLOW.value, "")
         with self._changing:
             self._answers[key] = self._answers.get(key, 0) + 1
             use = self._uses.get(request_id)

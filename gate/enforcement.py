@@ -120,53 +120,40 @@ def record(session: UnitOfWork, wanted: Mapping[str, str]) -> None:
     known = {row.service: row for row in session.orm.exec(query).all()}
     for service, says in wanted.items():
         row = known.get(service)
-        if row is None:
-            _begin(session, service, says)
-        elif row.wanted != says:
-            _switch(session, row, says)
+        if row is None or row.wanted != says:
+            _write(session, row, service, says)
     session.orm.flush()
 
 
-def _begin(session: UnitOfWork, service: str, says: str) -> None:
-    at = now(session)
-    row = ServiceEnforcement(
-        id=new_id(),
-        service=service,
-        wanted=says,
-        enforced_at=at if says == ENFORCE else None,
-        changed_at=at,
-    )
-    row.mac = row_macs.mark(session, row_macs.enforcement(row))
-    session.orm.add(row)
-    if says == REPORT:
-        _tell_of(session, row)
-    publish_after_commit(session, [row.id])
+def _write(session: UnitOfWork, row: ServiceEnforcement | None, service: str, says: str) -> None:
+    """Record a new gate or a switch; a new gate that enforces is no news.
 
-
-def _switch(session: UnitOfWork, row: ServiceEnforcement, says: str) -> None:
-    """Record a switch. A row without a valid mark counts as enforced before, and so opens nothing."""
+    A row without a valid mark counts as enforced before, and so opens nothing.
+    """
     at = now(session)
-    if says == ENFORCE or not row_macs.is_held(session, row.mac, row_macs.enforcement(row), row.id):
+    is_news = row is not None or says == REPORT
+    if row is None:
+        row = ServiceEnforcement(id=new_id(), service=service, wanted=says, changed_at=at)
+        was_enforced = says == ENFORCE
+    else:
+        was_enforced = says == ENFORCE or not row_macs.is_held(session, row.mac, row_macs.enforcement(row), row.id)
+        row.wanted, row.revision, row.changed_at = says, row.revision + 1, at
+    if was_enforced:
         row.enforced_at = row.enforced_at or at
-    row.wanted, row.revision = says, row.revision + 1
-    row.changed_at = at
     row.mac = row_macs.mark(session, row_macs.enforcement(row))
     session.orm.add(row)
-    _tell_of(session, row)
+    if is_news:
+        session.orm.flush()
+        switch = EnforcementSwitch(
+            id=new_id(),
+            enforcement_id=row.id,
+            revision=row.revision,
+            wanted=says,
+            was_enforced=row.enforced_at is not None,
+            switched_at=at,
+        )
+        session.orm.add(switch)
     publish_after_commit(session, [row.id])
-
-
-def _tell_of(session: UnitOfWork, row: ServiceEnforcement) -> None:
-    session.orm.flush()
-    switch = EnforcementSwitch(
-        id=new_id(),
-        enforcement_id=row.id,
-        revision=row.revision,
-        wanted=row.wanted,
-        was_enforced=row.enforced_at is not None,
-        switched_at=row.changed_at,
-    )
-    session.orm.add(switch)
 
 
 def announce(database: Database, *, settled: timedelta = SETTLED) -> Iterator[int]:
