@@ -17,13 +17,11 @@ UNIT_FOLDERS = (
 
 
 def unit_folders() -> list[Path]:
-    """Return where systemd looks for units."""
     chosen = os.environ.get("SYSTEMD_UNIT_PATH", "").split(":")
     return [Path(one) for one in chosen if one] or [Path(one) for one in UNIT_FOLDERS]
 
 
 def replace_own(values: Mapping[str, str]) -> None:
-    """Replace this process' environment; for a child that becomes another user's."""
     os.environ.clear()
     os.environ.update(values)
 

@@ -52,7 +52,6 @@ def add_origin(_: object, __: str, entry: MutableMapping[str, Any]) -> MutableMa
 
 
 def configure(settings: Settings) -> None:
-    """Send structlog's and the standard library's records to stderr, one line each."""
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         add_origin,

@@ -26,8 +26,6 @@ Attributes = Mapping[str, str | int]
 
 
 class SpanKind(StrEnum):
-    """The kind of a span, as OpenTelemetry names it."""
-
     SERVER = "SERVER"
     CONSUMER = "CONSUMER"
     INTERNAL = "INTERNAL"

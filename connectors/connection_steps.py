@@ -104,7 +104,6 @@ def due(session: UnitOfWork, *, grace: timedelta, most: int) -> list[UUID]:
 
 
 def ended(session: UnitOfWork, *, most: int) -> list[UUID]:
-    """Return the connections that are open, or to be opened, for windows that have ended."""
     return list(session.execute(ENDED, {"most": most, "most_a_target": MOST_OF_A_TARGET}).scalars())
 
 

@@ -56,7 +56,6 @@ class Flower:
         return self._http.get(path).text
 
     def tasks(self, expected: Collection[str]) -> dict[str, int]:
-        """Return how often each task was seen; waits a little for the expected ones."""
         until = time.monotonic() + SEEN_SECONDS
         seen: Counter[str] = Counter()
         while not set(expected) <= set(seen) and time.monotonic() < until:
@@ -66,7 +65,6 @@ class Flower:
         return dict(seen)
 
     def control(self) -> dict[str, int]:
-        """Try everything that would change something, and return the answers' statuses."""
         return {call: self._http.post(f"/api/{call}").status_code for call in CONTROL_CALLS}
 
     def close(self) -> None:

@@ -72,8 +72,6 @@ REFUSED = {
 
 @dataclass(frozen=True)
 class PassedSettings:
-    """Values by setting, and for each variable that is not passed on, why."""
-
     values: Mapping[str, str]
     refused: Mapping[str, str]
 

@@ -123,8 +123,6 @@ class RunPlan:
 
 
 class Steps:
-    """Shows each step: on a terminal with a spinner and its time, elsewhere as a line."""
-
     def __init__(self, console: Console) -> None:
         self._console = console
         self._doing: tuple[str, float, Status | None] | None = None

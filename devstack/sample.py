@@ -44,7 +44,6 @@ class Sample:
 
 
 def seed(session: UnitOfWork, *, tenant: str, policy: Policy, environment: str, services: Iterable[str]) -> Sample:
-    """Add the sample vendor, tenant and people if missing, and give everyone a fresh token."""
     if environment == "production":
         raise NotInProduction("sample people are for a machine of your own, never for production")
     found = tenants.find(session, tenant) or tenants.add(

@@ -65,7 +65,6 @@ class StackPlan:
 
     @property
     def is_its_own(self) -> bool:
-        """Whether everything is embedded: no database of others, and no mail that leaves this machine."""
         ours = self.servers
         return ours is not None and bool(ours.superuser_url and ours.redis_url and ours.smtp_url)
 
@@ -288,7 +287,6 @@ class Processes:
     def launch(
         self, name: str, command: Sequence[str], variables: Mapping[str, str] | None = None
     ) -> subprocess.Popen[bytes]:
-        """Start a process that the Procfile does not know; it is ended with the others."""
         own = environment(variables or {})
         with (self.logs / f"{name}.log").open("ab") as log:
             child = subprocess.Popen(  # noqa: S603 - command lines of ours
@@ -298,7 +296,6 @@ class Processes:
         return child
 
     def ended(self) -> dict[str, int]:
-        """Return the exit codes of processes that ended by themselves."""
         return {name: code for name, child in self.running.items() if (code := child.poll()) is not None}
 
     def wait_until_ready(self) -> None:

@@ -60,7 +60,6 @@ def show(
 
 
 def shown(path: Path) -> str:
-    """Return a path relative to the checkout, if it is in it."""
     return str(path.relative_to(stack.CHECKOUT) if path.is_relative_to(stack.CHECKOUT) else path)
 
 

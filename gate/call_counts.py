@@ -273,7 +273,6 @@ class CountWriter(threading.Thread):
             self.join(STOP_SECONDS)
 
     def round(self) -> bool:
-        """Log denials and write counts; return whether that succeeded."""
         for (gateway, reason), number in self._counts.take_refused().items():
             log.info("gate.refused", gateway=str(gateway) if gateway else "unknown", reason=reason, calls=number)
         try:

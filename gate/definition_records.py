@@ -157,7 +157,6 @@ def _tell(session: UnitOfWork, row: Row[Any], tenant: Row[Any] | None) -> None:
 
 
 def _before(session: UnitOfWork, row: Row[Any], slug: str | None) -> GateDefinition | None:
-    """Return the definition that a tenant, or the vendor for None, was notified of before this one."""
     known = GateDefinitionRecord
     query = select(known.body).where(col(known.service) == row.service, col(known.revision) < row.revision)
     if slug is not None:

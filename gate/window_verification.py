@@ -82,8 +82,6 @@ def _change(row: Row[Any]) -> WindowChange:
 
 
 class WindowJudge(Protocol):
-    """Judges active requests, as an access check does."""
-
     def windows(self, ids: Collection[UUID]) -> Sequence[RequestEntry]: ...
 
     def windows_after(self, after: UUID, most: int) -> Sequence[RequestEntry]: ...

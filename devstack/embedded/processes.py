@@ -118,7 +118,6 @@ def run(
 
 
 def wait_until(true: Callable[[], bool], seconds: float) -> bool:
-    """Poll every 20 ms; return whether the condition came true in time."""
     last = time.monotonic() + seconds
     while not true():
         if time.monotonic() > last:

@@ -70,7 +70,6 @@ class ServerAddresses:
 
     @property
     def pids(self) -> Mapping[str, int]:
-        """The pids of the running servers by name; the postmaster's for Postgres."""
         home = find_home(self.folder)
         state = read_state(home)
         found = {server.name: recorded(server.mark, state.pids.get(server.name)) for server in _all(home, state)}
