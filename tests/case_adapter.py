@@ -42,7 +42,6 @@ class CaseAdapterServer(ThreadingHTTPServer):
 
     @property
     def url(self) -> str:
-        """Where it is."""
         return f"http://127.0.0.1:{self.server_port}/lockbox"
 
 
@@ -50,7 +49,6 @@ class _Answers(BaseHTTPRequestHandler):
     server: CaseAdapterServer
 
     def do_POST(self) -> None:
-        """Answer."""
         body = self.rfile.read(int(self.headers["content-length"]))
         self.server.asked.append(Webhook(SECRET).verify(body, dict(self.headers)))
         self.server.goes_on.wait(20)
@@ -70,7 +68,6 @@ class _Answers(BaseHTTPRequestHandler):
 
 @contextmanager
 def case_adapter() -> Iterator[CaseAdapterServer]:
-    """Run an adapter."""
     with CaseAdapterServer() as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
         thread.start()
@@ -83,7 +80,6 @@ def case_adapter() -> Iterator[CaseAdapterServer]:
 
 
 def system_at(url: str | None) -> CaseSystem:
-    """Return a ticket system with this adapter."""
     return CaseSystem(title="Helpdesk", address="https://helpdesk.vendor.example/", adapter=url)
 
 

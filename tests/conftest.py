@@ -209,7 +209,6 @@ def superuser(urls: Urls) -> Iterator[Engine]:
 
 @pytest.fixture
 def api(urls: Urls) -> Iterator[Database]:
-    """The database as the API sees it."""
     db = Database(make_engine(urls.api, role="test-api", pool_size=4, overflow=16), Schedule(urls.redis))
     yield db
     db.dispose()
@@ -217,7 +216,6 @@ def api(urls: Urls) -> Iterator[Database]:
 
 @pytest.fixture
 def worker(urls: Urls) -> Iterator[Database]:
-    """The database as a worker sees it."""
     db = Database(make_engine(urls.worker, role="test-worker", pool_size=4, overflow=16), Schedule(urls.redis))
     yield db
     db.dispose()

@@ -168,20 +168,17 @@ class OpenCall:
             time.sleep(0.01)
 
     def wait_for_end(self, seconds: float = PATIENCE) -> float:
-        """Return when the service ended it."""
         self._reader.join(seconds)
         assert self.ended_at is not None, self.read[-200:]
         return self.ended_at
 
     def close(self) -> None:
-        """Close it."""
         with suppress(OSError):
             self.connection.shutdown(socket.SHUT_RDWR)
         self._reader.join(PATIENCE)
 
 
 def get(port: int, path: str, *headers: str, method: str = "GET") -> OpenCall:
-    """Begin a call."""
     lines = [f"{method} {path} HTTP/1.1", "Host: service", *headers]
     return OpenCall(port, "\n".join(lines))
 
@@ -202,7 +199,6 @@ def send_slowly(call: OpenCall, seconds: float = PATIENCE) -> None:
 
 
 def websocket(port: int, path: str, *headers: str) -> OpenCall:
-    """Begin a websocket."""
     client = WSConnection(ConnectionType.CLIENT)
     extra = [tuple(one.encode().split(b": ", 1)) for one in headers]
     head = client.send(Handshake(host="service", target=path, extra_headers=extra))  # type: ignore[arg-type]

@@ -83,7 +83,6 @@ class PlanLog:
     plans: list[SeenPlan] = field(default_factory=list)
 
     def note(self, said: Diagnostic) -> None:
-        """Keep a plan that the server sent."""
         found = PLAN.search(said.message_primary or "")
         if found:
             plan = json.loads(found[1])

@@ -30,7 +30,6 @@ def public(key: Ed25519PrivateKey = KEY) -> VerifierKey:
 
 
 def sealed(worker: Database) -> None:
-    """Seal whatever a database holds."""
     for _ in seal(worker, Signer(NAME, [KEY])):
         pass
 
@@ -107,7 +106,6 @@ class Log:
         return sign(said, self.name, [self.key])
 
     def whole(self, since: Iterable[int] = ()) -> bytes:
-        """Return a whole export."""
         rows = [self._first(whole=True, since=since)]
         leaves, count = self.leaves, (len(self.events) + WIDTH - 1) // WIDTH
         roots = [root_of(leaves[at : at + WIDTH]) for at in range(0, len(leaves), WIDTH)]
@@ -122,7 +120,6 @@ class Log:
         return b"".join([*rows, line({"end": {"events": sum(b'{"number"' in row for row in rows)}})])
 
     def filtered(self, wanted: Callable[[int], bool], since: Iterable[int] = ()) -> bytes:
-        """Return an export of the events with some numbers."""
         rows = [self._first(whole=False, since=since)]
         numbers = [number for number in range(len(self.events)) if wanted(number)]
         subtree = subtree_of(self.leaves)

@@ -48,7 +48,6 @@ def _word(code: int) -> str:
 
 
 def _share(counted: Counter[str]) -> float:
-    """Return the percentage of mutants that were killed."""
     return 100 * counted["killed"] / counted.total()
 
 

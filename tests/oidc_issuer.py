@@ -54,13 +54,11 @@ def rsa_key(number: int = 0) -> RSAKey:
 
 @cache
 def ec_key(number: int = 0) -> ECKey:
-    """One P-256 key a number."""
     return generate_key("EC", "P-256", {"kid": f"ec-{number}", "use": "sig", "alg": "ES256"})
 
 
 @cache
 def ed_key() -> OKPKey:
-    """One Ed25519 key."""
     return generate_key("OKP", "Ed25519", {"kid": "ed-0", "use": "sig"})
 
 
@@ -82,7 +80,6 @@ class LocalIssuer:
     released: threading.Event = field(default_factory=threading.Event)
 
     def configured(self, **changes: Any) -> IdentityProvider:
-        """The issuer as an operator would set it up."""
         facts = {"issuer": self.url, "audience": AUDIENCE, "client_id": CLIENT_ID, "client_secret": CLIENT_SECRET}
         return IdentityProvider.model_validate(facts | changes)
 
@@ -114,7 +111,6 @@ class LocalIssuer:
         return f"{signed}.{encoded(hmac.digest(key.as_pem(private=False), signed.encode(), 'sha256'))}"
 
     def documents(self) -> dict[str, dict[str, Any]]:
-        """What is published, by path."""
         about = {
             "issuer": self.url,
             "jwks_uri": f"{self.url}/jwks",
@@ -161,7 +157,6 @@ class IssuerHandler(BaseHTTPRequestHandler):
     issuer: LocalIssuer
 
     def do_GET(self) -> None:
-        """Answer what is published, or send a browser back."""
         parts = urlsplit(self.path)
         self.issuer.fetched[parts.path] += 1
         self.issuer.heard.append(self.headers)
@@ -177,7 +172,6 @@ class IssuerHandler(BaseHTTPRequestHandler):
             self._answer(ScriptedAnswer(status=404), b"{}")
 
     def do_POST(self) -> None:
-        """Exchange a code."""
         body = self.rfile.read(int(self.headers["content-length"])).decode()
         form = {name: values[0] for name, values in parse_qs(body).items()}
         tokens = self.issuer.exchange(form, self.headers["authorization"])

@@ -44,7 +44,6 @@ class Collector:
         self.said = ""
 
     def take(self, body: bytes) -> None:
-        """Read one message."""
         message = ExportTraceServiceRequest.FromString(body)
         for resource in message.resource_spans:
             service = str(_plain(resource.resource.attributes)["service.name"])
@@ -56,7 +55,6 @@ class Collector:
         self.said += str(message)
 
     def named(self, name: str) -> list[CollectedSpan]:
-        """Return the spans of this name."""
         return [span for span in self.spans if span.name == name]
 
 
@@ -72,7 +70,6 @@ def _plain(attributes: list[KeyValue]) -> dict[str, str | int]:
 
 @contextmanager
 def collecting() -> Iterator[Collector]:
-    """Run a collector."""
     collector = Collector()
 
     class CollectorHandler(BaseHTTPRequestHandler):

@@ -33,7 +33,6 @@ def cose_bytes(authenticator: Authenticator) -> bytes:
 
 
 def asked(world: World, name: str, request_id: UUID, **changes: Any) -> ApprovalChallenge:
-    """Return what somebody's passkey is asked for an approval."""
     with world.db.transaction() as session:
         return decide.to_sign(
             session,
@@ -46,13 +45,11 @@ def asked(world: World, name: str, request_id: UUID, **changes: Any) -> Approval
 
 
 def signed(question: ApprovalChallenge, authenticator: Authenticator, **lies: Any) -> SignedStatement:
-    """Return what comes back when the authenticator has answered."""
     options = json.loads(question.question.options)
     answer = authenticator.get(options, **lies)
     return SignedStatement(question.statement, question.content, answer, question.question.challenge, PARTY)
 
 
 def approve(world: World, name: str, request_id: UUID, authenticator: Authenticator, **changes: Any) -> AccessRequest:
-    """Let somebody approve with their passkey."""
     said = signed(asked(world, name, request_id, **changes), authenticator)
     return world.act(name, Action.APPROVE, request_id, signed=said, **changes)

@@ -19,7 +19,6 @@ class Program:
 
     @property
     def package(self) -> str:
-        """The name by which Debian installs it."""
         return self.of_package or self.names[0]
 
 

@@ -46,7 +46,6 @@ def node(left: bytes, right: bytes) -> bytes:
 
 
 def tree(leaves: list[bytes]) -> bytes:
-    """Return the root, by the definition of RFC 6962."""
     if len(leaves) <= 1:
         return leaves[0] if leaves else sha256(b"").digest()
     k = 1
@@ -241,7 +240,6 @@ def beyond_format_1(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def earlier(origin: str, than: str) -> bool:
-    """Whether a log is an earlier generation of another."""
     (name, _, rest), (same, _, later) = origin.partition("/audit/"), than.partition("/audit/")
     (log, *one), (its, *other) = rest.split("/"), later.split("/")
     return (name, log) == (same, its) and int(*one or ["1"]) < int(*other or ["1"])

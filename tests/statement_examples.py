@@ -88,7 +88,6 @@ class StatementExample:
 
     @property
     def export(self) -> bytes:
-        """The log's export."""
         log = Log([SealedEvent(one.body, {}) if self.is_erased else one for one in self.events])
         return log.filtered(lambda _: True) if self.is_filtered else log.whole()
 
@@ -332,7 +331,6 @@ def malformed(odd: dict[str, Any]) -> StatementExample:
 
 
 def files() -> dict[str, bytes]:
-    """Return the content of each file by its name."""
     refused = {name: example for name, (example, _) in MALFORMED.items()}
     refused |= {name: malformed(ODD_MEMBERS[name]) for name in KEPT_ODD}
     exports = {f"valid-{name}.ndjson": example.export for name, example in VALID.items()}

@@ -10,13 +10,11 @@ PRODUCT = ("api", "catalogue", "cli", "config", "connectors", "devstack", "gate"
 
 @cache
 def source(path: Path) -> str:
-    """Return the text of a file."""
     return path.read_text(encoding="utf-8")
 
 
 @cache
 def tree(path: Path) -> ast.Module:
-    """Return a file as Python."""
     return ast.parse(source(path))
 
 

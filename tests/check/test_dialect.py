@@ -24,7 +24,6 @@ def _docs() -> Iterator[str]:
 
 
 def _docstrings() -> Iterator[str]:
-    """Yield docstrings, and the strings below attributes and constants."""
     for path in files(*PRODUCT, "harness", "reference"):
         for node in ast.walk(tree(path)):
             if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):

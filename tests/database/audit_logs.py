@@ -22,7 +22,6 @@ class LoggedChange:
 
     @property
     def changes(self) -> dict[str, str]:
-        """The diff."""
         changes: dict[str, str] = self.facts["changes"]
         return changes
 
@@ -55,5 +54,4 @@ def recorded_changes(db: Database) -> Sequence[LoggedChange]:
 
 
 def last_change(db: Database) -> LoggedChange:
-    """Return the newest event that is no move."""
     return recorded_changes(db)[-1]

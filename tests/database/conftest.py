@@ -155,7 +155,6 @@ def alone() -> None:
 
 @pytest.fixture
 def urls(request: pytest.FixtureRequest, template: ServerAddresses, shared: SharedDatabase) -> Iterator[Urls]:
-    """An empty database, and an emptied Redis."""
     if "alone" in request.fixturenames:
         with fresh_database(template) as urls:
             yield urls
@@ -167,14 +166,12 @@ def urls(request: pytest.FixtureRequest, template: ServerAddresses, shared: Shar
 
 @pytest.fixture
 def api(urls: Urls, shared: SharedDatabase) -> Iterator[Database]:
-    """The database as the API sees it."""
     with _db(urls, urls.api, shared, shared.api) as db:
         yield db
 
 
 @pytest.fixture
 def worker(urls: Urls, shared: SharedDatabase) -> Iterator[Database]:
-    """The database as a worker sees it."""
     with _db(urls, urls.worker, shared, shared.worker) as db:
         yield db
 
@@ -222,27 +219,23 @@ def still(api: Database, worker: Database) -> StoppedClock:
 
 @pytest.fixture
 def pool() -> Iterator[ThreadPoolExecutor]:
-    """A few threads, started once."""
     with ThreadPoolExecutor(8) as threads:
         yield threads
 
 
 @pytest.fixture
 def post() -> Postbag:
-    """Memory senders."""
     return Postbag()
 
 
 @pytest.fixture
 def sender(worker: Database, later: ShiftedClock) -> Database:
-    """A worker whose clock can be shifted."""
     worker.clock = later
     return worker
 
 
 @pytest.fixture
 def connectors(urls: Urls) -> Iterator[Database]:
-    """The database as the connector worker sees it."""
     db = Database(make_engine(urls.connectors, role="test-connectors", pool_size=4), Schedule(urls.redis))
     yield db
     db.dispose()
@@ -250,14 +243,12 @@ def connectors(urls: Urls) -> Iterator[Database]:
 
 @pytest.fixture(scope="session")
 def shared_target(shared: SharedDatabase, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresTarget]:
-    """A target of connectors, for one test after another."""
     with postgres_target(shared.urls.superuser, tmp_path_factory.mktemp("targets")) as target:
         yield target
 
 
 @pytest.fixture
 def target(shared_target: PostgresTarget) -> Iterator[PostgresTarget]:
-    """A target of connectors as it was made."""
     yield shared_target
     shared_target.reset()
 
@@ -270,7 +261,6 @@ def driver(connectors: Database, world: World, target: PostgresTarget) -> Connec
 
 @pytest.fixture
 def window(world: World, target: PostgresTarget) -> OrdersWindow:
-    """An open window for the target's database."""
     return OrdersWindow.open(world, target)
 
 
@@ -278,7 +268,6 @@ def window(world: World, target: PostgresTarget) -> OrdersWindow:
 def plant(
     window: OrdersWindow, driver: ConnectionDriver, target: PostgresTarget, connectors: Database, superuser: Engine
 ) -> Plant:
-    """All of it."""
     return Plant(window, driver, target, connectors, superuser)
 
 
@@ -329,14 +318,12 @@ def redis(redis_url: str) -> Iterator["Redis"]:
 
 @pytest.fixture
 def schedule(redis_url: str) -> Iterator[Schedule]:
-    """The schedule on that server."""
     with closing(Schedule(redis_url)) as opened:
         yield opened
 
 
 @pytest.fixture
 def refused_url() -> str:
-    """The URL of a port at which nobody listens."""
     return f"redis://:secret@127.0.0.1:{own_port()}/0"
 
 

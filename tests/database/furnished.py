@@ -386,7 +386,6 @@ class Table:
         return {tuple(row) for row in connection.execute(text(query))}
 
     def insert(self, connection: Connection, row: Row) -> None:
-        """Write a row once more."""
         statement = INSERT_ROW.format(name=self.name, columns=self.columns)
         connection.execute(text(statement), {"row": json.dumps(row)})
 
@@ -404,7 +403,6 @@ class Table:
 
 
 def tables(db: Database) -> list[Table]:
-    """Return every table of the schema but Alembic's own."""
     with unbound(db).connect() as connection:
         rows = connection.execute(TABLES).all()
     return [Table(r.name, r.columns, r.key, tuple(r.changeable), r.readable, r.writable, r.deletable) for r in rows]

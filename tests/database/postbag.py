@@ -54,7 +54,6 @@ class Postbag:
 
     @property
     def senders(self) -> Senders:
-        """The senders as a delivery takes them."""
         return Senders(
             self.mailing or self.mail,
             self.calling or self.hooks,
@@ -70,11 +69,9 @@ class Postbag:
         )
 
     def deliver(self, db: Database, ids: Iterable[UUID]) -> list[AttemptResult]:
-        """Deliver notifications of that house."""
         return delivery.deliver(as_sender(db), ids, self.senders)
 
     def endpoint(self, world: World, url: str, *, tenant_id: UUID | None, event_types: Iterable[str] = ()) -> UUID:
-        """Add a webhook endpoint and return its id."""
         with setting(world.db).transaction() as session:
             endpoints.add(session, self.vault, url, tenant_id=tenant_id, event_types=event_types)
         (row,) = read(world.db, "SELECT id FROM endpoints WHERE url = :url ORDER BY id DESC LIMIT 1", url=url)
@@ -85,7 +82,6 @@ class DyingMail(MemoryMail):
     """Its process dies right after the relay took the mail, before anybody could note it."""
 
     async def send(self, mail: OutgoingMail) -> None:
-        """Send, and die."""
         await super().send(mail)
         raise SystemExit(137)
 
@@ -99,25 +95,21 @@ class SlowMail(MemoryMail):
         self.let_go = threading.Event()
 
     async def send(self, mail: OutgoingMail) -> None:
-        """Send once let go."""
         self.sending.set()
         await asyncio.to_thread(self.let_go.wait, 10)
         await super().send(mail)
 
 
 def open_notifications(db: Database) -> list[UUID]:
-    """Return the notifications that are not closed, in order."""
     return [row.id for row in read(db, "SELECT id FROM notifications WHERE closed_at IS NULL ORDER BY id")]
 
 
 def address(db: Database, world: World, name: str) -> str:
-    """Return somebody's mail address."""
     (row,) = read(db, "SELECT email FROM people WHERE id = :id", id=world.people[name].person_id)
     return str(row.email)
 
 
 def notification(db: Database, notification_id: UUID) -> tuple[str | None, int, str | None]:
-    """Return outcome, attempts and last error of a notification."""
     (row,) = read(db, "SELECT outcome, attempts, last_error FROM notifications WHERE id = :id", id=notification_id)
     return row.outcome, row.attempts, row.last_error
 

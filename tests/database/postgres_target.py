@@ -60,12 +60,10 @@ class PostgresTarget:
         return SETTINGS.catalogue.model_copy(update={"services": services})
 
     def driver(self, db: Database, tenant: str, slots: TargetSlots | None = None) -> ConnectionDriver:
-        """Return what drives connections to it."""
         roles = PostgresRoles(TargetFolder(self.folder))
         return ConnectionDriver(db, self.catalogue(tenant), {ConnectorKind.POSTGRES: roles}, slots)
 
     def sign_in(self, connection_id: UUID, password: str) -> "psycopg.Connection[tuple[Any, ...]]":
-        """Sign in as the engineer of a connection would."""
         url = make_url(self.superuser)
         return psycopg.connect(
             host=url.host,
@@ -113,11 +111,9 @@ class PostgresTarget:
         (self.folder / self.name).chmod(0o600)
 
     def break_login(self) -> None:
-        """Have the administrator's login refused."""
         run_as_superuser(self.superuser, f"ALTER ROLE {self.admin} NOLOGIN")
 
     def mend_login(self) -> None:
-        """Have it taken again."""
         run_as_superuser(self.superuser, f"ALTER ROLE {self.admin} LOGIN")
 
 
@@ -169,7 +165,6 @@ class OrdersWindow:
 
     @classmethod
     def open(cls, world: World, target: PostgresTarget, *actions: str) -> "OrdersWindow":
-        """Submit and approve a request of erin's."""
         request = world.submit(resources=[DATABASE], actions=list(actions or ("read",)))
         world.act("ann", Action.APPROVE, request.id)
         return cls(world, target, request.id)
@@ -180,7 +175,6 @@ class OrdersWindow:
         return self.ask(verifier_of(password), who, tenant), password
 
     def ask(self, verifier: str, who: str = "erin", tenant: str = "") -> ConnectionStatus:
-        """Ask for a credential by its verifier."""
         with self.world.db.transaction() as session:
             return request_credential(
                 session,
@@ -216,5 +210,4 @@ def told(db: Database, request_id: UUID) -> list[str]:
 
 
 def state_of(db: Database, one: UUID) -> str:
-    """Return the state of a connection."""
     return str(read(db, "SELECT state FROM connections WHERE id = :id", id=one)[0].state)

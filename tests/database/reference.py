@@ -47,7 +47,6 @@ class Beforehand:
 
     @property
     def is_over(self) -> bool:
-        """Whether it opens nothing any more."""
         return self.is_revoked or self.used == self.most
 
 
@@ -73,7 +72,6 @@ class ReferenceRules:
 
     @property
     def first(self) -> str:
-        """The state in which a request begins."""
         return "reviewing" if self.review or not self.enforce else "pending"
 
     def covers(self, at: datetime) -> bool:
@@ -84,7 +82,6 @@ class ReferenceRules:
         return self.is_enough(rule.approved_by & self.able)
 
     def is_enough(self, approvers: Iterable[str]) -> bool:
-        """Whether a request opens once these have approved it."""
         needed = {FIRST, THEN} if self.steps else set()
         return len({*approvers}) >= self.quorum and needed <= {*approvers}
 
@@ -114,7 +111,6 @@ class Request:
 
     @property
     def is_open(self) -> bool:
-        """Whether its clock runs."""
         return self.state in OPEN
 
     @property

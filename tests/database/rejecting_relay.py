@@ -8,7 +8,6 @@ class RefusingMail(MemoryMail):
     """Answers each mail with the address that it went to."""
 
     async def send(self, mail: OutgoingMail) -> None:
-        """Refuse."""
         said = f"5.1.1 <{mail.to_address}>: Recipient address rejected: User unknown"
         raise SendFailed(
             f"the mail relay answered 550 {said}",

@@ -16,7 +16,6 @@ class CommitLosingProxy(Proxy):
 
     @property
     def url(self) -> str:
-        """The same login by way of this proxy."""
         return self._url.set(host="127.0.0.1", port=self.port).render_as_string(hide_password=False)
 
     def _watched(self) -> tuple[Filter, Filter]:

@@ -32,7 +32,6 @@ MAILBOX = "mailbox:anna@contoso.example"
 
 
 def many(world: World, count: int, who: str = "erin", **changes: Any) -> list[UUID]:
-    """File that many requests in one transaction."""
     with world.db.transaction() as session:
         return [
             submit.submit(
@@ -129,7 +128,6 @@ def set_back(superuser: Engine, ids: Sequence[UUID], seconds: float) -> None:
 
 
 def state_of(db: Database, request_id: UUID) -> str:
-    """Return the state in the row."""
     (row,) = read(db, "SELECT state FROM requests WHERE id = :id", id=request_id)
     return str(row.state)
 
@@ -141,7 +139,6 @@ def moves_of(db: Database, request_id: UUID) -> list[tuple[int, str, str]]:
 
 
 def milliseconds(moment: datetime) -> float:
-    """Return the instant as an index scores it."""
     return float(math.ceil(moment.timestamp() * 1000))
 
 

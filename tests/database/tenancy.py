@@ -52,7 +52,6 @@ def reads(world: World, who: str, call: Callable[..., T], *args: object, slug: s
 
 
 def manages(world: World, who: str, call: Callable[..., T], *args: object, **named: Any) -> T:
-    """Do something among the vendor's people."""
     with world.db.transaction() as session:
         return call(session, world.people[who], HERE, *args, **named)
 
@@ -66,7 +65,6 @@ def on_the_database(world: World, who: str, statement: str, **values: object) ->
 
 
 def id_of(world: World, name: str) -> UUID:
-    """Return somebody's id."""
     return world.people[name].person_id
 
 
@@ -104,7 +102,6 @@ def colleagues_of(world: World, who: str = "olga") -> dict[str, Member]:
 
 
 def mode_of(world: World) -> Mode:
-    """Return the mode of the world's tenant."""
     return reads(world, "tara", tenants.show).tenant.mode
 
 

@@ -45,7 +45,6 @@ def _by(world: World, who: str, call: Callable[..., T], *args: object, **named: 
 
 
 def _confirmed(world: World, worker: Database, who: str, email: str = DESK, **named: object) -> Address:
-    """Add an address and send its code back."""
     added = _by(world, who, addresses.add, email, **named)
     return _by(world, who, addresses.confirm, added.id, code_of(worker, added.id))
 

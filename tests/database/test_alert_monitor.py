@@ -34,7 +34,6 @@ class StuckLoop(WorkerLoop):
         self.let_go = threading.Event()
 
     def round(self) -> None:
-        """Hang."""
         self.let_go.wait(20)
 
 

@@ -44,7 +44,6 @@ COLUMNS = {
 
 
 def listed(world: World, who: str = "tara") -> list[RecordedEvent]:
-    """Return what a search finds, the oldest first."""
     reader = reads(world, who)
     with world.db.transaction() as session:
         found = audit_access.search(session, reader, EventFilter(), before=None, most=50)
@@ -52,7 +51,6 @@ def listed(world: World, who: str = "tara") -> list[RecordedEvent]:
 
 
 def table(world: World) -> list[dict[str, str]]:
-    """Return the rows of an export for people."""
     found = b"".join(tables.table(audit_access.pages(world.db, reads(world)), begun(world))).decode()
     return list(csv.DictReader(io.StringIO(found, newline="")))
 

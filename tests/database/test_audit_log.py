@@ -47,13 +47,11 @@ def _events(db: Database, request_id: object) -> Sequence[Row[Any]]:
 
 @pytest.fixture
 def careful(api: Database) -> World:
-    """A tenant that wants a review and two approvals."""
     return World.make(api, Policy(quorum=2))
 
 
 @pytest.fixture
 def told_all(careful: World, monkeypatch: pytest.MonkeyPatch) -> World:
-    """The same, of whose people everything personal is noted."""
     origin = Origin("portal", PERSONAL["address"], PERSONAL["user_agent"])
     monkeypatch.setattr(people, "HERE", origin)
     request = careful.submit(
@@ -322,7 +320,6 @@ SELECT uuidv7(), request_id, person_id, principals, means, decision, channel, de
 
 @pytest.fixture(params=["superuser", "owner"])
 def mighty(request: pytest.FixtureRequest, urls: Urls) -> Iterator[Engine]:
-    """A login that has every right to the tables."""
     engine = create_engine(getattr(urls, request.param), poolclass=NullPool)
     yield engine
     engine.dispose()
@@ -330,7 +327,6 @@ def mighty(request: pytest.FixtureRequest, urls: Urls) -> Iterator[Engine]:
 
 @pytest.fixture(params=["api", "worker"])
 def server(request: pytest.FixtureRequest) -> Database:
-    """A server process."""
     db: Database = request.getfixturevalue(request.param)
     return db
 

@@ -29,7 +29,6 @@ def root(superuser: Engine) -> Engine:
 
 
 def footprint(root: Engine, request: UUID) -> Footprint:
-    """Return the rows of a request."""
     with root.connect() as connection:
         return Footprint.of(connection, request)
 

@@ -52,17 +52,14 @@ def _world(api: Database) -> World:
 
 
 def asked(world: World, who: str = "erin", **changes: Any) -> AccessRequest:
-    """Submit a request for break-glass."""
     return world.fresh(who, **({"break_glass": True, "access_window": 900} | changes))
 
 
 def opened(world: World, by: str = "max", **changes: Any) -> AccessRequest:
-    """Have a manager open one."""
     return world.act(by, Action.BREAK_GLASS, asked(world, **changes).id, comment=WHY)
 
 
 def ended(world: World, **changes: Any) -> AccessRequest:
-    """Have ann revoke one."""
     return world.act("ann", Action.REVOKE, opened(world, **changes).id)
 
 
@@ -73,14 +70,12 @@ def find(
     finding: AfterReviewFinding = AfterReviewFinding.JUSTIFIED,
     comment: str = "As agreed",
 ) -> AfterReviewEntry:
-    """Let somebody give the finding."""
     with world.db.transaction() as session:
         said = FindingInput(finding, comment)
         return after_reviews.give_finding(session, world.people[who], HERE, request.id, said)
 
 
 def overdue(superuser: Engine) -> None:
-    """Let a day pass for every finding."""
     write_unchecked(
         superuser,
         "UPDATE after_reviews SET opened_at = opened_at - interval '25 h', due_at = due_at - "

@@ -20,7 +20,7 @@ from lockbox.notifications import delivery, fan_out, results
 from lockbox.notifications.delivery import LEASE
 from lockbox.notifications.models import Outcome
 from lockbox.notifications.outcome_events import DeliveryAttempt
-from lockbox.notifications.queue import LONGEST_BLOCKED, LONGEST_END_BLOCKED, MOST_IN_TURN
+from lockbox.notifications.queue import LONGEST_BLOCKED, LONGEST_END_BLOCKED
 from lockbox.notifications.results import AttemptResult
 from lockbox.notifications.sending_pool import SendingPool
 from lockbox.notifications.webhook import HttpWebhooks
@@ -42,7 +42,6 @@ TAKEN = ScriptedAnswer(status=204)
 
 @pytest.fixture
 def world(api: Database) -> World:
-    """A tenant whose approvers are asked at once."""
     return World.make(api, Policy(vendor_review=False))
 
 
@@ -54,18 +53,15 @@ def post() -> Postbag:
 
 @pytest.fixture
 def receiver() -> Iterator[WebhookReceiver]:
-    """A receiver that takes what comes."""
     with receiving() as receiver:
         yield receiver
 
 
 def listen(world: World, post: Postbag, receiver: WebhookReceiver) -> UUID:
-    """Have the tenant's events called there."""
     return post.endpoint(world, receiver.url, tenant_id=world.tenant.id)
 
 
 def deliver(post: Postbag, db: Database, query: str = QUEUED, **values: object) -> None:
-    """Deliver what the query says, at once."""
     post.deliver(db, [row.id for row in read_as_is(db, query, **values)])
 
 
@@ -76,12 +72,10 @@ def deliver_due(post: Postbag, db: Database, later: ShiftedClock) -> None:
 
 
 def calls(db: Database) -> Sequence[Row[Any]]:
-    """Return the calls of all endpoints, in order."""
     return read_as_is(db, CALLS)
 
 
 def numbers(heard: Sequence[Call]) -> list[int]:
-    """Return the places of these calls."""
     return [call.event["sequence"] for call in heard]
 
 
@@ -207,21 +201,6 @@ def test_a_row_of_calls_ends_where_one_fails_and_the_rest_costs_no_try(
     assert [row.outcome for row in calls(worker)] == ["sent", "sent", *[None] * 4]
     assert [row.attempts for row in calls(worker)] == [1, 1, 1, 0, 0, 0]
     assert_notifications_are_held(worker)
-
-
-@pytest.mark.far
-def test_more_calls_than_one_row_takes_all_come_in_order(
-    world: World, sender: Database, later: ShiftedClock, post: Postbag, receiver: WebhookReceiver
-) -> None:
-    listen(world, post, receiver)
-    many(world, MOST_IN_TURN * 2 + 5)
-
-    deliver(post, sender)
-    first = numbers(receiver.calls)
-    deliver_due(post, sender, later)
-
-    assert first == list(range(1, MOST_IN_TURN + 1))
-    assert numbers(receiver.calls) == list(range(1, MOST_IN_TURN * 2 + 6))
 
 
 @pytest.mark.far
@@ -407,26 +386,6 @@ def test_an_end_that_overtakes_takes_nothing_along_that_has_to_wait(
 
     assert numbers(receiver.calls) == [1, 2, 3]
     assert_notifications_are_held(sender, later.shift)
-
-
-@pytest.mark.far
-def test_a_call_that_fails_again_and_again_keeps_the_others_in_order(
-    world: World, sender: Database, later: ShiftedClock, post: Postbag, receiver: WebhookReceiver
-) -> None:
-    receiver.answers = [FAILED]
-    listen(world, post, receiver)
-    many(world, 1)
-    deliver(post, sender)
-    later.shift = LONGEST_BLOCKED + 5 * SECONDS
-    deliver_due(post, sender, later)
-    receiver.answers = [TAKEN]
-    receiver.calls.clear()
-
-    many(world, 5)
-    deliver(post, sender)
-    deliver_due(post, sender, later)
-
-    assert numbers(receiver.calls) == [2, 3, 4, 5, 6]
 
 
 def _die_after_claim(name: str) -> None:

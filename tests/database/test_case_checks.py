@@ -40,7 +40,6 @@ CONFIRMED: dict[str, Any] = {"case_ref": "CASE-7", "case_system": "helpdesk", "c
 
 @pytest.fixture
 def adapter() -> Iterator[CaseAdapterServer]:
-    """The adapter of a ticket system, which says yes."""
     with case_adapter() as server:
         yield server
 

@@ -173,7 +173,6 @@ CALM = ChaosCustomer("calm", UUID(int=1), {}, {}, (), is_reviewed=False, is_calm
 
 @pytest.fixture
 def stage(template: ServerAddresses, urls: Urls, superuser: Engine, tmp_path: Path) -> Iterator[ChaosStack]:
-    """A stage on which nothing was started."""
     faults = plan.make(1, 40)
     prepared = plan_for(urls, template, tmp_path / "keys")
     guarded = GuardProcess("", tmp_path, 0)
@@ -198,7 +197,6 @@ def stage(template: ServerAddresses, urls: Urls, superuser: Engine, tmp_path: Pa
 
 @pytest.fixture
 def nothing(stage: ChaosStack) -> ChaosEvidence:
-    """The evidence of a run in which nothing happened."""
     return ChaosEvidence(stage, Journal(), {}, (), NOBODY, NOBODY, (), {}, (), ())
 
 

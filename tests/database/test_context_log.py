@@ -24,7 +24,6 @@ SERVICES = {"exchange-online": Service(title="Exchange Online", context=ContextS
 
 
 def submitted(world: World) -> AccessRequest:
-    """Submit a request with a context."""
     with world.db.transaction() as session:
         submission = world.submission(context=CONTEXT)
         return submit.submit(session, world.people["erin"], HERE, submission, SERVICES).request

@@ -37,12 +37,10 @@ LATER = "UPDATE used_calls SET at = at - interval '5 seconds'"
 
 
 def opened(world: World, max_uses: int | None = 3, **changes: Any) -> UUID:
-    """Open a window for so many uses."""
     return world.act("ann", Action.APPROVE, world.submit(max_uses=max_uses, **changes).id).id
 
 
 def question(world: World, resource: str = MAILBOX) -> AccessCheck:
-    """Return what is asked about erin."""
     return AccessCheck(world.tenant.slug, "exchange-online", resource, "read", world.people["erin"].person_id)
 
 
@@ -53,13 +51,11 @@ def check(world: World, call: str | None = None, who: str = "gate", resource: st
 
 
 def used(world: World, request_id: UUID) -> int:
-    """Return how often a window was used."""
     (row,) = read(world.db, "SELECT used FROM requests WHERE id = :id", id=request_id)
     return int(row.used)
 
 
 def last_uses(world: World, request_id: UUID) -> list[dict[str, Any]]:
-    """Return the events of the last use."""
     rows = read(world.db, "SELECT body FROM events WHERE request_id = :id AND action = 'used_up'", id=request_id)
     return [json.loads(row.body) for row in rows]
 
@@ -186,7 +182,6 @@ class UsedUp:
         self.checks = self.checked.checks
 
     def later(self, seconds: float) -> None:
-        """Let time go on, and Postgres be read."""
         self.checked.later += seconds
         self.checked.settle()
 

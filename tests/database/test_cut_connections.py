@@ -139,7 +139,6 @@ class LosingAfter:
         self._losing = losing
 
     async def send(self, mail: OutgoingMail) -> None:
-        """Send it."""
         self._losing.losing = True
         await self._send(mail)
 

@@ -63,21 +63,17 @@ class DeadNotificationScene:
     post: Postbag
 
     def refuse(self, *names: str, permanent: bool = True) -> None:
-        """Let the mails of these people come back."""
         for name in names:
             failure = SendFailed("no such mailbox", permanent=permanent, kind="status")
             self.post.mail.refused[address(self.db, self.world, name)] = failure
 
     def send(self) -> None:
-        """Send all that is open."""
         self.post.deliver(self.db, open_notifications(self.db))
 
     def run(self, request: AccessRequest) -> int:
-        """Run the clock of one request."""
         return timers.run(self.db, [request.id]).total()
 
     def row(self, request: AccessRequest) -> Any:
-        """Return the row as it is."""
         (row,) = read(self.db, "SELECT * FROM requests WHERE id = :id", id=request.id)
         return row
 
@@ -96,13 +92,11 @@ class DeadNotificationScene:
         return [facts["dead"] for action, facts in self.beside(request) if action == "notified"]
 
     def told(self, request: AccessRequest, template: str = "pending") -> list[str]:
-        """Return who was promised a notification with that template."""
         return [row.name for row in read(self.db, PROMPTED, id=request.id, template=template)]
 
 
 @pytest.fixture
 def scene(world: World, sender: Database, post: Postbag) -> DeadNotificationScene:
-    """The usual world, nothing sent yet."""
     return DeadNotificationScene(world, sender, post)
 
 
@@ -508,7 +502,6 @@ def test_an_open_windows_clock_is_set_forward_by_nobody(scene: DeadNotificationS
 
 
 def notifications_of(scene: DeadNotificationScene, request: AccessRequest) -> list[UUID]:
-    """Return the open notifications of one request."""
     return [row.id for row in read(scene.db, OPEN_OF_REQUEST, id=request.id)]
 
 

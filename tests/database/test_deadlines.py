@@ -1,9 +1,7 @@
 """Deadlines are judged on the database's clock, after the lock is held, whether or not any worker is alive."""
 
-import json
 import time
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime, timedelta
 
@@ -13,19 +11,15 @@ from sqlalchemy import Engine, text
 from harness.clocks import ShiftedClock, StoppedClock
 from harness.people import World
 from harness.stage import Urls
-from harness.webhook_receiver import ScriptedAnswer, WebhookReceiver, receiving
 from lockbox.database import Database, make_engine, now
 from lockbox.errors import Conflict, TooLate, WindowTooLong
 from lockbox.facts.enumerations import State
-from lockbox.notifications.results import FIRST_BACK_OFF
-from lockbox.notifications.senders.protocol import SendFailed
-from lockbox.notifications.webhook import HttpWebhooks
 from lockbox.requests import request_list, timers
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy_rules import Policy
 from lockbox.requests.request_entry import RequestEntry
-from tests.database.postbag import Postbag, address, open_notifications
+from tests.database.postbag import Postbag, open_notifications
 from tests.database.scenes import MAILBOX, door, many, moves_of, read, set_back, state_of, write
 from tests.database.test_reminders import reminders
 
@@ -82,24 +76,6 @@ def test_an_answer_that_waits_for_the_lock_but_not_past_the_deadline_is_taken(
     assert opened.state is State.ACTIVE
     assert opened.opened_at is not None
     assert opened.opened_at >= released
-
-
-@pytest.mark.far
-def test_a_window_is_never_open_past_its_deadline_though_no_worker_lives(world: World) -> None:
-    world.submit(access_window=3)
-    request = world.act("ann", Action.APPROVE, read(world.db, "SELECT id FROM requests")[0].id)
-    answers, late = [], 0
-
-    while late < 4:
-        asked = _instant(world.db)
-        answers.append((asked, door(world) is not None, _instant(world.db)))
-        late += asked >= request.deadline_at
-        time.sleep(0.05)
-
-    assert all(is_open for _, is_open, answered in answers if answered < request.deadline_at)
-    assert not any(is_open for asked, is_open, _ in answers if asked >= request.deadline_at)
-    assert any(is_open for _, is_open, _ in answers)
-    assert state_of(world.db, request.id) == "active"
 
 
 def test_nobody_acts_on_a_window_that_is_over_though_no_worker_lives(world: World, superuser: Engine) -> None:
@@ -270,17 +246,6 @@ def test_a_window_that_was_forged_without_its_decisions_does_not_open(world: Wor
 
 SECOND = timedelta(seconds=1)
 NEXT = "SELECT min(run_at) AS at FROM notifications WHERE closed_at IS NULL"
-TRIES = """
-SELECT count(*) AS tries, count(DISTINCT d.notification_id) AS notifications, max(d.at) AS last
-FROM deliveries d JOIN notifications n ON n.id = d.notification_id
-WHERE n.template = 'pending' AND n.channel = 'mail' AND d.error IS NOT NULL
-"""
-
-
-@pytest.fixture
-def receiver() -> Iterator[WebhookReceiver]:
-    with receiving() as running:
-        yield running
 
 
 def deliver_all(worker: Database, post: Postbag, still: StoppedClock, until: datetime | None = None) -> None:
@@ -291,40 +256,6 @@ def deliver_all(worker: Database, post: Postbag, still: StoppedClock, until: dat
             return
         still.at = max(still.at, due.at)
         post.deliver(worker, waiting)
-
-
-@pytest.mark.far
-@pytest.mark.parametrize(("seconds", "tries"), [(1, 1), (2, 2), (3, 3)])
-def test_a_prompt_is_tried_as_often_as_the_window_lets_and_the_outcome_is_told_all_the_same(
-    still: StoppedClock, api: Database, worker: Database, receiver: WebhookReceiver, *, seconds: int, tries: int
-) -> None:
-    world = World.make(api, Policy(vendor_review=False, approval_window=seconds, approval_reminders=()))
-    post = Postbag(calling=HttpWebhooks(allow_http=True))
-    post.endpoint(world, receiver.url, tenant_id=world.tenant.id)
-    receiver.answers = [ScriptedAnswer(status=503)]
-    post.mail.refused = {address(worker, world, "ann"): SendFailed("try later")}
-    request = world.submit()
-
-    deliver_all(worker, post, still, until=request.deadline_at)
-    (log,) = read(worker, TRIES)
-    ended_early = timers.run(worker, [request.id]).total()
-    still.at = request.deadline_at
-    ended = timers.run(worker, [request.id]).total()
-    post.mail.refused, receiver.answers = {}, [ScriptedAnswer(status=204)]
-    deliver_all(worker, post, still)
-
-    assert seconds * SECOND < 2 * FIRST_BACK_OFF
-    assert (log.tries, log.notifications) == (tries, 1)
-    assert log.last < request.deadline_at
-    assert (ended_early, ended, state_of(worker, request.id)) == (0, 1, "timed_out")
-    outcomes = read(worker, "SELECT template, outcome FROM notifications")
-    assert Counter(tuple(row) for row in outcomes) == {
-        ("pending", "dead"): 1,
-        ("pending", "sent"): 3,
-        ("timed_out", "sent"): 5,
-    }
-    called = Counter(json.loads(call.body)["data"]["state"] for call in receiver.calls)
-    assert called["pending"] > called["timed_out"] == 1
 
 
 def test_reminders_come_and_end_with_a_window_of_two_seconds(

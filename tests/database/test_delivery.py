@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-from functools import partial
 from uuid import UUID
 
 import pytest
@@ -40,7 +39,7 @@ from tests.database.postbag import (
     open_notifications,
 )
 from tests.database.relay import CommitLosingProxy
-from tests.database.scenes import at_once, moves_of, promised_notifications, read, state_of, write, write_unchecked
+from tests.database.scenes import moves_of, promised_notifications, read, state_of, write, write_unchecked
 from tests.policy_setup import lay_down
 
 
@@ -136,23 +135,6 @@ def test_somebody_who_was_disabled_or_left_the_tenant_is_not_written_to(
     post.deliver(worker, open_notifications(worker))
 
     assert {mail.to_name for mail in post.mail.sent} == {"Amir", "Abe"}
-
-
-@pytest.mark.far
-def test_two_senders_with_the_same_notifications_send_each_once(
-    world: World, worker: Database, pool: ThreadPoolExecutor, post: Postbag
-) -> None:
-    for _ in range(20):
-        world.submit()
-        notifications = open_notifications(worker)
-
-        at_once(
-            pool,
-            *(partial(post.deliver, worker, order) for order in (notifications, notifications[::-1], notifications)),
-        )
-
-        assert len(post.mail.sent) == len({mail.message_id for mail in post.mail.sent})
-    assert len(post.mail.sent) + len(open_notifications(worker)) == 60
 
 
 def test_nothing_is_locked_and_nobody_else_sends_while_one_sends(
@@ -447,14 +429,12 @@ def test_after_ten_minutes_it_is_counted_from_anew_and_after_an_hour_forgotten(
 
 @pytest.fixture
 def worker_relay(urls: Urls) -> Iterator[CommitLosingProxy]:
-    """The way of a worker to Postgres."""
     with serving(CommitLosingProxy(urls.worker)) as relay:
         yield relay
 
 
 @pytest.fixture
 def api_relay(urls: Urls) -> Iterator[CommitLosingProxy]:
-    """The way of the API to Postgres."""
     with serving(CommitLosingProxy(urls.api)) as relay:
         yield relay
 

@@ -36,7 +36,6 @@ def receiver() -> Iterator[WebhookReceiver]:
 
 @pytest.fixture
 def post() -> Postbag:
-    """Mails in memory, and webhooks that are really called."""
     return Postbag(calling=HttpWebhooks(allow_http=True))
 
 

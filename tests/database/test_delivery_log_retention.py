@@ -25,7 +25,6 @@ WIPE = text("DELETE FROM deliveries")
 
 
 def left(db: Database) -> int:
-    """Return how many tries are in the log."""
     return len(read(db, "SELECT FROM deliveries"))
 
 
@@ -36,7 +35,6 @@ def fill(superuser: Engine, number: int, age: str) -> None:
 
 @pytest.fixture
 def told(world: World, worker: Database, post: Postbag) -> World:
-    """A world in which three mails were sent."""
     world.submit()
     post.deliver(worker, open_notifications(worker))
     return world

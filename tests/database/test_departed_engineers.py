@@ -69,7 +69,6 @@ def three(world: World) -> tuple[UUID, UUID, UUID]:
 
 @pytest.fixture
 def world(api: Database) -> World:
-    """A world whose vendor reviews first."""
     return World.make(api, Policy())
 
 

@@ -45,7 +45,6 @@ def world(api: Database) -> World:
 
 @pytest.fixture
 def run(world: World, worker: Database, urls: Urls, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Run the command, while a worker seals."""
     monkeypatch.setattr("cli.off_board.time.sleep", lambda _: sealed(worker))
     owner = {"LOCKBOX_ENVIRONMENT": "test", "LOCKBOX_OWNER_DATABASE_URL": urls.owner}
 

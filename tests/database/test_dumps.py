@@ -31,7 +31,6 @@ def empty(urls: Urls) -> Iterator[URL]:
 
 
 def _everything(engine: Engine) -> dict[str, list[dict[str, Any]]]:
-    """Return every row of every table."""
     names = [row.tablename for row in read(engine, TABLES)]
     return {name: [row.row for row in read(engine, ROWS.format(table=name))] for name in names}
 

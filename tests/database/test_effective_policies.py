@@ -36,7 +36,6 @@ from tests.policy_setup import group, lay_down, signed_in, stand_in
 
 
 def approve(world: World, caller: Caller, request: AccessRequest, **changes: Any) -> AccessRequest:
-    """Let somebody approve as the caller that they are."""
     with world.db.transaction() as session:
         return decide.act(session, caller, HERE, request.id, DecisionInput(Action.APPROVE, **changes))
 

@@ -56,12 +56,10 @@ class WatchedModes:
         self.reader.read()
 
     def reports(self, tenant: str | None) -> bool:
-        """Return what it says now."""
         return self.modes.reports(SERVICE, tenant)
 
 
 def says(db: Database, wanted: str, service: str = SERVICE) -> None:
-    """Let a process start with this catalogue."""
     with db.transaction() as session:
         authentication.enter(session, GATE)
         enforcement.record(session, {service: wanted})
@@ -84,7 +82,6 @@ def allow(world: World, revision: int, who: str = "tara") -> TenantGate:
 
 
 def another_tenant(world: World, slug: str = "fabrikam") -> str:
-    """Add a tenant, and return its slug."""
     with setting(world.db).transaction() as session:
         return all_tenants.add(session, slug, slug.title(), policy=Policy().model_dump(mode="json")).slug
 

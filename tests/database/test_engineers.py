@@ -73,7 +73,6 @@ class GatedWorld:
         self.resolver = EngineerResolver(self.services, self.db, lambda: self.now)
 
     def map(self, subject: str, person: str = "erin", issuer: str = "") -> UUID:
-        """Let an operator map an identity."""
         issuer = issuer or self.issuer.url
         known = {self.issuer.url, "mtls:certified", "mtls:any"}
         wanted = MappingInput(issuer, subject, id_of(self.world, person))
@@ -84,13 +83,11 @@ class GatedWorld:
     def ask(
         self, service: str, *headers: tuple[bytes, bytes], token: str | None = None, gateway: UUID | None = GATEWAY
     ) -> CallIdentity:
-        """Return whose call it is."""
         shown = () if token is None else ((b"authorization", f"Bearer {token}".encode()),)
         around = ((b"host", b"gate.example"), (b"x-request-id", b"7"))
         return asyncio.run(self.resolver.identify(service, SentHeaders((*around, *headers, *shown)), gateway))
 
     def failure(self, service: str, *headers: tuple[bytes, bytes], token: str | None = None) -> GateReason:
-        """Return why it is not known."""
         found = self.ask(service, *headers, token=token)
         assert isinstance(found, UnidentifiedCall), found
         assert found.detail

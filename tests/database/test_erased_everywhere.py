@@ -102,7 +102,6 @@ def _email(world: World, who: str) -> str:
 
 
 def _comes(world: World, worker: Database) -> None:
-    """Be invited and withdrawn, watch, and come after all."""
     first = invites(world, name=ANN, address="annabelquist@contoso.example")
     does(world, "tara", invitations.withdraw, first.id)
     wanted = ObserverInput(ANN, "annabelquist@contoso.example")
@@ -165,7 +164,6 @@ def _rules() -> TokenRules:
 
 
 def _is_refused(world: World, who: str) -> None:
-    """Be refused a sign-in and a decision."""
     account = {"account": f"{who}@home.example", "from_address": "203.0.113.9"}
     own = {"account": _email(world, who).upper(), "from_address": "203.0.113.9"}
     for personal in (account, own):

@@ -60,7 +60,6 @@ PAST_THE_USE_CASES = (
 
 @pytest.fixture
 def world(world: World, superuser: Engine) -> World:
-    """A world whose tenant was erased."""
     is_erased_now(world, superuser)
     return world
 

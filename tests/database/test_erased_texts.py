@@ -56,7 +56,6 @@ def world(api: Database) -> World:
 
 
 def asked(world: World, **changes: Any) -> UUID:
-    """Leave a request that waits for the customer."""
     return world.act("max", Action.ENDORSE, world.fresh(**changes).id, comment="A real fault").id
 
 
@@ -94,7 +93,6 @@ def as_api(world: World, statement: str) -> None:
 
 
 def says(world: World, entry: DirectoryEntry) -> None:
-    """Write what the directory says of erin."""
     if "copier" not in world.people:
         world.add("copier", Role.SYSTEM, scopes={Scope.DIRECTORY_WRITE})
     with world.db.transaction() as session:

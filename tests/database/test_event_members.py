@@ -40,14 +40,12 @@ def extended_narrowed_and_ended(world: World) -> None:
 
 
 def opened_beforehand(world: World) -> None:
-    """Have a pre-approval open a window, and revoke it."""
     which = in_force(world)
     world.submit()
     revoke(world, which)
 
 
 def approved_by_steps(world: World) -> None:
-    """Have the first of two steps approve."""
     groups = {"first": group(world, "abe"), "then": group(world, "ann")}
     lay_down(world, stages=[{"group": "first"}, {"group": "then", "order": 2}], groups=groups)
     world.act("abe", Action.APPROVE, world.fresh().id)

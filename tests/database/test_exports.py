@@ -62,7 +62,6 @@ def reads_vendors(world: World) -> AuditReader:
 
 
 def vendors_log(world: World) -> bytes:
-    """Return an export of the vendor's log."""
     reader = reads_vendors(world)
     with world.db.transaction() as session:
         whole = audit_access.export(session, reader, EventFilter(), {})
@@ -70,7 +69,6 @@ def vendors_log(world: World) -> bytes:
 
 
 def bodies(found: bytes) -> list[dict[str, Any]]:
-    """Return what the events of an export say."""
     lines = [json.loads(line) for line in found.splitlines()]
     return [json.loads(line["body"]) for line in lines if "body" in line]
 
@@ -84,7 +82,6 @@ def begun(world: World, who: str = "tara", wanted: EventFilter | None = None, si
 def exported(
     world: World, who: str = "tara", wanted: EventFilter | None = None, since: tuple[int, ...] = ()
 ) -> bytes:
-    """Return an export as somebody gets it."""
     pages = audit_access.pages(world.db, reads(world, who))
     return b"".join(export.lines(pages, begun(world, who, wanted, since)))
 

@@ -36,7 +36,6 @@ HOUR, MOMENT = timedelta(hours=1), timedelta(microseconds=1)
 def extended(
     world: World, request_id: UUID, who: str = "erin", *, hours: int = 2, why: str | None = None
 ) -> AccessRequest:
-    """Request more time for a window."""
     with world.db.transaction() as session:
         wanted = ExtensionInput(hours * 3600, why)
         services = SETTINGS.catalogue.services
@@ -44,7 +43,6 @@ def extended(
 
 
 def opened(world: World, **changes: Any) -> AccessRequest:
-    """Let ann open an hour of access."""
     return world.act("ann", Action.APPROVE, world.submit(**changes).id)
 
 

@@ -32,12 +32,10 @@ QUEUED = "SELECT event_id, number FROM outbox ORDER BY number"
 
 @pytest.fixture
 def world(api: Database) -> World:
-    """A tenant whose approvers are asked at once."""
     return World.make(api, Policy(vendor_review=False))
 
 
 def queued(db: Database) -> list[UUID]:
-    """Return the events in the outbox, in order."""
     return [row.event_id for row in read_as_is(db, QUEUED)]
 
 

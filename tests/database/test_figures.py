@@ -34,7 +34,6 @@ Samples = dict[tuple[str, tuple[str, ...]], float]
 
 @pytest.fixture
 def redis(urls: Urls) -> Iterator["Redis"]:
-    """A client of the house's Redis."""
     with Redis.from_url(urls.redis) as client:
         yield client
 

@@ -47,7 +47,6 @@ def _does(world: World, caller: Caller, call: Callable[..., object], *args: obje
 
 @pytest.fixture
 def suspended(world: World) -> World:
-    """A world whose tenant is suspended."""
     write(unbound(world.db), "UPDATE tenants SET suspended = true WHERE id = :id", id=world.tenant.id)
     return world
 

@@ -163,7 +163,6 @@ def _past_triggers(world: World, statement: str, **values: object) -> None:
 
 
 def _stranger(world: World) -> Caller:
-    """Add the admin of another tenant."""
     return World.make(world.db).people["tara"]
 
 

@@ -35,7 +35,6 @@ HOUR, MOMENT = timedelta(hours=1), timedelta(microseconds=1)
 
 
 def scheduled(world: World, clock: StoppedClock, *, ahead: timedelta = 2 * HOUR, **kept: Any) -> AccessRequest:
-    """Let ann approve access that begins so much later."""
     request = world.submit(not_before=clock.at + ahead)
     return world.act("ann", Action.APPROVE, request.id, **kept)
 
@@ -328,7 +327,6 @@ def _opener(world: World) -> Caller:
 
 
 def _open(world: World, connection: Connection) -> None:
-    """Open the one request by hand."""
     opened = connection.execute(text(OPEN), {"opener": _opener(world).person_id})
     assert opened.rowcount == 1
 

@@ -50,23 +50,19 @@ class Counting:
         self.writer = CountWriter(db, self.counts)
 
     def use(self, request_id: UUID, resource: str = BOXES[0], gateway: UUID = NGINX, ago: float = 0.0) -> None:
-        """Count a yes."""
         self.ago = ago
         question = AccessCheck("contoso", SERVICE, resource, "read", new_id())
         self.counts.count_use(CountedCall(gateway, SERVICE), question, request_id)
 
     def refuse(self, reason: GateReason = GateReason.NO_WINDOW) -> None:
-        """Count a no."""
         self.counts.count(CountedCall(NGINX, SERVICE), GateDecision.DENY, reason)
 
 
 def opened(world: World) -> UUID:
-    """Open a window for two mailboxes."""
     return world.act("ann", Action.APPROVE, world.submit(resources=BOXES).id).id
 
 
 def total(api: Database) -> int:
-    """Return how many answers were counted in all."""
     return int(read(api, IN_TOTAL)[0].n)
 
 

@@ -33,7 +33,6 @@ MINUTES = timedelta(minutes=20)
 
 @contextmanager
 def refusing() -> Iterator[MailRelay]:
-    """Nobody listens."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         relay = MailRelay()

@@ -63,7 +63,6 @@ def add(
 
 
 def named(db: Database, subject: str, *, issuer: str = IDP, email: str | None = None) -> UUID | None:
-    """Return whom the gate takes a caller for."""
     with db.transaction() as session:
         return identities.engineer_of(session, issuer, subject, email)
 
@@ -332,7 +331,6 @@ class MapClock:
     at: float = 0.0
 
     def __call__(self) -> float:
-        """Read it."""
         return self.at
 
 
@@ -343,7 +341,6 @@ class CountedDatabase(Database):
 
     @contextmanager
     def transaction(self) -> Iterator[UnitOfWork]:
-        """Open one, and count it."""
         self.count += 1
         with super().transaction() as session:
             yield session
@@ -362,11 +359,9 @@ class WatchedMap:
 
     @property
     def reads(self) -> int:
-        """How often Postgres was asked."""
         return self.counted.count
 
     async def of(self, subject: str) -> UUID | None:
-        """Ask it."""
         return await self.map.engineer((IDP, subject, None))
 
 

@@ -38,7 +38,6 @@ Rekey = Callable[..., RotationResult]
 
 @pytest.fixture
 def old(api: Database, monkeypatch: pytest.MonkeyPatch) -> World:
-    """A world whose rows an older key has marked."""
     monkeypatch.setattr("lockbox.identity.keyring.development", lambda: Keyring([OLD]))
     world = World.make(api)
     monkeypatch.undo()

@@ -56,7 +56,6 @@ class ChannelListener:
 
 @pytest.fixture
 def ear(urls: Urls, world: World) -> Iterator[ChannelListener]:
-    """An ear, once everybody is there."""
     assert world.people
     ear = ChannelListener(urls.redis)
     yield ear
@@ -64,7 +63,6 @@ def ear(urls: Urls, world: World) -> Iterator[ChannelListener]:
 
 
 def _fail(db: Database) -> None:
-    """Promise and tell something, and end in an error."""
     with db.transaction() as session:
         database.arm_after_commit(session, CLOCK, [IndexEntry(str(new_id()), "expire", timedelta(hours=1))])
         database.publish_after_commit(session, [new_id()])

@@ -26,7 +26,6 @@ def opened(world: World, requested: int | None, kept: int | None) -> AccessReque
 
 
 def bodies(world: World, request: AccessRequest) -> list[dict[str, Any]]:
-    """Return the moves of a request."""
     rows = read(
         world.db, "SELECT body FROM events WHERE request_id = :id AND seq IS NOT NULL ORDER BY seq", id=request.id
     )

@@ -27,7 +27,6 @@ WAITING = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND w
 
 
 def roles_of(world: World, name: str) -> set[str]:
-    """Return somebody's roles in the rows."""
     return {row.role for row in read(world.db, ROLES, p=id_of(world, name))}
 
 

@@ -36,7 +36,6 @@ NOBODY = HeartbeatSender("core@elsewhere", uuid4())
 
 @pytest.fixture
 def looping(worker: Database, urls: Urls) -> Iterator[Looping]:
-    """Start a loop whose tasks nobody takes."""
     tools = Runtime(worker, None, timedelta(days=90), SealingSettings(SIGNER, None, timedelta(days=1)))
     with ExitStack() as ends, Celery("maintained", broker=urls.redis, set_as_current=False) as app:
         app.conf.task_queues = [Queue(QUEUE)]
@@ -55,13 +54,11 @@ def looping(worker: Database, urls: Urls) -> Iterator[Looping]:
 
 @pytest.fixture
 def broker(urls: Urls) -> Iterator["Redis"]:
-    """Look into the broker."""
     with Redis.from_url(urls.redis) as found:
         yield found
 
 
 def beat(worker: Database, job: MaintenanceJob) -> None:
-    """Record that the job ran elsewhere just now."""
     NOBODY.beat(worker, job.part)
 
 

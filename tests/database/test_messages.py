@@ -16,7 +16,6 @@ from lockbox.database import Database
 from lockbox.requests import timers
 from lockbox.requests.lifecycle import Action
 from lockbox.schedule import CLOCK, IndexEntry
-from lockbox.sql import new_id
 from tests.database.scenes import (
     assert_audit_logs_are_whole,
     at_once,
@@ -167,18 +166,6 @@ def test_a_time_out_that_comes_before_the_deadline_reminds(
     _assert_clocks_are_held(worker)
 
 
-@pytest.mark.far
-def test_ids_of_nobody_are_dropped_from_the_index(world: World, late: Database) -> None:
-    request, strangers = world.submit(), [new_id(), new_id()]
-    _lease(late, [request.id, *strangers])
-
-    moved = timers.run(late, [*strangers, request.id])
-
-    assert moved == {"timed_out": 1}
-    assert late.schedule.members(CLOCK) == {}
-    assert _claimed_within(late, 0.4) == {}
-
-
 def test_messages_of_closed_requests_change_nothing_and_leave_the_index(world: World, late: Database) -> None:
     request = world.submit()
     world.act("erin", Action.CANCEL, request.id)
@@ -193,20 +180,6 @@ def test_messages_of_closed_requests_change_nothing_and_leave_the_index(world: W
 
 def test_a_message_of_nothing_does_nothing(late: Database) -> None:
     assert timers.run(late, []).total() == 0
-
-
-@pytest.mark.far
-def test_five_hundred_at_once_all_move_with_their_events_and_notifications(world: World, late: Database) -> None:
-    requests = many(world, 500)
-
-    moved = timers.run(late, requests)
-
-    assert moved == {"timed_out": 500}
-    assert read(late, "SELECT DISTINCT state FROM requests")[0].state == "timed_out"
-    assert read(late, "SELECT count(*) AS n FROM events WHERE action = 'time_out'")[0].n == 500
-    assert read(late, "SELECT count(*) AS n FROM notifications WHERE template = 'timed_out'")[0].n == 500 * 4
-    assert late.schedule.members(CLOCK) == {}
-    assert_audit_logs_are_whole(late)
 
 
 @pytest.mark.far

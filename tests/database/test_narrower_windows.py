@@ -31,7 +31,6 @@ WINDOW = "SELECT granted_resources, granted_actions, resources, actions FROM req
 
 
 def let_in(world: World, resource: str, action: str = "read") -> bool:
-    """Whether the guarded system lets Erin do this."""
     question = AccessCheck(world.tenant.slug, "exchange-online", resource, action, world.people["erin"].person_id)
     with world.db.transaction() as session:
         try:
@@ -41,7 +40,6 @@ def let_in(world: World, resource: str, action: str = "read") -> bool:
 
 
 def bodies(db: Database, request_id: UUID) -> list[dict[str, Any]]:
-    """Return the bodies of a request's moves."""
     rows = read(db, "SELECT body FROM events WHERE request_id = :id AND seq IS NOT NULL ORDER BY seq", id=request_id)
     return [json.loads(row.body) for row in rows]
 

@@ -21,13 +21,11 @@ NOT_RUNG = 0.3
 
 @pytest.fixture
 def other_url(redis_url: str) -> str:
-    """The URL of another database on the same server."""
     return make_url(redis_url).set(database="1").render_as_string(hide_password=False)
 
 
 @pytest.fixture
 def other(other_url: str) -> Iterator[Schedule]:
-    """The schedule of the other installation."""
     with closing(Schedule(other_url)) as opened:
         yield opened
 

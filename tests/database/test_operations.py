@@ -29,14 +29,12 @@ SET_BACK = text("UPDATE events SET at = at - CAST(:by AS interval) WHERE request
 
 
 def today(api: Database) -> HourlyCounts:
-    """Return the last 24 hours."""
     found = metrics.read_day(api)
     assert found is not None
     return found
 
 
 def total(found: HourlyCounts, name: str) -> float:
-    """Return how many there were in all hours."""
     return sum(number or 0 for number in found.counts(name))
 
 

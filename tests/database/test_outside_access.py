@@ -49,7 +49,6 @@ VALUES (uuidv7(), :tenant, now(), 'outside_access', :person, :role, '{}')
 
 
 def an_hour(world: World, *engineers: str, ago: float = 3.0, **changes: Any) -> OutsideAccess:
-    """Return an hour of access, some hours ago."""
     facts: dict[str, Any] = {
         "engineers": [id_of(world, one) for one in engineers or ("erin",)],
         "service": SERVICE,
@@ -62,7 +61,6 @@ def an_hour(world: World, *engineers: str, ago: float = 3.0, **changes: Any) -> 
 
 
 def declared(world: World, taken: OutsideAccess | None = None, who: str = "olga", **more: Any) -> UUID:
-    """Declare access at the world's tenant."""
     return does(world, who, outside_access.declare, taken or an_hour(world), services={SERVICE}, **more)
 
 
@@ -348,12 +346,10 @@ ALL_REFUSED = ProbeResult(MAIL, "https://support.mail.example", 74, 0)
 
 
 def recorded(world: World, result: ProbeResult = ALL_REFUSED, who: str = "olga") -> RecordedProbe:
-    """Record a result at the world's tenant."""
     return does(world, who, gate_probes.record, result, services=SERVICES)
 
 
 def newest(world: World, who: str) -> list[ProbeResult]:
-    """Return the newest results that somebody sees."""
     with world.db.transaction() as session:
         authentication.enter(session, world.people[who])
         return [one.result for one in gate_probes.newest(session, world.tenant.id)]

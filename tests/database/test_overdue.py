@@ -32,7 +32,6 @@ from tests.database.scenes import (
 
 @pytest.fixture
 def redis(urls: Urls) -> Iterator["Redis"]:
-    """A client of the Redis under test."""
     with Redis.from_url(urls.redis) as client:
         yield client
 

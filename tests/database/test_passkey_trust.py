@@ -54,7 +54,6 @@ def counts_from(world: World) -> timedelta:
 
 
 def remove_all(world: World) -> None:
-    """Have Ann remove her passkeys on her page."""
     ann = world.people["ann"]
     with world.db.transaction() as session:
         authentication.enter(session, ann)

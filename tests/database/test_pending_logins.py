@@ -38,7 +38,6 @@ def begun(world: World, means: AuthMethod, purpose: SignInPurpose = SignInPurpos
 def is_found(
     world: World, stub: LoginStub, means: AuthMethod, purpose: SignInPurpose = SignInPurpose.SIGN_IN
 ) -> bool:
-    """Return whether a login counts for that."""
     try:
         with world.db.transaction() as session:
             return sessions.find(session, stub, means, purpose).id == stub.id

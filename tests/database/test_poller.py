@@ -43,7 +43,6 @@ def urls(urls: Urls, own_valkey: str) -> Urls:
 
 @pytest.fixture
 def polling(worker: Database, urls: Urls) -> Iterator[Polling]:
-    """Start a poller whose messages nobody takes."""
     tools = Runtime(worker, None, timedelta(days=90), None)
     with ExitStack() as ends, Celery("polled", broker=urls.redis, set_as_current=False) as app:
         app.conf.task_queues = [Queue(one.queue) for one in POLLED.values()]
@@ -61,7 +60,6 @@ def polling(worker: Database, urls: Urls) -> Iterator[Polling]:
 
 @pytest.fixture
 def broker(urls: Urls) -> Iterator["Redis"]:
-    """Look into the broker."""
     with Redis.from_url(urls.redis) as found:
         yield found
 

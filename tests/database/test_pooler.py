@@ -36,7 +36,6 @@ CONTEXT = text("SELECT current_setting('lockbox.person', true), current_setting(
 
 @pytest.fixture
 def between(urls: Urls) -> Iterator[Pooler]:
-    """A PgBouncer before the Postgres of the tests."""
     with pooler(urls.api, urls.worker, urls.notifications) as found:
         yield found
 

@@ -56,12 +56,10 @@ RULE: dict[str, Any] = {
 
 
 def proposal(**changes: Any) -> PreApprovalInput:
-    """Return a good proposal, with changes."""
     return PreApprovalInput(**{**RULE, "ends_at": datetime.now(UTC) + timedelta(days=7), **changes})
 
 
 def propose(world: World, who: str = "tara", **changes: Any) -> UUID:
-    """Propose one, and return its id."""
     with world.db.transaction() as session:
         services = SETTINGS.catalogue.services
         slug = world.tenant.slug
@@ -77,20 +75,17 @@ def approve(world: World, which: UUID, *people: str) -> PreApprovalSummary:
 
 
 def revoke(world: World, which: UUID, who: str = "amir") -> PreApprovalSummary:
-    """Revoke it."""
     with world.db.transaction() as session:
         return pre_approvals.revoke(session, world.people[who], HERE, world.tenant.slug, which)
 
 
 def in_force(world: World, **changes: Any) -> UUID:
-    """Propose one and let Ann approve it."""
     which = propose(world, **changes)
     assert approve(world, which, "ann").status is PreApprovalStatus.IN_FORCE
     return which
 
 
 def status(world: World, which: UUID) -> PreApprovalStatus:
-    """Return what it is worth now."""
     with world.db.transaction() as session:
         return pre_approvals.find(session, world.people["ann"], world.tenant.slug, which).status
 

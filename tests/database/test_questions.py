@@ -59,7 +59,6 @@ SELECT uuidv7(), tenant_id, id, :state, false, :by, now(), uuidv7() FROM request
 def ask(
     world: World, who: str, request_id: UUID, words: str = "Which mails?", db: Database | None = None
 ) -> Exchange:
-    """Let somebody ask something."""
     with (db or world.db).transaction() as session:
         return questions.ask(session, world.people[who], HERE, request_id, words)
 
@@ -67,13 +66,11 @@ def ask(
 def answer(
     world: World, request_id: UUID, question_id: UUID, who: str = "erin", db: Database | None = None
 ) -> Exchange:
-    """Let somebody answer."""
     with (db or world.db).transaction() as session:
         return questions.answer(session, world.people[who], HERE, request_id, question_id, "Those of May")
 
 
 def listed(world: World, who: str, request_id: UUID) -> list[Exchange]:
-    """Return what somebody reads of it."""
     with world.db.transaction() as session:
         return questions.of_request(session, world.people[who], request_id)
 

@@ -71,7 +71,6 @@ def _named(race: tuple[Contender, ...]) -> str:
 
 @pytest.fixture
 def world(api: Database) -> World:
-    """A tenant that answers within half an hour."""
     return World.make(api, Policy(vendor_review=False, approval_window=1800))
 
 
@@ -95,7 +94,6 @@ def _won(result: object) -> bool:
 
 
 def _race(world: World, worker: Database, pool: ThreadPoolExecutor, race: tuple[Contender, ...], one: UUID) -> Action:
-    """Run one round and return the action that won."""
     results = at_once(pool, *(_call(world, worker, one, contender) for contender in race))
     winners = [action for (_, action), result in zip(race, results, strict=True) if _won(result)]
     losers = [result for result in results if not _won(result)]

@@ -3,23 +3,19 @@
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
 from uuid import UUID
 
 import pytest
 from redis import Redis
 from sqlalchemy import Engine
 
-from devstack.embedded import ServerAddresses
 from harness.people import World
-from harness.stage import Urls, own_servers
+from harness.stage import Urls
 from lockbox.database import Database
-from lockbox.facts.enumerations import State
-from lockbox.reconcile import PAGE, act_on_overdue, reconcile
-from lockbox.redis_scripts import RedisUnavailable
+from lockbox.reconcile import PAGE, reconcile
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
-from lockbox.schedule import CLOCK, INDEXES, NOTIFICATIONS, IndexEntry, Schedule, ScheduleIndex
+from lockbox.schedule import CLOCK, NOTIFICATIONS, IndexEntry, ScheduleIndex
 from tests.database.scenes import (
     assert_indexes_are_true,
     many,
@@ -41,7 +37,6 @@ UPDATE outbox SET at = clock_timestamp() - make_interval(secs => :seconds)
 
 @pytest.fixture
 def redis(urls: Urls) -> Iterator["Redis"]:
-    """A client of the Redis under test."""
     with Redis.from_url(urls.redis) as client:
         yield client
 
@@ -105,21 +100,6 @@ def test_what_is_lost_while_it_is_rebuilt_is_rebuilt_in_the_next_round(
     assert_indexes_are_true(worker)
 
 
-@pytest.mark.far
-@pytest.mark.parametrize("index", [CLOCK, NOTIFICATIONS], ids=["clock", "notifications"])
-def test_after_one_index_was_deleted_one_round_makes_it_true(
-    world: World, worker: Database, redis: "Redis", index: ScheduleIndex
-) -> None:
-    _some_of_each(world)
-    list(reconcile(worker, None))
-    redis.delete(index.keys[0])
-
-    list(reconcile(worker, None))
-
-    assert_indexes_are_true(worker)
-    assert worker.schedule.rebuild(index).is_whole()
-
-
 def test_after_the_leases_of_the_clock_were_deleted_their_requests_are_seen_to_when_overdue(
     world: World, worker: Database, superuser: Engine, redis: "Redis"
 ) -> None:
@@ -135,23 +115,6 @@ def test_after_the_leases_of_the_clock_were_deleted_their_requests_are_seen_to_w
     assert set(claimed["time_out"]) == {str(one) for one in requests}
     assert {state_of(worker, one) for one in requests} == {"timed_out"}
     assert worker.schedule.members(CLOCK) == promised_clocks(worker)
-
-
-@pytest.mark.far
-def test_after_the_leases_of_the_notifications_were_deleted_they_are_handed_over_when_overdue(
-    world: World, worker: Database, superuser: Engine, redis: "Redis"
-) -> None:
-    _some_of_each(world)
-    list(reconcile(worker, None))
-    claimed = worker.schedule.claim(NOTIFICATIONS).ids
-    redis.delete(NOTIFICATIONS.keys[1])
-    write(superuser, SET_BACK_NOTIFICATIONS, seconds=OVERDUE)
-    handed: list[UUID] = []
-
-    list(reconcile(worker, handed.extend))
-
-    assert len(claimed["notify"]) > 10
-    assert sorted(str(one) for one in handed) == sorted(claimed["notify"])
 
 
 @pytest.mark.far
@@ -249,67 +212,3 @@ def test_moves_that_go_on_during_a_rebuild_are_in_the_index_after_it(
 def _truth(db: Database, request_id: UUID) -> IndexEntry:
     (row,) = read(db, "SELECT wake_at FROM requests WHERE id = :id", id=request_id)
     return IndexEntry(str(request_id), "time_out", row.wake_at)
-
-
-ONLY = ("redis",)
-
-
-@pytest.fixture(scope="module")
-def own() -> Iterator[ServerAddresses]:
-    """A Valkey that these tests may kill."""
-    with own_servers("redis", ONLY) as running:
-        yield running
-
-
-@pytest.fixture
-def dbs(api: Database, worker: Database, own: ServerAddresses) -> tuple[World, Database]:
-    """A world and a worker whose schedule is on that Valkey."""
-    with Redis.from_url(own.redis_url) as client:
-        client.flushall()
-    for db in (api, worker):
-        db.schedule.close()
-        db.schedule = Schedule(own.redis_url)
-    world = World.make(api)
-    many(world, 5)
-    list(reconcile(worker, None))
-    assert_indexes_are_true(worker)
-    return world, worker
-
-
-@pytest.mark.far
-@pytest.mark.parametrize("empty", [True, False], ids=["without its data", "with its data"])
-def test_after_a_restart_one_round_makes_both_indexes_true(
-    dbs: tuple[World, Database], own: ServerAddresses, *, empty: bool
-) -> None:
-    world, worker = dbs
-
-    own.kill("redis")
-    request = world.submit()
-    own.start_again("redis", empty=empty)
-    trusted = [worker.schedule.rebuild(index).is_whole() for index in INDEXES]
-    list(reconcile(worker, None))
-
-    assert trusted == [False] * 3
-    assert_indexes_are_true(worker)
-    assert f"remind:{request.id}" in worker.schedule.members(CLOCK)
-    assert [worker.schedule.rebuild(index).is_whole() for index in INDEXES] == [True] * 3
-
-
-@pytest.mark.far
-def test_while_it_is_down_decisions_are_taken_and_deadlines_are_met(
-    dbs: tuple[World, Database], own: ServerAddresses, superuser: Engine
-) -> None:
-    world, worker = dbs
-    own.kill("redis")
-
-    unanswered, approved = world.submit(), world.submit()
-    opened = world.act("ann", Action.APPROVE, approved.id)
-    set_back(superuser, [unanswered.id], 0)
-    steps = list(act_on_overdue(worker, None, grace=timedelta(0)))
-    with pytest.raises(RedisUnavailable):
-        worker.schedule.claim(NOTIFICATIONS)
-    own.start_again("redis")
-
-    assert opened.state is State.ACTIVE
-    assert steps[0] == ("overdue", 1)
-    assert state_of(worker, unanswered.id) == "timed_out"

@@ -17,7 +17,6 @@ from tests.database.scenes import read
 
 
 def count(db: Database, times: int, **changes: Any) -> None:
-    """Let somebody be refused that often."""
     what: dict[str, Any] = {"kind": SIGN_IN_REFUSED, "facts": {"means": "mail"}, "of": "address 192.0.2.1"}
     for _ in range(times):
         with db.transaction() as session:

@@ -47,7 +47,6 @@ def told(world: World, request_id: UUID, template: str) -> Counter[str]:
 
 
 def row_of(db: Database, request_id: UUID) -> Any:
-    """Return a request's clock and counters."""
     (row,) = read(db, "SELECT * FROM requests WHERE id = :id", id=request_id)
     return row
 

@@ -34,25 +34,21 @@ class Reporting:
         self.writer = CountWriter(db, self.counts)
 
     def let_in(self, path: str, reason: GateReason = GateReason.UNMAPPED, times: int = 1, **of: str) -> None:
-        """Let calls in that would be refused."""
         for _ in range(times):
             call = CountedCall(None, SERVICE, reported=ReportedCall(path, **of))
             self.counts.count(call, GateDecision.WOULD_DENY, reason)
 
     def write(self) -> None:
-        """Write what was counted."""
         assert self.writer.round()
 
 
 def says(db: Database, wanted: str, service: str = SERVICE) -> None:
-    """Let a process start with this catalogue."""
     with db.transaction() as session:
         authentication.enter(session, GATE)
         enforcement.record(session, {service: wanted})
 
 
 def report(world: World, who: str = "olga", days: int = 30) -> GateReport:
-    """Read what the gate would have refused."""
     with world.db.transaction() as session:
         return gate_report.of_service(session, world.people[who], SERVICE, days=days)
 

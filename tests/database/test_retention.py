@@ -45,7 +45,6 @@ SEALS = "SELECT s.number, e.body FROM seals s JOIN events e ON e.id = s.event_id
 
 
 def sealed(worker: Database) -> None:
-    """Seal all there is."""
     for _ in sealer.seal(worker, SIGNER):
         pass
 

@@ -10,15 +10,13 @@ from harness.clocks import ShiftedClock
 from harness.people import World
 from lockbox.admin import vendor_staff
 from lockbox.database import Database
-from lockbox.errors import OwnRequest
 from lockbox.facts.enumerations import Mode
-from lockbox.identity import authentication
 from lockbox.identity.roles import Role
 from lockbox.requests import timers
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from tests.database.postbag import Postbag, address, open_notifications
-from tests.database.scenes import as_caller, assert_audit_logs_are_whole, assert_indexes_are_true, state_of, write
+from tests.database.scenes import as_caller, assert_indexes_are_true, state_of, write
 from tests.database.tenancy import id_of, manages
 from tests.database.test_reminders import reminders, row_of, told
 from tests.each import each
@@ -36,14 +34,6 @@ def tiered(world: World) -> World:
     put_into_tiers(world, mia=2, mo=4)
     lay_down(world, vendor_review=True)
     return world
-
-
-def also_asks(world: World, who: str, *, tier: int) -> None:
-    """Let a manager in that tier file requests too."""
-    both = frozenset({Role.ENGINEER, Role.MANAGER})
-    manages(world, "olga", vendor_staff.set_roles, id_of(world, who), both, review_tier=tier)
-    with world.db.transaction() as session:
-        world.people[who] = authentication.authenticate_token(session, world.tokens[who], environment="test")
 
 
 def test_the_lowest_tier_is_asked_and_reminded_and_the_next_one_asked_as_the_review_window_goes_by(
@@ -65,47 +55,6 @@ def test_the_lowest_tier_is_asked_and_reminded_and_the_next_one_asked_as_the_rev
     assert (row.state, row.version, row.reminders, row.tiers_asked) == ("reviewing", 1, 1, 2)
     assert row.wake_at == row.created_at + 0.67 * timedelta(hours=4)
     assert_indexes_are_true(sender)
-
-
-@pytest.mark.far
-def test_a_tier_that_has_nobody_lets_the_next_one_in_and_everybody_who_was_asked_is_reminded(
-    tiered: World, sender: Database, later: ShiftedClock
-) -> None:
-    request = tiered.submit()
-
-    for hours in (2, 0.67 * 4, 0.83 * 4):
-        later.shift = timedelta(hours=hours)
-        timers.run(sender, [request.id])
-
-    assert told(tiered, request.id, "reviewing") == {"max": 1, "mia": 1, "mo": 1}
-    assert told(tiered, request.id, "review_reminder") == {"max": 2, "mia": 1, "mo": 1}
-    assert row_of(sender, request.id).tiers_asked == 4
-    later.shift = timedelta(hours=4)
-    timers.run(sender, [request.id])
-    assert state_of(sender, request.id) == "timed_out"
-    assert told(tiered, request.id, "timed_out") == {"max": 1, "mia": 1, "mo": 1, "erin": 1}
-    assert_audit_logs_are_whole(sender)
-
-
-@pytest.mark.far
-def test_who_asks_is_never_prompted_and_a_tier_of_them_alone_counts_as_nobody(
-    tiered: World, sender: Database, later: ShiftedClock
-) -> None:
-    also_asks(tiered, "max", tier=1)
-    also_asks(tiered, "mo", tier=3)
-    by_max, by_mo = tiered.submit("max"), tiered.submit("mo")
-
-    for hours in (2, 0.67 * 4, 0.83 * 4):
-        later.shift = timedelta(hours=hours)
-        timers.run(sender, [by_max.id, by_mo.id])
-
-    assert (by_max.tiers_asked, by_mo.tiers_asked) == (2, 1)
-    assert told(tiered, by_max.id, "reviewing") == {"mia": 1, "mo": 1}
-    assert told(tiered, by_mo.id, "reviewing") == {"max": 1, "mia": 1}
-    assert "max" not in told(tiered, by_max.id, "review_reminder")
-    assert "mo" not in told(tiered, by_mo.id, "review_reminder")
-    with pytest.raises(OwnRequest):
-        tiered.act("max", Action.ENDORSE, by_max.id)
 
 
 def test_any_manager_may_endorse_at_any_time_and_the_customers_tiers_are_counted_from_the_first(

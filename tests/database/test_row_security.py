@@ -72,7 +72,6 @@ FROM sign_ins s JOIN people p ON lower(p.email) = lower(s.email) WHERE p.id = :w
 
 @pytest.fixture
 def world(api: Database) -> World:
-    """A tenant that has a row in every table."""
     return furnish(api)
 
 

@@ -406,7 +406,6 @@ def away(away_url: str) -> Iterator[Schedule]:
 
 @pytest.fixture
 def restored(redis: "Redis") -> Iterator["Redis"]:
-    """A client whose test may change the server's configuration."""
     yield redis
     redis.config_set("maxmemory", 0)
     redis.config_set("maxmemory-policy", "noeviction")

@@ -52,7 +52,6 @@ class PoolClock:
         self.now = 1000.0
 
     def __call__(self) -> float:
-        """Read it."""
         return self.now
 
 
@@ -69,7 +68,6 @@ def black_hole() -> Iterator[str]:
 
 
 def refused() -> str:
-    """The URL of a port at which nobody listens."""
     with socket.create_server(("127.0.0.1", 0)) as closing:
         return f"http://127.0.0.1:{closing.getsockname()[1]}/"
 
@@ -128,25 +126,6 @@ def test_an_endpoint_and_a_mail_domain_that_hang_delay_no_other_notification(wor
 
 
 @pytest.mark.far
-def test_a_relay_that_greets_slowly_delays_no_webhook_and_mails_flow_side_by_side(
-    world: World, worker: Database
-) -> None:
-    with relaying(greets_after=1.5) as relay, receiving() as receiver:
-        post = sending(relay)
-        post.endpoint(world, receiver.url, tenant_id=world.tenant.id)
-        many(world, 4)
-        began = time.monotonic()
-
-        futures = delivery.dispatch(as_sender(worker), open_notifications(worker), post.senders)
-
-        assert within(1.2, lambda: len(receiver.calls) == 4)
-        results = ended(futures)
-    assert {one.outcome for one in results if one} == {Outcome.SENT}
-    assert len(relay.taken) == 12
-    assert time.monotonic() - began < 3 * 1.5 + 1
-
-
-@pytest.mark.far
 def test_a_shut_breaker_costs_no_try_and_no_line_in_the_log_and_loses_nothing(
     world: World, sender: Database, later: ShiftedClock, clock: PoolClock
 ) -> None:
@@ -191,28 +170,6 @@ def test_what_was_let_in_and_given_back_keeps_its_attempt(world: World, worker: 
     assert number(worker, LOGGED) == len(tried)
     assert all(row.closed_at is None for row in read(worker, HOOKS))
     assert_notifications_are_held(worker)
-
-
-@pytest.mark.far
-def test_a_full_breaker_puts_the_rest_off_and_all_of_it_arrives_in_the_end(world: World, worker: Database) -> None:
-    post = sending()
-    with receiving() as receiver:
-        for _ in range(FIRST_LOAD + 14):
-            post.endpoint(world, receiver.url, tenant_id=world.tenant.id)
-        world.submit()
-        notifications, senders = hooks(worker), post.senders
-
-        first = ended(delivery.dispatch(as_sender(worker), notifications, senders))
-        assert len(first) == FIRST_LOAD
-        assert_notifications_are_held(worker)
-        assert within(
-            10,
-            lambda: ended(delivery.dispatch(as_sender(worker), notifications, senders)) == [] and not hooks(worker),
-        )
-
-    assert {call.headers["webhook-id"] for call in receiver.calls} == {str(one) for one in notifications}
-    assert len(receiver.calls) == len(notifications)
-    assert {row.attempts for row in read(worker, HOOKS)} == {1}
 
 
 @pytest.fixture

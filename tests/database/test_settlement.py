@@ -55,12 +55,10 @@ LATER = timedelta(seconds=61)
 
 @pytest.fixture
 def world(api: Database) -> World:
-    """A tenant whose approvers are asked at once."""
     return World.make(api, Policy(vendor_review=False))
 
 
 def told(db: Database) -> list[dict[str, Any]]:
-    """Return what each event says, with the recipients."""
     return [
         json.loads(row.body) | {"internal": row.internal, "to": {k: v[1] for k, v in (row.fields or {}).items()}}
         for row in read_as_is(db, NOTIFIED)
@@ -68,17 +66,14 @@ def told(db: Database) -> list[dict[str, Any]]:
 
 
 def counts(said: dict[str, Any]) -> tuple[int, ...]:
-    """Return how many were sent, dead, moot and open."""
     return tuple(said[outcome] for outcome in OUTCOMES)
 
 
 def unsettled(db: Database) -> list[Any]:
-    """Return what is still to be said."""
     return list(read_as_is(db, "SELECT * FROM unsettled ORDER BY id"))
 
 
 def sent(ids: list[UUID], world: World) -> list[AttemptResult]:
-    """Return what a delivery says of mails that arrived."""
     at = world.tenant.created_at
     return [
         AttemptResult(

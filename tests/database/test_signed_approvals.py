@@ -74,14 +74,12 @@ def as_owner_of_all(superuser: Engine, *statements: str, **values: object) -> No
 
 
 def event_of(db: Database, request_id: UUID) -> dict[str, object]:
-    """Return the body of a request's last move."""
     (row,) = read(db, "SELECT body FROM events WHERE request_id = :id ORDER BY seq DESC LIMIT 1", id=request_id)
     body: dict[str, object] = json.loads(row.body)
     return body
 
 
 def opened(world: World, **changes: Any) -> AccessRequest:
-    """File a request and have Ann approve it."""
     return world.act("ann", Action.APPROVE, world.submit(**changes).id)
 
 

@@ -38,7 +38,6 @@ TWO: dict[str, Any] = {"resources": ["mailbox:anna@contoso.example", OTHER], "ac
 
 @pytest.fixture
 def demanding(api: Database) -> World:
-    """A world whose policy demands passkeys' signatures."""
     return World.make(api, DEMANDED)
 
 

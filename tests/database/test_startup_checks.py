@@ -106,7 +106,6 @@ def _is_fit(url: str, server: ServerKind) -> bool:
 
 @pytest.fixture
 def empty(urls: Urls) -> Iterator[Urls]:
-    """A database in which nothing is."""
     with empty_database(urls) as found:
         yield found
 

@@ -149,7 +149,6 @@ class Life(PlayedPlant):
     @precondition(lambda self: self.laid_down.glass)
     @rule(who=st.sampled_from((*APPROVERS, "tara", "max")))
     def give_finding(self, who: str) -> None:
-        """Say whether the last break-glass was justified."""
         expected = self.laid_down.glass[-1]
         (request,) = [one for one, known in self.known.items() if known is expected]
         said = FindingInput(AfterReviewFinding.JUSTIFIED, "As agreed")
@@ -282,7 +281,6 @@ class Life(PlayedPlant):
     @precondition(lambda self: self._usable())
     @rule(choice=CHOICES, times=st.integers(1, 3))
     def revoke_while_it_is_used(self, choice: Any, times: int) -> None:
-        """Each use is before the revoke or is none."""
         request = choice.choice(self._usable())
         expected = self.known[request]
         without = replace(expected)

@@ -41,7 +41,6 @@ def read(world: World, who: str = "aude", slug: str | None = None) -> Statistics
 
 
 def opened(world: World, who: str = "erin", **changes: Any) -> UUID:
-    """Submit a request and approve it."""
     request = world.submit(who, **changes)
     world.act("ann", Action.APPROVE, request.id)
     return request.id

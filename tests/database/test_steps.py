@@ -41,7 +41,6 @@ def ordered(
 
 
 def prompted(world: World, request_id: UUID) -> set[str]:
-    """Return who was asked, once each."""
     found = told(world, request_id, "pending")
     assert set(found.values()) <= {1}
     return set(found)
@@ -167,7 +166,6 @@ class FourEyesStory:
                     self.turn(name, role)
 
     def turn(self, name: str, role: Role) -> None:
-        """Give somebody a role, or take it away."""
         person = self.world.people[name]
         tenant = self.world.tenant.id if role in {Role.APPROVER, Role.TENANT_ADMIN} else None
         standing = RoleGrant(role, tenant)

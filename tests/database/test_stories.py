@@ -89,7 +89,6 @@ def _events(db: Database, request_id: object) -> Sequence[Row[Any]]:
 
 @pytest.fixture
 def careful(api: Database) -> World:
-    """A tenant that wants a review and two approvals."""
     return World.make(api, Policy(quorum=2))
 
 

@@ -1,9 +1,7 @@
 """The tasks: what they return, and how they fail; also on connections that Postgres has ended."""
 
 import pickle
-import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import timedelta
 from typing import Any
@@ -22,7 +20,6 @@ from harness.people import World
 from harness.ports import own_port
 from harness.stage import Urls, as_sender, unbound
 from harness.wait import within
-from harness.webhook_receiver import receiving
 from lockbox import reconcile
 from lockbox.audit.log import sealer
 from lockbox.database import Database, make_engine
@@ -31,14 +28,12 @@ from lockbox.monitoring.heartbeats import ProcessPart
 from lockbox.notifications.circuit_breaker import FIRST_LOAD
 from lockbox.notifications.senders.protocol import SendFailed
 from lockbox.notifications.sending_pool import SendingPool
-from lockbox.notifications.webhook import HttpWebhooks
 from lockbox.requests.lifecycle import Action
 from lockbox.schedule import Schedule
 from lockbox.sql import new_id
 from tests.database.postbag import Postbag, SlowMail, address, open_notifications
 from tests.database.scenes import many, promised_notifications, read, set_back, state_of, write
 from tests.database.test_sealer import SIGNER
-from tests.database.test_sending_pool import black_hole
 from tests.each import each
 from worker import maintenance, tasks
 from worker.maintenance import SEAL
@@ -52,10 +47,6 @@ CUT = text("""
 SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
 WHERE usename = 'lockbox_worker' AND datname = current_database()
 """)
-DUE_AT = """
-SELECT id FROM notifications
-WHERE endpoint_id = ANY(CAST(:endpoints AS uuid[])) AND closed_at IS NULL AND run_at <= now()
-"""
 
 RunAs = Callable[[Database, Postbag | None], Runtime]
 
@@ -206,52 +197,6 @@ def test_notify_fails_where_a_result_cannot_be_recorded(world: World, sender: Da
 
     assert open_notifications(sender) == [first]
     assert read(sender, "SELECT run_at > now() AS later FROM notifications WHERE id = :id", id=first)[0].later
-
-
-@pytest.mark.far
-def test_twenty_destinations_that_hang_hold_up_no_task_of_the_others(
-    world: World, sender: Database, run_as: RunAs
-) -> None:
-    with ExitStack() as opened:
-        post = Postbag(calling=HttpWebhooks(allow_http=True), sending_pool=SendingPool())
-        receiver = opened.enter_context(receiving())
-        answering = [
-            post.endpoint(world, f"{receiver.url}/{number}", tenant_id=world.tenant.id)
-            for number in range(FIRST_LOAD)
-        ]
-        senders = run_as(as_sender(sender), post).senders
-        world.submit()
-        # Who has answered before is never behind those who have not.
-        assert tasks.notify(ids(*open_notifications(sender)))["sent"] == len(receiver.calls) + 3
-        for _ in range(HANGING):
-            post.endpoint(world, opened.enter_context(black_hole()), tenant_id=world.tenant.id)
-        many(world, FIRST_LOAD)
-        receiver.calls.clear()
-        notifications = ids(*open_notifications(sender))
-        parts = [notifications[one : one + 4] for one in range(0, len(notifications), 4)]
-        began = time.monotonic()
-        with ThreadPoolExecutor(NOTIFY_THREADS) as pool:
-            running = [pool.submit(tasks.notify, part) for part in parts]
-
-            def has_called_all() -> bool:
-                return len({call.path for call in receiver.calls}) == FIRST_LOAD
-
-            def has_come_again() -> bool:
-                """Send what a busy machine has put off and is due, as the schedule does."""
-                tasks.notify(ids(*(row.id for row in read(sender, DUE_AT, endpoints=answering))))
-                return has_called_all()
-
-            assert within(SOON / 2, has_called_all) or within(SOON, has_come_again)
-            results = [one.result(3 * SOON) for one in running]
-        took = time.monotonic() - began
-
-    assert senders
-    assert senders.sending_pool.stop(2 * SOON)
-    assert senders.recorder.finish(SOON)
-    assert len(parts) > 2 * NOTIFY_THREADS
-    assert took < 3 * SOON, "two rounds of tasks that wait for as long as they may"
-    assert sum(one.get("unfinished", 0) for one in results) > 0
-    assert all("sent" in one for one in results)
 
 
 def test_each_task_thread_of_notifications_finds_a_connection_while_four_others_hold_one(urls: Urls) -> None:

@@ -29,13 +29,11 @@ HOOK = "https://hooks.contoso.example/"
 
 @pytest.fixture
 def until() -> datetime:
-    """When consent ends."""
     return datetime.now(UTC) + HOUR
 
 
 @pytest.fixture
 def late(worker: Database, later: ShiftedClock) -> Database:
-    """A worker whose clock can be shifted."""
     return Database(worker.engine, worker.schedule, later)
 
 
@@ -47,7 +45,6 @@ def consents_to(world: World, until: datetime | None, mode: str = "observe", **t
 
 
 def ends(world: World) -> list[LoggedChange]:
-    """Return what was told of ends of consent."""
     return [one for one in recorded_changes(world.db) if one.action == "consent_ended"]
 
 

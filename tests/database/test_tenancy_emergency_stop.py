@@ -29,7 +29,6 @@ EVERYBODY = {"Tara", "Ann", "Amir", "Abe"}
 
 
 def switch(world: World, mode: Mode, who: str = "tara", db: Database | None = None) -> ModeChangeResult:
-    """Switch the mode of the world's tenant."""
     return does(world, who, emergency_stop.switch_mode, mode, db=db, plans=PLANS)
 
 

@@ -18,7 +18,6 @@ from lockbox.admin import delivery_log, webhooks
 from lockbox.admin.webhooks import WebhookInput, WebhookUrlPolicy, WebhookWithSecret
 from lockbox.database import Database
 from lockbox.errors import (
-    EndpointDisabled,
     Invalid,
     NotFound,
     NotYours,
@@ -48,7 +47,6 @@ def reach(post: Postbag) -> WebhookUrlPolicy:
 
 
 def acts(world: World, who: str | Caller, call: Callable[..., Any], *args: object, **named: Any) -> Any:
-    """Let somebody do something with a webhook."""
     with world.db.transaction() as session:
         return call(session, world.people[who] if isinstance(who, str) else who, HERE, *args, **named)
 
@@ -63,7 +61,6 @@ def added(world: World, reach: WebhookUrlPolicy, who: str = "tara", **changes: A
 
 
 def tries(world: World, who: str, endpoint: WebhookWithSecret) -> list[Any]:
-    """Read the log of a webhook."""
     with world.db.transaction() as session:
         log = delivery_log.log(session, world.people[who], endpoint.endpoint.id, cursor=None, most=100)
         return list(log.deliveries)
@@ -327,14 +324,6 @@ def test_a_test_is_called_out_whatever_the_filter_says_and_is_in_the_log(
     assert [(one.event_type, one.status, one.error) for one in tries(world, who, shown)] == [
         ("endpoint.test", 204, None)
     ]
-
-
-def test_what_is_disabled_is_not_tried_out(world: World, reach: WebhookUrlPolicy) -> None:
-    shown = added(world, reach)
-    acts(world, "tara", webhooks.change, shown.endpoint.id, {"enabled": False}, reach=reach)
-
-    with pytest.raises(EndpointDisabled):
-        acts(world, "tara", delivery_log.try_out, shown.endpoint.id)
 
 
 @pytest.mark.parametrize("who", ["tara", "olga"])

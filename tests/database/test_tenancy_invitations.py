@@ -241,7 +241,6 @@ WRONG = "-".join(["AAAA"] * 8)
 
 
 def counts(world: World) -> dict[str, int]:
-    """Count what accepting writes."""
     return dict(read(world.db, COUNTS)[0]._mapping)  # noqa: SLF001 - SQLAlchemy's public name for it
 
 
@@ -288,7 +287,6 @@ def test_unknown_wrong_used_withdrawn_and_disabled_are_refused_in_the_same_words
 
 
 def replace_id(invitation: Invitation) -> Invitation:
-    """Return an invitation that is not there."""
     return Invitation(**(invitation.model_dump() | {"id": new_id()}))
 
 

@@ -20,7 +20,6 @@ from lockbox.errors import (
     NotFound,
     PolicyNotMet,
     SignInAgain,
-    StaleVersion,
     TooLate,
 )
 from lockbox.facts.enumerations import AuthMethod, Mode, State
@@ -43,7 +42,6 @@ STRICT = WITHOUT_REVIEW.model_copy(update={"quorum": 2})
 
 
 def change(world: World, policy: Policy, who: str = "tara", seen: int | None = None) -> VersionedPolicy:
-    """Replace the policy of the world's tenant."""
     return does(world, who, policies.change, policy, seen=seen)
 
 
@@ -83,16 +81,6 @@ def test_an_equal_policy_is_no_new_version(world: World) -> None:
     assert read(world.db, "SELECT count(*) AS number FROM policies")[0].number == 1
 
 
-def test_who_replaces_another_version_than_the_one_seen_is_told(world: World) -> None:
-    change(world, STRICT, seen=1)
-
-    with pytest.raises(StaleVersion) as refused:
-        change(world, Policy(), seen=1)
-
-    assert refused.value.facts == {"current_version": 2}
-    assert reads(world, "ann", policies.read).policy == STRICT
-
-
 def test_of_two_who_replace_the_same_version_at_once_one_is_told(world: World, pool: ThreadPoolExecutor) -> None:
     world.add("tom", Role.TENANT_ADMIN, world.tenant.id)
 
@@ -110,24 +98,6 @@ def test_requests_are_submitted_while_a_policy_is_being_changed(world: World) ->
         submitted = world.submit()
 
     assert (submitted.policy_version, submitted.quorum) == (1, 1)
-
-
-@pytest.mark.parametrize("who", ["tara", "ann", "aude"])
-def test_all_of_the_tenant_read_the_policy_and_its_versions(world: World, who: str) -> None:
-    change(world, STRICT)
-    change(world, Policy())
-
-    listed = reads(world, who, policies.editions, before=None, most=2)
-    rest = reads(world, who, policies.editions, before=listed[-1].version, most=2)
-
-    assert [(one.version, one.author) for one in (*listed, *rest)] == [(3, "Tara"), (2, "Tara"), (1, None)]
-    assert reads(world, who, policies.read).policy == Policy()
-
-
-@pytest.mark.parametrize("version", [2, 99])
-def test_a_version_that_is_none_is_not_there(world: World, version: int) -> None:
-    with pytest.raises(NotFound, match="no such version"):
-        reads(world, "tara", policies.read, version)
 
 
 def test_the_policy_of_another_tenant_is_not_there(world: World, api: Database) -> None:

@@ -31,12 +31,10 @@ WHO: dict[str, Any] = {"name": "Rita", "address": "rita@contoso.example"}
 
 @pytest.fixture
 def late(api: Database, later: ShiftedClock) -> Database:
-    """The API with a clock that can be shifted."""
     return Database(api.engine, api.schedule, later)
 
 
 def propose(world: World, who: str = "olga", **changes: Any) -> Invitation:
-    """Propose an admin for the world's tenant."""
     return does(world, who, recovery.propose, **(WHO | changes))
 
 

@@ -25,7 +25,6 @@ STILL_OPEN = "SELECT email FROM invitations WHERE withdrawn_at IS NULL AND accep
 
 
 def still_open(world: World) -> list[str]:
-    """Return the addresses of all open invitations."""
     return [row.email for row in read(world.db, STILL_OPEN)]
 
 

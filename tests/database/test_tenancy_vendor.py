@@ -4,7 +4,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine
 
 from harness.people import World
 from lockbox.admin import invitations, members, vendor_staff
@@ -192,16 +191,6 @@ def test_nobody_of_a_customer_is_there_for_an_operator(world: World) -> None:
             manages(world, "olga", vendor_staff.remove, person_id)
         with pytest.raises(NotFound):
             manages(world, "olga", vendor_staff.disable, person_id)
-
-
-def test_operators_approve_nothing(world: World, superuser: Engine) -> None:
-    waiting = world.submit().id
-
-    for action in (Action.ENDORSE, Action.APPROVE, Action.DENY, Action.REVOKE):
-        with pytest.raises(NotFound):
-            world.act("olga", action, waiting)
-
-    assert read(superuser, "SELECT FROM decisions") == []
 
 
 def test_somebody_invited_to_the_vendor_accepts_and_may_ask(world: World, worker: Database) -> None:

@@ -115,7 +115,6 @@ WAITS = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname
 
 @pytest.fixture
 def world(api: Database) -> World:
-    """A tenant that has a row in every table."""
     return furnish(api)
 
 

@@ -114,19 +114,3 @@ def test_outbox_notifications_and_webhook_calls_are_one_trace_and_tell_nothing(
     with unbound(sender).connect() as connection:
         everything = [str(row.id) for row in connection.exec_driver_sql(SECRETS)]
     assert not [one for one in everything if one in collector.said]
-
-
-@pytest.mark.far
-def test_a_second_try_is_in_the_same_trace(
-    world: World, sender: Database, post: Postbag, receiver: WebhookReceiver, collector: Collector
-) -> None:
-    receiver.answers = [ScriptedAnswer(status=500)]
-    submitted(world)
-
-    post.deliver(sender, ids(sender, QUEUED))
-    traces.stop()
-
-    (outbox,) = collector.named("outbox")
-    (failed,) = [span for span in collector.named("notification") if span.attributes["lockbox.channel"] == "webhook"]
-    assert failed.attributes["lockbox.outcome"] == "deferred"
-    assert {row.traceparent for row in read(sender, OPEN)} == {outbox.traceparent}

@@ -56,7 +56,6 @@ NOT_THE_SENDERS = (
 
 @pytest.fixture
 def notifications(urls: Urls) -> Iterator[Database]:
-    """The database as the notifications worker sees it."""
     db = Database(make_engine(urls.notifications, role="test-notifications"), Schedule(urls.redis))
     yield db
     db.dispose()

@@ -27,7 +27,6 @@ SENT = text("UPDATE notifications SET outcome = 'sent', closed_at = run_at WHERE
 
 
 def facts(db: Database, request_id: UUID) -> dict[str, Any]:
-    """Return what the last move's event says."""
     (row,) = read(db, LAST, id=request_id)
     said: dict[str, Any] = json.loads(row.body)
     return said
@@ -40,7 +39,6 @@ def reached(db: Database, request_id: UUID) -> tuple[int, int, bool]:
 
 
 def mails_to(post: Postbag, db: Database, world: World, name: str) -> Sequence[OutgoingMail]:
-    """Return the mails that somebody got."""
     return [mail for mail in post.mail.sent if mail.to_address == address(db, world, name)]
 
 

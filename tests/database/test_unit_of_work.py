@@ -2,7 +2,7 @@
 
 import socket
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from uuid import UUID
 
 import pytest
@@ -15,7 +15,6 @@ from lockbox import database
 from lockbox.database import Database, ProcessKeys, UnitOfWork, array, make_engine
 from lockbox.errors import WindowTooLong
 from lockbox.facts.bounds import HARD_ACCESS_LIMIT
-from lockbox.facts.enumerations import State
 from lockbox.identity import authentication, keyring
 from lockbox.identity.keyring import Keyring
 from lockbox.reconcile import reconcile
@@ -38,7 +37,6 @@ NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
 
 
 def _cut_off(db: Database, url: str) -> None:
-    """Give the house a schedule on another Redis."""
     db.schedule.close()
     db.schedule = Schedule(url)
 
@@ -130,19 +128,6 @@ def test_a_commit_that_the_database_refuses_arms_nothing(world: World) -> None:
     assert state_of(world.db, request.id) == "pending"
 
 
-def test_of_several_promises_about_one_id_the_last_counts(world: World) -> None:
-    one = str(new_id())
-
-    with world.db.transaction() as session:
-        database.arm_after_commit(
-            session, CLOCK, [IndexEntry(one, "time_out", NOON), IndexEntry(one, "expire", NOON)]
-        )
-        database.arm_after_commit(session, CLOCK, [IndexEntry(one, "expire", NOON + timedelta(hours=1))])
-
-    expected = (NOON + timedelta(hours=1)).timestamp() * 1000
-    assert world.db.schedule.members(CLOCK) == {f"expire:{one}": expected}
-
-
 def test_each_index_gets_its_own_promises(world: World) -> None:
     one = str(new_id())
 
@@ -169,17 +154,6 @@ def test_with_redis_away_the_intake_answers_within_a_second_and_stands(world: Wo
     assert state_of(world.db, request.id) == "pending"
     assert len(promised_clocks(world.db)) == 4
     assert len(promised_notifications(world.db)) == 4
-
-
-def test_with_redis_away_decisions_are_taken_as_ever(world: World, away_url: str) -> None:
-    request = world.submit()
-    _cut_off(world.db, away_url)
-
-    began = time.monotonic()
-    opened = world.act("ann", Action.APPROVE, request.id)
-
-    assert time.monotonic() - began < RETRIED
-    assert opened.state is State.ACTIVE
 
 
 def test_what_could_not_be_armed_is_healed_by_reconciling(

@@ -36,14 +36,12 @@ FROM events e WHERE e.request_id = :id AND e.action IN ('first_used', 'last_used
 
 @pytest.fixture
 def world(api: Database) -> World:
-    """A world with a gateway."""
     made = World.make(api)
     made.add("nginx", Role.SYSTEM, scopes={Scope("gate:nginx")}, services={SERVICE})
     return made
 
 
 def opened(world: World) -> UUID:
-    """Open a window."""
     return world.act("ann", Action.APPROVE, world.submit().id).id
 
 
@@ -65,13 +63,11 @@ def recorded(worker: Database) -> int:
 
 
 def told(world: World, request_id: UUID) -> list[str]:
-    """Return which events there are."""
     return [row.action for row in read(world.db, TOLD, id=request_id)]
 
 
 @pytest.fixture
 def sender(worker: Database, later: ShiftedClock) -> Database:
-    """A worker whose clock can be shifted."""
     worker.clock = later
     return worker
 
@@ -103,7 +99,6 @@ def test_the_first_use_is_told_at_once_and_the_last_one_after_the_end(
 
 
 def report(world: World, request_id: UUID, times: int = 1) -> None:
-    """Let a guard report uses, and what was done."""
     with world.db.transaction() as session:
         at = now(session)
         done = ActivityEntry(at, "GET", MAILBOX, "served", "read", times)
@@ -113,7 +108,6 @@ def report(world: World, request_id: UUID, times: int = 1) -> None:
 
 @pytest.fixture
 def guarded(world: World) -> World:
-    """The same world, with a guard's account for reports."""
     world.add("guard", Role.SYSTEM, scopes={Scope.ACTIVITY_REPORT}, services={SERVICE})
     return world
 

@@ -74,7 +74,6 @@ class VendorSystem:
         receiver.answer_to = self.answer  # type: ignore[method-assign]  # it is scripted
 
     def answer(self, call: Call) -> ScriptedAnswer:
-        """Do what a call says."""
         if not call.is_signed:
             return ScriptedAnswer(401)
         one = call.event["connection"]
@@ -88,7 +87,6 @@ class VendorSystem:
 
     @property
     def types(self) -> list[str]:
-        """What it was told, in order."""
         return [call.event["type"].removeprefix("connection.") for call in self.receiver.calls]
 
 

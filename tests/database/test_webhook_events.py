@@ -33,7 +33,6 @@ def reviewed(api: Database, post: Postbag) -> World:
 
 
 def both(world: World, post: Postbag) -> None:
-    """Add an endpoint for every event on both sides."""
     post.endpoint(world, CUSTOMERS, tenant_id=world.tenant.id)
     post.endpoint(world, VENDORS, tenant_id=None)
 

@@ -46,7 +46,6 @@ class CountedCalls:
         self.answered, self.slow = asyncio.Event(), asyncio.Event()
 
     async def run(self, use_case: Callable[[UnitOfWork], Answer], *, key: str | None = None) -> Answer:
-        """Run a use case and return its answer."""
         self.count += 1
         await asyncio.sleep(self.waits)
         self.meanwhile()
@@ -81,11 +80,9 @@ class Checked:
             pass
 
     def ask(self, *resources: str) -> list[GrantedAccess | GateReason]:
-        """Ask about these resources one after the other."""
         return self.run(self._in_turn(resources))
 
     def at_once(self, *resources: str) -> list[GrantedAccess | GateReason]:
-        """Ask about these resources at once."""
         return self.run(self._at_once(resources))
 
     def run(self, asked: Coroutine[Any, Any, Answer]) -> Answer:
@@ -107,18 +104,15 @@ class Checked:
         return list(await asyncio.gather(*(self.checks.check(self.question(one), GATEWAY) for one in resources)))
 
     def question(self, resource: str) -> AccessCheck:
-        """Return whether erin may read this."""
         engineer = self.world.people["erin"].person_id
         return AccessCheck(self.world.tenant.slug, "exchange-online", resource, "read", engineer)
 
 
 def opened(world: World, **changes: Any) -> UUID:
-    """Open a window."""
     return world.act("ann", Action.APPROVE, world.submit(**changes).id).id
 
 
 def granted(answer: GrantedAccess | GateReason) -> UUID:
-    """Return the request that lets in."""
     assert isinstance(answer, GrantedAccess)
     return answer.request_id
 

@@ -54,7 +54,6 @@ class Watched:
     def find(
         self, world: World, who: str = "erin", resource: str = MAILBOX, action: str = "read"
     ) -> RememberedWindow | None:
-        """Return what memory says."""
         engineer = world.people[who].person_id
         return self.memory.find(AccessCheck(world.tenant.slug, "exchange-online", resource, action, engineer))
 
@@ -67,13 +66,11 @@ def watched(api: Database, world: World) -> Watched:
 
 
 def opened(world: World, who: str = "erin", **changes: Any) -> UUID:
-    """Open a window."""
     request = world.submit(who, **changes)
     return world.act("ann", Action.APPROVE, request.id).id
 
 
 def tell(superuser: Engine, action: str, tenant: UUID | None, body: str = "{}") -> None:
-    """Write an event that may have ended windows."""
     write(
         superuser,
         "INSERT INTO events (id, tenant_id, at, action, actor_role, body) VALUES (uuidv7(), :tenant, now(), :action, "

@@ -6,7 +6,6 @@ SUMMARY = "contract"
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print what each run of Schemathesis ended with."""
     for reports in terminalreporter.stats.values():
         for report in reports:
             for name, summary in getattr(report, "user_properties", ()):

@@ -46,7 +46,6 @@ def role_of(response: Any) -> str | None:
 
 
 def is_invalid(case: Any) -> bool:
-    """Whether a case was made to be refused."""
     return case.meta is not None and case.meta.generation.mode.is_negative
 
 
@@ -56,7 +55,6 @@ def least_asked(label: str, *excluded: str) -> str:
 
 
 def able(label: str) -> str:
-    """Return the role that sends what is valid first."""
     return ABLE.get(label, FIRST)
 
 
@@ -65,12 +63,10 @@ class FirstSender:
     """The token with which a case is sent first."""
 
     def get(self, case: Any, _: Any) -> str:
-        """Return the token."""
         label = case.operation.label
         return TOKENS[least_asked(label) if is_invalid(case) else able(label)]
 
     def set(self, case: Any, data: str, _: Any) -> None:
-        """Add the token to the case."""
         if data:
             case.headers[AUTHORIZATION] = f"Bearer {data}"
 

@@ -31,11 +31,9 @@ class Standby:
 
     @property
     def folder(self) -> Path:
-        """Its cluster, beside the primary's."""
         return self.home.folder / "standby"
 
     def start(self) -> None:
-        """Copy the primary and follow it."""
         url = make_url(self.primary.superuser_url)
         source = f"host=127.0.0.1 port={url.port} user={url.username} password={url.password}"
         self.run(
@@ -55,11 +53,9 @@ class Standby:
         return str(row[0]) if row else None
 
     def promote(self) -> None:
-        """Make it a primary."""
         self.run("pg_ctl", "promote", "-s", "-w", "-D", str(self.folder))
 
     def stop(self) -> None:
-        """End it, and remove its cluster."""
         self.run("pg_ctl", "stop", "-s", "-m", "immediate", "-D", str(self.folder))
         shutil.rmtree(self.folder)
 
@@ -72,7 +68,6 @@ class Standby:
 
     @contextmanager
     def lagging(self) -> Iterator[None]:
-        """Let nothing reach it of what the primary writes."""
         with psycopg.connect(self.primary.superuser_url.replace("+psycopg", "")) as connection:
             ((pid,),) = connection.execute("SELECT pid FROM pg_stat_replication").fetchall()
         sender = psutil.Process(pid)
@@ -84,7 +79,6 @@ class Standby:
                 sender.resume()
 
     def run(self, program: str, *arguments: str) -> None:
-        """Run one of Postgres' programs as its account."""
         run(self.home, [str(programs_for(self.home).postgres / program), *arguments])
 
 

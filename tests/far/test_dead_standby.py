@@ -17,7 +17,6 @@ UNCONFIRMED = "the standby does not confirm writes: see synchronous_standby_name
 
 @pytest.fixture
 def api(tmp_path: Path) -> Iterator[StackPlan]:
-    """The API on servers of its own."""
     with own_stack("standby") as plan:
         processes = Processes(plan, tmp_path)
         try:

@@ -53,7 +53,6 @@ def standby(primary: ServerAddresses) -> Iterator[Standby]:
 
 @pytest.fixture
 def pool() -> Iterator[ThreadPoolExecutor]:
-    """A thread for whoever waits."""
     with ThreadPoolExecutor(1) as threads:
         yield threads
 

@@ -61,7 +61,6 @@ class GeneratedClient:
         return module.sync_detailed(*args, client=self.client, **facts)
 
     def done(self, tag: str, operation: str, *args: Any, **facts: Any) -> Any:
-        """Return what a call that succeeds answers."""
         answer = self.call(tag, operation, *args, **facts)
         assert answer.status_code < 300, answer.content
         return answer.parsed
@@ -82,7 +81,6 @@ def world(stage: RunningStack) -> World:
 
 @pytest.fixture
 def client_of(package: str, stage: RunningStack, world: World) -> Callable[[str], GeneratedClient]:
-    """Return the client of somebody."""
     made = importlib.import_module(package)
 
     def of(name: str) -> GeneratedClient:
@@ -93,7 +91,6 @@ def client_of(package: str, stage: RunningStack, world: World) -> Callable[[str]
 
 
 def new_request(models: Any, world: World) -> Any:
-    """Return what the engineer asks for."""
     return models.NewRequest(
         tenant=world.tenant.slug,
         service=SERVICE,

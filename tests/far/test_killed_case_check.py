@@ -29,7 +29,6 @@ CONFIRMED = "SELECT id FROM requests WHERE case_check = 'confirmed' AND tenant_i
 
 @pytest.fixture(scope="module")
 def adapter() -> Iterator[CaseAdapterServer]:
-    """The adapter of the ticket system."""
     with case_adapter() as server:
         yield server
 

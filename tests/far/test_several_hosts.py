@@ -37,7 +37,6 @@ POLICY = Policy(vendor_review=False, approval_reminders=(), report_on_close=Fals
 
 @pytest.fixture
 def plan() -> Iterator[StackPlan]:
-    """A stack on servers of its own."""
     with own_stack("hosts") as plan:
         yield plan
 
@@ -93,7 +92,6 @@ def test_all_go_on_at_the_promoted_standby(plan: StackPlan, standby: Standby, tm
 
 
 def logging_in(plan: StackPlan, change: Callable[[str], str]) -> StackPlan:
-    """Return the plan with another URL of each login."""
     changed: dict[str, Any] = {name: change(getattr(plan, name)) for name in LOGINS}
     return replace(plan, **changed)
 
@@ -120,7 +118,6 @@ def operated(plan: StackPlan) -> list[str]:
 
 
 def approved(plan: StackPlan, world: World, resource: str, **changes: Any) -> str:
-    """Have access asked for and approved over HTTP."""
     with client_of(plan, world.tokens["erin"]) as erin:
         answer = erin.post("/v1/requests", json=world.body(resources=[resource], **changes))
     assert answer.status_code == 201, answer.text
@@ -136,7 +133,6 @@ def done(plan: StackPlan, world: World, who: str, path: str) -> None:
 
 
 def asked(plan: StackPlan, world: World, resource: str) -> int:
-    """Return how the API answers a guarded system."""
     with client_of(plan, world.tokens["gate"]) as gate:
         return gate.get("/v1/access", params=world.question(resource=resource)).status_code
 

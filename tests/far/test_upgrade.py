@@ -92,13 +92,11 @@ pytestmark = pytest.mark.timeout(600)
 
 
 def git(*arguments: str) -> "subprocess.CompletedProcess[bytes]":
-    """Run git in the checkout, whoever owns it."""
     trusted = f"safe.directory={CHECKOUT}"
     return subprocess.run([GIT, "-c", trusted, "-C", str(CHECKOUT), *arguments], capture_output=True, check=False)
 
 
 def said_by(*arguments: str) -> str:
-    """Return what git prints."""
     return git(*arguments).stdout.decode().strip()
 
 
@@ -137,7 +135,6 @@ class VersionFolder:
     python: str = sys.executable
 
     def runs(self, variables: dict[str, str], *arguments: str) -> str:
-        """Run this version's Python and return what it prints."""
         ran = subprocess.run(
             [self.python, *arguments], cwd=self.folder, env=environment(variables), capture_output=True, text=True,
             timeout=SECONDS, check=False,
@@ -186,7 +183,6 @@ class PlayedStack:
         )
 
     def does(self, name: str, path: str, body: dict[str, Any] | None = None, method: str | None = None) -> Any:
-        """Return what a call that has to succeed answers."""
         answer = self.ask(name, path, body or {}, method=method)
         assert answer.is_success, answer.text
         return answer.json()
@@ -212,7 +208,6 @@ class PlayedStack:
         assert self.does("ANN", f"/v1/requests/{request_id}/approve", {"access_window": seconds})["state"] == "active"
 
     def is_let_in(self) -> bool:
-        """Return what a gateway is told about the engineer."""
         asked = {
             "tenant": TENANT,
             "service": SERVICE,
@@ -225,7 +220,6 @@ class PlayedStack:
         return answer.is_success
 
     def state(self, request_id: str) -> str:
-        """Return the state of a request."""
         answer = self.ask("ERIN", f"/v1/requests/{request_id}")
         assert answer.is_success, answer.text
         return str(answer.json()["state"])
@@ -260,7 +254,6 @@ class PlayedStack:
             assert (page.status_code, page.url.path) == (200, "/waiting"), page.text
 
     def finds(self, query: str, **values: str) -> list[Any]:
-        """Return what a query finds, with every right."""
         engine = create_engine(superuser_url(self.plan), poolclass=NullPool)
         with engine.connect() as connection:
             return list(connection.execute(text(query), values))
@@ -293,14 +286,12 @@ class PlayedStack:
 
 
 def codes(mails: CaughtMails) -> list[str]:
-    """Return the codes that were mailed to the approver."""
     bodies = [caught.get_body(("plain",)) for caught in mails.all() if APPROVER in str(caught["to"])]
     return [code for body in bodies if body for code in CODE.findall(str(body.get_content()))]
 
 
 @pytest.fixture(scope="module")
 def released(tmp_path_factory: pytest.TempPathFactory) -> VersionFolder:
-    """The last release."""
     version, commit = last_release()
     if why := lacking(version, commit):
         (pytest.fail if os.environ.get("CI") and not is_shallow() else pytest.skip)(why)
@@ -333,7 +324,6 @@ def made_once(folder: Path) -> Path:
 
 @pytest.fixture
 def coming(tmp_path: Path) -> VersionFolder:
-    """This checkout, to which migrations can be added."""
     folder = tmp_path / "coming"
     for name in PACKAGES:
         shutil.copytree(CHECKOUT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "node_modules"))

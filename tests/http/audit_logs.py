@@ -8,6 +8,5 @@ ONE = text("SELECT CAST(event_id AS text) FROM seals WHERE log_id = :tenant ORDE
 
 
 def one_event(door: Door) -> str:
-    """Return the first event of the tenant's log."""
     with door.root.connect() as connection:
         return str(connection.execute(ONE, {"tenant": door.world.tenant.id}).scalar_one())

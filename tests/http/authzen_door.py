@@ -31,7 +31,6 @@ EVALUATION, EVALUATIONS = "/access/v1/evaluation", "/access/v1/evaluations"
 
 
 def asked(who: str = "alice", action: str = "read", record: str = "record-1", **more: Any) -> dict[str, Any]:
-    """Return a question as the certification scenario writes it."""
     return {
         "subject": {"type": "user", "id": who},
         "action": {"name": action},
@@ -49,7 +48,6 @@ class AuthzenDoor:
     gateway: GateRuntime
 
     def __post_init__(self) -> None:
-        """Add the people, the tokens and the windows."""
         self.world.add(PROGRAM, Role.SYSTEM, scopes={Scope.GATE_AUTHZEN}, services={RECORDS})
         self.world.add(FILER, Role.SYSTEM, scopes={Scope.GATE_AUTHZEN}, services={FILES})
         self.world.add(NGINX, Role.SYSTEM, scopes={Scope.GATE_NGINX}, services={RECORDS})
@@ -62,13 +60,11 @@ class AuthzenDoor:
         }
 
     def map(self, who: str, issuer: str, subject: str | None = None) -> None:
-        """Map a subject of an issuer to an engineer."""
         wanted = MappingInput(issuer, subject or who, self.world.people[who].person_id)
         with self.world.db.transaction() as session:
             identity_map.add(session, self.world.people["olga"], HERE, wanted, {ISSUER})
 
     def open(self, who: str, **changes: Any) -> UUID:
-        """Open a window of the tenant."""
         wanted = {"service": RECORDS, "resources": ["record:record-1"], "actions": ["read"]} | changes
         world = self.world
         with world.db.transaction() as session:
@@ -77,7 +73,6 @@ class AuthzenDoor:
         return world.act("ann", Action.APPROVE, made.request.id).id
 
     def send(self, path: str, method: str = "POST", who: str | None = PROGRAM, **how: Any) -> httpx.Response:
-        """Send a question as it is."""
         headers = CLOSE | ({} if who is None else {"authorization": f"Bearer {self.world.tokens[who]}"})
         headers |= how.pop("headers", {})
         with httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=PATIENCE) as client:
@@ -86,7 +81,6 @@ class AuthzenDoor:
         return answer
 
     def decision(self, body: dict[str, Any], who: str = PROGRAM) -> dict[str, Any]:
-        """Return the answer to a well-formed question."""
         answer = self.send(EVALUATION, who=who, json=body)
         assert (answer.status_code, answer.headers["content-type"]) == (200, "application/json"), answer.text
         found: dict[str, Any] = answer.json()
@@ -94,7 +88,6 @@ class AuthzenDoor:
         return found
 
     def decisions(self, body: dict[str, Any]) -> list[bool]:
-        """Return the answers to several questions."""
         answer = self.send(EVALUATIONS, json=body)
         assert (answer.status_code, answer.headers["content-type"]) == (200, "application/json"), answer.text
         assert "decision" not in answer.json()

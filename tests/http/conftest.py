@@ -27,14 +27,12 @@ from tests.http.portal import SETTINGS, OpenPortal, Portal
 
 
 def db_at(urls: Urls) -> Database:
-    """Return a database as the API sees it."""
     # Pages are told of what was armed: a busy machine may take its time.
     schedule = Schedule(urls.redis, patience=2.0)
     return Database(make_engine(urls.api, role="test-http", pool_size=4, overflow=16), schedule)
 
 
 def root_at(urls: Urls) -> Engine:
-    """Return an engine that may do everything."""
     return create_engine(urls.superuser, isolation_level="AUTOCOMMIT", pool_pre_ping=True)
 
 
@@ -49,14 +47,12 @@ def _templates_compiled_once(request: pytest.FixtureRequest, tmp_path_factory: p
 
 @pytest.fixture(scope="session")
 def urls(template: ServerAddresses) -> Iterator[Urls]:
-    """The database that all of these tests share."""
     with fresh_database(template, flushes=False) as urls:
         yield urls
 
 
 @pytest.fixture(scope="session")
 def api(urls: Urls, runner: LoopThread) -> Iterator[Database]:
-    """The shared database as the API sees it."""
     db = db_at(urls)
     yield db
     runner.run(db.schedule.followed())
@@ -65,7 +61,6 @@ def api(urls: Urls, runner: LoopThread) -> Iterator[Database]:
 
 @pytest.fixture(scope="session")
 def worker(urls: Urls) -> Iterator[Database]:
-    """The shared database as a worker sees it."""
     engine = make_engine(urls.worker, role="test-http-worker")
     db = Database(engine, Schedule(urls.redis))
     yield db
@@ -115,7 +110,6 @@ def plain_logs() -> None:
 
 @pytest.fixture(scope="session")
 def runner() -> Iterator[LoopThread]:
-    """The loop that the app runs on."""
     with LoopThread.open() as runner:
         yield runner
 

@@ -110,24 +110,19 @@ class Door:
         return self.runner.run(self.coming(who, method, path, **parts))
 
     async def coming(self, who: str | None, method: str, path: str, **parts: Any) -> Response:
-        """Call the API, to be awaited beside others."""
         headers = {"authorization": f"Bearer {self.world.tokens[who]}"} if who else {}
         return await self.client.request(method, path, headers=headers | parts.pop("headers", {}), **parts)
 
     def together(self, *calls: Awaitable[Response]) -> list[Response]:
-        """Make several calls at once."""
-
         async def all_of_them() -> list[Response]:
             return list(await asyncio.gather(*calls))
 
         return self.runner.run(all_of_them())
 
     def path(self, tail: str = "") -> str:
-        """Return an address of the world's tenant."""
         return f"/v1/tenants/{self.world.tenant.slug}{tail}"
 
     def get(self, who: str | None, path: str, **query: Any) -> Response:
-        """Read something."""
         return self.call(who, "GET", path, params=query)
 
     def file(self, who: str | None = "erin", headers: dict[str, Any] | None = None, **changes: Any) -> Response:
@@ -138,7 +133,6 @@ class Door:
     def act(
         self, who: str | None, action: str, request_id: UUID | str, headers: dict[str, Any] | None = None, **body: Any
     ) -> Response:
-        """Act on a request over HTTP."""
         body = {"comment": "No"} | body if action == "deny" else body
         parts: dict[str, Any] = {"json": body} if body else {}
         return self.call(who, "POST", f"/v1/requests/{request_id}/{action}", headers=headers or {}, **parts)
@@ -153,11 +147,9 @@ class Door:
         return str(self.world.act(by, Action.APPROVE, request.id).id)
 
     def ask(self, who: str | None, engineer: str = "erin", **changes: str) -> Response:
-        """Ask whether a window is open for somebody."""
         return self.get(who, "/v1/access", **(self.question(engineer) | changes))
 
     def question(self, engineer: str = "erin") -> dict[str, Any]:
-        """Return the parameters of an access check."""
         return self.world.question(engineer)
 
     def later(self, **shift: float) -> Self:
@@ -171,7 +163,6 @@ class Door:
         return replace(self, db=Database(self.db.engine, self.db.schedule, lambda _: moment))
 
     def rows(self) -> dict[str, int]:
-        """Count what is written."""
         with self.root.connect() as connection:
             return dict(connection.execute(COUNT).one()._mapping)  # noqa: SLF001 - SQLAlchemy's public name for it
 
@@ -193,7 +184,6 @@ class Door:
         vouch_for(self.root, statement)
 
     def fan_out(self) -> None:
-        """Write the notifications of everything in the outbox."""
         fan_out_all(as_sender(self.world.db))
 
     def prolong_tokens(self, **more: Any) -> None:

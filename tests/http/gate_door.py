@@ -27,7 +27,6 @@ class GateAnswer:
 
     @property
     def reason(self) -> str | None:
-        """Why not."""
         return self.headers.get("lockbox-reason")
 
 
@@ -77,7 +76,6 @@ class GateDoor(ServedGate):
 def gate_before(
     world: World, db: Database, settings: Settings = SETTINGS, catalogue: Catalogue = CATALOGUE
 ) -> Iterator[GateDoor]:
-    """Serve a world's API with the gate before it."""
     with gateway_world.gate_before(world, db, settings, GateDoor, catalogue) as door:
         yield door
 

@@ -56,7 +56,6 @@ class GuardReader:
         return self._events.get(timeout=seconds)
 
     def until(self, *kinds: str) -> ToldEvent:
-        """Return the next event of one of these kinds."""
         while (told := self.next()) is not None and told.kind not in kinds:
             pass
         assert told, f"the stream ended before {kinds}"
@@ -78,7 +77,6 @@ class GuardReader:
         return parts
 
     def close(self) -> None:
-        """Go away at once."""
         if self.connection.sock:
             with suppress(OSError):
                 self.connection.sock.shutdown(socket.SHUT_RDWR)

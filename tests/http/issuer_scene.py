@@ -33,7 +33,6 @@ class IssuerScene:
     at: int
 
     def bind(self, name: str, issuer: LocalIssuer | None = None) -> None:
-        """Let an issuer know somebody by their name."""
         person = self.portal.world.people[name].person_id
         self.portal.sql(BIND, i=(issuer or self.tenants).url, s=name, p=person)
 
@@ -51,12 +50,10 @@ class IssuerScene:
         return self.come_back(browser, url)
 
     def was_invited(self, name: str) -> None:
-        """Let somebody have accepted an invitation yesterday."""
         tenant, person = self.portal.world.tenant.id, self.portal.world.people[name].person_id
         self.portal.sql(WAS_INVITED, t=tenant, e=self.portal.address(name), p=person)
 
     def wait(self, **shift: float) -> None:
-        """Let time pass, at the issuers too."""
         self.portal.wait(**shift)
         self.at += int(timedelta(**shift).total_seconds())
         for issuer in (self.tenants, self.vendors):
@@ -68,7 +65,6 @@ class IssuerScene:
         return {"authorization": f"Bearer {token}"}
 
     def calls(self, browser: Browser, method: str, path: str, **parts: Any) -> httpx.Response:
-        """Call the API from a page of ours."""
         ours = {"origin": HOME, "sec-fetch-site": "same-origin", CSRF_HEADER: sessions.csrf(browser.session or "")}
         return browser.call(method, path, headers=ours, **parts)
 
@@ -83,12 +79,10 @@ class IssuerScene:
         return self.come_back(browser, self.leave(browser, number), **back)
 
     def come_back(self, browser: Browser, url: str, **changes: str) -> PortalPage:
-        """Let the issuer send the browser back."""
         return browser.get(f"{CALLBACK}?{urlencode(answered(url) | changes)}")
 
 
 def answered(url: str) -> dict[str, str]:
-    """Return what an issuer sends back with the browser."""
     location = httpx.get(url, trust_env=False).headers["location"]
     assert location.startswith(f"{HOME}{CALLBACK}?")
     return {name: values[0] for name, values in parse_qs(urlsplit(location).query).items()}
@@ -96,14 +90,12 @@ def answered(url: str) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[tuple[LocalIssuer, LocalIssuer]]:
-    """Two issuers."""
     with local_issuer() as tenants, local_issuer() as vendors:
         yield tenants, vendors
 
 
 @pytest.fixture
 def scene(open_portal: OpenPortal, running: tuple[LocalIssuer, LocalIssuer]) -> IssuerScene:
-    """Both issuers, configured, and nothing wrong with them."""
     portal = open_portal()
     at = int(datetime.now(UTC).timestamp())
     for issuer in running:

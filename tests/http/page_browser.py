@@ -10,7 +10,6 @@ from tests.whole.people import BrowserDesk, desk_at
 
 @pytest.fixture(scope="module")
 def browser(live: Live) -> Iterator[BrowserDesk]:
-    """A browser for all."""
     with desk_at(live.url) as found:
         yield found
 

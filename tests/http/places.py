@@ -117,7 +117,6 @@ def period() -> tuple[datetime, datetime]:
 
 
 def invited(door: Door) -> Invitation:
-    """Invite somebody to the world's tenant."""
     return does(door.world, "tara", members.invite, **somebody(), roles=frozenset({Role.AUDITOR}))
 
 
@@ -128,14 +127,12 @@ def proposed(door: Door) -> Invitation:
 
 
 def delegated(door: Door) -> UUID:
-    """Let Aude stand in for Ann."""
     starts_at, ends_at = period()
     wanted = DelegationInput(eligible(door), ends_at, starts_at)
     return does(door.world, "ann", delegates.add_delegation, wanted).delegation.id
 
 
 def pre_approval() -> dict[str, Any]:
-    """Return a good body of a pre-approval."""
     ends_at = datetime.now(UTC) + timedelta(days=7)
     return {
         "service": "exchange-online",
@@ -185,7 +182,6 @@ def delivery(door: Door) -> UUID:
 
 
 def question(door: Door, request_id: UUID | str) -> UUID:
-    """Let Ann have asked something about a request."""
     with door.db.transaction() as session:
         return questions.ask(session, door.world.people["ann"], HERE, UUID(str(request_id)), "Which mails?").id
 
@@ -222,7 +218,6 @@ def unmapped(door: Door) -> dict[str, Any]:
 
 
 def mapped(door: Door) -> UUID:
-    """Map an identity to somebody."""
     new = unmapped(door)
     wanted = MappingInput(new["issuer"], new["subject"], UUID(new["person_id"]))
     return manages(door.world, "olga", identity_map.add, wanted, known=()).row.id
@@ -239,14 +234,12 @@ def asked_back(door: Door) -> RouteExample:
 
 
 def allowed_back(door: Door) -> RouteExample:
-    """Let an admin have said yes to that."""
     asked = asked_back(door)
     does(door.world, "tara", enforcement.allow_report, asked.ids["service"], revision=2)
     return RouteExample(asked.ids)
 
 
 def around(door: Door) -> dict[str, Any]:
-    """Return what Erin did around Lockbox."""
     return {
         "engineers": [str(id_of(door.world, "erin"))],
         "service": "exchange-online",
@@ -265,7 +258,6 @@ def free(door: Door, body: dict[str, Any] | None = None) -> RouteExample:
 
 
 def held(door: Door) -> RouteExample:
-    """Let both sides hold the world's tenant."""
     free(door)
     for who in ("tara", "olga"):
         does(door.world, who, legal_holds.hold, "A dispute")
@@ -279,7 +271,6 @@ def stopped(door: Door) -> RouteExample:
 
 
 def leaving(door: Door) -> RouteExample:
-    """Let an admin have asked to leave."""
     free(door)
     does(door.world, "tara", tenant_data.ask_to_leave)
     return RouteExample()
@@ -292,7 +283,6 @@ def stated(door: Door) -> int:
 
 
 def colleague(door: Door) -> UUID:
-    """Add somebody at the vendor."""
     return door.world.add(f"colleague-{next(NUMBERS)}", Role.ENGINEER).person_id
 
 

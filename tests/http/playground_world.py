@@ -35,12 +35,10 @@ def playground(portal: Portal, folder: Path) -> Portal:
 
 
 def here(portal: Portal) -> Browser:
-    """Open a browser on the machine itself."""
     return portal.browser(address=HERE)
 
 
 def put(folder: Path, name: str = "1.M1P1Q1.vm", *, to: str = "ann@contoso.example", **parts: Any) -> None:
-    """Let the catcher have taken a mail."""
     message = EmailMessage(policy=SMTP)
     message["From"] = "Lockbox <lockbox@localhost>"
     message["To"] = to

@@ -83,7 +83,6 @@ class PageParser(HTMLParser):
         self.feed(html)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Note what matters."""
         told = {name: value or "" for name, value in attrs}
         assert not [name for name in told if name.startswith("on") or name == "style"], told
         self.lang = told.get("lang", self.lang)
@@ -117,7 +116,6 @@ class PageParser(HTMLParser):
         self._is_first = tag == "select"
 
     def handle_data(self, data: str) -> None:
-        """Note what stands in a text area."""
         if self._textarea:
             self.forms[-1].fields[self._textarea] += data
 
@@ -141,12 +139,10 @@ class PortalPage:
 
     @property
     def status(self) -> int:
-        """The status of the answer."""
         return self.answer.status_code
 
     @property
     def text(self) -> str:
-        """The page's HTML."""
         return self.answer.text
 
     @property
@@ -157,17 +153,14 @@ class PortalPage:
 
     @property
     def words(self) -> str:
-        """What a person reads."""
         plain = re.sub(r"<(script|style)\b.*?</\1>|<[^>]+>", " ", self.text, flags=re.DOTALL)
         return re.sub(r"\s+", " ", plain).strip()
 
     @property
     def read(self) -> PageParser:
-        """The parts of the page."""
         return PageParser(self.text)
 
     def form(self, action: str) -> Form:
-        """Return the form that goes there."""
         (found,) = (form for form in self.read.forms if form.action.endswith(action))
         return found
 
@@ -194,11 +187,9 @@ class Portal:
             APPS[self.db.engine] = (self.app, self.clock)
 
     def wait(self, **shift: float) -> None:
-        """Let time pass."""
         self.clock.shift += timedelta(**shift)
 
     def browser(self, **facts: Any) -> "Browser":
-        """Open a browser somewhere else."""
         return Browser(self, **facts)
 
     def entered(self, who: str, means: AuthMethod) -> "Browser":
@@ -223,11 +214,9 @@ class Portal:
         return browser, browser.get(f"/requests/{request_id}")
 
     def here(self, tail: str = "") -> str:
-        """Return the address of one of the tenant's pages."""
         return f"/tenants/{self.world.tenant.slug}{tail}"
 
     def address(self, name: str) -> str:
-        """Return somebody's mail address."""
         found = self.sql("SELECT email FROM people WHERE id = :id", id=self.world.people[name].person_id)
         return str(found[0].email)
 
@@ -264,7 +253,6 @@ class Portal:
         return self.sql(COUNT)[0]
 
     def states(self) -> list[Any]:
-        """Return what every request is."""
         return self.sql("SELECT id, state, version, deadline_at FROM requests ORDER BY id")
 
 
@@ -284,7 +272,6 @@ class Browser:
         self.client.headers["user-agent"] = self.agent
 
     def call(self, method: str, path: str, **parts: Any) -> Response:
-        """Make one call and follow nothing."""
         return self.portal.runner.run(self.client.request(method, path, **parts))
 
     def get(self, path: str, **parts: Any) -> PortalPage:
@@ -335,7 +322,6 @@ class Browser:
 
     @property
     def session(self) -> str | None:
-        """The session's cookie."""
         return self.client.cookies.get(SESSION) or None
 
     @property
@@ -345,7 +331,6 @@ class Browser:
         return UUID(hex=value.split(".")[1]) if value else None
 
     def ask_for_code(self, address: str, next_: str = "/requests") -> PortalPage:
-        """Type an address on the sign-in page."""
         return self.submit(self.get(f"/sign-in?next={next_}"), "/sign-in", address=address)
 
     def code(self) -> str:
@@ -354,7 +339,6 @@ class Browser:
         return code_in(mail)
 
     def sign_in(self, name: str, next_: str = "/requests") -> PortalPage:
-        """Sign somebody in by a mailed code."""
         page = self.ask_for_code(self.portal.address(name), next_)
         return self.submit(page, "/sign-in/code", code=self.code())
 

@@ -38,7 +38,6 @@ class Stage:
 
     @property
     def slug(self) -> str:
-        """The tenant's name in paths."""
         return self.portal.world.tenant.slug
 
     def form(self, page: str, action: str) -> Filled:

@@ -48,7 +48,6 @@ class LiveStream:
     def open(
         cls, url: str, cookie: str | None, last: str | None = None, *, named: str = SESSION, **query: str
     ) -> Self:
-        """Open a stream, and read it in a thread."""
         there = urlsplit(url)
         connection = http.client.HTTPConnection(there.hostname or "", there.port, timeout=60)
         headers = {"sec-fetch-site": "same-origin"} | ({"cookie": f"{named}={cookie}"} if cookie else {})
@@ -89,14 +88,12 @@ class LiveStream:
         return self._events.get(timeout=seconds)
 
     def until(self, name: str) -> StreamEvent:
-        """Return the next event of that name."""
         while (told := self.next()) and told.name != name:
             pass
         assert told, f"the stream ended before {name}"
         return told
 
     def quiet(self, seconds: float = 1.0) -> bool:
-        """Whether no news come for so long."""
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
             try:
@@ -131,12 +128,10 @@ class Live:
     streams: list[LiveStream] = field(default_factory=list)
 
     def secret(self, name: str) -> str:
-        """Sign somebody in and return what their browser shows."""
         browser = self.portal.by_mail(name)
         return str(browser.session)
 
     def open(self, secret: str | None, topics: str, last: str | None = None, **more: str) -> LiveStream:
-        """Open a stream with a session."""
         stream = LiveStream.open(self.url, secret, last, topics=topics, **more)
         self.streams.append(stream)
         return stream

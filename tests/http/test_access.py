@@ -11,13 +11,11 @@ from tests.http.door import Door, OpenDoor, facts
 
 
 def refused(door: Door, who: str = "gate", **changes: str) -> None:
-    """Check that access is refused."""
     facts(door.ask(who, **changes), 403, "no-open-window")
 
 
 @pytest.fixture(scope="module")
 def opened(open_door: OpenDoor) -> Door:
-    """A world in which Erin's window is open."""
     door = open_door()
     door.active(resources=["mailbox:anna@contoso.example", "site:HR"], actions=["read", "export"])
     return door

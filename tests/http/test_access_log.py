@@ -23,7 +23,6 @@ QUEUED = text("SELECT http_request_id, traceparent FROM outbox WHERE request_id 
 
 
 def lines_of(door: Door, method: str, path: str, **parts: Any) -> list[dict[str, object]]:
-    """Return what is logged of one call."""
     with capture_logs() as lines:
         door.call("erin", method, path, **parts)
     return [dict(line) for line in lines]

@@ -19,7 +19,6 @@ BODIES = "SELECT body FROM events WHERE request_id = :id AND action = 'activity'
 
 @pytest.fixture(scope="module")
 def gate(open_door: OpenDoor) -> Door:
-    """A world with a system that reports."""
     door = open_door()
     scopes = {Scope.ACCESS_CHECK, Scope.ACTIVITY_REPORT}
     door.world.add("ward", Role.SYSTEM, scopes=scopes, services={"exchange-online"})
@@ -28,12 +27,10 @@ def gate(open_door: OpenDoor) -> Door:
 
 
 def report(door: Door, request_id: str, *entries: dict[str, Any], who: str = "ward", **headers: str) -> Response:
-    """Report what was done."""
     return door.call(who, "POST", f"/v1/requests/{request_id}/activity", json={"entries": entries}, headers=headers)
 
 
 def listed(door: Door, request_id: str, who: str = "ann") -> list[dict[str, Any]]:
-    """Return what a reader reads of it."""
     answer = door.get(who, f"/v1/requests/{request_id}/activity")
     assert answer.status_code == 200
     items: list[dict[str, Any]] = answer.json()["items"]
@@ -156,14 +153,12 @@ def used(minutes: float = 0, **changes: Any) -> dict[str, Any]:
 
 
 def report_uses(door: Door, request_id: str, *uses: dict[str, Any], key: str | None = None, **body: Any) -> Response:
-    """Report what a guard let in."""
     headers = {"idempotency-key": key} if key else {}
     path = f"/v1/requests/{request_id}/activity"
     return door.call("ward", "POST", path, json={"uses": uses, **body}, headers=headers)
 
 
 def counted(door: Door) -> dict[tuple[str, str, str], int]:
-    """Return what is counted of the reporting account."""
     with door.root.connect() as connection:
         rows = connection.execute(text(COUNTED), {"id": door.world.people["ward"].person_id})
         return {tuple(row[:3]): row[3] for row in rows}

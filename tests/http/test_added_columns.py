@@ -42,7 +42,6 @@ def door(own_door: Door) -> Door:
 
 
 async def _life(door: Door) -> Sequence[Response]:
-    """Play a request's life over the hot paths."""
     question = {"params": door.question()}
     submitted = await door.coming("erin", "POST", "/v1/requests", json=door.world.body())
     path = f"/v1/requests/{submitted.json()['id']}"

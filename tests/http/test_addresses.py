@@ -18,7 +18,6 @@ DESK = "desk@contoso.example"
 
 
 def add(door: Door, who: str = "ann", email: str = DESK, **changes: Any) -> dict[str, Any]:
-    """Add an address and return the answer."""
     answer = door.call(who, "POST", MINE, json={"email": email} | changes)
     assert answer.status_code == 201, answer.text
     added: dict[str, Any] = answer.json()

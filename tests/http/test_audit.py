@@ -278,7 +278,6 @@ def test_any_query_is_answered_or_refused(audit_log: Door, query: dict[str, str]
 
 
 def also(world: World, who: str, role: Role, tenant: Tenant) -> None:
-    """Give somebody a role at a further tenant."""
     world.put_on_both_sides(who, role, tenant.id)
 
 

@@ -74,12 +74,6 @@ def opened_on_stream(gate: GateDoor, wanted: set[str]) -> dict[str, bool | None]
     return found
 
 
-def test_without_the_policys_leave_the_answer_says_so(open_door: OpenDoor) -> None:
-    refused = facts(open_door().file("erin", **ASK), 422, "policy-not-met")
-
-    assert [one["field"] for one in refused["errors"]] == ["break_glass"]
-
-
 def test_what_is_due_is_listed_to_whoever_may_find_it_until_they_have(open_door: OpenDoor) -> None:
     door = open_door(ON)
     stand_in(door.world, "aude", "ann")

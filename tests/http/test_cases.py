@@ -22,7 +22,6 @@ EVENTS = "SELECT convert_from(body, 'UTF8') AS body FROM events WHERE request_id
 
 @pytest.fixture(scope="module")
 def desk(open_door: OpenDoor) -> Door:
-    """A world with a ticket system, and another world's."""
     door = open_door()
     bounds = {Scope.CASE_CLOSE.value, f"{BOUND_TO}{door.world.tenant.slug}"}
     door.world.add("desk", Role.SYSTEM, scopes=bounds)
@@ -32,7 +31,6 @@ def desk(open_door: OpenDoor) -> Door:
 
 
 def closed(door: Door, case: str, who: str = "desk", system: str = "helpdesk") -> Response:
-    """Say that a case is closed."""
     return door.call(who, "POST", f"/v1/cases/{system}/{case}/closed")
 
 

@@ -54,7 +54,6 @@ def asking(terminal: Commands, *more: object) -> list[object]:
 
 
 def in_days(days: int) -> str:
-    """Return a moment in so many days."""
     return f"{datetime.now(UTC) + timedelta(days=days):%Y-%m-%dT%H:%M:00Z}"
 
 

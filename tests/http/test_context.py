@@ -46,7 +46,6 @@ VALUES (uuidv7(), :r, :p, '{}', 'oidc', :decision, 'api', now())
 
 
 def catalogue(of: Catalogue) -> Catalogue:
-    """Return a catalogue whose Exchange Online declares parameters."""
     service = of.services["exchange-online"]
     declared = Service(title=service.title, actions=service.actions, context=SCHEMA)
     return of.model_copy(update={"services": of.services | {"exchange-online": declared}})
@@ -54,12 +53,10 @@ def catalogue(of: Catalogue) -> Catalogue:
 
 @pytest.fixture
 def door(open_door: OpenDoor) -> Door:
-    """A world whose service declares parameters."""
     return open_door().with_settings(catalogue=catalogue(SETTINGS.catalogue))
 
 
 def submitted(answer: Response) -> dict[str, Any]:
-    """Return the request that was submitted."""
     assert answer.status_code == 201, answer.text
     view: dict[str, Any] = answer.json()
     return view

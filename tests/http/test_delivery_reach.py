@@ -35,13 +35,11 @@ def deliver(door: Door, worker: Database, request_id: str, *, refused: Iterable[
 
 
 def shown(door: Door, who: str, request_id: str) -> dict[str, Any]:
-    """Return the reach as somebody sees it."""
     found: dict[str, Any] = door.get(who, f"/v1/requests/{request_id}").json()["reach"]
     return found
 
 
 def run_out(worker: Database, request_id: str) -> None:
-    """Let the time of a request run out."""
     late = ShiftedClock()
     late.shift = timedelta(hours=12)
     timers.run(Database(worker.engine, worker.schedule, late), [UUID(request_id)])

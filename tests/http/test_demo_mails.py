@@ -16,13 +16,11 @@ NASTY = "<script>alert(1)</script><img src=x onerror=alert(1)>"
 
 @pytest.fixture(scope="module")
 def world(open_portal: OpenPortal) -> Portal:
-    """A world that all tests share."""
     return open_portal()
 
 
 @pytest.fixture
 def playing(world: Portal, tmp_path: Path) -> Portal:
-    """The playground of it, over an empty inbox."""
     return playground(world, tmp_path)
 
 

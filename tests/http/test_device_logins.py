@@ -33,26 +33,21 @@ class AskingTerminal:
 
     @property
     def code(self) -> str:
-        """The code that it shows."""
         return str(self.told["user_code"])
 
     @property
     def state(self) -> str:
-        """What has become of it."""
         return str(self.shell.call("POST", STATE, json={"token": self.told["token"]}).json()["state"])
 
     def call(self, method: str, path: str, **parts: Any) -> Response:
-        """Call the API with its token."""
         return self.shell.call(method, path, headers={"authorization": f"Bearer {self.told['token']}"}, **parts)
 
 
 def types(browser: Browser, code: str) -> PortalPage:
-    """Type a code into the page."""
     return browser.submit(browser.get("/device"), "/device", code=code)
 
 
 def allows(browser: Browser, terminal: AskingTerminal, said: str = "allow") -> PortalPage:
-    """Type its code and allow it."""
     return browser.submit(types(browser, terminal.code), "/device/answer", said=said)
 
 

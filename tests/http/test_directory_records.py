@@ -25,7 +25,6 @@ RECORD = "SELECT * FROM directory_records WHERE person_id = :p"
 
 
 def puts(door: Door, body: Any, who: str = "copier", whose: str = "erin") -> Response:
-    """Write what the directory says of somebody."""
     if who not in door.world.people:
         door.world.add(who, Role.SYSTEM, scopes={Scope.DIRECTORY_WRITE})
     return door.call(who, "PUT", f"/v1/vendor/members/{id_of(door.world, whose)}/directory", json=body)
@@ -104,7 +103,6 @@ class ProviderScene:
 
 @pytest.fixture(scope="module")
 def provider() -> Iterator[LocalIssuer]:
-    """The vendor's identity provider."""
     with local_issuer() as running:
         yield running
 

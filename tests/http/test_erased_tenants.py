@@ -25,7 +25,6 @@ CHANGES: list[tuple[str, str, dict[str, Any] | None]] = [
 
 @pytest.fixture(scope="module")
 def erased(open_door: OpenDoor, root: Engine) -> Door:
-    """A world whose tenant was erased."""
     door = open_door()
     is_erased_now(door.world, root)
     return door

@@ -21,7 +21,6 @@ OPEN = "SELECT id FROM notifications WHERE closed_at IS NULL AND tenant_id = :te
 
 
 def replayed(door: Door, who: str = "aude", **query: object) -> dict[str, Any]:
-    """Return a page of a tenant's events."""
     answer = door.get(who, PATH, **({"tenant": door.world.tenant.slug} | query))
     assert answer.status_code == 200, answer.text
     page: dict[str, Any] = answer.json()

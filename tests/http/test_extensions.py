@@ -35,7 +35,6 @@ def extended(portal: Portal) -> tuple[UUID, UUID, Browser]:
 
 
 def extend(door: Door, who: str, request_id: str, **body: Any) -> Response:
-    """Request more time."""
     return door.call(who, "POST", f"/v1/requests/{request_id}/extend", json={"access_window": 7200} | body)
 
 
@@ -143,30 +142,6 @@ def test_an_approver_sets_a_later_start(door: Door) -> None:
     assert datetime.fromisoformat(decision["opens_at"]) == start + 20 * MINUTE
     assert door.ask("gate", resource=carla).status_code == 403
     assert door.later(minutes=31).ask("gate", resource=carla).status_code == 200
-
-
-@pytest.mark.far
-def test_an_engineer_extends_on_the_page_and_both_sides_see_it(by_mail: Portal) -> None:
-    portal = by_mail
-    first = portal.world.fresh(access_window=3600)
-    portal.world.act("ann", Action.APPROVE, first.id)
-    browser, page = portal.opened("erin", first.id)
-    assert "+2 h, until" in page.text
-
-    page = browser.submit(page, f"/requests/{first.id}/extend", more="7200", why="It takes longer")
-
-    assert "This goes on from the end of an open window : +2 h until" in page.words
-    (second,) = portal.sql("SELECT * FROM requests WHERE extends = :id", id=first.id)
-    assert (second.access_window, second.justification) == (7200, "It takes longer")
-    ann, page = portal.opened("ann", second.id)
-    assert "for 2 hours more, until" in page.words
-    page = ann.submit(page, f"/requests/{second.id}/approve")
-    assert "Opens at" in page.words
-    _, page = portal.opened("ann", first.id)
-    assert "More time was requested: +2 h until" in page.words
-    portal.wait(minutes=61)
-    _, page = portal.opened("erin", second.id)
-    assert "Open until" in page.words
 
 
 @pytest.mark.far

@@ -21,14 +21,12 @@ SLUG = "{slug}"
 
 @pytest.fixture(scope="module")
 def shared(open_door: OpenDoor) -> Door:
-    """A world with a service account."""
     door = open_door()
     door.world.add("machine", Role.SYSTEM)
     return door
 
 
 def is_said_to_be_taken(schema: str, body: dict[str, Any]) -> bool:
-    """Return what the document says of a body."""
     whole = {"$ref": f"#/components/schemas/{schema}", "components": DOCUMENT["components"]}
     return jsonschema_rs.Draft202012Validator(whole, validate_formats=True).is_valid(body)
 

@@ -54,7 +54,6 @@ class Joined:
 
     @property
     def tenant_id(self) -> UUID:
-        """The tenant's id."""
         return self.portal.world.tenant.id
 
     @property

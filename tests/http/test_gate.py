@@ -49,7 +49,6 @@ def gate(door: Door) -> Iterator[GateDoor]:
 
 
 def opened(gate: GateDoor, address: str = ANNA, **changes: Any) -> UUID:
-    """Open a window for a mailbox."""
     request = gate.world.submit(**({"resources": [f"mailbox:{address}"]} | changes))
     return gate.world.act("ann", Action.APPROVE, request.id).id
 

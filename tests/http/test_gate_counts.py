@@ -24,7 +24,6 @@ Counts = dict[tuple[UUID | None, str, str, str], int]
 
 @pytest.fixture
 def gate(fresh_door: Door) -> Iterator[GateDoor]:
-    """The gate of a world of the test's own."""
     with gate_before(fresh_door.world, fresh_door.db, QUICK) as opened:
         yield opened
 

@@ -39,14 +39,12 @@ SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = :name AND
 
 @pytest.fixture
 def gate(fresh_door: Door) -> Iterator[GateDoor]:
-    """The gate of a world of the test's own."""
     with gate_before(fresh_door.world, fresh_door.db, QUICK) as opened:
         yield opened
 
 
 @pytest.fixture
 def own_urls(template: ServerAddresses) -> Iterator[Urls]:
-    """A database of the test's own."""
     with fresh_database(template, flushes=False) as urls:
         yield urls
 

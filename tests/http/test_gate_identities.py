@@ -12,7 +12,6 @@ IDENTITIES = "/v1/gate/identities"
 
 
 def new_one(door: Door, new: dict[str, Any]) -> dict[str, Any]:
-    """Map an identity, and return the answer."""
     answer = door.call("olga", "POST", IDENTITIES, json=new)
     assert answer.status_code == 201, answer.text
     added: dict[str, Any] = answer.json()

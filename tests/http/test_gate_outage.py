@@ -44,7 +44,6 @@ class TimedAnswer:
 
     @property
     def ended(self) -> float:
-        """When it came."""
         return self.began + self.took
 
 
@@ -69,7 +68,6 @@ class Askers:
             time.sleep(0.02)
 
     def stop(self) -> None:
-        """Let the last answers come."""
         self._stopping.set()
         for one in self._threads:
             one.join(PATIENCE)
@@ -113,7 +111,6 @@ def outlived(gate: GateDoor, lose: Callable[[], object], come_back: Callable[[],
 
 @pytest.fixture
 def own_urls(template: ServerAddresses) -> Iterator[Urls]:
-    """A database of the test's own."""
     with fresh_database(template, flushes=False) as urls:
         yield urls
 

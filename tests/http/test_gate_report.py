@@ -100,7 +100,6 @@ def switch(door: Door, says: dict[str, str]) -> None:
 
 
 def approved(gate: GateDoor, service: str, asked: list[str], granted: list[str]) -> None:
-    """Open a window for less than was asked."""
     world = gate.world
     with world.db.transaction() as session:
         wanted = world.submission(service=service, resources=asked)

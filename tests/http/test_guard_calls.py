@@ -33,7 +33,6 @@ def asked(
     path: str = f"{SERVICE}/check",
     method: str = "GET",
 ) -> GateAnswer:
-    """Ask as a guard."""
     headers = [("Host", "lockbox.example"), ("Lockbox-Gateway", gate.world.tokens[GUARD])]
     headers += [(ENGINEER, who)] if who else []
     target = f"/gate/v1/{path}" + (f"?{query}" if query else "")
@@ -41,7 +40,6 @@ def asked(
 
 
 def about(gate: GateDoor, **changes: str) -> str:
-    """Write the parameters of a check."""
     return urlencode({"tenant": gate.world.tenant.slug, "resource": MAILBOX, "action": "read"} | changes)
 
 

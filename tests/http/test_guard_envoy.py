@@ -63,7 +63,6 @@ class EnvoyClient:
 
 @contextmanager
 def sidecar(lockbox: str, token: Path) -> Iterator[EnvoyClient]:
-    """Serve in a thread, and yield a client."""
     loop = asyncio.new_event_loop()
     ports: list[int] = []
 

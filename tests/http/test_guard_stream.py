@@ -38,14 +38,12 @@ Opener = Callable[..., GuardReader]
 
 @pytest.fixture
 def gate(fresh_door: Door) -> Iterator[GateDoor]:
-    """The gate of a world of the test's own."""
     with gate_before(fresh_door.world, fresh_door.db, FEW) as opened:
         yield opened
 
 
 @pytest.fixture
 def reader(gate: GateDoor) -> Iterator[Opener]:
-    """Opens streams, and ends them with the test."""
     made: list[GuardReader] = []
 
     def opened(**how: Any) -> GuardReader:
@@ -58,7 +56,6 @@ def reader(gate: GateDoor) -> Iterator[Opener]:
 
 
 def opened(gate: GateDoor, address: str = ANNA, **changes: Any) -> str:
-    """Open a window."""
     request = gate.world.submit(**({"resources": [f"mailbox:{address}"]} | changes))
     return str(gate.world.act("ann", Action.APPROVE, request.id).id)
 

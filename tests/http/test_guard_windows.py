@@ -47,11 +47,9 @@ class GuardScene:
         return request
 
     def knows(self, request_id: UUID) -> bool:
-        """Whether the stream has brought a window."""
         return self.guard.start().knowledge.windows.of(request_id) is not None
 
     def check(self) -> Allowed:
-        """Check as a service that knows the engineer."""
         return self.guard.check(**self.use, engineer=self.world.people["erin"].person_id)
 
 
@@ -116,7 +114,6 @@ def test_an_access_with_a_closing_warning_is_never_closed_before_its_end(scene: 
 
 
 def extended(world: World, request: AccessRequest, seconds: int) -> AccessRequest:
-    """Have more time approved."""
     with world.db.transaction() as session:
         wanted = ExtensionInput(seconds, None)
         asked = extend.extend(

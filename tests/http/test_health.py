@@ -12,7 +12,6 @@ from tests.http.door import Door
 
 @pytest.fixture
 def closed_port() -> Iterator[Schedule]:
-    """A schedule whose Redis refuses every connection."""
     schedule = Schedule("redis://:x@127.0.0.1:1/0")
     yield schedule
     schedule.close()

@@ -12,12 +12,10 @@ LOCK = text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))")
 
 
 def key() -> dict[str, str]:
-    """Return a fresh key's header."""
     return {"idempotency-key": f"key-{new_id()}"}
 
 
 def submitted(door: Door) -> int:
-    """Count the requests that stand."""
     return door.rows()["requests"]
 
 

@@ -55,7 +55,6 @@ def stage(open_portal: OpenPortal) -> Iterator[Live]:
 
 @pytest.fixture
 def live(stage: Live) -> Iterator[Live]:
-    """The same with nobody there."""
     yield stage
     for stream in stage.streams:
         stream.close()

@@ -35,18 +35,15 @@ class LiveWorld:
 
     @property
     def world(self) -> World:
-        """The world."""
         return self.portal.world
 
     def opened(self, name: str, path: str) -> Page:
-        """Let somebody open a page."""
         browser = self.portal.by_passkey(name)
         page = self.desk.person(secret=str(browser.session))
         page.goto(path)
         return page
 
     def inside(self, who: str = "erin", **facts: int) -> AccessRequest:
-        """Open a window."""
         return self.world.act("abe", Action.APPROVE, self.world.fresh(who, **facts).id)
 
 

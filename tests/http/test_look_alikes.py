@@ -13,7 +13,6 @@ WARNING = "has your name or your mailbox"
 
 
 def name_like(door: Door, who: str, whom: str) -> None:
-    """Let somebody be called like another."""
     people = door.world.people
     named = "UPDATE people SET name = (SELECT name FROM people WHERE id = :whom) WHERE id = :id"
     door.run_sql(named, id=people[who].person_id, whom=people[whom].person_id)

@@ -16,7 +16,6 @@ ANY = {"if-match": "*"}
 
 
 def listed(door: Door, who: str = "tara") -> dict[str, dict[str, Any]]:
-    """Return the members as somebody lists them, by name."""
     return {one["name"]: one for one in door.get(who, door.path("/members"), limit=200).json()["items"]}
 
 

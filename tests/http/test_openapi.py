@@ -46,7 +46,6 @@ PROPERTIES = [
 
 @pytest.fixture(scope="module")
 def once() -> str:
-    """The document, made once."""
     return openapi.described()
 
 

@@ -10,7 +10,6 @@ from tests.http.places import around
 
 
 def declare(door: Door, body: dict[str, Any], key: str | None = None) -> Any:
-    """Declare it as an operator."""
     return door.call(
         "olga", "POST", door.path("/outside-access"), json=body, headers={"idempotency-key": key} if key else {}
     )

@@ -50,21 +50,18 @@ SELECT (SELECT jsonb_agg(to_jsonb(t) ORDER BY t.id) FROM tenants t WHERE t.id = 
 
 @pytest.fixture(scope="module")
 def shared(open_door: OpenDoor) -> Door:
-    """A world, and Zoe of another tenant."""
     door = open_door()
     door.add_outsider(open_door())
     return door
 
 
 def call(door: Door, who: str, route: str, slug: str, place: RouteExample) -> Response:
-    """Call a route at a tenant."""
     method, path = route.split()
     parts: dict[str, Any] = {"json": place.body, "headers": place.headers} if place.body else {}
     return door.call(who, method, path.format(slug=slug, **place.ids), **parts)
 
 
 def own_side(door: Door) -> dict[str, Any]:
-    """Return all that is the tenant's own."""
     (row,) = read(door.root, OWN_SIDE, t=door.world.tenant.id)
     return dict(row._mapping)  # noqa: SLF001 - SQLAlchemy's public name for it
 

@@ -21,7 +21,6 @@ SESSIONS = "SELECT person_id, means, revoked_at IS NULL AS good FROM sessions WH
 
 @pytest.fixture(scope="module")
 def playing(open_portal: OpenPortal, tmp_path_factory: pytest.TempPathFactory) -> Portal:
-    """A world with the playground on."""
     return playground(open_portal(), tmp_path_factory.mktemp("playground"))
 
 

@@ -59,7 +59,6 @@ def readings(portal: Portal) -> int:
 
 
 def looks(portal: Portal, who: str = "aude", **query: Any) -> PortalPage:
-    """Search the audit log by the form's own fields."""
     return PortalPage(portal.by_mail(who).call("GET", "/audit-log", params=query))
 
 

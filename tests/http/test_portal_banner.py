@@ -19,7 +19,6 @@ def portal(shared: Portal) -> Portal:
 
 
 def opened(portal: Portal, name: str, path: str) -> tuple[Browser, PortalPage]:
-    """Sign somebody in and open a page."""
     browser = portal.by_passkey(name)
     return browser, browser.get(path)
 

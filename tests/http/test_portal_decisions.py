@@ -83,23 +83,6 @@ def test_a_forged_or_an_empty_choice_is_refused_and_the_ticks_are_kept(
         assert form.ticked.get(field, []) == [name for name in WIDE[field] if name in kept]
 
 
-@pytest.mark.far
-def test_a_second_approver_hears_that_the_first_keeps_less_and_opens_what_both_keep(open_portal: OpenPortal) -> None:
-    portal = open_portal(Policy(vendor_review=False, quorum=2))
-    request = portal.world.submit(**WIDE)
-    first, page = portal.opened("ann", request.id, AuthMethod.PASSKEY)
-    send(first, page, "/approve", resources=[A])
-    second, seen = portal.opened("amir", request.id, AuthMethod.PASSKEY)
-
-    refused = send(second, seen, "/approve", resources=[B])
-    after = send(second, refused, "/approve", resources=[A, B])
-
-    assert "Somebody who approved before you allowed less" in seen.words
-    assert "(1 of 2 approved)" in seen.words
-    assert (refused.status, "none of the resources in common" in refused.words) == (422, True)
-    assert f"{B} (left out)" in after.words
-
-
 @pytest.mark.parametrize("comment", ["", "  \r\n "])
 def test_a_denial_without_a_reason_is_not_taken_and_says_so(portal: Portal, comment: str) -> None:
     request = portal.world.submit()

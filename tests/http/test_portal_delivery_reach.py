@@ -31,7 +31,6 @@ def test_the_timeline_says_to_the_own_side_who_got_a_mail(portal: Portal, who: s
 
 
 def timed_out(portal: Portal) -> AccessRequest:
-    """Let a request run out of time."""
     request = portal.world.fresh()
     portal.wait(hours=12)
     timers.run(portal.worker, [request.id])

@@ -57,18 +57,15 @@ FOREIGN = [
 
 @pytest.fixture(scope="module")
 def lenient(open_portal: OpenPortal) -> Portal:
-    """A world whose tenant lets a mailed code approve."""
     return open_portal(Policy(vendor_review=False, mail_suffices=True))
 
 
 @pytest.fixture
 def ann(lenient: Portal) -> Browser:
-    """A browser in which Ann is signed in."""
     return lenient.by_mail("ann")
 
 
 def pages_of(portal: Portal) -> list[tuple[str, str]]:
-    """Return method and path of every page."""
     found = []
     for route in iter_route_contexts(portal.app.routes):
         if "pages" in (getattr(route, "tags", None) or ()):

@@ -35,12 +35,10 @@ def portal(shared: Portal) -> Portal:
 
 
 def listed(page: PortalPage) -> list[str]:
-    """Return the ids of the requests on a page."""
     return [link.removeprefix("/requests/") for link in page.read.links if link.startswith("/requests/")]
 
 
 def table(page: PortalPage) -> list[dict[str, str]]:
-    """Return the rows of a table that was downloaded."""
     return list(csv.DictReader(io.StringIO(page.text)))
 
 

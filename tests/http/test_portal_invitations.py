@@ -32,7 +32,6 @@ class Newcomer:
     mail: OutgoingMail
 
     def accept(self, browser: Browser, code: str | None = None) -> PortalPage:
-        """Open the page and enter the code."""
         return browser.submit(browser.get(self.path), self.path, code=code or self.code)
 
 
@@ -65,7 +64,6 @@ def some_key() -> bytes:
 
 @pytest.fixture
 def nora(portal: Portal) -> Newcomer:
-    """Somebody who is new and invited as an approver."""
     return invite(portal, f"nora-{new_id().hex[-8:]}@contoso.example")
 
 

@@ -18,7 +18,6 @@ NEW = "SELECT * FROM requests WHERE tenant_id = :t ORDER BY id"
 
 
 def written(portal: Portal, **changes: str) -> dict[str, str]:
-    """Return what a good form holds, with changes."""
     facts = {
         "tenant": portal.world.tenant.slug,
         "service": "exchange-online",
@@ -38,7 +37,6 @@ def previewed(browser: Browser, portal: Portal, **changes: str) -> PortalPage:
 
 
 def submitted(portal: Portal) -> list[Any]:
-    """Return what was asked of the world's tenant."""
     return portal.sql(NEW, t=portal.world.tenant.id)
 
 

@@ -49,7 +49,6 @@ JUSTIFICATION = "Nobody must read this sentence"
 
 @pytest.fixture
 def without_redis(portal: Portal) -> Iterator[Portal]:
-    """The same with Redis away."""
     away = Database(portal.db.engine, Schedule("redis://:x@127.0.0.1:1/0"))
     settings = SETTINGS.model_copy(update={"flower_url": None})
     yield replace(portal, db=away, settings=settings)
@@ -57,7 +56,6 @@ def without_redis(portal: Portal) -> Iterator[Portal]:
 
 
 def seen(portal: Portal, who: str = "olga") -> PortalPage:
-    """Open the page as somebody."""
     browser = portal.by_mail(who)
     return browser.get("/operations")
 

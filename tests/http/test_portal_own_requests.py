@@ -36,7 +36,6 @@ def fail(portal: Portal, request_id: UUID, *names: str) -> None:
 
 
 def form_of(page: PortalPage, action: str) -> Any:
-    """Return the form that goes there."""
     return next(form for form in page.read.forms if form.action == action)
 
 

@@ -20,7 +20,6 @@ SWITCHED = ["report_on_close", "mail_link", "mail_justification"]
 
 
 def held(portal: Portal) -> Policy:
-    """Return the policy that holds."""
     return reads(portal.world, "tara", policies.read).policy
 
 

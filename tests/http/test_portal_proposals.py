@@ -20,7 +20,6 @@ def proposed(portal: Portal) -> Portal:
 
 
 def objects(browser: Browser) -> PortalPage:
-    """Go to the page and object."""
     return browser.submit(browser.get("/proposals"), "/proposals/object")
 
 

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from gate import call_counts
-from harness.people import vouch
 from harness.stage import setting, unbound
 from lockbox.identity.roles import Role
 from lockbox.identity.time_zones import page_time
@@ -141,43 +140,6 @@ def test_a_request_that_waits_is_ended(easy: Portal, name: str, action: str, wor
     assert "This request no longer grants access" in after.words
     assert "No longer needed" in after.words
     assert offered(after) == set()
-
-
-@pytest.mark.far
-@pytest.mark.parametrize(
-    ("name", "action"),
-    [("ann", "revoke"), ("tara", "revoke"), ("max", "revoke"), ("erin", "complete")],
-)
-def test_an_open_window_is_closed(easy: Portal, name: str, action: str) -> None:
-    request = easy.world.fresh()
-    easy.world.act("ann", Action.APPROVE, request.id)
-    browser, page = easy.opened(name, request.id)
-
-    after = browser.submit(page, f"/{action}")
-
-    assert "This request no longer grants access" in after.words
-    assert easy.sql("SELECT state FROM requests WHERE id = :r", r=request.id)[0].state in {"revoked", "completed"}
-
-
-@pytest.mark.far
-def test_a_manager_endorses_and_then_the_customer_is_asked(open_portal: OpenPortal) -> None:
-    portal = open_portal(Policy(mail_suffices=True))
-    request = portal.world.submit()
-    ann, before = portal.opened("ann", request.id)
-    max_, page = portal.opened("max", request.id)
-
-    fields = page.form("/deny").fields
-    refused = max_.post(f"/requests/{request.id}/endorse", fields)
-    portal.sql("UPDATE sessions SET means = 'passkey', mac = NULL WHERE means = 'mail'")
-    vouch(portal.root)
-    strong = max_.get(f"/requests/{request.id}")
-    max_.submit(strong, "/endorse")
-
-    assert before.status == 404
-    assert offered(page) == {"deny"}
-    assert refused.status == 403
-    assert offered(strong) == {"endorse", "deny"}
-    assert offered(ann.get(f"/requests/{request.id}")) == {"approve", "deny"}
 
 
 @each(
@@ -341,21 +303,6 @@ UUID_LIKE = "01a20e89-0294-736c-b49a-5a0327678385"
 
 
 @pytest.mark.far
-def test_the_list_shows_what_one_may_see_with_its_state(easy: Portal) -> None:
-    mine, other = easy.world.fresh(), easy.world.fresh("eve")
-    easy.world.act("ann", Action.DENY, other.id)
-    browser = easy.browser()
-
-    page = browser.sign_in("erin")
-    approvers = easy.browser().sign_in("ann")
-
-    assert f"/requests/{mine.id}" in page.read.links
-    assert f"/requests/{other.id}" not in page.read.links
-    assert {f"/requests/{mine.id}", f"/requests/{other.id}"} <= set(approvers.read.links)
-    assert "Denied" in approvers.words
-
-
-@pytest.mark.far
 @pytest.mark.parametrize(
     "changes",
     [
@@ -396,7 +343,6 @@ def test_a_hostile_name_is_harmless_on_the_pages_of_its_own_account(open_portal:
 
 
 def before(page: PortalPage) -> str:
-    """Return what the page says of earlier requests."""
     found = re.search(r'<section aria-labelledby="before">.*?</section>', page.text, re.DOTALL)
     return " ".join(re.sub(r"<[^>]+>", " ", found[0]).split()) if found else ""
 

@@ -43,7 +43,6 @@ def open_alone(template: ServerAddresses, runner: LoopThread) -> Iterator[OpenPo
 
 @pytest.fixture
 def reviewed(open_alone: OpenPortal) -> Portal:
-    """A world whose requests begin with a review."""
     return open_alone(Policy())
 
 

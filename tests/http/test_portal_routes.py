@@ -226,7 +226,6 @@ def everybody(open_portal: OpenPortal) -> Stage:
 
 @pytest.fixture(scope="module")
 def apart(open_portal: OpenPortal) -> Stage:
-    """Another world, whose requests the vendor reviews first."""
     return _stage(open_portal(Policy(), PATIENT), open_portal())
 
 
@@ -359,7 +358,6 @@ def _outcome(answer: Response) -> str:
 
 
 def _more(before: Any, after: Any) -> dict[str, int]:
-    """Return how many rows each table has more."""
     return {
         name: count - before[place]
         for place, (name, count) in enumerate(after._asdict().items())

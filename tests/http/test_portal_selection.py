@@ -32,7 +32,6 @@ def states(portal: Portal, *ids: Any) -> Counter[str]:
 
 
 def send(browser: Browser, path: str, *chosen: str, comment: str = "Not today") -> PortalPage:
-    """Choose requests on the page and send the form."""
     fields = browser.get(path).form(path).fields
     return browser.post(path, {"csrf": fields["csrf"], "comment": comment, "chosen": list(chosen)})
 

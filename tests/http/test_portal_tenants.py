@@ -31,17 +31,14 @@ WEAK = [(AuthMethod.MAIL, 0), (AuthMethod.PASSKEY, 16)]
 
 
 def nina() -> dict[str, str]:
-    """Return somebody new."""
     return {"name": "Nina Noor", "address": f"nina-{new_id().hex[-8:]}@contoso.example"}
 
 
 def held(portal: Portal) -> policies.VersionedPolicy:
-    """Return the policy that holds."""
     return reads(portal.world, "tara", policies.read)
 
 
 def written(portal: Portal, **changes: Any) -> str:
-    """Return the policy as a file, with changes."""
     return json.dumps(held(portal).policy.model_dump(mode="json") | changes)
 
 

@@ -14,13 +14,11 @@ BERLIN = "Europe/Berlin"
 
 
 def zone_of(portal: Portal, address: str) -> str:
-    """Return the time zone that somebody's mails are in."""
     (row,) = portal.sql("SELECT time_zone FROM people WHERE email = :e", e=address)
     return str(row.time_zone)
 
 
 def offers(browser: Browser, path: str) -> bool:
-    """Whether a page offers the browser's time zone."""
     return 'id="zone-offer"' in browser.get(path).text
 
 

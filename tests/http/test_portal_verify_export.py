@@ -25,12 +25,10 @@ audit_log = reading.audit_log
 
 
 def send(browser: Browser, content: bytes | AsyncIterator[bytes]) -> Any:
-    """Begin to send an upload in parts."""
     return browser.client.post("/audit-log/verify", content=content, headers=HEADERS)
 
 
 def upload(browser: Browser, file: bytes | None, **fields: str) -> PortalPage:
-    """Send a file to be verified, from our page."""
     page = browser.get("/audit-log/verify")
     form = {name: value for name, value in page.form("/audit-log/verify").fields.items() if name in {"csrf", "keys"}}
     files = {} if file is None else {"export": ("audit.ndjson", file, "application/x-ndjson")}

@@ -74,7 +74,6 @@ def who_is(portal: Portal, invited: Newcomer) -> UUID:
 
 
 def by_passkey(browser: Browser, authenticator: Authenticator, onto: str) -> None:
-    """Add a passkey, and sign in by it."""
     asked = browser.submit(browser.get("/account"), "/account/passkeys/new", name="phone")
     options = json.loads(asked.form("/account/passkeys").data["options"])
     browser.submit(asked, "/account/passkeys", credential=authenticator.create(options))

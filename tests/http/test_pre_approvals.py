@@ -32,7 +32,6 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
 
 
 def post(door: Door, who: str, tail: str = "", body: dict[str, Any] | None = None) -> Response:
-    """Call a route of the pre-approvals."""
     return door.call(who, "POST", door.path(f"/pre-approvals{tail}"), **({"json": body} if body else {}))
 
 

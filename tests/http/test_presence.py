@@ -33,7 +33,6 @@ def portal(shared: Portal) -> Portal:
 
 @pytest.fixture
 def redis(urls: Urls) -> Iterator[Redis]:
-    """The Redis that the marks are in."""
     with Redis.from_url(urls.redis, protocol=2) as redis:
         yield redis
 

@@ -12,7 +12,6 @@ PREVIEW = "/v1/requests/preview"
 
 
 def preview(door: Door, who: str = "erin", **changes: Any) -> dict[str, Any]:
-    """Preview a good submission with changes."""
     answer = door.call(who, "POST", PREVIEW, json=door.world.body(**changes))
     assert answer.status_code == 200, answer.text
     found: dict[str, Any] = answer.json()

@@ -26,7 +26,6 @@ def reads(door: Door) -> list[tuple[Any, ...]]:
 
 @pytest.fixture
 def reviewed(open_door: OpenDoor) -> Door:
-    """A world with vendor review."""
     return open_door(Policy())
 
 

@@ -14,7 +14,6 @@ from tests.mailbox import sent_about
 
 
 def propose(door: Door) -> UUID:
-    """Propose an admin and return the invitation's id."""
     return UUID(door.call("olga", "POST", door.path("/recovery"), json=somebody()).json()["id"])
 
 
@@ -54,11 +53,3 @@ def test_an_ordinary_invitation_is_not_objected_to(fresh_door: Door) -> None:
 )
 def test_a_bad_proposal_is_refused(door: Door, changes: dict[str, object]) -> None:
     facts(door.call("olga", "POST", door.path("/recovery"), json=somebody() | changes), 422, "invalid-request")
-
-
-def test_nobody_of_the_vendor_is_proposed(door: Door) -> None:
-    (row,) = read(door.root, "SELECT email FROM people WHERE id = :id", id=door.world.people["max"].person_id)
-
-    facts(
-        door.call("olga", "POST", door.path("/recovery"), json=somebody() | {"address": row.email}), 403, "other-side"
-    )

@@ -26,7 +26,6 @@ SIGN_INS = "SELECT facts, personal, count FROM refused WHERE personal ->> 'accou
 
 
 def rows(root: Engine, query: str, **values: Any) -> list[Any]:
-    """Return what was counted."""
     with root.connect() as connection:
         return list(connection.execute(text(query), values).all())
 
@@ -115,7 +114,6 @@ def shown(door: Door, token: str) -> int:
 
 
 def refusable(door: Door, how: str) -> str:
-    """Return a token of Ann's that is no good."""
     good, ann = door.world.tokens["ann"], door.world.people["ann"]
     token_id, _ = authentication.read_token(good, "test")
     if how == "guessed":

@@ -26,7 +26,6 @@ ALONE = (
 
 
 def ids(door: Door, who: str, **query: Any) -> list[str]:
-    """Return the ids of one page."""
     answer = door.get(who, "/v1/requests", **query)
     assert answer.status_code == 200, answer.text
     return [item["id"] for item in answer.json()["items"]]
@@ -227,7 +226,6 @@ def test_a_member_of_several_tenants_sees_all_of_them_in_one_order(
 
 
 def _all(door: Door, who: str, **query: Any) -> list[str]:
-    """Return the ids of all pages."""
     seen, cursor = list[str](), dict[str, str]()
     while True:
         page = door.get(who, "/v1/requests", **query, **cursor).json()

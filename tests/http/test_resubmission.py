@@ -2,7 +2,6 @@
 
 from uuid import uuid4
 
-import pytest
 from httpx import Response
 
 from lockbox.database import Database
@@ -12,13 +11,11 @@ from tests.http.test_delivery_reach import run_out
 
 
 def again(door: Door, who: str, request_id: str, key: str | None = None) -> Response:
-    """Ask again."""
     headers = {"idempotency-key": key} if key else {}
     return door.call(who, "POST", f"/v1/requests/{request_id}/ask-again", headers=headers)
 
 
 def timed_out(door: Door, worker: Database) -> str:
-    """Let a request run out of time."""
     request_id = door.pending()
     run_out(worker, request_id)
     return request_id
@@ -70,17 +67,6 @@ def test_the_same_key_replays_the_answer_and_another_call_may_not_use_it(door: D
     assert (replayed.status_code, replayed.content) == (201, answer.content)
     facts(again(door, "erin", other, key), 422, "key-reused")
     assert door.rows() == before
-
-
-@pytest.mark.parametrize("action", [None, "deny", "cancel"])
-def test_what_did_not_time_out_is_refused_with_its_state(door: Door, action: str | None) -> None:
-    request_id = door.pending()
-    if action:
-        door.act("erin" if action == "cancel" else "ann", action, request_id)
-
-    told = facts(again(door, "erin", request_id), 409, "not-timed-out")
-
-    assert told["current_state"] == {None: "pending", "deny": "denied", "cancel": "cancelled"}[action]
 
 
 def test_what_timed_out_in_the_vendors_review_is_asked_again_as_well(open_door: OpenDoor, worker: Database) -> None:

@@ -193,7 +193,6 @@ class Anything(dict[str, object]):
     """Whatever stands in a path: an id of nobody and nothing, which is a name of nobody too."""
 
     def __missing__(self, key: str) -> str:
-        """Return what stands for the name."""
         return {"action": "deny"}.get(key, str(UUID(int=1)))
 
 

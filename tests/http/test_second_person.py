@@ -47,7 +47,6 @@ def last(door: Door, who: str, request_id: object) -> dict[str, Any]:
 
 
 def approves(world: World, caller: Caller, request: AccessRequest) -> None:
-    """Let somebody approve as the caller that they are."""
     with world.db.transaction() as session:
         decide.act(session, caller, HERE, request.id, DecisionInput(Action.APPROVE))
 

@@ -22,7 +22,6 @@ def decide(door: Door, who: str | None, action: str, *requests: Any, **more: Any
 
 
 def wrong(**changes: Any) -> dict[str, Any]:
-    """Return a body that denies one request, with changes."""
     return {"action": "deny", "comment": "No", "requests": [{"id": str(UUID(int=1))}]} | changes
 
 

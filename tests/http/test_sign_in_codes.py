@@ -30,7 +30,6 @@ def enter(browser: Browser, code: str) -> tuple[int, str]:
 
 
 def other(code: str) -> str:
-    """Another code."""
     return f"{(int(code.replace(' ', '')) + 1) % 10**8:08}"
 
 

@@ -14,7 +14,6 @@ from tests.http.portal import SETTINGS, Browser, OpenPortal, Portal, PortalPage
 
 
 def ask(browser: Browser, address: str) -> PortalPage:
-    """Ask for a code."""
     return browser.post("/sign-in", {"address": address})
 
 

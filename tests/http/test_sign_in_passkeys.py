@@ -19,7 +19,6 @@ LATER = "counts as a code from a mail until"
 
 
 def options(page: PortalPage) -> dict[str, Any]:
-    """Return what the page's script would ask the authenticator."""
     (form,) = (form for form in page.read.forms if "options" in form.data)
     found: dict[str, Any] = json.loads(form.data["options"])
     return found
@@ -37,20 +36,17 @@ def asked_to_add(browser: Browser, name: str = "laptop", older: Authenticator | 
 def add(
     browser: Browser, authenticator: Authenticator, older: Authenticator | None = None, **lies: Any
 ) -> PortalPage:
-    """Add a passkey."""
     page = asked_to_add(browser, older=older)
     return browser.submit(page, "/account/passkeys", credential=authenticator.create(options(page), **lies))
 
 
 def use(browser: Browser, authenticator: Authenticator, **lies: Any) -> PortalPage:
-    """Sign in by a passkey."""
     page = browser.submit(browser.get("/sign-in"), "/sign-in/passkey")
     return browser.submit(page, "/sign-in/passkey/answer", credential=authenticator.get(options(page), **lies))
 
 
 @pytest.fixture
 def enrolled(portal: Portal) -> Authenticator:
-    """An authenticator that holds a passkey of Ann's."""
     authenticator, browser = Authenticator(), portal.browser()
     browser.enter("ann")
     assert "laptop" in add(browser, authenticator).words

@@ -14,21 +14,18 @@ CSRF = "x-csrf-token"
 
 
 def is_in(browser: Browser) -> bool:
-    """Whether somebody is signed in at a browser."""
     page = browser.get("/account")
     assert (page.status, page.path) in {(200, "/account"), (200, "/sign-in")}
     return page.path == "/account"
 
 
 def signed_in(portal: Portal, name: str = "ann", **facts_: Any) -> Browser:
-    """Open a browser and sign somebody in."""
     browser = portal.browser(**facts_)
     browser.sign_in(name)
     return browser
 
 
 def own_csrf(browser: Browser) -> str:
-    """Return what the forms of a browser's pages carry."""
     return browser.get("/account").form("/sign-out").fields["csrf"]
 
 

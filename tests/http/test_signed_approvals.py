@@ -41,7 +41,6 @@ def asked(browser: Browser, request: AccessRequest, **filled: str) -> PortalPage
 
 
 def answer(browser: Browser, page: PortalPage, authenticator: Authenticator, **lies: Any) -> PortalPage:
-    """Let the passkey sign, as the page's script does."""
     return browser.submit_first(page, "/approve", credential=authenticator.get(options(page), **lies))
 
 

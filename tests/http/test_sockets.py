@@ -53,7 +53,6 @@ async def streaming(_: Scope, __: Receive, send: Send) -> None:
 
 
 async def pouring(_: Scope, __: Receive, send: Send) -> None:
-    """Write more than anybody takes who does not read."""
     await send({"type": "http.response.start", "status": 200, "headers": []})
     for _number in range(100):
         await send({"type": "http.response.body", "body": b" " * MIB, "more_body": True})
@@ -113,7 +112,6 @@ async def poured(writer: Writer, part: bytes, most: int) -> int:
 
 
 def run(runner: LoopThread, test: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Run a test, which ends."""
     runner.run(asyncio.wait_for(test(), LIVENESS_SECONDS))
 
 
@@ -320,11 +318,9 @@ class ForeignTransport(asyncio.Transport):
         """Send nothing."""
 
     def close(self) -> None:
-        """Hang up."""
         self.is_closed = True
 
     def is_closing(self) -> bool:
-        """Whether it was closed."""
         return self.is_closed
 
 

@@ -14,7 +14,6 @@ CSV = "text/csv; charset=utf-8"
 
 @pytest.fixture
 def portal(open_portal: OpenPortal) -> Portal:
-    """A world with an approved and a denied request."""
     portal = open_portal()
     world = portal.world
     world.act("ann", Action.APPROVE, world.submit().id)

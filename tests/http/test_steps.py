@@ -16,7 +16,6 @@ def door(open_door: OpenDoor) -> Door:
 
 
 def ordered(at: Door | Portal) -> None:
-    """Have the tenant ask Abe first and then Ann."""
     groups = {"security": group(at.world, "abe"), "legal": group(at.world, "ann")}
     lay_down(at.world, stages=[{"group": "security"}, {"group": "legal", "order": 2}], groups=groups)
 

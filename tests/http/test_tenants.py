@@ -9,8 +9,6 @@ from api.app import make_app
 from catalogue.service_catalogue import Plan
 from harness.people import SETTINGS
 from lockbox.database import Database
-from lockbox.facts.enumerations import Mode
-from lockbox.requests.lifecycle import Action
 from lockbox.sql import new_id
 from tests.database.scenes import read
 from tests.each import each
@@ -21,7 +19,6 @@ from tests.policy_setup import lay_down
 
 
 def at(door: Door, tail: str = "", slug: str | None = None) -> str:
-    """Return an address of the world's tenant."""
     return f"/v1/tenants/{slug or door.world.tenant.slug}{tail}"
 
 
@@ -171,23 +168,6 @@ def test_a_bad_query_is_refused(door: Door, query: dict[str, Any]) -> None:
     facts(door.get("olga", "/v1/tenants", **query), 422, "invalid-request")
 
 
-def test_switching_to_enforce_lists_and_closes_what_the_vendor_opened_alone(open_door: OpenDoor) -> None:
-    door = open_door(mode=Mode.OFF)
-    alone = str(door.world.act("max", Action.ENDORSE, door.world.submit().id).id)
-    was_open = door.ask("gate").status_code
-
-    answer = door.call("tara", "PUT", at(door, "/mode"), json={"mode": "enforce"})
-
-    assert was_open == 200
-    body = answer.json()
-    assert (body["mode"], [(one["id"], one["mode"], one["state"]) for one in body["closed"]]) == (
-        "enforce",
-        [(alone, "off", "revoked")],
-    )
-    facts(door.ask("gate"), 403, "no-open-window")
-    assert door.get("ann", f"/v1/requests/{alone}").json()["state"] == "revoked"
-
-
 @each("body", [{}, {"mode": "asleep"}, {"mode": None}, {"mode": "off", "closed": []}, []])
 def test_a_bad_mode_is_refused(door: Door, body: Any) -> None:
     facts(door.call("tara", "PUT", at(door, "/mode"), json=body), 422, "invalid-request")
@@ -207,20 +187,6 @@ def test_enforce_without_an_entitled_plan_is_refused_and_a_lapsed_plan_changes_n
     assert (lapsed.json()["plan"], kept, left.json()["mode"]) == ("basic", "enforce", "observe")
     facts(refused, 403, "licence-required")
     assert door.get("tara", at(door)).json()["mode"] == "observe"
-
-
-def test_an_admin_shuts_everything_in_one_call(open_door: OpenDoor) -> None:
-    door = open_door()
-    opened, waiting = door.active(), door.pending()
-
-    answer = door.call("tara", "POST", at(door, "/emergency-stop"), json={"comment": "We are under attack"})
-
-    body = answer.json()
-    assert [one["id"] for one in body["revoked"]] == [opened]
-    assert [one["id"] for one in body["denied"]] == [waiting]
-    facts(door.ask("gate"), 403, "no-open-window")
-    nothing: dict[str, Any] = {"revoked": [], "denied": [], "denied_in_review": 0}
-    assert door.call("tara", "POST", at(door, "/emergency-stop")).json() == nothing
 
 
 def test_of_what_was_in_review_an_admin_learns_the_number_alone(fresh_door: Door) -> None:

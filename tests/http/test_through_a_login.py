@@ -99,7 +99,6 @@ def posted(credential_id: bytes, assertion: str) -> str:
 
 @pytest.fixture
 def at_door(open_door: OpenDoor) -> Door:
-    """A world of the test's own."""
     return open_door()
 
 
@@ -407,7 +406,6 @@ def _recognised(door: Door, name: str) -> authentication.CredentialLookup:
 
 
 def _invited(admin: Browser, slug: str) -> UUID:
-    """Invite somebody and return the invitation's id."""
     csrf = admin.get("/account").form("/sign-out").fields["csrf"]
     answer = admin.call(
         "POST",

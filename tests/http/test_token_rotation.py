@@ -16,17 +16,14 @@ from tests.http.tokens import asked, by, listed, made, works
 
 
 def rotate(door: Door, who: str, token: dict[str, Any], **body: Any) -> Response:
-    """Rotate somebody's token after a fresh sign-in."""
     return door.call(who, "POST", f"/v1/tokens/{token['id']}/rotate", json=body)
 
 
 def rotate_itself(door: Door, token: dict[str, Any], **body: Any) -> Response:
-    """Let a token rotate itself."""
     return by(token, door, "POST", f"/v1/tokens/{token['id']}/rotate", json=body)
 
 
 def lasts(token: dict[str, Any]) -> timedelta:
-    """Return for how long a token was made."""
     return datetime.fromisoformat(token["expires_at"]) - datetime.fromisoformat(token["created_at"])
 
 

@@ -17,7 +17,6 @@ SECRETS = "SELECT id, encode(secret_hash, 'hex') AS hash, secret_hash::text AS r
 
 
 def moment(told: str) -> datetime:
-    """Return an instant of an answer."""
     return datetime.fromisoformat(told)
 
 

@@ -36,7 +36,6 @@ def signed_in(portal: Portal, name: str, means: AuthMethod) -> Browser:
 
 
 def asks(browser: Browser, path: str = "/v1/tokens", **body: Any) -> Response:
-    """Ask for a token from a page of ours."""
     ours = {"origin": HOME, "sec-fetch-site": "same-origin", CSRF_HEADER: sessions.csrf(browser.session or "")}
     return browser.call("POST", path, headers=ours, json={"name": "laptop"} | body)
 
@@ -77,13 +76,11 @@ def test_a_sign_in_of_a_quarter_of_an_hour_ago_makes_none(portal: Portal, means:
 
 
 def browser_rotates(browser: Browser, token_id: str, **body: Any) -> Response:
-    """Rotate a token from a page of ours."""
     ours = {"origin": HOME, "sec-fetch-site": "same-origin", CSRF_HEADER: sessions.csrf(browser.session or "")}
     return browser.call("POST", f"/v1/tokens/{token_id}/rotate", headers=ours, json=body)
 
 
 def lasts(told: dict[str, Any]) -> timedelta:
-    """Return for how long a token was made."""
     return datetime.fromisoformat(told["expires_at"]) - datetime.fromisoformat(told["created_at"])
 
 
@@ -160,7 +157,6 @@ def test_an_installation_lays_down_how_long_tokens_last(open_portal: OpenPortal)
 
 @pytest.fixture(scope="module")
 def issuer() -> Iterator[LocalIssuer]:
-    """An identity provider of the vendor's."""
     with local_issuer() as running:
         yield running
 

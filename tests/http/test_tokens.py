@@ -25,7 +25,6 @@ def whole(body: str) -> str:
 
 
 def issued(door: Door, who: str = "erin", *, environment: str = "test", is_sample: bool = False) -> IssuedToken:
-    """Make a token for somebody, in their own transaction."""
     caller = door.world.people[who]
     terms = TokenTerms(environment=environment, lifetime=timedelta(minutes=10), is_sample=is_sample)
     with door.db.transaction() as session:

@@ -25,7 +25,6 @@ CLOSED_PORT = "redis://:x@127.0.0.1:1/0"
 
 @pytest.fixture
 def without_redis(door: Door) -> Iterator[Door]:
-    """A door whose Redis refuses every connection."""
     db = Database(door.db.engine, Schedule(CLOSED_PORT))
     yield Door(door.world, db, door.root, door.runner)
     db.schedule.close()

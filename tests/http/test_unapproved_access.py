@@ -59,7 +59,6 @@ def reports(db: Database) -> None:
 
 
 def breaks_glass(world: World) -> str:
-    """Open a window by break-glass."""
     request = world.submit(**ASK)
     return str(world.act("max", Action.BREAK_GLASS, request.id, comment="Mail is down").id)
 

@@ -1,14 +1,11 @@
 """The vendor's people over HTTP: operators keep the list, and are kept from their own entry."""
 
 from typing import Any
-from uuid import UUID
 
-from lockbox.database import Database
-from tests.database.tenancy import accepts, id_of
+from tests.database.tenancy import id_of
 from tests.each import each
 from tests.http.door import Door, facts
 from tests.http.places import colleague, somebody
-from tests.mailbox import CODE, code_of
 
 MEMBERS = "/v1/vendor/members"
 ANY = {"if-match": "*"}
@@ -24,20 +21,6 @@ def listed(door: Door, who: str = "olga") -> dict[str, dict[str, Any]]:
         if page["next_cursor"] is None:
             return found
         cursor = {"cursor": page["next_cursor"]}
-
-
-def test_somebody_is_invited_accepts_and_may_ask(fresh_door: Door, worker: Database) -> None:
-    body = somebody() | {"name": "Nils", "roles": ["engineer"]}
-    answer = fresh_door.call("olga", "POST", MEMBERS, json=body)
-    invitation_id = UUID(answer.json()["id"])
-    open_ones = fresh_door.get("olga", "/v1/vendor/invitations").json()["items"]
-
-    nils = accepts(fresh_door.world, "nils", invitation_id, code_of(worker, invitation_id))
-
-    assert answer.status_code == 201
-    assert not CODE.search(answer.text)
-    assert str(invitation_id) in {one["id"] for one in open_ones}
-    assert listed(fresh_door, "vera")[str(nils.person_id)]["roles"] == ["engineer"]
 
 
 def test_a_manager_is_put_into_a_tier_of_the_review_and_stays_there(fresh_door: Door) -> None:
@@ -76,27 +59,9 @@ def test_a_tier_is_a_number_from_one_to_five(door: Door, tier: Any) -> None:
     assert [error["field"] for error in answer["errors"]] == ["review_tier"]
 
 
-def test_an_invitation_is_withdrawn_once(door: Door) -> None:
-    invited = door.call("olga", "POST", MEMBERS, json=somebody() | {"roles": ["manager"]}).json()
-    address = f"/v1/vendor/invitations/{invited['id']}"
-
-    assert door.call("olga", "DELETE", address).status_code == 204
-    facts(door.call("olga", "DELETE", address), 409, "invitation-closed")
-    facts(door.call("olga", "DELETE", f"/v1/vendor/invitations/{UUID(int=1)}"), 404, "not-found")
-
-
 @each("roles", [[], ["tenant_admin"], ["approver"], ["root"], "engineer", ["engineer"] * 6, None])
 def test_bad_roles_are_refused(door: Door, roles: Any) -> None:
     address = f"{MEMBERS}/{colleague(door)}"
 
     facts(door.call("olga", "POST", MEMBERS, json=somebody() | {"roles": roles}), 422, "invalid-request")
     facts(door.call("olga", "PUT", address, json={"roles": roles}, headers=ANY), 422, "invalid-request")
-
-
-def test_an_address_is_invited_once(door: Door) -> None:
-    body = somebody() | {"roles": ["manager"]}
-    door.call("olga", "POST", MEMBERS, json=body)
-
-    facts(door.call("olga", "POST", MEMBERS, json=body), 409, "already-invited")
-    known = listed(door)[str(id_of(door.world, "max"))]["address"]
-    facts(door.call("olga", "POST", MEMBERS, json=body | {"address": known}), 409, "already-member")

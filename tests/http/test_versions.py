@@ -9,7 +9,6 @@ from tests.http.door import Door, OpenDoor, facts
 
 @pytest.fixture(scope="module")
 def two(open_door: OpenDoor) -> Door:
-    """A world whose tenant asks for two approvals."""
     return open_door(Policy(vendor_review=False, quorum=2))
 
 

@@ -19,7 +19,6 @@ DESK = "desk@contoso.example"
 
 
 def foresee(door: Door, who: str = "tara", **changes: Any) -> dict[str, Any]:
-    """Ask what a request would meet, with changes."""
     answer = door.call(who, "POST", f"/v1/tenants/{door.world.tenant.slug}/preview", json=WHAT_IF | changes)
     assert answer.status_code == 200, answer.text
     found: dict[str, Any] = answer.json()
@@ -27,7 +26,6 @@ def foresee(door: Door, who: str = "tara", **changes: Any) -> dict[str, Any]:
 
 
 def _also_at_the_desk(door: Door, worker: Database) -> None:
-    """Give Ann a further address."""
     added = door.call("ann", "POST", "/v1/me/addresses", json={"email": DESK}).json()["id"]
     door.call("ann", "POST", f"/v1/me/addresses/{added}/confirm", json={"code": code_of(worker, UUID(added))})
 

@@ -8,7 +8,6 @@ from tests.http.door import Door
 
 
 def asked(door: Door, who: str, **body: Any) -> Response:
-    """Ask for a token."""
     return door.call(who, "POST", "/v1/tokens", json={"name": "laptop"} | body)
 
 
@@ -21,19 +20,16 @@ def made(door: Door, who: str = "erin", **body: Any) -> dict[str, Any]:
 
 
 def by(token: str | dict[str, Any], door: Door, method: str, path: str, **parts: Any) -> Response:
-    """Call the API with a token that was made."""
     text = token if isinstance(token, str) else token["token"]
     headers = parts.pop("headers", {}) | {"authorization": f"Bearer {text}"}
     return door.call(None, method, path, headers=headers, **parts)
 
 
 def works(token: str | dict[str, Any], door: Door) -> bool:
-    """Whether somebody is known by the token."""
     answer = by(token, door, "GET", "/v1/me")
     assert answer.status_code in {200, 401}
     return answer.status_code == 200
 
 
 def listed(door: Door, who: str) -> dict[str, dict[str, Any]]:
-    """Return somebody's tokens by their ids."""
     return {item["id"]: item for item in door.get(who, "/v1/tokens").json()["items"]}

@@ -99,7 +99,6 @@ class Exploration:
     story: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        """The counter-example as a story, or what was explored."""
         if self.wrong is None:
             end = "all there are" if self.whole else "the nearest of more"
             return f"{self.states} states, {self.depth} steps deep, {end}: all is as it must be."

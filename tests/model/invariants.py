@@ -135,7 +135,6 @@ def ends_with_what_it_extends(world: ModelWorld, db: RuleModel) -> str | None:
 
 
 def never_denied_and_open(world: ModelWorld, _: RuleModel) -> str | None:
-    """One denial outweighs any approvals."""
     states, actions = {event[3] for event in world.row.events}, {event[1] for event in world.row.events}
     return "it was denied, and it was open" if ACTIVE in states and DENY in actions else None
 

@@ -103,7 +103,6 @@ class OutboxWorld(NamedTuple):
 
     @property
     def is_locked(self) -> bool:
-        """Whether a worker is at the request."""
         return any(worker.step == WRITES for worker in self.workers)
 
 
@@ -135,7 +134,6 @@ class OutboxModel:
         return self.said[event, informed]
 
     def steps(self, world: OutboxWorld) -> Iterator[OutboxStep]:
-        """Yield every step that can come next."""
         if world.moves < len(self.life):
             move = self.life[world.moves]
             by = next((NAMES[who] for who, one in enumerate(IDS) if one == move.actor.person_id), "the clock")
@@ -258,7 +256,6 @@ def told_once(world: OutboxWorld, _: OutboxModel) -> str | None:
 
 
 def told_in_order(world: OutboxWorld, _: OutboxModel) -> str | None:
-    """Nothing is told of while something earlier waits."""
     last = max((event for event, _ in world.told), default=-1)
     early = [event for event in world.rows if event < last]
     return f"event {last} is told before event {early[0]}" if early else None

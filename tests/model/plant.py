@@ -49,7 +49,6 @@ class ModelWorld(NamedTuple):
 
     @property
     def is_locked(self) -> bool:
-        """Whether a worker holds the row."""
         return any(worker.step == HOLDS for worker in self.workers)
 
 

@@ -51,7 +51,6 @@ CLOSES_ITS_CASE = ((DESK, Action.CANCEL), (DESK, Action.REVOKE))
 
 
 def acts_of(*people: int) -> tuple[tuple[int, Action], ...]:
-    """Return all that these people try."""
     return tuple(act for act in ACTS if act[0] in people)
 
 
@@ -81,7 +80,6 @@ class ModelRow(NamedTuple):
 
     @property
     def is_open(self) -> bool:
-        """Whether its clock runs."""
         return STATES[self.state] in OPEN_STATES
 
 
@@ -112,7 +110,6 @@ class Case:
 
     @property
     def first(self) -> State:
-        """The state in which it begins."""
         if self.break_glass or policy.reviewed_first(self.terms, self.mode):
             return State.REVIEWING
         return State.ACTIVE if self.pre_approved else State.PENDING
@@ -161,7 +158,6 @@ class ModelRules:
 
 
 def instant(tick: int) -> datetime:
-    """Return the moment of a tick."""
     return START + timedelta(seconds=tick)
 
 
@@ -221,7 +217,6 @@ class RuleModel:
         return found
 
     def ended(self, row: ModelRow, at: int) -> ModelRow:
-        """Return the row after the clock has ended it."""
         state = STATES[row.state]
         action = CLOCK_ACTIONS[state]
         taken, _ = self.rules.move(state, action, {Party.CLOCK})

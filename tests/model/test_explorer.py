@@ -53,7 +53,6 @@ def _one_tick_long(*given: Any, **windows: Any) -> datetime:
 
 
 def _from_the_dead(state: State | None, action: Action, parties: Any) -> Any:
-    """A table of moves with one row too many."""
     if (state, action) == (State.DENIED, Action.REVOKE):
         return MoveRule(State.ACTIVE, frozenset()), None
     return permitted_moves.move(state, action, parties)

@@ -50,7 +50,6 @@ def mapping(
 
 
 def mapped(made: ServiceMapping, target: str, method: str = "GET", **parts: Any) -> tuple[str, str, str]:
-    """Return tenant, resource and action of a request."""
     found = made.map(GateCall(method, target, **({"host": HOST} | parts)))
     assert isinstance(found, MappedCall)
     assert found.service == "mail"
@@ -58,7 +57,6 @@ def mapped(made: ServiceMapping, target: str, method: str = "GET", **parts: Any)
 
 
 def refused(made: ServiceMapping, target: str, method: str = "GET", **parts: Any) -> tuple[str, str]:
-    """Return the code and the reason of a refusal."""
     try:
         found = made.map(GateCall(method, target, **({"host": HOST} | parts)))
     except MappingRefused as refusal:

@@ -32,7 +32,6 @@ def instant(at: float) -> str:
 
 
 def window(request: UUID | None = None, seconds: float = 3600, **facts: Any) -> dict[str, Any]:
-    """Return a window as the stream has it."""
     said: dict[str, Any] = {
         "request": str(request or uuid4()),
         "tenant": "contoso",
@@ -105,45 +104,37 @@ class SmallLockbox:
         threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
 
     def now(self) -> str:
-        """Return the time by the database's clock."""
         return instant(time.time() + self.ahead)
 
     def close(self) -> None:
-        """End it."""
         self.cut()
         self.server.shutdown()
         self.server.server_close()
 
     def cut(self) -> None:
-        """End all streams."""
         for one in self.streams:
             one.put(None)
         self.streams.clear()
 
     def event(self, kind: str, data: Any) -> bytes:
-        """Return an event as it is written."""
         self.counter += 1
         return f"event: {kind}\nid: {self.generation}-{self.counter}\ndata: {json.dumps(data)}\n\n".encode()
 
     def send(self, kind: str, data: Any) -> None:
-        """Send an event to all streams."""
         written = self.event(kind, data)
         for one in self.streams:
             one.put(written)
 
     def open(self, said: dict[str, Any]) -> UUID:
-        """Open a window, and say so."""
         self.windows[said["request"]] = said
         self.send("open", said)
         return UUID(said["request"])
 
     def shut(self, request: UUID) -> None:
-        """Close a window, and say so."""
         del self.windows[str(request)]
         self.send("close", {"request": str(request)})
 
     def answer(self, handler: BaseHTTPRequestHandler, headers: dict[str, str]) -> None:
-        """Answer what was asked."""
         address = urlsplit(handler.path)
         if headers.get("lockbox-gateway") != TOKEN:
             self.reply(handler, 401, {"lockbox-reason": "no_credential"})
@@ -184,7 +175,6 @@ class SmallLockbox:
 
     @staticmethod
     def reply(handler: BaseHTTPRequestHandler, status: int, headers: dict[str, str], body: bytes = b"") -> None:
-        """Send an answer."""
         handler.send_response(status)
         for name, value in {"content-length": str(len(body)), **headers}.items():
             handler.send_header(name, value)
@@ -210,7 +200,6 @@ class SmallLockbox:
             self.no(handler, self.reasons.get(named, "no_window"), 403)
 
     def no(self, handler: BaseHTTPRequestHandler, reason: str, status: int) -> None:
-        """Refuse as the gate does."""
         form = "https://lockbox.example/ask?tenant=contoso"
         body = json.dumps({"code": reason, "detail": f"Because {reason}.", "request_form": form}).encode()
         self.reply(handler, status, {"lockbox-reason": reason, "content-type": "application/problem+json"}, body)
@@ -238,13 +227,11 @@ class SmallLockbox:
                 time.sleep(HANGS / 40)
 
     def knows(self, token: str, engineer: UUID = ERIN, seconds: float = 60) -> str:
-        """Know whose token it is."""
         until = instant(time.time() + self.ahead + seconds)
         self.engineers[f"Bearer {token}"] = {"engineer": str(engineer), "until": until}
         return token
 
     def says_yes(self, shown: str, **about: str) -> dict[str, str]:
-        """Answer checks with what is shown with a yes."""
         said = {"decision": "allow", "request": str(uuid4()), "engineer": str(ERIN), "service": SERVICE, **USE}
         said |= {"until": instant(time.time() + 3600), **about}
         self.open_by_check[shown] = {f"lockbox-{name}": value for name, value in said.items()}
@@ -253,7 +240,6 @@ class SmallLockbox:
 
 @contextmanager
 def guard_of(lockbox: SmallLockbox, monkeypatch: Any, **more: Any) -> Iterator[Guard]:
-    """Yield a guard of this Lockbox."""
     monkeypatch.setenv("LOCKBOX_GUARD_TOKEN", TOKEN)
     guard = Guard(lockbox.url, service=SERVICE, **more)
     yield guard

@@ -51,7 +51,6 @@ def some(values: tuple[Any, ...]) -> st.SearchStrategy[tuple[Any, ...]]:
 
 
 def quorums(most: int, least_groups: int) -> st.SearchStrategy[tuple[ApprovalStage, ...]]:
-    """Return any stages over the groups."""
     stages = st.tuples(st.integers(1, most), st.integers(1, MOST_STEPS))
     wanted = st.dictionaries(st.sampled_from(GROUPS), stages, min_size=least_groups)
     return wanted.map(stages_of)

@@ -66,5 +66,4 @@ def sample_mail(**changes: Any) -> RequestMail:
 
 
 def mail(**changes: Any) -> OutgoingMail:
-    """Return the mail as it is sent."""
     return request_mail.render(sample_mail(**changes), public_url=PUBLIC, services=SERVICES, sender=SENDER)

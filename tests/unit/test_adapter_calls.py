@@ -51,7 +51,6 @@ def signed(call: Call, body: bytes = YES, *, later: timedelta = timedelta(0), **
 
 
 def saying(body: bytes = YES, **changes: Any) -> Says:
-    """Return what answers each call by the same."""
     return lambda call: signed(call, body, **({"more": {}} | changes))
 
 
@@ -76,7 +75,6 @@ class ScriptedAdapter(WebhookReceiver):
         self.says: Says = saying()
 
     def answer_to(self, call: Call) -> ScriptedAnswer:
-        """Say how to answer a call."""
         return self.says(call)
 
 
@@ -98,7 +96,6 @@ def adapters(adapter: ScriptedAdapter, clock: HandClock) -> CaseAdapters:
 
 
 def knowing(url: str, pool: ChannelPool, *, allow_http: bool = True) -> CaseAdapters:
-    """Return what a worker knows of one ticket system."""
     system = CaseSystem(title="Helpdesk", address="https://helpdesk.vendor.example/", adapter=url)
     return CaseAdapters({"helpdesk": system}, SECRET, allow_http=allow_http, pool=pool)
 

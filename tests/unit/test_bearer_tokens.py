@@ -51,15 +51,12 @@ class SteppedClocks:
     seconds: float = 0.0
 
     def move(self, seconds: float) -> None:
-        """Let time pass."""
         self.seconds += seconds
 
     def now(self) -> datetime:
-        """Read the database's."""
         return NOON + timedelta(seconds=self.seconds)
 
     def clock(self) -> float:
-        """Read the other one."""
         return self.seconds
 
 
@@ -92,7 +89,6 @@ class VerifiedCalls:
         )
 
     async def of(self, token: str, realm: TokenRealm | None = None) -> VerifiedToken:
-        """Return whom a token is about."""
         return await self.verifier.verified(realm or self.realm, token.encode())
 
     def read(self, token: str) -> VerifiedToken:

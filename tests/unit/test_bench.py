@@ -16,10 +16,9 @@ from hypothesis import strategies as st
 
 from bench.bench_size import FULL, PARTS, QUICK, SIZES, USUAL
 from bench.figures import Comparison, Figure, medians, quantile
-from bench.gate_checks import held_mib
 from bench.http_load import rate, several
-from bench.readme import BEGINNING, README, lines, placed, table
-from bench.report import RESULTS, beside, everything, held, markdown, read, times
+from bench.readme import BEGINNING, README, placed, table
+from bench.report import RESULTS, everything, held, markdown, read, times
 from bench.rows import LEAST_SECONDS, Pace
 from bench.targets import BenchResults, comparisons, targets
 from harness.load import UnexpectedAnswer, length, perform, written
@@ -94,15 +93,6 @@ def test_without_others_there_is_no_ratio_to_them() -> None:
     assert (alone.best_peer, alone.times_best_peer) == (None, None)
 
 
-def test_whoever_takes_nothing_is_infinitely_better_than_who_takes_something() -> None:
-    assert Comparison("bytes", "", 0, None, {"other": 8}, more_is_better=False).times_best_peer == math.inf
-
-
-@pytest.mark.far
-def test_windows_in_memory_are_measured_as_the_gate_holds_them() -> None:
-    assert held_mib(100) < 10
-
-
 CALL = {"method": "GET", "path": "/", "status": 200}
 
 
@@ -145,14 +135,6 @@ def test_no_call_may_be_turned_away_where_each_story_is_played_once() -> None:
         played(None, 503)
 
     assert "GET /: 503" in str(failed.value.exceptions[0])
-
-
-@pytest.mark.far
-def test_calls_at_a_rate_begin_whether_those_before_were_answered_or_not() -> None:
-    found = played(0.3, 200, rate=50, pause=0.2)
-
-    assert len(found["taken"][0]) == 15
-    assert found["seconds"] < 0.2 * 15
 
 
 def test_a_call_at_a_rate_is_timed_from_the_instant_at_which_it_was_to_be_made() -> None:
@@ -211,34 +193,6 @@ def test_many_are_due_further_ahead_than_loading_them_took() -> None:
     assert pace.ahead(1).total_seconds() == pytest.approx(LEAST_SECONDS, abs=0.01)
 
 
-def test_a_load_that_took_long_is_feared_less_with_each_that_did_not() -> None:
-    pace = Pace(seconds_each=0.001)
-
-    pace.learn(10_000, 50)
-    worst = pace.ahead(10_000).total_seconds()
-    for _ in range(5):
-        pace.learn(10_000, 3)
-
-    assert worst > 50
-    assert 3 < pace.ahead(10_000).total_seconds() < worst / 3
-
-
-def test_a_few_rows_that_took_long_say_little_of_many() -> None:
-    pace = Pace(seconds_each=0.0001)
-
-    pace.learn(1, 0.5)
-
-    assert pace.seconds_each < 0.001
-
-
-def test_sizes_grow_and_only_the_quick_one_does_without_peers() -> None:
-    assert SIZES == {"quick": QUICK, "bench": USUAL, "full": FULL}
-    assert QUICK.pending < USUAL.pending < FULL.pending == 1_000_000
-    assert (QUICK.peers, set(USUAL.peers) < set(FULL.peers)) == ((), True)
-    assert set(QUICK.parts) < set(PARTS) == set(USUAL.parts) == set(FULL.parts)
-    assert all((10_000 in dict(size.storms)) for size in SIZES.values())
-
-
 def test_the_product_depends_on_no_peer_and_peers_run_on_its_versions() -> None:
     ours, theirs = (
         dict(PINNED.findall((ROOT / name).read_text())) for name in ("requirements.lock", "requirements-bench.lock")
@@ -248,14 +202,6 @@ def test_the_product_depends_on_no_peer_and_peers_run_on_its_versions() -> None:
     assert {"dramatiq", "dbos", "celery-redbeat", "matplotlib"} <= theirs.keys()
     shared = {"celery", "kombu", "psycopg", "psycopg-binary", "redis"}
     assert {name: ours[name] for name in shared} == {name: theirs[name] for name in shared}
-
-
-NONE_MISSED = "[0 missed](bench/results/bench.md#targets)"
-
-
-def shown(found: BenchResults) -> dict[str, list[str]]:
-    """Return the cells of each row by what it is about."""
-    return {what: cells for what, *cells in lines(found)}
 
 
 def test_the_readme_shows_the_run_that_was_written_down() -> None:
@@ -269,38 +215,6 @@ def test_a_run_that_was_written_down_is_read_as_it_was(tmp_path: Path) -> None:
     path.write_text(json.dumps({"measured": asdict(GOOD)}))
 
     assert read(path) == GOOD
-
-
-def test_a_reader_sees_lockbox_beside_the_floor_and_the_best_peer() -> None:
-    rows = shown(GOOD)
-
-    assert rows["10,000 deadlines at once: the last one ended after, s"] == [
-        *("**0.5**", "0.4", "6.7 (Celery ETA)"),
-        "≤ 1.4 times the floor: 1.25",
-    ]
-    assert rows["CPU of a whole life over HTTP, 5 mails, ms"] == [
-        *("**10**", "2", "8 (Celery ETA)"),
-        "≤ 6.5 times the floor: 5",
-    ]
-    assert rows["submitted by 8 clients, /s"] == ["**600**", "1,000", "-", "≥ 40 %: 60"]
-    assert len(rows) == 7
-    assert not any(" missed" in cell and cell != NONE_MISSED for cells in rows.values() for cell in cells)
-
-
-def test_what_is_missed_says_so_and_all_that_is_missed_is_counted() -> None:
-    worse = replace(
-        GOOD,
-        notified={"a_second": 40.0},
-        flooded={"busy": 3.0, "p99_ms": 80.0},
-        steady={"late_p99_ms": 3_000.0},
-    )
-
-    met, *_, missed = next(cells for what, cells in shown(worse).items() if what.startswith("all "))
-
-    row = shown(worse)["submitted by 8 clients and the approver notified by mail, /s"]
-    assert row[3] == "≥ 45 %: 4, missed"
-    assert missed == "[3 missed](bench/results/bench.md#targets)"
-    assert met == f"**{len(targets(GOOD)) - 3}**"
 
 
 def test_rows_take_the_place_of_those_from_the_marker_to_the_first_empty_line() -> None:
@@ -395,41 +309,6 @@ def test_what_a_run_leaves_out_is_no_target() -> None:
     assert not list(comparisons(BenchResults()))
 
 
-def test_ratios_come_before_the_figures_and_each_peer_has_a_column() -> None:
-    head, *rows = beside(comparisons(GOOD))
-
-    assert head == ["load", "of the floor", "times the best peer", "Lockbox", "floor", "celery_eta", "dramatiq_delay"]
-    ended = next(row for row in rows if row[0].startswith("10,000 deadlines"))
-    assert ended[1:] == ["80%", "13.4 times", "0.5", "0.4", "6.7", "6.7"]
-    life = next(row for row in rows if row[0].startswith("CPU"))
-    assert life[1:] == ["20%", "0.8 times", "10", "2", "8", "16"]
-
-
-def test_the_gate_is_held_against_doing_nothing_for_remembered_and_for_new_tokens() -> None:
-    shares = {row.what: row.of_floor for row in comparisons(GOOD) if row.what.startswith("the gate")}
-
-    assert len(shares) == 6
-    assert shares["the gate, 16 clients, remembered tokens, to a route that does nothing"] == 9 / 7
-    assert shares["the gate, 16 clients, remembered tokens: CPU, to a bare callable"] == 30 / 90
-    assert shares["the gate, 16 clients, new tokens: CPU, to a route that does nothing"] == 120 / 400
-
-
-def test_a_submit_is_held_against_one_row_and_against_all_rows_that_it_writes() -> None:
-    shares = {row.what: row.of_floor for row in comparisons(GOOD) if row.what.startswith("submitted by 8 clients, ")}
-
-    assert shares == {
-        "submitted by 8 clients, to a bare endpoint with one row": 0.6,
-        "submitted by 8 clients, to a bare endpoint with the same rows": 0.75,
-    }
-
-
-def test_a_deadline_that_waits_takes_its_place_in_the_index_of_postgres_too() -> None:
-    _, *rows = beside(comparisons(GOOD))
-
-    waits = next(row for row in rows if row[0].startswith("a pending deadline"))
-    assert waits[1:] == ["-", "86.2 times", "130", "-", "11,200", "11,200"]
-
-
 def test_a_missed_target_says_so_in_its_line() -> None:
     worse = replace(GOOD, flooded={"busy": 0.0, "p99_ms": 150.0})
 
@@ -437,16 +316,6 @@ def test_a_missed_target_says_so_in_its_line() -> None:
 
     assert [row for row in rows if row[-1].endswith("missed")] == [
         ["access check while 400 connections submit: p99", "150 ms", "≤ 100 ms", "150% missed"]
-    ]
-
-
-def test_a_target_that_is_missed_by_turning_calls_away_says_how_many() -> None:
-    worse = replace(GOOD, flooded={"busy": 3.0, "p99_ms": 80.0})
-
-    _, *rows = held(targets(worse))
-
-    assert [row for row in rows if row[-1].endswith("missed")] == [
-        ["access check while 400 connections submit: p99", "80 ms", "≤ 100 ms", "80%, 3 turned away: missed"]
     ]
 
 

@@ -25,12 +25,10 @@ class FakeSource:
     kept: CachedFetch[int] = field(init=False)
 
     def __post_init__(self) -> None:
-        """Begin with nothing kept, and hold nobody back."""
         self.go_on.set()
         self.kept = CachedFetch(self.load, name="elsewhere", clock=lambda: self.at, wait_seconds=10)
 
     def load(self) -> int:
-        """Return how often it was called."""
         self.count += 1
         number = self.count
         self.go_on.wait(10)

@@ -69,14 +69,12 @@ MISTAKES = {
 
 
 def written(folder: Path, text: str | bytes) -> Path:
-    """Write a catalogue."""
     path = folder / "catalogue.yaml"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     return path
 
 
 def refusal(path: Path) -> str:
-    """Return why a catalogue is refused."""
     with pytest.raises(CatalogueRefused) as refused:
         read_catalogue(path)
     return str(refused.value)

@@ -162,7 +162,6 @@ def _received(line: socket.socket) -> bytes:
 
 @pytest.fixture
 def proxy(loop: EventLoopThread) -> Iterator[Proxy]:
-    """A proxy before a server that says everything back."""
     with echo() as port:
         found = Proxy(port)
         loop.do(found.open())

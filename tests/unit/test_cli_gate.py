@@ -17,7 +17,6 @@ AT = ("--host", "contoso.mail.example")
 
 
 def lockbox(*words: str, catalogue: Path | None = SAMPLE) -> Result:
-    """Run a command of the gate."""
     set_to = {"LOCKBOX_CATALOGUE": str(catalogue) if catalogue else None, "COLUMNS": "120"}
     return CliRunner().invoke(app, ["gate", *words], env=set_to)
 

@@ -158,7 +158,6 @@ class WebhookApi:
 
 @pytest.fixture
 def hooks(monkeypatch: pytest.MonkeyPatch) -> WebhookApi:
-    """An API with two webhooks."""
     found = WebhookApi()
     monkeypatch.setattr(commands, "call", found.call)
     monkeypatch.setattr(route_command, "call", found.call)

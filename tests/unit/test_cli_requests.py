@@ -153,7 +153,6 @@ ANSWERS = {"decisions": DECIDED, "directory": RECORD, "finding": FINDING, "token
 
 @pytest.fixture
 def sent(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """What was sent to an API that takes it."""
     calls: list[Any] = []
 
     def call(method: str, path: str, *, body: object = None, **_: object) -> Any:

@@ -62,7 +62,6 @@ def folder(tmp_path: Path) -> Path:
 
 
 def home(folder: Path) -> dict[str, str]:
-    """Return an environment with nothing but a home."""
     return {"HOME": str(folder)}
 
 

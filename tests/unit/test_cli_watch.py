@@ -18,7 +18,6 @@ ERIN, ANN = ({"id": REQUEST, "name": name} for name in ("Erin", "Ann"))
 
 
 def event(seq: int | None, action: str, to_state: str | None, **facts: Any) -> dict[str, Any]:
-    """Return an event as the API tells it."""
     return {
         "seq": seq,
         "at": f"2026-11-28T20:00:0{seq or 9}Z",

@@ -171,7 +171,6 @@ AT = "2030-05-01T08:00:01.123456Z"
 
 @pytest.fixture
 def berlin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A terminal in Berlin."""
     monkeypatch.setenv("TZ", "Europe/Berlin")
     time.tzset()
     yield

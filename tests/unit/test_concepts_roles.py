@@ -21,7 +21,6 @@ PARTIES = {
 
 
 def words(cell: str) -> set[str]:
-    """Return what a cell lists."""
     return set() if cell == DASH else set(cell.split(", "))
 
 

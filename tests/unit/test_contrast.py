@@ -38,7 +38,6 @@ EDGES = [("edge", "paper"), ("edge", "ground"), ("focus", "paper"), ("focus", "g
 
 
 def luminance(colour: str) -> float:
-    """Return the relative luminance of a colour."""
     parts = [int(colour[start : start + 2], 16) / 255 for start in (1, 3, 5)]
     red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue

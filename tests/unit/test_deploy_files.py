@@ -45,13 +45,11 @@ OWN = ("kubernetes/mine/",)
 
 
 def files() -> list[str]:
-    """Return all files of deploy/."""
     found = (file.relative_to(DEPLOY).as_posix() for file in DEPLOY.rglob("*") if file.is_file())
     return sorted(name for name in found if "__pycache__" not in name and not name.startswith(OWN))
 
 
 def covers(place: str, name: str) -> bool:
-    """Return whether an entry is about a file."""
     return name.startswith(place) if place.endswith("/") else name == place
 
 

@@ -27,7 +27,6 @@ NO_EVENTS = {ADDRESS_CODE, CHECKPOINT, DELEGATE_BEGINS, DIGEST, INVITATION, SIGN
 
 
 def event(action: str, personal: dict[str, str] | None = None, actor: bool = True, **facts: Any) -> RecordedEvent:  # noqa: FBT001, FBT002 - whether somebody did it
-    """Return an event that says this."""
     held = personal or {}
     body = canonical({"personal": {name: commitment(SALT, value) for name, value in held.items()}} | facts)
     return RecordedEvent(

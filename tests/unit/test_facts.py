@@ -102,13 +102,11 @@ def sample(part: type[Part], name: str) -> Any:
 
 
 def full() -> AccessRequest:
-    """Return a request that says all of its facts."""
     values: dict[str, Any] = dict.fromkeys(WHOSE, UUID(int=1))
     return AccessRequest(**values | {name: sample(part, name) for part in PARTS for name in part.model_fields})
 
 
 def names(view: Any) -> list[tuple[type[Part], str]]:
-    """Return the facts of one view."""
     return [(part, name) for part, name, fact in facts() if view in fact.views]
 
 

@@ -80,7 +80,6 @@ class MarkupParser(HTMLParser):
         self.feed(html)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Note what is there."""
         self.tags.add(tag)
         self.attributes |= {name for name, _ in attrs}
         self.links += [value or "" for name, value in attrs if name == "href"]
@@ -88,7 +87,6 @@ class MarkupParser(HTMLParser):
             self.open.append(tag)
 
     def handle_endtag(self, tag: str) -> None:
-        """Check that what is closed was opened last."""
         assert self.open.pop() == tag
 
 
@@ -99,13 +97,11 @@ def every_mail() -> list[Specimen]:
 
 
 def gallery_mails() -> Sequence[Specimen]:
-    """Return those that the gallery shows."""
     return gallery.shown(every_mail())
 
 
 @cache
 def raw(one: Specimen) -> bytes:
-    """Return the mail as it is sent."""
     return compose(one.mail, SENDER).content
 
 

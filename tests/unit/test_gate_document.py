@@ -53,7 +53,6 @@ plans:"""
 
 
 def more(path: str, name: str = "{x}") -> str:
-    """Return a third path."""
     return MORE.replace("{path}", path).replace("{name}", name)
 
 
@@ -235,7 +234,6 @@ MISTAKES = {
 
 
 def written(folder: Path, text: str) -> Path:
-    """Write a catalogue."""
     path = folder / "catalogue.yaml"
     path.write_text(text)
     return path

@@ -69,12 +69,10 @@ def gateway() -> Iterator[StubGateway]:
 
 
 def probe(url: str, *words: str) -> Result:
-    """Run the command."""
     return CliRunner().invoke(app, ["gate", "probe", url, "--target", TARGET, *words], env={"COLUMNS": "120"})
 
 
 def written_token(folder: Path) -> Path:
-    """Return a file with the token."""
     file = folder / "token"
     file.write_text(f"{TOKEN}\n")
     return file
@@ -213,14 +211,12 @@ OF_HEADERS = (Dialect.NGINX, Dialect.HAPROXY, Dialect.CADDY, Dialect.TRAEFIK)
 
 
 def own(dialect: Dialect) -> Headers:
-    """Return good headers of a dialect."""
     return [*HOST, *(ORIGINAL if dialect in {Dialect.NGINX, Dialect.HAPROXY} else FORWARDED)]
 
 
 def asked(
     dialect: Dialect, headers: Headers, *, method: str = "GET", rest: bytes = b"", query: bytes = b""
 ) -> AskedCall:
-    """Return the call that is asked about."""
     return dialects.read(dialect, GateQuestion(method, "mail", rest, query, SentHeaders(headers)))
 
 

@@ -33,7 +33,6 @@ class LookUps:
         self.goes_on.set()
 
     async def run(self, use_case: Callable[[UnitOfWork], Answer], *, key: str | None = None) -> Any:  # noqa: ARG002
-        """Return the caller."""
         self.count += 1
         await self.goes_on.wait()
         if self.error is not None:
@@ -48,13 +47,11 @@ class Later:
         self.at = 1000.0
 
     def __call__(self) -> float:
-        """Return the time."""
         return self.at
 
 
 @pytest.fixture
 def later(monkeypatch: pytest.MonkeyPatch) -> Later:
-    """The clock of what is remembered."""
     clock = Later()
     monkeypatch.setattr(credentials, "BOOT_CLOCK", clock)
     return clock

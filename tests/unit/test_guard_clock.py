@@ -31,7 +31,6 @@ class GuardSeconds:
 
     @property
     def database(self) -> int:
-        """The time by the database."""
         return round(self.now * 1e6) + AHEAD
 
 
@@ -46,7 +45,6 @@ class SlowSeconds:
         return BOOT_CLOCK() + self._passed
 
     def begin(self) -> None:
-        """Let them pass."""
         self._passed += self.slow
         self.slow = 0
 

@@ -87,7 +87,6 @@ def opened(lockbox: SmallLockbox, guard: Guard) -> Opener:
 
 
 def window_of(guard: Guard) -> UUID | None:
-    """Return the request by which erin is let in."""
     try:
         return guard.check(**USE, engineer=ERIN).request
     except Refused:

@@ -32,34 +32,27 @@ class ToldGuard:
         self.changes: list[Allowed] = []
 
     def at(self, seconds: float | None = None) -> str:
-        """Return a time by the database's clock."""
         return (BEGIN + timedelta(seconds=self.seconds if seconds is None else seconds)).isoformat()
 
     def tell(self, kind: str, **said: Any) -> None:
-        """Have an event come."""
         self.number += 1
         self.knowledge.take(LockboxEvent(kind, said, f"g1-{self.number}"))
 
     def window(self, request: UUID, until: float, **more: Any) -> dict[str, Any]:
-        """Return a window as the stream has it."""
         said = {"request": str(request), "tenant": "contoso", "service": SERVICE, "engineer": str(ERIN)}
         return {**said, "resources": [ANNA], "actions": ["read"], "until": self.at(until), **more}
 
     def open(self, request: UUID, until: float, **more: Any) -> None:
-        """Have a window open."""
         self.tell("open", **self.window(request, until, **more))
 
     def close(self, request: UUID) -> None:
-        """Have a window close."""
         self.tell("close", request=str(request))
 
     def go_to(self, seconds: float) -> None:
-        """Let time go on, and Lockbox be heard."""
         self.seconds = seconds
         self.tell("heartbeat", at=self.at())
 
     def watch(self, request: UUID = FIRST, *, is_known: bool = True, drain: float = 0.0) -> CallWatch:
-        """Watch a call that a window lets in."""
         allowed = Allowed(USE, request, ERIN, is_known=is_known)
         return CallWatch(self.knowledge, allowed, lambda: self.seconds, drain, self.changes.append)
 

@@ -55,7 +55,6 @@ class SteppedClock:
     at: float = 0.0
 
     def __call__(self) -> float:
-        """Read it."""
         return self.at
 
 

@@ -28,7 +28,6 @@ class LateCalls:
         self.use: Callable[[UnitOfWork], Any] | None = None
 
     async def run(self, use_case: Callable[[UnitOfWork], Any], *, key: str | None = None) -> Any:
-        """Return the window, and then nothing."""
         assert key is None
         self.asked += 1
         if self.asked == 1:

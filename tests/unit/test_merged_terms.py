@@ -90,7 +90,6 @@ WHO_HEARS_WHEN = {
 
 
 def earliest(terms: Terms) -> dict[str, int]:
-    """Return when each group is prompted."""
     return {group: position for position, tier in enumerate(terms.tiers) for group in tier}
 
 

@@ -47,7 +47,6 @@ def sent(arguments: list[Any], **headers: Any) -> dict[str, Any]:
 
 
 def admitted(message: object, queue: str = "core") -> dict[str, Any]:
-    """Admit a message of that queue."""
     return message_filter.task(json.dumps(message).encode(), queue)
 
 
@@ -113,7 +112,6 @@ def test_any_bytes_at_all_are_dropped(raw: bytes) -> None:
 
 
 def asked(**said: Any) -> bytes:
-    """Return a broadcast."""
     message = sent([])
     message["body"] = base64.b64encode(json.dumps({"method": "ping"} | said).encode()).decode()
     return json.dumps(message).encode()

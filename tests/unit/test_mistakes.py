@@ -40,7 +40,6 @@ RAW = re.compile(r"should|Value|Input|valid |instance|\^")
 
 
 def told(kind: type[BaseModel], facts: Any) -> dict[str, str]:
-    """Return what is said about each field."""
     with pytest.raises(ValidationError) as refused:
         kind.model_validate(facts)
     return {".".join(map(str, where)): what for where, what in policy_diff.of(refused.value)}

@@ -9,7 +9,6 @@ SAMPLE = (CHECKOUT / "deploy" / "gateways" / "nginx.conf").read_text()
 
 
 def block(variable: str) -> str:
-    """Return what the file's map to a variable holds."""
     found = re.search(rf"map \$\w+ \${variable} {{\n(.*?)\n    }}", SAMPLE, re.DOTALL)
     assert found is not None, variable
     return found[1]

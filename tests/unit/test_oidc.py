@@ -289,7 +289,6 @@ Make = Callable[[LocalIssuer], str]
 
 
 def tampered(token: str, **changes: Any) -> str:
-    """The token with other claims under the old signature."""
     header, payload, signature = token.split(".")
     claims = json.loads(base64.urlsafe_b64decode(payload + "==")) | changes
     return ".".join([header, encoded(json.dumps(claims).encode()), signature])

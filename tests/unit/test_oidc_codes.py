@@ -81,14 +81,12 @@ def come_back(
 
 
 def known(issuers: IdentityProviders, issuer: LocalIssuer) -> IdentityProvider:
-    """The settings of that issuer."""
     found = issuers.configured(issuer.url)
     assert found is not None
     return found
 
 
 def begun_with(issuers: IdentityProviders, issuer: LocalIssuer) -> AuthorizationRequest:
-    """A sign-in that was begun with the issuer."""
     return begin(known(issuers, issuer), issuers.metadata(known(issuers, issuer)), REDIRECT_URI)
 
 

@@ -44,7 +44,6 @@ def tls(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, ssl.S
 
 @pytest.fixture
 def issuer(tls: tuple[ssl.SSLContext, ssl.SSLContext]) -> Iterator[LocalIssuer]:
-    """An issuer that serves over TLS under the name."""
     with local_issuer(name=NAME, tls=tls[0]) as running:
         yield running
 

@@ -21,7 +21,6 @@ CHAT = webhook.WebhookTarget(UUID(int=3), "https://chat.example", Format.SLACK, 
 
 
 def payload(mail: RequestMail) -> bytes:
-    """Return the body of a call about a request."""
     return webhook.request_payload(mail, TARGET, public_url=PUBLIC, services={})
 
 

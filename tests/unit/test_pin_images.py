@@ -43,7 +43,6 @@ class Registry:
     asked: list[str] = field(default_factory=list)
 
     def answer(self, path: str, authorization: str | None) -> tuple[int, dict[str, str], bytes]:
-        """Return status, headers and body."""
         self.asked.append(path)
         where = urlsplit(path)
         if where.path == "/token":
@@ -60,7 +59,6 @@ class Registry:
 
 @pytest.fixture
 def registry() -> Iterator[Registry]:
-    """A registry that has all three images."""
     made = Registry()
 
     class RegistryHandler(BaseHTTPRequestHandler):
@@ -90,14 +88,12 @@ def registry() -> Iterator[Registry]:
 
 @pytest.fixture
 def files(tmp_path: Path) -> list[Path]:
-    """A Dockerfile and a Compose file."""
     for name, text in zip(FILES, (DOCKERFILE, COMPOSE), strict=True):
         (tmp_path / name).write_text(text)
     return [tmp_path / name for name in FILES]
 
 
 def sha(body: bytes) -> str:
-    """Return a digest as images bear it."""
     return f"@sha256:{hashlib.sha256(body).hexdigest()}"
 
 

@@ -19,7 +19,6 @@ CHECKING = ("notifications", "connectors")
 
 
 def printed(monkeypatch: pytest.MonkeyPatch, *files: Path) -> str:
-    """Run the command with these files of keys."""
     monkeypatch.setenv("LOCKBOX_AUDIT_NAME", "lockbox.example")
     monkeypatch.setenv("LOCKBOX_AUDIT_KEY_FILES", json.dumps([str(file) for file in files]))
     return CliRunner().invoke(operate, ["public-keys"]).output

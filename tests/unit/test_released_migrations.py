@@ -14,7 +14,6 @@ RELEASED = {
 
 
 def digest(name: str) -> str:
-    """Return the digest of a file of the migrations."""
     return hashlib.sha256((FOLDER / "versions" / name).read_bytes()).hexdigest()
 
 

@@ -33,7 +33,6 @@ PROMPTS = ["reviewing", "pending"]
 
 
 def seen(html: str) -> str:
-    """Return what a reader sees of a page."""
     return " ".join(unescape(re.sub(r"<[^>]*>", " ", html)).split())
 
 

@@ -52,7 +52,6 @@ def resolved(schema: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def operation(row: RouteCommand, path: str) -> Mapping[str, Any]:
-    """Return what the API says of a row's route."""
     return cast("Mapping[str, Any]", API["paths"][path][row.method.lower()])
 
 
@@ -125,7 +124,6 @@ class RecordingApi:
     url: str = ""
 
     def run(self, *words: str) -> Result:
-        """Run a command against it."""
         return CliRunner().invoke(app, words, env={"LOCKBOX_URL": self.url, "LOCKBOX_TOKEN": "t", "COLUMNS": "200"})
 
     def sent(self, *words: str) -> RecordedCall:
@@ -137,14 +135,12 @@ class RecordingApi:
 
 @pytest.fixture
 def api() -> Iterator[RecordingApi]:
-    """An API on a port of its own."""
     recording = RecordingApi()
 
     class Handler(BaseHTTPRequestHandler):
         """Notes and answers."""
 
         def answer(self) -> None:
-            """Answer any method."""
             body = self.rfile.read(int(self.headers.get("content-length", 0)))
             recording.calls.append(
                 RecordedCall(

@@ -30,7 +30,6 @@ class HandClock:
         self.now = 1000.0
 
     def __call__(self) -> float:
-        """Read it."""
         return self.now
 
 
@@ -63,13 +62,11 @@ class HangingJob:
         self.over.set()
 
     def give_back(self, why: NotSent, seconds: float, others: "Sequence[HangingJob]" = ()) -> None:
-        """Note that it came back, and others with it."""
         for one in (self, *others):
             one.returned.append((why, seconds))
             one.company = len(others)
 
     async def rest(self) -> None:
-        """Note that there is nothing more to do."""
         self.rested.set()
 
 

@@ -45,7 +45,6 @@ class Mailing:
         return results
 
     def close(self) -> None:
-        """Close the connections, and end the loop."""
         OPEN.remove(self)
         self._runner.run(self.mail.close())
         self._runner.close()
@@ -56,7 +55,6 @@ OPEN: list[Mailing] = []
 
 @pytest.fixture(autouse=True)
 def _closed() -> Iterator[None]:
-    """Close what a test has left open."""
     yield
     while OPEN:
         OPEN[-1].close()
@@ -69,7 +67,6 @@ def mailing(
 
 
 def refused(mail: Mailing) -> SendFailed:
-    """Send, and return how that failed."""
     with pytest.raises(SendFailed) as failed:
         mail.send(MAIL)
     return failed.value
@@ -395,7 +392,6 @@ class TalkativeRelay(Sink):
         self.heard = b""
 
     async def talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Talk."""
         writer.write(b"220 relay\r\n")
         await reader.readline()
         writer.write(b"250-relay\r\n250 PIPELINING\r\n")

@@ -12,7 +12,6 @@ HELD = QueueDepth(notifications=0, clocks_in_span=1, unacked=4, oldest_unacked_a
 def shown(
     postgres: Mapping[tuple[str, str], float] | None, redis: QueueDepth | None, *, said: str = "ok"
 ) -> Mapping[str, StatusLine]:
-    """Return the lines by name."""
     found = Status("ok", said, "0001", "0001", MetricSnapshot(postgres, redis))
     return {line.name: line for line in lines(found)}
 

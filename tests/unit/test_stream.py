@@ -45,7 +45,6 @@ class OpenedStreams:
         await asyncio.Event().wait()
 
     def begin(self, token: int) -> asyncio.Task[None]:
-        """Open a stream by this token."""
         credential = GatewayCredential(UUID(int=token), UUID(int=9), frozenset({"files"}), Dialect.GUARD)
         number = len(self.tasks)
 
@@ -72,15 +71,12 @@ class OpenedStreams:
                 await self.changed.wait()
 
     async def end(self) -> None:
-        """End all."""
         for task in self.tasks:
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
 
 
 def run(play: Callable[[OpenedStreams], Awaitable[None]], **how: Any) -> OpenedStreams:
-    """Play it on an event loop."""
-
     async def played() -> OpenedStreams:
         opened = OpenedStreams(**how)
         try:

@@ -21,12 +21,10 @@ class Watch:
         self.now = 100.0
 
     def __call__(self) -> float:
-        """Return what it shows."""
         return self.now
 
 
 def taken(slots: TargetSlots, target: str) -> TargetSlot:
-    """Return a slot that has to be free."""
     slot = slots.take(target)
     assert slot is not None
     return slot

@@ -157,7 +157,6 @@ def test_an_event_of_somebody_else_is_named_with_whose_it_is(whose: str, tenant:
 
 
 def vendors(*events: SealedEvent) -> bytes:
-    """Return an export of the vendor's log."""
     log = Log(list(events), whose="vendor")
     return log.whole().replace(b'"log":"vendor"', f'"log":"{UUID(int=0)}"'.encode(), 1)
 

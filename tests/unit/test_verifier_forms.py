@@ -180,13 +180,11 @@ json_values = st.recursive(
 
 
 def places(value: object, way: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """Return the ways to all parts of a value."""
     parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     return [way, *(found for name, part in parts for found in places(part, (*way, name)))]
 
 
 def put(value: Any, way: tuple[Any, ...], new: object) -> Any:
-    """Return the value with another part in one place."""
     if not way:
         return new
     copy = dict(value) if isinstance(value, dict) else list(value)

@@ -78,7 +78,6 @@ class SignedApprovalExample:
         return canonical({"comment": None, "resources": RESOURCES, "salt": "00" * 16} | self.content)
 
     def statement(self, **changes: Any) -> bytes:
-        """The statement that the event shows."""
         said = {
             "format": "lockbox decision 1",
             "action": "approve",
@@ -95,7 +94,6 @@ class SignedApprovalExample:
         return canonical(said | self.said | changes)
 
     def facts(self) -> dict[str, Any]:
-        """What the event says of it."""
         challenge = hashlib.sha256(self.statement(**self.signs)).digest()
         options = {"challenge": base64.urlsafe_b64encode(challenge).rstrip(b"=").decode()}
         answer = json.loads(self.authenticator.get(options, **self.lies))["response"]

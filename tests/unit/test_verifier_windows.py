@@ -94,7 +94,6 @@ def used(*told: dict[str, Any], max_uses: Any = 2) -> list[SealedEvent]:
 
 
 def kinds_of_uses(events: list[SealedEvent]) -> set[FindingKind]:
-    """Return what is found, by both verifiers alike."""
     whole = Log(events).whole()
     result = verified(whole, keys=[named(SIGNER)])
     assert result.exit_code == (BAD if result.findings.kinds else GOOD)

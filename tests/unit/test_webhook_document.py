@@ -28,14 +28,12 @@ PLACES: dict[str, dict[str, Any]] = {
 
 
 def body_schema(event_type: str) -> jsonschema_rs.Draft202012Validator:
-    """Return what checks the body of a call."""
     said = DOCUMENT["webhooks"][event_type]["post"]["requestBody"]["content"]["application/json"]["schema"]
     schema = {**said, "components": DOCUMENT["components"]}
     return jsonschema_rs.Draft202012Validator(schema, validate_formats=True)
 
 
 def event(**changes: Any) -> RequestEvent:
-    """Return an event of a request."""
     facts: dict[str, Any] = {
         "event_id": ONE,
         "event_type": "request.approved",

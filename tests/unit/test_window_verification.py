@@ -33,17 +33,14 @@ class ScriptedRows:
         self.moment: Callable[[], object] = lambda: None
 
     def commit(self, entry: RequestEntry) -> None:
-        """Open a window, or have it begin later."""
         self.active[entry.request.id] = entry
         self.moves.append(WindowChange(entry.request.id, False, None, None))
 
     def end(self, request_id: UUID) -> None:
-        """End it."""
         del self.active[request_id]
         self.moves.append(WindowChange(request_id, True, None, None))
 
     def batch(self, earlier: ChangeBatch | None, at: datetime = AT) -> ChangeBatch:
-        """Return what has changed since an earlier read."""
         seen = len(self.moves)
         since = int(earlier.seen.split(":")[1]) if earlier else seen
         return ChangeBatch("a server", f"1:{seen}:", tuple(self.moves[since:]), at)
@@ -56,7 +53,6 @@ class ScriptedRows:
         return found
 
     def windows_after(self, after: UUID, most: int) -> Sequence[RequestEntry]:
-        """Return the next ones by id."""
         self.moment()
         found = sorted(
             (one for one in self.active.values() if one.request.id > after), key=lambda one: one.request.id
@@ -77,7 +73,6 @@ class Scene:
         self.memory.listen(self.told.extend)
 
     def read(self, at: datetime = AT) -> None:
-        """Read once, as the thread does."""
         moment, began = self.rows.moment, self.memory.clock()
         moment()
         batch = self.rows.batch(self.windows.last, at)
@@ -98,7 +93,6 @@ class Scene:
 
     @property
     def kinds(self) -> list[ChangeKind]:
-        """What was told but heartbeats, in order."""
         return [one.kind for one in self.told if one.kind is not ChangeKind.HEARTBEAT]
 
 
@@ -111,7 +105,6 @@ class Happening:
     now: int = -1
 
     def moment(self) -> None:
-        """Do what is to happen now."""
         self.now += 1
         for action, place in zip(self.actions, self.places, strict=True):
             if place == self.now:
@@ -209,7 +202,6 @@ class SlowRows(ScriptedRows):
     now = 1000.0
 
     def clock(self) -> float:
-        """Return the time."""
         return self.now
 
     def windows(self, ids: Collection[UUID]) -> Sequence[RequestEntry]:
@@ -234,7 +226,6 @@ def crowded(count: int) -> tuple[SlowRows, Scene]:
 
 
 def found(scene: Scene, entry: RequestEntry) -> bool:
-    """Whether memory lets somebody in by a window."""
     request = entry.request
     asked = entry.tenant, request.service, request.open_resources[0], request.open_actions[0], request.requester_id
     return scene.memory.find(AccessCheck(*asked)) is not None
@@ -322,7 +313,6 @@ def test_forged_news_of_any_number_of_ends_lose_no_window() -> None:
 
 
 def later(number: int, begins: datetime, extends: UUID | None = None) -> RequestEntry:
-    """Return a window that was approved and begins later."""
     entry = open_window(number, "files")
     vars(entry.request).update(opens_at=begins, extends=extends)
     return replace(entry, open=False)

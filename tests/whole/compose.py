@@ -15,24 +15,20 @@ IMAGE = "lockbox:local"
 
 @cache
 def compose() -> dict[str, Any]:
-    """Return the file with its anchors merged."""
     found: dict[str, Any] = YAML(typ="safe", pure=True).load(FILE.read_text())
     return found
 
 
 def services() -> dict[str, dict[str, Any]]:
-    """Return all services."""
     found: dict[str, dict[str, Any]] = compose()["services"]
     return found
 
 
 def ours() -> dict[str, dict[str, Any]]:
-    """Return the services that run our image."""
     return {name: service for name, service in services().items() if service["image"] == IMAGE}
 
 
 def seconds(duration: str) -> int:
-    """Return a duration such as 30s as a number."""
     found = re.fullmatch(r"(\d+)s", duration)
     assert found
     return int(found.group(1))

@@ -50,7 +50,6 @@ class RunningStack(Stack):
         return str(self.rows("SELECT state FROM requests WHERE id = :id", id=str(request_id))[0].state)
 
     def python(self, script: str) -> subprocess.CompletedProcess[str]:
-        """Run a script with the settings of a worker."""
         return warm().run(self.plan.variables("worker"), script=script)
 
     def ends(self, request_id: UUID | str, state: str) -> None:
@@ -148,5 +147,4 @@ def _is_ready(log: str) -> bool:
 
 
 def log_lines(path: Path) -> list[dict[str, Any]]:
-    """Return the structured lines of a process' log."""
     return [json.loads(line) for line in path.read_text().splitlines() if line.startswith("{")]

@@ -36,12 +36,10 @@ class Containers:
 
     @property
     def secrets(self) -> Path:
-        """The folder of the secrets."""
         return self.folder / "secrets"
 
     @property
     def checkpoints(self) -> Path:
-        """The volume of the checkpoints."""
         place = self.folder / "checkpoints"
         place.mkdir(exist_ok=True)
         return place
@@ -54,7 +52,6 @@ class Containers:
         return text
 
     def command(self, words: list[str]) -> list[str]:
-        """Return a command with this Python and these ports."""
         programs = {"python": [sys.executable], "lockbox": [sys.executable, "-m", "cli"]}
         line = " \0".join(words[1:]).replace("0.0.0.0", "127.0.0.1")  # noqa: S104 - it is replaced
         for port in ("8000", "5555"):
@@ -75,7 +72,6 @@ class Containers:
         return given
 
     def start(self, name: str) -> subprocess.Popen[bytes]:
-        """Start the process of a service."""
         with self.log(name).open("ab") as log:
             self.running[name] = subprocess.Popen(
                 self.command(services()[name]["command"]),
@@ -88,11 +84,9 @@ class Containers:
         return self.running[name]
 
     def log(self, name: str) -> Path:
-        """Return the log of a service."""
         return self.folder / f"{name}.log"
 
     def healthy(self, name: str) -> bool:
-        """Run the health check of a service."""
         kind, *command = services()[name]["healthcheck"]["test"]
         assert kind == "CMD"
         environment = self.environment(name)
@@ -113,7 +107,6 @@ class Containers:
         return [SHELL, "-c", text]
 
     def make_roles(self) -> None:
-        """Run the script of Postgres's image."""
         where = {"PATH": self.path, "PGHOST": "127.0.0.1", "PGPORT": str(self.ports["postgres:5432"])}
         subprocess.run(self.script("roles.sh"), env=where, check=True, capture_output=True)
 
@@ -133,7 +126,6 @@ class Containers:
             return False
 
     def stop(self) -> None:
-        """End what runs."""
         for process in self.running.values():
             process.kill()
             process.wait()

@@ -72,7 +72,6 @@ class Installation:
     service: RecordingService
 
     def token(self, subject: str = "erin-at-work", **changes: Any) -> str:
-        """A token of the issuer for somebody."""
         now = int(time.time())
         claims: dict[str, Any] = {"sub": subject, "azp": "support-console", "iat": now, "exp": now + 300}
         return self.issuer.token(**claims | changes)
@@ -138,12 +137,10 @@ class Entrance:
 
 
 def address() -> str:
-    """A mailbox that no other test uses."""
     return f"m{next(NUMBERS)}@contoso.example"
 
 
 def catalogue(issuer: LocalIssuer) -> Catalogue:
-    """The catalogue that is shipped, with this issuer."""
     sample = read_catalogue(CHECKOUT / "deploy" / "catalogue.yaml")
     trusted = TokenIssuer(
         issuer=issuer.url,
@@ -157,7 +154,6 @@ def catalogue(issuer: LocalIssuer) -> Catalogue:
 
 @contextmanager
 def api_of(issuer: LocalIssuer, db: Database) -> Iterator[int]:
-    """Serve the API with the gate before it."""
     served = ServedDatabase(db)
     app = make_app(SETTINGS.model_copy(update={"catalogue": catalogue(issuer), "public_url": PUBLIC}), served)
     gateway: GateRuntime = app.state.gateway
@@ -168,7 +164,6 @@ def api_of(issuer: LocalIssuer, db: Database) -> Iterator[int]:
 
 @contextmanager
 def installed(template: ServerAddresses) -> Iterator[Installation]:
-    """Run Lockbox and the service, for all gateways."""
     with ExitStack() as ends:
         urls = ends.enter_context(fresh_database(template, flushes=False))
         db = Database(make_engine(urls.api, role="test-gateways"), Schedule(urls.redis))

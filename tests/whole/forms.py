@@ -72,7 +72,6 @@ HELD = """() => [...document.querySelectorAll("input, textarea")].map((one) => o
 
 
 def way(method: str, path: str) -> Way:
-    """Return a form as it is known by."""
     return method, LETTER.sub("{letter}", SLUG.sub("{slug}", ID.sub("{id}", path)))
 
 
@@ -108,12 +107,10 @@ class Book:
         return page
 
     def open(self, page: Page, path: str) -> None:
-        """Go to a page."""
         page.goto(path)
         self.look(page)
 
     def look(self, page: Page) -> None:
-        """Take note of the forms of a page."""
         self._see(page.evaluate(f"() => ({WAYS})(document)"))
 
     def crawl(self, page: Page, most: int = 12) -> None:
@@ -179,7 +176,6 @@ class Book:
         self.look(page)
 
     def clock(self) -> datetime:
-        """Return what time it is for the database."""
         with self.stage.db.transaction() as session:
             return now(session)
 

@@ -68,7 +68,6 @@ def _unpack(packages: tuple[str, ...], place: Path, fetch: str, unpack: str) -> 
 
 @contextmanager
 def running_nginx(program: Path, folder: Path, places: GatewayPlaces) -> Iterator[None]:
-    """Run nginx."""
     token = folder / "token.conf"
     token.write_text(f'proxy_set_header Lockbox-Gateway "{places.token}";\n')
     token.chmod(0o600)
@@ -97,7 +96,6 @@ def of_wheels(name: str) -> Path | None:
 
 @contextmanager
 def running_caddy(program: Path, folder: Path, places: GatewayPlaces) -> Iterator[None]:
-    """Run Caddy."""
     token = folder / "gateway-token"
     token.write_text(f"{places.token}\n")
     token.chmod(0o600)
@@ -117,7 +115,6 @@ def running_caddy(program: Path, folder: Path, places: GatewayPlaces) -> Iterato
 
 @contextmanager
 def running_traefik(program: Path, folder: Path, places: GatewayPlaces) -> Iterator[None]:
-    """Run Traefik."""
     sample, inner, dynamic = SAMPLES / "traefik", own_port(), folder / "dynamic"
     dynamic.mkdir()
     changes = {
@@ -148,7 +145,6 @@ def haproxy() -> Path | None:
 
 @contextmanager
 def running_haproxy(program: Path, folder: Path, places: GatewayPlaces) -> Iterator[None]:
-    """Run HAProxy."""
     token, script = folder / "gateway-token", folder / "haproxy.lua"
     token.write_text(f"{places.token}\n")
     token.chmod(0o600)

@@ -24,12 +24,10 @@ class LockboxLine:
     _open: list[socket.socket] = field(default_factory=list)
 
     def connect(self) -> None:
-        """Take connections."""
         self._listener = socket.create_server((HOST, self.port), backlog=100)
         threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
 
     def cut(self) -> None:
-        """End all connections, and take no more."""
         if self._listener is not None:
             with suppress(OSError):
                 self._listener.shutdown(socket.SHUT_RDWR)
@@ -37,7 +35,6 @@ class LockboxLine:
         self.drop()
 
     def drop(self) -> None:
-        """End all connections."""
         for one in self._open:
             with suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)

@@ -127,7 +127,6 @@ class Machine:
         }
 
     def environment(self) -> dict[str, str]:
-        """Return what whoever types has in the environment."""
         root, redis = urlsplit(self.servers.superuser_url), urlsplit(self.servers.redis_url)
         logins = {
             "OWNER": self.servers.owner_database_url,
@@ -174,7 +173,6 @@ class Machine:
         assert ended.returncode == 0, f"{block}\n\n{ended.stdout}\n{ended.stderr}\n{self._logs()}"
 
     def stop(self) -> None:
-        """End what still runs."""
         for file in (self.place / "run").glob("*.pid"):
             with_group = int(file.read_text())
             try:

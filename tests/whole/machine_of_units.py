@@ -39,7 +39,6 @@ LISTS_KEY = "INSERT INTO audit_keys (key, purpose, first_used_at) VALUES ('{}', 
 
 
 def fernet() -> str:
-    """Return a key that encrypts secrets."""
     return urlsafe_b64encode(secrets.token_bytes(32)).decode()
 
 
@@ -72,12 +71,10 @@ class MachineOfUnits:
 
     @property
     def etc(self) -> Path:
-        """Where keys and settings are."""
         return self.place / "etc" / "lockbox"
 
     @property
     def checkpoints(self) -> Path:
-        """The folder that the core worker ships to."""
         return self.place / "var" / "lib" / "lockbox" / "checkpoints"
 
     def runs(self, *arguments: str, **variables: str) -> str:
@@ -102,12 +99,10 @@ class MachineOfUnits:
         ]
 
     def finds(self, unit: str) -> list[dict[str, str]]:
-        """Return what doctor finds that is not well."""
         return [one for one in self.examines(unit) if one["level"] != "ok"]
 
     @contextmanager
     def changed(self, file: str, **settings: str) -> Iterator[None]:
-        """Change settings of a file for a while."""
         path = self.etc / file
         before = path.read_text()
         lines = [line for line in before.splitlines() if line.partition("=")[0] not in settings]

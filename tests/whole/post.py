@@ -9,7 +9,6 @@ CODE = re.compile(r"^ {4}(\S+(?: \S+)?)$", re.MULTILINE)
 
 
 def address_of(stage: RunningStack, world: World, name: str) -> str:
-    """Return the address of somebody of a world."""
     (row,) = stage.rows("SELECT email FROM people WHERE id = :id", id=world.people[name].person_id)
     return str(row.email)
 

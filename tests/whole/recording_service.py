@@ -70,6 +70,5 @@ class RecordingService:
         threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
 
     def close(self) -> None:
-        """End it."""
         self.server.shutdown()
         self.server.server_close()

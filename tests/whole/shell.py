@@ -19,7 +19,6 @@ class Shell(Commands):
         self.stage = stage
 
     def log(self) -> str:
-        """Return what the API has logged."""
         return (self.stage.processes.logs / "api.log").read_text()
 
 
@@ -31,5 +30,4 @@ def at_once(variables: dict[str, str], *words: str) -> "subprocess.CompletedProc
 
 
 def lockbox(variables: dict[str, str], *words: str) -> "subprocess.CompletedProcess[str]":
-    """Run the command as a process of its own."""
     return warm().run({"COLUMNS": WIDE} | variables, module="cli", options=words)

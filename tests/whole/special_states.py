@@ -58,12 +58,10 @@ def declared(catalogue: str) -> str:
 
 
 def opened(world: World, **changes: Any) -> AccessRequest:
-    """Open a window."""
     return approved(world, world.fresh(**changes))
 
 
 def approved(world: World, request: AccessRequest) -> AccessRequest:
-    """Let an approver approve a request."""
     return world.act("ann", Action.APPROVE, request.id)
 
 
@@ -77,7 +75,6 @@ def extension(world: World, **changes: Any) -> AccessRequest:
 
 
 def extended(world: World, request: AccessRequest) -> AccessRequest:
-    """Return the request that another one extends."""
     with setting(world.db).transaction() as session:
         found = session.orm.get_one(AccessRequest, request.extends)
         session.orm.expunge(found)
@@ -85,7 +82,6 @@ def extended(world: World, request: AccessRequest) -> AccessRequest:
 
 
 def later(world: World, **changes: Any) -> AccessRequest:
-    """Ask for access that begins in two days."""
     return world.fresh(not_before=_at(world) + timedelta(days=2), access_window=HOUR, **changes)
 
 
@@ -97,7 +93,6 @@ def held_back(world: World, request: AccessRequest) -> AccessRequest:
 
 
 def emergency(world: World, **changes: Any) -> AccessRequest:
-    """Ask for break-glass."""
     said: dict[str, Any] = {
         "break_glass": True,
         "access_window": 1800,
@@ -107,12 +102,10 @@ def emergency(world: World, **changes: Any) -> AccessRequest:
 
 
 def by_break_glass(world: World, **changes: Any) -> AccessRequest:
-    """Open a window by break-glass."""
     return world.act("max", Action.BREAK_GLASS, emergency(world, **changes).id, comment=WHY_NOW)
 
 
 def awaiting_finding(world: World, **changes: Any) -> AccessRequest:
-    """Let such a window be over."""
     return world.act("erin", Action.COMPLETE, by_break_glass(world, **changes).id)
 
 
@@ -126,7 +119,6 @@ def overdue(world: World, **changes: Any) -> AccessRequest:
 
 
 def found_unjustified(world: World, **changes: Any) -> AccessRequest:
-    """Let the customer find that it was not justified."""
     request = awaiting_finding(world, **changes)
     said = FindingInput(AfterReviewFinding.NOT_JUSTIFIED, "Ann was on call and could have been asked.")
     with world.db.transaction() as session:
@@ -143,7 +135,6 @@ def stepwise(world: World) -> AccessRequest:
 
 
 def first_step(world: World, request: AccessRequest) -> AccessRequest:
-    """Let the first group approve."""
     return world.act("abe", Action.APPROVE, request.id)
 
 
@@ -168,7 +159,6 @@ def described(world: World, **changes: Any) -> AccessRequest:
 
 
 def pre_approval(world: World, resource: str, *approvers: str, **changes: Any) -> UUID:
-    """Propose a pre-approval, and let these approve it."""
     usual: dict[str, Any] = {
         "service": SERVICE,
         "resource": resource,
@@ -186,7 +176,6 @@ def pre_approval(world: World, resource: str, *approvers: str, **changes: Any) -
 
 
 def pre_approved(world: World) -> AccessRequest:
-    """Open a window by a pre-approval."""
     pre_approval(world, "mailbox:*@contoso.example", "ann")
     return world.fresh(access_window=900)
 
@@ -209,17 +198,14 @@ def held(world: World) -> None:
 
 
 def leaving(world: World) -> None:
-    """Let a tenant ask to be off-boarded."""
     does(world, "tara", tenant_data.ask_to_leave)
 
 
 def exclusions_stated(world: World) -> None:
-    """Let the vendor say what Lockbox does not cover."""
     manages(world, "olga", exclusions.state, EXCLUSIONS)
 
 
 def exclusions_acknowledged(world: World) -> None:
-    """Let an admin acknowledge it."""
     exclusions_stated(world)
     with world.db.transaction() as session:
         version = exclusions.read(session, world.people["tara"]).version

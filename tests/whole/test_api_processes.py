@@ -64,12 +64,10 @@ def stage(apis: RunningStack) -> RunningStack:
 
 
 def children(stage: RunningStack) -> list[psutil.Process]:
-    """Return the processes that serve."""
     return psutil.Process(stage.processes.running["api"].pid).children()
 
 
 def connections(stage: RunningStack) -> Counter[int]:
-    """Return how many connections of clients each process holds."""
     held = Counter[int]()
     for child in children(stage):
         here = [one for one in child.net_connections("tcp") if one.status in OPEN]
@@ -85,7 +83,6 @@ def asked(held: ExitStack, stage: RunningStack) -> tuple[int, socket.socket]:
 
 
 def answers(stage: RunningStack) -> bool:
-    """Return whether the API answers a new connection."""
     try:
         return httpx.get(f"{stage.plan.public_url}/livez", timeout=5).status_code == 200
     except httpx.HTTPError:
@@ -209,7 +206,6 @@ def test_while_it_ends_nobody_connects_and_waits_in_vain(stage: RunningStack) ->
 
 
 def is_refused(stage: RunningStack) -> bool:
-    """Return whether nobody listens."""
     try:
         socket.create_connection((HOST, stage.plan.api_port), timeout=5).close()
     except ConnectionRefusedError:

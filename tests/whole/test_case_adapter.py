@@ -63,7 +63,6 @@ class RunningAdapter:
         return httpx.post(self.url, content=body, headers=headers, trust_env=False, timeout=20)
 
     def says(self, case: str, email: str = "erin@vendor.example") -> dict[str, Any]:
-        """Return its answer, whose signature is checked."""
         answer = self.ask(case, email)
         assert answer.status_code == 200
         assert answer.headers["webhook-id"] == json.loads(answer.request.content)["id"]
@@ -73,7 +72,6 @@ class RunningAdapter:
 
 @pytest.fixture(scope="module")
 def adapter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningAdapter]:
-    """Start the sample."""
     folder, secret, port = tmp_path_factory.mktemp("adapter"), new_secret(), own_port()
     (folder / "adapter.secret").write_text(f"{secret}\n")
     (folder / "cases.json").write_text(json.dumps(CASES))

@@ -55,7 +55,6 @@ class FakeLockbox:
 
     @property
     def yes(self) -> bytes:
-        """A yes to what was asked last."""
         return json.dumps(END | self.about).encode()
 
     @staticmethod
@@ -122,7 +121,6 @@ class FakeLockbox:
 
 @pytest.fixture(scope="module")
 def lockbox() -> Iterator[FakeLockbox]:
-    """The fake."""
     fake = FakeLockbox()
     yield fake
     fake.server.shutdown()

@@ -82,17 +82,6 @@ def test_a_table_is_printed(shell: Shell) -> None:
 
 
 @pytest.mark.far
-def test_the_audit_log_is_searched(shell: Shell) -> None:
-    shown = shell.does("aude", "audit", "list", "--text", "be QUICK")
-    found = shell.reads("aude", "audit", "list", "--action", "complete")
-
-    assert "approve" in shown
-    assert "Be quick" in shown
-    assert "complete" not in shown
-    assert [one["actor"]["name"] for one in found["items"]] == ["Erin"]
-
-
-@pytest.mark.far
 def test_a_report_is_shown_and_written_as_a_page(shell: Shell, tmp_path: Path) -> None:
     page = tmp_path / "report.html"
 
@@ -103,9 +92,3 @@ def test_a_report_is_shown_and_written_as_a_page(shell: Shell, tmp_path: Path) -
     assert "Ann (approver)" in shown
     assert written.code == 0
     assert "No activity was recorded while it was open." in page.read_text(encoding="utf-8")
-
-
-@pytest.mark.far
-def test_whoever_does_not_read_the_audit_log_is_refused(shell: Shell) -> None:
-    for words in (("list",), ("export",), ("checkpoint",), ("report", the_request(shell))):
-        shell.is_refused("ann", "wrong-role: ", "audit", *words)

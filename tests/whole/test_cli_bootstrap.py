@@ -37,12 +37,10 @@ VALUES (uuidv7(), 'Former', 'former@example.test', :side, {disabled_at}, now())
 
 
 def owner(urls: Urls, **more: str) -> dict[str, str]:
-    """Return the variables of whoever sets the installation up."""
     return {"LOCKBOX_ENVIRONMENT": "test", "LOCKBOX_OWNER_DATABASE_URL": urls.owner} | more
 
 
 def count(superuser: Engine) -> tuple[int, int]:
-    """Return how many people and tokens there are."""
     with superuser.connect() as connection:
         row = connection.execute(text(PEOPLE)).one()
     return row.people, row.tokens
@@ -50,7 +48,6 @@ def count(superuser: Engine) -> tuple[int, int]:
 
 @pytest.fixture
 def stage(template: ServerAddresses, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
-    """An API over an empty database."""
     with stage_of(template, tmp_path_factory.mktemp("logs"), names=("api",)) as stage:
         yield stage
 

@@ -31,7 +31,6 @@ PATIENCE = 20
 
 @pytest.fixture
 def stage(template: ServerAddresses, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
-    """An API over an empty database."""
     with stage_of(template, tmp_path_factory.mktemp("logs"), names=("api",)) as stage:
         yield stage
 
@@ -47,7 +46,6 @@ class PasskeyVisitor:
         self.authenticator = Authenticator(origin=self.home)
 
     def get(self, path: str) -> PortalPage:
-        """Open a page."""
         return PortalPage(self.client.get(path))
 
     def submit(self, page: PortalPage, action: str, **changes: str) -> PortalPage:
@@ -56,7 +54,6 @@ class PasskeyVisitor:
         return PortalPage(self.client.post(form.action, data=form.fields | changes))
 
     def add_passkey(self, account: PortalPage) -> None:
-        """Add a passkey, and sign in by it."""
         asked = self.submit(account, "/account/passkeys/new", name="laptop")
         options = json.loads(asked.form("/account/passkeys").data["options"])
         self.submit(asked, "/account/passkeys", credential=self.authenticator.create(options))
@@ -65,7 +62,6 @@ class PasskeyVisitor:
         self.submit(asked, "/answer", credential=self.authenticator.get(options))
 
     def answer(self, code: str, said: str) -> PortalPage:
-        """Type a terminal's code and answer."""
         asks = self.submit(self.get("/device"), "/device", code=code)
         return self.submit(asks, "/device/answer", said=said)
 

@@ -88,7 +88,6 @@ WORKERS = ("worker", "notifications", "connectors")
 
 
 def default(setting: str) -> object:
-    """Return the default of a setting."""
     return Settings.model_fields[setting].default
 
 

@@ -17,12 +17,10 @@ from tests.whole.containers import SHELL
 
 
 def make(folder: Path) -> subprocess.CompletedProcess[str]:
-    """Run the script."""
     return subprocess.run([SCRIPTS / "secrets", folder], capture_output=True, text=True, timeout=30, check=False)
 
 
 def contents(folder: Path) -> dict[str, str]:
-    """Return what the files hold, by name."""
     return {path.name: path.read_text() for path in folder.iterdir()}
 
 

@@ -73,7 +73,6 @@ def children(process: "subprocess.Popen[str]", words: str) -> list[psutil.Proces
 
 
 def check_details(details: str) -> None:
-    """Every mail, webhook, event and answer is in them."""
     assert len(re.findall(r"^  \d (?:ann|amir|erin) +\S", details, re.MULTILINE)) == 68
     calls = re.findall(r"^  \d (?:customer|vendor) +request\.\S+ +verified (\d+) ", details, re.MULTILINE)
     assert (calls.count("204"), calls.count("503"), len(calls)) == (58, 2, 60)

@@ -64,7 +64,6 @@ def _own_port(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def variables(urls: Urls) -> dict[str, str]:
-    """The variables of a machine on which everything runs."""
     return {name: getattr(urls, login) for name, login in LOGINS.items()} | {
         "LOCKBOX_REDIS_URL": urls.redis,
         "LOCKBOX_SMTP_URL": urls.smtp,
@@ -281,7 +280,6 @@ def test_a_server_whose_name_nobody_checks_is_found(urls: Urls, monkeypatch: pyt
 
 @contextmanager
 def receiving(superuser_url: str, folder: Path) -> Iterator[None]:
-    """Follow a Postgres as a standby does."""
     program = next(Path(sys.prefix).rglob("pginstall/bin/pg_receivewal"))
     url = superuser_url.replace("+psycopg", "")
     with subprocess.Popen([program, "-D", folder, "-d", url], stderr=subprocess.DEVNULL) as process:
@@ -336,7 +334,6 @@ def test_a_redis_of_another_machine_in_the_clear_is_found(urls: Urls, monkeypatc
 
 @pytest.fixture(scope="module")
 def redis_url() -> Iterator[str]:
-    """A Redis whose configuration may be changed."""
     with own_servers("doctor", only=("redis",)) as servers:
         yield servers.redis_url
 
@@ -470,7 +467,6 @@ def keyed(folder: Path, name: str, lasts: timedelta = 3650 * DAY) -> tuple[bytes
 
 
 def certified(folder: Path, name: str, lasts: timedelta = 3650 * DAY) -> ssl.SSLContext:
-    """Return what serves with such a certificate."""
     keyed(folder, name, lasts)
     serves = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     serves.load_cert_chain(folder / "certificate.pem")
@@ -560,7 +556,6 @@ class ScriptedApi(LocalServer):
         self._answer = f"HTTP/1.1 {status}\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n{body}"
 
     async def talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Read the call, and answer."""
         await reader.readuntil(b"\r\n\r\n")
         writer.write(self._answer.encode())
         await writer.drain()

@@ -91,7 +91,6 @@ def _owned(path: Path, uid: int, gid: int, mode: int) -> None:
 
 @contextmanager
 def kept(machine: MachineOfUnits) -> Iterator[None]:
-    """Give every file back to whom it belonged."""
     paths = [machine.etc, machine.checkpoints, *machine.etc.rglob("*"), *machine.checkpoints.rglob("*")]
     before = {path: path.stat() for path in paths}
     try:
@@ -228,7 +227,6 @@ def test_a_relay_that_wants_a_login_is_found_and_gets_no_mail(machine: MachineOf
 
 
 def other_postgres(machine: MachineOfUnits, url: str) -> AbstractContextManager[None]:
-    """Let the API use another address."""
     return machine.changed("api.env", LOCKBOX_DATABASE_URL=url)
 
 

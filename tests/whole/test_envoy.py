@@ -45,7 +45,6 @@ def manager() -> HttpConnectionManager:
 
 
 def gate_of(manager: HttpConnectionManager) -> ExtAuthz:
-    """The filter that asks Lockbox."""
     found = ExtAuthz()
     assert manager.http_filters[1].typed_config.Unpack(found)
     return found

@@ -58,7 +58,6 @@ MODULES = (requests, sign_in, tenant_admin, own, audit_log, pre_approvals, tenan
 
 
 def playground(stage: RunningStack, world: World, folder: Path) -> Path:
-    """Write who can be played."""
     parts = [
         {
             "key": key,
@@ -108,7 +107,6 @@ def book(template: ServerAddresses, tmp_path_factory: pytest.TempPathFactory, wo
 
 
 def furnished(stage: RunningStack) -> World:
-    """Return a world with something of everything."""
     world = stage.world(approval_window=3600, review_window=3600, quorum=2)
     for decided in ((Action.DENY,), (Action.APPROVE,), (Action.APPROVE, Action.APPROVE), ()):
         request = world.fresh()

@@ -105,7 +105,6 @@ def far(kind: str) -> ParameterSet:
 
 @pytest.fixture(scope="module")
 def home(template: ServerAddresses) -> Iterator[Installation]:
-    """Lockbox and the service, for all gateways."""
     with installed(template) as home:
         yield home
 
@@ -114,7 +113,6 @@ def home(template: ServerAddresses) -> Iterator[Installation]:
 def entrance(
     home: Installation, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Entrance]:
-    """One gateway after another, each by its sample."""
     kind: str = request.param
     gateway = KINDS[kind]
     program = gateway.find()
@@ -440,7 +438,6 @@ def test_with_postgres_dead_it_is_shut_and_comes_back_by_itself(entrance: Entran
 
 
 def reason_for(entrance: Entrance, mailbox: str) -> str:
-    """The reason with which a mailbox is refused."""
     return entrance.refused(f"/mailboxes/{mailbox}").headers["lockbox-reason"]
 
 

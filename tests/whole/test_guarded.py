@@ -31,7 +31,6 @@ def lockbox() -> Iterator[SmallLockbox]:
 
 @contextmanager
 def running(tmp_path: Path, name: str, url: str, *about: str) -> Iterator[str]:
-    """Run an example, and yield its address."""
     token = tmp_path / "token"
     token.write_text(f"{TOKEN}\n")
     port = own_port()

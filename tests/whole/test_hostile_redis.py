@@ -63,7 +63,6 @@ def envelope(body: object, **changes: Any) -> dict[str, Any]:
 
 
 def packed(body: object = ([[]], {}, {}), **changes: Any) -> bytes:
-    """Return it as bytes."""
     return json.dumps(envelope(body, **changes)).encode()
 
 
@@ -92,7 +91,6 @@ GARBAGE = {
 
 
 def redis_of(stage: RunningStack) -> "Redis":
-    """Return a client of the stage's Redis."""
     return Redis.from_url(stage.plan.redis_url)
 
 
@@ -115,12 +113,10 @@ def litter(redis: "Redis", number: int) -> None:
 
 
 def number_of(stage: RunningStack) -> int:
-    """Return the number of the stage's Redis database."""
     return int(make_url(stage.plan.redis_url).database or 0)
 
 
 def answering(stage: RunningStack) -> set[str]:
-    """Return the kinds of workers that answer a ping."""
     with Celery("stranger", broker=stage.plan.redis_url) as stranger:
         replies = stranger.control.ping(timeout=2) or []
     return {name.partition("@")[0] for reply in replies for name in reply}

@@ -33,7 +33,6 @@ def said(word: str) -> list[list[str]]:
 
 
 def copied() -> set[str]:
-    """Return what the Dockerfile takes from the checkout."""
     return {source for words in said("COPY") if not words[0].startswith("--from") for source in words[:-1]}
 
 
@@ -48,7 +47,6 @@ def part(*extra: str) -> set[str]:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the image installs of ours, unpacked."""
     folder = tmp_path_factory.mktemp("wheel")
     build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
     subprocess.run(build, cwd=CHECKOUT, capture_output=True, timeout=60, check=True)

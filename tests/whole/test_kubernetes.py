@@ -44,17 +44,14 @@ class Built:
     secrets: Path
 
     def of(self, kind: str) -> dict[str, dict[str, Any]]:
-        """Return all of a kind by name."""
         return {one["metadata"]["name"]: one for one in self.documents if one["kind"] == kind}
 
     def pods(self) -> dict[str, dict[str, Any]]:
-        """Return the pods' templates by component."""
         owners = [*self.of("Deployment").values(), *self.of("Job").values()]
         templates = [one["spec"]["template"] for one in owners]
         return {one["metadata"]["labels"]["app.kubernetes.io/component"]: one for one in templates}
 
     def container(self, component: str) -> dict[str, Any]:
-        """Return the one container of a component."""
         (found,) = self.pods()[component]["spec"]["containers"]
         return dict(found)
 
@@ -69,7 +66,6 @@ class Built:
         return dict(self.of("ConfigMap")[volume["configMap"]["name"]]["data"])
 
     def environment(self, component: str) -> dict[str, str]:
-        """Return the variables of a container."""
         container, maps = self.container(component), self.of("ConfigMap")
         found: dict[str, str] = {}
         for source in container["envFrom"]:
@@ -78,7 +74,6 @@ class Built:
 
 
 def kustomized(folder: Path) -> list[dict[str, Any]]:
-    """Return what kustomize builds of a folder."""
     ran = subprocess.run(
         [need("kustomize"), "build", folder], capture_output=True, text=True, timeout=60, check=False
     )

@@ -68,7 +68,6 @@ BROKEN = """
 
 @pytest.fixture(scope="module")
 def desk(stage: RunningStack) -> Iterator[BrowserDesk]:
-    """A browser for all."""
     with desk_of(stage) as found:
         yield found
 

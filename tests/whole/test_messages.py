@@ -46,7 +46,6 @@ PROCESSES = ("api", "worker", "notifications", "flower")
 
 
 def broker(stage: RunningStack) -> Celery:
-    """Return somebody who can write to the broker."""
     return Celery("stranger", broker=stage.urls.redis)
 
 

@@ -47,7 +47,6 @@ INLINE = re.findall(r"`(lockbox [^`]+)`", TEXT)
 
 @pytest.fixture(scope="module")
 def here() -> Iterator[Machine]:
-    """A machine."""
     with machine() as made:
         yield made
 

@@ -32,13 +32,11 @@ MOST_TAPS, MOST_SCROLLS = 4, 1
 
 @pytest.fixture(scope="module")
 def desk(stage: RunningStack) -> Iterator[BrowserDesk]:
-    """A browser for all."""
     with desk_of(stage) as found:
         yield found
 
 
 def count(page: Page, name: str) -> int:
-    """Return how often something was done on our pages."""
     return int(page.evaluate("(name) => Number(sessionStorage[name] ?? 0)", name))
 
 

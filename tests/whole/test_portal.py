@@ -32,14 +32,12 @@ HOSTILE = "<script>document.title='owned'</script><img src=x onerror=\"document.
 
 @pytest.fixture(scope="module")
 def browser(stage: RunningStack) -> Iterator[BrowserDesk]:
-    """A browser for all."""
     with desk_of(stage) as found:
         yield found
 
 
 @pytest.fixture
 def desk(browser: BrowserDesk) -> Iterator[BrowserDesk]:
-    """That browser, in which everybody begins anew."""
     yield browser
     browser.leave()
 
@@ -304,7 +302,6 @@ class Frame(BaseHTTPRequestHandler):
     shown = ""
 
     def do_GET(self) -> None:
-        """Answer with the page."""
         self.send_response(200)
         self.send_header("content-type", "text/html")
         self.end_headers()

@@ -213,7 +213,6 @@ def firing(*alerts: str) -> list[dict[str, Any]]:
 
 
 def promtool_accepts(folder: Path, cases: list[dict[str, Any]]) -> None:
-    """Let promtool run these."""
     file = folder / "tests.json"
     file.write_text(json.dumps({"rule_files": [str(RULES_FILE)], "evaluation_interval": "1m", "tests": cases}))
     ran = subprocess.run(

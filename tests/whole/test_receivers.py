@@ -74,7 +74,6 @@ class RunningReceiver:
         return self.calls.post(self.url, content=body if sent is None else sent, headers=given).status_code
 
     def end(self) -> str:
-        """End it, and return what it printed."""
         self.calls.close()
         self.process.terminate()
         return self.process.communicate(timeout=20)[0]
@@ -82,7 +81,6 @@ class RunningReceiver:
 
 @pytest.fixture(params=["Python", "Node", pytest.param("Go", marks=pytest.mark.far)], scope="module")
 def command(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Return how a receiver is started."""
     found = LANGUAGES[request.param](tmp_path_factory.mktemp("program"))
     if found is None:
         (pytest.fail if request.param in DEMANDED and is_demanded() else pytest.skip)(absent(request.param))
@@ -91,7 +89,6 @@ def command(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 @pytest.fixture
 def receiver(command: list[str], tmp_path: Path) -> Iterator[RunningReceiver]:
-    """Start a receiver, with two secrets."""
     secrets, port = (new_secret(), new_secret()), own_port()
     held = tmp_path / "webhook.secret"
     held.write_text("\n".join(secrets) + "\n")

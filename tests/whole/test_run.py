@@ -28,7 +28,6 @@ SECONDS = 200
 
 @pytest.fixture(scope="module")
 def here() -> Iterator[ModuleRunner]:
-    """A terminal."""
     with terminal.opened() as opened:
         yield opened
 
@@ -58,7 +57,6 @@ def log_of(here: ModuleRunner) -> Path:
 
 
 def ask(said: str) -> "subprocess.CompletedProcess[str]":
-    """Run the last two lines that were printed."""
     script = "\n".join(said.splitlines()[-2:])
     return subprocess.run(["/bin/sh", "-c", script], capture_output=True, text=True, check=False)
 

@@ -89,13 +89,11 @@ SHOTS = (
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where pictures are written."""
     return Path(people.SCREENS) if people.SCREENS else tmp_path_factory.mktemp("screens")
 
 
 @pytest.fixture(scope="module")
 def stage(template: ServerAddresses, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
-    """A stack of a vendor with a name."""
     logs = tmp_path_factory.mktemp("logs")
     with stage_of(template, logs, names=()) as found:
         processes = WarmProcesses(found.plan, logs, {"LOCKBOX_SHUTDOWN_SECONDS": "1"} | LOOK)
@@ -110,7 +108,6 @@ def stage(template: ServerAddresses, tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.fixture(scope="module")
 def desk(stage: RunningStack) -> Iterator[BrowserDesk]:
-    """A browser for all."""
     with desk_of(stage) as found:
         yield found
 

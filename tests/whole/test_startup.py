@@ -5,12 +5,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine, text
 
 from harness.network import HOST
 from harness.ports import own_port
 from harness.stage import Urls
-from tests.database.schema import ENDS_SERVICE, LATER
 from tests.whole.warm import warm
 
 GOOD_PRODUCTION = {
@@ -21,13 +19,11 @@ GOOD_PRODUCTION = {
 
 
 def api(urls: Urls, **changes: str) -> subprocess.CompletedProcess[str]:
-    """Start the API with good settings and some changes."""
     good = {"LOCKBOX_DATABASE_URL": urls.api, "LOCKBOX_REDIS_URL": urls.redis}
     return warm().run(good | changes, module="api", options=["--port", str(own_port())])
 
 
 def workers(urls: Urls, **changes: str) -> subprocess.CompletedProcess[str]:
-    """Start a worker with good settings and some changes."""
     good = {"LOCKBOX_WORKER_DATABASE_URL": urls.worker, "LOCKBOX_REDIS_URL": urls.redis}
     return warm().run(good | changes, module="worker", options=["core"])
 
@@ -83,48 +79,6 @@ def test_the_api_refuses_a_login_that_may_too_much_or_the_wrong_things(urls: Url
 @pytest.mark.parametrize("login", ["owner", "superuser", "api"])
 def test_a_worker_refuses_a_login_that_may_too_much_or_the_wrong_things(urls: Urls, login: str) -> None:
     refused(workers(urls, LOCKBOX_WORKER_DATABASE_URL=getattr(urls, login)), "LOCKBOX_WORKER_DATABASE_URL")
-
-
-@pytest.mark.far
-def test_a_later_schema_that_serves_this_version_no_longer_is_refused(urls: Urls, superuser: Engine) -> None:
-    with superuser.connect() as connection:
-        connection.execute(text(ENDS_SERVICE))
-        connection.execute(text(LATER))
-
-    refused(api(urls), "9999_later", "migrat")
-    refused(workers(urls), "9999_later", "migrat")
-
-
-@pytest.mark.far
-def test_a_database_without_migrations_is_refused(urls: Urls, superuser: Engine) -> None:
-    with superuser.connect() as connection:
-        connection.execute(text("DROP TABLE alembic_version"))
-
-    refused(api(urls), "no migrations", "lockbox migrate")
-
-
-@pytest.mark.far
-def test_a_missing_setting_is_named(urls: Urls) -> None:
-    without_database, without_redis = {"LOCKBOX_REDIS_URL": urls.redis}, {"LOCKBOX_WORKER_DATABASE_URL": urls.worker}
-
-    refused(warm().run(without_database, module="api"), "LOCKBOX_DATABASE_URL is not set")
-    refused(warm().run(without_database, module="worker", options=["core"]), "LOCKBOX_WORKER_DATABASE_URL is not set")
-    refused(warm().run(without_redis, module="worker", options=["core"]), "LOCKBOX_REDIS_URL is not set")
-
-
-@pytest.mark.far
-@pytest.mark.parametrize(
-    "unsafe",
-    [
-        {"LOCKBOX_SECRET_KEYS": '["aW5zZWN1cmUtZGV2ZWxvcG1lbnQta2V5LTMyLWJ5dGU="]'},
-        {"LOCKBOX_PUBLIC_URL": "http://lockbox.vendor.example"},
-        {"LOCKBOX_EMBEDDED": "true"},
-        {"LOCKBOX_WEBHOOKS_ALLOW_HTTP": "true"},
-    ],
-    ids=lambda unsafe: next(iter(unsafe)),
-)
-def test_unsafe_settings_are_refused_in_production(urls: Urls, unsafe: dict[str, str]) -> None:
-    refused(api(urls, **(GOOD_PRODUCTION | unsafe)), next(iter(unsafe)), "production")
 
 
 @pytest.mark.far

@@ -14,10 +14,8 @@ from tests.whole.shell import at_once, lockbox
 
 PARTS = set(ProcessPart) - {ProcessPart.CONNECTORS}
 """Those of an installation whose catalogue has no connectors."""
-FRESH = "SELECT count(*) AS n FROM heartbeats WHERE role = 'notifications' AND beat_at > now() - interval '1 minute'"
 AGED = "UPDATE heartbeats SET beat_at = beat_at - interval '2 minutes' WHERE role = :role RETURNING 1"
 YOUNGEST = "SELECT extract(epoch FROM now() - max(beat_at))::float AS seconds FROM heartbeats WHERE role = 'core'"
-AWAY_REDIS = {"LOCKBOX_REDIS_URL": "redis://:x@127.0.0.1:1/0"}
 AWAY_POSTGRES = {"LOCKBOX_DATABASE_URL": "postgresql://lockbox_api:s3cret@127.0.0.1:1/lockbox"}
 
 
@@ -58,23 +56,6 @@ def test_it_also_prints_json(stage: RunningStack) -> None:
     assert found["migration"]["database"] == found["migration"]["code"]
     assert {one["part"] for one in found["processes"]} == PARTS
     assert found["last_reconcile_seconds"] < 60
-
-
-@pytest.mark.far
-def test_it_is_coloured_where_colours_are_wanted(stage: RunningStack) -> None:
-    ended = lockbox(known(stage) | {"FORCE_COLOR": "1"}, "operate", "status")
-
-    assert "\x1b[32mok" in ended.stdout
-
-
-@pytest.mark.far
-def test_with_redis_down_the_rest_is_shown(stage: RunningStack) -> None:
-    ended = at_once(known(stage) | AWAY_REDIS, "operate", "status")
-
-    assert (ended.returncode, ended.stderr) == (1, ""), ended
-    assert "! Redis: away: ConnectionError" in ended.stdout
-    assert "Overdue steps" in ended.stdout
-    assert "core@" in ended.stdout
 
 
 @pytest.mark.far
@@ -122,21 +103,6 @@ def test_the_metrics_of_the_running_api_are_for_its_machine(stage: RunningStack)
     for line in ("lockbox_redis_up 1.0", 'lockbox_processes{role="core"} 1.0', 'lockbox_processes{role="api"} 1.0'):
         assert f"{line}\n" in found.text
     assert httpx.get(url, headers={"x-forwarded-for": "127.0.0.1"}, trust_env=False).status_code == 403
-
-
-@pytest.mark.far
-def test_a_worker_that_was_killed_is_missed(stage: RunningStack) -> None:
-    stage.processes.kill("notifications")
-    stage.rows(AGED, role="notifications")
-
-    try:
-        ended = at_once(known(stage), "operate", "status")
-    finally:
-        stage.processes.start("notifications")
-        wait_until(lambda: stage.rows(FRESH)[0].n == 1, "another one has said that it lives")
-
-    assert ended.returncode == 1
-    assert "! notifications: the last heartbeat is " in ended.stdout
 
 
 @pytest.mark.far

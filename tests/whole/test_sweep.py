@@ -74,7 +74,6 @@ ELSEWHERE = {"/sign-in/code", "/gates/{service}"}
 
 @pytest.fixture(scope="module")
 def desk(stage: RunningStack) -> Iterator[BrowserDesk]:
-    """A browser for all."""
     with desk_of(stage) as found:
         yield found
 
@@ -176,7 +175,6 @@ WAYS_THERE: tuple[tuple[State, *tuple[tuple[str, Action], ...]], ...] = (
 
 @pytest.fixture(scope="module")
 def in_states(stage: RunningStack) -> dict[State, tuple[World, UUID]]:
-    """A request in each state."""
     slow, quick = stage.world(approval_window=3600, review_window=3600, vendor_review=True), stage.world()
     found = {State.REVIEWING: (slow, slow.fresh().id)}
     for state, *acts in WAYS_THERE:

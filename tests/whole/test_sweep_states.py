@@ -33,7 +33,6 @@ Scenery = Callable[[RunningStack], Place]
 
 @pytest.fixture(scope="module")
 def stage(template: ServerAddresses, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
-    """A stack of whose services one declares parameters."""
     folder = tmp_path_factory.mktemp("logs")
     catalogue = folder / "catalogue.yaml"
     catalogue.write_text(special_states.declared(Path("catalogue/catalogue.yaml").read_text()))
@@ -44,7 +43,6 @@ def stage(template: ServerAddresses, tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.fixture(scope="module")
 def desk(stage: RunningStack) -> Iterator[BrowserDesk]:
-    """A browser for all."""
     with desk_of(stage) as found:
         yield found
 

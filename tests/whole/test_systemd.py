@@ -46,7 +46,6 @@ KEYS = {
 
 
 def said(unit: Path) -> list[tuple[str, str]]:
-    """Return the settings of a unit in their order."""
     lines = [line for line in unit.read_text().splitlines() if "=" in line and not line.startswith("#")]
     return [(name, value) for name, _, value in (line.partition("=") for line in lines)]
 
@@ -73,7 +72,6 @@ def placed(tmp_path: Path) -> list[Path]:
 
 
 def analyzed(*words: str | Path) -> subprocess.CompletedProcess[str]:
-    """Ask systemd about units."""
     command = [need("systemd-analyze"), "--no-pager", *words]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 

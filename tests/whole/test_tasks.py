@@ -57,26 +57,21 @@ class TaskEvents:
 
     @property
     def sent(self) -> set[str]:
-        """The names of the tasks that were sent."""
         return set(self._names.values())
 
     @property
     def succeeded(self) -> dict[str, list[str]]:
-        """The results by name."""
         return self._by_name(self._results)
 
     @property
     def failed(self) -> dict[str, list[str]]:
-        """The errors by name."""
         return self._by_name(self._errors)
 
     def start(self) -> None:
-        """Listen from now on."""
         self._thread.start()
         wait_until(lambda: self._receiver, "somebody listens to events")
 
     def stop(self) -> None:
-        """Hear no more."""
         self._receiver.should_stop = True
         self._thread.join()
 
@@ -120,7 +115,6 @@ class ProxiedServers:
     postgres: list[Proxy]
 
     def turn(self, mode: ProxyMode, *proxies: Proxy) -> None:
-        """Treat what passes so from now on."""
         for proxy in proxies:
             self.loop.do(proxy.turn(mode))
 

@@ -9,23 +9,14 @@ import pytest
 
 from devstack.embedded import ServerAddresses
 from harness.network import HOST
-from harness.stage import Urls
 from harness.webhook_receiver import Call, WebhookReceiver, receiving
 from tests.otlp_receiver import Collector, collecting
 from tests.whole.conftest import log_lines, stage_of, wait_until
-from tests.whole.test_startup import refused
-from tests.whole.warm import warm
 
 pytestmark = pytest.mark.far
 PROCESSES = ("api", "worker", "notifications")
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 HEADERS = {"traceparent": f"00-{TRACE}-00f067aa0ba902b7-01", "x-request-id": "call-of-the-test"}
-NOT_THERE = """
-import runpy, sys
-sys.modules["config.otlp"] = None
-sys.argv = {arguments}
-runpy.run_module(sys.argv[0], run_name="__main__")
-"""
 
 
 @pytest.fixture
@@ -81,22 +72,6 @@ def test_a_call_and_what_follows_from_it_in_other_processes_are_one_trace_and_on
         assert {(one["event"], one["trace_id"]) for one in told} == {(event, TRACE)}
 
 
-def test_what_the_clock_does_is_a_trace_of_its_own(
-    template: ServerAddresses, tmp_path: Path, collector: Collector
-) -> None:
-    with stage_of(template, tmp_path, names=PROCESSES, settings={"LOCKBOX_OTLP_ENDPOINT": collector.url}) as stage:
-        world = stage.world(approval_window=1)
-        request = world.submit()
-        stage.ends(request.id, "timed_out")
-        wait_until(lambda: not stage.open_notifications(world), "everything is sent")
-
-    clock = {span.trace_id: span.service for span in collector.named("clock timed_out")}
-    assert set(clock.values()) == {"lockbox-core"}
-    told = [span for span in collector.named("notification") if span.attributes["lockbox.template"] == "timed_out"]
-    assert told
-    assert {span.trace_id for span in told} <= clock.keys()
-
-
 def test_a_dead_collector_delays_neither_answers_nor_notifications_nor_the_end(
     template: ServerAddresses, tmp_path: Path
 ) -> None:
@@ -115,20 +90,3 @@ def test_a_dead_collector_delays_neither_answers_nor_notifications_nor_the_end(
             ends = time.monotonic()
         assert time.monotonic() - ends < 15
         assert sorted(took)[10] < 0.5
-
-
-@pytest.mark.parametrize("arguments", [["api"], ["worker", "core"]])
-def test_without_opentelemetry_a_process_with_a_collector_says_what_to_install(
-    urls: Urls, arguments: list[str]
-) -> None:
-    settings = {
-        "LOCKBOX_DATABASE_URL" if arguments == ["api"] else "LOCKBOX_WORKER_DATABASE_URL": (
-            urls.api if arguments == ["api"] else urls.worker
-        ),
-        "LOCKBOX_REDIS_URL": urls.redis,
-        "LOCKBOX_OTLP_ENDPOINT": "http://127.0.0.1:4318",
-    }
-
-    ended = warm().run(settings, script=NOT_THERE.format(arguments=arguments))
-
-    refused(ended, "LOCKBOX_OTLP_ENDPOINT: OpenTelemetry is not installed", "make tracing")

@@ -52,12 +52,10 @@ class FailpointStage:
 
     @property
     def tenant(self) -> str:
-        """The id of the tenant."""
         return str(self.world.tenant.id)
 
     @property
     def checkpoints(self) -> Path:
-        """Where checkpoints are shipped."""
         return self.stage.processes.logs / CHECKPOINTS
 
     def submit(self, **changes: Any) -> UUID:

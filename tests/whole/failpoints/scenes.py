@@ -161,12 +161,10 @@ class FailpointScene:
 
     @property
     def name(self) -> str:
-        """The failpoint."""
         return self.point.partition(":")[0]
 
     @property
     def title(self) -> str:
-        """What to call it."""
         return f"{self.play.process} {self.point}"
 
 
@@ -255,7 +253,6 @@ def theatre(servers: ServerAddresses, logs: Path) -> Iterator[Theatre]:
 
 
 def _begun(stage: RunningStack, logs: Path, receiver: WebhookReceiver) -> Theatre:
-    """Start the processes."""
     stage.processes.extra["LOCKBOX_CHECKPOINT_FOLDER"] = str(logs / CHECKPOINTS)
     for process in PROCESSES:
         stage.processes.start(process)

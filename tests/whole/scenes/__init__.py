@@ -9,6 +9,5 @@ SCENES: list[Scene] = []
 
 
 def scene(play: Scene) -> Scene:
-    """Let a scene be played."""
     SCENES.append(play)
     return play

@@ -61,7 +61,6 @@ def somebody_adds_a_further_passkey_confirmed_and_unconfirmed(book: Book) -> Non
 
 
 def adds(page: Page, name: str) -> None:
-    """Ask on the account page for a new passkey."""
     page.get_by_label("Name of the new passkey").fill(name)
     page.get_by_role("button", name="Add a passkey").click()
 

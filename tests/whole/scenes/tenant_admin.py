@@ -201,7 +201,6 @@ def an_admin_has_a_system_told(book: Book) -> None:
 
 
 def changed_and_tried(book: Book, page: Page, receiver: WebhookReceiver) -> None:
-    """Change a webhook, and call it."""
     page.get_by_label("Address").fill("ftp://hooks.contoso.example")
     book.wrongly(page.get_by_role("button", name="Save"), "This URL cannot be called")
     page.get_by_label("Address").fill(f"{receiver.url}/other")
@@ -214,7 +213,6 @@ def changed_and_tried(book: Book, page: Page, receiver: WebhookReceiver) -> None
 
 
 def replaced_and_removed(book: Book, page: Page) -> None:
-    """Pause a webhook, replace its secret, and remove it."""
     book.rightly(page.get_by_role("button", name="Disable"), "by hand")
     page.get_by_label("Hours in which the old secret").fill("999")
     book.wrongly(page.get_by_role("button", name="Replace the secret"), "168")

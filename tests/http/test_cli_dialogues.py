@@ -1,0 +1,246 @@
+"""What the command `lockbox` prints, by one table: dialogues with the API in process, each in a world of its own.
+
+A line is who calls and the words, and then what comes of them: `> a | b` prints all of these, `! code | a` is one
+line that begins with the code, `?` is a wrong command line, and `= name` keeps the id in the answer, or the member
+that is named.
+"""
+
+import json
+import shlex
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from lockbox.requests.lifecycle import Action
+from lockbox.requests.policy_rules import Policy
+from tests.commands import CommandResult, Commands
+from tests.http.test_cli_requests import OpenTerminal, open_terminal
+
+__all__ = ["open_terminal"]
+
+ASK = "--tenant {slug} --service exchange-online --resource mailbox:anna@contoso.example --window 10m"
+WHY = "--justification 'It is broken'"
+DOOR = "access --tenant {slug} --service exchange-online --engineer {erin} --resource"
+NINA = "--name 'Nina Noor' --email nina@contoso.example"
+NILS = "vendor invite --name 'Nils Noor' --email nils@vendor.example"
+FABRIKAM = "--name Fabrikam --admin-name 'Nina Noor' --admin-email nina@fabrikam.example"
+DIALOGUES = {
+    "members": f"""
+        tara member invite {{slug}} {NINA} --role approver --role auditor > approver, auditor | only the mail contains
+        tara member invite {{slug}} {NINA} --role approver ! already-invited:
+        aude invitation list {{slug}} = invitation
+        aude invitation list {{slug}} > {{invitation}} | Nina Noor nina@contoso.example approver, auditor
+        tara invitation withdraw {{slug}} {{invitation}} > Withdrawn
+        tara invitation withdraw {{slug}} {{invitation}} ! invitation-closed:
+        aude invitation list {{slug}} > None.
+        aude member list {{slug}} --limit 2 > {{tara}} | tenant admin | There are more: --cursor
+        tara member roles {{slug}} {{abe}} --role auditor --version 0123456789abcdef ! stale-version:
+        tara member roles {{slug}} {{abe}} --role auditor > Roles auditor
+        tara member remove {{slug}} {{abe}} > Removed.
+        tara member remove {{slug}} {{abe}} ! not-found:
+        tara member remove {{slug}} {{tara}} ! last-admin:
+        tara member remove {{slug}} abe ?""",
+    "delegates": """
+        ann delegation name {slug} {aude} --until tomorrow ! invalid-request:
+        tara member delegate-eligible {slug} {nobody} ! not-found:
+        tara member delegate-eligible {slug} {aude} > May be a delegate yes
+        ann delegation name {slug} {aude} --until 2099-01-01T00:00:00Z ! invalid-request: | 90 days
+        ann delegation name {slug} {aude} --until {tomorrow} = delegation
+        aude delegation list {slug} > {delegation} Ann Aude
+        amir delegation end {slug} {delegation} ! wrong-role:
+        ann delegation end {slug} {delegation} > Ended.
+        aude delegation list {slug} > None.
+        amir delegation name {slug} {aude} --for {ann} --until {later} ! wrong-role:
+        tara delegation name {slug} {aude} --for {ann} --from {tomorrow} --until {later} > For Ann | Delegate Aude
+        tara member delegate-eligible {slug} {aude} --no > May be a delegate no
+        tara delegation list {slug} > None.""",
+    "the vendor's people": f"""
+        olga {NILS} --role engineer --role manager = invitation
+        olga {NILS} --role engineer ! already-invited:
+        olga {NILS} --role approver ! invalid-request:
+        olga vendor invitations > {{invitation}} | engineer, manager
+        olga vendor withdraw {{invitation}} > Withdrawn
+        olga vendor roles {{eve}} --role engineer --role manager --review-tier 2 > engineer, manager | Review tier 2
+        vera vendor list --limit 200 > {{eve}} Eve | engineer, manager 2 no
+        olga vendor remove {{eve}} > Removed
+        olga vendor disable {{eve}} > Disabled yes
+        eve request list ! invalid-token:
+        olga vendor remove {{olga}} ! own-roles:""",
+    "tenants": f"""
+        olga tenant add {{slug}}-b {FABRIKAM} > nina@fabrikam.example is invited by mail
+        olga tenant add {{slug}}-b {FABRIKAM} ! slug-taken:
+        olga tenant add {{slug}}-c {FABRIKAM} --plan gold ! unknown-plan:
+        olga tenant show {{slug}}-b > Fabrikam | enforce
+        olga tenant list --limit 1 > There are more: --cursor
+        ann tenant list > {{slug}}
+        ann tenant show {{slug}}-b ! not-found:
+        olga tenant suspend {{slug}} > Suspended yes
+        olga tenant resume {{slug}} > Suspended no
+        olga tenant plan {{slug}} standard > Plan standard
+        olga tenant plan {{slug}} gold ! unknown-plan:
+        tara tenant rename {{slug}} 'Contoso [bold]& Söhne[/]' > Contoso [bold]& Söhne[/]""",
+    "recovery": f"""
+        olga tenant recover {{slug}} {NINA} = first
+        olga tenant recover {{slug}} {NINA} ! recovery-open:
+        ann invitation list {{slug}} > {{first}} | proposed by the vendor, from
+        ann tenant object {{slug}} {{first}} > Objected
+        ann invitation list {{slug}} > None.
+        olga tenant recover {{slug}} {NINA} = second
+        olga tenant withdraw {{slug}} {{second}} > Withdrawn
+        olga tenant recover {{slug}} {NINA} > Proposed as | unless they object.""",
+    "modes": f"""
+        tara tenant mode {{slug}} lax ! invalid-request:
+        tara tenant mode {{slug}} observe > {{slug}} is in observe now.
+        erin request submit {ASK} {WHY} = alone
+        max request endorse {{alone}} > Open until
+        tara tenant mode {{slug}} enforce > {{slug}} is in enforce now. | opened them alone | {{alone}}
+        erin request submit {ASK} {WHY} = opened
+        ann request approve {{opened}} > Open until
+        erin request submit {ASK} {WHY} = waiting
+        tara tenant emergency-stop {{slug}} --comment 'Go home'
+            > {{stopped}} | Revoked: | {{opened}} | Denied: | {{waiting}}
+        ann tenant emergency-stop {{slug}} ! wrong-role:""",
+    "policies": """
+        ann policy diff {slug} {strict} > approval_window 43200 → 3600 quorum 1 → 2
+        olga policy diff {slug} {strict} ! wrong-role:
+        tara policy set {slug} {impossible} ! nobody-can-approve:
+        ann policy set {slug} {strict} ! wrong-role:
+        tara policy set {slug} {nothing} ?
+        ann policy show {slug} > Version 1 of""",
+    "webhooks": """
+        tara endpoint add {url} --tenant {slug} --event request.approved = endpoint
+        tara endpoint change {endpoint} --all-events --disable --description Ours > disabled (by hand)
+        tara endpoint list --tenant {slug} > {endpoint}
+        tara endpoint show {endpoint} > Ours | all
+        tara endpoint test {endpoint} ! endpoint-disabled:
+        tara endpoint deliveries {endpoint} > None.
+        tara endpoint redeliver {endpoint} ! not-found:
+        tara endpoint remove {endpoint} > Removed.
+        tara endpoint show {endpoint} ! not-found:
+        tara endpoint add https://10.0.0.1/ --tenant {slug} ! invalid-request:
+        olga endpoint add {url} = ours
+        olga endpoint test {ours} > Test queued with webhook-id
+        olga endpoint list > {ours}
+        tara endpoint show {ours} ! not-found:""",
+    "observers": f"""
+        tara observer add {{slug}} --name Desk --email desk@contoso.example --service exchange-online > Name Desk
+        ann observer list {{slug}} = observer
+        ann observer list {{slug}} > {{observer}} Desk desk@contoso.example exchange-online Tara
+        ann tenant preview {{slug}} --service exchange-online --resource mailbox:a
+            > Desk (desk@contoso.example) | Ann (
+        tara observer remove {{slug}} {{observer}} > Removed. This observer gets no more copies.
+        ann observer list {{slug}} > None.
+        erin request preview {ASK} {WHY} > Can be submitted yes | Abe, Amir, Ann | Notified first
+        ann request preview {ASK} {WHY} ! wrong-role:""",
+    "tokens": f"""
+        olga me > {{olga}} | At the vendor operator
+        ann me > At {{slug}} approver
+        erin token make mine --scope access:check ! wrong-role:
+        gate token make mail --service none ! unknown-service:
+        gate token make filer --scope requests:file --service exchange-online = filer:token
+        gate token list > filer | requests:file
+        {{filer}} request submit {ASK} {WHY} --engineer {{erin}} > Requester Erin
+        erin token make lost = lost
+        eve token revoke {{lost}} ! not-found:
+        olga token rotate {{lost}} ! not-found:
+        erin token revoke {{lost}} > Revoked.""",
+    "requests": f"""
+        erin request submit {ASK} --resource mailbox:bob@contoso.example --action read --action export
+            --justification 'It does not open [bold]now[/]' = request
+        ann request show {{request}} > It does not open [bold]now[/]
+        ann request questions {{request}} > There are no questions.
+        ann request ask {{request}} 'Which [bold]mails[/]?' = question
+        erin request questions {{request}} > Which [bold]mails[/]? | not yet
+        erin request answer {{request}} {{question}} 'Those of May' > Those of May
+        erin request answer {{request}} {{question}} Again ! already-answered:
+        ann request deny {{request}} --version 7 ! stale-version:
+        ann request deny {{request}} ! comment-required: | Give it with --comment.
+        erin request revoke {{request}} ! wrong-role:
+        ann request approve {{request}} --action delete ! invalid-request: You can leave out
+        ann request approve {{request}} --resource mailbox:anna@contoso.example --action read --comment 'Be quick'
+            > Granted read in mailbox:anna@contoso.example
+        gate {DOOR} mailbox:anna@contoso.example > Open until
+        gate {DOOR} mailbox:bob@contoso.example ! no-open-window:
+        erin request submit {ASK} {WHY} > 3 people are asked
+        erin request list --limit 1 > There are more: --cursor
+        aude audit list --text 'be QUICK' > approve | Be quick
+        ann audit list ! wrong-role:
+        erin request show x ?
+        erin request list --limit 0 ?
+        erin no-such ?""",
+}
+
+
+@pytest.fixture
+def terminal(open_terminal: OpenTerminal) -> Commands:
+    return open_terminal()
+
+
+@pytest.fixture
+def names(terminal: Commands, tmp_path: Path) -> dict[str, Any]:
+    now, usual = datetime.now(UTC), Policy(vendor_review=False).model_dump(mode="json")
+    files = {"strict": {"quorum": 2, "approval_window": 3600}, "impossible": {"quorum": 4}}
+    for name, changes in files.items():
+        (tmp_path / name).write_text(json.dumps(usual | changes))
+    return {
+        **{name: caller.person_id for name, caller in terminal.world.people.items()},
+        **{name: tmp_path / name for name in (*files, "nothing")},
+        "slug": terminal.world.tenant.slug,
+        "nobody": uuid4(),
+        "tomorrow": f"{now + timedelta(days=1):%Y-%m-%dT%H:%M:00Z}",
+        "later": f"{now + timedelta(days=2):%Y-%m-%dT%H:%M:00Z}",
+        "url": "https://hooks.contoso.example/lockbox",
+        "stopped": "1 open windows revoked, 1 pending requests denied, 0 denied in the vendor's review.",
+    }
+
+
+def lines(dialogue: str) -> Iterator[tuple[str, str, str]]:
+    """Yield the words, the sign and what comes of each line; an indented further line goes on with the one before."""
+    for line in dialogue.replace("\n            ", " ").strip().splitlines():
+        sign = next(one for one in (" > ", " ! ", " = ", " ?") if one in f"{line} "[-2:] or one in line)
+        words, _, rest = line.strip().partition(sign)
+        yield words, sign.strip(), rest
+
+
+@pytest.mark.parametrize("dialogue", DIALOGUES)
+def test_each_line_is_answered_as_the_table_says(terminal: Commands, names: dict[str, Any], dialogue: str) -> None:
+    for words, sign, rest in lines(DIALOGUES[dialogue]):
+        who, *command = shlex.split(words.format(**names))
+        if sign == "=":
+            name, _, member = rest.partition(":")
+            answer = json.loads(succeeds(terminal.run(who, *command, "--output", "json")).out)
+            names[name] = (answer["items"][0] if "items" in answer else answer)[member or "id"]
+            continue
+        expected = [one.strip().format(**names) for one in rest.split(" | ")]
+        if sign == "?":
+            ended = terminal.run(who, *command)
+            assert (ended.code, ended.out, "Usage: " in ended.err) == (2, "", True), words
+        elif sign == "!":
+            printed = terminal.is_refused(who, expected[0], *command)
+            assert all(one in printed for one in expected[1:]), (words, printed)
+        else:
+            printed = " ".join(succeeds(terminal.run(who, *command)).out.split())
+            assert [one for one in expected if one not in printed] == [], (words, printed)
+            assert "whsec_" not in printed
+
+
+def succeeds(ended: CommandResult) -> CommandResult:
+    assert ended.code == 0, ended
+    return ended
+
+
+def test_a_suspension_says_how_many_windows_it_ends_and_asks_first(terminal: Commands) -> None:
+    slug, world = terminal.world.tenant.slug, terminal.world
+    world.act("ann", Action.APPROVE, world.submit().id)
+
+    asked = terminal.run("olga", "tenant", "suspend", slug, stdin="n\n")
+    kept = terminal.reads("olga", "tenant", "show", slug)
+    done = terminal.reads("olga", "tenant", "suspend", slug, "--yes")
+
+    assert "1 open windows of" in asked.out
+    assert (asked.code, kept["suspended"], kept["open_windows"]) == (1, False, 1)
+    assert (done["suspended"], done["open_windows"]) == (True, 0)
