@@ -9,7 +9,6 @@ from harness.outbox import fan_out_all
 from harness.people import HERE, World
 from harness.stage import as_sender, setting
 from lockbox.database import Database
-from lockbox.errors import TenantSuspended
 from lockbox.facts.enumerations import Mode
 from lockbox.identity import tenants
 from lockbox.identity.roles import Role
@@ -234,17 +233,6 @@ def test_even_where_the_database_let_an_engineer_approve_one_who_asks_is_not_ask
 
     assert _told(world, api, "pending") == APPROVERS | HOOKS
     assert _told(world, api, "denied") == {"erin", "ann", "abe"} | HOOKS
-
-
-def test_a_suspended_tenant_is_asked_nothing_and_nobody_is_told(api: Database, superuser: Engine) -> None:
-    world = _world(api, Policy(vendor_review=False))
-    write(superuser, "UPDATE tenants SET suspended = true")
-
-    with pytest.raises(TenantSuspended):
-        world.submit()
-
-    for query in ("SELECT FROM requests", "SELECT FROM events", "SELECT FROM notifications"):
-        assert not read(api, query)
 
 
 QUIET = "UPDATE people SET wants_prompts = false WHERE name = ANY(:names)"

@@ -12,7 +12,6 @@ from harness.people import World
 from lockbox.admin import delegates, members
 from lockbox.database import Database
 from lockbox.errors import DelegationClash, Invalid, NotFound, NotYours
-from lockbox.facts.enumerations import State
 from lockbox.identity import authentication
 from lockbox.identity.roles import Role
 from lockbox.identity.time_zones import clock_time
@@ -21,7 +20,7 @@ from lockbox.requests.lifecycle import Action
 from lockbox.sql import new_id
 from tests.database.audit_logs import last_change, recorded_changes
 from tests.database.postbag import PUBLIC_URL
-from tests.database.scenes import at_once, read, write
+from tests.database.scenes import at_once, write
 from tests.database.tenancy import does, id_of, names_delegate, reads, with_delegates
 from tests.each import each
 from tests.mailbox import sent_about
@@ -58,17 +57,6 @@ def test_a_delegate_stands_in_from_start_to_end(world: World) -> None:
         {"aude": {"ann"}},
         {},
     ]
-
-
-def test_a_delegate_decides_in_the_own_name(world: World) -> None:
-    names_delegate(world)
-    waiting = world.submit().id
-
-    decided = world.act("aude", Action.APPROVE, waiting)
-
-    assert decided.state is State.ACTIVE
-    (decision,) = read(world.db, "SELECT person_id, principals FROM decisions WHERE request_id = :id", id=waiting)
-    assert tuple(decision) == (id_of(world, "aude"), [id_of(world, "ann")])
 
 
 def test_one_delegate_may_stand_in_for_two_and_has_one_vote(world: World) -> None:
@@ -270,11 +258,6 @@ def test_only_an_approver_has_a_delegate(world: World, principal: str) -> None:
         names_delegate(world, "tara", delegate="abe", principal=principal)
 
     assert refused.value.facts == {"field": "principal"}
-
-
-def test_an_admin_who_is_no_approver_has_no_delegate(world: World) -> None:
-    with pytest.raises(Invalid, match="Only approvers"):
-        names_delegate(world, "tara")
 
 
 @each("delegate", ["amir", "erin", "olga"])

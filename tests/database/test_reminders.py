@@ -106,29 +106,6 @@ def test_a_message_that_comes_twice_reminds_once(world: World, sender: Database,
     assert reminders(sender, request.id) == ["remind"]
 
 
-def test_a_clock_that_comes_late_sends_one_reminder(world: World, sender: Database, later: ShiftedClock) -> None:
-    request = world.submit()
-
-    later.shift = timedelta(hours=11)
-    timers.run(sender, [request.id])
-
-    row = row_of(sender, request.id)
-    assert (row.reminders, row.wake_at) == (1, row.deadline_at)
-
-
-def test_a_clock_that_comes_after_the_deadline_ends_the_request_and_reminds_nobody(
-    world: World, sender: Database, later: ShiftedClock
-) -> None:
-    request = world.submit()
-
-    later.shift = timedelta(hours=12)
-    timers.run(sender, [request.id])
-
-    assert state_of(sender, request.id) == "timed_out"
-    assert reminders(sender, request.id) == []
-    assert row_of(sender, request.id).reminders == 0
-
-
 @pytest.mark.parametrize("action", [Action.DENY, Action.CANCEL])
 def test_all_of_it_stops_the_moment_it_is_settled(
     world: World, sender: Database, later: ShiftedClock, action: Action

@@ -4,13 +4,12 @@ import json
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
-from uuid import UUID
 
 import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
-from harness.people import HERE, SETTINGS, World
+from harness.people import HERE, World
 from lockbox.admin import policies, vendor_staff
 from lockbox.database import Database, now
 from lockbox.errors import LockboxError, NotFound, NotYours, PasskeyMustSign, PolicyNotMet, SignInAgain
@@ -18,11 +17,10 @@ from lockbox.facts.enumerations import AuthMethod, Severity, SignInKind, State
 from lockbox.identity.directory import DirectoryEntry
 from lockbox.identity.models import DirectoryRecord
 from lockbox.identity.roles import Role, Scope
-from lockbox.requests import resubmission
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy_rules import Policy
-from tests.database.scenes import as_caller, read, write, write_unchecked
+from tests.database.scenes import as_caller, read, write
 from tests.database.tenancy import does
 from tests.each import each
 
@@ -252,19 +250,3 @@ def test_the_severity_reminds_earlier_and_moves_no_deadline(api: Database) -> No
 def _wakes_after(request: AccessRequest) -> float:
     assert request.wake_at is not None
     return (request.wake_at - request.created_at).total_seconds()
-
-
-TIMED_OUT = """
-UPDATE requests SET state = 'timed_out', version = 2, wake_at = NULL, closed_at = now() WHERE id = :id
-"""
-
-
-def test_what_is_asked_again_keeps_its_severity(api: Database, superuser: Engine) -> None:
-    world = made(api)
-    earlier: UUID = world.fresh(severity=Severity.S1).id
-    write_unchecked(superuser, TIMED_OUT, id=earlier)
-
-    with api.transaction() as session:
-        again = resubmission.resubmit(session, world.people["erin"], HERE, earlier, SETTINGS.catalogue.services)
-
-    assert again.request.severity is Severity.S1

@@ -22,26 +22,6 @@ BOB = "bob@contoso.example"
 ASK: dict[str, Any] = {"break_glass": True, "access_window": 900}
 
 
-def test_by_the_api_a_manager_opens_and_the_customer_finds(open_door: OpenDoor) -> None:
-    door = open_door(ON)
-    foreseen = door.call("erin", "POST", "/v1/requests/preview", json=door.world.body(**ASK)).json()
-    request_id = door.file("erin", **ASK).json()["id"]
-
-    assert (foreseen["break_glass"], foreseen["could_approve"], foreseen["first_state"]) == (True, [], "reviewing")
-    assert facts(door.act("max", "break-glass", request_id), 422, "comment-required")["field"] == "comment"
-    opened = door.act("max", "break-glass", request_id, comment="Mail is down").json()
-
-    assert (opened["state"], opened["break_glass"], opened["open"]) == ("active", True, True)
-    assert door.ask("gate").json()["break_glass"] is True
-    path, body = f"/v1/requests/{request_id}/finding", {"finding": "not_justified", "comment": "We were awake"}
-    facts(door.call("ann", "POST", path, json=body), 409, "invalid-move")
-    door.act("ann", "revoke", request_id)
-    assert facts(door.call("ann", "POST", path, json=body | {"finding": "fine"}), 422, "invalid-request")["errors"]
-    assert door.call("ann", "POST", path, json=body).json()["finding"] == "not_justified"
-    shown = door.get("max", f"/v1/requests/{request_id}").json()["after_review"]
-    assert (shown["finding"], shown["found_by"], shown["comment"]) == ("not_justified", "Ann", "We were awake")
-
-
 def test_the_gate_and_the_stream_of_guards_say_so_and_of_no_other_window(open_door: OpenDoor) -> None:
     door = open_door(ON)
     plain = door.world.submit(resources=[f"mailbox:{BOB}"])

@@ -71,12 +71,6 @@ def test_what_is_no_record_is_refused_field_by_field(fresh_door: Door) -> None:
         assert [error["field"] for error in said["errors"]] == [name], body
 
 
-def test_a_severity_that_is_none_is_refused(fresh_door: Door) -> None:
-    said = facts(fresh_door.file(severity="S5"), 422, "invalid-request")
-
-    assert [error["field"] for error in said["errors"]] == ["severity"]
-
-
 @dataclass
 class ProviderScene:
     """The vendor's provider, asked where people work, and erin, whom it knows."""

@@ -113,17 +113,6 @@ def test_what_is_left_out_of_a_change_stays(fresh_door: Door) -> None:
     assert (changed["with_justification"], changed["description"], changed["why_disabled"]) == (True, "", "by_hand")
 
 
-def test_what_was_removed_is_not_there(fresh_door: Door) -> None:
-    added = add(fresh_door)
-    path = f"/v1/endpoints/{added['id']}"
-
-    assert fresh_door.call("tara", "DELETE", path).status_code == 204
-
-    facts(fresh_door.get("tara", path), 404, "not-found")
-    facts(fresh_door.call("tara", "DELETE", path), 404, "not-found")
-    assert fresh_door.get("tara", f"/v1/tenants/{fresh_door.world.tenant.slug}/endpoints").json() == {"items": []}
-
-
 def test_the_log_is_read_in_pages_the_newest_first(fresh_door: Door) -> None:
     tried = delivery(fresh_door)
     (row,) = fresh_door.get("tara", f"/v1/tenants/{fresh_door.world.tenant.slug}/endpoints").json()["items"]

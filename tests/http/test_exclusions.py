@@ -19,32 +19,6 @@ def stated(door: Door) -> int:
     return int(answer.json()["version"])
 
 
-@pytest.mark.far
-def test_an_operator_states_them_and_an_admin_acknowledges_them(fresh_door: Door) -> None:
-    door, slug = fresh_door, fresh_door.world.tenant.slug
-    place, before = f"/v1/tenants/{slug}/exclusions", stated(fresh_door)
-
-    seen = {"if-match": f'"{before}"'}
-    answer = door.call("olga", "PUT", "/v1/exclusions", json={"text": TEXT}, headers=seen)
-    stale = door.call("olga", "PUT", "/v1/exclusions", json={"text": "x"}, headers=seen)
-    blind = door.call("olga", "PUT", "/v1/exclusions", json={"text": "x"})
-    due = door.get("ann", place).json()
-    given = door.call("tara", "PUT", place, json={"version": before + 1})
-    standings = door.get("vera", "/v1/exclusions/acknowledgements", limit=200).json()["items"]
-
-    assert (answer.status_code, answer.headers["etag"], answer.json()["text"]) == (200, f'"{before + 1}"', TEXT)
-    facts(stale, 412, "stale-version")
-    facts(blind, 428, "precondition-required")
-    assert (due["due"], due["acknowledged"], due["current"]["version"]) == (True, None, before + 1)
-    assert (given.json()["due"], given.json()["acknowledged"]["by"]["name"]) == (False, "Tara")
-    assert [one["version"] for one in standings if one["tenant"] == slug] == [before + 1]
-    assert door.get("ann", "/v1/exclusions", version=before).json()["version"] == before
-    assert door.get("ann", "/v1/exclusions/versions", limit=1).json()["items"][0]["version"] == before + 1
-    facts(door.call("tara", "PUT", place, json={"version": before}), 409, "conflict")
-    facts(door.call("tara", "PUT", place, json={"version": before + 2}), 404, "not-found")
-    facts(door.get("ann", "/v1/exclusions", version=before + 2), 404, "not-found")
-
-
 @pytest.mark.parametrize("text", ["", " \n", "x" * 20_001, "a\u202eb"])
 def test_a_text_that_nobody_could_read_is_refused(door: Door, text: str) -> None:
     answer = door.call("olga", "PUT", "/v1/exclusions", json={"text": text}, headers={"if-match": "*"})

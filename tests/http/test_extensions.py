@@ -38,22 +38,6 @@ def extend(door: Door, who: str, request_id: str, **body: Any) -> Response:
     return door.call(who, "POST", f"/v1/requests/{request_id}/extend", json={"access_window": 7200} | body)
 
 
-def test_an_extension_is_answered_as_a_submission_and_both_name_each_other(door: Door) -> None:
-    first = door.active(case_ref=None)
-
-    answer = extend(door, "erin", first, justification="It takes longer")
-
-    view = answer.json()
-    shown = door.get("erin", f"/v1/requests/{first}").json()
-    assert (answer.status_code, view["state"], view["extends"], view["asked"]) == (201, "pending", first, 3)
-    assert (view["not_before"], view["justification"]) == (shown["deadline_at"], "It takes longer")
-    assert (shown["extended_by"], shown["open"]) == (view["id"], True)
-    assert facts(extend(door, "erin", first), 409, "already-extended")["request_id"] == view["id"]
-    approved = door.act("ann", "approve", view["id"]).json()
-    assert (approved["state"], approved["open"], approved["opens_at"]) == ("active", False, shown["deadline_at"])
-    assert door.get("erin", f"/v1/requests/{first}").json()["deadline_at"] == shown["deadline_at"]
-
-
 @pytest.mark.parametrize(
     ("body", "status", "code"),
     [

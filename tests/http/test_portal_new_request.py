@@ -299,19 +299,3 @@ def test_the_gate_leads_to_a_form_that_names_what_was_refused(portal: Portal) ->
     assert "site:&lt;b&gt;" in page.text
     assert 'value="export" checked' in page.text
     assert 'value="read" checked' not in page.text
-
-
-@pytest.mark.far
-def test_a_number_of_uses_is_previewed_sent_and_shown_to_whoever_decides(portal: Portal) -> None:
-    lay_down(portal.world, max_uses=5, vendor_review=False)
-    browser = portal.by_mail("erin")
-
-    page = previewed(browser, portal, max_uses="3")
-    assert "30 min, at most 3 uses after approval" in page.words
-    assert "the access window is at most 4 h, at most 5 uses" in page.words
-    sent = browser.submit(page, "/ask")
-
-    assert "30 min, at most 3 uses" in sent.words
-    assert "30 min, at most 3 uses, at Contoso" in portal.by_mail("ann").get("/waiting").words
-    assert previewed(browser, portal, max_uses="0").status == 422
-    assert "Write a whole number from 1 to 1000, or nothing." in previewed(browser, portal, max_uses="many").words

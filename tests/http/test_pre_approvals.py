@@ -35,33 +35,6 @@ def post(door: Door, who: str, tail: str = "", body: dict[str, Any] | None = Non
     return door.call(who, "POST", door.path(f"/pre-approvals{tail}"), **({"json": body} if body else {}))
 
 
-def test_what_is_proposed_and_approved_opens_a_request_at_once_until_it_is_revoked(fresh_door: Door) -> None:
-    door = fresh_door
-    made = post(door, "tara", "", pre_approval() | {"resource": "mailbox:anna@*"})
-    one = made.json()["id"]
-    before = door.file(access_window=900).json()
-    approved = post(door, "ann", f"/{one}/approve")
-    previewed = door.call("erin", "POST", "/v1/requests/preview", json=door.world.body(access_window=900)).json()
-    opened = door.file(access_window=900, resources=["mailbox:anna@x.example"])
-
-    assert (made.status_code, made.json()["status"], made.json()["lacks"]) == (201, "pending", ["1 more approval"])
-    assert before["state"] == "pending"
-    assert (approved.status_code, approved.json()["status"]) == (200, "in_force")
-    assert (previewed["pre_approval_id"], previewed["first_state"], previewed["asked_first"]) == (one, "active", [])
-    assert {"Ann", "Tara"} <= {reached["name"] for reached in previewed["notified_first"]}
-    said = opened.json()
-    assert (said["state"], said["open"], said["pre_approval_id"], said["asked"]) == ("active", True, one, 0)
-
-    revoked = post(door, "amir", f"/{one}/revoke", {"comment": "Enough"})
-
-    assert (revoked.json()["status"], revoked.json()["used"]) == ("revoked", 1)
-    assert door.get("ann", f"/v1/requests/{said['id']}").json()["state"] == "revoked"
-    listed = door.get("aude", door.path("/pre-approvals")).json()["items"]
-    assert [(row["id"], row["status"], row["approvers"][0]["by"]["name"]) for row in listed] == [
-        (one, "revoked", "Ann")
-    ]
-
-
 @pytest.mark.parametrize(("changes", "said"), BAD.values(), ids=BAD)
 def test_what_is_no_narrow_pre_approval_is_refused_with_what_to_do(
     door: Door, changes: dict[str, Any], said: str

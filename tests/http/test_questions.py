@@ -27,20 +27,6 @@ def listed(door: Door, request_id: str, who: str = "ann") -> list[dict[str, Any]
     return items
 
 
-def test_a_question_is_asked_answered_and_listed(door: Door) -> None:
-    request_id = door.pending()
-
-    taken = asked(door, request_id, words=EVIL)
-    reply = answered(door, request_id, taken.json()["id"])
-
-    assert (taken.status_code, reply.status_code) == (201, 200)
-    assert taken.json()["asked_by"]["name"] == "Ann"
-    assert (taken.json()["question"], taken.json()["answer"]) == (EVIL, None)
-    assert listed(door, request_id, "erin") == [reply.json()]
-    assert reply.json()["answered_by"]["name"] == "Erin"
-    assert (reply.json()["state"], reply.json()["stops_clock"]) == ("pending", False)
-
-
 def test_both_stand_on_the_timeline_without_a_number(door: Door) -> None:
     request_id = door.pending()
     answered(door, request_id, question(door, request_id))

@@ -3,18 +3,12 @@
 from datetime import datetime, timedelta
 from uuid import UUID
 
-import pytest
-
 from lockbox.database import Database
 from tests.database.scenes import read
 from tests.each import each
 from tests.http.door import Door, facts
 from tests.http.places import invited, somebody
 from tests.mailbox import sent_about
-
-
-def propose(door: Door) -> UUID:
-    return UUID(door.call("olga", "POST", door.path("/recovery"), json=somebody()).json()["id"])
 
 
 def test_a_proposal_says_when_it_takes_effect_and_mails_nothing_to_its_address_before(
@@ -27,19 +21,6 @@ def test_a_proposal_says_when_it_takes_effect_and_mails_nothing_to_its_address_b
     assert (answer.status_code, body.keys()) == (201, {"id", "takes_effect_at"})
     assert datetime.fromisoformat(body["takes_effect_at"]) - row.created_at == timedelta(hours=72)
     assert sent_about(worker, row.id) == []
-
-
-@pytest.mark.parametrize("who", ["tara", "ann"])
-def test_after_an_objection_it_is_over_and_can_be_proposed_again(fresh_door: Door, who: str) -> None:
-    proposed = propose(fresh_door)
-    second = fresh_door.call("olga", "POST", fresh_door.path("/recovery"), json=somebody())
-
-    objected = fresh_door.call(who, "POST", fresh_door.path(f"/recovery/{proposed}/object"))
-
-    facts(second, 409, "recovery-open")
-    assert objected.status_code == 204
-    facts(fresh_door.call(who, "POST", fresh_door.path(f"/recovery/{proposed}/object")), 409, "invitation-closed")
-    assert propose(fresh_door) != proposed
 
 
 def test_an_ordinary_invitation_is_not_objected_to(fresh_door: Door) -> None:

@@ -11,25 +11,6 @@ from tests.http.portal import Portal
 LIST = "/v1/vendor/data"
 
 
-def test_an_admin_sets_the_retention_and_a_hold_over_the_api(fresh_door: Door) -> None:
-    door, at = fresh_door, f"/v1/tenants/{fresh_door.world.tenant.slug}"
-
-    kept = door.call("tara", "PUT", f"{at}/retention", json={"days": 90})
-    held = door.call("tara", "PUT", f"{at}/hold", json={"reason": "Dispute 4711"})
-    again = door.call("tara", "PUT", f"{at}/hold", json={"reason": "Dispute 4711"})
-    leaving = door.call("tara", "PUT", f"{at}/off-boarding")
-    theirs = door.get("vera", f"{at}/data").json()
-
-    assert (kept.json()["retention_days"], kept.json()["kept_days"]) == (90, 90)
-    assert [(one["side"], one["reason"]) for one in held.json()["holds"]] == [("customer", "Dispute 4711")]
-    facts(again, 409, "conflict")
-    facts(leaving, 409, "conflict")
-    assert [(one["side"], one["reason"]) for one in theirs["holds"]] == [("customer", None)]
-    assert door.call("tara", "DELETE", f"{at}/hold").status_code == 204
-    facts(door.call("tara", "DELETE", f"{at}/hold"), 404, "not-found")
-    assert door.call("tara", "PUT", f"{at}/retention", json={"days": None}).json()["kept_days"] is None
-
-
 def pages(door: Door, who: str) -> Iterator[dict[str, Any]]:
     """Yield the tenants of the list, which is read one by one."""
     cursor: dict[str, str] = {}

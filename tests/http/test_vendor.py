@@ -23,17 +23,6 @@ def listed(door: Door, who: str = "olga") -> dict[str, dict[str, Any]]:
         cursor = {"cursor": page["next_cursor"]}
 
 
-def test_a_manager_is_put_into_a_tier_of_the_review_and_stays_there(fresh_door: Door) -> None:
-    address = f"{MEMBERS}/{id_of(fresh_door.world, 'mia')}"
-
-    put = fresh_door.call("olga", "PUT", address, json={"roles": ["manager"], "review_tier": 2}, headers=ANY)
-    kept = fresh_door.call("olga", "PUT", address, json={"roles": ["engineer", "manager"]}, headers=ANY)
-
-    assert (put.json()["review_tier"], kept.json()["review_tier"]) == (2, 2)
-    tiers = {one["name"]: one["review_tier"] for one in listed(fresh_door, "vera").values()}
-    assert (tiers["Max"], tiers["Mia"], tiers["Erin"]) == (1, 2, None)
-
-
 def test_roles_and_tier_are_set_only_by_whoever_saw_those_that_they_replace(fresh_door: Door) -> None:
     address = f"{MEMBERS}/{id_of(fresh_door.world, 'mia')}"
     shown = fresh_door.get("vera", address)

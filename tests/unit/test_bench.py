@@ -14,7 +14,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.bench_size import FULL, PARTS, QUICK, SIZES, USUAL
 from bench.figures import Comparison, Figure, medians, quantile
 from bench.http_load import rate, several
 from bench.readme import BEGINNING, README, placed, table
