@@ -266,6 +266,14 @@ DIALOGUES = {
         olga data show {slug} > 90 days | ~Dispute 4711
         tara member review {slug} > Vendor staff with multiple roles: | Both engineer, manager""",
 }
+
+
+def both_sides(world: World) -> None:
+    """Let somebody be an engineer and a manager."""
+    world.add("both", Role.ENGINEER)
+    world.put_on_both_sides("both", Role.MANAGER)
+
+
 SCENES: Mapping[str, Callable[[World], object]] = {
     "cases": lambda world: world.add(
         "desk", Role.SYSTEM, scopes={Scope.CASE_CLOSE.value, f"{BOUND_TO}{world.tenant.slug}"}
@@ -276,10 +284,7 @@ SCENES: Mapping[str, Callable[[World], object]] = {
         groups={"security": group(world, "abe"), "legal": group(world, "ann")},
     ),
     "the directory": lambda world: world.add("copier", Role.SYSTEM, scopes={Scope.DIRECTORY_WRITE}),
-    "what is kept and not covered": lambda world: (
-        world.add("both", Role.ENGINEER),
-        world.put_on_both_sides("both", Role.MANAGER),
-    ),
+    "what is kept and not covered": both_sides,
 }
 """What is there before a dialogue begins."""
 
@@ -314,7 +319,8 @@ def terminal(open_terminal: OpenTerminal) -> Commands:
 
 @pytest.fixture
 def names(terminal: Commands, tmp_path: Path, dialogue: str) -> dict[str, Any]:
-    SCENES.get(dialogue, lambda _: None)(terminal.world)
+    if scene := SCENES.get(dialogue):
+        scene(terminal.world)
     now, usual = datetime.now(UTC), Policy(vendor_review=False).model_dump(mode="json")
     files: dict[str, dict[str, Any]] = {"strict": {"quorum": 2, "approval_window": 3600}, "impossible": {"quorum": 4}}
     files["glass"] = {"break_glass_services": ["exchange-online"]}

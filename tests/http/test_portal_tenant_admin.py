@@ -5,7 +5,7 @@ from uuid import UUID
 
 import pytest
 
-from lockbox.admin import delegates, delivery_log, members, observers, tenants, webhooks
+from lockbox.admin import delegates, delivery_log, members, webhooks
 from lockbox.facts.enumerations import AuthMethod
 from lockbox.identity.roles import Role
 from lockbox.requests.lifecycle import Action
@@ -84,17 +84,6 @@ def test_the_overview_leads_to_all_that_is_governed(portal: Portal) -> None:
     assert "No delegates" in page.words
 
 
-def test_a_tenant_is_renamed_and_a_name_that_cannot_be_is_said(portal: Portal) -> None:
-    browser = portal.by_passkey("tara")
-
-    bad = browser.submit(browser.get(portal.here()), "/name", name="  ")
-    good = browser.submit(bad, "/name", name="Fabrikam <b>")
-
-    assert (bad.status, "Not accepted: Name" in bad.words) == (422, True)
-    assert (good.status, "Fabrikam &lt;b&gt;" in good.text) == (200, True)
-    assert reads(portal.world, "tara", tenants.show).tenant.name == "Fabrikam <b>"
-
-
 def test_shutting_shows_what_it_would_end_and_ends_it(portal: Portal) -> None:
     opened, waiting = portal.world.submit(), portal.world.submit(resources=["mailbox:b@contoso.example"])
     portal.world.act("ann", Action.APPROVE, opened.id)
@@ -166,51 +155,6 @@ def test_an_approver_names_their_own_delegate_in_their_time_zone_and_ends_it(por
     assert "There are no current or planned delegates" in ended.words
 
 
-def test_an_admin_names_a_delegate_for_somebody_who_is_absent(portal: Portal) -> None:
-    eligible(portal)
-    browser = portal.by_passkey("tara")
-    fields = {"principal": str(id_of(portal.world, "abe")), "ends": "2100-01-01T10:00"}
-    far = browser.submit(browser.get(portal.here("/delegates")), "/delegates", **fields)
-    near = f"{datetime.now(UTC) + timedelta(days=3):%Y-%m-%dT%H:%M}"
-
-    browser.submit(far, "/delegates", ends=near)
-
-    assert (far.status, "at most 90 days" in far.words) == (422, True)
-    assert far.form("/delegates").fields["ends"] == "2100-01-01T10:00"
-    assert standing_in(portal) == [("Aude", "Abe")]
-
-
-@each("fields", [{"ends": ""}, {"ends": "soon"}, {"starts": "x"}, {"delegate": "x"}, {"delegate": ""}])
-def test_a_delegate_that_cannot_be_is_said(portal: Portal, fields: dict[str, str]) -> None:
-    eligible(portal)
-    browser = portal.by_passkey("ann")
-    near = f"{datetime.now(UTC) + timedelta(days=3):%Y-%m-%dT%H:%M}"
-
-    page = browser.submit(browser.get(portal.here("/delegates")), "/delegates", **{"ends": near} | fields)
-
-    assert page.status == 422
-    assert standing_in(portal) == []
-
-
-def test_an_approver_ends_nobody_elses_delegate(portal: Portal) -> None:
-    eligible(portal)
-    browser = portal.by_passkey("ann")
-    page = browser.submit(
-        browser.get(portal.here("/delegates")),
-        "/delegates",
-        ends=f"{datetime.now(UTC) + timedelta(days=3):%Y-%m-%dT%H:%M}",
-    )
-    form = page.form("/delegates/end")
-    other = portal.by_passkey("amir")
-
-    seen = other.get(portal.here("/delegates"))
-    refused = other.post(form.action, with_csrf(other, {"id": form.fields["id"]}))
-
-    assert not [one for one in seen.read.forms if one.action.endswith("/end")]
-    assert refused.status == 403
-    assert standing_in(portal) == [("Aude", "Ann")]
-
-
 def test_a_webhook_is_added_and_its_secret_is_on_one_page_alone(portal: Portal) -> None:
     browser = portal.by_passkey("tara")
     page = browser.get(portal.here("/endpoints"))
@@ -251,39 +195,6 @@ def test_a_webhook_that_cannot_be_is_said_and_still_there(portal: Portal, fields
     again = page.form("/endpoints").fields
     assert (again["url"], again["description"]) == (written["url"], written["description"])
     assert reads(portal.world, "tara", webhooks.listed) == []
-
-
-def test_a_webhook_is_changed_paused_called_again_and_removed(portal: Portal) -> None:
-    one, browser = hook(portal), portal.by_passkey("tara")
-    path = portal.here(f"/endpoints/{one}")
-    csrf = with_csrf(browser, {"id": str(one)})
-
-    browser.post(portal.here("/endpoints/change"), csrf | {"url": f"{URL}/2", "events": "request.submitted"})
-    paused = browser.submit(browser.get(path), "/turn")
-    back = browser.submit(paused, "/turn")
-    (changed,) = reads(portal.world, "tara", webhooks.listed)
-    gone = browser.submit(back, "/remove")
-
-    assert (changed.url, changed.event_types, changed.disabled_at) == (f"{URL}/2", ["request.submitted"], None)
-    assert "disabled since" in paused.words
-    assert (back.path, "Disable" in back.words) == (path, True)
-    assert (gone.path, gone.status) == (portal.here("/endpoints"), 200)
-    assert reads(portal.world, "tara", webhooks.listed) == []
-    assert browser.get(path).status == 404
-
-
-def test_a_secret_is_replaced_and_shown_once(portal: Portal) -> None:
-    one, browser = hook(portal), portal.by_passkey("tara")
-    page = browser.get(portal.here(f"/endpoints/{one}"))
-
-    bad = browser.submit(page, "/rotate", hours="x")
-    shown = browser.submit(page, "/rotate", hours="2")
-    its = browser.get(portal.here(f"/endpoints/{one}"))
-
-    assert (bad.status, "Not accepted: Hours in which the old secret also signs: write" in bad.words) == (422, True)
-    assert (shown.status, "whsec_" in shown.text) == (200, True)
-    assert "Old secret also signs until" in its.words
-    assert "whsec_" not in its.text
 
 
 def test_the_log_says_what_became_of_each_call_and_what_ended_is_sent_again(portal: Portal) -> None:
@@ -330,23 +241,6 @@ def test_a_weak_or_an_old_sign_in_is_led_to_a_better_one_and_back(
         assert f"/sign-in?next={portal.here(tail)}" in page.read.links
     assert standing_in(portal) == []
     assert "whsec_" not in "".join(page.text for page, _ in pages)
-
-
-@pytest.mark.far
-def test_somebody_is_copied_and_no_longer(portal: Portal) -> None:
-    browser = portal.by_passkey("tara")
-    page = browser.get(portal.here("/observers"))
-
-    bad = browser.submit(page, "/observers", name="Desk", address="desk")
-    added = browser.submit(bad, "/observers", address="desk@contoso.example", service="onedrive")
-    twice = browser.submit(added, "/observers", name="Desk", address="desk@contoso.example", service="onedrive")
-    listed = [(one.observer.email, one.observer.service) for one in reads(portal.world, "tara", observers.listed)]
-    gone = browser.submit(added, "/observers/remove")
-
-    assert (bad.status, bad.form("/observers").fields["address"]) == (422, "desk")
-    assert "desk@contoso.example · OneDrive · added by Tara" in added.words
-    assert (twice.status, listed) == (409, [("desk@contoso.example", "onedrive")])
-    assert "There are no observers." in gone.words
 
 
 def test_an_admin_of_two_tenants_finds_the_webhook_of_each_under_its_own_alone(

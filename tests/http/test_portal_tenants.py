@@ -18,7 +18,6 @@ from lockbox.admin.outside_access import OutsideAccess
 from lockbox.facts.enumerations import AuthMethod, Mode
 from lockbox.identity import authentication
 from lockbox.identity.roles import Role
-from lockbox.requests.policy_rules import Policy
 from lockbox.sql import new_id
 from tests.database.tenancy import does, id_of, members_of, mode_of, reads
 from tests.database.test_definition_records import SERVICE, A, B
@@ -69,20 +68,6 @@ def test_only_admins_see_forms_that_change_anything(portal: Portal, who: str) ->
     assert [browser.get(portal.here(tail)).status for tail in ("/emergency-stop", "/endpoints")] == [403, 403]
 
 
-def test_an_admin_invites_and_withdraws(portal: Portal) -> None:
-    browser, who = portal.by_passkey("tara"), nina()
-
-    form = browser.get(portal.here("/members")).form(portal.here("/members"))
-    invited = browser.post(portal.here("/members"), form.fields | who | {"roles": "approver"})
-    gone = browser.submit(invited, "/members/withdraw")
-
-    assert (invited.status, invited.path) == (200, portal.here("/members"))
-    assert who["address"] in invited.words
-    assert who["address"] not in gone.words
-    (row,) = portal.sql("SELECT roles, withdrawn_at FROM invitations WHERE email = :e", e=who["address"])
-    assert (row.roles, row.withdrawn_at is None) == (["approver"], False)
-
-
 def test_an_admin_changes_roles_and_removes(portal: Portal) -> None:
     browser, abe = portal.by_passkey("tara"), str(id_of(portal.world, "abe"))
     fields = {"csrf": browser.get(portal.here("/members")).form("/sign-out").fields["csrf"], "id": abe}
@@ -113,38 +98,6 @@ def test_roles_that_somebody_else_has_changed_meanwhile_are_shown_before_they_ar
     assert members_of(portal.world)["Abe"].roles == {Role.AUDITOR}
 
 
-def test_the_last_admin_is_told_why_they_stay(portal: Portal) -> None:
-    browser = portal.by_passkey("tara")
-
-    page = browser.submit(browser.get(portal.here()), "/leave")
-
-    assert (page.status, "Make someone else an admin first" in page.words) == (403, True)
-    assert "Tara" in members_of(portal.world)
-
-
-def test_a_member_leaves(portal: Portal) -> None:
-    browser = portal.by_passkey("aude")
-
-    page = browser.submit(browser.get(portal.here()), "/leave")
-
-    assert (page.status, page.path) == (200, "/requests")
-    assert "Aude" not in members_of(portal.world)
-
-
-def test_the_mode_is_switched(portal: Portal) -> None:
-    browser = portal.by_passkey("tara")
-
-    asked = browser.submit(browser.get(portal.here("/mode")), "/mode", mode="observe")
-    before = mode_of(portal.world)
-    page = browser.submit(asked, "/mode/save")
-
-    assert "enforce → observe" in asked.words
-    assert before is Mode.ENFORCE
-    assert (page.status, page.path) == (200, portal.here("/mode"))
-    assert "Now: observe , the vendor decides, and you are notified" in page.words
-    assert mode_of(portal.world) is Mode.OBSERVE
-
-
 @pytest.mark.far
 @pytest.mark.parametrize(("means", "minutes"), WEAK)
 def test_a_weak_or_an_old_sign_in_changes_nothing_and_is_led_to_a_better_one(
@@ -166,42 +119,6 @@ def test_a_weak_or_an_old_sign_in_changes_nothing_and_is_led_to_a_better_one(
     assert (saved.status, f"/sign-in?next={portal.here('/policy')}" in saved.read.links) == (403, True)
     assert "mail_suffices&#34;: true" in saved.text
     assert (mode_of(portal.world), held(portal).edition.version) == (Mode.ENFORCE, 1)
-
-
-@each(
-    ("changes", "says"),
-    [
-        ({"address": "nina"}, "Mail address: write one mail address"),
-        ({"name": "a\u202eb"}, "Name: "),
-        ({"roles": "root"}, "Roles: choose tenant_admin, approver or auditor."),
-        ({}, "Roles: choose at least one."),
-    ],
-)
-def test_what_is_written_wrongly_is_said_in_a_sentence(portal: Portal, changes: dict[str, str], says: str) -> None:
-    browser = portal.by_passkey("tara")
-    fields = browser.get(portal.here("/members")).form(portal.here("/members")).fields
-    fields.pop("roles", None)
-    written = nina() | changes
-
-    page = browser.post(portal.here("/members"), fields | written)
-
-    assert (page.status, f"Not accepted: {says}" in page.words) == (422, True)
-    kept = page.form(portal.here("/members")).fields
-    assert (kept["name"], kept["address"]) == (written["name"], written["address"])
-
-
-def test_a_policy_is_shown_as_a_diff_before_it_is_saved(portal: Portal) -> None:
-    browser = portal.by_passkey("tara")
-
-    asked = shown_to_change(portal, browser, written(portal, quorum=2, approval_window=600))
-    before = held(portal).edition.version
-    saved = browser.submit(asked, "/policy/save")
-
-    assert "Approvals needed quorum 1 → 2" in asked.words
-    assert "Time to answer approval_window 12 h → 10 min" in asked.words
-    assert before == 1
-    assert (saved.status, saved.path) == (200, portal.here("/policy"))
-    assert held(portal).policy == Policy(vendor_review=False, quorum=2, approval_window=600)
 
 
 @each(
@@ -238,13 +155,6 @@ def test_a_policy_that_somebody_else_has_changed_meanwhile_is_not_overwritten(po
 
     assert (late.status, "has changed since you read it" in late.words) == (412, True)
     assert held(portal).policy.quorum == 3
-
-
-def test_the_same_policy_changes_nothing(portal: Portal) -> None:
-    page = shown_to_change(portal, portal.by_passkey("tara"), written(portal))
-
-    assert "Nothing changes: this is the policy in force." in page.words
-    assert not [form for form in page.read.forms if form.action.endswith("/save")]
 
 
 @pytest.mark.far

@@ -2,8 +2,6 @@
 
 import re
 
-import pytest
-
 from lockbox.facts.enumerations import AuthMethod
 from tests.http.portal import Portal, PortalPage
 
@@ -43,33 +41,6 @@ def test_the_account_lists_a_token_without_its_text_and_revokes_it(portal: Porta
     assert answer.status_code == 401
 
 
-def test_a_service_account_makes_a_gateways_token(portal: Portal) -> None:
-    browser = portal.by_passkey("gate")
-
-    shown = browser.submit(
-        browser.get("/account"), "/account/tokens/new", name="nginx", scopes="gate:nginx", services="exchange-online"
-    )
-
-    assert len(TOKEN.findall(shown.text)) == 1
-    assert "for gate:nginx of exchange-online" in shown.text
-    assert "for gate:nginx of exchange-online" in browser.get("/account").text
-    newest = portal.sql("SELECT scopes, services FROM tokens WHERE NOT is_sample ORDER BY id DESC LIMIT 1")
-    assert [tuple(row) for row in newest] == [(["gate:nginx"], ["exchange-online"])]
-
-
-def test_a_ticket_systems_token_says_whose_cases_it_closes(portal: Portal) -> None:
-    browser, slug = portal.browser(), portal.world.tenant.slug
-    browser.enter("gate", AuthMethod.PASSKEY)
-    form = browser.get("/account")
-
-    unbound = browser.submit(form, "/account/tokens/new", name="desk", scopes="case:close")
-    shown = browser.submit(form, "/account/tokens/new", name="desk", scopes="case:close", tenants=slug)
-
-    assert unbound.status == 422
-    assert f"It is for case:close of {slug}." in shown.words
-    assert f"for case:close of {slug}" in browser.get("/account").words
-
-
 def test_a_gateways_token_without_its_service_is_refused_beside_the_boxes_as_ticked(portal: Portal) -> None:
     browser = portal.by_passkey("gate")
 
@@ -78,25 +49,4 @@ def test_a_gateways_token_without_its_service_is_refused_beside_the_boxes_as_tic
     assert page.status == 422
     assert "names the services that it stands before" in page.text
     assert re.findall(r'value="([^"]+)" checked', page.text) == ["gate:nginx"]
-    assert not TOKEN.findall(page.text)
-
-
-def test_a_person_is_offered_no_scopes_and_gets_none(portal: Portal) -> None:
-    browser = portal.by_passkey("ann")
-    account = browser.get("/account")
-
-    page = browser.submit(account, "/account/tokens/new", name="x", scopes="gate:nginx", services="exchange-online")
-
-    assert "gate:nginx" not in account.text
-    assert page.status == 403
-    assert not TOKEN.findall(page.text)
-
-
-@pytest.mark.parametrize("name", ["two\nlines", "\u202eevil"])
-def test_a_name_that_is_no_line_makes_no_token(portal: Portal, name: str) -> None:
-    browser = portal.by_passkey("abe")
-
-    page = browser.submit(browser.get("/account"), "/account/tokens/new", name=name)
-
-    assert page.status == 422
     assert not TOKEN.findall(page.text)
