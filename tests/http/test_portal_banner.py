@@ -61,36 +61,6 @@ def test_an_approval_of_several_says_how_many_are_still_needed(open_portal: Open
     assert banner(later) == "You approved. Since then: Denied"
 
 
-@pytest.mark.parametrize(
-    ("who", "action", "says"),
-    [
-        ("ann", "deny", "You denied the request. Erin gets no access, and is notified."),
-        ("erin", "cancel", "You cancelled the request. It can no longer be approved."),
-    ],
-)
-def test_an_end_says_what_it_means(portal: Portal, who: str, action: str, says: str) -> None:
-    request = portal.world.fresh()
-    browser, page = opened(portal, who, f"/requests/{request.id}")
-
-    after = browser.submit(page, f"/{action}", comment="No longer needed")
-
-    assert banner(after) == says
-
-
-@pytest.mark.parametrize(
-    ("who", "action", "says"),
-    [("ann", "revoke", "You revoked the access."), ("erin", "complete", "You completed the access.")],
-)
-def test_the_end_of_an_access_says_when_it_was(portal: Portal, who: str, action: str, says: str) -> None:
-    request = portal.world.fresh()
-    portal.world.act("ann", Action.APPROVE, request.id)
-    browser, page = opened(portal, who, f"/requests/{request.id}")
-
-    after = browser.submit(page, f"/{action}")
-
-    assert banner(after).startswith(f"{says} Erin's access ended at ")
-
-
 def test_an_endorsement_says_who_is_asked_now_on_page_and_list(open_portal: OpenPortal) -> None:
     portal = open_portal(Policy(vendor_review=True))
     first, second = portal.world.fresh(), portal.world.fresh()
@@ -107,18 +77,6 @@ def test_an_endorsement_says_who_is_asked_now_on_page_and_list(open_portal: Open
     assert banner(on_list).endswith("View the request")
     assert banner(again) == banner(on_list)
     assert banner(browser.get("/review")) == ""
-
-
-def test_a_question_and_its_answer_say_what_comes_next(portal: Portal) -> None:
-    request = portal.world.fresh()
-    browser, page = opened(portal, "ann", f"/requests/{request.id}")
-
-    asked = browser.submit(page, "/questions", text="Which folder?")
-    engineer, theirs = opened(portal, "erin", f"/requests/{request.id}")
-    answered = engineer.submit_first(theirs, "/answer", text="The inbox")
-
-    assert banner(asked).startswith("You asked a question. Erin is notified, and you will be emailed the answer.")
-    assert banner(answered).startswith("You answered the question. The person who asked is notified")
 
 
 @pytest.mark.parametrize("done", ["approve", "deny", "expire", "made-up", "", "x" * 20])

@@ -2,7 +2,8 @@
 
 A line is who opens which page, `+` for the one that they have before them, perhaps a form on it with what is written
 into it, and then what comes of that: `> a | ~b` shows the one and not the other, and `! 422 a` is refused with that
-status. `@/path` is where one lands, `&name=value` what still stands in a field, `-/path` a form that is not offered.
+status. `@/path` is where one lands, `&name=value` what still stands in a field, `+/path` a form that is offered, and
+`-/path` one that is not.
 """
 
 import json
@@ -81,11 +82,29 @@ DIALOGUES = {
         ann /requests/{request} /questions text='  ' ! 422 Not accepted
         ann /requests/{request} /questions text={long} ! 422 Not accepted | &text={long}
         ann /requests/{request} /questions text={evil} ! 422 Not accepted | &text={evil}
-        ann + /questions text='Which mails? <script>' > @/requests/{request} | There is no answer yet. | ~<script>
-        erin /requests/{request} /answer text='Those of May' > @/requests/{request}
+        ann + /questions text='Which mails? <script>' > There is no answer yet. | ~<script> | You asked a question.
+        erin /requests/{request} /answer text='Those of May' > You answered the question. The person who asked
         ann /requests/{request} > Those of May | asked a question | answered a question | ~There is no answer yet.
         amir /requests/{request} /deny comment=No > Denied
         ann + /questions text='Too late?' ! 409 This request is denied. Questions can no longer be asked""",
+    "decisions": """
+        aude /requests/{request} > -/approve | -/deny
+        tara /requests/{request} > -/approve | +/deny
+        vera /requests/{request} > -/deny
+        max /requests/{request} > -/deny
+        erin /requests/{request} > -/approve | -/deny | +/cancel
+        ann /requests/{request} > +/approve | +/deny | -/revoke
+        ann + /approve > You approved. Erin can read 1 mailbox in Exchange Online until | +/revoke | -/deny
+        erin /requests/{request} /complete > You completed the access. Erin's access ended at""",
+    "a denial": """
+        ann /requests/{request} /deny comment='No longer needed' > You denied the request. Erin gets no access, and is
+        ann /requests/{request} > Ann (approver) denied | no longer grants access | No longer needed | -/deny""",
+    "a withdrawal": """
+        erin /requests/{request} /cancel comment=Done > You cancelled the request. It can no longer be | -/cancel
+        ann /requests/{request} > Erin (requester) cancelled the request | no longer grants access | Done""",
+    "a revocation": """
+        ann /requests/{request} /approve > +/revoke
+        ann + /revoke > You revoked the access. Erin's access ended at | -/revoke""",
     "proposals": """
         ann /proposals > Rita &lt;b&gt; | rita@contoso.example | Takes effect
         tara /requests > proposes Rita
@@ -141,8 +160,8 @@ def fits(page: PortalPage, wanted: str) -> bool:
             return wanted[1:] not in page.text
         case "@":
             return page.path == wanted[1:]
-        case "-":
-            return not any(form.action.endswith(wanted[1:]) for form in page.read.forms)
+        case "-" | "+":
+            return any(form.action.endswith(wanted[1:]) for form in page.read.forms) is (wanted[0] == "+")
         case "&":
             name, _, value = wanted[1:].partition("=")
             return any(str(form.fields.get(name)).removeprefix("\n") == value for form in page.read.forms)

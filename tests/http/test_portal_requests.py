@@ -126,33 +126,6 @@ def test_an_approver_approves_for_a_shorter_time_with_a_comment(easy: Portal) ->
     assert (decision.means, decision.address, decision.user_agent) == ("mail", browser.address, browser.agent)
 
 
-@pytest.mark.parametrize(
-    ("name", "action", "words"),
-    [("ann", "deny", "Ann (approver) denied"), ("erin", "cancel", "Erin (requester) cancelled the request")],
-)
-def test_a_request_that_waits_is_ended(easy: Portal, name: str, action: str, words: str) -> None:
-    request = easy.world.fresh()
-    browser, page = easy.opened(name, request.id)
-
-    after = browser.submit(page, f"/{action}", comment="No longer needed")
-
-    assert words in after.words
-    assert "This request no longer grants access" in after.words
-    assert "No longer needed" in after.words
-    assert offered(after) == set()
-
-
-@each(
-    ("name", "expected"),
-    [("aude", set()), ("tara", {"deny"}), ("vera", set()), ("erin", {"cancel"}), ("max", set())],
-)
-def test_nobody_is_offered_what_is_not_theirs(easy: Portal, name: str, expected: set[str]) -> None:
-    _, page = easy.opened(name, easy.world.fresh().id)
-
-    assert page.status == 200
-    assert offered(page) == expected
-
-
 def test_what_is_sent_all_the_same_is_refused_in_a_sentence(easy: Portal) -> None:
     request = easy.world.fresh()
     browser, page = easy.opened("aude", request.id)
