@@ -122,7 +122,16 @@ DIALOGUES = {
         tara policy set {slug} {impossible} ! nobody-can-approve:
         ann policy set {slug} {strict} ! wrong-role:
         tara policy set {slug} {nothing} ?
-        ann policy show {slug} > Version 1 of""",
+        ann policy show {slug} > Version 1 of
+        tara policy set {slug} {strict} > quorum 1 → 2 | The policy is at version 2.
+        tara policy set {slug} {strict} > Nothing changes. The policy is at version 2.
+        aude policy versions {slug} > Tara | nobody: the tenant began with it
+        aude policy versions {slug} --before 2 > nobody: the tenant began with it | ~Tara
+        tara policy set {slug} {broken} ! {broken} is not JSON
+        tara policy diff {slug} {listed} ! {listed}: policy:
+        tara policy set {slug} {unknown} ! {unknown}: quorum: write 1 or more; made_up: there is nothing of that name;
+        tara policy set {slug} {groupless} ! {groupless}: | there is no group legal
+        tara policy diff {slug} {unversioned} ! {unversioned}: version: write it as a whole number""",
     "webhooks": """
         tara endpoint add {url} --tenant {slug} --event request.approved = endpoint
         tara endpoint change {endpoint} --all-events --disable --description Ours > disabled (by hand)
@@ -159,6 +168,12 @@ DIALOGUES = {
         erin token make lost = lost
         eve token revoke {{lost}} ! not-found:
         olga token rotate {{lost}} ! not-found:
+        erin token make nightly = nightly:token
+        {{nightly}} token make another ! fresh-sign-in-needed:
+        {{nightly}} token rotate {{lost}} ! fresh-sign-in-needed:
+        {{nightly}} token rotate --overlap 0h = renewed:token
+        {{nightly}} me ! invalid-token:
+        {{renewed}} me > Erin
         erin token revoke {{lost}} > Revoked.""",
     "requests": f"""
         erin request submit {ASK} --resource mailbox:bob@contoso.example --action read --action export
@@ -268,6 +283,15 @@ DIALOGUES = {
 }
 
 
+NO_POLICIES = {
+    "broken": "{",
+    "listed": "[]",
+    "unknown": '{"quorum": 0, "made_up": 1}',
+    "groupless": '{"stages": [{"group": "legal"}]}',
+    "unversioned": '{"version": "one", "policy": {}}',
+}
+
+
 def both_sides(world: World) -> None:
     """Let somebody be an engineer and a manager."""
     world.add("both", Role.ENGINEER)
@@ -326,10 +350,12 @@ def names(terminal: Commands, tmp_path: Path, dialogue: str) -> dict[str, Any]:
     files["glass"] = {"break_glass_services": ["exchange-online"]}
     for name, changes in files.items():
         (tmp_path / name).write_text(json.dumps(usual | changes))
+    for name, content in NO_POLICIES.items():
+        (tmp_path / name).write_text(content)
     (tmp_path / "exclusions").write_text("Demands by law are not covered.\n")
     return {
         **{name: caller.person_id for name, caller in terminal.world.people.items()},
-        **{name: tmp_path / name for name in (*files, "exclusions", "nothing")},
+        **{name: tmp_path / name for name in (*files, *NO_POLICIES, "exclusions", "nothing")},
         "slug": terminal.world.tenant.slug,
         "nobody": uuid4(),
         "today": f"{now:%Y-%m-%dT%H:%M:00Z}",

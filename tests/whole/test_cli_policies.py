@@ -55,21 +55,6 @@ def test_the_policy_is_shown_as_people_say_it(shell: Shell) -> None:
     assert "groups.legal" not in first
 
 
-def test_a_file_is_put_in_place_and_what_changed_is_told(shell: Shell, tmp_path: Path) -> None:
-    slug = shell.world.tenant.slug
-
-    told = shell.does("tara", "policy", "set", slug, written(tmp_path, quorum=2))
-    again = shell.does("tara", "policy", "set", slug, written(tmp_path, quorum=2))
-    history = shell.does("aude", "policy", "versions", slug)
-
-    assert re.search(r"^quorum +1 → 2", told, re.MULTILINE)
-    assert "The policy is at version 2." in told
-    assert again == "Nothing changes.\nThe policy is at version 2.\n"
-    assert [line.split()[0] for line in history.splitlines() if line[:2].strip().isdigit()] == ["2", "1"]
-    older = shell.reads("aude", "policy", "versions", slug, "--before", "2")["items"]
-    assert [one["version"] for one in older] == [1]
-
-
 def test_what_was_printed_replaces_only_the_version_that_it_was(shell: Shell, tmp_path: Path) -> None:
     slug = shell.world.tenant.slug
     printed = shell.reads("tara", "policy", "show", slug)
@@ -82,27 +67,3 @@ def test_what_was_printed_replaces_only_the_version_that_it_was(shell: Shell, tm
     assert shell.reads("tara", "policy", "show", slug)["policy"]["quorum"] == 2
     seen = shell.does("tara", "policy", "set", slug, "-", "--version", "2", stdin=json.dumps(printed))
     assert re.search(r"^quorum +2 → 3", seen, re.MULTILINE)
-
-
-@pytest.mark.parametrize(
-    ("content", "says"),
-    [
-        ("{", "is not JSON"),
-        ("[]", "policy: "),
-        (
-            '{"quorum": 0, "made_up": 1}',
-            "quorum: write 1 or more; made_up: there is nothing of that name; leave it out",
-        ),
-        ('{"stages": [{"group": "legal"}]}', "there is no group legal"),
-        ('{"version": "one", "policy": {}}', "version: write it as a whole number"),
-        ('{"version": 1, "policy": {"quorum": []}}', "quorum: "),
-    ],
-)
-def test_a_file_that_is_no_policy_is_said_so_before_anybody_is_asked(
-    shell: Shell, tmp_path: Path, content: str, says: str
-) -> None:
-    file = tmp_path / "policy.json"
-    file.write_text(content)
-
-    for command in ("set", "diff"):
-        assert says in shell.is_refused("tara", str(file), "policy", command, shell.world.tenant.slug, file)

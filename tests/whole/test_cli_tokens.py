@@ -40,25 +40,6 @@ def test_a_token_is_printed_once_and_by_itself_and_is_never_listed_or_logged(she
     assert "laptop" not in shell.does("eve", "token", "list")
 
 
-def test_a_token_replaces_itself_without_being_named(shell: Shell) -> None:
-    token = printed(shell.run("erin", "token", "make", "nightly"))
-
-    new = printed(shell.run(token, "token", "rotate", "--overlap", "0h"))
-
-    assert new != token
-    shell.is_refused(token, "invalid-token: ", "me")
-    assert shell.reads(new, "me")["name"] == "Erin"
-
-
-def test_a_token_makes_and_replaces_no_other(shell: Shell) -> None:
-    token = printed(shell.run("erin", "token", "make", "nightly"))
-    printed(shell.run("erin", "token", "make", "other"))
-    other = shell.reads("erin", "token", "list")["items"][0]["id"]
-
-    shell.is_refused(token, "fresh-sign-in-needed: ", "token", "make", "another")
-    shell.is_refused(token, "fresh-sign-in-needed: ", "token", "rotate", other)
-
-
 @pytest.mark.parametrize(
     ("token", "says"),
     [
