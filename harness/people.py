@@ -14,7 +14,7 @@ from sqlmodel import col, select
 
 from config.settings import Settings
 from devstack.stack import StackPlan
-from harness.stage import setting, unbound
+from harness.stage import setting, unbound, without_triggers
 from lockbox.database import NO_KEYS, Database, UnitOfWork, WarnedSession, now, postgres_clock
 from lockbox.facts.enumerations import AuthMethod, Mode
 from lockbox.identity import api_tokens, keyring, row_macs, sessions, tenants, time_zones
@@ -292,7 +292,7 @@ class World:
 
         `without` names people to leave out; `lifetime` is that of all tokens.
         """
-        with setting(db).transaction() as session:
+        with without_triggers(db).transaction() as session:
             slug = f"tenant-{new_id().hex[-12:]}"
             tenant = tenants.add(session, slug, "Contoso", policy=policy.model_dump(mode="json"), mode=mode)
             world, enrolment = cls(db, tenant), Enrolment(session, lifetime)
