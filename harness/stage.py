@@ -122,7 +122,8 @@ REDIS_DATABASES = 16
 SERVERS = "servers"
 # What a migration has written stays.
 TABLES = text("""
-SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename NOT IN ('alembic_version', 'turns') ORDER BY 1
+SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename NOT IN ('alembic_version', 'turns')
+ORDER BY 1
 """)
 
 

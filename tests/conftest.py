@@ -2,13 +2,13 @@
 
 import gc
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
+from jinja2 import FileSystemBytecodeCache
 from sqlalchemy import Engine
 from xdist.remote import Producer
 from xdist.scheduler import LoadFileScheduling, LoadScopeScheduling
@@ -18,14 +18,20 @@ from devstack.embedded import ServerAddresses
 from gate import call, window_checks
 from harness.people import World
 from harness.stage import Urls, fresh_database, migrated_servers, shared_folder, shared_servers, superuser_at
+from lockbox.audit import report
 from lockbox.database import Database, make_engine
+from lockbox.notifications import request_mail
 from lockbox.schedule import Schedule
-from tests.programs import left_out, missing
+from tests.programs import pytest_report_header, pytest_unconfigure
+from tests.whole.warm import SHARED, shared_mother
+
+__all__ = ["pytest_report_header", "pytest_unconfigure"]
 
 # gRPC's handlers of a fork end the child where a call is under way; what we fork for runs another program at once.
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 
 FOLDER = pytest.StashKey[str]()
+MOTHER = "mother"
 LATE = 0.85
 KILLS_SERVERS = frozenset({"test_embedded.py"})
 SHARES_NOTHING = frozenset({"test_chaos_hunt.py"})
@@ -33,7 +39,7 @@ FOLDERS = ("tests/whole/", "tests/http/", "tests/database/", "tests/whole/", "te
 COLLECTED = [f"tests/{folder}" for folder in ("unit", "database", "http", "whole", "model")]
 # How long the longest files take, of those that `make test` runs: seconds, on two cores beside three others.
 SECONDS = {
-    "whole/never": 9,
+    "whole/messages": 9,
     "whole/doctor": 15,
     "http/live": 31,
     "http/sign_in_passkeys": 20,
@@ -89,8 +95,13 @@ def pytest_collection_finish() -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Let each process of a run read the folders from another one on: what one has compiled the others find."""
-    if turn := getattr(config, "workerinput", {}).get("turn"):
+    given = getattr(config, "workerinput", {})
+    if turn := given.get("turn"):
         config.args = [*COLLECTED[turn:], *COLLECTED[:turn]]
+    if given:
+        SHARED.append(Path(given["servers"]) / MOTHER)
+        for templates in (report.PAGES, request_mail.TEMPLATES):
+            templates.bytecode_cache = FileSystemBytecodeCache(given["servers"])
 
 
 @pytest.hookimpl(tryfirst=True, specname="pytest_collection_modifyitems")
@@ -153,30 +164,16 @@ def _name(path: Path) -> str:
     return f"{path.parent.name}/{path.stem.removeprefix('test_')}"
 
 
-def pytest_report_header() -> str:
-    """Say before the run what will be left out for want of a program."""
-    return missing()
-
-
-def pytest_unconfigure(config: pytest.Config) -> None:
-    """Say in the last line how many tests were left out for want of a program, and how to install it."""
-    reporter = config.pluginmanager.get_plugin("terminalreporter")
-    if hasattr(config, "workerinput") or reporter is None:
-        return
-    skipped = (report.longrepr for report in reporter.stats.get("skipped", ()))
-    counted = left_out(why[2] for why in skipped if isinstance(why, tuple))
-    if line := " ".join(filter(None, [counted, missing()])):
-        sys.stdout.write(f"{line}\n")
-
-
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
     """Tell each process of a run where the servers are that they share; the first that needs them starts them."""
     config = node.config
     if FOLDER not in config.stash:
         ends = ExitStack()
-        config.stash[FOLDER] = str(ends.enter_context(shared_folder("tests")))
         config.add_cleanup(ends.close)
+        folder = ends.enter_context(shared_folder("tests"))
+        ends.enter_context(shared_mother(folder / MOTHER))
+        config.stash[FOLDER] = str(folder)
     node.workerinput["servers"] = config.stash[FOLDER]
     if config.args == ["tests"] and config.getoption("dist") == "loadfile":
         node.workerinput["turn"] = int(node.gateway.id.removeprefix("gw")) % len(COLLECTED)

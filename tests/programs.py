@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -67,3 +68,19 @@ def left_out(reasons: Iterable[str]) -> str:
         return ""
     total = f"{names.total()} tests were" if names.total() > 1 else "1 test was"
     return f"{total} left out, for want of {', '.join(f'{name} ({n})' for name, n in names.most_common())}."
+
+
+def pytest_report_header() -> str:
+    """Say before the run what will be left out for want of a program."""
+    return missing()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Say in the last line how many tests were left out for want of a program; a process of several has no say."""
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is None:
+        return
+    skipped = (skip.longrepr for skip in reporter.stats.get("skipped", ()))
+    counted = left_out(why[2] for why in skipped if isinstance(why, tuple))
+    if line := " ".join(filter(None, [counted, missing()])):
+        sys.stdout.write(f"{line}\n")

@@ -51,13 +51,12 @@ def test_what_was_left_out_is_counted_by_the_program_that_was_missing() -> None:
 def test_a_run_says_before_it_begins_what_is_missing_and_counts_in_its_last_line_what_was_left_out(
     tmp_path: Path,
 ) -> None:
-    (tmp_path / "conftest.py").write_text("from tests.conftest import *\n")
     (tmp_path / "test_tried.py").write_text(
         "import pytest\nfrom tests.programs import need\n\n"
         "@pytest.mark.parametrize('n', range(3))\n"
         "def test_tried(n):\n    need('promtool') if n else None\n"
     )
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--numprocesses", "1", "-c", "/dev/null"]
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "tests.programs", "-c", "/dev/null"]
     ran = subprocess.run(
         [*command, "--rootdir", tmp_path, tmp_path],
         cwd=CHECKOUT,
@@ -70,6 +69,6 @@ def test_a_run_says_before_it_begins_what_is_missing_and_counts_in_its_last_line
     said = ran.stdout.splitlines()
 
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    before = said[: next(place for place, line in enumerate(said) if "created" in line or "worker" in line)]
+    before = said[: next(place for place, line in enumerate(said) if line.startswith("collected"))]
     assert missing(lambda _: None) in before
     assert said[-1] == f"2 tests were left out, for want of promtool (2). {missing(lambda _: None)}"

@@ -110,12 +110,22 @@ def stage_of(
             yield RunningStack(**vars(found), urls=urls, servers=servers, caught=CaughtMails(urls.maildir))
 
 
+@pytest.fixture(scope="session")
+def api_stage(template: ServerAddresses, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
+    """The API alone, for one file after another: their tests have worlds of their own, and leave it running."""
+    with stage_of(template, tmp_path_factory.mktemp("logs"), names=("api",)) as found:
+        yield found
+
+
 @pytest.fixture(scope="module")
 def stage(
     template: ServerAddresses, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> Iterator[RunningStack]:
     """The API and the workers, or what else the file names as its `PROCESSES`, for the tests of one file."""
     names = getattr(request.module, "PROCESSES", ("api", "worker", "notifications"))
+    if names == ("api",):
+        yield request.getfixturevalue("api_stage")
+        return
     with stage_of(template, tmp_path_factory.mktemp("logs"), names=names) as found:
         yield found
 

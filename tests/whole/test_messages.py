@@ -49,6 +49,19 @@ def broker(stage: RunningStack) -> Celery:
     return Celery("stranger", broker=stage.urls.redis)
 
 
+def test_a_request_runs_its_whole_life_by_itself(stage: RunningStack) -> None:
+    world = stage.world()
+    with stage.as_(world, "erin") as erin, stage.as_(world, "ann") as ann:
+        left = erin.post("/v1/requests", json=world.body()).json()
+        opened = erin.post("/v1/requests", json=world.body(access_window=2)).json()
+
+        ann.post(f"/v1/requests/{opened['id']}/approve", json={})
+
+        stage.ends(left["id"], "timed_out")
+        stage.ends(opened["id"], "expired")
+    stage.events_are_whole()
+
+
 @pytest.mark.far
 def test_messages_made_by_hand_decide_nothing(stage: RunningStack) -> None:
     world = stage.world(approval_window=600)

@@ -3,11 +3,13 @@
 import atexit
 import json
 import select
+import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,13 +23,29 @@ SECONDS = 240
 A_MOMENT = 0.1
 # Nothing that reads a setting when it is imported: whoever is forked has settings of their own.
 MOTHER = """
-import gc, json, os, runpy, select, signal, sys
+import gc, json, os, runpy, select, signal, socket, sys
 import api.app, api.server, uvicorn
 import celery.app.control, celery.apps.worker, celery.concurrency.prefork, celery.concurrency.thread
 import celery.worker.components, celery.worker.consumer, kombu.transport.redis
 import celery.bin.celery, flower.command, lockbox.audit.log.sealer, lockbox.reconcile, worker.runtime, worker.bootstep
 import cli.app, cli.access, cli.bootstrap, cli.commands, cli.operate, cli.owner, cli.requests, cli.sign_in
 import cli.tenants, cli.vendor_staff
+
+gc.freeze()
+
+if len(sys.argv) > 1:
+    # It has a way to each process of a run of the tests: whoever comes gets one that is forked for it.
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    listener = socket.socket(fileno=int(sys.argv[1]))
+    while True:
+        way, _ = listener.accept()
+        if not os.fork():
+            break
+        way.close()
+    listener.close()
+    for number in (0, 1):
+        os.dup2(way.fileno(), number)
+    way.close()
 
 def tell_of_the_ended():
     try:
@@ -40,7 +58,6 @@ wakes, wakened = os.pipe()
 os.set_blocking(wakened, False)
 signal.set_wakeup_fd(wakened)
 signal.signal(signal.SIGCHLD, lambda *_: None)
-gc.freeze()
 while True:
     ready, _, _ = select.select([0, wakes], [], [])
     if wakes in ready:
@@ -70,27 +87,54 @@ else:
 """
 
 
+SHARED: list[Path] = []
+"""Where a run of several processes has the one process that all of them fork from."""
+
+
+def _start_mother(*options: str, **ways: Any) -> "subprocess.Popen[bytes]":
+    command = [sys.executable, "-c", MOTHER, *options]
+    return subprocess.Popen(command, env=environment({}), cwd=CHECKOUT, start_new_session=True, **ways)
+
+
+@contextmanager
+def shared_mother(place: Path) -> Iterator[None]:
+    """Start the process that all processes of a run fork from, and listen for them at this place."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(place))
+        listener.listen()
+        mother = _start_mother(str(listener.fileno()), pass_fds=[listener.fileno()], stdin=subprocess.DEVNULL)
+    SHARED.append(place)
+    try:
+        yield
+    finally:
+        SHARED.remove(place)
+        mother.kill()
+        mother.wait()
+
+
 class ForkServer:
     """The process that others are forked from; each of them leads a session of its own."""
 
     def __init__(self) -> None:
-        self._mother = subprocess.Popen(
-            [sys.executable, "-c", MOTHER],
-            env=environment({}),
-            cwd=CHECKOUT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            start_new_session=True,
-            bufsize=0,
-        )
+        self._mother = None
+        if SHARED:
+            self._way = socket.socket(socket.AF_UNIX)
+            self._way.connect(str(SHARED[0]))
+        else:
+            self._way, theirs = socket.socketpair()
+            with theirs:
+                self._mother = _start_mother(stdin=theirs, stdout=theirs)
+        self._answers = self._way.makefile("rb", buffering=0)
         self._one_at_a_time = threading.RLock()
         self._begun: list[int] = []
         self._codes: dict[int, int] = {}
 
     def close(self) -> None:
-        """End the process; those that were forked from it go on."""
-        self._mother.kill()
-        self._mother.communicate()
+        """Let the process end; those that were forked from it go on."""
+        self._answers.close()
+        self._way.close()
+        if self._mother:
+            self._mother.wait(SECONDS)
 
     def start(
         self,
@@ -104,9 +148,8 @@ class ForkServer:
     ) -> "ForkedProcess":
         """Start a module as `python -m` does, or a script as `python -c` does; what it prints is added to files."""
         asked = {"module": module, "options": [*options], "script": script, "out": str(out), "err": str(err)}
-        assert self._mother.stdin
         with self._one_at_a_time:
-            self._mother.stdin.write(f"{json.dumps(asked | {'variables': {**variables}})}\n".encode())
+            self._way.sendall(f"{json.dumps(asked | {'variables': {**variables}})}\n".encode())
             until = time.monotonic() + SECONDS
             while not self._begun:
                 assert self.hear(until), "nothing was forked"
@@ -126,12 +169,11 @@ class ForkServer:
 
     def hear(self, until: float) -> bool:
         """Take in what there is to hear of those that were forked; return whether something came in time."""
-        assert self._mother.stdout
         with self._one_at_a_time:
-            ready, _, _ = select.select([self._mother.stdout], [], [], max(0, until - time.monotonic()))
+            ready, _, _ = select.select([self._way], [], [], max(0, until - time.monotonic()))
             if not ready:
                 return False
-            line = self._mother.stdout.readline().split()
+            line = self._answers.readline().split()
             assert line, "what others are forked from has ended"
             if line[0] == b"began":
                 self._begun.append(int(line[1]))
