@@ -66,7 +66,7 @@ FIGURES = (
     ShownFigure(
         MetricName.UNSENT,
         "notifications_unsent",
-        "Mails and webhook calls that are still to be sent, and events that nobody was told of.",
+        "Mails and webhook calls that are still to be sent, and events without notifications yet.",
         CHANNEL,
     ),
     ShownFigure(MetricName.OLDEST_UNSENT, OLDEST, "Age of the oldest of them, 0 where there is none.", CHANNEL),

@@ -97,7 +97,7 @@ MEMBER_COMMANDS = {
         f"POST {MEMBERS}",
         (TENANT, *INVITEE, ROLES),
         INVITED,
-        """Invite somebody by mail, as a tenant admin.
+        """Invite a person by mail, as a tenant admin.
 
         They become a member when they accept, with the code in the mail.
         """,

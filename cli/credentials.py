@@ -57,7 +57,7 @@ def mark_key(
 
     From a credential key, for LOCKBOX_MARK_KEY_FILES, which the connector
     worker has. It checks that roles, policies and decisions are the API's,
-    and signs nobody in.
+    and signs no one in.
     """
     try:
         keyring.make_marks(root, file)

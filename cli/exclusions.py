@@ -76,7 +76,7 @@ EXCLUSIONS_COMMANDS = {
         FactsOf({name: STANDING[name] for name in ("In force", "Acknowledged", "To acknowledge")}),
         """Acknowledge the exclusions for a tenant, as its admin.
 
-        It says that the tenant knows of them, and gives nobody access. Requires a fresh sign-in.
+        It says that the tenant knows of them, and gives no one access. Requires a fresh sign-in.
         """,
     ),
     "acknowledgements": RouteCommand(
@@ -95,7 +95,7 @@ def state(
     ] = None,
     output: Output = OutputFormat.TABLE,
 ) -> None:
-    """State the exclusions anew, as an operator.
+    """Publish a new version of the exclusions, as an operator.
 
     Every customer's log tells of the new version, and its admins are asked to acknowledge it. Requires a fresh
     sign-in.

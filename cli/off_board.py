@@ -21,9 +21,9 @@ app = typer.Typer()
 
 PATIENCE, LOOK = 60.0, 0.5
 LOG, SNAPSHOT, CHECKPOINT, STATEMENT = "audit.ndjson", "tenant.json", "checkpoint.txt", "statement.ndjson"
-EXPORTED = """{folder} holds all that there is of the tenant. Before you go on, verify it and give it to the customer:
+EXPORTED = """{folder} holds all that there is of the tenant. Next, verify it and give it to the customer:
   lockbox audit verify {folder}/audit.ndjson
-Then erase it, for good:
+Then erase it permanently:
   lockbox operate off-board {id} --folder {folder} --erase"""
 PROVEN = """{folder}/statement.ndjson is the signed statement: the tenant's log as it is now. Give it to the customer:
   lockbox audit verify {folder}/statement.ndjson --checkpoint {folder}/checkpoint.txt
@@ -38,10 +38,10 @@ def off_board(
     unasked: Annotated[bool, typer.Option("--unasked", help="though no admin of it has asked")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="do not ask for confirmation")] = False,
 ) -> None:
-    """Off-board a tenant: export it, then erase it, for good.
+    """Off-board a tenant: export it, then erase it permanently.
 
     As the database's owner, while a core worker runs, which seals. First,
-    without --erase: nobody is a member of the tenant any more, and the folder
+    without --erase: all memberships of the tenant end, and the folder
     gets its whole log with proofs, and its members, policies and requests.
     Verify that. Then, with --erase: texts, events, people and settings go, and
     a statement that can be verified says so. The tenant has to be suspended,

@@ -131,7 +131,7 @@ def erase(
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="do not ask for confirmation")] = False,
 ) -> None:
-    """Erase a person's data, for good.
+    """Erase a person's data permanently.
 
     As the database's owner (LOCKBOX_OWNER_DATABASE_URL). What they did stays
     in the audit log under a pseudonym, and the log still verifies. Texts of
@@ -153,7 +153,7 @@ def erase_texts(
     request: Annotated[UUID, typer.Argument(help="the request's id", show_default=False)],
     yes: Annotated[bool, typer.Option("--yes", help="do not ask for confirmation")] = False,
 ) -> None:
-    """Erase what a closed request named and why, for good.
+    """Erase what a closed request named and why, permanently.
 
     As the database's owner. Its reason, case, resources, comments and
     questions go, from its row and from the audit log, which still verifies.
@@ -207,15 +207,15 @@ def retain(
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="do not ask for confirmation")] = False,
 ) -> None:
-    """Remove the oldest part of the audit log, for good.
+    """Remove the oldest part of the audit log permanently.
 
-    As the database's owner. Without this command everything is kept for ever.
+    As the database's owner. Without this command everything is kept indefinitely.
     A tenant's log is kept for as long as its admins say, and no longer than
     LOCKBOX_RETENTION_DAYS or --older-than; all of it while there is a legal
     hold. A log goes from its beginning up to the first event that is younger,
     or of a request that was open since, with what old requests named and why;
     what was sealed over it stays. It goes in small steps, which may be
-    interrupted: run it again to go on.
+    interrupted: run it again to continue.
     """
     if not yes:
         what = f"what is older than {older_than} days" if older_than else "what is older than was set"

@@ -44,7 +44,7 @@ OUTSIDE_COMMANDS = {
         FactsOf({"Event": "id"}, "The customer's admins and approvers are notified now."),
         """Declare access that was taken around Lockbox, as an operator.
 
-        It must have ended. The customer's admins and approvers are notified by mail, and nobody can change it or
+        It must have ended. The customer's admins and approvers are notified by mail, and no one can change it or
         take it back.
         """,
     ),

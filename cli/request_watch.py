@@ -40,7 +40,7 @@ def watch(
 ) -> None:
     """Follow a request until it ends, a line for each event.
 
-    JSON comes as one object a line. While the API does not answer, the command says so and goes on. With
+    JSON comes as one object a line. While the API does not answer, the command says so and continues. With
     --until active it ends with 0 once access is open, and with 1 if the request ends without.
     """
     path, seen = at("requests", request_id(request), "events"), set[str]()

@@ -64,7 +64,7 @@ def _submit(*, key: str | None, output: OutputFormat, **given: Any) -> None:  # 
 def _preview(*, output: OutputFormat, **given: Any) -> None:  # noqa: ANN401 - a request's fields
     """Preview a request.
 
-    Nothing is submitted and nobody is notified. Ends with 1 if the request would be rejected.
+    Nothing is submitted and no one is notified. Ends with 1 if the request would be rejected.
     """
     found = call("POST", at("requests", "preview"), body=_body(given))
     terminal.show(output, found, preview_table.preview(found))

@@ -104,7 +104,7 @@ DATA_COMMANDS = {
         FactsOf(DATA, "Until the vendor begins, `lockbox data stay` withdraws it."),
         """Ask the vendor to off-board a tenant, as its admin.
 
-        All that there is of it is exported and then erased, for good. Requires a fresh sign-in.
+        All its data is exported and then erased permanently. Requires a fresh sign-in.
         """,
     ),
     "stay": RouteCommand(

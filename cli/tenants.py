@@ -145,7 +145,7 @@ def preview(
 ) -> None:
     """Show who would be asked, as a member.
 
-    Nothing is submitted and nobody is notified. Ends with 1 if there is a warning.
+    Nothing is submitted and no one is notified. Ends with 1 if there is a warning.
     """
     body = {
         "service": service,

@@ -32,7 +32,7 @@ class OutputFormat(StrEnum):
 
 Output = Annotated[OutputFormat, typer.Option("--output", "-o", help="how to print it")]
 Limit = Annotated[int, typer.Option(min=1, max=200, help="how many at most")]
-Cursor = Annotated[str | None, typer.Option(help="go on from where the last list ended")]
+Cursor = Annotated[str | None, typer.Option(help="continue from where the last list ended")]
 
 
 @dataclass(frozen=True)

@@ -56,10 +56,10 @@ VENDOR_COMMANDS = {
         f"POST {STAFF}",
         (*INVITEE, STAFF_ROLES),
         INVITED,
-        """Invite somebody by mail, as an operator.
+        """Invite a person by mail, as an operator.
 
-        Invite a service account the same way, with the role system: whoever sets it up accepts the invitation and
-        creates its first token in that session.
+        Invite a service account the same way, with the role system: the person who sets it up accepts the
+        invitation and creates its first token in that session.
         """,
     ),
     "review": RouteCommand(
@@ -72,22 +72,22 @@ VENDOR_COMMANDS = {
         f"PUT {COLLEAGUE}",
         (ONE_OF_THEM, STAFF_ROLES, TIER, VERSION),
         A_COLLEAGUE,
-        "Set somebody else's roles and review tier, as an operator.",
+        "Set a colleague's roles and review tier, as an operator.",
     ),
     "remove": RouteCommand(
         f"DELETE {COLLEAGUE}",
         (ONE_OF_THEM,),
         Sentence("Removed. They have no role at the vendor."),
-        "Remove all roles of somebody else, as an operator.",
+        "Remove all roles of a colleague, as an operator.",
     ),
     "disable": RouteCommand(
-        f"POST {COLLEAGUE}/disable", (ONE_OF_THEM,), A_COLLEAGUE, "Disable somebody else's account, as an operator."
+        f"POST {COLLEAGUE}/disable", (ONE_OF_THEM,), A_COLLEAGUE, "Disable a colleague's account, as an operator."
     ),
     "directory": RouteCommand(
         f"GET {DIRECTORY}",
         (ONE_OF_THEM,),
         A_RECORD,
-        "Show where the directory says that somebody works.",
+        "Show where the directory says that a person works.",
     ),
     "set-directory": RouteCommand(
         f"PUT {DIRECTORY}",
@@ -98,7 +98,7 @@ VENDOR_COMMANDS = {
             optional("physical_country", "--located", "the country where they are, such as PL"),
         ),
         A_RECORD,
-        """Write where the directory says that somebody works.
+        """Write where the directory says that a person works.
 
         As a service account, whose token needs the scope directory:write. What is left out is not
         known from then on. Countries are the two letters of ISO 3166-1.

@@ -172,7 +172,7 @@ class SettingFields(BaseSettings):
     private_networks: Annotated[Networks, AfterValidator(check_private)] = ()
     """Private networks in which issuers, adapters, connectors and the vendor's webhooks may be, as a JSON list."""
     outbound_proxy: Annotated[SecretStr | None, _if_set(OutboundProxy.of)] = None
-    """The proxy by which public addresses are called, such as `http://proxy.example:3128`; it is told no name."""
+    """The proxy by which public addresses are called, such as `http://proxy.example:3128`; it gets no name."""
     webhooks_allow_http: bool = False
     """Whether webhooks may use http, to this machine alone. Refused in production."""
     secret_keys: Annotated[tuple[SecretStr, ...], AfterValidator(_check_fernet_keys)] = (DEVELOPMENT_KEY,)
@@ -234,7 +234,7 @@ class SettingFields(BaseSettings):
     checkpoint_folder: Path | None = None
     """A folder outside of the database's back-ups, to which checkpoints are shipped."""
     retention_days: int = Field(default=0, ge=0, le=36_500)
-    """For how many days audit logs are kept at most (`lockbox operate retain`); 0 keeps them for ever."""
+    """For how many days audit logs are kept at most (`lockbox operate retain`); 0 keeps them indefinitely."""
     digest_hours: int = Field(default=24, ge=0, le=24 * 31)
     """How often customers are mailed the newest checkpoint, in hours; 0 disables it."""
 
@@ -256,7 +256,7 @@ class SettingFields(BaseSettings):
     """The file of demo users that `make run` writes. Refused in production."""
 
     shutdown_seconds: float = Field(default=10, gt=0, le=300)
-    """How long a worker that is told to stop may finish its tasks."""
+    """How long a stopping worker may finish its tasks."""
 
     log_format: Literal["json", "console"] = "json"
     """How logs are written."""

@@ -182,7 +182,7 @@ class LastAdmin(NotYours):
 
 
 class OwnRoles(NotYours):
-    """Nobody changes their own roles."""
+    """No one changes their own roles."""
 
     code = "own-roles"
 
