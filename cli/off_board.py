@@ -38,7 +38,7 @@ def off_board(
     unasked: Annotated[bool, typer.Option("--unasked", help="though no admin of it has asked")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="do not ask for confirmation")] = False,
 ) -> None:
-    """Off-board a tenant: export it, then erase it permanently.
+    """Off-board a tenant: export, then erase it permanently.
 
     As the database's owner, while a core worker runs, which seals. First,
     without --erase: all memberships of the tenant end, and the folder
